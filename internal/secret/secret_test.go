@@ -1,0 +1,48 @@
+package secret
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestTextIsRedactedEverywhere(t *testing.T) {
+	type holder struct {
+		Name  string
+		Token Text
+		Ptr   *Text
+	}
+	token := New("hunter2")
+	h := holder{"x", token, &token}
+	nested := struct{ Inner *holder }{&h}
+	var logged strings.Builder
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("m", "token", token)
+	encoded, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := []string{logged.String(), string(encoded)}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%10s"} {
+		printed = append(printed, fmt.Sprintf(verb, token), fmt.Sprintf(verb, &token), fmt.Sprintf(verb, h), fmt.Sprintf(verb, &h), fmt.Sprintf(verb, nested))
+	}
+	for _, s := range printed {
+		if strings.Contains(s, "hunter2") || strings.Contains(s, fmt.Sprintf("%x", "hunter2")) {
+			t.Errorf("secret shows in %q", s)
+		}
+	}
+	if token.Reveal() != "hunter2" || token.IsZero() || !New("").IsZero() {
+		t.Error("Reveal or IsZero is wrong")
+	}
+}
+
+func TestUnmarshalJSON(t *testing.T) {
+	var token Text
+	if err := json.Unmarshal([]byte(`"p\"w"`), &token); err != nil || token.Reveal() != `p"w` {
+		t.Errorf("got %q, %v", token.Reveal(), err)
+	}
+	if err := json.Unmarshal([]byte(`{"hunter2":1}`), &token); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("error %v", err)
+	}
+}
