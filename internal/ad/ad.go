@@ -1,0 +1,89 @@
+// Package ad is Active Directory's vocabulary: the forms in which a domain
+// controller writes identifiers, times and flags, and what they mean.
+//
+// It is pure: no I/O, no clock, no state. Every parser takes bytes from outside
+// and returns ok=false, never a panic, for what is not of the form.
+package ad
+
+import (
+	"encoding/hex"
+	"strconv"
+)
+
+// USN is a domain controller's update sequence number (MS-ADTS 3.1.1.1.9). It
+// means something only together with that controller's invocation ID.
+type USN int64
+
+// ParseUSN reads a decimal update sequence number.
+func ParseUSN(value []byte) (USN, bool) {
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	return USN(n), err == nil && n >= 0
+}
+
+// GUID is an objectGUID, in the byte order in which it travels (MS-DTYP 2.3.4.2).
+type GUID [16]byte
+
+// ParseGUID takes the 16 bytes of an objectGUID.
+func ParseGUID(value []byte) (GUID, bool) {
+	if len(value) != len(GUID{}) {
+		return GUID{}, false
+	}
+	return GUID(value), true
+}
+
+// AppendText appends the usual text form: lower case, hyphens, no braces. The
+// first three fields travel little-endian.
+func (g GUID) AppendText(dst []byte) []byte {
+	dst = hex.AppendEncode(dst, []byte{g[3], g[2], g[1], g[0]})
+	dst = append(dst, '-')
+	dst = hex.AppendEncode(dst, []byte{g[5], g[4]})
+	dst = append(dst, '-')
+	dst = hex.AppendEncode(dst, []byte{g[7], g[6]})
+	dst = append(dst, '-')
+	dst = hex.AppendEncode(dst, g[8:10])
+	dst = append(dst, '-')
+	return hex.AppendEncode(dst, g[10:])
+}
+
+func (g GUID) String() string { return string(g.AppendText(nil)) }
+
+// SID is a security identifier in binary form (MS-DTYP 2.4.2.2). Only ParseSID makes one.
+type SID []byte
+
+const (
+	sidRevision       = 1
+	sidHeader         = 8 // revision, count, 6-byte authority
+	maxSubAuthorities = 15
+)
+
+// ParseSID takes the bytes of an objectSid without copying them.
+func ParseSID(value []byte) (SID, bool) {
+	if len(value) < sidHeader || value[0] != sidRevision || value[1] > maxSubAuthorities ||
+		len(value) != sidHeader+4*int(value[1]) {
+		return nil, false
+	}
+	return SID(value), true
+}
+
+// AppendText appends the S-1-… form. An authority of 2^32 and above is written
+// in hexadecimal (MS-DTYP 2.4.2.1).
+func (s SID) AppendText(dst []byte) []byte {
+	dst = append(dst, "S-1-"...)
+	var authority uint64
+	for _, b := range s[2:sidHeader] {
+		authority = authority<<8 | uint64(b)
+	}
+	if authority>>32 == 0 {
+		dst = strconv.AppendUint(dst, authority, 10)
+	} else {
+		dst = append(dst, "0x"...)
+		dst = hex.AppendEncode(dst, s[2:sidHeader])
+	}
+	for sub := s[sidHeader:]; len(sub) > 0; sub = sub[4:] {
+		dst = append(dst, '-')
+		dst = strconv.AppendUint(dst, uint64(sub[0])|uint64(sub[1])<<8|uint64(sub[2])<<16|uint64(sub[3])<<24, 10)
+	}
+	return dst
+}
+
+func (s SID) String() string { return string(s.AppendText(nil)) }
