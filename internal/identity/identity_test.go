@@ -1,0 +1,331 @@
+package identity
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"adconnector/internal/ad"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+const (
+	sidBytes  = "\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\xe0\xdd\x36\x6e\x73\xb2\xf4\x10\x68\xad\x5c\x57\x4f\x04\x00\x00"
+	guidBytes = "\xb0\xa9\x23\x23\x59\x6c\xd2\x4b\x9e\x86\xee\xc4\xd7\x3a\x8b\x8d"
+)
+
+// attributes is an entry by name; the identifiers are added where they are not given.
+type attributes map[string][]string
+
+func entry(t testing.TB, m *Mapper, attrs attributes) *ad.Entry {
+	t.Helper()
+	e := &ad.Entry{DN: []byte("CN=x,DC=corp"), Values: make([][][]byte, len(m.Attributes))}
+	set := func(name string, values []string) {
+		slot := slices.Index(m.Attributes, name)
+		if slot < 0 {
+			t.Fatalf("the map does not read %s", name)
+		}
+		for _, v := range values {
+			e.Values[slot] = append(e.Values[slot], []byte(v))
+		}
+	}
+	for name, values := range (attributes{"objectSid": {sidBytes}, "objectGUID": {guidBytes}}) {
+		if _, given := attrs[name]; !given {
+			set(name, values)
+		}
+	}
+	for name, values := range attrs {
+		set(name, values)
+	}
+	return e
+}
+
+var alice = attributes{
+	"name": {"Alice Kovács"}, "mail": {"alice@corp.example.com"}, "givenName": {"Alice"}, "sn": {"Kovács"},
+	"displayName": {"Alice Kovács"}, "mobile": {"+1 555 0100"}, "title": {"Engineer"},
+	"whenCreated": {"20261122072306.0Z"}, "lastLogon": {"0"}, "pwdLastSet": {"134398063938451234"},
+	"accountExpires": {"9223372036854775807"}, "badPwdCount": {"0"}, "badPasswordTime": {"0"},
+	"l": {"Pune"}, "co": {"India"}, "c": {"IN"}, "st": {"MH"}, "userAccountControl": {"512"},
+	"msDS-User-Account-Control-Computed": {"0"},
+}
+
+func with(base attributes, changes attributes) attributes {
+	out := attributes{}
+	for k, v := range base {
+		out[k] = v
+	}
+	for k, v := range changes {
+		out[k] = v
+	}
+	return out
+}
+
+func TestGolden(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		kind     Kind
+		attrs    attributes
+		unparsed int
+	}{
+		{"user-example", User, alice, 0},
+		{"user-every-target", User, with(alice, attributes{
+			"lastLogon": {"134398063938451234"}, "accountExpires": {"134500000000000000"}, "badPwdCount": {"3"},
+			"badPasswordTime": {"134398063930000000"}, "streetAddress": {"1 Main St\r\nFloor 2\t\"East\" \\ \x01"},
+		}), 0},
+		{"user-identifiers-only", User, attributes{}, 0},
+		{"user-empty-values", User, attributes{"name": {""}, "mail": {""}, "l": {""}, "co": {""}, "badPwdCount": {""}, "lastLogon": {""}, "whenCreated": {""}}, 0},
+		{"user-country-code", User, attributes{"c": {"DE"}}, 0},
+		{"user-many-values", User, attributes{"mail": {"first@x", "second@x"}, "title": {" kept as it is "}}, 0},
+		{"user-scripts", User, attributes{"name": {"李雷 Ünïcødé 🦊 עברית e\u0301 \u2028"}, "sn": {"half \xc3\x28 utf-8 \xff"}}, 0},
+		{"user-unreadable-values", User, attributes{
+			"whenCreated": {"yesterday"}, "lastLogon": {"-1"}, "pwdLastSet": {"x"}, "accountExpires": {"soon"},
+			"badPwdCount": {"many"}, "badPasswordTime": {"1e9"}, "userAccountControl": {"?"}, "name": {"Eve"},
+			"msDS-User-Account-Control-Computed": {"?"},
+		}, 8},
+		{"group-every-target", Group, attributes{
+			"name": {"Staff"}, "displayName": {"All Staff"}, "description": {"Everybody", "second"}, "groupType": {"-2147483646"},
+		}, 0},
+		{"group-identifiers-only", Group, attributes{}, 0},
+		{"group-unreadable-type", Group, attributes{"name": {"Odd"}, "groupType": {"security"}}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := NewMapper(test.kind)
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asset.Unparsed != test.unparsed {
+				t.Errorf("%d values unparsed, want %d", asset.Unparsed, test.unparsed)
+			}
+			if !utf8.Valid(asset.JSON) {
+				t.Errorf("not UTF-8: %q", asset.JSON)
+			}
+			var got bytes.Buffer
+			if err := json.Indent(&got, asset.JSON, "", "  "); err != nil {
+				t.Fatalf("%v: %s", err, asset.JSON)
+			}
+			got.WriteByte('\n')
+			golden := filepath.Join("testdata", test.name+".json")
+			if *update {
+				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Bytes(), want) {
+				t.Errorf("got\n%s\nwant\n%s", got.Bytes(), want)
+			}
+		})
+	}
+}
+
+// The example of the specification, byte for byte.
+func TestExample(t *testing.T) {
+	const want = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849089504-284471923-1465691496-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`
+	m := NewMapper(User)
+	asset, err := m.Map(nil, entry(t, m, alice), now)
+	if err != nil || string(asset.JSON) != want {
+		t.Errorf("%v\n got %s\nwant %s", err, asset.JSON, want)
+	}
+	if asset.Kind != User || asset.GUID.String() != "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d" || asset.SID.String() != "S-1-5-21-1849089504-284471923-1465691496-1103" {
+		t.Errorf("identifiers %v %v %v", asset.Kind, asset.GUID, asset.SID)
+	}
+}
+
+func TestUserStatus(t *testing.T) {
+	const past, future = "134398000000000000", "134500000000000000"
+	for _, test := range []struct {
+		name                       string
+		control, expires, computed string
+		want                       string
+	}{
+		{"active", "512", "0", "0", "ACTIVE"},
+		{"password never expires", "66048", "9223372036854775807", "0", "ACTIVE"},
+		{"disabled", "514", "0", "0", "DISABLED"},
+		{"disabled before expired", "514", past, "8388624", "DISABLED"},
+		{"expired", "512", past, "0", "EXPIRED"},
+		{"expired before locked", "512", past, "16", "EXPIRED"},
+		{"expires later", "512", future, "0", "ACTIVE"},
+		{"locked", "512", "0", "16", "LOCKED"},
+		{"locked before password expired", "512", "0", "8388624", "LOCKED"},
+		{"password expired", "512", "0", "8388608", "PASSWORD_EXPIRED"},
+		{"stored lock flag proves nothing", "528", "0", "0", "ACTIVE"},
+		{"stored password flag proves nothing", "8389120", "0", "0", "ACTIVE"},
+		{"sign bit", "-2147483136", "0", "0", "ACTIVE"},
+		{"nothing readable", "", "", "", "ACTIVE"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := NewMapper(User)
+			asset, err := m.Map(nil, entry(t, m, attributes{
+				"userAccountControl": {test.control}, "accountExpires": {test.expires}, "msDS-User-Account-Control-Computed": {test.computed},
+			}), now)
+			if err != nil || !strings.Contains(string(asset.JSON), `"status":"`+test.want+`"`) {
+				t.Errorf("%v %s, want %s", err, asset.JSON, test.want)
+			}
+		})
+	}
+	t.Run("expires at this very moment", func(t *testing.T) {
+		m := NewMapper(User)
+		e := entry(t, m, attributes{"accountExpires": {future}})
+		expires, _ := ad.ParseFileTime([]byte(future))
+		for _, test := range []struct {
+			at   time.Time
+			want string
+		}{{expires.Time().Add(-time.Millisecond), "ACTIVE"}, {expires.Time(), "EXPIRED"}} {
+			asset, err := m.Map(nil, e, test.at)
+			if err != nil || !strings.Contains(string(asset.JSON), test.want) {
+				t.Errorf("at %v: %v %s, want %s", test.at, err, asset.JSON, test.want)
+			}
+		}
+	})
+}
+
+func TestGroupTypes(t *testing.T) {
+	for _, test := range []struct{ name, groupType, purpose, visibility string }{
+		{"global security", "-2147483646", "SECURITY", "PUBLIC"},
+		{"domain local security", "-2147483644", "SECURITY", "PRIVATE"},
+		{"universal security", "-2147483640", "SECURITY", "PUBLIC"},
+		{"builtin", "-2147483643", "SECURITY", "PRIVATE"},
+		{"global distribution", "2", "DISTRIBUTION", "PUBLIC"},
+		{"domain local distribution", "4", "DISTRIBUTION", "PRIVATE"},
+		{"universal distribution", "8", "DISTRIBUTION", "PUBLIC"},
+		{"no scope", "-2147483648", "SECURITY", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := NewMapper(Group)
+			asset, err := m.Map(nil, entry(t, m, attributes{"groupType": {test.groupType}}), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got struct {
+				Asset struct {
+					AssetDetail struct {
+						GroupAssetClass struct{ Type, Visibility string }
+					}
+				}
+			}
+			if err := json.Unmarshal(asset.JSON, &got); err != nil {
+				t.Fatal(err)
+			}
+			if c := got.Asset.AssetDetail.GroupAssetClass; c.Type != test.purpose || c.Visibility != test.visibility {
+				t.Errorf("got %+v", c)
+			}
+		})
+	}
+}
+
+func TestNoIdentity(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		attrs attributes
+	}{
+		{"no SID", attributes{"objectSid": nil}},
+		{"no GUID", attributes{"objectGUID": nil}},
+		{"short SID", attributes{"objectSid": {sidBytes[:27]}}},
+		{"long GUID", attributes{"objectGUID": {guidBytes + "\x00"}}},
+	} {
+		for _, kind := range []Kind{User, Group} {
+			m := NewMapper(kind)
+			if _, err := m.Map(nil, entry(t, m, test.attrs), now); !errors.Is(err, ErrNoIdentity) {
+				t.Errorf("%s, %s: %v", kind, test.name, err)
+			}
+		}
+	}
+}
+
+// Each mapped attribute moves the fingerprint when it changes; what is not sent does not.
+func TestFingerprint(t *testing.T) {
+	m := NewMapper(User)
+	fingerprint := func(attrs attributes) Fingerprint {
+		asset, err := m.Map(nil, entry(t, m, attrs), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return asset.Fingerprint
+	}
+	base := fingerprint(alice)
+	if again := fingerprint(with(alice, nil)); again != base {
+		t.Error("equal entries have different fingerprints")
+	}
+	if same := fingerprint(with(alice, attributes{"c": {"XX"}})); same != base {
+		t.Error("c counts although co is there")
+	}
+	changed := map[string]string{
+		"whenCreated": "20250101000000.0Z", "lastLogon": "134398063938451234", "pwdLastSet": "0", "accountExpires": "134500000000000000",
+		"badPwdCount": "1", "badPasswordTime": "134398063938451234", "userAccountControl": "514", "msDS-User-Account-Control-Computed": "16",
+		"objectGUID": strings.Repeat("g", 16), "objectSid": strings.Replace(sidBytes, "\x4f", "\x50", 1),
+	}
+	for _, attribute := range m.Attributes {
+		if attribute == "c" {
+			continue
+		}
+		value := changed[attribute]
+		if value == "" {
+			value = "changed"
+		}
+		if fingerprint(with(alice, attributes{attribute: {value}})) == base {
+			t.Errorf("a change of %s does not move the fingerprint", attribute)
+		}
+	}
+}
+
+func TestMapAllocatesNothing(t *testing.T) {
+	m := NewMapper(User)
+	e := entry(t, m, alice)
+	buf := make([]byte, 0, 4096)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := m.Map(buf, e, now); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per entry", n)
+	}
+}
+
+func FuzzAppendString(f *testing.F) {
+	f.Add([]byte("plain"))
+	f.Add([]byte("a\"b\\c\n\r\t\x00\x1f\x7f é 🦊 \xff \xc3"))
+	f.Fuzz(func(t *testing.T, v []byte) {
+		var got string
+		if err := json.Unmarshal(appendString(nil, v), &got); err != nil {
+			t.Fatalf("%q: %v", v, err)
+		}
+		std, err := json.Marshal(string(v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want string
+		if err := json.Unmarshal(std, &want); err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("%q became %q, encoding/json makes %q", v, got, want)
+		}
+	})
+}
+
+func BenchmarkMap(b *testing.B) {
+	m := NewMapper(User)
+	e := entry(b, m, alice)
+	buf := make([]byte, 0, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := m.Map(buf, e, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,76 @@
+package identity
+
+import (
+	"slices"
+	"strings"
+)
+
+// node is a JSON object or, with a value, one of its members. The rows of the
+// map become one tree, which is walked for each entry.
+type node struct {
+	key      string // with quotes and colon: `"name":`
+	children []*node
+	value    value
+	slots    []int
+}
+
+// add hangs a row of the map into the tree and notes the attributes it reads.
+func (m *Mapper) add(r row) {
+	at := &m.root
+	for name := range strings.SplitSeq(r.target, ".") {
+		at = at.child(name)
+	}
+	at.value = r.value
+	for attribute := range strings.SplitSeq(r.source, ", ") {
+		at.slots = append(at.slots, m.slot(attribute))
+	}
+}
+
+// slot returns the attribute's place in the search's list, which it joins when it is new.
+func (m *Mapper) slot(attribute string) int {
+	if i := slices.Index(m.Attributes, attribute); i >= 0 {
+		return i
+	}
+	m.Attributes = append(m.Attributes, attribute)
+	return len(m.Attributes) - 1
+}
+
+func (n *node) child(name string) *node {
+	key := `"` + name + `":`
+	for _, c := range n.children {
+		if c.key == key {
+			return c
+		}
+	}
+	c := &node{key: key}
+	n.children = append(n.children, c)
+	return c
+}
+
+// append writes the node's value, and reports whether there was one to write: an
+// object none of whose members is there is not there either.
+func (n *node) append(dst []byte, src *source) ([]byte, bool) {
+	start := len(dst)
+	if n.value != nil {
+		dst = n.value(dst, src, n.slots)
+		return dst, len(dst) > start
+	}
+	dst = append(dst, '{')
+	any := false
+	for _, child := range n.children {
+		before := len(dst)
+		if any {
+			dst = append(dst, ',')
+		}
+		var ok bool
+		dst, ok = child.append(append(dst, child.key...), src)
+		if !ok {
+			dst = dst[:before]
+		}
+		any = any || ok
+	}
+	if !any {
+		return dst[:start], false
+	}
+	return append(dst, '}'), true
+}
