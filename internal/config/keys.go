@@ -1,0 +1,109 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// Key is one setting as an operator knows it.
+type Key struct {
+	Name    string
+	Aliases []string // other spellings, besides the shell-safe ones
+	Secret  bool     // also read from the file that <key>.file names
+	Default string   // empty: none
+	Doc     string   // meaning and allowed values
+
+	withHost bool // means nothing without ldap.host
+	anyText  bool // < and > may be meant
+}
+
+var keys = []Key{
+	{Name: "connector.api.url", Doc: "required; base URL of the gateway, https, or http on loopback only"},
+	{Name: "qualys.customerUuid", Doc: "required; a UUID"},
+	{Name: "qualys.connectionUuid", Doc: "required; a UUID"},
+	{Name: "qualys.profileUuid", Doc: "required; a UUID"},
+
+	{Name: "authentication.type", Doc: "BASIC or OAUTH; when absent BASIC if a user name is given, else OAUTH"},
+	{Name: "qualys.user.username", Doc: "required for BASIC; user name at the gateway", anyText: true},
+	{Name: "qualys.user.password", Secret: true, Doc: "required for BASIC; password at the gateway"},
+	{Name: "oauth.client.id", Aliases: []string{"qualys.clientId"}, Doc: "required for OAUTH; client ID", anyText: true},
+	{Name: "oauth.client.secret", Aliases: []string{"qualys.clientSecret"}, Secret: true, Doc: "required for OAUTH; client secret"},
+	{Name: "oauth.token.url", Doc: "a client-credentials endpoint, https, or http on loopback only; when absent the gateway's own"},
+	{Name: "qualys.OAuthClientLevel", Default: "USER", Doc: "USER or SUBSCRIPTION: which of the gateway's own token endpoints"},
+
+	{Name: "service.cron-expression", Doc: "required by `run`; 5 fields, or 6 with seconds first, or @hourly and the like; UTC unless CRON_TZ= stands in front"},
+	{Name: "service.run-on-start", Default: "true", Doc: "true or false: run once at start, before the first tick"},
+	{Name: "service.shutdown-grace", Default: "30s", Doc: "how long a run may go on after a stop, 1s to 1h"},
+	{Name: "service.state-dir", Default: "/var/lib/adconnector", Doc: "directory of the state file"},
+
+	{Name: "proxy.enabled", Aliases: []string{"service.http.proxy.enabled"}, Default: "false", Doc: "true or false: reach the gateway through a proxy; never used for LDAP"},
+	{Name: "proxy.host", Aliases: []string{"service.http.proxy.host"}, Doc: "required with a proxy; a host name or an IP address"},
+	{Name: "proxy.port", Aliases: []string{"service.http.proxy.port"}, Doc: "required with a proxy; 1 to 65535"},
+	{Name: "service.http.proxy.scheme", Default: "http", Doc: "http or https: how to speak to the proxy"},
+	{Name: "proxy.username", Doc: "required with proxy.password; user name at the proxy", anyText: true},
+	{Name: "proxy.password", Secret: true, Doc: "required with proxy.username; password at the proxy"},
+
+	{Name: "thread-pool.size", Aliases: []string{"service.child-thread-pool"}, Default: "10", Doc: "upload workers, 1 to 64"},
+	{Name: "upload.batch-size", Default: "500", Doc: "objects in a batch, 1 to 5000"},
+	{Name: "upload.batch-bytes", Default: "1048576", Doc: "bytes in a batch, 1024 to 8388608"},
+
+	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a DNS domain; when set, connection and profile come from here instead of the gateway"},
+	{Name: "ldap.protocol", Default: "LDAP", Doc: "LDAP, LDAPS or STARTTLS", withHost: true},
+	{Name: "ldap.port", Doc: "1 to 65535; when absent 389, for LDAPS 636", withHost: true},
+	{Name: "ldap.bindDn", Doc: "required with ldap.host; the account to bind as", withHost: true, anyText: true},
+	{Name: "ldap.password", Secret: true, Doc: "required with ldap.host; password of the account", withHost: true},
+	{Name: "profile.baseContext", Doc: "required with ldap.host; DN below which to search, like DC=corp,DC=example,DC=com", withHost: true, anyText: true},
+	{Name: "profile.searchScope", Default: "SUBTREE", Doc: "SUBTREE, ONE_LEVEL or BASE", withHost: true},
+	{Name: "profile.assets", Default: "IDENTITIES_ONLY", Doc: "IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", withHost: true},
+
+	{Name: "ldap.certificate", Doc: "path of the server's or its CA's certificate, a .cer file in DER or PEM"},
+	{Name: "ldap.server-name", Doc: "name expected in the server's certificate; when absent the host"},
+	{Name: "ldap.user-filter", Doc: "LDAP filter that narrows the users, in parentheses", anyText: true},
+	{Name: "ldap.group-filter", Doc: "LDAP filter that narrows the groups, in parentheses", anyText: true},
+	{Name: "ldap.page-size", Default: "1000", Doc: "objects asked for at once, 1 to 10000; a domain controller gives 1000 at most"},
+
+	{Name: "gateway.source", Default: "Microsoft Active Directory", Doc: "name of the source that the gateway shows", anyText: true},
+	{Name: "gateway.ca-file", Doc: "path of certificates to trust besides the system's, DER or PEM"},
+	{Name: "gateway.path.connection", Doc: "path of the connection call, starting with /; when absent the gateway's usual one"},
+	{Name: "gateway.path.profile", Doc: "path of the profile call, starting with /; when absent the gateway's usual one"},
+	{Name: "gateway.path.assets", Doc: "path of the assets call, starting with /; when absent the gateway's usual one"},
+	{Name: "gateway.path.state", Doc: "path of the state call, starting with /; when absent the gateway's usual one"},
+
+	{Name: "log.level", Default: "info", Doc: "trace, debug, info, warn or error"},
+	{Name: "log.format", Doc: "json or console; when absent json, unless stderr is a terminal"},
+}
+
+// Keys lists every setting in the order of the documentation.
+func Keys() []Key { return slices.Clone(keys) }
+
+// meant is what one spelling stands for.
+type meant struct {
+	name string // the key's Name
+	file bool   // the value is the path of a file that holds it
+}
+
+// bySpelling knows every way to write every key.
+func bySpelling() map[string]meant {
+	all := map[string]meant{}
+	for _, k := range keys {
+		for _, spelling := range append([]string{k.Name}, k.Aliases...) {
+			all[spelling] = meant{name: k.Name}
+			all[shellSafe(spelling)] = meant{name: k.Name}
+			if k.Secret {
+				all[spelling+".file"] = meant{name: k.Name, file: true}
+				all[shellSafe(spelling+".file")] = meant{name: k.Name, file: true}
+			}
+		}
+	}
+	return all
+}
+
+// shellSafe is the form that shells and systemd do not drop.
+func shellSafe(spelling string) string {
+	return strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(spelling))
+}
+
+func lookUp(name string) Key {
+	i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == name })
+	return keys[i]
+}

@@ -1,0 +1,169 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestSpellings(t *testing.T) {
+	for spelling, want := range map[string]meant{
+		"service.cron-expression":    {name: "service.cron-expression"},
+		"SERVICE_CRON_EXPRESSION":    {name: "service.cron-expression"},
+		"QUALYS_CUSTOMERUUID":        {name: "qualys.customerUuid"},
+		"service.child-thread-pool":  {name: "thread-pool.size"},
+		"SERVICE_CHILD_THREAD_POOL":  {name: "thread-pool.size"},
+		"QUALYS_OAUTHCLIENTLEVEL":    {name: "qualys.OAuthClientLevel"},
+		"SERVICE_HTTP_PROXY_PORT":    {name: "proxy.port"},
+		"qualys.user.password.file":  {name: "qualys.user.password", file: true},
+		"QUALYS_USER_PASSWORD_FILE":  {name: "qualys.user.password", file: true},
+		"QUALYS_CLIENTSECRET_FILE":   {name: "oauth.client.secret", file: true},
+		"ldap.host.file":             {},
+		"qualys.customeruuid":        {},
+		"SERVICE.CRON-EXPRESSION":    {},
+		"qualys_customerUuid":        {},
+		"QUALYS_CUSTOMER_UUID":       {},
+		"sync.max-deletes":           {},
+		"service.http.proxy.enabled": {name: "proxy.enabled"},
+	} {
+		if got := bySpelling()[spelling]; got != want {
+			t.Errorf("%s: got %+v, want %+v", spelling, got, want)
+		}
+	}
+}
+
+func TestSpellingsDoNotCollide(t *testing.T) {
+	want := 0
+	for _, k := range Keys() {
+		spellings := 2 * (1 + len(k.Aliases))
+		if k.Secret {
+			spellings *= 2
+		}
+		want += spellings
+	}
+	if got := len(bySpelling()); got != want {
+		t.Errorf("%d spellings, want %d", got, want)
+	}
+}
+
+// TestDocsSayWhatIsAllowed holds the words for people against the parsers:
+// what a refusal allows, the key's Doc names too.
+func TestDocsSayWhatIsAllowed(t *testing.T) {
+	numbers := regexp.MustCompile(`allowed: a number from (\d+ to \d+)$`)
+	checked := 0
+	base := with(with(with(complete, inDirectory...), inProxy...), oauth...)
+	base = with(base, "proxy.username=u", "proxy.password=hush")
+	for _, k := range Keys() {
+		_, err := load(with(base, k.Name+"=?!"))
+		if err == nil {
+			continue // any text will do
+		}
+		_, allowed, found := strings.Cut(err.Error(), "allowed: ")
+		if !found {
+			t.Errorf("%s: the refusal does not say what is allowed: %v", k.Name, err)
+		}
+		words := []string{}
+		if m := numbers.FindStringSubmatch(err.Error()); m != nil {
+			words = m[1:]
+		} else if regexp.MustCompile(`^\w+(, \w+)+$`).MatchString(allowed) {
+			words = strings.Split(allowed, ", ")
+		}
+		for _, word := range words {
+			checked++
+			if !strings.Contains(k.Doc, word) {
+				t.Errorf("%s: Doc %q does not name %q", k.Name, k.Doc, word)
+			}
+		}
+	}
+	if checked < 25 {
+		t.Errorf("only %d words checked", checked)
+	}
+}
+
+func TestSampleEnv(t *testing.T) {
+	content, err := os.ReadFile("../../sample.env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	placeholders := 0
+	var replaced strings.Builder
+	for line := range strings.SplitSeq(string(content), "\n") {
+		m := regexp.MustCompile(`^(#?)([A-Za-z][A-Za-z0-9.-]*)=(.*)$`).FindStringSubmatch(line)
+		if m == nil {
+			if line != "" && !strings.HasPrefix(line, "# ") && line != "#" {
+				t.Errorf("neither setting nor comment: %q", line)
+			}
+			continue
+		}
+		means, known := bySpelling()[m[2]]
+		if !known || means.name != m[2] {
+			t.Errorf("%q is not the name of a key", m[2])
+			continue
+		}
+		shown[m[2]] = true
+		key, isDefault := lookUp(m[2]), m[1] == "#" && !strings.Contains(m[3], "<") && m[2] != "authentication.type"
+		if isDefault && m[3] != key.Default {
+			t.Errorf("%s: default shown is %q, the code's is %q", m[2], m[3], key.Default)
+		}
+		if m[1] == "#" {
+			continue
+		}
+		if strings.Contains(m[3], "<") {
+			placeholders++
+		}
+		value := regexp.MustCompile(`<.*>`).ReplaceAllString(m[3], "gateway.example.com")
+		if strings.HasSuffix(m[2], "Uuid") {
+			value = "35664649-0001-4002-8003-0e54079e1ee9"
+		}
+		fmt.Fprintf(&replaced, "%s=%s\n", m[2], value)
+	}
+	for _, k := range Keys() {
+		if !shown[k.Name] {
+			t.Errorf("%s is not shown", k.Name)
+		}
+	}
+	mustLoad(t, nil, write(t, "sample.env", replaced.String()))
+
+	_, err = load(nil, "../../sample.env")
+	if err == nil || strings.Count(err.Error(), "the placeholder <...> must be replaced") != placeholders || strings.Count(err.Error(), "\n") != placeholders-1 {
+		t.Errorf("as it is, the sample should fault its %d placeholders and nothing else: %v", placeholders, err)
+	}
+}
+
+const tableHead = "| key | also accepted | default | meaning |\n| --- | --- | --- | --- |\n"
+
+// configurationTable is the README's table of keys.
+func configurationTable() string {
+	var table strings.Builder
+	table.WriteString(tableHead)
+	for _, k := range Keys() {
+		doc := k.Doc
+		if k.Secret {
+			doc += "; or `" + k.Name + ".file`, the path of a file that holds it"
+		}
+		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, code(k.Aliases...), code(k.Default), doc)
+	}
+	return table.String()
+}
+
+func code(texts ...string) string {
+	if len(texts) == 0 || texts[0] == "" {
+		return ""
+	}
+	return "`" + strings.Join(texts, "`, `") + "`"
+}
+
+func TestREADMETable(t *testing.T) {
+	content, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := strings.ReplaceAll(string(content), "\r\n", "\n")
+	// The table and the line after it, so that no row can follow unseen.
+	if !strings.Contains(readme+"\n", configurationTable()+"\n") {
+		t.Errorf("README.md needs this table, an empty line after it:\n%s", configurationTable())
+	}
+}
