@@ -1,0 +1,157 @@
+package schedule
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func at(t *testing.T, text string) time.Time {
+	t.Helper()
+	moment, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return moment.UTC()
+}
+
+// 2026-11-22 is a Sunday.
+func TestNext(t *testing.T) {
+	for _, c := range []struct {
+		name, expr, after string
+		want              []string
+	}{
+		{"five fields", "*/10 * * * *", "2026-11-22T10:00:00Z", []string{"2026-11-22T10:10:00Z", "2026-11-22T10:20:00Z"}},
+		{"six fields", "0 0/10 * * * *", "2026-11-22T10:55:01Z", []string{"2026-11-22T11:00:00Z", "2026-11-22T11:10:00Z"}},
+		{"seconds", "*/20 * * * * *", "2026-11-22T10:00:00Z", []string{"2026-11-22T10:00:20Z", "2026-11-22T10:00:40Z"}},
+		{"question mark", "0 0 12 ? * ?", "2026-11-22T13:00:00Z", []string{"2026-11-23T12:00:00Z"}},
+		{"names in any case", "0 6 * Jan mon-FRI", "2026-11-22T13:00:00Z", []string{"2027-01-01T06:00:00Z", "2027-01-04T06:00:00Z"}},
+		{"7 is Sunday", "0 6 * * 7", "2026-11-22T13:00:00Z", []string{"2026-11-29T06:00:00Z", "2026-12-06T06:00:00Z"}},
+		{"07 is Sunday", "0 6 * * 07", "2026-11-22T13:00:00Z", []string{"2026-11-29T06:00:00Z"}},
+		{"7 in a list", "0 6 * * 1,7", "2026-11-22T13:00:00Z", []string{"2026-11-23T06:00:00Z", "2026-11-29T06:00:00Z"}},
+		{"7 ends a range", "0 6 * * 5-7", "2026-11-22T13:00:00Z", []string{"2026-11-27T06:00:00Z", "2026-11-28T06:00:00Z", "2026-11-29T06:00:00Z", "2026-12-04T06:00:00Z"}},
+		{"7 begins a range", "0 6 * * 7-1", "2026-11-22T13:00:00Z", []string{"2026-11-23T06:00:00Z", "2026-11-29T06:00:00Z"}},
+		{"7 to 7", "0 6 * * 7-7", "2026-11-22T13:00:00Z", []string{"2026-11-29T06:00:00Z", "2026-12-06T06:00:00Z"}},
+		{"0 to 7 is every day", "0 6 * * 0-7", "2026-11-22T13:00:00Z", []string{"2026-11-23T06:00:00Z", "2026-11-24T06:00:00Z"}},
+		{"7 in a stepped range", "0 6 * * 1-7/3", "2026-11-22T13:00:00Z", []string{"2026-11-23T06:00:00Z", "2026-11-26T06:00:00Z", "2026-11-29T06:00:00Z", "2026-11-30T06:00:00Z"}},
+		{"7 with a step", "0 6 * * 7/3", "2026-11-22T13:00:00Z", []string{"2026-11-25T06:00:00Z", "2026-11-28T06:00:00Z", "2026-11-29T06:00:00Z"}},
+		{"SUN ends a range", "0 6 * * FRI-SUN", "2026-11-22T13:00:00Z", []string{"2026-11-27T06:00:00Z", "2026-11-28T06:00:00Z", "2026-11-29T06:00:00Z"}},
+		{"day of month or of week", "0 6 24 * SUN", "2026-11-22T13:00:00Z", []string{"2026-11-24T06:00:00Z", "2026-11-29T06:00:00Z"}},
+		{"leap day", "0 0 29 2 *", "2026-11-22T13:00:00Z", []string{"2028-02-29T00:00:00Z"}},
+		{"hourly", "@hourly", "2026-11-22T13:00:00Z", []string{"2026-11-22T14:00:00Z"}},
+		{"descriptor in another case and zone", "CRON_TZ=Asia/Tokyo @Daily", "2026-11-22T13:00:00Z", []string{"2026-11-22T15:00:00Z"}},
+		{"every", "@every  10m", "2026-11-22T13:00:07Z", []string{"2026-11-22T13:10:07Z"}},
+		{"CRON_TZ", "CRON_TZ=America/New_York 0 6 * * *", "2026-11-22T00:00:00Z", []string{"2026-11-22T11:00:00Z"}},
+		{"TZ", "TZ=Europe/Berlin 0 6 * * *", "2026-11-22T00:00:00Z", []string{"2026-11-22T05:00:00Z"}},
+		{"white space around", "  */10  *\t* * *  ", "2026-11-22T10:00:00Z", []string{"2026-11-22T10:10:00Z"}},
+
+		// New York sprang forward on 2026-03-08 from 02:00 to 03:00 and fell back
+		// on 2026-11-01 from 02:00 to 01:00.
+		{"a tick in the skipped hour is left out", "CRON_TZ=America/New_York 30 2 * * *", "2026-03-07T00:00:00Z", []string{"2026-03-07T07:30:00Z", "2026-03-09T06:30:00Z"}},
+		{"a tick in the doubled hour comes twice", "CRON_TZ=America/New_York 30 1 * * *", "2026-10-31T12:00:00Z", []string{"2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z", "2026-11-02T06:30:00Z"}},
+		{"every ten minutes through the skipped hour", "CRON_TZ=America/New_York */10 * * * *", "2026-03-08T06:50:00Z", []string{"2026-03-08T07:00:00Z", "2026-03-08T07:10:00Z"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, err := Parse(c.expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.String(); got != strings.TrimSpace(c.expr) {
+				t.Errorf("String() = %q", got)
+			}
+			next := at(t, c.after)
+			for _, want := range c.want {
+				next = s.Next(next)
+				if !next.Equal(at(t, want)) || next.Location() != time.UTC {
+					t.Fatalf("got %v, want %v", next, want)
+				}
+			}
+		})
+	}
+}
+
+func TestNextIsUTCWhateverTheMachineSays(t *testing.T) {
+	s, err := Parse("0 6 * * *")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := time.Date(2026, 11, 22, 2, 0, 0, 0, time.FixedZone("here", 5*3600)) // 21:00 UTC the day before
+	if got, want := s.Next(after), at(t, "2026-11-22T06:00:00Z"); !got.Equal(want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, c := range []struct{ name, expr, says string }{
+		{"empty", "", "there is no expression"},
+		{"zone alone", "TZ=UTC", "there is no expression"},
+		{"zone without a name", "CRON_TZ= * * * * *", "needs a name"},
+		{"local zone", "TZ=Local * * * * *", "needs a name"},
+		{"unknown zone", "CRON_TZ=Mars/Olympus * * * * *", `"Mars/Olympus" is not known`},
+		{"two zones", "TZ=UTC TZ=UTC", "it has 1 fields"},
+		{"four fields", "* * * *", "it has 4 fields"},
+		{"seven fields", "0 0 12 * * ? 2026", "it has 7 fields"},
+		{"quoted", `"*/10 * * * *"`, `minute "\"*/10"`},
+		{"minute 60", "60 * * * *", "minute \"60\": 60 is not 0 to 59"},
+		{"hour 24", "0 24 * * *", "hour"},
+		{"day 0", "0 0 0 * *", "day of month"},
+		{"month 13", "0 0 1 13 *", "1 to 12 or one of JAN"},
+		{"weekday 8", "0 0 * * 8", "day of week"},
+		{"name in the wrong field", "0 0 MON * *", "day of month"},
+		{"last day", "0 0 L * *", "L, W and # are not supported"},
+		{"nearest weekday", "0 0 15W * *", "L, W and # are not supported"},
+		{"second Friday", "0 0 * * 5#2", "L, W and # are not supported"},
+		{"last Friday", "0 0 * * 5L", "L, W and # are not supported"},
+		{"backward range", "30-10 * * * *", "runs backwards"},
+		{"star with a range", "*-5 * * * *", "minute"},
+		{"three ends", "1-2-3 * * * *", "minute"},
+		{"empty item", "1,,2 * * * *", "minute"},
+		{"step 0", "*/0 * * * *", "step"},
+		{"two steps", "*/2/2 * * * *", "step"},
+		{"negative", "-5 * * * *", "minute"},
+		{"30 February", "0 0 30 2 *", "it never fires"},
+		{"31 of short months", "0 0 31 4,6,9,11 *", "it never fires"},
+		{"unknown descriptor", "@reboot", "not a known descriptor"},
+		{"descriptor with fields", "@hourly * *", "not a known descriptor"},
+		{"every nothing", "@every", "not a known descriptor"},
+		{"every without a unit", "@every 10", "@every needs a duration"},
+		{"every backwards", "@every -10m", "@every needs a duration"},
+		{"every half second", "@every 500ms", "@every needs a duration"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, err := Parse(c.expr)
+			if err == nil {
+				t.Fatalf("accepted, next tick %v", s.Next(at(t, "2026-11-22T10:00:00Z")))
+			}
+			for _, want := range []string{c.says, "allowed: 5 fields"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v\ndoes not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, expr := range []string{
+		"*/10 * * * *", "0 0/10 * * * *", "TZ=UTC", "CRON_TZ=Europe/Berlin 0 6 * * 5-7", "@every 10m", "@hourly",
+		"0 0 30 2 *", "0 0 L * *", "? ? ? ? ?", "0 6 * JAN-MAR,dec mon-sun/2", "TZ= @daily", "*/99999999999999999999 * * * *",
+	} {
+		f.Add(expr)
+	}
+	from := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, expr string) {
+		s, err := Parse(expr)
+		if err != nil {
+			return
+		}
+		last := from
+		for range 3 {
+			next := s.Next(last)
+			if !next.After(last) {
+				t.Fatalf("%q: %v does not follow %v", expr, next, last)
+			}
+			last = next
+		}
+	})
+}
