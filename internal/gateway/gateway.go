@@ -1,0 +1,338 @@
+// Package gateway is the only HTTP client: it logs in, reads the connection and
+// the profile, sends assets and reports the connector's state. openapi.json beside
+// it is the contract.
+//
+// It guarantees that one login serves all callers; that no redirect is followed;
+// that a rate limit holds every call back until it has passed; that a call whose
+// outcome is unknown is repeated with the same bytes and the same request ID; and
+// that neither secrets nor the answers to logins appear in an error. What to do
+// about objects that are not taken is the caller's business.
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/secret"
+)
+
+// Options say where the gateway is and who we are.
+type Options struct {
+	URL            *url.URL
+	CustomerUUID   string
+	ConnectionUUID string
+	ProfileUUID    string
+	Login          Login
+	Proxy          *Proxy // nil: none
+	RootCAs        *x509.CertPool
+	Source         string // "": Microsoft Active Directory
+	Paths          Paths
+	Version        string
+	Connections    int           // calls at a time
+	Grace          time.Duration // how long a call under way may go on after its context has ended
+	Log            zerolog.Logger
+
+	retry func() backoff.BackOff // for tests; nil: from 1 s to 60 s
+}
+
+// Login is an account of the gateway's.
+type Login struct {
+	Username     string // with Password: BASIC
+	Password     secret.Text
+	ClientID     string // with ClientSecret: OAUTH
+	ClientSecret secret.Text
+	TokenURL     *url.URL // nil: the gateway's own login
+	Subscription bool     // the client is the subscription's, not a user's
+}
+
+// Proxy stands between us and the gateway.
+type Proxy struct {
+	Scheme   string // http, https
+	Host     string
+	Port     int
+	Username string
+	Password secret.Text
+}
+
+// Paths override where the gateway takes what; "": as the contract says.
+type Paths struct {
+	Connection, Profile, Assets, State string
+}
+
+const (
+	defaultSource     = "Microsoft Active Directory"
+	connectionPath    = "/rest/2.0/am/connector/connection/{connectionUuid}"
+	profilePath       = "/rest/2.0/am/connector/profile/{profileUuid}"
+	assetsPath        = "/rest/2.0/am/connector/asset/data/sync"
+	statePath         = "/rest/2.0/am/connector/connection/{connectionUuid}/state"
+	requestTimeout    = 150 * time.Second
+	maxAnswer         = 16 << 20
+	smallCallTries    = 3 // what is not done at this run is done at the next
+	assetsTries       = 6
+	retryFirst        = time.Second
+	retryLast         = time.Minute
+	retryMultiplier   = 2.8 // 1 s to 60 s in five waits
+	wordsOfAnswerSize = 300
+)
+
+// Client talks to one gateway on behalf of one connection. It serves many goroutines.
+type Client struct {
+	options Options
+	http    *http.Client
+	session session
+	limit   rateLimit
+	counts  counts
+}
+
+// New makes a client. It does not connect.
+func New(o Options) *Client {
+	if o.Source == "" {
+		o.Source = defaultSource
+	}
+	for path, otherwise := range map[*string]string{
+		&o.Paths.Connection: connectionPath, &o.Paths.Profile: profilePath, &o.Paths.Assets: assetsPath, &o.Paths.State: statePath,
+	} {
+		if *path == "" {
+			*path = otherwise
+		}
+	}
+	if o.retry == nil {
+		o.retry = func() backoff.BackOff {
+			b := backoff.NewExponentialBackOff()
+			b.InitialInterval, b.MaxInterval, b.Multiplier = retryFirst, retryLast, retryMultiplier
+			return b
+		}
+	}
+	client := &http.Client{
+		Transport: newTransport(o),
+		// A redirect to another host would carry credentials away.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	c := &Client{options: o, http: client}
+	c.session.login = c.login
+	return c
+}
+
+// Login logs in, unless a login is still good.
+func (c *Client) Login(ctx context.Context) error {
+	return c.retry(ctx, "log in to the gateway", smallCallTries, func() error {
+		token, err := c.session.use(ctx)
+		if err == nil {
+			token.users.Done()
+		}
+		return err
+	})
+}
+
+// Connection reads how the directory is reached.
+func (c *Client) Connection(ctx context.Context) (Connection, error) {
+	return read[Connection](ctx, c, "read connection "+c.options.ConnectionUUID, "qualys.connectionUuid", c.options.Paths.Connection)
+}
+
+// Profile reads which part of the directory is wanted.
+func (c *Client) Profile(ctx context.Context) (Profile, error) {
+	return read[Profile](ctx, c, "read profile "+c.options.ProfileUUID, "qualys.profileUuid", c.options.Paths.Profile)
+}
+
+// read gets a document. key is the setting that names it.
+func read[Document any](ctx context.Context, c *Client, what, key, path string) (Document, error) {
+	var document Document
+	target := c.address(path)
+	query := target.Query()
+	query.Set("customerUuid", c.options.CustomerUUID)
+	target.RawQuery = query.Encode()
+	err := c.retry(ctx, what, smallCallTries, func() error {
+		answer, err := c.do(ctx, call{what: what, method: http.MethodGet, url: target})
+		switch {
+		case err != nil:
+			return err
+		case answer.status == http.StatusNotFound:
+			return fault.Errorf(fault.Refused, "%s: the gateway does not know it (404): check %s and qualys.customerUuid", what, key)
+		case answer.status != http.StatusOK:
+			return answer.unexpected(what)
+		}
+		var whole Document // of this try: what a broken answer has filled in does not stay
+		if json.Unmarshal(answer.body, &whole) != nil {
+			// The answer holds the directory's password: its text stays out of the error.
+			return fault.Errorf(fault.Transient, "%s: the answer is not the JSON document that was expected: check connector.api.url and gateway.path.*", what)
+		}
+		document = whole
+		return nil
+	})
+	return document, err
+}
+
+// address puts a path of the gateway under the base URL.
+func (c *Client) address(path string) *url.URL {
+	path = replaceUUIDs(path, c.options)
+	return c.options.URL.JoinPath(path)
+}
+
+// call is one request, which may be sent several times.
+type call struct {
+	what   string
+	method string
+	url    *url.URL
+	body   []byte
+	key    string // Idempotency-Key
+	urlKey string // the setting that the URL is from; "": connector.api.url
+}
+
+func (c call) setting() string { return cmp.Or(c.urlKey, "connector.api.url") }
+
+// answer is a response that was read whole.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// do sends a call with a token and under the rate limit. It returns every answer
+// that is about the call's content; logins, limits, rights and unknown outcomes
+// it deals with itself.
+func (c *Client) do(ctx context.Context, call call) (answer, error) {
+	for refusals := 0; ; {
+		if err := c.limit.wait(ctx); err != nil {
+			return answer{}, stopped(call.what, err)
+		}
+		token, err := c.session.use(ctx)
+		if err != nil {
+			return answer{}, fmt.Errorf("%s: %w", call.what, err)
+		}
+		got, err := c.exchange(ctx, call, func(request *http.Request) {
+			request.Header.Set("Authorization", "Bearer "+token.text.Reveal())
+		})
+		if err == nil && got.status != http.StatusUnauthorized && got.status != http.StatusTooManyRequests && got.status < 500 {
+			token.accepted.Store(true)
+		}
+		token.users.Done()
+		if err != nil {
+			return answer{}, err
+		}
+		switch {
+		case got.status == http.StatusUnauthorized:
+			c.session.drop(token)
+			if refusals++; refusals == 1 {
+				continue
+			}
+			// A new token that is used up by others before this call's turn is
+			// renewed once more. One that nobody was let in with will not get better.
+			token.users.Wait()
+			if token.accepted.Load() {
+				continue
+			}
+			return answer{}, fault.Errorf(fault.Refused, "%s: the gateway refuses the token that it has just issued (401): check that the account may use this gateway (connector.api.url) and the connector interface", call.what)
+		case got.status == http.StatusTooManyRequests || got.status == http.StatusConflict:
+			c.limited(got, waitLeast)
+		default:
+			if got.header.Get("X-RateLimit-Remaining") == "0" && got.status < 300 {
+				c.limited(got, 0)
+			}
+			if got.status >= 400 {
+				// It will be quoted, and may be an echo of what was sent.
+				got.body = bytes.ReplaceAll(got.body, []byte(token.text.Reveal()), []byte("[redacted]"))
+			}
+			return got, classify(call, got)
+		}
+	}
+}
+
+// limited holds all calls back for as long as the gateway says, but for least.
+func (c *Client) limited(got answer, least time.Duration) {
+	c.counts.limited.Add(1)
+	until := c.limit.hold(max(waitOf(got.header, time.Now()), least))
+	c.options.Log.Warn().Int("status", got.status).Time("until", until).Msg("rate limited by the gateway")
+}
+
+// exchange sends a request once and reads the answer whole. A request under way
+// outlives its context by the grace: its objects may have been taken, and the
+// answer tells.
+func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.Request)) (answer, error) {
+	if err := ctx.Err(); err != nil {
+		return answer{}, stopped(call.what, err)
+	}
+	alive, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(c.options.Grace, cancel) })()
+
+	request, err := http.NewRequestWithContext(alive, call.method, call.url.String(), bytes.NewReader(call.body))
+	if err != nil {
+		return answer{}, fault.Errorf(fault.Refused, "%s: %w: check %s and gateway.path.*", call.what, err, call.setting())
+	}
+	request.Header.Set("User-Agent", "adconnector/"+c.options.Version)
+	request.Header.Set("Accept", "application/json, text/plain")
+	if call.method == http.MethodPost || call.method == http.MethodPut {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if call.key != "" {
+		request.Header.Set("Idempotency-Key", call.key)
+	}
+	authorize(request)
+	c.counts.requests.Add(1)
+	response, err := c.http.Do(request)
+	if err != nil {
+		return answer{}, c.explain(ctx, call, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil && !saysAll(response.StatusCode) {
+		return answer{}, c.explain(ctx, call, fmt.Errorf("the answer broke off: %w", err))
+	}
+	return answer{response.StatusCode, response.Header, body}, nil
+}
+
+// saysAll reports whether an answer's head is enough. Who refuses a request unread
+// may cut the connection before the rest of the answer has arrived.
+func saysAll(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
+		return true
+	}
+	return false
+}
+
+// stopped is the error of a call whose context has ended, or will before the call
+// may be made. To run out of time is no order to stop.
+func stopped(what string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.Errorf(fault.Transient, "%s: %w", what, err)
+	}
+	return fault.Errorf(fault.Canceled, "%s: %w", what, err)
+}
+
+// retry repeats what failed with an unknown outcome, at growing intervals.
+func (c *Client) retry(ctx context.Context, what string, tries uint, operation func() error) error {
+	attempt := 0
+	var last error // what backoff returns may be the context's, or in a wrapper of its own
+	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
+		attempt++
+		if attempt > 1 {
+			c.counts.retries.Add(1)
+		}
+		last = operation()
+		if last != nil && fault.Of(last) != fault.Transient {
+			return struct{}{}, backoff.Permanent(last)
+		}
+		return struct{}{}, last
+	}, backoff.WithBackOff(c.options.retry()), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, wait time.Duration) {
+			c.options.Log.Warn().Err(err).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg("gateway call will be repeated")
+		}))
+	if last != nil && fault.Of(last) == fault.Transient && errors.Is(ctx.Err(), context.Canceled) {
+		return stopped(what, ctx.Err())
+	}
+	return last
+}

@@ -1,0 +1,431 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/sandbox"
+	"adconnector/internal/secret"
+)
+
+const (
+	customer   = "0b1c4a3e-9a55-4c0e-8f3a-1d2b3c4d5e6f"
+	connection = "5f0d7b9a-41f5-4f8e-9d06-7a8b9c0d1e2f"
+	profile    = "c3f2a1b0-0a9b-4c8d-8e7f-6a5b4c3d2e1f"
+
+	assetsPath     = "/rest/2.0/am/connector/asset/data/sync"
+	connectionPath = "/rest/2.0/am/connector/connection/" + connection
+	profilePath    = "/rest/2.0/am/connector/profile/" + profile
+	statePath      = connectionPath + "/state"
+
+	username      = "alice"
+	password      = "pass-w0rd&=% +ü"
+	clientID      = "client-7"
+	clientSecret  = "client-s3cret/+"
+	bindPassword  = "bind-s3cret"
+	proxyUser     = "me"
+	proxyPassword = "proxy-s3cret@:"
+
+	asset = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-32-544","vendorAssetId":"1a2b3c4d-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Admins","groupAssetClass":{"id":"S-1-5-32-544","name":"Admins"}}}}`
+
+	published = `{"message":"1 assets published","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`
+	// token is a JWT without exp.
+	token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmVk"
+)
+
+// secrets are parts of what may stand in no error and no log line.
+var secrets = []string{
+	"pass-w0rd", "client-s3cret", bindPassword, "proxy-s3cret", "eyJ", "c2lnbmVk",
+	base64.StdEncoding.EncodeToString([]byte(proxyUser + ":" + proxyPassword)),
+}
+
+func noSecrets(t testing.TB, where, text string) {
+	t.Helper()
+	for _, s := range secrets {
+		if strings.Contains(text, s) {
+			t.Errorf("%s holds the secret %s: %s", where, s, text)
+		}
+	}
+}
+
+// logged is a log that may be written by many. It is searched for secrets at the end of the test.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// options are good ones for a gateway at address.
+func options(t testing.TB, address string) gateway.Options {
+	t.Helper()
+	base, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &logged{}
+	t.Cleanup(func() { noSecrets(t, "the log", log.String()) })
+	o := gateway.Options{
+		URL: base, CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile,
+		Login:   gateway.Login{Username: username, Password: secret.New(password)},
+		Version: "test", Connections: 20, Grace: 5 * time.Second, Log: zerolog.New(log),
+	}
+	o.RetryEvery(time.Millisecond)
+	return o
+}
+
+func sandboxOptions() sandbox.GatewayOptions {
+	return sandbox.GatewayOptions{
+		CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile,
+		Username: username, Password: password, ClientID: clientID, ClientSecret: clientSecret,
+		Connection: &sandbox.Connection{ConnectionUUID: connection, Name: "corp", Authentication: sandbox.Authentication{
+			Type: "LDAPS", Host: "dc1.corp.example.com", Port: 636, BindDN: "CN=svc,DC=corp", Password: bindPassword, Certificate: "MIIB",
+		}},
+		Profile: &gateway.Profile{ProfileUUID: profile, Name: "all", BaseContext: "DC=corp", SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"},
+	}
+}
+
+// startSandbox serves a sandbox whose contract nobody may break.
+func startSandbox(t testing.TB, o sandbox.GatewayOptions) (*sandbox.Gateway, *httptest.Server) {
+	t.Helper()
+	g := sandbox.NewGateway(o)
+	server := serve(t, g)
+	t.Cleanup(func() {
+		for _, violation := range g.Violations() {
+			t.Errorf("breach of the contract: %s", violation)
+		}
+	})
+	return g, server
+}
+
+func serve(t testing.TB, handler http.Handler) *httptest.Server {
+	t.Helper()
+	return serveAs(t, handler, (*httptest.Server).Start)
+}
+
+func serveTLS(t testing.TB, handler http.Handler) *httptest.Server {
+	t.Helper()
+	return serveAs(t, handler, func(server *httptest.Server) {
+		server.EnableHTTP2 = true
+		server.StartTLS()
+	})
+}
+
+func serveAs(t testing.TB, handler http.Handler, start func(*httptest.Server)) *httptest.Server {
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	start(server)
+	t.Cleanup(server.Close)
+	return server
+}
+
+// afterLogin gives a token to everybody and hands all other calls on.
+func afterLogin(t testing.TB, handler http.HandlerFunc) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /auth", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, token)
+	})
+	mux.HandleFunc("/", handler)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if got := r.UserAgent(); got != "adconnector/test" {
+			t.Errorf("%s %s: User-Agent %q", r.Method, r.URL.Path, got)
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// answering answers every call alike.
+func answering(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// fails holds an error against a class and the words that it must have.
+func fails(t testing.TB, err error, class fault.Class, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want %s", class)
+	}
+	if got := fault.Of(err); got != class {
+		t.Errorf("%s, want %s: %v", got, class, err)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%q does not name %q", err, word)
+		}
+	}
+	noSecrets(t, "the error", err.Error())
+}
+
+func send(ctx context.Context, client *gateway.Client) (gateway.Answer, error) {
+	return client.Send(ctx, uuid.NewString(), 1, []byte(asset))
+}
+
+// count returns how many calls of "METHOD path status" a sandbox saw.
+func count(g *sandbox.Gateway, call string) int { return g.Counts()[call] }
+
+func TestConnectionAndProfile(t *testing.T) {
+	g, server := startSandbox(t, sandboxOptions())
+	client := gateway.New(options(t, server.URL))
+	c, err := client.Connection(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := gateway.Authentication{Type: "LDAPS", Host: "dc1.corp.example.com", Port: 636, BindDN: "CN=svc,DC=corp", Certificate: "MIIB"}
+	if got := c.Authentication.Password.Reveal(); got != bindPassword {
+		t.Errorf("password %q", got)
+	}
+	c.Authentication.Password = secret.Text{}
+	if c != (gateway.Connection{ConnectionUUID: connection, Name: "corp", Authentication: want}) {
+		t.Errorf("connection %+v", c)
+	}
+	p, err := client.Profile(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p != *sandboxOptions().Profile {
+		t.Errorf("profile %+v", p)
+	}
+
+	g.SetConnection(nil)
+	_, err = client.Connection(t.Context())
+	fails(t, err, fault.Refused, "404", "qualys.connectionUuid", "qualys.customerUuid")
+	g.SetProfile(nil)
+	_, err = client.Profile(t.Context())
+	fails(t, err, fault.Refused, "404", "qualys.profileUuid", "qualys.customerUuid")
+	if n := count(g, "GET "+connectionPath+" 404"); n != 1 {
+		t.Errorf("%d calls that cannot succeed", n)
+	}
+}
+
+func TestConnectionAnswers(t *testing.T) {
+	const good = `"connectionUuid":"` + connection + `","authentication":{"type":"LDAP","host":"dc","bindDn":"x","password":"` + bindPassword + `"`
+	for _, test := range []struct {
+		name   string
+		status int
+		body   string
+		class  fault.Class // "": good
+		words  []string
+	}{
+		{"unknown fields", 200, `{"new":[1],` + good + `,"more":{}},"x":null}`, "", nil},
+		{"broken off", 200, `{` + good, fault.Transient, []string{"not the JSON document", "connector.api.url"}},
+		{"password of a wrong type", 200, `{"authentication":{"bindDn":"` + bindPassword + `","password":{"x":"` + bindPassword + `"}}}`, fault.Transient, []string{"not the JSON document"}},
+		{"port of a wrong type", 200, `{"authentication":{"port":"` + bindPassword + `"}}`, fault.Transient, nil},
+		{"HTML", 200, `<html>Please log in</html>`, fault.Transient, []string{"not the JSON document"}},
+		{"empty", 200, ``, fault.Transient, nil},
+		{"another success", 203, `{` + good, fault.Refused, []string{"203"}},
+		{"401", 401, ``, fault.Refused, []string{"401", "connector.api.url"}},
+		{"403", 403, `{"message":"no module"}`, fault.Refused, []string{"403: no module", "API access"}},
+		{"500", 500, `{"error":"down"}`, fault.Transient, []string{"500: down"}},
+		{"an echo", 500, `Authorization: Bearer ` + token, fault.Transient, []string{"500: Authorization: Bearer [redacted]"}},
+		{"too long and not printable", 502, "\x1b[31m\n\n" + strings.Repeat("bad gateway ", 1000), fault.Transient, []string{"502: [31m bad gateway bad", "…"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := serve(t, afterLogin(t, answering(test.status, test.body)))
+			c, err := gateway.New(options(t, server.URL)).Connection(t.Context())
+			if test.class != "" {
+				fails(t, err, test.class, test.words...)
+				if len(err.Error()) > 600 {
+					t.Errorf("%d bytes of error", len(err.Error()))
+				}
+				if c != (gateway.Connection{}) {
+					t.Errorf("with the error came %+v", c)
+				}
+			} else if err != nil || c.Authentication.Password.Reveal() != bindPassword {
+				t.Errorf("%+v, %v", c, err)
+			}
+		})
+	}
+}
+
+func TestPaths(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	server := serve(t, http.StripPrefix("/base", afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, r.Method+" "+r.URL.String())
+		_, _ = io.WriteString(w, published)
+	})))
+	o := options(t, server.URL+"/base/")
+	o.Paths = gateway.Paths{Connection: "/c/{customerUuid}/{connectionUuid}", Profile: "/p/{profileUuid}/", Assets: "/a", State: "/s/{profileUuid}/{connectionUuid}"}
+	client := gateway.New(o)
+	_, err1 := client.Connection(t.Context())
+	_, err2 := client.Profile(t.Context())
+	_, err3 := send(t.Context(), client)
+	err4 := client.SetState(t.Context(), gateway.ConnectorState{State: "REGISTERED"})
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprint([]string{
+		"GET /c/" + customer + "/" + connection + "?customerUuid=" + customer, "GET /p/" + profile + "/?customerUuid=" + customer,
+		"POST /a", "PUT /s/" + profile + "/" + connection,
+	})
+	if got := fmt.Sprint(seen); got != want {
+		t.Errorf("called %s, want %s", got, want)
+	}
+}
+
+// A call under way may end within the grace; its answer counts.
+func TestGrace(t *testing.T) {
+	arrived, release := make(chan struct{}, 1), make(chan struct{})
+	o := sandboxOptions()
+	o.Intercept = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path == assetsPath {
+			arrived <- struct{}{}
+			<-release
+		}
+		return false
+	}
+	g, server := startSandbox(t, o)
+	client := gateway.New(options(t, server.URL))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+		close(release)
+	}()
+	answer, err := send(ctx, client)
+	if err != nil || answer.Outcome != gateway.Taken {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	_, err = send(ctx, client)
+	fails(t, err, fault.Canceled)
+	fails(t, gateway.New(options(t, server.URL)).Login(ctx), fault.Canceled)
+	if n := len(g.Requests()); n != 2 {
+		t.Errorf("%d requests, want the login and one call", n)
+	}
+}
+
+func TestGraceEnds(t *testing.T) {
+	arrived, gone := make(chan struct{}), make(chan struct{})
+	server := serve(t, afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		close(arrived)
+		<-r.Context().Done()
+		close(gone)
+	}))
+	o := options(t, server.URL)
+	o.Grace = 50 * time.Millisecond
+	client := gateway.New(o)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	_, err := send(ctx, client)
+	fails(t, err, fault.Canceled)
+	<-gone
+}
+
+// A stop ends the wait between two tries, whatever its cause.
+func TestStopBetweenTries(t *testing.T) {
+	var calls int
+	arrived := make(chan struct{}, 10)
+	server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+		calls++
+		w.WriteHeader(http.StatusServiceUnavailable)
+		arrived <- struct{}{}
+	}))
+	o := options(t, server.URL)
+	o.RetryEvery(time.Hour)
+	client := gateway.New(o)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		<-arrived
+		cancel(fault.Errorf(fault.Refused, "another worker's error"))
+	}()
+	_, err := send(ctx, client)
+	fails(t, err, fault.Canceled, "send 1 assets")
+	if calls != 1 {
+		t.Errorf("%d calls", calls)
+	}
+}
+
+func TestState(t *testing.T) {
+	g, server := startSandbox(t, sandboxOptions())
+	client := gateway.New(options(t, server.URL))
+	at := time.Date(2026, 11, 22, 11, 0, 0, 123_999_999, time.FixedZone("", 3600))
+	next := gateway.Timestamp(at.Add(time.Hour))
+	why := "gateway answers 503"
+	for _, state := range []gateway.ConnectorState{
+		{State: "REGISTERED", At: gateway.Timestamp(at)},
+		{State: "SCHEDULED", At: gateway.Timestamp(at), NextRunAt: &next, Error: &why, RunID: connection, Summary: &gateway.Summary{Mode: "full", Users: 3}},
+	} {
+		if err := client.SetState(t.Context(), state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	encoded, err := json.Marshal(g.States())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ids = `"customerUuid":"` + customer + `","profileUuid":"` + profile + `",`
+	want := `[{` + ids + `"state":"REGISTERED","runId":"","at":"2026-11-22T10:00:00.123Z","nextRunAt":null,"error":null,"summary":null},` +
+		`{` + ids + `"state":"SCHEDULED","runId":"` + connection + `","at":"2026-11-22T10:00:00.123Z","nextRunAt":"2026-11-22T11:00:00.123Z","error":"gateway answers 503","summary":{"mode":"full","users":3,"groups":0,"uploaded":0,"deleted":0,"rejected":0}}]`
+	if string(encoded) != want {
+		t.Errorf("got  %s\nwant %s", encoded, want)
+	}
+}
+
+func TestStateAnswers(t *testing.T) {
+	for _, test := range []struct {
+		status   int
+		class    fault.Class // "": taken
+		noStates bool
+		calls    int
+	}{
+		{204, "", false, 1},
+		{404, fault.Refused, true, 1}, {405, fault.Refused, true, 1}, {501, fault.Refused, true, 1},
+		{400, fault.Refused, false, 1}, {403, fault.Refused, false, 1}, {302, fault.Refused, false, 1},
+		{500, fault.Transient, false, 3}, {503, fault.Transient, false, 3},
+	} {
+		t.Run(fmt.Sprint(test.status), func(t *testing.T) {
+			calls := 0
+			server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+				calls++
+				w.WriteHeader(test.status)
+			}))
+			err := gateway.New(options(t, server.URL)).SetState(t.Context(), gateway.ConnectorState{State: "PROCESSED"})
+			if test.class == "" && err != nil {
+				t.Error(err)
+			} else if test.class != "" {
+				fails(t, err, test.class, "report state PROCESSED", fmt.Sprint(test.status))
+			}
+			if errors.Is(err, gateway.ErrNoStates) != test.noStates || calls != test.calls {
+				t.Errorf("%v after %d calls", err, calls)
+			}
+		})
+	}
+}

@@ -1,0 +1,92 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// rateLimit is the gate before every call but logins.
+type rateLimit struct {
+	mu    sync.Mutex
+	until time.Time
+}
+
+const (
+	waitOtherwise = time.Minute
+	// waitLeast keeps a gateway that says 0 from being asked without a pause.
+	waitLeast = time.Second
+	// waitMost bounds what a mistaken header can do: it is asked again then.
+	waitMost = 24 * time.Hour
+)
+
+// hold closes the gate for so long, and returns until when. It never opens it
+// earlier than another answer has asked for.
+func (l *rateLimit) hold(wait time.Duration) time.Time {
+	until := time.Now().Add(wait)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if until.After(l.until) {
+		l.until = until
+	}
+	return l.until
+}
+
+// wait returns when the gate is open, or at once when it will not open in time for ctx.
+func (l *rateLimit) wait(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		until := l.until
+		l.mu.Unlock()
+		rest := time.Until(until)
+		if rest <= 0 {
+			return ctx.Err()
+		}
+		if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
+			return fmt.Errorf("rate limited until %s: %w", until.UTC().Format(time.RFC3339), context.DeadlineExceeded)
+		}
+		timer := time.NewTimer(rest)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+	}
+}
+
+// waitOf reads how long to wait: X-RateLimit-ToWait-Sec, else Retry-After in
+// seconds or as a date, else a minute; never more than waitMost.
+func waitOf(header http.Header, now time.Time) time.Duration {
+	for _, name := range []string{"X-RateLimit-ToWait-Sec", "Retry-After"} {
+		value := strings.TrimSpace(header.Get(name))
+		if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+			return min(time.Duration(seconds)*time.Second, waitMost)
+		}
+		if date, err := http.ParseTime(value); err == nil {
+			return min(max(date.Sub(now), 0), waitMost)
+		}
+	}
+	return waitOtherwise
+}
+
+// counts is what a client has done so far.
+type counts struct {
+	requests, retries, limited atomic.Int64
+}
+
+// Counts is what a client has done so far: requests sent, those of them that
+// repeated one, and answers that told to wait.
+type Counts struct {
+	Requests, Retries, Limited int64
+}
+
+// Counts returns what the client has done so far.
+func (c *Client) Counts() Counts {
+	return Counts{c.counts.requests.Load(), c.counts.retries.Load(), c.counts.limited.Load()}
+}

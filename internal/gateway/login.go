@@ -1,0 +1,300 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/secret"
+)
+
+// session holds the token that all calls share.
+type session struct {
+	login func(context.Context) (*oauth2.Token, error)
+
+	mu       sync.Mutex
+	token    *token   // nil: none
+	underWay *renewal // nil: none
+}
+
+// token is what a login gave.
+type token struct {
+	text     secret.Text
+	until    time.Time
+	users    sync.WaitGroup // calls under way with it
+	accepted atomic.Bool    // by the gateway, in some call
+}
+
+// renewal is a login that others wait for.
+type renewal struct {
+	done chan struct{}
+	err  error
+}
+
+const (
+	tokenLifetime = 4 * time.Hour // where the token does not say
+	renewBefore   = time.Minute   // or a tenth of its life, for a short one
+)
+
+// use returns a token that is still good and counts the caller among its users.
+// Whoever finds none logs in while the others wait, so that one login serves all;
+// a failure is theirs too, so that wrong credentials are not tried by each of them.
+func (s *session) use(ctx context.Context) (*token, error) {
+	for {
+		s.mu.Lock()
+		if s.token != nil && time.Now().Before(s.token.until) {
+			defer s.mu.Unlock()
+			s.token.users.Add(1)
+			return s.token, nil
+		}
+		r, mine := s.underWay, s.underWay == nil
+		if mine {
+			r = &renewal{done: make(chan struct{})}
+			s.underWay = r
+		}
+		s.mu.Unlock()
+		if mine {
+			s.renew(ctx, r)
+		}
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return nil, stopped("log in", ctx.Err())
+		}
+		// Whoever was told to stop in the middle of it speaks for nobody else.
+		if r.err != nil && (mine || fault.Of(r.err) != fault.Canceled) {
+			return nil, r.err
+		}
+	}
+}
+
+func (s *session) renew(ctx context.Context, r *renewal) {
+	var renewed *token
+	got, err := s.login(ctx)
+	if err == nil {
+		early := min(renewBefore, time.Until(got.Expiry)/10)
+		renewed = &token{text: secret.New(got.AccessToken), until: got.Expiry.Add(-early)}
+	}
+	r.err = err
+	s.mu.Lock()
+	s.token, s.underWay = renewed, nil
+	s.mu.Unlock()
+	close(r.done)
+}
+
+// drop forgets a token that was refused, unless another has taken its place.
+// Nobody begins to use it then.
+func (s *session) drop(refused *token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token == refused {
+		s.token = nil
+	}
+}
+
+// login asks for a token in the way that the account calls for.
+func (c *Client) login(ctx context.Context) (*oauth2.Token, error) {
+	l := c.options.Login
+	switch {
+	case l.Username != "":
+		form := url.Values{"username": {l.Username}, "password": {l.Password.Reveal()}, "token": {"true"}}
+		return c.ownLogin(ctx, call{url: c.options.URL.JoinPath("/auth"), body: []byte(form.Encode())}, nil,
+			"qualys.user.username and qualys.user.password")
+	case l.TokenURL != nil && !isOwnLogin(l.TokenURL):
+		return c.standardLogin(ctx)
+	default:
+		target, setting := l.TokenURL, "oauth.token.url"
+		switch {
+		case target == nil && l.Subscription:
+			target, setting = c.options.URL.JoinPath("/auth/oauth"), ""
+		case target == nil:
+			target, setting = c.options.URL.JoinPath("/auth/oidc"), ""
+		}
+		// The header names are the gateway's, in this case of letters.
+		header := http.Header{"clientId": {l.ClientID}, "clientSecret": {l.ClientSecret.Reveal()}}
+		return c.ownLogin(ctx, call{url: target, urlKey: setting}, header, "oauth.client.id, oauth.client.secret and qualys.OAuthClientLevel")
+	}
+}
+
+func isOwnLogin(target *url.URL) bool {
+	return strings.HasSuffix(target.Path, "/auth/oidc") || strings.HasSuffix(target.Path, "/auth/oauth")
+}
+
+// ownLogin is the gateway's own form of login: the answer is a bare JWT, or JSON
+// that wraps it. keys are the settings that hold the credentials.
+func (c *Client) ownLogin(ctx context.Context, call call, header http.Header, keys string) (*oauth2.Token, error) {
+	call.what, call.method = logInAt(call.url), http.MethodPost
+	what, setting := call.what, call.setting()
+	got, err := c.exchange(ctx, call, func(request *http.Request) {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		for name, values := range header {
+			request.Header[name] = values
+		}
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case got.status == http.StatusUnauthorized:
+		return nil, fault.Errorf(fault.Refused, "%s: wrong credentials (401): correct %s", what, keys)
+	case got.status == http.StatusForbidden:
+		return nil, fault.Errorf(fault.Refused, "%s: the account may not log in (403): grant it API access", what)
+	case got.status == http.StatusNotFound:
+		return nil, fault.Errorf(fault.Refused, "%s: unknown (404): check %s, which is the gateway of your platform and not its console, and %s", what, setting, keys)
+	case got.status == http.StatusTooManyRequests:
+		return nil, fault.Errorf(fault.Transient, "%s: too many logins (429)", what)
+	case got.status/100 != 2:
+		// The text of the answer stays out: it may repeat what was sent.
+		if err := classify(call, answer{status: got.status, header: got.header}); err != nil {
+			return nil, err
+		}
+		return nil, fault.Errorf(fault.Refused, "%s: the gateway answers %d: check %s and %s", what, got.status, setting, keys)
+	}
+	token := tokenOf(got.body)
+	if token == "" {
+		return nil, fault.Errorf(fault.Transient, "%s: the answer holds no token: check that %s is the gateway, and that no proxy answers in its place", what, setting)
+	}
+	return &oauth2.Token{AccessToken: token, Expiry: expiry(token, time.Now())}, nil
+}
+
+// logInAt names a login, less what else an URL may hold.
+func logInAt(target *url.URL) string {
+	return "log in at " + (&url.URL{Scheme: target.Scheme, Host: target.Host, Path: target.Path}).String()
+}
+
+// standardLogin is the client credentials grant of RFC 6749 4.4.
+func (c *Client) standardLogin(ctx context.Context) (*oauth2.Token, error) {
+	l := c.options.Login
+	call := call{what: logInAt(l.TokenURL), urlKey: "oauth.token.url"}
+	config := clientcredentials.Config{
+		ClientID: l.ClientID, ClientSecret: l.ClientSecret.Reveal(), TokenURL: l.TokenURL.String(), AuthStyle: oauth2.AuthStyleInParams,
+	}
+	timed, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	c.counts.requests.Add(1)
+	token, err := config.Token(context.WithValue(timed, oauth2.HTTPClient, c.identified()))
+	var refused *oauth2.RetrieveError
+	switch {
+	case errors.As(err, &refused):
+		// Only status and code: the body may hold more than an operator should log.
+		status := refused.Response.StatusCode
+		if status == http.StatusTooManyRequests {
+			return nil, fault.Errorf(fault.Transient, "%s: too many logins (429)", call.what)
+		}
+		if status != http.StatusForbidden {
+			if err := classify(call, answer{status: status, header: refused.Response.Header}); err != nil {
+				return nil, err
+			}
+		}
+		return nil, fault.Errorf(fault.Refused, "%s: refused (%d%s): correct oauth.client.id, oauth.client.secret and oauth.token.url", call.what, status, errorCode(refused.ErrorCode))
+	case err != nil && isNetwork(err):
+		return nil, c.explain(ctx, call, err)
+	case err != nil && ctx.Err() != nil:
+		return nil, stopped(call.what, ctx.Err())
+	case err != nil, !isToken(token.AccessToken):
+		return nil, fault.Errorf(fault.Transient, "%s: the answer holds no token: check oauth.token.url", call.what)
+	}
+	if now := time.Now(); !token.Expiry.After(now) {
+		token.Expiry = expiry(token.AccessToken, now)
+	}
+	return token, nil
+}
+
+// errorCode quotes a code of RFC 6749 5.2, and nothing that only stands in its place.
+func errorCode(code string) string {
+	if len(code) == 0 || len(code) > 40 || strings.Trim(code, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return ""
+	}
+	return " " + code
+}
+
+func isNetwork(err error) bool {
+	var wrapped *url.Error
+	return errors.As(err, &wrapped)
+}
+
+// identified is our HTTP client, for a library that sets no User-Agent itself.
+func (c *Client) identified() *http.Client {
+	client := *c.http
+	client.Transport = userAgent{c.http.Transport, "adconnector/" + c.options.Version}
+	return &client
+}
+
+type userAgent struct {
+	http.RoundTripper
+	name string
+}
+
+func (u userAgent) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(request.Context())
+	request.Header.Set("User-Agent", u.name)
+	return u.RoundTripper.RoundTrip(request)
+}
+
+// tokenOf finds the token in an answer: a bare one, or access_token or token of a
+// JSON object.
+func tokenOf(body []byte) string {
+	text := strings.TrimSpace(string(body))
+	var wrapped struct {
+		AccessToken string `json:"access_token"`
+		Token       string `json:"token"`
+	}
+	switch {
+	case strings.HasPrefix(text, "{"):
+		if json.Unmarshal(body, &wrapped) != nil {
+			return ""
+		}
+		if text = wrapped.AccessToken; text == "" {
+			text = wrapped.Token
+		}
+	case strings.HasPrefix(text, `"`):
+		if json.Unmarshal([]byte(text), &text) != nil {
+			return ""
+		}
+	}
+	if !isToken(text) {
+		return "" // but, for example, a page of HTML
+	}
+	return text
+}
+
+// isToken reports whether text has the form of a bearer token (RFC 6750 2.1).
+func isToken(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+		return !letter && !('0' <= r && r <= '9') && !strings.ContainsRune("-._~+/=", r)
+	})
+}
+
+// expiry reads a JWT's exp (RFC 7519 4.1.4). The token is not ours to verify.
+func expiry(token string, now time.Time) time.Time {
+	otherwise := now.Add(tokenLifetime)
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return otherwise
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return otherwise
+	}
+	var claims struct {
+		Expires float64 `json:"exp"`
+	}
+	if json.Unmarshal(payload, &claims) != nil || claims.Expires <= 0 || claims.Expires > 1<<40 {
+		return otherwise
+	}
+	if expires := time.Unix(int64(claims.Expires), 0); expires.After(now) {
+		return expires
+	}
+	return otherwise // our clock is wrong: a 401 will tell when the token has died
+}

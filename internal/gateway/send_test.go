@@ -1,0 +1,265 @@
+package gateway_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/identity"
+)
+
+func TestSendAnswers(t *testing.T) {
+	const (
+		sid, guid = "S-1-5-32-544", "1a2b3c4d-6c59-4bd2-9e86-eec4d73a8b8d"
+		portal    = "no proxy answers in the gateway's place"
+	)
+	for _, test := range []struct {
+		name   string
+		status int
+		body   string
+		want   gateway.Answer
+		class  fault.Class // "": want
+		words  []string
+	}{
+		{"200", 200, published, gateway.Answer{}, "", nil},
+		{"201", 201, published, gateway.Answer{}, "", nil},
+		{"202", 202, published, gateway.Answer{}, "", nil},
+		{"no assetsError", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED"}`, gateway.Answer{}, "", nil},
+		{"assetsError null", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":null}`, gateway.Answer{}, "", nil},
+		{"207, nobody rejected", 207, published, gateway.Answer{}, "", nil},
+		{"207", 207, `{"message":"some","responseCode":"PARTIAL","assetsError":{"` + sid + `":"bad  name"}}`,
+			gateway.Answer{Outcome: gateway.Partly, Message: "PARTIAL some", Rejected: map[string]string{sid: "bad name"}}, "", nil},
+		{"200, some rejected", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{"failed":[{"vendorAssetId":"` + guid + `","message":"bad"}]}}`,
+			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{guid: "bad"}}, "", nil},
+		{"200, rejected who knows whom", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":["bad"]}`,
+			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{}, Unattributed: true}, "", nil},
+		{"207, no code and nobody", 207, `{"message":"some"}`, gateway.Answer{Outcome: gateway.Partly, Message: "some", Unattributed: true}, "", nil},
+		{"FAILED", 200, `{"message":"no","responseCode":"FAILED","assetsError":{}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED no"}, "", nil},
+		{"FAILED that names some", 202, `{"responseCode":"FAILED","assetsError":{"` + sid + `":"bad"}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED"}, "", nil},
+		{"400", 400, `{"message":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "400: bad asset"}, "", nil},
+		{"400 in other words", 400, `{"errorMessage":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: `400: {"errorMessage":"bad asset"}`}, "", nil},
+		{"422", 422, `bad`, gateway.Answer{Outcome: gateway.NotTaken, Message: "422: bad"}, "", nil},
+		{"413", 413, ``, gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, "", nil},
+
+		{"customer from token", 400, `{"message":"Error validating customer from token"}`, gateway.Answer{}, fault.Refused, []string{"Error validating customer from token", "BASIC"}},
+		{"401", 401, ``, gateway.Answer{}, fault.Refused, []string{"401"}},
+		{"403", 403, `{"message":"module missing"}`, gateway.Answer{}, fault.Refused, []string{"403: module missing", "API access", "module"}},
+		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.Answer{}, fault.Refused, []string{"404: unknown profileUuid", "connector.api.url", "gateway.path.*"}},
+		{"204", 204, ``, gateway.Answer{}, fault.Refused, []string{"204"}},
+		{"408", 408, ``, gateway.Answer{}, fault.Transient, []string{"408"}},
+		{"500", 500, `oops`, gateway.Answer{}, fault.Transient, []string{"500: oops"}},
+		{"503", 503, ``, gateway.Answer{}, fault.Transient, []string{"503"}},
+		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.Answer{}, fault.Transient, []string{portal}},
+		{"captive portal in JSON", 200, `{"login":"please"}`, gateway.Answer{}, fault.Transient, []string{portal}},
+		{"empty", 200, ``, gateway.Answer{}, fault.Transient, []string{portal}},
+		{"null", 200, `null`, gateway.Answer{}, fault.Transient, []string{portal}},
+		{"truncated JSON", 202, published[:40], gateway.Answer{}, fault.Transient, []string{portal}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var requests [][]byte
+			server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				requests = append(requests, append([]byte(r.Header.Get("Idempotency-Key")), body...))
+				answering(test.status, test.body)(w, r)
+			}))
+			got, err := send(t.Context(), gateway.New(options(t, server.URL)))
+			tries := 1
+			switch {
+			case test.class != "":
+				fails(t, err, test.class, append(test.words, "send 1 assets")...)
+			case err != nil:
+				t.Fatal(err)
+			case got.Outcome != test.want.Outcome || got.Message != test.want.Message || got.Unattributed != test.want.Unattributed || !maps.Equal(got.Rejected, test.want.Rejected):
+				t.Errorf("got  %+v\nwant %+v", got, test.want)
+			}
+			if test.class == fault.Transient {
+				tries = 6
+			} else if test.status == 401 {
+				tries = 2
+			}
+			if len(requests) != tries {
+				t.Errorf("%d tries, want %d", len(requests), tries)
+			}
+			for _, request := range requests {
+				if !bytes.Equal(request, requests[0]) {
+					t.Errorf("two tries differ:\n%s\n%s", requests[0], request)
+				}
+			}
+		})
+	}
+}
+
+// Whatever breaks on the way, the same bytes are sent again until they are taken.
+func TestUnknownOutcome(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		cut  func(w http.ResponseWriter)
+	}{
+		{"reset before the answer", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }},
+		{"reset within the answer", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "100")
+			w.WriteHeader(http.StatusAccepted)
+			_, _ = io.WriteString(w, published[:30])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}},
+		{"reset within the head", func(w http.ResponseWriter) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_, _ = io.WriteString(conn, "HTTP/1.1 202 Acc")
+				_ = conn.Close()
+			}
+		}},
+		{"truncated JSON", func(w http.ResponseWriter) { _, _ = io.WriteString(w, published[:50]) }},
+		{"503", func(w http.ResponseWriter) { w.WriteHeader(503) }},
+	} {
+		for _, broken := range []int{2, 1000} {
+			t.Run(fmt.Sprintf("%s, %d times", test.name, broken), func(t *testing.T) {
+				var mu sync.Mutex
+				var bodies [][]byte
+				o := sandboxOptions()
+				o.Intercept = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+					if r.URL.Path != assetsPath {
+						return false
+					}
+					mu.Lock()
+					bodies = append(bodies, append([]byte(r.Header.Get("Idempotency-Key")), body...))
+					tries := len(bodies)
+					mu.Unlock()
+					if tries > broken {
+						return false
+					}
+					test.cut(w)
+					return true
+				}
+				g, server := startSandbox(t, o)
+				client := gateway.New(options(t, server.URL))
+				answer, err := send(t.Context(), client)
+				retries := client.Counts().Retries
+				if broken == 2 {
+					if err != nil || answer.Outcome != gateway.Taken || retries < 1 || len(g.Groups()) != 1 {
+						t.Errorf("%+v, %v after %d retries", answer, err, retries)
+					}
+				} else {
+					fails(t, err, fault.Transient, "send 1 assets")
+					if retries != 5 {
+						t.Errorf("%d retries", retries)
+					}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, body := range bodies {
+					if !bytes.Equal(body, bodies[0]) {
+						t.Errorf("two tries differ:\n%s\n%s", bodies[0], body)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Who refuses a request may cut the connection before the answer is whole.
+func TestRefusalIsCutShort(t *testing.T) {
+	for status, class := range map[int]fault.Class{403: fault.Refused, 407: fault.Refused, 413: ""} {
+		calls := 0
+		server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+			calls++
+			w.Header().Set("Content-Length", "100")
+			answering(status, "no")(w, nil)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}))
+		answer, err := send(t.Context(), gateway.New(options(t, server.URL)))
+		if class != "" {
+			fails(t, err, class, fmt.Sprint(status))
+		} else if err != nil || answer.Outcome != gateway.TooLarge {
+			t.Errorf("%d: %+v, %v", status, answer, err)
+		}
+		if calls != 1 {
+			t.Errorf("%d: %d calls", status, calls)
+		}
+	}
+}
+
+func TestRedirectIsNotFollowed(t *testing.T) {
+	elsewhere := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		t.Errorf("%s %s %v reached another host: %s", r.Method, r.URL, r.Header, body)
+	}))
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL+"/there?token="+token, status)
+		}))
+		client := gateway.New(options(t, server.URL))
+		_, err := send(t.Context(), client)
+		fails(t, err, fault.Refused, fmt.Sprint(status), elsewhere.URL+"/there)", "connector.api.url")
+		_, err = client.Connection(t.Context())
+		fails(t, err, fault.Refused, fmt.Sprint(status))
+	}
+}
+
+// What the map makes of users and groups, full and bare, is what the contract takes.
+func TestMappedAssetsKeepTheContract(t *testing.T) {
+	const sid = "\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\xe0\xdd\x36\x6e\x73\xb2\xf4\x10\x68\xad\x5c\x57\x4f\x04\x00"
+	user := map[string]string{
+		"name": "Alice Kovács", "mail": "alice@corp.example.com", "givenName": "Alice", "sn": "Kovács", "displayName": "\"A\"\\\x01\u2028 <&>",
+		"mobile": "+1 555 0100", "title": "Engineer", "whenCreated": "20261122072306.0Z", "lastLogon": "134398063938451234",
+		"pwdLastSet": "134398063938451234", "accountExpires": "134500000000000000", "badPwdCount": "0", "badPasswordTime": "134398063930000000",
+		"l": "Pune", "co": "India", "c": "IN", "st": "MH", "streetAddress": "1 Main St\r\nFloor 2", "userAccountControl": "512", "msDS-User-Account-Control-Computed": "0",
+	}
+	group := func(groupType string) map[string]string {
+		return map[string]string{"name": "Staff", "displayName": "All Staff", "description": "Everybody", "groupType": groupType}
+	}
+	var batch []byte
+	objects := 0
+	add := func(kind identity.Kind, attributes map[string]string) {
+		m := identity.NewMapper(kind)
+		entry := &ad.Entry{DN: []byte("CN=x,DC=corp"), Values: make([][][]byte, len(m.Attributes))}
+		objects++
+		attributes = maps.Clone(attributes)
+		attributes["objectSid"] = sid + string(rune(objects))
+		attributes["objectGUID"] = "0123456789abcde" + string(rune(objects))
+		for name, value := range attributes {
+			slot := slices.Index(m.Attributes, name)
+			if slot < 0 {
+				t.Fatalf("the map does not read %s", name)
+			}
+			entry.Values[slot] = [][]byte{[]byte(value)}
+		}
+		asset, err := m.Map(nil, entry, time.Now())
+		if err != nil || asset.Unparsed > 0 {
+			t.Fatal(asset.Unparsed, err)
+		}
+		if len(batch) > 0 {
+			batch = append(batch, ',')
+		}
+		batch = append(batch, asset.JSON...)
+	}
+	add(identity.User, user)
+	add(identity.User, map[string]string{})
+	add(identity.User, map[string]string{"l": "Pune"})
+	for _, groupType := range []string{"-2147483646", "-2147483644", "-2147483640", "-2147483643", "2", "4", "8", "-2147483648"} {
+		add(identity.Group, group(groupType))
+	}
+	add(identity.Group, map[string]string{})
+
+	g, server := startSandbox(t, sandboxOptions())
+	answer, err := gateway.New(options(t, server.URL)).Send(t.Context(), uuid.NewString(), objects, batch)
+	if err != nil || answer.Outcome != gateway.Taken {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	if users, groups := len(g.Users()), len(g.Groups()); users != 3 || groups != 9 {
+		t.Errorf("%d users and %d groups arrived", users, groups)
+	}
+}

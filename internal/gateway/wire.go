@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"encoding/json"
+	"time"
+
+	"adconnector/internal/secret"
+)
+
+// The gateway's documents, as openapi.json describes them.
+
+// Connection is how the console says the directory is reached.
+type Connection struct {
+	ConnectionUUID string         `json:"connectionUuid"`
+	Name           string         `json:"name"`
+	Authentication Authentication `json:"authentication"`
+}
+
+// Authentication is the address of the directory and the account to read it with.
+type Authentication struct {
+	Type        string      `json:"type"` // LDAP, LDAPS, STARTTLS
+	Host        string      `json:"host"`
+	Port        int         `json:"port,omitempty"` // 0: the protocol's own
+	BindDN      string      `json:"bindDn"`
+	Password    secret.Text `json:"password"`
+	Certificate string      `json:"certificate,omitempty"` // PEM, or base64 of DER
+}
+
+// Profile is which part of the directory is read.
+type Profile struct {
+	ProfileUUID string `json:"profileUuid"`
+	Name        string `json:"name"`
+	BaseContext string `json:"baseContext"`
+	SearchScope string `json:"searchScope"` // SUBTREE, ONE_LEVEL, BASE
+	Assets      string `json:"assets"`      // IDENTITIES_ONLY, IDENTITIES_WITH_SECURITY_POSTURE
+}
+
+// MetaData heads each request that carries assets.
+type MetaData struct {
+	RequestID     string `json:"requestId"`
+	AssetCount    int    `json:"assetCount"`
+	Source        string `json:"source"`
+	ConnectorUUID string `json:"connectorUuid"`
+	CustomerUUID  string `json:"customerUuid"`
+	ProfileUUID   string `json:"profileUuid"`
+}
+
+// AssetAnswer answers a request that carried assets. The shape of AssetsError
+// is not published.
+type AssetAnswer struct {
+	Message      string          `json:"message"`
+	ResponseCode string          `json:"responseCode"`
+	AssetsError  json.RawMessage `json:"assetsError,omitempty"`
+}
+
+// ConnectorState is one step of the connector: what it does, and how its last run went.
+type ConnectorState struct {
+	CustomerUUID string     `json:"customerUuid"`
+	ProfileUUID  string     `json:"profileUuid"`
+	State        string     `json:"state"` // REGISTERED, SCHEDULED, PROCESSING, PROCESSED
+	RunID        string     `json:"runId"`
+	At           Timestamp  `json:"at"`
+	NextRunAt    *Timestamp `json:"nextRunAt"`
+	Error        *string    `json:"error"`
+	Summary      *Summary   `json:"summary"`
+}
+
+// Timestamp is a moment as the gateway writes it: UTC, with milliseconds.
+type Timestamp time.Time
+
+const timestampFormat = "2006-01-02T15:04:05.000Z"
+
+// MarshalText writes the one form that the contract knows.
+func (t Timestamp) MarshalText() ([]byte, error) {
+	return time.Time(t).UTC().AppendFormat(nil, timestampFormat), nil
+}
+
+// UnmarshalText reads it.
+func (t *Timestamp) UnmarshalText(text []byte) error {
+	parsed, err := time.Parse(timestampFormat, string(text))
+	*t = Timestamp(parsed)
+	return err
+}
+
+// Summary counts what a run did.
+type Summary struct {
+	Mode     string `json:"mode"` // full, delta
+	Users    int    `json:"users"`
+	Groups   int    `json:"groups"`
+	Uploaded int    `json:"uploaded"`
+	Deleted  int    `json:"deleted"`
+	Rejected int    `json:"rejected"`
+}

@@ -1,0 +1,658 @@
+package sandbox
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"adconnector/internal/gateway"
+)
+
+// GatewayOptions is what the gateway knows and how it answers.
+type GatewayOptions struct {
+	CustomerUUID, ConnectionUUID, ProfileUUID string
+
+	Username, Password     string // of /auth; none: nobody may log in there
+	ClientID, ClientSecret string // of /auth/oidc, /auth/oauth and /oauth/token
+
+	Connection *Connection      // nil: 404
+	Profile    *gateway.Profile // nil: 404
+
+	TokenLifetime time.Duration // 0: 4 h; exp is rounded up to a whole second
+	WrapToken     bool          // logins answer {"access_token":…} in place of the bare JWT
+	MaxBody       int64         // bytes; more is answered with 413. 0: 10 MiB
+
+	// Trust holds only connectorMetaData, the first item and the identifiers of the
+	// others against the contract: for measurements of load, which would measure
+	// the checking otherwise.
+	Trust bool
+
+	// Intercept sees every call but those of the inventory, once its body is read
+	// and before anything is done with it. True: it has answered. To cut the
+	// connection it panics with http.ErrAbortHandler or hijacks by way of an
+	// http.ResponseController.
+	Intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool
+}
+
+// Connection is gateway.Connection with the password in the clear: the sandbox is
+// the one side that sends it.
+type Connection struct {
+	ConnectionUUID string         `json:"connectionUuid"`
+	Name           string         `json:"name"`
+	Authentication Authentication `json:"authentication"`
+}
+
+// Authentication is gateway.Authentication with the password in the clear.
+type Authentication struct {
+	Type        string `json:"type"`
+	Host        string `json:"host"`
+	Port        int    `json:"port,omitempty"`
+	BindDN      string `json:"bindDn"`
+	Password    string `json:"password"`
+	Certificate string `json:"certificate,omitempty"`
+}
+
+// Identity is one object of the inventory.
+type Identity struct {
+	ExternalAssetID string
+	VendorAssetID   string // the key: lower-case GUID
+	Kind            string // KindUser or KindGroup
+	Asset           json.RawMessage
+	ReceivedAt      time.Time
+	Times           int // how often it was taken; a repeated request does not count
+}
+
+// The kinds of Identity.
+const (
+	KindUser  = "user"
+	KindGroup = "group"
+)
+
+// Request is one call that the gateway saw.
+type Request struct {
+	Method    string    `json:"method"`
+	Path      string    `json:"path"`
+	Status    int       `json:"status"` // 0: no answer was written
+	RequestID string    `json:"requestId,omitempty"`
+	Assets    int       `json:"assets"` // items in it, 0 when it was refused unread
+	Bytes     int       `json:"bytes"`  // of the body
+	At        time.Time `json:"at"`
+}
+
+// What is kept of requests, states and violations: the last ones.
+const (
+	keepRequests   = 10_000
+	keepStates     = 10_000
+	keepViolations = 1_000
+)
+
+// Gateway is an http.Handler. All its methods may be called at any time.
+type Gateway struct {
+	options   GatewayOptions
+	contract  *contract
+	tokens    *tokens
+	inventory *http.ServeMux
+
+	mu         sync.Mutex
+	connection *Connection
+	profile    *gateway.Profile
+	source     string // as the last request called it
+	identities map[string]*Identity
+	taken      map[string][sha256.Size]byte // requestId: of which body; never forgotten
+	states     last[gateway.ConnectorState]
+	requests   last[Request]
+	counts     map[string]int
+	violations last[string]
+}
+
+// NewGateway returns a gateway with an empty inventory.
+func NewGateway(options GatewayOptions) *Gateway {
+	if options.TokenLifetime == 0 {
+		options.TokenLifetime = 4 * time.Hour
+	}
+	if options.MaxBody == 0 {
+		options.MaxBody = 10 << 20
+	}
+	contract, err := loadContract(gateway.OpenAPI)
+	if err != nil {
+		panic(err) // the document is compiled in, and tested
+	}
+	g := &Gateway{
+		options:    options,
+		contract:   contract,
+		tokens:     newTokens(options.TokenLifetime),
+		inventory:  http.NewServeMux(),
+		identities: map[string]*Identity{},
+		taken:      map[string][sha256.Size]byte{},
+		states:     last[gateway.ConnectorState]{keep: keepStates},
+		requests:   last[Request]{keep: keepRequests},
+		counts:     map[string]int{},
+		violations: last[string]{keep: keepViolations},
+	}
+	g.SetConnection(options.Connection)
+	g.SetProfile(options.Profile)
+	g.inventory.HandleFunc("GET /inventory/users", g.showUsers)
+	g.inventory.HandleFunc("GET /inventory/groups", g.showGroups)
+	g.inventory.HandleFunc("GET /inventory/states", g.showStates)
+	g.inventory.HandleFunc("GET /inventory/requests", g.showRequests)
+	return g
+}
+
+// SetConnection changes the connection, as somebody at the console would. Nil: 404.
+func (g *Gateway) SetConnection(connection *Connection) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.connection = clone(connection)
+}
+
+// SetProfile changes the profile, as somebody at the console would. Nil: 404.
+func (g *Gateway) SetProfile(profile *gateway.Profile) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.profile = clone(profile)
+}
+
+// RevokeTokens ends every token given out so far.
+func (g *Gateway) RevokeTokens() { g.tokens.revoke() }
+
+// Users returns the users of the inventory, deleted ones included, by VendorAssetID.
+func (g *Gateway) Users() []Identity { return g.kind(KindUser) }
+
+// Groups returns the groups of the inventory, deleted ones included, by VendorAssetID.
+func (g *Gateway) Groups() []Identity { return g.kind(KindGroup) }
+
+func (g *Gateway) kind(kind string) []Identity {
+	g.mu.Lock()
+	identities := make([]Identity, 0, len(g.identities))
+	for _, identity := range g.identities {
+		if identity.Kind == kind {
+			identities = append(identities, *identity)
+		}
+	}
+	g.mu.Unlock()
+	slices.SortFunc(identities, func(a, b Identity) int { return cmp.Compare(a.VendorAssetID, b.VendorAssetID) })
+	return identities
+}
+
+// States returns the last 10,000 states that the connector reported, oldest first.
+func (g *Gateway) States() []gateway.ConnectorState {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.states.all()
+}
+
+// Requests returns the last 10,000 calls, oldest first. Calls of the inventory are none.
+func (g *Gateway) Requests() []Request {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.requests.all()
+}
+
+// Counts returns how many calls there were in all, by "METHOD path status".
+func (g *Gateway) Counts() map[string]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.counts)
+}
+
+// Violations returns the last 1,000 breaches of the contract, oldest first.
+func (g *Gateway) Violations() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.violations.all()
+}
+
+// ServeHTTP answers the calls of the contract and those of the inventory.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/inventory/") {
+		g.inventory.ServeHTTP(w, r)
+		return
+	}
+	seen := Request{Method: r.Method, Path: r.URL.Path, RequestID: r.Header.Get("Idempotency-Key"), At: time.Now()}
+	watched := &watchedWriter{ResponseWriter: w}
+	// Deferred, because Intercept may panic to cut the connection.
+	defer func() {
+		seen.Status = watched.status
+		g.record(seen)
+	}()
+	body, err := readBody(r, g.options.MaxBody)
+	seen.Bytes = len(body)
+	switch {
+	case err != nil:
+		message(http.StatusBadRequest, "the body ended early").write(watched)
+	case int64(len(body)) > g.options.MaxBody:
+		message(http.StatusRequestEntityTooLarge, fmt.Sprintf("a body may have %d bytes", g.options.MaxBody)).write(watched)
+	case g.options.Intercept != nil && g.options.Intercept(watched, r, body):
+	default:
+		g.answer(r, body, &seen).write(watched)
+	}
+}
+
+// answer is everything between a body that is read and an answer that is written.
+func (g *Gateway) answer(r *http.Request, body []byte, seen *Request) answer {
+	op, path, err := g.contract.find(r.Method, r.URL.Path)
+	if err != nil {
+		return g.violation(r, err.Error())
+	}
+	if op.bearer {
+		if err := g.tokens.check(r.Header.Get("Authorization")); err != nil {
+			return message(http.StatusUnauthorized, err.Error())
+		}
+	}
+	if op.id == "syncAssets" {
+		return g.syncAssets(op, r, body, seen)
+	}
+	document, problems := op.check(r, path, body)
+	if len(problems) > 0 {
+		refusal := g.violation(r, problems...)
+		if op.id == "loginClientCredentials" {
+			refusal.body = map[string]string{"error": "invalid_request", "error_description": summary(problems)}
+		}
+		return refusal
+	}
+	form, _ := document.(map[string]any)
+	field := func(name string) string { value, _ := form[name].(string); return value }
+
+	switch o := g.options; op.id {
+	case "loginBasic":
+		return g.login(field("username"), field("password"), o.Username, o.Password)
+	case "loginClientOfUser", "loginClientOfSubscription":
+		return g.login(r.Header.Get("clientId"), r.Header.Get("clientSecret"), o.ClientID, o.ClientSecret)
+	case "loginClientCredentials":
+		return g.clientCredentials(field("client_id"), field("client_secret"))
+	case "getConnection":
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return known(g.connection, g.unknown(r.URL.Query().Get("customerUuid"), path["connectionUuid"], o.ProfileUUID))
+	case "getProfile":
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return known(g.profile, g.unknown(r.URL.Query().Get("customerUuid"), o.ConnectionUUID, path["profileUuid"]))
+	case "putState":
+		return g.putState(r, path["connectionUuid"], body)
+	default:
+		return message(http.StatusNotImplemented, op.id+" is in the contract but not in the sandbox")
+	}
+}
+
+// known answers with what the console has, if the identifiers are right.
+func known[T any](document *T, unknown string) answer {
+	switch {
+	case unknown != "":
+		return message(http.StatusNotFound, unknown)
+	case document == nil:
+		return message(http.StatusNotFound, "not found")
+	default:
+		return answer{http.StatusOK, *document}
+	}
+}
+
+// unknown names the first identifier that is not this gateway's.
+func (g *Gateway) unknown(customer, connection, profile string) string {
+	switch o := g.options; {
+	case !strings.EqualFold(customer, o.CustomerUUID):
+		return "unknown customerUuid " + customer
+	case !strings.EqualFold(connection, o.ConnectionUUID):
+		return "unknown connectionUuid " + connection
+	case !strings.EqualFold(profile, o.ProfileUUID):
+		return "unknown profileUuid " + profile
+	default:
+		return ""
+	}
+}
+
+// assetRequest is a body of syncAssets, its parts as they came.
+type assetRequest struct {
+	MetaData  json.RawMessage   `json:"connectorMetaData"`
+	AssetData []json.RawMessage `json:"assetData"`
+}
+
+// assetItem is what the gateway looks at in an item of assetData.
+type assetItem struct {
+	Asset struct {
+		AssetHeader struct {
+			ExternalAssetID string `json:"externalAssetId"`
+			VendorAssetID   string `json:"vendorAssetId"`
+		} `json:"assetHeader"`
+		AssetDetail struct {
+			Name            string      `json:"name"`
+			UserAssetClass  *assetClass `json:"userAssetClass"`
+			GroupAssetClass *assetClass `json:"groupAssetClass"`
+		} `json:"assetDetail"`
+	} `json:"asset"`
+}
+
+type assetClass struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+func (g *Gateway) syncAssets(op *operation, r *http.Request, body []byte, seen *Request) answer {
+	var request assetRequest
+	malformed := json.Unmarshal(body, &request)
+	checked := body
+	if g.options.Trust && malformed == nil && len(request.AssetData) > 0 {
+		checked, _ = json.Marshal(assetRequest{request.MetaData, request.AssetData[:1]})
+	}
+	if _, problems := op.check(r, nil, checked); len(problems) > 0 {
+		return g.violation(r, problems...)
+	}
+	var meta gateway.MetaData
+	if malformed == nil {
+		malformed = json.Unmarshal(request.MetaData, &meta)
+	}
+	if malformed != nil { // for one, a number that a schema allows and an int does not
+		return g.violation(r, "body: "+malformed.Error())
+	}
+	seen.Assets = len(request.AssetData)
+
+	var problems []string
+	if meta.AssetCount != len(request.AssetData) {
+		problems = append(problems, fmt.Sprintf("assetCount is %d, but assetData has %d", meta.AssetCount, len(request.AssetData)))
+	}
+	if key := r.Header.Get("Idempotency-Key"); meta.RequestID != key {
+		problems = append(problems, fmt.Sprintf("requestId is %s, but Idempotency-Key %s", meta.RequestID, key))
+	}
+	identities := make([]Identity, len(request.AssetData))
+	for i, raw := range request.AssetData {
+		identity, err := readIdentity(raw)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("assetData %d: %v", i, err))
+		}
+		identities[i] = identity
+	}
+	if len(problems) > 0 {
+		return g.violation(r, problems...)
+	}
+	if unknown := g.unknown(meta.CustomerUUID, meta.ConnectorUUID, meta.ProfileUUID); unknown != "" {
+		return message(http.StatusNotFound, unknown)
+	}
+	if !g.take(meta, sha256.Sum256(body), identities) {
+		return g.violation(r, fmt.Sprintf("requestId %s was sent before with another body", meta.RequestID))
+	}
+	return answer{http.StatusAccepted, gateway.AssetAnswer{
+		Message:      fmt.Sprintf("%d assets published", len(identities)),
+		ResponseCode: "SUCCESSFULLY_PUBLISHED",
+		AssetsError:  json.RawMessage("{}"),
+	}}
+}
+
+// readIdentity reads an item and checks what its schema cannot say.
+func readIdentity(raw json.RawMessage) (Identity, error) {
+	var item assetItem
+	if err := json.Unmarshal(raw, &item); err != nil {
+		return Identity{}, err
+	}
+	header, detail := item.Asset.AssetHeader, item.Asset.AssetDetail
+	kind, class := KindUser, detail.UserAssetClass
+	if class == nil {
+		kind, class = KindGroup, detail.GroupAssetClass
+	}
+	switch {
+	case class == nil || header.VendorAssetID == "":
+		return Identity{}, fmt.Errorf("no identity")
+	case class.ID != header.ExternalAssetID:
+		return Identity{}, fmt.Errorf("id is not externalAssetId %s", header.ExternalAssetID)
+	case class.Name != detail.Name:
+		return Identity{}, fmt.Errorf("the two names of %s differ", header.ExternalAssetID)
+	}
+	return Identity{ExternalAssetID: header.ExternalAssetID, VendorAssetID: header.VendorAssetID, Kind: kind, Asset: raw}, nil
+}
+
+// take applies a request, once. It reports whether that was the request's only body.
+func (g *Gateway) take(meta gateway.MetaData, body [sha256.Size]byte, identities []Identity) bool {
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id := strings.ToLower(meta.RequestID)
+	if before, ok := g.taken[id]; ok {
+		return before == body
+	}
+	g.taken[id] = body
+	g.source = meta.Source
+	for _, identity := range identities {
+		if before := g.identities[identity.VendorAssetID]; before != nil {
+			identity.Times = before.Times
+		}
+		identity.Times++
+		identity.ReceivedAt = now
+		g.identities[identity.VendorAssetID] = &identity
+	}
+	return true
+}
+
+func (g *Gateway) putState(r *http.Request, connection string, body []byte) answer {
+	var state gateway.ConnectorState
+	if err := json.Unmarshal(body, &state); err != nil {
+		return g.violation(r, "body: "+err.Error())
+	}
+	if unknown := g.unknown(state.CustomerUUID, connection, state.ProfileUUID); unknown != "" {
+		return message(http.StatusNotFound, unknown)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.states.add(state)
+	return message(http.StatusOK, "recorded")
+}
+
+// violation keeps what breaks the contract and answers with it.
+func (g *Gateway) violation(r *http.Request, problems ...string) answer {
+	text := summary(problems)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.violations.add(r.Method + " " + r.URL.Path + ": " + text)
+	return message(http.StatusBadRequest, text)
+}
+
+// summary is short enough to be logged: one mistake in the map breaks every item of a batch.
+func summary(problems []string) string {
+	const most = 5
+	if more := len(problems) - most; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(problems[:most], "; "), more)
+	}
+	return strings.Join(problems, "; ")
+}
+
+func (g *Gateway) record(seen Request) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.requests.add(seen)
+	g.counts[fmt.Sprintf("%s %s %d", seen.Method, seen.Path, seen.Status)]++
+}
+
+// readBody reads at most one byte more than allowed; the rest is drained within
+// reason, since a client that is still sending would see a reset, not the 413.
+func readBody(r *http.Request, most int64) ([]byte, error) {
+	body := make([]byte, 0, max(512, min(r.ContentLength, most)+1))
+	for int64(len(body)) <= most {
+		if len(body) == cap(body) {
+			body = slices.Grow(body, len(body))
+		}
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			return body, nil
+		}
+		if err != nil {
+			return body, err
+		}
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, 64<<20)
+	return body, nil
+}
+
+// answer is a status and what goes with it as JSON, a bareToken excepted.
+type answer struct {
+	status int
+	body   any
+}
+
+type bareToken string
+
+func message(status int, text string) answer {
+	return answer{status, map[string]string{"message": text}}
+}
+
+func (a answer) write(w http.ResponseWriter) {
+	w.Header().Set("Cache-Control", "no-store")
+	if token, ok := a.body.(bareToken); ok {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(a.status)
+		_, _ = io.WriteString(w, string(token))
+		return
+	}
+	if a.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	w.Header().Set("Content-Type", mediaJSON)
+	w.WriteHeader(a.status)
+	_ = json.NewEncoder(w).Encode(a.body) // the client has gone
+}
+
+// watchedWriter remembers the status that was written.
+type watchedWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *watchedWriter) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *watchedWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets an http.ResponseController reach the connection.
+func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// page is one page of a listing.
+type page[T any] struct {
+	Source string `json:"source,omitempty"`
+	Total  int    `json:"total"`
+	Items  []T    `json:"items"`
+}
+
+// identityRow is an asset as it came, and what the inventory knows about it.
+type identityRow struct {
+	Asset      json.RawMessage `json:"asset"`
+	ReceivedAt time.Time       `json:"receivedAt"`
+	Times      int             `json:"times"`
+}
+
+func (g *Gateway) showUsers(w http.ResponseWriter, r *http.Request) {
+	g.showIdentities(w, r, g.Users())
+}
+
+func (g *Gateway) showGroups(w http.ResponseWriter, r *http.Request) {
+	g.showIdentities(w, r, g.Groups())
+}
+
+func (g *Gateway) showIdentities(w http.ResponseWriter, r *http.Request, identities []Identity) {
+	selected, err := cut(r, identities)
+	if err != nil {
+		message(http.StatusBadRequest, err.Error()).write(w)
+		return
+	}
+	rows := make([]identityRow, len(selected))
+	for i, identity := range selected {
+		rows[i] = identityRow{ReceivedAt: identity.ReceivedAt.UTC(), Times: identity.Times}
+		if err := json.Unmarshal(identity.Asset, &rows[i]); err != nil {
+			message(http.StatusInternalServerError, err.Error()).write(w)
+			return
+		}
+	}
+	g.mu.Lock()
+	source := g.source
+	g.mu.Unlock()
+	answer{http.StatusOK, page[identityRow]{source, len(identities), rows}}.write(w)
+}
+
+func (g *Gateway) showStates(w http.ResponseWriter, r *http.Request) {
+	states := g.States()
+	selected, err := cut(r, states)
+	if err != nil {
+		message(http.StatusBadRequest, err.Error()).write(w)
+		return
+	}
+	answer{http.StatusOK, page[gateway.ConnectorState]{Total: len(states), Items: selected}}.write(w)
+}
+
+func (g *Gateway) showRequests(w http.ResponseWriter, r *http.Request) {
+	requests := g.Requests()
+	selected, err := cut(r, requests)
+	if err != nil {
+		message(http.StatusBadRequest, err.Error()).write(w)
+		return
+	}
+	answer{http.StatusOK, struct {
+		page[Request]
+		Counts     map[string]int `json:"counts"`
+		Violations []string       `json:"violations"`
+	}{page[Request]{Total: len(requests), Items: selected}, g.Counts(), g.Violations()}}.write(w)
+}
+
+// cut takes the part of a listing that ?limit= and ?offset= name; without them, all.
+func cut[T any](r *http.Request, items []T) ([]T, error) {
+	bound := func(name string, absent int) (int, error) {
+		given := r.URL.Query().Get(name)
+		if given == "" {
+			return absent, nil
+		}
+		n, err := strconv.Atoi(given)
+		if err != nil || n < 0 {
+			return 0, fmt.Errorf("%s must be a number from 0", name)
+		}
+		return n, nil
+	}
+	offset, err := bound("offset", 0)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := bound("limit", len(items))
+	if err != nil {
+		return nil, err
+	}
+	offset = min(offset, len(items))
+	return items[offset : offset+min(limit, len(items)-offset)], nil
+}
+
+// last keeps at least the last so many items, and returns no more than those.
+type last[T any] struct {
+	keep  int
+	items []T
+}
+
+func (l *last[T]) add(item T) {
+	if len(l.items) == 2*l.keep {
+		l.items = append(l.items[:0], l.items[l.keep:]...)
+	}
+	l.items = append(l.items, item)
+}
+
+func (l *last[T]) all() []T {
+	return append([]T{}, l.items[max(0, len(l.items)-l.keep):]...)
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
