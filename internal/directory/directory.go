@@ -1,0 +1,250 @@
+// Package directory reads entries from Active Directory, or from any LDAP v3
+// server that has its attributes. It is the only importer of go-ldap.
+//
+// It guarantees that Search returns nil only when the server has proven that
+// everything was sent; that memory stays bounded whatever the server sends; that
+// no call outlives its context by more than a moment, even when the server hangs;
+// and that a refused bind is not repeated. It does not retry: that is the next
+// run's business.
+package directory
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	ber "github.com/go-asn1-ber/asn1-ber"
+	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+	"adconnector/internal/secret"
+)
+
+// Protocol is how the connection is protected.
+type Protocol string
+
+const (
+	LDAP     Protocol = "LDAP"     // not at all
+	LDAPS    Protocol = "LDAPS"    // TLS from the first byte
+	StartTLS Protocol = "STARTTLS" // TLS before the bind
+)
+
+// ParseProtocol reads a protocol's name without regard to case and separators.
+func ParseProtocol(name string) (Protocol, error) {
+	for _, p := range []Protocol{LDAP, LDAPS, StartTLS} {
+		if canonical(name) == string(p) {
+			return p, nil
+		}
+	}
+	return "", fault.Errorf(fault.Refused, "connection type %q is unknown: use LDAP, LDAPS or STARTTLS", name)
+}
+
+// canonical drops what may differ between two spellings of one name.
+func canonical(name string) string {
+	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(name))
+}
+
+// Options say which directory is read, as whom, and how patiently.
+type Options struct {
+	Protocol Protocol // "": LDAP
+	// Hosts are tried in order. A single DNS domain stands for the domain
+	// controllers that its SRV records name.
+	Hosts        []string
+	Port         int // 0: the protocol's own
+	BindDN       string
+	Password     secret.Text
+	Certificates []*x509.Certificate // of the issuer or of the server itself; none: the system's roots
+	ServerName   string              // "": the host's name
+	PageSize     int                 // 0: 1000, Active Directory's limit
+
+	ConnectTimeout  time.Duration // to dial, and again to shake hands; 0: 10 s
+	ResponseTimeout time.Duration // without a byte while an answer is due; 0: 130 s
+
+	lookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
+}
+
+const (
+	defaultPageSize       = 1000
+	defaultConnectTimeout = 10 * time.Second
+	// Active Directory gives up on a query after 120 s (MaxQueryDuration): its
+	// own word on that is worth waiting for.
+	defaultResponseTimeout = 130 * time.Second
+)
+
+func (o Options) withDefaults() Options {
+	if o.Protocol == "" {
+		o.Protocol = LDAP
+	}
+	if o.Port == 0 && o.Protocol == LDAPS {
+		o.Port = 636
+	}
+	if o.PageSize == 0 {
+		o.PageSize = defaultPageSize
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = defaultConnectTimeout
+	}
+	if o.ResponseTimeout == 0 {
+		o.ResponseTimeout = defaultResponseTimeout
+	}
+	if o.lookupSRV == nil {
+		o.lookupSRV = net.DefaultResolver.LookupSRV
+	}
+	return o
+}
+
+// Session is one bound connection to one server. It serves one goroutine.
+type Session struct {
+	Address  string // host:port
+	RootDSE  RootDSE
+	PageSize int
+
+	wire *wire
+	conn *ldap.Conn
+}
+
+// RootDSE is what a server says of itself (MS-ADTS 3.1.1.3.2). Servers that are
+// no domain controllers leave most of it out.
+type RootDSE struct {
+	DefaultNamingContext string
+	DNSHostName          string
+	DSServiceName        string
+	HighestCommittedUSN  ad.USN
+}
+
+// IsDomainController reports whether the server is an Active Directory domain
+// controller, whose update sequence numbers can be followed.
+func (r RootDSE) IsDomainController() bool {
+	return r.DSServiceName != "" && r.HighestCommittedUSN > 0
+}
+
+// go-ldap's decoder takes its bounds from package variables.
+var boundDecoder = sync.OnceFunc(func() {
+	ber.MaxPacketLengthBytes = maxPassed
+	ber.MaxNestingDepth = 16
+})
+
+// Connect binds to the first server that can be reached. Only network and
+// certificate troubles lead on to the next one: a refused bind counts towards
+// the account's lockout, and another server would refuse it too.
+func Connect(ctx context.Context, options Options) (*Session, error) {
+	boundDecoder()
+	o := options.withDefaults()
+	var errs []error
+	for _, server := range o.servers(ctx) {
+		session, err := o.connect(ctx, server)
+		if err == nil {
+			return session, nil
+		}
+		errs = append(errs, err)
+		if errors.Is(err, errBind) || ctx.Err() != nil {
+			break
+		}
+	}
+	if len(errs) == 0 {
+		return nil, fault.Errorf(fault.Refused, "no directory host is given: set ldap.host, or the host of the connection in the console")
+	}
+	return nil, joinByServer(errs)
+}
+
+// joinByServer makes one error of those of several servers. It is worth trying
+// again when one of them is.
+func joinByServer(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	class := fault.Of(errs[len(errs)-1])
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+		if fault.Of(err) == fault.Transient && class != fault.Canceled && !errors.Is(errs[len(errs)-1], errBind) {
+			class = fault.Transient
+		}
+	}
+	return fault.Errorf(class, "no directory server could be used: %s", strings.Join(texts, "; "))
+}
+
+func (o Options) connect(ctx context.Context, server server) (*Session, error) {
+	conn, err := o.dial(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	w := newWire(conn, o.ResponseTimeout)
+	s := &Session{Address: server.address(), PageSize: o.PageSize, wire: w, conn: ldap.NewConn(w, o.Protocol != LDAP)}
+	s.conn.Start()
+	if err := s.bind(ctx, o); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if s.RootDSE, err = s.readRootDSE(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the session. The wire goes first: go-ldap's own Close waits for a
+// write that a hanging server may never take.
+func (s *Session) Close() {
+	s.wire.Close()
+	_ = s.conn.Close() // it has nothing left to say
+}
+
+// call runs one operation of go-ldap under ctx and the response timeout. A server's
+// refusal comes back as it is, a *ldap.Error; a lost connection comes back explained.
+func (s *Session) call(ctx context.Context, what string, operation func() error) error {
+	if err := ctx.Err(); err != nil {
+		return fault.Errorf(fault.Canceled, "%s: %w", what, err)
+	}
+	stop := context.AfterFunc(ctx, func() { s.wire.Close() })
+	s.wire.expect(true)
+	err := operation()
+	s.wire.expect(false)
+	stop()
+	switch {
+	case err == nil || isAnswer(err):
+		return err
+	case ctx.Err() != nil:
+		return fault.Errorf(fault.Canceled, "%s: %w", what, ctx.Err())
+	default:
+		return s.explainLoss(what, err)
+	}
+}
+
+func (s *Session) bind(ctx context.Context, o Options) error {
+	what := fmt.Sprintf("bind as %s to %s", o.BindDN, s.Address)
+	if o.BindDN == "" || o.Password.IsZero() {
+		return fault.Errorf(fault.Refused, "%s: %w: an account and its password are needed (ldap.bindDn and ldap.password, or the connection in the console)", what, errBind)
+	}
+	err := s.call(ctx, what, func() error { return s.conn.Bind(o.BindDN, o.Password.Reveal()) })
+	return explainBind(what, err)
+}
+
+func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
+	request := ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false, "(objectClass=*)",
+		[]string{"defaultNamingContext", "dnsHostName", "dsServiceName", "highestCommittedUSN"}, nil)
+	var root RootDSE
+	what := "read rootDSE of " + s.Address
+	err := s.call(ctx, what, func() error {
+		result, err := s.conn.Search(request)
+		if err != nil || len(result.Entries) == 0 {
+			return err
+		}
+		entry := result.Entries[0]
+		usn, _ := ad.ParseUSN([]byte(entry.GetEqualFoldAttributeValue("highestCommittedUSN")))
+		root = RootDSE{
+			DefaultNamingContext: entry.GetEqualFoldAttributeValue("defaultNamingContext"),
+			DNSHostName:          entry.GetEqualFoldAttributeValue("dnsHostName"),
+			DSServiceName:        entry.GetEqualFoldAttributeValue("dsServiceName"),
+			HighestCommittedUSN:  usn,
+		}
+		return nil
+	})
+	return root, explainSearch(what, err)
+}

@@ -1,0 +1,216 @@
+package directory
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"unsafe"
+
+	ber "github.com/go-asn1-ber/asn1-ber"
+	"github.com/go-ldap/ldap/v3"
+)
+
+// randomEntry makes an entry of requested attributes in changing case and order,
+// and of others, with values of any bytes.
+func randomEntry(r *rand.Rand, attributes []string) fakeEntry {
+	random := func() string {
+		b := make([]byte, []int{0, 1, 16, 127, 128, 255, 256, 9_000}[r.IntN(8)*r.IntN(8)/7])
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		return string(b)
+	}
+	e := fakeEntry{dn: random()}
+	for _, slot := range r.Perm(len(attributes)) {
+		name := attributes[slot]
+		switch r.IntN(6) {
+		case 0:
+			continue
+		case 1:
+			name = strings.ToUpper(name)
+		case 2:
+			name = strings.ToLower(name)
+		case 3:
+			name += random()
+		}
+		attribute := []string{name}
+		for range r.IntN(4) {
+			attribute = append(attribute, random())
+		}
+		e.attributes = append(e.attributes, attribute)
+	}
+	return e
+}
+
+// On the same bytes our decoder and go-ldap's agree.
+func TestDecodeAgreesWithGoLDAP(t *testing.T) {
+	noLeaks(t)
+	const entries = 300
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	attributes := []string{"cn", "mail", "objectGUID", "sAMAccountName", "l", "co"}
+	var messages [][]byte
+	for range entries {
+		messages = append(messages, randomEntry(r, attributes).message(1))
+	}
+
+	client, server := net.Pipe()
+	go func() {
+		defer server.Close()
+		if _, err := ber.ReadPacket(server); err != nil {
+			return
+		}
+		for _, m := range append(messages, done(1, 0)) {
+			if _, err := server.Write(m); err != nil {
+				return
+			}
+		}
+	}()
+	conn := ldap.NewConn(client, false)
+	conn.Start()
+	defer conn.Close()
+	theirs, err := conn.Search(ldap.NewSearchRequest("", 2, 0, 0, 0, false, "(cn=*)", nil, nil))
+	if err != nil || len(theirs.Entries) != entries {
+		t.Fatalf("%d entries, %v", len(theirs.Entries), err)
+	}
+
+	d := newDecoder(attributes)
+	for n, their := range theirs.Entries {
+		our, err := d.decode(messages[n])
+		if err != nil {
+			t.Fatalf("seed %d, entry %d: %v", seed, n, err)
+		}
+		if string(our.DN) != their.DN {
+			t.Fatalf("seed %d, entry %d: DN %q, want %q", seed, n, our.DN, their.DN)
+		}
+		for slot, name := range attributes {
+			var want [][]byte
+			for _, a := range their.Attributes {
+				if strings.EqualFold(a.Name, name) {
+					want = append(want, a.ByteValues...)
+				}
+			}
+			if got := our.Values[slot]; len(got) != len(want) || !bytes.Equal(bytes.Join(got, []byte("|")), bytes.Join(want, []byte("|"))) {
+				t.Fatalf("seed %d, entry %d, %s: %q, want %q", seed, n, name, got, want)
+			}
+		}
+	}
+}
+
+func TestDecodeBoundsValues(t *testing.T) {
+	values := func(name string, n int) []byte {
+		body := append([]byte{tagOctetString, byte(len(name))}, name...)
+		return long(tagSequence, append(body, long(tagSet, bytes.Repeat([]byte{tagOctetString, 0}, n))...))
+	}
+	entry := func(attributes ...[]byte) []byte {
+		operation := append([]byte{tagOctetString, 1, 'x'}, long(tagSequence, bytes.Join(attributes, nil))...)
+		return long(tagSequence, append([]byte{tagInteger, 1, 1}, long(tagSearchEntry, operation)...))
+	}
+	for _, test := range []struct {
+		name    string
+		message []byte
+		ok      bool
+	}{
+		{"as many as allowed", entry(values("cn", maxValues)), true},
+		{"one more", entry(values("cn", maxValues+1)), false},
+		{"one more, in two attributes", entry(values("cn", maxValues), values("mail", 1)), false},
+		{"one more, in one attribute named twice", entry(values("cn", maxValues), values("CN", 1)), false},
+		{"more, in an attribute nobody asked for", entry(values("member", maxValues+1)), true},
+	} {
+		d := newDecoder([]string{"cn", "mail"})
+		e, err := d.decode(test.message)
+		if test.ok && err != nil || !test.ok && !errors.Is(err, errTooLarge) {
+			t.Errorf("%s: %v, %v", test.name, e != nil, err)
+		}
+	}
+}
+
+// long writes an element as Active Directory does, with four bytes of length.
+func long(tag byte, content []byte) []byte {
+	n := len(content)
+	return append([]byte{tag, 0x84, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, content...)
+}
+
+// usual is an entry of 20 attributes, as a domain controller has them.
+func usual() (message []byte, attributes []string) {
+	e := fakeEntry{dn: "CN=Ada Lovelace,OU=People,DC=corp,DC=example,DC=com"}
+	for n := range 20 {
+		name := fmt.Sprintf("attributeNumber%d", n)
+		attributes = append(attributes, name)
+		e.attributes = append(e.attributes, []string{strings.ToLower(name), fmt.Sprintf("the value number %d", n)})
+	}
+	e.attributes[3] = append(e.attributes[3], "another", "and another")
+	e.attributes = append(e.attributes[5:], e.attributes[:5]...)
+	return e.message(7), attributes
+}
+
+func TestDecodeAllocatesNothing(t *testing.T) {
+	message, attributes := usual()
+	d := newDecoder(attributes)
+	decode := func() {
+		if _, err := d.decode(message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decode() // slots and guesses grow once
+	if n := testing.AllocsPerRun(100, decode); n != 0 {
+		t.Errorf("%v allocations an entry", n)
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	message, attributes := usual()
+	d := newDecoder(attributes)
+	b.SetBytes(int64(len(message)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := d.decode(message); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// No bytes make the decoder panic, or give out what is not part of them; and where
+// both decode, ours and go-ldap's agree on the DN.
+func FuzzDecode(f *testing.F) {
+	message, attributes := usual()
+	f.Add(message)
+	f.Add(fakeEntry{"CN=a", [][]string{{"attributenumber1", "x", ""}, {"attributeNumber1", "y"}, {"sn"}}}.message(1))
+	f.Add(long(tagSequence, append([]byte{tagInteger, 1, 1}, long(tagSearchEntry, append([]byte{tagOctetString, 0}, long(tagSequence, nil)...))...)))
+	f.Add(done(1, 0, paging("cookie")))
+	f.Add([]byte("\x30\x84\xff\xff\xff\xff\x02\x01\x01\x64\x80"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		d := newDecoder(attributes)
+		_, _ = d.decode(message) // the second time, slots are guessed
+		entry, err := d.decode(message)
+		if err != nil {
+			return
+		}
+		within := func(part []byte) {
+			start, end := uintptr(unsafe.Pointer(unsafe.SliceData(message))), uintptr(unsafe.Pointer(unsafe.SliceData(part)))
+			if len(part) > 0 && (end < start || end+uintptr(len(part)) > start+uintptr(len(message))) {
+				t.Errorf("%q lies outside", part)
+			}
+		}
+		within(entry.DN)
+		if len(entry.Values) != len(attributes) {
+			t.Fatalf("%d slots", len(entry.Values))
+		}
+		for _, values := range entry.Values {
+			for _, v := range values {
+				within(v)
+			}
+		}
+		packet, err := ber.DecodePacketErr(message)
+		if err != nil {
+			return
+		}
+		if dn := packet.Children[1].Children[0].ByteValue; !bytes.Equal(dn, entry.DN) {
+			t.Errorf("DN %q, go-ldap has %q", entry.DN, dn)
+		}
+	})
+}

@@ -1,0 +1,126 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"adconnector/internal/fault"
+)
+
+// records is a lookup that finds servers on this machine's ports.
+func records(t *testing.T, ports ...int) func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
+	return func(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
+		if service != "ldap" || proto != "tcp" || name != "dc._msdcs.corp.test" {
+			t.Errorf("looked up _%s._%s.%s", service, proto, name)
+		}
+		var list []*net.SRV
+		for _, port := range ports {
+			list = append(list, &net.SRV{Target: "127.0.0.1.", Port: uint16(port)})
+		}
+		return "", list, nil
+	}
+}
+
+func TestServers(t *testing.T) {
+	found := []*net.SRV{{Target: "dc1.corp.test.", Port: 389}, {Target: "dc2.corp.test", Port: 1389}, {Target: ".", Port: 389}}
+	dns := errors.New("no such host")
+	for _, test := range []struct {
+		name     string
+		protocol Protocol
+		hosts    []string
+		port     int
+		records  []*net.SRV
+		err      error
+		want     []server
+	}{
+		{"a domain", LDAP, []string{"corp.test"}, 0, found, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
+		{"a domain over StartTLS", StartTLS, []string{"corp.test"}, 0, found, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
+		{"a domain over LDAPS", LDAPS, []string{"corp.test"}, 0, found, nil, []server{{"dc1.corp.test", 636}, {"dc2.corp.test", 636}}},
+		{"a domain and a port", LDAP, []string{"corp.test"}, 3268, found, nil, []server{{"dc1.corp.test", 3268}, {"dc2.corp.test", 3268}}},
+		{"some bad records", LDAP, []string{"corp.test"}, 0, found[:1], dns, []server{{"dc1.corp.test", 389}}},
+		{"a host", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 389}}},
+		{"a host over LDAPS", LDAPS, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 636}}},
+		{"service not offered", LDAP, []string{"corp.test"}, 0, found[2:], nil, []server{{"corp.test", 389}}},
+		{"hosts", LDAP, []string{"corp.test", "b.test"}, 0, found, nil, []server{{"corp.test", 389}, {"b.test", 389}}},
+		{"a short name", LDAP, []string{"dc1"}, 0, found, nil, []server{{"dc1", 389}}},
+		{"an address", LDAP, []string{"10.1.2.3"}, 0, found, nil, []server{{"10.1.2.3", 389}}},
+		{"an IPv6 address", LDAPS, []string{"::1"}, 0, found, nil, []server{{"::1", 636}}},
+	} {
+		o := Options{Protocol: test.protocol, Hosts: test.hosts, Port: test.port}
+		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
+			return "", test.records, test.err
+		}
+		if got := o.withDefaults().servers(t.Context()); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+	if got := (server{"::1", 636}).address(); got != "[::1]:636" {
+		t.Errorf("address %s", got)
+	}
+}
+
+func TestLookupIsCancelled(t *testing.T) {
+	noLeaks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o := Options{Hosts: []string{"corp.test"}}
+	o.lookupSRV = func(ctx context.Context, _, _, _ string) (string, []*net.SRV, error) {
+		cancel()
+		<-ctx.Done()
+		return "", nil, ctx.Err()
+	}
+	err := within(t, time.Second, ctx.Done(), func() error { _, err := Connect(ctx, o); return err })
+	wantError(t, err, fault.Canceled)
+}
+
+// silentPort returns the port of a listener that does not complete connections:
+// its queue is full.
+func silentPort(t *testing.T) int {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := name.(*syscall.SockaddrInet4).Port
+	for range 8 {
+		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), 200*time.Millisecond)
+		if err != nil {
+			return port
+		}
+		t.Cleanup(func() { conn.Close() })
+	}
+	t.Skip("this system takes connections without end")
+	return 0
+}
+
+func TestDialOfSilentHost(t *testing.T) {
+	noLeaks(t)
+	o := Options{Hosts: []string{"127.0.0.1"}, Port: silentPort(t), ConnectTimeout: 100 * time.Millisecond}
+	t.Run("timeout", func(t *testing.T) {
+		_, err := Connect(t.Context(), o)
+		wantError(t, err, fault.Transient, "connect to 127.0.0.1:", "timeout", "firewalls")
+	})
+	t.Run("cancellation", func(t *testing.T) {
+		o := o
+		o.ConnectTimeout = patience
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		time.AfterFunc(50*time.Millisecond, cancel)
+		err := within(t, time.Second, ctx.Done(), func() error { _, err := Connect(ctx, o); return err })
+		wantError(t, err, fault.Canceled, "connect to 127.0.0.1:")
+	})
+}

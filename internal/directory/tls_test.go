@@ -1,0 +1,361 @@
+package directory
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/fault"
+)
+
+// identity is a certificate and its key.
+type identity struct {
+	*x509.Certificate
+	key *ecdsa.PrivateKey
+}
+
+// issue makes a certificate for a server, signed by the issuer or by itself.
+func issue(t testing.TB, issuer *identity, template x509.Certificate) *identity {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
+	template.NotBefore = template.NotAfter.Add(-2 * time.Hour)
+	signer := &identity{&template, key}
+	if issuer != nil {
+		signer = issuer
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &template, signer.Certificate, &key.PublicKey, signer.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &identity{certificate, key}
+}
+
+func issueCA(t testing.TB, name string) *identity {
+	return issue(t, nil, x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	})
+}
+
+func (i *identity) config(chain ...*identity) *tls.Config {
+	c := tls.Certificate{Certificate: [][]byte{i.Raw}, PrivateKey: i.key}
+	for _, link := range chain {
+		c.Certificate = append(c.Certificate, link.Raw)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{c}}
+}
+
+// startTLS is a script that takes StartTLS and goes on with another over TLS.
+func startTLS(config *tls.Config, then func(p *peer)) func(p *peer) {
+	return func(p *peer) {
+		r, ok := p.receive()
+		if !ok || r.tag != ldap.ApplicationExtendedRequest {
+			return
+		}
+		p.send(result(r.id, ldap.ApplicationExtendedResponse, 0, "", ""))
+		p.Conn = tls.Server(p.Conn, config)
+		p.in.Reset(p.Conn)
+		then(p)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca, other := issueCA(t, "Example CA"), issueCA(t, "Other CA")
+	intermediate := issue(t, ca, x509.Certificate{
+		Subject: pkix.Name{CommonName: "Issuing CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	})
+	dc := x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}, DNSNames: []string{"dc1.corp.test"}}
+	atAddress := dc
+	atAddress.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	expired := atAddress
+	expired.NotAfter = time.Now().Add(-time.Minute)
+	nameless := x509.Certificate{DNSNames: []string{"dc1.corp.test"}}
+	onlyCommonName := x509.Certificate{Subject: pkix.Name{CommonName: "DC1.corp.test"}}
+	forClients := atAddress
+	forClients.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	selfSigned, otherSelfSigned := issue(t, nil, onlyCommonName), issue(t, nil, onlyCommonName)
+	signed := issue(t, ca, atAddress)
+
+	for _, test := range []struct {
+		name       string
+		config     *tls.Config
+		given      []*x509.Certificate
+		serverName string
+		refused    []string // nil: taken
+	}{
+		{"signed by a given CA, with the right name", signed.config(), []*x509.Certificate{ca.Certificate}, "", nil},
+		{"one of several given", signed.config(), []*x509.Certificate{other.Certificate, ca.Certificate}, "", nil},
+		{"through an intermediate that is sent", issue(t, intermediate, atAddress).config(intermediate), []*x509.Certificate{ca.Certificate}, "", nil},
+		{"only the intermediate given", issue(t, intermediate, atAddress).config(), []*x509.Certificate{intermediate.Certificate}, "", nil},
+		{"pinned, with a common name only", selfSigned.config(), []*x509.Certificate{selfSigned.Certificate}, "", nil},
+		{"self-signed, unknown", issue(t, nil, dc).config(), nil, "", []string{"common name dc1, for dc1.corp.test", "unknown authority", "ldap.certificate"}},
+		{"name given by ldap.server-name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", nil},
+		{"name in other case", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "DC1.CORP.TEST", nil},
+		{"for another name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "", []string{"common name dc1, for dc1.corp.test", "it is not for 127.0.0.1", "ldap.server-name"}},
+		{"for another name, without a subject", issue(t, ca, nameless).config(), []*x509.Certificate{ca.Certificate}, "", []string{"(for dc1.corp.test)", "ldap.server-name"}},
+		{"with a common name only", issue(t, ca, onlyCommonName).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", []string{"common name DC1.corp.test, without a DNS name", "it is not for dc1.corp.test"}},
+		{"other name in ldap.server-name", signed.config(), []*x509.Certificate{ca.Certificate}, "dc2.corp.test", []string{"it is not for dc2.corp.test", "for dc1.corp.test, 127.0.0.1"}},
+		{"unknown CA", signed.config(), nil, "", []string{"unknown authority", "give it or its issuer's as ldap.certificate"}},
+		{"signed by another than the given CA", signed.config(), []*x509.Certificate{other.Certificate}, "", []string{"the given certificate is neither this one nor its issuer's"}},
+		{"another pinned than presented", selfSigned.config(), []*x509.Certificate{otherSelfSigned.Certificate}, "", []string{"the given certificate is neither this one nor its issuer's"}},
+		{"pinned only as a part of the chain", otherSelfSigned.config(selfSigned), []*x509.Certificate{selfSigned.Certificate}, "", []string{"neither this one nor its issuer's"}},
+		{"expired", issue(t, ca, expired).config(), []*x509.Certificate{ca.Certificate}, "", []string{"expired", "renew it", "clock"}},
+		{"for clients only", issue(t, ca, forClients).config(), []*x509.Certificate{ca.Certificate}, "", []string{"incompatible key usage"}},
+	} {
+		for _, protocol := range []Protocol{LDAPS, StartTLS} {
+			t.Run(test.name+" "+string(protocol), func(t *testing.T) {
+				var server *fakeServer
+				if protocol == LDAPS {
+					server = serve(t, test.config, directoryOf(nil))
+				} else {
+					server = serve(t, nil, startTLS(test.config, directoryOf(nil)))
+				}
+				o := server.options()
+				o.Protocol, o.Certificates, o.ServerName = protocol, test.given, test.serverName
+				session, err := Connect(t.Context(), o)
+				if test.refused != nil {
+					wantError(t, err, fault.Refused, append(test.refused, "connect to 127.0.0.1:", string(protocol))...)
+					if server.binds.Load() != 0 {
+						t.Error("bound to a server that is not trusted")
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer session.Close()
+				if session.RootDSE.DNSHostName == "" {
+					t.Error("no rootDSE")
+				}
+			})
+		}
+	}
+}
+
+func TestSearchOverTLS(t *testing.T) {
+	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
+	script := directoryOf(pagesOf([]fakeEntry{{"CN=a", nil}, {"CN=b", nil}}, []fakeEntry{{"CN=c", nil}}))
+	for _, test := range []struct {
+		protocol Protocol
+		server   *fakeServer
+	}{
+		{LDAPS, serve(t, self.config(), script)},
+		{StartTLS, serve(t, nil, startTLS(self.config(), script))},
+	} {
+		o := test.server.options()
+		o.Protocol, o.Certificates = test.protocol, []*x509.Certificate{self.Certificate}
+		var delivered string
+		if pages, err := connect(t, o).Search(t.Context(), people, collect(&delivered)); err != nil || pages != 2 || delivered != "CN=a CN=b CN=c " {
+			t.Errorf("%s: %d pages, %q, %v", test.protocol, pages, delivered, err)
+		}
+	}
+}
+
+func TestStartTLSAnswers(t *testing.T) {
+	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
+	answer := result(1, ldap.ApplicationExtendedResponse, 0, "", "")
+	longLengths := []byte("\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00")
+	injected := result(1, ldap.ApplicationBindResponse, 0, "", "")
+	for _, test := range []struct {
+		name   string
+		answer []byte
+		class  fault.Class // "": taken
+		parts  []string
+	}{
+		{"as OpenLDAP writes it", answer, "", nil},
+		{"as Active Directory writes it", longLengths, "", nil},
+		{"no certificate", result(1, ldap.ApplicationExtendedResponse, 52, "", "Error initializing SSL/TLS"), fault.Refused, []string{"does not take StartTLS (LDAP result 52)", "use LDAPS"}},
+		{"unknown operation", result(1, ldap.ApplicationExtendedResponse, 2, "", ""), fault.Refused, []string{"LDAP result 2"}},
+		{"plaintext behind the answer", slices.Concat(answer, injected, injected), fault.Refused, []string{"another protocol"}},
+		{"another operation", injected, fault.Refused, []string{"another protocol"}},
+		{"TLS", []byte("\x15\x03\x01\x00\x02\x02\x46"), fault.Refused, []string{"another protocol"}},
+		{"an endless answer", []byte("\x30\x83\x01\x00\x00"), fault.Refused, []string{"another protocol"}},
+		{"an absurd length", []byte("\x30\x84\x7f\xff\xff\xff"), fault.Refused, []string{"another protocol"}},
+		{"an indefinite length", []byte("\x30\x80"), fault.Refused, []string{"another protocol"}},
+		{"half an answer", answer[:7], fault.Transient, []string{"TLS handshake", "EOF"}},
+		{"none", nil, fault.Transient, []string{"TLS handshake", "EOF"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := serve(t, nil, func(p *peer) {
+				p.receive()
+				p.send(test.answer)
+				if test.class == "" {
+					p.Conn = tls.Server(p.Conn, self.config())
+					p.in.Reset(p.Conn)
+					directoryOf(nil)(p)
+				}
+				if test.class == fault.Refused {
+					p.hang()
+				}
+			})
+			o := server.options()
+			o.Protocol, o.Certificates = StartTLS, []*x509.Certificate{self.Certificate}
+			session, err := Connect(t.Context(), o)
+			if test.class == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				session.Close()
+				return
+			}
+			wantError(t, err, test.class, append(test.parts, "STARTTLS")...)
+			if server.binds.Load() != 0 {
+				t.Error("bound without TLS")
+			}
+		})
+	}
+}
+
+func TestWrongPort(t *testing.T) {
+	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
+	plain := serve(t, nil, directoryOf(nil)) // closes on what is not LDAP, as servers do
+	talking := serve(t, nil, func(p *peer) {
+		p.send([]byte("\x30\x24\x02\x01\x00\x78\x1f\x0a\x01\x02\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20036"))
+		p.hang()
+	})
+	secure := serve(t, self.config(), directoryOf(nil))
+	for _, test := range []struct {
+		name     string
+		protocol Protocol
+		server   *fakeServer
+		class    fault.Class
+		part     string
+	}{
+		{"LDAPS to a plain port that closes", LDAPS, plain, fault.Transient, "LDAPS is usually port 636"},
+		{"LDAPS to a plain port that complains", LDAPS, talking, fault.Refused, "LDAPS is usually port 636"},
+		{"LDAP to a TLS port", LDAP, secure, "", "ldap.protocol"},
+		{"StartTLS to a TLS port", StartTLS, secure, "", "StartTLS port 389"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := test.server.options()
+			o.Protocol = test.protocol
+			_, err := Connect(t.Context(), o)
+			class := test.class
+			if class == "" { // an alert may or may not come before the end
+				class = fault.Of(err)
+			}
+			wantError(t, err, class, test.part)
+		})
+	}
+}
+
+// A server that takes the connection and then says nothing.
+func TestSilentHandshake(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		protocol Protocol
+		script   func(p *peer)
+	}{
+		{"LDAPS", LDAPS, (*peer).hang},
+		{"StartTLS", StartTLS, (*peer).hang},
+		{"StartTLS, then no TLS", StartTLS, func(p *peer) {
+			p.receive()
+			p.send(result(1, ldap.ApplicationExtendedResponse, 0, "", ""))
+			p.hang()
+		}},
+		{"StartTLS, half an answer", StartTLS, func(p *peer) {
+			p.receive()
+			p.send([]byte{tagSequence})
+			p.hang()
+		}},
+	} {
+		accepted := make(chan struct{}, 2)
+		script := func(p *peer) {
+			accepted <- struct{}{}
+			test.script(p)
+		}
+		t.Run("timeout "+test.name, func(t *testing.T) {
+			o := serve(t, nil, script).options()
+			o.Protocol, o.ConnectTimeout = test.protocol, 50*time.Millisecond
+			_, err := Connect(t.Context(), o)
+			wantError(t, err, fault.Transient, "did not finish the TLS handshake in time")
+		})
+		<-accepted
+		t.Run("cancellation "+test.name, func(t *testing.T) {
+			o := serve(t, nil, script).options()
+			o.Protocol = test.protocol
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				<-accepted
+				cancel()
+			}()
+			err := within(t, time.Second, ctx.Done(), func() error { _, err := Connect(ctx, o); return err })
+			wantError(t, err, fault.Canceled, "connect to 127.0.0.1:")
+		})
+	}
+}
+
+func TestParseCertificates(t *testing.T) {
+	a, b := issueCA(t, "A"), issueCA(t, "B")
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pemA, pemB, pemKey := encode("CERTIFICATE", a.Raw), encode("CERTIFICATE", b.Raw), encode("PRIVATE KEY", key)
+	base64A := base64.StdEncoding.EncodeToString(a.Raw)
+	for _, test := range []struct {
+		name string
+		data string
+		want []*identity // nil: refused
+	}{
+		{"PEM", pemA, []*identity{a}},
+		{"several PEM", pemA + pemB, []*identity{a, b}},
+		{"PEM with text around", "subject=CN = A\r\n" + strings.ReplaceAll(pemA, "\n", "\r\n") + "\r\n# end", []*identity{a}},
+		{"PEM with a byte order mark", "\ufeff" + pemA, []*identity{a}},
+		{"PEM and a private key", pemKey + pemA, []*identity{a}},
+		{"DER", string(a.Raw), []*identity{a}},
+		{"several DER", string(a.Raw) + string(b.Raw), []*identity{a, b}},
+		{"base64 of DER", base64A, []*identity{a}},
+		{"base64 of DER in lines", base64A[:64] + "\r\n" + base64A[64:] + "\n", []*identity{a}},
+		{"nothing", "", nil},
+		{"spaces", " \n", nil},
+		{"garbage", "\x00\x01\x02", nil},
+		{"text", "see the file server", nil},
+		{"base64 of text", base64.StdEncoding.EncodeToString([]byte("no certificate")), nil},
+		{"a private key", pemKey, nil},
+		{"a broken certificate behind a good one", pemA + encode("CERTIFICATE", b.Raw[:100]), nil},
+		{"truncated DER", string(a.Raw[:len(a.Raw)-1]), nil},
+	} {
+		got, err := ParseCertificates([]byte(test.data))
+		if test.want == nil {
+			if err == nil || len(got) > 0 {
+				t.Errorf("%s: accepted", test.name)
+			} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(key)[:16]) {
+				t.Errorf("%s: quoted in %v", test.name, err)
+			}
+			continue
+		}
+		if err != nil || !slices.EqualFunc(got, test.want, func(c *x509.Certificate, i *identity) bool { return bytes.Equal(c.Raw, i.Raw) }) {
+			t.Errorf("%s: %d certificates, %v", test.name, len(got), err)
+		}
+	}
+}
