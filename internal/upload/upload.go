@@ -1,0 +1,390 @@
+// Package upload delivers assets to the gateway: it makes batches, bounded in
+// objects and in bytes, and sends them with a pool of workers.
+//
+// It guarantees that every asset ends up delivered or rejected, or that Run
+// returns an error; that what was acknowledged is recorded even then; that
+// records come in the order in which assets were added; that two values of one
+// object are never under way together, so an older one cannot overtake a newer
+// one; and that memory is bounded by the batches under way. It does not repeat
+// calls whose outcome is unknown: the gateway's client does.
+package upload
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/identity"
+)
+
+// Sender is the gateway, as far as batches are concerned.
+type Sender interface {
+	Send(ctx context.Context, requestID string, count int, assets []byte) (gateway.Answer, error)
+}
+
+// Options bound the work.
+type Options struct {
+	Workers    int // calls at a time
+	BatchSize  int // objects in a batch
+	BatchBytes int // bytes of a batch's assets; a larger asset goes alone
+}
+
+// Object is what is known of an asset once its bytes have been sent.
+type Object struct {
+	Kind        identity.Kind
+	GUID        ad.GUID
+	SID         ad.SID
+	Name        string
+	Fingerprint identity.Fingerprint
+}
+
+// Rejection is an object that the gateway does not take, and its words.
+type Rejection struct {
+	Object Object
+	Reason string
+}
+
+// Receipt is what became of a batch's objects.
+type Receipt struct {
+	Delivered []Object
+	Rejected  []Rejection
+}
+
+// Totals counts what became of a run's assets.
+type Totals struct {
+	Delivered, Rejected int
+}
+
+const (
+	// windowPerWorker bounds the batches that are sent and not yet recorded,
+	// because an earlier one is still under way.
+	windowPerWorker = 4
+	// hopeless is how many objects are rejected before the first is delivered
+	// when the fault is not the objects': splitting a whole directory into single
+	// objects would cost two calls for each.
+	hopeless = 500
+)
+
+// Run sends what produce adds. It calls record, from one goroutine, with the
+// receipts in order, and returns after the last of them. Produce runs in the
+// calling goroutine and must return when add returns an error or its context
+// ends, which it does as soon as sending or recording has failed.
+func Run(ctx context.Context, sender Sender, o Options, record func([]Receipt) error, produce func(ctx context.Context, add func(identity.Asset) error) error) (Totals, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	size := int64(o.Workers * windowPerWorker)
+	p := &pool{
+		sender: sender, options: o,
+		queue:   make(chan *batch),
+		results: make(chan result, size),
+		window:  semaphore.NewWeighted(size), size: size,
+		pending: map[ad.GUID]struct{}{},
+	}
+	p.batchBytes.Store(int64(o.BatchBytes))
+
+	var workers, recorder sync.WaitGroup
+	for range o.Workers {
+		workers.Go(func() { p.work(ctx, cancel) })
+	}
+	recorder.Go(func() { p.record(record, cancel) })
+
+	err := produce(ctx, func(asset identity.Asset) error { return p.add(ctx, asset) })
+	if err == nil {
+		err = p.dispatch(ctx)
+	}
+	close(p.queue)
+	workers.Wait()
+	close(p.results)
+	recorder.Wait()
+	// What stopped the pool is the cause; that produce was stopped follows from it.
+	if ctx.Err() != nil && (err == nil || fault.Of(err) == fault.Canceled) {
+		err = fmt.Errorf("upload: %w", context.Cause(ctx))
+	}
+	return p.totals, err
+}
+
+type pool struct {
+	sender  Sender
+	options Options
+
+	batch      *batch // being filled, by produce's goroutine
+	batches    int
+	batchBytes atomic.Int64 // shrinks when the gateway finds a batch too large
+
+	queue   chan *batch
+	results chan result
+	window  *semaphore.Weighted // batches that are not recorded yet
+	size    int64
+
+	mu      sync.Mutex
+	pending map[ad.GUID]struct{} // objects of those batches
+
+	delivered, alone atomic.Int64 // objects taken; objects rejected when sent alone
+	totals           Totals
+}
+
+type batch struct {
+	number  int
+	objects []Object
+	ends    []int // where each object's JSON ends in data
+	data    []byte
+}
+
+type result struct {
+	number  int
+	receipt Receipt
+}
+
+func (p *pool) add(ctx context.Context, asset identity.Asset) error {
+	if p.isPending(asset.GUID) {
+		if err := p.drain(ctx); err != nil {
+			return err
+		}
+	}
+	if b := p.batch; b != nil && (len(b.objects) >= p.options.BatchSize || int64(len(b.data)+len(asset.JSON)+1) > p.batchBytes.Load()) {
+		if err := p.dispatch(ctx); err != nil {
+			return err
+		}
+	}
+	if p.batch == nil {
+		p.batch = &batch{number: p.batches}
+		p.batches++
+	}
+	p.batch.add(asset)
+	p.mu.Lock()
+	p.pending[asset.GUID] = struct{}{}
+	p.mu.Unlock()
+	return nil
+}
+
+func (b *batch) add(asset identity.Asset) {
+	if len(b.data) > 0 {
+		b.data = append(b.data, ',')
+	}
+	b.data = append(b.data, asset.JSON...)
+	b.ends = append(b.ends, len(b.data))
+	b.objects = append(b.objects, Object{
+		Kind: asset.Kind, GUID: asset.GUID, SID: append(ad.SID(nil), asset.SID...), Name: string(asset.Name), Fingerprint: asset.Fingerprint,
+	})
+}
+
+func (p *pool) isPending(guid ad.GUID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, pending := p.pending[guid]
+	return pending
+}
+
+// dispatch hands the batch at hand to a worker, once the window has room for it.
+func (p *pool) dispatch(ctx context.Context) error {
+	if p.batch == nil {
+		return nil
+	}
+	if err := p.window.Acquire(ctx, 1); err != nil {
+		return stopped(ctx)
+	}
+	select {
+	case p.queue <- p.batch:
+		p.batch = nil
+		return nil
+	case <-ctx.Done():
+		return stopped(ctx)
+	}
+}
+
+// drain waits until everything added so far is recorded.
+func (p *pool) drain(ctx context.Context) error {
+	if err := p.dispatch(ctx); err != nil {
+		return err
+	}
+	if err := p.window.Acquire(ctx, p.size); err != nil {
+		return stopped(ctx)
+	}
+	p.window.Release(p.size)
+	return nil
+}
+
+func stopped(ctx context.Context) error {
+	return fault.Errorf(fault.Canceled, "upload: %w", ctx.Err())
+}
+
+// work sends batches until there are no more, or until one of them fails.
+func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
+	for b := range p.queue {
+		if ctx.Err() != nil {
+			return
+		}
+		receipt, err := p.deliver(ctx, b)
+		if err != nil {
+			cancel(err)
+			if len(receipt.Delivered)+len(receipt.Rejected) == 0 {
+				continue // nothing was settled before it
+			}
+		}
+		p.results <- result{b.number, receipt}
+	}
+}
+
+// deliver sends a batch and, where the gateway does not take it whole, its parts.
+// With an error it returns what was settled before.
+func (p *pool) deliver(ctx context.Context, b *batch) (Receipt, error) {
+	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.objects), b.data)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("batch %d: %w", b.number, err)
+	}
+	if answer.Outcome == gateway.Partly && !answer.Unattributed {
+		if receipt := b.sort(answer.Rejected); len(receipt.Rejected) == len(answer.Rejected) {
+			p.delivered.Add(int64(len(receipt.Delivered)))
+			return receipt, nil
+		}
+	}
+	switch {
+	case answer.Outcome == gateway.Taken:
+		p.delivered.Add(int64(len(b.objects)))
+		return Receipt{Delivered: b.objects}, nil
+	case len(b.objects) == 1:
+		return p.isolated(Rejection{b.objects[0], b.reason(answer)})
+	case answer.Outcome == gateway.Partly: // by somebody whom only sending one by one finds
+		return p.deliverParts(ctx, b, 1)
+	case answer.Outcome == gateway.TooLarge:
+		p.shrink(len(b.data) / 2)
+	}
+	return p.deliverParts(ctx, b, (len(b.objects)+1)/2)
+}
+
+// deliverParts sends a batch again in parts of so many objects.
+func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (Receipt, error) {
+	var all Receipt
+	for from := 0; from < len(b.objects); from += size {
+		part, err := p.deliver(ctx, b.part(from, min(from+size, len(b.objects))))
+		all.Delivered = append(all.Delivered, part.Delivered...)
+		all.Rejected = append(all.Rejected, part.Rejected...)
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// isolated takes note of an object that was rejected alone, and ends a run in
+// which the gateway takes nothing at all.
+func (p *pool) isolated(r Rejection) (Receipt, error) {
+	receipt := Receipt{Rejected: []Rejection{r}}
+	if n := p.alone.Add(1); n >= hopeless && p.delivered.Load() == 0 {
+		return receipt, fault.Errorf(fault.Refused, "the gateway rejected the first %d objects one by one and took none, so the fault is not theirs: check qualys.customerUuid, qualys.profileUuid and gateway.source; it says: %s", n, r.Reason)
+	}
+	return receipt, nil
+}
+
+// shrink keeps later batches of this run below a size that was too large.
+func (p *pool) shrink(size int) {
+	for {
+		current := p.batchBytes.Load()
+		if int64(size) >= current || p.batchBytes.CompareAndSwap(current, int64(size)) {
+			return
+		}
+	}
+}
+
+// part is the batch of objects from up to to.
+func (b *batch) part(from, to int) *batch {
+	start := 0
+	if from > 0 {
+		start = b.ends[from-1] + 1 // behind the comma
+	}
+	part := &batch{number: b.number, objects: b.objects[from:to], data: b.data[start:b.ends[to-1]]}
+	for _, end := range b.ends[from:to] {
+		part.ends = append(part.ends, end-start)
+	}
+	return part
+}
+
+// sort tells the rejected objects, named by either ID, from the others.
+func (b *batch) sort(rejected map[string]string) Receipt {
+	var r Receipt
+	for _, object := range b.objects {
+		reason, found := rejected[object.SID.String()]
+		if !found {
+			reason, found = rejected[object.GUID.String()]
+		}
+		if found {
+			r.Rejected = append(r.Rejected, Rejection{object, reason})
+		} else {
+			r.Delivered = append(r.Delivered, object)
+		}
+	}
+	return r
+}
+
+// reason is why the one object of a batch was not taken.
+func (b *batch) reason(answer gateway.Answer) string {
+	for _, reason := range answer.Rejected {
+		return reason
+	}
+	return answer.Message
+}
+
+// record passes results on in the order of their batches, as many at a time as
+// are there: one transaction then takes them all.
+func (p *pool) record(record func([]Receipt) error, cancel context.CancelCauseFunc) {
+	waiting := map[int]Receipt{}
+	next := 0
+	failed := false
+	write := func(ready []Receipt) {
+		if len(ready) == 0 || failed {
+			return
+		}
+		if err := record(ready); err != nil {
+			failed = true
+			cancel(err)
+			return
+		}
+		for _, receipt := range ready {
+			p.release(receipt)
+		}
+	}
+	for result := range p.results {
+		waiting[result.number] = result.receipt
+		if len(p.results) > 0 {
+			continue
+		}
+		var ready []Receipt
+		for receipt, there := waiting[next]; there; receipt, there = waiting[next] {
+			ready = append(ready, receipt)
+			delete(waiting, next)
+			next++
+		}
+		write(ready)
+	}
+	// After a failure some numbers never come. What was acknowledged behind them
+	// counts all the same.
+	var ready []Receipt
+	for _, number := range slices.Sorted(maps.Keys(waiting)) {
+		ready = append(ready, waiting[number])
+	}
+	write(ready)
+}
+
+// release makes room in the window for what is recorded.
+func (p *pool) release(receipt Receipt) {
+	p.mu.Lock()
+	for _, object := range receipt.Delivered {
+		delete(p.pending, object.GUID)
+	}
+	for _, rejection := range receipt.Rejected {
+		delete(p.pending, rejection.Object.GUID)
+	}
+	p.mu.Unlock()
+	p.totals.Delivered += len(receipt.Delivered)
+	p.totals.Rejected += len(receipt.Rejected)
+	p.window.Release(1)
+}
