@@ -1,0 +1,105 @@
+package state
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"adconnector/internal/fault"
+)
+
+// smallDisk is a file system of one megabyte.
+func smallDisk(t *testing.T) string {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("needs root to mount a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill leaves so many bytes free.
+func fill(t *testing.T, dir string, free int64) (remove func()) {
+	t.Helper()
+	path := filepath.Join(dir, "ballast")
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, make([]byte, max(0, int64(disk.Bavail)*disk.Bsize-free)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func expectFull(t *testing.T, err error) {
+	t.Helper()
+	if !errors.Is(err, syscall.ENOSPC) || fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "free or add space") {
+		t.Fatalf("error %v, class %s", err, fault.Of(err))
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	dir := smallDisk(t)
+	s := open1(t, dir)
+	first := objects(0, 1000, 1)
+	if err := s.Acknowledge(first, nil); err != nil {
+		t.Fatal(err)
+	}
+	remove := fill(t, dir, 40<<10)
+	second := objects(0, 5000, 2)
+	expectFull(t, s.Acknowledge(second, nil))
+	for _, o := range first { // nothing of it is half-recorded
+		expect(t, s, o)
+	}
+	if _, there, _ := s.Fingerprint(second[4000].GUID); there {
+		t.Error("an object of the failed transaction is recorded")
+	}
+	remove()
+	if err := s.Acknowledge(second[:3000], nil); err != nil {
+		t.Fatalf("with space again: %v", err)
+	}
+	s.Close()
+	s = open1(t, dir)
+	for _, o := range second[:3000] {
+		expect(t, s, o)
+	}
+}
+
+func TestOpenOnFullDisk(t *testing.T) {
+	for name, free := range map[string]int64{"not a byte": 0, "a page": 4096, "three pages": 3 * 4096, "the empty file": 4 * 4096} {
+		t.Run(name, func(t *testing.T) {
+			dir := smallDisk(t)
+			remove := fill(t, dir, free)
+			_, err := Open(dir)
+			expectFull(t, err)
+			remove()
+			open1(t, dir)
+		})
+	}
+}
+
+func TestReadOnlyDirectory(t *testing.T) {
+	dir := smallDisk(t)
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(filepath.Join(dir, "state"))
+	if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it writable for user") {
+		t.Errorf("error %v", err)
+	}
+	if _, err = Open(dir); !errors.Is(err, ErrUnusable) {
+		t.Errorf("error %v", err)
+	}
+}
