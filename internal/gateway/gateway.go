@@ -257,16 +257,20 @@ func (c *Client) limited(got answer, least time.Duration) {
 	c.options.Log.Warn().Int("status", got.status).Time("until", until).Msg("rate limited by the gateway")
 }
 
-// exchange sends a request once and reads the answer whole. A request under way
+// exchange sends a request once and reads the answer whole. A batch under way
 // outlives its context by the grace: its objects may have been taken, and the
-// answer tells.
+// answer tells. Nothing else is worth holding up a stop for.
 func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.Request)) (answer, error) {
 	if err := ctx.Err(); err != nil {
 		return answer{}, stopped(call.what, err)
 	}
 	alive, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(c.options.Grace, cancel) })()
+	grace := c.options.Grace
+	if call.key == "" {
+		grace = 0
+	}
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
 	request, err := http.NewRequestWithContext(alive, call.method, call.url.String(), bytes.NewReader(call.body))
 	if err != nil {

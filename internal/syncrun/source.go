@@ -1,0 +1,96 @@
+package syncrun
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"adconnector/internal/directory"
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+)
+
+// source says where to read: the environment's word, else the gateway's of now.
+func (r *Runner) source(ctx context.Context) (Source, error) {
+	var source Source
+	if r.Source != nil {
+		source = *r.Source
+	} else {
+		connection, err := r.Gateway.Connection(ctx)
+		if err != nil {
+			return source, err
+		}
+		profile, err := r.Gateway.Profile(ctx)
+		if err != nil {
+			return source, err
+		}
+		if source, err = sourceOf(connection, profile); err != nil {
+			return source, err
+		}
+	}
+	source.Directory.PageSize = r.Search.PageSize
+	if r.Search.ServerName != "" {
+		source.Directory.ServerName = r.Search.ServerName
+	}
+	if len(r.Search.Certificates) > 0 {
+		source.Directory.Certificates = r.Search.Certificates
+	}
+	return source, nil
+}
+
+// sourceOf reads the gateway's documents. What is wrong with them is corrected in
+// the console, and the next run sees it.
+func sourceOf(connection gateway.Connection, profile gateway.Profile) (Source, error) {
+	auth := connection.Authentication
+	protocol, err := directory.ParseProtocol(auth.Type)
+	if err != nil {
+		return Source{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
+	}
+	scope, err := directory.ParseScope(profile.SearchScope)
+	if err != nil {
+		return Source{}, fault.Errorf(fault.Refused, "profile in the console: %w", err)
+	}
+	posture, err := ParsePosture(profile.Assets)
+	if err != nil {
+		return Source{}, fault.Errorf(fault.Refused, "profile in the console: %w", err)
+	}
+	if profile.BaseContext == "" {
+		return Source{}, fault.Errorf(fault.Refused, "profile in the console: the base context is empty: give the DN from which to read")
+	}
+	source := Source{
+		Directory: directory.Options{
+			Protocol: protocol, Hosts: hostsOf(auth.Host), Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password,
+		},
+		Base: profile.BaseContext, Scope: scope, Posture: posture,
+	}
+	if auth.Certificate != "" {
+		if source.Directory.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
+			return Source{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
+		}
+	}
+	return source, nil
+}
+
+// hostsOf splits a list of hosts as ldap.host is split.
+func hostsOf(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// ParsePosture reads a profile's choice of assets, without regard to case and
+// separators: identities, with or without their security posture.
+func ParsePosture(assets string) (bool, error) {
+	switch strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(assets)) {
+	case "IDENTITIESONLY":
+		return false, nil
+	case "IDENTITIESWITHSECURITYPOSTURE", "IDENTITYWITHSECURITYPOSTURE":
+		return true, nil
+	}
+	return false, fault.Errorf(fault.Refused, "assets %q is unknown: use IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", assets)
+}
+
+// hash names an entry in the log without telling who it is.
+func hash(dn []byte) string {
+	sum := sha256.Sum256(dn)
+	return hex.EncodeToString(sum[:8])
+}

@@ -1,0 +1,605 @@
+package syncrun
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/sandbox"
+	"adconnector/internal/secret"
+	"adconnector/internal/state"
+	"adconnector/internal/syncrun/ldaptest"
+	"adconnector/internal/upload"
+)
+
+const (
+	customer   = "00000000-0000-0000-0000-000000000001"
+	connection = "00000000-0000-0000-0000-000000000002"
+	profile    = "00000000-0000-0000-0000-000000000003"
+
+	assetsPath = "/rest/2.0/am/connector/asset/data/sync"
+	statePath  = "/rest/2.0/am/connector/connection/" + connection + "/state"
+)
+
+// world is everything around a run: a directory, a gateway, a state file, a log.
+type world struct {
+	t       *testing.T
+	ldap    *ldaptest.Server
+	gateway *sandbox.Gateway
+	url     *url.URL
+	store   *state.Store
+	log     *logs
+
+	password string // at the gateway
+	options  Options
+
+	mu        sync.Mutex
+	intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool
+}
+
+func newWorld(t *testing.T) *world { return newWorldIn(t, t.TempDir()) }
+
+func newWorldIn(t *testing.T, dir string) *world {
+	w := &world{t: t, ldap: ldaptest.Start(t), log: &logs{}, password: "right"}
+	w.gateway = sandbox.NewGateway(sandbox.GatewayOptions{
+		CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile, Username: "u", Password: "right",
+		Connection: w.connection(nil), Profile: w.profile(nil),
+		Intercept: func(writer http.ResponseWriter, r *http.Request, body []byte) bool {
+			w.mu.Lock()
+			intercept := w.intercept
+			w.mu.Unlock()
+			return intercept != nil && intercept(writer, r, body)
+		},
+	})
+	server := httptest.NewServer(w.gateway)
+	t.Cleanup(server.Close)
+	w.url, _ = url.Parse(server.URL)
+	var err error
+	if w.store, err = state.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.store.Close() })
+	w.options = Options{Store: w.store, Search: Search{PageSize: 100}, Upload: upload.Options{Workers: 4, BatchSize: 50, BatchBytes: 1 << 20}}
+	return w
+}
+
+func (w *world) connection(change func(*sandbox.Authentication)) *sandbox.Connection {
+	c := &sandbox.Connection{ConnectionUUID: connection, Name: "test", Authentication: sandbox.Authentication{
+		Type: "LDAP", Host: "127.0.0.1", Port: w.ldap.Port, BindDN: ldaptest.BindDN, Password: ldaptest.Password,
+	}}
+	if change != nil {
+		change(&c.Authentication)
+	}
+	return c
+}
+
+func (w *world) profile(change func(*gateway.Profile)) *gateway.Profile {
+	p := &gateway.Profile{ProfileUUID: profile, Name: "test", BaseContext: ldaptest.Base, SearchScope: "Subtree", Assets: "Identities Only"}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+func (w *world) intercepting(f func(w http.ResponseWriter, r *http.Request, body []byte) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.intercept = f
+}
+
+// process is a new process on the same state file.
+func (w *world) process() *Runner {
+	o := w.options
+	o.Log = zerolog.New(w.log)
+	o.Gateway = gateway.New(gateway.Options{
+		URL: w.url, CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile,
+		Login: gateway.Login{Username: "u", Password: secret.New(w.password)}, Version: "test", Connections: 4, Grace: time.Second,
+		Log: zerolog.New(w.log),
+	})
+	return New(o)
+}
+
+// run does one run and wants this result and this many uploads.
+func (w *world) run(r *Runner, result string, uploaded int) (state.Run, error) {
+	w.t.Helper()
+	run, err := r.Run(w.t.Context(), Mode{})
+	if run.Result != result || run.Uploaded != uploaded || (err != nil) != (result == Failed) {
+		w.t.Errorf("run %+v, error %v; want %s with %d uploaded", run, err, result, uploaded)
+	}
+	for _, violation := range w.gateway.Violations() {
+		w.t.Errorf("contract: %s", violation)
+	}
+	return run, err
+}
+
+func (w *world) calls(method, path string) int {
+	n := 0
+	for _, request := range w.gateway.Requests() {
+		if request.Method == method && request.Path == path {
+			n++
+		}
+	}
+	return n
+}
+
+// indexed are the users that the state file says are delivered.
+func (w *world) indexed() (vendorIDs []string) {
+	for _, entry := range w.ldap.Users {
+		guid, _ := ad.ParseGUID([]byte(entry.Attributes["objectGUID"]))
+		if _, there, err := w.store.Fingerprint(guid); err != nil {
+			w.t.Error(err)
+		} else if there {
+			vendorIDs = append(vendorIDs, guid.String())
+		}
+	}
+	slices.Sort(vendorIDs)
+	return vendorIDs
+}
+
+func (w *world) held() (vendorIDs []string) {
+	for _, user := range w.gateway.Users() {
+		vendorIDs = append(vendorIDs, user.VendorAssetID)
+	}
+	return vendorIDs
+}
+
+// logs are the lines of a log.
+type logs struct {
+	mu    sync.Mutex
+	lines []map[string]any
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	line := map[string]any{}
+	if err := json.Unmarshal(p, &line); err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
+	return len(p), nil
+}
+
+func (l *logs) with(message string) (lines []map[string]any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if line["message"] == message {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func TestRunsConverge(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users, w.ldap.Groups = ldaptest.Users(1234), ldaptest.Groups(30)
+	r := w.process()
+	run, _ := w.run(r, Processed, 1264)
+	if run.Users != 1234 || run.Groups != 30 || run.Changed != 1264 || run.Mode != "full" || run.Requests == 0 {
+		t.Errorf("run %+v", run)
+	}
+	if len(w.gateway.Users()) != 1234 || len(w.gateway.Groups()) != 30 {
+		t.Errorf("the gateway holds %d users and %d groups", len(w.gateway.Users()), len(w.gateway.Groups()))
+	}
+	sent := w.calls("POST", assetsPath)
+	w.run(r, Processed, 0)
+	w.run(w.process(), Processed, 0) // a restart forgets nothing
+	if again := w.calls("POST", assetsPath); again != sent {
+		t.Errorf("%d calls for unchanged objects", again-sent)
+	}
+	w.ldap.Users[77].Attributes["title"] = "Chief"
+	w.run(r, Processed, 1)
+	w.run(r, Processed, 0)
+	for _, user := range w.gateway.Users() {
+		if chief := bytes.Contains(user.Asset, []byte(`"Chief"`)); chief != (user.Times == 2) {
+			t.Errorf("%s was taken %d times", user.Asset, user.Times)
+		}
+	}
+	runs, err := w.store.Runs()
+	if err != nil || len(runs) != 5 || runs[4].ID != run.ID {
+		t.Errorf("%d runs are recorded, error %v", len(runs), err)
+	}
+	if finished := w.log.with("run finished"); len(finished) != 5 || finished[0]["run_id"] != run.ID || finished[0]["result"] != Processed ||
+		finished[0]["uploaded"] != 1264.0 || finished[0]["mode"] != "full" {
+		t.Errorf("summaries %v", finished)
+	}
+}
+
+func TestRejectedIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users, w.ldap.Groups = ldaptest.Users(120), ldaptest.Groups(3)
+	w.intercepting(func(writer http.ResponseWriter, r *http.Request, body []byte) bool {
+		if r.URL.Path != assetsPath || !bytes.Contains(body, []byte(`"user77"`)) {
+			return false
+		}
+		writer.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(writer, `{"message":"no such country"}`)
+		return true
+	})
+	r := w.process()
+	if run, _ := w.run(r, Partial, 122); run.Rejected != 1 {
+		t.Errorf("run %+v", run)
+	}
+	if run, _ := w.run(r, Partial, 0); run.Rejected != 1 || run.Changed != 1 {
+		t.Errorf("run %+v", run)
+	}
+	if lines := w.log.with("object rejected by the gateway"); len(lines) != 2 || lines[0]["reason"] != "400: no such country" || lines[0]["kind"] != "user" {
+		t.Errorf("log %v", lines)
+	}
+	w.intercepting(nil)
+	w.run(r, Processed, 1)
+	w.run(r, Processed, 0)
+}
+
+// TestCutMidPass: what was acknowledged stays so, and nothing else is recorded.
+func TestCutMidPass(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users, w.ldap.Groups = ldaptest.Users(1000), ldaptest.Groups(10)
+	w.ldap.Sent = func(n int) bool { return n < 730 }
+	run, err := w.process().Run(t.Context(), Mode{})
+	if run.Result != Failed || fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "connection was lost") {
+		t.Errorf("run %+v, error %v", run, err)
+	}
+	held := w.held()
+	if indexed := w.indexed(); !slices.Equal(indexed, held) || len(held) != run.Uploaded || len(held) == 0 || len(held) >= 730 {
+		t.Errorf("%d are in the index, %d at the gateway, %d counted", len(indexed), len(held), run.Uploaded)
+	}
+	w.ldap.Sent = nil
+	w.run(w.process(), Processed, 1010-len(held))
+}
+
+func TestGatewayRefusesMidPass(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(3000)
+	batches := 0
+	w.intercepting(func(writer http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path == assetsPath {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if batches++; batches > 5 {
+				writer.WriteHeader(http.StatusForbidden)
+				return true
+			}
+		}
+		return false
+	})
+	_, err := w.process().Run(t.Context(), Mode{})
+	if fault.Of(err) != fault.Refused || !strings.Contains(err.Error(), "403") {
+		t.Errorf("error %v", err)
+	}
+	if indexed, held := w.indexed(), w.held(); !slices.Equal(indexed, held) {
+		t.Errorf("%d are in the index, %d at the gateway", len(indexed), len(held))
+	}
+}
+
+// TestRefusalEndsReading: the directory is slow, and nobody waits for it in vain.
+func TestRefusalEndsReading(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(200)
+	gone := make(chan struct{})
+	w.ldap.Sent = func(n int) bool {
+		if n == 150 {
+			<-gone // as long as the test
+		}
+		return true
+	}
+	defer close(gone)
+	w.intercepting(func(writer http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path == assetsPath {
+			writer.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	})
+	start := time.Now()
+	if _, err := w.process().Run(t.Context(), Mode{}); fault.Of(err) != fault.Refused {
+		t.Errorf("error %v", err)
+	}
+	if waited := time.Since(start); waited > 20*time.Second {
+		t.Errorf("waited %s", waited)
+	}
+}
+
+func TestCancellation(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(3000)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.intercepting(func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path == assetsPath {
+			cancel()
+		}
+		return false
+	})
+	run, err := w.process().Run(ctx, Mode{})
+	if fault.Of(err) != fault.Canceled || run.Result != Failed {
+		t.Errorf("run %+v, error %v", run, err)
+	}
+	if indexed, held := w.indexed(), w.held(); !slices.Equal(indexed, held) || len(held) == 0 {
+		t.Errorf("%d are in the index, %d at the gateway", len(indexed), len(held))
+	}
+	if now, _ := w.store.Connector(); now.State != Scheduled || now.Error == "" {
+		t.Errorf("state %+v", now)
+	}
+	if lines := w.log.with("run finished"); len(lines) != 1 || lines[0]["level"] != "warn" {
+		t.Errorf("summaries %v", lines)
+	}
+}
+
+func TestStates(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users, w.ldap.Groups = ldaptest.Users(7), ldaptest.Groups(2)
+	tick := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	w.options.Next = func(time.Time) time.Time { return tick.Add(time.Hour) }
+	r := w.process()
+	if err := r.Register(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Schedule(t.Context(), tick); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := w.run(r, Processed, 9)
+	_ = r.Schedule(t.Context(), tick)
+	_ = r.Schedule(t.Context(), tick) // says it once
+	w.ldap.Sent = func(int) bool { return false }
+	second, err := w.run(r, Failed, 0)
+	_ = r.Schedule(t.Context(), tick.Add(time.Hour))   // known from the failed run
+	_ = r.Schedule(t.Context(), tick.Add(2*time.Hour)) // a correction keeps why it failed
+
+	type step struct {
+		state, run, next, failure string
+		summary                   bool
+	}
+	at := func(t time.Time) string { return t.Format(time.RFC3339) }
+	want := []step{
+		{state: Registered},
+		{state: Scheduled, next: at(tick)},
+		{state: Processing, run: first.ID},
+		{state: AllReceived, run: first.ID, summary: true},
+		{state: Scheduled, run: first.ID, next: at(tick), summary: true},
+		{state: Processing, run: second.ID, summary: true},
+		{state: Scheduled, run: second.ID, next: at(tick.Add(time.Hour)), failure: err.Error(), summary: true},
+		{state: Scheduled, run: second.ID, next: at(tick.Add(2 * time.Hour)), failure: err.Error(), summary: true},
+	}
+	var got []step
+	for _, sent := range w.gateway.States() {
+		s := step{state: sent.State, run: sent.RunID, summary: sent.Summary != nil}
+		if sent.NextRunAt != nil {
+			s.next = at(time.Time(*sent.NextRunAt))
+		}
+		if sent.Error != nil {
+			s.failure = *sent.Error
+		}
+		got = append(got, s)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("sent\n%+v\nwant\n%+v", got, want)
+	}
+	if summary := w.gateway.States()[3].Summary; *summary != (gateway.Summary{Mode: "full", Users: 7, Groups: 2, Uploaded: 9}) {
+		t.Errorf("summary %+v", summary)
+	}
+	from := ""
+	lines := w.log.with("connector state")
+	for i, line := range lines {
+		if line["from"] != from || line["to"] != want[i].state || line["run_id"] != want[i].run {
+			t.Errorf("line %d: %v", i, line)
+		}
+		from = want[i].state
+	}
+	if now, _ := w.store.Connector(); len(lines) != len(want) || now.State != Scheduled || now.RunID != second.ID || now.Error != err.Error() {
+		t.Errorf("%d lines, stored %+v", len(lines), now)
+	}
+}
+
+// TestStatesOfASingleRun: nobody has scheduled it, so it is due now.
+func TestStatesOfASingleRun(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.process(), Processed, 0)
+	var states []string
+	for _, s := range w.gateway.States() {
+		states = append(states, s.State)
+	}
+	if want := []string{Registered, Scheduled, Processing, AllReceived}; !slices.Equal(states, want) {
+		t.Errorf("states %v, want %v", states, want)
+	}
+}
+
+func TestGatewayWithoutStates(t *testing.T) {
+	for _, status := range []int{404, 405, 501} {
+		w := newWorld(t)
+		w.ldap.Users = ldaptest.Users(3)
+		w.intercepting(func(writer http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if r.URL.Path != statePath {
+				return false
+			}
+			writer.WriteHeader(status)
+			return true
+		})
+		r := w.process()
+		w.run(r, Processed, 3)
+		w.run(r, Processed, 0)
+		if lines := w.log.with("connector states are not sent"); len(lines) != 1 || w.calls("PUT", statePath) != 1 {
+			t.Errorf("%d: said %d times after %d calls", status, len(lines), w.calls("PUT", statePath))
+		}
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users, w.ldap.Groups = ldaptest.Users(120), ldaptest.Groups(3)
+	run, err := w.process().Run(t.Context(), Mode{DryRun: true})
+	if err != nil || run.Result != Processed || run.Changed != 123 || run.Uploaded != 0 {
+		t.Errorf("run %+v, error %v", run, err)
+	}
+	if w.calls("POST", assetsPath)+w.calls("PUT", statePath) != 0 {
+		t.Error("a dry run sends")
+	}
+	runs, _ := w.store.Runs()
+	if now, _ := w.store.Connector(); len(runs) != 0 || now != (state.Connector{}) || len(w.indexed()) != 0 {
+		t.Error("a dry run records")
+	}
+	if lines := w.log.with("run finished"); len(lines) != 1 || lines[0]["dry_run"] != true {
+		t.Errorf("log %v", lines)
+	}
+	// With the source in the environment it needs no gateway at all.
+	w.options.Source = &Source{Base: ldaptest.Base, Scope: directory.Subtree, Directory: directory.Options{
+		Hosts: []string{"127.0.0.1"}, Port: w.ldap.Port, BindDN: ldaptest.BindDN, Password: secret.New(ldaptest.Password),
+	}}
+	before := len(w.gateway.Requests())
+	if run, err := w.process().Run(t.Context(), Mode{DryRun: true}); err != nil || run.Changed != 123 || len(w.gateway.Requests()) != before {
+		t.Errorf("run %+v, error %v", run, err)
+	}
+}
+
+func TestEntriesWithoutIdentityAreSkipped(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(50)
+	delete(w.ldap.Users[7].Attributes, "objectSid")
+	delete(w.ldap.Users[8].Attributes, "objectGUID")
+	if run, _ := w.run(w.process(), Processed, 48); run.Users != 48 {
+		t.Errorf("run %+v", run)
+	}
+	skipped, read := w.log.with("entry skipped"), w.log.with("directory read")
+	if len(skipped) != 1 || strings.Contains(fmt.Sprint(skipped), "user7") || read[0]["skipped"] != 2.0 || read[0]["objects"] != 48.0 {
+		t.Errorf("log %v %v", skipped, read)
+	}
+}
+
+func TestFilters(t *testing.T) {
+	cases := map[string]struct {
+		plain       bool
+		user, group string // the operator's
+		want        []string
+	}{
+		"a domain controller":           {want: []string{"(sAMAccountType=805306368)", "(objectClass=group)"}},
+		"narrowed":                      {user: "(department=Sales)", want: []string{"(&(sAMAccountType=805306368)(department=Sales))", "(objectClass=group)"}},
+		"another server":                {plain: true, want: []string{"(sAMAccountType=805306368)", "(objectClass=group)"}},
+		"another server, filters given": {plain: true, user: "(objectClass=person)", group: "(objectClass=groupOfNames)", want: []string{"(objectClass=person)", "(objectClass=groupOfNames)"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.ldap.Plain = c.plain
+			w.options.Search.UserFilter, w.options.Search.GroupFilter = c.user, c.group
+			w.run(w.process(), Processed, 0)
+			if got := w.ldap.Filters(); !slices.Equal(got, c.want) {
+				t.Errorf("filters %q, want %q", got, c.want)
+			}
+			if lines := w.log.with("directory connected"); len(lines) != 1 || lines[0]["domain_controller"] != !c.plain {
+				t.Errorf("log %v", lines)
+			}
+		})
+	}
+}
+
+func TestPostureWarns(t *testing.T) {
+	w := newWorld(t)
+	w.gateway.SetProfile(w.profile(func(p *gateway.Profile) { p.Assets = "Identities with Security-Posture" }))
+	w.run(w.process(), Processed, 0)
+	if lines := w.log.with("the profile asks for security posture, which this version does not collect: identities only are sent"); len(lines) != 1 || lines[0]["level"] != "warn" {
+		t.Errorf("log %v", lines)
+	}
+}
+
+func TestWrongConsoleValues(t *testing.T) {
+	cases := map[string]struct {
+		connection func(*sandbox.Authentication)
+		profile    func(*gateway.Profile)
+		words      []string
+	}{
+		"type":        {connection: func(a *sandbox.Authentication) { a.Type = "LDAPX" }, words: []string{"connection in the console", `"LDAPX"`, "LDAPS or STARTTLS"}},
+		"scope":       {profile: func(p *gateway.Profile) { p.SearchScope = "TREE" }, words: []string{"profile in the console", `"TREE"`, "SUBTREE, ONE_LEVEL or BASE"}},
+		"assets":      {profile: func(p *gateway.Profile) { p.Assets = "ALL" }, words: []string{"profile in the console", `"ALL"`, "IDENTITIES_ONLY"}},
+		"no base":     {profile: func(p *gateway.Profile) { p.BaseContext = "" }, words: []string{"profile in the console", "base context is empty"}},
+		"certificate": {connection: func(a *sandbox.Authentication) { a.Certificate = "rubbish" }, words: []string{"connection in the console", "certificate"}},
+		"no host":     {connection: func(a *sandbox.Authentication) { a.Host = " , " }, words: []string{"no directory host is given"}},
+		"password":    {connection: func(a *sandbox.Authentication) { a.Password = "wrong" }, words: []string{"wrong password"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.gateway.SetConnection(w.connection(c.connection))
+			w.gateway.SetProfile(w.profile(c.profile))
+			r := w.process()
+			_, err := w.run(r, Failed, 0)
+			if fault.Of(err) != fault.Refused {
+				t.Errorf("class %s of %v", fault.Of(err), err)
+			}
+			for _, words := range c.words {
+				if !strings.Contains(err.Error(), words) {
+					t.Errorf("error %q does not say %q", err, words)
+				}
+			}
+			if n := w.ldap.Binds(); n > 1 {
+				t.Errorf("%d binds", n)
+			}
+			// Corrected in the console, it works without a restart.
+			w.gateway.SetConnection(w.connection(nil))
+			w.gateway.SetProfile(w.profile(nil))
+			w.run(r, Processed, 0)
+		})
+	}
+}
+
+func TestRefusedLoginIsNotRepeated(t *testing.T) {
+	w := newWorld(t)
+	w.password = "wrong"
+	_, err := w.run(w.process(), Failed, 0)
+	if fault.Of(err) != fault.Refused || w.calls("POST", "/auth") != 1 {
+		t.Errorf("%d logins, error %v", w.calls("POST", "/auth"), err)
+	}
+	if lines := w.log.with("run finished"); len(lines) != 1 || lines[0]["class"] != "refused" || lines[0]["level"] != "error" {
+		t.Errorf("log %v", lines)
+	}
+	if runs, _ := w.store.Runs(); len(runs) != 1 || runs[0].Error == "" {
+		t.Errorf("runs %+v", runs)
+	}
+}
+
+// TestStateFileFails: a run that cannot be recorded is not called processed.
+func TestStateFileFails(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(3)
+	w.intercepting(func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path == assetsPath {
+			w.store.Close()
+		}
+		return false
+	})
+	run, err := w.process().Run(t.Context(), Mode{})
+	if run.Result != Failed || err == nil || !strings.Contains(run.Error, "state file") {
+		t.Errorf("run %+v, error %v", run, err)
+	}
+	if lines := w.log.with("run finished"); len(lines) != 1 || lines[0]["result"] != Failed {
+		t.Errorf("log %v", lines)
+	}
+}
+
+// TestManyBatchesWhileTheFileGrows would not end if a read of the index were open
+// while the pass waits for room to upload.
+func TestManyBatchesWhileTheFileGrows(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(6000)
+	w.options.Search.PageSize = 1000
+	w.options.Upload = upload.Options{Workers: 1, BatchSize: 100, BatchBytes: 1 << 20}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if run, err := w.process().Run(ctx, Mode{}); err != nil || run.Uploaded != 6000 {
+		t.Errorf("run %+v, error %v", run, err)
+	}
+}
