@@ -1,0 +1,150 @@
+// Package cli is the program as operators see it: commands, exit codes, signals
+// and the wiring of everything below.
+//
+// It guarantees that a fault is told once, on stderr, as a log line; that results
+// go to stdout; and that the first signal ends work in order within the grace and
+// the second ends it at once.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"adconnector/internal/config"
+	"adconnector/internal/fault"
+	"adconnector/internal/schedule"
+	"adconnector/internal/state"
+)
+
+// The exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1 // worth trying again
+	exitUsage       = 2 // bad configuration or bad usage
+	exitRefused     = 3
+	exitLocked      = 4
+	exitRejected    = 6
+	exitInterrupted = 130
+)
+
+// exit is an error that has been told already, or is none, and a code.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// program is one invocation.
+type program struct {
+	environ        []string
+	stdout, stderr io.Writer
+	envFiles       []string
+	logFormat      string
+	logLevel       string
+	output         string
+}
+
+// Main runs the program with its arguments and returns its exit code.
+func Main(args, environ []string, stdout, stderr io.Writer) int {
+	p := &program{environ: environ, stdout: stdout, stderr: stderr}
+	root := p.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	ctx, stop := onSignal(context.Background())
+	defer stop()
+	err := root.ExecuteContext(ctx)
+	var code exit
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &code):
+		return int(code)
+	}
+	log := newLogger(stderr, p.logFormat, p.logLevel)
+	for line := range strings.SplitSeq(err.Error(), "\n") { // joined faults stand one to a line
+		log.Error().Str("error", line).Msg(headline(err))
+	}
+	return codeOf(err)
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "adconnector",
+		Short: "Brings users and groups from Active Directory to the Qualys gateway",
+		Long: `Brings users and groups from Active Directory to the Qualys gateway.
+
+Without a command it runs as a daemon: it waits for the cron expression, runs,
+and repeats. Settings come from the environment and from env files; see README.md
+or sample.env for the keys.`,
+		Args:          noArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
+	}
+	flags := root.PersistentFlags()
+	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this file, as docker run --env-file does; repeatable, a later one wins, the environment wins over all")
+	flags.StringVar(&p.logFormat, "log-format", "", "json or console (json unless stderr is a terminal)")
+	flags.StringVar(&p.logLevel, "log-level", "", "trace, debug, info, warn or error (info)")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(p.runCommand(), p.syncCommand(), p.sandboxCommand(), p.versionCommand())
+	return root
+}
+
+// usage marks errors of the command line and of the configuration.
+type usage struct{ error }
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usage{err}
+	}
+	return nil
+}
+
+// load reads the configuration. Its error lists every fault.
+func (p *program) load(scheduled bool) (*config.Config, error) {
+	c, err := config.Load(config.Source{
+		EnvFiles: p.envFiles, Environ: p.environ, Scheduled: scheduled,
+		ParseCron: func(text string) error {
+			_, err := schedule.Parse(text)
+			return err
+		},
+		Flags: map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
+	})
+	if err != nil {
+		return nil, usage{err}
+	}
+	p.logFormat, p.logLevel = c.Log.Format, c.Log.Level
+	return c, nil
+}
+
+func headline(err error) string {
+	if errors.As(err, new(usage)) {
+		return "bad configuration"
+	}
+	return "stopped"
+}
+
+func codeOf(err error) int {
+	switch {
+	case errors.As(err, new(usage)), errors.Is(err, state.ErrUnusable):
+		return exitUsage
+	case errors.Is(err, state.ErrLocked):
+		return exitLocked
+	}
+	switch fault.Of(err) {
+	case fault.Refused:
+		return exitRefused
+	case fault.Canceled:
+		return exitInterrupted
+	default:
+		return exitFailed
+	}
+}
+
+func (p *program) logger() zerolog.Logger { return newLogger(p.stderr, p.logFormat, p.logLevel) }

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/config"
+	"adconnector/internal/directory"
+	"adconnector/internal/gateway"
+	"adconnector/internal/state"
+	"adconnector/internal/syncrun"
+	"adconnector/internal/upload"
+)
+
+// runner wires a configuration up. The store is the caller's to close.
+func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.Runner, error) {
+	roots, err := rootsOf(c.Gateway.CA)
+	if err != nil {
+		return nil, usage{fmt.Errorf("gateway.ca-file: %w", err)}
+	}
+	o := syncrun.Options{
+		Store: store,
+		Search: syncrun.Search{
+			UserFilter: c.Search.UserFilter, GroupFilter: c.Search.GroupFilter,
+			PageSize: c.Search.PageSize, ServerName: c.Search.ServerName,
+		},
+		Upload: upload.Options{Workers: c.Upload.Workers, BatchSize: c.Upload.BatchSize, BatchBytes: c.Upload.BatchBytes},
+		Log:    log.With().Str("component", "run").Logger(),
+	}
+	if len(c.Search.Certificate) > 0 {
+		if o.Search.Certificates, err = directory.ParseCertificates(c.Search.Certificate); err != nil {
+			return nil, usage{fmt.Errorf("ldap.certificate: %w", err)}
+		}
+	}
+	if o.Source, err = sourceOf(c.Directory); err != nil {
+		return nil, usage{err}
+	}
+	o.Gateway = gateway.New(gateway.Options{
+		URL:          c.Gateway.URL,
+		CustomerUUID: c.Gateway.CustomerUUID, ConnectionUUID: c.Gateway.ConnectionUUID, ProfileUUID: c.Gateway.ProfileUUID,
+		Login:   loginOf(c.Gateway.Login),
+		Proxy:   (*gateway.Proxy)(c.Gateway.Proxy),
+		RootCAs: roots, Source: c.Gateway.Source, Paths: gateway.Paths(c.Gateway.Paths),
+		Version: version, Connections: c.Upload.Workers,
+		// The rest of the grace is for writing down what came of it.
+		Grace: c.Service.ShutdownGrace * 3 / 4,
+		Log:   log.With().Str("component", "gateway").Logger(),
+	})
+	return syncrun.New(o), nil
+}
+
+func loginOf(l config.Login) gateway.Login {
+	return gateway.Login{
+		Username: l.Username, Password: l.Password,
+		ClientID: l.ClientID, ClientSecret: l.ClientSecret, TokenURL: l.TokenURL, Subscription: l.Level == "SUBSCRIPTION",
+	}
+}
+
+func sourceOf(d *config.Directory) (*syncrun.Source, error) {
+	if d == nil {
+		return nil, nil
+	}
+	protocol, err := directory.ParseProtocol(d.Protocol)
+	if err != nil {
+		return nil, fmt.Errorf("ldap.protocol: %w", err)
+	}
+	scope, err := directory.ParseScope(d.SearchScope)
+	if err != nil {
+		return nil, fmt.Errorf("profile.searchScope: %w", err)
+	}
+	posture, err := syncrun.ParsePosture(d.Assets)
+	if err != nil {
+		return nil, fmt.Errorf("profile.assets: %w", err)
+	}
+	return &syncrun.Source{
+		Directory: directory.Options{Protocol: protocol, Hosts: d.Hosts, Port: d.Port, BindDN: d.BindDN, Password: d.Password},
+		Base:      d.BaseContext, Scope: scope, Posture: posture,
+	}, nil
+}
+
+// rootsOf adds certificates to the system's roots; nil means just those.
+func rootsOf(pem []byte) (*x509.CertPool, error) {
+	if len(pem) == 0 {
+		return nil, nil
+	}
+	certificates, err := directory.ParseCertificates(pem)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	for _, certificate := range certificates {
+		pool.AddCert(certificate)
+	}
+	return pool, nil
+}
+
+// withinGrace ends the process when work goes on for longer than the grace after
+// ctx has ended, unless it is stopped. What was acknowledged by then is recorded.
+func withinGrace(ctx context.Context, grace time.Duration, log zerolog.Logger, exitNow func(int)) (stop func()) {
+	log = log.With().Str("component", "shutdown").Logger()
+	done := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-done:
+			return
+		}
+		log.Info().Stringer("grace", grace).Msg("stopping")
+		select {
+		case <-time.After(grace):
+			log.Error().Str("error", fmt.Sprintf("work did not end within service.shutdown-grace (%s)", grace)).Msg("stopped")
+			exitNow(exitInterrupted)
+		case <-done:
+		}
+	})
+	return func() {
+		close(done)
+		watch.Wait()
+	}
+}
