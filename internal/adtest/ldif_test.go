@@ -1,0 +1,138 @@
+//go:build ad
+
+package adtest
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// A record is one entry as an LDIF file has it. Attribute names are in lower
+// case and carry no options.
+type record struct {
+	dn     string
+	values map[string][]string
+}
+
+// first returns the first value of an attribute.
+func (r record) first(name string) (string, bool) {
+	values := r.values[strings.ToLower(name)]
+	if len(values) == 0 {
+		return "", false
+	}
+	return values[0], true
+}
+
+// parseLDIF reads what ldapsearch prints (RFC 2849). It leaves out what is no
+// entry: comments and references to other servers.
+func parseLDIF(text string) ([]record, error) {
+	text = strings.ReplaceAll(text, "\n ", "") // a folded line
+	var records []record
+	for block := range strings.SplitSeq(text, "\n\n") {
+		r := record{values: map[string][]string{}}
+		for line := range strings.SplitSeq(block, "\n") {
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			name, value, ok := strings.Cut(line, ":")
+			if !ok {
+				return nil, fmt.Errorf("no colon in %q", line)
+			}
+			if encoded, ok := strings.CutPrefix(value, ":"); ok {
+				decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", name, err)
+				}
+				value = string(decoded)
+			} else {
+				value = strings.TrimPrefix(value, " ")
+			}
+			name, _, _ = strings.Cut(strings.ToLower(name), ";")
+			if name == "dn" {
+				r.dn = value
+				continue
+			}
+			r.values[name] = append(r.values[name], value)
+		}
+		if r.dn != "" {
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
+// An ldif is a file of entries or changes, written so that every value survives,
+// whatever is in it.
+type ldif struct{ strings.Builder }
+
+// add writes an entry; pairs are names and values in turn.
+func (l *ldif) add(dn string, pairs ...string) {
+	l.line("dn", dn)
+	for i := 0; i < len(pairs); i += 2 {
+		l.line(pairs[i], pairs[i+1])
+	}
+	l.WriteByte('\n')
+}
+
+// replace writes a change that sets one attribute to the values given, or clears
+// it when there are none.
+func (l *ldif) replace(dn, attribute string, values ...string) {
+	l.line("dn", dn)
+	l.line("changetype", "modify")
+	l.line("replace", attribute)
+	for _, v := range values {
+		l.line(attribute, v)
+	}
+	l.WriteString("-\n\n")
+}
+
+func (l *ldif) line(name, value string) {
+	for _, b := range []byte(value) {
+		if b < ' ' || b > '~' {
+			l.encoded(name, value)
+			return
+		}
+	}
+	if value == "" || strings.ContainsAny(value[:1], " :<") || strings.HasSuffix(value, " ") {
+		l.encoded(name, value)
+		return
+	}
+	fmt.Fprintf(l, "%s: %s\n", name, value)
+}
+
+func (l *ldif) encoded(name, value string) {
+	fmt.Fprintf(l, "%s:: %s\n", name, base64Of(value))
+}
+
+func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+func TestLDIF(t *testing.T) {
+	var l ldif
+	want := map[string]string{
+		"plain": "a: b #c", "spaces": "  both  ", "lines": "one\r\ntwo\n", "unicode": "é👩‍🚀", "colon": ":x", "empty": "",
+	}
+	var pairs []string
+	for name, value := range want {
+		pairs = append(pairs, name, value)
+	}
+	l.add(`CN=Zoë\, "Z",DC=example`, pairs...)
+	text := "# extended LDIF\n\n" + l.String() + "ref: ldap://elsewhere/DC=x\n\n" +
+		"dn: CN=folded,DC=exa\n mple\nmember;range=0-1499: x\nMember: y\n\n"
+	records, err := parseLDIF(text)
+	if err != nil || len(records) != 2 {
+		t.Fatalf("got %d records, %v", len(records), err)
+	}
+	if records[0].dn != `CN=Zoë\, "Z",DC=example` || records[1].dn != "CN=folded,DC=example" {
+		t.Errorf("names: %q, %q", records[0].dn, records[1].dn)
+	}
+	for name, value := range want {
+		if got, ok := records[0].first(name); !ok || got != value {
+			t.Errorf("%s: got %q, want %q", name, got, value)
+		}
+	}
+	if got := records[1].values["member"]; len(got) != 2 {
+		t.Errorf("member: got %q", got)
+	}
+}
