@@ -1,0 +1,31 @@
+# Every target is a line of `make`'s help, after its ##.
+VERSION ?= 1.0.0
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/internal/cli.commit=$(COMMIT)
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+IMAGE  ?= adconnector:$(VERSION)
+
+.PHONY: help build test test-ad lint image
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the static binary, as bin/adconnector
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/adconnector ./cmd/adconnector
+
+test: ## all tests that need nothing but Go, with the race detector
+	go test -race -timeout 5m ./...
+
+test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
+	go test -tags ad -count=1 -timeout 9m -v ./internal/adtest
+
+lint: ## gofmt, go vet, staticcheck, go.mod tidy
+	@files=$$(gofmt -l cmd internal); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
+	go vet ./...
+	go vet -tags ad ./internal/adtest
+	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags ad ./internal/adtest
+	go mod tidy -diff
+
+image: ## the container image, with docker, podman or buildah, whichever is there
+	deploy/image.sh '$(IMAGE)' '$(VERSION)' '$(COMMIT)'
