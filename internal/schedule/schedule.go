@@ -243,7 +243,7 @@ func (f field) number(text string) (int, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
 		if text != "" && strings.Trim(text, "0123456789LlWw#") == "" {
-			return 0, errors.New("L, W and # are not supported")
+			return 0, errors.New("the forms L, W and # are not supported")
 		}
 		return 0, fmt.Errorf("%.20q is not %s", text, f.choices())
 	}
