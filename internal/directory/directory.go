@@ -66,6 +66,8 @@ type Options struct {
 	ConnectTimeout  time.Duration // to dial, and again to shake hands; 0: 10 s
 	ResponseTimeout time.Duration // without a byte while an answer is due; 0: 130 s
 
+	// For tests.
+	chunkSize int
 	lookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
 
@@ -93,6 +95,9 @@ func (o Options) withDefaults() Options {
 	if o.ResponseTimeout == 0 {
 		o.ResponseTimeout = defaultResponseTimeout
 	}
+	if o.chunkSize == 0 {
+		o.chunkSize = defaultChunkSize
+	}
 	if o.lookupSRV == nil {
 		o.lookupSRV = net.DefaultResolver.LookupSRV
 	}
@@ -105,8 +110,10 @@ type Session struct {
 	RootDSE  RootDSE
 	PageSize int
 
-	wire *wire
-	conn *ldap.Conn
+	wire    *wire
+	conn    *ldap.Conn
+	options Options
+	server  server
 }
 
 // RootDSE is what a server says of itself (MS-ADTS 3.1.1.3.2). Servers that are
@@ -176,7 +183,10 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 		return nil, err
 	}
 	w := newWire(conn, o.ResponseTimeout)
-	s := &Session{Address: server.address(), PageSize: o.PageSize, wire: w, conn: ldap.NewConn(w, o.Protocol != LDAP)}
+	s := &Session{
+		Address: server.address(), PageSize: o.PageSize,
+		wire: w, conn: ldap.NewConn(w, o.Protocol != LDAP), options: o, server: server,
+	}
 	s.conn.Start()
 	if err := s.bind(ctx, o); err != nil {
 		s.Close()
@@ -187,6 +197,11 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Again opens another session with the same server, for a search beside this one's.
+func (s *Session) Again(ctx context.Context) (*Session, error) {
+	return s.options.connect(ctx, s.server)
 }
 
 // Close ends the session. The wire goes first: go-ldap's own Close waits for a

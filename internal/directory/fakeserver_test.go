@@ -307,7 +307,8 @@ func rootDSE(id int64) []byte {
 
 // options reach the server as a plain account.
 func (s *fakeServer) options() Options {
-	return Options{Hosts: []string{s.host}, Port: s.port, BindDN: "CN=reader,DC=corp", Password: secret.New(testPassword)}
+	return Options{Hosts: []string{s.host}, Port: s.port, BindDN: "CN=reader,DC=corp", Password: secret.New(testPassword),
+		chunkSize: 1} // so that an entry is handed over before the next one is read
 }
 
 // connect makes a session that ends with the test.

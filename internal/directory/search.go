@@ -52,7 +52,7 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 	if _, err := ldap.CompileFilter(q.Filter); err != nil {
 		return 0, fault.Errorf(fault.Refused, "search filter %s: %w: correct ldap.user-filter or ldap.group-filter", q.Filter, err)
 	}
-	stream := newStream()
+	stream := newStream(s.options.chunkSize)
 	s.wire.carry(stream)
 	defer s.wire.carry(nil)
 
@@ -122,6 +122,7 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 // that is slow stalls the reading when all chunks are full.
 type stream struct {
 	message int64  // ID of the page's request; guarded by wire.mu
+	size    int    // of a chunk that is full
 	chunk   []byte // being filled; belongs to the reading goroutine
 
 	full    chan []byte
@@ -131,14 +132,18 @@ type stream struct {
 }
 
 const (
-	chunks    = 4
-	chunkSize = 64 << 10
+	chunks = 4
+	// A chunk is handed over when it is full or the page ends. Handing over what
+	// has come before every wait for the network would wake the consumer for a few
+	// entries at a time: reading took 1.4 to 1.7 times as long.
+	defaultChunkSize = 64 << 10
 )
 
 var errStopped = errors.New("search stopped")
 
-func newStream() *stream {
+func newStream(size int) *stream {
 	s := &stream{
+		size:    size,
 		message: -1, // no message has it
 		full:    make(chan []byte, chunks), free: make(chan []byte, chunks),
 		ended: make(chan struct{}), stopped: make(chan struct{}),
@@ -151,9 +156,6 @@ func newStream() *stream {
 
 // put copies one message into the chunk at hand.
 func (s *stream) put(message []byte) error {
-	if len(s.chunk)+len(message) > chunkSize {
-		s.flush()
-	}
 	if len(s.chunk) == 0 {
 		select {
 		case s.chunk = <-s.free:
@@ -161,7 +163,9 @@ func (s *stream) put(message []byte) error {
 			return errStopped
 		}
 	}
-	s.chunk = append(s.chunk, message...)
+	if s.chunk = append(s.chunk, message...); len(s.chunk) >= s.size {
+		s.flush()
+	}
 	return nil
 }
 
@@ -204,7 +208,7 @@ func (s *stream) unpack(chunk []byte, each func(message []byte) error) error {
 		}
 		rest = rest[size:]
 	}
-	if cap(chunk) > 2*chunkSize {
+	if cap(chunk) > 2*max(s.size, defaultChunkSize) {
 		chunk = nil // one huge entry is no reason to keep so much
 	}
 	s.free <- chunk[:0]

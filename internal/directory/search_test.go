@@ -365,10 +365,10 @@ func TestConsumerStops(t *testing.T) {
 
 // A chunk that nobody will take must not hold the reading goroutine for ever.
 func TestStoppedStreamTakesNoMore(t *testing.T) {
-	s := newStream()
+	s := newStream(1)
 	close(s.stopped)
 	for range chunks + 1 {
-		if err := s.put(make([]byte, chunkSize)); err == errStopped {
+		if err := s.put(make([]byte, defaultChunkSize)); err == errStopped {
 			return
 		}
 	}

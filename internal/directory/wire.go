@@ -193,12 +193,8 @@ func (w *wire) frame() (int, error) {
 // come, never with what a length promises.
 func (w *wire) fill() error {
 	w.mu.Lock()
-	s := w.stream
 	w.setDeadline()
 	w.mu.Unlock()
-	if s != nil {
-		s.flush() // what is here does not wait for the network
-	}
 	if w.start > 0 {
 		w.in = w.in[:copy(w.in, w.in[w.start:])]
 		w.start = 0

@@ -23,7 +23,7 @@ func (c *tape) SetDeadline(time.Time) error { return nil }
 // entries of search 1. It returns the bytes that were passed on and the entries.
 func play(data []byte, some int) (w *wire, passed, entries []byte, err error) {
 	w = newWire(&tape{data: bytes.NewReader(data), some: some}, time.Minute)
-	s := newStream()
+	s := newStream(1)
 	w.carry(s)
 	_, _ = w.Write([]byte("\x30\x05\x02\x01\x01\x63\x00"))
 	drained := make(chan struct{})
