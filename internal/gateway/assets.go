@@ -75,6 +75,8 @@ func assetAnswer(what string, got answer) (Answer, error) {
 	case http.StatusRequestEntityTooLarge:
 		return Answer{Outcome: TooLarge, Message: fmt.Sprintf("%d%s", got.status, got.words())}, nil
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusMultiStatus:
+	case http.StatusNotFound:
+		return Answer{}, fault.Errorf(fault.Refused, "%s: the gateway does not know what they are for (404%s): check qualys.customerUuid, qualys.connectionUuid, qualys.profileUuid and gateway.path.assets", what, got.words())
 	default:
 		return Answer{}, got.unexpected(what)
 	}

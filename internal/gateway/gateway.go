@@ -20,6 +20,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -44,6 +45,9 @@ type Options struct {
 	Connections    int           // calls at a time
 	Grace          time.Duration // how long a call under way may go on after its context has ended
 	Log            zerolog.Logger
+	// OnLimit is told until when the gateway has limited us, each time that it does
+	// and once at a time, so that it can be recorded for HoldUntil. Nil: nobody.
+	OnLimit func(until time.Time)
 
 	retry func() backoff.BackOff // for tests; nil: from 1 s to 60 s
 }
@@ -82,6 +86,8 @@ const (
 	maxAnswer         = 16 << 20
 	smallCallTries    = 3 // what is not done at this run is done at the next
 	assetsTries       = 6
+	stateTries        = 2
+	stateTimeout      = 5 * time.Second
 	retryFirst        = time.Second
 	retryLast         = time.Minute
 	retryMultiplier   = 2.8 // 1 s to 60 s in five waits
@@ -94,6 +100,7 @@ type Client struct {
 	http    *http.Client
 	session session
 	limit   rateLimit
+	telling sync.Mutex // for OnLimit
 	counts  counts
 }
 
@@ -129,27 +136,25 @@ func New(o Options) *Client {
 // Login logs in, unless a login is still good.
 func (c *Client) Login(ctx context.Context) error {
 	return c.retry(ctx, "log in to the gateway", smallCallTries, func() error {
-		token, err := c.session.use(ctx)
-		if err == nil {
-			token.users.Done()
-		}
+		_, _, err := c.session.use(ctx, nil, false)
 		return err
 	})
 }
 
 // Connection reads how the directory is reached.
 func (c *Client) Connection(ctx context.Context) (Connection, error) {
-	return read[Connection](ctx, c, "read connection "+c.options.ConnectionUUID, "qualys.connectionUuid", c.options.Paths.Connection)
+	return read[Connection](ctx, c, "connection", c.options.ConnectionUUID, c.options.Paths.Connection)
 }
 
 // Profile reads which part of the directory is wanted.
 func (c *Client) Profile(ctx context.Context) (Profile, error) {
-	return read[Profile](ctx, c, "read profile "+c.options.ProfileUUID, "qualys.profileUuid", c.options.Paths.Profile)
+	return read[Profile](ctx, c, "profile", c.options.ProfileUUID, c.options.Paths.Profile)
 }
 
-// read gets a document. key is the setting that names it.
-func read[Document any](ctx context.Context, c *Client, what, key, path string) (Document, error) {
+// read gets a document of the console's: a connection or a profile.
+func read[Document any](ctx context.Context, c *Client, kind, id, path string) (Document, error) {
 	var document Document
+	what := "read " + kind + " " + id
 	target := c.address(path)
 	query := target.Query()
 	query.Set("customerUuid", c.options.CustomerUUID)
@@ -160,13 +165,18 @@ func read[Document any](ctx context.Context, c *Client, what, key, path string) 
 		case err != nil:
 			return err
 		case answer.status == http.StatusNotFound:
-			return fault.Errorf(fault.Refused, "%s: the gateway does not know it (404): check %s and qualys.customerUuid", what, key)
+			return fault.Errorf(fault.Refused, "%s: the gateway does not know it (404): check qualys.%sUuid and qualys.customerUuid", what, kind)
 		case answer.status != http.StatusOK:
 			return answer.unexpected(what)
 		}
 		var whole Document // of this try: what a broken answer has filled in does not stay
-		if json.Unmarshal(answer.body, &whole) != nil {
-			// The answer holds the directory's password: its text stays out of the error.
+		// The answer holds the directory's password: its text stays out of the errors.
+		err = json.Unmarshal(answer.body, &whole)
+		var wrong *json.UnmarshalTypeError
+		switch {
+		case errors.As(err, &wrong) && wrong.Field != "":
+			return fault.Errorf(fault.Refused, "%s: %s in the console: %s must be %s: correct it there", what, kind, lastField(wrong.Field), wanted(wrong.Type))
+		case err != nil:
 			return fault.Errorf(fault.Transient, "%s: the answer is not the JSON document that was expected: check connector.api.url and gateway.path.*", what)
 		}
 		document = whole
@@ -203,35 +213,37 @@ type answer struct {
 // do sends a call with a token and under the rate limit. It returns every answer
 // that is about the call's content; logins, limits, rights and unknown outcomes
 // it deals with itself.
+//
+// A call may be refused with a token (401) because it has died, or because other
+// calls have used the new one up before its turn. Twice refused it gets one that
+// nobody has used before it, so the third 401 is the last: no call is the cause
+// of more than two renewals.
 func (c *Client) do(ctx context.Context, call call) (answer, error) {
+	var refused *token
 	for refusals := 0; ; {
 		if err := c.limit.wait(ctx); err != nil {
 			return answer{}, stopped(call.what, err)
 		}
-		token, err := c.session.use(ctx)
+		token, own, err := c.session.use(ctx, refused, refusals > 1)
 		if err != nil {
 			return answer{}, fmt.Errorf("%s: %w", call.what, err)
 		}
 		got, err := c.exchange(ctx, call, func(request *http.Request) {
 			request.Header.Set("Authorization", "Bearer "+token.text.Reveal())
 		})
-		if err == nil && got.status != http.StatusUnauthorized && got.status != http.StatusTooManyRequests && got.status < 500 {
-			token.accepted.Store(true)
+		switch {
+		case own && err == nil && got.status == http.StatusUnauthorized:
+			c.session.share(nil)
+		case own:
+			c.session.share(token)
 		}
-		token.users.Done()
 		if err != nil {
 			return answer{}, err
 		}
 		switch {
 		case got.status == http.StatusUnauthorized:
-			c.session.drop(token)
-			if refusals++; refusals == 1 {
-				continue
-			}
-			// A new token that is used up by others before this call's turn is
-			// renewed once more. One that nobody was let in with will not get better.
-			token.users.Wait()
-			if token.accepted.Load() {
+			refused = token
+			if refusals++; !own {
 				continue
 			}
 			return answer{}, fault.Errorf(fault.Refused, "%s: the gateway refuses the token that it has just issued (401): check that the account may use this gateway (connector.api.url) and the connector interface", call.what)
@@ -253,8 +265,18 @@ func (c *Client) do(ctx context.Context, call call) (answer, error) {
 // limited holds all calls back for as long as the gateway says, but for least.
 func (c *Client) limited(got answer, least time.Duration) {
 	c.counts.limited.Add(1)
-	until := c.limit.hold(max(waitOf(got.header, time.Now()), least))
+	now := time.Now()
+	until := c.limit.hold(now.Add(max(waitOf(got.header, now), least)))
 	c.options.Log.Warn().Int("status", got.status).Time("until", until).Msg("rate limited by the gateway")
+	if c.options.OnLimit == nil {
+		return
+	}
+	// What is told is read under the lock: an earlier end never comes after a later one.
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	if until := c.LimitedUntil(); !until.IsZero() {
+		c.options.OnLimit(until)
+	}
 }
 
 // exchange sends a request once and reads the answer whole. A batch under way
@@ -327,7 +349,8 @@ func (c *Client) retry(ctx context.Context, what string, tries uint, operation f
 			c.counts.retries.Add(1)
 		}
 		last = operation()
-		if last != nil && fault.Of(last) != fault.Transient {
+		// Who will not live to see the gate open need not ask again.
+		if last != nil && (fault.Of(last) != fault.Transient || errors.Is(last, errTooLate)) {
 			return struct{}{}, backoff.Permanent(last)
 		}
 		return struct{}{}, last

@@ -230,6 +230,7 @@ func TestConnectionAndProfile(t *testing.T) {
 }
 
 func TestConnectionAnswers(t *testing.T) {
+	const port = "connection in the console: port must be a number from 0 to 65535"
 	const good = `"connectionUuid":"` + connection + `","authentication":{"type":"LDAP","host":"dc","bindDn":"x","password":"` + bindPassword + `"`
 	for _, test := range []struct {
 		name   string
@@ -240,8 +241,18 @@ func TestConnectionAnswers(t *testing.T) {
 	}{
 		{"unknown fields", 200, `{"new":[1],` + good + `,"more":{}},"x":null}`, "", nil},
 		{"broken off", 200, `{` + good, fault.Transient, []string{"not the JSON document", "connector.api.url"}},
-		{"password of a wrong type", 200, `{"authentication":{"bindDn":"` + bindPassword + `","password":{"x":"` + bindPassword + `"}}}`, fault.Transient, []string{"not the JSON document"}},
-		{"port of a wrong type", 200, `{"authentication":{"port":"` + bindPassword + `"}}`, fault.Transient, nil},
+		{"no object", 200, `["` + bindPassword + `"]`, fault.Transient, []string{"not the JSON document"}},
+		{"password of a wrong type", 200, `{"authentication":{"bindDn":"` + bindPassword + `","password":{"x":"` + bindPassword + `"}}}`, fault.Refused, []string{"connection in the console: password must be a text"}},
+		{"password that is a number", 200, `{"authentication":{"password":133890}}`, fault.Refused, []string{"connection in the console: password must be a text"}},
+		{"host of a wrong type", 200, `{"authentication":{"host":["` + bindPassword + `"]}}`, fault.Refused, []string{"connection in the console: host must be a text"}},
+		{"name of a wrong type", 200, `{"name":7}`, fault.Refused, []string{"connection in the console: name must be a text"}},
+		{"authentication of a wrong type", 200, `{"authentication":"` + bindPassword + `"}`, fault.Refused, []string{"connection in the console: authentication must be an object"}},
+		{"port that is no number", 200, `{"authentication":{"port":"` + bindPassword + `"}}`, fault.Refused, []string{port}},
+		{"port out of range", 200, `{"authentication":{"port":133890}}`, fault.Refused, []string{port}},
+		{"port out of range, as text", 200, `{"authentication":{"port":"133890"}}`, fault.Refused, []string{port}},
+		{"port below range", 200, `{"authentication":{"port":-1}}`, fault.Refused, []string{port}},
+		{"port with a fraction", 200, `{"authentication":{"port":389.5}}`, fault.Refused, []string{port}},
+		{"port of a wrong type", 200, `{"authentication":{"port":{}}}`, fault.Refused, []string{port}},
 		{"HTML", 200, `<html>Please log in</html>`, fault.Transient, []string{"not the JSON document"}},
 		{"empty", 200, ``, fault.Transient, nil},
 		{"another success", 203, `{` + good, fault.Refused, []string{"203"}},
@@ -266,6 +277,16 @@ func TestConnectionAnswers(t *testing.T) {
 				t.Errorf("%+v, %v", c, err)
 			}
 		})
+	}
+}
+
+func TestPorts(t *testing.T) {
+	for text, want := range map[string]int{`13389`: 13389, `"13389"`: 13389, `" 636 "`: 636, `0`: 0, `""`: 0, `null`: 0, `65535`: 65535} {
+		server := serve(t, afterLogin(t, answering(200, `{"authentication":{"host":"dc","port":`+text+`,"password":"x"}}`)))
+		c, err := gateway.New(options(t, server.URL)).Connection(t.Context())
+		if a := c.Authentication; err != nil || a.Port != want || a.Host != "dc" || a.Password.Reveal() != "x" {
+			t.Errorf("%s: %+v, %v", text, a, err)
+		}
 	}
 }
 
@@ -349,6 +370,37 @@ func TestGraceEnds(t *testing.T) {
 	<-gone
 }
 
+// Only a batch is worth the grace: what else is under way is cut at once.
+func TestGraceIsForBatches(t *testing.T) {
+	arrived := make(chan struct{}, 1)
+	server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		arrived <- struct{}{}
+		select {
+		case <-r.Context().Done():
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s %s is not cut", r.Method, r.URL.Path)
+		}
+	}))
+	o := options(t, server.URL)
+	o.Grace = time.Hour
+	client := gateway.New(o)
+	for _, call := range []func(context.Context) error{
+		func(ctx context.Context) error { _, err := client.Connection(ctx); return err },
+		func(ctx context.Context) error { _, err := client.Profile(ctx); return err },
+		func(ctx context.Context) error {
+			return client.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"})
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-arrived
+			cancel()
+		}()
+		fails(t, call(ctx), fault.Canceled)
+	}
+}
+
 // A stop ends the wait between two tries, whatever its cause.
 func TestStopBetweenTries(t *testing.T) {
 	var calls int
@@ -409,7 +461,7 @@ func TestStateAnswers(t *testing.T) {
 		{204, "", false, 1},
 		{404, fault.Refused, true, 1}, {405, fault.Refused, true, 1}, {501, fault.Refused, true, 1},
 		{400, fault.Refused, false, 1}, {403, fault.Refused, false, 1}, {302, fault.Refused, false, 1},
-		{500, fault.Transient, false, 3}, {503, fault.Transient, false, 3},
+		{500, fault.Transient, false, 2}, {503, fault.Transient, false, 2},
 	} {
 		t.Run(fmt.Sprint(test.status), func(t *testing.T) {
 			calls := 0
@@ -422,6 +474,9 @@ func TestStateAnswers(t *testing.T) {
 				t.Error(err)
 			} else if test.class != "" {
 				fails(t, err, test.class, "report state PROCESSED", fmt.Sprint(test.status))
+			}
+			if test.status == 404 {
+				fails(t, err, test.class, "qualys.connectionUuid")
 			}
 			if errors.Is(err, gateway.ErrNoStates) != test.noStates || calls != test.calls {
 				t.Errorf("%v after %d calls", err, calls)

@@ -25,30 +25,54 @@ const (
 	waitMost = 24 * time.Hour
 )
 
-// hold closes the gate for so long, and returns until when. It never opens it
-// earlier than another answer has asked for.
-func (l *rateLimit) hold(wait time.Duration) time.Time {
-	until := time.Now().Add(wait)
+// errTooLate is a deadline that ends before the gate opens.
+var errTooLate = fmt.Errorf("too late: %w", context.DeadlineExceeded)
+
+// hold closes the gate, and returns until when. It never opens it earlier than
+// another answer has asked for.
+func (l *rateLimit) hold(until time.Time) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if until.After(l.until) {
-		l.until = until
+		l.until = until.UTC()
 	}
 	return l.until
+}
+
+func (l *rateLimit) held() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.until
+}
+
+// LimitedUntil returns until when the rate limit holds all calls back, in UTC, and
+// zero when it holds none.
+func (c *Client) LimitedUntil() time.Time {
+	if until := c.limit.held(); until.After(time.Now()) {
+		return until
+	}
+	return time.Time{}
+}
+
+// HoldUntil holds all calls back until t, or for a day if that is sooner: for a
+// limit that an earlier process has recorded. OnLimit is not told.
+func (c *Client) HoldUntil(t time.Time) {
+	if most := time.Now().Add(waitMost); t.After(most) {
+		t = most
+	}
+	c.limit.hold(t)
 }
 
 // wait returns when the gate is open, or at once when it will not open in time for ctx.
 func (l *rateLimit) wait(ctx context.Context) error {
 	for {
-		l.mu.Lock()
-		until := l.until
-		l.mu.Unlock()
+		until := l.held()
 		rest := time.Until(until)
 		if rest <= 0 {
 			return ctx.Err()
 		}
 		if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
-			return fmt.Errorf("rate limited until %s: %w", until.UTC().Format(time.RFC3339), context.DeadlineExceeded)
+			return fmt.Errorf("rate limited until %s: %w", until.Format(time.RFC3339), errTooLate)
 		}
 		timer := time.NewTimer(rest)
 		select {

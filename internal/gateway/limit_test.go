@@ -3,9 +3,12 @@ package gateway_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
@@ -114,7 +117,12 @@ func TestStopAtTheGate(t *testing.T) {
 		// A report with a deadline of its own does not stand in the run's way.
 		begun := time.Now()
 		short, done := context.WithTimeout(ctx, 30*time.Second)
-		fails(t, client.SetState(short, gateway.ConnectorState{State: "PROCESSING"}), fault.Transient, "rate limited until")
+		_, err := send(short, client)
+		fails(t, err, fault.Transient, "rate limited until")
+		fails(t, client.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"}), fault.Transient, "rate limited until")
+		if n := client.Counts().Retries; n > 0 {
+			t.Errorf("%d repetitions that could not be sent in time", n)
+		}
 		done()
 		cancel()
 		group.Wait()
@@ -124,5 +132,74 @@ func TestStopAtTheGate(t *testing.T) {
 		if n := len(calls()); n != 1 {
 			t.Errorf("%d calls", n)
 		}
+	}
+}
+
+func TestOnLimit(t *testing.T) {
+	var told []time.Time
+	o := options(t, serve(t, afterLogin(t, limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "3600"))).URL)
+	log := &logged{}
+	o.Log = zerolog.New(log)
+	o.OnLimit = func(until time.Time) { told = append(told, until) }
+	client := gateway.New(o)
+	if until := client.LimitedUntil(); !until.IsZero() {
+		t.Errorf("closed until %s", until)
+	}
+	begun := time.Now()
+	if _, err := send(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	until := client.LimitedUntil()
+	if wait := until.Sub(begun); wait < time.Hour || wait > time.Hour+30*time.Second {
+		t.Errorf("closed for %s", wait)
+	}
+	if len(told) != 1 || told[0] != until {
+		t.Errorf("told %v, closed until %s", told, until)
+	}
+	if want := until.UTC().Format(`"until":"2006-01-02T15:04:05Z"`); !strings.Contains(log.String(), want) {
+		t.Errorf("%s is not in %s", want, log)
+	}
+}
+
+// Told to wait no longer, nobody is told anything.
+func TestOnLimitOfNoTime(t *testing.T) {
+	o := options(t, serve(t, afterLogin(t, limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "0"))).URL)
+	o.OnLimit = func(until time.Time) { t.Errorf("closed until %s", until) }
+	client := gateway.New(o)
+	if _, err := send(t.Context(), client); err != nil {
+		t.Error(err)
+	}
+}
+
+// All that the client says of a limit is in UTC, wherever it is from.
+func TestHoldUntil(t *testing.T) {
+	requests := 0
+	server := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests++ }))
+	o := options(t, server.URL)
+	o.OnLimit = func(until time.Time) { t.Errorf("told of %s", until) }
+	client := gateway.New(o)
+	until := time.Now().Add(time.Hour).In(time.FixedZone("", 5*3600+1800)).Round(0)
+	for _, t := range []time.Time{{}, until, until.Add(-time.Minute)} {
+		client.HoldUntil(t)
+	}
+	if got := client.LimitedUntil(); got != until.UTC() {
+		t.Errorf("closed until %s, want %s", got, until.UTC())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := send(ctx, client)
+	fails(t, err, fault.Transient, "rate limited until "+until.UTC().Format(time.RFC3339))
+	if requests > 0 || client.Counts() != (gateway.Counts{}) {
+		t.Errorf("%d requests, %+v", requests, client.Counts())
+	}
+
+	client.HoldUntil(until.AddDate(1, 0, 0))
+	if wait := time.Until(client.LimitedUntil()); wait > 24*time.Hour {
+		t.Errorf("a mistake closes it for %s", wait)
+	}
+	passed := gateway.New(o)
+	passed.HoldUntil(time.Now().Add(-time.Hour))
+	if got := passed.LimitedUntil(); !got.IsZero() {
+		t.Errorf("closed until %s", got)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -30,10 +29,8 @@ type session struct {
 
 // token is what a login gave.
 type token struct {
-	text     secret.Text
-	until    time.Time
-	users    sync.WaitGroup // calls under way with it
-	accepted atomic.Bool    // by the gateway, in some call
+	text  secret.Text
+	until time.Time
 }
 
 // renewal is a login that others wait for.
@@ -47,16 +44,21 @@ const (
 	renewBefore   = time.Minute   // or a tenth of its life, for a short one
 )
 
-// use returns a token that is still good and counts the caller among its users.
-// Whoever finds none logs in while the others wait, so that one login serves all;
-// a failure is theirs too, so that wrong credentials are not tried by each of them.
-func (s *session) use(ctx context.Context) (*token, error) {
+// use returns a token that is still good and not the one that was refused. Whoever
+// finds none logs in while the others wait, so that one login serves all; a failure
+// is theirs too, so that wrong credentials are not tried by each of them.
+//
+// Who has logged in because of a refusal owns the token: nobody else uses it before
+// the owner calls share. mustOwn asks for such a token even if there is another.
+func (s *session) use(ctx context.Context, refused *token, mustOwn bool) (t *token, own bool, err error) {
 	for {
 		s.mu.Lock()
-		if s.token != nil && time.Now().Before(s.token.until) {
-			defer s.mu.Unlock()
-			s.token.users.Add(1)
-			return s.token, nil
+		if s.token == refused {
+			s.token = nil
+		}
+		if t := s.token; t != nil && time.Now().Before(t.until) && !mustOwn {
+			s.mu.Unlock()
+			return t, false, nil
 		}
 		r, mine := s.underWay, s.underWay == nil
 		if mine {
@@ -65,42 +67,47 @@ func (s *session) use(ctx context.Context) (*token, error) {
 		}
 		s.mu.Unlock()
 		if mine {
-			s.renew(ctx, r)
+			t, err := s.renew(ctx)
+			own := err == nil && refused != nil
+			switch {
+			case err != nil && ctx.Err() != nil:
+				// Whoever is stopped in the middle of it speaks for nobody else.
+				s.finish(nil, nil)
+			case !own:
+				s.finish(t, err)
+			}
+			return t, own, err
 		}
 		select {
 		case <-r.done:
 		case <-ctx.Done():
-			return nil, stopped("log in", ctx.Err())
+			return nil, false, stopped("log in", ctx.Err())
 		}
-		// Whoever was told to stop in the middle of it speaks for nobody else.
-		if r.err != nil && (mine || fault.Of(r.err) != fault.Canceled) {
-			return nil, r.err
+		if r.err != nil {
+			return nil, false, r.err
 		}
 	}
 }
 
-func (s *session) renew(ctx context.Context, r *renewal) {
-	var renewed *token
+func (s *session) renew(ctx context.Context) (*token, error) {
 	got, err := s.login(ctx)
-	if err == nil {
-		early := min(renewBefore, time.Until(got.Expiry)/10)
-		renewed = &token{text: secret.New(got.AccessToken), until: got.Expiry.Add(-early)}
+	if err != nil {
+		return nil, err
 	}
-	r.err = err
-	s.mu.Lock()
-	s.token, s.underWay = renewed, nil
-	s.mu.Unlock()
-	close(r.done)
+	early := min(renewBefore, time.Until(got.Expiry)/10)
+	return &token{text: secret.New(got.AccessToken), until: got.Expiry.Add(-early)}, nil
 }
 
-// drop forgets a token that was refused, unless another has taken its place.
-// Nobody begins to use it then.
-func (s *session) drop(refused *token) {
+// share lets the others use the token that its owner has had. Nil: it was refused,
+// and the next one logs in anew.
+func (s *session) share(owned *token) { s.finish(owned, nil) }
+
+func (s *session) finish(t *token, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.token == refused {
-		s.token = nil
-	}
+	s.token, s.underWay.err = t, err
+	close(s.underWay.done)
+	s.underWay = nil
 }
 
 // login asks for a token in the way that the account calls for.

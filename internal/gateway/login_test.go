@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -286,6 +287,44 @@ func TestSecondUnauthorizedIsRefused(t *testing.T) {
 	}
 	if n := logins.Load(); n > 2+2*calls.Load() {
 		t.Errorf("%d logins for %d calls", n, calls.Load())
+	}
+}
+
+// An endpoint that refuses every token ends its call, however well the others go.
+func TestUnauthorizedHereAndNotElsewhere(t *testing.T) {
+	var logins, refused atomic.Int64
+	server := serve(t, mayUse(t, 1_000_000, &logins, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == profilePath {
+			refused.Add(1)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, published)
+	}))
+	client := gateway.New(options(t, server.URL))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var others sync.WaitGroup
+	defer others.Wait()
+	for range 10 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := send(ctx, client); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	impatient, giveUp := context.WithTimeout(ctx, 10*time.Second)
+	defer giveUp()
+	const calls = 5
+	for range calls {
+		_, err := client.Profile(impatient)
+		fails(t, err, fault.Refused, "401", "read profile")
+	}
+	cancel()
+	if n, l := refused.Load(), logins.Load(); n > 3*calls || l > 1+2*calls {
+		t.Errorf("%d calls led to %d tries and %d logins", calls, n, l)
 	}
 }
 

@@ -55,7 +55,7 @@ func TestSendAnswers(t *testing.T) {
 		{"customer from token", 400, `{"message":"Error validating customer from token"}`, gateway.Answer{}, fault.Refused, []string{"Error validating customer from token", "BASIC"}},
 		{"401", 401, ``, gateway.Answer{}, fault.Refused, []string{"401"}},
 		{"403", 403, `{"message":"module missing"}`, gateway.Answer{}, fault.Refused, []string{"403: module missing", "API access", "module"}},
-		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.Answer{}, fault.Refused, []string{"404: unknown profileUuid", "connector.api.url", "gateway.path.*"}},
+		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.Answer{}, fault.Refused, []string{"404: unknown profileUuid", "qualys.customerUuid", "qualys.connectionUuid", "qualys.profileUuid", "gateway.path.assets"}},
 		{"204", 204, ``, gateway.Answer{}, fault.Refused, []string{"204"}},
 		{"408", 408, ``, gateway.Answer{}, fault.Transient, []string{"408"}},
 		{"500", 500, `oops`, gateway.Answer{}, fault.Transient, []string{"500: oops"}},

@@ -3,8 +3,14 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,11 +31,10 @@ func logIns(lifetime time.Duration) (*session, *int) {
 
 func use(t *testing.T, s *session) string {
 	t.Helper()
-	token, err := s.use(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	token, own, err := s.use(t.Context(), nil, false)
+	if err != nil || own {
+		t.Fatal(own, err)
 	}
-	token.users.Done()
 	return token.text.Reveal()
 }
 
@@ -54,20 +59,83 @@ func TestTokenIsRenewedBeforeItsEnd(t *testing.T) {
 	}
 }
 
-func TestDrop(t *testing.T) {
-	s, logins := logIns(time.Hour)
-	first, err := s.use(t.Context())
-	if err != nil {
-		t.Fatal(err)
+// A report of state that runs out of time while logging in does not fail a batch.
+func TestDeadlineDuringLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := logIns(time.Hour)
+		good := s.login
+		s.login = func(ctx context.Context) (*oauth2.Token, error) {
+			s.login = good
+			<-ctx.Done()
+			return nil, stopped("log in", ctx.Err())
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var group sync.WaitGroup
+		group.Go(func() {
+			if _, _, err := s.use(short, nil, false); fault.Of(err) != fault.Transient {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		use(t, s)
+		group.Wait()
+	})
+}
+
+func TestRefusedToken(t *testing.T) {
+	s, _ := logIns(time.Hour)
+	use(t, s)
+	first := s.token
+	for _, step := range []struct {
+		name    string
+		refused *token
+		mustOwn bool
+		want    string
+		own     bool
+	}{
+		{"renewed", first, false, "2", true},
+		{"by a worker that comes late", first, false, "2", false},
+		{"for a call that must own it", first, true, "3", true},
+		{"for the others", nil, false, "3", false},
+	} {
+		token, own, err := s.use(t.Context(), step.refused, step.mustOwn)
+		if err != nil || token.text.Reveal() != step.want || own != step.own {
+			t.Errorf("%s: token %s, own %v, %v", step.name, token.text.Reveal(), own, err)
+		}
+		if own {
+			s.share(token)
+		}
 	}
-	s.drop(first)
-	if got := use(t, s); got != "2" {
-		t.Errorf("token %s", got)
-	}
-	s.drop(first) // by a worker that comes late
-	if got := use(t, s); got != "2" || *logins != 2 {
-		t.Errorf("token %s after %d logins", got, *logins)
-	}
+}
+
+// Nobody else uses a token while its owner has not shared it, or learns of it when
+// it was refused.
+func TestOwnedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := logIns(time.Hour)
+		use(t, s)
+		owned, own, err := s.use(t.Context(), s.token, false)
+		if err != nil || !own {
+			t.Fatal(own, err)
+		}
+		var others atomic.Int64
+		var group sync.WaitGroup
+		for range 5 {
+			group.Go(func() {
+				if got := use(t, s); got == owned.text.Reveal() {
+					t.Errorf("token %s", got)
+				}
+				others.Add(1)
+			})
+		}
+		synctest.Wait()
+		if n := others.Load(); n > 0 {
+			t.Errorf("%d have a token", n)
+		}
+		s.share(nil)
+		group.Wait()
+	})
 }
 
 // Twenty workers with a wrong password are one login with a wrong password.
@@ -82,7 +150,7 @@ func TestFailedLoginIsShared(t *testing.T) {
 		var group sync.WaitGroup
 		for range 20 {
 			group.Go(func() {
-				if _, err := s.use(t.Context()); fault.Of(err) != fault.Refused {
+				if _, _, err := s.use(t.Context(), nil, false); fault.Of(err) != fault.Refused {
 					t.Error(err)
 				}
 			})
@@ -114,13 +182,13 @@ func TestStopDuringLogin(t *testing.T) {
 		defer giveUp()
 		var group sync.WaitGroup
 		group.Go(func() {
-			if _, err := s.use(ctx); fault.Of(err) != fault.Canceled {
+			if _, _, err := s.use(ctx, nil, false); fault.Of(err) != fault.Canceled {
 				t.Error(err)
 			}
 		})
 		synctest.Wait()
 		group.Go(func() {
-			if _, err := s.use(impatient); !errors.Is(err, context.DeadlineExceeded) || fault.Of(err) != fault.Transient {
+			if _, _, err := s.use(impatient, nil, false); !errors.Is(err, context.DeadlineExceeded) || fault.Of(err) != fault.Transient {
 				t.Error(err)
 			}
 		})
@@ -133,6 +201,59 @@ func TestStopDuringLogin(t *testing.T) {
 		cancel()
 		group.Wait()
 	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Other calls renew the token and use it up before this call's turn, twice: the
+// third one is its own, and is the last.
+func TestThirdTokenIsTheCallsOwn(t *testing.T) {
+	c := New(Options{URL: &url.URL{Scheme: "http", Host: "gateway"}})
+	s, logins := logIns(time.Hour)
+	c.session.login = s.login
+	var seen []string
+	c.http.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		seen = append(seen, r.Header.Get("Authorization"))
+		if len(seen) <= 2 {
+			renewed, _, err := c.session.use(r.Context(), c.session.token, false)
+			if err != nil {
+				t.Error(err)
+			}
+			c.session.share(renewed)
+		}
+		return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}, nil
+	})
+	_, err := c.Profile(t.Context())
+	if fault.Of(err) != fault.Refused || !slices.Equal(seen, []string{"Bearer 1", "Bearer 2", "Bearer 4"}) || *logins != 4 {
+		t.Errorf("%v after %s, %d logins", err, seen, *logins)
+	}
+	if c.session.token != nil {
+		t.Error("the refused token is left to others")
+	}
+}
+
+// A gateway that does not answer costs a report of state a few seconds, whichever
+// call it hangs in.
+func TestStateIsBounded(t *testing.T) {
+	for _, hangs := range []string{"/auth", "/state"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := New(Options{URL: &url.URL{Scheme: "http", Host: "gateway"}, Login: Login{Username: "x"}, Grace: time.Hour})
+			c.http.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+				if strings.HasSuffix(r.URL.Path, hangs) {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
+				}
+				return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("a.b.c"))}, nil
+			})
+			begun := time.Now()
+			err := c.SetState(t.Context(), ConnectorState{State: "PROCESSED"})
+			if fault.Of(err) != fault.Transient || time.Since(begun) != stateTimeout {
+				t.Errorf("%s: %v after %s", hangs, err, time.Since(begun))
+			}
+		})
+	}
 }
 
 func TestGate(t *testing.T) {
@@ -148,22 +269,23 @@ func TestGate(t *testing.T) {
 		if got := wait(t.Context()); got != 0 {
 			t.Errorf("waited %s", got)
 		}
-		limit.hold(time.Hour)
-		if until := limit.hold(time.Minute); until.Sub(begun) != time.Hour {
+		hold := func(wait time.Duration) time.Time { return limit.hold(time.Now().Add(wait)) }
+		hold(time.Hour)
+		if until := hold(time.Minute); until.Sub(begun) != time.Hour {
 			t.Errorf("until %s", until.Sub(begun))
 		}
 		// An answer that comes in the meantime may make it longer.
-		time.AfterFunc(30*time.Minute, func() { limit.hold(time.Hour) })
+		time.AfterFunc(30*time.Minute, func() { hold(time.Hour) })
 		if got := wait(t.Context()); got != 90*time.Minute {
 			t.Errorf("waited %s", got)
 		}
-		limit.hold(time.Hour)
+		hold(time.Hour)
 		patient, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 		defer cancel()
 		if got := wait(patient); got != 150*time.Minute {
 			t.Errorf("waited %s", got)
 		}
-		limit.hold(time.Hour)
+		hold(time.Hour)
 		impatient, cancel2 := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel2()
 		if err := limit.wait(impatient); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != 150*time.Minute {

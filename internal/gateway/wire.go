@@ -2,6 +2,9 @@ package gateway
 
 import (
 	"encoding/json"
+	"reflect"
+	"strconv"
+	"strings"
 	"time"
 
 	"adconnector/internal/secret"
@@ -24,6 +27,56 @@ type Authentication struct {
 	BindDN      string      `json:"bindDn"`
 	Password    secret.Text `json:"password"`
 	Certificate string      `json:"certificate,omitempty"` // PEM, or base64 of DER
+}
+
+// UnmarshalJSON also takes a port that is written as text. A field of a wrong type
+// is a json.UnmarshalTypeError that names it, the password too.
+func (a *Authentication) UnmarshalJSON(data []byte) error {
+	type fields Authentication
+	var document struct {
+		fields
+		Port     port   `json:"port"`
+		Password string `json:"password"`
+	}
+	if err := json.Unmarshal(data, &document); err != nil {
+		return err
+	}
+	*a = Authentication(document.fields)
+	a.Port, a.Password = int(document.Port), secret.New(document.Password)
+	return nil
+}
+
+type port uint16
+
+func (p *port) UnmarshalJSON(data []byte) error {
+	var text string
+	if json.Unmarshal(data, &text) != nil {
+		text = string(data)
+	}
+	if text = strings.TrimSpace(text); text == "" { // null, too
+		return nil
+	}
+	number, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return &json.UnmarshalTypeError{Value: "another value", Type: reflect.TypeFor[port]()}
+	}
+	*p = port(number)
+	return nil
+}
+
+// lastField is the name at the end of a field's path.
+func lastField(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
+
+// wanted says what a field of a type must be, in the words of JSON.
+func wanted(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Uint16:
+		return "a number from 0 to 65535"
+	case reflect.String:
+		return "a text"
+	default:
+		return "an object"
+	}
 }
 
 // Profile is which part of the directory is read.

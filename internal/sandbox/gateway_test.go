@@ -521,9 +521,27 @@ func TestTrust(t *testing.T) {
 		{"first item bad", []string{bad, userAsset}, 400},
 		{"later item bad", []string{userAsset, bad}, 202},
 		{"later item no identity", []string{userAsset, `{"asset":{}}`}, 400},
+		{"later item no class", []string{userAsset, strings.Replace(userAsset, `"userAssetClass":{`, `"x":{`, 1)}, 400},
+		{"later item no external ID", []string{userAsset, strings.Replace(userAsset, `"externalAssetId":"S-`, `"x":"S-`, 1)}, 400},
+		{"later item no vendor ID", []string{userAsset, strings.Replace(userAsset, "vendorAssetId", "x", 1)}, 400},
+		{"later item no object", []string{userAsset, "1"}, 400},
+		{"later item cut", []string{userAsset, groupAsset[:len(groupAsset)-1]}, 400},
+		{"more behind the items", []string{userAsset, groupAsset + `],"x":[`}, 400},
+		{"no items", nil, 400},
+		{"braces and quotes in a text", []string{strings.Replace(userAsset, "Engineer", `}\"{[],\\`, 1), groupAsset}, 202},
 	} {
 		if w := assets(g, uuid.NewString(), test.items...).do(g); w.Code != test.status {
 			t.Errorf("%s: %d %s, want %d", test.name, w.Code, w.Body, test.status)
+		}
+	}
+	if users, groups := g.Users(), g.Groups(); len(users) != 1 || len(groups) != 1 || string(groups[0].Asset) != groupAsset ||
+		groups[0].ExternalAssetID != "S-1-5-32-544" || users[0].VendorAssetID != "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d" {
+		t.Errorf("users %+v\ngroups %+v", users, groups)
+	}
+	c := assets(g, uuid.NewString(), userAsset, groupAsset)
+	for _, bad := range []call{c.replace(`"assetCount":2`, `"assetCount":1`), c.replace(`"assetData":`, `"assetData": `), c.replace(customer, "x")} {
+		if w := bad.do(g); w.Code != 400 {
+			t.Errorf("%s: %d %s", bad.body, w.Code, w.Body)
 		}
 	}
 }
