@@ -1,0 +1,168 @@
+package sandbox
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+)
+
+// DirectoryOptions say what is in the directory and who may read it.
+type DirectoryOptions struct {
+	Domain        string // DNS name; "": corp.example.com
+	Users, Groups int    // generated, beside those that every domain is born with
+	Seed          uint64 // the same seed makes the same directory, its times relative to Now
+
+	// BindDN and Password are of the one account that may bind at first. It is made
+	// with the directory, its containers included; "": CN=svc-qualys,OU=Service in
+	// the domain. Without a password nobody may bind.
+	BindDN, Password string
+	ReadsDeleted     bool // that account may list Deleted Objects and read what is there
+
+	Now func() time.Time // nil: time.Now
+}
+
+// Directory is a domain controller of one domain, as far as the connector looks:
+// LDAP, LDAPS and StartTLS, rootDSE, simple binds, searches. Reading is the only
+// thing that LDAP can do to it; changes come through its methods, which may be
+// called at any time. Names are distinguished names, as LDAP writes them.
+type Directory struct {
+	options     DirectoryOptions
+	flatName    string // the NetBIOS name
+	hostName    string
+	certificate *x509.Certificate
+	tls         *tls.Config
+
+	mu           sync.RWMutex
+	root         *object // the domain
+	deleted      *object // its Deleted Objects
+	settings     *object // NTDS Settings of this domain controller
+	objects      []*object
+	byGUID       map[ad.GUID]*object
+	passwords    map[*object]string
+	service      *object // the account of the options
+	highest      ad.USN
+	invocationID ad.GUID
+	domainSID    string
+	nextRID      uint32
+	random       *rand.Rand
+
+	serving serving
+}
+
+// firstUSN is where a domain controller stands once it is promoted, about.
+const firstUSN = 12_288
+
+// firstRID is the first that a domain gives to an account of its own.
+const firstRID = 1103
+
+// NewDirectory makes a directory. It panics when Domain or BindDN are no names:
+// they are the program's own.
+func NewDirectory(options DirectoryOptions) *Directory {
+	if options.Domain == "" {
+		options.Domain = "corp.example.com"
+	}
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	label, _, _ := strings.Cut(options.Domain, ".")
+	d := &Directory{
+		options:   options,
+		flatName:  strings.ToUpper(label),
+		hostName:  "dc1." + options.Domain,
+		byGUID:    map[ad.GUID]*object{},
+		passwords: map[*object]string{},
+		highest:   firstUSN,
+		nextRID:   firstRID,
+		random:    rand.New(rand.NewPCG(options.Seed, 0x6469726563746f72)),
+	}
+	base := "DC=" + strings.ReplaceAll(options.Domain, ".", ",DC=")
+	if options.BindDN == "" {
+		d.options.BindDN = "CN=svc-qualys,OU=Service," + base
+	}
+	d.serving.connections = map[net.Conn]struct{}{}
+	d.certificate, d.tls = newCertificate(d.hostName, options.Domain)
+	d.invocationID = d.newGUID()
+	d.domainSID = sidOf(21, d.random.Uint32(), d.random.Uint32(), d.random.Uint32())
+	d.found(base)
+	if err := d.addService(); err != nil {
+		panic(fmt.Errorf("sandbox: bind DN %s: %w", d.options.BindDN, err))
+	}
+	d.populate()
+	return d
+}
+
+// Base is the naming context of the domain.
+func (d *Directory) Base() string { return d.root.dn() }
+
+// BindDN is the account of the options.
+func (d *Directory) BindDN() string { return d.options.BindDN }
+
+// Certificate is what the directory presents: it is its own issuer, and good for
+// localhost, 127.0.0.1, ::1, the domain controller and the domain.
+func (d *Directory) Certificate() *x509.Certificate { return d.certificate }
+
+// HighestUSN is the highest update sequence number given out so far.
+func (d *Directory) HighestUSN() ad.USN {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.highest
+}
+
+// InvocationID names the database whose update sequence numbers these are.
+func (d *Directory) InvocationID() ad.GUID {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.invocationID
+}
+
+func (d *Directory) newGUID() ad.GUID {
+	var guid ad.GUID
+	for i := range guid {
+		guid[i] = byte(d.random.Uint32())
+	}
+	guid[7] = guid[7]&0x0f | 0x40 // version 4; this field is little-endian
+	guid[8] = guid[8]&0x3f | 0x80
+	return guid
+}
+
+// addService makes the account that may bind, and the containers it is in.
+func (d *Directory) addService() error {
+	dn, err := ldap.ParseDN(d.options.BindDN)
+	if err != nil {
+		return err
+	}
+	for i := len(dn.RDNs) - len(d.root.suffix) - 1; i > 0; i-- {
+		parent := joinRDNs(dn.RDNs[i:])
+		if d.lookup(parent) == nil {
+			kind := "organizationalUnit"
+			if rdnOf(dn.RDNs[i]).attribute == "CN" {
+				kind = "container"
+			}
+			if err := d.add(Object{DN: parent, Attributes: map[string][]string{"objectClass": {kind}}}); err != nil {
+				return err
+			}
+		}
+	}
+	err = d.add(Object{DN: d.options.BindDN, Attributes: map[string][]string{
+		"objectClass": {"user"}, "description": {"Reads users and groups for the inventory"},
+		"userAccountControl": {"66048"}, // a normal account whose password never expires
+	}})
+	if err != nil {
+		return err
+	}
+	d.service = d.lookup(d.options.BindDN)
+	if d.options.Password != "" {
+		d.passwords[d.service] = d.options.Password
+		d.service.attributes = d.service.attributes.with(attributePwdLastSet, fileTimeOf(d.options.Now().Add(-24*time.Hour)))
+	}
+	return nil
+}
