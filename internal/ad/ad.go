@@ -47,6 +47,12 @@ func (g GUID) AppendText(dst []byte) []byte {
 
 func (g GUID) String() string { return string(g.AppendText(nil)) }
 
+// InvocationID names one life of a domain controller's database: it is made anew
+// when the controller is restored (MS-ADTS 3.1.1.1.9).
+type InvocationID GUID
+
+func (id InvocationID) String() string { return GUID(id).String() }
+
 // SID is a security identifier in binary form (MS-DTYP 2.4.2.2). Only ParseSID makes one.
 type SID []byte
 

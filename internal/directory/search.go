@@ -39,17 +39,28 @@ type Search struct {
 	Scope      Scope
 	Filter     string
 	Attributes []string // an Entry's slots, in this order
+	Deleted    bool     // show deleted objects too
 }
 
-// controlDomainScope asks for no referrals (MS-ADTS 3.1.1.3.4.1.2).
-const controlDomainScope = "1.2.840.113556.1.4.1339"
+const (
+	// controlDomainScope asks for no referrals (MS-ADTS 3.1.1.3.4.1.2).
+	controlDomainScope = "1.2.840.113556.1.4.1339"
+	// controlShowDeleted makes tombstones visible (MS-ADTS 3.1.1.3.4.1.14).
+	controlShowDeleted = "1.2.840.113556.1.4.417"
+)
+
+// CheckFilter tells what is wrong with a filter (RFC 4515).
+func CheckFilter(filter string) error {
+	_, err := ldap.CompileFilter(filter)
+	return err
+}
 
 // Search reads all entries page by page and gives each to the callback, in the
 // calling goroutine, while the next ones are on their way. It returns the number
 // of pages, and nil only after the last one was proven to be the last. After an
 // error the session is of no more use.
 func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) error) (pages int, err error) {
-	if _, err := ldap.CompileFilter(q.Filter); err != nil {
+	if err := CheckFilter(q.Filter); err != nil {
 		return 0, fault.Errorf(fault.Refused, "search filter %s: %w: correct ldap.user-filter or ldap.group-filter", q.Filter, err)
 	}
 	stream := newStream(s.options.chunkSize)
@@ -92,8 +103,11 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 		// Both are fresh for every page: go-ldap would reuse a stale cookie.
 		paging := ldap.NewControlPaging(uint32(s.PageSize))
 		paging.SetCookie(cookie)
-		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes,
-			[]ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")})
+		controls := []ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")}
+		if q.Deleted {
+			controls = append(controls, ldap.NewControlString(controlShowDeleted, true, ""))
+		}
+		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, controls)
 		var result *ldap.SearchResult
 		err := s.call(ctx, what, func() (err error) {
 			result, err = s.conn.Search(request)

@@ -45,6 +45,8 @@ type Asset struct {
 	Name        []byte
 	JSON        []byte // {"asset":{…}}
 	Fingerprint Fingerprint
+	Due         time.Time // when the status changes by the clock alone; zero: it does not
+	Deleted     bool
 	Unparsed    int // values that were there and could not be read; their targets are left out
 }
 
@@ -58,6 +60,7 @@ type Mapper struct {
 	kind            Kind
 	root            node
 	guid, sid, name int    // slots
+	passwordExpires int    // slot; of users
 	source          source // of the entry at hand, kept here so that mapping allocates nothing
 }
 
@@ -68,23 +71,53 @@ func NewMapper(kind Kind) *Mapper {
 		m.add(row)
 	}
 	m.guid, m.sid, m.name = m.slot("objectGUID"), m.slot("objectSid"), m.slot("name")
+	if kind == User {
+		m.passwordExpires = m.slot("msDS-UserPasswordExpiryTimeComputed")
+	}
 	return m
 }
+
+// GUID reads an entry's objectGUID, which may be there where the rest is not.
+func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) { return ad.ParseGUID(entry.First(m.guid)) }
 
 // Map maps one entry, as of now. The asset's JSON is written over buf and, like
 // its SID and name, is valid only as long as buf and the entry are.
 func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) {
-	guid, ok := ad.ParseGUID(entry.First(m.guid))
+	guid, ok := m.GUID(entry)
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
 	if !ok || !ok2 {
 		return Asset{}, ErrNoIdentity
 	}
 	m.source = source{entry: entry, now: now}
+	if m.kind == User {
+		if expires, ok := readFileTime(&m.source, m.passwordExpires); ok && !expires.IsNone() {
+			m.source.changesAt(expires.Time())
+		}
+	}
 	json, _ := m.root.append(append(buf[:0], `{"asset":`...), &m.source)
 	json = append(json, '}')
 	sum := sha256.Sum256(json)
 	return Asset{
 		Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name), JSON: json,
-		Fingerprint: Fingerprint(sum[:16]), Unparsed: m.source.unparsed,
+		Fingerprint: Fingerprint(sum[:16]), Due: m.source.due, Unparsed: m.source.unparsed,
 	}, nil
+}
+
+// Deleted is the asset of an object that has gone, made of what is still known of
+// it. Its JSON is written over buf.
+func Deleted(buf []byte, kind Kind, guid ad.GUID, sid ad.SID, name string) Asset {
+	class := map[Kind]string{User: "userAssetClass", Group: "groupAssetClass"}[kind]
+	json := append(buf[:0], `{"asset":{"assetHeader":{"externalAssetId":"`...)
+	json = append(sid.AppendText(json), `","vendorAssetId":"`...)
+	json = append(guid.AppendText(json), `"},"assetDetail":{`...)
+	if name != "" {
+		json = append(appendString(append(json, `"name":`...), []byte(name)), ',')
+	}
+	json = append(append(append(json, '"'), class...), `":{"id":"`...)
+	json = append(sid.AppendText(json), `",`...)
+	if name != "" {
+		json = append(appendString(append(json, `"name":`...), []byte(name)), ',')
+	}
+	json = append(json, `"status":"`+statusDeleted+`"}}}}`...)
+	return Asset{Kind: kind, GUID: guid, SID: sid, Name: []byte(name), JSON: json, Deleted: true}
 }

@@ -228,6 +228,56 @@ func TestGroupTypes(t *testing.T) {
 	}
 }
 
+// Each moment at which the clock alone changes a status is told, the next one only.
+func TestDue(t *testing.T) {
+	const past, soon, later = "134398000000000000", "134500000000000000", "134600000000000000"
+	moment := func(text string) time.Time {
+		parsed, _ := ad.ParseFileTime([]byte(text))
+		return parsed.Time()
+	}
+	for _, test := range []struct {
+		name  string
+		attrs attributes
+		want  time.Time
+	}{
+		{"nothing", attributes{}, time.Time{}},
+		{"never", attributes{"accountExpires": {"9223372036854775807"}, "msDS-UserPasswordExpiryTimeComputed": {"9223372036854775807"}}, time.Time{}},
+		{"account expires", attributes{"accountExpires": {soon}}, moment(soon)},
+		{"account has expired", attributes{"accountExpires": {past}}, time.Time{}},
+		{"password expires", attributes{"msDS-UserPasswordExpiryTimeComputed": {soon}}, moment(soon)},
+		{"the earlier of both", attributes{"accountExpires": {later}, "msDS-UserPasswordExpiryTimeComputed": {soon}}, moment(soon)},
+		{"the one to come", attributes{"accountExpires": {past}, "msDS-UserPasswordExpiryTimeComputed": {later}}, moment(later)},
+		{"locked", attributes{"msDS-User-Account-Control-Computed": {"16"}, "accountExpires": {soon}}, now.Add(lockRecheck)},
+	} {
+		m := NewMapper(User)
+		asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+		if err != nil || !asset.Due.Equal(test.want) {
+			t.Errorf("%s: due %v, want %v (%v)", test.name, asset.Due, test.want, err)
+		}
+	}
+}
+
+func TestDeleted(t *testing.T) {
+	guid, _ := ad.ParseGUID([]byte(guidBytes))
+	sid, _ := ad.ParseSID([]byte(sidBytes))
+	const head = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{`
+	const id = `"id":"S-1-5-21-1849089504-284471923-1465691496-1103",`
+	for _, test := range []struct {
+		name string
+		kind Kind
+		call string
+		want string
+	}{
+		{"user", User, `A "b"`, `"name":"A \"b\"","userAssetClass":{` + id + `"name":"A \"b\"","status":"DELETED"}}}}`},
+		{"group without a name", Group, "", `"groupAssetClass":{` + id + `"status":"DELETED"}}}}`},
+	} {
+		asset := Deleted(nil, test.kind, guid, sid, test.call)
+		if want := head + test.want; string(asset.JSON) != want || !asset.Deleted || asset.GUID != guid {
+			t.Errorf("%s:\n got %s\nwant %s", test.name, asset.JSON, want)
+		}
+	}
+}
+
 func TestNoIdentity(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -270,7 +320,7 @@ func TestFingerprint(t *testing.T) {
 		"objectGUID": strings.Repeat("g", 16), "objectSid": strings.Replace(sidBytes, "\x4f", "\x50", 1),
 	}
 	for _, attribute := range m.Attributes {
-		if attribute == "c" {
+		if attribute == "c" || attribute == "msDS-UserPasswordExpiryTimeComputed" { // not sent
 			continue
 		}
 		value := changed[attribute]

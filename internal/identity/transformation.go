@@ -8,6 +8,9 @@ type row struct {
 	value  value
 }
 
+// Version changes with the map: what was sent under another one is read again.
+const Version = 1
+
 // transformation is the fixed map. The lines of one JSON object stand together.
 var transformation = map[Kind][]row{
 	User: {
@@ -55,9 +58,10 @@ var Filter = map[Kind]string{
 	Group: "(objectClass=group)",
 }
 
-// The enumerations. The seed names none, so these are our own.
+// The enumerations. The platform publishes none, so these are our own.
 const (
 	statusActive          = "ACTIVE"
+	statusDeleted         = "DELETED" // of an object that has gone
 	statusDisabled        = "DISABLED"
 	statusExpired         = "EXPIRED"
 	statusLocked          = "LOCKED"

@@ -13,6 +13,14 @@ type source struct {
 	entry    *ad.Entry
 	now      time.Time
 	unparsed int
+	due      time.Time // when the status changes by the clock alone
+}
+
+// changesAt notes a moment to come at which the status may change.
+func (src *source) changesAt(t time.Time) {
+	if t.After(src.now) && (src.due.IsZero() || t.Before(src.due)) {
+		src.due = t
+	}
 }
 
 // value appends the JSON of a target made from the attributes in slots. It
@@ -77,6 +85,9 @@ func generalizedTime(dst []byte, src *source, slots []int) []byte {
 	return t.AppendFormat(dst, timeFormat)
 }
 
+// lockRecheck is how soon a locked account is looked at again.
+const lockRecheck = time.Minute
+
 // userStatus picks the first that applies. Only the computed attribute proves a
 // lock or an expired password. An account whose flags cannot be read counts as
 // active: the inventory must not play it down.
@@ -84,6 +95,12 @@ func userStatus(dst []byte, src *source, slots []int) []byte {
 	control := readControl(src, slots[0])
 	expires, ok := ad.ParseFileTime(src.entry.First(slots[1])) // a bad one was counted at its own target
 	computed := readControl(src, slots[2])
+	if ok && !expires.IsNone() {
+		src.changesAt(expires.Time())
+	}
+	if computed&ad.AccountLocked != 0 {
+		src.changesAt(src.now.Add(lockRecheck)) // nothing readable tells when a lock ends
+	}
 	status := statusActive
 	switch {
 	case control&ad.AccountDisabled != 0:
