@@ -5,7 +5,7 @@ LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/i
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 IMAGE  ?= adconnector:$(VERSION)
 
-.PHONY: help build test test-ad lint image
+.PHONY: help build test test-ad bench lint image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ test: ## all tests that need nothing but Go, with the race detector
 
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
 	go test -tags ad -count=1 -timeout 9m -v ./internal/adtest
+
+bench: ## reading, first sync and unchanged pass beside ldapsearch and go-ldap (slapd; BENCH_LARGE=1 for a million)
+	go run ./internal/bench
 
 lint: ## gofmt, go vet, staticcheck, go.mod tidy
 	@files=$$(gofmt -l cmd internal); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+var (
+	programs = []string{"slapd", "slapadd", "ldapsearch"}
+	packages = []string{"slapd", "ldap-utils"} // Debian's
+)
+
+// installed sees to it that the programs are there.
+func installed(ctx context.Context) error {
+	// Servers lie there, and not every user's path leads there.
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+		return err
+	}
+	lacking := missing()
+	if len(lacking) == 0 {
+		return nil
+	}
+	remedy := "install them, on Debian with: apt-get install " + strings.Join(packages, " ")
+	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
+		return fmt.Errorf("missing: %s; %s", strings.Join(lacking, ", "), remedy)
+	}
+	for _, args := range [][]string{
+		{"update", "-qq"},
+		append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...),
+	} {
+		cmd := exec.CommandContext(ctx, "apt-get", args...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("missing: %s; %s: %w: %s", strings.Join(lacking, ", "), remedy, err, tail(output))
+		}
+	}
+	if lacking = missing(); len(lacking) > 0 {
+		return fmt.Errorf("still missing after apt-get install: %s; %s", strings.Join(lacking, ", "), remedy)
+	}
+	return nil
+}
+
+func missing() []string {
+	return slices.DeleteFunc(slices.Clone(programs), func(name string) bool {
+		_, err := exec.LookPath(name)
+		return err == nil
+	})
+}
+
+// slapd is a running server that holds a dataset.
+type slapd struct {
+	host, port string
+	dir        string
+	password   string // of its root DN, and in passwordFile
+	process    *exec.Cmd
+	log        *os.File
+	ended      chan error
+}
+
+const (
+	rootDN      = "CN=reader," + suffix
+	schemaDir   = "/etc/ldap/schema"
+	moduleDir   = "/usr/lib/ldap"
+	maxDatabase = 64 << 30 // address space, not disk
+	readyWithin = 30 * time.Second
+	stopWithin  = 10 * time.Second
+)
+
+// benchSchema lets users and groups have what Microsoft's classes take from others.
+const benchSchema = `objectclass ( 1.3.6.1.4.1.4203.666.100.1 NAME '` + auxiliary + `' SUP top AUXILIARY
+	MAY ( sAMAccountName $ sAMAccountType $ objectSid $ co $ c ) )
+`
+
+// schemas are loaded in this order, with a change where the server would not
+// answer as a domain controller does.
+var schemas = []struct{ name, old, new string }{
+	// slapd answers with an attribute's first name, whichever was asked for.
+	{"core.schema", "'street' 'streetAddress'", "'streetAddress' 'street'"},
+	{"cosine.schema", "", ""},
+	{"nis.schema", "", ""},
+	{"inetorgperson.schema", "", ""},
+	// Without a rule for equality no filter can match.
+	{"msuser.schema", "NAME 'sAMAccountType'\n", "NAME 'sAMAccountType'\n\tEQUALITY integerMatch\n"},
+}
+
+// startSlapd loads the dataset into a new database in dir and serves it.
+func startSlapd(ctx context.Context, dir string, d dataset) (*slapd, error) {
+	s := &slapd{dir: dir, password: rand.Text(), ended: make(chan error, 1)}
+	config, err := s.configure()
+	if err == nil {
+		err = load(ctx, config, d)
+	}
+	if err == nil {
+		err = s.serve(ctx, config)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	return s, nil
+}
+
+func (s *slapd) passwordFile() string { return filepath.Join(s.dir, "password") }
+
+// configure writes the files that the server needs, and returns its configuration's.
+func (s *slapd) configure() (string, error) {
+	database := filepath.Join(s.dir, "database")
+	if err := os.MkdirAll(database, 0o700); err != nil {
+		return "", err
+	}
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for _, schema := range schemas {
+		text, err := os.ReadFile(filepath.Join(schemaDir, schema.name))
+		if err != nil {
+			return "", fmt.Errorf("slapd's schemas: %w: install slapd as Debian packages it", err)
+		}
+		changed := strings.Replace(string(text), schema.old, schema.new, 1)
+		if changed == string(text) && schema.old != schema.new {
+			return "", fmt.Errorf("%s has no %q: use the schemas of OpenLDAP 2.5 or 2.6", schema.name, schema.old)
+		}
+		if err := s.write(schema.name, changed); err != nil {
+			return "", err
+		}
+		add("include %s", filepath.Join(s.dir, schema.name))
+	}
+	if err := s.write("bench.schema", benchSchema); err != nil {
+		return "", err
+	}
+	add("include %s", filepath.Join(s.dir, "bench.schema"))
+	if _, err := os.Stat(filepath.Join(moduleDir, "back_mdb.so")); err == nil {
+		add("modulepath %s\nmoduleload back_mdb", moduleDir)
+	}
+	add("pidfile %s\nargsfile %s", filepath.Join(s.dir, "pid"), filepath.Join(s.dir, "args"))
+	add("sizelimit unlimited\ntool-threads 2")
+	add("database mdb\nsuffix %q\nrootdn %q\nrootpw %s", suffix, rootDN, s.password)
+	add("directory %s\nmaxsize %d\ndbnosync", database, maxDatabase)
+	add("index objectClass,sAMAccountType eq")
+	if err := s.write("password", s.password); err != nil {
+		return "", err
+	}
+	const config = "slapd.conf"
+	return filepath.Join(s.dir, config), s.write(config, strings.Join(lines, "\n")+"\n")
+}
+
+func (s *slapd) write(name, text string) error {
+	return os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600)
+}
+
+// load streams the dataset into the database.
+func load(ctx context.Context, config string, d dataset) error {
+	cmd := exec.CommandContext(ctx, "slapadd", "-q", "-f", config)
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	entries, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	writing := d.writeLDIF(bufio.NewWriterSize(entries, 1<<20))
+	closing := entries.Close()
+	if err := cmd.Wait(); err != nil { // of which a failed writing is a consequence
+		return fmt.Errorf("slapadd: %w: %s", err, tail(output.Bytes()))
+	}
+	return errors.Join(writing, closing)
+}
+
+func (s *slapd) serve(ctx context.Context, config string) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return err
+	}
+	if s.host, s.port, err = net.SplitHostPort(address); err != nil {
+		return err
+	}
+	if s.log, err = os.Create(filepath.Join(s.dir, "log")); err != nil {
+		return err
+	}
+	// -d keeps it in the foreground.
+	process := exec.Command("slapd", "-d", "0", "-f", config, "-h", s.url())
+	process.Stdout, process.Stderr = s.log, s.log
+	if err := process.Start(); err != nil {
+		return err
+	}
+	s.process = process
+	go func() { s.ended <- process.Wait() }()
+	return s.ready(ctx)
+}
+
+func (s *slapd) url() string { return "ldap://" + net.JoinHostPort(s.host, s.port) }
+
+func (s *slapd) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := net.Dial("tcp", net.JoinHostPort(s.host, s.port))
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-tick.C:
+		case err := <-s.ended:
+			s.process = nil
+			text, _ := os.ReadFile(s.log.Name())
+			return fmt.Errorf("slapd ended: %w: %s", err, tail(text))
+		case <-ctx.Done():
+			return fmt.Errorf("slapd does not listen on %s: %w", s.port, ctx.Err())
+		}
+	}
+}
+
+// stop ends the server and removes its files.
+func (s *slapd) stop() error {
+	var errs []error
+	if s.process != nil {
+		errs = append(errs, s.process.Process.Signal(syscall.SIGTERM))
+		select {
+		case <-s.ended:
+		case <-time.After(stopWithin):
+			errs = append(errs, s.process.Process.Kill())
+			<-s.ended
+		}
+	}
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// result is all rounds of one contender on one size.
+type result struct {
+	dataset   dataset
+	contender string
+	rounds    []measurement
+}
+
+func (r result) wall() time.Duration {
+	return median(r, func(m measurement) time.Duration { return m.wall })
+}
+
+func (r result) cpu() time.Duration {
+	return median(r, func(m measurement) time.Duration { return m.cpu })
+}
+
+func (r result) requests() int { return median(r, func(m measurement) int { return m.requests }) }
+
+// Memory is judged by its worst round.
+func (r result) rss() int64  { return slices.Max(r.each(func(m measurement) int64 { return m.rss })) }
+func (r result) anon() int64 { return slices.Max(r.each(func(m measurement) int64 { return m.anon })) }
+
+func (r result) each(figure func(measurement) int64) []int64 {
+	list := make([]int64, len(r.rounds))
+	for i, m := range r.rounds {
+		list[i] = figure(m)
+	}
+	return list
+}
+
+func median[T ~int | ~int64](r result, figure func(measurement) T) T {
+	list := r.each(func(m measurement) int64 { return int64(figure(m)) })
+	slices.Sort(list)
+	half := len(list) / 2
+	if len(list)%2 == 0 {
+		return T((list[half-1] + list[half]) / 2)
+	}
+	return T(list[half])
+}
+
+// lastWalls shows the last round, the contenders in their order.
+func lastWalls(results []result) string {
+	walls := make([]string, len(results))
+	for i, r := range results {
+		walls[i] = seconds(r.rounds[len(r.rounds)-1].wall)
+	}
+	return strings.Join(walls, ", ")
+}
+
+// find returns the result of a contender on a size, if it took part.
+func find(results []result, users int, contender string) (result, bool) {
+	i := slices.IndexFunc(results, func(r result) bool { return r.dataset.users == users && r.contender == contender })
+	if i < 0 {
+		return result{}, false
+	}
+	return results[i], true
+}
+
+func printTable(out io.Writer, results []result, rounds int) {
+	rows := [][]string{{"users", "groups", "contender", "wall", "min–max", "CPU", "peak RSS", "peak anon", "requests", "× ldapsearch"}}
+	for i, r := range results {
+		if i > 0 && r.dataset != results[i-1].dataset {
+			rows = append(rows, nil)
+		}
+		walls := r.each(func(m measurement) int64 { return int64(m.wall) })
+		requests := "–"
+		if r.requests() > 0 {
+			requests = grouped(r.requests())
+		}
+		base, _ := find(results, r.dataset.users, nameLDAPSearch)
+		rows = append(rows, []string{
+			grouped(r.dataset.users), grouped(r.dataset.groups), r.contender, seconds(r.wall()),
+			seconds(time.Duration(slices.Min(walls))) + "–" + seconds(time.Duration(slices.Max(walls))),
+			seconds(r.cpu()), mebibytes(r.rss()), mebibytes(r.anon()), requests, times(r.wall(), base.wall()),
+		})
+	}
+	fmt.Fprintf(out, "\nMedian of %d rounds in turn; memory is the worst round's. %d CPUs, shared with slapd and the gateway.\nSeconds and MiB, of a whole process from its start to its end.\n\n", rounds, runtime.NumCPU())
+	align(out, rows, 2)
+}
+
+// align prints rows in columns, the one of the given number to the left.
+func align(out io.Writer, rows [][]string, left int) {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range rows {
+		var line strings.Builder
+		for i, cell := range row {
+			padding := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == left {
+				line.WriteString(cell + padding + "  ")
+			} else {
+				line.WriteString(padding + cell + "  ")
+			}
+		}
+		fmt.Fprintln(out, strings.TrimRight(line.String(), " "))
+	}
+}
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 2, 64) }
+
+func mebibytes(n int64) string { return strconv.FormatFloat(float64(n)/(1<<20), 'f', 1, 64) }
+
+func times(a, b time.Duration) string {
+	return strconv.FormatFloat(float64(a)/float64(b), 'f', 2, 64)
+}
+
+// grouped writes a number with commas.
+func grouped(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
