@@ -9,6 +9,7 @@ package identity
 import (
 	"crypto/sha256"
 	"errors"
+	"hash"
 	"time"
 
 	"adconnector/internal/ad"
@@ -33,9 +34,14 @@ func (k Kind) String() string {
 	}
 }
 
-// Fingerprint identifies what is sent for an object: the first half of the
-// SHA-256 of its JSON.
+// Fingerprint identifies what is sent for an object: 8 bytes of the SHA-256 of its
+// JSON without activity, then 8 of that of the activity.
 type Fingerprint [16]byte
+
+// SameButActivity reports whether two fingerprints differ in activity at most.
+func (f Fingerprint) SameButActivity(other Fingerprint) bool {
+	return [8]byte(f[:8]) == [8]byte(other[:8])
+}
 
 // Asset is one mapped entry.
 type Asset struct {
@@ -59,14 +65,16 @@ type Mapper struct {
 	Attributes      []string // the source attributes, each once
 	kind            Kind
 	root            node
-	guid, sid, name int    // slots
-	passwordExpires int    // slot; of users
+	guid, sid, name int // slots
+	passwordExpires int // slot; of users
+	hash            hash.Hash
+	sum             [sha256.Size]byte
 	source          source // of the entry at hand, kept here so that mapping allocates nothing
 }
 
 // NewMapper returns the map for a kind of object.
 func NewMapper(kind Kind) *Mapper {
-	m := &Mapper{kind: kind}
+	m := &Mapper{kind: kind, hash: sha256.New()}
 	for _, row := range transformation[kind] {
 		m.add(row)
 	}
@@ -88,7 +96,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	if !ok || !ok2 {
 		return Asset{}, ErrNoIdentity
 	}
-	m.source = source{entry: entry, now: now}
+	m.source = source{entry: entry, now: now, activity: m.source.activity[:0]}
 	if m.kind == User {
 		if expires, ok := readFileTime(&m.source, m.passwordExpires); ok && !expires.IsNone() {
 			m.source.changesAt(expires.Time())
@@ -96,11 +104,28 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	}
 	json, _ := m.root.append(append(buf[:0], `{"asset":`...), &m.source)
 	json = append(json, '}')
-	sum := sha256.Sum256(json)
 	return Asset{
 		Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name), JSON: json,
-		Fingerprint: Fingerprint(sum[:16]), Due: m.source.due, Unparsed: m.source.unparsed,
+		Fingerprint: m.fingerprint(json), Due: m.source.due, Unparsed: m.source.unparsed,
 	}, nil
+}
+
+// fingerprint hashes the JSON around the activity, then the activity.
+func (m *Mapper) fingerprint(json []byte) (f Fingerprint) {
+	m.hash.Reset()
+	from := 0
+	for _, s := range m.source.activity {
+		m.hash.Write(json[from:s.from])
+		from = s.to
+	}
+	m.hash.Write(json[from:])
+	copy(f[:8], m.hash.Sum(m.sum[:0]))
+	m.hash.Reset()
+	for _, s := range m.source.activity {
+		m.hash.Write(json[s.from:s.to])
+	}
+	copy(f[8:], m.hash.Sum(m.sum[:0]))
+	return f
 }
 
 // Deleted is the asset of an object that has gone, made of what is still known of

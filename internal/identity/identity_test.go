@@ -319,6 +319,18 @@ func TestFingerprint(t *testing.T) {
 		"badPwdCount": "1", "badPasswordTime": "134398063938451234", "userAccountControl": "514", "msDS-User-Account-Control-Computed": "16",
 		"objectGUID": strings.Repeat("g", 16), "objectSid": strings.Replace(sidBytes, "\x4f", "\x50", 1),
 	}
+	for _, attribute := range activity {
+		moved := fingerprint(with(alice, attributes{attribute: {"7"}}))
+		if moved == base || !moved.SameButActivity(base) {
+			t.Errorf("%s does not count as activity", attribute)
+		}
+		if gone := fingerprint(with(alice, attributes{attribute: nil})); !gone.SameButActivity(base) {
+			t.Errorf("the absence of %s does not count as activity", attribute)
+		}
+	}
+	if moved := fingerprint(with(alice, attributes{"title": {"Boss"}})); moved.SameButActivity(base) {
+		t.Error("a title counts as activity")
+	}
 	for _, attribute := range m.Attributes {
 		if attribute == "c" || attribute == "msDS-UserPasswordExpiryTimeComputed" { // not sent
 			continue

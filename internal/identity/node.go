@@ -12,6 +12,7 @@ type node struct {
 	children []*node
 	value    value
 	slots    []int
+	activity bool
 }
 
 // add hangs a row of the map into the tree and notes the attributes it reads.
@@ -20,7 +21,7 @@ func (m *Mapper) add(r row) {
 	for name := range strings.SplitSeq(r.target, ".") {
 		at = at.child(name)
 	}
-	at.value = r.value
+	at.value, at.activity = r.value, slices.Contains(activity, r.source)
 	for attribute := range strings.SplitSeq(r.source, ", ") {
 		at.slots = append(at.slots, m.slot(attribute))
 	}
@@ -66,6 +67,8 @@ func (n *node) append(dst []byte, src *source) ([]byte, bool) {
 		dst, ok = child.append(append(dst, child.key...), src)
 		if !ok {
 			dst = dst[:before]
+		} else if child.activity {
+			src.activity = append(src.activity, span{before, len(dst)})
 		}
 		any = any || ok
 	}

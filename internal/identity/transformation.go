@@ -51,6 +51,10 @@ var transformation = map[Kind][]row{
 	},
 }
 
+// activity are the sources that every domain controller counts for itself, without
+// a new sequence number. They are sent along with any other change.
+var activity = []string{"lastLogon", "badPwdCount", "badPasswordTime"}
+
 // Filter finds the objects of each kind. sAMAccountType is indexed, and
 // this value leaves out computers, contacts and managed service accounts.
 var Filter = map[Kind]string{

@@ -14,7 +14,11 @@ type source struct {
 	now      time.Time
 	unparsed int
 	due      time.Time // when the status changes by the clock alone
+	activity []span    // where in the JSON it stands
 }
+
+// span is a part of the JSON, with the comma before it.
+type span struct{ from, to int }
 
 // changesAt notes a moment to come at which the status may change.
 func (src *source) changesAt(t time.Time) {
