@@ -8,6 +8,9 @@ package ad
 type Entry struct {
 	DN     []byte
 	Values [][][]byte // slot, value
+	// Partial lists the slots of which only some values came: the server gives the
+	// rest to a request for the next range (MS-ADTS 3.1.1.3.1.3.3).
+	Partial []int
 }
 
 // First returns the first value in a slot, or nil where the attribute is absent.

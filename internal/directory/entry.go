@@ -43,6 +43,7 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 	}
 	d.entry.DN = dn
 	clear(d.entry.Values)
+	d.entry.Partial = d.entry.Partial[:0]
 	d.values = d.values[:0]
 	for n := 0; len(list) > 0; n++ {
 		var attribute []byte
@@ -62,9 +63,13 @@ func (d *decoder) attribute(n int, attribute []byte) error {
 	if !ok || !ok2 {
 		return errMalformed
 	}
+	name, partial := cutRange(name)
 	slot := d.slot(n, name)
 	if slot == noSlot {
 		return nil
+	}
+	if partial {
+		d.entry.Partial = append(d.entry.Partial, slot)
 	}
 	from := len(d.values)
 	for len(set) > 0 {
@@ -83,6 +88,18 @@ func (d *decoder) attribute(n int, attribute []byte) error {
 	}
 	d.entry.Values[slot] = values
 	return nil
+}
+
+var rangeOption = []byte(";range=")
+
+// cutRange takes the range off a name like member;range=0-1499, and reports whether
+// values are left: the last range ends in *.
+func cutRange(name []byte) (plain []byte, partial bool) {
+	at := bytes.IndexByte(name, ';')
+	if at < 0 || len(name)-at < len(rangeOption) || !bytes.EqualFold(name[at:at+len(rangeOption)], rangeOption) {
+		return name, false
+	}
+	return name[:at], name[len(name)-1] != '*'
 }
 
 // slot finds the place of the n-th attribute of an entry.

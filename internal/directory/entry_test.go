@@ -214,3 +214,26 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// An attribute of too many values comes empty and with a first range beside it.
+func TestDecodeKnowsRanges(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		given   [][]string
+		values  int
+		partial bool
+	}{
+		{"whole", [][]string{{"member", "a", "b"}}, 2, false},
+		{"first range", [][]string{{"member"}, {"member;range=0-1", "a", "b"}}, 2, true},
+		{"in another case", [][]string{{"MEMBER;Range=2-3", "c", "d"}}, 2, true},
+		{"last range", [][]string{{"member;range=4-*", "e"}}, 1, false},
+		{"another option", [][]string{{"member;lang-en", "x"}}, 0, false},
+		{"only the option", [][]string{{";range=0-1", "x"}}, 0, false},
+	} {
+		d := newDecoder([]string{"cn", "member"})
+		e, err := d.decode(fakeEntry{dn: "CN=g", attributes: test.given}.message(1))
+		if err != nil || len(e.Values[1]) != test.values || (len(e.Partial) == 1 && e.Partial[0] == 1) != test.partial {
+			t.Errorf("%s: %d values, partial %v, %v", test.name, len(e.Values[1]), e.Partial, err)
+		}
+	}
+}
