@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/config"
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/schedule"
 	"adconnector/internal/state"
@@ -29,6 +30,7 @@ const (
 	exitUsage       = 2 // bad configuration or bad usage
 	exitRefused     = 3
 	exitLocked      = 4
+	exitHeld        = 5 // everything was delivered but deletions that the guard holds
 	exitRejected    = 6
 	exitInterrupted = 130
 )
@@ -65,7 +67,7 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
-	log := newLogger(stderr, p.logFormat, p.logLevel)
+	log := p.logger().With().Str("component", "cli").Logger()
 	for line := range strings.SplitSeq(err.Error(), "\n") { // joined faults stand one to a line
 		log.Error().Str("error", line).Msg(headline(err))
 	}
@@ -90,18 +92,25 @@ or sample.env for the keys.`,
 	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this file, as docker run --env-file does; repeatable, a later one wins, the environment wins over all")
 	flags.StringVar(&p.logFormat, "log-format", "", "json or console (json unless stderr is a terminal)")
 	flags.StringVar(&p.logLevel, "log-level", "", "trace, debug, info, warn or error (info)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(p.runCommand(), p.syncCommand(), p.sandboxCommand(), p.versionCommand())
 	return root
 }
 
-// usage marks errors of the command line and of the configuration.
+// usage marks errors of the configuration.
 type usage struct{ error }
+
+// misuse marks errors of the command line.
+type misuse struct{ error }
+
+func misused(err error) error {
+	return misuse{fmt.Errorf("%w: see adconnector --help", err)}
+}
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usage{err}
+		return misused(err)
 	}
 	return nil
 }
@@ -114,7 +123,8 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 			_, err := schedule.Parse(text)
 			return err
 		},
-		Flags: map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
+		ParseFilter: directory.CheckFilter,
+		Flags:       map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
 	})
 	if err != nil {
 		return nil, usage{err}
@@ -124,7 +134,10 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 }
 
 func headline(err error) string {
-	if errors.As(err, new(usage)) {
+	switch {
+	case errors.As(err, new(misuse)):
+		return "bad usage"
+	case errors.As(err, new(usage)):
 		return "bad configuration"
 	}
 	return "stopped"
@@ -132,7 +145,7 @@ func headline(err error) string {
 
 func codeOf(err error) int {
 	switch {
-	case errors.As(err, new(usage)), errors.Is(err, state.ErrUnusable):
+	case errors.As(err, new(usage)), errors.As(err, new(misuse)), errors.Is(err, state.ErrUnusable):
 		return exitUsage
 	case errors.Is(err, state.ErrLocked):
 		return exitLocked

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,7 +23,6 @@ import (
 	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/state"
-	"adconnector/internal/syncrun/ldaptest"
 )
 
 // TestMain lets this binary stand in for the program, race detector included,
@@ -42,19 +42,43 @@ const (
 	assetsPath = "/rest/2.0/am/connector/asset/data/sync"
 )
 
+// The account that binds, and the container that holds 20 users and 3 groups.
+const (
+	bindDN       = "CN=svc,OU=Service,DC=corp,DC=example,DC=com"
+	bindPassword = "Pa55w0rd!"
+	base         = "OU=Staff,DC=corp,DC=example,DC=com"
+)
+
 // site is a directory, a gateway and the settings that reach them.
 type site struct {
-	ldap    *ldaptest.Server
+	ldap    *sandbox.Directory
 	gateway *sandbox.Gateway
 	env     map[string]string
 
 	mu        sync.Mutex
 	intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool
+	sending   func(answer []byte) // called before the directory sends it
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{ldap: ldaptest.Start(t)}
-	s.ldap.Change(func(l *ldaptest.Server) { l.Users, l.Groups = ldaptest.Users(20), ldaptest.Groups(3) })
+	s := &site{ldap: sandbox.NewDirectory(sandbox.DirectoryOptions{BindDN: bindDN, Password: bindPassword, ReadsDeleted: true})}
+	s.add(t, base, "organizationalUnit")
+	for n := range 20 {
+		s.add(t, userDN(n), "user")
+	}
+	for n := range 3 {
+		s.add(t, fmt.Sprintf("CN=group%d,%s", n, base), "group")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = s.ldap.Serve(t.Context(), watched{listener, s}, nil) })
+	t.Cleanup(func() {
+		s.ldap.Close()
+		serving.Wait()
+	})
 	s.gateway = sandbox.NewGateway(sandbox.GatewayOptions{
 		CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile, Username: "u", Password: "s3cret!",
 		Intercept: func(w http.ResponseWriter, r *http.Request, body []byte) bool {
@@ -69,10 +93,60 @@ func newSite(t *testing.T) *site {
 	s.env = map[string]string{
 		"connector.api.url": server.URL, "qualys.customerUuid": customer, "qualys.connectionUuid": connection, "qualys.profileUuid": profile,
 		"qualys.user.username": "u", "qualys.user.password": "s3cret!",
-		"ldap.host": "127.0.0.1", "ldap.port": fmt.Sprint(s.ldap.Port), "ldap.bindDn": ldaptest.BindDN, "ldap.password": ldaptest.Password,
-		"profile.baseContext": ldaptest.Base, "service.state-dir": filepath.Join(t.TempDir(), "state"),
+		"ldap.host": "127.0.0.1", "ldap.port": fmt.Sprint(portOf(listener)), "ldap.bindDn": bindDN, "ldap.password": bindPassword,
+		"profile.baseContext": base, "service.state-dir": filepath.Join(t.TempDir(), "state"),
 	}
 	return s
+}
+
+func portOf(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }
+
+func userDN(n int) string { return fmt.Sprintf("CN=user%d,%s", n, base) }
+
+func (s *site) add(t *testing.T, dn, class string) {
+	t.Helper()
+	if err := s.ldap.Add(sandbox.Object{DN: dn, Attributes: map[string][]string{"objectClass": {class}}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// remove deletes users up to n.
+func (s *site) remove(t *testing.T, n int) {
+	t.Helper()
+	for i := range n {
+		if err := s.ldap.Delete(userDN(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// watched lets a test see, and hold up, what the directory answers.
+type watched struct {
+	net.Listener
+	site *site
+}
+
+func (w watched) Accept() (net.Conn, error) {
+	conn, err := w.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return watchedConn{conn, w.site}, nil
+}
+
+type watchedConn struct {
+	net.Conn
+	site *site
+}
+
+func (c watchedConn) Write(answer []byte) (int, error) {
+	c.site.mu.Lock()
+	sending := c.site.sending
+	c.site.mu.Unlock()
+	if sending != nil {
+		sending(answer)
+	}
+	return c.Conn.Write(answer)
 }
 
 func (s *site) environ() []string {
@@ -142,11 +216,10 @@ func parse(t *testing.T, text string) line {
 	if level, _ := l["level"].(string); !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
 		t.Errorf("level %q in %s", level, text)
 	}
-	// What ends the program is nobody's in particular.
-	if component, _ := l["component"].(string); component == "" && message != "bad configuration" && message != "stopped" {
+	if component, _ := l["component"].(string); component == "" {
 		t.Errorf("no component in %s", text)
 	}
-	for _, secret := range []string{"s3cret!", ldaptest.Password} {
+	for _, secret := range []string{"s3cret!", bindPassword} {
 		if strings.Contains(text, secret) {
 			t.Errorf("a secret in %s", text)
 		}
@@ -178,45 +251,49 @@ func TestExitCodes(t *testing.T) {
 		args   []string
 		code   int
 		words  string // in the one error line; "": there is none
+		usage  bool   // it is about the command line
 	}{
 		"done": {code: exitDone},
 		"no directory": {func(t *testing.T, s *site) { s.env["ldap.port"] = fmt.Sprint(unusedPort(t)) }, nil,
-			exitFailed, "check host and port"},
+			exitFailed, "check host and port", false},
 		"bad value": {func(_ *testing.T, s *site) { s.env["thread-pool.size"] = "65" }, nil,
-			exitUsage, "thread-pool.size"},
-		"unknown command":     {nil, []string{"snyc"}, exitUsage, "snyc"},
-		"argument too many":   {nil, []string{"sync", "now"}, exitUsage, "now"},
-		"unknown flag":        {nil, []string{"sync", "--fulll"}, exitUsage, "--fulll"},
-		"unknown output":      {nil, []string{"sync", "--output", "xml"}, exitUsage, "text or json"},
-		"unknown log level":   {nil, []string{"sync", "--log-level", "disabled"}, exitUsage, "log.level"},
-		"unknown log format":  {nil, []string{"sync", "--log-format", "xml"}, exitUsage, "log.format"},
-		"no env file":         {nil, []string{"sync", "--env-file", "/nowhere/at/all"}, exitUsage, "/nowhere/at/all"},
-		"sandbox on any host": {nil, []string{"sandbox", "--gateway", "0.0.0.0:0"}, exitUsage, "loopback only"},
-		"sandbox nowhere":     {nil, []string{"sandbox", "--gateway", "18080"}, exitUsage, "use host:port"},
+			exitUsage, "thread-pool.size", false},
+		"bad filter": {func(_ *testing.T, s *site) { s.env["ldap.user-filter"] = "(&(a=b)" }, nil,
+			exitUsage, "ldap.user-filter", false},
+		"unknown command":     {nil, []string{"snyc"}, exitUsage, "snyc", true},
+		"argument too many":   {nil, []string{"sync", "now"}, exitUsage, "now", true},
+		"unknown flag":        {nil, []string{"sync", "--fulll"}, exitUsage, "--fulll", true},
+		"unknown output":      {nil, []string{"sync", "--output", "xml"}, exitUsage, "neither text nor json", true},
+		"unknown log level":   {nil, []string{"sync", "--log-level", "disabled"}, exitUsage, "log.level", false},
+		"unknown log format":  {nil, []string{"sync", "--log-format", "xml"}, exitUsage, "log.format", false},
+		"no env file":         {nil, []string{"sync", "--env-file", "/nowhere/at/all"}, exitUsage, "/nowhere/at/all", false},
+		"sandbox on any host": {nil, []string{"sandbox", "--gateway", "0.0.0.0:0"}, exitUsage, "loopback only", true},
+		"sandbox in the red":  {nil, []string{"sandbox", "--users", "-1"}, exitUsage, "cannot be negative", true},
+		"sandbox nowhere":     {nil, []string{"sandbox", "--gateway", "18080"}, exitUsage, "use host:port", true},
 		"state directory is none": {func(t *testing.T, s *site) {
 			file := filepath.Join(t.TempDir(), "file")
 			if err := os.WriteFile(file, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			s.env["service.state-dir"] = file
-		}, nil, exitUsage, "set service.state-dir to a directory"},
+		}, nil, exitUsage, "set service.state-dir to a directory", false},
 		"wrong gateway password": {func(_ *testing.T, s *site) { s.env["qualys.user.password"] = "wrong" }, nil,
-			exitRefused, "qualys.user.password"},
+			exitRefused, "qualys.user.password", false},
 		"wrong directory password": {func(_ *testing.T, s *site) { s.env["ldap.password"] = "wrong" }, nil,
-			exitRefused, "ldap.password"},
+			exitRefused, "ldap.password", false},
 		"no right": {func(_ *testing.T, s *site) {
 			s.intercepting(onAssets(func(w http.ResponseWriter, _ []byte) bool {
 				w.WriteHeader(http.StatusForbidden)
 				return true
 			}))
-		}, nil, exitRefused, "403"},
+		}, nil, exitRefused, "403", false},
 		"no connection in the console": {func(_ *testing.T, s *site) {
 			for _, key := range []string{"ldap.host", "ldap.port", "ldap.bindDn", "ldap.password", "profile.baseContext"} {
 				delete(s.env, key)
 			}
-		}, nil, exitRefused, "qualys.connectionUuid"},
+		}, nil, exitRefused, "qualys.connectionUuid", false},
 		"locked": {func(t *testing.T, s *site) { hold(t, s) }, nil,
-			exitLocked, "another instance holds the state directory"},
+			exitLocked, "another instance holds the state directory", false},
 		"rejected": {func(_ *testing.T, s *site) {
 			s.intercepting(onAssets(func(w http.ResponseWriter, body []byte) bool {
 				if bytes.Contains(body, []byte(`"user7"`)) {
@@ -225,7 +302,7 @@ func TestExitCodes(t *testing.T) {
 				}
 				return false
 			}))
-		}, nil, exitRejected, ""},
+		}, nil, exitRejected, "", false},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -251,8 +328,15 @@ func TestExitCodes(t *testing.T) {
 					logins++
 				}
 			}
-			if logins > 1 || s.ldap.Binds() > 1 {
-				t.Errorf("%d logins, %d binds", logins, s.ldap.Binds())
+			// Users and groups are read in a session each; a refused bind is not repeated.
+			if n := s.ldap.Searches(); logins > 1 || n.Binds > 2 || n.RefusedBinds > 1 {
+				t.Errorf("%d logins, directory %+v", logins, n)
+			}
+			if headlined := len(o.with("bad usage")) > 0; headlined != c.usage {
+				t.Errorf("log %v, is it about bad usage: %v", o.log, c.usage)
+			}
+			if o.code == exitUsage && logins+s.ldap.Searches().Searches > 0 {
+				t.Errorf("%d logins, directory %+v before it was told", logins, s.ldap.Searches())
 			}
 		})
 	}
@@ -264,7 +348,7 @@ func unusedPort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	return portOf(listener)
 }
 
 func hold(t *testing.T, s *site) {
@@ -300,15 +384,42 @@ func TestVersion(t *testing.T) {
 func TestSyncPrintsText(t *testing.T) {
 	s := newSite(t)
 	o := invoke(t, s.environ(), "sync")
-	if !strings.HasPrefix(o.stdout, "processed: 20 users and 3 groups read, 23 changed, 23 uploaded, 0 rejected, in ") || strings.Count(o.stdout, "\n") != 1 {
+	if !strings.HasPrefix(o.stdout, "processed (full): 20 users and 3 groups read, 23 changed, 23 uploaded, 0 deleted, 0 deletions held, 0 rejected, in ") || strings.Count(o.stdout, "\n") != 1 {
 		t.Errorf("stdout %q", o.stdout)
 	}
 	if n := len(o.with("run finished")); n != 1 {
 		t.Errorf("%d summaries", n)
 	}
-	if o := invoke(t, s.environ(), "sync", "--full"); o.code != exitDone || !strings.Contains(o.stdout, " 0 changed, 0 uploaded") {
-		t.Errorf("%+v", o)
+	for _, args := range [][]string{{"sync", "--full"}, {"sync"}} {
+		mode := map[int]string{1: "delta", 2: "full"}[len(args)]
+		if o := invoke(t, s.environ(), args...); o.code != exitDone || !strings.HasPrefix(o.stdout, "processed ("+mode+")") || !strings.Contains(o.stdout, " 0 changed, 0 uploaded") {
+			t.Errorf("%v: %+v", args, o)
+		}
 	}
+}
+
+// document is what --output json prints.
+type document struct {
+	Result, Mode, Error     string
+	RunID                   string `json:"run_id"`
+	Changed, Uploaded, Held int
+	Deleted                 int
+	DurationMS              *int64 `json:"duration_ms"`
+	DryRun                  bool   `json:"dry_run"`
+	Planned                 []planned
+}
+
+// document reads the one JSON document on stdout.
+func (o outcome) document(t *testing.T) (d document) {
+	t.Helper()
+	decoder := json.NewDecoder(strings.NewReader(o.stdout))
+	if err := decoder.Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decoder.Token(); err != io.EOF || d.DurationMS == nil {
+		t.Errorf("not one whole document: %s", o.stdout)
+	}
+	return d
 }
 
 func TestSyncPrintsJSON(t *testing.T) {
@@ -319,33 +430,130 @@ func TestSyncPrintsJSON(t *testing.T) {
 			s := newSite(t)
 			change(s)
 			o := invoke(t, s.environ(), "sync", "--output", "json")
-			var got struct {
-				Result, Error string
-				RunID         string `json:"run_id"`
-				Uploaded      int
-				DurationMS    int64 `json:"duration_ms"`
-				DryRun        bool  `json:"dry_run"`
-			}
-			decoder := json.NewDecoder(strings.NewReader(o.stdout))
-			if err := decoder.Decode(&got); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := decoder.Token(); err != io.EOF {
-				t.Errorf("more than one document: %s", o.stdout)
-			}
+			got := o.document(t)
 			summary := o.with("run finished")
 			if len(summary) != 1 || got.Result != name || got.RunID != summary[0]["run_id"] || (got.Error == "") != (o.code == exitDone) {
 				t.Errorf("%+v of %v", got, summary)
 			}
+			if got.DryRun || strings.Contains(o.stdout, `"planned"`) {
+				t.Errorf("a dry run's: %s", o.stdout)
+			}
 		})
+	}
+}
+
+// TestDeletionsHeld: three of 23 are more than a tenth.
+func TestDeletionsHeld(t *testing.T) {
+	s := newSite(t)
+	if o := invoke(t, s.environ(), "sync"); o.code != exitDone {
+		t.Fatalf("%+v", o)
+	}
+	s.remove(t, 3)
+	for _, args := range [][]string{{"sync"}, {"sync"}, {"sync", "--full"}} { // they stay held
+		o := invoke(t, s.environ(), args...)
+		summary := o.with("run finished")
+		if o.code != exitHeld || !strings.HasPrefix(o.stdout, "held (") || !strings.Contains(o.stdout, " 0 deleted, 3 deletions held,") || len(o.errors()) != 0 ||
+			len(summary) != 1 || summary[0]["held"] != 3.0 || summary[0]["result"] != "held" {
+			t.Fatalf("%v: %+v", args, o)
+		}
+		if held := o.with("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them"); len(held) != 1 || held[0]["held"] != 3.0 {
+			t.Errorf("log %v", o.log)
+		}
+	}
+	if o := invoke(t, s.environ(), "sync", "--dry-run"); o.code != exitHeld || !strings.Contains(o.stdout, "3 deletions would be held, nothing sent (dry run)") || strings.Contains(o.stdout, "delete ") {
+		t.Errorf("%+v", o)
+	}
+	o := invoke(t, s.environ(), "sync", "--dry-run", "--allow-deletes", "--output", "json")
+	if d := o.document(t); o.code != exitDone || d.Held != 0 || len(d.Planned) != 3 || d.Planned[0].Action != "delete" || d.Planned[0].Name == "" {
+		t.Errorf("%+v", d)
+	}
+	if n := statuses(s.gateway)["DELETED"]; n != 0 {
+		t.Fatalf("%d are deleted at the gateway", n)
+	}
+	if o := invoke(t, s.environ(), "sync", "--allow-deletes", "--output", "json"); o.code != exitDone || o.document(t).Deleted != 3 {
+		t.Errorf("%+v", o)
+	}
+	if n := statuses(s.gateway)["DELETED"]; n != 3 || len(s.gateway.Violations()) != 0 {
+		t.Errorf("%d are deleted at the gateway, violations %v", n, s.gateway.Violations())
+	}
+	if o := invoke(t, s.environ(), "sync", "--full"); o.code != exitDone {
+		t.Errorf("%+v", o)
+	}
+}
+
+// statuses counts the gateway's users by their status.
+func statuses(g *sandbox.Gateway) map[string]int {
+	counts := map[string]int{}
+	for _, user := range g.Users() {
+		if bytes.Contains(user.Asset, []byte(`"DELETED"`)) {
+			counts["DELETED"]++
+		}
+	}
+	return counts
+}
+
+// TestGuardIsConfigured: its bounds come from the settings.
+func TestGuardIsConfigured(t *testing.T) {
+	for name, c := range map[string]struct {
+		number, percent string
+		code            int
+	}{
+		"below both": {"3", "50", exitDone}, "above the number": {"2", "50", exitHeld}, "above the percentage": {"3", "5", exitHeld}, "none at all": {"0", "0", exitHeld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.env["sync.max-deletes"], s.env["SYNC_MAX_DELETES_PERCENT"] = c.number, c.percent
+			invoke(t, s.environ(), "sync")
+			s.remove(t, 3)
+			if o := invoke(t, s.environ(), "sync"); o.code != c.code {
+				t.Errorf("%+v", o)
+			}
+		})
+	}
+}
+
+// TestFullIntervalIsConfigured: a full pass is due when the last one is too old.
+func TestFullIntervalIsConfigured(t *testing.T) {
+	s := newSite(t)
+	s.env["sync.full-interval"] = "1s"
+	invoke(t, s.environ(), "sync")
+	deadline := time.Now().Add(20 * time.Second)
+	for mode := ""; mode != "full"; {
+		mode = invoke(t, s.environ(), "sync", "--output", "json").document(t).Mode
+		if time.Now().After(deadline) {
+			t.Fatal("no full pass")
+		}
 	}
 }
 
 func TestDryRun(t *testing.T) {
 	s := newSite(t)
 	o := invoke(t, s.environ(), "sync", "--dry-run")
-	if o.code != exitDone || !strings.Contains(o.stdout, "23 changed, nothing sent (dry run)") || len(s.gateway.Requests()) != 0 {
+	if o.code != exitDone || !strings.Contains(o.stdout, "23 changed, 0 deletions would be held, nothing sent (dry run)") || len(s.gateway.Requests()) != 0 {
 		t.Errorf("%+v", o)
+	}
+	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
+	if len(lines) != 24 || !slices.ContainsFunc(lines, func(l string) bool {
+		return strings.HasPrefix(l, "send   user  ") && strings.HasSuffix(l, ` "user7"`)
+	}) || !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "send   group ") }) {
+		t.Errorf("stdout %s", o.stdout)
+	}
+	o = invoke(t, s.environ(), "sync", "--dry-run", "--output", "json")
+	d := o.document(t)
+	if o.code != exitDone || !d.DryRun || d.Changed != 23 || d.Uploaded != 0 || len(d.Planned) != 23 || len(s.gateway.Requests()) != 0 {
+		t.Errorf("%+v", d)
+	}
+	for _, p := range d.Planned {
+		if p.Action != "send" || p.Kind != "user" && p.Kind != "group" || !strings.HasPrefix(p.SID, "S-1-5-21-") || len(p.GUID) != 36 || p.Name == "" {
+			t.Errorf("planned %+v", p)
+		}
+	}
+	if o := invoke(t, s.environ(), "sync"); o.code != exitDone || !strings.Contains(o.stdout, "23 uploaded") { // nothing was recorded
+		t.Errorf("%+v", o)
+	}
+	if o := invoke(t, s.environ(), "sync", "--dry-run", "--full", "--output", "json"); !strings.Contains(o.stdout, `"planned": []`) {
+		t.Errorf("%s", o.stdout)
 	}
 }
 
@@ -519,7 +727,7 @@ func TestDaemonWaitsForItsTick(t *testing.T) {
 	if now := s.connector(t); now.State != "SCHEDULED" || now.NextRun.IsZero() {
 		t.Errorf("state %+v", now)
 	}
-	if s.ldap.Binds() != 0 {
+	if s.ldap.Searches().Binds != 0 {
 		t.Error("it ran")
 	}
 }
@@ -568,15 +776,14 @@ func TestInterruptedSync(t *testing.T) {
 	s := newSite(t)
 	release := make(chan struct{})
 	reading := make(chan struct{}, 1)
-	s.ldap.Change(func(l *ldaptest.Server) {
-		l.Sent = func(n int) bool {
-			if n == 10 {
-				reading <- struct{}{}
-				<-release
-			}
-			return true
+	s.mu.Lock()
+	s.sending = func(answer []byte) {
+		if bytes.Contains(answer, []byte(userDN(7))) {
+			reading <- struct{}{}
+			<-release
 		}
-	})
+	}
+	s.mu.Unlock()
 	defer close(release)
 	c := start(t, s.environ(), "sync")
 	<-reading
@@ -665,26 +872,27 @@ func TestDaemonOutlivesARefusal(t *testing.T) {
 
 func TestSandbox(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
 	file := filepath.Join(t.TempDir(), "sandbox.env")
-	c := start(t, nil, "sandbox", "--gateway", "127.0.0.1:0", "--env-out", file)
+	c := start(t, nil, "sandbox", "--users", "30", "--groups", "5", "--gateway", "127.0.0.1:0", "--ldap", "127.0.0.1:0", "--ldaps", "127.0.0.1:0", "--env-out", file)
+	var directories []string
 	url := ""
-	for range 3 {
+	for range 5 {
 		text, err := c.stdout.ReadString('\n')
 		if err != nil {
 			t.Fatal(err)
 		}
-		if words := strings.Fields(text); words[0] == "gateway" {
+		switch words := strings.Fields(text); words[0] {
+		case "gateway":
 			url = words[1]
+		case "directory":
+			directories = append(directories, words[1])
 		}
 	}
-	var environ []string // less the gateway, which the file names
-	for _, pair := range s.environ() {
-		if strings.HasPrefix(pair, "ldap.") || strings.HasPrefix(pair, "profile.") || strings.HasPrefix(pair, "service.") {
-			environ = append(environ, pair)
-		}
+	if len(directories) != 2 {
+		t.Errorf("directories %v", directories)
 	}
-	if o := invoke(t, environ, "sync", "--env-file", file); o.code != exitDone {
+	o := invoke(t, nil, "sync", "--env-file", file, "--output", "json") // where to read, the gateway says
+	if o.code != exitDone || o.document(t).Uploaded < 35 {
 		t.Errorf("%+v", o)
 	}
 	var users struct{ Total int }
@@ -693,16 +901,21 @@ func TestSandbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(&users); err != nil || users.Total != 20 {
+	if err := json.NewDecoder(response.Body).Decode(&users); err != nil || users.Total < 30 {
 		t.Errorf("%d users, error %v", users.Total, err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, error %v", info.Mode(), err)
 	}
-	if o := invoke(t, nil, "sandbox", "--gateway", strings.TrimPrefix(url, "http://")); o.code != exitUsage || !strings.Contains(o.errors()[0], "choose another port") {
-		t.Errorf("a port in use: %+v", o)
+	for _, args := range [][]string{
+		{"--gateway", strings.TrimPrefix(url, "http://")},
+		{"--gateway", "127.0.0.1:0", "--ldap", directories[0][strings.Index(directories[0], "127."):]},
+	} {
+		if o := invoke(t, nil, append([]string{"sandbox"}, args...)...); o.code != exitUsage || !strings.Contains(o.errors()[0], "choose another port") || len(o.with("bad usage")) != 1 {
+			t.Errorf("a port in use: %+v", o)
+		}
 	}
-	if o := invoke(t, nil, "sandbox", "--gateway", "127.0.0.1:0", "--env-out", filepath.Join(file, "below")); o.code != exitUsage {
+	if o := invoke(t, nil, "sandbox", "--gateway", "127.0.0.1:0", "--ldap", "", "--ldaps", "", "--env-out", filepath.Join(file, "below")); o.code != exitUsage {
 		t.Errorf("no file to write: %+v", o)
 	}
 	c.signal(syscall.SIGTERM)
@@ -712,13 +925,17 @@ func TestSandbox(t *testing.T) {
 // TestConnectionFromTheConsole: without ldap.host the gateway says where to read.
 func TestConnectionFromTheConsole(t *testing.T) {
 	s := newSite(t)
+	port, err := strconv.Atoi(s.env["ldap.port"])
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, key := range []string{"ldap.host", "ldap.port", "ldap.bindDn", "ldap.password", "profile.baseContext"} {
 		delete(s.env, key)
 	}
 	s.gateway.SetConnection(&sandbox.Connection{ConnectionUUID: connection, Name: "c", Authentication: sandbox.Authentication{
-		Type: "LDAP", Host: "127.0.0.1", Port: s.ldap.Port, BindDN: ldaptest.BindDN, Password: ldaptest.Password,
+		Type: "LDAP", Host: "127.0.0.1", Port: port, BindDN: bindDN, Password: bindPassword,
 	}})
-	s.gateway.SetProfile(&gateway.Profile{ProfileUUID: profile, Name: "p", BaseContext: ldaptest.Base, SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"})
+	s.gateway.SetProfile(&gateway.Profile{ProfileUUID: profile, Name: "p", BaseContext: base, SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"})
 	if o := invoke(t, s.environ(), "sync"); o.code != exitDone || len(s.gateway.Users()) != 20 {
 		t.Errorf("%+v", o)
 	}

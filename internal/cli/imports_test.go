@@ -12,7 +12,7 @@ import (
 // consist of, as what is for tests only, has no row.
 var rooms = []struct{ room, mayImport string }{
 	{"cmd/adconnector", "cli"},
-	{"internal/cli", "config directory fault gateway sandbox schedule state syncrun upload"},
+	{"internal/cli", "config directory fault gateway identity sandbox schedule state syncrun upload"},
 	{"internal/syncrun", "ad directory fault gateway identity state upload"},
 	{"internal/upload", "ad fault gateway identity"},
 	{"internal/sandbox", "ad gateway"},

@@ -18,7 +18,8 @@ func newLogger(stderr io.Writer, format, level string) zerolog.Logger {
 	if err != nil || parsed < zerolog.TraceLevel || parsed > zerolog.ErrorLevel {
 		parsed = zerolog.InfoLevel
 	}
-	return zerolog.New(stderr).Level(parsed).Hook(utc{})
+	// Several goroutines log.
+	return zerolog.New(zerolog.SyncWriter(stderr)).Level(parsed).Hook(utc{})
 }
 
 // utc stamps each line: RFC 3339, UTC, with milliseconds, wherever the process runs.

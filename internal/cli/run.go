@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/schedule"
-	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
 
@@ -33,12 +32,12 @@ func (p *program) run(ctx context.Context) error {
 	if err != nil {
 		return usage{err}
 	}
-	store, err := state.Open(c.Service.StateDir)
+	log := p.logger()
+	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	log := p.logger()
 	r, err := runner(c, store, log)
 	if err != nil {
 		return err

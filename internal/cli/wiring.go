@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,14 +18,19 @@ import (
 	"adconnector/internal/upload"
 )
 
-// runner wires a configuration up. The store is the caller's to close.
+// runner wires a configuration and the state up. The store is the caller's to close.
 func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.Runner, error) {
 	roots, err := rootsOf(c.Gateway.CA)
 	if err != nil {
 		return nil, usage{fmt.Errorf("gateway.ca-file: %w", err)}
 	}
 	o := syncrun.Options{
-		Store: store,
+		Store:        store,
+		Target:       strings.Join([]string{c.Gateway.URL.String(), c.Gateway.CustomerUUID, c.Gateway.ConnectionUUID}, " "),
+		Guard:        syncrun.Guard{MaxDeletes: c.Sync.MaxDeletes, MaxDeletesPercent: c.Sync.MaxDeletesPercent},
+		FullInterval: c.Sync.FullInterval,
+		// The gateway's client leaves a quarter of the grace.
+		Conclude: min(5*time.Second, c.Service.ShutdownGrace/6),
 		Search: syncrun.Search{
 			UserFilter: c.Search.UserFilter, GroupFilter: c.Search.GroupFilter,
 			PageSize: c.Search.PageSize, ServerName: c.Search.ServerName,
@@ -50,8 +56,31 @@ func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.
 		// The rest of the grace is for writing down what came of it.
 		Grace: c.Service.ShutdownGrace * 3 / 4,
 		Log:   log.With().Str("component", "gateway").Logger(),
+		OnLimit: func(until time.Time) {
+			if err := store.SetRateLimit(until); err != nil {
+				o.Log.Warn().Err(err).Msg("rate limit not recorded, a restart will not know of it")
+			}
+		},
 	})
+	until, err := store.RateLimit()
+	if err != nil {
+		return nil, err
+	}
+	if until.After(time.Now()) {
+		o.Log.Warn().Time("until", until).Msg("the gateway has set a rate limit before, calls wait for its end")
+		o.Gateway.HoldUntil(until)
+	}
 	return syncrun.New(o), nil
+}
+
+// openState opens the state file, and tells of one that was set aside.
+func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
+	store, err := state.Open(dir)
+	if err == nil && store.SetAside != "" {
+		log.Error().Str("component", "state").Str("file", store.SetAside).
+			Msg("the state file was damaged and is set aside: everything is sent anew")
+	}
+	return store, err
 }
 
 func loginOf(l config.Login) gateway.Login {

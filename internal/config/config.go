@@ -26,6 +26,7 @@ type Config struct {
 	Directory *Directory // nil: connection and profile come from the gateway
 	Search    Search
 	Service   Service
+	Sync      Sync
 	Upload    Upload
 	Log       Log
 }
@@ -95,6 +96,12 @@ type Service struct {
 	ShutdownGrace time.Duration
 }
 
+// Sync is when everything is read, and what may be reported as deleted.
+type Sync struct {
+	FullInterval                  time.Duration
+	MaxDeletes, MaxDeletesPercent int
+}
+
 // Upload bounds what is sent at once.
 type Upload struct{ Workers, BatchSize, BatchBytes int }
 
@@ -107,11 +114,12 @@ type Log struct {
 // Source is where the settings come from. Flags win over the environment,
 // which wins over the files, of which a later one wins over an earlier one.
 type Source struct {
-	EnvFiles  []string
-	Environ   []string           // KEY=value, as os.Environ gives it
-	Scheduled bool               // whether the command needs the cron expression
-	ParseCron func(string) error // judges the cron expression; nil: nobody does
-	Flags     map[string]string  // by a key's Name
+	EnvFiles    []string
+	Environ     []string           // KEY=value, as os.Environ gives it
+	Scheduled   bool               // whether the command needs the cron expression
+	ParseCron   func(string) error // judges the cron expression; nil: nobody does
+	ParseFilter func(string) error // judges LDAP filters; nil: nobody does
+	Flags       map[string]string  // by a key's Name
 }
 
 // Load reads everything and reports every fault it finds.
@@ -125,12 +133,17 @@ func Load(src Source) (*Config, error) {
 	c := &Config{
 		Gateway:   l.gateway(),
 		Directory: l.directory(),
-		Search:    l.search(),
+		Search:    l.search(src.ParseFilter),
 		Service: Service{
 			Cron:          l.cron(src),
 			StateDir:      optional(l, "service.state-dir", verbatim),
 			RunOnStart:    optional(l, "service.run-on-start", boolean),
 			ShutdownGrace: optional(l, "service.shutdown-grace", durationBetween(time.Second, time.Hour)),
+		},
+		Sync: Sync{
+			FullInterval:      optional(l, "sync.full-interval", durationBetween(time.Second, 720*time.Hour)),
+			MaxDeletes:        optional(l, "sync.max-deletes", between(0, 1_000_000_000)),
+			MaxDeletesPercent: optional(l, "sync.max-deletes-percent", between(0, 100)),
 		},
 		Upload: Upload{
 			Workers:    optional(l, "thread-pool.size", between(1, 64)),
@@ -236,10 +249,10 @@ func (l *loader) directory() *Directory {
 	}
 }
 
-func (l *loader) search() Search {
+func (l *loader) search(parseFilter func(string) error) Search {
 	return Search{
-		UserFilter:  optional(l, "ldap.user-filter", filter),
-		GroupFilter: optional(l, "ldap.group-filter", filter),
+		UserFilter:  optional(l, "ldap.user-filter", filter(parseFilter)),
+		GroupFilter: optional(l, "ldap.group-filter", filter(parseFilter)),
 		PageSize:    optional(l, "ldap.page-size", between(1, 10000)),
 		ServerName:  optional(l, "ldap.server-name", hostOf("ldap")),
 		Certificate: optional(l, "ldap.certificate", certificateFile),

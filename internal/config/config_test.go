@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,8 +49,15 @@ func parseCron(expr string) error {
 	return nil
 }
 
+func parseFilter(filter string) error {
+	if !strings.HasPrefix(filter, "(") || !strings.HasSuffix(filter, ")") {
+		return errors.New("no parentheses")
+	}
+	return nil
+}
+
 func load(environ []string, files ...string) (*Config, error) {
-	return Load(Source{Scheduled: true, Environ: environ, EnvFiles: files, ParseCron: parseCron})
+	return Load(Source{Scheduled: true, Environ: environ, EnvFiles: files, ParseCron: parseCron, ParseFilter: parseFilter})
 }
 
 func mustLoad(t *testing.T, environ []string, files ...string) *Config {
@@ -93,6 +101,9 @@ func TestDefaults(t *testing.T) {
 	if want := (Service{"*/10 * * * *", "/var/lib/adconnector", true, 30 * time.Second}); c.Service != want {
 		t.Errorf("service %+v", c.Service)
 	}
+	if want := (Sync{24 * time.Hour, 500, 10}); c.Sync != want {
+		t.Errorf("sync %+v", c.Sync)
+	}
 	if want := (Upload{10, 500, 1048576}); c.Upload != want {
 		t.Errorf("upload %+v", c.Upload)
 	}
@@ -119,6 +130,21 @@ func TestDirectory(t *testing.T) {
 	}
 	if s := c.Search; s.ServerName != "dc.example.com" || s.UserFilter == "" || s.PageSize != 10 {
 		t.Errorf("got %+v", s)
+	}
+}
+
+func TestSync(t *testing.T) {
+	c := mustLoad(t, with(complete, "SYNC_FULL_INTERVAL=720h", "sync.max-deletes=0", "SYNC_MAX_DELETES_PERCENT=0"))
+	if want := (Sync{720 * time.Hour, 0, 0}); c.Sync != want { // 0 is not the default
+		t.Errorf("got %+v", c.Sync)
+	}
+}
+
+// TestNobodyJudges: without a judge, every expression and every filter is taken.
+func TestNobodyJudges(t *testing.T) {
+	c, err := Load(Source{Environ: with(complete, "service.cron-expression=x", "ldap.user-filter=y")})
+	if err != nil || c.Service.Cron != "x" || c.Search.UserFilter != "y" {
+		t.Errorf("got %+v, %v", c, err)
 	}
 }
 
@@ -241,9 +267,12 @@ func TestFaults(t *testing.T) {
 		{"directory's values", with(directory, "ldap.protocol=LDAPI", "ldap.port=65536", "profile.baseContext=corp.example.com", "profile.searchScope=tree", "profile.assets=all"), []string{
 			`ldap.protocol (environment): "LDAPI" is not allowed; allowed: LDAP, LDAPS, STARTTLS`, `ldap.port (environment): "65536"`, `profile.baseContext (environment): "corp.example.com" is not a DN`,
 			`profile.searchScope (environment): "tree" is not allowed; allowed: SUBTREE, ONE_LEVEL, BASE`, `profile.assets (environment): "all"`}},
-		{"filter without parentheses", with(complete, "ldap.user-filter=a=b"), []string{`ldap.user-filter (environment): "a=b" is not an LDAP filter`}},
-		{"filters out of balance", with(complete, "ldap.user-filter=(&(a=b)", "ldap.group-filter=(a=b))"), []string{"ldap.user-filter", "ldap.group-filter"}},
-		{"filters side by side", with(complete, "ldap.user-filter=(a=b)(c=d)", "ldap.group-filter=x(a=b)"), []string{"ldap.user-filter", "ldap.group-filter"}},
+		{"filters", with(complete, "ldap.user-filter=a=b", "LDAP_GROUP_FILTER=(a=b"), []string{
+			`ldap.user-filter (environment): "a=b" is not an LDAP filter: no parentheses; allowed: one in parentheses, like (department=Sales)`, `LDAP_GROUP_FILTER (environment): "(a=b" is not`}},
+		{"full passes", with(complete, "sync.full-interval=0s"), []string{`sync.full-interval (environment): "0s" is not allowed; allowed: a duration like 30s or 5m, from 1s to 720h0m0s`}},
+		{"full passes too seldom", with(complete, "SYNC_FULL_INTERVAL=721h"), []string{`SYNC_FULL_INTERVAL (environment): "721h" is not allowed`}},
+		{"deletions", with(complete, "sync.max-deletes=-1", "sync.max-deletes-percent=101"), []string{
+			`sync.max-deletes (environment): "-1" is not allowed; allowed: a number from 0 to 1000000000`, `sync.max-deletes-percent (environment): "101" is not allowed; allowed: a number from 0 to 100`}},
 		{"page size", with(complete, "ldap.page-size=1e3"), []string{`ldap.page-size (environment): "1e3" is not allowed; allowed: a number from 1 to 10000`}},
 		{"certificates that cannot be read", with(complete, "ldap.certificate="+nowhere, "GATEWAY_CA_FILE="+os.TempDir()), []string{
 			"GATEWAY_CA_FILE (environment): the file \"" + os.TempDir() + "\" cannot be read: is a directory", "ldap.certificate (environment): the file \"" + nowhere + "\" cannot be read: no such file"}},

@@ -47,6 +47,10 @@ var keys = []Key{
 	{Name: "upload.batch-size", Default: "500", Doc: "objects in a batch, 1 to 5000"},
 	{Name: "upload.batch-bytes", Default: "1048576", Doc: "bytes in a batch, 1024 to 8388608"},
 
+	{Name: "sync.full-interval", Default: "24h", Doc: "age of the last full pass at which everything is read again, 1s to 720h"},
+	{Name: "sync.max-deletes", Default: "500", Doc: "deletions above which a run holds them all, 0 to 1000000000"},
+	{Name: "sync.max-deletes-percent", Default: "10", Doc: "the same in percent of the objects known, 0 to 100"},
+
 	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a DNS domain; when set, connection and profile come from here instead of the gateway"},
 	{Name: "ldap.protocol", Default: "LDAP", Doc: "LDAP, LDAPS or STARTTLS", withHost: true},
 	{Name: "ldap.port", Doc: "1 to 65535; when absent 389, for LDAPS 636", withHost: true},

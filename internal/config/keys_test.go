@@ -25,7 +25,9 @@ func TestSpellings(t *testing.T) {
 		"SERVICE.CRON-EXPRESSION":    {},
 		"qualys_customerUuid":        {},
 		"QUALYS_CUSTOMER_UUID":       {},
-		"sync.max-deletes":           {},
+		"sync.max-deletes":           {name: "sync.max-deletes"},
+		"SYNC_MAX_DELETES_PERCENT":   {name: "sync.max-deletes-percent"},
+		"sync.max-delete":            {},
 		"service.http.proxy.enabled": {name: "proxy.enabled"},
 	} {
 		if got := bySpelling()[spelling]; got != want {

@@ -178,25 +178,17 @@ func distinguishedName(text string) (string, error) {
 	return text, nil
 }
 
-// filter checks the parentheses, which a value can only hold escaped (RFC 4515).
-// The directory compiles it again.
-func filter(text string) (string, error) {
-	depth := 0
-	for i, char := range text {
-		switch char {
-		case '(':
-			depth++
-		case ')':
-			depth--
+// filter leaves the judgement to the directory's client.
+func filter(parse func(string) error) parser[string] {
+	return func(text string) (string, error) {
+		if parse == nil {
+			return text, nil
 		}
-		if depth <= 0 { // a text in front of the filter, or its end
-			if depth == 0 && char == ')' && i == len(text)-1 {
-				return text, nil
-			}
-			break
+		if err := parse(text); err != nil {
+			return "", fmt.Errorf("%s is not an LDAP filter: %w; allowed: one in parentheses, like (department=Sales)", quote(text), err)
 		}
+		return text, nil
 	}
-	return "", fmt.Errorf("%s is not an LDAP filter; allowed: one in balanced parentheses, like (department=Sales)", quote(text))
 }
 
 func certificateFile(path string) ([]byte, error) {

@@ -63,6 +63,9 @@ func (d *Directory) encodeEntry(e *encoder, id int64, o *object, s search) {
 	end := e.message(id, tagSearchEntry)
 	e.octets(tagOctets, o.dn())
 	list := e.begin(tagSequence)
+	if o == d.deleted && !s.seesDeleted { // it can be seen, but not read
+		s.selection = selection{}
+	}
 	for _, attribute := range s.selection.named {
 		if !s.selection.all || schema[attribute].constructed {
 			d.encodeAttribute(e, o, attribute, s)

@@ -44,11 +44,53 @@ func objects(from, to int, mark byte) []Object {
 	return all
 }
 
+// send announces and settles one batch, as a run of its own.
+func send(s *Store, batch []Object) error {
+	d, err := s.Begin()
+	if err != nil {
+		return err
+	}
+	if err := d.Announce([]Batch{{0, batch}}); err != nil {
+		return err
+	}
+	return d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: batch}})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// result is for calls whose error ends the test.
+func result[T any](value T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		must(t, err)
+		return value
+	}
+}
+
 func expect(t testing.TB, s *Store, o Object) {
 	t.Helper()
-	got, there, err := s.Fingerprint(o.GUID)
-	if err != nil || !there || got != o.Fingerprint {
-		t.Fatalf("%s: fingerprint %x, there %v, error %v; want %x", o.Name, got, there, err, o.Fingerprint)
+	got, there, err := s.Lookup(o.GUID)
+	if want := (Known{o.Fingerprint, DueSecond(o.Due)}); err != nil || !there || got != want {
+		t.Fatalf("%s: known %+v, there %v, error %v; want %+v", o.Name, got, there, err, want)
+	}
+}
+
+// expectAnyValue: the object is known, and what the gateway holds of it is not.
+func expectAnyValue(t testing.TB, s *Store, o Object) {
+	t.Helper()
+	o.Fingerprint = Fingerprint{}
+	expect(t, s, o)
+}
+
+func expectAbsent(t testing.TB, s *Store, o Object) {
+	t.Helper()
+	if known, there, err := s.Lookup(o.GUID); err != nil || there || known != (Known{}) {
+		t.Fatalf("%s: known %+v, there %v, error %v", o.Name, known, there, err)
 	}
 }
 
@@ -57,7 +99,7 @@ func TestReopen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deep", "state") // is made
 	s := open1(t, dir)
 	all := objects(0, 10_000, 7)
-	if err := s.Acknowledge(all, nil); err != nil {
+	if err := send(s, all); err != nil {
 		t.Fatal(err)
 	}
 	connector := Connector{State: "SCHEDULED", RunID: "r", At: time.Unix(1, 0).UTC(), NextRun: time.Unix(2, 0).UTC(), Error: "why"}
@@ -71,9 +113,7 @@ func TestReopen(t *testing.T) {
 	for _, o := range all {
 		expect(t, s, o)
 	}
-	if _, there, err := s.Fingerprint(guidOf(10_000)); there || err != nil {
-		t.Errorf("an object nobody acknowledged: there %v, error %v", there, err)
-	}
+	expectAbsent(t, s, objects(10_000, 10_001, 7)[0])
 	if got, err := s.Connector(); err != nil || got != connector {
 		t.Errorf("connector %+v, error %v", got, err)
 	}
@@ -91,36 +131,21 @@ func TestEmpty(t *testing.T) {
 	if runs, err := s.Runs(); err != nil || len(runs) != 0 {
 		t.Errorf("runs %v, error %v", runs, err)
 	}
-}
-
-// TestRejected: what was acknowledged of a rejected object before is not its value
-// any more, but the gateway still has it.
-func TestRejected(t *testing.T) {
-	s := open1(t, t.TempDir())
-	all := objects(0, 3, 7)
-	if err := s.Acknowledge(all, nil); err != nil {
-		t.Fatal(err)
+	empty, err := s.IsEmpty()
+	untried, err2 := s.Untried()
+	size, err3 := s.Size()
+	if err := errors.Join(err, err2, err3); err != nil || !empty || !untried || size != 0 {
+		t.Errorf("empty %v, untried %v, size %d, error %v", empty, untried, size, err)
 	}
-	if err := s.Acknowledge(nil, []ad.GUID{all[1].GUID, guidOf(99)}); err != nil {
-		t.Fatal(err)
+	if target, err := s.Target(); err != nil || target != "" {
+		t.Errorf("target %q, error %v", target, err)
 	}
-	expect(t, s, all[0])
-	all[1].Fingerprint = Fingerprint{}
-	expect(t, s, all[1])
-	if _, there, _ := s.Fingerprint(guidOf(99)); there {
-		t.Error("a rejected object that was never acknowledged is in the index")
+	if mark, err := s.Watermark(ad.InvocationID{1}); err != nil || mark != (Watermark{}) {
+		t.Errorf("watermark %+v, error %v", mark, err)
 	}
-	_ = s.db.View(func(tx *bbolt.Tx) error {
-		if record := tx.Bucket(bucketIndex).Get(all[1].GUID[:]); !bytes.HasSuffix(record, []byte("user1")) {
-			t.Errorf("record %q has lost its name", record)
-		}
-		return nil
-	})
-	again := objects(1, 2, 8)
-	if err := s.Acknowledge(again, nil); err != nil {
-		t.Fatal(err)
+	if pass, err := s.LastFullPass(); err != nil || pass != (FullPass{}) {
+		t.Errorf("full pass %+v, error %v", pass, err)
 	}
-	expect(t, s, again[0])
 }
 
 func TestRunsAreTheLast200(t *testing.T) {
@@ -196,33 +221,27 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	open1(t, dir)
 }
 
+// file is a directory with such a state file.
+func file(t *testing.T, content []byte) string {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, fileName), content, 0o600))
+	return dir
+}
+
+// database is the content of a state file with 5000 objects.
+func database(t *testing.T, change func(*bbolt.Tx) error) []byte {
+	dir := t.TempDir()
+	s := open1(t, dir)
+	must(t, send(s, objects(0, 5000, 1)))
+	if change != nil {
+		must(t, s.db.Update(change))
+	}
+	must(t, s.Close())
+	return result(os.ReadFile(filepath.Join(dir, fileName)))(t)
+}
+
 func TestUnusable(t *testing.T) {
 	t.Parallel()
-	file := func(t *testing.T, content []byte) string {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, fileName), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return dir
-	}
-	database := func(t *testing.T, change func(*bbolt.Tx) error) []byte {
-		dir := t.TempDir()
-		s := open1(t, dir)
-		if err := s.Acknowledge(objects(0, 5000, 1), nil); err != nil {
-			t.Fatal(err)
-		}
-		if change != nil {
-			if err := s.db.Update(change); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s.Close()
-		content, err := os.ReadFile(filepath.Join(dir, fileName))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return content
-	}
 	cases := map[string]struct {
 		dir   func(t *testing.T) string
 		words []string
@@ -235,27 +254,13 @@ func TestUnusable(t *testing.T) {
 		"an odd format": {func(t *testing.T) string {
 			return file(t, database(t, func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyVersion, []byte{1}) }))
 		}, []string{"is of format 01"}},
-		"text": {func(t *testing.T) string { return file(t, []byte("not a database")) }, []string{fileName, "move the file away"}},
-		"much text": {func(t *testing.T) string { return file(t, bytes.Repeat([]byte("not a database\n"), 5000)) },
-			[]string{fileName, "move the file away"}},
-		"cut short": {func(t *testing.T) string { return file(t, database(t, nil)[:8192]) },
-			[]string{fileName, "move the file away"}},
-		"overwritten behind its head": {func(t *testing.T) string {
-			content := database(t, nil)
-			for i := 8192; i < len(content); i++ {
-				content[i] = byte(i * 7)
-			}
-			return file(t, content)
-		}, []string{fileName, "move the file away"}},
 		"a file for a directory": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName) },
 			[]string{"set service.state-dir to a directory"}},
 		"below a file": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName, "state") },
 			[]string{"set service.state-dir to a directory"}},
 		"a directory for the file": {func(t *testing.T) string {
 			dir := t.TempDir()
-			if err := os.Mkdir(filepath.Join(dir, fileName), 0o700); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Mkdir(filepath.Join(dir, fileName), 0o700))
 			return dir
 		}, []string{"service.state-dir"}},
 	}
@@ -282,6 +287,47 @@ func TestUnusable(t *testing.T) {
 	}
 }
 
+// TestDamaged: what cannot be read is kept beside, and a new file begun.
+func TestDamaged(t *testing.T) {
+	t.Parallel()
+	cases := map[string]func(t *testing.T) []byte{
+		"text":      func(*testing.T) []byte { return []byte("not a database") },
+		"much text": func(*testing.T) []byte { return bytes.Repeat([]byte("not a database\n"), 5000) },
+		"cut short": func(t *testing.T) []byte { return database(t, nil)[:8192] },
+		"its end is missing": func(t *testing.T) []byte {
+			content := database(t, nil)
+			return content[:len(content)/2]
+		},
+		"overwritten behind its head": func(t *testing.T) []byte {
+			content := database(t, nil)
+			for i := 8192; i < len(content); i++ {
+				content[i] = byte(i * 7)
+			}
+			return content
+		},
+	}
+	for name, content := range cases {
+		t.Run(name, func(t *testing.T) {
+			damaged := content(t)
+			dir := file(t, damaged)
+			s := open1(t, dir)
+			aside, _, _ := strings.Cut(s.SetAside, ": ")
+			if kept, err := os.ReadFile(aside); err != nil || !bytes.Equal(kept, damaged) || !strings.HasPrefix(aside, filepath.Join(dir, fileName)+".damaged-") {
+				t.Errorf("set aside %q, error %v", s.SetAside, err)
+			}
+			if empty, err := s.IsEmpty(); err != nil || !empty {
+				t.Errorf("empty %v, error %v", empty, err)
+			}
+			must(t, send(s, objects(0, 3, 1)))
+			must(t, s.Close())
+			if s = open1(t, dir); s.SetAside != "" {
+				t.Errorf("set aside again: %s", s.SetAside)
+			}
+			expect(t, s, objects(0, 3, 1)[2])
+		})
+	}
+}
+
 // TestReadersDoNotHoldUpTheWriter: a read transaction that stays open keeps a
 // growing file from being mapped anew, and the writer waits for it for ever.
 func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
@@ -294,7 +340,7 @@ func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
 		for range 4 {
 			readers.Go(func() {
 				for n := 0; !stop.Load(); n++ {
-					_, _, err := s.Fingerprint(guidOf(n % 60_000))
+					_, _, err := s.Lookup(guidOf(n % 60_000))
 					if err != nil {
 						t.Error(err)
 						return
@@ -305,9 +351,9 @@ func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
 		var failed error
 		for from := 0; from < 60_000 && failed == nil; from += 5000 {
 			batch := objects(from, from+5000, 1)
-			failed = s.Acknowledge(batch, nil)
+			failed = send(s, batch)
 			// A reader that waits for the writer, as a pass does for room to upload.
-			if _, there, err := s.Fingerprint(batch[0].GUID); err != nil || !there {
+			if _, there, err := s.Lookup(batch[0].GUID); err != nil || !there {
 				t.Errorf("there %v, error %v", there, err)
 			}
 		}
@@ -328,17 +374,17 @@ func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
 	}
 }
 
-func BenchmarkFingerprint(b *testing.B) {
+func BenchmarkLookup(b *testing.B) {
 	const count = 100_000
 	s := open1(b, b.TempDir())
 	for from := 0; from < count; from += 10_000 {
-		if err := s.Acknowledge(objects(from, from+10_000, 1), nil); err != nil {
+		if err := send(s, objects(from, from+10_000, 1)); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
-		if _, there, err := s.Fingerprint(guidOf(n % count)); !there || err != nil {
+		if _, there, err := s.Lookup(guidOf(n % count)); !there || err != nil {
 			b.Fatal(there, err)
 		}
 	}

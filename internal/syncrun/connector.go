@@ -64,7 +64,7 @@ func (c *connector) send(ctx context.Context, to state.Connector) {
 	if to.Error != "" {
 		report.Error = &to.Error
 	}
-	if run := c.lastRun; run != nil {
+	if run := c.lastRun; run != nil && run.ID == to.RunID { // another run's is no news
 		report.Summary = &gateway.Summary{Mode: run.Mode, Users: run.Users, Groups: run.Groups, Uploaded: run.Uploaded, Deleted: run.Deleted, Rejected: run.Rejected}
 	}
 	switch err := c.gateway.SetState(ctx, report); {

@@ -2,8 +2,9 @@
 // place that knows the order of things.
 //
 // It guarantees that an object is recorded as delivered only after the gateway
-// has acknowledged it, so that a crash anywhere repeats work and never skips it;
-// that a run which did not read or deliver everything is a failed run; and that
+// has acknowledged it, and the watermark moves last, so that a crash anywhere
+// repeats work and never skips it; that nothing is reported as deleted without
+// proof; that a run which did not read or deliver everything is a failed run; and that
 // every run ends with one summary, in the log and in the state file. It does not
 // decide when to run.
 package syncrun
@@ -17,7 +18,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
-	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
@@ -30,11 +30,18 @@ import (
 type Options struct {
 	Gateway *gateway.Client
 	Store   *state.Store
+	// Target names where deliveries go; what was delivered to another counts for nothing.
+	Target string
 	// Source is where to read; nil: the gateway's connection and profile say so,
 	// anew at every run.
 	Source *Source
 	Search Search
 	Upload upload.Options
+	Guard  Guard
+	// FullInterval is the age of the last full pass at which the next one is due.
+	FullInterval time.Duration
+	// Conclude bounds how long the end of a run waits for the gateway to hear of it.
+	Conclude time.Duration
 	// Next tells when the run after a failed one is; nil: none is planned.
 	Next func(after time.Time) time.Time
 	Log  zerolog.Logger
@@ -59,45 +66,28 @@ type Search struct {
 
 // Mode says what a single run is to do.
 type Mode struct {
-	DryRun bool // reads and compares, sends and records nothing
+	Full         bool // reads everything, whatever was seen before
+	DryRun       bool // reads and compares, sends and records nothing
+	AllowDeletes bool // releases the deletions that the guard holds
+	// Show is told, in a dry run, of everything that would be sent.
+	Show func(identity.Asset)
 }
 
 // The results of a run.
 const (
 	Processed = "processed" // everything was delivered
 	Partial   = "partial"   // the gateway rejected some objects
+	Held      = "held"      // everything was delivered but deletions that the guard holds
 	Failed    = "failed"
 )
-
-const modeFull = "full"
 
 // Runner does runs, one at a time.
 type Runner struct {
 	Options
-	connector connector
-	searches  []search
-}
-
-// search is how the objects of one kind are found and mapped.
-type search struct {
-	kind   identity.Kind
-	filter string // the operator's; "": none
-	mapper *identity.Mapper
-}
-
-// filterOn narrows the kind's own filter by the operator's. A server that is no
-// domain controller need not have the attributes of the kind's own filter: there
-// the operator's stands alone.
-func (s search) filterOn(root directory.RootDSE) string {
-	own := identity.Filter[s.kind]
-	switch {
-	case s.filter == "":
-		return own
-	case root.IsDomainController():
-		return "(&" + own + s.filter + ")"
-	default:
-		return s.filter
-	}
+	connector   connector
+	searches    [2]search // users, groups
+	blindWarned bool      // that deletions are seen at full passes only was said
+	now         func() time.Time
 }
 
 // New makes a runner.
@@ -105,7 +95,8 @@ func New(o Options) *Runner {
 	return &Runner{
 		Options:   o,
 		connector: connector{gateway: o.Gateway, store: o.Store, log: o.Log},
-		searches: []search{
+		now:       time.Now,
+		searches: [2]search{
 			{identity.User, o.Search.UserFilter, identity.NewMapper(identity.User)},
 			{identity.Group, o.Search.GroupFilter, identity.NewMapper(identity.Group)},
 		},
@@ -136,7 +127,7 @@ func (r *Runner) Schedule(ctx context.Context, next time.Time) error {
 
 // Run does one run and returns its account. Its error is the run's, already logged.
 func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
-	run := state.Run{ID: uuid.NewString(), Mode: modeFull, Result: Failed, Start: time.Now().UTC()}
+	run := state.Run{ID: uuid.NewString(), Mode: full, Result: Failed, Start: time.Now().UTC()}
 	log := r.Log.With().Str("run_id", run.ID).Logger()
 	before := r.Gateway.Counts()
 
@@ -148,6 +139,8 @@ func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
 	switch {
 	case err != nil:
 		run.Error = err.Error()
+	case run.Held > 0:
+		run.Result = Held
 	case run.Rejected > 0:
 		run.Result = Partial
 	default:
@@ -200,104 +193,36 @@ func (r *Runner) run(ctx context.Context, mode Mode, run *state.Run, log zerolog
 	defer session.Close()
 	log.Info().Str("dc", session.Address).Str("dns_host_name", session.RootDSE.DNSHostName).
 		Bool("domain_controller", session.RootDSE.IsDomainController()).Msg("directory connected")
-	return r.pass(ctx, mode, session, source, run, log)
-}
-
-// pass reads everything in scope and delivers what differs from the index.
-func (r *Runner) pass(ctx context.Context, mode Mode, session *directory.Session, source Source, run *state.Run, log zerolog.Logger) error {
-	p := &pass{run: run, log: log, now: time.Now(), store: r.Store}
-	read := func(ctx context.Context, add func(identity.Asset) error) error {
-		for _, s := range r.searches {
-			if err := p.read(ctx, session, source, s, add); err != nil {
-				return err
-			}
-		}
-		return nil
+	if err := r.retarget(mode, log); err != nil {
+		return err
 	}
-	if mode.DryRun {
-		return read(ctx, func(identity.Asset) error { return nil })
+	p := &pass{Runner: r, source: source, session: session, now: r.now(), mode: mode, log: log}
+	if err := p.plan(ctx); err != nil {
+		return err
 	}
-	record := func(receipts []upload.Receipt) error { return r.record(receipts, log) }
-	totals, err := upload.Run(ctx, r.Gateway, r.Upload, record, read)
-	run.Uploaded, run.Rejected = totals.Delivered, totals.Rejected
+	run.Mode = p.kind
+	err = p.deliver(ctx)
+	p.account(run)
 	return err
 }
 
-// pass is the reading side of one run.
-type pass struct {
-	run   *state.Run
-	log   zerolog.Logger
-	now   time.Time
-	store *state.Store
-	json  []byte
-}
-
-// read streams the objects of one kind through the map, and adds those that
-// changed.
-func (p *pass) read(ctx context.Context, session *directory.Session, source Source, s search, add func(identity.Asset) error) error {
-	start := time.Now()
-	count := &p.run.Users
-	if s.kind == identity.Group {
-		count = &p.run.Groups
-	}
-	unmapped, unparsed := 0, 0
-	query := directory.Search{Base: source.Base, Scope: source.Scope, Filter: s.filterOn(session.RootDSE), Attributes: s.mapper.Attributes}
-	pages, err := session.Search(ctx, query, func(entry *ad.Entry) error {
-		asset, err := s.mapper.Map(p.json, entry, p.now)
-		if err != nil {
-			if unmapped == 0 {
-				p.log.Warn().Str("kind", s.kind.String()).Str("dn_hash", hash(entry.DN)).Err(err).Msg("entry skipped")
-			}
-			unmapped++
-			return nil
-		}
-		p.json = asset.JSON
-		*count++
-		unparsed += asset.Unparsed
-		known, there, err := p.store.Fingerprint(asset.GUID)
-		if err != nil {
-			return err
-		}
-		if there && known == state.Fingerprint(asset.Fingerprint) {
-			return nil
-		}
-		p.run.Changed++
-		return add(asset)
-	})
-	if err != nil {
+// retarget starts anew when the deliveries recorded so far went elsewhere. A dry
+// run records nothing, not even this.
+func (r *Runner) retarget(mode Mode, log zerolog.Logger) error {
+	before, err := r.Store.Target()
+	if err != nil || before == r.Target || mode.DryRun {
 		return err
 	}
-	p.log.Info().Str("kind", s.kind.String()).Str("dc", session.Address).Str("base_dn", source.Base).Int("page", pages).Int("objects", *count).
-		Int("skipped", unmapped).Int("unparsed", unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg("directory read")
-	return nil
-}
-
-// record writes what the gateway has acknowledged. It runs beside the reading,
-// and an object is in the index only from here on.
-func (r *Runner) record(receipts []upload.Receipt, log zerolog.Logger) error {
-	var delivered []state.Object
-	var rejected []ad.GUID
-	for _, receipt := range receipts {
-		for _, o := range receipt.Delivered {
-			delivered = append(delivered, state.Object{GUID: o.GUID, Kind: byte(o.Kind), Fingerprint: state.Fingerprint(o.Fingerprint), SID: o.SID, Name: o.Name})
-		}
-		for _, rejection := range receipt.Rejected {
-			rejected = append(rejected, rejection.Object.GUID)
-			log.Warn().Str("kind", rejection.Object.Kind.String()).Stringer("sid", rejection.Object.SID).Stringer("guid", rejection.Object.GUID).
-				Str("reason", rejection.Reason).Msg("object rejected by the gateway")
-		}
+	if before != "" {
+		log.Warn().Str("before", before).Str("target", r.Target).Msg("the gateway, customer or connection has changed: everything is sent again")
 	}
-	if err := r.Store.Acknowledge(delivered, rejected); err != nil {
-		return err
-	}
-	log.Info().Int("batch", len(receipts)).Int("objects", len(delivered)).Int("rejected", len(rejected)).Msg("batches acknowledged")
-	return nil
+	return r.Store.Retarget(r.Target)
 }
 
 // conclude ends a run: its account first, then the connector's state. It goes on
 // under a context of its own, since the run's may be what ended it.
 func (r *Runner) conclude(ctx context.Context, run state.Run) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), concludeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Conclude)
 	defer cancel()
 	unrecorded := r.Store.AddRun(run)
 	if !r.connector.registered {
@@ -320,10 +245,6 @@ func (r *Runner) conclude(ctx context.Context, run state.Run) error {
 	return unrecorded
 }
 
-// concludeTimeout bounds how long the end of a run waits for the gateway to hear
-// of it. It fits into what the gateway's client leaves of the default grace.
-const concludeTimeout = 5 * time.Second
-
 // summarize writes the one line that ends every run, and the error in full.
 func summarize(log zerolog.Logger, run state.Run, mode Mode, err error) {
 	event := log.Info()
@@ -332,7 +253,7 @@ func summarize(log zerolog.Logger, run state.Run, mode Mode, err error) {
 		event = log.Warn().Err(err)
 	case err != nil:
 		event = log.Error().Err(err).Str("class", string(fault.Of(err)))
-	case run.Rejected > 0:
+	case run.Held > 0, run.Rejected > 0:
 		event = log.Warn()
 	}
 	if mode.DryRun {

@@ -2,8 +2,9 @@
 // objects and in bytes, and sends them with a pool of workers.
 //
 // It guarantees that every asset ends up delivered or rejected, or that Run
-// returns an error; that what was acknowledged is recorded even then; that
-// records come in the order in which assets were added; that two values of one
+// returns an error; that a batch is announced to the journal before it is sent,
+// and that what was acknowledged is recorded even after an error; that records
+// come in the order in which assets were added; that two values of one
 // object are never under way together, so an older one cannot overtake a newer
 // one; and that memory is bounded by the batches under way. It does not repeat
 // calls whose outcome is unknown: the gateway's client does.
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
@@ -31,11 +33,22 @@ type Sender interface {
 	Send(ctx context.Context, requestID string, count int, assets []byte) (gateway.Answer, error)
 }
 
+// Journal is where deliveries are written down.
+type Journal interface {
+	// Announce is told of batches before they are sent.
+	Announce([]Batch) error
+	// Record is told what became of them.
+	Record([]Receipt) error
+}
+
 // Options bound the work.
 type Options struct {
 	Workers    int // calls at a time
 	BatchSize  int // objects in a batch
 	BatchBytes int // bytes of a batch's assets; a larger asset goes alone
+	// Untried says that the gateway has never taken anything from us: when it
+	// rejects one object after the other, the fault is hardly the objects'.
+	Untried bool
 }
 
 // Object is what is known of an asset once its bytes have been sent.
@@ -45,6 +58,14 @@ type Object struct {
 	SID         ad.SID
 	Name        string
 	Fingerprint identity.Fingerprint
+	Due         time.Time
+	Deleted     bool
+}
+
+// Batch is what is sent in one call, unless the gateway wants it in parts.
+type Batch struct {
+	Number  int // from 0, in the order of their objects
+	Objects []Object
 }
 
 // Rejection is an object that the gateway does not take, and its words.
@@ -53,41 +74,46 @@ type Rejection struct {
 	Reason string
 }
 
-// Receipt is what became of a batch's objects.
+// Receipt is what became of a batch's objects. Of those that it does not name
+// nobody knows: the batch is not complete.
 type Receipt struct {
+	Batch     int
+	Complete  bool
 	Delivered []Object
 	Rejected  []Rejection
 }
 
 // Totals counts what became of a run's assets.
 type Totals struct {
-	Delivered, Rejected int
+	Delivered, Deleted, Rejected int // each asset is one of them
 }
 
 const (
 	// windowPerWorker bounds the batches that are sent and not yet recorded,
 	// because an earlier one is still under way.
 	windowPerWorker = 4
-	// hopeless is how many objects are rejected before the first is delivered
-	// when the fault is not the objects': splitting a whole directory into single
-	// objects would cost two calls for each.
+	// hopeless is how many objects an untried gateway rejects before it has taken
+	// one: splitting a whole directory into single objects would cost two calls for
+	// each.
 	hopeless = 500
 )
 
-// Run sends what produce adds. It calls record, from one goroutine, with the
-// receipts in order, and returns after the last of them. Produce runs in the
-// calling goroutine and must return when add returns an error or its context
-// ends, which it does as soon as sending or recording has failed.
-func Run(ctx context.Context, sender Sender, o Options, record func([]Receipt) error, produce func(ctx context.Context, add func(identity.Asset) error) error) (Totals, error) {
+// Run sends what produce adds, from one goroutine or from several. It tells the
+// journal of batches and, in their order, of receipts, and returns after the last
+// of them. Produce runs in the calling goroutine and must return when its context
+// has ended or add returns an error.
+func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce func(ctx context.Context, add func(identity.Asset) error) error) (Totals, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	size := int64(o.Workers * windowPerWorker)
 	p := &pool{
-		sender: sender, options: o,
+		sender: sender, options: o, journal: journal,
+		filled:  make(chan *batch, o.Workers),
 		queue:   make(chan *batch),
-		results: make(chan result, size),
+		results: make(chan Receipt, size),
 		window:  semaphore.NewWeighted(size), size: size,
 		pending: map[ad.GUID]struct{}{},
+		spare:   make(chan []byte, o.Workers),
 	}
 	p.batchBytes.Store(int64(o.BatchBytes))
 
@@ -95,16 +121,20 @@ func Run(ctx context.Context, sender Sender, o Options, record func([]Receipt) e
 	for range o.Workers {
 		workers.Go(func() { p.work(ctx, cancel) })
 	}
-	recorder.Go(func() { p.record(record, cancel) })
+	workers.Go(func() { p.announce(ctx, cancel) })
+	recorder.Go(func() { p.record(cancel) })
 
 	err := produce(ctx, func(asset identity.Asset) error { return p.add(ctx, asset) })
 	if err == nil {
 		err = p.dispatch(ctx)
 	}
-	close(p.queue)
+	close(p.filled)
 	workers.Wait()
 	close(p.results)
 	recorder.Wait()
+	if err == nil && p.complete == p.batches {
+		return p.totals, nil // whoever wanted to stop it then came too late
+	}
 	// What stopped the pool is the cause; that produce was stopped follows from it.
 	if ctx.Err() != nil && (err == nil || fault.Of(err) == fault.Canceled) {
 		err = fmt.Errorf("upload: %w", context.Cause(ctx))
@@ -114,22 +144,27 @@ func Run(ctx context.Context, sender Sender, o Options, record func([]Receipt) e
 
 type pool struct {
 	sender  Sender
+	journal Journal
 	options Options
 
-	batch      *batch // being filled, by produce's goroutine
+	adding     sync.Mutex // guards the two below; whoever waits with it holds the others up
+	batch      *batch     // being filled
 	batches    int
 	batchBytes atomic.Int64 // shrinks when the gateway finds a batch too large
 
-	queue   chan *batch
-	results chan result
+	filled  chan *batch // to be announced
+	queue   chan *batch // to be sent
+	results chan Receipt
 	window  *semaphore.Weighted // batches that are not recorded yet
 	size    int64
+	spare   chan []byte // data of batches that were sent, to be filled again
 
 	mu      sync.Mutex
 	pending map[ad.GUID]struct{} // objects of those batches
 
 	delivered, alone atomic.Int64 // objects taken; objects rejected when sent alone
 	totals           Totals
+	complete         int // batches that are recorded whole
 }
 
 type batch struct {
@@ -139,12 +174,9 @@ type batch struct {
 	data    []byte
 }
 
-type result struct {
-	number  int
-	receipt Receipt
-}
-
 func (p *pool) add(ctx context.Context, asset identity.Asset) error {
+	p.adding.Lock()
+	defer p.adding.Unlock()
 	if p.isPending(asset.GUID) {
 		if err := p.drain(ctx); err != nil {
 			return err
@@ -158,6 +190,10 @@ func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 	if p.batch == nil {
 		p.batch = &batch{number: p.batches}
 		p.batches++
+		select {
+		case p.batch.data = <-p.spare:
+		default:
+		}
 	}
 	p.batch.add(asset)
 	p.mu.Lock()
@@ -174,6 +210,7 @@ func (b *batch) add(asset identity.Asset) {
 	b.ends = append(b.ends, len(b.data))
 	b.objects = append(b.objects, Object{
 		Kind: asset.Kind, GUID: asset.GUID, SID: append(ad.SID(nil), asset.SID...), Name: string(asset.Name), Fingerprint: asset.Fingerprint,
+		Due: asset.Due, Deleted: asset.Deleted,
 	})
 }
 
@@ -184,7 +221,7 @@ func (p *pool) isPending(guid ad.GUID) bool {
 	return pending
 }
 
-// dispatch hands the batch at hand to a worker, once the window has room for it.
+// dispatch hands the batch at hand on, once the window has room for it.
 func (p *pool) dispatch(ctx context.Context) error {
 	if p.batch == nil {
 		return nil
@@ -193,7 +230,7 @@ func (p *pool) dispatch(ctx context.Context) error {
 		return stopped(ctx)
 	}
 	select {
-	case p.queue <- p.batch:
+	case p.filled <- p.batch:
 		p.batch = nil
 		return nil
 	case <-ctx.Done():
@@ -217,6 +254,43 @@ func stopped(ctx context.Context) error {
 	return fault.Errorf(fault.Canceled, "upload: %w", ctx.Err())
 }
 
+// announce passes batches on to the workers once the journal has them, as many at
+// a time as are there: one transaction then takes them all.
+func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
+	defer close(p.queue)
+	for b := range p.filled {
+		batches := []*batch{b}
+		for more := true; more; {
+			select {
+			case b, more = <-p.filled:
+				if more {
+					batches = append(batches, b)
+				}
+			default:
+				more = false
+			}
+		}
+		announced := make([]Batch, len(batches))
+		for i, b := range batches {
+			announced[i] = Batch{b.number, b.objects}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err := p.journal.Announce(announced); err != nil {
+			cancel(err)
+			return
+		}
+		for _, b := range batches {
+			select {
+			case p.queue <- b:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
 // work sends batches until there are no more, or until one of them fails.
 func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
 	for b := range p.queue {
@@ -224,13 +298,18 @@ func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		}
 		receipt, err := p.deliver(ctx, b)
+		select {
+		case p.spare <- b.data[:0]:
+		default:
+		}
 		if err != nil {
 			cancel(err)
 			if len(receipt.Delivered)+len(receipt.Rejected) == 0 {
 				continue // nothing was settled before it
 			}
 		}
-		p.results <- result{b.number, receipt}
+		receipt.Batch, receipt.Complete = b.number, err == nil
+		p.results <- receipt
 	}
 }
 
@@ -276,10 +355,10 @@ func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (Receipt, e
 }
 
 // isolated takes note of an object that was rejected alone, and ends a run in
-// which the gateway takes nothing at all.
+// which an untried gateway takes nothing at all.
 func (p *pool) isolated(r Rejection) (Receipt, error) {
 	receipt := Receipt{Rejected: []Rejection{r}}
-	if n := p.alone.Add(1); n >= hopeless && p.delivered.Load() == 0 {
+	if n := p.alone.Add(1); p.options.Untried && n >= hopeless && p.delivered.Load() == 0 {
 		return receipt, fault.Errorf(fault.Refused, "the gateway rejected the first %d objects one by one and took none, so the fault is not theirs: check qualys.customerUuid, qualys.profileUuid and gateway.source; it says: %s", n, r.Reason)
 	}
 	return receipt, nil
@@ -333,9 +412,9 @@ func (b *batch) reason(answer gateway.Answer) string {
 	return answer.Message
 }
 
-// record passes results on in the order of their batches, as many at a time as
+// record passes receipts on in the order of their batches, as many at a time as
 // are there: one transaction then takes them all.
-func (p *pool) record(record func([]Receipt) error, cancel context.CancelCauseFunc) {
+func (p *pool) record(cancel context.CancelCauseFunc) {
 	waiting := map[int]Receipt{}
 	next := 0
 	failed := false
@@ -343,7 +422,7 @@ func (p *pool) record(record func([]Receipt) error, cancel context.CancelCauseFu
 		if len(ready) == 0 || failed {
 			return
 		}
-		if err := record(ready); err != nil {
+		if err := p.journal.Record(ready); err != nil {
 			failed = true
 			cancel(err)
 			return
@@ -352,8 +431,8 @@ func (p *pool) record(record func([]Receipt) error, cancel context.CancelCauseFu
 			p.release(receipt)
 		}
 	}
-	for result := range p.results {
-		waiting[result.number] = result.receipt
+	for receipt := range p.results {
+		waiting[receipt.Batch] = receipt
 		if len(p.results) > 0 {
 			continue
 		}
@@ -374,17 +453,24 @@ func (p *pool) record(record func([]Receipt) error, cancel context.CancelCauseFu
 	write(ready)
 }
 
-// release makes room in the window for what is recorded.
+// release makes room in the window for what is recorded, and counts it.
 func (p *pool) release(receipt Receipt) {
 	p.mu.Lock()
 	for _, object := range receipt.Delivered {
 		delete(p.pending, object.GUID)
+		if object.Deleted {
+			p.totals.Deleted++
+		} else {
+			p.totals.Delivered++
+		}
 	}
 	for _, rejection := range receipt.Rejected {
 		delete(p.pending, rejection.Object.GUID)
 	}
 	p.mu.Unlock()
-	p.totals.Delivered += len(receipt.Delivered)
 	p.totals.Rejected += len(receipt.Rejected)
+	if receipt.Complete {
+		p.complete++
+	}
 	p.window.Release(1)
 }

@@ -2,6 +2,7 @@ package upload
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -79,18 +80,48 @@ func (f *fake) Send(ctx context.Context, request string, count int, assets []byt
 	return f.answer(ctx, c)
 }
 
-// ledger is what was recorded.
+// ledger is what was announced and recorded.
 type ledger struct {
-	delivered, rejected []int
-	reasons             map[int]string
-	writes              int
+	delivered, deleted, rejected []int
+	reasons                      map[int]string
+	writes                       int
+
+	mu        sync.Mutex // the senders read
+	groups    [][]Batch  // as they were announced
+	announced map[int]int
 }
 
-func (l *ledger) record(receipts []Receipt) error {
+func (l *ledger) Announce(batches []Batch) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.announced == nil {
+		l.announced = map[int]int{}
+	}
+	l.groups = append(l.groups, batches)
+	for _, batch := range batches {
+		for _, o := range batch.Objects {
+			l.announced[number(o)] = batch.Number
+		}
+	}
+	return nil
+}
+
+// knows reports whether all of these were announced.
+func (l *ledger) knows(numbers []int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !slices.ContainsFunc(numbers, func(n int) bool { _, there := l.announced[n]; return !there })
+}
+
+func (l *ledger) Record(receipts []Receipt) error {
 	l.writes++
 	for _, receipt := range receipts {
 		for _, o := range receipt.Delivered {
-			l.delivered = append(l.delivered, number(o))
+			if o.Deleted {
+				l.deleted = append(l.deleted, number(o))
+			} else {
+				l.delivered = append(l.delivered, number(o))
+			}
 		}
 		for _, r := range receipt.Rejected {
 			l.rejected = append(l.rejected, number(r.Object))
@@ -101,6 +132,31 @@ func (l *ledger) record(receipts []Receipt) error {
 		}
 	}
 	return nil
+}
+
+// hooked is a ledger whose steps can be made to fail, or seen.
+type hooked struct {
+	*ledger
+	announce func([]Batch) error
+	record   func([]Receipt) error
+}
+
+func (h hooked) Announce(batches []Batch) error {
+	if h.announce != nil {
+		if err := h.announce(batches); err != nil {
+			return err
+		}
+	}
+	return h.ledger.Announce(batches)
+}
+
+func (h hooked) Record(receipts []Receipt) error {
+	if h.record != nil {
+		if err := h.record(receipts); err != nil {
+			return err
+		}
+	}
+	return h.ledger.Record(receipts)
 }
 
 func produce(numbers ...int) func(context.Context, func(identity.Asset) error) error {
@@ -131,18 +187,18 @@ func TestBatches(t *testing.T) {
 		assets  []int // their sizes
 		batches []int // their counts
 	}{
-		"none":                        {Options{1, 3, 1000}, nil, nil},
-		"by count":                    {Options{1, 3, 1000}, sizes(50, 50, 50, 50, 50, 50, 50), sizes(3, 3, 1)},
-		"by bytes, commas counted":    {Options{1, 100, 152}, sizes(50, 50, 50, 50), sizes(3, 1)},
-		"by bytes, one too many":      {Options{1, 100, 151}, sizes(50, 50, 50, 50), sizes(2, 2)},
-		"an oversize one goes alone":  {Options{1, 100, 200}, sizes(50, 50, 900, 50, 50), sizes(2, 1, 2)},
-		"oversize ones, each alone":   {Options{1, 100, 200}, sizes(900, 900), sizes(1, 1)},
-		"one that fits exactly alone": {Options{1, 100, 200}, sizes(200, 200), sizes(1, 1)},
+		"none":                        {Options{Workers: 1, BatchSize: 3, BatchBytes: 1000}, nil, nil},
+		"by count":                    {Options{Workers: 1, BatchSize: 3, BatchBytes: 1000}, sizes(50, 50, 50, 50, 50, 50, 50), sizes(3, 3, 1)},
+		"by bytes, commas counted":    {Options{Workers: 1, BatchSize: 100, BatchBytes: 152}, sizes(50, 50, 50, 50), sizes(3, 1)},
+		"by bytes, one too many":      {Options{Workers: 1, BatchSize: 100, BatchBytes: 151}, sizes(50, 50, 50, 50), sizes(2, 2)},
+		"an oversize one goes alone":  {Options{Workers: 1, BatchSize: 100, BatchBytes: 200}, sizes(50, 50, 900, 50, 50), sizes(2, 1, 2)},
+		"oversize ones, each alone":   {Options{Workers: 1, BatchSize: 100, BatchBytes: 200}, sizes(900, 900), sizes(1, 1)},
+		"one that fits exactly alone": {Options{Workers: 1, BatchSize: 100, BatchBytes: 200}, sizes(200, 200), sizes(1, 1)},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			f, l := &fake{t: t}, &ledger{}
-			totals, err := Run(t.Context(), f, c.options, l.record, func(_ context.Context, add func(identity.Asset) error) error {
+			totals, err := Run(t.Context(), f, c.options, l, func(_ context.Context, add func(identity.Asset) error) error {
 				buffer := make([]byte, 0, 1000)
 				for i, size := range c.assets {
 					a := asset(i, size)
@@ -184,7 +240,7 @@ func TestWorkersAndWindowAreBounded(t *testing.T) {
 		l := &ledger{}
 		var running sync.WaitGroup
 		running.Go(func() {
-			_, err := Run(t.Context(), f, o, l.record, func(_ context.Context, add func(identity.Asset) error) error {
+			_, err := Run(t.Context(), f, o, l, func(_ context.Context, add func(identity.Asset) error) error {
 				for n := range 100 {
 					if err := add(asset(n, 0)); err != nil {
 						return err
@@ -226,7 +282,7 @@ func TestRecordsInOrderWhateverCompletesFirst(t *testing.T) {
 			return gateway.Answer{}, nil
 		}}
 		l := &ledger{}
-		totals, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 7, BatchBytes: 1 << 20}, l.record, produce(upTo(1000)...))
+		totals, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 7, BatchBytes: 1 << 20}, l, produce(upTo(1000)...))
 		if err != nil || totals.Delivered != 1000 || !slices.Equal(l.delivered, upTo(1000)) {
 			t.Fatalf("totals %+v, error %v", totals, err)
 		}
@@ -260,7 +316,7 @@ func TestOneObjectIsNeverUnderWayTwice(t *testing.T) {
 			return gateway.Answer{}, nil
 		}
 		l := &ledger{}
-		_, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 1, BatchBytes: 1 << 20}, l.record, func(_ context.Context, add func(identity.Asset) error) error {
+		_, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 1, BatchBytes: 1 << 20}, l, func(_ context.Context, add func(identity.Asset) error) error {
 			for i := range 10 {
 				for _, a := range []identity.Asset{asset(1, 100+i), asset(100+i, 0), asset(200+i, 0)} {
 					if err := add(a); err != nil {
@@ -306,7 +362,7 @@ func TestSplittingFindsExactlyThePoisoned(t *testing.T) {
 					bad[n] = true
 				}
 				f, l := &fake{t: t, answer: poisoned(bad)}, &ledger{}
-				totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: batch, BatchBytes: 1 << 20}, l.record, produce(upTo(objects)...))
+				totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: batch, BatchBytes: 1 << 20}, l, produce(upTo(objects)...))
 				if err != nil || totals != (Totals{Delivered: objects - k, Rejected: k}) {
 					t.Fatalf("totals %+v, error %v", totals, err)
 				}
@@ -334,7 +390,7 @@ func TestTooLargeShrinksLaterBatches(t *testing.T) {
 		return gateway.Answer{}, nil
 	}}
 	l := &ledger{}
-	totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 10_000}, l.record, func(_ context.Context, add func(identity.Asset) error) error {
+	totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 10_000}, l, func(_ context.Context, add func(identity.Asset) error) error {
 		for n := range 1000 {
 			size := 90
 			if n == 500 {
@@ -384,7 +440,7 @@ func TestPartly(t *testing.T) {
 				return gateway.Answer{}, nil
 			}}
 			l := &ledger{}
-			totals, err := Run(t.Context(), f, roomy, l.record, produce(upTo(8)...))
+			totals, err := Run(t.Context(), f, roomy, l, produce(upTo(8)...))
 			if err != nil || totals != (Totals{Delivered: 6, Rejected: 2}) || l.reasons[2] != "no" || l.reasons[5] != "no" {
 				t.Fatalf("totals %+v, rejected %v, error %v", totals, l.reasons, err)
 			}
@@ -395,25 +451,250 @@ func TestPartly(t *testing.T) {
 	}
 }
 
+// TestHopeless: a gateway that has never taken anything is given up, one that has
+// is not.
 func TestHopeless(t *testing.T) {
 	all := map[int]bool{}
 	for n := range 10_000 {
 		all[n] = true
 	}
+	untried := roomy
+	untried.Untried = true
 	f, l := &fake{t: t, answer: poisoned(all)}, &ledger{}
-	_, err := Run(t.Context(), f, roomy, l.record, produce(upTo(10_000)...))
+	totals, err := Run(t.Context(), f, untried, l, produce(upTo(10_000)...))
 	if fault.Of(err) != fault.Refused || !strings.Contains(err.Error(), "400: bad") || !strings.Contains(err.Error(), "qualys.profileUuid") {
 		t.Fatalf("error %v", err)
 	}
-	if len(f.calls) > 4*hopeless {
-		t.Errorf("%d calls before giving up", len(f.calls))
+	if len(f.calls) > 4*hopeless || totals.Rejected < hopeless {
+		t.Errorf("%d calls before giving up, totals %+v", len(f.calls), totals)
+	}
+	one := Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}
+	if totals, err := Run(t.Context(), &fake{t: t, answer: poisoned(all)}, one, &ledger{}, produce(upTo(2*hopeless)...)); err != nil || totals.Rejected != 2*hopeless {
+		t.Errorf("tried before: totals %+v, error %v", totals, err)
 	}
 	// One that is taken is a sign of hope.
 	delete(all, 0)
-	l = &ledger{}
-	totals, err := Run(t.Context(), &fake{t: t, answer: poisoned(all)}, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, l.record, produce(upTo(2*hopeless)...))
-	if err != nil || totals.Rejected != 2*hopeless-1 {
+	one.Untried = true
+	if totals, err := Run(t.Context(), &fake{t: t, answer: poisoned(all)}, one, &ledger{}, produce(upTo(2*hopeless)...)); err != nil || totals.Rejected != 2*hopeless-1 {
+		t.Errorf("one taken: totals %+v, error %v", totals, err)
+	}
+}
+
+// TestAnnouncedBeforeSent: each object once, by batches that are numbered in the
+// order of their objects, and none is sent that was not announced.
+func TestAnnouncedBeforeSent(t *testing.T) {
+	l := &ledger{}
+	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+		if !l.knows(c.numbers) {
+			t.Errorf("%v is sent and not announced", c.numbers)
+		}
+		return gateway.Answer{}, nil
+	}}
+	if _, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 7, BatchBytes: 1 << 20}, l, produce(upTo(1000)...)); err != nil {
+		t.Fatal(err)
+	}
+	var numbers, objects []int
+	for _, batch := range slices.Concat(l.groups...) {
+		numbers = append(numbers, batch.Number)
+		for _, o := range batch.Objects {
+			objects = append(objects, number(o))
+		}
+	}
+	if !slices.Equal(numbers, upTo(143)) || !slices.Equal(objects, upTo(1000)) {
+		t.Errorf("announced batches %v with objects %v", numbers, objects)
+	}
+}
+
+// TestAnnouncedTogether: what piles up behind one announcement makes one more.
+func TestAnnouncedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &ledger{}
+		journal := hooked{l, func([]Batch) error { time.Sleep(time.Second); return nil }, nil}
+		f := &fake{t: t}
+		o := Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}
+		if _, err := Run(t.Context(), f, o, journal, produce(upTo(41)...)); err != nil || len(f.calls) != 41 {
+			t.Fatalf("%d calls, error %v", len(f.calls), err)
+		}
+		if n := len(l.groups); n > 41/o.Workers+2 {
+			t.Errorf("%d announcements of 41 batches", n)
+		}
+	})
+}
+
+// TestAnnounceError: nothing is sent that could not be announced.
+func TestAnnounceError(t *testing.T) {
+	for _, failing := range []int{0, 10, 99} { // among the first, in between, the last
+		full := fault.Errorf(fault.Transient, "no space left on device")
+		l := &ledger{}
+		f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+			if !l.knows(c.numbers) {
+				t.Errorf("%v is sent and not announced", c.numbers)
+			}
+			return gateway.Answer{}, nil
+		}}
+		journal := hooked{l, func(batches []Batch) error {
+			if batches[len(batches)-1].Number >= failing {
+				return full
+			}
+			return nil
+		}, nil}
+		totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, journal, produce(upTo(100)...))
+		if !errors.Is(err, full) || fault.Of(err) != fault.Transient {
+			t.Errorf("%d: error %v", failing, err)
+		}
+		if totals.Delivered != len(l.delivered) || len(l.delivered) != len(f.calls) || len(f.calls) > failing {
+			t.Errorf("%d: %d calls, %d recorded, totals %+v", failing, len(f.calls), len(l.delivered), totals)
+		}
+	}
+}
+
+// TestIncomplete: when a batch that is sent in parts fails at one of them, what
+// came before is recorded, and that nobody knows of the rest.
+func TestIncomplete(t *testing.T) {
+	var receipts []Receipt
+	l := &ledger{}
+	journal := hooked{l, nil, func(some []Receipt) error {
+		receipts = append(receipts, some...)
+		return nil
+	}}
+	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+		switch {
+		case slices.Contains(c.numbers, 6) && len(c.numbers) == 1:
+			return gateway.Answer{}, errRefused
+		case slices.Contains(c.numbers, 2), slices.Contains(c.numbers, 6):
+			return gateway.Answer{Outcome: gateway.NotTaken, Message: "400: bad"}, nil
+		}
+		return gateway.Answer{}, nil
+	}}
+	o := Options{Workers: 1, BatchSize: 8, BatchBytes: 1 << 20}
+	totals, err := Run(t.Context(), f, o, journal, produce(upTo(16)...))
+	if !errors.Is(err, errRefused) || totals != (Totals{Delivered: 5, Rejected: 1}) {
+		t.Fatalf("totals %+v, error %v", totals, err)
+	}
+	if len(receipts) != 1 || receipts[0].Batch != 0 || receipts[0].Complete {
+		t.Errorf("receipts %+v", receipts)
+	}
+	if !slices.Equal(l.delivered, []int{0, 1, 3, 4, 5}) || !slices.Equal(l.rejected, []int{2}) {
+		t.Errorf("recorded %v and %v", l.delivered, l.rejected)
+	}
+}
+
+// TestReceiptsAreWhole: a batch without a failure is complete, whatever its parts.
+func TestReceiptsAreWhole(t *testing.T) {
+	seen := map[int]bool{}
+	journal := hooked{&ledger{}, nil, func(some []Receipt) error {
+		for _, r := range some {
+			if !r.Complete || seen[r.Batch] || len(r.Delivered)+len(r.Rejected) != 10 {
+				t.Errorf("receipt %+v", r)
+			}
+			seen[r.Batch] = true
+		}
+		return nil
+	}}
+	f := &fake{t: t, answer: poisoned(map[int]bool{3: true, 4: true, 77: true})}
+	if _, err := Run(t.Context(), f, Options{Workers: 3, BatchSize: 10, BatchBytes: 1 << 20}, journal, produce(upTo(100)...)); err != nil || len(seen) != 10 {
+		t.Errorf("%d receipts, error %v", len(seen), err)
+	}
+}
+
+// TestDeleted are counted apart, and known as such to the journal.
+func TestDeleted(t *testing.T) {
+	l := &ledger{}
+	due := time.Unix(1_700_000_000, 0)
+	f := &fake{t: t, answer: poisoned(map[int]bool{1: true, 4: true})}
+	totals, err := Run(t.Context(), f, roomy, l, func(_ context.Context, add func(identity.Asset) error) error {
+		for n := range 10 {
+			a := asset(n, 0)
+			if a.Deleted = n < 3; !a.Deleted {
+				a.Due = due
+			}
+			if err := add(a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || totals != (Totals{Delivered: 6, Deleted: 2, Rejected: 2}) {
+		t.Fatalf("totals %+v, error %v", totals, err)
+	}
+	if !slices.Equal(l.deleted, []int{0, 2}) || !slices.Equal(l.delivered, []int{3, 5, 6, 7, 8, 9}) {
+		t.Errorf("deleted %v, delivered %v", l.deleted, l.delivered)
+	}
+	for _, o := range l.groups[0][0].Objects {
+		if o.Deleted != (number(o) < 3) || o.Due.Equal(due) == o.Deleted {
+			t.Errorf("announced %+v", o)
+		}
+	}
+}
+
+// TestStopAfterTheEnd: whoever stops what is done already came too late.
+func TestStopAfterTheEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &ledger{}
+	totals, err := Run(ctx, &fake{t: t}, roomy, hooked{l, nil, func([]Receipt) error { cancel(); return nil }}, produce(upTo(100)...))
+	if err != nil || totals.Delivered != 100 || len(l.delivered) != 100 {
 		t.Errorf("totals %+v, error %v", totals, err)
+	}
+	// With something left to send it is an error.
+	totals, err = Run(ctx, &fake{t: t}, roomy, &ledger{}, produce(1))
+	if fault.Of(err) != fault.Canceled || totals != (Totals{}) {
+		t.Errorf("totals %+v, error %v", totals, err)
+	}
+}
+
+// TestAddFromSeveral: none is lost or mixed up, and of one object only one value is
+// under way.
+func TestAddFromSeveral(t *testing.T) {
+	const adders, each = 8, 500
+	var mu sync.Mutex
+	under := map[int]bool{}
+	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, n := range c.numbers {
+			if under[n] {
+				t.Errorf("object %d is under way twice", n)
+			}
+			under[n] = true
+		}
+		mu.Unlock()
+		time.Sleep(0) // the others' turn
+		mu.Lock()
+		for _, n := range c.numbers {
+			delete(under, n)
+		}
+		return gateway.Answer{}, nil
+	}}
+	l := &ledger{}
+	totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 13, BatchBytes: 2000}, l, func(_ context.Context, add func(identity.Asset) error) error {
+		var adding sync.WaitGroup
+		errs := make([]error, adders)
+		for i := range adders {
+			adding.Go(func() {
+				for n := range each {
+					id := i*each + n
+					if n%100 == 99 {
+						id = 1_000_000 // which all of them have
+					}
+					if err := add(asset(id, 30+n%50)); err != nil {
+						errs[i] = err
+						return
+					}
+				}
+			})
+		}
+		adding.Wait()
+		return errors.Join(errs...)
+	})
+	if err != nil || totals.Delivered != adders*each {
+		t.Fatalf("totals %+v, error %v", totals, err)
+	}
+	times := map[int]int{}
+	for _, n := range l.delivered {
+		times[n]++
+	}
+	if len(times) != adders*(each-5)+1 || times[1_000_000] != 5*adders {
+		t.Errorf("%d objects, the common one %d times", len(times), times[1_000_000])
 	}
 }
 
@@ -440,7 +721,7 @@ func TestFailingWorker(t *testing.T) {
 			}
 		}}
 		l := &ledger{}
-		totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l.record, produce(upTo(100)...))
+		totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l, produce(upTo(100)...))
 		if !errors.Is(err, errRefused) || fault.Of(err) != fault.Refused {
 			t.Errorf("error %v, want the refusal", err)
 		}
@@ -454,7 +735,7 @@ func TestFailingWorker(t *testing.T) {
 func TestFailureStopsTheProducer(t *testing.T) {
 	f := &fake{t: t, answer: func(context.Context, call) (gateway.Answer, error) { return gateway.Answer{}, errRefused }}
 	l := &ledger{}
-	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, l.record, func(ctx context.Context, add func(identity.Asset) error) error {
+	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, l, func(ctx context.Context, add func(identity.Asset) error) error {
 		if err := errors.Join(add(asset(1, 0)), add(asset(2, 0))); err != nil {
 			return err
 		}
@@ -473,12 +754,12 @@ func TestRecordError(t *testing.T) {
 	full := fault.Errorf(fault.Transient, "no space left on device")
 	f := &fake{t: t}
 	writes := 0
-	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, func([]Receipt) error {
+	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hooked{&ledger{}, nil, func([]Receipt) error {
 		if writes++; writes == 3 {
 			return full
 		}
 		return nil
-	}, produce(upTo(10_000)...))
+	}}, produce(upTo(10_000)...))
 	if !errors.Is(err, full) {
 		t.Errorf("error %v, want the record's", err)
 	}
@@ -498,7 +779,7 @@ func TestCancellation(t *testing.T) {
 		return gateway.Answer{}, nil
 	}}
 	l := &ledger{}
-	totals, err := Run(ctx, f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l.record, produce(upTo(10_000)...))
+	totals, err := Run(ctx, f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l, produce(upTo(10_000)...))
 	if fault.Of(err) != fault.Canceled || !strings.Contains(err.Error(), "upload") {
 		t.Errorf("error %v", err)
 	}
@@ -510,7 +791,7 @@ func TestCancellation(t *testing.T) {
 func TestProduceError(t *testing.T) {
 	lost := fault.Errorf(fault.Transient, "the connection was lost")
 	l := &ledger{}
-	_, err := Run(t.Context(), &fake{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, l.record, func(_ context.Context, add func(identity.Asset) error) error {
+	_, err := Run(t.Context(), &fake{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, l, func(_ context.Context, add func(identity.Asset) error) error {
 		for n := range 8 {
 			if err := add(asset(n, 0)); err != nil {
 				return err
@@ -546,23 +827,29 @@ func model(t *testing.T, seed uint64) {
 	for range random.IntN(40) {
 		bad[random.IntN(600)] = true
 	}
-	failAt, cancelAt, fullAt := -1, -1, -1
-	switch random.IntN(6) {
+	failAt, cancelAt, fullAt, mutedAt := -1, -1, -1, -1
+	switch random.IntN(7) {
 	case 0:
 		failAt = random.IntN(40)
 	case 1:
 		cancelAt = random.IntN(40)
 	case 2:
 		fullAt = random.IntN(10)
+	case 3:
+		mutedAt = random.IntN(10)
 	}
+	adders := 1 + random.IntN(3)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 
 	var mu sync.Mutex
 	calls := 0
 	taken, acknowledged := map[int]int{}, map[int]bool{}
-	f := &fake{t: t}
+	f, l := &fake{t: t}, &ledger{}
 	f.answer = func(ctx context.Context, c call) (gateway.Answer, error) {
+		if !l.knows(c.numbers) {
+			t.Errorf("%v is sent and not announced", c.numbers)
+		}
 		mu.Lock()
 		pause, shape, at := time.Duration(random.IntN(1000)), random.IntN(4), calls
 		calls++
@@ -612,23 +899,58 @@ func model(t *testing.T, seed uint64) {
 		return answer, nil
 	}
 	full := errors.New("full")
-	l, writes := &ledger{}, 0
-	totals, err := Run(ctx, f, o, func(receipts []Receipt) error {
+	writes, announcements := 0, 0
+	batchOf := map[int]int{} // how many of its objects are settled
+	var incomplete []int
+	journal := hooked{l, func([]Batch) error {
+		if announcements++; announcements-1 == mutedAt {
+			return full
+		}
+		return nil
+	}, func(receipts []Receipt) error {
 		if writes++; writes-1 == fullAt {
 			return full
 		}
-		return l.record(receipts)
-	}, func(_ context.Context, add func(identity.Asset) error) error {
-		for n := range objects {
-			if err := add(asset(n, 20+n%200)); err != nil {
-				return err
+		for _, r := range receipts {
+			if _, twice := batchOf[r.Batch]; twice {
+				t.Errorf("batch %d is recorded twice", r.Batch)
+			}
+			if batchOf[r.Batch] = len(r.Delivered) + len(r.Rejected); !r.Complete {
+				incomplete = append(incomplete, r.Batch)
 			}
 		}
 		return nil
+	}}
+	totals, err := Run(ctx, f, o, journal, func(_ context.Context, add func(identity.Asset) error) error {
+		var adding sync.WaitGroup
+		errs := make([]error, adders)
+		turn := make(chan struct{}, 1) // the bubble's time stands still while one waits for a mutex
+		for i := range adders {
+			adding.Go(func() {
+				for n := i; n < objects && errs[i] == nil; n += adders {
+					a := asset(n, 20+n%200)
+					a.Deleted = n%7 == 0
+					turn <- struct{}{}
+					errs[i] = add(a)
+					<-turn
+				}
+			})
+		}
+		adding.Wait()
+		return cmp.Or(errs...)
 	})
 
+	for _, batch := range slices.Concat(l.groups...) {
+		settled, recorded := batchOf[batch.Number]
+		if recorded && settled != len(batch.Objects) && !slices.Contains(incomplete, batch.Number) {
+			t.Fatalf("batch %d of %d objects is complete with %d", batch.Number, len(batch.Objects), settled)
+		}
+	}
+	if len(incomplete) > 0 && err == nil {
+		t.Fatalf("batches %v are incomplete, and there is no error", incomplete)
+	}
 	seen := map[int]bool{}
-	for _, n := range slices.Concat(l.delivered, l.rejected) {
+	for _, n := range slices.Concat(l.delivered, l.deleted, l.rejected) {
 		if seen[n] {
 			t.Fatalf("object %d is recorded twice", n)
 		}
@@ -639,13 +961,13 @@ func model(t *testing.T, seed uint64) {
 			t.Fatalf("object %d was acknowledged and is not recorded", n)
 		}
 	}
-	for _, n := range l.delivered {
+	for _, n := range slices.Concat(l.delivered, l.deleted) {
 		if taken[n] == 0 {
 			t.Fatalf("object %d is recorded as delivered and was not taken", n)
 		}
 	}
-	if totals != (Totals{Delivered: len(l.delivered), Rejected: len(l.rejected)}) {
-		t.Fatalf("totals %+v, recorded %d and %d", totals, len(l.delivered), len(l.rejected))
+	if totals != (Totals{len(l.delivered), len(l.deleted), len(l.rejected)}) {
+		t.Fatalf("totals %+v, recorded %d, %d and %d", totals, len(l.delivered), len(l.deleted), len(l.rejected))
 	}
 	for _, n := range l.rejected {
 		if !bad[n] && 20+n%200 <= limit-1 && len(asset(n, 20+n%200).JSON) <= limit {
@@ -657,7 +979,7 @@ func model(t *testing.T, seed uint64) {
 		if len(seen) != objects {
 			t.Fatalf("%d of %d objects are settled, and there is no error", len(seen), objects)
 		}
-	case errors.Is(err, errRefused) && failAt >= 0, errors.Is(err, full) && fullAt >= 0, fault.Of(err) == fault.Canceled && cancelAt >= 0:
+	case errors.Is(err, errRefused) && failAt >= 0, errors.Is(err, full) && (fullAt >= 0 || mutedAt >= 0), fault.Of(err) == fault.Canceled && cancelAt >= 0:
 	default:
 		t.Fatalf("error %v", err)
 	}

@@ -2,7 +2,8 @@
 // answers a bind, the rootDSE and paged searches from canned entries.
 //
 // It tells users and groups apart by the filter's text and applies nothing else of
-// it, nor base and scope. It is no model of a domain controller.
+// it, nor base and scope. Its changes cannot be followed, so every run is a full
+// pass. It is no model of a domain controller.
 package ldaptest
 
 import (
@@ -181,6 +182,9 @@ func (s *Server) search(conn net.Conn, id int64, message *ber.Packet) error {
 		if err := send(conn, id, encode(s.rootDSE(), names), nil); err != nil {
 			return err
 		}
+		return send(conn, id, result(ldap.ApplicationSearchResultDone, 0, ""), nil)
+	}
+	if operation.Children[1].Value == int64(ldap.ScopeBaseObject) { // of the domain controller's own objects there is none
 		return send(conn, id, result(ldap.ApplicationSearchResultDone, 0, ""), nil)
 	}
 	filter, _ := ldap.DecompileFilter(operation.Children[6])

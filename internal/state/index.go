@@ -1,0 +1,266 @@
+package state
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"adconnector/internal/ad"
+)
+
+// Fingerprint identifies the last value of an object that the gateway
+// acknowledged. The zero value stands for none: it may hold any value, or nothing.
+type Fingerprint [16]byte
+
+// Object is what the index keeps of an object that was sent: enough to tell a
+// change, and to say who it was when it is gone.
+type Object struct {
+	GUID        ad.GUID
+	Kind        byte
+	Fingerprint Fingerprint
+	Due         time.Time // when its status changes by the clock; zero: it does not
+	SID         ad.SID
+	Name        string
+}
+
+// batchNumber tells the batches of all runs apart: the run's number above the
+// batch's within it. 0 is none.
+type batchNumber uint64
+
+// A record is kind, fingerprint, batch, due, length of the SID, SID, name.
+const (
+	fingerprintAt = 1
+	batchAt       = fingerprintAt + len(Fingerprint{})
+	dueAt         = batchAt + 8
+	sidAt         = dueAt + 8 // its length; then itself
+)
+
+func (o Object) encode(batch batchNumber) []byte {
+	b := make([]byte, 0, sidAt+1+len(o.SID)+len(o.Name))
+	b = append(b, o.Kind)
+	b = append(b, o.Fingerprint[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(batch))
+	b = append(b, dueKey(o.Due)...)
+	b = append(b, byte(len(o.SID)))
+	b = append(b, o.SID...)
+	return append(b, o.Name...)
+}
+
+// decode copies: a record is valid only within its transaction.
+func decode(guid, record []byte) (o Object, ok bool) {
+	if len(guid) != len(o.GUID) || len(record) <= sidAt || len(record) < sidAt+1+int(record[sidAt]) {
+		return o, false
+	}
+	sidEnd := sidAt + 1 + int(record[sidAt])
+	o = Object{
+		GUID: ad.GUID(guid), Kind: record[0], Fingerprint: Fingerprint(record[fingerprintAt:]),
+		SID: ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
+	}
+	o.Due = dueOf(record)
+	return o, true
+}
+
+func batchOf(record []byte) batchNumber {
+	return batchNumber(binary.BigEndian.Uint64(record[batchAt:]))
+}
+
+func dueOf(record []byte) time.Time {
+	seconds := binary.BigEndian.Uint64(record[dueAt:])
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0).UTC()
+}
+
+// DueSecond is the precision in which times are kept. It rounds up: what is read
+// again at that second has changed by then.
+func DueSecond(due time.Time) time.Time {
+	if due.IsZero() {
+		return due
+	}
+	return time.Unix(due.Add(time.Second-1).Unix(), 0).UTC()
+}
+
+// dueKey sorts by time.
+func dueKey(due time.Time) []byte {
+	if due.IsZero() {
+		return make([]byte, 8)
+	}
+	return binary.BigEndian.AppendUint64(nil, uint64(DueSecond(due).Unix()))
+}
+
+// Known is what is known of an object that was sent.
+type Known struct {
+	Fingerprint Fingerprint // acknowledged; zero while none is
+	Due         time.Time
+}
+
+// Lookup returns what is known of an object, if it was ever sent.
+//
+// Each call is a transaction of its own: one that was held over a wait for the
+// directory or the gateway would keep a growing file from being mapped anew, and
+// so hold up the acknowledgements that the wait may be for.
+func (s *Store) Lookup(guid ad.GUID) (known Known, there bool, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		record := tx.Bucket(bucketIndex).Get(guid[:])
+		if len(record) <= sidAt {
+			return nil
+		}
+		there = true
+		known.Due = dueOf(record)
+		if !s.isOpen(batchOf(record)) {
+			known.Fingerprint = Fingerprint(record[fingerprintAt:])
+		}
+		return nil
+	})
+	return known, there, err
+}
+
+func (s *Store) isOpen(batch batchNumber) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, open := s.open[batch]
+	return open
+}
+
+// Unsettled returns the objects of batches whose answer never came.
+func (s *Store) Unsettled() (guids []ad.GUID, err error) {
+	s.mu.RLock()
+	open := len(s.open)
+	s.mu.RUnlock()
+	if open == 0 {
+		return nil, nil
+	}
+	err = s.view("read unsettled objects", func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+			if len(record) > sidAt && s.isOpen(batchOf(record)) {
+				guids = append(guids, ad.GUID(key))
+			}
+			return nil
+		})
+	})
+	return guids, err
+}
+
+// Untried reports whether nothing in the index was ever acknowledged.
+func (s *Store) Untried() (untried bool, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucketIndex).Cursor()
+		for _, record := cursor.First(); record != nil; _, record = cursor.Next() {
+			if len(record) > sidAt && Fingerprint(record[fingerprintAt:]) != (Fingerprint{}) && !s.isOpen(batchOf(record)) {
+				return nil
+			}
+		}
+		untried = true
+		return nil
+	})
+	return untried, err
+}
+
+// Size returns how many objects the index holds.
+func (s *Store) Size() (size int, err error) {
+	err = s.view("count index", func(tx *bbolt.Tx) error {
+		size = tx.Bucket(bucketIndex).Stats().KeyN
+		return nil
+	})
+	return size, err
+}
+
+// IsEmpty reports whether nothing was ever sent.
+func (s *Store) IsEmpty() (empty bool, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		first, _ := tx.Bucket(bucketIndex).Cursor().First()
+		empty = first == nil
+		return nil
+	})
+	return empty, err
+}
+
+// Objects returns those of the given objects that the index holds.
+func (s *Store) Objects(guids []ad.GUID) (found []Object, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		index := tx.Bucket(bucketIndex)
+		for _, guid := range guids {
+			if object, ok := decode(guid[:], index.Get(guid[:])); ok {
+				found = append(found, object)
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// Missing returns the objects of the index that are not among seen, which must be sorted.
+func (s *Store) Missing(seen []ad.GUID) (missing []Object, err error) {
+	err = s.view("compare index", func(tx *bbolt.Tx) error {
+		rest := seen
+		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+			for len(rest) > 0 && string(rest[0][:]) < string(key) {
+				rest = rest[1:]
+			}
+			if len(rest) > 0 && string(rest[0][:]) == string(key) {
+				return nil
+			}
+			if object, ok := decode(key, record); ok {
+				missing = append(missing, object)
+			}
+			return nil
+		})
+	})
+	return missing, err
+}
+
+// Due returns the objects whose status has changed by the clock until now.
+func (s *Store) Due(now time.Time) (guids []ad.GUID, err error) {
+	err = s.view("read due objects", func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucketDue).Cursor()
+		for key, _ := cursor.First(); key != nil && int64(binary.BigEndian.Uint64(key)) <= now.Unix(); key, _ = cursor.Next() {
+			guids = append(guids, ad.GUID(key[8:]))
+		}
+		return nil
+	})
+	return guids, err
+}
+
+// putObject writes a record and keeps the index of due times in step with it.
+func putObject(tx *bbolt.Tx, o Object, batch batchNumber) error {
+	if err := dropDue(tx, o.GUID); err != nil {
+		return err
+	}
+	if !o.Due.IsZero() {
+		if err := tx.Bucket(bucketDue).Put(append(dueKey(o.Due), o.GUID[:]...), nil); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketIndex).Put(o.GUID[:], o.encode(batch))
+}
+
+func dropDue(tx *bbolt.Tx, guid ad.GUID) error {
+	record := tx.Bucket(bucketIndex).Get(guid[:])
+	if len(record) <= sidAt || binary.BigEndian.Uint64(record[dueAt:]) == 0 {
+		return nil
+	}
+	return tx.Bucket(bucketDue).Delete(append(slices.Clone(record[dueAt:sidAt]), guid[:]...))
+}
+
+// Reschedule changes when objects of the index are due, and nothing else of them.
+func (s *Store) Reschedule(due map[ad.GUID]time.Time) error {
+	return s.update("reschedule objects", func(tx *bbolt.Tx) error {
+		index := tx.Bucket(bucketIndex)
+		for guid, when := range due {
+			record := index.Get(guid[:])
+			object, ok := decode(guid[:], record)
+			if !ok {
+				continue
+			}
+			batch := batchOf(record)
+			object.Due = when
+			if err := putObject(tx, object, batch); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,102 @@
+package state
+
+import (
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"adconnector/internal/ad"
+)
+
+// Watermark says that every change that a domain controller made up to a USN was
+// delivered, or is recorded as rejected or held. It means something only with the
+// invocation ID under which it is kept, and for the scope it was taken under.
+type Watermark struct {
+	USN   ad.USN    `json:"usn"`
+	Scope string    `json:"scope"`
+	At    time.Time `json:"at"`
+}
+
+// FullPass is the last complete reading of everything in a scope. What the index
+// holds and a later full pass of the same scope does not find has gone.
+type FullPass struct {
+	Scope string    `json:"scope"`
+	At    time.Time `json:"at"`
+}
+
+// Watermark returns the watermark of a domain controller; the zero value when
+// there is none.
+func (s *Store) Watermark(of ad.InvocationID) (w Watermark, err error) {
+	err = s.view("read watermark", func(tx *bbolt.Tx) error {
+		return get(tx.Bucket(bucketWatermarks), of[:], &w)
+	})
+	return w, err
+}
+
+// LastFullPass returns the last full pass; the zero value when there was none.
+func (s *Store) LastFullPass() (f FullPass, err error) {
+	err = s.view("read full pass", func(tx *bbolt.Tx) error {
+		return get(tx.Bucket(bucketMeta), keyFullPass, &f)
+	})
+	return f, err
+}
+
+// Progress is what a run has reached when everything is delivered.
+type Progress struct {
+	FullPass     *FullPass // nil: the run was none
+	InvocationID ad.InvocationID
+	Watermark    *Watermark // nil: the server's changes cannot be followed
+}
+
+// Advance records a run's progress, whole or not at all.
+func (s *Store) Advance(p Progress) error {
+	return s.update("advance watermark", func(tx *bbolt.Tx) error {
+		if p.FullPass != nil {
+			if err := put(tx.Bucket(bucketMeta), keyFullPass, p.FullPass); err != nil {
+				return err
+			}
+		}
+		if p.Watermark != nil {
+			return put(tx.Bucket(bucketWatermarks), p.InvocationID[:], p.Watermark)
+		}
+		return nil
+	})
+}
+
+// Held returns the objects whose deletion is held.
+func (s *Store) Held() (guids []ad.GUID, err error) {
+	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketHeld).ForEach(func(key, _ []byte) error {
+			guids = append(guids, ad.GUID(key))
+			return nil
+		})
+	})
+	return guids, err
+}
+
+// Hold makes these the objects whose deletion is held. Those that were held
+// before keep the time since when.
+func (s *Store) Hold(guids []ad.GUID, now time.Time) error {
+	return s.update("record held deletions", func(tx *bbolt.Tx) error {
+		before := tx.Bucket(bucketHeld)
+		since := make([][]byte, len(guids))
+		for i, guid := range guids {
+			if since[i] = append([]byte(nil), before.Get(guid[:])...); len(since[i]) == 0 {
+				since[i] = now.UTC().AppendFormat(nil, time.RFC3339)
+			}
+		}
+		if err := tx.DeleteBucket(bucketHeld); err != nil {
+			return err
+		}
+		held, err := tx.CreateBucket(bucketHeld)
+		if err != nil {
+			return err
+		}
+		for i, guid := range guids {
+			if err := held.Put(guid[:], since[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,185 @@
+package syncrun
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// Guard bounds what a run may report as deleted. Beyond it, every deletion is
+// held until an operator releases it or the objects are back: most likely
+// somebody has made a mistake, or sees only a part of the directory.
+type Guard struct {
+	MaxDeletes        int
+	MaxDeletesPercent int // of the index
+}
+
+// settleDeletions adds the objects that have gone, unless the guard holds them.
+func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
+	gone, err := p.gone(ctx, add)
+	if err != nil {
+		return err
+	}
+	reason, err := p.guard(len(gone))
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		p.held = len(gone)
+		p.log.Warn().Int("held", len(gone)).Str("reason", reason).
+			Msg("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them")
+	}
+	if err := p.hold(gone); err != nil || p.held > 0 {
+		return err
+	}
+	var json []byte
+	for _, object := range gone {
+		asset := identity.Deleted(json, identity.Kind(object.Kind), object.GUID, object.SID, object.Name)
+		json = asset.JSON
+		if err := add(asset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hold records the deletions at hand before any is sent, so that those which a
+// delta has seen are not lost with the run.
+func (p *pass) hold(gone []state.Object) error {
+	if p.mode.DryRun {
+		return nil
+	}
+	before, err := p.Store.Held()
+	if err != nil || len(before)+len(gone) == 0 {
+		return err
+	}
+	return p.Store.Hold(guidsOf(gone), p.now)
+}
+
+func guidsOf(objects []state.Object) []ad.GUID {
+	guids := make([]ad.GUID, len(objects))
+	for i, object := range objects {
+		guids[i] = object.GUID
+	}
+	return guids
+}
+
+// guard says why deletions are held; "" when they are not.
+func (p *pass) guard(deletions int) (string, error) {
+	if deletions == 0 || p.mode.AllowDeletes {
+		return "", nil
+	}
+	size, err := p.Store.Size()
+	switch {
+	case err != nil:
+		return "", err
+	case p.kind == full && p.users.mapped+p.groups.mapped == 0:
+		return "the directory shows nothing at all", nil
+	case deletions > p.Guard.MaxDeletes:
+		return fmt.Sprintf("%d deletions are more than sync.max-deletes (%d)", deletions, p.Guard.MaxDeletes), nil
+	case deletions*100 > p.Guard.MaxDeletesPercent*size:
+		return fmt.Sprintf("%d deletions are more than sync.max-deletes-percent (%d) of the %d objects known", deletions, p.Guard.MaxDeletesPercent, size), nil
+	}
+	return "", nil
+}
+
+// gone lists the known objects that are proven to be gone: by their absence from
+// a complete full pass of the scope under which the index was completed before,
+// or by a tombstone. Those that are held and were not seen again are among them;
+// more of them than a run may delete wait for the next full pass.
+func (p *pass) gone(ctx context.Context, add addFunc) ([]state.Object, error) {
+	if p.kind == full {
+		return p.missing(ctx, add)
+	}
+	held, err := p.Store.Held()
+	if err != nil {
+		return nil, err
+	}
+	held = p.unseen(held)
+	// An object that is back need not have changed: it may only be readable again.
+	if p.mayRelease(len(held)) {
+		if err := p.readThese(ctx, held, add); err != nil {
+			return nil, err
+		}
+	}
+	tombstones, err := p.tombstones(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return p.Store.Objects(p.unseen(append(held, tombstones...)))
+}
+
+// unseen sorts, and leaves out what the pass has seen.
+func (p *pass) unseen(guids []ad.GUID) []ad.GUID {
+	seen := p.seen()
+	slices.SortFunc(guids, byBytes)
+	return slices.DeleteFunc(slices.Compact(guids), func(guid ad.GUID) bool {
+		_, there := slices.BinarySearchFunc(seen, guid, byBytes)
+		return there
+	})
+}
+
+// mayRelease reports whether so many deletions may pass the guard: else they stay
+// held whatever else is known of them.
+func (p *pass) mayRelease(deletions int) bool {
+	return deletions <= max(p.Guard.MaxDeletes, guidsAtOnce) || p.mode.AllowDeletes
+}
+
+// missing lists what a full pass did not show. A reading page by page may pass by
+// an object that is changed at that moment, so each is asked for once more.
+func (p *pass) missing(ctx context.Context, add addFunc) ([]state.Object, error) {
+	if !p.comparable {
+		return nil, nil
+	}
+	missing, err := p.Store.Missing(p.seen())
+	if err != nil || len(missing) == 0 {
+		return nil, err
+	}
+	if p.mayRelease(len(missing)) {
+		if err := p.readThese(ctx, guidsOf(missing), add); err != nil {
+			return nil, err
+		}
+		if missing, err = p.Store.Missing(p.seen()); err != nil {
+			return nil, err
+		}
+	}
+	if n := p.users.nameless + p.groups.nameless; n > 0 && len(missing) > 0 {
+		p.log.Warn().Int("objects", n).Int("missing", len(missing)).
+			Msg("nothing counts as gone: entries without a readable objectGUID may be what is missing; grant the account Read Property on them")
+		return nil, nil
+	}
+	return missing, nil
+}
+
+// tombstones lists what was deleted since the watermark, where the account may see it.
+func (p *pass) tombstones(ctx context.Context) (guids []ad.GUID, err error) {
+	sees, err := p.session.SeesDeleted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	container := p.session.RootDSE.DeletedObjects()
+	if !sees {
+		if !p.blindWarned {
+			p.blindWarned = true
+			p.log.Warn().Str("remedy", fmt.Sprintf(`as a domain administrator run dsacls "%[1]s" /takeOwnership, then dsacls "%[1]s" /g ACCOUNT:LCRP`, container)).
+				Msg("deletions are seen at full passes only: the account may not see deleted objects")
+		}
+		return nil, nil
+	}
+	query := directory.Search{
+		Base: container, Scope: directory.OneLevel, Deleted: true, Attributes: []string{"objectGUID"},
+		Filter: fmt.Sprintf("(&(isDeleted=TRUE)(uSNChanged>=%d))", p.since),
+	}
+	_, err = p.session.Search(ctx, query, func(entry *ad.Entry) error {
+		if guid, ok := ad.ParseGUID(entry.First(0)); ok {
+			guids = append(guids, guid)
+		}
+		return nil
+	})
+	return guids, err
+}

@@ -1,0 +1,277 @@
+package syncrun
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+	"adconnector/internal/upload"
+)
+
+// pass is one reading of the directory and what follows from it.
+type pass struct {
+	*Runner
+	source  Source
+	session *directory.Session
+	now     time.Time
+	mode    Mode
+	log     zerolog.Logger
+
+	kind       string // full, delta
+	scope      string
+	comparable bool // the index was complete under this scope: what is missing has gone
+	elsewhere  bool // the index is of another target: a dry run looks past it
+	followed   bool // the server's changes can be followed
+	invocation ad.InvocationID
+	since      ad.USN    // of a delta
+	unsettled  []ad.GUID // of earlier runs: nobody knows what the gateway holds of them
+
+	users, groups tally
+	held          int
+	totals        upload.Totals
+}
+
+// tally counts the objects of one kind.
+type tally struct {
+	mapped, changed, skipped, unparsed int
+	nameless                           int // of the skipped: those whose GUID cannot be read either
+	seen                               []ad.GUID
+	reschedule                         map[ad.GUID]time.Time
+}
+
+// addFunc takes an asset that is to be sent.
+type addFunc = func(identity.Asset) error
+
+// deliver reads, sends what differs from the index, settles deletions, and moves
+// the watermark.
+func (p *pass) deliver(ctx context.Context) error {
+	if p.mode.DryRun {
+		return p.produce(ctx, func(asset identity.Asset) error {
+			if p.mode.Show != nil {
+				p.mode.Show(asset)
+			}
+			return nil
+		})
+	}
+	delivery, err := p.Store.Begin()
+	if err != nil {
+		return err
+	}
+	options := p.Upload
+	if options.Untried, err = p.Store.Untried(); err != nil {
+		return err
+	}
+	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now}, p.produce)
+	if err != nil {
+		return err
+	}
+	for _, t := range []tally{p.users, p.groups} {
+		if err := p.Store.Reschedule(t.reschedule); err != nil {
+			return err
+		}
+	}
+	// The watermark moves last: a crash before this repeats work, never skips it.
+	return p.Store.Advance(p.progress())
+}
+
+// produce reads the directory and adds what is to be sent.
+func (p *pass) produce(ctx context.Context, add func(identity.Asset) error) error {
+	condition := ""
+	if p.kind == delta {
+		condition = "(uSNChanged>=" + strconv.FormatInt(int64(p.since), 10) + ")"
+	}
+	if err := p.readBoth(ctx, condition, add); err != nil {
+		return err
+	}
+	if p.kind == delta {
+		if err := p.readAgain(ctx, add); err != nil {
+			return err
+		}
+	}
+	return p.settleDeletions(ctx, add)
+}
+
+// readBoth reads groups beside users, where the server grants a second session.
+func (p *pass) readBoth(ctx context.Context, condition string, add addFunc) error {
+	second, err := p.session.Again(ctx)
+	if err != nil {
+		p.log.Info().Err(err).Msg("no second session, groups are read after users")
+		if err := p.read(ctx, p.session, p.searches[0], condition, &p.users, add); err != nil {
+			return err
+		}
+		return p.read(ctx, p.session, p.searches[1], condition, &p.groups, add)
+	}
+	defer second.Close()
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return p.read(ctx, p.session, p.searches[0], condition, &p.users, add) })
+	both.Go(func() error { return p.read(ctx, second, p.searches[1], condition, &p.groups, add) })
+	return both.Wait()
+}
+
+// guidsAtOnce bounds the filter that names objects.
+const guidsAtOnce = 100
+
+// readAgain reads the objects that are due although they have not changed.
+func (p *pass) readAgain(ctx context.Context, add addFunc) error {
+	guids, err := p.again()
+	if err != nil {
+		return err
+	}
+	return p.readThese(ctx, p.unseen(guids), add)
+}
+
+func (p *pass) readThese(ctx context.Context, guids []ad.GUID, add addFunc) error {
+	for some := range slices.Chunk(guids, guidsAtOnce) {
+		condition := directory.FilterByGUID(some)
+		if err := p.read(ctx, p.session, p.searches[0], condition, &p.users, add); err != nil {
+			return err
+		}
+		if err := p.read(ctx, p.session, p.searches[1], condition, &p.groups, add); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read streams objects of one kind through the map, and adds those that changed.
+func (p *pass) read(ctx context.Context, session *directory.Session, s search, condition string, t *tally, add addFunc) error {
+	start, before := time.Now(), *t
+	filter := s.filterOn(session.RootDSE)
+	if condition != "" {
+		filter = "(&" + filter + condition + ")"
+	}
+	var json []byte
+	query := directory.Search{Base: p.source.Base, Scope: p.source.Scope, Filter: filter, Attributes: s.mapper.Attributes}
+	pages, err := session.Search(ctx, query, func(entry *ad.Entry) error {
+		asset, err := s.mapper.Map(json, entry, p.now)
+		if err != nil {
+			if t.skipped == 0 {
+				p.log.Warn().Str("kind", s.kind.String()).Str("dn_hash", hash(entry.DN)).Err(err).Msg("entry skipped")
+			}
+			t.skipped++
+			if guid, ok := s.mapper.GUID(entry); ok {
+				t.seen = append(t.seen, guid) // it has not gone, whatever it is
+			} else {
+				t.nameless++
+			}
+			return nil
+		}
+		json = asset.JSON
+		t.mapped++
+		t.unparsed += asset.Unparsed
+		t.seen = append(t.seen, asset.GUID)
+		changed, err := p.changed(asset, t)
+		if err != nil || !changed {
+			return err
+		}
+		t.changed++
+		return add(asset)
+	})
+	if err != nil {
+		return err
+	}
+	p.log.Info().Str("kind", s.kind.String()).Str("dc", session.Address).Str("base_dn", p.source.Base).Int("page", pages).Int("objects", t.mapped-before.mapped).
+		Int("skipped", t.skipped-before.skipped).Int("unparsed", t.unparsed-before.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg("directory read")
+	return nil
+}
+
+// changed compares an asset with the index.
+func (p *pass) changed(asset identity.Asset, t *tally) (bool, error) {
+	if p.elsewhere && p.mode.DryRun {
+		return true, nil
+	}
+	known, there, err := p.Store.Lookup(asset.GUID)
+	if err != nil || !there || !p.same(identity.Fingerprint(known.Fingerprint), asset.Fingerprint) {
+		return true, err
+	}
+	if due := state.DueSecond(asset.Due); !p.mode.DryRun && !due.Equal(known.Due) {
+		if t.reschedule == nil {
+			t.reschedule = map[ad.GUID]time.Time{}
+		}
+		t.reschedule[asset.GUID] = due
+	}
+	return false, nil
+}
+
+// same compares as the pass does: a delta sends no activity for its own sake.
+func (p *pass) same(known, now identity.Fingerprint) bool {
+	if p.kind == delta {
+		return known.SameButActivity(now)
+	}
+	return known == now
+}
+
+// seen returns what the pass has read, sorted.
+func (p *pass) seen() []ad.GUID {
+	all := slices.Concat(p.users.seen, p.groups.seen)
+	slices.SortFunc(all, byBytes)
+	return all
+}
+
+func byBytes(a, b ad.GUID) int { return bytes.Compare(a[:], b[:]) }
+
+// account fills in what the pass has done.
+func (p *pass) account(run *state.Run) {
+	run.Users, run.Groups, run.Changed = p.users.mapped, p.groups.mapped, p.users.changed+p.groups.changed
+	run.Uploaded, run.Deleted, run.Rejected, run.Held = p.totals.Delivered, p.totals.Deleted, p.totals.Rejected, p.held
+}
+
+// journal writes down what is sent and what became of it.
+type journal struct {
+	delivery *state.Delivery
+	log      zerolog.Logger
+	now      time.Time
+}
+
+func (j journal) Announce(batches []upload.Batch) error {
+	announced := make([]state.Batch, len(batches))
+	for i, batch := range batches {
+		announced[i].Number = batch.Number
+		for _, object := range batch.Objects {
+			announced[i].Objects = append(announced[i].Objects, recordOf(object))
+		}
+	}
+	return j.delivery.Announce(announced)
+}
+
+// Record runs beside the reading. Only from here on does an object count as delivered.
+func (j journal) Record(receipts []upload.Receipt) error {
+	settlements := make([]state.Settlement, len(receipts))
+	delivered, rejected := 0, 0
+	for i, receipt := range receipts {
+		s := state.Settlement{Batch: receipt.Batch, Complete: receipt.Complete}
+		for _, object := range receipt.Delivered {
+			if object.Deleted {
+				s.Deleted = append(s.Deleted, object.GUID)
+			} else {
+				s.Delivered = append(s.Delivered, recordOf(object))
+			}
+		}
+		for _, r := range receipt.Rejected {
+			s.Rejected = append(s.Rejected, state.Rejection{Object: recordOf(r.Object), Reason: r.Reason, At: j.now.UTC()})
+			j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
+				Str("reason", r.Reason).Msg("object rejected by the gateway")
+		}
+		settlements[i] = s
+		delivered += len(receipt.Delivered)
+		rejected += len(receipt.Rejected)
+	}
+	if err := j.delivery.Settle(settlements); err != nil {
+		return err
+	}
+	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg("batches acknowledged")
+	return nil
+}
+
+func recordOf(o upload.Object) state.Object {
+	return state.Object{GUID: o.GUID, Kind: byte(o.Kind), Fingerprint: state.Fingerprint(o.Fingerprint), Due: o.Due, SID: o.SID, Name: o.Name}
+}

@@ -1,0 +1,174 @@
+package syncrun
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// The kinds of a pass.
+const (
+	full  = "full"  // reads everything and settles what is missing
+	delta = "delta" // reads what has changed
+)
+
+const (
+	// overlap is how many sequence numbers below the watermark are read again: a
+	// number is taken when a change begins, and nothing promises that all lower
+	// ones are visible by then.
+	overlap = 200
+	// watermarkLife is how long a watermark is good for. Tombstones may be gone
+	// after 60 days (MS-ADTS 6.1.1.2.4.1.1).
+	watermarkLife = 30 * 24 * time.Hour
+)
+
+// plan decides between a full pass and a delta. The update sequence number to be
+// saved was read with the rootDSE, before any search.
+func (p *pass) plan(ctx context.Context) error {
+	p.kind = full
+	p.scope = p.scopeName()
+	last, err := p.Store.LastFullPass()
+	if err != nil {
+		return err
+	}
+	target, err := p.Store.Target()
+	if err != nil {
+		return err
+	}
+	p.elsewhere = target != p.Target
+	p.comparable = last.Scope == p.scope && !p.elsewhere
+	root := p.session.RootDSE
+	if !root.IsDomainController() {
+		return nil
+	}
+	if p.invocation, err = p.session.InvocationID(ctx); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		p.log.Warn().Err(err).Msg("changes cannot be followed, every run reads everything")
+		return nil
+	}
+	p.followed = true
+	mark, err := p.Store.Watermark(p.invocation)
+	if err != nil {
+		return err
+	}
+	why := p.whyFull(mark, last)
+	if why == "" {
+		p.kind, p.since = delta, max(mark.USN+1-overlap, 0)
+		if p.unsettled, err = p.Store.Unsettled(); err != nil {
+			return err
+		}
+	}
+	event := p.log.Info().Str("mode", p.kind)
+	if why != "" {
+		event = event.Str("reason", why)
+	}
+	event.Stringer("invocation_id", p.invocation).
+		Int64("usn", int64(root.HighestCommittedUSN)).Int64("since", int64(p.since)).Msg("pass planned")
+	return nil
+}
+
+// whyFull says why a delta would not do; "" when it does.
+func (p *pass) whyFull(mark state.Watermark, last state.FullPass) string {
+	switch {
+	case p.mode.Full:
+		return "asked for"
+	case p.mode.AllowDeletes:
+		return "what is released must be proven to be gone"
+	case p.elsewhere:
+		return "nothing was delivered there yet"
+	case mark.At.IsZero():
+		return "this domain controller was not read before, or was restored"
+	case mark.Scope != p.scope || !p.comparable:
+		return "what is to be read has changed"
+	case mark.USN > p.session.RootDSE.HighestCommittedUSN:
+		return "this domain controller's sequence numbers went back"
+	case p.now.Sub(mark.At) > watermarkLife || p.now.Before(mark.At):
+		return "the watermark is too old"
+	case p.now.Sub(last.At) >= p.FullInterval || p.now.Before(last.At):
+		return "the last full pass is too old"
+	}
+	return ""
+}
+
+// scopeName identifies what is read, and how it is mapped.
+func (p *pass) scopeName() string {
+	encoded, err := json.Marshal([]any{
+		identity.Version, p.source.Base, p.source.Scope, p.source.Posture,
+		p.searches[0].filterOn(p.session.RootDSE), p.searches[1].filterOn(p.session.RootDSE), p.session.RootDSE.DefaultNamingContext,
+	})
+	if err != nil {
+		panic(err) // strings and numbers can be encoded
+	}
+	sum := sha256.Sum256(encoded)
+	return hex.EncodeToString(sum[:16])
+}
+
+// progress is what the pass has reached once everything is delivered.
+func (p *pass) progress() state.Progress {
+	var reached state.Progress
+	if p.kind == full {
+		reached.FullPass = &state.FullPass{Scope: p.scope, At: p.now.UTC()}
+	}
+	if p.followed {
+		reached.InvocationID = p.invocation
+		reached.Watermark = &state.Watermark{USN: p.session.RootDSE.HighestCommittedUSN, Scope: p.scope, At: p.now.UTC()}
+	}
+	return reached
+}
+
+// search is how the objects of one kind are found and mapped.
+type search struct {
+	kind   identity.Kind
+	filter string // the operator's; "": none
+	mapper *identity.Mapper
+}
+
+// filterOn narrows the kind's own filter by the operator's. A server that is no
+// domain controller need not have the attributes of the kind's own filter: there
+// the operator's stands alone.
+func (s search) filterOn(root directory.RootDSE) string {
+	own := identity.Filter[s.kind]
+	switch {
+	case s.filter == "":
+		return own
+	case root.IsDomainController():
+		return "(&" + own + s.filter + ")"
+	default:
+		return s.filter
+	}
+}
+
+// retryAfter is how long a rejected object is left alone by deltas, unless it
+// changes: an hour, then twice as long each time, up to a day.
+func retryAfter(attempts int) time.Duration {
+	return min(time.Hour<<min(attempts-1, 5), 24*time.Hour)
+}
+
+// again lists the objects that a delta reads although they have not changed: their
+// status has, by the clock, or the gateway may take them now, or its answer to an
+// earlier run never came.
+func (p *pass) again() ([]ad.GUID, error) {
+	guids, err := p.Store.Due(p.now)
+	if err != nil {
+		return nil, err
+	}
+	rejections, err := p.Store.Rejections()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rejections {
+		if p.now.Sub(r.At) >= retryAfter(r.Attempts) {
+			guids = append(guids, r.GUID)
+		}
+	}
+	return append(guids, p.unsettled...), nil
+}
