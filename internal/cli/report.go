@@ -28,16 +28,19 @@ func newReport(out io.Writer, asJSON bool) *report {
 
 // planned is an object that a dry run would send.
 type planned struct {
-	Action string `json:"action"` // send, delete
+	Action string `json:"action"` // send, delete, hold
 	Kind   string `json:"kind"`
 	GUID   string `json:"guid"`
 	SID    string `json:"sid"`
 	Name   string `json:"name,omitempty"`
 }
 
-func (r *report) show(asset identity.Asset) {
+func (r *report) show(asset identity.Asset, held bool) {
 	o := planned{"send", asset.Kind.String(), asset.GUID.String(), asset.SID.String(), string(asset.Name)}
-	if asset.Deleted {
+	switch {
+	case held:
+		o.Action = "hold"
+	case asset.Deleted:
 		o.Action = "delete"
 	}
 	r.mu.Lock()

@@ -92,9 +92,12 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 		fmt.Fprintf(p.stdout, "settings   %s\n", o.envOut)
 	}
 	fmt.Fprintf(p.stdout, "gateway    http://%s\ninventory  http://%s/inventory/users\n", web.Addr(), web.Addr())
-	for scheme, listener := range map[string]net.Listener{"ldap": plain, "ldaps": secure} {
-		if listener != nil {
-			fmt.Fprintf(p.stdout, "directory  %s://%s as %s\n", scheme, listener.Addr(), directory.BindDN())
+	for _, way := range []struct {
+		scheme   string
+		listener net.Listener
+	}{{"ldap", plain}, {"ldaps", secure}} {
+		if way.listener != nil {
+			fmt.Fprintf(p.stdout, "directory  %s://%s as %s\n", way.scheme, way.listener.Addr(), directory.BindDN())
 		}
 	}
 	return serveSandbox(ctx, directory, sandbox.NewGateway(options), web, plain, secure)

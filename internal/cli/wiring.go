@@ -77,7 +77,7 @@ func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.
 func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
 	store, err := state.Open(dir)
 	if err == nil && store.SetAside != "" {
-		log.Error().Str("component", "state").Str("file", store.SetAside).
+		log.Error().Str("component", "state").Str("error", store.SetAside).
 			Msg("the state file was damaged and is set aside: everything is sent anew")
 	}
 	return store, err

@@ -82,8 +82,12 @@ func Open(dir string) (*Store, error) {
 		return nil, explainDir(err)
 	}
 	s, err := open(path)
+	if err == nil {
+		s.sign()
+		return s, nil
+	}
 	if !errors.Is(err, errDamaged) {
-		return s, err
+		return nil, err
 	}
 	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
 	if err := os.Rename(path, aside); err != nil {
@@ -93,6 +97,7 @@ func Open(dir string) (*Store, error) {
 	if s, err = open(path); err != nil {
 		return nil, err
 	}
+	s.sign()
 	s.SetAside = fmt.Sprintf("%s: %v", aside, damage)
 	return s, nil
 }
@@ -113,6 +118,9 @@ func open(path string) (*Store, error) {
 		return nil, explainOpen(path, err)
 	}
 	if err = s.check(); err == nil {
+		err = s.compact()
+	}
+	if err == nil {
 		err = s.prepare()
 	}
 	if err != nil {
@@ -160,12 +168,76 @@ func (s *Store) check() error {
 	})
 }
 
+const (
+	compactAbove = 32 << 20 // bytes; a smaller file is not worth it
+	compactTo    = ".compact"
+)
+
+// compact writes a file that is mostly free anew: it would not shrink by itself.
+// Where there is no room for that, the large one stays.
+func (s *Store) compact() error {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize)
+	if info.Size() < compactAbove || free < info.Size()/2 {
+		return nil
+	}
+	small := s.path + compactTo
+	_ = os.Remove(small) // of an attempt that was cut off
+	err = guard(func() error { return compactInto(small, s.db) })
+	if err != nil {
+		_ = os.Remove(small)
+		if isFull(err) {
+			return nil
+		}
+		return s.explain("compact", err)
+	}
+	if err := s.db.Close(); err != nil {
+		return s.explain("compact", err)
+	}
+	if err := os.Rename(small, s.path); err != nil {
+		return explainDir(err)
+	}
+	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: lockTimeout})
+	if err != nil {
+		return explainOpen(s.path, err)
+	}
+	return nil
+}
+
+func compactInto(path string, from *bbolt.DB) error {
+	to, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	const bytesAtOnce = 1 << 20
+	return errors.Join(bbolt.Compact(to, from, bytesAtOnce), to.Close())
+}
+
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // Close closes the file.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	_ = os.Remove(holderOf(s.path)) // it only explains the lock
+	return s.db.Close()
+}
+
+// holderOf is the file that says who holds the lock.
+func holderOf(path string) string { return path + ".holder" }
+
+// sign writes down who holds the lock, for the message to those who want it too.
+func (s *Store) sign() {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	text := fmt.Sprintf("process %d on %s since %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
+	_ = os.WriteFile(holderOf(s.path), []byte(text), 0o600) // without it the message only says less
+}
 
 // prepare makes the buckets of a new file and checks the version of an old one.
 func (s *Store) prepare() error {
@@ -213,7 +285,11 @@ func (s *Store) explain(what string, err error) error {
 func explainOpen(path string, err error) error {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%w %s: stop the other one, or give this one its own service.state-dir", ErrLocked, filepath.Dir(path))
+		holder, err := os.ReadFile(holderOf(path))
+		if err != nil {
+			holder = []byte("another process")
+		}
+		return fmt.Errorf("%w %s (%s): stop the other one, or give this one its own service.state-dir", ErrLocked, filepath.Dir(path), holder)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	case errors.Is(err, errDamaged):

@@ -34,8 +34,12 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 		p.log.Warn().Int("held", len(gone)).Str("reason", reason).
 			Msg("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them")
 	}
-	if err := p.hold(gone); err != nil || p.held > 0 {
+	if err := p.hold(gone); err != nil {
 		return err
+	}
+	if p.held > 0 {
+		p.list(gone)
+		return nil
 	}
 	var json []byte
 	for _, object := range gone {
@@ -46,6 +50,21 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 		}
 	}
 	return nil
+}
+
+// listed bounds how many held deletions the log names.
+const listed = 20
+
+// list names what is held: in a dry run all of it, in the log the first ones.
+func (p *pass) list(held []state.Object) {
+	for i, object := range held {
+		if p.mode.Show != nil {
+			asset := identity.Deleted(nil, identity.Kind(object.Kind), object.GUID, object.SID, object.Name)
+			p.mode.Show(asset, true)
+		} else if i < listed {
+			p.log.Warn().Stringer("kind", identity.Kind(object.Kind)).Stringer("sid", object.SID).Stringer("guid", object.GUID).Msg("deletion held")
+		}
+	}
 }
 
 // hold records the deletions at hand before any is sent, so that those which a

@@ -659,10 +659,13 @@ func TestDryRunOfADelta(t *testing.T) {
 	before := len(d.gateway.Requests())
 	var mu sync.Mutex
 	var shown []string
-	show := func(asset identity.Asset) {
+	show := func(asset identity.Asset, held bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		shown = append(shown, fmt.Sprintf("%s %t", asset.Name, asset.Deleted))
+		if held {
+			t.Errorf("%s would be held", asset.Name)
+		}
 	}
 	d.sync(Mode{DryRun: true, Show: show}, state.Run{Mode: delta, Result: Processed})
 	d.sync(Mode{DryRun: true, Full: true, Show: show}, state.Run{Mode: full, Result: Processed})
@@ -704,4 +707,30 @@ func TestDeltaAsksForLittle(t *testing.T) {
 		t.Errorf("%d calls", n)
 	}
 	d.equal()
+}
+
+// A dry run names what the guard would hold, and holds nothing itself.
+func TestDryRunShowsHeld(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+	d.options.Guard = Guard{MaxDeletes: 4, MaxDeletesPercent: 100}
+	d.start()
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	for n := range 5 {
+		d.must(d.Delete(d.dn(fmt.Sprintf("user%d", n))))
+	}
+	var held []string
+	show := func(asset identity.Asset, isHeld bool) {
+		if !isHeld {
+			t.Errorf("%s would be sent", asset.Name)
+		}
+		held = append(held, string(asset.Name))
+	}
+	d.sync(Mode{DryRun: true, Show: show}, state.Run{Mode: delta, Result: Held, Held: 5})
+	slices.Sort(held)
+	if want := []string{"user0", "user1", "user2", "user3", "user4"}; !slices.Equal(held, want) {
+		t.Errorf("held %q, want %q", held, want)
+	}
+	if recorded, err := d.store.Held(); err != nil || len(recorded) != 0 {
+		t.Errorf("%d recorded as held, error %v", len(recorded), err)
+	}
 }

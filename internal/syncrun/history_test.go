@@ -35,7 +35,7 @@ func TestHistories(t *testing.T) {
 		play(t, seed)
 		return
 	}
-	for seed := range number("ADC_HISTORIES", 100) {
+	for seed := range number("ADC_HISTORIES", 60) {
 		t.Run(fmt.Sprintf("ADC_SEED=%d", seed+1), func(t *testing.T) {
 			t.Parallel()
 			play(t, seed+1)

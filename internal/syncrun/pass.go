@@ -57,7 +57,7 @@ func (p *pass) deliver(ctx context.Context) error {
 	if p.mode.DryRun {
 		return p.produce(ctx, func(asset identity.Asset) error {
 			if p.mode.Show != nil {
-				p.mode.Show(asset)
+				p.mode.Show(asset, false)
 			}
 			return nil
 		})
@@ -159,7 +159,7 @@ func (p *pass) read(ctx context.Context, session *directory.Session, s search, c
 			}
 			t.skipped++
 			if guid, ok := s.mapper.GUID(entry); ok {
-				t.seen = append(t.seen, guid) // it has not gone, whatever it is
+				p.saw(t, guid) // it has not gone, whatever it is
 			} else {
 				t.nameless++
 			}
@@ -168,7 +168,7 @@ func (p *pass) read(ctx context.Context, session *directory.Session, s search, c
 		json = asset.JSON
 		t.mapped++
 		t.unparsed += asset.Unparsed
-		t.seen = append(t.seen, asset.GUID)
+		p.saw(t, asset.GUID)
 		changed, err := p.changed(asset, t)
 		if err != nil || !changed {
 			return err
@@ -208,6 +208,13 @@ func (p *pass) same(known, now identity.Fingerprint) bool {
 		return known.SameButActivity(now)
 	}
 	return known == now
+}
+
+// saw notes an object where that can tell what has gone.
+func (p *pass) saw(t *tally, guid ad.GUID) {
+	if p.kind == delta || p.comparable {
+		t.seen = append(t.seen, guid)
+	}
 }
 
 // seen returns what the pass has read, sorted.

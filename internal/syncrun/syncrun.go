@@ -69,8 +69,9 @@ type Mode struct {
 	Full         bool // reads everything, whatever was seen before
 	DryRun       bool // reads and compares, sends and records nothing
 	AllowDeletes bool // releases the deletions that the guard holds
-	// Show is told, in a dry run, of everything that would be sent.
-	Show func(identity.Asset)
+	// Show is told, in a dry run, of everything that would be sent, and of the
+	// deletions that would be held.
+	Show func(asset identity.Asset, held bool)
 }
 
 // The results of a run.

@@ -316,6 +316,9 @@ func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
 // deliver sends a batch and, where the gateway does not take it whole, its parts.
 // With an error it returns what was settled before.
 func (p *pool) deliver(ctx context.Context, b *batch) (Receipt, error) {
+	if len(b.objects) > 1 && int64(len(b.data)) > p.batchBytes.Load() { // made before that was found to be too large
+		return p.deliverParts(ctx, b, (len(b.objects)+1)/2)
+	}
 	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.objects), b.data)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("batch %d: %w", b.number, err)

@@ -1,0 +1,93 @@
+package state
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"adconnector/internal/ad"
+)
+
+// Whoever wants the lock too is told who holds it.
+func TestLockNamesTheHolder(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("process %d on ", os.Getpid())
+	if _, err := Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want one that names %q", err, want)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*.holder")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// A file that is mostly free is small after the next opening, and holds the same.
+func TestCompact(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, fileName)
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const objects, kept = 150_000, 100
+	batch := Batch{Number: 0}
+	var gone []ad.GUID
+	for n := range objects {
+		o := Object{Kind: 1, Fingerprint: Fingerprint{1}, Name: strings.Repeat("n", 200), SID: make(ad.SID, 28)}
+		rand.Read(o.GUID[:])
+		binary.BigEndian.PutUint32(o.GUID[:], uint32(n))
+		batch.Objects = append(batch.Objects, o)
+		if n >= kept {
+			gone = append(gone, o.GUID)
+		}
+	}
+	d, err := s.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Announce([]Batch{batch}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Settle([]Settlement{{Complete: true, Delivered: batch.Objects[:kept], Deleted: gone}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	large, err := os.Stat(path)
+	if err != nil || large.Size() < compactAbove {
+		t.Fatalf("the file has %d bytes, which is too few for the test; %v", large.Size(), err)
+	}
+	if err := os.WriteFile(path+compactTo, []byte("cut off"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	small, err := os.Stat(path)
+	if err != nil || small.Size() > large.Size()/10 {
+		t.Errorf("%d bytes, before %d; %v", small.Size(), large.Size(), err)
+	}
+	if size, err := s.Size(); err != nil || size != kept {
+		t.Errorf("%d objects, want %d; %v", size, kept, err)
+	}
+	again, err := s.Begin()
+	if err != nil || again.run <= d.run {
+		t.Errorf("the run's number went from %d to %d; %v", d.run, again.run, err)
+	}
+	if _, err := os.Stat(path + compactTo); err == nil {
+		t.Error("the copy was left behind")
+	}
+}
