@@ -200,8 +200,14 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 }
 
 // Again opens another session with the same server, for a search beside this one's.
+// Behind one name there may be several: another one is refused.
 func (s *Session) Again(ctx context.Context) (*Session, error) {
-	return s.options.connect(ctx, s.server)
+	second, err := s.options.connect(ctx, s.server)
+	if err == nil && second.RootDSE.DSServiceName != s.RootDSE.DSServiceName {
+		second.Close()
+		return nil, fault.Errorf(fault.Transient, "%s is now another domain controller: %s", s.Address, second.RootDSE.DNSHostName)
+	}
+	return second, err
 }
 
 // Close ends the session. The wire goes first: go-ldap's own Close waits for a

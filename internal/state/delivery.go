@@ -117,6 +117,7 @@ type Rejection struct {
 	GUID     ad.GUID   `json:"-"`
 	SID      string    `json:"sid"`
 	Kind     byte      `json:"kind"`
+	Value    []byte    `json:"value"` // fingerprint of what was rejected
 	Reason   string    `json:"reason"`
 	Attempts int       `json:"attempts"`
 	At       time.Time `json:"at"`
@@ -192,6 +193,7 @@ func forgive(tx *bbolt.Tx, guid ad.GUID) error {
 // fingerprint.
 func (r Rejection) write(tx *bbolt.Tx) error {
 	object := r.Object
+	r.Value = append([]byte(nil), object.Fingerprint[:]...)
 	object.Fingerprint = Fingerprint{}
 	if err := putObject(tx, object, 0); err != nil {
 		return err

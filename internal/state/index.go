@@ -21,20 +21,29 @@ type Object struct {
 	Kind        byte
 	Fingerprint Fingerprint
 	Due         time.Time // when its status changes by the clock; zero: it does not
+	ReadFrom    Source    // which domain controller's value was sent
 	SID         ad.SID
 	Name        string
 }
+
+// Source is the beginning of a domain controller's invocation ID: enough to tell
+// a handful of them apart.
+type Source [4]byte
+
+// SourceOf shortens an invocation ID.
+func SourceOf(id ad.InvocationID) Source { return Source(id[:4]) }
 
 // batchNumber tells the batches of all runs apart: the run's number above the
 // batch's within it. 0 is none.
 type batchNumber uint64
 
-// A record is kind, fingerprint, batch, due, length of the SID, SID, name.
+// A record is kind, fingerprint, batch, due, source, length of the SID, SID, name.
 const (
 	fingerprintAt = 1
 	batchAt       = fingerprintAt + len(Fingerprint{})
 	dueAt         = batchAt + 8
-	sidAt         = dueAt + 8 // its length; then itself
+	sourceAt      = dueAt + 8
+	sidAt         = sourceAt + len(Source{}) // its length; then itself
 )
 
 func (o Object) encode(batch batchNumber) []byte {
@@ -43,6 +52,7 @@ func (o Object) encode(batch batchNumber) []byte {
 	b = append(b, o.Fingerprint[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(batch))
 	b = append(b, dueKey(o.Due)...)
+	b = append(b, o.ReadFrom[:]...)
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
 	return append(b, o.Name...)
@@ -56,7 +66,8 @@ func decode(guid, record []byte) (o Object, ok bool) {
 	sidEnd := sidAt + 1 + int(record[sidAt])
 	o = Object{
 		GUID: ad.GUID(guid), Kind: record[0], Fingerprint: Fingerprint(record[fingerprintAt:]),
-		SID: ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
+		ReadFrom: Source(record[sourceAt:]),
+		SID:      ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
 	}
 	o.Due = dueOf(record)
 	return o, true
@@ -192,6 +203,20 @@ func (s *Store) Objects(guids []ad.GUID) (found []Object, err error) {
 	return found, err
 }
 
+// ReadElsewhere returns the objects whose last value came from another domain
+// controller than this one.
+func (s *Store) ReadElsewhere(than Source) (guids []ad.GUID, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+			if len(record) > sidAt && Source(record[sourceAt:]) != than {
+				guids = append(guids, ad.GUID(key))
+			}
+			return nil
+		})
+	})
+	return guids, err
+}
+
 // Missing returns the objects of the index that are not among seen, which must be sorted.
 func (s *Store) Missing(seen []ad.GUID) (missing []Object, err error) {
 	err = s.view("compare index", func(tx *bbolt.Tx) error {
@@ -242,7 +267,7 @@ func dropDue(tx *bbolt.Tx, guid ad.GUID) error {
 	if len(record) <= sidAt || binary.BigEndian.Uint64(record[dueAt:]) == 0 {
 		return nil
 	}
-	return tx.Bucket(bucketDue).Delete(append(slices.Clone(record[dueAt:sidAt]), guid[:]...))
+	return tx.Bucket(bucketDue).Delete(append(slices.Clone(record[dueAt:sourceAt]), guid[:]...))
 }
 
 // Reschedule changes when objects of the index are due, and nothing else of them.

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -49,6 +50,7 @@ var (
 	keyFullPass  = []byte("full pass")
 	keyTarget    = []byte("target")
 	keyLimit     = []byte("rate limit")
+	keyLastRead  = []byte("last read") // invocation ID of the domain controller
 )
 
 var (
@@ -153,8 +155,13 @@ func (s *Store) check() error {
 		if tx.Size() > info.Size() {
 			return fmt.Errorf("%w: %d bytes are missing at its end", errDamaged, tx.Size()-info.Size())
 		}
+		sum := crc32.NewIEEE() // of no use but that every byte is looked at
 		err = tx.ForEach(func(_ []byte, bucket *bbolt.Bucket) error {
-			return bucket.ForEach(func(_, _ []byte) error { return nil })
+			return bucket.ForEach(func(key, value []byte) error {
+				sum.Write(key)
+				sum.Write(value)
+				return nil
+			})
 		})
 		if err != nil {
 			return fmt.Errorf("%w: %w", errDamaged, err)

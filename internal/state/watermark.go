@@ -56,11 +56,24 @@ func (s *Store) Advance(p Progress) error {
 				return err
 			}
 		}
+		if err := tx.Bucket(bucketMeta).Put(keyLastRead, p.InvocationID[:]); err != nil {
+			return err
+		}
 		if p.Watermark != nil {
 			return put(tx.Bucket(bucketWatermarks), p.InvocationID[:], p.Watermark)
 		}
 		return nil
 	})
+}
+
+// LastRead returns the domain controller of the last run that delivered everything;
+// the zero value when there was none, or its changes cannot be followed.
+func (s *Store) LastRead() (id ad.InvocationID, err error) {
+	err = s.view("read last controller", func(tx *bbolt.Tx) error {
+		copy(id[:], tx.Bucket(bucketMeta).Get(keyLastRead))
+		return nil
+	})
+	return id, err
 }
 
 // Held returns the objects whose deletion is held.

@@ -20,29 +20,52 @@ type Guard struct {
 }
 
 // settleDeletions adds the objects that have gone, unless the guard holds them.
+// What is held leaves in two ways only: it is seen again, or an operator releases it.
 func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	gone, err := p.gone(ctx, add)
 	if err != nil {
 		return err
 	}
-	reason, err := p.guard(len(gone))
+	before, err := p.Store.Held()
 	if err != nil {
 		return err
 	}
-	if reason != "" {
-		p.held = len(gone)
-		p.log.Warn().Int("held", len(gone)).Str("reason", reason).
+	slices.SortFunc(before, byBytes)
+	var waiting, others []state.Object
+	for _, object := range gone {
+		if _, was := slices.BinarySearchFunc(before, object.GUID, byBytes); was {
+			waiting = append(waiting, object)
+		} else {
+			others = append(others, object)
+		}
+	}
+	send, held := gone, []state.Object(nil)
+	reason := p.guard(len(others))
+	switch {
+	case p.mode.AllowDeletes && reason != "": // that was not known when somebody decided
+		send, held = waiting, others
+	case p.mode.AllowDeletes:
+	case len(waiting) > 0 || reason != "":
+		send, held = nil, gone
+		if reason == "" {
+			reason = fmt.Sprintf("%d of them were held before", len(waiting))
+		}
+	}
+	if len(held) > 0 {
+		p.held = len(held)
+		p.log.Warn().Int("held", len(held)).Str("reason", reason).
 			Msg("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them")
+		p.list(held)
 	}
-	if err := p.hold(gone); err != nil {
-		return err
-	}
-	if p.held > 0 {
-		p.list(gone)
-		return nil
+	// What is released stays held until the gateway has taken it.
+	stay := slices.Concat(held, waiting)
+	if !p.mode.DryRun && len(before)+len(stay) > 0 {
+		if err := p.Store.Hold(guidsOf(stay), p.now); err != nil {
+			return err
+		}
 	}
 	var json []byte
-	for _, object := range gone {
+	for _, object := range send {
 		asset := identity.Deleted(json, identity.Kind(object.Kind), object.GUID, object.SID, object.Name)
 		json = asset.JSON
 		if err := add(asset); err != nil {
@@ -67,19 +90,6 @@ func (p *pass) list(held []state.Object) {
 	}
 }
 
-// hold records the deletions at hand before any is sent, so that those which a
-// delta has seen are not lost with the run.
-func (p *pass) hold(gone []state.Object) error {
-	if p.mode.DryRun {
-		return nil
-	}
-	before, err := p.Store.Held()
-	if err != nil || len(before)+len(gone) == 0 {
-		return err
-	}
-	return p.Store.Hold(guidsOf(gone), p.now)
-}
-
 func guidsOf(objects []state.Object) []ad.GUID {
 	guids := make([]ad.GUID, len(objects))
 	for i, object := range objects {
@@ -89,22 +99,18 @@ func guidsOf(objects []state.Object) []ad.GUID {
 }
 
 // guard says why deletions are held; "" when they are not.
-func (p *pass) guard(deletions int) (string, error) {
-	if deletions == 0 || p.mode.AllowDeletes {
-		return "", nil
-	}
-	size, err := p.Store.Size()
+func (p *pass) guard(deletions int) string {
 	switch {
-	case err != nil:
-		return "", err
+	case deletions == 0:
+		return ""
 	case p.kind == full && p.users.mapped+p.groups.mapped == 0:
-		return "the directory shows nothing at all", nil
+		return "the directory shows nothing at all"
 	case deletions > p.Guard.MaxDeletes:
-		return fmt.Sprintf("%d deletions are more than sync.max-deletes (%d)", deletions, p.Guard.MaxDeletes), nil
-	case deletions*100 > p.Guard.MaxDeletesPercent*size:
-		return fmt.Sprintf("%d deletions are more than sync.max-deletes-percent (%d) of the %d objects known", deletions, p.Guard.MaxDeletesPercent, size), nil
+		return fmt.Sprintf("%d deletions are more than sync.max-deletes (%d)", deletions, p.Guard.MaxDeletes)
+	case deletions*100 > p.Guard.MaxDeletesPercent*p.size:
+		return fmt.Sprintf("%d deletions are more than sync.max-deletes-percent (%d) of the %d objects known", deletions, p.Guard.MaxDeletesPercent, p.size)
 	}
-	return "", nil
+	return ""
 }
 
 // gone lists the known objects that are proven to be gone: by their absence from

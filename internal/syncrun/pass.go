@@ -28,7 +28,10 @@ type pass struct {
 
 	kind       string // full, delta
 	scope      string
-	comparable bool // the index was complete under this scope: what is missing has gone
+	comparable bool      // the index was complete under this scope: what is missing has gone
+	astray     []ad.GUID // what another domain controller has sent since this one was read
+	size       int       // of the index before the pass
+	rejected   map[ad.GUID]state.Rejection
 	elsewhere  bool // the index is of another target: a dry run looks past it
 	followed   bool // the server's changes can be followed
 	invocation ad.InvocationID
@@ -70,7 +73,7 @@ func (p *pass) deliver(ctx context.Context) error {
 	if options.Untried, err = p.Store.Untried(); err != nil {
 		return err
 	}
-	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now}, p.produce)
+	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation)}, p.produce)
 	if err != nil {
 		return err
 	}
@@ -189,6 +192,10 @@ func (p *pass) changed(asset identity.Asset, t *tally) (bool, error) {
 	if p.elsewhere && p.mode.DryRun {
 		return true, nil
 	}
+	if r, is := p.rejected[asset.GUID]; is && p.kind == delta && p.now.Sub(r.At) < retryAfter(r.Attempts) &&
+		bytes.HasPrefix(r.Value, asset.Fingerprint[:len(asset.Fingerprint)/2]) {
+		return false, nil
+	}
 	known, there, err := p.Store.Lookup(asset.GUID)
 	if err != nil || !there || !p.same(identity.Fingerprint(known.Fingerprint), asset.Fingerprint) {
 		return true, err
@@ -237,6 +244,7 @@ type journal struct {
 	delivery *state.Delivery
 	log      zerolog.Logger
 	now      time.Time
+	source   state.Source
 }
 
 func (j journal) Announce(batches []upload.Batch) error {
@@ -244,7 +252,7 @@ func (j journal) Announce(batches []upload.Batch) error {
 	for i, batch := range batches {
 		announced[i].Number = batch.Number
 		for _, object := range batch.Objects {
-			announced[i].Objects = append(announced[i].Objects, recordOf(object))
+			announced[i].Objects = append(announced[i].Objects, j.recordOf(object))
 		}
 	}
 	return j.delivery.Announce(announced)
@@ -260,11 +268,11 @@ func (j journal) Record(receipts []upload.Receipt) error {
 			if object.Deleted {
 				s.Deleted = append(s.Deleted, object.GUID)
 			} else {
-				s.Delivered = append(s.Delivered, recordOf(object))
+				s.Delivered = append(s.Delivered, j.recordOf(object))
 			}
 		}
 		for _, r := range receipt.Rejected {
-			s.Rejected = append(s.Rejected, state.Rejection{Object: recordOf(r.Object), Reason: r.Reason, At: j.now.UTC()})
+			s.Rejected = append(s.Rejected, state.Rejection{Object: j.recordOf(r.Object), Reason: r.Reason, At: j.now.UTC()})
 			j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
 				Str("reason", r.Reason).Msg("object rejected by the gateway")
 		}
@@ -279,6 +287,9 @@ func (j journal) Record(receipts []upload.Receipt) error {
 	return nil
 }
 
-func recordOf(o upload.Object) state.Object {
-	return state.Object{GUID: o.GUID, Kind: byte(o.Kind), Fingerprint: state.Fingerprint(o.Fingerprint), Due: o.Due, SID: o.SID, Name: o.Name}
+func (j journal) recordOf(o upload.Object) state.Object {
+	return state.Object{
+		GUID: o.GUID, Kind: byte(o.Kind), Fingerprint: state.Fingerprint(o.Fingerprint), Due: o.Due,
+		ReadFrom: j.source, SID: o.SID, Name: o.Name,
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"adconnector/internal/ad"
@@ -29,6 +30,11 @@ const (
 	watermarkLife = 30 * 24 * time.Hour
 )
 
+// astrayAtMost is up to how many objects are read again one by one because another
+// domain controller's value of them was sent. It may have lagged behind this one,
+// whose watermark is beyond the changes that it did not know.
+const astrayAtMost = 10_000
+
 // plan decides between a full pass and a delta. The update sequence number to be
 // saved was read with the rootDSE, before any search.
 func (p *pass) plan(ctx context.Context) error {
@@ -43,22 +49,46 @@ func (p *pass) plan(ctx context.Context) error {
 		return err
 	}
 	p.elsewhere = target != p.Target
-	p.comparable = last.Scope == p.scope && !p.elsewhere
-	root := p.session.RootDSE
-	if !root.IsDomainController() {
-		return nil
+	if p.size, err = p.Store.Size(); err != nil {
+		return err
 	}
-	if p.invocation, err = p.session.InvocationID(ctx); err != nil {
+	root := p.session.RootDSE
+	if root.IsDomainController() {
+		p.invocation, err = p.session.InvocationID(ctx)
 		if ctx.Err() != nil {
 			return err
 		}
-		p.log.Warn().Err(err).Msg("changes cannot be followed, every run reads everything")
+		if p.followed = err == nil; !p.followed {
+			p.log.Warn().Err(err).Msg("changes cannot be followed, every run reads everything")
+		}
+	}
+	before, err := p.Store.LastRead()
+	if err != nil {
+		return err
+	}
+	// A controller may lag behind the one that was read before it: what it does not
+	// show has not gone for that.
+	switched := before != p.invocation
+	p.comparable = last.Scope == p.scope && !p.elsewhere && !switched
+	if !p.followed {
 		return nil
 	}
-	p.followed = true
+	if switched {
+		if p.astray, err = p.Store.ReadElsewhere(state.SourceOf(p.invocation)); err != nil {
+			return err
+		}
+	}
 	mark, err := p.Store.Watermark(p.invocation)
 	if err != nil {
 		return err
+	}
+	rejections, err := p.Store.Rejections()
+	if err != nil {
+		return err
+	}
+	p.rejected = map[ad.GUID]state.Rejection{}
+	for _, r := range rejections {
+		p.rejected[r.GUID] = r
 	}
 	why := p.whyFull(mark, last)
 	if why == "" {
@@ -87,7 +117,7 @@ func (p *pass) whyFull(mark state.Watermark, last state.FullPass) string {
 		return "nothing was delivered there yet"
 	case mark.At.IsZero():
 		return "this domain controller was not read before, or was restored"
-	case mark.Scope != p.scope || !p.comparable:
+	case mark.Scope != p.scope || last.Scope != p.scope:
 		return "what is to be read has changed"
 	case mark.USN > p.session.RootDSE.HighestCommittedUSN:
 		return "this domain controller's sequence numbers went back"
@@ -95,6 +125,8 @@ func (p *pass) whyFull(mark state.Watermark, last state.FullPass) string {
 		return "the watermark is too old"
 	case p.now.Sub(last.At) >= p.FullInterval || p.now.Before(last.At):
 		return "the last full pass is too old"
+	case len(p.astray) > astrayAtMost:
+		return "another domain controller has sent too much meanwhile"
 	}
 	return ""
 }
@@ -155,20 +187,16 @@ func retryAfter(attempts int) time.Duration {
 
 // again lists the objects that a delta reads although they have not changed: their
 // status has, by the clock, or the gateway may take them now, or its answer to an
-// earlier run never came.
+// earlier run never came, or another domain controller's value was sent.
 func (p *pass) again() ([]ad.GUID, error) {
 	guids, err := p.Store.Due(p.now)
 	if err != nil {
 		return nil, err
 	}
-	rejections, err := p.Store.Rejections()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rejections {
+	for guid, r := range p.rejected {
 		if p.now.Sub(r.At) >= retryAfter(r.Attempts) {
-			guids = append(guids, r.GUID)
+			guids = append(guids, guid)
 		}
 	}
-	return append(guids, p.unsettled...), nil
+	return slices.Concat(guids, p.unsettled, p.astray), nil
 }
