@@ -94,7 +94,7 @@ func newSite(t *testing.T) *site {
 		"connector.api.url": server.URL, "qualys.customerUuid": customer, "qualys.connectionUuid": connection, "qualys.profileUuid": profile,
 		"qualys.user.username": "u", "qualys.user.password": "s3cret!",
 		"ldap.host": "127.0.0.1", "ldap.port": fmt.Sprint(portOf(listener)), "ldap.bindDn": bindDN, "ldap.password": bindPassword,
-		"profile.baseContext": base, "service.state-dir": filepath.Join(t.TempDir(), "state"),
+		"profile.baseContext": base, "service.state-dir": filepath.Join(t.TempDir(), "state"), "service.admin.address": "",
 	}
 	return s
 }
@@ -532,6 +532,9 @@ func TestDryRun(t *testing.T) {
 	o := invoke(t, s.environ(), "sync", "--dry-run")
 	if o.code != exitDone || !strings.Contains(o.stdout, "23 changed, 0 deletions would be held, nothing sent (dry run)") || len(s.gateway.Requests()) != 0 {
 		t.Errorf("%+v", o)
+	}
+	if _, err := os.Stat(s.env["service.state-dir"]); !os.IsNotExist(err) {
+		t.Errorf("a state directory was made: %v", err)
 	}
 	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
 	if len(lines) != 24 || !slices.ContainsFunc(lines, func(l string) bool {

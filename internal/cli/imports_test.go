@@ -12,7 +12,8 @@ import (
 // consist of, as what is for tests only, has no row.
 var rooms = []struct{ room, mayImport string }{
 	{"cmd/adconnector", "cli"},
-	{"internal/cli", "config directory fault gateway identity sandbox schedule state syncrun upload"},
+	{"internal/cli", "config directory fault gateway identity sandbox schedule state status syncrun upload"},
+	{"internal/status", "identity state"},
 	{"internal/syncrun", "ad directory fault gateway identity state upload"},
 	{"internal/upload", "ad fault gateway identity"},
 	{"internal/sandbox", "ad gateway"},
@@ -32,7 +33,7 @@ var keepers = map[string]string{
 	"github.com/go-ldap/ldap/v3":               "internal/directory internal/sandbox", // the sandbox is a server
 	"github.com/go-asn1-ber/asn1-ber":          "internal/directory internal/sandbox",
 	"go.etcd.io/bbolt":                         "internal/state",
-	"net/http":                                 "internal/gateway internal/cli internal/sandbox",
+	"net/http":                                 "internal/gateway internal/cli internal/sandbox internal/status",
 	"golang.org/x/oauth2":                      "internal/gateway",
 	"github.com/cenkalti/backoff/v5":           "internal/gateway",
 	"github.com/spf13/cobra":                   "internal/cli",

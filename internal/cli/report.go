@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"adconnector/internal/identity"
 	"adconnector/internal/state"
 )
@@ -20,6 +22,18 @@ type report struct {
 	json   bool
 	listed int
 	err    error
+}
+
+// outputFlag lets a command print its result for programs.
+func (p *program) outputFlag(command *cobra.Command) {
+	command.Flags().StringVar(&p.output, "output", "text", "text or json: how the result is printed on stdout")
+}
+
+func (p *program) checkOutput() error {
+	if p.output != "text" && p.output != "json" {
+		return misused(fmt.Errorf("--output %s is neither text nor json", p.output))
+	}
+	return nil
 }
 
 func newReport(out io.Writer, asJSON bool) *report {

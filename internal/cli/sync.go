@@ -2,11 +2,12 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"os"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
 
@@ -17,8 +18,8 @@ func (p *program) syncCommand() *cobra.Command {
 		Short: "Do one run now, then exit",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if p.output != "text" && p.output != "json" {
-				return misused(fmt.Errorf("--output %s is neither text nor json", p.output))
+			if err := p.checkOutput(); err != nil {
+				return err
 			}
 			return p.sync(cmd.Context(), mode)
 		},
@@ -27,8 +28,16 @@ func (p *program) syncCommand() *cobra.Command {
 	flags.BoolVar(&mode.Full, "full", false, "read everything, whatever the last run has seen")
 	flags.BoolVar(&mode.DryRun, "dry-run", false, "read and compare, list what would be sent, but send nothing and record nothing")
 	flags.BoolVar(&mode.AllowDeletes, "allow-deletes", false, "release the deletions that the guard holds")
-	flags.StringVar(&p.output, "output", "text", "text or json: how the result is printed on stdout")
+	p.outputFlag(command)
 	return command
+}
+
+// openStateFor opens the state as the mode needs it: a dry run changes nothing.
+func (p *program) openStateFor(mode syncrun.Mode, dir string, log zerolog.Logger) (*state.Store, error) {
+	if mode.DryRun {
+		return state.OpenReadOnly(dir)
+	}
+	return p.openState(dir, log)
 }
 
 func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
@@ -37,7 +46,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 		return err
 	}
 	log := p.logger()
-	store, err := p.openState(c.Service.StateDir, log)
+	store, err := p.openStateFor(mode, c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}

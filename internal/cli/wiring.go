@@ -57,6 +57,9 @@ func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.
 		Grace: c.Service.ShutdownGrace * 3 / 4,
 		Log:   log.With().Str("component", "gateway").Logger(),
 		OnLimit: func(until time.Time) {
+			if store.IsReadOnly() { // a dry run's
+				return
+			}
 			if err := store.SetRateLimit(until); err != nil {
 				o.Log.Warn().Err(err).Msg("rate limit not recorded, a restart will not know of it")
 			}

@@ -94,6 +94,7 @@ type Service struct {
 	StateDir      string
 	RunOnStart    bool
 	ShutdownGrace time.Duration
+	AdminAddress  string // host:port; empty: no admin endpoint
 }
 
 // Sync is when everything is read, and what may be reported as deleted.
@@ -139,6 +140,7 @@ func Load(src Source) (*Config, error) {
 			StateDir:      optional(l, "service.state-dir", verbatim),
 			RunOnStart:    optional(l, "service.run-on-start", boolean),
 			ShutdownGrace: optional(l, "service.shutdown-grace", durationBetween(time.Second, time.Hour)),
+			AdminAddress:  optional(l, "service.admin.address", listenAddress),
 		},
 		Sync: Sync{
 			FullInterval:      optional(l, "sync.full-interval", durationBetween(time.Second, 720*time.Hour)),

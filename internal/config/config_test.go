@@ -98,7 +98,7 @@ func TestDefaults(t *testing.T) {
 	if want := (Search{PageSize: 1000}); !reflect.DeepEqual(c.Search, want) {
 		t.Errorf("search %+v", c.Search)
 	}
-	if want := (Service{"*/10 * * * *", "/var/lib/adconnector", true, 30 * time.Second}); c.Service != want {
+	if want := (Service{"*/10 * * * *", "/var/lib/adconnector", true, 30 * time.Second, "127.0.0.1:8080"}); c.Service != want {
 		t.Errorf("service %+v", c.Service)
 	}
 	if want := (Sync{24 * time.Hour, 500, 10}); c.Sync != want {
@@ -141,6 +141,31 @@ func TestSync(t *testing.T) {
 }
 
 // TestNobodyJudges: without a judge, every expression and every filter is taken.
+// TestAdminAddress: alone among the keys, this one means something when it is empty.
+func TestAdminAddress(t *testing.T) {
+	for _, c := range []struct{ given, want string }{
+		{"service.admin.address=", ""},
+		{"SERVICE_ADMIN_ADDRESS=", ""},
+		{"service.admin.address=Off", ""},
+		{"service.admin.address=:9090", ":9090"},
+		{"service.admin.address=[::1]:0", "[::1]:0"},
+	} {
+		if got := mustLoad(t, with(complete, c.given)).Service.AdminAddress; got != c.want {
+			t.Errorf("%s: %q", c.given, got)
+		}
+	}
+	_, err := load(with(complete, "service.admin.address=", "SERVICE_ADMIN_ADDRESS=:9090"))
+	if err == nil || !strings.Contains(err.Error(), "given twice with different values") {
+		t.Errorf("got %v", err)
+	}
+	for _, wrong := range []string{"8080", "localhost", "127.0.0.1:65536", "127.0.0.1:http"} {
+		_, err := load(with(complete, "service.admin.address="+wrong))
+		if err == nil || !strings.Contains(err.Error(), "allowed: host:port like 127.0.0.1:8080, or empty for none") {
+			t.Errorf("%s: got %v", wrong, err)
+		}
+	}
+}
+
 func TestNobodyJudges(t *testing.T) {
 	c, err := Load(Source{Environ: with(complete, "service.cron-expression=x", "ldap.user-filter=y")})
 	if err != nil || c.Service.Cron != "x" || c.Search.UserFilter != "y" {

@@ -13,8 +13,9 @@ type Key struct {
 	Default string   // empty: none
 	Doc     string   // meaning and allowed values
 
-	withHost bool // means nothing without ldap.host
-	anyText  bool // < and > may be meant
+	withHost bool   // means nothing without ldap.host
+	anyText  bool   // < and > may be meant
+	empty    string // what an empty value stands for; "": it counts as absent
 }
 
 var keys = []Key{
@@ -35,6 +36,7 @@ var keys = []Key{
 	{Name: "service.run-on-start", Default: "true", Doc: "true or false: run once at start, before the first tick"},
 	{Name: "service.shutdown-grace", Default: "30s", Doc: "how long a run may go on after a stop, 1s to 1h"},
 	{Name: "service.state-dir", Default: "/var/lib/adconnector", Doc: "directory of the state file"},
+	{Name: "service.admin.address", Default: "127.0.0.1:8080", Doc: "host:port of the admin endpoint; empty or off: none", empty: "off"},
 
 	{Name: "proxy.enabled", Aliases: []string{"service.http.proxy.enabled"}, Default: "false", Doc: "true or false: reach the gateway through a proxy; never used for LDAP"},
 	{Name: "proxy.host", Aliases: []string{"service.http.proxy.host"}, Doc: "required with a proxy; a host name or an IP address"},

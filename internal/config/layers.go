@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,9 +36,14 @@ func (l *loader) fault(err error) {
 	}
 }
 
-// add takes a setting into a layer. An empty value counts as absent.
+// add takes a setting into a layer. An empty value counts as absent, unless the key
+// has another meaning for it.
 func (l *loader) add(to layer, spelling, text, where string) {
-	if m, known := l.keys[spelling]; known && text != "" {
+	m, known := l.keys[spelling]
+	if !known {
+		return
+	}
+	if text = cmp.Or(text, lookUp(m.name).empty); text != "" {
 		to[m.name] = append(to[m.name], entry{place: spelling + " (" + where + ")", text: text, file: m.file})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -48,6 +49,19 @@ func durationBetween(low, high time.Duration) parser[time.Duration] {
 		}
 		return d, nil
 	}
+}
+
+// listenAddress is where to listen; "off" is nowhere.
+func listenAddress(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	if strings.EqualFold(text, "off") {
+		return "", nil
+	}
+	_, port, err := net.SplitHostPort(text)
+	if _, badPort := strconv.ParseUint(port, 10, 16); err != nil || badPort != nil {
+		return "", fmt.Errorf("%s is not allowed; allowed: host:port like 127.0.0.1:8080, or empty for none", quote(text))
+	}
+	return text, nil
 }
 
 func boolean(text string) (bool, error) {

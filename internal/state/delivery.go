@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/binary"
 	"maps"
+	"math"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -209,15 +210,25 @@ func (r Rejection) write(tx *bbolt.Tx) error {
 }
 
 // Rejections returns the objects that the gateway does not take.
-func (s *Store) Rejections() (list []Rejection, err error) {
+func (s *Store) Rejections() ([]Rejection, error) {
+	list, _, err := s.FirstRejections(math.MaxInt)
+	return list, err
+}
+
+// FirstRejections returns at most so many of the objects that the gateway does not
+// take, and how many there are.
+func (s *Store) FirstRejections(most int) (first []Rejection, total int, err error) {
 	err = s.view("read rejections", func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(bucketRejections)
 		return bucket.ForEach(func(key, _ []byte) error {
+			if total++; total > most {
+				return nil
+			}
 			r := Rejection{GUID: ad.GUID(key)}
 			err := get(bucket, key, &r)
-			list = append(list, r)
+			first = append(first, r)
 			return err
 		})
 	})
-	return list, err
+	return first, total, err
 }

@@ -179,16 +179,6 @@ func (s *Store) Size() (size int, err error) {
 	return size, err
 }
 
-// IsEmpty reports whether nothing was ever sent.
-func (s *Store) IsEmpty() (empty bool, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		first, _ := tx.Bucket(bucketIndex).Cursor().First()
-		empty = first == nil
-		return nil
-	})
-	return empty, err
-}
-
 // Objects returns those of the given objects that the index holds.
 func (s *Store) Objects(guids []ad.GUID) (found []Object, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {

@@ -68,7 +68,7 @@ type Store struct {
 	// SetAside tells of a damaged file that was moved out of the way; "": none was.
 	SetAside string
 
-	db   *bbolt.DB
+	db   *bbolt.DB // nil: read-only, and there is no file
 	path string
 
 	mu   sync.RWMutex
@@ -229,7 +229,12 @@ func isFull(err error) bool {
 
 // Close closes the file.
 func (s *Store) Close() error {
-	_ = os.Remove(holderOf(s.path)) // it only explains the lock
+	if s.db == nil {
+		return nil
+	}
+	if !s.IsReadOnly() {
+		_ = os.Remove(holderOf(s.path)) // it only explains the lock
+	}
 	return s.db.Close()
 }
 
@@ -246,7 +251,7 @@ func (s *Store) sign() {
 	_ = os.WriteFile(holderOf(s.path), []byte(text), 0o600) // without it the message only says less
 }
 
-// prepare makes the buckets of a new file and checks the version of an old one.
+// prepare makes the buckets of a new file and takes an old one over.
 func (s *Store) prepare() error {
 	return s.update("prepare", func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks} {
@@ -255,24 +260,35 @@ func (s *Store) prepare() error {
 			}
 		}
 		meta := tx.Bucket(bucketMeta)
-		switch stored := meta.Get(keyVersion); {
-		case stored == nil:
+		if meta.Get(keyVersion) == nil {
 			return meta.Put(keyVersion, binary.BigEndian.AppendUint32(nil, version))
-		case len(stored) != 4 || binary.BigEndian.Uint32(stored) != version:
-			return fmt.Errorf("%w: %s is of format %x, this program knows %d: use the program that wrote it, or move the file away and let the next run send everything", ErrUnusable, s.path, stored, version)
 		}
-		return tx.Bucket(bucketOpen).ForEach(func(key, _ []byte) error {
-			s.open[batchNumber(binary.BigEndian.Uint64(key))] = struct{}{}
-			return nil
-		})
+		return s.takeOver(tx)
+	})
+}
+
+// takeOver checks the version and reads what is kept in memory too.
+func (s *Store) takeOver(tx *bbolt.Tx) error {
+	if stored := tx.Bucket(bucketMeta).Get(keyVersion); len(stored) != 4 || binary.BigEndian.Uint32(stored) != version {
+		return fmt.Errorf("%w: %s is of format %x, this program knows %d: use the program that wrote it, or move the file away and let the next run send everything", ErrUnusable, s.path, stored, version)
+	}
+	return tx.Bucket(bucketOpen).ForEach(func(key, _ []byte) error {
+		s.open[batchNumber(binary.BigEndian.Uint64(key))] = struct{}{}
+		return nil
 	})
 }
 
 func (s *Store) view(what string, look func(*bbolt.Tx) error) error {
+	if s.db == nil {
+		return nil // there is no file yet
+	}
 	return s.explain(what, guard(func() error { return s.db.View(look) }))
 }
 
 func (s *Store) update(what string, change func(*bbolt.Tx) error) error {
+	if s.IsReadOnly() {
+		return fmt.Errorf("state file %s: %s: it was opened to look at it only", s.path, what)
+	}
 	return s.explain(what, guard(func() error { return s.db.Update(change) }))
 }
 
@@ -418,6 +434,7 @@ type Run struct {
 	Start    time.Time     `json:"start"`
 	Duration time.Duration `json:"duration_ns"`
 	Error    string        `json:"error,omitempty"`
+	Class    string        `json:"class,omitempty"` // of the error
 
 	Users    int `json:"users"`    // read and mapped
 	Groups   int `json:"groups"`   // read and mapped

@@ -87,6 +87,32 @@ func (s *Store) Held() (guids []ad.GUID, err error) {
 	return guids, err
 }
 
+// HeldDeletion is an object whose deletion is held, as the index knows it.
+type HeldDeletion struct {
+	Object
+	Since time.Time
+}
+
+// FirstHeld returns at most so many of the objects whose deletion is held, and how
+// many there are.
+func (s *Store) FirstHeld(most int) (first []HeldDeletion, total int, err error) {
+	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
+		index := tx.Bucket(bucketIndex)
+		return tx.Bucket(bucketHeld).ForEach(func(key, since []byte) (err error) {
+			if total++; total > most {
+				return nil
+			}
+			var h HeldDeletion
+			h.Object, _ = decode(key, index.Get(key))
+			h.GUID = ad.GUID(key)
+			h.Since, err = time.Parse(time.RFC3339, string(since))
+			first = append(first, h)
+			return err
+		})
+	})
+	return first, total, err
+}
+
 // Hold makes these the objects whose deletion is held. Those that were held
 // before keep the time since when.
 func (s *Store) Hold(guids []ad.GUID, now time.Time) error {

@@ -139,7 +139,7 @@ func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
 	run.Duration = time.Since(run.Start)
 	switch {
 	case err != nil:
-		run.Error = err.Error()
+		run.Error, run.Class = err.Error(), string(fault.Of(err))
 	case run.Held > 0:
 		run.Result = Held
 	case run.Rejected > 0:
@@ -150,7 +150,7 @@ func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
 	if !mode.DryRun {
 		if unrecorded := r.conclude(ctx, run); unrecorded != nil {
 			err = errors.Join(err, unrecorded)
-			run.Result, run.Error = Failed, err.Error()
+			run.Result, run.Error, run.Class = Failed, err.Error(), string(fault.Of(err))
 		}
 	}
 	summarize(log, run, mode, err)

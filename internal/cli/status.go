@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"adconnector/internal/config"
+	"adconnector/internal/state"
+	"adconnector/internal/status"
+)
+
+func (p *program) statusCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "status",
+		Short: "Show the connector's state, its last runs, held deletions and rejections",
+		Long: `Shows the connector's state, its last runs, held deletions and rejections: from
+the running daemon (service.admin.address), else from the state file.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.checkOutput(); err != nil {
+				return err
+			}
+			return p.status(cmd.Context())
+		},
+	}
+	p.outputFlag(command)
+	return command
+}
+
+func (p *program) status(ctx context.Context) error {
+	c, err := p.load(false)
+	if err != nil {
+		return err
+	}
+	instance, err := instanceOf(c)
+	if err != nil {
+		return err
+	}
+	report, silence := askDaemon(ctx, c.Service.AdminAddress, instance)
+	if silence != nil {
+		if report, err = readReport(c.Service.StateDir, instance); err != nil {
+			if errors.Is(err, state.ErrLocked) {
+				err = fmt.Errorf("%w: or ask it where it runs, as in docker exec CONTAINER adconnector status (%w)", err, silence)
+			}
+			return err
+		}
+	}
+	if p.output == "json" {
+		encoder := json.NewEncoder(p.stdout)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(report)
+	}
+	return report.WriteText(p.stdout, time.Now(), time.Local)
+}
+
+// readReport reads the state file where no daemon answers.
+func readReport(dir string, instance status.Instance) (status.Report, error) {
+	store, err := state.OpenReadOnly(dir)
+	if err != nil {
+		return status.Report{}, err
+	}
+	defer store.Close()
+	report, err := status.Read(store, time.Now())
+	report.From, report.Version, report.Instance = status.FromFile, version, instance
+	return report, err
+}
+
+// instanceOf says which connector a configuration is of.
+func instanceOf(c *config.Config) (status.Instance, error) {
+	dir, err := filepath.Abs(c.Service.StateDir)
+	return status.Instance{ConnectionUUID: c.Gateway.ConnectionUUID, ProfileUUID: c.Gateway.ProfileUUID, StateDir: dir}, err
+}
+
+// askTimeout is how long a daemon on this host may take to answer.
+const askTimeout = 5 * time.Second
+
+// askDaemon gets the report of the daemon at address, if it is this connector's.
+func askDaemon(ctx context.Context, address string, of status.Instance) (status.Report, error) {
+	var report status.Report
+	body, err := ask(ctx, address, "/status")
+	if err != nil {
+		return report, err
+	}
+	if err := json.Unmarshal(body, &report); err != nil {
+		return report, fmt.Errorf("what listens at %s is no connector", address)
+	}
+	if report.Instance != of {
+		return report, fmt.Errorf("the connector at %s is another one, of connection %s and profile %s with its state in %s",
+			address, report.ConnectionUUID, report.ProfileUUID, report.StateDir)
+	}
+	return report, nil
+}
+
+// ask gets a document of the admin endpoint on this host.
+func ask(ctx context.Context, address, path string) ([]byte, error) {
+	if address == "" {
+		return nil, errors.New("service.admin.address is empty: the daemon shows nothing")
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost" // it listens everywhere
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	// No proxy: this does not leave the host.
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("no daemon answers at %s: %w", address, err)
+	}
+	defer response.Body.Close()
+	body, err := readAnswer(response)
+	if err != nil {
+		return nil, fmt.Errorf("the daemon at %s: %w", address, err)
+	}
+	return body, nil
+}
+
+// readAnswer reads a document, or makes the reason that was given an error.
+func readAnswer(response *http.Response) ([]byte, error) {
+	const most = 16 << 20
+	body, err := io.ReadAll(io.LimitReader(response.Body, most))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%.300q (%d)", bytes.TrimSpace(body), response.StatusCode)
+	}
+	return body, nil
+}

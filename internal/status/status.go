@@ -1,0 +1,138 @@
+// Package status shows how the connector is: as a document for programs, as text
+// for a terminal, and over HTTP at the admin endpoint.
+//
+// It guarantees that what is shown comes from the state file, so that it is the
+// same before and after a restart; that neither secrets nor attribute values of
+// the directory are shown, but the SIDs of rejected and held objects and what the
+// gateway said of them; and that looking changes nothing.
+package status
+
+import (
+	"time"
+
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// Report is the document.
+type Report struct {
+	From    string `json:"from"` // FromDaemon or FromFile
+	Version string `json:"version"`
+	Instance
+
+	State      string    `json:"state,omitempty"` // absent: nothing has run yet
+	Since      time.Time `json:"since,omitzero"`
+	RunID      string    `json:"run_id,omitempty"`
+	NextRun    time.Time `json:"next_run,omitzero"`
+	Error      string    `json:"error,omitempty"`
+	WaitsFor   string    `json:"waits_for,omitempty"` // RateLimit, while it lasts
+	WaitsUntil time.Time `json:"waits_until,omitzero"`
+
+	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last of Runs that did not fail
+	LastFullPass time.Time `json:"last_full_pass,omitzero"`
+	Objects      int       `json:"objects"`     // that the index holds
+	StateBytes   int64     `json:"state_bytes"` // size of the state file
+
+	Held          int         `json:"held"` // deletions
+	HeldDeletions []Held      `json:"held_deletions"`
+	Rejected      int         `json:"rejected"`
+	Rejections    []Rejection `json:"rejections"`
+	Runs          []state.Run `json:"runs"` // the latest first
+}
+
+// Where a report comes from.
+const (
+	FromDaemon = "daemon"
+	FromFile   = "state file"
+)
+
+// RateLimit is what the connector waits for when the gateway has limited its calls.
+const RateLimit = "rate limit"
+
+// Instance tells connectors apart.
+type Instance struct {
+	ConnectionUUID string `json:"connection_uuid"`
+	ProfileUUID    string `json:"profile_uuid"`
+	StateDir       string `json:"state_dir"`
+}
+
+// Held is a deletion that the guard holds.
+type Held struct {
+	Kind  string    `json:"kind"`
+	SID   string    `json:"sid"`
+	GUID  string    `json:"guid"`
+	Since time.Time `json:"since"`
+}
+
+// Rejection is an object that the gateway does not take.
+type Rejection struct {
+	Kind     string    `json:"kind"`
+	SID      string    `json:"sid"`
+	GUID     string    `json:"guid"`
+	Reason   string    `json:"reason"` // the gateway's words
+	Attempts int       `json:"attempts"`
+	At       time.Time `json:"at"` // of the last attempt
+}
+
+// Most is how many held deletions and rejections a report names, of each.
+const Most = 1000
+
+// Read makes a report of what the state file holds.
+func Read(store *state.Store, now time.Time) (Report, error) {
+	r := Report{StateBytes: store.FileSize(), HeldDeletions: []Held{}, Rejections: []Rejection{}, Runs: []state.Run{}}
+	connector, err := store.Connector()
+	if err != nil {
+		return r, err
+	}
+	r.State, r.Since, r.RunID, r.NextRun, r.Error = connector.State, connector.At, connector.RunID, connector.NextRun, connector.Error
+	limit, err := store.RateLimit()
+	if err != nil {
+		return r, err
+	}
+	if limit.After(now) {
+		r.WaitsFor, r.WaitsUntil = RateLimit, limit.UTC()
+	}
+	full, err := store.LastFullPass()
+	if err != nil {
+		return r, err
+	}
+	r.LastFullPass = full.At
+	if r.Objects, err = store.Size(); err != nil {
+		return r, err
+	}
+	if err := r.readObjects(store); err != nil {
+		return r, err
+	}
+	runs, err := store.Runs()
+	if err != nil {
+		return r, err
+	}
+	r.Runs = append(r.Runs, runs...)
+	for _, run := range runs {
+		if run.Error == "" {
+			r.LastSuccess = run.Start
+			break
+		}
+	}
+	return r, nil
+}
+
+func (r *Report) readObjects(store *state.Store) error {
+	held, total, err := store.FirstHeld(Most)
+	if err != nil {
+		return err
+	}
+	r.Held = total
+	for _, h := range held {
+		r.HeldDeletions = append(r.HeldDeletions, Held{identity.Kind(h.Kind).String(), h.SID.String(), h.GUID.String(), h.Since})
+	}
+	rejections, total, err := store.FirstRejections(Most)
+	if err != nil {
+		return err
+	}
+	r.Rejected = total
+	for _, j := range rejections {
+		r.Rejections = append(r.Rejections, Rejection{identity.Kind(j.Kind).String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
+	}
+	return nil
+}

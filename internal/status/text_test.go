@@ -1,0 +1,87 @@
+package status
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"adconnector/internal/state"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func text(t *testing.T, r Report) string {
+	t.Helper()
+	var b strings.Builder
+	if err := r.WriteText(&b, noon, time.FixedZone("CET", 3600)); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestText(t *testing.T) {
+	r := Report{
+		From: FromDaemon, Instance: Instance{StateDir: "/state"},
+		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J",
+		WaitsFor: RateLimit, WaitsUntil: noon.Add(50 * time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullPass: noon.Add(-5 * time.Hour),
+		Objects: 1234, Held: 25, Rejected: 1,
+		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
+		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1}},
+	}
+	for range 25 {
+		r.HeldDeletions = append(r.HeldDeletions, Held{"group", "S-1-5-21-2", "h", noon})
+	}
+	const want = `state           SCHEDULED since 2026-11-22 12:59:55 CET (5 seconds ago)
+next run        2026-11-22 13:04:00 CET (in 4 minutes)
+waits for       the gateway's rate limit, until 2026-11-22 13:50:00 CET (in 50 minutes)
+last error      bind: refused [2J
+last success    2026-11-22 12:00:00 CET (60 minutes ago)
+last full pass  2026-11-22 08:00:00 CET (5 hours ago)
+objects         1234 known to the gateway, 25 deletions held, 1 rejected
+
+25 deletions are held.`
+	got := text(t, r)
+	if !strings.HasPrefix(got, want) {
+		t.Errorf("got\n%s", got)
+	}
+	for _, want := range []string{
+		"\n… and 5 more (--output json lists the first 1000)\n",
+		"\nuser  S-1-5-21-1  g     3      2026-11-22 13:00:00 CET  too long\n",
+		"\n2026-11-22 13:00:00 CET  delta  failed  3     0        0         0        0     0         0         1.5s\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	if n := strings.Count(got, "group  S-1-5-21-2"); n != textObjects {
+		t.Errorf("%d held deletions are listed", n)
+	}
+}
+
+// TestTextFromFile: a time that has passed while no daemon ran is no next run.
+func TestTextFromFile(t *testing.T) {
+	r := Report{From: FromFile, Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
+	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          does not answer; this is what /state says\n") {
+		t.Errorf("got\n%s", got)
+	}
+	r.NextRun = noon.Add(time.Hour)
+	if got := text(t, r); !strings.Contains(got, "next run        2026-11-22 14:00:00 CET (in 60 minutes), if a daemon runs\n") {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestDistance(t *testing.T) {
+	for _, c := range []struct {
+		d    time.Duration
+		want string
+	}{
+		{0, "now"}, {-999 * time.Millisecond, "now"}, {time.Second, "in 1 second"}, {-90 * time.Second, "90 seconds ago"},
+		{2 * time.Minute, "in 2 minutes"}, {119 * time.Minute, "in 119 minutes"}, {-2 * time.Hour, "2 hours ago"},
+		{47 * time.Hour, "in 47 hours"}, {-48 * time.Hour, "2 days ago"}, {1000 * time.Hour, "in 42 days"},
+	} {
+		if got := Distance(c.d); got != c.want {
+			t.Errorf("%s: %q", fmt.Sprint(c.d), got)
+		}
+	}
+}
