@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,12 +39,25 @@ func (p *program) run(ctx context.Context) error {
 		return err
 	}
 	defer store.Close()
-	r, err := runner(c, store, log)
+	w, err := newWatch(c, store)
+	if err != nil {
+		return err
+	}
+	r, err := runner(c, store, w, log)
 	if err != nil {
 		return err
 	}
 	r.Next = ticks.Next
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
+	endpoint, pulse := w.endpoint(r, log)
+	if c.Service.AdminAddress != "" {
+		shown, hide := context.WithCancel(context.WithoutCancel(ctx)) // to the end of the last run
+		var showing sync.WaitGroup
+		statusLog := log.With().Str("component", "status").Logger()
+		showing.Go(func() { endpoint.Serve(shown, c.Service.AdminAddress, statusLog) })
+		defer showing.Wait()
+		defer hide()
+	}
 
 	log = log.With().Str("component", "daemon").Logger()
 	log.Info().Str("version", version).Str("cron", ticks.String()).Str("state_dir", c.Service.StateDir).Msg("started")
@@ -55,6 +69,7 @@ func (p *program) run(ctx context.Context) error {
 	loop := schedule.Loop{
 		Schedule:   ticks,
 		RunOnStart: c.Service.RunOnStart,
+		Awake:      pulse.Beat,
 		Run: func(ctx context.Context, _ time.Time) {
 			_, _ = r.Run(ctx, syncrun.Mode{}) // it has logged and recorded how it went
 		},

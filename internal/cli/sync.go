@@ -51,7 +51,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 		return err
 	}
 	defer store.Close()
-	r, err := runner(c, store, log)
+	r, err := runner(c, store, nil, log)
 	if err != nil {
 		return err
 	}

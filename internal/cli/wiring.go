@@ -12,6 +12,7 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/directory"
+	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
@@ -19,7 +20,8 @@ import (
 )
 
 // runner wires a configuration and the state up. The store is the caller's to close.
-func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.Runner, error) {
+// w looks on; nil: nobody does.
+func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) (*syncrun.Runner, error) {
 	roots, err := rootsOf(c.Gateway.CA)
 	if err != nil {
 		return nil, usage{fmt.Errorf("gateway.ca-file: %w", err)}
@@ -46,6 +48,10 @@ func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.
 	if o.Source, err = sourceOf(c.Directory); err != nil {
 		return nil, usage{err}
 	}
+	var gatewayRequest func(string, fault.Class, time.Duration)
+	if w != nil {
+		o.Search.Observe, gatewayRequest, o.OnEnd = w.directoryRequest, w.gatewayRequest, w.runEnded
+	}
 	o.Gateway = gateway.New(gateway.Options{
 		URL:          c.Gateway.URL,
 		CustomerUUID: c.Gateway.CustomerUUID, ConnectionUUID: c.Gateway.ConnectionUUID, ProfileUUID: c.Gateway.ProfileUUID,
@@ -54,8 +60,9 @@ func runner(c *config.Config, store *state.Store, log zerolog.Logger) (*syncrun.
 		RootCAs: roots, Source: c.Gateway.Source, Paths: gateway.Paths(c.Gateway.Paths),
 		Version: version, Connections: c.Upload.Workers,
 		// The rest of the grace is for writing down what came of it.
-		Grace: c.Service.ShutdownGrace * 3 / 4,
-		Log:   log.With().Str("component", "gateway").Logger(),
+		Grace:   c.Service.ShutdownGrace * 3 / 4,
+		Log:     log.With().Str("component", "gateway").Logger(),
+		Observe: gatewayRequest,
 		OnLimit: func(until time.Time) {
 			if store.IsReadOnly() { // a dry run's
 				return

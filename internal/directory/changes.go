@@ -15,7 +15,7 @@ import (
 func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
 	what := "read the invocation ID of " + s.Address
 	var raw []byte
-	err := s.call(ctx, what, func() error {
+	err := s.call(ctx, "read", what, func() error {
 		result, err := s.conn.Search(ldap.NewSearchRequest(s.RootDSE.DSServiceName, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
 			"(objectClass=*)", []string{"invocationId"}, nil))
 		if err == nil && len(result.Entries) == 1 {
@@ -42,7 +42,7 @@ func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.Defa
 func (s *Session) SeesDeleted(ctx context.Context) (bool, error) {
 	sees := false
 	what := "look at " + s.RootDSE.DeletedObjects()
-	err := s.call(ctx, what, func() error {
+	err := s.call(ctx, "read", what, func() error {
 		result, err := s.conn.Search(ldap.NewSearchRequest(s.RootDSE.DeletedObjects(), ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
 			"(objectClass=*)", []string{"isDeleted"}, []ldap.Control{ldap.NewControlString(controlShowDeleted, true, "")}))
 		if err == nil {

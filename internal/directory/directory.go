@@ -66,6 +66,10 @@ type Options struct {
 	ConnectTimeout  time.Duration // to dial, and again to shake hands; 0: 10 s
 	ResponseTimeout time.Duration // without a byte while an answer is due; 0: 130 s
 
+	// Observe is told of every request that was answered or given up: a connect, a
+	// bind, a read of one object, or a page of a search. Nil: nobody.
+	Observe func(request string, class fault.Class, took time.Duration)
+
 	// For tests.
 	chunkSize int
 	lookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
@@ -178,7 +182,9 @@ func joinByServer(errs []error) error {
 }
 
 func (o Options) connect(ctx context.Context, server server) (*Session, error) {
+	start := time.Now()
 	conn, err := o.dial(ctx, server)
+	o.observe("connect", start, &err)
 	if err != nil {
 		return nil, err
 	}
@@ -219,13 +225,14 @@ func (s *Session) Close() {
 
 // call runs one operation of go-ldap under ctx and the response timeout. A server's
 // refusal comes back as it is, a *ldap.Error; a lost connection comes back explained.
-func (s *Session) call(ctx context.Context, what string, operation func() error) error {
+func (s *Session) call(ctx context.Context, request, what string, operation func() error) (err error) {
+	defer s.options.observe(request, time.Now(), &err)
 	if err := ctx.Err(); err != nil {
 		return fault.Errorf(fault.Canceled, "%s: %w", what, err)
 	}
 	stop := context.AfterFunc(ctx, func() { s.wire.Close() })
 	s.wire.expect(true)
-	err := operation()
+	err = operation()
 	s.wire.expect(false)
 	stop()
 	switch {
@@ -238,12 +245,25 @@ func (s *Session) call(ctx context.Context, what string, operation func() error)
 	}
 }
 
+// observe tells how a request ended. A server's refusal is not explained yet, but
+// sorted in the same way.
+func (o Options) observe(request string, start time.Time, err *error) {
+	if o.Observe == nil {
+		return
+	}
+	explain := explainSearch
+	if request == "bind" {
+		explain = explainBind
+	}
+	o.Observe(request, fault.Of(explain("", *err)), time.Since(start))
+}
+
 func (s *Session) bind(ctx context.Context, o Options) error {
 	what := fmt.Sprintf("bind as %s to %s", o.BindDN, s.Address)
 	if o.BindDN == "" || o.Password.IsZero() {
 		return fault.Errorf(fault.Refused, "%s: %w: an account and its password are needed (ldap.bindDn and ldap.password, or the connection in the console)", what, errBind)
 	}
-	err := s.call(ctx, what, func() error { return s.conn.Bind(o.BindDN, o.Password.Reveal()) })
+	err := s.call(ctx, "bind", what, func() error { return s.conn.Bind(o.BindDN, o.Password.Reveal()) })
 	return explainBind(what, err)
 }
 
@@ -252,7 +272,7 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 		[]string{"defaultNamingContext", "dnsHostName", "dsServiceName", "highestCommittedUSN"}, nil)
 	var root RootDSE
 	what := "read rootDSE of " + s.Address
-	err := s.call(ctx, what, func() error {
+	err := s.call(ctx, "read", what, func() error {
 		result, err := s.conn.Search(request)
 		if err != nil || len(result.Entries) == 0 {
 			return err

@@ -109,7 +109,7 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 		}
 		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, controls)
 		var result *ldap.SearchResult
-		err := s.call(ctx, what, func() (err error) {
+		err := s.call(ctx, "search", what, func() (err error) {
 			result, err = s.conn.Search(request)
 			return err
 		})

@@ -16,6 +16,8 @@ import (
 type Class string
 
 const (
+	// Done is the class of no error: the name of success where outcomes are counted.
+	Done Class = "done"
 	// Transient may pass by itself: network, timeout, 5xx, rate limit, full disk.
 	Transient Class = "transient"
 	// Refused will not pass until a person changes something: credentials,
@@ -46,10 +48,13 @@ func Errorf(class Class, format string, args ...any) error {
 }
 
 // Of returns the class of the outermost classified error in err's tree. What no
-// adapter has classified is canceled when a context was, and transient otherwise.
+// adapter has classified is canceled when a context was, and transient otherwise;
+// no error is Done.
 func Of(err error) Class {
 	var c *classified
 	switch {
+	case err == nil:
+		return Done
 	case errors.As(err, &c):
 		return c.class
 	case errors.Is(err, context.Canceled):

@@ -20,6 +20,7 @@ func TestOf(t *testing.T) {
 		{"canceled context", fmt.Errorf("search: %w", context.Canceled), Canceled},
 		{"deadline", context.DeadlineExceeded, Transient},
 		{"unknown", errors.New("x"), Transient},
+		{"none", nil, Done},
 	} {
 		if got := Of(test.err); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)

@@ -48,6 +48,9 @@ type Options struct {
 	// OnLimit is told until when the gateway has limited us, each time that it does
 	// and once at a time, so that it can be recorded for HoldUntil. Nil: nobody.
 	OnLimit func(until time.Time)
+	// Observe is told of every request, logins included, once its answer begins or it
+	// is given up: which call of the contract it was, and how it ended. Nil: nobody.
+	Observe func(call string, class fault.Class, took time.Duration)
 
 	retry func() backoff.BackOff // for tests; nil: from 1 s to 60 s
 }
@@ -124,7 +127,7 @@ func New(o Options) *Client {
 		}
 	}
 	client := &http.Client{
-		Transport: newTransport(o),
+		Transport: observe(newTransport(o), o),
 		// A redirect to another host would carry credentials away.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

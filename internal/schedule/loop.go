@@ -16,7 +16,7 @@ const (
 )
 
 // Loop calls Run at every tick of Schedule. The functions are called on the
-// goroutine of Serve; Scheduled and Missed may be nil.
+// goroutine of Serve; all but Run may be nil.
 type Loop struct {
 	Schedule   *Schedule
 	RunOnStart bool // run once at once, before the first tick
@@ -29,6 +29,8 @@ type Loop struct {
 	// sleep of the machine before it, and the last of them. They are not made
 	// up for. Counting stops at 10,000.
 	Missed func(missed int, last time.Time)
+	// Awake is called every 30 s at least while the loop waits: it is alive.
+	Awake func()
 
 	now func() time.Time // the wall clock, for tests
 }
@@ -57,7 +59,8 @@ func (l *Loop) Serve(ctx context.Context) {
 		}
 		next := l.Schedule.Next(settled)
 		if next.IsZero() { // nothing in the next five years
-			<-ctx.Done()
+			for l.sleep(ctx, longestSleep) {
+			}
 			return
 		}
 		l.scheduled(next)
@@ -79,13 +82,25 @@ func (l *Loop) wait(ctx context.Context, next, settled time.Time) bool {
 		if left <= 0 {
 			return ctx.Err() == nil
 		}
-		timer := time.NewTimer(min(left, longestSleep))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !l.sleep(ctx, left) {
 			return false
-		case <-timer.C:
 		}
+	}
+}
+
+// sleep shows that the loop is awake and waits for d, or less. It reports whether
+// to go on.
+func (l *Loop) sleep(ctx context.Context, d time.Duration) bool {
+	if l.Awake != nil {
+		l.Awake()
+	}
+	timer := time.NewTimer(min(d, longestSleep))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 

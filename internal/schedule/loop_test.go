@@ -211,3 +211,22 @@ func TestLoopDoesNothingWhenAlreadyStopped(t *testing.T) {
 	l.Serve(ctx)
 	j.expect(t)
 }
+
+// TestAwake: a loop that waits, even for nothing at all, shows that it is alive.
+func TestAwake(t *testing.T) {
+	for name, expr := range map[string]string{"for a tick": "0 12 * * *", "for years": "0 0 29 2 *"} {
+		synctest.Test(t, func(t *testing.T) {
+			j := &journal{}
+			l := j.loop(t, expr)
+			signs := 0
+			l.Awake = func() { signs++ }
+			if name == "for years" {
+				j.step(-100 * 365 * 24 * time.Hour) // 1900 was no leap year, nor were the next four
+			}
+			j.serve(l, func() { pass(5 * time.Minute) })
+			if signs < 10 {
+				t.Errorf("%s: %d signs of life in 5 minutes", name, signs)
+			}
+		})
+	}
+}

@@ -51,6 +51,7 @@ var (
 	keyTarget    = []byte("target")
 	keyLimit     = []byte("rate limit")
 	keyLastRead  = []byte("last read") // invocation ID of the domain controller
+	keySuccess   = []byte("last success")
 )
 
 var (
@@ -460,8 +461,22 @@ func (s *Store) AddRun(run Run) error {
 				return err
 			}
 		}
+		if run.Error == "" {
+			if err := put(tx.Bucket(bucketMeta), keySuccess, run.Start); err != nil {
+				return err
+			}
+		}
 		return put(runs, binary.BigEndian.AppendUint64(nil, number), run)
 	})
+}
+
+// LastSuccess returns the start of the last run that did not fail; zero when there
+// was none.
+func (s *Store) LastSuccess() (at time.Time, err error) {
+	err = s.view("read last success", func(tx *bbolt.Tx) error {
+		return get(tx.Bucket(bucketMeta), keySuccess, &at)
+	})
+	return at, err
 }
 
 // Runs returns the recorded runs, the latest first.

@@ -8,8 +8,10 @@
 package status
 
 import (
+	"errors"
 	"time"
 
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/state"
 )
@@ -28,7 +30,7 @@ type Report struct {
 	WaitsFor   string    `json:"waits_for,omitempty"` // RateLimit, while it lasts
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
 
-	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last of Runs that did not fail
+	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last run that did not fail
 	LastFullPass time.Time `json:"last_full_pass,omitzero"`
 	Objects      int       `json:"objects"`     // that the index holds
 	StateBytes   int64     `json:"state_bytes"` // size of the state file
@@ -108,13 +110,8 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 		return r, err
 	}
 	r.Runs = append(r.Runs, runs...)
-	for _, run := range runs {
-		if run.Error == "" {
-			r.LastSuccess = run.Start
-			break
-		}
-	}
-	return r, nil
+	r.LastSuccess, err = store.LastSuccess()
+	return r, err
 }
 
 func (r *Report) readObjects(store *state.Store) error {
@@ -135,4 +132,21 @@ func (r *Report) readObjects(store *state.Store) error {
 		r.Rejections = append(r.Rejections, Rejection{identity.Kind(j.Kind).String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
 	}
 	return nil
+}
+
+// refused says why the last run was refused; nil when it was not.
+func (r *Report) refused() error {
+	if len(r.Runs) > 0 && r.Runs[0].Class == string(fault.Refused) {
+		return errors.New(r.Runs[0].Error)
+	}
+	return nil
+}
+
+// Unready says why the connector is not ready: nobody has let it in yet, or the
+// last run was refused; nil when it is.
+func (r *Report) Unready(registered bool) error {
+	if !registered {
+		return errors.New("not registered yet: the gateway has not accepted the login")
+	}
+	return r.refused()
 }

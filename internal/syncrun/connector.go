@@ -3,6 +3,7 @@ package syncrun
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -26,8 +27,8 @@ type connector struct {
 	gateway    *gateway.Client
 	store      *state.Store
 	log        zerolog.Logger
-	registered bool // in this process
-	mute       bool // the gateway takes no states
+	registered atomic.Bool // in this process; others look at it
+	mute       bool        // the gateway takes no states
 	lastRun    *state.Run
 }
 

@@ -52,7 +52,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 		}
 	}
 	if len(held) > 0 {
-		p.held = len(held)
+		p.held = held
 		p.log.Warn().Int("held", len(held)).Str("reason", reason).
 			Msg("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them")
 		p.list(held)

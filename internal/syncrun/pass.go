@@ -39,8 +39,9 @@ type pass struct {
 	unsettled  []ad.GUID // of earlier runs: nobody knows what the gateway holds of them
 
 	users, groups tally
-	held          int
+	held          []state.Object // deletions that the guard holds
 	totals        upload.Totals
+	account       *Account
 }
 
 // tally counts the objects of one kind.
@@ -73,10 +74,12 @@ func (p *pass) deliver(ctx context.Context) error {
 	if options.Untried, err = p.Store.Untried(); err != nil {
 		return err
 	}
-	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation)}, p.produce)
+	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation), p.account.Objects}, p.produce)
+	p.account.end("drain")
 	if err != nil {
 		return err
 	}
+	defer p.account.end("record")
 	for _, t := range []tally{p.users, p.groups} {
 		if err := p.Store.Reschedule(t.reschedule); err != nil {
 			return err
@@ -92,9 +95,12 @@ func (p *pass) produce(ctx context.Context, add func(identity.Asset) error) erro
 	if p.kind == delta {
 		condition = "(uSNChanged>=" + strconv.FormatInt(int64(p.since), 10) + ")"
 	}
-	if err := p.readBoth(ctx, condition, add); err != nil {
+	err := p.readBoth(ctx, condition, add)
+	p.account.end("read")
+	if err != nil {
 		return err
 	}
+	defer p.account.end("settle")
 	if p.kind == delta {
 		if err := p.readAgain(ctx, add); err != nil {
 			return err
@@ -233,18 +239,13 @@ func (p *pass) seen() []ad.GUID {
 
 func byBytes(a, b ad.GUID) int { return bytes.Compare(a[:], b[:]) }
 
-// account fills in what the pass has done.
-func (p *pass) account(run *state.Run) {
-	run.Users, run.Groups, run.Changed = p.users.mapped, p.groups.mapped, p.users.changed+p.groups.changed
-	run.Uploaded, run.Deleted, run.Rejected, run.Held = p.totals.Delivered, p.totals.Deleted, p.totals.Rejected, p.held
-}
-
 // journal writes down what is sent and what became of it.
 type journal struct {
 	delivery *state.Delivery
 	log      zerolog.Logger
 	now      time.Time
 	source   state.Source
+	outcomes map[Outcome]int
 }
 
 func (j journal) Announce(batches []upload.Batch) error {
@@ -266,12 +267,15 @@ func (j journal) Record(receipts []upload.Receipt) error {
 		s := state.Settlement{Batch: receipt.Batch, Complete: receipt.Complete}
 		for _, object := range receipt.Delivered {
 			if object.Deleted {
+				j.outcomes[Outcome{object.Kind, "deleted"}]++
 				s.Deleted = append(s.Deleted, object.GUID)
 			} else {
+				j.outcomes[Outcome{object.Kind, "delivered"}]++
 				s.Delivered = append(s.Delivered, j.recordOf(object))
 			}
 		}
 		for _, r := range receipt.Rejected {
+			j.outcomes[Outcome{r.Object.Kind, "rejected"}]++
 			s.Rejected = append(s.Rejected, state.Rejection{Object: j.recordOf(r.Object), Reason: r.Reason, At: j.now.UTC()})
 			j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
 				Str("reason", r.Reason).Msg("object rejected by the gateway")

@@ -29,7 +29,7 @@ func (r *Runner) source(ctx context.Context) (Source, error) {
 			return source, err
 		}
 	}
-	source.Directory.PageSize = r.Search.PageSize
+	source.Directory.PageSize, source.Directory.Observe = r.Search.PageSize, r.Search.Observe
 	if r.Search.ServerName != "" {
 		source.Directory.ServerName = r.Search.ServerName
 	}

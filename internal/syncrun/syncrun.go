@@ -44,7 +44,9 @@ type Options struct {
 	Conclude time.Duration
 	// Next tells when the run after a failed one is; nil: none is planned.
 	Next func(after time.Time) time.Time
-	Log  zerolog.Logger
+	// OnEnd is told of every run that is not dry, once it is recorded. Nil: nobody.
+	OnEnd func(Account)
+	Log   zerolog.Logger
 }
 
 // Source is a directory and the part of it that is wanted.
@@ -62,6 +64,8 @@ type Search struct {
 	PageSize     int
 	ServerName   string              // "": the source's
 	Certificates []*x509.Certificate // none: the source's
+	// Observe is told of the directory's requests; nil: nobody.
+	Observe func(request string, class fault.Class, took time.Duration)
 }
 
 // Mode says what a single run is to do.
@@ -106,21 +110,24 @@ func New(o Options) *Runner {
 
 // Register logs in to the gateway and enters the state Registered, once a process.
 func (r *Runner) Register(ctx context.Context) error {
-	if r.connector.registered {
+	if r.connector.registered.Load() {
 		return nil
 	}
 	if err := r.Gateway.Login(ctx); err != nil {
 		return err
 	}
-	r.connector.registered = true
+	r.connector.registered.Store(true)
 	return r.connector.enter(ctx, state.Connector{State: Registered})
 }
+
+// Registered reports whether the gateway has accepted the login, in this process.
+func (r *Runner) Registered() bool { return r.connector.registered.Load() }
 
 // Schedule enters the state Scheduled. Before Registered, and after a failed run,
 // which has said so itself, it says nothing.
 func (r *Runner) Schedule(ctx context.Context, next time.Time) error {
 	now, err := r.Store.Connector()
-	if err != nil || !r.connector.registered || now.State == Scheduled && now.NextRun.Equal(next) {
+	if err != nil || !r.connector.registered.Load() || now.State == Scheduled && now.NextRun.Equal(next) {
 		return err
 	}
 	return r.connector.enter(ctx, state.Connector{State: Scheduled, RunID: now.RunID, NextRun: next, Error: now.Error})
@@ -128,11 +135,16 @@ func (r *Runner) Schedule(ctx context.Context, next time.Time) error {
 
 // Run does one run and returns its account. Its error is the run's, already logged.
 func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
-	run := state.Run{ID: uuid.NewString(), Mode: full, Result: Failed, Start: time.Now().UTC()}
+	now := time.Now()
+	account := Account{
+		Run:     state.Run{ID: uuid.NewString(), Mode: full, Result: Failed, Start: now.UTC()},
+		Objects: map[Outcome]int{}, last: now,
+	}
+	run := &account.Run
 	log := r.Log.With().Str("run_id", run.ID).Logger()
 	before := r.Gateway.Counts()
 
-	err := r.run(ctx, mode, &run, log)
+	err := r.run(ctx, mode, &account, log)
 
 	after := r.Gateway.Counts()
 	run.Requests, run.Retries = int(after.Requests-before.Requests), int(after.Retries-before.Retries)
@@ -148,16 +160,19 @@ func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
 		run.Result = Processed
 	}
 	if !mode.DryRun {
-		if unrecorded := r.conclude(ctx, run); unrecorded != nil {
+		if unrecorded := r.conclude(ctx, *run); unrecorded != nil {
 			err = errors.Join(err, unrecorded)
 			run.Result, run.Error, run.Class = Failed, err.Error(), string(fault.Of(err))
 		}
+		if r.OnEnd != nil {
+			r.OnEnd(account)
+		}
 	}
-	summarize(log, run, mode, err)
-	return run, err
+	summarize(log, *run, mode, err)
+	return *run, err
 }
 
-func (r *Runner) run(ctx context.Context, mode Mode, run *state.Run, log zerolog.Logger) error {
+func (r *Runner) run(ctx context.Context, mode Mode, account *Account, log zerolog.Logger) error {
 	if mode.DryRun {
 		if r.Source == nil {
 			if err := r.Gateway.Login(ctx); err != nil {
@@ -172,11 +187,11 @@ func (r *Runner) run(ctx context.Context, mode Mode, run *state.Run, log zerolog
 		if now, err := r.Store.Connector(); err != nil {
 			return err
 		} else if now.State != Scheduled {
-			if err := r.Schedule(ctx, run.Start); err != nil {
+			if err := r.Schedule(ctx, account.Start); err != nil {
 				return err
 			}
 		}
-		if err := r.connector.enter(ctx, state.Connector{State: Processing, RunID: run.ID}); err != nil {
+		if err := r.connector.enter(ctx, state.Connector{State: Processing, RunID: account.ID}); err != nil {
 			return err
 		}
 	}
@@ -197,13 +212,14 @@ func (r *Runner) run(ctx context.Context, mode Mode, run *state.Run, log zerolog
 	if err := r.retarget(mode, log); err != nil {
 		return err
 	}
-	p := &pass{Runner: r, source: source, session: session, now: r.now(), mode: mode, log: log}
+	p := &pass{Runner: r, source: source, session: session, now: r.now(), mode: mode, log: log, account: account}
 	if err := p.plan(ctx); err != nil {
 		return err
 	}
-	run.Mode = p.kind
+	account.Mode = p.kind
+	account.end("connect")
 	err = p.deliver(ctx)
-	p.account(run)
+	p.fillIn()
 	return err
 }
 
@@ -226,7 +242,7 @@ func (r *Runner) conclude(ctx context.Context, run state.Run) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Conclude)
 	defer cancel()
 	unrecorded := r.Store.AddRun(run)
-	if !r.connector.registered {
+	if !r.connector.registered.Load() {
 		return unrecorded
 	}
 	if unrecorded != nil {

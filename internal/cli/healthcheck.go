@@ -1,0 +1,65 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"adconnector/internal/config"
+	"adconnector/internal/state"
+)
+
+func (p *program) healthcheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Tell whether the daemon on this host is healthy, by the exit code",
+		Long: `Tells whether the daemon on this host is healthy: exit code 0 when it is, 1 when it
+is stuck or does not run. It asks service.admin.address; where that is empty, a
+daemon that holds the state file counts as healthy.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.load(false)
+			if err != nil {
+				return err
+			}
+			if err := health(cmd.Context(), c); err != nil {
+				fmt.Fprintf(p.stdout, "not healthy: %v\n", err)
+				return exit(exitFailed)
+			}
+			fmt.Fprintln(p.stdout, "healthy")
+			return nil
+		},
+	}
+}
+
+// health says why the daemon is not healthy; nil when it is.
+func health(ctx context.Context, c *config.Config) error {
+	address := c.Service.AdminAddress
+	if address == "" {
+		return holdsState(c.Service.StateDir)
+	}
+	instance, err := instanceOf(c)
+	if err != nil {
+		return err
+	}
+	if _, err := askDaemon(ctx, address, instance); err != nil {
+		return err
+	}
+	_, err = ask(ctx, address, "/healthz")
+	return err
+}
+
+// holdsState says why no daemon seems to run; nil when one holds the state file.
+func holdsState(dir string) error {
+	store, err := state.OpenReadOnly(dir)
+	switch {
+	case errors.Is(err, state.ErrLocked):
+		return nil
+	case err != nil:
+		return err
+	}
+	defer store.Close()
+	return errors.New("no daemon holds the state directory " + dir)
+}

@@ -1,0 +1,43 @@
+package directory
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+)
+
+// TestObserve: every request is told of, and how it ended.
+func TestObserve(t *testing.T) {
+	var seen []string
+	observe := func(request string, class fault.Class, _ time.Duration) {
+		seen = append(seen, request+" "+string(class))
+	}
+	expect := func(what string, want ...string) {
+		t.Helper()
+		if !slices.Equal(seen, want) {
+			t.Errorf("%s: seen %v, want %v", what, seen, want)
+		}
+		seen = nil
+	}
+	o := serve(t, nil, directoryOf(pagesOf(nil, nil))).options()
+	o.Observe = observe
+	session := connect(t, o)
+	if _, err := session.Search(t.Context(), Search{Base: "DC=corp", Filter: "(a=b)"}, func(*ad.Entry) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	expect("two pages", "connect done", "bind done", "read done", "search done", "search done")
+
+	o = serve(t, nil, refuseBind(49, "data 52e")).options()
+	o.Observe = observe
+	_, err := Connect(t.Context(), o)
+	wantError(t, err, fault.Refused, "wrong password")
+	expect("a refused bind", "connect done", "bind refused")
+
+	o.Port = deadPort(t)
+	_, err = Connect(t.Context(), o)
+	wantError(t, err, fault.Transient, "refused")
+	expect("nobody there", "connect transient")
+}

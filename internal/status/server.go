@@ -1,0 +1,145 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Endpoint is what the admin endpoint shows.
+type Endpoint struct {
+	Report  func() (Report, error)
+	Stuck   func() error // nil while the process can work
+	Unready func() error // nil once registered, unless the last run was refused
+	Metrics http.Handler
+}
+
+// Handler answers GET and HEAD. host is the name or address that it listens on:
+// requests for another name are somebody's web page talking to its visitor's
+// loopback, and are refused.
+func (e Endpoint) Handler(host string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", verdict(e.Stuck))
+	mux.HandleFunc("GET /readyz", verdict(e.Unready))
+	mux.HandleFunc("GET /status", e.showStatus)
+	mux.Handle("GET /metrics", e.Metrics)
+	return bounded(onlyFor(host, mux))
+}
+
+// verdict answers 200, or 503 with the reason.
+func verdict(trouble func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if err := trouble(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, err)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
+
+func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
+	report, err := e.Report()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(report) // the client has gone
+}
+
+// atOnce is how many requests are answered at a time.
+const atOnce = 16
+
+// bounded sets the headers that every answer carries, and turns away a crowd.
+func bounded(next http.Handler) http.Handler {
+	places := make(chan struct{}, atOnce)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+			return
+		}
+		header := w.Header()
+		header.Set("Cache-Control", "no-store")
+		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("X-Frame-Options", "DENY")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// onlyFor refuses requests for names that nobody gave this endpoint. An address is
+// no name: who knows it has come here and nowhere else.
+func onlyFor(host string, next http.Handler) http.Handler {
+	own, _ := os.Hostname() // unknown: one name less
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := r.Host
+		if name, _, err := net.SplitHostPort(asked); err == nil {
+			asked = name
+		}
+		asked = strings.Trim(asked, "[]")
+		switch {
+		case net.ParseIP(asked) != nil, strings.EqualFold(asked, "localhost"),
+			asked != "" && strings.EqualFold(asked, host), asked != "" && strings.EqualFold(asked, own):
+			next.ServeHTTP(w, r)
+		default:
+			http.Error(w, "this endpoint does not go by that name: use its address", http.StatusMisdirectedRequest)
+		}
+	})
+}
+
+// Serve serves at address until ctx ends. While the address cannot be had, it says
+// so once and keeps trying: the connector's work does not depend on being seen.
+func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger) {
+	listener := listen(ctx, address, log)
+	if listener == nil {
+		return
+	}
+	log.Info().Str("address", listener.Addr().String()).Msg("admin endpoint")
+	host, _, _ := net.SplitHostPort(address) // it was listened on
+	server := &http.Server{
+		Handler: e.Handler(host), MaxHeaderBytes: 8 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+	}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // who is still looking is cut off
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		log.Error().Err(err).Str("address", address).Msg("admin endpoint ended")
+	}
+}
+
+const listenAgain = 30 * time.Second
+
+// listen returns nil when ctx ended first.
+func listen(ctx context.Context, address string, log zerolog.Logger) net.Listener {
+	for said := false; ; said = true {
+		var config net.ListenConfig
+		listener, err := config.Listen(ctx, "tcp", address)
+		if err == nil {
+			return listener
+		}
+		if !said && ctx.Err() == nil {
+			log.Error().Err(err).Str("remedy", "give each connector on this host its own service.admin.address").
+				Msg("no admin endpoint yet, it is tried again every 30 s; runs go on")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(listenAgain):
+		}
+	}
+}

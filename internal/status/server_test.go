@@ -1,0 +1,188 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/state"
+)
+
+func endpoint() Endpoint {
+	fine := func() error { return nil }
+	return Endpoint{
+		Report: func() (Report, error) { return Report{State: "SCHEDULED"}, nil }, Stuck: fine, Unready: fine,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "m") }),
+	}
+}
+
+func get(h http.Handler, method, host, path string) *httptest.ResponseRecorder {
+	w, r := httptest.NewRecorder(), httptest.NewRequest(method, path, nil)
+	r.Host = host
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestMethods(t *testing.T) {
+	h := endpoint().Handler("127.0.0.1")
+	for _, path := range []string{"/healthz", "/readyz", "/status", "/metrics"} {
+		for method, want := range map[string]int{"GET": 200, "HEAD": 200, "POST": 405, "DELETE": 405, "OPTIONS": 405} {
+			w := get(h, method, "127.0.0.1:8080", path)
+			if w.Code != want {
+				t.Errorf("%s %s: %d", method, path, w.Code)
+			}
+			for _, header := range []string{"Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Cache-Control"} {
+				if w.Header().Get(header) == "" {
+					t.Errorf("%s %s without %s", method, path, header)
+				}
+			}
+		}
+	}
+	if w := get(h, "GET", "localhost", "/etc/passwd"); w.Code != 404 {
+		t.Errorf("an unknown path: %d", w.Code)
+	}
+}
+
+// TestHost: a page on the Internet that has its own name resolve to loopback gets nothing.
+func TestHost(t *testing.T) {
+	own, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := endpoint().Handler("connector.corp.example.com")
+	for host, want := range map[string]int{
+		"127.0.0.1:8080": 200, "localhost:8080": 200, "LOCALHOST": 200, "[::1]:8080": 200, "[::1]": 200, "10.0.0.7:8080": 200,
+		"connector.corp.example.com:8080": 200, own: 200,
+		"evil.example.com": 421, "evil.example.com:8080": 421, "127.0.0.1.example.com": 421, "": 421,
+	} {
+		if w := get(h, "GET", host, "/status"); w.Code != want {
+			t.Errorf("host %q: %d", host, w.Code)
+		}
+	}
+	if w := get(endpoint().Handler(""), "GET", "", "/status"); w.Code != 421 {
+		t.Errorf("no host on an endpoint of every address: %d", w.Code)
+	}
+}
+
+func TestTrouble(t *testing.T) {
+	e := endpoint()
+	e.Stuck, e.Unready = func() error { return errors.New("stuck since noon") }, func() error { return errors.New("not yet") }
+	e.Report = func() (Report, error) { return Report{}, errors.New("no disk") }
+	for path, want := range map[string]string{"/healthz": "stuck since noon\n", "/readyz": "not yet\n", "/status": "no disk\n"} {
+		if w := get(e.Handler(""), "GET", "localhost", path); w.Code != 503 || w.Body.String() != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
+// TestCrowd: more than a few requests at once are turned away, and only while they are.
+func TestCrowd(t *testing.T) {
+	e := endpoint()
+	arrived, leave := make(chan struct{}), make(chan struct{})
+	e.Stuck = func() error { arrived <- struct{}{}; <-leave; return nil }
+	h := e.Handler("")
+	done := make(chan int)
+	for range atOnce {
+		go func() { done <- get(h, "GET", "localhost", "/healthz").Code }()
+		<-arrived
+	}
+	if w := get(h, "GET", "localhost", "/status"); w.Code != 503 {
+		t.Errorf("one too many: %d", w.Code)
+	}
+	close(leave)
+	for range atOnce {
+		if code := <-done; code != 200 {
+			t.Errorf("got %d", code)
+		}
+	}
+	if w := get(h, "GET", "localhost", "/status"); w.Code != 200 {
+		t.Errorf("afterwards: %d", w.Code)
+	}
+}
+
+func TestServeEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	logged := make(chan string, 10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		endpoint().Serve(ctx, "127.0.0.1:0", zerolog.New(lines(logged)))
+	}()
+	line := <-logged
+	_, rest, _ := strings.Cut(line, `"address":"`)
+	address, _, _ := strings.Cut(rest, `"`)
+	response, err := http.Get("http://" + address + "/healthz")
+	if err != nil || response.StatusCode != 200 {
+		t.Errorf("%v, %v after %s", response, err, line)
+	}
+	cancel()
+	<-done
+}
+
+// lines takes what is logged.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+func TestPulse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		activity, waiting := uint64(0), time.Time{}
+		p := Pulse{Activity: func() uint64 { return activity }, Waiting: func() time.Time { return waiting }}
+		expect := func(what string, stuck bool) {
+			t.Helper()
+			if err := p.Stuck(); (err != nil) != stuck {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		expect("at first", false)
+		time.Sleep(stuckAfter)
+		expect("after a while", false)
+		time.Sleep(time.Second)
+		expect("after too long", true)
+		p.Beat()
+		expect("with a sign of life", false)
+		time.Sleep(2 * stuckAfter)
+		activity++
+		expect("that gets something done", false)
+		time.Sleep(2 * stuckAfter)
+		expect("that gets nothing done", true)
+		waiting = time.Now().Add(time.Hour)
+		expect("that waits", false)
+		time.Sleep(50 * time.Minute)
+		expect("that still waits", false)
+		time.Sleep(2 * stuckAfter)
+		expect("that is not back from waiting", false) // it was seen to wait, and has its time from then on
+		time.Sleep(stuckAfter)
+		expect("that never comes back", true)
+	})
+}
+
+func TestUnready(t *testing.T) {
+	r := Report{}
+	if err := r.Unready(false); err == nil || !strings.Contains(err.Error(), "not registered yet") {
+		t.Errorf("got %v", err)
+	}
+	if err := r.Unready(true); err != nil {
+		t.Errorf("got %v", err)
+	}
+	r.Runs = []state.Run{{Class: "transient", Error: "cut"}, {Class: "refused", Error: "wrong password"}}
+	if err := r.Unready(true); err != nil {
+		t.Errorf("got %v", err)
+	}
+	r.Runs = r.Runs[1:]
+	if err := r.Unready(true); err == nil || err.Error() != "wrong password" {
+		t.Errorf("got %v", err)
+	}
+}
