@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -69,4 +71,19 @@ func (w *watch) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status
 		},
 		Metrics: w.metrics.Handler(log),
 	}, pulse
+}
+
+// serveEndpoint shows the endpoint until it is told to stop: to the end of the last
+// run, which outlives ctx.
+func serveEndpoint(ctx context.Context, endpoint status.Endpoint, address string, log zerolog.Logger) (stop func()) {
+	if address == "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	serving.Go(func() { endpoint.Serve(ctx, address, log.With().Str("component", "status").Logger()) })
+	return func() {
+		cancel()
+		serving.Wait()
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -168,5 +170,38 @@ func TestStatusOfNoConnector(t *testing.T) {
 		if o := invoke(t, s.environ(), "healthcheck"); o.code != exitFailed {
 			t.Errorf("%s: %+v", name, o)
 		}
+	}
+}
+
+// TestDamagedUnderWay: a state file that is damaged while the daemon runs is set
+// aside without anybody's help, and everything is sent anew.
+func TestDamagedUnderWay(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.env["service.cron-expression"] = "* * * * * *"
+	c := start(t, s.environ())
+	c.await("a second run", func(l line) bool { return l["message"] == "run finished" && l["mode"] == "delta" })
+	file, err := os.OpenFile(filepath.Join(s.env["service.state-dir"], "adconnector.db"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(make([]byte, info.Size()), 0); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitMessage("the state file was damaged and is set aside: everything is sent anew")
+	aside := false
+	c.await("a run with the new file", func(l line) bool {
+		aside = aside || l["message"] == "the state file was damaged and is set aside: everything is sent anew"
+		return aside && l["message"] == "run finished" && l["result"] == "processed" && l["uploaded"] == 23.0
+	})
+	c.signal(syscall.SIGTERM)
+	c.expect(exitDone, 10*time.Second)
+	if n := statuses(s.gateway)["DELETED"]; n != 0 || len(s.gateway.Users()) != 20 {
+		t.Errorf("%d deleted of %d", n, len(s.gateway.Users()))
 	}
 }

@@ -2,13 +2,16 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"os"
-	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"adconnector/internal/config"
 	"adconnector/internal/schedule"
+	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
 
@@ -34,11 +37,28 @@ func (p *program) run(ctx context.Context) error {
 		return usage{err}
 	}
 	log := p.logger()
+	for {
+		start := time.Now()
+		err := p.serve(ctx, c, ticks, log)
+		// A file that was damaged under way is set aside by opening it anew. One that
+		// is damaged again at once lies on a disk that nobody should write to.
+		if !errors.Is(err, state.ErrDamaged) || time.Since(start) < damagedAgain {
+			return err
+		}
+		c.Service.RunOnStart = true
+	}
+}
+
+// damagedAgain is how long a new state file has to last.
+const damagedAgain = 100 * time.Millisecond
+
+// serve is the daemon for as long as its state file is sound.
+func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.Schedule, log zerolog.Logger) error {
 	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer closeState(store, log)
 	w, err := newWatch(c, store)
 	if err != nil {
 		return err
@@ -50,14 +70,7 @@ func (p *program) run(ctx context.Context) error {
 	r.Next = ticks.Next
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
 	endpoint, pulse := w.endpoint(r, log)
-	if c.Service.AdminAddress != "" {
-		shown, hide := context.WithCancel(context.WithoutCancel(ctx)) // to the end of the last run
-		var showing sync.WaitGroup
-		statusLog := log.With().Str("component", "status").Logger()
-		showing.Go(func() { endpoint.Serve(shown, c.Service.AdminAddress, statusLog) })
-		defer showing.Wait()
-		defer hide()
-	}
+	defer serveEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
 
 	log = log.With().Str("component", "daemon").Logger()
 	log.Info().Str("version", version).Str("cron", ticks.String()).Str("state_dir", c.Service.StateDir).Msg("started")
@@ -66,12 +79,17 @@ func (p *program) run(ctx context.Context) error {
 			log.Error().Err(err).Msg("not registered, the next run tries again")
 		}
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	loop := schedule.Loop{
 		Schedule:   ticks,
 		RunOnStart: c.Service.RunOnStart,
 		Awake:      pulse.Beat,
 		Run: func(ctx context.Context, _ time.Time) {
-			_, _ = r.Run(ctx, syncrun.Mode{}) // it has logged and recorded how it went
+			// It has logged and recorded how it went.
+			if _, err := r.Run(ctx, syncrun.Mode{}); errors.Is(err, state.ErrDamaged) {
+				end(err)
+			}
 		},
 		Scheduled: func(next time.Time) {
 			if err := r.Schedule(ctx, next); err != nil {
@@ -83,6 +101,9 @@ func (p *program) run(ctx context.Context) error {
 		},
 	}
 	loop.Serve(ctx)
+	if err := context.Cause(ctx); errors.Is(err, state.ErrDamaged) {
+		return err
+	}
 	log.Info().Msg("stopped")
 	return nil
 }

@@ -50,7 +50,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer closeState(store, log)
 	r, err := runner(c, store, nil, log)
 	if err != nil {
 		return err

@@ -86,11 +86,26 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 // openState opens the state file, and tells of one that was set aside.
 func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
 	store, err := state.Open(dir)
-	if err == nil && store.SetAside != "" {
+	if err == nil {
+		tellSetAside(store, log)
+	}
+	return store, err
+}
+
+// closeState closes the state file, and tells of one that was set aside then.
+func closeState(store *state.Store, log zerolog.Logger) {
+	store.SetAside = ""
+	if err := store.Close(); err != nil {
+		log.Error().Str("component", "state").Err(err).Msg("state file not closed")
+	}
+	tellSetAside(store, log)
+}
+
+func tellSetAside(store *state.Store, log zerolog.Logger) {
+	if store.SetAside != "" {
 		log.Error().Str("component", "state").Str("error", store.SetAside).
 			Msg("the state file was damaged and is set aside: everything is sent anew")
 	}
-	return store, err
 }
 
 func loginOf(l config.Login) gateway.Login {

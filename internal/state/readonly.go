@@ -36,7 +36,7 @@ func OpenReadOnly(dir string) (*Store, error) {
 }
 
 func explainLook(path string, err error) error {
-	if errors.Is(err, errDamaged) {
+	if errors.Is(err, ErrDamaged) {
 		return fmt.Errorf("%s: %w: the next run sets the file aside and sends everything anew", path, err)
 	}
 	return err

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -60,17 +61,20 @@ var (
 	// ErrUnusable means that the directory or the file is not one that can be used,
 	// and will not be by waiting.
 	ErrUnusable = errors.New("unusable state directory")
-
-	errDamaged = errors.New("damaged state file")
+	// ErrDamaged means that the file holds what nobody has written. Open sets it aside.
+	ErrDamaged = errors.New("damaged state file")
 )
 
 // Store is the open state file. It serves many goroutines.
 type Store struct {
-	// SetAside tells of a damaged file that was moved out of the way; "": none was.
+	// SetAside tells of a damaged file that Open or Close has moved out of the way;
+	// "": none was.
 	SetAside string
 
-	db   *bbolt.DB // nil: read-only, and there is no file
-	path string
+	db      *bbolt.DB // nil: read-only, and there is no file
+	path    string
+	writing sync.Mutex
+	damaged atomic.Pointer[error] // what was found under way
 
 	mu   sync.RWMutex
 	open map[batchNumber]struct{} // what bucketOpen holds
@@ -89,20 +93,28 @@ func Open(dir string) (*Store, error) {
 		s.sign()
 		return s, nil
 	}
-	if !errors.Is(err, errDamaged) {
+	if !errors.Is(err, ErrDamaged) {
 		return nil, err
 	}
-	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
-	if err := os.Rename(path, aside); err != nil {
-		return nil, explainDir(err)
+	aside, err := setAside(path, err)
+	if err != nil {
+		return nil, err
 	}
-	damage := err
 	if s, err = open(path); err != nil {
 		return nil, err
 	}
 	s.sign()
-	s.SetAside = fmt.Sprintf("%s: %v", aside, damage)
+	s.SetAside = aside
 	return s, nil
+}
+
+// setAside moves a damaged file out of the way, and tells of it.
+func setAside(path string, damage error) (told string, err error) {
+	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
+	if err := os.Rename(path, aside); err != nil {
+		return "", explainDir(err)
+	}
+	return fmt.Sprintf("%s: %v", aside, damage), nil
 }
 
 // open opens one file and checks it through.
@@ -139,7 +151,7 @@ func guard(work func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if damage := recover(); damage != nil {
-			err = fmt.Errorf("%w: %v", errDamaged, damage)
+			err = fmt.Errorf("%w: %v", ErrDamaged, damage)
 		}
 	}()
 	return work()
@@ -154,7 +166,7 @@ func (s *Store) check() error {
 			return err
 		}
 		if tx.Size() > info.Size() {
-			return fmt.Errorf("%w: %d bytes are missing at its end", errDamaged, tx.Size()-info.Size())
+			return fmt.Errorf("%w: %d bytes are missing at its end", ErrDamaged, tx.Size()-info.Size())
 		}
 		sum := crc32.NewIEEE() // of no use but that every byte is looked at
 		err = tx.ForEach(func(_ []byte, bucket *bbolt.Bucket) error {
@@ -165,11 +177,11 @@ func (s *Store) check() error {
 			})
 		})
 		if err != nil {
-			return fmt.Errorf("%w: %w", errDamaged, err)
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		for found := range tx.Check() {
 			if err == nil {
-				err = fmt.Errorf("%w: %w", errDamaged, found)
+				err = fmt.Errorf("%w: %w", ErrDamaged, found)
 			}
 		}
 		return err
@@ -228,15 +240,23 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// Close closes the file.
-func (s *Store) Close() error {
+// Close closes the file, or sets it aside when it was found to be damaged: then
+// bbolt may have been left with its locks held, and would never close it.
+func (s *Store) Close() (err error) {
 	if s.db == nil {
 		return nil
 	}
 	if !s.IsReadOnly() {
 		_ = os.Remove(holderOf(s.path)) // it only explains the lock
 	}
-	return s.db.Close()
+	damage := s.damaged.Load()
+	switch {
+	case damage == nil:
+		return s.db.Close()
+	case !s.IsReadOnly():
+		s.SetAside, err = setAside(s.path, *damage)
+	}
+	return err
 }
 
 // holderOf is the file that says who holds the lock.
@@ -283,14 +303,29 @@ func (s *Store) view(what string, look func(*bbolt.Tx) error) error {
 	if s.db == nil {
 		return nil // there is no file yet
 	}
-	return s.explain(what, guard(func() error { return s.db.View(look) }))
+	return s.explain(what, s.sound(func() error { return s.db.View(look) }))
 }
 
 func (s *Store) update(what string, change func(*bbolt.Tx) error) error {
 	if s.IsReadOnly() {
 		return fmt.Errorf("state file %s: %s: it was opened to look at it only", s.path, what)
 	}
-	return s.explain(what, guard(func() error { return s.db.Update(change) }))
+	// Ours before bbolt's lock, which damage may leave held forever.
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.explain(what, s.sound(func() error { return s.db.Update(change) }))
+}
+
+// sound works with the file until it is found to be damaged.
+func (s *Store) sound(work func() error) error {
+	if damage := s.damaged.Load(); damage != nil {
+		return *damage
+	}
+	err := guard(work)
+	if errors.Is(err, ErrDamaged) {
+		s.damaged.CompareAndSwap(nil, &err)
+	}
+	return err
 }
 
 func (s *Store) explain(what string, err error) error {
@@ -299,8 +334,8 @@ func (s *Store) explain(what string, err error) error {
 		return err
 	case isFull(err):
 		return fault.Errorf(fault.Transient, "state file %s: %s: %w: free or add space; nothing was lost, the next run repeats it", s.path, what, err)
-	case errors.Is(err, errDamaged):
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w: restart, which sets the file aside and sends everything anew", s.path, what, err)
+	case errors.Is(err, ErrDamaged):
+		return fault.Errorf(fault.Transient, "state file %s: %s: %w: the file is set aside, and the next run sends everything anew", s.path, what, err)
 	default:
 		return fault.Errorf(fault.Transient, "state file %s: %s: %w", s.path, what, err)
 	}
@@ -315,8 +350,8 @@ func explainOpen(path string, err error) error {
 		}
 		return fmt.Errorf("%w %s (%s): stop the other one, or give this one its own service.state-dir", ErrLocked, filepath.Dir(path), holder)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return fmt.Errorf("%w: %w", errDamaged, err)
-	case errors.Is(err, errDamaged):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case errors.Is(err, ErrDamaged):
 		return err
 	default:
 		return explainDir(err)

@@ -1,0 +1,61 @@
+package state
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+)
+
+// TestDamagedUnderWay: whoever works with a file when it is damaged gets an error,
+// nobody waits forever, and closing it makes room for a new one.
+func TestDamagedUnderWay(t *testing.T) {
+	for name, from := range map[string]int64{"all of it": 0, "all but its heads": 8192} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open1(t, dir)
+			must(t, send(s, objects(0, 2000, 1)))
+			path := filepath.Join(dir, fileName)
+			file := result(os.OpenFile(path, os.O_RDWR, 0))(t)
+			defer file.Close()
+			size := result(file.Stat())(t).Size()
+			if _, err := file.WriteAt(make([]byte, size-from), from); err != nil {
+				t.Fatal(err)
+			}
+			var working sync.WaitGroup
+			for n := range 8 {
+				working.Go(func() {
+					for range 20 {
+						err := s.SetConnector(Connector{})
+						if n%2 == 0 {
+							_, _, err = s.Lookup(guidOf(n))
+						}
+						if err != nil && (!errors.Is(err, ErrDamaged) || fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "the next run sends everything anew")) {
+							t.Errorf("got %v", err)
+						}
+					}
+				})
+			}
+			working.Wait()
+			err := s.Hold([]ad.GUID{guidOf(1)}, time.Now())
+			if !errors.Is(err, ErrDamaged) {
+				t.Fatalf("got %v", err)
+			}
+			must(t, s.Close())
+			if !strings.HasPrefix(s.SetAside, path+".damaged-") {
+				t.Errorf("set aside %q", s.SetAside)
+			}
+			s = open1(t, dir)
+			if n := result(s.Size())(t); n != 0 || s.SetAside != "" {
+				t.Errorf("size %d, set aside %q", n, s.SetAside)
+			}
+			must(t, send(s, objects(0, 10, 1)))
+		})
+	}
+}
