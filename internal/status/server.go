@@ -30,6 +30,8 @@ func (e Endpoint) Handler(host string) http.Handler {
 	mux.HandleFunc("GET /healthz", verdict(e.Stuck))
 	mux.HandleFunc("GET /readyz", verdict(e.Unready))
 	mux.HandleFunc("GET /status", e.showStatus)
+	mux.HandleFunc("GET /{$}", e.showPage)
+	mux.HandleFunc("GET /style.css", showStyle)
 	mux.Handle("GET /metrics", e.Metrics)
 	return bounded(onlyFor(host, mux))
 }

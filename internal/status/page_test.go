@@ -1,0 +1,144 @@
+package status
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"adconnector/internal/state"
+)
+
+func show(t *testing.T, r Report) string {
+	t.Helper()
+	e := endpoint()
+	e.Report = func() (Report, error) { return r, nil }
+	w := get(e.Handler(""), "GET", "localhost", "/")
+	if w.Code != 200 || w.Header().Get("Content-Type") != "text/html; charset=utf-8" {
+		t.Fatalf("%d %s", w.Code, w.Header())
+	}
+	return w.Body.String()
+}
+
+func runs(n int) (list []state.Run) {
+	for i := range n {
+		list = append(list, state.Run{Mode: "delta", Result: "processed", Start: noon.Add(-time.Duration(i) * time.Minute), Changed: i, Uploaded: i})
+	}
+	return list
+}
+
+func TestPage(t *testing.T) {
+	r := Report{State: "SCHEDULED", Since: time.Now().Add(-time.Minute), NextRun: time.Now().Add(5*time.Minute + time.Second), Objects: 1234567, Runs: runs(200)}
+	page := show(t, r)
+	for _, want := range []string{"<h2 id=\"now\">All is well.</h2>", "<dd>in 5 minutes ", "1\u202f234\u202f567", `class="chip scheduled"`, "The last 200 runs"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not in the page", want)
+		}
+	}
+	if n := strings.Count(page, `class="chip processed"`); n != pageRuns {
+		t.Errorf("%d runs in the table", n)
+	}
+	for _, never := range []string{"<script", "http://", "https://", " style=", "onclick"} {
+		if strings.Contains(page, never) {
+			t.Errorf("%q is in the page", never)
+		}
+	}
+	if w := get(endpoint().Handler(""), "GET", "localhost", "/style.css"); w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/css") {
+		t.Errorf("style: %d", w.Code)
+	}
+	if w := get(endpoint().Handler(""), "GET", "localhost", "/index.php"); w.Code != 404 {
+		t.Errorf("another page: %d", w.Code)
+	}
+}
+
+// TestVerdicts: the worst of what is wrong stands on top.
+func TestVerdicts(t *testing.T) {
+	failed := append([]state.Run{{Result: "failed", Error: "bind: <refused>"}}, runs(1)...)
+	for _, c := range []struct {
+		report        Report
+		tone, verdict string
+	}{
+		{Report{}, "good", "No run has ended yet."},
+		{Report{Runs: runs(1)}, "good", "All is well."},
+		{Report{Runs: runs(1), WaitsFor: RateLimit}, "warn", "Waiting for the gateway&#39;s rate limit."},
+		{Report{Runs: runs(1), WaitsFor: RateLimit, Rejected: 1}, "warn", "The gateway rejects some objects."},
+		{Report{Runs: runs(1), Rejected: 1, Held: 2}, "warn", "Deletions wait for your decision."},
+		{Report{Runs: failed, Held: 2, Error: "bind: <refused>"}, "bad", "The last run failed."},
+	} {
+		if page := show(t, c.report); !strings.Contains(page, `class="now `+c.tone+`"`) || !strings.Contains(page, ">"+c.verdict+"</h2>") {
+			t.Errorf("%+v: no %q", c.report, c.verdict)
+		}
+	}
+}
+
+// TestPageEscapes: what the gateway says stays text.
+func TestPageEscapes(t *testing.T) {
+	const hostile = `<script>alert(1)</script>"'&`
+	page := show(t, Report{
+		Error: hostile, Rejected: 1, Rejections: []Rejection{{"user", "S-1", "g", hostile, 1, noon}},
+		Held: 200, HeldDeletions: make([]Held, 200), Runs: []state.Run{{Result: "failed", Error: hostile}},
+	})
+	if strings.Contains(page, "<script") || strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;") != 3 {
+		t.Error(page)
+	}
+	if !strings.Contains(page, "The first 100;") || !strings.Contains(page, "sync --allow-deletes") {
+		t.Error("nothing is said of the others")
+	}
+}
+
+func TestPageWithoutReport(t *testing.T) {
+	e := endpoint()
+	e.Report = func() (Report, error) { return Report{}, errors.New("no disk") }
+	if w := get(e.Handler(""), "GET", "localhost", "/"); w.Code != 503 {
+		t.Errorf("%d", w.Code)
+	}
+}
+
+func TestChart(t *testing.T) {
+	list := runs(300)
+	list[0].Changed, list[0].Uploaded = 99_999, 0
+	list[1].Result = "failed"
+	c := chartOf(list)
+	if len(c.Bars) != chartRuns {
+		t.Fatalf("%d bars", len(c.Bars))
+	}
+	latest, before := c.Bars[chartRuns-1], c.Bars[chartRuns-2]
+	if latest.Changed != chartHeight || latest.Uploaded != 0 || !before.Failed || latest.X+latest.Width > chartWidth {
+		t.Errorf("latest %+v, before %+v", latest, before)
+	}
+	if len(c.Grid) != 5 || c.Grid[4] != (gridLine{chartHeight, "100\u202f000"}) || c.Grid[0].Y != chartHeight/5 {
+		t.Errorf("grid %+v", c.Grid)
+	}
+	if c := chartOf(runs(1)); c.Bars[0].Width > chartWidth/20 || c.Bars[0].Uploaded != 0 {
+		t.Errorf("a single run: %+v", c.Bars)
+	}
+	if c := chartOf(nil); len(c.Bars) != 0 {
+		t.Errorf("no runs: %+v", c.Bars)
+	}
+}
+
+// TestChartIsXML: a browser forgives a lot in HTML, and nothing in a picture that is saved.
+func TestChartIsXML(t *testing.T) {
+	page := show(t, Report{Runs: runs(20)})
+	_, rest, _ := strings.Cut(page, "<svg")
+	picture, _, _ := strings.Cut(rest, "</svg>")
+	decoder := xml.NewDecoder(strings.NewReader("<svg" + picture + "</svg>"))
+	for {
+		if _, err := decoder.Token(); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestNumber(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1 000", 1234567: "1 234 567"} {
+		if got := strings.ReplaceAll(number(n), "\u202f", " "); got != want {
+			t.Error(fmt.Sprint(n), got)
+		}
+	}
+}
