@@ -72,7 +72,7 @@ func TestDaemonShowsItself(t *testing.T) {
 		`adconnector_connector_state{state="SCHEDULED"} 1`, `adconnector_connector_state{state="PROCESSING"} 0`, "adconnector_index_objects 23",
 		"adconnector_last_success_timestamp_seconds 1.", "adconnector_next_run_timestamp_seconds ", "adconnector_held_deletions 0", "adconnector_rejected_objects 0",
 		`adconnector_run_stage_seconds_count{stage="read"} 1`, `adconnector_run_stage_seconds_count{stage="record"} 1`, "adconnector_gateway_retries_total 0",
-		"adconnector_gateway_rate_limit_waits_total 0", `adconnector_build_info{commit="`, "adconnector_state_bytes ", "adconnector_last_run_refused 0",
+		"adconnector_gateway_rate_limit_waits_total 0", `adconnector_build_info{commit="`, "adconnector_state_bytes ", "adconnector_schedule_interval_seconds 3.1536e+07", "adconnector_last_run_refused 0",
 	} {
 		if !strings.Contains(metrics, "\n"+want) {
 			t.Errorf("%s is not in the metrics", want)

@@ -68,6 +68,10 @@ func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.S
 		return err
 	}
 	r.Next = ticks.Next
+	w.metrics.WatchSchedule(func() time.Duration {
+		next := ticks.Next(time.Now())
+		return max(ticks.Next(next).Sub(next), 0) // there may be no other
+	})
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
 	endpoint, pulse := w.endpoint(r, log)
 	defer serveEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()

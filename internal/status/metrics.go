@@ -119,6 +119,13 @@ func (m *Metrics) WatchGateway(counts func() (retries, limits int64)) {
 	)
 }
 
+// WatchSchedule shows the time between ticks.
+func (m *Metrics) WatchSchedule(interval func() time.Duration) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Namespace: namespace, Name: "schedule_interval_seconds", Help: "Time between the next two ticks of the schedule."},
+		func() float64 { return interval().Seconds() }))
+}
+
 // Requests returns how many requests there were, to the directory and the gateway.
 func (m *Metrics) Requests() uint64 { return m.requests.Load() }
 

@@ -1,0 +1,105 @@
+package status
+
+import (
+	"errors"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/state"
+)
+
+// busy is the metrics of a process that has done some of everything.
+func busy() *Metrics {
+	m := NewMetrics(Build{"1.0.0", "abc", "go"}, func() (Report, error) {
+		return Report{
+			State: "SCHEDULED", NextRun: noon, WaitsFor: RateLimit, WaitsUntil: noon, LastSuccess: noon, LastFullPass: noon,
+			Held: 3, Rejected: 2, Objects: 10, StateBytes: 4096, Runs: []state.Run{{Class: "refused"}},
+		}, nil
+	})
+	m.Run("delta", "processed", time.Second)
+	m.Stage("read", 100*time.Millisecond)
+	m.Objects("user", "delivered", 7)
+	m.DirectoryRequest("bind", "refused")
+	m.GatewayRequest("assets", "limited", time.Second)
+	m.WatchGateway(func() (int64, int64) { return 4, 5 })
+	m.WatchSchedule(func() time.Duration { return 10 * time.Minute })
+	return m
+}
+
+func scrape(t *testing.T, m *Metrics) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler(zerolog.Nop()).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Code, w.Body.String()
+}
+
+func TestMetrics(t *testing.T) {
+	m := busy()
+	code, text := scrape(t, m)
+	if code != 200 || m.Requests() != 2 {
+		t.Errorf("%d after %d requests", code, m.Requests())
+	}
+	for _, want := range []string{
+		`runs_total{mode="delta",result="processed"} 1`, `run_duration_seconds_count{mode="delta"} 1`, `run_stage_seconds_sum{stage="read"} 0.1`,
+		`objects_total{kind="user",outcome="delivered"} 7`, `directory_requests_total{class="refused",request="bind"} 1`, `gateway_requests_total{call="assets",class="limited"} 1`,
+		"gateway_retries_total 4", "gateway_rate_limit_waits_total 5", "schedule_interval_seconds 600", "held_deletions 3", "rejected_objects 2", "index_objects 10",
+		"state_bytes 4096", "last_run_refused 1", "last_success_timestamp_seconds 1.7953488e+09", "gateway_rate_limit_until_timestamp_seconds 1.7953488e+09",
+		`connector_state{state="SCHEDULED"} 1`, `connector_state{state="PROCESSED"} 0`, `build_info{commit="abc",goversion="go",version="1.0.0"} 1`,
+	} {
+		if !strings.Contains(text, "\nadconnector_"+want+"\n") {
+			t.Errorf("%s is not in\n%s", want, text)
+		}
+	}
+}
+
+// TestMetricsWithoutReport: a scrape fails whole rather than show a part as all.
+func TestMetricsWithoutReport(t *testing.T) {
+	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, errors.New("no disk") })
+	if code, text := scrape(t, m); code != 500 || !strings.Contains(text, "no disk") {
+		t.Errorf("%d %s", code, text)
+	}
+}
+
+var metricName = regexp.MustCompile(`\b(adconnector_[a-z_]+|process_[a-z_]+)\b`)
+
+// TestDocumentedMetrics: alerts, dashboard and README name no metric that is not
+// there, and the README each of ours.
+func TestDocumentedMetrics(t *testing.T) {
+	_, text := scrape(t, busy())
+	var there []string
+	for line := range strings.Lines(text) {
+		if name, is := strings.CutPrefix(line, "# TYPE "); is {
+			name, kind, _ := strings.Cut(strings.TrimSpace(name), " ")
+			there = append(there, name)
+			if kind == "histogram" {
+				there = append(there, name+"_bucket", name+"_sum", name+"_count")
+			}
+		}
+	}
+	named := map[string][]string{}
+	for _, path := range []string{"../../README.md", "../../deploy/prometheus/alerts.yaml", "../../deploy/grafana/dashboard.json"} {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range metricName.FindAllString(string(content), -1) {
+			named[path] = append(named[path], name)
+			if !slices.Contains(there, name) {
+				t.Errorf("%s names %s, which is not there", path, name)
+			}
+		}
+	}
+	for _, name := range there {
+		isPart := strings.HasSuffix(name, "_bucket") || strings.HasSuffix(name, "_sum") || strings.HasSuffix(name, "_count")
+		if strings.HasPrefix(name, "adconnector_") && !isPart && !slices.Contains(named["../../README.md"], name) {
+			t.Errorf("README does not name %s", name)
+		}
+	}
+}
