@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -68,8 +67,11 @@ type Identity struct {
 	VendorAssetID   string // the key: lower-case GUID
 	Kind            string // KindUser or KindGroup
 	Asset           json.RawMessage
+	Source          string // as the last request that carried it called it
 	ReceivedAt      time.Time
 	Times           int // how often it was taken; a repeated request does not count
+
+	row *row
 }
 
 // The kinds of Identity.
@@ -101,13 +103,15 @@ type Gateway struct {
 	options   GatewayOptions
 	contract  *contract
 	tokens    *tokens
-	inventory *http.ServeMux
+	inventory *inventory
 
 	mu         sync.Mutex
 	connection *Connection
 	profile    *gateway.Profile
 	source     string // as the last request called it
 	identities map[string]*Identity
+	held       map[string]int               // how many of each kind
+	generation uint64                       // of the identities: another number, another content
 	taken      map[string][sha256.Size]byte // requestId: of which body; never forgotten
 	states     last[gateway.ConnectorState]
 	requests   last[Request]
@@ -131,8 +135,8 @@ func NewGateway(options GatewayOptions) *Gateway {
 		options:    options,
 		contract:   contract,
 		tokens:     newTokens(options.TokenLifetime),
-		inventory:  http.NewServeMux(),
 		identities: map[string]*Identity{},
+		held:       map[string]int{},
 		taken:      map[string][sha256.Size]byte{},
 		states:     last[gateway.ConnectorState]{keep: keepStates},
 		requests:   last[Request]{keep: keepRequests},
@@ -141,10 +145,7 @@ func NewGateway(options GatewayOptions) *Gateway {
 	}
 	g.SetConnection(options.Connection)
 	g.SetProfile(options.Profile)
-	g.inventory.HandleFunc("GET /inventory/users", g.showUsers)
-	g.inventory.HandleFunc("GET /inventory/groups", g.showGroups)
-	g.inventory.HandleFunc("GET /inventory/states", g.showStates)
-	g.inventory.HandleFunc("GET /inventory/requests", g.showRequests)
+	g.inventory = newInventory(g)
 	return g
 }
 
@@ -214,7 +215,7 @@ func (g *Gateway) Violations() []string {
 
 // ServeHTTP answers the calls of the contract and those of the inventory.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, "/inventory/") {
+	if isInventory(r) {
 		g.inventory.ServeHTTP(w, r)
 		return
 	}
@@ -324,17 +325,8 @@ type assetItem struct {
 			ExternalAssetID string `json:"externalAssetId"`
 			VendorAssetID   string `json:"vendorAssetId"`
 		} `json:"assetHeader"`
-		AssetDetail struct {
-			Name            string      `json:"name"`
-			UserAssetClass  *assetClass `json:"userAssetClass"`
-			GroupAssetClass *assetClass `json:"groupAssetClass"`
-		} `json:"assetDetail"`
+		AssetDetail map[string]json.RawMessage `json:"assetDetail"` // the name, and a class by its name
 	} `json:"asset"`
-}
-
-type assetClass struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
 }
 
 func (g *Gateway) syncAssets(op *operation, r *http.Request, body []byte, seen *Request) answer {
@@ -392,25 +384,30 @@ func (g *Gateway) syncAssets(op *operation, r *http.Request, body []byte, seen *
 }
 
 // readIdentity reads an item and checks what its schema cannot say.
-func readIdentity(raw json.RawMessage) (Identity, error) {
+func readIdentity(asset json.RawMessage) (Identity, error) {
 	var item assetItem
-	if err := json.Unmarshal(raw, &item); err != nil {
+	if err := json.Unmarshal(asset, &item); err != nil {
 		return Identity{}, err
 	}
 	header, detail := item.Asset.AssetHeader, item.Asset.AssetDetail
-	kind, class := KindUser, detail.UserAssetClass
-	if class == nil {
-		kind, class = KindGroup, detail.GroupAssetClass
+	kind, raw := kindOf(detail)
+	if kind == nil || header.VendorAssetID == "" {
+		return Identity{}, fmt.Errorf("no identity")
+	}
+	var class map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &class); err != nil {
+		return Identity{}, err
 	}
 	switch {
-	case class == nil || header.VendorAssetID == "":
-		return Identity{}, fmt.Errorf("no identity")
-	case class.ID != header.ExternalAssetID:
+	case textValue(class["id"]) != header.ExternalAssetID:
 		return Identity{}, fmt.Errorf("id is not externalAssetId %s", header.ExternalAssetID)
-	case class.Name != detail.Name:
+	case textValue(class["name"]) != textValue(detail["name"]):
 		return Identity{}, fmt.Errorf("the two names of %s differ", header.ExternalAssetID)
 	}
-	return Identity{ExternalAssetID: header.ExternalAssetID, VendorAssetID: header.VendorAssetID, Kind: kind, Asset: raw}, nil
+	identity := Identity{ExternalAssetID: header.ExternalAssetID, VendorAssetID: header.VendorAssetID, Kind: kind.name, Asset: asset}
+	identity.row = &row{Identity: &identity}
+	identity.row.read(kind, class)
+	return identity, nil
 }
 
 // sample finds the items of assetData by their braces, in one pass, and returns the
@@ -467,12 +464,12 @@ func objectLength(text []byte) int {
 // glimpseIdentity is readIdentity for an item that is trusted. Within a text no key
 // can be mistaken: its quotes are escaped there.
 func glimpseIdentity(raw json.RawMessage) (Identity, error) {
-	identity := Identity{ExternalAssetID: textOf(raw, "externalAssetId"), VendorAssetID: textOf(raw, "vendorAssetId"), Asset: raw}
-	switch {
-	case bytes.Contains(raw, []byte(`"userAssetClass":{`)):
-		identity.Kind = KindUser
-	case bytes.Contains(raw, []byte(`"groupAssetClass":{`)):
-		identity.Kind = KindGroup
+	identity := Identity{ExternalAssetID: textOf(raw, "externalAssetId"), VendorAssetID: textOf(raw, "vendorAssetId"), Asset: raw, row: &row{}}
+	for _, k := range kinds {
+		if bytes.Contains(raw, []byte(`"`+k.class+`":{`)) {
+			identity.Kind = k.name
+			break
+		}
 	}
 	if identity.Kind == "" || identity.ExternalAssetID == "" || identity.VendorAssetID == "" {
 		return Identity{}, fmt.Errorf("no identity")
@@ -497,13 +494,18 @@ func (g *Gateway) take(meta gateway.MetaData, body [sha256.Size]byte, identities
 		return before == body
 	}
 	g.taken[id] = body
+	g.generation++
 	g.source = meta.Source
 	for _, identity := range identities {
+		identity.row.nth = len(g.identities)
 		if before := g.identities[identity.VendorAssetID]; before != nil {
-			identity.Times = before.Times
+			identity.row.nth, identity.Times = before.row.nth, before.Times
+			g.held[before.Kind]--
 		}
+		g.held[identity.Kind]++
 		identity.Times++
-		identity.ReceivedAt = now
+		identity.Source, identity.ReceivedAt = meta.Source, now
+		identity.row.Identity = &identity
 		g.identities[identity.VendorAssetID] = &identity
 	}
 	return true
@@ -620,97 +622,6 @@ func (w *watchedWriter) Write(p []byte) (int, error) {
 // Unwrap lets an http.ResponseController reach the connection.
 func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// page is one page of a listing.
-type page[T any] struct {
-	Source string `json:"source,omitempty"`
-	Total  int    `json:"total"`
-	Items  []T    `json:"items"`
-}
-
-// identityRow is an asset as it came, and what the inventory knows about it.
-type identityRow struct {
-	Asset      json.RawMessage `json:"asset"`
-	ReceivedAt time.Time       `json:"receivedAt"`
-	Times      int             `json:"times"`
-}
-
-func (g *Gateway) showUsers(w http.ResponseWriter, r *http.Request) {
-	g.showIdentities(w, r, g.Users())
-}
-
-func (g *Gateway) showGroups(w http.ResponseWriter, r *http.Request) {
-	g.showIdentities(w, r, g.Groups())
-}
-
-func (g *Gateway) showIdentities(w http.ResponseWriter, r *http.Request, identities []Identity) {
-	selected, err := cut(r, identities)
-	if err != nil {
-		message(http.StatusBadRequest, err.Error()).write(w)
-		return
-	}
-	rows := make([]identityRow, len(selected))
-	for i, identity := range selected {
-		rows[i] = identityRow{ReceivedAt: identity.ReceivedAt.UTC(), Times: identity.Times}
-		if err := json.Unmarshal(identity.Asset, &rows[i]); err != nil {
-			message(http.StatusInternalServerError, err.Error()).write(w)
-			return
-		}
-	}
-	g.mu.Lock()
-	source := g.source
-	g.mu.Unlock()
-	answer{http.StatusOK, page[identityRow]{source, len(identities), rows}}.write(w)
-}
-
-func (g *Gateway) showStates(w http.ResponseWriter, r *http.Request) {
-	states := g.States()
-	selected, err := cut(r, states)
-	if err != nil {
-		message(http.StatusBadRequest, err.Error()).write(w)
-		return
-	}
-	answer{http.StatusOK, page[gateway.ConnectorState]{Total: len(states), Items: selected}}.write(w)
-}
-
-func (g *Gateway) showRequests(w http.ResponseWriter, r *http.Request) {
-	requests := g.Requests()
-	selected, err := cut(r, requests)
-	if err != nil {
-		message(http.StatusBadRequest, err.Error()).write(w)
-		return
-	}
-	answer{http.StatusOK, struct {
-		page[Request]
-		Counts     map[string]int `json:"counts"`
-		Violations []string       `json:"violations"`
-	}{page[Request]{Total: len(requests), Items: selected}, g.Counts(), g.Violations()}}.write(w)
-}
-
-// cut takes the part of a listing that ?limit= and ?offset= name; without them, all.
-func cut[T any](r *http.Request, items []T) ([]T, error) {
-	bound := func(name string, absent int) (int, error) {
-		given := r.URL.Query().Get(name)
-		if given == "" {
-			return absent, nil
-		}
-		n, err := strconv.Atoi(given)
-		if err != nil || n < 0 {
-			return 0, fmt.Errorf("%s must be a number from 0", name)
-		}
-		return n, nil
-	}
-	offset, err := bound("offset", 0)
-	if err != nil {
-		return nil, err
-	}
-	limit, err := bound("limit", len(items))
-	if err != nil {
-		return nil, err
-	}
-	offset = min(offset, len(items))
-	return items[offset : offset+min(limit, len(items)-offset)], nil
-}
-
 // last keeps at least the last so many items, and returns no more than those.
 type last[T any] struct {
 	keep  int
@@ -723,6 +634,8 @@ func (l *last[T]) add(item T) {
 	}
 	l.items = append(l.items, item)
 }
+
+func (l *last[T]) count() int { return min(len(l.items), l.keep) }
 
 func (l *last[T]) all() []T {
 	return append([]T{}, l.items[max(0, len(l.items)-l.keep):]...)
