@@ -5,10 +5,10 @@ LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/i
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 IMAGE  ?= adconnector:$(VERSION)
 
-.PHONY: help build test test-ad bench lint image
+.PHONY: help build test test-ad test-browser screenshot bench lint image
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the static binary, as bin/adconnector
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/adconnector ./cmd/adconnector
@@ -19,16 +19,23 @@ test: ## all tests that need nothing but Go, with the race detector
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
 	go test -tags ad -count=1 -timeout 9m -v ./internal/adtest
 
+test-browser: ## the pages in headless Chromium (installed when missing, root and CI=true; else skipped)
+	cd test/browser && go test -count=1 -timeout 9m -v ./...
+
+screenshot: ## the picture of the README anew, from a real run, as deploy/inventory.png (Chromium, Noto fonts)
+	cd test/browser && ADC_REQUIRE_BROWSER=1 ADC_PICTURE='$(CURDIR)/deploy/inventory.png' go test -count=1 -timeout 3m -run '^TestPicture$$' .
+
 bench: ## reading, first sync and unchanged pass beside ldapsearch and go-ldap (slapd; BENCH_LARGE=1 for a million)
 	go run ./internal/bench
 
 lint: ## gofmt, go vet, staticcheck, go.mod tidy
-	@files=$$(gofmt -l cmd internal); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
+	@files=$$(gofmt -l cmd internal test); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
 	go vet ./...
 	go vet -tags ad ./internal/adtest
 	go run $(STATICCHECK) ./...
 	go run $(STATICCHECK) -tags ad ./internal/adtest
 	go mod tidy -diff
+	cd test/browser && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff
 
 image: ## the container image, with docker, podman or buildah, whichever is there
 	deploy/image.sh '$(IMAGE)' '$(VERSION)' '$(COMMIT)'

@@ -1,0 +1,408 @@
+package browser
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+const (
+	names  = "tbody th[scope=row]"
+	search = "#q"
+)
+
+func (b *tab) expect(what, got, want string) {
+	b.t.Helper()
+	if got != want {
+		b.t.Errorf("%s at %s: %q, want %q", what, b.address(), got, want)
+	}
+}
+
+func ascending(texts []string) bool {
+	return slices.IsSortedFunc(texts, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
+}
+
+func TestListing(t *testing.T) {
+	b, s := visited(t, desktop)
+	b.visit(s.url + "/")
+	b.expect("where the root leads", b.address(), "/inventory/users")
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
+
+	t.Log("paging")
+	first := b.texts(names)
+	if len(first) != 50 || !ascending(first) {
+		t.Errorf("%d rows, sorted %v: %q", len(first), ascending(first), first)
+	}
+	seen := slices.Clone(first)
+	last := (s.users + 49) / 50
+	for page := 2; page <= last; page++ {
+		b.follow("a[rel=next]")
+		b.expect("page", b.text(".here"), fmt.Sprintf("Page %d of %d", page, last))
+		seen = append(seen, b.texts(names)...)
+	}
+	if len(seen) != s.users || !ascending(seen) {
+		t.Errorf("all pages together have %d rows, sorted %v", len(seen), ascending(seen))
+	}
+	b.follow("a[rel=prev]")
+	b.follow(".pager li:first-child a")
+	b.expect("first row after the way back", b.texts(names)[0], first[0])
+
+	t.Log("sort")
+	b.follow("thead th:first-child a")
+	b.expect("order", b.text("thead [aria-sort=descending]"), "Name ▼")
+	if down := b.texts(names); down[0] != seen[len(seen)-1] {
+		t.Errorf("downwards it begins with %q, upwards it ends with %q", down[0], seen[len(seen)-1])
+	}
+	b.follow("thead th:nth-child(5) a")
+	b.expect("order", b.text("thead [aria-sort=descending]"), "Last sign-in ▼")
+	moments := b.texts("tbody td:nth-child(5)")
+	slices.Reverse(moments)
+	if !ascending(moments) || moments[0] == "–" {
+		t.Errorf("the last sign-ins first: %q", moments)
+	}
+	b.follow("thead th:nth-child(5) a")
+	b.expect("order", b.text("thead [aria-sort=ascending]"), "Last sign-in ▲")
+
+	t.Log("search")
+	b.visit(s.url + "/inventory/users")
+	for _, each := range []struct{ typed, found string }{
+		{"FOX@corp", "🦊 Fox 👩🏽‍🚀"},
+		{"مريم الفارسي maryam@", "مريم الفارسي"},
+		{`"nobody"`, "nobody"},
+	} {
+		b.search(search, each.typed)
+		if got := b.texts(names); len(got) != 1 || got[0] != each.found {
+			t.Errorf("%s: found %q, want %q", each.typed, got, each.found)
+		}
+		b.expect("heading", b.text("h1"), fmt.Sprintf("Users 1 of %d", s.users))
+		b.expect("what stays in the field", ask[string](b, `document.querySelector("#q").value`), each.typed)
+	}
+	b.search(search, "no such person")
+	b.expect("what is said of nothing", b.text(".nothing h2"), "No user matches")
+	b.follow(".nothing a")
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
+
+	t.Log("filters")
+	b.search(search, "inventory.source: ('Microsoft Active Directory')")
+	b.expect("filter", b.text(".filters code"), "inventory.source: ('Microsoft Active Directory')")
+	b.expect("what stays in the field", ask[string](b, `document.querySelector("#q").value`), "")
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
+	b.follow(".choices .chip.off") // disabled
+	count := b.text(".choices .chip.off b")
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %s of %d", count, s.users))
+	if states := b.texts("tbody td[data-title=Status]"); len(states) == 0 || slices.ContainsFunc(states, func(each string) bool { return each != "Disabled" }) {
+		t.Errorf("those that are disabled: %q", states)
+	}
+	b.search(search, "@") // a text leaves the filters as they are
+	if filters := b.texts(".filters code"); len(filters) != 2 {
+		t.Errorf("filters after a search: %q", filters)
+	}
+	b.follow(".filters li:nth-child(1) a")
+	b.follow(".filters li:nth-child(1) a")
+	if filters := b.texts(".filters code"); len(filters) != 0 {
+		t.Errorf("filters that were removed: %q", filters)
+	}
+	b.visit(s.url + "/inventory/users?q=" + url.QueryEscape("inventory.source: ('Okta')"))
+	b.expect("what is said of nothing", b.text(".nothing h2"), "No user matches")
+
+	t.Log("groups")
+	b.follow(".bar li:nth-child(2) a")
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Groups %d", s.groups))
+	b.search(search, "type: DISTRIBUTION")
+	if types := b.texts("tbody td[data-title=Type]"); len(types) == 0 || slices.ContainsFunc(types, func(each string) bool { return each != "Distribution" }) {
+		t.Errorf("groups for distribution: %q", types)
+	}
+}
+
+// TestMistypedQuery: the browser says of a page with the status 400 that it is one,
+// so it is not looked at on the console.
+func TestMistypedQuery(t *testing.T) {
+	b, s := visited(t, desktop)
+	for typed, said := range map[string]string{
+		"inventory.sauce: ('x')":      "inventory.sauce is no query term of users: use inventory.source, status, or put it in quotes to search for the text",
+		"inventory.source: ('Micro":   "a quote is not closed: 'Micro",
+		"status: LOST":                "status cannot be LOST: use ACTIVE, DISABLED, EXPIRED, LOCKED, PASSWORD_EXPIRED, DELETED",
+		"status: ACTIVE or disabled":  "or is not understood between terms: they are joined by and",
+		"inventory.source: ('a', 'b'": "the parenthesis after inventory.source is not closed: write inventory.source: ('…')",
+	} {
+		b.visit(s.url + "/inventory/users?q=" + url.QueryEscape(typed))
+		b.expect("what is said", b.text("[role=alert]"), said)
+		b.expect("what stays to be mended", ask[string](b, `document.querySelector("#q").value`), typed)
+		if b.lastStatus() != 400 {
+			t.Errorf("status %d", b.lastStatus())
+		}
+	}
+	b.visit(s.url + "/inventory/users/00000000-0000-4000-8000-000000000000")
+	b.expect("heading", b.text("h1"), "Not found")
+	b.expect("what is said", b.text(".nothing p"), "No user with the vendorAssetId 00000000-0000-4000-8000-000000000000 has been received")
+	b.follow(".nothing a")
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
+	b.forgive("Failed to load resource")
+}
+
+func TestIdentity(t *testing.T) {
+	b, s := visited(t, desktop)
+	b.visit(s.url + "/inventory/users")
+	b.search(search, "fox@corp")
+	b.follow(names + " a")
+	b.expect("heading", b.text("h1"), "🦊 Fox 👩🏽‍🚀")
+	guid := b.address()[strings.LastIndex(b.address(), "/")+1:]
+	facts := map[string]string{}
+	terms, values := b.texts("dt"), b.texts("dd")
+	for i, name := range terms {
+		facts[name] = values[i]
+	}
+	for name, want := range map[string]string{"Display name": "🦊", "E-mail": "fox@corp.example.com", "City": "–", "Failed attempts": "0", "GUID": guid} {
+		b.expect(name, facts[name], want)
+	}
+	if !strings.HasPrefix(facts["SID"], "S-1-5-21-") || len(facts["Created"]) != len("2026-11-22 10:00") {
+		t.Errorf("facts %q", facts)
+	}
+	if asset := b.text("pre"); !strings.Contains(asset, `"vendorAssetId": "`+guid+`"`) || !strings.Contains(asset, `"email": "fox@corp.example.com"`) {
+		t.Errorf("its JSON: %s", asset)
+	}
+	if received := b.text(".received"); !strings.HasPrefix(received, "Received once, on 20") || !strings.HasSuffix(received, "from Microsoft Active Directory") {
+		t.Errorf("when it came: %s", received)
+	}
+	b.follow("footer a")
+	if body := b.text("body"); !strings.HasPrefix(body, `{"asset":{`) {
+		t.Errorf("as JSON: %s", body)
+	}
+
+	b.visit(s.url + "/inventory/users?q=leaver")
+	b.expect("the status of who left", b.text("tbody .chip"), "Deleted")
+	b.follow(names + " a")
+	b.expect("the status of who left", b.text(".head .chip"), "Deleted")
+	if received := b.text(".received"); !strings.HasPrefix(received, "Received 2 times") {
+		t.Errorf("when it came: %s", received)
+	}
+	b.follow(".trail a")
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
+}
+
+// TestHostileTexts looks at people whose names would be markup, with scripts on.
+func TestHostileTexts(t *testing.T) {
+	s := desktop
+	s.scripts = true
+	b, filled := visited(t, s)
+	b.visit(filled.url + "/inventory/users?limit=1000")
+	shown := b.texts(names)
+	for _, person := range hostile {
+		if !slices.Contains(shown, person.name) {
+			t.Errorf("%q is not there as it is called", person.name)
+			continue
+		}
+		b.visit(filled.url + "/inventory/users?q=" + url.QueryEscape(`"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(person.name)+`"`))
+		b.follow(names + " a")
+		b.expect("heading", b.text("h1"), person.name)
+		b.expect("title", ask[string](b, "document.title"), person.name+" · Inventory")
+		if n := ask[int](b, `document.querySelectorAll("script, img, main style, iframe, [onerror]").length`); n != 0 {
+			t.Errorf("%q has become markup", person.name)
+		}
+	}
+	if len(b.texts("footer")) != 1 {
+		t.Error("the page does not end as it should")
+	}
+}
+
+// TestDirections: a name that is written from right to left, or that would turn what
+// follows around, stays in its own bounds.
+func TestDirections(t *testing.T) {
+	b, s := visited(t, desktop)
+	b.visit(s.url + "/inventory/users?limit=1000")
+	loose := ask[[]string](b, `[...document.querySelectorAll("tbody tr")].filter(row => /[\u0590-\u08ff\u202e]/.test(row.innerText)).flatMap(row => {
+		const cells = [...row.children].map(cell => cell.getBoundingClientRect().left);
+		const wrong = cells.some((left, i) => i > 0 && left <= cells[i - 1]) || !row.querySelector("th bdi") || [...row.querySelectorAll("bdi")].some(e => getComputedStyle(e).unicodeBidi !== "isolate");
+		return wrong ? [row.innerText] : [];
+	})`)
+	turned := ask[int](b, `[...document.querySelectorAll("tbody th")].filter(cell => /[\u0590-\u08ff\u202e]/.test(cell.innerText)).length`)
+	if len(loose) > 0 || turned < 10 {
+		t.Errorf("of %d names, these are loose: %q", turned, loose)
+	}
+}
+
+func TestKeyboard(t *testing.T) {
+	b, s := visited(t, desktop)
+	focus := func() string {
+		return ask[string](b, `document.activeElement.id || document.activeElement.innerText.trim()`)
+	}
+	b.visit(s.url + "/inventory/users")
+	b.press(kb.Tab)
+	b.expect("the first to be focused", focus(), "Skip to the content")
+	if top := ask[float64](b, `document.activeElement.getBoundingClientRect().top`); top < 0 {
+		t.Errorf("the skip link has the focus and is not seen: top %v", top)
+	}
+	b.press(kb.Enter, kb.Tab)
+	b.expect("the focus behind the skip link", focus(), "q")
+	if width := ask[string](b, `getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement).outlineWidth`); width != "solid2px" {
+		t.Errorf("the focus is shown as %s", width)
+	}
+
+	b.visit(s.url + "/inventory/users")
+	var way []string
+	for range 40 {
+		b.press(kb.Tab)
+		way = append(way, focus())
+		if ask[bool](b, `document.activeElement.matches("tbody th a")`) {
+			break
+		}
+	}
+	for _, stop := range []string{"q", "Search", "Name ▲", "Received"} {
+		if !slices.Contains(way, stop) {
+			t.Errorf("Tab does not come by %s: %q", stop, way)
+		}
+	}
+	first := b.texts(names)[0]
+	b.expect("the end of the way", way[len(way)-1], first)
+	b.leave("press Enter", chromedp.KeyEvent(kb.Enter))
+	b.expect("heading", b.text("h1"), first)
+
+	b.visit(s.url + "/inventory/users")
+	b.do("focus the search", chromedp.Focus(chromedp.CSS(search)))
+	b.press("f", "o", "x", "@")
+	b.leave("press Enter", chromedp.KeyEvent(kb.Enter))
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users 1 of %d", s.users))
+	for _, label := range []string{`document.querySelector("label[for=q]")?.innerText`, `document.querySelector("caption")?.innerText`, `document.documentElement.lang`} {
+		if ask[string](b, label) == "" {
+			t.Errorf("%s is empty", label)
+		}
+	}
+}
+
+// pagesOf are one of each kind of page.
+func pagesOf(b *tab, s *site) map[string]string {
+	b.visit(s.url + "/inventory/users?q=fox")
+	fox := ask[string](b, `document.querySelector("tbody th a").href`)
+	b.visit(s.url + "/inventory/users?q=Wolfeschlegel")
+	long := ask[string](b, `document.querySelector("tbody th a").href`)
+	b.visit(s.url + "/inventory/groups?q=printers")
+	group := ask[string](b, `document.querySelector("tbody th a").href`)
+	return map[string]string{
+		"users":     s.url + "/inventory/users",
+		"all-users": s.url + "/inventory/users?limit=1000",
+		"filtered":  s.url + "/inventory/users?source=Microsoft+Active+Directory&status=LOCKED&status=DELETED&q=@",
+		"nothing":   s.url + "/inventory/users?q=no+such+person",
+		"groups":    s.url + "/inventory/groups",
+		"identity":  fox,
+		"long-name": long,
+		"group":     group,
+		"states":    s.url + "/inventory/states",
+		"requests":  s.url + "/inventory/requests",
+	}
+}
+
+func TestPhone(t *testing.T) {
+	b, s := visited(t, phone)
+	for name, address := range pagesOf(b, s) {
+		b.visit(address)
+		b.fits()
+		if name != "all-users" {
+			b.picture(name + "-" + b.screen.name)
+		}
+	}
+	b.visit(s.url + "/inventory/users")
+	if small := ask[float64](b, `Math.min(...[...document.querySelectorAll("tbody th a, input, button")].map(e => parseFloat(getComputedStyle(e).fontSize)))`); small < 15 {
+		t.Errorf("letters of %v px", small)
+	}
+	if loose := ask[int](b, `[...document.querySelectorAll("tbody td")].filter(e => e.checkVisibility() && Math.abs(e.getBoundingClientRect().left - e.parentElement.firstElementChild.getBoundingClientRect().left) > 1).length`); loose > 0 {
+		t.Errorf("%d values do not stand below the name in its card", loose)
+	}
+	b.follow("thead th:nth-child(2) a") // sorting is not lost
+	if b.address() != "/inventory/users?sort=email" {
+		t.Errorf("the head of the second column leads to %s", b.address())
+	}
+}
+
+func TestContrast(t *testing.T) {
+	for _, s := range []screen{desktop, desktopDark, phoneDark} {
+		t.Run(s.name, func(t *testing.T) {
+			b, filled := visited(t, s)
+			lowest, chips := math.Inf(1), map[string]bool{}
+			for name, address := range pagesOf(b, filled) {
+				b.visit(address)
+				for element, ratio := range b.legible() {
+					lowest = min(lowest, ratio)
+					if strings.Contains(element, ".chip") {
+						chips[element] = true
+					}
+				}
+				if name != "all-users" && !s.phone {
+					b.fits()
+					b.picture(name + "-" + s.name)
+				}
+			}
+			for _, chip := range []string{"span.chip.good", "span.chip.warn", "span.chip.bad", "span.chip.off", "span.chip.info", "span.chip.gone", "span.chip.plain"} {
+				if !chips[chip] {
+					t.Errorf("%s was not seen", chip)
+				}
+			}
+			dark := ask[string](b, `getComputedStyle(document.body).backgroundColor`) == "rgb(15, 20, 26)"
+			if dark != s.dark {
+				t.Errorf("dark %v, want %v", dark, s.dark)
+			}
+			t.Logf("lowest contrast %.2f", lowest)
+		})
+	}
+}
+
+// TestPaper: what is printed is the table, in full, without what only a screen needs.
+func TestPaper(t *testing.T) {
+	b, s := visited(t, screen{name: "paper", width: 794, height: 1123, paper: true})
+	for name, address := range pagesOf(b, s) {
+		b.visit(address)
+		b.fits()
+		if seen := ask[[]string](b, `[...document.querySelectorAll(".bar nav, .search, .choices, .pager ul, .skip")].filter(e => e.checkVisibility()).map(e => e.className)`); len(seen) > 0 {
+			t.Errorf("%s is printed with %q", name, seen)
+		}
+		if b.text("h1") == "" {
+			t.Errorf("%s is printed without its heading", name)
+		}
+		if name != "all-users" {
+			b.picture(name + "-" + b.screen.name)
+		}
+	}
+}
+
+func TestStatesAndRequests(t *testing.T) {
+	b, s := visited(t, desktop)
+	b.visit(s.url + "/inventory/states")
+	if steps := b.texts(".steps b"); !slices.Equal(steps, []string{"Registered", "Scheduled", "Processing", "Processed"}) {
+		t.Errorf("steps %q", steps)
+	}
+	b.expect("the step it is at", b.text(".steps [aria-current] b"), "Processed")
+	states := b.texts("tbody .chip")
+	slices.Reverse(states)
+	if want := []string{"Registered", "Scheduled", "Processing", "Processed"}; !slices.Equal(states, slices.Concat(want, want)) {
+		t.Errorf("states %q", states)
+	}
+	if last := b.text("tbody tr:first-child td.wide"); !strings.HasPrefix(last, "delta: ") || !strings.Contains(last, " 1 deleted, 0 rejected") {
+		t.Errorf("the last run: %s", last)
+	}
+	b.visit(s.url + "/inventory/requests")
+	b.expect("breaches", b.text("section h2 .total"), "0")
+	if calls := b.texts("tbody th.call"); !slices.Contains(calls, "POST /rest/2.0/am/connector/asset/data/sync") || !slices.Contains(calls, "POST /auth") {
+		t.Errorf("calls %q", calls)
+	}
+}
+
+func TestEmpty(t *testing.T) {
+	b := open(t, desktop)
+	s, err := newSite(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"users", "groups", "states", "requests"} {
+		b.visit(s.url + "/inventory/" + path)
+		b.expect("what is said", b.text(".nothing h2"), "Nothing received yet")
+		b.expect("what to do", b.text(".nothing pre"), "adconnector sync --env-file sandbox.env")
+		b.legible()
+	}
+	b.visit(s.url + "/inventory/users")
+	b.picture("empty-" + b.screen.name)
+}
