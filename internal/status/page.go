@@ -18,6 +18,9 @@ var pageHTML string
 //go:embed page.css
 var pageCSS []byte
 
+//go:embed icon.svg
+var iconSVG []byte
+
 // What the page shows of the lists; /status has more.
 const (
 	pageRuns    = 50
@@ -104,7 +107,10 @@ func (e Endpoint) showPage(w http.ResponseWriter, _ *http.Request) {
 	_, _ = whole.WriteTo(w) // the client has gone
 }
 
-func showStyle(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	_, _ = w.Write(pageCSS)
+// asset is a file that the page needs.
+func asset(kind string, content []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", kind)
+		_, _ = w.Write(content) // the client has gone
+	}
 }

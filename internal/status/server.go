@@ -31,7 +31,8 @@ func (e Endpoint) Handler(host string) http.Handler {
 	mux.HandleFunc("GET /readyz", verdict(e.Unready))
 	mux.HandleFunc("GET /status", e.showStatus)
 	mux.HandleFunc("GET /{$}", e.showPage)
-	mux.HandleFunc("GET /style.css", showStyle)
+	mux.Handle("GET /style.css", asset("text/css; charset=utf-8", pageCSS))
+	mux.Handle("GET /icon.svg", asset("image/svg+xml", iconSVG))
 	mux.Handle("GET /metrics", e.Metrics)
 	return bounded(onlyFor(host, mux))
 }

@@ -344,7 +344,7 @@ const contrasts = `(() => {
   const measure = (element, style) => {
     const below = ground(element), light = luminance(below), dark = luminance(over(parse(style.color), below));
     const ratio = (Math.max(light, dark) + .05) / (Math.min(light, dark) + .05);
-    const name = element.tagName.toLowerCase() + (element.className ? "." + element.className.trim().replace(/\s+/g, ".") : "");
+    const name = element.tagName.toLowerCase() + (element.classList.length ? "." + [...element.classList].join(".") : "");
     measured[name] = Math.min(measured[name] ?? 99, ratio);
   };
   for (const element of document.body.querySelectorAll("*")) {
