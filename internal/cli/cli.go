@@ -94,7 +94,7 @@ or sample.env for the keys.`,
 	flags.StringVar(&p.logLevel, "log-level", "", "trace, debug, info, warn or error (info)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(p.runCommand(), p.syncCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.versionCommand())
+	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.versionCommand())
 	return root
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/directory"
-	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
@@ -22,9 +21,9 @@ import (
 // runner wires a configuration and the state up. The store is the caller's to close.
 // w looks on; nil: nobody does.
 func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) (*syncrun.Runner, error) {
-	roots, err := rootsOf(c.Gateway.CA)
+	options, err := gatewayOptions(c, log)
 	if err != nil {
-		return nil, usage{fmt.Errorf("gateway.ca-file: %w", err)}
+		return nil, err
 	}
 	o := syncrun.Options{
 		Store:        store,
@@ -33,45 +32,27 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 		FullInterval: c.Sync.FullInterval,
 		// The gateway's client leaves a quarter of the grace.
 		Conclude: min(5*time.Second, c.Service.ShutdownGrace/6),
-		Search: syncrun.Search{
-			UserFilter: c.Search.UserFilter, GroupFilter: c.Search.GroupFilter,
-			PageSize: c.Search.PageSize, ServerName: c.Search.ServerName,
-		},
-		Upload: upload.Options{Workers: c.Upload.Workers, BatchSize: c.Upload.BatchSize, BatchBytes: c.Upload.BatchBytes},
-		Log:    log.With().Str("component", "run").Logger(),
+		Upload:   upload.Options{Workers: c.Upload.Workers, BatchSize: c.Upload.BatchSize, BatchBytes: c.Upload.BatchBytes},
+		Log:      log.With().Str("component", "run").Logger(),
 	}
-	if len(c.Search.Certificate) > 0 {
-		if o.Search.Certificates, err = directory.ParseCertificates(c.Search.Certificate); err != nil {
-			return nil, usage{fmt.Errorf("ldap.certificate: %w", err)}
-		}
+	if o.Search, err = searchOf(c); err != nil {
+		return nil, err
 	}
 	if o.Source, err = sourceOf(c.Directory); err != nil {
 		return nil, usage{err}
 	}
-	var gatewayRequest func(string, fault.Class, time.Duration)
 	if w != nil {
-		o.Search.Observe, gatewayRequest, o.OnEnd = w.directoryRequest, w.gatewayRequest, w.runEnded
+		o.Search.Observe, options.Observe, o.OnEnd = w.directoryRequest, w.gatewayRequest, w.runEnded
 	}
-	o.Gateway = gateway.New(gateway.Options{
-		URL:          c.Gateway.URL,
-		CustomerUUID: c.Gateway.CustomerUUID, ConnectionUUID: c.Gateway.ConnectionUUID, ProfileUUID: c.Gateway.ProfileUUID,
-		Login:   loginOf(c.Gateway.Login),
-		Proxy:   (*gateway.Proxy)(c.Gateway.Proxy),
-		RootCAs: roots, Source: c.Gateway.Source, Paths: gateway.Paths(c.Gateway.Paths),
-		Version: version, Connections: c.Upload.Workers,
-		// The rest of the grace is for writing down what came of it.
-		Grace:   c.Service.ShutdownGrace * 3 / 4,
-		Log:     log.With().Str("component", "gateway").Logger(),
-		Observe: gatewayRequest,
-		OnLimit: func(until time.Time) {
-			if store.IsReadOnly() { // a dry run's
-				return
-			}
-			if err := store.SetRateLimit(until); err != nil {
-				o.Log.Warn().Err(err).Msg("rate limit not recorded, a restart will not know of it")
-			}
-		},
-	})
+	options.OnLimit = func(until time.Time) {
+		if store.IsReadOnly() { // a dry run's
+			return
+		}
+		if err := store.SetRateLimit(until); err != nil {
+			o.Log.Warn().Err(err).Msg("rate limit not recorded, a restart will not know of it")
+		}
+	}
+	o.Gateway = gateway.New(options)
 	until, err := store.RateLimit()
 	if err != nil {
 		return nil, err
@@ -81,6 +62,41 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 		o.Gateway.HoldUntil(until)
 	}
 	return syncrun.New(o), nil
+}
+
+// gatewayOptions is the gateway's client as the configuration has it.
+func gatewayOptions(c *config.Config, log zerolog.Logger) (gateway.Options, error) {
+	roots, err := rootsOf(c.Gateway.CA)
+	if err != nil {
+		return gateway.Options{}, usage{fmt.Errorf("gateway.ca-file: %w", err)}
+	}
+	return gateway.Options{
+		URL:          c.Gateway.URL,
+		CustomerUUID: c.Gateway.CustomerUUID, ConnectionUUID: c.Gateway.ConnectionUUID, ProfileUUID: c.Gateway.ProfileUUID,
+		Login:   loginOf(c.Gateway.Login),
+		Proxy:   (*gateway.Proxy)(c.Gateway.Proxy),
+		RootCAs: roots, Source: c.Gateway.Source, Paths: gateway.Paths(c.Gateway.Paths),
+		Version: version, Connections: c.Upload.Workers,
+		// The rest of the grace is for writing down what came of it.
+		Grace: c.Service.ShutdownGrace * 3 / 4,
+		Log:   log.With().Str("component", "gateway").Logger(),
+	}, nil
+}
+
+// searchOf is how to search, whatever the source.
+func searchOf(c *config.Config) (syncrun.Search, error) {
+	s := syncrun.Search{
+		UserFilter: c.Search.UserFilter, GroupFilter: c.Search.GroupFilter,
+		PageSize: c.Search.PageSize, ServerName: c.Search.ServerName,
+	}
+	if len(c.Search.Certificate) == 0 {
+		return s, nil
+	}
+	var err error
+	if s.Certificates, err = directory.ParseCertificates(c.Search.Certificate); err != nil {
+		return s, usage{fmt.Errorf("ldap.certificate: %w", err)}
+	}
+	return s, nil
 }
 
 // openState opens the state file, and tells of one that was set aside.

@@ -33,6 +33,17 @@ func ParseScope(name string) (Scope, error) {
 	return 0, fault.Errorf(fault.Refused, "search scope %q is unknown: use SUBTREE, ONE_LEVEL or BASE", name)
 }
 
+func (s Scope) String() string {
+	switch s {
+	case Base:
+		return "BASE"
+	case OneLevel:
+		return "ONE_LEVEL"
+	default:
+		return "SUBTREE"
+	}
+}
+
 // Search says which entries to read, and which of their attributes.
 type Search struct {
 	Base       string

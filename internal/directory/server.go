@@ -69,21 +69,35 @@ func (o Options) discover(ctx context.Context, domain string) []server {
 
 // dial connects to one server and, where the protocol asks for it, shakes hands.
 func (o Options) dial(ctx context.Context, server server) (net.Conn, error) {
-	what := fmt.Sprintf("connect to %s (%s)", server.address(), o.Protocol)
+	conn, err := o.reach(ctx, server)
+	if err != nil || o.Protocol == LDAP {
+		return conn, err
+	}
+	return o.protect(ctx, conn, server)
+}
+
+func (o Options) attempt(server server) string {
+	return fmt.Sprintf("connect to %s (%s)", server.address(), o.Protocol)
+}
+
+// reach opens a TCP connection.
+func (o Options) reach(ctx context.Context, server server) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", server.address())
 	if err != nil {
-		return nil, explainDial(ctx, what, err)
+		return nil, explainDial(ctx, o.attempt(server), err)
 	}
-	if o.Protocol == LDAP {
-		return conn, nil
-	}
+	return conn, nil
+}
+
+// protect puts TLS over a connection, and closes it where that fails.
+func (o Options) protect(ctx context.Context, conn net.Conn, server server) (net.Conn, error) {
 	handshake, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
 	defer cancel()
 	secure, err := o.shakeHands(handshake, conn, server)
 	if err != nil {
 		conn.Close()
-		return nil, explainTLS(ctx, what, err)
+		return nil, explainTLS(ctx, o.attempt(server), err)
 	}
 	return secure, nil
 }

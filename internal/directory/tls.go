@@ -61,6 +61,9 @@ func (o Options) tlsConfig(server server) *tls.Config {
 		// standard one has no room for "exactly this certificate".
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
+			if o.presented != nil {
+				o.presented(state)
+			}
 			return verify(state.PeerCertificates, name, o.Certificates)
 		},
 	}
@@ -70,7 +73,7 @@ func (o Options) tlsConfig(server server) *tls.Config {
 // proof enough, names aside. Otherwise the chain and the name must be right.
 func verify(presented []*x509.Certificate, name string, given []*x509.Certificate) error {
 	leaf := presented[0] // crypto/tls has refused an empty chain
-	if slices.ContainsFunc(given, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, leaf.Raw) }) {
+	if isGiven(leaf, given) {
 		return nil
 	}
 	options := x509.VerifyOptions{Intermediates: x509.NewCertPool()}
@@ -91,6 +94,10 @@ func verify(presented []*x509.Certificate, name string, given []*x509.Certificat
 			"set ldap.server-name to a name that it carries, connect by that name, or give this very certificate as ldap.certificate"}
 	}
 	return nil
+}
+
+func isGiven(leaf *x509.Certificate, given []*x509.Certificate) bool {
+	return slices.ContainsFunc(given, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, leaf.Raw) })
 }
 
 func trustRemedy(err error, given bool) string {
@@ -118,7 +125,9 @@ func (e *certificateError) Error() string {
 
 func (e *certificateError) Unwrap() error { return e.err }
 
-// names says whom a certificate is for.
+// CertificateNames says whom a certificate is for.
+func CertificateNames(c *x509.Certificate) string { return names(c) }
+
 func names(c *x509.Certificate) string {
 	list := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {

@@ -101,6 +101,7 @@ const (
 type Client struct {
 	options Options
 	http    *http.Client
+	heard   *listener
 	session session
 	limit   rateLimit
 	telling sync.Mutex // for OnLimit
@@ -126,12 +127,13 @@ func New(o Options) *Client {
 			return b
 		}
 	}
+	heard := &listener{RoundTripper: observe(newTransport(o), o)}
 	client := &http.Client{
-		Transport: observe(newTransport(o), o),
+		Transport: heard,
 		// A redirect to another host would carry credentials away.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	c := &Client{options: o, http: client}
+	c := &Client{options: o, http: client, heard: heard}
 	c.session.login = c.login
 	return c
 }

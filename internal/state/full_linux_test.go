@@ -100,4 +100,9 @@ func TestReadOnlyDirectory(t *testing.T) {
 	if _, err = Open(dir); !errors.Is(err, ErrUnusable) {
 		t.Errorf("error %v", err)
 	}
+	for _, dir := range []string{dir, filepath.Join(dir, "state")} {
+		if err := Usable(dir); !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it writable for user") {
+			t.Errorf("error %v", err)
+		}
+	}
 }

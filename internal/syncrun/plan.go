@@ -179,6 +179,15 @@ func (s search) filterOn(root directory.RootDSE) string {
 	}
 }
 
+// Filter is what a run finds the objects of one kind by, on such a server.
+func (s Search) Filter(kind identity.Kind, root directory.RootDSE) string {
+	filter := s.UserFilter
+	if kind == identity.Group {
+		filter = s.GroupFilter
+	}
+	return search{kind: kind, filter: filter}.filterOn(root)
+}
+
 // retryAfter is how long a rejected object is left alone by deltas, unless it
 // changes: an hour, then twice as long each time, up to a day.
 func retryAfter(attempts int) time.Duration {

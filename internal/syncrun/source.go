@@ -29,24 +29,53 @@ func (r *Runner) source(ctx context.Context) (Source, error) {
 			return source, err
 		}
 	}
-	source.Directory.PageSize, source.Directory.Observe = r.Search.PageSize, r.Search.Observe
-	if r.Search.ServerName != "" {
-		source.Directory.ServerName = r.Search.ServerName
-	}
-	if len(r.Search.Certificates) > 0 {
-		source.Directory.Certificates = r.Search.Certificates
-	}
+	source.Directory = r.Search.Over(source.Directory)
 	return source, nil
+}
+
+// Over puts what holds whatever the source over the source's own.
+func (s Search) Over(o directory.Options) directory.Options {
+	o.PageSize, o.Observe = s.PageSize, s.Observe
+	if s.ServerName != "" {
+		o.ServerName = s.ServerName
+	}
+	if len(s.Certificates) > 0 {
+		o.Certificates = s.Certificates
+	}
+	return o
 }
 
 // sourceOf reads the gateway's documents. What is wrong with them is corrected in
 // the console, and the next run sees it.
 func sourceOf(connection gateway.Connection, profile gateway.Profile) (Source, error) {
+	source, err := PartOf(profile)
+	if err != nil {
+		return Source{}, err
+	}
+	source.Directory, err = DirectoryOf(connection)
+	return source, err
+}
+
+// DirectoryOf reads the connection as the console has it.
+func DirectoryOf(connection gateway.Connection) (directory.Options, error) {
 	auth := connection.Authentication
 	protocol, err := directory.ParseProtocol(auth.Type)
 	if err != nil {
-		return Source{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
+		return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
 	}
+	o := directory.Options{
+		Protocol: protocol, Hosts: hostsOf(auth.Host), Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password,
+	}
+	if auth.Certificate != "" {
+		if o.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
+			return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// PartOf reads the profile as the console has it, into a source without a directory.
+func PartOf(profile gateway.Profile) (Source, error) {
 	scope, err := directory.ParseScope(profile.SearchScope)
 	if err != nil {
 		return Source{}, fault.Errorf(fault.Refused, "profile in the console: %w", err)
@@ -58,18 +87,7 @@ func sourceOf(connection gateway.Connection, profile gateway.Profile) (Source, e
 	if profile.BaseContext == "" {
 		return Source{}, fault.Errorf(fault.Refused, "profile in the console: the base context is empty: give the DN from which to read")
 	}
-	source := Source{
-		Directory: directory.Options{
-			Protocol: protocol, Hosts: hostsOf(auth.Host), Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password,
-		},
-		Base: profile.BaseContext, Scope: scope, Posture: posture,
-	}
-	if auth.Certificate != "" {
-		if source.Directory.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
-			return Source{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
-		}
-	}
-	return source, nil
+	return Source{Base: profile.BaseContext, Scope: scope, Posture: posture}, nil
 }
 
 // hostsOf splits a list of hosts as ldap.host is split.
