@@ -47,12 +47,14 @@ type program struct {
 	envFiles       []string
 	logFormat      string
 	logLevel       string
+	verbosity      *verbosity
 	output         string
 }
 
 // Main runs the program with its arguments and returns its exit code.
 func Main(args, environ []string, stdout, stderr io.Writer) int {
-	p := &program{environ: environ, stdout: stdout, stderr: stderr}
+	p := &program{environ: environ, stdout: stdout, stderr: stderr, verbosity: newVerbosity()}
+	defer p.verbosity.end()
 	root := p.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -129,7 +131,8 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 	if err != nil {
 		return nil, usage{err}
 	}
-	p.logFormat, p.logLevel = c.Log.Format, c.Log.Level
+	p.logFormat = c.Log.Format
+	p.verbosity.set(c.Log.Level)
 	return c, nil
 }
 
@@ -160,4 +163,4 @@ func codeOf(err error) int {
 	}
 }
 
-func (p *program) logger() zerolog.Logger { return newLogger(p.stderr, p.logFormat, p.logLevel) }
+func (p *program) logger() zerolog.Logger { return newLogger(p.stderr, p.logFormat, p.verbosity) }

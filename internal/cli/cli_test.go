@@ -191,6 +191,16 @@ func invoke(t *testing.T, environ []string, args ...string) outcome {
 // line is a line of the log.
 type line map[string]any
 
+// logKeys is the one list from which the keys of all lines come.
+var logKeys = strings.Fields(`time level message component
+	run_id mode result reason error class repeated failing_since
+	dc dns_host_name domain_controller base_dn scope filter invocation_id usn since page
+	kind sid guid dn_hash objects skipped unparsed
+	batch attempt call status sent_bytes answer_bytes wait_ms until duration_ms
+	users groups changed uploaded deleted held rejected requests retries dry_run
+	from to next_run missed last cron state_dir address grace version before target remedy
+	key nearest place`)
+
 // parse reads a line and holds it against what every line promises.
 func parse(t *testing.T, text string) line {
 	t.Helper()
@@ -201,6 +211,9 @@ func parse(t *testing.T, text string) line {
 		return nil
 	}
 	for key := range l {
+		if !slices.Contains(logKeys, key) {
+			t.Errorf("key %s is not on the list: %s", key, text)
+		}
 		if strings.Count(text, `"`+key+`":`) > 1 {
 			t.Errorf("log line has %s twice: %s", key, text)
 		}
@@ -803,7 +816,9 @@ func TestGraceEnds(t *testing.T) {
 	var stderr bytes.Buffer
 	left := make(chan int, 1)
 	ctx, cancel := onSignal(t.Context())
-	stop := withinGrace(ctx, time.Millisecond, newLogger(&stderr, "json", "info"), func(code int) { left <- code })
+	v := newVerbosity()
+	defer v.end()
+	stop := withinGrace(ctx, time.Millisecond, newLogger(&stderr, "json", v), func(code int) { left <- code })
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

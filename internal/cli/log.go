@@ -3,31 +3,95 @@ package cli
 import (
 	"io"
 	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 )
 
-// newLogger makes the one logger that everything is given. An unknown level or
-// format, which the configuration has reported, means the default.
-func newLogger(stderr io.Writer, format, level string) zerolog.Logger {
+// newLogger makes the one logger that everything is given, at the level of v. An
+// unknown format, which the configuration has reported, means the default.
+func newLogger(stderr io.Writer, format string, v *verbosity) zerolog.Logger {
 	if format == "console" || format == "" && isTerminal(stderr) {
 		stderr = zerolog.ConsoleWriter{Out: stderr, TimeFormat: time.TimeOnly, NoColor: !isTerminal(stderr)}
 	}
-	parsed, err := zerolog.ParseLevel(level)
-	if err != nil || parsed < zerolog.TraceLevel || parsed > zerolog.ErrorLevel {
-		parsed = zerolog.InfoLevel
-	}
 	// Several goroutines log.
-	return zerolog.New(zerolog.SyncWriter(stderr)).Level(parsed).Hook(utc{})
+	return zerolog.New(zerolog.SyncWriter(stderr)).Level(zerolog.TraceLevel).Hook(v)
 }
 
-// utc stamps each line: RFC 3339, UTC, with milliseconds, wherever the process runs.
-type utc struct{}
+// verbosity is the level of all loggers. It can change while they are in use, which a
+// level of their own could not.
+type verbosity struct {
+	level   atomic.Int32
+	signals chan os.Signal
+}
 
-func (utc) Run(e *zerolog.Event, _ zerolog.Level, _ string) {
+// newVerbosity is at info. From here on the signals that change the level end the
+// process no more.
+func newVerbosity() *verbosity {
+	v := &verbosity{signals: make(chan os.Signal, 8)}
+	v.set("info")
+	signal.Notify(v.signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	return v
+}
+
+// set takes the name of a level; an unknown one, which the configuration has
+// reported, changes nothing.
+func (v *verbosity) set(name string) {
+	level, err := zerolog.ParseLevel(name)
+	if err == nil && level >= zerolog.TraceLevel && level <= zerolog.ErrorLevel {
+		v.level.Store(int32(level))
+	}
+}
+
+// Run keeps lines below the level back, and stamps the others: RFC 3339, UTC, with
+// milliseconds, wherever the process runs.
+func (v *verbosity) Run(e *zerolog.Event, level zerolog.Level, _ string) {
+	if level < zerolog.Level(v.level.Load()) {
+		e.Discard()
+		return
+	}
 	e.Str(zerolog.TimestampFieldName, time.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
 }
+
+// follow changes the level by signals until stop: SIGUSR1 one step towards trace,
+// SIGUSR2 one step towards error. What is logged of it is logged at any level.
+func (v *verbosity) follow(log zerolog.Logger) (stop func()) {
+	log = log.With().Str("component", "log").Logger()
+	done := make(chan struct{})
+	var following sync.WaitGroup
+	following.Go(func() {
+		for {
+			select {
+			case s := <-v.signals:
+				v.step(s, log)
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		close(done)
+		following.Wait()
+	}
+}
+
+func (v *verbosity) step(s os.Signal, log zerolog.Logger) {
+	from := zerolog.Level(v.level.Load())
+	to := max(from-1, zerolog.TraceLevel)
+	if s == syscall.SIGUSR2 {
+		to = min(from+1, zerolog.ErrorLevel)
+	}
+	v.level.Store(int32(min(from, to, zerolog.InfoLevel))) // so that it is seen
+	log.Info().Stringer("from", from).Stringer("to", to).Msg("log level changed")
+	v.level.Store(int32(to))
+}
+
+// end leaves the signals to others.
+func (v *verbosity) end() { signal.Stop(v.signals) }
 
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)

@@ -111,6 +111,9 @@ func (r *report) end(run state.Run, dryRun bool) error {
 	if dryRun {
 		sent = fmt.Sprintf("%d deletions would be held, nothing sent (dry run)", run.Held)
 	}
+	if run.Skipped > 0 {
+		sent += fmt.Sprintf(", %d skipped", run.Skipped)
+	}
 	fmt.Fprintf(r.out, "%s (%s): %d users and %d groups read, %d changed, %s, in %s\n",
 		run.Result, run.Mode, run.Users, run.Groups, run.Changed, sent, run.Duration.Round(time.Millisecond))
 	return r.out.Flush()

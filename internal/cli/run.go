@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/config"
+	"adconnector/internal/fault"
 	"adconnector/internal/schedule"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
@@ -37,6 +38,7 @@ func (p *program) run(ctx context.Context) error {
 		return usage{err}
 	}
 	log := p.logger()
+	defer p.verbosity.follow(log)()
 	for {
 		start := time.Now()
 		err := p.serve(ctx, c, ticks, log)
@@ -85,6 +87,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.S
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
+	var unrecorded fault.Repeats
 	loop := schedule.Loop{
 		Schedule:   ticks,
 		RunOnStart: c.Service.RunOnStart,
@@ -96,9 +99,13 @@ func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.S
 			}
 		},
 		Scheduled: func(next time.Time) {
-			if err := r.Schedule(ctx, next); err != nil {
-				log.Error().Err(err).Msg("state not recorded")
+			err := r.Schedule(ctx, next)
+			if err == nil {
+				unrecorded.Gone()
+				return
 			}
+			said := unrecorded.Note(err, time.Now())
+			log.Error().Str("error", said.Text).Int("repeated", said.Times).Msg("state not recorded")
 		},
 		Missed: func(missed int, last time.Time) {
 			log.Warn().Int("missed", missed).Time("last", last).Msg("ticks fell into a run and are not made up for")

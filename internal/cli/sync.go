@@ -55,6 +55,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	if err != nil {
 		return err
 	}
+	defer p.verbosity.follow(log)()
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
 	report := newReport(p.stdout, p.output == "json")
 	if mode.DryRun {

@@ -69,7 +69,8 @@ type Options struct {
 
 	// Observe is told of every request that was answered or given up: a connect, a
 	// bind, a read of one object, or a page of a search. Nil: nobody.
-	Observe   func(request string, class fault.Class, took time.Duration)
+	Observe func(request string, class fault.Class, took time.Duration)
+
 	presented func(tls.ConnectionState) // for Probe: told of what a server presents, before it is judged
 
 	// For tests.

@@ -313,12 +313,15 @@ func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.R
 	}
 	authorize(request)
 	c.counts.requests.Add(1)
+	began := time.Now()
 	response, err := c.http.Do(request)
 	if err != nil {
 		return answer{}, c.explain(ctx, call, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	c.options.Log.Debug().Str("call", call.what).Int("status", response.StatusCode).Int("sent_bytes", len(call.body)).
+		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(began).Milliseconds()).Msg("gateway answered")
 	if err != nil && !saysAll(response.StatusCode) {
 		return answer{}, c.explain(ctx, call, fmt.Errorf("the answer broke off: %w", err))
 	}

@@ -479,6 +479,7 @@ type Run struct {
 	Deleted  int `json:"deleted"`  // of those, as deleted
 	Held     int `json:"held"`     // deletions that the guard holds
 	Rejected int `json:"rejected"`
+	Skipped  int `json:"skipped"`  // entries that are no objects to us: no SID or no GUID
 	Requests int `json:"requests"` // to the gateway
 	Retries  int `json:"retries"`  // of those
 }

@@ -39,6 +39,7 @@ func (a *Account) end(stage string) {
 func (p *pass) fillIn() {
 	a := p.account
 	a.Users, a.Groups, a.Changed = p.users.mapped, p.groups.mapped, p.users.changed+p.groups.changed
+	a.Skipped = p.users.skipped + p.groups.skipped
 	a.Uploaded, a.Deleted, a.Rejected, a.Held = p.totals.Delivered, p.totals.Deleted, p.totals.Rejected, len(p.held)
 	for _, object := range p.held {
 		a.Objects[Outcome{identity.Kind(object.Kind), "held"}]++

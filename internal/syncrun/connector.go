@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/state"
 )
@@ -30,6 +31,7 @@ type connector struct {
 	registered atomic.Bool // in this process; others look at it
 	mute       bool        // the gateway takes no states
 	lastRun    *state.Run
+	unsent     map[string]*fault.Repeats // by state: why the gateway does not hear of it
 }
 
 // stateTimeout bounds how long a run waits for the gateway to hear of a state.
@@ -68,12 +70,16 @@ func (c *connector) send(ctx context.Context, to state.Connector) {
 	if run := c.lastRun; run != nil && run.ID == to.RunID { // another run's is no news
 		report.Summary = &gateway.Summary{Mode: run.Mode, Users: run.Users, Groups: run.Groups, Uploaded: run.Uploaded, Deleted: run.Deleted, Rejected: run.Rejected}
 	}
+	if c.unsent[to.State] == nil {
+		c.unsent[to.State] = &fault.Repeats{}
+	}
 	switch err := c.gateway.SetState(ctx, report); {
 	case err == nil:
+		c.unsent[to.State].Gone()
 	case errors.Is(err, gateway.ErrNoStates):
 		c.mute = true
 		c.log.Warn().Err(err).Msg("connector states are not sent")
 	default:
-		c.log.Warn().Err(err).Str("to", to.State).Msg("connector state not sent")
+		tell(c.log.Warn(), c.unsent[to.State].Note(err, time.Now().UTC())).Str("to", to.State).Msg("connector state not sent")
 	}
 }

@@ -158,6 +158,7 @@ func (p *pass) read(ctx context.Context, session *directory.Session, s search, c
 	if condition != "" {
 		filter = "(&" + filter + condition + ")"
 	}
+	p.log.Debug().Str("kind", s.kind.String()).Str("dc", session.Address).Str("base_dn", p.source.Base).Stringer("scope", p.source.Scope).Str("filter", filter).Msg("directory searched")
 	var json []byte
 	query := directory.Search{Base: p.source.Base, Scope: p.source.Scope, Filter: filter, Attributes: s.mapper.Attributes}
 	pages, err := session.Search(ctx, query, func(entry *ad.Entry) error {

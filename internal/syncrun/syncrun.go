@@ -90,8 +90,9 @@ const (
 type Runner struct {
 	Options
 	connector   connector
-	searches    [2]search // users, groups
-	blindWarned bool      // that deletions are seen at full passes only was said
+	searches    [2]search     // users, groups
+	repeats     fault.Repeats // of failed runs
+	blindWarned bool          // that deletions are seen at full passes only was said
 	now         func() time.Time
 }
 
@@ -99,7 +100,7 @@ type Runner struct {
 func New(o Options) *Runner {
 	return &Runner{
 		Options:   o,
-		connector: connector{gateway: o.Gateway, store: o.Store, log: o.Log},
+		connector: connector{gateway: o.Gateway, store: o.Store, log: o.Log, unsent: map[string]*fault.Repeats{}},
 		now:       time.Now,
 		searches: [2]search{
 			{identity.User, o.Search.UserFilter, identity.NewMapper(identity.User)},
@@ -168,7 +169,7 @@ func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
 			r.OnEnd(account)
 		}
 	}
-	summarize(log, *run, mode, err)
+	r.summarize(log, *run, mode, err)
 	return *run, err
 }
 
@@ -262,14 +263,27 @@ func (r *Runner) conclude(ctx context.Context, run state.Run) error {
 	return unrecorded
 }
 
-// summarize writes the one line that ends every run, and the error in full.
-func summarize(log zerolog.Logger, run state.Run, mode Mode, err error) {
+// tell puts an error into a line of the log.
+func tell(event *zerolog.Event, said fault.Repetition) *zerolog.Event {
+	event.Str("error", said.Text)
+	if said.Times > 1 {
+		event.Int("repeated", said.Times).Time("failing_since", said.Since)
+	}
+	return event
+}
+
+// summarize writes the one line that ends every run. An error that was there at the
+// run before is not told in full again.
+func (r *Runner) summarize(log zerolog.Logger, run state.Run, mode Mode, err error) {
 	event := log.Info()
+	if err == nil {
+		r.repeats.Gone()
+	}
 	switch {
 	case err != nil && fault.Of(err) == fault.Canceled:
 		event = log.Warn().Err(err)
 	case err != nil:
-		event = log.Error().Err(err).Str("class", string(fault.Of(err)))
+		event = tell(log.Error(), r.repeats.Note(err, r.now().UTC())).Str("class", string(fault.Of(err)))
 	case run.Held > 0, run.Rejected > 0:
 		event = log.Warn()
 	}
@@ -278,5 +292,6 @@ func summarize(log zerolog.Logger, run state.Run, mode Mode, err error) {
 	}
 	event.Str("mode", run.Mode).Str("result", run.Result).Int("users", run.Users).Int("groups", run.Groups).
 		Int("changed", run.Changed).Int("uploaded", run.Uploaded).Int("deleted", run.Deleted).Int("held", run.Held).Int("rejected", run.Rejected).
-		Int("requests", run.Requests).Int("retries", run.Retries).Int64("duration_ms", run.Duration.Milliseconds()).Msg("run finished")
+		Int("requests", run.Requests).Int("retries", run.Retries).Int64("duration_ms", run.Duration.Milliseconds()).
+		Int("skipped", run.Skipped).Msg("run finished")
 }
