@@ -206,7 +206,7 @@ func failedFor(err error, remedy string) Check {
 func (i *inspection) configuration(context.Context) Check {
 	if i.Fault != nil {
 		i.misconfigured = true
-		return Check{Result: Fail, Found: i.Fault.Error(), err: i.Fault,
+		return Check{Result: Fail, Found: strings.Join(append([]string{i.Fault.Error()}, i.Advice...), "\n"), err: i.Fault,
 			Remedy: "correct the keys that are named; adconnector help keys lists them all"}
 	}
 	from := "connection and profile come from the gateway"
@@ -214,7 +214,7 @@ func (i *inspection) configuration(context.Context) Check {
 		from = "connection and profile come from the environment (ldap.host)"
 	}
 	if len(i.Advice) > 0 {
-		return warn("complete, but "+strings.Join(i.Advice, "; "), "correct the name of the key, or remove it: it has no effect")
+		return warn("complete, but there are keys without effect:\n"+strings.Join(i.Advice, "\n"), "correct their names, or remove them; adconnector help keys lists all that there are")
 	}
 	return ok("complete; %s", from)
 }

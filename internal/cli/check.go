@@ -25,7 +25,17 @@ func (p *program) checkCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "check",
 		Short: "Look at everything that a run needs, and say what to do where something is wrong",
-		Args:  noArgs,
+		Long: `Looks at everything that a run needs and prints a line each: configuration, state
+directory, proxy, gateway login, connection and profile, schedule, the network to
+each server, TLS, bind, the account, base context, the right to read users, groups
+and deletions, page size, counts, and clocks. A line is ok, warn or fail; under one
+that is not ok stands what to do.
+
+It goes on after a failure where it can. What hangs on a line that failed is a
+warning that begins with "skipped". It changes nothing: it binds once, sends no
+assets and no state, and makes no state file, so it can run beside the daemon. With
+a failure it ends with the code that the run would end with.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := p.checkOutput(); err != nil {
 				return err
@@ -56,15 +66,23 @@ func (p *program) check(ctx context.Context) error {
 
 // preflight wires a check up. What is wrong with the configuration is its first line.
 func (p *program) preflight() check.Options {
-	c, err := p.load(false)
+	c, unknown, err := p.read(false)
+	var advice []string
+	for _, u := range unknown {
+		text := fmt.Sprintf("%s (%s) is unknown", u.Key, u.Place)
+		if u.Nearest != "" {
+			text += ": is " + u.Nearest + " meant?"
+		}
+		advice = append(advice, text)
+	}
 	if err != nil {
-		return check.Options{Fault: err}
+		return check.Options{Fault: err, Advice: advice}
 	}
 	options, err := gatewayOptions(c, p.logger())
 	if err != nil {
 		return check.Options{Fault: err}
 	}
-	o := check.Options{Gateway: gateway.New(options), GatewayAddress: addressOf(c.Gateway.URL), StateDir: c.Service.StateDir}
+	o := check.Options{Advice: advice, Gateway: gateway.New(options), GatewayAddress: addressOf(c.Gateway.URL), StateDir: c.Service.StateDir}
 	if o.Search, err = searchOf(c); err != nil {
 		return check.Options{Fault: err}
 	}

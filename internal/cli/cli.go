@@ -80,23 +80,32 @@ func (p *program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "adconnector",
 		Short: "Brings users and groups from Active Directory to the Qualys gateway",
-		Long: `Brings users and groups from Active Directory to the Qualys gateway.
+		Long: `Brings users and groups from an on-premises Active Directory to the Qualys gateway,
+and keeps them there up to date: it reads over LDAP, LDAPS or StartTLS on a cron
+schedule and sends what has changed since the gateway last acknowledged it. Without
+a command it runs as a daemon, as adconnector run does.
 
-Without a command it runs as a daemon: it waits for the cron expression, runs,
-and repeats. Settings come from the environment and from env files; see README.md
-or sample.env for the keys.`,
+Logs go to stderr, as JSON or, on a terminal, as lines for people; results go to
+stdout. SIGTERM and SIGINT end it in order within service.shutdown-grace, a second
+one ends it at once. SIGUSR1 makes the log of a daemon one step more verbose,
+SIGUSR2 one step less.`,
 		Args:          noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 	}
 	flags := root.PersistentFlags()
-	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this file, as docker run --env-file does; repeatable, a later one wins, the environment wins over all")
-	flags.StringVar(&p.logFormat, "log-format", "", "json or console (json unless stderr is a terminal)")
-	flags.StringVar(&p.logLevel, "log-level", "", "trace, debug, info, warn or error (info)")
+	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this `FILE`, as docker run --env-file does; repeatable, a later one wins, the environment wins over all")
+	flags.StringVar(&p.logFormat, "log-format", "", "`FORMAT` of the log: json or console (json unless stderr is a terminal)")
+	flags.StringVar(&p.logLevel, "log-level", "", "`LEVEL` of the log: trace, debug, info, warn or error (info)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err) })
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.versionCommand())
+	root.CompletionOptions.DisableDefaultCmd = true // there is our own
+	root.SuggestionsMinimumDistance = 2
+	root.SetHelpFunc(help)
+	root.SetHelpCommand(p.helpCommand())
+	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.versionCommand(), p.keysCommand(), p.completionCommand())
+	complete(root, "log-format", "json", "console")
+	complete(root, "log-level", "trace", "debug", "info", "warn", "error")
 	return root
 }
 
@@ -111,14 +120,33 @@ func misused(err error) error {
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && !cmd.HasParent() {
+		return misused(unknownCommand(cmd, args[0]))
+	}
 	if err := cobra.NoArgs(cmd, args); err != nil {
 		return misused(err)
 	}
 	return nil
 }
 
-// load reads the configuration. Its error lists every fault.
+// load reads the configuration. Its error lists every fault; keys that look like ours
+// and are none are told in the log.
 func (p *program) load(scheduled bool) (*config.Config, error) {
+	c, unknown, err := p.read(scheduled)
+	log := p.logger().With().Str("component", "cli").Logger()
+	for _, u := range unknown {
+		event := log.Warn().Str("key", u.Key).Str("place", u.Place)
+		if u.Nearest != "" {
+			event.Str("nearest", u.Nearest)
+		}
+		event.Msg("unknown key, it has no effect")
+	}
+	return c, err
+}
+
+// read is load, and leaves the telling to the caller.
+func (p *program) read(scheduled bool) (*config.Config, []config.Unknown, error) {
+	var unknown []config.Unknown
 	c, err := config.Load(config.Source{
 		EnvFiles: p.envFiles, Environ: p.environ, Scheduled: scheduled,
 		ParseCron: func(text string) error {
@@ -127,13 +155,14 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 		},
 		ParseFilter: directory.CheckFilter,
 		Flags:       map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
+		Unknown:     func(u config.Unknown) { unknown = append(unknown, u) },
 	})
 	if err != nil {
-		return nil, usage{err}
+		return nil, unknown, usage{err}
 	}
 	p.logFormat = c.Log.Format
 	p.verbosity.set(c.Log.Level)
-	return c, nil
+	return c, unknown, nil
 }
 
 func headline(err error) string {

@@ -26,7 +26,8 @@ type report struct {
 
 // outputFlag lets a command print its result for programs.
 func (p *program) outputFlag(command *cobra.Command) {
-	command.Flags().StringVar(&p.output, "output", "text", "text or json: how the result is printed on stdout")
+	command.Flags().StringVar(&p.output, "output", "text", "`FORMAT` of the result on stdout: text or json")
+	complete(command, "output", "text", "json")
 }
 
 func (p *program) checkOutput() error {

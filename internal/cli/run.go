@@ -20,8 +20,17 @@ func (p *program) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run as a daemon (the default): wait for the cron expression, run, repeat",
-		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
+		Long: `Waits for the cron expression (service.cron-expression), runs, and repeats, until
+SIGTERM or SIGINT; by default it runs once at start, too (service.run-on-start). A
+failed run is logged with what to do about it, and the next tick tries again. A tick
+that falls into a run is left out. An error that comes again at each tick is told in
+full once, then briefly with a count.
+
+It ends by itself only when it cannot start: bad configuration, or a state directory
+that cannot be used or is another's. A stop lets the batches under way be
+acknowledged, within service.shutdown-grace.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 	}
 }
 

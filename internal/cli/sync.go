@@ -16,7 +16,14 @@ func (p *program) syncCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "sync",
 		Short: "Do one run now, then exit",
-		Args:  noArgs,
+		Long: `Does one run now and prints what it did. Like the daemon it reads only what has
+changed, where it can; --full reads everything. It needs the state file to itself,
+so stop a daemon first; --dry-run only looks at the file.
+
+When more would be deleted than sync.max-deletes or sync.max-deletes-percent allow,
+all deletions of the run are held. Look at what has gone with --dry-run; if it is
+right, --allow-deletes releases what was held.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := p.checkOutput(); err != nil {
 				return err

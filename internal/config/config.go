@@ -5,8 +5,8 @@
 // as far as that can be told without the network, that otherwise every fault is
 // reported, one line each, and that no secret appears in a fault or when a
 // Config is printed. It does not ask the directory or the gateway whether they
-// like the values, and it ignores keys it does not know: the environment is
-// full of other programs' names.
+// like the values, and it ignores keys it does not know, since the environment is
+// full of other programs' names; of those that look like its own it tells.
 package config
 
 import (
@@ -121,11 +121,12 @@ type Source struct {
 	ParseCron   func(string) error // judges the cron expression; nil: nobody does
 	ParseFilter func(string) error // judges LDAP filters; nil: nobody does
 	Flags       map[string]string  // by a key's Name
+	Unknown     func(Unknown)      // is told of each key that looks like ours and is none; nil: nobody
 }
 
 // Load reads everything and reports every fault it finds.
 func Load(src Source) (*Config, error) {
-	l := &loader{keys: bySpelling()}
+	l := &loader{keys: bySpelling(), tell: src.Unknown}
 	l.layers = []layer{l.flags(src.Flags), l.environment(src.Environ)}
 	for _, path := range src.EnvFiles { // a later file goes before the earlier ones
 		l.layers = slices.Insert(l.layers, 2, l.envFile(path, src.Environ))

@@ -79,6 +79,9 @@ var keys = []Key{
 	{Name: "log.format", Doc: "json or console; when absent json, unless stderr is a terminal"},
 }
 
+// ShellSafe is the key's form that shells and systemd do not drop.
+func (k Key) ShellSafe() string { return shellSafe(k.Name) }
+
 // Keys lists every setting in the order of the documentation.
 func Keys() []Key { return slices.Clone(keys) }
 

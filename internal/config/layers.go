@@ -15,6 +15,8 @@ import (
 // loader gathers what was given where, and the faults found on the way.
 type loader struct {
 	keys   map[string]meant
+	tell   func(Unknown) // nil: nobody wants to know
+	told   []Unknown
 	layers []layer // the strongest first
 	faults []error
 }
@@ -37,10 +39,11 @@ func (l *loader) fault(err error) {
 }
 
 // add takes a setting into a layer. An empty value counts as absent, unless the key
-// has another meaning for it.
-func (l *loader) add(to layer, spelling, text, where string) {
+// has another meaning for it. ours says that the place is for nothing but our keys.
+func (l *loader) add(to layer, spelling, text, where string, ours bool) {
 	m, known := l.keys[spelling]
 	if !known {
+		l.unknown(spelling, text, where, ours)
 		return
 	}
 	if text = cmp.Or(text, lookUp(m.name).empty); text != "" {
@@ -51,7 +54,7 @@ func (l *loader) add(to layer, spelling, text, where string) {
 func (l *loader) flags(flags map[string]string) layer {
 	found := layer{}
 	for _, name := range slices.Sorted(maps.Keys(flags)) {
-		l.add(found, name, flags[name], "command line")
+		l.add(found, name, flags[name], "command line", true)
 	}
 	return found
 }
@@ -60,7 +63,7 @@ func (l *loader) environment(environ []string) layer {
 	found := layer{}
 	for _, pair := range environ {
 		spelling, text, _ := strings.Cut(pair, "=")
-		l.add(found, spelling, text, "environment")
+		l.add(found, spelling, text, "environment", false)
 	}
 	return found
 }
@@ -78,7 +81,7 @@ func (l *loader) envFile(path string, environ []string) layer {
 		l.fault(fmt.Errorf("%s line %d: %s", path, f.number, f.what))
 	}
 	for _, line := range lines {
-		l.add(found, line.key, line.value, fmt.Sprintf("%s line %d", path, line.number))
+		l.add(found, line.key, line.value, fmt.Sprintf("%s line %d", path, line.number), true)
 	}
 	return found
 }

@@ -1,0 +1,85 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestUnknown(t *testing.T) {
+	for _, c := range []struct {
+		key           string
+		file, environ string // the nearest key; "": it is not told of; "?": it is, with whatever is near
+	}{
+		{"ldap.hots", "ldap.host", "ldap.host"},
+		{"qualys.customeruuid", "qualys.customerUuid", "qualys.customerUuid"},
+		{"qualys_customerUuid", "qualys.customerUuid", "qualys.customerUuid"},
+		{"QUALYS_CUSTOMER_UUID", "QUALYS_CUSTOMERUUID", "QUALYS_CUSTOMERUUID"},
+		{"QUALYS_USERNAME", "QUALYS_USER_USERNAME", "QUALYS_USER_USERNAME"},
+		{"Service.Cron-Expression", "service.cron-expression", "service.cron-expression"},
+		{"service.cron.expression", "service.cron-expression", "service.cron-expression"},
+		{"service.cronExpression", "service.cron-expression", "service.cron-expression"},
+		{"SERVICE_CRONEXPRESSION", "SERVICE_CRON_EXPRESSION", "SERVICE_CRON_EXPRESSION"},
+		{"sync.max-delete", "sync.max-deletes", "sync.max-deletes"},
+		{"sync.max-deltes", "sync.max-deletes", "sync.max-deletes"},
+		{"threadpool.size", "thread-pool.size", "thread-pool.size"},
+		{"THREAD_POOL_MAX", "THREAD_POOL_SIZE", ""},
+		{"ldap.host.file", "ldap.host", "ldap.host"},
+		{"oauth.client.secrets.file", "oauth.client.secret.file", "oauth.client.secret.file"},
+		{"LDAP_PASSWD", "LDAP_PASSWORD", "LDAP_PASSWORD"},
+		{"connector.url", "connector.api.url", "connector.api.url"},
+		{"proxy.pass", "proxy.password", "proxy.password"}, {"proxy.user", "proxy.username", "proxy.username"},
+		{"service.quite.another.matter", "?", "?"},
+
+		// Other programs' names.
+		{"HTTP_PROXY", "", ""}, {"https_proxy", "", ""}, {"NO_PROXY", "", ""}, {"PATH", "", ""}, {"HOSTNAME", "", ""}, {"JAVA_OPTS", "", ""},
+		{"SSL_CERT_FILE", "", ""}, {"spring.profiles.active", "", ""}, {"npm_config_registry", "", ""}, {"_", "", ""}, {"LS_COLORS", "", ""},
+		{"LOG_DIR", "?", ""}, {"LOG_FILE", "?", ""}, {"PROXY_USER", "?", ""}, {"SERVICE_NAME", "?", ""}, {"CONNECTOR_HOME", "?", ""},
+		{"LDAP_SERVICE_HOST", "?", ""}, {"LDAP_PORT_389_TCP", "?", ""}, {"GATEWAY_SERVICE_PORT", "?", ""}, {"SYNC_HOME", "?", ""},
+	} {
+		for place, want := range map[string]string{"file": c.file, "environment": c.environ} {
+			var told []Unknown
+			src := Source{Unknown: func(u Unknown) { told = append(told, u) }}
+			if place == "file" {
+				src.EnvFiles = []string{write(t, "a.env", c.key+"=hush\n"+c.key+"=hush\n")}
+				place = src.EnvFiles[0] + " line 1"
+			} else {
+				src.Environ = []string{c.key + "=hush", c.key + "=hush"}
+			}
+			if _, err := Load(src); err == nil {
+				t.Fatal("nothing is missing")
+			}
+			switch {
+			case want == "" && len(told) > 0, want != "" && len(told) != 1:
+				t.Errorf("%s in %s: told %+v, want %q", c.key, place, told, want)
+			case want != "" && want != "?" && told[0] != Unknown{c.key, place, want}:
+				t.Errorf("%s in %s: told %+v, want %q", c.key, place, told, want)
+			}
+			if strings.Contains(fmt.Sprint(told), "hush") {
+				t.Errorf("a value in %+v", told)
+			}
+		}
+	}
+}
+
+// TestNothingUnknown: neither what is known nor what is empty is told of.
+func TestNothingUnknown(t *testing.T) {
+	for spelling := range bySpelling() {
+		src := Source{Environ: []string{spelling + "=x", "ldap.hots="}, Unknown: func(u Unknown) { t.Errorf("told of %+v", u) }}
+		_, _ = Load(src)
+	}
+	src := Source{EnvFiles: []string{"../../testdata/documented-sample.env", "../../testdata/documented-table.env", "../../sample.env"}, Unknown: func(u Unknown) { t.Errorf("told of %+v", u) }}
+	_, _ = Load(src)
+}
+
+func TestChanges(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"host", "host", 0}, {"hots", "host", 1}, {"hosts", "host", 1}, {"hst", "host", 1}, {"", "host", 4}, {"post", "host", 1}, {"kitten", "sitting", 3}} {
+		if got := []int{changes(c.a, c.b), changes(c.b, c.a)}; !slices.Equal(got, []int{c.want, c.want}) {
+			t.Errorf("%q and %q: %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
