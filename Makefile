@@ -17,7 +17,7 @@ test: ## all tests that need nothing but Go, with the race detector
 	go test -race -timeout 5m ./...
 
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
-	go test -tags ad -count=1 -timeout 9m -v ./internal/adtest
+	go test -tags ad -count=1 -timeout 15m -v ./internal/adtest
 
 test-browser: ## the pages in headless Chromium (installed when missing, root and CI=true; else skipped)
 	cd test/browser && go test -count=1 -timeout 9m -v ./...
