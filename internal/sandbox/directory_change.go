@@ -30,8 +30,8 @@ func (o Object) First(attribute string) string {
 }
 
 // Objects returns everything in the directory as of now, in the order in which it
-// was created: tombstones and the configuration too, and
-// msDS-User-Account-Control-Computed with the accounts.
+// was created: tombstones and the configuration too, and what is computed of
+// accounts.
 func (d *Directory) Objects() []Object {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"encoding/binary"
 	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -142,6 +143,8 @@ func (d *Directory) values(o *object, id attributeID, now time.Time) iter.Seq[st
 			one(string(d.invocationID[:]), o == d.settings)
 		case attributeComputedControl:
 			one(d.computedControl(o, now))
+		case attributePasswordExpiry:
+			one(d.passwordExpiry(o))
 		case attributeCanonicalName:
 			one(d.canonicalName(o), true)
 		default:
@@ -181,10 +184,35 @@ func (d *Directory) computedControl(o *object, now time.Time) (string, bool) {
 	if d.isLocked(o, now) {
 		computed |= ad.AccountLocked
 	}
-	if control&(controlPasswordNeverExpires|controlSmartcardRequired|controlMachines) == 0 && d.passwordExpired(o, now) {
+	if d.passwordEnds(o, control) < fileTime(now) {
 		computed |= ad.AccountPasswordExpired
 	}
 	return strconv.FormatUint(uint64(computed), 10), true
+}
+
+// passwordExpiry is msDS-UserPasswordExpiryTimeComputed (MS-ADTS 3.1.1.4.5.33).
+func (d *Directory) passwordExpiry(o *object) (string, bool) {
+	control, ok := ad.ParseAccountControl([]byte(o.attributes.first(attributeUserAccountControl)))
+	if !ok || o.deleted {
+		return "", false
+	}
+	return strconv.FormatInt(d.passwordEnds(o, control), 10), true
+}
+
+// passwordEnds is the file time at which a password expires: 0 when it must be
+// changed, the greatest of all when it never does.
+func (d *Directory) passwordEnds(o *object, control ad.AccountControl) int64 {
+	set := o.attributes.integer(attributePwdLastSet)
+	maxAge := -d.root.attributes.integer(attributeMaxPwdAge)
+	switch {
+	case control&(controlPasswordNeverExpires|controlSmartcardRequired|controlMachines) != 0:
+		return math.MaxInt64
+	case set == 0:
+		return 0
+	case maxAge <= 0: // it is the least of all numbers when there is no such age
+		return math.MaxInt64
+	}
+	return set + maxAge
 }
 
 // Flags of userAccountControl that decide about its computed sister.
@@ -201,12 +229,6 @@ func (d *Directory) isLocked(o *object, now time.Time) bool {
 	}
 	duration := -d.root.attributes.integer(attributeLockoutDuration)
 	return duration == 0 || fileTime(now) < locked+duration
-}
-
-func (d *Directory) passwordExpired(o *object, now time.Time) bool {
-	set := o.attributes.integer(attributePwdLastSet)
-	maxAge := -d.root.attributes.integer(attributeMaxPwdAge)
-	return set == 0 || maxAge > 0 && fileTime(now)-set > maxAge
 }
 
 // record is the attributes of an object that are no fields of it, in one string:

@@ -55,6 +55,7 @@ const (
 	attributeMember
 	attributeMemberOf
 	attributeComputedControl
+	attributePasswordExpiry
 	attributeCanonicalName
 	attributeSAMAccountType // the first that is kept in the record: most filters ask for it
 	attributeSAMAccountName
@@ -126,6 +127,7 @@ var schema = [attributes]attributeType{
 	attributeMember:                  {name: "member", syntax: syntaxDN, many: true},
 	attributeMemberOf:                {name: "memberOf", syntax: syntaxDN, many: true, system: true},
 	attributeComputedControl:         {name: "msDS-User-Account-Control-Computed", syntax: syntaxInteger, system: true, constructed: true},
+	attributePasswordExpiry:          {name: "msDS-UserPasswordExpiryTimeComputed", syntax: syntaxInteger, system: true, constructed: true},
 	attributeCanonicalName:           {name: "canonicalName", system: true, constructed: true},
 	attributeSAMAccountType:          {name: "sAMAccountType", syntax: syntaxInteger, system: true},
 	attributeSAMAccountName:          {name: "sAMAccountName"},

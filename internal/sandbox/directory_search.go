@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -143,7 +144,10 @@ func (d *Directory) run(c *client, id int64, s search) (outcome result, cookie [
 		return notBound, nil, 0
 	}
 	matches, err := d.compileFilter(s.filter, 0)
-	if err != nil {
+	switch {
+	case errors.Is(err, errConstructed):
+		return refusal(ldap.LDAPResultInappropriateMatching, "0000202E: LdapErr: DSID-0C0907F8, comment: Inappropriate matching, data 0, v4f7c"), nil, 0
+	case err != nil:
 		return refusal(ldap.LDAPResultProtocolError, "00000057: LdapErr: DSID-0C0907EE, comment: Error decoding filter, data 0, v4f7c"), nil, 0
 	}
 	base, refused := d.base(s)
@@ -192,17 +196,27 @@ func (d *Directory) run(c *client, id int64, s search) (outcome result, cookie [
 var unavailableExtension = refusal(ldap.LDAPResultUnavailableCriticalExtension,
 	"00002040: SvcErr: DSID-031401E7, problem 5010 (UNAVAIL_EXTENSION), data 0\n")
 
-// base finds the object that a search starts at: by its name, or as <GUID=…>.
+// base finds the object that a search starts at: by its name, as <GUID=…> or as
+// <SID=…> (MS-ADTS 3.1.1.3.1.2.4).
 func (d *Directory) base(s search) (*object, result) {
-	if text, ok := strings.CutPrefix(strings.ToUpper(s.base), "<GUID="); ok {
-		if o := d.byGUIDText(strings.TrimSuffix(text, ">")); o != nil && d.visible(o, s) {
-			return o, result{}
+	badName := refusal(ldap.LDAPResultInvalidDNSyntax, "0000208F: NameErr: DSID-03100233, problem 2006 (BAD_NAME), data 8350, best match of:\n\t'"+s.base+"'\n")
+	if kind, text, ok := strings.Cut(strings.ToUpper(s.base), "="); ok && (kind == "<GUID" || kind == "<SID") {
+		find := d.byGUIDText
+		if kind == "<SID" {
+			find = d.bySIDText
 		}
-		return nil, d.noSuchObject(nil)
+		o, ok := find(strings.TrimSuffix(text, ">"))
+		switch {
+		case !ok:
+			return nil, badName
+		case o == nil || !d.visible(o, s):
+			return nil, d.noSuchObject(nil)
+		}
+		return o, result{}
 	}
 	dn, err := ldap.ParseDN(s.base)
 	if err != nil {
-		return nil, refusal(ldap.LDAPResultInvalidDNSyntax, "0000208F: NameErr: DSID-03100233, problem 2006 (BAD_NAME), data 8350, best match of:\n\t'"+s.base+"'\n")
+		return nil, badName
 	}
 	if len(dn.RDNs) == 0 {
 		return nil, d.noSuchObject(nil)
@@ -246,18 +260,34 @@ func (d *Directory) noSuchObject(above *object) result {
 }
 
 // byGUIDText finds an object by the text of its GUID, or by its bytes in hexadecimal.
-func (d *Directory) byGUIDText(text string) *object {
+// It reports whether that was a GUID.
+func (d *Directory) byGUIDText(text string) (*object, bool) {
 	if raw, err := hex.DecodeString(text); err == nil && len(raw) == 16 {
-		return d.byGUID[ad.GUID(raw)]
+		return d.byGUID[ad.GUID(raw)], true
 	}
 	raw, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
 	if err != nil || len(raw) != 16 || len(text) != 36 {
-		return nil
+		return nil, false
 	}
 	slices.Reverse(raw[:4]) // the first three fields travel little-endian
 	slices.Reverse(raw[4:6])
 	slices.Reverse(raw[6:8])
-	return d.byGUID[ad.GUID(raw)]
+	return d.byGUID[ad.GUID(raw)], true
+}
+
+// bySIDText finds an object by its SID, as S-1-5-… or by its bytes in hexadecimal.
+func (d *Directory) bySIDText(text string) (*object, bool) {
+	sid, ok := parseSID(text)
+	if raw, err := hex.DecodeString(text); !ok && err == nil {
+		sid, ok = string(raw), len(raw) >= 8
+	}
+	if !ok {
+		return nil, false
+	}
+	if i := slices.IndexFunc(d.objects, func(o *object) bool { return o.sid == sid && !o.deleted }); i >= 0 {
+		return d.objects[i], true
+	}
+	return nil, true
 }
 
 // visible reports whether there is such an object at all, to this search.

@@ -353,6 +353,8 @@ func TestDirectoryBases(t *testing.T) {
 		{"escaped", `cn=smith\2c \22joe\22 \2b 1, ou=A, ` + d.Base(), ldap.ScopeBaseObject, []string{`Smith, "Joe" + 1`}},
 		{"other case", "CN=ZOË ÅNGSTRÖM,OU=B,OU=A," + d.Base(), ldap.ScopeWholeSubtree, []string{"Zoë Ångström"}},
 		{"GUID", "<GUID=" + ad.GUID(guid).String() + ">", ldap.ScopeBaseObject, []string{"A"}},
+		{"SID", "<SID=" + sidText(t, d.find(t, conn, "CN=Zoë Ångström,OU=B,OU=A,"+d.Base(), 0, "(objectClass=*)", "objectSid").Entries[0].GetRawAttributeValue("objectSid")) + ">", ldap.ScopeBaseObject, []string{"Zoë Ångström"}},
+		{"SID's bytes", "<sid=01020000000000052000000020020000>", ldap.ScopeBaseObject, []string{"Administrators"}},
 		{"GUID's bytes", fmt.Sprintf("<guid=%x>", guid), ldap.ScopeBaseObject, []string{"A"}},
 		{"configuration", "CN=Sites,CN=Configuration," + d.Base(), ldap.ScopeSingleLevel, []string{"Default-First-Site-Name"}},
 	} {
@@ -387,6 +389,9 @@ func TestDirectoryBases(t *testing.T) {
 		{"empty", "", 32, "NO_OBJECT", ""},
 		{"another domain", "OU=A,DC=other,DC=net", 10, "ref 1: 'other.net'", ""},
 		{"no such GUID", "<GUID=00000000-0000-0000-0000-000000000000>", 32, "NO_OBJECT", ""},
+		{"no GUID", "<GUID=0>", 34, "BAD_NAME", ""},
+		{"no such SID", "<SID=S-1-5-21-1>", 32, "NO_OBJECT", ""},
+		{"no SID", "<SID=S-2>", 34, "BAD_NAME", ""},
 		{"hidden", "CN=Deleted Objects," + d.Base(), 32, "NO_OBJECT", d.Base()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -451,9 +456,10 @@ func TestDirectoryClock(t *testing.T) {
 	dn := "CN=Somebody,OU=Service," + d.Base()
 	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"user"}, "pwdLastSet": {fileTimeOf(testNow.Add(-42*24*time.Hour + time.Hour))},
 		"lockoutTime": {fileTimeOf(testNow)}}}))
-	computed := func() string {
-		return d.find(t, conn, dn, 0, "(objectClass=*)", "msDS-User-Account-Control-Computed").Entries[0].GetAttributeValue("msDS-User-Account-Control-Computed")
+	read := func(attribute string) string {
+		return d.find(t, conn, dn, 0, "(objectClass=*)", attribute).Entries[0].GetAttributeValue(attribute)
 	}
+	computed := func() string { return read("msDS-User-Account-Control-Computed") }
 	highest := d.HighestUSN()
 	for _, step := range []struct {
 		after time.Duration
@@ -466,6 +472,20 @@ func TestDirectoryClock(t *testing.T) {
 			t.Errorf("after %s: %s, want %s", step.after, got, step.want)
 		}
 	}
+	if got, want := read("msDS-UserPasswordExpiryTimeComputed"), fileTimeOf(testNow.Add(time.Hour)); got != want {
+		t.Errorf("the password expires at %s, want %s", got, want)
+	}
+	must(t, d.Modify(dn, "pwdLastSet", "0"))
+	if got := read("msDS-UserPasswordExpiryTimeComputed"); got != "0" {
+		t.Errorf("a password that must be changed expires at %s", got)
+	}
+	highest++
+	must(t, d.Modify(d.Base(), "maxPwdAge", "-9223372036854775808"))
+	must(t, d.Modify(dn, "pwdLastSet", "1"))
+	if got := read("msDS-UserPasswordExpiryTimeComputed"); got != never || computed() != "0" {
+		t.Errorf("where passwords never expire this one does at %s", got)
+	}
+	highest += 2
 	if d.HighestUSN() != highest {
 		t.Error("time alone raised the update sequence number")
 	}

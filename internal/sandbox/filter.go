@@ -41,7 +41,11 @@ const (
 	ruleChain  = "1.2.840.113556.1.4.1941"
 )
 
-var errFilter = errors.New("not a filter")
+var (
+	errFilter = errors.New("not a filter")
+	// errConstructed: no search may ask for what is computed (MS-ADTS 3.1.1.3.1.3.1).
+	errConstructed = errors.New("constructed attribute")
+)
 
 // maxFilterDepth bounds the recursion; Active Directory has a bound too.
 const maxFilterDepth = 64
@@ -66,7 +70,8 @@ func (d *Directory) compileFilter(coded element, depth int) (filter, error) {
 		}
 		return func(o *object) truth { return -inner(o) }, nil
 	case tagChoice | ldap.FilterPresent:
-		return d.compilePresence(attributeNamed(coded.text())), nil
+		attribute, err := attributeNamed(coded.text())
+		return d.compilePresence(attribute), err
 	case tagContext | ldap.FilterSubstrings:
 		return d.compileSubstrings(coded)
 	case tagContext | ldap.FilterExtensibleMatch:
@@ -75,7 +80,11 @@ func (d *Directory) compileFilter(coded element, depth int) (filter, error) {
 		if len(coded.children) != 2 {
 			return nil, errFilter
 		}
-		attribute, value := attributeNamed(coded.children[0].text()), coded.children[1].text()
+		attribute, err := attributeNamed(coded.children[0].text())
+		if err != nil {
+			return nil, err
+		}
+		value := coded.children[1].text()
 		switch coded.tag {
 		case tagContext | ldap.FilterGreaterOrEqual:
 			return d.compileOrder(attribute, value, func(order int) bool { return order >= 0 }), nil
@@ -107,14 +116,13 @@ func (d *Directory) compileSet(coded element, depth int, empty truth, join func(
 	}, nil
 }
 
-// attributeNamed returns nil for what no filter can ask for: an attribute that the
-// schema does not have, or a constructed one.
-func attributeNamed(name string) *attributeType {
+// attributeNamed returns nil for an attribute that the schema does not have.
+func attributeNamed(name string) (*attributeType, error) {
 	attribute := attributesByName[strings.ToLower(name)]
-	if attribute == nil || attribute.constructed {
-		return nil
+	if attribute != nil && attribute.constructed {
+		return nil, errConstructed
 	}
-	return attribute
+	return attribute, nil
 }
 
 func undecided(*object) truth { return undefined }
@@ -275,7 +283,10 @@ func (d *Directory) compileSubstrings(coded element) (filter, error) {
 	if len(coded.children) != 2 || len(coded.children[1].children) == 0 {
 		return nil, errFilter
 	}
-	attribute := attributeNamed(coded.children[0].text())
+	attribute, err := attributeNamed(coded.children[0].text())
+	if err != nil {
+		return nil, err
+	}
 	parts := coded.children[1].children
 	fold := bytes.ToLower
 	switch {
@@ -323,9 +334,9 @@ func (d *Directory) compileExtensible(coded element) (filter, error) {
 			value = child.text()
 		}
 	}
-	attribute := attributeNamed(name)
+	attribute, err := attributeNamed(name)
 	if attribute == nil {
-		return undecided, nil
+		return undecided, err
 	}
 	switch rule {
 	case "":

@@ -94,7 +94,6 @@ func TestFilters(t *testing.T) {
 		{"(!(badPwdCount=many))", nil},
 		{"(!(isDeleted=yes))", nil},
 		{"(!(whenCreated>=today))", nil},
-		{"(!(msDS-User-Account-Control-Computed=0))", nil},
 		{"(!(cn:1.2.3.4:=Ann))", nil},
 	} {
 		t.Run(test.filter, func(t *testing.T) {

@@ -1,0 +1,41 @@
+package sandbox_test
+
+import (
+	"fmt"
+	"net"
+	"testing"
+
+	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/dctest"
+)
+
+// TestTable holds the directory against the answers of a domain controller. The
+// same table is held against Samba in internal/adtest.
+func TestTable(t *testing.T) {
+	for _, sees := range []bool{true, false} {
+		t.Run(fmt.Sprintf("sees deleted %t", sees), func(t *testing.T) {
+			const password = "c0rrect horse"
+			d := sandbox.NewDirectory(sandbox.DirectoryOptions{Password: password, ReadsDeleted: sees})
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() { served <- d.Serve(t.Context(), listener, nil) }()
+			t.Cleanup(func() {
+				d.Close()
+				<-served
+			})
+			c := dctest.Controller{
+				URL: "ldap://" + listener.Addr().String(), Base: d.Base(), Account: d.BindDN(), Password: password, SeesDeleted: sees,
+				Add: func(dn string, attributes map[string][]string) error {
+					return d.Add(sandbox.Object{DN: dn, Attributes: attributes})
+				},
+				Delete:      d.Delete,
+				SetPassword: d.SetPassword,
+			}
+			dctest.Fill(t, c)
+			dctest.Run(t, c)
+		})
+	}
+}
