@@ -58,6 +58,9 @@ type addFunc = func(identity.Asset) error
 // deliver reads, sends what differs from the index, settles deletions, and moves
 // the watermark.
 func (p *pass) deliver(ctx context.Context) error {
+	if p.kind == full && p.comparable {
+		p.mode.Progress.expect(p.size)
+	}
 	if p.mode.DryRun {
 		return p.produce(ctx, func(asset identity.Asset) error {
 			if p.mode.Show != nil {
@@ -74,7 +77,7 @@ func (p *pass) deliver(ctx context.Context) error {
 	if options.Untried, err = p.Store.Untried(); err != nil {
 		return err
 	}
-	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation), p.account.Objects}, p.produce)
+	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation), p.account.Objects, p.mode.Progress}, p.produce)
 	p.account.end("drain")
 	if err != nil {
 		return err
@@ -177,6 +180,7 @@ func (p *pass) read(ctx context.Context, session *directory.Session, s search, c
 		}
 		json = asset.JSON
 		t.mapped++
+		p.mode.Progress.read()
 		t.unparsed += asset.Unparsed
 		p.saw(t, asset.GUID)
 		changed, err := p.changed(asset, t)
@@ -184,6 +188,7 @@ func (p *pass) read(ctx context.Context, session *directory.Session, s search, c
 			return err
 		}
 		t.changed++
+		p.mode.Progress.changed()
 		return add(asset)
 	})
 	if err != nil {
@@ -247,6 +252,7 @@ type journal struct {
 	now      time.Time
 	source   state.Source
 	outcomes map[Outcome]int
+	progress *Progress
 }
 
 func (j journal) Announce(batches []upload.Batch) error {
@@ -288,6 +294,7 @@ func (j journal) Record(receipts []upload.Receipt) error {
 	if err := j.delivery.Settle(settlements); err != nil {
 		return err
 	}
+	j.progress.settle(delivered + rejected)
 	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg("batches acknowledged")
 	return nil
 }

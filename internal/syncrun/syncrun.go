@@ -76,6 +76,8 @@ type Mode struct {
 	// Show is told, in a dry run, of everything that would be sent, and of the
 	// deletions that would be held.
 	Show func(asset identity.Asset, held bool)
+	// Progress is kept up to date while the run goes on; nil: nobody watches.
+	Progress *Progress
 }
 
 // The results of a run.

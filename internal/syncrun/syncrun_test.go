@@ -471,6 +471,33 @@ func TestGatewayWithoutStates(t *testing.T) {
 	}
 }
 
+func TestProgress(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users, w.ldap.Groups = ldaptest.Users(20), ldaptest.Groups(3)
+	r := w.process()
+	for i, want := range [][4]int64{{0, 23, 23, 23}, {23, 23, 0, 0}} { // the first pass does not know what comes
+		var p Progress
+		if _, err := r.Run(t.Context(), Mode{Progress: &p}); err != nil {
+			t.Fatal(err)
+		}
+		if got := [4]int64{p.Expected.Load(), p.Read.Load(), p.Changed.Load(), p.Settled.Load()}; got != want {
+			t.Errorf("run %d: expected, read, changed, settled %v, want %v", i, got, want)
+		}
+	}
+}
+
+// TestProgressOfADelta: how much has changed nobody knows before.
+func TestProgressOfADelta(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	d.must(d.Modify(d.dn("user1"), "title", "Chief"))
+	var p Progress
+	d.sync(Mode{Progress: &p}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	if p.Expected.Load() != 0 || p.Read.Load() == 0 || p.Changed.Load() != 1 || p.Settled.Load() != 1 {
+		t.Errorf("expected %d, read %d, changed %d, settled %d", p.Expected.Load(), p.Read.Load(), p.Changed.Load(), p.Settled.Load())
+	}
+}
+
 func TestDryRun(t *testing.T) {
 	w := newWorld(t)
 	w.ldap.Users, w.ldap.Groups = ldaptest.Users(120), ldaptest.Groups(3)
