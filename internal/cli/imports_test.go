@@ -39,6 +39,7 @@ var keepers = map[string]string{
 	"github.com/cenkalti/backoff/v5":                 "internal/gateway",
 	"github.com/prometheus/client_golang/prometheus": "internal/status",
 	"github.com/spf13/cobra":                         "internal/cli",
+	"github.com/schollz/progressbar/v3":              "internal/cli",
 	"github.com/santhosh-tekuri/jsonschema/v6":       "internal/sandbox",
 	"github.com/robfig/cron/v3":                      "internal/schedule",
 	"github.com/joho/godotenv":                       "internal/config",

@@ -94,6 +94,9 @@ func (v *verbosity) step(s os.Signal, log zerolog.Logger) {
 func (v *verbosity) end() { signal.Stop(v.signals) }
 
 func isTerminal(w io.Writer) bool {
+	if _, ok := w.(*screen); ok {
+		return true
+	}
 	file, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -52,6 +52,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	if err != nil {
 		return err
 	}
+	p.onScreen()
 	log := p.logger()
 	store, err := p.openStateFor(mode, c.Service.StateDir, log)
 	if err != nil {
@@ -65,10 +66,14 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	defer p.verbosity.follow(log)()
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
 	report := newReport(p.stdout, p.output == "json")
+	endWatch := func() {}
 	if mode.DryRun {
-		mode.Show = report.show
+		mode.Show = report.show // its list would run into the bar
+	} else {
+		mode.Progress, endWatch = p.watch(0)
 	}
 	run, err := r.Run(ctx, mode)
+	endWatch()
 	if err := report.end(run, mode.DryRun); err != nil {
 		return err
 	}
