@@ -5,10 +5,13 @@ LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/i
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 IMAGE  ?= adconnector:$(VERSION)
 
-.PHONY: help build test test-ad test-browser screenshot bench lint image
+.PHONY: help demo build test test-ad test-browser screenshot bench lint image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## the whole connector at work, on a directory and a gateway in one process (DEMO=--keep leaves them up)
+	@bin/adconnector demo $(DEMO)
 
 build: ## the static binary, as bin/adconnector
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/adconnector ./cmd/adconnector

@@ -103,7 +103,7 @@ SIGUSR2 one step less.`,
 	root.SuggestionsMinimumDistance = 2
 	root.SetHelpFunc(help)
 	root.SetHelpCommand(p.helpCommand())
-	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.versionCommand(), p.keysCommand(), p.completionCommand())
+	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.demoCommand(), p.versionCommand(), p.keysCommand(), p.completionCommand())
 	complete(root, "log-format", "json", "console")
 	complete(root, "log-level", "trace", "debug", "info", "warn", "error")
 	return root

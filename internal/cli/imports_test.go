@@ -12,7 +12,7 @@ import (
 // consist of, as what is for tests only, has no row.
 var rooms = []struct{ room, mayImport string }{
 	{"cmd/adconnector", "cli"},
-	{"internal/cli", "check config directory fault gateway identity sandbox schedule state status syncrun upload"},
+	{"internal/cli", "ad check config directory fault gateway identity sandbox schedule state status syncrun upload"},
 	{"internal/status", "fault identity state"},
 	{"internal/check", "ad directory fault gateway identity state syncrun"},
 	{"internal/syncrun", "ad directory fault gateway identity state upload"},

@@ -14,6 +14,7 @@ const (
 var manuals = map[string]manual{
 	"adconnector": {
 		examples: []example{
+			{"See it work, without a directory and without a platform", "adconnector demo"},
 			{"Try it without a directory and without a platform, in two terminals", "adconnector sandbox --env-out sandbox.env\nadconnector sync --env-file sandbox.env"},
 			{"Find out what is wrong before the first run", "adconnector check --env-file ad.env"},
 			{"Run for good, in a container", "docker run -d --name adconnector --restart unless-stopped --stop-timeout 35 \\\n    --env-file ad.env -v adconnector:/var/lib/adconnector adconnector:1.0.0"},
@@ -79,6 +80,15 @@ var manuals = map[string]manual{
 		exits: []int{exitDone, exitFailed, exitUsage, exitInterrupted},
 		files: []string{"FILE of --env-out: settings for the connector, good until the sandbox ends"},
 		see:   []string{"sync", "check", "run"},
+	},
+	"demo": {
+		examples: []example{
+			{"The whole connector at work, in a few seconds", "adconnector demo"},
+			{"To look at what arrived, until Ctrl-C", "adconnector demo --keep --gateway 127.0.0.1:18080"},
+			{"A large directory, with the connector's own log", "adconnector demo --users 100000 --groups 5000 --log-level info"},
+		},
+		exits: []int{exitDone, exitFailed, exitUsage, exitRefused, exitInterrupted},
+		see:   []string{"sandbox", "sync", "run"},
 	},
 	"version": {
 		examples: []example{{"To tell somebody which one it is", "adconnector version"}},

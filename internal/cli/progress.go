@@ -48,10 +48,10 @@ func (p *program) onScreen() {
 // barEvery is how often the bar is brought up to date.
 const barEvery = 100 * time.Millisecond
 
-// watch shows how far a run is until stop is called, which takes the bar away. As
+// showProgress shows how far a run is until stop is called, which takes the bar away. As
 // many objects are expected, unless the run knows better; 0: nobody knows. Where
 // there is no screen nobody counts: the progress is nil.
-func (p *program) watch(expected int) (progress *syncrun.Progress, stop func()) {
+func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop func()) {
 	s, ok := p.stderr.(*screen)
 	if !ok {
 		return nil, func() {}

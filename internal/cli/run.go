@@ -42,6 +42,19 @@ func (p *program) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.daemon(ctx, c, witness{})
+}
+
+// witness is told what the daemon does, by the daemon's own goroutine. Each of its
+// functions may be nil.
+type witness struct {
+	starts    func() *syncrun.Progress // a run, which counts there
+	finished  func(state.Run, error)
+	scheduled func(next time.Time)
+}
+
+// daemon runs at every tick until ctx is done.
+func (p *program) daemon(ctx context.Context, c *config.Config, seen witness) error {
 	ticks, err := schedule.Parse(c.Service.Cron)
 	if err != nil {
 		return usage{err}
@@ -50,7 +63,7 @@ func (p *program) run(ctx context.Context) error {
 	defer p.verbosity.follow(log)()
 	for {
 		start := time.Now()
-		err := p.serve(ctx, c, ticks, log)
+		err := p.serve(ctx, c, ticks, seen, log)
 		// A file that was damaged under way is set aside by opening it anew. One that
 		// is damaged again at once lies on a disk that nobody should write to.
 		if !errors.Is(err, state.ErrDamaged) || time.Since(start) < damagedAgain {
@@ -64,7 +77,7 @@ func (p *program) run(ctx context.Context) error {
 const damagedAgain = 100 * time.Millisecond
 
 // serve is the daemon for as long as its state file is sound.
-func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.Schedule, log zerolog.Logger) error {
+func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.Schedule, seen witness, log zerolog.Logger) error {
 	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
@@ -102,12 +115,22 @@ func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.S
 		RunOnStart: c.Service.RunOnStart,
 		Awake:      pulse.Beat,
 		Run: func(ctx context.Context, _ time.Time) {
-			// It has logged and recorded how it went.
-			if _, err := r.Run(ctx, syncrun.Mode{}); errors.Is(err, state.ErrDamaged) {
+			var mode syncrun.Mode
+			if seen.starts != nil {
+				mode.Progress = seen.starts()
+			}
+			run, err := r.Run(ctx, mode) // it has logged and recorded how it went
+			if seen.finished != nil {
+				seen.finished(run, err)
+			}
+			if errors.Is(err, state.ErrDamaged) {
 				end(err)
 			}
 		},
 		Scheduled: func(next time.Time) {
+			if seen.scheduled != nil {
+				defer seen.scheduled(next)
+			}
 			err := r.Schedule(ctx, next)
 			if err == nil {
 				unrecorded.Gone()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,6 +28,8 @@ type sandboxOptions struct {
 	seed                 uint64
 	ldap, ldaps, gateway string
 	envOut               string
+
+	intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool // for tests: sandbox.GatewayOptions
 }
 
 func (p *program) sandboxCommand() *cobra.Command {
@@ -44,81 +47,130 @@ passwords made for this run.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.sandbox(cmd.Context(), o) },
 	}
-	flags := command.Flags()
-	flags.IntVar(&o.users, "users", 1000, "users in the directory")
-	flags.IntVar(&o.groups, "groups", 100, "groups in the directory")
-	flags.Uint64Var(&o.seed, "seed", 1, "the same seed makes the same directory")
-	flags.StringVar(&o.ldap, "ldap", "127.0.0.1:10389", "address for LDAP and StartTLS, loopback only; empty: none")
-	flags.StringVar(&o.ldaps, "ldaps", "127.0.0.1:10636", "address for LDAPS, loopback only; empty: none")
-	flags.StringVar(&o.gateway, "gateway", "127.0.0.1:18080", "address of the gateway, loopback only")
-	flags.StringVar(&o.envOut, "env-out", "", "write an env file for the connector here")
+	o.flags(command, sandboxOptions{users: 1000, groups: 100, ldap: "127.0.0.1:10389", ldaps: "127.0.0.1:10636", gateway: "127.0.0.1:18080"})
+	command.Flags().StringVar(&o.envOut, "env-out", "", "write an env file for the connector here")
 	return command
 }
 
+// flags adds those that say what the sandbox is.
+func (o *sandboxOptions) flags(command *cobra.Command, unless sandboxOptions) {
+	flags := command.Flags()
+	flags.IntVar(&o.users, "users", unless.users, "users in the directory")
+	flags.IntVar(&o.groups, "groups", unless.groups, "groups in the directory")
+	flags.Uint64Var(&o.seed, "seed", 1, "the same seed makes the same directory")
+	flags.StringVar(&o.ldap, "ldap", unless.ldap, "address for LDAP and StartTLS, loopback only, port 0: any; empty: none")
+	flags.StringVar(&o.ldaps, "ldaps", unless.ldaps, "address for LDAPS, loopback only, port 0: any; empty: none")
+	flags.StringVar(&o.gateway, "gateway", unless.gateway, "address of the gateway, loopback only, port 0: any")
+}
+
 func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
-	if o.users < 0 || o.groups < 0 {
-		return misused(errors.New("--users and --groups cannot be negative"))
+	e, err := open(o)
+	if err != nil {
+		return err
 	}
-	var listeners [3]net.Listener
-	for i, flag := range []struct{ name, address string }{{"--gateway", o.gateway}, {"--ldap", o.ldap}, {"--ldaps", o.ldaps}} {
-		if i > 0 && flag.address == "" {
+	defer e.close()
+	if o.envOut != "" {
+		absolute, err := filepath.Abs(o.envOut)
+		if err == nil {
+			err = e.writeEnv(o.envOut, "service.cron-expression=*/10 * * * *", "service.state-dir="+absolute+".state")
+		}
+		if err != nil {
+			return misused(fmt.Errorf("--env-out: %w: choose a file that can be written", err))
+		}
+		fmt.Fprintf(p.stdout, "settings   %s\n", o.envOut)
+	}
+	fmt.Fprintf(p.stdout, "gateway    %s\ninventory  %s\n", e.url(), e.inventory())
+	for _, address := range e.addresses() {
+		fmt.Fprintf(p.stdout, "directory  %s as %s\n", address, e.directory.BindDN())
+	}
+	return e.serve(ctx)
+}
+
+// embedded is a sandbox whose ports are open.
+type embedded struct {
+	directory          *sandbox.Directory
+	gateway            *sandbox.Gateway
+	options            sandbox.GatewayOptions
+	web, plain, secure net.Listener // the latter two may be nil
+}
+
+// open makes the sandbox. The ports come first: they are what may be wrong.
+func open(o sandboxOptions) (*embedded, error) {
+	if o.users < 0 || o.groups < 0 {
+		return nil, misused(errors.New("--users and --groups cannot be negative"))
+	}
+	e := &embedded{}
+	for _, flag := range []struct {
+		name, address string
+		listener      *net.Listener
+	}{{"--gateway", o.gateway, &e.web}, {"--ldap", o.ldap, &e.plain}, {"--ldaps", o.ldaps, &e.secure}} {
+		if flag.address == "" && flag.listener != &e.web {
 			continue
 		}
 		listener, err := listenLoopback(flag.name, flag.address)
 		if err != nil {
-			return err
+			e.close()
+			return nil, err
 		}
-		defer listener.Close()
-		listeners[i] = listener
+		*flag.listener = listener
 	}
-	web, plain, secure := listeners[0], listeners[1], listeners[2]
-
 	password := rand.Text()
-	directory := sandbox.NewDirectory(sandbox.DirectoryOptions{
+	e.directory = sandbox.NewDirectory(sandbox.DirectoryOptions{
 		Users: o.users, Groups: o.groups, Seed: o.seed, Password: password, ReadsDeleted: true,
 	})
-	options := sandbox.GatewayOptions{
+	e.options = sandbox.GatewayOptions{
 		CustomerUUID: uuid.NewString(), ConnectionUUID: uuid.NewString(), ProfileUUID: uuid.NewString(),
 		Username: "sandbox", Password: rand.Text(), ClientID: "sandbox", ClientSecret: rand.Text(),
+		Intercept: o.intercept,
 	}
-	options.Connection = connectionTo(directory, plain, secure, options.ConnectionUUID, password)
-	options.Profile = &gateway.Profile{
-		ProfileUUID: options.ProfileUUID, Name: "Sandbox", BaseContext: directory.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",
+	e.options.Connection = connectionTo(e.directory, e.plain, e.secure, e.options.ConnectionUUID, password)
+	e.options.Profile = &gateway.Profile{
+		ProfileUUID: e.options.ProfileUUID, Name: "Sandbox", BaseContext: e.directory.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",
 	}
-	if o.envOut != "" {
-		if err := writeEnv(o.envOut, web.Addr(), options); err != nil {
-			return err
-		}
-		fmt.Fprintf(p.stdout, "settings   %s\n", o.envOut)
-	}
-	fmt.Fprintf(p.stdout, "gateway    http://%s\ninventory  http://%s/inventory/users\n", web.Addr(), web.Addr())
-	for _, way := range []struct {
-		scheme   string
-		listener net.Listener
-	}{{"ldap", plain}, {"ldaps", secure}} {
-		if way.listener != nil {
-			fmt.Fprintf(p.stdout, "directory  %s://%s as %s\n", way.scheme, way.listener.Addr(), directory.BindDN())
-		}
-	}
-	return serveSandbox(ctx, directory, sandbox.NewGateway(options), web, plain, secure)
+	e.gateway = sandbox.NewGateway(e.options)
+	return e, nil
 }
 
-// serveSandbox serves both until ctx ends.
-func serveSandbox(ctx context.Context, directory *sandbox.Directory, handler http.Handler, web, plain, secure net.Listener) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+func (e *embedded) url() string       { return "http://" + e.web.Addr().String() }
+func (e *embedded) inventory() string { return e.url() + "/inventory/users" }
+
+// addresses are where the directory listens.
+func (e *embedded) addresses() []string {
+	var addresses []string
+	if e.plain != nil {
+		addresses = append(addresses, "ldap://"+e.plain.Addr().String())
+	}
+	if e.secure != nil {
+		addresses = append(addresses, "ldaps://"+e.secure.Addr().String())
+	}
+	return addresses
+}
+
+// close gives the ports back; serve has done so when it has returned.
+func (e *embedded) close() {
+	for _, listener := range []net.Listener{e.web, e.plain, e.secure} {
+		if listener != nil {
+			listener.Close()
+		}
+	}
+}
+
+// serve serves both until ctx ends.
+func (e *embedded) serve(ctx context.Context) error {
+	server := &http.Server{Handler: e.gateway, ReadHeaderTimeout: 10 * time.Second}
 	both, ctx := errgroup.WithContext(ctx)
-	if plain != nil || secure != nil {
-		both.Go(func() error { return directory.Serve(ctx, plain, secure) })
+	if e.plain != nil || e.secure != nil {
+		both.Go(func() error { return e.directory.Serve(ctx, e.plain, e.secure) })
 	}
 	both.Go(func() error {
-		if err := server.Serve(web); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve %s: %w", web.Addr(), err)
+		if err := server.Serve(e.web); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", e.web.Addr(), err)
 		}
 		return nil
 	})
 	both.Go(func() error {
 		<-ctx.Done()
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 300*time.Millisecond)
 		defer cancel()
 		if err := server.Shutdown(ending); err != nil {
 			return server.Close() // who still talks to a sandbox is cut off
@@ -126,6 +178,23 @@ func serveSandbox(ctx context.Context, directory *sandbox.Directory, handler htt
 		return nil
 	})
 	return both.Wait()
+}
+
+// writeEnv writes the settings with which the connector runs against the sandbox,
+// and more of them.
+func (e *embedded) writeEnv(path string, more ...string) error {
+	o := e.options
+	lines := append([]string{
+		"# Made by adconnector: good until its sandbox ends.",
+		"connector.api.url=" + e.url(),
+		"qualys.customerUuid=" + o.CustomerUUID,
+		"qualys.connectionUuid=" + o.ConnectionUUID,
+		"qualys.profileUuid=" + o.ProfileUUID,
+		"authentication.type=BASIC",
+		"qualys.user.username=" + o.Username,
+		"qualys.user.password=" + o.Password,
+	}, more...)
+	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
 // connectionTo is the connection as somebody at the console would enter it, the
@@ -156,30 +225,19 @@ func listenLoopback(flag, address string) (net.Listener, error) {
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, misused(fmt.Errorf("%s %s: %w: choose another port", flag, address, err))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, misused(fmt.Errorf("%s %s: the port is taken, perhaps by another sandbox: stop that one or choose another port", flag, address))
+		}
+		return nil, misused(fmt.Errorf("%s %s: %w: choose another address", flag, address, err))
 	}
 	return listener, nil
 }
 
-func writeEnv(path string, address net.Addr, o sandbox.GatewayOptions) error {
-	absolute, err := filepath.Abs(path)
+// freeAddress is an address on which something else is to listen in a moment.
+func freeAddress(flag, address string) (string, error) {
+	listener, err := listenLoopback(flag, address)
 	if err != nil {
-		return misused(fmt.Errorf("--env-out: %w", err))
+		return "", err
 	}
-	lines := []string{
-		"# Made by adconnector sandbox: good until it ends.",
-		"connector.api.url=http://" + address.String(),
-		"qualys.customerUuid=" + o.CustomerUUID,
-		"qualys.connectionUuid=" + o.ConnectionUUID,
-		"qualys.profileUuid=" + o.ProfileUUID,
-		"authentication.type=BASIC",
-		"qualys.user.username=" + o.Username,
-		"qualys.user.password=" + o.Password,
-		"service.cron-expression=*/10 * * * *",
-		"service.state-dir=" + absolute + ".state",
-	}
-	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
-		return misused(fmt.Errorf("--env-out: %w: choose a file that can be written", err))
-	}
-	return nil
+	return listener.Addr().String(), listener.Close()
 }

@@ -66,14 +66,14 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	defer p.verbosity.follow(log)()
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
 	report := newReport(p.stdout, p.output == "json")
-	endWatch := func() {}
+	hideProgress := func() {}
 	if mode.DryRun {
 		mode.Show = report.show // its list would run into the bar
 	} else {
-		mode.Progress, endWatch = p.watch(0)
+		mode.Progress, hideProgress = p.showProgress(0)
 	}
 	run, err := r.Run(ctx, mode)
-	endWatch()
+	hideProgress()
 	if err := report.end(run, mode.DryRun); err != nil {
 		return err
 	}

@@ -1,0 +1,276 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"adconnector/internal/state"
+	"adconnector/internal/syncrun"
+)
+
+// demoOptions are the flags of the command.
+type demoOptions struct {
+	sandboxOptions
+	admin  string // address of the connector's own pages
+	keep   bool
+	period int // seconds from tick to tick
+}
+
+const (
+	// demoLead is how far away a tick must be for all changes to be made before it.
+	demoLead = 500 * time.Millisecond
+	// demoGrace is how long an interrupted demo may take to clean up.
+	demoGrace = 900 * time.Millisecond
+	// demoUsers is the least: enough in good standing for one to be picked for each
+	// change, and for the guard to let a deletion pass.
+	demoUsers = 50
+)
+
+func (p *program) demoCommand() *cobra.Command {
+	o := demoOptions{period: 5}
+	command := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole connector at work, on a sandbox in this process",
+		Long: `Shows the whole connector at work, on a sandbox in this process.
+
+It serves a directory and a gateway on loopback, and runs the connector against the
+two, as it is, on a schedule: first a full run; then some objects change in the
+directory, and the next tick finds them. A table shows what became of each change,
+as the gateway holds it. The exit code is 1 when the gateway does not hold what the
+directory says. Nothing is left behind, and nothing outside of this machine is
+spoken to: neither the environment nor an env file is read.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case len(p.envFiles) > 0:
+				return misused(errors.New("the demo has settings of its own: leave --env-file out"))
+			case o.users < demoUsers || o.groups < 1:
+				return misused(fmt.Errorf("the demo needs --users %d and --groups 1 at least", demoUsers))
+			case o.ldap == "" && o.ldaps == "":
+				return misused(errors.New("the demo needs a directory: give --ldap or --ldaps"))
+			}
+			return p.demo(cmd.Context(), o)
+		},
+	}
+	o.flags(command, sandboxOptions{users: 5000, groups: 500, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"})
+	command.Flags().StringVar(&o.admin, "admin", "127.0.0.1:0", "address of the connector's own pages, loopback only, port 0: any")
+	command.Flags().BoolVar(&o.keep, "keep", false, "leave connector, directory and gateway running at the end, until Ctrl-C")
+	return command
+}
+
+// demo ends with the code of an interrupt whenever there was one: what else went
+// wrong then followed from it.
+func (p *program) demo(ctx context.Context, o demoOptions) error {
+	p.onScreen()
+	// Its own logs would hide what it tells.
+	quiet := &program{stdout: p.stdout, stderr: p.stderr, logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), verbosity: newVerbosity()}
+	defer quiet.verbosity.end()
+	quiet.verbosity.set(quiet.logLevel)
+	dir, err := os.MkdirTemp("", "adconnector-demo-")
+	if err != nil {
+		return err
+	}
+	defer withinGrace(ctx, demoGrace, quiet.logger(), func(code int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(code)
+	})()
+	err = errors.Join(p.perform(ctx, quiet, o, dir), os.RemoveAll(dir))
+	if ctx.Err() != nil {
+		return exit(exitInterrupted)
+	}
+	return err
+}
+
+// perform starts everything, has the play acted, and stops everything in reverse.
+// What the connector writes is in dir.
+func (p *program) perform(ctx context.Context, quiet *program, o demoOptions, dir string) error {
+	e, err := open(o.sandboxOptions)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	admin, err := freeAddress("--admin", o.admin)
+	if err != nil {
+		return err
+	}
+	play := newPlay(p, e)
+	// The first tick comes a whole period after the start: where a full run takes
+	// longer, the connector says that a tick fell into it.
+	cron := fmt.Sprintf("%d/%d * * * * *", time.Now().Second()%o.period, o.period)
+	file := filepath.Join(dir, "demo.env")
+	if err := e.writeEnv(file, "service.cron-expression="+cron, "service.state-dir="+filepath.Join(dir, "state"),
+		"service.shutdown-grace=1s", "service.admin.address="+admin); err != nil {
+		return err
+	}
+	quiet.envFiles = []string{file}
+	c, err := quiet.load(true)
+	if err != nil {
+		return err
+	}
+
+	// The connector has a last word to the gateway, so that one goes later.
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	connecting, stopConnector := context.WithCancel(ctx)
+	acting, stopActing := context.WithCancelCause(ctx)
+	var sandbox, connector sync.WaitGroup
+	sandbox.Go(func() {
+		if err := e.serve(serving); err != nil {
+			stopActing(err)
+		}
+	})
+	connector.Go(func() {
+		err := quiet.daemon(connecting, c, play.witness())
+		if err == nil {
+			err = errors.New("the connector has stopped")
+		}
+		stopActing(err)
+	})
+	defer func() {
+		stopConnector()
+		connector.Wait()
+		stopServing()
+		sandbox.Wait()
+		stopActing(nil)
+	}()
+	if err := play.act(acting, c.Service.Cron); err != nil {
+		return err
+	}
+	if !o.keep {
+		return nil
+	}
+	p.tell("inventory", "%s", e.inventory())
+	p.tell("connector", "http://%s/, which goes on until Ctrl-C", admin)
+	<-acting.Done()
+	return context.Cause(acting)
+}
+
+// tell prints a line for people.
+func (p *program) tell(subject, format string, args ...any) {
+	fmt.Fprintf(p.stdout, "%-10s  %s\n", subject, fmt.Sprintf(format, args...))
+}
+
+// play is the demo's course of events.
+type play struct {
+	*program
+	*embedded
+	events       chan event
+	expected     int    // objects that the next run reads; 0: nobody knows
+	hideProgress func() // of the run that goes on
+}
+
+// event is what the daemon tells: a run that has ended, or the next tick.
+type event struct {
+	run  *state.Run
+	err  error
+	tick time.Time
+}
+
+func newPlay(p *program, e *embedded) *play {
+	users, groups := identities(e.directory.Objects())
+	return &play{program: p, embedded: e, events: make(chan event, 64), expected: len(users) + len(groups)}
+}
+
+// witness listens to the daemon. After the last act nobody takes the events any
+// more, and the daemon goes on all the same.
+func (s *play) witness() witness {
+	say := func(e event) {
+		select {
+		case s.events <- e:
+		default:
+		}
+	}
+	return witness{
+		starts: func() (progress *syncrun.Progress) {
+			progress, s.hideProgress = s.showProgress(s.expected)
+			s.expected = 0
+			return progress
+		},
+		finished: func(run state.Run, err error) {
+			s.hideProgress()
+			say(event{run: &run, err: err})
+		},
+		scheduled: func(next time.Time) { say(event{tick: next}) },
+	}
+}
+
+// next waits for an event that is wanted.
+func (s *play) next(ctx context.Context, wanted func(event) bool) (event, error) {
+	for {
+		select {
+		case e := <-s.events:
+			if wanted(e) {
+				return e, nil
+			}
+		case <-ctx.Done():
+			return event{}, context.Cause(ctx)
+		}
+	}
+}
+
+// run waits for a run to end, which must have been a good one of its kind. Its error
+// is in the log already.
+func (s *play) run(ctx context.Context, mode string) (state.Run, error) {
+	e, err := s.next(ctx, func(e event) bool { return e.run != nil })
+	switch {
+	case err != nil:
+		return state.Run{}, err
+	case e.err != nil:
+		return state.Run{}, exit(codeOf(e.err))
+	case e.run.Result != syncrun.Processed || e.run.Mode != mode:
+		return state.Run{}, fmt.Errorf("the %s run was to be processed, and was a %s one that ended %s", mode, e.run.Mode, e.run.Result)
+	}
+	return *e.run, nil
+}
+
+// tick waits for the announcement of a tick that leaves time for the changes.
+func (s *play) tick(ctx context.Context) (time.Time, error) {
+	e, err := s.next(ctx, func(e event) bool { return time.Until(e.tick) > demoLead })
+	return e.tick, err
+}
+
+func (s *play) act(ctx context.Context, cron string) error {
+	users, groups := identities(s.directory.Objects())
+	s.tell("directory", "%s, %d users and %d groups", s.addresses()[0], len(users), len(groups))
+	s.tell("gateway", "%s, empty", s.url())
+	s.tell("connector", "one run at start, then by the cron expression %s", cron)
+
+	first, err := s.run(ctx, "full")
+	if err != nil {
+		return err
+	}
+	if err := s.verify(); err != nil {
+		return err
+	}
+	s.tell("full run", "%d users and %d groups read, %d sent and held, %d requests, %s",
+		first.Users, first.Groups, first.Uploaded, first.Requests, first.Duration.Round(time.Millisecond))
+
+	tick, err := s.tick(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := s.change()
+	if err != nil {
+		return err
+	}
+	s.tell("changes", "%d made in the directory, the next tick is at %s UTC", len(changes), tick.Format(time.TimeOnly))
+	second, err := s.run(ctx, "delta")
+	if err != nil {
+		return err
+	}
+	s.tell("delta run", "%d objects read, %d sent, %d deleted, %d requests, %s", second.Users+second.Groups, second.Uploaded, second.Deleted,
+		second.Requests, second.Duration.Round(time.Millisecond))
+	if err := errors.Join(s.report(changes), s.verify()); err != nil {
+		return err
+	}
+	users, groups = identities(s.directory.Objects())
+	s.tell("verified", "%d users and %d groups are at the gateway as in the directory", len(users), len(groups))
+	return nil
+}
