@@ -691,7 +691,7 @@ func TestDirectoryCloses(t *testing.T) {
 	}
 	start := time.Now()
 	d.Close()
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > 5*time.Second { // whoever stalls, stalls for good
 		t.Errorf("closing took %s", took)
 	}
 	if n := d.Searches().Searches; n == searches {
