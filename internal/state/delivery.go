@@ -25,11 +25,11 @@ type Delivery struct {
 func (s *Store) Begin() (*Delivery, error) {
 	d := &Delivery{store: s}
 	var past []batchNumber
-	err := s.update("begin run", func(tx *bbolt.Tx) (err error) {
-		if d.run, err = tx.Bucket(bucketOpen).NextSequence(); err != nil {
+	err := s.update("begin run", func(c change) (err error) {
+		if d.run, err = c.Bucket(bucketOpen).NextSequence(); err != nil {
 			return err
 		}
-		past, err = s.dropPast(tx)
+		past, err = s.dropPast(c)
 		return err
 	})
 	if err != nil {
@@ -44,14 +44,14 @@ func (s *Store) Begin() (*Delivery, error) {
 }
 
 // dropPast forgets the open batches all of whose objects were sent again since.
-func (s *Store) dropPast(tx *bbolt.Tx) (past []batchNumber, err error) {
+func (s *Store) dropPast(c change) (past []batchNumber, err error) {
 	s.mu.RLock()
 	unused := maps.Clone(s.open)
 	s.mu.RUnlock()
 	if len(unused) == 0 {
 		return nil, nil
 	}
-	err = tx.Bucket(bucketIndex).ForEach(func(_, record []byte) error {
+	err = c.Bucket(bucketIndex).ForEach(func(_, record []byte) error {
 		if len(record) > sidAt {
 			delete(unused, batchOf(record))
 		}
@@ -61,7 +61,7 @@ func (s *Store) dropPast(tx *bbolt.Tx) (past []batchNumber, err error) {
 		return nil, err
 	}
 	for number := range unused {
-		if err := tx.Bucket(bucketOpen).Delete(binary.BigEndian.AppendUint64(nil, uint64(number))); err != nil {
+		if err := c.delete(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(number))); err != nil {
 			return nil, err
 		}
 		past = append(past, number)
@@ -87,14 +87,14 @@ func (d *Delivery) Announce(batches []Batch) error {
 		s.open[d.number(batch.Number)] = struct{}{}
 	}
 	s.mu.Unlock()
-	return s.update("announce batches", func(tx *bbolt.Tx) error {
+	return s.update("announce batches", func(c change) error {
 		for _, batch := range batches {
 			number := d.number(batch.Number)
-			if err := tx.Bucket(bucketOpen).Put(binary.BigEndian.AppendUint64(nil, uint64(number)), nil); err != nil {
+			if err := c.put(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(number)), nil); err != nil {
 				return err
 			}
 			for _, object := range batch.Objects {
-				if err := putObject(tx, object, number); err != nil {
+				if err := putObject(c, object, number); err != nil {
 					return err
 				}
 			}
@@ -127,9 +127,9 @@ type Rejection struct {
 // Settle records the answers to batches.
 func (d *Delivery) Settle(settlements []Settlement) error {
 	s := d.store
-	err := s.update("record acknowledged objects", func(tx *bbolt.Tx) error {
+	err := s.update("record acknowledged objects", func(c change) error {
 		for _, settlement := range settlements {
-			if err := settlement.write(tx, d.number(settlement.Batch)); err != nil {
+			if err := settlement.write(c, d.number(settlement.Batch)); err != nil {
 				return err
 			}
 		}
@@ -148,65 +148,64 @@ func (d *Delivery) Settle(settlements []Settlement) error {
 	return nil
 }
 
-func (settlement Settlement) write(tx *bbolt.Tx, number batchNumber) error {
+func (settlement Settlement) write(c change, number batchNumber) error {
 	for _, object := range settlement.Delivered {
 		if !settlement.Complete { // its record would stay that of an open batch
-			if err := putObject(tx, object, 0); err != nil {
+			if err := putObject(c, object, 0); err != nil {
 				return err
 			}
 		}
-		if err := forgive(tx, object.GUID); err != nil {
+		if err := forgive(c, object.GUID); err != nil {
 			return err
 		}
 	}
 	for _, guid := range settlement.Deleted {
-		if err := forgive(tx, guid); err != nil {
+		if err := forgive(c, guid); err != nil {
 			return err
 		}
-		if err := dropDue(tx, guid); err != nil {
+		if err := dropDue(c, guid); err != nil {
 			return err
 		}
-		if err := tx.Bucket(bucketIndex).Delete(guid[:]); err != nil {
+		if err := c.delete(bucketIndex, guid[:]); err != nil {
 			return err
 		}
 	}
 	for _, rejection := range settlement.Rejected {
-		if err := rejection.write(tx); err != nil {
+		if err := rejection.write(c); err != nil {
 			return err
 		}
 	}
 	if settlement.Complete {
-		return tx.Bucket(bucketOpen).Delete(binary.BigEndian.AppendUint64(nil, uint64(number)))
+		return c.delete(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(number)))
 	}
 	return nil
 }
 
 // forgive forgets what stood against an object: it is delivered.
-func forgive(tx *bbolt.Tx, guid ad.GUID) error {
-	if err := tx.Bucket(bucketRejections).Delete(guid[:]); err != nil {
+func forgive(c change, guid ad.GUID) error {
+	if err := c.delete(bucketRejections, guid[:]); err != nil {
 		return err
 	}
-	return tx.Bucket(bucketHeld).Delete(guid[:])
+	return c.delete(bucketHeld, guid[:])
 }
 
 // write notes the rejection. What the gateway took of the object before is not
 // its value now, but it may be there: the object stays in the index, without a
 // fingerprint.
-func (r Rejection) write(tx *bbolt.Tx) error {
+func (r Rejection) write(c change) error {
 	object := r.Object
 	r.Value = append([]byte(nil), object.Fingerprint[:]...)
 	object.Fingerprint = Fingerprint{}
-	if err := putObject(tx, object, 0); err != nil {
+	if err := putObject(c, object, 0); err != nil {
 		return err
 	}
-	bucket := tx.Bucket(bucketRejections)
 	var before Rejection
-	if err := get(bucket, object.GUID[:], &before); err != nil {
+	if err := get(c.Bucket(bucketRejections), object.GUID[:], &before); err != nil {
 		return err
 	}
 	r.Attempts = before.Attempts + 1
 	r.SID, r.Kind = object.SID.String(), object.Kind
-	return put(bucket, object.GUID[:], r)
+	return c.putJSON(bucketRejections, object.GUID[:], r)
 }
 
 // Rejections returns the objects that the gateway does not take.

@@ -240,30 +240,30 @@ func (s *Store) Due(now time.Time) (guids []ad.GUID, err error) {
 }
 
 // putObject writes a record and keeps the index of due times in step with it.
-func putObject(tx *bbolt.Tx, o Object, batch batchNumber) error {
-	if err := dropDue(tx, o.GUID); err != nil {
+func putObject(c change, o Object, batch batchNumber) error {
+	if err := dropDue(c, o.GUID); err != nil {
 		return err
 	}
 	if !o.Due.IsZero() {
-		if err := tx.Bucket(bucketDue).Put(append(dueKey(o.Due), o.GUID[:]...), nil); err != nil {
+		if err := c.put(bucketDue, append(dueKey(o.Due), o.GUID[:]...), nil); err != nil {
 			return err
 		}
 	}
-	return tx.Bucket(bucketIndex).Put(o.GUID[:], o.encode(batch))
+	return c.put(bucketIndex, o.GUID[:], o.encode(batch))
 }
 
-func dropDue(tx *bbolt.Tx, guid ad.GUID) error {
-	record := tx.Bucket(bucketIndex).Get(guid[:])
+func dropDue(c change, guid ad.GUID) error {
+	record := c.Bucket(bucketIndex).Get(guid[:])
 	if len(record) <= sidAt || binary.BigEndian.Uint64(record[dueAt:]) == 0 {
 		return nil
 	}
-	return tx.Bucket(bucketDue).Delete(append(slices.Clone(record[dueAt:sourceAt]), guid[:]...))
+	return c.delete(bucketDue, append(slices.Clone(record[dueAt:sourceAt]), guid[:]...))
 }
 
 // Reschedule changes when objects of the index are due, and nothing else of them.
 func (s *Store) Reschedule(due map[ad.GUID]time.Time) error {
-	return s.update("reschedule objects", func(tx *bbolt.Tx) error {
-		index := tx.Bucket(bucketIndex)
+	return s.update("reschedule objects", func(c change) error {
+		index := c.Bucket(bucketIndex)
 		for guid, when := range due {
 			record := index.Get(guid[:])
 			object, ok := decode(guid[:], record)
@@ -272,7 +272,7 @@ func (s *Store) Reschedule(due map[ad.GUID]time.Time) error {
 			}
 			batch := batchOf(record)
 			object.Due = when
-			if err := putObject(tx, object, batch); err != nil {
+			if err := putObject(c, object, batch); err != nil {
 				return err
 			}
 		}

@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,7 +30,7 @@ import (
 
 const (
 	fileName    = "adconnector.db"
-	version     = 1
+	version     = 2
 	keptRuns    = 200
 	lockTimeout = 2 * time.Second // a process that ends may hold the lock a moment longer
 )
@@ -45,6 +44,8 @@ var (
 	bucketRejections = []byte("rejections") // GUID → Rejection
 	bucketHeld       = []byte("held")       // GUID of an object whose deletion is held → since when
 	bucketWatermarks = []byte("watermarks") // invocation ID → Watermark
+
+	buckets = [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks}
 
 	keyVersion   = []byte("version")
 	keyConnector = []byte("connector")
@@ -63,6 +64,8 @@ var (
 	ErrUnusable = errors.New("unusable state directory")
 	// ErrDamaged means that the file holds what nobody has written. Open sets it aside.
 	ErrDamaged = errors.New("damaged state file")
+
+	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )
 
 // Store is the open state file. It serves many goroutines.
@@ -157,34 +160,23 @@ func guard(work func() error) (err error) {
 	return work()
 }
 
-// check reads everything once, in this goroutine, where a page that is not there
-// can be caught; then bbolt checks how the pages hang together.
+// check reads the whole file, and holds what it finds against what was written.
 func (s *Store) check() error {
 	return s.view("check", func(tx *bbolt.Tx) error {
-		info, err := os.Stat(s.path)
+		file, err := os.Open(s.path)
 		if err != nil {
 			return err
 		}
-		if tx.Size() > info.Size() {
-			return fmt.Errorf("%w: %d bytes are missing at its end", ErrDamaged, tx.Size()-info.Size())
-		}
-		sum := crc32.NewIEEE() // of no use but that every byte is looked at
-		err = tx.ForEach(func(_ []byte, bucket *bbolt.Bucket) error {
-			return bucket.ForEach(func(key, value []byte) error {
-				sum.Write(key)
-				sum.Write(value)
-				return nil
-			})
-		})
+		defer file.Close()
+		info, err := file.Stat()
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
+			return err
 		}
-		for found := range tx.Check() {
-			if err == nil {
-				err = fmt.Errorf("%w: %w", ErrDamaged, found)
-			}
+		sums, err := verify(file, s.db.Info().PageSize, info.Size())
+		if err != nil {
+			return err
 		}
-		return err
+		return checkSums(tx, sums)
 	})
 }
 
@@ -274,23 +266,22 @@ func (s *Store) sign() {
 
 // prepare makes the buckets of a new file and takes an old one over.
 func (s *Store) prepare() error {
-	return s.update("prepare", func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+	return s.update("prepare", func(c change) error {
+		if meta := c.Bucket(bucketMeta); meta != nil {
+			return s.takeOver(c.Tx)
+		}
+		for _, name := range append(buckets, bucketSums) {
+			if _, err := c.CreateBucket(name); err != nil {
 				return err
 			}
 		}
-		meta := tx.Bucket(bucketMeta)
-		if meta.Get(keyVersion) == nil {
-			return meta.Put(keyVersion, binary.BigEndian.AppendUint32(nil, version))
-		}
-		return s.takeOver(tx)
+		return c.put(bucketMeta, keyVersion, currentVersion)
 	})
 }
 
 // takeOver checks the version and reads what is kept in memory too.
 func (s *Store) takeOver(tx *bbolt.Tx) error {
-	if stored := tx.Bucket(bucketMeta).Get(keyVersion); len(stored) != 4 || binary.BigEndian.Uint32(stored) != version {
+	if stored := tx.Bucket(bucketMeta).Get(keyVersion); string(stored) != string(currentVersion) {
 		return fmt.Errorf("%w: %s is of format %x, this program knows %d: use the program that wrote it, or move the file away and let the next run send everything", ErrUnusable, s.path, stored, version)
 	}
 	return tx.Bucket(bucketOpen).ForEach(func(key, _ []byte) error {
@@ -306,14 +297,22 @@ func (s *Store) view(what string, look func(*bbolt.Tx) error) error {
 	return s.explain(what, s.sound(func() error { return s.db.View(look) }))
 }
 
-func (s *Store) update(what string, change func(*bbolt.Tx) error) error {
+func (s *Store) update(what string, apply func(change) error) error {
 	if s.IsReadOnly() {
 		return fmt.Errorf("state file %s: %s: it was opened to look at it only", s.path, what)
 	}
 	// Ours before bbolt's lock, which damage may leave held forever.
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	return s.explain(what, s.sound(func() error { return s.db.Update(change) }))
+	return s.explain(what, s.sound(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			c := change{tx, map[string]uint64{}}
+			if err := apply(c); err != nil {
+				return err
+			}
+			return c.settle()
+		})
+	}))
 }
 
 // sound works with the file until it is found to be damaged.
@@ -349,13 +348,21 @@ func explainOpen(path string, err error) error {
 			holder = []byte("another process")
 		}
 		return fmt.Errorf("%w %s (%s): stop the other one, or give this one its own service.state-dir", ErrLocked, filepath.Dir(path), holder)
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case errors.Is(err, ErrDamaged):
 		return err
+	case !isOfPlace(err): // bbolt's own words on what is in the file
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	default:
 		return explainDir(err)
 	}
+}
+
+// isOfPlace reports whether the operating system says it: the file is not at fault.
+func isOfPlace(err error) bool {
+	var path *fs.PathError
+	var call *os.SyscallError
+	var number syscall.Errno
+	return errors.As(err, &path) || errors.As(err, &call) || errors.As(err, &number)
 }
 
 // explainDir tells what is wrong with the place of the file.
@@ -389,9 +396,9 @@ func (s *Store) Connector() (Connector, error) {
 }
 
 // SetConnector records the connector's state.
-func (s *Store) SetConnector(c Connector) error {
-	return s.update("record connector state", func(tx *bbolt.Tx) error {
-		return put(tx.Bucket(bucketMeta), keyConnector, c)
+func (s *Store) SetConnector(now Connector) error {
+	return s.update("record connector state", func(c change) error {
+		return c.putJSON(bucketMeta, keyConnector, now)
 	})
 }
 
@@ -403,12 +410,13 @@ func get(bucket *bbolt.Bucket, key []byte, into any) error {
 	return nil
 }
 
-func put(bucket *bbolt.Bucket, key []byte, value any) error {
+// putJSON writes a value that get reads.
+func (c change) putJSON(bucket, key []byte, value any) error {
 	encoded, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return bucket.Put(key, encoded)
+	return c.put(bucket, key, encoded)
 }
 
 // RateLimit returns until when the gateway wants to be left alone; zero when it has
@@ -423,8 +431,8 @@ func (s *Store) RateLimit() (until time.Time, err error) {
 // SetRateLimit records until when the gateway wants to be left alone, so that a
 // restart does not ask it sooner.
 func (s *Store) SetRateLimit(until time.Time) error {
-	return s.update("record rate limit", func(tx *bbolt.Tx) error {
-		return put(tx.Bucket(bucketMeta), keyLimit, until)
+	return s.update("record rate limit", func(c change) error {
+		return c.putJSON(bucketMeta, keyLimit, until)
 	})
 }
 
@@ -440,19 +448,16 @@ func (s *Store) Target() (target string, err error) {
 // Retarget makes the file one of deliveries to target, and forgets what was
 // delivered to another: that is not there.
 func (s *Store) Retarget(target string) error {
-	err := s.update("change target", func(tx *bbolt.Tx) error {
+	err := s.update("change target", func(c change) error {
 		for _, name := range [][]byte{bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks} {
-			if err := tx.DeleteBucket(name); err != nil {
-				return err
-			}
-			if _, err := tx.CreateBucket(name); err != nil {
+			if err := c.empty(name); err != nil {
 				return err
 			}
 		}
-		if err := tx.Bucket(bucketMeta).Delete(keyFullPass); err != nil {
+		if err := c.delete(bucketMeta, keyFullPass); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketMeta).Put(keyTarget, []byte(target))
+		return c.put(bucketMeta, keyTarget, []byte(target))
 	})
 	if err == nil {
 		s.mu.Lock()
@@ -486,23 +491,22 @@ type Run struct {
 
 // AddRun records a run and drops the oldest above 200.
 func (s *Store) AddRun(run Run) error {
-	return s.update("record run", func(tx *bbolt.Tx) error {
-		runs := tx.Bucket(bucketRuns)
-		number, err := runs.NextSequence()
+	return s.update("record run", func(c change) error {
+		number, err := c.Bucket(bucketRuns).NextSequence()
 		if err != nil {
 			return err
 		}
 		if number > keptRuns {
-			if err := runs.Delete(binary.BigEndian.AppendUint64(nil, number-keptRuns)); err != nil {
+			if err := c.delete(bucketRuns, binary.BigEndian.AppendUint64(nil, number-keptRuns)); err != nil {
 				return err
 			}
 		}
 		if run.Error == "" {
-			if err := put(tx.Bucket(bucketMeta), keySuccess, run.Start); err != nil {
+			if err := c.putJSON(bucketMeta, keySuccess, run.Start); err != nil {
 				return err
 			}
 		}
-		return put(runs, binary.BigEndian.AppendUint64(nil, number), run)
+		return c.putJSON(bucketRuns, binary.BigEndian.AppendUint64(nil, number), run)
 	})
 }
 

@@ -228,12 +228,12 @@ func file(t *testing.T, content []byte) string {
 }
 
 // database is the content of a state file with 5000 objects.
-func database(t *testing.T, change func(*bbolt.Tx) error) []byte {
+func database(t *testing.T, apply func(change) error) []byte {
 	dir := t.TempDir()
 	s := open1(t, dir)
 	must(t, send(s, objects(0, 5000, 1)))
-	if change != nil {
-		must(t, s.db.Update(change))
+	if apply != nil {
+		must(t, s.update("damage", apply))
 	}
 	must(t, s.Close())
 	return result(os.ReadFile(filepath.Join(dir, fileName)))(t)
@@ -246,13 +246,22 @@ func TestUnusable(t *testing.T) {
 		words []string
 	}{
 		"a later format": {func(t *testing.T) string {
-			return file(t, database(t, func(tx *bbolt.Tx) error {
-				return tx.Bucket(bucketMeta).Put(keyVersion, []byte{0, 0, 0, 2})
+			return file(t, database(t, func(c change) error {
+				return c.put(bucketMeta, keyVersion, []byte{0, 0, 0, 3})
 			}))
-		}, []string{fileName + " is of format 00000002, this program knows 1", "use the program that wrote it", "move the file away"}},
+		}, []string{fileName + " is of format 00000003, this program knows 2", "use the program that wrote it", "move the file away"}},
 		"an odd format": {func(t *testing.T) string {
-			return file(t, database(t, func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyVersion, []byte{1}) }))
+			return file(t, database(t, func(c change) error { return c.put(bucketMeta, keyVersion, []byte{1}) }))
 		}, []string{"is of format 01"}},
+		"a format without sums": {func(t *testing.T) string {
+			dir := t.TempDir()
+			s := open1(t, dir)
+			must(t, s.db.Update(func(tx *bbolt.Tx) error {
+				return errors.Join(tx.Bucket(bucketMeta).Put(keyVersion, []byte{0, 0, 0, 1}), tx.DeleteBucket(bucketSums))
+			}))
+			must(t, s.Close())
+			return dir
+		}, []string{"is of format 00000001"}},
 		"a file for a directory": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName) },
 			[]string{"set service.state-dir to a directory"}},
 		"below a file": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName, "state") },
@@ -290,9 +299,10 @@ func TestUnusable(t *testing.T) {
 func TestDamaged(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(t *testing.T) []byte{
-		"text":      func(*testing.T) []byte { return []byte("not a database") },
-		"much text": func(*testing.T) []byte { return bytes.Repeat([]byte("not a database\n"), 5000) },
-		"cut short": func(t *testing.T) []byte { return database(t, nil)[:8192] },
+		"text":                       func(*testing.T) []byte { return []byte("not a database") },
+		"much text":                  func(*testing.T) []byte { return bytes.Repeat([]byte("not a database\n"), 5000) },
+		"cut short":                  func(t *testing.T) []byte { return database(t, nil)[:8192] },
+		"cut within its second head": func(t *testing.T) []byte { return database(t, nil)[:4143] },
 		"its end is missing": func(t *testing.T) []byte {
 			content := database(t, nil)
 			return content[:len(content)/2]

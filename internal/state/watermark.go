@@ -50,17 +50,17 @@ type Progress struct {
 
 // Advance records a run's progress, whole or not at all.
 func (s *Store) Advance(p Progress) error {
-	return s.update("advance watermark", func(tx *bbolt.Tx) error {
+	return s.update("advance watermark", func(c change) error {
 		if p.FullPass != nil {
-			if err := put(tx.Bucket(bucketMeta), keyFullPass, p.FullPass); err != nil {
+			if err := c.putJSON(bucketMeta, keyFullPass, p.FullPass); err != nil {
 				return err
 			}
 		}
-		if err := tx.Bucket(bucketMeta).Put(keyLastRead, p.InvocationID[:]); err != nil {
+		if err := c.put(bucketMeta, keyLastRead, p.InvocationID[:]); err != nil {
 			return err
 		}
 		if p.Watermark != nil {
-			return put(tx.Bucket(bucketWatermarks), p.InvocationID[:], p.Watermark)
+			return c.putJSON(bucketWatermarks, p.InvocationID[:], p.Watermark)
 		}
 		return nil
 	})
@@ -116,23 +116,19 @@ func (s *Store) FirstHeld(most int) (first []HeldDeletion, total int, err error)
 // Hold makes these the objects whose deletion is held. Those that were held
 // before keep the time since when.
 func (s *Store) Hold(guids []ad.GUID, now time.Time) error {
-	return s.update("record held deletions", func(tx *bbolt.Tx) error {
-		before := tx.Bucket(bucketHeld)
+	return s.update("record held deletions", func(c change) error {
+		before := c.Bucket(bucketHeld)
 		since := make([][]byte, len(guids))
 		for i, guid := range guids {
 			if since[i] = append([]byte(nil), before.Get(guid[:])...); len(since[i]) == 0 {
 				since[i] = now.UTC().AppendFormat(nil, time.RFC3339)
 			}
 		}
-		if err := tx.DeleteBucket(bucketHeld); err != nil {
-			return err
-		}
-		held, err := tx.CreateBucket(bucketHeld)
-		if err != nil {
+		if err := c.empty(bucketHeld); err != nil {
 			return err
 		}
 		for i, guid := range guids {
-			if err := held.Put(guid[:], since[i]); err != nil {
+			if err := c.put(bucketHeld, guid[:], since[i]); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,192 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"adconnector/internal/ad"
+)
+
+// content is everything that a store holds, but its sums.
+func content(t testing.TB, s *Store) string {
+	t.Helper()
+	var text bytes.Buffer
+	must(t, s.db.View(func(tx *bbolt.Tx) error {
+		for _, name := range buckets {
+			fmt.Fprintf(&text, "%s:\n", name)
+			err := tx.Bucket(name).ForEach(func(key, value []byte) error {
+				fmt.Fprintf(&text, "%x=%x\n", key, value)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return text.String()
+}
+
+// settled is the content of a state file with something in each bucket, whose last
+// two transactions have left the same.
+func settled(t *testing.T) (file []byte, holds string) {
+	t.Helper()
+	dir := t.TempDir()
+	s := open1(t, dir)
+	all := objects(0, 300, 1)
+	for i := range all {
+		all[i].Due = time.Unix(int64(2_000_000_000+i), 0)
+	}
+	must(t, send(s, all))
+	d := result(s.Begin())(t)
+	must(t, d.Announce([]Batch{{0, all[:10]}, {1, all[10:20]}}))
+	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Rejected: []Rejection{{Object: all[3], Reason: "bad"}}, Delivered: all[4:10]}}))
+	must(t, s.Hold([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
+	must(t, s.AddRun(Run{ID: "x"}))
+	must(t, s.Advance(Progress{FullPass: &FullPass{Scope: "s"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 5, Scope: "s"}}))
+	for range 2 {
+		must(t, s.SetConnector(Connector{State: "SCHEDULED"}))
+	}
+	holds = content(t, s)
+	must(t, s.Close())
+	return result(os.ReadFile(filepath.Join(dir, fileName)))(t), holds
+}
+
+// TestFlippedBits: whatever bit of a file has changed, either it is set aside, or it
+// holds exactly what was written.
+func TestFlippedBits(t *testing.T) {
+	t.Parallel()
+	pristine, holds := settled(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	aside := 0
+	for n := range 600 {
+		at := random.IntN(len(pristine))
+		if n%2 == 0 { // the heads of pages and of their elements
+			at = at/4096*4096 + random.IntN(128)
+		}
+		damaged := bytes.Clone(pristine)
+		damaged[at] ^= 1 << random.IntN(8)
+		s := open1(t, file(t, damaged))
+		if s.SetAside != "" {
+			aside++
+		} else if content(t, s) != holds {
+			t.Errorf("byte %d: opens with another content", at)
+		}
+		must(t, s.Close())
+	}
+	if aside < 100 {
+		t.Errorf("%d of 600 were set aside: the flips miss what matters", aside)
+	}
+}
+
+// TestPowerCut: a disk that loses power between two syncs has written any of the
+// pages that were on their way, in any order, and perhaps half of one. Whatever it
+// has, the file opens with all of the transaction or with nothing of it.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open1(t, dir)
+	random := rand.New(rand.NewPCG(3, 4))
+	read := func() []byte { return result(os.ReadFile(filepath.Join(dir, fileName)))(t) }
+	cuts := 0
+	for n := range 30 {
+		all := objects(0, 40*(1+n%3), byte(n))
+		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		steps := []func() error{ // a transaction each
+			func() error { return s.AddRun(Run{ID: fmt.Sprint(n)}) },
+			func() error { return s.SetConnector(Connector{State: fmt.Sprint(n)}) },
+		}
+		d := result(s.Begin())(t)
+		steps = append(steps, func() error { return d.Announce([]Batch{{0, all}}) },
+			func() error { return d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: all}}) })
+		before, held := read(), content(t, s)
+		for _, step := range steps {
+			must(t, step())
+			after, holds := read(), content(t, s)
+			for range 3 {
+				cuts++
+				cut := open1(t, file(t, cutPower(before, after, random)))
+				if got := content(t, cut); cut.SetAside != "" || got != held && got != holds {
+					t.Fatalf("step %d: %s; opens with neither content", n, cut.SetAside)
+				}
+				must(t, cut.Close())
+			}
+			before, held = after, holds
+		}
+	}
+	t.Logf("%d power cuts, each opens with all of a transaction or with nothing of it", cuts)
+}
+
+// cutPower mixes the pages of a file before and after one transaction, as a disk has
+// them that was cut off: before the first sync some of its pages, but not the head;
+// before the second one all of them, and the head perhaps in part.
+func cutPower(before, after []byte, random *rand.Rand) []byte {
+	const page, heads, sector = 4096, 2, 512
+	if random.IntN(3) == 0 {
+		mixed := bytes.Clone(after)
+		torn := random.IntN(page/sector) * sector
+		for head := range heads {
+			copy(mixed[head*page+torn:(head+1)*page], before[head*page+torn:(head+1)*page])
+		}
+		return mixed
+	}
+	mixed := make([]byte, len(after)) // what was never written is zero
+	copy(mixed, before)
+	for at := heads * page; at < len(after); at += page {
+		if random.IntN(2) == 0 {
+			copy(mixed[at:at+page], after[at:])
+		}
+	}
+	if random.IntN(2) == 0 && len(before) < len(after) && bytes.Equal(mixed[len(before):], make([]byte, len(after)-len(before))) {
+		mixed = mixed[:len(before)] // nor was the file made longer
+	}
+	return mixed
+}
+
+// TestVerifyKnowsSoundFiles: whatever bbolt makes of puts and deletes, in trees of
+// several levels, is found to be sound.
+func TestVerifyKnowsSoundFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	random := rand.New(rand.NewPCG(5, 6))
+	s := open1(t, dir)
+	for round := range 60 {
+		s.db.NoSync = true
+		most := []int{50, 1000, 8000}[random.IntN(3)]
+		must(t, s.update("change", func(c change) error {
+			for range random.IntN(most) {
+				var guid ad.GUID
+				guid[0], guid[15], guid[7] = byte(random.IntN(256)), byte(random.IntN(4)), byte(random.IntN(20))
+				if random.IntN(20) < round%21 { // from growing to shrinking, and again
+					if err := errors.Join(dropDue(c, guid), c.delete(bucketIndex, guid[:])); err != nil {
+						return err
+					}
+					continue
+				}
+				o := Object{GUID: guid, Name: strings.Repeat("x", random.IntN(300)), Due: time.Unix(int64(1+random.IntN(1000)), 0)}
+				if random.IntN(100) == 0 {
+					o.Name = strings.Repeat("y", 20_000) // pages that overflow
+				}
+				if err := putObject(c, o, 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		must(t, s.db.Sync())
+		must(t, s.check())
+	}
+	must(t, s.Close())
+	if s = open1(t, dir); s.SetAside != "" {
+		t.Error(s.SetAside)
+	}
+}
