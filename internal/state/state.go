@@ -141,6 +141,9 @@ func open(path string) (*Store, error) {
 	if err == nil {
 		err = s.prepare()
 	}
+	if err == nil && isNew {
+		err = s.explain("record its name", syncDir(filepath.Dir(path)))
+	}
 	if err != nil {
 		_ = guard(s.db.Close) // the error at hand says more
 		return nil, err
@@ -209,7 +212,7 @@ func (s *Store) compact() error {
 	if err := s.db.Close(); err != nil {
 		return s.explain("compact", err)
 	}
-	if err := os.Rename(small, s.path); err != nil {
+	if err := errors.Join(os.Rename(small, s.path), syncDir(filepath.Dir(s.path))); err != nil {
 		return explainDir(err)
 	}
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: lockTimeout})
@@ -230,6 +233,16 @@ func compactInto(path string, from *bbolt.DB) error {
 
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// syncDir brings the names in a directory to the disk: without it, a file that was
+// made or moved there may be gone after a power cut, whatever was synced into it.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Close closes the file, or sets it aside when it was found to be damaged: then
