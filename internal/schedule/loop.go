@@ -32,7 +32,8 @@ type Loop struct {
 	// Awake is called every 30 s at least while the loop waits: it is alive.
 	Awake func()
 
-	now func() time.Time // the wall clock, for tests
+	// Now is the wall clock; nil: time.Now.
+	Now func() time.Time
 }
 
 // Serve runs until ctx is done and the run under way, if any, has returned.
@@ -137,8 +138,8 @@ func (l *Loop) scheduled(next time.Time) {
 // wallClock strips the monotonic reading, which stands still while the machine
 // is suspended and knows nothing of clock steps.
 func (l *Loop) wallClock() time.Time {
-	if l.now != nil {
-		return l.now().Round(0).UTC()
+	if l.Now != nil {
+		return l.Now().Round(0).UTC()
 	}
 	return time.Now().Round(0).UTC()
 }

@@ -41,7 +41,7 @@ func (j *journal) loop(t *testing.T, expr string) *Loop {
 		},
 		Scheduled: func(next time.Time) { j.note("next %s", next.Format("15:04:05")) },
 		Missed:    func(n int, last time.Time) { j.note("missed %d until %s", n, last.Format("15:04:05")) },
-		now:       j.now,
+		Now:       j.now,
 	}
 }
 
