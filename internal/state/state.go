@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -231,8 +232,15 @@ func compactInto(path string, from *bbolt.DB) error {
 	return errors.Join(bbolt.Compact(to, from, bytesAtOnce), to.Close())
 }
 
+// isFull reports whether there is no room: on the disk, in a quota, or under a limit
+// on the size of files. Of some errors bbolt keeps no more than the text.
 func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	for _, full := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if errors.Is(err, full) || err != nil && strings.HasSuffix(err.Error(), full.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // syncDir brings the names in a directory to the disk: without it, a file that was
