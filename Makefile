@@ -5,7 +5,7 @@ LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/i
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 IMAGE  ?= adconnector:$(VERSION)
 
-.PHONY: help demo build test test-ad test-browser screenshot bench lint image
+.PHONY: help demo build test test-ad test-faults test-browser screenshot bench lint image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: ## all tests that need nothing but Go, with the race detector
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
 	go test -tags ad -count=1 -timeout 15m -v ./internal/adtest
 
+test-faults: ## the built binary against kills, chaos, cuts, full disks, proxies and clocks (squid and tinyproxy; installed when missing and root)
+	go test -tags faults -count=1 -parallel 4 -timeout 10m -v ./internal/faults
+
 test-browser: ## the pages in headless Chromium (installed when missing, root and CI=true; else skipped)
 	cd test/browser && go test -count=1 -timeout 9m -v ./...
 
@@ -35,8 +38,10 @@ lint: ## gofmt, go vet, staticcheck, go.mod tidy
 	@files=$$(gofmt -l cmd internal test); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
 	go vet ./...
 	go vet -tags ad ./internal/adtest
+	go vet -tags faults ./internal/faults
 	go run $(STATICCHECK) ./...
 	go run $(STATICCHECK) -tags ad ./internal/adtest
+	go run $(STATICCHECK) -tags faults ./internal/faults
 	go mod tidy -diff
 	cd test/browser && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff
 

@@ -1,0 +1,127 @@
+package faults
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// smallDisk is a file system of its own. It needs root.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("needs root to mount a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill takes all but so many bytes of a disk.
+func fill(t *testing.T, dir string, free int64) (remove func()) {
+	t.Helper()
+	path := filepath.Join(dir, "ballast")
+	var disk syscall.Statfs_t
+	must(t, syscall.Statfs(dir, &disk))
+	must(t, os.WriteFile(path, make([]byte, max(0, int64(disk.Bavail)*disk.Bsize-free)), 0o600))
+	return func() { must(t, os.Remove(path)) }
+}
+
+// TestDiskFull fills the disk under the state file: before it is made, while it grows,
+// under a daemon. It passes when each run on it fails with
+// 1 and says so, the daemon lives on, nothing is falsely deleted, and when the first
+// run with space again delivers the rest and the gateway holds what the directory does.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, plan{users: 1000, groups: 20})
+	disk := smallDisk(t, "4m")
+	s.settings = s.settings.with(settings{"service.state-dir": filepath.Join(disk, "state"), "upload.batch-size": "20"})
+	full := 0
+	for _, free := range []int64{0, 12 << 10, 40 << 10, 100 << 10, 200 << 10} {
+		remove := fill(t, disk, free)
+		o := run(t, s.settings, "sync")
+		o.mustExit(t, 1)
+		o.mustSay(t, "no space left on device", "free or add space")
+		full++
+		remove()
+	}
+	run(t, s.settings, "sync").mustExit(t, 0)
+	s.mustBeEqual(t, "with space again")
+
+	s.reinstall()
+	remove := fill(t, disk, 100<<10)
+	p := start(t, command{settings: s.settings.with(settings{"service.cron-expression": "* * * * * *"})})
+	n := -1
+	for range 2 {
+		var l line
+		l, n = p.waitFor(t, n+1, time.Minute, func(l line) bool {
+			return l.text("message") == "run finished" && l.text("result") == "failed"
+		})
+		if l.text("class") != "transient" {
+			t.Errorf("%v", l)
+		}
+		full++
+	}
+	remove()
+	p.waitFor(t, n+1, time.Minute, func(l line) bool { return l.text("message") == "run finished" && l.text("result") == "processed" })
+	p.signal(syscall.SIGTERM)
+	p.wait(t, 10*time.Second).mustExit(t, 0, 130)
+	s.mustBeEqual(t, "under the daemon")
+	figures(t, "%d runs on a full disk failed and said so; all equal with space again", full)
+}
+
+// TestFileSizeLimit bounds the state file by a limit on the size of files, which
+// ends a write with a signal. It passes when runs fail with 1 and say so, and when
+// the next one without it delivers the rest.
+func TestFileSizeLimit(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, plan{users: 1000, groups: 20})
+	s.settings["upload.batch-size"] = "20"
+	full := 0
+	for _, blocks := range []int{4, 40, 100} { // of 1 KiB
+		limited := []string{"sh", "-c", fmt.Sprintf(`ulimit -f %d; exec "$@"`, blocks*2), "sh"}
+		o := start(t, command{settings: s.settings, args: []string{"sync"}, wrapped: limited}).wait(t, syncWithin)
+		o.mustExit(t, 1)
+		o.mustSay(t, "file too large", "free or add space")
+		full++
+	}
+	run(t, s.settings, "sync").mustExit(t, 0)
+	s.mustBeEqual(t, "without the limit")
+	figures(t, "%d runs under a limit on the size of files failed and said so; all equal without it", full)
+}
+
+// TestReadOnlyDisk makes the disk under the state file read-only, as the kernel does
+// after an error: before the file is made, and after. It passes when a start is
+// refused with 2 and says what to do, and when the next run on a disk that takes
+// writes again delivers everything.
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, plan{users: 200, groups: 20})
+	disk := smallDisk(t, "8m")
+	s.settings = s.settings.with(settings{"service.state-dir": filepath.Join(disk, "state")})
+	remount := func(flags uintptr) { t.Helper(); must(t, syscall.Mount("", disk, "", syscall.MS_REMOUNT|flags, "")) }
+	refused := func() {
+		t.Helper()
+		remount(syscall.MS_RDONLY)
+		for _, args := range [][]string{{"sync"}, nil} {
+			o := run(t, s.settings, args...)
+			o.mustExit(t, 2)
+			o.mustSay(t, "read-only file system", "make it writable for user")
+		}
+		remount(0)
+	}
+	refused()
+	run(t, s.settings, "sync").mustExit(t, 0)
+	s.mutate(20)
+	refused()
+	run(t, s.settings, "sync").mustExit(t, 0)
+	s.mustBeEqual(t, "on a disk that takes writes")
+	figures(t, "4 starts on a read-only disk refused with 2; all equal after")
+}

@@ -1,0 +1,271 @@
+package faults
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// forwarder is a real proxy that runs.
+type forwarder struct {
+	name         string
+	port, secure int // the second one speaks TLS; 0: there is none
+	cmd          *exec.Cmd
+	issuer       []byte // of the certificate, PEM
+}
+
+// proxyAccount may use the proxies that ask.
+var proxyAccount = struct{ user, password string }{"me", "Px-" + rand.Text()}
+
+// installed looks for programs and, in the long form, installs what is missing.
+func installed(t *testing.T, programs ...string) {
+	t.Helper()
+	must(t, os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")) // servers lie there
+	var missing []string
+	for _, name := range programs {
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	text := "not installed: " + strings.Join(missing, ", ")
+	if !long {
+		t.Skip(text)
+	}
+	if os.Geteuid() != 0 {
+		t.Fatal(text + ": install them, on Debian with apt-get install " + strings.Join(missing, " "))
+	}
+	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends"}, missing...)} {
+		if out, err := exec.Command("apt-get", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", text, err, out)
+		}
+	}
+}
+
+// startProxy runs a proxy until the test ends, and waits for it to listen.
+func startProxy(t *testing.T, f *forwarder, dir, program string, args ...string) *forwarder {
+	t.Helper()
+	f.cmd = exec.Command(program, args...)
+	f.cmd.Dir = dir
+	var output bytes.Buffer
+	f.cmd.Stdout, f.cmd.Stderr = &output, &output
+	must(t, f.cmd.Start())
+	ended := make(chan struct{})
+	go func() {
+		_ = f.cmd.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		_ = f.cmd.Process.Kill()
+		<-ended
+	})
+	for deadline := time.After(30 * time.Second); ; {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.port))
+		if err == nil {
+			conn.Close()
+			return f
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%s does not listen: %v", f.name, err)
+		case <-ended:
+			t.Fatalf("%s has ended:\n%s", f.name, output.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func tinyproxy(t *testing.T, settings string) *forwarder {
+	t.Helper()
+	f := &forwarder{name: "tinyproxy", port: closedPort(t)}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "tinyproxy.conf")
+	text := fmt.Sprintf("Port %d\nListen 127.0.0.1\nTimeout 60\nLogLevel Critical\nAllow 127.0.0.1\n%s\n", f.port, settings)
+	must(t, os.WriteFile(file, []byte(text), 0o600))
+	return startProxy(t, f, dir, "tinyproxy", "-d", "-c", file)
+}
+
+// squid also offers a port with TLS. It gives up being root, so that what it reads
+// must be readable for all.
+func squid(t *testing.T, settings string) *forwarder {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "squid")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o777))
+	f := &forwarder{name: "squid", port: closedPort(t), secure: closedPort(t)}
+	f.issuer = pairInto(t, dir)
+	helper := filepath.Join(dir, "account")
+	check := fmt.Sprintf("#!/bin/sh\nwhile read -r user password; do\n[ \"$user $password\" = '%s %s' ] && echo OK || echo ERR\ndone\n", proxyAccount.user, proxyAccount.password)
+	must(t, os.WriteFile(helper, []byte(check), 0o755))
+	file := filepath.Join(dir, "squid.conf")
+	settings = strings.ReplaceAll(settings, "HELPER", helper)
+	text := fmt.Sprintf(`http_port 127.0.0.1:%d
+https_port 127.0.0.1:%d tls-cert=%s/cert.pem tls-key=%s/key.pem
+%s
+http_access allow localhost
+http_access deny all
+cache deny all
+access_log none
+cache_log %s/cache.log
+cache_store_log none
+pid_filename %s/squid.pid
+coredump_dir %s
+shutdown_lifetime 1 seconds
+pinger_enable off
+visible_hostname squid.test
+max_filedescriptors 1024
+`, f.port, f.secure, dir, dir, settings, dir, dir, dir)
+	must(t, os.WriteFile(file, []byte(text), 0o644))
+	return startProxy(t, f, dir, "squid", "-N", "-f", file)
+}
+
+// pairInto writes a certificate for 127.0.0.1 and its key, and returns the issuer's.
+func pairInto(t *testing.T, dir string) []byte {
+	t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	server.StartTLS()
+	defer server.Close()
+	pair := server.TLS.Certificates[0]
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "cert.pem"), certificate, 0o644))
+	must(t, os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o644))
+	return certificate
+}
+
+// TestProxies runs the connector through squid and tinyproxy: over HTTP and HTTPS, with
+// right, wrong and no credentials, to a port that they do not allow, to a gateway that
+// is down, with the proxy itself down or reached over TLS, and with a proxy that dies
+// in mid-run. It passes when each ends with the code of the table and an error that
+// tells it from the others, when what gets through arrives whole, and when the
+// password stands nowhere.
+func TestProxies(t *testing.T) {
+	t.Parallel()
+	installed(t, "squid", "tinyproxy")
+	began := time.Now()
+	searched.keepPair(proxyAccount.user, proxyAccount.password)
+	const askSquid = "auth_param basic program HELPER\nacl known proxy_auth REQUIRED\nhttp_access deny !known"
+	const closeSquid = "acl elsewhere port 1\nhttp_access deny CONNECT !elsewhere"
+	askTiny := fmt.Sprintf("BasicAuth %s %s", proxyAccount.user, proxyAccount.password)
+	type kind struct{ asking, open, closed *forwarder }
+	kinds := []kind{
+		{squid(t, askSquid), squid(t, ""), squid(t, closeSquid)},
+		{tinyproxy(t, askTiny), tinyproxy(t, ""), tinyproxy(t, "ConnectPort 1")},
+	}
+	plain, secure := newSite(t, plan{users: 50, groups: 5}), newSite(t, plan{users: 50, groups: 5, tls: true})
+	right, wrong, none := proxyAccount.password, "wrong", ""
+	type proxied struct {
+		name     string
+		site     *site
+		port     int
+		scheme   string
+		password string
+		code     int
+		words    []string
+		more     settings
+	}
+	dead := closedPort(t)
+	down := settings{"connector.api.url": fmt.Sprintf("https://127.0.0.1:%d", closedPort(t))}
+	var all []proxied
+	for _, k := range kinds {
+		add := func(name string, s *site, f *forwarder, password string, code int, words ...string) {
+			all = append(all, proxied{name: f.name + ": " + name, site: s, port: f.port, password: password, code: code, words: words})
+		}
+		add("http, right credentials", plain, k.asking, right, 0)
+		add("https, right credentials", secure, k.asking, right, 0)
+		add("http, open", plain, k.open, none, 0)
+		add("https, open", secure, k.open, none, 0)
+		add("http, no credentials", plain, k.asking, none, 3, "407", "proxy.username")
+		add("https, no credentials", secure, k.asking, none, 3, "407", "proxy.username")
+		add("https, wrong credentials", secure, k.asking, wrong, 3, "proxy", map[string]string{"squid": "407", "tinyproxy": "40"}[k.asking.name])
+		add("CONNECT refused", secure, k.closed, none, 3, "refuses to connect to the gateway (403)", "connector.api.url")
+		add("gateway down", secure, k.open, none, 1, "the proxy 127.0.0.1:", "cannot reach the gateway (50")
+		all[len(all)-1].more = down
+	}
+	all = append(all,
+		proxied{name: "proxy down", site: secure, port: dead, code: 1, words: []string{"proxy.host and proxy.port", "firewalls"}},
+		proxied{name: "squid over TLS, right credentials", site: secure, port: kinds[0].asking.secure, scheme: "https", password: right},
+		proxied{name: "squid over TLS, no credentials", site: secure, port: kinds[0].asking.secure, scheme: "https", code: 3, words: []string{"407"}},
+		proxied{name: "squid over TLS, CONNECT refused", site: secure, port: kinds[0].closed.secure, scheme: "https", code: 3, words: []string{"403"}},
+		proxied{name: "TLS to a port without", site: secure, port: kinds[0].open.port, scheme: "https", code: 3, words: []string{"does not speak TLS", "service.http.proxy.scheme"}},
+	)
+	trust := trusting(t, secure.settings["gateway.ca-file"], kinds[0].asking.issuer, kinds[0].closed.issuer)
+	ways := 1
+	for _, p := range all {
+		if p.code == 1 && !long {
+			continue
+		}
+		ways++
+		t.Run(p.name, func(t *testing.T) {
+			if p.code == 1 {
+				t.Parallel() // they wait between tries
+			}
+			more := settings{
+				"proxy.enabled": "true", "proxy.host": "127.0.0.1", "proxy.port": strconv.Itoa(p.port), "service.http.proxy.scheme": p.scheme,
+				"service.state-dir": p.site.newStateDir(),
+			}
+			if p.password != "" {
+				more["proxy.username"], more["proxy.password"] = proxyAccount.user, p.password
+			}
+			if p.site == secure {
+				more["gateway.ca-file"] = trust
+			}
+			o := run(t, p.site.settings.with(more).with(p.more), "sync")
+			o.mustExit(t, p.code)
+			if p.code != 0 {
+				o.mustSay(t, p.words...)
+			} else {
+				p.site.mustBeEqual(t, p.name)
+			}
+		})
+	}
+	t.Run("dies in mid-run", func(t *testing.T) {
+		dying := squid(t, "")
+		s := newSite(t, plan{users: 200, groups: 5, tls: true})
+		s.settings["upload.batch-size"] = "10"
+		s.facing(func(x *exchange) bool {
+			if x.isBatch() && x.number == 5 {
+				_ = dying.cmd.Process.Kill()
+			}
+			return false
+		})
+		through := s.settings.with(settings{"proxy.enabled": "true", "proxy.host": "127.0.0.1", "proxy.port": strconv.Itoa(dying.port)})
+		p := start(t, command{settings: through, args: []string{"sync"}})
+		p.waitFor(t, 0, time.Minute, saying("gateway call will be repeated"))
+		p.kill() // its tries last for minutes
+		s.facing(nil)
+		run(t, s.settings, "sync").mustExit(t, 0) // without it, as the state file remembers
+		s.mustBeEqual(t, "after the proxy has died")
+	})
+	t.Cleanup(func() {
+		figures(t, "%d ways through squid and tinyproxy; %s", ways, time.Since(began).Round(time.Millisecond))
+	})
+}
+
+// trusting joins certificates in one file.
+func trusting(t *testing.T, file string, more ...[]byte) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	must(t, err)
+	for _, issuer := range more {
+		text = append(text, issuer...)
+	}
+	joined := filepath.Join(t.TempDir(), "trusted.pem")
+	must(t, os.WriteFile(joined, text, 0o600))
+	return joined
+}

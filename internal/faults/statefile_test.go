@@ -1,0 +1,188 @@
+package faults
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/state"
+	"adconnector/internal/syncrun"
+)
+
+const stateFile = "adconnector.db"
+
+// wreck damages a file in one of the ways in which files get damaged.
+func wreck(content []byte, random *rand.Rand) (damaged []byte, how string) {
+	damaged = bytes.Clone(content)
+	at := random.IntN(len(damaged))
+	if random.IntN(3) == 0 { // where it matters most: the heads of pages
+		at = at/4096*4096 + random.IntN(64)
+	}
+	switch random.IntN(8) {
+	case 0:
+		return damaged[:at], fmt.Sprint("cut at ", at)
+	case 1:
+		for i := at; i < min(at+4096, len(damaged)); i++ {
+			damaged[i] = 0
+		}
+		return damaged, fmt.Sprint("zeros from ", at)
+	default:
+		damaged[at] ^= 1 << random.IntN(8)
+		return damaged, fmt.Sprint("a bit of byte ", at)
+	}
+}
+
+// TestStateFile damages the state file of a connector that has delivered everything:
+// 1,000 times a bit, a page or its end. It passes when each time the file opens or
+// is set aside, everything in it can then be read and written, and it opens once
+// more; when no run on it fails or reports anything as deleted that is there; and
+// when after a full one the gateway holds what the directory does.
+func TestStateFile(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	times, withRun := scaled(60, 1000), scaled(15, 8)
+	s := newSite(t, plan{users: 200, groups: 20})
+	dir := t.TempDir()
+	pristine, rejected := s.delivered(t, dir)
+	aside, runs := 0, 0
+	for n := range times {
+		damaged, how := wreck(pristine, s.random)
+		place := filepath.Join(dir, fmt.Sprint(n))
+		must(t, os.Mkdir(place, 0o700))
+		must(t, os.WriteFile(filepath.Join(place, stateFile), damaged, 0o600))
+		store, err := state.Open(place)
+		if err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		if store.SetAside != "" {
+			aside++
+			searched.in(t, "a damage", store.SetAside)
+		}
+		if n%withRun == 0 {
+			runs++
+			s.runOn(t, store, how)
+		} else if err := exercise(store); err != nil {
+			t.Fatalf("%s: %v", how, err)
+		}
+		must(t, store.Close())
+		if store, err = state.Open(place); err != nil || store.SetAside != "" {
+			t.Fatalf("%s: opened again: %v, %v", how, err, store)
+		}
+		must(t, store.Close())
+		must(t, os.RemoveAll(place))
+	}
+	figures(t, "%d damages, %d set aside, %d opened as they were; %d runs on them, none failed, nothing falsely deleted; %d rejections among what was damaged; %s",
+		times, aside, times-aside, runs, rejected, time.Since(began).Round(time.Millisecond))
+}
+
+// delivered is the state file of a connector with a past: full and delta runs, a
+// deletion, rejected objects.
+func (s *site) delivered(t *testing.T, dir string) (content []byte, rejected int) {
+	t.Helper()
+	store, err := state.Open(dir)
+	must(t, err)
+	defer store.Close()
+	r := s.runnerOn(t, store, directory.LDAP, s.relay.port, "127.0.0.1")
+	bad := map[string]bool{}
+	s.poison(bad, poison{k: 3})
+	run, err := r.do(syncrun.Mode{})
+	if err != nil || run.Rejected != 3 {
+		t.Fatalf("%+v, %v\n%s", run, err, r.log)
+	}
+	for range 3 {
+		s.mutate(10)
+		if _, err := r.do(syncrun.Mode{}); err != nil {
+			t.Fatalf("%v\n%s", err, r.log)
+		}
+	}
+	must(t, store.Close())
+	s.facing(nil)
+	content, err = os.ReadFile(filepath.Join(dir, stateFile))
+	must(t, err)
+	return content, run.Rejected
+}
+
+// runOn does what comes after a restart on a state file: a run as it is due, and a
+// full one.
+func (s *site) runOn(t *testing.T, store *state.Store, how string) {
+	t.Helper()
+	s.modify(3) // and no more: the file is older than what other runs have sent
+	r := s.runnerOn(t, store, directory.LDAP, s.relay.port, "127.0.0.1")
+	_, before := s.witness.counts()
+	for _, mode := range []syncrun.Mode{{}, {Full: true}} {
+		run, err := r.do(mode)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", how, err, r.log)
+		}
+		if _, deletions := s.witness.counts(); store.SetAside != "" && deletions > before {
+			t.Errorf("%s: %d deletions from an index that is not there", how, deletions-before)
+		}
+		if run.Held > 0 {
+			t.Errorf("%s: %d deletions held", how, run.Held)
+		}
+	}
+	for _, difference := range s.differences() {
+		// Nobody knows of what has gone before the file was set aside.
+		if store.SetAside == "" || !strings.HasSuffix(difference, hasGone) {
+			t.Errorf("%s: %s", how, difference)
+		}
+	}
+}
+
+// exercise reads and writes everything that a run does.
+func exercise(store *state.Store) error {
+	if _, err := store.Connector(); err != nil {
+		return err
+	}
+	if _, err := store.Runs(); err != nil {
+		return err
+	}
+	if _, err := store.RateLimit(); err != nil {
+		return err
+	}
+	if _, err := store.Rejections(); err != nil {
+		return err
+	}
+	if _, err := store.LastFullPass(); err != nil {
+		return err
+	}
+	if _, err := store.Unsettled(); err != nil {
+		return err
+	}
+	if _, err := store.Due(time.Now().Add(24 * 365 * time.Hour)); err != nil {
+		return err
+	}
+	objects, err := store.Missing(nil)
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if _, _, err := store.Lookup(o.GUID); err != nil {
+			return err
+		}
+	}
+	delivery, err := store.Begin()
+	if err != nil {
+		return err
+	}
+	if err := delivery.Announce([]state.Batch{{Objects: objects}}); err != nil {
+		return err
+	}
+	if err := delivery.Settle([]state.Settlement{{Complete: true, Delivered: objects}}); err != nil {
+		return err
+	}
+	if err := store.Hold([]ad.GUID{{1}}, time.Now()); err != nil {
+		return err
+	}
+	if err := store.AddRun(state.Run{ID: "x"}); err != nil {
+		return err
+	}
+	return store.Advance(state.Progress{FullPass: &state.FullPass{Scope: "x"}})
+}
