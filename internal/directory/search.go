@@ -125,6 +125,9 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 			return err
 		})
 		if err != nil {
+			if pages > 0 && hasForgotten(err) {
+				return pages, fault.Errorf(fault.Transient, "%s: the server no longer knows the paged search after %d pages: it was idle for too long, or others have pushed it out (MaxConnIdleTime, MaxResultSetsPerConn)", what, pages)
+			}
 			return pages, explainSearch(what, err)
 		}
 		if len(result.Entries) > 0 { // of a form that the wire does not know
@@ -140,6 +143,14 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 		}
 		cookie = answer.Cookie
 	}
+}
+
+// hasForgotten reports whether a server does not take a cookie: those that page at all
+// have shown it by the first page.
+func hasForgotten(err error) bool {
+	var answer *ldap.Error
+	return errors.As(err, &answer) &&
+		(answer.ResultCode == ldap.LDAPResultUnavailableCriticalExtension || answer.ResultCode == ldap.LDAPResultUnwillingToPerform)
 }
 
 // stream carries the entries of one search from the goroutine that reads the

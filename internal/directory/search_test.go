@@ -191,7 +191,8 @@ func TestSearchResultCodes(t *testing.T) {
 		{"size limit", 4, "", fault.Incomplete, "lower ldap.page-size"},
 		{"referral", 10, "", fault.Refused, "another server's domain"},
 		{"admin limit", 11, "", fault.Incomplete, "lower ldap.page-size"},
-		{"no paging", 12, "", fault.Refused, "does not offer paged results"},
+		{"cookie has expired", 12, "", fault.Transient, "no longer knows the paged search after 1 pages"},
+		{"cookie was pushed out", 53, "", fault.Transient, "MaxResultSetsPerConn"},
 		{"filter of wrong type", 18, "", fault.Transient, "LDAP result 18"},
 		{"no such base", 32, "DC=corp\n", fault.Refused, "what exists of it is DC=corp: correct profile.baseContext"},
 		{"no such base at all", 32, "", fault.Refused, "may not see it: correct profile.baseContext"},
@@ -221,6 +222,15 @@ func TestSearchResultCodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSearchWithoutPaging(t *testing.T) {
+	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
+		return p.send(result(r.id, ldap.ApplicationSearchResultDone, 12, "", "the server's words\x00", paging("")))
+	}))
+	var delivered string
+	_, err := connect(t, server.options()).Search(t.Context(), people, collect(&delivered))
+	wantError(t, err, fault.Refused, "does not offer paged results")
 }
 
 // Answers that prove nothing, or are none.

@@ -183,7 +183,10 @@ func (p *pass) missing(ctx context.Context, add addFunc) ([]state.Object, error)
 
 // tombstones lists what was deleted since the watermark, where the account may see it.
 func (p *pass) tombstones(ctx context.Context) (guids []ad.GUID, err error) {
-	sees, err := p.session.SeesDeleted(ctx)
+	if err := p.line.renew(ctx, p.patience); err != nil {
+		return nil, err
+	}
+	sees, err := p.line.SeesDeleted(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +203,7 @@ func (p *pass) tombstones(ctx context.Context) (guids []ad.GUID, err error) {
 		Base: container, Scope: directory.OneLevel, Deleted: true, Attributes: []string{"objectGUID"},
 		Filter: fmt.Sprintf("(&(isDeleted=TRUE)(uSNChanged>=%d))", p.since),
 	}
-	_, err = p.session.Search(ctx, query, func(entry *ad.Entry) error {
+	_, err = p.line.Search(ctx, query, func(entry *ad.Entry) error {
 		if guid, ok := ad.ParseGUID(entry.First(0)); ok {
 			guids = append(guids, guid)
 		}

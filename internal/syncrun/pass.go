@@ -21,7 +21,9 @@ import (
 type pass struct {
 	*Runner
 	source  Source
-	session *directory.Session
+	session *directory.Session // the first one; line may lead to a later one
+	line    *line
+	settle  func() error // waits until everything that was added is recorded
 	now     time.Time
 	mode    Mode
 	log     zerolog.Logger
@@ -50,6 +52,7 @@ type tally struct {
 	nameless                           int // of the skipped: those whose GUID cannot be read either
 	seen                               []ad.GUID
 	reschedule                         map[ad.GUID]time.Time
+	rejected                           map[ad.GUID][]byte // values, by this very pass; known once a search has begun anew
 }
 
 // addFunc takes an asset that is to be sent.
@@ -67,7 +70,7 @@ func (p *pass) deliver(ctx context.Context) error {
 				p.mode.Show(asset, false)
 			}
 			return nil
-		})
+		}, func() error { return nil })
 	}
 	delivery, err := p.Store.Begin()
 	if err != nil {
@@ -93,7 +96,8 @@ func (p *pass) deliver(ctx context.Context) error {
 }
 
 // produce reads the directory and adds what is to be sent.
-func (p *pass) produce(ctx context.Context, add func(identity.Asset) error) error {
+func (p *pass) produce(ctx context.Context, add addFunc, settle func() error) error {
+	p.settle = settle
 	condition := ""
 	if p.kind == delta {
 		condition = "(uSNChanged>=" + strconv.FormatInt(int64(p.since), 10) + ")"
@@ -114,17 +118,18 @@ func (p *pass) produce(ctx context.Context, add func(identity.Asset) error) erro
 
 // readBoth reads groups beside users, where the server grants a second session.
 func (p *pass) readBoth(ctx context.Context, condition string, add addFunc) error {
-	second, err := p.session.Again(ctx)
+	session, err := p.session.Again(ctx)
 	if err != nil {
 		p.log.Info().Err(err).Msg("no second session, groups are read after users")
-		if err := p.read(ctx, p.session, p.searches[0], condition, &p.users, add); err != nil {
+		if err := p.read(ctx, p.line, p.searches[0], condition, &p.users, add); err != nil {
 			return err
 		}
-		return p.read(ctx, p.session, p.searches[1], condition, &p.groups, add)
+		return p.read(ctx, p.line, p.searches[1], condition, &p.groups, add)
 	}
-	defer second.Close()
+	second := newLine(session)
+	defer func() { second.Close() }() // the one that it leads to then
 	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() error { return p.read(ctx, p.session, p.searches[0], condition, &p.users, add) })
+	both.Go(func() error { return p.read(ctx, p.line, p.searches[0], condition, &p.users, add) })
 	both.Go(func() error { return p.read(ctx, second, p.searches[1], condition, &p.groups, add) })
 	return both.Wait()
 }
@@ -144,10 +149,10 @@ func (p *pass) readAgain(ctx context.Context, add addFunc) error {
 func (p *pass) readThese(ctx context.Context, guids []ad.GUID, add addFunc) error {
 	for some := range slices.Chunk(guids, guidsAtOnce) {
 		condition := directory.FilterByGUID(some)
-		if err := p.read(ctx, p.session, p.searches[0], condition, &p.users, add); err != nil {
+		if err := p.read(ctx, p.line, p.searches[0], condition, &p.users, add); err != nil {
 			return err
 		}
-		if err := p.read(ctx, p.session, p.searches[1], condition, &p.groups, add); err != nil {
+		if err := p.read(ctx, p.line, p.searches[1], condition, &p.groups, add); err != nil {
 			return err
 		}
 	}
@@ -155,16 +160,16 @@ func (p *pass) readThese(ctx context.Context, guids []ad.GUID, add addFunc) erro
 }
 
 // read streams objects of one kind through the map, and adds those that changed.
-func (p *pass) read(ctx context.Context, session *directory.Session, s search, condition string, t *tally, add addFunc) error {
+func (p *pass) read(ctx context.Context, l *line, s search, condition string, t *tally, add addFunc) error {
 	start, before := time.Now(), *t
-	filter := s.filterOn(session.RootDSE)
+	filter := s.filterOn(l.RootDSE)
 	if condition != "" {
 		filter = "(&" + filter + condition + ")"
 	}
-	p.log.Debug().Str("kind", s.kind.String()).Str("dc", session.Address).Str("base_dn", p.source.Base).Stringer("scope", p.source.Scope).Str("filter", filter).Msg("directory searched")
+	p.log.Debug().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", p.source.Base).Stringer("scope", p.source.Scope).Str("filter", filter).Msg("directory searched")
 	var json []byte
 	query := directory.Search{Base: p.source.Base, Scope: p.source.Scope, Filter: filter, Attributes: s.mapper.Attributes}
-	pages, err := session.Search(ctx, query, func(entry *ad.Entry) error {
+	pages, err := p.search(ctx, l, query, func(entry *ad.Entry) (held time.Duration, err error) {
 		asset, err := s.mapper.Map(json, entry, p.now)
 		if err != nil {
 			if t.skipped == 0 {
@@ -176,7 +181,7 @@ func (p *pass) read(ctx context.Context, session *directory.Session, s search, c
 			} else {
 				t.nameless++
 			}
-			return nil
+			return 0, nil
 		}
 		json = asset.JSON
 		t.mapped++
@@ -185,17 +190,38 @@ func (p *pass) read(ctx context.Context, session *directory.Session, s search, c
 		p.saw(t, asset.GUID)
 		changed, err := p.changed(asset, t)
 		if err != nil || !changed {
-			return err
+			return 0, err
 		}
 		t.changed++
 		p.mode.Progress.changed()
-		return add(asset)
-	})
+		began := time.Now()
+		err = add(asset)
+		return time.Since(began), err
+	}, func() error { return p.readAnew(t, before) })
 	if err != nil {
 		return err
 	}
-	p.log.Info().Str("kind", s.kind.String()).Str("dc", session.Address).Str("base_dn", p.source.Base).Int("page", pages).Int("objects", t.mapped-before.mapped).
+	p.log.Info().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", p.source.Base).Int("page", pages).Int("objects", t.mapped-before.mapped).
 		Int("skipped", t.skipped-before.skipped).Int("unparsed", t.unparsed-before.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg("directory read")
+	return nil
+}
+
+// readAnew makes a tally what it was before a search that begins anew. What that one
+// has sent stays counted, and what was rejected of it is not sent once more.
+func (p *pass) readAnew(t *tally, before tally) error {
+	rejections, err := p.Store.Rejections()
+	if err != nil {
+		return err
+	}
+	p.mode.Progress.unread(t.mapped - before.mapped)
+	before.changed, before.reschedule = t.changed, t.reschedule
+	before.rejected = map[ad.GUID][]byte{}
+	for _, r := range rejections {
+		if r.At.Equal(p.now) {
+			before.rejected[r.GUID] = r.Value
+		}
+	}
+	*t = before
 	return nil
 }
 
@@ -206,6 +232,9 @@ func (p *pass) changed(asset identity.Asset, t *tally) (bool, error) {
 	}
 	if r, is := p.rejected[asset.GUID]; is && p.kind == delta && p.now.Sub(r.At) < retryAfter(r.Attempts) &&
 		bytes.HasPrefix(r.Value, asset.Fingerprint[:len(asset.Fingerprint)/2]) {
+		return false, nil
+	}
+	if bytes.Equal(t.rejected[asset.GUID], asset.Fingerprint[:]) {
 		return false, nil
 	}
 	known, there, err := p.Store.Lookup(asset.GUID)

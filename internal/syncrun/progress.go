@@ -25,6 +25,13 @@ func (p *Progress) read() {
 	}
 }
 
+// unread takes objects back that are read once more.
+func (p *Progress) unread(objects int) {
+	if p != nil {
+		p.Read.Add(int64(-objects))
+	}
+}
+
 func (p *Progress) changed() {
 	if p != nil {
 		p.Changed.Add(1)

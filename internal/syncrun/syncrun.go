@@ -96,6 +96,7 @@ type Runner struct {
 	repeats     fault.Repeats // of failed runs
 	blindWarned bool          // that deletions are seen at full passes only was said
 	now         func() time.Time
+	patience    time.Duration
 }
 
 // New makes a runner.
@@ -104,6 +105,7 @@ func New(o Options) *Runner {
 		Options:   o,
 		connector: connector{gateway: o.Gateway, store: o.Store, log: o.Log, unsent: map[string]*fault.Repeats{}},
 		now:       time.Now,
+		patience:  patience,
 		searches: [2]search{
 			{identity.User, o.Search.UserFilter, identity.NewMapper(identity.User)},
 			{identity.Group, o.Search.GroupFilter, identity.NewMapper(identity.Group)},
@@ -209,13 +211,14 @@ func (r *Runner) run(ctx context.Context, mode Mode, account *Account, log zerol
 	if err != nil {
 		return err
 	}
-	defer session.Close()
+	l := newLine(session)
+	defer func() { l.Close() }() // the session that it leads to then
 	log.Info().Str("dc", session.Address).Str("dns_host_name", session.RootDSE.DNSHostName).
 		Bool("domain_controller", session.RootDSE.IsDomainController()).Msg("directory connected")
 	if err := r.retarget(mode, log); err != nil {
 		return err
 	}
-	p := &pass{Runner: r, source: source, session: session, now: r.now(), mode: mode, log: log, account: account}
+	p := &pass{Runner: r, source: source, session: session, line: l, now: r.now(), mode: mode, log: log, account: account}
 	if err := p.plan(ctx); err != nil {
 		return err
 	}

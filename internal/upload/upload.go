@@ -101,8 +101,9 @@ const (
 // Run sends what produce adds, from one goroutine or from several. It tells the
 // journal of batches and, in their order, of receipts, and returns after the last
 // of them. Produce runs in the calling goroutine and must return when its context
-// has ended or add returns an error.
-func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce func(ctx context.Context, add func(identity.Asset) error) error) (Totals, error) {
+// has ended or add returns an error. Its settle waits until the journal has the
+// receipts of everything that was added before.
+func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce func(ctx context.Context, add func(identity.Asset) error, settle func() error) error) (Totals, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	size := int64(o.Workers * windowPerWorker)
@@ -124,7 +125,7 @@ func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce
 	workers.Go(func() { p.announce(ctx, cancel) })
 	recorder.Go(func() { p.record(cancel) })
 
-	err := produce(ctx, func(asset identity.Asset) error { return p.add(ctx, asset) })
+	err := produce(ctx, func(asset identity.Asset) error { return p.add(ctx, asset) }, func() error { return p.settle(ctx) })
 	if err == nil {
 		err = p.dispatch(ctx)
 	}
@@ -236,6 +237,13 @@ func (p *pool) dispatch(ctx context.Context) error {
 	case <-ctx.Done():
 		return stopped(ctx)
 	}
+}
+
+// settle is drain for whoever does not add at the moment.
+func (p *pool) settle(ctx context.Context) error {
+	p.adding.Lock()
+	defer p.adding.Unlock()
+	return p.drain(ctx)
 }
 
 // drain waits until everything added so far is recorded.

@@ -159,8 +159,8 @@ func (h hooked) Record(receipts []Receipt) error {
 	return h.ledger.Record(receipts)
 }
 
-func produce(numbers ...int) func(context.Context, func(identity.Asset) error) error {
-	return func(_ context.Context, add func(identity.Asset) error) error {
+func produce(numbers ...int) func(context.Context, func(identity.Asset) error, func() error) error {
+	return func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for _, n := range numbers {
 			if err := add(asset(n, 0)); err != nil {
 				return err
@@ -198,7 +198,7 @@ func TestBatches(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			f, l := &fake{t: t}, &ledger{}
-			totals, err := Run(t.Context(), f, c.options, l, func(_ context.Context, add func(identity.Asset) error) error {
+			totals, err := Run(t.Context(), f, c.options, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 				buffer := make([]byte, 0, 1000)
 				for i, size := range c.assets {
 					a := asset(i, size)
@@ -240,7 +240,7 @@ func TestWorkersAndWindowAreBounded(t *testing.T) {
 		l := &ledger{}
 		var running sync.WaitGroup
 		running.Go(func() {
-			_, err := Run(t.Context(), f, o, l, func(_ context.Context, add func(identity.Asset) error) error {
+			_, err := Run(t.Context(), f, o, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 				for n := range 100 {
 					if err := add(asset(n, 0)); err != nil {
 						return err
@@ -316,7 +316,7 @@ func TestOneObjectIsNeverUnderWayTwice(t *testing.T) {
 			return gateway.Answer{}, nil
 		}
 		l := &ledger{}
-		_, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 1, BatchBytes: 1 << 20}, l, func(_ context.Context, add func(identity.Asset) error) error {
+		_, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 1, BatchBytes: 1 << 20}, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 			for i := range 10 {
 				for _, a := range []identity.Asset{asset(1, 100+i), asset(100+i, 0), asset(200+i, 0)} {
 					if err := add(a); err != nil {
@@ -390,7 +390,7 @@ func TestTooLargeShrinksLaterBatches(t *testing.T) {
 		return gateway.Answer{}, nil
 	}}
 	l := &ledger{}
-	totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 10_000}, l, func(_ context.Context, add func(identity.Asset) error) error {
+	totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 10_000}, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for n := range 1000 {
 			size := 90
 			if n == 500 {
@@ -602,7 +602,7 @@ func TestDeleted(t *testing.T) {
 	l := &ledger{}
 	due := time.Unix(1_700_000_000, 0)
 	f := &fake{t: t, answer: poisoned(map[int]bool{1: true, 4: true})}
-	totals, err := Run(t.Context(), f, roomy, l, func(_ context.Context, add func(identity.Asset) error) error {
+	totals, err := Run(t.Context(), f, roomy, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for n := range 10 {
 			a := asset(n, 0)
 			if a.Deleted = n < 3; !a.Deleted {
@@ -666,7 +666,7 @@ func TestAddFromSeveral(t *testing.T) {
 		return gateway.Answer{}, nil
 	}}
 	l := &ledger{}
-	totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 13, BatchBytes: 2000}, l, func(_ context.Context, add func(identity.Asset) error) error {
+	totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 13, BatchBytes: 2000}, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		var adding sync.WaitGroup
 		errs := make([]error, adders)
 		for i := range adders {
@@ -735,7 +735,7 @@ func TestFailingWorker(t *testing.T) {
 func TestFailureStopsTheProducer(t *testing.T) {
 	f := &fake{t: t, answer: func(context.Context, call) (gateway.Answer, error) { return gateway.Answer{}, errRefused }}
 	l := &ledger{}
-	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, l, func(ctx context.Context, add func(identity.Asset) error) error {
+	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, l, func(ctx context.Context, add func(identity.Asset) error, _ func() error) error {
 		if err := errors.Join(add(asset(1, 0)), add(asset(2, 0))); err != nil {
 			return err
 		}
@@ -791,7 +791,7 @@ func TestCancellation(t *testing.T) {
 func TestProduceError(t *testing.T) {
 	lost := fault.Errorf(fault.Transient, "the connection was lost")
 	l := &ledger{}
-	_, err := Run(t.Context(), &fake{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, l, func(_ context.Context, add func(identity.Asset) error) error {
+	_, err := Run(t.Context(), &fake{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for n := range 8 {
 			if err := add(asset(n, 0)); err != nil {
 				return err
@@ -921,7 +921,7 @@ func model(t *testing.T, seed uint64) {
 		}
 		return nil
 	}}
-	totals, err := Run(ctx, f, o, journal, func(_ context.Context, add func(identity.Asset) error) error {
+	totals, err := Run(ctx, f, o, journal, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		var adding sync.WaitGroup
 		errs := make([]error, adders)
 		turn := make(chan struct{}, 1) // the bubble's time stands still while one waits for a mutex
@@ -993,5 +993,31 @@ func TestDataOfPartsStaysWhole(t *testing.T) {
 	parts := [][]byte{b.part(0, 4).data, b.part(4, 9).part(0, 2).data, b.part(4, 9).part(2, 5).data}
 	if joined := bytes.Join(parts, []byte(",")); !bytes.Equal(joined, b.data) {
 		t.Errorf("parts make\n%s\nof\n%s", joined, b.data)
+	}
+}
+
+// TestSettle: what was added before is in the journal when settle returns, and what
+// comes after it is sent as well.
+func TestSettle(t *testing.T) {
+	f, l := &fake{t: t}, &ledger{}
+	totals, err := Run(t.Context(), f, Options{Workers: 3, BatchSize: 4, BatchBytes: 1 << 20}, l, func(_ context.Context, add func(identity.Asset) error, settle func() error) error {
+		for n := range 30 {
+			if err := add(asset(n, 0)); err != nil {
+				return err
+			}
+			if n%7 != 6 {
+				continue
+			}
+			if err := settle(); err != nil {
+				return err
+			}
+			if got := len(l.delivered); got != n+1 {
+				t.Errorf("%d in the journal after %d", got, n+1)
+			}
+		}
+		return settle()
+	})
+	if err != nil || totals.Delivered != 30 {
+		t.Errorf("%+v, %v", totals, err)
 	}
 }
