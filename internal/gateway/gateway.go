@@ -52,7 +52,10 @@ type Options struct {
 	// is given up: which call of the contract it was, and how it ended. Nil: nobody.
 	Observe func(call string, class fault.Class, took time.Duration)
 
-	retry func() backoff.BackOff // for tests; nil: from 1 s to 60 s
+	// For tests.
+	retry     func() backoff.BackOff // nil: from 1 s to 60 s
+	pingAfter time.Duration          // 0: 15 s without a byte over HTTP/2, and again until its answer
+	headAfter time.Duration          // 0: 2 min from a request to the head of its answer
 }
 
 // Login is an account of the gateway's.

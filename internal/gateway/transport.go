@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,14 +21,14 @@ func newTransport(o Options) *http.Transport {
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
-		ResponseHeaderTimeout:  2 * time.Minute,
+		ResponseHeaderTimeout:  cmp.Or(o.headAfter, 2*time.Minute),
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
 		MaxIdleConnsPerHost:    o.Connections, // the default of 2 would have most workers dial anew
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		// A dead HTTP/2 connection is noticed; without pings it would swallow call after call.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: cmp.Or(o.pingAfter, 15*time.Second), PingTimeout: cmp.Or(o.pingAfter, 15*time.Second)},
 	}
 	if o.Proxy != nil && o.Proxy.Scheme == "https" {
 		// Offered HTTP/2, the proxy might choose it, and CONNECT is spoken in HTTP/1.1.
@@ -98,7 +99,7 @@ func (c *Client) explain(ctx context.Context, call call, err error) error {
 	case errors.As(err, &dns), errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
 		return fault.Errorf(fault.Transient, "%s: %w: check %s, and that firewalls let this machine through", what, err, check)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.Errorf(fault.Transient, "%s: no answer within %s", what, requestTimeout)
+		return fault.Errorf(fault.Transient, "%s: no answer in time: %w", what, err)
 	default:
 		return fault.Errorf(fault.Transient, "%s: %w", what, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -335,4 +336,112 @@ func startTinyproxy(t *testing.T, program, settings string) string {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// hole is a TCP proxy whose connections can be made to swallow everything.
+type hole struct {
+	address string
+	mu      sync.Mutex
+	dug     chan struct{} // of the connections so far: closed once nothing passes
+}
+
+func newHole(t *testing.T, target string) *hole {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hole{address: listener.Addr().String(), dug: make(chan struct{})}
+	var running sync.WaitGroup
+	carry := func(from, to net.Conn, dug chan struct{}) {
+		buffer := make([]byte, 16<<10)
+		for {
+			n, err := from.Read(buffer)
+			select {
+			case <-dug:
+				<-t.Context().Done() // nothing passes, the end neither
+			default:
+			}
+			if err == nil {
+				_, err = to.Write(buffer[:n])
+			}
+			if err != nil {
+				from.Close()
+				to.Close()
+				return
+			}
+		}
+	}
+	running.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			h.mu.Lock()
+			dug := h.dug
+			h.mu.Unlock()
+			running.Go(func() { carry(client, server, dug) })
+			running.Go(func() { carry(server, client, dug) })
+			running.Go(func() {
+				<-t.Context().Done()
+				client.Close()
+				server.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		running.Wait()
+	})
+	return h
+}
+
+// dig makes the connections so far swallow everything.
+func (h *hole) dig() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.dug)
+	h.dug = make(chan struct{})
+}
+
+// TestPings: an HTTP/2 connection that swallows everything is noticed by its pings,
+// long before a call's own deadline, and the call goes over another one.
+func TestPings(t *testing.T) {
+	g := sandbox.NewGateway(sandboxOptions())
+	server := serveTLS(t, g)
+	between := newHole(t, server.Listener.Addr().String())
+	o := options(t, "https://"+between.address)
+	o.RootCAs = rootsOf(server)
+	o.Patience(100*time.Millisecond, time.Hour)
+	client := gateway.New(o)
+	if _, err := send(t.Context(), client); err != nil {
+		t.Fatal(err)
+	}
+	between.dig()
+	start := time.Now()
+	if _, err := send(t.Context(), client); err != nil || client.Counts().Retries != 1 {
+		t.Errorf("%v after %d retries", err, client.Counts().Retries)
+	}
+	if took := time.Since(start); took < 150*time.Millisecond || took > 20*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+// TestNoAnswer: a gateway that takes a request and says nothing is not waited for
+// without end.
+func TestNoAnswer(t *testing.T) {
+	over := make(chan struct{})
+	server := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-over
+	}))
+	defer close(over)
+	o := options(t, server.URL)
+	o.Patience(time.Hour, 50*time.Millisecond)
+	fails(t, gateway.New(o).Login(t.Context()), fault.Transient, "log in at", "no answer in time", "response headers")
 }
