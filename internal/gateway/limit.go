@@ -48,7 +48,7 @@ func (l *rateLimit) held() time.Time {
 // LimitedUntil returns until when the rate limit holds all calls back, in UTC, and
 // zero when it holds none.
 func (c *Client) LimitedUntil() time.Time {
-	if until := c.limit.held(); until.After(time.Now()) {
+	if until := c.limit.held(); rest(until, time.Now()) > 0 {
 		return until
 	}
 	return time.Time{}
@@ -63,18 +63,28 @@ func (c *Client) HoldUntil(t time.Time) {
 	c.limit.hold(t)
 }
 
+// longestSleep bounds how late it is noticed that the machine was suspended.
+const longestSleep = 30 * time.Second
+
+// rest is how long the gate stays closed. It opens when either clock says so: the one
+// that counts while the process runs stands still while the machine is suspended, and
+// the wall clock may go back.
+func rest(until, now time.Time) time.Duration {
+	return min(until.Sub(now), until.Round(0).Sub(now.Round(0)))
+}
+
 // wait returns when the gate is open, or at once when it will not open in time for ctx.
 func (l *rateLimit) wait(ctx context.Context) error {
 	for {
 		until := l.held()
-		rest := time.Until(until)
+		rest := rest(until, time.Now())
 		if rest <= 0 {
 			return ctx.Err()
 		}
 		if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
 			return fmt.Errorf("rate limited until %s: %w", until.Format(time.RFC3339), errTooLate)
 		}
-		timer := time.NewTimer(rest)
+		timer := time.NewTimer(min(rest, longestSleep))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

@@ -293,3 +293,26 @@ func TestGate(t *testing.T) {
 		}
 	})
 }
+
+// TestGateAndClocks: within a process the clock counts that no one can set, and for a
+// wait that an earlier process has recorded the clock on the wall.
+func TestGateAndClocks(t *testing.T) {
+	now := time.Now()
+	until := now.Add(time.Hour)
+	for _, test := range []struct {
+		name string
+		now  time.Time // a reading of both clocks
+		want time.Duration
+	}{
+		{"at once", now, time.Hour},
+		{"later", now.Add(20 * time.Minute), 40 * time.Minute},
+		{"over", now.Add(time.Hour), 0},
+	} {
+		if got := rest(until, test.now); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+	if got := rest(until.Round(0), now.Add(-time.Hour)); got != 2*time.Hour {
+		t.Errorf("of a process before this one: %s", got)
+	}
+}
