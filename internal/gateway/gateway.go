@@ -109,6 +109,7 @@ type Client struct {
 	limit   rateLimit
 	telling sync.Mutex // for OnLimit
 	counts  counts
+	budget  budget
 }
 
 // New makes a client. It does not connect.
@@ -138,6 +139,7 @@ func New(o Options) *Client {
 	}
 	c := &Client{options: o, http: client, heard: heard}
 	c.session.login = c.login
+	c.BeginRun()
 	return c
 }
 
@@ -360,6 +362,12 @@ func (c *Client) retry(ctx context.Context, what string, tries uint, operation f
 			c.counts.retries.Add(1)
 		}
 		last = operation()
+		if last == nil {
+			c.budget.earn()
+		} else if fault.Of(last) == fault.Transient && attempt < int(tries) && !c.budget.spend() {
+			last = fault.Errorf(fault.Transient, "%w; not repeated: more calls were repeated in this run than were answered", last)
+			return struct{}{}, backoff.Permanent(last)
+		}
 		// Who will not live to see the gate open need not ask again.
 		if last != nil && (fault.Of(last) != fault.Transient || errors.Is(last, errTooLate)) {
 			return struct{}{}, backoff.Permanent(last)

@@ -316,3 +316,39 @@ func TestGateAndClocks(t *testing.T) {
 		t.Errorf("of a process before this one: %s", got)
 	}
 }
+
+// TestBudget: a run in which hardly any call is answered does not repeat each of them
+// to the end, and the next run has a budget of its own.
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		c := New(Options{URL: &url.URL{}, Connections: 2})
+		fail := func() error {
+			calls++
+			return fault.Errorf(fault.Transient, "broken")
+		}
+		var err error
+		for range 10 { // of which three have their five repeats, and the fourth one its two
+			err = c.retry(t.Context(), "x", 6, func() error { return fail() })
+		}
+		if fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "broken; not repeated") || calls != 10+repeatsEach*2 {
+			t.Errorf("%v after %d calls", err, calls)
+		}
+		for range 3 {
+			if err := c.retry(t.Context(), "x", 6, func() error { return nil }); err != nil {
+				t.Error(err)
+			}
+		}
+		calls = 0
+		err = c.retry(t.Context(), "x", 6, func() error { return fail() })
+		if calls != 4 {
+			t.Errorf("%v after %d calls with three earned", err, calls)
+		}
+		c.BeginRun()
+		calls = 0
+		err = c.retry(t.Context(), "x", 6, func() error { return fail() })
+		if calls != 6 || strings.Contains(err.Error(), "not repeated") {
+			t.Errorf("%v after %d calls in a new run", err, calls)
+		}
+	})
+}

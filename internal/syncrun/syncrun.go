@@ -148,6 +148,7 @@ func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
 	run := &account.Run
 	log := r.Log.With().Str("run_id", run.ID).Logger()
 	before := r.Gateway.Counts()
+	r.Gateway.BeginRun()
 
 	err := r.run(ctx, mode, &account, log)
 
