@@ -98,6 +98,8 @@ func (s *Session) explainLoss(what string, err error) error {
 		return fault.Errorf(fault.Incomplete, "%s: the server sent more than is taken: %w: check what the directory holds there", what, cause)
 	case errors.Is(cause, errMalformed):
 		return fault.Errorf(fault.Incomplete, "%s: the server sent what is not LDAP: %w: check that ldap.host and ldap.port are a directory's, and ldap.protocol the port's", what, cause)
+	case errors.Is(cause, errTooSlow):
+		return fault.Errorf(fault.Transient, "%s: %w: it was waited for %s: check the server's load and the network in between, or lower ldap.page-size", what, cause, maxWaits*s.wire.timeout)
 	case errors.Is(cause, os.ErrDeadlineExceeded):
 		return fault.Errorf(fault.Transient, "%s: the server was silent for %s: check its load and the network in between", what, s.wire.timeout)
 	default:

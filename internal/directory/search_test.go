@@ -456,6 +456,45 @@ func TestSlowConsumer(t *testing.T) {
 }
 
 // The connection may be idle while everything is here and the consumer is busy.
+// TestDrip: a server that lets a byte through now and then is not waited for forever,
+// and one that was left alone for as long has not kept us waiting.
+func TestDrip(t *testing.T) {
+	const timeout = 40 * time.Millisecond
+	for _, drips := range []int{1, 1000} {
+		t.Run(fmt.Sprint(drips, " drips"), func(t *testing.T) {
+			server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
+				if r.base != people.Base {
+					return p.send(done(r.id, 0, paging("")))
+				}
+				message := fakeEntry{"CN=a", [][]string{{"cn", strings.Repeat("x", 1000)}}}.message(r.id)
+				for _, b := range message[:min(drips, len(message))] {
+					if _, err := p.Write([]byte{b}); err != nil {
+						return false
+					}
+					<-time.After(timeout / 2)
+				}
+				return p.send(message[min(drips, len(message)):], done(r.id, 0, paging("")))
+			}))
+			o := server.options()
+			o.ResponseTimeout = timeout
+			session := connect(t, o)
+			<-time.After(2 * maxWaits * timeout) // idle
+			start := time.Now()
+			_, err := session.Search(t.Context(), people, func(*ad.Entry) error { return nil })
+			if drips == 1 {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantError(t, err, fault.Transient, "the answer comes too slowly", "400ms")
+			if took := time.Since(start); took > 2*maxWaits*timeout {
+				t.Errorf("took %s", took)
+			}
+		})
+	}
+}
+
 func TestIdleConnection(t *testing.T) {
 	server := serve(t, nil, directoryOf(pagesOf([]fakeEntry{{"CN=a", nil}})))
 	o := server.options()

@@ -25,10 +25,12 @@ type wire struct {
 	pass  int    // so many bytes from there are a message, or its rest, for go-ldap
 
 	mu       sync.Mutex
-	awaiting bool    // an answer is due: silence is an error
-	passed   int     // so many bytes of the answer went to go-ldap
-	stream   *stream // takes the entries of the search under way; nil: none is
-	err      error   // why reading ended
+	awaiting bool          // an answer is due: silence is an error
+	due      time.Time     // since when it is
+	waited   time.Duration // for its bytes, less what they were worth
+	passed   int           // so many bytes of the answer went to go-ldap
+	stream   *stream       // takes the entries of the search under way; nil: none is
+	err      error         // why reading ended
 }
 
 const (
@@ -39,7 +41,13 @@ const (
 	readSize  = 64 << 10
 )
 
+// maxWaits is how many timeouts an answer may be waited for in all, and one more for
+// each readSize bytes of it: a server that lets a byte through now and then would hold
+// a run up forever.
+const maxWaits = 10
+
 var (
+	errTooSlow      = errors.New("the answer comes too slowly")
 	errTooLarge     = errors.New("LDAP message too large")
 	errDisconnected = errors.New("the server gave notice that it ends the session")
 )
@@ -57,7 +65,7 @@ func newWire(conn net.Conn, timeout time.Duration) *wire {
 func (w *wire) expect(answer bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.awaiting = answer
+	w.awaiting, w.due, w.waited = answer, time.Now(), 0
 	w.setDeadline()
 }
 
@@ -66,7 +74,7 @@ func (w *wire) expect(answer bool) {
 func (w *wire) setDeadline() {
 	var deadline time.Time
 	if w.awaiting {
-		deadline = time.Now().Add(w.timeout)
+		deadline = time.Now().Add(min(w.timeout, maxWaits*w.timeout-w.waited))
 	}
 	_ = w.Conn.SetDeadline(deadline) // fails only on a closed connection, as the read will
 }
@@ -204,9 +212,19 @@ func (w *wire) fill() error {
 		copy(grown, w.in)
 		w.in = grown
 	}
+	start := time.Now()
 	n, err := w.Conn.Read(w.in[len(w.in):cap(w.in)])
 	w.in = w.in[:len(w.in)+n]
-	if n > 0 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if start.Before(w.due) {
+		start = w.due // until then there was nothing to wait for
+	}
+	w.waited = max(0, w.waited+time.Since(start)-w.timeout*time.Duration(n)/readSize)
+	switch {
+	case w.awaiting && w.waited >= maxWaits*w.timeout:
+		return errTooSlow
+	case n > 0:
 		return nil
 	}
 	return err
