@@ -99,6 +99,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.S
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
 	endpoint, pulse := w.endpoint(r, log)
 	defer serveEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
+	defer keepInformed(ctx, r)()
 
 	log = log.With().Str("component", "daemon").Logger()
 	log.Info().Str("version", version).Str("cron", ticks.String()).Str("state_dir", c.Service.StateDir).Msg("started")

@@ -65,6 +65,9 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	}
 	defer p.verbosity.follow(log)()
 	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
+	if !mode.DryRun {
+		defer keepInformed(ctx, r)()
+	}
 	report := newReport(p.stdout, p.output == "json")
 	hideProgress := func() {}
 	if mode.DryRun {

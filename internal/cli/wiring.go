@@ -172,6 +172,17 @@ func rootsOf(pem []byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// keepInformed has the gateway hear of each state of the connector, however late.
+func keepInformed(ctx context.Context, r *syncrun.Runner) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var informing sync.WaitGroup
+	informing.Go(func() { r.KeepInformed(ctx) })
+	return func() {
+		cancel()
+		informing.Wait()
+	}
+}
+
 // withinGrace ends the process when work goes on for longer than the grace after
 // ctx has ended, unless it is stopped. What was acknowledged by then is recorded.
 func withinGrace(ctx context.Context, grace time.Duration, log zerolog.Logger, exitNow func(int)) (stop func()) {

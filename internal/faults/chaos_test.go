@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -120,36 +121,61 @@ func TestChaos(t *testing.T) {
 	s.settings = s.settings.with(settings{"upload.batch-size": scaled("30", "100"), "ldap.page-size": "500",
 		"sync.max-deletes-percent": "100"}) // many go, and nobody is there to release them
 	c := &chaos{site: s, stall: scaled(time.Second, 30*time.Second), injured: map[string]int{}, tokens: map[string]bool{}, random: rand.New(rand.NewPCG(*seedFlag, 2))}
-	var results []string
-	for range scaled(1, 2) {
-		s.facing(c.answer)
-		changing := make(chan struct{})
-		p := start(t, command{settings: s.settings, args: []string{"sync"}})
-		go func() {
-			defer close(changing)
-			for {
-				select {
-				case <-p.finished:
-					return
-				case <-time.After(20 * time.Millisecond):
-					s.mutate(5)
-				}
+	s.facing(c.answer)
+	changing := make(chan struct{})
+	p := start(t, command{settings: s.settings, args: []string{"sync"}})
+	go func() {
+		defer close(changing)
+		for {
+			select {
+			case <-p.finished:
+				return
+			case <-time.After(20 * time.Millisecond):
+				s.mutate(5)
 			}
-		}()
-		o := p.wait(t, 8*time.Minute)
-		<-changing
-		o.mustExit(t, 0, 1, 6)
-		end := o.summary()
-		results = append(results, fmt.Sprintf("%s with %d retries", end.text("result"), end.number("retries")))
-		s.facing(nil)
-		run(t, s.settings, "sync", "--full").mustExit(t, 0)
-		s.mustBeEqual(t, "after chaos")
-	}
+		}
+	}()
+	o := p.wait(t, 8*time.Minute)
+	<-changing
+	o.mustExit(t, 0, 1, 6)
+	end := o.summary()
+	s.facing(nil)
+	run(t, s.settings, "sync", "--full").mustExit(t, 0)
+	s.mustBeEqual(t, "after chaos")
 	taken, deletions := s.witness.counts()
 	var kinds []string
 	for _, kind := range slices.Sorted(maps.Keys(c.injured)) {
 		kinds = append(kinds, fmt.Sprint(kind, " ", c.injured[kind]))
 	}
-	figures(t, "%d calls in chaos (%s): %s; equal after the next run; %d objects taken, %d deletions; %s",
-		c.calls, strings.Join(kinds, ", "), strings.Join(results, ", "), taken, deletions, time.Since(began).Round(time.Millisecond))
+	figures(t, "%d calls in chaos (%s): %s with %d retries; equal after the next run; %d objects taken, %d deletions; %s",
+		c.calls, strings.Join(kinds, ", "), end.text("result"), end.number("retries"), taken, deletions, time.Since(began).Round(time.Millisecond))
+}
+
+// TestStatesUnheard has the gateway refuse every report of the connector's state while
+// a run goes on and after it. It passes when the run is none the worse for it, and
+// when the gateway hears of the latest state within 40 seconds of being able to.
+func TestStatesUnheard(t *testing.T) {
+	if !long {
+		t.Skip("the short form is with the runs: the gateway is told every 30 s here")
+	}
+	t.Parallel()
+	s := newSite(t, plan{users: 50, groups: 5})
+	s.facing(func(x *exchange) bool {
+		return x.r.URL.Path == statePath && x.status(http.StatusInternalServerError, "")
+	})
+	p := start(t, command{settings: s.settings})
+	p.waitFor(t, 0, time.Minute, func(l line) bool { return l.text("message") == "run finished" && l.text("result") == "processed" })
+	_, n := p.waitFor(t, 0, time.Minute, func(l line) bool { return l.text("from") == "PROCESSED" && l.text("to") == "SCHEDULED" })
+	p.waitFor(t, n, time.Minute, saying("connector state not sent"))
+	s.facing(nil)
+	began := time.Now()
+	p.waitFor(t, 0, 40*time.Second, saying("connector state sent late"))
+	late := time.Since(began)
+	p.signal(syscall.SIGTERM)
+	p.wait(t, 10*time.Second).mustExit(t, 0)
+	s.mustBeEqual(t, "unheard")
+	if states := s.gateway.States(); len(states) != 1 || states[0].State != "SCHEDULED" {
+		t.Errorf("%+v", states)
+	}
+	figures(t, "refused every report through a run: processed all the same, and the gateway knew %s after it could", late.Round(time.Second))
 }

@@ -84,6 +84,7 @@ func TestDirectoryFaults(t *testing.T) {
 	}
 	all = append(all, bad{"black hole for what we send", directory.LDAP, rule{connection: 0, after: 300, toServer: true, do: hole}},
 		bad{"slow drip", directory.LDAP, rule{connection: -1, drip: 2 * time.Millisecond, dripBytes: 1400}},
+		bad{"a drip that never ends", directory.LDAP, rule{connection: 0, drip: patience / 5, dripBytes: 1}},
 		bad{"refused", directory.LDAP, rule{refuse: true}})
 
 	var failed, finished int

@@ -3,6 +3,7 @@ package syncrun
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,9 +30,12 @@ type connector struct {
 	store      *state.Store
 	log        zerolog.Logger
 	registered atomic.Bool // in this process; others look at it
-	mute       bool        // the gateway takes no states
 	lastRun    *state.Run
-	unsent     map[string]*fault.Repeats // by state: why the gateway does not hear of it
+
+	sending sync.Mutex                // guards what follows: one report at a time, so that the latest comes last
+	mute    bool                      // the gateway takes no states
+	unsent  map[string]*fault.Repeats // by state: why the gateway does not hear of it
+	unheard *gateway.ConnectorState   // the latest one, while the gateway has not heard of it
 }
 
 // stateTimeout bounds how long a run waits for the gateway to hear of a state.
@@ -54,11 +58,6 @@ func (c *connector) enter(ctx context.Context, to state.Connector) error {
 }
 
 func (c *connector) send(ctx context.Context, to state.Connector) {
-	if c.mute {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
-	defer cancel()
 	report := gateway.ConnectorState{State: to.State, RunID: to.RunID, At: gateway.Timestamp(to.At)}
 	if !to.NextRun.IsZero() {
 		next := gateway.Timestamp(to.NextRun)
@@ -70,16 +69,63 @@ func (c *connector) send(ctx context.Context, to state.Connector) {
 	if run := c.lastRun; run != nil && run.ID == to.RunID { // another run's is no news
 		report.Summary = &gateway.Summary{Mode: run.Mode, Users: run.Users, Groups: run.Groups, Uploaded: run.Uploaded, Deleted: run.Deleted, Rejected: run.Rejected}
 	}
-	if c.unsent[to.State] == nil {
-		c.unsent[to.State] = &fault.Repeats{}
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.tell(ctx, report)
+}
+
+// tell sends a report, or keeps it to be sent again.
+func (c *connector) tell(ctx context.Context, report gateway.ConnectorState) {
+	if c.mute {
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
+	defer cancel()
+	if c.unsent[report.State] == nil {
+		c.unsent[report.State] = &fault.Repeats{}
+	}
+	c.unheard = nil
 	switch err := c.gateway.SetState(ctx, report); {
 	case err == nil:
-		c.unsent[to.State].Gone()
+		c.unsent[report.State].Gone()
 	case errors.Is(err, gateway.ErrNoStates):
 		c.mute = true
 		c.log.Warn().Err(err).Msg("connector states are not sent")
 	default:
-		tell(c.log.Warn(), c.unsent[to.State].Note(err, time.Now().UTC())).Str("to", to.State).Msg("connector state not sent")
+		c.unheard = &report
+		tell(c.log.Warn(), c.unsent[report.State].Note(err, time.Now().UTC())).Str("to", report.State).Msg("connector state not sent")
+	}
+}
+
+// tellAgain sends the latest report once more, if the gateway has not heard of it.
+func (c *connector) tellAgain(ctx context.Context) {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if c.unheard == nil {
+		return
+	}
+	c.tell(ctx, *c.unheard)
+	if c.unheard == nil && !c.mute {
+		c.log.Info().Msg("connector state sent late")
+	}
+}
+
+// informEvery is how long the gateway is wrong about the connector's state, once it
+// can be told: a gateway that is down, or limits the rate, when a run ends would else
+// be wrong until the next one, a week perhaps.
+const informEvery = 30 * time.Second
+
+// KeepInformed tells the gateway again of a state that it has not heard of, until ctx
+// ends. It may run beside everything else.
+func (r *Runner) KeepInformed(ctx context.Context) {
+	again := time.NewTicker(r.informEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+			r.connector.tellAgain(ctx)
+		}
 	}
 }

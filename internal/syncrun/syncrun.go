@@ -97,15 +97,17 @@ type Runner struct {
 	blindWarned bool          // that deletions are seen at full passes only was said
 	now         func() time.Time
 	patience    time.Duration
+	informEvery time.Duration
 }
 
 // New makes a runner.
 func New(o Options) *Runner {
 	return &Runner{
-		Options:   o,
-		connector: connector{gateway: o.Gateway, store: o.Store, log: o.Log, unsent: map[string]*fault.Repeats{}},
-		now:       time.Now,
-		patience:  patience,
+		Options:     o,
+		connector:   connector{gateway: o.Gateway, store: o.Store, log: o.Log, unsent: map[string]*fault.Repeats{}},
+		now:         time.Now,
+		patience:    patience,
+		informEvery: informEvery,
 		searches: [2]search{
 			{identity.User, o.Search.UserFilter, identity.NewMapper(identity.User)},
 			{identity.Group, o.Search.GroupFilter, identity.NewMapper(identity.Group)},

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -435,6 +436,64 @@ func TestStates(t *testing.T) {
 	}
 	if now, _ := w.store.Connector(); len(lines) != len(want) || now.State != Scheduled || now.RunID != second.ID || now.Error != err.Error() {
 		t.Errorf("%d lines, stored %+v", len(lines), now)
+	}
+}
+
+// TestStateSentLate: a gateway that could not be told of the end of a run hears of it
+// as soon as it can, and of the latest state only.
+func TestStateSentLate(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(3)
+	var down atomic.Bool
+	refused, heard := make(chan string, 1000), make(chan string, 1000)
+	w.intercepting(func(writer http.ResponseWriter, r *http.Request, body []byte) bool {
+		if r.URL.Path != statePath {
+			return false
+		}
+		var report gateway.ConnectorState
+		if err := json.Unmarshal(body, &report); err != nil {
+			t.Error(err)
+		}
+		if down.Load() {
+			refused <- report.State
+			writer.WriteHeader(http.StatusInternalServerError)
+			return true
+		}
+		heard <- report.State
+		return false
+	})
+	r := w.process()
+	r.informEvery = time.Millisecond
+	if err := r.Register(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	down.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	var informing sync.WaitGroup
+	informing.Go(func() { r.KeepInformed(ctx) })
+	run, _ := w.run(r, Processed, 3) // in spite of it
+	for state := ""; state != AllReceived; {
+		state = <-refused
+	}
+	<-heard // that it is registered
+	down.Store(false)
+	if state := <-heard; state != AllReceived {
+		t.Errorf("heard of %s", state)
+	}
+	r.connector.sending.Lock() // once its answer was read
+	unheard := r.connector.unheard
+	r.connector.sending.Unlock()
+	if unheard != nil {
+		t.Errorf("not heard of %+v", unheard)
+	}
+	cancel()
+	informing.Wait()
+	states := w.gateway.States()
+	if last := states[len(states)-1]; last.RunID != run.ID || last.Summary == nil || last.Summary.Uploaded != 3 || len(states) != 2 {
+		t.Errorf("%d states, the last %+v", len(states), last)
+	}
+	if lines := w.log.with("connector state sent late"); len(lines) != 1 {
+		t.Errorf("said so %d times", len(lines))
 	}
 }
 
