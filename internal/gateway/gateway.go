@@ -277,7 +277,11 @@ func (c *Client) limited(got answer, least time.Duration) {
 	c.counts.limited.Add(1)
 	now := time.Now()
 	until := c.limit.hold(now.Add(max(waitOf(got.header, now), least)))
+	c.tellLimit() // before it is logged: who reads the log may count on it
 	c.options.Log.Warn().Int("status", got.status).Time("until", until).Msg("rate limited by the gateway")
+}
+
+func (c *Client) tellLimit() {
 	if c.options.OnLimit == nil {
 		return
 	}
