@@ -59,20 +59,27 @@ func (l *limiter) answer(x *exchange) bool {
 	case 1:
 		x.w.Header().Set("Retry-After", l.wait(now))
 	default:
-		x.w.Header().Set("Retry-After", now.Add(l.seconds(now)).UTC().Format(http.TimeFormat))
+		until := now.Add(l.seconds(now)).Truncate(time.Second) // a date has no fractions
+		l.tell(now, until)
+		x.w.Header().Set("Retry-After", until.UTC().Format(http.TimeFormat))
 	}
 	return x.status([]int{http.StatusTooManyRequests, http.StatusConflict}[l.refused%2], `{"message":"limit exceeded"}`)
 }
 
 func (l *limiter) wait(now time.Time) string {
 	seconds := l.seconds(now)
-	if until := now.Add(seconds); until.After(l.told) {
-		if !l.told.After(now) {
-			l.heard = now
-		}
-		l.told = until
-	}
+	l.tell(now, now.Add(seconds))
 	return strconv.Itoa(int(seconds / time.Second))
+}
+
+func (l *limiter) tell(now, until time.Time) {
+	if !until.After(l.told) {
+		return
+	}
+	if !l.told.After(now) {
+		l.heard = now
+	}
+	l.told = until
 }
 
 // seconds are the whole ones until the hour ends.
