@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -290,6 +291,9 @@ func TestExitCodes(t *testing.T) {
 			}
 			s.env["service.state-dir"] = file
 		}, nil, exitUsage, "set service.state-dir to a directory", false},
+		"state of a later program": {func(t *testing.T, s *site) {
+			s.env["service.state-dir"] = unpacked(t, "../state/testdata/version-99.db.gz")
+		}, nil, exitUsage, "is of format 99, this program knows 2", false},
 		"wrong gateway password": {func(_ *testing.T, s *site) { s.env["qualys.user.password"] = "wrong" }, nil,
 			exitRefused, "qualys.user.password", false},
 		"wrong directory password": {func(_ *testing.T, s *site) { s.env["ldap.password"] = "wrong" }, nil,
@@ -353,6 +357,29 @@ func TestExitCodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// unpacked is a state directory with that file.
+func unpacked(t *testing.T, path string) (dir string) {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	packed, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "adconnector.db"), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func unusedPort(t *testing.T) int {

@@ -289,7 +289,10 @@ func (s *Store) sign() {
 func (s *Store) prepare() error {
 	return s.update("prepare", func(c change) error {
 		if meta := c.Bucket(bucketMeta); meta != nil {
-			return s.takeOver(c.Tx)
+			if err := s.takeOver(c.Tx); err != nil {
+				return err
+			}
+			return upgrade(c)
 		}
 		for _, name := range append(buckets, bucketSums) {
 			if _, err := c.CreateBucket(name); err != nil {
@@ -302,8 +305,9 @@ func (s *Store) prepare() error {
 
 // takeOver checks the version and reads what is kept in memory too.
 func (s *Store) takeOver(tx *bbolt.Tx) error {
-	if stored := tx.Bucket(bucketMeta).Get(keyVersion); string(stored) != string(currentVersion) {
-		return fmt.Errorf("%w: %s is of format %x, this program knows %d: use the program that wrote it, or move the file away and let the next run send everything", ErrUnusable, s.path, stored, version)
+	stored := tx.Bucket(bucketMeta).Get(keyVersion)
+	if !readable(stored) {
+		return fmt.Errorf("%w: %s is of format %s, this program knows %d: use the program that wrote it, or move the file away and let the next run send everything", ErrUnusable, s.path, formatName(stored), version)
 	}
 	return tx.Bucket(bucketOpen).ForEach(func(key, _ []byte) error {
 		s.open[batchNumber(binary.BigEndian.Uint64(key))] = struct{}{}
