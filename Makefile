@@ -4,8 +4,9 @@ COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/internal/cli.commit=$(COMMIT)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 IMAGE  ?= adconnector:$(VERSION)
+BINARY ?= bin/adconnector
 
-.PHONY: help demo build test test-ad test-faults test-browser screenshot bench lint image
+.PHONY: help demo build test test-ad test-faults test-browser screenshot test-image test-deploy bench lint image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +15,7 @@ demo: build ## the whole connector at work, on a directory and a gateway in one 
 	@bin/adconnector demo $(DEMO)
 
 build: ## the static binary, as bin/adconnector
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/adconnector ./cmd/adconnector
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/adconnector
 
 test: ## all tests that need nothing but Go, with the race detector
 	go test -race -timeout 5m ./...
@@ -31,6 +32,12 @@ test-browser: ## the pages in headless Chromium (installed when missing, root an
 screenshot: ## the picture of the README anew, from a real run, as deploy/inventory.png (Chromium, Noto fonts)
 	cd test/browser && ADC_REQUIRE_BROWSER=1 ADC_PICTURE='$(CURDIR)/deploy/inventory.png' go test -count=1 -timeout 3m -run '^TestPicture$$' .
 
+test-image: ## the image, built with buildah and run as an engine would (Linux, root; installs what is missing)
+	cd test/deploy && go test -count=1 -timeout 9m -v ./image
+
+test-deploy: ## the same, and all that lies under deploy/
+	cd test/deploy && go test -count=1 -timeout 15m -v ./...
+
 bench: ## reading, first sync and unchanged pass beside ldapsearch and go-ldap (slapd; BENCH_LARGE=1 for a million)
 	go run ./internal/bench
 
@@ -43,7 +50,7 @@ lint: ## gofmt, go vet, staticcheck, go.mod tidy
 	go run $(STATICCHECK) -tags ad ./internal/adtest
 	go run $(STATICCHECK) -tags faults ./internal/faults
 	go mod tidy -diff
-	cd test/browser && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff
+	for module in test/browser test/deploy; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; done
 
 image: ## the container image, with docker, podman or buildah, whichever is there
 	deploy/image.sh '$(IMAGE)' '$(VERSION)' '$(COMMIT)'

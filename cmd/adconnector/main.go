@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // for CRON_TZ= where the system has none, as in the image
 
 	"adconnector/internal/cli"
 )

@@ -1,0 +1,159 @@
+package image
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/docker/cli/pkg/kvfile"
+)
+
+// A site is a sandbox in a container, and the environment that reaches it.
+type site struct {
+	network *network
+	env     []string
+}
+
+// newSite starts the sandbox out of the image, and has docker's own reader make the
+// environment of its env file.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{network: newNetwork(t)}
+	volume := newVolume(t)
+	sandbox := container{network: s.network, volume: volume,
+		args: []string{"sandbox", "--users", "200", "--groups", "20", "--env-out", "/var/lib/adconnector/sandbox.env"}}.start()
+	sandbox.await(&sandbox.stdout, "directory  ldaps://")
+	lines, err := kvfile.Parse(filepath.Join(volume, "sandbox.env"), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.env = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "service.state-dir=") }) // the image's own
+	return s
+}
+
+// with is the environment with a key set to another value.
+func (s *site) with(pairs ...string) []string {
+	var env []string
+	for _, line := range s.env {
+		key, _, _ := strings.Cut(line, "=")
+		replaced := false
+		for _, pair := range pairs {
+			replaced = replaced || strings.HasPrefix(pair, key)
+		}
+		if !replaced {
+			env = append(env, line)
+		}
+	}
+	return append(env, pairs...)
+}
+
+// TestConnector: one run, then the daemon as process 1, looked after by the
+// healthcheck and stopped by SIGTERM, on one volume.
+func TestConnector(t *testing.T) {
+	s := newSite(t)
+	volume := newVolume(t)
+
+	code, stdout, stderr := container{network: s.network, volume: volume, env: s.env, args: []string{"sync", "--output", "json"}}.run()
+	var account struct{ Users, Groups, Uploaded int }
+	if err := json.Unmarshal([]byte(stdout), &account); err != nil || code != 0 || account.Users < 200 || account.Groups < 20 || account.Uploaded != account.Users+account.Groups {
+		t.Fatalf("exit code %d, %+v, %v\n%s", code, account, err, stderr)
+	}
+
+	// Nothing but the binary knows where Berlin is.
+	daemon := container{network: s.network, volume: volume, env: s.with("service.cron-expression=CRON_TZ=Europe/Berlin 0 4 * * *")}.start()
+	daemon.await(&daemon.stderr, `"message":"run finished"`)
+	daemon.await(&daemon.stderr, `"to":"SCHEDULED"`)
+	log, _ := daemon.stderr.read()
+	if !strings.Contains(log, `CRON_TZ=Europe/Berlin`) || strings.Contains(log, `"level":"error"`) {
+		t.Errorf("log %s", log)
+	}
+	healthcheck := container{network: s.network, volume: volume, env: s.env, args: []string{"healthcheck"}}
+	if code, stdout, stderr := healthcheck.run(); code != 0 || stdout != "healthy\n" {
+		t.Errorf("healthcheck %d: %s%s", code, stdout, stderr)
+	}
+	code, stdout, _ = container{network: s.network, volume: volume, env: s.env, args: []string{"status", "--output", "json"}}.run()
+	if code != 0 || !strings.Contains(stdout, `"from": "daemon"`) {
+		t.Errorf("status %d: %s", code, stdout)
+	}
+
+	// Two containers on one volume.
+	code, _, stderr = container{network: s.network, volume: volume, env: s.env}.run()
+	expectOneLine(t, code, stderr, 4, "another instance holds the state directory /var/lib/adconnector")
+
+	if err := daemon.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := daemon.wait(); code != 0 {
+		log, _ := daemon.stderr.read()
+		t.Errorf("SIGTERM: exit code %d: %s", code, log)
+	}
+	if code, stdout, _ := healthcheck.run(); code != 1 || !strings.HasPrefix(stdout, "not healthy: no daemon answers") {
+		t.Errorf("healthcheck of none %d: %s", code, stdout)
+	}
+}
+
+// TestBadPlaces: what is wrong with the volume or a secret is told in one line.
+func TestBadPlaces(t *testing.T) {
+	network := newNetwork(t)
+	env := []string{
+		"connector.api.url=http://127.0.0.1:1", "service.cron-expression=*/10 * * * *",
+		"qualys.customerUuid=00000000-0000-0000-0000-000000000001", "qualys.connectionUuid=00000000-0000-0000-0000-000000000002", "qualys.profileUuid=00000000-0000-0000-0000-000000000003",
+		"qualys.user.username=u",
+	}
+	password := "qualys.user.password=invented"
+	for name, c := range map[string]struct {
+		volume func(t *testing.T, c *container)
+		env    string
+		words  []string
+	}{
+		"a volume of root": {func(t *testing.T, c *container) { own(t, c.volume, 0, 0o755) }, password,
+			[]string{"unusable state directory", "/var/lib/adconnector/adconnector.db", "permission denied", "make it writable for user 65532"}},
+		"a user of no name on another's volume": {func(_ *testing.T, c *container) { c.user = 12345 }, password,
+			[]string{"unusable state directory", "permission denied", "make it writable for user 12345"}},
+		"a volume that is mounted read-only": {func(_ *testing.T, c *container) { c.lockedUp = true }, password,
+			[]string{"unusable state directory", "read-only file system", "make it writable"}},
+		"no volume": {func(_ *testing.T, c *container) { c.volume = "" }, password,
+			[]string{"unusable state directory", "read-only file system", "make it writable"}},
+		"a secret's file that is not there": {func(*testing.T, *container) {}, "qualys.user.password.file=/run/secrets/password",
+			[]string{"qualys.user.password.file (environment): the file it names cannot be read", "no such file", "allowed: the path of a readable file"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			place := container{network: network, volume: newVolume(t), env: append(env[:len(env):len(env)], c.env)}
+			c.volume(t, &place)
+			code, _, stderr := place.run()
+			expectOneLine(t, code, stderr, 2, c.words...)
+			if strings.Contains(stderr, "invented") {
+				t.Errorf("the secret is in the log: %s", stderr)
+			}
+		})
+	}
+
+	t.Run("a user of no name on its own volume", func(t *testing.T) {
+		volume := newVolume(t)
+		own(t, volume, 12345, 0o700)
+		daemon := container{network: network, volume: volume, env: append(env[:len(env):len(env)], password), user: 12345}.start()
+		daemon.await(&daemon.stderr, `"message":"started"`)
+	})
+}
+
+func expectOneLine(t *testing.T, code int, stderr string, wantCode int, words ...string) {
+	t.Helper()
+	var errors []string
+	for line := range strings.Lines(stderr) {
+		if strings.Contains(line, `"level":"error"`) {
+			errors = append(errors, line)
+		}
+	}
+	if code != wantCode || len(errors) != 1 {
+		t.Fatalf("exit code %d, want %d, and one line of error: %s", code, wantCode, stderr)
+	}
+	for _, w := range words {
+		if !strings.Contains(errors[0], w) {
+			t.Errorf("%s does not say %q", errors[0], w)
+		}
+	}
+}
