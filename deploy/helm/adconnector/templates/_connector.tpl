@@ -1,0 +1,172 @@
+{{/* A connector's values, over the defaults. Takes the root and the connector's own. */}}
+{{- define "adconnector.values" -}}
+{{- $nothing := dict "secret" (dict "name" "" "keys" list "values" dict) "files" dict -}}
+{{- mustMergeOverwrite $nothing (deepCopy .root.Values.defaults) (deepCopy .own) | toYaml -}}
+{{- end -}}
+
+{{/* A connector's full name. A StatefulSet's pods carry it, and ten characters more, in a label of 63. */}}
+{{- define "adconnector.fullname" -}}
+{{- $full := printf "%s-%s" .root.Release.Name .name -}}
+{{- if gt (len $full) 52 -}}
+{{- fail (printf "connectors.%s: the name %s has %d characters, 52 are allowed: choose a shorter one, or a shorter release name" .name $full (len $full)) -}}
+{{- end -}}
+{{- $full -}}
+{{- end -}}
+
+{{- define "adconnector.selector" -}}
+app.kubernetes.io/name: adconnector
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "adconnector.labels" -}}
+{{ include "adconnector.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{/* Numbers come from YAML as floating point, and would print as 1e+06. */}}
+{{- define "adconnector.text" -}}
+{{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- end -}}
+
+{{/* The pod of a connector. Takes root, name, fullname, values (merged), args, restart. */}}
+{{- define "adconnector.pod" -}}
+{{- $values := .values -}}
+{{- $secret := $values.secret -}}
+{{- $secretKeys := concat $secret.keys (keys $secret.values) | sortAlpha -}}
+metadata:
+  labels:
+    {{- include "adconnector.selector" .root | nindent 4 }}
+    connector: {{ .name }}
+    {{- with $values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
+  {{- if or $secret.values $values.podAnnotations }}
+  annotations:
+    {{- with $secret.values }}
+    checksum/secret: {{ toJson . | sha256sum }}
+    {{- end }}
+    {{- with $values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
+  {{- end }}
+spec:
+  restartPolicy: {{ .restart }}
+  automountServiceAccountToken: false
+  # The names of services would stand among the settings.
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+  {{- with $values.serviceAccountName }}
+  serviceAccountName: {{ . }}
+  {{- end }}
+  {{- with $values.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with .root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  securityContext: {{- toYaml $values.podSecurityContext | nindent 4 }}
+  containers:
+    - name: adconnector
+      {{- with .root.Values.image }}
+      {{- if .digest }}
+      image: {{ printf "%s@%s" .repository .digest }}
+      {{- else }}
+      image: {{ printf "%s:%s" .repository (.tag | default $.root.Chart.AppVersion) }}
+      {{- end }}
+      imagePullPolicy: {{ .pullPolicy }}
+      {{- end }}
+      args: {{- toYaml .args | nindent 8 }}
+      env:
+        - name: service.admin.address
+          value: ":{{ .root.Values.port }}"
+        {{- range $key := keys $values.settings | sortAlpha }}
+        - name: {{ $key }}
+          value: {{ include "adconnector.text" (get $values.settings $key) | quote }}
+        {{- end }}
+        {{- range $secretKeys }}
+        - name: {{ . }}.file
+          value: /etc/adconnector/secret/{{ . }}
+        {{- end }}
+        {{- range $key := keys $values.files | sortAlpha }}
+        - name: {{ $key }}
+          value: /etc/adconnector/{{ $key }}/file
+        {{- end }}
+      {{- if eq .restart "Always" }}
+      ports:
+        - name: admin
+          containerPort: {{ .root.Values.port }}
+      # The check of a large state file comes first.
+      startupProbe:
+        httpGet: {path: /healthz, port: admin}
+        periodSeconds: 5
+        failureThreshold: 60
+      livenessProbe:
+        httpGet: {path: /healthz, port: admin}
+        periodSeconds: 30
+        timeoutSeconds: 5
+        failureThreshold: 4
+      readinessProbe:
+        httpGet: {path: /readyz, port: admin}
+        periodSeconds: 30
+        timeoutSeconds: 5
+        failureThreshold: 1
+      {{- end }}
+      resources: {{- toYaml $values.resources | nindent 8 }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      volumeMounts:
+        - name: state
+          mountPath: /var/lib/adconnector
+        - name: tmp
+          mountPath: /tmp
+        {{- if $secretKeys }}
+        - name: secret
+          mountPath: /etc/adconnector/secret
+          readOnly: true
+        {{- end }}
+        {{- range $i, $key := keys $values.files | sortAlpha }}
+        - name: file-{{ $i }}
+          mountPath: /etc/adconnector/{{ $key }}
+          readOnly: true
+        {{- end }}
+  volumes:
+    {{- if eq .restart "Never" }}
+    - name: state
+      persistentVolumeClaim:
+        claimName: state-{{ .fullname }}-0
+    {{- end }}
+    - name: tmp
+      emptyDir: {medium: Memory, sizeLimit: 16Mi}
+    {{- if $secretKeys }}
+    - name: secret
+      secret:
+        secretName: {{ $secret.name | default .fullname }}
+        defaultMode: 0440
+        items:
+          {{- range $secretKeys }}
+          - {key: {{ . }}, path: {{ . }}}
+          {{- end }}
+    {{- end }}
+    {{- range $i, $key := keys $values.files | sortAlpha }}
+    {{- $file := get $values.files $key }}
+    - name: file-{{ $i }}
+      {{- if hasKey $file "configMap" }}
+      configMap:
+        name: {{ $file.configMap }}
+        items: [{key: {{ $file.key }}, path: file}]
+      {{- else }}
+      secret:
+        secretName: {{ $file.secret }}
+        defaultMode: 0440
+        items: [{key: {{ $file.key }}, path: file}]
+      {{- end }}
+    {{- end }}
+  {{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" }}
+  {{- with get $values $key }}
+  {{ $key }}: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+{{- end -}}

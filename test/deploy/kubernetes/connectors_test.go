@@ -1,0 +1,520 @@
+package kubernetes
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"golang.org/x/sync/errgroup"
+	apps "k8s.io/api/apps/v1"
+	batch "k8s.io/api/batch/v1"
+	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+	podsecurity "k8s.io/pod-security-admission/api"
+	podpolicy "k8s.io/pod-security-admission/policy"
+
+	"adconnector/internal/config"
+)
+
+// TestConnectors: what must be true of every connector, for one and for many.
+func TestConnectors(t *testing.T) {
+	for _, count := range []int{1, 200} {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			m := mustRender(t, connectorsYAML(count))
+			sets := 0
+			for key, o := range m.objects {
+				expectNamed(t, key, o)
+				if set, is := o.(*apps.StatefulSet); is {
+					sets++
+					expectConnector(t, m, set)
+				}
+			}
+			if sets != count {
+				t.Errorf("%d connectors", sets)
+			}
+			// One service and one network policy serve them all; a budget needs several.
+			want := count + 2
+			if count > 1 {
+				want++
+			}
+			if len(m.objects) != want {
+				t.Errorf("%d objects, want %d: %q", len(m.objects), want, slices.Sorted(maps.Keys(m.objects)))
+			}
+			if !strings.Contains(m.notes, "exec ad-domain-000-0 -- adconnector status") {
+				t.Errorf("notes %q", m.notes)
+			}
+		})
+	}
+}
+
+// expectNamed holds names and labels against what the API server takes.
+func expectNamed(t *testing.T, key string, o object) {
+	t.Helper()
+	faults := validation.IsDNS1123Subdomain(o.GetName())
+	for name, value := range o.GetLabels() {
+		faults = append(faults, validation.IsQualifiedName(name)...)
+		faults = append(faults, validation.IsValidLabelValue(value)...)
+	}
+	if len(faults) > 0 {
+		t.Errorf("%s: %q", key, faults)
+	}
+}
+
+func expectConnector(t *testing.T, m *manifest, set *apps.StatefulSet) {
+	t.Helper()
+	spec := set.Spec
+	if spec.Replicas == nil || *spec.Replicas != 1 || spec.PodManagementPolicy != apps.ParallelPodManagement || spec.UpdateStrategy.Type != apps.RollingUpdateStatefulSetStrategyType {
+		t.Errorf("%s: replicas %v, %v, %v", set.Name, spec.Replicas, spec.PodManagementPolicy, spec.UpdateStrategy)
+	}
+	if keep := spec.PersistentVolumeClaimRetentionPolicy; keep == nil || keep.WhenDeleted != apps.RetainPersistentVolumeClaimRetentionPolicyType || keep.WhenScaled != apps.RetainPersistentVolumeClaimRetentionPolicyType {
+		t.Errorf("%s: volumes are not kept: %+v", set.Name, keep)
+	}
+	// The pod's label controller-revision-hash is the name and a hash of ten.
+	if faults := validation.IsValidLabelValue(set.Name + "-0123456789"); len(faults) > 0 {
+		t.Errorf("%s: %q", set.Name, faults)
+	}
+	pod := spec.Template
+	expectSelected(t, set.Name, spec.Selector, pod.Labels)
+	for key, o := range m.objects {
+		if other, is := o.(*apps.StatefulSet); is && other.Name != set.Name && selects(t, other.Spec.Selector, pod.Labels) {
+			t.Errorf("%s has the pods of %s", key, set.Name)
+		}
+	}
+	service := get[*core.Service](t, m, "Service "+spec.ServiceName)
+	if service.Spec.ClusterIP != core.ClusterIPNone || !labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pod.Labels)) {
+		t.Errorf("%s: service %+v", set.Name, service.Spec)
+	}
+	network := get[*networking.NetworkPolicy](t, m, "NetworkPolicy ad")
+	expectSelected(t, "the network policy", &network.Spec.PodSelector, pod.Labels)
+	if len(network.Spec.PolicyTypes) != 2 || len(network.Spec.Ingress) != 0 {
+		t.Errorf("network policy %+v", network.Spec)
+	}
+
+	if claims := spec.VolumeClaimTemplates; len(claims) != 1 || claims[0].Name != "state" ||
+		!slices.Equal(claims[0].Spec.AccessModes, []core.PersistentVolumeAccessMode{core.ReadWriteOncePod}) ||
+		claims[0].Spec.Resources.Requests.Storage().Cmp(resource.MustParse("1Gi")) != 0 {
+		t.Errorf("%s: claims %+v", set.Name, claims)
+	}
+	container := expectPod(t, set.Name, pod)
+	if !slices.Equal(container.Args, []string{"run"}) {
+		t.Errorf("%s: args %q", set.Name, container.Args)
+	}
+	for what, probe := range map[string]*core.Probe{"startup": container.StartupProbe, "liveness": container.LivenessProbe, "readiness": container.ReadinessProbe} {
+		path := map[bool]string{true: "/readyz", false: "/healthz"}[what == "readiness"]
+		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.StrVal != "admin" {
+			t.Errorf("%s: %s probe %+v", set.Name, what, probe)
+		}
+	}
+	if len(container.Ports) != 1 || container.Ports[0].Name != "admin" || container.Ports[0].ContainerPort != 8080 {
+		t.Errorf("%s: ports %+v", set.Name, container.Ports)
+	}
+}
+
+func selects(t *testing.T, by *meta.LabelSelector, of map[string]string) bool {
+	t.Helper()
+	selector, err := meta.LabelSelectorAsSelector(by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return selector.Matches(labels.Set(of))
+}
+
+func expectSelected(t *testing.T, what string, by *meta.LabelSelector, of map[string]string) {
+	t.Helper()
+	if !selects(t, by, of) {
+		t.Errorf("%s does not select %v", what, of)
+	}
+}
+
+var restricted = func() podpolicy.Evaluator {
+	evaluator, err := podpolicy.NewEvaluator(podpolicy.DefaultChecks(), nil)
+	if err != nil {
+		panic(err)
+	}
+	return evaluator
+}()
+
+// expectPod holds what is true of every pod, and returns its container.
+func expectPod(t *testing.T, name string, pod core.PodTemplateSpec) core.Container {
+	t.Helper()
+	verdict := podpolicy.AggregateCheckResults(restricted.EvaluatePod(
+		podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}, &pod.ObjectMeta, &pod.Spec))
+	if !verdict.Allowed {
+		t.Errorf("%s: %s", name, verdict.ForbiddenDetail())
+	}
+	spec := pod.Spec
+	switch {
+	case len(spec.Containers) != 1 || len(spec.InitContainers) > 0:
+		t.Fatalf("%s: containers %+v", name, spec.Containers)
+	case spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken:
+		t.Errorf("%s: has a token", name)
+	case spec.EnableServiceLinks == nil || *spec.EnableServiceLinks:
+		t.Errorf("%s: has the names of services among its settings", name)
+	case spec.TerminationGracePeriodSeconds == nil || *spec.TerminationGracePeriodSeconds <= 30:
+		t.Errorf("%s: is killed before service.shutdown-grace is over", name)
+	case spec.SecurityContext.FSGroup == nil || *spec.SecurityContext.FSGroup != *spec.SecurityContext.RunAsGroup:
+		t.Errorf("%s: cannot write its volume: %+v", name, spec.SecurityContext)
+	}
+	c := spec.Containers[0]
+	if s := c.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+		t.Errorf("%s: writes its image", name)
+	}
+	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() || !c.Resources.Limits.Cpu().IsZero() {
+		t.Errorf("%s: resources %+v", name, c.Resources)
+	}
+	if c.Image != "adconnector:1.0.0" {
+		t.Errorf("%s: image %s", name, c.Image)
+	}
+	expectMounts(t, name, spec)
+	seen := map[string]bool{}
+	for _, e := range c.Env {
+		if faults := validation.IsEnvVarName(e.Name); len(faults) > 0 || seen[e.Name] {
+			t.Errorf("%s: %s: %q, twice %v", name, e.Name, faults, seen[e.Name])
+		}
+		seen[e.Name] = true
+	}
+	return c
+}
+
+// expectMounts: every mount has its volume, and nothing but state and tmp is written.
+func expectMounts(t *testing.T, name string, spec core.PodSpec) {
+	t.Helper()
+	volumes := map[string]bool{"state": true} // a StatefulSet's own
+	for _, v := range spec.Volumes {
+		volumes[v.Name] = true
+		if s := v.Secret; s != nil && (s.DefaultMode == nil || *s.DefaultMode != 0o440 || len(s.Items) == 0) {
+			t.Errorf("%s: secret %+v", name, s)
+		}
+	}
+	writable := map[string]string{}
+	for _, mount := range spec.Containers[0].VolumeMounts {
+		if !volumes[mount.Name] {
+			t.Errorf("%s: no volume %s", name, mount.Name)
+		}
+		if !mount.ReadOnly {
+			writable[mount.Name] = mount.MountPath
+		}
+	}
+	if !maps.Equal(writable, map[string]string{"state": "/var/lib/adconnector", "tmp": "/tmp"}) {
+		t.Errorf("%s: writes %v", name, writable)
+	}
+}
+
+// The other way to give everything: a Secret made by the chart, files, a directory
+// of one's own.
+const full = `
+networkPolicy:
+  ingressFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
+serviceMonitor: {enabled: true, labels: {release: prometheus}}
+image: {repository: registry.example.com/adconnector, digest: "sha256:` + digest + `", pullSecrets: [pull]}
+defaults:
+  settings: {thread-pool.size: 4, proxy.enabled: true, proxy.host: proxy.example.com, proxy.port: 3128}
+connectors:
+  corp:
+    settings:
+      connector.api.url: https://gateway.example.com:8443
+      qualys.customerUuid: 35664649-0000-4000-8000-000000000000
+      qualys.connectionUuid: 6ec6ac85-0000-4000-8000-000000000000
+      qualys.profileUuid: a4ab0242-0000-4000-8000-000000000000
+      oauth.client.id: client
+      service.cron-expression: CRON_TZ=Europe/Berlin 0 4 * * *
+      ldap.host: dc1.corp.example.com
+      ldap.port: 3269
+      ldap.protocol: LDAPS
+      ldap.bindDn: CN=svc,DC=corp,DC=example,DC=com
+      profile.baseContext: DC=corp,DC=example,DC=com
+      upload.batch-bytes: 2000000
+      thread-pool.size: 8
+    secret:
+      values:
+        oauth.client.secret: ` + secretOne + `
+        ldap.password: "` + secretTwo + `"
+    files:
+      ldap.certificate: {configMap: corp-dc, key: dc.cer}
+      gateway.ca-file: {secret: roots, key: ca.pem}
+    resources: {requests: {cpu: 100m, memory: 128Mi}, limits: {memory: 1Gi}}
+    storage: {size: 5Gi, className: fast, accessModes: [ReadWriteOnce]}
+    nodeSelector: {zone: a}
+    tolerations: [{key: dedicated, operator: Exists}]
+    podAnnotations: {note: "yes"}
+    priorityClassName: high
+`
+
+const (
+	digest    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	secretOne = "Inv3nted-client-secret"
+	secretTwo = `Inv3nted $\"# password`
+)
+
+// TestFull: what is given arrives where it belongs.
+func TestFull(t *testing.T) {
+	m := mustRender(t, full)
+	set := get[*apps.StatefulSet](t, m, "StatefulSet ad-corp")
+	pod := set.Spec.Template
+	c := pod.Spec.Containers[0]
+	env := environment(c)
+	for key, want := range map[string]string{
+		"service.admin.address": ":8080", "thread-pool.size": "8", "proxy.port": "3128", "proxy.enabled": "true", "upload.batch-bytes": "2000000",
+		"service.cron-expression":  "CRON_TZ=Europe/Berlin 0 4 * * *",
+		"oauth.client.secret.file": "/etc/adconnector/secret/oauth.client.secret", "ldap.password.file": "/etc/adconnector/secret/ldap.password",
+		"ldap.certificate": "/etc/adconnector/ldap.certificate/file", "gateway.ca-file": "/etc/adconnector/gateway.ca-file/file",
+	} {
+		if env[key] != want {
+			t.Errorf("%s: %q, want %q", key, env[key], want)
+		}
+	}
+	secret := get[*core.Secret](t, m, "Secret ad-corp")
+	if secret.StringData["ldap.password"] != `Inv3nted $"# password` || secret.StringData["oauth.client.secret"] != secretOne {
+		t.Errorf("secret %v", slices.Sorted(maps.Keys(secret.StringData)))
+	}
+	if pod.Annotations["checksum/secret"] == "" || pod.Annotations["note"] != "yes" {
+		t.Errorf("annotations %v", pod.Annotations)
+	}
+	if c.Image != "registry.example.com/adconnector@sha256:"+digest || pod.Spec.ImagePullSecrets[0].Name != "pull" || c.Resources.Limits.Memory().String() != "1Gi" ||
+		pod.Spec.NodeSelector["zone"] != "a" || len(pod.Spec.Tolerations) != 1 || pod.Spec.PriorityClassName != "high" {
+		t.Errorf("pod %+v", pod.Spec)
+	}
+	claim := set.Spec.VolumeClaimTemplates[0].Spec
+	if *claim.StorageClassName != "fast" || claim.Resources.Requests.Storage().String() != "5Gi" || claim.AccessModes[0] != core.ReadWriteOnce {
+		t.Errorf("claim %+v", claim)
+	}
+	expectMounts(t, "corp", pod.Spec)
+
+	network := get[*networking.NetworkPolicy](t, m, "NetworkPolicy ad").Spec
+	var ports []int
+	for _, p := range network.Egress[0].Ports {
+		ports = append(ports, p.Port.IntValue())
+	}
+	if want := []int{53, 53, 389, 636, 443, 3269, 3128, 8443}; !slices.Equal(ports, want) || len(network.Egress) != 1 {
+		t.Errorf("egress to %v, want %v", ports, want)
+	}
+	if len(network.Ingress) != 1 || network.Ingress[0].Ports[0].Port.IntValue() != 8080 || network.Ingress[0].From[0].NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] != "monitoring" {
+		t.Errorf("ingress %+v", network.Ingress)
+	}
+
+	monitor := get[*monitoring.ServiceMonitor](t, m, "ServiceMonitor ad")
+	service := get[*core.Service](t, m, "Service ad")
+	expectSelected(t, "the service monitor", &monitor.Spec.Selector, service.Labels)
+	if e := monitor.Spec.Endpoints; len(e) != 1 || e[0].Port != service.Spec.Ports[0].Name || e[0].RelabelConfigs[0].TargetLabel != "instance" || monitor.Labels["release"] != "prometheus" {
+		t.Errorf("service monitor %+v", monitor.Spec)
+	}
+	if _, there := m.objects["PodDisruptionBudget ad"]; there {
+		t.Error("a budget for one")
+	}
+}
+
+// TestSecrets: a secret stands in a Secret and nowhere else, and where the Secret is
+// somebody else's, in nothing.
+func TestSecrets(t *testing.T) {
+	m := mustRender(t, full)
+	for key, text := range m.text {
+		for _, secret := range []string{secretOne, "Inv3nted $"} {
+			if strings.Contains(text, secret) != strings.HasPrefix(key, "Secret ") {
+				t.Errorf("a secret in %s", key)
+			}
+		}
+	}
+	for _, o := range m.objects {
+		if _, is := o.(*core.ConfigMap); is {
+			t.Errorf("%s is a ConfigMap", o.GetName())
+		}
+	}
+	for key := range mustRender(t, connectorsYAML(3)).objects {
+		if strings.HasPrefix(key, "Secret ") {
+			t.Errorf("%s is made", key)
+		}
+	}
+}
+
+func environment(c core.Container) map[string]string {
+	env := map[string]string{}
+	for _, e := range c.Env {
+		env[e.Name] = e.Value
+	}
+	return env
+}
+
+// TestConfigurations: the connector takes the environment that it would have.
+func TestConfigurations(t *testing.T) {
+	dir := t.TempDir()
+	certificate := selfSigned(t)
+	for name, content := range map[string]string{
+		"secret/qualys.user.password": "p", "secret/oauth.client.secret": "s", "secret/ldap.password": "p",
+		"ldap.certificate/file": certificate, "gateway.ca-file/file": certificate,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all errgroup.Group
+	for _, text := range []string{connectorsYAML(200), full} {
+		for _, o := range mustRender(t, text).objects {
+			set, is := o.(*apps.StatefulSet)
+			if !is {
+				continue
+			}
+			all.Go(func() error {
+				var environ []string
+				for _, e := range set.Spec.Template.Spec.Containers[0].Env {
+					environ = append(environ, e.Name+"="+strings.Replace(e.Value, "/etc/adconnector/", dir+"/", 1))
+				}
+				c, err := config.Load(config.Source{Environ: environ, Scheduled: true})
+				switch {
+				case err != nil:
+					return fmt.Errorf("%s: %w", set.Name, err)
+				case c.Service.StateDir != "/var/lib/adconnector" || c.Service.AdminAddress != ":8080" || !c.Service.RunOnStart:
+					return fmt.Errorf("%s: %+v", set.Name, c.Service)
+				}
+				return nil
+			})
+		}
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func selfSigned(t *testing.T) string {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// TestOnce: a task takes the daemon's place, on its volume and with its settings.
+func TestOnce(t *testing.T) {
+	text := connectorsYAML(1) + "    once: [sync, --allow-deletes]\n"
+	m := mustRender(t, text)
+	set := get[*apps.StatefulSet](t, m, "StatefulSet ad-domain-000")
+	job := get[*batch.Job](t, m, "Job ad-domain-000-3")
+	if *set.Spec.Replicas != 0 || *job.Spec.BackoffLimit != 0 {
+		t.Errorf("%d daemons beside the task, tried again %d times", *set.Spec.Replicas, *job.Spec.BackoffLimit)
+	}
+	c := expectPod(t, "the task", job.Spec.Template)
+	claim := set.Spec.VolumeClaimTemplates[0].Name + "-" + set.Name + "-0"
+	own := slices.IndexFunc(job.Spec.Template.Spec.Volumes, func(v core.Volume) bool {
+		return v.Name == "state" && v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim
+	})
+	if own < 0 || !slices.Equal(c.Args, []string{"sync", "--allow-deletes"}) || c.LivenessProbe != nil || job.Spec.Template.Spec.RestartPolicy != core.RestartPolicyNever {
+		t.Errorf("task %+v", job.Spec.Template.Spec)
+	}
+	if !maps.Equal(environment(c), environment(set.Spec.Template.Spec.Containers[0])) {
+		t.Errorf("settings %v", c.Env)
+	}
+
+	suspended := mustRender(t, connectorsYAML(1)+"    suspended: true\n")
+	if set := get[*apps.StatefulSet](t, suspended, "StatefulSet ad-domain-000"); *set.Spec.Replicas != 0 || len(suspended.objects) != 3 {
+		t.Errorf("%q, %d replicas", slices.Sorted(maps.Keys(suspended.objects)), *set.Spec.Replicas)
+	}
+}
+
+// TestBudget: a drain stops some of several connectors at once.
+func TestBudget(t *testing.T) {
+	budget := get[*policy.PodDisruptionBudget](t, mustRender(t, connectorsYAML(200)), "PodDisruptionBudget ad").Spec
+	if budget.MaxUnavailable.String() != "25%" || budget.MinAvailable != nil || *budget.UnhealthyPodEvictionPolicy != policy.AlwaysAllow {
+		t.Errorf("%+v", budget)
+	}
+}
+
+// TestNothing: no connectors, no objects.
+func TestNothing(t *testing.T) {
+	if m := mustRender(t, "{}"); len(m.objects) != 0 {
+		t.Errorf("%q", slices.Sorted(maps.Keys(m.objects)))
+	}
+}
+
+// TestRefused: what is wrong is told before a cluster sees it, and by name.
+func TestRefused(t *testing.T) {
+	long := strings.Repeat("x", 41)
+	for name, c := range map[string]struct{ text, words string }{
+		"a name that is too long":       {"connectors:\n  " + long + ":" + connectorYAML(1), long},
+		"a name that is none":           {"connectors:\n  Corp_1:" + connectorYAML(1), "Corp_1"},
+		"the same connector twice":      {"connectors:\n  a:" + connectorYAML(1) + "  b:" + connectorYAML(1), "connectors.a and connectors.b are the same connection and profile"},
+		"a secret among the settings":   {"connectors: {a: {settings: {qualys.user.password: x}}}", "qualys.user.password"},
+		"the same in capital letters":   {"connectors: {a: {settings: {LDAP_PASSWORD: x}}}", "LDAP_PASSWORD"},
+		"a key that is misspelt":        {"connectors: {a: {settings: {ldap.hots: x}}}", "ldap.hots"},
+		"what the chart sets":           {"connectors: {a: {settings: {service.state-dir: /x}}}", "service.state-dir"},
+		"a value that is a list":        {"connectors: {a: {settings: {ldap.host: [x]}}}", "ldap.host"},
+		"a secret that is none":         {"connectors: {a: {secret: {name: s, keys: [ldap.host]}}}", "secret"},
+		"a secret of two origins":       {"connectors: {a: {secret: {name: s, keys: [ldap.password], values: {ldap.password: x}}}}", "secret"},
+		"a volume for many":             {"connectors: {a: {storage: {accessModes: [ReadWriteMany]}}}", "accessModes"},
+		"a field that is misspelt":      {"connectors: {a: {replica: 2}}", "replica"},
+		"a budget that forbids a drain": {"podDisruptionBudget: {maxUnavailable: 0}", "maxUnavailable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := render(t, values(t, c.text)); err == nil || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("%v, want a word on %s", err, c.words)
+			}
+		})
+	}
+	t.Run("a release with a long name", func(t *testing.T) {
+		v := values(t, "connectors:\n  "+long[:40]+":"+connectorYAML(1))
+		if _, err := renderAs(t, strings.Repeat("r", 12), v); err == nil || !strings.Contains(err.Error(), "has 53 characters, 52 are allowed") {
+			t.Errorf("%v", err)
+		}
+		if _, err := renderAs(t, strings.Repeat("r", 11), v); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestKeys: the schema knows the keys of the README's table.
+func TestKeys(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(readme), "\n## Configuration\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	ownPlace := []string{"ldap.certificate", "gateway.ca-file", "service.state-dir", "service.admin.address"}
+	known := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (?:`(\\S+)`)? .*$").FindAllStringSubmatch(table, -1) {
+		secret := strings.Contains(row[0], ".file`")
+		for _, key := range row[1:] {
+			if key == "" {
+				continue
+			}
+			_, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"settings": map[string]any{key: "x"}}}})
+			if refused, wanted := err != nil, secret || slices.Contains(ownPlace, key); refused != wanted {
+				t.Errorf("%s: refused %v, want %v: %v", key, refused, wanted, err)
+			}
+			known++
+		}
+		if !secret {
+			continue
+		}
+		if _, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"secret": map[string]any{"values": map[string]any{row[1]: "x"}}}}}); err != nil {
+			t.Errorf("%s: %v", row[1], err)
+		}
+	}
+	if known < 50 {
+		t.Errorf("%d keys found in the table", known)
+	}
+}
