@@ -3,10 +3,12 @@ VERSION ?= 1.0.0
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/internal/cli.commit=$(COMMIT)
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = v1.9.0
 IMAGE  ?= adconnector:$(VERSION)
 BINARY ?= bin/adconnector
+DIST   ?= dist
 
-.PHONY: help demo build test test-ad test-faults test-browser screenshot test-image test-deploy bench lint image
+.PHONY: help demo build test test-ad test-faults test-browser screenshot test-image test-deploy bench lint vuln image release
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +44,7 @@ bench: ## reading, first sync and unchanged pass beside ldapsearch and go-ldap (
 	go run ./internal/bench
 
 lint: ## gofmt, go vet, staticcheck, go.mod tidy
-	@files=$$(gofmt -l cmd internal test); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
+	@files=$$(gofmt -l cmd deploy internal test); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
 	go vet ./...
 	go vet -tags ad ./internal/adtest
 	go vet -tags faults ./internal/faults
@@ -50,7 +52,21 @@ lint: ## gofmt, go vet, staticcheck, go.mod tidy
 	go run $(STATICCHECK) -tags ad ./internal/adtest
 	go run $(STATICCHECK) -tags faults ./internal/faults
 	go mod tidy -diff
-	for module in test/browser test/deploy; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; done
+	for module in test/browser test/deploy deploy/sbom; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; done
+
+vuln: ## govulncheck; fails, and says so, where the vulnerability database cannot be reached
+	deploy/vuln.sh $(GOVULNCHECK)
+
+release: ## dist/: binaries for linux amd64 and arm64, bills of materials, licences, checksums
+	rm -rf '$(DIST)' && mkdir -p '$(DIST)'
+	for arch in amd64 arm64; do \
+		GOOS=linux GOARCH=$$arch $(MAKE) --no-print-directory build BINARY='$(abspath $(DIST))'/adconnector_$(VERSION)_linux_$$arch && \
+		(cd deploy/sbom && go run . '$(abspath $(DIST))'/adconnector_$(VERSION)_linux_$$arch '$(VERSION)' Apache-2.0) \
+			> '$(DIST)'/adconnector_$(VERSION)_linux_$$arch.cdx.json || exit 1; \
+	done
+	deploy/notices.sh > '$(DIST)'/THIRD-PARTY-LICENCES
+	cp LICENSE CHANGELOG.md sample.env '$(DIST)'
+	cd '$(DIST)' && sha256sum * > SHA256SUMS
 
 image: ## the container image, with docker, podman or buildah, whichever is there
 	deploy/image.sh '$(IMAGE)' '$(VERSION)' '$(COMMIT)'

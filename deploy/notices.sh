@@ -1,0 +1,16 @@
+#!/bin/sh
+# Writes the licences of everything that the program is made of, as most of them ask
+# of those who hand it on.
+set -eu
+cd "$(dirname "$0")/.."
+echo "adconnector contains the Go standard library and the modules below."
+printf '\n==== Go\n\n'
+cat "$(go env GOROOT)/LICENSE"
+go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/adconnector | sort -u |
+	while read -r module version dir; do
+		printf '\n==== %s %s\n\n' "$module" "$version"
+		cat "$dir"/LICEN[CS]E*
+		for notice in "$dir"/NOTICE*; do
+			[ ! -f "$notice" ] || cat "$notice"
+		done
+	done
