@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"adconnector/test/deploy/debian"
 )
 
 const (
@@ -57,7 +59,7 @@ func command(environ []string, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), buildWithin)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"), "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"))
 	cmd.Env = append(cmd.Env, environ...)
 	if cmd.Dir, err = repository(); err != nil {
 		return "", err
@@ -75,27 +77,7 @@ func installed() error {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		return errors.New("these tests build and run an image without an engine: run them on Linux as root")
 	}
-	present := func() bool {
-		for _, tool := range []string{"buildah", "busybox", "make"} {
-			if _, err := exec.LookPath(tool); err != nil {
-				return false
-			}
-		}
-		return true
-	}
-	if present() {
-		return nil
-	}
-	packages := []string{"buildah", "busybox-static", "make", "ca-certificates"}
-	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...)} {
-		if _, err := command(nil, "apt-get", args...); err != nil {
-			return fmt.Errorf("missing tools; install them with: apt-get install %s: %w", strings.Join(packages, " "), err)
-		}
-	}
-	if !present() {
-		return fmt.Errorf("still missing after apt-get install %s", strings.Join(packages, " "))
-	}
-	return nil
+	return debian.Install([]string{"buildah", "busybox", "make"}, "buildah", "busybox-static", "make", "ca-certificates")
 }
 
 // A built image, mounted.

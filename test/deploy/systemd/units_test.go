@@ -9,32 +9,19 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"adconnector/test/deploy/debian"
 )
 
 const units = "../../../deploy/systemd"
-
-var installed = sync.OnceValue(func() error {
-	if _, err := exec.LookPath("systemd-analyze"); err == nil {
-		return nil
-	}
-	for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", "systemd"}} {
-		cmd := exec.Command("apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("install systemd: %w: %s", err, output)
-		}
-	}
-	return nil
-})
 
 // instance copies a template, so that it can be looked at as the unit of a
 // connector, its program being one that is there.
 func instance(t *testing.T, template string) (path string) {
 	t.Helper()
-	if err := installed(); err != nil {
+	if err := debian.Install([]string{"systemd-analyze"}, "systemd"); err != nil {
 		t.Fatal(err)
 	}
 	self, err := os.Executable()
