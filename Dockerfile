@@ -4,14 +4,14 @@ ARG BASE_IMAGE=scratch
 
 # Go builds for another platform faster than an emulator builds on it.
 FROM --platform=${BUILDPLATFORM} ${BUILD_IMAGE} AS build
-ARG VERSION=dev
-ARG COMMIT=unknown
-ARG TARGETARCH
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY cmd cmd
 COPY internal internal
+ARG VERSION=dev
+ARG COMMIT=unknown
+ARG TARGETARCH
 # As `make build` does it: with the same Go, the same bytes come out.
 RUN CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
         -ldflags "-s -w -X adconnector/internal/cli.version=${VERSION} -X adconnector/internal/cli.commit=${COMMIT}" \
