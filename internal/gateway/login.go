@@ -268,6 +268,8 @@ func tokenOf(body []byte) string {
 		if json.Unmarshal([]byte(text), &text) != nil {
 			return ""
 		}
+	case json.Valid(body): // null, a number
+		return ""
 	}
 	if !isToken(text) {
 		return "" // but, for example, a page of HTML
@@ -275,9 +277,13 @@ func tokenOf(body []byte) string {
 	return text
 }
 
+// maxToken bounds what would stand in the head of each request: servers take 8 to
+// 64 KiB of heads in all.
+const maxToken = 32 << 10
+
 // isToken reports whether text has the form of a bearer token (RFC 6750 2.1).
 func isToken(text string) bool {
-	return text != "" && !strings.ContainsFunc(text, func(r rune) bool {
+	return text != "" && len(text) <= maxToken && !strings.ContainsFunc(text, func(r rune) bool {
 		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 		return !letter && !('0' <= r && r <= '9') && !strings.ContainsRune("-._~+/=", r)
 	})

@@ -102,6 +102,8 @@ var tokenCases = []struct{ name, body, want string }{
 	{"broken JSON", `{"token":"a.b.c"`, ""},
 	{"broken string", `"a.b.c`, ""},
 	{"list", `["a.b.c"]`, ""},
+	{"null", "null\n", ""},
+	{"without end", strings.Repeat("x", 1<<20), ""},
 	{"HTML", "<html>", ""},
 	{"sentence", "Please log in", ""},
 	{"two lines", "a.b.c\r\nX-Evil: 1", ""},
