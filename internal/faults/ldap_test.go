@@ -32,6 +32,9 @@ func (s *site) holds(t *testing.T, store *state.Store) (h holding) {
 	return h
 }
 
+// patience is how long a directory is waited for that may have been cut off.
+const patience = 500 * time.Millisecond
+
 // bad is one way in which a connection to the directory goes wrong.
 type bad struct {
 	name     string
@@ -51,8 +54,7 @@ func TestDirectoryFaults(t *testing.T) {
 	store, err := state.Open(t.TempDir())
 	must(t, err)
 	t.Cleanup(func() { store.Close() })
-	port := s.relay.port
-	first, err := s.runnerOn(t, store, directory.LDAP, port, "127.0.0.1").do(syncrun.Mode{})
+	first, err := s.runnerOn(t, store, time.Minute, directory.LDAP, "127.0.0.1").do(syncrun.Mode{})
 	must(t, err)
 	size := s.relay.bytes() // of both sessions, in pages of 100
 	pages := (len(s.people)+99)/100 + 1
@@ -95,7 +97,7 @@ func TestDirectoryFaults(t *testing.T) {
 		}
 		s.relay.set(b.rule)
 		before := s.holds(t, store)
-		r := s.runnerOn(t, store, b.protocol, port, "127.0.0.1")
+		r := s.runnerOn(t, store, patience, b.protocol, "127.0.0.1")
 		start := time.Now()
 		_, err := r.do(syncrun.Mode{Full: true})
 		took := time.Since(start)
@@ -118,7 +120,7 @@ func TestDirectoryFaults(t *testing.T) {
 		}
 	}
 	s.relay.clear()
-	if _, err := s.runnerOn(t, store, directory.LDAP, port, "127.0.0.1").do(syncrun.Mode{}); err != nil {
+	if _, err := s.runnerOn(t, store, time.Minute, directory.LDAP, "127.0.0.1").do(syncrun.Mode{}); err != nil {
 		t.Fatal(err)
 	}
 	s.mustBeEqual(t, "after all faults")
@@ -145,7 +147,7 @@ func TestFailover(t *testing.T) {
 	t.Cleanup(func() { store.Close() })
 	do := func(mode syncrun.Mode) (state.Run, error) {
 		t.Helper()
-		return s.runnerOn(t, store, directory.LDAP, s.relay.port, "127.0.0.1", "127.0.0.2").do(mode)
+		return s.runnerOn(t, store, time.Minute, directory.LDAP, "127.0.0.1", "127.0.0.2").do(mode)
 	}
 	if _, err := do(syncrun.Mode{}); err != nil {
 		t.Fatal(err)

@@ -44,11 +44,9 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// patience is how long the connector in this process waits for a directory.
-const patience = 500 * time.Millisecond
-
-// runnerOn makes a connector on an open state file that reads from the given servers.
-func (s *site) runnerOn(t *testing.T, store *state.Store, protocol directory.Protocol, port int, hosts ...string) *runner {
+// runnerOn makes a connector on an open state file that reads from the given servers,
+// which it waits for so long.
+func (s *site) runnerOn(t *testing.T, store *state.Store, patience time.Duration, protocol directory.Protocol, hosts ...string) *runner {
 	t.Helper()
 	base, err := url.Parse(s.server.URL)
 	must(t, err)
@@ -64,7 +62,7 @@ func (s *site) runnerOn(t *testing.T, store *state.Store, protocol directory.Pro
 		}),
 		Store: store, Target: "here",
 		Source: &syncrun.Source{Base: s.directory.Base(), Scope: directory.Subtree, Directory: directory.Options{
-			Protocol: protocol, Hosts: hosts, Port: port, BindDN: s.directory.BindDN(), Password: secret.New(s.password), Certificates: certificates,
+			Protocol: protocol, Hosts: hosts, Port: s.relay.port, BindDN: s.directory.BindDN(), Password: secret.New(s.password), Certificates: certificates,
 			ConnectTimeout: patience, ResponseTimeout: patience,
 		}},
 		Search: syncrun.Search{PageSize: 100},

@@ -89,7 +89,7 @@ func (s *site) delivered(t *testing.T, dir string) (content []byte, rejected int
 	store, err := state.Open(dir)
 	must(t, err)
 	defer store.Close()
-	r := s.runnerOn(t, store, directory.LDAP, s.relay.port, "127.0.0.1")
+	r := s.runnerOn(t, store, time.Minute, directory.LDAP, "127.0.0.1")
 	bad := map[string]bool{}
 	s.poison(bad, poison{k: 3})
 	run, err := r.do(syncrun.Mode{})
@@ -114,7 +114,7 @@ func (s *site) delivered(t *testing.T, dir string) (content []byte, rejected int
 func (s *site) runOn(t *testing.T, store *state.Store, how string) {
 	t.Helper()
 	s.modify(3) // and no more: the file is older than what other runs have sent
-	r := s.runnerOn(t, store, directory.LDAP, s.relay.port, "127.0.0.1")
+	r := s.runnerOn(t, store, time.Minute, directory.LDAP, "127.0.0.1")
 	_, before := s.witness.counts()
 	for _, mode := range []syncrun.Mode{{}, {Full: true}} {
 		run, err := r.do(mode)
