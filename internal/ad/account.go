@@ -7,7 +7,16 @@ import "strconv"
 type AccountControl uint32
 
 const (
-	AccountDisabled AccountControl = 0x2
+	AccountDisabled                  AccountControl = 0x2
+	AccountPasswordNotRequired       AccountControl = 0x20
+	AccountReversibleEncryption      AccountControl = 0x80
+	AccountPasswordNeverExpires      AccountControl = 0x10000
+	AccountSmartCardRequired         AccountControl = 0x40000
+	AccountTrustedForDelegation      AccountControl = 0x80000
+	AccountNotDelegated              AccountControl = 0x100000
+	AccountDESOnly                   AccountControl = 0x200000
+	AccountNoPreauthentication       AccountControl = 0x400000
+	AccountTrustedToAuthForDelegated AccountControl = 0x1000000
 	// AccountLocked and AccountPasswordExpired are true only in the computed attribute.
 	AccountLocked          AccountControl = 0x10
 	AccountPasswordExpired AccountControl = 0x800000
@@ -34,4 +43,32 @@ const (
 func ParseGroupType(value []byte) (GroupType, bool) {
 	n, err := strconv.ParseInt(string(value), 10, 32)
 	return GroupType(n), err == nil
+}
+
+// EncryptionTypes is msDS-SupportedEncryptionTypes (MS-KILE 2.2.7): the ciphers of
+// Kerberos in the lower bits, features of the protocol above.
+type EncryptionTypes uint32
+
+const (
+	EncryptionDESCRC        EncryptionTypes = 0x1
+	EncryptionDESMD5        EncryptionTypes = 0x2
+	EncryptionRC4           EncryptionTypes = 0x4
+	EncryptionAES128        EncryptionTypes = 0x8
+	EncryptionAES256        EncryptionTypes = 0x10
+	EncryptionAES256Session EncryptionTypes = 0x20
+)
+
+// ParseEncryptionTypes reads the signed decimal in which the directory writes the flags.
+func ParseEncryptionTypes(value []byte) (EncryptionTypes, bool) {
+	n, err := strconv.ParseInt(string(value), 10, 32)
+	return EncryptionTypes(n), err == nil
+}
+
+// RID is the last part of a SID: what a domain calls one of its accounts.
+type RID uint32
+
+// ParseRID reads the decimal of primaryGroupID.
+func ParseRID(value []byte) (RID, bool) {
+	n, err := strconv.ParseUint(string(value), 10, 32)
+	return RID(n), err == nil
 }

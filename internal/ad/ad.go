@@ -6,7 +6,9 @@
 package ad
 
 import (
+	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strconv"
 )
 
@@ -93,3 +95,18 @@ func (s SID) AppendText(dst []byte) []byte {
 }
 
 func (s SID) String() string { return string(s.AppendText(nil)) }
+
+// Split takes the last sub-authority off: what is left names whoever gave it out,
+// and is no SID by itself. A SID without any has no RID.
+func (s SID) Split() (authority []byte, rid RID, ok bool) {
+	if len(s) <= sidHeader {
+		return nil, 0, false
+	}
+	last := s[len(s)-4:]
+	return s[:len(s)-4], RID(binary.LittleEndian.Uint32(last)), true
+}
+
+// Join is the SID whose authority and RID Split would return.
+func Join(authority []byte, rid RID) SID {
+	return binary.LittleEndian.AppendUint32(slices.Clone(authority), uint32(rid))
+}

@@ -1,0 +1,514 @@
+package membership
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+
+	"adconnector/internal/ad"
+)
+
+// domainSID is S-1-5-21-1-2-3 with a last part.
+func domainSID(rid ad.RID) ad.SID {
+	authority := []byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}
+	return ad.Join(authority, rid)
+}
+
+func builtinSID(rid ad.RID) ad.SID {
+	return ad.Join([]byte{1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0}, rid)
+}
+
+func guidOf(n int) (guid ad.GUID) {
+	binary.BigEndian.PutUint64(guid[8:], uint64(n)+1)
+	return guid
+}
+
+func TestRoleOf(t *testing.T) {
+	foreign := ad.Join([]byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0}, 512)
+	for _, test := range []struct {
+		name    string
+		sid     ad.SID
+		account string
+		want    string
+	}{
+		{"by the domain's RID", domainSID(512), "Domänen-Admins", "DOMAIN_ADMINS"},
+		{"by the builtin RID", builtinSID(544), "Administratoren", "ADMINISTRATORS"},
+		{"by its account name", domainSID(1101), "dnsadmins", "DNS_ADMINS"},
+		{"a name alone", builtinSID(1101), "DnsAdmins", ""},
+		{"a builtin RID in the domain", domainSID(544), "x", ""},
+		{"a domain RID in builtin", builtinSID(512), "x", ""},
+		{"a RID below something else", foreign, "x", ""},
+		{"any other group", domainSID(1104), "Domain Admins", ""},
+		{"no SID", nil, "DnsAdmins", ""},
+	} {
+		if got := RoleOf(test.sid, []byte(test.account)).String(); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+	if len(roles) > 64 {
+		t.Error("a set has room for 64 roles")
+	}
+}
+
+// model is the same as Graph, without any thought of time and room.
+type model struct {
+	sids     map[int]ad.SID // nil: none
+	accounts map[int]ad.RID
+	groups   map[int]*modelGroup
+}
+
+type modelGroup struct {
+	security bool
+	role     Role
+	members  map[int]bool
+}
+
+func (m *model) groupsOf(n int) (list []int) {
+	for id, g := range m.groups {
+		if g.members[n] {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+func (m *model) primaryOf(n int) (int, bool) {
+	rid := m.accounts[n]
+	prefix, _, ok := m.sids[n].Split()
+	if rid == 0 || !ok {
+		return 0, false
+	}
+	for id := range m.groups {
+		if string(m.sids[id]) == string(ad.Join(prefix, rid)) {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// above are the security groups in whose token somebody is by way of these.
+func (m *model) above(start []int) map[int]bool {
+	found := map[int]bool{}
+	for len(start) > 0 {
+		id := start[0]
+		start = start[1:]
+		if m.groups[id].security && !found[id] {
+			found[id] = true
+			start = append(start, m.groupsOf(id)...)
+		}
+	}
+	return found
+}
+
+func (m *model) below(id int, seen map[int]bool) {
+	for member := range m.groups[id].members {
+		if m.groups[member] != nil && !seen[member] {
+			seen[member] = true
+			m.below(member, seen)
+		}
+	}
+}
+
+func (m *model) inCycle(id int) bool {
+	seen := map[int]bool{}
+	m.below(id, seen)
+	return seen[id]
+}
+
+func (m *model) depth(id int) int {
+	depth := 0
+	if m.inCycle(id) {
+		depth = 1
+	}
+	below, peers := map[int]bool{}, []int{id}
+	m.below(id, below)
+	for other := range below {
+		back := map[int]bool{}
+		m.below(other, back)
+		if back[id] && other != id {
+			peers = append(peers, other)
+		}
+	}
+	for _, peer := range peers {
+		for member := range m.groups[peer].members {
+			if m.groups[member] != nil && !slices.Contains(peers, member) {
+				depth = max(depth, m.depth(member)+1)
+			}
+		}
+	}
+	return depth
+}
+
+// say is all that the graph says of an object.
+func say(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
+	n, ok := g.Find(guid)
+	if !ok {
+		return "[] {[] []}"
+	}
+	names := func(nodes []Node) (list []string) {
+		for _, n := range nodes {
+			id := g.GUID(n)
+			list = append(list, fmt.Sprint(binary.BigEndian.Uint64(id[8:])))
+		}
+		return list
+	}
+	direct := g.GroupsOf(n)
+	lists := [][]Node{direct}
+	if of, ok := g.Primary(sid, rid); ok && rid != 0 {
+		lists = append(lists, []Node{of})
+	}
+	p := g.Privileges(lists...)
+	var d, nested []string
+	g.Each(p, func(n Node) { d = append(d, g.RoleOf(n).String()) }, func(n Node) { nested = append(nested, g.RoleOf(n).String()) })
+	slices.Sort(d)
+	slices.Sort(nested)
+	text := fmt.Sprintf("%v {%v %v}", names(direct), d, nested)
+	if shape, ok := g.Shape(n); ok {
+		text += fmt.Sprintf(" %v %+v", names(g.Members(n)), shape)
+	}
+	return text
+}
+
+func (m *model) say(n int) string {
+	ordered := func(ids []int) (list []string) {
+		slices.SortFunc(ids, func(a, b int) int {
+			x, ridX, _ := m.sids[a].Split()
+			y, ridY, _ := m.sids[b].Split()
+			return cmp.Or(bytes.Compare(x, y), cmp.Compare(ridX, ridY), cmp.Compare(a, b))
+		})
+		for _, id := range ids {
+			list = append(list, fmt.Sprint(id+1))
+		}
+		return list
+	}
+	direct := m.groupsOf(n)
+	all := slices.Clone(direct)
+	if of, ok := m.primaryOf(n); ok {
+		all = append(all, of)
+	}
+	roles, nested := map[string]bool{}, map[string]bool{}
+	for _, id := range all {
+		if g := m.groups[id]; g.security && g.role.IsPrivileged() {
+			roles[g.role.String()] = true
+		}
+		for above := range m.above([]int{id}) {
+			if g := m.groups[above]; above != id && g.role.IsPrivileged() {
+				nested[g.role.String()] = true
+			}
+		}
+	}
+	text := fmt.Sprintf("%v {%v %v}", ordered(direct), slices.Sorted(maps.Keys(roles)), slices.Sorted(maps.Keys(nested)))
+	if g := m.groups[n]; g != nil {
+		empty := len(g.members) == 0
+		for account := range m.accounts {
+			if of, ok := m.primaryOf(account); ok && of == n {
+				empty = false
+			}
+		}
+		text += fmt.Sprintf(" %v %+v", ordered(slices.Collect(maps.Keys(g.members))), Shape{uint32(m.depth(n)), m.inCycle(n), empty})
+	}
+	return text
+}
+
+func (m *model) holders() string {
+	type holder struct{ members, groups []int }
+	all := map[Role]*holder{}
+	for id, g := range m.groups {
+		if g.role == 0 || !g.security {
+			continue
+		}
+		h := &holder{}
+		all[g.role] = h
+		for n := range m.sids {
+			start := m.groupsOf(n)
+			if of, ok := m.primaryOf(n); ok {
+				start = append(start, of)
+			}
+			switch reached := m.above(start)[id]; {
+			case reached && m.groups[n] != nil && n != id:
+				h.groups = append(h.groups, n+1)
+			case reached && m.groups[n] == nil:
+				h.members = append(h.members, n+1)
+			}
+		}
+	}
+	text := ""
+	for _, role := range slices.Sorted(maps.Keys(all)) {
+		slices.Sort(all[role].members)
+		slices.Sort(all[role].groups)
+		text += fmt.Sprintf("%s %v %v\n", role, all[role].members, all[role].groups)
+	}
+	return text
+}
+
+func sayHolders(g *Graph) string {
+	text := ""
+	numbers := func(nodes []Node) (list []int) {
+		for _, n := range nodes {
+			guid := g.GUID(n)
+			list = append(list, int(binary.BigEndian.Uint64(guid[8:])))
+		}
+		slices.Sort(list)
+		return list
+	}
+	for _, h := range g.Holders() {
+		text += fmt.Sprintf("%s %v %v\n", h.Role, numbers(h.Members), numbers(h.Groups))
+	}
+	return text
+}
+
+// TestHistories changes a graph and the model alike, keeps the graph in records
+// now and then, and wants them to say the same. What is not named as affected must
+// be as it was.
+func TestHistories(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		m := &model{sids: map[int]ad.SID{}, accounts: map[int]ad.RID{}, groups: map[int]*modelGroup{}}
+		size := 3 + r.IntN(14)
+		isGroup := make([]bool, size)
+		wellKnown := []ad.SID{builtinSID(544), domainSID(512), domainSID(525), builtinSID(551)}
+		for n := range size {
+			isGroup[n] = r.IntN(2) == 0
+			switch {
+			case isGroup[n] && len(wellKnown) > 0 && r.IntN(2) == 0:
+				m.sids[n], wellKnown = wellKnown[0], wellKnown[1:]
+			case isGroup[n] || r.IntN(5) > 0:
+				m.sids[n] = domainSID(ad.RID(2000 - n))
+			default:
+				m.sids[n] = nil // a contact
+			}
+		}
+		var g *Graph
+		objects, groups := map[uint32][]byte{}, map[uint32][]byte{}
+		said := map[int]string{}
+		for step := range 12 {
+			if g = New(); step > 0 { // every run is a process of its own
+				restore(t, g, objects, groups)
+				g.Compute()
+			}
+			before := g.Digests()
+			whole := r.IntN(4) == 0
+			if whole {
+				g.ReadAll()
+			}
+			var removed []int
+			for n := range size {
+				if !whole && r.IntN(3) > 0 {
+					continue
+				}
+				guid := guidOf(n)
+				switch present := r.IntN(5) > 0; {
+				case !present:
+					delete(m.accounts, n)
+					delete(m.groups, n)
+					removed = append(removed, n)
+				case isGroup[n]:
+					role := RoleOf(m.sids[n], nil)
+					mg := &modelGroup{security: role != 0 || r.IntN(4) > 0, role: role, members: map[int]bool{}}
+					m.groups[n] = mg
+					to := g.SetGroup(guid, m.sids[n], mg.security, role)
+					for _, member := range r.Perm(size)[:r.IntN(min(size, 5))] {
+						mg.members[member] = true
+						g.AddMember(to, guidOf(member), m.sids[member])
+					}
+				case m.sids[n] != nil:
+					_, rid, _ := m.sids[r.IntN(size)].Split()
+					m.accounts[n] = max(rid, 1)
+					g.SetAccount(guid, m.sids[n], max(rid, 1))
+				}
+			}
+			if whole {
+				g.DropUnseen()
+				removed = nil
+			}
+			for _, n := range removed {
+				g.Remove(guidOf(n))
+				for _, group := range m.groups {
+					delete(group.members, n)
+				}
+			}
+			g.Compute()
+			affected := g.Affected(before)
+			for n := range size {
+				got, want := say(g, guidOf(n), m.sids[n], m.accounts[n]), m.say(n)
+				if got != want {
+					t.Fatalf("seed %d, step %d, object %d: %s, want %s", seed, step, n, got, want)
+				}
+				if said[n] != got && !slices.Contains(affected, guidOf(n)) && got != "[] {[] []}" {
+					t.Fatalf("seed %d, step %d: object %d is not affected: %s, was %s", seed, step, n, got, said[n])
+				}
+				said[n] = got
+			}
+			if got, want := sayHolders(g), m.holders(); got != want {
+				t.Fatalf("seed %d, step %d: %s\nwant %s", seed, step, got, want)
+			}
+			keep(g, objects, groups)
+		}
+	}
+}
+
+// TestUnchangedIsNotWritten: reading the same again changes no record.
+func TestUnchangedIsNotWritten(t *testing.T) {
+	kept := large(1000, 50, 5, 1)
+	g := New()
+	objects, groups := map[uint32][]byte{}, map[uint32][]byte{}
+	keep(kept, objects, groups)
+	restore(t, g, objects, groups)
+	g.Compute()
+	before := g.Digests()
+	g.ReadAll()
+	fill(g, 1000, 50, 5, 1)
+	if unseen := g.Unseen(); len(unseen) > 0 {
+		t.Errorf("%d were not seen", len(unseen))
+	}
+	g.Compute()
+	changedObjects, changedGroups := g.Changes()
+	if affected := g.Affected(before); len(changedObjects)+len(changedGroups)+len(affected) > 0 {
+		t.Errorf("%d objects, %d groups changed, %d affected", len(changedObjects), len(changedGroups), len(affected))
+	}
+}
+
+// keep writes the changes of a graph down, restore reads them into another.
+func keep(g *Graph, objects, groups map[uint32][]byte) {
+	changedObjects, changedGroups := g.Changes()
+	for _, change := range []struct {
+		records []Record
+		kept    map[uint32][]byte
+	}{{changedObjects, objects}, {changedGroups, groups}} {
+		for _, record := range change.records {
+			if change.kept[record.Node] = record.Value; record.Value == nil {
+				delete(change.kept, record.Node)
+			}
+		}
+	}
+}
+
+func restore(t *testing.T, g *Graph, objects, groups map[uint32][]byte) {
+	t.Helper()
+	for _, n := range slices.Sorted(maps.Keys(objects)) {
+		if err := g.RestoreObject(n, objects[n]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, value := range groups {
+		if err := g.RestoreGroup(n, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.Restored()
+}
+
+func TestDamagedRecords(t *testing.T) {
+	whole := func(n int) []byte { guid := guidOf(n); return append(guid[:], 0, 0, 0, 0) }
+	g := New()
+	for _, bad := range []struct {
+		number uint32
+		value  []byte
+	}{{0, nil}, {0, make([]byte, 20)}, {1 << 30, whole(0)}} {
+		if err := g.RestoreObject(bad.number, bad.value); err == nil {
+			t.Errorf("object %d %x taken", bad.number, bad.value)
+		}
+	}
+	if err := g.RestoreObject(3, whole(0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.RestoreObject(4, whole(0)); err == nil {
+		t.Error("taken twice")
+	}
+	for _, value := range [][]byte{nil, {0}, {1, 200}, {1, 0, 1}, {1, 0, 2, 0, 0, 0}, {1, 0, 9, 0, 0, 0}} {
+		if err := g.RestoreGroup(3, value); err == nil {
+			t.Errorf("group %x taken", value)
+		}
+	}
+	if err := g.RestoreGroup(3, []byte{1, 1, 3, 0, 0, 0}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDeepNesting: as deep as it may be, in time and without a deep stack.
+func TestDeepNesting(t *testing.T) {
+	const deep = 100_000
+	g := New()
+	for n := range deep {
+		to := g.SetGroup(guidOf(n), domainSID(ad.RID(10_000+n)), true, 0)
+		if n+1 < deep {
+			g.AddMember(to, guidOf(n+1), domainSID(ad.RID(10_000+n+1)))
+		}
+	}
+	g.Compute()
+	first, _ := g.Find(guidOf(0))
+	if shape, _ := g.Shape(first); shape.Depth != deep-1 || shape.InCycle {
+		t.Errorf("%+v", shape)
+	}
+}
+
+func fill(g *Graph, users, groups, each int, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 3))
+	random := func(n int) (guid ad.GUID) {
+		binary.BigEndian.PutUint64(guid[:8], mix(uint64(n), 9))
+		binary.BigEndian.PutUint64(guid[8:], uint64(n))
+		return guid
+	}
+	for n := range users {
+		g.SetAccount(random(n), domainSID(ad.RID(100_000+n)), 513)
+	}
+	members := make([][]uint32, groups)
+	for n := range users {
+		at := r.IntN(groups)
+		for i := range each {
+			to := (at + i) % groups
+			members[to] = append(members[to], uint32(n))
+		}
+	}
+	for i, list := range members {
+		to := g.SetGroup(random(users+i), domainSID(ad.RID(5_000_000+i)), true, 0)
+		for _, n := range list {
+			g.AddMember(to, random(int(n)), domainSID(ad.RID(100_000+n)))
+		}
+	}
+}
+
+func large(users, groups, each int, seed uint64) *Graph {
+	g := New()
+	fill(g, users, groups, each, seed)
+	g.Compute()
+	return g
+}
+
+// TestMemory: 1,000,000 memberships within 64 MiB, whoever has them.
+func TestMemory(t *testing.T) {
+	for _, size := range []struct{ users, groups, each int }{{100_000, 10_000, 10}, {500_000, 10_000, 2}} {
+		if got := heapOf(size.users, size.groups, size.each); got > 64<<20 {
+			t.Errorf("%d users in %d groups each: %.1f MiB", size.users, size.each, float64(got)/(1<<20))
+		}
+	}
+}
+
+// heapOf is what a graph takes once it is computed.
+func heapOf(users, groups, each int) uint64 {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	g := large(users, groups, each, 1)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(g)
+	return after.HeapAlloc - min(before.HeapAlloc, after.HeapAlloc)
+}
+
+func BenchmarkMillion(b *testing.B) {
+	for _, size := range []struct{ users, groups, each int }{{100_000, 10_000, 10}, {1_000_000, 100_000, 1}} {
+		b.Run(fmt.Sprintf("%d users, %d groups each", size.users, size.each), func(b *testing.B) {
+			for b.Loop() {
+				large(size.users, size.groups, size.each, 1)
+			}
+			b.ReportMetric(float64(heapOf(size.users, size.groups, size.each))/(1<<20), "MiB")
+		})
+	}
+}

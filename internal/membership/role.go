@@ -1,0 +1,125 @@
+package membership
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"strings"
+
+	"adconnector/internal/ad"
+)
+
+// Role is a well-known group that stands for what its members may do. The zero
+// value is none.
+type Role byte
+
+// RoleSet is a set of roles.
+type RoleSet uint64
+
+// A role is known by its SID, whatever the group is called in the domain's language
+// (MS-DTYP 2.4.2.4). Only DnsAdmins has no identifier of its own: it is known by
+// its account name, which is not translated.
+var roles = []struct {
+	name       string
+	builtin    ad.RID // within S-1-5-32
+	domain     ad.RID // within the domain
+	account    string // sAMAccountName
+	privileged bool   // being in it is a privilege
+}{
+	{name: "ADMINISTRATORS", builtin: 544, privileged: true},
+	{name: "DOMAIN_ADMINS", domain: 512, privileged: true},
+	{name: "ENTERPRISE_ADMINS", domain: 519, privileged: true},
+	{name: "SCHEMA_ADMINS", domain: 518, privileged: true},
+	{name: "ACCOUNT_OPERATORS", builtin: 548, privileged: true},
+	{name: "SERVER_OPERATORS", builtin: 549, privileged: true},
+	{name: "PRINT_OPERATORS", builtin: 550, privileged: true},
+	{name: "BACKUP_OPERATORS", builtin: 551, privileged: true},
+	{name: "REPLICATOR", builtin: 552, privileged: true},
+	{name: "NETWORK_CONFIGURATION_OPERATORS", builtin: 556, privileged: true},
+	{name: "INCOMING_FOREST_TRUST_BUILDERS", builtin: 557, privileged: true},
+	{name: "HYPER_V_ADMINISTRATORS", builtin: 578, privileged: true},
+	{name: "REMOTE_MANAGEMENT_USERS", builtin: 580, privileged: true},
+	{name: "STORAGE_REPLICA_ADMINISTRATORS", builtin: 582, privileged: true},
+	{name: "DOMAIN_CONTROLLERS", domain: 516, privileged: true},
+	{name: "READ_ONLY_DOMAIN_CONTROLLERS", domain: 521, privileged: true},
+	{name: "ENTERPRISE_READ_ONLY_DOMAIN_CONTROLLERS", domain: 498, privileged: true},
+	{name: "CLONEABLE_DOMAIN_CONTROLLERS", domain: 522, privileged: true},
+	{name: "CERT_PUBLISHERS", domain: 517, privileged: true},
+	{name: "GROUP_POLICY_CREATOR_OWNERS", domain: 520, privileged: true},
+	{name: "KEY_ADMINS", domain: 526, privileged: true},
+	{name: "ENTERPRISE_KEY_ADMINS", domain: 527, privileged: true},
+	{name: "DNS_ADMINS", account: "DnsAdmins", privileged: true},
+	{name: "PROTECTED_USERS", domain: 525}, // a protection
+}
+
+// privileged are the roles that are privileges.
+var privileged = func() (set RoleSet) {
+	for i, r := range roles {
+		if r.privileged {
+			set |= Role(i + 1).set()
+		}
+	}
+	return set
+}()
+
+// RoleOf tells which role a group is, by its SID and its account name.
+func RoleOf(sid ad.SID, account []byte) Role {
+	authority, rid, ok := sid.Split()
+	if !ok {
+		return 0
+	}
+	builtin, domain := isBuiltin(authority), isDomain(authority)
+	for i, r := range roles {
+		switch {
+		case r.builtin != 0 && builtin && rid == r.builtin,
+			r.domain != 0 && domain && rid == r.domain,
+			r.account != "" && domain && strings.EqualFold(string(account), r.account):
+			return Role(i + 1)
+		}
+	}
+	return 0
+}
+
+func (r Role) String() string {
+	if r == 0 || int(r) > len(roles) {
+		return ""
+	}
+	return roles[r-1].name
+}
+
+// IsPrivileged reports whether being in the group is a privilege.
+func (r Role) IsPrivileged() bool { return r.set()&privileged != 0 }
+
+func (r Role) set() RoleSet {
+	if r == 0 {
+		return 0
+	}
+	return 1 << (r - 1)
+}
+
+// each calls f with every role of the set.
+func (s RoleSet) each(f func(Role)) {
+	for ; s != 0; s &= s - 1 {
+		f(Role(bits.TrailingZeros64(uint64(s)) + 1))
+	}
+}
+
+const (
+	subBuiltin  = 32
+	subDomain   = 21
+	sidHeader   = 8
+	ntAuthority = 5
+)
+
+// isBuiltin and isDomain look at what a SID of the NT authority has before its RID.
+func isBuiltin(authority []byte) bool {
+	return isOf(authority, 2) && binary.LittleEndian.Uint32(authority[sidHeader:]) == subBuiltin
+}
+
+func isDomain(authority []byte) bool {
+	return isOf(authority, 5) && binary.LittleEndian.Uint32(authority[sidHeader:]) == subDomain
+}
+
+func isOf(authority []byte, subAuthorities int) bool {
+	return len(authority) == sidHeader+4*(subAuthorities-1) && int(authority[1]) == subAuthorities && authority[7] == ntAuthority &&
+		string(authority[2:7]) == "\x00\x00\x00\x00\x00"
+}
