@@ -58,7 +58,10 @@ func cutExtended(value, name []byte) (text, rest []byte, ok bool) {
 	if !bytes.HasPrefix(value, name) {
 		return nil, value, false
 	}
-	return bytes.Cut(value[len(name):], extendedEnd)
+	if text, rest, ok = bytes.Cut(value[len(name):], extendedEnd); !ok {
+		return nil, value, false
+	}
+	return text, rest, true
 }
 
 // PlainDN is an extended DN without its identifiers; a plain one stays as it is.

@@ -7,21 +7,34 @@
 package identity
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
 	"errors"
 	"hash"
+	"slices"
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/membership"
 )
 
 // Kind is what an object is to the inventory.
 type Kind byte
 
+// The kinds. Their numbers are written down with what was sent.
 const (
 	User Kind = iota + 1
 	Group
+	Role           // a well-known group, for what its members may do
+	ServiceAccount // a user whose password the domain manages
+	Domain
 )
+
+// The classes of the inventory.
+var classOf = map[Kind]string{
+	User: "userAssetClass", Group: "groupAssetClass", Role: "roleAssetClass",
+	ServiceAccount: "userAssetClass", Domain: "domainAssetClass",
+}
 
 func (k Kind) String() string {
 	switch k {
@@ -29,9 +42,44 @@ func (k Kind) String() string {
 		return "user"
 	case Group:
 		return "group"
+	case Role:
+		return "role"
+	case ServiceAccount:
+		return "service account"
+	case Domain:
+		return "domain"
 	default:
 		return "unknown"
 	}
+}
+
+// IsPosture reports whether there are such objects only with security posture.
+func (k Kind) IsPosture() bool { return k > Group }
+
+// roleSuffix tells a role from the group that it is, which has its SID.
+const roleSuffix = ":role"
+
+// ExternalID is the externalAssetId of an object.
+func ExternalID(kind Kind, id ad.SID) string {
+	if kind == Role {
+		return id.String() + roleSuffix
+	}
+	return id.String()
+}
+
+// roleNamespace makes UUIDs of version 5 ours (RFC 9562 5.5).
+var roleNamespace = [16]byte{0x6f, 0x1c, 0x2d, 0x5e, 0x0b, 0x7a, 0x4c, 0x3d, 0x9a, 0x44, 0x8e, 0x52, 0x17, 0xc3, 0xd0, 0x96}
+
+// RoleGUID identifies the role that a group is, for as long as the group lives.
+func RoleGUID(group ad.GUID) ad.GUID {
+	sum := sha1.Sum(append(roleNamespace[:], group[:]...))
+	sum[6] = sum[6]&0x0f | 0x50
+	sum[8] = sum[8]&0x3f | 0x80
+	// A GUID travels with its first three fields little-endian.
+	slices.Reverse(sum[:4])
+	slices.Reverse(sum[4:6])
+	slices.Reverse(sum[6:8])
+	return ad.GUID(sum[:16])
 }
 
 // Fingerprint identifies what is sent for an object: 8 bytes of the SHA-256 of its
@@ -60,9 +108,10 @@ type Asset struct {
 var ErrNoIdentity = errors.New("no identity: objectSid or objectGUID is missing or malformed")
 
 // Mapper maps entries of one kind. Its search must ask for Attributes, in that
-// order. It serves one goroutine.
+// order, and for extended DNs where ExtendedDN says so. It serves one goroutine.
 type Mapper struct {
 	Attributes      []string // the source attributes, each once
+	ExtendedDN      bool     // with security posture
 	kind            Kind
 	root            node
 	guid, sid, name int // slots
@@ -70,19 +119,49 @@ type Mapper struct {
 	hash            hash.Hash
 	sum             [sha256.Size]byte
 	source          source // of the entry at hand, kept here so that mapping allocates nothing
+
+	graph     *membership.Graph
+	held      map[membership.Node]membership.Holders
+	collected map[string]collection
 }
 
 // NewMapper returns the map for a kind of object.
-func NewMapper(kind Kind) *Mapper {
+func NewMapper(kind Kind) *Mapper { return newMapper(kind, transformation[kind]) }
+
+// NewPostureMapper returns the map for a kind of object with its security posture.
+// It needs to be told of a graph before it maps.
+func NewPostureMapper(kind Kind) *Mapper {
+	rows := slices.Concat(transformation[kind], posture[kind])
+	if kind == ServiceAccount {
+		rows = slices.Concat(transformation[User], posture[User], posture[ServiceAccount])
+	}
+	m := newMapper(kind, rows)
+	m.ExtendedDN = true
+	return m
+}
+
+func newMapper(kind Kind, rows []row) *Mapper {
 	m := &Mapper{kind: kind, hash: sha256.New()}
-	for _, row := range transformation[kind] {
+	for _, row := range rows {
 		m.add(row)
 	}
 	m.guid, m.sid, m.name = m.slot("objectGUID"), m.slot("objectSid"), m.slot("name")
-	if kind == User {
+	if kind == User || kind == ServiceAccount {
 		m.passwordExpires = m.slot("msDS-UserPasswordExpiryTimeComputed")
 	}
 	return m
+}
+
+// Use tells of the graph from which memberships are taken.
+func (m *Mapper) Use(graph *membership.Graph) {
+	m.graph = graph
+	if m.kind != Role {
+		return
+	}
+	m.held = map[membership.Node]membership.Holders{}
+	for _, h := range graph.Holders() {
+		m.held[h.Group] = h
+	}
 }
 
 // GUID reads an entry's objectGUID, which may be there where the rest is not.
@@ -96,11 +175,17 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	if !ok || !ok2 {
 		return Asset{}, ErrNoIdentity
 	}
-	m.source = source{entry: entry, now: now, activity: m.source.activity[:0]}
-	if m.kind == User {
+	m.source = source{entry: entry, now: now, activity: m.source.activity[:0], values: m.source.values}
+	if m.ExtendedDN {
+		m.prepare(guid, sid)
+	}
+	if m.kind == User || m.kind == ServiceAccount {
 		if expires, ok := readFileTime(&m.source, m.passwordExpires); ok && !expires.IsNone() {
 			m.source.changesAt(expires.Time())
 		}
+	}
+	if m.kind == Role {
+		guid = RoleGUID(guid)
 	}
 	json, _ := m.root.append(append(buf[:0], `{"asset":`...), &m.source)
 	json = append(json, '}')
@@ -108,6 +193,16 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 		Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name), JSON: json,
 		Fingerprint: m.fingerprint(json), Due: m.source.due, Unparsed: m.source.unparsed,
 	}, nil
+}
+
+// prepare adds what the posture is made from.
+func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {
+	src := &m.source
+	src.guid, src.sid, src.collected = guid, sid, m.collected
+	if src.graph = m.graph; src.graph != nil {
+		src.node, src.inGraph = src.graph.Find(guid)
+		src.held = m.held[src.node]
+	}
 }
 
 // fingerprint hashes the JSON around the activity, then the activity.
@@ -131,15 +226,15 @@ func (m *Mapper) fingerprint(json []byte) (f Fingerprint) {
 // Deleted is the asset of an object that has gone, made of what is still known of
 // it. Its JSON is written over buf.
 func Deleted(buf []byte, kind Kind, guid ad.GUID, sid ad.SID, name string) Asset {
-	class := map[Kind]string{User: "userAssetClass", Group: "groupAssetClass"}[kind]
+	class, id := classOf[kind], ExternalID(kind, sid)
 	json := append(buf[:0], `{"asset":{"assetHeader":{"externalAssetId":"`...)
-	json = append(sid.AppendText(json), `","vendorAssetId":"`...)
+	json = append(append(json, id...), `","vendorAssetId":"`...)
 	json = append(guid.AppendText(json), `"},"assetDetail":{`...)
 	if name != "" {
 		json = append(appendString(append(json, `"name":`...), []byte(name)), ',')
 	}
 	json = append(append(append(json, '"'), class...), `":{"id":"`...)
-	json = append(sid.AppendText(json), `",`...)
+	json = append(append(json, id...), `",`...)
 	if name != "" {
 		json = append(appendString(append(json, `"name":`...), []byte(name)), ',')
 	}

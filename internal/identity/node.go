@@ -18,12 +18,16 @@ type node struct {
 // add hangs a row of the map into the tree and notes the attributes it reads.
 func (m *Mapper) add(r row) {
 	at := &m.root
-	for name := range strings.SplitSeq(r.target, ".") {
-		at = at.child(name)
+	if r.target != "" { // else the value stands for itself
+		for name := range strings.SplitSeq(r.target, ".") {
+			at = at.child(name)
+		}
 	}
 	at.value, at.activity = r.value, slices.Contains(activity, r.source)
 	for attribute := range strings.SplitSeq(r.source, ", ") {
-		at.slots = append(at.slots, m.slot(attribute))
+		if attribute != "" && attribute[0] != '(' { // that is no attribute of the entry
+			at.slots = append(at.slots, m.slot(attribute))
+		}
 	}
 }
 

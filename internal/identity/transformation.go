@@ -52,14 +52,17 @@ var transformation = map[Kind][]row{
 }
 
 // activity are the sources that every domain controller counts for itself, without
-// a new sequence number. They are sent along with any other change.
-var activity = []string{"lastLogon", "badPwdCount", "badPasswordTime"}
+// a new sequence number, and the one that tells the others of it every few days.
+// They are sent along with any other change.
+var activity = []string{"lastLogon", "badPwdCount", "badPasswordTime", "lastLogonTimestamp"}
 
 // Filter finds the objects of each kind. sAMAccountType is indexed, and
 // this value leaves out computers, contacts and managed service accounts.
 var Filter = map[Kind]string{
 	User:  "(sAMAccountType=805306368)",
 	Group: "(objectClass=group)",
+	// Managed ones, group-managed ones and those that took another account's place.
+	ServiceAccount: "(|(objectClass=msDS-ManagedServiceAccount)(objectClass=msDS-GroupManagedServiceAccount)(objectClass=msDS-DelegatedManagedServiceAccount))",
 }
 
 // The enumerations. The platform publishes none, so these are our own.
@@ -70,6 +73,8 @@ const (
 	statusExpired         = "EXPIRED"
 	statusLocked          = "LOCKED"
 	statusPasswordExpired = "PASSWORD_EXPIRED"
+
+	accountTypeService = "SERVICE"
 
 	groupSecurity     = "SECURITY"
 	groupDistribution = "DISTRIBUTION"

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/membership"
 )
 
 // source is what the values of one asset are made from.
@@ -15,6 +16,16 @@ type source struct {
 	unparsed int
 	due      time.Time // when the status changes by the clock alone
 	activity []span    // where in the JSON it stands
+
+	// Of the posture.
+	guid      ad.GUID
+	sid       ad.SID
+	graph     *membership.Graph
+	node      membership.Node
+	inGraph   bool
+	held      membership.Holders    // of a role
+	collected map[string]collection // of the domain
+	values    [][]byte              // room for sorting
 }
 
 // span is a part of the JSON, with the comma before it.

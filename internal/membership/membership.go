@@ -582,10 +582,14 @@ func (g *Graph) Privileges(groups ...[]Node) (p Privileges) {
 	return p
 }
 
-// Each calls direct and nested with the groups, in the order of the roles.
-func (g *Graph) Each(p Privileges, direct, nested func(Node)) {
-	p.direct.each(func(r Role) { direct(g.roleNode[r]) })
-	p.nested.each(func(r Role) { nested(g.roleNode[r]) })
+// IsEmpty reports whether there are none.
+func (p Privileges) IsEmpty() bool { return p.direct|p.nested == 0 }
+
+// Named returns the groups that privileges are, in the order of the roles.
+func (g *Graph) Named(p Privileges) (direct, nested []Node) {
+	p.direct.each(func(r Role) { direct = append(direct, g.roleNode[r]) })
+	p.nested.each(func(r Role) { nested = append(nested, g.roleNode[r]) })
+	return direct, nested
 }
 
 // Shape is what nesting makes of a group.

@@ -165,7 +165,13 @@ func say(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	}
 	p := g.Privileges(lists...)
 	var d, nested []string
-	g.Each(p, func(n Node) { d = append(d, g.RoleOf(n).String()) }, func(n Node) { nested = append(nested, g.RoleOf(n).String()) })
+	inDirect, inNested := g.Named(p)
+	for _, n := range inDirect {
+		d = append(d, g.RoleOf(n).String())
+	}
+	for _, n := range inNested {
+		nested = append(nested, g.RoleOf(n).String())
+	}
 	slices.Sort(d)
 	slices.Sort(nested)
 	text := fmt.Sprintf("%v {%v %v}", names(direct), d, nested)

@@ -402,7 +402,7 @@ func (b *batch) part(from, to int) *batch {
 func (b *batch) sort(rejected map[string]string) Receipt {
 	var r Receipt
 	for _, object := range b.objects {
-		reason, found := rejected[object.SID.String()]
+		reason, found := rejected[identity.ExternalID(object.Kind, object.SID)]
 		if !found {
 			reason, found = rejected[object.GUID.String()]
 		}

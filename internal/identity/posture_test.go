@@ -1,0 +1,320 @@
+package identity
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/membership"
+)
+
+// ofDomainSID is a SID of Alice's domain.
+func ofDomainSID(rid ad.RID) ad.SID {
+	authority, _, _ := ad.SID(sidBytes).Split()
+	return ad.Join(authority, rid)
+}
+
+var (
+	administrators = ad.SID("\x01\x02\x00\x00\x00\x00\x00\x05\x20\x00\x00\x00\x20\x02\x00\x00")
+	authenticated  = ad.SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00")
+)
+
+func guidNamed(name byte) (guid ad.GUID) {
+	for i := range guid {
+		guid[i] = name
+	}
+	return guid
+}
+
+// people: Alice is in Team, which is in Domain Admins, which is in Administrators.
+// Club and Inner are in each other; Inner holds a contact, too.
+func people() *membership.Graph {
+	g := membership.New()
+	alice, _ := ad.ParseGUID([]byte(guidBytes))
+	g.SetAccount(alice, ad.SID(sidBytes), 513)
+	g.SetAccount(guidNamed('b'), ofDomainSID(1104), 512)
+	g.SetGroup(guidNamed('U'), ofDomainSID(513), true, 0)
+	team := g.SetGroup(guidNamed('T'), ofDomainSID(1200), true, 0)
+	g.AddMember(team, alice, ad.SID(sidBytes))
+	admins := g.SetGroup(guidNamed('D'), ofDomainSID(512), true, membership.RoleOf(ofDomainSID(512), nil))
+	g.AddMember(admins, guidNamed('T'), ofDomainSID(1200))
+	all := g.SetGroup(guidNamed('A'), administrators, true, membership.RoleOf(administrators, nil))
+	g.AddMember(all, guidNamed('D'), ofDomainSID(512))
+	g.AddMember(all, guidNamed('f'), authenticated)
+	club := g.SetGroup(guidNamed('C'), ofDomainSID(1201), true, 0)
+	g.AddMember(club, guidNamed('I'), ofDomainSID(1202))
+	inner := g.SetGroup(guidNamed('I'), ofDomainSID(1202), false, 0)
+	g.AddMember(inner, guidNamed('C'), ofDomainSID(1201))
+	g.AddMember(inner, guidNamed('c'), nil)
+	g.AddMember(inner, alice, ad.SID(sidBytes))
+	g.SetGroup(guidNamed('E'), ofDomainSID(1203), true, 0)
+	g.Compute()
+	return g
+}
+
+// extended is a DN as the control asks for it.
+func extended(guid ad.GUID, sid ad.SID, dn string) string {
+	text := "<GUID=" + hex.EncodeToString(guid[:]) + ">;"
+	if sid != nil {
+		text += "<SID=" + hex.EncodeToString(sid) + ">;"
+	}
+	return text + dn
+}
+
+// descriptor allows these.
+func descriptor(sids ...ad.SID) string {
+	d := make([]byte, 20)
+	d[0], d[16] = 1, 20
+	list := []byte{2, 0, 0, 0, byte(len(sids)), 0, 0, 0}
+	for _, sid := range sids {
+		list = append(list, 0, 0, byte(8+len(sid)), 0, 0xff, 1, 0xf, 0)
+		list = append(list, sid...)
+	}
+	list[2] = byte(len(list))
+	return string(append(d, list...))
+}
+
+var exposed = attributes{
+	"userAccountControl": {"23658144"}, "adminCount": {"1"}, "servicePrincipalName": {"http/web", "MSSQLSvc/db:1433"},
+	"msDS-AllowedToDelegateTo": {"cifs/file"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {descriptor(ofDomainSID(1500), administrators)},
+	"msDS-SupportedEncryptionTypes": {"28"}, "sIDHistory": {string(ofDomainSID(9001)), string(ofDomainSID(9000))},
+	"primaryGroupID": {"513"}, "lastLogonTimestamp": {"134398063938451234"}, "msDS-UserPasswordExpiryTimeComputed": {"134500000000000000"},
+	"msDS-ResultantPSO": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container,CN=System,DC=corp")},
+	"userWorkstations":  {"PC1,PC2"}, "description": {"runs the reports"},
+}
+
+func TestPostureGolden(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		kind     Kind
+		attrs    attributes
+		unparsed int
+	}{
+		{"posture-user-every-target", User, with(alice, exposed), 0},
+		{"posture-user-plain", User, with(alice, attributes{"primaryGroupID": {"513"}}), 0},
+		{"posture-user-by-primary-group", User, attributes{"objectGUID": {strings.Repeat("b", 16)}, "objectSid": {string(ofDomainSID(1104))}, "primaryGroupID": {"512"}}, 0},
+		{"posture-user-unknown-to-the-graph", User, attributes{"objectGUID": {strings.Repeat("?", 16)}, "primaryGroupID": {"513"}}, 0},
+		{"posture-user-unreadable-values", User, attributes{
+			"adminCount": {"x"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {"x"}, "msDS-SupportedEncryptionTypes": {"x"}, "sIDHistory": {"x"}, "primaryGroupID": {"x"},
+		}, 5},
+		{"posture-service-account", ServiceAccount, with(alice, attributes{
+			"primaryGroupID": {"515"}, "msDS-GroupMSAMembership": {descriptor(ofDomainSID(1300))}, "msDS-ManagedPasswordInterval": {"30"},
+		}), 0},
+		{"posture-group-in-admins", Group, attributes{"name": {"Team"}, "groupType": {"-2147483646"}, "objectGUID": {strings.Repeat("T", 16)}, "objectSid": {string(ofDomainSID(1200))},
+			"adminCount": {"1"}, "managedBy": {extended(guidNamed('m'), ofDomainSID(1600), "CN=M,DC=corp")}}, 0},
+		{"posture-group-in-cycle", Group, attributes{"objectGUID": {strings.Repeat("I", 16)}, "objectSid": {string(ofDomainSID(1202))}}, 0},
+		{"posture-group-empty", Group, attributes{"objectGUID": {strings.Repeat("E", 16)}, "objectSid": {string(ofDomainSID(1203))}}, 0},
+		{"posture-group-of-primaries", Group, attributes{"objectGUID": {strings.Repeat("U", 16)}, "objectSid": {string(ofDomainSID(513))}}, 0},
+		{"posture-role", Role, attributes{"name": {"Administratoren"}, "objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}, "description": {"all of it"}}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := NewPostureMapper(test.kind)
+			m.Use(people())
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asset.Unparsed != test.unparsed {
+				t.Errorf("%d values unparsed, want %d", asset.Unparsed, test.unparsed)
+			}
+			golden(t, test.name, asset.JSON)
+		})
+	}
+}
+
+func golden(t *testing.T, name string, asset []byte) {
+	t.Helper()
+	if !utf8.Valid(asset) {
+		t.Errorf("not UTF-8: %q", asset)
+	}
+	var got bytes.Buffer
+	if err := json.Indent(&got, asset, "", "  "); err != nil {
+		t.Fatalf("%v: %s", err, asset)
+	}
+	got.WriteByte('\n')
+	file := filepath.Join("testdata", name+".json")
+	if *update {
+		if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("got\n%s\nwant\n%s", got.Bytes(), want)
+	}
+}
+
+// Identities are what they were: the posture adds one object, before which and
+// behind which every byte is the same.
+func TestPostureOnlyAdds(t *testing.T) {
+	for kind, attrs := range map[Kind]attributes{User: with(alice, exposed), Group: {"name": {"x"}, "groupType": {"8"}}} {
+		m, p := NewMapper(kind), NewPostureMapper(kind)
+		p.Use(people())
+		if len(p.Attributes) < len(m.Attributes) || !slices.Equal(p.Attributes[:len(m.Attributes)-1], m.Attributes[:len(m.Attributes)-1]) {
+			t.Errorf("%s: %v", kind, p.Attributes)
+		}
+		plain := attributes{}
+		for name, values := range attrs {
+			if slices.Contains(m.Attributes, name) {
+				plain[name] = values
+			}
+		}
+		identity, err := m.Map(nil, entry(t, m, plain), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both, err := p.Map(nil, entry(t, p, attrs), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.Index(both.JSON, []byte(`,"posture":{`))
+		if at < 0 || string(both.JSON[:at])+"}}}}" != string(identity.JSON) {
+			t.Errorf("%s: %s\nand %s", kind, both.JSON, identity.JSON)
+		}
+	}
+}
+
+// What the directory keeps in no order is sent in one.
+func TestPostureOrder(t *testing.T) {
+	m := NewPostureMapper(User)
+	m.Use(people())
+	var before []byte
+	for _, names := range [][]string{{"a", "b", "c"}, {"c", "a", "b"}} {
+		asset, err := m.Map(nil, entry(t, m, with(alice, attributes{"servicePrincipalName": names})), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before != nil && !bytes.Equal(before, asset.JSON) {
+			t.Errorf("%s and %s", before, asset.JSON)
+		}
+		before = asset.JSON
+	}
+	e := entry(t, m, with(alice, attributes{"servicePrincipalName": {"a"}}))
+	e.Partial = []int{slices.Index(m.Attributes, "servicePrincipalName")}
+	if asset, err := m.Map(nil, e, now); err != nil || asset.Unparsed != 1 || bytes.Contains(asset.JSON, []byte("servicePrincipalNames")) {
+		t.Errorf("a part of a list was sent: %s, %v", asset.JSON, err)
+	}
+}
+
+func TestPostureFingerprint(t *testing.T) {
+	m := NewPostureMapper(User)
+	m.Use(people())
+	fingerprint := func(attrs attributes) Fingerprint {
+		asset, err := m.Map(nil, entry(t, m, attrs), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return asset.Fingerprint
+	}
+	base := fingerprint(with(alice, exposed))
+	for attribute, value := range exposed {
+		moved := fingerprint(with(with(alice, exposed), attributes{attribute: nil}))
+		if moved == base {
+			t.Errorf("%s %q does not move the fingerprint", attribute, value)
+		}
+		if moved.SameButActivity(base) != (attribute == "lastLogonTimestamp") {
+			t.Errorf("%s is on the wrong side", attribute)
+		}
+	}
+	other := membership.New()
+	other.Compute()
+	m.Use(other)
+	if fingerprint(with(alice, exposed)).SameButActivity(base) {
+		t.Error("memberships do not move the fingerprint")
+	}
+}
+
+func TestRoleIdentifiers(t *testing.T) {
+	group, _ := ad.ParseGUID([]byte(guidBytes))
+	role := RoleGUID(group)
+	if role != RoleGUID(group) || role == group || role == RoleGUID(guidNamed('x')) {
+		t.Errorf("%s of %s", role, group)
+	}
+	if text := role.String(); text[14] != '5' || !strings.ContainsRune("89ab", rune(text[19])) {
+		t.Errorf("%s is no UUID of version 5", text)
+	}
+	asset := Deleted(nil, Role, role, administrators, "Administrators")
+	want := `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-32-544:role","vendorAssetId":"` + role.String() +
+		`"},"assetDetail":{"name":"Administrators","roleAssetClass":{"id":"S-1-5-32-544:role","name":"Administrators","status":"DELETED"}}}}`
+	if string(asset.JSON) != want {
+		t.Errorf("got %s\nwant %s", asset.JSON, want)
+	}
+}
+
+func TestDomainGolden(t *testing.T) {
+	domain := attributes{
+		"name": {"corp"}, "objectSid": {string(ofDomainSID(0))[:24]}, "whenCreated": {"20170101000000.0Z"}, "minPwdLength": {"7"}, "pwdHistoryLength": {"24"},
+		"pwdProperties": {"1"}, "minPwdAge": {"-864000000000"}, "maxPwdAge": {"-36288000000000"}, "lockoutThreshold": {"0"},
+		"lockoutDuration": {"-18000000000"}, "lockOutObservationWindow": {"-18000000000"}, "ms-DS-MachineAccountQuota": {"10"}, "msDS-Behavior-Version": {"7"},
+	}
+	domain["objectSid"][0] = "\x01\x04" + domain["objectSid"][0][2:]
+	add := func(c *Collector, p *Part, attrs attributes) {
+		e := &ad.Entry{Values: make([][][]byte, len(p.Attributes))}
+		for name, values := range attrs {
+			slot := slices.Index(p.Attributes, name)
+			for _, v := range values {
+				e.Values[slot] = append(e.Values[slot], []byte(v))
+			}
+		}
+		p.Add(e, now)
+	}
+	for _, test := range []struct {
+		name  string
+		attrs attributes
+		fill  func(*Collector)
+	}{
+		{"posture-domain", domain, func(c *Collector) {
+			c.ForestLevel("7")
+			add(c, c.Krbtgt, attributes{"pwdLastSet": {"134398063938451234"}})
+			add(c, c.RecycleBin, attributes{"msDS-EnabledFeatureBL": {"CN=Partitions"}})
+			add(c, c.Policies, attributes{"distinguishedName": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container")}, "name": {"Strict"},
+				"msDS-PasswordSettingsPrecedence": {"10"}, "msDS-PSOAppliesTo": {extended(guidNamed('D'), ofDomainSID(512), "CN=Domain Admins"), extended(guidNamed('n'), nil, "CN=x")},
+				"msDS-MinimumPasswordLength": {"14"}, "msDS-PasswordComplexityEnabled": {"TRUE"}, "msDS-PasswordReversibleEncryptionEnabled": {"FALSE"},
+				"msDS-MaximumPasswordAge": {"-9223372036854775808"}, "msDS-MinimumPasswordAge": {"0"}, "msDS-LockoutThreshold": {"5"}, "msDS-LockoutDuration": {"-18000000000"}})
+			add(c, c.Trusts, attributes{"trustPartner": {"partner.example"}, "flatName": {"PARTNER"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"72"},
+				"securityIdentifier": {string(ofDomainSID(0))}})
+			add(c, c.Trusts, attributes{"trustPartner": {"old.example"}, "trustDirection": {"2"}, "trustType": {"1"}, "trustAttributes": {"4"}})
+			add(c, c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"}})
+			add(c, c.Controllers, attributes{"name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"}})
+		}},
+		{"posture-domain-unreadable", with(domain, attributes{"minPwdLength": nil, "lockoutThreshold": nil}), func(c *Collector) {
+			c.Unreadable("trusts")
+			c.Unreadable("fineGrainedPasswordPolicies")
+			add(c, c.RecycleBin, attributes{})
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, c := NewPostureMapper(Domain), NewCollector()
+			test.fill(c)
+			asset, err := m.MapDomain(nil, entry(t, m, test.attrs), c, now)
+			if err != nil || asset.Unparsed != 0 {
+				t.Fatalf("%d unparsed, %v", asset.Unparsed, err)
+			}
+			golden(t, test.name, asset.JSON)
+		})
+	}
+}
+
+func TestPostureMapAllocatesLittle(t *testing.T) {
+	m := NewPostureMapper(User)
+	m.Use(people())
+	e := entry(t, m, with(alice, exposed))
+	buf := make([]byte, 0, 4096)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := m.Map(buf, e, now); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 6 { // the SIDs of a descriptor, the names of privileged groups
+		t.Errorf("%v allocations per entry", n)
+	}
+}

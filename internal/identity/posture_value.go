@@ -1,0 +1,570 @@
+package identity
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"strconv"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/membership"
+)
+
+// named is a flag and what it is called where it is sent.
+type named[T ~uint32] struct {
+	flag T
+	name string
+}
+
+var controlFlags = []named[ad.AccountControl]{
+	{ad.AccountPasswordNotRequired, "PASSWORD_NOT_REQUIRED"},
+	{ad.AccountPasswordNeverExpires, "PASSWORD_NEVER_EXPIRES"},
+	{ad.AccountReversibleEncryption, "REVERSIBLE_ENCRYPTION"},
+	{ad.AccountNoPreauthentication, "NO_PREAUTHENTICATION"},
+	{ad.AccountDESOnly, "DES_ONLY"},
+	{ad.AccountTrustedForDelegation, "TRUSTED_FOR_DELEGATION"},
+	{ad.AccountTrustedToAuthForDelegated, "TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION"},
+	{ad.AccountNotDelegated, "NOT_DELEGATED"},
+	{ad.AccountSmartCardRequired, "SMART_CARD_REQUIRED"},
+}
+
+var encryptionFlags = []named[ad.EncryptionTypes]{
+	{ad.EncryptionDESCRC, "DES_CBC_CRC"},
+	{ad.EncryptionDESMD5, "DES_CBC_MD5"},
+	{ad.EncryptionRC4, "RC4_HMAC"},
+	{ad.EncryptionAES128, "AES128"},
+	{ad.EncryptionAES256, "AES256"},
+	{ad.EncryptionAES256Session, "AES256_SESSION_KEY"},
+}
+
+func appendNames[T ~uint32](dst []byte, flags T, names []named[T]) []byte {
+	l := list{dst: dst}
+	for _, n := range names {
+		if flags&n.flag != 0 {
+			l.next()
+			l.dst = appendEnum(l.dst, n.name)
+		}
+	}
+	return l.end()
+}
+
+// controlNames counts nothing: a value that cannot be read was counted for the status.
+func controlNames(dst []byte, src *source, slots []int) []byte {
+	control, _ := ad.ParseAccountControl(src.entry.First(slots[0]))
+	return appendNames(dst, control, controlFlags)
+}
+
+func encryptionNames(dst []byte, src *source, slots []int) []byte {
+	v := src.entry.First(slots[0])
+	if len(v) == 0 {
+		return dst
+	}
+	types, ok := ad.ParseEncryptionTypes(v)
+	if !ok {
+		src.unparsed++
+	}
+	return appendNames(dst, types, encryptionFlags)
+}
+
+// list is a JSON array in the making. One without items leaves nothing behind.
+type list struct {
+	dst   []byte
+	count int
+}
+
+// next goes before each item.
+func (l *list) next() {
+	if l.count++; l.count == 1 {
+		l.dst = append(l.dst, '[')
+	} else {
+		l.dst = append(l.dst, ',')
+	}
+}
+
+func (l *list) end() []byte {
+	if l.count > 0 {
+		l.dst = append(l.dst, ']')
+	}
+	return l.dst
+}
+
+// sorted returns the values of an attribute that may have several. The directory
+// keeps no order of them, so that what is sent has one of its own. Of a list that
+// did not come whole nothing is sent.
+func sorted(src *source, slot int) [][]byte {
+	if slices.Contains(src.entry.Partial, slot) {
+		src.unparsed++
+		return nil
+	}
+	values := src.entry.Values[slot]
+	if len(values) < 2 {
+		return values
+	}
+	src.values = append(src.values[:0], values...)
+	slices.SortFunc(src.values, bytes.Compare)
+	return src.values
+}
+
+func texts(dst []byte, src *source, slots []int) []byte {
+	l := list{dst: dst}
+	for _, v := range sorted(src, slots[0]) {
+		if len(v) > 0 {
+			l.next()
+			l.dst = appendString(l.dst, v)
+		}
+	}
+	return l.end()
+}
+
+func commaSeparated(dst []byte, src *source, slots []int) []byte {
+	l := list{dst: dst}
+	for v := range bytes.SplitSeq(src.entry.First(slots[0]), []byte(",")) {
+		if len(v) > 0 {
+			l.next()
+			l.dst = appendString(l.dst, v)
+		}
+	}
+	return l.end()
+}
+
+func (l *list) sid(id ad.SID) {
+	l.next()
+	l.dst = append(id.AppendText(append(l.dst, '"')), '"')
+}
+
+func sids(dst []byte, src *source, slots []int) []byte {
+	l := list{dst: dst}
+	for _, v := range sorted(src, slots[0]) {
+		if id, ok := ad.ParseSID(v); ok {
+			l.sid(id)
+		} else {
+			src.unparsed++
+		}
+	}
+	return l.end()
+}
+
+func optionalSID(dst []byte, src *source, slots []int) []byte {
+	v := src.entry.First(slots[0])
+	if len(v) == 0 {
+		return dst
+	}
+	id, ok := ad.ParseSID(v)
+	if !ok {
+		src.unparsed++
+		return dst
+	}
+	return append(id.AppendText(append(dst, '"')), '"')
+}
+
+// allowedSIDs lists whom a security descriptor allows what the attribute is about.
+func allowedSIDs(dst []byte, src *source, slots []int) []byte {
+	v := src.entry.First(slots[0])
+	if len(v) == 0 {
+		return dst
+	}
+	allowed, ok := ad.AllowedBy(v)
+	if !ok {
+		src.unparsed++
+		return dst
+	}
+	slices.SortFunc(allowed, func(a, b ad.SID) int { return bytes.Compare(a, b) })
+	l := list{dst: dst}
+	for _, id := range allowed {
+		l.sid(id)
+	}
+	return l.end()
+}
+
+func plainDN(dst []byte, src *source, slots []int) []byte {
+	if v := ad.PlainDN(src.entry.First(slots[0])); len(v) > 0 {
+		return appendString(dst, v)
+	}
+	return dst
+}
+
+// sidOfDN is the SID of the object that a DN names: none where that is no principal.
+func sidOfDN(dst []byte, src *source, slots []int) []byte {
+	var dn ad.ExtendedDN
+	if !dn.Parse(src.entry.First(slots[0])) {
+		return dst
+	}
+	if id, there := dn.SID(); there {
+		dst = append(id.AppendText(append(dst, '"')), '"')
+	}
+	return dst
+}
+
+func sidsOfDNs(dst []byte, src *source, slots []int) []byte {
+	l := list{dst: dst}
+	var dn ad.ExtendedDN
+	for _, v := range sorted(src, slots[0]) {
+		if !dn.Parse(v) {
+			src.unparsed++
+		} else if id, there := dn.SID(); there {
+			l.sid(id)
+		}
+	}
+	return l.end()
+}
+
+func present(dst []byte, src *source, slots []int) []byte {
+	if len(src.entry.First(slots[0])) == 0 {
+		return dst
+	}
+	return append(dst, "true"...)
+}
+
+func boolean(dst []byte, src *source, slots []int) []byte {
+	switch v := src.entry.First(slots[0]); string(v) {
+	case "TRUE":
+		return append(dst, "true"...)
+	case "FALSE":
+		return append(dst, "false"...)
+	case "":
+	default:
+		src.unparsed++
+	}
+	return dst
+}
+
+func appendBool(dst []byte, b bool) []byte { return strconv.AppendBool(dst, b) }
+
+// passwordExpiry is what the domain controller computes, under whatever policy. A
+// value that cannot be read was counted where the status is made.
+func passwordExpiry(dst []byte, src *source, slots []int) []byte {
+	t, ok := ad.ParseFileTime(src.entry.First(slots[0]))
+	if !ok || t.IsNone() {
+		return dst
+	}
+	return t.Time().AppendFormat(dst, timeFormat)
+}
+
+func serviceAccount(dst []byte, _ *source, _ []int) []byte {
+	return appendEnum(dst, accountTypeService)
+}
+
+// primary is the RID of an account's primary group.
+func primary(src *source, slot int) (ad.RID, bool) {
+	rid, ok := ad.ParseRID(src.entry.First(slot))
+	return rid, ok && rid != 0
+}
+
+func primaryGroup(dst []byte, src *source, slots []int) []byte {
+	_, _, ok := src.sid.Split()
+	rid, ok2 := primary(src, slots[0])
+	if !ok || !ok2 {
+		if len(src.entry.First(slots[0])) > 0 {
+			src.unparsed++
+		}
+		return dst
+	}
+	const longest = 68
+	id := append(make(ad.SID, 0, longest), src.sid...)
+	binary.LittleEndian.PutUint32(id[len(id)-4:], uint32(rid))
+	return append(id.AppendText(append(dst, '"')), '"')
+}
+
+func (l *list) node(g *membership.Graph, n membership.Node) {
+	if g.HasSID(n) {
+		l.next()
+		l.dst = append(g.AppendSID(append(l.dst, '"'), n), '"')
+	}
+}
+
+// directGroups lists the groups that an account is in: the primary one first, which
+// no group shows as its member.
+func directGroups(dst []byte, src *source, slots []int) []byte {
+	l := list{dst: dst}
+	before := len(l.dst)
+	first := membership.Node(0)
+	known := false
+	if rid, ok := primary(src, slots[0]); ok {
+		if l.dst = primaryGroup(append(l.dst, '['), src, slots); len(l.dst) > before+1 {
+			l.count = 1
+		} else {
+			l.dst = l.dst[:before] // a SID of nobody's domain
+		}
+		first, known = src.graph.Primary(src.sid, rid)
+	}
+	if src.inGraph {
+		for _, n := range src.graph.GroupsOf(src.node) {
+			if !known || n != first {
+				l.node(src.graph, n)
+			}
+		}
+	}
+	return l.end()
+}
+
+// privilegedGroups lists the privileged groups that somebody is in, those through
+// other groups apart from those that list him. A group has no primary group.
+func privilegedGroups(dst []byte, src *source, slots []int) []byte {
+	var groups []membership.Node
+	if src.inGraph {
+		groups = src.graph.GroupsOf(src.node)
+	}
+	var first [1]membership.Node
+	count := 0
+	if len(slots) > 0 {
+		if rid, ok := primary(src, slots[0]); ok {
+			if n, known := src.graph.Primary(src.sid, rid); known {
+				first[0], count = n, 1
+			}
+		}
+	}
+	p := src.graph.Privileges(groups, first[:count])
+	if p.IsEmpty() {
+		return dst
+	}
+	direct, nested := src.graph.Named(p)
+	comma := false
+	dst = append(dst, '{')
+	for _, part := range []struct {
+		key   string
+		nodes []membership.Node
+	}{{`"direct":`, direct}, {`"nested":`, nested}} {
+		if len(part.nodes) == 0 {
+			continue
+		}
+		if comma {
+			dst = append(dst, ',')
+		}
+		comma = true
+		l := list{dst: append(dst, part.key...)}
+		for _, n := range part.nodes {
+			l.node(src.graph, n)
+		}
+		dst = l.end()
+	}
+	return append(dst, '}')
+}
+
+func appendNodes(dst []byte, src *source, nodes []membership.Node) []byte {
+	l := list{dst: dst}
+	for _, n := range nodes {
+		l.node(src.graph, n)
+	}
+	return l.end()
+}
+
+// appendWithoutSID counts the members that have no SID, as contacts.
+func appendWithoutSID(dst []byte, src *source, nodes []membership.Node) []byte {
+	count := 0
+	for count < len(nodes) && !src.graph.HasSID(nodes[count]) { // they come first
+		count++
+	}
+	if count == 0 {
+		return dst
+	}
+	return strconv.AppendInt(dst, int64(count), 10)
+}
+
+func groupMembers(dst []byte, src *source, _ []int) []byte {
+	return appendNodes(dst, src, src.members())
+}
+
+func membersWithoutSID(dst []byte, src *source, _ []int) []byte {
+	return appendWithoutSID(dst, src, src.members())
+}
+
+func (src *source) members() []membership.Node {
+	if !src.inGraph {
+		return nil
+	}
+	return src.graph.Members(src.node)
+}
+
+func memberOf(dst []byte, src *source, _ []int) []byte {
+	if !src.inGraph {
+		return dst
+	}
+	return appendNodes(dst, src, src.graph.GroupsOf(src.node))
+}
+
+func (src *source) shape() (membership.Shape, bool) {
+	if !src.inGraph {
+		return membership.Shape{}, false
+	}
+	return src.graph.Shape(src.node)
+}
+
+func nestingDepth(dst []byte, src *source, _ []int) []byte {
+	if shape, ok := src.shape(); ok {
+		return strconv.AppendUint(dst, uint64(shape.Depth), 10)
+	}
+	return dst
+}
+
+func isEmpty(dst []byte, src *source, _ []int) []byte {
+	if shape, ok := src.shape(); ok {
+		return appendBool(dst, shape.Empty)
+	}
+	return dst
+}
+
+func inCycle(dst []byte, src *source, _ []int) []byte {
+	if shape, ok := src.shape(); ok {
+		return appendBool(dst, shape.InCycle)
+	}
+	return dst
+}
+
+func roleID(dst []byte, src *source, _ []int) []byte {
+	dst = src.sid.AppendText(append(dst, '"'))
+	return append(append(dst, roleSuffix...), '"')
+}
+
+func roleGUID(dst []byte, src *source, _ []int) []byte {
+	return append(RoleGUID(src.guid).AppendText(append(dst, '"')), '"')
+}
+
+func roleName(dst []byte, src *source, _ []int) []byte {
+	return appendEnum(dst, src.held.Role.String())
+}
+
+func rolePrivileged(dst []byte, src *source, _ []int) []byte {
+	return appendBool(dst, src.held.Role.IsPrivileged())
+}
+
+func holders(dst []byte, src *source, _ []int) []byte { return appendNodes(dst, src, src.held.Members) }
+
+func holdersWithoutSID(dst []byte, src *source, _ []int) []byte {
+	return appendWithoutSID(dst, src, src.held.Members)
+}
+
+func holdingGroups(dst []byte, src *source, _ []int) []byte {
+	return appendNodes(dst, src, src.held.Groups)
+}
+
+// interval is a span of time as the directory writes it, a negative count of 100 ns,
+// in seconds. The largest one means forever, which leaves the target out.
+func interval(dst []byte, src *source, slots []int) []byte {
+	v := src.entry.First(slots[0])
+	if len(v) == 0 {
+		return dst
+	}
+	n, err := strconv.ParseInt(string(v), 10, 64)
+	const forever = -1 << 63
+	switch {
+	case err != nil || n > 0:
+		src.unparsed++
+		return dst
+	case n == forever:
+		return dst
+	}
+	return strconv.AppendInt(dst, -n/10_000_000, 10)
+}
+
+// The bits of pwdProperties (MS-SAMR 2.2.3.9).
+const (
+	propertyComplex    = 0x1
+	propertyReversible = 0x10
+)
+
+func passwordProperty(bit int64) value {
+	return func(dst []byte, src *source, slots []int) []byte {
+		v := src.entry.First(slots[0])
+		if len(v) == 0 {
+			return dst
+		}
+		n, err := strconv.ParseInt(string(v), 10, 64)
+		if err != nil {
+			src.unparsed++
+			return dst
+		}
+		return appendBool(dst, n&bit != 0)
+	}
+}
+
+var (
+	trustDirections = []string{"DISABLED", "INBOUND", "OUTBOUND", "BIDIRECTIONAL"}   // MS-ADTS 6.1.6.7.12
+	trustTypes      = []string{"", "DOWNLEVEL", "UPLEVEL", "MIT", "DCE", "ENTRA_ID"} // MS-ADTS 6.1.6.7.15
+)
+
+func enumerated(names []string) value {
+	return func(dst []byte, src *source, slots []int) []byte {
+		v := src.entry.First(slots[0])
+		if len(v) == 0 {
+			return dst
+		}
+		n, err := strconv.Atoi(string(v))
+		if err != nil || n < 0 || n >= len(names) || names[n] == "" {
+			src.unparsed++
+			return dst
+		}
+		return appendEnum(dst, names[n])
+	}
+}
+
+// trustFlag is a bit of trustAttributes (MS-ADTS 6.1.6.7.9).
+type trustFlag uint32
+
+const (
+	trustQuarantined      trustFlag = 0x4
+	trustForestTransitive trustFlag = 0x8
+	trustTreatAsExternal  trustFlag = 0x40
+)
+
+var trustFlags = []named[trustFlag]{
+	{0x1, "NON_TRANSITIVE"},
+	{0x2, "UPLEVEL_ONLY"},
+	{trustQuarantined, "QUARANTINED_DOMAIN"},
+	{trustForestTransitive, "FOREST_TRANSITIVE"},
+	{0x10, "CROSS_ORGANIZATION"},
+	{0x20, "WITHIN_FOREST"},
+	{trustTreatAsExternal, "TREAT_AS_EXTERNAL"},
+	{0x80, "USES_RC4_ENCRYPTION"},
+	{0x200, "CROSS_ORGANIZATION_NO_TGT_DELEGATION"},
+	{0x400, "PIM_TRUST"},
+	{0x800, "CROSS_ORGANIZATION_ENABLE_TGT_DELEGATION"},
+	{0x1000, "DISABLE_AUTH_TARGET_VALIDATION"},
+}
+
+func readTrust(src *source, slot int) (trustFlag, bool) {
+	n, err := strconv.ParseInt(string(src.entry.First(slot)), 10, 32)
+	return trustFlag(n), err == nil
+}
+
+func trustAttributes(dst []byte, src *source, slots []int) []byte {
+	flags, ok := readTrust(src, slots[0])
+	if !ok && len(src.entry.First(slots[0])) > 0 {
+		src.unparsed++
+	}
+	return appendNames(dst, flags, trustFlags)
+}
+
+// sidFiltering says which SIDs of the other side are let in (MS-PAC 4.1.2.2): only
+// its own domain's, or those of its forest, with or without its SID history.
+func sidFiltering(dst []byte, src *source, slots []int) []byte {
+	flags, ok := readTrust(src, slots[0])
+	switch {
+	case !ok:
+		return dst
+	case flags&trustQuarantined != 0:
+		return appendEnum(dst, "DOMAIN")
+	case flags&trustForestTransitive != 0 && flags&trustTreatAsExternal != 0:
+		return appendEnum(dst, "RELAXED")
+	case flags&trustForestTransitive != 0:
+		return appendEnum(dst, "FOREST")
+	default:
+		return appendEnum(dst, "NONE")
+	}
+}
+
+const ridReadOnlyControllers = 521
+
+func readOnlyController(dst []byte, src *source, slots []int) []byte {
+	rid, ok := primary(src, slots[0])
+	if !ok {
+		return dst
+	}
+	return appendBool(dst, rid == ridReadOnlyControllers)
+}
+
+func enabledFeature(dst []byte, src *source, slots []int) []byte {
+	if len(src.entry.First(slots[0])) > 0 {
+		return appendEnum(dst, "ENABLED")
+	}
+	return appendEnum(dst, "DISABLED")
+}
