@@ -130,6 +130,8 @@ type RootDSE struct {
 	DNSHostName          string
 	DSServiceName        string
 	HighestCommittedUSN  ad.USN
+	ConfigurationContext string // naming context of the forest's configuration
+	ForestLevel          string // functional level of the forest, a number
 }
 
 // IsDomainController reports whether the server is an Active Directory domain
@@ -272,7 +274,7 @@ func (s *Session) bind(ctx context.Context, o Options) error {
 
 func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 	request := ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false, "(objectClass=*)",
-		[]string{"defaultNamingContext", "dnsHostName", "dsServiceName", "highestCommittedUSN"}, nil)
+		[]string{"defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName", "highestCommittedUSN"}, nil)
 	var root RootDSE
 	what := "read rootDSE of " + s.Address
 	err := s.call(ctx, "read", what, func() error {
@@ -284,6 +286,8 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 		usn, _ := ad.ParseUSN([]byte(entry.GetEqualFoldAttributeValue("highestCommittedUSN")))
 		root = RootDSE{
 			DefaultNamingContext: entry.GetEqualFoldAttributeValue("defaultNamingContext"),
+			ConfigurationContext: entry.GetEqualFoldAttributeValue("configurationNamingContext"),
+			ForestLevel:          entry.GetEqualFoldAttributeValue("forestFunctionality"),
 			DNSHostName:          entry.GetEqualFoldAttributeValue("dnsHostName"),
 			DSServiceName:        entry.GetEqualFoldAttributeValue("dsServiceName"),
 			HighestCommittedUSN:  usn,

@@ -51,7 +51,7 @@ func TestParseScope(t *testing.T) {
 func TestConnectReadsRootDSE(t *testing.T) {
 	server := serve(t, nil, directoryOf(nil))
 	session := connect(t, server.options())
-	want := RootDSE{"DC=corp,DC=example,DC=com", "dc1.corp.example.com", "CN=NTDS Settings,CN=DC1", 4711}
+	want := RootDSE{"DC=corp,DC=example,DC=com", "dc1.corp.example.com", "CN=NTDS Settings,CN=DC1", 4711, "", ""}
 	if session.RootDSE != want || !session.RootDSE.IsDomainController() {
 		t.Errorf("root DSE %+v", session.RootDSE)
 	}

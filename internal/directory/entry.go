@@ -15,6 +15,7 @@ type decoder struct {
 	entry      ad.Entry
 	values     [][]byte // of all slots, in the order in which they came
 	guess      []int    // the slot of the n-th attribute of the entry before: servers keep their order
+	extended   bool     // DNs come with identifiers
 }
 
 // noSlot marks an attribute that nobody asked for.
@@ -26,7 +27,8 @@ const maxValues = 1 << 18
 func newDecoder(attributes []string) *decoder {
 	d := &decoder{entry: ad.Entry{Values: make([][][]byte, len(attributes))}}
 	for _, name := range attributes {
-		d.attributes = append(d.attributes, []byte(name))
+		plain, _ := cutRange([]byte(name)) // a range that is asked for comes under another name
+		d.attributes = append(d.attributes, plain)
 	}
 	return d
 }
@@ -41,7 +43,9 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 	if !ok || !ok2 || !ok3 || !ok4 || !ok5 {
 		return nil, fmt.Errorf("search result entry: %w", errMalformed)
 	}
-	d.entry.DN = dn
+	if d.entry.DN = dn; d.extended {
+		d.entry.DN = ad.PlainDN(dn)
+	}
 	clear(d.entry.Values)
 	d.entry.Partial = d.entry.Partial[:0]
 	d.values = d.values[:0]

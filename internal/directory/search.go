@@ -51,6 +51,10 @@ type Search struct {
 	Filter     string
 	Attributes []string // an Entry's slots, in this order
 	Deleted    bool     // show deleted objects too
+	// ExtendedDN asks for values that are DNs with the identifiers of what they name
+	// (ad.ExtendedDN). A server that does not know this gives plain ones. An Entry's
+	// own DN stays plain.
+	ExtendedDN bool
 }
 
 const (
@@ -58,6 +62,10 @@ const (
 	controlDomainScope = "1.2.840.113556.1.4.1339"
 	// controlShowDeleted makes tombstones visible (MS-ADTS 3.1.1.3.4.1.14).
 	controlShowDeleted = "1.2.840.113556.1.4.417"
+	// controlExtendedDN adds identifiers to DNs (MS-ADTS 3.1.1.3.4.1.5), by its value
+	// in hexadecimal: SEQUENCE { INTEGER 0 }.
+	controlExtendedDN  = "1.2.840.113556.1.4.529"
+	extendedDNsAsBytes = "\x30\x03\x02\x01\x00"
 )
 
 // CheckFilter tells what is wrong with a filter (RFC 4515).
@@ -69,7 +77,7 @@ func CheckFilter(filter string) error {
 // Search reads all entries page by page and gives each to the callback, in the
 // calling goroutine, while the next ones are on their way. It returns the number
 // of pages, and nil only after the last one was proven to be the last. After an
-// error the session is of no more use.
+// error the session is of no more use, unless the server refused the search.
 func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) error) (pages int, err error) {
 	if err := CheckFilter(q.Filter); err != nil {
 		return 0, fault.Errorf(fault.Refused, "search filter %s: %w: correct ldap.user-filter or ldap.group-filter", q.Filter, err)
@@ -86,6 +94,7 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 		paging <- err
 	}()
 	decoder := newDecoder(q.Attributes)
+	decoder.extended = q.ExtendedDN
 	err = stream.drain(func(message []byte) error {
 		if err := ctx.Err(); err != nil { // what is still here is not worth the time
 			return fault.Errorf(fault.Canceled, "search %s: %w", q.Base, err)
@@ -117,6 +126,9 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 		controls := []ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")}
 		if q.Deleted {
 			controls = append(controls, ldap.NewControlString(controlShowDeleted, true, ""))
+		}
+		if q.ExtendedDN {
+			controls = append(controls, ldap.NewControlString(controlExtendedDN, false, extendedDNsAsBytes))
 		}
 		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, controls)
 		var result *ldap.SearchResult

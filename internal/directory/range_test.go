@@ -1,0 +1,122 @@
+package directory
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+)
+
+// ranged answers as a domain controller that gives three values at once. Each
+// request is shown to look before it is answered.
+func ranged(values *[]string, usn *int, look func(from int)) func(p *peer, r request) bool {
+	return func(p *peer, r request) bool {
+		text, _ := strings.CutPrefix(r.attributes[0], "member;range=")
+		from, err := strconv.Atoi(strings.TrimSuffix(text, "-*"))
+		if err != nil {
+			return p.send(done(r.id, 2))
+		}
+		look(from)
+		if *values == nil {
+			return p.send(done(r.id, 0, paging("")))
+		}
+		const most = 3
+		end, option := len(*values), "*"
+		if end > from+most {
+			end = from + most
+			option = strconv.Itoa(end - 1)
+		}
+		e := fakeEntry{"<GUID=" + strings.Repeat("00", 16) + ">;CN=g", [][]string{{"uSNChanged", strconv.Itoa(*usn)}}}
+		if from < len(*values) {
+			e.attributes = append(e.attributes, append([]string{fmt.Sprintf("member;range=%d-%s", from, option)}, (*values)[from:end]...))
+		}
+		return p.send(e.message(r.id), done(r.id, 0, paging("")))
+	}
+}
+
+func TestValues(t *testing.T) {
+	for _, count := range []int{0, 1, 3, 4, 6, 10} {
+		values := []string{}
+		for n := range count {
+			values = append(values, fmt.Sprint("v", n))
+		}
+		usn := 1
+		server := serve(t, nil, directoryOf(ranged(&values, &usn, func(int) {})))
+		var got []string
+		found, err := connect(t, server.options()).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func(v []byte) error {
+			got = append(got, string(v))
+			return nil
+		})
+		if err != nil || !found || strings.Join(got, " ") != strings.Join(values, " ") {
+			t.Errorf("%d values: %v, %t, %v", count, got, found, err)
+		}
+	}
+}
+
+// Values of two states are no list, and the session is good for another attempt.
+func TestValuesThatChange(t *testing.T) {
+	values, usn := []string{"a", "b", "c", "d", "e", "f", "g"}, 1
+	whole := values
+	change := func(int) {}
+	server := serve(t, nil, directoryOf(ranged(&values, &usn, func(from int) { change(from) })))
+	session := connect(t, server.options())
+	read := func() (found bool, err error) {
+		return session.Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
+	}
+	for name, c := range map[string]func(){
+		"another state":      func() { usn++ },
+		"gone meanwhile":     func() { values = nil },
+		"fewer than before":  func() { usn, values = usn+1, values[:2] },
+		"just as many fewer": func() { usn, values = usn+1, values[:3] },
+	} {
+		change = func(from int) {
+			if from == 3 {
+				c()
+			}
+		}
+		if _, err := read(); !errors.Is(err, ErrChanged) || fault.Of(err) != fault.Incomplete {
+			t.Errorf("%s: %v", name, err)
+		}
+		values, change = whole, func(int) {}
+		if found, err := read(); err != nil || !found {
+			t.Errorf("after %s: %t, %v", name, found, err)
+		}
+	}
+	values = nil
+	if found, err := read(); err != nil || found {
+		t.Errorf("gone: %t, %v", found, err)
+	}
+}
+
+// A server that promises more and gives nothing is not asked forever.
+func TestValuesWithoutProgress(t *testing.T) {
+	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
+		return p.send(fakeEntry{"CN=g", [][]string{{"member;range=0-2"}}}.message(r.id), done(r.id, 0, paging("")))
+	}))
+	_, err := connect(t, server.options()).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
+	wantError(t, err, fault.Incomplete, "gives none")
+}
+
+func TestSearchExtendedDN(t *testing.T) {
+	const dn = "<GUID=b0a92323596cd24b9e86eec4d73a8b8d>;<SID=01020000000000052000000020020000>;CN=x,DC=corp"
+	server := serve(t, nil, directoryOf(pagesOf([]fakeEntry{{dn, [][]string{{"cn", dn}}}})))
+	q := people
+	for _, q.ExtendedDN = range []bool{true, false} {
+		want := dn
+		if q.ExtendedDN {
+			want = "CN=x,DC=corp"
+		}
+		if _, err := connect(t, server.options()).Search(t.Context(), q, func(e *ad.Entry) error {
+			if string(e.DN) != want || string(e.First(0)) != dn {
+				t.Errorf("%s", dump(e))
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+}
