@@ -288,6 +288,11 @@ func (s *Store) sign() {
 // prepare makes the buckets of a new file and takes an old one over.
 func (s *Store) prepare() error {
 	return s.update("prepare", func(c change) error {
+		for _, name := range graphBuckets {
+			if _, err := c.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
 		if meta := c.Bucket(bucketMeta); meta != nil {
 			if err := s.takeOver(c.Tx); err != nil {
 				return err
@@ -474,13 +479,15 @@ func (s *Store) Target() (target string, err error) {
 // delivered to another: that is not there.
 func (s *Store) Retarget(target string) error {
 	err := s.update("change target", func(c change) error {
-		for _, name := range [][]byte{bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks} {
+		for _, name := range append(graphBuckets, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks) {
 			if err := c.empty(name); err != nil {
 				return err
 			}
 		}
-		if err := c.delete(bucketMeta, keyFullPass); err != nil {
-			return err
+		for _, key := range [][]byte{keyFullPass, keyGraph} {
+			if err := c.delete(bucketMeta, key); err != nil {
+				return err
+			}
 		}
 		return c.put(bucketMeta, keyTarget, []byte(target))
 	})

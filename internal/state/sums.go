@@ -86,9 +86,9 @@ func checkSums(tx *bbolt.Tx, found map[string]uint64) error {
 	case sums == nil:
 		return fmt.Errorf("%w: %s is missing", ErrDamaged, bucketSums)
 	}
-	for _, name := range buckets { // meta is the first
+	for _, name := range append(buckets, graphBuckets...) { // meta is the first
 		sum, there := found[string(name)]
-		if !there {
+		if !there && !isGraph(name) {
 			return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
 		}
 		var kept uint64

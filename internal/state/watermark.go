@@ -46,6 +46,7 @@ type Progress struct {
 	FullPass     *FullPass // nil: the run was none
 	InvocationID ad.InvocationID
 	Watermark    *Watermark // nil: the server's changes cannot be followed
+	ReadAgain    bool       // what was to be read again, Again, was
 }
 
 // Advance records a run's progress, whole or not at all.
@@ -58,6 +59,11 @@ func (s *Store) Advance(p Progress) error {
 		}
 		if err := c.put(bucketMeta, keyLastRead, p.InvocationID[:]); err != nil {
 			return err
+		}
+		if p.ReadAgain {
+			if err := readAgain(c); err != nil {
+				return err
+			}
 		}
 		if p.Watermark != nil {
 			return c.putJSON(bucketWatermarks, p.InvocationID[:], p.Watermark)
