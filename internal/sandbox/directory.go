@@ -45,8 +45,10 @@ type Directory struct {
 	root         *object // the domain
 	deleted      *object // its Deleted Objects
 	settings     *object // NTDS Settings of this domain controller
+	policies     *object // Password Settings Container
 	objects      []*object
 	byGUID       map[ad.GUID]*object
+	bySID        map[string]*object // of groups
 	passwords    map[*object]string
 	service      *object // the account of the options
 	highest      ad.USN
@@ -79,6 +81,7 @@ func NewDirectory(options DirectoryOptions) *Directory {
 		flatName:  strings.ToUpper(label),
 		hostName:  "dc1." + options.Domain,
 		byGUID:    map[ad.GUID]*object{},
+		bySID:     map[string]*object{},
 		passwords: map[*object]string{},
 		highest:   firstUSN,
 		nextRID:   firstRID,

@@ -85,9 +85,15 @@ func (d *Directory) add(o Object) error {
 			return fmt.Errorf("add %s: %w", o.DN, err)
 		}
 	}
-	if kind.samAccount != "" {
+	switch {
+	case kind.samAccount != "":
 		made.sid = d.account(d.nextRID)
 		d.nextRID++
+	case kind.name == "foreignSecurityPrincipal":
+		var ok bool
+		if made.sid, ok = parseSID(name.value); !ok {
+			return fmt.Errorf("add %s: the name of a foreign principal is its SID", o.DN)
+		}
 	}
 	members := made.members
 	made.members = nil
@@ -151,6 +157,9 @@ func (d *Directory) insert(o *object, created time.Time) {
 	o.attach(o.parent)
 	d.objects = append(d.objects, o)
 	d.byGUID[o.guid] = o
+	if o.class.name == "group" {
+		d.bySID[o.sid] = o
+	}
 	d.raise(o)
 	o.changed, o.usnCreated = o.created, o.usnChanged
 }

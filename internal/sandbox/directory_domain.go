@@ -15,6 +15,7 @@ const domainAge = 9 * 365 * 24 * time.Hour
 // binds with a wrong password again and again.
 const (
 	maxPwdAge        = "-36288000000000" // 42 days
+	minPwdAge        = "-864000000000"   // 1 day
 	lockoutDuration  = "-18000000000"    // 30 minutes
 	lockoutThreshold = "10"
 )
@@ -73,7 +74,9 @@ func (d *Directory) found(base string) {
 	}
 	d.root.rdn = d.root.suffix[0]
 	d.root.attributes = record("").with(attributeMaxPwdAge, maxPwdAge).with(attributeLockoutDuration, lockoutDuration).
-		with(attributeLockoutThreshold, lockoutThreshold)
+		with(attributeLockoutThreshold, lockoutThreshold).with(attributeLockoutObservationWindow, lockoutDuration).
+		with(attributeMinPwdLength, "7").with(attributePwdHistoryLength, "24").with(attributePwdProperties, "1").with(attributeMinPwdAge, minPwdAge).
+		with(attributeMachineAccountQuota, "10").with(attributeBehaviorVersion, "7")
 	d.objects = append(d.objects, d.root)
 	d.byGUID[d.root.guid] = d.root
 	d.raise(d.root)
@@ -87,9 +90,10 @@ func (d *Directory) found(base string) {
 	}
 	d.deleted = put(d.root, "container", "Deleted Objects")
 	d.deleted.deleted = true
-	for _, name := range []string{"Computers", "ForeignSecurityPrincipals", "Managed Service Accounts", "System"} {
+	for _, name := range []string{"Computers", "ForeignSecurityPrincipals", "Managed Service Accounts"} {
 		put(d.root, "container", name)
 	}
+	d.policies = put(put(d.root, "container", "System"), "msDS-PasswordSettingsContainer", "Password Settings Container")
 	controllers := put(d.root, "organizationalUnit", "Domain Controllers")
 	builtin := put(d.root, "builtinDomain", "Builtin")
 	users := put(d.root, "container", "Users")
@@ -128,7 +132,8 @@ func (d *Directory) found(base string) {
 
 	controller := known(controllers, "computer", wellKnown{name: "DC1", kind: "532480", description: "Domain controller"}, d.account(1000))
 	controller.attributes = controller.attributes.with(attributeDNSHostName, d.hostName).with(attributeSAMAccountName, "DC1$").
-		with(attributeOperatingSystem, "Windows Server 2022 Standard").with(attributePrimaryGroupID, "516")
+		with(attributeOperatingSystem, "Windows Server 2022 Standard").with(attributePrimaryGroupID, "516").
+		with(attributeOperatingSystemVersion, "10.0 (20348)")
 
 	configuration := put(d.root, "configuration", "Configuration")
 	configuration.partition = true
@@ -137,4 +142,7 @@ func (d *Directory) found(base string) {
 	server.attributes = record("").with(attributeDNSHostName, d.hostName)
 	d.settings = put(server, "nTDSDSA", "NTDS Settings")
 	d.settings.attributes = record("").with(attributeOptions, "1") // holds the global catalog
+	services := put(put(configuration, "container", "Services"), "container", "Windows NT")
+	features := put(put(services, "container", "Directory Service"), "container", "Optional Features")
+	put(features, "msDS-OptionalFeature", "Recycle Bin Feature")
 }

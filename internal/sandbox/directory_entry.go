@@ -1,10 +1,14 @@
 package sandbox
 
 import (
+	"encoding/hex"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
+
+	"adconnector/internal/ad"
 )
 
 // maxValRange is how many values of one attribute an answer has at most.
@@ -61,7 +65,7 @@ func parseRange(option string) (valueRange, bool) {
 
 func (d *Directory) encodeEntry(e *encoder, id int64, o *object, s search) {
 	end := e.message(id, tagSearchEntry)
-	e.octets(tagOctets, o.dn())
+	e.octets(tagOctets, s.extended.of(o))
 	list := e.begin(tagSequence)
 	if o == d.deleted && !s.seesDeleted { // it can be seen, but not read
 		s.selection = selection{}
@@ -86,13 +90,7 @@ func (d *Directory) encodeEntry(e *encoder, id int64, o *object, s search) {
 // range is given, beside an empty attribute under the plain name.
 func (d *Directory) encodeAttribute(e *encoder, o *object, id attributeID, s search) {
 	asked, ranged := s.selection.ranges[id]
-	count := 0
-	switch id {
-	case attributeMember:
-		count = len(o.members)
-	case attributeMemberOf:
-		count = len(o.memberOf)
-	}
+	count := len(o.links(id))
 	if count > maxValRange || ranged && count > 0 {
 		d.encodeRange(e, o, id, asked, ranged, count, s)
 		return
@@ -102,7 +100,7 @@ func (d *Directory) encodeAttribute(e *encoder, o *object, id attributeID, s sea
 	e.octets(tagOctets, schema[id].name)
 	set := e.begin(tagSet)
 	there := false
-	for value := range d.values(o, id, s.now) {
+	for value := range d.valuesFor(o, id, s) {
 		there = true
 		if s.typesOnly {
 			break
@@ -114,6 +112,95 @@ func (d *Directory) encodeAttribute(e *encoder, o *object, id attributeID, s sea
 	if !there {
 		e.out = e.out[:before]
 	}
+}
+
+// valuesFor are the values as the search wants them. Whoever is at the end of a
+// link is known without looking for the name.
+func (d *Directory) valuesFor(o *object, id attributeID, s search) iter.Seq[string] {
+	if s.extended == plainDNs || schema[id].syntax != syntaxDN {
+		return d.values(o, id, s.now)
+	}
+	return func(yield func(string) bool) {
+		switch id {
+		case attributeMember, attributeMemberOf:
+			for _, linked := range o.links(id) {
+				if !yield(s.extended.of(linked)) {
+					return
+				}
+			}
+		default:
+			for value := range d.values(o, id, s.now) {
+				if named := d.lookup(value); named != nil {
+					value = s.extended.of(named)
+				}
+				if !yield(value) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// links are the objects at the other ends.
+func (o *object) links(id attributeID) []*object {
+	switch id {
+	case attributeMember:
+		return o.members
+	case attributeMemberOf:
+		return o.memberOf
+	}
+	return nil
+}
+
+// extendedDN is how DNs are written: LDAP_SERVER_EXTENDED_DN_OID (MS-ADTS
+// 3.1.1.3.4.1.5) adds the identifiers of what they name.
+type extendedDN byte
+
+const (
+	plainDNs extendedDN = iota
+	hexDNs              // identifiers in hexadecimal
+	textDNs             // as text
+	badDNs              // the control cannot be read
+)
+
+// parseExtendedDN reads the control's value: none means hexadecimal.
+func parseExtendedDN(value []byte) extendedDN {
+	if len(value) == 0 {
+		return hexDNs
+	}
+	sequence, _, err := parseElement(value, 0)
+	if err != nil || len(sequence.children) != 1 {
+		return badDNs
+	}
+	switch sequence.children[0].number() {
+	case 0:
+		return hexDNs
+	case 1:
+		return textDNs
+	}
+	return badDNs
+}
+
+func (form extendedDN) of(o *object) string {
+	if form == plainDNs {
+		return o.dn()
+	}
+	b := make([]byte, 0, 256)
+	b = append(b, "<GUID="...)
+	if form == textDNs {
+		b = o.guid.AppendText(b)
+	} else {
+		b = hex.AppendEncode(b, o.guid[:])
+	}
+	if o.sid != "" {
+		b = append(b, ">;<SID="...)
+		if form == textDNs {
+			b = ad.SID(o.sid).AppendText(b)
+		} else {
+			b = hex.AppendEncode(b, []byte(o.sid))
+		}
+	}
+	return string(o.appendDN(append(b, ">;"...)))
 }
 
 func (d *Directory) encodeRange(e *encoder, o *object, id attributeID, asked valueRange, ranged bool, count int, s search) {
@@ -135,16 +222,13 @@ func (d *Directory) encodeRange(e *encoder, o *object, id attributeID, asked val
 	if to >= count {
 		to, option = count, "*"
 	}
-	links := o.members
-	if id == attributeMemberOf {
-		links = o.memberOf
-	}
+	links := o.links(id)
 	attribute := e.begin(tagSequence)
 	e.octets(tagOctets, fmt.Sprintf("%s;range=%d-%s", schema[id].name, asked.from, option))
 	set := e.begin(tagSet)
 	for _, linked := range links[asked.from:to] {
 		if !s.typesOnly {
-			e.octets(tagOctets, linked.dn())
+			e.octets(tagOctets, s.extended.of(linked))
 		}
 	}
 	e.end(set)

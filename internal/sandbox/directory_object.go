@@ -145,6 +145,10 @@ func (d *Directory) values(o *object, id attributeID, now time.Time) iter.Seq[st
 			one(d.computedControl(o, now))
 		case attributePasswordExpiry:
 			one(d.passwordExpiry(o))
+		case attributeResultantPSO:
+			if pso := d.resultantPSO(o); pso != nil {
+				one(pso.dn(), true)
+			}
 		case attributeCanonicalName:
 			one(d.canonicalName(o), true)
 		default:
@@ -204,6 +208,9 @@ func (d *Directory) passwordExpiry(o *object) (string, bool) {
 func (d *Directory) passwordEnds(o *object, control ad.AccountControl) int64 {
 	set := o.attributes.integer(attributePwdLastSet)
 	maxAge := -d.root.attributes.integer(attributeMaxPwdAge)
+	if pso := d.resultantPSO(o); pso != nil {
+		maxAge = -pso.attributes.integer(attributePSOMaximumAge)
+	}
 	switch {
 	case control&(controlPasswordNeverExpires|controlSmartcardRequired|controlMachines) != 0:
 		return math.MaxInt64
@@ -213,6 +220,55 @@ func (d *Directory) passwordEnds(o *object, control ad.AccountControl) int64 {
 		return math.MaxInt64
 	}
 	return set + maxAge
+}
+
+// resultantPSO is the fine-grained policy in force for a user: of those that name
+// him, else of those that name a global group of his, the one of the lowest
+// precedence (MS-ADTS 3.1.1.4.5.33).
+func (d *Directory) resultantPSO(o *object) *object {
+	if len(d.policies.children) == 0 || !o.is("user") || o.is("computer") || o.deleted {
+		return nil
+	}
+	of := d.globalGroups(o)
+	var found *object
+	direct := false
+	for _, pso := range d.policies.children {
+		for dn := range pso.attributes.values(attributePSOAppliesTo) {
+			target := d.lookup(dn)
+			if target != o && !of[target] || direct && target != o {
+				continue
+			}
+			better := found == nil || target == o && !direct ||
+				pso.attributes.integer(attributePSOPrecedence) < found.attributes.integer(attributePSOPrecedence)
+			if better {
+				found, direct = pso, target == o
+			}
+		}
+	}
+	return found
+}
+
+// globalGroups are the global security groups that an account is in, by way of
+// others too, its primary one included.
+func (d *Directory) globalGroups(o *object) map[*object]bool {
+	all := map[*object]bool{}
+	next := slices.Clone(o.memberOf)
+	if rid := o.attributes.integer(attributePrimaryGroupID); rid != 0 {
+		if group := d.bySID[d.account(uint32(rid))]; group != nil {
+			next = append(next, group)
+		}
+	}
+	for len(next) > 0 {
+		group := next[0]
+		next = next[1:]
+		kind := ad.GroupType(group.attributes.integer(attributeGroupType))
+		if all[group] || kind&ad.GroupSecurity == 0 || kind&ad.GroupGlobal == 0 {
+			continue
+		}
+		all[group] = true
+		next = append(next, group.memberOf...)
+	}
+	return all
 }
 
 // Flags of userAccountControl that decide about its computed sister.

@@ -20,7 +20,7 @@ func (d *Directory) encodeRootDSE(e *encoder, id int64, s search) {
 		{"rootDomainNamingContext", []string{base}},
 		{"ldapServiceName", []string{d.options.Domain + ":dc1$@" + strings.ToUpper(d.options.Domain)}},
 		{"isGlobalCatalogReady", []string{"TRUE"}},
-		{"supportedControl", []string{controlPaging, controlShowDeleted, controlDomainScope, controlManageDSAIT}},
+		{"supportedControl", []string{controlPaging, controlShowDeleted, controlDomainScope, controlManageDSAIT, controlExtendedDN}},
 		{"supportedLDAPVersion", []string{"3", "2"}},
 		{"supportedLDAPPolicies", []string{"MaxPageSize", "MaxResultSetsPerConn", "MaxValRange"}},
 		{"supportedExtension", []string{oidStartTLS}},

@@ -55,8 +55,9 @@ const (
 	attributeMember
 	attributeMemberOf
 	attributeComputedControl
-	attributePasswordExpiry
 	attributeCanonicalName
+	attributePasswordExpiry
+	attributeResultantPSO
 	attributeSAMAccountType // the first that is kept in the record: most filters ask for it
 	attributeSAMAccountName
 	attributeUserAccountControl
@@ -104,78 +105,145 @@ const (
 	attributeOptions
 	attributeSystemFlags
 	attributeManagedPasswordInterval
+	attributeSIDHistory
+	attributeAllowedToDelegateTo
+	attributeAllowedToActOnBehalf
+	attributeSupportedEncryptionTypes
+	attributeUserWorkstations
+	attributeManagedBy
+	attributeGroupMSAMembership
+	attributeOperatingSystemVersion
+	attributeMinPwdLength
+	attributePwdHistoryLength
+	attributePwdProperties
+	attributeMinPwdAge
+	attributeLockoutObservationWindow
+	attributeMachineAccountQuota
+	attributeBehaviorVersion
+	attributePSOPrecedence
+	attributePSOAppliesTo
+	attributePSOMinimumLength
+	attributePSOHistoryLength
+	attributePSOComplexity
+	attributePSOReversible
+	attributePSOMinimumAge
+	attributePSOMaximumAge
+	attributePSOLockoutThreshold
+	attributePSOLockoutDuration
+	attributePSOLockoutWindow
+	attributeTrustPartner
+	attributeFlatName
+	attributeSecurityIdentifier
+	attributeTrustDirection
+	attributeTrustType
+	attributeTrustAttributes
+	attributeEnabledFeatureBL
 	attributes // how many there are
 )
 
 var schema = [attributes]attributeType{
-	attributeObjectClass:             {name: "objectClass", syntax: syntaxClass, many: true, system: true},
-	attributeCN:                      {name: "cn", system: true},
-	attributeOU:                      {name: "ou", system: true},
-	attributeDC:                      {name: "dc", system: true},
-	attributeDistinguishedName:       {name: "distinguishedName", syntax: syntaxDN, system: true},
-	attributeInstanceType:            {name: "instanceType", syntax: syntaxInteger, system: true},
-	attributeWhenCreated:             {name: "whenCreated", syntax: syntaxTime, system: true},
-	attributeWhenChanged:             {name: "whenChanged", syntax: syntaxTime, system: true},
-	attributeUSNCreated:              {name: "uSNCreated", syntax: syntaxInteger, system: true},
-	attributeUSNChanged:              {name: "uSNChanged", syntax: syntaxInteger, system: true},
-	attributeName:                    {name: "name", system: true},
-	attributeObjectGUID:              {name: "objectGUID", syntax: syntaxOctets, system: true},
-	attributeObjectSID:               {name: "objectSid", syntax: syntaxSID, system: true},
-	attributeObjectCategory:          {name: "objectCategory", syntax: syntaxClass, system: true},
-	attributeIsDeleted:               {name: "isDeleted", syntax: syntaxBoolean, system: true},
-	attributeLastKnownParent:         {name: "lastKnownParent", syntax: syntaxDN, system: true},
-	attributeMember:                  {name: "member", syntax: syntaxDN, many: true},
-	attributeMemberOf:                {name: "memberOf", syntax: syntaxDN, many: true, system: true},
-	attributeComputedControl:         {name: "msDS-User-Account-Control-Computed", syntax: syntaxInteger, system: true, constructed: true},
-	attributePasswordExpiry:          {name: "msDS-UserPasswordExpiryTimeComputed", syntax: syntaxInteger, system: true, constructed: true},
-	attributeCanonicalName:           {name: "canonicalName", system: true, constructed: true},
-	attributeSAMAccountType:          {name: "sAMAccountType", syntax: syntaxInteger, system: true},
-	attributeSAMAccountName:          {name: "sAMAccountName"},
-	attributeUserAccountControl:      {name: "userAccountControl", syntax: syntaxInteger},
-	attributeGroupType:               {name: "groupType", syntax: syntaxInteger},
-	attributeUserPrincipalName:       {name: "userPrincipalName"},
-	attributeSN:                      {name: "sn"},
-	attributeGivenName:               {name: "givenName"},
-	attributeDisplayName:             {name: "displayName"},
-	attributeDescription:             {name: "description", many: true},
-	attributeMail:                    {name: "mail"},
-	attributeMobile:                  {name: "mobile"},
-	attributeTelephoneNumber:         {name: "telephoneNumber"},
-	attributeTitle:                   {name: "title"},
-	attributeDepartment:              {name: "department"},
-	attributeCompany:                 {name: "company"},
-	attributeEmployeeID:              {name: "employeeID"},
-	attributeL:                       {name: "l"},
-	attributeST:                      {name: "st"},
-	attributeStreetAddress:           {name: "streetAddress"},
-	attributePostalCode:              {name: "postalCode"},
-	attributeC:                       {name: "c"},
-	attributeCO:                      {name: "co"},
-	attributeCountryCode:             {name: "countryCode", syntax: syntaxInteger},
-	attributeCodePage:                {name: "codePage", syntax: syntaxInteger},
-	attributeInfo:                    {name: "info"},
-	attributeProxyAddresses:          {name: "proxyAddresses", many: true},
-	attributeDNSHostName:             {name: "dNSHostName"},
-	attributeServicePrincipalName:    {name: "servicePrincipalName", many: true},
-	attributeOperatingSystem:         {name: "operatingSystem"},
-	attributeAccountExpires:          {name: "accountExpires", syntax: syntaxInteger},
-	attributePwdLastSet:              {name: "pwdLastSet", syntax: syntaxInteger},
-	attributeLockoutTime:             {name: "lockoutTime", syntax: syntaxInteger},
-	attributePrimaryGroupID:          {name: "primaryGroupID", syntax: syntaxInteger},
-	attributeAdminCount:              {name: "adminCount", syntax: syntaxInteger},
-	attributeBadPwdCount:             {name: "badPwdCount", syntax: syntaxInteger, local: true},
-	attributeBadPasswordTime:         {name: "badPasswordTime", syntax: syntaxInteger, local: true},
-	attributeLastLogon:               {name: "lastLogon", syntax: syntaxInteger, local: true},
-	attributeLastLogoff:              {name: "lastLogoff", syntax: syntaxInteger, local: true},
-	attributeLogonCount:              {name: "logonCount", syntax: syntaxInteger, local: true},
-	attributeLastLogonTimestamp:      {name: "lastLogonTimestamp", syntax: syntaxInteger},
-	attributeMaxPwdAge:               {name: "maxPwdAge", syntax: syntaxInteger},
-	attributeLockoutDuration:         {name: "lockoutDuration", syntax: syntaxInteger},
-	attributeLockoutThreshold:        {name: "lockoutThreshold", syntax: syntaxInteger},
-	attributeInvocationID:            {name: "invocationId", syntax: syntaxOctets, system: true},
-	attributeOptions:                 {name: "options", syntax: syntaxInteger},
-	attributeSystemFlags:             {name: "systemFlags", syntax: syntaxInteger, system: true},
-	attributeManagedPasswordInterval: {name: "msDS-ManagedPasswordInterval", syntax: syntaxInteger},
+	attributeObjectClass:              {name: "objectClass", syntax: syntaxClass, many: true, system: true},
+	attributeCN:                       {name: "cn", system: true},
+	attributeOU:                       {name: "ou", system: true},
+	attributeDC:                       {name: "dc", system: true},
+	attributeDistinguishedName:        {name: "distinguishedName", syntax: syntaxDN, system: true},
+	attributeInstanceType:             {name: "instanceType", syntax: syntaxInteger, system: true},
+	attributeWhenCreated:              {name: "whenCreated", syntax: syntaxTime, system: true},
+	attributeWhenChanged:              {name: "whenChanged", syntax: syntaxTime, system: true},
+	attributeUSNCreated:               {name: "uSNCreated", syntax: syntaxInteger, system: true},
+	attributeUSNChanged:               {name: "uSNChanged", syntax: syntaxInteger, system: true},
+	attributeName:                     {name: "name", system: true},
+	attributeObjectGUID:               {name: "objectGUID", syntax: syntaxOctets, system: true},
+	attributeObjectSID:                {name: "objectSid", syntax: syntaxSID, system: true},
+	attributeObjectCategory:           {name: "objectCategory", syntax: syntaxClass, system: true},
+	attributeIsDeleted:                {name: "isDeleted", syntax: syntaxBoolean, system: true},
+	attributeLastKnownParent:          {name: "lastKnownParent", syntax: syntaxDN, system: true},
+	attributeMember:                   {name: "member", syntax: syntaxDN, many: true},
+	attributeMemberOf:                 {name: "memberOf", syntax: syntaxDN, many: true, system: true},
+	attributeComputedControl:          {name: "msDS-User-Account-Control-Computed", syntax: syntaxInteger, system: true, constructed: true},
+	attributeCanonicalName:            {name: "canonicalName", system: true, constructed: true},
+	attributePasswordExpiry:           {name: "msDS-UserPasswordExpiryTimeComputed", syntax: syntaxInteger, system: true, constructed: true},
+	attributeResultantPSO:             {name: "msDS-ResultantPSO", syntax: syntaxDN, system: true, constructed: true},
+	attributeSAMAccountType:           {name: "sAMAccountType", syntax: syntaxInteger, system: true},
+	attributeSAMAccountName:           {name: "sAMAccountName"},
+	attributeUserAccountControl:       {name: "userAccountControl", syntax: syntaxInteger},
+	attributeGroupType:                {name: "groupType", syntax: syntaxInteger},
+	attributeUserPrincipalName:        {name: "userPrincipalName"},
+	attributeSN:                       {name: "sn"},
+	attributeGivenName:                {name: "givenName"},
+	attributeDisplayName:              {name: "displayName"},
+	attributeDescription:              {name: "description", many: true},
+	attributeMail:                     {name: "mail"},
+	attributeMobile:                   {name: "mobile"},
+	attributeTelephoneNumber:          {name: "telephoneNumber"},
+	attributeTitle:                    {name: "title"},
+	attributeDepartment:               {name: "department"},
+	attributeCompany:                  {name: "company"},
+	attributeEmployeeID:               {name: "employeeID"},
+	attributeL:                        {name: "l"},
+	attributeST:                       {name: "st"},
+	attributeStreetAddress:            {name: "streetAddress"},
+	attributePostalCode:               {name: "postalCode"},
+	attributeC:                        {name: "c"},
+	attributeCO:                       {name: "co"},
+	attributeCountryCode:              {name: "countryCode", syntax: syntaxInteger},
+	attributeCodePage:                 {name: "codePage", syntax: syntaxInteger},
+	attributeInfo:                     {name: "info"},
+	attributeProxyAddresses:           {name: "proxyAddresses", many: true},
+	attributeDNSHostName:              {name: "dNSHostName"},
+	attributeServicePrincipalName:     {name: "servicePrincipalName", many: true},
+	attributeOperatingSystem:          {name: "operatingSystem"},
+	attributeAccountExpires:           {name: "accountExpires", syntax: syntaxInteger},
+	attributePwdLastSet:               {name: "pwdLastSet", syntax: syntaxInteger},
+	attributeLockoutTime:              {name: "lockoutTime", syntax: syntaxInteger},
+	attributePrimaryGroupID:           {name: "primaryGroupID", syntax: syntaxInteger},
+	attributeAdminCount:               {name: "adminCount", syntax: syntaxInteger},
+	attributeBadPwdCount:              {name: "badPwdCount", syntax: syntaxInteger, local: true},
+	attributeBadPasswordTime:          {name: "badPasswordTime", syntax: syntaxInteger, local: true},
+	attributeLastLogon:                {name: "lastLogon", syntax: syntaxInteger, local: true},
+	attributeLastLogoff:               {name: "lastLogoff", syntax: syntaxInteger, local: true},
+	attributeLogonCount:               {name: "logonCount", syntax: syntaxInteger, local: true},
+	attributeLastLogonTimestamp:       {name: "lastLogonTimestamp", syntax: syntaxInteger},
+	attributeMaxPwdAge:                {name: "maxPwdAge", syntax: syntaxInteger},
+	attributeLockoutDuration:          {name: "lockoutDuration", syntax: syntaxInteger},
+	attributeLockoutThreshold:         {name: "lockoutThreshold", syntax: syntaxInteger},
+	attributeInvocationID:             {name: "invocationId", syntax: syntaxOctets, system: true},
+	attributeOptions:                  {name: "options", syntax: syntaxInteger},
+	attributeSystemFlags:              {name: "systemFlags", syntax: syntaxInteger, system: true},
+	attributeManagedPasswordInterval:  {name: "msDS-ManagedPasswordInterval", syntax: syntaxInteger},
+	attributeSIDHistory:               {name: "sIDHistory", syntax: syntaxSID, many: true},
+	attributeAllowedToDelegateTo:      {name: "msDS-AllowedToDelegateTo", many: true},
+	attributeAllowedToActOnBehalf:     {name: "msDS-AllowedToActOnBehalfOfOtherIdentity", syntax: syntaxOctets},
+	attributeSupportedEncryptionTypes: {name: "msDS-SupportedEncryptionTypes", syntax: syntaxInteger},
+	attributeUserWorkstations:         {name: "userWorkstations"},
+	attributeManagedBy:                {name: "managedBy", syntax: syntaxDN},
+	attributeGroupMSAMembership:       {name: "msDS-GroupMSAMembership", syntax: syntaxOctets},
+	attributeOperatingSystemVersion:   {name: "operatingSystemVersion"},
+	attributeMinPwdLength:             {name: "minPwdLength", syntax: syntaxInteger},
+	attributePwdHistoryLength:         {name: "pwdHistoryLength", syntax: syntaxInteger},
+	attributePwdProperties:            {name: "pwdProperties", syntax: syntaxInteger},
+	attributeMinPwdAge:                {name: "minPwdAge", syntax: syntaxInteger},
+	attributeLockoutObservationWindow: {name: "lockOutObservationWindow", syntax: syntaxInteger},
+	attributeMachineAccountQuota:      {name: "ms-DS-MachineAccountQuota", syntax: syntaxInteger},
+	attributeBehaviorVersion:          {name: "msDS-Behavior-Version", syntax: syntaxInteger},
+	attributePSOPrecedence:            {name: "msDS-PasswordSettingsPrecedence", syntax: syntaxInteger},
+	attributePSOAppliesTo:             {name: "msDS-PSOAppliesTo", syntax: syntaxDN, many: true},
+	attributePSOMinimumLength:         {name: "msDS-MinimumPasswordLength", syntax: syntaxInteger},
+	attributePSOHistoryLength:         {name: "msDS-PasswordHistoryLength", syntax: syntaxInteger},
+	attributePSOComplexity:            {name: "msDS-PasswordComplexityEnabled", syntax: syntaxBoolean},
+	attributePSOReversible:            {name: "msDS-PasswordReversibleEncryptionEnabled", syntax: syntaxBoolean},
+	attributePSOMinimumAge:            {name: "msDS-MinimumPasswordAge", syntax: syntaxInteger},
+	attributePSOMaximumAge:            {name: "msDS-MaximumPasswordAge", syntax: syntaxInteger},
+	attributePSOLockoutThreshold:      {name: "msDS-LockoutThreshold", syntax: syntaxInteger},
+	attributePSOLockoutDuration:       {name: "msDS-LockoutDuration", syntax: syntaxInteger},
+	attributePSOLockoutWindow:         {name: "msDS-LockoutObservationWindow", syntax: syntaxInteger},
+	attributeTrustPartner:             {name: "trustPartner"},
+	attributeFlatName:                 {name: "flatName"},
+	attributeSecurityIdentifier:       {name: "securityIdentifier", syntax: syntaxSID},
+	attributeTrustDirection:           {name: "trustDirection", syntax: syntaxInteger},
+	attributeTrustType:                {name: "trustType", syntax: syntaxInteger},
+	attributeTrustAttributes:          {name: "trustAttributes", syntax: syntaxInteger},
+	attributeEnabledFeatureBL:         {name: "msDS-EnabledFeatureBL", syntax: syntaxDN},
 }
 
 // attributesByName has the schema under its names in lower case.
@@ -216,9 +284,16 @@ var classes = func() map[string]*class {
 		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer"}, category: "Computer", samAccount: samMachine},
 		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer", "msDS-GroupManagedServiceAccount"},
 			category: "ms-DS-Group-Managed-Service-Account", samAccount: samMachine},
+		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer", "msDS-ManagedServiceAccount"},
+			category: "ms-DS-Managed-Service-Account", samAccount: samMachine},
 		{ancestors: []string{"top", "group"}, category: "Group", samAccount: samGroup},
 		{ancestors: []string{"top", "organizationalUnit"}, category: "Organizational-Unit", naming: "OU", rdn: attributeOU},
 		{ancestors: []string{"top", "container"}, category: "Container"},
+		{ancestors: []string{"top", "foreignSecurityPrincipal"}, category: "Foreign-Security-Principal"},
+		{ancestors: []string{"top", "msDS-PasswordSettingsContainer"}, category: "ms-DS-Password-Settings-Container"},
+		{ancestors: []string{"top", "msDS-PasswordSettings"}, category: "ms-DS-Password-Settings"},
+		{ancestors: []string{"top", "leaf", "trustedDomain"}, category: "Trusted-Domain"},
+		{ancestors: []string{"top", "msDS-OptionalFeature"}, category: "ms-DS-Optional-Feature"},
 		{ancestors: []string{"top", "builtinDomain"}, category: "Builtin-Domain"},
 		{ancestors: []string{"top", "domain", "domainDNS"}, category: "Domain-DNS", naming: "DC", rdn: attributeDC},
 		{ancestors: []string{"top", "configuration"}, category: "Configuration"},

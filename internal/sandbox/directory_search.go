@@ -33,6 +33,7 @@ type search struct {
 	showDeleted  bool
 	seesDeleted  bool // the account may see what Deleted Objects holds
 	domainScope  bool
+	extended     extendedDN
 	paged        bool
 	pageSize     int
 	cookie       []byte
@@ -83,6 +84,8 @@ func (c *client) parseSearch(r ldapRequest) search {
 	for _, control := range r.controls {
 		switch control.oid {
 		case controlShowDeleted, controlDomainScope, controlManageDSAIT:
+		case controlExtendedDN:
+			s.extended = parseExtendedDN(control.value)
 		case controlPaging:
 			s.paged = true
 			s.parsePaging(control.value)
@@ -133,7 +136,7 @@ func (d *Directory) run(c *client, id int64, s search) (outcome result, cookie [
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	switch {
-	case s.unreadable || s.scope < ldap.ScopeBaseObject || s.scope > ldap.ScopeWholeSubtree:
+	case s.unreadable || s.extended == badDNs || s.scope < ldap.ScopeBaseObject || s.scope > ldap.ScopeWholeSubtree:
 		return refusal(ldap.LDAPResultProtocolError, "000020D6: LdapErr: DSID-0C090A80, comment: Error decoding ldap message, data 0, v4f7c"), nil, 0
 	case s.unknown:
 		return unavailableExtension, nil, 0

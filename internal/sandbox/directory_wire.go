@@ -93,6 +93,7 @@ const (
 	controlShowDeleted = "1.2.840.113556.1.4.417"
 	controlDomainScope = "1.2.840.113556.1.4.1339"
 	controlManageDSAIT = "2.16.840.1.113730.3.4.2"
+	controlExtendedDN  = "1.2.840.113556.1.4.529"
 )
 
 // readMessage reads one message, its header included.

@@ -65,7 +65,7 @@ type Authentication struct {
 type Identity struct {
 	ExternalAssetID string
 	VendorAssetID   string // the key: lower-case GUID
-	Kind            string // KindUser or KindGroup
+	Kind            string // KindUser, KindGroup, KindRole or KindDomain
 	Asset           json.RawMessage
 	Source          string // as the last request that carried it called it
 	ReceivedAt      time.Time
@@ -76,8 +76,10 @@ type Identity struct {
 
 // The kinds of Identity.
 const (
-	KindUser  = "user"
-	KindGroup = "group"
+	KindUser   = "user"
+	KindGroup  = "group"
+	KindRole   = "role"
+	KindDomain = "domain"
 )
 
 // Request is one call that the gateway saw.
@@ -171,6 +173,12 @@ func (g *Gateway) Users() []Identity { return g.kind(KindUser) }
 
 // Groups returns the groups of the inventory, deleted ones included, by VendorAssetID.
 func (g *Gateway) Groups() []Identity { return g.kind(KindGroup) }
+
+// Roles returns the roles of the inventory, deleted ones included, by VendorAssetID.
+func (g *Gateway) Roles() []Identity { return g.kind(KindRole) }
+
+// Domains returns the domains of the inventory, deleted ones included, by VendorAssetID.
+func (g *Gateway) Domains() []Identity { return g.kind(KindDomain) }
 
 func (g *Gateway) kind(kind string) []Identity {
 	g.mu.Lock()

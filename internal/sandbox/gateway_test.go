@@ -214,12 +214,13 @@ func TestAnswers(t *testing.T) {
 		{"user, count as text", good.replace(`Count":0`, `Count":"0"`), 400, user + "/failedPasswordAttemptCount: got string, want integer"},
 		{"user, negative count", good.replace(`Count":0`, `Count":-1`), 400, user + "/failedPasswordAttemptCount: minimum: got -1, want 0"},
 		{"user, upper-case GUID", good.replace("2323a9b0", "2323A9B0"), 400, asset + "/assetHeader/vendorAssetId: '2323A9B0-6c59-4bd2-9e86-eec4d73a8b8d' does not match pattern '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'"},
-		{"user, bad SID", good.replace("S-1-5-21-1849019280-284467811-1465672680-1103", "S-1-5"), 400, user + "/id: 'S-1-5' does not match pattern '^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}$'; " + asset + "/assetHeader/externalAssetId: 'S-1-5' does not match pattern '^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}$'"},
+		{"user, bad SID", good.replace("S-1-5-21-1849019280-284467811-1465672680-1103", "S-1-5"), 400, user + "/id: 'S-1-5' does not match pattern '^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}$'; " + asset + "/assetHeader/externalAssetId: 'S-1-5' does not match pattern '^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}(?::role)?$'"},
 		{"user, two SIDs", good.replace(`"id":"S-1-5-21-1849019280`, `"id":"S-1-5-21-1`), 400, "assetData 0: id is not externalAssetId S-1-5-21-1849019280-284467811-1465672680-1103"},
 		{"user, two names", good.replace(`"assetDetail":{"name":"Alice Kovács"`, `"assetDetail":{"name":"Bob"`), 400, "assetData 0: the two names of S-1-5-21-1849019280-284467811-1465672680-1103 differ"},
 		{"user, no GUID", good.replace(`,"vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"`, ""), 400, asset + "/assetHeader: missing property 'vendorAssetId'"},
 		{"user and group", good.replace(`"userAssetClass"`, `"groupAssetClass":{"id":"S-1-5-32-544"},"userAssetClass"`), 400, detail + ": 'oneOf' failed, subschemas 0, 1 matched"},
-		{"neither", good.replace(`"name":"Alice Kovács","userAssetClass"`, `"userAssetclass"`), 400, detail + ": additional properties 'userAssetclass' not allowed; " + detail + ": missing property 'groupAssetClass'; " + detail + ": missing property 'userAssetClass'"},
+		{"neither", good.replace(`"name":"Alice Kovács","userAssetClass"`, `"userAssetclass"`), 400, detail + ": additional properties 'userAssetclass' not allowed; " + detail + ": missing property 'domainAssetClass'; " + detail +
+			": missing property 'groupAssetClass'; " + detail + ": missing property 'roleAssetClass'; " + detail + ": missing property 'userAssetClass'"},
 		{"user, more beside the asset", good.replace(`{"asset":`, `{"x":1,"asset":`), 400, "body /assetData/0: additional properties 'x' not allowed"},
 
 		{"group", assets(g, stranger, groupAsset), 202, taken},

@@ -122,6 +122,47 @@ var kinds = []*kind{
 		},
 		looksAt: "Name, SID or GUID", searched: []string{"name", "displayName"},
 	},
+	{
+		name: KindRole, class: "roleAssetClass", path: "roles", one: "role", many: "roles",
+		columns: []column{
+			{key: "name", title: "Name"},
+			{key: "role", title: "Role"},
+			{key: "description", title: "Description"},
+			{key: "status", title: "Status", form: asChip, choices: []choice{deleted}},
+			{key: receivedAt, title: "Received", form: asMoment},
+		},
+		sections: []section{
+			{"Role", []fact{
+				{"role", "Role", asText}, {"description", "Description", asText}, {"group", "Group", asText}, {"status", "Status", asChip},
+			}},
+		},
+		looksAt: "Name, SID or GUID", searched: []string{"name", "role"},
+	},
+	{
+		name: KindDomain, class: "domainAssetClass", path: "domains", one: "domain", many: "domains",
+		columns: []column{
+			{key: "name", title: "Name"},
+			{key: "recycleBin", title: "Recycle Bin"},
+			{key: "krbtgtPasswordLastChangedAt", title: "krbtgt password set", form: asDay},
+			{key: "status", title: "Status", form: asChip, choices: []choice{deleted}},
+			{key: receivedAt, title: "Received", form: asMoment},
+		},
+		sections: []section{
+			{"Domain", []fact{
+				{"createdAt", "Created", asMoment}, {"functionalLevel", "Functional level", asText}, {"forestFunctionalLevel", "Of the forest", asText},
+				{"machineAccountQuota", "Machine account quota", asText}, {"recycleBin", "Recycle Bin", asText},
+				{"krbtgtPasswordLastChangedAt", "krbtgt password set", asMoment}, {"status", "Status", asChip},
+			}},
+			{"Passwords", []fact{
+				{"passwordPolicy.minimumLength", "Minimum length", asText}, {"passwordPolicy.historyLength", "History", asText},
+				{"passwordPolicy.maximumAgeSeconds", "Maximum age in seconds", asText},
+			}},
+			{"Lockout", []fact{
+				{"lockoutPolicy.threshold", "Threshold", asText}, {"lockoutPolicy.durationSeconds", "Duration in seconds", asText},
+			}},
+		},
+		looksAt: "Name, SID or GUID", searched: []string{"name"},
+	},
 }
 
 // kindOf returns the kind that has the class of an assetDetail, and the class.
