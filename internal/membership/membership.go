@@ -522,6 +522,12 @@ func (g *Graph) Find(guid ad.GUID) (Node, bool) {
 	return Node(g.table[at] - 1), true
 }
 
+// HasGroup reports whether there is such a group.
+func (g *Graph) HasGroup(guid ad.GUID) bool {
+	n, there := g.Find(guid)
+	return there && g.groupAt(n) != nil
+}
+
 // GUID returns whose number it is.
 func (g *Graph) GUID(n Node) ad.GUID { return g.guids[n] }
 
@@ -739,4 +745,5 @@ func appendDecimal(dst []byte, rid ad.RID) []byte {
 	}
 }
 
-var errRecord = errors.New("unreadable record of memberships")
+// ErrRecord is returned for records that this room has not written.
+var ErrRecord = errors.New("unreadable record of memberships")

@@ -27,7 +27,7 @@ const (
 func (g *Graph) RestoreObject(number uint32, value []byte) error {
 	const most = 1 << 28 // of objects: a damaged number must not take all memory
 	if len(value) < objectSID || number > most {
-		return fmt.Errorf("object %d: %w", number, errRecord)
+		return fmt.Errorf("object %d: %w", number, ErrRecord)
 	}
 	for uint32(len(g.guids)) <= number {
 		g.free = append(g.free, Node(len(g.guids)))
@@ -35,12 +35,12 @@ func (g *Graph) RestoreObject(number uint32, value []byte) error {
 	}
 	n := Node(number)
 	if g.guids[n] != (ad.GUID{}) {
-		return fmt.Errorf("object %d: %w", number, errRecord)
+		return fmt.Errorf("object %d: %w", number, ErrRecord)
 	}
 	guid := ad.GUID(value)
 	at, twice := g.slot(guid)
 	if twice || guid == (ad.GUID{}) {
-		return fmt.Errorf("object %d: %w", number, errRecord)
+		return fmt.Errorf("object %d: %w", number, ErrRecord)
 	}
 	g.guids[n] = guid
 	g.table[at] = number + 1
@@ -58,7 +58,7 @@ func (g *Graph) RestoreObject(number uint32, value []byte) error {
 func (g *Graph) RestoreGroup(number uint32, value []byte) error {
 	g.Restored()
 	if len(value) < groupHead || len(value)%4 != groupHead || !g.has(number) || int(value[1]) > len(roles) {
-		return fmt.Errorf("group %d: %w", number, errRecord)
+		return fmt.Errorf("group %d: %w", number, ErrRecord)
 	}
 	n := Node(number)
 	g.groups = append(g.groups, group{
@@ -69,7 +69,7 @@ func (g *Graph) RestoreGroup(number uint32, value []byte) error {
 	for rest := value[groupHead:]; len(rest) > 0; rest = rest[4:] {
 		member := binary.LittleEndian.Uint32(rest)
 		if !g.has(member) {
-			return fmt.Errorf("group %d: %w", number, errRecord)
+			return fmt.Errorf("group %d: %w", number, ErrRecord)
 		}
 		g.members = append(g.members, Node(member))
 	}

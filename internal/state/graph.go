@@ -73,7 +73,11 @@ func (s *Store) Graph(object, group func(node uint32, value []byte) error) (sour
 			bucket []byte
 			each   func(uint32, []byte) error
 		}{{bucketGraphObjects, object}, {bucketGraphGroups, group}} {
-			err := tx.Bucket(part.bucket).ForEach(func(key, value []byte) error {
+			bucket := tx.Bucket(part.bucket)
+			if bucket == nil { // a file of an earlier program, opened to look at it
+				continue
+			}
+			err := bucket.ForEach(func(key, value []byte) error {
 				return part.each(binary.BigEndian.Uint32(key), value)
 			})
 			if err != nil {
@@ -130,7 +134,11 @@ func (s *Store) Again() (guids []ad.GUID, all bool, err error) {
 			return err
 		}
 		all = kept.AgainAll
-		return tx.Bucket(bucketAgain).ForEach(func(key, _ []byte) error {
+		again := tx.Bucket(bucketAgain)
+		if again == nil {
+			return nil
+		}
+		return again.ForEach(func(key, _ []byte) error {
 			guids = append(guids, ad.GUID(key))
 			return nil
 		})

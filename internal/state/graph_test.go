@@ -99,3 +99,27 @@ func TestKnownAndOfKinds(t *testing.T) {
 		t.Errorf("%v, %v", found, err)
 	}
 }
+
+// TestGraphOfAnOlderFile: a file in which nothing of the kind was ever kept can be
+// looked at.
+func TestGraphOfAnOlderFile(t *testing.T) {
+	dir := t.TempDir()
+	s := open1(t, dir)
+	must(t, s.update("make older", func(c change) error {
+		for _, name := range graphBuckets {
+			if err := c.DeleteBucket(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	must(t, s.Close())
+	look := openReadOnly(t, dir)
+	if got := graphOf(t, look); got != "false  false" {
+		t.Error(got)
+	}
+	must(t, look.Close())
+	if got := graphOf(t, open1(t, dir)); got != "false  false" {
+		t.Error(got)
+	}
+}
