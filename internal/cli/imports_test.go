@@ -15,7 +15,7 @@ var rooms = []struct{ room, mayImport string }{
 	{"internal/cli", "ad check config directory fault gateway identity sandbox schedule state status syncrun upload"},
 	{"internal/status", "fault identity state"},
 	{"internal/check", "ad directory fault gateway identity state syncrun"},
-	{"internal/syncrun", "ad directory fault gateway identity state upload"},
+	{"internal/syncrun", "ad directory fault gateway identity membership state upload"},
 	{"internal/upload", "ad fault gateway identity"},
 	{"internal/sandbox", "ad gateway"},
 	{"internal/gateway", "fault secret"},

@@ -18,7 +18,7 @@ type Account struct {
 
 // Stage is a part of a run, and how long it took.
 type Stage struct {
-	Name string // connect, read, settle, drain, record
+	Name string // connect, memberships (with security posture), read, settle, drain, record
 	Took time.Duration
 }
 
@@ -38,13 +38,20 @@ func (a *Account) end(stage string) {
 // fillIn completes the account by what the pass has counted.
 func (p *pass) fillIn() {
 	a := p.account
-	a.Users, a.Groups, a.Changed = p.users.mapped, p.groups.mapped, p.users.changed+p.groups.changed
-	a.Skipped = p.users.skipped + p.groups.skipped
 	a.Uploaded, a.Deleted, a.Rejected, a.Held = p.totals.Delivered, p.totals.Deleted, p.totals.Rejected, len(p.held)
 	for _, object := range p.held {
 		a.Objects[Outcome{identity.Kind(object.Kind), "held"}]++
 	}
-	for kind, t := range map[identity.Kind]tally{identity.User: p.users, identity.Group: p.groups} {
+	for _, r := range p.tallies() {
+		kind, t := r.kind, r.tally
+		switch kind {
+		case identity.User, identity.ServiceAccount:
+			a.Users += t.mapped
+		case identity.Group:
+			a.Groups += t.mapped
+		}
+		a.Changed += t.changed
+		a.Skipped += t.skipped
 		a.Objects[Outcome{kind, "read"}] = t.mapped
 		a.Objects[Outcome{kind, "skipped"}] = t.skipped
 		a.Objects[Outcome{kind, "changed"}] = t.changed

@@ -22,7 +22,11 @@ type Guard struct {
 // settleDeletions adds the objects that have gone, unless the guard holds them.
 // What is held leaves in two ways only: it is seen again, or an operator releases it.
 func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
-	gone, err := p.gone(ctx, add)
+	gone, err := p.goneSince(ctx, add)
+	if err != nil {
+		return err
+	}
+	gone, withdrawn, err := p.withdraw(gone)
 	if err != nil {
 		return err
 	}
@@ -65,7 +69,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 		}
 	}
 	var json []byte
-	for _, object := range send {
+	for _, object := range slices.Concat(withdrawn, send) {
 		asset := identity.Deleted(json, identity.Kind(object.Kind), object.GUID, object.SID, object.Name)
 		json = asset.JSON
 		if err := add(asset); err != nil {
@@ -103,7 +107,7 @@ func (p *pass) guard(deletions int) string {
 	switch {
 	case deletions == 0:
 		return ""
-	case p.kind == full && p.users.mapped+p.groups.mapped == 0:
+	case p.kind == full && p.showsNothing():
 		return "the directory shows nothing at all"
 	case deletions > p.Guard.MaxDeletes:
 		return fmt.Sprintf("%d deletions are more than sync.max-deletes (%d)", deletions, p.Guard.MaxDeletes)
@@ -113,11 +117,44 @@ func (p *pass) guard(deletions int) string {
 	return ""
 }
 
-// gone lists the known objects that are proven to be gone: by their absence from
+// showsNothing reports whether nothing was found below the profile's base.
+func (p *pass) showsNothing() bool {
+	found := 0
+	for _, r := range p.readings() {
+		found += r.tally.mapped
+	}
+	return found == 0
+}
+
+// withdraw takes those out of gone that are reported as deleted for another reason:
+// security posture is no longer asked for, and they are nothing but posture. That is
+// the operator's word, which is proof enough, and none of the guard's business.
+func (p *pass) withdraw(gone []state.Object) (rest, withdrawn []state.Object, err error) {
+	if p.source.Posture || p.kind != full {
+		return gone, nil, nil
+	}
+	for _, object := range gone {
+		if identity.Kind(object.Kind).IsPosture() {
+			withdrawn = append(withdrawn, object)
+		} else {
+			rest = append(rest, object)
+		}
+	}
+	if !p.comparable { // gone is not known, but the kinds are
+		withdrawn, err = p.Store.OfKinds(byte(identity.Role), byte(identity.ServiceAccount), byte(identity.Domain))
+	}
+	if len(withdrawn) > 0 {
+		p.log.Info().Int("objects", len(withdrawn)).
+			Msg("security posture is no longer asked for: its roles, service accounts and domain are reported as deleted")
+	}
+	return rest, withdrawn, err
+}
+
+// goneSince lists the known objects that are proven to be gone: by their absence from
 // a complete full pass of the scope under which the index was completed before,
 // or by a tombstone. Those that are held and were not seen again are among them;
 // more of them than a run may delete wait for the next full pass.
-func (p *pass) gone(ctx context.Context, add addFunc) ([]state.Object, error) {
+func (p *pass) goneSince(ctx context.Context, add addFunc) ([]state.Object, error) {
 	if p.kind == full {
 		return p.missing(ctx, add)
 	}
@@ -136,7 +173,13 @@ func (p *pass) gone(ctx context.Context, add addFunc) ([]state.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.Store.Objects(p.unseen(append(held, tombstones...)))
+	gone := slices.Concat(held, tombstones)
+	if p.source.Posture {
+		for _, guid := range tombstones { // of groups, some of which were roles
+			gone = append(gone, identity.RoleGUID(guid))
+		}
+	}
+	return p.Store.Objects(p.unseen(gone))
 }
 
 // unseen sorts, and leaves out what the pass has seen.
@@ -173,7 +216,11 @@ func (p *pass) missing(ctx context.Context, add addFunc) ([]state.Object, error)
 			return nil, err
 		}
 	}
-	if n := p.users.nameless + p.groups.nameless; n > 0 && len(missing) > 0 {
+	n := 0
+	for _, r := range p.readings() {
+		n += r.tally.nameless
+	}
+	if n > 0 && len(missing) > 0 {
 		p.log.Warn().Int("objects", n).Int("missing", len(missing)).
 			Msg("nothing counts as gone: entries without a readable objectGUID may be what is missing; grant the account Read Property on them")
 		return nil, nil
@@ -181,8 +228,18 @@ func (p *pass) missing(ctx context.Context, add addFunc) ([]state.Object, error)
 	return missing, nil
 }
 
-// tombstones lists what was deleted since the watermark, where the account may see it.
-func (p *pass) tombstones(ctx context.Context) (guids []ad.GUID, err error) {
+// tombstones lists what was deleted since the watermark, where the account may see
+// it. It looks once a pass: what is deleted after that is the next one's.
+func (p *pass) tombstones(ctx context.Context) ([]ad.GUID, error) {
+	if p.looked {
+		return slices.Clone(p.gone), nil
+	}
+	guids, err := p.findTombstones(ctx)
+	p.gone, p.looked = guids, err == nil
+	return slices.Clone(guids), err
+}
+
+func (p *pass) findTombstones(ctx context.Context) (guids []ad.GUID, err error) {
 	if err := p.line.renew(ctx, p.patience); err != nil {
 		return nil, err
 	}

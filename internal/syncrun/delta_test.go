@@ -46,6 +46,8 @@ type domain struct {
 	*sandbox.Directory
 	clock  *clock
 	runner *Runner
+
+	affectedAtMost int // 0: as ever
 }
 
 const never = "9223372036854775807"
@@ -104,6 +106,9 @@ func (d *domain) must(err error) {
 func (d *domain) start() {
 	d.runner = d.process()
 	d.runner.now = d.clock.now
+	if d.affectedAtMost > 0 {
+		d.runner.affectedAtMost = d.affectedAtMost
+	}
 }
 
 // restart opens the state file anew, in a new process.
@@ -191,7 +196,7 @@ func inScope(d *sandbox.Directory, base string, now time.Time) map[string]string
 // held are the assets of a gateway, by GUID.
 func held(g *sandbox.Gateway) map[string]string {
 	assets := map[string]string{}
-	for _, identity := range slices.Concat(g.Users(), g.Groups()) {
+	for _, identity := range slices.Concat(g.Users(), g.Groups(), g.Roles(), g.Domains()) {
 		assets[identity.VendorAssetID] = string(identity.Asset)
 	}
 	return assets

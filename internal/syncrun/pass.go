@@ -41,9 +41,35 @@ type pass struct {
 	unsettled  []ad.GUID // of earlier runs: nobody knows what the gateway holds of them
 
 	users, groups tally
+	posture       posture
 	held          []state.Object // deletions that the guard holds
 	totals        upload.Totals
 	account       *Account
+
+	looked bool      // for tombstones
+	gone   []ad.GUID // which were found
+}
+
+// reading is a search and the tally of what it finds.
+type reading struct {
+	search
+	tally *tally
+}
+
+// readings are what is read below the profile's base. The first is the largest.
+func (p *pass) readings() []reading {
+	if p.source.Posture {
+		return p.posture.readings
+	}
+	return []reading{{p.searches[0], &p.users}, {p.searches[1], &p.groups}}
+}
+
+// tallies are all that is read, of whatever base.
+func (p *pass) tallies() []reading {
+	if p.source.Posture {
+		return append(slices.Clip(p.posture.readings), p.posture.roles, p.posture.domain)
+	}
+	return p.readings()
 }
 
 // tally counts the objects of one kind.
@@ -86,8 +112,8 @@ func (p *pass) deliver(ctx context.Context) error {
 		return err
 	}
 	defer p.account.end("record")
-	for _, t := range []tally{p.users, p.groups} {
-		if err := p.Store.Reschedule(t.reschedule); err != nil {
+	for _, r := range p.tallies() {
+		if err := p.Store.Reschedule(r.tally.reschedule); err != nil {
 			return err
 		}
 	}
@@ -102,7 +128,7 @@ func (p *pass) produce(ctx context.Context, add addFunc, settle func() error) er
 	if p.kind == delta {
 		condition = "(uSNChanged>=" + strconv.FormatInt(int64(p.since), 10) + ")"
 	}
-	err := p.readBoth(ctx, condition, add)
+	err := p.readAll(ctx, condition, add)
 	p.account.end("read")
 	if err != nil {
 		return err
@@ -113,24 +139,49 @@ func (p *pass) produce(ctx context.Context, add addFunc, settle func() error) er
 			return err
 		}
 	}
+	if p.source.Posture {
+		if err := p.readRoles(ctx, add); err != nil {
+			return err
+		}
+		if err := p.readDomain(ctx, add); err != nil {
+			return err
+		}
+	}
 	return p.settleDeletions(ctx, add)
 }
 
-// readBoth reads groups beside users, where the server grants a second session.
-func (p *pass) readBoth(ctx context.Context, condition string, add addFunc) error {
+// readAll reads the users, and everything else beside them.
+func (p *pass) readAll(ctx context.Context, condition string, add addFunc) error {
+	readings := p.readings()
+	some := func(readings []reading) func(context.Context, *line) error {
+		return func(ctx context.Context, l *line) error {
+			for _, r := range readings {
+				if err := p.read(ctx, l, r, condition, add); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	return p.beside(ctx, some(readings[:1]), some(readings[1:]))
+}
+
+// beside does one thing beside another where the server grants a second session,
+// and else after it.
+func (p *pass) beside(ctx context.Context, one, other func(context.Context, *line) error) error {
 	session, err := p.session.Again(ctx)
 	if err != nil {
 		p.log.Info().Err(err).Msg("no second session, groups are read after users")
-		if err := p.read(ctx, p.line, p.searches[0], condition, &p.users, add); err != nil {
+		if err := one(ctx, p.line); err != nil {
 			return err
 		}
-		return p.read(ctx, p.line, p.searches[1], condition, &p.groups, add)
+		return other(ctx, p.line)
 	}
 	second := newLine(session)
 	defer func() { second.Close() }() // the one that it leads to then
 	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() error { return p.read(ctx, p.line, p.searches[0], condition, &p.users, add) })
-	both.Go(func() error { return p.read(ctx, second, p.searches[1], condition, &p.groups, add) })
+	both.Go(func() error { return one(ctx, p.line) })
+	both.Go(func() error { return other(ctx, second) })
 	return both.Wait()
 }
 
@@ -149,61 +200,75 @@ func (p *pass) readAgain(ctx context.Context, add addFunc) error {
 func (p *pass) readThese(ctx context.Context, guids []ad.GUID, add addFunc) error {
 	for some := range slices.Chunk(guids, guidsAtOnce) {
 		condition := directory.FilterByGUID(some)
-		if err := p.read(ctx, p.line, p.searches[0], condition, &p.users, add); err != nil {
-			return err
-		}
-		if err := p.read(ctx, p.line, p.searches[1], condition, &p.groups, add); err != nil {
-			return err
+		for _, r := range p.readings() {
+			if err := p.read(ctx, p.line, r, condition, add); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // read streams objects of one kind through the map, and adds those that changed.
-func (p *pass) read(ctx context.Context, l *line, s search, condition string, t *tally, add addFunc) error {
+func (p *pass) read(ctx context.Context, l *line, s reading, condition string, add addFunc) error {
+	t := s.tally
 	start, before := time.Now(), *t
 	filter := s.filterOn(l.RootDSE)
 	if condition != "" {
 		filter = "(&" + filter + condition + ")"
 	}
-	p.log.Debug().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", p.source.Base).Stringer("scope", p.source.Scope).Str("filter", filter).Msg("directory searched")
+	query := directory.Search{Base: p.source.Base, Scope: p.source.Scope, Filter: filter, Attributes: s.mapper.Attributes, ExtendedDN: s.mapper.ExtendedDN}
+	if s.anywhere {
+		query.Base, query.Scope = p.domainBase(), directory.Subtree
+	}
+	p.log.Debug().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", query.Base).Stringer("scope", query.Scope).Str("filter", filter).Msg("directory searched")
 	var json []byte
-	query := directory.Search{Base: p.source.Base, Scope: p.source.Scope, Filter: filter, Attributes: s.mapper.Attributes}
 	pages, err := p.search(ctx, l, query, func(entry *ad.Entry) (held time.Duration, err error) {
 		asset, err := s.mapper.Map(json, entry, p.now)
 		if err != nil {
-			if t.skipped == 0 {
-				p.log.Warn().Str("kind", s.kind.String()).Str("dn_hash", hash(entry.DN)).Err(err).Msg("entry skipped")
-			}
-			t.skipped++
-			if guid, ok := s.mapper.GUID(entry); ok {
-				p.saw(t, guid) // it has not gone, whatever it is
-			} else {
-				t.nameless++
-			}
+			p.skip(s, entry, err)
 			return 0, nil
 		}
 		json = asset.JSON
-		t.mapped++
-		p.mode.Progress.read()
-		t.unparsed += asset.Unparsed
-		p.saw(t, asset.GUID)
-		changed, err := p.changed(asset, t)
-		if err != nil || !changed {
-			return 0, err
-		}
-		t.changed++
-		p.mode.Progress.changed()
-		began := time.Now()
-		err = add(asset)
-		return time.Since(began), err
+		return p.take(asset, t, add)
 	}, func() error { return p.readAnew(t, before) })
 	if err != nil {
 		return err
 	}
-	p.log.Info().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", p.source.Base).Int("page", pages).Int("objects", t.mapped-before.mapped).
+	p.log.Info().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", query.Base).Int("page", pages).Int("objects", t.mapped-before.mapped).
 		Int("skipped", t.skipped-before.skipped).Int("unparsed", t.unparsed-before.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg("directory read")
 	return nil
+}
+
+// skip counts an entry that cannot be mapped.
+func (p *pass) skip(r reading, entry *ad.Entry, err error) {
+	if r.tally.skipped == 0 {
+		p.log.Warn().Str("kind", r.kind.String()).Str("dn_hash", hash(entry.DN)).Err(err).Msg("entry skipped")
+	}
+	r.tally.skipped++
+	if guid, ok := r.mapper.GUID(entry); ok {
+		p.saw(r.tally, guid) // it has not gone, whatever it is
+	} else {
+		r.tally.nameless++
+	}
+}
+
+// take counts an asset, and adds it if it has changed. It says for how long adding
+// has held it up.
+func (p *pass) take(asset identity.Asset, t *tally, add addFunc) (held time.Duration, err error) {
+	t.mapped++
+	p.mode.Progress.read()
+	t.unparsed += asset.Unparsed
+	p.saw(t, asset.GUID)
+	changed, err := p.changed(asset, t)
+	if err != nil || !changed {
+		return 0, err
+	}
+	t.changed++
+	p.mode.Progress.changed()
+	began := time.Now()
+	err = add(asset)
+	return time.Since(began), err
 }
 
 // readAnew makes a tally what it was before a search that begins anew. What that one
@@ -267,7 +332,10 @@ func (p *pass) saw(t *tally, guid ad.GUID) {
 
 // seen returns what the pass has read, sorted.
 func (p *pass) seen() []ad.GUID {
-	all := slices.Concat(p.users.seen, p.groups.seen)
+	var all []ad.GUID
+	for _, r := range p.tallies() {
+		all = append(all, r.tally.seen...)
+	}
 	slices.SortFunc(all, byBytes)
 	return all
 }

@@ -62,6 +62,11 @@ func (p *pass) plan(ctx context.Context) error {
 			p.log.Warn().Err(err).Msg("changes cannot be followed, every run reads everything")
 		}
 	}
+	if p.source.Posture {
+		if err := p.recall(); err != nil {
+			return err
+		}
+	}
 	before, err := p.Store.LastRead()
 	if err != nil {
 		return err
@@ -125,6 +130,10 @@ func (p *pass) whyFull(mark state.Watermark, last state.FullPass) string {
 		return "the watermark is too old"
 	case p.now.Sub(last.At) >= p.FullInterval || p.now.Before(last.At):
 		return "the last full pass is too old"
+	case p.source.Posture && !p.posture.known:
+		return "the memberships are not known"
+	case p.source.Posture && p.posture.readAll:
+		return tooMuchAffected
 	case len(p.astray) > astrayAtMost:
 		return "another domain controller has sent too much meanwhile"
 	}
@@ -133,10 +142,14 @@ func (p *pass) whyFull(mark state.Watermark, last state.FullPass) string {
 
 // scopeName identifies what is read, and how it is mapped.
 func (p *pass) scopeName() string {
-	encoded, err := json.Marshal([]any{
+	of := []any{
 		identity.Version, p.source.Base, p.source.Scope, p.source.Posture,
 		p.searches[0].filterOn(p.session.RootDSE), p.searches[1].filterOn(p.session.RootDSE), p.session.RootDSE.DefaultNamingContext,
-	})
+	}
+	if p.source.Posture {
+		of = append(of, identity.PostureVersion)
+	}
+	encoded, err := json.Marshal(of)
 	if err != nil {
 		panic(err) // strings and numbers can be encoded
 	}
@@ -146,7 +159,7 @@ func (p *pass) scopeName() string {
 
 // progress is what the pass has reached once everything is delivered.
 func (p *pass) progress() state.Progress {
-	var reached state.Progress
+	reached := state.Progress{ReadAgain: p.source.Posture}
 	if p.kind == full {
 		reached.FullPass = &state.FullPass{Scope: p.scope, At: p.now.UTC()}
 	}
@@ -162,6 +175,8 @@ type search struct {
 	kind   identity.Kind
 	filter string // the operator's; "": none
 	mapper *identity.Mapper
+	// anywhere in the domain, whatever the profile's base is
+	anywhere bool
 }
 
 // filterOn narrows the kind's own filter by the operator's. A server that is no
@@ -207,5 +222,5 @@ func (p *pass) again() ([]ad.GUID, error) {
 			guids = append(guids, guid)
 		}
 	}
-	return slices.Concat(guids, p.unsettled, p.astray), nil
+	return slices.Concat(guids, p.unsettled, p.astray, p.posture.affected), nil
 }

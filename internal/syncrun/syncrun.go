@@ -98,6 +98,8 @@ type Runner struct {
 	now         func() time.Time
 	patience    time.Duration
 	informEvery time.Duration
+
+	affectedAtMost int
 }
 
 // New makes a runner.
@@ -108,9 +110,11 @@ func New(o Options) *Runner {
 		now:         time.Now,
 		patience:    patience,
 		informEvery: informEvery,
+
+		affectedAtMost: defaultAffectedAtMost,
 		searches: [2]search{
-			{identity.User, o.Search.UserFilter, identity.NewMapper(identity.User)},
-			{identity.Group, o.Search.GroupFilter, identity.NewMapper(identity.Group)},
+			{kind: identity.User, filter: o.Search.UserFilter, mapper: identity.NewMapper(identity.User)},
+			{kind: identity.Group, filter: o.Search.GroupFilter, mapper: identity.NewMapper(identity.Group)},
 		},
 	}
 }
@@ -207,9 +211,6 @@ func (r *Runner) run(ctx context.Context, mode Mode, account *Account, log zerol
 	if err != nil {
 		return err
 	}
-	if source.Posture {
-		log.Warn().Msg("the profile asks for security posture, which this version does not collect: identities only are sent")
-	}
 	session, err := directory.Connect(ctx, source.Directory)
 	if err != nil {
 		return err
@@ -227,6 +228,14 @@ func (r *Runner) run(ctx context.Context, mode Mode, account *Account, log zerol
 	}
 	account.Mode = p.kind
 	account.end("connect")
+	if source.Posture {
+		err := p.learn(ctx)
+		account.Mode = p.kind
+		account.end("memberships")
+		if err != nil {
+			return err
+		}
+	}
 	err = p.deliver(ctx)
 	p.fillIn()
 	return err

@@ -629,15 +629,6 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-func TestPostureWarns(t *testing.T) {
-	w := newWorld(t)
-	w.gateway.SetProfile(w.profile(func(p *gateway.Profile) { p.Assets = "Identities with Security-Posture" }))
-	w.run(w.process(), Processed, 0)
-	if lines := w.log.with("the profile asks for security posture, which this version does not collect: identities only are sent"); len(lines) != 1 || lines[0]["level"] != "warn" {
-		t.Errorf("log %v", lines)
-	}
-}
-
 func TestWrongConsoleValues(t *testing.T) {
 	cases := map[string]struct {
 		connection func(*sandbox.Authentication)
