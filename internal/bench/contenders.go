@@ -31,6 +31,9 @@ const (
 	nameFirst      = "first full sync"
 	nameUnchanged  = "unchanged full pass"
 	nameCollector  = "go-ldap, map, json"
+
+	namePosture          = "first full sync, posture"
+	namePostureUnchanged = "unchanged full pass, posture"
 )
 
 // collectorUsers is where the collector stops to take part: it keeps everything
@@ -43,6 +46,8 @@ func contenders(d dataset) []contender {
 		{nameFetch, runFetch},
 		{nameFirst, runFirst},
 		{nameUnchanged, runUnchanged},
+		{namePosture, runPosture},
+		{namePostureUnchanged, runPostureUnchanged},
 	}
 	if d.users <= collectorUsers {
 		list = append(list, contender{nameCollector, runCollector})
@@ -64,7 +69,7 @@ func newStage(dir, binary string, d dataset, server *slapd) (*stage, error) {
 
 // reset makes everything new for a round: an empty gateway and an empty state.
 func (s *stage) reset(ctx context.Context) (err error) {
-	for _, name := range []string{"state", "state-of-fetch"} {
+	for _, name := range []string{"state", "state-of-fetch", stateOfPosture} {
 		if err := os.RemoveAll(filepath.Join(s.dir, name)); err != nil {
 			return err
 		}
@@ -170,6 +175,18 @@ func runUnchanged(ctx context.Context, s *stage) (measurement, error) {
 	return m, nil
 }
 
+// stateOfPosture is the state of the runs that are asked for security posture.
+const stateOfPosture = "state-of-posture"
+
+func runPosture(ctx context.Context, s *stage) (measurement, error) {
+	all := s.dataset.objects()
+	return s.sync(ctx, stateOfPosture, account{counts: s.dataset.counts(), Changed: all, Uploaded: all})
+}
+
+func runPostureUnchanged(ctx context.Context, s *stage) (measurement, error) {
+	return s.sync(ctx, stateOfPosture, account{counts: s.dataset.counts()}, "--full")
+}
+
 func (d dataset) objects() int { return d.users + d.groups }
 
 func (d dataset) counts() counts { return counts{d.users, d.groups} }
@@ -192,6 +209,9 @@ func (s *stage) sync(ctx context.Context, state string, want account, flags ...s
 	cmd := exec.CommandContext(ctx, s.binary, args...)
 	// Nothing else of the environment: its settings would win over the file's.
 	cmd.Env = []string{"SERVICE_STATE_DIR=" + filepath.Join(s.dir, state)}
+	if state == stateOfPosture {
+		cmd.Env = append(cmd.Env, "PROFILE_ASSETS=IDENTITIES_WITH_SECURITY_POSTURE")
+	}
 	var output bytes.Buffer
 	cmd.Stdout = &output
 	m, err := measure(cmd)

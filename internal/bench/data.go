@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -133,9 +134,48 @@ func (w *ldif) user(d dataset, n int) {
 	w.text("badPwdCount", strconv.Itoa(max(0, w.random.IntN(40)-36)))
 	w.text("logonCount", strconv.Itoa(w.random.IntN(5000)))
 	w.text("primaryGroupID", "513")
-	for range w.random.IntN(14) {
-		w.text("memberOf", groupDN(w.random.IntN(d.groups)))
+	for i := range memberships {
+		w.text("memberOf", groupDN(d.groupOf(n, i)))
 	}
+}
+
+// memberships is in how many groups everybody is.
+const memberships = 10
+
+// groupOf is the i-th group of a user. The groups are as large as each other.
+func (d dataset) groupOf(user, i int) int { return (user + i*d.groups/memberships) % d.groups }
+
+// membersOf lists the users of a group.
+func (d dataset) membersOf(group int) (users []int) {
+	for i := range memberships {
+		first := (group - i*d.groups/memberships + d.groups) % d.groups
+		for user := first; user < d.users; user += d.groups {
+			users = append(users, user)
+		}
+	}
+	return users
+}
+
+// extendedDN is a user as member has him, with the identifiers that a domain
+// controller adds when it is asked to. slapd does not know how: to it they are text.
+func extendedDN(user int) string {
+	rid := uint32(firstRID + user)
+	return "<GUID=" + hex.EncodeToString(guidOf(rid)) + ">;<SID=" + hex.EncodeToString(sidOf(rid)) + ">;" + userDN(user)
+}
+
+func guidOf(rid uint32) []byte {
+	random := rand.New(rand.NewPCG(seed, uint64(rid)))
+	guid := binary.LittleEndian.AppendUint32(nil, rid) // distinct whatever the rest is
+	guid = binary.LittleEndian.AppendUint32(guid, random.Uint32())
+	return binary.LittleEndian.AppendUint64(guid, random.Uint64())
+}
+
+func sidOf(rid uint32) []byte {
+	sid := append([]byte{1, 5, 0, 0, 0, 0, 0, 5}, 21, 0, 0, 0) // S-1-5-21-…
+	for _, authority := range []uint32{1004336348, 1177238915, 682003330, rid} {
+		sid = binary.LittleEndian.AppendUint32(sid, authority)
+	}
+	return sid
 }
 
 func (w *ldif) group(d dataset, n int) {
@@ -144,8 +184,8 @@ func (w *ldif) group(d dataset, n int) {
 	w.text("groupType", groupTypes[w.random.IntN(len(groupTypes))])
 	w.some(60, "displayName", groupName(n))
 	w.some(80, "description", "Members of "+purposes[n%len(purposes)]+", managed by the service desk")
-	for range w.random.IntN(14) {
-		w.text("member", userDN(w.random.IntN(d.users)))
+	for _, user := range d.membersOf(n) {
+		w.text("member", extendedDN(user))
 	}
 }
 
@@ -164,14 +204,8 @@ func (w *ldif) account(class, kind, dn, name, account, accountType string, rid u
 	w.text("whenChanged", w.moment().Format("20060102150405.0Z"))
 	w.binary("nTSecurityDescriptor", w.bytes(make([]byte, 64)))
 
-	guid := w.bytes(make([]byte, 16))
-	binary.LittleEndian.PutUint32(guid, rid) // distinct whatever the rest is
-	w.binary("objectGUID", guid)
-	sid := append([]byte{1, 5, 0, 0, 0, 0, 0, 5}, 21, 0, 0, 0) // S-1-5-21-…
-	for _, authority := range []uint32{1004336348, 1177238915, 682003330, rid} {
-		sid = binary.LittleEndian.AppendUint32(sid, authority)
-	}
-	w.binary("objectSid", sid)
+	w.binary("objectGUID", guidOf(rid))
+	w.binary("objectSid", sidOf(rid))
 }
 
 // ldif writes entries (RFC 2849). Its writer keeps the first error.

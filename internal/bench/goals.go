@@ -38,6 +38,10 @@ func goals(results []result) []goal {
 	ratio, ok := wallRatio(results, usualUsers, nameCollector, usualUsers, nameFetch)
 	add(nameCollector+", × fetch alone", 5, true, ratio, ok)
 
+	for _, g := range []struct{ contender, beside string }{{namePosture, nameFirst}, {namePostureUnchanged, nameUnchanged}} {
+		ratio, ok := wallRatio(results, usualUsers, g.contender, usualUsers, g.beside)
+		add(g.contender+", × the same without", 2, false, ratio, ok)
+	}
 	for _, size := range []struct {
 		users int
 		limit float64

@@ -83,16 +83,24 @@ const benchSchema = `objectclass ( 1.3.6.1.4.1.4203.666.100.1 NAME '` + auxiliar
 	MAY ( sAMAccountName $ sAMAccountType $ objectSid $ co $ c ) )
 `
 
-// schemas are loaded in this order, with a change where the server would not
-// answer as a domain controller does.
-var schemas = []struct{ name, old, new string }{
-	// slapd answers with an attribute's first name, whichever was asked for.
-	{"core.schema", "'street' 'streetAddress'", "'streetAddress' 'street'"},
-	{"cosine.schema", "", ""},
-	{"nis.schema", "", ""},
-	{"inetorgperson.schema", "", ""},
+// schemas are loaded in this order, with changes where the server would not answer
+// as a domain controller does: pairs of what stands there and what is to.
+var schemas = []struct {
+	name    string
+	changes []string
+}{
+	{"core.schema", []string{
+		// slapd answers with an attribute's first name, whichever was asked for.
+		"'street' 'streetAddress'", "'streetAddress' 'street'",
+		// A DN with the identifiers of what it names is none to slapd.
+		"( 2.5.4.31 NAME 'member'\n\tDESC 'RFC2256: member of a group'\n\tSUP distinguishedName )",
+		"( 2.5.4.31 NAME 'member' EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )",
+	}},
+	{"cosine.schema", nil},
+	{"nis.schema", nil},
+	{"inetorgperson.schema", nil},
 	// Without a rule for equality no filter can match.
-	{"msuser.schema", "NAME 'sAMAccountType'\n", "NAME 'sAMAccountType'\n\tEQUALITY integerMatch\n"},
+	{"msuser.schema", []string{"NAME 'sAMAccountType'\n", "NAME 'sAMAccountType'\n\tEQUALITY integerMatch\n"}},
 }
 
 // startSlapd loads the dataset into a new database in dir and serves it.
@@ -126,9 +134,13 @@ func (s *slapd) configure() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("slapd's schemas: %w: install slapd as Debian packages it", err)
 		}
-		changed := strings.Replace(string(text), schema.old, schema.new, 1)
-		if changed == string(text) && schema.old != schema.new {
-			return "", fmt.Errorf("%s has no %q: use the schemas of OpenLDAP 2.5 or 2.6", schema.name, schema.old)
+		changed := string(text)
+		for i := 0; i < len(schema.changes); i += 2 {
+			before, after, found := strings.Cut(changed, schema.changes[i])
+			if !found {
+				return "", fmt.Errorf("%s has no %q: use the schemas of OpenLDAP 2.5 or 2.6", schema.name, schema.changes[i])
+			}
+			changed = before + schema.changes[i+1] + after
 		}
 		if err := s.write(schema.name, changed); err != nil {
 			return "", err
@@ -146,7 +158,7 @@ func (s *slapd) configure() (string, error) {
 	add("sizelimit unlimited\ntool-threads 2")
 	add("database mdb\nsuffix %q\nrootdn %q\nrootpw %s", suffix, rootDN, s.password)
 	add("directory %s\nmaxsize %d\ndbnosync", database, maxDatabase)
-	add("index objectClass,sAMAccountType eq")
+	add("index objectClass,sAMAccountType eq\nindex primaryGroupID pres") // as a domain controller has them
 	if err := s.write("password", s.password); err != nil {
 		return "", err
 	}
