@@ -217,7 +217,7 @@ func (p *pass) missing(ctx context.Context, add addFunc) ([]state.Object, error)
 		}
 	}
 	n := 0
-	for _, r := range p.readings() {
+	for _, r := range p.tallies() {
 		n += r.tally.nameless
 	}
 	if n > 0 && len(missing) > 0 {

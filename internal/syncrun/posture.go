@@ -307,8 +307,13 @@ func (r *graphReader) groups(ctx context.Context, l *line, condition string) err
 	err := r.search(ctx, l, graphGroups, condition, attributes, func(entry *ad.Entry) error {
 		guid, ok := ad.ParseGUID(entry.First(0))
 		sid, ok2 := ad.ParseSID(entry.First(1))
-		if !ok || !ok2 {
-			return nil // told when the groups themselves are read
+		if !ok || !ok2 { // told when the groups themselves are read
+			if ok {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.saw(r.posture.roles.tally, identity.RoleGUID(guid)) // it has not gone, whatever it is
+			}
+			return nil
 		}
 		groupType, _ := ad.ParseGroupType(entry.First(3))
 		head := groupHead{guid, sid, groupType&ad.GroupSecurity != 0, membership.RoleOf(sid, entry.First(2))}
@@ -409,8 +414,7 @@ func (p *pass) readDomain(ctx context.Context, add addFunc) error {
 	_, err := p.line.Search(ctx, query, func(entry *ad.Entry) error {
 		asset, err := r.mapper.MapDomain(nil, entry, c, p.now)
 		if err != nil {
-			p.log.Warn().Str("kind", r.kind.String()).Err(err).Msg("entry skipped")
-			r.tally.skipped++
+			p.skip(r, entry, err)
 			return nil
 		}
 		_, err = p.take(asset, r.tally, add)

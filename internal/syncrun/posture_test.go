@@ -400,6 +400,43 @@ func TestLongGroup(t *testing.T) {
 	d.likeAnew()
 }
 
+// TestHugeGroup: one of 100,000 members is sent whole, and a delta that takes them
+// away reads no more than that.
+func TestHugeGroup(t *testing.T) {
+	const many = 100_000
+	d := newDomain(t, sandbox.DirectoryOptions{Users: many, Groups: 1}, 0) // the first group has everybody in it
+	d.gateway.SetProfile(d.profile(func(p *gateway.Profile) {
+		p.BaseContext, p.Assets = "OU=Groups,"+d.Base(), "IDENTITIES_WITH_SECURITY_POSTURE"
+	}))
+	count := func() int {
+		t.Helper()
+		groups := d.gateway.Groups()
+		if len(groups) != 1 {
+			t.Fatalf("%d groups", len(groups))
+		}
+		var item struct {
+			Asset struct {
+				AssetDetail struct {
+					GroupAssetClass struct{ Posture struct{ Members []string } }
+				}
+			}
+		}
+		d.must(json.Unmarshal(groups[0].Asset, &item))
+		return len(item.Asset.AssetDetail.GroupAssetClass.Posture.Members)
+	}
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 15})
+	if got := count(); got != many {
+		t.Errorf("%d members", got)
+	}
+	d.passBy()
+	d.must(d.Modify("CN=All employees,OU=Groups,"+d.Base(), "member", d.BindDN()))
+	entries := d.Searches().Entries
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	if got, read := count(), d.Searches().Entries-entries; got != 1 || read > 1000 {
+		t.Errorf("%d members, %d entries read", got, read)
+	}
+}
+
 // TestServiceAccountsAndDomain: what there is besides users and groups.
 func TestServiceAccountsAndDomain(t *testing.T) {
 	d := exposed(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 2)
