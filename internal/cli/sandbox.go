@@ -28,6 +28,7 @@ type sandboxOptions struct {
 	seed                 uint64
 	ldap, ldaps, gateway string
 	envOut               string
+	posture              bool
 
 	intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool // for tests: sandbox.GatewayOptions
 }
@@ -42,12 +43,15 @@ func (p *program) sandboxCommand() *cobra.Command {
 The directory behaves as a domain controller does where the connector looks; its
 people are made from the seed. The gateway keeps the contract, is strict about
 requests, and shows what it holds at /inventory/users and /inventory/groups.
+With --posture its profile asks for security posture too, for which there are
+/inventory/roles and /inventory/domains.
 --env-out writes the settings with which the connector runs against the two, their
 passwords made for this run.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.sandbox(cmd.Context(), o) },
 	}
 	o.flags(command, sandboxOptions{users: 1000, groups: 100, ldap: "127.0.0.1:10389", ldaps: "127.0.0.1:10636", gateway: "127.0.0.1:18080"})
+	command.Flags().BoolVar(&o.posture, "posture", false, "the profile asks for security posture, too")
 	command.Flags().StringVar(&o.envOut, "env-out", "", "write an env file for the connector here")
 	return command
 }
@@ -126,6 +130,9 @@ func open(o sandboxOptions) (*embedded, error) {
 	e.options.Connection = connectionTo(e.directory, e.plain, e.secure, e.options.ConnectionUUID, password)
 	e.options.Profile = &gateway.Profile{
 		ProfileUUID: e.options.ProfileUUID, Name: "Sandbox", BaseContext: e.directory.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",
+	}
+	if o.posture {
+		e.options.Profile.Assets = "IDENTITIES_WITH_SECURITY_POSTURE"
 	}
 	e.gateway = sandbox.NewGateway(e.options)
 	return e, nil
