@@ -38,7 +38,7 @@ func TestHistories(t *testing.T) {
 		}
 		histories := uint64(60)
 		if posture { // each of them compares with a run that begins anew
-			histories = 15
+			histories = 8
 		}
 		for seed := range number("ADC_HISTORIES", histories) {
 			t.Run(fmt.Sprintf("%s/ADC_SEED=%d", name, seed+1), func(t *testing.T) {
