@@ -80,3 +80,38 @@ func TestStatusBesideASilentDaemon(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestStatusAfterARefusedLogin: who was never let in is told why, and when the next
+// run is; who was let in before is not left with the state of that day.
+func TestStatusAfterARefusedLogin(t *testing.T) {
+	s := newSite(t)
+	right := s.env["qualys.user.password"]
+	s.env["qualys.user.password"] = "wrong"
+	if o := invoke(t, s.environ(), "sync"); o.code != exitRefused {
+		t.Fatalf("%+v", o)
+	}
+	o := invoke(t, s.environ(), "status")
+	if !strings.HasPrefix(o.stdout, "state           not registered: the gateway has never accepted the login\n") ||
+		!strings.Contains(o.stdout, "\nlast error      ") || !strings.Contains(o.stdout, "wrong credentials (401): correct qualys.user.username") {
+		t.Errorf("%s", o.stdout)
+	}
+	s.env["qualys.user.password"] = right
+	if o := invoke(t, s.environ(), "sync"); o.code != exitDone {
+		t.Fatalf("%+v", o)
+	}
+	if r := invoke(t, s.environ(), "status", "--output", "json").report(t); r.State != "PROCESSED" || r.Error != "" {
+		t.Errorf("%+v", r)
+	}
+	s.env["qualys.user.password"] = "wrong"
+	logins := len(s.gateway.Requests())
+	o = invoke(t, s.environ(), "sync")
+	if changes := o.with("connector state"); len(changes) != 1 || changes[0]["from"] != "PROCESSED" || changes[0]["to"] != "SCHEDULED" {
+		t.Errorf("%+v", changes)
+	}
+	if n := len(s.gateway.Requests()) - logins; n != 1 {
+		t.Errorf("%d calls with a wrong password", n)
+	}
+	if r := invoke(t, s.environ(), "status", "--output", "json").report(t); r.State != "SCHEDULED" || !strings.Contains(r.Error, "wrong credentials") {
+		t.Errorf("%+v", r)
+	}
+}

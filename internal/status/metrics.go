@@ -141,7 +141,7 @@ var (
 	describedHeld        = gauge("held_deletions", "Deletions that the guard holds.")
 	describedRejected    = gauge("rejected_objects", "Objects that the gateway does not take.")
 	describedRefused     = gauge("last_run_refused", "1 when the last run was refused: credentials, rights, certificates.")
-	describedObjects     = gauge("index_objects", "Objects that the gateway has been sent.")
+	describedObjects     = gauge("index_objects", "Objects in the index: sent, whether acknowledged or not.")
 	describedBytes       = gauge("state_bytes", "Size of the state file.")
 )
 

@@ -32,7 +32,7 @@ type Report struct {
 
 	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last run that did not fail
 	LastFullPass time.Time `json:"last_full_pass,omitzero"`
-	Objects      int       `json:"objects"`     // that the index holds
+	Objects      int       `json:"objects"`     // that the index holds: sent, if not acknowledged
 	StateBytes   int64     `json:"state_bytes"` // size of the state file
 
 	Held          int         `json:"held"` // deletions

@@ -30,10 +30,13 @@ func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Locati
 	line := func(name, format string, values ...any) {
 		fmt.Fprintf(b, "%-15s %s\n", name, fmt.Sprintf(format, values...))
 	}
-	if r.State == "" {
-		line("state", "none: nothing has run with %s", r.StateDir)
-	} else {
+	switch {
+	case r.State != "":
 		line("state", "%s since %s", r.State, moment(r.Since, now, place))
+	case len(r.Runs) > 0:
+		line("state", "not registered: the gateway has never accepted the login")
+	default:
+		line("state", "none: nothing has run with %s", r.StateDir)
 	}
 	switch {
 	case r.From == FromFile:
@@ -56,7 +59,7 @@ func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Locati
 	if !r.LastFullPass.IsZero() {
 		line("last full pass", "%s", moment(r.LastFullPass, now, place))
 	}
-	line("objects", "%d known to the gateway, %d deletions held, %d rejected", r.Objects, r.Held, r.Rejected)
+	line("objects", "%d in the index, %d deletions held, %d rejected", r.Objects, r.Held, r.Rejected)
 }
 
 func (r Report) writeHeld(b *strings.Builder, place *time.Location) {

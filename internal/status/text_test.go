@@ -38,7 +38,7 @@ waits for       the gateway's rate limit, until 2026-11-22 13:50:00 CET (in 50 m
 last error      bind: refused [2J
 last success    2026-11-22 12:00:00 CET (60 minutes ago)
 last full pass  2026-11-22 08:00:00 CET (5 hours ago)
-objects         1234 known to the gateway, 25 deletions held, 1 rejected
+objects         1234 in the index, 25 deletions held, 1 rejected
 
 25 deletions are held.`
 	got := text(t, r)

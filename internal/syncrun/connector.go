@@ -48,13 +48,35 @@ func (c *connector) enter(ctx context.Context, to state.Connector) error {
 	}
 	to.At = time.Now().UTC()
 	unrecorded := c.store.SetConnector(to) // the console hears of it all the same
+	c.logChange(from, to)
+	c.send(ctx, to)
+	return unrecorded
+}
+
+// wait records what a connector waits for that the gateway has not let in yet, in
+// this process: the next run, and why the last one failed. Who was never let in has
+// no state for it. The gateway does not hear of it: that would be one more login.
+func (c *connector) wait(to state.Connector) error {
+	from, err := c.store.Connector()
+	if err != nil {
+		return err
+	}
+	to.State, to.At = from.State, time.Now().UTC()
+	if from.State != "" {
+		to.State = Scheduled
+	}
+	if from.State != to.State {
+		c.logChange(from, to)
+	}
+	return c.store.SetConnector(to)
+}
+
+func (c *connector) logChange(from, to state.Connector) {
 	event := c.log.Info().Str("from", from.State).Str("to", to.State).Str("run_id", to.RunID)
 	if !to.NextRun.IsZero() {
 		event = event.Time("next_run", to.NextRun)
 	}
 	event.Msg("connector state")
-	c.send(ctx, to)
-	return unrecorded
 }
 
 func (c *connector) send(ctx context.Context, to state.Connector) {

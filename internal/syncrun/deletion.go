@@ -79,7 +79,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	return nil
 }
 
-// listed bounds how many held deletions the log names.
+// listed bounds how many held deletions, or rejected objects, the log names in a run.
 const listed = 20
 
 // list names what is held: in a dry run all of it, in the log the first ones.

@@ -106,7 +106,7 @@ func (p *pass) deliver(ctx context.Context) error {
 	if options.Untried, err = p.Store.Untried(); err != nil {
 		return err
 	}
-	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation), p.account.Objects, p.mode.Progress}, p.produce)
+	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation), p.account.Objects, p.mode.Progress, new(int)}, p.produce)
 	p.account.end("drain")
 	if err != nil {
 		return err
@@ -350,6 +350,7 @@ type journal struct {
 	source   state.Source
 	outcomes map[Outcome]int
 	progress *Progress
+	rejected *int // in this run, so far
 }
 
 func (j journal) Announce(batches []upload.Batch) error {
@@ -381,8 +382,7 @@ func (j journal) Record(receipts []upload.Receipt) error {
 		for _, r := range receipt.Rejected {
 			j.outcomes[Outcome{r.Object.Kind, "rejected"}]++
 			s.Rejected = append(s.Rejected, state.Rejection{Object: j.recordOf(r.Object), Reason: r.Reason, At: j.now.UTC()})
-			j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
-				Str("reason", r.Reason).Msg("object rejected by the gateway")
+			j.logRejection(r)
 		}
 		settlements[i] = s
 		delivered += len(receipt.Delivered)
@@ -394,6 +394,16 @@ func (j journal) Record(receipts []upload.Receipt) error {
 	j.progress.settle(delivered + rejected)
 	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg("batches acknowledged")
 	return nil
+}
+
+// logRejection names the first objects that are rejected in a run. The gateway's
+// words may repeat what the directory holds: only status and the debug level have them.
+func (j journal) logRejection(r upload.Rejection) {
+	if *j.rejected++; *j.rejected <= listed {
+		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
+			Msg("object rejected by the gateway, adconnector status has its words")
+	}
+	j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg("why it was rejected")
 }
 
 func (j journal) recordOf(o upload.Object) state.Object {

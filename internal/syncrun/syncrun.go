@@ -260,9 +260,6 @@ func (r *Runner) conclude(ctx context.Context, run state.Run) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Conclude)
 	defer cancel()
 	unrecorded := r.Store.AddRun(run)
-	if !r.connector.registered.Load() {
-		return unrecorded
-	}
 	if unrecorded != nil {
 		run.Result, run.Error = Failed, unrecorded.Error()
 	}
@@ -274,7 +271,11 @@ func (r *Runner) conclude(ctx context.Context, run state.Run) error {
 			next.NextRun = r.Next(time.Now())
 		}
 	}
-	if err := r.connector.enter(ctx, next); unrecorded == nil {
+	enter := func() error { return r.connector.enter(ctx, next) }
+	if !r.connector.registered.Load() {
+		enter = func() error { return r.connector.wait(next) }
+	}
+	if err := enter(); unrecorded == nil {
 		return err
 	}
 	return unrecorded

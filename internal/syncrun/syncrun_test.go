@@ -272,8 +272,13 @@ func TestRejectedIsTriedAgain(t *testing.T) {
 	if run, _ := w.run(r, Partial, 0); run.Rejected != 1 || run.Changed != 1 {
 		t.Errorf("run %+v", run)
 	}
-	if lines := w.log.with("object rejected by the gateway"); len(lines) != 2 || lines[0]["reason"] != "400: no such country" || lines[0]["kind"] != "user" {
+	if lines := w.log.with("object rejected by the gateway, adconnector status has its words"); len(lines) != 2 || lines[0]["kind"] != "user" {
 		t.Errorf("log %v", lines)
+	}
+	for _, line := range w.log.with("why it was rejected") { // the words may be the directory's
+		if line["level"] != "debug" || line["reason"] != "400: no such country" {
+			t.Errorf("log %v", line)
+		}
 	}
 	w.intercepting(nil)
 	w.run(r, Processed, 1)

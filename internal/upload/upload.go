@@ -370,7 +370,7 @@ func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (Receipt, e
 func (p *pool) isolated(r Rejection) (Receipt, error) {
 	receipt := Receipt{Rejected: []Rejection{r}}
 	if n := p.alone.Add(1); p.options.Untried && n >= hopeless && p.delivered.Load() == 0 {
-		return receipt, fault.Errorf(fault.Refused, "the gateway rejected the first %d objects one by one and took none, so the fault is not theirs: check qualys.customerUuid, qualys.profileUuid and gateway.source; it says: %s", n, r.Reason)
+		return receipt, fault.Errorf(fault.Refused, "the gateway rejected the first %d objects one by one and took none, so the fault is not theirs: check qualys.customerUuid, qualys.profileUuid and gateway.source, and what it says of them (adconnector status)", n)
 	}
 	return receipt, nil
 }

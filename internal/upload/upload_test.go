@@ -462,7 +462,7 @@ func TestHopeless(t *testing.T) {
 	untried.Untried = true
 	f, l := &fake{t: t, answer: poisoned(all)}, &ledger{}
 	totals, err := Run(t.Context(), f, untried, l, produce(upTo(10_000)...))
-	if fault.Of(err) != fault.Refused || !strings.Contains(err.Error(), "400: bad") || !strings.Contains(err.Error(), "qualys.profileUuid") {
+	if fault.Of(err) != fault.Refused || strings.Contains(err.Error(), "400: bad") || !strings.Contains(err.Error(), "adconnector status") || !strings.Contains(err.Error(), "qualys.profileUuid") {
 		t.Fatalf("error %v", err)
 	}
 	if len(f.calls) > 4*hopeless || totals.Rejected < hopeless {
