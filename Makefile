@@ -26,7 +26,7 @@ test-ad: ## the built binary against a real domain controller (Samba; installed 
 	go test -tags ad -count=1 -timeout 15m -v ./internal/adtest
 
 test-faults: ## the built binary against kills, chaos, cuts, full disks, proxies and clocks (squid and tinyproxy; installed when missing and root)
-	go test -tags faults -count=1 -parallel 4 -timeout 10m -v ./internal/faults
+	go test -tags faults -count=1 -parallel 6 -timeout 10m -v ./internal/faults
 
 test-browser: ## the pages in headless Chromium (installed when missing, root and CI=true; else skipped)
 	cd test/browser && go test -count=1 -timeout 9m -v ./...

@@ -18,14 +18,23 @@ import (
 
 const stateFile = "adconnector.db"
 
-// wreck damages a file in one of the ways in which files get damaged.
-func wreck(content []byte, random *rand.Rand) (damaged []byte, how string) {
+// wreck damages a file in one of the ways in which files get damaged. older is what
+// it was some transactions before.
+func wreck(content, older []byte, random *rand.Rand) (damaged []byte, how string) {
 	damaged = bytes.Clone(content)
 	at := random.IntN(len(damaged))
 	if random.IntN(3) == 0 { // where it matters most: the heads of pages
 		at = at/4096*4096 + random.IntN(64)
 	}
-	switch random.IntN(8) {
+	switch random.IntN(10) {
+	case 8, 9: // a disk that has said of pages that they are written, and they were not
+		some := 1 + random.IntN(20)
+		for page := 0; page+4096 <= min(len(content), len(older)); page += 4096 {
+			if random.IntN(some) == 0 {
+				copy(damaged[page:page+4096], older[page:])
+			}
+		}
+		return damaged, fmt.Sprint("some pages older, one of ", some)
 	case 0:
 		return damaged[:at], fmt.Sprint("cut at ", at)
 	case 1:
@@ -40,7 +49,8 @@ func wreck(content []byte, random *rand.Rand) (damaged []byte, how string) {
 }
 
 // TestStateFile damages the state file of a connector that has delivered everything:
-// 1,000 times a bit, a page or its end. It passes when each time the file opens or
+// 1,000 times a bit, a page, its end, or pages that a disk has promised and not written.
+// It passes when each time the file opens or
 // is set aside, everything in it can then be read and written, and it opens once
 // more; when no run on it fails or reports anything as deleted that is there; and
 // when after a full one the gateway holds what the directory does.
@@ -50,10 +60,10 @@ func TestStateFile(t *testing.T) {
 	times, withRun := scaled(60, 1000), scaled(15, 8)
 	s := newSite(t, plan{users: 200, groups: 20})
 	dir := t.TempDir()
-	pristine, rejected := s.delivered(t, dir)
+	pristine, older, rejected := s.delivered(t, dir)
 	aside, runs := 0, 0
 	for n := range times {
-		damaged, how := wreck(pristine, s.random)
+		damaged, how := wreck(pristine, older, s.random)
 		place := filepath.Join(dir, fmt.Sprint(n))
 		must(t, os.Mkdir(place, 0o700))
 		must(t, os.WriteFile(filepath.Join(place, stateFile), damaged, 0o600))
@@ -83,8 +93,8 @@ func TestStateFile(t *testing.T) {
 }
 
 // delivered is the state file of a connector with a past: full and delta runs, a
-// deletion, rejected objects.
-func (s *site) delivered(t *testing.T, dir string) (content []byte, rejected int) {
+// deletion, rejected objects. older is what it was after the first run.
+func (s *site) delivered(t *testing.T, dir string) (content, older []byte, rejected int) {
 	t.Helper()
 	store, err := state.Open(dir)
 	must(t, err)
@@ -96,6 +106,8 @@ func (s *site) delivered(t *testing.T, dir string) (content []byte, rejected int
 	if err != nil || run.Rejected != 3 {
 		t.Fatalf("%+v, %v\n%s", run, err, r.log)
 	}
+	older, err = os.ReadFile(filepath.Join(dir, stateFile))
+	must(t, err)
 	for range 3 {
 		s.mutate(10)
 		if _, err := r.do(syncrun.Mode{}); err != nil {
@@ -106,7 +118,7 @@ func (s *site) delivered(t *testing.T, dir string) (content []byte, rejected int
 	s.facing(nil)
 	content, err = os.ReadFile(filepath.Join(dir, stateFile))
 	must(t, err)
-	return content, run.Rejected
+	return content, older, run.Rejected
 }
 
 // runOn does what comes after a restart on a state file: a run as it is due, and a
