@@ -20,7 +20,7 @@ build: ## the static binary, as bin/adconnector
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/adconnector
 
 test: ## all tests that need nothing but Go, with the race detector
-	go test -race -timeout 5m ./...
+	go test -race -timeout 15m ./...
 
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
 	go test -tags ad -count=1 -timeout 15m -v ./internal/adtest

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -472,9 +473,9 @@ func TestMaxBody(t *testing.T) {
 
 func TestIntercept(t *testing.T) {
 	options := testOptions()
-	calls := 0
+	var calls atomic.Int32
 	options.Intercept = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
-		switch calls++; calls {
+		switch calls.Add(1) {
 		case 1:
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return true
