@@ -18,16 +18,17 @@ type limiter struct {
 	mu      sync.Mutex
 	ends    time.Time // of the hour under way
 	left    int
-	told    time.Time // until when everybody is to wait
+	told    time.Time // until when everybody is to wait, at the latest
+	least   time.Time // and at the earliest: a process that was killed has not heard all of it
 	heard   time.Time // when the first was told so
 	refused int
-	early   int // calls well after that, and well before the end
+	early   int // calls well after that, and before the earliest
 	hours   int
 	through int
 }
 
 // grace is how long calls that were under way when the limit was told may still arrive.
-const grace = 500 * time.Millisecond
+const grace = time.Second
 
 func (l *limiter) answer(x *exchange) bool {
 	if x.r.URL.Path == "/auth" {
@@ -40,7 +41,7 @@ func (l *limiter) answer(x *exchange) bool {
 		l.ends, l.left = now.Add(l.hour), l.calls
 		l.hours++
 	}
-	if now.Before(l.told.Add(-grace)) && now.After(l.heard.Add(grace)) {
+	if now.Before(l.least) && now.After(l.heard.Add(grace)) {
 		l.early++
 	}
 	if l.left > 0 {
@@ -73,13 +74,18 @@ func (l *limiter) wait(now time.Time) string {
 }
 
 func (l *limiter) tell(now, until time.Time) {
-	if !until.After(l.told) {
+	if !until.After(now) {
 		return
 	}
 	if !l.told.After(now) {
-		l.heard = now
+		l.heard, l.least, l.told = now, until, until
 	}
-	l.told = until
+	if until.Before(l.least) {
+		l.least = until
+	}
+	if until.After(l.told) {
+		l.told = until
+	}
 }
 
 // seconds are the whole ones until the hour ends.
