@@ -679,6 +679,8 @@ func TestRemedies(t *testing.T) {
 		"no directory server could be used: connect to a:1 (LDAP): x: check host and port; connect to b:1 (LDAP): y: check host and port": {
 			"no directory server could be used: connect to a:1 (LDAP): x", "check host and port; connect to b:1 (LDAP): y: check host and port"},
 		"the setup: settled": {"the setup: settled", ""},
+		"unusable state directory: remove /var/lib/x: not a directory: set service.state-dir to a directory": {
+			"unusable state directory: remove /var/lib/x: not a directory", "set service.state-dir to a directory"},
 	} {
 		if found, remedy := split(errors.New(text)); found != want[0] || remedy != want[1] {
 			t.Errorf("%s: %q and %q", text, found, remedy)

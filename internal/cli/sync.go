@@ -18,7 +18,8 @@ func (p *program) syncCommand() *cobra.Command {
 		Short: "Do one run now, then exit",
 		Long: `Does one run now and prints what it did. Like the daemon it reads only what has
 changed, where it can; --full reads everything. It needs the state file to itself,
-so stop a daemon first; --dry-run only looks at the file.
+so stop a daemon first; --dry-run only looks at the file, which none that starts
+meanwhile can have.
 
 When more would be deleted than sync.max-deletes or sync.max-deletes-percent allow,
 all deletions of the run are held. Look at what has gone with --dry-run; if it is

@@ -44,11 +44,21 @@ func (r *Repeats) Note(err error, now time.Time) Repetition {
 func (r *Repeats) Gone() { *r = Repeats{} }
 
 // passing is what differs from time to time in errors that are the same: moments,
-// spans, identifiers, the port that a connection happened to have, the size of a batch.
-var passing = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z?|\b\d+(\.\d+)?(ms|s|m|h)\b|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|:\d+->|\b\d+ assets\b`)
+// spans, identifiers, the port that a connection happened to have, the number and the
+// size of a batch.
+var passing = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z?|\b\d+(\.\d+)?(ms|s|m|h)\b|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|:\d+->|\bbatch \d+|\b\d+ assets\b`)
+
+// part names where in the program something was tried, in one word or as a batch: what
+// was tried stands behind it.
+var part = regexp.MustCompile(`^(?:\w+|batch \d+): `)
 
 // brief is what was tried, without what came of it and what to do.
 func brief(text string) string {
-	tried, _, _ := strings.Cut(text, ": ")
-	return tried + " (as before)"
+	tried := text
+	for part.MatchString(tried) {
+		_, tried, _ = strings.Cut(tried, ": ")
+	}
+	parts := strings.TrimSuffix(text, tried)
+	tried, _, _ = strings.Cut(tried, ": ")
+	return parts + tried + " (as before)"
 }

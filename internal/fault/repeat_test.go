@@ -35,6 +35,12 @@ func TestRepeats(t *testing.T) {
 		{33 * time.Hour, "send 7 assets: no answer within 2s, until 2026-11-22T11:00:00Z", "send 7 assets (as before)", 2, 32 * time.Hour},
 		{34 * time.Hour, "send 7 assets: the gateway answers 503", "send 7 assets: the gateway answers 503", 1, 34 * time.Hour},
 		{35 * time.Hour, "send 7 assets: the gateway answers 500", "send 7 assets: the gateway answers 500", 1, 35 * time.Hour},
+
+		// What was being done is told, whatever the batch.
+		{36 * time.Hour, "upload: batch 0: send 355 assets: the gateway answers 503: try later", "upload: batch 0: send 355 assets: the gateway answers 503: try later", 1, 36 * time.Hour},
+		{37 * time.Hour, "upload: batch 17: send 2 assets: the gateway answers 503: try later", "upload: batch 17: send 2 assets (as before)", 2, 36 * time.Hour},
+		{38 * time.Hour, "upload: EOF", "upload: EOF", 1, 38 * time.Hour},
+		{39 * time.Hour, "upload: EOF", "upload: EOF (as before)", 2, 38 * time.Hour},
 	} {
 		if step.error == "" {
 			r.Gone()

@@ -19,24 +19,31 @@ func OpenReadOnly(dir string) (*Store, error) {
 	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
 		return s, nil
 	case err != nil:
-		return nil, explainDir(err)
+		return nil, explainLook(s.path, err)
 	}
 	err := guard(func() (err error) {
 		s.db, err = bbolt.Open(s.path, 0, &bbolt.Options{Timeout: lockTimeout, ReadOnly: true})
 		return err
 	})
 	if err != nil {
-		return nil, explainLook(s.path, explainOpen(s.path, err))
+		return nil, explainLook(s.path, err)
 	}
 	if err := guard(func() error { return s.db.View(s.takeOver) }); err != nil {
 		_ = guard(s.db.Close) // the error at hand says more
+		if !errors.Is(err, ErrDamaged) {
+			return nil, err
+		}
 		return nil, explainLook(s.path, err)
 	}
 	return s, nil
 }
 
+// explainLook tells what keeps a file from being opened to look at it.
 func explainLook(path string, err error) error {
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, fs.ErrPermission) {
+		return explainPlace(err, "readable")
+	}
+	if err = explainOpen(path, err); errors.Is(err, ErrDamaged) {
 		return fmt.Errorf("%s: %w: the next run sets the file aside and sends everything anew", path, err)
 	}
 	return err

@@ -2,10 +2,12 @@ package state
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -137,5 +139,25 @@ func TestReadOnlyOfDamage(t *testing.T) {
 				t.Error("it was changed")
 			}
 		})
+	}
+}
+
+// TestWriterBesideAReader: who looks has left no name, and is told of all the same.
+func TestWriterBesideAReader(t *testing.T) {
+	dir := t.TempDir()
+	must(t, open1(t, dir).Close())
+	openReadOnly(t, dir)
+	if _, err := Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestReadOnlyWithoutTheRight: to look at a file one need not write it.
+func TestReadOnlyWithoutTheRight(t *testing.T) {
+	refused := &fs.PathError{Op: "open", Path: "/state/" + fileName, Err: syscall.EACCES}
+	for needed, err := range map[string]error{"readable": explainLook("/state/"+fileName, refused), "writable": explainOpen("/state/"+fileName, refused)} {
+		if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it "+needed+" for user ") {
+			t.Errorf("%s: %v", needed, err)
+		}
 	}
 }

@@ -374,8 +374,8 @@ func explainOpen(path string, err error) error {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		holder, err := os.ReadFile(holderOf(path))
-		if err != nil {
-			holder = []byte("another process")
+		if err != nil { // who only looks leaves no name
+			holder = []byte("another process, perhaps a sync --dry-run or a status that reads it and is soon done")
 		}
 		return fmt.Errorf("%w %s (%s): stop the other one, or give this one its own service.state-dir", ErrLocked, filepath.Dir(path), holder)
 	case errors.Is(err, ErrDamaged):
@@ -396,12 +396,15 @@ func isOfPlace(err error) bool {
 }
 
 // explainDir tells what is wrong with the place of the file.
-func explainDir(err error) error {
+func explainDir(err error) error { return explainPlace(err, "writable") }
+
+// explainPlace is explainDir for who needs it to be writable, or readable.
+func explainPlace(err error, needed string) error {
 	switch {
 	case isFull(err):
 		return fault.Errorf(fault.Transient, "open state file: %w: free or add space", err)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w: %w: make it writable for user %d, or set service.state-dir", ErrUnusable, err, os.Getuid())
+		return fmt.Errorf("%w: %w: make it %s for user %d, or set service.state-dir", ErrUnusable, err, needed, os.Getuid())
 	default:
 		return fmt.Errorf("%w: %w: set service.state-dir to a directory that can be made and written", ErrUnusable, err)
 	}

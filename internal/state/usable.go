@@ -21,7 +21,7 @@ func Usable(dir string) error {
 	case err != nil:
 		return explainDir(err)
 	case !info.IsDir():
-		return explainDir(&fs.PathError{Op: "use", Path: there, Err: syscall.ENOTDIR})
+		return explainDir(&fs.PathError{Op: "stat", Path: there, Err: syscall.ENOTDIR})
 	}
 	const write, enter = 0o2, 0o1 // W_OK and X_OK of access(2)
 	if err := syscall.Access(there, write|enter); err != nil {

@@ -20,6 +20,9 @@ func TestUsable(t *testing.T) {
 	must(t, os.WriteFile(file, nil, 0o600))
 	for _, wrong := range []string{file, filepath.Join(file, "below")} {
 		_, open := Open(wrong)
+		if err := Usable(wrong); err == nil || !strings.Contains(err.Error(), ": stat "+file) {
+			t.Errorf("%s: error %v", wrong, err)
+		}
 		if err := Usable(wrong); !errors.Is(err, ErrUnusable) || !errors.Is(open, ErrUnusable) || !strings.Contains(err.Error(), "set service.state-dir to a directory") {
 			t.Errorf("%s: error %v, to open it %v", wrong, err, open)
 		}
