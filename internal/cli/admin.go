@@ -69,7 +69,7 @@ func (w *watch) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status
 			}
 			return report.Unready(r.Registered())
 		},
-		Metrics: w.metrics.Handler(log),
+		Metrics: w.metrics.Handler(log.With().Str("component", "status").Logger()),
 	}, pulse
 }
 

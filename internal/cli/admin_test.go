@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,7 +50,7 @@ func TestDaemonShowsItself(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	o := invoke(t, s.environ(), "status")
-	if o.code != exitDone || !strings.Contains(o.stdout, "\nnext run        ") || strings.Contains(o.stdout, "does not answer") {
+	if o.code != exitDone || !strings.Contains(o.stdout, "\nnext run        ") || strings.Contains(o.stdout, "\ndaemon ") {
 		t.Errorf("%+v", o)
 	}
 	r := invoke(t, s.environ(), "status", "--output", "json").report(t)
@@ -90,8 +91,17 @@ func TestDaemonShowsItself(t *testing.T) {
 	}
 	other["qualys.profileUuid"] = "00000000-0000-0000-0000-00000000000f"
 	foreign := &site{env: other}
-	if o := invoke(t, foreign.environ(), "healthcheck"); o.code != exitFailed || !strings.Contains(o.stdout, "is another one, of connection") {
+	if o := invoke(t, foreign.environ(), "healthcheck"); o.code != exitFailed || !strings.Contains(o.stdout, "is another one, its profile is "+profile+" and not 00000000-0000-0000-0000-00000000000f: give each connector") {
 		t.Errorf("%+v", o)
+	}
+	other["qualys.profileUuid"] = profile
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(s.env["service.state-dir"], link); err != nil {
+		t.Fatal(err)
+	}
+	other["service.state-dir"] = link
+	if r := invoke(t, foreign.environ(), "status", "--output", "json").report(t); r.From != status.FromDaemon || r.Daemon != "" {
+		t.Errorf("by a link to its state: %+v", r)
 	}
 	c.signal(syscall.SIGTERM)
 	c.expect(exitDone, 10*time.Second)
@@ -170,6 +180,65 @@ func TestStatusOfNoConnector(t *testing.T) {
 		if o := invoke(t, s.environ(), "healthcheck"); o.code != exitFailed {
 			t.Errorf("%s: %+v", name, o)
 		}
+	}
+}
+
+// TestStatusSaysWhy: what answered and was not believed is told, to people and programs.
+func TestStatusSaysWhy(t *testing.T) {
+	s := newSite(t)
+	followed := false
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed = true }))
+	t.Cleanup(elsewhere.Close)
+	for name, test := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		words  string
+	}{
+		"500":  {func(w http.ResponseWriter) { http.Error(w, "no \x1b[2J disk", http.StatusInternalServerError) }, "(500)"},
+		"JSON": {func(w http.ResponseWriter) { _, _ = io.WriteString(w, "{}") }, "is no connector: give this one its own service.admin.address"},
+		"redirect": {func(w http.ResponseWriter) {
+			w.Header().Set("Location", elsewhere.URL)
+			w.WriteHeader(http.StatusFound)
+		}, "(302)"},
+		"another": {func(w http.ResponseWriter) {
+			_ = json.NewEncoder(w).Encode(status.Report{From: status.FromDaemon, Instance: status.Instance{ConnectionUUID: "c", ProfileUUID: profile, StateDir: "/theirs"}})
+		}, "is another one, its connection is c and not " + connection + ", its state directory is /theirs and not "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { test.answer(w) }))
+			t.Cleanup(server.Close)
+			s.env["service.admin.address"] = strings.TrimPrefix(server.URL, "http://")
+			o := invoke(t, s.environ(), "status")
+			if o.code != exitDone || !strings.Contains(o.stdout, "\ndaemon          ") || !strings.Contains(o.stdout, test.words) || strings.Contains(o.stdout, "\x1b") {
+				t.Errorf("%+v", o)
+			}
+			if r := invoke(t, s.environ(), "status", "--output", "json").report(t); r.From != status.FromFile || !strings.Contains(r.Daemon, test.words) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	if followed {
+		t.Error("a redirect was followed")
+	}
+}
+
+// TestInterruptedWhileAsking: a daemon that hangs is no reason to be late, nor to call
+// the connector sick.
+func TestInterruptedWhileAsking(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	asked, leave := make(chan struct{}, 2), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-leave
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(leave) })
+	s.env["service.admin.address"] = strings.TrimPrefix(server.URL, "http://")
+	for _, args := range [][]string{{"status"}, {"healthcheck"}} {
+		c := start(t, s.environ(), args...)
+		<-asked
+		c.signal(syscall.SIGINT)
+		c.expect(exitInterrupted, 3*time.Second)
 	}
 }
 

@@ -49,6 +49,7 @@ type program struct {
 	logLevel       string
 	verbosity      *verbosity
 	output         string
+	answers        bool // it has begun to write its result
 }
 
 // Main runs the program with its arguments and returns its exit code.

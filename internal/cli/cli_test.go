@@ -482,6 +482,40 @@ func TestSyncPrintsJSON(t *testing.T) {
 	}
 }
 
+// TestRefusalAsJSON: what comes to nothing is one document too.
+func TestRefusalAsJSON(t *testing.T) {
+	s := newSite(t)
+	hold(t, s)
+	bad := newSite(t)
+	delete(bad.env, "qualys.profileUuid")
+	bad.env["thread-pool.size"] = "65"
+	for name, test := range map[string]struct {
+		site  *site
+		code  int
+		words []string
+	}{"held": {s, exitLocked, []string{"another instance holds"}}, "misconfigured": {bad, exitUsage, []string{"qualys.profileUuid", "thread-pool.size"}}} {
+		for _, command := range []string{"sync", "status"} {
+			o := invoke(t, test.site.environ(), command, "--output", "json")
+			var d refusal
+			decoder := json.NewDecoder(strings.NewReader(o.stdout))
+			if err := decoder.Decode(&d); err != nil || o.code != test.code || d.ExitCode != test.code || len(o.errors()) == 0 {
+				t.Errorf("%s, %s: %v, %+v", name, command, err, o)
+			}
+			if _, err := decoder.Token(); err != io.EOF {
+				t.Errorf("%s, %s: more than one document", name, command)
+			}
+			for _, word := range test.words {
+				if !strings.Contains(d.Error, word) {
+					t.Errorf("%s, %s: %+v", name, command, d)
+				}
+			}
+			if o := invoke(t, test.site.environ(), command); o.stdout != "" || o.code != test.code {
+				t.Errorf("%s, %s: %+v", name, command, o)
+			}
+		}
+	}
+}
+
 // TestDeletionsHeld: three of 23 are more than a tenth.
 func TestDeletionsHeld(t *testing.T) {
 	s := newSite(t)

@@ -9,6 +9,7 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/state"
+	"adconnector/internal/status"
 )
 
 func (p *program) healthcheckCommand() *cobra.Command {
@@ -24,12 +25,16 @@ daemon that holds the state file counts as healthy.`,
 			if err != nil {
 				return err
 			}
-			if err := health(cmd.Context(), c); err != nil {
-				fmt.Fprintf(p.stdout, "not healthy: %v\n", err)
+			unhealthy := health(cmd.Context(), c)
+			if cmd.Context().Err() != nil {
+				return interruptedBy(cmd.Context())
+			}
+			if unhealthy != nil {
+				fmt.Fprintf(p.stdout, "not healthy: %s\n", status.OneLine(unhealthy.Error())) // the code says it, too
 				return exit(exitFailed)
 			}
-			fmt.Fprintln(p.stdout, "healthy")
-			return nil
+			_, err = fmt.Fprintln(p.stdout, "healthy")
+			return err
 		},
 	}
 }

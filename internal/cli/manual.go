@@ -68,7 +68,7 @@ var manuals = map[string]manual{
 			{"As the image does", "adconnector healthcheck"},
 			{"In a script", "adconnector healthcheck --env-file ad.env || systemctl restart adconnector"},
 		},
-		exits: []int{exitDone, exitFailed, exitUsage},
+		exits: []int{exitDone, exitFailed, exitUsage, exitInterrupted},
 		files: []string{fileState},
 		see:   []string{"status", "run"},
 	},

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -35,6 +36,23 @@ func (p *program) checkOutput() error {
 		return misused(fmt.Errorf("--output %s is neither text nor json", p.output))
 	}
 	return nil
+}
+
+// refusal is the document of a command that has not come to its own.
+type refusal struct {
+	Error    string `json:"error"`
+	ExitCode int    `json:"exit_code"`
+}
+
+// told gives programs, too, the error of a command that ended before it answered. The
+// log tells it to people.
+func (p *program) told(err error) error {
+	if err == nil || p.answers || p.output != "json" {
+		return err
+	}
+	encoder := json.NewEncoder(p.stdout)
+	encoder.SetIndent("", "  ")
+	return errors.Join(err, encoder.Encode(refusal{err.Error(), codeOf(err)}))
 }
 
 func newReport(out io.Writer, asJSON bool) *report {

@@ -9,12 +9,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/config"
+	"adconnector/internal/fault"
 	"adconnector/internal/state"
 	"adconnector/internal/status"
 )
@@ -30,7 +33,7 @@ the running daemon (service.admin.address), else from the state file.`,
 			if err := p.checkOutput(); err != nil {
 				return err
 			}
-			return p.status(cmd.Context())
+			return p.told(p.status(cmd.Context()))
 		},
 	}
 	p.outputFlag(command)
@@ -47,6 +50,9 @@ func (p *program) status(ctx context.Context) error {
 		return err
 	}
 	report, silence := askDaemon(ctx, c.Service.AdminAddress, instance)
+	if ctx.Err() != nil {
+		return interruptedBy(ctx)
+	}
 	if silence != nil {
 		if report, err = readReport(c.Service.StateDir, instance); err != nil {
 			if errors.Is(err, state.ErrLocked) {
@@ -54,13 +60,20 @@ func (p *program) status(ctx context.Context) error {
 			}
 			return err
 		}
+		report.Daemon = silence.Error()
 	}
+	p.answers = true
 	if p.output == "json" {
 		encoder := json.NewEncoder(p.stdout)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(report)
 	}
 	return report.WriteText(p.stdout, time.Now(), time.Local)
+}
+
+// interruptedBy is the error of what somebody has ended.
+func interruptedBy(ctx context.Context) error {
+	return fault.Errorf(fault.Canceled, "interrupted: %w", ctx.Err())
 }
 
 // readReport reads the state file where no daemon answers.
@@ -75,9 +88,13 @@ func readReport(dir string, instance status.Instance) (status.Report, error) {
 	return report, err
 }
 
-// instanceOf says which connector a configuration is of.
+// instanceOf says which connector a configuration is of, whatever links lead to its
+// state.
 func instanceOf(c *config.Config) (status.Instance, error) {
 	dir, err := filepath.Abs(c.Service.StateDir)
+	if target, err := filepath.EvalSymlinks(dir); err == nil { // not: it is not there yet
+		dir = target
+	}
 	return status.Instance{ConnectionUUID: c.Gateway.ConnectionUUID, ProfileUUID: c.Gateway.ProfileUUID, StateDir: dir}, err
 }
 
@@ -91,12 +108,20 @@ func askDaemon(ctx context.Context, address string, of status.Instance) (status.
 	if err != nil {
 		return report, err
 	}
-	if err := json.Unmarshal(body, &report); err != nil {
-		return report, fmt.Errorf("what listens at %s is no connector", address)
+	if err := json.Unmarshal(body, &report); err != nil || report.From != status.FromDaemon {
+		return report, fmt.Errorf("what listens at %s is no connector: give this one its own service.admin.address", address)
 	}
-	if report.Instance != of {
-		return report, fmt.Errorf("the connector at %s is another one, of connection %s and profile %s with its state in %s",
-			address, report.ConnectionUUID, report.ProfileUUID, report.StateDir)
+	var differ []string
+	for _, part := range []struct{ name, theirs, ours string }{
+		{"connection", report.ConnectionUUID, of.ConnectionUUID}, {"profile", report.ProfileUUID, of.ProfileUUID}, {"state directory", report.StateDir, of.StateDir},
+	} {
+		if part.theirs != part.ours {
+			differ = append(differ, fmt.Sprintf("its %s is %s and not %s", part.name, part.theirs, part.ours))
+		}
+	}
+	if len(differ) > 0 {
+		return report, fmt.Errorf("the connector at %s is another one, %s: give each connector on this host its own service.admin.address, or use the env file that it runs with",
+			address, strings.Join(differ, ", "))
 	}
 	return report, nil
 }
@@ -119,18 +144,32 @@ func ask(ctx context.Context, address, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// No proxy: this does not leave the host.
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	// Neither a proxy nor a redirect: this does not leave the host.
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("no daemon answers at %s: %w", address, err)
+		if called := new(url.Error); errors.As(err, &called) {
+			err = called.Err // which call it was says nothing to whom it is told
+		}
+		return nil, fmt.Errorf("no daemon answers at %s: %w", address, inTime(err))
 	}
 	defer response.Body.Close()
 	body, err := readAnswer(response)
-	if err != nil {
+	if err = inTime(err); err != nil {
 		return nil, fmt.Errorf("the daemon at %s: %w", address, err)
 	}
 	return body, nil
+}
+
+// inTime says how long was waited.
+func inTime(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %s: look at its log, and restart it if it is stuck", askTimeout)
+	}
+	return err
 }
 
 // readAnswer reads a document, or makes the reason that was given an error.

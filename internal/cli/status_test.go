@@ -52,7 +52,7 @@ func TestStatusFromTheFile(t *testing.T) {
 	}
 	o := invoke(t, s.environ(), "status")
 	for _, want := range []string{
-		"state           PROCESSED since ", "daemon          does not answer; this is what " + s.env["service.state-dir"],
+		"state           PROCESSED since ", "daemon          service.admin.address is empty: the daemon shows nothing; this is what " + s.env["service.state-dir"],
 		"3 deletions held, 1 rejected\n", "run adconnector sync --allow-deletes", "1 objects are rejected", "422: no today", "\nLAST RUNS ", "  delta  held  ", "  full   processed  ",
 	} {
 		if !strings.Contains(o.stdout, want) {

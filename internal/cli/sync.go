@@ -29,7 +29,7 @@ right, --allow-deletes releases what was held.`,
 			if err := p.checkOutput(); err != nil {
 				return err
 			}
-			return p.sync(cmd.Context(), mode)
+			return p.told(p.sync(cmd.Context(), mode))
 		},
 	}
 	flags := command.Flags()
@@ -69,6 +69,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	if !mode.DryRun {
 		defer keepInformed(ctx, r)()
 	}
+	p.answers = true
 	report := newReport(p.stdout, p.output == "json")
 	hideProgress := func() {}
 	if mode.DryRun {

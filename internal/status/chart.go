@@ -49,8 +49,8 @@ func chartOf(runs []state.Run) chart {
 	for i, run := range shown {
 		c.Bars = append(c.Bars, bar{
 			X: math.Round(10*float64(i)*step) / 10, Width: math.Round(10*max(step-1, 1)) / 10,
-			Changed: height(run.Changed), Uploaded: height(run.Uploaded), Failed: run.Result == "failed",
-			Title: fmt.Sprintf("%s %s: %d changed, %d uploaded, %s", run.Start.UTC().Format("2006-01-02 15:04 UTC"), run.Mode, run.Changed, run.Uploaded, run.Result),
+			Changed: height(run.Changed), Uploaded: height(run.Uploaded), Failed: outcome(run) == "failed",
+			Title: fmt.Sprintf("%s %s: %d changed, %d uploaded, %s", run.Start.UTC().Format("2006-01-02 15:04 UTC"), run.Mode, run.Changed, run.Uploaded, outcome(run)),
 		})
 	}
 	for power := 1.0; power <= top; power++ {

@@ -2,6 +2,7 @@ package status
 
 import (
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,14 +69,39 @@ func histograms(name, help string, buckets []float64, labels ...string) *prometh
 
 // Handler shows the metrics.
 func (m *Metrics) Handler(log zerolog.Logger) http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorLog: scrapeErrors{log}, ErrorHandling: promhttp.HTTPErrorOnError})
+	scrapes := &scrapes{log: log}
+	return promhttp.HandlerFor(prometheus.GathererFunc(noted(m.registry.Gather, scrapes.note)), promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})
 }
 
-// scrapeErrors logs what keeps metrics from being read.
-type scrapeErrors struct{ log zerolog.Logger }
+// noted is work whose error, or success, is told to note as well.
+func noted[T any](work func() (T, error), note func(error)) func() (T, error) {
+	return func() (T, error) {
+		done, err := work()
+		note(err)
+		return done, err
+	}
+}
 
-func (s scrapeErrors) Println(values ...any) {
-	s.log.Warn().Any("error", values).Msg("metrics not read")
+// scrapes logs what keeps metrics from being read: once, until it has changed or they
+// were read again, for somebody asks every few seconds.
+type scrapes struct {
+	log zerolog.Logger
+
+	mu   sync.Mutex // several may ask at once
+	last string
+}
+
+func (s *scrapes) note(err error) {
+	text := ""
+	if err != nil {
+		text = OneLine(err.Error())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text != "" && text != s.last {
+		s.log.Warn().Str("error", text).Msg("metrics not read")
+	}
+	s.last = text
 }
 
 // Run counts a run that has ended.

@@ -1,6 +1,8 @@
 package status
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http/httptest"
 	"os"
@@ -64,6 +66,30 @@ func TestMetricsWithoutReport(t *testing.T) {
 	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, errors.New("no disk") })
 	if code, text := scrape(t, m); code != 500 || !strings.Contains(text, "no disk") {
 		t.Errorf("%d %s", code, text)
+	}
+}
+
+// TestScrapeThatFails: it is told in one line until metrics were read again.
+func TestScrapeThatFails(t *testing.T) {
+	trouble := errors.New("no disk")
+	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, trouble })
+	var log bytes.Buffer
+	h := m.Handler(zerolog.New(&log))
+	for _, step := range []struct {
+		trouble error
+		lines   int // so far
+	}{{trouble, 1}, {trouble, 1}, {nil, 1}, {trouble, 2}, {errors.New("no file"), 3}} {
+		trouble = step.trouble
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+		if n := strings.Count(log.String(), "\n"); n != step.lines {
+			t.Errorf("%v: %d lines, want %d", step.trouble, n, step.lines)
+		}
+	}
+	for line := range strings.Lines(log.String()) {
+		var l struct{ Message, Error string }
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Message != "metrics not read" || !strings.Contains(l.Error, "no ") || strings.Contains(l.Error, "\n") {
+			t.Errorf("%v in %s", err, line)
+		}
 	}
 }
 

@@ -37,13 +37,21 @@ type page struct {
 // Tone says how things stand, in a word that the style sheet knows too.
 func (p page) Tone() string {
 	switch {
-	case len(p.Runs) > 0 && p.Runs[0].Result == "failed":
+	case len(p.Runs) > 0 && outcome(p.Runs[0]) == "failed":
 		return "bad"
-	case p.Held > 0, p.Rejected > 0, p.WaitsFor != "":
+	case p.interrupted(), p.Held > 0, p.Rejected > 0, p.WaitsFor != "":
 		return "warn"
 	default:
 		return "good"
 	}
+}
+
+// LastError is what somebody has to look at.
+func (p page) LastError() string {
+	if p.interrupted() {
+		return ""
+	}
+	return p.Error
 }
 
 // Verdict is the same in a sentence.
@@ -51,8 +59,10 @@ func (p page) Verdict() string {
 	switch {
 	case len(p.Runs) == 0:
 		return "No run has ended yet."
-	case p.Runs[0].Result == "failed":
+	case outcome(p.Runs[0]) == "failed":
 		return "The last run failed."
+	case p.interrupted():
+		return interrupted
 	case p.Held > 0:
 		return "Deletions wait for your decision."
 	case p.Rejected > 0:
@@ -77,10 +87,11 @@ func (p page) Clock(at time.Time) string { return clock(at, time.Local) }
 func (p page) Ago(at time.Time) string   { return Distance(at.Sub(p.Now)) }
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number": number,
-	"took":   func(d time.Duration) string { return d.Round(time.Millisecond).String() },
-	"lower":  strings.ToLower,
-	"rfc":    func(at time.Time) string { return at.UTC().Format(time.RFC3339) },
+	"number":  number,
+	"outcome": outcome,
+	"took":    func(d time.Duration) string { return d.Round(time.Millisecond).String() },
+	"lower":   strings.ToLower,
+	"rfc":     func(at time.Time) string { return at.UTC().Format(time.RFC3339) },
 }).Parse(pageHTML))
 
 // number writes a count with thin gaps between its thousands.

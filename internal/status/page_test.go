@@ -57,6 +57,7 @@ func TestPage(t *testing.T) {
 // TestVerdicts: the worst of what is wrong stands on top.
 func TestVerdicts(t *testing.T) {
 	failed := append([]state.Run{{Result: "failed", Error: "bind: <refused>"}}, runs(1)...)
+	interrupted := append([]state.Run{{Result: "failed", Class: "canceled", Error: "upload: context canceled"}}, runs(1)...)
 	for _, c := range []struct {
 		report        Report
 		tone, verdict string
@@ -66,11 +67,24 @@ func TestVerdicts(t *testing.T) {
 		{Report{Runs: runs(1), WaitsFor: RateLimit}, "warn", "Waiting for the gateway&#39;s rate limit."},
 		{Report{Runs: runs(1), WaitsFor: RateLimit, Rejected: 1}, "warn", "The gateway rejects some objects."},
 		{Report{Runs: runs(1), Rejected: 1, Held: 2}, "warn", "Deletions wait for your decision."},
+		{Report{Runs: interrupted, Held: 2, Error: "upload: context canceled"}, "warn", "The last run was interrupted."},
 		{Report{Runs: failed, Held: 2, Error: "bind: <refused>"}, "bad", "The last run failed."},
 	} {
 		if page := show(t, c.report); !strings.Contains(page, `class="now `+c.tone+`"`) || !strings.Contains(page, ">"+c.verdict+"</h2>") {
 			t.Errorf("%+v: no %q", c.report, c.verdict)
 		}
+	}
+}
+
+// TestInterrupted: what somebody ended has not failed.
+func TestInterrupted(t *testing.T) {
+	r := Report{Error: "cut off", Runs: []state.Run{{Result: "failed", Class: "canceled", Error: "cut off"}}}
+	if page := show(t, r); !strings.Contains(page, `<span class="chip interrupted">interrupted</span>`) || strings.Contains(page, "Last error") ||
+		strings.Contains(page, `class="chip failed"`) || strings.Contains(page, `<rect class="failed"`) {
+		t.Error(page)
+	}
+	if text := text(t, r); !strings.Contains(text, "\nlast run        The last run was interrupted.\n") || strings.Contains(text, "cut off") || !strings.Contains(text, "  interrupted  ") {
+		t.Error(text)
 	}
 }
 

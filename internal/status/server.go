@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -27,14 +28,17 @@ type Endpoint struct {
 // loopback, and are refused.
 func (e Endpoint) Handler(host string) http.Handler {
 	mux := http.NewServeMux()
+	places := make(chan struct{}, atOnce)
+	show := func(what string, h http.Handler) { mux.Handle("GET "+what, bounded(places, h)) }
+	show("/status", http.HandlerFunc(e.showStatus))
+	show("/{$}", http.HandlerFunc(e.showPage))
+	show("/style.css", asset("text/css; charset=utf-8", pageCSS))
+	show("/icon.svg", asset("image/svg+xml", iconSVG))
+	show("/metrics", e.Metrics)
+	// A crowd elsewhere is no reason to have the process restarted.
 	mux.HandleFunc("GET /healthz", verdict(e.Stuck))
 	mux.HandleFunc("GET /readyz", verdict(e.Unready))
-	mux.HandleFunc("GET /status", e.showStatus)
-	mux.HandleFunc("GET /{$}", e.showPage)
-	mux.Handle("GET /style.css", asset("text/css; charset=utf-8", pageCSS))
-	mux.Handle("GET /icon.svg", asset("image/svg+xml", iconSVG))
-	mux.Handle("GET /metrics", e.Metrics)
-	return bounded(onlyFor(host, mux))
+	return guarded(onlyFor(host, mux))
 }
 
 // verdict answers 200, or 503 with the reason.
@@ -65,17 +69,22 @@ func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
 // atOnce is how many requests are answered at a time.
 const atOnce = 16
 
-// bounded sets the headers that every answer carries, and turns away a crowd.
-func bounded(next http.Handler) http.Handler {
-	places := make(chan struct{}, atOnce)
+// bounded turns away a crowd: who finds no place.
+func bounded(places chan struct{}, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case places <- struct{}{}:
 			defer func() { <-places }()
+			next.ServeHTTP(w, r)
 		default:
 			http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
-			return
 		}
+	})
+}
+
+// guarded sets the headers that every answer carries.
+func guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Cache-Control", "no-store")
 		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
@@ -125,6 +134,18 @@ func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger)
 	}
 }
 
+// remedyFor says what to do where an address cannot be had.
+func remedyFor(err error) string {
+	var unknown *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &unknown):
+		return "set service.admin.address to an address of this host, like 127.0.0.1:8080"
+	case errors.Is(err, syscall.EACCES):
+		return "set service.admin.address to a port above 1023"
+	}
+	return "give each connector on this host its own service.admin.address"
+}
+
 const listenAgain = 30 * time.Second
 
 // listen returns nil when ctx ended first.
@@ -136,7 +157,7 @@ func listen(ctx context.Context, address string, log zerolog.Logger) net.Listene
 			return listener
 		}
 		if !said && ctx.Err() == nil {
-			log.Error().Err(err).Str("remedy", "give each connector on this host its own service.admin.address").
+			log.Error().Err(err).Str("remedy", remedyFor(err)).
 				Msg("no admin endpoint yet, it is tried again every 30 s; runs go on")
 		}
 		select {

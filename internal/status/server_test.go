@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -88,15 +89,20 @@ func TestTrouble(t *testing.T) {
 func TestCrowd(t *testing.T) {
 	e := endpoint()
 	arrived, leave := make(chan struct{}), make(chan struct{})
-	e.Stuck = func() error { arrived <- struct{}{}; <-leave; return nil }
+	e.Report = func() (Report, error) { arrived <- struct{}{}; <-leave; return Report{}, nil }
 	h := e.Handler("")
 	done := make(chan int)
 	for range atOnce {
-		go func() { done <- get(h, "GET", "localhost", "/healthz").Code }()
+		go func() { done <- get(h, "GET", "localhost", "/status").Code }()
 		<-arrived
 	}
-	if w := get(h, "GET", "localhost", "/status"); w.Code != 503 {
-		t.Errorf("one too many: %d", w.Code)
+	if w := get(h, "GET", "localhost", "/metrics"); w.Code != 503 || w.Header().Get("Content-Security-Policy") == "" {
+		t.Errorf("one too many: %d, %v", w.Code, w.Header())
+	}
+	for _, path := range []string{"/healthz", "/readyz"} { // the process is well all the same
+		if w := get(h, "GET", "localhost", path); w.Code != 200 {
+			t.Errorf("%s: %d", path, w.Code)
+		}
 	}
 	close(leave)
 	for range atOnce {
@@ -104,7 +110,7 @@ func TestCrowd(t *testing.T) {
 			t.Errorf("got %d", code)
 		}
 	}
-	if w := get(h, "GET", "localhost", "/status"); w.Code != 200 {
+	if w := get(h, "GET", "localhost", "/metrics"); w.Code != 200 {
 		t.Errorf("afterwards: %d", w.Code)
 	}
 }
@@ -126,6 +132,34 @@ func TestServeEnds(t *testing.T) {
 	}
 	cancel()
 	<-done
+}
+
+// TestAddressOfNobody: the remedy fits what is wrong with the address.
+func TestAddressOfNobody(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for address, want := range map[string]string{
+		"192.0.2.1:0": "to an address of this host", taken.Addr().String(): "its own service.admin.address",
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		logged := make(chan string, 10)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			endpoint().Serve(ctx, address, zerolog.New(lines(logged)))
+		}()
+		if line := <-logged; !strings.Contains(line, want) {
+			t.Errorf("%s: %s", address, line)
+		}
+		cancel()
+		<-done
+	}
+	if remedy := remedyFor(&net.OpError{Err: &net.DNSError{IsNotFound: true}}); !strings.Contains(remedy, "to an address of this host") {
+		t.Error(remedy)
+	}
 }
 
 // lines takes what is logged.

@@ -18,7 +18,8 @@ import (
 
 // Report is the document.
 type Report struct {
-	From    string `json:"from"` // FromDaemon or FromFile
+	From    string `json:"from"`             // FromDaemon or FromFile
+	Daemon  string `json:"daemon,omitempty"` // why what a daemon says was not had, or not used
 	Version string `json:"version"`
 	Instance
 
@@ -132,6 +133,20 @@ func (r *Report) readObjects(store *state.Store) error {
 		r.Rejections = append(r.Rejections, Rejection{identity.Kind(j.Kind).String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
 	}
 	return nil
+}
+
+// interrupted reports whether somebody ended the last run. It has not failed: nothing
+// needs to be done, and the next one goes on with it.
+func (r *Report) interrupted() bool { return len(r.Runs) > 0 && outcome(r.Runs[0]) == "interrupted" }
+
+const interrupted = "The last run was interrupted."
+
+// outcome is a run's result as people read it.
+func outcome(run state.Run) string {
+	if run.Class == string(fault.Canceled) {
+		return "interrupted"
+	}
+	return run.Result
 }
 
 // refused says why the last run was refused; nil when it was not.

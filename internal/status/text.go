@@ -40,7 +40,7 @@ func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Locati
 	}
 	switch {
 	case r.From == FromFile:
-		line("daemon", "does not answer; this is what %s says", r.StateDir)
+		line("daemon", "%s; this is what %s says", OneLine(r.Daemon), r.StateDir)
 		if r.NextRun.After(now) {
 			line("next run", "%s, if a daemon runs", moment(r.NextRun, now, place))
 		}
@@ -50,8 +50,11 @@ func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Locati
 	if r.WaitsFor != "" {
 		line("waits for", "the gateway's %s, until %s", r.WaitsFor, moment(r.WaitsUntil, now, place))
 	}
-	if r.Error != "" {
-		line("last error", "%s", oneLine(r.Error))
+	switch {
+	case r.interrupted():
+		line("last run", interrupted)
+	case r.Error != "":
+		line("last error", "%s", OneLine(r.Error))
 	}
 	if !r.LastSuccess.IsZero() {
 		line("last success", "%s", moment(r.LastSuccess, now, place))
@@ -79,7 +82,8 @@ func (r Report) writeRejections(b *strings.Builder, place *time.Location) {
 	if r.Rejected == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d objects are rejected by the gateway. They are tried again when they change and at full passes.\n", r.Rejected)
+	fmt.Fprintf(b, "\n%d objects are rejected by the gateway. They are tried again when they\n"+
+		"change, after an hour, two, four, …, and at full passes. Nothing else waits for them.\n", r.Rejected)
 	table := newTable(b, "KIND", "SID", "GUID", "TRIES", "LAST", "THE GATEWAY SAYS")
 	for _, j := range r.Rejections[:min(len(r.Rejections), textObjects)] {
 		table.row(j.Kind, j.SID, j.GUID, fmt.Sprint(j.Attempts), clock(j.At, place), j.Reason)
@@ -94,7 +98,7 @@ func (r Report) writeRuns(b *strings.Builder, place *time.Location) {
 	b.WriteString("\n")
 	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "REJECTED", "REQUESTS", "TIME")
 	for _, run := range r.Runs[:min(len(r.Runs), textRuns)] {
-		table.row(clock(run.Start, place), run.Mode, run.Result, fmt.Sprint(run.Users+run.Groups), fmt.Sprint(run.Changed), fmt.Sprint(run.Uploaded),
+		table.row(clock(run.Start, place), run.Mode, outcome(run), fmt.Sprint(run.Users+run.Groups), fmt.Sprint(run.Changed), fmt.Sprint(run.Uploaded),
 			fmt.Sprint(run.Deleted), fmt.Sprint(run.Held), fmt.Sprint(run.Rejected), fmt.Sprint(run.Requests), run.Duration.Round(time.Millisecond).String())
 	}
 	table.end(0)
@@ -115,7 +119,7 @@ func newTable(out *strings.Builder, heads ...string) table {
 // row writes one line.
 func (t table) row(cells ...string) {
 	for i, cell := range cells {
-		cells[i] = oneLine(cell)
+		cells[i] = OneLine(cell)
 	}
 	fmt.Fprintln(t.columns, strings.Join(cells, "\t"))
 }
@@ -127,9 +131,9 @@ func (t table) end(more int) {
 	}
 }
 
-// oneLine makes what comes from outside fit for a terminal, which obeys some
+// OneLine makes what comes from outside fit for a terminal, which obeys some
 // characters.
-func oneLine(text string) string {
+func OneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

@@ -46,6 +46,7 @@ objects         1234 in the index, 25 deletions held, 1 rejected
 		t.Errorf("got\n%s", got)
 	}
 	for _, want := range []string{
+		"\n1 objects are rejected by the gateway. They are tried again when they\nchange, after an hour, two, four, …, and at full passes.",
 		"\n… and 5 more (--output json lists the first 1000)\n",
 		"\nuser  S-1-5-21-1  g     3      2026-11-22 13:00:00 CET  too long\n",
 		"\n2026-11-22 13:00:00 CET  delta  failed  3     0        0         0        0     0         0         1.5s\n",
@@ -61,8 +62,8 @@ objects         1234 in the index, 25 deletions held, 1 rejected
 
 // TestTextFromFile: a time that has passed while no daemon ran is no next run.
 func TestTextFromFile(t *testing.T) {
-	r := Report{From: FromFile, Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
-	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          does not answer; this is what /state says\n") {
+	r := Report{From: FromFile, Daemon: "no daemon answers\x1b[2J", Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
+	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          no daemon answers [2J; this is what /state says\n") {
 		t.Errorf("got\n%s", got)
 	}
 	r.NextRun = noon.Add(time.Hour)
