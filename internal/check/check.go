@@ -173,9 +173,17 @@ func (i *inspection) one(ctx context.Context, look func(*inspection, context.Con
 	case i.misconfigured:
 		return skipped("the configuration is not complete")
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return look(i, ctx)
+	c := look(i, bounded)
+	switch {
+	case c.Result == OK:
+	case ctx.Err() != nil: // what it found then followed from that
+		return skipped("interrupted")
+	case bounded.Err() != nil:
+		c.Found = strings.ReplaceAll(c.Found, context.DeadlineExceeded.Error(), fmt.Sprintf("no answer within %s", patience))
+	}
+	return c
 }
 
 func ok(format string, args ...any) Check {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"adconnector/internal/directory"
@@ -666,6 +667,26 @@ func TestInterrupted(t *testing.T) {
 	if s.ldap.Searches().Binds != 0 {
 		t.Error("it went on")
 	}
+}
+
+// TestNoVerdictUnderWay: a line that is interrupted has found nothing, and one that
+// takes too long says for how long it has waited.
+func TestNoVerdictUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		waits := func(_ *inspection, ctx context.Context) Check {
+			<-ctx.Done()
+			return failed(deadline(fmt.Errorf("log in: %w", ctx.Err())), "try again")
+		}
+		i := &inspection{}
+		if c := i.one(t.Context(), waits); c.Result != Fail || c.Found != "log in: no answer within 1m0s" || fault.Of(c.err) != fault.Transient {
+			t.Errorf("%+v", c)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if c := i.one(ctx, waits); c.Result != Warn || c.Found != "skipped: interrupted" || c.Remedy != "" {
+			t.Errorf("%+v", c)
+		}
+	})
 }
 
 func TestRemedies(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"adconnector/internal/config"
 	"adconnector/internal/gateway"
 	"adconnector/internal/schedule"
+	"adconnector/internal/status"
 )
 
 func (p *program) checkCommand() *cobra.Command {
@@ -80,14 +81,14 @@ func (p *program) preflight() check.Options {
 	}
 	options, err := gatewayOptions(c, p.logger())
 	if err != nil {
-		return check.Options{Fault: err}
+		return check.Options{Fault: err, Advice: advice}
 	}
 	o := check.Options{Advice: advice, Gateway: gateway.New(options), GatewayAddress: addressOf(c.Gateway.URL), StateDir: c.Service.StateDir}
 	if o.Search, err = searchOf(c); err != nil {
-		return check.Options{Fault: err}
+		return check.Options{Fault: err, Advice: advice}
 	}
 	if o.Source, err = sourceOf(c.Directory); err != nil {
-		return check.Options{Fault: usage{err}}
+		return check.Options{Fault: usage{err}, Advice: advice}
 	}
 	if c.Gateway.Proxy != nil {
 		o.ProxyAddress = net.JoinHostPort(c.Gateway.Proxy.Host, strconv.Itoa(c.Gateway.Proxy.Port))
@@ -115,11 +116,14 @@ func addressOf(u *url.URL) string {
 
 // wantsColour is asked where there is a terminal: NO_COLOR and TERM=dumb say no.
 func (p *program) wantsColour() bool {
-	return !slices.ContainsFunc(p.environ, func(pair string) bool {
-		key, value, _ := strings.Cut(pair, "=")
-		return key == "NO_COLOR" && value != "" || key == "TERM" && value == "dumb"
+	return !p.isDumb() && !slices.ContainsFunc(p.environ, func(pair string) bool {
+		value, is := strings.CutPrefix(pair, "NO_COLOR=")
+		return is && value != ""
 	})
 }
+
+// isDumb reports whether the terminal can do nothing but print.
+func (p *program) isDumb() bool { return slices.Contains(p.environ, "TERM=dumb") }
 
 // checklist writes the lines of a check as they come: for people in columns, and on a
 // terminal in colours and wrapped; for programs in one document at the end.
@@ -162,11 +166,12 @@ func (l *checklist) show(c check.Check) {
 	_ = l.out.Flush() // a person waits; end reports what went wrong
 }
 
-// wrapped breaks a text at spaces, and indents all but the first line.
+// wrapped breaks a text at spaces, and indents all but the first line. Of what comes
+// from outside nothing is left that a terminal would obey.
 func (l *checklist) wrapped(text string) string {
 	var lines []string
 	for line := range strings.SplitSeq(text, "\n") { // the faults of a configuration stand one to a line
-		lines = append(lines, wrap(line, l.width-textColumn-len("-> "))...)
+		lines = append(lines, wrap(status.OneLine(line), l.width-textColumn-len("-> "))...)
 	}
 	return strings.Join(lines, "\n"+strings.Repeat(" ", textColumn))
 }

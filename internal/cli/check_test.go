@@ -124,6 +124,17 @@ func TestChecklistOnATerminal(t *testing.T) {
 	}
 }
 
+// TestChecklistOfWhatIsHostile: what others say moves no cursor.
+func TestChecklistOfWhatIsHostile(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		var out bytes.Buffer
+		newChecklist(&out, false, terminal, false).show(check.Check{Name: "bind", Result: check.Fail, Found: "one\x1b[2J\rtwo\nthree\u009b1m", Remedy: "do\x07 this\x1b]0;x"})
+		if text := out.String(); strings.ContainsAny(text, "\x1b\r\x07\u009b") || !strings.Contains(text, "one [2J two\n"+strings.Repeat(" ", textColumn)+"three 1m\n") || !strings.Contains(text, "-> do this ]0;x\n") {
+			t.Errorf("%q", text)
+		}
+	}
+}
+
 func TestColours(t *testing.T) {
 	for name, c := range map[string]struct {
 		environ []string

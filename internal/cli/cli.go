@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -94,6 +95,10 @@ SIGUSR2 one step less.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
+		// What reads no configuration would let them pass.
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			return errors.Join(oneOf("log-format", p.logFormat, logFormats), oneOf("log-level", p.logLevel, logLevels))
+		},
 	}
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this `FILE`, as docker run --env-file does; repeatable, a later one wins, the environment wins over all")
@@ -105,9 +110,23 @@ SIGUSR2 one step less.`,
 	root.SetHelpFunc(help)
 	root.SetHelpCommand(p.helpCommand())
 	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.demoCommand(), p.versionCommand(), p.keysCommand(), p.completionCommand())
-	complete(root, "log-format", "json", "console")
-	complete(root, "log-level", "trace", "debug", "info", "warn", "error")
+	complete(root, "log-format", logFormats...)
+	complete(root, "log-level", logLevels...)
 	return root
+}
+
+var (
+	logFormats = []string{"json", "console"}
+	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
+)
+
+// oneOf holds the value of a global option against those that it can have; "": it is
+// not given.
+func oneOf(option, value string, allowed []string) error {
+	if value == "" || slices.Contains(allowed, strings.ToLower(value)) {
+		return nil
+	}
+	return misused(fmt.Errorf("--%s %q is not allowed; allowed: %s", option, value, strings.Join(allowed, ", ")))
 }
 
 // usage marks errors of the configuration.
@@ -193,4 +212,6 @@ func codeOf(err error) int {
 	}
 }
 
-func (p *program) logger() zerolog.Logger { return newLogger(p.stderr, p.logFormat, p.verbosity) }
+func (p *program) logger() zerolog.Logger {
+	return newLogger(p.stderr, p.logFormat, p.wantsColour(), p.verbosity)
+}

@@ -227,7 +227,7 @@ func parse(t *testing.T, text string) line {
 	if message == "" || message != strings.ToLower(message) {
 		t.Errorf("message %q in %s", message, text)
 	}
-	if level, _ := l["level"].(string); !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
+	if level, _ := l["level"].(string); !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, level) {
 		t.Errorf("level %q in %s", level, text)
 	}
 	if component, _ := l["component"].(string); component == "" {
@@ -278,8 +278,8 @@ func TestExitCodes(t *testing.T) {
 		"argument too many":   {nil, []string{"sync", "now"}, exitUsage, "now", true},
 		"unknown flag":        {nil, []string{"sync", "--fulll"}, exitUsage, "--fulll", true},
 		"unknown output":      {nil, []string{"sync", "--output", "xml"}, exitUsage, "neither text nor json", true},
-		"unknown log level":   {nil, []string{"sync", "--log-level", "disabled"}, exitUsage, "log.level", false},
-		"unknown log format":  {nil, []string{"sync", "--log-format", "xml"}, exitUsage, "log.format", false},
+		"unknown log level":   {nil, []string{"sync", "--log-level", "disabled"}, exitUsage, `--log-level "disabled" is not allowed; allowed: trace, debug, info, warn, error`, true},
+		"unknown log format":  {nil, []string{"sync", "--log-format", "xml"}, exitUsage, `--log-format "xml" is not allowed; allowed: json, console`, true},
 		"no env file":         {nil, []string{"sync", "--env-file", "/nowhere/at/all"}, exitUsage, "/nowhere/at/all", false},
 		"sandbox on any host": {nil, []string{"sandbox", "--gateway", "0.0.0.0:0"}, exitUsage, "loopback only", true},
 		"sandbox in the red":  {nil, []string{"sandbox", "--users", "-1"}, exitUsage, "cannot be negative", true},
@@ -411,6 +411,19 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		if !slices.ContainsFunc(o.with("bad configuration"), func(l line) bool { return strings.HasPrefix(l["error"].(string), key) }) {
 			t.Errorf("no line on %s in %v", key, o.log)
 		}
+	}
+}
+
+// TestGlobalOptions: a value that is none is told by commands that have no use for it, too.
+func TestGlobalOptions(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"keys"}, {"help"}, {"help", "sync"}, {"completion", "bash"}, {"sandbox", "--gateway", "none"}, {"demo", "--users", "1"}, {"healthcheck"}, {}} {
+		o := invoke(t, nil, append(args, "--log-level", "loud", "--log-format", "xml")...)
+		if errs := o.errors(); o.code != exitUsage || o.stdout != "" || len(errs) != 2 || !strings.Contains(errs[0], "--log-format") || !strings.Contains(errs[1], "--log-level") {
+			t.Errorf("%q: %+v", args, o)
+		}
+	}
+	if o := invoke(t, nil, "version", "--log-level", "WARN", "--log-format", "json"); o.code != exitDone {
+		t.Errorf("%+v", o)
 	}
 }
 
@@ -879,7 +892,7 @@ func TestGraceEnds(t *testing.T) {
 	ctx, cancel := onSignal(t.Context())
 	v := newVerbosity()
 	defer v.end()
-	stop := withinGrace(ctx, time.Millisecond, newLogger(&stderr, "json", v), func(code int) { left <- code })
+	stop := withinGrace(ctx, time.Millisecond, newLogger(&stderr, "json", false, v), func(code int) { left <- code })
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

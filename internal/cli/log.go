@@ -13,10 +13,11 @@ import (
 )
 
 // newLogger makes the one logger that everything is given, at the level of v. An
-// unknown format, which the configuration has reported, means the default.
-func newLogger(stderr io.Writer, format string, v *verbosity) zerolog.Logger {
+// unknown format, which the configuration has reported, means the default. Colours are
+// for terminals.
+func newLogger(stderr io.Writer, format string, colour bool, v *verbosity) zerolog.Logger {
 	if format == "console" || format == "" && isTerminal(stderr) {
-		stderr = zerolog.ConsoleWriter{Out: stderr, TimeFormat: time.TimeOnly, NoColor: !isTerminal(stderr)}
+		stderr = zerolog.ConsoleWriter{Out: stderr, TimeFormat: time.TimeOnly, NoColor: !colour || !isTerminal(stderr)}
 	}
 	// Several goroutines log.
 	return zerolog.New(zerolog.SyncWriter(stderr)).Level(zerolog.TraceLevel).Hook(v)

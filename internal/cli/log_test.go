@@ -84,6 +84,26 @@ func TestLogOfTwoRuns(t *testing.T) {
 	}
 }
 
+// TestTrace: each request to the directory is a line, a page of a search among them.
+func TestTrace(t *testing.T) {
+	s := newSite(t)
+	s.env["ldap.page-size"] = "5"
+	pages := map[string]int{}
+	for _, level := range []string{"debug", "trace"} {
+		for _, l := range invoke(t, s.environ(), "sync", "--full", "--log-level", level).with("directory answered") {
+			if l["level"] != "trace" || l["component"] != "directory" || l["class"] != "done" || l["duration_ms"] == nil {
+				t.Errorf("%v", l)
+			}
+			if l["call"] == "search" {
+				pages[level]++
+			}
+		}
+	}
+	if pages["debug"] != 0 || pages["trace"] < 20/5+1 {
+		t.Errorf("pages %v", pages)
+	}
+}
+
 // TestLevelBySignal: SIGUSR1 shows more, SIGUSR2 less, and the log says so.
 func TestLevelBySignal(t *testing.T) {
 	t.Parallel()
@@ -131,7 +151,7 @@ func TestSignalsOfLevelEndNothing(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	log := newLogger(&out, "json", v)
+	log := newLogger(&out, "json", false, v)
 	for range 5 {
 		v.step(syscall.SIGUSR2, log)
 	}

@@ -2,7 +2,7 @@ package cli
 
 const environment = "Every setting is an environment variable, or a line of an env file: adconnector help keys lists them. " +
 	"A key can be written as the table has it, or in a form that shells do not drop (service.cron-expression is SERVICE_CRON_EXPRESSION). " +
-	"Every secret also comes from a file: its key with .file, a path. NO_COLOR and TERM=dumb keep colours off a terminal."
+	"Every secret also comes from a file: its key with .file, a path. NO_COLOR and TERM=dumb keep colours off a terminal, TERM=dumb the progress bar, too."
 
 const (
 	fileEnv   = "sample.env: an env file that shows every key and its default; adconnector reads env files exactly as docker run --env-file does"

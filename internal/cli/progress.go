@@ -38,9 +38,10 @@ func (s *screen) Write(lines []byte) (int, error) {
 }
 
 // onScreen makes stderr a screen where somebody watches: a terminal on which the log
-// is written for people. A bar never gets into a file, nor between lines of JSON.
+// is written for people, and which can take a bar away again. A bar never gets into a
+// file, nor between lines of JSON.
 func (p *program) onScreen() {
-	if (p.logFormat == "" || p.logFormat == "console") && isTerminal(p.stderr) {
+	if (p.logFormat == "" || p.logFormat == "console") && isTerminal(p.stderr) && !p.isDumb() {
 		p.stderr = &screen{out: p.stderr}
 	}
 }

@@ -43,8 +43,9 @@ func terminal(t *testing.T) (inside, outside *os.File) {
 // is JSON there is not.
 func TestProgressOnATerminal(t *testing.T) {
 	t.Parallel()
-	for _, format := range []string{"", "console", "json"} {
-		t.Run("format "+format, func(t *testing.T) {
+	for _, c := range []struct{ format, terminal string }{{"", "xterm"}, {"console", "xterm"}, {"json", "xterm"}, {"", "dumb"}} {
+		format, plain := c.format, c.format == "json" || c.terminal == "dumb"
+		t.Run("format "+format+" on "+c.terminal, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			release := make(chan struct{})
@@ -58,7 +59,7 @@ func TestProgressOnATerminal(t *testing.T) {
 				args = append(args, "--log-format", format)
 			}
 			command := exec.CommandContext(t.Context(), os.Args[0], args...)
-			command.Env = append(append(os.Environ(), "CLI_TEST_CHILD=1"), s.environ()...)
+			command.Env = append(append(os.Environ(), "CLI_TEST_CHILD=1", "NO_COLOR=", "TERM="+c.terminal), s.environ()...)
 			var stdout bytes.Buffer
 			command.Stdout, command.Stderr = &stdout, inside
 			if err := command.Start(); err != nil {
@@ -74,9 +75,9 @@ func TestProgressOnATerminal(t *testing.T) {
 				n, err := outside.Read(chunk)
 				written.Write(chunk[:n])
 				text := written.String()
-				if drawn := strings.Count(text, "23 read, 0 sent") > 1; !released && (drawn || format == "json" && strings.Contains(text, `"kind":"group"`)) {
+				if drawn := strings.Count(text, "23 read, 0 sent") > 1; !released && (drawn || plain && (strings.Contains(text, `"kind":"group"`) || strings.Contains(text, "kind=group"))) {
 					released = true
-					if format == "json" {
+					if plain {
 						time.AfterFunc(3*barEvery, func() { close(release) }) // a bar would come up meanwhile
 					} else {
 						close(release)
@@ -93,6 +94,12 @@ func TestProgressOnATerminal(t *testing.T) {
 				t.Errorf("%v, stdout %q", err, stdout.String())
 			}
 			text := strings.ReplaceAll(written.String(), "\r\n", "\n") // the terminal's doing
+			if colours := strings.Contains(text, "\x1b["); colours == plain {
+				t.Errorf("colours or a bar %t: %q", colours, text)
+			}
+			if c.terminal == "dumb" {
+				return
+			}
 			if format == "json" {
 				for line := range strings.Lines(text) {
 					if !json.Valid([]byte(line)) {

@@ -12,6 +12,7 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/directory"
+	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
@@ -41,8 +42,15 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 	if o.Source, err = sourceOf(c.Directory); err != nil {
 		return nil, usage{err}
 	}
+	requests := log.With().Str("component", "directory").Logger()
+	o.Search.Observe = func(request string, class fault.Class, took time.Duration) {
+		requests.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", took.Milliseconds()).Msg("directory answered")
+		if w != nil {
+			w.directoryRequest(request, class, took)
+		}
+	}
 	if w != nil {
-		o.Search.Observe, options.Observe, o.OnEnd = w.directoryRequest, w.gatewayRequest, w.runEnded
+		options.Observe, o.OnEnd = w.gatewayRequest, w.runEnded
 	}
 	options.OnLimit = func(until time.Time) {
 		if store.IsReadOnly() { // a dry run's

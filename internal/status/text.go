@@ -131,7 +131,7 @@ func (t table) end(more int) {
 	}
 }
 
-// OneLine makes what comes from outside fit for a terminal, which obeys some
+// OneLine makes what comes from outside one line that is fit for a terminal, which obeys some
 // characters.
 func OneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
