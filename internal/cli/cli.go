@@ -13,6 +13,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -51,6 +52,14 @@ type program struct {
 	verbosity      *verbosity
 	output         string
 	answers        bool // it has begun to write its result
+	cleanup        atomic.Pointer[func()]
+}
+
+// abandon leaves nothing behind where the process ends at once.
+func (p *program) abandon() {
+	if cleanup := p.cleanup.Load(); cleanup != nil {
+		(*cleanup)()
+	}
 }
 
 // Main runs the program with its arguments and returns its exit code.
@@ -61,7 +70,7 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	ctx, stop := onSignal(context.Background())
+	ctx, stop := onSignal(context.Background(), p.abandon)
 	defer stop()
 	err := root.ExecuteContext(ctx)
 	var code exit

@@ -665,9 +665,10 @@ type child struct {
 	stdout *bufio.Reader
 	read   chan struct{} // closed at the end of the log
 
-	mu    sync.Mutex
-	lines []line
-	news  chan struct{} // closed when a line comes, then made anew
+	mu     sync.Mutex
+	lines  []line
+	news   chan struct{} // closed when a line comes, then made anew
+	hangUp func()        // nobody reads stdout any more
 }
 
 func start(t *testing.T, environ []string, args ...string) *child {
@@ -682,7 +683,7 @@ func start(t *testing.T, environ []string, args ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.stdout = bufio.NewReader(stdout)
+	c.stdout, c.hangUp = bufio.NewReader(stdout), func() { stdout.Close() }
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -861,6 +862,69 @@ func TestSecondSignal(t *testing.T) {
 	c.expect(exitInterrupted, 2*time.Second)
 }
 
+// TestNobodyReads: a command tells with its exit code that its result has reached nobody.
+func TestNobodyReads(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, args := range [][]string{{"version"}, {"keys"}, {"status"}, {"check"}, {"sync"}, {"sync", "--output", "json"}, {"sandbox", "--ldap", "127.0.0.1:0", "--ldaps", "", "--gateway", "127.0.0.1:0"}} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader.Close()
+		command := exec.CommandContext(t.Context(), os.Args[0], args...)
+		command.Env, command.Stdout = append(append(os.Environ(), "CLI_TEST_CHILD=1"), s.environ()...), writer
+		var stderr bytes.Buffer
+		command.Stderr = &stderr
+		err = command.Run()
+		writer.Close()
+		if code := command.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(stderr.String(), "broken pipe") {
+			t.Errorf("%q: %v, log %s", args, err, stderr.String())
+		}
+	}
+}
+
+// TestDaemonWhoseLogNobodyReads goes on, and ends in order.
+func TestDaemonWhoseLogNobodyReads(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.env["service.cron-expression"] = "* * * * * *"
+	calls := make(chan struct{}, 1000)
+	s.intercepting(func(http.ResponseWriter, *http.Request, []byte) bool {
+		calls <- struct{}{}
+		return false
+	})
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), os.Args[0], "run")
+	command.Env, command.Stderr = append(append(os.Environ(), "CLI_TEST_CHILD=1"), s.environ()...), writer
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	writer.Close()
+	if _, err := bufio.NewReader(reader).ReadString('\n'); err != nil {
+		t.Error(err)
+	}
+	reader.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }()
+	for range 30 { // a few runs
+		select {
+		case <-calls:
+		case err := <-ended:
+			t.Fatalf("it ended: %v", err)
+		}
+	}
+	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 func TestInterruptedSync(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -889,10 +953,10 @@ func TestInterruptedSync(t *testing.T) {
 func TestGraceEnds(t *testing.T) {
 	var stderr bytes.Buffer
 	left := make(chan int, 1)
-	ctx, cancel := onSignal(t.Context())
+	ctx, cancel := onSignal(t.Context(), func() {})
 	v := newVerbosity()
 	defer v.end()
-	stop := withinGrace(ctx, time.Millisecond, newLogger(&stderr, "json", false, v), func(code int) { left <- code })
+	stop := withinGrace(ctx, time.Millisecond, graceSetting, newLogger(&stderr, "json", false, v), func(code int) { left <- code })
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

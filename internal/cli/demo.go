@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,15 +72,21 @@ spoken to: neither the environment nor an env file is read.`,
 func (p *program) demo(ctx context.Context, o demoOptions) error {
 	p.onScreen()
 	// Its own logs would hide what it tells.
-	quiet := &program{stdout: p.stdout, stderr: p.stderr, logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), verbosity: newVerbosity()}
+	quiet := &program{
+		environ: p.ofTerminal(), stdout: p.stdout, stderr: p.stderr,
+		logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), verbosity: newVerbosity(),
+	}
 	defer quiet.verbosity.end()
 	quiet.verbosity.set(quiet.logLevel)
 	dir, err := os.MkdirTemp("", "adconnector-demo-")
 	if err != nil {
-		return err
+		return misused(fmt.Errorf("the demo needs a directory for its files: %w: set TMPDIR to one that can be written", err))
 	}
-	defer withinGrace(ctx, demoGrace, quiet.logger(), func(code int) {
-		_ = os.RemoveAll(dir)
+	cleanup := func() { _ = os.RemoveAll(dir) }
+	p.cleanup.Store(&cleanup) // for a second signal
+	defer p.cleanup.Store(nil)
+	defer withinGrace(ctx, demoGrace, "the demo's time to clean up", quiet.logger(), func(code int) {
+		cleanup()
 		os.Exit(code)
 	})()
 	err = errors.Join(p.perform(ctx, quiet, o, dir), os.RemoveAll(dir))
@@ -146,15 +153,32 @@ func (p *program) perform(ctx context.Context, quiet *program, o demoOptions, di
 	if !o.keep {
 		return nil
 	}
-	p.tell("inventory", "%s", e.inventory())
-	p.tell("connector", "http://%s/, which goes on until Ctrl-C", admin)
+	if err := cmp.Or(p.tell(acting, "inventory", "%s", e.inventory()),
+		p.tell(acting, "connector", "http://%s/, which goes on until Ctrl-C", admin)); err != nil {
+		return err
+	}
 	<-acting.Done()
 	return context.Cause(acting)
 }
 
-// tell prints a line for people.
-func (p *program) tell(subject, format string, args ...any) {
-	fmt.Fprintf(p.stdout, "%-10s  %s\n", subject, fmt.Sprintf(format, args...))
+// ofTerminal is what the environment says of the terminal, and nothing else of it.
+func (p *program) ofTerminal() (pairs []string) {
+	for _, pair := range p.environ {
+		if strings.HasPrefix(pair, "TERM=") || strings.HasPrefix(pair, "NO_COLOR=") {
+			pairs = append(pairs, pair)
+		}
+	}
+	return pairs
+}
+
+// tell prints a line for people, while there is somebody to tell and something to go
+// on with.
+func (p *program) tell(ctx context.Context, subject, format string, args ...any) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	_, err := fmt.Fprintf(p.stdout, "%-10s  %s\n", subject, fmt.Sprintf(format, args...))
+	return err
 }
 
 // play is the demo's course of events.
@@ -238,9 +262,11 @@ func (s *play) tick(ctx context.Context) (time.Time, error) {
 
 func (s *play) act(ctx context.Context, cron string) error {
 	users, groups := identities(s.directory.Objects())
-	s.tell("directory", "%s, %d users and %d groups", s.addresses()[0], len(users), len(groups))
-	s.tell("gateway", "%s, empty", s.url())
-	s.tell("connector", "one run at start, then by the cron expression %s", cron)
+	if err := cmp.Or(s.tell(ctx, "directory", "%s, %d users and %d groups", s.addresses()[0], len(users), len(groups)),
+		s.tell(ctx, "gateway", "%s, empty", s.url()),
+		s.tell(ctx, "connector", "one run at start, then by the cron expression %s", cron)); err != nil {
+		return err
+	}
 
 	first, err := s.run(ctx, "full")
 	if err != nil {
@@ -249,8 +275,10 @@ func (s *play) act(ctx context.Context, cron string) error {
 	if err := s.verify(); err != nil {
 		return err
 	}
-	s.tell("full run", "%d users and %d groups read, %d sent and held, %d requests, %s",
-		first.Users, first.Groups, first.Uploaded, first.Requests, first.Duration.Round(time.Millisecond))
+	if err := s.tell(ctx, "full run", "%d users and %d groups read, %d sent and held, %d requests, %s",
+		first.Users, first.Groups, first.Uploaded, first.Requests, first.Duration.Round(time.Millisecond)); err != nil {
+		return err
+	}
 
 	tick, err := s.tick(ctx)
 	if err != nil {
@@ -260,17 +288,20 @@ func (s *play) act(ctx context.Context, cron string) error {
 	if err != nil {
 		return err
 	}
-	s.tell("changes", "%d made in the directory, the next tick is at %s UTC", len(changes), tick.Format(time.TimeOnly))
+	if err := s.tell(ctx, "changes", "%d made in the directory, the next tick is at %s UTC", len(changes), tick.Format(time.TimeOnly)); err != nil {
+		return err
+	}
 	second, err := s.run(ctx, "delta")
 	if err != nil {
 		return err
 	}
-	s.tell("delta run", "%d objects read, %d sent, %d deleted, %d requests, %s", second.Users+second.Groups, second.Uploaded, second.Deleted,
-		second.Requests, second.Duration.Round(time.Millisecond))
+	if err := s.tell(ctx, "delta run", "%d objects read, %d sent, %d deleted, %d requests, %s", second.Users+second.Groups, second.Uploaded, second.Deleted,
+		second.Requests, second.Duration.Round(time.Millisecond)); err != nil {
+		return err
+	}
 	if err := errors.Join(s.report(changes), s.verify()); err != nil {
 		return err
 	}
 	users, groups = identities(s.directory.Objects())
-	s.tell("verified", "%d users and %d groups are at the gateway as in the directory", len(users), len(groups))
-	return nil
+	return s.tell(ctx, "verified", "%d users and %d groups are at the gateway as in the directory", len(users), len(groups))
 }

@@ -226,6 +226,59 @@ func TestDemoSignalled(t *testing.T) {
 	c.expect(exitInterrupted, time.Second)
 }
 
+// TestDemoLeavesNothing: neither where its reader goes away, nor at a second signal,
+// which does not wait for it.
+func TestDemoLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		trouble func(c *child)
+		code    int
+	}{
+		"no reader":   {func(c *child) { c.hangUp() }, exitFailed},
+		"two signals": {func(c *child) { c.signal(syscall.SIGINT); c.signal(syscall.SIGTERM) }, exitInterrupted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			c := start(t, []string{"TMPDIR=" + dir}, "demo", "--users", "60", "--groups", "1")
+			for line := ""; !strings.HasPrefix(line, "full run"); {
+				var err error
+				if line, err = c.stdout.ReadString('\n'); err != nil {
+					t.Fatal(err)
+				}
+			}
+			test.trouble(c)
+			c.expect(test.code, 20*time.Second)
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, error %v", left, err)
+			}
+		})
+	}
+}
+
+// TestDemoInterruptedBetweenActs: what has been told to end tells nothing more.
+func TestDemoInterruptedBetweenActs(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var out bytes.Buffer
+	p := &program{stdout: &out}
+	if err := p.tell(ctx, "act", "one"); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := p.tell(ctx, "act", "two"); !errors.Is(err, context.Canceled) || strings.Contains(out.String(), "two") {
+		t.Errorf("%v, %s", err, out.String())
+	}
+}
+
+// TestDemoNowhere: a place for its files is the user's affair.
+func TestDemoNowhere(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()+"/nowhere")
+	o := invoke(t, nil, "demo")
+	if errs := o.errors(); o.code != exitUsage || len(errs) != 1 || !strings.Contains(errs[0], "set TMPDIR to one that can be written") {
+		t.Errorf("%+v", o)
+	}
+}
+
 // TestBadInput: one clear line each.
 func TestBadInput(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

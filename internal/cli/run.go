@@ -96,7 +96,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.S
 		next := ticks.Next(time.Now())
 		return max(ticks.Next(next).Sub(next), 0) // there may be no other
 	})
-	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
+	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, os.Exit)()
 	endpoint, pulse := w.endpoint(r, log)
 	defer serveEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
 	defer keepInformed(ctx, r)()

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -73,6 +74,7 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 		return err
 	}
 	defer e.close()
+	var where strings.Builder
 	if o.envOut != "" {
 		absolute, err := filepath.Abs(o.envOut)
 		if err == nil {
@@ -81,11 +83,14 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 		if err != nil {
 			return misused(fmt.Errorf("--env-out: %w: choose a file that can be written", err))
 		}
-		fmt.Fprintf(p.stdout, "settings   %s\n", o.envOut)
+		fmt.Fprintf(&where, "settings   %s\n", o.envOut)
 	}
-	fmt.Fprintf(p.stdout, "gateway    %s\ninventory  %s\n", e.url(), e.inventory())
+	fmt.Fprintf(&where, "gateway    %s\ninventory  %s\n", e.url(), e.inventory())
 	for _, address := range e.addresses() {
-		fmt.Fprintf(p.stdout, "directory  %s as %s\n", address, e.directory.BindDN())
+		fmt.Fprintf(&where, "directory  %s as %s\n", address, e.directory.BindDN())
+	}
+	if _, err := io.WriteString(p.stdout, where.String()); err != nil {
+		return err
 	}
 	return e.serve(ctx)
 }

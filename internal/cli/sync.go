@@ -65,7 +65,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 		return err
 	}
 	defer p.verbosity.follow(log)()
-	defer withinGrace(ctx, c.Service.ShutdownGrace, log, os.Exit)()
+	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, os.Exit)()
 	if !mode.DryRun {
 		defer keepInformed(ctx, r)()
 	}

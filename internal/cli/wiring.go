@@ -191,9 +191,12 @@ func keepInformed(ctx context.Context, r *syncrun.Runner) (stop func()) {
 	}
 }
 
+const graceSetting = "service.shutdown-grace"
+
 // withinGrace ends the process when work goes on for longer than the grace after
-// ctx has ended, unless it is stopped. What was acknowledged by then is recorded.
-func withinGrace(ctx context.Context, grace time.Duration, log zerolog.Logger, exitNow func(int)) (stop func()) {
+// ctx has ended, unless it is stopped; setting is where the grace comes from. What was
+// acknowledged by then is recorded.
+func withinGrace(ctx context.Context, grace time.Duration, setting string, log zerolog.Logger, exitNow func(int)) (stop func()) {
 	log = log.With().Str("component", "shutdown").Logger()
 	done := make(chan struct{})
 	var watch sync.WaitGroup
@@ -206,7 +209,7 @@ func withinGrace(ctx context.Context, grace time.Duration, log zerolog.Logger, e
 		log.Info().Stringer("grace", grace).Msg("stopping")
 		select {
 		case <-time.After(grace):
-			log.Error().Str("error", fmt.Sprintf("work did not end within service.shutdown-grace (%s)", grace)).Msg("stopped")
+			log.Error().Str("error", fmt.Sprintf("work did not end within %s (%s)", setting, grace)).Msg("stopped")
 			exitNow(exitInterrupted)
 		case <-done:
 		}
