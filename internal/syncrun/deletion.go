@@ -1,6 +1,7 @@
 package syncrun
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -30,14 +31,9 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	if err != nil {
 		return err
 	}
-	before, err := p.Store.Held()
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(before, byBytes)
 	var waiting, others []state.Object
 	for _, object := range gone {
-		if _, was := slices.BinarySearchFunc(before, object.GUID, byBytes); was {
+		if _, was := slices.BinarySearchFunc(p.wasHeld, object.GUID, byBytes); was {
 			waiting = append(waiting, object)
 		} else {
 			others = append(others, object)
@@ -55,6 +51,14 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 			reason = fmt.Sprintf("%d of them were held before", len(waiting))
 		}
 	}
+	unproven, err := p.unproven(slices.Concat(gone, withdrawn))
+	if err != nil {
+		return err
+	}
+	if len(unproven) > 0 {
+		held = slices.Concat(held, unproven)
+		reason = cmp.Or(reason, fmt.Sprintf("%d of them were held before, and this pass cannot tell whether they have gone", len(unproven)))
+	}
 	if len(held) > 0 {
 		p.held = held
 		p.log.Warn().Int("held", len(held)).Str("reason", reason).
@@ -63,7 +67,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	}
 	// What is released stays held until the gateway has taken it.
 	stay := slices.Concat(held, waiting)
-	if !p.mode.DryRun && len(before)+len(stay) > 0 {
+	if !p.mode.DryRun && len(p.wasHeld)+len(stay) > 0 {
 		if err := p.Store.Hold(guidsOf(stay), p.now); err != nil {
 			return err
 		}
@@ -77,6 +81,18 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 		}
 	}
 	return nil
+}
+
+// unproven lists what was held before, was not seen again, and is not settled by this
+// pass: one that proves nothing releases nothing, and forgets nothing either.
+func (p *pass) unproven(settled []state.Object) ([]state.Object, error) {
+	known := guidsOf(settled)
+	slices.SortFunc(known, byBytes)
+	rest := slices.DeleteFunc(slices.Clone(p.wasHeld), func(guid ad.GUID) bool {
+		_, is := slices.BinarySearchFunc(known, guid, byBytes)
+		return is
+	})
+	return p.Store.Objects(p.unseen(rest))
 }
 
 // listed bounds how many held deletions, or rejected objects, the log names in a run.
@@ -158,11 +174,7 @@ func (p *pass) goneSince(ctx context.Context, add addFunc) ([]state.Object, erro
 	if p.kind == full {
 		return p.missing(ctx, add)
 	}
-	held, err := p.Store.Held()
-	if err != nil {
-		return nil, err
-	}
-	held = p.unseen(held)
+	held := p.unseen(slices.Clone(p.wasHeld))
 	// An object that is back need not have changed: it may only be readable again.
 	if p.mayRelease(len(held)) {
 		if err := p.readThese(ctx, held, add); err != nil {

@@ -442,6 +442,56 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// TestHeldThroughAPassThatProvesNothing: what is held stays so when another controller
+// is read, or something else than before: a part of it that is back later must not
+// carry the rest below the guard's bound.
+func TestHeldThroughAPassThatProvesNothing(t *testing.T) {
+	hold := func(t *testing.T) *domain {
+		d := newDomain(t, sandbox.DirectoryOptions{}, 20)
+		d.options.Guard = Guard{MaxDeletes: 3, MaxDeletesPercent: 100}
+		d.start()
+		d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+		for n := range 5 {
+			d.must(d.Move(d.dn(fmt.Sprintf("user%d", n)), "OU=Outside,"+d.Base()))
+		}
+		d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+		return d
+	}
+	// back brings three of the five back and reads everything twice: once until the
+	// scope is comparable again, and once more.
+	back := func(d *domain) {
+		d.t.Helper()
+		for n := range 3 {
+			d.must(d.Move(fmt.Sprintf("CN=user%d,OU=Outside,%s", n, d.Base()), d.base))
+		}
+		for range 2 {
+			run, err := d.runner.Run(d.t.Context(), Mode{Full: true})
+			if err != nil || run.Held != 2 || run.Deleted != 0 || run.Result != Held {
+				d.t.Fatalf("%+v, %v", run, err)
+			}
+		}
+		d.sync(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 2})
+		d.equal()
+	}
+	t.Run("another controller", func(t *testing.T) {
+		d := hold(t)
+		id := d.InvocationID()
+		d.Restore(sandbox.Restoration{})
+		if d.InvocationID() == id {
+			t.Fatal("it is the same one")
+		}
+		d.sync(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Held, Held: 5}) // nothing is proven, so nothing is released
+		back(d)
+	})
+	t.Run("another scope", func(t *testing.T) {
+		d := hold(t)
+		d.options.Search.UserFilter = "(objectClass=user)"
+		d.start()
+		d.sync(Mode{}, state.Run{Mode: full, Result: Held, Held: 5})
+		back(d)
+	})
+}
+
 // TestHeldVanish: what could not be seen for a while is there again, without any
 // change of its own.
 func TestHeldVanish(t *testing.T) {

@@ -42,6 +42,7 @@ type pass struct {
 
 	users, groups tally
 	posture       posture
+	wasHeld       []ad.GUID      // before this pass, sorted
 	held          []state.Object // deletions that the guard holds
 	totals        upload.Totals
 	account       *Account
@@ -325,7 +326,7 @@ func (p *pass) same(known, now identity.Fingerprint) bool {
 
 // saw notes an object where that can tell what has gone.
 func (p *pass) saw(t *tally, guid ad.GUID) {
-	if p.kind == delta || p.comparable {
+	if p.kind == delta || p.comparable || len(p.wasHeld) > 0 {
 		t.seen = append(t.seen, guid)
 	}
 }

@@ -67,6 +67,10 @@ func (p *pass) plan(ctx context.Context) error {
 			return err
 		}
 	}
+	if p.wasHeld, err = p.Store.Held(); err != nil {
+		return err
+	}
+	slices.SortFunc(p.wasHeld, byBytes)
 	before, err := p.Store.LastRead()
 	if err != nil {
 		return err
