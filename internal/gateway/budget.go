@@ -40,5 +40,9 @@ func (b *budget) spend() bool {
 }
 
 // BeginRun gives the client a new budget of repeats: a run may repeat as many calls as
-// were answered in it, and a few for each connection.
-func (c *Client) BeginRun() { c.budget.reset(c.options.Connections) }
+// were answered in it, and a few for each connection. A login that was refused before
+// may be tried again, once.
+func (c *Client) BeginRun() {
+	c.budget.reset(c.options.Connections)
+	c.session.forgive()
+}

@@ -25,6 +25,7 @@ type session struct {
 	mu       sync.Mutex
 	token    *token   // nil: none
 	underWay *renewal // nil: none
+	refusal  error    // of a login; it is not repeated before forgive
 }
 
 // token is what a login gave.
@@ -59,6 +60,10 @@ func (s *session) use(ctx context.Context, refused *token, mustOwn bool) (t *tok
 		if t := s.token; t != nil && time.Now().Before(t.until) && !mustOwn {
 			s.mu.Unlock()
 			return t, false, nil
+		}
+		if refusal := s.refusal; refusal != nil {
+			s.mu.Unlock()
+			return nil, false, refusal
 		}
 		r, mine := s.underWay, s.underWay == nil
 		if mine {
@@ -106,8 +111,19 @@ func (s *session) finish(t *token, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.token, s.underWay.err = t, err
+	if fault.Of(err) == fault.Refused {
+		s.refusal = err
+	}
 	close(s.underWay.done)
 	s.underWay = nil
+}
+
+// forgive lets a login be tried that was refused. Each one counts towards the lockout
+// of the account.
+func (s *session) forgive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusal = nil
 }
 
 // login asks for a token in the way that the account calls for.

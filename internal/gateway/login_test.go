@@ -95,8 +95,14 @@ func TestLoginWithWrongCredentials(t *testing.T) {
 			fails(t, client.Login(t.Context()), fault.Refused, append(login.keys, "401", login.path)...)
 			_, err := send(t.Context(), client)
 			fails(t, err, fault.Refused, append(login.keys, "send 1 assets")...)
-			if n := count(g, "POST "+login.path+" 401"); n != 2 {
+			if n := count(g, "POST "+login.path+" 401"); n != 1 {
 				t.Errorf("%d logins: wrong credentials are tried once", n)
+			}
+			client.BeginRun()
+			_, err = send(t.Context(), client)
+			fails(t, err, fault.Refused, append(login.keys, "send 1 assets")...)
+			if n := count(g, "POST "+login.path+" 401"); n != 2 {
+				t.Errorf("%d logins: a new run tries them once more", n)
 			}
 		})
 	}

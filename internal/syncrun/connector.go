@@ -93,13 +93,14 @@ func (c *connector) send(ctx context.Context, to state.Connector) {
 	}
 	c.sending.Lock()
 	defer c.sending.Unlock()
-	c.tell(ctx, report)
+	c.tell(ctx, report, c.log.Warn)
 }
 
-// tell sends a report, or keeps it to be sent again.
-func (c *connector) tell(ctx context.Context, report gateway.ConnectorState) {
+// tell sends a report, or keeps it to be sent again, unless it was refused: the next
+// run, which may be let in again, has news of its own.
+func (c *connector) tell(ctx context.Context, report gateway.ConnectorState, complain func() *zerolog.Event) (heard bool) {
 	if c.mute {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
@@ -110,13 +111,17 @@ func (c *connector) tell(ctx context.Context, report gateway.ConnectorState) {
 	switch err := c.gateway.SetState(ctx, report); {
 	case err == nil:
 		c.unsent[report.State].Gone()
+		return true
 	case errors.Is(err, gateway.ErrNoStates):
 		c.mute = true
 		c.log.Warn().Err(err).Msg("connector states are not sent")
 	default:
-		c.unheard = &report
-		tell(c.log.Warn(), c.unsent[report.State].Note(err, time.Now().UTC())).Str("to", report.State).Msg("connector state not sent")
+		if fault.Of(err) != fault.Refused {
+			c.unheard = &report
+		}
+		tell(complain(), c.unsent[report.State].Note(err, time.Now().UTC())).Str("to", report.State).Msg("connector state not sent")
 	}
+	return false
 }
 
 // tellAgain sends the latest report once more, if the gateway has not heard of it.
@@ -126,8 +131,7 @@ func (c *connector) tellAgain(ctx context.Context) {
 	if c.unheard == nil {
 		return
 	}
-	c.tell(ctx, *c.unheard)
-	if c.unheard == nil && !c.mute {
+	if c.tell(ctx, *c.unheard, c.log.Debug) {
 		c.log.Info().Msg("connector state sent late")
 	}
 }

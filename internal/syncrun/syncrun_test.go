@@ -721,3 +721,35 @@ func TestManyBatchesWhileTheFileGrows(t *testing.T) {
 		t.Errorf("run %+v, error %v", run, err)
 	}
 }
+
+// TestRefusedLoginIsTriedOnceARun: each try counts towards the lockout of the account,
+// and neither a run's other calls nor the telling of states in between are worth one.
+func TestRefusedLoginIsTriedOnceARun(t *testing.T) {
+	w := newWorld(t)
+	r := w.process()
+	w.run(r, Processed, 0)
+	var logins atomic.Int32
+	w.intercepting(func(writer http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path != "/auth" {
+			return false
+		}
+		logins.Add(1)
+		writer.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	w.gateway.RevokeTokens()
+	for n := range int32(3) {
+		if _, err := w.run(r, Failed, 0); fault.Of(err) != fault.Refused {
+			t.Errorf("error %v", err)
+		}
+		for range 5 {
+			r.connector.tellAgain(t.Context())
+		}
+		if got := logins.Load(); got != n+1 {
+			t.Errorf("%d logins after %d runs", got, n+1)
+		}
+	}
+	if lines := w.log.with("connector state sent late"); len(lines) != 0 {
+		t.Errorf("log %v", lines)
+	}
+}
