@@ -77,6 +77,7 @@ type Store struct {
 
 	db      *bbolt.DB // nil: read-only, and there is no file
 	path    string
+	lock    *os.File // nil: read-only
 	writing sync.Mutex
 	damaged atomic.Pointer[error] // what was found under way
 
@@ -92,13 +93,25 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explainDir(err)
 	}
-	s, err := open(path)
-	if err == nil {
-		s.sign()
-		return s, nil
-	}
-	if !errors.Is(err, ErrDamaged) {
+	lock, err := hold(path)
+	if err != nil {
 		return nil, err
+	}
+	s, err := openSound(path)
+	if err != nil {
+		_ = lock.Close() // the error at hand says more
+		return nil, err
+	}
+	s.lock = lock
+	s.sign()
+	return s, nil
+}
+
+// openSound opens the file, or a new one in place of one that is damaged.
+func openSound(path string) (*Store, error) {
+	s, err := open(path)
+	if !errors.Is(err, ErrDamaged) {
+		return s, err
 	}
 	aside, err := setAside(path, err)
 	if err != nil {
@@ -107,7 +120,6 @@ func Open(dir string) (*Store, error) {
 	if s, err = open(path); err != nil {
 		return nil, err
 	}
-	s.sign()
 	s.SetAside = aside
 	return s, nil
 }
@@ -259,14 +271,15 @@ func (s *Store) Close() (err error) {
 	if s.db == nil {
 		return nil
 	}
-	if !s.IsReadOnly() {
+	if s.lock != nil {
 		_ = os.Remove(holderOf(s.path)) // it only explains the lock
+		defer s.lock.Close()            // the last thing, when all is done
 	}
 	damage := s.damaged.Load()
 	switch {
 	case damage == nil:
 		return s.db.Close()
-	case !s.IsReadOnly():
+	case s.lock != nil:
 		s.SetAside, err = setAside(s.path, *damage)
 	}
 	return err

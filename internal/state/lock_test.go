@@ -1,0 +1,50 @@
+package state
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// TestOneOfTwo: of two that open a directory at the same moment one gets it, also
+// while it sets a damaged file aside, or writes a large one anew, and the other never
+// gets the file that has lost its name by that.
+func TestOneOfTwo(t *testing.T) {
+	damaged := func(t *testing.T, dir string) {
+		must(t, os.WriteFile(filepath.Join(dir, fileName), []byte(strings.Repeat("x", 1<<20)), 0o600))
+	}
+	mostlyFree := func(t *testing.T, dir string) {
+		s := open1(t, dir)
+		for n := range 12 {
+			must(t, send(s, objects(n*20_000, (n+1)*20_000, 1)))
+		}
+		must(t, s.Retarget("another"))
+		must(t, s.Close())
+		if info := result(os.Stat(filepath.Join(dir, fileName)))(t); info.Size() < compactAbove {
+			t.Fatalf("%d bytes will not be compacted", info.Size())
+		}
+	}
+	for name, prepare := range map[string]func(*testing.T, string){"damaged": damaged, "mostly free": mostlyFree, "new": func(*testing.T, string) {}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			prepare(t, dir)
+			var opening sync.WaitGroup
+			stores, errs := make([]*Store, 2), make([]error, 2)
+			for n := range stores {
+				opening.Go(func() { stores[n], errs[n] = Open(dir) })
+			}
+			opening.Wait()
+			for _, s := range stores {
+				if s != nil {
+					defer s.Close()
+				}
+			}
+			if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), ErrLocked) {
+				t.Errorf("errors %v", errs)
+			}
+		})
+	}
+}
