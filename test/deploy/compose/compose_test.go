@@ -4,7 +4,9 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/cli/pkg/kvfile"
+
+	"adconnector/internal/config"
 )
 
 // TestMain teaches the library what docker compose teaches it: the format raw.
@@ -29,6 +33,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
 // load is `docker compose config` in a directory with an env file.
 func load(t *testing.T, envFile string, profiles ...string) *types.Project {
 	t.Helper()
@@ -36,12 +49,8 @@ func load(t *testing.T, envFile string, profiles ...string) *types.Project {
 	if err := os.WriteFile(filepath.Join(dir, "ad.env"), []byte(envFile), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	content, err := os.ReadFile("../../../deploy/compose.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	path := filepath.Join(dir, "compose.yaml")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(read(t, "../../../deploy/compose.yaml")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	options, err := cli.NewProjectOptions([]string{path}, cli.WithProfiles(profiles), cli.WithInterpolation(true), cli.WithResolvedPaths(true))
@@ -88,6 +97,66 @@ ldap.bindDn=CN="a b",DC=x # $HOME ${HOME} 'c'
 		t.Errorf("healthcheck %+v", c.HealthCheck)
 	}
 	expectLockedIn(t, c)
+}
+
+// fromSample is the env file that the recipe at the top of deploy/compose.yaml leads
+// to: its commands, as they stand, on the sample, up to the one that makes the
+// password's file; and what stands in <...> replaced.
+func fromSample(t *testing.T) string {
+	t.Helper()
+	recipe, _, found := strings.Cut(read(t, "../../../deploy/compose.yaml"), "#   install ")
+	if !found {
+		t.Fatal("the recipe makes no file of the password")
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "deploy"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sample.env"), []byte(read(t, "../../../sample.env")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range regexp.MustCompile(`(?m)^#   ((?:cp|sed) .*)$`).FindAllStringSubmatch(recipe, -1) {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", command[1])
+		cmd.Dir = dir
+		if output, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command[1], err, output)
+		}
+	}
+	return regexp.MustCompile(`<\w+>`).ReplaceAllStringFunc(read(t, filepath.Join(dir, "deploy", "ad.env")), func(blank string) string {
+		if strings.HasSuffix(blank, "_UUID>") {
+			return "35664649-0000-4000-8000-000000000000"
+		}
+		return "example.com"
+	})
+}
+
+// TestRecipe: the connector takes the settings that the recipe leads to, and the
+// password is that of the file.
+func TestRecipe(t *testing.T) {
+	const password = "Inv3nted-password"
+	c := load(t, fromSample(t)).Services["connector"]
+	secrets := t.TempDir()
+	if err := os.WriteFile(filepath.Join(secrets, "qualys-password"), []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var environ []string
+	for key, value := range c.Environment {
+		if value == nil {
+			t.Fatalf("%s has no value", key)
+		}
+		text := *value
+		if name, is := strings.CutPrefix(text, "/run/secrets/"); is {
+			text = filepath.Join(secrets, name)
+		}
+		environ = append(environ, key+"="+text)
+	}
+	settings, err := config.Load(config.Source{Environ: environ, Scheduled: true, Unknown: func(u config.Unknown) { t.Errorf("%+v", u) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if login := settings.Gateway.Login; login.Type != "BASIC" || login.Username != "example.com" || login.Password.Reveal() != password {
+		t.Errorf("login %+v", login)
+	}
 }
 
 // TestDemo: a sandbox, and a connector that starts once the sandbox answers, on
