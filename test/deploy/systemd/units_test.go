@@ -130,14 +130,16 @@ func TestStop(t *testing.T) {
 		t.Fatal("the sample has no grace")
 	}
 	least := must(time.ParseDuration(grace[1]))(t)
-	for name, pattern := range map[string]string{
-		"adconnector@.service":      `stop --time (\d+)`,
-		"adconnector@.container":    `--stop-timeout=(\d+)`,
-		"adconnector-bare@.service": `TimeoutStopSec=(\d+)`,
+	for _, way := range []struct{ name, pattern string }{
+		{"adconnector@.service", `stop --time (\d+)`},
+		{"adconnector@.service", `(?s) run .*--stop-timeout (\d+) .*\$\{IMAGE\}`}, // when the engine itself stops
+		{"adconnector@.container", `--stop-timeout=(\d+)`},
+		{"adconnector-bare@.service", `TimeoutStopSec=(\d+)`},
 	} {
-		engine := regexp.MustCompile(pattern).FindStringSubmatch(read(t, name))
+		name := way.name
+		engine := regexp.MustCompile(way.pattern).FindStringSubmatch(read(t, name))
 		if engine == nil {
-			t.Fatalf("%s does not say how long a stop may take", name)
+			t.Fatalf("%s does not say how long a stop may take: nothing like %s", name, way.pattern)
 		}
 		inner := must(time.ParseDuration(engine[1] + "s"))(t)
 		outer := must(time.ParseDuration(settings(t, name)["Service.TimeoutStopSec"][0] + "s"))(t)
