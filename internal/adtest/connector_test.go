@@ -44,7 +44,7 @@ var connector = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	out := filepath.Join(dir, "adconnector")
-	if _, err := command("", "go", "build", "-o", out, "adconnector/cmd/adconnector"); err != nil {
+	if _, err := command("", "go", "build", "-buildvcs=false", "-o", out, "adconnector/cmd/adconnector"); err != nil {
 		return "", fmt.Errorf("build the connector: %w", err)
 	}
 	return out, nil

@@ -116,7 +116,7 @@ func sizes() []dataset {
 
 // build makes the binary as it is shipped.
 func build(ctx context.Context, binary string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "adconnector/cmd/adconnector")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "adconnector/cmd/adconnector")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the connector: %w: run the bench inside the module\n%s", err, output)

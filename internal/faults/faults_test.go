@@ -78,7 +78,7 @@ func figures(t *testing.T, format string, args ...any) {
 // program is the path of the connector as it is shipped, built once.
 var program = sync.OnceValues(func() (string, error) {
 	out := filepath.Join(workDir, "adconnector")
-	build := exec.Command("go", "build", "-o", out, "adconnector/cmd/adconnector")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", out, "adconnector/cmd/adconnector")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the connector: %w\n%s", err, text)
