@@ -2,8 +2,8 @@ package state
 
 import (
 	"errors"
-	"maps"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
