@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,13 +16,17 @@ var ErrChanged = errors.New("it was changed while it was read")
 
 // Values reads all values of an attribute of one object, however many there are,
 // and gives each to the callback, DNs as extended ones. A domain controller gives
-// some 1500 at once (MS-ADTS 3.1.1.3.1.3.3); the object's sequence number proves
-// that all of them are of one state. found is false where there is no such object.
+// some 1500 at once (MS-ADTS 3.1.1.3.1.3.3). That all of them are of one state is
+// seen by the object's sequence number, and by the last value of each range, with
+// which the next one begins: whoever is deleted leaves a group without a change of
+// the group, and those behind him move up. found is false where there is no such object.
 // After an error the session is as after one of Search; after ErrChanged it is good.
 func (s *Session) Values(ctx context.Context, base string, of ad.GUID, attribute string, each func(value []byte) error) (found bool, err error) {
 	what := fmt.Sprintf("read %s of %s on %s", attribute, of, s.Address)
 	state := ""
-	for from := 0; ; {
+	var last []byte // value of the range before
+	for read := 0; ; {
+		from := max(read-1, 0)
 		q := Search{
 			Base: base, Scope: Subtree, Filter: FilterByGUID([]ad.GUID{of}), ExtendedDN: true,
 			Attributes: []string{fmt.Sprintf("%s;range=%d-*", attribute, from), "uSNChanged"},
@@ -29,23 +34,30 @@ func (s *Session) Values(ctx context.Context, base string, of ad.GUID, attribute
 		there, changed, more, count := false, false, false, 0
 		_, err := s.Search(ctx, q, func(entry *ad.Entry) error {
 			there = true
-			if now := string(entry.First(1)); from == 0 {
+			now, values := string(entry.First(1)), entry.Values[0]
+			if read == 0 {
 				state = now
-			} else if changed = now != state; changed {
-				return nil
+			} else {
+				if changed = now != state || len(values) == 0 || !bytes.Equal(values[0], last); changed {
+					return nil
+				}
+				values = values[1:]
 			}
-			more, count = len(entry.Partial) > 0, len(entry.Values[0])
-			for _, value := range entry.Values[0] {
+			more, count = len(entry.Partial) > 0, len(values)
+			for _, value := range values {
 				if err := each(value); err != nil {
 					return err
 				}
+			}
+			if count > 0 {
+				last = append(last[:0], values[count-1]...)
 			}
 			return nil
 		})
 		switch {
 		case err != nil:
 			return false, err
-		case !there && from == 0:
+		case !there && read == 0:
 			return false, nil
 		case !there || changed:
 			return true, fault.Errorf(fault.Incomplete, "%s from value %d: %w", what, from, ErrChanged)
@@ -54,6 +66,6 @@ func (s *Session) Values(ctx context.Context, base string, of ad.GUID, attribute
 		case count == 0:
 			return true, fault.Errorf(fault.Incomplete, "%s from value %d: the server says that there are more and gives none", what, from)
 		}
-		from += count
+		read += count
 	}
 }

@@ -69,12 +69,14 @@ func TestValuesThatChange(t *testing.T) {
 	}
 	for name, c := range map[string]func(){
 		"another state":      func() { usn++ },
+		"one was deleted":    func() { values = append([]string{"a"}, values[2:]...) },
+		"many were deleted":  func() { values = values[:2] },
 		"gone meanwhile":     func() { values = nil },
 		"fewer than before":  func() { usn, values = usn+1, values[:2] },
 		"just as many fewer": func() { usn, values = usn+1, values[:3] },
 	} {
 		change = func(from int) {
-			if from == 3 {
+			if from == 2 { // the last value of the first range, again
 				c()
 			}
 		}
