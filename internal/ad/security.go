@@ -10,23 +10,30 @@ const (
 	entryHeader        = 4 // type, flags, size
 	entryMask          = 4
 
-	entryAllowed       = 0x00
-	entryAllowedObject = 0x05
-	entryObjectType    = 0x1 // flags of an object entry: which GUIDs it has
-	entryInheritedType = 0x2
+	controlDACL = 0x4 // control flag: there is a discretionary list
+
+	entryAllowed               = 0x00
+	entryAllowedObject         = 0x05
+	entryAllowedCallback       = 0x09 // under a condition
+	entryAllowedCallbackObject = 0x0b
+	entryInheritOnly           = 0x8 // flag of an entry: it is for what is below
+	entryObjectType            = 0x1 // flags of an object entry: which GUIDs it has
+	entryInheritedType         = 0x2
 )
 
 // AllowedBy lists whom a security descriptor (MS-DTYP 2.4.6, self-relative) allows
 // something: the SIDs of the entries of its discretionary list that allow, each
-// once, in the list's order. They are parts of the value. Entries that deny are not
-// weighed against them, and a descriptor without a list names nobody.
+// once, in the list's order. Entries that deny are not weighed against them, nor are
+// the conditions of those that have one; what is only inherited from here allows
+// nothing here. A descriptor without a list allows everybody: S-1-1-0, while an
+// empty list allows nobody.
 func AllowedBy(descriptor []byte) (sids []SID, ok bool) {
 	if len(descriptor) < descriptorHeader || descriptor[0] != descriptorRevision {
 		return nil, false
 	}
 	at := binary.LittleEndian.Uint32(descriptor[daclOffset:])
-	if at == 0 {
-		return nil, true
+	if at == 0 || binary.LittleEndian.Uint16(descriptor[2:])&controlDACL == 0 {
+		return []SID{SID("\x01\x01\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00")}, true
 	}
 	if uint64(at)+listHeader > uint64(len(descriptor)) {
 		return nil, false
@@ -47,7 +54,7 @@ func AllowedBy(descriptor []byte) (sids []SID, ok bool) {
 		}
 		if sid, allows, ok := allowedBy(rest[0], rest[entryHeader+entryMask:length]); !ok {
 			return nil, false
-		} else if allows && !containsSID(sids, sid) {
+		} else if allows && rest[1]&entryInheritOnly == 0 && !containsSID(sids, sid) {
 			sids = append(sids, sid)
 		}
 		rest = rest[length:]
@@ -59,8 +66,8 @@ func AllowedBy(descriptor []byte) (sids []SID, ok bool) {
 // callback's data, is not looked at.
 func allowedBy(kind byte, body []byte) (sid SID, allows, ok bool) {
 	switch kind {
-	case entryAllowed:
-	case entryAllowedObject:
+	case entryAllowed, entryAllowedCallback:
+	case entryAllowedObject, entryAllowedCallbackObject:
 		if len(body) < 4 {
 			return nil, false, false
 		}

@@ -37,6 +37,16 @@ func TestAllowedBy(t *testing.T) {
 	object := func(flags byte, guids int, sid []byte) []byte {
 		return entryOf(entryAllowedObject, append(append([]byte{flags, 0, 0, 0}, make([]byte, 16*guids)...), sid...)...)
 	}
+	inheritOnly := entryOf(0, alice...)
+	inheritOnly[1] = 0x0a // and for containers
+	inherited := entryOf(0, admins...)
+	inherited[1] = 0x12
+	callbackObject := object(1, 1, alice)
+	callbackObject[0] = 11
+	absent := descriptorOf(entryOf(0, alice...))
+	absent[2] = 0
+	null := headerOf(descriptorHeader)
+	null[2] = 4
 	for _, test := range []struct {
 		name       string
 		descriptor []byte
@@ -49,7 +59,11 @@ func TestAllowedBy(t *testing.T) {
 		{"bytes after the SID", descriptorOf(entryOf(0, append(slices.Clone(admins), 1, 2, 3, 4)...)), "S-1-5-32-544"},
 		{"an unknown kind", descriptorOf(entryOf(0x11, 1, 2, 3)), ""},
 		{"an empty list", descriptorOf(), ""},
-		{"no list", headerOf(descriptorHeader), ""},
+		{"no list", headerOf(descriptorHeader), "S-1-1-0"},
+		{"a null list", null, "S-1-1-0"},
+		{"a list that is not there", absent, "S-1-1-0"},
+		{"for what is below only", descriptorOf(inheritOnly, inherited), "S-1-5-32-544"},
+		{"callbacks", descriptorOf(entryOf(9, append(slices.Clone(admins), "artx"...)...), callbackObject), "S-1-5-32-544 S-1-5-21-1849089504-284471923-1465691496-1103"},
 	} {
 		sids, ok := AllowedBy(test.descriptor)
 		var got []string

@@ -121,6 +121,7 @@ type Mapper struct {
 	source          source // of the entry at hand, kept here so that mapping allocates nothing
 
 	graph     *membership.Graph
+	partial   bool
 	held      map[membership.Node]membership.Holders
 	collected map[string]collection
 }
@@ -154,7 +155,7 @@ func newMapper(kind Kind, rows []row) *Mapper {
 
 // Use tells of the graph from which memberships are taken.
 func (m *Mapper) Use(graph *membership.Graph) {
-	m.graph = graph
+	m.graph, m.partial = graph, false
 	if m.kind != Role {
 		return
 	}
@@ -162,6 +163,13 @@ func (m *Mapper) Use(graph *membership.Graph) {
 	for _, h := range graph.Holders() {
 		m.held[h.Group] = h
 	}
+}
+
+// UsePart is Use of a graph that does not know all memberships: nothing is said of
+// them, since what is known of them would pass for all.
+func (m *Mapper) UsePart(graph *membership.Graph) {
+	m.Use(graph)
+	m.partial = true
 }
 
 // GUID reads an entry's objectGUID, which may be there where the rest is not.
@@ -202,6 +210,7 @@ func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {
 	if src.graph = m.graph; src.graph != nil {
 		src.node, src.inGraph = src.graph.Find(guid)
 		src.held = m.held[src.node]
+		src.partial = m.partial
 	}
 }
 

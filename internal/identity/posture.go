@@ -2,7 +2,7 @@ package identity
 
 // PostureVersion changes with the lines below, as Version does with those of the
 // identities.
-const PostureVersion = 1
+const PostureVersion = 2
 
 // memberships stands for a source that is no attribute of the entry: the graph of
 // who is in what.
@@ -30,8 +30,8 @@ var posture = map[Kind][]row{
 		{"msDS-SupportedEncryptionTypes", ofUser + "supportedEncryptionTypes", encryptionNames},
 		{"sIDHistory", ofUser + "sidHistory", sids},
 		{"primaryGroupID", ofUser + "primaryGroup", primaryGroup},
-		{"primaryGroupID, " + memberships, ofUser + "groups", directGroups},
-		{"primaryGroupID, " + memberships, ofUser + "privilegedGroups", privilegedGroups},
+		{"primaryGroupID, " + memberships, ofUser + "groups", whole(directGroups)},
+		{"primaryGroupID, " + memberships, ofUser + "privilegedGroups", whole(privilegedGroups)},
 		{"lastLogonTimestamp", ofUser + "lastLogonTimestamp", fileTime},
 		{"msDS-UserPasswordExpiryTimeComputed", ofUser + "passwordExpiresAt", passwordExpiry},
 		{"msDS-ResultantPSO", ofUser + "passwordPolicy", plainDN},
@@ -46,13 +46,13 @@ var posture = map[Kind][]row{
 	Group: {
 		{"adminCount", ofGroup + "adminCount", number},
 		{"managedBy", ofGroup + "managedBy", sidOfDN},
-		{memberships, ofGroup + "members", groupMembers},
-		{memberships, ofGroup + "membersWithoutSid", membersWithoutSID},
-		{memberships, ofGroup + "memberOf", memberOf},
-		{memberships, ofGroup + "privilegedGroups", privilegedGroups},
-		{memberships, ofGroup + "nestingDepth", nestingDepth},
-		{memberships, ofGroup + "empty", isEmpty},
-		{memberships, ofGroup + "inCycle", inCycle},
+		{memberships, ofGroup + "members", whole(groupMembers)},
+		{memberships, ofGroup + "membersWithoutSid", whole(membersWithoutSID)},
+		{memberships, ofGroup + "memberOf", whole(memberOf)},
+		{memberships, ofGroup + "privilegedGroups", whole(privilegedGroups)},
+		{memberships, ofGroup + "nestingDepth", whole(nestingDepth)},
+		{memberships, ofGroup + "empty", whole(isEmpty)},
+		{memberships, ofGroup + "inCycle", whole(inCycle)},
 	},
 	Role: { // of the well-known group that it is
 		{"objectSid", "assetHeader.externalAssetId", roleID},
@@ -64,9 +64,9 @@ var posture = map[Kind][]row{
 		{memberships, ofRole + "role", roleName},
 		{memberships, ofRole + "privileged", rolePrivileged},
 		{"objectSid", ofRole + "group", sid},
-		{memberships, ofRole + "members", holders},
-		{memberships, ofRole + "membersWithoutSid", holdersWithoutSID},
-		{memberships, ofRole + "nestedGroups", holdingGroups},
+		{memberships, ofRole + "members", whole(holders)},
+		{memberships, ofRole + "membersWithoutSid", whole(holdersWithoutSID)},
+		{memberships, ofRole + "nestedGroups", whole(holdingGroups)},
 	},
 	Domain: {
 		{"objectSid", "assetHeader.externalAssetId", sid},
@@ -120,7 +120,7 @@ var parts = map[string][]row{
 		{"trustDirection", "direction", enumerated(trustDirections)},
 		{"trustType", "type", enumerated(trustTypes)},
 		{"trustAttributes", "attributes", trustAttributes},
-		{"trustAttributes", "sidFiltering", sidFiltering},
+		{"trustAttributes, trustDirection", "sidFiltering", sidFiltering},
 	},
 	collectedControllers: {
 		{"name", "name", text},
@@ -132,7 +132,7 @@ var parts = map[string][]row{
 		{"pwdLastSet", "passwordLastChangedAt", fileTime},
 	},
 	collectedKrbtgt:     {{"pwdLastSet", "", fileTime}},
-	collectedRecycleBin: {{"msDS-EnabledFeatureBL", "", enabledFeature}},
+	collectedRecycleBin: {{"msDS-EnabledFeatureBL, msDS-OptionalFeatureGUID", "", enabledFeature}},
 }
 
 // What the domain's asset is collected from.

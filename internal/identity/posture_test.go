@@ -71,7 +71,7 @@ func extended(guid ad.GUID, sid ad.SID, dn string) string {
 // descriptor allows these.
 func descriptor(sids ...ad.SID) string {
 	d := make([]byte, 20)
-	d[0], d[16] = 1, 20
+	d[0], d[2], d[16] = 1, 4, 20
 	list := []byte{2, 0, 0, 0, byte(len(sids)), 0, 0, 0}
 	for _, sid := range sids {
 		list = append(list, 0, 0, byte(8+len(sid)), 0, 0xff, 1, 0xf, 0)
@@ -283,14 +283,15 @@ func TestDomainGolden(t *testing.T) {
 				"msDS-MaximumPasswordAge": {"-9223372036854775808"}, "msDS-MinimumPasswordAge": {"0"}, "msDS-LockoutThreshold": {"5"}, "msDS-LockoutDuration": {"-18000000000"}})
 			add(c, c.Trusts, attributes{"trustPartner": {"partner.example"}, "flatName": {"PARTNER"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"72"},
 				"securityIdentifier": {string(ofDomainSID(0))}})
-			add(c, c.Trusts, attributes{"trustPartner": {"old.example"}, "trustDirection": {"2"}, "trustType": {"1"}, "trustAttributes": {"4"}})
+			add(c, c.Trusts, attributes{"trustPartner": {"old.example"}, "trustDirection": {"2"}, "trustType": {"1"}, "trustAttributes": {"260"}})
+			add(c, c.Trusts, attributes{"trustPartner": {"trusting.example"}, "trustDirection": {"1"}, "trustType": {"2"}, "trustAttributes": {"8"}})
 			add(c, c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"}})
 			add(c, c.Controllers, attributes{"name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"}})
 		}},
 		{"posture-domain-unreadable", with(domain, attributes{"minPwdLength": nil, "lockoutThreshold": nil}), func(c *Collector) {
 			c.Unreadable("trusts")
 			c.Unreadable("fineGrainedPasswordPolicies")
-			add(c, c.RecycleBin, attributes{})
+			add(c, c.RecycleBin, attributes{"msDS-OptionalFeatureGUID": {"x"}})
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -302,6 +303,43 @@ func TestDomainGolden(t *testing.T) {
 			}
 			golden(t, test.name, asset.JSON)
 		})
+	}
+}
+
+// A feature that shows nothing of itself is not off.
+func TestRecycleBinThatShowsNothing(t *testing.T) {
+	part := NewCollector().RecycleBin
+	if part.Add(&ad.Entry{Values: make([][][]byte, len(part.Attributes))}, now) || len(part.items) > 0 {
+		t.Errorf("%s", part.items)
+	}
+}
+
+// Of memberships that are known in part nothing is said, until they are known again.
+func TestPartOfMemberships(t *testing.T) {
+	for kind, test := range map[Kind]struct {
+		attrs attributes
+		keys  []string
+	}{
+		User:  {with(alice, attributes{"primaryGroupID": {"512"}}), []string{"groups", "privilegedGroups"}},
+		Group: {attributes{"objectGUID": {strings.Repeat("I", 16)}, "objectSid": {string(ofDomainSID(1202))}}, []string{"members", "membersWithoutSid", "memberOf", "nestingDepth", "empty", "inCycle"}},
+		Role:  {attributes{"name": {"x"}, "objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}}, []string{"members", "nestedGroups"}},
+	} {
+		m := NewPostureMapper(kind)
+		for _, use := range []struct {
+			graph func(*membership.Graph)
+			said  bool
+		}{{m.UsePart, false}, {m.Use, true}} {
+			use.graph(people())
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, key := range test.keys {
+				if bytes.Contains(asset.JSON, []byte(`"`+key+`":`)) != use.said {
+					t.Errorf("%s of a %s, want %t: %s", key, kind, use.said, asset.JSON)
+				}
+			}
+		}
 	}
 }
 

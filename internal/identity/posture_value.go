@@ -482,6 +482,8 @@ var (
 	trustTypes      = []string{"", "DOWNLEVEL", "UPLEVEL", "MIT", "DCE", "ENTRA_ID"} // MS-ADTS 6.1.6.7.15
 )
 
+const trustOutbound = 2 // bit of a direction
+
 func enumerated(names []string) value {
 	return func(dst []byte, src *source, slots []int) []byte {
 		v := src.entry.First(slots[0])
@@ -515,6 +517,7 @@ var trustFlags = []named[trustFlag]{
 	{0x20, "WITHIN_FOREST"},
 	{trustTreatAsExternal, "TREAT_AS_EXTERNAL"},
 	{0x80, "USES_RC4_ENCRYPTION"},
+	{0x100, "USES_AES_KEYS"},
 	{0x200, "CROSS_ORGANIZATION_NO_TGT_DELEGATION"},
 	{0x400, "PIM_TRUST"},
 	{0x800, "CROSS_ORGANIZATION_ENABLE_TGT_DELEGATION"},
@@ -535,11 +538,13 @@ func trustAttributes(dst []byte, src *source, slots []int) []byte {
 }
 
 // sidFiltering says which SIDs of the other side are let in (MS-PAC 4.1.2.2): only
-// its own domain's, or those of its forest, with or without its SID history.
+// its own domain's, or those of its forest, with or without its SID history. Nobody
+// of the other side is let in where this domain does not trust it.
 func sidFiltering(dst []byte, src *source, slots []int) []byte {
 	flags, ok := readTrust(src, slots[0])
+	direction, err := strconv.Atoi(string(src.entry.First(slots[1])))
 	switch {
-	case !ok:
+	case !ok || err != nil || direction&trustOutbound == 0:
 		return dst
 	case flags&trustQuarantined != 0:
 		return appendEnum(dst, "DOMAIN")
@@ -562,9 +567,24 @@ func readOnlyController(dst []byte, src *source, slots []int) []byte {
 	return appendBool(dst, rid == ridReadOnlyControllers)
 }
 
+// enabledFeature says that a feature is off only where something else of it can be
+// read, that every feature has: else the account may just not see where it is on.
 func enabledFeature(dst []byte, src *source, slots []int) []byte {
-	if len(src.entry.First(slots[0])) > 0 {
+	switch {
+	case len(src.entry.First(slots[0])) > 0:
 		return appendEnum(dst, "ENABLED")
+	case len(src.entry.First(slots[1])) > 0:
+		return appendEnum(dst, "DISABLED")
 	}
-	return appendEnum(dst, "DISABLED")
+	return dst
+}
+
+// whole is for what memberships say as a whole: nothing, where some are not known.
+func whole(v value) value {
+	return func(dst []byte, src *source, slots []int) []byte {
+		if src.partial {
+			return dst
+		}
+		return v(dst, src, slots)
+	}
 }

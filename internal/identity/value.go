@@ -23,6 +23,7 @@ type source struct {
 	graph     *membership.Graph
 	node      membership.Node
 	inGraph   bool
+	partial   bool                  // the graph does not know all memberships
 	held      membership.Holders    // of a role
 	collected map[string]collection // of the domain
 	values    [][]byte              // room for sorting

@@ -138,6 +138,7 @@ const (
 	attributeTrustType
 	attributeTrustAttributes
 	attributeEnabledFeatureBL
+	attributeOptionalFeatureGUID
 	attributes // how many there are
 )
 
@@ -244,6 +245,7 @@ var schema = [attributes]attributeType{
 	attributeTrustType:                {name: "trustType", syntax: syntaxInteger},
 	attributeTrustAttributes:          {name: "trustAttributes", syntax: syntaxInteger},
 	attributeEnabledFeatureBL:         {name: "msDS-EnabledFeatureBL", syntax: syntaxDN},
+	attributeOptionalFeatureGUID:      {name: "msDS-OptionalFeatureGUID", syntax: syntaxOctets},
 }
 
 // attributesByName has the schema under its names in lower case.

@@ -34,6 +34,7 @@ type posture struct {
 	kept     state.GraphSource
 	known    bool      // there was a graph
 	anew     bool      // there was one that cannot be read
+	partial  bool      // it does not know all memberships
 	affected []ad.GUID // by changes of memberships: to be read again
 	readAll  bool      // everything is, since they are too many
 }
@@ -100,7 +101,11 @@ func (p *pass) learn(ctx context.Context) error {
 		return err
 	}
 	for _, r := range append(slices.Clip(x.readings), x.roles, x.domain) {
-		r.mapper.Use(x.graph)
+		if x.partial {
+			r.mapper.UsePart(x.graph)
+		} else {
+			r.mapper.Use(x.graph)
+		}
 	}
 	groups, memberships := x.graph.Len()
 	p.log.Info().Str("base_dn", source.Base).Bool("whole", whole).Int("groups", groups).Int("memberships", memberships).
@@ -167,8 +172,9 @@ func (p *pass) readGraph(ctx context.Context, whole bool) error {
 		return err
 	}
 	if r.plain > 0 {
+		p.posture.partial = true
 		p.log.Warn().Int("values", r.plain).
-			Msg("members that the directory shows without identifiers are left out: it must offer extended DNs (1.2.840.113556.1.4.529)")
+			Msg("the directory shows members without identifiers, so that nothing is said of memberships: it must offer extended DNs (1.2.840.113556.1.4.529)")
 	}
 	if !whole {
 		// Whoever is deleted vanishes from his groups, which do not change by that.

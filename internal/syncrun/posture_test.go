@@ -1,11 +1,15 @@
 package syncrun
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -357,6 +361,69 @@ func TestBackWithoutGroups(t *testing.T) {
 	d.likeAnew()
 }
 
+// deaf puts a server between, that does not know a word of the requests.
+func (d *domain) deaf(word, instead string) {
+	d.t.Helper()
+	if len(word) != len(instead) {
+		d.t.Fatal("the words must be of one length")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	d.must(err)
+	d.t.Cleanup(func() { listener.Close() })
+	server := net.JoinHostPort("127.0.0.1", strconv.Itoa(d.auth.Port))
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			behind, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go func() {
+				defer client.Close()
+				_, _ = io.Copy(client, behind)
+			}()
+			go func() {
+				defer behind.Close()
+				buffer := make([]byte, 1<<16)
+				for {
+					n, err := client.Read(buffer)
+					if err != nil {
+						return
+					}
+					if _, err := behind.Write(bytes.ReplaceAll(buffer[:n], []byte(word), []byte(instead))); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	d.auth.Port = listener.Addr().(*net.TCPAddr).Port
+	d.gateway.SetConnection(d.connection(nil))
+	d.start()
+}
+
+// TestMembersWithoutIdentifiers: of a server that does not know extended DNs nothing
+// is sent that depends on who is in what.
+func TestMembersWithoutIdentifiers(t *testing.T) {
+	d := exposed(t, sandbox.DirectoryOptions{}, 3)
+	d.deaf("1.2.840.113556.1.4.529", "1.2.840.113556.1.4.999")
+	team := d.addGroup("team", d.dn("user0"))
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 18})
+	for _, dn := range []string{team, d.dn("user0")} {
+		for _, key := range []string{"members", "empty", "nestingDepth", "inCycle", "memberOf", "groups"} {
+			d.expect(dn, key)
+		}
+	}
+	d.expect(d.dn("user0"), "primaryGroup", d.sid("CN=Domain Users,CN=Users,"+d.Base()))
+	if lines := d.log.with("the directory shows members without identifiers, so that nothing is said of memberships: it must offer extended DNs (1.2.840.113556.1.4.529)"); len(lines) != 1 {
+		t.Errorf("log %v", lines)
+	}
+}
+
 // TestTooManyAffected: then everything is read, in the same run.
 func TestTooManyAffected(t *testing.T) {
 	d := exposed(t, sandbox.DirectoryOptions{}, 8)
@@ -447,7 +514,7 @@ func TestServiceAccountsAndDomain(t *testing.T) {
 	d.must(d.Add(sandbox.Object{DN: "CN=Strict,CN=Password Settings Container,CN=System," + d.Base(), Attributes: map[string][]string{"objectClass": {"msDS-PasswordSettings"},
 		"msDS-PasswordSettingsPrecedence": {"1"}, "msDS-PSOAppliesTo": {d.dn("user0")}, "msDS-MaximumPasswordAge": {"-864000000000"}}}))
 	d.must(d.Add(sandbox.Object{DN: "CN=partner.example,CN=System," + d.Base(), Attributes: map[string][]string{"objectClass": {"trustedDomain"},
-		"trustPartner": {"partner.example"}, "trustDirection": {"1"}, "trustType": {"2"}, "trustAttributes": {"8"}}}))
+		"trustPartner": {"partner.example"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"8"}}}))
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 17})
 	account := d.asset(d.dn("gmsa"))
 	if account["accountType"] != "SERVICE" || d.says(d.dn("gmsa"), "passwordReaders") != "[S-1-5-32-544]" {
@@ -457,7 +524,7 @@ func TestServiceAccountsAndDomain(t *testing.T) {
 		t.Errorf("policy %q", policy)
 	}
 	domain := string(d.gateway.Domains()[0].Asset)
-	for _, want := range []string{`"appliesTo":["` + d.sid(d.dn("user0")) + `"]`, `"partner":"partner.example","direction":"INBOUND","type":"UPLEVEL","attributes":["FOREST_TRANSITIVE"],"sidFiltering":"FOREST"`} {
+	for _, want := range []string{`"appliesTo":["` + d.sid(d.dn("user0")) + `"]`, `"partner":"partner.example","direction":"BIDIRECTIONAL","type":"UPLEVEL","attributes":["FOREST_TRANSITIVE"],"sidFiltering":"FOREST"`} {
 		if !strings.Contains(domain, want) {
 			t.Errorf("%s has no %s", domain, want)
 		}
