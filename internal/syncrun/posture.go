@@ -208,8 +208,10 @@ type graphReader struct {
 	graph *membership.Graph
 	plain int // members without identifiers
 
-	// Of a delta: what the objects that have changed say of their groups.
+	// Of a delta: what the objects that have changed say of their groups, and
+	// whether any of them says something.
 	memberOf map[ad.GUID][]ad.GUID
+	said     bool
 }
 
 // note keeps what an object says of its groups, if it says all of it.
@@ -225,11 +227,13 @@ func (r *graphReader) note(of ad.GUID, entry *ad.Entry, slot int) {
 		}
 	}
 	r.memberOf[of] = groups
+	r.said = r.said || len(groups) > 0
 }
 
 // correct reads the groups again that objects which have changed contradict. Whoever
 // is deleted and brought back has lost his groups, or has got them back, and only he
-// shows a change by that (MS-ADTS 3.1.1.5.3.7).
+// shows a change by that (MS-ADTS 3.1.1.5.3.7). An account that may not read memberOf
+// sees contradictions only, and they mean nothing.
 func (r *graphReader) correct(ctx context.Context) error {
 	r.graph.Compute()
 	wrong := map[ad.GUID]bool{}
@@ -255,12 +259,46 @@ func (r *graphReader) correct(ctx context.Context) error {
 			}
 		}
 	}
-	for some := range slices.Chunk(slices.SortedFunc(maps.Keys(wrong), byBytes), guidsAtOnce) {
+	again := slices.SortedFunc(maps.Keys(wrong), byBytes)
+	if readable, err := r.readsMemberOf(ctx, again); err != nil || !readable {
+		return err
+	}
+	for some := range slices.Chunk(again, guidsAtOnce) {
 		if err := r.groups(ctx, r.line, directory.FilterByGUID(some)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readsMemberOf reports whether memberOf shows the account anything: of the objects
+// that have changed or, since those may all have lost their groups, of some others in
+// these groups. Groups without others are read at little cost.
+func (r *graphReader) readsMemberOf(ctx context.Context, groups []ad.GUID) (readable bool, err error) {
+	if r.said || len(groups) == 0 {
+		return true, nil
+	}
+	others := map[ad.GUID]bool{}
+	for _, guid := range groups {
+		group, _ := r.graph.Find(guid)
+		for _, n := range r.graph.Members(group) {
+			other := r.graph.GUID(n)
+			if _, changed := r.memberOf[other]; !changed && len(others) < guidsAtOnce {
+				others[other] = true
+			}
+		}
+	}
+	if len(others) == 0 {
+		return true, nil
+	}
+	condition := directory.FilterByGUID(slices.SortedFunc(maps.Keys(others), byBytes))
+	there := false
+	err = r.search(ctx, r.line, condition, "", []string{"memberOf"}, func(entry *ad.Entry) error {
+		there = true
+		readable = readable || len(entry.First(0)) > 0
+		return nil
+	})
+	return readable || !there, err
 }
 
 func (r *graphReader) search(ctx context.Context, l *line, filter, condition string, attributes []string, each func(*ad.Entry) error) error {

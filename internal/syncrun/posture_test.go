@@ -359,6 +359,16 @@ func TestBackWithoutGroups(t *testing.T) {
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
 	d.expect(team, "members", d.sid(d.dn("user1")))
 	d.likeAnew()
+
+	d.passBy() // and nobody else is in the group
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
+	guid = d.guid(d.dn("user1"))
+	d.must(d.Delete(d.dn("user1")))
+	d.must(d.Undelete(guid))
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
+	d.expect(team, "members")
+	d.expect(team, "empty", "true")
+	d.likeAnew()
 }
 
 // deaf puts a server between, that does not know a word of the requests.
@@ -404,6 +414,30 @@ func (d *domain) deaf(word, instead string) {
 	d.auth.Port = listener.Addr().(*net.TCPAddr).Port
 	d.gateway.SetConnection(d.connection(nil))
 	d.start()
+}
+
+// TestUnreadableMemberOf: where memberOf may not be read, a change of a user is none
+// of his groups.
+func TestUnreadableMemberOf(t *testing.T) {
+	d := exposed(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+	d.deaf("memberOf", "memberXX")
+	var users []string
+	for n := range 20 {
+		users = append(users, d.dn(fmt.Sprint("user", n)))
+	}
+	for n := range 150 {
+		d.addGroup(fmt.Sprint("group", n), users...)
+	}
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 184})
+	d.passBy()
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
+	d.must(d.Modify(users[0], "title", "x"))
+	entries := d.Searches().Entries
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	if read := d.Searches().Entries - entries; read > 100 {
+		t.Errorf("%d entries read", read)
+	}
+	d.likeAnew()
 }
 
 // TestMembersWithoutIdentifiers: of a server that does not know extended DNs nothing
