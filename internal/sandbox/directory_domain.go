@@ -145,6 +145,6 @@ func (d *Directory) found(base string) {
 	services := put(put(configuration, "container", "Services"), "container", "Windows NT")
 	features := put(put(services, "container", "Directory Service"), "container", "Optional Features")
 	recycleBin := put(features, "msDS-OptionalFeature", "Recycle Bin Feature")
-	recycleBin.attributes = record("").with(attributeOptionalFeatureGUID, // the same everywhere (MS-ADTS 6.1.1.2.4.1.3.1)
+	recycleBin.attributes = record("").with(attributeOptionalFeatureGUID, // the same everywhere (MS-ADTS 3.1.1.9.1)
 		"\xd8\xdc\x6d\x76\xd0\xac\x5e\x44\xf3\xb9\xa7\xf9\xb6\x74\x4f\x2a")
 }
