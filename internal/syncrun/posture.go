@@ -97,6 +97,21 @@ func (p *pass) learn(ctx context.Context) error {
 		return err
 	}
 	x.graph.Compute()
+	if !whole {
+		affected, err := p.Store.Known(x.graph.Affected(x.before))
+		if err != nil {
+			return err
+		}
+		if len(affected)+len(x.affected) > p.affectedAtMost {
+			p.turnFull(len(affected))
+			// A full pass knows of those, too, who were deleted unseen.
+			whole = true
+			if err := p.readGraph(ctx, whole); err != nil {
+				return err
+			}
+			x.graph.Compute()
+		}
+	}
 	if err := p.findAffected(source); err != nil {
 		return err
 	}
@@ -126,8 +141,7 @@ func (p *pass) findAffected(source state.GraphSource) error {
 	case len(affected)+len(x.affected) > p.affectedAtMost:
 		change.AgainAll = true
 		if p.kind == delta {
-			p.kind = full
-			p.log.Info().Str("mode", full).Str("reason", tooMuchAffected).Int("objects", len(affected)).Msg("pass planned")
+			p.turnFull(len(affected))
 		}
 	default:
 		change.Again = affected
@@ -144,6 +158,12 @@ func (p *pass) findAffected(source state.GraphSource) error {
 		change.Groups = append(change.Groups, state.GraphRecord(record))
 	}
 	return p.Store.ChangeGraph(change)
+}
+
+// turnFull makes a full pass of a delta that would read too much one by one.
+func (p *pass) turnFull(affected int) {
+	p.kind = full
+	p.log.Info().Str("mode", full).Str("reason", tooMuchAffected).Int("objects", affected).Msg("pass planned")
 }
 
 // The searches of the graph. Whatever has a primary group is an account: computers
