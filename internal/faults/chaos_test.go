@@ -21,7 +21,7 @@ type chaos struct {
 
 	mu      sync.Mutex
 	random  *rand.Rand
-	tokens  map[string]bool // that were used, and whether they have died
+	tokens  map[string]bool // with which a call was answered, and whether they have died
 	calls   int
 	injured map[string]int // how often each fault happened
 }
@@ -35,27 +35,25 @@ func (c *chaos) answer(x *exchange) bool {
 	c.mu.Lock()
 	c.calls++
 	token := x.r.Header.Get("Authorization")
-	died, used := c.tokens[token]
+	died, answered := c.tokens[token]
 	if died {
 		c.mu.Unlock()
 		return x.status(http.StatusUnauthorized, `{"message":"expired"}`)
 	}
-	if token != "" {
-		c.tokens[token] = false
+	kind := ""
+	if dice := c.random.IntN(100) / faultPercent; dice < len(kinds) {
+		kind = kinds[dice]
 	}
-	dice := c.random.IntN(100)
-	if dice/faultPercent >= len(kinds) {
-		c.mu.Unlock()
-		return false
+	if kind == "207" && (!x.isBatch() || len(x.assets()) < 2 || c.site.witness.knows(x.r)) || kind == "401" && !answered {
+		kind = ""
 	}
-	kind := kinds[dice/faultPercent]
-	if kind == "207" && (!x.isBatch() || len(x.assets()) < 2 || c.site.witness.knows(x.r)) || kind == "401" && !used { // none dies unused
-		c.mu.Unlock()
-		return false
+	// A cut call is no use of a token: net/http sends one with an Idempotency-Key
+	// again by itself, and to refuse that one is to refuse the token altogether.
+	if token != "" && kind != "reset before" && kind != "reset after" {
+		c.tokens[token] = kind == "401"
 	}
-	c.injured[kind]++
-	if kind == "401" {
-		c.tokens[token] = true
+	if kind != "" {
+		c.injured[kind]++
 	}
 	c.mu.Unlock()
 	switch kind {
@@ -73,18 +71,19 @@ func (c *chaos) answer(x *exchange) bool {
 		x.w.Header().Set("Content-Length", fmt.Sprint(answer.Body.Len()))
 		x.w.WriteHeader(answer.Code)
 		_, _ = x.w.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
+		_ = http.NewResponseController(x.w).Flush()
 		panic(http.ErrAbortHandler)
 	case "207":
 		return c.partly(x)
 	case "401":
 		return x.status(http.StatusUnauthorized, `{"message":"expired"}`)
-	default:
+	case "stall":
 		select {
 		case <-time.After(c.stall):
 		case <-x.r.Context().Done():
 		}
-		return false
 	}
+	return false
 }
 
 // partly rejects the first asset and takes the others. The sandbox, which takes a
