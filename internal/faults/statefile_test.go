@@ -180,14 +180,14 @@ func exercise(store *state.Store) error {
 			return err
 		}
 	}
-	delivery, err := store.Begin()
+	delivery, err := store.Begin(ad.InvocationID{1}, time.Now())
 	if err != nil {
 		return err
 	}
 	if err := delivery.Announce([]state.Batch{{Objects: objects}}); err != nil {
 		return err
 	}
-	if err := delivery.Settle([]state.Settlement{{Complete: true, Delivered: objects}}); err != nil {
+	if err := delivery.Settle([]state.Receipt{{Complete: true, Delivered: objects}}); err != nil {
 		return err
 	}
 	if err := store.Hold([]ad.GUID{{1}}, time.Now()); err != nil {

@@ -83,7 +83,7 @@ func RoleGUID(group ad.GUID) ad.GUID {
 }
 
 // Fingerprint identifies what is sent for an object: 8 bytes of the SHA-256 of its
-// JSON without activity, then 8 of that of the activity.
+// JSON without activity, then 8 of that of the activity. The zero value is nobody's.
 type Fingerprint [16]byte
 
 // SameButActivity reports whether two fingerprints differ in activity at most.
@@ -102,6 +102,26 @@ type Asset struct {
 	Due         time.Time // when the status changes by the clock alone; zero: it does not
 	Deleted     bool
 	Unparsed    int // values that were there and could not be read; their targets are left out
+}
+
+// Object is what is kept of an asset once its bytes have been sent: enough to tell a
+// change, and to say who it was when it is gone.
+type Object struct {
+	Kind        Kind
+	GUID        ad.GUID
+	SID         ad.SID
+	Name        string
+	Fingerprint Fingerprint // zero: none, whatever was sent
+	Due         time.Time
+	Deleted     bool
+}
+
+// Object is a copy that outlives the asset's bytes.
+func (a Asset) Object() Object {
+	return Object{
+		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(a.Name),
+		Fingerprint: a.Fingerprint, Due: a.Due, Deleted: a.Deleted,
+	}
 }
 
 // ErrNoIdentity is returned for an entry without a readable objectSid or objectGUID.
@@ -232,21 +252,21 @@ func (m *Mapper) fingerprint(json []byte) (f Fingerprint) {
 	return f
 }
 
-// Deleted is the asset of an object that has gone, made of what is still known of
+// AsDeleted is the asset of an object that has gone, made of what is still known of
 // it. Its JSON is written over buf.
-func Deleted(buf []byte, kind Kind, guid ad.GUID, sid ad.SID, name string) Asset {
-	class, id := classOf[kind], ExternalID(kind, sid)
+func (o Object) AsDeleted(buf []byte) Asset {
+	class, id := classOf[o.Kind], ExternalID(o.Kind, o.SID)
 	json := append(buf[:0], `{"asset":{"assetHeader":{"externalAssetId":"`...)
 	json = append(append(json, id...), `","vendorAssetId":"`...)
-	json = append(guid.AppendText(json), `"},"assetDetail":{`...)
-	if name != "" {
-		json = append(appendString(append(json, `"name":`...), []byte(name)), ',')
+	json = append(o.GUID.AppendText(json), `"},"assetDetail":{`...)
+	if o.Name != "" {
+		json = append(appendString(append(json, `"name":`...), []byte(o.Name)), ',')
 	}
 	json = append(append(append(json, '"'), class...), `":{"id":"`...)
 	json = append(append(json, id...), `",`...)
-	if name != "" {
-		json = append(appendString(append(json, `"name":`...), []byte(name)), ',')
+	if o.Name != "" {
+		json = append(appendString(append(json, `"name":`...), []byte(o.Name)), ',')
 	}
 	json = append(json, `"status":"`+statusDeleted+`"}}}}`...)
-	return Asset{Kind: kind, GUID: guid, SID: sid, Name: []byte(name), JSON: json, Deleted: true}
+	return Asset{Kind: o.Kind, GUID: o.GUID, SID: o.SID, Name: []byte(o.Name), JSON: json, Deleted: true}
 }

@@ -271,7 +271,7 @@ func TestDeleted(t *testing.T) {
 		{"user", User, `A "b"`, `"name":"A \"b\"","userAssetClass":{` + id + `"name":"A \"b\"","status":"DELETED"}}}}`},
 		{"group without a name", Group, "", `"groupAssetClass":{` + id + `"status":"DELETED"}}}}`},
 	} {
-		asset := Deleted(nil, test.kind, guid, sid, test.call)
+		asset := Object{Kind: test.kind, GUID: guid, SID: sid, Name: test.call}.AsDeleted(nil)
 		if want := head + test.want; string(asset.JSON) != want || !asset.Deleted || asset.GUID != guid {
 			t.Errorf("%s:\n got %s\nwant %s", test.name, asset.JSON, want)
 		}

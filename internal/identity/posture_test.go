@@ -243,7 +243,7 @@ func TestRoleIdentifiers(t *testing.T) {
 	if text := role.String(); text[14] != '5' || !strings.ContainsRune("89ab", rune(text[19])) {
 		t.Errorf("%s is no UUID of version 5", text)
 	}
-	asset := Deleted(nil, Role, role, administrators, "Administrators")
+	asset := Object{Kind: Role, GUID: role, SID: administrators, Name: "Administrators"}.AsDeleted(nil)
 	want := `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-32-544:role","vendorAssetId":"` + role.String() +
 		`"},"assetDetail":{"name":"Administrators","roleAssetClass":{"id":"S-1-5-32-544:role","name":"Administrators","status":"DELETED"}}}}`
 	if string(asset.JSON) != want {

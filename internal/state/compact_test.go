@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
 // Whoever wants the lock too is told who holds it.
@@ -42,24 +43,21 @@ func TestCompact(t *testing.T) {
 	}
 	const objects, kept = 150_000, 100
 	batch := Batch{Number: 0}
-	var gone []ad.GUID
 	for n := range objects {
-		o := Object{Kind: 1, Fingerprint: Fingerprint{1}, Name: strings.Repeat("n", 200), SID: make(ad.SID, 28)}
+		o := identity.Object{Kind: 1, Fingerprint: identity.Fingerprint{1}, Name: strings.Repeat("n", 200), SID: make(ad.SID, 28)}
 		rand.Read(o.GUID[:])
 		binary.BigEndian.PutUint32(o.GUID[:], uint32(n))
+		o.Deleted = n >= kept
 		batch.Objects = append(batch.Objects, o)
-		if n >= kept {
-			gone = append(gone, o.GUID)
-		}
 	}
-	d, err := s.Begin()
+	d, err := s.Begin(reader, began)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Announce([]Batch{batch}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Settle([]Settlement{{Complete: true, Delivered: batch.Objects[:kept], Deleted: gone}}); err != nil {
+	if err := d.Settle([]Receipt{{Complete: true, Delivered: batch.Objects}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -83,7 +81,7 @@ func TestCompact(t *testing.T) {
 	if size, err := s.Size(); err != nil || size != kept {
 		t.Errorf("%d objects, want %d; %v", size, kept, err)
 	}
-	again, err := s.Begin()
+	again, err := s.Begin(reader, began)
 	if err != nil || again.run <= d.run {
 		t.Errorf("the run's number went from %d to %d; %v", d.run, again.run, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
 // Delivery writes down what one run sends. Every batch is announced before it is
@@ -17,13 +18,15 @@ import (
 // objects: the index then says "any value", so that they are sent again whatever
 // their value is by then, and known when they are deleted.
 type Delivery struct {
-	store *Store
-	run   uint64
+	store    *Store
+	run      uint64
+	readFrom controller
+	at       time.Time
 }
 
-// Begin starts the deliveries of a run.
-func (s *Store) Begin() (*Delivery, error) {
-	d := &Delivery{store: s}
+// Begin starts the deliveries of a run, that reads from a domain controller since now.
+func (s *Store) Begin(readFrom ad.InvocationID, now time.Time) (*Delivery, error) {
+	d := &Delivery{store: s, readFrom: controllerOf(readFrom), at: now.UTC()}
 	var past []batchNumber
 	err := s.update("begin run", func(c change) (err error) {
 		if d.run, err = c.Bucket(bucketOpen).NextSequence(); err != nil {
@@ -69,10 +72,10 @@ func (s *Store) dropPast(c change) (past []batchNumber, err error) {
 	return past, nil
 }
 
-// Batch is a batch of this run with the objects that were put into it.
+// Batch is what is sent in one call, unless the gateway wants it in parts.
 type Batch struct {
-	Number  int
-	Objects []Object
+	Number  int // from 0, in the order of their objects
+	Objects []identity.Object
 }
 
 func (d *Delivery) number(batch int) batchNumber {
@@ -94,7 +97,7 @@ func (d *Delivery) Announce(batches []Batch) error {
 				return err
 			}
 			for _, object := range batch.Objects {
-				if err := putObject(c, object, number); err != nil {
+				if err := putObject(c, object, number, d.readFrom); err != nil {
 					return err
 				}
 			}
@@ -103,33 +106,27 @@ func (d *Delivery) Announce(batches []Batch) error {
 	})
 }
 
-// Settlement is what became of the objects of a batch that was announced.
-type Settlement struct {
+// Receipt is what became of the objects of a batch that was announced. Of those that
+// it does not name nobody knows: the batch is not complete.
+type Receipt struct {
 	Batch     int
-	Complete  bool      // the others of the batch are neither delivered nor rejected, and may be either
-	Delivered []Object  // needed where the batch is not complete
-	Deleted   []ad.GUID // delivered as deleted
-	Rejected  []Rejection
+	Complete  bool
+	Delivered []identity.Object // some of them as deleted
+	Rejected  []Rejected
 }
 
-// Rejection is an object that the gateway does not take.
-type Rejection struct {
-	Object   Object    `json:"-"`
-	GUID     ad.GUID   `json:"-"`
-	SID      string    `json:"sid"`
-	Kind     byte      `json:"kind"`
-	Value    []byte    `json:"value"` // fingerprint of what was rejected
-	Reason   string    `json:"reason"`
-	Attempts int       `json:"attempts"`
-	At       time.Time `json:"at"`
+// Rejected is an object that the gateway does not take, and its words.
+type Rejected struct {
+	Object identity.Object
+	Reason string
 }
 
 // Settle records the answers to batches.
-func (d *Delivery) Settle(settlements []Settlement) error {
+func (d *Delivery) Settle(receipts []Receipt) error {
 	s := d.store
 	err := s.update("record acknowledged objects", func(c change) error {
-		for _, settlement := range settlements {
-			if err := settlement.write(c, d.number(settlement.Batch)); err != nil {
+		for _, receipt := range receipts {
+			if err := d.write(c, receipt); err != nil {
 				return err
 			}
 		}
@@ -140,45 +137,45 @@ func (d *Delivery) Settle(settlements []Settlement) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, settlement := range settlements {
-		if settlement.Complete {
-			delete(s.open, d.number(settlement.Batch))
+	for _, receipt := range receipts {
+		if receipt.Complete {
+			delete(s.open, d.number(receipt.Batch))
 		}
 	}
 	return nil
 }
 
-func (settlement Settlement) write(c change, number batchNumber) error {
-	for _, object := range settlement.Delivered {
-		if !settlement.Complete { // its record would stay that of an open batch
-			if err := putObject(c, object, 0); err != nil {
-				return err
-			}
+func (d *Delivery) write(c change, receipt Receipt) error {
+	for _, object := range receipt.Delivered {
+		err := forgive(c, object.GUID)
+		switch {
+		case err != nil:
+		case object.Deleted:
+			err = drop(c, object.GUID)
+		case !receipt.Complete: // its record would stay that of an open batch
+			err = putObject(c, object, 0, d.readFrom)
 		}
-		if err := forgive(c, object.GUID); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	for _, guid := range settlement.Deleted {
-		if err := forgive(c, guid); err != nil {
-			return err
-		}
-		if err := dropDue(c, guid); err != nil {
-			return err
-		}
-		if err := c.delete(bucketIndex, guid[:]); err != nil {
+	for _, rejected := range receipt.Rejected {
+		if err := d.reject(c, rejected); err != nil {
 			return err
 		}
 	}
-	for _, rejection := range settlement.Rejected {
-		if err := rejection.write(c); err != nil {
-			return err
-		}
-	}
-	if settlement.Complete {
-		return c.delete(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(number)))
+	if receipt.Complete {
+		return c.delete(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(d.number(receipt.Batch))))
 	}
 	return nil
+}
+
+// drop takes an object out of the index.
+func drop(c change, guid ad.GUID) error {
+	if err := dropDue(c, guid); err != nil {
+		return err
+	}
+	return c.delete(bucketIndex, guid[:])
 }
 
 // forgive forgets what stood against an object: it is delivered.
@@ -189,23 +186,33 @@ func forgive(c change, guid ad.GUID) error {
 	return c.delete(bucketHeld, guid[:])
 }
 
-// write notes the rejection. What the gateway took of the object before is not
-// its value now, but it may be there: the object stays in the index, without a
-// fingerprint.
-func (r Rejection) write(c change) error {
+// Rejection is an object that the gateway did not take, and how often.
+type Rejection struct {
+	GUID     ad.GUID       `json:"-"`
+	SID      string        `json:"sid"`
+	Kind     identity.Kind `json:"kind"`
+	Value    []byte        `json:"value"` // fingerprint of what was rejected
+	Reason   string        `json:"reason"`
+	Attempts int           `json:"attempts"`
+	At       time.Time     `json:"at"`
+}
+
+// reject notes a rejection. What the gateway took of the object before is not its
+// value now, but it may be there: the object stays in the index, without a fingerprint.
+func (d *Delivery) reject(c change, r Rejected) error {
 	object := r.Object
-	r.Value = append([]byte(nil), object.Fingerprint[:]...)
-	object.Fingerprint = Fingerprint{}
-	if err := putObject(c, object, 0); err != nil {
+	object.Fingerprint = identity.Fingerprint{}
+	if err := putObject(c, object, 0, d.readFrom); err != nil {
 		return err
 	}
 	var before Rejection
 	if err := get(c.Bucket(bucketRejections), object.GUID[:], &before); err != nil {
 		return err
 	}
-	r.Attempts = before.Attempts + 1
-	r.SID, r.Kind = object.SID.String(), object.Kind
-	return c.putJSON(bucketRejections, object.GUID[:], r)
+	return c.putJSON(bucketRejections, object.GUID[:], Rejection{
+		SID: object.SID.String(), Kind: object.Kind, Value: r.Object.Fingerprint[:],
+		Reason: r.Reason, Attempts: before.Attempts + 1, At: d.at,
+	})
 }
 
 // Rejections returns the objects that the gateway does not take.

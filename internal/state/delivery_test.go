@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"adconnector/internal/identity"
 )
 
 // reopen stands for the end of one process and the start of the next.
@@ -23,7 +25,7 @@ func TestNeverSettled(t *testing.T) {
 	old, renewed := objects(0, 10, 1), objects(0, 10, 2)
 	fresh := objects(10, 20, 2)
 	must(t, send(s, old))
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, renewed[:5]}, {1, fresh[:5]}}))
 	check := func() {
 		t.Helper()
@@ -43,10 +45,10 @@ func TestNeverSettled(t *testing.T) {
 	check()
 	s = reopen(t, s, dir)
 	check()
-	d = result(s.Begin())(t) // of another run: its first batch is not the lost one
+	d = result(s.Begin(reader, began))(t) // of another run: its first batch is not the lost one
 	check()
 	must(t, d.Announce([]Batch{{0, fresh[5:]}}))
-	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: fresh[5:]}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: fresh[5:]}}))
 	for i := range 5 {
 		expectAnyValue(t, s, renewed[i])
 		expectAnyValue(t, s, fresh[i])
@@ -66,7 +68,7 @@ func TestOpenBatchesAreForgotten(t *testing.T) {
 	dir := t.TempDir()
 	s := open1(t, dir)
 	all := objects(0, 6, 1)
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[:3]}, {1, all[3:]}}))
 	count := func() (n int) {
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
@@ -79,19 +81,19 @@ func TestOpenBatchesAreForgotten(t *testing.T) {
 		return n
 	}
 	must(t, send(s, all[:3]))
-	_ = result(s.Begin())(t)
+	_ = result(s.Begin(reader, began))(t)
 	if n := count(); n != 1 {
 		t.Errorf("%d open batches, want the second", n)
 	}
 	s = reopen(t, s, dir)
 	must(t, send(s, all[3:5]))
-	_ = result(s.Begin())(t)
+	_ = result(s.Begin(reader, began))(t)
 	if n := count(); n != 1 {
 		t.Errorf("%d open batches, one object is left of it", n)
 	}
 	expectAnyValue(t, s, all[5])
 	must(t, send(s, all[5:]))
-	_ = result(s.Begin())(t)
+	_ = result(s.Begin(reader, began))(t)
 	if n := count(); n != 0 {
 		t.Errorf("%d open batches", n)
 	}
@@ -105,10 +107,10 @@ func TestSettled(t *testing.T) {
 	dir := t.TempDir()
 	s := open1(t, dir)
 	all := objects(0, 9, 1)
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[:3]}, {1, all[3:6]}}))
 	must(t, d.Announce([]Batch{{2, all[6:]}}))
-	must(t, d.Settle([]Settlement{{Batch: 2, Complete: true, Delivered: all[6:]}, {Batch: 0, Complete: true, Delivered: all[:3]}}))
+	must(t, d.Settle([]Receipt{{Batch: 2, Complete: true, Delivered: all[6:]}, {Batch: 0, Complete: true, Delivered: all[:3]}}))
 	for range 2 {
 		for i, o := range all {
 			if 3 <= i && i < 6 {
@@ -128,9 +130,9 @@ func TestIncompleteSettlement(t *testing.T) {
 	all := objects(0, 6, 1)
 	all[0].Due, all[3].Due = time.Unix(1000, 0), time.Unix(2000, 0)
 	must(t, send(s, all[4:5]))
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all}}))
-	must(t, d.Settle([]Settlement{{Batch: 0, Delivered: all[:2], Deleted: guidsOf(all[4:5]), Rejected: []Rejection{{Object: all[2], Reason: "no"}}}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Delivered: append(slices.Clone(all[:2]), deleted(all[4])), Rejected: []Rejected{{Object: all[2], Reason: "no"}}}}))
 	for range 2 {
 		expect(t, s, all[0])
 		expect(t, s, all[1])
@@ -138,15 +140,18 @@ func TestIncompleteSettlement(t *testing.T) {
 		expectAnyValue(t, s, all[3])
 		expectAbsent(t, s, all[4])
 		expectAnyValue(t, s, all[5])
-		if due := result(s.Due(time.Unix(5000, 0)))(t); !slices.Equal(due, guidsOf([]Object{all[0], all[3]})) {
+		if due := result(s.Due(time.Unix(5000, 0)))(t); !slices.Equal(due, guidsOf([]identity.Object{all[0], all[3]})) {
 			t.Errorf("due %v", due)
 		}
-		if guids := result(s.Unsettled())(t); !slices.Equal(guids, guidsOf([]Object{all[3], all[5]})) {
+		if guids := result(s.Unsettled())(t); !slices.Equal(guids, guidsOf([]identity.Object{all[3], all[5]})) {
 			t.Errorf("unsettled %v", guids)
 		}
 		s = reopen(t, s, dir)
 	}
 }
+
+// deleted is what is sent of an object that has gone.
+func deleted(o identity.Object) identity.Object { return o.AsDeleted(nil).Object() }
 
 // TestDeleted: it is gone from everywhere.
 func TestDeleted(t *testing.T) {
@@ -157,23 +162,20 @@ func TestDeleted(t *testing.T) {
 	}
 	must(t, send(s, all))
 	must(t, s.Hold(guidsOf(all), time.Unix(1, 0)))
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[:2]}}))
-	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Rejected: []Rejection{{Object: all[0]}, {Object: all[1]}}}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Rejected: []Rejected{{Object: all[0]}, {Object: all[1]}}}}))
 	if held := result(s.Held())(t); len(held) != 3 {
 		t.Errorf("a rejection releases: held %v", held)
 	}
 
-	gone := all[:2]
-	for i := range gone { // as they are sent when they are deleted
-		gone[i].Due, gone[i].Fingerprint = time.Time{}, Fingerprint{}
-	}
-	d = result(s.Begin())(t)
+	gone := []identity.Object{deleted(all[0]), deleted(all[1])}
+	d = result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, gone}}))
 	if found := result(s.Objects(guidsOf(gone)))(t); len(found) != 2 || found[0].Name != "user0" || !slices.Equal(found[0].SID, gone[0].SID) {
 		t.Errorf("while it is under way: %+v", found)
 	}
-	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Deleted: guidsOf(gone)}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: gone}}))
 	for _, o := range gone {
 		expectAbsent(t, s, o)
 	}
@@ -196,11 +198,9 @@ func TestRejected(t *testing.T) {
 	must(t, send(s, all[:2]))
 	reject := func(reason string, at time.Time) {
 		t.Helper()
-		d := result(s.Begin())(t)
+		d := result(s.Begin(reader, at))(t)
 		must(t, d.Announce([]Batch{{0, all[1:]}}))
-		must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Rejected: []Rejection{
-			{Object: all[1], Reason: reason, At: at}, {Object: all[2], Reason: reason, At: at},
-		}}}))
+		must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Rejected: []Rejected{{all[1], reason}, {all[2], reason}}}}))
 	}
 	for n := range 3 {
 		at := time.Unix(int64(n), 0).UTC()
@@ -243,15 +243,15 @@ func TestUntried(t *testing.T) {
 			t.Errorf("untried %v", untried)
 		}
 	}
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[:2]}, {1, all[2:]}}))
 	check(true)
-	must(t, d.Settle([]Settlement{{Batch: 1, Complete: true, Rejected: []Rejection{{Object: all[2]}}}}))
+	must(t, d.Settle([]Receipt{{Batch: 1, Complete: true, Rejected: []Rejected{{Object: all[2]}}}}))
 	check(true)
 	if size := result(s.Size())(t); size == 0 {
 		t.Error("it is empty")
 	}
-	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: all[:2]}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all[:2]}}))
 	check(false)
 }
 
@@ -261,7 +261,7 @@ func TestBatchNumbers(t *testing.T) {
 	s := open1(t, dir)
 	seen := map[batchNumber]bool{0: true} // which is none
 	for run := range 20 {
-		d := result(s.Begin())(t)
+		d := result(s.Begin(reader, began))(t)
 		for _, batch := range []int{0, 1, 2, 1 << 20, 1<<32 - 1} {
 			if number := d.number(batch); seen[number] {
 				t.Fatalf("batch %d of run %d: number %x is taken", batch, run, uint64(number))

@@ -158,34 +158,3 @@ func readAgain(c change) error {
 	kept.AgainAll = false
 	return c.putJSON(bucketMeta, keyGraph, kept)
 }
-
-// Known returns those of the given objects that the index holds.
-func (s *Store) Known(guids []ad.GUID) (known []ad.GUID, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		index := tx.Bucket(bucketIndex)
-		for _, guid := range guids {
-			if len(index.Get(guid[:])) > sidAt {
-				known = append(known, guid)
-			}
-		}
-		return nil
-	})
-	return known, err
-}
-
-// OfKinds returns the objects of the index that are of these kinds.
-func (s *Store) OfKinds(kinds ...byte) (found []Object, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
-			for _, kind := range kinds {
-				if len(record) > sidAt && record[0] == kind {
-					if object, ok := decode(key, record); ok {
-						found = append(found, object)
-					}
-				}
-			}
-			return nil
-		})
-	})
-	return found, err
-}

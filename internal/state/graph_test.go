@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
 // graphOf is what the store says of the graph.
@@ -73,24 +74,24 @@ func TestGraph(t *testing.T) {
 	step("false  false", func() error { return s.Retarget("elsewhere") })
 }
 
-func TestKnownAndOfKinds(t *testing.T) {
+func TestIndexedAndOfKinds(t *testing.T) {
 	s, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	d, err := s.Begin()
+	d, err := s.Begin(reader, began)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var objects []Object
+	var objects []identity.Object
 	for n := range byte(5) {
-		objects = append(objects, Object{GUID: ad.GUID{n}, Kind: n, SID: ad.SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00"), Name: "x"})
+		objects = append(objects, identity.Object{GUID: ad.GUID{n}, Kind: identity.Kind(n), SID: ad.SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00"), Name: "x"})
 	}
 	if err := d.Announce([]Batch{{Objects: objects}}); err != nil {
 		t.Fatal(err)
 	}
-	known, err := s.Known([]ad.GUID{{9}, {3}, {1}})
+	known, err := s.Indexed([]ad.GUID{{9}, {3}, {1}})
 	if err != nil || !slices.Equal(known, []ad.GUID{{3}, {1}}) {
 		t.Errorf("%v, %v", known, err)
 	}

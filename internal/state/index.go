@@ -8,69 +8,52 @@ import (
 	"go.etcd.io/bbolt"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
-// Fingerprint identifies the last value of an object that the gateway
-// acknowledged. The zero value stands for none: it may hold any value, or nothing.
-type Fingerprint [16]byte
-
-// Object is what the index keeps of an object that was sent: enough to tell a
-// change, and to say who it was when it is gone.
-type Object struct {
-	GUID        ad.GUID
-	Kind        byte
-	Fingerprint Fingerprint
-	Due         time.Time // when its status changes by the clock; zero: it does not
-	ReadFrom    Source    // which domain controller's value was sent
-	SID         ad.SID
-	Name        string
-}
-
-// Source is the beginning of a domain controller's invocation ID: enough to tell
+// controller is the beginning of a domain controller's invocation ID: enough to tell
 // a handful of them apart.
-type Source [4]byte
+type controller [4]byte
 
-// SourceOf shortens an invocation ID.
-func SourceOf(id ad.InvocationID) Source { return Source(id[:4]) }
+func controllerOf(id ad.InvocationID) controller { return controller(id[:4]) }
 
 // batchNumber tells the batches of all runs apart: the run's number above the
 // batch's within it. 0 is none.
 type batchNumber uint64
 
-// A record is kind, fingerprint, batch, due, source, length of the SID, SID, name.
+// A record is kind, fingerprint, batch, due, whose value it is, length of the SID, SID,
+// name. The fingerprint is that of the last value that the gateway acknowledged; where
+// it is zero, or the batch open, the gateway may hold any value, or nothing.
 const (
 	fingerprintAt = 1
-	batchAt       = fingerprintAt + len(Fingerprint{})
+	batchAt       = fingerprintAt + len(identity.Fingerprint{})
 	dueAt         = batchAt + 8
-	sourceAt      = dueAt + 8
-	sidAt         = sourceAt + len(Source{}) // its length; then itself
+	controllerAt  = dueAt + 8
+	sidAt         = controllerAt + len(controller{}) // its length; then itself
 )
 
-func (o Object) encode(batch batchNumber) []byte {
+func encode(o identity.Object, batch batchNumber, readFrom controller) []byte {
 	b := make([]byte, 0, sidAt+1+len(o.SID)+len(o.Name))
-	b = append(b, o.Kind)
+	b = append(b, byte(o.Kind))
 	b = append(b, o.Fingerprint[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(batch))
 	b = append(b, dueKey(o.Due)...)
-	b = append(b, o.ReadFrom[:]...)
+	b = append(b, readFrom[:]...)
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
 	return append(b, o.Name...)
 }
 
 // decode copies: a record is valid only within its transaction.
-func decode(guid, record []byte) (o Object, ok bool) {
+func decode(guid, record []byte) (o identity.Object, ok bool) {
 	if len(guid) != len(o.GUID) || len(record) <= sidAt || len(record) < sidAt+1+int(record[sidAt]) {
 		return o, false
 	}
 	sidEnd := sidAt + 1 + int(record[sidAt])
-	o = Object{
-		GUID: ad.GUID(guid), Kind: record[0], Fingerprint: Fingerprint(record[fingerprintAt:]),
-		ReadFrom: Source(record[sourceAt:]),
-		SID:      ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
-	}
-	o.Due = dueOf(record)
-	return o, true
+	return identity.Object{
+		GUID: ad.GUID(guid), Kind: identity.Kind(record[0]), Fingerprint: identity.Fingerprint(record[fingerprintAt:]),
+		Due: dueOf(record), SID: ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
+	}, true
 }
 
 func batchOf(record []byte) batchNumber {
@@ -104,7 +87,7 @@ func dueKey(due time.Time) []byte {
 
 // Known is what is known of an object that was sent.
 type Known struct {
-	Fingerprint Fingerprint // acknowledged; zero while none is
+	Fingerprint identity.Fingerprint // acknowledged; zero while none is
 	Due         time.Time
 }
 
@@ -122,7 +105,7 @@ func (s *Store) Lookup(guid ad.GUID) (known Known, there bool, err error) {
 		there = true
 		known.Due = dueOf(record)
 		if !s.isOpen(batchOf(record)) {
-			known.Fingerprint = Fingerprint(record[fingerprintAt:])
+			known.Fingerprint = identity.Fingerprint(record[fingerprintAt:])
 		}
 		return nil
 	})
@@ -160,7 +143,7 @@ func (s *Store) Untried() (untried bool, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(bucketIndex).Cursor()
 		for _, record := cursor.First(); record != nil; _, record = cursor.Next() {
-			if len(record) > sidAt && Fingerprint(record[fingerprintAt:]) != (Fingerprint{}) && !s.isOpen(batchOf(record)) {
+			if len(record) > sidAt && identity.Fingerprint(record[fingerprintAt:]) != (identity.Fingerprint{}) && !s.isOpen(batchOf(record)) {
 				return nil
 			}
 		}
@@ -180,7 +163,7 @@ func (s *Store) Size() (size int, err error) {
 }
 
 // Objects returns those of the given objects that the index holds.
-func (s *Store) Objects(guids []ad.GUID) (found []Object, err error) {
+func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		index := tx.Bucket(bucketIndex)
 		for _, guid := range guids {
@@ -193,12 +176,39 @@ func (s *Store) Objects(guids []ad.GUID) (found []Object, err error) {
 	return found, err
 }
 
-// ReadElsewhere returns the objects whose last value came from another domain
-// controller than this one.
-func (s *Store) ReadElsewhere(than Source) (guids []ad.GUID, err error) {
+// Indexed returns which of the given objects the index holds.
+func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		index := tx.Bucket(bucketIndex)
+		for _, guid := range guids {
+			if len(index.Get(guid[:])) > sidAt {
+				indexed = append(indexed, guid)
+			}
+		}
+		return nil
+	})
+	return indexed, err
+}
+
+// OfKinds returns the objects of the index that are of these kinds.
+func (s *Store) OfKinds(kinds ...identity.Kind) (found []identity.Object, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
-			if len(record) > sidAt && Source(record[sourceAt:]) != than {
+			if object, ok := decode(key, record); ok && slices.Contains(kinds, object.Kind) {
+				found = append(found, object)
+			}
+			return nil
+		})
+	})
+	return found, err
+}
+
+// ReadElsewhere returns the objects whose last value came from another domain
+// controller than this one.
+func (s *Store) ReadElsewhere(than ad.InvocationID) (guids []ad.GUID, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+			if len(record) > sidAt && controller(record[controllerAt:]) != controllerOf(than) {
 				guids = append(guids, ad.GUID(key))
 			}
 			return nil
@@ -208,7 +218,7 @@ func (s *Store) ReadElsewhere(than Source) (guids []ad.GUID, err error) {
 }
 
 // Missing returns the objects of the index that are not among seen, which must be sorted.
-func (s *Store) Missing(seen []ad.GUID) (missing []Object, err error) {
+func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
 	err = s.view("compare index", func(tx *bbolt.Tx) error {
 		rest := seen
 		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
@@ -240,39 +250,42 @@ func (s *Store) Due(now time.Time) (guids []ad.GUID, err error) {
 }
 
 // putObject writes a record and keeps the index of due times in step with it.
-func putObject(c change, o Object, batch batchNumber) error {
-	if err := dropDue(c, o.GUID); err != nil {
+func putObject(c change, o identity.Object, batch batchNumber, readFrom controller) error {
+	if err := putDue(c, o.GUID, o.Due); err != nil {
 		return err
 	}
-	if !o.Due.IsZero() {
-		if err := c.put(bucketDue, append(dueKey(o.Due), o.GUID[:]...), nil); err != nil {
-			return err
-		}
+	return c.put(bucketIndex, o.GUID[:], encode(o, batch, readFrom))
+}
+
+// putDue makes an object due at a time, and at no other.
+func putDue(c change, guid ad.GUID, due time.Time) error {
+	if err := dropDue(c, guid); err != nil || due.IsZero() {
+		return err
 	}
-	return c.put(bucketIndex, o.GUID[:], o.encode(batch))
+	return c.put(bucketDue, append(dueKey(due), guid[:]...), nil)
 }
 
 func dropDue(c change, guid ad.GUID) error {
 	record := c.Bucket(bucketIndex).Get(guid[:])
-	if len(record) <= sidAt || binary.BigEndian.Uint64(record[dueAt:]) == 0 {
+	if len(record) <= sidAt || dueOf(record).IsZero() {
 		return nil
 	}
-	return c.delete(bucketDue, append(slices.Clone(record[dueAt:sourceAt]), guid[:]...))
+	return c.delete(bucketDue, append(slices.Clone(record[dueAt:controllerAt]), guid[:]...))
 }
 
 // Reschedule changes when objects of the index are due, and nothing else of them.
 func (s *Store) Reschedule(due map[ad.GUID]time.Time) error {
 	return s.update("reschedule objects", func(c change) error {
-		index := c.Bucket(bucketIndex)
 		for guid, when := range due {
-			record := index.Get(guid[:])
-			object, ok := decode(guid[:], record)
-			if !ok {
+			record := slices.Clone(c.Bucket(bucketIndex).Get(guid[:]))
+			if len(record) <= sidAt {
 				continue
 			}
-			batch := batchOf(record)
-			object.Due = when
-			if err := putObject(c, object, batch); err != nil {
+			if err := putDue(c, guid, when); err != nil {
+				return err
+			}
+			copy(record[dueAt:], dueKey(when))
+			if err := c.put(bucketIndex, guid[:], record); err != nil {
 				return err
 			}
 		}

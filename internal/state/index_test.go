@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
-func guidsOf(objects []Object) []ad.GUID {
+func guidsOf(objects []identity.Object) []ad.GUID {
 	guids := make([]ad.GUID, len(objects))
 	for i, o := range objects {
 		guids[i] = o.GUID
@@ -25,14 +26,14 @@ func TestMissing(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		seen []ad.GUID
-		want []Object
+		want []identity.Object
 	}{
 		{"nothing seen", nil, all},
 		{"all seen", guidsOf(all), nil},
 		{"the first", guidsOf(all[:1]), all[1:]},
 		{"the last", guidsOf(all[9:]), all[:9]},
 		{"all but one", guidsOf(slices.Concat(all[:4], all[5:])), all[4:5]},
-		{"some twice", guidsOf([]Object{all[0], all[0], all[3], all[3], all[3]}), slices.Concat(all[1:3], all[4:])},
+		{"some twice", guidsOf([]identity.Object{all[0], all[0], all[3], all[3], all[3]}), slices.Concat(all[1:3], all[4:])},
 		{"strangers before, between and behind", []ad.GUID{guidOf(1), guidOf(2), all[0].GUID, {5}, {6}, {7}}, all[1:]},
 		{"strangers only", []ad.GUID{guidOf(1), guidOf(9), guidOf(20), {1}}, all},
 		{"all and strangers", append(append([]ad.GUID{guidOf(0)}, guidsOf(all)...), guidOf(99)), nil},
@@ -47,7 +48,7 @@ func TestMissing(t *testing.T) {
 }
 
 // same compares what the index keeps, with times in its precision.
-func same(a, b Object) bool {
+func same(a, b identity.Object) bool {
 	return a.GUID == b.GUID && a.Kind == b.Kind && a.Fingerprint == b.Fingerprint && bytes.Equal(a.SID, b.SID) && a.Name == b.Name &&
 		DueSecond(a.Due).Equal(DueSecond(b.Due))
 }
@@ -62,7 +63,7 @@ func TestObjects(t *testing.T) {
 	all[3].SID = bytes.Repeat([]byte{9}, 68) // the longest
 	must(t, send(s, all))
 	found, err := s.Objects([]ad.GUID{all[2].GUID, guidOf(99), all[0].GUID, all[1].GUID, all[3].GUID})
-	if err != nil || !slices.EqualFunc(found, []Object{all[2], all[0], all[1], all[3]}, same) {
+	if err != nil || !slices.EqualFunc(found, []identity.Object{all[2], all[0], all[1], all[3]}, same) {
 		t.Errorf("found %+v, error %v", found, err)
 	}
 }
@@ -101,7 +102,7 @@ func TestDue(t *testing.T) {
 	all := objects(0, 5, 1)
 	all[0].Due, all[1].Due, all[2].Due, all[3].Due = at(300), at(100), at(200), at(200).Add(time.Millisecond)
 	must(t, send(s, all))
-	check := func(now int64, want ...Object) {
+	check := func(now int64, want ...identity.Object) {
 		t.Helper()
 		if due := result(s.Due(at(now)))(t); !slices.Equal(due, guidsOf(want)) {
 			t.Errorf("due at %d: %v", now, due)
@@ -115,10 +116,10 @@ func TestDue(t *testing.T) {
 
 	all[1].Due = time.Time{} // is sent again, and is not due any more
 	all[2].Due = at(50)
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[1:3]}}))
 	check(300, all[2], all[3], all[0]) // the announcement counts
-	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: all[1:3]}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all[1:3]}}))
 	check(50, all[2])
 	check(300, all[2], all[3], all[0])
 	expect(t, s, all[1])
@@ -140,7 +141,7 @@ func TestRescheduleKeepsDoubt(t *testing.T) {
 	dir := t.TempDir()
 	s := open1(t, dir)
 	o := objects(0, 1, 1)
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{7, o}}))
 	o[0].Due = time.Unix(1000, 0)
 	must(t, s.Reschedule(map[ad.GUID]time.Time{o[0].GUID: o[0].Due}))

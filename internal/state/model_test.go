@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
 // TestModel does random things to a store and to a simple picture of it, with new
@@ -37,8 +39,8 @@ type model struct {
 	dir    string
 	store  *Store
 
-	index    map[ad.GUID]Object // with the zero fingerprint where nobody knows
-	doubtful map[ad.GUID]bool   // announced, and not settled
+	index    map[ad.GUID]identity.Object // with the zero fingerprint where nobody knows
+	doubtful map[ad.GUID]bool            // announced, and not settled
 	rejected map[ad.GUID]Rejection
 	held     map[ad.GUID]bool
 	marks    map[ad.InvocationID]Watermark
@@ -57,7 +59,7 @@ func (m *model) open() {
 }
 
 func (m *model) forget() {
-	m.index, m.doubtful, m.rejected = map[ad.GUID]Object{}, map[ad.GUID]bool{}, map[ad.GUID]Rejection{}
+	m.index, m.doubtful, m.rejected = map[ad.GUID]identity.Object{}, map[ad.GUID]bool{}, map[ad.GUID]Rejection{}
 	m.held, m.marks, m.pass = map[ad.GUID]bool{}, map[ad.InvocationID]Watermark{}, FullPass{}
 }
 
@@ -108,7 +110,8 @@ func (m *model) step() {
 // run is one run: its batches are announced a few at a time, and settled in the
 // end, or in part, or never.
 func (m *model) run() {
-	d, err := m.store.Begin()
+	at := m.when().UTC()
+	d, err := m.store.Begin(reader, at)
 	must(m.t, err)
 	guids := m.some()
 	m.random.Shuffle(len(guids), func(i, j int) { guids[i], guids[j] = guids[j], guids[i] })
@@ -128,45 +131,47 @@ func (m *model) run() {
 			}
 		}
 		m.compare()
-		var settlements []Settlement
+		var receipts []Receipt
 		for _, batch := range some {
 			if m.random.IntN(4) > 0 {
-				settlements = append(settlements, m.settle(batch))
+				receipts = append(receipts, m.settle(batch, at))
 			}
 		}
-		must(m.t, d.Settle(settlements))
+		must(m.t, d.Settle(receipts))
 	}
 }
 
 // settle decides what becomes of a batch.
-func (m *model) settle(batch Batch) Settlement {
-	s := Settlement{Batch: batch.Number, Complete: m.random.IntN(3) > 0}
+func (m *model) settle(batch Batch, at time.Time) Receipt {
+	receipt := Receipt{Batch: batch.Number, Complete: m.random.IntN(3) > 0}
 	for _, o := range batch.Objects {
 		fate := m.random.IntN(5)
 		switch {
-		case fate == 0 && !s.Complete:
+		case fate == 0 && !receipt.Complete:
 			continue
 		case fate == 1:
-			s.Deleted = append(s.Deleted, o.GUID)
+			receipt.Delivered = append(receipt.Delivered, deleted(o))
 			delete(m.index, o.GUID)
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
 		case fate == 2:
-			r := Rejection{Object: o, Reason: fmt.Sprint(m.random.IntN(100)), At: m.when().UTC()}
-			s.Rejected = append(s.Rejected, r)
-			o.Fingerprint = Fingerprint{}
+			r := Rejected{Object: o, Reason: fmt.Sprint(m.random.IntN(100))}
+			receipt.Rejected = append(receipt.Rejected, r)
+			m.rejected[o.GUID] = Rejection{
+				GUID: o.GUID, SID: o.SID.String(), Kind: o.Kind, Value: slices.Clone(o.Fingerprint[:]),
+				Reason: r.Reason, Attempts: m.rejected[o.GUID].Attempts + 1, At: at,
+			}
+			o.Fingerprint = identity.Fingerprint{}
 			m.index[o.GUID] = o
-			r.Attempts = m.rejected[o.GUID].Attempts + 1
-			m.rejected[o.GUID] = r
 		default:
-			s.Delivered = append(s.Delivered, o)
+			receipt.Delivered = append(receipt.Delivered, o)
 			m.index[o.GUID] = o
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
 		}
 		delete(m.doubtful, o.GUID)
 	}
-	return s
+	return receipt
 }
 
 func (m *model) some() (guids []ad.GUID) {
@@ -188,8 +193,8 @@ func (m *model) when() time.Time {
 	return time.Unix(1+m.random.Int64N(10), m.random.Int64N(1e9))
 }
 
-func (m *model) object(guid ad.GUID) Object {
-	o := Object{GUID: guid, Kind: byte(m.random.IntN(3)), Due: m.when(), Name: "name"[:m.random.IntN(5)]}
+func (m *model) object(guid ad.GUID) identity.Object {
+	o := identity.Object{GUID: guid, Kind: identity.Kind(m.random.IntN(3)), Due: m.when(), Name: "name"[:m.random.IntN(5)]}
 	o.SID = bytes.Repeat([]byte{byte(m.random.Uint32())}, m.random.IntN(4)*4+8)
 	o.SID[0], o.SID[1] = 1, byte(len(o.SID)/4-2)
 	o.Fingerprint[m.random.IntN(16)] = byte(1 + m.random.IntN(255))
@@ -201,7 +206,7 @@ func byGUID(a, b ad.GUID) int { return bytes.Compare(a[:], b[:]) }
 func sortedKeys[V any](of map[ad.GUID]V) []ad.GUID { return slices.SortedFunc(maps.Keys(of), byGUID) }
 
 // value is an object as Objects gives it: doubt does not show there.
-func (m *model) value(o Object) Object {
+func (m *model) value(o identity.Object) identity.Object {
 	o.Due = DueSecond(o.Due)
 	return o
 }
@@ -218,7 +223,7 @@ func (m *model) compare() {
 		o, wantThere := m.index[guid]
 		want := Known{o.Fingerprint, DueSecond(o.Due)}
 		if m.doubtful[guid] {
-			want.Fingerprint = Fingerprint{}
+			want.Fingerprint = identity.Fingerprint{}
 		}
 		if known, there, err := s.Lookup(guid); err != nil || there != wantThere || known != want {
 			fatal(fmt.Sprint("lookup ", n), known, want)
@@ -232,13 +237,13 @@ func (m *model) compare() {
 	}
 	untried := true
 	for guid, o := range m.index {
-		untried = untried && (m.doubtful[guid] || o.Fingerprint == Fingerprint{})
+		untried = untried && (m.doubtful[guid] || o.Fingerprint == identity.Fingerprint{})
 	}
 	if got := result(s.Untried())(t); got != untried {
 		fatal("untried", got, untried)
 	}
 	seen := m.some()
-	var missing, found []Object
+	var missing, found []identity.Object
 	for _, guid := range sortedKeys(m.index) {
 		if o := m.value(m.index[guid]); slices.Contains(seen, guid) {
 			found = append(found, o)
@@ -274,7 +279,7 @@ func (m *model) compare() {
 	}
 	for _, got := range rejections {
 		want := m.rejected[got.GUID]
-		if got.Reason != want.Reason || got.Attempts != want.Attempts || !got.At.Equal(want.At) || got.SID != want.Object.SID.String() || got.Kind != want.Object.Kind {
+		if !reflect.DeepEqual(got, want) {
 			fatal("rejection", got, want)
 		}
 	}

@@ -57,7 +57,7 @@ func TestReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	s := open1(t, dir)
 	must(t, send(s, objects(0, 10, 1)))
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, objects(5, 7, 2)}}))
 	must(t, s.SetConnector(Connector{State: "PROCESSING", RunID: "r"}))
 	must(t, s.Hold([]ad.GUID{guidOf(1), guidOf(2), guidOf(99)}, time.Unix(60, 0)))
@@ -95,14 +95,14 @@ func TestReadOnly(t *testing.T) {
 
 func TestFirstRejections(t *testing.T) {
 	s := open1(t, t.TempDir())
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	all := objects(0, 5, 1)
 	must(t, d.Announce([]Batch{{0, all}}))
-	settlement := Settlement{Batch: 0, Complete: true}
+	receipt := Receipt{Batch: 0, Complete: true}
 	for _, o := range all {
-		settlement.Rejected = append(settlement.Rejected, Rejection{Object: o, Reason: "no"})
+		receipt.Rejected = append(receipt.Rejected, Rejected{Object: o, Reason: "no"})
 	}
-	must(t, d.Settle([]Settlement{settlement}))
+	must(t, d.Settle([]Receipt{receipt}))
 	first, total, err := s.FirstRejections(3)
 	if err != nil || total != 5 || len(first) != 3 || !slices.Equal([]ad.GUID{first[0].GUID, first[1].GUID, first[2].GUID}, guidsOf(all[:3])) {
 		t.Errorf("%+v of %d: %v", first, total, err)

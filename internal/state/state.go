@@ -39,7 +39,7 @@ const (
 var (
 	bucketMeta       = []byte("meta")
 	bucketRuns       = []byte("runs")       // sequence number → Run
-	bucketIndex      = []byte("index")      // GUID → Object
+	bucketIndex      = []byte("index")      // GUID → identity.Object
 	bucketOpen       = []byte("open")       // number of a batch that was announced and is not confirmed
 	bucketDue        = []byte("due")        // time and GUID of an object that is to be read again then
 	bucketRejections = []byte("rejections") // GUID → Rejection

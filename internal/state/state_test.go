@@ -15,6 +15,13 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
+)
+
+// reader is the domain controller that runs read from, and began when they do.
+var (
+	reader = ad.InvocationID{7}
+	began  = time.Unix(1_000_000, 0).UTC()
 )
 
 func open1(t testing.TB, dir string) *Store {
@@ -32,10 +39,10 @@ func guidOf(n int) (guid ad.GUID) {
 	return guid
 }
 
-func objects(from, to int, mark byte) []Object {
-	all := make([]Object, 0, to-from)
+func objects(from, to int, mark byte) []identity.Object {
+	all := make([]identity.Object, 0, to-from)
 	for n := from; n < to; n++ {
-		o := Object{GUID: guidOf(n), Kind: 1, SID: ad.SID{1, 1, 0, 0, 0, 0, 0, 5, byte(n), byte(n >> 8), 0, 0}, Name: fmt.Sprint("user", n)}
+		o := identity.Object{GUID: guidOf(n), Kind: 1, SID: ad.SID{1, 1, 0, 0, 0, 0, 0, 5, byte(n), byte(n >> 8), 0, 0}, Name: fmt.Sprint("user", n)}
 		o.Fingerprint[0], o.Fingerprint[15] = mark, byte(n)
 		all = append(all, o)
 	}
@@ -43,15 +50,15 @@ func objects(from, to int, mark byte) []Object {
 }
 
 // send announces and settles one batch, as a run of its own.
-func send(s *Store, batch []Object) error {
-	d, err := s.Begin()
+func send(s *Store, batch []identity.Object) error {
+	d, err := s.Begin(reader, began)
 	if err != nil {
 		return err
 	}
 	if err := d.Announce([]Batch{{0, batch}}); err != nil {
 		return err
 	}
-	return d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: batch}})
+	return d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: batch}})
 }
 
 func must(t testing.TB, err error) {
@@ -70,7 +77,7 @@ func result[T any](value T, err error) func(testing.TB) T {
 	}
 }
 
-func expect(t testing.TB, s *Store, o Object) {
+func expect(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
 	got, there, err := s.Lookup(o.GUID)
 	if want := (Known{o.Fingerprint, DueSecond(o.Due)}); err != nil || !there || got != want {
@@ -79,13 +86,13 @@ func expect(t testing.TB, s *Store, o Object) {
 }
 
 // expectAnyValue: the object is known, and what the gateway holds of it is not.
-func expectAnyValue(t testing.TB, s *Store, o Object) {
+func expectAnyValue(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
-	o.Fingerprint = Fingerprint{}
+	o.Fingerprint = identity.Fingerprint{}
 	expect(t, s, o)
 }
 
-func expectAbsent(t testing.TB, s *Store, o Object) {
+func expectAbsent(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
 	if known, there, err := s.Lookup(o.GUID); err != nil || there || known != (Known{}) {
 		t.Fatalf("%s: known %+v, there %v, error %v", o.Name, known, there, err)

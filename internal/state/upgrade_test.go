@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
 // The files under testdata were written by the programs of their time, and stay as
@@ -57,11 +59,8 @@ var (
 
 // keptObjects: the first five were delivered, number 2 is due again, number 5 was
 // rejected, number 6 was sent and never answered.
-func keptObjects() []Object {
+func keptObjects() []identity.Object {
 	all := objects(0, 7, 7)
-	for i := range all {
-		all[i].ReadFrom = SourceOf(keptController)
-	}
 	all[2].Due = keptTime.Add(24 * time.Hour)
 	return all
 }
@@ -72,11 +71,9 @@ func writeKept(t *testing.T, dir string) {
 	s := open1(t, dir)
 	all := keptObjects()
 	must(t, s.Retarget("a gateway"))
-	d := result(s.Begin())(t)
+	d := result(s.Begin(keptController, keptTime))(t)
 	must(t, d.Announce([]Batch{{0, all[:6]}, {1, all[6:]}}))
-	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: all[:5], Rejected: []Rejection{
-		{Object: all[5], Reason: "the gateway's words", At: keptTime},
-	}}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all[:5], Rejected: []Rejected{{all[5], "the gateway's words"}}}}))
 	must(t, s.Hold([]ad.GUID{all[0].GUID, all[1].GUID}, keptTime))
 	for i := len(keptRunsList) - 1; i >= 0; i-- {
 		must(t, s.AddRun(keptRunsList[i]))
@@ -95,10 +92,16 @@ func expectKept(t *testing.T, s *Store) {
 		expect(t, s, o)
 	}
 	for _, o := range all[5:] {
-		expect(t, s, Object{GUID: o.GUID, Name: o.Name, Due: o.Due})
+		expect(t, s, identity.Object{GUID: o.GUID, Name: o.Name, Due: o.Due})
 	}
 	if stored := result(s.Objects([]ad.GUID{all[2].GUID}))(t); len(stored) != 1 || !reflect.DeepEqual(stored[0], all[2]) {
 		t.Errorf("object %+v, want %+v", stored, all[2])
+	}
+	if strange := result(s.ReadElsewhere(keptController))(t); len(strange) != 0 {
+		t.Errorf("read from another controller: %v", strange)
+	}
+	if strange := result(s.ReadElsewhere(reader))(t); !slices.Equal(strange, guidsOf(all)) {
+		t.Errorf("not read from this controller: %v", strange)
 	}
 	rejections := result(s.Rejections())(t)
 	if len(rejections) != 1 || rejections[0].GUID != all[5].GUID || rejections[0].Reason != "the gateway's words" ||

@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
 // content is everything that a store holds, but its sums.
@@ -47,9 +47,9 @@ func settled(t *testing.T) (file []byte, holds string) {
 		all[i].Due = time.Unix(int64(2_000_000_000+i), 0)
 	}
 	must(t, send(s, all))
-	d := result(s.Begin())(t)
+	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[:10]}, {1, all[10:20]}}))
-	must(t, d.Settle([]Settlement{{Batch: 0, Complete: true, Rejected: []Rejection{{Object: all[3], Reason: "bad"}}, Delivered: all[4:10]}}))
+	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Rejected: []Rejected{{Object: all[3], Reason: "bad"}}, Delivered: all[4:10]}}))
 	must(t, s.Hold([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
 	must(t, s.AddRun(Run{ID: "x"}))
 	must(t, s.Advance(Progress{FullPass: &FullPass{Scope: "s"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 5, Scope: "s"}}))
@@ -105,9 +105,9 @@ func TestPowerCut(t *testing.T) {
 			func() error { return s.AddRun(Run{ID: fmt.Sprint(n)}) },
 			func() error { return s.SetConnector(Connector{State: fmt.Sprint(n)}) },
 		}
-		d := result(s.Begin())(t)
+		d := result(s.Begin(reader, began))(t)
 		steps = append(steps, func() error { return d.Announce([]Batch{{0, all}}) },
-			func() error { return d.Settle([]Settlement{{Batch: 0, Complete: true, Delivered: all}}) })
+			func() error { return d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all}}) })
 		before, held := read(), content(t, s)
 		for _, step := range steps {
 			must(t, step())
@@ -167,16 +167,16 @@ func TestVerifyKnowsSoundFiles(t *testing.T) {
 				var guid ad.GUID
 				guid[0], guid[15], guid[7] = byte(random.IntN(256)), byte(random.IntN(4)), byte(random.IntN(20))
 				if random.IntN(20) < round%21 { // from growing to shrinking, and again
-					if err := errors.Join(dropDue(c, guid), c.delete(bucketIndex, guid[:])); err != nil {
+					if err := drop(c, guid); err != nil {
 						return err
 					}
 					continue
 				}
-				o := Object{GUID: guid, Name: strings.Repeat("x", random.IntN(300)), Due: time.Unix(int64(1+random.IntN(1000)), 0)}
+				o := identity.Object{GUID: guid, Name: strings.Repeat("x", random.IntN(300)), Due: time.Unix(int64(1+random.IntN(1000)), 0)}
 				if random.IntN(100) == 0 {
 					o.Name = strings.Repeat("y", 20_000) // pages that overflow
 				}
-				if err := putObject(c, o, 0); err != nil {
+				if err := putObject(c, o, 0, controller{}); err != nil {
 					return err
 				}
 			}

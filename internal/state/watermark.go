@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 )
 
 // Watermark says that every change that a domain controller made up to a USN was
@@ -95,7 +96,7 @@ func (s *Store) Held() (guids []ad.GUID, err error) {
 
 // HeldDeletion is an object whose deletion is held, as the index knows it.
 type HeldDeletion struct {
-	Object
+	identity.Object
 	Since time.Time
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"adconnector/internal/fault"
-	"adconnector/internal/identity"
 	"adconnector/internal/state"
 )
 
@@ -122,7 +121,7 @@ func (r *Report) readObjects(store *state.Store) error {
 	}
 	r.Held = total
 	for _, h := range held {
-		r.HeldDeletions = append(r.HeldDeletions, Held{identity.Kind(h.Kind).String(), h.SID.String(), h.GUID.String(), h.Since})
+		r.HeldDeletions = append(r.HeldDeletions, Held{h.Kind.String(), h.SID.String(), h.GUID.String(), h.Since})
 	}
 	rejections, total, err := store.FirstRejections(Most)
 	if err != nil {
@@ -130,7 +129,7 @@ func (r *Report) readObjects(store *state.Store) error {
 	}
 	r.Rejected = total
 	for _, j := range rejections {
-		r.Rejections = append(r.Rejections, Rejection{identity.Kind(j.Kind).String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
+		r.Rejections = append(r.Rejections, Rejection{j.Kind.String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
 	}
 	return nil
 }

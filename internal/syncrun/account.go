@@ -40,7 +40,7 @@ func (p *pass) fillIn() {
 	a := p.account
 	a.Uploaded, a.Deleted, a.Rejected, a.Held = p.totals.Delivered, p.totals.Deleted, p.totals.Rejected, len(p.held)
 	for _, object := range p.held {
-		a.Objects[Outcome{identity.Kind(object.Kind), "held"}]++
+		a.Objects[Outcome{object.Kind, "held"}]++
 	}
 	for _, r := range p.tallies() {
 		kind, t := r.kind, r.tally

@@ -9,7 +9,6 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/identity"
-	"adconnector/internal/state"
 )
 
 // Guard bounds what a run may report as deleted. Beyond it, every deletion is
@@ -31,7 +30,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	if err != nil {
 		return err
 	}
-	var waiting, others []state.Object
+	var waiting, others []identity.Object
 	for _, object := range gone {
 		if _, was := slices.BinarySearchFunc(p.wasHeld, object.GUID, byBytes); was {
 			waiting = append(waiting, object)
@@ -39,7 +38,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 			others = append(others, object)
 		}
 	}
-	send, held := gone, []state.Object(nil)
+	send, held := gone, []identity.Object(nil)
 	reason := p.guard(len(others))
 	switch {
 	case p.mode.AllowDeletes && reason != "": // that was not known when somebody decided
@@ -74,7 +73,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	}
 	var json []byte
 	for _, object := range slices.Concat(withdrawn, send) {
-		asset := identity.Deleted(json, identity.Kind(object.Kind), object.GUID, object.SID, object.Name)
+		asset := object.AsDeleted(json)
 		json = asset.JSON
 		if err := add(asset); err != nil {
 			return err
@@ -85,7 +84,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 
 // unproven lists what was held before, was not seen again, and is not settled by this
 // pass: one that proves nothing releases nothing, and forgets nothing either.
-func (p *pass) unproven(settled []state.Object) ([]state.Object, error) {
+func (p *pass) unproven(settled []identity.Object) ([]identity.Object, error) {
 	known := guidsOf(settled)
 	slices.SortFunc(known, byBytes)
 	rest := slices.DeleteFunc(slices.Clone(p.wasHeld), func(guid ad.GUID) bool {
@@ -99,18 +98,17 @@ func (p *pass) unproven(settled []state.Object) ([]state.Object, error) {
 const listed = 20
 
 // list names what is held: in a dry run all of it, in the log the first ones.
-func (p *pass) list(held []state.Object) {
+func (p *pass) list(held []identity.Object) {
 	for i, object := range held {
 		if p.mode.Show != nil {
-			asset := identity.Deleted(nil, identity.Kind(object.Kind), object.GUID, object.SID, object.Name)
-			p.mode.Show(asset, true)
+			p.mode.Show(object.AsDeleted(nil), true)
 		} else if i < listed {
-			p.log.Warn().Stringer("kind", identity.Kind(object.Kind)).Stringer("sid", object.SID).Stringer("guid", object.GUID).Msg("deletion held")
+			p.log.Warn().Stringer("kind", object.Kind).Stringer("sid", object.SID).Stringer("guid", object.GUID).Msg("deletion held")
 		}
 	}
 }
 
-func guidsOf(objects []state.Object) []ad.GUID {
+func guidsOf(objects []identity.Object) []ad.GUID {
 	guids := make([]ad.GUID, len(objects))
 	for i, object := range objects {
 		guids[i] = object.GUID
@@ -145,19 +143,19 @@ func (p *pass) showsNothing() bool {
 // withdraw takes those out of gone that are reported as deleted for another reason:
 // security posture is no longer asked for, and they are nothing but posture. That is
 // the operator's word, which is proof enough, and none of the guard's business.
-func (p *pass) withdraw(gone []state.Object) (rest, withdrawn []state.Object, err error) {
+func (p *pass) withdraw(gone []identity.Object) (rest, withdrawn []identity.Object, err error) {
 	if p.source.Posture || p.kind != full {
 		return gone, nil, nil
 	}
 	for _, object := range gone {
-		if identity.Kind(object.Kind).IsPosture() {
+		if object.Kind.IsPosture() {
 			withdrawn = append(withdrawn, object)
 		} else {
 			rest = append(rest, object)
 		}
 	}
 	if !p.comparable { // gone is not known, but the kinds are
-		withdrawn, err = p.Store.OfKinds(byte(identity.Role), byte(identity.ServiceAccount), byte(identity.Domain))
+		withdrawn, err = p.Store.OfKinds(identity.Role, identity.ServiceAccount, identity.Domain)
 	}
 	if len(withdrawn) > 0 {
 		p.log.Info().Int("objects", len(withdrawn)).
@@ -170,7 +168,7 @@ func (p *pass) withdraw(gone []state.Object) (rest, withdrawn []state.Object, er
 // a complete full pass of the scope under which the index was completed before,
 // or by a tombstone. Those that are held and were not seen again are among them;
 // more of them than a run may delete wait for the next full pass.
-func (p *pass) goneSince(ctx context.Context, add addFunc) ([]state.Object, error) {
+func (p *pass) goneSince(ctx context.Context, add addFunc) ([]identity.Object, error) {
 	if p.kind == full {
 		return p.missing(ctx, add)
 	}
@@ -212,7 +210,7 @@ func (p *pass) mayRelease(deletions int) bool {
 
 // missing lists what a full pass did not show. A reading page by page may pass by
 // an object that is changed at that moment, so each is asked for once more.
-func (p *pass) missing(ctx context.Context, add addFunc) ([]state.Object, error) {
+func (p *pass) missing(ctx context.Context, add addFunc) ([]identity.Object, error) {
 	if !p.comparable {
 		return nil, nil
 	}

@@ -42,8 +42,8 @@ type pass struct {
 
 	users, groups tally
 	posture       posture
-	wasHeld       []ad.GUID      // before this pass, sorted
-	held          []state.Object // deletions that the guard holds
+	wasHeld       []ad.GUID         // before this pass, sorted
+	held          []identity.Object // deletions that the guard holds
 	totals        upload.Totals
 	account       *Account
 
@@ -99,7 +99,7 @@ func (p *pass) deliver(ctx context.Context) error {
 			return nil
 		}, func() error { return nil })
 	}
-	delivery, err := p.Store.Begin()
+	delivery, err := p.Store.Begin(p.invocation, p.now)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (p *pass) deliver(ctx context.Context) error {
 	if options.Untried, err = p.Store.Untried(); err != nil {
 		return err
 	}
-	p.totals, err = upload.Run(ctx, p.Gateway, options, journal{delivery, p.log, p.now, state.SourceOf(p.invocation), p.account.Objects, p.mode.Progress, new(int)}, p.produce)
+	p.totals, err = upload.Run(ctx, p.Gateway, options, &journal{Delivery: delivery, log: p.log, outcomes: p.account.Objects, progress: p.mode.Progress}, p.produce)
 	p.account.end("drain")
 	if err != nil {
 		return err
@@ -304,7 +304,7 @@ func (p *pass) changed(asset identity.Asset, t *tally) (bool, error) {
 		return false, nil
 	}
 	known, there, err := p.Store.Lookup(asset.GUID)
-	if err != nil || !there || !p.same(identity.Fingerprint(known.Fingerprint), asset.Fingerprint) {
+	if err != nil || !there || !p.same(known.Fingerprint, asset.Fingerprint) {
 		return true, err
 	}
 	if due := state.DueSecond(asset.Due); !p.mode.DryRun && !due.Equal(known.Due) {
@@ -342,74 +342,3 @@ func (p *pass) seen() []ad.GUID {
 }
 
 func byBytes(a, b ad.GUID) int { return bytes.Compare(a[:], b[:]) }
-
-// journal writes down what is sent and what became of it.
-type journal struct {
-	delivery *state.Delivery
-	log      zerolog.Logger
-	now      time.Time
-	source   state.Source
-	outcomes map[Outcome]int
-	progress *Progress
-	rejected *int // in this run, so far
-}
-
-func (j journal) Announce(batches []upload.Batch) error {
-	announced := make([]state.Batch, len(batches))
-	for i, batch := range batches {
-		announced[i].Number = batch.Number
-		for _, object := range batch.Objects {
-			announced[i].Objects = append(announced[i].Objects, j.recordOf(object))
-		}
-	}
-	return j.delivery.Announce(announced)
-}
-
-// Record runs beside the reading. Only from here on does an object count as delivered.
-func (j journal) Record(receipts []upload.Receipt) error {
-	settlements := make([]state.Settlement, len(receipts))
-	delivered, rejected := 0, 0
-	for i, receipt := range receipts {
-		s := state.Settlement{Batch: receipt.Batch, Complete: receipt.Complete}
-		for _, object := range receipt.Delivered {
-			if object.Deleted {
-				j.outcomes[Outcome{object.Kind, "deleted"}]++
-				s.Deleted = append(s.Deleted, object.GUID)
-			} else {
-				j.outcomes[Outcome{object.Kind, "delivered"}]++
-				s.Delivered = append(s.Delivered, j.recordOf(object))
-			}
-		}
-		for _, r := range receipt.Rejected {
-			j.outcomes[Outcome{r.Object.Kind, "rejected"}]++
-			s.Rejected = append(s.Rejected, state.Rejection{Object: j.recordOf(r.Object), Reason: r.Reason, At: j.now.UTC()})
-			j.logRejection(r)
-		}
-		settlements[i] = s
-		delivered += len(receipt.Delivered)
-		rejected += len(receipt.Rejected)
-	}
-	if err := j.delivery.Settle(settlements); err != nil {
-		return err
-	}
-	j.progress.settle(delivered + rejected)
-	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg("batches acknowledged")
-	return nil
-}
-
-// logRejection names the first objects that are rejected in a run. The gateway's
-// words may repeat what the directory holds: only status and the debug level have them.
-func (j journal) logRejection(r upload.Rejection) {
-	if *j.rejected++; *j.rejected <= listed {
-		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
-			Msg("object rejected by the gateway, adconnector status has its words")
-	}
-	j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg("why it was rejected")
-}
-
-func (j journal) recordOf(o upload.Object) state.Object {
-	return state.Object{
-		GUID: o.GUID, Kind: byte(o.Kind), Fingerprint: state.Fingerprint(o.Fingerprint), Due: o.Due,
-		ReadFrom: j.source, SID: o.SID, Name: o.Name,
-	}
-}

@@ -83,7 +83,7 @@ func (p *pass) plan(ctx context.Context) error {
 		return nil
 	}
 	if switched {
-		if p.astray, err = p.Store.ReadElsewhere(state.SourceOf(p.invocation)); err != nil {
+		if p.astray, err = p.Store.ReadElsewhere(p.invocation); err != nil {
 			return err
 		}
 	}

@@ -98,7 +98,7 @@ func (p *pass) learn(ctx context.Context) error {
 	}
 	x.graph.Compute()
 	if !whole {
-		affected, err := p.Store.Known(x.graph.Affected(x.before))
+		affected, err := p.Store.Indexed(x.graph.Affected(x.before))
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (p *pass) learn(ctx context.Context) error {
 func (p *pass) findAffected(source state.GraphSource) error {
 	x := &p.posture
 	change := state.GraphChange{Source: source, Anew: x.anew}
-	switch affected, err := p.Store.Known(x.graph.Affected(x.before)); {
+	switch affected, err := p.Store.Indexed(x.graph.Affected(x.before)); {
 	case err != nil:
 		return err
 	case !x.known:

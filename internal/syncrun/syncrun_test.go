@@ -21,6 +21,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
+	"adconnector/internal/identity"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/secret"
 	"adconnector/internal/state"
@@ -176,7 +177,7 @@ func (w *world) indexed() (vendorIDs []string) {
 		guid, _ := ad.ParseGUID([]byte(entry.Attributes["objectGUID"]))
 		if known, _, err := w.store.Lookup(guid); err != nil {
 			w.t.Error(err)
-		} else if known.Fingerprint != (state.Fingerprint{}) {
+		} else if known.Fingerprint != (identity.Fingerprint{}) {
 			vendorIDs = append(vendorIDs, guid.String())
 		}
 	}

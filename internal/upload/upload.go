@@ -17,15 +17,14 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/internal/state"
 )
 
 // Sender is the gateway, as far as batches are concerned.
@@ -36,9 +35,9 @@ type Sender interface {
 // Journal is where deliveries are written down.
 type Journal interface {
 	// Announce is told of batches before they are sent.
-	Announce([]Batch) error
-	// Record is told what became of them.
-	Record([]Receipt) error
+	Announce([]state.Batch) error
+	// Settle is told what became of them.
+	Settle([]state.Receipt) error
 }
 
 // Options bound the work.
@@ -49,38 +48,6 @@ type Options struct {
 	// Untried says that the gateway has never taken anything from us: when it
 	// rejects one object after the other, the fault is hardly the objects'.
 	Untried bool
-}
-
-// Object is what is known of an asset once its bytes have been sent.
-type Object struct {
-	Kind        identity.Kind
-	GUID        ad.GUID
-	SID         ad.SID
-	Name        string
-	Fingerprint identity.Fingerprint
-	Due         time.Time
-	Deleted     bool
-}
-
-// Batch is what is sent in one call, unless the gateway wants it in parts.
-type Batch struct {
-	Number  int // from 0, in the order of their objects
-	Objects []Object
-}
-
-// Rejection is an object that the gateway does not take, and its words.
-type Rejection struct {
-	Object Object
-	Reason string
-}
-
-// Receipt is what became of a batch's objects. Of those that it does not name
-// nobody knows: the batch is not complete.
-type Receipt struct {
-	Batch     int
-	Complete  bool
-	Delivered []Object
-	Rejected  []Rejection
 }
 
 // Totals counts what became of a run's assets.
@@ -111,7 +78,7 @@ func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce
 		sender: sender, options: o, journal: journal,
 		filled:  make(chan *batch, o.Workers),
 		queue:   make(chan *batch),
-		results: make(chan Receipt, size),
+		results: make(chan state.Receipt, size),
 		window:  semaphore.NewWeighted(size), size: size,
 		pending: map[ad.GUID]struct{}{},
 		spare:   make(chan []byte, o.Workers),
@@ -155,7 +122,7 @@ type pool struct {
 
 	filled  chan *batch // to be announced
 	queue   chan *batch // to be sent
-	results chan Receipt
+	results chan state.Receipt
 	window  *semaphore.Weighted // batches that are not recorded yet
 	size    int64
 	spare   chan []byte // data of batches that were sent, to be filled again
@@ -168,13 +135,6 @@ type pool struct {
 	complete         int // batches that are recorded whole
 }
 
-type batch struct {
-	number  int
-	objects []Object
-	ends    []int // where each object's JSON ends in data
-	data    []byte
-}
-
 func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 	p.adding.Lock()
 	defer p.adding.Unlock()
@@ -183,13 +143,13 @@ func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 			return err
 		}
 	}
-	if b := p.batch; b != nil && (len(b.objects) >= p.options.BatchSize || int64(len(b.data)+len(asset.JSON)+1) > p.batchBytes.Load()) {
+	if b := p.batch; b != nil && (len(b.Objects) >= p.options.BatchSize || int64(len(b.data)+len(asset.JSON)+1) > p.batchBytes.Load()) {
 		if err := p.dispatch(ctx); err != nil {
 			return err
 		}
 	}
 	if p.batch == nil {
-		p.batch = &batch{number: p.batches}
+		p.batch = &batch{Batch: state.Batch{Number: p.batches}}
 		p.batches++
 		select {
 		case p.batch.data = <-p.spare:
@@ -201,18 +161,6 @@ func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 	p.pending[asset.GUID] = struct{}{}
 	p.mu.Unlock()
 	return nil
-}
-
-func (b *batch) add(asset identity.Asset) {
-	if len(b.data) > 0 {
-		b.data = append(b.data, ',')
-	}
-	b.data = append(b.data, asset.JSON...)
-	b.ends = append(b.ends, len(b.data))
-	b.objects = append(b.objects, Object{
-		Kind: asset.Kind, GUID: asset.GUID, SID: append(ad.SID(nil), asset.SID...), Name: string(asset.Name), Fingerprint: asset.Fingerprint,
-		Due: asset.Due, Deleted: asset.Deleted,
-	})
 }
 
 func (p *pool) isPending(guid ad.GUID) bool {
@@ -278,9 +226,9 @@ func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
 				more = false
 			}
 		}
-		announced := make([]Batch, len(batches))
+		announced := make([]state.Batch, len(batches))
 		for i, b := range batches {
-			announced[i] = Batch{b.number, b.objects}
+			announced[i] = b.Batch
 		}
 		if ctx.Err() != nil {
 			return
@@ -299,141 +247,17 @@ func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// work sends batches until there are no more, or until one of them fails.
-func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
-	for b := range p.queue {
-		if ctx.Err() != nil {
-			return
-		}
-		receipt, err := p.deliver(ctx, b)
-		select {
-		case p.spare <- b.data[:0]:
-		default:
-		}
-		if err != nil {
-			cancel(err)
-			if len(receipt.Delivered)+len(receipt.Rejected) == 0 {
-				continue // nothing was settled before it
-			}
-		}
-		receipt.Batch, receipt.Complete = b.number, err == nil
-		p.results <- receipt
-	}
-}
-
-// deliver sends a batch and, where the gateway does not take it whole, its parts.
-// With an error it returns what was settled before.
-func (p *pool) deliver(ctx context.Context, b *batch) (Receipt, error) {
-	if len(b.objects) > 1 && int64(len(b.data)) > p.batchBytes.Load() { // made before that was found to be too large
-		return p.deliverParts(ctx, b, (len(b.objects)+1)/2)
-	}
-	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.objects), b.data)
-	if err != nil {
-		return Receipt{}, fmt.Errorf("batch %d: %w", b.number, err)
-	}
-	if answer.Outcome == gateway.Partly && !answer.Unattributed {
-		if receipt := b.sort(answer.Rejected); len(receipt.Rejected) == len(answer.Rejected) {
-			p.delivered.Add(int64(len(receipt.Delivered)))
-			return receipt, nil
-		}
-	}
-	switch {
-	case answer.Outcome == gateway.Taken:
-		p.delivered.Add(int64(len(b.objects)))
-		return Receipt{Delivered: b.objects}, nil
-	case len(b.objects) == 1:
-		return p.isolated(Rejection{b.objects[0], b.reason(answer)})
-	case answer.Outcome == gateway.Partly: // by somebody whom only sending one by one finds
-		return p.deliverParts(ctx, b, 1)
-	case answer.Outcome == gateway.TooLarge:
-		p.shrink(len(b.data) / 2)
-	}
-	return p.deliverParts(ctx, b, (len(b.objects)+1)/2)
-}
-
-// deliverParts sends a batch again in parts of so many objects.
-func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (Receipt, error) {
-	var all Receipt
-	for from := 0; from < len(b.objects); from += size {
-		part, err := p.deliver(ctx, b.part(from, min(from+size, len(b.objects))))
-		all.Delivered = append(all.Delivered, part.Delivered...)
-		all.Rejected = append(all.Rejected, part.Rejected...)
-		if err != nil {
-			return all, err
-		}
-	}
-	return all, nil
-}
-
-// isolated takes note of an object that was rejected alone, and ends a run in
-// which an untried gateway takes nothing at all.
-func (p *pool) isolated(r Rejection) (Receipt, error) {
-	receipt := Receipt{Rejected: []Rejection{r}}
-	if n := p.alone.Add(1); p.options.Untried && n >= hopeless && p.delivered.Load() == 0 {
-		return receipt, fault.Errorf(fault.Refused, "the gateway rejected the first %d objects one by one and took none, so the fault is not theirs: check qualys.customerUuid, qualys.profileUuid and gateway.source, and what it says of them (adconnector status)", n)
-	}
-	return receipt, nil
-}
-
-// shrink keeps later batches of this run below a size that was too large.
-func (p *pool) shrink(size int) {
-	for {
-		current := p.batchBytes.Load()
-		if int64(size) >= current || p.batchBytes.CompareAndSwap(current, int64(size)) {
-			return
-		}
-	}
-}
-
-// part is the batch of objects from up to to.
-func (b *batch) part(from, to int) *batch {
-	start := 0
-	if from > 0 {
-		start = b.ends[from-1] + 1 // behind the comma
-	}
-	part := &batch{number: b.number, objects: b.objects[from:to], data: b.data[start:b.ends[to-1]]}
-	for _, end := range b.ends[from:to] {
-		part.ends = append(part.ends, end-start)
-	}
-	return part
-}
-
-// sort tells the rejected objects, named by either ID, from the others.
-func (b *batch) sort(rejected map[string]string) Receipt {
-	var r Receipt
-	for _, object := range b.objects {
-		reason, found := rejected[identity.ExternalID(object.Kind, object.SID)]
-		if !found {
-			reason, found = rejected[object.GUID.String()]
-		}
-		if found {
-			r.Rejected = append(r.Rejected, Rejection{object, reason})
-		} else {
-			r.Delivered = append(r.Delivered, object)
-		}
-	}
-	return r
-}
-
-// reason is why the one object of a batch was not taken.
-func (b *batch) reason(answer gateway.Answer) string {
-	for _, reason := range answer.Rejected {
-		return reason
-	}
-	return answer.Message
-}
-
 // record passes receipts on in the order of their batches, as many at a time as
 // are there: one transaction then takes them all.
 func (p *pool) record(cancel context.CancelCauseFunc) {
-	waiting := map[int]Receipt{}
+	waiting := map[int]state.Receipt{}
 	next := 0
 	failed := false
-	write := func(ready []Receipt) {
+	write := func(ready []state.Receipt) {
 		if len(ready) == 0 || failed {
 			return
 		}
-		if err := p.journal.Record(ready); err != nil {
+		if err := p.journal.Settle(ready); err != nil {
 			failed = true
 			cancel(err)
 			return
@@ -447,7 +271,7 @@ func (p *pool) record(cancel context.CancelCauseFunc) {
 		if len(p.results) > 0 {
 			continue
 		}
-		var ready []Receipt
+		var ready []state.Receipt
 		for receipt, there := waiting[next]; there; receipt, there = waiting[next] {
 			ready = append(ready, receipt)
 			delete(waiting, next)
@@ -457,7 +281,7 @@ func (p *pool) record(cancel context.CancelCauseFunc) {
 	}
 	// After a failure some numbers never come. What was acknowledged behind them
 	// counts all the same.
-	var ready []Receipt
+	var ready []state.Receipt
 	for _, number := range slices.Sorted(maps.Keys(waiting)) {
 		ready = append(ready, waiting[number])
 	}
@@ -465,7 +289,7 @@ func (p *pool) record(cancel context.CancelCauseFunc) {
 }
 
 // release makes room in the window for what is recorded, and counts it.
-func (p *pool) release(receipt Receipt) {
+func (p *pool) release(receipt state.Receipt) {
 	p.mu.Lock()
 	for _, object := range receipt.Delivered {
 		delete(p.pending, object.GUID)
@@ -475,8 +299,8 @@ func (p *pool) release(receipt Receipt) {
 			p.totals.Delivered++
 		}
 	}
-	for _, rejection := range receipt.Rejected {
-		delete(p.pending, rejection.Object.GUID)
+	for _, rejected := range receipt.Rejected {
+		delete(p.pending, rejected.Object.GUID)
 	}
 	p.mu.Unlock()
 	p.totals.Rejected += len(receipt.Rejected)

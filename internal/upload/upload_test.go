@@ -22,6 +22,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/internal/state"
 )
 
 // asset is the n-th object. Its JSON is padded to size bytes where that is longer.
@@ -34,7 +35,7 @@ func asset(n, size int) identity.Asset {
 	return identity.Asset{Kind: identity.User, GUID: guid, SID: sid, Name: []byte(fmt.Sprint("user", n)), JSON: []byte(text)}
 }
 
-func number(o Object) int { return int(binary.BigEndian.Uint32(o.GUID[12:])) }
+func number(o identity.Object) int { return int(binary.BigEndian.Uint32(o.GUID[12:])) }
 
 // call is one batch as the gateway sees it.
 type call struct {
@@ -86,12 +87,12 @@ type ledger struct {
 	reasons                      map[int]string
 	writes                       int
 
-	mu        sync.Mutex // the senders read
-	groups    [][]Batch  // as they were announced
+	mu        sync.Mutex      // the senders read
+	groups    [][]state.Batch // as they were announced
 	announced map[int]int
 }
 
-func (l *ledger) Announce(batches []Batch) error {
+func (l *ledger) Announce(batches []state.Batch) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.announced == nil {
@@ -113,7 +114,7 @@ func (l *ledger) knows(numbers []int) bool {
 	return !slices.ContainsFunc(numbers, func(n int) bool { _, there := l.announced[n]; return !there })
 }
 
-func (l *ledger) Record(receipts []Receipt) error {
+func (l *ledger) Settle(receipts []state.Receipt) error {
 	l.writes++
 	for _, receipt := range receipts {
 		for _, o := range receipt.Delivered {
@@ -137,11 +138,11 @@ func (l *ledger) Record(receipts []Receipt) error {
 // hooked is a ledger whose steps can be made to fail, or seen.
 type hooked struct {
 	*ledger
-	announce func([]Batch) error
-	record   func([]Receipt) error
+	announce func([]state.Batch) error
+	record   func([]state.Receipt) error
 }
 
-func (h hooked) Announce(batches []Batch) error {
+func (h hooked) Announce(batches []state.Batch) error {
 	if h.announce != nil {
 		if err := h.announce(batches); err != nil {
 			return err
@@ -150,13 +151,13 @@ func (h hooked) Announce(batches []Batch) error {
 	return h.ledger.Announce(batches)
 }
 
-func (h hooked) Record(receipts []Receipt) error {
+func (h hooked) Settle(receipts []state.Receipt) error {
 	if h.record != nil {
 		if err := h.record(receipts); err != nil {
 			return err
 		}
 	}
-	return h.ledger.Record(receipts)
+	return h.ledger.Settle(receipts)
 }
 
 func produce(numbers ...int) func(context.Context, func(identity.Asset) error, func() error) error {
@@ -509,7 +510,7 @@ func TestAnnouncedBeforeSent(t *testing.T) {
 func TestAnnouncedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &ledger{}
-		journal := hooked{l, func([]Batch) error { time.Sleep(time.Second); return nil }, nil}
+		journal := hooked{l, func([]state.Batch) error { time.Sleep(time.Second); return nil }, nil}
 		f := &fake{t: t}
 		o := Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}
 		if _, err := Run(t.Context(), f, o, journal, produce(upTo(41)...)); err != nil || len(f.calls) != 41 {
@@ -532,7 +533,7 @@ func TestAnnounceError(t *testing.T) {
 			}
 			return gateway.Answer{}, nil
 		}}
-		journal := hooked{l, func(batches []Batch) error {
+		journal := hooked{l, func(batches []state.Batch) error {
 			if batches[len(batches)-1].Number >= failing {
 				return full
 			}
@@ -551,9 +552,9 @@ func TestAnnounceError(t *testing.T) {
 // TestIncomplete: when a batch that is sent in parts fails at one of them, what
 // came before is recorded, and that nobody knows of the rest.
 func TestIncomplete(t *testing.T) {
-	var receipts []Receipt
+	var receipts []state.Receipt
 	l := &ledger{}
-	journal := hooked{l, nil, func(some []Receipt) error {
+	journal := hooked{l, nil, func(some []state.Receipt) error {
 		receipts = append(receipts, some...)
 		return nil
 	}}
@@ -582,7 +583,7 @@ func TestIncomplete(t *testing.T) {
 // TestReceiptsAreWhole: a batch without a failure is complete, whatever its parts.
 func TestReceiptsAreWhole(t *testing.T) {
 	seen := map[int]bool{}
-	journal := hooked{&ledger{}, nil, func(some []Receipt) error {
+	journal := hooked{&ledger{}, nil, func(some []state.Receipt) error {
 		for _, r := range some {
 			if !r.Complete || seen[r.Batch] || len(r.Delivered)+len(r.Rejected) != 10 {
 				t.Errorf("receipt %+v", r)
@@ -631,7 +632,7 @@ func TestDeleted(t *testing.T) {
 func TestStopAfterTheEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &ledger{}
-	totals, err := Run(ctx, &fake{t: t}, roomy, hooked{l, nil, func([]Receipt) error { cancel(); return nil }}, produce(upTo(100)...))
+	totals, err := Run(ctx, &fake{t: t}, roomy, hooked{l, nil, func([]state.Receipt) error { cancel(); return nil }}, produce(upTo(100)...))
 	if err != nil || totals.Delivered != 100 || len(l.delivered) != 100 {
 		t.Errorf("totals %+v, error %v", totals, err)
 	}
@@ -754,7 +755,7 @@ func TestRecordError(t *testing.T) {
 	full := fault.Errorf(fault.Transient, "no space left on device")
 	f := &fake{t: t}
 	writes := 0
-	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hooked{&ledger{}, nil, func([]Receipt) error {
+	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hooked{&ledger{}, nil, func([]state.Receipt) error {
 		if writes++; writes == 3 {
 			return full
 		}
@@ -902,12 +903,12 @@ func model(t *testing.T, seed uint64) {
 	writes, announcements := 0, 0
 	batchOf := map[int]int{} // how many of its objects are settled
 	var incomplete []int
-	journal := hooked{l, func([]Batch) error {
+	journal := hooked{l, func([]state.Batch) error {
 		if announcements++; announcements-1 == mutedAt {
 			return full
 		}
 		return nil
-	}, func(receipts []Receipt) error {
+	}, func(receipts []state.Receipt) error {
 		if writes++; writes-1 == fullAt {
 			return full
 		}

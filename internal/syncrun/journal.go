@@ -1,0 +1,52 @@
+package syncrun
+
+import (
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/state"
+)
+
+// journal writes down what is sent and what became of it, and tells of it.
+type journal struct {
+	*state.Delivery
+	log      zerolog.Logger
+	outcomes map[Outcome]int
+	progress *Progress
+	rejected int // in this run, so far
+}
+
+// Settle runs beside the reading. Only from here on does an object count as delivered.
+func (j *journal) Settle(receipts []state.Receipt) error {
+	if err := j.Delivery.Settle(receipts); err != nil {
+		return err
+	}
+	delivered, rejected := 0, 0
+	for _, receipt := range receipts {
+		for _, object := range receipt.Delivered {
+			what := "delivered"
+			if object.Deleted {
+				what = "deleted"
+			}
+			j.outcomes[Outcome{object.Kind, what}]++
+		}
+		for _, r := range receipt.Rejected {
+			j.outcomes[Outcome{r.Object.Kind, "rejected"}]++
+			j.logRejection(r)
+		}
+		delivered += len(receipt.Delivered)
+		rejected += len(receipt.Rejected)
+	}
+	j.progress.settle(delivered + rejected)
+	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg("batches acknowledged")
+	return nil
+}
+
+// logRejection names the first objects that are rejected in a run. The gateway's
+// words may repeat what the directory holds: only status and the debug level have them.
+func (j *journal) logRejection(r state.Rejected) {
+	if j.rejected++; j.rejected <= listed {
+		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
+			Msg("object rejected by the gateway, adconnector status has its words")
+	}
+	j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg("why it was rejected")
+}

@@ -1,0 +1,98 @@
+package upload
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/state"
+)
+
+// work sends batches until there are no more, or until one of them fails.
+func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
+	for b := range p.queue {
+		if ctx.Err() != nil {
+			return
+		}
+		receipt, err := p.deliver(ctx, b)
+		select {
+		case p.spare <- b.data[:0]:
+		default:
+		}
+		if err != nil {
+			cancel(err)
+			if len(receipt.Delivered)+len(receipt.Rejected) == 0 {
+				continue // nothing was settled before it
+			}
+		}
+		receipt.Batch, receipt.Complete = b.Number, err == nil
+		p.results <- receipt
+	}
+}
+
+// deliver sends a batch and, where the gateway does not take it whole, its parts.
+// With an error it returns what was settled before.
+func (p *pool) deliver(ctx context.Context, b *batch) (state.Receipt, error) {
+	if len(b.Objects) > 1 && int64(len(b.data)) > p.batchBytes.Load() { // made before that was found to be too large
+		return p.deliverParts(ctx, b, (len(b.Objects)+1)/2)
+	}
+	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.Objects), b.data)
+	if err != nil {
+		return state.Receipt{}, fmt.Errorf("batch %d: %w", b.Number, err)
+	}
+	if answer.Outcome == gateway.Partly && !answer.Unattributed {
+		if receipt := b.sort(answer.Rejected); len(receipt.Rejected) == len(answer.Rejected) {
+			p.delivered.Add(int64(len(receipt.Delivered)))
+			return receipt, nil
+		}
+	}
+	switch {
+	case answer.Outcome == gateway.Taken:
+		p.delivered.Add(int64(len(b.Objects)))
+		return state.Receipt{Delivered: b.Objects}, nil
+	case len(b.Objects) == 1:
+		return p.isolated(state.Rejected{Object: b.Objects[0], Reason: b.reason(answer)})
+	case answer.Outcome == gateway.Partly: // by somebody whom only sending one by one finds
+		return p.deliverParts(ctx, b, 1)
+	case answer.Outcome == gateway.TooLarge:
+		p.shrink(len(b.data) / 2)
+	}
+	return p.deliverParts(ctx, b, (len(b.Objects)+1)/2)
+}
+
+// deliverParts sends a batch again in parts of so many objects.
+func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (state.Receipt, error) {
+	var all state.Receipt
+	for from := 0; from < len(b.Objects); from += size {
+		part, err := p.deliver(ctx, b.part(from, min(from+size, len(b.Objects))))
+		all.Delivered = append(all.Delivered, part.Delivered...)
+		all.Rejected = append(all.Rejected, part.Rejected...)
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// isolated takes note of an object that was rejected alone, and ends a run in
+// which an untried gateway takes nothing at all.
+func (p *pool) isolated(r state.Rejected) (state.Receipt, error) {
+	receipt := state.Receipt{Rejected: []state.Rejected{r}}
+	if n := p.alone.Add(1); p.options.Untried && n >= hopeless && p.delivered.Load() == 0 {
+		return receipt, fault.Errorf(fault.Refused, "the gateway rejected the first %d objects one by one and took none, so the fault is not theirs: check qualys.customerUuid, qualys.profileUuid and gateway.source, and what it says of them (adconnector status)", n)
+	}
+	return receipt, nil
+}
+
+// shrink keeps later batches of this run below a size that was too large.
+func (p *pool) shrink(size int) {
+	for {
+		current := p.batchBytes.Load()
+		if int64(size) >= current || p.batchBytes.CompareAndSwap(current, int64(size)) {
+			return
+		}
+	}
+}
