@@ -22,7 +22,6 @@ import (
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 
-	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
 )
@@ -123,23 +122,6 @@ type Session struct {
 	server  server
 }
 
-// RootDSE is what a server says of itself (MS-ADTS 3.1.1.3.2). Servers that are
-// no domain controllers leave most of it out.
-type RootDSE struct {
-	DefaultNamingContext string
-	DNSHostName          string
-	DSServiceName        string
-	HighestCommittedUSN  ad.USN
-	ConfigurationContext string // naming context of the forest's configuration
-	ForestLevel          string // functional level of the forest, a number
-}
-
-// IsDomainController reports whether the server is an Active Directory domain
-// controller, whose update sequence numbers can be followed.
-func (r RootDSE) IsDomainController() bool {
-	return r.DSServiceName != "" && r.HighestCommittedUSN > 0
-}
-
 // go-ldap's decoder takes its bounds from package variables.
 var boundDecoder = sync.OnceFunc(func() {
 	ber.MaxPacketLengthBytes = maxPassed
@@ -199,7 +181,7 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 		wire: w, conn: ldap.NewConn(w, o.Protocol != LDAP), options: o, server: server,
 	}
 	s.conn.Start()
-	if err := s.bind(ctx, o); err != nil {
+	if err := s.bind(ctx); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -263,36 +245,12 @@ func (o Options) observe(request string, start time.Time, err *error) {
 	o.Observe(request, fault.Of(explain("", *err)), time.Since(start))
 }
 
-func (s *Session) bind(ctx context.Context, o Options) error {
+func (s *Session) bind(ctx context.Context) error {
+	o := s.options
 	what := fmt.Sprintf("bind as %s to %s", o.BindDN, s.Address)
 	if o.BindDN == "" || o.Password.IsZero() {
 		return fault.Errorf(fault.Refused, "%s: %w: an account and its password are needed (ldap.bindDn and ldap.password, or the connection in the console)", what, errBind)
 	}
 	err := s.call(ctx, "bind", what, func() error { return s.conn.Bind(o.BindDN, o.Password.Reveal()) })
 	return explainBind(what, err)
-}
-
-func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
-	request := ldap.NewSearchRequest("", ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false, "(objectClass=*)",
-		[]string{"defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName", "highestCommittedUSN"}, nil)
-	var root RootDSE
-	what := "read rootDSE of " + s.Address
-	err := s.call(ctx, "read", what, func() error {
-		result, err := s.conn.Search(request)
-		if err != nil || len(result.Entries) == 0 {
-			return err
-		}
-		entry := result.Entries[0]
-		usn, _ := ad.ParseUSN([]byte(entry.GetEqualFoldAttributeValue("highestCommittedUSN")))
-		root = RootDSE{
-			DefaultNamingContext: entry.GetEqualFoldAttributeValue("defaultNamingContext"),
-			ConfigurationContext: entry.GetEqualFoldAttributeValue("configurationNamingContext"),
-			ForestLevel:          entry.GetEqualFoldAttributeValue("forestFunctionality"),
-			DNSHostName:          entry.GetEqualFoldAttributeValue("dnsHostName"),
-			DSServiceName:        entry.GetEqualFoldAttributeValue("dsServiceName"),
-			HighestCommittedUSN:  usn,
-		}
-		return nil
-	})
-	return root, explainSearch(what, err)
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 )
 
 // Read reads some attributes of one object by its name, and gives their values by
@@ -11,14 +14,20 @@ import (
 // left out. The empty name is rootDSE's. It is for single small objects: Search is
 // for entries.
 func (s *Session) Read(ctx context.Context, dn string, attributes ...string) (map[string][][]byte, error) {
-	values := map[string][][]byte{}
 	what := "read " + dn + " on " + s.Address
 	if dn == "" {
 		what = "read rootDSE of " + s.Address
 	}
+	values, err := s.read(ctx, what, dn, attributes)
+	return values, explainSearch(what, err)
+}
+
+// read is Read with a server's refusal as it is.
+func (s *Session) read(ctx context.Context, what, dn string, attributes []string, controls ...ldap.Control) (map[string][][]byte, error) {
+	values := map[string][][]byte{}
 	err := s.call(ctx, "read", what, func() error {
 		result, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
-			"(objectClass=*)", attributes, nil))
+			"(objectClass=*)", attributes, controls))
 		if err != nil || len(result.Entries) == 0 {
 			return err
 		}
@@ -29,16 +38,73 @@ func (s *Session) Read(ctx context.Context, dn string, attributes ...string) (ma
 		}
 		return nil
 	})
-	return values, explainSearch(what, err)
+	return values, err
 }
 
-// FilterByValue matches the objects that have exactly this value in an attribute.
-func FilterByValue(attribute, value string) string {
-	return "(" + attribute + "=" + ldap.EscapeFilter(value) + ")"
+// first is the first value of an attribute; nil: it has none.
+func first(values [][]byte) []byte {
+	if len(values) == 0 {
+		return nil
+	}
+	return values[0]
 }
 
-// FilterByMember matches the groups that an object is in, directly or by way of
-// other groups (LDAP_MATCHING_RULE_TRANSITIVE_EVAL, MS-ADTS 3.1.1.3.4.4.3).
-func FilterByMember(dn string) string {
-	return "(member:1.2.840.113556.1.4.1941:=" + ldap.EscapeFilter(dn) + ")"
+// RootDSE is what a server says of itself (MS-ADTS 3.1.1.3.2). Servers that are
+// no domain controllers leave most of it out.
+type RootDSE struct {
+	DefaultNamingContext string
+	DNSHostName          string
+	DSServiceName        string
+	HighestCommittedUSN  ad.USN
+	ConfigurationContext string // naming context of the forest's configuration
+	ForestLevel          string // functional level of the forest, a number
+}
+
+// IsDomainController reports whether the server is an Active Directory domain
+// controller, whose update sequence numbers can be followed.
+func (r RootDSE) IsDomainController() bool {
+	return r.DSServiceName != "" && r.HighestCommittedUSN > 0
+}
+
+// DeletedObjects is the container of the naming context's tombstones.
+func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.DefaultNamingContext }
+
+func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
+	values, err := s.Read(ctx, "", "defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName", "highestCommittedUSN")
+	usn, _ := ad.ParseUSN(first(values["highestCommittedUSN"]))
+	return RootDSE{
+		DefaultNamingContext: string(first(values["defaultNamingContext"])),
+		ConfigurationContext: string(first(values["configurationNamingContext"])),
+		ForestLevel:          string(first(values["forestFunctionality"])),
+		DNSHostName:          string(first(values["dnsHostName"])),
+		DSServiceName:        string(first(values["dsServiceName"])),
+		HighestCommittedUSN:  usn,
+	}, err
+}
+
+// InvocationID reads which life of the domain controller's database this is: its
+// update sequence numbers mean something only together with it.
+func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
+	what := "read the invocation ID of " + s.Address
+	values, err := s.read(ctx, what, s.RootDSE.DSServiceName, []string{"invocationId"})
+	if err != nil {
+		return ad.InvocationID{}, explainSearch(what, err)
+	}
+	guid, ok := ad.ParseGUID(first(values["invocationId"]))
+	if !ok {
+		return ad.InvocationID{}, fault.Errorf(fault.Refused, "%s: the account may not read it: grant it Read Property on %s", what, s.RootDSE.DSServiceName)
+	}
+	return ad.InvocationID(guid), nil
+}
+
+// SeesDeleted reports whether the account may see tombstones. Without the right,
+// the container shows itself but none of its attributes, and a search below it
+// succeeds and finds nothing.
+func (s *Session) SeesDeleted(ctx context.Context) (bool, error) {
+	container := s.RootDSE.DeletedObjects()
+	values, err := s.read(ctx, "look at "+container, container, []string{"isDeleted"}, ldap.NewControlString(controlShowDeleted, true, ""))
+	if isAnswer(err) {
+		return false, nil // it may not even see the container
+	}
+	return len(values) > 0, err
 }

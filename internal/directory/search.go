@@ -68,12 +68,6 @@ const (
 	extendedDNsAsBytes = "\x30\x03\x02\x01\x00"
 )
 
-// CheckFilter tells what is wrong with a filter (RFC 4515).
-func CheckFilter(filter string) error {
-	_, err := ldap.CompileFilter(filter)
-	return err
-}
-
 // Search reads all entries page by page and gives each to the callback, in the
 // calling goroutine, while the next ones are on their way. It returns the number
 // of pages, and nil only after the last one was proven to be the last. After an
