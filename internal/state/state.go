@@ -13,20 +13,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
-
-	"adconnector/internal/fault"
 )
 
 const (
@@ -196,65 +190,6 @@ func (s *Store) check() error {
 	})
 }
 
-const (
-	compactAbove = 32 << 20 // bytes; a smaller file is not worth it
-	compactTo    = ".compact"
-)
-
-// compact writes a file that is mostly free anew: it would not shrink by itself.
-// Where there is no room for that, the large one stays.
-func (s *Store) compact() error {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return err
-	}
-	free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize)
-	if info.Size() < compactAbove || free < info.Size()/2 {
-		return nil
-	}
-	small := s.path + compactTo
-	_ = os.Remove(small) // of an attempt that was cut off
-	err = guard(func() error { return compactInto(small, s.db) })
-	if err != nil {
-		_ = os.Remove(small)
-		if isFull(err) {
-			return nil
-		}
-		return s.explain("compact", err)
-	}
-	if err := s.db.Close(); err != nil {
-		return s.explain("compact", err)
-	}
-	if err := errors.Join(os.Rename(small, s.path), syncDir(filepath.Dir(s.path))); err != nil {
-		return explainDir(err)
-	}
-	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: lockTimeout})
-	if err != nil {
-		return explainOpen(s.path, err)
-	}
-	return nil
-}
-
-func compactInto(path string, from *bbolt.DB) error {
-	to, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		return err
-	}
-	const bytesAtOnce = 1 << 20
-	return errors.Join(bbolt.Compact(to, from, bytesAtOnce), to.Close())
-}
-
-// isFull reports whether there is no room: on the disk, in a quota, or under a limit
-// on the size of files. Of some errors bbolt keeps no more than the text.
-func isFull(err error) bool {
-	for _, full := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if errors.Is(err, full) || err != nil && strings.HasSuffix(err.Error(), full.Error()) {
-			return true
-		}
-	}
-	return false
-}
-
 // syncDir brings the names in a directory to the disk: without it, a file that was
 // made or moved there may be gone after a power cut, whatever was synced into it.
 func syncDir(dir string) error {
@@ -370,84 +305,6 @@ func (s *Store) sound(work func() error) error {
 	return err
 }
 
-func (s *Store) explain(what string, err error) error {
-	switch {
-	case err == nil || errors.Is(err, ErrUnusable):
-		return err
-	case isFull(err):
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w: free or add space; nothing was lost, the next run repeats it", s.path, what, err)
-	case errors.Is(err, ErrDamaged):
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w: the file is set aside, and the next run sends everything anew", s.path, what, err)
-	default:
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w", s.path, what, err)
-	}
-}
-
-func explainOpen(path string, err error) error {
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		holder, err := os.ReadFile(holderOf(path))
-		if err != nil { // who only looks leaves no name
-			holder = []byte("another process, perhaps a sync --dry-run or a status that reads it and is soon done")
-		}
-		return fmt.Errorf("%w %s (%s): stop the other one, or give this one its own service.state-dir", ErrLocked, filepath.Dir(path), holder)
-	case errors.Is(err, ErrDamaged):
-		return err
-	case !isOfPlace(err): // bbolt's own words on what is in the file
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	default:
-		return explainDir(err)
-	}
-}
-
-// isOfPlace reports whether the operating system says it: the file is not at fault.
-func isOfPlace(err error) bool {
-	var path *fs.PathError
-	var call *os.SyscallError
-	var number syscall.Errno
-	return errors.As(err, &path) || errors.As(err, &call) || errors.As(err, &number)
-}
-
-// explainDir tells what is wrong with the place of the file.
-func explainDir(err error) error { return explainPlace(err, "writable") }
-
-// explainPlace is explainDir for who needs it to be writable, or readable.
-func explainPlace(err error, needed string) error {
-	switch {
-	case isFull(err):
-		return fault.Errorf(fault.Transient, "open state file: %w: free or add space", err)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w: %w: make it %s for user %d, or set service.state-dir", ErrUnusable, err, needed, os.Getuid())
-	default:
-		return fmt.Errorf("%w: %w: set service.state-dir to a directory that can be made and written", ErrUnusable, err)
-	}
-}
-
-// Connector is the connector's state, and how it came to be.
-type Connector struct {
-	State   string    `json:"state"`
-	RunID   string    `json:"run_id,omitempty"`
-	At      time.Time `json:"at"`
-	NextRun time.Time `json:"next_run,omitzero"`
-	Error   string    `json:"error,omitempty"`
-}
-
-// Connector returns the last recorded state; the zero value when there is none.
-func (s *Store) Connector() (Connector, error) {
-	var c Connector
-	err := s.view("read connector state", func(tx *bbolt.Tx) error {
-		return get(tx.Bucket(bucketMeta), keyConnector, &c)
-	})
-	return c, err
-}
-
-// SetConnector records the connector's state.
-func (s *Store) SetConnector(now Connector) error {
-	return s.update("record connector state", func(c change) error {
-		return c.putJSON(bucketMeta, keyConnector, now)
-	})
-}
-
 // get reads a JSON value, if there is one.
 func get(bucket *bbolt.Bucket, key []byte, into any) error {
 	if stored := bucket.Get(key); stored != nil {
@@ -463,123 +320,4 @@ func (c change) putJSON(bucket, key []byte, value any) error {
 		return err
 	}
 	return c.put(bucket, key, encoded)
-}
-
-// RateLimit returns until when the gateway wants to be left alone; zero when it has
-// not said so.
-func (s *Store) RateLimit() (until time.Time, err error) {
-	err = s.view("read rate limit", func(tx *bbolt.Tx) error {
-		return get(tx.Bucket(bucketMeta), keyLimit, &until)
-	})
-	return until, err
-}
-
-// SetRateLimit records until when the gateway wants to be left alone, so that a
-// restart does not ask it sooner.
-func (s *Store) SetRateLimit(until time.Time) error {
-	return s.update("record rate limit", func(c change) error {
-		return c.putJSON(bucketMeta, keyLimit, until)
-	})
-}
-
-// Target returns whose deliveries the file records; "" while it records none.
-func (s *Store) Target() (target string, err error) {
-	err = s.view("read target", func(tx *bbolt.Tx) error {
-		target = string(tx.Bucket(bucketMeta).Get(keyTarget))
-		return nil
-	})
-	return target, err
-}
-
-// Retarget makes the file one of deliveries to target, and forgets what was
-// delivered to another: that is not there.
-func (s *Store) Retarget(target string) error {
-	err := s.update("change target", func(c change) error {
-		for _, name := range append(graphBuckets, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks) {
-			if err := c.empty(name); err != nil {
-				return err
-			}
-		}
-		for _, key := range [][]byte{keyFullPass, keyGraph} {
-			if err := c.delete(bucketMeta, key); err != nil {
-				return err
-			}
-		}
-		return c.put(bucketMeta, keyTarget, []byte(target))
-	})
-	if err == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		clear(s.open)
-	}
-	return err
-}
-
-// Run is the account of one run.
-type Run struct {
-	ID       string        `json:"run_id"`
-	Mode     string        `json:"mode"`   // full, delta
-	Result   string        `json:"result"` // processed, partial, held, failed
-	Start    time.Time     `json:"start"`
-	Duration time.Duration `json:"duration_ns"`
-	Error    string        `json:"error,omitempty"`
-	Class    string        `json:"class,omitempty"` // of the error
-
-	Users    int `json:"users"`    // read and mapped
-	Groups   int `json:"groups"`   // read and mapped
-	Changed  int `json:"changed"`  // differ from what was acknowledged
-	Uploaded int `json:"uploaded"` // acknowledged in this run
-	Deleted  int `json:"deleted"`  // of those, as deleted
-	Held     int `json:"held"`     // deletions that the guard holds
-	Rejected int `json:"rejected"`
-	Skipped  int `json:"skipped"`  // entries that are no objects to us: no SID or no GUID
-	Requests int `json:"requests"` // to the gateway
-	Retries  int `json:"retries"`  // of those
-}
-
-// AddRun records a run and drops the oldest above 200.
-func (s *Store) AddRun(run Run) error {
-	return s.update("record run", func(c change) error {
-		number, err := c.Bucket(bucketRuns).NextSequence()
-		if err != nil {
-			return err
-		}
-		if number > keptRuns {
-			if err := c.delete(bucketRuns, binary.BigEndian.AppendUint64(nil, number-keptRuns)); err != nil {
-				return err
-			}
-		}
-		if run.Error == "" {
-			if err := c.putJSON(bucketMeta, keySuccess, run.Start); err != nil {
-				return err
-			}
-		}
-		return c.putJSON(bucketRuns, binary.BigEndian.AppendUint64(nil, number), run)
-	})
-}
-
-// LastSuccess returns the start of the last run that did not fail; zero when there
-// was none.
-func (s *Store) LastSuccess() (at time.Time, err error) {
-	err = s.view("read last success", func(tx *bbolt.Tx) error {
-		return get(tx.Bucket(bucketMeta), keySuccess, &at)
-	})
-	return at, err
-}
-
-// Runs returns the recorded runs, the latest first.
-func (s *Store) Runs() ([]Run, error) {
-	var list []Run
-	err := s.view("read runs", func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(bucketRuns).Cursor()
-		for key, value := cursor.Last(); key != nil; key, value = cursor.Prev() {
-			var run Run
-			if err := json.Unmarshal(value, &run); err != nil {
-				return err
-			}
-			list = append(list, run)
-		}
-		return nil
-	})
-	return list, err
 }

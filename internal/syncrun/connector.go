@@ -16,10 +16,10 @@ import (
 
 // The connector's states, in the order of a good day.
 const (
-	Registered  = "REGISTERED"
-	Scheduled   = "SCHEDULED"
-	Processing  = "PROCESSING"
-	AllReceived = "PROCESSED"
+	stateRegistered = "REGISTERED"
+	stateScheduled  = "SCHEDULED"
+	stateProcessing = "PROCESSING"
+	stateProcessed  = "PROCESSED"
 )
 
 // connector is the state machine that operators and the console look at. Each
@@ -63,7 +63,7 @@ func (c *connector) wait(to state.Connector) error {
 	}
 	to.State, to.At = from.State, time.Now().UTC()
 	if from.State != "" {
-		to.State = Scheduled
+		to.State = stateScheduled
 	}
 	if from.State != to.State {
 		c.logChange(from, to)

@@ -192,16 +192,6 @@ func (p *pass) goneSince(ctx context.Context, add addFunc) ([]identity.Object, e
 	return p.Store.Objects(p.unseen(gone))
 }
 
-// unseen sorts, and leaves out what the pass has seen.
-func (p *pass) unseen(guids []ad.GUID) []ad.GUID {
-	seen := p.seen()
-	slices.SortFunc(guids, byBytes)
-	return slices.DeleteFunc(slices.Compact(guids), func(guid ad.GUID) bool {
-		_, there := slices.BinarySearchFunc(seen, guid, byBytes)
-		return there
-	})
-}
-
 // mayRelease reports whether so many deletions may pass the guard: else they stay
 // held whatever else is known of them.
 func (p *pass) mayRelease(deletions int) bool {

@@ -30,7 +30,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("%d in the index, %d counted, %d at the gateway", len(indexed), run.Uploaded, len(held))
 	}
 	states := w.gateway.States()
-	if last := states[len(states)-1]; last.State != Scheduled || last.Error == nil {
+	if last := states[len(states)-1]; last.State != stateScheduled || last.Error == nil {
 		t.Errorf("the gateway was told %+v", last)
 	}
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, "size=16m"); err != nil {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
-	"adconnector/internal/directory"
 	"adconnector/internal/identity"
 	"adconnector/internal/state"
 )
@@ -35,9 +34,27 @@ const (
 // whose watermark is beyond the changes that it did not know.
 const astrayAtMost = 10_000
 
-// plan decides between a full pass and a delta. The update sequence number to be
+// plan is what a pass is to do, and what was known before it.
+type plan struct {
+	kind       string // full, delta
+	scope      string
+	comparable bool // the index was complete under this scope: what is missing has gone
+	elsewhere  bool // the index is of another target: a dry run looks past it
+	size       int  // of the index
+
+	followed   bool // the server's changes can be followed
+	invocation ad.InvocationID
+	since      ad.USN // of a delta
+
+	unsettled []ad.GUID // of earlier runs: nobody knows what the gateway holds of them
+	astray    []ad.GUID // what another domain controller has sent since this one was read
+	rejected  map[ad.GUID]state.Rejection
+	wasHeld   []ad.GUID // sorted
+}
+
+// decide chooses between a full pass and a delta. The update sequence number to be
 // saved was read with the rootDSE, before any search.
-func (p *pass) plan(ctx context.Context) error {
+func (p *pass) decide(ctx context.Context) error {
 	p.kind = full
 	p.scope = p.scopeName()
 	last, err := p.Store.LastFullPass()
@@ -172,39 +189,6 @@ func (p *pass) progress() state.Progress {
 		reached.Watermark = &state.Watermark{USN: p.session.RootDSE.HighestCommittedUSN, Scope: p.scope, At: p.now.UTC()}
 	}
 	return reached
-}
-
-// search is how the objects of one kind are found and mapped.
-type search struct {
-	kind   identity.Kind
-	filter string // the operator's; "": none
-	mapper *identity.Mapper
-	// anywhere in the domain, whatever the profile's base is
-	anywhere bool
-}
-
-// filterOn narrows the kind's own filter by the operator's. A server that is no
-// domain controller need not have the attributes of the kind's own filter: there
-// the operator's stands alone.
-func (s search) filterOn(root directory.RootDSE) string {
-	own := identity.Filter[s.kind]
-	switch {
-	case s.filter == "":
-		return own
-	case root.IsDomainController():
-		return "(&" + own + s.filter + ")"
-	default:
-		return s.filter
-	}
-}
-
-// Filter is what a run finds the objects of one kind by, on such a server.
-func (s Search) Filter(kind identity.Kind, root directory.RootDSE) string {
-	filter := s.UserFilter
-	if kind == identity.Group {
-		filter = s.GroupFilter
-	}
-	return search{kind: kind, filter: filter}.filterOn(root)
 }
 
 // retryAfter is how long a rejected object is left alone by deltas, unless it

@@ -2,8 +2,6 @@ package syncrun
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"strings"
 
 	"adconnector/internal/directory"
@@ -105,10 +103,4 @@ func ParsePosture(assets string) (bool, error) {
 		return true, nil
 	}
 	return false, fault.Errorf(fault.Refused, "assets %q is unknown: use IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", assets)
-}
-
-// hash names an entry in the log without telling who it is.
-func hash(dn []byte) string {
-	sum := sha256.Sum256(dn)
-	return hex.EncodeToString(sum[:8])
 }

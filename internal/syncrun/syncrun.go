@@ -128,7 +128,7 @@ func (r *Runner) Register(ctx context.Context) error {
 		return err
 	}
 	r.connector.registered.Store(true)
-	return r.connector.enter(ctx, state.Connector{State: Registered})
+	return r.connector.enter(ctx, state.Connector{State: stateRegistered})
 }
 
 // Registered reports whether the gateway has accepted the login, in this process.
@@ -138,10 +138,10 @@ func (r *Runner) Registered() bool { return r.connector.registered.Load() }
 // which has said so itself, it says nothing.
 func (r *Runner) Schedule(ctx context.Context, next time.Time) error {
 	now, err := r.Store.Connector()
-	if err != nil || !r.connector.registered.Load() || now.State == Scheduled && now.NextRun.Equal(next) {
+	if err != nil || !r.connector.registered.Load() || now.State == stateScheduled && now.NextRun.Equal(next) {
 		return err
 	}
-	return r.connector.enter(ctx, state.Connector{State: Scheduled, RunID: now.RunID, NextRun: next, Error: now.Error})
+	return r.connector.enter(ctx, state.Connector{State: stateScheduled, RunID: now.RunID, NextRun: next, Error: now.Error})
 }
 
 // Run does one run and returns its account. Its error is the run's, already logged.
@@ -198,12 +198,12 @@ func (r *Runner) run(ctx context.Context, mode Mode, account *Account, log zerol
 		// A run of its own, and one before which nobody could register, is due now.
 		if now, err := r.Store.Connector(); err != nil {
 			return err
-		} else if now.State != Scheduled {
+		} else if now.State != stateScheduled {
 			if err := r.Schedule(ctx, account.Start); err != nil {
 				return err
 			}
 		}
-		if err := r.connector.enter(ctx, state.Connector{State: Processing, RunID: account.ID}); err != nil {
+		if err := r.connector.enter(ctx, state.Connector{State: stateProcessing, RunID: account.ID}); err != nil {
 			return err
 		}
 	}
@@ -223,7 +223,7 @@ func (r *Runner) run(ctx context.Context, mode Mode, account *Account, log zerol
 		return err
 	}
 	p := &pass{Runner: r, source: source, session: session, line: l, now: r.now(), mode: mode, log: log, account: account}
-	if err := p.plan(ctx); err != nil {
+	if err := p.decide(ctx); err != nil {
 		return err
 	}
 	account.Mode = p.kind
@@ -264,9 +264,9 @@ func (r *Runner) conclude(ctx context.Context, run state.Run) error {
 		run.Result, run.Error = Failed, unrecorded.Error()
 	}
 	r.connector.lastRun = &run
-	next := state.Connector{State: AllReceived, RunID: run.ID}
+	next := state.Connector{State: stateProcessed, RunID: run.ID}
 	if run.Result == Failed {
-		next = state.Connector{State: Scheduled, RunID: run.ID, Error: run.Error}
+		next = state.Connector{State: stateScheduled, RunID: run.ID, Error: run.Error}
 		if r.Next != nil {
 			next.NextRun = r.Next(time.Now())
 		}

@@ -372,7 +372,7 @@ func TestCancellation(t *testing.T) {
 	if indexed, held := w.indexed(), w.held(); !slices.Equal(indexed, held) || len(held) == 0 {
 		t.Errorf("%d are in the index, %d at the gateway", len(indexed), len(held))
 	}
-	if now, _ := w.store.Connector(); now.State != Scheduled || now.Error == "" {
+	if now, _ := w.store.Connector(); now.State != stateScheduled || now.Error == "" {
 		t.Errorf("state %+v", now)
 	}
 	if lines := w.log.with("run finished"); len(lines) != 1 || lines[0]["level"] != "warn" {
@@ -406,14 +406,14 @@ func TestStates(t *testing.T) {
 	}
 	at := func(t time.Time) string { return t.Format(time.RFC3339) }
 	want := []step{
-		{state: Registered},
-		{state: Scheduled, next: at(tick)},
-		{state: Processing, run: first.ID},
-		{state: AllReceived, run: first.ID, summary: true},
-		{state: Scheduled, run: first.ID, next: at(tick), summary: true},
-		{state: Processing, run: second.ID},
-		{state: Scheduled, run: second.ID, next: at(tick.Add(time.Hour)), failure: err.Error(), summary: true},
-		{state: Scheduled, run: second.ID, next: at(tick.Add(2 * time.Hour)), failure: err.Error(), summary: true},
+		{state: stateRegistered},
+		{state: stateScheduled, next: at(tick)},
+		{state: stateProcessing, run: first.ID},
+		{state: stateProcessed, run: first.ID, summary: true},
+		{state: stateScheduled, run: first.ID, next: at(tick), summary: true},
+		{state: stateProcessing, run: second.ID},
+		{state: stateScheduled, run: second.ID, next: at(tick.Add(time.Hour)), failure: err.Error(), summary: true},
+		{state: stateScheduled, run: second.ID, next: at(tick.Add(2 * time.Hour)), failure: err.Error(), summary: true},
 	}
 	var got []step
 	for _, sent := range w.gateway.States() {
@@ -440,7 +440,7 @@ func TestStates(t *testing.T) {
 		}
 		from = want[i].state
 	}
-	if now, _ := w.store.Connector(); len(lines) != len(want) || now.State != Scheduled || now.RunID != second.ID || now.Error != err.Error() {
+	if now, _ := w.store.Connector(); len(lines) != len(want) || now.State != stateScheduled || now.RunID != second.ID || now.Error != err.Error() {
 		t.Errorf("%d lines, stored %+v", len(lines), now)
 	}
 }
@@ -478,12 +478,12 @@ func TestStateSentLate(t *testing.T) {
 	var informing sync.WaitGroup
 	informing.Go(func() { r.KeepInformed(ctx) })
 	run, _ := w.run(r, Processed, 3) // in spite of it
-	for state := ""; state != AllReceived; {
+	for state := ""; state != stateProcessed; {
 		state = <-refused
 	}
 	<-heard // that it is registered
 	down.Store(false)
-	if state := <-heard; state != AllReceived {
+	if state := <-heard; state != stateProcessed {
 		t.Errorf("heard of %s", state)
 	}
 	r.connector.sending.Lock() // once its answer was read
@@ -511,7 +511,7 @@ func TestStatesOfASingleRun(t *testing.T) {
 	for _, s := range w.gateway.States() {
 		states = append(states, s.State)
 	}
-	if want := []string{Registered, Scheduled, Processing, AllReceived}; !slices.Equal(states, want) {
+	if want := []string{stateRegistered, stateScheduled, stateProcessing, stateProcessed}; !slices.Equal(states, want) {
 		t.Errorf("states %v, want %v", states, want)
 	}
 }

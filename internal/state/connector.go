@@ -1,0 +1,82 @@
+package state
+
+import (
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Connector is the connector's state, and how it came to be.
+type Connector struct {
+	State   string    `json:"state"`
+	RunID   string    `json:"run_id,omitempty"`
+	At      time.Time `json:"at"`
+	NextRun time.Time `json:"next_run,omitzero"`
+	Error   string    `json:"error,omitempty"`
+}
+
+// Connector returns the last recorded state; the zero value when there is none.
+func (s *Store) Connector() (Connector, error) {
+	var c Connector
+	err := s.view("read connector state", func(tx *bbolt.Tx) error {
+		return get(tx.Bucket(bucketMeta), keyConnector, &c)
+	})
+	return c, err
+}
+
+// SetConnector records the connector's state.
+func (s *Store) SetConnector(now Connector) error {
+	return s.update("record connector state", func(c change) error {
+		return c.putJSON(bucketMeta, keyConnector, now)
+	})
+}
+
+// RateLimit returns until when the gateway wants to be left alone; zero when it has
+// not said so.
+func (s *Store) RateLimit() (until time.Time, err error) {
+	err = s.view("read rate limit", func(tx *bbolt.Tx) error {
+		return get(tx.Bucket(bucketMeta), keyLimit, &until)
+	})
+	return until, err
+}
+
+// SetRateLimit records until when the gateway wants to be left alone, so that a
+// restart does not ask it sooner.
+func (s *Store) SetRateLimit(until time.Time) error {
+	return s.update("record rate limit", func(c change) error {
+		return c.putJSON(bucketMeta, keyLimit, until)
+	})
+}
+
+// Target returns whose deliveries the file records; "" while it records none.
+func (s *Store) Target() (target string, err error) {
+	err = s.view("read target", func(tx *bbolt.Tx) error {
+		target = string(tx.Bucket(bucketMeta).Get(keyTarget))
+		return nil
+	})
+	return target, err
+}
+
+// Retarget makes the file one of deliveries to target, and forgets what was
+// delivered to another: that is not there.
+func (s *Store) Retarget(target string) error {
+	err := s.update("change target", func(c change) error {
+		for _, name := range append(graphBuckets, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks) {
+			if err := c.empty(name); err != nil {
+				return err
+			}
+		}
+		for _, key := range [][]byte{keyFullPass, keyGraph} {
+			if err := c.delete(bucketMeta, key); err != nil {
+				return err
+			}
+		}
+		return c.put(bucketMeta, keyTarget, []byte(target))
+	})
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		clear(s.open)
+	}
+	return err
+}
