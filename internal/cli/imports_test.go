@@ -20,7 +20,7 @@ var rooms = []struct{ room, mayImport string }{
 	{"internal/sandbox", "ad gateway"},
 	{"internal/gateway", "fault secret"},
 	{"internal/directory", "ad fault secret"},
-	{"internal/state", "ad fault identity"},
+	{"internal/state", "ad fault identity membership"},
 	{"internal/identity", "ad membership"},
 	{"internal/membership", "ad"},
 	{"internal/config", "secret"},

@@ -167,10 +167,10 @@ func say(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	var d, nested []string
 	inDirect, inNested := g.Named(p)
 	for _, n := range inDirect {
-		d = append(d, g.RoleOf(n).String())
+		d = append(d, g.groupAt(n).role.String())
 	}
 	for _, n := range inNested {
-		nested = append(nested, g.RoleOf(n).String())
+		nested = append(nested, g.groupAt(n).role.String())
 	}
 	slices.Sort(d)
 	slices.Sort(nested)

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"adconnector/internal/ad"
@@ -13,6 +14,9 @@ type Record struct {
 	Node  uint32
 	Value []byte
 }
+
+// ErrRecord is returned for records that this room has not written.
+var ErrRecord = errors.New("unreadable record of memberships")
 
 // The records: an object is GUID, primary group, SID; a group is flags, role, and
 // the numbers of its members.

@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/membership"
 )
 
 // The graph of memberships is kept for deltas: what a group's change changes
@@ -45,17 +46,11 @@ type graphState struct {
 	AgainAll bool `json:"again_all,omitempty"`
 }
 
-// GraphRecord is a part of the graph. A nil value: there is none any more.
-type GraphRecord struct {
-	Node  uint32
-	Value []byte
-}
-
 // GraphChange makes the kept graph another one.
 type GraphChange struct {
 	Source          GraphSource
 	Anew            bool // nothing of the kept one holds good
-	Objects, Groups []GraphRecord
+	Objects, Groups []membership.Record
 	Again           []ad.GUID // to be read again, besides those that were before
 	AgainAll        bool      // everything is to be read again
 }
@@ -94,7 +89,7 @@ func (s *Store) ChangeGraph(g GraphChange) error {
 	return s.update("record memberships", func(c change) error {
 		for _, part := range []struct {
 			bucket  []byte
-			records []GraphRecord
+			records []membership.Record
 		}{{bucketGraphObjects, g.Objects}, {bucketGraphGroups, g.Groups}} {
 			if g.Anew {
 				if err := c.empty(part.bucket); err != nil {

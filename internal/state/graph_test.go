@@ -8,6 +8,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
+	"adconnector/internal/membership"
 )
 
 // graphOf is what the store says of the graph.
@@ -49,24 +50,24 @@ func TestGraph(t *testing.T) {
 		}
 	}
 	change := func(c GraphChange) func() error { return func() error { return s.ChangeGraph(c) } }
-	record := func(n uint32, value string) GraphRecord {
+	record := func(n uint32, value string) membership.Record {
 		if value == "" {
-			return GraphRecord{Node: n}
+			return membership.Record{Node: n}
 		}
-		return GraphRecord{n, []byte(value)}
+		return membership.Record{Node: n, Value: []byte(value)}
 	}
 	source := GraphSource{Base: "DC=a", InvocationID: ad.InvocationID{1}}
 	step("false  false")
 	step("true DC=a o1=x o256=y g2=z !7 false", change(GraphChange{Source: source,
-		Objects: []GraphRecord{record(256, "y"), record(1, "x")}, Groups: []GraphRecord{record(2, "z")}, Again: []ad.GUID{{7}}}))
+		Objects: []membership.Record{record(256, "y"), record(1, "x")}, Groups: []membership.Record{record(2, "z")}, Again: []ad.GUID{{7}}}))
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source,
-		Objects: []GraphRecord{record(1, ""), record(256, "w")}, Again: []ad.GUID{{8}}, AgainAll: true}))
+		Objects: []membership.Record{record(1, ""), record(256, "w")}, Again: []ad.GUID{{8}}, AgainAll: true}))
 	// Debts stay until a run says that they are paid, whatever else is recorded.
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source}), func() error { return s.Advance(Progress{}) },
 		s.Close, func() error { s, err = Open(dir); return err })
 	t.Cleanup(func() { s.Close() })
 	step("true DC=a o256=w g2=z false", func() error { return s.Advance(Progress{ReadAgain: true}) })
-	step("true DC=b o1=n false", change(GraphChange{Source: GraphSource{Base: "DC=b"}, Anew: true, Objects: []GraphRecord{record(1, "n")}}))
+	step("true DC=b o1=n false", change(GraphChange{Source: GraphSource{Base: "DC=b"}, Anew: true, Objects: []membership.Record{record(1, "n")}}))
 	bad := errors.New("bad")
 	if _, _, err := s.Graph(func(uint32, []byte) error { return bad }, nil); !errors.Is(err, bad) {
 		t.Errorf("error %v", err)

@@ -29,7 +29,6 @@ type pass struct {
 
 	users, groups tally
 	posture       posture
-	wasHeld       []ad.GUID         // before this pass, sorted
 	held          []identity.Object // deletions that the guard holds
 	totals        upload.Totals
 	account       *Account

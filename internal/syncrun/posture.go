@@ -136,13 +136,7 @@ func (p *pass) findAffected(source state.GraphSource) error {
 	if p.mode.DryRun {
 		return nil
 	}
-	objects, groups := x.graph.Changes()
-	for _, record := range objects {
-		change.Objects = append(change.Objects, state.GraphRecord(record))
-	}
-	for _, record := range groups {
-		change.Groups = append(change.Groups, state.GraphRecord(record))
-	}
+	change.Objects, change.Groups = x.graph.Changes()
 	return p.Store.ChangeGraph(change)
 }
 

@@ -16,6 +16,7 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/internal/membership"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/state"
 )
@@ -607,7 +608,7 @@ func TestUnreadableMemberships(t *testing.T) {
 	d.addGroup("team", d.dn("user0"))
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 17})
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
-	d.must(d.store.ChangeGraph(state.GraphChange{Groups: []state.GraphRecord{{Node: 0, Value: []byte("?")}}}))
+	d.must(d.store.ChangeGraph(state.GraphChange{Groups: []membership.Record{{Node: 0, Value: []byte("?")}}}))
 	d.restart()
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed})
 	if lines := d.log.with("the kept memberships cannot be read: they are read from the directory anew"); len(lines) != 1 {
