@@ -2,6 +2,16 @@ package ad
 
 import "strconv"
 
+// parseFlags reads 32 bits in the signed decimal in which the directory writes them.
+// What cannot be read is no flags: strconv gives the nearest number otherwise.
+func parseFlags[T ~uint32](value []byte) (T, bool) {
+	n, err := strconv.ParseInt(string(value), 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	return T(n), true
+}
+
 // AccountControl is userAccountControl and msDS-User-Account-Control-Computed
 // (MS-ADTS 2.2.16).
 type AccountControl uint32
@@ -22,10 +32,9 @@ const (
 	AccountPasswordExpired AccountControl = 0x800000
 )
 
-// ParseAccountControl reads the signed decimal in which the directory writes the flags.
+// ParseAccountControl reads the decimal in which the directory writes the flags.
 func ParseAccountControl(value []byte) (AccountControl, bool) {
-	n, err := strconv.ParseInt(string(value), 10, 32)
-	return AccountControl(n), err == nil
+	return parseFlags[AccountControl](value)
 }
 
 // GroupType is a group's scope and purpose (MS-ADTS 2.2.12).
@@ -39,11 +48,8 @@ const (
 	GroupSecurity    GroupType = 0x80000000 // else distribution
 )
 
-// ParseGroupType reads the signed decimal in which the directory writes the flags.
-func ParseGroupType(value []byte) (GroupType, bool) {
-	n, err := strconv.ParseInt(string(value), 10, 32)
-	return GroupType(n), err == nil
-}
+// ParseGroupType reads the decimal in which the directory writes the flags.
+func ParseGroupType(value []byte) (GroupType, bool) { return parseFlags[GroupType](value) }
 
 // EncryptionTypes is msDS-SupportedEncryptionTypes (MS-KILE 2.2.7): the ciphers of
 // Kerberos in the lower bits, features of the protocol above.
@@ -58,10 +64,9 @@ const (
 	EncryptionAES256Session EncryptionTypes = 0x20
 )
 
-// ParseEncryptionTypes reads the signed decimal in which the directory writes the flags.
+// ParseEncryptionTypes reads the decimal in which the directory writes the flags.
 func ParseEncryptionTypes(value []byte) (EncryptionTypes, bool) {
-	n, err := strconv.ParseInt(string(value), 10, 32)
-	return EncryptionTypes(n), err == nil
+	return parseFlags[EncryptionTypes](value)
 }
 
 // RID is the last part of a SID: what a domain calls one of its accounts.
@@ -70,5 +75,8 @@ type RID uint32
 // ParseRID reads the decimal of primaryGroupID.
 func ParseRID(value []byte) (RID, bool) {
 	n, err := strconv.ParseUint(string(value), 10, 32)
-	return RID(n), err == nil
+	if err != nil {
+		return 0, false
+	}
+	return RID(n), true
 }

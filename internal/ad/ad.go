@@ -2,7 +2,7 @@
 // controller writes identifiers, times and flags, and what they mean.
 //
 // It is pure: no I/O, no clock, no state. Every parser takes bytes from outside
-// and returns ok=false, never a panic, for what is not of the form.
+// and returns the zero value and false, never a panic, for what is not of the form.
 package ad
 
 import (
@@ -19,7 +19,10 @@ type USN int64
 // ParseUSN reads a decimal update sequence number.
 func ParseUSN(value []byte) (USN, bool) {
 	n, err := strconv.ParseInt(string(value), 10, 64)
-	return USN(n), err == nil && n >= 0
+	if err != nil || n < 0 {
+		return 0, false
+	}
+	return USN(n), true
 }
 
 // GUID is an objectGUID, in the byte order in which it travels (MS-DTYP 2.3.4.2).

@@ -125,9 +125,14 @@ func TestFlags(t *testing.T) {
 	for _, raw := range []string{"", "x", "4294967296", "0x2", " 2"} {
 		if got, ok := ParseGroupType([]byte(raw)); ok {
 			t.Errorf("group type %q accepted as %#x", raw, got)
+		} else if got != 0 {
+			t.Errorf("group type %q, which cannot be read, is %#x", raw, got)
 		}
-		if got, ok := ParseAccountControl([]byte(raw)); ok {
-			t.Errorf("account control %q accepted as %#x", raw, got)
+		if got, ok := ParseAccountControl([]byte(raw)); ok || got != 0 {
+			t.Errorf("account control %q is %#x, accepted %v", raw, got, ok)
+		}
+		if got, ok := ParseEncryptionTypes([]byte(raw)); ok || got != 0 {
+			t.Errorf("encryption types %q are %#x, accepted %v", raw, got, ok)
 		}
 	}
 	for _, raw := range []string{"", "x", "-1", "9223372036854775808"} {

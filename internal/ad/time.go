@@ -20,10 +20,10 @@ const (
 func ParseFileTime(value []byte) (FileTime, bool) {
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	t := FileTime(n)
-	if err != nil || n < 0 {
+	if err != nil || n < 0 || !t.IsNone() && t.Time().Year() > maxYear {
 		return 0, false
 	}
-	return t, t.IsNone() || t.Time().Year() <= maxYear
+	return t, true
 }
 
 // IsNone reports whether t stands for no moment at all: 0 and the largest value
@@ -68,7 +68,10 @@ func ParseGeneralizedTime(value []byte) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	t = t.Add(fraction - offset)
-	return t, t.Year() >= 0 && t.Year() <= maxYear
+	if t.Year() < 0 || t.Year() > maxYear {
+		return time.Time{}, false
+	}
+	return t, true
 }
 
 // generalizedFraction reads what follows a point or comma as a part of unit.

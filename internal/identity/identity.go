@@ -208,7 +208,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 		m.prepare(guid, sid)
 	}
 	if m.kind == User || m.kind == ServiceAccount {
-		if expires, ok := readFileTime(&m.source, m.passwordExpires); ok && !expires.IsNone() {
+		if expires, ok := read(&m.source, m.passwordExpires, ad.ParseFileTime); ok && !expires.IsNone() {
 			m.source.changesAt(expires.Time())
 		}
 	}

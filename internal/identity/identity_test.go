@@ -167,6 +167,7 @@ func TestUserStatus(t *testing.T) {
 		{"stored password flag proves nothing", "8389120", "0", "0", "ACTIVE"},
 		{"sign bit", "-2147483136", "0", "0", "ACTIVE"},
 		{"nothing readable", "", "", "", "ACTIVE"},
+		{"no number of 32 bits", "4294967295", "0", "99999999999", "ACTIVE"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewMapper(User)

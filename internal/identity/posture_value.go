@@ -55,14 +55,7 @@ func controlNames(dst []byte, src *source, slots []int) []byte {
 }
 
 func encryptionNames(dst []byte, src *source, slots []int) []byte {
-	v := src.entry.First(slots[0])
-	if len(v) == 0 {
-		return dst
-	}
-	types, ok := ad.ParseEncryptionTypes(v)
-	if !ok {
-		src.unparsed++
-	}
+	types, _ := read(src, slots[0], ad.ParseEncryptionTypes)
 	return appendNames(dst, types, encryptionFlags)
 }
 
@@ -129,7 +122,7 @@ func commaSeparated(dst []byte, src *source, slots []int) []byte {
 
 func (l *list) sid(id ad.SID) {
 	l.next()
-	l.dst = append(id.AppendText(append(l.dst, '"')), '"')
+	l.dst = quoted(l.dst, id)
 }
 
 func sids(dst []byte, src *source, slots []int) []byte {
@@ -145,29 +138,15 @@ func sids(dst []byte, src *source, slots []int) []byte {
 }
 
 func optionalSID(dst []byte, src *source, slots []int) []byte {
-	v := src.entry.First(slots[0])
-	if len(v) == 0 {
-		return dst
+	if id, ok := read(src, slots[0], ad.ParseSID); ok {
+		return quoted(dst, id)
 	}
-	id, ok := ad.ParseSID(v)
-	if !ok {
-		src.unparsed++
-		return dst
-	}
-	return append(id.AppendText(append(dst, '"')), '"')
+	return dst
 }
 
 // allowedSIDs lists whom a security descriptor allows what the attribute is about.
 func allowedSIDs(dst []byte, src *source, slots []int) []byte {
-	v := src.entry.First(slots[0])
-	if len(v) == 0 {
-		return dst
-	}
-	allowed, ok := ad.AllowedBy(v)
-	if !ok {
-		src.unparsed++
-		return dst
-	}
+	allowed, _ := read(src, slots[0], ad.AllowedBy)
 	slices.SortFunc(allowed, func(a, b ad.SID) int { return bytes.Compare(a, b) })
 	l := list{dst: dst}
 	for _, id := range allowed {
@@ -190,7 +169,7 @@ func sidOfDN(dst []byte, src *source, slots []int) []byte {
 		return dst
 	}
 	if id, there := dn.SID(); there {
-		dst = append(id.AppendText(append(dst, '"')), '"')
+		dst = quoted(dst, id)
 	}
 	return dst
 }
@@ -262,7 +241,7 @@ func primaryGroup(dst []byte, src *source, slots []int) []byte {
 	const longest = 68
 	id := append(make(ad.SID, 0, longest), src.sid...)
 	binary.LittleEndian.PutUint32(id[len(id)-4:], uint32(rid))
-	return append(id.AppendText(append(dst, '"')), '"')
+	return quoted(dst, id)
 }
 
 func (l *list) node(g *membership.Graph, n membership.Node) {
@@ -416,7 +395,7 @@ func roleID(dst []byte, src *source, _ []int) []byte {
 }
 
 func roleGUID(dst []byte, src *source, _ []int) []byte {
-	return append(RoleGUID(src.guid).AppendText(append(dst, '"')), '"')
+	return quoted(dst, RoleGUID(src.guid))
 }
 
 func roleName(dst []byte, src *source, _ []int) []byte {
@@ -440,20 +419,17 @@ func holdingGroups(dst []byte, src *source, _ []int) []byte {
 // interval is a span of time as the directory writes it, a negative count of 100 ns,
 // in seconds. The largest one means forever, which leaves the target out.
 func interval(dst []byte, src *source, slots []int) []byte {
-	v := src.entry.First(slots[0])
-	if len(v) == 0 {
-		return dst
-	}
-	n, err := strconv.ParseInt(string(v), 10, 64)
 	const forever = -1 << 63
-	switch {
-	case err != nil || n > 0:
-		src.unparsed++
-		return dst
-	case n == forever:
+	n, ok := read(src, slots[0], parseInterval)
+	if !ok || n == forever {
 		return dst
 	}
 	return strconv.AppendInt(dst, -n/10_000_000, 10)
+}
+
+func parseInterval(v []byte) (int64, bool) {
+	n, err := strconv.ParseInt(string(v), 10, 64)
+	return n, err == nil && n <= 0
 }
 
 // The bits of pwdProperties (MS-SAMR 2.2.3.9).
@@ -464,17 +440,16 @@ const (
 
 func passwordProperty(bit int64) value {
 	return func(dst []byte, src *source, slots []int) []byte {
-		v := src.entry.First(slots[0])
-		if len(v) == 0 {
-			return dst
+		if n, ok := read(src, slots[0], parseProperties); ok {
+			return appendBool(dst, n&bit != 0)
 		}
-		n, err := strconv.ParseInt(string(v), 10, 64)
-		if err != nil {
-			src.unparsed++
-			return dst
-		}
-		return appendBool(dst, n&bit != 0)
+		return dst
 	}
+}
+
+func parseProperties(v []byte) (int64, bool) {
+	n, err := strconv.ParseInt(string(v), 10, 64)
+	return n, err == nil
 }
 
 var (
@@ -486,16 +461,17 @@ const trustOutbound = 2 // bit of a direction
 
 func enumerated(names []string) value {
 	return func(dst []byte, src *source, slots []int) []byte {
-		v := src.entry.First(slots[0])
-		if len(v) == 0 {
+		name, ok := read(src, slots[0], func(v []byte) (string, bool) {
+			n, err := strconv.Atoi(string(v))
+			if err != nil || n < 0 || n >= len(names) {
+				return "", false
+			}
+			return names[n], names[n] != ""
+		})
+		if !ok {
 			return dst
 		}
-		n, err := strconv.Atoi(string(v))
-		if err != nil || n < 0 || n >= len(names) || names[n] == "" {
-			src.unparsed++
-			return dst
-		}
-		return appendEnum(dst, names[n])
+		return appendEnum(dst, name)
 	}
 }
 
@@ -524,16 +500,16 @@ var trustFlags = []named[trustFlag]{
 	{0x1000, "DISABLE_AUTH_TARGET_VALIDATION"},
 }
 
-func readTrust(src *source, slot int) (trustFlag, bool) {
-	n, err := strconv.ParseInt(string(src.entry.First(slot)), 10, 32)
-	return trustFlag(n), err == nil
+func parseTrust(v []byte) (trustFlag, bool) {
+	n, err := strconv.ParseInt(string(v), 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	return trustFlag(n), true
 }
 
 func trustAttributes(dst []byte, src *source, slots []int) []byte {
-	flags, ok := readTrust(src, slots[0])
-	if !ok && len(src.entry.First(slots[0])) > 0 {
-		src.unparsed++
-	}
+	flags, _ := read(src, slots[0], parseTrust)
 	return appendNames(dst, flags, trustFlags)
 }
 
@@ -541,7 +517,7 @@ func trustAttributes(dst []byte, src *source, slots []int) []byte {
 // its own domain's, or those of its forest, with or without its SID history. Nobody
 // of the other side is let in where this domain does not trust it.
 func sidFiltering(dst []byte, src *source, slots []int) []byte {
-	flags, ok := readTrust(src, slots[0])
+	flags, ok := parseTrust(src.entry.First(slots[0])) // a bad one was counted by trustAttributes
 	direction, err := strconv.Atoi(string(src.entry.First(slots[1])))
 	switch {
 	case !ok || err != nil || direction&trustOutbound == 0:

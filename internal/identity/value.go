@@ -57,31 +57,28 @@ func text(dst []byte, src *source, slots []int) []byte {
 
 func sid(dst []byte, src *source, slots []int) []byte {
 	id, _ := ad.ParseSID(src.entry.First(slots[0])) // Map has parsed it before
-	dst = id.AppendText(append(dst, '"'))
-	return append(dst, '"')
+	return quoted(dst, id)
 }
 
 func guid(dst []byte, src *source, slots []int) []byte {
 	id, _ := ad.ParseGUID(src.entry.First(slots[0]))
-	dst = id.AppendText(append(dst, '"'))
-	return append(dst, '"')
+	return quoted(dst, id)
 }
 
 func number(dst []byte, src *source, slots []int) []byte {
-	v := src.entry.First(slots[0])
-	if len(v) == 0 {
-		return dst
+	if n, ok := read(src, slots[0], parseNumber); ok {
+		return strconv.AppendUint(dst, n, 10)
 	}
+	return dst
+}
+
+func parseNumber(v []byte) (uint64, bool) {
 	n, err := strconv.ParseUint(string(v), 10, 31)
-	if err != nil {
-		src.unparsed++
-		return dst
-	}
-	return strconv.AppendUint(dst, n, 10)
+	return n, err == nil
 }
 
 func fileTime(dst []byte, src *source, slots []int) []byte {
-	t, ok := readFileTime(src, slots[0])
+	t, ok := read(src, slots[0], ad.ParseFileTime)
 	if !ok || t.IsNone() {
 		return dst
 	}
@@ -89,16 +86,10 @@ func fileTime(dst []byte, src *source, slots []int) []byte {
 }
 
 func generalizedTime(dst []byte, src *source, slots []int) []byte {
-	v := src.entry.First(slots[0])
-	if len(v) == 0 {
-		return dst
+	if t, ok := read(src, slots[0], ad.ParseGeneralizedTime); ok {
+		return t.AppendFormat(dst, timeFormat)
 	}
-	t, ok := ad.ParseGeneralizedTime(v)
-	if !ok {
-		src.unparsed++
-		return dst
-	}
-	return t.AppendFormat(dst, timeFormat)
+	return dst
 }
 
 // lockRecheck is how soon a locked account is looked at again.
@@ -108,9 +99,9 @@ const lockRecheck = time.Minute
 // lock or an expired password. An account whose flags cannot be read counts as
 // active: the inventory must not play it down.
 func userStatus(dst []byte, src *source, slots []int) []byte {
-	control := readControl(src, slots[0])
+	control, _ := read(src, slots[0], ad.ParseAccountControl)
 	expires, ok := ad.ParseFileTime(src.entry.First(slots[1])) // a bad one was counted at its own target
-	computed := readControl(src, slots[2])
+	computed, _ := read(src, slots[2], ad.ParseAccountControl)
 	if ok && !expires.IsNone() {
 		src.changesAt(expires.Time())
 	}
@@ -132,7 +123,7 @@ func userStatus(dst []byte, src *source, slots []int) []byte {
 }
 
 func groupPurpose(dst []byte, src *source, slots []int) []byte {
-	groupType, ok := readGroupType(src, slots[0])
+	groupType, ok := read(src, slots[0], ad.ParseGroupType)
 	switch {
 	case !ok:
 		return dst
@@ -169,40 +160,21 @@ func groupScope(groupType ad.GroupType) string {
 	}
 }
 
-func readFileTime(src *source, slot int) (ad.FileTime, bool) {
+// read reads the first value in a slot. One that is there and cannot be read counts.
+func read[T any](src *source, slot int, parse func([]byte) (T, bool)) (value T, ok bool) {
 	v := src.entry.First(slot)
 	if len(v) == 0 {
-		return 0, false
+		return value, false
 	}
-	t, ok := ad.ParseFileTime(v)
-	if !ok {
+	if value, ok = parse(v); !ok {
 		src.unparsed++
 	}
-	return t, ok
+	return value, ok
 }
 
-func readControl(src *source, slot int) ad.AccountControl {
-	v := src.entry.First(slot)
-	if len(v) == 0 {
-		return 0
-	}
-	control, ok := ad.ParseAccountControl(v)
-	if !ok {
-		src.unparsed++
-	}
-	return control
-}
-
-func readGroupType(src *source, slot int) (ad.GroupType, bool) {
-	v := src.entry.First(slot)
-	if len(v) == 0 {
-		return 0, false
-	}
-	groupType, ok := ad.ParseGroupType(v)
-	if !ok {
-		src.unparsed++
-	}
-	return groupType, ok
+// quoted appends an identifier, whose text needs no escapes.
+func quoted[T interface{ AppendText([]byte) []byte }](dst []byte, id T) []byte {
+	return append(id.AppendText(append(dst, '"')), '"')
 }
 
 func appendEnum(dst []byte, name string) []byte {
