@@ -13,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"adconnector/internal/ad"
+	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox"
@@ -306,7 +309,7 @@ func TestDeletionsUnseen(t *testing.T) {
 		!strings.Contains(fmt.Sprint(lines[0]["remedy"]), `dsacls "CN=Deleted Objects,`+d.Base()+`" /g ACCOUNT:LCRP`) {
 		t.Errorf("log %v", lines)
 	}
-	d.clock.advance(25 * time.Hour) // the full pass is due by itself
+	d.clock.advance(24 * time.Hour) // the full pass is due by itself
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
 	d.equal()
 }
@@ -573,6 +576,40 @@ func TestScopeChanges(t *testing.T) {
 	}
 }
 
+// TestScopeName: whatever decides on what is read, or on what is sent of it, makes it
+// another scope. The names stay those of the programs before, or they all read
+// everything after an upgrade.
+func TestScopeName(t *testing.T) {
+	name := func(change func(*Source, *Search, *directory.RootDSE)) string {
+		source, search := Source{Base: "DC=a", Scope: directory.Subtree}, Search{}
+		root := directory.RootDSE{DefaultNamingContext: "DC=a", DSServiceName: "x", HighestCommittedUSN: 1}
+		change(&source, &search, &root)
+		p := pass{Runner: New(Options{Search: search}), source: source, session: &directory.Session{RootDSE: root}}
+		return p.scopeName()
+	}
+	seen := map[string]string{}
+	for what, change := range map[string]func(*Source, *Search, *directory.RootDSE){
+		"nothing":      func(*Source, *Search, *directory.RootDSE) {},
+		"base":         func(source *Source, _ *Search, _ *directory.RootDSE) { source.Base = "OU=b,DC=a" },
+		"scope":        func(source *Source, _ *Search, _ *directory.RootDSE) { source.Scope = directory.OneLevel },
+		"posture":      func(source *Source, _ *Search, _ *directory.RootDSE) { source.Posture = true },
+		"user filter":  func(_ *Source, search *Search, _ *directory.RootDSE) { search.UserFilter = "(a=b)" },
+		"group filter": func(_ *Source, search *Search, _ *directory.RootDSE) { search.GroupFilter = "(a=b)" },
+		"domain":       func(_ *Source, _ *Search, root *directory.RootDSE) { root.DefaultNamingContext = "DC=b" },
+	} {
+		scope := name(change)
+		if other, there := seen[scope]; there {
+			t.Errorf("%s and %s: one scope", what, other)
+		}
+		seen[scope] = what
+	}
+	for scope, what := range map[string]string{"1f04549e01830dd2affa1b6873c9a83c": "nothing", "a8f13a46f65cc1ffc164cbf70ec5552f": "posture"} {
+		if seen[scope] != what {
+			t.Errorf("%s: another scope than before", what)
+		}
+	}
+}
+
 func TestTargetChanges(t *testing.T) {
 	d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
@@ -589,11 +626,11 @@ func TestTargetChanges(t *testing.T) {
 func TestRestored(t *testing.T) {
 	for name, c := range map[string]struct {
 		restoration sandbox.Restoration
-		kind        string
+		reason      string
 	}{
-		"a restore":                        {sandbox.Restoration{Back: 500}, full},
-		"a snapshot":                       {sandbox.Restoration{Back: 500, SameInvocation: true}, full},
-		"a new invocation ID, no way back": {sandbox.Restoration{}, full},
+		"a restore":                        {sandbox.Restoration{Back: 500}, "this domain controller was not read before, or was restored"},
+		"a snapshot":                       {sandbox.Restoration{Back: 500, SameInvocation: true}, "this domain controller's sequence numbers went back"},
+		"a new invocation ID, no way back": {sandbox.Restoration{}, "this domain controller was not read before, or was restored"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 30)
@@ -607,12 +644,134 @@ func TestRestored(t *testing.T) {
 			if !c.restoration.SameInvocation {
 				first, then = 0, 1
 			}
-			d.sync(Mode{}, state.Run{Mode: c.kind, Result: Processed, Uploaded: 1, Deleted: first})
+			d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1, Deleted: first})
+			if reason := d.planned(); reason != c.reason {
+				t.Errorf("because %s, want %s", reason, c.reason)
+			}
 			d.must(d.Modify(d.dn("user3"), "title", "x"))
 			d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: then})
 			d.equal()
 		})
 	}
+}
+
+// planned is why the last pass was a full one.
+func (d *domain) planned() any {
+	lines := d.log.with("pass planned")
+	return lines[len(lines)-1]["reason"]
+}
+
+// TestTimes: a watermark, or a full pass, that is too old is not built on, nor is one
+// of a time to come: the clock was wrong then, and would be right for long.
+func TestTimes(t *testing.T) {
+	begin := func(t *testing.T) *domain {
+		d := newDomain(t, sandbox.DirectoryOptions{}, 3)
+		d.options.FullInterval = 365 * 24 * time.Hour
+		d.start()
+		d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+		return d
+	}
+	want := func(d *domain, reason string) {
+		d.t.Helper()
+		d.sync(Mode{}, state.Run{Mode: full, Result: Processed})
+		if got := d.planned(); got != reason {
+			d.t.Errorf("because %v, want %s", got, reason)
+		}
+	}
+	t.Run("an old watermark", func(t *testing.T) {
+		d := begin(t)
+		d.clock.advance(watermarkLife)
+		d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
+		d.clock.advance(watermarkLife + time.Second)
+		want(d, "the watermark is too old")
+	})
+	t.Run("an old full pass", func(t *testing.T) {
+		d := begin(t)
+		for range 13 {
+			d.clock.advance(28 * 24 * time.Hour)
+			d.sync(Mode{}, state.Run{Mode: delta, Result: Processed}) // which is none
+		}
+		d.clock.advance(24 * time.Hour)
+		want(d, "the last full pass is too old")
+	})
+	t.Run("a watermark to come", func(t *testing.T) {
+		d := begin(t)
+		d.clock.advance(2 * time.Hour)
+		d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
+		d.clock.advance(-time.Hour) // behind the full pass
+		want(d, "the watermark is too old")
+	})
+	t.Run("a full pass to come", func(t *testing.T) {
+		d := begin(t)
+		last, err := d.store.LastFullPass()
+		d.must(err)
+		last.At = last.At.Add(time.Hour)
+		d.must(d.store.Advance(state.Progress{FullPass: &last, InvocationID: ad.InvocationID(d.InvocationID())}))
+		want(d, "the last full pass is too old")
+	})
+}
+
+// TestWatermarkIsOfTheBeginning: a session that is opened anew within a pass shows a
+// higher sequence number, below which are changes that the pass has gone by.
+func TestWatermarkIsOfTheBeginning(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	d.must(d.Move(d.dn("user4"), "OU=Outside,"+d.Base())) // is asked for once more, in a new session
+	d.runner.patience = time.Nanosecond
+	d.runner.Log = zerolog.New(&doing{logs: d.log, at: "directory read", kind: "user", do: func() {
+		d.must(d.Modify(d.dn("user0"), "title", "late"))
+		d.passBy()
+	}})
+	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	d.equal()
+}
+
+// doing is a log that does something at a line of a kind, once.
+type doing struct {
+	*logs
+	at, kind string
+	do       func()
+	once     sync.Once
+}
+
+func (d *doing) Write(p []byte) (int, error) {
+	var line struct{ Message, Kind string }
+	if err := json.Unmarshal(p, &line); err != nil {
+		return 0, err
+	}
+	if line.Message == d.at && line.Kind == d.kind {
+		d.once.Do(d.do)
+	}
+	return d.logs.Write(p)
+}
+
+// TestScopeChangesElsewhere: what one controller's watermark was taken under, and what
+// was read whole last, are two things. Both must be of the scope.
+func TestScopeChangesElsewhere(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
+	first := d.auth.Port
+	behind, second := d.twin(t, sandbox.DirectoryOptions{ReadsDeleted: true})
+	staff := d.base
+	read := func(port int, base string, uploaded int) {
+		t.Helper()
+		d.auth.Port, d.base = port, base
+		d.gateway.SetConnection(d.connection(nil))
+		d.gateway.SetProfile(d.profile(nil))
+		d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: uploaded})
+	}
+	for _, dn := range []string{"CN=a," + staff, "CN=b,OU=Inner," + staff} {
+		d.must(d.Add(userNamed(dn, dn)))
+		d.must(behind.Add(userNamed(dn, dn)))
+	}
+	d.must(d.Add(userNamed("CN=c,"+staff, "c"))) // is not known behind
+	d.passBy()
+	read(first, "OU=Inner,"+staff, 1)
+	read(second, staff, 1)
+	read(first, staff, 1) // c: its number is below the watermark
+	d.equal()
+	read(second, "OU=Inner,"+staff, 0)
+	read(first, staff, 0)
 }
 
 // TestCommittedLate: a lower number than the watermark becomes visible afterwards.
