@@ -62,6 +62,7 @@ func TestSendAnswers(t *testing.T) {
 		{"503", 503, ``, gateway.Answer{}, fault.Transient, []string{"503"}},
 		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.Answer{}, fault.Transient, []string{portal}},
 		{"captive portal in JSON", 200, `{"login":"please"}`, gateway.Answer{}, fault.Transient, []string{portal}},
+		{"a message and no code", 200, `{"message":"1 assets published"}`, gateway.Answer{}, fault.Transient, []string{portal}},
 		{"empty", 200, ``, gateway.Answer{}, fault.Transient, []string{portal}},
 		{"null", 200, `null`, gateway.Answer{}, fault.Transient, []string{portal}},
 		{"truncated JSON", 202, published[:40], gateway.Answer{}, fault.Transient, []string{portal}},
@@ -111,6 +112,13 @@ func TestUnknownOutcome(t *testing.T) {
 			w.Header().Set("Content-Length", "100")
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, published[:30])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}},
+		{"reset behind the document", func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(published)+1))
+			w.WriteHeader(http.StatusAccepted)
+			_, _ = io.WriteString(w, published)
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}},

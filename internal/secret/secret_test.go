@@ -25,7 +25,10 @@ func TestTextIsRedactedEverywhere(t *testing.T) {
 	}
 	printed := []string{logged.String(), string(encoded)}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%10s"} {
-		printed = append(printed, fmt.Sprintf(verb, token), fmt.Sprintf(verb, &token), fmt.Sprintf(verb, h), fmt.Sprintf(verb, &h), fmt.Sprintf(verb, nested))
+		if s := fmt.Sprintf(verb, token); s != "[redacted]" {
+			t.Errorf("%s is %q", verb, s)
+		}
+		printed = append(printed, fmt.Sprintf(verb, &token), fmt.Sprintf(verb, h), fmt.Sprintf(verb, &h), fmt.Sprintf(verb, nested))
 	}
 	for _, s := range printed {
 		if strings.Contains(s, "hunter2") || strings.Contains(s, fmt.Sprintf("%x", "hunter2")) {
