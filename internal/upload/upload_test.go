@@ -452,6 +452,24 @@ func TestPartly(t *testing.T) {
 	}
 }
 
+// TestPartlyOfARole: a role and the group that it is have one SID, and are two objects.
+func TestPartlyOfARole(t *testing.T) {
+	group, role := asset(1, 0), asset(2, 0)
+	group.Kind, role.Kind, role.SID = identity.Group, identity.Role, group.SID
+	for rejected, of := range map[string]identity.Asset{group.SID.String(): group, group.SID.String() + ":role": role} {
+		f := &fake{t: t, answer: func(context.Context, call) (gateway.Answer, error) {
+			return gateway.Answer{Outcome: gateway.Partly, Rejected: map[string]string{rejected: "no"}}, nil
+		}}
+		l := &ledger{}
+		totals, err := Run(t.Context(), f, roomy, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
+			return errors.Join(add(group), add(role))
+		})
+		if err != nil || totals != (Totals{Delivered: 1, Rejected: 1}) || !slices.Equal(l.rejected, []int{number(of.Object())}) {
+			t.Errorf("%s: totals %+v, rejected %v, error %v", rejected, totals, l.rejected, err)
+		}
+	}
+}
+
 // TestHopeless: a gateway that has never taken anything is given up, one that has
 // is not.
 func TestHopeless(t *testing.T) {
