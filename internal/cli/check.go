@@ -11,14 +11,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/check"
-	"adconnector/internal/config"
 	"adconnector/internal/gateway"
-	"adconnector/internal/schedule"
 	"adconnector/internal/status"
 )
 
@@ -68,42 +65,26 @@ func (p *program) check(ctx context.Context) error {
 // preflight wires a check up. What is wrong with the configuration is its first line.
 func (p *program) preflight() check.Options {
 	c, unknown, err := p.read(false)
-	var advice []string
+	o := check.Options{Fault: err}
 	for _, u := range unknown {
 		text := fmt.Sprintf("%s (%s) is unknown", u.Key, u.Place)
 		if u.Nearest != "" {
 			text += ": is " + u.Nearest + " meant?"
 		}
-		advice = append(advice, text)
+		o.Advice = append(o.Advice, text)
 	}
 	if err != nil {
-		return check.Options{Fault: err, Advice: advice}
+		return o
 	}
-	options, err := gatewayOptions(c, p.logger())
-	if err != nil {
-		return check.Options{Fault: err, Advice: advice}
+	o.Gateway, o.GatewayAddress = gateway.New(gatewayOptions(c, p.logger())), addressOf(c.Gateway.URL)
+	o.Source, o.Search, o.StateDir = sourceOf(c.Directory), searchOf(c.Search), c.Service.StateDir
+	if proxy := c.Gateway.Proxy; proxy != nil {
+		o.ProxyAddress = net.JoinHostPort(proxy.Host, strconv.Itoa(proxy.Port))
 	}
-	o := check.Options{Advice: advice, Gateway: gateway.New(options), GatewayAddress: addressOf(c.Gateway.URL), StateDir: c.Service.StateDir}
-	if o.Search, err = searchOf(c); err != nil {
-		return check.Options{Fault: err, Advice: advice}
+	if c.Service.Schedule != nil {
+		o.Next = c.Service.Schedule.Next
 	}
-	if o.Source, err = sourceOf(c.Directory); err != nil {
-		return check.Options{Fault: usage{err}, Advice: advice}
-	}
-	if c.Gateway.Proxy != nil {
-		o.ProxyAddress = net.JoinHostPort(c.Gateway.Proxy.Host, strconv.Itoa(c.Gateway.Proxy.Port))
-	}
-	o.Next = nextOf(c)
 	return o
-}
-
-// nextOf is nil without a cron expression, which only the daemon needs.
-func nextOf(c *config.Config) func(time.Time) time.Time {
-	ticks, err := schedule.Parse(c.Service.Cron)
-	if err != nil { // the configuration has proven what is there
-		return nil
-	}
-	return ticks.Next
 }
 
 func addressOf(u *url.URL) string {

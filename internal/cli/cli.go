@@ -19,9 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/config"
-	"adconnector/internal/directory"
 	"adconnector/internal/fault"
-	"adconnector/internal/schedule"
 	"adconnector/internal/state"
 )
 
@@ -178,13 +176,8 @@ func (p *program) read(scheduled bool) (*config.Config, []config.Unknown, error)
 	var unknown []config.Unknown
 	c, err := config.Load(config.Source{
 		EnvFiles: p.envFiles, Environ: p.environ, Scheduled: scheduled,
-		ParseCron: func(text string) error {
-			_, err := schedule.Parse(text)
-			return err
-		},
-		ParseFilter: directory.CheckFilter,
-		Flags:       map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
-		Unknown:     func(u config.Unknown) { unknown = append(unknown, u) },
+		Flags:   map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
+		Unknown: func(u config.Unknown) { unknown = append(unknown, u) },
 	})
 	if err != nil {
 		return nil, unknown, usage{err}

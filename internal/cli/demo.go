@@ -147,7 +147,7 @@ func (p *program) perform(ctx context.Context, quiet *program, o demoOptions, di
 		sandbox.Wait()
 		stopActing(nil)
 	}()
-	if err := play.act(acting, c.Service.Cron); err != nil {
+	if err := play.act(acting, c.Service.Schedule.String()); err != nil {
 		return err
 	}
 	if !o.keep {

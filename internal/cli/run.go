@@ -55,15 +55,11 @@ type witness struct {
 
 // daemon runs at every tick until ctx is done.
 func (p *program) daemon(ctx context.Context, c *config.Config, seen witness) error {
-	ticks, err := schedule.Parse(c.Service.Cron)
-	if err != nil {
-		return usage{err}
-	}
 	log := p.logger()
 	defer p.verbosity.follow(log)()
 	for {
 		start := time.Now()
-		err := p.serve(ctx, c, ticks, seen, log)
+		err := p.serve(ctx, c, seen, log)
 		// A file that was damaged under way is set aside by opening it anew. One that
 		// is damaged again at once lies on a disk that nobody should write to.
 		if !errors.Is(err, state.ErrDamaged) || time.Since(start) < damagedAgain {
@@ -77,7 +73,7 @@ func (p *program) daemon(ctx context.Context, c *config.Config, seen witness) er
 const damagedAgain = 100 * time.Millisecond
 
 // serve is the daemon for as long as its state file is sound.
-func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.Schedule, seen witness, log zerolog.Logger) error {
+func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log zerolog.Logger) error {
 	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
@@ -91,6 +87,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, ticks *schedule.S
 	if err != nil {
 		return err
 	}
+	ticks := c.Service.Schedule
 	r.Next = ticks.Next
 	w.metrics.WatchSchedule(func() time.Duration {
 		next := ticks.Next(time.Now())

@@ -22,12 +22,10 @@ import (
 // runner wires a configuration and the state up. The store is the caller's to close.
 // w looks on; nil: nobody does.
 func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) (*syncrun.Runner, error) {
-	options, err := gatewayOptions(c, log)
-	if err != nil {
-		return nil, err
-	}
 	o := syncrun.Options{
 		Store:        store,
+		Source:       sourceOf(c.Directory),
+		Search:       searchOf(c.Search),
 		Target:       strings.Join([]string{c.Gateway.URL.String(), c.Gateway.CustomerUUID, c.Gateway.ConnectionUUID}, " "),
 		Guard:        syncrun.Guard{MaxDeletes: c.Sync.MaxDeletes, MaxDeletesPercent: c.Sync.MaxDeletesPercent},
 		FullInterval: c.Sync.FullInterval,
@@ -36,12 +34,6 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 		Upload:   upload.Options{Workers: c.Upload.Workers, BatchSize: c.Upload.BatchSize, BatchBytes: c.Upload.BatchBytes},
 		Log:      log.With().Str("component", "run").Logger(),
 	}
-	if o.Search, err = searchOf(c); err != nil {
-		return nil, err
-	}
-	if o.Source, err = sourceOf(c.Directory); err != nil {
-		return nil, usage{err}
-	}
 	requests := log.With().Str("component", "directory").Logger()
 	o.Search.Observe = func(request string, class fault.Class, took time.Duration) {
 		requests.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", took.Milliseconds()).Msg("directory answered")
@@ -49,6 +41,7 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 			w.directoryRequest(request, class, took)
 		}
 	}
+	options := gatewayOptions(c, log)
 	if w != nil {
 		options.Observe, o.OnEnd = w.gatewayRequest, w.runEnded
 	}
@@ -73,38 +66,49 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 }
 
 // gatewayOptions is the gateway's client as the configuration has it.
-func gatewayOptions(c *config.Config, log zerolog.Logger) (gateway.Options, error) {
-	roots, err := rootsOf(c.Gateway.CA)
-	if err != nil {
-		return gateway.Options{}, usage{fmt.Errorf("gateway.ca-file: %w", err)}
-	}
+func gatewayOptions(c *config.Config, log zerolog.Logger) gateway.Options {
+	g := c.Gateway
 	return gateway.Options{
-		URL:          c.Gateway.URL,
-		CustomerUUID: c.Gateway.CustomerUUID, ConnectionUUID: c.Gateway.ConnectionUUID, ProfileUUID: c.Gateway.ProfileUUID,
-		Login:   loginOf(c.Gateway.Login),
-		Proxy:   (*gateway.Proxy)(c.Gateway.Proxy),
-		RootCAs: roots, Source: c.Gateway.Source, Paths: gateway.Paths(c.Gateway.Paths),
+		URL: g.URL, CustomerUUID: g.CustomerUUID, ConnectionUUID: g.ConnectionUUID, ProfileUUID: g.ProfileUUID,
+		Login: g.Login, Proxy: g.Proxy, RootCAs: rootsWith(g.CA), Source: g.Source, Paths: g.Paths,
 		Version: version, Connections: c.Upload.Workers,
 		// The rest of the grace is for writing down what came of it.
 		Grace: c.Service.ShutdownGrace * 3 / 4,
 		Log:   log.With().Str("component", "gateway").Logger(),
-	}, nil
+	}
+}
+
+// rootsWith adds certificates to the system's roots; nil means just those.
+func rootsWith(certificates []*x509.Certificate) *x509.CertPool {
+	if len(certificates) == 0 {
+		return nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	for _, certificate := range certificates {
+		pool.AddCert(certificate)
+	}
+	return pool
 }
 
 // searchOf is how to search, whatever the source.
-func searchOf(c *config.Config) (syncrun.Search, error) {
-	s := syncrun.Search{
-		UserFilter: c.Search.UserFilter, GroupFilter: c.Search.GroupFilter,
-		PageSize: c.Search.PageSize, ServerName: c.Search.ServerName,
+func searchOf(s config.Search) syncrun.Search {
+	return syncrun.Search{
+		UserFilter: s.UserFilter, GroupFilter: s.GroupFilter, PageSize: s.PageSize, ServerName: s.ServerName, Certificates: s.Certificates,
 	}
-	if len(c.Search.Certificate) == 0 {
-		return s, nil
+}
+
+// sourceOf is nil where connection and profile come from the gateway.
+func sourceOf(d *config.Directory) *syncrun.Source {
+	if d == nil {
+		return nil
 	}
-	var err error
-	if s.Certificates, err = directory.ParseCertificates(c.Search.Certificate); err != nil {
-		return s, usage{fmt.Errorf("ldap.certificate: %w", err)}
+	return &syncrun.Source{
+		Directory: directory.Options{Protocol: d.Protocol, Hosts: d.Hosts, Port: d.Port, BindDN: d.BindDN, Password: d.Password},
+		Base:      d.BaseContext, Scope: d.Scope, Posture: d.Posture,
 	}
-	return s, nil
 }
 
 // openState opens the state file, and tells of one that was set aside.
@@ -130,54 +134,6 @@ func tellSetAside(store *state.Store, log zerolog.Logger) {
 		log.Error().Str("component", "state").Str("error", store.SetAside).
 			Msg("the state file was damaged and is set aside: everything is sent anew")
 	}
-}
-
-func loginOf(l config.Login) gateway.Login {
-	return gateway.Login{
-		Username: l.Username, Password: l.Password,
-		ClientID: l.ClientID, ClientSecret: l.ClientSecret, TokenURL: l.TokenURL, Subscription: l.Level == "SUBSCRIPTION",
-	}
-}
-
-func sourceOf(d *config.Directory) (*syncrun.Source, error) {
-	if d == nil {
-		return nil, nil
-	}
-	protocol, err := directory.ParseProtocol(d.Protocol)
-	if err != nil {
-		return nil, fmt.Errorf("ldap.protocol: %w", err)
-	}
-	scope, err := directory.ParseScope(d.SearchScope)
-	if err != nil {
-		return nil, fmt.Errorf("profile.searchScope: %w", err)
-	}
-	posture, err := syncrun.ParsePosture(d.Assets)
-	if err != nil {
-		return nil, fmt.Errorf("profile.assets: %w", err)
-	}
-	return &syncrun.Source{
-		Directory: directory.Options{Protocol: protocol, Hosts: d.Hosts, Port: d.Port, BindDN: d.BindDN, Password: d.Password},
-		Base:      d.BaseContext, Scope: scope, Posture: posture,
-	}, nil
-}
-
-// rootsOf adds certificates to the system's roots; nil means just those.
-func rootsOf(pem []byte) (*x509.CertPool, error) {
-	if len(pem) == 0 {
-		return nil, nil
-	}
-	certificates, err := directory.ParseCertificates(pem)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	for _, certificate := range certificates {
-		pool.AddCert(certificate)
-	}
-	return pool, nil
 }
 
 // keepInformed has the gateway hear of each state of the connector, however late.

@@ -1,5 +1,6 @@
-// Package config turns the environment, env files and flags into a Config. It
-// is the only reader of the environment.
+// Package config turns the environment, env files and flags into a Config, whose
+// values are of the types that the rooms take. It is the only reader of the
+// environment. What there is to know of a key is in one row of keys.
 //
 // It guarantees that a Config it returns is complete and free of contradictions
 // as far as that can be told without the network, that otherwise every fault is
@@ -10,13 +11,16 @@
 package config
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
+	"adconnector/internal/directory"
+	"adconnector/internal/gateway"
+	"adconnector/internal/schedule"
 	"adconnector/internal/secret"
 )
 
@@ -37,60 +41,37 @@ type Gateway struct {
 	CustomerUUID   string   // UUIDs are lower case
 	ConnectionUUID string
 	ProfileUUID    string
-	Login          Login
-	Proxy          *Proxy // nil: none
-	CA             []byte // certificates to trust besides the system's, PEM; nil: none
+	Login          gateway.Login
+	Proxy          *gateway.Proxy      // nil: none
+	CA             []*x509.Certificate // to trust besides the system's
 	Source         string
-	Paths          Paths
+	Paths          gateway.Paths
 }
-
-// Login holds the credentials of one of the two types; the other's are empty.
-type Login struct {
-	Type         string // BASIC or OAUTH
-	Username     string
-	Password     secret.Text
-	ClientID     string
-	ClientSecret secret.Text
-	TokenURL     *url.URL // nil: the gateway's own token endpoint
-	Level        string   // USER or SUBSCRIPTION: which of the gateway's own
-}
-
-// Proxy stands between us and the gateway, never before the directory.
-type Proxy struct {
-	Scheme   string // http or https
-	Host     string
-	Port     int
-	Username string // empty: no credentials
-	Password secret.Text
-}
-
-// Paths replace the gateway client's own; an empty one does not.
-type Paths struct{ Connection, Profile, Assets, State string }
 
 // Directory is the connection and the profile, when they do not come from the gateway.
 type Directory struct {
-	Protocol    string   // LDAP, LDAPS or STARTTLS
+	Protocol    directory.Protocol
 	Hosts       []string // at least one; IPv6 addresses without brackets
 	Port        int      // 0: the protocol's own
 	BindDN      string
 	Password    secret.Text
 	BaseContext string
-	SearchScope string // SUBTREE, ONE_LEVEL or BASE
-	Assets      string // IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE
+	Scope       directory.Scope
+	Posture     bool // the security posture is asked for, too
 }
 
 // Search applies wherever connection and profile come from.
 type Search struct {
-	UserFilter  string // empty: the directory reader's own
-	GroupFilter string
-	PageSize    int
-	ServerName  string // expected in the server's certificate; empty: the host
-	Certificate []byte // of the server or its CA, PEM; nil: none
+	UserFilter   string // empty: none but the reader's own
+	GroupFilter  string
+	PageSize     int
+	ServerName   string              // expected in the server's certificate; empty: the host
+	Certificates []*x509.Certificate // of the server or its CA
 }
 
 // Service is the process itself.
 type Service struct {
-	Cron          string
+	Schedule      *schedule.Schedule // nil: none, which only the daemon needs
 	StateDir      string
 	RunOnStart    bool
 	ShutdownGrace time.Duration
@@ -115,13 +96,11 @@ type Log struct {
 // Source is where the settings come from. Flags win over the environment,
 // which wins over the files, of which a later one wins over an earlier one.
 type Source struct {
-	EnvFiles    []string
-	Environ     []string           // KEY=value, as os.Environ gives it
-	Scheduled   bool               // whether the command needs the cron expression
-	ParseCron   func(string) error // judges the cron expression; nil: nobody does
-	ParseFilter func(string) error // judges LDAP filters; nil: nobody does
-	Flags       map[string]string  // by a key's Name
-	Unknown     func(Unknown)      // is told of each key that looks like ours and is none; nil: nobody
+	EnvFiles  []string
+	Environ   []string          // KEY=value, as os.Environ gives it
+	Scheduled bool              // whether the command needs the cron expression
+	Flags     map[string]string // by a key's Name
+	Unknown   func(Unknown)     // is told of each key that looks like ours and is none; nil: nobody
 }
 
 // Load reads everything and reports every fault it finds.
@@ -135,27 +114,27 @@ func Load(src Source) (*Config, error) {
 	c := &Config{
 		Gateway:   l.gateway(),
 		Directory: l.directory(),
-		Search:    l.search(src.ParseFilter),
+		Search:    l.search(),
 		Service: Service{
-			Cron:          l.cron(src),
-			StateDir:      optional(l, "service.state-dir", verbatim),
-			RunOnStart:    optional(l, "service.run-on-start", boolean),
-			ShutdownGrace: optional(l, "service.shutdown-grace", durationBetween(time.Second, time.Hour)),
-			AdminAddress:  optional(l, "service.admin.address", listenAddress),
+			Schedule:      l.schedule(src.Scheduled),
+			StateDir:      optional[string](l, "service.state-dir"),
+			RunOnStart:    optional[bool](l, "service.run-on-start"),
+			ShutdownGrace: optional[time.Duration](l, "service.shutdown-grace"),
+			AdminAddress:  optional[string](l, "service.admin.address"),
 		},
 		Sync: Sync{
-			FullInterval:      optional(l, "sync.full-interval", durationBetween(time.Second, 720*time.Hour)),
-			MaxDeletes:        optional(l, "sync.max-deletes", between(0, 1_000_000_000)),
-			MaxDeletesPercent: optional(l, "sync.max-deletes-percent", between(0, 100)),
+			FullInterval:      optional[time.Duration](l, "sync.full-interval"),
+			MaxDeletes:        optional[int](l, "sync.max-deletes"),
+			MaxDeletesPercent: optional[int](l, "sync.max-deletes-percent"),
 		},
 		Upload: Upload{
-			Workers:    optional(l, "thread-pool.size", between(1, 64)),
-			BatchSize:  optional(l, "upload.batch-size", between(1, 5000)),
-			BatchBytes: optional(l, "upload.batch-bytes", between(1024, 8388608)),
+			Workers:    optional[int](l, "thread-pool.size"),
+			BatchSize:  optional[int](l, "upload.batch-size"),
+			BatchBytes: optional[int](l, "upload.batch-bytes"),
 		},
 		Log: Log{
-			Level:  optional(l, "log.level", oneOf("trace", "debug", "info", "warn", "error")),
-			Format: optional(l, "log.format", oneOf("json", "console")),
+			Level:  optional[string](l, "log.level"),
+			Format: optional[string](l, "log.format"),
 		},
 	}
 	if len(l.faults) > 0 {
@@ -166,66 +145,75 @@ func Load(src Source) (*Config, error) {
 
 func (l *loader) gateway() Gateway {
 	return Gateway{
-		URL:            required(l, "connector.api.url", "", gatewayURL),
-		CustomerUUID:   required(l, "qualys.customerUuid", "", uuid),
-		ConnectionUUID: required(l, "qualys.connectionUuid", "", uuid),
-		ProfileUUID:    required(l, "qualys.profileUuid", "", uuid),
+		URL:            required[*url.URL](l, "connector.api.url", ""),
+		CustomerUUID:   required[string](l, "qualys.customerUuid", ""),
+		ConnectionUUID: required[string](l, "qualys.connectionUuid", ""),
+		ProfileUUID:    required[string](l, "qualys.profileUuid", ""),
 		Login:          l.login(),
 		Proxy:          l.proxy(),
-		CA:             optional(l, "gateway.ca-file", certificateFile),
-		Source:         optional(l, "gateway.source", verbatim),
-		Paths: Paths{
-			Connection: optional(l, "gateway.path.connection", urlPath),
-			Profile:    optional(l, "gateway.path.profile", urlPath),
-			Assets:     optional(l, "gateway.path.assets", urlPath),
-			State:      optional(l, "gateway.path.state", urlPath),
+		CA:             optional[[]*x509.Certificate](l, "gateway.ca-file"),
+		Source:         optional[string](l, "gateway.source"),
+		Paths: gateway.Paths{
+			Connection: optional[string](l, "gateway.path.connection"),
+			Profile:    optional[string](l, "gateway.path.profile"),
+			Assets:     optional[string](l, "gateway.path.assets"),
+			State:      optional[string](l, "gateway.path.state"),
 		},
 	}
 }
 
 // login reads the credentials of the type in use only: the documented sample
 // carries both, and what is not used cannot be wrong.
-func (l *loader) login() Login {
-	login := Login{Type: optional(l, "authentication.type", oneOf("BASIC", "OAUTH"))}
-	why := ""
+func (l *loader) login() gateway.Login {
+	kind, why := optional[string](l, "authentication.type"), ""
 	switch {
-	case login.Type != "":
-		why = "needed because authentication.type is " + login.Type
+	case kind != "":
+		why = "needed because authentication.type is " + kind
 	case l.given("authentication.type"):
-		return login // its fault is reported; which credentials it needs is unknown
+		return gateway.Login{} // its fault is reported; which credentials it needs is unknown
 	case l.given("qualys.user.username"):
-		login.Type, why = "BASIC", "needed because a user name is given"
+		kind, why = "BASIC", "needed because a user name is given"
 	case l.given("oauth.client.id"):
-		login.Type, why = "OAUTH", "needed because a client ID is given"
+		kind, why = "OAUTH", "needed because a client ID is given"
 	default:
 		l.fault(errors.New("authentication.type: there is no login; allowed: qualys.user.username with qualys.user.password (BASIC), or oauth.client.id with oauth.client.secret (OAUTH)"))
-		return login
+		return gateway.Login{}
 	}
-	if login.Type == "BASIC" {
-		login.Username = required(l, "qualys.user.username", why, verbatim)
-		login.Password = required(l, "qualys.user.password", why, secretText)
-		return login
+	if kind == "BASIC" {
+		return gateway.Login{
+			Username: required[string](l, "qualys.user.username", why),
+			Password: required[secret.Text](l, "qualys.user.password", why),
+		}
 	}
-	login.ClientID = required(l, "oauth.client.id", why, verbatim)
-	login.ClientSecret = required(l, "oauth.client.secret", why, secretText)
-	login.TokenURL = optional(l, "oauth.token.url", httpsURL)
-	login.Level = optional(l, "qualys.OAuthClientLevel", oneOf("USER", "SUBSCRIPTION"))
-	return login
+	return gateway.Login{
+		ClientID:     required[string](l, "oauth.client.id", why),
+		ClientSecret: required[secret.Text](l, "oauth.client.secret", why),
+		TokenURL:     optional[*url.URL](l, "oauth.token.url"),
+		Subscription: optional[string](l, "qualys.OAuthClientLevel") == "SUBSCRIPTION",
+	}
 }
 
-func (l *loader) proxy() *Proxy {
-	if !optional(l, "proxy.enabled", boolean) {
+// schedule is nil without a cron expression.
+func (l *loader) schedule(needed bool) *schedule.Schedule {
+	if needed {
+		return required[*schedule.Schedule](l, "service.cron-expression", "")
+	}
+	return optional[*schedule.Schedule](l, "service.cron-expression")
+}
+
+func (l *loader) proxy() *gateway.Proxy {
+	if !optional[bool](l, "proxy.enabled") {
 		return nil
 	}
 	const why = "needed because proxy.enabled is true"
-	p := &Proxy{
-		Scheme: optional(l, "service.http.proxy.scheme", oneOf("http", "https")),
-		Host:   required(l, "proxy.host", why, hostOf("proxy")),
-		Port:   required(l, "proxy.port", why, between(1, 65535)),
+	p := &gateway.Proxy{
+		Scheme: optional[string](l, "service.http.proxy.scheme"),
+		Host:   required[string](l, "proxy.host", why),
+		Port:   required[int](l, "proxy.port", why),
 	}
 	if l.given("proxy.username") || l.given("proxy.password") {
-		p.Username = required(l, "proxy.username", "needed because proxy.password is given", verbatim)
-		p.Password = required(l, "proxy.password", "needed because proxy.username is given", secretText)
+		p.Username = required[string](l, "proxy.username", "needed because proxy.password is given")
+		p.Password = required[secret.Text](l, "proxy.password", "needed because proxy.username is given")
 	}
 	return p
 }
@@ -241,38 +229,23 @@ func (l *loader) directory() *Directory {
 	}
 	const why = "needed because ldap.host is given"
 	return &Directory{
-		Protocol:    optional(l, "ldap.protocol", oneOf("LDAP", "LDAPS", "STARTTLS")),
-		Hosts:       optional(l, "ldap.host", hosts),
-		Port:        optional(l, "ldap.port", between(1, 65535)),
-		BindDN:      required(l, "ldap.bindDn", why, verbatim),
-		Password:    required(l, "ldap.password", why, secretText),
-		BaseContext: required(l, "profile.baseContext", why, distinguishedName),
-		SearchScope: optional(l, "profile.searchScope", oneOf("SUBTREE", "ONE_LEVEL", "BASE")),
-		Assets:      optional(l, "profile.assets", oneOf("IDENTITIES_ONLY", "IDENTITIES_WITH_SECURITY_POSTURE")),
+		Protocol:    optional[directory.Protocol](l, "ldap.protocol"),
+		Hosts:       optional[[]string](l, "ldap.host"),
+		Port:        optional[int](l, "ldap.port"),
+		BindDN:      required[string](l, "ldap.bindDn", why),
+		Password:    required[secret.Text](l, "ldap.password", why),
+		BaseContext: required[string](l, "profile.baseContext", why),
+		Scope:       optional[directory.Scope](l, "profile.searchScope"),
+		Posture:     optional[string](l, "profile.assets") == "IDENTITIES_WITH_SECURITY_POSTURE",
 	}
 }
 
-func (l *loader) search(parseFilter func(string) error) Search {
+func (l *loader) search() Search {
 	return Search{
-		UserFilter:  optional(l, "ldap.user-filter", filter(parseFilter)),
-		GroupFilter: optional(l, "ldap.group-filter", filter(parseFilter)),
-		PageSize:    optional(l, "ldap.page-size", between(1, 10000)),
-		ServerName:  optional(l, "ldap.server-name", hostOf("ldap")),
-		Certificate: optional(l, "ldap.certificate", certificateFile),
+		UserFilter:   optional[string](l, "ldap.user-filter"),
+		GroupFilter:  optional[string](l, "ldap.group-filter"),
+		PageSize:     optional[int](l, "ldap.page-size"),
+		ServerName:   optional[string](l, "ldap.server-name"),
+		Certificates: optional[[]*x509.Certificate](l, "ldap.certificate"),
 	}
-}
-
-// cron leaves the judgement to the scheduler. Its words name the expression.
-func (l *loader) cron(src Source) string {
-	parse := func(text string) (string, error) {
-		text = strings.TrimSpace(text)
-		if src.ParseCron == nil {
-			return text, nil
-		}
-		return text, src.ParseCron(text)
-	}
-	if src.Scheduled {
-		return required(l, "service.cron-expression", "", parse)
-	}
-	return optional(l, "service.cron-expression", parse)
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"adconnector/internal/directory"
+	"adconnector/internal/gateway"
 )
 
 // complete is a configuration without faults; every secret in these tests
@@ -42,22 +44,8 @@ func with(base []string, changes ...string) []string {
 	return all
 }
 
-func parseCron(expr string) error {
-	if len(strings.Fields(expr)) != 5 {
-		return fmt.Errorf("cron expression %q: it has not 5 fields; allowed: 5 fields", expr)
-	}
-	return nil
-}
-
-func parseFilter(filter string) error {
-	if !strings.HasPrefix(filter, "(") || !strings.HasSuffix(filter, ")") {
-		return errors.New("no parentheses")
-	}
-	return nil
-}
-
 func load(environ []string, files ...string) (*Config, error) {
-	return Load(Source{Scheduled: true, Environ: environ, EnvFiles: files, ParseCron: parseCron, ParseFilter: parseFilter})
+	return Load(Source{Scheduled: true, Environ: environ, EnvFiles: files})
 }
 
 func mustLoad(t *testing.T, environ []string, files ...string) *Config {
@@ -86,10 +74,10 @@ func TestDefaults(t *testing.T) {
 	if got := c.Gateway.CustomerUUID; got != "35664649-0001-4002-8003-0e54079e1ee9" {
 		t.Errorf("customer %s", got)
 	}
-	if c.Gateway.Source != "Microsoft Active Directory" || c.Gateway.Paths != (Paths{}) || c.Gateway.Proxy != nil || c.Gateway.CA != nil {
+	if c.Gateway.Source != "Microsoft Active Directory" || c.Gateway.Paths != (gateway.Paths{}) || c.Gateway.Proxy != nil || c.Gateway.CA != nil {
 		t.Errorf("gateway %+v", c.Gateway)
 	}
-	if l := c.Gateway.Login; l.Type != "BASIC" || l.Username != "quays_rb" || l.Password.Reveal() != "hush" || !l.ClientSecret.IsZero() {
+	if l := c.Gateway.Login; l.Username != "quays_rb" || l.Password.Reveal() != "hush" || l.ClientID != "" || !l.ClientSecret.IsZero() {
 		t.Errorf("login %+v", l)
 	}
 	if c.Directory != nil {
@@ -98,7 +86,7 @@ func TestDefaults(t *testing.T) {
 	if want := (Search{PageSize: 1000}); !reflect.DeepEqual(c.Search, want) {
 		t.Errorf("search %+v", c.Search)
 	}
-	if want := (Service{"*/10 * * * *", "/var/lib/adconnector", true, 30 * time.Second, "127.0.0.1:8080"}); c.Service != want {
+	if want := (Service{c.Service.Schedule, "/var/lib/adconnector", true, 30 * time.Second, "127.0.0.1:8080"}); c.Service != want || c.Service.Schedule.String() != "*/10 * * * *" {
 		t.Errorf("service %+v", c.Service)
 	}
 	if want := (Sync{24 * time.Hour, 500, 10}); c.Sync != want {
@@ -114,8 +102,8 @@ func TestDefaults(t *testing.T) {
 
 func TestDirectory(t *testing.T) {
 	c := mustLoad(t, with(complete, inDirectory...))
-	want := Directory{Protocol: "LDAP", Hosts: []string{"dc1"}, BindDN: "CN=svc,DC=corp", Password: c.Directory.Password,
-		BaseContext: "DC=corp", SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"}
+	want := Directory{Protocol: directory.LDAP, Hosts: []string{"dc1"}, BindDN: "CN=svc,DC=corp", Password: c.Directory.Password,
+		BaseContext: "DC=corp", Scope: directory.Subtree}
 	if !reflect.DeepEqual(*c.Directory, want) || c.Directory.Password.Reveal() != "hush" {
 		t.Errorf("got %+v", *c.Directory)
 	}
@@ -124,8 +112,8 @@ func TestDirectory(t *testing.T) {
 		"ldap.port= 10389", "profile.searchScope=One-Level", "profile.assets=Identities with Security-posture", "ldap.server-name=dc.example.com",
 		"ldap.user-filter=(&(department=Sales)(!(title=a\\28b)))", "ldap.page-size=10"))
 	d := c.Directory
-	if !slices.Equal(d.Hosts, []string{"dc1.corp.example.com", "10.0.0.5", "fd00::1", "fd00::2"}) || d.Protocol != "STARTTLS" || d.Port != 10389 ||
-		d.SearchScope != "ONE_LEVEL" || d.Assets != "IDENTITIES_WITH_SECURITY_POSTURE" {
+	if !slices.Equal(d.Hosts, []string{"dc1.corp.example.com", "10.0.0.5", "fd00::1", "fd00::2"}) || d.Protocol != directory.StartTLS || d.Port != 10389 ||
+		d.Scope != directory.OneLevel || !d.Posture {
 		t.Errorf("got %+v", *d)
 	}
 	if s := c.Search; s.ServerName != "dc.example.com" || s.UserFilter == "" || s.PageSize != 10 {
@@ -140,7 +128,6 @@ func TestSync(t *testing.T) {
 	}
 }
 
-// TestNobodyJudges: without a judge, every expression and every filter is taken.
 // TestAdminAddress: alone among the keys, this one means something when it is empty.
 func TestAdminAddress(t *testing.T) {
 	for _, c := range []struct{ given, want string }{
@@ -166,9 +153,10 @@ func TestAdminAddress(t *testing.T) {
 	}
 }
 
-func TestNobodyJudges(t *testing.T) {
-	c, err := Load(Source{Environ: with(complete, "service.cron-expression=x", "ldap.user-filter=y")})
-	if err != nil || c.Service.Cron != "x" || c.Search.UserFilter != "y" {
+// TestNoSchedule: only the daemon needs one.
+func TestNoSchedule(t *testing.T) {
+	c, err := Load(Source{Environ: with(complete, "service.cron-expression=")})
+	if err != nil || c.Service.Schedule != nil {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }
@@ -186,20 +174,21 @@ func TestLogin(t *testing.T) {
 		{"what is not used may be anything", with(complete, "authentication.type=Basic", "oauth.client.id=<OAUTH_CLIENT_ID>", "oauth.token.url=<OAUTH_TOKEN_URL>"), "BASIC"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := mustLoad(t, c.environ).Gateway.Login; got.Type != c.want {
+			got := mustLoad(t, c.environ).Gateway.Login
+			if isBasic := got.Username != "" && got.ClientID == ""; isBasic != (c.want == "BASIC") {
 				t.Errorf("got %+v", got)
 			}
 		})
 	}
 	l := mustLoad(t, with(complete, append(oauth, "oauth.token.url=http://[::1]:8080/token?p=1", "QUALYS_OAUTHCLIENTLEVEL=subscription")...)).Gateway.Login
-	if l.ClientID != "b49fe503" || l.ClientSecret.Reveal() != "hush" || l.TokenURL.String() != "http://[::1]:8080/token?p=1" || l.Level != "SUBSCRIPTION" || l.Username != "" {
+	if l.ClientID != "b49fe503" || l.ClientSecret.Reveal() != "hush" || l.TokenURL.String() != "http://[::1]:8080/token?p=1" || !l.Subscription || l.Username != "" {
 		t.Errorf("got %+v", l)
 	}
 }
 
 func TestProxy(t *testing.T) {
 	p := mustLoad(t, with(complete, inProxy...)).Gateway.Proxy
-	if want := (Proxy{Scheme: "http", Host: "proxy.example.com", Port: 3128}); *p != want {
+	if want := (gateway.Proxy{Scheme: "http", Host: "proxy.example.com", Port: 3128}); *p != want {
 		t.Errorf("got %+v", *p)
 	}
 	p = mustLoad(t, with(complete, append(inProxy, "SERVICE_HTTP_PROXY_SCHEME=HTTPS", "proxy.username=u", "PROXY_PASSWORD=hush")...)).Gateway.Proxy
@@ -261,7 +250,7 @@ func TestFaults(t *testing.T) {
 		{"client ID without secret", with(complete, "qualys.user.username=", "qualys.clientId=x"), []string{"oauth.client.secret: missing; needed because a client ID is given; client secret"}},
 		{"token URL and level", with(complete, append(oauth, "oauth.token.url=http://login.example.com", "qualys.OAuthClientLevel=admin")...), []string{
 			"oauth.token.url (environment): http would", `qualys.OAuthClientLevel (environment): "admin" is not allowed; allowed: USER, SUBSCRIPTION`}},
-		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []string{`service.cron-expression (environment): cron expression "\"* * * *\"": it has not 5 fields; allowed: 5 fields (the quotes`}},
+		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []string{`service.cron-expression (environment): cron expression "\"* * * *\"": it has 4 fields; allowed: 5 fields (minute`}},
 		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []string{"proxy.host: missing; needed because proxy.enabled is true; a host", "proxy.port: missing"}},
 		{"proxy with a URL for a host", with(complete, append(inProxy, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5")...), []string{
 			`service.http.proxy.scheme (environment): "socks5"`, `proxy.host (environment): "http://proxy" has a scheme`, `proxy.port (environment): "0" is not allowed; allowed: a number from 1 to 65535`}},
@@ -293,7 +282,7 @@ func TestFaults(t *testing.T) {
 			`ldap.protocol (environment): "LDAPI" is not allowed; allowed: LDAP, LDAPS, STARTTLS`, `ldap.port (environment): "65536"`, `profile.baseContext (environment): "corp.example.com" is not a DN`,
 			`profile.searchScope (environment): "tree" is not allowed; allowed: SUBTREE, ONE_LEVEL, BASE`, `profile.assets (environment): "all"`}},
 		{"filters", with(complete, "ldap.user-filter=a=b", "LDAP_GROUP_FILTER=(a=b"), []string{
-			`ldap.user-filter (environment): "a=b" is not an LDAP filter: no parentheses; allowed: one in parentheses, like (department=Sales)`, `LDAP_GROUP_FILTER (environment): "(a=b" is not`}},
+			`ldap.user-filter (environment): "a=b" is not an LDAP filter: LDAP Result Code 201 "Filter Compile Error": ldap: filter does not start with an '('; allowed: one in parentheses, like (department=Sales)`, `LDAP_GROUP_FILTER (environment): "(a=b" is not`}},
 		{"full passes", with(complete, "sync.full-interval=0s"), []string{`sync.full-interval (environment): "0s" is not allowed; allowed: a duration like 30s or 5m, from 1s to 720h0m0s`}},
 		{"full passes too seldom", with(complete, "SYNC_FULL_INTERVAL=721h"), []string{`SYNC_FULL_INTERVAL (environment): "721h" is not allowed`}},
 		{"deletions", with(complete, "sync.max-deletes=-1", "sync.max-deletes-percent=101"), []string{
@@ -357,7 +346,7 @@ func TestLayers(t *testing.T) {
 	one := write(t, "one.env", "thread-pool.size=1\nservice.child-thread-pool=1\nlog.level=warn\nupload.batch-size=1\nqualys.user.password.file=/nowhere\n")
 	two := write(t, "two.env", "SERVICE_CHILD_THREAD_POOL=2\nlog.level=\nHOME\nupload.batch-size=2\nldap.page-size\n")
 	environ := with(complete, "THREAD_POOL_SIZE=3", "upload.batch-size=", "ldap.page-size=5")
-	c, err := Load(Source{EnvFiles: []string{one, two}, Environ: environ, ParseCron: parseCron, Flags: map[string]string{"log.format": "console"}})
+	c, err := Load(Source{EnvFiles: []string{one, two}, Environ: environ, Flags: map[string]string{"log.format": "console"}})
 	if err != nil {
 		t.Fatal(err)
 	}

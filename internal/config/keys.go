@@ -3,6 +3,10 @@ package config
 import (
 	"slices"
 	"strings"
+	"time"
+
+	"adconnector/internal/directory"
+	"adconnector/internal/schedule"
 )
 
 // Key is one setting as an operator knows it.
@@ -16,67 +20,70 @@ type Key struct {
 	withHost bool   // means nothing without ldap.host
 	anyText  bool   // < and > may be meant
 	empty    string // what an empty value stands for; "": it counts as absent
+	parse    any    // a parser of the type that the value has in Config
 }
 
+// keys is all there is to know of each: the README's table, sample.env and the help
+// pages are held against it.
 var keys = []Key{
-	{Name: "connector.api.url", Doc: "required; base URL of the gateway, https, or http on loopback only"},
-	{Name: "qualys.customerUuid", Doc: "required; a UUID"},
-	{Name: "qualys.connectionUuid", Doc: "required; a UUID"},
-	{Name: "qualys.profileUuid", Doc: "required; a UUID"},
+	{Name: "connector.api.url", Doc: "required; base URL of the gateway, https, or http on loopback only", parse: gatewayURL},
+	{Name: "qualys.customerUuid", Doc: "required; a UUID", parse: uuid},
+	{Name: "qualys.connectionUuid", Doc: "required; a UUID", parse: uuid},
+	{Name: "qualys.profileUuid", Doc: "required; a UUID", parse: uuid},
 
-	{Name: "authentication.type", Doc: "BASIC or OAUTH; when absent BASIC if a user name is given, else OAUTH"},
-	{Name: "qualys.user.username", Doc: "required for BASIC; user name at the gateway", anyText: true},
-	{Name: "qualys.user.password", Secret: true, Doc: "required for BASIC; password at the gateway"},
-	{Name: "oauth.client.id", Aliases: []string{"qualys.clientId"}, Doc: "required for OAUTH; client ID", anyText: true},
-	{Name: "oauth.client.secret", Aliases: []string{"qualys.clientSecret"}, Secret: true, Doc: "required for OAUTH; client secret"},
-	{Name: "oauth.token.url", Doc: "a client-credentials endpoint, https, or http on loopback only; when absent the gateway's own"},
-	{Name: "qualys.OAuthClientLevel", Default: "USER", Doc: "USER or SUBSCRIPTION: which of the gateway's own token endpoints"},
+	{Name: "authentication.type", Doc: "BASIC or OAUTH; when absent BASIC if a user name is given, else OAUTH", parse: oneOf("BASIC", "OAUTH")},
+	{Name: "qualys.user.username", Doc: "required for BASIC; user name at the gateway", anyText: true, parse: verbatim},
+	{Name: "qualys.user.password", Secret: true, Doc: "required for BASIC; password at the gateway", parse: secretText},
+	{Name: "oauth.client.id", Aliases: []string{"qualys.clientId"}, Doc: "required for OAUTH; client ID", anyText: true, parse: verbatim},
+	{Name: "oauth.client.secret", Aliases: []string{"qualys.clientSecret"}, Secret: true, Doc: "required for OAUTH; client secret", parse: secretText},
+	{Name: "oauth.token.url", Doc: "a client-credentials endpoint, https, or http on loopback only; when absent the gateway's own", parse: httpsURL},
+	{Name: "qualys.OAuthClientLevel", Default: "USER", Doc: "USER or SUBSCRIPTION: which of the gateway's own token endpoints", parse: oneOf("USER", "SUBSCRIPTION")},
 
-	{Name: "service.cron-expression", Doc: "required by `run`; 5 fields, or 6 with seconds first, or @hourly and the like; UTC unless CRON_TZ= stands in front"},
-	{Name: "service.run-on-start", Default: "true", Doc: "true or false: run once at start, before the first tick"},
-	{Name: "service.shutdown-grace", Default: "30s", Doc: "how long a run may go on after a stop, 1s to 1h"},
-	{Name: "service.state-dir", Default: "/var/lib/adconnector", Doc: "directory of the state file"},
-	{Name: "service.admin.address", Default: "127.0.0.1:8080", Doc: "host:port of the admin endpoint; empty or off: none", empty: "off"},
+	{Name: "service.cron-expression", Doc: "required by `run`; 5 fields, or 6 with seconds first, or @hourly and the like; UTC unless CRON_TZ= stands in front", parse: schedule.Parse},
+	{Name: "service.run-on-start", Default: "true", Doc: "true or false: run once at start, before the first tick", parse: boolean},
+	{Name: "service.shutdown-grace", Default: "30s", Doc: "how long a run may go on after a stop, 1s to 1h", parse: durationBetween(time.Second, time.Hour)},
+	{Name: "service.state-dir", Default: "/var/lib/adconnector", Doc: "directory of the state file", parse: verbatim},
+	{Name: "service.admin.address", Default: "127.0.0.1:8080", Doc: "host:port of the admin endpoint; empty or off: none", empty: "off", parse: listenAddress},
 
-	{Name: "proxy.enabled", Aliases: []string{"service.http.proxy.enabled"}, Default: "false", Doc: "true or false: reach the gateway through a proxy; never used for LDAP"},
-	{Name: "proxy.host", Aliases: []string{"service.http.proxy.host"}, Doc: "required with a proxy; a host name or an IP address"},
-	{Name: "proxy.port", Aliases: []string{"service.http.proxy.port"}, Doc: "required with a proxy; 1 to 65535"},
-	{Name: "service.http.proxy.scheme", Default: "http", Doc: "http or https: how to speak to the proxy"},
-	{Name: "proxy.username", Doc: "required with proxy.password; user name at the proxy", anyText: true},
-	{Name: "proxy.password", Secret: true, Doc: "required with proxy.username; password at the proxy"},
+	{Name: "proxy.enabled", Aliases: []string{"service.http.proxy.enabled"}, Default: "false", Doc: "true or false: reach the gateway through a proxy; never used for LDAP", parse: boolean},
+	{Name: "proxy.host", Aliases: []string{"service.http.proxy.host"}, Doc: "required with a proxy; a host name or an IP address", parse: hostOf("proxy")},
+	{Name: "proxy.port", Aliases: []string{"service.http.proxy.port"}, Doc: "required with a proxy; 1 to 65535", parse: between(1, 65535)},
+	{Name: "service.http.proxy.scheme", Default: "http", Doc: "http or https: how to speak to the proxy", parse: oneOf("http", "https")},
+	{Name: "proxy.username", Doc: "required with proxy.password; user name at the proxy", anyText: true, parse: verbatim},
+	{Name: "proxy.password", Secret: true, Doc: "required with proxy.username; password at the proxy", parse: secretText},
 
-	{Name: "thread-pool.size", Aliases: []string{"service.child-thread-pool"}, Default: "10", Doc: "upload workers, 1 to 64"},
-	{Name: "upload.batch-size", Default: "500", Doc: "objects in a batch, 1 to 5000"},
-	{Name: "upload.batch-bytes", Default: "1048576", Doc: "bytes in a batch, 1024 to 8388608"},
+	{Name: "thread-pool.size", Aliases: []string{"service.child-thread-pool"}, Default: "10", Doc: "upload workers, 1 to 64", parse: between(1, 64)},
+	{Name: "upload.batch-size", Default: "500", Doc: "objects in a batch, 1 to 5000", parse: between(1, 5000)},
+	{Name: "upload.batch-bytes", Default: "1048576", Doc: "bytes in a batch, 1024 to 8388608", parse: between(1024, 8388608)},
 
-	{Name: "sync.full-interval", Default: "24h", Doc: "age of the last full pass at which everything is read again, 1s to 720h"},
-	{Name: "sync.max-deletes", Default: "500", Doc: "deletions above which a run holds them all, 0 to 1000000000"},
-	{Name: "sync.max-deletes-percent", Default: "10", Doc: "the same in percent of the objects known, 0 to 100"},
+	{Name: "sync.full-interval", Default: "24h", Doc: "age of the last full pass at which everything is read again, 1s to 720h", parse: durationBetween(time.Second, 720*time.Hour)},
+	{Name: "sync.max-deletes", Default: "500", Doc: "deletions above which a run holds them all, 0 to 1000000000", parse: between(0, 1_000_000_000)},
+	{Name: "sync.max-deletes-percent", Default: "10", Doc: "the same in percent of the objects known, 0 to 100", parse: between(0, 100)},
 
-	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a DNS domain; when set, connection and profile come from here instead of the gateway"},
-	{Name: "ldap.protocol", Default: "LDAP", Doc: "LDAP, LDAPS or STARTTLS", withHost: true},
-	{Name: "ldap.port", Doc: "1 to 65535; when absent 389, for LDAPS 636", withHost: true},
-	{Name: "ldap.bindDn", Doc: "required with ldap.host; the account to bind as", withHost: true, anyText: true},
-	{Name: "ldap.password", Secret: true, Doc: "required with ldap.host; password of the account", withHost: true},
-	{Name: "profile.baseContext", Doc: "required with ldap.host; DN below which to search, like DC=corp,DC=example,DC=com", withHost: true, anyText: true},
-	{Name: "profile.searchScope", Default: "SUBTREE", Doc: "SUBTREE, ONE_LEVEL or BASE", withHost: true},
-	{Name: "profile.assets", Default: "IDENTITIES_ONLY", Doc: "IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", withHost: true},
+	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a DNS domain; when set, connection and profile come from here instead of the gateway", parse: hosts},
+	{Name: "ldap.protocol", Default: "LDAP", Doc: "LDAP, LDAPS or STARTTLS", withHost: true, parse: oneOf(directory.LDAP, directory.LDAPS, directory.StartTLS)},
+	{Name: "ldap.port", Doc: "1 to 65535; when absent 389, for LDAPS 636", withHost: true, parse: between(1, 65535)},
+	{Name: "ldap.bindDn", Doc: "required with ldap.host; the account to bind as", withHost: true, anyText: true, parse: verbatim},
+	{Name: "ldap.password", Secret: true, Doc: "required with ldap.host; password of the account", withHost: true, parse: secretText},
+	{Name: "profile.baseContext", Doc: "required with ldap.host; DN below which to search, like DC=corp,DC=example,DC=com", withHost: true, anyText: true, parse: distinguishedName},
+	{Name: "profile.searchScope", Default: "SUBTREE", Doc: "SUBTREE, ONE_LEVEL or BASE", withHost: true, parse: oneOf(directory.Subtree, directory.OneLevel, directory.Base)},
+	{Name: "profile.assets", Default: "IDENTITIES_ONLY", Doc: "IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", withHost: true, parse: oneOf("IDENTITIES_ONLY", "IDENTITIES_WITH_SECURITY_POSTURE")},
 
-	{Name: "ldap.certificate", Doc: "path of the server's or its CA's certificate, a .cer file in DER or PEM"},
-	{Name: "ldap.server-name", Doc: "name expected in the server's certificate; when absent the host"},
-	{Name: "ldap.user-filter", Doc: "LDAP filter that narrows the users, in parentheses", anyText: true},
-	{Name: "ldap.group-filter", Doc: "LDAP filter that narrows the groups, in parentheses", anyText: true},
-	{Name: "ldap.page-size", Default: "1000", Doc: "objects asked for at once, 1 to 10000; a domain controller gives 1000 at most"},
+	{Name: "ldap.certificate", Doc: "path of the server's or its CA's certificate, a .cer file in DER or PEM", parse: certificateFile},
+	{Name: "ldap.server-name", Doc: "name expected in the server's certificate; when absent the host", parse: hostOf("ldap")},
+	{Name: "ldap.user-filter", Doc: "LDAP filter that narrows the users, in parentheses", anyText: true, parse: filter},
+	{Name: "ldap.group-filter", Doc: "LDAP filter that narrows the groups, in parentheses", anyText: true, parse: filter},
+	{Name: "ldap.page-size", Default: "1000", Doc: "objects asked for at once, 1 to 10000; a domain controller gives 1000 at most", parse: between(1, 10000)},
 
-	{Name: "gateway.source", Default: "Microsoft Active Directory", Doc: "name of the source that the gateway shows", anyText: true},
-	{Name: "gateway.ca-file", Doc: "path of certificates to trust besides the system's, DER or PEM"},
-	{Name: "gateway.path.connection", Doc: "path of the connection call, starting with /; when absent the gateway's usual one"},
-	{Name: "gateway.path.profile", Doc: "path of the profile call, starting with /; when absent the gateway's usual one"},
-	{Name: "gateway.path.assets", Doc: "path of the assets call, starting with /; when absent the gateway's usual one"},
-	{Name: "gateway.path.state", Doc: "path of the state call, starting with /; when absent the gateway's usual one"},
+	{Name: "gateway.source", Default: "Microsoft Active Directory", Doc: "name of the source that the gateway shows", anyText: true, parse: verbatim},
+	{Name: "gateway.ca-file", Doc: "path of certificates to trust besides the system's, DER or PEM", parse: certificateFile},
+	{Name: "gateway.path.connection", Doc: "path of the connection call, starting with /; when absent the gateway's usual one", parse: urlPath},
+	{Name: "gateway.path.profile", Doc: "path of the profile call, starting with /; when absent the gateway's usual one", parse: urlPath},
+	{Name: "gateway.path.assets", Doc: "path of the assets call, starting with /; when absent the gateway's usual one", parse: urlPath},
+	{Name: "gateway.path.state", Doc: "path of the state call, starting with /; when absent the gateway's usual one", parse: urlPath},
 
-	{Name: "log.level", Default: "info", Doc: "trace, debug, info, warn or error"},
-	{Name: "log.format", Doc: "json or console; when absent json, unless stderr is a terminal"},
+	{Name: "log.level", Default: "info", Doc: "trace, debug, info, warn or error", parse: oneOf("trace", "debug", "info", "warn", "error")},
+	{Name: "log.format", Doc: "json or console; when absent json, unless stderr is a terminal", parse: oneOf("json", "console")},
 }
 
 // ShellSafe is the key's form that shells and systemd do not drop.

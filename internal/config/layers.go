@@ -177,10 +177,10 @@ func (l *loader) placeOf(name string) string {
 
 // parser makes a value of a text that is not empty. Its error says what is
 // wrong and what is allowed; it must not quote what might be a credential.
-type parser[T any] func(text string) (T, error)
+type parser[T any] = func(text string) (T, error)
 
 // required is optional, and a fault when the key is absent.
-func required[T any](l *loader, name, why string, parse parser[T]) T {
+func required[T any](l *loader, name, why string) T {
 	if s := l.find(name); !s.given {
 		doc := lookUp(name).Doc
 		if why != "" {
@@ -189,21 +189,23 @@ func required[T any](l *loader, name, why string, parse parser[T]) T {
 		}
 		l.fault(fmt.Errorf("%s: missing%s; %s", name, s.note, doc))
 	}
-	return optional(l, name, parse)
+	return optional[T](l, name)
 }
 
-// optional gives the zero value for a key that is absent or wrong.
-func optional[T any](l *loader, name string, parse parser[T]) T {
+// optional gives the zero value for a key that is absent or wrong. T is what the
+// key's parser makes.
+func optional[T any](l *loader, name string) T {
 	var zero T
 	s := l.find(name)
 	if s.text == "" {
 		return zero
 	}
-	if k := lookUp(name); k.isPlaceholder(s.text) {
+	k := lookUp(name)
+	if k.isPlaceholder(s.text) {
 		l.fault(fmt.Errorf("%s: the placeholder <...> must be replaced; allowed: %s", s.place, k.Doc))
 		return zero
 	}
-	value, err := parse(s.text)
+	value, err := k.parse.(parser[T])(s.text)
 	if err != nil {
 		if quoted(s.text) {
 			err = fmt.Errorf("%w (the quotes are part of the value here: leave them out)", err)

@@ -1,10 +1,7 @@
 package config
 
 import (
-	"bytes"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"adconnector/internal/directory"
 	"adconnector/internal/secret"
 )
 
@@ -76,14 +74,17 @@ func boolean(text string) (bool, error) {
 
 // oneOf matches without regard to case, spaces, - and _, as the console's
 // labels ("Identities Only") and the gateway's own values differ in these.
-func oneOf(choices ...string) parser[string] {
-	return func(text string) (string, error) {
-		for _, choice := range choices {
-			if folded(choice) == folded(text) {
+func oneOf[T any](choices ...T) parser[T] {
+	return func(text string) (T, error) {
+		names := make([]string, len(choices))
+		for n, choice := range choices {
+			names[n] = fmt.Sprint(choice)
+			if folded(names[n]) == folded(text) {
 				return choice, nil
 			}
 		}
-		return "", fmt.Errorf("%s is not allowed; allowed: %s", quote(text), strings.Join(choices, ", "))
+		var none T
+		return none, fmt.Errorf("%s is not allowed; allowed: %s", quote(text), strings.Join(names, ", "))
 	}
 }
 
@@ -192,55 +193,21 @@ func distinguishedName(text string) (string, error) {
 	return text, nil
 }
 
-// filter leaves the judgement to the directory's client.
-func filter(parse func(string) error) parser[string] {
-	return func(text string) (string, error) {
-		if parse == nil {
-			return text, nil
-		}
-		if err := parse(text); err != nil {
-			return "", fmt.Errorf("%s is not an LDAP filter: %w; allowed: one in parentheses, like (department=Sales)", quote(text), err)
-		}
-		return text, nil
+func filter(text string) (string, error) {
+	if err := directory.CheckFilter(text); err != nil {
+		return "", fmt.Errorf("%s is not an LDAP filter: %w; allowed: one in parentheses, like (department=Sales)", quote(text), err)
 	}
+	return text, nil
 }
 
-func certificateFile(path string) ([]byte, error) {
+func certificateFile(path string) ([]*x509.Certificate, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("the file %s cannot be read: %w; allowed: the path of a readable file", quote(path), withoutPath(err))
 	}
-	all, err := certificates(content)
+	certificates, err := directory.ParseCertificates(content)
 	if err != nil {
 		return nil, fmt.Errorf("the file %s is not a certificate: %w; allowed: X.509 in DER or PEM", quote(path), err)
 	}
-	return all, nil
-}
-
-// certificates takes PEM, DER, or DER in base64, which is what the files named
-// .cer hold, and gives PEM with nothing but the certificates in it.
-func certificates(content []byte) ([]byte, error) {
-	der := content
-	if bytes.Contains(content, []byte("-----BEGIN ")) {
-		der = nil
-		for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
-			if block.Type == "CERTIFICATE" {
-				der = append(der, block.Bytes...)
-			}
-		}
-	} else if plain, err := base64.StdEncoding.DecodeString(string(bytes.Join(bytes.Fields(content), nil))); err == nil {
-		der = plain
-	}
-	parsed, err := x509.ParseCertificates(der)
-	if err != nil {
-		return nil, err
-	}
-	if len(parsed) == 0 {
-		return nil, errors.New("there is none in it")
-	}
-	var all []byte
-	for _, certificate := range parsed {
-		all = append(all, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)
-	}
-	return all, nil
+	return certificates, nil
 }

@@ -31,7 +31,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("certificate: %w", err)
+			return nil, err
 		}
 		certificates = append(certificates, certificate)
 	}
@@ -44,7 +44,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	}
 	certificates, err := x509.ParseCertificates(der)
 	if err != nil || len(certificates) == 0 {
-		return nil, errors.New("certificate: there is none: PEM, DER or base64 of DER is needed")
+		return nil, errors.New("there is none: PEM, DER or base64 of DER is needed")
 	}
 	return certificates, nil
 }

@@ -66,7 +66,7 @@ func DirectoryOf(connection gateway.Connection) (directory.Options, error) {
 	}
 	if auth.Certificate != "" {
 		if o.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
-			return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
+			return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: certificate: %w", err)
 		}
 	}
 	return o, nil
@@ -78,7 +78,7 @@ func PartOf(profile gateway.Profile) (Source, error) {
 	if err != nil {
 		return Source{}, fault.Errorf(fault.Refused, "profile in the console: %w", err)
 	}
-	posture, err := ParsePosture(profile.Assets)
+	posture, err := parsePosture(profile.Assets)
 	if err != nil {
 		return Source{}, fault.Errorf(fault.Refused, "profile in the console: %w", err)
 	}
@@ -93,9 +93,9 @@ func hostsOf(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// ParsePosture reads a profile's choice of assets, without regard to case and
+// parsePosture reads a profile's choice of assets, without regard to case and
 // separators: identities, with or without their security posture.
-func ParsePosture(assets string) (bool, error) {
+func parsePosture(assets string) (bool, error) {
 	switch strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(assets)) {
 	case "IDENTITIESONLY":
 		return false, nil

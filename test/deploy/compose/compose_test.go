@@ -154,7 +154,7 @@ func TestRecipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if login := settings.Gateway.Login; login.Type != "BASIC" || login.Username != "example.com" || login.Password.Reveal() != password {
+	if login := settings.Gateway.Login; login.Username != "example.com" || login.Password.Reveal() != password {
 		t.Errorf("login %+v", login)
 	}
 }
