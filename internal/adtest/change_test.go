@@ -99,6 +99,6 @@ func (d *controller) value(t *testing.T, account, attribute string) string {
 	if err != nil || len(records) != 1 {
 		t.Fatalf("%s: %d records, %v", account, len(records), err)
 	}
-	v, _ := records[0].first(attribute)
+	v := records[0].values.First(attribute)
 	return v
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"adconnector/internal/directory"
+	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/secret"
 )
@@ -34,8 +35,8 @@ func (d *controller) grant(t *testing.T, account string) {
 	more := ""
 	if account != "" {
 		records := d.search(t, "", "", "(sAMAccountName="+account+")", "objectSid")
-		raw, _ := records[0].first("objectSid")
-		more = "(A;;LCRP;;;" + sidString(raw) + ")"
+		raw := records[0].values.First("objectSid")
+		more = "(A;;LCRP;;;" + oracle.SID(raw) + ")"
 	}
 	var l ldif
 	l.replace(deletedDN, "nTSecurityDescriptor", own+more)
@@ -166,7 +167,7 @@ func (x *deltas) sync(t *testing.T, what string, w want, args ...string) {
 
 // present leaves out of what a gateway holds the identities that the directory
 // does not show: what has gone, or is somewhere else.
-func present(held []sandbox.Identity, shown map[string]flat) []sandbox.Identity {
+func present(held []sandbox.Identity, shown map[string]oracle.Flat) []sandbox.Identity {
 	return slices.DeleteFunc(held, func(i sandbox.Identity) bool { return shown[i.ExternalAssetID] == nil })
 }
 
@@ -300,7 +301,7 @@ func (x *deltas) groups(t *testing.T) {
 // deletions shows when a deletion is seen: at once where the account may see
 // tombstones, else at the full pass.
 func (x *deltas) deletions(t *testing.T, sees bool) {
-	raw, _ := x.d.search(t, deltaDN(8), "base", "(objectClass=*)", "objectGUID")[0].first("objectGUID")
+	raw := x.d.search(t, deltaDN(8), "base", "(objectClass=*)", "objectGUID")[0].values.First("objectGUID")
 	x.d.remove(t, deltaDN(8))
 	x.d.remove(t, "CN=Renamed Group,"+deltaOU)
 	if sees {
@@ -312,7 +313,7 @@ func (x *deltas) deletions(t *testing.T, sees bool) {
 		x.sync(t, "deleted", want{mode: "full", deleted: 2}, "--full")
 	}
 	x.mustBeDeleted(t, deltaName(8), true)
-	x.d.undelete(t, guidString(raw), deltaName(8), deltaDN(8))
+	x.d.undelete(t, oracle.GUID(raw), deltaName(8), deltaDN(8))
 	x.sync(t, "undeleted", want{mode: "delta", uploaded: 1})
 	x.mustBeDeleted(t, deltaName(8), false)
 }

@@ -7,22 +7,15 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"adconnector/internal/oracle"
 )
 
 // A record is one entry as an LDIF file has it. Attribute names are in lower
 // case and carry no options.
 type record struct {
 	dn     string
-	values map[string][]string
-}
-
-// first returns the first value of an attribute.
-func (r record) first(name string) (string, bool) {
-	values := r.values[strings.ToLower(name)]
-	if len(values) == 0 {
-		return "", false
-	}
-	return values[0], true
+	values oracle.Entry
 }
 
 // parseLDIF reads what ldapsearch prints (RFC 2849). It leaves out what is no
@@ -31,7 +24,7 @@ func parseLDIF(text string) ([]record, error) {
 	text = strings.ReplaceAll(text, "\n ", "") // a folded line
 	var records []record
 	for block := range strings.SplitSeq(text, "\n\n") {
-		r := record{values: map[string][]string{}}
+		r := record{values: oracle.Entry{}}
 		for line := range strings.SplitSeq(block, "\n") {
 			if line == "" || strings.HasPrefix(line, "#") {
 				continue
@@ -128,7 +121,7 @@ func TestLDIF(t *testing.T) {
 		t.Errorf("names: %q, %q", records[0].dn, records[1].dn)
 	}
 	for name, value := range want {
-		if got, ok := records[0].first(name); !ok || got != value {
+		if got := records[0].values.First(name); got != value {
 			t.Errorf("%s: got %q, want %q", name, got, value)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
 )
 
@@ -118,8 +119,8 @@ func (d *controller) edit(t *testing.T, group, what, member string) {
 
 func (d *controller) sidOf(t *testing.T, dn string) string {
 	t.Helper()
-	raw, _ := d.search(t, dn, "base", "(objectClass=*)", "objectSid")[0].first("objectSid")
-	return sidString(raw)
+	raw := d.search(t, dn, "base", "(objectClass=*)", "objectSid")[0].values.First("objectSid")
+	return oracle.SID(raw)
 }
 
 // shown is what ldapsearch shows of the whole domain, by DN.
@@ -134,8 +135,8 @@ func (d *controller) show(t *testing.T) *shown {
 	s := &shown{d, map[string]record{}, map[string]string{}}
 	for _, r := range d.search(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "sAMAccountName", "primaryGroupID", "member", "memberOf") {
 		s.all[r.dn] = r
-		raw, _ := r.first("objectSid")
-		s.sids[r.dn] = sidString(raw)
+		raw := r.values.First("objectSid")
+		s.sids[r.dn] = oracle.SID(raw)
 	}
 	// What is computed takes the server long, so only of those that are compared.
 	for _, r := range d.search(t, exposedOU, "", "(objectSid=*)", "*", "msDS-ResultantPSO", "msDS-UserPasswordExpiryTimeComputed") {
@@ -157,8 +158,8 @@ func isGroup(r record) bool { return slices.Contains(r.values["objectclass"], "g
 
 // primaryGroup is the SID of an account's primary group.
 func (s *shown) primaryGroup(dn string) string {
-	rid, ok := s.all[dn].first("primaryGroupID")
-	if !ok {
+	rid := s.all[dn].values.First("primaryGroupID")
+	if rid == "" {
 		return ""
 	}
 	sid := s.sids[dn]
@@ -206,7 +207,7 @@ func (s *shown) isPrivileged(sid string) bool {
 	domain := s.sids[baseDN] + "-"
 	rid, inDomain := strings.CutPrefix(sid, domain)
 	builtin, isBuiltin := strings.CutPrefix(sid, "S-1-5-32-")
-	account, _ := s.all[s.dnOf(sid)].first("sAMAccountName")
+	account := s.all[s.dnOf(sid)].values.First("sAMAccountName")
 	return inDomain && slices.Contains(domainRoles, rid) || isBuiltin && slices.Contains(builtinRoles, builtin) || account == "DnsAdmins"
 }
 
@@ -257,7 +258,7 @@ func (s *shown) aboveOf(groups []string) (above []string) {
 func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
 	t.Helper()
 	r, p := s.all[dn], map[string]any{}
-	control := bits(r, "userAccountControl")
+	control := r.values.Bits("userAccountControl")
 	var names []string
 	for bit, name := range map[uint32]string{0x20: "PASSWORD_NOT_REQUIRED", 0x10000: "PASSWORD_NEVER_EXPIRES", 0x80: "REVERSIBLE_ENCRYPTION",
 		0x400000: "NO_PREAUTHENTICATION", 0x200000: "DES_ONLY", 0x80000: "TRUSTED_FOR_DELEGATION", 0x1000000: "TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION",
@@ -269,7 +270,7 @@ func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
 	put(p, "accountControl", names)
 	var ciphers []string
 	for bit, name := range map[uint32]string{1: "DES_CBC_CRC", 2: "DES_CBC_MD5", 4: "RC4_HMAC", 8: "AES128", 16: "AES256"} {
-		if bits(r, "msDS-SupportedEncryptionTypes")&bit != 0 {
+		if r.values.Bits("msDS-SupportedEncryptionTypes")&bit != 0 {
 			ciphers = append(ciphers, name)
 		}
 	}
@@ -277,13 +278,13 @@ func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
 	put(p, "servicePrincipalNames", r.values["serviceprincipalname"])
 	put(p, "allowedToDelegateTo", r.values["msds-allowedtodelegateto"])
 	for name, attribute := range map[string]string{"adminCount": "adminCount", "managedPasswordIntervalDays": "msDS-ManagedPasswordInterval"} {
-		if text, ok := r.first(attribute); ok {
+		if text := r.values.First(attribute); text != "" {
 			n, _ := strconv.Atoi(text)
 			p[name] = float64(n)
 		}
 	}
 	for name, attribute := range map[string]string{"allowedToActOnBehalf": "msDS-AllowedToActOnBehalfOfOtherIdentity", "passwordReaders": "msDS-GroupMSAMembership"} {
-		raw, _ := r.first(attribute)
+		raw := r.values.First(attribute)
 		put(p, name, allowedIn(t, raw))
 	}
 	groups := append(s.sidsOf(r.values["memberof"]), s.primaryGroup(dn))
@@ -293,16 +294,16 @@ func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
 		p["privilegedGroups"] = privileges
 	}
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
-		if at, ok := moment(r, attribute); ok {
+		if at, ok := r.values.Moment(attribute); ok {
 			p[name] = at.Format("2006-01-02T15:04:05.000Z")
 		}
 	}
-	policy, _ := r.first("msDS-ResultantPSO")
+	policy := r.values.First("msDS-ResultantPSO")
 	put(p, "passwordPolicy", policy)
-	if text, ok := r.first("userWorkstations"); ok {
+	if text := r.values.First("userWorkstations"); text != "" {
 		put(p, "logonWorkstations", strings.Split(text, ","))
 	}
-	if _, ok := r.first("description"); ok {
+	if r.values.First("description") != "" {
 		p["hasDescription"] = true
 	}
 	return p
@@ -319,7 +320,7 @@ func allowedIn(t *testing.T, raw string) (sids []string) {
 	for range int(list[4]) {
 		size := int(binary.LittleEndian.Uint16([]byte(list[at+2:])))
 		if list[at] == 0 {
-			sids = append(sids, sidString(list[at+8:at+size]))
+			sids = append(sids, oracle.SID(list[at+8:at+size]))
 		}
 		at += size
 	}
@@ -334,7 +335,7 @@ func (s *shown) groupPosture(dn string) map[string]any {
 	if without := len(members) - len(s.sidsOf(members)); without > 0 {
 		p["membersWithoutSid"] = float64(without)
 	}
-	manager, _ := r.first("managedBy")
+	manager := r.values.First("managedBy")
 	put(p, "managedBy", s.sids[manager])
 	groups := s.sidsOf(r.values["memberof"])
 	if privileges := s.privileges(groups, s.aboveOf(groups)); len(privileges) > 0 {

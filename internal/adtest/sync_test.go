@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"adconnector/internal/oracle"
 )
 
 // asConsole is how the console spells what ldapsearch calls a scope.
@@ -49,11 +51,10 @@ func TestDirectory(t *testing.T) {
 	}
 	statuses, kinds := map[string]int{}, map[string]int{}
 	for _, user := range r.users {
-		statuses[unquote(user["asset.assetDetail.userAssetClass.status"])]++
+		statuses[user.Text(oracle.OfUser+"status")]++
 	}
 	for _, group := range r.groups {
-		const class = "asset.assetDetail.groupAssetClass."
-		kinds[unquote(group[class+"type"])+" "+unquote(group[class+"visibility"])]++
+		kinds[group.Text(oracle.OfGroup+"type")+" "+group.Text(oracle.OfGroup+"visibility")]++
 	}
 	for _, status := range []string{"ACTIVE", "DISABLED", "EXPIRED", "LOCKED", "PASSWORD_EXPIRED"} {
 		if statuses[status] == 0 {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"adconnector/internal/gateway"
+	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
 )
 
@@ -85,12 +86,14 @@ func newSite(t *testing.T, p plan) *site {
 	s.relay = newRelay(t, s.serve(s.directory, "127.0.0.1:0"))
 	s.witness = newWitness(t)
 	for _, o := range s.directory.Objects() {
-		if ours, isUser := inScope(o); ours && strings.Contains(o.DN, ",OU=") && o.DN != s.directory.BindDN() {
-			if isUser {
-				s.people = append(s.people, o.DN)
-			} else {
-				s.groups = append(s.groups, o.DN)
-			}
+		if !strings.Contains(o.DN, ",OU=") || o.DN == s.directory.BindDN() {
+			continue
+		}
+		switch entryOf(o).Kind() {
+		case oracle.User:
+			s.people = append(s.people, o.DN)
+		case oracle.Group:
+			s.groups = append(s.groups, o.DN)
 		}
 	}
 	o := p.options

@@ -1,0 +1,97 @@
+package oracle
+
+import (
+	"encoding/binary"
+	"maps"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var changed = time.Date(2026, 11, 22, 7, 33, 13, 845_999_900, time.UTC)
+
+// fileTime is the count of a time that is the server's.
+func fileTime(at time.Time) string {
+	first := time.Date(1601, 1, 1, 0, 0, 0, 0, time.UTC)
+	return strconv.FormatInt((at.Unix()-first.Unix())*10_000_000+int64(at.Nanosecond()/100), 10)
+}
+
+// alice is the user of the description's example.
+func alice() Entry {
+	sid := "\x01\x05\x00\x00\x00\x00\x00\x05"
+	for _, n := range []uint32{21, 1849019280, 284467811, 1465672680, 1103} {
+		sid = string(binary.LittleEndian.AppendUint32([]byte(sid), n))
+	}
+	e := Entry{"objectclass": {"top", "person", "user"}}
+	for name, value := range map[string]string{
+		"objectSid": sid, "objectGUID": "\xb0\xa9\x23\x23\x59\x6c\xd2\x4b\x9e\x86\xee\xc4\xd7\x3a\x8b\x8d",
+		"name": "Alice Kovács", "mail": "alice@corp.example.com", "givenName": "Alice", "sn": "Kovács", "displayName": "Alice Kovács",
+		"mobile": "+1 555 0100", "title": "Engineer", "whenCreated": "20261122072306.0Z", "lastLogon": "0", "pwdLastSet": fileTime(changed),
+		"accountExpires": "9223372036854775807", "badPwdCount": "0", "badPasswordTime": "0", "l": "Pune", "co": "India", "c": "IN", "st": "MH",
+		"userAccountControl": "512", "msDS-User-Account-Control-Computed": "0",
+	} {
+		e[strings.ToLower(name)] = []string{value}
+	}
+	return e
+}
+
+// TestExample holds the second implementation against the example that the
+// transformation's description gives.
+func TestExample(t *testing.T) {
+	want, err := Flatten([]byte(`{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849019280-284467811-1465672680-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849019280-284467811-1465672680-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := alice().Asset(changed); !maps.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	for override, want := range map[string]string{
+		"userAccountControl=514":                                    "DISABLED",
+		"accountExpires=1234":                                       "EXPIRED",
+		"accountExpires=0":                                          "ACTIVE",
+		"msDS-User-Account-Control-Computed=16":                     "LOCKED",
+		"msDS-User-Account-Control-Computed=8388608":                "PASSWORD_EXPIRED",
+		"msDS-User-Account-Control-Computed=8388624":                "LOCKED",
+		"accountExpires=" + fileTime(changed.AddDate(0, 0, 1)):      "ACTIVE",
+		"accountExpires=" + fileTime(changed.Add(-time.Nanosecond)): "EXPIRED",
+	} {
+		name, value, _ := strings.Cut(override, "=")
+		e := alice()
+		e[strings.ToLower(name)] = []string{value}
+		if got := e.Asset(changed).Text(OfUser + "status"); got != want {
+			t.Errorf("%s: got %s, want %s", override, got, want)
+		}
+	}
+}
+
+func TestGroupType(t *testing.T) {
+	for value, want := range map[string]string{
+		"-2147483646": "SECURITY PUBLIC", "-2147483644": "SECURITY PRIVATE", "-2147483640": "SECURITY PUBLIC",
+		"2": "DISTRIBUTION PUBLIC", "4": "DISTRIBUTION PRIVATE", "8": "DISTRIBUTION PUBLIC", "-2147483643": "SECURITY PRIVATE",
+	} {
+		f := Entry{"objectclass": {"group"}, "grouptype": {value}}.Asset(changed)
+		if got := f.Text(OfGroup+"type") + " " + f.Text(OfGroup+"visibility"); got != want {
+			t.Errorf("groupType %s: got %s, want %s", value, got, want)
+		}
+	}
+}
+
+func TestKind(t *testing.T) {
+	for classes, want := range map[string]string{
+		"top person user": User, "top group": Group, "top person user computer": Other, "top user computer msDS-GroupManagedServiceAccount": Other,
+		"top person contact": Other, "": Other,
+	} {
+		e := Entry{"objectclass": strings.Fields(classes)}
+		if got := e.Kind(); got != want {
+			t.Errorf("%s: got %q", classes, got)
+		}
+		e["isdeleted"] = []string{"TRUE"}
+		if got := e.Kind(); got != Other {
+			t.Errorf("%s, deleted: got %q", classes, got)
+		}
+	}
+}
