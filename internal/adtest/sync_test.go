@@ -361,6 +361,8 @@ func TestDaemon(t *testing.T) {
 		}
 		return false
 	})
+	// A stop within a run ends with that run's state.
+	must("the end of that run", func() bool { states := g.states(); return states[len(states)-1] == "SCHEDULED" })
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
