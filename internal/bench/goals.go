@@ -32,14 +32,14 @@ func goals(results []result) []goal {
 		contender string
 		limit     float64
 	}{{nameFetch, 1.2}, {nameUnchanged, 1.3}, {nameFirst, 2.0}} {
-		ratio, ok := wallRatio(results, usualUsers, g.contender, usualUsers, nameLDAPSearch)
+		ratio, ok := wallRatio(results, usualUsers, g.contender, nameLDAPSearch)
 		add(g.contender+", × ldapsearch", g.limit, false, ratio, ok)
 	}
-	ratio, ok := wallRatio(results, usualUsers, nameCollector, usualUsers, nameFetch)
+	ratio, ok := wallRatio(results, usualUsers, nameCollector, nameFetch)
 	add(nameCollector+", × fetch alone", 5, true, ratio, ok)
 
 	for _, g := range []struct{ contender, beside string }{{namePosture, nameFirst}, {namePostureUnchanged, nameUnchanged}} {
-		ratio, ok := wallRatio(results, usualUsers, g.contender, usualUsers, g.beside)
+		ratio, ok := wallRatio(results, usualUsers, g.contender, g.beside)
 		add(g.contender+", × the same without", 2, false, ratio, ok)
 	}
 	for _, size := range []struct {
@@ -54,15 +54,16 @@ func goals(results []result) []goal {
 		}
 	}
 	for _, name := range []string{nameFetch, nameFirst, nameUnchanged} {
-		ratio, ok := wallRatio(results, largeUsers, name, usualUsers, name)
+		ratio, ok := wallRatio(results, largeUsers, name, name)
 		add(name+", time per object at 1,000,000 users, × at 100,000", 1.3, false, ratio*usualUsers/largeUsers, ok)
 	}
 	return list
 }
 
-func wallRatio(results []result, users int, contender string, toUsers int, toContender string) (float64, bool) {
+// wallRatio is how long a contender took beside another one on the usual directory.
+func wallRatio(results []result, users int, contender, beside string) (float64, bool) {
 	a, ok := find(results, users, contender)
-	b, ok2 := find(results, toUsers, toContender)
+	b, ok2 := find(results, usualUsers, beside)
 	if !ok || !ok2 {
 		return 0, false
 	}

@@ -57,7 +57,7 @@ func (i *inspection) account(ctx context.Context) Check {
 		return warn(fmt.Sprintf("%s is a member of %s: whoever gets its password owns the domain", i.self.name, strings.Join(groups, ", ")),
 			"use a plain domain user instead, which may read all that is needed")
 	}
-	switch left := i.self.expires.Sub(i.Now()); {
+	switch left := i.self.expires.Sub(i.now()); {
 	case i.self.neverEnds || i.self.expires.IsZero():
 		return ok("%s, no administrator", i.self.name)
 	case left < passwordEndsSoon:

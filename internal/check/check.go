@@ -70,8 +70,8 @@ type Options struct {
 	StateDir                     string
 	Next                         func(after time.Time) time.Time // of the schedule; nil: there is none
 
-	CountFor time.Duration    // of each kind at most; 0: 15 s
-	Now      func() time.Time // nil: time.Now
+	countFor time.Duration    // of each kind at most; 0: 15 s
+	now      func() time.Time // nil: time.Now
 }
 
 const (
@@ -143,11 +143,11 @@ type inspection struct {
 // Run looks at everything and tells of each line as soon as it is known. It ends
 // with ctx; what it has not come to by then is skipped.
 func Run(ctx context.Context, o Options, each func(Check)) Report {
-	if o.CountFor == 0 {
-		o.CountFor = defaultCountFor
+	if o.countFor == 0 {
+		o.countFor = defaultCountFor
 	}
-	if o.Now == nil {
-		o.Now = time.Now
+	if o.now == nil {
+		o.now = time.Now
 	}
 	i := &inspection{Options: o, tallies: map[identity.Kind]*tally{}}
 	defer func() {

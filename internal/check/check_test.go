@@ -403,13 +403,13 @@ func TestLines(t *testing.T) {
 		},
 		"certificate about to expire": {
 			change: func(_ *testing.T, s *site) {
-				s.Now = func() time.Time { return s.ldap.Certificate().NotAfter.Add(-10*24*time.Hour - time.Minute) }
-				s.directoryAt = s.Now
+				s.now = func() time.Time { return s.ldap.Certificate().NotAfter.Add(-10*24*time.Hour - time.Minute) }
+				s.directoryAt = s.now
 			},
 			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"expires in 10 days", "renew the domain controller's certificate", "give the new one, or better its issuer's, as ldap.certificate"},
 		},
 		"certificate that has expired and is given": {
-			change: func(_ *testing.T, s *site) { s.Now = later(400 * 24 * time.Hour) },
+			change: func(_ *testing.T, s *site) { s.now = later(400 * 24 * time.Hour) },
 			want:   map[string]Result{tlsLine: Warn, timeSkew: Warn}, line: tlsLine, words: []string{"which is the given one, has expired on "},
 		},
 
@@ -437,7 +437,7 @@ func TestLines(t *testing.T) {
 		"password about to expire": {
 			change: func(t *testing.T, s *site) {
 				must(t, s.ldap.Modify(bindDN, "userAccountControl", "512")) // the domain's age of passwords is 42 days
-				s.Now = later(37 * 24 * time.Hour)
+				s.now = later(37 * 24 * time.Hour)
 			},
 			want: map[string]Result{account: Warn, timeSkew: Warn}, line: account, words: []string{"the password of svc-qualys@corp.example.com expires in ", "set a new one, there and in ldap.password, or have it never expire"},
 		},
@@ -504,7 +504,7 @@ func TestLines(t *testing.T) {
 			want:   map[string]Result{pageSize: Warn}, line: pageSize, words: []string{"ldap.page-size is 5000", "1000 at most", "set ldap.page-size to 1000"},
 		},
 		"counting takes too long": {
-			change: func(_ *testing.T, s *site) { s.CountFor = time.Nanosecond },
+			change: func(_ *testing.T, s *site) { s.countFor = time.Nanosecond },
 			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: counts, words: []string{"more than 0 users and more than 0 groups: counting ended after 1ns"},
 		},
 

@@ -124,7 +124,7 @@ func (i *inspection) expiry(c directory.Contact) (found, remedy string) {
 	if c.Given {
 		trusted = "which is the given one"
 	}
-	left := c.Certificate.NotAfter.Sub(i.Now())
+	left := c.Certificate.NotAfter.Sub(i.now())
 	until := fmt.Sprintf("is good until %s", day(c.Certificate.NotAfter))
 	const renew = "renew the domain controller's certificate"
 	switch {
@@ -143,7 +143,7 @@ func (i *inspection) expiry(c directory.Contact) (found, remedy string) {
 		return found, remedy
 	}
 	for _, given := range i.directory.Certificates {
-		if left := given.NotAfter.Sub(i.Now()); left < expiresSoon && !c.Given && isIssuer(given, c.Certificate) {
+		if left := given.NotAfter.Sub(i.now()); left < expiresSoon && !c.Given && isIssuer(given, c.Certificate) {
 			return fmt.Sprintf("%s; its issuer's certificate expires in %s", found, days(left)), "have the issuer's certificate renewed, and give the new one"
 		}
 	}

@@ -120,13 +120,13 @@ func (i *inspection) directoryAhead(ctx context.Context) (time.Duration, bool) {
 	if i.session == nil {
 		return 0, false
 	}
-	asked := i.Now()
+	asked := i.now()
 	root, err := i.session.Read(ctx, "", "currentTime")
 	if err != nil || len(root["currentTime"]) == 0 {
 		return 0, false
 	}
 	theirs, ok := ad.ParseGeneralizedTime(root["currentTime"][0])
-	return theirs.Sub(asked.Add(i.Now().Sub(asked) / 2)), ok
+	return theirs.Sub(asked.Add(i.now().Sub(asked) / 2)), ok
 }
 
 // aheadOf says how a clock goes. The others count in seconds, so less is no difference.

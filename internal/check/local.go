@@ -41,7 +41,7 @@ func (i *inspection) schedule(context.Context) Check {
 		return warn("there is no cron expression, without which only sync runs, not the daemon",
 			"set service.cron-expression, for example to */10 * * * *")
 	}
-	now := i.Now()
+	now := i.now()
 	next := i.Next(now)
 	found := "the next run would be at " + next.UTC().Format(time.RFC3339)
 	heard := i.Gateway.Heard()

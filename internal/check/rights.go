@@ -81,7 +81,7 @@ func (i *inspection) grant(dn string) string {
 // count reads two small attributes of every object of a kind, for as long as it may.
 func (i *inspection) count(ctx context.Context, kind identity.Kind) *tally {
 	t := &tally{}
-	limited, cancel := context.WithTimeout(ctx, i.CountFor)
+	limited, cancel := context.WithTimeout(ctx, i.countFor)
 	defer cancel()
 	query := directory.Search{
 		Base: i.part.Base, Scope: i.part.Scope, Filter: i.Search.Filter(kind, i.session.RootDSE), Attributes: []string{"objectGUID", "objectSid"},
@@ -124,7 +124,7 @@ func (i *inspection) sample(ctx context.Context, kind identity.Kind, guids []ad.
 	filter := "(&" + i.Search.Filter(kind, i.session.RootDSE) + directory.FilterByGUID(guids) + ")"
 	query := directory.Search{Base: i.part.Base, Scope: i.part.Scope, Filter: filter, Attributes: mapper.Attributes}
 	_, err = i.session.Search(ctx, query, func(entry *ad.Entry) error {
-		if _, err := mapper.Map(nil, entry, i.Now()); err == nil {
+		if _, err := mapper.Map(nil, entry, i.now()); err == nil {
 			mapped++
 		}
 		if entry.First(slot) != nil {
@@ -161,7 +161,7 @@ func (i *inspection) counts(context.Context) Check {
 	}
 	found := fmt.Sprintf("%s and %s", users.words("users"), groups.words("groups"))
 	if users.cut || groups.cut {
-		found += fmt.Sprintf(": counting ended after %s", i.CountFor)
+		found += fmt.Sprintf(": counting ended after %s", i.countFor)
 	}
 	if users.objects+groups.objects == 0 {
 		return warn(found, "check "+i.setting("profile.baseContext and profile.searchScope", "the profile's base context and scope"))

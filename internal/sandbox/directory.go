@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 
 // DirectoryOptions say what is in the directory and who may read it.
 type DirectoryOptions struct {
-	Domain        string // DNS name; "": corp.example.com
 	Users, Groups int    // generated, beside those that every domain is born with
 	Seed          uint64 // the same seed makes the same directory, its times relative to Now
 
@@ -36,8 +34,6 @@ type DirectoryOptions struct {
 // called at any time. Names are distinguished names, as LDAP writes them.
 type Directory struct {
 	options     DirectoryOptions
-	flatName    string // the NetBIOS name
-	hostName    string
 	certificate *x509.Certificate
 	tls         *tls.Config
 
@@ -60,26 +56,28 @@ type Directory struct {
 	serving serving
 }
 
+// The domain and its one controller.
+const (
+	domainName = "corp.example.com"
+	domainDN   = "DC=corp,DC=example,DC=com"
+	flatName   = "CORP" // for NetBIOS
+	hostName   = "dc1." + domainName
+)
+
 // firstUSN is where a domain controller stands once it is promoted, about.
 const firstUSN = 12_288
 
 // firstRID is the first that a domain gives to an account of its own.
 const firstRID = 1103
 
-// NewDirectory makes a directory. It panics when Domain or BindDN are no names:
-// they are the program's own.
+// NewDirectory makes a directory. It panics when BindDN is no name: it is the
+// program's own.
 func NewDirectory(options DirectoryOptions) *Directory {
-	if options.Domain == "" {
-		options.Domain = "corp.example.com"
-	}
 	if options.Now == nil {
 		options.Now = time.Now
 	}
-	label, _, _ := strings.Cut(options.Domain, ".")
 	d := &Directory{
 		options:   options,
-		flatName:  strings.ToUpper(label),
-		hostName:  "dc1." + options.Domain,
 		byGUID:    map[ad.GUID]*object{},
 		bySID:     map[string]*object{},
 		passwords: map[*object]string{},
@@ -87,15 +85,14 @@ func NewDirectory(options DirectoryOptions) *Directory {
 		nextRID:   firstRID,
 		random:    rand.New(rand.NewPCG(options.Seed, 0x6469726563746f72)),
 	}
-	base := "DC=" + strings.ReplaceAll(options.Domain, ".", ",DC=")
 	if options.BindDN == "" {
-		d.options.BindDN = "CN=svc-qualys,OU=Service," + base
+		d.options.BindDN = "CN=svc-qualys,OU=Service," + domainDN
 	}
 	d.serving.connections = map[net.Conn]struct{}{}
-	d.certificate, d.tls = newCertificate(d.hostName, options.Domain)
+	d.certificate, d.tls = newCertificate(hostName, domainName)
 	d.invocationID = d.newGUID()
 	d.domainSID = sidOf(21, d.random.Uint32(), d.random.Uint32(), d.random.Uint32())
-	d.found(base)
+	d.found()
 	if err := d.addService(); err != nil {
 		panic(fmt.Errorf("sandbox: bind DN %s: %w", d.options.BindDN, err))
 	}

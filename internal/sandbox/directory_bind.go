@@ -163,7 +163,7 @@ func (d *Directory) authenticate(name, password string) (*object, bindError) {
 // as user@domain, or as DOMAIN\user (MS-ADTS 5.1.1.1.1).
 func (d *Directory) accountOf(name string) *object {
 	if domain, account, ok := strings.Cut(name, `\`); ok && !strings.Contains(domain, "=") {
-		if !strings.EqualFold(domain, d.flatName) && !strings.EqualFold(domain, d.options.Domain) {
+		if !strings.EqualFold(domain, flatName) && !strings.EqualFold(domain, domainName) {
 			return nil
 		}
 		return d.accountNamed(account)
@@ -183,7 +183,7 @@ func (d *Directory) accountOf(name string) *object {
 			return o
 		}
 	}
-	if strings.EqualFold(domain, d.options.Domain) || strings.EqualFold(domain, d.flatName) {
+	if strings.EqualFold(domain, domainName) || strings.EqualFold(domain, flatName) {
 		return d.accountNamed(user) // every account has this name, set or not
 	}
 	return nil

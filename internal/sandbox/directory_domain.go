@@ -62,10 +62,10 @@ var domainUsers = []wellKnown{
 }
 
 // found makes what a domain has on its first day.
-func (d *Directory) found(base string) {
-	dn, err := ldap.ParseDN(base)
+func (d *Directory) found() {
+	dn, err := ldap.ParseDN(domainDN)
 	if err != nil {
-		panic("sandbox: domain " + d.options.Domain + ": " + err.Error())
+		panic(err) // it is a constant
 	}
 	born := d.options.Now().Add(-domainAge)
 	d.root = &object{class: classes["domaindns"], partition: true, sid: d.domainSID, created: born.Unix(), guid: d.newGUID()}
@@ -131,7 +131,7 @@ func (d *Directory) found(base string) {
 	d.setMembers(child(builtin, "Users"), []*object{child(users, "Domain Users")})
 
 	controller := known(controllers, "computer", wellKnown{name: "DC1", kind: "532480", description: "Domain controller"}, d.account(1000))
-	controller.attributes = controller.attributes.with(attributeDNSHostName, d.hostName).with(attributeSAMAccountName, "DC1$").
+	controller.attributes = controller.attributes.with(attributeDNSHostName, hostName).with(attributeSAMAccountName, "DC1$").
 		with(attributeOperatingSystem, "Windows Server 2022 Standard").with(attributePrimaryGroupID, "516").
 		with(attributeOperatingSystemVersion, "10.0 (20348)")
 
@@ -139,7 +139,7 @@ func (d *Directory) found(base string) {
 	configuration.partition = true
 	site := put(put(configuration, "sitesContainer", "Sites"), "site", "Default-First-Site-Name")
 	server := put(put(site, "serversContainer", "Servers"), "server", "DC1")
-	server.attributes = record("").with(attributeDNSHostName, d.hostName)
+	server.attributes = record("").with(attributeDNSHostName, hostName)
 	d.settings = put(server, "nTDSDSA", "NTDS Settings")
 	d.settings.attributes = record("").with(attributeOptions, "1") // holds the global catalog
 	services := put(put(configuration, "container", "Services"), "container", "Windows NT")

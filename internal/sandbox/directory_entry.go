@@ -238,6 +238,6 @@ func (d *Directory) encodeRange(e *encoder, o *object, id attributeID, asked val
 // encodeReference leads on to the naming context below the domain.
 func (d *Directory) encodeReference(e *encoder, id int64) {
 	end := e.message(id, tagSearchReference)
-	e.octets(tagOctets, "ldap://"+d.options.Domain+"/CN=Configuration,"+d.root.dn())
+	e.octets(tagOctets, "ldap://"+domainName+"/CN=Configuration,"+d.root.dn())
 	end()
 }

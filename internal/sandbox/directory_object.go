@@ -168,13 +168,13 @@ func (d *Directory) categoryDN(category string) string {
 // canonicalName is the name as a path: corp.example.com/Berlin/Anna Schmidt.
 func (d *Directory) canonicalName(o *object) string {
 	if o == d.root {
-		return d.options.Domain + "/"
+		return domainName + "/"
 	}
 	path := ""
 	for at := o; at.parent != nil; at = at.parent {
 		path = "/" + strings.NewReplacer("/", `\/`, "\n", `\0A`).Replace(at.rdn.value) + path
 	}
-	return d.options.Domain + path
+	return domainName + path
 }
 
 // computedControl is msDS-User-Account-Control-Computed (MS-ADTS 3.1.1.4.5.17).

@@ -78,8 +78,8 @@ func (c *client) parseSearch(r ldapRequest) search {
 	}
 	s.selection = selectAttributes(names)
 	s.isRootDSE = s.base == "" && s.scope == ldap.ScopeBaseObject
-	_, s.showDeleted = r.control(controlShowDeleted)
-	_, s.domainScope = r.control(controlDomainScope)
+	s.showDeleted = r.has(controlShowDeleted)
+	s.domainScope = r.has(controlDomainScope)
 	s.seesDeleted = s.showDeleted && c.account != nil && c.account == c.directory.service && c.directory.options.ReadsDeleted
 	for _, control := range r.controls {
 		switch control.oid {

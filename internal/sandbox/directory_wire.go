@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -152,13 +153,8 @@ func readRequest(from *bufio.Reader) (ldapRequest, error) {
 	return r, nil
 }
 
-func (r ldapRequest) control(oid string) (control, bool) {
-	for _, c := range r.controls {
-		if c.oid == oid {
-			return c, true
-		}
-	}
-	return control{}, false
+func (r ldapRequest) has(oid string) bool {
+	return slices.ContainsFunc(r.controls, func(c control) bool { return c.oid == oid })
 }
 
 // part returns a part of the operation, an empty element when it is not there.

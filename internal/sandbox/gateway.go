@@ -27,9 +27,9 @@ type GatewayOptions struct {
 	Connection *Connection      // nil: 404
 	Profile    *gateway.Profile // nil: 404
 
-	TokenLifetime time.Duration // 0: 4 h; exp is rounded up to a whole second
+	tokenLifetime time.Duration // 0: 4 h; exp is rounded up to a whole second
 	WrapToken     bool          // logins answer {"access_token":…} in place of the bare JWT
-	MaxBody       int64         // bytes; more is answered with 413. 0: 10 MiB
+	maxBody       int64         // bytes; more is answered with 413. 0: 10 MiB
 
 	// Trust holds only connectorMetaData and the first item against the contract and
 	// sees that the others have identifiers: for measurements of load, which would
@@ -123,11 +123,11 @@ type Gateway struct {
 
 // NewGateway returns a gateway with an empty inventory.
 func NewGateway(options GatewayOptions) *Gateway {
-	if options.TokenLifetime == 0 {
-		options.TokenLifetime = 4 * time.Hour
+	if options.tokenLifetime == 0 {
+		options.tokenLifetime = 4 * time.Hour
 	}
-	if options.MaxBody == 0 {
-		options.MaxBody = 10 << 20
+	if options.maxBody == 0 {
+		options.maxBody = 10 << 20
 	}
 	contract, err := loadContract(gateway.OpenAPI)
 	if err != nil {
@@ -136,7 +136,7 @@ func NewGateway(options GatewayOptions) *Gateway {
 	g := &Gateway{
 		options:    options,
 		contract:   contract,
-		tokens:     newTokens(options.TokenLifetime),
+		tokens:     newTokens(options.tokenLifetime),
 		identities: map[string]*Identity{},
 		held:       map[string]int{},
 		taken:      map[string][sha256.Size]byte{},
@@ -234,13 +234,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		seen.Status = watched.status
 		g.record(seen)
 	}()
-	body, err := readBody(r, g.options.MaxBody)
+	body, err := readBody(r, g.options.maxBody)
 	seen.Bytes = len(body)
 	switch {
 	case err != nil:
 		message(http.StatusBadRequest, "the body ended early").write(watched)
-	case int64(len(body)) > g.options.MaxBody:
-		message(http.StatusRequestEntityTooLarge, fmt.Sprintf("a body may have %d bytes", g.options.MaxBody)).write(watched)
+	case int64(len(body)) > g.options.maxBody:
+		message(http.StatusRequestEntityTooLarge, fmt.Sprintf("a body may have %d bytes", g.options.maxBody)).write(watched)
 	case g.options.Intercept != nil && g.options.Intercept(watched, r, body):
 	default:
 		g.answer(r, body, &seen).write(watched)

@@ -327,7 +327,7 @@ func TestTokens(t *testing.T) {
 	t.Run("expiry", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			options := testOptions()
-			options.TokenLifetime = time.Minute
+			options.tokenLifetime = time.Minute
 			g := NewGateway(options)
 			state := authorized(g, "PUT", statePath, stateBody)
 			time.Sleep(59 * time.Second)
@@ -454,7 +454,7 @@ func TestMaxBody(t *testing.T) {
 	body := envelope(request, userAsset)
 	for most, status := range map[int]int{len(body): 202, len(body) - 1: 413, 100: 413} {
 		options := testOptions()
-		options.MaxBody = int64(most)
+		options.maxBody = int64(most)
 		g := NewGateway(options)
 		server := httptest.NewServer(g)
 		r, _ := http.NewRequest(http.MethodPost, server.URL+assetsPath, strings.NewReader(body))

@@ -112,12 +112,12 @@ func (p *populace) user(n int) {
 	parent := p.offices[which].users
 	name = p.unique(name, func(text string, n int) string { return fmt.Sprintf("%s %d", text, n) }, c.ou)
 	account := p.unique(given.latin[:1]+family.latin, numbered, "")
-	address := p.unique(given.latin+"."+family.latin, numbered, "@") + "@" + p.d.options.Domain
+	address := p.unique(given.latin+"."+family.latin, numbered, "@") + "@" + domainName
 
 	var f draft
 	f[attributeSAMAccountType] = samUser
 	f[attributeSAMAccountName] = account
-	f[attributeUserPrincipalName] = account + "@" + p.d.options.Domain
+	f[attributeUserPrincipalName] = account + "@" + domainName
 	f[attributePrimaryGroupID] = "513"
 	f[attributeCodePage] = "0"
 	f[attributeLastLogoff] = "0"
@@ -243,7 +243,7 @@ func (p *populace) group(parent *object, n int, others []*object) *object {
 	f[attributeDescription] = purpose.description
 	p.some(&f, 60, attributeDisplayName, name)
 	if f[attributeSAMAccountType] == samNonSecurity || p.chance(15) {
-		f[attributeMail] = fmt.Sprintf("list-%d@%s", n, p.d.options.Domain)
+		f[attributeMail] = fmt.Sprintf("list-%d@%s", n, domainName)
 	}
 	o := &object{class: classes["group"], parent: parent, rdn: rdn{"CN", name}, attributes: f.record(p.scratch)}
 	p.join(o, p.now.Add(-p.span(domainAge)))
@@ -272,7 +272,7 @@ func (p *populace) computer(n int) {
 	f[attributeSAMAccountName] = name + "$"
 	f[attributeUserAccountControl] = "4096"
 	f[attributePrimaryGroupID] = "515"
-	f[attributeDNSHostName] = strings.ToLower(name) + "." + p.d.options.Domain
+	f[attributeDNSHostName] = strings.ToLower(name) + "." + domainName
 	f[attributeOperatingSystem] = "Windows 11 Enterprise"
 	f[attributePwdLastSet] = p.ago(p.span(30 * day))
 	f[attributeAccountExpires] = never

@@ -21,7 +21,7 @@ import (
 func busy() *Metrics {
 	m := NewMetrics(Build{"1.0.0", "abc", "go"}, func() (Report, error) {
 		return Report{
-			State: "SCHEDULED", NextRun: noon, WaitsFor: RateLimit, WaitsUntil: noon, LastSuccess: noon, LastFullPass: noon,
+			State: "SCHEDULED", NextRun: noon, WaitsFor: rateLimit, WaitsUntil: noon, LastSuccess: noon, LastFullPass: noon,
 			Held: 3, Rejected: 2, Objects: 10, StateBytes: 4096, Runs: []state.Run{{Class: "refused"}},
 		}, nil
 	})

@@ -84,7 +84,7 @@ func (p page) StateKiB() int { return int(p.StateBytes >> 10) }
 
 // Clock writes a time for people, and Ago how far off it is.
 func (p page) Clock(at time.Time) string { return clock(at, time.Local) }
-func (p page) Ago(at time.Time) string   { return Distance(at.Sub(p.Now)) }
+func (p page) Ago(at time.Time) string   { return distance(at.Sub(p.Now)) }
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"number":  number,

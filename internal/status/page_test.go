@@ -64,8 +64,8 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{Report{}, "good", "No run has ended yet."},
 		{Report{Runs: runs(1)}, "good", "All is well."},
-		{Report{Runs: runs(1), WaitsFor: RateLimit}, "warn", "Waiting for the gateway&#39;s rate limit."},
-		{Report{Runs: runs(1), WaitsFor: RateLimit, Rejected: 1}, "warn", "The gateway rejects some objects."},
+		{Report{Runs: runs(1), WaitsFor: rateLimit}, "warn", "Waiting for the gateway&#39;s rate limit."},
+		{Report{Runs: runs(1), WaitsFor: rateLimit, Rejected: 1}, "warn", "The gateway rejects some objects."},
 		{Report{Runs: runs(1), Rejected: 1, Held: 2}, "warn", "Deletions wait for your decision."},
 		{Report{Runs: interrupted, Held: 2, Error: "upload: context canceled"}, "warn", "The last run was interrupted."},
 		{Report{Runs: failed, Held: 2, Error: "bind: <refused>"}, "bad", "The last run failed."},

@@ -27,7 +27,7 @@ type Report struct {
 	RunID      string    `json:"run_id,omitempty"`
 	NextRun    time.Time `json:"next_run,omitzero"`
 	Error      string    `json:"error,omitempty"`
-	WaitsFor   string    `json:"waits_for,omitempty"` // RateLimit, while it lasts
+	WaitsFor   string    `json:"waits_for,omitempty"` // rateLimit, while it lasts
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
 
 	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last run that did not fail
@@ -48,8 +48,8 @@ const (
 	FromFile   = "state file"
 )
 
-// RateLimit is what the connector waits for when the gateway has limited its calls.
-const RateLimit = "rate limit"
+// rateLimit is what the connector waits for when the gateway has limited its calls.
+const rateLimit = "rate limit"
 
 // Instance tells connectors apart.
 type Instance struct {
@@ -76,8 +76,8 @@ type Rejection struct {
 	At       time.Time `json:"at"` // of the last attempt
 }
 
-// Most is how many held deletions and rejections a report names, of each.
-const Most = 1000
+// most is how many held deletions and rejections a report names, of each.
+const most = 1000
 
 // Read makes a report of what the state file holds.
 func Read(store *state.Store, now time.Time) (Report, error) {
@@ -92,7 +92,7 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 		return r, err
 	}
 	if limit.After(now) {
-		r.WaitsFor, r.WaitsUntil = RateLimit, limit.UTC()
+		r.WaitsFor, r.WaitsUntil = rateLimit, limit.UTC()
 	}
 	full, err := store.LastFullPass()
 	if err != nil {
@@ -115,7 +115,7 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 }
 
 func (r *Report) readObjects(store *state.Store) error {
-	held, total, err := store.FirstHeld(Most)
+	held, total, err := store.FirstHeld(most)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (r *Report) readObjects(store *state.Store) error {
 	for _, h := range held {
 		r.HeldDeletions = append(r.HeldDeletions, Held{h.Kind.String(), h.SID.String(), h.GUID.String(), h.Since})
 	}
-	rejections, total, err := store.FirstRejections(Most)
+	rejections, total, err := store.FirstRejections(most)
 	if err != nil {
 		return err
 	}

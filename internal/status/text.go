@@ -127,7 +127,7 @@ func (t table) row(cells ...string) {
 func (t table) end(more int) {
 	_ = t.columns.Flush() // into memory
 	if more > 0 {
-		fmt.Fprintf(t.out, "… and %d more (--output json lists the first %d)\n", more, Most)
+		fmt.Fprintf(t.out, "… and %d more (--output json lists the first %d)\n", more, most)
 	}
 }
 
@@ -149,11 +149,11 @@ func clock(at time.Time, place *time.Location) string {
 
 // moment is a time as one says it: by the clock, and from now.
 func moment(at, now time.Time, place *time.Location) string {
-	return clock(at, place) + " (" + Distance(at.Sub(now)) + ")"
+	return clock(at, place) + " (" + distance(at.Sub(now)) + ")"
 }
 
-// Distance says how far off something is, in words.
-func Distance(d time.Duration) string {
+// distance says how far off something is, in words.
+func distance(d time.Duration) string {
 	words, past := "", d < 0
 	switch d = d.Abs(); {
 	case d < time.Second:

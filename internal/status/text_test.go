@@ -24,7 +24,7 @@ func TestText(t *testing.T) {
 	r := Report{
 		From: FromDaemon, Instance: Instance{StateDir: "/state"},
 		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J",
-		WaitsFor: RateLimit, WaitsUntil: noon.Add(50 * time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullPass: noon.Add(-5 * time.Hour),
+		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullPass: noon.Add(-5 * time.Hour),
 		Objects: 1234, Held: 25, Rejected: 1,
 		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
 		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1}},
@@ -81,7 +81,7 @@ func TestDistance(t *testing.T) {
 		{2 * time.Minute, "in 2 minutes"}, {119 * time.Minute, "in 119 minutes"}, {-2 * time.Hour, "2 hours ago"},
 		{47 * time.Hour, "in 47 hours"}, {-48 * time.Hour, "2 days ago"}, {1000 * time.Hour, "in 42 days"},
 	} {
-		if got := Distance(c.d); got != c.want {
+		if got := distance(c.d); got != c.want {
 			t.Errorf("%s: %q", fmt.Sprint(c.d), got)
 		}
 	}

@@ -142,7 +142,7 @@ func Run(t *testing.T, c Controller) {
 			if r.unbound {
 				conn = c.dial(t)
 			}
-			check(t, want, names, func() (*ldap.SearchResult, error) { return conn.Search(r.request(c, names)) })
+			check(t, want, names, func() (*ldap.SearchResult, error) { return conn.Search(r.request(names)) })
 		})
 	}
 	for _, b := range binds {
@@ -195,7 +195,7 @@ type answer struct {
 	refers  bool                // to the naming context below
 }
 
-func (r row) request(c Controller, names *strings.Replacer) *ldap.SearchRequest {
+func (r row) request(names *strings.Replacer) *ldap.SearchRequest {
 	base, filter := r.base, r.filter
 	if base == "" {
 		base = "{unit}"

@@ -41,8 +41,8 @@ func User(n int) Entry {
 	})
 }
 
-// Group is the n-th group.
-func Group(n int) Entry {
+// group is the n-th group.
+func group(n int) Entry {
 	return entry(2, n, "group", map[string]string{"groupType": "-2147483646", "description": "a group"})
 }
 
@@ -61,7 +61,7 @@ func entry(kind byte, n int, name string, attributes map[string]string) Entry {
 func Users(n int) []Entry { return list(n, User) }
 
 // Groups are the first n groups.
-func Groups(n int) []Entry { return list(n, Group) }
+func Groups(n int) []Entry { return list(n, group) }
 
 func list(n int, of func(int) Entry) []Entry {
 	all := make([]Entry, n)
@@ -71,8 +71,7 @@ func list(n int, of func(int) Entry) []Entry {
 	return all
 }
 
-// Server serves until the test ends. Its fields must not be changed during a
-// search, and by way of Change where another process may already search.
+// Server serves until the test ends. Its fields must not be changed during a search.
 type Server struct {
 	Port          int
 	Users, Groups []Entry
@@ -82,13 +81,6 @@ type Server struct {
 	mu      sync.Mutex
 	filters []string
 	binds   int
-}
-
-// Change changes fields.
-func (s *Server) Change(change func(*Server)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change(s)
 }
 
 // Start starts a domain controller on loopback.
