@@ -31,20 +31,20 @@ func adminPage(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	object := func(n int) state.Object {
-		return state.Object{GUID: ad.GUID{15: byte(n)}, Kind: byte(identity.User), SID: ad.SID([]byte{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 4, 0, 0}), Name: "someone"}
+	object := func(n int) identity.Object {
+		return identity.Object{GUID: ad.GUID{15: byte(n)}, Kind: identity.User, SID: ad.SID([]byte{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 4, 0, 0}), Name: "someone"}
 	}
-	delivery, err := store.Begin()
+	delivery, err := store.Begin(ad.InvocationID{}, time.Now())
 	check(err)
-	var objects []state.Object
+	var objects []identity.Object
 	var held []ad.GUID
 	for n := range 30 {
 		objects = append(objects, object(n))
 		held = append(held, object(n).GUID)
 	}
 	check(delivery.Announce([]state.Batch{{Objects: objects}}))
-	check(delivery.Settle([]state.Settlement{{Complete: true, Delivered: objects[1:], Rejected: []state.Rejection{
-		{Object: objects[0], Reason: `422: <img src=x onerror=alert(1)> is no job title ` + strings.Repeat("W", 200), At: time.Now()},
+	check(delivery.Settle([]state.Receipt{{Complete: true, Delivered: objects[1:], Rejected: []state.Rejected{
+		{Object: objects[0], Reason: `422: <img src=x onerror=alert(1)> is no job title ` + strings.Repeat("W", 200)},
 	}}}))
 	check(store.Hold(held[1:], time.Now().Add(-time.Hour)))
 	for n := range 220 {
