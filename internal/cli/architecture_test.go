@@ -3,6 +3,7 @@ package cli
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,5 +78,43 @@ func TestImportsPointDown(t *testing.T) {
 	}
 	for room := range named {
 		t.Errorf("there is a row for %s, which the program does not consist of", room)
+	}
+}
+
+// TestArchitectureNamesWhatIsThere: each file and each test that README's section on the
+// architecture names.
+func TestArchitectureNamesWhatIsThere(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "\n## Architecture\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	files := regexp.MustCompile("`(\\w+/\\w+\\.\\w+)`").FindAllStringSubmatch(section, -1)
+	tests := regexp.MustCompile(`\bTest\w+`).FindAllString(section, -1)
+	if len(files) < 10 || len(tests) < 10 {
+		t.Fatalf("%d files and %d tests are named", len(files), len(tests))
+	}
+	for _, file := range files {
+		if _, err := os.Stat("../" + file[1]); err != nil {
+			t.Error(err)
+		}
+	}
+	var sources strings.Builder
+	paths, err := filepath.Glob("../*/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources.Write(source)
+	}
+	for _, test := range tests {
+		if !strings.Contains(sources.String(), "func "+test+"(t *testing.T)") {
+			t.Errorf("there is no %s", test)
+		}
 	}
 }
