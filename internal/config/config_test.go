@@ -224,11 +224,11 @@ func TestFaults(t *testing.T) {
 		want    []string // the beginnings of all lines
 	}{
 		{"nothing given", nil, []string{
-			"connector.api.url: missing; required; base URL", "qualys.customerUuid: missing; required; a UUID", "qualys.connectionUuid: missing", "qualys.profileUuid: missing",
+			"connector.api.url: missing, required; allowed: base URL", "qualys.customerUuid: missing, required; allowed: a UUID", "qualys.connectionUuid: missing", "qualys.profileUuid: missing",
 			"authentication.type: there is no login; allowed: qualys.user.username with qualys.user.password (BASIC), or oauth.client.id with oauth.client.secret (OAUTH)",
 			"service.cron-expression: missing"}},
 		{"white space is no URL", with(complete, "connector.api.url=  "), []string{"connector.api.url (environment): it is not a URL"}},
-		{"URL with a placeholder", with(complete, "connector.api.url=https://<qualys_gateway_url>qualys.com"), []string{"connector.api.url (environment): the placeholder <...> must be replaced; allowed: required; base URL"}},
+		{"URL with a placeholder", with(complete, "connector.api.url=https://<qualys_gateway_url>qualys.com"), []string{"connector.api.url (environment): the placeholder <...> must be replaced; allowed: base URL"}},
 		{"URL without a scheme", with(complete, "connector.api.url=gateway.example.com"), []string{"connector.api.url (environment): it is not a URL with a host; allowed: https://HOST"}},
 		{"URL without a host", with(complete, "connector.api.url=https:///"), []string{"connector.api.url (environment): it is not a URL with a host"}},
 		{"URL of another scheme", with(complete, "connector.api.url=ftp://gateway.example.com"), []string{"connector.api.url (environment): it is neither https nor http"}},
@@ -244,20 +244,20 @@ func TestFaults(t *testing.T) {
 		{"password with a placeholder", with(complete, "qualys.user.password=<QUALYS_PASSWORD>"), []string{"qualys.user.password (environment): the placeholder"}},
 		{"unknown login", with(complete, "authentication.type=hush@KERBEROS"), []string{"authentication.type (environment): the value is not allowed; allowed: BASIC, OAUTH"}},
 		{"BASIC without credentials", with(complete, "authentication.type=BASIC", "qualys.user.username=", "qualys.user.password="), []string{
-			"qualys.user.username: missing; needed because authentication.type is BASIC; user name at the gateway", "qualys.user.password: missing; needed because authentication.type is BASIC"}},
-		{"user name without password", with(complete, "qualys.user.password="), []string{"qualys.user.password: missing; needed because a user name is given"}},
-		{"OAUTH without credentials", with(complete, "authentication.type=OAUTH"), []string{"oauth.client.id: missing; needed because authentication.type is OAUTH", "oauth.client.secret: missing"}},
-		{"client ID without secret", with(complete, "qualys.user.username=", "qualys.clientId=x"), []string{"oauth.client.secret: missing; needed because a client ID is given; client secret"}},
+			"qualys.user.username: missing, needed because authentication.type is BASIC; allowed: user name at the gateway", "qualys.user.password: missing, needed because authentication.type is BASIC"}},
+		{"user name without password", with(complete, "qualys.user.password="), []string{"qualys.user.password: missing, needed because a user name is given"}},
+		{"OAUTH without credentials", with(complete, "authentication.type=OAUTH"), []string{"oauth.client.id: missing, needed because authentication.type is OAUTH", "oauth.client.secret: missing"}},
+		{"client ID without secret", with(complete, "qualys.user.username=", "qualys.clientId=x"), []string{"oauth.client.secret: missing, needed because a client ID is given; allowed: client secret"}},
 		{"token URL and level", with(complete, append(oauth, "oauth.token.url=http://login.example.com", "qualys.OAuthClientLevel=admin")...), []string{
 			"oauth.token.url (environment): http would", `qualys.OAuthClientLevel (environment): "admin" is not allowed; allowed: USER, SUBSCRIPTION`}},
-		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []string{`service.cron-expression (environment): cron expression "\"* * * *\"": it has 4 fields; allowed: 5 fields (minute`}},
-		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []string{"proxy.host: missing; needed because proxy.enabled is true; a host", "proxy.port: missing"}},
+		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []string{`service.cron-expression (environment): "\"* * * *\"" is no cron expression: it has 4 fields; allowed: 5 fields (minute`}},
+		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []string{"proxy.host: missing, needed because proxy.enabled is true; allowed: a host", "proxy.port: missing"}},
 		{"proxy with a URL for a host", with(complete, append(inProxy, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5")...), []string{
 			`service.http.proxy.scheme (environment): "socks5"`, `proxy.host (environment): "http://proxy" has a scheme`, `proxy.port (environment): "0" is not allowed; allowed: a number from 1 to 65535`}},
 		{"proxy with a port in the host", with(with(complete, inProxy...), "proxy.host=proxy:8080"), []string{`proxy.host (environment): "proxy:8080" has a port: put the port into proxy.port`}},
 		{"proxy with credentials in the host", with(with(complete, inProxy...), "proxy.host=me:hush@proxy"), []string{"proxy.host (environment): the value has a port"}},
-		{"proxy user without password", with(complete, append(inProxy, "proxy.username=u")...), []string{"proxy.password: missing; needed because proxy.username is given"}},
-		{"proxy password without user", with(complete, append(inProxy, "proxy.password=hush")...), []string{"proxy.username: missing; needed because proxy.password is given"}},
+		{"proxy user without password", with(complete, append(inProxy, "proxy.username=u")...), []string{"proxy.password: missing, needed because proxy.username is given"}},
+		{"proxy password without user", with(complete, append(inProxy, "proxy.password=hush")...), []string{"proxy.username: missing, needed because proxy.password is given"}},
 		{"proxy neither on nor off", with(complete, "proxy.enabled=maybe"), []string{`proxy.enabled (environment): "maybe" is not allowed; allowed: true or false`}},
 		{"no workers", with(complete, "thread-pool.size=0"), []string{`thread-pool.size (environment): "0" is not allowed; allowed: a number from 1 to 64`}},
 		{"too many workers", with(complete, "SERVICE_CHILD_THREAD_POOL=65"), []string{`SERVICE_CHILD_THREAD_POOL (environment): "65" is not allowed`}},
@@ -271,7 +271,7 @@ func TestFaults(t *testing.T) {
 		{"directory without a host", with(complete, "ldap.port=389", "LDAP_BINDDN=CN=svc", "ldap.password.file="+nowhere, "profile.assets=x"), []string{
 			"ldap.port (environment): needs ldap.host", "LDAP_BINDDN (environment): needs ldap.host", "ldap.password.file (environment): needs ldap.host", "profile.assets (environment): needs ldap.host"}},
 		{"host alone", with(complete, "ldap.host=dc1"), []string{
-			"ldap.bindDn: missing; needed because ldap.host is given; the account", "ldap.password: missing", "profile.baseContext: missing"}},
+			"ldap.bindDn: missing, needed because ldap.host is given; allowed: the account", "ldap.password: missing", "profile.baseContext: missing"}},
 		{"host with a port", with(directory, "ldap.host=dc1,dc2:389"), []string{`ldap.host (environment): "dc2:389" has a port: put the port into ldap.port`}},
 		{"IPv6 host with a port", with(directory, "ldap.host=[::1]:389"), []string{`ldap.host (environment): "[::1]:389" has a port`}},
 		{"host with a scheme", with(directory, "ldap.host=ldaps://dc1"), []string{`ldap.host (environment): "ldaps://dc1" has a scheme`}},
@@ -294,7 +294,7 @@ func TestFaults(t *testing.T) {
 		{"secret's file that cannot be read", with(complete, "qualys.user.password=", "QUALYS_USER_PASSWORD_FILE="+nowhere+"/hush"), []string{
 			"QUALYS_USER_PASSWORD_FILE (environment): the file it names cannot be read: no such file or directory"}},
 		{"secret's file that is empty", with(complete, "qualys.user.password=", "qualys.user.password.file="+empty), []string{
-			"qualys.user.password: missing (the file that qualys.user.password.file (environment) names is empty); needed because"}},
+			"qualys.user.password: missing (the file that qualys.user.password.file (environment) names is empty), needed because"}},
 		{"one key in two spellings", with(complete, "thread-pool.size=10", "SERVICE_CHILD_THREAD_POOL=11"), []string{
 			"thread-pool.size (environment) and SERVICE_CHILD_THREAD_POOL (environment): the same key, given twice with different values"}},
 		{"a secret and its file", with(complete, "QUALYS_USER_PASSWORD_FILE="+write(t, "s", "hush too\n")), []string{

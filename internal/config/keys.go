@@ -86,6 +86,14 @@ var keys = []Key{
 	{Name: "log.format", Doc: "json or console; when absent json, unless stderr is a terminal", parse: oneOf("json", "console")},
 }
 
+// need takes the Doc apart: when the key is required, and what it means and allows.
+func (k Key) need() (required, allowed string) {
+	if required, allowed, ok := strings.Cut(k.Doc, "; "); ok && strings.HasPrefix(required, "required") {
+		return required, allowed
+	}
+	return "", k.Doc
+}
+
 // ShellSafe is the key's form that shells and systemd do not drop.
 func (k Key) ShellSafe() string { return shellSafe(k.Name) }
 

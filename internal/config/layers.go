@@ -182,12 +182,8 @@ type parser[T any] = func(text string) (T, error)
 // required is optional, and a fault when the key is absent.
 func required[T any](l *loader, name, why string) T {
 	if s := l.find(name); !s.given {
-		doc := lookUp(name).Doc
-		if why != "" {
-			_, doc, _ = strings.Cut(doc, "; ") // instead of "required for ..."
-			doc = why + "; " + doc
-		}
-		l.fault(fmt.Errorf("%s: missing%s; %s", name, s.note, doc))
+		need, allowed := lookUp(name).need()
+		l.fault(fmt.Errorf("%s: missing%s, %s; allowed: %s", name, s.note, cmp.Or(why, need), allowed))
 	}
 	return optional[T](l, name)
 }
@@ -202,7 +198,8 @@ func optional[T any](l *loader, name string) T {
 	}
 	k := lookUp(name)
 	if k.isPlaceholder(s.text) {
-		l.fault(fmt.Errorf("%s: the placeholder <...> must be replaced; allowed: %s", s.place, k.Doc))
+		_, allowed := k.need()
+		l.fault(fmt.Errorf("%s: the placeholder <...> must be replaced; allowed: %s", s.place, allowed))
 		return zero
 	}
 	value, err := k.parse.(parser[T])(s.text)

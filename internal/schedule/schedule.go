@@ -37,7 +37,7 @@ func Parse(expr string) (*Schedule, error) {
 	expr = strings.TrimSpace(expr)
 	next, err := parse(expr)
 	if err != nil {
-		return nil, fmt.Errorf("cron expression %.100q: %w; %s", expr, err, allowed)
+		return nil, fmt.Errorf("%.100q is no cron expression: %w; %s", expr, err, allowed)
 	}
 	return &Schedule{expr: expr, next: next}, nil
 }
@@ -104,7 +104,7 @@ func parseDescriptor(text string, zone *time.Location) (cron.Schedule, error) {
 	case "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly":
 		return withRobfig(text, zone)
 	}
-	return nil, fmt.Errorf("%.30q is not a known descriptor", text)
+	return nil, errors.New("it is not a known descriptor")
 }
 
 // field is what may stand in one place of an expression.
