@@ -269,7 +269,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		"done": {code: exitDone},
 		"no directory": {func(t *testing.T, s *site) { s.env["ldap.port"] = fmt.Sprint(unusedPort(t)) }, nil,
-			exitFailed, "check host and port", false},
+			exitFailed, "check ldap.host and ldap.port", false},
 		"bad value": {func(_ *testing.T, s *site) { s.env["thread-pool.size"] = "65" }, nil,
 			exitUsage, "thread-pool.size", false},
 		"bad filter": {func(_ *testing.T, s *site) { s.env["ldap.user-filter"] = "(&(a=b)" }, nil,

@@ -198,7 +198,7 @@ func (s *Session) Again(ctx context.Context) (*Session, error) {
 	second, err := s.options.connect(ctx, s.server)
 	if err == nil && second.RootDSE.DSServiceName != s.RootDSE.DSServiceName {
 		second.Close()
-		return nil, fault.Errorf(fault.Transient, "%s is now another domain controller: %s", s.Address, second.RootDSE.DNSHostName)
+		return nil, fault.Errorf(fault.Transient, "%s is another domain controller now, %s: give each its own name in ldap.host, or in the connection in the console", s.Address, second.RootDSE.DNSHostName)
 	}
 	return second, err
 }

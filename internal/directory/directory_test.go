@@ -211,7 +211,7 @@ func TestFailover(t *testing.T) {
 		{"first refuses", []int{refusing.port, good.port}, fault.Refused, []string{"wrong password"}},
 		{"dead, then refusing", []int{dead, refusing.port, good.port}, fault.Refused, []string{"no directory server could be used", strconv.Itoa(dead), "wrong password"}},
 		{"all dead", []int{dead, dead}, fault.Transient, []string{"no directory server could be used", "; connect to 127.0.0.1:" + strconv.Itoa(dead)}},
-		{"one dead", []int{dead}, fault.Transient, []string{"connect to 127.0.0.1:" + strconv.Itoa(dead), "check host and port"}},
+		{"one dead", []int{dead}, fault.Transient, []string{"connect to 127.0.0.1:" + strconv.Itoa(dead), "check ldap.host and ldap.port"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			binds := good.binds.Load()

@@ -60,9 +60,9 @@ func explainBind(what string, err error) error {
 	case ldap.LDAPResultInvalidDNSyntax, ldap.LDAPResultNoSuchObject:
 		return refused("the bind DN is not one: correct ldap.bindDn, or the connection in the console")
 	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable:
-		return fault.Errorf(fault.Transient, "%s: %s (LDAP result %d)", what, ldap.LDAPResultCodeMap[answer.ResultCode], answer.ResultCode)
+		return fault.Errorf(fault.Transient, "%s: %s (LDAP result %d): check the server's load and its log", what, ldap.LDAPResultCodeMap[answer.ResultCode], answer.ResultCode)
 	default:
-		return refused(printable(answer.Err.Error()))
+		return refused(printable(answer.Err.Error()) + ": check ldap.bindDn and ldap.password, or the connection in the console, and the server's log")
 	}
 }
 
@@ -72,9 +72,9 @@ func explainDial(ctx context.Context, what string, err error) error {
 	case ctx.Err() != nil:
 		return fault.Errorf(fault.Canceled, "%s: %w", what, ctx.Err())
 	case errors.As(err, &dns):
-		return fault.Errorf(fault.Transient, "%s: %w: check the host's name and this machine's DNS", what, err)
+		return fault.Errorf(fault.Transient, "%s: %w: check ldap.host, or the connection in the console, and this machine's DNS", what, err)
 	default:
-		return fault.Errorf(fault.Transient, "%s: %w: check host and port, and that firewalls let this machine through", what, err)
+		return fault.Errorf(fault.Transient, "%s: %w: check ldap.host and ldap.port, or the connection in the console, and that firewalls let this machine through", what, err)
 	}
 }
 
@@ -97,13 +97,13 @@ func (s *Session) explainLoss(what string, err error) error {
 	case errors.Is(cause, errTooLarge):
 		return fault.Errorf(fault.Incomplete, "%s: the server sent more than is taken: %w: check what the directory holds there", what, cause)
 	case errors.Is(cause, errMalformed):
-		return fault.Errorf(fault.Incomplete, "%s: the server sent what is not LDAP: %w: check that ldap.host and ldap.port are a directory's, and ldap.protocol the port's", what, cause)
+		return fault.Errorf(fault.Incomplete, "%s: the server sent what is not LDAP: %w: check that ldap.host and ldap.port are a directory's, and ldap.protocol the port's, or the same of the connection in the console", what, cause)
 	case errors.Is(cause, errTooSlow):
 		return fault.Errorf(fault.Transient, "%s: %w: it was waited for %s: check the server's load and the network in between, or lower ldap.page-size", what, cause, maxWaits*s.wire.timeout)
 	case errors.Is(cause, os.ErrDeadlineExceeded):
 		return fault.Errorf(fault.Transient, "%s: the server was silent for %s: check its load and the network in between", what, s.wire.timeout)
 	default:
-		return fault.Errorf(fault.Transient, "%s: the connection was lost: %w: check the server's log and the network in between, and that ldap.protocol is the port's", what, cause)
+		return fault.Errorf(fault.Transient, "%s: the connection was lost: %w: check the server's log and the network in between, and that ldap.protocol, or the connection's type in the console, is the port's", what, cause)
 	}
 }
 
@@ -145,8 +145,8 @@ func explainSearch(what string, err error) error {
 	case ldap.LDAPResultTimeLimitExceeded, ldap.LDAPResultSizeLimitExceeded, ldap.LDAPResultAdminLimitExceeded:
 		return fault.Errorf(fault.Incomplete, "%s: the server sent only a part: lower ldap.page-size or raise the server's limit", text)
 	case ldap.LDAPResultUnavailableCriticalExtension:
-		return fault.Errorf(fault.Refused, "%s: the server does not offer paged results, which reading completely needs", text)
+		return fault.Errorf(fault.Refused, "%s: the server does not offer paged results, without which nothing proves that all was read: use a server that does (RFC 2696)", text)
 	default:
-		return fault.New(fault.Transient, errors.New(text))
+		return fault.Errorf(fault.Transient, "%s: check the server's log", text)
 	}
 }

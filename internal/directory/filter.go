@@ -1,7 +1,9 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -11,6 +13,9 @@ import (
 // CheckFilter tells what is wrong with a filter (RFC 4515).
 func CheckFilter(filter string) error {
 	_, err := ldap.CompileFilter(filter)
+	if wrong, ok := errors.AsType[*ldap.Error](err); ok {
+		return errors.New(strings.TrimPrefix(wrong.Err.Error(), "ldap: ")) // less the name and the number that go-ldap gives it
+	}
 	return err
 }
 

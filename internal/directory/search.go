@@ -132,7 +132,7 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 		})
 		if err != nil {
 			if pages > 0 && hasForgotten(err) {
-				return pages, fault.Errorf(fault.Transient, "%s: the server no longer knows the paged search after %d pages: it was idle for too long, or others have pushed it out (MaxConnIdleTime, MaxResultSetsPerConn)", what, pages)
+				return pages, fault.Errorf(fault.Transient, "%s: the server no longer knows the paged search after %d pages: it was idle for too long, or others have pushed it out: check MaxConnIdleTime and MaxResultSetsPerConn of its LDAP policy", what, pages)
 			}
 			return pages, explainSearch(what, err)
 		}

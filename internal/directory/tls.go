@@ -44,7 +44,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	}
 	certificates, err := x509.ParseCertificates(der)
 	if err != nil || len(certificates) == 0 {
-		return nil, errors.New("there is none: PEM, DER or base64 of DER is needed")
+		return nil, errors.New("there is none in it")
 	}
 	return certificates, nil
 }
@@ -154,10 +154,10 @@ func explainTLS(ctx context.Context, what string, err error) error {
 	case fault.Of(err) == fault.Refused:
 		return fault.Errorf(fault.Refused, "%s: %w", what, err)
 	case errors.As(err, &record), errors.Is(err, errMalformed):
-		return fault.Errorf(fault.Refused, "%s: the port speaks another protocol: LDAPS is usually port 636, StartTLS port 389 (ldap.protocol, ldap.port)", what)
+		return fault.Errorf(fault.Refused, "%s: the port speaks another protocol: LDAPS is usually port 636, StartTLS port 389 (ldap.protocol and ldap.port, or the connection in the console)", what)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.Errorf(fault.Transient, "%s: the server took the connection but did not finish the TLS handshake in time: %w", what, err)
+		return fault.Errorf(fault.Transient, "%s: the server took the connection but did not finish the TLS handshake in time: %w: check the server's load and the network in between", what, err)
 	default:
-		return fault.Errorf(fault.Transient, "%s: TLS handshake: %w: check that the server has a certificate, and that the port is the protocol's: LDAPS is usually port 636, StartTLS port 389", what, err)
+		return fault.Errorf(fault.Transient, "%s: TLS handshake: %w: check that the server has a certificate, and that the port is the protocol's: LDAPS is usually port 636, StartTLS port 389 (ldap.protocol and ldap.port, or the connection in the console)", what, err)
 	}
 }

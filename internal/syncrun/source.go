@@ -66,7 +66,7 @@ func DirectoryOf(connection gateway.Connection) (directory.Options, error) {
 	}
 	if auth.Certificate != "" {
 		if o.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
-			return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: certificate: %w", err)
+			return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: certificate: %w: give PEM, DER or base64 of DER", err)
 		}
 	}
 	return o, nil
