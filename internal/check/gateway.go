@@ -72,16 +72,19 @@ func (i *inspection) documents(ctx context.Context) Check {
 	if i.noLogin {
 		return skipped("they come from the gateway, to which there is no login")
 	}
+	const again = "try again when the gateway takes calls"
 	unconnected := i.readConnection(ctx)
 	unprofiled := i.readProfile(ctx)
 	if unconnected != nil && unprofiled != nil {
-		first, second := failed(unconnected, ""), failed(unprofiled, "")
+		first, second := failed(unconnected, again), failed(unprofiled, again)
 		first.Found += "; " + second.Found
-		first.Remedy += "; " + second.Remedy
+		if second.Remedy != first.Remedy {
+			first.Remedy += "; " + second.Remedy
+		}
 		return first
 	}
 	if err := errors.Join(unconnected, unprofiled); err != nil {
-		return failed(err, "check the connection and the profile in the console")
+		return failed(err, again)
 	}
 	return ok("from the gateway: %s", i.describe())
 }

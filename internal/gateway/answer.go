@@ -25,7 +25,7 @@ func classify(call call, got answer) error {
 	case 300 <= got.status && got.status < 400:
 		return fault.Errorf(fault.Refused, "%s: the gateway redirects (%d to %s), which is not followed: correct %s", what, got.status, got.location(), call.setting())
 	case got.status == http.StatusRequestTimeout || got.status >= 500:
-		return fault.Errorf(fault.Transient, "%s: the gateway answers %d%s", what, got.status, got.words())
+		return fault.Errorf(fault.Transient, "%s: the gateway answers %d%s: check whether the platform is up, and any proxy in front of it", what, got.status, got.words())
 	}
 	return nil
 }

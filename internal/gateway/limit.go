@@ -26,7 +26,13 @@ const (
 )
 
 // errTooLate is a deadline that ends before the gate opens.
-var errTooLate = fmt.Errorf("too late: %w", context.DeadlineExceeded)
+var errTooLate error = tooLate{}
+
+// tooLate says in words what it is for programs: a context.DeadlineExceeded.
+type tooLate struct{}
+
+func (tooLate) Error() string        { return "which is too long to wait for" }
+func (tooLate) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // hold closes the gate, and returns until when. It never opens it earlier than
 // another answer has asked for.
@@ -82,7 +88,7 @@ func (l *rateLimit) wait(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
-			return fmt.Errorf("rate limited until %s: %w", until.Format(time.RFC3339), errTooLate)
+			return fmt.Errorf("rate limited until %s, %w", until.Format(time.RFC3339), errTooLate)
 		}
 		timer := time.NewTimer(min(rest, longestSleep))
 		select {

@@ -175,13 +175,13 @@ func (c *Client) ownLogin(ctx context.Context, call call, header http.Header, ke
 	case got.status == http.StatusNotFound:
 		return nil, fault.Errorf(fault.Refused, "%s: unknown (404): check %s, which is the gateway of your platform and not its console, and %s", what, setting, keys)
 	case got.status == http.StatusTooManyRequests:
-		return nil, fault.Errorf(fault.Transient, "%s: too many logins (429)", what)
+		return nil, fault.Errorf(fault.Transient, "%s: too many logins (429): check what else uses this account", what)
 	case got.status/100 != 2:
 		// The text of the answer stays out: it may repeat what was sent.
 		if err := classify(call, answer{status: got.status, header: got.header}); err != nil {
 			return nil, err
 		}
-		return nil, fault.Errorf(fault.Refused, "%s: the gateway answers %d: check %s and %s", what, got.status, setting, keys)
+		return nil, fault.Errorf(fault.Refused, "%s: the gateway answers %d: check %s, and %s", what, got.status, setting, keys)
 	}
 	token := tokenOf(got.body)
 	if token == "" {
@@ -212,7 +212,7 @@ func (c *Client) standardLogin(ctx context.Context) (*oauth2.Token, error) {
 		// Only status and code: the body may hold more than an operator should log.
 		status := refused.Response.StatusCode
 		if status == http.StatusTooManyRequests {
-			return nil, fault.Errorf(fault.Transient, "%s: too many logins (429)", call.what)
+			return nil, fault.Errorf(fault.Transient, "%s: too many logins (429): check what else uses this client ID", call.what)
 		}
 		if status != http.StatusForbidden {
 			if err := classify(call, answer{status: status, header: refused.Response.Header}); err != nil {

@@ -64,7 +64,7 @@ func explainProxy(proxy string, status int) error {
 	case status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests:
 		return fault.Errorf(fault.Refused, "the proxy %s refuses to connect to the gateway (%d): have it allow the host and port of connector.api.url", proxy, status)
 	default:
-		return fault.Errorf(fault.Transient, "the proxy %s cannot reach the gateway (%d)", proxy, status)
+		return fault.Errorf(fault.Transient, "the proxy %s cannot reach the gateway (%d): check connector.api.url, and the proxy's log", proxy, status)
 	}
 }
 
@@ -80,10 +80,11 @@ func (c *Client) explain(ctx context.Context, call call, err error) error {
 	var noTLS tls.RecordHeaderError
 	var dns *net.DNSError
 	var op *net.OpError
-	what, check, scheme := call.what, call.setting(), ""
+	what, check, dialed := call.what, call.setting(), call.setting()
+	speaks := "the port in " + check
 	if c.options.Proxy != nil {
-		check += ", proxy.host and proxy.port"
-		scheme = " and service.http.proxy.scheme"
+		dialed = "proxy.host and proxy.port"
+		speaks = check + ", proxy.port and service.http.proxy.scheme"
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -95,12 +96,14 @@ func (c *Client) explain(ctx context.Context, call call, err error) error {
 	case errors.As(err, &certificate):
 		return fault.Errorf(fault.Refused, "%s: %w: check %s, and this machine's clock", what, err, check)
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &noTLS):
-		return fault.Errorf(fault.Refused, "%s: what answers does not speak TLS: check the port in %s%s", what, check, scheme)
-	case errors.As(err, &dns), errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
-		return fault.Errorf(fault.Transient, "%s: %w: check %s, and that firewalls let this machine through", what, err, check)
+		return fault.Errorf(fault.Refused, "%s: what answers does not speak TLS: check %s", what, speaks)
+	case errors.As(err, &dns):
+		return fault.Errorf(fault.Transient, "%s: %w: check %s, and this machine's DNS", what, err, dialed)
+	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
+		return fault.Errorf(fault.Transient, "%s: %w: check %s, and that firewalls let this machine through", what, err, dialed)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.Errorf(fault.Transient, "%s: no answer in time: %w", what, err)
+		return fault.Errorf(fault.Transient, "%s: no answer in time: %w: check whether the platform is up, and the network in between", what, err)
 	default:
-		return fault.Errorf(fault.Transient, "%s: %w", what, err)
+		return fault.Errorf(fault.Transient, "%s: %w: check the network in between, and any proxy in it", what, err)
 	}
 }
