@@ -193,12 +193,12 @@ func TestStatusSaysWhy(t *testing.T) {
 		answer func(w http.ResponseWriter)
 		words  string
 	}{
-		"500":  {func(w http.ResponseWriter) { http.Error(w, "no \x1b[2J disk", http.StatusInternalServerError) }, "(500)"},
+		"500":  {func(w http.ResponseWriter) { http.Error(w, "no \x1b[2J disk", http.StatusInternalServerError) }, "it answers 500"},
 		"JSON": {func(w http.ResponseWriter) { _, _ = io.WriteString(w, "{}") }, "is no connector: give this one its own service.admin.address"},
 		"redirect": {func(w http.ResponseWriter) {
 			w.Header().Set("Location", elsewhere.URL)
 			w.WriteHeader(http.StatusFound)
-		}, "(302)"},
+		}, "it answers 302"},
 		"another": {func(w http.ResponseWriter) {
 			_ = json.NewEncoder(w).Encode(status.Report{From: status.FromDaemon, Instance: status.Instance{ConnectionUUID: "c", ProfileUUID: profile, StateDir: "/theirs"}})
 		}, "is another one, its connection is c and not " + connection + ", its state directory is /theirs and not "},

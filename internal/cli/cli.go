@@ -150,8 +150,8 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 && !cmd.HasParent() {
 		return misused(unknownCommand(cmd, args[0]))
 	}
-	if err := cobra.NoArgs(cmd, args); err != nil {
-		return misused(err)
+	if len(args) > 0 {
+		return misused(fmt.Errorf("%s takes no argument, and was given %q", cmd.CommandPath(), args[0]))
 	}
 	return nil
 }

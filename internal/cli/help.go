@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -173,7 +174,7 @@ func (p *program) helpCommand() *cobra.Command {
 // unknownCommand names the one that is likely meant.
 func unknownCommand(root *cobra.Command, name string) error {
 	if near := root.SuggestionsFor(name); len(near) > 0 {
-		return fmt.Errorf("there is no command %q: is %s meant?", name, strings.Join(near, " or "))
+		return fmt.Errorf("there is no command %q, perhaps %s is meant", name, strings.Join(near, " or "))
 	}
 	return fmt.Errorf("there is no command %q", name)
 }
@@ -236,7 +237,7 @@ func (p *program) completionCommand() *cobra.Command {
 		ValidArgs: []cobra.Completion{"bash", "zsh", "fish", "powershell"},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || completionShells[args[0]] == nil {
-				return misused(fmt.Errorf("completion %s: name one shell: bash, zsh, fish or powershell", strings.Join(args, " ")))
+				return misused(errors.New("completion needs the name of one shell: bash, zsh, fish or powershell"))
 			}
 			return nil
 		},

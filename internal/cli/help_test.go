@@ -97,7 +97,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"help", "chek"}, {"chek"}} {
-		if o := invoke(t, nil, args...); o.code != exitUsage || len(o.errors()) != 1 || !strings.Contains(o.errors()[0], `there is no command "chek": is check meant?`) {
+		if o := invoke(t, nil, args...); o.code != exitUsage || len(o.errors()) != 1 || !strings.Contains(o.errors()[0], `there is no command "chek", perhaps check is meant`) {
 			t.Errorf("%q: %+v", args, o)
 		}
 	}
@@ -146,7 +146,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"completion"}, {"completion", "tcsh"}, {"completion", "bash", "zsh"}} {
-		if o := invoke(t, nil, args...); o.code != exitUsage || !strings.Contains(o.errors()[0], "name one shell: bash, zsh, fish or powershell") {
+		if o := invoke(t, nil, args...); o.code != exitUsage || !strings.Contains(o.errors()[0], "the name of one shell: bash, zsh, fish or powershell") {
 			t.Errorf("%q: %+v", args, o)
 		}
 	}

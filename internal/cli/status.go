@@ -56,7 +56,7 @@ func (p *program) status(ctx context.Context) error {
 	if silence != nil {
 		if report, err = readReport(c.Service.StateDir, instance); err != nil {
 			if errors.Is(err, state.ErrLocked) {
-				err = fmt.Errorf("%w: or ask it where it runs, as in docker exec CONTAINER adconnector status (%w)", err, silence)
+				err = fmt.Errorf("%w, or ask the other one where it runs, as in docker exec CONTAINER adconnector status (here %w)", err, silence)
 			}
 			return err
 		}
@@ -154,12 +154,15 @@ func ask(ctx context.Context, address, path string) ([]byte, error) {
 		if called := new(url.Error); errors.As(err, &called) {
 			err = called.Err // which call it was says nothing to whom it is told
 		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: check whether one runs, and service.admin.address", err)
+		}
 		return nil, fmt.Errorf("no daemon answers at %s: %w", address, inTime(err))
 	}
 	defer response.Body.Close()
 	body, err := readAnswer(response)
 	if err = inTime(err); err != nil {
-		return nil, fmt.Errorf("the daemon at %s: %w", address, err)
+		return nil, fmt.Errorf("what listens at %s: %w", address, err)
 	}
 	return body, nil
 }
@@ -180,7 +183,7 @@ func readAnswer(response *http.Response) ([]byte, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%.300q (%d)", bytes.TrimSpace(body), response.StatusCode)
+		return nil, fmt.Errorf("it answers %d, %.300q", response.StatusCode, bytes.TrimSpace(body))
 	}
 	return body, nil
 }

@@ -34,7 +34,7 @@ func (s *Store) explain(what string, err error) error {
 	case errors.Is(err, ErrDamaged):
 		return fault.Errorf(fault.Transient, "state file %s: %s: %w: the file is set aside, and the next run sends everything anew", s.path, what, err)
 	default:
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w", s.path, what, err)
+		return fault.Errorf(fault.Transient, "state file %s: %s: %w: check the disk that it lies on", s.path, what, err)
 	}
 }
 

@@ -41,7 +41,7 @@ func NewMetrics(build Build, report func() (Report, error)) *Metrics {
 		registry:       prometheus.NewRegistry(),
 		runs:           counters("runs_total", "Runs that ended.", "mode", "result"),
 		runSeconds:     histograms("run_duration_seconds", "How long runs took.", seconds, "mode"),
-		stageSeconds:   histograms("run_stage_seconds", "How long the stages of runs took: connect, read, settle, drain, record.", seconds, "stage"),
+		stageSeconds:   histograms("run_stage_seconds", "How long the stages of runs took: connect, memberships, read, settle, drain, record.", seconds, "stage"),
 		objects:        counters("objects_total", "What became of objects: read, skipped, changed, delivered, deleted, rejected, held.", "kind", "outcome"),
 		directory:      counters("directory_requests_total", "Requests to the directory: connect, bind, read, search (one a page).", "request", "class"),
 		gateway:        counters("gateway_requests_total", "Requests to the gateway: login, connection, profile, assets, state.", "call", "class"),
@@ -165,7 +165,7 @@ var (
 	describedNextRun     = gauge("next_run_timestamp_seconds", "When the next run is due; absent while none is planned.")
 	describedLimit       = gauge("gateway_rate_limit_until_timestamp_seconds", "Until when the gateway wants to be left alone; absent when it does not.")
 	describedHeld        = gauge("held_deletions", "Deletions that the guard holds.")
-	describedRejected    = gauge("rejected_objects", "Objects that the gateway does not take.")
+	describedRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
 	describedRefused     = gauge("last_run_refused", "1 when the last run was refused: credentials, rights, certificates.")
 	describedObjects     = gauge("index_objects", "Objects in the index: sent, whether acknowledged or not.")
 	describedBytes       = gauge("state_bytes", "Size of the state file.")

@@ -299,7 +299,7 @@ func (r *Runner) summarize(log zerolog.Logger, run state.Run, mode Mode, err err
 	}
 	switch {
 	case err != nil && fault.Of(err) == fault.Canceled:
-		event = log.Warn().Err(err)
+		event = log.Warn().Str("error", "interrupted: "+err.Error())
 	case err != nil:
 		event = tell(log.Error(), r.repeats.Note(err, r.now().UTC())).Str("class", string(fault.Of(err)))
 	case run.Held > 0, run.Rejected > 0:
