@@ -62,7 +62,7 @@ spoken to: neither the environment nor an env file is read.`,
 		},
 	}
 	o.flags(command, sandboxOptions{users: 5000, groups: 500, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"})
-	command.Flags().StringVar(&o.admin, "admin", "127.0.0.1:0", "address of the connector's own pages, loopback only, port 0: any")
+	command.Flags().StringVar(&o.admin, "admin", "127.0.0.1:0", "`ADDRESS` of the connector's own pages, loopback only, port 0: any")
 	command.Flags().BoolVar(&o.keep, "keep", false, "leave connector, directory and gateway running at the end, until Ctrl-C")
 	return command
 }
@@ -275,7 +275,7 @@ func (s *play) act(ctx context.Context, cron string) error {
 	if err := s.verify(); err != nil {
 		return err
 	}
-	if err := s.tell(ctx, "full run", "%d users and %d groups read, %d sent and held, %d requests, %s",
+	if err := s.tell(ctx, "full run", "%d users and %d groups read, %d sent and acknowledged, %d requests, %s",
 		first.Users, first.Groups, first.Uploaded, first.Requests, first.Duration.Round(time.Millisecond)); err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func TestDemo(t *testing.T) {
 	}
 	for _, pattern := range []string{
 		`(?m)^directory   ldaps://127\.0\.0\.1:\d+, 304 users and 51 groups$`,
-		`(?m)^full run    304 users and 51 groups read, 355 sent and held, \d+ requests, [\d.]+m?s$`,
+		`(?m)^full run    304 users and 51 groups read, 355 sent and acknowledged, \d+ requests, [\d.]+m?s$`,
 		`(?m)^delta run   \d+ objects read, 6 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
 		`(?m)^IN THE DIRECTORY +AT THE GATEWAY +REQUESTS +TIME$`,
 		`(?m)^added user Ada Example +status ACTIVE +1 +[\d.]+m?s$`,
