@@ -105,7 +105,7 @@ func (i *inspection) count(ctx context.Context, kind identity.Kind) *tally {
 	}
 	i.reconnect(ctx) // after an error a session is of no more use
 	if t.cut && i.session == nil {
-		t.err = fault.Errorf(fault.Transient, "the connection was lost, and the server grants no other")
+		t.err = fault.Errorf(fault.Transient, "the connection was lost, and the server grants no other: check its limit of connections, and the network in between")
 	}
 	return t
 }

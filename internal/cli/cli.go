@@ -96,8 +96,8 @@ a command it runs as a daemon, as adconnector run does.
 
 Logs go to stderr, as JSON or, on a terminal, as lines for people; results go to
 stdout. SIGTERM and SIGINT end it in order within service.shutdown-grace, a second
-one ends it at once. SIGUSR1 makes the log of a daemon one step more verbose,
-SIGUSR2 one step less.`,
+one ends it at once. SIGUSR1 makes the log of a daemon or a sync one step more
+verbose, SIGUSR2 one step less.`,
 		Args:          noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,

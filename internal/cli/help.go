@@ -16,6 +16,7 @@ import (
 type manual struct {
 	examples []example
 	exits    []int
+	fails    string // what code 1 means here; "": that a run failed
 	files    []string
 	see      []string // other pages
 }
@@ -87,7 +88,10 @@ func writePage(out io.Writer, cmd *cobra.Command) {
 	section("EXIT CODES")
 	for _, code := range m.exits {
 		for _, e := range exitCodes {
-			if e.code == code {
+			switch {
+			case e.code == code && code == exitFailed && m.fails != "":
+				hanging(out, 10, fmt.Sprint(code), m.fails)
+			case e.code == code:
 				hanging(out, 10, fmt.Sprint(code), e.meaning)
 			}
 		}
@@ -184,9 +188,9 @@ func (p *program) keysCommand() *cobra.Command {
 		Use:   "keys",
 		Short: "List every key of the configuration, its default and what it allows",
 		Long: `Lists every key of the configuration with its other spellings, what it means and
-allows, and its default. The same key given twice with different values is an error;
-an empty value counts as absent. A key that looks like one of these and is none has
-no effect, and is warned about.`,
+allows, and its default. The same key twice with different values in one place, the
+environment or one file, is an error; an empty value counts as absent. A key that
+looks like one of these and is none has no effect, and is warned about.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := p.stdout.Write([]byte(keysPage()))

@@ -53,7 +53,7 @@ passwords made for this run.`,
 	}
 	o.flags(command, sandboxOptions{users: 1000, groups: 100, ldap: "127.0.0.1:10389", ldaps: "127.0.0.1:10636", gateway: "127.0.0.1:18080"})
 	command.Flags().BoolVar(&o.posture, "posture", false, "the profile asks for security posture, too")
-	command.Flags().StringVar(&o.envOut, "env-out", "", "write an env file for the connector here")
+	command.Flags().StringVar(&o.envOut, "env-out", "", "write an env file for the connector to `FILE`")
 	return command
 }
 
@@ -63,9 +63,9 @@ func (o *sandboxOptions) flags(command *cobra.Command, unless sandboxOptions) {
 	flags.IntVar(&o.users, "users", unless.users, "users in the directory")
 	flags.IntVar(&o.groups, "groups", unless.groups, "groups in the directory")
 	flags.Uint64Var(&o.seed, "seed", 1, "the same seed makes the same directory")
-	flags.StringVar(&o.ldap, "ldap", unless.ldap, "address for LDAP and StartTLS, loopback only, port 0: any; empty: none")
-	flags.StringVar(&o.ldaps, "ldaps", unless.ldaps, "address for LDAPS, loopback only, port 0: any; empty: none")
-	flags.StringVar(&o.gateway, "gateway", unless.gateway, "address of the gateway, loopback only, port 0: any")
+	flags.StringVar(&o.ldap, "ldap", unless.ldap, "`ADDRESS` for LDAP and StartTLS, loopback only, port 0: any; empty: none")
+	flags.StringVar(&o.ldaps, "ldaps", unless.ldaps, "`ADDRESS` for LDAPS, loopback only, port 0: any; empty: none")
+	flags.StringVar(&o.gateway, "gateway", unless.gateway, "`ADDRESS` of the gateway, loopback only, port 0: any")
 }
 
 func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {

@@ -214,7 +214,7 @@ func (g *Gateway) Counts() map[string]int {
 	return maps.Clone(g.counts)
 }
 
-// Violations returns the last 1,000 breaches of the contract, oldest first.
+// Violations returns the last 1,000 violations of the contract, oldest first.
 func (g *Gateway) Violations() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
