@@ -3,6 +3,7 @@
 //
 // It is pure: no I/O, no clock, no state. Every parser takes bytes from outside
 // and returns the zero value and false, never a panic, for what is not of the form.
+// It does not know how values are asked for, or who may see them.
 package ad
 
 import (

@@ -4,8 +4,10 @@
 // connector's state. It is the only importer of bbolt.
 //
 // It guarantees that a write is on disk when its method returns, whole or not at
-// all; that two processes cannot share a file; and that a file it does not
-// understand is refused rather than changed. It holds no secrets.
+// all; that two processes cannot share a file; that a damaged file is noticed and
+// set aside; and that a file it does not understand is refused rather than changed.
+// It holds no secrets. It does not make up for a file that is lost or set aside:
+// everything is then sent anew, and what has gone since is not known to have been.
 package state
 
 import (
