@@ -125,8 +125,8 @@ func (a Asset) Object() Object {
 	}
 }
 
-// ErrNoIdentity is returned for an entry without a readable objectSid or objectGUID.
-var ErrNoIdentity = errors.New("no identity: objectSid or objectGUID is missing or malformed")
+// errNoIdentity is returned for an entry without a readable objectSid or objectGUID.
+var errNoIdentity = errors.New("no identity: objectSid or objectGUID is missing or malformed")
 
 // Mapper maps entries of one kind. Its search must ask for Attributes, in that
 // order, and for extended DNs where ExtendedDN says so. It serves one goroutine.
@@ -202,7 +202,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	guid, ok := m.GUID(entry)
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
 	if !ok || !ok2 {
-		return Asset{}, ErrNoIdentity
+		return Asset{}, errNoIdentity
 	}
 	m.source = source{entry: entry, now: now, activity: m.source.activity[:0], values: m.source.values}
 	if m.ExtendedDN {

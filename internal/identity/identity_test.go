@@ -294,7 +294,7 @@ func TestNoIdentity(t *testing.T) {
 	} {
 		for _, kind := range []Kind{User, Group} {
 			m := NewMapper(kind)
-			if _, err := m.Map(nil, entry(t, m, test.attrs), now); !errors.Is(err, ErrNoIdentity) {
+			if _, err := m.Map(nil, entry(t, m, test.attrs), now); !errors.Is(err, errNoIdentity) {
 				t.Errorf("%s, %s: %v", kind, test.name, err)
 			}
 		}

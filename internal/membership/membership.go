@@ -41,7 +41,7 @@ type Graph struct {
 	up       []Node // the groups of every node, one after the other
 	bySID    map[sid]Node
 	roleNode [64 + 1]Node
-	hasRole  RoleSet
+	hasRole  roleSet
 
 	loaded int               // numbers below are those of the stored graph
 	dirty  map[Node]struct{} // of those: the ones whose records have changed
@@ -67,7 +67,7 @@ type group struct {
 	role     Role
 
 	stored    uint64  // mark of the stored record; 0: there is none
-	grants    RoleSet // what being in it amounts to: its own role and those above
+	grants    roleSet // what being in it amounts to: its own role and those above
 	depth     uint32
 	cycle     bool
 	primaries uint32 // accounts whose primary group it is

@@ -74,7 +74,7 @@ func (g *Graph) Primary(account ad.SID, rid ad.RID) (Node, bool) {
 
 // Privileges are the privileged groups that somebody is in: as a member, and by
 // way of another group.
-type Privileges struct{ direct, nested RoleSet }
+type Privileges struct{ direct, nested roleSet }
 
 // Privileges returns those of an object in these groups.
 func (g *Graph) Privileges(groups ...[]Node) (p Privileges) {
@@ -137,7 +137,7 @@ func (g *Graph) Holders() []Holders {
 		list = append(list, Holders{Role: r, Group: g.roleNode[r]})
 	})
 	for _, n := range g.order {
-		set := RoleSet(0)
+		set := roleSet(0)
 		for _, up := range g.GroupsOf(n) {
 			set |= g.groupAt(up).grants
 		}

@@ -12,8 +12,8 @@ import (
 // value is none.
 type Role byte
 
-// RoleSet is a set of roles.
-type RoleSet uint64
+// roleSet is a set of roles.
+type roleSet uint64
 
 // A role is known by its SID, whatever the group is called in the domain's language
 // (MS-DTYP 2.4.2.4). Only DnsAdmins has no identifier of its own: it is known by
@@ -52,7 +52,7 @@ var roles = []struct {
 }
 
 // privileged are the roles that are privileges.
-var privileged = func() (set RoleSet) {
+var privileged = func() (set roleSet) {
 	for i, r := range roles {
 		if r.privileged {
 			set |= Role(i + 1).set()
@@ -89,7 +89,7 @@ func (r Role) String() string {
 // IsPrivileged reports whether being in the group is a privilege.
 func (r Role) IsPrivileged() bool { return r.set()&privileged != 0 }
 
-func (r Role) set() RoleSet {
+func (r Role) set() roleSet {
 	if r == 0 {
 		return 0
 	}
@@ -97,7 +97,7 @@ func (r Role) set() RoleSet {
 }
 
 // each calls f with every role of the set.
-func (s RoleSet) each(f func(Role)) {
+func (s roleSet) each(f func(Role)) {
 	for ; s != 0; s &= s - 1 {
 		f(Role(bits.TrailingZeros64(uint64(s)) + 1))
 	}
