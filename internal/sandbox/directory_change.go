@@ -76,7 +76,7 @@ func (d *Directory) add(o Object) error {
 		return fmt.Errorf("add %s: the name of %s begins with %s", o.DN, kind.name, kind.naming)
 	}
 	made := &object{class: kind, parent: parent, rdn: name}
-	d.fillIn(made)
+	fillIn(made)
 	for _, attribute := range slices.Sorted(maps.Keys(o.Attributes)) {
 		if attribute == "objectClass" {
 			continue
@@ -98,7 +98,7 @@ func (d *Directory) add(o Object) error {
 	members := made.members
 	made.members = nil
 	d.insert(made, d.options.Now())
-	d.setMembers(made, members)
+	setMembers(made, members)
 	return nil
 }
 
@@ -123,7 +123,7 @@ func (d *Directory) place(text string) (parent *object, name rdn, err error) {
 }
 
 // fillIn gives an object what one of its class cannot be without.
-func (d *Directory) fillIn(o *object) {
+func fillIn(o *object) {
 	set := func(id attributeID, value string) { o.attributes = o.attributes.with(id, value) }
 	if o.class.samAccount != "" {
 		set(attributeSAMAccountName, o.rdn.value)
@@ -259,7 +259,7 @@ func (d *Directory) assign(o *object, name string, values []string, which assign
 			o.members = members
 			return nil
 		}
-		d.setMembers(o, members)
+		setMembers(o, members)
 		return nil
 	}
 	o.attributes = o.attributes.with(attribute.id, values...)
@@ -284,7 +284,7 @@ func samAccountTypeOf(groupType int64) string {
 }
 
 // setMembers keeps both ends of the links.
-func (d *Directory) setMembers(group *object, members []*object) {
+func setMembers(group *object, members []*object) {
 	for _, member := range group.members {
 		member.memberOf = without(member.memberOf, group)
 	}
@@ -383,7 +383,7 @@ func (d *Directory) Delete(dn string) error {
 			group.members = without(group.members, o)
 		}
 		o.memberOf = nil
-		d.setMembers(o, nil)
+		setMembers(o, nil)
 		delete(d.passwords, o)
 
 		var kept record

@@ -100,7 +100,7 @@ func (d *Directory) found() {
 
 	known := func(parent *object, kind string, w wellKnown, sid string) *object {
 		o := &object{class: classes[kind], parent: parent, sid: sid, rdn: rdn{"CN", w.name}}
-		d.fillIn(o)
+		fillIn(o)
 		set := func(id attributeID, value string) { o.attributes = o.attributes.with(id, value) }
 		set(attributeSAMAccountName, w.name)
 		set(attributeDescription, w.description)
@@ -126,9 +126,9 @@ func (d *Directory) found() {
 		known(users, "group", w, d.account(w.rid))
 	}
 	child := func(parent *object, name string) *object { return parent.children[rdn{"CN", name}.key()] }
-	d.setMembers(child(users, "Domain Admins"), []*object{child(users, "Administrator")})
-	d.setMembers(child(builtin, "Administrators"), []*object{child(users, "Administrator"), child(users, "Domain Admins")})
-	d.setMembers(child(builtin, "Users"), []*object{child(users, "Domain Users")})
+	setMembers(child(users, "Domain Admins"), []*object{child(users, "Administrator")})
+	setMembers(child(builtin, "Administrators"), []*object{child(users, "Administrator"), child(users, "Domain Admins")})
+	setMembers(child(builtin, "Users"), []*object{child(users, "Domain Users")})
 
 	controller := known(controllers, "computer", wellKnown{name: "DC1", kind: "532480", description: "Domain controller"}, d.account(1000))
 	controller.attributes = controller.attributes.with(attributeDNSHostName, hostName).with(attributeSAMAccountName, "DC1$").

@@ -92,7 +92,7 @@ func (d *Directory) encodeAttribute(e *encoder, o *object, id attributeID, s sea
 	asked, ranged := s.selection.ranges[id]
 	count := len(o.links(id))
 	if count > maxValRange || ranged && count > 0 {
-		d.encodeRange(e, o, id, asked, ranged, count, s)
+		encodeRange(e, o, id, asked, ranged, count, s)
 		return
 	}
 	before := len(e.out)
@@ -203,7 +203,7 @@ func (form extendedDN) of(o *object) string {
 	return string(o.appendDN(append(b, ">;"...)))
 }
 
-func (d *Directory) encodeRange(e *encoder, o *object, id attributeID, asked valueRange, ranged bool, count int, s search) {
+func encodeRange(e *encoder, o *object, id attributeID, asked valueRange, ranged bool, count int, s search) {
 	if !ranged {
 		asked.to = -1
 		attribute := e.begin(tagSequence)

@@ -158,7 +158,7 @@ func (d *Directory) run(c *client, id int64, s search) (outcome result, cookie [
 		return refused, nil, 0
 	}
 	keeps := func(o *object) bool {
-		return d.inScope(o, base, s) && d.visible(o, s) && matches(o) == isTrue
+		return inScope(o, base, s) && d.visible(o, s) && matches(o) == isTrue
 	}
 	var found []*object
 	if len(s.cookie) > 0 {
@@ -213,7 +213,7 @@ func (d *Directory) base(s search) (*object, result) {
 		case !ok:
 			return nil, badName
 		case o == nil || !d.visible(o, s):
-			return nil, d.noSuchObject(nil)
+			return nil, noSuchObject(nil)
 		}
 		return o, result{}
 	}
@@ -222,7 +222,7 @@ func (d *Directory) base(s search) (*object, result) {
 		return nil, badName
 	}
 	if len(dn.RDNs) == 0 {
-		return nil, d.noSuchObject(nil)
+		return nil, noSuchObject(nil)
 	}
 	found, above := d.locate(dn)
 	switch {
@@ -234,22 +234,22 @@ func (d *Directory) base(s search) (*object, result) {
 			}
 		}
 		if len(elsewhere) == 0 {
-			return nil, d.noSuchObject(nil)
+			return nil, noSuchObject(nil)
 		}
 		host := strings.Join(elsewhere, ".")
 		refused := refusal(ldap.LDAPResultReferral, "0000202B: RefErr: DSID-0310084A, data 0, 1 access points\n\tref 1: '"+host+"'\n")
 		refused.referral = "ldap://" + host + "/" + joinRDNs(dn.RDNs)
 		return nil, refused
 	case found == nil:
-		return nil, d.noSuchObject(above)
+		return nil, noSuchObject(above)
 	case !d.visible(found, s):
-		return nil, d.noSuchObject(found.parent)
+		return nil, noSuchObject(found.parent)
 	}
 	return found, result{}
 }
 
 // noSuchObject names the lowest object that exists of a name.
-func (d *Directory) noSuchObject(above *object) result {
+func noSuchObject(above *object) result {
 	for above != nil && above.deleted {
 		above = above.parent
 	}
@@ -305,7 +305,7 @@ func (d *Directory) visible(o *object, s search) bool {
 	}
 }
 
-func (d *Directory) inScope(o, base *object, s search) bool {
+func inScope(o, base *object, s search) bool {
 	switch s.scope {
 	case ldap.ScopeBaseObject:
 		return o == base

@@ -320,7 +320,7 @@ func (g *Gateway) identitiesPage(w http.ResponseWriter, r *http.Request, k *kind
 	for _, row := range part(s.cut, f.rows) {
 		v.Rows = append(v.Rows, k.rowView(path, row))
 	}
-	g.filters(&v, k, s, f)
+	filters(&v, k, s, f)
 	k.headers(&v, path, s)
 
 	whole := s.parameters(k)
@@ -331,7 +331,7 @@ func (g *Gateway) identitiesPage(w http.ResponseWriter, r *http.Request, k *kind
 }
 
 // filters fills in what the listing is narrowed by, and could be.
-func (g *Gateway) filters(v *identitiesView, k *kind, s inquiry, f found) {
+func filters(v *identitiesView, k *kind, s inquiry, f found) {
 	kept := s
 	kept.text, kept.offset = "", 0
 	for _, name := range slices.Sorted(maps.Keys(kept.parameters(k))) {

@@ -1,13 +1,20 @@
-// Package sandbox is the other side of the connector, in this process: a gateway
-// that keeps the contract of internal/gateway, for tests, for the demo, and for
-// everybody who wants to see what would be sent.
+// Package sandbox is the other side of the connector, in this process: a directory and
+// a gateway, for tests, for the demo, and for everybody who wants to see what would be
+// read and sent. Neither knows of the other, and each can be read by itself: the files
+// directory*.go are the one, gateway*.go the other, and inventory* its pages.
 //
-// The gateway guarantees that what it takes keeps the contract: every request is
-// held against the OpenAPI document and against the rules that a schema cannot
-// say, and what breaks one is answered with 400, named, and kept in Violations. It
-// guarantees that tokens are signed, expire and can be revoked, that an upsert is
-// applied once however often it is sent, and that neither a token nor a password
-// appears in anything it shows.
+// The directory is a domain controller of one domain, with people in it who are made
+// up. It guarantees that what the connector asks is answered as a domain controller
+// would, which package dctest holds against a real one, and that LDAP changes nothing:
+// changes come by its methods. It does not guarantee more of LDAP than that: binds are
+// simple ones, its references lead nowhere, and it replicates with nobody.
+//
+// The gateway guarantees that what it takes keeps the contract of internal/gateway:
+// every request is held against the OpenAPI document and against the rules that a
+// schema cannot say, and what breaks one is answered with 400, named, and kept in
+// Violations. It guarantees that tokens are signed, expire and can be revoked, that an
+// upsert is applied once however often it is sent, and that neither a token nor a
+// password appears in anything it shows.
 //
 // What the gateway took can be looked at below /inventory/: users, groups, one of
 // them by its vendorAssetId (/inventory/users/{vendorAssetId}), states and requests.
@@ -34,7 +41,7 @@
 // whole number of what was found in total, and with each asset its source, when it
 // was last received (receivedAt), and how often (times).
 //
-// It does not guarantee that the real gateway answers alike: half of the contract
+// It does not guarantee that the platform's gateway answers alike: half of the contract
 // is our own definition (x-status in the document). It keeps everything in memory,
 // limits no rates, sees nothing wrong in a key given twice in one JSON object, and
 // its inventory asks for no login, so it must only listen on loopback.

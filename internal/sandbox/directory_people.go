@@ -260,7 +260,7 @@ func (p *populace) group(parent *object, n int, others []*object) *object {
 			members = append(members, others[1+r.IntN(len(others)-1)])
 		}
 	}
-	p.d.setMembers(o, members)
+	setMembers(o, members)
 	return o
 }
 
