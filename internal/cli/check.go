@@ -34,12 +34,7 @@ warning that begins with "skipped". It changes nothing: it binds once, sends no
 assets and no state, and makes no state file, so it can run beside the daemon. With
 a failure it ends with the code that the run would end with.`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := p.checkOutput(); err != nil {
-				return err
-			}
-			return p.check(cmd.Context())
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.check(cmd.Context()) },
 	}
 	p.outputFlag(command)
 	return command

@@ -3,7 +3,8 @@
 //
 // It guarantees that a fault is told once, on stderr, as a log line; that results
 // go to stdout; and that the first signal ends work in order within the grace and
-// the second ends it at once.
+// the second ends it at once. It decides nothing of what a run does: it only hands the
+// rooms below what the configuration says, and what they return to the operator.
 package cli
 
 import (
@@ -115,7 +116,7 @@ verbose, SIGUSR2 one step less.`,
 	root.CompletionOptions.DisableDefaultCmd = true // there is our own
 	root.SuggestionsMinimumDistance = 2
 	root.SetHelpFunc(help)
-	root.SetHelpCommand(p.helpCommand())
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.demoCommand(), p.versionCommand(), p.keysCommand(), p.completionCommand())
 	complete(root, "log-format", logFormats...)
 	complete(root, "log-level", logLevels...)

@@ -164,6 +164,19 @@ func (s *site) intercepting(f func(w http.ResponseWriter, r *http.Request, body 
 	s.intercept = f
 }
 
+// hanging leaves the calls that carry assets without an answer until the test ends,
+// and tells of each.
+func (s *site) hanging(t *testing.T) <-chan struct{} {
+	sent, release := make(chan struct{}, 10), make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	s.intercepting(onAssets(func(http.ResponseWriter, []byte) bool {
+		sent <- struct{}{}
+		<-release
+		return true
+	}))
+	return sent
+}
+
 // onAssets answers the calls that carry assets.
 func onAssets(do func(w http.ResponseWriter, body []byte) bool) func(http.ResponseWriter, *http.Request, []byte) bool {
 	return func(w http.ResponseWriter, r *http.Request, body []byte) bool {
@@ -828,13 +841,7 @@ func TestStopInARun(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.env["service.cron-expression"], s.env["service.shutdown-grace"] = "0 0 1 1 *", "6s"
-	sent, release := make(chan struct{}, 10), make(chan struct{})
-	s.intercepting(onAssets(func(http.ResponseWriter, []byte) bool {
-		sent <- struct{}{}
-		<-release
-		return true
-	}))
-	defer close(release)
+	sent := s.hanging(t)
 	c := start(t, s.environ())
 	<-sent
 	c.signal(syscall.SIGTERM)
@@ -847,13 +854,7 @@ func TestStopInARun(t *testing.T) {
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	sent, release := make(chan struct{}, 10), make(chan struct{})
-	s.intercepting(onAssets(func(http.ResponseWriter, []byte) bool {
-		sent <- struct{}{}
-		<-release
-		return true
-	}))
-	defer close(release)
+	sent := s.hanging(t)
 	c := start(t, s.environ(), "sync")
 	<-sent
 	c.signal(syscall.SIGTERM)

@@ -147,7 +147,7 @@ func hanging(out io.Writer, column int, term, text string) {
 	}
 }
 
-func (p *program) helpCommand() *cobra.Command {
+func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "Show the page of a command, or of the keys",

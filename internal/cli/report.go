@@ -29,13 +29,12 @@ type report struct {
 func (p *program) outputFlag(command *cobra.Command) {
 	command.Flags().StringVar(&p.output, "output", "text", "`FORMAT` of the result on stdout: text or json")
 	complete(command, "output", "text", "json")
-}
-
-func (p *program) checkOutput() error {
-	if p.output != "text" && p.output != "json" {
-		return misused(fmt.Errorf("--output %s is neither text nor json", p.output))
+	command.PreRunE = func(*cobra.Command, []string) error {
+		if p.output != "text" && p.output != "json" {
+			return misused(fmt.Errorf("--output %s is neither text nor json", p.output))
+		}
+		return nil
 	}
-	return nil
 }
 
 // refusal is the document of a command that has not come to its own.

@@ -74,7 +74,7 @@ const damagedAgain = 100 * time.Millisecond
 
 // serve is the daemon for as long as its state file is sound.
 func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log zerolog.Logger) error {
-	store, err := p.openState(c.Service.StateDir, log)
+	store, err := openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}

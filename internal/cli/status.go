@@ -29,12 +29,7 @@ func (p *program) statusCommand() *cobra.Command {
 		Long: `Shows the connector's state, its last runs, held deletions and rejections: from
 the running daemon (service.admin.address), else from the state file.`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := p.checkOutput(); err != nil {
-				return err
-			}
-			return p.told(p.status(cmd.Context()))
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.told(p.status(cmd.Context())) },
 	}
 	p.outputFlag(command)
 	return command

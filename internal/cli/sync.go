@@ -25,12 +25,7 @@ When more would be deleted than sync.max-deletes or sync.max-deletes-percent all
 all deletions of the run are held. Look at what has gone with --dry-run; if it is
 right, --allow-deletes releases what was held.`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := p.checkOutput(); err != nil {
-				return err
-			}
-			return p.told(p.sync(cmd.Context(), mode))
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.told(p.sync(cmd.Context(), mode)) },
 	}
 	flags := command.Flags()
 	flags.BoolVar(&mode.Full, "full", false, "read everything, whatever the last run has seen")
@@ -41,11 +36,11 @@ right, --allow-deletes releases what was held.`,
 }
 
 // openStateFor opens the state as the mode needs it: a dry run changes nothing.
-func (p *program) openStateFor(mode syncrun.Mode, dir string, log zerolog.Logger) (*state.Store, error) {
+func openStateFor(mode syncrun.Mode, dir string, log zerolog.Logger) (*state.Store, error) {
 	if mode.DryRun {
 		return state.OpenReadOnly(dir)
 	}
-	return p.openState(dir, log)
+	return openState(dir, log)
 }
 
 func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
@@ -55,7 +50,7 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	}
 	p.onScreen()
 	log := p.logger()
-	store, err := p.openStateFor(mode, c.Service.StateDir, log)
+	store, err := openStateFor(mode, c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}

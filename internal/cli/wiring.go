@@ -112,7 +112,7 @@ func sourceOf(d *config.Directory) *syncrun.Source {
 }
 
 // openState opens the state file, and tells of one that was set aside.
-func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
+func openState(dir string, log zerolog.Logger) (*state.Store, error) {
 	store, err := state.Open(dir)
 	if err == nil {
 		tellSetAside(store, log)

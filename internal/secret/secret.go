@@ -1,6 +1,7 @@
 // Package secret keeps passwords, tokens and client secrets out of everything
 // that prints. Whatever formats, logs or encodes a Text gets "[redacted]"; only
-// Reveal, which is easy to search for, gives the value.
+// Reveal, which is easy to search for, gives the value. It does not keep the value out
+// of a dump of the memory, and knows nothing of what Reveal has given away.
 package secret
 
 import (

@@ -4,7 +4,8 @@
 // It guarantees that what is shown comes from the state file, so that it is the
 // same before and after a restart; that neither secrets nor attribute values of
 // the directory are shown, but the SIDs of rejected and held objects and what the
-// gateway said of them; and that looking changes nothing.
+// gateway said of them; and that looking changes nothing. It asks nobody who they
+// are: who may look is decided by the address on which the endpoint listens.
 package status
 
 import (
