@@ -72,45 +72,39 @@ func TestTLS(t *testing.T) {
 		fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "400", "connector.api.url")
 	})
 	t.Run("something else on the port", func(t *testing.T) {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = io.WriteString(conn, "220 mail.example.com ESMTP\r\n")
-				_, _ = io.Copy(io.Discard, conn)
-				_ = conn.Close()
-			}
-		}()
-		o := options(t, "https://"+listener.Addr().String())
-		fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "does not speak TLS")
+		fails(t, gateway.New(options(t, strangerAt(t, "220 mail.example.com ESMTP\r\n"))).Login(t.Context()), fault.Refused, "does not speak TLS")
 	})
 	t.Run("cut in the handshake", func(t *testing.T) {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				_ = conn.Close()
-			}
-		}()
-		fails(t, gateway.New(options(t, "https://"+listener.Addr().String())).Login(t.Context()), fault.Transient, "log in at")
+		fails(t, gateway.New(options(t, strangerAt(t, ""))).Login(t.Context()), fault.Transient, "log in at")
 	})
 	for _, violation := range g.Violations() {
 		t.Error(violation)
 	}
+}
+
+// strangerAt is the URL of what is no gateway: it says something and hears all, or
+// hangs up at once when it has nothing to say.
+func strangerAt(t *testing.T, greeting string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if greeting != "" {
+				_, _ = io.WriteString(conn, greeting)
+				_, _ = io.Copy(io.Discard, conn)
+			}
+			_ = conn.Close()
+		}
+	}()
+	return "https://" + listener.Addr().String()
 }
 
 // proxy is a forward proxy: CONNECT for https, absolute URLs for http.
