@@ -105,7 +105,7 @@ verbose, SIGUSR2 one step less.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 		// What reads no configuration would let them pass.
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			return errors.Join(oneOf("log-format", p.logFormat, logFormats), oneOf("log-level", p.logLevel, logLevels))
+			return errors.Join(oneOf("log-format", p.logFormat, config.LogFormats), oneOf("log-level", p.logLevel, config.LogLevels))
 		},
 	}
 	flags := root.PersistentFlags()
@@ -118,15 +118,10 @@ verbose, SIGUSR2 one step less.`,
 	root.SetHelpFunc(help)
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.demoCommand(), p.versionCommand(), p.keysCommand(), p.completionCommand())
-	complete(root, "log-format", logFormats...)
-	complete(root, "log-level", logLevels...)
+	complete(root, "log-format", config.LogFormats...)
+	complete(root, "log-level", config.LogLevels...)
 	return root
 }
-
-var (
-	logFormats = []string{"json", "console"}
-	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
-)
 
 // oneOf holds the value of a global option against those that it can have; "": it is
 // not given.

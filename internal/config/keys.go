@@ -82,8 +82,8 @@ var keys = []Key{
 	{Name: "gateway.path.assets", Doc: "path of the assets call, starting with /; when absent the gateway's usual one", parse: urlPath},
 	{Name: "gateway.path.state", Doc: "path of the state call, starting with /; when absent the gateway's usual one", parse: urlPath},
 
-	{Name: "log.level", Default: "info", Doc: "trace, debug, info, warn or error", parse: oneOf("trace", "debug", "info", "warn", "error")},
-	{Name: "log.format", Doc: "json or console; when absent json, unless stderr is a terminal", parse: oneOf("json", "console")},
+	{Name: "log.level", Default: "info", Doc: "trace, debug, info, warn or error", parse: oneOf(LogLevels...)},
+	{Name: "log.format", Doc: "json or console; when absent json, unless stderr is a terminal", parse: oneOf(LogFormats...)},
 }
 
 // need takes the Doc apart: when the key is required, and what it means and allows.
@@ -96,6 +96,12 @@ func (k Key) need() (required, allowed string) {
 
 // ShellSafe is the key's form that shells and systemd do not drop.
 func (k Key) ShellSafe() string { return shellSafe(k.Name) }
+
+// What log.level and log.format can be.
+var (
+	LogLevels  = []string{"trace", "debug", "info", "warn", "error"}
+	LogFormats = []string{"json", "console"}
+)
 
 // Keys lists every setting in the order of the documentation.
 func Keys() []Key { return slices.Clone(keys) }

@@ -192,17 +192,17 @@ func required[T any](l *loader, name, why string) T {
 // key's parser makes.
 func optional[T any](l *loader, name string) T {
 	var zero T
-	s := l.find(name)
+	k, s := lookUp(name), l.find(name)
+	parse := k.parse.(parser[T])
 	if s.text == "" {
 		return zero
 	}
-	k := lookUp(name)
 	if k.isPlaceholder(s.text) {
 		_, allowed := k.need()
 		l.fault(fmt.Errorf("%s: the placeholder <...> must be replaced; allowed: %s", s.place, allowed))
 		return zero
 	}
-	value, err := k.parse.(parser[T])(s.text)
+	value, err := parse(s.text)
 	if err != nil {
 		if quoted(s.text) {
 			err = fmt.Errorf("%w (the quotes are part of the value here: leave them out)", err)
