@@ -134,7 +134,7 @@ func TestLoginAnswers(t *testing.T) {
 		{"HTML in one word", 200, "<html></html>", fault.Transient, []string{"holds no token"}, 3},
 		{"empty", 200, "-", fault.Transient, []string{"holds no token"}, 3},
 		{"no token in JSON", 201, `{"message":"welcome"}`, fault.Transient, []string{"holds no token"}, 3},
-		{"a token that is none", 201, `{"access_token":"a\nb","token":"a b"}`, fault.Transient, []string{"holds no token"}, 3},
+		{"a token that is none", 201, `{"access_token":"eyJ\nb","token":"eyJ b"}`, fault.Transient, []string{"holds no token"}, 3},
 		{"redirect", 307, "", fault.Refused, []string{"307", address}, 1},
 		{"redirect after POST", 303, "", fault.Refused, []string{"303", address}, 1},
 	} {
@@ -148,6 +148,9 @@ func TestLoginAnswers(t *testing.T) {
 					}
 					sent, _ := io.ReadAll(r.Body)
 					w.Header().Set("Location", elsewhere.URL+"/x?"+string(sent)+"#"+r.Header.Get("clientSecret"))
+					if strings.HasPrefix(test.body, "{") {
+						w.Header().Set("Content-Type", "application/json")
+					}
 					w.WriteHeader(test.status)
 					switch test.body {
 					case "":
@@ -181,9 +184,17 @@ func TestLoginAnswers(t *testing.T) {
 
 func TestTokenURLIsNotQuoted(t *testing.T) {
 	server := serve(t, answering(401, ""))
-	o := options(t, server.URL)
-	o.Login = gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(server.URL + "/token?key=client-s3cret")}
-	fails(t, gateway.New(o).Login(t.Context()), fault.Refused, server.URL+"/token: refused (401)")
+	logIn := func(class fault.Class, word string) {
+		t.Helper()
+		for _, path := range []string{"/token", "/auth/oauth"} {
+			o := options(t, server.URL)
+			o.Login = gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(server.URL + path + "?key=client-s3cret")}
+			fails(t, gateway.New(o).Login(t.Context()), class, server.URL+path+": ", word)
+		}
+	}
+	logIn(fault.Refused, "(401)")
+	server.Close()
+	logIn(fault.Transient, "firewalls")
 }
 
 func TestTokenServerIsDown(t *testing.T) {

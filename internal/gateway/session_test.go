@@ -138,30 +138,56 @@ func TestOwnedToken(t *testing.T) {
 	})
 }
 
-// Twenty workers with a wrong password are one login with a wrong password.
+// Twenty workers with a wrong password are one login with a wrong password, and twenty
+// at a gateway that is down one that is tried again.
 func TestFailedLoginIsShared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		logins, release := 0, make(chan struct{})
-		s := &session{login: func(context.Context) (*oauth2.Token, error) {
-			logins++
-			<-release
-			return nil, fault.Errorf(fault.Refused, "wrong")
-		}}
-		var group sync.WaitGroup
-		for range 20 {
-			group.Go(func() {
-				if _, _, err := s.use(t.Context(), nil, false); fault.Of(err) != fault.Refused {
-					t.Error(err)
-				}
+	for _, class := range []fault.Class{fault.Refused, fault.Transient} {
+		synctest.Test(t, func(t *testing.T) {
+			logins, release := 0, make(chan struct{})
+			s := &session{login: func(context.Context) (*oauth2.Token, error) {
+				logins++
+				<-release
+				return nil, fault.Errorf(class, "wrong")
+			}}
+			var group sync.WaitGroup
+			for range 20 {
+				group.Go(func() {
+					if _, _, err := s.use(t.Context(), nil, false); fault.Of(err) != class {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+			close(release)
+			group.Wait()
+			if logins != 1 {
+				t.Errorf("%s: %d logins", class, logins)
+			}
+		})
+	}
+}
+
+// What a token URL says of a token's life counts, else the token's own word, else what
+// the gateway's tokens live for.
+func TestLifeOfATokenURLsToken(t *testing.T) {
+	for answer, want := range map[string]time.Duration{
+		`{"access_token":"a","expires_in":100}`: 100 * time.Second,
+		`{"access_token":"a"}`:                  tokenLifetime,
+		`{"access_token":"a","expires_in":-5}`:  tokenLifetime,
+		// A bubble's clock begins with the year 2000: {"exp":946685000}.
+		`{"access_token":"a.eyJleHAiOjk0NjY4NTAwMH0.a"}`: 200 * time.Second,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := New(Options{URL: &url.URL{}, Login: Login{ClientID: "x", TokenURL: &url.URL{Scheme: "http", Host: "gateway", Path: "/token"}}})
+			c.http.Transport = roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(answer))}, nil
 			})
-		}
-		synctest.Wait()
-		close(release)
-		group.Wait()
-		if logins != 1 {
-			t.Errorf("%d logins", logins)
-		}
-	})
+			token, err := c.login(t.Context())
+			if err != nil || time.Until(token.Expiry) != want {
+				t.Errorf("%s: until %+v, %v, want %s", answer, token, err, want)
+			}
+		})
+	}
 }
 
 // Who is told to stop while logging in leaves it to the next; who is told to stop
