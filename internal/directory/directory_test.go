@@ -376,7 +376,8 @@ func TestNoticeOfDisconnection(t *testing.T) {
 		p.hang() // a server should close now
 		return false
 	}))
-	session := connect(t, server.options())
-	_, err := session.Search(t.Context(), people, collect(new(string)))
+	o := server.options()
+	o.ResponseTimeout = 10 * time.Second // would be the error, if the notice were overlooked
+	_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
 	wantError(t, err, fault.Transient, "notice that it ends the session (LDAP result 52)")
 }

@@ -96,8 +96,10 @@ func TestValuesThatChange(t *testing.T) {
 
 // A server that promises more and gives nothing is not asked forever.
 func TestValuesWithoutProgress(t *testing.T) {
+	requests := 0
 	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		return p.send(fakeEntry{"CN=g", [][]string{{"member;range=0-2"}}}.message(r.id), done(r.id, 0, paging("")))
+		requests++
+		return requests < 5 && p.send(fakeEntry{"CN=g", [][]string{{"member;range=0-2"}}}.message(r.id), done(r.id, 0, paging("")))
 	}))
 	_, err := connect(t, server.options()).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
 	wantError(t, err, fault.Incomplete, "gives none")

@@ -54,31 +54,33 @@ func TestSearchPages(t *testing.T) {
 		{"an empty page between", [][]fakeEntry{thousand, {}, rest}},
 		{"an empty page at the end", [][]fakeEntry{thousand, {}}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			pages := pagesOf(test.pages...)
-			server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-				if !r.paged || r.pageSize != 500 || r.base != people.Base || !slices.Equal(r.attributes, people.Attributes) {
-					t.Errorf("asked for %+v", r)
+		for _, chunk := range []int{1, 200, 0} { // an entry, some, and as ever
+			t.Run(fmt.Sprintf("%s, chunks of %d", test.name, chunk), func(t *testing.T) {
+				pages := pagesOf(test.pages...)
+				server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
+					if !r.paged || r.pageSize != 500 || r.base != people.Base || !slices.Equal(r.attributes, people.Attributes) {
+						t.Errorf("asked for %+v", r)
+					}
+					return pages(p, r)
+				}))
+				o := server.options()
+				o.PageSize, o.chunkSize = 500, chunk
+				n := 0
+				got, err := connect(t, o).Search(t.Context(), people, func(e *ad.Entry) error {
+					if string(e.DN) != fmt.Sprintf("CN=%d", n) || string(e.First(0)) != fmt.Sprint(n) {
+						t.Errorf("entry %d is %s", n, dump(e))
+					}
+					n++
+					return nil
+				})
+				if err != nil || got != len(test.pages) {
+					t.Errorf("%d pages of %d, %v", got, len(test.pages), err)
 				}
-				return pages(p, r)
-			}))
-			o := server.options()
-			o.PageSize = 500
-			n := 0
-			got, err := connect(t, o).Search(t.Context(), people, func(e *ad.Entry) error {
-				if string(e.DN) != fmt.Sprintf("CN=%d", n) || string(e.First(0)) != fmt.Sprint(n) {
-					t.Errorf("entry %d is %s", n, dump(e))
+				if want := len(slices.Concat(test.pages...)); n != want {
+					t.Errorf("%d entries, want %d", n, want)
 				}
-				n++
-				return nil
 			})
-			if err != nil || got != len(test.pages) {
-				t.Errorf("%d pages of %d, %v", got, len(test.pages), err)
-			}
-			if want := len(slices.Concat(test.pages...)); n != want {
-				t.Errorf("%d entries, want %d", n, want)
-			}
-		})
+		}
 	}
 }
 
@@ -303,8 +305,10 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 				p.hang()
 				return false
 			}))
+			o := server.options()
+			o.ResponseTimeout = 10 * time.Second // would be the error, if the answer were taken
 			var delivered string
-			_, err := connect(t, server.options()).Search(t.Context(), people, collect(&delivered))
+			_, err := connect(t, o).Search(t.Context(), people, collect(&delivered))
 			wantError(t, err, test.class, test.part)
 		})
 	}
@@ -455,7 +459,6 @@ func TestSlowConsumer(t *testing.T) {
 	}
 }
 
-// The connection may be idle while everything is here and the consumer is busy.
 // TestDrip: a server that lets a byte through now and then is not waited for forever,
 // and one that was left alone for as long has not kept us waiting.
 func TestDrip(t *testing.T) {
@@ -495,6 +498,7 @@ func TestDrip(t *testing.T) {
 	}
 }
 
+// The connection may be idle while everything is here and the consumer is busy.
 func TestIdleConnection(t *testing.T) {
 	server := serve(t, nil, directoryOf(pagesOf([]fakeEntry{{"CN=a", nil}})))
 	o := server.options()

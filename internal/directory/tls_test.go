@@ -157,6 +157,19 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestOldTLS: what nobody should speak any more is not spoken.
+func TestOldTLS(t *testing.T) {
+	certificate := issueCA(t, "dc1")
+	config := certificate.config()
+	config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	server := serve(t, config, directoryOf(nil))
+	o := server.options()
+	o.Protocol, o.Certificates = LDAPS, []*x509.Certificate{certificate.Certificate}
+	if _, err := Connect(t.Context(), o); err == nil || server.binds.Load() != 0 {
+		t.Errorf("%d binds, error %v", server.binds.Load(), err)
+	}
+}
+
 func TestSearchOverTLS(t *testing.T) {
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
 	script := directoryOf(pagesOf([]fakeEntry{{"CN=a", nil}, {"CN=b", nil}}, []fakeEntry{{"CN=c", nil}}))
