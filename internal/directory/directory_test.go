@@ -1,12 +1,15 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,6 +258,47 @@ func TestFailover(t *testing.T) {
 		_, err := Connect(ctx, o)
 		wantError(t, err, fault.Canceled, "context canceled")
 	})
+}
+
+// TestAgain: a second session is one with the same domain controller, whoever else
+// comes first in the domain by then, and whoever answers at its address.
+func TestAgain(t *testing.T) {
+	one, other := serve(t, nil, directoryOf(nil)), serve(t, nil, directoryOf(nil))
+	ports := []int{one.port, other.port}
+	o := one.options()
+	o.Hosts, o.Port = []string{"corp.test"}, 0
+	o.lookupSRV = func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
+		return records(t, ports...)(ctx, service, proto, name)
+	}
+	session := connect(t, o)
+	slices.Reverse(ports)
+	again, err := session.Again(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Address != session.Address || other.binds.Load() != 0 {
+		t.Errorf("%s, then %s", session.Address, again.Address)
+	}
+
+	var moved atomic.Bool
+	server := serve(t, nil, func(p *peer) {
+		for r, ok := p.receive(); ok; r, ok = p.receive() {
+			if r.tag == opBind {
+				p.send(result(r.id, ldap.ApplicationBindResponse, 0, "", ""))
+				continue
+			}
+			root := rootDSE(r.id)
+			if moved.Load() {
+				root = bytes.ReplaceAll(root, []byte("CN=DC1"), []byte("CN=DC2"))
+			}
+			p.send(root, done(r.id, 0))
+		}
+	})
+	session = connect(t, server.options())
+	moved.Store(true)
+	_, err = session.Again(t.Context())
+	wantError(t, err, fault.Transient, "is now another domain controller")
 }
 
 // deadPort returns a port on which nobody listens.
