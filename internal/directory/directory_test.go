@@ -298,7 +298,7 @@ func TestAgain(t *testing.T) {
 	session = connect(t, server.options())
 	moved.Store(true)
 	_, err = session.Again(t.Context())
-	wantError(t, err, fault.Transient, "is now another domain controller")
+	wantError(t, err, fault.Transient, "is another domain controller now")
 }
 
 // deadPort returns a port on which nobody listens.
@@ -355,7 +355,7 @@ func TestConnectionClosedAnywhere(t *testing.T) {
 // stalls are places where a server may fall silent: the number of bytes that it
 // still sends is counted in whole messages of the conversation and then some.
 func TestSilentServer(t *testing.T) {
-	const timeout = 100 * time.Millisecond
+	const timeout = 300 * time.Millisecond
 	bound := len(result(1, ldap.ApplicationBindResponse, 0, "", ""))
 	connected := bound + len(rootDSE(2)) + len(done(2, 0))
 	first := fakeEntry{"CN=a", [][]string{{"cn", "a"}}}
@@ -396,15 +396,15 @@ func TestSilentServer(t *testing.T) {
 		t.Run("timeout "+test.name, func(t *testing.T) {
 			start := time.Now()
 			err := converse(t, t.Context(), timeout, nil)
-			wantError(t, err, fault.Transient, test.what, "the server was silent for 100ms")
-			if took := time.Since(start); took < timeout || took > timeout+time.Second {
+			wantError(t, err, fault.Transient, test.what, "the server was silent for 300ms")
+			if took := time.Since(start); took < timeout || took > timeout+moment {
 				t.Errorf("took %s", took)
 			}
 		})
 		t.Run("cancellation "+test.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			err := within(t, time.Second, ctx.Done(), func() error { return converse(t, ctx, 0, cancel) })
+			err := within(t, ctx.Done(), func() error { return converse(t, ctx, 0, cancel) })
 			wantError(t, err, fault.Canceled, test.what)
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("not a cancellation: %v", err)

@@ -407,7 +407,7 @@ func TestConsumerIsCancelled(t *testing.T) {
 				eventually(func() bool { return sent.Load() > 100 })
 				cancel()
 			}()
-			err := within(t, time.Second, ctx.Done(), func() error {
+			err := within(t, ctx.Done(), func() error {
 				_, err := session.Search(ctx, people, func(*ad.Entry) error { return test.each(ctx) })
 				return err
 			})
@@ -417,7 +417,7 @@ func TestConsumerIsCancelled(t *testing.T) {
 }
 
 func TestSlowConsumer(t *testing.T) {
-	const entries, timeout = 4096, 100 * time.Millisecond // of 8 KiB each
+	const entries, timeout = 4096, 500 * time.Millisecond // of 8 KiB each
 	var sent atomic.Int64
 	value := strings.Repeat("x", 8<<10)
 	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
@@ -462,9 +462,10 @@ func TestSlowConsumer(t *testing.T) {
 // TestDrip: a server that lets a byte through now and then is not waited for forever,
 // and one that was left alone for as long has not kept us waiting.
 func TestDrip(t *testing.T) {
-	const timeout = 100 * time.Millisecond
+	const timeout = 300 * time.Millisecond
 	for _, drips := range []int{1, 1000} {
 		t.Run(fmt.Sprint(drips, " drips"), func(t *testing.T) {
+			t.Parallel()
 			server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
 				if r.base != people.Base {
 					return p.send(done(r.id, 0, paging("")))
@@ -490,8 +491,8 @@ func TestDrip(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, err, fault.Transient, "the answer comes too slowly", "1s")
-			if took := time.Since(start); took > 2*maxWaits*timeout {
+			wantError(t, err, fault.Transient, "the answer comes too slowly", "3s")
+			if took := time.Since(start); took > maxWaits*timeout+moment {
 				t.Errorf("took %s", took)
 			}
 		})
@@ -502,7 +503,7 @@ func TestDrip(t *testing.T) {
 func TestIdleConnection(t *testing.T) {
 	server := serve(t, nil, directoryOf(pagesOf([]fakeEntry{{"CN=a", nil}})))
 	o := server.options()
-	o.ResponseTimeout = 50 * time.Millisecond
+	o.ResponseTimeout = 300 * time.Millisecond
 	session := connect(t, o)
 	for range 2 {
 		if _, err := session.Search(t.Context(), people, func(*ad.Entry) error {
