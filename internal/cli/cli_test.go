@@ -556,7 +556,7 @@ func TestDeletionsHeld(t *testing.T) {
 			len(summary) != 1 || summary[0]["held"] != 3.0 || summary[0]["result"] != "held" {
 			t.Fatalf("%v: %+v", args, o)
 		}
-		if held := o.with("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them"); len(held) != 1 || held[0]["held"] != 3.0 {
+		if held := o.with("deletions held: look for what has gone from the directory; to release them, stop the daemon and run sync --allow-deletes"); len(held) != 1 || held[0]["held"] != 3.0 {
 			t.Errorf("log %v", o.log)
 		}
 	}

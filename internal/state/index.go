@@ -203,9 +203,9 @@ func (s *Store) OfKinds(kinds ...identity.Kind) (found []identity.Object, err er
 	return found, err
 }
 
-// ReadElsewhere returns the objects whose last value came from another domain
+// ReadFromOthers returns the objects whose last value came from another domain
 // controller than this one.
-func (s *Store) ReadElsewhere(than ad.InvocationID) (guids []ad.GUID, err error) {
+func (s *Store) ReadFromOthers(than ad.InvocationID) (guids []ad.GUID, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
 			if len(record) > sidAt && controller(record[controllerAt:]) != controllerOf(than) {

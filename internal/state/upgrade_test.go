@@ -97,10 +97,10 @@ func expectKept(t *testing.T, s *Store) {
 	if stored := result(s.Objects([]ad.GUID{all[2].GUID}))(t); len(stored) != 1 || !reflect.DeepEqual(stored[0], all[2]) {
 		t.Errorf("object %+v, want %+v", stored, all[2])
 	}
-	if strange := result(s.ReadElsewhere(keptController))(t); len(strange) != 0 {
+	if strange := result(s.ReadFromOthers(keptController))(t); len(strange) != 0 {
 		t.Errorf("read from another controller: %v", strange)
 	}
-	if strange := result(s.ReadElsewhere(reader))(t); !slices.Equal(strange, guidsOf(all)) {
+	if strange := result(s.ReadFromOthers(reader))(t); !slices.Equal(strange, guidsOf(all)) {
 		t.Errorf("not read from this controller: %v", strange)
 	}
 	rejections := result(s.Rejections())(t)

@@ -73,7 +73,7 @@ func (p *pass) readAnew(t *tally, before tally) error {
 
 // changed compares an asset with the index.
 func (p *pass) changed(asset identity.Asset, t *tally) (bool, error) {
-	if p.elsewhere && p.mode.DryRun {
+	if p.otherTarget && p.mode.DryRun {
 		return true, nil
 	}
 	if r, is := p.rejected[asset.GUID]; is && p.kind == delta && p.now.Sub(r.At) < retryAfter(r.Attempts) &&

@@ -61,7 +61,7 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	if len(held) > 0 {
 		p.held = held
 		p.log.Warn().Int("held", len(held)).Str("reason", reason).
-			Msg("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them")
+			Msg("deletions held: look for what has gone from the directory; to release them, stop the daemon and run sync --allow-deletes")
 		p.list(held)
 	}
 	// What is released stays held until the gateway has taken it.

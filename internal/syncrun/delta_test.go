@@ -425,7 +425,7 @@ func TestGuard(t *testing.T) {
 				d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
 				d.clock.advance(60 * 24 * time.Hour) // when the tombstones may be gone
 				d.sync(Mode{}, state.Run{Mode: full, Result: Held, Held: 5})
-				if lines := d.log.with("deletions held: look for what has gone from the directory, then run sync --allow-deletes to release them"); len(lines) != 4 ||
+				if lines := d.log.with("deletions held: look for what has gone from the directory; to release them, stop the daemon and run sync --allow-deletes"); len(lines) != 4 ||
 					lines[0]["reason"] != c.reason || lines[0]["held"] != 5.0 {
 					t.Errorf("log %v", lines)
 				}

@@ -15,7 +15,7 @@ import (
 	"adconnector/internal/upload"
 )
 
-// pass is one reading of the directory and what follows from it.
+// pass is what a run does with the directory: it reads, and draws the consequences.
 type pass struct {
 	*Runner
 	plan

@@ -36,11 +36,11 @@ const astrayAtMost = 10_000
 
 // plan is what a pass is to do, and what was known before it.
 type plan struct {
-	kind       string // full, delta
-	scope      string
-	comparable bool // the index was complete under this scope: what is missing has gone
-	elsewhere  bool // the index is of another target: a dry run looks past it
-	size       int  // of the index
+	kind        string // full, delta
+	scope       string
+	comparable  bool // the index was complete under this scope: what is missing has gone
+	otherTarget bool // the index is of another target: a dry run looks past it
+	size        int  // of the index
 
 	followed   bool // the server's changes can be followed
 	invocation ad.InvocationID
@@ -65,7 +65,7 @@ func (p *pass) decide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.elsewhere = target != p.Target
+	p.otherTarget = target != p.Target
 	if p.size, err = p.Store.Size(); err != nil {
 		return err
 	}
@@ -95,12 +95,12 @@ func (p *pass) decide(ctx context.Context) error {
 	// A controller may lag behind the one that was read before it: what it does not
 	// show has not gone for that.
 	switched := before != p.invocation
-	p.comparable = last.Scope == p.scope && !p.elsewhere && !switched
+	p.comparable = last.Scope == p.scope && !p.otherTarget && !switched
 	if !p.followed {
 		return nil
 	}
 	if switched {
-		if p.astray, err = p.Store.ReadElsewhere(p.invocation); err != nil {
+		if p.astray, err = p.Store.ReadFromOthers(p.invocation); err != nil {
 			return err
 		}
 	}
@@ -139,7 +139,7 @@ func (p *pass) whyFull(mark state.Watermark, last state.FullPass) string {
 		return "asked for"
 	case p.mode.AllowDeletes:
 		return "what is released must be proven to be gone"
-	case p.elsewhere:
+	case p.otherTarget:
 		return "nothing was delivered there yet"
 	case mark.At.IsZero():
 		return "this domain controller was not read before, or was restored"
