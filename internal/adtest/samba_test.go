@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"adconnector/internal/debian"
 )
 
 const (
@@ -182,44 +184,10 @@ var (
 // installed makes sure that Samba is there. A machine where it cannot be had
 // fails the tests: an absent server proves nothing.
 func installed() error {
-	// Servers lie there, and not every user's path leads there.
-	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
-		return err
-	}
 	if os.Geteuid() != 0 {
 		return errors.New("these tests run a domain controller on ports 389 and 636: run them as root")
 	}
-	lacking := missing()
-	if len(lacking) == 0 {
-		return nil
-	}
-	remedy := "install them with: apt-get install " + strings.Join(packages, " ")
-	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("missing: %s; %s", strings.Join(lacking, ", "), remedy)
-	}
-	for _, args := range [][]string{
-		{"update", "-qq"},
-		append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...),
-	} {
-		if _, err := command("", "apt-get", args...); err != nil {
-			return fmt.Errorf("missing: %s; %s: %w", strings.Join(lacking, ", "), remedy, err)
-		}
-	}
-	if lacking = missing(); len(lacking) > 0 {
-		return fmt.Errorf("still missing after apt-get install: %s; %s", strings.Join(lacking, ", "), remedy)
-	}
-	return nil
-}
-
-func missing() []string {
-	return slices.DeleteFunc(slices.Clone(evidence), func(name string) bool {
-		if filepath.IsAbs(name) {
-			_, err := os.Stat(name)
-			return err == nil
-		}
-		_, err := exec.LookPath(name)
-		return err == nil
-	})
+	return debian.Install(evidence, packages...)
 }
 
 func portsFree() error {

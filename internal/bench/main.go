@@ -24,6 +24,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"adconnector/internal/debian"
 )
 
 // The first argument of the processes that the bench makes of itself.
@@ -62,7 +64,7 @@ func bench(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := installed(ctx); err != nil {
+	if err := debian.Install([]string{"slapd", "slapadd", "ldapsearch"}, "slapd", "ldap-utils"); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "adconnector-bench")

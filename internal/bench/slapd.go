@@ -11,53 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
-
-var (
-	programs = []string{"slapd", "slapadd", "ldapsearch"}
-	packages = []string{"slapd", "ldap-utils"} // Debian's
-)
-
-// installed sees to it that the programs are there.
-func installed(ctx context.Context) error {
-	// Servers lie there, and not every user's path leads there.
-	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
-		return err
-	}
-	lacking := missing()
-	if len(lacking) == 0 {
-		return nil
-	}
-	remedy := "install them, on Debian with: apt-get install " + strings.Join(packages, " ")
-	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 {
-		return fmt.Errorf("missing: %s; %s", strings.Join(lacking, ", "), remedy)
-	}
-	for _, args := range [][]string{
-		{"update", "-qq"},
-		append([]string{"install", "-y", "-qq", "--no-install-recommends"}, packages...),
-	} {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("missing: %s; %s: %w: %s", strings.Join(lacking, ", "), remedy, err, tail(output))
-		}
-	}
-	if lacking = missing(); len(lacking) > 0 {
-		return fmt.Errorf("still missing after apt-get install: %s; %s", strings.Join(lacking, ", "), remedy)
-	}
-	return nil
-}
-
-func missing() []string {
-	return slices.DeleteFunc(slices.Clone(programs), func(name string) bool {
-		_, err := exec.LookPath(name)
-		return err == nil
-	})
-}
 
 // slapd is a running server that holds a dataset.
 type slapd struct {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"adconnector/internal/debian"
 )
 
 // forwarder is a real proxy that runs.
@@ -28,31 +30,14 @@ type forwarder struct {
 // proxyAccount may use the proxies that ask.
 var proxyAccount = struct{ user, password string }{"me", "Px-" + rand.Text()}
 
-// installed looks for programs and, in the long form, installs what is missing.
+// installed makes sure of programs; in the short form a test does without them, and is
+// skipped.
 func installed(t *testing.T, programs ...string) {
 	t.Helper()
-	must(t, os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")) // servers lie there
-	var missing []string
-	for _, name := range programs {
-		if _, err := exec.LookPath(name); err != nil {
-			missing = append(missing, name)
-		}
+	if missing := debian.Missing(programs...); len(missing) > 0 && !long {
+		t.Skip("not installed: " + strings.Join(missing, ", "))
 	}
-	if len(missing) == 0 {
-		return
-	}
-	text := "not installed: " + strings.Join(missing, ", ")
-	if !long {
-		t.Skip(text)
-	}
-	if os.Geteuid() != 0 {
-		t.Fatal(text + ": install them, on Debian with apt-get install " + strings.Join(missing, " "))
-	}
-	for _, args := range [][]string{{"update", "-qq"}, append([]string{"install", "-y", "-qq", "--no-install-recommends"}, missing...)} {
-		if out, err := exec.Command("apt-get", args...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", text, err, out)
-		}
-	}
+	must(t, debian.Install(programs, programs...)) // the packages have the programs' names
 }
 
 // startProxy runs a proxy until the test ends, and waits for it to listen.

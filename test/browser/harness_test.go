@@ -1,7 +1,6 @@
 package browser
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"adconnector/internal/debian"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -65,17 +66,8 @@ var executable = sync.OnceValues(func() (string, error) {
 	if err == nil || !required() || os.Geteuid() != 0 {
 		return path, err
 	}
-	if _, absent := exec.LookPath("apt-get"); absent != nil {
+	if err := debian.Install([]string{"chromium"}, "chromium"); err != nil {
 		return "", err
-	}
-	for _, args := range [][]string{{"update", "-qq"}, {"install", "-y", "-qq", "--no-install-recommends", "chromium"}} {
-		install := exec.Command("apt-get", args...)
-		install.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		var said bytes.Buffer
-		install.Stdout, install.Stderr = &said, &said
-		if failed := install.Run(); failed != nil {
-			return "", fmt.Errorf("%w; apt-get %s: %w: %s", err, strings.Join(args, " "), failed, strings.TrimSpace(said.String()))
-		}
 	}
 	return lookForBrowser()
 })

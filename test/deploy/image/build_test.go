@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/test/deploy/debian"
+	"adconnector/internal/debian"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"adconnector/test/deploy/debian"
+	"adconnector/internal/debian"
 )
 
 func TestRules(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/test/deploy/debian"
+	"adconnector/internal/debian"
 )
 
 const units = "../../../deploy/systemd"
