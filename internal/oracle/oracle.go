@@ -92,7 +92,7 @@ func (f Flat) set(path, text string) {
 
 // Where in an asset its fields are.
 const (
-	ExternalID = "asset.assetHeader.externalAssetId"
+	externalID = "asset.assetHeader.externalAssetId"
 	VendorID   = "asset.assetHeader.vendorAssetId"
 	Name       = "asset.assetDetail.name"
 	OfUser     = "asset.assetDetail.userAssetClass."
@@ -109,7 +109,7 @@ func (e Entry) Asset(now time.Time) Flat {
 		e.group(f)
 	}
 	sid := SID(e.First("objectSid"))
-	f.set(ExternalID, sid)
+	f.set(externalID, sid)
 	f.set(VendorID, GUID(e.First("objectGUID")))
 	f.set(Name, e.First("name"))
 	f.set(class+"id", sid)
