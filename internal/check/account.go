@@ -83,12 +83,7 @@ func (i *inspection) readSelf(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	first := func(name string) []byte {
-		if len(found[name]) == 0 {
-			return nil
-		}
-		return found[name][0]
-	}
+	first := func(name string) []byte { return first(found[name]) }
 	i.self.dn = dn
 	if name := string(first(attributePrincipal)); name != "" {
 		i.self.name = name
@@ -111,6 +106,14 @@ func (i *inspection) readSelf(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// first is the first value of an attribute; nil: it has none.
+func first(values [][]byte) []byte {
+	if len(values) == 0 {
+		return nil
+	}
+	return values[0]
 }
 
 // ownName finds the account by what was bound with: its DN, its user principal name,
@@ -149,11 +152,11 @@ func (i *inspection) expiryByPolicy(ctx context.Context, lastSet []byte) (time.T
 		return time.Time{}, nil
 	}
 	found, err := i.session.Read(ctx, i.session.RootDSE.DefaultNamingContext, "maxPwdAge")
-	if err != nil || len(found["maxPwdAge"]) == 0 {
+	if err != nil {
 		return time.Time{}, err
 	}
 	// Of 100 ns, negative; 0 and the smallest value mean for ever (MS-ADA2).
-	age, err := strconv.ParseInt(string(found["maxPwdAge"][0]), 10, 64)
+	age, err := strconv.ParseInt(string(first(found["maxPwdAge"])), 10, 64)
 	const aCentury = -100 * 365 * 24 * int64(time.Hour/100)
 	if err != nil || age >= 0 || age < aCentury {
 		return time.Time{}, nil

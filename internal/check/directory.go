@@ -31,7 +31,8 @@ func (i *inspection) reach(ctx context.Context) Check {
 		return failed(err, "set "+i.setting("ldap.host", "the connection's host"))
 	}
 	var there, away []string
-	var first error
+	var lost directory.Contact // the first one
+	var first error            // of it
 	for _, c := range i.contacts {
 		if c.Reached {
 			there = append(there, c.Address)
@@ -40,28 +41,19 @@ func (i *inspection) reach(ctx context.Context) Check {
 		found, _ := split(deadline(c.Err))
 		away = append(away, found)
 		if first == nil {
-			first = deadline(c.Err)
+			lost, first = c, deadline(c.Err)
 		}
 	}
 	switch {
 	case len(there) == 0:
-		return Check{Result: Fail, Found: strings.Join(away, "; "), Remedy: i.wayTo(i.contacts[0], first), err: first}
+		return Check{Result: Fail, Found: strings.Join(away, "; "), Remedy: i.wayTo(lost, first), err: first}
 	case len(away) > 0:
-		return warn(fmt.Sprintf("%s can be reached, but not: %s", strings.Join(there, ", "), strings.Join(away, "; ")), i.wayTo(firstAway(i.contacts), first))
+		return warn(fmt.Sprintf("%s can be reached, but not: %s", strings.Join(there, ", "), strings.Join(away, "; ")), i.wayTo(lost, first))
 	case globalCatalog[i.contacts[0].Port]:
 		return warn(there[0]+" is a port of the global catalog, which holds only some of the attributes",
 			"set "+i.setting("ldap.port", "the connection's port")+" to 389, or to 636 for LDAPS")
 	}
 	return ok("%s can be reached", strings.Join(there, ", "))
-}
-
-func firstAway(contacts []directory.Contact) directory.Contact {
-	for _, c := range contacts {
-		if !c.Reached {
-			return c
-		}
-	}
-	return directory.Contact{}
 }
 
 // wayTo says how to make a server reachable.

@@ -38,19 +38,15 @@ func (i *inspection) pageSize(ctx context.Context) Check {
 // limitOfPages reads the policy that holds for the domain controller: its own, its
 // site's, or the forest's (MS-ADTS 3.1.1.3.4.6).
 func (i *inspection) limitOfPages(ctx context.Context) (int, bool) {
-	settings := i.session.RootDSE.DSServiceName
-	if settings == "" {
-		return 0, false
-	}
-	root, err := i.session.Read(ctx, "", "configurationNamingContext")
-	if err != nil || len(root["configurationNamingContext"]) == 0 {
+	settings, forest := i.session.RootDSE.DSServiceName, i.session.RootDSE.ConfigurationContext
+	if settings == "" || forest == "" {
 		return 0, false
 	}
 	// CN=NTDS Settings,CN=<server>,CN=Servers,CN=<site>,…
 	_, site, _ := strings.Cut(settings, ",CN=Servers,")
 	policies := []string{
 		i.policyOf(ctx, settings), i.policyOf(ctx, "CN=NTDS Site Settings,"+site),
-		"CN=Default Query Policy,CN=Query-Policies,CN=Directory Service,CN=Windows NT,CN=Services," + string(root["configurationNamingContext"][0]),
+		"CN=Default Query Policy,CN=Query-Policies,CN=Directory Service,CN=Windows NT,CN=Services," + forest,
 	}
 	for _, policy := range policies {
 		if policy == "" {
@@ -80,10 +76,10 @@ func maxPageSize(limits [][]byte) (int, bool) {
 
 func (i *inspection) policyOf(ctx context.Context, dn string) string {
 	found, err := i.session.Read(ctx, dn, "queryPolicyObject")
-	if err != nil || len(found["queryPolicyObject"]) == 0 {
+	if err != nil {
 		return ""
 	}
-	return string(found["queryPolicyObject"][0])
+	return string(first(found["queryPolicyObject"]))
 }
 
 // skewBearable is how far clocks may differ before it is worth a word.
@@ -122,10 +118,10 @@ func (i *inspection) directoryAhead(ctx context.Context) (time.Duration, bool) {
 	}
 	asked := i.now()
 	root, err := i.session.Read(ctx, "", "currentTime")
-	if err != nil || len(root["currentTime"]) == 0 {
+	if err != nil {
 		return 0, false
 	}
-	theirs, ok := ad.ParseGeneralizedTime(root["currentTime"][0])
+	theirs, ok := ad.ParseGeneralizedTime(first(root["currentTime"]))
 	return theirs.Sub(asked.Add(i.now().Sub(asked) / 2)), ok
 }
 
