@@ -48,3 +48,41 @@ func TestOneOfTwo(t *testing.T) {
 		})
 	}
 }
+
+// TestLockComesFirst: whoever does not get the lock does not touch the file, not even
+// while it has no name.
+func TestLockComesFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, fileName)
+	held := result(hold(path))(t)
+	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file: %v", err)
+	}
+	must(t, held.Close())
+	open1(t, dir)
+}
+
+// TestLockIsLast: the lock is held until the file is closed, and its own file stays:
+// whoever waits for it would get that of a file that has lost its name.
+func TestLockIsLast(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, fileName)
+	s := open1(t, dir)
+	look := result(s.db.Begin(false))(t) // the closing waits for it
+	closed := make(chan error)
+	go func() { closed <- s.Close() }()
+	if _, err := hold(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("error %v", err)
+	}
+	must(t, look.Rollback())
+	must(t, <-closed)
+	if _, err := os.Stat(lockOf(path)); err != nil {
+		t.Error(err)
+	}
+	open1(t, dir)
+}

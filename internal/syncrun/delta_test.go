@@ -445,6 +445,82 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// TestGuardBounds: as many as are allowed go, and not one more.
+func TestGuardBounds(t *testing.T) {
+	cases := map[string]struct {
+		guard           Guard
+		size, deletions int
+		empty, held     bool
+	}{
+		"as many as allowed":         {guard: Guard{4, 100}, size: 40, deletions: 4},
+		"one more":                   {guard: Guard{4, 100}, size: 40, deletions: 5, held: true},
+		"the very percentage":        {guard: Guard{500, 10}, size: 40, deletions: 4},
+		"a little more":              {guard: Guard{500, 10}, size: 405, deletions: 41, held: true},
+		"all":                        {guard: Guard{500, 100}, size: 40, deletions: 40},
+		"none allowed":               {guard: Guard{0, 100}, size: 40, deletions: 1, held: true},
+		"no percentage":              {guard: Guard{500, 0}, size: 40, deletions: 1, held: true},
+		"nothing to delete":          {guard: Guard{0, 0}},
+		"of a pass without anything": {guard: Guard{500, 100}, size: 40, deletions: 1, empty: true, held: true},
+	}
+	for name, c := range cases {
+		p := pass{Runner: New(Options{Guard: c.guard}), plan: plan{kind: full, size: c.size}}
+		if !c.empty {
+			p.groups.mapped = 1
+		}
+		if reason := p.guard(c.deletions); (reason != "") != c.held {
+			t.Errorf("%s: %q", name, reason)
+		}
+		// A delta shows what has changed: that is often nothing.
+		if p.kind = delta; c.empty && p.guard(c.deletions) != "" {
+			t.Errorf("%s: a delta is held", name)
+		}
+	}
+}
+
+// TestRefusedRelease: what an operator has released stays held until the gateway has
+// taken it.
+func TestRefusedRelease(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{}, 40)
+	d.options.Guard = Guard{MaxDeletes: 4, MaxDeletesPercent: 100}
+	d.start()
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 40})
+	for n := range 5 {
+		d.must(d.Delete(d.dn("user" + strconv.Itoa(n))))
+	}
+	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	d.intercepting(func(writer http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path == assetsPath {
+			writer.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	})
+	if _, err := d.runner.Run(t.Context(), Mode{AllowDeletes: true}); err == nil {
+		t.Fatal("not refused")
+	}
+	d.intercepting(nil)
+	d.restart()
+	if guids, err := d.store.Held(); err != nil || len(guids) != 5 {
+		t.Errorf("%d are held, error %v", len(guids), err)
+	}
+	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	d.sync(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 5})
+	d.equal()
+}
+
+// TestPassedBy: what a pass has not shown is asked for once more before it counts as
+// gone: it may have been moved from where was read later to where was read before.
+func TestPassedBy(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	d.must(d.Move(d.dn("user4"), "OU=Outside,"+d.Base()))
+	d.runner.Log = zerolog.New(&doing{logs: d.log, at: "directory read", kind: "user", do: func() {
+		d.must(d.Move("CN=user4,OU=Outside,"+d.Base(), d.base))
+	}})
+	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
+	d.equal()
+}
+
 // TestHeldThroughAPassThatProvesNothing: what is held stays so when another controller
 // is read, or something else than before: a part of it that is back later must not
 // carry the rest below the guard's bound.
@@ -516,6 +592,9 @@ func TestHeldVanish(t *testing.T) {
 		hold(100)
 		kind := map[bool]string{true: full, false: delta}[mode.Full || mode.AllowDeletes]
 		d.sync(mode, state.Run{Mode: kind, Result: Processed})
+		if left, err := d.store.Held(); err != nil || len(left) > 0 {
+			t.Errorf("%d are held, error %v", len(left), err)
+		}
 		hold(600) // more than the guard would ever let pass
 		if !mode.Full && !mode.AllowDeletes {
 			d.sync(mode, state.Run{Mode: delta, Result: Held, Held: 500}) // those within the overlap are seen
@@ -616,6 +695,14 @@ func TestTargetChanges(t *testing.T) {
 	d.must(d.Delete(d.dn("user3")))
 	d.options.Target = "elsewhere"
 	d.start()
+	show := func(asset identity.Asset, _ bool) {
+		if asset.Deleted {
+			t.Errorf("%s is not there to be deleted", asset.Name)
+		}
+	}
+	if run, err := d.runner.Run(t.Context(), Mode{DryRun: true, Full: true, Show: show}); err != nil || run.Changed != 19 {
+		t.Errorf("run %+v, error %v", run, err)
+	}
 	if run, err := d.runner.Run(t.Context(), Mode{DryRun: true}); err != nil || run.Changed != 19 || run.Mode != full {
 		t.Errorf("run %+v, error %v", run, err)
 	}
@@ -777,15 +864,16 @@ func TestScopeChangesElsewhere(t *testing.T) {
 // TestCommittedLate: a lower number than the watermark becomes visible afterwards.
 func TestCommittedLate(t *testing.T) {
 	for back, found := range map[ad.USN]int{150: 1, 300: 0} {
-		d := newDomain(t, sandbox.DirectoryOptions{}, 400)
+		d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 400)
 		d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 400})
 		d.Restore(sandbox.Restoration{Back: back, SameInvocation: true}) // makes room for lower numbers
 		d.must(d.Modify(d.dn("user399"), "title", "late"))
+		d.must(d.Delete(d.dn("user398")))
 		for range back {
 			d.must(d.Modify("OU=Outside,"+d.Base(), "description", "x"))
 		}
-		d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: found})
-		d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1 - found})
+		d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: found, Deleted: found})
+		d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1 - found, Deleted: 1 - found})
 		d.equal()
 	}
 }
@@ -1049,9 +1137,36 @@ func TestRejectedWithinOverlap(t *testing.T) {
 	})
 	d.sync(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
+	d.must(d.Touch(d.dn("user7"), "badPwdCount", "3"))
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed}) // nor is activity
 	d.clock.advance(2 * time.Hour)
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Partial, Rejected: 1})
+	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Partial, Rejected: 1}) // tries everything
 	d.must(d.Modify(d.dn("user7"), "title", "cured"))
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	d.equal()
+}
+
+// TestRetryAfter: later each time, and within a day.
+func TestRetryAfter(t *testing.T) {
+	for attempts, want := range map[int]time.Duration{1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 6: 24, 7: 24, 100: 24} {
+		if got := retryAfter(attempts); got != want*time.Hour {
+			t.Errorf("after %d: %s", attempts, got)
+		}
+	}
+}
+
+// TestNoInvocationID: sequence numbers that belong to nobody are not followed.
+func TestNoInvocationID(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 3)
+	d.deaf("invocationId", "invocationXX")
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+	d.must(d.Delete(d.dn("user1")))
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+	if lines := d.log.with("changes cannot be followed, every run reads everything"); len(lines) != 2 {
+		t.Errorf("log %v", lines)
+	}
+	if mark, err := d.store.Watermark(ad.InvocationID{}); err != nil || mark != (state.Watermark{}) {
+		t.Errorf("watermark %+v, error %v", mark, err)
+	}
 }

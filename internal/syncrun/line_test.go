@@ -83,6 +83,21 @@ func TestHeldUp(t *testing.T) {
 	}
 	r.patience = time.Hour
 	w.run(r, Partial, 0)
+
+	// What an earlier run has rejected is tried again, in a search begun anew too.
+	w.ldap.Users[5].Attributes["title"] = "Chief"
+	cut := false
+	w.ldap.Sent = func(n int) bool {
+		if n != 150 || cut {
+			return true
+		}
+		cut = true
+		return false
+	}
+	r.patience = time.Nanosecond
+	if run, _ := w.run(r, Partial, 1); run.Rejected != 1 || len(w.log.with(beginsAnew)) != 4 {
+		t.Errorf("%+v", run)
+	}
 }
 
 // TestHeldUpWithoutProgress: a search that comes no further than the one before is
