@@ -95,6 +95,9 @@ func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := open1(t, dir)
+	if s.db.NoSync {
+		t.Fatal("nothing is synced")
+	}
 	random := rand.New(rand.NewPCG(3, 4))
 	read := func() []byte { return result(os.ReadFile(filepath.Join(dir, fileName)))(t) }
 	cuts := 0

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -106,6 +107,7 @@ func newWorldOf(t *testing.T, dir string, port int, bindDN, password, base strin
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
+	t.Cleanup(w.log.withoutNames(t))
 	w.options = Options{
 		Target: "here", Search: Search{PageSize: 100}, Upload: upload.Options{Workers: 4, BatchSize: 50, BatchBytes: 1 << 20},
 		Guard: Guard{MaxDeletes: 500, MaxDeletesPercent: 10}, FullInterval: 24 * time.Hour, Conclude: 5 * time.Second,
@@ -207,6 +209,20 @@ func (l *logs) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, line)
 	return len(p), nil
+}
+
+// withoutNames wants no name of a user in what is not for debugging.
+func (l *logs) withoutNames(t *testing.T) func() {
+	name := regexp.MustCompile(`user\d`)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, line := range l.lines {
+			if line["level"] != "debug" && name.MatchString(fmt.Sprint(line)) {
+				t.Errorf("the log tells of what the directory holds: %v", line)
+			}
+		}
+	}
 }
 
 func (l *logs) with(message string) (lines []map[string]any) {
