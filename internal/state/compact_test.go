@@ -3,8 +3,6 @@ package state
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,25 +11,6 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 )
-
-// Whoever wants the lock too is told who holds it.
-func TestLockNamesTheHolder(t *testing.T) {
-	dir := t.TempDir()
-	s, err := Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := fmt.Sprintf("process %d on ", os.Getpid())
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), want) {
-		t.Errorf("error %v, want one that names %q", err, want)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if left, err := filepath.Glob(filepath.Join(dir, "*.holder")); err != nil || len(left) != 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
-}
 
 // A file that is mostly free is small after the next opening, and holds the same.
 func TestCompact(t *testing.T) {

@@ -2,12 +2,72 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
+
+// TestLocked: whoever wants the lock too is told who holds it, and what to do.
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open1(t, dir)
+	start := time.Now()
+	_, err := Open(dir)
+	if !errors.Is(err, ErrLocked) {
+		t.Fatalf("error %v", err)
+	}
+	for _, words := range []string{dir, "service.state-dir", fmt.Sprintf("process %d on ", os.Getpid())} {
+		if !strings.Contains(err.Error(), words) {
+			t.Errorf("%q is not in %v", words, err)
+		}
+	}
+	if waited := time.Since(start); waited > 2*lockTimeout {
+		t.Errorf("waited %s", waited)
+	}
+	must(t, s.SetConnector(Connector{State: "SCHEDULED"})) // the holder goes on
+	must(t, s.Close())
+	if left, err := filepath.Glob(holderOf(filepath.Join(dir, fileName))); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestLockedByAnotherProcess also shows that the lock ends with its holder.
+func TestLockedByAnotherProcess(t *testing.T) {
+	if dir := os.Getenv("STATE_TEST_HOLD"); dir != "" {
+		if _, err := Open(dir); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("held")
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		os.Exit(0) // without closing
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLockedByAnotherProcess$")
+	holder.Env = append(os.Environ(), "STATE_TEST_HOLD="+dir)
+	stdin, _ := holder.StdinPipe()
+	stdout, _ := holder.StdoutPipe()
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdout.Read(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("error %v", err)
+	}
+	stdin.Close()
+	if err := holder.Wait(); err != nil {
+		t.Error(err)
+	}
+	open1(t, dir)
+}
 
 // TestOneOfTwo: of two that open a directory at the same moment one gets it, also
 // while it sets a damaged file aside, or writes a large one anew, and the other never

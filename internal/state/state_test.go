@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -174,55 +173,6 @@ func TestRunsAreTheLast200(t *testing.T) {
 			t.Fatalf("run %d is %+v, want %d", i, run, want)
 		}
 	}
-}
-
-func TestLocked(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s := open1(t, dir)
-	start := time.Now()
-	_, err := Open(dir)
-	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "service.state-dir") {
-		t.Errorf("error %v", err)
-	}
-	if waited := time.Since(start); waited > 2*lockTimeout {
-		t.Errorf("waited %s", waited)
-	}
-	if err := s.SetConnector(Connector{State: "SCHEDULED"}); err != nil {
-		t.Errorf("the holder: %v", err)
-	}
-}
-
-// TestLockedByAnotherProcess also shows that the lock ends with its holder.
-func TestLockedByAnotherProcess(t *testing.T) {
-	if dir := os.Getenv("STATE_TEST_HOLD"); dir != "" {
-		if _, err := Open(dir); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Println("held")
-		_, _ = os.Stdin.Read(make([]byte, 1))
-		os.Exit(0) // without closing
-	}
-	t.Parallel()
-	dir := t.TempDir()
-	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLockedByAnotherProcess$")
-	holder.Env = append(os.Environ(), "STATE_TEST_HOLD="+dir)
-	stdin, _ := holder.StdinPipe()
-	stdout, _ := holder.StdoutPipe()
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stdout.Read(make([]byte, 10)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
-		t.Errorf("error %v", err)
-	}
-	stdin.Close()
-	if err := holder.Wait(); err != nil {
-		t.Error(err)
-	}
-	open1(t, dir)
 }
 
 // file is a directory with such a state file.

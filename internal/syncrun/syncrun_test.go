@@ -292,7 +292,11 @@ func TestRejectedIsTriedAgain(t *testing.T) {
 	if lines := w.log.with("object rejected by the gateway, adconnector status has its words"); len(lines) != 2 || lines[0]["kind"] != "user" {
 		t.Errorf("log %v", lines)
 	}
-	for _, line := range w.log.with("why it was rejected") { // the words may be the directory's
+	why := w.log.with("why it was rejected") // the words may be the directory's
+	if len(why) != 2 {
+		t.Errorf("%d lines say why", len(why))
+	}
+	for _, line := range why {
 		if line["level"] != "debug" || line["reason"] != "400: no such country" {
 			t.Errorf("log %v", line)
 		}
@@ -338,7 +342,7 @@ func TestGatewayRefusesMidPass(t *testing.T) {
 	if fault.Of(err) != fault.Refused || !strings.Contains(err.Error(), "403") {
 		t.Errorf("error %v", err)
 	}
-	if indexed, held := w.indexed(), w.held(); !slices.Equal(indexed, held) {
+	if indexed, held := w.indexed(), w.held(); !slices.Equal(indexed, held) || len(held) == 0 {
 		t.Errorf("%d are in the index, %d at the gateway", len(indexed), len(held))
 	}
 }
