@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,14 +87,8 @@ func TestHeldUp(t *testing.T) {
 
 	// What an earlier run has rejected is tried again, in a search begun anew too.
 	w.ldap.Users[5].Attributes["title"] = "Chief"
-	cut := false
-	w.ldap.Sent = func(n int) bool {
-		if n != 150 || cut {
-			return true
-		}
-		cut = true
-		return false
-	}
+	var cut atomic.Bool
+	w.ldap.Sent = func(n int) bool { return n != 150 || cut.Swap(true) }
 	r.patience = time.Nanosecond
 	if run, _ := w.run(r, Partial, 1); run.Rejected != 1 || len(w.log.with(beginsAnew)) != 4 {
 		t.Errorf("%+v", run)
