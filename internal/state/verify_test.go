@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -86,6 +87,109 @@ func TestFlippedBits(t *testing.T) {
 	if aside < 100 {
 		t.Errorf("%d of 600 were set aside: the flips miss what matters", aside)
 	}
+}
+
+// TestVerifyKnowsDamage: each thing that a walk looks at is one that tells of damage,
+// whatever the others would say of it.
+func TestVerifyKnowsDamage(t *testing.T) {
+	t.Parallel()
+	pristine, _ := settled(t)
+	const size = 4096
+	for name, c := range map[string]struct {
+		damage func(f *brokenFile)
+		words  string
+	}{
+		"a page of another number":   {func(f *brokenFile) { order.PutUint64(f.page(f.index()), 1<<20) }, "has a wrong head"},
+		"a page that overflows":      {func(f *brokenFile) { order.PutUint32(f.page(f.index())[12:], 1<<20) }, "has a wrong head"},
+		"a page used twice":          {func(f *brokenFile) { copy(f.bucket(bucketDue), f.bucket(bucketIndex)[:8]) }, "is used twice"},
+		"a page in use that is free": {func(f *brokenFile) { order.PutUint64(f.page(f.free)[pageHead:], f.root) }, "cannot be free"},
+		"a page that is lost": {func(f *brokenFile) {
+			free := f.page(f.free)
+			order.PutUint16(free[10:], order.Uint16(free[10:])-1)
+		}, "is neither in use nor free"},
+		"a list that is longer than its page": {func(f *brokenFile) { order.PutUint16(f.page(f.free)[10:], 1000) }, "its list of free pages is none"},
+		"no list":                             {func(f *brokenFile) { order.PutUint16(f.page(f.free)[8:], flagLeaf) }, "its list of free pages is none"},
+		"keys of a branch out of order": {func(f *brokenFile) {
+			e := f.element(f.index(), 1)
+			clear(e[order.Uint32(e):][:order.Uint32(e[4:])])
+		}, "its keys are not in order"},
+		"keys of a leaf out of order": {func(f *brokenFile) {
+			e := f.element(f.leaf(), 1)
+			clear(e[order.Uint32(e[4:]):][:order.Uint32(e[8:])])
+		}, "its keys are not in order"},
+		"a leaf without elements":       {func(f *brokenFile) { clear(f.page(f.leaf())[10:12]) }, "it is empty"},
+		"a branch without elements":     {func(f *brokenFile) { clear(f.page(f.index())[10:12]) }, "it leads nowhere"},
+		"more elements than a page has": {func(f *brokenFile) { order.PutUint16(f.page(f.leaf())[10:], 300) }, ErrDamaged.Error()},
+		"a page of no kind":             {func(f *brokenFile) { clear(f.page(f.leaf())[8:10]) }, "it is of no kind"},
+		"an element within its head":    {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0)[4:], 8) }, "an element is outside of it"},
+		"an element behind the page": {func(f *brokenFile) {
+			at := len(f.element(f.leaf(), 0)) - int(order.Uint32(f.element(f.leaf(), 0)[8:])) - int(order.Uint32(f.element(f.leaf(), 0)[12:]))
+			order.PutUint32(f.element(f.leaf(), 0)[4:], uint32(at)+1)
+		}, "an element is outside of it"},
+		"a bucket among records": {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0), flagBucket) }, "something that is no record"},
+		"a record among buckets": {func(f *brokenFile) { order.PutUint32(f.element(f.root, 0), 0) }, "something that is no bucket"},
+	} {
+		f := &brokenFile{content: bytes.Clone(pristine)}
+		m := result((&walk{file: bytes.NewReader(pristine), pageSize: size}).head())(t)
+		f.root, f.free = m.root, m.freelist
+		c.damage(f)
+		_, err := verify(bytes.NewReader(f.content), size, int64(len(f.content)))
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s: %v, want %s", name, err, c.words)
+		}
+	}
+}
+
+// brokenFile is a state file that is about to be damaged.
+type brokenFile struct {
+	content    []byte
+	root, free uint64 // pages
+}
+
+func (f *brokenFile) page(id uint64) []byte { return f.content[id*4096:][:4096] }
+
+// element is a page from the head of its n-th element on.
+func (f *brokenFile) element(page uint64, n int) []byte { return f.page(page)[pageHead+n*elementSize:] }
+
+// bucket is what leads to a bucket's page.
+func (f *brokenFile) bucket(name []byte) []byte {
+	for n := 0; ; n++ {
+		e := f.element(f.root, n)
+		key := e[order.Uint32(e[4:]):]
+		if size := order.Uint32(e[8:]); bytes.Equal(key[:size], name) {
+			return key[size:]
+		}
+	}
+}
+
+// index is the first page of the index, a branch; leaf is the one that it leads to first.
+func (f *brokenFile) index() uint64 { return order.Uint64(f.bucket(bucketIndex)) }
+func (f *brokenFile) leaf() uint64  { return order.Uint64(f.element(f.index(), 0)[8:]) }
+
+// TestOneHead: of two heads one may be damaged, whichever it is.
+func TestOneHead(t *testing.T) {
+	t.Parallel()
+	pristine, holds := settled(t)
+	for head := range 2 {
+		damaged := bytes.Clone(pristine)
+		damaged[head*4096+pageHead+16] ^= 0x40 // where the tree begins
+		if s := open1(t, file(t, damaged)); s.SetAside != "" || content(t, s) != holds {
+			t.Errorf("head %d: %s", head, s.SetAside)
+		}
+	}
+}
+
+// TestSumsOfOneChange: whatever a transaction does to a bucket, one after the other.
+func TestSumsOfOneChange(t *testing.T) {
+	t.Parallel()
+	s := open1(t, t.TempDir())
+	must(t, s.update("change", func(c change) error {
+		return errors.Join(
+			c.put(bucketHeld, []byte("a"), []byte("1")), c.put(bucketHeld, []byte("a"), []byte("2")),
+			c.delete(bucketHeld, []byte("a")), c.delete(bucketHeld, []byte("a")),
+			c.put(bucketHeld, []byte("b"), nil), c.empty(bucketHeld), c.put(bucketHeld, []byte("c"), nil))
+	}))
+	must(t, s.check())
 }
 
 // TestPowerCut: a disk that loses power between two syncs has written any of the
