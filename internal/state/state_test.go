@@ -253,6 +253,9 @@ func TestDamaged(t *testing.T) {
 			content := database(t, nil)
 			return content[:len(content)/2]
 		},
+		"an empty bucket is missing": func(t *testing.T) []byte {
+			return database(t, func(c change) error { return c.DeleteBucket(bucketHeld) })
+		},
 		"overwritten behind its head": func(t *testing.T) []byte {
 			content := database(t, nil)
 			for i := 8192; i < len(content); i++ {
