@@ -1108,6 +1108,21 @@ func TestReleaseIsOfWhatWasHeld(t *testing.T) {
 	d.equal()
 }
 
+// TestReleaseWithFew: what has gone since, and would go by itself, goes along.
+func TestReleaseWithFew(t *testing.T) {
+	d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 40)
+	d.options.Guard = Guard{MaxDeletes: 2, MaxDeletesPercent: 100}
+	d.start()
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 40})
+	for n := range 3 {
+		d.must(d.Delete(d.dn("user" + strconv.Itoa(n))))
+	}
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Held, Held: 3})
+	d.must(d.Delete(d.dn("user3")))
+	d.sync(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 4})
+	d.equal()
+}
+
 // TestGuardCountsWhatWasKnown: objects that come with the same run do not make room.
 func TestGuardCountsWhatWasKnown(t *testing.T) {
 	d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 40)

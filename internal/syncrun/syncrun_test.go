@@ -729,6 +729,25 @@ func TestStateFileFails(t *testing.T) {
 	}
 }
 
+// TestJournalFails: what could not be recorded is not counted as settled.
+func TestJournalFails(t *testing.T) {
+	w := newWorld(t)
+	delivery, err := w.store.Begin(ad.InvocationID{1}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := identity.Object{Kind: identity.User, GUID: ad.GUID{1}}
+	if err := delivery.Announce([]state.Batch{{Objects: []identity.Object{object}}}); err != nil {
+		t.Fatal(err)
+	}
+	w.store.Close()
+	j := &journal{Delivery: delivery, outcomes: map[Outcome]int{}, progress: &Progress{}}
+	err = j.Settle([]state.Receipt{{Complete: true, Delivered: []identity.Object{object}}})
+	if err == nil || len(j.outcomes) != 0 || j.progress.Settled.Load() != 0 {
+		t.Errorf("error %v, outcomes %v", err, j.outcomes)
+	}
+}
+
 // TestManyBatchesWhileTheFileGrows would not end if a read of the index were open
 // while the pass waits for room to upload.
 func TestManyBatchesWhileTheFileGrows(t *testing.T) {
