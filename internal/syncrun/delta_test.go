@@ -510,15 +510,32 @@ func TestRefusedRelease(t *testing.T) {
 
 // TestPassedBy: what a pass has not shown is asked for once more before it counts as
 // gone: it may have been moved from where was read later to where was read before.
+// That holds for what an operator releases, too, however many that are.
 func TestPassedBy(t *testing.T) {
-	d := newDomain(t, sandbox.DirectoryOptions{}, 5)
-	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
-	d.must(d.Move(d.dn("user4"), "OU=Outside,"+d.Base()))
-	d.runner.Log = zerolog.New(&doing{logs: d.log, at: "directory read", kind: "user", do: func() {
-		d.must(d.Move("CN=user4,OU=Outside,"+d.Base(), d.base))
-	}})
-	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
-	d.equal()
+	for _, c := range []struct {
+		away int
+		held bool // before
+	}{{1, false}, {guidsAtOnce + 5, true}} {
+		d := newDomain(t, sandbox.DirectoryOptions{}, guidsAtOnce+10)
+		if c.held {
+			d.options.Guard.MaxDeletes = 3
+			d.start()
+		}
+		d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: guidsAtOnce + 10})
+		for n := range c.away {
+			d.must(d.Move(d.dn(fmt.Sprintf("user%d", n)), "OU=Outside,"+d.Base()))
+		}
+		if c.held {
+			d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: c.away})
+		}
+		d.runner.Log = zerolog.New(&doing{logs: d.log, at: "directory read", kind: "user", do: func() {
+			for n := range c.away {
+				d.must(d.Move(fmt.Sprintf("CN=user%d,OU=Outside,%s", n, d.Base()), d.base))
+			}
+		}})
+		d.sync(Mode{Full: true, AllowDeletes: c.held}, state.Run{Mode: full, Result: Processed})
+		d.equal()
+	}
 }
 
 // TestHeldThroughAPassThatProvesNothing: what is held stays so when another controller
@@ -561,6 +578,13 @@ func TestHeldThroughAPassThatProvesNothing(t *testing.T) {
 		}
 		d.sync(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Held, Held: 5}) // nothing is proven, so nothing is released
 		back(d)
+	})
+	t.Run("another scope, where one is back", func(t *testing.T) {
+		d := hold(t)
+		d.must(d.Move("CN=user4,OU=Outside,"+d.Base(), d.base))
+		d.options.Search.UserFilter = "(objectClass=user)"
+		d.start()
+		d.sync(Mode{}, state.Run{Mode: full, Result: Held, Held: 4})
 	})
 	t.Run("another scope", func(t *testing.T) {
 		d := hold(t)
