@@ -292,6 +292,7 @@ func TestDelta(t *testing.T) {
 	for _, name := range []string{"user1", "user2"} {
 		d.must(d.Touch(d.dn(name), "badPwdCount", "3"))
 	}
+	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed}) // in which they are read
 	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 2})
 	d.equal()
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
@@ -358,6 +359,23 @@ func TestStatusByTheClockSurvivesACrash(t *testing.T) {
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	d.equal()
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
+}
+
+// TestRescheduled: when an object is due may change without anything that is sent.
+func TestRescheduled(t *testing.T) {
+	w := newWorld(t)
+	w.ldap.Users = ldaptest.Users(3)
+	r := w.process()
+	w.run(r, Processed, 3)
+	expires := time.Now().Add(time.Hour).Truncate(time.Second)
+	user := w.ldap.Users[1].Attributes
+	user["msDS-UserPasswordExpiryTimeComputed"] = fileTimeOf(expires)
+	w.run(r, Processed, 0)
+	for at, want := range map[time.Time][]ad.GUID{expires.Add(-time.Second): nil, expires: {ad.GUID([]byte(user["objectGUID"]))}} {
+		if due, err := w.store.Due(at); err != nil || !slices.Equal(due, want) {
+			t.Errorf("due at %s: %v, error %v", at, due, err)
+		}
+	}
 }
 
 // fileTimeOf counts 100 ns since 1601.
@@ -1086,6 +1104,7 @@ func TestLag(t *testing.T) {
 	for n := range 5 { // neither are these changes
 		d.must(d.Modify(d.dn("user"+strconv.Itoa(n)), "title", "new"))
 	}
+	d.passBy()
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
 	use(second)
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})

@@ -47,7 +47,7 @@ func heldUp(t *testing.T, users int, cuts ...int) (*world, *Runner) {
 // begun anew, in the same run, and nothing is sent twice.
 func TestHeldUp(t *testing.T) {
 	w, r := heldUp(t, 900, 400, 600, 850)
-	bad := ldaptest.User(20).Attributes["name"]
+	bad := ldaptest.User(220).Attributes["name"]
 	w.intercepting(func(writer http.ResponseWriter, request *http.Request, body []byte) bool {
 		if request.URL.Path != assetsPath {
 			return false

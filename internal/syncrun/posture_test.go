@@ -11,9 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
 	"adconnector/internal/membership"
@@ -306,6 +309,63 @@ func TestMembershipDelta(t *testing.T) {
 	if lines := d.log.with("memberships read"); lines[len(lines)-1]["whole"] != false {
 		t.Errorf("%v", lines[len(lines)-1])
 	}
+}
+
+// TestMembershipLag: what a controller that lags behind has said of memberships does
+// not stay, although nothing changes any more at the one that knew better.
+func TestMembershipLag(t *testing.T) {
+	d := exposed(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
+	first := d.auth.Port
+	behind, second := d.twin(t, sandbox.DirectoryOptions{ReadsDeleted: true})
+	use := func(port int) {
+		d.auth.Port = port
+		d.gateway.SetConnection(d.connection(nil))
+	}
+	for n := range 3 {
+		name := fmt.Sprint("user", n)
+		d.must(d.Add(userNamed(d.dn(name), name)))
+		d.must(behind.Add(userNamed(d.dn(name), name)))
+	}
+	team := sandbox.Object{DN: d.dn("team"), Attributes: map[string][]string{"objectClass": {"group"}}}
+	d.must(d.Add(team))
+	d.must(behind.Add(team))
+	d.must(d.Modify(team.DN, "member", d.dn("user0")))
+	d.passBy()
+	run := func(kind string) {
+		t.Helper()
+		if run, err := d.runner.Run(t.Context(), Mode{}); err != nil || run.Mode != kind {
+			t.Fatalf("%+v, %v", run, err)
+		}
+	}
+	run(full)
+	use(second)
+	run(full)
+	d.expect(team.DN, "members")
+	use(first)
+	run(delta)
+	d.expect(team.DN, "members", d.sid(d.dn("user0")))
+	d.likeAnew()
+}
+
+// TestMembershipPassedBy: an account that the reading of memberships has not shown is
+// asked for once more.
+func TestMembershipPassedBy(t *testing.T) {
+	d := exposed(t, sandbox.DirectoryOptions{}, 3)
+	d.must(d.Modify(d.dn("user0"), "primaryGroupID", "512"))
+	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 17})
+	d.must(d.Modify(d.dn("user0"), "primaryGroupID"))
+	var searches atomic.Int32
+	d.options.Search.PageSize = 1000
+	d.options.Search.Observe = func(request string, _ fault.Class, _ time.Duration) {
+		if request == "search" && searches.Add(1) == 2 { // of groups and accounts
+			if err := d.Modify(d.dn("user0"), "primaryGroupID", "512"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	d.start()
+	d.sync(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
+	d.likeAnew()
 }
 
 // TestAffectedAreOwed: whoever is affected by a change that a run has seen is read
