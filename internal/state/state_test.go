@@ -256,6 +256,9 @@ func TestDamaged(t *testing.T) {
 		"an empty bucket is missing": func(t *testing.T) []byte {
 			return database(t, func(c change) error { return c.DeleteBucket(bucketHeld) })
 		},
+		"its sums are missing": func(t *testing.T) []byte {
+			return database(t, func(c change) error { return c.DeleteBucket(bucketSums) })
+		},
 		"overwritten behind its head": func(t *testing.T) []byte {
 			content := database(t, nil)
 			for i := 8192; i < len(content); i++ {
