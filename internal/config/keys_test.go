@@ -169,3 +169,17 @@ func TestREADMETable(t *testing.T) {
 		t.Errorf("README.md needs this table, an empty line after it:\n%s", configurationTable())
 	}
 }
+
+// TestEveryKeyIsRead: a row of keys alone lets a key be given, and be of no effect.
+func TestEveryKeyIsRead(t *testing.T) {
+	basic := with(with(with(complete, inDirectory...), inProxy...), "proxy.username=u", "proxy.password=hush")
+	for _, k := range keys {
+		isRead := func(environ []string) bool {
+			_, err := load(with(environ, k.Name+"=<REPLACE_ME>"))
+			return err != nil && strings.Contains(err.Error(), k.Name+" (environment): the placeholder")
+		}
+		if !isRead(basic) && !isRead(with(basic, oauth...)) {
+			t.Errorf("%s: Load does not ask for it", k.Name)
+		}
+	}
+}
