@@ -6,6 +6,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -218,6 +220,26 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 }
 
 // What the map makes of users and groups, full and bare, is what the contract takes.
+// TestGoldensKeepTheContract: identity's tests see to it that these show every target.
+func TestGoldensKeepTheContract(t *testing.T) {
+	files, err := filepath.Glob("../identity/testdata/*.json")
+	if err != nil || len(files) < 20 {
+		t.Fatal(len(files), err)
+	}
+	_, server := startSandbox(t, sandboxOptions())
+	client := gateway.New(options(t, server.URL))
+	for _, file := range files {
+		asset, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Send(t.Context(), uuid.NewString(), 1, bytes.TrimSpace(asset))
+		if err != nil || answer.Outcome != gateway.Taken {
+			t.Errorf("%s: %+v, %v", file, answer, err)
+		}
+	}
+}
+
 func TestMappedAssetsKeepTheContract(t *testing.T) {
 	const sid = "\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\xe0\xdd\x36\x6e\x73\xb2\xf4\x10\x68\xad\x5c\x57\x4f\x04\x00"
 	user := map[string]string{

@@ -1,17 +1,13 @@
 package identity
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"adconnector/internal/ad"
 )
@@ -108,27 +104,7 @@ func TestGolden(t *testing.T) {
 			if asset.Unparsed != test.unparsed {
 				t.Errorf("%d values unparsed, want %d", asset.Unparsed, test.unparsed)
 			}
-			if !utf8.Valid(asset.JSON) {
-				t.Errorf("not UTF-8: %q", asset.JSON)
-			}
-			var got bytes.Buffer
-			if err := json.Indent(&got, asset.JSON, "", "  "); err != nil {
-				t.Fatalf("%v: %s", err, asset.JSON)
-			}
-			got.WriteByte('\n')
-			golden := filepath.Join("testdata", test.name+".json")
-			if *update {
-				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !bytes.Equal(got.Bytes(), want) {
-				t.Errorf("got\n%s\nwant\n%s", got.Bytes(), want)
-			}
+			golden(t, test.name, asset.JSON)
 		})
 	}
 }

@@ -48,6 +48,7 @@ func people() *membership.Graph {
 	all := g.SetGroup(guidNamed('A'), administrators, true, membership.RoleOf(administrators, nil))
 	g.AddMember(all, guidNamed('D'), ofDomainSID(512))
 	g.AddMember(all, guidNamed('f'), authenticated)
+	g.AddMember(all, guidNamed('k'), nil)
 	club := g.SetGroup(guidNamed('C'), ofDomainSID(1201), true, 0)
 	g.AddMember(club, guidNamed('I'), ofDomainSID(1202))
 	inner := g.SetGroup(guidNamed('I'), ofDomainSID(1202), false, 0)
