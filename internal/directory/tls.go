@@ -43,7 +43,10 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 		der = decoded
 	}
 	certificates, err := x509.ParseCertificates(der)
-	if err != nil || len(certificates) == 0 {
+	switch {
+	case err != nil && len(der) > 0 && der[0] == tagSequence:
+		return nil, err
+	case err != nil || len(certificates) == 0:
 		return nil, errors.New("there is none in it")
 	}
 	return certificates, nil

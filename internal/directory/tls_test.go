@@ -362,6 +362,8 @@ func TestParseCertificates(t *testing.T) {
 		if test.want == nil {
 			if err == nil || len(got) > 0 {
 				t.Errorf("%s: accepted", test.name)
+			} else if none := strings.Contains(err.Error(), "there is none in it"); none == (strings.Contains(test.name, "broken") || strings.Contains(test.name, "truncated")) {
+				t.Errorf("%s: %v", test.name, err)
 			} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(key)[:16]) {
 				t.Errorf("%s: quoted in %v", test.name, err)
 			}
