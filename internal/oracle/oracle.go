@@ -31,9 +31,12 @@ func (e Entry) First(attribute string) string {
 	return ""
 }
 
-// Bits are those of a number, however it is signed.
+// Bits are those of a signed number of 32 bits; of anything else none is set.
 func (e Entry) Bits(attribute string) uint32 {
-	n, _ := strconv.ParseInt(e.First(attribute), 10, 64)
+	n, err := strconv.ParseInt(e.First(attribute), 10, 64)
+	if err != nil || n < math.MinInt32 || n > math.MaxInt32 {
+		return 0
+	}
 	return uint32(n)
 }
 

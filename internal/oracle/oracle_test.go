@@ -51,6 +51,7 @@ func TestExample(t *testing.T) {
 func TestStatus(t *testing.T) {
 	for override, want := range map[string]string{
 		"userAccountControl=514":                                    "DISABLED",
+		"userAccountControl=4294967298":                             "ACTIVE",
 		"accountExpires=1234":                                       "EXPIRED",
 		"accountExpires=0":                                          "ACTIVE",
 		"msDS-User-Account-Control-Computed=16":                     "LOCKED",
