@@ -59,3 +59,28 @@ func TestDamagedUnderWay(t *testing.T) {
 		})
 	}
 }
+
+// TestUnreadableRecord: what is no record is damage, also to who only looks.
+func TestUnreadableRecord(t *testing.T) {
+	nonsense := func() (dir string) {
+		dir = t.TempDir()
+		s := open1(t, dir)
+		must(t, s.update("write nonsense", func(c change) error {
+			return errors.Join(c.put(bucketRuns, make([]byte, 8), []byte("{")), c.put(bucketMeta, keyConnector, []byte("?")))
+		}))
+		must(t, s.Close())
+		return dir
+	}
+	looking := result(OpenReadOnly(nonsense()))(t)
+	if _, err := looking.Runs(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "the next run sets the file aside") {
+		t.Errorf("runs: %v", err)
+	}
+	s := open1(t, nonsense())
+	if _, err := s.Connector(); !errors.Is(err, ErrDamaged) {
+		t.Errorf("connector: %v", err)
+	}
+	must(t, s.Close())
+	if s.SetAside == "" {
+		t.Error("the file is still there")
+	}
+}

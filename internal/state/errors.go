@@ -31,6 +31,8 @@ func (s *Store) explain(what string, err error) error {
 		return err
 	case isFull(err):
 		return fault.Errorf(fault.Transient, "state file %s: %s: %w: free or add space; nothing was lost, the next run repeats it", s.path, what, err)
+	case errors.Is(err, ErrDamaged) && s.IsReadOnly():
+		return fault.Errorf(fault.Transient, "state file %s: %s: %w: the next run sets the file aside, and sends everything anew", s.path, what, err)
 	case errors.Is(err, ErrDamaged):
 		return fault.Errorf(fault.Transient, "state file %s: %s: %w: the file is set aside, and the next run sends everything anew", s.path, what, err)
 	default:

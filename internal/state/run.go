@@ -2,7 +2,6 @@ package state
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -67,7 +66,7 @@ func (s *Store) Runs() ([]Run, error) {
 		cursor := tx.Bucket(bucketRuns).Cursor()
 		for key, value := cursor.Last(); key != nil; key, value = cursor.Prev() {
 			var run Run
-			if err := json.Unmarshal(value, &run); err != nil {
+			if err := decodeJSON(value, &run); err != nil {
 				return err
 			}
 			list = append(list, run)

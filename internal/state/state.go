@@ -310,7 +310,15 @@ func (s *Store) sound(work func() error) error {
 // get reads a JSON value, if there is one.
 func get(bucket *bbolt.Bucket, key []byte, into any) error {
 	if stored := bucket.Get(key); stored != nil {
-		return json.Unmarshal(stored, into)
+		return decodeJSON(stored, into)
+	}
+	return nil
+}
+
+// decodeJSON reads what putJSON has written.
+func decodeJSON(stored []byte, into any) error {
+	if err := json.Unmarshal(stored, into); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return nil
 }
