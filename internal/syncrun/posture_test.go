@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
@@ -560,6 +562,30 @@ func TestLongGroup(t *testing.T) {
 	d.must(d.Modify(team, "member", members[:2000]...))
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: many - 2000 + 3})
 	d.likeAnew()
+}
+
+// TestGroupThatChangesAllTheTime: a part of its members is not taken for all of them.
+func TestGroupThatChangesAllTheTime(t *testing.T) {
+	const many = 1600
+	d := exposed(t, sandbox.DirectoryOptions{}, many)
+	var members []string
+	for n := range many {
+		members = append(members, d.dn(fmt.Sprint("user", n)))
+	}
+	team := d.addGroup("team", members...)
+	var changes atomic.Int32
+	d.options.Search.Observe = func(request string, _ fault.Class, _ time.Duration) {
+		if request == "search" {
+			if err := d.Modify(team, "description", fmt.Sprint(changes.Add(1))); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	d.start()
+	run, err := d.runner.Run(t.Context(), Mode{})
+	if !errors.Is(err, directory.ErrChanged) || fault.Of(err) != fault.Incomplete || run.Result != Failed || d.calls("POST", assetsPath) != 0 {
+		t.Errorf("%+v, %v", run, err)
+	}
 }
 
 // TestHugeGroup: one of 100,000 members is sent whole, and a delta that takes them
