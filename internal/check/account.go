@@ -83,37 +83,28 @@ func (i *inspection) readSelf(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	first := func(name string) []byte { return first(found[name]) }
 	i.self.dn = dn
-	if name := string(first(attributePrincipal)); name != "" {
+	if name := string(found.First(attributePrincipal)); name != "" {
 		i.self.name = name
-	} else if name := string(first("sAMAccountName")); name != "" {
+	} else if name := string(found.First("sAMAccountName")); name != "" {
 		i.self.name = name + "@" + dnsNameOf(i.session.RootDSE.DefaultNamingContext) // every account has this name, set or not
 	}
-	i.self.sid, _ = ad.ParseSID(first("objectSid"))
-	primary, _ := strconv.ParseUint(string(first("primaryGroupID")), 10, 32)
+	i.self.sid, _ = ad.ParseSID(found.First("objectSid"))
+	primary, _ := strconv.ParseUint(string(found.First("primaryGroupID")), 10, 32)
 	i.self.primary = uint32(primary)
 	for _, raw := range found["tokenGroups"] {
 		if sid, ok := ad.ParseSID(raw); ok {
 			i.self.tokens = append(i.self.tokens, sid)
 		}
 	}
-	control, _ := ad.ParseAccountControl(first("userAccountControl"))
+	control, _ := ad.ParseAccountControl(found.First("userAccountControl"))
 	i.self.neverEnds = control&neverExpires != 0
-	if end, ok := ad.ParseFileTime(first(attributeExpiry)); ok && !end.IsNone() {
+	if end, ok := ad.ParseFileTime(found.First(attributeExpiry)); ok && !end.IsNone() {
 		i.self.expires = end.Time()
-	} else if i.self.expires, err = i.expiryByPolicy(ctx, first("pwdLastSet")); err != nil {
+	} else if i.self.expires, err = i.expiryByPolicy(ctx, found.First("pwdLastSet")); err != nil {
 		return err
 	}
 	return nil
-}
-
-// first is the first value of an attribute; nil: it has none.
-func first(values [][]byte) []byte {
-	if len(values) == 0 {
-		return nil
-	}
-	return values[0]
 }
 
 // ownName finds the account by what was bound with: its DN, its user principal name,
@@ -156,7 +147,7 @@ func (i *inspection) expiryByPolicy(ctx context.Context, lastSet []byte) (time.T
 		return time.Time{}, err
 	}
 	// Of 100 ns, negative; 0 and the smallest value mean for ever (MS-ADA2).
-	age, err := strconv.ParseInt(string(first(found["maxPwdAge"])), 10, 64)
+	age, err := strconv.ParseInt(string(found.First("maxPwdAge")), 10, 64)
 	const aCentury = -100 * 365 * 24 * int64(time.Hour/100)
 	if err != nil || age >= 0 || age < aCentury {
 		return time.Time{}, nil

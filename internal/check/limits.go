@@ -79,7 +79,7 @@ func (i *inspection) policyOf(ctx context.Context, dn string) string {
 	if err != nil {
 		return ""
 	}
-	return string(first(found["queryPolicyObject"]))
+	return string(found.First("queryPolicyObject"))
 }
 
 // skewBearable is how far clocks may differ before it is worth a word.
@@ -121,7 +121,7 @@ func (i *inspection) directoryAhead(ctx context.Context) (time.Duration, bool) {
 	if err != nil {
 		return 0, false
 	}
-	theirs, ok := ad.ParseGeneralizedTime(first(root["currentTime"]))
+	theirs, ok := ad.ParseGeneralizedTime(root.First("currentTime"))
 	return theirs.Sub(asked.Add(i.now().Sub(asked) / 2)), ok
 }
 

@@ -9,11 +9,22 @@ import (
 	"adconnector/internal/fault"
 )
 
+// Attributes are the values of one object, by the names asked for.
+type Attributes map[string][][]byte
+
+// First is the first value of an attribute; nil: it has none.
+func (a Attributes) First(attribute string) []byte {
+	if len(a[attribute]) == 0 {
+		return nil
+	}
+	return a[attribute][0]
+}
+
 // Read reads some attributes of one object by its name, and gives their values by
 // the names asked for; absent ones, and those that the account may not read, are
 // left out. The empty name is rootDSE's. It is for single small objects: Search is
 // for entries.
-func (s *Session) Read(ctx context.Context, dn string, attributes ...string) (map[string][][]byte, error) {
+func (s *Session) Read(ctx context.Context, dn string, attributes ...string) (Attributes, error) {
 	what := "read " + dn + " on " + s.Address
 	if dn == "" {
 		what = "read rootDSE of " + s.Address
@@ -23,8 +34,8 @@ func (s *Session) Read(ctx context.Context, dn string, attributes ...string) (ma
 }
 
 // read is Read with a server's refusal as it is.
-func (s *Session) read(ctx context.Context, what, dn string, attributes []string, controls ...ldap.Control) (map[string][][]byte, error) {
-	values := map[string][][]byte{}
+func (s *Session) read(ctx context.Context, what, dn string, attributes []string, controls ...ldap.Control) (Attributes, error) {
+	values := Attributes{}
 	err := s.call(ctx, "read", what, func() error {
 		result, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
 			"(objectClass=*)", attributes, controls))
@@ -39,14 +50,6 @@ func (s *Session) read(ctx context.Context, what, dn string, attributes []string
 		return nil
 	})
 	return values, err
-}
-
-// first is the first value of an attribute; nil: it has none.
-func first(values [][]byte) []byte {
-	if len(values) == 0 {
-		return nil
-	}
-	return values[0]
 }
 
 // RootDSE is what a server says of itself (MS-ADTS 3.1.1.3.2). Servers that are
@@ -71,13 +74,13 @@ func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.Defa
 
 func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 	values, err := s.Read(ctx, "", "defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName", "highestCommittedUSN")
-	usn, _ := ad.ParseUSN(first(values["highestCommittedUSN"]))
+	usn, _ := ad.ParseUSN(values.First("highestCommittedUSN"))
 	return RootDSE{
-		DefaultNamingContext: string(first(values["defaultNamingContext"])),
-		ConfigurationContext: string(first(values["configurationNamingContext"])),
-		ForestLevel:          string(first(values["forestFunctionality"])),
-		DNSHostName:          string(first(values["dnsHostName"])),
-		DSServiceName:        string(first(values["dsServiceName"])),
+		DefaultNamingContext: string(values.First("defaultNamingContext")),
+		ConfigurationContext: string(values.First("configurationNamingContext")),
+		ForestLevel:          string(values.First("forestFunctionality")),
+		DNSHostName:          string(values.First("dnsHostName")),
+		DSServiceName:        string(values.First("dsServiceName")),
 		HighestCommittedUSN:  usn,
 	}, err
 }
@@ -90,7 +93,7 @@ func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
 	if err != nil {
 		return ad.InvocationID{}, explainSearch(what, err)
 	}
-	guid, ok := ad.ParseGUID(first(values["invocationId"]))
+	guid, ok := ad.ParseGUID(values.First("invocationId"))
 	if !ok {
 		return ad.InvocationID{}, fault.Errorf(fault.Refused, "%s: the account may not read it: grant it Read Property on %s", what, s.RootDSE.DSServiceName)
 	}

@@ -4,7 +4,7 @@
 // It guarantees that equal entries give equal bytes, so that the fingerprint of
 // an asset changes exactly when something that is sent changes, and that a value
 // which cannot be read is counted and left out. It is pure: no I/O and no clock but
-// the one it is given. It does not decide who is in scope, nor what is sent.
+// the one it is given. It does not decide who is in scope, nor whether an asset is sent.
 package identity
 
 import (

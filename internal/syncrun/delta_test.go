@@ -884,8 +884,8 @@ func TestScopeChangesElsewhere(t *testing.T) {
 	staff := d.base
 	read := func(port int, base string, uploaded int) {
 		t.Helper()
-		d.auth.Port, d.base = port, base
-		d.gateway.SetConnection(d.connection(nil))
+		d.base = base
+		d.connectTo(port)
 		d.gateway.SetProfile(d.profile(nil))
 		d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: uploaded})
 	}
@@ -920,6 +920,12 @@ func TestCommittedLate(t *testing.T) {
 	}
 }
 
+// connectTo has the runs from here on read from the controller at a port.
+func (d *domain) connectTo(port int) {
+	d.auth.Port = port
+	d.gateway.SetConnection(d.connection(nil))
+}
+
 // twin serves a second controller of the same domain: the same objects, other
 // sequence numbers, another invocation ID.
 func (d *domain) twin(t *testing.T, o sandbox.DirectoryOptions) (*sandbox.Directory, int) {
@@ -947,27 +953,23 @@ func TestFailover(t *testing.T) {
 		d.must(change(d.Directory))
 		d.must(change(other))
 	}
-	use := func(port int) {
-		d.auth.Port = port
-		d.gateway.SetConnection(d.connection(nil))
-	}
 	for n := range 30 {
 		name := "user" + strconv.Itoa(n)
 		both(func(c *sandbox.Directory) error { return c.Add(userNamed(d.dn(name), name)) })
 	}
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
 	both(func(c *sandbox.Directory) error { return c.Modify(d.dn("user1"), "title", "x") })
-	use(second)
+	d.connectTo(second)
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
 	both(func(c *sandbox.Directory) error { return c.Modify(d.dn("user2"), "title", "x") })
 	both(func(c *sandbox.Directory) error { return c.Delete(d.dn("user3")) })
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
 	both(func(c *sandbox.Directory) error { return c.Modify(d.dn("user4"), "title", "x") })
-	use(first)
+	d.connectTo(first)
 	d.restart()
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	d.equal()
-	use(second)
+	d.connectTo(second)
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed})
 	d.equal()
 }
@@ -1090,10 +1092,6 @@ func TestLag(t *testing.T) {
 	d := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
 	first := d.auth.Port
 	behind, second := d.twin(t, sandbox.DirectoryOptions{ReadsDeleted: true})
-	use := func(port int) {
-		d.auth.Port = port
-		d.gateway.SetConnection(d.connection(nil))
-	}
 	for n := range 30 {
 		name := "user" + strconv.Itoa(n)
 		d.must(d.Add(userNamed(d.dn(name), name)))
@@ -1106,9 +1104,9 @@ func TestLag(t *testing.T) {
 	}
 	d.passBy()
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
-	use(second)
+	d.connectTo(second)
 	d.sync(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
-	use(first)
+	d.connectTo(first)
 	d.sync(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 5})
 	d.equal()
 }

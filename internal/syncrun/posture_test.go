@@ -319,10 +319,6 @@ func TestMembershipLag(t *testing.T) {
 	d := exposed(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
 	first := d.auth.Port
 	behind, second := d.twin(t, sandbox.DirectoryOptions{ReadsDeleted: true})
-	use := func(port int) {
-		d.auth.Port = port
-		d.gateway.SetConnection(d.connection(nil))
-	}
 	for n := range 3 {
 		name := fmt.Sprint("user", n)
 		d.must(d.Add(userNamed(d.dn(name), name)))
@@ -340,10 +336,10 @@ func TestMembershipLag(t *testing.T) {
 		}
 	}
 	run(full)
-	use(second)
+	d.connectTo(second)
 	run(full)
 	d.expect(team.DN, "members")
-	use(first)
+	d.connectTo(first)
 	run(delta)
 	d.expect(team.DN, "members", d.sid(d.dn("user0")))
 	d.likeAnew()
@@ -474,8 +470,7 @@ func (d *domain) deaf(word, instead string) {
 			}()
 		}
 	}()
-	d.auth.Port = listener.Addr().(*net.TCPAddr).Port
-	d.gateway.SetConnection(d.connection(nil))
+	d.connectTo(listener.Addr().(*net.TCPAddr).Port)
 	d.start()
 }
 
