@@ -1,0 +1,314 @@
+// Package program runs the connector in a process of its own for tests.
+package program
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"adconnector/test/testlog"
+)
+
+// Build builds the connector as it ships, once a test process, and returns its path.
+// Remove deletes it.
+var Build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "adconnector-test")
+	if err != nil {
+		return "", err
+	}
+	buildDir = dir
+	path := filepath.Join(dir, "adconnector")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", path, "adconnector/cmd/adconnector")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the connector: %w\n%s", err, output)
+	}
+	return path, nil
+})
+
+var buildDir string
+
+// Remove deletes what Build made. TestMain calls it last.
+func Remove() error { return os.RemoveAll(buildDir) }
+
+// Command describes a process to start.
+type Command struct {
+	Path    string   // "": the program that Build makes
+	Args    []string // of the program
+	Env     []string // the whole environment, besides PATH and HOME
+	Wrapper []string // words before the program, such as a shell that sets limits
+	OnLine  func(*Process, testlog.Line)
+}
+
+// Process is a program under test. Its output is recorded.
+type Process struct {
+	Log   testlog.Log
+	Ended chan struct{} // closed once the process ended and its output is recorded
+
+	cmd    *exec.Cmd
+	stdout *os.File // the end that is read
+
+	mu      sync.Mutex
+	printed bytes.Buffer // stdout
+	logged  bytes.Buffer // stderr
+	changed chan struct{}
+}
+
+// EnvFile writes settings as an env file in a directory of the test and returns its path.
+func EnvFile(t testing.TB, settings map[string]string) string {
+	t.Helper()
+	var text strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(settings)) {
+		fmt.Fprintf(&text, "%s=%s\n", key, settings[key])
+	}
+	file := filepath.Join(t.TempDir(), "connector.env")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Start starts a process in a process group of its own. It is killed when the test ends.
+func Start(t testing.TB, c Command) *Process {
+	t.Helper()
+	if c.Path == "" {
+		path, err := Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Path = path
+	}
+	words := slices.Concat(c.Wrapper, []string{c.Path}, c.Args)
+	p := &Process{Ended: make(chan struct{}), changed: make(chan struct{}), cmd: exec.Command(words[0], words[1:]...)}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, c.Env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdout, stdoutEnd := pipe(t)
+	stderr, stderrEnd := pipe(t)
+	p.stdout, p.cmd.Stdout, p.cmd.Stderr = stdout, stdoutEnd, stderrEnd
+	err := p.cmd.Start()
+	stdoutEnd.Close()
+	stderrEnd.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var recording sync.WaitGroup
+	recording.Go(func() { p.recordStdout() })
+	recording.Go(func() { p.recordLog(stderr, c.OnLine) })
+	go func() {
+		defer close(p.Ended)
+		recording.Wait()
+		_ = p.cmd.Wait() // ProcessState has the outcome
+	}()
+	t.Cleanup(func() {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.Ended
+		stdout.Close()
+		stderr.Close()
+	})
+	return p
+}
+
+func pipe(t testing.TB) (reader, writer *os.File) {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reader, writer
+}
+
+func (p *Process) recordStdout() {
+	buffer := make([]byte, 4096)
+	for {
+		n, err := p.stdout.Read(buffer)
+		p.mu.Lock()
+		p.printed.Write(buffer[:n])
+		close(p.changed)
+		p.changed = make(chan struct{})
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *Process) recordLog(stderr io.Reader, onLine func(*Process, testlog.Line)) {
+	scanner := bufio.NewScanner(stderr)
+	scanner.Buffer(nil, 16<<20)
+	for scanner.Scan() {
+		line, err := testlog.Parse(scanner.Bytes())
+		if err != nil { // cut off by a kill, or a panic
+			line = testlog.Line{"message": "not JSON", "text": scanner.Text()}
+		}
+		if onLine != nil {
+			onLine(p, line)
+		}
+		p.mu.Lock()
+		p.logged.Write(scanner.Bytes())
+		p.logged.WriteByte('\n')
+		p.mu.Unlock()
+		p.Log.Append(line)
+	}
+}
+
+// PID returns the process ID.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Stdout returns what the process printed so far.
+func (p *Process) Stdout() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.printed.String()
+}
+
+// Stderr returns the text of the log so far.
+func (p *Process) Stderr() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.logged.String()
+}
+
+// CloseStdout closes the reading end of the process's stdout.
+func (p *Process) CloseStdout() { p.stdout.Close() }
+
+// Signal sends signals, in order.
+func (p *Process) Signal(t testing.TB, signals ...os.Signal) {
+	t.Helper()
+	for _, s := range signals {
+		if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Kill kills the process and waits until it is gone.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.Ended
+}
+
+// Await returns the first line of the log, from index from on, that matches, and the index
+// after it. It ends the test when the process ends without such a line or logs nothing for
+// testlog.IdleLimit.
+func (p *Process) Await(t testing.TB, from int, match func(testlog.Line) bool) (testlog.Line, int) {
+	t.Helper()
+	line, next, ok := p.Log.Await(from, match, p.Ended)
+	if !ok {
+		t.Fatalf("awaited log line missing (%s):\n%s", p.state(), p.Stderr())
+	}
+	return line, next
+}
+
+// AwaitMessage waits for a line with this message.
+func (p *Process) AwaitMessage(t testing.TB, message string) testlog.Line {
+	t.Helper()
+	line, _ := p.Await(t, 0, testlog.Message(message))
+	return line
+}
+
+// AwaitStdout waits until stdout contains text, and returns all of stdout.
+func (p *Process) AwaitStdout(t testing.TB, text string) string {
+	t.Helper()
+	for {
+		p.mu.Lock()
+		printed, changed := p.printed.String(), p.changed
+		p.mu.Unlock()
+		if strings.Contains(printed, text) {
+			return printed
+		}
+		idle := time.NewTimer(testlog.IdleLimit)
+		select {
+		case <-changed:
+			idle.Stop()
+		case <-p.Ended:
+			idle.Stop()
+			if printed = p.Stdout(); strings.Contains(printed, text) {
+				return printed
+			}
+			t.Fatalf("%q missing on stdout (%s): %q\n%s", text, p.state(), printed, p.Stderr())
+		case <-idle.C:
+			t.Fatalf("%q missing on stdout (%s): %q\n%s", text, p.state(), printed, p.Stderr())
+		}
+	}
+}
+
+func (p *Process) state() string {
+	select {
+	case <-p.Ended:
+		return p.cmd.ProcessState.String()
+	default:
+		return "running"
+	}
+}
+
+// Outcome is what a process left.
+type Outcome struct {
+	Code   int // -1: killed by a signal
+	Log    []testlog.Line
+	Stdout string
+	Stderr string
+}
+
+// Summary returns the line that ends the last run, nil without one.
+func (o Outcome) Summary() testlog.Line {
+	for _, line := range slices.Backward(o.Log) {
+		if line.Text("message") == "run finished" {
+			return line
+		}
+	}
+	return nil
+}
+
+// Wait waits until the process has ended. One that logs and prints nothing for
+// testlog.IdleLimit fails the test with its goroutines.
+func (p *Process) Wait(t testing.TB) Outcome {
+	t.Helper()
+	for seen := -1; ; {
+		idle := time.NewTimer(testlog.IdleLimit)
+		select {
+		case <-p.Ended:
+			idle.Stop()
+			o := Outcome{Code: p.cmd.ProcessState.ExitCode(), Log: p.Log.Lines(), Stdout: p.Stdout(), Stderr: p.Stderr()}
+			if strings.Contains(o.Stderr, "goroutine ") || strings.Contains(o.Stderr, "panic:") {
+				t.Errorf("the connector panicked:\n%s", o.Stderr)
+			}
+			return o
+		case <-idle.C:
+		}
+		if now := len(p.Stdout()) + len(p.Stderr()); now != seen {
+			seen = now
+			continue
+		}
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT)
+		<-p.Ended
+		t.Fatalf("the connector does not end:\n%s", p.Stderr())
+	}
+}
+
+// MustExit waits for the end and fails the test unless the exit code is one of these.
+func (p *Process) MustExit(t testing.TB, codes ...int) Outcome {
+	t.Helper()
+	o := p.Wait(t)
+	if !slices.Contains(codes, o.Code) {
+		t.Fatalf("exit code %d, want %v:\n%s", o.Code, codes, o.Stderr)
+	}
+	return o
+}
+
+// Run starts a process and waits until it has ended.
+func Run(t testing.TB, c Command) Outcome {
+	t.Helper()
+	return Start(t, c).Wait(t)
+}

@@ -1,0 +1,196 @@
+package testenv
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/sandbox"
+	"adconnector/internal/secret"
+)
+
+// Directory is an embedded domain controller that listens on loopback.
+type Directory struct {
+	*sandbox.Directory
+	Port     int // LDAP and STARTTLS
+	TLSPort  int // LDAPS
+	Password string
+
+	t         testing.TB
+	mu        sync.Mutex
+	answering func(answer []byte)
+}
+
+// NewDirectory starts a domain controller. Without a password in the options, its account
+// gets one.
+func NewDirectory(t testing.TB, o sandbox.DirectoryOptions) *Directory {
+	t.Helper()
+	if o.Password == "" {
+		o.Password = "Bind-Pa55w0rd!"
+	}
+	d := &Directory{Directory: sandbox.NewDirectory(o), Password: o.Password, t: t}
+	plain, secure := listen(t), listen(t)
+	d.Port, d.TLSPort = PortOf(plain), PortOf(secure)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = d.Serve(t.Context(), observed{plain, d}, secure) })
+	t.Cleanup(func() {
+		d.Close()
+		serving.Wait()
+	})
+	return d
+}
+
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+// PortOf returns the TCP port of a listener.
+func PortOf(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }
+
+// RefusingPort returns a port of 127.0.0.1 that refuses connections until the test ends: it
+// is bound, and nothing listens on it.
+func RefusingPort(t testing.TB) int {
+	t.Helper()
+	return bindOnly(t)
+}
+
+// OnAnswer calls f with each answer over LDAP without TLS before it is sent. nil stops it.
+func (d *Directory) OnAnswer(f func(answer []byte)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.answering = f
+}
+
+type observed struct {
+	net.Listener
+	directory *Directory
+}
+
+func (o observed) Accept() (net.Conn, error) {
+	conn, err := o.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return observedConn{conn, o.directory}, nil
+}
+
+type observedConn struct {
+	net.Conn
+	directory *Directory
+}
+
+func (c observedConn) Write(answer []byte) (int, error) {
+	c.directory.mu.Lock()
+	answering := c.directory.answering
+	c.directory.mu.Unlock()
+	if answering != nil {
+		answering(answer)
+	}
+	return c.Conn.Write(answer)
+}
+
+// PortFor returns the port of a protocol.
+func (d *Directory) PortFor(protocol string) int {
+	if protocol == "LDAPS" {
+		return d.TLSPort
+	}
+	return d.Port
+}
+
+// Settings returns the settings that lead to the directory over LDAP and read all of it.
+func (d *Directory) Settings() Settings {
+	return Settings{
+		"ldap.protocol": "LDAP", "ldap.host": "127.0.0.1", "ldap.port": strconv.Itoa(d.Port),
+		"ldap.bindDn": d.BindDN(), "ldap.password": d.Password, "profile.baseContext": d.Base(),
+	}
+}
+
+// Authentication returns what the console would have of the directory: LDAP, LDAPS or
+// STARTTLS.
+func (d *Directory) Authentication(protocol string) sandbox.Authentication {
+	a := sandbox.Authentication{Type: protocol, Host: "127.0.0.1", Port: d.PortFor(protocol), BindDN: d.BindDN(), Password: d.Password}
+	if protocol != "LDAP" {
+		a.Certificate = string(d.CertificatePEM())
+	}
+	return a
+}
+
+// Options returns the options of a client.
+func (d *Directory) Options(protocol directory.Protocol) directory.Options {
+	o := directory.Options{
+		Protocol: protocol, Hosts: []string{"127.0.0.1"}, Port: d.Port, BindDN: d.BindDN(), Password: secret.New(d.Password),
+	}
+	if protocol == directory.LDAPS {
+		o.Port = d.TLSPort
+	}
+	if protocol != directory.LDAP {
+		o.Certificates = append(o.Certificates, d.Certificate())
+	}
+	return o
+}
+
+// Must ends the test on an error of a change.
+func (d *Directory) Must(err error) {
+	d.t.Helper()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// AddUnit adds an organizational unit.
+func (d *Directory) AddUnit(dn string) {
+	d.t.Helper()
+	d.add(dn, map[string][]string{"objectClass": {"organizationalUnit"}})
+}
+
+// AddUser adds a user with a password that never expires and an e-mail address made of its
+// name.
+func (d *Directory) AddUser(dn string) {
+	d.t.Helper()
+	name, _, _ := strings.Cut(strings.TrimPrefix(dn, "CN="), ",")
+	d.add(dn, map[string][]string{
+		"objectClass": {"user"}, "userAccountControl": {"66048"}, "mail": {name + "@corp.example.com"},
+	})
+}
+
+// AddGroup adds a global security group.
+func (d *Directory) AddGroup(dn string, members ...string) {
+	d.t.Helper()
+	attributes := map[string][]string{"objectClass": {"group"}}
+	if len(members) > 0 {
+		attributes["member"] = members
+	}
+	d.add(dn, attributes)
+}
+
+func (d *Directory) add(dn string, attributes map[string][]string) {
+	d.t.Helper()
+	d.Must(d.Add(sandbox.Object{DN: dn, Attributes: attributes}))
+}
+
+// Object returns a living object.
+func (d *Directory) Object(dn string) sandbox.Object {
+	d.t.Helper()
+	for _, o := range d.Objects() {
+		if o.DN == dn {
+			return o
+		}
+	}
+	d.t.Fatalf("the directory has no %s", dn)
+	return sandbox.Object{}
+}
+
+// GUID returns the objectGUID of a living object.
+func (d *Directory) GUID(dn string) ad.GUID {
+	d.t.Helper()
+	return ad.GUID([]byte(d.Object(dn).First("objectGUID")))
+}

@@ -1,0 +1,274 @@
+package testenv
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/gateway"
+	"adconnector/internal/sandbox"
+	"adconnector/internal/secret"
+)
+
+// GatewayOptions describe a gateway. Identifiers and logins that are missing are filled in.
+type GatewayOptions struct {
+	sandbox.GatewayOptions
+	TLS bool
+}
+
+// Gateway is a sandbox gateway that listens on loopback. Breaking its contract fails the
+// test.
+type Gateway struct {
+	URL     *url.URL
+	Server  *httptest.Server
+	Options sandbox.GatewayOptions
+
+	t      testing.TB
+	caFile string
+
+	mu      sync.Mutex
+	sandbox *sandbox.Gateway
+	front   Front
+	calls   map[string]int // by path
+}
+
+// Front stands before the gateway. It returns true when it has answered an exchange.
+type Front func(*Exchange) bool
+
+// Exchange is one call to the gateway.
+type Exchange struct {
+	W      http.ResponseWriter
+	R      *http.Request
+	Body   []byte
+	Number int // of the calls to this path, from 1
+
+	gateway *Gateway
+}
+
+// NewGateway starts a gateway.
+func NewGateway(t testing.TB, o GatewayOptions) *Gateway {
+	t.Helper()
+	options := o.GatewayOptions
+	options.CustomerUUID, options.ConnectionUUID, options.ProfileUUID = CustomerUUID, ConnectionUUID, ProfileUUID
+	if options.Username == "" {
+		options.Username, options.Password = "qualys_ad1", "Gw-s3cret!"
+	}
+	if options.ClientID == "" {
+		options.ClientID, options.ClientSecret = "client-7", "Client-s3cret!"
+	}
+	g := &Gateway{Options: options, t: t, sandbox: sandbox.NewGateway(options), calls: map[string]int{}}
+	g.Server = httptest.NewUnstartedServer(http.HandlerFunc(g.serve))
+	g.Server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that tests cut
+	if o.TLS {
+		g.Server.EnableHTTP2 = true
+		g.Server.StartTLS()
+		g.caFile = filepath.Join(t.TempDir(), "gateway.pem")
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: g.Server.Certificate().Raw})
+		if err := os.WriteFile(g.caFile, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		g.Server.Start()
+	}
+	t.Cleanup(func() {
+		g.Server.Close()
+		g.CheckContract()
+	})
+	var err error
+	if g.URL, err = url.Parse(g.Server.URL); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client closed the connection
+	}
+	g.mu.Lock()
+	g.calls[r.URL.Path]++
+	x := &Exchange{W: w, R: r, Body: body, Number: g.calls[r.URL.Path], gateway: g}
+	front := g.front
+	g.mu.Unlock()
+	if front == nil || !front(x) {
+		x.Answer(x.Deliver())
+	}
+}
+
+// Sandbox returns the gateway behind the front.
+func (g *Gateway) Sandbox() *sandbox.Gateway {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sandbox
+}
+
+// SetFront replaces the front. nil removes it.
+func (g *Gateway) SetFront(front Front) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.front = front
+}
+
+// Reset replaces the gateway by one that holds nothing. No connector may run.
+func (g *Gateway) Reset() {
+	g.t.Helper()
+	g.CheckContract()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sandbox, g.calls = sandbox.NewGateway(g.Options), map[string]int{}
+}
+
+// CheckContract fails the test for each violation of the gateway's contract.
+func (g *Gateway) CheckContract() {
+	g.t.Helper()
+	for _, violation := range g.Sandbox().Violations() {
+		g.t.Errorf("gateway contract violated: %s", violation)
+	}
+}
+
+// Deliver hands the call to the gateway and returns its answer, which is not sent yet.
+func (x *Exchange) Deliver() *httptest.ResponseRecorder {
+	again := x.R.Clone(x.R.Context())
+	again.Body = io.NopCloser(bytes.NewReader(x.Body))
+	again.ContentLength = int64(len(x.Body))
+	answer := httptest.NewRecorder()
+	x.gateway.Sandbox().ServeHTTP(answer, again)
+	return answer
+}
+
+// Answer sends an answer.
+func (x *Exchange) Answer(a *httptest.ResponseRecorder) {
+	for key, values := range a.Header() {
+		x.W.Header()[key] = values
+	}
+	x.W.WriteHeader(a.Code)
+	_, _ = x.W.Write(a.Body.Bytes())
+}
+
+// Status answers in the gateway's place and returns true.
+func (x *Exchange) Status(code int, body string) bool {
+	x.W.Header().Set("Content-Type", "application/json")
+	x.W.WriteHeader(code)
+	_, _ = io.WriteString(x.W, body)
+	return true
+}
+
+// Reset cuts the connection with a TCP reset and returns true. HTTP/2 resets the stream.
+func (x *Exchange) Reset() bool {
+	conn, _, err := http.NewResponseController(x.W).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if secure, is := conn.(*tls.Conn); is {
+		conn = secure.NetConn()
+	}
+	if plain, is := conn.(*net.TCPConn); is {
+		_ = plain.SetLinger(0)
+	}
+	_ = conn.Close()
+	return true
+}
+
+// HasAssets reports whether the call carries assets.
+func (x *Exchange) HasAssets() bool { return x.R.URL.Path == AssetsPath }
+
+// OnAssets returns a front that answers the calls that carry assets.
+func OnAssets(answer Front) Front {
+	return func(x *Exchange) bool { return x.HasAssets() && answer(x) }
+}
+
+// Settings returns the settings that lead to the gateway with its BASIC login.
+func (g *Gateway) Settings() Settings {
+	s := Settings{
+		"connector.api.url":   g.Server.URL,
+		"qualys.customerUuid": CustomerUUID, "qualys.connectionUuid": ConnectionUUID, "qualys.profileUuid": ProfileUUID,
+		"qualys.user.username": g.Options.Username, "qualys.user.password": g.Options.Password,
+	}
+	if g.caFile != "" {
+		s["gateway.ca-file"] = g.caFile
+	}
+	return s
+}
+
+// ClientOptions returns the options of a client with the BASIC login.
+func (g *Gateway) ClientOptions(log zerolog.Logger) gateway.Options {
+	return gateway.Options{
+		URL: g.URL, CustomerUUID: CustomerUUID, ConnectionUUID: ConnectionUUID, ProfileUUID: ProfileUUID,
+		Login:   gateway.Login{Username: g.Options.Username, Password: secret.New(g.Options.Password)},
+		Version: "test", Connections: 4, Log: log,
+	}
+}
+
+// SetConnection sets the connection that the console has. nil: none.
+func (g *Gateway) SetConnection(c *sandbox.Connection) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Options.Connection = c
+	g.sandbox.SetConnection(c)
+}
+
+// SetProfile sets the profile that the console has. nil: none.
+func (g *Gateway) SetProfile(p *gateway.Profile) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Options.Profile = p
+	g.sandbox.SetProfile(p)
+}
+
+// Calls returns how many calls with this method and path the gateway itself has answered.
+func (g *Gateway) Calls(method, path string) int {
+	n := 0
+	for _, r := range g.Sandbox().Requests() {
+		if r.Method == method && r.Path == path {
+			n++
+		}
+	}
+	return n
+}
+
+// Arrived returns how many calls to a path arrived at the front.
+func (g *Gateway) Arrived(path string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.calls[path]
+}
+
+// Held returns the assets of the inventory by vendorAssetId.
+func (g *Gateway) Held() map[string]string {
+	s := g.Sandbox()
+	assets := map[string]string{}
+	for _, identity := range slices.Concat(s.Users(), s.Groups(), s.Roles(), s.Domains()) {
+		assets[identity.VendorAssetID] = string(identity.Asset)
+	}
+	return assets
+}
+
+// Users returns the users of the inventory.
+func (g *Gateway) Users() []sandbox.Identity { return g.Sandbox().Users() }
+
+// Groups returns the groups of the inventory.
+func (g *Gateway) Groups() []sandbox.Identity { return g.Sandbox().Groups() }
+
+// States returns the states that the gateway took.
+func (g *Gateway) States() []gateway.ConnectorState { return g.Sandbox().States() }
+
+// Requests returns the last calls that the gateway itself has answered.
+func (g *Gateway) Requests() []sandbox.Request { return g.Sandbox().Requests() }
+
+// IsDeleted reports whether an asset has the status DELETED.
+func IsDeleted(asset string) bool { return strings.Contains(asset, `"status":"DELETED"`) }
