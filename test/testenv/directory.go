@@ -56,13 +56,6 @@ func listen(t testing.TB) net.Listener {
 // PortOf returns the TCP port of a listener.
 func PortOf(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }
 
-// RefusingPort returns a port of 127.0.0.1 that refuses connections until the test ends: it
-// is bound, and nothing listens on it.
-func RefusingPort(t testing.TB) int {
-	t.Helper()
-	return bindOnly(t)
-}
-
 // OnAnswer calls f with each answer over LDAP without TLS before it is sent. nil stops it.
 func (d *Directory) OnAnswer(f func(answer []byte)) {
 	d.mu.Lock()

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// bindOnly binds a socket without listening on it: the kernel refuses connections to its
-// port, and gives the port to nobody else.
-func bindOnly(t testing.TB) int {
+// RefusingPort returns a port of 127.0.0.1 that refuses connections until the test ends. It
+// is bound, so that no other process gets it, and nothing listens on it.
+func RefusingPort(t testing.TB) int {
 	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
