@@ -17,8 +17,6 @@ import (
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
-
-	"adconnector/internal/directory"
 )
 
 // The account that may bind, and the base context.
@@ -90,8 +88,6 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It bounds the decoder, by variables that the goroutines below read.
-	_, _ = directory.Connect(t.Context(), directory.Options{})
 	s := &Server{Port: listener.Addr().(*net.TCPAddr).Port}
 	var serving sync.WaitGroup
 	serving.Go(func() {
