@@ -72,8 +72,9 @@ type Options struct {
 	presented func(tls.ConnectionState) // for Probe: told of what a server presents, before it is judged
 
 	// For tests.
-	chunkSize int
-	lookupSRV func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
+	chunkSize   int
+	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	lookupSRV   func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
 
 const (
@@ -102,6 +103,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.chunkSize == 0 {
 		o.chunkSize = defaultChunkSize
+	}
+	if o.dialContext == nil {
+		o.dialContext = (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
 	}
 	if o.lookupSRV == nil {
 		o.lookupSRV = net.DefaultResolver.LookupSRV

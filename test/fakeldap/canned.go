@@ -66,7 +66,7 @@ func (e Entry) raw(names []string) RawEntry {
 	out := RawEntry{DN: e.DN}
 	for _, name := range names {
 		if value, there := e.Attributes[name]; there {
-			out.Attributes = append(out.Attributes, Attribute(name, value))
+			out.Attributes = append(out.Attributes, []string{name, value})
 		}
 	}
 	return out

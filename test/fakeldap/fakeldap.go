@@ -220,8 +220,10 @@ func parse(packet *ber.Packet) (r Request, err error) {
 func (p *Peer) Send(messages ...[]byte) bool {
 	all := bytes.Join(messages, nil)
 	if p.Budget >= 0 && len(all) > p.Budget {
-		_, _ = p.conn.Write(all[:p.Budget])
-		p.Budget = 0
+		if p.Budget > 0 {
+			_, _ = p.conn.Write(all[:p.Budget])
+			p.Budget = 0
+		}
 		if p.Broke != nil {
 			p.Broke()
 		}

@@ -61,11 +61,6 @@ func NewEntry(dn string, attributes ...[]string) RawEntry {
 	return RawEntry{DN: dn, Attributes: attributes}
 }
 
-// Attribute is a name and its values.
-func Attribute(name string, values ...string) []string {
-	return append([]string{name}, values...)
-}
-
 // Message encodes the entry as the answer to the request with the ID.
 func (e RawEntry) Message(id int64) []byte {
 	list := ber.NewSequence("")
@@ -88,10 +83,10 @@ func (e RawEntry) Message(id int64) []byte {
 // RootDSE encodes the rootDSE of a domain controller.
 func RootDSE(id int64) []byte {
 	return NewEntry("",
-		Attribute("dnsHostName", "dc1.corp.example.com"),
-		Attribute("HIGHESTCOMMITTEDUSN", "4711"),
-		Attribute("defaultNamingContext", "DC=corp,DC=example,DC=com"),
-		Attribute("dsServiceName", "CN=NTDS Settings,CN=DC1"),
+		[]string{"dnsHostName", "dc1.corp.example.com"},
+		[]string{"HIGHESTCOMMITTEDUSN", "4711"},
+		[]string{"defaultNamingContext", "DC=corp,DC=example,DC=com"},
+		[]string{"dsServiceName", "CN=NTDS Settings,CN=DC1"},
 	).Message(id)
 }
 
