@@ -284,6 +284,9 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 		{"no operation", func(int64) []byte { return []byte("\x30\x03\x02\x01\x03") }, fault.Incomplete, "not LDAP"},
 		{"an empty message", func(int64) []byte { return []byte("\x30\x00") }, fault.Incomplete, "not LDAP"},
 		{"deep nesting in a result", func(id int64) []byte { return wrap(id, append([]byte{0x65, 0x82, 0x06, 0x42}, nested(400)...)) }, fault.Incomplete, "not LDAP"},
+		{"20 levels of nesting in a result", func(id int64) []byte {
+			return wrap(id, append([]byte("\x65\x59\x0a\x01\x00\x04\x00\x04\x00"), nested(20)...))
+		}, fault.Incomplete, "not LDAP"},
 		{"deep nesting in controls", func(id int64) []byte {
 			return wrap(id, append([]byte{0x65, 0, 0xa0, 0x82, 0x06, 0x42}, nested(400)...))
 		}, fault.Incomplete, "not LDAP"},
