@@ -11,15 +11,19 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
+	"adconnector/test/deadport"
+	"adconnector/test/fakeldap"
 )
 
 func TestParseProtocol(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		want Protocol
@@ -37,6 +41,7 @@ func TestParseProtocol(t *testing.T) {
 }
 
 func TestParseScope(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		want Scope
@@ -52,53 +57,44 @@ func TestParseScope(t *testing.T) {
 }
 
 func TestConnectReadsRootDSE(t *testing.T) {
-	server := serve(t, nil, directoryOf(nil))
-	session := connect(t, server.options())
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
+	session := connect(t, options(server))
 	want := RootDSE{"DC=corp,DC=example,DC=com", "dc1.corp.example.com", "CN=NTDS Settings,CN=DC1", 4711, "", ""}
 	if session.RootDSE != want || !session.RootDSE.IsDomainController() {
 		t.Errorf("root DSE %+v", session.RootDSE)
 	}
-	if session.Address != net.JoinHostPort("127.0.0.1", strconv.Itoa(server.port)) || session.PageSize != 1000 {
+	if session.Address != net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port)) || session.PageSize != 1000 {
 		t.Errorf("address %s, page size %d", session.Address, session.PageSize)
 	}
 }
 
 func TestConnectToNoDomainController(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		entries [][]byte
 	}{
-		{"a rootDSE without the attributes", [][]byte{fakeEntry{"", [][]string{{"vendorName", "x"}}}.message(2)}},
+		{"a rootDSE without the attributes", [][]byte{fakeldap.NewEntry("", []string{"vendorName", "x"}).Message(2)}},
 		{"no rootDSE", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := serve(t, nil, func(p *peer) {
-				bind, _ := p.receive()
-				p.send(result(bind.id, ldap.ApplicationBindResponse, 0, "", ""))
-				search, _ := p.receive()
-				p.send(append(test.entries, done(search.id, 0))...)
-				p.hang()
+			server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+				bind, _ := p.Receive()
+				p.Send(fakeldap.Result(bind.ID, ldap.ApplicationBindResponse, 0, "", ""))
+				search, _ := p.Receive()
+				p.Send(append(test.entries, fakeldap.Done(search.ID, 0))...)
+				p.Hang()
 			})
-			if session := connect(t, server.options()); session.RootDSE != (RootDSE{}) || session.RootDSE.IsDomainController() {
+			if session := connect(t, options(server)); session.RootDSE != (RootDSE{}) || session.RootDSE.IsDomainController() {
 				t.Errorf("root DSE %+v", session.RootDSE)
 			}
 		})
 	}
 }
 
-// refuseBind is a script that answers every bind with the given result.
-func refuseBind(code int, text string) func(p *peer) {
-	return func(p *peer) {
-		for {
-			r, ok := p.receive()
-			if !ok || !p.send(result(r.id, ldap.ApplicationBindResponse, code, "", text)) {
-				return
-			}
-		}
-	}
-}
-
 func TestRefusedBind(t *testing.T) {
+	t.Parallel()
 	data := func(code string) string {
 		return "80090308: LdapErr: DSID-0C090447, comment: AcceptSecurityContext error, data " + code + ", v4563\x00"
 	}
@@ -128,15 +124,15 @@ func TestRefusedBind(t *testing.T) {
 		{"a long-winded server", 53, strings.Repeat("x", 60_000), "(LDAP result 53): xxx"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := serve(t, nil, refuseBind(test.code, test.text))
-			o := server.options()
-			o.Hosts = []string{server.host, server.host, server.host}
+			server := fakeldap.Serve(t, nil, fakeldap.RefuseBind(test.code, test.text))
+			o := options(server)
+			o.Hosts = []string{server.Host, server.Host, server.Host}
 			_, err := Connect(t.Context(), o)
 			wantError(t, err, fault.Refused, "bind as CN=reader,DC=corp to 127.0.0.1:", fmt.Sprintf("LDAP result %d", test.code), test.want)
 			if len(err.Error()) > 1000 {
 				t.Errorf("%d bytes of error", len(err.Error()))
 			}
-			if n := server.binds.Load(); n != 1 {
+			if n := server.Binds(); n != 1 {
 				t.Errorf("%d binds", n)
 			}
 		})
@@ -144,7 +140,8 @@ func TestRefusedBind(t *testing.T) {
 }
 
 func TestBindWithoutAccountIsNotTried(t *testing.T) {
-	server := serve(t, nil, directoryOf(nil))
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
 	for _, test := range []struct {
 		name     string
 		bindDN   string
@@ -154,18 +151,19 @@ func TestBindWithoutAccountIsNotTried(t *testing.T) {
 		{"no password", "CN=reader", secret.Text{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := server.options()
+			o := options(server)
 			o.BindDN, o.Password = test.bindDN, test.password
 			_, err := Connect(t.Context(), o)
 			wantError(t, err, fault.Refused, "ldap.bindDn and ldap.password")
 		})
 	}
-	if server.binds.Load() != 0 {
+	if server.Binds() != 0 {
 		t.Error("bound")
 	}
 }
 
 func TestMalformedBindAnswer(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		answer string
@@ -179,52 +177,53 @@ func TestMalformedBindAnswer(t *testing.T) {
 		{"a huge message ID", "\x30\x11\x02\x06\x01\x00\x00\x00\x00\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := serve(t, nil, func(p *peer) {
-				p.receive()
-				p.send([]byte(test.answer))
-				p.hang()
+			server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+				p.Receive()
+				p.Send([]byte(test.answer))
+				p.Hang()
 			})
-			_, err := Connect(t.Context(), server.options())
+			_, err := Connect(t.Context(), options(server))
 			wantError(t, err, fault.Incomplete, "the server sent what is not LDAP", "ldap.protocol")
 		})
 	}
 }
 
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	for _, code := range []int{ldap.LDAPResultBusy, ldap.LDAPResultUnavailable} {
-		busy := serve(t, nil, refuseBind(code, ""))
-		_, err := Connect(t.Context(), busy.options())
+		busy := fakeldap.Serve(t, nil, fakeldap.RefuseBind(code, ""))
+		_, err := Connect(t.Context(), options(busy))
 		wantError(t, err, fault.Transient, fmt.Sprintf("LDAP result %d", code))
 	}
 
-	good := serve(t, nil, directoryOf(nil))
-	lost := serve(t, nil, func(p *peer) { p.receive() })
-	busy := serve(t, nil, refuseBind(ldap.LDAPResultBusy, ""))
-	refusing := serve(t, nil, refuseBind(ldap.LDAPResultInvalidCredentials, ""))
-	dead := deadPort(t)
+	good := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
+	lost := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) { p.Receive() })
+	busy := fakeldap.Serve(t, nil, fakeldap.RefuseBind(ldap.LDAPResultBusy, ""))
+	refusing := fakeldap.Serve(t, nil, fakeldap.RefuseBind(ldap.LDAPResultInvalidCredentials, ""))
+	dead := deadport.New(t)
 	for _, test := range []struct {
 		name  string
 		ports []int
 		class fault.Class // "": connects to the good one
 		parts []string
 	}{
-		{"first dead", []int{dead, good.port}, "", nil},
-		{"first loses the connection", []int{lost.port, good.port}, "", nil},
-		{"first busy", []int{busy.port, good.port}, "", nil},
-		{"first refuses", []int{refusing.port, good.port}, fault.Refused, []string{"wrong password"}},
-		{"dead, then refusing", []int{dead, refusing.port, good.port}, fault.Refused, []string{"no directory server could be used", strconv.Itoa(dead), "wrong password"}},
+		{"first dead", []int{dead, good.Port}, "", nil},
+		{"first loses the connection", []int{lost.Port, good.Port}, "", nil},
+		{"first busy", []int{busy.Port, good.Port}, "", nil},
+		{"first refuses", []int{refusing.Port, good.Port}, fault.Refused, []string{"wrong password"}},
+		{"dead, then refusing", []int{dead, refusing.Port, good.Port}, fault.Refused, []string{"no directory server could be used", strconv.Itoa(dead), "wrong password"}},
 		{"all dead", []int{dead, dead}, fault.Transient, []string{"no directory server could be used", "; connect to 127.0.0.1:" + strconv.Itoa(dead)}},
 		{"one dead", []int{dead}, fault.Transient, []string{"connect to 127.0.0.1:" + strconv.Itoa(dead), "check ldap.host and ldap.port"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			binds := good.binds.Load()
-			o := good.options()
+			binds := good.Binds()
+			o := options(good)
 			o.Hosts, o.Port = []string{"corp.test"}, 0
 			o.lookupSRV = records(t, test.ports...)
 			session, err := Connect(t.Context(), o)
 			if test.class != "" {
 				wantError(t, err, test.class, test.parts...)
-				if good.binds.Load() != binds {
+				if good.Binds() != binds {
 					t.Error("bound once more after a refusal")
 				}
 				return
@@ -237,15 +236,14 @@ func TestFailover(t *testing.T) {
 	}
 
 	t.Run("list of hosts", func(t *testing.T) {
-		o := good.options()
-		o.Hosts = []string{"127.0.0.2", good.host} // nothing listens on the first
-		o.ConnectTimeout = time.Second
-		if session := connect(t, o); session.Address != net.JoinHostPort(good.host, strconv.Itoa(good.port)) {
+		o := options(good)
+		o.Hosts = []string{"127.0.0.2", good.Host} // nothing listens on the first
+		if session := connect(t, o); session.Address != net.JoinHostPort(good.Host, strconv.Itoa(good.Port)) {
 			t.Errorf("connected to %s", session.Address)
 		}
 	})
 	t.Run("no host", func(t *testing.T) {
-		o := good.options()
+		o := options(good)
 		o.Hosts = nil
 		_, err := Connect(t.Context(), o)
 		wantError(t, err, fault.Refused, "ldap.host")
@@ -253,19 +251,20 @@ func TestFailover(t *testing.T) {
 	t.Run("cancelled before", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		o := good.options()
-		o.Hosts = []string{good.host, good.host}
+		o := options(good)
+		o.Hosts = []string{good.Host, good.Host}
 		_, err := Connect(ctx, o)
 		wantError(t, err, fault.Canceled, "context canceled")
 	})
 }
 
-// TestAgain: a second session is one with the same domain controller, whoever else
-// comes first in the domain by then, and whoever answers at its address.
+// TestAgain: a second session is one with the same domain controller, whichever comes
+// first in the domain by then.
 func TestAgain(t *testing.T) {
-	one, other := serve(t, nil, directoryOf(nil)), serve(t, nil, directoryOf(nil))
-	ports := []int{one.port, other.port}
-	o := one.options()
+	t.Parallel()
+	one, other := fakeldap.Serve(t, nil, fakeldap.Directory(nil)), fakeldap.Serve(t, nil, fakeldap.Directory(nil))
+	ports := []int{one.Port, other.Port}
+	o := options(one)
 	o.Hosts, o.Port = []string{"corp.test"}, 0
 	o.lookupSRV = func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
 		return records(t, ports...)(ctx, service, proto, name)
@@ -277,90 +276,87 @@ func TestAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if again.Address != session.Address || other.binds.Load() != 0 {
+	if again.Address != session.Address || other.Binds() != 0 {
 		t.Errorf("%s, then %s", session.Address, again.Address)
 	}
+}
 
+// TestAgainAtAnotherServer: another domain controller at the same address is refused.
+func TestAgainAtAnotherServer(t *testing.T) {
+	t.Parallel()
 	var moved atomic.Bool
-	server := serve(t, nil, func(p *peer) {
-		for r, ok := p.receive(); ok; r, ok = p.receive() {
-			if r.tag == opBind {
-				p.send(result(r.id, ldap.ApplicationBindResponse, 0, "", ""))
+	server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+		for r, ok := p.Receive(); ok; r, ok = p.Receive() {
+			if r.Operation == fakeldap.Bind {
+				p.Send(fakeldap.Result(r.ID, ldap.ApplicationBindResponse, 0, "", ""))
 				continue
 			}
-			root := rootDSE(r.id)
+			root := fakeldap.RootDSE(r.ID)
 			if moved.Load() {
 				root = bytes.ReplaceAll(root, []byte("CN=DC1"), []byte("CN=DC2"))
 			}
-			p.send(root, done(r.id, 0))
+			p.Send(root, fakeldap.Done(r.ID, 0))
 		}
 	})
-	session = connect(t, server.options())
+	session := connect(t, options(server))
 	moved.Store(true)
-	_, err = session.Again(t.Context())
+	_, err := session.Again(t.Context())
 	wantError(t, err, fault.Transient, "is another domain controller now")
 }
 
-// deadPort returns a port on which nobody listens.
-func deadPort(t *testing.T) int {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 func TestUnknownHost(t *testing.T) {
+	t.Parallel()
 	err := explainDial(t.Context(), "connect to dc9:389 (LDAP)", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "dc9", IsNotFound: true}})
 	wantError(t, err, fault.Transient, "dc9", "no such host", "this machine's DNS")
 }
 
 // A cut conversation must never pass for a whole one, wherever it is cut.
 func TestConnectionClosedAnywhere(t *testing.T) {
-	pages := pagesOf(
-		[]fakeEntry{{"CN=a", [][]string{{"cn", "a"}}}, {"CN=b", nil}},
-		[]fakeEntry{{"CN=c", [][]string{{"cn", "c"}}}})
-	sent := 0
-	run := func(budget int) (delivered string, err error) {
-		used := make(chan int, 1)
-		server := serve(t, nil, func(p *peer) {
-			p.budget = budget
-			directoryOf(pages)(p)
-			used <- budget - p.budget
-		})
-		defer func() { sent = <-used }()
-		session, err := Connect(t.Context(), server.options())
-		if err != nil {
-			return "", err
+	t.Parallel()
+	pages := fakeldap.Pages(
+		[]fakeldap.RawEntry{fakeldap.NewEntry("CN=a", []string{"cn", "a"}), fakeldap.NewEntry("CN=b")},
+		[]fakeldap.RawEntry{fakeldap.NewEntry("CN=c", []string{"cn", "c"})})
+	var budget atomic.Int64
+	used := make(chan int64, 1)
+	server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+		p.Budget = int(budget.Load())
+		fakeldap.Directory(pages)(p)
+		used <- budget.Load() - int64(p.Budget)
+	})
+	// run reads everything over a connection that is closed after so many bytes.
+	run := func(bytes int64) (delivered string, sent int64, err error) {
+		budget.Store(bytes)
+		session, err := Connect(t.Context(), options(server))
+		if err == nil {
+			_, err = session.Search(t.Context(), people, collect(&delivered))
+			session.Close()
 		}
-		defer session.Close()
-		_, err = session.Search(t.Context(), people, collect(&delivered))
-		return delivered, err
+		return delivered, <-used, err
 	}
-	if delivered, err := run(1 << 20); err != nil || delivered != "CN=a CN=b CN=c " {
+	delivered, whole, err := run(1 << 20)
+	if err != nil || delivered != "CN=a CN=b CN=c " {
 		t.Fatalf("%q, %v", delivered, err)
 	}
-	for budget := range sent {
-		delivered, err := run(budget)
+	for bytes := range whole {
+		delivered, sent, err := run(bytes)
 		if class := fault.Of(err); err == nil || class != fault.Transient {
-			t.Errorf("cut after %d bytes: %s: %v", budget, class, err)
+			t.Errorf("cut after %d bytes: %s: %v", bytes, class, err)
 		}
-		if !strings.HasPrefix("CN=a CN=b CN=c ", delivered) {
-			t.Errorf("cut after %d bytes: delivered %q", budget, delivered)
+		if !strings.HasPrefix("CN=a CN=b CN=c ", delivered) || sent != bytes {
+			t.Errorf("cut after %d bytes of %d: delivered %q", sent, bytes, delivered)
 		}
 	}
 }
 
-// stalls are places where a server may fall silent: the number of bytes that it
-// still sends is counted in whole messages of the conversation and then some.
+// TestSilentServer: a server may fall silent anywhere. The budget of each case is what
+// it still sends.
 func TestSilentServer(t *testing.T) {
-	const timeout = 300 * time.Millisecond
-	bound := len(result(1, ldap.ApplicationBindResponse, 0, "", ""))
-	connected := bound + len(rootDSE(2)) + len(done(2, 0))
-	first := fakeEntry{"CN=a", [][]string{{"cn", "a"}}}
-	page := len(first.message(3)) + len(done(3, 0, ldap.NewControlString("1.2.3", false, ""), paging("page\x001")))
-	pages := pagesOf([]fakeEntry{first}, []fakeEntry{{"CN=b", nil}})
+	t.Parallel()
+	bound := len(fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", ""))
+	connected := bound + len(fakeldap.RootDSE(2)) + len(fakeldap.Done(2, 0))
+	first := fakeldap.NewEntry("CN=a", []string{"cn", "a"})
+	page := len(first.Message(3)) + len(fakeldap.Done(3, 0, ldap.NewControlString("1.2.3", false, ""), fakeldap.Paging("page\x001")))
+	pages := fakeldap.Pages([]fakeldap.RawEntry{first}, []fakeldap.RawEntry{fakeldap.NewEntry("CN=b")})
 	for _, test := range []struct {
 		name   string
 		budget int
@@ -372,56 +368,57 @@ func TestSilentServer(t *testing.T) {
 		{"within the rootDSE", bound + 20, "read rootDSE"},
 		{"after connecting", connected, "search OU=People"},
 		{"within an entry", connected + 10, "search OU=People"},
-		{"after an entry", connected + len(first.message(3)), "search OU=People"},
+		{"after an entry", connected + len(first.Message(3)), "search OU=People"},
 		{"between pages", connected + page, "search OU=People"},
 		{"within the second page", connected + page + 3, "search OU=People"},
 	} {
-		converse := func(t *testing.T, ctx context.Context, timeout time.Duration, broke func()) error {
-			server := serve(t, nil, func(p *peer) {
-				p.budget, p.broke = test.budget, broke
-				directoryOf(pages)(p)
-				p.hang()
+		converse := func(t *testing.T, ctx context.Context, broke func()) (took time.Duration, err error) {
+			_, o := inMemory(t, func(p *fakeldap.Peer) {
+				p.Budget, p.Broke = test.budget, broke
+				fakeldap.Directory(pages)(p)
+				p.Hang()
 			})
-			o := server.options()
-			o.ResponseTimeout = timeout
+			start := time.Now()
 			session, err := Connect(ctx, o)
-			if err != nil {
-				return err
+			if err == nil {
+				_, err = session.Search(ctx, people, collect(new(string)))
+				session.Close()
 			}
-			defer session.Close()
-			var delivered string
-			_, err = session.Search(ctx, people, collect(&delivered))
-			return err
+			return time.Since(start), err
 		}
 		t.Run("timeout "+test.name, func(t *testing.T) {
-			start := time.Now()
-			err := converse(t, t.Context(), timeout, nil)
-			wantError(t, err, fault.Transient, test.what, "the server was silent for 300ms")
-			if took := time.Since(start); took < timeout || took > timeout+moment {
-				t.Errorf("took %s", took)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				took, err := converse(t, t.Context(), nil)
+				wantError(t, err, fault.Transient, test.what, "the server was silent for 2m10s")
+				if took != defaultResponseTimeout {
+					t.Errorf("took %s", took)
+				}
+			})
 		})
 		t.Run("cancellation "+test.name, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			err := within(t, ctx.Done(), func() error { return converse(t, ctx, 0, cancel) })
-			wantError(t, err, fault.Canceled, test.what)
-			if !errors.Is(err, context.Canceled) {
-				t.Errorf("not a cancellation: %v", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				took, err := converse(t, ctx, cancel)
+				wantError(t, err, fault.Canceled, test.what)
+				if !errors.Is(err, context.Canceled) || took != 0 {
+					t.Errorf("after %s: %v", took, err)
+				}
+			})
 		})
 	}
 }
 
 func TestNoticeOfDisconnection(t *testing.T) {
+	t.Parallel()
 	notice := []byte("\x30\x24\x02\x01\x00\x78\x1f\x0a\x01\x34\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20036")
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		p.send(notice)
-		p.hang() // a server should close now
-		return false
-	}))
-	o := server.options()
-	o.ResponseTimeout = 10 * time.Second // would be the error, if the notice were overlooked
-	_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
-	wantError(t, err, fault.Transient, "notice that it ends the session (LDAP result 52)")
+	synctest.Test(t, func(t *testing.T) {
+		_, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+			p.Send(notice)
+			p.Hang() // a server should close now
+			return false
+		}))
+		_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
+		wantError(t, err, fault.Transient, "notice that it ends the session (LDAP result 52)")
+	})
 }

@@ -14,11 +14,13 @@ import (
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/test/fakeldap"
 )
 
 // randomEntry makes an entry of requested attributes in changing case and order,
 // and of others, with values of any bytes.
-func randomEntry(r *rand.Rand, attributes []string) fakeEntry {
+func randomEntry(r *rand.Rand, attributes []string) fakeldap.RawEntry {
 	random := func() string {
 		b := make([]byte, []int{0, 1, 16, 127, 128, 255, 256, 9_000}[r.IntN(8)*r.IntN(8)/7])
 		for i := range b {
@@ -26,7 +28,7 @@ func randomEntry(r *rand.Rand, attributes []string) fakeEntry {
 		}
 		return string(b)
 	}
-	e := fakeEntry{dn: random()}
+	e := fakeldap.NewEntry(random())
 	for _, slot := range r.Perm(len(attributes)) {
 		name := attributes[slot]
 		switch r.IntN(6) {
@@ -43,19 +45,20 @@ func randomEntry(r *rand.Rand, attributes []string) fakeEntry {
 		for range r.IntN(4) {
 			attribute = append(attribute, random())
 		}
-		e.attributes = append(e.attributes, attribute)
+		e.Attributes = append(e.Attributes, attribute)
 	}
 	return e
 }
 
 // On the same bytes our decoder and go-ldap's agree.
 func TestDecodeAgreesWithGoLDAP(t *testing.T) {
+	t.Parallel()
 	attributes := []string{"cn", "mail", "objectGUID", "sAMAccountName", "l", "co"}
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	var generated [][]byte
 	for range 300 {
-		generated = append(generated, randomEntry(r, attributes).message(1))
+		generated = append(generated, randomEntry(r, attributes).Message(1))
 	}
 	t.Run(fmt.Sprintf("generated with seed %d", seed), func(t *testing.T) { agree(t, generated, attributes) })
 	t.Run("captured", func(t *testing.T) {
@@ -83,7 +86,6 @@ func captured(t testing.TB) (messages [][]byte) {
 
 // agree decodes messages with both decoders and compares names, values and DNs.
 func agree(t *testing.T, messages [][]byte, attributes []string) {
-	noLeaks(t)
 	entries := len(messages)
 	client, server := net.Pipe()
 	go func() {
@@ -91,7 +93,7 @@ func agree(t *testing.T, messages [][]byte, attributes []string) {
 		if _, err := ber.ReadPacket(server); err != nil {
 			return
 		}
-		for _, m := range append(messages, done(1, 0)) {
+		for _, m := range append(messages, fakeldap.Done(1, 0)) {
 			if _, err := server.Write(m); err != nil {
 				return
 			}
@@ -129,6 +131,7 @@ func agree(t *testing.T, messages [][]byte, attributes []string) {
 }
 
 func TestDecodeBoundsValues(t *testing.T) {
+	t.Parallel()
 	values := func(name string, n int) []byte {
 		body := append([]byte{tagOctetString, byte(len(name))}, name...)
 		return long(tagSequence, append(body, long(tagSet, bytes.Repeat([]byte{tagOctetString, 0}, n))...))
@@ -164,15 +167,15 @@ func long(tag byte, content []byte) []byte {
 
 // usual is an entry of 20 attributes, as a domain controller has them.
 func usual() (message []byte, attributes []string) {
-	e := fakeEntry{dn: "CN=Ada Lovelace,OU=People,DC=corp,DC=example,DC=com"}
+	e := fakeldap.NewEntry("CN=Ada Lovelace,OU=People,DC=corp,DC=example,DC=com")
 	for n := range 20 {
 		name := fmt.Sprintf("attributeNumber%d", n)
 		attributes = append(attributes, name)
-		e.attributes = append(e.attributes, []string{strings.ToLower(name), fmt.Sprintf("the value number %d", n)})
+		e.Attributes = append(e.Attributes, []string{strings.ToLower(name), fmt.Sprintf("the value number %d", n)})
 	}
-	e.attributes[3] = append(e.attributes[3], "another", "and another")
-	e.attributes = append(e.attributes[5:], e.attributes[:5]...)
-	return e.message(7), attributes
+	e.Attributes[3] = append(e.Attributes[3], "another", "and another")
+	e.Attributes = append(e.Attributes[5:], e.Attributes[:5]...)
+	return e.Message(7), attributes
 }
 
 func TestDecodeAllocatesNothing(t *testing.T) {
@@ -206,9 +209,9 @@ func BenchmarkDecode(b *testing.B) {
 func FuzzDecode(f *testing.F) {
 	message, attributes := usual()
 	f.Add(message)
-	f.Add(fakeEntry{"CN=a", [][]string{{"attributenumber1", "x", ""}, {"attributeNumber1", "y"}, {"sn"}}}.message(1))
+	f.Add(fakeldap.NewEntry("CN=a", []string{"attributenumber1", "x", ""}, []string{"attributeNumber1", "y"}, []string{"sn"}).Message(1))
 	f.Add(long(tagSequence, append([]byte{tagInteger, 1, 1}, long(tagSearchEntry, append([]byte{tagOctetString, 0}, long(tagSequence, nil)...))...)))
-	f.Add(done(1, 0, paging("cookie")))
+	f.Add(fakeldap.Done(1, 0, fakeldap.Paging("cookie")))
 	f.Add([]byte("\x30\x84\xff\xff\xff\xff\x02\x01\x01\x64\x80"))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		d := newDecoder(attributes)
@@ -244,6 +247,7 @@ func FuzzDecode(f *testing.F) {
 
 // An attribute of too many values comes empty and with a first range beside it.
 func TestDecodeKnowsRanges(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		given   [][]string
@@ -258,7 +262,7 @@ func TestDecodeKnowsRanges(t *testing.T) {
 		{"only the option", [][]string{{";range=0-1", "x"}}, 0, false},
 	} {
 		d := newDecoder([]string{"cn", "member"})
-		e, err := d.decode(fakeEntry{dn: "CN=g", attributes: test.given}.message(1))
+		e, err := d.decode(fakeldap.NewEntry("CN=g", test.given...).Message(1))
 		if err != nil || len(e.Values[1]) != test.values || (len(e.Partial) == 1 && e.Partial[0] == 1) != test.partial {
 			t.Errorf("%s: %d values, partial %v, %v", test.name, len(e.Values[1]), e.Partial, err)
 		}

@@ -7,10 +7,13 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/test/deadport"
+	"adconnector/test/fakeldap"
 )
 
 // TestObserve: every request is told of, and how it ended.
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	var seen []string
 	observe := func(request string, class fault.Class, _ time.Duration) {
 		seen = append(seen, request+" "+string(class))
@@ -22,7 +25,7 @@ func TestObserve(t *testing.T) {
 		}
 		seen = nil
 	}
-	o := serve(t, nil, directoryOf(pagesOf(nil, nil))).options()
+	o := options(fakeldap.Serve(t, nil, fakeldap.Directory(fakeldap.Pages(nil, nil))))
 	o.Observe = observe
 	session := connect(t, o)
 	if _, err := session.Search(t.Context(), Search{Base: "DC=corp", Filter: "(a=b)"}, func(*ad.Entry) error { return nil }); err != nil {
@@ -30,13 +33,13 @@ func TestObserve(t *testing.T) {
 	}
 	expect("two pages", "connect done", "bind done", "read done", "search done", "search done")
 
-	o = serve(t, nil, refuseBind(49, "data 52e")).options()
+	o = options(fakeldap.Serve(t, nil, fakeldap.RefuseBind(49, "data 52e")))
 	o.Observe = observe
 	_, err := Connect(t.Context(), o)
 	wantError(t, err, fault.Refused, "wrong password")
 	expect("a refused bind", "connect done", "bind refused")
 
-	o.Port = deadPort(t)
+	o.Port = deadport.New(t)
 	_, err = Connect(t.Context(), o)
 	wantError(t, err, fault.Transient, "refused")
 	expect("nobody there", "connect transient")

@@ -7,20 +7,22 @@ import (
 	"testing"
 
 	"adconnector/internal/fault"
+	"adconnector/test/fakeldap"
 )
 
 // TestProbe: the certificate is told whether it is trusted or not, and nobody binds.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
 	other := issueCA(t, "another")
-	never := func(p *peer) {
-		if r, ok := p.receive(); ok {
+	never := func(p *fakeldap.Peer) {
+		if r, ok := p.Receive(); ok {
 			t.Errorf("a request: %+v", r)
 		}
 	}
-	secure, plain, starts := serve(t, self.config(), never), serve(t, nil, never), serve(t, nil, startTLS(self.config(), never))
+	secure, plain, starts := fakeldap.Serve(t, self.config(), never), fakeldap.Serve(t, nil, never), fakeldap.Serve(t, nil, fakeldap.StartTLS(self.config(), never))
 	for name, c := range map[string]struct {
-		server   *fakeServer
+		server   *fakeldap.Listener
 		protocol Protocol
 		given    *x509.Certificate
 		seen     bool
@@ -31,7 +33,7 @@ func TestProbe(t *testing.T) {
 		"StartTLS":          {starts, StartTLS, self.Certificate, true, ""},
 		"LDAPS not trusted": {secure, LDAPS, other.Certificate, true, fault.Refused},
 	} {
-		o := c.server.options()
+		o := options(c.server)
 		o.Protocol = c.protocol
 		if c.given != nil {
 			o.Certificates = []*x509.Certificate{c.given}
@@ -42,15 +44,15 @@ func TestProbe(t *testing.T) {
 		}
 		got := contacts[0]
 		seen := got.Certificate != nil && got.Certificate.Equal(self.Certificate) && got.Version == tls.VersionTLS13
-		if !got.Reached || seen != c.seen || got.Given != (c.given == self.Certificate && c.seen) || got.Host != c.server.host || got.Port != c.server.port {
+		if !got.Reached || seen != c.seen || got.Given != (c.given == self.Certificate && c.seen) || got.Host != c.server.Host || got.Port != c.server.Port {
 			t.Errorf("%s: %+v", name, got)
 		}
 		if (got.Err == nil) != (c.class == "") || got.Err != nil && fault.Of(got.Err) != c.class {
 			t.Errorf("%s: error %v", name, got.Err)
 		}
 	}
-	for _, server := range []*fakeServer{secure, plain, starts} {
-		if n := server.binds.Load(); n != 0 {
+	for _, server := range []*fakeldap.Listener{secure, plain, starts} {
+		if n := server.Binds(); n != 0 {
 			t.Errorf("%d binds", n)
 		}
 	}

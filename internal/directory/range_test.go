@@ -9,20 +9,21 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/test/fakeldap"
 )
 
 // ranged answers as a domain controller that gives three values at once. Each
 // request is shown to look before it is answered.
-func ranged(values *[]string, usn *int, look func(from int)) func(p *peer, r request) bool {
-	return func(p *peer, r request) bool {
-		text, _ := strings.CutPrefix(r.attributes[0], "member;range=")
+func ranged(values *[]string, usn *int, look func(from int)) func(p *fakeldap.Peer, r fakeldap.Request) bool {
+	return func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		text, _ := strings.CutPrefix(r.Attributes[0], "member;range=")
 		from, err := strconv.Atoi(strings.TrimSuffix(text, "-*"))
 		if err != nil {
-			return p.send(done(r.id, 2))
+			return p.Send(fakeldap.Done(r.ID, 2))
 		}
 		look(from)
 		if *values == nil {
-			return p.send(done(r.id, 0, paging("")))
+			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 		}
 		const most = 3
 		end, option := len(*values), "*"
@@ -30,24 +31,25 @@ func ranged(values *[]string, usn *int, look func(from int)) func(p *peer, r req
 			end = from + most
 			option = strconv.Itoa(end - 1)
 		}
-		e := fakeEntry{"<GUID=" + strings.Repeat("00", 16) + ">;CN=g", [][]string{{"uSNChanged", strconv.Itoa(*usn)}}}
+		e := fakeldap.NewEntry("<GUID="+strings.Repeat("00", 16)+">;CN=g", []string{"uSNChanged", strconv.Itoa(*usn)})
 		if from < len(*values) {
-			e.attributes = append(e.attributes, append([]string{fmt.Sprintf("member;range=%d-%s", from, option)}, (*values)[from:end]...))
+			e.Attributes = append(e.Attributes, append([]string{fmt.Sprintf("member;range=%d-%s", from, option)}, (*values)[from:end]...))
 		}
-		return p.send(e.message(r.id), done(r.id, 0, paging("")))
+		return p.Send(e.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}
 }
 
 func TestValues(t *testing.T) {
+	t.Parallel()
 	for _, count := range []int{0, 1, 3, 4, 6, 10} {
 		values := []string{}
 		for n := range count {
 			values = append(values, fmt.Sprint("v", n))
 		}
 		usn := 1
-		server := serve(t, nil, directoryOf(ranged(&values, &usn, func(int) {})))
+		server := fakeldap.Serve(t, nil, fakeldap.Directory(ranged(&values, &usn, func(int) {})))
 		var got []string
-		found, err := connect(t, server.options()).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func(v []byte) error {
+		found, err := connect(t, options(server)).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func(v []byte) error {
 			got = append(got, string(v))
 			return nil
 		})
@@ -59,11 +61,12 @@ func TestValues(t *testing.T) {
 
 // Values of two states are no list, and the session is good for another attempt.
 func TestValuesThatChange(t *testing.T) {
+	t.Parallel()
 	values, usn := []string{"a", "b", "c", "d", "e", "f", "g"}, 1
 	whole := values
 	change := func(int) {}
-	server := serve(t, nil, directoryOf(ranged(&values, &usn, func(from int) { change(from) })))
-	session := connect(t, server.options())
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(ranged(&values, &usn, func(from int) { change(from) })))
+	session := connect(t, options(server))
 	read := func() (found bool, err error) {
 		return session.Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
 	}
@@ -96,25 +99,27 @@ func TestValuesThatChange(t *testing.T) {
 
 // A server that promises more and gives nothing is not asked forever.
 func TestValuesWithoutProgress(t *testing.T) {
+	t.Parallel()
 	requests := 0
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		requests++
-		return requests < 5 && p.send(fakeEntry{"CN=g", [][]string{{"member;range=0-2"}}}.message(r.id), done(r.id, 0, paging("")))
+		return requests < 5 && p.Send(fakeldap.NewEntry("CN=g", []string{"member;range=0-2"}).Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}))
-	_, err := connect(t, server.options()).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
+	_, err := connect(t, options(server)).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
 	wantError(t, err, fault.Incomplete, "gives none")
 }
 
 func TestSearchExtendedDN(t *testing.T) {
+	t.Parallel()
 	const dn = "<GUID=b0a92323596cd24b9e86eec4d73a8b8d>;<SID=01020000000000052000000020020000>;CN=x,DC=corp"
-	server := serve(t, nil, directoryOf(pagesOf([]fakeEntry{{dn, [][]string{{"cn", dn}}}})))
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry(dn, []string{"cn", dn})})))
 	q := people
 	for _, q.ExtendedDN = range []bool{true, false} {
 		want := dn
 		if q.ExtendedDN {
 			want = "CN=x,DC=corp"
 		}
-		if _, err := connect(t, server.options()).Search(t.Context(), q, func(e *ad.Entry) error {
+		if _, err := connect(t, options(server)).Search(t.Context(), q, func(e *ad.Entry) error {
 			if string(e.DN) != want || string(e.First(0)) != dn {
 				t.Errorf("%s", dump(e))
 			}

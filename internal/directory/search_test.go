@@ -8,8 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
@@ -17,6 +17,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/test/fakeldap"
 )
 
 // people is the search of most tests.
@@ -36,8 +37,11 @@ func dump(e *ad.Entry) string {
 }
 
 func TestSearchPages(t *testing.T) {
-	user := func(n int) fakeEntry { return fakeEntry{fmt.Sprintf("CN=%d", n), [][]string{{"cn", fmt.Sprint(n)}}} }
-	var thousand, rest []fakeEntry
+	t.Parallel()
+	user := func(n int) fakeldap.RawEntry {
+		return fakeldap.NewEntry(fmt.Sprintf("CN=%d", n), []string{"cn", fmt.Sprint(n)})
+	}
+	var thousand, rest []fakeldap.RawEntry
 	for n := range 1000 {
 		thousand = append(thousand, user(n))
 	}
@@ -46,24 +50,24 @@ func TestSearchPages(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name  string
-		pages [][]fakeEntry
+		pages [][]fakeldap.RawEntry
 	}{
-		{"nothing", [][]fakeEntry{{}}},
-		{"one entry", [][]fakeEntry{{user(0)}}},
-		{"two pages", [][]fakeEntry{thousand, rest}},
-		{"an empty page between", [][]fakeEntry{thousand, {}, rest}},
-		{"an empty page at the end", [][]fakeEntry{thousand, {}}},
+		{"nothing", [][]fakeldap.RawEntry{{}}},
+		{"one entry", [][]fakeldap.RawEntry{{user(0)}}},
+		{"two pages", [][]fakeldap.RawEntry{thousand, rest}},
+		{"an empty page between", [][]fakeldap.RawEntry{thousand, {}, rest}},
+		{"an empty page at the end", [][]fakeldap.RawEntry{thousand, {}}},
 	} {
 		for _, chunk := range []int{1, 200, 0} { // an entry, some, and as ever
 			t.Run(fmt.Sprintf("%s, chunks of %d", test.name, chunk), func(t *testing.T) {
-				pages := pagesOf(test.pages...)
-				server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-					if !r.paged || r.pageSize != 500 || r.base != people.Base || !slices.Equal(r.attributes, people.Attributes) {
+				pages := fakeldap.Pages(test.pages...)
+				server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+					if !r.Paged || r.PageSize != 500 || r.Base != people.Base || !slices.Equal(r.Attributes, people.Attributes) {
 						t.Errorf("asked for %+v", r)
 					}
 					return pages(p, r)
 				}))
-				o := server.options()
+				o := options(server)
 				o.PageSize, o.chunkSize = 500, chunk
 				n := 0
 				got, err := connect(t, o).Search(t.Context(), people, func(e *ad.Entry) error {
@@ -85,16 +89,17 @@ func TestSearchPages(t *testing.T) {
 }
 
 func TestSearchSlots(t *testing.T) {
-	server := serve(t, nil, directoryOf(pagesOf([]fakeEntry{
-		{"CN=in order", [][]string{{"cn", "a"}, {"mail", "m1", "m2"}, {"objectGUID", "\x00\xff"}}},
-		{"CN=other order", [][]string{{"objectGUID", "g"}, {"cn", "b"}, {"mail", "m"}}},
-		{"CN=other case", [][]string{{"CN", "c"}, {"MAIL", "m"}, {"objectguid", "g"}}},
-		{"CN=some absent", [][]string{{"mail", "m"}}},
-		{"CN=others", [][]string{{"sn", "x"}, {"cn", "e"}, {"cnx", "x"}, {"c", "x"}, {"cn;lang-de", "x"}, {"", "x"}}},
-		{"CN=no values", [][]string{{"cn"}, {"mail", ""}}},
-		{"CN=named twice", [][]string{{"cn", "g1", "g2"}, {"mail", "m"}, {"CN", "g3"}}},
-		{"CN=Ülkü\\, K\x00", nil},
-		{"", [][]string{{"cn", strings.Repeat("x", 1<<20)}}},
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{
+		fakeldap.NewEntry("CN=in order", []string{"cn", "a"}, []string{"mail", "m1", "m2"}, []string{"objectGUID", "\x00\xff"}),
+		fakeldap.NewEntry("CN=other order", []string{"objectGUID", "g"}, []string{"cn", "b"}, []string{"mail", "m"}),
+		fakeldap.NewEntry("CN=other case", []string{"CN", "c"}, []string{"MAIL", "m"}, []string{"objectguid", "g"}),
+		fakeldap.NewEntry("CN=some absent", []string{"mail", "m"}),
+		fakeldap.NewEntry("CN=others", []string{"sn", "x"}, []string{"cn", "e"}, []string{"cnx", "x"}, []string{"c", "x"}, []string{"cn;lang-de", "x"}, []string{"", "x"}),
+		fakeldap.NewEntry("CN=no values", []string{"cn"}, []string{"mail", ""}),
+		fakeldap.NewEntry("CN=named twice", []string{"cn", "g1", "g2"}, []string{"mail", "m"}, []string{"CN", "g3"}),
+		fakeldap.NewEntry("CN=Ülkü\\, K\x00"),
+		fakeldap.NewEntry("", []string{"cn", strings.Repeat("x", 1<<20)}),
 	})))
 	want := []string{
 		`CN=in order [["a"] ["m1" "m2"] ["\x00\xff"]]`,
@@ -108,7 +113,7 @@ func TestSearchSlots(t *testing.T) {
 		` [["` + strings.Repeat("x", 1<<20) + `"] [] []]`,
 	}
 	var got []string
-	if _, err := connect(t, server.options()).Search(t.Context(), people, func(e *ad.Entry) error {
+	if _, err := connect(t, options(server)).Search(t.Context(), people, func(e *ad.Entry) error {
 		got = append(got, dump(e))
 		return nil
 	}); err != nil {
@@ -123,40 +128,42 @@ func TestSearchSlots(t *testing.T) {
 
 // What comes besides the entries of this search is nobody's.
 func TestSearchIgnores(t *testing.T) {
+	t.Parallel()
 	reference := func(id int64) []byte {
 		r := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationSearchResultReference, nil, "")
-		r.AppendChild(octets("ldap://other.test/DC=other"))
-		return message(id, r)
+		r.AppendChild(fakeldap.OctetString("ldap://other.test/DC=other"))
+		return fakeldap.Message(id, r)
 	}
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		return p.send(
-			reference(r.id),
-			fakeEntry{"CN=foreign", nil}.message(r.id-1), fakeEntry{"CN=foreign", nil}.message(r.id+1), fakeEntry{"CN=foreign", nil}.message(0),
-			done(r.id-1, 0, paging("")), done(r.id+1, 0, paging("")),
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		return p.Send(
+			reference(r.ID),
+			fakeldap.NewEntry("CN=foreign").Message(r.ID-1), fakeldap.NewEntry("CN=foreign").Message(r.ID+1), fakeldap.NewEntry("CN=foreign").Message(0),
+			fakeldap.Done(r.ID-1, 0, fakeldap.Paging("")), fakeldap.Done(r.ID+1, 0, fakeldap.Paging("")),
 			[]byte("\x30\x0b\x02\x01\x00\x78\x06\x8a\x04x.y."), // an unknown notification
-			fakeEntry{"CN=a", nil}.message(r.id),
-			reference(r.id), message(r.id, ber.Encode(ber.ClassApplication, ber.TypeConstructed, 25, nil, "")), // intermediate
-			fakeEntry{"CN=b", nil}.message(r.id), reference(r.id),
-			done(r.id, 0, paging("")))
+			fakeldap.NewEntry("CN=a").Message(r.ID),
+			reference(r.ID), fakeldap.Message(r.ID, ber.Encode(ber.ClassApplication, ber.TypeConstructed, 25, nil, "")), // intermediate
+			fakeldap.NewEntry("CN=b").Message(r.ID), reference(r.ID),
+			fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}))
 	var delivered string
-	if _, err := connect(t, server.options()).Search(t.Context(), people, collect(&delivered)); err != nil || delivered != "CN=a CN=b " {
+	if _, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered)); err != nil || delivered != "CN=a CN=b " {
 		t.Errorf("%q, %v", delivered, err)
 	}
 }
 
 func TestSearchesAfterEachOther(t *testing.T) {
-	pages := pagesOf([]fakeEntry{{"CN=a", [][]string{{"cn", "a"}}}}, []fakeEntry{{"CN=b", nil}})
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		if !r.paged {
-			return p.send(fakeEntry{"CN=small", [][]string{{"cn", "x"}}}.message(r.id), done(r.id, 0))
+	t.Parallel()
+	pages := fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry("CN=a", []string{"cn", "a"})}, []fakeldap.RawEntry{fakeldap.NewEntry("CN=b")})
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		if !r.Paged {
+			return p.Send(fakeldap.NewEntry("CN=small", []string{"cn", "x"}).Message(r.ID), fakeldap.Done(r.ID, 0))
 		}
-		if r.base == "CN=nowhere" {
-			return p.send(done(r.id, ldap.LDAPResultNoSuchObject))
+		if r.Base == "CN=nowhere" {
+			return p.Send(fakeldap.Done(r.ID, ldap.LDAPResultNoSuchObject))
 		}
 		return pages(p, r)
 	}))
-	session := connect(t, server.options())
+	session := connect(t, options(server))
 	small := ldap.NewSearchRequest("CN=x", ldap.ScopeBaseObject, 0, 0, 0, false, "(cn=*)", []string{"cn"}, nil)
 	for n := range 5 {
 		var delivered string
@@ -176,12 +183,14 @@ func TestSearchesAfterEachOther(t *testing.T) {
 }
 
 func TestSearchFilterIsChecked(t *testing.T) {
-	server := serve(t, nil, directoryOf(nil))
-	_, err := connect(t, server.options()).Search(t.Context(), Search{Base: "DC=corp", Filter: "(cn=*"}, collect(new(string)))
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
+	_, err := connect(t, options(server)).Search(t.Context(), Search{Base: "DC=corp", Filter: "(cn=*"}, collect(new(string)))
 	wantError(t, err, fault.Refused, "(cn=*", "ldap.user-filter or ldap.group-filter")
 }
 
 func TestSearchResultCodes(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		code    int
@@ -208,16 +217,16 @@ func TestSearchResultCodes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			first := true
-			server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
+			server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 				if first {
 					first = false
-					return p.send(fakeEntry{"CN=a", nil}.message(r.id), done(r.id, 0, paging("more")))
+					return p.Send(fakeldap.NewEntry("CN=a").Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("more")))
 				}
-				return p.send(fakeEntry{"CN=b", nil}.message(r.id),
-					result(r.id, ldap.ApplicationSearchResultDone, test.code, test.matched, "the server's words\x00", paging("")))
+				return p.Send(fakeldap.NewEntry("CN=b").Message(r.ID),
+					fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, test.code, test.matched, "the server's words\x00", fakeldap.Paging("")))
 			}))
 			var delivered string
-			pages, err := connect(t, server.options()).Search(t.Context(), people, collect(&delivered))
+			pages, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered))
 			wantError(t, err, test.class, "search OU=People,DC=corp on 127.0.0.1:", test.part)
 			if pages != 1 || delivered != "CN=a CN=b " {
 				t.Errorf("%d pages, %q", pages, delivered)
@@ -227,16 +236,18 @@ func TestSearchResultCodes(t *testing.T) {
 }
 
 func TestSearchWithoutPaging(t *testing.T) {
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		return p.send(result(r.id, ldap.ApplicationSearchResultDone, 12, "", "the server's words\x00", paging("")))
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		return p.Send(fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, 12, "", "the server's words\x00", fakeldap.Paging("")))
 	}))
 	var delivered string
-	_, err := connect(t, server.options()).Search(t.Context(), people, collect(&delivered))
+	_, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered))
 	wantError(t, err, fault.Refused, "does not offer paged results")
 }
 
 // Answers that prove nothing, or are none.
 func TestSearchDoubtfulAnswers(t *testing.T) {
+	t.Parallel()
 	nested := func(depth int) []byte {
 		inner := []byte{tagOctetString, 0}
 		for range depth {
@@ -254,13 +265,13 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 		class  fault.Class
 		part   string
 	}{
-		{"no paging control", func(id int64) []byte { return done(id, 0) }, fault.Incomplete, "no paging control"},
-		{"other controls only", func(id int64) []byte { return done(id, 0, ldap.NewControlString("1.2.3", false, "")) }, fault.Incomplete, "no paging control"},
+		{"no paging control", func(id int64) []byte { return fakeldap.Done(id, 0) }, fault.Incomplete, "no paging control"},
+		{"other controls only", func(id int64) []byte { return fakeldap.Done(id, 0, ldap.NewControlString("1.2.3", false, "")) }, fault.Incomplete, "no paging control"},
 		{"a broken paging control", func(id int64) []byte {
-			return done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x05\x02\x01"))
+			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x05\x02\x01"))
 		}, fault.Incomplete, "not LDAP"},
 		{"a paging control without a cookie", func(id int64) []byte {
-			return done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x03\x02\x01\x00"))
+			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x03\x02\x01\x00"))
 		}, fault.Incomplete, "not LDAP"},
 		{"a result of nothing", func(id int64) []byte { return wrap(id, []byte("\x65\x00")) }, fault.Incomplete, "not LDAP"},
 		{"1 GiB announced", func(int64) []byte { return []byte("\x30\x84\x40\x00\x00\x00\x02") }, fault.Incomplete, "1073741824 bytes announced"},
@@ -273,18 +284,21 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 		{"no operation", func(int64) []byte { return []byte("\x30\x03\x02\x01\x03") }, fault.Incomplete, "not LDAP"},
 		{"an empty message", func(int64) []byte { return []byte("\x30\x00") }, fault.Incomplete, "not LDAP"},
 		{"deep nesting in a result", func(id int64) []byte { return wrap(id, append([]byte{0x65, 0x82, 0x06, 0x42}, nested(400)...)) }, fault.Incomplete, "not LDAP"},
+		{"20 levels of nesting in a result", func(id int64) []byte {
+			return wrap(id, append([]byte("\x65\x59\x0a\x01\x00\x04\x00\x04\x00"), nested(20)...))
+		}, fault.Incomplete, "not LDAP"},
 		{"deep nesting in controls", func(id int64) []byte {
 			return wrap(id, append([]byte{0x65, 0, 0xa0, 0x82, 0x06, 0x42}, nested(400)...))
 		}, fault.Incomplete, "not LDAP"},
 		{"deep nesting in an entry", func(id int64) []byte { return wrap(id, append([]byte{0x64, 0x82, 0x06, 0x42}, nested(400)...)) }, fault.Incomplete, "malformed"},
 		{"a huge result", func(id int64) []byte {
-			return result(id, ldap.ApplicationSearchResultDone, 0, "", strings.Repeat("x", maxPassed), paging(""))
+			return fakeldap.Result(id, ldap.ApplicationSearchResultDone, 0, "", strings.Repeat("x", maxPassed), fakeldap.Paging(""))
 		}, fault.Incomplete, "besides entries"},
 		{"chatter without end", func(id int64) []byte {
-			return bytes.Repeat(result(id, 25, 0, "", strings.Repeat("x", 1000)), maxPassed/1000)
+			return bytes.Repeat(fakeldap.Result(id, 25, 0, "", strings.Repeat("x", 1000)), maxPassed/1000)
 		}, fault.Incomplete, "besides entries"},
 		{"an entry of another class", func(id int64) []byte {
-			return slices.Concat(wrap(id, []byte("\xa4\x08\x04\x04CN=x\x30\x00")), done(id, 0, paging("")))
+			return slices.Concat(wrap(id, []byte("\xa4\x08\x04\x04CN=x\x30\x00")), fakeldap.Done(id, 0, fakeldap.Paging("")))
 		}, fault.Incomplete, "1 entries"},
 		{"an entry without attributes' list", func(id int64) []byte { return wrap(id, []byte("\x64\x03\x04\x01x")) }, fault.Incomplete, "malformed"},
 		{"a DN of another type", func(id int64) []byte { return wrap(id, []byte("\x64\x05\x0c\x01x\x30\x00")) }, fault.Incomplete, "malformed"},
@@ -300,16 +314,15 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 		}, fault.Incomplete, "malformed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-				p.send(fakeEntry{"CN=a", nil}.message(r.id), test.answer(r.id))
-				p.hang()
-				return false
-			}))
-			o := server.options()
-			o.ResponseTimeout = 10 * time.Second // would be the error, if the answer were taken
-			var delivered string
-			_, err := connect(t, o).Search(t.Context(), people, collect(&delivered))
-			wantError(t, err, test.class, test.part)
+			synctest.Test(t, func(t *testing.T) {
+				_, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+					p.Send(fakeldap.NewEntry("CN=a").Message(r.ID), test.answer(r.ID))
+					p.Hang()
+					return false
+				}))
+				_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
+				wantError(t, err, test.class, test.part)
+			})
 		})
 	}
 }
@@ -317,14 +330,15 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 // Entries that come after the end have nobody to take them: they must not block
 // the session's end.
 func TestEntriesAfterTheEnd(t *testing.T) {
-	entry := fakeEntry{"CN=a", [][]string{{"cn", strings.Repeat("x", 10_000)}}}
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		p.send(done(r.id, 0, paging("")))
-		for p.send(entry.message(r.id)) {
+	t.Parallel()
+	entry := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 10_000)})
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+		for p.Send(entry.Message(r.ID)) {
 		}
 		return false
 	}))
-	session := connect(t, server.options())
+	session := connect(t, options(server))
 	if _, err := session.Search(t.Context(), people, collect(new(string))); err != nil {
 		t.Fatal(err)
 	}
@@ -333,52 +347,49 @@ func TestEntriesAfterTheEnd(t *testing.T) {
 	}
 }
 
-// flood is a script that sends pages of big entries without end, and counts them.
-func flood(sent *atomic.Int64) func(p *peer) {
-	return directoryOf(func(p *peer, r request) bool {
-		m := fakeEntry{"CN=a", [][]string{{"cn", strings.Repeat("x", 8<<10)}}}.message(r.id)
-		for p.send(m) {
-			sent.Add(1)
+// flood is a script that answers a search with big entries without end.
+func flood() func(p *fakeldap.Peer) {
+	return fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		m := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 8<<10)}).Message(r.ID)
+		for p.Send(m) {
 		}
 		return false
 	})
 }
 
 func TestConsumerStops(t *testing.T) {
+	t.Parallel()
 	enough := errors.New("enough")
-	for _, test := range []struct {
-		name string
-		wait func(s *stream) bool
-	}{
-		{"while entries come", func(*stream) bool { return true }},
-		{"while the reading is held up", func(s *stream) bool { return eventually(func() bool { return len(s.free) == 0 }) }},
+	for name, wait := range map[string]func(){
+		"while entries come":           func() {},
+		"while the reading is held up": synctest.Wait,
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			var sent atomic.Int64
-			server := serve(t, nil, flood(&sent))
-			session := connect(t, server.options())
-			n := 0
-			_, err := session.Search(t.Context(), people, func(*ad.Entry) error {
-				if n++; n < 100 {
-					return nil
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, o := inMemory(t, flood())
+				session := connect(t, o)
+				n := 0
+				_, err := session.Search(t.Context(), people, func(*ad.Entry) error {
+					if n++; n < 100 {
+						return nil
+					}
+					wait()
+					return enough
+				})
+				if err != enough || n != 100 {
+					t.Errorf("%v after %d entries", err, n)
 				}
-				if !test.wait(session.wire.stream) {
-					t.Error("never held up")
+				if _, err := session.Search(t.Context(), people, collect(new(string))); err == nil {
+					t.Error("the session is still of use")
 				}
-				return enough
 			})
-			if err != enough || n != 100 {
-				t.Errorf("%v after %d entries", err, n)
-			}
-			if _, err := session.Search(t.Context(), people, collect(new(string))); err == nil {
-				t.Error("the session is still of use")
-			}
 		})
 	}
 }
 
 // A chunk that nobody will take must not hold the reading goroutine for ever.
 func TestStoppedStreamTakesNoMore(t *testing.T) {
+	t.Parallel()
 	s := newStream(1)
 	close(s.stopped)
 	for range chunks + 1 {
@@ -390,144 +401,134 @@ func TestStoppedStreamTakesNoMore(t *testing.T) {
 }
 
 func TestConsumerIsCancelled(t *testing.T) {
-	for _, test := range []struct {
-		name string
-		each func(ctx context.Context) error
-	}{
-		{"and waits for that", func(ctx context.Context) error { <-ctx.Done(); return nil }},
-		{"and is slow", func(ctx context.Context) error { <-time.After(100 * time.Millisecond); return nil }},
+	t.Parallel()
+	for name, each := range map[string]func(ctx context.Context){
+		"and waits for that": func(ctx context.Context) { <-ctx.Done() },
+		"and is slow":        func(context.Context) { time.Sleep(time.Minute) }, // in the bubble's time
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			var sent atomic.Int64
-			server := serve(t, nil, flood(&sent))
-			session := connect(t, server.options())
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			go func() {
-				eventually(func() bool { return sent.Load() > 100 })
-				cancel()
-			}()
-			err := within(t, ctx.Done(), func() error {
-				_, err := session.Search(ctx, people, func(*ad.Entry) error { return test.each(ctx) })
-				return err
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, o := inMemory(t, flood())
+				session := connect(t, o)
+				ctx, cancel := context.WithCancel(t.Context())
+				entries := 0
+				_, err := session.Search(ctx, people, func(*ad.Entry) error {
+					if entries++; entries == 10 {
+						time.AfterFunc(time.Second, cancel)
+						each(ctx)
+					}
+					return nil
+				})
+				wantError(t, err, fault.Canceled, "search OU=People")
+				if entries != 10 {
+					t.Errorf("%d entries", entries)
+				}
 			})
-			wantError(t, err, fault.Canceled, "search OU=People")
 		})
 	}
 }
 
+// TestSlowConsumer: a server that is held up has not kept us waiting.
 func TestSlowConsumer(t *testing.T) {
-	const entries, timeout = 4096, 500 * time.Millisecond // of 8 KiB each
-	var sent atomic.Int64
-	value := strings.Repeat("x", 8<<10)
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		for n := range entries {
-			if !p.send(fakeEntry{fmt.Sprint(n), [][]string{{"cn", value}}}.message(r.id)) {
-				return false
-			}
-			sent.Add(1)
-		}
-		return p.send(done(r.id, 0, paging("")))
-	}))
-	o := server.options()
-	o.ResponseTimeout = timeout
-	n := 0
-	_, err := connect(t, o).Search(t.Context(), people, func(e *ad.Entry) error {
-		if n == 0 {
-			// The server comes to a stand, for several times as long as it may itself
-			// keep us waiting.
-			for before, still := int64(-1), 0; still < 3; {
-				if now := sent.Load(); now != before {
-					before, still = now, 0
-				} else {
-					still++
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const entries = 64 // of 8 KiB each
+		value := strings.Repeat("x", 8<<10)
+		sent := 0
+		_, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+			for ; sent < entries; sent++ {
+				if !p.Send(fakeldap.NewEntry(fmt.Sprint(sent), []string{"cn", value}).Message(r.ID)) {
+					return false
 				}
-				<-time.After(timeout)
 			}
-			if sent.Load() == entries {
-				t.Error("everything was read ahead")
+			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+		}))
+		n := 0
+		_, err := connect(t, o).Search(t.Context(), people, func(e *ad.Entry) error {
+			if n == 0 {
+				time.Sleep(10 * maxWaits * o.ResponseTimeout) // in the bubble's time
+				synctest.Wait()
+				if sent == entries {
+					t.Error("everything was read ahead")
+				}
 			}
+			if string(e.DN) != fmt.Sprint(n) || len(e.First(0)) != len(value) {
+				t.Errorf("entry %d is %s", n, e.DN)
+			}
+			n++
+			return nil
+		})
+		if err != nil || n != entries {
+			t.Errorf("%d entries, %v", n, err)
 		}
-		if string(e.DN) != fmt.Sprint(n) || len(e.First(0)) != len(value) {
-			t.Errorf("entry %d is %s", n, e.DN)
-		}
-		n++
-		return nil
 	})
-	if err != nil || n != entries {
-		t.Errorf("%d entries, %v", n, err)
-	}
 }
 
 // TestDrip: a server that lets a byte through now and then is not waited for forever,
 // and one that was left alone for as long has not kept us waiting.
 func TestDrip(t *testing.T) {
-	const timeout = 300 * time.Millisecond
+	t.Parallel()
 	for _, drips := range []int{1, 1000} {
 		t.Run(fmt.Sprint(drips, " drips"), func(t *testing.T) {
-			t.Parallel()
-			server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-				if r.base != people.Base {
-					return p.send(done(r.id, 0, paging("")))
-				}
-				message := fakeEntry{"CN=a", [][]string{{"cn", strings.Repeat("x", 1000)}}}.message(r.id)
-				for _, b := range message[:min(drips, len(message))] {
-					if _, err := p.Write([]byte{b}); err != nil {
-						return false
+			synctest.Test(t, func(t *testing.T) {
+				_, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+					message := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 1000)}).Message(r.ID)
+					for _, b := range message[:drips] {
+						if !p.Send([]byte{b}) {
+							return false
+						}
+						time.Sleep(defaultResponseTimeout / 10) // in the bubble's time
 					}
-					<-time.After(timeout / 10)
+					return p.Send(message[drips:], fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+				}))
+				session := connect(t, o)
+				time.Sleep((maxWaits + 1) * o.ResponseTimeout) // idle
+				start := time.Now()
+				_, err := session.Search(t.Context(), people, collect(new(string)))
+				if drips == 1 {
+					if err != nil {
+						t.Error(err)
+					}
+					return
 				}
-				return p.send(message[min(drips, len(message)):], done(r.id, 0, paging("")))
-			}))
-			o := server.options()
-			o.ResponseTimeout = timeout
-			session := connect(t, o)
-			<-time.After((maxWaits + 1) * timeout) // idle
-			start := time.Now()
-			_, err := session.Search(t.Context(), people, func(*ad.Entry) error { return nil })
-			if drips == 1 {
-				if err != nil {
-					t.Error(err)
+				wantError(t, err, fault.Transient, "the answer comes too slowly", "21m40s")
+				// The bytes that came have earned it a little more.
+				if took, most := time.Since(start), maxWaits*o.ResponseTimeout; took < most || took > most+o.ResponseTimeout {
+					t.Errorf("took %s", took)
 				}
-				return
-			}
-			wantError(t, err, fault.Transient, "the answer comes too slowly", "3s")
-			if took := time.Since(start); took > maxWaits*timeout+moment {
-				t.Errorf("took %s", took)
-			}
+			})
 		})
 	}
 }
 
 // The connection may be idle while everything is here and the consumer is busy.
 func TestIdleConnection(t *testing.T) {
-	server := serve(t, nil, directoryOf(pagesOf([]fakeEntry{{"CN=a", nil}})))
-	o := server.options()
-	o.ResponseTimeout = 300 * time.Millisecond
-	session := connect(t, o)
-	for range 2 {
-		if _, err := session.Search(t.Context(), people, func(*ad.Entry) error {
-			<-time.After(3 * o.ResponseTimeout)
-			return nil
-		}); err != nil {
-			t.Fatal(err)
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, o := inMemory(t, fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry("CN=a")})))
+		session := connect(t, o)
+		for range 2 {
+			if _, err := session.Search(t.Context(), people, func(*ad.Entry) error {
+				time.Sleep(10 * maxWaits * o.ResponseTimeout) // in the bubble's time
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
+	})
 }
 
-// heapPeak measures what a search adds to the heap at most.
+// heapPeak measures what a search adds to the heap at most, at every eighth entry.
 func heapPeak(t *testing.T, session *Session) (entries int, peak uint64, err error) {
 	t.Helper()
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	before := m.HeapAlloc
-	measured := time.Now()
 	_, err = session.Search(t.Context(), people, func(*ad.Entry) error {
-		if entries++; time.Since(measured) > 10*time.Millisecond {
+		if entries++; entries%8 == 0 {
 			runtime.ReadMemStats(&m)
 			peak = max(peak, m.HeapAlloc)
-			measured = time.Now()
 		}
 		return nil
 	})
@@ -535,22 +536,24 @@ func heapPeak(t *testing.T, session *Session) (entries int, peak uint64, err err
 	return entries, max(peak, m.HeapAlloc) - min(before, m.HeapAlloc), err
 }
 
-func TestHugeEntriesInLittleMemory(t *testing.T) {
+// TestCampaignHugeEntriesInLittleMemory reads 1 GiB, in the short form 128 MiB.
+func TestCampaignHugeEntriesInLittleMemory(t *testing.T) {
+	entries := 1024
 	if testing.Short() {
-		t.Skip("sends 1 GiB")
+		entries = 128
 	}
-	m := fakeEntry{"CN=a", [][]string{{"cn", strings.Repeat("x", 1<<20)}}}
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
-		entry := m.message(r.id)
-		for range hugeEntries {
-			if _, err := p.Write(entry); err != nil {
+	m := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 1<<20)})
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		entry := m.Message(r.ID)
+		for range entries {
+			if !p.Send(entry) {
 				return false
 			}
 		}
-		return p.send(done(r.id, 0, paging("")))
+		return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}))
-	n, peak, err := heapPeak(t, connect(t, server.options()))
-	if err != nil || n != hugeEntries {
+	n, peak, err := heapPeak(t, connect(t, options(server)))
+	if err != nil || n != entries {
 		t.Fatalf("%d entries, %v", n, err)
 	}
 	t.Logf("%d entries of 1 MiB in %d KiB of heap", n, peak>>10)
@@ -563,13 +566,13 @@ func TestHugeEntriesInLittleMemory(t *testing.T) {
 func TestManySmallElementsInLittleMemory(t *testing.T) {
 	body := bytes.Repeat([]byte{tagOctetString, 1, 'x'}, (maxPassed-100)/3)
 	operation := slices.Concat([]byte{0x65, 0x83, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}, body)
-	server := serve(t, nil, directoryOf(func(p *peer, r request) bool {
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		size := len(operation) + 3
-		p.send([]byte{tagSequence, 0x83, byte(size >> 16), byte(size >> 8), byte(size), tagInteger, 1, byte(r.id)}, operation)
-		p.hang()
+		p.Send([]byte{tagSequence, 0x83, byte(size >> 16), byte(size >> 8), byte(size), tagInteger, 1, byte(r.ID)}, operation)
+		p.Hang()
 		return false
 	}))
-	_, peak, err := heapPeak(t, connect(t, server.options()))
+	_, peak, err := heapPeak(t, connect(t, options(server)))
 	wantError(t, err, fault.Incomplete, "not LDAP")
 	t.Logf("%d KiB of heap for %d KiB of elements", peak>>10, len(body)>>10)
 	if peak > 64<<20 {

@@ -82,8 +82,7 @@ func (o Options) attempt(server server) string {
 
 // reach opens a TCP connection.
 func (o Options) reach(ctx context.Context, server server) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}
-	conn, err := dialer.DialContext(ctx, "tcp", server.address())
+	conn, err := o.dialContext(ctx, "tcp", server.address())
 	if err != nil {
 		return nil, explainDial(ctx, o.attempt(server), err)
 	}

@@ -16,11 +16,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/fault"
+	"adconnector/test/fakeldap"
 )
 
 // identity is a certificate and its key.
@@ -70,21 +72,8 @@ func (i *identity) config(chain ...*identity) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{c}}
 }
 
-// startTLS is a script that takes StartTLS and goes on with another over TLS.
-func startTLS(config *tls.Config, then func(p *peer)) func(p *peer) {
-	return func(p *peer) {
-		r, ok := p.receive()
-		if !ok || r.tag != ldap.ApplicationExtendedRequest {
-			return
-		}
-		p.send(result(r.id, ldap.ApplicationExtendedResponse, 0, "", ""))
-		p.Conn = tls.Server(p.Conn, config)
-		p.in.Reset(p.Conn)
-		then(p)
-	}
-}
-
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	ca, other := issueCA(t, "Example CA"), issueCA(t, "Other CA")
 	intermediate := issue(t, ca, x509.Certificate{
 		Subject: pkix.Name{CommonName: "Issuing CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -129,18 +118,19 @@ func TestTLS(t *testing.T) {
 	} {
 		for _, protocol := range []Protocol{LDAPS, StartTLS} {
 			t.Run(test.name+" "+string(protocol), func(t *testing.T) {
-				var server *fakeServer
+				t.Parallel()
+				var server *fakeldap.Listener
 				if protocol == LDAPS {
-					server = serve(t, test.config, directoryOf(nil))
+					server = fakeldap.Serve(t, test.config, fakeldap.Directory(nil))
 				} else {
-					server = serve(t, nil, startTLS(test.config, directoryOf(nil)))
+					server = fakeldap.Serve(t, nil, fakeldap.StartTLS(test.config, fakeldap.Directory(nil)))
 				}
-				o := server.options()
+				o := options(server)
 				o.Protocol, o.Certificates, o.ServerName = protocol, test.given, test.serverName
 				session, err := Connect(t.Context(), o)
 				if test.refused != nil {
 					wantError(t, err, fault.Refused, append(test.refused, "connect to 127.0.0.1:", string(protocol))...)
-					if server.binds.Load() != 0 {
+					if server.Binds() != 0 {
 						t.Error("bound to a server that is not trusted")
 					}
 					return
@@ -159,28 +149,30 @@ func TestTLS(t *testing.T) {
 
 // TestOldTLS: what nobody should speak any more is not spoken.
 func TestOldTLS(t *testing.T) {
+	t.Parallel()
 	certificate := issueCA(t, "dc1")
 	config := certificate.config()
 	config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-	server := serve(t, config, directoryOf(nil))
-	o := server.options()
+	server := fakeldap.Serve(t, config, fakeldap.Directory(nil))
+	o := options(server)
 	o.Protocol, o.Certificates = LDAPS, []*x509.Certificate{certificate.Certificate}
-	if _, err := Connect(t.Context(), o); err == nil || server.binds.Load() != 0 {
-		t.Errorf("%d binds, error %v", server.binds.Load(), err)
+	if _, err := Connect(t.Context(), o); err == nil || server.Binds() != 0 {
+		t.Errorf("%d binds, error %v", server.Binds(), err)
 	}
 }
 
 func TestSearchOverTLS(t *testing.T) {
+	t.Parallel()
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
-	script := directoryOf(pagesOf([]fakeEntry{{"CN=a", nil}, {"CN=b", nil}}, []fakeEntry{{"CN=c", nil}}))
+	script := fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry("CN=a"), fakeldap.NewEntry("CN=b")}, []fakeldap.RawEntry{fakeldap.NewEntry("CN=c")}))
 	for _, test := range []struct {
 		protocol Protocol
-		server   *fakeServer
+		server   *fakeldap.Listener
 	}{
-		{LDAPS, serve(t, self.config(), script)},
-		{StartTLS, serve(t, nil, startTLS(self.config(), script))},
+		{LDAPS, fakeldap.Serve(t, self.config(), script)},
+		{StartTLS, fakeldap.Serve(t, nil, fakeldap.StartTLS(self.config(), script))},
 	} {
-		o := test.server.options()
+		o := options(test.server)
 		o.Protocol, o.Certificates = test.protocol, []*x509.Certificate{self.Certificate}
 		var delivered string
 		if pages, err := connect(t, o).Search(t.Context(), people, collect(&delivered)); err != nil || pages != 2 || delivered != "CN=a CN=b CN=c " {
@@ -190,10 +182,11 @@ func TestSearchOverTLS(t *testing.T) {
 }
 
 func TestStartTLSAnswers(t *testing.T) {
+	t.Parallel()
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
-	answer := result(1, ldap.ApplicationExtendedResponse, 0, "", "")
+	answer := fakeldap.Result(1, ldap.ApplicationExtendedResponse, 0, "", "")
 	longLengths := []byte("\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00")
-	injected := result(1, ldap.ApplicationBindResponse, 0, "", "")
+	injected := fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", "")
 	for _, test := range []struct {
 		name   string
 		answer []byte
@@ -202,8 +195,8 @@ func TestStartTLSAnswers(t *testing.T) {
 	}{
 		{"as OpenLDAP writes it", answer, "", nil},
 		{"as Active Directory writes it", longLengths, "", nil},
-		{"no certificate", result(1, ldap.ApplicationExtendedResponse, 52, "", "Error initializing SSL/TLS"), fault.Refused, []string{"does not take StartTLS (LDAP result 52)", "use LDAPS"}},
-		{"unknown operation", result(1, ldap.ApplicationExtendedResponse, 2, "", ""), fault.Refused, []string{"LDAP result 2"}},
+		{"no certificate", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 52, "", "Error initializing SSL/TLS"), fault.Refused, []string{"does not take StartTLS (LDAP result 52)", "use LDAPS"}},
+		{"unknown operation", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 2, "", ""), fault.Refused, []string{"LDAP result 2"}},
 		{"plaintext behind the answer", slices.Concat(answer, injected, injected), fault.Refused, []string{"another protocol"}},
 		{"another operation", injected, fault.Refused, []string{"another protocol"}},
 		{"TLS", []byte("\x15\x03\x01\x00\x02\x02\x46"), fault.Refused, []string{"another protocol"}},
@@ -214,19 +207,18 @@ func TestStartTLSAnswers(t *testing.T) {
 		{"none", nil, fault.Transient, []string{"TLS handshake", "EOF"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := serve(t, nil, func(p *peer) {
-				p.receive()
-				p.send(test.answer)
+			server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+				p.Receive()
+				p.Send(test.answer)
 				if test.class == "" {
-					p.Conn = tls.Server(p.Conn, self.config())
-					p.in.Reset(p.Conn)
-					directoryOf(nil)(p)
+					p.StartTLS(self.config())
+					fakeldap.Directory(nil)(p)
 				}
 				if test.class == fault.Refused {
-					p.hang()
+					p.Hang()
 				}
 			})
-			o := server.options()
+			o := options(server)
 			o.Protocol, o.Certificates = StartTLS, []*x509.Certificate{self.Certificate}
 			session, err := Connect(t.Context(), o)
 			if test.class == "" {
@@ -237,7 +229,7 @@ func TestStartTLSAnswers(t *testing.T) {
 				return
 			}
 			wantError(t, err, test.class, append(test.parts, "STARTTLS")...)
-			if server.binds.Load() != 0 {
+			if server.Binds() != 0 {
 				t.Error("bound without TLS")
 			}
 		})
@@ -245,17 +237,18 @@ func TestStartTLSAnswers(t *testing.T) {
 }
 
 func TestWrongPort(t *testing.T) {
+	t.Parallel()
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
-	plain := serve(t, nil, directoryOf(nil)) // closes on what is not LDAP, as servers do
-	talking := serve(t, nil, func(p *peer) {
-		p.send([]byte("\x30\x24\x02\x01\x00\x78\x1f\x0a\x01\x02\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20036"))
-		p.hang()
+	plain := fakeldap.Serve(t, nil, fakeldap.Directory(nil)) // closes on what is not LDAP, as servers do
+	talking := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+		p.Send([]byte("\x30\x24\x02\x01\x00\x78\x1f\x0a\x01\x02\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20036"))
+		p.Hang()
 	})
-	secure := serve(t, self.config(), directoryOf(nil))
+	secure := fakeldap.Serve(t, self.config(), fakeldap.Directory(nil))
 	for _, test := range []struct {
 		name     string
 		protocol Protocol
-		server   *fakeServer
+		server   *fakeldap.Listener
 		class    fault.Class
 		part     string
 	}{
@@ -265,7 +258,7 @@ func TestWrongPort(t *testing.T) {
 		{"StartTLS to a TLS port", StartTLS, secure, "", "StartTLS port 389"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			o := test.server.options()
+			o := options(test.server)
 			o.Protocol = test.protocol
 			_, err := Connect(t.Context(), o)
 			class := test.class
@@ -279,52 +272,60 @@ func TestWrongPort(t *testing.T) {
 
 // A server that takes the connection and then says nothing.
 func TestSilentHandshake(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		protocol Protocol
-		script   func(p *peer)
+		script   func(p *fakeldap.Peer)
 	}{
-		{"LDAPS", LDAPS, (*peer).hang},
-		{"StartTLS", StartTLS, (*peer).hang},
-		{"StartTLS, then no TLS", StartTLS, func(p *peer) {
-			p.receive()
-			p.send(result(1, ldap.ApplicationExtendedResponse, 0, "", ""))
-			p.hang()
+		{"LDAPS", LDAPS, (*fakeldap.Peer).Hang},
+		{"StartTLS", StartTLS, (*fakeldap.Peer).Hang},
+		{"StartTLS, then no TLS", StartTLS, func(p *fakeldap.Peer) {
+			p.Receive()
+			p.Send(fakeldap.Result(1, ldap.ApplicationExtendedResponse, 0, "", ""))
+			p.Hang()
 		}},
-		{"StartTLS, half an answer", StartTLS, func(p *peer) {
-			p.receive()
-			p.send([]byte{tagSequence})
-			p.hang()
+		{"StartTLS, half an answer", StartTLS, func(p *fakeldap.Peer) {
+			p.Receive()
+			p.Send([]byte{tagSequence})
+			p.Hang()
 		}},
 	} {
-		accepted := make(chan struct{}, 2)
-		script := func(p *peer) {
-			accepted <- struct{}{}
-			test.script(p)
+		handshake := func(t *testing.T, ctx context.Context) (took time.Duration, err error) {
+			_, o := inMemory(t, test.script)
+			o.Protocol = test.protocol
+			start := time.Now()
+			_, err = Connect(ctx, o)
+			return time.Since(start), err
 		}
 		t.Run("timeout "+test.name, func(t *testing.T) {
-			o := serve(t, nil, script).options()
-			o.Protocol, o.ConnectTimeout = test.protocol, 300*time.Millisecond
-			_, err := Connect(t.Context(), o)
-			wantError(t, err, fault.Transient, "did not finish the TLS handshake in time")
+			synctest.Test(t, func(t *testing.T) {
+				took, err := handshake(t, t.Context())
+				wantError(t, err, fault.Transient, "did not finish the TLS handshake in time")
+				if took != defaultConnectTimeout {
+					t.Errorf("took %s", took)
+				}
+			})
 		})
-		<-accepted
 		t.Run("cancellation "+test.name, func(t *testing.T) {
-			o := serve(t, nil, script).options()
-			o.Protocol = test.protocol
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			go func() {
-				<-accepted
-				cancel()
-			}()
-			err := within(t, ctx.Done(), func() error { _, err := Connect(ctx, o); return err })
-			wantError(t, err, fault.Canceled, "connect to 127.0.0.1:")
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					synctest.Wait() // for the handshake to hang
+					cancel()
+				}()
+				took, err := handshake(t, ctx)
+				wantError(t, err, fault.Canceled, "connect to 127.0.0.1:")
+				if took != 0 {
+					t.Errorf("took %s", took)
+				}
+			})
 		})
 	}
 }
 
 func TestParseCertificates(t *testing.T) {
+	t.Parallel()
 	a, b := issueCA(t, "A"), issueCA(t, "B")
 	encode := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))

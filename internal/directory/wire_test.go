@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"adconnector/test/fakeldap"
 )
 
 // tape is a connection that plays bytes, some at a time, and then ends.
@@ -46,8 +48,9 @@ func play(data []byte, some int) (w *wire, passed, entries []byte, err error) {
 }
 
 func TestWireSortsMessages(t *testing.T) {
-	a, b := fakeEntry{"CN=a", [][]string{{"cn", "a"}}}.message(1), fakeEntry{"CN=b", nil}.message(1)
-	foreign, end := fakeEntry{"CN=c", nil}.message(2), done(1, 0, paging("cookie"))
+	t.Parallel()
+	a, b := fakeldap.NewEntry("CN=a", []string{"cn", "a"}).Message(1), fakeldap.NewEntry("CN=b").Message(1)
+	foreign, end := fakeldap.NewEntry("CN=c").Message(2), fakeldap.Done(1, 0, fakeldap.Paging("cookie"))
 	reference := []byte("\x30\x0a\x02\x01\x01\x73\x05\x04\x03x:/")
 	data := bytes.Join([][]byte{a, foreign, reference, b, end}, nil)
 	for _, some := range []int{1, 2, 3, 7, 64, len(data)} {
@@ -65,7 +68,7 @@ func TestWireSortsMessages(t *testing.T) {
 // twice what came.
 func FuzzWire(f *testing.F) {
 	message, _ := usual()
-	entry, end := fakeEntry{"CN=a", [][]string{{"cn", "a"}}}.message(1), done(1, 0, paging("cookie"))
+	entry, end := fakeldap.NewEntry("CN=a", []string{"cn", "a"}).Message(1), fakeldap.Done(1, 0, fakeldap.Paging("cookie"))
 	f.Add(bytes.Join([][]byte{entry, entry, end}, nil), uint8(5))
 	f.Add(append(message, end...), uint8(255))
 	f.Add([]byte("\x30\x84\x40\x00\x00\x00\x02"), uint8(1))

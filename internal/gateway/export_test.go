@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+	"net"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -11,8 +13,18 @@ func (o *Options) RetryEvery(wait time.Duration) {
 	o.retry = func() backoff.BackOff { return backoff.NewConstantBackOff(wait) }
 }
 
-// Patience sets how long a silent connection is borne: until an HTTP/2 ping, and again
-// until its answer; and until the head of an answer.
-func (o *Options) Patience(pingAfter, headAfter time.Duration) {
-	o.pingAfter, o.headAfter = pingAfter, headAfter
+// Dial sets how a client connects.
+func (o *Options) Dial(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
+	o.dialContext = dial
 }
+
+// Dialer returns what Dial has set.
+func (o *Options) Dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
+	return o.dialContext
+}
+
+// Timeouts of the transport.
+const (
+	HeadTimeout = headTimeout
+	PingTimeout = pingTimeout
+)

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -53,9 +54,8 @@ type Options struct {
 	Observe func(call string, class fault.Class, took time.Duration)
 
 	// For tests.
-	retry     func() backoff.BackOff // nil: from 1 s to 60 s
-	pingAfter time.Duration          // 0: 15 s without a byte over HTTP/2, and again until its answer
-	headAfter time.Duration          // 0: 2 min from a request to the head of its answer
+	retry       func() backoff.BackOff // nil: from 1 s to 60 s
+	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Login is an account of the gateway's.
@@ -278,7 +278,7 @@ func (c *Client) limited(got answer, least time.Duration) {
 	now := time.Now()
 	until := c.limit.hold(now.Add(max(waitOf(got.header, now), least)))
 	c.tellLimit() // before it is logged: who reads the log may count on it
-	c.options.Log.Warn().Int("status", got.status).Time("until", until).Msg("rate limited by the gateway")
+	c.options.Log.Warn().Int("status", got.status).Time("until", until).Msg(MsgRateLimited)
 }
 
 func (c *Client) tellLimit() {
@@ -330,7 +330,7 @@ func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.R
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	c.options.Log.Debug().Str("call", call.what).Int("status", response.StatusCode).Int("sent_bytes", len(call.body)).
-		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(began).Milliseconds()).Msg("gateway answered")
+		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(began).Milliseconds()).Msg(MsgAnswered)
 	if err != nil && !saysAll(response.StatusCode) {
 		return answer{}, c.explain(ctx, call, fmt.Errorf("the answer broke off: %w", err))
 	}
@@ -379,7 +379,7 @@ func (c *Client) retry(ctx context.Context, what string, tries uint, operation f
 		return struct{}{}, last
 	}, backoff.WithBackOff(c.options.retry()), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
-			c.options.Log.Warn().Err(err).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg("gateway call will be repeated")
+			c.options.Log.Warn().Err(err).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg(MsgRetrying)
 		}))
 	if last != nil && fault.Of(last) == fault.Transient && errors.Is(ctx.Err(), context.Canceled) {
 		return stopped(what, ctx.Err())

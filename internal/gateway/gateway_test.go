@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -84,6 +85,25 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
+// line returns the fields of the only line with the message.
+func (l *logged) line(t testing.TB, message string) map[string]any {
+	t.Helper()
+	var found []map[string]any
+	for text := range strings.Lines(l.String()) {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(text), &fields); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		if fields["message"] == message {
+			found = append(found, fields)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d lines with %q in %s", len(found), message, l)
+	}
+	return found[0]
+}
+
 // options are good ones for a gateway at address.
 func options(t testing.TB, address string) gateway.Options {
 	t.Helper()
@@ -96,7 +116,7 @@ func options(t testing.TB, address string) gateway.Options {
 	o := gateway.Options{
 		URL: base, CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile,
 		Login:   gateway.Login{Username: username, Password: secret.New(password)},
-		Version: "test", Connections: 20, Grace: 5 * time.Second, Log: zerolog.New(log),
+		Version: "test", Connections: 20, Grace: time.Hour, Log: zerolog.New(log),
 	}
 	o.RetryEvery(time.Millisecond)
 	return o
@@ -113,17 +133,23 @@ func sandboxOptions() sandbox.GatewayOptions {
 	}
 }
 
-// startSandbox serves a sandbox whose contract nobody may break.
+// startSandbox serves newSandbox.
 func startSandbox(t testing.TB, o sandbox.GatewayOptions) (*sandbox.Gateway, *httptest.Server) {
 	t.Helper()
+	g := newSandbox(t, o)
+	return g, serve(t, g)
+}
+
+// newSandbox is a sandbox whose contract nobody may break.
+func newSandbox(t testing.TB, o sandbox.GatewayOptions) *sandbox.Gateway {
+	t.Helper()
 	g := sandbox.NewGateway(o)
-	server := serve(t, g)
 	t.Cleanup(func() {
 		for _, violation := range g.Violations() {
 			t.Errorf("breach of the contract: %s", violation)
 		}
 	})
-	return g, server
+	return g
 }
 
 func serve(t testing.TB, handler http.Handler) *httptest.Server {
@@ -196,6 +222,7 @@ func send(ctx context.Context, client *gateway.Client) (gateway.Answer, error) {
 func count(g *sandbox.Gateway, call string) int { return g.Counts()[call] }
 
 func TestConnectionAndProfile(t *testing.T) {
+	t.Parallel()
 	g, server := startSandbox(t, sandboxOptions())
 	client := gateway.New(options(t, server.URL))
 	c, err := client.Connection(t.Context())
@@ -230,6 +257,7 @@ func TestConnectionAndProfile(t *testing.T) {
 }
 
 func TestConnectionAnswers(t *testing.T) {
+	t.Parallel()
 	const port = "connection in the console: port must be a number from 0 to 65535"
 	const good = `"connectionUuid":"` + connection + `","authentication":{"type":"LDAP","host":"dc","bindDn":"x","password":"` + bindPassword + `"`
 	for _, test := range []struct {
@@ -281,6 +309,7 @@ func TestConnectionAnswers(t *testing.T) {
 }
 
 func TestPorts(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]int{`13389`: 13389, `"13389"`: 13389, `" 636 "`: 636, `0`: 0, `""`: 0, `null`: 0, `65535`: 65535} {
 		server := serve(t, afterLogin(t, answering(200, `{"authentication":{"host":"dc","port":`+text+`,"password":"x"}}`)))
 		c, err := gateway.New(options(t, server.URL)).Connection(t.Context())
@@ -291,167 +320,166 @@ func TestPorts(t *testing.T) {
 }
 
 func TestPaths(t *testing.T) {
-	var mu sync.Mutex
-	var seen []string
-	server := serve(t, http.StripPrefix("/base", afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		seen = append(seen, r.Method+" "+r.URL.String())
-		_, _ = io.WriteString(w, published)
-	})))
-	o := options(t, server.URL+"/base/")
-	o.Paths = gateway.Paths{Connection: "/c/{customerUuid}/{connectionUuid}", Profile: "/p/{profileUuid}/", Assets: "/a", State: "/s/{profileUuid}/{connectionUuid}"}
-	client := gateway.New(o)
-	_, err1 := client.Connection(t.Context())
-	_, err2 := client.Profile(t.Context())
-	_, err3 := send(t.Context(), client)
-	err4 := client.SetState(t.Context(), gateway.ConnectorState{State: "REGISTERED"})
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		t.Fatal(err)
-	}
-	want := fmt.Sprint([]string{
-		"GET /c/" + customer + "/" + connection + "?customerUuid=" + customer, "GET /p/" + profile + "/?customerUuid=" + customer,
-		"POST /a", "PUT /s/" + profile + "/" + connection,
-	})
-	if got := fmt.Sprint(seen); got != want {
-		t.Errorf("called %s, want %s", got, want)
-	}
-}
-
-// A call under way may end within the grace; its answer counts.
-func TestGrace(t *testing.T) {
-	arrived, release := make(chan struct{}, 1), make(chan struct{})
-	o := sandboxOptions()
-	o.Intercept = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
-		if r.URL.Path == assetsPath {
-			arrived <- struct{}{}
-			<-release
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var seen []string
+		o := inMemory(t, nil, http.StripPrefix("/base", afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, r.Method+" "+r.URL.String())
+			_, _ = io.WriteString(w, published)
+		})))
+		o.URL.Path = "/base/"
+		o.Paths = gateway.Paths{Connection: "/c/{customerUuid}/{connectionUuid}", Profile: "/p/{profileUuid}/", Assets: "/a", State: "/s/{profileUuid}/{connectionUuid}"}
+		client := gateway.New(o)
+		_, err1 := client.Connection(t.Context())
+		_, err2 := client.Profile(t.Context())
+		_, err3 := send(t.Context(), client)
+		err4 := client.SetState(t.Context(), gateway.ConnectorState{State: "REGISTERED"})
+		if err := errors.Join(err1, err2, err3, err4); err != nil {
+			t.Fatal(err)
 		}
-		return false
-	}
-	g, server := startSandbox(t, o)
-	client := gateway.New(options(t, server.URL))
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-arrived
-		cancel()
-		close(release)
-	}()
-	answer, err := send(ctx, client)
-	if err != nil || answer.Outcome != gateway.Taken {
-		t.Errorf("%+v, %v", answer, err)
-	}
-	_, err = send(ctx, client)
-	fails(t, err, fault.Canceled)
-	fails(t, gateway.New(options(t, server.URL)).Login(ctx), fault.Canceled)
-	if n := len(g.Requests()); n != 2 {
-		t.Errorf("%d requests, want the login and one call", n)
-	}
+		want := fmt.Sprint([]string{
+			"GET /c/" + customer + "/" + connection + "?customerUuid=" + customer, "GET /p/" + profile + "/?customerUuid=" + customer,
+			"POST /a", "PUT /s/" + profile + "/" + connection,
+		})
+		if got := fmt.Sprint(seen); got != want {
+			t.Errorf("called %s, want %s", got, want)
+		}
+	})
 }
 
-func TestGraceEnds(t *testing.T) {
-	arrived, gone := make(chan struct{}), make(chan struct{})
-	server := serve(t, afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {
+// A batch under way may end within the grace; its answer counts.
+func TestGrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const grace = 5 * time.Second
+		so := sandboxOptions()
+		so.Intercept = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+			if r.URL.Path == assetsPath {
+				time.Sleep(grace) // in the bubble's time
+			}
+			return false
+		}
+		g := newSandbox(t, so)
+		o := inMemory(t, nil, g)
+		o.Grace = grace
+		client := gateway.New(o)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Nanosecond, cancel)
+		answer, err := send(ctx, client)
+		if err != nil || answer.Outcome != gateway.Taken {
+			t.Errorf("%+v, %v", answer, err)
+		}
+		_, err = send(ctx, client)
+		fails(t, err, fault.Canceled)
+		fails(t, gateway.New(o).Login(ctx), fault.Canceled)
+		if n := len(g.Requests()); n != 2 {
+			t.Errorf("%d requests, want the login and one call", n)
+		}
+	})
+}
+
+// hang takes every call except logins, and answers none.
+func hang(t testing.TB) http.Handler {
+	return afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		close(arrived)
 		<-r.Context().Done()
-		close(gone)
-	}))
-	o := options(t, server.URL)
-	o.Grace = 50 * time.Millisecond
-	client := gateway.New(o)
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-arrived
-		cancel()
-	}()
-	_, err := send(ctx, client)
-	fails(t, err, fault.Canceled)
-	<-gone
+	})
 }
 
 // Only a batch is worth the grace: what else is under way is cut at once.
-func TestGraceIsForBatches(t *testing.T) {
-	arrived := make(chan struct{}, 1)
-	server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		arrived <- struct{}{}
-		select {
-		case <-r.Context().Done():
-		case <-time.After(10 * time.Second):
-			t.Errorf("%s %s is not cut", r.Method, r.URL.Path)
-		}
-	}))
-	o := options(t, server.URL)
-	o.Grace = time.Hour
-	client := gateway.New(o)
-	for _, call := range []func(context.Context) error{
-		func(ctx context.Context) error { _, err := client.Connection(ctx); return err },
-		func(ctx context.Context) error { _, err := client.Profile(ctx); return err },
-		func(ctx context.Context) error {
-			return client.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"})
-		},
+func TestGraceEnds(t *testing.T) {
+	t.Parallel()
+	const grace = 5 * time.Second
+	for _, test := range []struct {
+		name string
+		call func(context.Context, *gateway.Client) error
+		want time.Duration
+	}{
+		{"batch", func(ctx context.Context, c *gateway.Client) error { _, err := send(ctx, c); return err }, grace},
+		{"connection", func(ctx context.Context, c *gateway.Client) error { _, err := c.Connection(ctx); return err }, 0},
+		{"profile", func(ctx context.Context, c *gateway.Client) error { _, err := c.Profile(ctx); return err }, 0},
+		{"state", func(ctx context.Context, c *gateway.Client) error {
+			return c.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"})
+		}, 0},
 	} {
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			<-arrived
-			cancel()
-		}()
-		fails(t, call(ctx), fault.Canceled)
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := inMemory(t, nil, hang(t))
+				o.Grace = grace
+				client := gateway.New(o)
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					synctest.Wait() // for the call to be under way
+					cancel()
+				}()
+				start := time.Now()
+				fails(t, test.call(ctx, client), fault.Canceled)
+				if took := time.Since(start); took != test.want {
+					t.Errorf("took %s, want %s", took, test.want)
+				}
+				if n := client.Counts().Requests; n != 2 {
+					t.Errorf("%d requests, want the login and the call", n)
+				}
+			})
+		})
 	}
 }
 
 // A stop ends the wait between two tries, whatever its cause.
 func TestStopBetweenTries(t *testing.T) {
-	var calls int
-	arrived := make(chan struct{}, 10)
-	server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
-		calls++
-		w.WriteHeader(http.StatusServiceUnavailable)
-		arrived <- struct{}{}
-	}))
-	o := options(t, server.URL)
-	o.RetryEvery(time.Hour)
-	client := gateway.New(o)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	go func() {
-		<-arrived
-		cancel(fault.Errorf(fault.Refused, "another worker's error"))
-	}()
-	_, err := send(ctx, client)
-	fails(t, err, fault.Canceled, "send 1 assets")
-	if calls != 1 {
-		t.Errorf("%d calls", calls)
-	}
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := inMemory(t, nil, afterLogin(t, answering(http.StatusServiceUnavailable, "")))
+		o.RetryEvery(time.Hour)
+		client := gateway.New(o)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() {
+			synctest.Wait() // for the wait between two tries
+			cancel(fault.Errorf(fault.Refused, "another worker's error"))
+		}()
+		start := time.Now()
+		_, err := send(ctx, client)
+		fails(t, err, fault.Canceled, "send 1 assets")
+		if took := time.Since(start); took != 0 || client.Counts().Requests != 2 {
+			t.Errorf("%d requests in %s, want the login and one call", client.Counts().Requests, took)
+		}
+	})
 }
 
 func TestState(t *testing.T) {
-	g, server := startSandbox(t, sandboxOptions())
-	client := gateway.New(options(t, server.URL))
-	at := time.Date(2026, 11, 22, 11, 0, 0, 123_999_999, time.FixedZone("", 3600))
-	next := gateway.Timestamp(at.Add(time.Hour))
-	why := "gateway answers 503"
-	for _, state := range []gateway.ConnectorState{
-		{State: "REGISTERED", At: gateway.Timestamp(at)},
-		{State: "SCHEDULED", At: gateway.Timestamp(at), NextRunAt: &next, Error: &why, RunID: connection, Summary: &gateway.Summary{Mode: "full", Users: 3}},
-	} {
-		if err := client.SetState(t.Context(), state); err != nil {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newSandbox(t, sandboxOptions())
+		client := gateway.New(inMemory(t, nil, g))
+		at := time.Date(2026, 11, 22, 11, 0, 0, 123_999_999, time.FixedZone("", 3600))
+		next := gateway.Timestamp(at.Add(time.Hour))
+		why := "gateway answers 503"
+		for _, state := range []gateway.ConnectorState{
+			{State: "REGISTERED", At: gateway.Timestamp(at)},
+			{State: "SCHEDULED", At: gateway.Timestamp(at), NextRunAt: &next, Error: &why, RunID: connection, Summary: &gateway.Summary{Mode: "full", Users: 3}},
+		} {
+			if err := client.SetState(t.Context(), state); err != nil {
+				t.Fatal(err)
+			}
+		}
+		encoded, err := json.Marshal(g.States())
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	encoded, err := json.Marshal(g.States())
-	if err != nil {
-		t.Fatal(err)
-	}
-	const ids = `"customerUuid":"` + customer + `","profileUuid":"` + profile + `",`
-	want := `[{` + ids + `"state":"REGISTERED","runId":"","at":"2026-11-22T10:00:00.123Z","nextRunAt":null,"error":null,"summary":null},` +
-		`{` + ids + `"state":"SCHEDULED","runId":"` + connection + `","at":"2026-11-22T10:00:00.123Z","nextRunAt":"2026-11-22T11:00:00.123Z","error":"gateway answers 503","summary":{"mode":"full","users":3,"groups":0,"uploaded":0,"deleted":0,"rejected":0}}]`
-	if string(encoded) != want {
-		t.Errorf("got  %s\nwant %s", encoded, want)
-	}
+		const ids = `"customerUuid":"` + customer + `","profileUuid":"` + profile + `",`
+		want := `[{` + ids + `"state":"REGISTERED","runId":"","at":"2026-11-22T10:00:00.123Z","nextRunAt":null,"error":null,"summary":null},` +
+			`{` + ids + `"state":"SCHEDULED","runId":"` + connection + `","at":"2026-11-22T10:00:00.123Z","nextRunAt":"2026-11-22T11:00:00.123Z","error":"gateway answers 503","summary":{"mode":"full","users":3,"groups":0,"uploaded":0,"deleted":0,"rejected":0}}]`
+		if string(encoded) != want {
+			t.Errorf("got  %s\nwant %s", encoded, want)
+		}
+	})
 }
 
 func TestStateAnswers(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		status   int
 		class    fault.Class // "": taken
@@ -464,23 +492,25 @@ func TestStateAnswers(t *testing.T) {
 		{500, fault.Transient, false, 2}, {503, fault.Transient, false, 2},
 	} {
 		t.Run(fmt.Sprint(test.status), func(t *testing.T) {
-			calls := 0
-			server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
-				calls++
-				w.WriteHeader(test.status)
-			}))
-			err := gateway.New(options(t, server.URL)).SetState(t.Context(), gateway.ConnectorState{State: "PROCESSED"})
-			if test.class == "" && err != nil {
-				t.Error(err)
-			} else if test.class != "" {
-				fails(t, err, test.class, "report state PROCESSED", fmt.Sprint(test.status))
-			}
-			if test.status == 404 {
-				fails(t, err, test.class, "qualys.connectionUuid")
-			}
-			if errors.Is(err, gateway.ErrNoStates) != test.noStates || calls != test.calls {
-				t.Errorf("%v after %d calls", err, calls)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				calls := 0
+				o := inMemory(t, nil, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+					calls++
+					w.WriteHeader(test.status)
+				}))
+				err := gateway.New(o).SetState(t.Context(), gateway.ConnectorState{State: "PROCESSED"})
+				if test.class == "" && err != nil {
+					t.Error(err)
+				} else if test.class != "" {
+					fails(t, err, test.class, "report state PROCESSED", fmt.Sprint(test.status))
+				}
+				if test.status == 404 {
+					fails(t, err, test.class, "qualys.connectionUuid")
+				}
+				if errors.Is(err, gateway.ErrNoStates) != test.noStates || calls != test.calls {
+					t.Errorf("%v after %d calls", err, calls)
+				}
+			})
 		})
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/secret"
+	"adconnector/test/deadport"
 )
 
 // logins are all ways to log in at a gateway.
@@ -52,6 +52,7 @@ func mustURL(text string) *url.URL {
 }
 
 func TestLogin(t *testing.T) {
+	t.Parallel()
 	for _, login := range logins {
 		for _, wrapped := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, wrapped %v", login.name, wrapped), func(t *testing.T) {
@@ -84,6 +85,7 @@ func TestLogin(t *testing.T) {
 }
 
 func TestLoginWithWrongCredentials(t *testing.T) {
+	t.Parallel()
 	for _, login := range logins {
 		t.Run(login.name, func(t *testing.T) {
 			so := sandboxOptions()
@@ -110,6 +112,7 @@ func TestLoginWithWrongCredentials(t *testing.T) {
 
 // Whatever answers in place of a login may quote what it was sent; we may not.
 func TestLoginAnswers(t *testing.T) {
+	t.Parallel()
 	elsewhere := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("a redirect was followed: %s %s", r.Method, r.URL)
 	}))
@@ -182,27 +185,38 @@ func TestLoginAnswers(t *testing.T) {
 	}
 }
 
+// deadAddress is a host and port that refuse connections.
+func deadAddress(t testing.TB) string {
+	return fmt.Sprintf("127.0.0.1:%d", deadport.New(t))
+}
+
 func TestTokenURLIsNotQuoted(t *testing.T) {
-	server := serve(t, answering(401, ""))
-	logIn := func(class fault.Class, word string) {
-		t.Helper()
+	t.Parallel()
+	refusing := serve(t, answering(401, "")).URL
+	for _, test := range []struct {
+		name, base string
+		class      fault.Class
+		word       string
+	}{
+		{"refused", refusing, fault.Refused, "(401)"},
+		{"down", "http://" + deadAddress(t), fault.Transient, "firewalls"},
+	} {
 		for _, path := range []string{"/token", "/auth/oauth"} {
-			o := options(t, server.URL)
-			o.Login = gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(server.URL + path + "?key=client-s3cret")}
-			fails(t, gateway.New(o).Login(t.Context()), class, server.URL+path+": ", word)
+			t.Run(test.name+path, func(t *testing.T) {
+				o := options(t, test.base)
+				o.Login = gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(test.base + path + "?key=client-s3cret")}
+				fails(t, gateway.New(o).Login(t.Context()), test.class, test.base+path+": ", test.word)
+			})
 		}
 	}
-	logIn(fault.Refused, "(401)")
-	server.Close()
-	logIn(fault.Transient, "firewalls")
 }
 
 func TestTokenServerIsDown(t *testing.T) {
-	server := httptest.NewServer(nil)
-	server.Close()
+	t.Parallel()
+	base := "http://" + deadAddress(t)
 	for _, login := range logins {
-		o := options(t, server.URL)
-		o.Login = login.login(server.URL)
+		o := options(t, base)
+		o.Login = login.login(base)
 		fails(t, gateway.New(o).Login(t.Context()), fault.Transient, login.path, login.urlKey, "firewalls")
 	}
 }
@@ -219,6 +233,7 @@ func together(calls int, call func() error) []error {
 }
 
 func TestOneLoginForAll(t *testing.T) {
+	t.Parallel()
 	g, server := startSandbox(t, sandboxOptions())
 	client := gateway.New(options(t, server.URL))
 	for round := 1; round <= 3; round++ {
@@ -266,6 +281,7 @@ func mayUse(t *testing.T, uses int, logins *atomic.Int64, handler http.HandlerFu
 }
 
 func TestTokenDiesEveryThreeCalls(t *testing.T) {
+	t.Parallel()
 	var logins, taken atomic.Int64
 	server := serve(t, mayUse(t, 3, &logins, func(w http.ResponseWriter, _ *http.Request) {
 		taken.Add(1)
@@ -290,6 +306,7 @@ func TestTokenDiesEveryThreeCalls(t *testing.T) {
 }
 
 func TestSecondUnauthorizedIsRefused(t *testing.T) {
+	t.Parallel()
 	var logins, calls atomic.Int64
 	server := serve(t, mayUse(t, 0, &logins, nil))
 	client := gateway.New(options(t, server.URL))
@@ -309,6 +326,7 @@ func TestSecondUnauthorizedIsRefused(t *testing.T) {
 
 // An endpoint that refuses every token ends its call, however well the others go.
 func TestUnauthorizedHereAndNotElsewhere(t *testing.T) {
+	t.Parallel()
 	var logins, refused atomic.Int64
 	server := serve(t, mayUse(t, 1_000_000, &logins, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == profilePath {
@@ -332,11 +350,9 @@ func TestUnauthorizedHereAndNotElsewhere(t *testing.T) {
 			}
 		})
 	}
-	impatient, giveUp := context.WithTimeout(ctx, 10*time.Second)
-	defer giveUp()
 	const calls = 5
 	for range calls {
-		_, err := client.Profile(impatient)
+		_, err := client.Profile(ctx)
 		fails(t, err, fault.Refused, "401", "read profile")
 	}
 	cancel()
@@ -347,6 +363,7 @@ func TestUnauthorizedHereAndNotElsewhere(t *testing.T) {
 
 // A clock that is ahead makes every token look dead; only a 401 tells.
 func TestExpiryInThePast(t *testing.T) {
+	t.Parallel()
 	payload := fmt.Sprintf(`{"exp":%d}`, time.Now().Add(-time.Hour).Unix())
 	stale := "eyJhbGciOiJub25lIn0." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + "."
 	logins := 0

@@ -49,6 +49,7 @@ var rejectionCases = []struct {
 }
 
 func TestRejections(t *testing.T) {
+	t.Parallel()
 	for _, test := range rejectionCases {
 		t.Run(test.name, func(t *testing.T) {
 			byID, unattributed := rejections(json.RawMessage(test.raw))
@@ -112,6 +113,7 @@ var tokenCases = []struct{ name, body, want string }{
 }
 
 func TestTokenOf(t *testing.T) {
+	t.Parallel()
 	for _, test := range tokenCases {
 		t.Run(test.name, func(t *testing.T) {
 			if got := tokenOf([]byte(test.body)); got != test.want {
@@ -143,6 +145,7 @@ func jwt(payload string) string {
 }
 
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	otherwise := now.Add(4 * time.Hour)
 	for _, test := range []struct {
@@ -169,6 +172,7 @@ func TestExpiry(t *testing.T) {
 }
 
 func TestWaitOf(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		name, toWait, retryAfter string

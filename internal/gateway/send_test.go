@@ -22,6 +22,7 @@ import (
 )
 
 func TestSendAnswers(t *testing.T) {
+	t.Parallel()
 	const (
 		sid, guid = "S-1-5-32-544", "1a2b3c4d-6c59-4bd2-9e86-eec4d73a8b8d"
 		portal    = "no proxy answers in the gateway's place"
@@ -105,6 +106,7 @@ func TestSendAnswers(t *testing.T) {
 
 // Whatever breaks on the way, the same bytes are sent again until they are taken.
 func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name string
 		cut  func(w http.ResponseWriter)
@@ -181,6 +183,7 @@ func TestUnknownOutcome(t *testing.T) {
 
 // Who refuses a request may cut the connection before the answer is whole.
 func TestRefusalIsCutShort(t *testing.T) {
+	t.Parallel()
 	for status, class := range map[int]fault.Class{403: fault.Refused, 407: fault.Refused, 413: ""} {
 		calls := 0
 		server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -203,6 +206,7 @@ func TestRefusalIsCutShort(t *testing.T) {
 }
 
 func TestRedirectIsNotFollowed(t *testing.T) {
+	t.Parallel()
 	elsewhere := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		t.Errorf("%s %s %v reached another host: %s", r.Method, r.URL, r.Header, body)
@@ -222,6 +226,7 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 // What the map makes of users and groups, full and bare, is what the contract takes.
 // TestGoldensKeepTheContract: identity's tests see to it that these show every target.
 func TestGoldensKeepTheContract(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("../identity/testdata/*.json")
 	if err != nil || len(files) < 20 {
 		t.Fatal(len(files), err)
@@ -241,6 +246,7 @@ func TestGoldensKeepTheContract(t *testing.T) {
 }
 
 func TestMappedAssetsKeepTheContract(t *testing.T) {
+	t.Parallel()
 	const sid = "\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\xe0\xdd\x36\x6e\x73\xb2\xf4\x10\x68\xad\x5c\x57\x4f\x04\x00"
 	user := map[string]string{
 		"name": "Alice Kovács", "mail": "alice@corp.example.com", "givenName": "Alice", "sn": "Kovács", "displayName": "\"A\"\\\x01\u2028 <&>",

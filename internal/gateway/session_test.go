@@ -39,6 +39,7 @@ func use(t *testing.T, s *session) string {
 }
 
 func TestTokenIsRenewedBeforeItsEnd(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ lifetime, good time.Duration }{
 		{4 * time.Hour, 4*time.Hour - time.Minute},
 		{5 * time.Minute, 4*time.Minute + 30*time.Second},
@@ -61,6 +62,7 @@ func TestTokenIsRenewedBeforeItsEnd(t *testing.T) {
 
 // A report of state that runs out of time while logging in does not fail a batch.
 func TestDeadlineDuringLogin(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := logIns(time.Hour)
 		good := s.login
@@ -84,6 +86,7 @@ func TestDeadlineDuringLogin(t *testing.T) {
 }
 
 func TestRefusedToken(t *testing.T) {
+	t.Parallel()
 	s, _ := logIns(time.Hour)
 	use(t, s)
 	first := s.token
@@ -112,6 +115,7 @@ func TestRefusedToken(t *testing.T) {
 // Nobody else uses a token while its owner has not shared it, or learns of it when
 // it was refused.
 func TestOwnedToken(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := logIns(time.Hour)
 		use(t, s)
@@ -141,6 +145,7 @@ func TestOwnedToken(t *testing.T) {
 // Twenty workers with a wrong password are one login with a wrong password, and twenty
 // at a gateway that is down one that is tried again.
 func TestFailedLoginIsShared(t *testing.T) {
+	t.Parallel()
 	for _, class := range []fault.Class{fault.Refused, fault.Transient} {
 		synctest.Test(t, func(t *testing.T) {
 			logins, release := 0, make(chan struct{})
@@ -170,6 +175,7 @@ func TestFailedLoginIsShared(t *testing.T) {
 // What a token URL says of a token's life counts, else the token's own word, else what
 // the gateway's tokens live for.
 func TestLifeOfATokenURLsToken(t *testing.T) {
+	t.Parallel()
 	for answer, want := range map[string]time.Duration{
 		`{"access_token":"a","expires_in":100}`: 100 * time.Second,
 		`{"access_token":"a"}`:                  tokenLifetime,
@@ -193,6 +199,7 @@ func TestLifeOfATokenURLsToken(t *testing.T) {
 // Who is told to stop while logging in leaves it to the next; who is told to stop
 // while waiting does not wait on.
 func TestStopDuringLogin(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		logins := 0
 		s := &session{login: func(ctx context.Context) (*oauth2.Token, error) {
@@ -236,6 +243,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // Other calls renew the token and use it up before this call's turn, twice: the
 // third one is its own, and is the last.
 func TestThirdTokenIsTheCallsOwn(t *testing.T) {
+	t.Parallel()
 	c := New(Options{URL: &url.URL{Scheme: "http", Host: "gateway"}})
 	s, logins := logIns(time.Hour)
 	c.session.login = s.login
@@ -263,6 +271,7 @@ func TestThirdTokenIsTheCallsOwn(t *testing.T) {
 // A gateway that does not answer costs a report of state a few seconds, whichever
 // call it hangs in.
 func TestStateIsBounded(t *testing.T) {
+	t.Parallel()
 	for _, hangs := range []string{"/auth", "/state"} {
 		synctest.Test(t, func(t *testing.T) {
 			c := New(Options{URL: &url.URL{Scheme: "http", Host: "gateway"}, Login: Login{Username: "x"}, Grace: time.Hour})
@@ -283,6 +292,7 @@ func TestStateIsBounded(t *testing.T) {
 }
 
 func TestGate(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var limit rateLimit
 		begun := time.Now()
@@ -323,6 +333,7 @@ func TestGate(t *testing.T) {
 // TestGateAndClocks: within a process the clock counts that no one can set, and for a
 // wait that an earlier process has recorded the clock on the wall.
 func TestGateAndClocks(t *testing.T) {
+	t.Parallel()
 	now := time.Now()
 	until := now.Add(time.Hour)
 	for _, test := range []struct {
@@ -346,6 +357,7 @@ func TestGateAndClocks(t *testing.T) {
 // TestBudget: a run in which hardly any call is answered does not repeat each of them
 // to the end, and the next run has a budget of its own.
 func TestBudget(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
 		c := New(Options{URL: &url.URL{}, Connections: 2})

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,20 +14,29 @@ import (
 	"adconnector/internal/fault"
 )
 
+const (
+	headTimeout = 2 * time.Minute  // from a request to the head of its answer
+	pingTimeout = 15 * time.Second // without a byte over HTTP/2 until a ping, and again until its answer
+)
+
 func newTransport(o Options) *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	dial := o.dialContext
+	if dial == nil {
+		dial = dialer.DialContext
+	}
 	transport := &http.Transport{
-		DialContext:            dialer.DialContext,
+		DialContext:            dial,
 		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
-		ResponseHeaderTimeout:  cmp.Or(o.headAfter, 2*time.Minute),
+		ResponseHeaderTimeout:  headTimeout,
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
 		MaxIdleConnsPerHost:    o.Connections, // the default of 2 would have most workers dial anew
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		// A dead HTTP/2 connection is noticed; without pings it would swallow call after call.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: cmp.Or(o.pingAfter, 15*time.Second), PingTimeout: cmp.Or(o.pingAfter, 15*time.Second)},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
 	}
 	if o.Proxy != nil && o.Proxy.Scheme == "https" {
 		// Offered HTTP/2, the proxy might choose it, and CONNECT is spoken in HTTP/1.1.

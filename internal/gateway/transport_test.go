@@ -1,7 +1,8 @@
 package gateway_test
 
 import (
-	"bytes"
+	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
@@ -9,14 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"adconnector/internal/fault"
@@ -36,6 +34,7 @@ func rootsOf(servers ...*httptest.Server) *x509.CertPool {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	var protocol atomic.Value
 	g := sandbox.NewGateway(sandboxOptions())
 	server := serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -178,6 +177,7 @@ func proxyAt(t *testing.T, address, user, password string) *gateway.Proxy {
 }
 
 func TestProxy(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		proxy    *proxy
@@ -199,6 +199,7 @@ func TestProxy(t *testing.T) {
 		for _, target := range []string{"http", "https"} {
 			for _, scheme := range []string{"http", "https"} {
 				t.Run(fmt.Sprintf("%s, %s through %s", test.name, target, scheme), func(t *testing.T) {
+					t.Parallel()
 					start := map[string]func(testing.TB, http.Handler) *httptest.Server{"http": serve, "https": serveTLS}
 					g := sandbox.NewGateway(sandboxOptions())
 					server := start[target](t, g)
@@ -235,11 +236,10 @@ func TestProxy(t *testing.T) {
 }
 
 func TestProxyIsNotThere(t *testing.T) {
+	t.Parallel()
 	server := serveTLS(t, http.NotFoundHandler())
-	gone := httptest.NewServer(nil)
-	gone.Close()
 	o := options(t, server.URL)
-	o.Proxy = proxyAt(t, gone.URL, proxyUser, proxyPassword)
+	o.Proxy = proxyAt(t, "http://"+deadAddress(t), proxyUser, proxyPassword)
 	fails(t, gateway.New(o).Login(t.Context()), fault.Transient, "proxy.host", "proxy.port", "firewalls")
 
 	o.Proxy = proxyAt(t, strings.Replace(serve(t, &proxy{}).URL, "http:", "https:", 1), proxyUser, proxyPassword)
@@ -251,191 +251,72 @@ func TestProxyIsNotThere(t *testing.T) {
 	fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "gateway.ca-file")
 }
 
-func TestTinyproxy(t *testing.T) {
-	program, err := exec.LookPath("tinyproxy")
-	if err != nil {
-		t.Skip("not tested: tinyproxy is not installed")
-	}
-	const user, password = "me", "proxy-s3cret"
-	address := startTinyproxy(t, program, fmt.Sprintf("BasicAuth %s %s\n", user, password))
-	open := startTinyproxy(t, program, "")
-	closed := startTinyproxy(t, program, "ConnectPort 1\n")
-	for _, test := range []struct {
-		name, proxy, user, password string
-		secure                      bool
-		class                       fault.Class
-		words                       []string
-	}{
-		{"http with credentials", address, user, password, false, "", nil},
-		{"https with credentials", address, user, password, true, "", nil},
-		{"http without credentials", address, "", "", false, fault.Refused, []string{"407", "proxy.username"}},
-		{"https without credentials", address, "", "", true, fault.Refused, []string{"407", "proxy.username"}},
-		{"https with wrong credentials", address, user, password + "x", true, fault.Refused, []string{"proxy"}},
-		{"http through an open one", open, "", "", false, "", nil},
-		{"https through an open one", open, "", "", true, "", nil},
-		{"https to a port that is not allowed", closed, "", "", true, fault.Refused, []string{"403", "connector.api.url"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			start := serve
-			if test.secure {
-				start = serveTLS
-			}
-			g := sandbox.NewGateway(sandboxOptions())
-			server := start(t, g)
-			o := options(t, server.URL)
-			o.RootCAs = rootsOf(server)
-			o.Proxy = proxyAt(t, "http://"+test.proxy, test.user, test.password)
-			_, err := send(t.Context(), gateway.New(o))
-			if test.class != "" {
-				fails(t, err, test.class, test.words...)
-			} else if err != nil || len(g.Groups()) != 1 || len(g.Violations()) > 0 {
-				t.Errorf("%v, %d groups, breaches %q", err, len(g.Groups()), g.Violations())
-			}
-		})
-	}
-}
-
-// startTinyproxy runs a tinyproxy until the end of the test and returns where it listens.
-func startTinyproxy(t *testing.T, program, settings string) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_, port, _ := net.SplitHostPort(address)
-	_ = listener.Close()
-	file := filepath.Join(t.TempDir(), "tinyproxy.conf")
-	if err := os.WriteFile(file, []byte("Port "+port+"\nListen 127.0.0.1\nTimeout 60\nLogLevel Critical\nAllow 127.0.0.1\n"+settings), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	command := exec.Command(program, "-d", "-c", file)
-	var output bytes.Buffer
-	command.Stdout, command.Stderr = &output, &output
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
-	for deadline := time.After(10 * time.Second); ; {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
-			return address
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("tinyproxy does not listen: %v", err)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// hole is a TCP proxy whose connections can be made to swallow everything.
+// hole is a connection that can be made to swallow everything.
 type hole struct {
-	address string
-	mu      sync.Mutex
-	dug     chan struct{} // of the connections so far: closed once nothing passes
+	net.Conn
+	dug chan struct{} // closed once nothing passes
 }
 
-func newHole(t *testing.T, target string) *hole {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+func (h *hole) Write(p []byte) (int, error) {
+	select {
+	case <-h.dug:
+		return len(p), nil
+	default:
+		return h.Conn.Write(p)
 	}
-	h := &hole{address: listener.Addr().String(), dug: make(chan struct{})}
-	var running sync.WaitGroup
-	carry := func(from, to net.Conn, dug chan struct{}) {
-		buffer := make([]byte, 16<<10)
-		for {
-			n, err := from.Read(buffer)
-			select {
-			case <-dug:
-				<-t.Context().Done() // nothing passes, the end neither
-			default:
-			}
-			if err == nil {
-				_, err = to.Write(buffer[:n])
-			}
-			if err != nil {
-				from.Close()
-				to.Close()
-				return
-			}
-		}
-	}
-	running.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", target)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			h.mu.Lock()
-			dug := h.dug
-			h.mu.Unlock()
-			running.Go(func() { carry(client, server, dug) })
-			running.Go(func() { carry(server, client, dug) })
-			running.Go(func() {
-				<-t.Context().Done()
-				client.Close()
-				server.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		running.Wait()
-	})
-	return h
-}
-
-// dig makes the connections so far swallow everything.
-func (h *hole) dig() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	close(h.dug)
-	h.dug = make(chan struct{})
 }
 
 // TestPings: an HTTP/2 connection that swallows everything is noticed by its pings,
 // long before a call's own deadline, and the call goes over another one.
 func TestPings(t *testing.T) {
-	g := sandbox.NewGateway(sandboxOptions())
-	server := serveTLS(t, g)
-	between := newHole(t, server.Listener.Addr().String())
-	o := options(t, "https://"+between.address)
-	o.RootCAs = rootsOf(server)
-	o.Patience(100*time.Millisecond, time.Hour)
-	client := gateway.New(o)
-	if _, err := send(t.Context(), client); err != nil {
-		t.Fatal(err)
-	}
-	between.dig()
-	start := time.Now()
-	if _, err := send(t.Context(), client); err != nil || client.Counts().Retries != 1 {
-		t.Errorf("%v after %d retries", err, client.Counts().Retries)
-	}
-	if took := time.Since(start); took < 150*time.Millisecond || took > 20*time.Second {
-		t.Errorf("took %s", took)
-	}
+	t.Parallel()
+	identity := serveTLS(t, http.NotFoundHandler())
+	synctest.Test(t, func(t *testing.T) {
+		g := newSandbox(t, sandboxOptions())
+		o := inMemory(t, &tls.Config{Certificates: identity.TLS.Certificates}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ProtoMajor != 2 {
+				t.Errorf("spoken %s", r.Proto)
+			}
+			g.ServeHTTP(w, r)
+		}))
+		o.RootCAs = rootsOf(identity)
+		o.URL.Host = "example.com" // of httptest's certificate
+		var holes []*hole
+		dial := o.Dialer()
+		o.Dial(func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			holes = append(holes, &hole{conn, make(chan struct{})})
+			return holes[len(holes)-1], err
+		})
+		client := gateway.New(o)
+		if _, err := send(t.Context(), client); err != nil || len(holes) != 1 {
+			t.Fatalf("%v over %d connections", err, len(holes))
+		}
+		close(holes[0].dug)
+		start := time.Now()
+		if _, err := send(t.Context(), client); err != nil || client.Counts().Retries != 1 || len(holes) != 2 {
+			t.Errorf("%v after %d retries over %d connections", err, client.Counts().Retries, len(holes))
+		}
+		if took := time.Since(start); took < gateway.PingTimeout || took > 3*gateway.PingTimeout {
+			t.Errorf("took %s", took)
+		}
+	})
 }
 
 // TestNoAnswer: a gateway that takes a request and says nothing is not waited for
 // without end.
 func TestNoAnswer(t *testing.T) {
-	over := make(chan struct{})
-	server := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		<-over
-	}))
-	defer close(over)
-	o := options(t, server.URL)
-	o.Patience(time.Hour, 50*time.Millisecond)
-	fails(t, gateway.New(o).Login(t.Context()), fault.Transient, "log in at", "no answer in time", "response headers")
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := inMemory(t, nil, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+		}))
+		o.RetryEvery(0)
+		start := time.Now()
+		fails(t, gateway.New(o).Login(t.Context()), fault.Transient, "log in at", "no answer in time", "response headers")
+		if took := time.Since(start); took != 3*gateway.HeadTimeout { // for each try
+			t.Errorf("took %s", took)
+		}
+	})
 }
