@@ -19,8 +19,8 @@ demo: build ## the whole connector at work, on a directory and a gateway in one 
 build: ## the static binary, as bin/adconnector
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/adconnector
 
-test: ## all tests that need nothing but Go, with the race detector
-	go test -race -timeout 15m ./...
+test: ## all tests that need nothing but Go, with the race detector where a C compiler is there
+	test/run.sh -short -timeout 15m ./...
 
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
 	go test -tags ad -count=1 -timeout 15m -v ./internal/adtest
