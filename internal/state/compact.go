@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,10 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-const (
-	compactAbove = 32 << 20 // bytes; a smaller file is not worth it
-	compactTo    = ".compact"
-)
+const compactTo = ".compact"
 
 // compact writes a file that is mostly free anew: it would not shrink by itself.
 // Where there is no room for that, the large one stays.
@@ -21,7 +19,7 @@ func (s *Store) compact() error {
 		return err
 	}
 	free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize)
-	if info.Size() < compactAbove || free < info.Size()/2 {
+	if info.Size() < cmp.Or(s.options.compactAbove, defaultCompactAbove) || free < info.Size()/2 {
 		return nil
 	}
 	small := s.path + compactTo

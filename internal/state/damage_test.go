@@ -16,6 +16,7 @@ import (
 // TestDamagedUnderWay: whoever works with a file when it is damaged gets an error,
 // nobody waits forever, and closing it makes room for a new one.
 func TestDamagedUnderWay(t *testing.T) {
+	t.Parallel()
 	for name, from := range map[string]int64{"all of it": 0, "all but its heads": 8192} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -62,6 +63,7 @@ func TestDamagedUnderWay(t *testing.T) {
 
 // TestUnreadableRecord: what is no record is damage, also to who only looks.
 func TestUnreadableRecord(t *testing.T) {
+	t.Parallel()
 	nonsense := func() (dir string) {
 		dir = t.TempDir()
 		s := openStore(t, dir)

@@ -20,6 +20,7 @@ func reopen(t testing.TB, s *Store, dir string) *Store {
 // TestNeverSettled: after an announcement without an answer the gateway may hold
 // anything, for this process and every later one.
 func TestNeverSettled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	old, renewed := objects(0, 10, 1), objects(0, 10, 2)
@@ -65,6 +66,7 @@ func TestNeverSettled(t *testing.T) {
 
 // TestOpenBatchesAreForgotten once all their objects were sent again.
 func TestOpenBatchesAreForgotten(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 6, 1)
@@ -104,6 +106,7 @@ func TestOpenBatchesAreForgotten(t *testing.T) {
 
 // TestSettled: the batches of one run settle one by one, in any order.
 func TestSettled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 9, 1)
@@ -125,6 +128,7 @@ func TestSettled(t *testing.T) {
 
 // TestIncompleteSettlement: of an incomplete batch only what it names is known.
 func TestIncompleteSettlement(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 6, 1)
@@ -155,6 +159,7 @@ func deleted(o identity.Object) identity.Object { return o.AsDeleted(nil).Object
 
 // TestDeleted: it is gone from everywhere.
 func TestDeleted(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	all := objects(0, 3, 1)
 	for i := range all {
@@ -192,6 +197,7 @@ func TestDeleted(t *testing.T) {
 // TestRejected: what was acknowledged of a rejected object before is not its value
 // any more, but the gateway still has it.
 func TestRejected(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 3, 7)
@@ -235,6 +241,7 @@ func TestRejected(t *testing.T) {
 
 // TestUntried: only an acknowledged value proves that the gateway takes anything.
 func TestUntried(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	all := objects(0, 3, 1)
 	check := func(want bool) {
@@ -257,6 +264,7 @@ func TestUntried(t *testing.T) {
 
 // TestBatchNumbers of different runs never meet, whatever their numbers within.
 func TestBatchNumbers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	seen := map[batchNumber]bool{0: true} // which is none

@@ -33,6 +33,7 @@ func graphOf(t *testing.T, s *Store) string {
 }
 
 func TestGraph(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, err := unsynced.Open(dir)
 	if err != nil {
@@ -76,6 +77,7 @@ func TestGraph(t *testing.T) {
 }
 
 func TestIndexedAndOfKinds(t *testing.T) {
+	t.Parallel()
 	s, err := unsynced.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +107,7 @@ func TestIndexedAndOfKinds(t *testing.T) {
 // TestGraphOfAnOlderFile: a file in which nothing of the kind was ever kept can be
 // looked at.
 func TestGraphOfAnOlderFile(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	must(t, s.update("make older", func(c change) error {

@@ -20,6 +20,7 @@ func guidsOf(objects []identity.Object) []ad.GUID {
 }
 
 func TestMissing(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	all := objects(10, 20, 1)
 	must(t, send(s, all))
@@ -55,6 +56,7 @@ func same(a, b identity.Object) bool {
 
 // TestObjects come back as they were sent.
 func TestObjects(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	all := objects(0, 4, 1)
 	all[0].Name, all[0].SID = "", nil
@@ -70,6 +72,7 @@ func TestObjects(t *testing.T) {
 
 // TestDueKeyOrder: the order of keys is that of times.
 func TestDueKeyOrder(t *testing.T) {
+	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
 	at := func() time.Time {
 		if random.IntN(2) == 0 {
@@ -96,6 +99,7 @@ func TestDueKeyOrder(t *testing.T) {
 
 // TestDue: the list of due objects stays in step with the index.
 func TestDue(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }
@@ -138,6 +142,7 @@ func TestDue(t *testing.T) {
 
 // TestRescheduleKeepsDoubt: an unsettled object stays one.
 func TestRescheduleKeepsDoubt(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	o := objects(0, 1, 1)

@@ -16,9 +16,16 @@ type Options struct {
 	// NoSync leaves it to the operating system when to write to the disk. What was
 	// written outlives the process, but not a power cut.
 	NoSync bool
+
+	// compactAbove is the size in bytes from which a file is compacted; 0 means 32 MiB,
+	// because a smaller file is not worth it.
+	compactAbove int64
 }
 
-const defaultLockWait = 2 * time.Second
+const (
+	defaultLockWait     = 2 * time.Second
+	defaultCompactAbove = 32 << 20
+)
 
 func (o Options) lockWait() time.Duration { return cmp.Or(o.LockWait, defaultLockWait) }
 

@@ -34,6 +34,7 @@ func contents(t *testing.T, dir string) map[string]string {
 
 // TestReadOnlyOfNothing: a directory, or a file, that is not there is none that is made.
 func TestReadOnlyOfNothing(t *testing.T) {
+	t.Parallel()
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "missing")} {
 		s := openReadOnly(t, dir)
 		if !s.IsReadOnly() || result(s.Size())(t) != 0 || len(result(s.Runs())(t)) != 0 || s.FileSize() != 0 {
@@ -54,6 +55,7 @@ func TestReadOnlyOfNothing(t *testing.T) {
 
 // TestReadOnly: everything can be read, open batches included, and nothing written.
 func TestReadOnly(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	must(t, send(s, objects(0, 10, 1)))
@@ -94,6 +96,7 @@ func TestReadOnly(t *testing.T) {
 }
 
 func TestFirstRejections(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	d := result(s.Begin(reader, began))(t)
 	all := objects(0, 5, 1)
@@ -111,15 +114,17 @@ func TestFirstRejections(t *testing.T) {
 
 // TestReadOnlyBesideAWriter: who writes excludes who looks.
 func TestReadOnlyBesideAWriter(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	openStore(t, dir)
-	if _, err := unsynced.OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
+	if _, err := tryOnce.OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
 		t.Errorf("got %v", err)
 	}
 }
 
 // TestReadOnlyOfDamage: it is told, and left for the next run to set aside.
 func TestReadOnlyOfDamage(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func([]byte) []byte{
 		"no database": func([]byte) []byte { return []byte(strings.Repeat("x", 70000)) },
 		"both heads":  func(content []byte) []byte { clear(content[:8192]); return content },
@@ -145,16 +150,18 @@ func TestReadOnlyOfDamage(t *testing.T) {
 
 // TestWriterBesideAReader: who looks has left no name, and is told of all the same.
 func TestWriterBesideAReader(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	must(t, openStore(t, dir).Close())
 	openReadOnly(t, dir)
-	if _, err := unsynced.Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
+	if _, err := tryOnce.Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
 		t.Errorf("got %v", err)
 	}
 }
 
 // TestReadOnlyWithoutTheRight: to look at a file one need not write it.
 func TestReadOnlyWithoutTheRight(t *testing.T) {
+	t.Parallel()
 	refused := &fs.PathError{Op: "open", Path: "/state/" + fileName, Err: syscall.EACCES}
 	for needed, err := range map[string]error{"readable": explainLook("/state/"+fileName, refused), "writable": explainOpen("/state/"+fileName, refused)} {
 		if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it "+needed+" for user ") {

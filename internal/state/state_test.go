@@ -23,9 +23,12 @@ var (
 	began  = time.Unix(1_000_000, 0).UTC()
 )
 
-// unsynced is how tests open a state file: nothing is synced, because no test but
-// those of syncing is about power cuts, and a lock is tried once.
-var unsynced = Options{LockWait: time.Nanosecond, NoSync: true}
+var (
+	// unsynced opens the state file of a test that is not about power cuts.
+	unsynced = Options{NoSync: true}
+	// tryOnce does not wait for a lock.
+	tryOnce = Options{NoSync: true, LockWait: time.Nanosecond}
+)
 
 // openStore opens the state file in dir, without syncing it, until the test ends.
 func openStore(t testing.TB, dir string) *Store {
@@ -104,7 +107,7 @@ func TestReopen(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "deep", "state") // is made
 	s := openStore(t, dir)
-	all := objects(0, 10_000, 7)
+	all := objects(0, 2000, 7)
 	if err := send(s, all); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +122,7 @@ func TestReopen(t *testing.T) {
 	for _, o := range all {
 		expect(t, s, o)
 	}
-	expectAbsent(t, s, objects(10_000, 10_001, 7)[0])
+	expectAbsent(t, s, objects(2000, 2001, 7)[0])
 	if got, err := s.Connector(); err != nil || got != connector {
 		t.Errorf("connector %+v, error %v", got, err)
 	}
@@ -130,6 +133,7 @@ func TestReopen(t *testing.T) {
 }
 
 func TestEmpty(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	if got, err := s.Connector(); err != nil || got != (Connector{}) {
 		t.Errorf("connector %+v, error %v", got, err)
@@ -184,11 +188,11 @@ func file(t *testing.T, content []byte) string {
 	return dir
 }
 
-// database is the content of a state file with 5000 objects.
+// database is the content of a state file with 1000 objects.
 func database(t *testing.T, apply func(change) error) []byte {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	must(t, send(s, objects(0, 5000, 1)))
+	must(t, send(s, objects(0, 1000, 1)))
 	if apply != nil {
 		must(t, s.update("damage", apply))
 	}
@@ -292,46 +296,33 @@ func TestDamaged(t *testing.T) {
 }
 
 // TestReadersDoNotHoldUpTheWriter: a read transaction that stays open keeps a
-// growing file from being mapped anew, and the writer waits for it for ever.
+// growing file from being mapped anew, and the writer waits for it forever.
 func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
 	t.Parallel()
+	const count, each = 12_000, 1000
 	s := openStore(t, t.TempDir())
-	done := make(chan error, 1)
-	go func() {
-		var stop atomic.Bool
-		var readers sync.WaitGroup
-		for range 4 {
-			readers.Go(func() {
-				for n := 0; !stop.Load(); n++ {
-					_, _, err := s.Lookup(guidOf(n % 60_000))
-					if err != nil {
-						t.Error(err)
-						return
-					}
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				if _, _, err := s.Lookup(guidOf(n % count)); err != nil {
+					t.Error(err)
+					return
 				}
-			})
-		}
-		var failed error
-		for from := 0; from < 60_000 && failed == nil; from += 5000 {
-			batch := objects(from, from+5000, 1)
-			failed = send(s, batch)
-			// A reader that waits for the writer, as a pass does for room to upload.
-			if _, there, err := s.Lookup(batch[0].GUID); err != nil || !there {
-				t.Errorf("there %v, error %v", there, err)
 			}
-		}
-		stop.Store(true)
-		readers.Wait()
-		done <- failed
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Fatal(err)
-		}
-	case <-time.After(30 * time.Second):
-		t.Fatal("reading and writing hold each other up")
+		})
 	}
+	defer readers.Wait()
+	defer stop.Store(true)
+	for from := 0; from < count; from += each {
+		batch := objects(from, from+each, 1)
+		must(t, send(s, batch))
+		// A reader that waits for the writer, as a pass does for room to upload.
+		expect(t, s, batch[0])
+	}
+	stop.Store(true)
+	readers.Wait()
 	if open := s.db.Stats().OpenTxN; open != 0 {
 		t.Errorf("%d read transactions are left open", open)
 	}

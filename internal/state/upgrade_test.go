@@ -136,6 +136,7 @@ func expectKept(t *testing.T, s *Store) {
 
 // TestKeep also holds that the two sides of this file agree with each other.
 func TestKeep(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeKept(t, dir)
 	if *keep {
@@ -150,6 +151,7 @@ func TestKeep(t *testing.T) {
 // TestOlderFile: a file of every format that ever was opens with everything in it,
 // to look at it and to go on with it.
 func TestOlderFile(t *testing.T) {
+	t.Parallel()
 	for format := 1; format <= version; format++ {
 		t.Run(fmt.Sprint("version ", format), func(t *testing.T) {
 			dir := unpack(t, format)
@@ -178,6 +180,7 @@ func TestOlderFile(t *testing.T) {
 // TestNewerFile: what a later program wrote is refused by the number of its format,
 // and not touched.
 func TestNewerFile(t *testing.T) {
+	t.Parallel()
 	const later = 99
 	if *keep {
 		dir := t.TempDir()

@@ -10,6 +10,7 @@ import (
 
 // TestUsable: it says what Open would, and leaves nothing behind.
 func TestUsable(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	must(t, Usable(dir))
 	must(t, Usable(filepath.Join(dir, "not", "yet")))

@@ -62,14 +62,18 @@ func settled(t *testing.T) (file []byte, holds string) {
 	return result(os.ReadFile(filepath.Join(dir, fileName)))(t), holds
 }
 
-// TestFlippedBits: whatever bit of a file has changed, either it is set aside, or it
-// holds exactly what was written.
-func TestFlippedBits(t *testing.T) {
+// TestCampaignFlippedBits: whatever bit of a file has changed, either it is set aside,
+// or it holds exactly what was written.
+func TestCampaignFlippedBits(t *testing.T) {
 	t.Parallel()
+	flips := 1500
+	if testing.Short() {
+		flips = 120
+	}
 	pristine, holds := settled(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	aside := 0
-	for n := range 600 {
+	for n := range flips {
 		at := random.IntN(len(pristine))
 		if n%2 == 0 { // the heads of pages and of their elements
 			at = at/4096*4096 + random.IntN(128)
@@ -84,8 +88,8 @@ func TestFlippedBits(t *testing.T) {
 		}
 		must(t, s.Close())
 	}
-	if aside < 100 {
-		t.Errorf("%d of 600 were set aside: the flips miss what matters", aside)
+	if aside < flips/6 {
+		t.Errorf("%d of %d were set aside: the flips miss what matters", aside, flips)
 	}
 }
 
@@ -192,11 +196,15 @@ func TestSumsOfOneChange(t *testing.T) {
 	must(t, s.check())
 }
 
-// TestPowerCut: a disk that loses power between two syncs has written any of the
-// pages that were on their way, in any order, and perhaps half of one. Whatever it
+// TestCampaignPowerCut: a disk that loses power between two syncs has written any of
+// the pages that were on their way, in any order, and perhaps half of one. Whatever it
 // has, the file opens with all of the transaction or with nothing of it.
-func TestPowerCut(t *testing.T) {
+func TestCampaignPowerCut(t *testing.T) {
 	t.Parallel()
+	rounds := 60
+	if testing.Short() {
+		rounds = 6
+	}
 	dir := t.TempDir()
 	s := result(Open(dir))(t)
 	defer s.Close()
@@ -206,7 +214,7 @@ func TestPowerCut(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	read := func() []byte { return result(os.ReadFile(filepath.Join(dir, fileName)))(t) }
 	cuts := 0
-	for n := range 30 {
+	for n := range rounds {
 		all := objects(0, 40*(1+n%3), byte(n))
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		steps := []func() error{ // a transaction each
@@ -260,15 +268,20 @@ func cutPower(before, after []byte, random *rand.Rand) []byte {
 	return mixed
 }
 
-// TestVerifyKnowsSoundFiles: whatever bbolt makes of puts and deletes, in trees of
-// several levels, is found to be sound.
-func TestVerifyKnowsSoundFiles(t *testing.T) {
+// TestCampaignSoundFiles: whatever bbolt makes of puts and deletes, in trees of several
+// levels, is found to be sound.
+func TestCampaignSoundFiles(t *testing.T) {
 	t.Parallel()
+	rounds, sizes := 60, []int{50, 1000, 8000}
+	if testing.Short() {
+		rounds, sizes = 22, []int{50, 500, 2000}
+	}
 	dir := t.TempDir()
 	random := rand.New(rand.NewPCG(5, 6))
 	s := openStore(t, dir)
-	for round := range 60 {
-		most := []int{50, 1000, 8000}[random.IntN(3)]
+	deepest := 0
+	for round := range rounds {
+		most := sizes[random.IntN(len(sizes))]
 		must(t, s.update("change", func(c change) error {
 			for range random.IntN(most) {
 				var guid ad.GUID
@@ -289,10 +302,16 @@ func TestVerifyKnowsSoundFiles(t *testing.T) {
 			}
 			return nil
 		}))
-		must(t, s.db.Sync())
 		must(t, s.check())
+		must(t, s.db.View(func(tx *bbolt.Tx) error {
+			deepest = max(deepest, tx.Bucket(bucketIndex).Stats().Depth)
+			return nil
+		}))
 	}
 	must(t, s.Close())
+	if deepest < 3 {
+		t.Errorf("the trees have at most %d levels", deepest)
+	}
 	if s = openStore(t, dir); s.SetAside != "" {
 		t.Error(s.SetAside)
 	}

@@ -12,6 +12,7 @@ import (
 )
 
 func TestAdvance(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	one, two := ad.InvocationID{1}, ad.InvocationID{2}
@@ -42,6 +43,7 @@ func TestAdvance(t *testing.T) {
 
 // TestHold: those that stay held keep the time since when.
 func TestHold(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	since := func(n int) (text string) {
@@ -73,6 +75,7 @@ func TestHold(t *testing.T) {
 
 // TestRetarget forgets what is of the former target, and nothing else.
 func TestRetarget(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	must(t, s.Retarget("one"))
