@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"adconnector/internal/ad"
@@ -115,11 +116,18 @@ func TestFirstRejections(t *testing.T) {
 // TestReadOnlyBesideAWriter: who writes excludes who looks.
 func TestReadOnlyBesideAWriter(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	openStore(t, dir)
-	if _, err := tryOnce.OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
-		t.Errorf("got %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		openStore(t, dir)
+		start := time.Now()
+		if _, err := OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
+			t.Errorf("got %v", err)
+		}
+		const retry = 50 * time.Millisecond // of bbolt
+		if waited := time.Since(start); waited < defaultLockWait-retry || waited > defaultLockWait+retry {
+			t.Errorf("waited %s", waited)
+		}
+	})
 }
 
 // TestReadOnlyOfDamage: it is told, and left for the next run to set aside.

@@ -130,8 +130,9 @@ func TestVerifyKnowsDamage(t *testing.T) {
 			at := len(f.element(f.leaf(), 0)) - int(order.Uint32(f.element(f.leaf(), 0)[8:])) - int(order.Uint32(f.element(f.leaf(), 0)[12:]))
 			order.PutUint32(f.element(f.leaf(), 0)[4:], uint32(at)+1)
 		}, "an element is outside of it"},
-		"a bucket among records": {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0), flagBucket) }, "something that is no record"},
-		"a record among buckets": {func(f *brokenFile) { order.PutUint32(f.element(f.root, 0), 0) }, "something that is no bucket"},
+		"a bucket among records":  {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0), flagBucket) }, "something that is no record"},
+		"a bucket without a page": {func(f *brokenFile) { order.PutUint16(f.bucket(bucketHeld)[bucketHead+8:], flagBranch) }, "it has no page"},
+		"a record among buckets":  {func(f *brokenFile) { order.PutUint32(f.element(f.root, 0), 0) }, "something that is no bucket"},
 	} {
 		f := &brokenFile{content: bytes.Clone(pristine)}
 		m := result((&walk{file: bytes.NewReader(pristine), pageSize: size}).head())(t)
