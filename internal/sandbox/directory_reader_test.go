@@ -15,6 +15,7 @@ import (
 // TestReader reads the directory as the connector does, over each protocol, and
 // holds what it sees against what is there.
 func TestReader(t *testing.T) {
+	t.Parallel()
 	const (
 		password = "c0rrect horse"
 		users    = "(sAMAccountType=805306368)"

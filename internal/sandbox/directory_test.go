@@ -111,6 +111,7 @@ func refused(t *testing.T, err error, code uint16, text string) {
 }
 
 func TestDirectoryBind(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	account := func(name string, pairs ...string) {
 		t.Helper()
@@ -171,6 +172,7 @@ func TestDirectoryBind(t *testing.T) {
 }
 
 func TestDirectoryBeforeBind(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	conn := d.dial(t)
 	root := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0]
@@ -213,6 +215,7 @@ func TestDirectoryBeforeBind(t *testing.T) {
 }
 
 func TestDirectoryTLS(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	conn := d.dial(t)
 	must(t, conn.Bind(d.BindDN(), testPassword))
@@ -242,6 +245,7 @@ func TestDirectoryTLS(t *testing.T) {
 }
 
 func TestDirectoryPaging(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 2500})
 	conn := d.bound(t)
 	want := 0
@@ -280,6 +284,7 @@ func TestDirectoryPaging(t *testing.T) {
 }
 
 func TestDirectoryCookies(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 50})
 	conn, other := d.bound(t), d.bound(t)
 	page := func(conn *ldap.Conn, filter string, cookie []byte) (*ldap.SearchResult, []byte, error) {
@@ -332,6 +337,7 @@ func TestDirectoryCookies(t *testing.T) {
 }
 
 func TestDirectoryBases(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 30, Groups: 5})
 	conn := d.bound(t)
 	object := func(dn, kind string) {
@@ -405,6 +411,7 @@ func TestDirectoryBases(t *testing.T) {
 }
 
 func TestDirectoryAttributes(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 1600, Groups: 1})
 	conn := d.bound(t)
 	entry := func(filter string, attributes ...string) *ldap.Entry {
@@ -449,6 +456,7 @@ func TestDirectoryAttributes(t *testing.T) {
 }
 
 func TestDirectoryClock(t *testing.T) {
+	t.Parallel()
 	now := testNow
 	var mu sync.Mutex
 	d := serveDirectory(t, DirectoryOptions{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
@@ -492,6 +500,7 @@ func TestDirectoryClock(t *testing.T) {
 }
 
 func TestDirectoryChanges(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 5, Groups: 2})
 	conn := d.bound(t)
 	base := "OU=Service," + d.Base()
@@ -593,6 +602,7 @@ func TestDirectoryChanges(t *testing.T) {
 }
 
 func TestDirectoryDeleted(t *testing.T) {
+	t.Parallel()
 	for _, right := range []bool{true, false} {
 		t.Run(fmt.Sprint("right ", right), func(t *testing.T) {
 			d := serveDirectory(t, DirectoryOptions{ReadsDeleted: right})
@@ -713,6 +723,7 @@ func TestDirectoryCloses(t *testing.T) {
 }
 
 func TestDirectoryGarbage(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	for name, bytes := range map[string]string{
 		"not LDAP":       "GET / HTTP/1.0\r\n\r\n",
@@ -738,6 +749,7 @@ func TestDirectoryGarbage(t *testing.T) {
 }
 
 func TestDirectorySeed(t *testing.T) {
+	t.Parallel()
 	options := DirectoryOptions{Users: 300, Groups: 30, Seed: 7, Now: func() time.Time { return testNow }}
 	one := NewDirectory(options).Objects()
 	if !reflect.DeepEqual(one, NewDirectory(options).Objects()) {

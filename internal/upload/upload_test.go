@@ -182,6 +182,7 @@ func upTo(n int) []int {
 var roomy = Options{Workers: 4, BatchSize: 500, BatchBytes: 1 << 20}
 
 func TestBatches(t *testing.T) {
+	t.Parallel()
 	sizes := func(s ...int) []int { return s }
 	cases := map[string]struct {
 		options Options
@@ -225,6 +226,7 @@ func TestBatches(t *testing.T) {
 }
 
 func TestWorkersAndWindowAreBounded(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		o := Options{Workers: 3, BatchSize: 1, BatchBytes: 1000}
 		release := make(chan struct{})
@@ -277,6 +279,7 @@ func TestWorkersAndWindowAreBounded(t *testing.T) {
 }
 
 func TestRecordsInOrderWhateverCompletesFirst(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{t: t, answer: func(context.Context, call) (gateway.Answer, error) {
 			time.Sleep(rand.N(time.Second)) // of the bubble's time
@@ -291,6 +294,7 @@ func TestRecordsInOrderWhateverCompletesFirst(t *testing.T) {
 }
 
 func TestOneObjectIsNeverUnderWayTwice(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		under := map[int]bool{}
 		var mu sync.Mutex
@@ -349,6 +353,7 @@ func poisoned(bad map[int]bool) func(context.Context, call) (gateway.Answer, err
 }
 
 func TestSplittingFindsExactlyThePoisoned(t *testing.T) {
+	t.Parallel()
 	const objects, batch = 10_000, 500
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, k := range []int{1, 10, 100} {
@@ -383,6 +388,7 @@ func TestSplittingFindsExactlyThePoisoned(t *testing.T) {
 }
 
 func TestTooLargeShrinksLaterBatches(t *testing.T) {
+	t.Parallel()
 	const limit = 3000
 	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
 		if c.bytes > limit {
@@ -414,6 +420,7 @@ func TestTooLargeShrinksLaterBatches(t *testing.T) {
 }
 
 func TestPartly(t *testing.T) {
+	t.Parallel()
 	guid := func(n int) string { return asset(n, 0).GUID.String() }
 	sid := func(n int) string { return asset(n, 0).SID.String() }
 	cases := map[string]struct {
@@ -454,6 +461,7 @@ func TestPartly(t *testing.T) {
 
 // TestPartlyOfARole: a role and the group that it is have one SID, and are two objects.
 func TestPartlyOfARole(t *testing.T) {
+	t.Parallel()
 	group, role := asset(1, 0), asset(2, 0)
 	group.Kind, role.Kind, role.SID = identity.Group, identity.Role, group.SID
 	for rejected, of := range map[string]identity.Asset{group.SID.String(): group, group.SID.String() + ":role": role} {
@@ -473,6 +481,7 @@ func TestPartlyOfARole(t *testing.T) {
 // TestHopeless: a gateway that has never taken anything is given up, one that has
 // is not.
 func TestHopeless(t *testing.T) {
+	t.Parallel()
 	all := map[int]bool{}
 	for n := range 10_000 {
 		all[n] = true
@@ -502,6 +511,7 @@ func TestHopeless(t *testing.T) {
 // TestAnnouncedBeforeSent: each object once, by batches that are numbered in the
 // order of their objects, and none is sent that was not announced.
 func TestAnnouncedBeforeSent(t *testing.T) {
+	t.Parallel()
 	l := &ledger{}
 	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
 		if !l.knows(c.numbers) {
@@ -526,6 +536,7 @@ func TestAnnouncedBeforeSent(t *testing.T) {
 
 // TestAnnouncedTogether: what piles up behind one announcement makes one more.
 func TestAnnouncedTogether(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := &ledger{}
 		journal := hooked{l, func([]state.Batch) error { time.Sleep(time.Second); return nil }, nil}
@@ -542,6 +553,7 @@ func TestAnnouncedTogether(t *testing.T) {
 
 // TestAnnounceError: nothing is sent that could not be announced.
 func TestAnnounceError(t *testing.T) {
+	t.Parallel()
 	for _, failing := range []int{0, 10, 99} { // among the first, in between, the last
 		full := fault.Errorf(fault.Transient, "no space left on device")
 		l := &ledger{}
@@ -570,6 +582,7 @@ func TestAnnounceError(t *testing.T) {
 // TestIncomplete: when a batch that is sent in parts fails at one of them, what
 // came before is recorded, and that nobody knows of the rest.
 func TestIncomplete(t *testing.T) {
+	t.Parallel()
 	var receipts []state.Receipt
 	l := &ledger{}
 	journal := hooked{l, nil, func(some []state.Receipt) error {
@@ -600,6 +613,7 @@ func TestIncomplete(t *testing.T) {
 
 // TestReceiptsAreWhole: a batch without a failure is complete, whatever its parts.
 func TestReceiptsAreWhole(t *testing.T) {
+	t.Parallel()
 	seen := map[int]bool{}
 	journal := hooked{&ledger{}, nil, func(some []state.Receipt) error {
 		for _, r := range some {
@@ -618,6 +632,7 @@ func TestReceiptsAreWhole(t *testing.T) {
 
 // TestDeleted are counted apart, and known as such to the journal.
 func TestDeleted(t *testing.T) {
+	t.Parallel()
 	l := &ledger{}
 	due := time.Unix(1_700_000_000, 0)
 	f := &fake{t: t, answer: poisoned(map[int]bool{1: true, 4: true})}
@@ -648,6 +663,7 @@ func TestDeleted(t *testing.T) {
 
 // TestStopAfterTheEnd: whoever stops what is done already came too late.
 func TestStopAfterTheEnd(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &ledger{}
 	totals, err := Run(ctx, &fake{t: t}, roomy, hooked{l, nil, func([]state.Receipt) error { cancel(); return nil }}, produce(upTo(100)...))
@@ -664,6 +680,7 @@ func TestStopAfterTheEnd(t *testing.T) {
 // TestAddFromSeveral: none is lost or mixed up, and of one object only one value is
 // under way.
 func TestAddFromSeveral(t *testing.T) {
+	t.Parallel()
 	const adders, each = 8, 500
 	var mu sync.Mutex
 	under := map[int]bool{}
@@ -720,6 +737,7 @@ func TestAddFromSeveral(t *testing.T) {
 var errRefused = fault.Errorf(fault.Refused, "403")
 
 func TestFailingWorker(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var acknowledged []int
 		var mu sync.Mutex
@@ -752,6 +770,7 @@ func TestFailingWorker(t *testing.T) {
 }
 
 func TestFailureStopsTheProducer(t *testing.T) {
+	t.Parallel()
 	f := &fake{t: t, answer: func(context.Context, call) (gateway.Answer, error) { return gateway.Answer{}, errRefused }}
 	l := &ledger{}
 	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, l, func(ctx context.Context, add func(identity.Asset) error, _ func() error) error {
@@ -770,6 +789,7 @@ func TestFailureStopsTheProducer(t *testing.T) {
 }
 
 func TestRecordError(t *testing.T) {
+	t.Parallel()
 	full := fault.Errorf(fault.Transient, "no space left on device")
 	f := &fake{t: t}
 	writes := 0
@@ -788,6 +808,7 @@ func TestRecordError(t *testing.T) {
 }
 
 func TestCancellation(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var acknowledged atomic.Int64
 	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
@@ -808,6 +829,7 @@ func TestCancellation(t *testing.T) {
 }
 
 func TestProduceError(t *testing.T) {
+	t.Parallel()
 	lost := fault.Errorf(fault.Transient, "the connection was lost")
 	l := &ledger{}
 	_, err := Run(t.Context(), &fake{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
@@ -830,6 +852,7 @@ func TestProduceError(t *testing.T) {
 // what was acknowledged is recorded, nothing is recorded twice or in vain, and
 // without an error every object is settled.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(200) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { model(t, seed) })
@@ -1005,6 +1028,7 @@ func model(t *testing.T, seed uint64) {
 }
 
 func TestDataOfPartsStaysWhole(t *testing.T) {
+	t.Parallel()
 	b := &batch{}
 	for n := range 9 {
 		b.add(asset(n, n*7))
@@ -1018,6 +1042,7 @@ func TestDataOfPartsStaysWhole(t *testing.T) {
 // TestSettle: what was added before is in the journal when settle returns, and what
 // comes after it is sent as well.
 func TestSettle(t *testing.T) {
+	t.Parallel()
 	f, l := &fake{t: t}, &ledger{}
 	totals, err := Run(t.Context(), f, Options{Workers: 3, BatchSize: 4, BatchBytes: 1 << 20}, l, func(_ context.Context, add func(identity.Asset) error, settle func() error) error {
 		for n := range 30 {
