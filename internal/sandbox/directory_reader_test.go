@@ -21,7 +21,7 @@ func TestReader(t *testing.T) {
 		users    = "(sAMAccountType=805306368)"
 		groups   = "(objectClass=group)"
 	)
-	d := sandbox.NewDirectory(sandbox.DirectoryOptions{Users: 2500, Groups: 120, Password: password})
+	d := sandbox.NewDirectory(sandbox.DirectoryOptions{Users: 1200, Groups: 120, Password: password})
 	listen := func() net.Listener {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
