@@ -20,6 +20,7 @@ func unhex(t testing.TB, s string) []byte {
 }
 
 func TestSID(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, raw, want string }{
 		{"everyone", "01 01 000000000001 00000000", "S-1-1-0"},
 		{"administrators", "01 02 000000000005 20000000 20020000", "S-1-5-32-544"},
@@ -48,6 +49,7 @@ func TestSID(t *testing.T) {
 }
 
 func TestGUID(t *testing.T) {
+	t.Parallel()
 	guid, ok := ParseGUID(unhex(t, "b0a92323596cd24b9e86eec4d73a8b8d"))
 	if want := "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"; !ok || guid.String() != want {
 		t.Errorf("got %v %v, want %s", guid, ok, want)
@@ -60,6 +62,7 @@ func TestGUID(t *testing.T) {
 }
 
 func TestFileTime(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, raw, want string }{
 		{"a moment, milliseconds kept", "134398063938451234", "2026-11-22T07:33:13.845Z"},
 		{"one interval after the epoch", "1", "1601-01-01T00:00:00Z"},
@@ -84,6 +87,7 @@ func TestFileTime(t *testing.T) {
 }
 
 func TestGeneralizedTime(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ raw, want string }{
 		{"20261122072306.0Z", "2026-11-22T07:23:06Z"},
 		{"20261122072306Z", "2026-11-22T07:23:06Z"},
@@ -113,6 +117,7 @@ func TestGeneralizedTime(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
+	t.Parallel()
 	if got, ok := ParseGroupType([]byte("-2147483646")); !ok || got != GroupSecurity|GroupGlobal {
 		t.Errorf("group type %#x %v", got, ok)
 	}

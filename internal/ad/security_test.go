@@ -33,6 +33,7 @@ func entryOf(kind byte, body ...byte) []byte {
 }
 
 func TestAllowedBy(t *testing.T) {
+	t.Parallel()
 	alice, admins := unhex(t, aliceSID), unhex(t, adminsSID)
 	object := func(flags byte, guids int, sid []byte) []byte {
 		return entryOf(entryAllowedObject, append(append([]byte{flags, 0, 0, 0}, make([]byte, 16*guids)...), sid...)...)
@@ -109,6 +110,7 @@ func FuzzAllowedBy(f *testing.F) {
 }
 
 func TestExtendedDN(t *testing.T) {
+	t.Parallel()
 	const guid, dn = "b0a92323596cd24b9e86eec4d73a8b8d", "CN=a\\,b <x>;y,DC=corp"
 	for _, test := range []struct{ name, value, want string }{
 		{"a principal", "<GUID=" + guid + ">;<SID=" + adminsSID + ">;" + dn, "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d S-1-5-32-544 " + dn},
@@ -161,6 +163,7 @@ func FuzzExtendedDN(f *testing.F) {
 }
 
 func TestSplitSID(t *testing.T) {
+	t.Parallel()
 	sid, _ := ParseSID(unhex(t, aliceSID))
 	authority, rid, ok := sid.Split()
 	if !ok || rid != 1103 || Join(authority, 512).String() != "S-1-5-21-1849089504-284471923-1465691496-512" {

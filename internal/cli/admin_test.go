@@ -42,7 +42,7 @@ func TestDaemonShowsItself(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	c := start(t, s.environ())
-	c.awaitMessage("admin endpoint")
+	c.awaitMessage(status.MsgAdminListening)
 	c.awaitMessage("run finished")
 	c.await("SCHEDULED again", func(l line) bool { return l["from"] == "PROCESSED" && l["to"] == "SCHEDULED" })
 
@@ -118,7 +118,7 @@ func TestReadyAfterARefusal(t *testing.T) {
 	address := fmt.Sprintf("127.0.0.1:%d", unusedPort(t))
 	s.env["service.admin.address"], s.env["service.cron-expression"], s.env["qualys.user.password"] = address, "0 0 1 1 *", "wrong"
 	c := start(t, s.environ())
-	c.awaitMessage("admin endpoint")
+	c.awaitMessage(status.MsgAdminListening)
 	c.awaitMessage("run finished")
 	if code, body := look(t, address, "/readyz"); code != 503 || !strings.Contains(body, "not registered yet") {
 		t.Errorf("%d %s", code, body)
@@ -142,7 +142,7 @@ func TestRunsWithoutAnEndpoint(t *testing.T) {
 	s.env["service.admin.address"], s.env["service.cron-expression"] = taken.Addr().String(), "0 0 1 1 *"
 	c := start(t, s.environ())
 	c.await("the complaint", func(l line) bool {
-		return l["level"] == "error" && l["message"] == "no admin endpoint yet, it is tried again every 30 s; runs go on" && strings.Contains(l["remedy"].(string), "service.admin.address")
+		return l["level"] == "error" && l["message"] == status.MsgAdminUnavailable && strings.Contains(l["remedy"].(string), "service.admin.address")
 	})
 	c.awaitMessage("run finished")
 	c.signal(syscall.SIGTERM)

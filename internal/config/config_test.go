@@ -67,6 +67,7 @@ func write(t *testing.T, name, content string) string {
 }
 
 func TestDefaults(t *testing.T) {
+	t.Parallel()
 	c := mustLoad(t, complete)
 	if got := c.Gateway.URL.String(); got != "https://gateway.example.com" {
 		t.Errorf("URL %s", got)
@@ -101,6 +102,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestDirectory(t *testing.T) {
+	t.Parallel()
 	c := mustLoad(t, with(complete, inDirectory...))
 	want := Directory{Protocol: directory.LDAP, Hosts: []string{"dc1"}, BindDN: "CN=svc,DC=corp", Password: c.Directory.Password,
 		BaseContext: "DC=corp", Scope: directory.Subtree}
@@ -122,6 +124,7 @@ func TestDirectory(t *testing.T) {
 }
 
 func TestSync(t *testing.T) {
+	t.Parallel()
 	c := mustLoad(t, with(complete, "SYNC_FULL_INTERVAL=720h", "sync.max-deletes=0", "SYNC_MAX_DELETES_PERCENT=0"))
 	if want := (Sync{720 * time.Hour, 0, 0}); c.Sync != want { // 0 is not the default
 		t.Errorf("got %+v", c.Sync)
@@ -130,6 +133,7 @@ func TestSync(t *testing.T) {
 
 // TestAdminAddress: alone among the keys, this one means something when it is empty.
 func TestAdminAddress(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ given, want string }{
 		{"service.admin.address=", ""},
 		{"SERVICE_ADMIN_ADDRESS=", ""},
@@ -155,6 +159,7 @@ func TestAdminAddress(t *testing.T) {
 
 // TestNoSchedule: only the daemon needs one.
 func TestNoSchedule(t *testing.T) {
+	t.Parallel()
 	c, err := Load(Source{Environ: with(complete, "service.cron-expression=")})
 	if err != nil || c.Service.Schedule != nil {
 		t.Errorf("got %+v, %v", c, err)
@@ -162,6 +167,7 @@ func TestNoSchedule(t *testing.T) {
 }
 
 func TestLogin(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		environ []string
@@ -187,6 +193,7 @@ func TestLogin(t *testing.T) {
 }
 
 func TestProxy(t *testing.T) {
+	t.Parallel()
 	p := mustLoad(t, with(complete, inProxy...)).Gateway.Proxy
 	if want := (gateway.Proxy{Scheme: "http", Host: "proxy.example.com", Port: 3128}); *p != want {
 		t.Errorf("got %+v", *p)
@@ -201,6 +208,7 @@ func TestProxy(t *testing.T) {
 }
 
 func TestAcceptedURLs(t *testing.T) {
+	t.Parallel()
 	for given, want := range map[string]string{
 		"https://gateway.example.com":         "https://gateway.example.com",
 		"https://gateway.example.com:8443/a/": "https://gateway.example.com:8443/a",
@@ -215,6 +223,7 @@ func TestAcceptedURLs(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
 	empty := write(t, "empty", "\n")
 	directory := with(complete, inDirectory...)
@@ -322,6 +331,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestFaultsOfFiles(t *testing.T) {
+	t.Parallel()
 	a := write(t, "a.env", "thread-pool.size=1\n=hush\nservice.child-thread-pool=2\nlog.level=hush@loud\n")
 	b := write(t, "b.env", "\xffhush\nhush hush=1\nthread-pool.size=2\nTHREAD_POOL_SIZE=2\nlog.format=\nlog.format=xml\nlog.format=json\n")
 	nowhere := filepath.Join(t.TempDir(), "nowhere.env")
@@ -343,6 +353,7 @@ func TestFaultsOfFiles(t *testing.T) {
 }
 
 func TestLayers(t *testing.T) {
+	t.Parallel()
 	one := write(t, "one.env", "thread-pool.size=1\nservice.child-thread-pool=1\nlog.level=warn\nupload.batch-size=1\nqualys.user.password.file=/nowhere\n")
 	two := write(t, "two.env", "SERVICE_CHILD_THREAD_POOL=2\nlog.level=\nHOME\nupload.batch-size=2\nldap.page-size\n")
 	environ := with(complete, "THREAD_POOL_SIZE=3", "upload.batch-size=", "ldap.page-size=5")
@@ -376,6 +387,7 @@ func TestLayers(t *testing.T) {
 }
 
 func TestSecretFiles(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, content, want string }{
 		{"no newline", "hush", "hush"},
 		{"one newline", "hush\n", "hush"},
@@ -398,6 +410,7 @@ func TestSecretFiles(t *testing.T) {
 }
 
 func TestConfigDoesNotPrintSecrets(t *testing.T) {
+	t.Parallel()
 	for _, environ := range [][]string{
 		with(with(with(complete, inDirectory...), inProxy...), "proxy.username=u", "proxy.password=hush"),
 		with(complete, oauth...),

@@ -11,6 +11,7 @@ import (
 )
 
 func TestEnvFile(t *testing.T) {
+	t.Parallel()
 	environ := []string{"FROM_ENV=of the process", "quoted.key='kept'", "EMPTY="}
 	for _, c := range []struct {
 		name, content string

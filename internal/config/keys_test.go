@@ -9,6 +9,7 @@ import (
 )
 
 func TestSpellings(t *testing.T) {
+	t.Parallel()
 	for spelling, want := range map[string]meant{
 		"service.cron-expression":    {name: "service.cron-expression"},
 		"SERVICE_CRON_EXPRESSION":    {name: "service.cron-expression"},
@@ -37,6 +38,7 @@ func TestSpellings(t *testing.T) {
 }
 
 func TestSpellingsDoNotCollide(t *testing.T) {
+	t.Parallel()
 	want := 0
 	for _, k := range Keys() {
 		spellings := 2 * (1 + len(k.Aliases))
@@ -53,6 +55,7 @@ func TestSpellingsDoNotCollide(t *testing.T) {
 // TestDocsSayWhatIsAllowed holds the words for people against the parsers:
 // what a refusal allows, the key's Doc names too.
 func TestDocsSayWhatIsAllowed(t *testing.T) {
+	t.Parallel()
 	numbers := regexp.MustCompile(`allowed: a number from (\d+ to \d+)$`)
 	checked := 0
 	base := with(with(with(complete, inDirectory...), inProxy...), oauth...)
@@ -85,6 +88,7 @@ func TestDocsSayWhatIsAllowed(t *testing.T) {
 }
 
 func TestSampleEnv(t *testing.T) {
+	t.Parallel()
 	content, err := os.ReadFile("../../sample.env")
 	if err != nil {
 		t.Fatal(err)
@@ -159,6 +163,7 @@ func code(texts ...string) string {
 }
 
 func TestREADMETable(t *testing.T) {
+	t.Parallel()
 	content, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +177,7 @@ func TestREADMETable(t *testing.T) {
 
 // TestEveryKeyIsRead: a row of keys alone lets a key be given, and be of no effect.
 func TestEveryKeyIsRead(t *testing.T) {
+	t.Parallel()
 	basic := with(with(with(complete, inDirectory...), inProxy...), "proxy.username=u", "proxy.password=hush")
 	for _, k := range keys {
 		isRead := func(environ []string) bool {

@@ -9,6 +9,7 @@ import (
 // The documented sample and the documented table of keys, with invented values
 // in place of the placeholders.
 func TestDocumentedFiles(t *testing.T) {
+	t.Parallel()
 	c := mustLoad(t, nil, "../../testdata/documented-sample.env")
 	if l := c.Gateway.Login; l.Username != "quays_rb" || l.Password.Reveal() != "Invented@890" || l.ClientID != "" {
 		t.Errorf("sample: login %+v", l)

@@ -8,6 +8,7 @@ import (
 )
 
 func TestUnknown(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		key           string
 		file, environ string // the nearest key; "": it is not told of; "?": it is, with whatever is near
@@ -65,6 +66,7 @@ func TestUnknown(t *testing.T) {
 
 // TestNothingUnknown: neither what is known nor what is empty is told of.
 func TestNothingUnknown(t *testing.T) {
+	t.Parallel()
 	for spelling := range bySpelling() {
 		src := Source{Environ: []string{spelling + "=x", "ldap.hots="}, Unknown: func(u Unknown) { t.Errorf("told of %+v", u) }}
 		_, _ = Load(src)
@@ -74,6 +76,7 @@ func TestNothingUnknown(t *testing.T) {
 }
 
 func TestChanges(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		a, b string
 		want int

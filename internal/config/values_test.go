@@ -13,6 +13,7 @@ import (
 // TestCertificates: both keys take a file of certificates. In which forms is the
 // directory's to say.
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 )
 
 func TestOf(t *testing.T) {
+	t.Parallel()
 	refused := Errorf(Refused, "bind: %w", errors.New("wrong password"))
 	for _, test := range []struct {
 		name string

@@ -7,6 +7,7 @@ import (
 )
 
 func TestRepeats(t *testing.T) {
+	t.Parallel()
 	const refused = "bind as CN=x to [::1]:389: refused: wrong password: correct ldap.password"
 	const brief = "bind as CN=x to [::1]:389 (as before)"
 	start := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)

@@ -68,6 +68,7 @@ func with(base attributes, changes attributes) attributes {
 }
 
 func TestGolden(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		kind     Kind
@@ -111,6 +112,7 @@ func TestGolden(t *testing.T) {
 
 // The example of the specification, byte for byte.
 func TestExample(t *testing.T) {
+	t.Parallel()
 	const want = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849089504-284471923-1465691496-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`
 	m := NewMapper(User)
 	asset, err := m.Map(nil, entry(t, m, alice), now)
@@ -123,6 +125,7 @@ func TestExample(t *testing.T) {
 }
 
 func TestUserStatus(t *testing.T) {
+	t.Parallel()
 	const past, future = "134398000000000000", "134500000000000000"
 	for _, test := range []struct {
 		name                       string
@@ -172,6 +175,7 @@ func TestUserStatus(t *testing.T) {
 }
 
 func TestGroupTypes(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ name, groupType, purpose, visibility string }{
 		{"global security", "-2147483646", "SECURITY", "PUBLIC"},
 		{"domain local security", "-2147483644", "SECURITY", "PRIVATE"},
@@ -207,6 +211,7 @@ func TestGroupTypes(t *testing.T) {
 
 // Each moment at which the clock alone changes a status is told, the next one only.
 func TestDue(t *testing.T) {
+	t.Parallel()
 	const past, soon, later = "134398000000000000", "134500000000000000", "134600000000000000"
 	moment := func(text string) time.Time {
 		parsed, _ := ad.ParseFileTime([]byte(text))
@@ -238,6 +243,7 @@ func TestDue(t *testing.T) {
 }
 
 func TestDeleted(t *testing.T) {
+	t.Parallel()
 	guid, _ := ad.ParseGUID([]byte(guidBytes))
 	sid, _ := ad.ParseSID([]byte(sidBytes))
 	const head = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{`
@@ -259,6 +265,7 @@ func TestDeleted(t *testing.T) {
 }
 
 func TestNoIdentity(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		attrs attributes
@@ -279,6 +286,7 @@ func TestNoIdentity(t *testing.T) {
 
 // Each mapped attribute moves the fingerprint when it changes; what is not sent does not.
 func TestFingerprint(t *testing.T) {
+	t.Parallel()
 	m := NewMapper(User)
 	fingerprint := func(attrs attributes) Fingerprint {
 		asset, err := m.Map(nil, entry(t, m, attrs), now)

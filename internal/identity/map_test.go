@@ -21,6 +21,7 @@ var goldens = map[Kind][]string{
 // TestEveryRowIsShown: each target of the map is in a golden, which the tests of the
 // gateway hold against the contract.
 func TestEveryRowIsShown(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +62,7 @@ func TestEveryRowIsShown(t *testing.T) {
 // TestVersions: a version goes up with its rows, or what was sent under the rows before
 // is not read again.
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	digest := func(tables ...map[Kind][]row) string {
 		hash := sha256.New()
 		for _, table := range tables {

@@ -92,6 +92,7 @@ var exposed = attributes{
 }
 
 func TestPostureGolden(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		kind     Kind
@@ -158,6 +159,7 @@ func golden(t *testing.T, name string, asset []byte) {
 // Identities are what they were: the posture adds one object, before which and
 // behind which every byte is the same.
 func TestPostureOnlyAdds(t *testing.T) {
+	t.Parallel()
 	for kind, attrs := range map[Kind]attributes{User: with(alice, exposed), Group: {"name": {"x"}, "groupType": {"8"}}} {
 		m, p := NewMapper(kind), NewPostureMapper(kind)
 		p.Use(people())
@@ -187,6 +189,7 @@ func TestPostureOnlyAdds(t *testing.T) {
 
 // What the directory keeps in no order is sent in one.
 func TestPostureOrder(t *testing.T) {
+	t.Parallel()
 	m := NewPostureMapper(User)
 	m.Use(people())
 	var before []byte
@@ -208,6 +211,7 @@ func TestPostureOrder(t *testing.T) {
 }
 
 func TestPostureFingerprint(t *testing.T) {
+	t.Parallel()
 	m := NewPostureMapper(User)
 	m.Use(people())
 	fingerprint := func(attrs attributes) Fingerprint {
@@ -236,6 +240,7 @@ func TestPostureFingerprint(t *testing.T) {
 }
 
 func TestRoleIdentifiers(t *testing.T) {
+	t.Parallel()
 	group, _ := ad.ParseGUID([]byte(guidBytes))
 	role := RoleGUID(group)
 	if role != RoleGUID(group) || role == group || role == RoleGUID(guidNamed('x')) {
@@ -253,6 +258,7 @@ func TestRoleIdentifiers(t *testing.T) {
 }
 
 func TestDomainGolden(t *testing.T) {
+	t.Parallel()
 	domain := attributes{
 		"name": {"corp"}, "objectSid": {string(ofDomainSID(0))[:24]}, "whenCreated": {"20170101000000.0Z"}, "minPwdLength": {"7"}, "pwdHistoryLength": {"24"},
 		"pwdProperties": {"1"}, "minPwdAge": {"-864000000000"}, "maxPwdAge": {"-36288000000000"}, "lockoutThreshold": {"0"},
@@ -309,6 +315,7 @@ func TestDomainGolden(t *testing.T) {
 
 // A feature that shows nothing of itself is not off.
 func TestRecycleBinThatShowsNothing(t *testing.T) {
+	t.Parallel()
 	part := NewCollector().RecycleBin
 	if part.Add(&ad.Entry{Values: make([][][]byte, len(part.Attributes))}, now) || len(part.items) > 0 {
 		t.Errorf("%s", part.items)
@@ -317,6 +324,7 @@ func TestRecycleBinThatShowsNothing(t *testing.T) {
 
 // Of memberships that are known in part nothing is said, until they are known again.
 func TestPartOfMemberships(t *testing.T) {
+	t.Parallel()
 	for kind, test := range map[Kind]struct {
 		attrs attributes
 		keys  []string

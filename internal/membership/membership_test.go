@@ -30,6 +30,7 @@ func guidOf(n int) (guid ad.GUID) {
 }
 
 func TestRoleOf(t *testing.T) {
+	t.Parallel()
 	foreign := ad.Join([]byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0}, 512)
 	for _, test := range []struct {
 		name    string
@@ -269,11 +270,16 @@ func sayHolders(g *Graph) string {
 	return text
 }
 
-// TestHistories changes a graph and the model alike, keeps the graph in records
+// TestCampaignHistories changes a graph and the model alike, keeps the graph in records
 // now and then, and wants them to say the same. What is not named as affected must
 // be as it was.
-func TestHistories(t *testing.T) {
-	for seed := range uint64(150) {
+func TestCampaignHistories(t *testing.T) {
+	t.Parallel()
+	histories := uint64(1000)
+	if testing.Short() {
+		histories = 100
+	}
+	for seed := range histories {
 		r := rand.New(rand.NewPCG(seed, 2))
 		m := &model{sids: map[int]ad.SID{}, accounts: map[int]ad.RID{}, groups: map[int]*modelGroup{}}
 		size := 3 + r.IntN(14)
@@ -361,6 +367,7 @@ func TestHistories(t *testing.T) {
 
 // TestUnchangedIsNotWritten: reading the same again changes no record.
 func TestUnchangedIsNotWritten(t *testing.T) {
+	t.Parallel()
 	kept := large(1000, 50, 5, 1)
 	g := New()
 	objects, groups := map[uint32][]byte{}, map[uint32][]byte{}
@@ -411,6 +418,7 @@ func restore(t *testing.T, g *Graph, objects, groups map[uint32][]byte) {
 }
 
 func TestDamagedRecords(t *testing.T) {
+	t.Parallel()
 	whole := func(n int) []byte { guid := guidOf(n); return append(guid[:], 0, 0, 0, 0) }
 	g := New()
 	for _, bad := range []struct {
@@ -437,9 +445,13 @@ func TestDamagedRecords(t *testing.T) {
 	}
 }
 
-// TestDeepNesting: as deep as it may be, in time and without a deep stack.
-func TestDeepNesting(t *testing.T) {
-	const deep = 100_000
+// TestCampaignDeepNesting: as deep as it may be, in time and without a deep stack.
+func TestCampaignDeepNesting(t *testing.T) {
+	t.Parallel()
+	deep := 100_000
+	if testing.Short() {
+		deep = 20_000
+	}
 	g := New()
 	for n := range deep {
 		to := g.SetGroup(guidOf(n), domainSID(ad.RID(10_000+n)), true, 0)
@@ -449,7 +461,7 @@ func TestDeepNesting(t *testing.T) {
 	}
 	g.Compute()
 	first, _ := g.Find(guidOf(0))
-	if shape, _ := g.Shape(first); shape.Depth != deep-1 || shape.InCycle {
+	if shape, _ := g.Shape(first); int(shape.Depth) != deep-1 || shape.InCycle {
 		t.Errorf("%+v", shape)
 	}
 }
@@ -487,10 +499,15 @@ func large(users, groups, each int, seed uint64) *Graph {
 	return g
 }
 
-// TestMemory: 1,000,000 memberships within 64 MiB.
-func TestMemory(t *testing.T) {
-	if got := heapOf(100_000, 10_000, 10); got > 64<<20 {
-		t.Errorf("%.1f MiB", float64(got)/(1<<20))
+// TestCampaignMemory: 1,000,000 memberships within 64 MiB. It is not parallel, because
+// it measures the heap of the process.
+func TestCampaignMemory(t *testing.T) {
+	part := 1
+	if testing.Short() {
+		part = 10
+	}
+	if got, most := heapOf(100_000/part, 10_000/part, 10), uint64(64<<20/part); got > most {
+		t.Errorf("%.1f MiB, want at most %.1f", float64(got)/(1<<20), float64(most)/(1<<20))
 	}
 }
 

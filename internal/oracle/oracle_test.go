@@ -39,6 +39,7 @@ func alice() Entry {
 // TestExample holds the second implementation against the example that the
 // transformation's description gives.
 func TestExample(t *testing.T) {
+	t.Parallel()
 	want, err := Flatten([]byte(`{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849019280-284467811-1465672680-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849019280-284467811-1465672680-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`))
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +50,7 @@ func TestExample(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	for override, want := range map[string]string{
 		"userAccountControl=514":                                    "DISABLED",
 		"userAccountControl=4294967298":                             "ACTIVE",
@@ -70,6 +72,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestGroupType(t *testing.T) {
+	t.Parallel()
 	for value, want := range map[string]string{
 		"-2147483646": "SECURITY PUBLIC", "-2147483644": "SECURITY PRIVATE", "-2147483640": "SECURITY PUBLIC",
 		"2": "DISTRIBUTION PUBLIC", "4": "DISTRIBUTION PRIVATE", "8": "DISTRIBUTION PUBLIC", "-2147483643": "SECURITY PRIVATE",
@@ -82,6 +85,7 @@ func TestGroupType(t *testing.T) {
 }
 
 func TestKind(t *testing.T) {
+	t.Parallel()
 	for classes, want := range map[string]string{
 		"top person user": User, "top group": Group, "top person user computer": Other, "top user computer msDS-GroupManagedServiceAccount": Other,
 		"top person contact": Other, "": Other,

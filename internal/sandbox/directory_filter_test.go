@@ -10,6 +10,7 @@ import (
 )
 
 func TestFilters(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	conn := d.bound(t)
 	base := "OU=Here," + d.Base()

@@ -13,6 +13,7 @@ import (
 // TestPeople looks at what a small directory has: everything that a reader should
 // see is in it.
 func TestPeople(t *testing.T) {
+	t.Parallel()
 	d := NewDirectory(DirectoryOptions{Users: 40, Groups: 12, Now: func() time.Time { return testNow }})
 	seen := map[string]bool{}
 	accounts, names := map[string]bool{}, map[string]bool{}

@@ -15,12 +15,13 @@ import (
 // TestReader reads the directory as the connector does, over each protocol, and
 // holds what it sees against what is there.
 func TestReader(t *testing.T) {
+	t.Parallel()
 	const (
 		password = "c0rrect horse"
 		users    = "(sAMAccountType=805306368)"
 		groups   = "(objectClass=group)"
 	)
-	d := sandbox.NewDirectory(sandbox.DirectoryOptions{Users: 2500, Groups: 120, Password: password})
+	d := sandbox.NewDirectory(sandbox.DirectoryOptions{Users: 1200, Groups: 120, Password: password})
 	listen := func() net.Listener {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

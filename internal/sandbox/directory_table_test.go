@@ -12,6 +12,7 @@ import (
 // TestTable holds the directory against the answers of a domain controller. The
 // same table is held against Samba in internal/adtest.
 func TestTable(t *testing.T) {
+	t.Parallel()
 	for _, sees := range []bool{true, false} {
 		t.Run(fmt.Sprintf("sees deleted %t", sees), func(t *testing.T) {
 			const password = "c0rrect horse"

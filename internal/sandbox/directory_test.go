@@ -94,6 +94,29 @@ func (d servedDirectory) find(t *testing.T, conn *ldap.Conn, base string, scope 
 	return found
 }
 
+// addUser adds a user of this name to OU=Service and returns its DN.
+func addUser(t *testing.T, d servedDirectory, name string) (dn string) {
+	t.Helper()
+	dn = "CN=" + name + ",OU=Service," + d.Base()
+	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"top", "person", "organizationalPerson", "user"}}}))
+	return dn
+}
+
+func byGUID(guid ad.GUID) string { return fmt.Sprintf("<GUID=%x>", guid[:]) }
+
+func (d servedDirectory) guid(t *testing.T, conn *ldap.Conn, dn string) ad.GUID {
+	t.Helper()
+	return ad.GUID(d.find(t, conn, dn, 0, "(objectClass=*)", "objectGUID").Entries[0].GetRawAttributeValue("objectGUID"))
+}
+
+// usn returns the update sequence number of an object's last change.
+func (d servedDirectory) usn(t *testing.T, conn *ldap.Conn, guid ad.GUID) ad.USN {
+	t.Helper()
+	n, err := strconv.ParseInt(d.find(t, conn, byGUID(guid), 0, "(objectClass=*)", "uSNChanged").Entries[0].GetAttributeValue("uSNChanged"), 10, 64)
+	must(t, err)
+	return ad.USN(n)
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -111,6 +134,7 @@ func refused(t *testing.T, err error, code uint16, text string) {
 }
 
 func TestDirectoryBind(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	account := func(name string, pairs ...string) {
 		t.Helper()
@@ -170,11 +194,11 @@ func TestDirectoryBind(t *testing.T) {
 	}
 }
 
-func TestDirectoryBeforeBind(t *testing.T) {
+func TestDirectoryRootDSE(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	conn := d.dial(t)
 	root := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0]
-	settings := root.GetAttributeValue("dsServiceName")
 	for name, want := range map[string]string{
 		"defaultNamingContext": "DC=corp,DC=example,DC=com", "dnsHostName": "dc1.corp.example.com", "currentTime": "20261122120000.0Z",
 		"highestCommittedUSN":        strconv.FormatInt(int64(d.HighestUSN()), 10),
@@ -193,6 +217,15 @@ func TestDirectoryBeforeBind(t *testing.T) {
 	if one := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)", "DNSHOSTNAME").Entries[0]; len(one.Attributes) != 1 {
 		t.Errorf("one attribute asked for, got %v", one.Attributes)
 	}
+}
+
+// TestDirectoryBeforeBind: nothing but rootDSE is shown, and nothing changed, without
+// a bind that succeeded last.
+func TestDirectoryBeforeBind(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, DirectoryOptions{})
+	conn := d.dial(t)
+	settings := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0].GetAttributeValue("dsServiceName")
 	_, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
 	refused(t, err, 1, "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must be completed on the connection., data 0, v4f7c")
 	must(t, conn.UnauthenticatedBind(d.BindDN())) // is anonymous
@@ -213,6 +246,7 @@ func TestDirectoryBeforeBind(t *testing.T) {
 }
 
 func TestDirectoryTLS(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	conn := d.dial(t)
 	must(t, conn.Bind(d.BindDN(), testPassword))
@@ -242,7 +276,8 @@ func TestDirectoryTLS(t *testing.T) {
 }
 
 func TestDirectoryPaging(t *testing.T) {
-	d := serveDirectory(t, DirectoryOptions{Users: 2500})
+	t.Parallel()
+	d := serveDirectory(t, DirectoryOptions{Users: 1200})
 	conn := d.bound(t)
 	want := 0
 	for _, o := range d.Objects() {
@@ -250,10 +285,10 @@ func TestDirectoryPaging(t *testing.T) {
 			want++
 		}
 	}
-	if want != 2504 { // Administrator, Guest, krbtgt and the account that binds
+	if want != 1204 { // Administrator, Guest, krbtgt and the account that binds
 		t.Errorf("%d users", want)
 	}
-	for _, test := range []struct{ size, pages int }{{1000, 3}, {5000, 3}, {999, 3}, {100, 26}} {
+	for _, test := range []struct{ size, pages int }{{1000, 2}, {5000, 2}, {999, 2}, {100, 13}} {
 		before := d.Searches()
 		found, err := conn.SearchWithPaging(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false,
 			"(sAMAccountType=805306368)", []string{"objectGUID"}, nil), uint32(test.size))
@@ -280,6 +315,7 @@ func TestDirectoryPaging(t *testing.T) {
 }
 
 func TestDirectoryCookies(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 50})
 	conn, other := d.bound(t), d.bound(t)
 	page := func(conn *ldap.Conn, filter string, cookie []byte) (*ldap.SearchResult, []byte, error) {
@@ -332,6 +368,7 @@ func TestDirectoryCookies(t *testing.T) {
 }
 
 func TestDirectoryBases(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 30, Groups: 5})
 	conn := d.bound(t)
 	object := func(dn, kind string) {
@@ -405,6 +442,7 @@ func TestDirectoryBases(t *testing.T) {
 }
 
 func TestDirectoryAttributes(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 1600, Groups: 1})
 	conn := d.bound(t)
 	entry := func(filter string, attributes ...string) *ldap.Entry {
@@ -449,6 +487,7 @@ func TestDirectoryAttributes(t *testing.T) {
 }
 
 func TestDirectoryClock(t *testing.T) {
+	t.Parallel()
 	now := testNow
 	var mu sync.Mutex
 	d := serveDirectory(t, DirectoryOptions{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
@@ -492,19 +531,12 @@ func TestDirectoryClock(t *testing.T) {
 }
 
 func TestDirectoryChanges(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{Users: 5, Groups: 2})
 	conn := d.bound(t)
-	base := "OU=Service," + d.Base()
-	dn, group := "CN=One,"+base, "CN=Team,"+base
-	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"top", "person", "organizationalPerson", "user"}}}))
-	guid := d.find(t, conn, dn, 0, "(objectClass=*)", "objectGUID").Entries[0].GetRawAttributeValue("objectGUID")
-	usn := func() int64 {
-		t.Helper()
-		found := d.find(t, conn, fmt.Sprintf("<GUID=%x>", guid), 0, "(objectClass=*)", "uSNChanged").Entries
-		n, err := strconv.ParseInt(found[0].GetAttributeValue("uSNChanged"), 10, 64)
-		must(t, err)
-		return n
-	}
+	base, dn := "OU=Service,"+d.Base(), addUser(t, d, "One")
+	guid := d.guid(t, conn, dn)
+	usn := func() ad.USN { return d.usn(t, conn, guid) }
 	for _, step := range []struct {
 		name   string
 		change func() error
@@ -520,38 +552,61 @@ func TestDirectoryChanges(t *testing.T) {
 	} {
 		before, highest := usn(), d.HighestUSN()
 		must(t, step.change())
-		if after := usn(); after <= before || d.HighestUSN() <= highest || after > int64(d.HighestUSN()) {
+		if after := usn(); after <= before || d.HighestUSN() <= highest || after > d.HighestUSN() {
 			t.Errorf("%s: %d to %d, highest %d to %d", step.name, before, after, highest, d.HighestUSN())
 		}
 		if found := d.find(t, conn, d.Base(), 2, fmt.Sprintf("(&(uSNChanged>=%d)%s)", highest+1, step.want)).Entries; len(found) != 1 {
 			t.Errorf("%s: %d objects are %s", step.name, len(found), step.want)
 		}
 	}
-	dn = `CN=Two\, the 2nd,CN=Users,` + d.Base()
+}
 
-	before := usn()
-	must(t, d.Touch(dn, "lastLogon", fileTimeOf(testNow)))
-	must(t, d.Touch(dn, "badPwdCount", "3"))
-	if usn() != before {
-		t.Error("what is not replicated raised the update sequence number")
+// TestDirectoryUnchanged: what is not replicated, and the name of a container, do not
+// change the update sequence number of an object.
+func TestDirectoryUnchanged(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, DirectoryOptions{})
+	conn := d.bound(t)
+	dn := addUser(t, d, "One")
+	guid := d.guid(t, conn, dn)
+	for _, step := range []struct {
+		name   string
+		change func() error
+	}{
+		{"last logon", func() error { return d.Touch(dn, "lastLogon", fileTimeOf(testNow)) }},
+		{"bad passwords", func() error { return d.Touch(dn, "badPwdCount", "3") }},
+		{"name of the container", func() error { return d.Rename("OU=Service,"+d.Base(), "Servants") }},
+	} {
+		before := d.usn(t, conn, guid)
+		must(t, step.change())
+		if after := d.usn(t, conn, guid); after != before {
+			t.Errorf("%s: %d to %d", step.name, before, after)
+		}
 	}
+	if got, want := d.find(t, conn, byGUID(guid), 0, "(objectClass=*)").Entries[0].DN, "CN=One,OU=Servants,"+d.Base(); got != want {
+		t.Errorf("now %s, want %s", got, want)
+	}
+}
+
+// TestDirectoryMovedMember: a group names its member by the new name.
+func TestDirectoryMovedMember(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, DirectoryOptions{})
+	conn := d.bound(t)
+	dn, group := addUser(t, d, "One"), "CN=Team,OU=Service,"+d.Base()
 	must(t, d.Add(Object{group, map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483644"}, "member": {dn}}}))
-	must(t, d.Move(dn, base))
-	dn = `CN=Two\, the 2nd,` + base
-	if got := d.find(t, conn, group, 0, "(sAMAccountType=536870912)", "member").Entries[0].GetAttributeValues("member"); !slices.Equal(got, []string{dn}) {
-		t.Errorf("a member moved, and now: %q", got)
+	must(t, d.Move(dn, "CN=Users,"+d.Base()))
+	if got := d.find(t, conn, group, 0, "(sAMAccountType=536870912)", "member").Entries[0].GetAttributeValues("member"); !slices.Equal(got, []string{"CN=One,CN=Users," + d.Base()}) {
+		t.Errorf("members %q", got)
 	}
-	before = usn()
-	must(t, d.Rename(base, "Servants"))
-	if usn() != before {
-		t.Error("a container's name is not a change of what is in it")
-	}
-	base = "OU=Servants," + d.Base()
-	if got := d.find(t, conn, fmt.Sprintf("<GUID=%x>", guid), 0, "(objectClass=*)").Entries[0].DN; got != `CN=Two\, the 2nd,`+base {
-		t.Errorf("now %s", got)
-	}
+}
 
-	dn = `CN=Two\, the 2nd,` + base
+func TestDirectoryRefusedChanges(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, DirectoryOptions{})
+	dn, base := addUser(t, d, "One"), "OU=Service,"+d.Base()
+	must(t, d.Add(Object{"CN=Team," + base, map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483644"}}}))
+	guid, highest := d.guid(t, d.bound(t), dn), d.HighestUSN()
 	for name, err := range map[string]error{
 		"exists":          d.Add(Object{dn, map[string][]string{"objectClass": {"user"}}}),
 		"no container":    d.Add(Object{"CN=x,OU=nowhere," + d.Base(), map[string][]string{"objectClass": {"user"}}}),
@@ -573,14 +628,21 @@ func TestDirectoryChanges(t *testing.T) {
 		"below itself":    d.Move(base, base),
 		"not empty":       d.Delete(base),
 		"the domain":      d.Delete(d.Base()),
-		"no tombstone":    d.Undelete(ad.GUID(guid)),
+		"no tombstone":    d.Undelete(guid),
 		"class of object": d.SetPassword(base, "x"),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
+	if d.HighestUSN() != highest {
+		t.Errorf("changes were made: %d to %d", highest, d.HighestUSN())
+	}
+}
 
+func TestDirectoryRestore(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, DirectoryOptions{Users: 100})
 	id, highest := d.InvocationID(), d.HighestUSN()
 	d.Restore(Restoration{Back: 100, SameInvocation: true})
 	if d.InvocationID() != id || d.HighestUSN() != highest-99 {
@@ -593,6 +655,7 @@ func TestDirectoryChanges(t *testing.T) {
 }
 
 func TestDirectoryDeleted(t *testing.T) {
+	t.Parallel()
 	for _, right := range []bool{true, false} {
 		t.Run(fmt.Sprint("right ", right), func(t *testing.T) {
 			d := serveDirectory(t, DirectoryOptions{ReadsDeleted: right})
@@ -650,8 +713,9 @@ func TestDirectoryDeleted(t *testing.T) {
 	}
 }
 
+// TestDirectoryCloses is not parallel, because it looks at all goroutines.
 func TestDirectoryCloses(t *testing.T) {
-	d := serveDirectory(t, DirectoryOptions{Users: 3000})
+	d := serveDirectory(t, DirectoryOptions{Users: 1000}) // as many as one answer has
 	idle := d.bound(t)
 	silent, err := net.Dial("tcp", d.secure) // never shakes hands
 	must(t, err)
@@ -689,11 +753,7 @@ func TestDirectoryCloses(t *testing.T) {
 	for d.Searches().Entries == 0 {
 		runtime.Gosched() // until it is at it
 	}
-	start := time.Now()
-	d.Close()
-	if took := time.Since(start); took > 5*time.Second { // whoever stalls, stalls for good
-		t.Errorf("closing took %s", took)
-	}
+	d.Close() // does not wait for those who stall: they never end
 	if n := d.Searches().Searches; n == searches {
 		t.Errorf("all %d searches were answered: nothing stalled", n)
 	}
@@ -713,6 +773,7 @@ func TestDirectoryCloses(t *testing.T) {
 }
 
 func TestDirectoryGarbage(t *testing.T) {
+	t.Parallel()
 	d := serveDirectory(t, DirectoryOptions{})
 	for name, bytes := range map[string]string{
 		"not LDAP":       "GET / HTTP/1.0\r\n\r\n",
@@ -729,7 +790,6 @@ func TestDirectoryGarbage(t *testing.T) {
 			_, err = io.WriteString(conn, bytes)
 			must(t, err)
 			must(t, conn.(*net.TCPConn).CloseWrite())
-			must(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
 			_, err = io.ReadAll(conn)
 			must(t, err)
 		})
@@ -738,6 +798,7 @@ func TestDirectoryGarbage(t *testing.T) {
 }
 
 func TestDirectorySeed(t *testing.T) {
+	t.Parallel()
 	options := DirectoryOptions{Users: 300, Groups: 30, Seed: 7, Now: func() time.Time { return testNow }}
 	one := NewDirectory(options).Objects()
 	if !reflect.DeepEqual(one, NewDirectory(options).Objects()) {

@@ -38,6 +38,7 @@ func resolve(document map[string]any, node any) any {
 }
 
 func TestContractIsWellFormed(t *testing.T) {
+	t.Parallel()
 	document := contractDocument(t)
 	if version := document["openapi"]; version != "3.1.0" {
 		t.Errorf("openapi %v", version)

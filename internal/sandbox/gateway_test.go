@@ -119,6 +119,7 @@ func assets(g *Gateway, id string, items ...string) call {
 }
 
 func TestAnswers(t *testing.T) {
+	t.Parallel()
 	const (
 		taken    = `{"message":"1 assets published","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`
 		asset    = "body /assetData/0/asset"
@@ -296,6 +297,7 @@ func jsonObject(pairs ...string) string {
 }
 
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	t.Run("every login's token opens", func(t *testing.T) {
 		for _, wrap := range []bool{false, true} {
 			options := testOptions()
@@ -351,6 +353,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestInventory(t *testing.T) {
+	t.Parallel()
 	g := NewGateway(testOptions())
 	first := assets(g, uuid.NewString(), userAsset, groupAsset)
 	first.do(g)
@@ -430,6 +433,7 @@ func TestInventory(t *testing.T) {
 }
 
 func TestConsoleChanges(t *testing.T) {
+	t.Parallel()
 	g := NewGateway(testOptions())
 	getConnection := authorized(g, "GET", connectionPath+"?customerUuid="+customer, "")
 	getProfile := authorized(g, "GET", profilePath+"?customerUuid="+customer, "")
@@ -451,6 +455,7 @@ func TestConsoleChanges(t *testing.T) {
 }
 
 func TestMaxBody(t *testing.T) {
+	t.Parallel()
 	body := envelope(request, userAsset)
 	for most, status := range map[int]int{len(body): 202, len(body) - 1: 413, 100: 413} {
 		options := testOptions()
@@ -472,6 +477,7 @@ func TestMaxBody(t *testing.T) {
 }
 
 func TestIntercept(t *testing.T) {
+	t.Parallel()
 	options := testOptions()
 	var calls atomic.Int32
 	options.Intercept = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
@@ -511,6 +517,7 @@ func TestIntercept(t *testing.T) {
 }
 
 func TestTrust(t *testing.T) {
+	t.Parallel()
 	options := testOptions()
 	options.Trust = true
 	g := NewGateway(options)
@@ -549,6 +556,7 @@ func TestTrust(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
 	g := NewGateway(testOptions())
 	var workers sync.WaitGroup
 	for worker := range 8 {
@@ -573,6 +581,7 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestLast(t *testing.T) {
+	t.Parallel()
 	l := last[int]{keep: 3}
 	for i := range 20 {
 		l.add(i)

@@ -66,6 +66,7 @@ type listed struct {
 }
 
 func TestInquiry(t *testing.T) {
+	t.Parallel()
 	g := populated(t)
 	for _, test := range []struct{ query, want string }{
 		{"", "Zoë anna Boris Anna"},
@@ -145,6 +146,7 @@ func TestInquiry(t *testing.T) {
 // TestInventoryFollows: a listing that was shown before does not hold back what came
 // since, and what was trusted is listed as what was checked is.
 func TestInventoryFollows(t *testing.T) {
+	t.Parallel()
 	for _, trust := range []bool{false, true} {
 		options := testOptions()
 		options.Trust = trust
@@ -164,6 +166,7 @@ func TestInventoryFollows(t *testing.T) {
 }
 
 func TestWhoWantsPages(t *testing.T) {
+	t.Parallel()
 	g := populated(t)
 	const path = "/inventory/users/00000001-0000-4000-8000-000000000000"
 	for accept, page := range map[string]bool{
@@ -184,6 +187,7 @@ func TestWhoWantsPages(t *testing.T) {
 }
 
 func TestPagesAreGuarded(t *testing.T) {
+	t.Parallel()
 	g := populated(t)
 	for path, status := range map[string]int{
 		"/": 302, "/inventory": 302, "/inventory/": 302,
@@ -228,6 +232,7 @@ func TestPagesAreGuarded(t *testing.T) {
 // TestOneIdentity: a field that the table does not know is shown all the same, and
 // programs get the asset as it came.
 func TestOneIdentity(t *testing.T) {
+	t.Parallel()
 	g := NewGateway(testOptions())
 	assets(g, uuid.NewString(), userAsset, groupAsset).do(g)
 	w := look(g, "/inventory/users/2323A9B0-6c59-4bd2-9e86-eec4d73a8b8d", "application/json")
@@ -260,6 +265,7 @@ func TestOneIdentity(t *testing.T) {
 // TestHostileTexts: what a directory or a request holds is text on a page, never
 // markup, and what cannot be seen is told as such.
 func TestHostileTexts(t *testing.T) {
+	t.Parallel()
 	g := NewGateway(testOptions())
 	const evil = `"><script>alert(1)</script>'</title>`
 	assets(g, uuid.NewString(), person(1, evil, evil, "ACTIVE"), person(2, "\u200b \u3164", "x@example.com", "ACTIVE")).replace("Microsoft Active Directory", `\"><b>source</b>`).do(g)
@@ -286,6 +292,7 @@ func TestHostileTexts(t *testing.T) {
 }
 
 func TestPaging(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		cut   cut
 		total int
@@ -311,6 +318,7 @@ func TestPaging(t *testing.T) {
 
 // TestSortKeepsAll: no order loses or repeats a row.
 func TestSortKeepsAll(t *testing.T) {
+	t.Parallel()
 	g := populated(t)
 	for _, k := range kinds {
 		for _, c := range k.columns {

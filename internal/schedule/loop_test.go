@@ -69,6 +69,7 @@ func pass(d time.Duration) {
 }
 
 func TestLoopRunsAtEveryTick(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{took: time.Minute}
 		j.serve(j.loop(t, "*/10 * * * *"), func() { pass(25 * time.Minute) })
@@ -80,6 +81,7 @@ func TestLoopRunsAtEveryTick(t *testing.T) {
 }
 
 func TestLoopRunsOnStart(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{took: time.Minute}
 		l := j.loop(t, "*/10 * * * *")
@@ -93,6 +95,7 @@ func TestLoopRunsOnStart(t *testing.T) {
 }
 
 func TestLoopMissesTicksDuringARun(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{took: 25 * time.Minute}
 		j.serve(j.loop(t, "*/10 * * * *"), func() { pass(36 * time.Minute) })
@@ -103,6 +106,7 @@ func TestLoopMissesTicksDuringARun(t *testing.T) {
 }
 
 func TestLoopRunsOnceAfterASuspend(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{took: time.Second}
 		j.serve(j.loop(t, "*/10 * * * *"), func() {
@@ -117,6 +121,7 @@ func TestLoopRunsOnceAfterASuspend(t *testing.T) {
 }
 
 func TestLoopCountsABoundedNumberOfMisses(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}
 		l := j.loop(t, "* * * * * *")
@@ -135,6 +140,7 @@ func TestLoopCountsABoundedNumberOfMisses(t *testing.T) {
 }
 
 func TestLoopDoesNotRepeatATickWhenTheClockStepsBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}
 		j.serve(j.loop(t, "*/10 * * * *"), func() {
@@ -149,6 +155,7 @@ func TestLoopDoesNotRepeatATickWhenTheClockStepsBack(t *testing.T) {
 }
 
 func TestLoopWaitsForAClockThatSteppedBackWithinTheHour(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}
 		j.serve(j.loop(t, "*/10 * * * *"), func() {
@@ -164,6 +171,7 @@ func TestLoopWaitsForAClockThatSteppedBackWithinTheHour(t *testing.T) {
 }
 
 func TestLoopDoesNotRepeatATickWhenTheClockStepsBackDuringTheRun(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}
 		l := j.loop(t, "*/10 * * * *")
@@ -177,6 +185,7 @@ func TestLoopDoesNotRepeatATickWhenTheClockStepsBackDuringTheRun(t *testing.T) {
 }
 
 func TestLoopDoesNotStarveWhenTheClockStepsBackFar(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}
 		j.step(365 * 24 * time.Hour) // wrong from the start
@@ -192,6 +201,7 @@ func TestLoopDoesNotStarveWhenTheClockStepsBackFar(t *testing.T) {
 }
 
 func TestLoopReturnsAfterTheRunUnderWay(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{took: time.Hour}
 		j.serve(j.loop(t, "*/10 * * * *"), func() { pass(15 * time.Minute) })
@@ -203,6 +213,7 @@ func TestLoopReturnsAfterTheRunUnderWay(t *testing.T) {
 }
 
 func TestLoopDoesNothingWhenAlreadyStopped(t *testing.T) {
+	t.Parallel()
 	j := &journal{}
 	l := j.loop(t, "*/10 * * * *")
 	l.RunOnStart = true
@@ -214,6 +225,7 @@ func TestLoopDoesNothingWhenAlreadyStopped(t *testing.T) {
 
 // TestAwake: a loop that waits, even for nothing at all, shows that it is alive.
 func TestAwake(t *testing.T) {
+	t.Parallel()
 	for name, expr := range map[string]string{"for a tick": "0 12 * * *", "for years": "0 0 29 2 *"} {
 		synctest.Test(t, func(t *testing.T) {
 			j := &journal{}

@@ -17,6 +17,7 @@ func at(t *testing.T, text string) time.Time {
 
 // 2026-11-22 is a Sunday.
 func TestNext(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, expr, after string
 		want              []string
@@ -71,6 +72,7 @@ func TestNext(t *testing.T) {
 }
 
 func TestNextIsUTCWhateverTheMachineSays(t *testing.T) {
+	t.Parallel()
 	s, err := Parse("0 6 * * *")
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +84,7 @@ func TestNextIsUTCWhateverTheMachineSays(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, expr, says string }{
 		{"empty", "", "there is no expression"},
 		{"zone alone", "TZ=UTC", "there is no expression"},

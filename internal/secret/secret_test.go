@@ -9,6 +9,7 @@ import (
 )
 
 func TestTextIsRedactedEverywhere(t *testing.T) {
+	t.Parallel()
 	type holder struct {
 		Name  string
 		Token Text
@@ -41,6 +42,7 @@ func TestTextIsRedactedEverywhere(t *testing.T) {
 }
 
 func TestUnmarshalJSON(t *testing.T) {
+	t.Parallel()
 	var token Text
 	if err := json.Unmarshal([]byte(`"p\"w"`), &token); err != nil || token.Reveal() != `p"w` {
 		t.Errorf("got %q, %v", token.Reveal(), err)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,10 +9,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-const (
-	compactAbove = 32 << 20 // bytes; a smaller file is not worth it
-	compactTo    = ".compact"
-)
+const compactTo = ".compact"
 
 // compact writes a file that is mostly free anew: it would not shrink by itself.
 // Where there is no room for that, the large one stays.
@@ -21,12 +19,12 @@ func (s *Store) compact() error {
 		return err
 	}
 	free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize)
-	if info.Size() < compactAbove || free < info.Size()/2 {
+	if info.Size() < cmp.Or(s.options.compactAbove, defaultCompactAbove) || free < info.Size()/2 {
 		return nil
 	}
 	small := s.path + compactTo
 	_ = os.Remove(small) // of an attempt that was cut off
-	err = guard(func() error { return compactInto(small, s.db) })
+	err = guard(func() error { return compactInto(small, s.db, s.options) })
 	if err != nil {
 		_ = os.Remove(small)
 		if isFull(err) {
@@ -37,18 +35,18 @@ func (s *Store) compact() error {
 	if err := s.db.Close(); err != nil {
 		return s.explain("compact", err)
 	}
-	if err := errors.Join(os.Rename(small, s.path), syncDir(filepath.Dir(s.path))); err != nil {
+	if err := errors.Join(os.Rename(small, s.path), s.options.syncDir(filepath.Dir(s.path))); err != nil {
 		return explainDir(err)
 	}
-	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: lockTimeout})
+	s.db, err = bbolt.Open(s.path, 0o600, s.options.bolt())
 	if err != nil {
 		return explainOpen(s.path, err)
 	}
 	return nil
 }
 
-func compactInto(path string, from *bbolt.DB) error {
-	to, err := bbolt.Open(path, 0o600, nil)
+func compactInto(path string, from *bbolt.DB, o Options) error {
+	to, err := bbolt.Open(path, 0o600, o.bolt())
 	if err != nil {
 		return err
 	}

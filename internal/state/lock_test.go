@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -9,92 +10,119 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// TestLocked: whoever wants the lock too is told who holds it, and what to do.
+// TestLocked: who wants a lock that another process holds waits for the default time,
+// and gets an error that names the holder.
 func TestLocked(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	s := open1(t, dir)
-	start := time.Now()
-	_, err := Open(dir)
-	if !errors.Is(err, ErrLocked) {
-		t.Fatalf("error %v", err)
-	}
-	for _, words := range []string{dir, "service.state-dir", fmt.Sprintf("process %d on ", os.Getpid())} {
-		if !strings.Contains(err.Error(), words) {
-			t.Errorf("%q is not in %v", words, err)
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := openStore(t, dir)
+		start := time.Now()
+		_, err := Open(dir)
+		if !errors.Is(err, ErrLocked) {
+			t.Fatalf("error %v", err)
 		}
-	}
-	if waited := time.Since(start); waited > 2*lockTimeout {
-		t.Errorf("waited %s", waited)
-	}
-	must(t, s.SetConnector(Connector{State: "SCHEDULED"})) // the holder goes on
-	must(t, s.Close())
-	if left, err := filepath.Glob(holderOf(filepath.Join(dir, fileName))); err != nil || len(left) != 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
+		for _, words := range []string{dir, "service.state-dir", fmt.Sprintf("process %d on ", os.Getpid())} {
+			if !strings.Contains(err.Error(), words) {
+				t.Errorf("%q is not in %v", words, err)
+			}
+		}
+		if waited := time.Since(start); waited < defaultLockWait || waited > defaultLockWait+2*lockEvery {
+			t.Errorf("waited %s", waited)
+		}
+		must(t, s.SetConnector(Connector{State: "SCHEDULED"})) // the holder goes on
+		must(t, s.Close())
+		if _, err := os.Stat(holderOf(filepath.Join(dir, fileName))); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the holder's name is left behind: %v", err)
+		}
+	})
 }
 
-// TestLockedByAnotherProcess also shows that the lock ends with its holder.
+// TestLockIsReleased: who waits for the lock gets it once its holder is closed.
+func TestLockIsReleased(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := openStore(t, dir)
+		opened := make(chan error)
+		go func() {
+			next, err := unsynced.Open(dir)
+			if err == nil {
+				err = next.Close()
+			}
+			opened <- err
+		}()
+		synctest.Wait() // until it waits for the lock
+		must(t, s.Close())
+		must(t, <-opened)
+	})
+}
+
+// TestLockedByAnotherProcess also shows that the lock ends with its holder, even one
+// that is killed. It is not parallel: until a new process runs its program, it holds
+// copies of this one's locks.
 func TestLockedByAnotherProcess(t *testing.T) {
 	if dir := os.Getenv("STATE_TEST_HOLD"); dir != "" {
-		if _, err := Open(dir); err != nil {
+		if _, err := unsynced.Open(dir); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("held")
 		_, _ = os.Stdin.Read(make([]byte, 1))
-		os.Exit(0) // without closing
+		return
 	}
-	t.Parallel()
 	dir := t.TempDir()
 	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLockedByAnotherProcess$")
 	holder.Env = append(os.Environ(), "STATE_TEST_HOLD="+dir)
-	stdin, _ := holder.StdinPipe()
-	stdout, _ := holder.StdoutPipe()
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
+	_ = result(holder.StdinPipe())(t) // stays open
+	stdout := result(holder.StdoutPipe())(t)
+	must(t, holder.Start())
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "held\n" {
+		t.Fatalf("the holder wrote %q, %v", line, err)
 	}
-	if _, err := stdout.Read(make([]byte, 10)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+	if _, err := tryOnce.Open(dir); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
-	stdin.Close()
-	if err := holder.Wait(); err != nil {
-		t.Error(err)
+	must(t, holder.Process.Kill())
+	if err := holder.Wait(); holder.ProcessState == nil {
+		t.Fatal(err)
 	}
-	open1(t, dir)
+	openStore(t, dir)
 }
 
 // TestOneOfTwo: of two that open a directory at the same moment one gets it, also
-// while it sets a damaged file aside, or writes a large one anew, and the other never
+// while it sets a damaged file aside, or compacts a large one, and the other never
 // gets the file that has lost its name by that.
 func TestOneOfTwo(t *testing.T) {
-	damaged := func(t *testing.T, dir string) {
-		must(t, os.WriteFile(filepath.Join(dir, fileName), []byte(strings.Repeat("x", 1<<20)), 0o600))
-	}
-	mostlyFree := func(t *testing.T, dir string) {
-		s := open1(t, dir)
-		for n := range 12 {
-			must(t, send(s, objects(n*20_000, (n+1)*20_000, 1)))
-		}
-		must(t, s.Retarget("another"))
-		must(t, s.Close())
-		if info := result(os.Stat(filepath.Join(dir, fileName)))(t); info.Size() < compactAbove {
-			t.Fatalf("%d bytes will not be compacted", info.Size())
-		}
-	}
-	for name, prepare := range map[string]func(*testing.T, string){"damaged": damaged, "mostly free": mostlyFree, "new": func(*testing.T, string) {}} {
+	t.Parallel()
+	// The loser looks for the lock again and again while the winner works.
+	options := Options{NoSync: true, LockWait: 5 * lockEvery, compactAbove: 1 << 20}
+	for name, prepare := range map[string]func(*testing.T, string){
+		"new": func(*testing.T, string) {},
+		"damaged": func(t *testing.T, dir string) {
+			must(t, os.WriteFile(filepath.Join(dir, fileName), []byte(strings.Repeat("x", 1<<20)), 0o600))
+		},
+		"mostly free": func(t *testing.T, dir string) {
+			s := openStore(t, dir)
+			must(t, send(s, objects(0, 10_000, 1)))
+			must(t, s.Retarget("another"))
+			must(t, s.Close())
+			if info := result(os.Stat(filepath.Join(dir, fileName)))(t); info.Size() < options.compactAbove {
+				t.Fatalf("%d bytes will not be compacted", info.Size())
+			}
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			prepare(t, dir)
 			var opening sync.WaitGroup
 			stores, errs := make([]*Store, 2), make([]error, 2)
 			for n := range stores {
-				opening.Go(func() { stores[n], errs[n] = Open(dir) })
+				opening.Go(func() { stores[n], errs[n] = options.Open(dir) })
 			}
 			opening.Wait()
 			for _, s := range stores {
@@ -115,15 +143,15 @@ func TestLockComesFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
-	held := result(hold(path))(t)
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+	held := result(hold(path, unsynced.lockWait()))(t)
+	if _, err := tryOnce.Open(dir); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file: %v", err)
 	}
 	must(t, held.Close())
-	open1(t, dir)
+	openStore(t, dir)
 }
 
 // TestLockIsLast: the lock is held until the file is closed, and its own file stays:
@@ -132,11 +160,12 @@ func TestLockIsLast(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	look := result(s.db.Begin(false))(t) // the closing waits for it
 	closed := make(chan error)
 	go func() { closed <- s.Close() }()
-	if _, err := hold(path); !errors.Is(err, ErrLocked) {
+	const several = 10 * lockEvery // for the closing to go as far as it does
+	if _, err := hold(path, several); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
 	must(t, look.Rollback())
@@ -144,5 +173,5 @@ func TestLockIsLast(t *testing.T) {
 	if _, err := os.Stat(lockOf(path)); err != nil {
 		t.Error(err)
 	}
-	open1(t, dir)
+	openStore(t, dir)
 }

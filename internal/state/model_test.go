@@ -15,12 +15,16 @@ import (
 	"adconnector/internal/identity"
 )
 
-// TestModel does random things to a store and to a simple picture of it, with new
-// processes in between, and holds the one against the other.
-func TestModel(t *testing.T) {
+// TestCampaignModel does random things to a store and to a simple picture of it, with
+// new processes in between, and holds the one against the other.
+func TestCampaignModel(t *testing.T) {
 	t.Parallel()
+	histories := uint64(500)
+	if testing.Short() {
+		histories = 60
+	}
 	dir := t.TempDir()
-	for seed := range uint64(200) {
+	for seed := range histories {
 		m := &model{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), dir: fmt.Sprint(dir, "/", seed)}
 		m.open()
 		m.forget()
@@ -52,9 +56,8 @@ type model struct {
 const modelGUIDs = 12
 
 func (m *model) open() {
-	store, err := Open(m.dir)
+	store, err := unsynced.Open(m.dir)
 	must(m.t, err)
-	store.db.NoSync = true // the end of a process is no power cut
 	m.store = store
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"adconnector/internal/ad"
@@ -17,7 +18,7 @@ import (
 
 func openReadOnly(t *testing.T, dir string) *Store {
 	t.Helper()
-	s := result(OpenReadOnly(dir))(t)
+	s := result(unsynced.OpenReadOnly(dir))(t)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -34,6 +35,7 @@ func contents(t *testing.T, dir string) map[string]string {
 
 // TestReadOnlyOfNothing: a directory, or a file, that is not there is none that is made.
 func TestReadOnlyOfNothing(t *testing.T) {
+	t.Parallel()
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "missing")} {
 		s := openReadOnly(t, dir)
 		if !s.IsReadOnly() || result(s.Size())(t) != 0 || len(result(s.Runs())(t)) != 0 || s.FileSize() != 0 {
@@ -54,8 +56,9 @@ func TestReadOnlyOfNothing(t *testing.T) {
 
 // TestReadOnly: everything can be read, open batches included, and nothing written.
 func TestReadOnly(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	must(t, send(s, objects(0, 10, 1)))
 	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, objects(5, 7, 2)}}))
@@ -94,7 +97,8 @@ func TestReadOnly(t *testing.T) {
 }
 
 func TestFirstRejections(t *testing.T) {
-	s := open1(t, t.TempDir())
+	t.Parallel()
+	s := openStore(t, t.TempDir())
 	d := result(s.Begin(reader, began))(t)
 	all := objects(0, 5, 1)
 	must(t, d.Announce([]Batch{{0, all}}))
@@ -111,15 +115,24 @@ func TestFirstRejections(t *testing.T) {
 
 // TestReadOnlyBesideAWriter: who writes excludes who looks.
 func TestReadOnlyBesideAWriter(t *testing.T) {
-	dir := t.TempDir()
-	open1(t, dir)
-	if _, err := OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
-		t.Errorf("got %v", err)
-	}
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		openStore(t, dir)
+		start := time.Now()
+		if _, err := OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
+			t.Errorf("got %v", err)
+		}
+		const retry = 50 * time.Millisecond // of bbolt
+		if waited := time.Since(start); waited < defaultLockWait-retry || waited > defaultLockWait+retry {
+			t.Errorf("waited %s", waited)
+		}
+	})
 }
 
 // TestReadOnlyOfDamage: it is told, and left for the next run to set aside.
 func TestReadOnlyOfDamage(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func([]byte) []byte{
 		"no database": func([]byte) []byte { return []byte(strings.Repeat("x", 70000)) },
 		"both heads":  func(content []byte) []byte { clear(content[:8192]); return content },
@@ -127,13 +140,13 @@ func TestReadOnlyOfDamage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := open1(t, dir)
+			s := openStore(t, dir)
 			must(t, send(s, objects(0, 10, 1)))
 			must(t, s.Close())
 			path := filepath.Join(dir, fileName)
 			must(t, os.WriteFile(path, damage(result(os.ReadFile(path))(t)), 0o600))
 			before := contents(t, dir)
-			if _, err := OpenReadOnly(dir); err == nil || !strings.Contains(err.Error(), "the next run sets the file aside and sends everything anew") {
+			if _, err := unsynced.OpenReadOnly(dir); err == nil || !strings.Contains(err.Error(), "the next run sets the file aside and sends everything anew") {
 				t.Errorf("got %v", err)
 			}
 			if after := contents(t, dir); !maps.Equal(after, before) {
@@ -145,16 +158,18 @@ func TestReadOnlyOfDamage(t *testing.T) {
 
 // TestWriterBesideAReader: who looks has left no name, and is told of all the same.
 func TestWriterBesideAReader(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	must(t, open1(t, dir).Close())
+	must(t, openStore(t, dir).Close())
 	openReadOnly(t, dir)
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
+	if _, err := tryOnce.Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
 		t.Errorf("got %v", err)
 	}
 }
 
 // TestReadOnlyWithoutTheRight: to look at a file one need not write it.
 func TestReadOnlyWithoutTheRight(t *testing.T) {
+	t.Parallel()
 	refused := &fs.PathError{Op: "open", Path: "/state/" + fileName, Err: syscall.EACCES}
 	for needed, err := range map[string]error{"readable": explainLook("/state/"+fileName, refused), "writable": explainOpen("/state/"+fileName, refused)} {
 		if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it "+needed+" for user ") {

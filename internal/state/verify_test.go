@@ -42,7 +42,7 @@ func content(t testing.TB, s *Store) string {
 func settled(t *testing.T) (file []byte, holds string) {
 	t.Helper()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := objects(0, 300, 1)
 	for i := range all {
 		all[i].Due = time.Unix(int64(2_000_000_000+i), 0)
@@ -62,21 +62,25 @@ func settled(t *testing.T) (file []byte, holds string) {
 	return result(os.ReadFile(filepath.Join(dir, fileName)))(t), holds
 }
 
-// TestFlippedBits: whatever bit of a file has changed, either it is set aside, or it
-// holds exactly what was written.
-func TestFlippedBits(t *testing.T) {
+// TestCampaignFlippedBits: whatever bit of a file has changed, either it is set aside,
+// or it holds exactly what was written.
+func TestCampaignFlippedBits(t *testing.T) {
 	t.Parallel()
+	flips := 1500
+	if testing.Short() {
+		flips = 120
+	}
 	pristine, holds := settled(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	aside := 0
-	for n := range 600 {
+	for n := range flips {
 		at := random.IntN(len(pristine))
 		if n%2 == 0 { // the heads of pages and of their elements
 			at = at/4096*4096 + random.IntN(128)
 		}
 		damaged := bytes.Clone(pristine)
 		damaged[at] ^= 1 << random.IntN(8)
-		s := open1(t, file(t, damaged))
+		s := openStore(t, file(t, damaged))
 		if s.SetAside != "" {
 			aside++
 		} else if content(t, s) != holds {
@@ -84,8 +88,8 @@ func TestFlippedBits(t *testing.T) {
 		}
 		must(t, s.Close())
 	}
-	if aside < 100 {
-		t.Errorf("%d of 600 were set aside: the flips miss what matters", aside)
+	if aside < flips/6 {
+		t.Errorf("%d of %d were set aside: the flips miss what matters", aside, flips)
 	}
 }
 
@@ -126,8 +130,9 @@ func TestVerifyKnowsDamage(t *testing.T) {
 			at := len(f.element(f.leaf(), 0)) - int(order.Uint32(f.element(f.leaf(), 0)[8:])) - int(order.Uint32(f.element(f.leaf(), 0)[12:]))
 			order.PutUint32(f.element(f.leaf(), 0)[4:], uint32(at)+1)
 		}, "an element is outside of it"},
-		"a bucket among records": {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0), flagBucket) }, "something that is no record"},
-		"a record among buckets": {func(f *brokenFile) { order.PutUint32(f.element(f.root, 0), 0) }, "something that is no bucket"},
+		"a bucket among records":  {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0), flagBucket) }, "something that is no record"},
+		"a bucket without a page": {func(f *brokenFile) { order.PutUint16(f.bucket(bucketHeld)[bucketHead+8:], flagBranch) }, "it has no page"},
+		"a record among buckets":  {func(f *brokenFile) { order.PutUint32(f.element(f.root, 0), 0) }, "something that is no bucket"},
 	} {
 		f := &brokenFile{content: bytes.Clone(pristine)}
 		m := result((&walk{file: bytes.NewReader(pristine), pageSize: size}).head())(t)
@@ -173,7 +178,7 @@ func TestOneHead(t *testing.T) {
 	for head := range 2 {
 		damaged := bytes.Clone(pristine)
 		damaged[head*4096+pageHead+16] ^= 0x40 // where the tree begins
-		if s := open1(t, file(t, damaged)); s.SetAside != "" || content(t, s) != holds {
+		if s := openStore(t, file(t, damaged)); s.SetAside != "" || content(t, s) != holds {
 			t.Errorf("head %d: %s", head, s.SetAside)
 		}
 	}
@@ -182,7 +187,7 @@ func TestOneHead(t *testing.T) {
 // TestSumsOfOneChange: whatever a transaction does to a bucket, one after the other.
 func TestSumsOfOneChange(t *testing.T) {
 	t.Parallel()
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	must(t, s.update("change", func(c change) error {
 		return errors.Join(
 			c.put(bucketHeld, []byte("a"), []byte("1")), c.put(bucketHeld, []byte("a"), []byte("2")),
@@ -192,20 +197,25 @@ func TestSumsOfOneChange(t *testing.T) {
 	must(t, s.check())
 }
 
-// TestPowerCut: a disk that loses power between two syncs has written any of the
-// pages that were on their way, in any order, and perhaps half of one. Whatever it
+// TestCampaignPowerCut: a disk that loses power between two syncs has written any of
+// the pages that were on their way, in any order, and perhaps half of one. Whatever it
 // has, the file opens with all of the transaction or with nothing of it.
-func TestPowerCut(t *testing.T) {
+func TestCampaignPowerCut(t *testing.T) {
 	t.Parallel()
+	rounds := 60
+	if testing.Short() {
+		rounds = 6
+	}
 	dir := t.TempDir()
-	s := open1(t, dir)
-	if s.db.NoSync {
+	s := result(Open(dir))(t)
+	defer s.Close()
+	if s.db.NoSync || s.db.NoGrowSync {
 		t.Fatal("nothing is synced")
 	}
 	random := rand.New(rand.NewPCG(3, 4))
 	read := func() []byte { return result(os.ReadFile(filepath.Join(dir, fileName)))(t) }
 	cuts := 0
-	for n := range 30 {
+	for n := range rounds {
 		all := objects(0, 40*(1+n%3), byte(n))
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		steps := []func() error{ // a transaction each
@@ -221,7 +231,7 @@ func TestPowerCut(t *testing.T) {
 			after, holds := read(), content(t, s)
 			for range 3 {
 				cuts++
-				cut := open1(t, file(t, cutPower(before, after, random)))
+				cut := openStore(t, file(t, cutPower(before, after, random)))
 				if got := content(t, cut); cut.SetAside != "" || got != held && got != holds {
 					t.Fatalf("step %d: %s; opens with neither content", n, cut.SetAside)
 				}
@@ -259,16 +269,20 @@ func cutPower(before, after []byte, random *rand.Rand) []byte {
 	return mixed
 }
 
-// TestVerifyKnowsSoundFiles: whatever bbolt makes of puts and deletes, in trees of
-// several levels, is found to be sound.
-func TestVerifyKnowsSoundFiles(t *testing.T) {
+// TestCampaignSoundFiles: whatever bbolt makes of puts and deletes, in trees of several
+// levels, is found to be sound.
+func TestCampaignSoundFiles(t *testing.T) {
 	t.Parallel()
+	rounds, sizes := 60, []int{50, 1000, 8000}
+	if testing.Short() {
+		rounds, sizes = 22, []int{50, 500, 2000}
+	}
 	dir := t.TempDir()
 	random := rand.New(rand.NewPCG(5, 6))
-	s := open1(t, dir)
-	for round := range 60 {
-		s.db.NoSync = true
-		most := []int{50, 1000, 8000}[random.IntN(3)]
+	s := openStore(t, dir)
+	deepest := 0
+	for round := range rounds {
+		most := sizes[random.IntN(len(sizes))]
 		must(t, s.update("change", func(c change) error {
 			for range random.IntN(most) {
 				var guid ad.GUID
@@ -289,11 +303,17 @@ func TestVerifyKnowsSoundFiles(t *testing.T) {
 			}
 			return nil
 		}))
-		must(t, s.db.Sync())
 		must(t, s.check())
+		must(t, s.db.View(func(tx *bbolt.Tx) error {
+			deepest = max(deepest, tx.Bucket(bucketIndex).Stats().Depth)
+			return nil
+		}))
 	}
 	must(t, s.Close())
-	if s = open1(t, dir); s.SetAside != "" {
+	if deepest < 3 {
+		t.Errorf("the trees have at most %d levels", deepest)
+	}
+	if s = openStore(t, dir); s.SetAside != "" {
 		t.Error(s.SetAside)
 	}
 }

@@ -12,8 +12,9 @@ import (
 )
 
 func TestAdvance(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	one, two := ad.InvocationID{1}, ad.InvocationID{2}
 	pass := FullPass{Scope: "a", At: time.Unix(10, 0).UTC()}
 	mark := func(usn ad.USN) *Watermark {
@@ -42,8 +43,9 @@ func TestAdvance(t *testing.T) {
 
 // TestHold: those that stay held keep the time since when.
 func TestHold(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	since := func(n int) (text string) {
 		guid := guidOf(n)
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
@@ -73,8 +75,9 @@ func TestHold(t *testing.T) {
 
 // TestRetarget forgets what is of the former target, and nothing else.
 func TestRetarget(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	must(t, s.Retarget("one"))
 	all := objects(0, 4, 1)
 	all[0].Due = time.Unix(100, 0)

@@ -99,7 +99,7 @@ func (s *scrapes) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if text != "" && text != s.last {
-		s.log.Warn().Str("error", text).Msg("metrics not read")
+		s.log.Warn().Str("error", text).Msg(MsgScrapeFailed)
 	}
 	s.last = text
 }

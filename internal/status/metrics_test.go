@@ -43,6 +43,7 @@ func scrape(t *testing.T, m *Metrics) (int, string) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	m := busy()
 	code, text := scrape(t, m)
 	if code != 200 || m.Requests() != 2 {
@@ -63,14 +64,16 @@ func TestMetrics(t *testing.T) {
 
 // TestMetricsWithoutReport: a scrape fails whole rather than show a part as all.
 func TestMetricsWithoutReport(t *testing.T) {
+	t.Parallel()
 	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, errors.New("no disk") })
 	if code, text := scrape(t, m); code != 500 || !strings.Contains(text, "no disk") {
 		t.Errorf("%d %s", code, text)
 	}
 }
 
-// TestScrapeThatFails: it is told in one line until metrics were read again.
-func TestScrapeThatFails(t *testing.T) {
+// TestFailedScrape: it is logged once, until its cause changes or a scrape succeeds.
+func TestFailedScrape(t *testing.T) {
+	t.Parallel()
 	trouble := errors.New("no disk")
 	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, trouble })
 	var log bytes.Buffer
@@ -87,7 +90,7 @@ func TestScrapeThatFails(t *testing.T) {
 	}
 	for line := range strings.Lines(log.String()) {
 		var l struct{ Message, Error string }
-		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Message != "metrics not read" || !strings.Contains(l.Error, "no ") || strings.Contains(l.Error, "\n") {
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Message != MsgScrapeFailed || !strings.Contains(l.Error, "no ") || strings.Contains(l.Error, "\n") {
 			t.Errorf("%v in %s", err, line)
 		}
 	}
@@ -98,6 +101,7 @@ var metricName = regexp.MustCompile(`\b(adconnector_[a-z_]+|process_[a-z_]+)\b`)
 // TestDocumentedMetrics: alerts, dashboard and README name no metric that is not
 // there, and the README each of ours.
 func TestDocumentedMetrics(t *testing.T) {
+	t.Parallel()
 	_, text := scrape(t, busy())
 	var there []string
 	for line := range strings.Lines(text) {

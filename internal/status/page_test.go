@@ -31,6 +31,7 @@ func runs(n int) (list []state.Run) {
 }
 
 func TestPage(t *testing.T) {
+	t.Parallel()
 	r := Report{State: "SCHEDULED", Since: time.Now().Add(-time.Minute), NextRun: time.Now().Add(5*time.Minute + time.Second), Objects: 1234567, Runs: runs(200)}
 	page := show(t, r)
 	for _, want := range []string{"<h2 id=\"now\">All is well.</h2>", "<dd>in 5 minutes ", "1\u202f234\u202f567", `class="chip scheduled"`, "The last 200 runs"} {
@@ -56,6 +57,7 @@ func TestPage(t *testing.T) {
 
 // TestVerdicts: the worst of what is wrong stands on top.
 func TestVerdicts(t *testing.T) {
+	t.Parallel()
 	failed := append([]state.Run{{Result: "failed", Error: "bind: <refused>"}}, runs(1)...)
 	interrupted := append([]state.Run{{Result: "failed", Class: "canceled", Error: "upload: context canceled"}}, runs(1)...)
 	for _, c := range []struct {
@@ -78,6 +80,7 @@ func TestVerdicts(t *testing.T) {
 
 // TestInterrupted: what somebody ended has not failed.
 func TestInterrupted(t *testing.T) {
+	t.Parallel()
 	r := Report{Error: "cut off", Runs: []state.Run{{Result: "failed", Class: "canceled", Error: "cut off"}}}
 	if page := show(t, r); !strings.Contains(page, `<span class="chip interrupted">interrupted</span>`) || strings.Contains(page, "Last error") ||
 		strings.Contains(page, `class="chip failed"`) || strings.Contains(page, `<rect class="failed"`) {
@@ -90,6 +93,7 @@ func TestInterrupted(t *testing.T) {
 
 // TestPageEscapes: what the gateway says stays text.
 func TestPageEscapes(t *testing.T) {
+	t.Parallel()
 	const hostile = `<script>alert(1)</script>"'&`
 	page := show(t, Report{
 		Error: hostile, Rejected: 1, Rejections: []Rejection{{"user", "S-1", "g", hostile, 1, noon}},
@@ -104,6 +108,7 @@ func TestPageEscapes(t *testing.T) {
 }
 
 func TestPageWithoutReport(t *testing.T) {
+	t.Parallel()
 	e := endpoint()
 	e.Report = func() (Report, error) { return Report{}, errors.New("no disk") }
 	if w := get(e.Handler(""), "GET", "localhost", "/"); w.Code != 503 {
@@ -112,6 +117,7 @@ func TestPageWithoutReport(t *testing.T) {
 }
 
 func TestChart(t *testing.T) {
+	t.Parallel()
 	list := runs(300)
 	list[0].Changed, list[0].Uploaded = 99_999, 0
 	list[1].Result = "failed"
@@ -136,6 +142,7 @@ func TestChart(t *testing.T) {
 
 // TestChartIsXML: a browser forgives a lot in HTML, and nothing in a picture that is saved.
 func TestChartIsXML(t *testing.T) {
+	t.Parallel()
 	page := show(t, Report{Runs: runs(20)})
 	_, rest, _ := strings.Cut(page, "<svg")
 	picture, _, _ := strings.Cut(rest, "</svg>")
@@ -150,6 +157,7 @@ func TestChartIsXML(t *testing.T) {
 }
 
 func TestNumber(t *testing.T) {
+	t.Parallel()
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1 000", 1234567: "1 234 567"} {
 		if got := strings.ReplaceAll(number(n), "\u202f", " "); got != want {
 			t.Error(fmt.Sprint(n), got)

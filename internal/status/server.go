@@ -115,14 +115,14 @@ func onlyFor(host string, next http.Handler) http.Handler {
 	})
 }
 
-// Serve serves at address until ctx ends. While the address cannot be had, it says
-// so once and keeps trying: the connector's work does not depend on being seen.
+// Serve serves at address until ctx ends. While it cannot listen there, it logs that
+// once and tries again every 30 seconds: runs do not depend on the admin endpoint.
 func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger) {
 	listener := listen(ctx, address, log)
 	if listener == nil {
 		return
 	}
-	log.Info().Str("address", listener.Addr().String()).Msg("admin endpoint")
+	log.Info().Str("address", listener.Addr().String()).Msg(MsgAdminListening)
 	host, _, _ := net.SplitHostPort(address) // it was listened on
 	server := &http.Server{
 		Handler: e.Handler(host), MaxHeaderBytes: 8 << 10,
@@ -130,7 +130,7 @@ func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger)
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // who is still looking is cut off
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		log.Error().Err(err).Str("address", address).Msg("admin endpoint ended")
+		log.Error().Err(err).Str("address", address).Msg(MsgAdminFailed)
 	}
 }
 
@@ -157,8 +157,7 @@ func listen(ctx context.Context, address string, log zerolog.Logger) net.Listene
 			return listener
 		}
 		if !said && ctx.Err() == nil {
-			log.Error().Err(err).Str("remedy", remedyFor(err)).
-				Msg("no admin endpoint yet, it is tried again every 30 s; runs go on")
+			log.Error().Err(err).Str("remedy", remedyFor(err)).Msg(MsgAdminUnavailable)
 		}
 		select {
 		case <-ctx.Done():

@@ -1,7 +1,9 @@
 package status
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -34,6 +36,7 @@ func get(h http.Handler, method, host, path string) *httptest.ResponseRecorder {
 }
 
 func TestMethods(t *testing.T) {
+	t.Parallel()
 	h := endpoint().Handler("127.0.0.1")
 	for _, path := range []string{"/healthz", "/readyz", "/status", "/metrics"} {
 		for method, want := range map[string]int{"GET": 200, "HEAD": 200, "POST": 405, "DELETE": 405, "OPTIONS": 405} {
@@ -55,6 +58,7 @@ func TestMethods(t *testing.T) {
 
 // TestHost: a page on the Internet that has its own name resolve to loopback gets nothing.
 func TestHost(t *testing.T) {
+	t.Parallel()
 	own, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +79,7 @@ func TestHost(t *testing.T) {
 }
 
 func TestTrouble(t *testing.T) {
+	t.Parallel()
 	e := endpoint()
 	e.Stuck, e.Unready = func() error { return errors.New("stuck since noon") }, func() error { return errors.New("not yet") }
 	e.Report = func() (Report, error) { return Report{}, errors.New("no disk") }
@@ -87,6 +92,7 @@ func TestTrouble(t *testing.T) {
 
 // TestCrowd: more than a few requests at once are turned away, and only while they are.
 func TestCrowd(t *testing.T) {
+	t.Parallel()
 	e := endpoint()
 	arrived, leave := make(chan struct{}), make(chan struct{})
 	e.Report = func() (Report, error) { arrived <- struct{}{}; <-leave; return Report{}, nil }
@@ -116,94 +122,112 @@ func TestCrowd(t *testing.T) {
 }
 
 func TestServeEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	logged := make(chan string, 10)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		endpoint().Serve(ctx, "127.0.0.1:0", zerolog.New(lines(logged)))
-	}()
-	line := <-logged
-	_, rest, _ := strings.Cut(line, `"address":"`)
-	address, _, _ := strings.Cut(rest, `"`)
-	response, err := http.Get("http://" + address + "/healthz")
-	if err != nil || response.StatusCode != 200 {
-		t.Errorf("%v, %v after %s", response, err, line)
+	t.Parallel()
+	logged, stop := serve(t, "127.0.0.1:0")
+	if logged.Message != MsgAdminListening {
+		t.Fatalf("logged %+v", logged)
 	}
-	cancel()
-	<-done
+	response, err := http.Get("http://" + logged.Address + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != 200 {
+		t.Error(response.Status)
+	}
+	stop()
 }
 
-// TestAddressOfNobody: the remedy fits what is wrong with the address.
-func TestAddressOfNobody(t *testing.T) {
+// TestUnavailableAddress: the remedy fits what is wrong with the address.
+func TestUnavailableAddress(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	for address, want := range map[string]string{
-		"192.0.2.1:0": "to an address of this host", taken.Addr().String(): "its own service.admin.address",
+	for name, c := range map[string]struct{ address, remedy string }{
+		"of no interface": {"192.0.2.1:0", "to an address of this host"},
+		"in use":          {taken.Addr().String(), "its own service.admin.address"},
 	} {
-		ctx, cancel := context.WithCancel(t.Context())
-		logged := make(chan string, 10)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			endpoint().Serve(ctx, address, zerolog.New(lines(logged)))
-		}()
-		if line := <-logged; !strings.Contains(line, want) {
-			t.Errorf("%s: %s", address, line)
+		t.Run(name, func(t *testing.T) {
+			logged, stop := serve(t, c.address)
+			if logged.Message != MsgAdminUnavailable || !strings.Contains(logged.Remedy, c.remedy) {
+				t.Errorf("logged %+v", logged)
+			}
+			stop()
+		})
+	}
+	t.Run("of an unknown name", func(t *testing.T) {
+		if remedy := remedyFor(&net.OpError{Err: &net.DNSError{IsNotFound: true}}); !strings.Contains(remedy, "to an address of this host") {
+			t.Error(remedy)
 		}
-		cancel()
-		<-done
+	})
+}
+
+// line is what tests look for in a log line.
+type line struct{ Message, Address, Remedy string }
+
+// serve serves an endpoint and returns its first log line. stop returns when Serve has.
+func serve(t *testing.T, address string) (first line, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	logged := make(lines, 10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		endpoint().Serve(ctx, address, zerolog.New(logged))
+	}()
+	if err := json.Unmarshal(<-logged, &first); err != nil {
+		t.Error(err)
 	}
-	if remedy := remedyFor(&net.OpError{Err: &net.DNSError{IsNotFound: true}}); !strings.Contains(remedy, "to an address of this host") {
-		t.Error(remedy)
-	}
+	return first, func() { cancel(); <-done }
 }
 
 // lines takes what is logged.
-type lines chan string
+type lines chan []byte
 
 func (l lines) Write(line []byte) (int, error) {
-	l <- string(line)
+	l <- bytes.Clone(line)
 	return len(line), nil
 }
 
 func TestPulse(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		activity, waiting := uint64(0), time.Time{}
 		p := Pulse{Activity: func() uint64 { return activity }, Waiting: func() time.Time { return waiting }}
-		expect := func(what string, stuck bool) {
-			t.Helper()
-			if err := p.Stuck(); (err != nil) != stuck {
-				t.Errorf("%s: %v", what, err)
+		const second = time.Second
+		for _, step := range []struct {
+			name  string
+			after time.Duration
+			event func()
+			stuck bool
+		}{
+			{"new", 0, nil, false},
+			{"idle as long as allowed", stuckAfter, nil, false},
+			{"idle for longer", second, nil, true},
+			{"beat", 0, p.Beat, false},
+			{"activity", 2 * stuckAfter, func() { activity++ }, false},
+			{"no activity since", 2 * stuckAfter, nil, true},
+			{"waiting", 0, func() { waiting = time.Now().Add(time.Hour) }, false},
+			{"still waiting", 50 * time.Minute, nil, false},
+			{"waited, and allowed to be idle from then on", 2 * stuckAfter, nil, false},
+			{"idle for longer after waiting", stuckAfter, nil, true},
+		} {
+			time.Sleep(step.after)
+			if step.event != nil {
+				step.event()
+			}
+			if err := p.Stuck(); (err != nil) != step.stuck {
+				t.Errorf("%s: %v", step.name, err)
 			}
 		}
-		expect("at first", false)
-		time.Sleep(stuckAfter)
-		expect("after a while", false)
-		time.Sleep(time.Second)
-		expect("after too long", true)
-		p.Beat()
-		expect("with a sign of life", false)
-		time.Sleep(2 * stuckAfter)
-		activity++
-		expect("that gets something done", false)
-		time.Sleep(2 * stuckAfter)
-		expect("that gets nothing done", true)
-		waiting = time.Now().Add(time.Hour)
-		expect("that waits", false)
-		time.Sleep(50 * time.Minute)
-		expect("that still waits", false)
-		time.Sleep(2 * stuckAfter)
-		expect("that is not back from waiting", false) // it was seen to wait, and has its time from then on
-		time.Sleep(stuckAfter)
-		expect("that never comes back", true)
 	})
 }
 
 func TestUnready(t *testing.T) {
+	t.Parallel()
 	r := Report{}
 	if err := r.Unready(false); err == nil || !strings.Contains(err.Error(), "not registered yet") {
 		t.Errorf("got %v", err)

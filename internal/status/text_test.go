@@ -21,6 +21,7 @@ func text(t *testing.T, r Report) string {
 }
 
 func TestText(t *testing.T) {
+	t.Parallel()
 	r := Report{
 		From: FromDaemon, Instance: Instance{StateDir: "/state"},
 		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J",
@@ -62,6 +63,7 @@ objects         1234 in the index, 25 deletions held, 1 rejected
 
 // TestTextFromFile: a time that has passed while no daemon ran is no next run.
 func TestTextFromFile(t *testing.T) {
+	t.Parallel()
 	r := Report{From: FromFile, Daemon: "no daemon answers\x1b[2J", Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
 	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          no daemon answers [2J; this is what /state says\n") {
 		t.Errorf("got\n%s", got)
@@ -73,6 +75,7 @@ func TestTextFromFile(t *testing.T) {
 }
 
 func TestDistance(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		d    time.Duration
 		want string
