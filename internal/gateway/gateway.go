@@ -45,6 +45,7 @@ type Options struct {
 	Version        string
 	Connections    int           // calls at a time
 	Grace          time.Duration // how long a call under way may go on after its context has ended
+	RetryFirst     time.Duration // wait before a call is repeated the first time; 0: 1 s
 	Log            zerolog.Logger
 	// OnLimit is told until when the gateway has limited us, each time that it does
 	// and once at a time, so that it can be recorded for HoldUntil. Nil: nobody.
@@ -127,7 +128,7 @@ func New(o Options) *Client {
 	if o.retry == nil {
 		o.retry = func() backoff.BackOff {
 			b := backoff.NewExponentialBackOff()
-			b.InitialInterval, b.MaxInterval, b.Multiplier = retryFirst, retryLast, retryMultiplier
+			b.InitialInterval, b.MaxInterval, b.Multiplier = cmp.Or(o.RetryFirst, retryFirst), retryLast, retryMultiplier
 			return b
 		}
 	}

@@ -42,6 +42,18 @@ func Parse(expr string) (*Schedule, error) {
 	return &Schedule{expr: expr, next: next}, nil
 }
 
+// Every returns a schedule that fires at each multiple of an interval, which may be shorter
+// than a second. It is for tests.
+func Every(interval time.Duration) *Schedule {
+	return &Schedule{expr: "every " + interval.String(), next: every(interval)}
+}
+
+type every time.Duration
+
+func (e every) Next(after time.Time) time.Time {
+	return after.Truncate(time.Duration(e)).Add(time.Duration(e))
+}
+
 // Next returns the first tick after the given time, in UTC.
 func (s *Schedule) Next(after time.Time) time.Time {
 	return s.next.Next(after.Round(0).UTC())

@@ -71,6 +71,16 @@ func TestNext(t *testing.T) {
 	}
 }
 
+func TestEvery(t *testing.T) {
+	at := time.Date(2024, 2, 29, 23, 59, 59, 990e6, time.UTC)
+	ticks := Every(20 * time.Millisecond)
+	for _, want := range []time.Time{at.Add(10 * time.Millisecond), at.Add(30 * time.Millisecond)} {
+		if at = ticks.Next(at); !at.Equal(want) {
+			t.Errorf("tick %v, want %v", at, want)
+		}
+	}
+}
+
 func TestNextIsUTCWhateverTheMachineSays(t *testing.T) {
 	t.Parallel()
 	s, err := Parse("0 6 * * *")

@@ -92,7 +92,7 @@ func Start(t testing.TB, c Command) *Process {
 	}
 	words := slices.Concat(c.Wrapper, []string{c.Path}, c.Args)
 	p := &Process{Ended: make(chan struct{}), changed: make(chan struct{}), cmd: exec.Command(words[0], words[1:]...)}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, c.Env...)
+	p.cmd.Env = append(Environ(t), c.Env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, stdoutEnd := pipe(t)
 	stderr, stderrEnd := pipe(t)
@@ -118,6 +118,16 @@ func Start(t testing.TB, c Command) *Process {
 		stderr.Close()
 	})
 	return p
+}
+
+// Environ returns the environment variables that every process of a test gets.
+func Environ(t testing.TB) []string {
+	t.Helper()
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
+		"GORACE=atexit_sleep_ms=0", // the race detector sleeps for a second at the end otherwise
+		"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+	}
 }
 
 func pipe(t testing.TB) (reader, writer *os.File) {
@@ -269,6 +279,28 @@ func (o Outcome) Summary() testlog.Line {
 		}
 	}
 	return nil
+}
+
+// With returns the lines of the log that have this message.
+func (o Outcome) With(message string) []testlog.Line {
+	var found []testlog.Line
+	for _, line := range o.Log {
+		if line.Text("message") == message {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// Errors returns the field error of each line whose level is error.
+func (o Outcome) Errors() []string {
+	var found []string
+	for _, line := range o.Log {
+		if line.Text("level") == "error" {
+			found = append(found, line.Text("error"))
+		}
+	}
+	return found
 }
 
 // Wait waits until the process has ended. One that logs and prints nothing for
