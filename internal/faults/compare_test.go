@@ -108,14 +108,10 @@ func newWitness(t *testing.T) *witness {
 
 // mayGo notes an object that is about to be deleted.
 func (w *witness) mayGo(d *testenv.Directory, dn string) {
-	for _, o := range d.Objects() {
-		if o.DN == dn {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.gone[oracle.GUID(o.First("objectGUID"))] = true
-			return
-		}
-	}
+	guid := oracle.GUID(d.Object(dn).First("objectGUID"))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gone[guid] = true
 }
 
 // observe delivers calls that carry assets one at a time, so that the order in which the

@@ -19,6 +19,14 @@ func TestMain(m *testing.M) {
 	if *seedFlag == 0 {
 		*seedFlag = uint64(time.Now().UnixNano()) % 1_000_000
 	}
+	parallelSet := false
+	flag.Visit(func(f *flag.Flag) { parallelSet = parallelSet || f.Name == "test.parallel" })
+	if !parallelSet { // these tests wait more than they compute
+		if err := flag.Set("test.parallel", "6"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	code := m.Run()
 	searched.report()
 	if err := program.Remove(); err != nil {

@@ -17,10 +17,10 @@ import (
 // the three forms that exist. Logins are not limited.
 type limiter struct {
 	calls int           // in an hour
-	hour  time.Duration // how long one lasts here
+	hour  time.Duration // how long one lasts here once its calls are used up
 
 	mu       sync.Mutex
-	ends     time.Time // of the hour under way
+	ends     time.Time // of the hour under way, whose calls are used up
 	left     int
 	least    time.Time            // the earliest end of the wait under way
 	latest   time.Time            // and the latest
@@ -44,8 +44,8 @@ func (l *limiter) answer(x *testenv.Exchange) bool {
 		return true
 	}
 	now := time.Now()
-	if !now.Before(l.ends) {
-		l.ends, l.left, l.inHour = now.Add(l.hour), l.calls, 0
+	if l.left == 0 && !now.Before(l.ends) {
+		l.left, l.inHour = l.calls, 0
 		l.hours++
 	}
 	token := strings.TrimPrefix(x.R.Header.Get("Authorization"), "Bearer ")
@@ -60,6 +60,9 @@ func (l *limiter) answer(x *testenv.Exchange) bool {
 	if l.left > 0 {
 		l.left--
 		l.through++
+		if l.left == 0 {
+			l.ends = now.Add(l.hour)
+		}
 		if l.left == 0 && l.hours%2 == 0 { // every other hour, the last success carries the limit
 			x.W.Header().Set("X-RateLimit-Remaining", "0")
 			x.W.Header().Set("X-RateLimit-ToWait-Sec", l.wait(now))
@@ -164,9 +167,9 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	const workers = 4
-	s := newEnvironment(t, plan{users: scaled(400, 8000), groups: 20})
+	s := newEnvironment(t, plan{users: scaled(200, 4000), groups: 20})
 	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": strconv.Itoa(workers)})
-	l := &limiter{calls: scaled(15, 300), hour: scaled(2*time.Second, 12*time.Second), logins: map[string]time.Time{}}
+	l := &limiter{calls: scaled(10, 150), hour: scaled(time.Second, 8*time.Second), logins: map[string]time.Time{}}
 	s.Gateway.SetFront(l.answer)
 
 	inTheWait := func(end func(p *program.Process)) {

@@ -18,17 +18,17 @@ import (
 // without poison delivers them too.
 func TestPoison(t *testing.T) {
 	t.Parallel()
-	const batch, logBatch = 512, 9
+	batch, logBatch := scaled(256, 512), scaled(8, 9)
+	s := newEnvironment(t, plan{users: scaled(500, 10_000), groups: 20})
+	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": strconv.Itoa(batch)})
+	run(t, s.settings, "sync").MustExit(t, 0)
+	clean := s.Gateway.Arrived(testenv.AssetsPath)
+	want := len(wanted(s.Directory.Directory, time.Now()))
 	for _, c := range scaled([]poison{{k: 1}, {k: 10, spread: true}}, []poison{
 		{k: 1}, {k: 10}, {k: 100}, {k: 1, spread: true}, {k: 10, spread: true}, {k: 100, spread: true}}) {
 		t.Run(c.String(), func(t *testing.T) {
 			began := time.Now()
-			s := newEnvironment(t, plan{users: scaled(1000, 10_000), groups: 20})
-			s.settings = s.settings.With(testenv.Settings{"upload.batch-size": strconv.Itoa(batch)})
-			run(t, s.settings, "sync").MustExit(t, 0)
-			clean := s.Gateway.Arrived(testenv.AssetsPath)
 			s.reinstall()
-
 			bad := map[string]bool{}
 			s.poison(bad, c)
 			o := run(t, s.settings, "sync")
@@ -41,7 +41,6 @@ func TestPoison(t *testing.T) {
 					t.Errorf("%s was delivered", identity.VendorAssetID)
 				}
 			}
-			want := len(wanted(s.Directory.Directory, time.Now()))
 			if held != want-c.k || o.Summary().Number("rejected") != c.k {
 				t.Errorf("%d delivered and %v rejected of %d with %d bad ones", held, o.Summary()["rejected"], want, c.k)
 			}

@@ -26,7 +26,9 @@ type forwarder struct {
 	name         string
 	port, secure int // the second one speaks TLS; 0: there is none
 	cmd          *exec.Cmd
-	issuer       []byte // of the certificate, PEM
+	output       bytes.Buffer
+	ended        chan struct{} // closed once the proxy has ended
+	issuer       []byte        // of the certificate, PEM
 }
 
 // proxyAccount may use the proxies that ask.
@@ -42,34 +44,40 @@ func requirePrograms(t *testing.T, programs ...string) {
 	must(t, debian.Install(programs, programs...)) // the packages have the programs' names
 }
 
-// startProxy runs a proxy until the test ends, and waits for it to listen.
+// startProxy runs a proxy until the test ends. awaitListening waits for it.
 func startProxy(t *testing.T, f *forwarder, dir, program string, args ...string) *forwarder {
 	t.Helper()
 	f.cmd = exec.Command(program, args...)
 	f.cmd.Dir = dir
-	var output bytes.Buffer
-	f.cmd.Stdout, f.cmd.Stderr = &output, &output
+	f.cmd.Stdout, f.cmd.Stderr = &f.output, &f.output
 	must(t, f.cmd.Start())
-	ended := make(chan struct{})
+	f.ended = make(chan struct{})
 	go func() {
 		_ = f.cmd.Wait()
-		close(ended)
+		close(f.ended)
 	}()
 	t.Cleanup(func() {
 		_ = f.cmd.Process.Kill()
-		<-ended
+		<-f.ended
 	})
+	return f
+}
+
+// awaitListening returns once the proxy accepts connections. The port is reserved: before,
+// it refuses them.
+func (f *forwarder) awaitListening(t *testing.T) {
+	t.Helper()
 	for idle := time.After(testlog.IdleLimit); ; {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.port))
 		if err == nil {
 			conn.Close()
-			return f
+			return
 		}
 		select {
 		case <-idle:
 			t.Fatalf("%s does not listen: %v", f.name, err)
-		case <-ended:
-			t.Fatalf("%s has ended:\n%s", f.name, output.String())
+		case <-f.ended:
+			t.Fatalf("%s has ended:\n%s", f.name, f.output.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -154,6 +162,10 @@ func TestProxies(t *testing.T) {
 		{squid(t, askSquid), squid(t, ""), squid(t, closeSquid)},
 		{tinyproxy(t, askTiny), tinyproxy(t, ""), tinyproxy(t, "ConnectPort 1")},
 	}
+	dying := squid(t, "")
+	for _, f := range []*forwarder{kinds[0].asking, kinds[0].open, kinds[0].closed, kinds[1].asking, kinds[1].open, kinds[1].closed, dying} {
+		f.awaitListening(t)
+	}
 	plain, secure := newEnvironment(t, plan{users: 50, groups: 5}), newEnvironment(t, plan{users: 50, groups: 5, tls: true})
 	right, wrong, none := proxyAccount.password, "wrong", ""
 	type proxied struct {
@@ -222,7 +234,6 @@ func TestProxies(t *testing.T) {
 		})
 	}
 	t.Run("dies in mid-run", func(t *testing.T) {
-		dying := squid(t, "")
 		s := newEnvironment(t, plan{users: 200, groups: 5, tls: true})
 		s.settings["upload.batch-size"] = "10"
 		s.Gateway.SetFront(func(x *testenv.Exchange) bool {
