@@ -167,9 +167,9 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	const workers = 4
-	s := newEnvironment(t, plan{users: scaled(200, 4000), groups: 20})
+	s := newEnvironment(t, plan{users: scaled(120, 4000), groups: 20})
 	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": strconv.Itoa(workers)})
-	l := &limiter{calls: scaled(10, 150), hour: scaled(time.Second, 8*time.Second), logins: map[string]time.Time{}}
+	l := &limiter{calls: scaled(10, 150), hour: scaled(900*time.Millisecond, 8*time.Second), logins: map[string]time.Time{}}
 	s.Gateway.SetFront(l.answer)
 
 	inTheWait := func(end func(p *program.Process)) {
