@@ -25,8 +25,9 @@ test: ## all tests that need nothing but Go, with the race detector where a C co
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
 	go test -tags ad -count=1 -timeout 15m -v ./internal/adtest
 
-test-faults: ## the built binary against kills, chaos, cuts, full disks, proxies and clocks (squid and tinyproxy; installed when missing and root)
-	go test -tags faults -count=1 -parallel 6 -timeout 10m -v ./internal/faults
+test-faults: ## the built binary against kills, chaos, cuts, full disks, proxies and clocks, and all campaigns (squid and tinyproxy; installed when missing and root)
+	go test -count=1 -parallel 6 -timeout 10m -v ./internal/faults
+	go test -count=1 -timeout 10m -run '^TestCampaign' ./internal/...
 
 test-browser: ## the pages in headless Chromium (installed when missing, root and CI=true; else skipped)
 	cd test/browser && go test -count=1 -timeout 9m -v ./...
@@ -47,10 +48,8 @@ lint: ## gofmt, go vet, staticcheck, go.mod tidy
 	@files=$$(gofmt -l cmd deploy internal test); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
 	go vet ./...
 	go vet -tags ad ./internal/adtest
-	go vet -tags faults ./internal/faults
 	go run $(STATICCHECK) ./...
 	go run $(STATICCHECK) -tags ad ./internal/adtest
-	go run $(STATICCHECK) -tags faults ./internal/faults
 	go mod tidy -diff
 	for module in test/browser test/deploy deploy/sbom; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; done
 

@@ -11,14 +11,14 @@ import (
 
 // tool runs samba-tool on the database; it may run beside the server.
 func (d *controller) tool(args ...string) (string, error) {
-	return command("", "samba-tool", append(args, d.database()...)...)
+	return d.change("", "samba-tool", append(args, d.database()...)...)
 }
 
 // modify sends changes to the server with ldapmodify. They may be of any kind that
 // LDIF has.
 func (d *controller) modify(t *testing.T, changes string) {
 	t.Helper()
-	if _, err := command(changes, "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file); err != nil {
+	if _, err := d.change(changes, "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"adconnector/test/program"
+	"adconnector/test/testenv"
 )
 
 // preflight is what check prints for programs.
@@ -18,12 +21,12 @@ type preflight struct {
 type preflightLine struct{ Name, Result, Found, Remedy string }
 
 // check runs the preflight and shows it, as people see it, in the test's log.
-func check(t *testing.T, s settings) (preflight, outcome) {
+func check(t *testing.T, s testenv.Settings) (preflight, program.Outcome) {
 	t.Helper()
 	o := run(t, s, "check", "--output", "json")
 	var p preflight
-	if err := json.Unmarshal([]byte(o.stdout), &p); err != nil {
-		t.Fatalf("%v in %s", err, o.stdout)
+	if err := json.Unmarshal([]byte(o.Stdout), &p); err != nil {
+		t.Fatalf("%v in %s", err, o.Stdout)
 	}
 	for _, line := range p.Checks {
 		t.Logf("%-4s %-22s %s", line.Result, line.Name, line.Found)
@@ -39,8 +42,8 @@ func check(t *testing.T, s settings) (preflight, outcome) {
 func TestCheck(t *testing.T) {
 	d := domain(t)
 	g := newGateway(t, nil, nil)
-	everywhere := d.ldap(g.env(t), "LDAPS").with(settings{"ldap.certificate": d.certificate()})
-	good := everywhere.with(settings{"profile.baseContext": puneOU}) // which has users and a group, and is quick to count
+	everywhere := d.ldap(newSettings(t, g), "LDAPS").With(testenv.Settings{"ldap.certificate": d.certificate()})
+	good := everywhere.With(testenv.Settings{"profile.baseContext": puneOU}) // which has users and a group, and is quick to count
 	const (
 		deleted   = "see deletions" // is a warning until the account is granted the right
 		operators = "Directory Operators"
@@ -51,36 +54,36 @@ func TestCheck(t *testing.T) {
 
 	cases := []struct {
 		name  string
-		env   settings
+		env   testenv.Settings
 		code  int
 		lines map[string]string // name: result
 		line  string            // of these words
 		words []string
 	}{
 		{"as documented, the whole domain", everywhere, 0, nil, "counts", []string{counts}},
-		{"plain LDAP", good.with(settings{"ldap.protocol": "LDAP"}), 0, map[string]string{"TLS": "warn"}, "TLS", []string{"use LDAPS (port 636) or STARTTLS: set ldap.protocol"}},
-		{"StartTLS", good.with(settings{"ldap.protocol": "STARTTLS"}), 0, nil, "TLS", []string{"127.0.0.1:389"}},
+		{"plain LDAP", good.With(testenv.Settings{"ldap.protocol": "LDAP"}), 0, map[string]string{"TLS": "warn"}, "TLS", []string{"use LDAPS (port 636) or STARTTLS: set ldap.protocol"}},
+		{"StartTLS", good.With(testenv.Settings{"ldap.protocol": "STARTTLS"}), 0, nil, "TLS", []string{"127.0.0.1:389"}},
 		{"no right to see deletions", good, 0, nil, deleted, []string{dsacls}},
-		{"gateway's password", good.with(settings{"qualys.user.password": "wrong"}), 3, map[string]string{"gateway login": "fail"},
+		{"gateway's password", good.With(testenv.Settings{"qualys.user.password": "wrong"}), 3, map[string]string{"gateway login": "fail"},
 			"gateway login", []string{"correct qualys.user.username and qualys.user.password"}},
-		{"no such host", good.with(settings{"ldap.host": "dc1.invalid"}), 1, map[string]string{"directory": "fail"}, "directory", []string{"correct ldap.host"}},
-		{"closed port", good.with(settings{"ldap.port": strconv.Itoa(closedPort(t))}), 1, map[string]string{"directory": "fail"}, "directory", []string{"open TCP port"}},
-		{"global catalog", good.with(settings{"ldap.port": "3269"}), 0, map[string]string{"directory": "warn"}, "directory", []string{"set ldap.port to 389, or to 636 for LDAPS"}},
-		{"no certificate", good.with(settings{"ldap.certificate": ""}), 3, map[string]string{"TLS": "fail"}, "TLS", []string{"common name DC1.", "give it or its issuer's as ldap.certificate"}},
-		{"another protocol's port", good.with(settings{"ldap.port": "389"}), 1, map[string]string{"TLS": "fail"}, "TLS", []string{"port 636"}},
-		{"locked account", good.with(settings{"ldap.bindDn": lockedDN}), 3, map[string]string{"bind": "fail"}, "bind", []string{"locked", "unlock it"}},
-		{"no such base", good.with(settings{"profile.baseContext": "OU=Nowhere," + baseDN}), 3, map[string]string{"base context": "fail"},
+		{"no such host", good.With(testenv.Settings{"ldap.host": "dc1.invalid"}), 1, map[string]string{"directory": "fail"}, "directory", []string{"correct ldap.host"}},
+		{"closed port", good.With(testenv.Settings{"ldap.port": strconv.Itoa(testenv.RefusingPort(t))}), 1, map[string]string{"directory": "fail"}, "directory", []string{"open TCP port"}},
+		{"global catalog", good.With(testenv.Settings{"ldap.port": "3269"}), 0, map[string]string{"directory": "warn"}, "directory", []string{"set ldap.port to 389, or to 636 for LDAPS"}},
+		{"no certificate", good.With(testenv.Settings{"ldap.certificate": ""}), 3, map[string]string{"TLS": "fail"}, "TLS", []string{"common name DC1.", "give it or its issuer's as ldap.certificate"}},
+		{"another protocol's port", good.With(testenv.Settings{"ldap.port": "389"}), 1, map[string]string{"TLS": "fail"}, "TLS", []string{"port 636"}},
+		{"locked account", good.With(testenv.Settings{"ldap.bindDn": lockedDN}), 3, map[string]string{"bind": "fail"}, "bind", []string{"locked", "unlock it"}},
+		{"no such base", good.With(testenv.Settings{"profile.baseContext": "OU=Nowhere," + baseDN}), 3, map[string]string{"base context": "fail"},
 			"base context", []string{"correct profile.baseContext"}},
-		{"nothing below the base", good.with(settings{"profile.searchScope": "BASE"}), 0,
+		{"nothing below the base", good.With(testenv.Settings{"profile.searchScope": "BASE"}), 0,
 			map[string]string{"read users": "warn", "read groups": "warn", "counts": "warn"}, "read users", []string{`dsacls "` + puneOU + `" /I:T /G "` + serviceAccount + "@corp.example.com:LCRP"}},
-		{"large pages", good.with(settings{"ldap.page-size": "5000"}), 0, map[string]string{"page size": "warn"}, "page size", []string{"the server gives 1000 at most", "set ldap.page-size to 1000"}},
-		{"an administrator", good.with(settings{"ldap.bindDn": d.admin.dn, "ldap.password": d.admin.password}), 0, map[string]string{"bind account": "warn", deleted: "ok"},
+		{"large pages", good.With(testenv.Settings{"ldap.page-size": "5000"}), 0, map[string]string{"page size": "warn"}, "page size", []string{"the server gives 1000 at most", "set ldap.page-size to 1000"}},
+		{"an administrator", good.With(testenv.Settings{"ldap.bindDn": d.admin.dn, "ldap.password": d.admin.password}), 0, map[string]string{"bind account": "warn", deleted: "ok"},
 			"bind account", []string{"Administrator@corp.example.com is a member of ", "Domain Admins", "Enterprise Admins", "Administrators"}},
-		{"as DOMAIN\\name", good.with(settings{"ldap.bindDn": `CORP\` + serviceAccount}), 0, nil, "bind account", []string{serviceAccount + "@corp.example.com, no administrator"}},
+		{"as DOMAIN\\name", good.With(testenv.Settings{"ldap.bindDn": `CORP\` + serviceAccount}), 0, nil, "bind account", []string{serviceAccount + "@corp.example.com, no administrator"}},
 	}
-	try := func(t *testing.T, env settings, code int, lines map[string]string, line string, words []string) {
+	try := func(t *testing.T, env testenv.Settings, code int, lines map[string]string, line string, words []string) {
 		p, o := check(t, env)
-		o.mustExit(t, code)
+		o.MustExit(t, code)
 		if p.OK != (code == 0) {
 			t.Errorf("ok is %t", p.OK)
 		}
@@ -125,7 +128,7 @@ func TestCheck(t *testing.T) {
 		try(t, good, 0, map[string]string{"bind account": "warn", deleted: "ok"}, "bind account", []string{"is a member of Administrators", "use a plain domain user instead"})
 	})
 	t.Run("wrong password, once", func(t *testing.T) {
-		wrong := good.with(settings{"ldap.password": "Wr0ng-" + strings.Repeat("x", 12)})
+		wrong := good.With(testenv.Settings{"ldap.password": "Wr0ng-" + strings.Repeat("x", 12)})
 		keepSecret(wrong["ldap.password"])
 		before := d.value(t, serviceAccount, "badPwdCount")
 		try(t, wrong, 3, map[string]string{"bind": "fail"}, "bind", []string{"correct ldap.password"})
@@ -133,9 +136,9 @@ func TestCheck(t *testing.T) {
 		if after := d.value(t, serviceAccount, "badPwdCount"); after != strconv.Itoa(was+1) {
 			t.Errorf("badPwdCount %s, %s before: want one attempt", after, before)
 		}
-		run(t, good, "check").mustExit(t, 0) // and forgets it
+		run(t, good, "check").MustExit(t, 0) // and forgets it
 	})
-	if len(g.states()) != 0 {
-		t.Errorf("states were sent: %v", g.states())
+	if len(states(g)) != 0 {
+		t.Errorf("states were sent: %v", states(g))
 	}
 }

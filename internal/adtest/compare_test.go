@@ -12,6 +12,7 @@ import (
 
 	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
+	"adconnector/test/testenv"
 )
 
 // A reading is what the directory showed at one moment: the identities by SID.
@@ -27,10 +28,23 @@ type search struct {
 	filter string // narrows the users, nothing when empty
 }
 
+// lastReading is a reading and the number of changes before it.
+type lastReading struct {
+	reading
+	changes int
+}
+
 var readAttributes = []string{
 	"objectClass", "objectSid", "objectGUID", "name", "mail", "givenName", "sn", "displayName", "mobile", "title", "whenCreated",
 	"lastLogon", "pwdLastSet", "accountExpires", "badPwdCount", "badPasswordTime", "l", "co", "c", "streetAddress", "st",
 	"userAccountControl", "msDS-User-Account-Control-Computed", "description", "groupType",
+}
+
+// lastRead returns the last reading of a search if nothing was changed since. A new one of
+// the whole domain takes seconds.
+func (d *controller) lastRead(s search) (r reading, ok bool) {
+	last, ok := d.readings[s]
+	return last.reading, ok && last.changes == d.changes
 }
 
 // read asks the server with ldapsearch, as the account that the connector has.
@@ -52,6 +66,10 @@ func (d *controller) read(t *testing.T, s search) reading {
 	}
 	take(narrowed, oracle.User, r.users)
 	take(all, oracle.Group, r.groups)
+	if d.readings == nil {
+		d.readings = map[search]lastReading{}
+	}
+	d.readings[s] = lastReading{r, d.changes}
 	return r
 }
 
@@ -87,7 +105,7 @@ func flatten(t *testing.T, asset []byte) oracle.Flat {
 
 // compare reports each difference between what a gateway holds and what the
 // directory showed before and after the run.
-func compare(t *testing.T, g *gatewayServer, before, after reading) {
+func compare(t *testing.T, g *testenv.Gateway, before, after reading) {
 	t.Helper()
 	found := append(
 		differences(t, "user", g.Users(), before.users, after.users),

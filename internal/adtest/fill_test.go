@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,8 +23,9 @@ const (
 	bulkOU   = "OU=Bulk," + baseDN
 	besideOU = "OU=Beside," + baseDN
 
-	// bulkUsers makes more than 5,000 users in all: six pages of 1,000.
-	bulkUsers  = 5000
+	// bulkUsers are more than the members of a group that come in three ranges of 1,500, and
+	// a third of them more than a page of 1,000.
+	bulkUsers  = 3200
 	bulkGroups = 1100
 
 	lockoutThreshold = 5
@@ -144,12 +144,12 @@ func (d *controller) ldb(tool, text string, options ...string) error {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
-	out, err := exec.Command(tool, append(append(options, d.database()...), file)...).CombinedOutput()
+	out, err := d.change("", tool, append(append(options, d.database()...), file)...)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", tool, err, out)
+		return err
 	}
-	if want := fmt.Sprintf("ed %d records successfully", strings.Count(text, "\ndn:")+1); !strings.Contains(string(out), want) {
-		return fmt.Errorf("%s: %s", tool, strings.TrimSpace(string(out)))
+	if want := fmt.Sprintf("ed %d records successfully", strings.Count(text, "\ndn:")+1); !strings.Contains(out, want) {
+		return fmt.Errorf("%s: %s", tool, strings.TrimSpace(out))
 	}
 	return nil
 }

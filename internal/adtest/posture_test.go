@@ -15,6 +15,8 @@ import (
 
 	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
+	"adconnector/test/program"
+	"adconnector/test/testenv"
 )
 
 // exposedOU is what the connector reads in these tests. What makes its users
@@ -71,7 +73,7 @@ func (d *controller) expose(t *testing.T) {
 	add(exposedDN("gmsa"), "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "exp-gmsa$", "msDS-ManagedPasswordInterval", "30", "userAccountControl", "4096")
 	d.modify(t, l.String())
 	t.Cleanup(func() {
-		if _, err := command("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, exposedOU); err != nil {
+		if _, err := d.change("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, exposedOU); err != nil {
 			t.Error(err)
 		}
 	})
@@ -369,7 +371,7 @@ func (s *shown) depth(dn string, path []string) int {
 }
 
 // compareExposed holds what is at the gateway against what ldapsearch shows.
-func compareExposed(t *testing.T, d *controller, g *gatewayServer) {
+func compareExposed(t *testing.T, d *controller, g *testenv.Gateway) {
 	t.Helper()
 	s := d.show(t)
 	compared := 0
@@ -417,7 +419,7 @@ func compareExposed(t *testing.T, d *controller, g *gatewayServer) {
 		if sid := s.sids[dn]; isGroup(r) && s.isPrivileged(sid) {
 			roles++
 			found := false
-			for _, i := range g.Roles() {
+			for _, i := range g.Sandbox().Roles() {
 				if i.ExternalAssetID == sid+":role" {
 					found = true
 					check("role "+dn, "roleAssetClass", i, s.role(t, dn, i))
@@ -510,31 +512,31 @@ func TestPosture(t *testing.T) {
 	connection, profile := d.console("LDAP", exposedOU, "SUBTREE")
 	profile.Assets = "Identity with security posture"
 	g := newGateway(t, connection, profile)
-	env := g.env(t).with(settings{"sync.max-deletes-percent": "100"})
-	sync := func(what, mode string, args ...string) outcome {
+	env := newSettings(t, g).With(testenv.Settings{"sync.max-deletes-percent": "100"})
+	sync := func(what, mode string, args ...string) program.Outcome {
 		t.Helper()
 		begin := time.Now()
 		o := run(t, env, append([]string{"sync"}, args...)...)
-		o.mustExit(t, 0)
-		if got := o.summary(t)["mode"]; got != mode {
+		o.MustExit(t, 0)
+		if got := summary(t, o)["mode"]; got != mode {
 			t.Errorf("%s: mode %v, want %s", what, got, mode)
 		}
 		compareExposed(t, d, g)
 		if t.Failed() {
-			t.Fatalf("%s; standard error:\n%.6000s", what, o.stderr)
+			t.Fatalf("%s; standard error:\n%.6000s", what, o.Stderr)
 		}
-		t.Logf("%s: %v uploaded in %.1f s", what, o.summary(t)["uploaded"], time.Since(begin).Seconds())
+		t.Logf("%s: %v uploaded in %.1f s", what, summary(t, o)["uploaded"], time.Since(begin).Seconds())
 		return o
 	}
 	sync("first", "full")
-	domainAsset := string(g.Domains()[0].Asset)
+	domainAsset := string(g.Sandbox().Domains()[0].Asset)
 	for _, want := range []string{`"id":"` + d.sidOf(t, baseDN) + `"`, `"threshold":` + strconv.Itoa(lockoutThreshold), `"minimumLength":7`, `"recycleBin":"DISABLED"`,
 		`"machineAccountQuota":10`, `"krbtgtPasswordLastChangedAt":`, `"operatingSystem":"Samba"`, `"unreadable":["fineGrainedPasswordPolicies"]`} {
 		if !strings.Contains(domainAsset, want) {
 			t.Errorf("the domain has no %s: %s", want, domainAsset)
 		}
 	}
-	mustCount(t, sync("nothing", "delta").summary(t), "uploaded", 0)
+	mustCount(t, summary(t, sync("nothing", "delta")), "uploaded", 0)
 
 	// More numbers than deltas overlap, so that nothing is read again for that.
 	pass := func() {
@@ -548,7 +550,7 @@ func TestPosture(t *testing.T) {
 	pass()
 	sync("others' changes", "delta")
 	d.edit(t, exposedDN("outer"), "delete", exposedDN("inner"))
-	mustCount(t, sync("inner leaves outer", "delta").summary(t), "uploaded", 5) // both, the two below, the role
+	mustCount(t, summary(t, sync("inner leaves outer", "delta")), "uploaded", 5) // both, the two below, the role
 	pass()
 	d.edit(t, "CN=Administrators,CN=Builtin,"+baseDN, "add", exposedDN("loop a"))
 	sync("a loop becomes privileged", "delta")
@@ -564,15 +566,15 @@ func TestPosture(t *testing.T) {
 	connection.Authentication.BindDN, connection.Authentication.Password = d.admin.dn, d.admin.password
 	g.SetConnection(connection)
 	sync("as administrator", "delta")
-	if text := string(g.Domains()[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sidOf(t, exposedDN("expiring"))+`"],"minimumLength":12`) || strings.Contains(text, "unreadable") {
+	if text := string(g.Sandbox().Domains()[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sidOf(t, exposedDN("expiring"))+`"],"minimumLength":12`) || strings.Contains(text, "unreadable") {
 		t.Errorf("the domain: %s", text)
 	}
 
 	// And back to identities only.
 	profile.Assets = "IDENTITIES_ONLY"
 	g.SetProfile(profile)
-	run(t, env, "sync").mustExit(t, 0)
-	for _, i := range slices.Concat(g.Roles(), g.Domains()) {
+	run(t, env, "sync").MustExit(t, 0)
+	for _, i := range slices.Concat(g.Sandbox().Roles(), g.Sandbox().Domains()) {
 		if !strings.Contains(string(i.Asset), `"status":"DELETED"`) {
 			t.Errorf("still there: %s", i.Asset)
 		}

@@ -4,7 +4,6 @@ package adtest
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -21,6 +20,8 @@ import (
 	"time"
 
 	"adconnector/internal/debian"
+	"adconnector/test/program"
+	"adconnector/test/testlog"
 )
 
 const (
@@ -35,9 +36,6 @@ const (
 
 	tlsURL = "ldaps://127.0.0.1"
 )
-
-// readyWithin bounds the server's start. The first start makes an RSA key.
-const readyWithin = 60 * time.Second
 
 // TestMain only cleans up: what a test needs is made by the first test that asks
 // for it, so that those of the oracle run without a server.
@@ -73,7 +71,7 @@ func cleanUp(failed bool) error {
 			errs = append(errs, started.keepLog())
 		}
 	}
-	return errors.Join(append(errs, os.RemoveAll(dir))...)
+	return errors.Join(append(errs, program.Remove(), os.RemoveAll(dir))...)
 }
 
 // A controller is one Samba domain controller on the loopback interface. Its
@@ -88,6 +86,9 @@ type controller struct {
 	stdin    io.Closer
 	finished chan struct{} // closed once process has ended
 	log      *os.File
+
+	changes  int // commands that may have changed the directory
+	readings map[search]lastReading
 }
 
 // credentials are a DN and its password, which command lines get as a file.
@@ -249,6 +250,7 @@ func (d *controller) configure(strongAuth string) error {
 func (d *controller) start() error {
 	cmd := exec.Command("samba", "-s", d.conf(), "--interactive", "-M", "single")
 	cmd.Stdout, cmd.Stderr = d.log, d.log
+	cmd.Env = append(os.Environ(), withoutSync)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// An interactive Samba ends when its standard input does: however these
 	// tests die, no server is left behind.
@@ -266,18 +268,19 @@ func (d *controller) start() error {
 	}()
 	d.process, d.stdin, d.finished = cmd, stdin, finished
 
-	err = poll(readyWithin, func() error {
+	// The first start makes an RSA key.
+	for idle := time.After(testlog.IdleLimit); ; {
+		if err = d.bind(d.service.dn, d.service.file); err == nil {
+			return nil
+		}
 		select {
 		case <-finished:
-			return permanent{fmt.Errorf("samba ended: %s", d.logTail())}
-		default:
-			return d.bind(d.service.dn, d.service.file)
+			return fmt.Errorf("samba ended: %s", d.logTail())
+		case <-idle:
+			return fmt.Errorf("the domain controller does not become ready: %w", err)
+		case <-time.After(50 * time.Millisecond):
 		}
-	})
-	if err != nil {
-		return fmt.Errorf("the domain controller did not become ready: %w", err)
 	}
-	return nil
 }
 
 // stop ends Samba and everything it started. It may be called more than once.
@@ -293,11 +296,7 @@ func (d *controller) stop() error {
 	case <-time.After(10 * time.Second):
 	}
 	_ = syscall.Kill(group, syscall.SIGKILL)
-	select {
-	case <-d.finished:
-	case <-time.After(10 * time.Second):
-		return fmt.Errorf("samba (process %d) does not end", -group)
-	}
+	<-d.finished
 	d.process = nil
 	return nil
 }
@@ -346,42 +345,28 @@ func (d *controller) bind(dn, passwordFile string) error {
 	return err
 }
 
+// change runs one of the machine's tools on the directory, which it may change.
+func (d *controller) change(stdin, name string, args ...string) (string, error) {
+	d.changes++
+	return command(stdin, name, args...)
+}
+
+// withoutSync keeps Samba's databases from being synced to the disk with each change: no
+// test is about a power cut.
+const withoutSync = "TDB_NO_FSYNC=1"
+
 // command runs one of the machine's tools and returns what it printed. Its error
 // carries what the tool complained of.
 func command(stdin, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.Command(name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	// The server's certificate is made by itself; what these tools prove is not
 	// its identity.
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "LDAPTLS_REQCERT=never")
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "LDAPTLS_REQCERT=never", withoutSync)
 	if err := cmd.Run(); err != nil {
 		return stdout.String(), fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil
-}
-
-// permanent marks an error that polling cannot cure.
-type permanent struct{ error }
-
-// poll calls try until it succeeds, and returns its last error when it has not
-// within the time.
-func poll(within time.Duration, try func() error) error {
-	deadline := time.Now().Add(within)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := try()
-		var last permanent
-		if err == nil || errors.As(err, &last) {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not within %v: %w", within, err)
-		}
-		<-tick.C
-	}
 }

@@ -3,8 +3,6 @@
 package adtest
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +13,10 @@ import (
 	"time"
 
 	"adconnector/internal/oracle"
+	"adconnector/internal/sandbox"
+	"adconnector/test/program"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 // asConsole is how the console spells what ldapsearch calls a scope.
@@ -22,14 +24,17 @@ var asConsole = map[string]string{"sub": "SUBTREE", "one": "ONE_LEVEL", "base": 
 
 // syncEqual runs one sync, which must succeed, and compares all that the gateway
 // holds with the directory.
-func syncEqual(t *testing.T, d *controller, g *gatewayServer, env settings, s search) (outcome, reading) {
+func syncEqual(t *testing.T, d *controller, g *testenv.Gateway, env testenv.Settings, s search) (program.Outcome, reading) {
 	t.Helper()
-	before := d.read(t, s)
+	before, known := d.lastRead(s)
 	o := run(t, env, "sync")
-	o.mustExit(t, 0)
+	o.MustExit(t, 0)
 	after := d.read(t, s)
+	if !known {
+		before = after
+	}
 	compare(t, g, before, after)
-	summary := o.summary(t)
+	summary := summary(t, o)
 	if summary["mode"] == "full" { // a delta reads what has changed
 		mustCount(t, summary, "users", len(after.users))
 		mustCount(t, summary, "groups", len(after.groups))
@@ -46,7 +51,7 @@ func TestDirectory(t *testing.T) {
 	begin := time.Now()
 	r := d.read(t, search{})
 	t.Logf("read in %v", time.Since(begin).Round(time.Millisecond))
-	if len(r.users) < 5000 || len(r.users) < d.users || len(r.groups) < d.groups {
+	if len(r.users) < bulkUsers || len(r.users) < d.users || len(r.groups) < d.groups {
 		t.Errorf("the directory shows %d users and %d groups, %d and %d were added", len(r.users), len(r.groups), d.users, d.groups)
 	}
 	statuses, kinds := map[string]int{}, map[string]int{}
@@ -76,41 +81,41 @@ func TestFullSync(t *testing.T) {
 	connection, profile := d.console("LDAP", baseDN, "SUBTREE")
 	g.SetConnection(connection)
 	g.SetProfile(profile)
-	env := g.env(t)
+	env := newSettings(t, g)
 
 	o, held := syncEqual(t, d, g, env, search{})
-	if got, want := g.states(), []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"}; !slices.Equal(got, want) {
+	if got, want := states(g), []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"}; !slices.Equal(got, want) {
 		t.Errorf("states %v, want %v", got, want)
 	}
-	uploads, assets := g.uploads()
+	calls, assets := uploads(g)
 	if assets != len(held.users)+len(held.groups) {
 		t.Errorf("%d assets were sent for %d objects", assets, len(held.users)+len(held.groups))
 	}
-	summary := o.summary(t)
+	summary := summary(t, o)
 	if summary["mode"] != "full" {
 		t.Errorf("summary: mode is %v, want full", summary["mode"])
 	}
 	t.Logf("users %v, groups %v, duration_ms %v, requests %v, uploads %d",
-		summary["users"], summary["groups"], summary["duration_ms"], summary["requests"], uploads)
+		summary["users"], summary["groups"], summary["duration_ms"], summary["requests"], calls)
 
 	t.Run("a second sync sends nothing", func(t *testing.T) {
 		syncEqual(t, d, g, env, search{})
-		if again, _ := g.uploads(); again != uploads {
-			t.Errorf("%d uploads, %d before", again, uploads)
+		if again, _ := uploads(g); again != calls {
+			t.Errorf("%d uploads, %d before", again, calls)
 		}
 	})
 	t.Run("a sync after changes sends those", func(t *testing.T) { changes(t, d, g, env) })
 	t.Run("a dry run sends nothing", func(t *testing.T) {
 		fresh := newGateway(t, connection, profile)
-		run(t, fresh.env(t), "sync", "--dry-run").mustExit(t, 0)
-		if n, _ := fresh.uploads(); n != 0 {
+		run(t, newSettings(t, fresh), "sync", "--dry-run").MustExit(t, 0)
+		if n, _ := uploads(fresh); n != 0 {
 			t.Errorf("%d uploads", n)
 		}
 	})
 }
 
 // changes makes one change of each kind and counts what is sent for them.
-func changes(t *testing.T, d *controller, g *gatewayServer, env settings) {
+func changes(t *testing.T, d *controller, g *testenv.Gateway, env testenv.Settings) {
 	const names = 7
 	var dns []string
 	for i := range names {
@@ -124,10 +129,10 @@ func changes(t *testing.T, d *controller, g *gatewayServer, env settings) {
 	}
 	step := func(name string, want int, change func()) {
 		t.Helper()
-		_, before := g.uploads()
+		_, before := uploads(g)
 		change()
 		syncEqual(t, d, g, env, search{})
-		if _, after := g.uploads(); after-before != want {
+		if _, after := uploads(g); after-before != want {
 			t.Errorf("%s: %d assets were sent, want %d", name, after-before, want)
 		}
 	}
@@ -148,7 +153,7 @@ func TestTransports(t *testing.T) {
 	for _, protocol := range []string{"LDAPS", "STARTTLS"} {
 		t.Run(protocol+" with the pinned certificate", func(t *testing.T) {
 			g := newGateway(t, nil, nil)
-			env := d.ldap(g.env(t), protocol).with(settings{"ldap.certificate": d.certificate()})
+			env := d.ldap(newSettings(t, g), protocol).With(testenv.Settings{"ldap.certificate": d.certificate()})
 			syncEqual(t, d, g, env, search{})
 		})
 		t.Run(protocol+" with the console's certificate", func(t *testing.T) {
@@ -159,25 +164,25 @@ func TestTransports(t *testing.T) {
 			}
 			connection.Authentication.Certificate = string(pem)
 			g := newGateway(t, connection, profile)
-			syncEqual(t, d, g, g.env(t), search{base: puneOU})
+			syncEqual(t, d, g, newSettings(t, g), search{base: puneOU})
 		})
 		t.Run(protocol+" without a certificate", func(t *testing.T) {
 			g := newGateway(t, nil, nil)
-			o := run(t, d.ldap(g.env(t), protocol), "sync")
-			o.mustExit(t, 3)
-			o.mustExplain(t, "ldap.certificate", "dc1."+strings.ToLower(realm)) // the name that it carries
+			o := run(t, d.ldap(newSettings(t, g), protocol), "sync")
+			o.MustExit(t, 3)
+			mustExplain(t, o, "ldap.certificate", "dc1."+strings.ToLower(realm)) // the name that it carries
 			mustHoldNothing(t, g)
 		})
 	}
 }
 
-func mustHoldNothing(t *testing.T, g *gatewayServer) {
+func mustHoldNothing(t *testing.T, g *testenv.Gateway) {
 	t.Helper()
-	if n, _ := g.uploads(); n != 0 || len(g.Users()) != 0 || len(g.Groups()) != 0 {
+	if n, _ := uploads(g); n != 0 || len(g.Users()) != 0 || len(g.Groups()) != 0 {
 		t.Errorf("%d uploads, %d users and %d groups at the gateway", n, len(g.Users()), len(g.Groups()))
 	}
-	if slices.Contains(g.states(), "PROCESSED") {
-		t.Errorf("a run that failed was reported as processed: %v", g.states())
+	if slices.Contains(states(g), "PROCESSED") {
+		t.Errorf("a run that failed was reported as processed: %v", states(g))
 	}
 }
 
@@ -185,39 +190,39 @@ func TestRefused(t *testing.T) {
 	d := domain(t)
 	t.Run("wrong password", func(t *testing.T) {
 		g := newGateway(t, nil, nil)
-		env := d.ldap(g.env(t), "LDAP")
-		wrong := env.with(settings{"ldap.password": "Wr0ng-" + t.Name()})
+		env := d.ldap(newSettings(t, g), "LDAP")
+		wrong := env.With(testenv.Settings{"ldap.password": "Wr0ng-" + t.Name()})
 		keepSecret(wrong["ldap.password"])
 		if got := d.value(t, serviceAccount, "badPwdCount"); got != "0" {
 			t.Fatalf("badPwdCount is %s before the test", got)
 		}
 		o := run(t, wrong, "sync")
-		o.mustExit(t, 3)
-		o.mustExplain(t, "ldap.password")
+		o.MustExit(t, 3)
+		mustExplain(t, o, "ldap.password")
 		if got := d.value(t, serviceAccount, "badPwdCount"); got != "1" {
 			t.Errorf("badPwdCount is %s, want 1: one attempt", got)
 		}
 		mustHoldNothing(t, g)
-		syncEqual(t, d, g, env.with(settings{"profile.baseContext": peopleOU}), search{base: peopleOU})
+		syncEqual(t, d, g, env.With(testenv.Settings{"profile.baseContext": peopleOU}), search{base: peopleOU})
 	})
 	t.Run("unknown account", func(t *testing.T) {
 		g := newGateway(t, nil, nil)
-		run(t, d.ldap(g.env(t), "LDAP").with(settings{"ldap.bindDn": "CN=nobody," + baseDN}), "sync").mustExit(t, 3)
+		run(t, d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.bindDn": "CN=nobody," + baseDN}), "sync").MustExit(t, 3)
 		mustHoldNothing(t, g)
 	})
 	t.Run("account locked out", func(t *testing.T) {
 		g := newGateway(t, nil, nil)
-		o := run(t, d.ldap(g.env(t), "LDAP").with(settings{"ldap.bindDn": lockedDN}), "sync")
-		o.mustExit(t, 3)
-		o.mustExplain(t, "locked")
+		o := run(t, d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.bindDn": lockedDN}), "sync")
+		o.MustExit(t, 3)
+		mustExplain(t, o, "locked")
 		mustHoldNothing(t, g)
 	})
 	t.Run("base context that does not exist", func(t *testing.T) {
 		const base = "OU=Nowhere," + baseDN
 		g := newGateway(t, nil, nil)
-		o := run(t, d.ldap(g.env(t), "LDAP").with(settings{"profile.baseContext": base}), "sync")
-		o.mustExit(t, 3)
-		o.mustExplain(t, base, "profile.baseContext")
+		o := run(t, d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"profile.baseContext": base}), "sync")
+		o.MustExit(t, 3)
+		mustExplain(t, o, base, "profile.baseContext")
 		mustHoldNothing(t, g)
 	})
 }
@@ -225,16 +230,16 @@ func TestRefused(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	d := domain(t)
 	t.Run("closed port", func(t *testing.T) {
-		port := strconv.Itoa(closedPort(t))
+		port := strconv.Itoa(testenv.RefusingPort(t))
 		g := newGateway(t, nil, nil)
-		o := run(t, d.ldap(g.env(t), "LDAP").with(settings{"ldap.port": port}), "sync")
-		o.mustExit(t, 1)
-		o.mustExplain(t, port)
+		o := run(t, d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.port": port}), "sync")
+		o.MustExit(t, 1)
+		mustExplain(t, o, port)
 		mustHoldNothing(t, g)
 	})
 	t.Run("first host of the list refuses", func(t *testing.T) {
 		g := newGateway(t, nil, nil)
-		env := d.ldap(g.env(t), "LDAP").with(settings{"ldap.host": "127.0.0.2,127.0.0.1", "profile.baseContext": puneOU})
+		env := d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.host": "127.0.0.2,127.0.0.1", "profile.baseContext": puneOU})
 		syncEqual(t, d, g, env, search{base: puneOU})
 	})
 }
@@ -261,7 +266,7 @@ func TestScopes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			connection, profile := d.console("LDAP", c.search.base, asConsole[c.search.scope])
 			g := newGateway(t, connection, profile)
-			_, got := syncEqual(t, d, g, g.env(t), c.search)
+			_, got := syncEqual(t, d, g, newSettings(t, g), c.search)
 			if len(got.users) < c.users || len(got.groups) < c.groups {
 				t.Errorf("%d users and %d groups, want at least %d and %d", len(got.users), len(got.groups), c.users, c.groups)
 			}
@@ -277,8 +282,8 @@ func TestUserFilter(t *testing.T) {
 	// It also matches a contact and is meant to narrow what users are.
 	const filter = "(l=Pune)"
 	g := newGateway(t, nil, nil)
-	_, got := syncEqual(t, d, g, d.ldap(g.env(t), "LDAP").with(settings{"ldap.user-filter": filter}), search{filter: filter})
-	if len(got.users) < 1000 || len(got.users) > 1100 || len(got.groups) < bulkGroups {
+	_, got := syncEqual(t, d, g, d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.user-filter": filter}), search{filter: filter})
+	if len(got.users) < bulkUsers/5 || len(got.users) > bulkUsers/5+100 || len(got.groups) < bulkGroups {
 		t.Errorf("%d users and %d groups", len(got.users), len(got.groups))
 	}
 }
@@ -286,7 +291,7 @@ func TestUserFilter(t *testing.T) {
 func TestPageSize(t *testing.T) {
 	d := domain(t)
 	g := newGateway(t, nil, nil)
-	env := d.ldap(g.env(t), "LDAP").with(settings{"ldap.page-size": "7", "profile.baseContext": kolnOU, "upload.batch-size": "3"})
+	env := d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.page-size": "7", "profile.baseContext": kolnOU, "upload.batch-size": "3"})
 	syncEqual(t, d, g, env, search{base: kolnOU})
 }
 
@@ -304,14 +309,14 @@ func TestStrongAuth(t *testing.T) {
 	})
 	t.Run("LDAP is refused", func(t *testing.T) {
 		g := newGateway(t, nil, nil)
-		o := run(t, d.ldap(g.env(t), "LDAP"), "sync")
-		o.mustExit(t, 3)
-		o.mustExplain(t, "LDAPS", "STARTTLS")
+		o := run(t, d.ldap(newSettings(t, g), "LDAP"), "sync")
+		o.MustExit(t, 3)
+		mustExplain(t, o, "LDAPS", "STARTTLS")
 		mustHoldNothing(t, g)
 	})
 	t.Run("STARTTLS is taken", func(t *testing.T) {
 		g := newGateway(t, nil, nil)
-		env := d.ldap(g.env(t), "STARTTLS").with(settings{"ldap.certificate": d.certificate(), "profile.baseContext": peopleOU})
+		env := d.ldap(newSettings(t, g), "STARTTLS").With(testenv.Settings{"ldap.certificate": d.certificate(), "profile.baseContext": peopleOU})
 		syncEqual(t, d, g, env, search{base: peopleOU})
 	})
 }
@@ -320,61 +325,36 @@ func TestDaemon(t *testing.T) {
 	d := domain(t)
 	connection, profile := d.console("LDAP", baseDN, "SUBTREE")
 	g := newGateway(t, connection, profile)
-	p := start(t, g.env(t).with(settings{"service.cron-expression": "*/2 * * * * *"}), "run")
+	p := start(t, newSettings(t, g).With(testenv.Settings{"service.cron-expression": "*/3 * * * * *"}), "run")
 
-	alive := func() error {
-		select {
-		case <-p.finished:
-			return permanent{errors.New("the daemon ended")}
-		default:
-			return nil
-		}
-	}
-	must := func(what string, met func() bool) {
+	n := 0
+	await := func(match func(testlog.Line) bool) {
 		t.Helper()
-		err := poll(syncWithin, func() error {
-			if err := alive(); err != nil {
-				return err
-			}
-			if !met() {
-				return errNotYet
-			}
-			return nil
-		})
-		if err != nil {
-			_ = p.cmd.Process.Signal(syscall.SIGTERM)
-			t.Fatalf("%s: %v; standard error:\n%s", what, err, p.wait(t, syncWithin).stderr)
-		}
+		_, n = p.Await(t, n, match)
 	}
-
-	must("a first run", func() bool { return slices.Contains(g.states(), "PROCESSED") })
+	await(testlog.Field("to", "PROCESSED"))
 	const account = "newcomer"
 	if _, err := d.tool("user", "create", account, "--random-password", "--userou=OU=People"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.remove(t, "CN="+account+","+peopleOU) })
-	must("the user that was added", func() bool {
-		for _, user := range g.Users() {
-			if strings.Contains(string(user.Asset), fmt.Sprintf("%q", account)) {
-				return true
-			}
-		}
-		return false
-	})
-	// A stop within a run ends with that run's state.
-	must("the end of that run", func() bool { states := g.states(); return states[len(states)-1] == "SCHEDULED" })
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+	has := func(identity sandbox.Identity) bool {
+		return strings.Contains(string(identity.Asset), strconv.Quote(account))
 	}
-	o := p.wait(t, 35*time.Second)
-	o.mustExit(t, 0)
+	for !slices.ContainsFunc(g.Users(), has) {
+		await(testlog.Message(msgRunFinished))
+	}
+	n = len(p.Log.Lines())
+	await(testlog.Field("to", "SCHEDULED")) // a stop within a run would end with that run's state
+	p.Signal(t, syscall.SIGTERM)
+	p.MustExit(t, 0)
 
-	states := g.states()
-	if len(states) < 6 || !slices.Equal(states[:4], []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"}) {
-		t.Errorf("states %v", states)
+	sent := states(g)
+	if len(sent) < 6 || !slices.Equal(sent[:4], []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"}) {
+		t.Errorf("sent %v", sent)
 	}
-	if last := states[len(states)-1]; last != "SCHEDULED" {
-		t.Errorf("the last state is %s: %v", last, states)
+	if last := sent[len(sent)-1]; last != "SCHEDULED" {
+		t.Errorf("the last state is %s: %v", last, sent)
 	}
 	after := d.read(t, search{})
 	compare(t, g, after, after)
@@ -386,8 +366,8 @@ func TestStateDirectory(t *testing.T) {
 	d := domain(t)
 	connection, profile := d.console("LDAP", puneOU, "SUBTREE")
 	g := newGateway(t, connection, profile)
-	env := g.env(t)
-	run(t, env, "sync").mustExit(t, 0)
+	env := newSettings(t, g)
+	run(t, env, "sync").MustExit(t, 0)
 	err := filepath.WalkDir(env["service.state-dir"], func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err

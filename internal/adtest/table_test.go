@@ -43,7 +43,7 @@ func TestTable(t *testing.T) {
 	}
 	dctest.Fill(t, c)
 	t.Cleanup(func() {
-		if _, err := command("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, "OU=Table,"+baseDN); err != nil {
+		if _, err := d.change("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, "OU=Table,"+baseDN); err != nil {
 			t.Error(err)
 		}
 	})

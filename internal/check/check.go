@@ -19,6 +19,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
 
@@ -70,8 +71,9 @@ type Options struct {
 	StateDir                     string
 	Next                         func(after time.Time) time.Time // of the schedule; nil: there is none
 
-	countFor time.Duration    // of each kind at most; 0: 15 s
-	now      func() time.Time // nil: time.Now
+	countFor     time.Duration    // of each kind at most; 0: 15 s
+	now          func() time.Time // nil: time.Now
+	stateOptions state.Options
 }
 
 const (

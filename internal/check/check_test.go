@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -13,10 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
@@ -27,118 +27,63 @@ import (
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 	"adconnector/test/fakeldap"
+	"adconnector/test/testenv"
 )
 
 const (
-	customer   = "00000000-0000-0000-0000-000000000001"
-	connection = "00000000-0000-0000-0000-000000000002"
-	profile    = "00000000-0000-0000-0000-000000000003"
-
-	domain   = "DC=corp,DC=example,DC=com"
-	bindDN   = "CN=svc-qualys,OU=Service," + domain
-	password = "Pa55w0rd!"
-	gatewayP = "s3cret!"
+	domain = "DC=corp,DC=example,DC=com"
+	bindDN = "CN=svc-qualys,OU=Service," + domain
 )
 
-// site is a directory, a gateway, and options for which every line is good.
-type site struct {
-	Options
-	ldap        *sandbox.Directory
-	plain, tls  int // ports
-	gateway     *sandbox.Gateway
-	login       gateway.Login
-	url         *url.URL
-	viaProxy    *gateway.Proxy
-	answering   func(w http.ResponseWriter, r *http.Request) bool // true: it has
+// environment is a directory, a gateway, and options with which every check is ok.
+type environment struct {
+	*testenv.Environment
+	options     Options
+	client      gateway.Options
 	directoryAt func() time.Time
 }
 
-func newSite(t *testing.T, change func(*site)) *site {
+// newEnvironment starts an environment. change, which may be nil, runs before the
+// gateway's client is made.
+func newEnvironment(t *testing.T, change func(*environment)) *environment {
 	t.Helper()
-	s := &site{login: gateway.Login{Username: "u", Password: secret.New(gatewayP)}, directoryAt: time.Now}
-	s.ldap = sandbox.NewDirectory(sandbox.DirectoryOptions{
-		Users: 30, Groups: 5, BindDN: bindDN, Password: password, ReadsDeleted: true, Now: func() time.Time { return s.directoryAt() },
-	})
-	var serving sync.WaitGroup
-	plain, secure := listen(t), listen(t)
-	s.plain, s.tls = portIn(plain), portIn(secure)
-	serving.Go(func() { _ = s.ldap.Serve(t.Context(), plain, secure) })
-	t.Cleanup(func() {
-		s.ldap.Close()
-		serving.Wait()
-	})
-	s.gateway = sandbox.NewGateway(sandbox.GatewayOptions{
-		CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile, Username: "u", Password: gatewayP,
-		Intercept: func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
-			return s.answering != nil && s.answering(w, r)
-		},
-	})
-	server := httptest.NewServer(s.gateway)
-	t.Cleanup(server.Close)
-	s.url = parse(t, server.URL)
+	e := &environment{directoryAt: time.Now}
+	e.Environment = testenv.New(t, testenv.Options{Directory: sandbox.DirectoryOptions{
+		Users: 30, Groups: 5, BindDN: bindDN, ReadsDeleted: true, Now: func() time.Time { return e.directoryAt() },
+	}})
+	e.client = e.Gateway.ClientOptions(zerolog.Nop())
 	ticks, err := schedule.Parse("*/10 * * * *")
-	if err != nil {
-		t.Fatal(err)
+	must(t, err)
+	e.options = Options{
+		Source:   &syncrun.Source{Directory: e.Directory.Options(directory.LDAPS), Base: domain, Scope: directory.Subtree},
+		StateDir: e.Environment.StateDir, Next: ticks.Next,
+		stateOptions: state.Options{LockWait: time.Millisecond, NoSync: true},
 	}
-	s.Options = Options{
-		Source: &syncrun.Source{
-			Directory: directory.Options{
-				Protocol: directory.LDAPS, Hosts: []string{"127.0.0.1"}, Port: s.tls, BindDN: bindDN, Password: secret.New(password),
-			},
-			Base: domain, Scope: directory.Subtree,
-		},
-		StateDir: filepath.Join(t.TempDir(), "state"), Next: ticks.Next,
-	}
-	s.Search.PageSize = 1000
-	s.Source.Directory.Certificates = append(s.Source.Directory.Certificates, s.ldap.Certificate())
+	e.options.Search.PageSize = 1000
 	if change != nil {
-		change(s)
+		change(e)
 	}
-	s.GatewayAddress = s.url.Host
-	s.Options.Gateway = gateway.New(gateway.Options{
-		URL: s.url, CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile, Login: s.login, Proxy: s.viaProxy, Connections: 1,
-	})
-	return s
+	e.options.GatewayAddress = e.client.URL.Host
+	e.options.Gateway = gateway.New(e.client)
+	return e
 }
 
-// console moves connection and profile to the gateway.
-func (s *site) console(change func(*sandbox.Connection, *gateway.Profile)) {
-	c := sandbox.Connection{ConnectionUUID: connection, Name: "c", Authentication: sandbox.Authentication{
-		Type: "LDAPS", Host: "127.0.0.1", Port: s.tls, BindDN: bindDN, Password: password, Certificate: string(s.ldap.CertificatePEM()),
-	}}
-	p := gateway.Profile{ProfileUUID: profile, Name: "p", BaseContext: domain, SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"}
+// console moves the connection and the profile to the gateway.
+func (e *environment) console(change func(*sandbox.Connection, *gateway.Profile)) {
+	e.options.Source = nil
+	e.Console("LDAPS", domain)
 	if change != nil {
-		change(&c, &p)
+		connection, profile := *e.Gateway.Options.Connection, *e.Gateway.Options.Profile
+		change(&connection, &profile)
+		e.Gateway.SetConnection(&connection)
+		e.Gateway.SetProfile(&profile)
 	}
-	s.Source = nil
-	s.gateway.SetConnection(&c)
-	s.gateway.SetProfile(&p)
-}
-
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return listener
-}
-
-func portIn(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).Port }
-
-func closedPort(t *testing.T) int {
-	t.Helper()
-	listener := listen(t)
-	defer listener.Close()
-	return portIn(listener)
 }
 
 func parse(t *testing.T, text string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return u
 }
 
@@ -150,10 +95,10 @@ func must(t *testing.T, err error) {
 }
 
 // examine runs the checks and holds them against what each run of them promises.
-func (s *site) examine(t *testing.T, ctx context.Context) Report {
+func (e *environment) examine(t *testing.T, ctx context.Context) Report {
 	t.Helper()
 	var told []Check
-	report := Run(ctx, s.Options, func(c Check) { told = append(told, c) })
+	report := Run(ctx, e.options, func(c Check) { told = append(told, c) })
 	if !slices.EqualFunc(told, report.Checks, func(a, b Check) bool { return a.Name == b.Name && a.Found == b.Found }) || len(told) != len(lines) {
 		t.Errorf("%d lines were told, %d are in the report, of %d", len(told), len(report.Checks), len(lines))
 	}
@@ -167,21 +112,21 @@ func (s *site) examine(t *testing.T, ctx context.Context) Report {
 		if isSkipped := strings.HasPrefix(c.Found, "skipped: "); c.Result == Warn && (c.Remedy == "") != isSkipped {
 			t.Errorf("%+v", c)
 		}
-		for _, hidden := range []string{password, gatewayP, "wrong-"} {
+		for _, hidden := range []string{e.Password, e.Gateway.Options.Password, "wrong-"} {
 			if strings.Contains(c.Found+c.Remedy, hidden) {
 				t.Errorf("a secret in %+v", c)
 			}
 		}
 	}
 	// Nothing was changed, and no account locked out.
-	if n := s.ldap.Searches().RefusedBinds; n > 1 {
+	if n := e.Directory.Searches().RefusedBinds; n > 1 {
 		t.Errorf("%d refused binds", n)
 	}
-	if len(s.gateway.States()) != 0 || len(s.gateway.Violations()) != 0 {
-		t.Errorf("states %v, violations %v", s.gateway.States(), s.gateway.Violations())
+	if states := e.Gateway.States(); len(states) != 0 {
+		t.Errorf("states %v", states)
 	}
-	for _, r := range s.gateway.Requests() {
-		if r.Method != http.MethodGet && r.Path != "/auth" {
+	for _, r := range e.Gateway.Requests() {
+		if r.Method != http.MethodGet && r.Path != testenv.LoginPath {
 			t.Errorf("request %+v", r)
 		}
 	}
@@ -193,345 +138,39 @@ func (r Report) of(name string) Check {
 	return r.Checks[i]
 }
 
+// mustContain fails the test unless what was found and the remedy contain all the words.
+func mustContain(t *testing.T, c Check, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(c.Found+"\n"+c.Remedy, word) {
+			t.Errorf("%q is not in %+v", word, c)
+		}
+	}
+}
+
 const skippedLine Result = "skipped" // in the table below
 
-func TestLines(t *testing.T) {
-	admins := "CN=Domain Admins,CN=Users," + domain
-	later := func(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
-	cases := map[string]struct {
-		change func(*testing.T, *site)
-		want   map[string]Result // of the lines that are not ok
-		line   string            // of these words
-		words  []string
-		class  fault.Class // of the failure
-	}{
-		"all is well": {},
-		"all is well, from the console": {change: func(_ *testing.T, s *site) { s.console(nil) },
-			line: documents, words: []string{"from the gateway: LDAPS to 127.0.0.1, SUBTREE of " + domain + ", identities only"}},
-		"StartTLS": {change: func(_ *testing.T, s *site) {
-			s.Source.Directory.Protocol, s.Source.Directory.Port = directory.StartTLS, s.plain
-		},
-			line: tlsLine, words: []string{"TLS 1.3 at 127.0.0.1:", "which is the given one, is good until 20"}},
+// lineCase is one environment and what the checks report of it.
+type lineCase struct {
+	change func(*testing.T, *environment)
+	want   map[string]Result // of the lines that are not ok
+	line   string            // of these words
+	words  []string
+	class  fault.Class // of the failure
+}
 
-		"bad configuration": {
-			change: func(_ *testing.T, s *site) {
-				s.Fault = errors.Join(errors.New("thread-pool.size: too much"), errors.New("ldap.port: none"))
-			},
-			want: allBut(configuration), line: configuration, words: []string{"thread-pool.size: too much\nldap.port: none", "adconnector help keys"},
-		},
-		"a key that is not one": {
-			change: func(_ *testing.T, s *site) { s.Advice = []string{"ldap.hots is unknown, ldap.host is meant"} },
-			want:   map[string]Result{configuration: Warn}, line: configuration, words: []string{"ldap.hots"},
-		},
-
-		"state directory is a file": {
-			change: func(t *testing.T, s *site) { must(t, os.WriteFile(s.StateDir, nil, 0o600)) },
-			want:   map[string]Result{stateDirectory: Fail}, line: stateDirectory, words: []string{"not a directory", "set service.state-dir to"},
-		},
-		"state file in use": {
-			change: func(t *testing.T, s *site) {
-				store, err := state.Open(s.StateDir)
-				must(t, err)
-				t.Cleanup(func() { store.Close() })
-			},
-			line: stateDirectory, words: []string{fmt.Sprintf("process %d on ", os.Getpid()), "a daemon runs, which is fine"},
-		},
-		"state file of a run": {
-			change: func(t *testing.T, s *site) {
-				store, err := state.Open(s.StateDir)
-				must(t, err)
-				must(t, store.Close())
-			},
-			line: stateDirectory, words: []string{"knows 0 objects"},
-		},
-		"state file damaged": {
-			change: func(t *testing.T, s *site) {
-				must(t, os.MkdirAll(s.StateDir, 0o700))
-				must(t, os.WriteFile(filepath.Join(s.StateDir, "adconnector.db"), []byte(strings.Repeat("nonsense", 4096)), 0o600))
-			},
-			want: map[string]Result{stateDirectory: Warn}, line: stateDirectory, words: []string{"sends everything anew"},
-		},
-
-		"proxy": {
-			change: func(t *testing.T, s *site) {
-				target := s.url
-				server := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }})
-				t.Cleanup(server.Close)
-				s.ProxyAddress = parse(t, server.URL).Host
-				s.viaProxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: portIn(server.Listener)}
-			},
-			line: proxy, words: []string{"takes connections"},
-		},
-		"proxy that asks for credentials": {
-			change: func(t *testing.T, s *site) {
-				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusProxyAuthRequired) }))
-				t.Cleanup(server.Close)
-				s.ProxyAddress = parse(t, server.URL).Host
-				s.viaProxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: portIn(server.Listener)}
-			},
-			want: map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, words: []string{"407", "set proxy.username and proxy.password"}, class: fault.Refused,
-		},
-		"no proxy": {
-			change: func(t *testing.T, s *site) { s.ProxyAddress = fmt.Sprintf("127.0.0.1:%d", closedPort(t)) },
-			want:   map[string]Result{proxy: Fail, gatewayLogin: skippedLine}, line: proxy,
-			words: []string{"connection refused", "open TCP port ", " to 127.0.0.1 from this machine, and check proxy.host and proxy.port"}, class: fault.Transient,
-		},
-		"wrong gateway password": {
-			change: func(_ *testing.T, s *site) { s.login.Password = secret.New("wrong-" + gatewayP) },
-			want:   map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, words: []string{"wrong credentials (401)", "correct qualys.user.username and qualys.user.password"}, class: fault.Refused,
-		},
-		"wrong gateway password, from the console": {
-			change: func(_ *testing.T, s *site) {
-				s.console(nil)
-				s.login.Password = secret.New("wrong-" + gatewayP)
-			},
-			want: skippedFrom(map[string]Result{gatewayLogin: Fail, documents: skippedLine}, reach, counts), line: documents, words: []string{"to which there is no login"}, class: fault.Refused,
-		},
-		"no gateway": {
-			change: func(t *testing.T, s *site) { s.url = parse(t, fmt.Sprintf("http://127.0.0.1:%d", closedPort(t))) },
-			want:   map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, class: fault.Transient,
-			words: []string{"connection refused", "open TCP port ", "to 127.0.0.1 from this machine, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url"},
-		},
-		"rate limited": {
-			change: func(_ *testing.T, s *site) {
-				s.console(nil)
-				s.answering = func(w http.ResponseWriter, r *http.Request) bool {
-					if r.Method != http.MethodGet {
-						return false
-					}
-					w.Header().Set("X-RateLimit-ToWait-Sec", "3600")
-					w.WriteHeader(http.StatusTooManyRequests)
-					return true
-				}
-			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, words: []string{"rate limited until "}, class: fault.Transient,
-		},
-
-		"no connection in the console": {
-			change: func(_ *testing.T, s *site) {
-				s.console(nil)
-				s.gateway.SetConnection(nil)
-			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, words: []string{"does not know it (404)", "check qualys.connectionUuid"}, class: fault.Refused,
-		},
-		"no profile in the console": {
-			change: func(_ *testing.T, s *site) {
-				s.console(nil)
-				s.gateway.SetProfile(nil)
-			},
-			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: documents, words: []string{"check qualys.profileUuid"}, class: fault.Refused,
-		},
-		"neither": {
-			change: func(_ *testing.T, s *site) {
-				s.console(nil)
-				s.gateway.SetConnection(nil)
-				s.gateway.SetProfile(nil)
-			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents,
-			words: []string{"read connection ", "; read profile ", "check qualys.connectionUuid and qualys.customerUuid; check qualys.profileUuid"}, class: fault.Refused,
-		},
-		"unknown scope in the console": {
-			change: func(_ *testing.T, s *site) {
-				s.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
-			},
-			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: documents, words: []string{`search scope "FOREST" is unknown`, "use SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
-		},
-		"posture": {
-			change: func(_ *testing.T, s *site) {
-				s.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.Assets = "Identity with security posture" })
-			},
-			line: documents, words: []string{"identities with security posture"},
-		},
-
-		"no cron expression": {
-			change: func(_ *testing.T, s *site) { s.Next = nil },
-			want:   map[string]Result{scheduled: Warn}, line: scheduled, words: []string{"only sync runs", "set service.cron-expression"},
-		},
-		"more often than the gateway likes": {
-			change: func(_ *testing.T, s *site) { s.answering = limits("20", "3600") },
-			want:   map[string]Result{scheduled: Warn}, line: scheduled, words: []string{"20 calls in 1h0m0s", "each run needs 5 at least", "run less often"},
-		},
-		"not more often than the gateway likes": {
-			change: func(_ *testing.T, s *site) { s.answering = limits("300", "3600") },
-			line:   scheduled, words: []string{"the gateway allows 300 calls in 1h0m0s"},
-		},
-
-		"no directory": {
-			change: func(t *testing.T, s *site) { s.Source.Directory.Port = closedPort(t) },
-			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, class: fault.Transient,
-			words: []string{"connection refused", "open TCP port ", " to 127.0.0.1 from this machine, and check ldap.host and ldap.port"},
-		},
-		"no directory, from the console": {
-			change: func(t *testing.T, s *site) {
-				s.console(func(c *sandbox.Connection, _ *gateway.Profile) { c.Authentication.Port = closedPort(t) })
-			},
-			want: skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, words: []string{"the connection's host and port in the console"}, class: fault.Transient,
-		},
-		"one of two servers": {
-			change: func(_ *testing.T, s *site) { s.Source.Directory.Hosts = []string{"127.0.0.2", "127.0.0.1"} },
-			want:   map[string]Result{reach: Warn}, line: reach,
-			words: []string{"127.0.0.1:", " can be reached, but not: connect to 127.0.0.2:", " to 127.0.0.2 from this machine"},
-		},
-		"unknown host": {
-			change: func(_ *testing.T, s *site) { s.Source.Directory.Hosts = []string{"dc1.invalid"} },
-			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, words: []string{"dc1.invalid", "correct ldap.host, or this machine's DNS"}, class: fault.Transient,
-		},
-
-		"plain LDAP": {
-			change: func(_ *testing.T, s *site) {
-				s.Source.Directory.Protocol, s.Source.Directory.Port = directory.LDAP, s.plain
-			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"in the clear", "use LDAPS (port 636) or STARTTLS: set ldap.protocol", "as ldap.certificate"},
-		},
-		"plain LDAP, from the console": {
-			change: func(_ *testing.T, s *site) {
-				s.console(func(c *sandbox.Connection, _ *gateway.Profile) {
-					c.Authentication.Type, c.Authentication.Port = "LDAP", s.plain
-				})
-			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"set the connection's type in the console"},
-		},
-		"certificate of nobody known": {
-			change: func(_ *testing.T, s *site) { s.Source.Directory.Certificates = nil },
-			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, words: []string{"common name dc1.corp.example.com", "give it or its issuer's as ldap.certificate"}, class: fault.Refused,
-		},
-		"LDAPS at the port of LDAP": {
-			change: func(_ *testing.T, s *site) { s.Source.Directory.Port = s.plain },
-			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, words: []string{"LDAPS is usually port 636"},
-		},
-		"certificate about to expire": {
-			change: func(_ *testing.T, s *site) {
-				s.now = func() time.Time { return s.ldap.Certificate().NotAfter.Add(-10*24*time.Hour - time.Minute) }
-				s.directoryAt = s.now
-			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"expires in 10 days", "renew the domain controller's certificate", "give the new one, or better its issuer's, as ldap.certificate"},
-		},
-		"certificate that has expired and is given": {
-			change: func(_ *testing.T, s *site) { s.now = later(400 * 24 * time.Hour) },
-			want:   map[string]Result{tlsLine: Warn, timeSkew: Warn}, line: tlsLine, words: []string{"which is the given one, has expired on "},
-		},
-
-		"wrong password": {
-			change: func(_ *testing.T, s *site) { s.Source.Directory.Password = secret.New("wrong-" + password) },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, words: []string{"LDAP result 49", "wrong password", "correct ldap.password and ldap.bindDn"}, class: fault.Refused,
-		},
-		"disabled account": {
-			change: func(t *testing.T, s *site) { must(t, s.ldap.Disable(bindDN)) },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, words: []string{"the account is disabled", "enable it"}, class: fault.Refused,
-		},
-
-		"administrator by way of a group": {
-			change: func(t *testing.T, s *site) {
-				group := "CN=Operators,CN=Users," + domain
-				must(t, s.ldap.Add(sandbox.Object{DN: group, Attributes: map[string][]string{"objectClass": {"group"}, "member": {bindDN}}}))
-				must(t, s.ldap.Modify(admins, "member", group))
-			},
-			want: map[string]Result{account: Warn}, line: account, words: []string{"svc-qualys@corp.example.com is a member of ", "Domain Admins", "Administrators", "use a plain domain user instead"},
-		},
-		"administrator by primary group": {
-			change: func(t *testing.T, s *site) { must(t, s.ldap.Modify(bindDN, "primaryGroupID", "512")) },
-			want:   map[string]Result{account: Warn}, line: account, words: []string{"is a member of Domain Admins, Administrators"},
-		},
-		"password about to expire": {
-			change: func(t *testing.T, s *site) {
-				must(t, s.ldap.Modify(bindDN, "userAccountControl", "512")) // the domain's age of passwords is 42 days
-				s.now = later(37 * 24 * time.Hour)
-			},
-			want: map[string]Result{account: Warn, timeSkew: Warn}, line: account, words: []string{"the password of svc-qualys@corp.example.com expires in ", "set a new one, there and in ldap.password, or have it never expire"},
-		},
-		"password that will expire": {
-			change: func(t *testing.T, s *site) { must(t, s.ldap.Modify(bindDN, "userAccountControl", "512")) },
-			line:   account, words: []string{"no administrator; its password is good until "},
-		},
-		"bound as DOMAIN\\name": {
-			change: func(_ *testing.T, s *site) { s.Source.Directory.BindDN = `CORP\svc-qualys` },
-			line:   account, words: []string{"svc-qualys@corp.example.com, no administrator"},
-		},
-		"bound as name@domain": {
-			change: func(t *testing.T, s *site) {
-				s.Source.Directory.BindDN = "svc-qualys@corp.example.com"
-				must(t, s.ldap.Modify(bindDN, "primaryGroupID", "512"))
-			},
-			want: map[string]Result{account: Warn}, line: account, words: []string{"is a member of Domain Admins"},
-		},
-
-		"base context that is not there": {
-			change: func(_ *testing.T, s *site) { s.Source.Base = "OU=Nowhere," + domain },
-			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line:   baseContext, words: []string{"OU=Nowhere", "what exists of it is " + domain, "correct profile.baseContext"}, class: fault.Refused,
-		},
-		"base context beside a refused gateway": {
-			change: func(_ *testing.T, s *site) {
-				s.Source.Base = "OU=Nowhere," + domain
-				s.login.Password = secret.New("wrong-" + gatewayP)
-			},
-			want: map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: baseContext, words: []string{"OU=Nowhere"}, class: fault.Refused,
-		},
-		"base context of another domain": {
-			change: func(_ *testing.T, s *site) { s.Source.Base = "DC=elsewhere,DC=example,DC=com" },
-			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line:   baseContext, words: []string{"another server's domain", "connect to a domain controller of that domain"}, class: fault.Refused,
-		},
-		"nothing to read": {
-			change: func(t *testing.T, s *site) {
-				s.Source.Base = "OU=Empty," + domain
-				must(t, s.ldap.Add(sandbox.Object{DN: s.Source.Base, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
-			},
-			want: map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: readUsers,
-			words: []string{"no users are to be seen below OU=Empty", `dsacls "OU=Empty,` + domain + `" /I:T /G "svc-qualys@corp.example.com:LCRP"`},
-		},
-		"filter that leaves nothing": {
-			change: func(_ *testing.T, s *site) { s.Search.GroupFilter = "(description=nothing of the kind)" },
-			want:   map[string]Result{readGroups: Warn}, line: readGroups, words: []string{"no groups are to be seen", "check profile.baseContext, profile.searchScope and ldap.group-filter"},
-		},
-
-		"tombstones out of sight": {
-			change: func(t *testing.T, s *site) {
-				must(t, s.ldap.Add(sandbox.Object{DN: "CN=Plain,CN=Users," + domain, Attributes: map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"plain"}}}))
-				must(t, s.ldap.SetPassword("CN=Plain,CN=Users,"+domain, password))
-				s.Source.Directory.BindDN = "CN=Plain,CN=Users," + domain
-			},
-			want: map[string]Result{seeDeleted: Warn}, line: seeDeleted, words: []string{
-				"deletions show at full passes only",
-				`dsacls "CN=Deleted Objects,` + domain + `" /takeOwnership`, `dsacls "CN=Deleted Objects,` + domain + `" /g "plain@corp.example.com:LCRP"`,
-			},
-		},
-		"pages too large": {
-			change: func(_ *testing.T, s *site) { s.Search.PageSize = 5000 },
-			want:   map[string]Result{pageSize: Warn}, line: pageSize, words: []string{"ldap.page-size is 5000", "1000 at most", "set ldap.page-size to 1000"},
-		},
-		"counting takes too long": {
-			change: func(_ *testing.T, s *site) { s.countFor = time.Nanosecond },
-			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: counts, words: []string{"more than 0 users and more than 0 groups: counting ended after 1ns"},
-		},
-
-		"this machine's clock": {
-			change: func(_ *testing.T, s *site) {
-				s.directoryAt, s.answering = later(5*time.Minute), dated(5*time.Minute)
-			},
-			want: map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the directory's clock is ", " ahead, the gateway's clock is ", "set this machine's clock"},
-		},
-		"the directory's clock": {
-			change: func(_ *testing.T, s *site) { s.directoryAt = later(-3 * time.Minute) },
-			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the directory's clock is 3m", " behind, the gateway's clock agrees", "set the directory's clock"},
-		},
-		"the gateway's clock": {
-			change: func(_ *testing.T, s *site) { s.answering = dated(2 * time.Minute) },
-			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the gateway's clock is ", "set the gateway's clock"},
-		},
-	}
+// testLines runs the checks in the environment of each case.
+func testLines(t *testing.T, cases map[string]lineCase) {
+	t.Parallel()
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, func(s *site) {
+			e := newEnvironment(t, func(e *environment) {
 				if c.change != nil {
-					c.change(t, s)
+					c.change(t, e)
 				}
 			})
-			report := s.examine(t, t.Context())
+			report := e.examine(t, t.Context())
 			for _, got := range report.Checks {
 				result := got.Result
 				if strings.HasPrefix(got.Found, "skipped: ") {
@@ -542,36 +181,406 @@ func TestLines(t *testing.T) {
 				}
 			}
 			if c.line != "" {
-				got := report.of(c.line)
-				for _, word := range c.words {
-					if !strings.Contains(got.Found+"\n"+got.Remedy, word) {
-						t.Errorf("%q is not in %+v", word, got)
-					}
-				}
+				mustContain(t, report.of(c.line), c.words...)
 			}
 			err := report.Err()
 			if report.OK != (err == nil) || c.class != "" && fault.Of(err) != c.class {
 				t.Errorf("ok %t, class %s of %v, want %s", report.OK, fault.Of(err), err, c.class)
 			}
-			if _, err := os.Stat(s.StateDir); err == nil && !strings.HasPrefix(name, "state") {
+			if _, err := os.Stat(e.options.StateDir); err == nil && !strings.HasPrefix(name, "state") {
 				t.Error("a state directory was made")
 			}
 		})
 	}
 }
 
-func limits(calls, window string) func(http.ResponseWriter, *http.Request) bool {
-	return func(w http.ResponseWriter, _ *http.Request) bool {
-		w.Header().Set("X-RateLimit-Limit", calls)
-		w.Header().Set("X-RateLimit-Window-Sec", window)
+// later returns a clock that is ahead.
+func later(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
+
+func TestAllIsWell(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"all is well": {},
+		"all is well, from the console": {change: func(_ *testing.T, e *environment) { e.console(nil) },
+			line: documents, words: []string{"from the gateway: LDAPS to 127.0.0.1, SUBTREE of " + domain + ", identities only"}},
+		"StartTLS": {change: func(_ *testing.T, e *environment) {
+			e.options.Source.Directory.Protocol, e.options.Source.Directory.Port = directory.StartTLS, e.Port
+		},
+			line: tlsLine, words: []string{"TLS 1.3 at 127.0.0.1:", "which is the given one, is good until 20"}},
+	})
+}
+
+func TestConfiguration(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"bad configuration": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Fault = errors.Join(errors.New("thread-pool.size: too much"), errors.New("ldap.port: none"))
+			},
+			want: allBut(configuration), line: configuration, words: []string{"thread-pool.size: too much\nldap.port: none", "adconnector help keys"},
+		},
+		"a key that is not one": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Advice = []string{"ldap.hots is unknown, ldap.host is meant"}
+			},
+			want: map[string]Result{configuration: Warn}, line: configuration, words: []string{"ldap.hots"},
+		},
+	})
+}
+
+func TestStateDirectory(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"state directory is a file": {
+			change: func(t *testing.T, e *environment) { must(t, os.WriteFile(e.options.StateDir, nil, 0o600)) },
+			want:   map[string]Result{stateDirectory: Fail}, line: stateDirectory, words: []string{"not a directory", "set service.state-dir to"},
+		},
+		"state file in use": {
+			change: func(t *testing.T, e *environment) {
+				store, err := e.options.stateOptions.Open(e.options.StateDir)
+				must(t, err)
+				t.Cleanup(func() { store.Close() })
+			},
+			line: stateDirectory, words: []string{fmt.Sprintf("process %d on ", os.Getpid()), "a daemon runs, which is fine"},
+		},
+		"state file of a run": {
+			change: func(t *testing.T, e *environment) {
+				store, err := e.options.stateOptions.Open(e.options.StateDir)
+				must(t, err)
+				must(t, store.Close())
+			},
+			line: stateDirectory, words: []string{"knows 0 objects"},
+		},
+		"state file damaged": {
+			change: func(t *testing.T, e *environment) {
+				must(t, os.MkdirAll(e.options.StateDir, 0o700))
+				must(t, os.WriteFile(filepath.Join(e.options.StateDir, "adconnector.db"), []byte(strings.Repeat("nonsense", 4096)), 0o600))
+			},
+			want: map[string]Result{stateDirectory: Warn}, line: stateDirectory, words: []string{"sends everything anew"},
+		},
+	})
+}
+
+func TestGatewayLogin(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"proxy": {
+			change: func(t *testing.T, e *environment) {
+				target := e.client.URL
+				server := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }})
+				t.Cleanup(server.Close)
+				e.options.ProxyAddress = parse(t, server.URL).Host
+				e.client.Proxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: testenv.PortOf(server.Listener)}
+			},
+			line: proxy, words: []string{"takes connections"},
+		},
+		"proxy that asks for credentials": {
+			change: func(t *testing.T, e *environment) {
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusProxyAuthRequired) }))
+				t.Cleanup(server.Close)
+				e.options.ProxyAddress = parse(t, server.URL).Host
+				e.client.Proxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: testenv.PortOf(server.Listener)}
+			},
+			want: map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, words: []string{"407", "set proxy.username and proxy.password"}, class: fault.Refused,
+		},
+		"no proxy": {
+			change: func(t *testing.T, e *environment) {
+				e.options.ProxyAddress = fmt.Sprintf("127.0.0.1:%d", testenv.RefusingPort(t))
+			},
+			want: map[string]Result{proxy: Fail, gatewayLogin: skippedLine}, line: proxy,
+			words: []string{"connection refused", "open TCP port ", " to 127.0.0.1 from this machine, and check proxy.host and proxy.port"}, class: fault.Transient,
+		},
+		"wrong gateway password": {
+			change: func(_ *testing.T, e *environment) { e.client.Login.Password = secret.New("wrong-password") },
+			want:   map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, words: []string{"wrong credentials (401)", "correct qualys.user.username and qualys.user.password"}, class: fault.Refused,
+		},
+		"wrong gateway password, from the console": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(nil)
+				e.client.Login.Password = secret.New("wrong-password")
+			},
+			want: skippedFrom(map[string]Result{gatewayLogin: Fail, documents: skippedLine}, reach, counts), line: documents, words: []string{"to which there is no login"}, class: fault.Refused,
+		},
+		"rate limited": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(nil)
+				e.Gateway.SetFront(func(x *testenv.Exchange) bool {
+					if x.R.Method != http.MethodGet {
+						return false
+					}
+					x.W.Header().Set("X-RateLimit-ToWait-Sec", "3600")
+					return x.Status(http.StatusTooManyRequests, "")
+				})
+			},
+			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, words: []string{"rate limited until "}, class: fault.Transient,
+		},
+	})
+}
+
+func TestDocuments(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"no connection in the console": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(nil)
+				e.Gateway.SetConnection(nil)
+			},
+			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, words: []string{"does not know it (404)", "check qualys.connectionUuid"}, class: fault.Refused,
+		},
+		"no profile in the console": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(nil)
+				e.Gateway.SetProfile(nil)
+			},
+			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
+			line: documents, words: []string{"check qualys.profileUuid"}, class: fault.Refused,
+		},
+		"neither": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(nil)
+				e.Gateway.SetConnection(nil)
+				e.Gateway.SetProfile(nil)
+			},
+			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents,
+			words: []string{"read connection ", "; read profile ", "check qualys.connectionUuid and qualys.customerUuid; check qualys.profileUuid"}, class: fault.Refused,
+		},
+		"unknown scope in the console": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
+			},
+			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
+			line: documents, words: []string{`search scope "FOREST" is unknown`, "use SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
+		},
+		"posture": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.Assets = "Identity with security posture" })
+			},
+			line: documents, words: []string{"identities with security posture"},
+		},
+	})
+}
+
+func TestSchedule(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"no cron expression": {
+			change: func(_ *testing.T, e *environment) { e.options.Next = nil },
+			want:   map[string]Result{scheduled: Warn}, line: scheduled, words: []string{"only sync runs", "set service.cron-expression"},
+		},
+		"more often than the gateway likes": {
+			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(limits("20", "3600")) },
+			want:   map[string]Result{scheduled: Warn}, line: scheduled, words: []string{"20 calls in 1h0m0s", "each run needs 5 at least", "run less often"},
+		},
+		"not more often than the gateway likes": {
+			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(limits("300", "3600")) },
+			line:   scheduled, words: []string{"the gateway allows 300 calls in 1h0m0s"},
+		},
+	})
+}
+
+func TestReach(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"no directory": {
+			change: func(t *testing.T, e *environment) { e.options.Source.Directory.Port = testenv.RefusingPort(t) },
+			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, class: fault.Transient,
+			words: []string{"connection refused", "open TCP port ", " to 127.0.0.1 from this machine, and check ldap.host and ldap.port"},
+		},
+		"no directory, from the console": {
+			change: func(t *testing.T, e *environment) {
+				e.console(func(c *sandbox.Connection, _ *gateway.Profile) { c.Authentication.Port = testenv.RefusingPort(t) })
+			},
+			want: skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, words: []string{"the connection's host and port in the console"}, class: fault.Transient,
+		},
+		"one of two servers": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Source.Directory.Hosts = []string{"127.0.0.2", "127.0.0.1"}
+			},
+			want: map[string]Result{reach: Warn}, line: reach,
+			words: []string{"127.0.0.1:", " can be reached, but not: connect to 127.0.0.2:", " to 127.0.0.2 from this machine"},
+		},
+		"unknown host": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Hosts = []string{"dc1.invalid"} },
+			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, words: []string{"dc1.invalid", "correct ldap.host, or this machine's DNS"}, class: fault.Transient,
+		},
+	})
+}
+
+func TestTLS(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"plain LDAP": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Source.Directory.Protocol, e.options.Source.Directory.Port = directory.LDAP, e.Port
+			},
+			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"in the clear", "use LDAPS (port 636) or STARTTLS: set ldap.protocol", "as ldap.certificate"},
+		},
+		"plain LDAP, from the console": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(func(c *sandbox.Connection, _ *gateway.Profile) {
+					c.Authentication.Type, c.Authentication.Port = "LDAP", e.Port
+				})
+			},
+			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"set the connection's type in the console"},
+		},
+		"certificate of nobody known": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Certificates = nil },
+			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, words: []string{"common name dc1.corp.example.com", "give it or its issuer's as ldap.certificate"}, class: fault.Refused,
+		},
+		"LDAPS at the port of LDAP": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Port = e.Port },
+			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, words: []string{"LDAPS is usually port 636"},
+		},
+		"certificate about to expire": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.now = func() time.Time { return e.Directory.Certificate().NotAfter.Add(-10*24*time.Hour - time.Minute) }
+				e.directoryAt = e.options.now
+			},
+			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"expires in 10 days", "renew the domain controller's certificate", "give the new one, or better its issuer's, as ldap.certificate"},
+		},
+		"certificate that has expired and is given": {
+			change: func(_ *testing.T, e *environment) { e.options.now = later(400 * 24 * time.Hour) },
+			want:   map[string]Result{tlsLine: Warn, timeSkew: Warn}, line: tlsLine, words: []string{"which is the given one, has expired on "},
+		},
+	})
+}
+
+func TestBind(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"wrong password": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Password = secret.New("wrong-password") },
+			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, words: []string{"LDAP result 49", "wrong password", "correct ldap.password and ldap.bindDn"}, class: fault.Refused,
+		},
+		"disabled account": {
+			change: func(t *testing.T, e *environment) { must(t, e.Directory.Disable(bindDN)) },
+			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, words: []string{"the account is disabled", "enable it"}, class: fault.Refused,
+		},
+	})
+}
+
+func TestBindAccount(t *testing.T) {
+	admins := "CN=Domain Admins,CN=Users," + domain
+	testLines(t, map[string]lineCase{
+		"administrator by way of a group": {
+			change: func(t *testing.T, e *environment) {
+				group := "CN=Operators,CN=Users," + domain
+				must(t, e.Directory.Add(sandbox.Object{DN: group, Attributes: map[string][]string{"objectClass": {"group"}, "member": {bindDN}}}))
+				must(t, e.Directory.Modify(admins, "member", group))
+			},
+			want: map[string]Result{account: Warn}, line: account, words: []string{"svc-qualys@corp.example.com is a member of ", "Domain Admins", "Administrators", "use a plain domain user instead"},
+		},
+		"administrator by primary group": {
+			change: func(t *testing.T, e *environment) { must(t, e.Directory.Modify(bindDN, "primaryGroupID", "512")) },
+			want:   map[string]Result{account: Warn}, line: account, words: []string{"is a member of Domain Admins, Administrators"},
+		},
+		"password about to expire": {
+			change: func(t *testing.T, e *environment) {
+				must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) // the domain's age of passwords is 42 days
+				e.options.now = later(37 * 24 * time.Hour)
+			},
+			want: map[string]Result{account: Warn, timeSkew: Warn}, line: account, words: []string{"the password of svc-qualys@corp.example.com expires in ", "set a new one, there and in ldap.password, or have it never expire"},
+		},
+		"password that will expire": {
+			change: func(t *testing.T, e *environment) { must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) },
+			line:   account, words: []string{"no administrator; its password is good until "},
+		},
+		"bound as DOMAIN\\name": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.BindDN = `CORP\svc-qualys` },
+			line:   account, words: []string{"svc-qualys@corp.example.com, no administrator"},
+		},
+		"bound as name@domain": {
+			change: func(t *testing.T, e *environment) {
+				e.options.Source.Directory.BindDN = "svc-qualys@corp.example.com"
+				must(t, e.Directory.Modify(bindDN, "primaryGroupID", "512"))
+			},
+			want: map[string]Result{account: Warn}, line: account, words: []string{"is a member of Domain Admins"},
+		},
+	})
+}
+
+func TestBaseContext(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"base context that is not there": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "OU=Nowhere," + domain },
+			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
+			line:   baseContext, words: []string{"OU=Nowhere", "what exists of it is " + domain, "correct profile.baseContext"}, class: fault.Refused,
+		},
+		"base context beside a refused gateway": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Source.Base = "OU=Nowhere," + domain
+				e.client.Login.Password = secret.New("wrong-password")
+			},
+			want: map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
+			line: baseContext, words: []string{"OU=Nowhere"}, class: fault.Refused,
+		},
+		"base context of another domain": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "DC=elsewhere,DC=example,DC=com" },
+			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
+			line:   baseContext, words: []string{"another server's domain", "connect to a domain controller of that domain"}, class: fault.Refused,
+		},
+		"nothing to read": {
+			change: func(t *testing.T, e *environment) {
+				e.options.Source.Base = "OU=Empty," + domain
+				must(t, e.Directory.Add(sandbox.Object{DN: e.options.Source.Base, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
+			},
+			want: map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: readUsers,
+			words: []string{"no users are to be seen below OU=Empty", `dsacls "OU=Empty,` + domain + `" /I:T /G "svc-qualys@corp.example.com:LCRP"`},
+		},
+		"filter that leaves nothing": {
+			change: func(_ *testing.T, e *environment) { e.options.Search.GroupFilter = "(description=nothing of the kind)" },
+			want:   map[string]Result{readGroups: Warn}, line: readGroups, words: []string{"no groups are to be seen", "check profile.baseContext, profile.searchScope and ldap.group-filter"},
+		},
+	})
+}
+
+func TestVisibleObjects(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"tombstones out of sight": {
+			change: func(t *testing.T, e *environment) {
+				must(t, e.Directory.Add(sandbox.Object{DN: "CN=Plain,CN=Users," + domain, Attributes: map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"plain"}}}))
+				must(t, e.Directory.SetPassword("CN=Plain,CN=Users,"+domain, e.Password))
+				e.options.Source.Directory.BindDN = "CN=Plain,CN=Users," + domain
+			},
+			want: map[string]Result{seeDeleted: Warn}, line: seeDeleted, words: []string{
+				"deletions show at full passes only",
+				`dsacls "CN=Deleted Objects,` + domain + `" /takeOwnership`, `dsacls "CN=Deleted Objects,` + domain + `" /g "plain@corp.example.com:LCRP"`,
+			},
+		},
+		"pages too large": {
+			change: func(_ *testing.T, e *environment) { e.options.Search.PageSize = 5000 },
+			want:   map[string]Result{pageSize: Warn}, line: pageSize, words: []string{"ldap.page-size is 5000", "1000 at most", "set ldap.page-size to 1000"},
+		},
+		"counting takes too long": {
+			change: func(_ *testing.T, e *environment) { e.options.countFor = time.Nanosecond },
+			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: counts, words: []string{"more than 0 users and more than 0 groups: counting ended after 1ns"},
+		},
+	})
+}
+
+func TestTimeSkew(t *testing.T) {
+	testLines(t, map[string]lineCase{
+		"this machine's clock": {
+			change: func(_ *testing.T, e *environment) {
+				e.directoryAt = later(5 * time.Minute)
+				e.Gateway.SetFront(dated(5 * time.Minute))
+			},
+			want: map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the directory's clock is ", " ahead, the gateway's clock is ", "set this machine's clock"},
+		},
+		"the directory's clock": {
+			change: func(_ *testing.T, e *environment) { e.directoryAt = later(-3 * time.Minute) },
+			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the directory's clock is 3m", " behind, the gateway's clock agrees", "set the directory's clock"},
+		},
+		"the gateway's clock": {
+			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(dated(2 * time.Minute)) },
+			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the gateway's clock is ", "set the gateway's clock"},
+		},
+	})
+}
+
+func limits(calls, window string) testenv.Front {
+	return func(x *testenv.Exchange) bool {
+		x.W.Header().Set("X-RateLimit-Limit", calls)
+		x.W.Header().Set("X-RateLimit-Window-Sec", window)
 		return false
 	}
 }
 
 // dated is a gateway whose clock is ahead.
-func dated(ahead time.Duration) func(http.ResponseWriter, *http.Request) bool {
-	return func(w http.ResponseWriter, _ *http.Request) bool {
-		w.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
+func dated(ahead time.Duration) testenv.Front {
+	return func(x *testenv.Exchange) bool {
+		x.W.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
 		return false
 	}
 }
@@ -596,6 +605,7 @@ func skippedFrom(want map[string]Result, from, to string) map[string]Result {
 
 // TestRights has a server that shows what an account with few rights sees.
 func TestRights(t *testing.T) {
+	t.Parallel()
 	nameless := func(e fakeldap.Entry) fakeldap.Entry {
 		delete(e.Attributes, "objectSid")
 		return e
@@ -631,40 +641,52 @@ func TestRights(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			server := fakeldap.Start(t)
 			server.Users, server.Groups = fakeldap.Users(25), fakeldap.Groups(3)
 			c.change(server)
-			s := newSite(t, func(s *site) {
-				s.Source.Directory = directory.Options{Hosts: []string{"127.0.0.1"}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)}
-				s.Source.Base = fakeldap.Base
+			e := newEnvironment(t, func(e *environment) {
+				e.options.Source.Directory = directory.Options{Hosts: []string{"127.0.0.1"}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)}
+				e.options.Source.Base = fakeldap.Base
 			})
-			got := s.examine(t, t.Context()).of(c.line)
+			got := e.examine(t, t.Context()).of(c.line)
 			if got.Result != c.result {
 				t.Errorf("%+v", got)
 			}
-			for _, word := range c.words {
-				if !strings.Contains(got.Found+"\n"+got.Remedy, word) {
-					t.Errorf("%q is not in %+v", word, got)
-				}
-			}
+			mustContain(t, got, c.words...)
 		})
 	}
+}
+
+// TestNoGateway runs one line in fake time: the client tries a login again after seconds.
+func TestNoGateway(t *testing.T) {
+	e := newEnvironment(t, nil)
+	e.client.URL = parse(t, fmt.Sprintf("http://127.0.0.1:%d", testenv.RefusingPort(t)))
+	synctest.Test(t, func(t *testing.T) {
+		e.options.Gateway, e.options.GatewayAddress = gateway.New(e.client), e.client.URL.Host
+		i := &inspection{Options: e.options}
+		got := i.one(t.Context(), (*inspection).login)
+		if got.Result != Fail || fault.Of(got.err) != fault.Transient {
+			t.Errorf("%+v, class %s", got, fault.Of(got.err))
+		}
+		mustContain(t, got, "connection refused", "open TCP port ", "to 127.0.0.1 from this machine, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url")
+	})
 }
 
 // TestInterrupted: what was not come to is said to be skipped.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := newSite(t, func(s *site) {
-		s.answering = func(http.ResponseWriter, *http.Request) bool {
+	e := newEnvironment(t, func(e *environment) {
+		e.Gateway.SetFront(func(*testenv.Exchange) bool {
 			cancel()
 			return false
-		}
+		})
 	})
-	report := s.examine(t, ctx)
+	report := e.examine(t, ctx)
 	if c := report.of(timeSkew); c.Found != "skipped: interrupted" {
 		t.Errorf("%+v", c)
 	}
-	if s.ldap.Searches().Binds != 0 {
+	if e.Directory.Searches().Binds != 0 {
 		t.Error("it went on")
 	}
 }

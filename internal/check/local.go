@@ -13,7 +13,7 @@ func (i *inspection) stateDirectory(context.Context) Check {
 	if err := state.Usable(i.StateDir); err != nil {
 		return failed(err, "set service.state-dir to a directory that can be made and written")
 	}
-	store, err := state.OpenReadOnly(i.StateDir)
+	store, err := i.stateOptions.OpenReadOnly(i.StateDir)
 	switch {
 	case errors.Is(err, state.ErrLocked): // by a daemon, which stands in nobody's way here
 		found, _ := split(err)

@@ -12,12 +12,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 // chaos is a gateway of which each answer may be a fault, 5 % for each kind.
 type chaos struct {
-	site  *site
-	stall time.Duration
+	environment *environment
+	stall       time.Duration
 
 	mu      sync.Mutex
 	random  *rand.Rand
@@ -30,21 +33,21 @@ const faultPercent = 5
 
 // answer is the front of a gateway in chaos. Its faults concern batches and all
 // other calls alike, where they make sense.
-func (c *chaos) answer(x *exchange) bool {
+func (c *chaos) answer(x *testenv.Exchange) bool {
 	kinds := []string{"500", "503", "reset before", "reset after", "truncated", "207", "401", "stall"}
 	c.mu.Lock()
 	c.calls++
-	token := x.r.Header.Get("Authorization")
+	token := x.R.Header.Get("Authorization")
 	died, answered := c.tokens[token]
 	if died {
 		c.mu.Unlock()
-		return x.status(http.StatusUnauthorized, `{"message":"expired"}`)
+		return x.Status(http.StatusUnauthorized, `{"message":"expired"}`)
 	}
 	kind := ""
 	if dice := c.random.IntN(100) / faultPercent; dice < len(kinds) {
 		kind = kinds[dice]
 	}
-	if kind == "207" && (!x.isBatch() || len(x.assets()) < 2 || c.site.witness.knows(x.r)) || kind == "401" && !answered {
+	if kind == "207" && (!x.HasAssets() || len(itemsOf(x.Body)) < 2 || c.environment.witness.knows(x.R)) || kind == "401" && !answered {
 		kind = ""
 	}
 	// A cut call is no use of a token: net/http sends one with an Idempotency-Key
@@ -58,29 +61,29 @@ func (c *chaos) answer(x *exchange) bool {
 	c.mu.Unlock()
 	switch kind {
 	case "500":
-		return x.status(http.StatusInternalServerError, `{"message":"chaos"}`)
+		return x.Status(http.StatusInternalServerError, `{"message":"chaos"}`)
 	case "503":
-		return x.status(http.StatusServiceUnavailable, "<html>chaos</html>")
+		return x.Status(http.StatusServiceUnavailable, "<html>chaos</html>")
 	case "reset before":
-		return x.reset()
+		return x.Reset()
 	case "reset after":
-		x.deliver()
-		return x.reset()
+		x.Deliver()
+		return x.Reset()
 	case "truncated":
-		answer := x.deliver()
-		x.w.Header().Set("Content-Length", fmt.Sprint(answer.Body.Len()))
-		x.w.WriteHeader(answer.Code)
-		_, _ = x.w.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
-		_ = http.NewResponseController(x.w).Flush()
+		answer := x.Deliver()
+		x.W.Header().Set("Content-Length", fmt.Sprint(answer.Body.Len()))
+		x.W.WriteHeader(answer.Code)
+		_, _ = x.W.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
+		_ = http.NewResponseController(x.W).Flush()
 		panic(http.ErrAbortHandler)
 	case "207":
 		return c.partly(x)
 	case "401":
-		return x.status(http.StatusUnauthorized, `{"message":"expired"}`)
+		return x.Status(http.StatusUnauthorized, `{"message":"expired"}`)
 	case "stall":
 		select {
 		case <-time.After(c.stall):
-		case <-x.r.Context().Done():
+		case <-x.R.Context().Done():
 		}
 	}
 	return false
@@ -88,23 +91,23 @@ func (c *chaos) answer(x *exchange) bool {
 
 // partly rejects the first asset and takes the others. The sandbox, which takes a
 // request whole or not at all, gets one without it.
-func (c *chaos) partly(x *exchange) bool {
+func (c *chaos) partly(x *testenv.Exchange) bool {
 	var request struct {
 		MetaData  map[string]any    `json:"connectorMetaData"`
 		AssetData []json.RawMessage `json:"assetData"`
 	}
-	must(c.site.t, json.Unmarshal(x.body, &request))
-	rejected := x.assets()[0]
+	must(c.environment.t, json.Unmarshal(x.Body, &request))
+	rejected := itemsOf(x.Body)[0]
 	request.AssetData = request.AssetData[1:]
 	request.MetaData["assetCount"] = len(request.AssetData)
 	body, err := json.Marshal(request)
-	must(c.site.t, err)
-	x.body = body
-	if answer := x.deliver(); answer.Code != http.StatusAccepted { // its token has died
-		x.answer(answer)
+	must(c.environment.t, err)
+	x.Body = body
+	if answer := x.Deliver(); answer.Code != http.StatusAccepted { // its token has died
+		x.Answer(answer)
 		return true
 	}
-	return x.status(http.StatusMultiStatus, fmt.Sprintf(
+	return x.Status(http.StatusMultiStatus, fmt.Sprintf(
 		`{"message":"one is bad","responseCode":"PARTLY_PUBLISHED","assetsError":{"failed":[{"vendorAssetId":%q,"message":"chaos"}]}}`, rejected.guid()))
 }
 
@@ -118,35 +121,35 @@ func (c *chaos) partly(x *exchange) bool {
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	s := newSite(t, plan{users: scaled(300, 10_000), groups: scaled(20, 500)})
-	s.settings = s.settings.with(settings{"upload.batch-size": scaled("30", "100"), "ldap.page-size": "500",
+	s := newEnvironment(t, plan{users: scaled(300, 10_000), groups: scaled(20, 500)})
+	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": scaled("30", "100"), "ldap.page-size": "500",
 		"sync.max-deletes-percent": "100"}) // many go, and nobody is there to release them
-	c := &chaos{site: s, stall: scaled(time.Second, 30*time.Second), injured: map[string]int{}, tokens: map[string]bool{}, random: rand.New(rand.NewPCG(*seedFlag, 2))}
-	s.facing(c.answer)
+	c := &chaos{environment: s, stall: scaled(200*time.Millisecond, 20*time.Second), injured: map[string]int{}, tokens: map[string]bool{}, random: rand.New(rand.NewPCG(*seedFlag, 2))}
+	s.Gateway.SetFront(c.answer)
 	changing := make(chan struct{})
 	p := start(t, command{settings: s.settings, args: []string{"sync"}})
 	go func() {
 		defer close(changing)
 		for {
 			select {
-			case <-p.finished:
+			case <-p.Ended:
 				return
 			case <-time.After(20 * time.Millisecond):
 				s.mutate(5)
 			}
 		}
 	}()
-	o := p.wait(t, 8*time.Minute)
+	o := p.Wait(t)
 	<-changing
-	o.mustExit(t, 0, 1, 6)
-	end := o.summary()
-	s.facing(nil)
+	o.MustExit(t, 0, 1, 6)
+	end := o.Summary()
+	s.Gateway.SetFront(nil)
 	after := 1
-	if end.text("result") == "failed" {
+	if end.Text("result") == "failed" {
 		after = 2
 	}
 	for range after {
-		run(t, s.settings, "sync", "--full").mustExit(t, 0)
+		run(t, s.settings, "sync", "--full").MustExit(t, 0)
 	}
 	s.mustBeEqual(t, "after chaos")
 	taken, deletions := s.witness.counts()
@@ -155,33 +158,33 @@ func TestChaos(t *testing.T) {
 		kinds = append(kinds, fmt.Sprint(kind, " ", c.injured[kind]))
 	}
 	figures(t, "%d calls in chaos (%s): %s with %d retries; equal after %d more; %d objects taken, %d deletions; %s",
-		c.calls, strings.Join(kinds, ", "), end.text("result"), end.number("retries"), after, taken, deletions, time.Since(began).Round(time.Millisecond))
+		c.calls, strings.Join(kinds, ", "), end.Text("result"), end.Number("retries"), after, taken, deletions, time.Since(began).Round(time.Millisecond))
 }
 
 // TestStatesUnheard has the gateway refuse every report of the connector's state while
 // a run goes on and after it. It passes when the run is none the worse for it, and
-// when the gateway hears of the latest state within 40 seconds of being able to.
+// when the gateway gets the latest state once it accepts reports again.
 func TestStatesUnheard(t *testing.T) {
-	if !long {
-		t.Skip("the short form is with the runs: the gateway is told every 30 s here")
+	if testing.Short() {
+		t.Skip("syncrun tests the short form: here the states are sent every 30 s")
 	}
 	t.Parallel()
-	s := newSite(t, plan{users: 50, groups: 5})
-	s.facing(func(x *exchange) bool {
-		return x.r.URL.Path == statePath && x.status(http.StatusInternalServerError, "")
+	s := newEnvironment(t, plan{users: 50, groups: 5})
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		return x.R.URL.Path == testenv.StatePath && x.Status(http.StatusInternalServerError, "")
 	})
 	p := start(t, command{settings: s.settings})
-	p.waitFor(t, 0, time.Minute, func(l line) bool { return l.text("message") == "run finished" && l.text("result") == "processed" })
-	_, n := p.waitFor(t, 0, time.Minute, func(l line) bool { return l.text("from") == "PROCESSED" && l.text("to") == "SCHEDULED" })
-	p.waitFor(t, n, time.Minute, saying("connector state not sent"))
-	s.facing(nil)
+	p.Await(t, 0, finished("processed"))
+	_, n := p.Await(t, 0, func(l testlog.Line) bool { return l.Text("from") == "PROCESSED" && l.Text("to") == "SCHEDULED" })
+	p.Await(t, n, testlog.Message(msgStateNotSent))
+	s.Gateway.SetFront(nil)
 	began := time.Now()
-	p.waitFor(t, 0, 40*time.Second, saying("connector state sent late"))
+	p.AwaitMessage(t, msgStateSentLate)
 	late := time.Since(began)
-	p.signal(syscall.SIGTERM)
-	p.wait(t, 10*time.Second).mustExit(t, 0)
+	p.Signal(t, syscall.SIGTERM)
+	p.MustExit(t, 0)
 	s.mustBeEqual(t, "unheard")
-	if states := s.gateway.States(); len(states) != 1 || states[0].State != "SCHEDULED" {
+	if states := s.Gateway.States(); len(states) != 1 || states[0].State != "SCHEDULED" {
 		t.Errorf("%+v", states)
 	}
 	figures(t, "refused every report through a run: processed all the same, and the gateway knew %s after it could", late.Round(time.Second))

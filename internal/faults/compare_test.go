@@ -13,6 +13,7 @@ import (
 
 	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
+	"adconnector/test/testenv"
 )
 
 // entryOf is an object as an oracle takes it.
@@ -38,11 +39,11 @@ func wanted(d *sandbox.Directory, now time.Time) map[string]oracle.Flat {
 
 // differences has one line for each field in which the gateway does not hold what
 // the directory does. What has gone must be there as deleted, if it was ever there.
-func (s *site) differences() (found []string) {
-	want := wanted(s.directory, time.Now())
+func (s *environment) differences() (found []string) {
+	want := wanted(s.Directory.Directory, time.Now())
 	have := map[string]oracle.Flat{}
 	sids := map[string]string{}
-	for _, identity := range slices.Concat(s.gateway.Users(), s.gateway.Groups()) {
+	for _, identity := range slices.Concat(s.Gateway.Users(), s.Gateway.Groups()) {
 		asset, err := oracle.Flatten(identity.Asset)
 		if err != nil {
 			found = append(found, fmt.Sprintf("%s: %v", identity.VendorAssetID, err))
@@ -78,7 +79,7 @@ func (s *site) differences() (found []string) {
 const hasGone = ": has gone and is not reported as deleted"
 
 // mustBeEqual ends the test unless the gateway holds what the directory does.
-func (s *site) mustBeEqual(t *testing.T, after string) {
+func (s *environment) mustBeEqual(t *testing.T, after string) {
 	t.Helper()
 	found := s.differences()
 	for _, difference := range found[:min(len(found), 10)] {
@@ -106,36 +107,32 @@ func newWitness(t *testing.T) *witness {
 }
 
 // mayGo notes an object that is about to be deleted.
-func (w *witness) mayGo(d *sandbox.Directory, dn string) {
-	for _, o := range d.Objects() {
-		if o.DN == dn {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.gone[oracle.GUID(o.First("objectGUID"))] = true
-			return
-		}
-	}
+func (w *witness) mayGo(d *testenv.Directory, dn string) {
+	guid := oracle.GUID(d.Object(dn).First("objectGUID"))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gone[guid] = true
 }
 
-// deliver lets the gateway have a call, one at a time where it carries assets, so
-// that the order in which they are taken is known.
-func (w *witness) deliver(r *http.Request, body []byte, answer *httptest.ResponseRecorder, g *sandbox.Gateway) {
-	if r.URL.Path != assetsPath {
-		g.ServeHTTP(answer, r)
-		if strings.HasPrefix(r.URL.Path, "/auth") && answer.Code/100 == 2 {
+// observe delivers calls that carry assets one at a time, so that the order in which the
+// gateway takes them is known.
+func (w *witness) observe(x *testenv.Exchange, deliver func() *httptest.ResponseRecorder) *httptest.ResponseRecorder {
+	if !x.HasAssets() {
+		answer := deliver()
+		if x.R.URL.Path == testenv.LoginPath && answer.Code/100 == 2 {
 			searched.keep(strings.TrimSpace(answer.Body.String())) // a token
 		}
-		return
+		return answer
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	g.ServeHTTP(answer, r)
-	if id := r.Header.Get("Idempotency-Key"); answer.Code != http.StatusAccepted || w.requests[id] {
-		return // not taken, or not anew
-	} else {
-		w.requests[id] = true
+	answer := deliver()
+	id := x.R.Header.Get("Idempotency-Key")
+	if answer.Code != http.StatusAccepted || w.requests[id] {
+		return answer // not taken, or taken before
 	}
-	for _, i := range itemsOf(body) {
+	w.requests[id] = true
+	for _, i := range itemsOf(x.Body) {
 		w.taken++
 		switch v := i.version(); {
 		case i.isDeleted() && !w.gone[i.guid()]:
@@ -148,6 +145,7 @@ func (w *witness) deliver(r *http.Request, body []byte, answer *httptest.Respons
 			w.latest[i.guid()] = v
 		}
 	}
+	return answer
 }
 
 // knows reports whether a request was taken before.

@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
+
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 // smallDisk is a file system of its own. It needs root.
@@ -40,39 +42,37 @@ func fill(t *testing.T, dir string, free int64) (remove func()) {
 // run with space again delivers the rest and the gateway holds what the directory does.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, plan{users: 1000, groups: 20})
+	s := newEnvironment(t, plan{users: 1000, groups: 20})
 	disk := smallDisk(t, "4m")
-	s.settings = s.settings.with(settings{"service.state-dir": filepath.Join(disk, "state"), "upload.batch-size": "20"})
+	s.settings = s.settings.With(testenv.Settings{"service.state-dir": filepath.Join(disk, "state"), "upload.batch-size": "20"})
 	full := 0
 	for _, free := range []int64{0, 12 << 10, 40 << 10, 100 << 10, 200 << 10} {
 		remove := fill(t, disk, free)
 		o := run(t, s.settings, "sync")
-		o.mustExit(t, 1)
-		o.mustSay(t, "no space left on device", "free or add space")
+		o.MustExit(t, 1)
+		mustReport(t, o, "no space left on device", "free or add space")
 		full++
 		remove()
 	}
-	run(t, s.settings, "sync").mustExit(t, 0)
+	run(t, s.settings, "sync").MustExit(t, 0)
 	s.mustBeEqual(t, "with space again")
 
 	s.reinstall()
 	remove := fill(t, disk, 100<<10)
-	p := start(t, command{settings: s.settings.with(settings{"service.cron-expression": "* * * * * *"})})
-	n := -1
+	p := start(t, command{settings: s.settings.With(testenv.Settings{"service.cron-expression": "* * * * * *"})})
+	n := 0
 	for range 2 {
-		var l line
-		l, n = p.waitFor(t, n+1, time.Minute, func(l line) bool {
-			return l.text("message") == "run finished" && l.text("result") == "failed"
-		})
-		if l.text("class") != "transient" {
+		var l testlog.Line
+		l, n = p.Await(t, n, finished("failed"))
+		if l.Text("class") != "transient" {
 			t.Errorf("%v", l)
 		}
 		full++
 	}
 	remove()
-	p.waitFor(t, n+1, time.Minute, func(l line) bool { return l.text("message") == "run finished" && l.text("result") == "processed" })
-	p.signal(syscall.SIGTERM)
-	p.wait(t, 10*time.Second).mustExit(t, 0, 130)
+	p.Await(t, n, finished("processed"))
+	p.Signal(t, syscall.SIGTERM)
+	p.MustExit(t, 0, 130)
 	s.mustBeEqual(t, "under the daemon")
 	figures(t, "%d runs on a full disk failed and said so; all equal with space again", full)
 }
@@ -82,17 +82,17 @@ func TestDiskFull(t *testing.T) {
 // the next one without it delivers the rest.
 func TestFileSizeLimit(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, plan{users: 1000, groups: 20})
+	s := newEnvironment(t, plan{users: 1000, groups: 20})
 	s.settings["upload.batch-size"] = "20"
 	full := 0
 	for _, blocks := range []int{4, 40, 100} { // of 1 KiB
 		limited := []string{"sh", "-c", fmt.Sprintf(`ulimit -f %d; exec "$@"`, blocks*2), "sh"}
-		o := start(t, command{settings: s.settings, args: []string{"sync"}, wrapped: limited}).wait(t, syncWithin)
-		o.mustExit(t, 1)
-		o.mustSay(t, "file too large", "free or add space")
+		o := start(t, command{settings: s.settings, args: []string{"sync"}, wrapper: limited}).Wait(t)
+		o.MustExit(t, 1)
+		mustReport(t, o, "file too large", "free or add space")
 		full++
 	}
-	run(t, s.settings, "sync").mustExit(t, 0)
+	run(t, s.settings, "sync").MustExit(t, 0)
 	s.mustBeEqual(t, "without the limit")
 	figures(t, "%d runs under a limit on the size of files failed and said so; all equal without it", full)
 }
@@ -103,25 +103,25 @@ func TestFileSizeLimit(t *testing.T) {
 // writes again delivers everything.
 func TestReadOnlyDisk(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, plan{users: 200, groups: 20})
+	s := newEnvironment(t, plan{users: 200, groups: 20})
 	disk := smallDisk(t, "8m")
-	s.settings = s.settings.with(settings{"service.state-dir": filepath.Join(disk, "state")})
+	s.settings = s.settings.With(testenv.Settings{"service.state-dir": filepath.Join(disk, "state")})
 	remount := func(flags uintptr) { t.Helper(); must(t, syscall.Mount("", disk, "", syscall.MS_REMOUNT|flags, "")) }
 	refused := func() {
 		t.Helper()
 		remount(syscall.MS_RDONLY)
 		for _, args := range [][]string{{"sync"}, nil} {
 			o := run(t, s.settings, args...)
-			o.mustExit(t, 2)
-			o.mustSay(t, "read-only file system", "make it writable for user")
+			o.MustExit(t, 2)
+			mustReport(t, o, "read-only file system", "make it writable for user")
 		}
 		remount(0)
 	}
 	refused()
-	run(t, s.settings, "sync").mustExit(t, 0)
+	run(t, s.settings, "sync").MustExit(t, 0)
 	s.mutate(20)
 	refused()
-	run(t, s.settings, "sync").mustExit(t, 0)
+	run(t, s.settings, "sync").MustExit(t, 0)
 	s.mustBeEqual(t, "on a disk that takes writes")
 	figures(t, "4 starts on a read-only disk refused with 2; all equal after")
 }

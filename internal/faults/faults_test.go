@@ -5,51 +5,51 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
+
+	"adconnector/test/program"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "repeat the run with this seed; 0: another one each time")
-
-var workDir string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if *seedFlag == 0 {
 		*seedFlag = uint64(time.Now().UnixNano()) % 1_000_000
 	}
-	dir, err := os.MkdirTemp("", "faults")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	parallelSet := false
+	flag.Visit(func(f *flag.Flag) { parallelSet = parallelSet || f.Name == "test.parallel" })
+	if !parallelSet { // these tests wait more than they compute
+		if err := flag.Set("test.parallel", "6"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
-	workDir = dir
 	code := m.Run()
 	searched.report()
-	if err := os.RemoveAll(dir); err != nil {
+	if err := program.Remove(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
 }
 
-// seeded returns the test's own random numbers.
+// seeded returns random numbers of the test's own.
 func seeded(t *testing.T) *rand.Rand {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("repeat with -seed %d", *seedFlag)
 		}
 	})
-	sum := uint64(14695981039346656037) // FNV-1a: each test its own numbers, whichever others run
+	sum := uint64(14695981039346656037) // FNV-1a: they do not depend on which other tests run
 	for _, b := range []byte(t.Name()) {
 		sum = (sum ^ uint64(b)) * 1099511628211
 	}
 	return rand.New(&shared{pcg: rand.NewPCG(*seedFlag, sum)})
 }
 
-// shared are random numbers that several goroutines take from.
+// shared is a source of random numbers for several goroutines.
 type shared struct {
 	mu  sync.Mutex
 	pcg *rand.PCG
@@ -61,30 +61,19 @@ func (s *shared) Uint64() uint64 {
 	return s.pcg.Uint64()
 }
 
-// scaled chooses between the two forms of a test.
+// scaled returns the value for the form of the test that runs.
 func scaled[T any](inShort, inLong T) T {
-	if long {
-		return inLong
+	if testing.Short() {
+		return inShort
 	}
-	return inShort
+	return inLong
 }
 
-// figures prints what a test has measured, in one line.
+// figures logs what a test has measured, in one line.
 func figures(t *testing.T, format string, args ...any) {
 	t.Helper()
 	t.Logf("seed %d: %s", *seedFlag, fmt.Sprintf(format, args...))
 }
-
-// program is the path of the connector as it is shipped, built once.
-var program = sync.OnceValues(func() (string, error) {
-	out := filepath.Join(workDir, "adconnector")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", out, "adconnector/cmd/adconnector")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the connector: %w\n%s", err, text)
-	}
-	return out, nil
-})
 
 func must(t testing.TB, err error) {
 	t.Helper()

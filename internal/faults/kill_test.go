@@ -3,33 +3,36 @@ package faults
 import (
 	"fmt"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"adconnector/test/program"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
-// killing is when a connector is killed.
+// killing is a moment at which a connector is killed.
 type killing struct {
 	name string
-	// arm prepares it, and returns what is told of the log's lines.
-	arm func(s *site, kill func()) func(*process, line)
-	// after is a moment by the clock; 0: what arm says.
+	// arm prepares it and returns a function for each line of the log, or nil.
+	arm func(s *environment, kill func()) func(*program.Process, testlog.Line)
+	// after is the time from the start; 0: arm decides.
 	after time.Duration
 }
 
 // killings are the named points: every call at its arrival, each batch once the
 // gateway has it and once the answer is out, every line of the log, and bytes of the
 // directory's answers, which are so many as a whole.
-func (s *site) killings(whole int) []killing {
+func (s *environment) killings(whole int) []killing {
 	var all []killing
-	add := func(name string, arm func(s *site, kill func()) func(*process, line)) {
+	add := func(name string, arm func(s *environment, kill func()) func(*program.Process, testlog.Line)) {
 		all = append(all, killing{name: name, arm: arm})
 	}
 	for _, n := range []int{1, 2, 3, 4, 6, 9} {
-		add(fmt.Sprint("call ", n, " arrives"), func(s *site, kill func()) func(*process, line) {
+		add(fmt.Sprint("call ", n, " arrives"), func(s *environment, kill func()) func(*program.Process, testlog.Line) {
 			calls := 0
-			s.facing(func(x *exchange) bool {
+			s.Gateway.SetFront(func(x *testenv.Exchange) bool {
 				s.mu.Lock()
 				calls++
 				now := calls == n
@@ -42,11 +45,11 @@ func (s *site) killings(whole int) []killing {
 			return nil
 		})
 	}
-	batch := func(name string, n int, do func(x *exchange, kill func())) {
-		add(fmt.Sprint("batch ", n, name), func(s *site, kill func()) func(*process, line) {
+	batch := func(name string, n int, do func(x *testenv.Exchange, kill func())) {
+		add(fmt.Sprint("batch ", n, name), func(s *environment, kill func()) func(*program.Process, testlog.Line) {
 			batches := 0
-			s.facing(func(x *exchange) bool {
-				if !x.isBatch() {
+			s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+				if !x.HasAssets() {
 					return false
 				}
 				s.mu.Lock()
@@ -62,15 +65,15 @@ func (s *site) killings(whole int) []killing {
 		})
 	}
 	for _, n := range []int{1, 2, 4, 7} {
-		batch(" arrives", n, func(_ *exchange, kill func()) { kill() })
-		batch(" is taken", n, func(x *exchange, kill func()) { x.deliver(); kill() })
-		batch(" is answered", n, func(x *exchange, kill func()) { x.answer(x.deliver()); kill() })
+		batch(" arrives", n, func(_ *testenv.Exchange, kill func()) { kill() })
+		batch(" is taken", n, func(x *testenv.Exchange, kill func()) { x.Deliver(); kill() })
+		batch(" is answered", n, func(x *testenv.Exchange, kill func()) { x.Answer(x.Deliver()); kill() })
 	}
-	add("a deletion is taken", func(s *site, kill func()) func(*process, line) {
-		s.facing(func(x *exchange) bool {
-			for _, i := range x.assets() {
+	add("a deletion is taken", func(s *environment, kill func()) func(*program.Process, testlog.Line) {
+		s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+			for _, i := range itemsOf(x.Body) {
 				if i.isDeleted() {
-					x.deliver()
+					x.Deliver()
 					kill()
 					return true
 				}
@@ -79,14 +82,14 @@ func (s *site) killings(whole int) []killing {
 		})
 		return nil
 	})
-	for _, message := range []string{"directory connected", "pass planned", "directory read", "batches acknowledged", "connector state", "run finished"} {
+	for _, message := range []string{msgDirectoryConnected, msgPassPlanned, msgDirectoryRead, msgBatchesAcknowledged, msgConnectorState, msgRunFinished} {
 		for _, nth := range []int{1, 2} {
-			add(fmt.Sprint("line ", nth, " of ", message), func(_ *site, _ func()) func(*process, line) {
+			add(fmt.Sprint("line ", nth, " of ", message), func(s *environment, _ func()) func(*program.Process, testlog.Line) {
 				seen := 0
-				return func(p *process, l line) {
-					if l.text("message") == message {
+				return func(p *program.Process, l testlog.Line) {
+					if l.Text("message") == message {
 						if seen++; seen == nth {
-							_ = p.cmd.Process.Kill()
+							p.Signal(s.t, syscall.SIGKILL)
 						}
 					}
 				}
@@ -94,7 +97,7 @@ func (s *site) killings(whole int) []killing {
 		}
 	}
 	for _, share := range []float64{0.1, 0.5, 0.9} {
-		add(fmt.Sprint("at ", share, " of what the directory sends"), func(s *site, kill func()) func(*process, line) {
+		add(fmt.Sprint("at ", share, " of what the directory sends"), func(s *environment, kill func()) func(*program.Process, testlog.Line) {
 			s.relay.set(rule{connection: -1, after: int(share * float64(whole)), hook: kill})
 			return nil
 		})
@@ -119,11 +122,11 @@ func TestKill(t *testing.T) {
 
 func killAgain(t *testing.T, kills int) {
 	t.Helper()
-	s := newSite(t, plan{users: scaled(200, 1000), groups: 50})
-	s.settings = s.settings.with(settings{"upload.batch-size": "10", "thread-pool.size": "4", "ldap.page-size": "100"})
-	daemon := s.settings.with(settings{"service.cron-expression": "* * * * * *"})
+	s := newEnvironment(t, plan{users: scaled(200, 1000), groups: 50})
+	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "4", "ldap.page-size": "100"})
+	daemon := s.settings.With(testenv.Settings{"service.cron-expression": "* * * * * *"})
 	began := time.Now()
-	run(t, s.settings, "sync").mustExit(t, 0)
+	run(t, s.settings, "sync").MustExit(t, 0)
 	usual := time.Since(began)
 	s.mustBeEqual(t, "first run")
 
@@ -161,16 +164,17 @@ func killAgain(t *testing.T, kills int) {
 			killed++
 		} else {
 			late++ // it had ended before
+			usual = usual/2 + 1
 		}
 		if s.random.IntN(2) == 0 && killed < kills {
 			continue // nobody looks after it before it is killed again
 		}
 		runs++
-		run(t, s.settings, "sync").mustExit(t, 0)
+		run(t, s.settings, "sync").MustExit(t, 0)
 		if fresh {
 			// What has gone before the first full pass was complete is settled by the
 			// next one, as absence proves nothing before.
-			run(t, s.settings, "sync", "--full").mustExit(t, 0)
+			run(t, s.settings, "sync", "--full").MustExit(t, 0)
 			fresh = false
 		}
 		s.mustBeEqual(t, fmt.Sprintf("kill %d, %s", n+1, k.name))
@@ -180,50 +184,37 @@ func killAgain(t *testing.T, kills int) {
 		kills, hit, late, runs, taken, deletions, time.Since(began).Round(time.Millisecond))
 }
 
-// kill starts a connector and kills it at a moment. It reports whether that met it
-// alive.
-func (s *site) kill(t *testing.T, c command, k killing) bool {
+// kill starts a connector and kills it at a moment. It reports whether the connector was
+// still alive then.
+func (s *environment) kill(t *testing.T, c command, k killing) bool {
 	t.Helper()
-	started := make(chan *process, 1)
+	started := make(chan *program.Process, 1)
 	if k.arm != nil {
 		c.onLine = k.arm(s, func() {
 			p := <-started
 			started <- p
-			p.kill()
+			p.Kill()
 		})
-	}
-	over, onLine := make(chan struct{}), c.onLine
-	var once sync.Once
-	c.onLine = func(p *process, l line) {
-		if onLine != nil {
-			onLine(p, l)
-		}
-		if l.text("message") == "run finished" {
-			once.Do(func() { close(over) })
-		}
 	}
 	p := start(t, c)
 	started <- p
-	deadline := syncWithin
 	if k.after > 0 {
-		deadline = k.after
-	}
-	select {
-	case <-p.finished:
-	case <-time.After(deadline):
-	case <-over: // a daemon need not have come by the named point
 		select {
-		case <-p.finished:
+		case <-p.Ended:
+		case <-time.After(k.after):
+		}
+	} else if _, _, over := p.Log.Await(0, testlog.Message(msgRunFinished), p.Ended); over {
+		select { // a daemon need not reach the named point
+		case <-p.Ended:
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	p.kill()
-	s.facing(nil)
+	p.Kill()
+	s.Gateway.SetFront(nil)
 	s.relay.clear()
-	o := p.wait(t, syncWithin)
-	status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	if !o.killed && o.code != 0 {
-		t.Errorf("%s: ended by itself with %d:\n%s", k.name, o.code, o.text)
+	o := p.Wait(t)
+	if o.Code > 0 {
+		t.Errorf("%s: ended by itself with %d:\n%s", k.name, o.Code, o.Stderr)
 	}
-	return status.Signaled()
+	return o.Code == -1
 }

@@ -3,70 +3,86 @@ package faults
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"adconnector/internal/cli"
+	"adconnector/test/program"
+	"adconnector/test/testenv"
 )
 
-// limiter lets so many calls through in each of its hours and tells the others to
-// wait, in the three forms in which that can be said. Logins are not limited.
+// limiter lets so many calls through in each of its hours. It tells the others to wait, in
+// the three forms that exist. Logins are not limited.
 type limiter struct {
 	calls int           // in an hour
-	hour  time.Duration // how long one lasts here
+	hour  time.Duration // how long one lasts here once its calls are used up
 
-	mu      sync.Mutex
-	ends    time.Time // of the hour under way
-	left    int
-	told    time.Time // until when everybody is to wait, at the latest
-	least   time.Time // and at the earliest: a process that was killed has not heard all of it
-	heard   time.Time // when the first was told so
-	refused int
-	early   int // calls well after that, and before the earliest
-	hours   int
-	through int
+	mu       sync.Mutex
+	ends     time.Time // of the hour under way, whose calls are used up
+	left     int
+	least    time.Time            // the earliest end of the wait under way
+	latest   time.Time            // and the latest
+	announce time.Time            // when that wait was first announced
+	logins   map[string]time.Time // of tokens
+	refused  int
+	inHour   int // refused in the hour under way
+	most     int // refused in one hour
+	early    int // calls before the end of a wait, of a process that started during it
+	hours    int
+	through  int
 }
 
-// grace is how long calls that were under way when the limit was told may still arrive.
-const grace = time.Second
-
-func (l *limiter) answer(x *exchange) bool {
-	if x.r.URL.Path == "/auth" {
-		return false
-	}
+func (l *limiter) answer(x *testenv.Exchange) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if x.R.URL.Path == testenv.LoginPath {
+		now, answer := time.Now(), x.Deliver()
+		l.logins[strings.TrimSpace(answer.Body.String())] = now
+		x.Answer(answer)
+		return true
+	}
 	now := time.Now()
-	if !now.Before(l.ends) {
-		l.ends, l.left = now.Add(l.hour), l.calls
+	if l.left == 0 && !now.Before(l.ends) {
+		l.left, l.inHour = l.calls, 0
 		l.hours++
 	}
-	if now.Before(l.least) && now.After(l.heard.Add(grace)) {
+	token := strings.TrimPrefix(x.R.Header.Get("Authorization"), "Bearer ")
+	login, known := l.logins[token]
+	if !known {
+		x.Status(http.StatusUnauthorized, `{"message":"unknown token"}`)
+		return true
+	}
+	if now.Before(l.least) && login.After(l.announce) {
 		l.early++
 	}
 	if l.left > 0 {
 		l.left--
 		l.through++
-		if l.left == 0 && l.hours%2 == 0 { // every other hour it says so with the last success
-			x.w.Header().Set("X-RateLimit-Remaining", "0")
-			x.w.Header().Set("X-RateLimit-ToWait-Sec", l.wait(now))
+		if l.left == 0 {
+			l.ends = now.Add(l.hour)
+		}
+		if l.left == 0 && l.hours%2 == 0 { // every other hour, the last success carries the limit
+			x.W.Header().Set("X-RateLimit-Remaining", "0")
+			x.W.Header().Set("X-RateLimit-ToWait-Sec", l.wait(now))
 		}
 		return false
 	}
 	l.refused++
+	l.inHour++
+	l.most = max(l.most, l.inHour)
 	switch l.refused % 3 {
 	case 0:
-		x.w.Header().Set("X-RateLimit-ToWait-Sec", l.wait(now))
+		x.W.Header().Set("X-RateLimit-ToWait-Sec", l.wait(now))
 	case 1:
-		x.w.Header().Set("Retry-After", l.wait(now))
+		x.W.Header().Set("Retry-After", l.wait(now))
 	default:
 		until := now.Add(l.seconds(now)).Truncate(time.Second) // a date has no fractions
 		l.tell(now, until)
-		x.w.Header().Set("Retry-After", until.UTC().Format(http.TimeFormat))
+		x.W.Header().Set("Retry-After", until.UTC().Format(http.TimeFormat))
 	}
-	return x.status([]int{http.StatusTooManyRequests, http.StatusConflict}[l.refused%2], `{"message":"limit exceeded"}`)
+	return x.Status([]int{http.StatusTooManyRequests, http.StatusConflict}[l.refused%2], `{"message":"limit exceeded"}`)
 }
 
 func (l *limiter) wait(now time.Time) string {
@@ -79,14 +95,14 @@ func (l *limiter) tell(now, until time.Time) {
 	if !until.After(now) {
 		return
 	}
-	if !l.told.After(now) {
-		l.heard, l.least, l.told = now, until, until
+	if !l.latest.After(now) {
+		l.announce, l.least, l.latest = now, until, until
 	}
 	if until.Before(l.least) {
 		l.least = until
 	}
-	if until.After(l.told) {
-		l.told = until
+	if until.After(l.latest) {
+		l.latest = until
 	}
 }
 
@@ -96,46 +112,46 @@ func (l *limiter) seconds(now time.Time) time.Duration {
 }
 
 // TestHourLongWait tells the connector to wait for an hour. It passes when a stop ends
-// the wait within two seconds, as interrupted; when a process started anew remembers
+// the wait, as interrupted; when a process started anew remembers
 // it, and says until when; and when that one makes no call but its login.
 func TestHourLongWait(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, plan{users: 50, groups: 5})
+	s := newEnvironment(t, plan{users: 50, groups: 5})
 	var mu sync.Mutex
 	var calls []string
-	s.facing(func(x *exchange) bool {
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		calls = append(calls, x.r.URL.Path)
-		if !x.isBatch() {
+		calls = append(calls, x.R.URL.Path)
+		if !x.HasAssets() {
 			return false
 		}
-		x.w.Header().Set("X-RateLimit-ToWait-Sec", "3600")
-		return x.status(http.StatusTooManyRequests, "")
+		x.W.Header().Set("X-RateLimit-ToWait-Sec", "3600")
+		return x.Status(http.StatusTooManyRequests, "")
 	})
-	stop := func(p *process) time.Duration {
+	stop := func(p *program.Process) time.Duration {
 		t.Helper()
 		began := time.Now()
-		p.signal(syscall.SIGTERM)
-		p.wait(t, 2*time.Second).mustExit(t, 130)
+		p.Signal(t, syscall.SIGTERM)
+		p.MustExit(t, 130)
 		return time.Since(began)
 	}
 	p := start(t, command{settings: s.settings, args: []string{"sync"}})
-	said, _ := p.waitFor(t, 0, time.Minute, saying("rate limited by the gateway"))
+	said := p.AwaitMessage(t, msgRateLimited)
 	took := stop(p)
 
 	mu.Lock()
 	calls = nil
 	mu.Unlock()
 	p = start(t, command{settings: s.settings, args: []string{"sync"}})
-	remembered, _ := p.waitFor(t, 0, time.Minute, saying(cli.MsgRateLimitRestored))
-	if said.text("until") == "" || said.text("until") != remembered.text("until") {
-		t.Errorf("said %s and remembered %s", said.text("until"), remembered.text("until"))
+	remembered := p.AwaitMessage(t, msgLimitRemembered)
+	if said.Text("until") == "" || said.Text("until") != remembered.Text("until") {
+		t.Errorf("said %s and remembered %s", said.Text("until"), remembered.Text("until"))
 	}
-	p.waitFor(t, 0, time.Minute, func(l line) bool { return l.text("to") == "PROCESSING" }) // and goes on to its first call
+	p.Await(t, 0, entered("PROCESSING")) // and goes on to its first call
 	took = max(took, stop(p))
 	for _, path := range calls {
-		if path != "/auth" {
+		if path != testenv.LoginPath {
 			t.Errorf("%s was called in the wait", path)
 		}
 	}
@@ -144,44 +160,43 @@ func TestHourLongWait(t *testing.T) {
 
 // TestRateLimit sends to a gateway that takes so many calls an hour, hours being
 // short, and stops or kills the connector in the middle of a wait. It passes when
-// everything is delivered; when no hour lets more through than it may; when no call
-// comes during a wait, that of a process started anew in it included, but those
-// under way when it was told; when refusals stay below the number of workers an hour;
-// and when a stop ends a wait at once.
+// everything is delivered; when a process that starts during a wait makes no call before
+// its end; when no more calls are refused in an hour than were under way at once; and when
+// a stop ends a wait.
 func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	const workers = 4
-	s := newSite(t, plan{users: scaled(400, 8000), groups: 20})
-	s.settings = s.settings.with(settings{"upload.batch-size": "10", "thread-pool.size": strconv.Itoa(workers)})
-	l := &limiter{calls: scaled(15, 300), hour: scaled(2*time.Second, 12*time.Second)}
-	s.facing(l.answer)
+	s := newEnvironment(t, plan{users: scaled(120, 4000), groups: 20})
+	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": strconv.Itoa(workers)})
+	l := &limiter{calls: scaled(10, 150), hour: scaled(900*time.Millisecond, 8*time.Second), logins: map[string]time.Time{}}
+	s.Gateway.SetFront(l.answer)
 
-	inTheWait := func(end func(p *process)) {
+	inTheWait := func(end func(p *program.Process)) {
 		t.Helper()
 		p := start(t, command{settings: s.settings, args: []string{"sync"}})
-		p.waitFor(t, 0, time.Minute, saying("rate limited by the gateway"))
+		p.AwaitMessage(t, msgRateLimited)
 		before, _ := s.witness.counts()
 		end(p)
-		o := p.wait(t, 10*time.Second)
-		if o.code == 0 {
-			t.Errorf("a run that was ended in its wait exits with 0:\n%s", o.text)
+		o := p.Wait(t)
+		if o.Code == 0 {
+			t.Errorf("a run that was ended in its wait exits with 0:\n%s", o.Stderr)
 		}
 		if before == 0 {
 			t.Error("the limit came before anything was taken")
 		}
 	}
-	inTheWait(func(p *process) { p.signal(syscall.SIGTERM) })
-	inTheWait(func(p *process) { p.kill() })
-	run(t, s.settings, "sync").mustExit(t, 0)
-	s.facing(nil)
-	run(t, s.settings, "sync").mustExit(t, 0)
+	inTheWait(func(p *program.Process) { p.Signal(t, syscall.SIGTERM) })
+	inTheWait((*program.Process).Kill)
+	run(t, s.settings, "sync").MustExit(t, 0)
+	s.Gateway.SetFront(nil)
+	run(t, s.settings, "sync").MustExit(t, 0)
 	s.mustBeEqual(t, "after the limits")
 	if l.early > 0 {
-		t.Errorf("%d calls came during a wait", l.early)
+		t.Errorf("%d calls of a process that started during the wait", l.early)
 	}
-	if l.refused > workers*l.hours {
-		t.Errorf("%d refusals in %d hours of %d workers", l.refused, l.hours, workers)
+	if l.most > workers {
+		t.Errorf("%d refusals in an hour of %d workers", l.most, workers)
 	}
 	figures(t, "%d calls through and %d refused in %d hours of %d calls, 2 restarts in a wait, none early, all equal; %s",
 		l.through, l.refused, l.hours, l.calls, time.Since(began).Round(time.Millisecond))

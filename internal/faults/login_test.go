@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"adconnector/test/testenv"
 )
 
 // TestTokens has the login go wrong in each way: the endpoint down, slow, answering
@@ -19,7 +21,7 @@ import (
 // password, nor a client secret, nor a token stands in any log or error.
 func TestTokens(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, plan{users: 100, groups: 10})
+	s := newEnvironment(t, plan{users: 100, groups: 10})
 	began := time.Now()
 	slow := scaled(time.Second, 15*time.Second)
 	echo := func(status int) http.HandlerFunc {
@@ -69,7 +71,7 @@ func TestTokens(t *testing.T) {
 	var ran atomic.Int64
 	for _, form := range []string{"standard", "own"} {
 		for _, c := range cases {
-			if c.repeats && !long && (form == "own" || c.name != "500 that repeats what was sent") {
+			if c.repeats && testing.Short() && (form == "own" || c.name != "500 that repeats what was sent") {
 				continue
 			}
 			t.Run(form+" "+c.name, func(t *testing.T) {
@@ -77,15 +79,15 @@ func TestTokens(t *testing.T) {
 					t.Parallel() // they only wait
 				}
 				ran.Add(1)
-				target := fmt.Sprintf("http://127.0.0.1:%d", closedPort(t))
+				target := fmt.Sprintf("http://127.0.0.1:%d", testenv.RefusingPort(t))
 				if c.answer != nil {
 					server := httptest.NewServer(c.answer)
 					t.Cleanup(server.Close)
 					target = server.URL
 				}
 				path := map[string]string{"standard": "/oauth/token", "own": "/auth/oidc"}[form]
-				o := run(t, s.withClient().with(settings{"oauth.token.url": target + path, "service.state-dir": s.newStateDir()}), "sync")
-				o.mustExit(t, c.code)
+				o := run(t, s.withClient().With(testenv.Settings{"oauth.token.url": target + path, "service.state-dir": s.newStateDir()}), "sync")
+				o.MustExit(t, c.code)
 			})
 		}
 	}
@@ -95,13 +97,13 @@ func TestTokens(t *testing.T) {
 }
 
 // token answers as the gateway's token endpoint does, with a token of its own.
-func (s *site) token(w http.ResponseWriter) {
+func (s *environment) token(w http.ResponseWriter) {
 	r := httptest.NewRequest(http.MethodPost, "/oauth/token", strings.NewReader(
-		"grant_type=client_credentials&client_id="+s.options.ClientID+"&client_secret="+s.options.ClientSecret))
+		"grant_type=client_credentials&client_id="+s.Gateway.Options.ClientID+"&client_secret="+s.Gateway.Options.ClientSecret))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("User-Agent", "adconnector/x")
 	answer := httptest.NewRecorder()
-	s.gateway.ServeHTTP(answer, r)
+	s.Gateway.Sandbox().ServeHTTP(answer, r)
 	for key, values := range answer.Header() {
 		w.Header()[key] = values
 	}
@@ -110,10 +112,10 @@ func (s *site) token(w http.ResponseWriter) {
 }
 
 // withClient are the settings that log in as a client.
-func (s *site) withClient() settings {
-	return s.settings.with(settings{
+func (s *environment) withClient() testenv.Settings {
+	return s.settings.With(testenv.Settings{
 		"authentication.type": "OAUTH", "qualys.user.username": "", "qualys.user.password": "",
-		"oauth.client.id": s.options.ClientID, "oauth.client.secret": s.options.ClientSecret,
+		"oauth.client.id": s.Gateway.Options.ClientID, "oauth.client.secret": s.Gateway.Options.ClientSecret,
 	})
 }
 
@@ -121,25 +123,25 @@ func (s *site) withClient() settings {
 // delivers everything all the same, with at most one login for every three calls.
 func TestDyingTokens(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, plan{users: scaled(200, 2000), groups: 10})
+	s := newEnvironment(t, plan{users: scaled(200, 2000), groups: 10})
 	s.settings["upload.batch-size"] = "10"
 	var calls, logins atomic.Int64
 	var mu sync.Mutex
 	used := map[string]int{} // tokens, how often
-	s.facing(func(x *exchange) bool {
-		if x.r.URL.Path == "/auth" {
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		if x.R.URL.Path == testenv.LoginPath {
 			logins.Add(1)
 			return false
 		}
 		calls.Add(1)
 		mu.Lock()
-		token := x.r.Header.Get("Authorization")
+		token := x.R.Header.Get("Authorization")
 		used[token]++
 		dead := used[token] > 3
 		mu.Unlock()
-		return dead && x.status(http.StatusUnauthorized, `{"message":"expired"}`)
+		return dead && x.Status(http.StatusUnauthorized, `{"message":"expired"}`)
 	})
-	run(t, s.settings, "sync").mustExit(t, 0)
+	run(t, s.settings, "sync").MustExit(t, 0)
 	s.mustBeEqual(t, "with dying tokens")
 	if most := calls.Load()/3 + 1; logins.Load() > most {
 		t.Errorf("%d logins, at most %d", logins.Load(), most)
@@ -152,18 +154,18 @@ func TestDyingTokens(t *testing.T) {
 // batches under way are sent again elsewhere and one run delivers everything, in
 // less than a call's own deadline.
 func TestBlackHole(t *testing.T) {
-	if !long {
-		t.Skip("the short form is with the gateway's client: a ping takes 30 s here")
+	if testing.Short() {
+		t.Skip("gateway tests the short form: here a ping takes 30 s")
 	}
 	t.Parallel()
-	s := newSite(t, plan{users: 1000, groups: 10, tls: true})
-	_, port, err := net.SplitHostPort(s.server.Listener.Addr().String())
+	s := newEnvironment(t, plan{users: 1000, groups: 10, tls: true})
+	_, port, err := net.SplitHostPort(s.Gateway.Server.Listener.Addr().String())
 	must(t, err)
 	between := newRelay(t, "127.0.0.1:"+port)
-	s.settings = s.settings.with(settings{"connector.api.url": fmt.Sprintf("https://127.0.0.1:%d", between.port), "upload.batch-size": "10"})
+	s.settings = s.settings.With(testenv.Settings{"connector.api.url": fmt.Sprintf("https://127.0.0.1:%d", between.port), "upload.batch-size": "10"})
 	var once atomic.Bool
-	s.facing(func(x *exchange) bool {
-		if x.isBatch() && x.number == 20 && once.CompareAndSwap(false, true) {
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		if x.HasAssets() && x.Number == 20 && once.CompareAndSwap(false, true) {
 			between.digAll()
 		}
 		return false
@@ -171,10 +173,10 @@ func TestBlackHole(t *testing.T) {
 	began := time.Now()
 	o := run(t, s.settings, "sync")
 	took := time.Since(began)
-	o.mustExit(t, 0)
+	o.MustExit(t, 0)
 	s.mustBeEqual(t, "through a black hole")
 	if took > 100*time.Second {
 		t.Errorf("took %s", took)
 	}
-	figures(t, "a black hole in mid-run: %d repeats, all equal in one run of %s", o.summary().number("retries"), took.Round(time.Second))
+	figures(t, "a black hole in mid-run: %d repeats, all equal in one run of %s", o.Summary().Number("retries"), took.Round(time.Second))
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"adconnector/test/testenv"
 )
 
 // TestPoison has the gateway refuse whole batches for objects that it does not take:
@@ -16,38 +18,37 @@ import (
 // without poison delivers them too.
 func TestPoison(t *testing.T) {
 	t.Parallel()
-	const batch, logBatch = 512, 9
+	batch, logBatch := scaled(256, 512), scaled(8, 9)
+	s := newEnvironment(t, plan{users: scaled(500, 10_000), groups: 20})
+	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": strconv.Itoa(batch)})
+	run(t, s.settings, "sync").MustExit(t, 0)
+	clean := s.Gateway.Arrived(testenv.AssetsPath)
+	want := len(wanted(s.Directory.Directory, time.Now()))
 	for _, c := range scaled([]poison{{k: 1}, {k: 10, spread: true}}, []poison{
 		{k: 1}, {k: 10}, {k: 100}, {k: 1, spread: true}, {k: 10, spread: true}, {k: 100, spread: true}}) {
 		t.Run(c.String(), func(t *testing.T) {
 			began := time.Now()
-			s := newSite(t, plan{users: scaled(1000, 10_000), groups: 20})
-			s.settings = s.settings.with(settings{"upload.batch-size": strconv.Itoa(batch)})
-			run(t, s.settings, "sync").mustExit(t, 0)
-			clean := s.batches()
 			s.reinstall()
-
 			bad := map[string]bool{}
 			s.poison(bad, c)
 			o := run(t, s.settings, "sync")
-			o.mustExit(t, 6)
-			calls := s.batches()
+			o.MustExit(t, 6)
+			calls := s.Gateway.Arrived(testenv.AssetsPath)
 			held := 0
-			for _, identity := range append(s.gateway.Users(), s.gateway.Groups()...) {
+			for _, identity := range append(s.Gateway.Users(), s.Gateway.Groups()...) {
 				held++
 				if bad[identity.VendorAssetID] {
 					t.Errorf("%s was delivered", identity.VendorAssetID)
 				}
 			}
-			want := len(wanted(s.directory, time.Now()))
-			if held != want-c.k || o.summary().number("rejected") != c.k {
-				t.Errorf("%d delivered and %v rejected of %d with %d bad ones", held, o.summary()["rejected"], want, c.k)
+			if held != want-c.k || o.Summary().Number("rejected") != c.k {
+				t.Errorf("%d delivered and %v rejected of %d with %d bad ones", held, o.Summary()["rejected"], want, c.k)
 			}
 			if most := clean + 2*c.k*logBatch; calls > most {
 				t.Errorf("%d calls, at most %d", calls, most)
 			}
-			s.facing(nil)
-			run(t, s.settings, "sync", "--full").mustExit(t, 0)
+			s.Gateway.SetFront(nil)
+			run(t, s.settings, "sync", "--full").MustExit(t, 0)
 			s.mustBeEqual(t, "without poison")
 			figures(t, "%s of %d: %d calls, %d for a clean run, at most %d; exactly those rejected; %s",
 				c, want, calls, clean, clean+2*c.k*logBatch, time.Since(began).Round(time.Millisecond))
@@ -65,10 +66,10 @@ func (c poison) String() string {
 }
 
 // poison makes objects bad: the first ones of the first batch, or any.
-func (s *site) poison(bad map[string]bool, c poison) {
+func (s *environment) poison(bad map[string]bool, c poison) {
 	if c.spread {
 		var all []string
-		for guid := range wanted(s.directory, time.Now()) {
+		for guid := range wanted(s.Directory.Directory, time.Now()) {
 			all = append(all, guid)
 		}
 		for _, n := range s.random.Perm(len(all))[:c.k] {
@@ -76,13 +77,13 @@ func (s *site) poison(bad map[string]bool, c poison) {
 		}
 	}
 	var mu sync.Mutex
-	s.facing(func(x *exchange) bool {
-		if !x.isBatch() {
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		if !x.HasAssets() {
 			return false
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		items := x.assets()
+		items := itemsOf(x.Body)
 		if len(bad) == 0 {
 			for _, i := range items[:c.k] {
 				bad[i.guid()] = true
@@ -90,7 +91,7 @@ func (s *site) poison(bad map[string]bool, c poison) {
 		}
 		for _, i := range items {
 			if bad[i.guid()] {
-				return x.status([]int{http.StatusBadRequest, http.StatusUnprocessableEntity}[x.number%2], `{"message":"an asset is invalid"}`)
+				return x.Status([]int{http.StatusBadRequest, http.StatusUnprocessableEntity}[x.Number%2], `{"message":"an asset is invalid"}`)
 			}
 		}
 		return false

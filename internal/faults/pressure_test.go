@@ -4,18 +4,23 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"adconnector/test/program"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
-// resident is how much memory a process has, in bytes.
-func (p *process) resident() (size int64) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+// resident returns the resident memory of a process in bytes, 0 after its end.
+func resident(p *program.Process) (size int64) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
-		return 0 // it has ended
+		return 0
 	}
 	for l := range strings.Lines(string(text)) {
 		if kilobytes, is := strings.CutPrefix(l, "VmRSS:"); is {
@@ -30,34 +35,34 @@ func (p *process) resident() (size int64) {
 // way; when memory stays flat from the first tenth on; and when all is delivered.
 func TestSlowGateway(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, plan{users: scaled(2000, 20_000), groups: 20})
+	s := newEnvironment(t, plan{users: scaled(2000, 20_000), groups: 20})
 	const batch, workers, pageSize = 20, 4, 100
-	s.settings = s.settings.with(settings{
+	s.settings = s.settings.With(testenv.Settings{
 		"upload.batch-size": strconv.Itoa(batch), "thread-pool.size": strconv.Itoa(workers), "ldap.page-size": strconv.Itoa(pageSize),
 	})
-	all := len(wanted(s.directory, time.Now()))
+	all := len(wanted(s.Directory.Directory, time.Now()))
 	// Batches sent and not recorded, those on their way there, and what the reading is
 	// ahead: four chunks of 64 KiB, of entries of 400 bytes at least, and a page.
 	const ahead = batch*(4*workers+workers+2) + 4*(64<<10)/400 + 2*pageSize
 	var mu sync.Mutex
-	p := make(chan *process, 1)
+	p := make(chan *program.Process, 1)
 	furthest, least, most, batches := 0, int64(0), int64(0), 0
-	s.facing(func(x *exchange) bool {
-		if !x.isBatch() {
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		if !x.HasAssets() {
 			return false
 		}
 		<-time.After(scaled(10*time.Millisecond, 50*time.Millisecond))
 		taken, _ := s.witness.counts()
 		mu.Lock()
 		defer mu.Unlock()
-		read := s.directory.Searches().Entries
+		read := s.Directory.Searches().Entries
 		furthest = max(furthest, read-taken)
 		if batches++; batches*batch < all/10 {
 			return false
 		}
 		running := <-p
 		p <- running
-		now := running.resident()
+		now := resident(running)
 		if least == 0 {
 			least = now
 		}
@@ -67,7 +72,7 @@ func TestSlowGateway(t *testing.T) {
 	p <- start(t, command{settings: s.settings, args: []string{"sync"}})
 	running := <-p
 	p <- running
-	running.wait(t, syncWithin).mustExit(t, 0)
+	running.MustExit(t, 0)
 	s.mustBeEqual(t, "with a slow gateway")
 	if furthest > ahead {
 		t.Errorf("the reading was %d objects ahead, at most %d", furthest, ahead)
@@ -82,18 +87,18 @@ func TestSlowGateway(t *testing.T) {
 // bears to be left alone. It passes when one run delivers everything all the same,
 // with searches that begin anew, and nothing is sent twice.
 func TestForgottenSearch(t *testing.T) {
-	if !long {
-		t.Skip("the short form is with the runs: a wait takes 12 s here")
+	if testing.Short() {
+		t.Skip("syncrun tests the short form: here a wait takes 12 s")
 	}
 	t.Parallel()
-	s := newSite(t, plan{users: 3000, groups: 20})
-	s.settings = s.settings.with(settings{"upload.batch-size": "10", "thread-pool.size": "2", "ldap.page-size": "100"})
+	s := newEnvironment(t, plan{users: 3000, groups: 20})
+	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "2", "ldap.page-size": "100"})
 	s.relay.set(rule{connection: -1, idle: 6 * time.Second})
 	var mu sync.Mutex
 	var until time.Time
 	batches, waits := 0, 0
-	s.facing(func(x *exchange) bool {
-		if !x.isBatch() {
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		if !x.HasAssets() {
 			return false
 		}
 		mu.Lock()
@@ -105,17 +110,17 @@ func TestForgottenSearch(t *testing.T) {
 			until = time.Now().Add(12 * time.Second)
 			waits++
 		}
-		x.w.Header().Set("Retry-After", "12")
-		return x.status(http.StatusTooManyRequests, "")
+		x.W.Header().Set("Retry-After", "12")
+		return x.Status(http.StatusTooManyRequests, "")
 	})
 	o := run(t, s.settings, "sync")
-	o.mustExit(t, 0)
+	o.MustExit(t, 0)
 	s.mustBeEqual(t, "in spite of the waits")
-	anew := strings.Count(o.text, "it begins anew")
+	anew := len(slices.DeleteFunc(o.Log, func(l testlog.Line) bool { return l.Text("message") != msgSearchRestarted }))
 	if anew == 0 {
-		t.Errorf("no search began anew:\n%s", o.text)
+		t.Errorf("no search began anew:\n%s", o.Stderr)
 	}
-	for _, identity := range s.gateway.Users() {
+	for _, identity := range s.Gateway.Users() {
 		if identity.Times != 1 {
 			t.Errorf("%s was sent %d times", identity.VendorAssetID, identity.Times)
 		}

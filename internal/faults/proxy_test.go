@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"adconnector/internal/debian"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 // forwarder is a real proxy that runs.
@@ -24,50 +26,58 @@ type forwarder struct {
 	name         string
 	port, secure int // the second one speaks TLS; 0: there is none
 	cmd          *exec.Cmd
-	issuer       []byte // of the certificate, PEM
+	output       bytes.Buffer
+	ended        chan struct{} // closed once the proxy has ended
+	issuer       []byte        // of the certificate, PEM
 }
 
 // proxyAccount may use the proxies that ask.
 var proxyAccount = struct{ user, password string }{"me", "Px-" + rand.Text()}
 
-// installed makes sure of programs; in the short form a test does without them, and is
-// skipped.
-func installed(t *testing.T, programs ...string) {
+// requirePrograms installs missing programs. The short form of a test installs nothing and
+// is skipped.
+func requirePrograms(t *testing.T, programs ...string) {
 	t.Helper()
-	if missing := debian.Missing(programs...); len(missing) > 0 && !long {
+	if missing := debian.Missing(programs...); len(missing) > 0 && testing.Short() {
 		t.Skip("not installed: " + strings.Join(missing, ", "))
 	}
 	must(t, debian.Install(programs, programs...)) // the packages have the programs' names
 }
 
-// startProxy runs a proxy until the test ends, and waits for it to listen.
+// startProxy runs a proxy until the test ends. awaitListening waits for it.
 func startProxy(t *testing.T, f *forwarder, dir, program string, args ...string) *forwarder {
 	t.Helper()
 	f.cmd = exec.Command(program, args...)
 	f.cmd.Dir = dir
-	var output bytes.Buffer
-	f.cmd.Stdout, f.cmd.Stderr = &output, &output
+	f.cmd.Stdout, f.cmd.Stderr = &f.output, &f.output
 	must(t, f.cmd.Start())
-	ended := make(chan struct{})
+	f.ended = make(chan struct{})
 	go func() {
 		_ = f.cmd.Wait()
-		close(ended)
+		close(f.ended)
 	}()
 	t.Cleanup(func() {
 		_ = f.cmd.Process.Kill()
-		<-ended
+		<-f.ended
 	})
-	for deadline := time.After(30 * time.Second); ; {
+	return f
+}
+
+// awaitListening returns once the proxy accepts connections. The port is reserved: before,
+// it refuses them.
+func (f *forwarder) awaitListening(t *testing.T) {
+	t.Helper()
+	for idle := time.After(testlog.IdleLimit); ; {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", f.port))
 		if err == nil {
 			conn.Close()
-			return f
+			return
 		}
 		select {
-		case <-deadline:
+		case <-idle:
 			t.Fatalf("%s does not listen: %v", f.name, err)
-		case <-ended:
-			t.Fatalf("%s has ended:\n%s", f.name, output.String())
+		case <-f.ended:
+			t.Fatalf("%s has ended:\n%s", f.name, f.output.String())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -75,7 +85,7 @@ func startProxy(t *testing.T, f *forwarder, dir, program string, args ...string)
 
 func tinyproxy(t *testing.T, settings string) *forwarder {
 	t.Helper()
-	f := &forwarder{name: "tinyproxy", port: closedPort(t)}
+	f := &forwarder{name: "tinyproxy", port: testenv.ReservedPort(t)}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "tinyproxy.conf")
 	text := fmt.Sprintf("Port %d\nListen 127.0.0.1\nTimeout 60\nLogLevel Critical\nAllow 127.0.0.1\n%s\n", f.port, settings)
@@ -91,7 +101,7 @@ func squid(t *testing.T, settings string) *forwarder {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	must(t, os.Chmod(dir, 0o777))
-	f := &forwarder{name: "squid", port: closedPort(t), secure: closedPort(t)}
+	f := &forwarder{name: "squid", port: testenv.ReservedPort(t), secure: testenv.ReservedPort(t)}
 	f.issuer = pairInto(t, dir)
 	helper := filepath.Join(dir, "account")
 	check := fmt.Sprintf("#!/bin/sh\nwhile read -r user password; do\n[ \"$user $password\" = '%s %s' ] && echo OK || echo ERR\ndone\n", proxyAccount.user, proxyAccount.password)
@@ -141,7 +151,7 @@ func pairInto(t *testing.T, dir string) []byte {
 // password stands nowhere.
 func TestProxies(t *testing.T) {
 	t.Parallel()
-	installed(t, "squid", "tinyproxy")
+	requirePrograms(t, "squid", "tinyproxy")
 	began := time.Now()
 	searched.keepPair(proxyAccount.user, proxyAccount.password)
 	const askSquid = "auth_param basic program HELPER\nacl known proxy_auth REQUIRED\nhttp_access deny !known"
@@ -152,24 +162,28 @@ func TestProxies(t *testing.T) {
 		{squid(t, askSquid), squid(t, ""), squid(t, closeSquid)},
 		{tinyproxy(t, askTiny), tinyproxy(t, ""), tinyproxy(t, "ConnectPort 1")},
 	}
-	plain, secure := newSite(t, plan{users: 50, groups: 5}), newSite(t, plan{users: 50, groups: 5, tls: true})
+	dying := squid(t, "")
+	for _, f := range []*forwarder{kinds[0].asking, kinds[0].open, kinds[0].closed, kinds[1].asking, kinds[1].open, kinds[1].closed, dying} {
+		f.awaitListening(t)
+	}
+	plain, secure := newEnvironment(t, plan{users: 50, groups: 5}), newEnvironment(t, plan{users: 50, groups: 5, tls: true})
 	right, wrong, none := proxyAccount.password, "wrong", ""
 	type proxied struct {
-		name     string
-		site     *site
-		port     int
-		scheme   string
-		password string
-		code     int
-		words    []string
-		more     settings
+		name        string
+		environment *environment
+		port        int
+		scheme      string
+		password    string
+		code        int
+		words       []string
+		more        testenv.Settings
 	}
-	dead := closedPort(t)
-	down := settings{"connector.api.url": fmt.Sprintf("https://127.0.0.1:%d", closedPort(t))}
+	dead := testenv.RefusingPort(t)
+	down := testenv.Settings{"connector.api.url": fmt.Sprintf("https://127.0.0.1:%d", testenv.RefusingPort(t))}
 	var all []proxied
 	for _, k := range kinds {
-		add := func(name string, s *site, f *forwarder, password string, code int, words ...string) {
-			all = append(all, proxied{name: f.name + ": " + name, site: s, port: f.port, password: password, code: code, words: words})
+		add := func(name string, s *environment, f *forwarder, password string, code int, words ...string) {
+			all = append(all, proxied{name: f.name + ": " + name, environment: s, port: f.port, password: password, code: code, words: words})
 		}
 		add("http, right credentials", plain, k.asking, right, 0)
 		add("https, right credentials", secure, k.asking, right, 0)
@@ -183,16 +197,16 @@ func TestProxies(t *testing.T) {
 		all[len(all)-1].more = down
 	}
 	all = append(all,
-		proxied{name: "proxy down", site: secure, port: dead, code: 1, words: []string{"proxy.host and proxy.port", "firewalls"}},
-		proxied{name: "squid over TLS, right credentials", site: secure, port: kinds[0].asking.secure, scheme: "https", password: right},
-		proxied{name: "squid over TLS, no credentials", site: secure, port: kinds[0].asking.secure, scheme: "https", code: 3, words: []string{"407"}},
-		proxied{name: "squid over TLS, CONNECT refused", site: secure, port: kinds[0].closed.secure, scheme: "https", code: 3, words: []string{"403"}},
-		proxied{name: "TLS to a port without", site: secure, port: kinds[0].open.port, scheme: "https", code: 3, words: []string{"does not speak TLS", "service.http.proxy.scheme"}},
+		proxied{name: "proxy down", environment: secure, port: dead, code: 1, words: []string{"proxy.host and proxy.port", "firewalls"}},
+		proxied{name: "squid over TLS, right credentials", environment: secure, port: kinds[0].asking.secure, scheme: "https", password: right},
+		proxied{name: "squid over TLS, no credentials", environment: secure, port: kinds[0].asking.secure, scheme: "https", code: 3, words: []string{"407"}},
+		proxied{name: "squid over TLS, CONNECT refused", environment: secure, port: kinds[0].closed.secure, scheme: "https", code: 3, words: []string{"403"}},
+		proxied{name: "TLS to a port without", environment: secure, port: kinds[0].open.port, scheme: "https", code: 3, words: []string{"does not speak TLS", "service.http.proxy.scheme"}},
 	)
 	trust := trusting(t, secure.settings["gateway.ca-file"], kinds[0].asking.issuer, kinds[0].closed.issuer)
 	ways := 1
 	for _, p := range all {
-		if p.code == 1 && !long {
+		if p.code == 1 && testing.Short() {
 			continue
 		}
 		ways++
@@ -200,41 +214,40 @@ func TestProxies(t *testing.T) {
 			if p.code == 1 {
 				t.Parallel() // they wait between tries
 			}
-			more := settings{
+			more := testenv.Settings{
 				"proxy.enabled": "true", "proxy.host": "127.0.0.1", "proxy.port": strconv.Itoa(p.port), "service.http.proxy.scheme": p.scheme,
-				"service.state-dir": p.site.newStateDir(),
+				"service.state-dir": p.environment.newStateDir(),
 			}
 			if p.password != "" {
 				more["proxy.username"], more["proxy.password"] = proxyAccount.user, p.password
 			}
-			if p.site == secure {
+			if p.environment == secure {
 				more["gateway.ca-file"] = trust
 			}
-			o := run(t, p.site.settings.with(more).with(p.more), "sync")
-			o.mustExit(t, p.code)
+			o := run(t, p.environment.settings.With(more).With(p.more), "sync")
+			o.MustExit(t, p.code)
 			if p.code != 0 {
-				o.mustSay(t, p.words...)
+				mustReport(t, o, p.words...)
 			} else {
-				p.site.mustBeEqual(t, p.name)
+				p.environment.mustBeEqual(t, p.name)
 			}
 		})
 	}
 	t.Run("dies in mid-run", func(t *testing.T) {
-		dying := squid(t, "")
-		s := newSite(t, plan{users: 200, groups: 5, tls: true})
+		s := newEnvironment(t, plan{users: 200, groups: 5, tls: true})
 		s.settings["upload.batch-size"] = "10"
-		s.facing(func(x *exchange) bool {
-			if x.isBatch() && x.number == 5 {
+		s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+			if x.HasAssets() && x.Number == 5 {
 				_ = dying.cmd.Process.Kill()
 			}
 			return false
 		})
-		through := s.settings.with(settings{"proxy.enabled": "true", "proxy.host": "127.0.0.1", "proxy.port": strconv.Itoa(dying.port)})
+		through := s.settings.With(testenv.Settings{"proxy.enabled": "true", "proxy.host": "127.0.0.1", "proxy.port": strconv.Itoa(dying.port)})
 		p := start(t, command{settings: through, args: []string{"sync"}})
-		p.waitFor(t, 0, time.Minute, saying("gateway call will be repeated"))
-		p.kill() // its tries last for minutes
-		s.facing(nil)
-		run(t, s.settings, "sync").mustExit(t, 0) // without it, as the state file remembers
+		p.AwaitMessage(t, msgCallRepeated)
+		p.Kill() // its tries last for minutes
+		s.Gateway.SetFront(nil)
+		run(t, s.settings, "sync").MustExit(t, 0) // without it, as the state file remembers
 		s.mustBeEqual(t, "after the proxy has died")
 	})
 	t.Cleanup(func() {

@@ -1,10 +1,7 @@
 package faults
 
 import (
-	"bytes"
-	"context"
-	"net/url"
-	"sync"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,71 +9,46 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
-	"adconnector/internal/secret"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 	"adconnector/internal/upload"
+	"adconnector/test/testlog"
 )
 
-// runner is the connector in this process, where a test needs what no setting says:
-// deadlines that are short, and a look into its state.
+// runner is the connector in this process, for tests that need short deadlines or read
+// its state.
 type runner struct {
 	*syncrun.Runner
 	t   *testing.T
-	log *journal
+	log *testlog.Log // searched for secrets when the test ends
 }
 
-// journal is a log that is searched for secrets in the end.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
+// unsynced opens state files that need not outlive a power cut.
+var unsynced = state.Options{NoSync: true}
 
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
-// runnerOn makes a connector on an open state file that reads from the given servers,
-// which it waits for so long.
-func (s *site) runnerOn(t *testing.T, store *state.Store, patience time.Duration, protocol directory.Protocol, hosts ...string) *runner {
+// newRunner returns a connector on an open state file that reads from the given servers.
+// patience is its deadline to connect and for each answer.
+func (s *environment) newRunner(t *testing.T, store *state.Store, patience time.Duration, protocol directory.Protocol, hosts ...string) *runner {
 	t.Helper()
-	base, err := url.Parse(s.server.URL)
-	must(t, err)
-	j := &journal{}
-	log := zerolog.New(j)
-	t.Cleanup(func() { searched.in(t, "a log", j.String()) })
-	certificates, err := directory.ParseCertificates(s.directory.CertificatePEM())
-	must(t, err)
-	return &runner{t: t, log: j, Runner: syncrun.New(syncrun.Options{
-		Gateway: gateway.New(gateway.Options{
-			URL: base, CustomerUUID: customerUUID, ConnectionUUID: connectionUUID, ProfileUUID: profileUUID,
-			Login: gateway.Login{Username: s.options.Username, Password: secret.New(s.options.Password)}, Version: "test", Connections: 4, Log: log,
-		}),
-		Store: store, Target: "here",
-		Source: &syncrun.Source{Base: s.directory.Base(), Scope: directory.Subtree, Directory: directory.Options{
-			Protocol: protocol, Hosts: hosts, Port: s.relay.port, BindDN: s.directory.BindDN(), Password: secret.New(s.password), Certificates: certificates,
-			ConnectTimeout: patience, ResponseTimeout: patience,
-		}},
+	r := &runner{t: t, log: &testlog.Log{}}
+	log := zerolog.New(r.log)
+	t.Cleanup(func() { searched.in(t, "a log", fmt.Sprint(r.log.Lines())) })
+	options := s.Directory.Options(protocol)
+	options.Hosts, options.Port, options.ConnectTimeout, options.ResponseTimeout = hosts, s.relay.port, patience, patience
+	r.Runner = syncrun.New(syncrun.Options{
+		Gateway: gateway.New(s.Gateway.ClientOptions(log)), Store: store, Target: "here",
+		Source: &syncrun.Source{Base: s.Base(), Scope: directory.Subtree, Directory: options},
 		Search: syncrun.Search{PageSize: 100},
 		Upload: upload.Options{Workers: 4, BatchSize: 50, BatchBytes: 1 << 20},
 		Guard:  syncrun.Guard{MaxDeletes: 500, MaxDeletesPercent: 10}, FullInterval: 24 * time.Hour, Conclude: 5 * time.Second, Log: log,
-	})}
+	})
+	return r
 }
 
-// do does one run, bounded, and searches what it says for secrets.
+// do does one run and searches its error for secrets.
 func (r *runner) do(mode syncrun.Mode) (state.Run, error) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), syncWithin)
-	defer cancel()
-	run, err := r.Run(ctx, mode)
+	run, err := r.Run(r.t.Context(), mode)
 	if err != nil {
 		searched.in(r.t, "an error", err.Error())
 	}

@@ -58,7 +58,7 @@ func TestStateFile(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	times, withRun := scaled(60, 1000), scaled(15, 8)
-	s := newSite(t, plan{users: 200, groups: 20})
+	s := newEnvironment(t, plan{users: 200, groups: 20})
 	dir := t.TempDir()
 	pristine, older, rejected := s.delivered(t, dir)
 	aside, runs := 0, 0
@@ -67,7 +67,7 @@ func TestStateFile(t *testing.T) {
 		place := filepath.Join(dir, fmt.Sprint(n))
 		must(t, os.Mkdir(place, 0o700))
 		must(t, os.WriteFile(filepath.Join(place, stateFile), damaged, 0o600))
-		store, err := state.Open(place)
+		store, err := unsynced.Open(place)
 		if err != nil {
 			t.Fatalf("%s: %v", how, err)
 		}
@@ -82,7 +82,7 @@ func TestStateFile(t *testing.T) {
 			t.Fatalf("%s: %v", how, err)
 		}
 		must(t, store.Close())
-		if store, err = state.Open(place); err != nil || store.SetAside != "" {
+		if store, err = unsynced.Open(place); err != nil || store.SetAside != "" {
 			t.Fatalf("%s: opened again: %v, %v", how, err, store)
 		}
 		must(t, store.Close())
@@ -94,28 +94,28 @@ func TestStateFile(t *testing.T) {
 
 // delivered is the state file of a connector with a past: full and delta runs, a
 // deletion, rejected objects. older is what it was after the first run.
-func (s *site) delivered(t *testing.T, dir string) (content, older []byte, rejected int) {
+func (s *environment) delivered(t *testing.T, dir string) (content, older []byte, rejected int) {
 	t.Helper()
-	store, err := state.Open(dir)
+	store, err := unsynced.Open(dir)
 	must(t, err)
 	defer store.Close()
-	r := s.runnerOn(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	r := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
 	bad := map[string]bool{}
 	s.poison(bad, poison{k: 3})
 	run, err := r.do(syncrun.Mode{})
 	if err != nil || run.Rejected != 3 {
-		t.Fatalf("%+v, %v\n%s", run, err, r.log)
+		t.Fatalf("%+v, %v\n%s", run, err, r.log.Lines())
 	}
 	older, err = os.ReadFile(filepath.Join(dir, stateFile))
 	must(t, err)
 	for range 3 {
 		s.mutate(10)
 		if _, err := r.do(syncrun.Mode{}); err != nil {
-			t.Fatalf("%v\n%s", err, r.log)
+			t.Fatalf("%v\n%s", err, r.log.Lines())
 		}
 	}
 	must(t, store.Close())
-	s.facing(nil)
+	s.Gateway.SetFront(nil)
 	content, err = os.ReadFile(filepath.Join(dir, stateFile))
 	must(t, err)
 	return content, older, run.Rejected
@@ -123,15 +123,15 @@ func (s *site) delivered(t *testing.T, dir string) (content, older []byte, rejec
 
 // runOn does what comes after a restart on a state file: a run as it is due, and a
 // full one.
-func (s *site) runOn(t *testing.T, store *state.Store, how string) {
+func (s *environment) runOn(t *testing.T, store *state.Store, how string) {
 	t.Helper()
 	s.modify(3) // and no more: the file is older than what other runs have sent
-	r := s.runnerOn(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	r := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
 	_, before := s.witness.counts()
 	for _, mode := range []syncrun.Mode{{}, {Full: true}} {
 		run, err := r.do(mode)
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", how, err, r.log)
+			t.Fatalf("%s: %v\n%s", how, err, r.log.Lines())
 		}
 		if _, deletions := s.witness.counts(); store.SetAside != "" && deletions > before {
 			t.Errorf("%s: %d deletions from an index that is not there", how, deletions-before)

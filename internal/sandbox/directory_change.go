@@ -38,17 +38,33 @@ func (d *Directory) Objects() []Object {
 	now := d.options.Now()
 	all := make([]Object, len(d.objects))
 	for i, o := range d.objects {
-		all[i] = Object{DN: o.dn(), Attributes: map[string][]string{}}
-		for id := range attributes {
-			if id == attributeCanonicalName {
-				continue
-			}
-			if values := slices.Collect(d.values(o, id, now)); len(values) > 0 {
-				all[i].Attributes[schema[id].name] = values
-			}
-		}
+		all[i] = d.describe(o, now)
 	}
 	return all
+}
+
+// Object returns one living object.
+func (d *Directory) Object(dn string) (Object, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	o, err := d.living(dn)
+	if err != nil {
+		return Object{}, fmt.Errorf("read %s: %w", dn, err)
+	}
+	return d.describe(o, d.options.Now()), nil
+}
+
+func (d *Directory) describe(o *object, now time.Time) Object {
+	described := Object{DN: o.dn(), Attributes: map[string][]string{}}
+	for id := range attributes {
+		if id == attributeCanonicalName {
+			continue
+		}
+		if values := slices.Collect(d.values(o, id, now)); len(values) > 0 {
+			described.Attributes[schema[id].name] = values
+		}
+	}
+	return described
 }
 
 // Add makes an object. Its container must exist; objectClass is needed, and what

@@ -800,7 +800,15 @@ func TestDirectoryGarbage(t *testing.T) {
 func TestDirectorySeed(t *testing.T) {
 	t.Parallel()
 	options := DirectoryOptions{Users: 300, Groups: 30, Seed: 7, Now: func() time.Time { return testNow }}
-	one := NewDirectory(options).Objects()
+	directory := NewDirectory(options)
+	one := directory.Objects()
+	last := one[len(one)-1]
+	if o, err := directory.Object(last.DN); err != nil || !reflect.DeepEqual(o, last) {
+		t.Errorf("%+v, error %v, want %+v", o, err, last)
+	}
+	if _, err := directory.Object("CN=Nobody," + directory.Base()); err == nil {
+		t.Error("an object that does not exist was found")
+	}
 	if !reflect.DeepEqual(one, NewDirectory(options).Objects()) {
 		t.Error("the same seed makes another directory")
 	}

@@ -333,10 +333,16 @@ func (p *Process) Wait(t testing.TB) Outcome {
 func (p *Process) MustExit(t testing.TB, codes ...int) Outcome {
 	t.Helper()
 	o := p.Wait(t)
+	o.MustExit(t, codes...)
+	return o
+}
+
+// MustExit fails the test unless the exit code is one of these.
+func (o Outcome) MustExit(t testing.TB, codes ...int) {
+	t.Helper()
 	if !slices.Contains(codes, o.Code) {
 		t.Fatalf("exit code %d, want %v:\n%s", o.Code, codes, o.Stderr)
 	}
-	return o
 }
 
 // Run starts a process and waits until it has ended.

@@ -173,13 +173,9 @@ func (d *Directory) add(dn string, attributes map[string][]string) {
 // Object returns a living object.
 func (d *Directory) Object(dn string) sandbox.Object {
 	d.t.Helper()
-	for _, o := range d.Objects() {
-		if o.DN == dn {
-			return o
-		}
-	}
-	d.t.Fatalf("the directory has no %s", dn)
-	return sandbox.Object{}
+	o, err := d.Directory.Object(dn)
+	d.Must(err)
+	return o
 }
 
 // GUID returns the objectGUID of a living object.

@@ -40,14 +40,18 @@ type Gateway struct {
 	t      testing.TB
 	caFile string
 
-	mu      sync.Mutex
-	sandbox *sandbox.Gateway
-	front   Front
-	calls   map[string]int // by path
+	mu         sync.Mutex
+	sandbox    *sandbox.Gateway
+	front      Front
+	middleware Middleware
+	calls      map[string]int // by path
 }
 
 // Front stands before the gateway. It returns true when it has answered an exchange.
 type Front func(*Exchange) bool
+
+// Middleware wraps each delivery to the gateway, including those that a front makes.
+type Middleware func(x *Exchange, deliver func() *httptest.ResponseRecorder) *httptest.ResponseRecorder
 
 // Exchange is one call to the gateway.
 type Exchange struct {
@@ -124,6 +128,13 @@ func (g *Gateway) SetFront(front Front) {
 	g.front = front
 }
 
+// SetMiddleware replaces the middleware. nil removes it.
+func (g *Gateway) SetMiddleware(m Middleware) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.middleware = m
+}
+
 // Reset replaces the gateway by one that holds nothing. No connector may run.
 func (g *Gateway) Reset() {
 	g.t.Helper()
@@ -146,9 +157,18 @@ func (x *Exchange) Deliver() *httptest.ResponseRecorder {
 	again := x.R.Clone(x.R.Context())
 	again.Body = io.NopCloser(bytes.NewReader(x.Body))
 	again.ContentLength = int64(len(x.Body))
-	answer := httptest.NewRecorder()
-	x.gateway.Sandbox().ServeHTTP(answer, again)
-	return answer
+	deliver := func() *httptest.ResponseRecorder {
+		answer := httptest.NewRecorder()
+		x.gateway.Sandbox().ServeHTTP(answer, again)
+		return answer
+	}
+	x.gateway.mu.Lock()
+	middleware := x.gateway.middleware
+	x.gateway.mu.Unlock()
+	if middleware == nil {
+		return deliver()
+	}
+	return middleware(x, deliver)
 }
 
 // Answer sends an answer.

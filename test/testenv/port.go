@@ -10,6 +10,19 @@ import (
 // is bound, so that no other process gets it, and nothing listens on it.
 func RefusingPort(t testing.TB) int {
 	t.Helper()
+	return boundPort(t, false)
+}
+
+// ReservedPort returns a port of 127.0.0.1 for a server that sets SO_REUSEADDR. Until the
+// test ends, no other process gets the port. Until the server listens on it, the port
+// refuses connections.
+func ReservedPort(t testing.TB) int {
+	t.Helper()
+	return boundPort(t, true)
+}
+
+func boundPort(t testing.TB, reusable bool) int {
+	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -17,6 +30,11 @@ func RefusingPort(t testing.TB) int {
 	t.Cleanup(func() { _ = syscall.Close(socket) })
 	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte(net.IPv4(127, 0, 0, 1).To4())}); err != nil {
 		t.Fatal(err)
+	}
+	if reusable { // after the bind, which would otherwise accept a port that is already reserved
+		if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+			t.Fatal(err)
+		}
 	}
 	address, err := syscall.Getsockname(socket)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"syscall"
 	"testing"
 
@@ -44,5 +45,50 @@ func TestRefusingPort(t *testing.T) {
 	}
 	if _, err := net.Listen("tcp", address); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("listen: %v", err)
+	}
+}
+
+func TestReservedPort(t *testing.T) {
+	address := fmt.Sprintf("127.0.0.1:%d", testenv.ReservedPort(t))
+	if _, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dial before a server listens: %v", err)
+	}
+	server, err := net.Listen("tcp", address) // which sets SO_REUSEADDR
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if conn, err := net.Dial("tcp", address); err != nil {
+		t.Error(err)
+	} else {
+		conn.Close()
+	}
+}
+
+func TestMiddleware(t *testing.T) {
+	g := testenv.NewGateway(t, testenv.GatewayOptions{})
+	var wrapped, code int
+	g.SetMiddleware(func(_ *testenv.Exchange, deliver func() *httptest.ResponseRecorder) *httptest.ResponseRecorder {
+		wrapped++
+		answer := deliver()
+		code = answer.Code
+		return answer
+	})
+	answered := false
+	g.SetFront(func(x *testenv.Exchange) bool {
+		if answered { // the second call reaches the gateway without the front
+			return false
+		}
+		answered = true
+		x.Answer(x.Deliver())
+		return true
+	})
+	client := gateway.New(g.ClientOptions(zerolog.Nop()))
+	if err := client.Login(t.Context()); err != nil || wrapped != 1 || code/100 != 2 {
+		t.Errorf("error %v, %d deliveries, the last answered with %d", err, wrapped, code)
+	}
+	g.SetConnection(nil)
+	if _, err := client.Connection(t.Context()); err == nil || wrapped != 2 || code != http.StatusNotFound {
+		t.Errorf("error %v, %d deliveries, the last answered with %d", err, wrapped, code)
 	}
 }
