@@ -26,7 +26,7 @@ func (s *Store) compact() error {
 	}
 	small := s.path + compactTo
 	_ = os.Remove(small) // of an attempt that was cut off
-	err = guard(func() error { return compactInto(small, s.db) })
+	err = guard(func() error { return compactInto(small, s.db, s.options) })
 	if err != nil {
 		_ = os.Remove(small)
 		if isFull(err) {
@@ -37,18 +37,18 @@ func (s *Store) compact() error {
 	if err := s.db.Close(); err != nil {
 		return s.explain("compact", err)
 	}
-	if err := errors.Join(os.Rename(small, s.path), syncDir(filepath.Dir(s.path))); err != nil {
+	if err := errors.Join(os.Rename(small, s.path), s.options.syncDir(filepath.Dir(s.path))); err != nil {
 		return explainDir(err)
 	}
-	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: lockTimeout})
+	s.db, err = bbolt.Open(s.path, 0o600, s.options.bolt())
 	if err != nil {
 		return explainOpen(s.path, err)
 	}
 	return nil
 }
 
-func compactInto(path string, from *bbolt.DB) error {
-	to, err := bbolt.Open(path, 0o600, nil)
+func compactInto(path string, from *bbolt.DB, o Options) error {
+	to, err := bbolt.Open(path, 0o600, o.bolt())
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 func TestCompact(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
-	s, err := Open(dir)
+	s, err := unsynced.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestCompact(t *testing.T) {
 	if err := os.WriteFile(path+compactTo, []byte("cut off"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = Open(dir); err != nil {
+	if s, err = unsynced.Open(dir); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()

@@ -19,7 +19,7 @@ func TestDamagedUnderWay(t *testing.T) {
 	for name, from := range map[string]int64{"all of it": 0, "all but its heads": 8192} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := open1(t, dir)
+			s := openStore(t, dir)
 			must(t, send(s, objects(0, 2000, 1)))
 			path := filepath.Join(dir, fileName)
 			file := result(os.OpenFile(path, os.O_RDWR, 0))(t)
@@ -51,7 +51,7 @@ func TestDamagedUnderWay(t *testing.T) {
 			if !strings.HasPrefix(s.SetAside, path+".damaged-") {
 				t.Errorf("set aside %q", s.SetAside)
 			}
-			s = open1(t, dir)
+			s = openStore(t, dir)
 			if n := result(s.Size())(t); n != 0 || s.SetAside != "" {
 				t.Errorf("size %d, set aside %q", n, s.SetAside)
 			}
@@ -64,18 +64,18 @@ func TestDamagedUnderWay(t *testing.T) {
 func TestUnreadableRecord(t *testing.T) {
 	nonsense := func() (dir string) {
 		dir = t.TempDir()
-		s := open1(t, dir)
+		s := openStore(t, dir)
 		must(t, s.update("write nonsense", func(c change) error {
 			return errors.Join(c.put(bucketRuns, make([]byte, 8), []byte("{")), c.put(bucketMeta, keyConnector, []byte("?")))
 		}))
 		must(t, s.Close())
 		return dir
 	}
-	looking := result(OpenReadOnly(nonsense()))(t)
+	looking := result(unsynced.OpenReadOnly(nonsense()))(t)
 	if _, err := looking.Runs(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "the next run sets the file aside") {
 		t.Errorf("runs: %v", err)
 	}
-	s := open1(t, nonsense())
+	s := openStore(t, nonsense())
 	if _, err := s.Connector(); !errors.Is(err, ErrDamaged) {
 		t.Errorf("connector: %v", err)
 	}

@@ -14,14 +14,14 @@ import (
 func reopen(t testing.TB, s *Store, dir string) *Store {
 	t.Helper()
 	must(t, s.Close())
-	return open1(t, dir)
+	return openStore(t, dir)
 }
 
 // TestNeverSettled: after an announcement without an answer the gateway may hold
 // anything, for this process and every later one.
 func TestNeverSettled(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	old, renewed := objects(0, 10, 1), objects(0, 10, 2)
 	fresh := objects(10, 20, 2)
 	must(t, send(s, old))
@@ -66,7 +66,7 @@ func TestNeverSettled(t *testing.T) {
 // TestOpenBatchesAreForgotten once all their objects were sent again.
 func TestOpenBatchesAreForgotten(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := objects(0, 6, 1)
 	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[:3]}, {1, all[3:]}}))
@@ -105,7 +105,7 @@ func TestOpenBatchesAreForgotten(t *testing.T) {
 // TestSettled: the batches of one run settle one by one, in any order.
 func TestSettled(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := objects(0, 9, 1)
 	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, all[:3]}, {1, all[3:6]}}))
@@ -126,7 +126,7 @@ func TestSettled(t *testing.T) {
 // TestIncompleteSettlement: of an incomplete batch only what it names is known.
 func TestIncompleteSettlement(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := objects(0, 6, 1)
 	all[0].Due, all[3].Due = time.Unix(1000, 0), time.Unix(2000, 0)
 	must(t, send(s, all[4:5]))
@@ -155,7 +155,7 @@ func deleted(o identity.Object) identity.Object { return o.AsDeleted(nil).Object
 
 // TestDeleted: it is gone from everywhere.
 func TestDeleted(t *testing.T) {
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	all := objects(0, 3, 1)
 	for i := range all {
 		all[i].Due = time.Unix(1000, 0)
@@ -193,7 +193,7 @@ func TestDeleted(t *testing.T) {
 // any more, but the gateway still has it.
 func TestRejected(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := objects(0, 3, 7)
 	must(t, send(s, all[:2]))
 	reject := func(reason string, at time.Time) {
@@ -235,7 +235,7 @@ func TestRejected(t *testing.T) {
 
 // TestUntried: only an acknowledged value proves that the gateway takes anything.
 func TestUntried(t *testing.T) {
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	all := objects(0, 3, 1)
 	check := func(want bool) {
 		t.Helper()
@@ -258,7 +258,7 @@ func TestUntried(t *testing.T) {
 // TestBatchNumbers of different runs never meet, whatever their numbers within.
 func TestBatchNumbers(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	seen := map[batchNumber]bool{0: true} // which is none
 	for run := range 20 {
 		d := result(s.Begin(reader, began))(t)

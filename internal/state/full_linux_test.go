@@ -52,7 +52,7 @@ func expectFull(t *testing.T, err error) {
 
 func TestFullDisk(t *testing.T) {
 	dir := smallDisk(t)
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	first := objects(0, 1000, 1)
 	if err := send(s, first); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("with space again: %v", err)
 	}
 	s.Close()
-	s = open1(t, dir)
+	s = openStore(t, dir)
 	for _, o := range second[:3000] {
 		expect(t, s, o)
 	}
@@ -80,10 +80,10 @@ func TestOpenOnFullDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := smallDisk(t)
 			remove := fill(t, dir, free)
-			_, err := Open(dir)
+			_, err := unsynced.Open(dir)
 			expectFull(t, err)
 			remove()
-			open1(t, dir)
+			openStore(t, dir)
 		})
 	}
 }
@@ -93,11 +93,11 @@ func TestReadOnlyDirectory(t *testing.T) {
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(filepath.Join(dir, "state"))
+	_, err := unsynced.Open(filepath.Join(dir, "state"))
 	if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it writable for user") {
 		t.Errorf("error %v", err)
 	}
-	if _, err = Open(dir); !errors.Is(err, ErrUnusable) {
+	if _, err = unsynced.Open(dir); !errors.Is(err, ErrUnusable) {
 		t.Errorf("error %v", err)
 	}
 	for _, dir := range []string{dir, filepath.Join(dir, "state")} {

@@ -34,7 +34,7 @@ func graphOf(t *testing.T, s *Store) string {
 
 func TestGraph(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(dir)
+	s, err := unsynced.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestGraph(t *testing.T) {
 		Objects: []membership.Record{record(1, ""), record(256, "w")}, Again: []ad.GUID{{8}}, AgainAll: true}))
 	// Debts stay until a run says that they are paid, whatever else is recorded.
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source}), func() error { return s.Advance(Progress{}) },
-		s.Close, func() error { s, err = Open(dir); return err })
+		s.Close, func() error { s, err = unsynced.Open(dir); return err })
 	t.Cleanup(func() { s.Close() })
 	step("true DC=a o256=w g2=z false", func() error { return s.Advance(Progress{ReadAgain: true}) })
 	step("true DC=b o1=n false", change(GraphChange{Source: GraphSource{Base: "DC=b"}, Anew: true, Objects: []membership.Record{record(1, "n")}}))
@@ -76,7 +76,7 @@ func TestGraph(t *testing.T) {
 }
 
 func TestIndexedAndOfKinds(t *testing.T) {
-	s, err := Open(t.TempDir())
+	s, err := unsynced.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestIndexedAndOfKinds(t *testing.T) {
 // looked at.
 func TestGraphOfAnOlderFile(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	must(t, s.update("make older", func(c change) error {
 		for _, name := range graphBuckets {
 			if err := c.DeleteBucket(name); err != nil {
@@ -121,7 +121,7 @@ func TestGraphOfAnOlderFile(t *testing.T) {
 		t.Error(got)
 	}
 	must(t, look.Close())
-	if got := graphOf(t, open1(t, dir)); got != "false  false" {
+	if got := graphOf(t, openStore(t, dir)); got != "false  false" {
 		t.Error(got)
 	}
 }

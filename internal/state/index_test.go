@@ -20,7 +20,7 @@ func guidsOf(objects []identity.Object) []ad.GUID {
 }
 
 func TestMissing(t *testing.T) {
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	all := objects(10, 20, 1)
 	must(t, send(s, all))
 	for _, c := range []struct {
@@ -55,7 +55,7 @@ func same(a, b identity.Object) bool {
 
 // TestObjects come back as they were sent.
 func TestObjects(t *testing.T) {
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	all := objects(0, 4, 1)
 	all[0].Name, all[0].SID = "", nil
 	all[1].Name, all[1].Kind = "Zoë 東京", 2
@@ -97,7 +97,7 @@ func TestDueKeyOrder(t *testing.T) {
 // TestDue: the list of due objects stays in step with the index.
 func TestDue(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }
 	all := objects(0, 5, 1)
 	all[0].Due, all[1].Due, all[2].Due, all[3].Due = at(300), at(100), at(200), at(200).Add(time.Millisecond)
@@ -139,7 +139,7 @@ func TestDue(t *testing.T) {
 // TestRescheduleKeepsDoubt: an unsettled object stays one.
 func TestRescheduleKeepsDoubt(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	o := objects(0, 1, 1)
 	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{7, o}}))

@@ -20,13 +20,14 @@ func lockOf(path string) string { return path + ".lock" }
 // lockEvery is how often a lock is tried that somebody else has.
 const lockEvery = 20 * time.Millisecond
 
-// hold takes the lock, which ends when the file is closed, or the process ends.
-func hold(path string) (*os.File, error) {
+// hold waits for the lock and takes it. It ends when the file is closed, or the
+// process ends.
+func hold(path string, wait time.Duration) (*os.File, error) {
 	file, err := os.OpenFile(lockOf(path), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, explainDir(err)
 	}
-	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(lockEvery) {
+	for deadline := time.Now().Add(wait); ; time.Sleep(lockEvery) {
 		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return file, nil

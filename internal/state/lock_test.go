@@ -16,9 +16,9 @@ import (
 func TestLocked(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	start := time.Now()
-	_, err := Open(dir)
+	_, err := unsynced.Open(dir)
 	if !errors.Is(err, ErrLocked) {
 		t.Fatalf("error %v", err)
 	}
@@ -27,7 +27,7 @@ func TestLocked(t *testing.T) {
 			t.Errorf("%q is not in %v", words, err)
 		}
 	}
-	if waited := time.Since(start); waited > 2*lockTimeout {
+	if waited := time.Since(start); waited > 2*defaultLockWait {
 		t.Errorf("waited %s", waited)
 	}
 	must(t, s.SetConnector(Connector{State: "SCHEDULED"})) // the holder goes on
@@ -40,7 +40,7 @@ func TestLocked(t *testing.T) {
 // TestLockedByAnotherProcess also shows that the lock ends with its holder.
 func TestLockedByAnotherProcess(t *testing.T) {
 	if dir := os.Getenv("STATE_TEST_HOLD"); dir != "" {
-		if _, err := Open(dir); err != nil {
+		if _, err := unsynced.Open(dir); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("held")
@@ -59,14 +59,14 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	if _, err := stdout.Read(make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+	if _, err := unsynced.Open(dir); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
 	stdin.Close()
 	if err := holder.Wait(); err != nil {
 		t.Error(err)
 	}
-	open1(t, dir)
+	openStore(t, dir)
 }
 
 // TestOneOfTwo: of two that open a directory at the same moment one gets it, also
@@ -77,7 +77,7 @@ func TestOneOfTwo(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, fileName), []byte(strings.Repeat("x", 1<<20)), 0o600))
 	}
 	mostlyFree := func(t *testing.T, dir string) {
-		s := open1(t, dir)
+		s := openStore(t, dir)
 		for n := range 12 {
 			must(t, send(s, objects(n*20_000, (n+1)*20_000, 1)))
 		}
@@ -94,7 +94,7 @@ func TestOneOfTwo(t *testing.T) {
 			var opening sync.WaitGroup
 			stores, errs := make([]*Store, 2), make([]error, 2)
 			for n := range stores {
-				opening.Go(func() { stores[n], errs[n] = Open(dir) })
+				opening.Go(func() { stores[n], errs[n] = unsynced.Open(dir) })
 			}
 			opening.Wait()
 			for _, s := range stores {
@@ -115,15 +115,15 @@ func TestLockComesFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
-	held := result(hold(path))(t)
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) {
+	held := result(hold(path, unsynced.lockWait()))(t)
+	if _, err := unsynced.Open(dir); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file: %v", err)
 	}
 	must(t, held.Close())
-	open1(t, dir)
+	openStore(t, dir)
 }
 
 // TestLockIsLast: the lock is held until the file is closed, and its own file stays:
@@ -132,11 +132,11 @@ func TestLockIsLast(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	look := result(s.db.Begin(false))(t) // the closing waits for it
 	closed := make(chan error)
 	go func() { closed <- s.Close() }()
-	if _, err := hold(path); !errors.Is(err, ErrLocked) {
+	if _, err := hold(path, unsynced.lockWait()); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
 	must(t, look.Rollback())
@@ -144,5 +144,5 @@ func TestLockIsLast(t *testing.T) {
 	if _, err := os.Stat(lockOf(path)); err != nil {
 		t.Error(err)
 	}
-	open1(t, dir)
+	openStore(t, dir)
 }

@@ -52,9 +52,8 @@ type model struct {
 const modelGUIDs = 12
 
 func (m *model) open() {
-	store, err := Open(m.dir)
+	store, err := unsynced.Open(m.dir)
 	must(m.t, err)
-	store.db.NoSync = true // the end of a process is no power cut
 	m.store = store
 }
 

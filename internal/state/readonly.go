@@ -13,16 +13,21 @@ import (
 // OpenReadOnly opens the state file in dir to look at it: it makes, mends and
 // changes nothing. Where there is no file, it reads as that of a connector that
 // has never run. Writing to it fails.
-func OpenReadOnly(dir string) (*Store, error) {
-	s := &Store{path: filepath.Join(dir, fileName), open: map[batchNumber]struct{}{}}
+func OpenReadOnly(dir string) (*Store, error) { return Options{}.OpenReadOnly(dir) }
+
+// OpenReadOnly is [OpenReadOnly] with these options.
+func (o Options) OpenReadOnly(dir string) (*Store, error) {
+	s := &Store{options: o, path: filepath.Join(dir, fileName), open: map[batchNumber]struct{}{}}
 	switch info, err := os.Stat(s.path); {
 	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
 		return s, nil
 	case err != nil:
 		return nil, explainLook(s.path, err)
 	}
+	look := o.bolt()
+	look.ReadOnly = true
 	err := guard(func() (err error) {
-		s.db, err = bbolt.Open(s.path, 0, &bbolt.Options{Timeout: lockTimeout, ReadOnly: true})
+		s.db, err = bbolt.Open(s.path, 0, look)
 		return err
 	})
 	if err != nil {

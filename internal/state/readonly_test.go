@@ -17,7 +17,7 @@ import (
 
 func openReadOnly(t *testing.T, dir string) *Store {
 	t.Helper()
-	s := result(OpenReadOnly(dir))(t)
+	s := result(unsynced.OpenReadOnly(dir))(t)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -55,7 +55,7 @@ func TestReadOnlyOfNothing(t *testing.T) {
 // TestReadOnly: everything can be read, open batches included, and nothing written.
 func TestReadOnly(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	must(t, send(s, objects(0, 10, 1)))
 	d := result(s.Begin(reader, began))(t)
 	must(t, d.Announce([]Batch{{0, objects(5, 7, 2)}}))
@@ -94,7 +94,7 @@ func TestReadOnly(t *testing.T) {
 }
 
 func TestFirstRejections(t *testing.T) {
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	d := result(s.Begin(reader, began))(t)
 	all := objects(0, 5, 1)
 	must(t, d.Announce([]Batch{{0, all}}))
@@ -112,8 +112,8 @@ func TestFirstRejections(t *testing.T) {
 // TestReadOnlyBesideAWriter: who writes excludes who looks.
 func TestReadOnlyBesideAWriter(t *testing.T) {
 	dir := t.TempDir()
-	open1(t, dir)
-	if _, err := OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
+	openStore(t, dir)
+	if _, err := unsynced.OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -127,13 +127,13 @@ func TestReadOnlyOfDamage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := open1(t, dir)
+			s := openStore(t, dir)
 			must(t, send(s, objects(0, 10, 1)))
 			must(t, s.Close())
 			path := filepath.Join(dir, fileName)
 			must(t, os.WriteFile(path, damage(result(os.ReadFile(path))(t)), 0o600))
 			before := contents(t, dir)
-			if _, err := OpenReadOnly(dir); err == nil || !strings.Contains(err.Error(), "the next run sets the file aside and sends everything anew") {
+			if _, err := unsynced.OpenReadOnly(dir); err == nil || !strings.Contains(err.Error(), "the next run sets the file aside and sends everything anew") {
 				t.Errorf("got %v", err)
 			}
 			if after := contents(t, dir); !maps.Equal(after, before) {
@@ -146,9 +146,9 @@ func TestReadOnlyOfDamage(t *testing.T) {
 // TestWriterBesideAReader: who looks has left no name, and is told of all the same.
 func TestWriterBesideAReader(t *testing.T) {
 	dir := t.TempDir()
-	must(t, open1(t, dir).Close())
+	must(t, openStore(t, dir).Close())
 	openReadOnly(t, dir)
-	if _, err := Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
+	if _, err := unsynced.Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
 		t.Errorf("got %v", err)
 	}
 }

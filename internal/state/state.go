@@ -26,10 +26,9 @@ import (
 )
 
 const (
-	fileName    = "adconnector.db"
-	version     = 2
-	keptRuns    = 200
-	lockTimeout = 2 * time.Second // a process that ends may hold the lock a moment longer
+	fileName = "adconnector.db"
+	version  = 2
+	keptRuns = 200
 )
 
 var (
@@ -71,6 +70,7 @@ type Store struct {
 	// "": none was.
 	SetAside string
 
+	options Options
 	db      *bbolt.DB // nil: read-only, and there is no file
 	path    string
 	lock    *os.File // nil: read-only
@@ -84,16 +84,19 @@ type Store struct {
 // Open opens the state file in dir, and makes both where they are missing. A
 // damaged file is set aside: everything is then sent anew, and nothing counts as
 // deleted that only the damaged file knew.
-func Open(dir string) (*Store, error) {
+func Open(dir string) (*Store, error) { return Options{}.Open(dir) }
+
+// Open is [Open] with these options.
+func (o Options) Open(dir string) (*Store, error) {
 	path := filepath.Join(dir, fileName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, explainDir(err)
 	}
-	lock, err := hold(path)
+	lock, err := hold(path, o.lockWait())
 	if err != nil {
 		return nil, err
 	}
-	s, err := openSound(path)
+	s, err := o.openSound(path)
 	if err != nil {
 		_ = lock.Close() // the error at hand says more
 		return nil, err
@@ -104,8 +107,8 @@ func Open(dir string) (*Store, error) {
 }
 
 // openSound opens the file, or a new one in place of one that is damaged.
-func openSound(path string) (*Store, error) {
-	s, err := open(path)
+func (o Options) openSound(path string) (*Store, error) {
+	s, err := o.open(path)
 	if !errors.Is(err, ErrDamaged) {
 		return s, err
 	}
@@ -113,7 +116,7 @@ func openSound(path string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s, err = open(path); err != nil {
+	if s, err = o.open(path); err != nil {
 		return nil, err
 	}
 	s.SetAside = aside
@@ -130,12 +133,12 @@ func setAside(path string, damage error) (told string, err error) {
 }
 
 // open opens one file and checks it through.
-func open(path string) (*Store, error) {
+func (o Options) open(path string) (*Store, error) {
 	before, err := os.Stat(path)
 	isNew := err != nil || before.Size() == 0
-	s := &Store{path: path, open: map[batchNumber]struct{}{}}
+	s := &Store{options: o, path: path, open: map[batchNumber]struct{}{}}
 	err = guard(func() (err error) {
-		s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout})
+		s.db, err = bbolt.Open(path, 0o600, o.bolt())
 		return err
 	})
 	if err != nil {
@@ -151,7 +154,7 @@ func open(path string) (*Store, error) {
 		err = s.prepare()
 	}
 	if err == nil && isNew {
-		err = s.explain("record its name", syncDir(filepath.Dir(path)))
+		err = s.explain("record its name", o.syncDir(filepath.Dir(path)))
 	}
 	if err != nil {
 		_ = guard(s.db.Close) // the error at hand says more

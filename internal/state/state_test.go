@@ -23,12 +23,14 @@ var (
 	began  = time.Unix(1_000_000, 0).UTC()
 )
 
-func open1(t testing.TB, dir string) *Store {
+// unsynced is how tests open a state file: nothing is synced, because no test but
+// those of syncing is about power cuts, and a lock is tried once.
+var unsynced = Options{LockWait: time.Nanosecond, NoSync: true}
+
+// openStore opens the state file in dir, without syncing it, until the test ends.
+func openStore(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := result(unsynced.Open(dir))(t)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -101,7 +103,7 @@ func expectAbsent(t testing.TB, s *Store, o identity.Object) {
 func TestReopen(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "deep", "state") // is made
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := objects(0, 10_000, 7)
 	if err := send(s, all); err != nil {
 		t.Fatal(err)
@@ -113,7 +115,7 @@ func TestReopen(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open1(t, dir)
+	s = openStore(t, dir)
 	for _, o := range all {
 		expect(t, s, o)
 	}
@@ -128,7 +130,7 @@ func TestReopen(t *testing.T) {
 }
 
 func TestEmpty(t *testing.T) {
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	if got, err := s.Connector(); err != nil || got != (Connector{}) {
 		t.Errorf("connector %+v, error %v", got, err)
 	}
@@ -154,11 +156,11 @@ func TestEmpty(t *testing.T) {
 func TestRunsAreTheLast200(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	for n := range keptRuns + 50 {
 		if n == 100 {
 			s.Close()
-			s = open1(t, dir)
+			s = openStore(t, dir)
 		}
 		if err := s.AddRun(Run{ID: fmt.Sprint(n), Users: n, Duration: time.Second}); err != nil {
 			t.Fatal(err)
@@ -185,7 +187,7 @@ func file(t *testing.T, content []byte) string {
 // database is the content of a state file with 5000 objects.
 func database(t *testing.T, apply func(change) error) []byte {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	must(t, send(s, objects(0, 5000, 1)))
 	if apply != nil {
 		must(t, s.update("damage", apply))
@@ -222,7 +224,7 @@ func TestUnusable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := c.dir(t)
 			before, _ := os.ReadFile(filepath.Join(dir, fileName))
-			s, err := Open(dir)
+			s, err := unsynced.Open(dir)
 			if err == nil {
 				s.Close()
 			}
@@ -271,7 +273,7 @@ func TestDamaged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			damaged := content(t)
 			dir := file(t, damaged)
-			s := open1(t, dir)
+			s := openStore(t, dir)
 			aside, _, _ := strings.Cut(s.SetAside, ": ")
 			if kept, err := os.ReadFile(aside); err != nil || !bytes.Equal(kept, damaged) || !strings.HasPrefix(aside, filepath.Join(dir, fileName)+".damaged-") {
 				t.Errorf("set aside %q, error %v", s.SetAside, err)
@@ -281,7 +283,7 @@ func TestDamaged(t *testing.T) {
 			}
 			must(t, send(s, objects(0, 3, 1)))
 			must(t, s.Close())
-			if s = open1(t, dir); s.SetAside != "" {
+			if s = openStore(t, dir); s.SetAside != "" {
 				t.Errorf("set aside again: %s", s.SetAside)
 			}
 			expect(t, s, objects(0, 3, 1)[2])
@@ -293,7 +295,7 @@ func TestDamaged(t *testing.T) {
 // growing file from being mapped anew, and the writer waits for it for ever.
 func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
 	t.Parallel()
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	done := make(chan error, 1)
 	go func() {
 		var stop atomic.Bool
@@ -337,7 +339,7 @@ func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
 
 func BenchmarkLookup(b *testing.B) {
 	const count = 100_000
-	s := open1(b, b.TempDir())
+	s := openStore(b, b.TempDir())
 	for from := 0; from < count; from += 10_000 {
 		if err := send(s, objects(from, from+10_000, 1)); err != nil {
 			b.Fatal(err)

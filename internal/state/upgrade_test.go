@@ -68,7 +68,7 @@ func keptObjects() []identity.Object {
 // writeKept is what a connector does in two runs.
 func writeKept(t *testing.T, dir string) {
 	t.Helper()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := keptObjects()
 	must(t, s.Retarget("a gateway"))
 	d := result(s.Begin(keptController, keptTime))(t)
@@ -144,7 +144,7 @@ func TestKeep(t *testing.T) {
 		}
 		pack(t, keptFile(version), dir)
 	}
-	expectKept(t, open1(t, dir))
+	expectKept(t, openStore(t, dir))
 }
 
 // TestOlderFile: a file of every format that ever was opens with everything in it,
@@ -153,11 +153,11 @@ func TestOlderFile(t *testing.T) {
 	for format := 1; format <= version; format++ {
 		t.Run(fmt.Sprint("version ", format), func(t *testing.T) {
 			dir := unpack(t, format)
-			looking := result(OpenReadOnly(dir))(t)
+			looking := result(unsynced.OpenReadOnly(dir))(t)
 			expectKept(t, looking)
 			must(t, looking.Close())
 
-			s := open1(t, dir)
+			s := openStore(t, dir)
 			if s.SetAside != "" {
 				t.Fatalf("set aside: %s", s.SetAside)
 			}
@@ -165,7 +165,7 @@ func TestOlderFile(t *testing.T) {
 			more := objects(7, 9, 1)
 			must(t, send(s, more))
 			must(t, s.Close())
-			s = open1(t, dir)
+			s = openStore(t, dir)
 			if s.SetAside != "" {
 				t.Fatalf("set aside once it was taken over: %s", s.SetAside)
 			}
@@ -182,7 +182,7 @@ func TestNewerFile(t *testing.T) {
 	if *keep {
 		dir := t.TempDir()
 		writeKept(t, dir)
-		s := open1(t, dir)
+		s := openStore(t, dir)
 		must(t, s.update("", func(c change) error {
 			return c.put(bucketMeta, keyVersion, binary.BigEndian.AppendUint32(nil, later))
 		}))
@@ -192,7 +192,7 @@ func TestNewerFile(t *testing.T) {
 	dir := unpack(t, later)
 	path := filepath.Join(dir, fileName)
 	before := result(os.ReadFile(path))(t)
-	for name, open := range map[string]func(string) (*Store, error){"to write": Open, "to look": OpenReadOnly} {
+	for name, open := range map[string]func(string) (*Store, error){"to write": unsynced.Open, "to look": unsynced.OpenReadOnly} {
 		_, err := open(dir)
 		if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), path+" is of format 99, this program knows ") {
 			t.Errorf("%s: %v", name, err)

@@ -19,7 +19,7 @@ func TestUsable(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	must(t, os.WriteFile(file, nil, 0o600))
 	for _, wrong := range []string{file, filepath.Join(file, "below")} {
-		_, open := Open(wrong)
+		_, open := unsynced.Open(wrong)
 		if err := Usable(wrong); err == nil || !strings.Contains(err.Error(), ": stat "+file) {
 			t.Errorf("%s: error %v", wrong, err)
 		}
@@ -27,7 +27,7 @@ func TestUsable(t *testing.T) {
 			t.Errorf("%s: error %v, to open it %v", wrong, err, open)
 		}
 	}
-	store := result(Open(dir))(t)
+	store := result(unsynced.Open(dir))(t)
 	must(t, Usable(dir)) // that it is open is another matter
 	must(t, store.Close())
 }

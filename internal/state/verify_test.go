@@ -42,7 +42,7 @@ func content(t testing.TB, s *Store) string {
 func settled(t *testing.T) (file []byte, holds string) {
 	t.Helper()
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	all := objects(0, 300, 1)
 	for i := range all {
 		all[i].Due = time.Unix(int64(2_000_000_000+i), 0)
@@ -76,7 +76,7 @@ func TestFlippedBits(t *testing.T) {
 		}
 		damaged := bytes.Clone(pristine)
 		damaged[at] ^= 1 << random.IntN(8)
-		s := open1(t, file(t, damaged))
+		s := openStore(t, file(t, damaged))
 		if s.SetAside != "" {
 			aside++
 		} else if content(t, s) != holds {
@@ -173,7 +173,7 @@ func TestOneHead(t *testing.T) {
 	for head := range 2 {
 		damaged := bytes.Clone(pristine)
 		damaged[head*4096+pageHead+16] ^= 0x40 // where the tree begins
-		if s := open1(t, file(t, damaged)); s.SetAside != "" || content(t, s) != holds {
+		if s := openStore(t, file(t, damaged)); s.SetAside != "" || content(t, s) != holds {
 			t.Errorf("head %d: %s", head, s.SetAside)
 		}
 	}
@@ -182,7 +182,7 @@ func TestOneHead(t *testing.T) {
 // TestSumsOfOneChange: whatever a transaction does to a bucket, one after the other.
 func TestSumsOfOneChange(t *testing.T) {
 	t.Parallel()
-	s := open1(t, t.TempDir())
+	s := openStore(t, t.TempDir())
 	must(t, s.update("change", func(c change) error {
 		return errors.Join(
 			c.put(bucketHeld, []byte("a"), []byte("1")), c.put(bucketHeld, []byte("a"), []byte("2")),
@@ -198,8 +198,9 @@ func TestSumsOfOneChange(t *testing.T) {
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := open1(t, dir)
-	if s.db.NoSync {
+	s := result(Open(dir))(t)
+	defer s.Close()
+	if s.db.NoSync || s.db.NoGrowSync {
 		t.Fatal("nothing is synced")
 	}
 	random := rand.New(rand.NewPCG(3, 4))
@@ -221,7 +222,7 @@ func TestPowerCut(t *testing.T) {
 			after, holds := read(), content(t, s)
 			for range 3 {
 				cuts++
-				cut := open1(t, file(t, cutPower(before, after, random)))
+				cut := openStore(t, file(t, cutPower(before, after, random)))
 				if got := content(t, cut); cut.SetAside != "" || got != held && got != holds {
 					t.Fatalf("step %d: %s; opens with neither content", n, cut.SetAside)
 				}
@@ -265,9 +266,8 @@ func TestVerifyKnowsSoundFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	random := rand.New(rand.NewPCG(5, 6))
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	for round := range 60 {
-		s.db.NoSync = true
 		most := []int{50, 1000, 8000}[random.IntN(3)]
 		must(t, s.update("change", func(c change) error {
 			for range random.IntN(most) {
@@ -293,7 +293,7 @@ func TestVerifyKnowsSoundFiles(t *testing.T) {
 		must(t, s.check())
 	}
 	must(t, s.Close())
-	if s = open1(t, dir); s.SetAside != "" {
+	if s = openStore(t, dir); s.SetAside != "" {
 		t.Error(s.SetAside)
 	}
 }

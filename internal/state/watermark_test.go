@@ -13,7 +13,7 @@ import (
 
 func TestAdvance(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	one, two := ad.InvocationID{1}, ad.InvocationID{2}
 	pass := FullPass{Scope: "a", At: time.Unix(10, 0).UTC()}
 	mark := func(usn ad.USN) *Watermark {
@@ -43,7 +43,7 @@ func TestAdvance(t *testing.T) {
 // TestHold: those that stay held keep the time since when.
 func TestHold(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	since := func(n int) (text string) {
 		guid := guidOf(n)
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
@@ -74,7 +74,7 @@ func TestHold(t *testing.T) {
 // TestRetarget forgets what is of the former target, and nothing else.
 func TestRetarget(t *testing.T) {
 	dir := t.TempDir()
-	s := open1(t, dir)
+	s := openStore(t, dir)
 	must(t, s.Retarget("one"))
 	all := objects(0, 4, 1)
 	all[0].Due = time.Unix(100, 0)
