@@ -26,7 +26,7 @@ import (
 	"adconnector/internal/secret"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
-	"adconnector/internal/syncrun/ldaptest"
+	"adconnector/test/fakeldap"
 )
 
 const (
@@ -596,47 +596,47 @@ func skippedFrom(want map[string]Result, from, to string) map[string]Result {
 
 // TestRights has a server that shows what an account with few rights sees.
 func TestRights(t *testing.T) {
-	nameless := func(e ldaptest.Entry) ldaptest.Entry {
+	nameless := func(e fakeldap.Entry) fakeldap.Entry {
 		delete(e.Attributes, "objectSid")
 		return e
 	}
-	without := func(attribute string, entries []ldaptest.Entry) []ldaptest.Entry {
+	without := func(attribute string, entries []fakeldap.Entry) []fakeldap.Entry {
 		for _, e := range entries {
 			delete(e.Attributes, attribute)
 		}
 		return entries
 	}
 	cases := map[string]struct {
-		change func(*ldaptest.Server)
+		change func(*fakeldap.Server)
 		line   string
 		result Result
 		words  []string
 	}{
-		"all can be read": {func(*ldaptest.Server) {}, readUsers, OK, []string{"that were tried are read whole"}},
-		"counts":          {func(*ldaptest.Server) {}, counts, OK, []string{"25 users and 3 groups"}},
-		"some without a SID": {func(s *ldaptest.Server) { s.Users[3], s.Users[24] = nameless(s.Users[3]), nameless(s.Users[24]) },
+		"all can be read": {func(*fakeldap.Server) {}, readUsers, OK, []string{"that were tried are read whole"}},
+		"counts":          {func(*fakeldap.Server) {}, counts, OK, []string{"25 users and 3 groups"}},
+		"some without a SID": {func(s *fakeldap.Server) { s.Users[3], s.Users[24] = nameless(s.Users[3]), nameless(s.Users[24]) },
 			readUsers, Warn, []string{"2 of 25 have no objectSid or objectGUID that can be read", "ldap.user-filter"}},
-		"all without a SID": {func(s *ldaptest.Server) { s.Users = without("objectSid", s.Users) },
+		"all without a SID": {func(s *fakeldap.Server) { s.Users = without("objectSid", s.Users) },
 			readUsers, Fail, []string{"25 users are to be seen, but the objectSid or objectGUID of none", `dsacls "` + domain + `" /I:T /G`}},
-		"no status": {func(s *ldaptest.Server) { s.Users = without("userAccountControl", s.Users) },
+		"no status": {func(s *fakeldap.Server) { s.Users = without("userAccountControl", s.Users) },
 			readUsers, Warn, []string{"not their userAccountControl", "whether they are disabled"}},
-		"no type": {func(s *ldaptest.Server) { s.Groups = without("groupType", s.Groups) },
+		"no type": {func(s *fakeldap.Server) { s.Groups = without("groupType", s.Groups) },
 			readGroups, Warn, []string{"not their groupType"}},
-		"connection lost": {func(s *ldaptest.Server) { s.Sent = func(n int) bool { return n < 5 } },
+		"connection lost": {func(s *fakeldap.Server) { s.Sent = func(n int) bool { return n < 5 } },
 			readUsers, Fail, []string{"the connection was lost", "check the server's log"}},
-		"no domain controller": {func(s *ldaptest.Server) { s.Plain = true },
+		"no domain controller": {func(s *fakeldap.Server) { s.Plain = true },
 			seeDeleted, Warn, []string{"no domain controller: deletions show at full passes only"}},
-		"limits nobody tells": {func(s *ldaptest.Server) { s.Plain = true },
+		"limits nobody tells": {func(s *fakeldap.Server) { s.Plain = true },
 			pageSize, OK, []string{"1000; the server does not say what it allows"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			server := ldaptest.Start(t)
-			server.Users, server.Groups = ldaptest.Users(25), ldaptest.Groups(3)
+			server := fakeldap.Start(t)
+			server.Users, server.Groups = fakeldap.Users(25), fakeldap.Groups(3)
 			c.change(server)
 			s := newSite(t, func(s *site) {
-				s.Source.Directory = directory.Options{Hosts: []string{"127.0.0.1"}, Port: server.Port, BindDN: ldaptest.BindDN, Password: secret.New(ldaptest.Password)}
-				s.Source.Base = ldaptest.Base
+				s.Source.Directory = directory.Options{Hosts: []string{"127.0.0.1"}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)}
+				s.Source.Base = fakeldap.Base
 			})
 			got := s.examine(t, t.Context()).of(c.line)
 			if got.Result != c.result {

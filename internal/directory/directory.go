@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
@@ -122,17 +121,17 @@ type Session struct {
 	server  server
 }
 
-// go-ldap's decoder takes its bounds from package variables.
-var boundDecoder = sync.OnceFunc(func() {
+// init limits go-ldap's decoder, which has package variables for that. Later they
+// may have readers in other goroutines.
+func init() {
 	ber.MaxPacketLengthBytes = maxPassed
 	ber.MaxNestingDepth = 16
-})
+}
 
 // Connect binds to the first server that can be reached. Only network and
 // certificate troubles lead on to the next one: a refused bind counts towards
 // the account's lockout, and another server would refuse it too.
 func Connect(ctx context.Context, options Options) (*Session, error) {
-	boundDecoder()
 	o := options.withDefaults()
 	var errs []error
 	for _, server := range o.servers(ctx) {

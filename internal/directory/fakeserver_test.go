@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -22,11 +21,6 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
 )
-
-func TestMain(m *testing.M) {
-	boundDecoder() // before any server of the tests reads those bounds
-	os.Exit(m.Run())
-}
 
 // patience bounds what should happen at once.
 const patience = 10 * time.Second

@@ -21,7 +21,7 @@ import (
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/state"
-	"adconnector/internal/syncrun/ldaptest"
+	"adconnector/test/fakeldap"
 )
 
 // clock is a clock that is set by hand.
@@ -364,7 +364,7 @@ func TestStatusByTheClockSurvivesACrash(t *testing.T) {
 // TestRescheduled: when an object is due may change without anything that is sent.
 func TestRescheduled(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(3)
+	w.ldap.Users = fakeldap.Users(3)
 	r := w.process()
 	w.run(r, Processed, 3)
 	expires := time.Now().Add(time.Hour).Truncate(time.Second)
@@ -979,7 +979,7 @@ func TestFailover(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	w := newWorld(t)
 	w.options.Guard.MaxDeletesPercent = 100
-	w.ldap.Users = ldaptest.Users(20)
+	w.ldap.Users = fakeldap.Users(20)
 	r := w.process()
 	w.run(r, Processed, 20)
 	users := w.ldap.Users

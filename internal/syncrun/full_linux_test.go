@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"adconnector/internal/fault"
-	"adconnector/internal/syncrun/ldaptest"
+	"adconnector/test/fakeldap"
 )
 
 // TestFullDisk: what is at the gateway and not recorded is sent again.
@@ -21,7 +21,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	w := newWorldIn(t, dir)
-	w.ldap.Users = ldaptest.Users(5000)
+	w.ldap.Users = fakeldap.Users(5000)
 	run, err := w.process().Run(t.Context(), Mode{})
 	if fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "free or add space") || run.Result != Failed {
 		t.Fatalf("run %+v, error %v", run, err)

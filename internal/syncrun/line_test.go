@@ -11,7 +11,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/state"
-	"adconnector/internal/syncrun/ldaptest"
+	"adconnector/test/fakeldap"
 )
 
 const beginsAnew = "the directory has given up a search that the gateway held up: it begins anew"
@@ -20,7 +20,7 @@ const beginsAnew = "the directory has given up a search that the gateway held up
 // cuts the searches for users, one after the other, before the given entries.
 func heldUp(t *testing.T, users int, cuts ...int) (*world, *Runner) {
 	w := newWorld(t)
-	w.ldap.Users, w.ldap.Groups = ldaptest.Users(users), ldaptest.Groups(5)
+	w.ldap.Users, w.ldap.Groups = fakeldap.Users(users), fakeldap.Groups(5)
 	w.options.Upload.Workers, w.options.Upload.BatchSize = 1, 10
 	w.intercepting(func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
 		if r.URL.Path == assetsPath {
@@ -47,7 +47,7 @@ func heldUp(t *testing.T, users int, cuts ...int) (*world, *Runner) {
 // begun anew, in the same run, and nothing is sent twice.
 func TestHeldUp(t *testing.T) {
 	w, r := heldUp(t, 900, 400, 600, 850)
-	bad := ldaptest.User(220).Attributes["name"]
+	bad := fakeldap.User(220).Attributes["name"]
 	w.intercepting(func(writer http.ResponseWriter, request *http.Request, body []byte) bool {
 		if request.URL.Path != assetsPath {
 			return false

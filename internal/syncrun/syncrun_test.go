@@ -26,8 +26,8 @@ import (
 	"adconnector/internal/sandbox"
 	"adconnector/internal/secret"
 	"adconnector/internal/state"
-	"adconnector/internal/syncrun/ldaptest"
 	"adconnector/internal/upload"
+	"adconnector/test/fakeldap"
 )
 
 const (
@@ -42,7 +42,7 @@ const (
 // world is everything around a run: a directory, a gateway, a state file, a log.
 type world struct {
 	t       *testing.T
-	ldap    *ldaptest.Server // nil: a sandbox.Directory
+	ldap    *fakeldap.Server // nil: a sandbox.Directory
 	auth    sandbox.Authentication
 	base    string
 	dir     string // of the state file
@@ -62,8 +62,8 @@ type world struct {
 func newWorld(t *testing.T) *world { return newWorldIn(t, t.TempDir()) }
 
 func newWorldIn(t *testing.T, dir string) *world {
-	server := ldaptest.Start(t)
-	w := newWorldOf(t, dir, server.Port, ldaptest.BindDN, ldaptest.Password, ldaptest.Base)
+	server := fakeldap.Start(t)
+	w := newWorldOf(t, dir, server.Port, fakeldap.BindDN, fakeldap.Password, fakeldap.Base)
 	w.ldap = server
 	return w
 }
@@ -238,7 +238,7 @@ func (l *logs) with(message string) (lines []map[string]any) {
 
 func TestRunsConverge(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users, w.ldap.Groups = ldaptest.Users(1234), ldaptest.Groups(30)
+	w.ldap.Users, w.ldap.Groups = fakeldap.Users(1234), fakeldap.Groups(30)
 	r := w.process()
 	run, _ := w.run(r, Processed, 1264)
 	if run.Users != 1234 || run.Groups != 30 || run.Changed != 1264 || run.Mode != "full" || run.Requests == 0 {
@@ -273,7 +273,7 @@ func TestRunsConverge(t *testing.T) {
 
 func TestRejectedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users, w.ldap.Groups = ldaptest.Users(120), ldaptest.Groups(3)
+	w.ldap.Users, w.ldap.Groups = fakeldap.Users(120), fakeldap.Groups(3)
 	w.intercepting(func(writer http.ResponseWriter, r *http.Request, body []byte) bool {
 		if r.URL.Path != assetsPath || !bytes.Contains(body, []byte(`"user77"`)) {
 			return false
@@ -309,7 +309,7 @@ func TestRejectedIsTriedAgain(t *testing.T) {
 // TestCutMidPass: what was acknowledged stays so, and nothing else is recorded.
 func TestCutMidPass(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(1000)
+	w.ldap.Users = fakeldap.Users(1000)
 	w.ldap.Sent = func(n int) bool { return n < 730 }
 	run, err := w.process().Run(t.Context(), Mode{})
 	if run.Result != Failed || fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "connection was lost") {
@@ -325,7 +325,7 @@ func TestCutMidPass(t *testing.T) {
 
 func TestGatewayRefusesMidPass(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(3000)
+	w.ldap.Users = fakeldap.Users(3000)
 	batches := 0
 	w.intercepting(func(writer http.ResponseWriter, r *http.Request, _ []byte) bool {
 		if r.URL.Path == assetsPath {
@@ -350,7 +350,7 @@ func TestGatewayRefusesMidPass(t *testing.T) {
 // TestRefusalEndsReading: the directory is slow, and nobody waits for it in vain.
 func TestRefusalEndsReading(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(200)
+	w.ldap.Users = fakeldap.Users(200)
 	gone := make(chan struct{})
 	w.ldap.Sent = func(n int) bool {
 		if n == 150 {
@@ -377,7 +377,7 @@ func TestRefusalEndsReading(t *testing.T) {
 
 func TestCancellation(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(3000)
+	w.ldap.Users = fakeldap.Users(3000)
 	ctx, cancel := context.WithCancel(t.Context())
 	w.intercepting(func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
 		if r.URL.Path == assetsPath {
@@ -402,7 +402,7 @@ func TestCancellation(t *testing.T) {
 
 func TestStates(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users, w.ldap.Groups = ldaptest.Users(7), ldaptest.Groups(2)
+	w.ldap.Users, w.ldap.Groups = fakeldap.Users(7), fakeldap.Groups(2)
 	tick := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	w.options.Next = func(time.Time) time.Time { return tick.Add(time.Hour) }
 	r := w.process()
@@ -469,7 +469,7 @@ func TestStates(t *testing.T) {
 // as soon as it can, and of the latest state only.
 func TestStateSentLate(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(3)
+	w.ldap.Users = fakeldap.Users(3)
 	var down atomic.Bool
 	refused, heard := make(chan string, 1000), make(chan string, 1000)
 	w.intercepting(func(writer http.ResponseWriter, r *http.Request, body []byte) bool {
@@ -539,7 +539,7 @@ func TestStatesOfASingleRun(t *testing.T) {
 func TestGatewayWithoutStates(t *testing.T) {
 	for _, status := range []int{404, 405, 501} {
 		w := newWorld(t)
-		w.ldap.Users = ldaptest.Users(3)
+		w.ldap.Users = fakeldap.Users(3)
 		w.intercepting(func(writer http.ResponseWriter, r *http.Request, _ []byte) bool {
 			if r.URL.Path != statePath {
 				return false
@@ -558,7 +558,7 @@ func TestGatewayWithoutStates(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users, w.ldap.Groups = ldaptest.Users(20), ldaptest.Groups(3)
+	w.ldap.Users, w.ldap.Groups = fakeldap.Users(20), fakeldap.Groups(3)
 	r := w.process()
 	for i, want := range [][4]int64{{0, 23, 23, 23}, {23, 23, 0, 0}} { // the first pass does not know what comes
 		var p Progress
@@ -585,7 +585,7 @@ func TestProgressOfADelta(t *testing.T) {
 
 func TestDryRun(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users, w.ldap.Groups = ldaptest.Users(120), ldaptest.Groups(3)
+	w.ldap.Users, w.ldap.Groups = fakeldap.Users(120), fakeldap.Groups(3)
 	run, err := w.process().Run(t.Context(), Mode{DryRun: true})
 	if err != nil || run.Result != Processed || run.Changed != 123 || run.Uploaded != 0 {
 		t.Errorf("run %+v, error %v", run, err)
@@ -601,8 +601,8 @@ func TestDryRun(t *testing.T) {
 		t.Errorf("log %v", lines)
 	}
 	// With the source in the environment it needs no gateway at all.
-	w.options.Source = &Source{Base: ldaptest.Base, Scope: directory.Subtree, Directory: directory.Options{
-		Hosts: []string{"127.0.0.1"}, Port: w.ldap.Port, BindDN: ldaptest.BindDN, Password: secret.New(ldaptest.Password),
+	w.options.Source = &Source{Base: fakeldap.Base, Scope: directory.Subtree, Directory: directory.Options{
+		Hosts: []string{"127.0.0.1"}, Port: w.ldap.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password),
 	}}
 	before := len(w.gateway.Requests())
 	if run, err := w.process().Run(t.Context(), Mode{DryRun: true}); err != nil || run.Changed != 123 || len(w.gateway.Requests()) != before {
@@ -612,7 +612,7 @@ func TestDryRun(t *testing.T) {
 
 func TestEntriesWithoutIdentityAreSkipped(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(50)
+	w.ldap.Users = fakeldap.Users(50)
 	delete(w.ldap.Users[7].Attributes, "objectSid")
 	delete(w.ldap.Users[8].Attributes, "objectGUID")
 	if run, _ := w.run(w.process(), Processed, 48); run.Users != 48 {
@@ -713,7 +713,7 @@ func TestRefusedLoginIsNotRepeated(t *testing.T) {
 // TestStateFileFails: a run that cannot be recorded is not called processed.
 func TestStateFileFails(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(3)
+	w.ldap.Users = fakeldap.Users(3)
 	w.intercepting(func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
 		if r.URL.Path == assetsPath {
 			w.store.Close()
@@ -752,7 +752,7 @@ func TestJournalFails(t *testing.T) {
 // while the pass waits for room to upload.
 func TestManyBatchesWhileTheFileGrows(t *testing.T) {
 	w := newWorld(t)
-	w.ldap.Users = ldaptest.Users(6000)
+	w.ldap.Users = fakeldap.Users(6000)
 	w.options.Search.PageSize = 1000
 	w.options.Upload = upload.Options{Workers: 1, BatchSize: 100, BatchBytes: 1 << 20}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

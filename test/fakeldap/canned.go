@@ -1,0 +1,166 @@
+package fakeldap
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-ldap/ldap/v3"
+)
+
+// The account that may bind to a canned directory, and the base of its entries.
+const (
+	BindDN   = "CN=svc,DC=corp,DC=example,DC=com"
+	Password = "Pa55w0rd!"
+	Base     = "DC=corp,DC=example,DC=com"
+)
+
+// Entry is a user or group of a canned directory. Each attribute has one value.
+type Entry struct {
+	DN         string
+	Attributes map[string]string
+}
+
+// User returns the n-th user.
+func User(n int) Entry {
+	return canned(1, n, "user", map[string]string{
+		"mail": fmt.Sprintf("user%d@corp.example.com", n), "userAccountControl": "512", "whenCreated": "20240101000000.0Z",
+	})
+}
+
+// Group returns the n-th group.
+func Group(n int) Entry {
+	return canned(2, n, "group", map[string]string{"groupType": "-2147483646", "description": "a group"})
+}
+
+func canned(kind byte, n int, name string, attributes map[string]string) Entry {
+	name = fmt.Sprintf("%s%d", name, n)
+	guid := make([]byte, 16)
+	guid[0] = kind
+	binary.BigEndian.PutUint32(guid[12:], uint32(n))
+	sid := append([]byte{1, 2, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0}, 0, 0, 0, kind)
+	binary.LittleEndian.PutUint32(sid[12:], uint32(kind)<<24|uint32(n))
+	attributes["name"], attributes["objectGUID"], attributes["objectSid"] = name, string(guid), string(sid)
+	return Entry{DN: "CN=" + name + "," + Base, Attributes: attributes}
+}
+
+// Users returns the first n users.
+func Users(n int) []Entry { return first(n, User) }
+
+// Groups returns the first n groups.
+func Groups(n int) []Entry { return first(n, Group) }
+
+func first(n int, of func(int) Entry) []Entry {
+	all := make([]Entry, n)
+	for i := range all {
+		all[i] = of(i)
+	}
+	return all
+}
+
+// raw keeps the attributes with the given names.
+func (e Entry) raw(names []string) RawEntry {
+	out := RawEntry{DN: e.DN}
+	for _, name := range names {
+		if value, there := e.Attributes[name]; there {
+			out.Attributes = append(out.Attributes, Attribute(name, value))
+		}
+	}
+	return out
+}
+
+// Server is a canned directory. It recognizes searches for groups by the text of the
+// filter, and ignores filter, base and scope otherwise. Changes cannot be followed in
+// it, so each run is a full sync.
+//
+// The fields must not be changed during a search.
+type Server struct {
+	*Listener
+	Users, Groups []Entry
+	Plain         bool             // is no domain controller
+	Sent          func(n int) bool // called before the n-th entry of a search; false cuts the connection
+
+	mu      sync.Mutex
+	filters []string
+}
+
+// Start starts an empty domain controller on a loopback socket.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	s := &Server{}
+	s.Listener = Serve(t, nil, s.converse)
+	return s
+}
+
+// Filters returns the filters of the searches so far, one for each search, except
+// those of the rootDSE and other single objects.
+func (s *Server) Filters() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.filters...)
+}
+
+func (s *Server) converse(p *Peer) {
+	for {
+		r, ok := p.Receive()
+		if !ok {
+			return
+		}
+		switch r.Operation {
+		case Bind:
+			code, text := ldap.LDAPResultSuccess, ""
+			if r.BindDN != BindDN || r.Password != Password {
+				code, text = ldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 52e, v1db1"
+			}
+			ok = p.Send(Result(r.ID, ldap.ApplicationBindResponse, code, "", text))
+		case Search:
+			ok = s.search(p, r)
+		default:
+			return
+		}
+		if !ok {
+			return
+		}
+	}
+}
+
+func (s *Server) search(p *Peer, r Request) bool {
+	switch {
+	case r.Base == "":
+		return p.Send(s.rootDSE().raw(r.Attributes).Message(r.ID), Done(r.ID, 0))
+	case r.Scope == ldap.ScopeBaseObject: // there are no such objects
+		return p.Send(Done(r.ID, 0))
+	}
+	start, _ := strconv.Atoi(string(r.Cookie))
+	if start == 0 {
+		s.mu.Lock()
+		s.filters = append(s.filters, r.Filter)
+		s.mu.Unlock()
+	}
+	entries := s.Users
+	if strings.Contains(strings.ToLower(r.Filter), "group") {
+		entries = s.Groups
+	}
+	sent, end := s.Sent, min(start+int(r.PageSize), len(entries))
+	for i, e := range entries[start:end] {
+		if sent != nil && !sent(start+i) || !p.Send(e.raw(r.Attributes).Message(r.ID)) {
+			return false
+		}
+	}
+	cookie := ""
+	if end < len(entries) {
+		cookie = strconv.Itoa(end)
+	}
+	return p.Send(Done(r.ID, 0, Paging(cookie)))
+}
+
+func (s *Server) rootDSE() Entry {
+	root := map[string]string{"defaultNamingContext": Base, "dnsHostName": "dc1.corp.example.com"}
+	if !s.Plain {
+		root["dsServiceName"], root["highestCommittedUSN"] = "CN=NTDS Settings,CN=DC1", "12345"
+	}
+	return Entry{Attributes: root}
+}
