@@ -24,6 +24,7 @@ import (
 	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/state"
+	"adconnector/internal/syncrun"
 )
 
 // TestMain lets this binary stand in for the program, race detector included,
@@ -556,7 +557,7 @@ func TestDeletionsHeld(t *testing.T) {
 			len(summary) != 1 || summary[0]["held"] != 3.0 || summary[0]["result"] != "held" {
 			t.Fatalf("%v: %+v", args, o)
 		}
-		if held := o.with("deletions held: look for what has gone from the directory; to release them, stop the daemon and run sync --allow-deletes"); len(held) != 1 || held[0]["held"] != 3.0 {
+		if held := o.with(syncrun.MsgDeletionsHeld); len(held) != 1 || held[0]["held"] != 3.0 {
 			t.Errorf("log %v", o.log)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"adconnector/internal/sandbox"
+	"adconnector/internal/syncrun"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -36,7 +37,7 @@ func normalized(log string) string {
 		log = v.pattern.ReplaceAllString(log, v.instead)
 	}
 	lines := strings.SplitAfter(log, "\n")
-	from := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"message":"pass planned"`) }) + 1
+	from := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"message":"`+syncrun.MsgSyncPlanned+`"`) }) + 1
 	to := from + slices.IndexFunc(lines[from:], func(l string) bool { return strings.Contains(l, `"message":"connector state"`) })
 	slices.Sort(lines[from:to])
 	return strings.Join(lines, "")
@@ -132,7 +133,7 @@ func TestLevelBySignal(t *testing.T) {
 	c.awaitMessage("run finished")
 	changed(syscall.SIGUSR1, "info", "debug")
 	c.await("debug", func(l line) bool {
-		return l["message"] == "gateway answered" && l["level"] == "debug" && l["status"] == 202.0 || l["message"] == "directory searched"
+		return l["message"] == "gateway answered" && l["level"] == "debug" && l["status"] == 202.0 || l["message"] == syncrun.MsgSearchStarted
 	})
 	changed(syscall.SIGUSR2, "debug", "info")
 	changed(syscall.SIGUSR2, "info", "warn")

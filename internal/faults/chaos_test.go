@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"adconnector/internal/syncrun"
 )
 
 // chaos is a gateway of which each answer may be a fault, 5 % for each kind.
@@ -173,10 +175,10 @@ func TestStatesUnheard(t *testing.T) {
 	p := start(t, command{settings: s.settings})
 	p.waitFor(t, 0, time.Minute, func(l line) bool { return l.text("message") == "run finished" && l.text("result") == "processed" })
 	_, n := p.waitFor(t, 0, time.Minute, func(l line) bool { return l.text("from") == "PROCESSED" && l.text("to") == "SCHEDULED" })
-	p.waitFor(t, n, time.Minute, saying("connector state not sent"))
+	p.waitFor(t, n, time.Minute, saying(syncrun.MsgStateNotSent))
 	s.facing(nil)
 	began := time.Now()
-	p.waitFor(t, 0, 40*time.Second, saying("connector state sent late"))
+	p.waitFor(t, 0, 40*time.Second, saying(syncrun.MsgStateSentLate))
 	late := time.Since(began)
 	p.signal(syscall.SIGTERM)
 	p.wait(t, 10*time.Second).mustExit(t, 0)

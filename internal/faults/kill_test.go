@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"adconnector/internal/syncrun"
 )
 
 // killing is when a connector is killed.
@@ -79,7 +81,7 @@ func (s *site) killings(whole int) []killing {
 		})
 		return nil
 	})
-	for _, message := range []string{"directory connected", "pass planned", "directory read", "batches acknowledged", "connector state", "run finished"} {
+	for _, message := range []string{syncrun.MsgDirectoryConnected, syncrun.MsgSyncPlanned, syncrun.MsgDirectoryRead, syncrun.MsgBatchesAcknowledged, syncrun.MsgConnectorState, syncrun.MsgRunFinished} {
 		for _, nth := range []int{1, 2} {
 			add(fmt.Sprint("line ", nth, " of ", message), func(_ *site, _ func()) func(*process, line) {
 				seen := 0
