@@ -29,22 +29,32 @@ func (o Object) First(attribute string) string {
 	return ""
 }
 
-// Objects returns everything in the directory as of now, in the order in which it
-// was created: tombstones and the configuration too, and what is computed of
-// accounts.
-func (d *Directory) Objects() []Object {
+// Objects returns all objects as of now, in the order in which they were created. They
+// include tombstones, the configuration and computed values. With names of attributes,
+// the objects have these attributes only.
+func (d *Directory) Objects(names ...string) []Object {
+	var wanted []*attributeType
+	for _, name := range names {
+		if a := attributesByName[strings.ToLower(name)]; a != nil {
+			wanted = append(wanted, a)
+		}
+	}
+	if len(names) == 0 {
+		for id := range schema {
+			if a := &schema[id]; a.id != attributeCanonicalName {
+				wanted = append(wanted, a)
+			}
+		}
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	now := d.options.Now()
 	all := make([]Object, len(d.objects))
 	for i, o := range d.objects {
 		all[i] = Object{DN: o.dn(), Attributes: map[string][]string{}}
-		for id := range attributes {
-			if id == attributeCanonicalName {
-				continue
-			}
-			if values := slices.Collect(d.values(o, id, now)); len(values) > 0 {
-				all[i].Attributes[schema[id].name] = values
+		for _, a := range wanted {
+			if values := slices.Collect(d.values(o, a.id, now)); len(values) > 0 {
+				all[i].Attributes[a.name] = values
 			}
 		}
 	}

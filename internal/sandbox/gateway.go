@@ -128,7 +128,7 @@ func NewGateway(options GatewayOptions) *Gateway {
 	if options.maxBody == 0 {
 		options.maxBody = 10 << 20
 	}
-	contract, err := loadContract(gateway.OpenAPI)
+	contract, err := contractOfGateway()
 	if err != nil {
 		panic(err) // the document is compiled in, and tested
 	}

@@ -10,9 +10,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"adconnector/internal/gateway"
 )
 
 const (
@@ -61,6 +64,9 @@ type reference struct {
 
 // schemaBase names the document to the schema compiler; nothing is fetched.
 const schemaBase = "https://adconnector.invalid/openapi.json"
+
+// contractOfGateway returns the contract that the client was built for.
+var contractOfGateway = sync.OnceValues(func() (*contract, error) { return loadContract(gateway.OpenAPI) })
 
 func loadContract(document []byte) (*contract, error) {
 	var api openAPI

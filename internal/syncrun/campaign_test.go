@@ -154,7 +154,7 @@ func (h *history) change() {
 
 func (h *history) pick() (what string, apply func(*testenv.Directory) error) {
 	if h.objects == nil {
-		h.objects = h.Objects()
+		h.objects = h.Objects("objectClass", "isDeleted", "objectGUID", "objectSid", "userAccountControl", "groupType")
 	}
 	var living, gone []sandbox.Object
 	for _, o := range h.objects {

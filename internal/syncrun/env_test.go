@@ -279,11 +279,6 @@ func (e *env) addGroup(name string, members ...string) string {
 	return e.dn(name)
 }
 
-func (e *env) sid(dn string) string {
-	e.t.Helper()
-	return ad.SID(e.Object(dn).First("objectSid")).String()
-}
-
 // outgrowOverlap makes changes until the next delta does not read again what is already
 // known. In a small directory it would read everything.
 func (e *env) outgrowOverlap() {

@@ -92,9 +92,9 @@ func TestMembershipDelta(t *testing.T) {
 			change:   (*memberships).nestInAdmins,
 			uploaded: 6, // both roles, both groups, both users
 			expect: func(m *memberships) {
-				m.expectPosture(m.user(0), "privilegedGroups", "map", "nested:", m.sid(m.administrators), m.sid(m.admins))
+				m.expectPosture(m.user(0), "privilegedGroups", "map", "nested:", m.SID(m.administrators), m.SID(m.admins))
 				role := fmt.Sprint(m.asset(identity.RoleGUID(m.GUID(m.admins)))["members"])
-				if !strings.Contains(role, m.sid(m.user(1))) || strings.Contains(role, m.sid(m.user(2))) {
+				if !strings.Contains(role, m.SID(m.user(1))) || strings.Contains(role, m.SID(m.user(2))) {
 					m.t.Errorf("members of the role: %s", role)
 				}
 			},
@@ -104,9 +104,9 @@ func TestMembershipDelta(t *testing.T) {
 			change:   func(m *memberships) { m.set(m.inner, "member", m.user(1), m.user(2)) },
 			uploaded: 5, // both roles, inner, both users
 			expect: func(m *memberships) {
-				m.expectPosture(m.user(0), "groups", m.sid("CN=Domain Users,CN=Users,"+m.Base()))
+				m.expectPosture(m.user(0), "groups", m.SID("CN=Domain Users,CN=Users,"+m.Base()))
 				m.expectPosture(m.user(0), "privilegedGroups")
-				m.expectPosture(m.user(2), "privilegedGroups", "map", "nested:", m.sid(m.administrators), m.sid(m.admins))
+				m.expectPosture(m.user(2), "privilegedGroups", "map", "nested:", m.SID(m.administrators), m.SID(m.admins))
 			},
 		},
 		"security group becomes a distribution group": {
@@ -117,12 +117,12 @@ func TestMembershipDelta(t *testing.T) {
 		},
 		"primary group": {
 			change: func(m *memberships) {
-				sid := m.sid(m.admins)
+				sid := m.SID(m.admins)
 				m.set(m.user(5), "primaryGroupID", sid[strings.LastIndex(sid, "-")+1:])
 			},
 			uploaded: 3, // both roles, the user
 			expect: func(m *memberships) {
-				m.expectPosture(m.user(5), "privilegedGroups", "map", "direct:", m.sid(m.admins), "nested:", m.sid(m.administrators))
+				m.expectPosture(m.user(5), "privilegedGroups", "map", "direct:", m.SID(m.admins), "nested:", m.SID(m.administrators))
 			},
 		},
 		"cycle": {
@@ -170,7 +170,7 @@ func TestDirectAndNestedMemberships(t *testing.T) {
 	inner := e.addGroup("inner", e.user(0))
 	outer := e.addGroup("outer", inner)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
-	e.expectPosture(e.user(0), "groups", e.sid("CN=Domain Users,CN=Users,"+e.Base()), e.sid(inner))
+	e.expectPosture(e.user(0), "groups", e.SID("CN=Domain Users,CN=Users,"+e.Base()), e.SID(inner))
 	e.expectPosture(outer, "nestingDepth", "1")
 }
 
@@ -200,7 +200,7 @@ func TestMembershipLag(t *testing.T) {
 	e.expectPosture(team, "members")
 	e.connectTo(first)
 	run(delta)
-	e.expectPosture(team, "members", e.sid(e.user(0)))
+	e.expectPosture(team, "members", e.SID(e.user(0)))
 	e.expectConverged()
 }
 
@@ -239,7 +239,7 @@ func TestAffectedObjectsAreReadAgainAfterFailedRun(t *testing.T) {
 	e.must(e.Modify(e.user(2), "title", "x")) // is sent first, and refused
 	e.refusedRun(Mode{})
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3})
-	e.expectPosture(e.user(0), "groups", e.sid(team), e.sid("CN=Domain Users,CN=Users,"+e.Base()))
+	e.expectPosture(e.user(0), "groups", e.SID(team), e.SID("CN=Domain Users,CN=Users,"+e.Base()))
 	e.expectConverged()
 	if again, all, err := e.store.Again(); err != nil || len(again) > 0 || all {
 		t.Errorf("still to be read: %v, all %v, error %v", again, all, err)
@@ -260,7 +260,7 @@ func TestRestoredUserLosesGroups(t *testing.T) {
 			e.must(e.Undelete(e.deleteUsers(1)[0]))
 			e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
 			if others > 0 {
-				e.expectPosture(team, "members", e.sid(e.user(1)))
+				e.expectPosture(team, "members", e.SID(e.user(1)))
 			} else {
 				e.expectPosture(team, "members")
 				e.expectPosture(team, "empty", "true")
@@ -302,7 +302,7 @@ func TestServerWithoutExtendedDNs(t *testing.T) {
 			e.expectPosture(dn, key)
 		}
 	}
-	e.expectPosture(e.user(0), "primaryGroup", e.sid("CN=Domain Users,CN=Users,"+e.Base()))
+	e.expectPosture(e.user(0), "primaryGroup", e.SID("CN=Domain Users,CN=Users,"+e.Base()))
 	if lines := e.log.With(MsgMembersUnidentified); len(lines) != 1 || lines[0].Text("remedy") == "" {
 		t.Errorf("log %v", lines)
 	}
@@ -441,7 +441,7 @@ func TestDomainPosture(t *testing.T) {
 	}
 	domain := string(e.gateway.Sandbox().Domains()[0].Asset)
 	for _, want := range []string{
-		`"appliesTo":["` + e.sid(e.user(0)) + `"]`,
+		`"appliesTo":["` + e.SID(e.user(0)) + `"]`,
 		`"partner":"partner.example","direction":"BIDIRECTIONAL","type":"UPLEVEL","attributes":["FOREST_TRANSITIVE"],"sidFiltering":"FOREST"`,
 	} {
 		if !strings.Contains(domain, want) {
