@@ -12,7 +12,7 @@ import (
 // What the gateway took and the full disk could not record is sent again.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=160k"); err != nil {
 		t.Skipf("needs root to mount a small file system: %v", err)
 	}
 	t.Cleanup(func() {
@@ -21,7 +21,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	e := newCannedIn(t, dir, state.Options{})
-	e.ldap.Users = fakeldap.Users(5000)
+	e.ldap.Users = fakeldap.Users(2500)
 	run, err := e.failedRun(Mode{})
 	if fault.Of(err) != fault.Transient {
 		t.Fatalf("error %v", err)
@@ -37,5 +37,5 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.start()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5000 - run.Uploaded})
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500 - run.Uploaded})
 }

@@ -327,24 +327,27 @@ func TestTooManyAffectedObjectsTurnDeltaIntoFullSync(t *testing.T) {
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
 }
 
-// A domain controller returns at most 1,500 members at once.
+// A domain controller returns at most 1,500 members at once. Most of these are outside the
+// profile's base.
 func TestGroupReadInRanges(t *testing.T) {
 	t.Parallel()
-	const many = 1700
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, many)
-	e.options.Search.PageSize, e.options.Upload.BatchSize = 1000, 500
-	e.start()
+	const outside, inside, removed = 1500, 60, 20
+	e := newPostureEnv(t, sandbox.DirectoryOptions{}, inside)
 	addStranger(e.Directory)
 	e.must(e.Add(sandbox.Object{DN: e.dn("contact"), Attributes: map[string][]string{"objectClass": {"contact"}}}))
-	members := append([]string{strangerDN(e.Base()), e.dn("contact")}, e.users(many)...)
+	members := []string{strangerDN(e.Base()), e.dn("contact")}
+	for n := range outside {
+		e.AddUser(e.outside(n))
+		members = append(members, e.outside(n))
+	}
+	members = append(members, e.users(inside)...)
 	team := e.addGroup("team", members...)
 	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: many + 1 + postureObjects})
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: inside + 1 + postureObjects})
 	posture := e.asset(e.GUID(team))["posture"].(map[string]any)
-	if got := posture["members"].([]any); len(got) != many+1 || !slices.Contains(got, any(stranger)) || posture["membersWithoutSid"] != 1.0 {
+	if got := posture["members"].([]any); len(got) != outside+inside+1 || !slices.Contains(got, any(stranger)) || posture["membersWithoutSid"] != 1.0 {
 		t.Errorf("%d members, %v without a SID", len(got), posture["membersWithoutSid"])
 	}
-	const removed = 150
 	e.must(e.Modify(team, "member", members[:len(members)-removed]...))
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: removed + 1})
 	e.expectConverged()

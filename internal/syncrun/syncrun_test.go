@@ -26,12 +26,12 @@ import (
 func TestFullSyncSendsEverythingOnce(t *testing.T) {
 	t.Parallel()
 	e := newCanned(t)
-	e.ldap.Users, e.ldap.Groups = fakeldap.Users(1234), fakeldap.Groups(30)
-	run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1264})
-	if run.Users != 1234 || run.Groups != 30 || run.Changed != 1264 || run.Requests == 0 {
+	e.ldap.Users, e.ldap.Groups = fakeldap.Users(512), fakeldap.Groups(30)
+	run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 542})
+	if run.Users != 512 || run.Groups != 30 || run.Changed != 542 || run.Requests == 0 {
 		t.Errorf("run %+v", run)
 	}
-	if users, groups := len(e.gateway.Users()), len(e.gateway.Groups()); users != 1234 || groups != 30 {
+	if users, groups := len(e.gateway.Users()), len(e.gateway.Groups()); users != 512 || groups != 30 {
 		t.Errorf("the gateway holds %d users and %d groups", users, groups)
 	}
 	finished := e.log.With(MsgRunFinished)
@@ -39,7 +39,7 @@ func TestFullSyncSendsEverythingOnce(t *testing.T) {
 		t.Fatalf("%d summaries", len(finished))
 	}
 	line := finished[0]
-	if line.Text("run_id") != run.ID || line.Text("result") != Processed || line.Text("mode") != full || line.Number("uploaded") != 1264 {
+	if line.Text("run_id") != run.ID || line.Text("result") != Processed || line.Text("mode") != full || line.Number("uploaded") != 542 {
 		t.Errorf("summary %v", line)
 	}
 	sent := e.assetCalls()
@@ -403,9 +403,9 @@ func TestUnrecordedBatchIsNotCounted(t *testing.T) {
 func TestStateFileGrowsDuringRun(t *testing.T) {
 	t.Parallel()
 	e := newCanned(t)
-	e.ldap.Users = fakeldap.Users(4000)
+	e.ldap.Users = fakeldap.Users(2500)
 	e.options.Search.PageSize = 1000
-	e.options.Upload = upload.Options{Workers: 1, BatchSize: 100, BatchBytes: 1 << 20}
+	e.options.Upload = upload.Options{Workers: 1, BatchSize: 50, BatchBytes: 1 << 20}
 	e.start()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 4000})
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500})
 }
