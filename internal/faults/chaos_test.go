@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"adconnector/internal/syncrun"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -176,10 +177,10 @@ func TestStatesUnheard(t *testing.T) {
 	p := start(t, command{settings: s.settings})
 	p.Await(t, 0, finished("processed"))
 	_, n := p.Await(t, 0, func(l testlog.Line) bool { return l.Text("from") == "PROCESSED" && l.Text("to") == "SCHEDULED" })
-	p.Await(t, n, testlog.Message(msgStateNotSent))
+	p.Await(t, n, testlog.Message(syncrun.MsgStateNotSent))
 	s.Gateway.SetFront(nil)
 	began := time.Now()
-	p.AwaitMessage(t, msgStateSentLate)
+	p.AwaitMessage(t, syncrun.MsgStateSentLate)
 	late := time.Since(began)
 	p.Signal(t, syscall.SIGTERM)
 	p.MustExit(t, 0)

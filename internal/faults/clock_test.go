@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"adconnector/internal/syncrun"
 	"context"
 	"sync"
 	"syscall"
@@ -125,7 +126,7 @@ func TestStopAndGo(t *testing.T) {
 			under[l.Text("run_id")] = true
 			most = max(most, len(under))
 		}
-		if l.Text("message") == msgRunFinished {
+		if l.Text("message") == syncrun.MsgRunFinished {
 			delete(under, l.Text("run_id"))
 		}
 	}})
@@ -140,16 +141,16 @@ func TestStopAndGo(t *testing.T) {
 	<-held // in the middle of a run
 	woken := sleep()
 	close(hold)
-	_, n := p.Await(t, 0, testlog.Message(msgRunFinished))
+	_, n := p.Await(t, 0, testlog.Message(syncrun.MsgRunFinished))
 	inRun := time.Since(woken)
-	_, n = p.Await(t, n, testlog.Message(msgRunFinished))
+	_, n = p.Await(t, n, testlog.Message(syncrun.MsgRunFinished))
 
 	p.Await(t, n, func(l testlog.Line) bool { return l.Text("from") == "PROCESSED" && l.Text("to") == "SCHEDULED" })
 	n = len(p.Log.Lines())
 	woken = sleep()
 	_, n = p.Await(t, n, entered("PROCESSING"))
 	waiting := time.Since(woken)
-	p.Await(t, n, testlog.Message(msgTicksMissed))
+	p.Await(t, n, testlog.Message(cli.MsgRunsSkipped))
 	p.Signal(t, syscall.SIGTERM)
 	p.Wait(t)
 	s.mustBeEqual(t, "after sleeping")

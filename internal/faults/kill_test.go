@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"adconnector/internal/syncrun"
 	"fmt"
 	"strings"
 	"syscall"
@@ -82,7 +83,7 @@ func (s *environment) killings(whole int) []killing {
 		})
 		return nil
 	})
-	for _, message := range []string{msgDirectoryConnected, msgPassPlanned, msgDirectoryRead, msgBatchesAcknowledged, msgConnectorState, msgRunFinished} {
+	for _, message := range []string{syncrun.MsgDirectoryConnected, syncrun.MsgSyncPlanned, syncrun.MsgDirectoryRead, syncrun.MsgBatchesAcknowledged, syncrun.MsgConnectorState, syncrun.MsgRunFinished} {
 		for _, nth := range []int{1, 2} {
 			add(fmt.Sprint("line ", nth, " of ", message), func(s *environment, _ func()) func(*program.Process, testlog.Line) {
 				seen := 0
@@ -203,7 +204,7 @@ func (s *environment) kill(t *testing.T, c command, k killing) bool {
 		case <-p.Ended:
 		case <-time.After(k.after):
 		}
-	} else if _, _, over := p.Log.Await(0, testlog.Message(msgRunFinished), p.Ended); over {
+	} else if _, _, over := p.Log.Await(0, testlog.Message(syncrun.MsgRunFinished), p.Ended); over {
 		select { // a daemon need not reach the named point
 		case <-p.Ended:
 		case <-time.After(100 * time.Millisecond):

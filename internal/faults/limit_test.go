@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"adconnector/internal/cli"
+	"adconnector/internal/gateway"
 	"net/http"
 	"strconv"
 	"strings"
@@ -137,14 +139,14 @@ func TestHourLongWait(t *testing.T) {
 		return time.Since(began)
 	}
 	p := start(t, command{settings: s.settings, args: []string{"sync"}})
-	said := p.AwaitMessage(t, msgRateLimited)
+	said := p.AwaitMessage(t, gateway.MsgRateLimited)
 	took := stop(p)
 
 	mu.Lock()
 	calls = nil
 	mu.Unlock()
 	p = start(t, command{settings: s.settings, args: []string{"sync"}})
-	remembered := p.AwaitMessage(t, msgLimitRemembered)
+	remembered := p.AwaitMessage(t, cli.MsgRateLimitRestored)
 	if said.Text("until") == "" || said.Text("until") != remembered.Text("until") {
 		t.Errorf("said %s and remembered %s", said.Text("until"), remembered.Text("until"))
 	}
@@ -175,7 +177,7 @@ func TestRateLimit(t *testing.T) {
 	inTheWait := func(end func(p *program.Process)) {
 		t.Helper()
 		p := start(t, command{settings: s.settings, args: []string{"sync"}})
-		p.AwaitMessage(t, msgRateLimited)
+		p.AwaitMessage(t, gateway.MsgRateLimited)
 		before, _ := s.witness.counts()
 		end(p)
 		o := p.Wait(t)

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"adconnector/internal/syncrun"
 	"fmt"
 	"net/http"
 	"os"
@@ -116,7 +117,7 @@ func TestForgottenSearch(t *testing.T) {
 	o := run(t, s.settings, "sync")
 	o.MustExit(t, 0)
 	s.mustBeEqual(t, "in spite of the waits")
-	anew := len(slices.DeleteFunc(o.Log, func(l testlog.Line) bool { return l.Text("message") != msgSearchRestarted }))
+	anew := len(slices.DeleteFunc(o.Log, func(l testlog.Line) bool { return l.Text("message") != syncrun.MsgSearchRestarted }))
 	if anew == 0 {
 		t.Errorf("no search began anew:\n%s", o.Stderr)
 	}

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"adconnector/internal/syncrun"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,9 @@ func run(t *testing.T, s testenv.Settings, args ...string) program.Outcome {
 
 // finished matches the line that ends a run with this result.
 func finished(result string) func(testlog.Line) bool {
-	return func(l testlog.Line) bool { return l.Text("message") == msgRunFinished && l.Text("result") == result }
+	return func(l testlog.Line) bool {
+		return l.Text("message") == syncrun.MsgRunFinished && l.Text("result") == result
+	}
 }
 
 // entered matches the line with which the connector enters a state.

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"adconnector/internal/gateway"
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
@@ -244,7 +245,7 @@ func TestProxies(t *testing.T) {
 		})
 		through := s.settings.With(testenv.Settings{"proxy.enabled": "true", "proxy.host": "127.0.0.1", "proxy.port": strconv.Itoa(dying.port)})
 		p := start(t, command{settings: through, args: []string{"sync"}})
-		p.AwaitMessage(t, msgCallRepeated)
+		p.AwaitMessage(t, gateway.MsgRetrying)
 		p.Kill() // its tries last for minutes
 		s.Gateway.SetFront(nil)
 		run(t, s.settings, "sync").MustExit(t, 0) // without it, as the state file remembers

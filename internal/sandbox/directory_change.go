@@ -29,39 +29,55 @@ func (o Object) First(attribute string) string {
 	return ""
 }
 
-// Objects returns everything in the directory as of now, in the order in which it
-// was created: tombstones and the configuration too, and what is computed of
-// accounts.
-func (d *Directory) Objects() []Object {
+// Objects returns all objects as of now, in the order in which they were created. They
+// include tombstones, the configuration and computed values. With names of attributes,
+// the objects have these attributes only.
+func (d *Directory) Objects(names ...string) []Object {
+	wanted := describing(names)
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	now := d.options.Now()
 	all := make([]Object, len(d.objects))
 	for i, o := range d.objects {
-		all[i] = d.describe(o, now)
+		all[i] = d.describe(o, now, wanted)
 	}
 	return all
 }
 
-// Object returns one living object.
-func (d *Directory) Object(dn string) (Object, error) {
+// Object returns one living object, with all attributes or with those named.
+func (d *Directory) Object(dn string, names ...string) (Object, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	o, err := d.living(dn)
 	if err != nil {
 		return Object{}, fmt.Errorf("read %s: %w", dn, err)
 	}
-	return d.describe(o, d.options.Now()), nil
+	return d.describe(o, d.options.Now(), describing(names)), nil
 }
 
-func (d *Directory) describe(o *object, now time.Time) Object {
-	described := Object{DN: o.dn(), Attributes: map[string][]string{}}
-	for id := range attributes {
-		if id == attributeCanonicalName {
-			continue
+// describing returns the attributes with these names, without names all but canonicalName.
+func describing(names []string) (wanted []*attributeType) {
+	for _, name := range names {
+		if a := attributesByName[strings.ToLower(name)]; a != nil {
+			wanted = append(wanted, a)
 		}
-		if values := slices.Collect(d.values(o, id, now)); len(values) > 0 {
-			described.Attributes[schema[id].name] = values
+	}
+	if len(names) > 0 {
+		return wanted
+	}
+	for id := range schema {
+		if a := &schema[id]; a.id != attributeCanonicalName {
+			wanted = append(wanted, a)
+		}
+	}
+	return wanted
+}
+
+func (d *Directory) describe(o *object, now time.Time, wanted []*attributeType) Object {
+	described := Object{DN: o.dn(), Attributes: map[string][]string{}}
+	for _, a := range wanted {
+		if values := slices.Collect(d.values(o, a.id, now)); len(values) > 0 {
+			described.Attributes[a.name] = values
 		}
 	}
 	return described

@@ -24,7 +24,7 @@ type tally struct {
 // skip counts an entry that cannot be mapped.
 func (p *pass) skip(r reading, entry *ad.Entry, err error) {
 	if r.tally.skipped == 0 {
-		p.log.Warn().Str("kind", r.kind.String()).Str("dn_hash", hash(entry.DN)).Err(err).Msg("entry skipped")
+		p.log.Warn().Str("kind", r.kind.String()).Str("dn_hash", hash(entry.DN)).Err(err).Msg(MsgEntrySkipped)
 	}
 	r.tally.skipped++
 	if guid, ok := r.mapper.GUID(entry); ok {

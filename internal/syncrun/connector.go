@@ -76,7 +76,7 @@ func (c *connector) logChange(from, to state.Connector) {
 	if !to.NextRun.IsZero() {
 		event = event.Time("next_run", to.NextRun)
 	}
-	event.Msg("connector state")
+	event.Msg(MsgConnectorState)
 }
 
 func (c *connector) send(ctx context.Context, to state.Connector) {
@@ -114,12 +114,12 @@ func (c *connector) tell(ctx context.Context, report gateway.ConnectorState, com
 		return true
 	case errors.Is(err, gateway.ErrNoStates):
 		c.mute = true
-		c.log.Warn().Err(err).Msg("connector states are not sent")
+		c.log.Warn().Err(err).Msg(MsgStatesUnsupported)
 	default:
 		if fault.Of(err) != fault.Refused {
 			c.unheard = &report
 		}
-		tell(complain(), c.unsent[report.State].Note(err, time.Now().UTC())).Str("to", report.State).Msg("connector state not sent")
+		tell(complain(), c.unsent[report.State].Note(err, time.Now().UTC())).Str("to", report.State).Msg(MsgStateNotSent)
 	}
 	return false
 }
@@ -132,7 +132,7 @@ func (c *connector) tellAgain(ctx context.Context) {
 		return
 	}
 	if c.tell(ctx, *c.unheard, c.log.Debug) {
-		c.log.Info().Msg("connector state sent late")
+		c.log.Info().Msg(MsgStateSentLate)
 	}
 }
 

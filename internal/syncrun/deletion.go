@@ -61,7 +61,8 @@ func (p *pass) settleDeletions(ctx context.Context, add addFunc) error {
 	if len(held) > 0 {
 		p.held = held
 		p.log.Warn().Int("held", len(held)).Str("reason", reason).
-			Msg("deletions held: look for what has gone from the directory; to release them, stop the daemon and run sync --allow-deletes")
+			Str("remedy", "check what is missing in the directory; to release the deletions, stop the daemon and run sync --allow-deletes").
+			Msg(MsgDeletionsHeld)
 		p.list(held)
 	}
 	// What is released stays held until the gateway has taken it.
@@ -103,7 +104,7 @@ func (p *pass) list(held []identity.Object) {
 		if p.mode.Show != nil {
 			p.mode.Show(object.AsDeleted(nil), true)
 		} else if i < listed {
-			p.log.Warn().Stringer("kind", object.Kind).Stringer("sid", object.SID).Stringer("guid", object.GUID).Msg("deletion held")
+			p.log.Warn().Stringer("kind", object.Kind).Stringer("sid", object.SID).Stringer("guid", object.GUID).Msg(MsgDeletionHeld)
 		}
 	}
 }
@@ -158,8 +159,7 @@ func (p *pass) withdraw(gone []identity.Object) (rest, withdrawn []identity.Obje
 		withdrawn, err = p.Store.OfKinds(identity.Role, identity.ServiceAccount, identity.Domain)
 	}
 	if len(withdrawn) > 0 {
-		p.log.Info().Int("objects", len(withdrawn)).
-			Msg("security posture is no longer asked for: its roles, service accounts and domain are reported as deleted")
+		p.log.Info().Int("objects", len(withdrawn)).Msg(MsgPostureDisabled)
 	}
 	return rest, withdrawn, err
 }
@@ -221,8 +221,8 @@ func (p *pass) missing(ctx context.Context, add addFunc) ([]identity.Object, err
 		n += r.tally.nameless
 	}
 	if n > 0 && len(missing) > 0 {
-		p.log.Warn().Int("objects", n).Int("missing", len(missing)).
-			Msg("nothing counts as gone: entries without a readable objectGUID may be what is missing; grant the account Read Property on them")
+		p.log.Warn().Int("objects", n).Int("missing", len(missing)).Str("remedy", "grant the account Read Property on these entries").
+			Msg(MsgDeletionsUnproven)
 		return nil, nil
 	}
 	return missing, nil
@@ -252,7 +252,7 @@ func (p *pass) findTombstones(ctx context.Context) (guids []ad.GUID, err error) 
 		if !p.blindWarned {
 			p.blindWarned = true
 			p.log.Warn().Str("remedy", fmt.Sprintf(`as a domain administrator run dsacls "%[1]s" /takeOwnership, then dsacls "%[1]s" /g ACCOUNT:LCRP`, container)).
-				Msg("deletions are seen at full passes only: the account may not see deleted objects")
+				Msg(MsgDeletedUnreadable)
 		}
 		return nil, nil
 	}

@@ -1,18 +1,18 @@
 package syncrun
 
 import (
-	"strings"
 	"syscall"
 	"testing"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
 )
 
-// TestFullDisk: what is at the gateway and not recorded is sent again.
+// What the gateway took and the full disk could not record is sent again.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=160k"); err != nil {
 		t.Skipf("needs root to mount a small file system: %v", err)
 	}
 	t.Cleanup(func() {
@@ -20,21 +20,22 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w := newWorldIn(t, dir)
-	w.ldap.Users = fakeldap.Users(5000)
-	run, err := w.process().Run(t.Context(), Mode{})
-	if fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "free or add space") || run.Result != Failed {
-		t.Fatalf("run %+v, error %v", run, err)
+	e := newCannedIn(t, dir, state.Options{})
+	e.ldap.Users = fakeldap.Users(2500)
+	run, err := e.failedRun(Mode{})
+	if fault.Of(err) != fault.Transient {
+		t.Fatalf("error %v", err)
 	}
-	if indexed, held := w.indexed(), w.held(); len(indexed) != run.Uploaded || len(indexed) > len(held) {
-		t.Errorf("%d in the index, %d counted, %d at the gateway", len(indexed), run.Uploaded, len(held))
+	if indexed, held := len(e.indexed()), len(e.inventory()); indexed != run.Uploaded || indexed > held {
+		t.Errorf("%d recorded, %d counted, %d at the gateway", indexed, run.Uploaded, held)
 	}
-	states := w.gateway.States()
+	states := e.gateway.States()
 	if last := states[len(states)-1]; last.State != stateScheduled || last.Error == nil {
-		t.Errorf("the gateway was told %+v", last)
+		t.Errorf("last state %+v", last)
 	}
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, "size=16m"); err != nil {
 		t.Fatal(err)
 	}
-	w.run(w.process(), Processed, 5000-run.Uploaded)
+	e.start()
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500 - run.Uploaded})
 }

@@ -42,8 +42,8 @@ func (p *pass) readGraph(ctx context.Context, whole bool) error {
 	}
 	if r.plain > 0 {
 		p.posture.partial = true
-		p.log.Warn().Int("values", r.plain).
-			Msg("the directory shows members without identifiers, so that nothing is said of memberships: it must offer extended DNs (1.2.840.113556.1.4.529)")
+		p.log.Warn().Int("values", r.plain).Str("remedy", "use a server that supports extended DNs (1.2.840.113556.1.4.529)").
+			Msg(MsgMembersUnidentified)
 	}
 	if !whole {
 		// Whoever is deleted vanishes from his groups, which do not change by that.

@@ -37,7 +37,7 @@ func (j *journal) Settle(receipts []state.Receipt) error {
 		rejected += len(receipt.Rejected)
 	}
 	j.progress.settle(delivered + rejected)
-	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg("batches acknowledged")
+	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg(MsgBatchesAcknowledged)
 	return nil
 }
 
@@ -46,7 +46,7 @@ func (j *journal) Settle(receipts []state.Receipt) error {
 func (j *journal) logRejection(r state.Rejected) {
 	if j.rejected++; j.rejected <= listed {
 		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
-			Msg("object rejected by the gateway, adconnector status has its words")
+			Str("remedy", "run adconnector status for the gateway's reason").Msg(MsgObjectRejected)
 	}
-	j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg("why it was rejected")
+	j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg(MsgRejectionReason)
 }

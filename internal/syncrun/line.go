@@ -77,7 +77,7 @@ func (p *pass) search(ctx context.Context, l *line, q directory.Search, each fun
 		}
 		furthest = read
 		p.log.Warn().Err(err).Str("dc", l.Address).Int("objects", read).Int64("held_ms", held.Milliseconds()).
-			Msg("the directory has given up a search that the gateway held up: it begins anew")
+			Msg(MsgSearchRestarted)
 		if err := p.settle(); err != nil {
 			return pages, err
 		}

@@ -149,7 +149,7 @@ func (p *pass) readAll(ctx context.Context, condition string, add addFunc) error
 func (p *pass) beside(ctx context.Context, one, other func(context.Context, *line) error) error {
 	session, err := p.session.Again(ctx)
 	if err != nil {
-		p.log.Info().Err(err).Msg("no second session, groups are read after users")
+		p.log.Info().Err(err).Msg(MsgSecondSessionFailed)
 		if err := one(ctx, p.line); err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func (p *pass) read(ctx context.Context, l *line, s reading, condition string, a
 	if s.anywhere {
 		query.Base, query.Scope = p.domainBase(), directory.Subtree
 	}
-	p.log.Debug().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", query.Base).Stringer("scope", query.Scope).Str("filter", filter).Msg("directory searched")
+	p.log.Debug().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", query.Base).Stringer("scope", query.Scope).Str("filter", filter).Msg(MsgSearchStarted)
 	var json []byte
 	pages, err := p.search(ctx, l, query, func(entry *ad.Entry) (held time.Duration, err error) {
 		asset, err := s.mapper.Map(json, entry, p.now)
@@ -214,6 +214,6 @@ func (p *pass) read(ctx context.Context, l *line, s reading, condition string, a
 		return err
 	}
 	p.log.Info().Str("kind", s.kind.String()).Str("dc", l.Address).Str("base_dn", query.Base).Int("page", pages).Int("objects", t.mapped-before.mapped).
-		Int("skipped", t.skipped-before.skipped).Int("unparsed", t.unparsed-before.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg("directory read")
+		Int("skipped", t.skipped-before.skipped).Int("unparsed", t.unparsed-before.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
 	return nil
 }

@@ -76,7 +76,7 @@ func (p *pass) decide(ctx context.Context) error {
 			return err
 		}
 		if p.followed = err == nil; !p.followed {
-			p.log.Warn().Err(err).Msg("changes cannot be followed, every run reads everything")
+			p.log.Warn().Err(err).Msg(MsgInvocationIDUnreadable)
 		}
 	}
 	if p.source.Posture {
@@ -128,7 +128,7 @@ func (p *pass) decide(ctx context.Context) error {
 		event = event.Str("reason", why)
 	}
 	event.Stringer("invocation_id", p.invocation).
-		Int64("usn", int64(root.HighestCommittedUSN)).Int64("since", int64(p.since)).Msg("pass planned")
+		Int64("usn", int64(root.HighestCommittedUSN)).Int64("since", int64(p.since)).Msg(MsgSyncPlanned)
 	return nil
 }
 
@@ -136,27 +136,27 @@ func (p *pass) decide(ctx context.Context) error {
 func (p *pass) whyFull(mark state.Watermark, last state.FullPass) string {
 	switch {
 	case p.mode.Full:
-		return "asked for"
+		return ReasonRequested
 	case p.mode.AllowDeletes:
-		return "what is released must be proven to be gone"
+		return ReasonRelease
 	case p.otherTarget:
-		return "nothing was delivered there yet"
+		return ReasonNewTarget
 	case mark.At.IsZero():
-		return "this domain controller was not read before, or was restored"
+		return ReasonNewController
 	case mark.Scope != p.scope || last.Scope != p.scope:
-		return "what is to be read has changed"
+		return ReasonScope
 	case mark.USN > p.session.RootDSE.HighestCommittedUSN:
-		return "this domain controller's sequence numbers went back"
+		return ReasonUSN
 	case p.now.Sub(mark.At) > watermarkLife || p.now.Before(mark.At):
-		return "the watermark is too old"
+		return ReasonWatermark
 	case p.now.Sub(last.At) >= p.FullInterval || p.now.Before(last.At):
-		return "the last full pass is too old"
+		return ReasonFullInterval
 	case p.source.Posture && !p.posture.known:
-		return "the memberships are not known"
+		return ReasonMemberships
 	case p.source.Posture && p.posture.readAll:
-		return tooMuchAffected
+		return ReasonAffected
 	case len(p.astray) > astrayAtMost:
-		return "another domain controller has sent too much meanwhile"
+		return ReasonOtherController
 	}
 	return ""
 }

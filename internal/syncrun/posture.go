@@ -38,8 +38,6 @@ type posture struct {
 // what has changed around them. Beyond, reading everything is faster.
 const defaultAffectedAtMost = 10_000
 
-const tooMuchAffected = "changed memberships affect too many objects"
-
 func newPosture(users, groups search) posture {
 	of := func(kind identity.Kind, like search) reading {
 		like.kind, like.mapper = kind, identity.NewPostureMapper(kind)
@@ -60,7 +58,7 @@ func (p *pass) recall() error {
 	var err error
 	x.kept, x.known, err = p.Store.Graph(x.graph.RestoreObject, x.graph.RestoreGroup)
 	if errors.Is(err, membership.ErrRecord) {
-		p.log.Warn().Err(err).Msg("the kept memberships cannot be read: they are read from the directory anew")
+		p.log.Warn().Err(err).Msg(MsgMembershipsUnreadable)
 		x.graph, x.known, x.anew, err = membership.New(), false, true, nil
 	}
 	if err != nil {
@@ -110,7 +108,7 @@ func (p *pass) learn(ctx context.Context) error {
 	}
 	groups, memberships := x.graph.Len()
 	p.log.Info().Str("base_dn", source.Base).Bool("whole", whole).Int("groups", groups).Int("memberships", memberships).
-		Int("affected", len(x.affected)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg("memberships read")
+		Int("affected", len(x.affected)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgMembershipsRead)
 	return nil
 }
 
@@ -143,7 +141,7 @@ func (p *pass) findAffected(source state.GraphSource) error {
 // turnFull makes a full pass of a delta that would read too much one by one.
 func (p *pass) turnFull(affected int) {
 	p.kind = full
-	p.log.Info().Str("mode", full).Str("reason", tooMuchAffected).Int("objects", affected).Msg("pass planned")
+	p.log.Info().Str("mode", full).Str("reason", ReasonAffected).Int("objects", affected).Msg(MsgSyncPlanned)
 }
 
 // readRoles reads the groups that are roles, in every run: whom they have may have

@@ -218,7 +218,7 @@ func (r *Runner) run(ctx context.Context, mode Mode, account *Account, log zerol
 	l := newLine(session)
 	defer func() { l.Close() }() // the session that it leads to then
 	log.Info().Str("dc", session.Address).Str("dns_host_name", session.RootDSE.DNSHostName).
-		Bool("domain_controller", session.RootDSE.IsDomainController()).Msg("directory connected")
+		Bool("domain_controller", session.RootDSE.IsDomainController()).Msg(MsgDirectoryConnected)
 	if err := r.retarget(mode, log); err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (r *Runner) retarget(mode Mode, log zerolog.Logger) error {
 		return err
 	}
 	if before != "" {
-		log.Warn().Str("before", before).Str("target", r.Target).Msg("the gateway, customer or connection has changed: everything is sent again")
+		log.Warn().Str("before", before).Str("target", r.Target).Msg(MsgTargetChanged)
 	}
 	return r.Store.Retarget(r.Target)
 }
@@ -311,5 +311,5 @@ func (r *Runner) summarize(log zerolog.Logger, run state.Run, mode Mode, err err
 	event.Str("mode", run.Mode).Str("result", run.Result).Int("users", run.Users).Int("groups", run.Groups).
 		Int("changed", run.Changed).Int("uploaded", run.Uploaded).Int("deleted", run.Deleted).Int("held", run.Held).Int("rejected", run.Rejected).
 		Int("requests", run.Requests).Int("retries", run.Retries).Int64("duration_ms", run.Duration.Milliseconds()).
-		Int("skipped", run.Skipped).Msg("run finished")
+		Int("skipped", run.Skipped).Msg(MsgRunFinished)
 }

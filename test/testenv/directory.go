@@ -173,7 +173,18 @@ func (d *Directory) add(dn string, attributes map[string][]string) {
 // Object returns a living object.
 func (d *Directory) Object(dn string) sandbox.Object {
 	d.t.Helper()
-	o, err := d.Directory.Object(dn)
+	return d.object(dn)
+}
+
+// SID returns the objectSid of a living object as text.
+func (d *Directory) SID(dn string) string {
+	d.t.Helper()
+	return ad.SID(d.object(dn, "objectSid").First("objectSid")).String()
+}
+
+func (d *Directory) object(dn string, attributes ...string) sandbox.Object {
+	d.t.Helper()
+	o, err := d.Directory.Object(dn, attributes...)
 	d.Must(err)
 	return o
 }
@@ -181,5 +192,5 @@ func (d *Directory) Object(dn string) sandbox.Object {
 // GUID returns the objectGUID of a living object.
 func (d *Directory) GUID(dn string) ad.GUID {
 	d.t.Helper()
-	return ad.GUID([]byte(d.Object(dn).First("objectGUID")))
+	return ad.GUID([]byte(d.object(dn, "objectGUID").First("objectGUID")))
 }

@@ -1,0 +1,409 @@
+package syncrun
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/identity"
+	"adconnector/internal/sandbox"
+	"adconnector/internal/state"
+	"adconnector/test/fakeldap"
+)
+
+// newGuarded returns an environment with 40 users after a full sync.
+func newGuarded(t *testing.T, o sandbox.DirectoryOptions, guard Guard) *env {
+	t.Helper()
+	e := newDomain(t, o, 40)
+	e.options.Guard = guard
+	e.start()
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 40})
+	return e
+}
+
+// eachProof runs a test with deletions that tombstones prove to a delta, and with those that
+// absence proves to a full sync.
+func eachProof(t *testing.T, test func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string)) {
+	t.Run("tombstones", func(t *testing.T) {
+		t.Parallel()
+		test(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Mode{}, delta)
+	})
+	t.Run("absence", func(t *testing.T) {
+		t.Parallel()
+		test(t, sandbox.DirectoryOptions{}, Mode{Full: true}, full)
+	})
+}
+
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	for option, guard := range map[string]Guard{
+		"sync.max-deletes (4)":          {MaxDeletes: 4, MaxDeletesPercent: 100},
+		"sync.max-deletes-percent (12)": {MaxDeletes: 500, MaxDeletesPercent: 12},
+	} {
+		t.Run(option, func(t *testing.T) {
+			t.Parallel()
+			eachProof(t, func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string) {
+				e := newGuarded(t, o, guard)
+				deleted := e.deleteUsers(5)
+				e.run(mode, state.Run{Mode: kind, Result: Held, Held: 5})
+				lines := e.log.With(MsgDeletionsHeld)
+				if len(lines) != 1 || !strings.Contains(lines[0].Text("reason"), option) || lines[0].Number("held") != 5 {
+					t.Errorf("log %v", lines)
+				}
+				if lines := e.log.With(MsgDeletionHeld); len(lines) != 5 {
+					t.Errorf("log %v", lines)
+				}
+				if n := e.heldDeletions(); n != 5 || e.status(deleted[0]) != "ACTIVE" {
+					t.Errorf("%d held, status %v", n, e.status(deleted[0]))
+				}
+			})
+		})
+	}
+}
+
+func TestHeldDeletionsStayHeld(t *testing.T) {
+	t.Parallel()
+	eachProof(t, func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string) {
+		e := newGuarded(t, o, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+		e.deleteUsers(5)
+		e.run(mode, state.Run{Mode: kind, Result: Held, Held: 5})
+		e.restart()
+		e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 5})
+		e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+		e.clock.Advance(60 * 24 * time.Hour) // the tombstones may be gone
+		e.run(Mode{}, state.Run{Mode: full, Result: Held, Held: 5})
+	})
+}
+
+func TestFewerHeldDeletionsThanTheLimitStayHeld(t *testing.T) {
+	t.Parallel()
+	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	deleted := e.deleteUsers(5)
+	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 5})
+	e.must(e.Undelete(deleted[0]))
+	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 4, Uploaded: 1})
+	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 4})
+	e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 4})
+	e.expectConverged()
+}
+
+func TestReleaseDeletesWhatIsStillMissing(t *testing.T) {
+	t.Parallel()
+	eachProof(t, func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string) {
+		e := newGuarded(t, o, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+		deleted := e.deleteUsers(5)
+		e.run(mode, state.Run{Mode: kind, Result: Held, Held: 5})
+		e.run(Mode{DryRun: true, AllowDeletes: true}, state.Run{Mode: full, Result: Processed})
+		e.must(e.Undelete(deleted[4]))
+		e.must(e.Undelete(deleted[3]))
+		e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 3, Uploaded: 2})
+		e.expectConverged()
+		if n := e.heldDeletions(); n != 0 {
+			t.Errorf("%d held", n)
+		}
+	})
+}
+
+func TestReleaseHoldsNewDeletionsBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 1, MaxDeletesPercent: 100})
+	e.deleteUsers(2)
+	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 2})
+	for n := 2; n < 40; n++ {
+		e.must(e.Delete(e.user(n)))
+	}
+	e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Held, Deleted: 2, Held: 38})
+	e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 38})
+	e.expectConverged()
+}
+
+func TestReleaseIncludesNewDeletionsWithinTheLimit(t *testing.T) {
+	t.Parallel()
+	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 2, MaxDeletesPercent: 100})
+	e.deleteUsers(3)
+	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 3})
+	e.must(e.Delete(e.user(3)))
+	e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 4})
+	e.expectConverged()
+}
+
+func TestReleasedDeletionsStayHeldUntilAcknowledged(t *testing.T) {
+	t.Parallel()
+	e := newGuarded(t, sandbox.DirectoryOptions{}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	e.deleteUsers(5)
+	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	e.refusedRun(Mode{AllowDeletes: true})
+	if n := e.heldDeletions(); n != 5 {
+		t.Errorf("%d held", n)
+	}
+	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 5})
+	e.expectConverged()
+}
+
+func TestGuardBounds(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		guard           Guard
+		size, deletions int
+		empty, held     bool
+	}{
+		"at the limit":                {guard: Guard{4, 100}, size: 40, deletions: 4},
+		"one above the limit":         {guard: Guard{4, 100}, size: 40, deletions: 5, held: true},
+		"at the percentage":           {guard: Guard{500, 10}, size: 40, deletions: 4},
+		"just above the percentage":   {guard: Guard{500, 10}, size: 405, deletions: 41, held: true},
+		"all objects":                 {guard: Guard{500, 100}, size: 40, deletions: 40},
+		"limit 0":                     {guard: Guard{0, 100}, size: 40, deletions: 1, held: true},
+		"percentage 0":                {guard: Guard{500, 0}, size: 40, deletions: 1, held: true},
+		"no deletions":                {guard: Guard{0, 0}},
+		"full sync without an object": {guard: Guard{500, 100}, size: 40, deletions: 1, empty: true, held: true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := pass{Runner: New(Options{Guard: c.guard}), plan: plan{kind: full, size: c.size}}
+			if !c.empty {
+				p.groups.mapped = 1
+			}
+			if reason := p.guard(c.deletions); (reason != "") != c.held {
+				t.Errorf("held because %q", reason)
+			}
+			// A delta without an object is no reason.
+			if p.kind = delta; c.empty && p.guard(c.deletions) != "" {
+				t.Errorf("delta held because %q", p.guard(c.deletions))
+			}
+		})
+	}
+}
+
+// Objects that the same run adds do not raise the limit.
+func TestGuardPercentageIsOfKnownObjects(t *testing.T) {
+	t.Parallel()
+	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 500, MaxDeletesPercent: 10})
+	e.options.Upload.BatchSize = 10
+	e.start()
+	e.deleteUsers(8)
+	for n := range 200 {
+		e.AddUser(e.user(100 + n))
+	}
+	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Uploaded: 200, Held: 8})
+}
+
+func TestEmptyFullSyncDeletesNothing(t *testing.T) {
+	t.Parallel()
+	e := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	for n := range 5 {
+		e.moveOut(n)
+	}
+	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	for n := range 5 {
+		e.moveBack(n)
+	}
+	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.expectConverged()
+}
+
+// The search for users is cut on its last page, after groups were read. Those users that it
+// did not return must not count as missing.
+func TestIncompleteSearchDeletesNothing(t *testing.T) {
+	t.Parallel()
+	e := newCanned(t)
+	e.options.Guard.MaxDeletesPercent = 100
+	e.start()
+	e.ldap.Users, e.ldap.Groups = fakeldap.Users(150), fakeldap.Groups(3)
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 153})
+	e.ldap.Sent = func(n int) bool { return n < 140 }
+	if run, _ := e.failedRun(Mode{}); run.Deleted+run.Held != 0 {
+		t.Errorf("run %+v", run)
+	}
+	e.ldap.Sent = nil
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+}
+
+// An object that is moved during the sync may be in neither page. Each missing object is
+// read again before it is deleted.
+func TestObjectMovedDuringFullSyncIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		away, limit int
+		held        bool
+	}{
+		"one":                          {away: 1, limit: 500},
+		"held ones that were released": {away: guidsAtOnce + 5, limit: 3, held: true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newDomain(t, sandbox.DirectoryOptions{}, guidsAtOnce+10)
+			e.options.Guard.MaxDeletes = c.limit
+			e.start()
+			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: guidsAtOnce + 10})
+			for n := range c.away {
+				e.moveOut(n)
+			}
+			if c.held {
+				e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: c.away})
+			}
+			e.atDirectoryRead(func() {
+				for n := range c.away {
+					e.moveBack(n)
+				}
+			})
+			e.run(Mode{Full: true, AllowDeletes: c.held}, state.Run{Mode: full, Result: Processed})
+			e.expectConverged()
+		})
+	}
+}
+
+// Held deletions stay held when another controller or another scope is read. The objects
+// that are back must not carry the others below the limit.
+func TestHeldThroughAPassThatProvesNothing(t *testing.T) {
+	t.Parallel()
+	hold := func(t *testing.T) *env {
+		e := newDomain(t, sandbox.DirectoryOptions{}, 20)
+		e.options.Guard = Guard{MaxDeletes: 3, MaxDeletesPercent: 100}
+		e.start()
+		e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+		for n := range 5 {
+			e.moveOut(n)
+		}
+		e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+		return e
+	}
+	// The first full sync makes the scope comparable again, the second one compares.
+	threeAreBack := func(e *env) {
+		e.t.Helper()
+		for n := range 3 {
+			e.moveBack(n)
+		}
+		for range 2 {
+			run, err := e.runner.Run(e.t.Context(), Mode{Full: true})
+			if err != nil || run.Held != 2 || run.Deleted != 0 || run.Result != Held {
+				e.t.Fatalf("run %+v, error %v", run, err)
+			}
+		}
+		e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 2})
+		e.expectConverged()
+	}
+	t.Run("another controller", func(t *testing.T) {
+		t.Parallel()
+		e := hold(t)
+		e.Restore(sandbox.Restoration{})
+		e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Held, Held: 5}) // nothing is proven, so nothing is released
+		threeAreBack(e)
+	})
+	t.Run("another scope", func(t *testing.T) {
+		t.Parallel()
+		e := hold(t)
+		e.options.Search.UserFilter = "(objectClass=user)"
+		e.start()
+		e.run(Mode{}, state.Run{Mode: full, Result: Held, Held: 5})
+		threeAreBack(e)
+	})
+	t.Run("another scope that shows one of them", func(t *testing.T) {
+		t.Parallel()
+		e := hold(t)
+		e.moveBack(4)
+		e.options.Search.UserFilter = "(objectClass=user)"
+		e.start()
+		e.run(Mode{}, state.Run{Mode: full, Result: Held, Held: 4})
+	})
+}
+
+// Objects that are readable again have no change of their own.
+func TestHeldObjectsThatAreReadableAgain(t *testing.T) {
+	t.Parallel()
+	const users, limit = 350, guidsAtOnce + 20
+	cases := map[string]struct {
+		mode Mode
+		kind string
+		held int // of all users: a delta does not read more than the limit again, except within the overlap
+	}{
+		"delta":             {Mode{}, delta, users - overlap},
+		"release":           {Mode{AllowDeletes: true}, full, 0},
+		"full sync":         {Mode{Full: true}, full, 0},
+		"full sync release": {Mode{Full: true, AllowDeletes: true}, full, 0},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newDomain(t, sandbox.DirectoryOptions{}, users)
+			e.options.Guard = Guard{MaxDeletes: limit, MaxDeletesPercent: 100}
+			e.start()
+			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: users})
+			var guids []ad.GUID
+			for _, o := range e.Objects() {
+				if strings.HasPrefix(o.DN, "CN=user") {
+					guids = append(guids, ad.GUID([]byte(o.First("objectGUID"))))
+				}
+			}
+			e.must(e.store.Hold(guids[:guidsAtOnce], e.clock.Now()))
+			e.run(c.mode, state.Run{Mode: c.kind, Result: Processed})
+			if n := e.heldDeletions(); n != 0 {
+				t.Errorf("%d held", n)
+			}
+			e.must(e.store.Hold(guids, e.clock.Now()))
+			result := Processed
+			if c.held > 0 {
+				result = Held
+			}
+			e.run(c.mode, state.Run{Mode: c.kind, Result: result, Held: c.held})
+			e.expectConverged()
+		})
+	}
+}
+
+func TestEntryWithoutSIDIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	e := newCanned(t)
+	e.options.Guard.MaxDeletesPercent = 100
+	e.start()
+	e.ldap.Users = fakeldap.Users(20)
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	delete(e.ldap.Users[7].Attributes, "objectSid")
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+}
+
+// Any of the missing objects may be the entry without a GUID.
+func TestEntryWithoutGUIDPreventsDeletions(t *testing.T) {
+	t.Parallel()
+	e := newCanned(t)
+	e.options.Guard.MaxDeletesPercent = 100
+	e.start()
+	users := fakeldap.Users(20)
+	e.ldap.Users = users
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	guid := users[8].Attributes["objectGUID"]
+	delete(users[8].Attributes, "objectGUID")
+	e.ldap.Users = users[:19]
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	if lines := e.log.With(MsgDeletionsUnproven); len(lines) != 1 || lines[0].Number("missing") != 2 || lines[0].Text("remedy") == "" {
+		t.Errorf("log %v", lines)
+	}
+	users[8].Attributes["objectGUID"] = guid
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+}
+
+func TestDryRunShowsHeldDeletions(t *testing.T) {
+	t.Parallel()
+	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	e.deleteUsers(5)
+	var held []string
+	show := func(asset identity.Asset, isHeld bool) {
+		if !isHeld {
+			t.Errorf("%s would be sent", asset.Name)
+		}
+		held = append(held, string(asset.Name))
+	}
+	e.run(Mode{DryRun: true, Show: show}, state.Run{Mode: delta, Result: Held, Held: 5})
+	slices.Sort(held)
+	if want := []string{"user0", "user1", "user2", "user3", "user4"}; !slices.Equal(held, want) {
+		t.Errorf("held %q, want %q", held, want)
+	}
+	if n := e.heldDeletions(); n != 0 {
+		t.Errorf("%d recorded as held", n)
+	}
+}

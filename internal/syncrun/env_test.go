@@ -1,0 +1,568 @@
+package syncrun
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ber "github.com/go-asn1-ber/asn1-ber"
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/gateway"
+	"adconnector/internal/identity"
+	"adconnector/internal/sandbox"
+	"adconnector/internal/secret"
+	"adconnector/internal/state"
+	"adconnector/internal/upload"
+	"adconnector/test/fakeldap"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
+)
+
+// env is a connector between a directory and a gateway, with its state file, log and
+// clock. The directory is a domain controller or a canned one.
+type env struct {
+	*testenv.Directory                  // nil: the directory is canned
+	ldap               *fakeldap.Server // nil: the directory is a domain controller
+	gateway            *testenv.Gateway
+	store              *state.Store
+	stateDir           string
+	log                *testlog.Log
+	clock              *testenv.Clock
+	options            Options
+	runner             *Runner
+
+	auth           sandbox.Authentication // of the connection in the console
+	base           string                 // of the profile in the console
+	posture        bool                   // the profile in the console asks for security posture
+	password       string                 // with which the connector logs in to the gateway
+	patience       time.Duration          // 0: the default
+	affectedAtMost int                    // 0: the default
+
+	t *testing.T
+}
+
+// newCanned returns an environment with an empty canned directory. Each run is a full sync.
+func newCanned(t *testing.T) *env {
+	t.Helper()
+	return newCannedIn(t, t.TempDir(), state.Options{NoSync: true})
+}
+
+func newCannedIn(t *testing.T, stateDir string, o state.Options) *env {
+	t.Helper()
+	server := fakeldap.Start(t)
+	auth := sandbox.Authentication{Type: "LDAP", Host: "127.0.0.1", Port: server.Port, BindDN: fakeldap.BindDN, Password: fakeldap.Password}
+	e := newEnv(t, newClock(), auth, fakeldap.Base, stateDir, o)
+	e.ldap = server
+	return e
+}
+
+// newDomain returns an environment with a domain controller. The profile's base is OU=Staff,
+// with the users user0, user1 and so on and OU=Inner below it. OU=Outside is next to it.
+func newDomain(t *testing.T, o sandbox.DirectoryOptions, users int) *env {
+	t.Helper()
+	clock := newClock()
+	o.Now = clock.Now
+	d := testenv.NewDirectory(t, o)
+	e := newEnv(t, clock, d.Authentication("LDAP"), "OU=Staff,"+d.Base(), t.TempDir(), state.Options{NoSync: true})
+	e.Directory = d
+	e.options.Guard.MaxDeletesPercent = 100
+	addUnits(d)
+	for n := range users {
+		d.AddUser(e.user(n))
+	}
+	e.start()
+	return e
+}
+
+func newClock() *testenv.Clock {
+	return testenv.NewClock(time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC))
+}
+
+func addUnits(d *testenv.Directory) {
+	for _, unit := range []string{"OU=Staff,", "OU=Inner,OU=Staff,", "OU=Outside,"} {
+		d.AddUnit(unit + d.Base())
+	}
+}
+
+// newEnv returns an environment without a directory of its own.
+func newEnv(t *testing.T, clock *testenv.Clock, auth sandbox.Authentication, base, stateDir string, o state.Options) *env {
+	t.Helper()
+	e := &env{
+		t: t, log: &testlog.Log{}, clock: clock, gateway: testenv.NewGateway(t, testenv.GatewayOptions{}),
+		stateDir: stateDir, auth: auth, base: base,
+		options: Options{
+			Target: "here", Search: Search{PageSize: 100}, Upload: upload.Options{Workers: 4, BatchSize: 50, BatchBytes: 1 << 20},
+			Guard: Guard{MaxDeletes: 500, MaxDeletesPercent: 10}, FullInterval: 24 * time.Hour, Conclude: time.Minute,
+		},
+	}
+	e.password = e.gateway.Options.Password
+	e.setConsole()
+	var err error
+	e.store, err = o.Open(stateDir)
+	e.must(err)
+	t.Cleanup(func() { e.store.Close() })
+	t.Cleanup(e.checkLog)
+	e.start()
+	return e
+}
+
+// checkLog fails the test for each line above debug that has the name of a user.
+func (e *env) checkLog() {
+	name := regexp.MustCompile(`user\d`)
+	for _, line := range e.log.Lines() {
+		if line.Text("level") != "debug" && name.MatchString(fmt.Sprint(line)) {
+			e.t.Errorf("log line with a name: %v", line)
+		}
+	}
+}
+
+func (e *env) must(err error) {
+	e.t.Helper()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// connection returns the connection that the console has, after a change.
+func (e *env) connection(change func(*sandbox.Authentication)) *sandbox.Connection {
+	c := &sandbox.Connection{ConnectionUUID: testenv.ConnectionUUID, Name: "test", Authentication: e.auth}
+	if change != nil {
+		change(&c.Authentication)
+	}
+	return c
+}
+
+// profile returns the profile that the console has, after a change.
+func (e *env) profile(change func(*gateway.Profile)) *gateway.Profile {
+	p := &gateway.Profile{ProfileUUID: testenv.ProfileUUID, Name: "test", BaseContext: e.base, SearchScope: "Subtree", Assets: "Identities Only"}
+	if e.posture {
+		p.Assets = "Identity with security posture"
+	}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+// setConsole hands connection and profile to the gateway.
+func (e *env) setConsole() {
+	e.gateway.SetConnection(e.connection(nil))
+	e.gateway.SetProfile(e.profile(nil))
+}
+
+// setPosture changes whether the profile asks for security posture.
+func (e *env) setPosture(posture bool) {
+	e.posture = posture
+	e.setConsole()
+}
+
+// connectTo lets later runs read from the controller at a port.
+func (e *env) connectTo(port int) {
+	e.auth.Port = port
+	e.setConsole()
+}
+
+// start replaces the runner as a new process would, on the same state file.
+func (e *env) start() {
+	o := e.options
+	o.Store, o.Log = e.store, zerolog.New(e.log)
+	client := e.gateway.ClientOptions(o.Log)
+	client.Login.Password, client.Grace = secret.New(e.password), time.Minute
+	o.Gateway = gateway.New(client)
+	e.runner = New(o)
+	e.runner.now = e.clock.Now
+	if e.patience > 0 {
+		e.runner.patience = e.patience
+	}
+	if e.affectedAtMost > 0 {
+		e.runner.affectedAtMost = e.affectedAtMost
+	}
+}
+
+// restart opens the state file in a new process.
+func (e *env) restart() {
+	e.t.Helper()
+	e.must(e.store.Close())
+	store, err := state.Options{NoSync: true}.Open(e.stateDir)
+	e.must(err)
+	e.store = store
+	e.start()
+}
+
+// run does one run. It must have the mode, result and counts of want.
+func (e *env) run(mode Mode, want state.Run) state.Run {
+	e.t.Helper()
+	got, err := e.runner.Run(e.t.Context(), mode)
+	if err != nil || brief(got) != brief(want) {
+		e.t.Errorf("run: %s (error %v), want %s", brief(got), err, brief(want))
+	}
+	return got
+}
+
+func brief(r state.Run) string {
+	return fmt.Sprintf("%s %s: %d uploaded, %d deleted, %d held, %d rejected", r.Mode, r.Result, r.Uploaded, r.Deleted, r.Held, r.Rejected)
+}
+
+// failedRun does one run that must fail.
+func (e *env) failedRun(mode Mode) (state.Run, error) {
+	e.t.Helper()
+	run, err := e.runner.Run(e.t.Context(), mode)
+	if err == nil || run.Result != Failed {
+		e.t.Fatalf("run: %s, error %v, want a failed run", brief(run), err)
+	}
+	return run, err
+}
+
+// refusedRun does one run whose objects the gateway refuses, and restarts.
+func (e *env) refusedRun(mode Mode) {
+	e.t.Helper()
+	e.gateway.SetFront(refuseAssets)
+	e.failedRun(mode)
+	e.gateway.SetFront(nil)
+	e.restart()
+}
+
+var refuseAssets = testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "") })
+
+// rejectAssetsWith returns a front that rejects the calls whose body has a text.
+func rejectAssetsWith(text string) testenv.Front {
+	return testenv.OnAssets(func(x *testenv.Exchange) bool {
+		return strings.Contains(string(x.Body), text) && x.Status(http.StatusBadRequest, `{"message":"no such country"}`)
+	})
+}
+
+// assetCalls returns how many calls carried assets.
+func (e *env) assetCalls() int { return e.gateway.Arrived(testenv.AssetsPath) }
+
+func (e *env) dn(name string) string { return "CN=" + name + "," + e.base }
+func (e *env) user(n int) string     { return e.dn("user" + strconv.Itoa(n)) }
+
+// outside returns the name of a user after it was moved out of the profile's base.
+func (e *env) outside(n int) string { return fmt.Sprintf("CN=user%d,OU=Outside,%s", n, e.Base()) }
+
+func (e *env) moveOut(n int) {
+	e.t.Helper()
+	e.must(e.Move(e.user(n), "OU=Outside,"+e.Base()))
+}
+
+func (e *env) moveBack(n int) {
+	e.t.Helper()
+	e.must(e.Move(e.outside(n), e.base))
+}
+
+// deleteUsers deletes the first users and returns their GUIDs.
+func (e *env) deleteUsers(count int) []ad.GUID {
+	e.t.Helper()
+	guids := make([]ad.GUID, count)
+	for n := range guids {
+		guids[n] = e.GUID(e.user(n))
+		e.must(e.Delete(e.user(n)))
+	}
+	return guids
+}
+
+func (e *env) addGroup(name string, members ...string) string {
+	e.t.Helper()
+	e.AddGroup(e.dn(name), members...)
+	return e.dn(name)
+}
+
+// outgrowOverlap makes changes until the next delta does not read again what is already
+// known. In a small directory it would read everything.
+func (e *env) outgrowOverlap() {
+	e.t.Helper()
+	outgrowOverlap(e.Directory)
+}
+
+func outgrowOverlap(d *testenv.Directory) {
+	for n := range overlap + 20 {
+		d.Must(d.Modify("OU=Outside,"+d.Base(), "description", strconv.Itoa(n)))
+	}
+}
+
+// heldDeletions returns how many deletions the state file has as held.
+func (e *env) heldDeletions() int {
+	e.t.Helper()
+	guids, err := e.store.Held()
+	e.must(err)
+	return len(guids)
+}
+
+// planned returns why the last sync was a full one.
+func (e *env) planned() string {
+	e.t.Helper()
+	lines := e.log.With(MsgSyncPlanned)
+	if len(lines) == 0 {
+		e.t.Fatal("no sync was planned")
+	}
+	return lines[len(lines)-1].Text("reason")
+}
+
+// indexed returns the users of a canned directory that the state file has as delivered.
+func (e *env) indexed() []string {
+	e.t.Helper()
+	var ids []string
+	for _, entry := range e.ldap.Users {
+		guid, _ := ad.ParseGUID([]byte(entry.Attributes["objectGUID"]))
+		known, _, err := e.store.Lookup(guid)
+		if err != nil {
+			e.t.Error(err)
+		} else if known.Fingerprint != (identity.Fingerprint{}) {
+			ids = append(ids, guid.String())
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// inventory returns the users that the gateway holds, by vendorAssetId.
+func (e *env) inventory() []string {
+	var ids []string
+	for _, user := range e.gateway.Users() {
+		ids = append(ids, user.VendorAssetID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// expectRecorded expects that the state file has exactly those users as delivered that the
+// gateway holds, and that there are some. It returns how many.
+func (e *env) expectRecorded() int {
+	e.t.Helper()
+	indexed, held := e.indexed(), e.inventory()
+	if len(held) == 0 || !slices.Equal(indexed, held) {
+		e.t.Errorf("%d users recorded, %d at the gateway", len(indexed), len(held))
+	}
+	return len(held)
+}
+
+// inScope returns the assets of a directory's objects below a base, by GUID.
+func inScope(d *testenv.Directory, base string, now time.Time) map[string]string {
+	assets := map[string]string{}
+	mappers := map[identity.Kind]*identity.Mapper{identity.User: identity.NewMapper(identity.User), identity.Group: identity.NewMapper(identity.Group)}
+	for _, o := range d.Objects() {
+		kind := identity.Kind(0)
+		switch {
+		case !strings.HasSuffix(o.DN, ","+base):
+		case o.First("sAMAccountType") == "805306368":
+			kind = identity.User
+		case slices.Contains(o.Attributes["objectClass"], "group"):
+			kind = identity.Group
+		}
+		if kind == 0 {
+			continue
+		}
+		mapper := mappers[kind]
+		entry := &ad.Entry{DN: []byte(o.DN), Values: make([][][]byte, len(mapper.Attributes))}
+		for slot, attribute := range mapper.Attributes {
+			for _, value := range o.Attributes[attribute] {
+				entry.Values[slot] = append(entry.Values[slot], []byte(value))
+			}
+		}
+		if asset, err := mapper.Map(nil, entry, now); err == nil {
+			assets[asset.GUID.String()] = string(asset.JSON)
+		}
+	}
+	return assets
+}
+
+// differences compares assets, by GUID. Assets that are not wanted must be deleted, if
+// deletions are settled.
+func differences(have, want map[string]string, settled bool) (found []string) {
+	for guid, asset := range want {
+		if have[guid] != asset {
+			found = append(found, fmt.Sprintf("the gateway holds %s, the directory %s", have[guid], asset))
+		}
+	}
+	for guid, asset := range have {
+		if want[guid] == "" && settled && !testenv.IsDeleted(asset) {
+			found = append(found, "not deleted: "+asset)
+		}
+	}
+	return found
+}
+
+// expectConverged expects the gateway to hold the objects of the directory, and all others
+// as deleted.
+func (e *env) expectConverged() {
+	e.t.Helper()
+	want := map[string]string{}
+	if e.posture {
+		want = e.firstSync()
+	} else {
+		want = inScope(e.Directory, e.base, e.clock.Now())
+	}
+	for _, difference := range differences(e.gateway.Held(), want, true) {
+		e.t.Error(difference)
+	}
+}
+
+// firstSync returns what a new connector sends to a new gateway, by vendorAssetId.
+func (e *env) firstSync() map[string]string {
+	e.t.Helper()
+	other := newEnv(e.t, e.clock, e.auth, e.base, e.t.TempDir(), state.Options{NoSync: true})
+	other.setPosture(e.posture)
+	if run, err := other.runner.Run(e.t.Context(), Mode{}); err != nil || run.Result != Processed {
+		e.t.Errorf("first sync: %s, error %v", brief(run), err)
+	}
+	return other.gateway.Held()
+}
+
+// asset returns the fields of the asset that the gateway holds of an object: what comes
+// after its identifiers. nil: none.
+func (e *env) asset(guid ad.GUID) map[string]any {
+	e.t.Helper()
+	text := e.gateway.Held()[guid.String()]
+	if text == "" {
+		return nil
+	}
+	var item struct {
+		Asset struct{ AssetDetail map[string]any }
+	}
+	e.must(json.Unmarshal([]byte(text), &item))
+	for class, content := range item.Asset.AssetDetail {
+		if strings.HasSuffix(class, "AssetClass") {
+			return content.(map[string]any)
+		}
+	}
+	return nil
+}
+
+// status returns the status of an object at the gateway.
+func (e *env) status(guid ad.GUID) any {
+	e.t.Helper()
+	return e.asset(guid)["status"]
+}
+
+// postureOf returns a value of an object's posture at the gateway, as text.
+func (e *env) postureOf(dn, key string) string {
+	e.t.Helper()
+	posture, _ := e.asset(e.GUID(dn))["posture"].(map[string]any)
+	if posture[key] == nil {
+		return ""
+	}
+	return fmt.Sprint(posture[key])
+}
+
+// expectPosture expects a value of an object's posture to consist of these words.
+func (e *env) expectPosture(dn, key string, want ...string) {
+	e.t.Helper()
+	got := strings.FieldsFunc(e.postureOf(dn, key), func(r rune) bool { return strings.ContainsRune(" []", r) })
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		e.t.Errorf("%s of %s: %v, want %v", key, dn, got, want)
+	}
+}
+
+// newTwin starts a second controller of the same domain. Both have the same objects, with
+// other USNs and another invocation ID. What is added to both later is the same object.
+func (e *env) newTwin(o sandbox.DirectoryOptions) *testenv.Directory {
+	e.t.Helper()
+	o.Now = e.clock.Now
+	other := testenv.NewDirectory(e.t, o)
+	addUnits(other)
+	dummy := "CN=dummy,CN=Users," + e.Base()
+	e.AddUser(dummy)
+	e.Restore(sandbox.Restoration{})
+	other.Restore(sandbox.Restoration{})
+	other.AddUser(dummy)
+	for range 1000 {
+		other.Must(other.Modify(dummy, "title", "x"))
+	}
+	return other
+}
+
+// replaceInRequests lets later runs reach the controller through a proxy that replaces a
+// word of each request with another one of the same length.
+func (e *env) replaceInRequests(word, with string) {
+	e.t.Helper()
+	if len(word) != len(with) {
+		e.t.Fatal("the words differ in length")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	e.must(err)
+	server := net.JoinHostPort("127.0.0.1", strconv.Itoa(e.auth.Port))
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			controller, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			stop := func() { client.Close(); controller.Close() }
+			context.AfterFunc(e.t.Context(), stop)
+			serving.Go(func() {
+				defer stop()
+				_, _ = io.Copy(client, controller)
+			})
+			serving.Go(func() {
+				defer stop()
+				for {
+					request, err := ber.ReadPacket(client)
+					if err != nil {
+						return
+					}
+					if _, err := io.WriteString(controller, strings.ReplaceAll(string(request.Bytes()), word, with)); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	e.t.Cleanup(func() {
+		listener.Close()
+		serving.Wait()
+	})
+	e.connectTo(testenv.PortOf(listener))
+	e.start()
+}
+
+// atLine is a log that calls do at the first line with a message and a kind.
+type atLine struct {
+	*testlog.Log
+	message, kind string
+	do            func()
+	once          sync.Once
+}
+
+func (a *atLine) Write(p []byte) (int, error) {
+	line, err := testlog.Parse(p)
+	if err != nil {
+		return 0, err
+	}
+	if line.Text("message") == a.message && line.Text("kind") == a.kind {
+		a.once.Do(a.do)
+	}
+	a.Append(line)
+	return len(p), nil
+}
+
+// atDirectoryRead calls do when the next run has read the users for the first time.
+func (e *env) atDirectoryRead(do func()) {
+	e.runner.Log = zerolog.New(&atLine{Log: e.log, message: MsgDirectoryRead, kind: "user", do: do})
+}
+
+// fileTime returns a time as AD writes it: in units of 100 ns since 1601.
+func fileTime(t time.Time) string {
+	return strconv.FormatInt((t.Unix()+11_644_473_600)*10_000_000, 10)
+}
+
+const never = "9223372036854775807" // as a file time

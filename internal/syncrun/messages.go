@@ -1,0 +1,45 @@
+package syncrun
+
+// The messages of the log. Everything else is in the fields of a line.
+const (
+	MsgBatchesAcknowledged    = "batches acknowledged"
+	MsgConnectorState         = "connector state"
+	MsgDeletedUnreadable      = "deleted objects unreadable, full syncs find deletions"
+	MsgDeletionHeld           = "deletion held"
+	MsgDeletionsHeld          = "deletions held"
+	MsgDeletionsUnproven      = "deletions ignored, entries without objectGUID found"
+	MsgDirectoryConnected     = "directory connected"
+	MsgDirectoryRead          = "directory read"
+	MsgEntrySkipped           = "entry skipped"
+	MsgInvocationIDUnreadable = "invocation ID unreadable, falling back to full sync"
+	MsgMembersUnidentified    = "group members lack identifiers, memberships omitted"
+	MsgMembershipsRead        = "memberships read"
+	MsgMembershipsUnreadable  = "stored memberships unreadable, reading them again"
+	MsgObjectRejected         = "object rejected"
+	MsgPostureDisabled        = "security posture disabled, deleting its objects"
+	MsgRejectionReason        = "rejection reason"
+	MsgRunFinished            = "run finished"
+	MsgSearchRestarted        = "directory search lost during gateway backpressure, restarting"
+	MsgSearchStarted          = "directory search started"
+	MsgSecondSessionFailed    = "second directory session failed, reading sequentially"
+	MsgStateNotSent           = "connector state not sent"
+	MsgStateSentLate          = "connector state sent late"
+	MsgStatesUnsupported      = "connector states unsupported by gateway"
+	MsgSyncPlanned            = "sync planned"
+	MsgTargetChanged          = "delivery target changed, sending everything again"
+)
+
+// Why a sync is a full one: the field reason of [MsgSyncPlanned].
+const (
+	ReasonAffected        = "too many objects affected by changed memberships"
+	ReasonFullInterval    = "last full sync too old"
+	ReasonMemberships     = "memberships not stored"
+	ReasonNewController   = "domain controller not read before, or restored"
+	ReasonNewTarget       = "nothing delivered to this target yet"
+	ReasonOtherController = "too many objects sent from another domain controller"
+	ReasonRelease         = "deletions to be released need proof"
+	ReasonRequested       = "requested"
+	ReasonScope           = "sync scope changed"
+	ReasonUSN             = "highestCommittedUSN decreased"
+	ReasonWatermark       = "watermark too old"
+)
