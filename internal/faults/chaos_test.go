@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"adconnector/internal/syncrun"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/syncrun"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"adconnector/internal/syncrun"
 	"context"
 	"sync"
 	"syscall"
@@ -11,6 +10,7 @@ import (
 
 	"adconnector/internal/cli"
 	"adconnector/internal/schedule"
+	"adconnector/internal/syncrun"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"

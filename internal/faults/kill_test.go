@@ -1,13 +1,13 @@
 package faults
 
 import (
-	"adconnector/internal/syncrun"
 	"fmt"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"adconnector/internal/syncrun"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"

@@ -1,8 +1,6 @@
 package faults
 
 import (
-	"adconnector/internal/cli"
-	"adconnector/internal/gateway"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/cli"
+	"adconnector/internal/gateway"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 )

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"adconnector/internal/syncrun"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/syncrun"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"

@@ -1,12 +1,12 @@
 package faults
 
 import (
-	"adconnector/internal/syncrun"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"adconnector/internal/syncrun"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"adconnector/internal/gateway"
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"adconnector/internal/debian"
+	"adconnector/internal/gateway"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
