@@ -71,7 +71,7 @@ func (p *program) preflight() check.Options {
 	if err != nil {
 		return o
 	}
-	o.Gateway, o.GatewayAddress = gateway.New(gatewayOptions(c, p.logger())), addressOf(c.Gateway.URL)
+	o.Gateway, o.GatewayAddress = gateway.New(p.gatewayOptions(c, p.logger())), addressOf(c.Gateway.URL)
 	o.Source, o.Search, o.StateDir = sourceOf(c.Directory), searchOf(c.Search), c.Service.StateDir
 	if proxy := c.Gateway.Proxy; proxy != nil {
 		o.ProxyAddress = net.JoinHostPort(proxy.Host, strconv.Itoa(proxy.Port))

@@ -2,104 +2,86 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"adconnector/internal/check"
+	"adconnector/test/testenv"
 )
-
-// checked reads the one JSON document of a check.
-func (o outcome) checked(t *testing.T) check.Report {
-	t.Helper()
-	var report check.Report
-	decoder := json.NewDecoder(strings.NewReader(o.stdout))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&report); err != nil {
-		t.Fatalf("%v in %s", err, o.stdout)
-	}
-	if _, err := decoder.Token(); err != io.EOF {
-		t.Errorf("more than one document: %s", o.stdout)
-	}
-	return report
-}
 
 // TestCheckExitCodes: a check ends with the code that the run would end with.
 func TestCheckExitCodes(t *testing.T) {
+	refusingPort := func(t *testing.T, s *site) { s.env["ldap.port"] = strconv.Itoa(testenv.RefusingPort(t)) }
 	cases := map[string]struct {
+		env    testenv.Settings // in place of those of the site
 		change func(t *testing.T, s *site)
 		code   int
 		failed []string // the lines
 	}{
-		"all is well":      {func(*testing.T, *site) {}, exitDone, nil},
-		"beside a daemon":  {func(t *testing.T, s *site) { hold(t, s) }, exitDone, nil},
-		"bad value":        {func(_ *testing.T, s *site) { s.env["thread-pool.size"] = "65" }, exitUsage, []string{"configuration"}},
-		"no directory":     {func(t *testing.T, s *site) { s.env["ldap.port"] = fmt.Sprint(unusedPort(t)) }, exitFailed, []string{"directory"}},
-		"wrong password":   {func(_ *testing.T, s *site) { s.env["ldap.password"] = "wrong" }, exitRefused, []string{"bind"}},
-		"wrong credential": {func(_ *testing.T, s *site) { s.env["qualys.user.password"] = "wrong" }, exitRefused, []string{"gateway login"}},
-		"wrong base": {func(_ *testing.T, s *site) { s.env["profile.baseContext"] = "OU=Nowhere,DC=corp,DC=example,DC=com" },
-			exitRefused, []string{"base context"}},
-		"two things wrong, the first counts": {func(t *testing.T, s *site) {
-			s.intercepting(func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
-				w.WriteHeader(http.StatusForbidden)
-				return true
-			})
-			s.env["ldap.port"] = fmt.Sprint(unusedPort(t))
-		}, exitRefused, []string{"gateway login", "directory"}},
-		"state directory": {func(t *testing.T, s *site) {
-			s.env["service.state-dir"] = filepath.Join(t.TempDir(), "file")
-			if err := os.WriteFile(s.env["service.state-dir"], nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}, exitUsage, []string{"state directory"}},
+		"all is well":      {code: exitDone},
+		"beside a daemon":  {change: func(t *testing.T, s *site) { s.hold(t) }, code: exitDone},
+		"bad value":        {env: testenv.Settings{"thread-pool.size": "65"}, code: exitUsage, failed: []string{"configuration"}},
+		"no directory":     {change: refusingPort, code: exitFailed, failed: []string{"directory"}},
+		"wrong password":   {env: testenv.Settings{"ldap.password": wrong}, code: exitRefused, failed: []string{"bind"}},
+		"wrong credential": {env: testenv.Settings{"qualys.user.password": wrong}, code: exitRefused, failed: []string{"gateway login"}},
+		"wrong base": {env: testenv.Settings{"profile.baseContext": "OU=Nowhere,DC=corp,DC=example,DC=com"},
+			code: exitRefused, failed: []string{"base context"}},
+		"two things wrong, the first counts": {change: func(t *testing.T, s *site) {
+			s.Gateway.SetFront(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "") })
+			refusingPort(t, s)
+		}, code: exitRefused, failed: []string{"gateway login", "directory"}},
+		"state directory": {change: func(t *testing.T, s *site) { s.env["service.state-dir"] = blankFile(t) },
+			code: exitUsage, failed: []string{"state directory"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
-			c.change(t, s)
-			o := invoke(t, s.environ(), "check", "--output", "json")
-			report := o.checked(t)
+			s.env = s.env.With(c.env)
+			if c.change != nil {
+				c.change(t, s)
+			}
+			o := s.invoke(t, "check", "--output", "json")
+			report := decode[check.Report](t, o)
 			var failed []string
 			for _, c := range report.Checks {
 				if c.Result == check.Fail {
 					failed = append(failed, c.Name)
 				}
 			}
-			if o.code != c.code || !slices.Equal(failed, c.failed) || report.OK != (o.code == exitDone) || len(o.errors()) != 0 {
-				t.Errorf("exit code %d, failed %q, log %v", o.code, failed, o.log)
+			if o.Code != c.code || !slices.Equal(failed, c.failed) || report.OK != (o.Code == exitDone) || len(o.Errors()) != 0 {
+				t.Errorf("exit code %d, failed %q, log %v", o.Code, failed, o.Log)
 			}
 		})
 	}
 }
 
 func TestCheckPrintsText(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
-	o := invoke(t, s.environ(), "check")
-	lines := strings.Split(o.stdout, "\n")
-	if o.code != exitDone || !strings.HasPrefix(lines[0], "ok    configuration           complete") || strings.Contains(o.stdout, "\x1b") {
+	o := s.invoke(t, "check")
+	lines := strings.Split(o.Stdout, "\n")
+	if o.Code != exitDone || !strings.HasPrefix(lines[0], "ok    configuration           complete") || strings.Contains(o.Stdout, "\x1b") {
 		t.Errorf("%+v", o)
 	}
 	// Plain LDAP, in one long line that can be searched, its remedy below.
 	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "warn  TLS  ") })
 	if at < 0 || !strings.HasPrefix(lines[at+1], strings.Repeat(" ", textColumn)+"-> use LDAPS (port 636) or STARTTLS: set ldap.protocol, and give") {
-		t.Errorf("stdout %s", o.stdout)
+		t.Errorf("stdout %s", o.Stdout)
 	}
-	if !strings.Contains(o.stdout, "\n15 ok, 2 warn, 0 fail\n") { // that, and a missing cron expression
-		t.Errorf("stdout %s", o.stdout)
+	if !strings.Contains(o.Stdout, "\n15 ok, 2 warn, 0 fail\n") { // that, and a missing cron expression
+		t.Errorf("stdout %s", o.Stdout)
 	}
-	if _, err := os.Stat(s.env["service.state-dir"]); err == nil {
+	if _, err := os.Stat(s.StateDir); err == nil {
 		t.Error("a state directory was made")
 	}
 	s.env["service.cron-expression"] = "*/10 * * * *"
-	if o := invoke(t, s.environ(), "check"); !strings.Contains(o.stdout, "ok    schedule                the next run would be at 20") {
-		t.Errorf("stdout %s", o.stdout)
+	if o := s.invoke(t, "check"); !strings.Contains(o.Stdout, "ok    schedule                the next run would be at 20") {
+		t.Errorf("stdout %s", o.Stdout)
 	}
 }
 

@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -52,6 +54,25 @@ type program struct {
 	output         string
 	answers        bool // it has begun to write its result
 	cleanup        atomic.Pointer[func()]
+	hooks          hooks
+}
+
+// hooks let tests set what no setting can. The zero value changes nothing.
+type hooks struct {
+	config     func(*config.Config) // changes the configuration once it is read
+	state      state.Options
+	retryFirst time.Duration // wait of the gateway's client before it repeats a call the first time; 0: its default
+	askTimeout time.Duration // how long a daemon on this host may take to answer; 0: 5 s
+	exit       func(int)     // ends the process; nil: os.Exit
+}
+
+// exit ends the process.
+func (p *program) exit(code int) {
+	if p.hooks.exit != nil {
+		p.hooks.exit(code)
+		return
+	}
+	os.Exit(code)
 }
 
 // abandon leaves nothing behind where the process ends at once.
@@ -65,12 +86,17 @@ func (p *program) abandon() {
 func Main(args, environ []string, stdout, stderr io.Writer) int {
 	p := &program{environ: environ, stdout: stdout, stderr: stderr, verbosity: newVerbosity()}
 	defer p.verbosity.end()
-	root := p.root()
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	ctx, stop := onSignal(context.Background(), p.abandon)
 	defer stop()
+	return p.execute(ctx, args)
+}
+
+// execute runs a command line and returns its exit code.
+func (p *program) execute(ctx context.Context, args []string) int {
+	root := p.root()
+	root.SetArgs(args)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
 	err := root.ExecuteContext(ctx)
 	var code exit
 	switch {
@@ -162,7 +188,7 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 		if u.Nearest != "" {
 			event.Str("nearest", u.Nearest)
 		}
-		event.Msg("unknown key, it has no effect")
+		event.Msg(MsgUnknownKey)
 	}
 	return c, err
 }
@@ -180,17 +206,20 @@ func (p *program) read(scheduled bool) (*config.Config, []config.Unknown, error)
 	}
 	p.logFormat = c.Log.Format
 	p.verbosity.set(c.Log.Level)
+	if p.hooks.config != nil {
+		p.hooks.config(c)
+	}
 	return c, unknown, nil
 }
 
 func headline(err error) string {
 	switch {
 	case errors.As(err, new(misuse)):
-		return "bad usage"
+		return MsgBadUsage
 	case errors.As(err, new(usage)):
-		return "bad configuration"
+		return MsgBadConfiguration
 	}
-	return "stopped"
+	return MsgCommandFailed
 }
 
 func codeOf(err error) int {

@@ -20,14 +20,13 @@ import (
 // demoOptions are the flags of the command.
 type demoOptions struct {
 	sandboxOptions
-	admin  string // address of the connector's own pages
-	keep   bool
-	period int // seconds from tick to tick
+	admin string // address of the connector's own pages
+	keep  bool
 }
 
 const (
-	// demoLead is how far away a tick must be for all changes to be made before it.
-	demoLead = 500 * time.Millisecond
+	// demoPeriod is the time from tick to tick, in seconds.
+	demoPeriod = 5
 	// demoGrace is how long an interrupted demo may take to clean up.
 	demoGrace = 900 * time.Millisecond
 	// demoUsers is the least: enough in good standing for one to be picked for each
@@ -36,7 +35,7 @@ const (
 )
 
 func (p *program) demoCommand() *cobra.Command {
-	o := demoOptions{period: 5}
+	var o demoOptions
 	command := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole connector at work, on a sandbox in this process",
@@ -74,7 +73,7 @@ func (p *program) demo(ctx context.Context, o demoOptions) error {
 	// Its own logs would hide what it tells.
 	quiet := &program{
 		environ: p.ofTerminal(), stdout: p.stdout, stderr: p.stderr,
-		logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), verbosity: newVerbosity(),
+		logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), verbosity: newVerbosity(), hooks: p.hooks,
 	}
 	defer quiet.verbosity.end()
 	quiet.verbosity.set(quiet.logLevel)
@@ -87,7 +86,7 @@ func (p *program) demo(ctx context.Context, o demoOptions) error {
 	defer p.cleanup.Store(nil)
 	defer withinGrace(ctx, demoGrace, "the demo's time to clean up", quiet.logger(), func(code int) {
 		cleanup()
-		os.Exit(code)
+		p.exit(code)
 	})()
 	err = errors.Join(p.perform(ctx, quiet, o, dir), os.RemoveAll(dir))
 	if ctx.Err() != nil {
@@ -111,7 +110,7 @@ func (p *program) perform(ctx context.Context, quiet *program, o demoOptions, di
 	play := newPlay(p, e)
 	// The first tick comes a whole period after the start: where a full run takes
 	// longer, the connector says that a tick fell into it.
-	cron := fmt.Sprintf("%d/%d * * * * *", time.Now().Second()%o.period, o.period)
+	cron := fmt.Sprintf("%d/%d * * * * *", time.Now().Second()%demoPeriod, demoPeriod)
 	file := filepath.Join(dir, "demo.env")
 	if err := e.writeEnv(file, "service.cron-expression="+cron, "service.state-dir="+filepath.Join(dir, "state"),
 		"service.shutdown-grace=1s", "service.admin.address="+admin); err != nil {
@@ -134,7 +133,7 @@ func (p *program) perform(ctx context.Context, quiet *program, o demoOptions, di
 		}
 	})
 	connector.Go(func() {
-		err := quiet.daemon(connecting, c, play.witness())
+		err := quiet.daemon(connecting, c, play.witness(connecting))
 		if err == nil {
 			err = errors.New("the connector has stopped")
 		}
@@ -186,8 +185,9 @@ type play struct {
 	*program
 	*embedded
 	events       chan event
-	expected     int    // objects that the next run reads; 0: nobody knows
-	hideProgress func() // of the run that goes on
+	changed      chan struct{} // closed once the changes in the directory are made
+	expected     int           // objects that the next run reads; 0: nobody knows
+	hideProgress func()        // of the run that goes on
 }
 
 // event is what the daemon tells: a run that has ended, or the next tick.
@@ -199,12 +199,14 @@ type event struct {
 
 func newPlay(p *program, e *embedded) *play {
 	users, groups := identities(e.directory.Objects())
-	return &play{program: p, embedded: e, events: make(chan event, 64), expected: len(users) + len(groups)}
+	return &play{program: p, embedded: e, events: make(chan event, 64), changed: make(chan struct{}), expected: len(users) + len(groups)}
 }
 
-// witness listens to the daemon. After the last act nobody takes the events any
-// more, and the daemon goes on all the same.
-func (s *play) witness() witness {
+// witness listens to the daemon. The first run starts at once. The second one waits until
+// the changes in the directory are made, or ctx ends, so that it finds all of them. After
+// the last act nobody receives the events, and the daemon continues.
+func (s *play) witness(ctx context.Context) witness {
+	runs := 0
 	say := func(e event) {
 		select {
 		case s.events <- e:
@@ -213,6 +215,12 @@ func (s *play) witness() witness {
 	}
 	return witness{
 		starts: func() (progress *syncrun.Progress) {
+			if runs++; runs > 1 {
+				select {
+				case <-s.changed:
+				case <-ctx.Done():
+				}
+			}
 			progress, s.hideProgress = s.showProgress(s.expected)
 			s.expected = 0
 			return progress
@@ -254,9 +262,9 @@ func (s *play) run(ctx context.Context, mode string) (state.Run, error) {
 	return *e.run, nil
 }
 
-// tick waits for the announcement of a tick that leaves time for the changes.
+// tick waits for the announcement of the next tick.
 func (s *play) tick(ctx context.Context) (time.Time, error) {
-	e, err := s.next(ctx, func(e event) bool { return time.Until(e.tick) > demoLead })
+	e, err := s.next(ctx, func(e event) bool { return !e.tick.IsZero() })
 	return e.tick, err
 }
 
@@ -291,6 +299,7 @@ func (s *play) act(ctx context.Context, cron string) error {
 	if err := s.tell(ctx, "changes", "%d made in the directory, the next tick is at %s UTC", len(changes), tick.Format(time.TimeOnly)); err != nil {
 		return err
 	}
+	close(s.changed)
 	second, err := s.run(ctx, "delta")
 	if err != nil {
 		return err

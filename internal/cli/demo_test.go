@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -13,19 +12,39 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"adconnector/internal/config"
+	"adconnector/internal/schedule"
+	child "adconnector/test/program"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
-// TestDemo: it is the connector's own work that is shown, and nothing is left of it.
+// demoHooks let the demo run at each tick of an interval, and let it exceed its grace, which a
+// busy machine may do.
+func demoHooks(tick time.Duration) hooks {
+	h := inProcess
+	h.config = func(c *config.Config) { c.Service.Schedule = schedule.Every(tick) }
+	h.exit = func(int) {}
+	return h
+}
+
+const (
+	soon   = 10 * time.Millisecond
+	hourly = time.Hour // no test waits for this tick
+)
+
+// TestDemo: the tables show what the connector did.
 func TestDemo(t *testing.T) {
-	none := goleak.IgnoreCurrent()
-	t.Setenv("TMPDIR", t.TempDir())
+	nothingLeft := watchLeaks(t)
 	environ := []string{"CONNECTOR_API_URL=https://gateway.example", "QUALYS_USER_USERNAME=somebody"} // is not read
-	o := invoke(t, environ, "demo", "--users", "300", "--groups", "30", "--seed", "3")
-	if o.code != exitDone || len(o.errors()) != 0 {
-		t.Errorf("exit code %d, log %v", o.code, o.log)
+	o := invokeWith(t, t.Context(), demoHooks(soon), environ, "demo", "--users", "300", "--groups", "30", "--seed", "3")
+	if o.Code != exitDone || len(o.Errors()) != 0 {
+		t.Errorf("exit code %d, log %v", o.Code, o.Log)
 	}
 	for _, pattern := range []string{
 		`(?m)^directory   ldaps://127\.0\.0\.1:\d+, 304 users and 51 groups$`,
@@ -42,63 +61,78 @@ func TestDemo(t *testing.T) {
 		`(?m)^deleted .* +status DELETED +1 +`,
 		`(?m)^verified    304 users and 52 groups are at the gateway as in the directory$`,
 	} {
-		if !regexp.MustCompile(pattern).MatchString(o.stdout) {
-			t.Errorf("nothing like %s in:\n%s", pattern, o.stdout)
+		if !regexp.MustCompile(pattern).MatchString(o.Stdout) {
+			t.Errorf("nothing like %s in:\n%s", pattern, o.Stdout)
 		}
 	}
-	nothingLeft(t, none)
+	nothingLeft()
 }
 
-func nothingLeft(t *testing.T, before goleak.Option) {
+// watchLeaks returns a function that fails the test where a goroutine or a temporary file
+// is left that was not there before. Such a test cannot run in parallel.
+func watchLeaks(t *testing.T) (nothingLeft func()) {
 	t.Helper()
-	goleak.VerifyNone(t, before)
-	left, err := os.ReadDir(os.Getenv("TMPDIR"))
-	if err != nil || len(left) > 0 {
+	before := goleak.IgnoreCurrent()
+	t.Setenv("TMPDIR", t.TempDir())
+	return func() {
+		t.Helper()
+		// Find tries for a while by itself, which a busy machine may exceed.
+		err := goleak.Find(before)
+		for deadline := time.Now().Add(testlog.IdleLimit); err != nil && time.Now().Before(deadline); {
+			err = goleak.Find(before)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		isEmpty(t, os.Getenv("TMPDIR"))
+	}
+}
+
+func isEmpty(t *testing.T, dir string) {
+	t.Helper()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, error %v", left, err)
 	}
 }
 
 // smallDemo has as little in it as a demo can.
 func smallDemo() demoOptions {
-	return demoOptions{period: 2, admin: "127.0.0.1:0", sandboxOptions: sandboxOptions{users: demoUsers, groups: 1, seed: 1, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"}}
+	return demoOptions{admin: "127.0.0.1:0", sandboxOptions: sandboxOptions{users: demoUsers, groups: 1, seed: 1, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"}}
 }
 
-// TestDemoIsNotFooled: it believes what the gateway holds, not what it says.
-func TestDemoIsNotFooled(t *testing.T) {
-	published := func(w http.ResponseWriter) bool {
+// TestDemoFindsWhatIsMissing: it believes what the gateway holds, not what it answers.
+func TestDemoFindsWhatIsMissing(t *testing.T) {
+	answer := func(w http.ResponseWriter, status int, body string) bool {
 		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusAccepted)
-		_, _ = io.WriteString(w, `{"message":"","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
 		return true
+	}
+	dropped := func(w http.ResponseWriter) bool {
+		return answer(w, http.StatusAccepted, `{"message":"","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`)
 	}
 	for name, test := range map[string]struct {
 		intercept func(w http.ResponseWriter, body []byte) bool
 		words     string // of the error; "": it is in the log
 		code      int
 	}{
-		"full run is dropped": {func(w http.ResponseWriter, _ []byte) bool { return published(w) },
+		"full run is dropped": {func(w http.ResponseWriter, _ []byte) bool { return dropped(w) },
 			"the gateway does not hold what the directory says: 76 differences, the first: CN=", exitFailed},
 		"changes are dropped": {func(w http.ResponseWriter, body []byte) bool {
-			return bytes.Contains(body, []byte(`"Ada Example"`)) && published(w)
+			return bytes.Contains(body, []byte(`"Ada Example"`)) && dropped(w)
 		}, "7 changes did not reach the gateway: added user Ada Example, ", exitFailed},
-		"no right": {func(w http.ResponseWriter, _ []byte) bool {
-			w.WriteHeader(http.StatusForbidden)
-			return true
-		}, "", exitRefused},
-		"rejected": {func(w http.ResponseWriter, _ []byte) bool {
-			w.WriteHeader(http.StatusUnprocessableEntity)
-			return true
-		}, "the full run was to be processed, and was a full one that ended partial", exitFailed},
+		"no right": {func(w http.ResponseWriter, _ []byte) bool { return answer(w, http.StatusForbidden, "") }, "", exitRefused},
+		"rejected": {func(w http.ResponseWriter, _ []byte) bool { return answer(w, http.StatusUnprocessableEntity, "") },
+			"the full run was to be processed, and was a full one that ended partial", exitFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			none := goleak.IgnoreCurrent()
-			t.Setenv("TMPDIR", t.TempDir())
+			t.Parallel()
 			o := smallDemo()
 			o.intercept = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
-				return r.URL.Path == assetsPath && test.intercept(w, body)
+				return r.URL.Path == testenv.AssetsPath && test.intercept(w, body)
 			}
-			var stdout, stderr bytes.Buffer
-			err := (&program{stdout: &stdout, stderr: &stderr}).demo(t.Context(), o)
+			var stdout bytes.Buffer
+			err := (&program{stdout: &stdout, stderr: io.Discard, hooks: demoHooks(soon)}).demo(t.Context(), o)
 			var code exit
 			switch {
 			case test.words == "" && (!errors.As(err, &code) || int(code) != test.code):
@@ -109,15 +143,14 @@ func TestDemoIsNotFooled(t *testing.T) {
 			if strings.Contains(stdout.String(), "verified") {
 				t.Errorf("stdout %s", stdout.String())
 			}
-			nothingLeft(t, none)
 		})
 	}
 }
 
-// tripwire calls trip at the first line with the words.
+// tripwire calls trip at the first line with the words, and returns its error.
 type tripwire struct {
 	words string
-	trip  func()
+	trip  func() error
 
 	mu      sync.Mutex
 	all     bytes.Buffer
@@ -130,7 +163,9 @@ func (w *tripwire) Write(p []byte) (int, error) {
 	w.all.Write(p)
 	if !w.tripped && strings.Contains(w.all.String(), w.words) {
 		w.tripped = true
-		w.trip()
+		if err := w.trip(); err != nil {
+			return 0, err
+		}
 	}
 	return len(p), nil
 }
@@ -141,61 +176,98 @@ func (w *tripwire) text() string {
 	return w.all.String()
 }
 
-// TestDemoInterrupted: wherever it is, it ends within a second, and cleans up.
+// demoPlaces are the moments of a demo at which something can happen to it.
+var demoPlaces = map[string]struct {
+	words string        // that it has just printed
+	tick  time.Duration // whether it comes that far without a tick
+}{
+	"in the full run": {"connector   ", hourly}, "before the changes": {"full run    ", hourly}, "before the tick": {"changes     ", hourly},
+	"in the table": {"IN THE DIRECTORY", soon}, "while it is kept": {"Ctrl-C", soon},
+}
+
+// TestDemoRunWaitsForTheChanges: the second run begins once all of them are made.
+func TestDemoRunWaitsForTheChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &play{program: &program{}, changed: make(chan struct{})}
+		w := s.witness(t.Context())
+		w.starts()
+		started := make(chan struct{})
+		go func() {
+			w.starts()
+			close(started)
+		}()
+		synctest.Wait()
+		select {
+		case <-started:
+			t.Error("it began before")
+		default:
+		}
+		close(s.changed)
+		<-started
+	})
+}
+
+// TestDemoInterrupted: wherever it is, it ends without waiting for a tick, and cleans up.
 func TestDemoInterrupted(t *testing.T) {
-	for name, words := range map[string]string{
-		"before it begins": "", "in the full run": "connector   ", "before the changes": "full run    ", "before the tick": "changes     ",
-		"in the table": "IN THE DIRECTORY", "while it is kept": "Ctrl-C",
-	} {
+	interrupted := func(t *testing.T, ctx context.Context, stdout io.Writer, tick time.Duration) {
+		nothingLeft := watchLeaks(t)
+		o := smallDemo()
+		o.keep = true
+		var stderr bytes.Buffer
+		if err := (&program{stdout: stdout, stderr: &stderr, hooks: demoHooks(tick)}).demo(ctx, o); err != exit(exitInterrupted) {
+			t.Errorf("%v, stderr %s", err, stderr.String())
+		}
+		nothingLeft()
+	}
+	t.Run("before it begins", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		interrupted(t, ctx, io.Discard, hourly)
+	})
+	for name, place := range demoPlaces {
 		t.Run(name, func(t *testing.T) {
-			none := goleak.IgnoreCurrent()
-			t.Setenv("TMPDIR", t.TempDir())
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			var interrupted time.Time
-			stdout := &tripwire{words: words, trip: func() {
-				interrupted = time.Now()
-				cancel()
-			}}
-			if words == "" {
-				stdout.Write(nil)
-			}
-			o := smallDemo()
-			o.keep = true
-			var stderr bytes.Buffer
-			err := (&program{stdout: stdout, stderr: &stderr}).demo(ctx, o)
-			if err != exit(exitInterrupted) {
-				t.Errorf("%v, stderr %s", err, stderr.String())
-			}
-			if took := time.Since(interrupted); took > time.Second {
-				t.Errorf("it took %s to end", took)
-			}
-			nothingLeft(t, none)
+			interrupted(t, ctx, &tripwire{words: place.words, trip: func() error { cancel(); return nil }}, place.tick)
 		})
 	}
 }
 
-// TestDemoKept: gateway and connector can be looked at.
+// TestDemoWithoutAReader: it ends and cleans up where its output reaches nobody.
+func TestDemoWithoutAReader(t *testing.T) {
+	nothingLeft := watchLeaks(t)
+	stdout := &tripwire{words: "full run", trip: func() error { return syscall.EPIPE }}
+	err := (&program{stdout: stdout, stderr: io.Discard, hooks: demoHooks(hourly)}).demo(t.Context(), smallDemo())
+	if !errors.Is(err, syscall.EPIPE) || codeOf(err) != exitFailed {
+		t.Errorf("ended with %v", err)
+	}
+	nothingLeft()
+}
+
+// TestDemoKept: gateway and connector have pages that can be looked at.
 func TestDemoKept(t *testing.T) {
-	none := goleak.IgnoreCurrent()
-	t.Setenv("TMPDIR", t.TempDir())
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	kept := make(chan struct{})
-	stdout := &tripwire{words: "Ctrl-C", trip: func() { close(kept) }}
+	stdout := &tripwire{words: "Ctrl-C", trip: func() error { close(kept); return nil }}
 	ended := make(chan error, 1)
 	o := smallDemo()
 	o.keep = true
-	go func() { ended <- (&program{stdout: stdout, stderr: io.Discard}).demo(ctx, o) }()
+	go func() {
+		ended <- (&program{stdout: stdout, stderr: io.Discard, hooks: demoHooks(soon)}).demo(ctx, o)
+	}()
 	select {
 	case <-kept:
 	case err := <-ended:
 		t.Fatalf("ended with %v", err)
 	}
 	pages := regexp.MustCompile(`http://[\d.:]+/(inventory/users)?`).FindAllString(stdout.text(), -1)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
-	for _, page := range pages[max(0, len(pages)-2):] {
-		response, err := client.Get(page)
+	if len(pages) < 2 || !strings.HasSuffix(pages[len(pages)-2], "/inventory/users") {
+		t.Fatalf("pages %q", pages)
+	}
+	for _, page := range pages[len(pages)-2:] {
+		response, err := http.Get(page)
 		if err != nil {
 			t.Error(err)
 			continue
@@ -205,59 +277,40 @@ func TestDemoKept(t *testing.T) {
 			t.Errorf("%s: %s", page, response.Status)
 		}
 	}
-	if len(pages) < 2 || !strings.HasSuffix(pages[len(pages)-2], "/inventory/users") {
-		t.Errorf("pages %q", pages)
-	}
 	cancel()
 	if err := <-ended; err != exit(exitInterrupted) {
 		t.Errorf("ended with %v", err)
 	}
-	nothingLeft(t, none)
 }
 
-// TestDemoSignalled is the same with a signal, of which the first must do.
-func TestDemoSignalled(t *testing.T) {
-	t.Parallel()
-	c := start(t, []string{"TMPDIR=" + t.TempDir()}, "demo", "--users", "60", "--groups", "1")
-	if _, err := c.stdout.ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	c.signal(syscall.SIGINT)
-	c.expect(exitInterrupted, time.Second)
-}
-
-// TestDemoLeavesNothing: neither where its reader goes away, nor at a second signal,
-// which does not wait for it.
-func TestDemoLeavesNothing(t *testing.T) {
+// TestDemoSignaled: a process of its own cleans up after one signal, and after a second one,
+// which does not wait.
+func TestDemoSignaled(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		trouble func(c *child)
-		code    int
+		words   string
+		signals []os.Signal
 	}{
-		"no reader":   {func(c *child) { c.hangUp() }, exitFailed},
-		"two signals": {func(c *child) { c.signal(syscall.SIGINT); c.signal(syscall.SIGTERM) }, exitInterrupted},
+		"one signal":  {"directory", []os.Signal{syscall.SIGINT}},
+		"two signals": {"full run", []os.Signal{syscall.SIGINT, syscall.SIGTERM}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			c := start(t, []string{"TMPDIR=" + dir}, "demo", "--users", "60", "--groups", "1")
-			for line := ""; !strings.HasPrefix(line, "full run"); {
-				var err error
-				if line, err = c.stdout.ReadString('\n'); err != nil {
-					t.Fatal(err)
-				}
-			}
-			test.trouble(c)
-			c.expect(test.code, 20*time.Second)
-			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-				t.Errorf("left behind: %v, error %v", left, err)
-			}
+			c := child.Start(t, child.Command{
+				Path: os.Args[0], Args: []string{"demo", "--users", "60", "--groups", "1"}, Env: []string{childKey + "=1", "TMPDIR=" + dir},
+			})
+			c.AwaitStdout(t, test.words)
+			c.Signal(t, test.signals...)
+			c.MustExit(t, exitInterrupted)
+			isEmpty(t, dir)
 		})
 	}
 }
 
-// TestDemoInterruptedBetweenActs: what has been told to end tells nothing more.
-func TestDemoInterruptedBetweenActs(t *testing.T) {
+// TestDemoPrintsNothingAfterAnInterrupt: neither between two lines.
+func TestDemoPrintsNothingAfterAnInterrupt(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var out bytes.Buffer
 	p := &program{stdout: &out}
@@ -270,53 +323,11 @@ func TestDemoInterruptedBetweenActs(t *testing.T) {
 	}
 }
 
-// TestDemoNowhere: a place for its files is the user's affair.
-func TestDemoNowhere(t *testing.T) {
+// TestDemoWithoutATemporaryDirectory: the user can set another one.
+func TestDemoWithoutATemporaryDirectory(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()+"/nowhere")
 	o := invoke(t, nil, "demo")
-	if errs := o.errors(); o.code != exitUsage || len(errs) != 1 || !strings.Contains(errs[0], "set TMPDIR to one that can be written") {
+	if errs := o.Errors(); o.Code != exitUsage || len(errs) != 1 || !strings.Contains(errs[0], "set TMPDIR to one that can be written") {
 		t.Errorf("%+v", o)
-	}
-}
-
-// TestBadInput: one clear line each.
-func TestBadInput(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	file := t.TempDir() + "/file"
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	const occupied = ": the port is taken, perhaps by another sandbox: stop that one or choose another port"
-	address := taken.Addr().String()
-	free := []string{"sandbox", "--ldap", "127.0.0.1:0", "--ldaps", "127.0.0.1:0", "--gateway", "127.0.0.1:0"}
-	for name, test := range map[string]struct {
-		args  []string
-		words string
-	}{
-		"sandbox, gateway's port":      {append(free, "--gateway", address), "--gateway " + address + occupied},
-		"sandbox, LDAP's port":         {append(free, "--ldap", address), "--ldap " + address + occupied},
-		"sandbox, LDAPS's port":        {append(free, "--ldaps", address), "--ldaps " + address + occupied},
-		"sandbox, no address of ours":  {append(free, "--gateway", "127.0.0.1:0", "--ldap", "[::2]:0"), "loopback only"},
-		"sandbox, env file below none": {append(free, "--env-out", file+"/below"), "--env-out: open " + file + "/below: not a directory: choose a file that can be written"},
-		"sandbox, env file in nowhere": {append(free, "--env-out", file+"-nowhere/below"), "no such file or directory: choose a file that can be written"},
-		"demo, gateway's port":         {[]string{"demo", "--gateway", address}, "--gateway " + address + occupied},
-		"demo, LDAPS's port":           {[]string{"demo", "--ldaps", address}, "--ldaps " + address + occupied},
-		"demo, the pages' port":        {[]string{"demo", "--admin", address}, "--admin " + address + occupied},
-		"demo, too few users":          {[]string{"demo", "--users", "49"}, "--users 50"},
-		"demo, no groups":              {[]string{"demo", "--groups", "0"}, "--groups 1"},
-		"demo, no directory":           {[]string{"demo", "--ldaps", ""}, "give --ldap or --ldaps"},
-		"demo, an env file":            {[]string{"demo", "--env-file", file}, "leave --env-file out"},
-		"demo, an argument":            {[]string{"demo", "now"}, "now"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := invoke(t, nil, test.args...)
-			if errs := o.errors(); o.code != exitUsage || len(o.log) != 1 || len(errs) != 1 || !strings.Contains(errs[0], test.words) || o.stdout != "" {
-				t.Errorf("exit code %d, stdout %q, log %v; want one line with %q", o.code, o.stdout, o.log, test.words)
-			}
-		})
 	}
 }

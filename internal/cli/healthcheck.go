@@ -25,7 +25,7 @@ daemon that holds the state file counts as healthy.`,
 			if err != nil {
 				return err
 			}
-			unhealthy := health(cmd.Context(), c)
+			unhealthy := p.health(cmd.Context(), c)
 			if cmd.Context().Err() != nil {
 				return interruptedBy(cmd.Context())
 			}
@@ -40,25 +40,25 @@ daemon that holds the state file counts as healthy.`,
 }
 
 // health says why the daemon is not healthy; nil when it is.
-func health(ctx context.Context, c *config.Config) error {
+func (p *program) health(ctx context.Context, c *config.Config) error {
 	address := c.Service.AdminAddress
 	if address == "" {
-		return holdsState(c.Service.StateDir)
+		return p.holdsState(c.Service.StateDir)
 	}
 	instance, err := instanceOf(c)
 	if err != nil {
 		return err
 	}
-	if _, err := askDaemon(ctx, address, instance); err != nil {
+	if _, err := p.askDaemon(ctx, address, instance); err != nil {
 		return err
 	}
-	_, err = ask(ctx, address, "/healthz")
+	_, err = p.ask(ctx, address, "/healthz")
 	return err
 }
 
 // holdsState says why no daemon seems to run; nil when one holds the state file.
-func holdsState(dir string) error {
-	store, err := state.OpenReadOnly(dir)
+func (p *program) holdsState(dir string) error {
+	store, err := p.hooks.state.OpenReadOnly(dir)
 	switch {
 	case errors.Is(err, state.ErrLocked):
 		return nil

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"adconnector/internal/check"
 	"adconnector/internal/config"
+	child "adconnector/test/program"
+	"adconnector/test/testenv"
 )
 
 // commands are all that an operator can type.
@@ -30,6 +34,7 @@ func commands() (all []*cobra.Command) {
 // TestPages: every command has a page from which it can be learnt. A command without
 // one needs an entry in manuals, and a Long.
 func TestPages(t *testing.T) {
+	t.Parallel()
 	names := []string{}
 	for _, c := range commands() {
 		names = append(names, c.Name())
@@ -59,11 +64,11 @@ func TestPages(t *testing.T) {
 				args = args[1:]
 			}
 			o := invoke(t, nil, args...)
-			if o.code != exitDone || len(o.log) != 0 {
+			if o.Code != exitDone || len(o.Log) != 0 {
 				t.Fatalf("%+v", o)
 			}
 			inExamples, inFlags := false, false
-			for line := range strings.SplitSeq(o.stdout, "\n") {
+			for line := range strings.SplitSeq(o.Stdout, "\n") {
 				if line != "" && line[0] != ' ' {
 					inExamples, inFlags = line == "EXAMPLES", strings.HasSuffix(line, "OPTIONS")
 					continue
@@ -76,13 +81,13 @@ func TestPages(t *testing.T) {
 				}
 			}
 			for _, heading := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "GLOBAL OPTIONS", "EXAMPLES", "EXIT CODES", "ENVIRONMENT", "SEE ALSO"} {
-				if strings.Count("\n"+o.stdout, "\n"+heading+"\n") != 1 {
+				if strings.Count("\n"+o.Stdout, "\n"+heading+"\n") != 1 {
 					t.Errorf("%s is not there once", heading)
 				}
 			}
 			if c.HasParent() {
-				if again := invoke(t, nil, "help", c.Name()); again.stdout != o.stdout || again.code != exitDone {
-					t.Errorf("help %s shows another page:\n%s", c.Name(), again.stdout)
+				if again := invoke(t, nil, "help", c.Name()); again.Stdout != o.Stdout || again.Code != exitDone {
+					t.Errorf("help %s shows another page:\n%s", c.Name(), again.Stdout)
 				}
 			}
 		})
@@ -90,41 +95,44 @@ func TestPages(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
+	t.Parallel()
 	root := invoke(t, nil, "--help")
 	for _, args := range [][]string{{"help"}, {"help", "adconnector"}, {"-h"}} {
-		if o := invoke(t, nil, args...); o.code != exitDone || o.stdout != root.stdout {
-			t.Errorf("%q: exit code %d, %s", args, o.code, o.stdout)
+		if o := invoke(t, nil, args...); o.Code != exitDone || o.Stdout != root.Stdout {
+			t.Errorf("%q: exit code %d, %s", args, o.Code, o.Stdout)
 		}
 	}
 	for _, args := range [][]string{{"help", "chek"}, {"chek"}} {
-		if o := invoke(t, nil, args...); o.code != exitUsage || len(o.errors()) != 1 || !strings.Contains(o.errors()[0], `there is no command "chek", perhaps check is meant`) {
+		if o := invoke(t, nil, args...); o.Code != exitUsage || len(o.Errors()) != 1 || !strings.Contains(o.Errors()[0], `there is no command "chek", perhaps check is meant`) {
 			t.Errorf("%q: %+v", args, o)
 		}
 	}
-	if o := invoke(t, nil, "help", "quite", "another"); o.code != exitUsage || !strings.Contains(o.errors()[0], `there is no command "quite another": see`) {
+	if o := invoke(t, nil, "help", "quite", "another"); o.Code != exitUsage || !strings.Contains(o.Errors()[0], `there is no command "quite another": see`) {
 		t.Errorf("%+v", o)
 	}
 }
 
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	o := invoke(t, nil, "keys")
 	for _, k := range config.Keys() {
 		for _, want := range append([]string{"\n    " + k.Name + "\n", k.ShellSafe()}, k.Aliases...) {
-			if !strings.Contains("\n"+o.stdout, want) {
+			if !strings.Contains("\n"+o.Stdout, want) {
 				t.Errorf("%s: %q is not there", k.Name, want)
 			}
 		}
-		if k.Secret && !strings.Contains(o.stdout, k.Name+".file") {
+		if k.Secret && !strings.Contains(o.Stdout, k.Name+".file") {
 			t.Errorf("%s.file is not there", k.Name)
 		}
 	}
-	if page := invoke(t, nil, "help", "keys"); o.code != exitDone || !strings.HasSuffix(page.stdout, "\nKEYS\n"+o.stdout) {
-		t.Errorf("help keys: %s", page.stdout)
+	if page := invoke(t, nil, "help", "keys"); o.Code != exitDone || !strings.HasSuffix(page.Stdout, "\nKEYS\n"+o.Stdout) {
+		t.Errorf("help keys: %s", page.Stdout)
 	}
 }
 
 // TestREADMEExitCodes holds its table against what the pages say.
 func TestREADMEExitCodes(t *testing.T) {
+	t.Parallel()
 	content, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -138,25 +146,30 @@ func TestREADMEExitCodes(t *testing.T) {
 	}
 }
 
-// TestCompletion: the scripts are there, and bash takes its own and completes with it.
-func TestCompletion(t *testing.T) {
+func TestCompletionPrintsScripts(t *testing.T) {
+	t.Parallel()
 	for shell := range completionShells {
-		if o := invoke(t, nil, "completion", shell); o.code != exitDone || !strings.Contains(o.stdout, "adconnector") {
+		if o := invoke(t, nil, "completion", shell); o.Code != exitDone || !strings.Contains(o.Stdout, "adconnector") {
 			t.Errorf("%s: %+v", shell, o)
 		}
 	}
 	for _, args := range [][]string{{"completion"}, {"completion", "tcsh"}, {"completion", "bash", "zsh"}} {
-		if o := invoke(t, nil, args...); o.code != exitUsage || !strings.Contains(o.errors()[0], "the name of one shell: bash, zsh, fish or powershell") {
+		if o := invoke(t, nil, args...); o.Code != exitUsage || !strings.Contains(o.Errors()[0], "the name of one shell: bash, zsh, fish or powershell") {
 			t.Errorf("%q: %+v", args, o)
 		}
 	}
+}
+
+// TestCompletionInBash: bash sources its script and completes with it.
+func TestCompletionInBash(t *testing.T) {
+	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
 		t.Fatal("this test needs bash")
 	}
 	dir := t.TempDir()
 	script := filepath.Join(dir, "completion.bash")
-	if err := os.WriteFile(script, []byte(invoke(t, nil, "completion", "bash").stdout), 0o600); err != nil {
+	if err := os.WriteFile(script, []byte(invoke(t, nil, "completion", "bash").Stdout), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if output, err := exec.CommandContext(t.Context(), bash, "-n", script).CombinedOutput(); err != nil {
@@ -191,7 +204,7 @@ func TestCompletion(t *testing.T) {
 		}
 		run += fmt.Sprintf(")\nCOMP_CWORD=%d COMP_LINE=%q COMP_POINT=%d COMP_TYPE=9\n__start_adconnector\nprintf '%%s\\n' \"${COMPREPLY[@]}\"", len(c.words), line, len(line))
 		shell := exec.CommandContext(t.Context(), bash, "--norc", "--noprofile", "-c", run)
-		shell.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "CLI_TEST_CHILD=1"}
+		shell.Env = append(child.Environ(t), "PATH="+dir+":"+os.Getenv("PATH"), childKey+"=1")
 		output, err := shell.Output() // on stderr it says that nobody has pressed a key
 		if err != nil {
 			t.Fatalf("%q: %v", c.words, err)
@@ -209,49 +222,48 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// TestUnknownKeys: each is told of once, with the one that is likely meant and without
-// its value, be the configuration good or bad.
+// TestUnknownKeys: each is reported once, with the one that is likely meant and without
+// its value, whether the configuration is good or bad.
 func TestUnknownKeys(t *testing.T) {
+	t.Parallel()
+	const value = "s3cret!"
 	s := newSite(t)
 	file := filepath.Join(t.TempDir(), "more.env")
-	if err := os.WriteFile(file, []byte("upload.batchsize=s3cret!\nservice.quite-another=s3cret!\nJAVA_OPTS=-Xmx1g\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("upload.batchsize="+value+"\nservice.quite-another="+value+"\nJAVA_OPTS=-Xmx1g\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.env["ldap.hots"], s.env["HTTP_PROXY"] = "s3cret!", "http://127.0.0.1:1"
-	const message = "unknown key, it has no effect"
 	for name, c := range map[string]struct {
-		change func()
-		code   int
+		env  testenv.Settings
+		code int
+		want map[string]string // the nearest key by the unknown one
 	}{
-		"good": {func() {}, exitDone}, "bad": {func() { delete(s.env, "qualys.profileUuid"); s.env["qualys.profileUid"] = "s3cret!" }, exitUsage},
+		"good": {nil, exitDone, nil},
+		"bad": {testenv.Settings{"qualys.profileUuid": "", "qualys.profileUid": value}, exitUsage,
+			map[string]string{"qualys.profileUid": "qualys.profileUuid"}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			c.change()
-			o := invoke(t, s.environ(), "sync", "--env-file", file, "--env-file", file)
-			nearest := map[any]any{}
-			for _, l := range o.with(message) {
-				if _, twice := nearest[l["key"]]; twice || l["level"] != "warn" || l["place"] == "" {
+		want := map[string]string{"ldap.hots": "ldap.host", "upload.batchsize": "upload.batch-size", "service.quite-another": ""}
+		maps.Copy(want, c.want)
+		environ := s.env.With(c.env).With(testenv.Settings{"ldap.hots": value, "HTTP_PROXY": "http://127.0.0.1:1"}).Environ()
+		t.Run(name+", log", func(t *testing.T) {
+			o := invoke(t, environ, "sync", "--env-file", file, "--env-file", file)
+			nearest := map[string]string{}
+			for _, l := range o.With(MsgUnknownKey) {
+				if _, twice := nearest[l.Text("key")]; twice || l.Text("level") != "warn" || l.Text("place") == "" {
 					t.Errorf("%v", l)
 				}
-				nearest[l["key"]] = l["nearest"]
+				nearest[l.Text("key")] = l.Text("nearest")
 			}
-			want := map[any]any{"ldap.hots": "ldap.host", "upload.batchsize": "upload.batch-size", "service.quite-another": nil}
-			if name == "bad" {
-				want["qualys.profileUid"] = "qualys.profileUuid"
-			}
-			if o.code != c.code || fmt.Sprint(nearest) != fmt.Sprint(want) {
-				t.Errorf("exit code %d, told of %v, want %v", o.code, nearest, want)
-			}
-			o = invoke(t, s.environ(), "check", "--env-file", file, "--output", "json")
-			configuration := o.checked(t).Checks[0]
-			if o.code != c.code || len(o.with(message)) != 0 || strings.Contains(o.stdout, "s3cret!") || configuration.Remedy == "" ||
-				!strings.Contains(configuration.Found, "\nldap.hots (environment) is unknown: is ldap.host meant?") || !strings.Contains(configuration.Found, "service.quite-another ("+file+" line 2) is unknown") {
-				t.Errorf("exit code %d, %+v", o.code, configuration)
+			if o.Code != c.code || !maps.Equal(nearest, want) || strings.Contains(o.Stderr, value) {
+				t.Errorf("exit code %d, reported %v, want %v", o.Code, nearest, want)
 			}
 		})
-		if name == "bad" {
-			s.env["qualys.profileUuid"] = profile
-			delete(s.env, "qualys.profileUid")
-		}
+		t.Run(name+", check", func(t *testing.T) {
+			o := invoke(t, environ, "check", "--env-file", file, "--output", "json")
+			configuration := decode[check.Report](t, o).Checks[0]
+			if o.Code != c.code || len(o.With(MsgUnknownKey)) != 0 || strings.Contains(o.Stdout, value) || configuration.Remedy == "" ||
+				!strings.Contains(configuration.Found, "\nldap.hots (environment) is unknown: is ldap.host meant?") || !strings.Contains(configuration.Found, "service.quite-another ("+file+" line 2) is unknown") {
+				t.Errorf("exit code %d, %+v", o.Code, configuration)
+			}
+		})
 	}
 }

@@ -87,7 +87,7 @@ func (v *verbosity) step(s os.Signal, log zerolog.Logger) {
 		to = min(from+1, zerolog.ErrorLevel)
 	}
 	v.level.Store(int32(min(from, to, zerolog.InfoLevel))) // so that it is seen
-	log.Info().Stringer("from", from).Stringer("to", to).Msg("log level changed")
+	log.Info().Stringer("from", from).Stringer("to", to).Msg(MsgLevelChanged)
 	v.level.Store(int32(to))
 }
 

@@ -4,16 +4,15 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"net/http"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
-	"adconnector/internal/sandbox"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -29,15 +28,15 @@ var varying = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), `127.0.0.1:PORT`},
 }
 
-// normalized is a log whose lines can be compared. Users and groups are read at the
-// same time, so the lines of one pass have no order among themselves.
+// normalized returns a log whose lines can be compared. Users and groups are read at the
+// same time, so the lines between the plan and the next state are sorted.
 func normalized(log string) string {
 	for _, v := range varying {
 		log = v.pattern.ReplaceAllString(log, v.instead)
 	}
 	lines := strings.SplitAfter(log, "\n")
-	from := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"message":"pass planned"`) }) + 1
-	to := from + slices.IndexFunc(lines[from:], func(l string) bool { return strings.Contains(l, `"message":"connector state"`) })
+	from := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"invocation_id":`) }) + 1
+	to := from + slices.IndexFunc(lines[from:], func(l string) bool { return strings.Contains(l, `"message":"`+connectorState+`"`) })
 	slices.Sort(lines[from:to])
 	return strings.Join(lines, "")
 }
@@ -45,29 +44,22 @@ func normalized(log string) string {
 // TestLogOfTwoRuns keeps the lines of a full run and of a delta after it, and the
 // order of their keys.
 func TestLogOfTwoRuns(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.env["thread-pool.size"] = "1"
 	var got strings.Builder
 	log := func(heading string) {
 		t.Helper()
-		var stdout, stderr bytes.Buffer
-		if code := Main([]string{"sync"}, s.environ(), &stdout, &stderr); code != exitDone {
-			t.Fatalf("exit code %d: %s", code, stderr.String())
+		o := s.invoke(t, "sync")
+		if o.Code != exitDone {
+			t.Fatalf("exit code %d: %s", o.Code, o.Stderr)
 		}
-		for line := range strings.Lines(stderr.String()) {
-			parse(t, line)
-		}
-		fmt.Fprintf(&got, "# %s\n%s", heading, normalized(stderr.String()))
+		fmt.Fprintf(&got, "# %s\n%s", heading, normalized(o.Stderr))
 	}
 	log("full")
-	for n, change := range []error{
-		s.ldap.Modify(userDN(3), "title", "Changed"), s.ldap.Delete(userDN(4)),
-		s.ldap.Add(sandbox.Object{DN: userDN(100), Attributes: map[string][]string{"objectClass": {"user"}}}),
-	} {
-		if change != nil {
-			t.Fatalf("change %d: %v", n, change)
-		}
-	}
+	s.Must(s.Modify(userDN(3), "title", "Changed"))
+	s.Must(s.Delete(userDN(4)))
+	s.AddUser(userDN(100))
 	log("delta")
 	const golden = "testdata/log.golden"
 	if *update {
@@ -86,15 +78,16 @@ func TestLogOfTwoRuns(t *testing.T) {
 
 // TestTrace: each request to the directory is a line, a page of a search among them.
 func TestTrace(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.env["ldap.page-size"] = "5"
 	pages := map[string]int{}
 	for _, level := range []string{"debug", "trace"} {
-		for _, l := range invoke(t, s.environ(), "sync", "--full", "--log-level", level).with("directory answered") {
-			if l["level"] != "trace" || l["component"] != "directory" || l["class"] != "done" || l["duration_ms"] == nil {
+		for _, l := range s.invoke(t, "sync", "--full", "--log-level", level).With(MsgDirectoryAnswered) {
+			if l.Text("level") != "trace" || l.Text("component") != "directory" || l.Text("class") != "done" || l["duration_ms"] == nil {
 				t.Errorf("%v", l)
 			}
-			if l["call"] == "search" {
+			if l.Text("call") == "search" {
 				pages[level]++
 			}
 		}
@@ -104,41 +97,42 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// TestLevelBySignal: SIGUSR1 shows more, SIGUSR2 less, and the log says so.
+// TestLevelBySignal: SIGUSR1 shows more, SIGUSR2 less, and the log shows each change.
 func TestLevelBySignal(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.env["service.cron-expression"] = "* * * * * *"
-	s.env["log.level"] = "warn"
-	started := make(chan struct{})
-	once := sync.OnceFunc(func() { close(started) })
-	s.intercepting(func(http.ResponseWriter, *http.Request, []byte) bool {
-		once()
+	s.env["service.cron-expression"], s.env["log.level"] = never, "warn"
+	loggingIn, release := make(chan struct{}), make(chan struct{})
+	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		if x.R.URL.Path == testenv.LoginPath {
+			close(loggingIn)
+			<-release
+		}
 		return false
 	})
-	c := start(t, s.environ())
+	c := s.start(t)
+	seen := 0
 	changed := func(signal syscall.Signal, from, to string) {
 		t.Helper()
-		c.signal(signal)
-		c.await("change to "+to, func(l line) bool {
-			return l["message"] == "log level changed" && l["from"] == from && l["to"] == to && l["component"] == "log" && l["level"] == "info"
+		c.Signal(t, signal)
+		_, seen = c.Await(t, seen, func(l testlog.Line) bool {
+			return l.Text("message") == MsgLevelChanged && l.Text("from") == from && l.Text("to") == to && l.Text("component") == "log" && l.Text("level") == "info"
 		})
 	}
-	<-started // it follows signals by then
-	if n := len(c.log().log); n != 0 {
-		t.Errorf("%d lines at warn: %v", n, c.log().log)
+	awaitEvent(t, loggingIn, c.Ended) // it follows signals by then
+	if lines := c.Log.Lines(); len(lines) != 0 {
+		t.Errorf("lines at warn: %v", lines)
 	}
 	changed(syscall.SIGUSR1, "warn", "info")
-	c.awaitMessage("run finished")
 	changed(syscall.SIGUSR1, "info", "debug")
-	c.await("debug", func(l line) bool {
-		return l["message"] == "gateway answered" && l["level"] == "debug" && l["status"] == 202.0 || l["message"] == "directory searched"
-	})
+	close(release)
+	c.Await(t, seen, testlog.Field("level", "debug"))
+	c.Await(t, seen, testlog.Message(runFinished))
 	changed(syscall.SIGUSR2, "debug", "info")
 	changed(syscall.SIGUSR2, "info", "warn")
 	changed(syscall.SIGUSR2, "warn", "error")
-	c.signal(syscall.SIGTERM)
-	c.expect(exitDone, 20e9)
+	c.Signal(t, syscall.SIGTERM)
+	ended(t, c, exitDone)
 }
 
 // TestSignalsOfLevelEndNothing: a command that has no use for them lives through them.
@@ -162,32 +156,7 @@ func TestSignalsOfLevelEndNothing(t *testing.T) {
 	}
 	log.Trace().Msg("all is shown")
 	text := out.String()
-	if strings.Contains(text, "kept back") || !strings.Contains(text, "shown") || !strings.Contains(text, "all is shown") || strings.Count(text, "log level changed") != 14 {
+	if strings.Contains(text, "kept back") || !strings.Contains(text, "shown") || !strings.Contains(text, "all is shown") || strings.Count(text, MsgLevelChanged) != 14 {
 		t.Errorf("log %s", text)
-	}
-}
-
-// TestErrorThatRepeats: at every tick there is a summary, but the error and its remedy
-// are told in full only when they are news.
-func TestErrorThatRepeats(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"] = "* * * * * *"
-	s.env["ldap.password"] = "wrong"
-	c := start(t, s.environ())
-	c.await("a third failure", func(l line) bool { return l["message"] == "run finished" && l["repeated"] == 3.0 })
-	c.signal(syscall.SIGTERM)
-	c.expect(exitDone, 20e9)
-	finished := c.log().with("run finished")
-	for n, l := range finished[:3] {
-		text, _ := l["error"].(string)
-		inFull := strings.Contains(text, "wrong password") && strings.Contains(text, "correct ldap.password")
-		inBrief := strings.HasPrefix(text, "bind as "+bindDN) && strings.HasSuffix(text, " (as before)") && l["failing_since"] != nil
-		if l["level"] != "error" || l["class"] != "refused" || (n == 0) != inFull || (n > 0) != inBrief {
-			t.Errorf("%d: %v", n, l)
-		}
-	}
-	if s.connector(t).Error == "" || strings.Contains(s.connector(t).Error, "as before") {
-		t.Errorf("the state says %q", s.connector(t).Error)
 	}
 }

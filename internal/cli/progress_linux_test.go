@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 	"unsafe"
+
+	child "adconnector/test/program"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 // terminal opens a pseudo-terminal: what is written to the one comes out of the other.
@@ -39,79 +43,113 @@ func terminal(t *testing.T) (inside, outside *os.File) {
 	return inside, outside
 }
 
-// TestProgressOnATerminal: where the log is for people there is a bar, and where it
-// is JSON there is not.
-func TestProgressOnATerminal(t *testing.T) {
+// TestWhoGetsABar: a terminal that can take a bar away again, and where the log is for
+// people.
+func TestWhoGetsABar(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ format, terminal string }{{"", "xterm"}, {"console", "xterm"}, {"json", "xterm"}, {"", "dumb"}} {
-		format, plain := c.format, c.format == "json" || c.terminal == "dumb"
-		t.Run("format "+format+" on "+c.terminal, func(t *testing.T) {
+	inside, _ := terminal(t)
+	file, err := os.Create(blankFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for name, test := range map[string]struct {
+		stderr       *os.File
+		format, term string
+		want         bool
+	}{
+		"terminal": {inside, "", "xterm", true}, "console format": {inside, "console", "xterm", true},
+		"JSON": {inside, "json", "xterm", false}, "dumb terminal": {inside, "", "dumb", false}, "file": {file, "", "xterm", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &program{stderr: test.stderr, logFormat: test.format, environ: []string{"TERM=" + test.term}}
+			p.onScreen()
+			progress, stop := p.showProgress(0)
+			stop()
+			if got := progress != nil; got != test.want {
+				t.Errorf("bar: %t", got)
+			}
+		})
+	}
+}
+
+// onTerminal runs sync with a terminal as its stderr and returns what was written there. It
+// calls seen with all that was written so far, each time that there is more.
+func (s *site) onTerminal(t *testing.T, term string, args []string, seen func(text string)) string {
+	t.Helper()
+	inside, outside := terminal(t)
+	command := exec.CommandContext(t.Context(), os.Args[0], append([]string{"sync"}, args...)...)
+	command.Env = slices.Concat(child.Environ(t), s.env.Environ(), []string{childKey + "=1", "TERM=" + term})
+	var stdout, written bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, inside
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inside.Close()
+	idle := time.AfterFunc(testlog.IdleLimit, func() { _ = command.Process.Kill() })
+	defer idle.Stop()
+	for chunk := make([]byte, 4096); ; {
+		n, err := outside.Read(chunk)
+		if err != nil { // the process has ended
+			break
+		}
+		idle.Reset(testlog.IdleLimit)
+		written.Write(chunk[:n])
+		seen(written.String())
+	}
+	if err := command.Wait(); err != nil || !strings.Contains(stdout.String(), "23 uploaded") {
+		t.Errorf("%v, stdout %q, stderr %q", err, stdout.String(), written.String())
+	}
+	return strings.ReplaceAll(written.String(), "\r\n", "\n") // the terminal's doing
+}
+
+// TestBarOnATerminal: a bar is drawn and drawn again, below the lines of the log, and gone
+// at the end.
+func TestBarOnATerminal(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"--log-format", "console"}} {
+		t.Run(fmt.Sprint(args), func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
-			release := make(chan struct{})
-			s.intercepting(onAssets(func(http.ResponseWriter, []byte) bool {
-				<-release // the bar has time to come up
+			release, released := make(chan struct{}), false
+			s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
+				select {
+				case <-release:
+				case <-x.R.Context().Done():
+				}
 				return false
 			}))
-			inside, outside := terminal(t)
-			args := []string{"sync"}
-			if format != "" {
-				args = append(args, "--log-format", format)
-			}
-			command := exec.CommandContext(t.Context(), os.Args[0], args...)
-			command.Env = append(append(os.Environ(), "CLI_TEST_CHILD=1", "NO_COLOR=", "TERM="+c.terminal), s.environ()...)
-			var stdout bytes.Buffer
-			command.Stdout, command.Stderr = &stdout, inside
-			if err := command.Start(); err != nil {
-				t.Fatal(err)
-			}
-			inside.Close()
-			if err := outside.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-				t.Log("no deadline:", err)
-			}
-			var written bytes.Buffer
-			released := false
-			for chunk := make([]byte, 4096); ; {
-				n, err := outside.Read(chunk)
-				written.Write(chunk[:n])
-				text := written.String()
-				if drawn := strings.Count(text, "23 read, 0 sent") > 1; !released && (drawn || plain && (strings.Contains(text, `"kind":"group"`) || strings.Contains(text, "kind=") && strings.Contains(text, "group"))) {
+			text := s.onTerminal(t, "xterm", args, func(text string) {
+				if !released && strings.Count(text, "23 read, 0 sent") > 1 {
 					released = true
-					if plain {
-						time.AfterFunc(3*barEvery, func() { close(release) }) // a bar would come up meanwhile
-					} else {
-						close(release)
-					}
+					close(release)
 				}
-				if err != nil { // the other side is closed
-					break
-				}
+			})
+			if !strings.Contains(text, "\x1b[") {
+				t.Errorf("no colors: %q", text)
 			}
-			if !released {
-				close(release)
-			}
-			if err := command.Wait(); err != nil || !strings.Contains(stdout.String(), "23 uploaded") {
-				t.Errorf("%v, stdout %q", err, stdout.String())
-			}
-			text := strings.ReplaceAll(written.String(), "\r\n", "\n") // the terminal's doing
-			if colours := strings.Contains(text, "\x1b["); colours == plain {
-				t.Errorf("colours or a bar %t: %q", colours, text)
-			}
-			if c.terminal == "dumb" {
-				return
-			}
-			if format == "json" {
-				for line := range strings.Lines(text) {
-					if !json.Valid([]byte(line)) {
-						t.Errorf("not JSON: %q", line)
-					}
-				}
-				return
-			}
-			left := shown(text)
-			if !released || strings.Contains(left, " read, ") || !strings.Contains(left, "run finished") {
+			if left := shown(text); !released || strings.Contains(left, " read, ") || !strings.Contains(left, runFinished) {
 				t.Errorf("bar %t; the terminal shows %q", released, left)
 			}
 		})
 	}
+}
+
+func TestNoColorsOnATerminal(t *testing.T) {
+	t.Parallel()
+	t.Run("JSON", func(t *testing.T) {
+		t.Parallel()
+		text := newSite(t).onTerminal(t, "xterm", []string{"--log-format", "json"}, func(string) {})
+		for line := range strings.Lines(text) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("not JSON: %q", line)
+			}
+		}
+	})
+	t.Run("dumb terminal", func(t *testing.T) {
+		t.Parallel()
+		if text := newSite(t).onTerminal(t, "dumb", nil, func(string) {}); strings.Contains(text, "\x1b[") || !strings.Contains(text, runFinished) {
+			t.Errorf("the terminal shows %q", text)
+		}
+	})
 }

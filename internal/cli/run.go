@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -74,7 +73,7 @@ const damagedAgain = 100 * time.Millisecond
 
 // serve is the daemon for as long as its state file is sound.
 func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log zerolog.Logger) error {
-	store, err := openState(c.Service.StateDir, log)
+	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}
@@ -83,7 +82,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 	if err != nil {
 		return err
 	}
-	r, err := runner(c, store, w, log)
+	r, err := p.runner(c, store, w, log)
 	if err != nil {
 		return err
 	}
@@ -93,16 +92,16 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 		next := ticks.Next(time.Now())
 		return max(ticks.Next(next).Sub(next), 0) // there may be no other
 	})
-	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, os.Exit)()
+	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, p.exit)()
 	endpoint, pulse := w.endpoint(r, log)
 	defer serveEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
 	defer keepInformed(ctx, r)()
 
 	log = log.With().Str("component", "daemon").Logger()
-	log.Info().Str("version", version).Str("cron", ticks.String()).Str("state_dir", c.Service.StateDir).Msg("started")
+	log.Info().Str("version", version).Str("cron", ticks.String()).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
 	if !c.Service.RunOnStart { // a run registers by itself, and a refused login is not repeated at once
 		if err := r.Register(ctx); err != nil && ctx.Err() == nil {
-			log.Error().Err(err).Msg("not registered, the next run tries again")
+			log.Error().Err(err).Msg(MsgRegistrationFailed)
 		}
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -135,16 +134,16 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 				return
 			}
 			said := unrecorded.Note(err, time.Now())
-			log.Error().Str("error", said.Text).Int("repeated", said.Times).Msg("state not recorded")
+			log.Error().Str("error", said.Text).Int("repeated", said.Times).Msg(MsgStateNotRecorded)
 		},
 		Missed: func(missed int, last time.Time) {
-			log.Warn().Int("missed", missed).Time("last", last).Msg("ticks fell into a run and are not made up for")
+			log.Warn().Int("missed", missed).Time("last", last).Msg(MsgRunsSkipped)
 		},
 	}
 	loop.Serve(ctx)
 	if err := context.Cause(ctx); errors.Is(err, state.ErrDamaged) {
 		return err
 	}
-	log.Info().Msg("stopped")
+	log.Info().Msg(MsgStopped)
 	return nil
 }

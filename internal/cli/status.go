@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,12 +45,12 @@ func (p *program) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	report, silence := askDaemon(ctx, c.Service.AdminAddress, instance)
+	report, silence := p.askDaemon(ctx, c.Service.AdminAddress, instance)
 	if ctx.Err() != nil {
 		return interruptedBy(ctx)
 	}
 	if silence != nil {
-		if report, err = readReport(c.Service.StateDir, instance); err != nil {
+		if report, err = p.readReport(c.Service.StateDir, instance); err != nil {
 			if errors.Is(err, state.ErrLocked) {
 				err = fmt.Errorf("%w, or ask the other one where it runs, as in docker exec CONTAINER adconnector status (here %w)", err, silence)
 			}
@@ -72,8 +73,8 @@ func interruptedBy(ctx context.Context) error {
 }
 
 // readReport reads the state file where no daemon answers.
-func readReport(dir string, instance status.Instance) (status.Report, error) {
-	store, err := state.OpenReadOnly(dir)
+func (p *program) readReport(dir string, instance status.Instance) (status.Report, error) {
+	store, err := p.hooks.state.OpenReadOnly(dir)
 	if err != nil {
 		return status.Report{}, err
 	}
@@ -97,9 +98,9 @@ func instanceOf(c *config.Config) (status.Instance, error) {
 const askTimeout = 5 * time.Second
 
 // askDaemon gets the report of the daemon at address, if it is this connector's.
-func askDaemon(ctx context.Context, address string, of status.Instance) (status.Report, error) {
+func (p *program) askDaemon(ctx context.Context, address string, of status.Instance) (status.Report, error) {
 	var report status.Report
-	body, err := ask(ctx, address, "/status")
+	body, err := p.ask(ctx, address, "/status")
 	if err != nil {
 		return report, err
 	}
@@ -122,7 +123,7 @@ func askDaemon(ctx context.Context, address string, of status.Instance) (status.
 }
 
 // ask gets a document of the admin endpoint on this host.
-func ask(ctx context.Context, address, path string) ([]byte, error) {
+func (p *program) ask(ctx context.Context, address, path string) ([]byte, error) {
 	if address == "" {
 		return nil, errors.New("service.admin.address is empty: the daemon shows nothing")
 	}
@@ -133,7 +134,7 @@ func ask(ctx context.Context, address, path string) ([]byte, error) {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost" // it listens everywhere
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(p.hooks.askTimeout, askTimeout))
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
 	if err != nil {

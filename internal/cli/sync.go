@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"os"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -36,11 +35,11 @@ right, --allow-deletes releases what was held.`,
 }
 
 // openStateFor opens the state as the mode needs it: a dry run changes nothing.
-func openStateFor(mode syncrun.Mode, dir string, log zerolog.Logger) (*state.Store, error) {
+func (p *program) openStateFor(mode syncrun.Mode, dir string, log zerolog.Logger) (*state.Store, error) {
 	if mode.DryRun {
-		return state.OpenReadOnly(dir)
+		return p.hooks.state.OpenReadOnly(dir)
 	}
-	return openState(dir, log)
+	return p.openState(dir, log)
 }
 
 func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
@@ -50,17 +49,17 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 	}
 	p.onScreen()
 	log := p.logger()
-	store, err := openStateFor(mode, c.Service.StateDir, log)
+	store, err := p.openStateFor(mode, c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}
 	defer closeState(store, log)
-	r, err := runner(c, store, nil, log)
+	r, err := p.runner(c, store, nil, log)
 	if err != nil {
 		return err
 	}
 	defer p.verbosity.follow(log)()
-	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, os.Exit)()
+	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, p.exit)()
 	if !mode.DryRun {
 		defer keepInformed(ctx, r)()
 	}

@@ -21,7 +21,7 @@ import (
 
 // runner wires a configuration and the state up. The store is the caller's to close.
 // w looks on; nil: nobody does.
-func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) (*syncrun.Runner, error) {
+func (p *program) runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) (*syncrun.Runner, error) {
 	o := syncrun.Options{
 		Store:        store,
 		Source:       sourceOf(c.Directory),
@@ -36,12 +36,12 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 	}
 	requests := log.With().Str("component", "directory").Logger()
 	o.Search.Observe = func(request string, class fault.Class, took time.Duration) {
-		requests.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", took.Milliseconds()).Msg("directory answered")
+		requests.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", took.Milliseconds()).Msg(MsgDirectoryAnswered)
 		if w != nil {
 			w.directoryRequest(request, class, took)
 		}
 	}
-	options := gatewayOptions(c, log)
+	options := p.gatewayOptions(c, log)
 	if w != nil {
 		options.Observe, o.OnEnd = w.gatewayRequest, w.runEnded
 	}
@@ -50,7 +50,7 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 			return
 		}
 		if err := store.SetRateLimit(until); err != nil {
-			o.Log.Warn().Err(err).Msg("rate limit not recorded, a restart will not know of it")
+			o.Log.Warn().Err(err).Msg(MsgRateLimitNotRecorded)
 		}
 	}
 	o.Gateway = gateway.New(options)
@@ -59,22 +59,23 @@ func runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) 
 		return nil, err
 	}
 	if until.After(time.Now()) {
-		o.Log.Warn().Time("until", until).Msg("the gateway has set a rate limit before, calls wait for its end")
+		o.Log.Warn().Time("until", until).Msg(MsgRateLimitRestored)
 		o.Gateway.HoldUntil(until)
 	}
 	return syncrun.New(o), nil
 }
 
 // gatewayOptions is the gateway's client as the configuration has it.
-func gatewayOptions(c *config.Config, log zerolog.Logger) gateway.Options {
+func (p *program) gatewayOptions(c *config.Config, log zerolog.Logger) gateway.Options {
 	g := c.Gateway
 	return gateway.Options{
 		URL: g.URL, CustomerUUID: g.CustomerUUID, ConnectionUUID: g.ConnectionUUID, ProfileUUID: g.ProfileUUID,
 		Login: g.Login, Proxy: g.Proxy, RootCAs: rootsWith(g.CA), Source: g.Source, Paths: g.Paths,
 		Version: version, Connections: c.Upload.Workers,
 		// The rest of the grace is for writing down what came of it.
-		Grace: c.Service.ShutdownGrace * 3 / 4,
-		Log:   log.With().Str("component", "gateway").Logger(),
+		Grace:      c.Service.ShutdownGrace * 3 / 4,
+		RetryFirst: p.hooks.retryFirst,
+		Log:        log.With().Str("component", "gateway").Logger(),
 	}
 }
 
@@ -112,8 +113,8 @@ func sourceOf(d *config.Directory) *syncrun.Source {
 }
 
 // openState opens the state file, and tells of one that was set aside.
-func openState(dir string, log zerolog.Logger) (*state.Store, error) {
-	store, err := state.Open(dir)
+func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
+	store, err := p.hooks.state.Open(dir)
 	if err == nil {
 		tellSetAside(store, log)
 	}
@@ -124,15 +125,14 @@ func openState(dir string, log zerolog.Logger) (*state.Store, error) {
 func closeState(store *state.Store, log zerolog.Logger) {
 	store.SetAside = ""
 	if err := store.Close(); err != nil {
-		log.Error().Str("component", "state").Err(err).Msg("state file not closed")
+		log.Error().Str("component", "state").Err(err).Msg(MsgStateFileNotClosed)
 	}
 	tellSetAside(store, log)
 }
 
 func tellSetAside(store *state.Store, log zerolog.Logger) {
 	if store.SetAside != "" {
-		log.Error().Str("component", "state").Str("error", store.SetAside).
-			Msg("the state file was damaged and is set aside: everything is sent anew")
+		log.Error().Str("component", "state").Str("error", store.SetAside).Msg(MsgStateFileSetAside)
 	}
 }
 
@@ -162,10 +162,10 @@ func withinGrace(ctx context.Context, grace time.Duration, setting string, log z
 		case <-done:
 			return
 		}
-		log.Info().Stringer("grace", grace).Msg("stopping")
+		log.Info().Stringer("grace", grace).Msg(MsgStopping)
 		select {
 		case <-time.After(grace):
-			log.Error().Str("error", fmt.Sprintf("work did not end within %s (%s)", setting, grace)).Msg("stopped")
+			log.Error().Str("error", fmt.Sprintf("work did not end within %s (%s)", setting, grace)).Msg(MsgGraceExceeded)
 			exitNow(exitInterrupted)
 		case <-done:
 		}

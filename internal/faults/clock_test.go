@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"adconnector/internal/cli"
 	"adconnector/internal/schedule"
 )
 
@@ -147,7 +148,7 @@ func TestStopAndGo(t *testing.T) {
 	woken = sleep()
 	_, n = p.waitFor(t, n, time.Minute, func(l line) bool { return l.text("to") == "PROCESSING" })
 	waiting := time.Since(woken)
-	p.waitFor(t, n, time.Minute, saying("ticks fell into a run and are not made up for"))
+	p.waitFor(t, n, time.Minute, saying(cli.MsgRunsSkipped))
 	p.signal(syscall.SIGTERM)
 	p.wait(t, 10*time.Second)
 	s.mustBeEqual(t, "after sleeping")

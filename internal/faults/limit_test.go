@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"adconnector/internal/cli"
 )
 
 // limiter lets so many calls through in each of its hours and tells the others to
@@ -126,7 +128,7 @@ func TestHourLongWait(t *testing.T) {
 	calls = nil
 	mu.Unlock()
 	p = start(t, command{settings: s.settings, args: []string{"sync"}})
-	remembered, _ := p.waitFor(t, 0, time.Minute, saying("the gateway has set a rate limit before, calls wait for its end"))
+	remembered, _ := p.waitFor(t, 0, time.Minute, saying(cli.MsgRateLimitRestored))
 	if said.text("until") == "" || said.text("until") != remembered.text("until") {
 		t.Errorf("said %s and remembered %s", said.text("until"), remembered.text("until"))
 	}

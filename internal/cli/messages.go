@@ -1,0 +1,22 @@
+package cli
+
+// The messages of the log. Everything else is in the fields of a line.
+const (
+	MsgBadConfiguration     = "bad configuration"
+	MsgBadUsage             = "bad usage"
+	MsgCommandFailed        = "command failed"
+	MsgDirectoryAnswered    = "directory answered"
+	MsgGraceExceeded        = "shutdown grace exceeded"
+	MsgLevelChanged         = "log level changed"
+	MsgRateLimitNotRecorded = "rate limit not recorded"
+	MsgRateLimitRestored    = "rate limit of previous process still active"
+	MsgRegistrationFailed   = "registration failed"
+	MsgRunsSkipped          = "scheduled runs skipped, previous run still active"
+	MsgStarted              = "started"
+	MsgStateFileNotClosed   = "state file not closed"
+	MsgStateFileSetAside    = "damaged state file set aside, resending everything"
+	MsgStateNotRecorded     = "state not recorded"
+	MsgStopped              = "stopped"
+	MsgStopping             = "stopping"
+	MsgUnknownKey           = "unknown key ignored"
+)

@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"adconnector/internal/config"
+	"adconnector/test/testenv"
+)
+
+func TestSyncPrintsText(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	o := s.invoke(t, "sync")
+	if !strings.HasPrefix(o.Stdout, "processed (full): 20 users and 3 groups read, 23 changed, 23 uploaded, 0 deleted, 0 deletions held, 0 rejected, in ") || strings.Count(o.Stdout, "\n") != 1 {
+		t.Errorf("stdout %q", o.Stdout)
+	}
+	if n := len(o.With(runFinished)); n != 1 {
+		t.Errorf("%d summaries", n)
+	}
+	for _, again := range []struct {
+		mode string
+		args []string
+	}{{"full", []string{"sync", "--full"}}, {"delta", []string{"sync"}}} {
+		if o := s.invoke(t, again.args...); o.Code != exitDone || !strings.HasPrefix(o.Stdout, "processed ("+again.mode+")") || !strings.Contains(o.Stdout, " 0 changed, 0 uploaded") {
+			t.Errorf("%v: %+v", again.args, o)
+		}
+	}
+}
+
+// document is what sync --output json prints.
+type document struct {
+	Result, Mode, Error     string
+	RunID                   string `json:"run_id"`
+	Changed, Uploaded, Held int
+	Deleted                 int
+	DurationMS              *int64 `json:"duration_ms"`
+	DryRun                  bool   `json:"dry_run"`
+	Planned                 []planned
+}
+
+func TestSyncPrintsJSON(t *testing.T) {
+	t.Parallel()
+	for result, env := range map[string]testenv.Settings{"processed": {}, "failed": {"ldap.password": wrong}} {
+		t.Run(result, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.env = s.env.With(env)
+			o := s.invoke(t, "sync", "--output", "json")
+			got := decode[document](t, o)
+			summary := o.With(runFinished)
+			if len(summary) != 1 || got.Result != result || got.RunID != summary[0].Text("run_id") || (got.Error == "") != (o.Code == exitDone) || got.DurationMS == nil {
+				t.Errorf("%+v of %v", got, summary)
+			}
+			if got.DryRun || strings.Contains(o.Stdout, `"planned"`) {
+				t.Errorf("a dry run's: %s", o.Stdout)
+			}
+		})
+	}
+}
+
+// siteWithHeldDeletions has delivered everything once and has lost three of 23 objects
+// since, which is more than a tenth.
+func siteWithHeldDeletions(t *testing.T) *site {
+	t.Helper()
+	s := newSite(t)
+	if o := s.invoke(t, "sync"); o.Code != exitDone {
+		t.Fatalf("%+v", o)
+	}
+	s.remove(t, 3)
+	if o := s.invoke(t, "sync"); o.Code != exitHeld {
+		t.Fatalf("%+v", o)
+	}
+	return s
+}
+
+func TestDeletionsStayHeld(t *testing.T) {
+	t.Parallel()
+	s := siteWithHeldDeletions(t)
+	for _, args := range [][]string{{"sync"}, {"sync", "--full"}} {
+		o := s.invoke(t, args...)
+		if o.Code != exitHeld || !strings.HasPrefix(o.Stdout, "held (") || !strings.Contains(o.Stdout, " 0 deleted, 3 deletions held,") || len(o.Errors()) != 0 {
+			t.Fatalf("%v: %+v", args, o)
+		}
+		var warnings, summaries int
+		for _, l := range o.Log {
+			switch {
+			case l.Number("held") != 3:
+			case isSummary("held")(l):
+				summaries++
+			case l.Text("level") == "warn":
+				warnings++
+			}
+		}
+		if warnings != 1 || summaries != 1 {
+			t.Errorf("%v: %d warnings, %d summaries with the number held: %v", args, warnings, summaries, o.Log)
+		}
+	}
+	if s.deleted() != 0 {
+		t.Errorf("%d are deleted at the gateway", s.deleted())
+	}
+}
+
+func TestDryRunOfHeldDeletions(t *testing.T) {
+	t.Parallel()
+	s := siteWithHeldDeletions(t)
+	if o := s.invoke(t, "sync", "--dry-run"); o.Code != exitHeld || !strings.Contains(o.Stdout, "3 deletions would be held, nothing sent (dry run)") || strings.Contains(o.Stdout, "delete ") {
+		t.Errorf("%+v", o)
+	}
+	o := s.invoke(t, "sync", "--dry-run", "--allow-deletes", "--output", "json")
+	if d := decode[document](t, o); o.Code != exitDone || d.Held != 0 || len(d.Planned) != 3 || d.Planned[0].Action != "delete" || d.Planned[0].Name == "" {
+		t.Errorf("%+v", d)
+	}
+	if s.deleted() != 0 {
+		t.Errorf("%d are deleted at the gateway", s.deleted())
+	}
+}
+
+func TestAllowDeletesReleasesHeldDeletions(t *testing.T) {
+	t.Parallel()
+	s := siteWithHeldDeletions(t)
+	if o := s.invoke(t, "sync", "--allow-deletes", "--output", "json"); o.Code != exitDone || decode[document](t, o).Deleted != 3 {
+		t.Errorf("%+v", o)
+	}
+	if s.deleted() != 3 {
+		t.Errorf("%d are deleted at the gateway", s.deleted())
+	}
+	if o := s.invoke(t, "sync", "--full"); o.Code != exitDone {
+		t.Errorf("%+v", o)
+	}
+}
+
+// TestGuardIsConfigured: its bounds come from the settings.
+func TestGuardIsConfigured(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		number, percent string
+		code            int
+	}{
+		"below both": {"3", "50", exitDone}, "above the number": {"2", "50", exitHeld}, "above the percentage": {"3", "5", exitHeld}, "none at all": {"0", "0", exitHeld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.env["sync.max-deletes"], s.env["SYNC_MAX_DELETES_PERCENT"] = c.number, c.percent
+			s.invoke(t, "sync")
+			s.remove(t, 3)
+			if o := s.invoke(t, "sync"); o.Code != c.code {
+				t.Errorf("%+v", o)
+			}
+		})
+	}
+}
+
+// TestFullIntervalIsConfigured: a full sync is due when the last one is too old.
+func TestFullIntervalIsConfigured(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.invoke(t, "sync")
+	h := inProcess
+	h.config = func(c *config.Config) { c.Sync.FullInterval = time.Nanosecond }
+	o := invokeWith(t, t.Context(), h, s.env.Environ(), "sync", "--output", "json")
+	if mode := decode[document](t, o).Mode; mode != "full" {
+		t.Errorf("a %s sync", mode)
+	}
+}
+
+func TestDryRunPrintsText(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	o := s.invoke(t, "sync", "--dry-run")
+	if o.Code != exitDone || !strings.Contains(o.Stdout, "23 changed, 0 deletions would be held, nothing sent (dry run)") {
+		t.Errorf("%+v", o)
+	}
+	lines := strings.Split(strings.TrimSpace(o.Stdout), "\n")
+	if len(lines) != 24 || !slices.ContainsFunc(lines, func(l string) bool {
+		return strings.HasPrefix(l, "send   user  ") && strings.HasSuffix(l, ` "user7"`)
+	}) || !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "send   group ") }) {
+		t.Errorf("stdout %s", o.Stdout)
+	}
+}
+
+func TestDryRunPrintsJSON(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	o := s.invoke(t, "sync", "--dry-run", "--output", "json")
+	d := decode[document](t, o)
+	if o.Code != exitDone || !d.DryRun || d.Changed != 23 || d.Uploaded != 0 || len(d.Planned) != 23 {
+		t.Errorf("%+v", d)
+	}
+	for _, p := range d.Planned {
+		if p.Action != "send" || p.Kind != "user" && p.Kind != "group" || !strings.HasPrefix(p.SID, "S-1-5-21-") || len(p.GUID) != 36 || p.Name == "" {
+			t.Errorf("planned %+v", p)
+		}
+	}
+}
+
+func TestDryRunSendsAndRecordsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.invoke(t, "sync", "--dry-run")
+	if n := len(s.Gateway.Requests()); n != 0 {
+		t.Errorf("%d calls to the gateway", n)
+	}
+	if _, err := os.Stat(s.StateDir); !os.IsNotExist(err) {
+		t.Errorf("a state directory was made: %v", err)
+	}
+	if o := s.invoke(t, "sync"); o.Code != exitDone || !strings.Contains(o.Stdout, "23 uploaded") {
+		t.Errorf("%+v", o)
+	}
+	if o := s.invoke(t, "sync", "--dry-run", "--full", "--output", "json"); !strings.Contains(o.Stdout, `"planned": []`) {
+		t.Errorf("%s", o.Stdout)
+	}
+}
+
+func TestConsoleFormat(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var stderr bytes.Buffer
+	p := &program{environ: s.env.Environ(), stdout: &bytes.Buffer{}, stderr: &stderr, verbosity: newVerbosity(), hooks: inProcess}
+	defer p.verbosity.end()
+	if code := p.execute(t.Context(), []string{"sync", "--log-format", "console"}); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+	if text := stderr.String(); !strings.Contains(text, "INF run finished") || strings.Contains(text, "\x1b") {
+		t.Errorf("log %q", text)
+	}
+}
+
+// TestConnectionFromTheConsole: without ldap.host the gateway has connection and profile.
+func TestConnectionFromTheConsole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.Console("LDAP", base)
+	s.env = s.env.With(consoleKeys)
+	if o := s.invoke(t, "sync"); o.Code != exitDone || len(s.Gateway.Users()) != 20 {
+		t.Errorf("%+v", o)
+	}
+}
+
+// TestGatewayCAFile: the connector trusts the certificates of gateway.ca-file.
+func TestGatewayCAFile(t *testing.T) {
+	t.Parallel()
+	e := testenv.New(t, testenv.Options{TLS: true})
+	if o := invoke(t, e.Settings().Environ(), "sync"); o.Code != exitDone || len(e.Gateway.Users()) == 0 {
+		t.Errorf("%+v", o)
+	}
+	if o := invoke(t, e.Settings().With(testenv.Settings{"gateway.ca-file": ""}).Environ(), "sync"); o.Code == exitDone || len(o.Errors()) != 1 {
+		t.Errorf("without it: %+v", o)
+	}
+}
