@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"context"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"adconnector/internal/config"
+	"adconnector/internal/syncrun"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
@@ -75,32 +75,58 @@ func TestStopInARun(t *testing.T) {
 	}
 }
 
+// wire wires a runner up as sync does, and returns its configuration and what wiring it
+// logged, too.
+func (s *site) wire(t *testing.T) (*syncrun.Runner, *config.Config, *program, *testlog.Log) {
+	t.Helper()
+	d := &daemon{}
+	p := &program{environ: s.env.Environ(), stderr: checked{t, d}, verbosity: newVerbosity(), hooks: inProcess}
+	t.Cleanup(p.verbosity.end)
+	c, err := p.load(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := p.openState(c.Service.StateDir, p.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	r, err := p.runner(c, store, nil, p.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, c, p, &d.Log
+}
+
 // TestGraceIsDivided: of the grace, time is left to record what the last calls came to.
 func TestGraceIsDivided(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
 	for _, grace := range []string{"1s", "30s", "1h"} {
+		s := newSite(t)
 		s.env["service.shutdown-grace"] = grace
-		p := &program{environ: s.env.Environ(), stderr: io.Discard, verbosity: newVerbosity(), hooks: inProcess}
-		defer p.verbosity.end()
-		c, err := p.load(false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		store, err := p.openState(c.Service.StateDir, p.logger())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer store.Close()
-		r, err := p.runner(c, store, nil, p.logger())
-		if err != nil {
-			t.Fatal(err)
-		}
+		r, c, p, _ := s.wire(t)
 		calls := p.gatewayOptions(c, p.logger()).Grace
 		if calls < c.Service.ShutdownGrace/2 || r.Conclude <= 0 || calls+r.Conclude >= c.Service.ShutdownGrace {
 			t.Errorf("of %s, %s are for calls and %s for the end of the run", grace, calls, r.Conclude)
 		}
-		store.Close()
+	}
+}
+
+// TestRateLimitOutlivesTheProcess: the next process waits for the end of a rate limit.
+func TestRateLimitOutlivesTheProcess(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.env["service.cron-expression"] = never
+	s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
+		x.W.Header().Set("Retry-After", "3600")
+		return x.Status(http.StatusTooManyRequests, "{}")
+	}))
+	d := s.serve(t, nil)
+	d.await(t, func(l testlog.Line) bool { return l.Text("component") == "gateway" && l["until"] != nil })
+	d.end(t)
+	r, _, _, log := s.wire(t)
+	if left := time.Until(r.Gateway.LimitedUntil()); left < 30*time.Minute || len(log.With(MsgRateLimitRestored)) != 1 {
+		t.Errorf("%s left, log %v", left, log.Lines())
 	}
 }
 

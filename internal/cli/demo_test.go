@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -182,6 +183,28 @@ var demoPlaces = map[string]struct {
 }{
 	"in the full run": {"connector   ", hourly}, "before the changes": {"full run    ", hourly}, "before the tick": {"changes     ", hourly},
 	"in the table": {"IN THE DIRECTORY", soon}, "while it is kept": {"Ctrl-C", soon},
+}
+
+// TestDemoRunWaitsForTheChanges: the second run begins once all of them are made.
+func TestDemoRunWaitsForTheChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &play{program: &program{}, changed: make(chan struct{})}
+		w := s.witness(t.Context())
+		w.starts()
+		started := make(chan struct{})
+		go func() {
+			w.starts()
+			close(started)
+		}()
+		synctest.Wait()
+		select {
+		case <-started:
+			t.Error("it began before")
+		default:
+		}
+		close(s.changed)
+		<-started
+	})
 }
 
 // TestDemoInterrupted: wherever it is, it ends without waiting for a tick, and cleans up.

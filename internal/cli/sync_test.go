@@ -10,7 +10,6 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/test/testenv"
-	"adconnector/test/testlog"
 )
 
 func TestSyncPrintsText(t *testing.T) {
@@ -240,28 +239,6 @@ func TestConnectionFromTheConsole(t *testing.T) {
 	s.env = s.env.With(consoleKeys)
 	if o := s.invoke(t, "sync"); o.Code != exitDone || len(s.Gateway.Users()) != 20 {
 		t.Errorf("%+v", o)
-	}
-}
-
-// TestRateLimitOutlivesTheProcess: the next process waits for the end of a rate limit.
-func TestRateLimitOutlivesTheProcess(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
-		x.W.Header().Set("Retry-After", "3600")
-		return x.Status(429, "{}")
-	}))
-	// Neither process waits for the hour: the first line on the limit interrupts it.
-	for n, warned := range []func(testlog.Line) bool{
-		func(l testlog.Line) bool { return l["until"] != nil && l.Text("component") == "gateway" },
-		testlog.Message(MsgRateLimitRestored),
-	} {
-		s.env["service.cron-expression"] = never
-		d := s.serve(t, nil)
-		if line := d.await(t, warned); line.Text("level") != "warn" {
-			t.Errorf("process %d: %v", n+1, line)
-		}
-		d.end(t)
 	}
 }
 
