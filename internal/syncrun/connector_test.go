@@ -116,6 +116,27 @@ func TestUnscheduledRunIsScheduledFirst(t *testing.T) {
 	}
 }
 
+// A process that the gateway does not let in sends no state: that would be another login.
+func TestStateOfRefusedProcessIsRecordedOnly(t *testing.T) {
+	t.Parallel()
+	e := newCanned(t)
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	before := len(e.gateway.States())
+	e.password = "wrong"
+	e.start()
+	run, err := e.failedRun(Mode{})
+	if now, err2 := e.store.Connector(); err2 != nil || now.State != stateScheduled || now.RunID != run.ID || now.Error != err.Error() {
+		t.Errorf("recorded %+v, error %v", now, err2)
+	}
+	lines := e.log.With(MsgConnectorState)
+	if last := lines[len(lines)-1]; last.Text("from") != stateProcessed || last.Text("to") != stateScheduled {
+		t.Errorf("log %v", last)
+	}
+	if n := len(e.gateway.States()) - before; n != 0 {
+		t.Errorf("%d states sent", n)
+	}
+}
+
 // The end of the run has no time to reach the gateway.
 func TestStateOfEndedRunIsSentLate(t *testing.T) {
 	t.Parallel()

@@ -398,11 +398,9 @@ func differences(have, want map[string]string, settled bool) (found []string) {
 // as deleted.
 func (e *env) expectConverged() {
 	e.t.Helper()
-	want := map[string]string{}
+	want := inScope(e.Directory, e.base, e.clock.Now())
 	if e.posture {
 		want = e.firstSync()
-	} else {
-		want = inScope(e.Directory, e.base, e.clock.Now())
 	}
 	for _, difference := range differences(e.gateway.Held(), want, true) {
 		e.t.Error(difference)
@@ -492,12 +490,19 @@ func (e *env) replaceInRequests(word, with string) {
 	if len(word) != len(with) {
 		e.t.Fatal("the words differ in length")
 	}
+	e.connectThrough(func(_ int, request string) (string, bool) { return strings.ReplaceAll(request, word, with), true })
+}
+
+// connectThrough lets later runs reach the controller through a proxy. It sends what forward
+// returns for a request of the n-th connection. false closes the connection.
+func (e *env) connectThrough(forward func(n int, request string) (string, bool)) {
+	e.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	e.must(err)
 	server := net.JoinHostPort("127.0.0.1", strconv.Itoa(e.auth.Port))
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		for {
+		for n := 1; ; n++ {
 			client, err := listener.Accept()
 			if err != nil {
 				return
@@ -516,11 +521,15 @@ func (e *env) replaceInRequests(word, with string) {
 			serving.Go(func() {
 				defer stop()
 				for {
-					request, err := ber.ReadPacket(client)
+					packet, err := ber.ReadPacket(client)
 					if err != nil {
 						return
 					}
-					if _, err := io.WriteString(controller, strings.ReplaceAll(string(request.Bytes()), word, with)); err != nil {
+					request, ok := forward(n, string(packet.Bytes()))
+					if !ok {
+						return
+					}
+					if _, err := io.WriteString(controller, request); err != nil {
 						return
 					}
 				}

@@ -47,7 +47,11 @@ func TestSearchRestartsAfterBackpressure(t *testing.T) {
 	e := newBackpressure(t, 900, 400, 600, 850)
 	name := fakeldap.User(220).Attributes["name"]
 	e.gateway.SetFront(rejectAssetsWith(`"` + name + `"`))
-	run := e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 904, Rejected: 1})
+	var p Progress
+	run := e.run(Mode{Progress: &p}, state.Run{Mode: full, Result: Partial, Uploaded: 904, Rejected: 1})
+	if read, settled := p.Read.Load(), p.Settled.Load(); read != 905 || settled != 905 {
+		t.Errorf("progress: %d read, %d settled", read, settled)
+	}
 	if run.Users != 900 || run.Groups != 5 || run.Changed != 905 {
 		t.Errorf("run %+v", run)
 	}

@@ -456,6 +456,26 @@ func TestDomainPosture(t *testing.T) {
 	e.expectConverged()
 }
 
+func TestUnreadablePartOfDomainIsNamed(t *testing.T) {
+	t.Parallel()
+	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 0)
+	e.replaceInRequests("krbtgt", "krbtgX")
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
+	if domain := string(e.gateway.Sandbox().Domains()[0].Asset); !strings.Contains(domain, `"unreadable":["krbtgtPasswordLastChangedAt"]`) {
+		t.Errorf("%s", domain)
+	}
+}
+
+func TestDryRunWithPostureRecordsNothing(t *testing.T) {
+	t.Parallel()
+	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 2)
+	if run := e.run(Mode{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 2+postureObjects {
+		t.Errorf("run %+v", run)
+	}
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 2 + postureObjects})
+	e.expectConverged()
+}
+
 func TestDeletedRoleOutsideBase(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)

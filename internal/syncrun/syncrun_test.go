@@ -372,15 +372,47 @@ func TestRefusedLoginIsTriedOnceARun(t *testing.T) {
 
 func TestRunFailsWhenItCannotBeRecorded(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
-	e.ldap.Users = fakeldap.Users(3)
-	e.gateway.SetFront(testenv.OnAssets(func(*testenv.Exchange) bool { e.store.Close(); return false }))
-	if run, _ := e.failedRun(Mode{}); run.Error == "" {
-		t.Errorf("run %+v", run)
+	for name, c := range map[string]struct {
+		path string
+		call int
+	}{
+		"login":      {testenv.LoginPath, 1},
+		"registered": {testenv.StatePath, 1},
+		"scheduled":  {testenv.StatePath, 2},
+		"processing": {testenv.StatePath, 3},
+		"source":     {testenv.ProfilePath, 1},
+		"batch":      {testenv.AssetsPath, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newCanned(t)
+			e.ldap.Users = fakeldap.Users(3)
+			e.gateway.SetFront(func(x *testenv.Exchange) bool {
+				if x.R.URL.Path == c.path && x.Number == c.call {
+					e.store.Close()
+				}
+				return false
+			})
+			if run, _ := e.failedRun(Mode{}); run.Error == "" {
+				t.Errorf("run %+v", run)
+			}
+			if lines := e.log.With(MsgRunFinished); len(lines) != 1 || lines[0].Text("result") != Failed {
+				t.Errorf("log %v", lines)
+			}
+		})
 	}
-	if lines := e.log.With(MsgRunFinished); len(lines) != 1 || lines[0].Text("result") != Failed {
+}
+
+func TestRefusedSecondSessionReadsSequentially(t *testing.T) {
+	t.Parallel()
+	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e.addGroup("team")
+	e.connectThrough(func(n int, request string) (string, bool) { return request, n == 1 })
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})
+	if lines := e.log.With(MsgSecondSessionFailed); len(lines) != 1 {
 		t.Errorf("log %v", lines)
 	}
+	e.expectConverged()
 }
 
 func TestUnrecordedBatchIsNotCounted(t *testing.T) {
