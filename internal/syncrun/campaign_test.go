@@ -30,8 +30,8 @@ func TestCampaignHistories(t *testing.T) {
 		posture     bool
 		short, long uint64
 	}{
-		{"identities", false, 20, 4000},
-		{"posture", true, 5, 1000},
+		{"identities", false, 20, 2000},
+		{"posture", true, 5, 500},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
