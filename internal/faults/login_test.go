@@ -150,9 +150,8 @@ func TestDyingTokens(t *testing.T) {
 }
 
 // TestBlackHole lets everything vanish between the connector and the gateway, once
-// in the middle of a run: over HTTP/2, whose pings notice it. It passes when the
-// batches under way are sent again elsewhere and one run delivers everything, in
-// less than a call's own deadline.
+// in the middle of a run over HTTP/2. It passes when an unanswered ping finds it, not a
+// call's own deadline, and when one run delivers everything over another connection.
 func TestBlackHole(t *testing.T) {
 	if testing.Short() {
 		t.Skip("gateway tests the short form: here a ping takes 30 s")
