@@ -12,9 +12,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"adconnector/internal/debian"
+	"adconnector/test/testlog"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -25,8 +25,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// patience is for one step on a page, on a machine that is busy.
-const patience = 30 * time.Second
+// patience is how long one step on a page may take.
+const patience = testlog.IdleLimit
 
 // A screen is what a page is looked at with.
 type screen struct {
@@ -121,17 +121,22 @@ var started = sync.OnceValues(func() (context.Context, error) {
 	return ctx, nil
 })
 
+// requireBrowser skips the test where there is no browser and none is required.
+func requireBrowser(t *testing.T) {
+	t.Helper()
+	if _, absent := executable(); absent != nil && !required() {
+		t.Skip("skipped: " + absent.Error())
+	}
+}
+
 // open opens a tab with cookies and a cache of its own. When the test ends, it fails
 // if the tab has asked anything of another host than this one, or if the browser has
 // complained on the console.
 func open(t *testing.T, s screen) *tab {
 	t.Helper()
-	_, absent := executable()
+	requireBrowser(t)
 	browser, err := started()
-	switch {
-	case absent != nil && !required():
-		t.Skip("skipped: " + absent.Error())
-	case err != nil:
+	if err != nil {
 		t.Fatal(err)
 	}
 	b := &tab{t: t, screen: s}

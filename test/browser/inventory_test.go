@@ -392,11 +392,8 @@ func TestStatesAndRequests(t *testing.T) {
 }
 
 func TestEmpty(t *testing.T) {
-	b := open(t, desktop)
-	s, err := newSite(0, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newSite(t, 0, 0)
+	b := open(t, desktop) // which closes before the site does
 	for _, path := range []string{"users", "groups", "states", "requests"} {
 		b.visit(s.url + "/inventory/" + path)
 		b.expect("what is said", b.text(".nothing h2"), "Nothing received yet")

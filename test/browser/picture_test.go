@@ -22,14 +22,9 @@ func TestPicture(t *testing.T) {
 	if path == "" {
 		t.Skip("skipped: no file is named in ADC_PICTURE")
 	}
-	b := open(t, screen{name: "picture", width: 1280, height: 720})
-	s, err := newSite(1000, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.run(t.TempDir()); err != nil {
-		t.Fatal(err)
-	}
+	s := newSite(t, 1000, 100)
+	s.run(t)
+	b := open(t, screen{name: "picture", width: 1280, height: 720}) // which closes before the site does
 	b.visit(s.url + "/inventory/users?source=Microsoft+Active+Directory&sort=-lastSuccessfulLoginAt")
 	b.fits()
 	small, err := fewColours(b.capture())

@@ -2,37 +2,25 @@ package browser
 
 import (
 	"bytes"
-	"context"
-	"fmt"
-	"maps"
-	"net"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"adconnector/internal/cli"
-	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox"
+	"adconnector/test/testenv"
 )
 
-// A site is a gateway whose inventory came from a directory by real runs of the
-// connector, over real sockets.
+// site is an environment whose gateway shows its inventory. The inventory comes from the
+// directory by runs of the connector.
 type site struct {
-	url       string
-	directory *sandbox.Directory
-	users     int // in the inventory, deleted ones included
-	groups    int
+	*testenv.Environment
+	url    string
+	users  int // in the inventory, deleted ones included
+	groups int
 }
-
-const (
-	customer   = "0b1c4a3e-9a55-4c0e-8f3a-1d2b3c4d5e6f"
-	connection = "5f0d7b9a-41f5-4f8e-9d06-7a8b9c0d1e2f"
-	profile    = "c3f2a1b0-0a9b-4c8d-8e7f-6a5b4c3d2e1f"
-)
 
 // hostile are people whose fields are not what a page would like them to be.
 var hostile = []struct{ name, display, mail string }{
@@ -44,15 +32,6 @@ var hostile = []struct{ name, display, mail string }{
 	{"🦊 Fox 👩🏽‍🚀", "🦊", "fox@corp.example.com"},
 	{"nobody", "", ""},
 }
-
-// shared is the site that all tests look at; none of them changes it.
-var shared = sync.OnceValues(func() (*site, error) {
-	s, err := newSite(230, 60)
-	if err != nil {
-		return nil, err
-	}
-	return s, s.fill()
-})
 
 var (
 	workMu sync.Mutex
@@ -73,37 +52,19 @@ func undoLater(undo func()) {
 	work = append(work, undo)
 }
 
-func newSite(users, groups int) (*site, error) {
-	const password = "Pw-1-of-the-sandbox"
-	s := &site{directory: sandbox.NewDirectory(sandbox.DirectoryOptions{
-		Users: users, Groups: groups, Seed: 1, Password: password, ReadsDeleted: true,
+func newSite(t *testing.T, users, groups int) *site {
+	t.Helper()
+	s := &site{Environment: testenv.New(t, testenv.Options{
+		Directory: sandbox.DirectoryOptions{Users: users, Groups: groups, Seed: 1, ReadsDeleted: true},
 	})}
-	secure, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = s.directory.Serve(context.Background(), nil, secure) })
-	undoLater(func() {
-		s.directory.Close()
-		serving.Wait()
-	})
-	g := sandbox.NewGateway(sandbox.GatewayOptions{
-		CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile, Username: "sandbox", Password: password,
-		Connection: &sandbox.Connection{ConnectionUUID: connection, Name: "Sandbox", Authentication: sandbox.Authentication{
-			Type: "LDAPS", Host: "127.0.0.1", Port: secure.Addr().(*net.TCPAddr).Port, BindDN: s.directory.BindDN(), Password: password,
-			Certificate: string(s.directory.CertificatePEM()),
-		}},
-		Profile: &gateway.Profile{ProfileUUID: profile, Name: "Sandbox", BaseContext: s.directory.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"},
-	})
-	server := httptest.NewServer(g)
-	undoLater(server.Close)
-	s.url = server.URL
-	return s, nil
+	s.Console("LDAPS", s.Base())
+	s.url = s.Gateway.Server.URL
+	return s
 }
 
 // fill runs the connector twice: over everything, and over some changes.
-func (s *site) fill() error {
+func (s *site) fill(t *testing.T) {
+	t.Helper()
 	for _, person := range hostile {
 		attributes := map[string][]string{"objectClass": {"user"}}
 		for name, value := range map[string]string{"displayName": person.display, "mail": person.mail, "title": person.name} {
@@ -111,29 +72,14 @@ func (s *site) fill() error {
 				attributes[name] = []string{value}
 			}
 		}
-		if err := s.directory.Add(sandbox.Object{DN: "CN=" + escaped(person.name) + ",CN=Users," + s.directory.Base(), Attributes: attributes}); err != nil {
-			return err
-		}
+		s.Must(s.Add(sandbox.Object{DN: "CN=" + escaped(person.name) + ",CN=Users," + s.Base(), Attributes: attributes}))
 	}
-	leaver := "CN=Leaver,CN=Users," + s.directory.Base()
-	if err := s.directory.Add(sandbox.Object{DN: leaver, Attributes: map[string][]string{"objectClass": {"user"}}}); err != nil {
-		return err
-	}
-	state, err := os.MkdirTemp("", "browser")
-	if err != nil {
-		return err
-	}
-	undoLater(func() { _ = os.RemoveAll(state) })
-	if err := s.run(state); err != nil {
-		return err
-	}
-	if err := s.directory.Delete(leaver); err != nil {
-		return err
-	}
-	if err := s.run(state); err != nil {
-		return err
-	}
-	for _, o := range s.directory.Objects() {
+	leaver := "CN=Leaver,CN=Users," + s.Base()
+	s.Must(s.Add(sandbox.Object{DN: leaver, Attributes: map[string][]string{"objectClass": {"user"}}}))
+	s.run(t)
+	s.Must(s.Delete(leaver))
+	s.run(t)
+	for _, o := range s.Objects() {
 		switch o.First("sAMAccountType") {
 		case "805306368":
 			s.users++
@@ -142,7 +88,6 @@ func (s *site) fill() error {
 		}
 	}
 	s.users++ // the one that left
-	return nil
 }
 
 // escaped is a name as a distinguished name has it.
@@ -150,31 +95,23 @@ func escaped(name string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, `<`, `\<`, `>`, `\>`, `;`, `\;`, `,`, `\,`, `+`, `\+`).Replace(name)
 }
 
-// run is one synchronisation by the program itself.
-func (s *site) run(state string) error {
-	environ := map[string]string{
-		"connector.api.url": s.url, "qualys.customerUuid": customer, "qualys.connectionUuid": connection, "qualys.profileUuid": profile,
-		"authentication.type": "BASIC", "qualys.user.username": "sandbox", "qualys.user.password": "Pw-1-of-the-sandbox",
-		"service.cron-expression": "*/10 * * * *", "service.state-dir": filepath.Join(state, "state"),
-	}
-	var pairs []string
-	for _, key := range slices.Sorted(maps.Keys(environ)) {
-		pairs = append(pairs, key+"="+environ[key])
-	}
+// run runs the connector once.
+func (s *site) run(t *testing.T) {
+	t.Helper()
+	settings := s.Gateway.Settings().With(testenv.Settings{
+		"authentication.type": "BASIC", "service.cron-expression": "*/10 * * * *", "service.state-dir": s.StateDir,
+	})
 	var stdout, stderr bytes.Buffer
-	if code := cli.Main([]string{"sync"}, pairs, &stdout, &stderr); code != 0 {
-		return fmt.Errorf("sync ended with %d: %s%s", code, stderr.String(), stdout.String())
+	if code := cli.Main([]string{"sync"}, settings.Environ(), &stdout, &stderr); code != 0 {
+		t.Fatalf("sync ended with %d: %s%s", code, stderr.String(), stdout.String())
 	}
-	return nil
 }
 
-// visited is the shared site in a browser.
+// visited opens a tab and fills a site for it.
 func visited(t *testing.T, s screen) (*tab, *site) {
 	t.Helper()
-	b := open(t, s)
-	filled, err := shared()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b, filled
+	requireBrowser(t)
+	filled := newSite(t, 230, 60)
+	filled.fill(t)
+	return open(t, s), filled // the tab closes before the site does
 }

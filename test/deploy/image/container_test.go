@@ -3,7 +3,6 @@ package image
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"os"
@@ -16,13 +15,12 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"adconnector/test/testlog"
 )
 
 // the user of the image
 const user = 65532
-
-// patience is for one step of a container, on a machine that is busy.
-const patience = time.Minute
 
 // A network is what containers share that talk to each other over loopback: a
 // network namespace of their own, with nothing but that.
@@ -216,21 +214,21 @@ func (c container) run() (code int, stdout, stderr string) {
 
 func (p *process) wait() (code int) {
 	p.t.Helper()
-	select {
-	case <-p.ended:
-		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
-		log, _ := p.stderr.read()
-		p.t.Fatalf("it does not end: %s", log)
-		return 0
+	for {
+		log, changed := p.stderr.read()
+		select {
+		case <-p.ended:
+			return p.cmd.ProcessState.ExitCode()
+		case <-changed:
+		case <-time.After(testlog.IdleLimit):
+			p.t.Fatalf("it does not end: %s", log)
+		}
 	}
 }
 
 // await waits until the output holds the words.
 func (p *process) await(o *output, words string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
-	defer cancel()
 	for {
 		text, changed := o.read()
 		if strings.Contains(text, words) {
@@ -240,7 +238,7 @@ func (p *process) await(o *output, words string) {
 		case <-changed:
 		case <-p.ended:
 			p.t.Fatalf("it ended with %d and has not said %q: %s", p.cmd.ProcessState.ExitCode(), words, text)
-		case <-ctx.Done():
+		case <-time.After(testlog.IdleLimit):
 			p.t.Fatalf("it does not say %q: %s", words, text)
 		}
 	}

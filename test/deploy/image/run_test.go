@@ -4,84 +4,66 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/docker/cli/pkg/kvfile"
+
+	"adconnector/test/testenv"
 )
 
-// A site is a sandbox in a container, and the environment that reaches it.
-type site struct {
-	network *network
-	env     []string
-}
-
-// newSite starts the sandbox out of the image, and has docker's own reader make the
-// environment of its env file.
-func newSite(t *testing.T) *site {
+// newSandbox starts the sandbox out of the image, and returns its network and the settings
+// of its env file, as docker reads them.
+func newSandbox(t *testing.T) (*network, testenv.Settings) {
 	t.Helper()
-	s := &site{network: newNetwork(t)}
-	volume := newVolume(t)
-	sandbox := container{network: s.network, volume: volume,
+	network, volume := newNetwork(t), newVolume(t)
+	sandbox := container{network: network, volume: volume,
 		args: []string{"sandbox", "--users", "200", "--groups", "20", "--env-out", "/var/lib/adconnector/sandbox.env"}}.start()
 	sandbox.await(&sandbox.stdout, "directory  ldaps://")
 	lines, err := kvfile.Parse(filepath.Join(volume, "sandbox.env"), os.LookupEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.env = slices.DeleteFunc(lines, func(line string) bool { return strings.HasPrefix(line, "service.state-dir=") }) // the image's own
-	return s
-}
-
-// with is the environment with a key set to another value.
-func (s *site) with(pairs ...string) []string {
-	var env []string
-	for _, line := range s.env {
-		key, _, _ := strings.Cut(line, "=")
-		replaced := false
-		for _, pair := range pairs {
-			replaced = replaced || strings.HasPrefix(pair, key)
-		}
-		if !replaced {
-			env = append(env, line)
-		}
+	settings := testenv.Settings{}
+	for _, line := range lines {
+		key, value, _ := strings.Cut(line, "=")
+		settings[key] = value
 	}
-	return append(env, pairs...)
+	return network, settings.With(testenv.Settings{"service.state-dir": ""}) // the image has its own
 }
 
 // TestConnector: one run, then the daemon as process 1, looked after by the
 // healthcheck and stopped by SIGTERM, on one volume.
 func TestConnector(t *testing.T) {
-	s := newSite(t)
-	volume := newVolume(t)
+	network, settings := newSandbox(t)
+	env, volume := settings.Environ(), newVolume(t)
 
-	code, stdout, stderr := container{network: s.network, volume: volume, env: s.env, args: []string{"sync", "--output", "json"}}.run()
+	code, stdout, stderr := container{network: network, volume: volume, env: env, args: []string{"sync", "--output", "json"}}.run()
 	var account struct{ Users, Groups, Uploaded int }
 	if err := json.Unmarshal([]byte(stdout), &account); err != nil || code != 0 || account.Users < 200 || account.Groups < 20 || account.Uploaded != account.Users+account.Groups {
 		t.Fatalf("exit code %d, %+v, %v\n%s", code, account, err, stderr)
 	}
 
 	// Nothing but the binary knows where Berlin is.
-	daemon := container{network: s.network, volume: volume, env: s.with("service.cron-expression=CRON_TZ=Europe/Berlin 0 4 * * *")}.start()
+	daemon := container{network: network, volume: volume, env: settings.With(testenv.Settings{"service.cron-expression": "CRON_TZ=Europe/Berlin 0 4 * * *"}).Environ()}.start()
 	daemon.await(&daemon.stderr, `"message":"run finished"`)
 	daemon.await(&daemon.stderr, `"to":"SCHEDULED"`)
 	log, _ := daemon.stderr.read()
 	if !strings.Contains(log, `CRON_TZ=Europe/Berlin`) || strings.Contains(log, `"level":"error"`) {
 		t.Errorf("log %s", log)
 	}
-	healthcheck := container{network: s.network, volume: volume, env: s.env, args: []string{"healthcheck"}}
+	healthcheck := container{network: network, volume: volume, env: env, args: []string{"healthcheck"}}
 	if code, stdout, stderr := healthcheck.run(); code != 0 || stdout != "healthy\n" {
 		t.Errorf("healthcheck %d: %s%s", code, stdout, stderr)
 	}
-	code, stdout, _ = container{network: s.network, volume: volume, env: s.env, args: []string{"status", "--output", "json"}}.run()
+	code, stdout, _ = container{network: network, volume: volume, env: env, args: []string{"status", "--output", "json"}}.run()
 	if code != 0 || !strings.Contains(stdout, `"from": "daemon"`) {
 		t.Errorf("status %d: %s", code, stdout)
 	}
 
 	// Two containers on one volume.
-	code, _, stderr = container{network: s.network, volume: volume, env: s.env}.run()
+	code, _, stderr = container{network: network, volume: volume, env: env}.run()
 	expectOneLine(t, code, stderr, 4, "another instance holds the state directory /var/lib/adconnector")
 
 	if err := daemon.cmd.Process.Signal(syscall.SIGTERM); err != nil {
