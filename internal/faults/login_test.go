@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/gateway"
 	"adconnector/test/testenv"
 )
 
@@ -175,7 +176,7 @@ func TestBlackHole(t *testing.T) {
 	o.MustExit(t, 0)
 	s.mustBeEqual(t, "through a black hole")
 	for _, l := range o.Log { // net/http's text for a ping without an answer
-		if l.Text("message") == msgCallRepeated && !strings.Contains(l.Text("error"), "http2: client connection lost") {
+		if l.Text("message") == gateway.MsgRetrying && !strings.Contains(l.Text("error"), "http2: client connection lost") {
 			t.Errorf("a call was repeated for another reason: %v", l)
 		}
 	}
