@@ -124,7 +124,7 @@ func TestChaos(t *testing.T) {
 	began := time.Now()
 	s := newEnvironment(t, plan{users: scaled(300, 10_000), groups: scaled(20, 500)})
 	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": scaled("30", "100"), "ldap.page-size": "500",
-		"sync.max-deletes-percent": "100"}) // many go, and nobody is there to release them
+		"sync.max-deletes": "100000", "sync.max-deletes-percent": "100"}) // a slow machine has many, and nobody releases them
 	c := &chaos{environment: s, stall: scaled(200*time.Millisecond, 20*time.Second), injured: map[string]int{}, tokens: map[string]bool{}, random: rand.New(rand.NewPCG(*seedFlag, 2))}
 	s.Gateway.SetFront(c.answer)
 	changing := make(chan struct{})

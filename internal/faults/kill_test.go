@@ -124,7 +124,8 @@ func TestKill(t *testing.T) {
 func killAgain(t *testing.T, kills int) {
 	t.Helper()
 	s := newEnvironment(t, plan{users: scaled(200, 1000), groups: 50})
-	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "4", "ldap.page-size": "100"})
+	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "4", "ldap.page-size": "100",
+		"sync.max-deletes-percent": "100"}) // several kills in a row add up
 	daemon := s.settings.With(testenv.Settings{"service.cron-expression": "* * * * * *"})
 	began := time.Now()
 	run(t, s.settings, "sync").MustExit(t, 0)
