@@ -345,15 +345,20 @@ func TestDaemon(t *testing.T) {
 		await(testlog.Message(msgRunFinished))
 	}
 	n = len(p.Log.Lines())
-	await(testlog.Field("to", "SCHEDULED")) // a stop within a run would end with that run's state
+	await(testlog.Field("to", "SCHEDULED"))
 	p.Signal(t, syscall.SIGTERM)
-	p.MustExit(t, 0)
+	o := p.MustExit(t, 0, 130)
+	// On a slow machine, the stop may fall into the next run. It ends with that run's state.
+	nextRun := slices.ContainsFunc(o.Log[n:], testlog.Field("to", "PROCESSING"))
+	if o.Code != 0 && !nextRun {
+		t.Errorf("exit code %d of a stop between runs", o.Code)
+	}
 
 	sent := states(g)
 	if len(sent) < 6 || !slices.Equal(sent[:4], []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"}) {
 		t.Errorf("sent %v", sent)
 	}
-	if last := sent[len(sent)-1]; last != "SCHEDULED" {
+	if last := sent[len(sent)-1]; last == "PROCESSING" || last != "SCHEDULED" && !nextRun {
 		t.Errorf("the last state is %s: %v", last, sent)
 	}
 	after := d.read(t, search{})
