@@ -113,7 +113,8 @@ func (s *environment) killings(whole int) []killing {
 // field, with nothing missing; and when nothing that is in the directory was ever
 // reported as deleted, nor an older value taken after a newer one.
 func TestKill(t *testing.T) {
-	for lane := range scaled(1, 4) { // each on a site of its own
+	t.Parallel()
+	for lane := range scaled(1, 4) { // each in an environment of its own
 		t.Run(fmt.Sprint(lane), func(t *testing.T) {
 			t.Parallel()
 			killAgain(t, scaled(12, 50))
