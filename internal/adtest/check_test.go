@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"adconnector/test/ports"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 )
@@ -61,25 +62,25 @@ func TestCheck(t *testing.T) {
 		words []string
 	}{
 		{"as documented, the whole domain", everywhere, 0, nil, "counts", []string{counts}},
-		{"plain LDAP", good.With(testenv.Settings{"ldap.protocol": "LDAP"}), 0, map[string]string{"TLS": "warn"}, "TLS", []string{"use LDAPS (port 636) or STARTTLS: set ldap.protocol"}},
+		{"plain LDAP", good.With(testenv.Settings{"ldap.protocol": "LDAP"}), 0, map[string]string{"TLS": "warn"}, "TLS", []string{"ldap.protocol"}},
 		{"StartTLS", good.With(testenv.Settings{"ldap.protocol": "STARTTLS"}), 0, nil, "TLS", []string{"127.0.0.1:389"}},
 		{"no right to see deletions", good, 0, nil, deleted, []string{dsacls}},
 		{"gateway's password", good.With(testenv.Settings{"qualys.user.password": "wrong"}), 3, map[string]string{"gateway login": "fail"},
-			"gateway login", []string{"correct qualys.user.username and qualys.user.password"}},
-		{"no such host", good.With(testenv.Settings{"ldap.host": "dc1.invalid"}), 1, map[string]string{"directory": "fail"}, "directory", []string{"correct ldap.host"}},
-		{"closed port", good.With(testenv.Settings{"ldap.port": strconv.Itoa(testenv.RefusingPort(t))}), 1, map[string]string{"directory": "fail"}, "directory", []string{"open TCP port"}},
-		{"global catalog", good.With(testenv.Settings{"ldap.port": "3269"}), 0, map[string]string{"directory": "warn"}, "directory", []string{"set ldap.port to 389, or to 636 for LDAPS"}},
-		{"no certificate", good.With(testenv.Settings{"ldap.certificate": ""}), 3, map[string]string{"TLS": "fail"}, "TLS", []string{"common name DC1.", "give it or its issuer's as ldap.certificate"}},
+			"gateway login", []string{"qualys.user.username", "qualys.user.password"}},
+		{"no such host", good.With(testenv.Settings{"ldap.host": "dc1.invalid"}), 1, map[string]string{"directory": "fail"}, "directory", []string{"ldap.host"}},
+		{"closed port", good.With(testenv.Settings{"ldap.port": strconv.Itoa(ports.Refusing(t))}), 1, map[string]string{"directory": "fail"}, "directory", []string{"127.0.0.1"}},
+		{"global catalog", good.With(testenv.Settings{"ldap.port": "3269"}), 0, map[string]string{"directory": "warn"}, "directory", []string{"ldap.port", "389", "636"}},
+		{"no certificate", good.With(testenv.Settings{"ldap.certificate": ""}), 3, map[string]string{"TLS": "fail"}, "TLS", []string{"DC1.", "ldap.certificate"}},
 		{"another protocol's port", good.With(testenv.Settings{"ldap.port": "389"}), 1, map[string]string{"TLS": "fail"}, "TLS", []string{"port 636"}},
-		{"locked account", good.With(testenv.Settings{"ldap.bindDn": lockedDN}), 3, map[string]string{"bind": "fail"}, "bind", []string{"locked", "unlock it"}},
+		{"locked account", good.With(testenv.Settings{"ldap.bindDn": lockedDN}), 3, map[string]string{"bind": "fail"}, "bind", []string{lockedDN}},
 		{"no such base", good.With(testenv.Settings{"profile.baseContext": "OU=Nowhere," + baseDN}), 3, map[string]string{"base context": "fail"},
-			"base context", []string{"correct profile.baseContext"}},
+			"base context", []string{"profile.baseContext"}},
 		{"nothing below the base", good.With(testenv.Settings{"profile.searchScope": "BASE"}), 0,
 			map[string]string{"read users": "warn", "read groups": "warn", "counts": "warn"}, "read users", []string{`dsacls "` + puneOU + `" /I:T /G "` + serviceAccount + "@corp.example.com:LCRP"}},
-		{"large pages", good.With(testenv.Settings{"ldap.page-size": "5000"}), 0, map[string]string{"page size": "warn"}, "page size", []string{"the server gives 1000 at most", "set ldap.page-size to 1000"}},
+		{"large pages", good.With(testenv.Settings{"ldap.page-size": "5000"}), 0, map[string]string{"page size": "warn"}, "page size", []string{"1000", "ldap.page-size"}},
 		{"an administrator", good.With(testenv.Settings{"ldap.bindDn": d.admin.dn, "ldap.password": d.admin.password}), 0, map[string]string{"bind account": "warn", deleted: "ok"},
-			"bind account", []string{"Administrator@corp.example.com is a member of ", "Domain Admins", "Enterprise Admins", "Administrators"}},
-		{"as DOMAIN\\name", good.With(testenv.Settings{"ldap.bindDn": `CORP\` + serviceAccount}), 0, nil, "bind account", []string{serviceAccount + "@corp.example.com, no administrator"}},
+			"bind account", []string{"Administrator@corp.example.com", "Domain Admins", "Enterprise Admins", "Administrators"}},
+		{"as DOMAIN\\name", good.With(testenv.Settings{"ldap.bindDn": `CORP\` + serviceAccount}), 0, nil, "bind account", []string{serviceAccount + "@corp.example.com"}},
 	}
 	try := func(t *testing.T, env testenv.Settings, code int, lines map[string]string, line string, words []string) {
 		p, o := check(t, env)

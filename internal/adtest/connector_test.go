@@ -126,22 +126,25 @@ func run(t *testing.T, s testenv.Settings, args ...string) program.Outcome {
 	t.Helper()
 	o := start(t, s, args...).Wait(t)
 	for _, line := range o.Log {
-		if line.Text("message") == "not JSON" {
+		if line.Text("message") == program.NotJSON {
 			t.Errorf("a line on standard error is not JSON: %s", line.Text("text"))
 		}
 	}
 	return o
 }
 
-// mustExplain fails the test unless one error of the log contains all the words, in
-// whatever case.
+// mustExplain fails the test unless one error of the log has a remedy and names all of these
+// settings, objects and values in either, in whatever case.
 func mustExplain(t *testing.T, o program.Outcome, words ...string) {
 	t.Helper()
 	for _, line := range o.Log {
 		if level := line.Text("level"); level != "error" && level != "fatal" {
 			continue
 		}
-		text := strings.ToLower(line.Text("error") + " " + line.Text("message"))
+		if line.Text("remedy") == "" {
+			continue
+		}
+		text := strings.ToLower(line.Text("error") + " " + line.Text("remedy"))
 		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, strings.ToLower(w)) }) {
 			return
 		}

@@ -15,6 +15,7 @@ import (
 
 	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
+	"adconnector/test/ports"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 )
@@ -214,7 +215,7 @@ func TestRefused(t *testing.T) {
 		g := newGateway(t, nil, nil)
 		o := run(t, d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.bindDn": lockedDN}), "sync")
 		o.MustExit(t, 3)
-		mustExplain(t, o, "locked")
+		mustExplain(t, o, lockedDN)
 		mustHoldNothing(t, g)
 	})
 	t.Run("base context that does not exist", func(t *testing.T) {
@@ -230,7 +231,7 @@ func TestRefused(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	d := domain(t)
 	t.Run("closed port", func(t *testing.T) {
-		port := strconv.Itoa(testenv.RefusingPort(t))
+		port := strconv.Itoa(ports.Refusing(t))
 		g := newGateway(t, nil, nil)
 		o := run(t, d.ldap(newSettings(t, g), "LDAP").With(testenv.Settings{"ldap.port": port}), "sync")
 		o.MustExit(t, 1)
@@ -311,7 +312,7 @@ func TestStrongAuth(t *testing.T) {
 		g := newGateway(t, nil, nil)
 		o := run(t, d.ldap(newSettings(t, g), "LDAP"), "sync")
 		o.MustExit(t, 3)
-		mustExplain(t, o, "LDAPS", "STARTTLS")
+		mustExplain(t, o, "ldap.protocol")
 		mustHoldNothing(t, g)
 	})
 	t.Run("STARTTLS is taken", func(t *testing.T) {

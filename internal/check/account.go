@@ -45,13 +45,11 @@ func (i *inspection) account(ctx context.Context) Check {
 		return ok("not looked at: the server is no domain controller")
 	}
 	if err := i.readSelf(ctx); err != nil {
-		found, _ := split(deadline(err))
-		return warn("its groups and its password's age cannot be told: "+found, "see to it yourself that it is a plain domain user")
+		return warn("its groups and its password's age cannot be read: "+deadline(ctx, err).Error(), "see to it yourself that it is a plain domain user")
 	}
 	groups, err := i.adminGroups(ctx)
 	if err != nil {
-		found, _ := split(deadline(err))
-		return warn("its groups cannot be told: "+found, "see to it yourself that it is a plain domain user")
+		return warn("its groups cannot be read: "+deadline(ctx, err).Error(), "see to it yourself that it is a plain domain user")
 	}
 	if len(groups) > 0 {
 		return warn(fmt.Sprintf("%s is a member of %s: whoever gets its password owns the domain", i.self.name, strings.Join(groups, ", ")),

@@ -1,14 +1,13 @@
-// Package check is the preflight: it looks at everything that a run needs, one line
-// each, and says what to do where something is wrong.
+// Package check is the preflight: it checks everything that a run needs, one line each,
+// with the remedy where something is wrong.
 //
-// It guarantees that it changes nothing: it sends the gateway no assets and no state,
-// makes no state file, and binds no refused account a second time. It goes on after a
-// failure wherever the next line does not hang on the one that failed; a line that
-// does is a warning that begins with "skipped". It promises nothing about the next
-// run: what was right may be wrong by then.
+// It changes nothing: it sends the gateway no assets and no state, creates no state file,
+// and binds no refused account a second time. It continues after a failure. A line that
+// depends on one that failed is a warning that begins with "skipped".
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,8 +60,8 @@ func (r Report) Err() error {
 
 // Options say what a run would work with.
 type Options struct {
-	Fault   error    // what is wrong with the configuration: nothing else can be looked at then
-	Advice  []string // what is not wrong with it, but hardly meant
+	Fault   error    // of the configuration; the other lines are then skipped
+	Advice  []string // about settings without effect
 	Gateway *gateway.Client
 	// GatewayAddress is host:port, and ProxyAddress too; "": there is no proxy.
 	GatewayAddress, ProxyAddress string
@@ -178,12 +177,8 @@ func (i *inspection) one(ctx context.Context, look func(*inspection, context.Con
 	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c := look(i, bounded)
-	switch {
-	case c.Result == OK:
-	case ctx.Err() != nil: // what it found then followed from that
+	if c.Result != OK && ctx.Err() != nil { // that is why
 		return skipped("interrupted")
-	case bounded.Err() != nil:
-		c.Found = strings.ReplaceAll(c.Found, context.DeadlineExceeded.Error(), fmt.Sprintf("no answer within %s", patience))
 	}
 	return c
 }
@@ -194,30 +189,27 @@ func ok(format string, args ...any) Check {
 
 func warn(found, remedy string) Check { return Check{Result: Warn, Found: found, Remedy: remedy} }
 
-// skipped is a line that hangs on one that failed.
+// warnOf returns the line of an error that a run recovers from.
+func warnOf(err error) Check { return warn(err.Error(), fault.Remedy(err)) }
+
+// skipped returns a line that depends on one that failed.
 func skipped(why string) Check { return Check{Result: Warn, Found: "skipped: " + why} }
 
-// failed takes an error apart into what was found and what to do. The adapters end
-// their errors with the remedy; otherwise is for those that do not.
+// failed returns the line of an error, with the error's own remedy where it has one.
 func failed(err error, otherwise string) Check {
-	found, remedy := split(err)
-	if remedy == "" {
-		remedy = otherwise
-	}
-	return Check{Result: Fail, Found: found, Remedy: remedy, err: err}
+	return failedFor(err, cmp.Or(fault.Remedy(err), otherwise))
 }
 
-// failedFor is failed with a better remedy than the adapter's.
+// failedFor returns the line of an error with a better remedy than its own.
 func failedFor(err error, remedy string) Check {
-	found, _ := split(err)
-	return Check{Result: Fail, Found: found, Remedy: remedy, err: err}
+	return Check{Result: Fail, Found: err.Error(), Remedy: remedy, err: err}
 }
 
 func (i *inspection) configuration(context.Context) Check {
 	if i.Fault != nil {
 		i.misconfigured = true
 		return Check{Result: Fail, Found: strings.Join(append([]string{i.Fault.Error()}, i.Advice...), "\n"), err: i.Fault,
-			Remedy: "correct the keys that are named; adconnector help keys lists them all"}
+			Remedy: fault.Remedies(i.Fault) + "\nadconnector help keys lists all keys"}
 	}
 	from := "connection and profile come from the gateway"
 	if i.Source != nil {
@@ -229,7 +221,7 @@ func (i *inspection) configuration(context.Context) Check {
 	return ok("complete; %s", from)
 }
 
-// setting names what an operator has to change: a key, or its like in the console.
+// setting returns what an operator has to change: a key, or its equivalent in the console.
 func (i *inspection) setting(key, inConsole string) string {
 	if i.Source != nil {
 		return key
@@ -237,10 +229,28 @@ func (i *inspection) setting(key, inConsole string) string {
 	return inConsole + " in the console"
 }
 
-// deadline makes an error of a line that took too long, rather than one of an order to stop.
-func deadline(err error) error {
-	if err != nil && errors.Is(err, context.DeadlineExceeded) {
-		return fault.New(fault.Transient, err)
+// lateError is the cause of a line that took too long.
+type lateError struct{ error }
+
+// Error returns how long the line may take.
+func (lateError) Error() string { return fmt.Sprintf("no answer within %s", patience) }
+
+// Unwrap returns the cause.
+func (e lateError) Unwrap() error { return e.error }
+
+// deadline returns the error of a line's context as one that is temporary, since nobody
+// interrupted the line. It keeps the operation and the remedy.
+func deadline(ctx context.Context, err error) error {
+	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
+		return err
 	}
-	return err
+	var operation fault.Operation
+	cause := err
+	if failed, is := errors.AsType[*fault.Error](err); is {
+		operation, cause = fault.Operation{Op: failed.Op, Object: failed.Object}, failed.Err
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		cause = lateError{cause}
+	}
+	return operation.Failed(fault.Transient, cause, fault.Remedy(err))
 }

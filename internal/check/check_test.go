@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,6 +29,8 @@ import (
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 	"adconnector/test/fakeldap"
+	"adconnector/test/faulttest"
+	"adconnector/test/ports"
 	"adconnector/test/testenv"
 )
 
@@ -109,6 +113,9 @@ func (e *environment) examine(t *testing.T, ctx context.Context) Report {
 		if c.Found == "" || c.Result == OK && c.Remedy != "" || c.Result == Fail && (c.Remedy == "" || c.err == nil) {
 			t.Errorf("%+v", c)
 		}
+		if c.Remedy != "" && strings.Contains(c.Found, c.Remedy) {
+			t.Errorf("the remedy is part of what was found: %+v", c)
+		}
 		if isSkipped := strings.HasPrefix(c.Found, "skipped: "); c.Result == Warn && (c.Remedy == "") != isSkipped {
 			t.Errorf("%+v", c)
 		}
@@ -138,12 +145,12 @@ func (r Report) of(name string) Check {
 	return r.Checks[i]
 }
 
-// mustContain fails the test unless what was found and the remedy contain all the words.
-func mustContain(t *testing.T, c Check, words ...string) {
+// mustContain fails the test unless a field of a line contains all values.
+func mustContain(t *testing.T, field string, values ...string) {
 	t.Helper()
-	for _, word := range words {
-		if !strings.Contains(c.Found+"\n"+c.Remedy, word) {
-			t.Errorf("%q is not in %+v", word, c)
+	for _, value := range values {
+		if !strings.Contains(field, value) {
+			t.Errorf("%q is not in %q", value, field)
 		}
 	}
 }
@@ -154,9 +161,12 @@ const skippedLine Result = "skipped" // in the table below
 type lineCase struct {
 	change func(*testing.T, *environment)
 	want   map[string]Result // of the lines that are not ok
-	line   string            // of these words
-	words  []string
-	class  fault.Class // of the failure
+	line   string            // that the fields below are about
+	found  []string          // values in Found
+	remedy []string          // settings and commands in Remedy
+	op     string            // of the line's error
+	cause  error             // of it; nil: not checked
+	class  fault.Class       // of the first failure
 }
 
 // testLines runs the checks in the environment of each case.
@@ -181,7 +191,13 @@ func testLines(t *testing.T, cases map[string]lineCase) {
 				}
 			}
 			if c.line != "" {
-				mustContain(t, report.of(c.line), c.words...)
+				got := report.of(c.line)
+				mustContain(t, got.Found, c.found...)
+				mustContain(t, got.Remedy, c.remedy...)
+				failed, is := errors.AsType[*fault.Error](got.err)
+				if c.op != "" && (!is || failed.Op != c.op) || c.cause != nil && !errors.Is(got.err, c.cause) {
+					t.Errorf("error %v, want operation %q, cause %v", got.err, c.op, c.cause)
+				}
 			}
 			err := report.Err()
 			if report.OK != (err == nil) || c.class != "" && fault.Of(err) != c.class {
@@ -201,11 +217,11 @@ func TestAllIsWell(t *testing.T) {
 	testLines(t, map[string]lineCase{
 		"all is well": {},
 		"all is well, from the console": {change: func(_ *testing.T, e *environment) { e.console(nil) },
-			line: documents, words: []string{"from the gateway: LDAPS to 127.0.0.1, SUBTREE of " + domain + ", identities only"}},
+			line: documents, found: []string{"gateway", "LDAPS to 127.0.0.1", "SUBTREE of " + domain}},
 		"StartTLS": {change: func(_ *testing.T, e *environment) {
 			e.options.Source.Directory.Protocol, e.options.Source.Directory.Port = directory.StartTLS, e.Port
 		},
-			line: tlsLine, words: []string{"TLS 1.3 at 127.0.0.1:", "which is the given one, is good until 20"}},
+			line: tlsLine, found: []string{"TLS 1.3 at 127.0.0.1:", "until 20"}},
 	})
 }
 
@@ -213,15 +229,19 @@ func TestConfiguration(t *testing.T) {
 	testLines(t, map[string]lineCase{
 		"bad configuration": {
 			change: func(_ *testing.T, e *environment) {
-				e.options.Fault = errors.Join(errors.New("thread-pool.size: too much"), errors.New("ldap.port: none"))
+				e.options.Fault = errors.Join(
+					fault.Operation{Object: "thread-pool.size (environment)"}.Failed(fault.Invalid, errors.New(`"x; allowed: y" is not allowed`), "allowed: a number from 1 to 64"),
+					fault.Operation{Object: "ldap.port (a.env line 1)"}.Failed(fault.Invalid, errors.New("needs ldap.host"), "allowed: both or neither"))
 			},
-			want: allBut(configuration), line: configuration, words: []string{"thread-pool.size: too much\nldap.port: none", "adconnector help keys"},
+			want: allBut(configuration), line: configuration, class: fault.Invalid,
+			found:  []string{`thread-pool.size (environment): "x; allowed: y" is not allowed` + "\n" + `ldap.port (a.env line 1): needs ldap.host`},
+			remedy: []string{"thread-pool.size (environment): allowed: a number from 1 to 64\nldap.port (a.env line 1): allowed: both or neither\n", "adconnector help keys"},
 		},
-		"a key that is not one": {
+		"an unknown key": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Advice = []string{"ldap.hots is unknown, ldap.host is meant"}
 			},
-			want: map[string]Result{configuration: Warn}, line: configuration, words: []string{"ldap.hots"},
+			want: map[string]Result{configuration: Warn}, line: configuration, found: []string{"ldap.hots"}, remedy: []string{"adconnector help keys"},
 		},
 	})
 }
@@ -230,7 +250,7 @@ func TestStateDirectory(t *testing.T) {
 	testLines(t, map[string]lineCase{
 		"state directory is a file": {
 			change: func(t *testing.T, e *environment) { must(t, os.WriteFile(e.options.StateDir, nil, 0o600)) },
-			want:   map[string]Result{stateDirectory: Fail}, line: stateDirectory, words: []string{"not a directory", "set service.state-dir to"},
+			want:   map[string]Result{stateDirectory: Fail}, line: stateDirectory, op: "open", cause: syscall.ENOTDIR, remedy: []string{"service.state-dir"}, class: fault.Invalid,
 		},
 		"state file in use": {
 			change: func(t *testing.T, e *environment) {
@@ -238,7 +258,7 @@ func TestStateDirectory(t *testing.T) {
 				must(t, err)
 				t.Cleanup(func() { store.Close() })
 			},
-			line: stateDirectory, words: []string{fmt.Sprintf("process %d on ", os.Getpid()), "a daemon runs, which is fine"},
+			line: stateDirectory, found: []string{fmt.Sprintf("process %d on ", os.Getpid())},
 		},
 		"state file of a run": {
 			change: func(t *testing.T, e *environment) {
@@ -246,14 +266,14 @@ func TestStateDirectory(t *testing.T) {
 				must(t, err)
 				must(t, store.Close())
 			},
-			line: stateDirectory, words: []string{"knows 0 objects"},
+			line: stateDirectory, found: []string{"0 objects"},
 		},
 		"state file damaged": {
 			change: func(t *testing.T, e *environment) {
 				must(t, os.MkdirAll(e.options.StateDir, 0o700))
 				must(t, os.WriteFile(filepath.Join(e.options.StateDir, "adconnector.db"), []byte(strings.Repeat("nonsense", 4096)), 0o600))
 			},
-			want: map[string]Result{stateDirectory: Warn}, line: stateDirectory, words: []string{"sends everything anew"},
+			want: map[string]Result{stateDirectory: Warn}, line: stateDirectory, found: []string{"adconnector.db"}, remedy: []string{"set the file aside"},
 		},
 	})
 }
@@ -268,7 +288,7 @@ func TestGatewayLogin(t *testing.T) {
 				e.options.ProxyAddress = parse(t, server.URL).Host
 				e.client.Proxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: testenv.PortOf(server.Listener)}
 			},
-			line: proxy, words: []string{"takes connections"},
+			line: proxy, found: []string{"127.0.0.1:"},
 		},
 		"proxy that asks for credentials": {
 			change: func(t *testing.T, e *environment) {
@@ -277,25 +297,25 @@ func TestGatewayLogin(t *testing.T) {
 				e.options.ProxyAddress = parse(t, server.URL).Host
 				e.client.Proxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: testenv.PortOf(server.Listener)}
 			},
-			want: map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, words: []string{"407", "set proxy.username and proxy.password"}, class: fault.Refused,
+			want: map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, found: []string{"407"}, remedy: []string{"proxy.username and proxy.password"}, class: fault.Refused,
 		},
 		"no proxy": {
 			change: func(t *testing.T, e *environment) {
-				e.options.ProxyAddress = fmt.Sprintf("127.0.0.1:%d", testenv.RefusingPort(t))
+				e.options.ProxyAddress = fmt.Sprintf("127.0.0.1:%d", ports.Refusing(t))
 			},
 			want: map[string]Result{proxy: Fail, gatewayLogin: skippedLine}, line: proxy,
-			words: []string{"connection refused", "open TCP port ", " to 127.0.0.1 from this machine, and check proxy.host and proxy.port"}, class: fault.Transient,
+			op: "connect to", cause: syscall.ECONNREFUSED, remedy: []string{"open TCP port ", " to 127.0.0.1 ", "proxy.host and proxy.port"}, class: fault.Transient,
 		},
 		"wrong gateway password": {
 			change: func(_ *testing.T, e *environment) { e.client.Login.Password = secret.New("wrong-password") },
-			want:   map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, words: []string{"wrong credentials (401)", "correct qualys.user.username and qualys.user.password"}, class: fault.Refused,
+			want:   map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, found: []string{"401"}, remedy: []string{"qualys.user.username and qualys.user.password"}, class: fault.Refused,
 		},
 		"wrong gateway password, from the console": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(nil)
 				e.client.Login.Password = secret.New("wrong-password")
 			},
-			want: skippedFrom(map[string]Result{gatewayLogin: Fail, documents: skippedLine}, reach, counts), line: documents, words: []string{"to which there is no login"}, class: fault.Refused,
+			want: skippedFrom(map[string]Result{gatewayLogin: Fail, documents: skippedLine}, reach, counts), line: documents, class: fault.Refused,
 		},
 		"rate limited": {
 			change: func(_ *testing.T, e *environment) {
@@ -308,7 +328,7 @@ func TestGatewayLogin(t *testing.T) {
 					return x.Status(http.StatusTooManyRequests, "")
 				})
 			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, words: []string{"rate limited until "}, class: fault.Transient,
+			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, op: "read connection", class: fault.Transient,
 		},
 	})
 }
@@ -320,7 +340,7 @@ func TestDocuments(t *testing.T) {
 				e.console(nil)
 				e.Gateway.SetConnection(nil)
 			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, words: []string{"does not know it (404)", "check qualys.connectionUuid"}, class: fault.Refused,
+			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, op: "read connection", found: []string{"404"}, remedy: []string{"qualys.connectionUuid"}, class: fault.Refused,
 		},
 		"no profile in the console": {
 			change: func(_ *testing.T, e *environment) {
@@ -328,7 +348,7 @@ func TestDocuments(t *testing.T) {
 				e.Gateway.SetProfile(nil)
 			},
 			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: documents, words: []string{"check qualys.profileUuid"}, class: fault.Refused,
+			line: documents, op: "read profile", remedy: []string{"qualys.profileUuid"}, class: fault.Refused,
 		},
 		"neither": {
 			change: func(_ *testing.T, e *environment) {
@@ -337,20 +357,20 @@ func TestDocuments(t *testing.T) {
 				e.Gateway.SetProfile(nil)
 			},
 			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents,
-			words: []string{"read connection ", "; read profile ", "check qualys.connectionUuid and qualys.customerUuid; check qualys.profileUuid"}, class: fault.Refused,
+			op: "read connection", found: []string{"read connection ", "; read profile "}, remedy: []string{"qualys.connectionUuid", "qualys.customerUuid", "; ", "qualys.profileUuid"}, class: fault.Refused,
 		},
 		"unknown scope in the console": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
 			},
 			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: documents, words: []string{`search scope "FOREST" is unknown`, "use SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
+			line: documents, found: []string{`search scope "FOREST"`}, remedy: []string{"SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
 		},
 		"posture": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.Assets = "Identity with security posture" })
 			},
-			line: documents, words: []string{"identities with security posture"},
+			line: documents, found: []string{"security posture"},
 		},
 	})
 }
@@ -359,15 +379,15 @@ func TestSchedule(t *testing.T) {
 	testLines(t, map[string]lineCase{
 		"no cron expression": {
 			change: func(_ *testing.T, e *environment) { e.options.Next = nil },
-			want:   map[string]Result{scheduled: Warn}, line: scheduled, words: []string{"only sync runs", "set service.cron-expression"},
+			want:   map[string]Result{scheduled: Warn}, line: scheduled, remedy: []string{"service.cron-expression"},
 		},
 		"more often than the gateway likes": {
 			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(limits("20", "3600")) },
-			want:   map[string]Result{scheduled: Warn}, line: scheduled, words: []string{"20 calls in 1h0m0s", "each run needs 5 at least", "run less often"},
+			want:   map[string]Result{scheduled: Warn}, line: scheduled, found: []string{"20 calls in 1h0m0s", "5 at least"}, remedy: []string{"service.cron-expression"},
 		},
 		"not more often than the gateway likes": {
 			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(limits("300", "3600")) },
-			line:   scheduled, words: []string{"the gateway allows 300 calls in 1h0m0s"},
+			line:   scheduled, found: []string{"300 calls in 1h0m0s"},
 		},
 	})
 }
@@ -375,26 +395,26 @@ func TestSchedule(t *testing.T) {
 func TestReach(t *testing.T) {
 	testLines(t, map[string]lineCase{
 		"no directory": {
-			change: func(t *testing.T, e *environment) { e.options.Source.Directory.Port = testenv.RefusingPort(t) },
+			change: func(t *testing.T, e *environment) { e.options.Source.Directory.Port = ports.Refusing(t) },
 			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, class: fault.Transient,
-			words: []string{"connection refused", "open TCP port ", " to 127.0.0.1 from this machine, and check ldap.host and ldap.port"},
+			op: "connect", cause: syscall.ECONNREFUSED, remedy: []string{"open TCP port ", " to 127.0.0.1 ", "ldap.host and ldap.port"},
 		},
 		"no directory, from the console": {
 			change: func(t *testing.T, e *environment) {
-				e.console(func(c *sandbox.Connection, _ *gateway.Profile) { c.Authentication.Port = testenv.RefusingPort(t) })
+				e.console(func(c *sandbox.Connection, _ *gateway.Profile) { c.Authentication.Port = ports.Refusing(t) })
 			},
-			want: skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, words: []string{"the connection's host and port in the console"}, class: fault.Transient,
+			want: skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, remedy: []string{"host and port in the console"}, class: fault.Transient,
 		},
 		"one of two servers": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Source.Directory.Hosts = []string{"127.0.0.2", "127.0.0.1"}
 			},
 			want: map[string]Result{reach: Warn}, line: reach,
-			words: []string{"127.0.0.1:", " can be reached, but not: connect to 127.0.0.2:", " to 127.0.0.2 from this machine"},
+			found: []string{"127.0.0.1:", "127.0.0.2:"}, remedy: []string{"open TCP port ", " to 127.0.0.2 "},
 		},
 		"unknown host": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Hosts = []string{"dc1.invalid"} },
-			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, words: []string{"dc1.invalid", "correct ldap.host, or this machine's DNS"}, class: fault.Transient,
+			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, op: "connect", found: []string{"dc1.invalid"}, remedy: []string{"ldap.host", "DNS"}, class: fault.Transient,
 		},
 	})
 }
@@ -405,7 +425,7 @@ func TestTLS(t *testing.T) {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Source.Directory.Protocol, e.options.Source.Directory.Port = directory.LDAP, e.Port
 			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"in the clear", "use LDAPS (port 636) or STARTTLS: set ldap.protocol", "as ldap.certificate"},
+			want: map[string]Result{tlsLine: Warn}, line: tlsLine, remedy: []string{"LDAPS (port 636) or STARTTLS", "ldap.protocol", "ldap.certificate"},
 		},
 		"plain LDAP, from the console": {
 			change: func(_ *testing.T, e *environment) {
@@ -413,26 +433,26 @@ func TestTLS(t *testing.T) {
 					c.Authentication.Type, c.Authentication.Port = "LDAP", e.Port
 				})
 			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"set the connection's type in the console"},
+			want: map[string]Result{tlsLine: Warn}, line: tlsLine, remedy: []string{"connection's type in the console"},
 		},
 		"certificate of nobody known": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Certificates = nil },
-			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, words: []string{"common name dc1.corp.example.com", "give it or its issuer's as ldap.certificate"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, found: []string{"dc1.corp.example.com"}, remedy: []string{"ldap.certificate"}, class: fault.Refused,
 		},
 		"LDAPS at the port of LDAP": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Port = e.Port },
-			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, words: []string{"LDAPS is usually port 636"},
+			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, op: "connect", remedy: []string{"LDAPS", "636", "ldap.port"},
 		},
 		"certificate about to expire": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.now = func() time.Time { return e.Directory.Certificate().NotAfter.Add(-10*24*time.Hour - time.Minute) }
 				e.directoryAt = e.options.now
 			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, words: []string{"expires in 10 days", "renew the domain controller's certificate", "give the new one, or better its issuer's, as ldap.certificate"},
+			want: map[string]Result{tlsLine: Warn}, line: tlsLine, found: []string{"10 days"}, remedy: []string{"renew", "ldap.certificate"},
 		},
 		"certificate that has expired and is given": {
 			change: func(_ *testing.T, e *environment) { e.options.now = later(400 * 24 * time.Hour) },
-			want:   map[string]Result{tlsLine: Warn, timeSkew: Warn}, line: tlsLine, words: []string{"which is the given one, has expired on "},
+			want:   map[string]Result{tlsLine: Warn, timeSkew: Warn}, line: tlsLine, found: []string{"expired on 20"}, remedy: []string{"renew", "ldap.certificate"},
 		},
 	})
 }
@@ -441,11 +461,11 @@ func TestBind(t *testing.T) {
 	testLines(t, map[string]lineCase{
 		"wrong password": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Password = secret.New("wrong-password") },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, words: []string{"LDAP result 49", "wrong password", "correct ldap.password and ldap.bindDn"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"ldap.bindDn", "ldap.password"}, class: fault.Refused,
 		},
 		"disabled account": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Disable(bindDN)) },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, words: []string{"the account is disabled", "enable it"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"enable"}, class: fault.Refused,
 		},
 	})
 }
@@ -459,33 +479,33 @@ func TestBindAccount(t *testing.T) {
 				must(t, e.Directory.Add(sandbox.Object{DN: group, Attributes: map[string][]string{"objectClass": {"group"}, "member": {bindDN}}}))
 				must(t, e.Directory.Modify(admins, "member", group))
 			},
-			want: map[string]Result{account: Warn}, line: account, words: []string{"svc-qualys@corp.example.com is a member of ", "Domain Admins", "Administrators", "use a plain domain user instead"},
+			want: map[string]Result{account: Warn}, line: account, found: []string{"svc-qualys@corp.example.com", "Domain Admins", "Administrators"}, remedy: []string{"plain domain user"},
 		},
 		"administrator by primary group": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Modify(bindDN, "primaryGroupID", "512")) },
-			want:   map[string]Result{account: Warn}, line: account, words: []string{"is a member of Domain Admins, Administrators"},
+			want:   map[string]Result{account: Warn}, line: account, found: []string{"Domain Admins, Administrators"},
 		},
 		"password about to expire": {
 			change: func(t *testing.T, e *environment) {
 				must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) // the domain's age of passwords is 42 days
 				e.options.now = later(37 * 24 * time.Hour)
 			},
-			want: map[string]Result{account: Warn, timeSkew: Warn}, line: account, words: []string{"the password of svc-qualys@corp.example.com expires in ", "set a new one, there and in ldap.password, or have it never expire"},
+			want: map[string]Result{account: Warn, timeSkew: Warn}, line: account, found: []string{"svc-qualys@corp.example.com", "expires in "}, remedy: []string{"ldap.password"},
 		},
 		"password that will expire": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) },
-			line:   account, words: []string{"no administrator; its password is good until "},
+			line:   account, found: []string{"until 20"},
 		},
 		"bound as DOMAIN\\name": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.BindDN = `CORP\svc-qualys` },
-			line:   account, words: []string{"svc-qualys@corp.example.com, no administrator"},
+			line:   account, found: []string{"svc-qualys@corp.example.com"},
 		},
 		"bound as name@domain": {
 			change: func(t *testing.T, e *environment) {
 				e.options.Source.Directory.BindDN = "svc-qualys@corp.example.com"
 				must(t, e.Directory.Modify(bindDN, "primaryGroupID", "512"))
 			},
-			want: map[string]Result{account: Warn}, line: account, words: []string{"is a member of Domain Admins"},
+			want: map[string]Result{account: Warn}, line: account, found: []string{"Domain Admins"},
 		},
 	})
 }
@@ -495,7 +515,7 @@ func TestBaseContext(t *testing.T) {
 		"base context that is not there": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "OU=Nowhere," + domain },
 			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line:   baseContext, words: []string{"OU=Nowhere", "what exists of it is " + domain, "correct profile.baseContext"}, class: fault.Refused,
+			line:   baseContext, op: "read", cause: directory.ErrNoObject, found: []string{"OU=Nowhere", domain}, remedy: []string{"profile.baseContext"}, class: fault.Refused,
 		},
 		"base context beside a refused gateway": {
 			change: func(_ *testing.T, e *environment) {
@@ -503,12 +523,12 @@ func TestBaseContext(t *testing.T) {
 				e.client.Login.Password = secret.New("wrong-password")
 			},
 			want: map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: baseContext, words: []string{"OU=Nowhere"}, class: fault.Refused,
+			line: baseContext, cause: directory.ErrNoObject, found: []string{"OU=Nowhere"}, class: fault.Refused,
 		},
 		"base context of another domain": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "DC=elsewhere,DC=example,DC=com" },
 			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line:   baseContext, words: []string{"another server's domain", "connect to a domain controller of that domain"}, class: fault.Refused,
+			line:   baseContext, op: "read", remedy: []string{"domain controller of that domain"}, class: fault.Refused,
 		},
 		"nothing to read": {
 			change: func(t *testing.T, e *environment) {
@@ -516,11 +536,11 @@ func TestBaseContext(t *testing.T) {
 				must(t, e.Directory.Add(sandbox.Object{DN: e.options.Source.Base, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
 			},
 			want: map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: readUsers,
-			words: []string{"no users are to be seen below OU=Empty", `dsacls "OU=Empty,` + domain + `" /I:T /G "svc-qualys@corp.example.com:LCRP"`},
+			found: []string{"OU=Empty"}, remedy: []string{`dsacls "OU=Empty,` + domain + `" /I:T /G "svc-qualys@corp.example.com:LCRP"`},
 		},
 		"filter that leaves nothing": {
 			change: func(_ *testing.T, e *environment) { e.options.Search.GroupFilter = "(description=nothing of the kind)" },
-			want:   map[string]Result{readGroups: Warn}, line: readGroups, words: []string{"no groups are to be seen", "check profile.baseContext, profile.searchScope and ldap.group-filter"},
+			want:   map[string]Result{readGroups: Warn}, line: readGroups, remedy: []string{"profile.baseContext, profile.searchScope and ldap.group-filter"},
 		},
 	})
 }
@@ -533,18 +553,17 @@ func TestVisibleObjects(t *testing.T) {
 				must(t, e.Directory.SetPassword("CN=Plain,CN=Users,"+domain, e.Password))
 				e.options.Source.Directory.BindDN = "CN=Plain,CN=Users," + domain
 			},
-			want: map[string]Result{seeDeleted: Warn}, line: seeDeleted, words: []string{
-				"deletions show at full passes only",
+			want: map[string]Result{seeDeleted: Warn}, line: seeDeleted, remedy: []string{
 				`dsacls "CN=Deleted Objects,` + domain + `" /takeOwnership`, `dsacls "CN=Deleted Objects,` + domain + `" /g "plain@corp.example.com:LCRP"`,
 			},
 		},
 		"pages too large": {
 			change: func(_ *testing.T, e *environment) { e.options.Search.PageSize = 5000 },
-			want:   map[string]Result{pageSize: Warn}, line: pageSize, words: []string{"ldap.page-size is 5000", "1000 at most", "set ldap.page-size to 1000"},
+			want:   map[string]Result{pageSize: Warn}, line: pageSize, found: []string{"5000", "1000"}, remedy: []string{"set ldap.page-size to 1000"},
 		},
 		"counting takes too long": {
 			change: func(_ *testing.T, e *environment) { e.options.countFor = time.Nanosecond },
-			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: counts, words: []string{"more than 0 users and more than 0 groups: counting ended after 1ns"},
+			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: counts, found: []string{"more than 0 users and more than 0 groups", "1ns"},
 		},
 	})
 }
@@ -556,15 +575,15 @@ func TestTimeSkew(t *testing.T) {
 				e.directoryAt = later(5 * time.Minute)
 				e.Gateway.SetFront(dated(5 * time.Minute))
 			},
-			want: map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the directory's clock is ", " ahead, the gateway's clock is ", "set this machine's clock"},
+			want: map[string]Result{timeSkew: Warn}, line: timeSkew, found: []string{"the directory's clock is ", "the gateway's clock is ", " ahead"}, remedy: []string{"this machine's clock"},
 		},
 		"the directory's clock": {
 			change: func(_ *testing.T, e *environment) { e.directoryAt = later(-3 * time.Minute) },
-			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the directory's clock is 3m", " behind, the gateway's clock agrees", "set the directory's clock"},
+			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, found: []string{"the directory's clock is 3m", " behind, the gateway's clock agrees"}, remedy: []string{"set the directory's clock"},
 		},
 		"the gateway's clock": {
 			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(dated(2 * time.Minute)) },
-			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, words: []string{"the gateway's clock is ", "set the gateway's clock"},
+			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, found: []string{"the gateway's clock is "}, remedy: []string{"set the gateway's clock"},
 		},
 	})
 }
@@ -620,24 +639,26 @@ func TestRights(t *testing.T) {
 		change func(*fakeldap.Server)
 		line   string
 		result Result
-		words  []string
+		found  []string
+		remedy []string
+		cause  error
 	}{
-		"all can be read": {func(*fakeldap.Server) {}, readUsers, OK, []string{"that were tried are read whole"}},
-		"counts":          {func(*fakeldap.Server) {}, counts, OK, []string{"25 users and 3 groups"}},
+		"all can be read": {func(*fakeldap.Server) {}, readUsers, OK, []string{"25"}, nil, nil},
+		"counts":          {func(*fakeldap.Server) {}, counts, OK, []string{"25 users and 3 groups"}, nil, nil},
 		"some without a SID": {func(s *fakeldap.Server) { s.Users[3], s.Users[24] = nameless(s.Users[3]), nameless(s.Users[24]) },
-			readUsers, Warn, []string{"2 of 25 have no objectSid or objectGUID that can be read", "ldap.user-filter"}},
+			readUsers, Warn, []string{"2 of 25", "objectSid or objectGUID"}, []string{"ldap.user-filter"}, nil},
 		"all without a SID": {func(s *fakeldap.Server) { s.Users = without("objectSid", s.Users) },
-			readUsers, Fail, []string{"25 users are to be seen, but the objectSid or objectGUID of none", `dsacls "` + domain + `" /I:T /G`}},
+			readUsers, Fail, []string{"25 users"}, []string{`dsacls "` + domain + `" /I:T /G`}, errNameless},
 		"no status": {func(s *fakeldap.Server) { s.Users = without("userAccountControl", s.Users) },
-			readUsers, Warn, []string{"not their userAccountControl", "whether they are disabled"}},
+			readUsers, Warn, []string{"userAccountControl"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
 		"no type": {func(s *fakeldap.Server) { s.Groups = without("groupType", s.Groups) },
-			readGroups, Warn, []string{"not their groupType"}},
+			readGroups, Warn, []string{"groupType"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
 		"connection lost": {func(s *fakeldap.Server) { s.Sent = func(n int) bool { return n < 5 } },
-			readUsers, Fail, []string{"the connection was lost", "check the server's log"}},
+			readUsers, Fail, nil, []string{"the server's log"}, nil},
 		"no domain controller": {func(s *fakeldap.Server) { s.Plain = true },
-			seeDeleted, Warn, []string{"no domain controller: deletions show at full passes only"}},
-		"limits nobody tells": {func(s *fakeldap.Server) { s.Plain = true },
-			pageSize, OK, []string{"1000; the server does not say what it allows"}},
+			seeDeleted, Warn, nil, []string{"domain controller"}, nil},
+		"unknown page limit": {func(s *fakeldap.Server) { s.Plain = true },
+			pageSize, OK, []string{"1000"}, nil, nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -650,10 +671,11 @@ func TestRights(t *testing.T) {
 				e.options.Source.Base = fakeldap.Base
 			})
 			got := e.examine(t, t.Context()).of(c.line)
-			if got.Result != c.result {
+			if got.Result != c.result || c.cause != nil && !errors.Is(got.err, c.cause) {
 				t.Errorf("%+v", got)
 			}
-			mustContain(t, got, c.words...)
+			mustContain(t, got.Found, c.found...)
+			mustContain(t, got.Remedy, c.remedy...)
 		})
 	}
 }
@@ -661,15 +683,15 @@ func TestRights(t *testing.T) {
 // TestNoGateway runs one line in fake time: the client tries a login again after seconds.
 func TestNoGateway(t *testing.T) {
 	e := newEnvironment(t, nil)
-	e.client.URL = parse(t, fmt.Sprintf("http://127.0.0.1:%d", testenv.RefusingPort(t)))
+	e.client.URL = parse(t, fmt.Sprintf("http://127.0.0.1:%d", ports.Refusing(t)))
 	synctest.Test(t, func(t *testing.T) {
 		e.options.Gateway, e.options.GatewayAddress = gateway.New(e.client), e.client.URL.Host
 		i := &inspection{Options: e.options}
 		got := i.one(t.Context(), (*inspection).login)
-		if got.Result != Fail || fault.Of(got.err) != fault.Transient {
+		if got.Result != Fail || fault.Of(got.err) != fault.Transient || !errors.Is(got.err, syscall.ECONNREFUSED) {
 			t.Errorf("%+v, class %s", got, fault.Of(got.err))
 		}
-		mustContain(t, got, "connection refused", "open TCP port ", "to 127.0.0.1 from this machine, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url")
+		mustContain(t, got.Remedy, "open TCP port ", " to 127.0.0.1 ", "proxy.enabled, proxy.host and proxy.port", "connector.api.url")
 	})
 }
 
@@ -691,43 +713,60 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestNoVerdictUnderWay: a line that is interrupted has found nothing, and one that
-// takes too long says for how long it has waited.
-func TestNoVerdictUnderWay(t *testing.T) {
+// TestDeadline: a line that is interrupted has no finding, and the error of one that takes
+// too long names how long that is, instead of the context's error.
+func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		login := fault.Operation{Op: "log in to", Object: "gateway"}
 		waits := func(_ *inspection, ctx context.Context) Check {
 			<-ctx.Done()
-			return failed(deadline(fmt.Errorf("log in: %w", ctx.Err())), "try again")
+			return failed(deadline(ctx, login.Failed(fault.Canceled, ctx.Err(), "check connector.api.url")), "")
 		}
 		i := &inspection{}
-		if c := i.one(t.Context(), waits); c.Result != Fail || c.Found != "log in: no answer within 1m0s" || fault.Of(c.err) != fault.Transient {
+		c := i.one(t.Context(), waits)
+		faulttest.Check(t, c.err, fault.Error{Class: fault.Transient, Op: login.Op, Object: login.Object}, context.DeadlineExceeded, "connector.api.url")
+		if late := new(lateError); c.Result != Fail || !errors.As(c.err, late) || strings.Contains(c.Found, context.DeadlineExceeded.Error()) || !strings.Contains(c.Found, patience.String()) {
 			t.Errorf("%+v", c)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if c := i.one(ctx, waits); c.Result != Warn || c.Found != "skipped: interrupted" || c.Remedy != "" {
+		if c := i.one(ctx, waits); c.Result != Warn || c.Found != skipped("interrupted").Found || c.Remedy != "" {
 			t.Errorf("%+v", c)
 		}
 	})
 }
 
-func TestRemedies(t *testing.T) {
-	for text, want := range map[string][2]string{
-		"bind as CN=x to a:389: refused (LDAP result 49): the account is locked: unlock it, and look for whoever uses an old password": {
-			"bind as CN=x to a:389: refused (LDAP result 49): the account is locked", "unlock it, and look for whoever uses an old password"},
-		"connect to a:636 (LDAPS): the server's certificate (for b) is not trusted: it is not for a; set ldap.server-name to a name that it carries": {
-			"connect to a:636 (LDAPS): the server's certificate (for b) is not trusted: it is not for a", "set ldap.server-name to a name that it carries"},
-		"connect to a:636 (LDAPS): the port speaks another protocol: LDAPS is usually port 636": {
-			"connect to a:636 (LDAPS): the port speaks another protocol", "LDAPS is usually port 636"},
-		"no directory server could be used: connect to a:1 (LDAP): x: check host and port; connect to b:1 (LDAP): y: check host and port": {
-			"no directory server could be used: connect to a:1 (LDAP): x", "check host and port; connect to b:1 (LDAP): y: check host and port"},
-		"the setup: settled": {"the setup: settled", ""},
-		"unusable state directory: remove /var/lib/x: not a directory: set service.state-dir to a directory": {
-			"unusable state directory: remove /var/lib/x: not a directory", "set service.state-dir to a directory"},
+// TestFailed: what was found and the remedy are those of the error, whatever words it quotes.
+func TestFailed(t *testing.T) {
+	const quoted = `403, "no access: check the account; set another one": connect to a domain`
+	operation := fault.Operation{Op: "read connection", Object: "a: use b"}
+	for name, c := range map[string]struct {
+		err       error
+		otherwise string
+		remedy    string
+	}{
+		"its own remedy":        {operation.Failed(fault.Refused, errors.New(quoted), "check qualys.connectionUuid"), "otherwise", "check qualys.connectionUuid"},
+		"of its cause":          {operation.Failed(fault.Refused, operation.Failed(fault.Refused, errors.New(quoted), "of the cause"), ""), "otherwise", "of the cause"},
+		"without one":           {operation.Failed(fault.Refused, errors.New(quoted), ""), "otherwise", "otherwise"},
+		"none of our errors":    {errors.New(quoted), "otherwise", "otherwise"},
+		"a remedy with a colon": {operation.Failed(fault.Refused, errors.New(quoted), `grant it: dsacls "DC=x": check`), "otherwise", `grant it: dsacls "DC=x": check`},
 	} {
-		if found, remedy := split(errors.New(text)); found != want[0] || remedy != want[1] {
-			t.Errorf("%s: %q and %q", text, found, remedy)
-		}
+		t.Run(name, func(t *testing.T) {
+			want := Check{Result: Fail, Found: c.err.Error(), Remedy: c.remedy, err: c.err}
+			if got := failed(c.err, c.otherwise); got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			if got := failedFor(c.err, "better"); got.Found != want.Found || got.Remedy != "better" {
+				t.Errorf("got %+v", got)
+			}
+			encoded, err := json.Marshal(failed(c.err, c.otherwise))
+			must(t, err)
+			var line struct{ Found, Remedy string }
+			must(t, json.Unmarshal(encoded, &line))
+			if line.Found != want.Found || line.Remedy != want.Remedy {
+				t.Errorf("encoded %s", encoded)
+			}
+		})
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 // globalCatalog holds whether a port is one of the global catalog's (MS-ADTS 6.1.1.3).
 var globalCatalog = map[int]bool{3268: true, 3269: true}
 
+var errNoHost = errors.New("no directory host is given")
+
 // expiresSoon is how long before its end a certificate is worth a word.
 const expiresSoon = 30 * 24 * time.Hour
 
@@ -26,9 +28,11 @@ func (i *inspection) reach(ctx context.Context) Check {
 		return skipped("there is no connection")
 	}
 	i.contacts = directory.Probe(ctx, *i.directory)
+	for n := range i.contacts {
+		i.contacts[n].Err = deadline(ctx, i.contacts[n].Err)
+	}
 	if len(i.contacts) == 0 {
-		err := fault.Errorf(fault.Refused, "no directory host is given")
-		return failed(err, "set "+i.setting("ldap.host", "the connection's host"))
+		return failed(fault.Operation{}.Failed(fault.Refused, errNoHost, "set "+i.setting("ldap.host", "the connection's host")), "")
 	}
 	var there, away []string
 	var lost directory.Contact // the first one
@@ -38,10 +42,9 @@ func (i *inspection) reach(ctx context.Context) Check {
 			there = append(there, c.Address)
 			continue
 		}
-		found, _ := split(deadline(c.Err))
-		away = append(away, found)
+		away = append(away, c.Err.Error())
 		if first == nil {
-			lost, first = c, deadline(c.Err)
+			lost, first = c, c.Err
 		}
 	}
 	switch {
@@ -85,7 +88,7 @@ func (i *inspection) tls(context.Context) Check {
 		case c.Reached:
 			bad = append(bad, c.Err.Error())
 			if first == nil {
-				first = deadline(c.Err)
+				first = c.Err
 			}
 		}
 	}
@@ -95,8 +98,7 @@ func (i *inspection) tls(context.Context) Check {
 	case len(good) == 0:
 		return failed(first, "check the server's certificate")
 	case len(bad) > 0:
-		_, remedy := split(first)
-		return warn(fmt.Sprintf("%s is trusted, but not: %s", good[0].Address, strings.Join(bad, "; ")), remedy)
+		return warn(fmt.Sprintf("%s is trusted, but not: %s", good[0].Address, strings.Join(bad, "; ")), fault.Remedy(first))
 	}
 	var found []string
 	for _, c := range good {
@@ -166,7 +168,7 @@ func (i *inspection) bind(ctx context.Context) Check {
 	}
 	session, err := directory.Connect(ctx, *i.directory)
 	if err != nil {
-		return failed(deadline(err), "check ldap.bindDn and ldap.password, or the connection in the console")
+		return failed(deadline(ctx, err), "check ldap.bindDn and ldap.password, or the connection in the console")
 	}
 	i.session = session
 	return ok("%s as %s", session.Address, i.directory.BindDN)
@@ -182,7 +184,7 @@ func (i *inspection) baseContext(ctx context.Context) Check {
 	}
 	found, err := i.session.Read(ctx, i.part.Base, "objectClass")
 	if err != nil {
-		return failed(deadline(err), "correct "+i.setting("profile.baseContext", "the profile's base context"))
+		return failed(deadline(ctx, err), "correct "+i.setting("profile.baseContext", "the profile's base context"))
 	}
 	i.baseSeen = true
 	kind := "an object of a class that the account may not read"

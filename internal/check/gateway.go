@@ -15,7 +15,8 @@ import (
 
 const dialTimeout = 10 * time.Second
 
-// proxy only sees that it takes connections: what it thinks of us shows at the login.
+// proxy only checks that the proxy accepts connections. Whether it accepts the account, the
+// login shows.
 func (i *inspection) proxy(ctx context.Context) Check {
 	if i.ProxyAddress == "" {
 		return ok("none: the gateway is reached directly")
@@ -26,8 +27,8 @@ func (i *inspection) proxy(ctx context.Context) Check {
 	conn, err := dialer.DialContext(ctx, "tcp", i.ProxyAddress)
 	if err != nil {
 		i.noProxy = true
-		err = fault.Errorf(fault.Transient, "connect to the proxy %s: %w", i.ProxyAddress, err)
-		return failed(err, fmt.Sprintf("open TCP port %s to %s from this machine, and check proxy.host and proxy.port", portOf(i.ProxyAddress), hostOf(i.ProxyAddress)))
+		remedy := fmt.Sprintf("open TCP port %s to %s from this machine, and check proxy.host and proxy.port", portOf(i.ProxyAddress), hostOf(i.ProxyAddress))
+		return failed(fault.Operation{Op: "connect to", Object: "proxy " + i.ProxyAddress}.Failed(fault.Transient, err, remedy), "")
 	}
 	conn.Close()
 	return ok("%s takes connections", i.ProxyAddress)
@@ -38,7 +39,7 @@ func (i *inspection) login(ctx context.Context) Check {
 		i.noLogin = true
 		return skipped("the proxy cannot be reached")
 	}
-	err := deadline(i.Gateway.Login(ctx))
+	err := deadline(ctx, i.Gateway.Login(ctx))
 	if err == nil {
 		return ok("%s takes the account", i.GatewayAddress)
 	}
@@ -92,7 +93,7 @@ func (i *inspection) documents(ctx context.Context) Check {
 func (i *inspection) readConnection(ctx context.Context) error {
 	connection, err := i.Gateway.Connection(ctx)
 	if err != nil {
-		return deadline(err)
+		return deadline(ctx, err)
 	}
 	options, err := syncrun.DirectoryOf(connection)
 	if err != nil {
@@ -106,7 +107,7 @@ func (i *inspection) readConnection(ctx context.Context) error {
 func (i *inspection) readProfile(ctx context.Context) error {
 	profile, err := i.Gateway.Profile(ctx)
 	if err != nil {
-		return deadline(err)
+		return deadline(ctx, err)
 	}
 	part, err := syncrun.PartOf(profile)
 	if err != nil {

@@ -11,23 +11,22 @@ import (
 
 func (i *inspection) stateDirectory(context.Context) Check {
 	if err := state.Usable(i.StateDir); err != nil {
-		return failed(err, "set service.state-dir to a directory that can be made and written")
+		return failed(err, "")
 	}
 	store, err := i.stateOptions.OpenReadOnly(i.StateDir)
 	switch {
-	case errors.Is(err, state.ErrLocked): // by a daemon, which stands in nobody's way here
-		found, _ := split(err)
-		return ok("%s: a daemon runs, which is fine", found)
+	case errors.Is(err, state.ErrLocked):
+		return ok("%v: fine while the daemon runs", err)
 	case errors.Is(err, state.ErrUnusable):
-		return failed(err, "set service.state-dir to a directory that can be made and written")
+		return failed(err, "")
 	case err != nil:
-		return warn(err.Error(), "let the next run do so, or put a copy of the file back")
+		return warnOf(err)
 	}
 	defer store.Close()
 	known, err := store.Size()
 	switch {
 	case err != nil:
-		return warn(err.Error(), "let the next run set the file aside, or put a copy of it back")
+		return warnOf(err)
 	case store.FileSize() == 0:
 		return ok("%s can be written; the first run makes the state file", i.StateDir)
 	}

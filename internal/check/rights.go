@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -53,16 +54,15 @@ func (i *inspection) reads(ctx context.Context, kind identity.Kind) Check {
 			fmt.Sprintf("check %s and %s; if there are some, grant the account the right to read them: %s",
 				i.setting("profile.baseContext, profile.searchScope", "the profile's base context and scope"), "ldap."+kind.String()+"-filter", i.grant(i.part.Base)))
 	case t.nameless == t.objects:
-		err := fault.Errorf(fault.Refused, "%d %s are to be seen, but the objectSid or objectGUID of none", t.objects, plural)
-		return failed(err, "grant the account the right to read them: "+i.grant(i.part.Base))
+		return failed(i.refused(fmt.Errorf("%d %s are visible, but %w", t.objects, plural, errNameless)), "")
 	}
 	mapped, told, err := i.sample(ctx, kind, t.sample)
 	tell := telling[kind]
 	switch {
 	case err != nil:
-		return failed(deadline(err), i.grant(i.part.Base))
+		return failed(deadline(ctx, err), i.grant(i.part.Base))
 	case mapped == 0:
-		return failed(fault.Errorf(fault.Refused, "of the first %d %s none is read whole", len(t.sample), plural), "grant the account the right to read them: "+i.grant(i.part.Base))
+		return failed(i.refused(fmt.Errorf("%w: the first %d %s", errUnmapped, len(t.sample), plural)), "")
 	case told == 0 && i.session.RootDSE.IsDomainController():
 		return warn(fmt.Sprintf("%s may be read, but not their %s: it cannot be told %s", plural, tell.attribute, tell.without),
 			"grant the account the right to read all properties: "+i.grant(i.part.Base))
@@ -73,7 +73,18 @@ func (i *inspection) reads(ctx context.Context, kind identity.Kind) Check {
 	return ok("%d that were tried are read whole", mapped)
 }
 
-// grant is the order that lets the account read everything below a name.
+var (
+	errNameless = errors.New("the objectSid or objectGUID of none")
+	errUnmapped = errors.New("not one object can be read completely")
+	errLost     = errors.New("the connection was lost, and the server accepts no other")
+)
+
+// refused returns the error of a right that the account lacks.
+func (i *inspection) refused(cause error) error {
+	return fault.Operation{Op: "read", Object: i.part.Base}.Failed(fault.Refused, cause, "grant the account the right to read them: "+i.grant(i.part.Base))
+}
+
+// grant returns the command that lets the account read everything below a name.
 func (i *inspection) grant(dn string) string {
 	return fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, dn, i.self.name)
 }
@@ -101,11 +112,12 @@ func (i *inspection) count(ctx context.Context, kind identity.Kind) *tally {
 	}
 	t.cut = limited.Err() != nil && ctx.Err() == nil
 	if !t.cut {
-		t.err = deadline(err)
+		t.err = deadline(ctx, err)
 	}
-	i.reconnect(ctx) // after an error a session is of no more use
+	address := i.session.Address
+	i.reconnect(ctx) // a session cannot be used after an error
 	if t.cut && i.session == nil {
-		t.err = fault.Errorf(fault.Transient, "the connection was lost, and the server grants no other: check its limit of connections, and the network in between")
+		t.err = fault.Operation{Op: "reconnect to", Object: address}.Failed(fault.Transient, errLost, "check its limit of connections, and the network in between")
 	}
 	return t
 }
@@ -146,7 +158,7 @@ func (i *inspection) seeDeleted(ctx context.Context) Check {
 	container := i.session.RootDSE.DeletedObjects()
 	switch {
 	case err != nil:
-		return failed(deadline(err), "try again")
+		return failed(deadline(ctx, err), "try again")
 	case !sees:
 		return warn(container+" may not be read: deletions show at full passes only", fmt.Sprintf(
 			`run as a domain administrator: dsacls "%s" /takeOwnership, then dsacls "%s" /g "%s:LCRP"`, container, container, i.self.name))

@@ -58,7 +58,7 @@ func (w *watch) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status
 		counts := r.Gateway.Counts()
 		return counts.Retries, counts.Limited
 	})
-	pulse = &status.Pulse{Activity: w.metrics.Requests, Waiting: r.Gateway.LimitedUntil}
+	pulse = &status.Pulse{Activity: w.metrics.Activity, Waiting: r.Gateway.LimitedUntil}
 	return status.Endpoint{
 		Report: w.report,
 		Stuck:  pulse.Stuck,

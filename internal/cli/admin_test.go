@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"adconnector/internal/status"
+	"adconnector/test/ports"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
@@ -72,7 +74,7 @@ func TestEndpoint(t *testing.T) {
 	})
 	t.Run("status as text", func(t *testing.T) {
 		o := s.invoke(t, "status")
-		if o.Code != exitDone || !strings.Contains(o.Stdout, "\nnext run        ") || strings.Contains(o.Stdout, "\ndaemon ") || hasSecret(o.Stdout) {
+		if o.Code != exitDone || !strings.Contains(o.Stdout, "\nnext run        ") || strings.Contains(o.Stdout, "\ndaemon ") || showsSecret(o.Stdout) {
 			t.Errorf("%+v", o)
 		}
 	})
@@ -93,7 +95,7 @@ func TestEndpoint(t *testing.T) {
 	t.Run("healthcheck of another connector", func(t *testing.T) {
 		const other = "00000000-0000-0000-0000-00000000000f"
 		o := invoke(t, s.env.With(testenv.Settings{"qualys.profileUuid": other}).Environ(), "healthcheck")
-		if o.Code != exitFailed || !strings.Contains(o.Stdout, "is another one, its profile is "+testenv.ProfileUUID+" and not "+other+": give each connector") {
+		if o.Code != exitFailed || !contains(o.Stdout, "not healthy: ", errOtherConnector.Error(), testenv.ProfileUUID, other, "\nremedy: ", "service.admin.address") {
 			t.Errorf("%+v", o)
 		}
 	})
@@ -119,7 +121,7 @@ func TestEndpoint(t *testing.T) {
 				t.Errorf("%s is not in the metrics", want)
 			}
 		}
-		if hasSecret(metrics) {
+		if showsSecret(metrics) {
 			t.Error("a secret is shown")
 		}
 	})
@@ -170,14 +172,14 @@ func TestRunsWithoutAnEndpoint(t *testing.T) {
 func TestHealthcheckWithoutADaemon(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	address := "127.0.0.1:" + strconv.Itoa(testenv.RefusingPort(t))
-	for name, test := range map[string]struct{ address, words string }{
-		"endpoint":    {address, "no daemon answers at " + address},
-		"no endpoint": {"off", "no daemon holds the state directory "},
+	address := "127.0.0.1:" + strconv.Itoa(ports.Refusing(t))
+	for name, test := range map[string]struct{ address, object string }{
+		"endpoint":    {address, address},
+		"no endpoint": {"off", s.StateDir},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := invoke(t, s.env.With(testenv.Settings{"service.admin.address": test.address}).Environ(), "healthcheck")
-			if o.Code != exitFailed || !strings.HasPrefix(o.Stdout, "not healthy: "+test.words) {
+			if o.Code != exitFailed || !strings.HasPrefix(o.Stdout, "not healthy: ") || !contains(o.Stdout, test.object, "\nremedy: ") {
 				t.Errorf("%+v", o)
 			}
 		})
@@ -201,27 +203,29 @@ func TestStatusOfNoConnector(t *testing.T) {
 	elsewhere := listening(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
 	for name, test := range map[string]struct {
 		answer http.HandlerFunc
-		words  string
+		cause  []string // parts of it
+		remedy string   // part of it
 	}{
-		"500":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no \x1b[2J disk", 500) }, "it answers 500"},
-		"HTML": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, "is no connector: give this one its own service.admin.address"},
-		"JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }, "is no connector: give this one its own service.admin.address"},
+		"500":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no \x1b[2J disk", 500) }, []string{"500", "disk"}, "log"},
+		"HTML": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, []string{errNoConnector.Error()}, "service.admin.address"},
+		"JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }, []string{errNoConnector.Error()}, "service.admin.address"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://"+elsewhere, http.StatusFound)
-		}, "it answers 302"},
+		}, []string{"302"}, "log"},
 		"another": {func(w http.ResponseWriter, _ *http.Request) {
 			_ = json.NewEncoder(w).Encode(status.Report{From: status.FromDaemon, Instance: status.Instance{ConnectionUUID: "c", ProfileUUID: testenv.ProfileUUID, StateDir: "/theirs"}})
-		}, "is another one, its connection is c and not " + testenv.ConnectionUUID + ", its state directory is /theirs and not "},
+		}, []string{errOtherConnector.Error(), "connection is c", testenv.ConnectionUUID, "/theirs"}, "service.admin.address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
 			s.env["service.admin.address"] = listening(t, test.answer)
 			o := s.invoke(t, "status")
-			if o.Code != exitDone || !strings.Contains(o.Stdout, "\ndaemon          ") || !strings.Contains(o.Stdout, test.words) || strings.Contains(o.Stdout, "\x1b") {
+			if o.Code != exitDone || !strings.Contains(o.Stdout, "\ndaemon          ") || !contains(o.Stdout, test.cause...) || !strings.Contains(o.Stdout, test.remedy) || strings.Contains(o.Stdout, "\x1b") {
 				t.Errorf("%+v", o)
 			}
-			if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.From != status.FromFile || !strings.Contains(r.Daemon, test.words) {
+			r := decode[status.Report](t, s.invoke(t, "status", "--output", "json"))
+			if r.From != status.FromFile || !contains(r.Daemon, test.cause...) || !strings.Contains(r.DaemonRemedy, test.remedy) || strings.Contains(r.Daemon, r.DaemonRemedy) {
 				t.Errorf("%+v", r)
 			}
 			if o := s.invoke(t, "healthcheck"); o.Code != exitFailed {
@@ -241,7 +245,7 @@ func TestStatusOfASilentDaemon(t *testing.T) {
 	h := inProcess
 	h.askTimeout = time.Millisecond
 	o := invokeWith(t, t.Context(), h, s.env.Environ(), "status", "--output", "json")
-	if r := decode[status.Report](t, o); o.Code != exitDone || r.From != status.FromFile || !strings.Contains(r.Daemon, "no answer within ") {
+	if r := decode[status.Report](t, o); o.Code != exitDone || r.From != status.FromFile || !strings.Contains(r.Daemon, context.DeadlineExceeded.Error()) || r.DaemonRemedy != remedyStuck {
 		t.Errorf("%+v", r)
 	}
 }

@@ -72,7 +72,7 @@ func (p *program) preflight() check.Options {
 		return o
 	}
 	o.Gateway, o.GatewayAddress = gateway.New(p.gatewayOptions(c, p.logger())), addressOf(c.Gateway.URL)
-	o.Source, o.Search, o.StateDir = sourceOf(c.Directory), searchOf(c.Search), c.Service.StateDir
+	o.Source, o.Search, o.StateDir = c.Run.Source, c.Run.Search, c.Service.StateDir
 	if proxy := c.Gateway.Proxy; proxy != nil {
 		o.ProxyAddress = net.JoinHostPort(proxy.Host, strconv.Itoa(proxy.Port))
 	}

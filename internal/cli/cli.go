@@ -8,6 +8,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type program struct {
 	envFiles       []string
 	logFormat      string
 	logLevel       string
+	connection     string // UUID, once the configuration is read
 	verbosity      *verbosity
 	output         string
 	answers        bool // it has begun to write its result
@@ -60,10 +62,9 @@ type program struct {
 // hooks let tests set what no setting can. The zero value changes nothing.
 type hooks struct {
 	config     func(*config.Config) // changes the configuration once it is read
-	state      state.Options
-	retryFirst time.Duration // wait of the gateway's client before it repeats a call the first time; 0: its default
-	askTimeout time.Duration // how long a daemon on this host may take to answer; 0: 5 s
-	exit       func(int)     // ends the process; nil: os.Exit
+	state      state.Options        // of every state file
+	askTimeout time.Duration        // how long a daemon on this host may take to answer; 0: 5 s
+	exit       func(int)            // ends the process where the grace is exceeded; nil: os.Exit
 }
 
 // exit ends the process.
@@ -106,8 +107,8 @@ func (p *program) execute(ctx context.Context, args []string) int {
 		return int(code)
 	}
 	log := p.logger().With().Str("component", "cli").Logger()
-	for line := range strings.SplitSeq(err.Error(), "\n") { // joined faults stand one to a line
-		log.Error().Str("error", line).Msg(headline(err))
+	for _, one := range fault.All(err) {
+		log.Error().EmbedObject(fault.Fields(one)).Msg(headline(one))
 	}
 	return codeOf(err)
 }
@@ -138,7 +139,7 @@ verbose, SIGUSR2 one step less.`,
 	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this `FILE`, as docker run --env-file does; repeatable, a later one wins, the environment wins over all")
 	flags.StringVar(&p.logFormat, "log-format", "", "`FORMAT` of the log: json or console (json unless stderr is a terminal)")
 	flags.StringVar(&p.logLevel, "log-level", "", "`LEVEL` of the log: trace, debug, info, warn or error (info)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err, "") })
 	root.CompletionOptions.DisableDefaultCmd = true // there is our own
 	root.SuggestionsMinimumDistance = 2
 	root.SetHelpFunc(help)
@@ -155,25 +156,25 @@ func oneOf(option, value string, allowed []string) error {
 	if value == "" || slices.Contains(allowed, strings.ToLower(value)) {
 		return nil
 	}
-	return misused(fmt.Errorf("--%s %q is not allowed; allowed: %s", option, value, strings.Join(allowed, ", ")))
+	return misused(fmt.Errorf("--%s %q is not allowed", option, value), "use one of "+strings.Join(allowed, ", "))
 }
 
-// usage marks errors of the configuration.
-type usage struct{ error }
+// usageError marks an error of the command line.
+type usageError struct{ error }
 
-// misuse marks errors of the command line.
-type misuse struct{ error }
+func (e usageError) Unwrap() error { return e.error }
 
-func misused(err error) error {
-	return misuse{fmt.Errorf("%w: see adconnector --help", err)}
+// misused returns an error of the command line. Without a remedy, its remedy is the help.
+func misused(cause error, remedy string) error {
+	return fault.Operation{}.Failed(fault.Invalid, usageError{cause}, cmp.Or(remedy, "see adconnector --help"))
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 && !cmd.HasParent() {
-		return misused(unknownCommand(cmd, args[0]))
+		return unknownCommand(cmd, args[0])
 	}
 	if len(args) > 0 {
-		return misused(fmt.Errorf("%s takes no argument, and was given %q", cmd.CommandPath(), args[0]))
+		return misused(fmt.Errorf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0]), "")
 	}
 	return nil
 }
@@ -202,9 +203,9 @@ func (p *program) read(scheduled bool) (*config.Config, []config.Unknown, error)
 		Unknown: func(u config.Unknown) { unknown = append(unknown, u) },
 	})
 	if err != nil {
-		return nil, unknown, usage{err}
+		return nil, unknown, err
 	}
-	p.logFormat = c.Log.Format
+	p.logFormat, p.connection = c.Log.Format, c.Gateway.ConnectionUUID
 	p.verbosity.set(c.Log.Level)
 	if p.hooks.config != nil {
 		p.hooks.config(c)
@@ -212,24 +213,23 @@ func (p *program) read(scheduled bool) (*config.Config, []config.Unknown, error)
 	return c, unknown, nil
 }
 
+// headline returns the message of an error that ends a command.
 func headline(err error) string {
 	switch {
-	case errors.As(err, new(misuse)):
+	case errors.As(err, new(usageError)):
 		return MsgBadUsage
-	case errors.As(err, new(usage)):
+	case fault.Of(err) == fault.Invalid:
 		return MsgBadConfiguration
 	}
 	return MsgCommandFailed
 }
 
 func codeOf(err error) int {
-	switch {
-	case errors.As(err, new(usage)), errors.As(err, new(misuse)), errors.Is(err, state.ErrUnusable):
-		return exitUsage
-	case errors.Is(err, state.ErrLocked):
-		return exitLocked
-	}
 	switch fault.Of(err) {
+	case fault.Invalid:
+		return exitUsage
+	case fault.Locked:
+		return exitLocked
 	case fault.Refused:
 		return exitRefused
 	case fault.Canceled:
@@ -240,5 +240,9 @@ func codeOf(err error) int {
 }
 
 func (p *program) logger() zerolog.Logger {
-	return newLogger(p.stderr, p.logFormat, p.wantsColour(), p.verbosity)
+	log := newLogger(p.stderr, p.logFormat, p.wantsColour(), p.verbosity)
+	if p.connection != "" {
+		log = log.With().Str("connection", p.connection).Logger()
+	}
+	return log
 }

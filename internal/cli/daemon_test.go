@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"adconnector/internal/config"
+	"adconnector/internal/fault"
 	"adconnector/internal/syncrun"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
@@ -37,7 +38,7 @@ func TestDaemon(t *testing.T) {
 	if states, want := s.states(6), []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED", "SCHEDULED", "PROCESSING"}; !slices.Equal(states, want) {
 		t.Errorf("states %v, want %v", states, want)
 	}
-	if errs := o.Errors(); len(errs) != 0 || len(o.With(MsgStarted)) != 1 || len(o.With(MsgStopped)) != 1 {
+	if errs := o.Errors(); len(errs) != 0 || len(o.With(MsgStarted)) != 1 || len(o.With(MsgStopping)) != 1 || o.Log[len(o.Log)-1].Text("message") != MsgStopped {
 		t.Errorf("log %v", o.Log)
 	}
 	if len(s.Gateway.Users()) != 20 {
@@ -52,6 +53,10 @@ func TestDaemonWaitsForItsTick(t *testing.T) {
 	d := s.serve(t, nil)
 	d.await(t, enters("SCHEDULED"))
 	d.end(t)
+	lines := d.Lines()
+	if last := lines[len(lines)-1]; last.Text("message") != MsgStopped || len(d.With(MsgStopping)) != 1 {
+		t.Errorf("log %v", lines)
+	}
 	if now := s.connector(t); now.State != "SCHEDULED" || now.NextRun.IsZero() {
 		t.Errorf("state %+v", now)
 	}
@@ -65,9 +70,9 @@ func TestDaemonWaitsForItsTick(t *testing.T) {
 func TestStopInARun(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.env["service.cron-expression"] = never
+	s.env["service.cron-expression"], s.env["service.shutdown-grace"] = never, "1s"
 	sent := s.hang(t)
-	d := s.serve(t, func(c *config.Config) { c.Service.ShutdownGrace = 200 * time.Millisecond })
+	d := s.serve(t, nil)
 	awaitEvent(t, sent, d.ended)
 	d.end(t)
 	if now := s.connector(t); now.State != "SCHEDULED" || now.Error == "" {
@@ -79,8 +84,8 @@ func TestStopInARun(t *testing.T) {
 // logged, too.
 func (s *site) wire(t *testing.T) (*syncrun.Runner, *config.Config, *program, *testlog.Log) {
 	t.Helper()
-	d := &daemon{}
-	p := &program{environ: s.env.Environ(), stderr: checked{t, d}, verbosity: newVerbosity(), hooks: inProcess}
+	log := &testlog.Log{}
+	p := &program{environ: s.env.Environ(), stderr: log.Checked(t), verbosity: newVerbosity(), hooks: inProcess}
 	t.Cleanup(p.verbosity.end)
 	c, err := p.load(false)
 	if err != nil {
@@ -95,7 +100,7 @@ func (s *site) wire(t *testing.T) (*syncrun.Runner, *config.Config, *program, *t
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r, c, p, &d.Log
+	return r, c, p, log
 }
 
 // TestGraceIsDivided: of the grace, time is left to record what the last calls came to.
@@ -147,8 +152,8 @@ func TestGatewayDownAtStart(t *testing.T) {
 	}
 }
 
-// TestErrorThatRepeats: each run has a summary, but the error and its remedy are in full
-// only in the first one.
+// TestErrorThatRepeats: each run has a summary with the error, its cause and its remedy. From
+// the second one on it has the number of repetitions.
 func TestErrorThatRepeats(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -156,16 +161,19 @@ func TestErrorThatRepeats(t *testing.T) {
 	d := s.serve(t, often)
 	d.await(t, func(l testlog.Line) bool { return l.Text("message") == runFinished && l.Number("repeated") == 3 })
 	d.end(t)
-	for n, l := range d.With(runFinished)[:3] {
-		text := l.Text("error")
-		inFull := strings.Contains(text, "wrong password") && strings.Contains(text, "correct ldap.password")
-		inBrief := strings.HasPrefix(text, "bind as "+s.BindDN()) && strings.HasSuffix(text, " (as before)") && l["failing_since"] != nil
-		if l.Text("level") != "error" || l.Text("class") != "refused" || (n == 0) != inFull || (n > 0) != inBrief {
+	summaries := d.With(runFinished)[:3]
+	first, second := summaries[0], summaries[1]
+	for n, l := range summaries {
+		if l.Text("level") != "error" || l.Text("class") != string(fault.Refused) || l.Text("error") == "" || l.Text("error") != first.Text("error") ||
+			l.Text("remedy") != first.Text("remedy") || !strings.Contains(l.Text("remedy"), "ldap.password") {
+			t.Errorf("%d: %v", n, l)
+		}
+		if n > 0 && (l.Number("repeated") != n+1 || l["failing_since"] == nil || l["failing_since"] != second["failing_since"]) || n == 0 && (l["repeated"] != nil || l["failing_since"] != nil) {
 			t.Errorf("%d: %v", n, l)
 		}
 	}
-	if now := s.connector(t); now.Error == "" || strings.Contains(now.Error, "as before") {
-		t.Errorf("the state says %q", now.Error)
+	if now := s.connector(t); now.Error != first.Text("error") || now.Remedy != first.Text("remedy") {
+		t.Errorf("the state is %+v", now)
 	}
 }
 
@@ -303,7 +311,7 @@ func TestGraceEnds(t *testing.T) {
 	ctx, cancel := onSignal(t.Context(), func() {})
 	v := newVerbosity()
 	defer v.end()
-	stop := withinGrace(ctx, time.Millisecond, graceSetting, newLogger(checked{t, d}, "json", false, v), func(code int) { left <- code })
+	stop := withinGrace(ctx, time.Millisecond, graceExceeded(), newLogger(d.Checked(t), "json", false, v), func(code int) { left <- code })
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +320,7 @@ func TestGraceEnds(t *testing.T) {
 	}
 	stop()
 	cancel()
-	if lines := d.With(MsgGraceExceeded); len(lines) != 1 || !strings.Contains(lines[0].Text("error"), "service.shutdown-grace") {
+	if lines := d.With(MsgGraceExceeded); len(lines) != 1 || lines[0].Text("error") == "" || !strings.Contains(lines[0].Text("remedy"), "service.shutdown-grace") {
 		t.Errorf("log %v", d.Lines())
 	}
 }

@@ -34,6 +34,13 @@ const (
 	demoUsers = 50
 )
 
+// How a demo fails.
+var (
+	errUnexpectedRun  = errors.New("unexpected run")
+	errDiffers        = errors.New("gateway and directory differ")
+	errChangesMissing = errors.New("changes missing at the gateway")
+)
+
 func (p *program) demoCommand() *cobra.Command {
 	var o demoOptions
 	command := &cobra.Command{
@@ -51,11 +58,11 @@ spoken to: neither the environment nor an env file is read.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case len(p.envFiles) > 0:
-				return misused(errors.New("the demo has settings of its own: leave --env-file out"))
+				return misused(errors.New("the demo has settings of its own"), "leave out --env-file")
 			case o.users < demoUsers || o.groups < 1:
-				return misused(fmt.Errorf("the demo needs --users %d and --groups 1 at least", demoUsers))
+				return misused(fmt.Errorf("the demo needs --users %d and --groups 1 at least", demoUsers), "")
 			case o.ldap == "" && o.ldaps == "":
-				return misused(errors.New("the demo needs a directory: give --ldap or --ldaps"))
+				return misused(errors.New("the demo needs a directory"), "give --ldap or --ldaps")
 			}
 			return p.demo(cmd.Context(), o)
 		},
@@ -79,12 +86,12 @@ func (p *program) demo(ctx context.Context, o demoOptions) error {
 	quiet.verbosity.set(quiet.logLevel)
 	dir, err := os.MkdirTemp("", "adconnector-demo-")
 	if err != nil {
-		return misused(fmt.Errorf("the demo needs a directory for its files: %w: set TMPDIR to one that can be written", err))
+		return misused(fmt.Errorf("the demo needs a directory for its files: %w", err), "set TMPDIR to one that can be written")
 	}
 	cleanup := func() { _ = os.RemoveAll(dir) }
 	p.cleanup.Store(&cleanup) // for a second signal
 	defer p.cleanup.Store(nil)
-	defer withinGrace(ctx, demoGrace, "the demo's time to clean up", quiet.logger(), func(code int) {
+	defer withinGrace(ctx, demoGrace, errGrace, quiet.logger(), func(code int) {
 		cleanup()
 		p.exit(code)
 	})()
@@ -121,6 +128,7 @@ func (p *program) perform(ctx context.Context, quiet *program, o demoOptions, di
 	if err != nil {
 		return err
 	}
+	p.connection = quiet.connection
 
 	// The connector has a last word to the gateway, so that one goes later.
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -257,7 +265,7 @@ func (s *play) run(ctx context.Context, mode string) (state.Run, error) {
 	case e.err != nil:
 		return state.Run{}, exit(codeOf(e.err))
 	case e.run.Result != syncrun.Processed || e.run.Mode != mode:
-		return state.Run{}, fmt.Errorf("the %s run was to be processed, and was a %s one that ended %s", mode, e.run.Mode, e.run.Result)
+		return state.Run{}, fmt.Errorf("%w: mode %s, result %s, want %s and %s", errUnexpectedRun, e.run.Mode, e.run.Result, mode, syncrun.Processed)
 	}
 	return *e.run, nil
 }

@@ -114,7 +114,7 @@ func (s *play) verify() error {
 		}
 	}
 	if len(differences) > 0 {
-		return fmt.Errorf("the gateway does not hold what the directory says: %d differences, the first: %s", len(differences), slices.Min(differences))
+		return fmt.Errorf("%w: %d differences, the first: %s", errDiffers, len(differences), slices.Min(differences))
 	}
 	return nil
 }
@@ -136,7 +136,7 @@ func (s *play) change() ([]change, error) {
 	users = slices.DeleteFunc(users, func(o sandbox.Object) bool { return !castable(o) })
 	const parts = 5
 	if len(users) < parts {
-		return nil, misused(fmt.Errorf("only %d users can be told of in a table, and the demo changes %d: take another --seed or more --users", len(users), parts))
+		return nil, misused(fmt.Errorf("only %d users fit in a table, and the demo changes %d", len(users), parts), "use another --seed or more --users")
 	}
 	group := groups[len(groups)-1]
 	held, err := s.held()
@@ -248,7 +248,7 @@ func (s *play) report(changes []change) error {
 		return err
 	}
 	if len(wrong) > 0 {
-		return fmt.Errorf("%d changes did not reach the gateway: %s", len(wrong), strings.Join(wrong, ", "))
+		return fmt.Errorf("%w: %s", errChangesMissing, strings.Join(wrong, ", "))
 	}
 	return nil
 }

@@ -113,17 +113,17 @@ func TestDemoFindsWhatIsMissing(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		intercept func(w http.ResponseWriter, body []byte) bool
-		words     string // of the error; "": it is in the log
+		cause     error // nil: it is in the log
 		code      int
 	}{
 		"full run is dropped": {func(w http.ResponseWriter, _ []byte) bool { return dropped(w) },
-			"the gateway does not hold what the directory says: 76 differences, the first: CN=", exitFailed},
+			errDiffers, exitFailed},
 		"changes are dropped": {func(w http.ResponseWriter, body []byte) bool {
 			return bytes.Contains(body, []byte(`"Ada Example"`)) && dropped(w)
-		}, "7 changes did not reach the gateway: added user Ada Example, ", exitFailed},
-		"no right": {func(w http.ResponseWriter, _ []byte) bool { return answer(w, http.StatusForbidden, "") }, "", exitRefused},
+		}, errChangesMissing, exitFailed},
+		"no right": {func(w http.ResponseWriter, _ []byte) bool { return answer(w, http.StatusForbidden, "") }, nil, exitRefused},
 		"rejected": {func(w http.ResponseWriter, _ []byte) bool { return answer(w, http.StatusUnprocessableEntity, "") },
-			"the full run was to be processed, and was a full one that ended partial", exitFailed},
+			errUnexpectedRun, exitFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -132,13 +132,14 @@ func TestDemoFindsWhatIsMissing(t *testing.T) {
 				return r.URL.Path == testenv.AssetsPath && test.intercept(w, body)
 			}
 			var stdout bytes.Buffer
-			err := (&program{stdout: &stdout, stderr: io.Discard, hooks: demoHooks(soon)}).demo(t.Context(), o)
+			var log testlog.Log
+			err := (&program{stdout: &stdout, stderr: log.Checked(t), hooks: demoHooks(soon)}).demo(t.Context(), o)
 			var code exit
 			switch {
-			case test.words == "" && (!errors.As(err, &code) || int(code) != test.code):
-				t.Errorf("%v, want exit code %d", err, test.code)
-			case test.words != "" && (err == nil || !strings.Contains(err.Error(), test.words) || codeOf(err) != test.code):
-				t.Errorf("%v with code %d, want %q with %d", err, codeOf(err), test.words, test.code)
+			case test.cause == nil && (!errors.As(err, &code) || int(code) != test.code || len(log.With(runFinished)) == 0):
+				t.Errorf("%v, want exit code %d, log %v", err, test.code, log.Lines())
+			case test.cause != nil && (!errors.Is(err, test.cause) || codeOf(err) != test.code):
+				t.Errorf("%v with code %d, want %v with %d", err, codeOf(err), test.cause, test.code)
 			}
 			if strings.Contains(stdout.String(), "verified") {
 				t.Errorf("stdout %s", stdout.String())
@@ -213,9 +214,9 @@ func TestDemoInterrupted(t *testing.T) {
 		nothingLeft := watchLeaks(t)
 		o := smallDemo()
 		o.keep = true
-		var stderr bytes.Buffer
-		if err := (&program{stdout: stdout, stderr: &stderr, hooks: demoHooks(tick)}).demo(ctx, o); err != exit(exitInterrupted) {
-			t.Errorf("%v, stderr %s", err, stderr.String())
+		var log testlog.Log
+		if err := (&program{stdout: stdout, stderr: log.Checked(t), hooks: demoHooks(tick)}).demo(ctx, o); err != exit(exitInterrupted) {
+			t.Errorf("%v, log %v", err, log.Lines())
 		}
 		nothingLeft()
 	}
@@ -237,7 +238,7 @@ func TestDemoInterrupted(t *testing.T) {
 func TestDemoWithoutAReader(t *testing.T) {
 	nothingLeft := watchLeaks(t)
 	stdout := &tripwire{words: "full run", trip: func() error { return syscall.EPIPE }}
-	err := (&program{stdout: stdout, stderr: io.Discard, hooks: demoHooks(hourly)}).demo(t.Context(), smallDemo())
+	err := (&program{stdout: stdout, stderr: new(testlog.Log).Checked(t), hooks: demoHooks(hourly)}).demo(t.Context(), smallDemo())
 	if !errors.Is(err, syscall.EPIPE) || codeOf(err) != exitFailed {
 		t.Errorf("ended with %v", err)
 	}
@@ -255,7 +256,7 @@ func TestDemoKept(t *testing.T) {
 	o := smallDemo()
 	o.keep = true
 	go func() {
-		ended <- (&program{stdout: stdout, stderr: io.Discard, hooks: demoHooks(soon)}).demo(ctx, o)
+		ended <- (&program{stdout: stdout, stderr: new(testlog.Log).Checked(t), hooks: demoHooks(soon)}).demo(ctx, o)
 	}()
 	select {
 	case <-kept:
@@ -327,7 +328,7 @@ func TestDemoPrintsNothingAfterAnInterrupt(t *testing.T) {
 func TestDemoWithoutATemporaryDirectory(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()+"/nowhere")
 	o := invoke(t, nil, "demo")
-	if errs := o.Errors(); o.Code != exitUsage || len(errs) != 1 || !strings.Contains(errs[0], "set TMPDIR to one that can be written") {
+	if errs := o.Errors(); o.Code != exitUsage || len(errs) != 1 || !names(theError(t, o), "TMPDIR") {
 		t.Errorf("%+v", o)
 	}
 }

@@ -11,8 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
+	"adconnector/internal/config"
+	"adconnector/internal/fault"
+	"adconnector/test/ports"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
@@ -24,50 +28,51 @@ var consoleKeys = testenv.Settings{
 
 func TestExitCodes(t *testing.T) {
 	cases := map[string]struct {
-		env    testenv.Settings // in place of those of the site
-		change func(t *testing.T, s *site)
-		args   []string
-		code   int
-		words  string // in the one error line; "": there is none
-		usage  bool   // it is about the command line
+		env     testenv.Settings // in place of those of the site
+		change  func(t *testing.T, s *site)
+		args    []string
+		code    int
+		message string   // of the one error line; "": there is none
+		names   []string // settings, arguments and paths that the error or its remedy names
 	}{
 		"done": {code: exitDone},
 		"no directory": {change: func(t *testing.T, s *site) {
-			s.env["ldap.port"] = strconv.Itoa(testenv.RefusingPort(t))
-		}, code: exitFailed, words: "check ldap.host and ldap.port"},
-		"bad value":           {env: testenv.Settings{"thread-pool.size": "65"}, code: exitUsage, words: "thread-pool.size"},
-		"bad filter":          {env: testenv.Settings{"ldap.user-filter": "(&(a=b)"}, code: exitUsage, words: "ldap.user-filter"},
-		"unknown command":     {args: []string{"snyc"}, code: exitUsage, words: "snyc", usage: true},
-		"argument too many":   {args: []string{"sync", "now"}, code: exitUsage, words: "now", usage: true},
-		"unknown flag":        {args: []string{"sync", "--fulll"}, code: exitUsage, words: "--fulll", usage: true},
-		"unknown output":      {args: []string{"sync", "--output", "xml"}, code: exitUsage, words: "neither text nor json", usage: true},
-		"unknown log level":   {args: []string{"sync", "--log-level", "disabled"}, code: exitUsage, words: `--log-level "disabled" is not allowed; allowed: trace, debug, info, warn, error`, usage: true},
-		"unknown log format":  {args: []string{"sync", "--log-format", "xml"}, code: exitUsage, words: `--log-format "xml" is not allowed; allowed: json, console`, usage: true},
-		"no env file":         {args: []string{"sync", "--env-file", "/nowhere/at/all"}, code: exitUsage, words: "/nowhere/at/all"},
-		"sandbox on any host": {args: []string{"sandbox", "--gateway", "0.0.0.0:0"}, code: exitUsage, words: "loopback only", usage: true},
-		"sandbox in the red":  {args: []string{"sandbox", "--users", "-1"}, code: exitUsage, words: "cannot be negative", usage: true},
-		"sandbox nowhere":     {args: []string{"sandbox", "--gateway", "18080"}, code: exitUsage, words: "use host:port", usage: true},
+			s.env["ldap.port"] = strconv.Itoa(ports.Refusing(t))
+		}, code: exitFailed, message: runFinished, names: []string{"ldap.host", "ldap.port"}},
+		"bad value":           {env: testenv.Settings{"thread-pool.size": "65"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"thread-pool.size"}},
+		"bad filter":          {env: testenv.Settings{"ldap.user-filter": "(&(a=b)"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"ldap.user-filter"}},
+		"unknown command":     {args: []string{"snyc"}, code: exitUsage, message: MsgBadUsage, names: []string{"snyc", "--help"}},
+		"argument too many":   {args: []string{"sync", "now"}, code: exitUsage, message: MsgBadUsage, names: []string{"now", "--help"}},
+		"unknown flag":        {args: []string{"sync", "--fulll"}, code: exitUsage, message: MsgBadUsage, names: []string{"--fulll", "--help"}},
+		"unknown output":      {args: []string{"sync", "--output", "xml"}, code: exitUsage, message: MsgBadUsage, names: []string{"--output", "xml", "json"}},
+		"unknown log level":   {args: []string{"sync", "--log-level", "disabled"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-level", "disabled"}, config.LogLevels...)},
+		"unknown log format":  {args: []string{"sync", "--log-format", "xml"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-format", "xml"}, config.LogFormats...)},
+		"no env file":         {args: []string{"sync", "--env-file", "/nowhere/at/all"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"/nowhere/at/all"}},
+		"sandbox on any host": {args: []string{"sandbox", "--gateway", "0.0.0.0:0"}, code: exitUsage, message: MsgBadUsage, names: []string{"--gateway", "0.0.0.0:0", "127.0.0.1:0"}},
+		"sandbox in the red":  {args: []string{"sandbox", "--users", "-1"}, code: exitUsage, message: MsgBadUsage, names: []string{"--users"}},
+		"sandbox nowhere":     {args: []string{"sandbox", "--gateway", "18080"}, code: exitUsage, message: MsgBadUsage, names: []string{"--gateway", "18080"}},
 		"state directory is a file": {change: func(t *testing.T, s *site) {
 			s.env["service.state-dir"] = blankFile(t)
-		}, code: exitUsage, words: "set service.state-dir to a directory"},
+		}, code: exitUsage, message: MsgBadConfiguration, names: []string{"service.state-dir"}},
 		"state of a later program": {change: func(t *testing.T, s *site) {
 			s.env["service.state-dir"] = unpacked(t, "../state/testdata/version-99.db.gz")
-		}, code: exitUsage, words: "is of format 99, this program knows 2"},
-		"wrong gateway password":   {env: testenv.Settings{"qualys.user.password": wrong}, code: exitRefused, words: "qualys.user.password"},
-		"wrong directory password": {env: testenv.Settings{"ldap.password": wrong}, code: exitRefused, words: "ldap.password"},
+		}, code: exitUsage, message: MsgBadConfiguration, names: []string{"adconnector.db", "99"}},
+		"wrong gateway password":   {env: testenv.Settings{"qualys.user.password": wrong}, code: exitRefused, message: runFinished, names: []string{"qualys.user.password"}},
+		"wrong directory password": {env: testenv.Settings{"ldap.password": wrong}, code: exitRefused, message: runFinished, names: []string{"ldap.password"}},
 		"no right": {change: func(_ *testing.T, s *site) {
 			s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") }))
-		}, code: exitRefused, words: "403"},
-		"no connection in the console": {env: consoleKeys, code: exitRefused, words: "qualys.connectionUuid"},
-		"locked":                       {change: func(t *testing.T, s *site) { s.hold(t) }, code: exitLocked, words: "another instance holds the state directory"},
+		}, code: exitRefused, message: runFinished, names: []string{"403"}},
+		"no connection in the console": {env: consoleKeys, code: exitRefused, message: runFinished, names: []string{"qualys.connectionUuid"}},
+		"locked":                       {change: func(t *testing.T, s *site) { s.hold(t) }, code: exitLocked, message: MsgCommandFailed, names: []string{"service.state-dir"}},
 		"locked, daemon": {env: testenv.Settings{"service.cron-expression": never}, change: func(t *testing.T, s *site) { s.hold(t) },
-			args: []string{"run"}, code: exitLocked, words: "another instance holds the state directory"},
+			args: []string{"run"}, code: exitLocked, message: MsgCommandFailed, names: []string{"service.state-dir"}},
 		"rejected": {change: func(_ *testing.T, s *site) {
 			s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
 				return bytes.Contains(x.Body, []byte(`"user7"`)) && x.Status(http.StatusUnprocessableEntity, "")
 			}))
 		}, code: exitRejected},
 	}
+	classes := map[int]fault.Class{exitFailed: fault.Transient, exitRefused: fault.Refused}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -83,17 +88,21 @@ func TestExitCodes(t *testing.T) {
 			if o.Code != c.code {
 				t.Errorf("exit code %d, want %d", o.Code, c.code)
 			}
-			errs := o.Errors()
-			if c.words == "" && len(errs) > 0 || c.words != "" && (len(errs) != 1 || !strings.Contains(errs[0], c.words)) {
-				t.Errorf("errors %q, want one with %q", errs, c.words)
+			if c.message == "" {
+				if errs := o.Errors(); len(errs) > 0 {
+					t.Errorf("errors %q", errs)
+				}
+			} else {
+				l := theError(t, o)
+				if l.Text("message") != c.message || l.Text("remedy") == "" || c.message == runFinished && l.Text("class") != string(classes[c.code]) {
+					t.Errorf("error %v", l)
+				}
+				mustName(t, l, c.names...)
 			}
 			// Users and groups are read in a session each; a refused bind is not repeated.
 			logins, asked := s.Gateway.Arrived(testenv.LoginPath), s.Searches()
 			if logins > 1 || asked.Binds > 2 || asked.RefusedBinds > 1 {
 				t.Errorf("%d logins, directory %+v", logins, asked)
-			}
-			if isUsage := len(o.With(MsgBadUsage)) > 0; isUsage != c.usage {
-				t.Errorf("log %v, is it about bad usage: %v", o.Log, c.usage)
 			}
 			if o.Code == exitUsage && logins+asked.Searches > 0 {
 				t.Errorf("%d logins, directory %+v, want none", logins, asked)
@@ -136,7 +145,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		t.Fatalf("exit code %d, stdout %q, log %v", o.Code, o.Stdout, o.Log)
 	}
 	for _, key := range []string{"qualys.customerUuid", "upload.batch-size", "ldap.protocol", "service.cron-expression"} {
-		if !slices.ContainsFunc(o.With(MsgBadConfiguration), func(l testlog.Line) bool { return strings.HasPrefix(l.Text("error"), key) }) {
+		if !slices.ContainsFunc(o.With(MsgBadConfiguration), func(l testlog.Line) bool { return names(l, key) && l.Text("remedy") != "" }) {
 			t.Errorf("no line on %s in %v", key, o.Log)
 		}
 	}
@@ -147,7 +156,7 @@ func TestGlobalOptions(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"version"}, {"keys"}, {"help"}, {"help", "sync"}, {"completion", "bash"}, {"sandbox", "--gateway", "none"}, {"demo", "--users", "1"}, {"healthcheck"}, {}} {
 		o := invoke(t, nil, append(args, "--log-level", "loud", "--log-format", "xml")...)
-		if errs := o.Errors(); o.Code != exitUsage || o.Stdout != "" || len(errs) != 2 || !strings.Contains(errs[0], "--log-format") || !strings.Contains(errs[1], "--log-level") {
+		if lines := o.With(MsgBadUsage); o.Code != exitUsage || o.Stdout != "" || len(o.Log) != 2 || len(lines) != 2 || !names(lines[0], "--log-format", "json") || !names(lines[1], "--log-level", "trace") {
 			t.Errorf("%q: %+v", args, o)
 		}
 	}
@@ -170,12 +179,12 @@ func TestRefusalAsJSON(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*site)
 		code   int
-		words  []string
+		lines  int
 	}{
-		"locked": {func(s *site) { s.hold(t) }, exitLocked, []string{"another instance holds"}},
+		"locked": {func(s *site) { s.hold(t) }, exitLocked, 1},
 		"misconfigured": {func(s *site) {
 			s.env = s.env.With(testenv.Settings{"qualys.profileUuid": "", "thread-pool.size": "65"})
-		}, exitUsage, []string{"qualys.profileUuid", "thread-pool.size"}},
+		}, exitUsage, 2},
 	} {
 		s := newSite(t)
 		test.change(s)
@@ -183,12 +192,12 @@ func TestRefusalAsJSON(t *testing.T) {
 			t.Run(name+", "+command, func(t *testing.T) {
 				o := s.invoke(t, command, "--output", "json")
 				d := decode[refusal](t, o)
-				if o.Code != test.code || d.ExitCode != test.code || len(o.Errors()) == 0 {
+				if o.Code != test.code || d.ExitCode != test.code || len(o.Errors()) != test.lines {
 					t.Errorf("%+v", o)
 				}
-				for _, word := range test.words {
-					if !strings.Contains(d.Error, word) {
-						t.Errorf("%q is not in %q", word, d.Error)
+				for _, l := range o.Log {
+					if !strings.Contains(d.Error, l.Text("error")) || l.Text("remedy") == "" || !strings.Contains(d.Remedy, l.Text("remedy")) || strings.Contains(d.Error, l.Text("remedy")) {
+						t.Errorf("document %+v of %v", d, l)
 					}
 				}
 				if o := s.invoke(t, command); o.Stdout != "" || o.Code != test.code {
@@ -214,7 +223,7 @@ func TestNobodyReads(t *testing.T) {
 			var stderr bytes.Buffer
 			p := &program{environ: s.env.Environ(), stdout: writer, stderr: &stderr, verbosity: newVerbosity(), hooks: inProcess}
 			defer p.verbosity.end()
-			if code := p.execute(t.Context(), args); code != exitFailed || !strings.Contains(stderr.String(), "broken pipe") {
+			if code := p.execute(t.Context(), args); code != exitFailed || !strings.Contains(stderr.String(), syscall.EPIPE.Error()) {
 				t.Errorf("exit code %d, log %s", code, stderr.String())
 			}
 		})

@@ -18,6 +18,7 @@ import (
 	"adconnector/internal/sandbox"
 	"adconnector/internal/schedule"
 	"adconnector/internal/state"
+	"adconnector/internal/syncrun"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
@@ -61,7 +62,7 @@ func newSite(t *testing.T) *site {
 		e.AddGroup(fmt.Sprintf("CN=group%d,%s", n, base))
 	}
 	for _, secret := range []string{e.Password, e.Gateway.Options.Password, wrong} {
-		secrets.Store(secret, nil)
+		testlog.KeepSecret(secret)
 	}
 	return &site{Environment: e, env: e.Settings().With(testenv.Settings{"profile.baseContext": base})}
 }
@@ -145,12 +146,12 @@ func start(t *testing.T, environ []string, args ...string) *child.Process {
 	return child.Start(t, child.Command{Path: os.Args[0], Args: args, Env: append([]string{childKey + "=1"}, environ...)})
 }
 
-// ended waits for the end of a process and checks its exit code and each line of its log.
+// ended waits for the end of a process and checks its exit code and that it logged JSON only.
 func ended(t *testing.T, c *child.Process, code int) child.Outcome {
 	t.Helper()
 	o := c.MustExit(t, code)
-	for text := range strings.Lines(o.Stderr) {
-		checkLine(t, text)
+	if other := o.With(child.NotJSON); len(other) > 0 {
+		t.Errorf("not JSON: %v", other)
 	}
 	return o
 }
@@ -175,8 +176,13 @@ func invokeWith(t *testing.T, ctx context.Context, h hooks, environ []string, ar
 	p := &program{environ: environ, stdout: &stdout, stderr: &stderr, verbosity: newVerbosity(), hooks: h}
 	defer p.verbosity.end()
 	o := child.Outcome{Code: p.execute(ctx, append([]string{}, args...)), Stdout: stdout.String(), Stderr: stderr.String()}
+	var form testlog.Form
 	for text := range strings.Lines(o.Stderr) {
-		o.Log = append(o.Log, checkLine(t, text))
+		line, err := form.Check([]byte(text))
+		if err != nil {
+			t.Error(err)
+		}
+		o.Log = append(o.Log, line)
 	}
 	return o
 }
@@ -196,8 +202,14 @@ func (s *site) serve(t *testing.T, configure func(*config.Config)) *daemon {
 	ctx, stop := context.WithCancel(t.Context())
 	d := &daemon{stop: stop, ended: make(chan struct{})}
 	h := inProcess
-	h.config, h.retryFirst, h.exit = configure, time.Millisecond, func(int) {} // a busy machine may exceed the grace
-	p := &program{environ: s.env.Environ(), stdout: io.Discard, stderr: checked{t, d}, verbosity: newVerbosity(), hooks: h}
+	h.exit = func(int) {} // a busy machine may exceed the grace
+	h.config = func(c *config.Config) {
+		c.Gateway.RetryFirst = time.Millisecond
+		if configure != nil {
+			configure(c)
+		}
+	}
+	p := &program{environ: s.env.Environ(), stdout: io.Discard, stderr: d.Checked(t), verbosity: newVerbosity(), hooks: h}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		defer close(d.ended)
@@ -254,82 +266,48 @@ func isSummary(result string) func(testlog.Line) bool {
 	}
 }
 
-// Messages that the interface fixes.
+// Messages of runs.
 const (
-	runFinished    = "run finished"
-	connectorState = "connector state"
+	runFinished    = syncrun.MsgRunFinished
+	connectorState = syncrun.MsgConnectorState
 )
 
-// checked checks each line on its way to a log.
-type checked struct {
-	t *testing.T
-	d *daemon
-}
-
-func (c checked) Write(text []byte) (int, error) {
-	if line := checkLine(c.t, string(text)); line != nil {
-		c.d.Append(line)
-	}
-	return len(text), nil
-}
-
-// logKeys are the keys that the interface allows in a line.
-var logKeys = strings.Fields(`time level message component
-	run_id mode result reason error class repeated failing_since
-	dc dns_host_name domain_controller base_dn scope filter invocation_id usn since page
-	kind sid guid dn_hash objects skipped unparsed
-	batch attempt call status sent_bytes answer_bytes wait_ms until duration_ms
-	users groups changed uploaded deleted held rejected requests retries dry_run
-	from to next_run missed last cron state_dir address grace version before target remedy
-	key nearest place`)
-
-// secrets holds what no line may have: the passwords of the sites, and wrong.
-var secrets sync.Map
-
-// testsBegan is before the first line of any log.
-var testsBegan = time.Now()
-
-// checkLine decodes a line and holds it against what the interface says of every line.
-func checkLine(t *testing.T, text string) testlog.Line {
+// theError returns the one line of the log whose level is error.
+func theError(t *testing.T, o child.Outcome) testlog.Line {
 	t.Helper()
-	l, err := testlog.Parse([]byte(text))
-	if err != nil {
-		t.Error(err)
-		return nil
-	}
-	for key := range l {
-		if !slices.Contains(logKeys, key) {
-			t.Errorf("key %s is not on the list: %s", key, text)
-		}
-		if strings.Count(text, `"`+key+`":`) > 1 {
-			t.Errorf("log line has %s twice: %s", key, text)
+	var found []testlog.Line
+	for _, line := range o.Log {
+		if line.Text("level") == "error" {
+			found = append(found, line)
 		}
 	}
-	at, err := time.Parse(time.RFC3339, l.Text("time"))
-	if err != nil || !strings.HasSuffix(l.Text("time"), "Z") || at.Before(testsBegan.Add(-time.Minute)) || at.After(time.Now().Add(time.Minute)) {
-		t.Errorf("time in %s", text)
+	if len(found) != 1 {
+		t.Fatalf("%d errors: %v", len(found), o.Log)
 	}
-	if message := l.Text("message"); message == "" || message[:1] != strings.ToLower(message[:1]) {
-		t.Errorf("message in %s", text)
-	}
-	if !slices.Contains([]string{"trace", "debug", "info", "warn", "error"}, l.Text("level")) {
-		t.Errorf("level in %s", text)
-	}
-	if l.Text("component") == "" {
-		t.Errorf("no component in %s", text)
-	}
-	if hasSecret(text) {
-		t.Errorf("a secret in %s", text)
-	}
-	return l
+	return found[0]
 }
 
-// hasSecret reports whether a text contains one of the secrets.
-func hasSecret(text string) (found bool) {
-	secrets.Range(func(secret, _ any) bool {
-		found = found || strings.Contains(text, secret.(string))
-		return !found
-	})
+// names reports whether the error of a line or its remedy names all of these settings,
+// arguments, paths and addresses.
+func names(l testlog.Line, all ...string) bool {
+	return contains(l.Text("error")+" "+l.Text("remedy"), all...)
+}
+
+func mustName(t *testing.T, l testlog.Line, all ...string) {
+	t.Helper()
+	if !names(l, all...) {
+		t.Errorf("%q missing in error %q, remedy %q", all, l.Text("error"), l.Text("remedy"))
+	}
+}
+
+// contains reports whether a text contains all of these parts.
+func contains(text string, parts ...string) bool {
+	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) })
+}
+
+// showsSecret reports whether a text has one of the passwords of the sites.
+func showsSecret(text string) bool {
+	_, found := testlog.FindSecret(text)
 	return found
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/config"
+	"adconnector/internal/fault"
 	"adconnector/internal/state"
 	"adconnector/internal/status"
 )
@@ -30,7 +31,10 @@ daemon that holds the state file counts as healthy.`,
 				return interruptedBy(cmd.Context())
 			}
 			if unhealthy != nil {
-				fmt.Fprintf(p.stdout, "not healthy: %s\n", status.OneLine(unhealthy.Error())) // the code says it, too
+				fmt.Fprintf(p.stdout, "not healthy: %s\n", status.OneLine(unhealthy.Error())) // the exit code shows it, too
+				if remedy := fault.Remedy(unhealthy); remedy != "" {
+					fmt.Fprintf(p.stdout, "remedy: %s\n", status.OneLine(remedy))
+				}
 				return exit(exitFailed)
 			}
 			_, err = fmt.Fprintln(p.stdout, "healthy")
@@ -66,5 +70,5 @@ func (p *program) holdsState(dir string) error {
 		return err
 	}
 	defer store.Close()
-	return errors.New("no daemon holds the state directory " + dir)
+	return fault.Operation{Op: "look for a daemon on", Object: "state directory " + dir}.Failed(fault.Transient, errors.New("no process holds it"), "start the daemon")
 }

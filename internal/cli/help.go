@@ -170,17 +170,18 @@ func helpCommand() *cobra.Command {
 					return c.Help()
 				}
 			}
-			return misused(unknownCommand(cmd.Root(), strings.Join(args, " ")))
+			return unknownCommand(cmd.Root(), strings.Join(args, " "))
 		},
 	}
 }
 
-// unknownCommand names the one that is likely meant.
+// unknownCommand returns the error of an unknown command. Its remedy has the similar names.
 func unknownCommand(root *cobra.Command, name string) error {
+	remedy := ""
 	if near := root.SuggestionsFor(name); len(near) > 0 {
-		return fmt.Errorf("there is no command %q, perhaps %s is meant", name, strings.Join(near, " or "))
+		remedy = "use " + strings.Join(near, " or ") + ", or see adconnector --help"
 	}
-	return fmt.Errorf("there is no command %q", name)
+	return misused(fmt.Errorf("unknown command %q", name), remedy)
 }
 
 func (p *program) keysCommand() *cobra.Command {
@@ -241,7 +242,7 @@ func (p *program) completionCommand() *cobra.Command {
 		ValidArgs: []cobra.Completion{"bash", "zsh", "fish", "powershell"},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || completionShells[args[0]] == nil {
-				return misused(errors.New("completion needs the name of one shell: bash, zsh, fish or powershell"))
+				return misused(errors.New("completion needs the name of one shell"), "use bash, zsh, fish or powershell")
 			}
 			return nil
 		},

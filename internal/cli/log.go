@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,7 +21,21 @@ func newLogger(stderr io.Writer, format string, colour bool, v *verbosity) zerol
 		stderr = zerolog.ConsoleWriter{Out: stderr, TimeFormat: time.TimeOnly, NoColor: !colour || !isTerminal(stderr)}
 	}
 	// Several goroutines log.
-	return zerolog.New(zerolog.SyncWriter(stderr)).Level(zerolog.TraceLevel).Hook(v)
+	return zerolog.New(zerolog.SyncWriter(stamped{stderr})).Level(zerolog.TraceLevel).Hook(v)
+}
+
+// stamped writes lines with the time as their first key, in UTC with milliseconds: RFC 3339,
+// wherever the process runs. zerolog begins a line with the level and would append the time.
+type stamped struct{ out io.Writer }
+
+// Write takes one line.
+func (s stamped) Write(line []byte) (int, error) {
+	stamp := time.Now().UTC().AppendFormat([]byte(`{"time":"`), "2006-01-02T15:04:05.000Z")
+	whole := slices.Concat(stamp, []byte(`",`), line[1:])
+	if _, err := s.out.Write(whole); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // verbosity is the level of all loggers. It can change while they are in use, which a
@@ -48,14 +63,11 @@ func (v *verbosity) set(name string) {
 	}
 }
 
-// Run keeps lines below the level back, and stamps the others: RFC 3339, UTC, with
-// milliseconds, wherever the process runs.
+// Run drops lines below the level.
 func (v *verbosity) Run(e *zerolog.Event, level zerolog.Level, _ string) {
 	if level < zerolog.Level(v.level.Load()) {
 		e.Discard()
-		return
 	}
-	e.Str(zerolog.TimestampFieldName, time.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
 // follow changes the level by signals until stop: SIGUSR1 one step towards trace,

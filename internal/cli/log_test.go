@@ -10,7 +10,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/syncrun"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
@@ -24,7 +28,7 @@ var varying = []struct {
 }{
 	{regexp.MustCompile(`"(time|next_run)":"[^"]*"`), `"$1":"TIME"`},
 	{regexp.MustCompile(`"duration_ms":\d+`), `"duration_ms":0`},
-	{regexp.MustCompile(`"run_id":"[0-9a-f-]{36}"`), `"run_id":"RUN"`},
+	{regexp.MustCompile(`"(run_id|connection)":"[0-9a-f-]{36}"`), `"$1":"UUID"`},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), `127.0.0.1:PORT`},
 }
 
@@ -83,8 +87,8 @@ func TestTrace(t *testing.T) {
 	s.env["ldap.page-size"] = "5"
 	pages := map[string]int{}
 	for _, level := range []string{"debug", "trace"} {
-		for _, l := range s.invoke(t, "sync", "--full", "--log-level", level).With(MsgDirectoryAnswered) {
-			if l.Text("level") != "trace" || l.Text("component") != "directory" || l.Text("class") != "done" || l["duration_ms"] == nil {
+		for _, l := range s.invoke(t, "sync", "--full", "--log-level", level).With(syncrun.MsgDirectoryAnswered) {
+			if l.Text("level") != "trace" || l.Text("class") != string(fault.Done) || l["duration_ms"] == nil {
 				t.Errorf("%v", l)
 			}
 			if l.Text("call") == "search" {
@@ -94,6 +98,45 @@ func TestTrace(t *testing.T) {
 	}
 	if pages["debug"] != 0 || pages["trace"] < 20/5+1 {
 		t.Errorf("pages %v", pages)
+	}
+}
+
+// TestRunID: every line from the first one of a run to its summary has the run's ID, whatever
+// the component, and the times of the lines do not decrease.
+func TestRunID(t *testing.T) {
+	t.Parallel()
+	for name, env := range map[string]testenv.Settings{"first": nil, "refused bind": {"ldap.password": wrong}, "with posture": {"profile.assets": "IDENTITIES_WITH_SECURITY_POSTURE"}, "from the console": consoleKeys} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.Console("LDAP", base)
+			s.env = s.env.With(env)
+			for range 2 { // the second one is a delta sync
+				began := time.Now().Truncate(time.Millisecond)
+				o := s.invoke(t, "sync", "--log-level", "trace")
+				first := slices.IndexFunc(o.Log, func(l testlog.Line) bool { return l.Text("run_id") != "" })
+				last := slices.IndexFunc(o.Log, testlog.Message(runFinished))
+				if first != 0 || last != len(o.Log)-1 {
+					t.Fatalf("lines %d to %d of %v", first, last, o.Log)
+				}
+				id := o.Log[last].Text("run_id")
+				messages := map[string]int{}
+				for _, l := range o.Log[first:last] {
+					messages[l.Text("message")]++
+					if l.Text("run_id") != id || l.Text("connection") != testenv.ConnectionUUID {
+						t.Errorf("run %s: %v", id, l)
+					}
+					at, err := time.Parse(time.RFC3339, l.Text("time"))
+					if err != nil || at.Before(began) {
+						t.Errorf("time in %v, the line before has %s", l, began)
+					}
+					began = at
+				}
+				if messages[gateway.MsgAnswered] == 0 || messages[syncrun.MsgDirectoryAnswered] == 0 || messages[connectorState] < 2 {
+					t.Errorf("messages %v", messages)
+				}
+			}
+		})
 	}
 }
 
@@ -145,7 +188,7 @@ func TestSignalsOfLevelEndNothing(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	log := newLogger(&out, "json", false, v)
+	log := newLogger(&out, "json", false, v).With().Str("component", "cli").Logger()
 	for range 5 {
 		v.step(syscall.SIGUSR2, log)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/state"
 )
@@ -31,15 +32,17 @@ func (p *program) outputFlag(command *cobra.Command) {
 	complete(command, "output", "text", "json")
 	command.PreRunE = func(*cobra.Command, []string) error {
 		if p.output != "text" && p.output != "json" {
-			return misused(fmt.Errorf("--output %s is neither text nor json", p.output))
+			return misused(fmt.Errorf("--output %q is not allowed", p.output), "use text or json")
 		}
 		return nil
 	}
 }
 
-// refusal is the document of a command that has not come to its own.
+// refusal is the document of a command that cannot answer. Several errors, of a
+// configuration, have one line each in both texts.
 type refusal struct {
 	Error    string `json:"error"`
+	Remedy   string `json:"remedy,omitempty"`
 	ExitCode int    `json:"exit_code"`
 }
 
@@ -51,7 +54,7 @@ func (p *program) told(err error) error {
 	}
 	encoder := json.NewEncoder(p.stdout)
 	encoder.SetIndent("", "  ")
-	return errors.Join(err, encoder.Encode(refusal{err.Error(), codeOf(err)}))
+	return errors.Join(err, encoder.Encode(refusal{err.Error(), fault.Remedies(err), codeOf(err)}))
 }
 
 func newReport(out io.Writer, asJSON bool) *report {

@@ -21,9 +21,9 @@ func (p *program) runCommand() *cobra.Command {
 		Short: "Run as a daemon (the default): wait for the cron expression, run, repeat",
 		Long: `Waits for the cron expression (service.cron-expression), runs, and repeats, until
 SIGTERM or SIGINT; by default it runs once at start, too (service.run-on-start). A
-failed run is logged with what to do about it, and the next tick tries again. A tick
-that falls into a run is left out. An error that comes again at each tick is told in
-full once, then briefly with a count.
+failed run is logged with its error and remedy, and the next tick tries again. A tick
+during a run is skipped. An error that occurs in several runs in a row is logged with a
+count and the time of its first occurrence.
 
 It ends by itself only when it cannot start: bad configuration, or a state directory
 that cannot be used or is another's. A stop lets the batches under way be
@@ -61,6 +61,9 @@ func (p *program) daemon(ctx context.Context, c *config.Config, seen witness) er
 		err := p.serve(ctx, c, seen, log)
 		// A file that was damaged under way is set aside by opening it anew. One that
 		// is damaged again at once lies on a disk that nobody should write to.
+		if err == nil {
+			log.Info().Str("component", "daemon").Msg(MsgStopped) // the last line
+		}
 		if !errors.Is(err, state.ErrDamaged) || time.Since(start) < damagedAgain {
 			return err
 		}
@@ -92,16 +95,16 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 		next := ticks.Next(time.Now())
 		return max(ticks.Next(next).Sub(next), 0) // there may be no other
 	})
-	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, p.exit)()
+	defer withinGrace(ctx, c.Service.ShutdownGrace, graceExceeded(), log, p.exit)()
 	endpoint, pulse := w.endpoint(r, log)
 	defer serveEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
-	defer keepInformed(ctx, r)()
+	defer keepReporting(ctx, r)()
 
 	log = log.With().Str("component", "daemon").Logger()
 	log.Info().Str("version", version).Str("cron", ticks.String()).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
 	if !c.Service.RunOnStart { // a run registers by itself, and a refused login is not repeated at once
 		if err := r.Register(ctx); err != nil && ctx.Err() == nil {
-			log.Error().Err(err).Msg(MsgRegistrationFailed)
+			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -130,11 +133,10 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 			}
 			err := r.Schedule(ctx, next)
 			if err == nil {
-				unrecorded.Gone()
+				unrecorded.Clear()
 				return
 			}
-			said := unrecorded.Note(err, time.Now())
-			log.Error().Str("error", said.Text).Int("repeated", said.Times).Msg(MsgStateNotRecorded)
+			log.Error().EmbedObject(fault.Fields(err)).EmbedObject(unrecorded.Note(err, time.Now().UTC())).Msg(MsgStateNotRecorded)
 		},
 		Missed: func(missed int, last time.Time) {
 			log.Warn().Int("missed", missed).Time("last", last).Msg(MsgRunsSkipped)
@@ -144,6 +146,5 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 	if err := context.Cause(ctx); errors.Is(err, state.ErrDamaged) {
 		return err
 	}
-	log.Info().Msg(MsgStopped)
 	return nil
 }

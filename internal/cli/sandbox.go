@@ -81,7 +81,7 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 			err = e.writeEnv(o.envOut, "service.cron-expression=*/10 * * * *", "service.state-dir="+absolute+".state")
 		}
 		if err != nil {
-			return misused(fmt.Errorf("--env-out: %w: choose a file that can be written", err))
+			return misused(fmt.Errorf("--env-out: %w", err), "choose a file that can be written")
 		}
 		fmt.Fprintf(&where, "settings   %s\n", o.envOut)
 	}
@@ -106,7 +106,7 @@ type embedded struct {
 // open makes the sandbox. The ports come first: they are what may be wrong.
 func open(o sandboxOptions) (*embedded, error) {
 	if o.users < 0 || o.groups < 0 {
-		return nil, misused(errors.New("--users and --groups cannot be negative"))
+		return nil, misused(errors.New("--users and --groups cannot be negative"), "")
 	}
 	e := &embedded{}
 	for _, flag := range []struct {
@@ -230,17 +230,17 @@ func connectionTo(directory *sandbox.Directory, plain, secure net.Listener, id, 
 func listenLoopback(flag, address string) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(address)
 	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
-		return nil, misused(fmt.Errorf("%s %s: use host:port", flag, address))
+		return nil, misused(fmt.Errorf("%s %s is not an address", flag, address), "use host:port")
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, misused(fmt.Errorf("%s %s: the sandbox listens on loopback only, for example 127.0.0.1:%s", flag, address, port))
+		return nil, misused(fmt.Errorf("%s %s: the sandbox listens on loopback only", flag, address), "use an address such as 127.0.0.1:"+port)
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, misused(fmt.Errorf("%s %s: the port is taken, perhaps by another sandbox: stop that one or choose another port", flag, address))
+			return nil, misused(fmt.Errorf("%s %s: the port is in use, perhaps by another sandbox", flag, address), "stop that one or choose another port")
 		}
-		return nil, misused(fmt.Errorf("%s %s: %w: choose another address", flag, address, err))
+		return nil, misused(fmt.Errorf("%s %s: %w", flag, address, err), "choose another address")
 	}
 	return listener, nil
 }

@@ -54,35 +54,36 @@ func TestBadInput(t *testing.T) {
 	}
 	t.Cleanup(func() { taken.Close() })
 	file := blankFile(t)
-	const occupied = ": the port is taken, perhaps by another sandbox: stop that one or choose another port"
 	address := taken.Addr().String()
 	sandbox := func(args ...string) []string {
 		return append([]string{"sandbox", "--ldap", "127.0.0.1:0", "--ldaps", "127.0.0.1:0", "--gateway", "127.0.0.1:0"}, args...)
 	}
 	for name, test := range map[string]struct {
 		args  []string
-		words string
+		names []string // options, arguments and paths that the error or its remedy names
 	}{
-		"sandbox, gateway's port":      {sandbox("--gateway", address), "--gateway " + address + occupied},
-		"sandbox, LDAP's port":         {sandbox("--ldap", address), "--ldap " + address + occupied},
-		"sandbox, LDAPS's port":        {sandbox("--ldaps", address), "--ldaps " + address + occupied},
-		"sandbox, no address of ours":  {sandbox("--ldap", "[::2]:0"), "loopback only"},
-		"sandbox, env file below none": {sandbox("--env-out", file+"/below"), "--env-out: open " + file + "/below: not a directory: choose a file that can be written"},
-		"sandbox, env file in nowhere": {sandbox("--env-out", file+"-nowhere/below"), "no such file or directory: choose a file that can be written"},
-		"demo, gateway's port":         {[]string{"demo", "--gateway", address}, "--gateway " + address + occupied},
-		"demo, LDAPS's port":           {[]string{"demo", "--ldaps", address}, "--ldaps " + address + occupied},
-		"demo, the pages' port":        {[]string{"demo", "--admin", address}, "--admin " + address + occupied},
-		"demo, too few users":          {[]string{"demo", "--users", "49"}, "--users 50"},
-		"demo, no groups":              {[]string{"demo", "--groups", "0"}, "--groups 1"},
-		"demo, no directory":           {[]string{"demo", "--ldaps", ""}, "give --ldap or --ldaps"},
-		"demo, an env file":            {[]string{"demo", "--env-file", file}, "leave --env-file out"},
-		"demo, an argument":            {[]string{"demo", "now"}, "now"},
+		"sandbox, gateway's port":      {sandbox("--gateway", address), []string{"--gateway", address}},
+		"sandbox, LDAP's port":         {sandbox("--ldap", address), []string{"--ldap", address}},
+		"sandbox, LDAPS's port":        {sandbox("--ldaps", address), []string{"--ldaps", address}},
+		"sandbox, no address of ours":  {sandbox("--ldap", "[::2]:0"), []string{"--ldap", "127.0.0.1:0"}},
+		"sandbox, env file below none": {sandbox("--env-out", file+"/below"), []string{"--env-out", file + "/below", syscall.ENOTDIR.Error()}},
+		"sandbox, env file in nowhere": {sandbox("--env-out", file+"-nowhere/below"), []string{"--env-out", file + "-nowhere/below", syscall.ENOENT.Error()}},
+		"demo, gateway's port":         {[]string{"demo", "--gateway", address}, []string{"--gateway", address}},
+		"demo, LDAPS's port":           {[]string{"demo", "--ldaps", address}, []string{"--ldaps", address}},
+		"demo, the pages' port":        {[]string{"demo", "--admin", address}, []string{"--admin", address}},
+		"demo, too few users":          {[]string{"demo", "--users", "49"}, []string{"--users 50"}},
+		"demo, no groups":              {[]string{"demo", "--groups", "0"}, []string{"--groups 1"}},
+		"demo, no directory":           {[]string{"demo", "--ldaps", ""}, []string{"--ldap", "--ldaps"}},
+		"demo, an env file":            {[]string{"demo", "--env-file", file}, []string{"--env-file"}},
+		"demo, an argument":            {[]string{"demo", "now"}, []string{"now"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := invoke(t, nil, test.args...)
-			if errs := o.Errors(); o.Code != exitUsage || len(o.With(MsgBadUsage)) != 1 || len(o.Log) != 1 || len(errs) != 1 || !strings.Contains(errs[0], test.words) || o.Stdout != "" {
-				t.Errorf("exit code %d, stdout %q, log %v; want one line with %q", o.Code, o.Stdout, o.Log, test.words)
+			l := theError(t, o)
+			if o.Code != exitUsage || l.Text("message") != MsgBadUsage || l.Text("remedy") == "" || len(o.Log) != 1 || o.Stdout != "" {
+				t.Errorf("exit code %d, stdout %q, log %v", o.Code, o.Stdout, o.Log)
 			}
+			mustName(t, l, test.names...)
 		})
 	}
 }

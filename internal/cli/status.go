@@ -52,11 +52,12 @@ func (p *program) status(ctx context.Context) error {
 	if silence != nil {
 		if report, err = p.readReport(c.Service.StateDir, instance); err != nil {
 			if errors.Is(err, state.ErrLocked) {
-				err = fmt.Errorf("%w, or ask the other one where it runs, as in docker exec CONTAINER adconnector status (here %w)", err, silence)
+				return &fault.Error{Class: fault.Locked, Err: fmt.Errorf("%w; %w", err, silence),
+					Remedy: "run status where the daemon runs, as in docker exec CONTAINER adconnector status; " + fault.Remedy(silence)}
 			}
 			return err
 		}
-		report.Daemon = silence.Error()
+		report.Daemon, report.DaemonRemedy = silence.Error(), fault.Remedy(silence)
 	}
 	p.answers = true
 	if p.output == "json" {
@@ -67,9 +68,14 @@ func (p *program) status(ctx context.Context) error {
 	return report.WriteText(p.stdout, time.Now(), time.Local)
 }
 
-// interruptedBy is the error of what somebody has ended.
+// interruptedBy returns the error of a command that was interrupted while it asked a daemon.
 func interruptedBy(ctx context.Context) error {
-	return fault.Errorf(fault.Canceled, "interrupted: %w", ctx.Err())
+	return fault.Operation{Op: "ask", Object: "the daemon"}.Failed(fault.Canceled, ctx.Err(), "")
+}
+
+// asking returns the operation of a request to the admin endpoint at address.
+func asking(address string) fault.Operation {
+	return fault.Operation{Op: "ask", Object: "the daemon at " + address}
 }
 
 // readReport reads the state file where no daemon answers.
@@ -105,19 +111,19 @@ func (p *program) askDaemon(ctx context.Context, address string, of status.Insta
 		return report, err
 	}
 	if err := json.Unmarshal(body, &report); err != nil || report.From != status.FromDaemon {
-		return report, fmt.Errorf("what listens at %s is no connector: give this one its own service.admin.address", address)
+		return report, asking(address).Failed(fault.Transient, errNoConnector, remedyOwnAddress)
 	}
 	var differ []string
 	for _, part := range []struct{ name, theirs, ours string }{
 		{"connection", report.ConnectionUUID, of.ConnectionUUID}, {"profile", report.ProfileUUID, of.ProfileUUID}, {"state directory", report.StateDir, of.StateDir},
 	} {
 		if part.theirs != part.ours {
-			differ = append(differ, fmt.Sprintf("its %s is %s and not %s", part.name, part.theirs, part.ours))
+			differ = append(differ, fmt.Sprintf("its %s is %s, not %s", part.name, part.theirs, part.ours))
 		}
 	}
 	if len(differ) > 0 {
-		return report, fmt.Errorf("the connector at %s is another one, %s: give each connector on this host its own service.admin.address, or use the env file that it runs with",
-			address, strings.Join(differ, ", "))
+		return report, asking(address).Failed(fault.Transient, fmt.Errorf("%w: %s", errOtherConnector, strings.Join(differ, ", ")),
+			remedyOwnAddress+", or use the env file of the one that runs")
 	}
 	return report, nil
 }
@@ -125,7 +131,7 @@ func (p *program) askDaemon(ctx context.Context, address string, of status.Insta
 // ask gets a document of the admin endpoint on this host.
 func (p *program) ask(ctx context.Context, address, path string) ([]byte, error) {
 	if address == "" {
-		return nil, errors.New("service.admin.address is empty: the daemon shows nothing")
+		return nil, fault.Operation{Op: "ask", Object: "the daemon"}.Failed(fault.Transient, errNoEndpoint, "set service.admin.address to see the daemon's own report")
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -148,30 +154,43 @@ func (p *program) ask(ctx context.Context, address, path string) ([]byte, error)
 	response, err := client.Do(request)
 	if err != nil {
 		if called := new(url.Error); errors.As(err, &called) {
-			err = called.Err // which call it was says nothing to whom it is told
+			err = called.Err // method and URL are noise
 		}
-		if !errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("%w: check whether one runs, and service.admin.address", err)
+		remedy := "check whether a daemon runs, and check service.admin.address"
+		if errors.Is(err, context.DeadlineExceeded) {
+			remedy = remedyStuck
 		}
-		return nil, fmt.Errorf("no daemon answers at %s: %w", address, inTime(err))
+		return nil, asking(address).Failed(fault.Transient, withTimeout(err), remedy)
 	}
 	defer response.Body.Close()
 	body, err := readAnswer(response)
-	if err = inTime(err); err != nil {
-		return nil, fmt.Errorf("what listens at %s: %w", address, err)
+	if err != nil {
+		return nil, asking(address).Failed(fault.Transient, withTimeout(err), remedyStuck)
 	}
 	return body, nil
 }
 
-// inTime says how long was waited.
-func inTime(err error) error {
+// Why there is no report of the daemon.
+var (
+	errNoEndpoint     = errors.New("service.admin.address is empty")
+	errNoConnector    = errors.New("it is not a connector")
+	errOtherConnector = errors.New("it is another connector")
+)
+
+const (
+	remedyOwnAddress = "give each connector on this host its own service.admin.address"
+	remedyStuck      = "check the daemon's log, and restart the daemon if it is stuck"
+)
+
+// withTimeout adds the timeout to the error of a deadline.
+func withTimeout(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("no answer within %s: look at its log, and restart it if it is stuck", askTimeout)
+		return fmt.Errorf("no answer within %s: %w", askTimeout, err)
 	}
 	return err
 }
 
-// readAnswer reads a document, or makes the reason that was given an error.
+// readAnswer reads a document. Any status but 200 is an error.
 func readAnswer(response *http.Response) ([]byte, error) {
 	const most = 16 << 20
 	body, err := io.ReadAll(io.LimitReader(response.Body, most))
@@ -179,7 +198,8 @@ func readAnswer(response *http.Response) ([]byte, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answers %d, %.300q", response.StatusCode, bytes.TrimSpace(body))
+		reason, _, _ := bytes.Cut(body, []byte("\n")) // a remedy may follow
+		return nil, fmt.Errorf("status %d, %.300q", response.StatusCode, bytes.TrimSpace(reason))
 	}
 	return body, nil
 }

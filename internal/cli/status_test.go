@@ -43,7 +43,7 @@ func TestStatusFromTheFile(t *testing.T) {
 	}
 	o := s.invoke(t, "status")
 	for _, want := range []string{
-		"state           PROCESSED since ", "daemon          service.admin.address is empty: the daemon shows nothing; this is what " + s.StateDir,
+		"state           PROCESSED since ", "\ndaemon          ", s.StateDir, "service.admin.address",
 		"3 deletions held, 1 rejected\n", "run adconnector sync --allow-deletes", "1 objects are rejected", "422: no today", "\nLAST RUNS ", "  delta  held  ", "  full   processed  ",
 	} {
 		if !strings.Contains(o.Stdout, want) {
@@ -54,6 +54,9 @@ func TestStatusFromTheFile(t *testing.T) {
 		t.Errorf("control characters: %q", o.Stdout)
 	}
 	r := decode[status.Report](t, s.invoke(t, "status", "--output", "json"))
+	if r.Daemon == "" || !strings.Contains(r.DaemonRemedy, "service.admin.address") || !strings.Contains(o.Stdout, r.Daemon) || !strings.Contains(o.Stdout, r.DaemonRemedy) {
+		t.Errorf("daemon %q, remedy %q", r.Daemon, r.DaemonRemedy)
+	}
 	if r.State != "PROCESSED" || r.Held != 3 || len(r.HeldDeletions) != 3 || r.HeldDeletions[0].Kind != "user" || !strings.HasPrefix(r.HeldDeletions[0].SID, "S-1-5-21-") ||
 		r.Rejected != 1 || len(r.Rejections) != 1 || r.Rejections[0].Attempts != 1 || len(r.Runs) != 2 || r.Runs[0].Result != "held" ||
 		r.LastSuccess.IsZero() || r.LastFullPass.IsZero() || r.Objects != 24 || r.StateBytes == 0 || r.ConnectionUUID != testenv.ConnectionUUID || r.StateDir != s.StateDir {
@@ -67,10 +70,11 @@ func TestStatusBesideASilentDaemon(t *testing.T) {
 	s := newSite(t)
 	s.hold(t)
 	o := s.invoke(t, "status")
-	if o.Code != exitLocked || len(o.Errors()) != 1 || !strings.Contains(o.Errors()[0], "docker exec CONTAINER adconnector status") ||
-		!strings.Contains(o.Errors()[0], "service.admin.address is empty") {
+	l := theError(t, o)
+	if o.Code != exitLocked || l.Text("message") != MsgCommandFailed || !strings.Contains(l.Text("remedy"), "docker exec CONTAINER adconnector status; set service.admin.address") {
 		t.Errorf("%+v", o)
 	}
+	mustName(t, l, s.StateDir, "service.admin.address")
 }
 
 func TestStatusOfAConnectorThatWasNeverAccepted(t *testing.T) {
@@ -82,14 +86,14 @@ func TestStatusOfAConnectorThatWasNeverAccepted(t *testing.T) {
 	}
 	o := s.invoke(t, "status")
 	if !strings.HasPrefix(o.Stdout, "state           not registered: the gateway has never accepted the login\n") ||
-		!strings.Contains(o.Stdout, "\nlast error      ") || !strings.Contains(o.Stdout, "wrong credentials (401): correct qualys.user.username") {
+		!strings.Contains(o.Stdout, "\nlast error      ") || !strings.Contains(o.Stdout, "\nremedy          ") || !strings.Contains(o.Stdout, "qualys.user.username") {
 		t.Errorf("%s", o.Stdout)
 	}
 	s.env["qualys.user.password"] = s.Gateway.Options.Password
 	if o := s.invoke(t, "sync"); o.Code != exitDone {
 		t.Fatalf("%+v", o)
 	}
-	if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.State != "PROCESSED" || r.Error != "" {
+	if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.State != "PROCESSED" || r.Error != "" || r.Remedy != "" {
 		t.Errorf("%+v", r)
 	}
 }
@@ -109,7 +113,7 @@ func TestStatusAfterARefusedLogin(t *testing.T) {
 	if n := len(s.Gateway.Requests()) - calls; n != 1 {
 		t.Errorf("%d calls with a wrong password", n)
 	}
-	if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.State != "SCHEDULED" || !strings.Contains(r.Error, "wrong credentials") {
+	if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.State != "SCHEDULED" || r.Error != theError(t, o).Text("error") || r.Remedy != theError(t, o).Text("remedy") || !strings.Contains(r.Remedy, "qualys.user.password") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -59,9 +59,9 @@ func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
 		return err
 	}
 	defer p.verbosity.follow(log)()
-	defer withinGrace(ctx, c.Service.ShutdownGrace, graceSetting, log, p.exit)()
+	defer withinGrace(ctx, c.Service.ShutdownGrace, graceExceeded(), log, p.exit)()
 	if !mode.DryRun {
-		defer keepInformed(ctx, r)()
+		defer keepReporting(ctx, r)()
 	}
 	p.answers = true
 	report := newReport(p.stdout, p.output == "json")

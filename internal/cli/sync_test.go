@@ -34,7 +34,8 @@ func TestSyncPrintsText(t *testing.T) {
 
 // document is what sync --output json prints.
 type document struct {
-	Result, Mode, Error     string
+	Result, Mode            string
+	Error, Remedy, Class    string
 	RunID                   string `json:"run_id"`
 	Changed, Uploaded, Held int
 	Deleted                 int
@@ -53,7 +54,9 @@ func TestSyncPrintsJSON(t *testing.T) {
 			o := s.invoke(t, "sync", "--output", "json")
 			got := decode[document](t, o)
 			summary := o.With(runFinished)
-			if len(summary) != 1 || got.Result != result || got.RunID != summary[0].Text("run_id") || (got.Error == "") != (o.Code == exitDone) || got.DurationMS == nil {
+			if len(summary) != 1 || got.Result != result || got.RunID != summary[0].Text("run_id") || got.DurationMS == nil ||
+				got.Error != summary[0].Text("error") || got.Remedy != summary[0].Text("remedy") || got.Class != summary[0].Text("class") ||
+				(got.Error == "") != (o.Code == exitDone) || (got.Remedy == "") != (o.Code == exitDone) {
 				t.Errorf("%+v of %v", got, summary)
 			}
 			if got.DryRun || strings.Contains(o.Stdout, `"planned"`) {
@@ -162,7 +165,7 @@ func TestFullIntervalIsConfigured(t *testing.T) {
 	s := newSite(t)
 	s.invoke(t, "sync")
 	h := inProcess
-	h.config = func(c *config.Config) { c.Sync.FullInterval = time.Nanosecond }
+	h.config = func(c *config.Config) { c.Run.FullInterval = time.Nanosecond }
 	o := invokeWith(t, t.Context(), h, s.env.Environ(), "sync", "--output", "json")
 	if mode := decode[document](t, o).Mode; mode != "full" {
 		t.Errorf("a %s sync", mode)

@@ -1,72 +1,37 @@
-// Package config turns the environment, env files and flags into a Config, whose
-// values are of the types that the rooms take. It is the only reader of the
-// environment. What there is to know of a key is in one row of keys.
+// Package config turns the environment, env files and flags into the options of the other
+// packages. It is the only reader of the environment. Everything about a key is in one row
+// of keys.
 //
-// It guarantees that a Config it returns is complete and free of contradictions
-// as far as that can be told without the network, that otherwise every fault is
-// reported, one line each, and that no secret appears in a fault or when a
-// Config is printed. It does not ask the directory or the gateway whether they
-// like the values, and it ignores keys it does not know, since the environment is
-// full of other programs' names; of those that look like its own it tells.
+// A Config that Load returns is complete and has no contradictions that can be found
+// without the network. Otherwise Load returns every fault: joined errors, each with the key
+// as its object and what is allowed as its remedy. No secret appears in an error or in a
+// printed Config. Load does not check values against the directory or the gateway. It
+// ignores unknown keys, since other programs have variables in the environment, too, but
+// reports those that resemble its own.
 package config
 
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
 	"adconnector/internal/schedule"
 	"adconnector/internal/secret"
+	"adconnector/internal/syncrun"
+	"adconnector/internal/upload"
 )
 
-// Config is everything an operator can set.
+// Config is everything that an operator can set, as the options of the packages that use it.
 type Config struct {
-	Gateway   Gateway
-	Directory *Directory // nil: connection and profile come from the gateway
-	Search    Search
-	Service   Service
-	Sync      Sync
-	Upload    Upload
-	Log       Log
-}
-
-// Gateway is how to reach the gateway, and as whom.
-type Gateway struct {
-	URL            *url.URL // https, or http on loopback; without a trailing slash
-	CustomerUUID   string   // UUIDs are lower case
-	ConnectionUUID string
-	ProfileUUID    string
-	Login          gateway.Login
-	Proxy          *gateway.Proxy      // nil: none
-	CA             []*x509.Certificate // to trust besides the system's
-	Source         string
-	Paths          gateway.Paths
-}
-
-// Directory is the connection and the profile, when they do not come from the gateway.
-type Directory struct {
-	Protocol    directory.Protocol
-	Hosts       []string // at least one; IPv6 addresses without brackets
-	Port        int      // 0: the protocol's own
-	BindDN      string
-	Password    secret.Text
-	BaseContext string
-	Scope       directory.Scope
-	Posture     bool // the security posture is asked for, too
-}
-
-// Search applies wherever connection and profile come from.
-type Search struct {
-	UserFilter   string // empty: none but the reader's own
-	GroupFilter  string
-	PageSize     int
-	ServerName   string              // expected in the server's certificate; empty: the host
-	Certificates []*x509.Certificate // of the server or its CA
+	Gateway gateway.Options // UUIDs are lower case
+	Run     syncrun.Options // without a Source, connection and profile come from the gateway
+	Service Service
+	Log     Log
 }
 
 // Service is the process itself.
@@ -77,15 +42,6 @@ type Service struct {
 	ShutdownGrace time.Duration
 	AdminAddress  string // host:port; empty: no admin endpoint
 }
-
-// Sync is when everything is read, and what may be reported as deleted.
-type Sync struct {
-	FullInterval                  time.Duration
-	MaxDeletes, MaxDeletesPercent int
-}
-
-// Upload bounds what is sent at once.
-type Upload struct{ Workers, BatchSize, BatchBytes int }
 
 // Log says what is logged, and how.
 type Log struct {
@@ -100,7 +56,7 @@ type Source struct {
 	Environ   []string          // KEY=value, as os.Environ gives it
 	Scheduled bool              // whether the command needs the cron expression
 	Flags     map[string]string // by a key's Name
-	Unknown   func(Unknown)     // is told of each key that looks like ours and is none; nil: nobody
+	Unknown   func(Unknown)     // is called with each unknown key that resembles one of ours; nil: nothing
 }
 
 // Load reads everything and reports every fault it finds.
@@ -112,25 +68,14 @@ func Load(src Source) (*Config, error) {
 	}
 	l.contradictions()
 	c := &Config{
-		Gateway:   l.gateway(),
-		Directory: l.directory(),
-		Search:    l.search(),
+		Gateway: l.gateway(),
+		Run:     l.run(),
 		Service: Service{
 			Schedule:      l.schedule(src.Scheduled),
 			StateDir:      optional[string](l, "service.state-dir"),
 			RunOnStart:    optional[bool](l, "service.run-on-start"),
 			ShutdownGrace: optional[time.Duration](l, "service.shutdown-grace"),
 			AdminAddress:  optional[string](l, "service.admin.address"),
-		},
-		Sync: Sync{
-			FullInterval:      optional[time.Duration](l, "sync.full-interval"),
-			MaxDeletes:        optional[int](l, "sync.max-deletes"),
-			MaxDeletesPercent: optional[int](l, "sync.max-deletes-percent"),
-		},
-		Upload: Upload{
-			Workers:    optional[int](l, "thread-pool.size"),
-			BatchSize:  optional[int](l, "upload.batch-size"),
-			BatchBytes: optional[int](l, "upload.batch-bytes"),
 		},
 		Log: Log{
 			Level:  optional[string](l, "log.level"),
@@ -140,18 +85,23 @@ func Load(src Source) (*Config, error) {
 	if len(l.faults) > 0 {
 		return nil, errors.Join(l.faults...)
 	}
+	// Both must end within the grace: calls under way first, then the record of the run.
+	c.Gateway.Grace = c.Service.ShutdownGrace * 3 / 4
+	c.Run.Conclude = min(5*time.Second, c.Service.ShutdownGrace/6)
+	c.Run.Target = strings.Join([]string{c.Gateway.URL.String(), c.Gateway.CustomerUUID, c.Gateway.ConnectionUUID}, " ")
 	return c, nil
 }
 
-func (l *loader) gateway() Gateway {
-	return Gateway{
+func (l *loader) gateway() gateway.Options {
+	return gateway.Options{
 		URL:            required[*url.URL](l, "connector.api.url", ""),
 		CustomerUUID:   required[string](l, "qualys.customerUuid", ""),
 		ConnectionUUID: required[string](l, "qualys.connectionUuid", ""),
 		ProfileUUID:    required[string](l, "qualys.profileUuid", ""),
 		Login:          l.login(),
 		Proxy:          l.proxy(),
-		CA:             optional[[]*x509.Certificate](l, "gateway.ca-file"),
+		RootCAs:        rootsWith(optional[[]*x509.Certificate](l, "gateway.ca-file")),
+		Connections:    optional[int](l, "thread-pool.size"),
 		Source:         optional[string](l, "gateway.source"),
 		Paths: gateway.Paths{
 			Connection: optional[string](l, "gateway.path.connection"),
@@ -159,6 +109,45 @@ func (l *loader) gateway() Gateway {
 			Assets:     optional[string](l, "gateway.path.assets"),
 			State:      optional[string](l, "gateway.path.state"),
 		},
+	}
+}
+
+// rootsWith adds certificates to the system's roots. nil stands for the system's roots.
+func rootsWith(certificates []*x509.Certificate) *x509.CertPool {
+	if len(certificates) == 0 {
+		return nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	for _, certificate := range certificates {
+		pool.AddCert(certificate)
+	}
+	return pool
+}
+
+// run returns the options of a run.
+func (l *loader) run() syncrun.Options {
+	return syncrun.Options{
+		Source: l.source(),
+		Search: syncrun.Search{
+			UserFilter:   optional[string](l, "ldap.user-filter"),
+			GroupFilter:  optional[string](l, "ldap.group-filter"),
+			PageSize:     optional[int](l, "ldap.page-size"),
+			ServerName:   optional[string](l, "ldap.server-name"),
+			Certificates: optional[[]*x509.Certificate](l, "ldap.certificate"),
+		},
+		Upload: upload.Options{
+			Workers:    optional[int](l, "thread-pool.size"),
+			BatchSize:  optional[int](l, "upload.batch-size"),
+			BatchBytes: optional[int](l, "upload.batch-bytes"),
+		},
+		Guard: syncrun.Guard{
+			MaxDeletes:        optional[int](l, "sync.max-deletes"),
+			MaxDeletesPercent: optional[int](l, "sync.max-deletes-percent"),
+		},
+		FullInterval: optional[time.Duration](l, "sync.full-interval"),
 	}
 }
 
@@ -176,7 +165,7 @@ func (l *loader) login() gateway.Login {
 	case l.given("oauth.client.id"):
 		kind, why = "OAUTH", "needed because a client ID is given"
 	default:
-		l.fault(errors.New("authentication.type: there is no login; allowed: qualys.user.username with qualys.user.password (BASIC), or oauth.client.id with oauth.client.secret (OAUTH)"))
+		l.fault("authentication.type", invalid(errNoLogin, "qualys.user.username with qualys.user.password (BASIC), or oauth.client.id with oauth.client.secret (OAUTH)"))
 		return gateway.Login{}
 	}
 	if kind == "BASIC" {
@@ -218,34 +207,27 @@ func (l *loader) proxy() *gateway.Proxy {
 	return p
 }
 
-func (l *loader) directory() *Directory {
+// source returns the connection and the profile, nil where they come from the gateway.
+func (l *loader) source() *syncrun.Source {
 	if !l.given("ldap.host") {
 		for _, k := range keys {
 			if place := l.placeOf(k.Name); k.withHost && place != "" {
-				l.fault(fmt.Errorf("%s: needs ldap.host, without which connection and profile come from the gateway; allowed: both or neither", place))
+				l.fault(place, invalid(errNeedsHost, "both or neither"))
 			}
 		}
 		return nil
 	}
 	const why = "needed because ldap.host is given"
-	return &Directory{
-		Protocol:    optional[directory.Protocol](l, "ldap.protocol"),
-		Hosts:       optional[[]string](l, "ldap.host"),
-		Port:        optional[int](l, "ldap.port"),
-		BindDN:      required[string](l, "ldap.bindDn", why),
-		Password:    required[secret.Text](l, "ldap.password", why),
-		BaseContext: required[string](l, "profile.baseContext", why),
-		Scope:       optional[directory.Scope](l, "profile.searchScope"),
-		Posture:     optional[string](l, "profile.assets") == "IDENTITIES_WITH_SECURITY_POSTURE",
-	}
-}
-
-func (l *loader) search() Search {
-	return Search{
-		UserFilter:   optional[string](l, "ldap.user-filter"),
-		GroupFilter:  optional[string](l, "ldap.group-filter"),
-		PageSize:     optional[int](l, "ldap.page-size"),
-		ServerName:   optional[string](l, "ldap.server-name"),
-		Certificates: optional[[]*x509.Certificate](l, "ldap.certificate"),
+	return &syncrun.Source{
+		Directory: directory.Options{
+			Protocol: optional[directory.Protocol](l, "ldap.protocol"),
+			Hosts:    optional[[]string](l, "ldap.host"),
+			Port:     optional[int](l, "ldap.port"),
+			BindDN:   required[string](l, "ldap.bindDn", why),
+			Password: required[secret.Text](l, "ldap.password", why),
+		},
+		Base:    required[string](l, "profile.baseContext", why),
+		Scope:   optional[directory.Scope](l, "profile.searchScope"),
+		Posture: optional[string](l, "profile.assets") == "IDENTITIES_WITH_SECURITY_POSTURE",
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -21,8 +22,11 @@ type envLine struct {
 // badLine is a line that Docker would refuse. It never holds what the line says.
 type badLine struct {
 	number int
-	what   string
+	err    error
 }
+
+// keyAndValue is what a line may be.
+const keyAndValue = "KEY=VALUE"
 
 // parseEnvFile reads content as docker run --env-file does (docker/cli,
 // pkg/kvfile), except that it goes on after a bad line to find them all.
@@ -31,9 +35,9 @@ func parseEnvFile(content []byte, environ []string) (lines []envLine, bad []badL
 	number := 0
 	for raw := range bytes.SplitSeq(content, []byte("\n")) {
 		number++
-		line, what := parseEnvLine(raw, environ)
-		if what != "" {
-			bad = append(bad, badLine{number, what})
+		line, err := parseEnvLine(raw, environ)
+		if err != nil {
+			bad = append(bad, badLine{number, err})
 		} else if line.key != "" {
 			line.number = number
 			lines = append(lines, line)
@@ -42,38 +46,37 @@ func parseEnvFile(content []byte, environ []string) (lines []envLine, bad []badL
 	return lines, bad
 }
 
-// parseEnvLine returns no key for a line that sets nothing, and what is wrong
-// with a line that is bad.
-func parseEnvLine(raw []byte, environ []string) (line envLine, wrong string) {
+// parseEnvLine returns no key for a line that sets nothing.
+func parseEnvLine(raw []byte, environ []string) (envLine, error) {
 	if len(raw) >= bufio.MaxScanTokenSize {
-		return envLine{}, "the line is too long; allowed: less than 64 KiB"
+		return envLine{}, invalid(errLineTooLong, "less than 64 KiB")
 	}
 	if !utf8.Valid(raw) {
-		return envLine{}, "the line is not valid UTF-8"
+		return envLine{}, invalid(errNotUTF8, "UTF-8")
 	}
 	text := strings.TrimLeftFunc(strings.TrimSuffix(string(raw), "\r"), unicode.IsSpace)
 	if text == "" || text[0] == '#' {
-		return envLine{}, ""
+		return envLine{}, nil
 	}
 	key, value, hasValue := strings.Cut(text, "=")
 	if key == "" {
-		return envLine{}, "there is no key before the =; allowed: KEY=VALUE"
+		return envLine{}, invalid(fmt.Errorf("%w: there is no key", errLine), keyAndValue)
 	}
 	if strings.ContainsAny(key, " \t") {
-		return envLine{}, "there is white space in the key; allowed: KEY=VALUE"
+		return envLine{}, invalid(fmt.Errorf("%w: there is white space in the key", errLine), keyAndValue)
 	}
 	if !hasValue {
 		i := slices.IndexFunc(environ, func(pair string) bool { return strings.HasPrefix(pair, key+"=") })
 		if i < 0 {
-			return envLine{}, ""
+			return envLine{}, nil
 		}
-		return envLine{key: key, value: environ[i][len(key)+1:]}, ""
+		return envLine{key: key, value: environ[i][len(key)+1:]}, nil
 	}
 	value, ok := throughGodotenv(value)
 	if !ok {
-		return envLine{}, "the line cannot be read; allowed: KEY=VALUE"
+		return envLine{}, invalid(errLine, keyAndValue)
 	}
-	return envLine{key: key, value: value}, ""
+	return envLine{key: key, value: value}, nil
 }
 
 // throughGodotenv has godotenv read a value verbatim. Left to itself it refuses

@@ -1,11 +1,15 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"adconnector/internal/fault"
 )
 
 func TestSpellings(t *testing.T) {
@@ -52,11 +56,11 @@ func TestSpellingsDoNotCollide(t *testing.T) {
 	}
 }
 
-// TestDocsSayWhatIsAllowed holds the words for people against the parsers:
-// what a refusal allows, the key's Doc names too.
-func TestDocsSayWhatIsAllowed(t *testing.T) {
+// TestDocsNameWhatIsAllowed compares the documentation of keys with the parsers: what a
+// remedy allows, the key's Doc names, too.
+func TestDocsNameWhatIsAllowed(t *testing.T) {
 	t.Parallel()
-	numbers := regexp.MustCompile(`allowed: a number from (\d+ to \d+)$`)
+	numbers := regexp.MustCompile(`^a number from (\d+ to \d+)$`)
 	checked := 0
 	base := with(with(with(complete, inDirectory...), inProxy...), oauth...)
 	base = with(base, "proxy.username=u", "proxy.password=hush")
@@ -65,12 +69,12 @@ func TestDocsSayWhatIsAllowed(t *testing.T) {
 		if err == nil {
 			continue // any text will do
 		}
-		_, allowed, found := strings.Cut(err.Error(), "allowed: ")
+		allowed, found := strings.CutPrefix(fault.Remedy(err), "allowed: ")
 		if !found {
-			t.Errorf("%s: the refusal does not say what is allowed: %v", k.Name, err)
+			t.Errorf("%s: the remedy does not name what is allowed: %v", k.Name, err)
 		}
 		words := []string{}
-		if m := numbers.FindStringSubmatch(err.Error()); m != nil {
+		if m := numbers.FindStringSubmatch(allowed); m != nil {
 			words = m[1:]
 		} else if regexp.MustCompile(`^\w+(, \w+)+$`).MatchString(allowed) {
 			words = strings.Split(allowed, ", ")
@@ -134,7 +138,8 @@ func TestSampleEnv(t *testing.T) {
 	mustLoad(t, nil, write(t, "sample.env", replaced.String()))
 
 	_, err = load(nil, "../../sample.env")
-	if err == nil || strings.Count(err.Error(), "the placeholder <...> must be replaced") != placeholders || strings.Count(err.Error(), "\n") != placeholders-1 {
+	all := fault.All(err)
+	if len(all) != placeholders || slices.ContainsFunc(all, func(err error) bool { return !errors.Is(err, errPlaceholder) }) {
 		t.Errorf("as it is, the sample should fault its %d placeholders and nothing else: %v", placeholders, err)
 	}
 }
@@ -182,7 +187,10 @@ func TestEveryKeyIsRead(t *testing.T) {
 	for _, k := range keys {
 		isRead := func(environ []string) bool {
 			_, err := load(with(environ, k.Name+"=<REPLACE_ME>"))
-			return err != nil && strings.Contains(err.Error(), k.Name+" (environment): the placeholder")
+			return slices.ContainsFunc(fault.All(err), func(err error) bool {
+				failed, is := err.(*fault.Error)
+				return is && failed.Object == k.Name+" (environment)" && errors.Is(err, errPlaceholder)
+			})
 		}
 		if !isRead(basic) && !isRead(with(basic, oauth...)) {
 			t.Errorf("%s: Load does not ask for it", k.Name)

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"adconnector/internal/fault"
 )
 
 // loader gathers what was given where, and the faults found on the way.
@@ -31,11 +33,20 @@ type entry struct {
 	file  bool
 }
 
-// fault notes an error once, however many ways lead to it.
-func (l *loader) fault(err error) {
+// fault records an error at a place, once.
+func (l *loader) fault(place string, err error) {
+	err = at(place, err)
 	if !slices.ContainsFunc(l.faults, func(f error) bool { return f.Error() == err.Error() }) {
 		l.faults = append(l.faults, err)
 	}
+}
+
+// at returns an error with its place: a key, and where it stands. "" keeps the place it has.
+func at(place string, err error) error {
+	if place == "" {
+		return err
+	}
+	return fault.Operation{Object: place}.Failed(fault.Invalid, err, "")
 }
 
 // add takes a setting into a layer. An empty value counts as absent, unless the key
@@ -73,12 +84,12 @@ func (l *loader) envFile(path string, environ []string) layer {
 	found := layer{}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		l.fault(fmt.Errorf("env file %s: %w", path, withoutPath(err)))
+		l.fault("env file "+path, invalid(fmt.Errorf("%w: %w", errUnreadable, withoutPath(err)), readableFile))
 		return found
 	}
 	lines, faults := parseEnvFile(content, environ)
 	for _, f := range faults {
-		l.fault(fmt.Errorf("%s line %d: %s", path, f.number, f.what))
+		l.fault(fmt.Sprintf("%s line %d", path, f.number), f.err)
 	}
 	for _, line := range lines {
 		l.add(found, line.key, line.value, fmt.Sprintf("%s line %d", path, line.number), true)
@@ -87,7 +98,7 @@ func (l *loader) envFile(path string, environ []string) layer {
 }
 
 // contradictions reports keys that one layer gives twice with different values,
-// in every layer: which of them would win is nothing an operator should have to know.
+// in every layer: an operator need not know which of them would win.
 func (l *loader) contradictions() {
 	for _, found := range l.layers {
 		for _, k := range keys {
@@ -100,12 +111,12 @@ func (l *loader) contradictions() {
 				text, err := e.value()
 				switch {
 				case err != nil:
-					l.fault(err)
+					l.fault("", err)
 				case text == "":
 				case value == "":
 					first, value = e, text
 				case text != value:
-					l.fault(fmt.Errorf("%s and %s: the same key, given twice with different values; allowed: one of them", first.place, e.place))
+					l.fault(first.place+" and "+e.place, invalid(errTwice, "one of them"))
 				}
 			}
 		}
@@ -121,7 +132,7 @@ func (e entry) value() (string, error) {
 	}
 	content, err := os.ReadFile(e.text)
 	if err != nil {
-		return "", fmt.Errorf("%s: the file it names cannot be read: %w; allowed: the path of a readable file", e.place, withoutPath(err))
+		return "", at(e.place, invalid(fmt.Errorf("the file %w: %w", errUnreadable, withoutPath(err)), readableFile))
 	}
 	if line, cut := strings.CutSuffix(string(content), "\n"); cut {
 		return strings.TrimSuffix(line, "\r"), nil
@@ -151,7 +162,7 @@ func (l *loader) find(name string) setting {
 		for _, e := range found[name] {
 			text, err := e.value()
 			if err != nil {
-				l.fault(err)
+				l.fault("", err)
 				return setting{place: e.place, given: true}
 			}
 			if text != "" {
@@ -175,15 +186,15 @@ func (l *loader) placeOf(name string) string {
 	return ""
 }
 
-// parser makes a value of a text that is not empty. Its error says what is
-// wrong and what is allowed; it must not quote what might be a credential.
+// parser makes a value of a text that is not empty. The remedy of its error is what is
+// allowed. The error must not quote what might be a credential.
 type parser[T any] = func(text string) (T, error)
 
 // required is optional, and a fault when the key is absent.
 func required[T any](l *loader, name, why string) T {
 	if s := l.find(name); !s.given {
 		need, allowed := lookUp(name).need()
-		l.fault(fmt.Errorf("%s: missing%s, %s; allowed: %s", name, s.note, cmp.Or(why, need), allowed))
+		l.fault(name, invalid(fmt.Errorf("%w%s, %s", errMissing, s.note, cmp.Or(why, need)), allowed))
 	}
 	return optional[T](l, name)
 }
@@ -199,15 +210,15 @@ func optional[T any](l *loader, name string) T {
 	}
 	if k.isPlaceholder(s.text) {
 		_, allowed := k.need()
-		l.fault(fmt.Errorf("%s: the placeholder <...> must be replaced; allowed: %s", s.place, allowed))
+		l.fault(s.place, invalid(errPlaceholder, allowed))
 		return zero
 	}
 	value, err := parse(s.text)
 	if err != nil {
 		if quoted(s.text) {
-			err = fmt.Errorf("%w (the quotes are part of the value here: leave them out)", err)
+			err = fault.Operation{}.Failed(fault.Invalid, fmt.Errorf("%w (%w)", err, errQuotes), fault.Remedy(err)+", without quotes")
 		}
-		l.fault(fmt.Errorf("%s: %w", s.place, err))
+		l.fault(s.place, err)
 		return zero
 	}
 	return value

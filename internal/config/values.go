@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"adconnector/internal/directory"
+	"adconnector/internal/fault"
 	"adconnector/internal/secret"
 )
 
@@ -25,6 +26,49 @@ func quote(text string) string {
 	return fmt.Sprintf("%.80q", text)
 }
 
+// The causes of faults. What they are about is in front of some of them.
+var (
+	errMissing      = errors.New("missing")
+	errNoLogin      = errors.New("there is no login")
+	errPlaceholder  = errors.New("the placeholder <...> must be replaced")
+	errQuotes       = errors.New("the quotes are part of the value")
+	errTwice        = errors.New("the same key, given twice with different values")
+	errNeedsHost    = errors.New("needs ldap.host, without which connection and profile come from the gateway")
+	errUnreadable   = errors.New("cannot be read")
+	errNotAllowed   = errors.New("is not allowed")
+	errNotUUID      = errors.New("is not a UUID")
+	errNotURL       = errors.New("it is not a URL with a host")
+	errCredentials  = errors.New("it contains a user name or password, which have keys of their own")
+	errQuery        = errors.New("it has a query or a fragment")
+	errNotEncrypted = errors.New("http would send credentials in plain text")
+	errScheme       = errors.New("it is neither https nor http")
+	errNotPath      = errors.New("is not a path")
+	errNotHost      = errors.New("is not a host")
+	errHostScheme   = errors.New("has a scheme")
+	errHostPort     = errors.New("has a port")
+	errNotDN        = errors.New("is not a DN")
+	errNotFilter    = errors.New("is not an LDAP filter")
+	errNotCert      = errors.New("is not a certificate")
+	errLine         = errors.New("the line is not KEY=VALUE")
+	errLineTooLong  = errors.New("the line is too long")
+	errNotUTF8      = errors.New("the line is not valid UTF-8")
+)
+
+// invalid returns the error of a value that is not allowed. The loader adds the key.
+func invalid(cause error, allowed string) error {
+	return fault.Operation{}.Failed(fault.Invalid, cause, "allowed: "+allowed)
+}
+
+// invalidText is invalid with the text that is not allowed.
+func invalidText(text string, cause error, allowed string) error {
+	return invalid(fmt.Errorf("%s %w", quote(text), cause), allowed)
+}
+
+func notAllowed(text, allowed string) error { return invalidText(text, errNotAllowed, allowed) }
+
+// readableFile is what is allowed where a file is named.
+const readableFile = "the path of a readable file"
+
 func verbatim(text string) (string, error) { return text, nil }
 
 func secretText(text string) (secret.Text, error) { return secret.New(text), nil }
@@ -33,7 +77,7 @@ func between(low, high int) parser[int] {
 	return func(text string) (int, error) {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil || n < low || n > high {
-			return 0, fmt.Errorf("%s is not allowed; allowed: a number from %d to %d", quote(text), low, high)
+			return 0, notAllowed(text, fmt.Sprintf("a number from %d to %d", low, high))
 		}
 		return n, nil
 	}
@@ -43,7 +87,7 @@ func durationBetween(low, high time.Duration) parser[time.Duration] {
 	return func(text string) (time.Duration, error) {
 		d, err := time.ParseDuration(strings.TrimSpace(text))
 		if err != nil || d < low || d > high {
-			return 0, fmt.Errorf("%s is not allowed; allowed: a duration like 30s or 5m, from %v to %v", quote(text), low, high)
+			return 0, notAllowed(text, fmt.Sprintf("a duration like 30s or 5m, from %v to %v", low, high))
 		}
 		return d, nil
 	}
@@ -57,7 +101,7 @@ func listenAddress(text string) (string, error) {
 	}
 	_, port, err := net.SplitHostPort(text)
 	if _, badPort := strconv.ParseUint(port, 10, 16); err != nil || badPort != nil {
-		return "", fmt.Errorf("%s is not allowed; allowed: host:port like 127.0.0.1:8080, or empty for none", quote(text))
+		return "", notAllowed(text, "host:port like 127.0.0.1:8080, or empty for none")
 	}
 	return text, nil
 }
@@ -69,7 +113,7 @@ func boolean(text string) (bool, error) {
 	case "false", "0", "no", "off":
 		return false, nil
 	}
-	return false, fmt.Errorf("%s is not allowed; allowed: true or false", quote(text))
+	return false, notAllowed(text, "true or false")
 }
 
 // oneOf matches without regard to case, spaces, - and _, as the console's
@@ -84,7 +128,7 @@ func oneOf[T any](choices ...T) parser[T] {
 			}
 		}
 		var none T
-		return none, fmt.Errorf("%s is not allowed; allowed: %s", quote(text), strings.Join(names, ", "))
+		return none, notAllowed(text, strings.Join(names, ", "))
 	}
 }
 
@@ -97,7 +141,7 @@ var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 func uuid(text string) (string, error) {
 	lower := strings.ToLower(strings.TrimSpace(text))
 	if !uuidForm.MatchString(lower) {
-		return "", fmt.Errorf("%s is not a UUID; allowed: the form 00000000-0000-0000-0000-000000000000", quote(text))
+		return "", invalidText(text, errNotUUID, "the form 00000000-0000-0000-0000-000000000000")
 	}
 	return lower, nil
 }
@@ -105,17 +149,17 @@ func uuid(text string) (string, error) {
 // gatewayURL is a base that paths are appended to.
 func gatewayURL(text string) (*url.URL, error) {
 	if strings.ContainsAny(text, "?#") {
-		return nil, errors.New("it has a query or a fragment; allowed: scheme, host, port and path")
+		return nil, invalid(errQuery, "scheme, host, port and path")
 	}
 	return httpsURL(strings.TrimRight(strings.TrimSpace(text), "/"))
 }
 
 // httpsURL never quotes the URL: credentials may be anywhere in it.
 func httpsURL(text string) (*url.URL, error) {
-	const allowed = "allowed: https://HOST/..., or http:// on loopback"
+	const allowed = "https://HOST/..., or http:// on loopback"
 	u, err := url.Parse(strings.TrimSpace(text))
 	if err != nil || u.Hostname() == "" {
-		return nil, errors.New("it is not a URL with a host; " + allowed)
+		return nil, invalid(errNotURL, allowed)
 	}
 	if port := u.Port(); port != "" {
 		if _, err := between(1, 65535)(port); err != nil {
@@ -124,15 +168,15 @@ func httpsURL(text string) (*url.URL, error) {
 	}
 	switch {
 	case u.User != nil:
-		return nil, errors.New("it has a user name or password in it, which have keys of their own; " + allowed)
+		return nil, invalid(errCredentials, allowed)
 	case u.Fragment != "":
-		return nil, errors.New("it has a fragment; " + allowed)
+		return nil, invalid(errQuery, allowed)
 	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
 		return u, nil
 	case u.Scheme == "http":
-		return nil, errors.New("http would send credentials in the clear; " + allowed)
+		return nil, invalid(errNotEncrypted, allowed)
 	}
-	return nil, errors.New("it is neither https nor http; " + allowed)
+	return nil, invalid(errScheme, allowed)
 }
 
 func isLoopback(host string) bool {
@@ -142,7 +186,7 @@ func isLoopback(host string) bool {
 
 func urlPath(text string) (string, error) {
 	if !strings.HasPrefix(text, "/") || strings.HasPrefix(text, "//") || strings.ContainsAny(text, "?#\\ \t") {
-		return "", fmt.Errorf("%s is not a path; allowed: /like/this, without a host, query or fragment", quote(text))
+		return "", invalidText(text, errNotPath, "/like/this, without a host, query or fragment")
 	}
 	return text, nil
 }
@@ -170,32 +214,30 @@ func hostOf(prefix string) parser[string] {
 		if _, err := netip.ParseAddr(bare); err == nil {
 			return bare, nil
 		}
-		const allowed = "allowed: a host name or an IP address"
+		const allowed = "a host name or an IP address"
 		switch {
 		case hostForm.MatchString(host):
 			return host, nil
-		case host == "":
-			return "", errors.New("there is an empty host; " + allowed)
 		case strings.Contains(host, "://"):
-			return "", fmt.Errorf("%s has a scheme; %s alone", quote(host), allowed)
+			return "", invalidText(host, errHostScheme, allowed+" alone")
 		case strings.Contains(host, ":"):
-			return "", fmt.Errorf("%s has a port: put the port into %s.port; %s alone", quote(host), prefix, allowed)
+			return "", invalidText(host, errHostPort, allowed+" alone; the port goes into "+prefix+".port")
 		}
-		return "", fmt.Errorf("%s is not a host; %s", quote(host), allowed)
+		return "", invalidText(host, errNotHost, allowed)
 	}
 }
 
 // distinguishedName is a cheap check; the directory has the last word.
 func distinguishedName(text string) (string, error) {
 	if !strings.Contains(text, "=") {
-		return "", fmt.Errorf("%s is not a DN; allowed: one like DC=corp,DC=example,DC=com", quote(text))
+		return "", invalidText(text, errNotDN, "a DN like DC=corp,DC=example,DC=com")
 	}
 	return text, nil
 }
 
 func filter(text string) (string, error) {
 	if err := directory.CheckFilter(text); err != nil {
-		return "", fmt.Errorf("%s is not an LDAP filter: %w; allowed: one in parentheses, like (department=Sales)", quote(text), err)
+		return "", invalid(fmt.Errorf("%s %w: %w", quote(text), errNotFilter, err), "a filter in parentheses, like (department=Sales)")
 	}
 	return text, nil
 }
@@ -203,11 +245,11 @@ func filter(text string) (string, error) {
 func certificateFile(path string) ([]*x509.Certificate, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("the file %s cannot be read: %w; allowed: the path of a readable file", quote(path), withoutPath(err))
+		return nil, invalid(fmt.Errorf("the file %s %w: %w", quote(path), errUnreadable, withoutPath(err)), readableFile)
 	}
 	certificates, err := directory.ParseCertificates(content)
 	if err != nil {
-		return nil, fmt.Errorf("the file %s is not a certificate: %w; allowed: X.509 in DER or PEM", quote(path), err)
+		return nil, invalid(fmt.Errorf("the file %s %w: %w", quote(path), errNotCert, err), "X.509 in DER or PEM")
 	}
 	return certificates, nil
 }

@@ -6,12 +6,11 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"math/big"
-	"strings"
 	"testing"
 )
 
-// TestCertificates: both keys take a file of certificates. In which forms is the
-// directory's to say.
+// TestCertificates checks the keys that name a file of certificates. The package directory
+// tests the formats.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -25,14 +24,18 @@ func TestCertificates(t *testing.T) {
 	}
 	path := write(t, "c.cer", string(der))
 	c := mustLoad(t, with(complete, "ldap.certificate="+path, "gateway.ca-file="+path))
-	for name, got := range map[string][]*x509.Certificate{"ldap.certificate": c.Search.Certificates, "gateway.ca-file": c.Gateway.CA} {
-		if len(got) != 1 || string(got[0].Raw) != string(der) {
-			t.Errorf("%s: got %d certificates", name, len(got))
-		}
+	if got := c.Run.Search.Certificates; len(got) != 1 || string(got[0].Raw) != string(der) {
+		t.Errorf("ldap.certificate: got %d certificates", len(got))
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots.AddCert(c.Run.Search.Certificates[0])
+	if !c.Gateway.RootCAs.Equal(roots) {
+		t.Error("gateway.ca-file is not added to the system's roots")
 	}
 	path = write(t, "half.cer", string(der[:len(der)/2]))
 	_, err = load(with(complete, "ldap.certificate="+path, "gateway.ca-file="+path))
-	if err == nil || strings.Count(err.Error(), path+`" is not a certificate: `) != 2 {
-		t.Errorf("got %v", err)
-	}
+	checkFaults(t, err, want{"gateway.ca-file (environment)", errNotCert, "DER or PEM"}, want{"ldap.certificate (environment)", errNotCert, "DER or PEM"})
 }

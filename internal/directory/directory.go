@@ -12,7 +12,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -41,7 +40,7 @@ func ParseProtocol(name string) (Protocol, error) {
 			return p, nil
 		}
 	}
-	return "", fault.Errorf(fault.Refused, "connection type %q is unknown: use LDAP, LDAPS or STARTTLS", name)
+	return "", fault.Operation{Object: fmt.Sprintf("connection type %q", name)}.Failed(fault.Refused, errUnknownValue, "use LDAP, LDAPS or STARTTLS")
 }
 
 // canonical drops what may differ between two spellings of one name.
@@ -68,6 +67,10 @@ type Options struct {
 	// Observe is told of every request that was answered or given up: a connect, a
 	// bind, a read of one object, or a page of a search. Nil: nobody.
 	Observe func(request string, class fault.Class, took time.Duration)
+
+	// Received is called with the number of bytes whenever some arrive. An answer may take
+	// many minutes to arrive. Nil: not called.
+	Received func(bytes int)
 
 	presented func(tls.ConnectionState) // for Probe: told of what a server presents, before it is judged
 
@@ -144,32 +147,43 @@ func Connect(ctx context.Context, options Options) (*Session, error) {
 			return session, nil
 		}
 		errs = append(errs, err)
-		if errors.Is(err, errBind) || ctx.Err() != nil {
+		if bindRefused(err) || ctx.Err() != nil {
 			break
 		}
 	}
 	if len(errs) == 0 {
-		return nil, fault.Errorf(fault.Refused, "no directory host is given: set ldap.host, or the host of the connection in the console")
+		return nil, fault.Operation{Op: "connect"}.Failed(fault.Refused, errNoHost, "set ldap.host, or the host of the connection in the console")
 	}
 	return nil, joinByServer(errs)
 }
 
-// joinByServer makes one error of those of several servers. It is worth trying
-// again when one of them is.
+// joinByServer returns one error for those of several servers. It is transient if one of
+// them is, unless the last one is a refused bind.
 func joinByServer(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
 	class := fault.Of(errs[len(errs)-1])
-	texts := make([]string, len(errs))
-	for i, err := range errs {
-		texts[i] = err.Error()
-		if fault.Of(err) == fault.Transient && class != fault.Canceled && !errors.Is(errs[len(errs)-1], errBind) {
+	for _, err := range errs {
+		if fault.Of(err) == fault.Transient && class != fault.Canceled && !bindRefused(errs[len(errs)-1]) {
 			class = fault.Transient
 		}
 	}
-	return fault.Errorf(class, "no directory server could be used: %s", strings.Join(texts, "; "))
+	return fault.Operation{Op: "open directory session"}.Failed(class, serverErrors(errs), "")
 }
+
+// serverErrors joins the errors of several servers. Its text is one line.
+type serverErrors []error
+
+func (e serverErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e serverErrors) Unwrap() []error { return e }
 
 func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 	start := time.Now()
@@ -178,7 +192,7 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := newWire(conn, o.ResponseTimeout)
+	w := newWire(conn, o.ResponseTimeout, o.Received)
 	s := &Session{
 		Address: server.address(), PageSize: o.PageSize,
 		wire: w, conn: ldap.NewConn(w, o.Protocol != LDAP), options: o, server: server,
@@ -201,7 +215,8 @@ func (s *Session) Again(ctx context.Context) (*Session, error) {
 	second, err := s.options.connect(ctx, s.server)
 	if err == nil && second.RootDSE.DSServiceName != s.RootDSE.DSServiceName {
 		second.Close()
-		return nil, fault.Errorf(fault.Transient, "%s is another domain controller now, %s: give each its own name in ldap.host, or in the connection in the console", s.Address, second.RootDSE.DNSHostName)
+		return nil, s.options.attempt(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", errOtherController, second.RootDSE.DNSHostName),
+			"give each domain controller a name of its own in ldap.host, or in the connection in the console")
 	}
 	return second, err
 }
@@ -215,10 +230,10 @@ func (s *Session) Close() {
 
 // call runs one operation of go-ldap under ctx and the response timeout. A server's
 // refusal comes back as it is, a *ldap.Error; a lost connection comes back explained.
-func (s *Session) call(ctx context.Context, request, what string, operation func() error) (err error) {
+func (s *Session) call(ctx context.Context, request string, o fault.Operation, operation func() error) (err error) {
 	defer s.options.observe(request, time.Now(), &err)
 	if err := ctx.Err(); err != nil {
-		return fault.Errorf(fault.Canceled, "%s: %w", what, err)
+		return o.Failed(fault.Canceled, err, "")
 	}
 	stop := context.AfterFunc(ctx, func() { s.wire.Close() })
 	s.wire.expect(true)
@@ -229,14 +244,14 @@ func (s *Session) call(ctx context.Context, request, what string, operation func
 	case err == nil || isAnswer(err):
 		return err
 	case ctx.Err() != nil:
-		return fault.Errorf(fault.Canceled, "%s: %w", what, ctx.Err())
+		return o.Failed(fault.Canceled, ctx.Err(), "")
 	default:
-		return s.explainLoss(what, err)
+		return s.explainLoss(o, err)
 	}
 }
 
-// observe tells how a request ended. A server's refusal is not explained yet, but
-// sorted in the same way.
+// observe calls Observe with the class of a request's end. A server's refusal is not
+// explained yet, but has the same class.
 func (o Options) observe(request string, start time.Time, err *error) {
 	if o.Observe == nil {
 		return
@@ -245,15 +260,20 @@ func (o Options) observe(request string, start time.Time, err *error) {
 	if request == "bind" {
 		explain = explainBind
 	}
-	o.Observe(request, fault.Of(explain("", *err)), time.Since(start))
+	o.Observe(request, fault.Of(explain(fault.Operation{}, *err)), time.Since(start))
 }
 
 func (s *Session) bind(ctx context.Context) error {
 	o := s.options
-	what := fmt.Sprintf("bind as %s to %s", o.BindDN, s.Address)
+	bind := fault.Operation{Op: "bind", Object: strings.TrimSpace(o.BindDN + " to " + s.Address)}
 	if o.BindDN == "" || o.Password.IsZero() {
-		return fault.Errorf(fault.Refused, "%s: %w: an account and its password are needed (ldap.bindDn and ldap.password, or the connection in the console)", what, errBind)
+		return bind.Failed(fault.Refused, errNoAccount, "set "+bindSettings)
 	}
-	err := s.call(ctx, "bind", what, func() error { return s.conn.Bind(o.BindDN, o.Password.Reveal()) })
-	return explainBind(what, err)
+	err := s.call(ctx, "bind", bind, func() error { return s.conn.Bind(o.BindDN, o.Password.Reveal()) })
+	return explainBind(bind, err)
+}
+
+// operation returns an operation on an object that this session's server holds.
+func (s *Session) operation(op, object string) fault.Operation {
+	return fault.Operation{Op: op, Object: object + " on " + s.Address}
 }

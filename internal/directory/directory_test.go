@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,8 +20,9 @@ import (
 
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
-	"adconnector/test/deadport"
 	"adconnector/test/fakeldap"
+	"adconnector/test/faulttest"
+	"adconnector/test/ports"
 )
 
 func TestParseProtocol(t *testing.T) {
@@ -36,7 +39,7 @@ func TestParseProtocol(t *testing.T) {
 	}
 	for _, name := range []string{"", "TLS", "LDAPI", "LDAPSS"} {
 		_, err := ParseProtocol(name)
-		wantError(t, err, fault.Refused, strconv.Quote(name), "LDAP, LDAPS or STARTTLS")
+		wantFailure(t, err, fault.Error{Class: fault.Refused, Object: "connection type " + strconv.Quote(name)}, errUnknownValue, "LDAP, LDAPS or STARTTLS")
 	}
 }
 
@@ -53,7 +56,7 @@ func TestParseScope(t *testing.T) {
 		}
 	}
 	_, err := ParseScope("children")
-	wantError(t, err, fault.Refused, `"children"`, "SUBTREE, ONE_LEVEL or BASE")
+	wantFailure(t, err, fault.Error{Class: fault.Refused, Object: `search scope "children"`}, errUnknownValue, "SUBTREE, ONE_LEVEL or BASE")
 }
 
 func TestConnectReadsRootDSE(t *testing.T) {
@@ -102,35 +105,41 @@ func TestRefusedBind(t *testing.T) {
 		name string
 		code int
 		text string
-		want string
+		// The reason, or the key of one in bindReasons. "": not checked.
+		reason string
+		names  []string // in the remedy
 	}{
-		{"no such account", 49, data("525"), "no such account: correct the bind DN"},
-		{"wrong password", 49, data("52e"), "wrong password"},
-		{"wrong password, capitals", 49, data("52E"), "wrong password"},
-		{"hours", 49, data("530"), "logon hours"},
-		{"workstation", 49, data("531"), "logon workstations"},
-		{"password expired", 49, data("532"), "password has expired"},
-		{"disabled", 49, data("533"), "disabled: enable it"},
-		{"too many groups", 49, data("568"), "too many groups"},
-		{"account expired", 49, data("701"), "account has expired"},
-		{"must change", 49, data("773"), "must change its password"},
-		{"locked", 49, data("775"), "locked: unlock it"},
-		{"unknown data", 49, data("57f"), "with code 57f: check ldap.bindDn and ldap.password"},
-		{"no data", 49, "", "wrong password, or no such account"},
-		{"signing required", 8, "00002028: LdapErr: DSID-0C090259, comment: The server requires binds to turn on integrity checking\x00", "use LDAPS or STARTTLS"},
-		{"confidentiality required", 13, "TLS confidentiality required", "use LDAPS or STARTTLS"},
-		{"not a DN", 34, "invalid DN", "correct ldap.bindDn"},
-		{"another code", 53, "unauthenticated bind (DN with no password) disallowed\x00", "unauthenticated bind"},
-		{"a long-winded server", 53, strings.Repeat("x", 60_000), "(LDAP result 53): xxx"},
+		{"no such account", 49, data("525"), "525", []string{"ldap.bindDn"}},
+		{"wrong password", 49, data("52e"), "52e", []string{"ldap.bindDn", "ldap.password"}},
+		{"wrong password, capitals", 49, data("52E"), "52e", []string{"ldap.bindDn", "ldap.password"}},
+		{"hours", 49, data("530"), "530", []string{"logon hours"}},
+		{"workstation", 49, data("531"), "531", []string{"logon workstations"}},
+		{"password expired", 49, data("532"), "532", []string{"ldap.password"}},
+		{"disabled", 49, data("533"), "533", []string{"enable"}},
+		{"too many groups", 49, data("568"), "568", []string{"groups"}},
+		{"account expired", 49, data("701"), "701", []string{"expiry date"}},
+		{"must change", 49, data("773"), "773", []string{"ldap.password"}},
+		{"locked", 49, data("775"), "775", []string{"unlock"}},
+		{"unknown data", 49, data("57f"), "code 57f", []string{"ldap.bindDn", "ldap.password"}},
+		{"no data", 49, "", "52e", []string{"ldap.bindDn", "ldap.password"}},
+		{"signing required", 8, "00002028: LdapErr: DSID-0C090259, comment: The server requires binds to turn on integrity checking\x00", "", []string{"LDAPS", "STARTTLS", "ldap.protocol"}},
+		{"confidentiality required", 13, "TLS confidentiality required", "", []string{"LDAPS", "STARTTLS", "ldap.protocol"}},
+		{"not a DN", 34, "invalid DN", "", []string{"ldap.bindDn"}},
+		{"another code", 53, "unauthenticated bind (DN with no password) disallowed\x00", "unauthenticated bind (DN with no password) disallowed", []string{"ldap.bindDn", "ldap.password"}},
+		{"a long-winded server", 53, strings.Repeat("x", 60_000), strings.Repeat("x", 300), []string{"ldap.bindDn"}},
+		{"a server without a reason", 53, "", "", []string{"ldap.bindDn"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := fakeldap.Serve(t, nil, fakeldap.RefuseBind(test.code, test.text))
 			o := options(server)
 			o.Hosts = []string{server.Host, server.Host, server.Host}
 			_, err := Connect(t.Context(), o)
-			wantError(t, err, fault.Refused, "bind as CN=reader,DC=corp to 127.0.0.1:", fmt.Sprintf("LDAP result %d", test.code), test.want)
-			if len(err.Error()) > 1000 {
-				t.Errorf("%d bytes of error", len(err.Error()))
+			wantFailure(t, err, bindTo(server, fault.Refused), errBind, test.names...)
+			if known, is := bindReasons[test.reason]; is {
+				test.reason = known.reason
+			}
+			if answer := wantAnswer(t, err, test.code); test.reason != "" && answer.reason != test.reason {
+				t.Errorf("reason %q, want %q", answer.reason, test.reason)
 			}
 			if n := server.Binds(); n != 1 {
 				t.Errorf("%d binds", n)
@@ -154,7 +163,7 @@ func TestBindWithoutAccountIsNotTried(t *testing.T) {
 			o := options(server)
 			o.BindDN, o.Password = test.bindDN, test.password
 			_, err := Connect(t.Context(), o)
-			wantError(t, err, fault.Refused, "ldap.bindDn and ldap.password")
+			wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "bind", Object: strings.TrimSpace(test.bindDN + " to " + addressOf(server))}, errNoAccount, "ldap.bindDn", "ldap.password")
 		})
 	}
 	if server.Binds() != 0 {
@@ -183,7 +192,7 @@ func TestMalformedBindAnswer(t *testing.T) {
 				p.Hang()
 			})
 			_, err := Connect(t.Context(), options(server))
-			wantError(t, err, fault.Incomplete, "the server sent what is not LDAP", "ldap.protocol")
+			wantFailure(t, err, bindTo(server, fault.Incomplete), errMalformed, "ldap.host", "ldap.port", "ldap.protocol")
 		})
 	}
 }
@@ -193,27 +202,31 @@ func TestFailover(t *testing.T) {
 	for _, code := range []int{ldap.LDAPResultBusy, ldap.LDAPResultUnavailable} {
 		busy := fakeldap.Serve(t, nil, fakeldap.RefuseBind(code, ""))
 		_, err := Connect(t.Context(), options(busy))
-		wantError(t, err, fault.Transient, fmt.Sprintf("LDAP result %d", code))
+		wantFailure(t, err, bindTo(busy, fault.Transient), nil, faulttest.AnyRemedy)
+		wantAnswer(t, err, code)
 	}
 
 	good := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
 	lost := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) { p.Receive() })
 	busy := fakeldap.Serve(t, nil, fakeldap.RefuseBind(ldap.LDAPResultBusy, ""))
 	refusing := fakeldap.Serve(t, nil, fakeldap.RefuseBind(ldap.LDAPResultInvalidCredentials, ""))
-	dead := deadport.New(t)
+	dead := ports.Refusing(t)
+	noAnswer := fault.Error{Class: fault.Transient, Op: "connect", Object: fmt.Sprintf("127.0.0.1:%d (LDAP)", dead)}
 	for _, test := range []struct {
 		name  string
 		ports []int
-		class fault.Class // "": connects to the good one
-		parts []string
+		want  fault.Error   // without a class: connects to the good one
+		each  []fault.Error // the joined errors; nil: want is the only one
+		names []string      // in the remedy
 	}{
-		{"first dead", []int{dead, good.Port}, "", nil},
-		{"first loses the connection", []int{lost.Port, good.Port}, "", nil},
-		{"first busy", []int{busy.Port, good.Port}, "", nil},
-		{"first refuses", []int{refusing.Port, good.Port}, fault.Refused, []string{"wrong password"}},
-		{"dead, then refusing", []int{dead, refusing.Port, good.Port}, fault.Refused, []string{"no directory server could be used", strconv.Itoa(dead), "wrong password"}},
-		{"all dead", []int{dead, dead}, fault.Transient, []string{"no directory server could be used", "; connect to 127.0.0.1:" + strconv.Itoa(dead)}},
-		{"one dead", []int{dead}, fault.Transient, []string{"connect to 127.0.0.1:" + strconv.Itoa(dead), "check ldap.host and ldap.port"}},
+		{"first dead", []int{dead, good.Port}, fault.Error{}, nil, nil},
+		{"first loses the connection", []int{lost.Port, good.Port}, fault.Error{}, nil, nil},
+		{"first busy", []int{busy.Port, good.Port}, fault.Error{}, nil, nil},
+		{"first refuses", []int{refusing.Port, good.Port}, bindTo(refusing, fault.Refused), nil, []string{"ldap.password"}},
+		{"dead, then refusing", []int{dead, refusing.Port, good.Port}, fault.Error{Class: fault.Refused, Op: "open directory session"},
+			[]fault.Error{noAnswer, bindTo(refusing, fault.Refused)}, []string{"ldap.host", "ldap.password"}},
+		{"all dead", []int{dead, dead}, fault.Error{Class: fault.Transient, Op: "open directory session"}, []fault.Error{noAnswer, noAnswer}, []string{"ldap.host"}},
+		{"one dead", []int{dead}, noAnswer, nil, []string{"ldap.host", "ldap.port", "firewalls"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			binds := good.Binds()
@@ -221,8 +234,15 @@ func TestFailover(t *testing.T) {
 			o.Hosts, o.Port = []string{"corp.test"}, 0
 			o.lookupSRV = records(t, test.ports...)
 			session, err := Connect(t.Context(), o)
-			if test.class != "" {
-				wantError(t, err, test.class, test.parts...)
+			if test.want.Class != "" {
+				wantFailure(t, err, test.want, nil, test.names...)
+				var each serverErrors
+				if errors.As(err, &each); len(each) != len(test.each) {
+					t.Fatalf("joins %v", each)
+				}
+				for i, one := range each {
+					wantFailure(t, one, test.each[i], nil, faulttest.AnyRemedy)
+				}
 				if good.Binds() != binds {
 					t.Error("bound once more after a refusal")
 				}
@@ -246,7 +266,7 @@ func TestFailover(t *testing.T) {
 		o := options(good)
 		o.Hosts = nil
 		_, err := Connect(t.Context(), o)
-		wantError(t, err, fault.Refused, "ldap.host")
+		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "connect"}, errNoHost, "ldap.host")
 	})
 	t.Run("cancelled before", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -254,7 +274,7 @@ func TestFailover(t *testing.T) {
 		o := options(good)
 		o.Hosts = []string{good.Host, good.Host}
 		_, err := Connect(ctx, o)
-		wantError(t, err, fault.Canceled, "context canceled")
+		wantFailure(t, err, connectTo(good, LDAP, fault.Canceled), context.Canceled)
 	})
 }
 
@@ -301,13 +321,37 @@ func TestAgainAtAnotherServer(t *testing.T) {
 	session := connect(t, options(server))
 	moved.Store(true)
 	_, err := session.Again(t.Context())
-	wantError(t, err, fault.Transient, "is another domain controller now")
+	wantFailure(t, err, connectTo(server, LDAP, fault.Transient), errOtherController, "ldap.host")
 }
 
-func TestUnknownHost(t *testing.T) {
+// TestDialErrors checks that a dial error's cause does not repeat the address and the
+// operation, except for the address of a name.
+func TestDialErrors(t *testing.T) {
 	t.Parallel()
-	err := explainDial(t.Context(), "connect to dc9:389 (LDAP)", &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "dc9", IsNotFound: true}})
-	wantError(t, err, fault.Transient, "dc9", "no such host", "this machine's DNS")
+	unknown := &net.DNSError{Err: "no such host", Name: "dc9", IsNotFound: true}
+	refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
+	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 389}
+	operation := fault.Operation{Op: "connect", Object: "x"}
+	want := fault.Error{Class: fault.Transient, Op: "connect", Object: "x"}
+	for _, test := range []struct {
+		name    string
+		err     error
+		address string
+		cause   error
+		direct  bool // the error's cause is the cause itself
+		names   []string
+	}{
+		{"unknown host", &net.OpError{Op: "dial", Net: "tcp", Err: unknown}, "dc9:389", unknown, true, []string{"ldap.host", "DNS"}},
+		{"address", &net.OpError{Op: "dial", Net: "tcp", Addr: at, Err: refused}, "127.0.0.1:389", syscall.ECONNREFUSED, true, []string{"ldap.host", "ldap.port", "firewalls"}},
+		{"name", &net.OpError{Op: "dial", Net: "tcp", Addr: at, Err: refused}, "dc1:389", syscall.ECONNREFUSED, false, []string{"ldap.host", "ldap.port", "firewalls"}},
+		{"other error", os.ErrDeadlineExceeded, "dc1:389", os.ErrDeadlineExceeded, true, []string{"ldap.host", "ldap.port", "firewalls"}},
+	} {
+		err := explainDial(t.Context(), operation, test.address, test.err)
+		wantFailure(t, err, want, test.cause, test.names...)
+		if cause := errors.Unwrap(err); (cause == test.cause) != test.direct {
+			t.Errorf("%s: cause %v", test.name, cause)
+		}
+	}
 }
 
 // A cut conversation must never pass for a whole one, wherever it is cut.
@@ -360,17 +404,18 @@ func TestSilentServer(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		budget int
-		what   string
+		op     string
+		object string
 	}{
-		{"before the bind", 0, "bind as"},
-		{"within the bind's answer", 5, "bind as"},
-		{"after the bind", bound, "read rootDSE"},
-		{"within the rootDSE", bound + 20, "read rootDSE"},
-		{"after connecting", connected, "search OU=People"},
-		{"within an entry", connected + 10, "search OU=People"},
-		{"after an entry", connected + len(first.Message(3)), "search OU=People"},
-		{"between pages", connected + page, "search OU=People"},
-		{"within the second page", connected + page + 3, "search OU=People"},
+		{"before the bind", 0, "bind", "CN=reader,DC=corp to 127.0.0.1:389"},
+		{"within the bind's answer", 5, "bind", "CN=reader,DC=corp to 127.0.0.1:389"},
+		{"after the bind", bound, "read", "rootDSE on 127.0.0.1:389"},
+		{"within the rootDSE", bound + 20, "read", "rootDSE on 127.0.0.1:389"},
+		{"after connecting", connected, "search", "OU=People,DC=corp on 127.0.0.1:389"},
+		{"within an entry", connected + 10, "search", "OU=People,DC=corp on 127.0.0.1:389"},
+		{"after an entry", connected + len(first.Message(3)), "search", "OU=People,DC=corp on 127.0.0.1:389"},
+		{"between pages", connected + page, "search", "OU=People,DC=corp on 127.0.0.1:389"},
+		{"within the second page", connected + page + 3, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 	} {
 		converse := func(t *testing.T, ctx context.Context, broke func()) (took time.Duration, err error) {
 			_, o := inMemory(t, func(p *fakeldap.Peer) {
@@ -389,7 +434,7 @@ func TestSilentServer(t *testing.T) {
 		t.Run("timeout "+test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				took, err := converse(t, t.Context(), nil)
-				wantError(t, err, fault.Transient, test.what, "the server was silent for 2m10s")
+				wantFailure(t, err, fault.Error{Class: fault.Transient, Op: test.op, Object: test.object}, errSilent, faulttest.AnyRemedy)
 				if took != defaultResponseTimeout {
 					t.Errorf("took %s", took)
 				}
@@ -400,8 +445,8 @@ func TestSilentServer(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				took, err := converse(t, ctx, cancel)
-				wantError(t, err, fault.Canceled, test.what)
-				if !errors.Is(err, context.Canceled) || took != 0 {
+				wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: test.op, Object: test.object}, context.Canceled)
+				if took != 0 {
 					t.Errorf("after %s: %v", took, err)
 				}
 			})
@@ -413,12 +458,12 @@ func TestNoticeOfDisconnection(t *testing.T) {
 	t.Parallel()
 	notice := []byte("\x30\x24\x02\x01\x00\x78\x1f\x0a\x01\x34\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20036")
 	synctest.Test(t, func(t *testing.T) {
-		_, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 			p.Send(notice)
 			p.Hang() // a server should close now
 			return false
 		}))
 		_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
-		wantError(t, err, fault.Transient, "notice that it ends the session (LDAP result 52)")
+		wantFailure(t, err, searchOf(server, fault.Transient), errDisconnected, "ldap.protocol")
 	})
 }

@@ -15,67 +15,152 @@ import (
 	"adconnector/internal/fault"
 )
 
-// errBind marks a bind that the server answered and did not take.
-var errBind = errors.New("refused")
+// Causes of errors.
+var (
+	errBind            = errors.New("bind refused") // the server answered the bind and refused it
+	errNoAccount       = errors.New("no account or no password is given")
+	errNoHost          = errors.New("no directory host is given")
+	errUnknownValue    = errors.New("unknown value")
+	errMalformed       = errors.New("malformed LDAP message")
+	errSilent          = errors.New("no answer")
+	errOtherController = errors.New("another domain controller answers")
+	errOtherProtocol   = errors.New("the port has another protocol")
+	errWrongName       = errors.New("not valid for")
+	errSearchDropped   = errors.New("the server dropped the paged search")
+	errNoPaging        = errors.New("the answer has no paging control, so nothing proves that it is complete")
+	errUnreadable      = errors.New("the account may not read it")
+	errNoCertificate   = errors.New("no certificate in it")
+	errNoProgress      = errors.New("the server announces more values and sends none")
+)
 
-var errMalformed = errors.New("malformed LDAP message")
+// bindRefused reports whether another server would refuse the bind too.
+func bindRefused(err error) bool { return errors.Is(err, errBind) || errors.Is(err, errNoAccount) }
+
+// answerError is a server's answer other than success.
+type answerError struct {
+	code    uint16 // LDAP result code
+	reason  string
+	kind    error  // what errors.Is finds, or nil
+	matched string // the part of a missing object's DN that exists
+}
+
+// Error returns the code, its name in the LDAP specification and the reason. Servers may
+// send codes without a name, and no reason.
+func (e *answerError) Error() string {
+	text := fmt.Sprintf("LDAP result %d", e.code)
+	if name := ldap.LDAPResultCodeMap[e.code]; name != "" {
+		text += " (" + strings.ToLower(name) + ")"
+	}
+	if e.reason != "" {
+		text += ": " + e.reason
+	}
+	if e.matched != "" {
+		text += "; the part of it that exists is " + e.matched
+	}
+	return text
+}
+
+func (e *answerError) Unwrap() error { return e.kind }
+
+// The settings that remedies name.
+const (
+	bindSettings     = "ldap.bindDn and ldap.password, or the connection in the console"
+	passwordSettings = "set a new password, in the directory and in ldap.password or the connection in the console"
+	hostSettings     = "ldap.host and ldap.port, or the connection in the console"
+	portSettings     = "correct ldap.protocol and ldap.port, or the connection in the console (LDAPS usually has port 636, STARTTLS port 389)"
+	filterSettings   = "correct ldap.user-filter or ldap.group-filter"
+	tooLargeRemedy   = "check the size of the objects in the search base"
+	serverRemedy     = "check the server's log"
+)
+
+// explanation is why a server refused, and what to do.
+type explanation struct{ reason, remedy string }
 
 // bindReasons explain the "data" code in Active Directory's answer to a refused
 // bind: Windows error codes in hexadecimal (MS-ERREF 2.2).
-var bindReasons = map[string]string{
-	"525": "no such account: correct the bind DN (ldap.bindDn, or the connection in the console)",
-	"52e": "wrong password, or no such account: correct ldap.password and ldap.bindDn, or the connection in the console",
-	"530": "the account may not log on at this hour: change its logon hours",
-	"531": "the account may not log on from this machine: change its logon workstations",
-	"532": "the account's password has expired: set a new one, there and in ldap.password or the connection in the console",
-	"533": "the account is disabled: enable it",
-	"568": "the account is in too many groups: remove it from some",
-	"701": "the account has expired: extend it",
-	"773": "the account must change its password first: set a new one, there and in ldap.password or the connection in the console",
-	"775": "the account is locked: unlock it, and look for whoever uses an old password",
+var bindReasons = map[string]explanation{
+	"525": {"no such account", "correct ldap.bindDn, or the bind DN of the connection in the console"},
+	"52e": {"wrong password, or no such account", "correct " + bindSettings},
+	"530": {"the account may not log on at this hour", "change the account's logon hours"},
+	"531": {"the account may not log on from this machine", "change the account's logon workstations"},
+	"532": {"the account's password has expired", passwordSettings},
+	"533": {"the account is disabled", "enable the account"},
+	"568": {"the account is a member of too many groups", "remove the account from some groups"},
+	"701": {"the account has expired", "extend the account's expiry date"},
+	"773": {"the account must change its password first", passwordSettings},
+	"775": {"the account is locked", "unlock the account, and find what uses an old password"},
 }
 
 var bindData = regexp.MustCompile(`\bdata ([0-9a-fA-F]+)`)
 
-// explainBind says why a bind was not taken. A lost connection stays as it is.
-func explainBind(what string, err error) error {
+// explainBind returns the error of a bind that the server refused. A lost connection is
+// explained already.
+func explainBind(o fault.Operation, err error) error {
 	var answer *ldap.Error
 	if !errors.As(err, &answer) {
 		return err
 	}
-	refused := func(reason string) error {
-		return fault.Errorf(fault.Refused, "%s: %w (LDAP result %d): %s", what, errBind, answer.ResultCode, reason)
+	refused := func(e explanation) error {
+		return o.Failed(fault.Refused, &answerError{code: answer.ResultCode, reason: e.reason, kind: errBind}, e.remedy)
 	}
 	switch answer.ResultCode {
 	case ldap.LDAPResultStrongAuthRequired, ldap.LDAPResultConfidentialityRequired:
-		return refused("the server takes passwords only over an encrypted connection: use LDAPS or STARTTLS (ldap.protocol, or the connection in the console)")
+		return refused(explanation{"the server accepts passwords only over an encrypted connection",
+			"use LDAPS or STARTTLS: set ldap.protocol, or the connection in the console"})
 	case ldap.LDAPResultInvalidCredentials:
 		if m := bindData.FindStringSubmatch(answer.Error()); m != nil {
-			if reason, known := bindReasons[strings.ToLower(m[1])]; known {
-				return refused(reason)
+			if known, is := bindReasons[strings.ToLower(m[1])]; is {
+				return refused(known)
 			}
-			return refused("the server refused the account with code " + m[1] + ": check ldap.bindDn and ldap.password, or the connection in the console")
+			return refused(explanation{"code " + m[1], "check " + bindSettings})
 		}
 		return refused(bindReasons["52e"])
 	case ldap.LDAPResultInvalidDNSyntax, ldap.LDAPResultNoSuchObject:
-		return refused("the bind DN is not one: correct ldap.bindDn, or the connection in the console")
+		return refused(explanation{"the bind DN is not a DN", "correct ldap.bindDn, or the bind DN of the connection in the console"})
 	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable:
-		return fault.Errorf(fault.Transient, "%s: %s (LDAP result %d): check the server's load and its log", what, ldap.LDAPResultCodeMap[answer.ResultCode], answer.ResultCode)
+		return o.Failed(fault.Transient, &answerError{code: answer.ResultCode, reason: "the server accepts no binds now"}, "check the server's load and its log")
 	default:
-		return refused(printable(answer.Err.Error()) + ": check ldap.bindDn and ldap.password, or the connection in the console, and the server's log")
+		return refused(explanation{printable(answer.Err.Error()), "check " + bindSettings + ", and the server's log"})
 	}
 }
 
-func explainDial(ctx context.Context, what string, err error) error {
+// dialCause returns the cause of a failed dial without what the operation has already: the
+// address, unless a name stands for several, and the system call.
+func dialCause(err error, address string) error {
+	op, is := errors.AsType[*net.OpError](err)
+	if !is {
+		return err
+	}
+	cause := op.Err
+	if call, is := errors.AsType[*os.SyscallError](cause); is {
+		cause = call.Err
+	}
+	if op.Addr != nil && op.Addr.String() != address {
+		return fmt.Errorf("%s: %w", op.Addr, cause)
+	}
+	return cause
+}
+
+// explainDial returns the error of a connection to address that could not be opened.
+func explainDial(ctx context.Context, o fault.Operation, address string, err error) error {
 	var dns *net.DNSError
+	err = dialCause(err, address)
 	switch {
 	case ctx.Err() != nil:
-		return fault.Errorf(fault.Canceled, "%s: %w", what, ctx.Err())
+		return o.Failed(fault.Canceled, ctx.Err(), "")
 	case errors.As(err, &dns):
-		return fault.Errorf(fault.Transient, "%s: %w: check ldap.host, or the connection in the console, and this machine's DNS", what, err)
+		return o.Failed(fault.Transient, err, "check ldap.host, or the connection in the console, and this machine's DNS")
 	default:
-		return fault.Errorf(fault.Transient, "%s: %w: check ldap.host and ldap.port, or the connection in the console, and that firewalls let this machine through", what, err)
+		return o.Failed(fault.Transient, err, "check "+hostSettings+", and that firewalls let this machine through")
 	}
+}
+
+// entryRemedy returns the remedy for an entry that cannot be decoded.
+func entryRemedy(err error) string {
+	if errors.Is(err, errTooLarge) {
+		return tooLargeRemedy
+	}
+	return serverRemedy
 }
 
 // isAnswer reports whether err is what the server answered, rather than the lack
@@ -85,30 +170,32 @@ func isAnswer(err error) bool {
 	return errors.As(err, &answer) && answer.ResultCode < ldap.ErrorNetwork
 }
 
-// explainLoss says why an answer did not come. The wire knows better than go-ldap
-// why a connection ended; where the wire has no complaint, go-ldap could not read
-// what came. Its own error is not wrapped: it would pass for the server's answer.
-func (s *Session) explainLoss(what string, err error) error {
+// explainLoss returns the error of an answer that did not come. The wire has the reason
+// why a connection ended; where it has none, go-ldap could not read the answer. go-ldap's
+// error is not wrapped: it would pass for the server's answer.
+func (s *Session) explainLoss(o fault.Operation, err error) error {
 	cause := s.wire.failure()
 	if cause == nil {
 		cause = fmt.Errorf("%w: %v", errMalformed, err)
 	}
 	switch {
 	case errors.Is(cause, errTooLarge):
-		return fault.Errorf(fault.Incomplete, "%s: the server sent more than is taken: %w: check what the directory holds there", what, cause)
+		return o.Failed(fault.Incomplete, cause, tooLargeRemedy)
 	case errors.Is(cause, errMalformed):
-		return fault.Errorf(fault.Incomplete, "%s: the server sent what is not LDAP: %w: check that ldap.host and ldap.port are a directory's, and ldap.protocol the port's, or the same of the connection in the console", what, cause)
+		return o.Failed(fault.Incomplete, cause, "check that "+hostSettings+", are those of a directory server, and that ldap.protocol is the protocol of the port")
 	case errors.Is(cause, errTooSlow):
-		return fault.Errorf(fault.Transient, "%s: %w: it was waited for %s: check the server's load and the network in between, or lower ldap.page-size", what, cause, maxWaits*s.wire.timeout)
+		return o.Failed(fault.Transient, fmt.Errorf("%w: not complete after %s", cause, maxWaits*s.wire.timeout),
+			"check the server's load and the network in between, or lower ldap.page-size")
 	case errors.Is(cause, os.ErrDeadlineExceeded):
-		return fault.Errorf(fault.Transient, "%s: the server was silent for %s: check its load and the network in between", what, s.wire.timeout)
+		return o.Failed(fault.Transient, fmt.Errorf("%w for %s", errSilent, s.wire.timeout), "check the server's load and the network in between")
 	default:
-		return fault.Errorf(fault.Transient, "%s: the connection was lost: %w: check the server's log and the network in between, and that ldap.protocol, or the connection's type in the console, is the port's", what, cause)
+		return o.Failed(fault.Transient, fmt.Errorf("connection lost: %w", cause),
+			"check the server's log and the network in between, and that ldap.protocol, or the connection's type in the console, is the protocol of the port")
 	}
 }
 
-// printable makes a short line of what a server says: Active Directory ends it
-// with a zero byte.
+// printable returns a short line of what a server says: Active Directory ends it with a
+// zero byte.
 func printable(text string) string {
 	const enough = 300
 	text = strings.ToValidUTF8(text[:min(len(text), enough)], "")
@@ -120,33 +207,40 @@ func printable(text string) string {
 	}, text))
 }
 
-// explainSearch says why a search was not answered with success.
-func explainSearch(what string, err error) error {
+// ErrNoObject marks an object that does not exist, that the account may not see, or whose
+// name is not a DN. The remedy depends on where the name comes from, so the error has none.
+var ErrNoObject = errors.New("no such object")
+
+// explainSearch returns the error of a search or a read that the server answered without
+// success.
+func explainSearch(o fault.Operation, err error) error {
 	var answer *ldap.Error
 	if !errors.As(err, &answer) {
 		return err
 	}
-	text := fmt.Sprintf("%s: %s (LDAP result %d: %s)", what, ldap.LDAPResultCodeMap[answer.ResultCode], answer.ResultCode, printable(answer.Err.Error()))
+	failed := func(class fault.Class, reason, remedy string) error {
+		return o.Failed(class, &answerError{code: answer.ResultCode, reason: reason}, remedy)
+	}
+	missing := func(reason string) error {
+		return o.Failed(fault.Refused, &answerError{code: answer.ResultCode, reason: reason, kind: ErrNoObject, matched: printable(answer.MatchedDN)}, "")
+	}
+	text := printable(answer.Err.Error())
 	switch answer.ResultCode {
 	case ldap.LDAPResultNoSuchObject:
-		exists := ""
-		if answer.MatchedDN != "" {
-			exists = "; what exists of it is " + printable(answer.MatchedDN)
-		}
-		return fault.Errorf(fault.Refused, "%s: the base context does not exist or the account may not see it%s: correct profile.baseContext, or the profile in the console", what, exists)
+		return missing("it does not exist, or the account may not see it")
 	case ldap.LDAPResultInvalidDNSyntax:
-		return fault.Errorf(fault.Refused, "%s: the base context is not a DN: correct profile.baseContext, or the profile in the console", what)
+		return missing("it is not a DN")
 	case ldap.LDAPResultReferral:
-		return fault.Errorf(fault.Refused, "%s: the base context belongs to another server's domain: connect to a domain controller of that domain, or correct profile.baseContext", what)
+		return failed(fault.Refused, "it belongs to another server's domain", "connect to a domain controller of that domain")
 	case ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultInappropriateAuthentication, ldap.LDAPResultAuthorizationDenied:
-		return fault.Errorf(fault.Refused, "%s: grant the account the right to read there", text)
+		return failed(fault.Refused, text, "grant the account read access")
 	case ldap.LDAPResultFilterError, ldap.ErrorFilterCompile:
-		return fault.Errorf(fault.Refused, "%s: correct ldap.user-filter or ldap.group-filter", text)
+		return failed(fault.Refused, text, filterSettings)
 	case ldap.LDAPResultTimeLimitExceeded, ldap.LDAPResultSizeLimitExceeded, ldap.LDAPResultAdminLimitExceeded:
-		return fault.Errorf(fault.Incomplete, "%s: the server sent only a part: lower ldap.page-size or raise the server's limit", text)
+		return failed(fault.Incomplete, "the server sent only a part: "+text, "lower ldap.page-size or raise the server's limit")
 	case ldap.LDAPResultUnavailableCriticalExtension:
-		return fault.Errorf(fault.Refused, "%s: the server does not offer paged results, without which nothing proves that all was read: use a server that does (RFC 2696)", text)
+		return failed(fault.Refused, "the server does not offer paged results, which prove that everything was read", "use a server that does (RFC 2696)")
 	default:
-		return fault.Errorf(fault.Transient, "%s: check the server's log", text)
+		return failed(fault.Transient, text, serverRemedy)
 	}
 }

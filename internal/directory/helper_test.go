@@ -1,8 +1,11 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
 	"adconnector/test/fakeldap"
+	"adconnector/test/faulttest"
 )
 
 // TestMain fails when the tests leave goroutines behind. Find waits for up to a second
@@ -62,25 +66,45 @@ func connect(t testing.TB, o Options) *Session {
 	return session
 }
 
-// wantError checks an error's class and that its text names everything wanted,
-// and no secret.
-func wantError(t testing.TB, err error, class fault.Class, parts ...string) {
+// wantFailure checks an error's fields with faulttest.Check, and that its text contains
+// neither the password nor a zero byte.
+func wantFailure(t testing.TB, err error, want fault.Error, cause error, remedyNames ...string) {
 	t.Helper()
-	if err == nil {
-		t.Fatal("no error")
-	}
-	if got := fault.Of(err); got != class {
-		t.Errorf("%s, want %s: %v", got, class, err)
-	}
-	for _, part := range parts {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("no %q in: %v", part, err)
-		}
-	}
+	faulttest.Check(t, err, want, cause, remedyNames...)
 	if strings.Contains(err.Error(), testPassword) {
 		t.Errorf("the password is in: %v", err)
 	}
 	if strings.ContainsRune(err.Error(), 0) {
 		t.Errorf("a zero byte is in: %q", err)
 	}
+}
+
+// wantAnswer checks that an error's cause is a server's answer, and returns it.
+func wantAnswer(t testing.TB, err error, code int) *answerError {
+	t.Helper()
+	answer, is := errors.AsType[*answerError](err)
+	if !is || int(answer.code) != code {
+		t.Fatalf("error %v, want one with LDAP result %d", err, code)
+	}
+	return answer
+}
+
+// addressOf returns a server's address.
+func addressOf(server *fakeldap.Listener) string {
+	return net.JoinHostPort(server.Host, strconv.Itoa(server.Port))
+}
+
+// bindTo is the operation of a bind to a server with options.
+func bindTo(server *fakeldap.Listener, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "bind", Object: "CN=reader,DC=corp to " + addressOf(server)}
+}
+
+// connectTo is the operation of a connection to a server.
+func connectTo(server *fakeldap.Listener, protocol Protocol, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "connect", Object: fmt.Sprintf("%s (%s)", addressOf(server), protocol)}
+}
+
+// searchOf is the operation of the search for people on a server.
+func searchOf(server *fakeldap.Listener, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "search", Object: people.Base + " on " + addressOf(server)}
 }

@@ -1,14 +1,16 @@
 package directory
 
 import (
+	"fmt"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
-	"adconnector/test/deadport"
 	"adconnector/test/fakeldap"
+	"adconnector/test/ports"
 )
 
 // TestObserve: every request is told of, and how it ended.
@@ -33,14 +35,15 @@ func TestObserve(t *testing.T) {
 	}
 	expect("two pages", "connect done", "bind done", "read done", "search done", "search done")
 
-	o = options(fakeldap.Serve(t, nil, fakeldap.RefuseBind(49, "data 52e")))
+	refusing := fakeldap.Serve(t, nil, fakeldap.RefuseBind(49, "data 52e"))
+	o = options(refusing)
 	o.Observe = observe
 	_, err := Connect(t.Context(), o)
-	wantError(t, err, fault.Refused, "wrong password")
+	wantFailure(t, err, bindTo(refusing, fault.Refused), errBind, "ldap.password")
 	expect("a refused bind", "connect done", "bind refused")
 
-	o.Port = deadport.New(t)
+	o.Port = ports.Refusing(t)
 	_, err = Connect(t.Context(), o)
-	wantError(t, err, fault.Transient, "refused")
+	wantFailure(t, err, fault.Error{Class: fault.Transient, Op: "connect", Object: fmt.Sprintf("127.0.0.1:%d (LDAP)", o.Port)}, syscall.ECONNREFUSED, "ldap.port")
 	expect("nobody there", "connect transient")
 }

@@ -12,7 +12,7 @@ import (
 
 // ErrChanged says that an object was changed while its values were read range by
 // range: what was read is of no use, and reading it again may be.
-var ErrChanged = errors.New("it was changed while it was read")
+var ErrChanged = errors.New("changed while it was read")
 
 // Values reads all values of an attribute of one object, however many there are,
 // and gives each to the callback, DNs as extended ones. A domain controller gives
@@ -22,7 +22,7 @@ var ErrChanged = errors.New("it was changed while it was read")
 // the group, and those behind him move up. found is false where there is no such object.
 // After an error the session is as after one of Search; after ErrChanged it is good.
 func (s *Session) Values(ctx context.Context, base string, of ad.GUID, attribute string, each func(value []byte) error) (found bool, err error) {
-	what := fmt.Sprintf("read %s of %s on %s", attribute, of, s.Address)
+	operation := s.operation("read", attribute+" of "+of.String())
 	state := ""
 	var last []byte // value of the range before
 	for read := 0; ; {
@@ -60,11 +60,11 @@ func (s *Session) Values(ctx context.Context, base string, of ad.GUID, attribute
 		case !there && read == 0:
 			return false, nil
 		case !there || changed:
-			return true, fault.Errorf(fault.Incomplete, "%s from value %d: %w", what, from, ErrChanged)
+			return true, operation.Failed(fault.Incomplete, fmt.Errorf("from value %d: %w", from, ErrChanged), "")
 		case !more:
 			return true, nil
 		case count == 0:
-			return true, fault.Errorf(fault.Incomplete, "%s from value %d: the server says that there are more and gives none", what, from)
+			return true, operation.Failed(fault.Incomplete, fmt.Errorf("from value %d: %w", from, errNoProgress), serverRemedy)
 		}
 		read += count
 	}

@@ -10,6 +10,7 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/test/fakeldap"
+	"adconnector/test/faulttest"
 )
 
 // ranged answers as a domain controller that gives three values at once. Each
@@ -106,7 +107,7 @@ func TestValuesWithoutProgress(t *testing.T) {
 		return requests < 5 && p.Send(fakeldap.NewEntry("CN=g", []string{"member;range=0-2"}).Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}))
 	_, err := connect(t, options(server)).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
-	wantError(t, err, fault.Incomplete, "gives none")
+	wantFailure(t, err, fault.Error{Class: fault.Incomplete, Op: "read", Object: "member of " + ad.GUID{1}.String() + " on " + addressOf(server)}, errNoProgress, faulttest.AnyRemedy)
 }
 
 func TestSearchExtendedDN(t *testing.T) {

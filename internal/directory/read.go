@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -25,18 +26,18 @@ func (a Attributes) First(attribute string) []byte {
 // left out. The empty name is rootDSE's. It is for single small objects: Search is
 // for entries.
 func (s *Session) Read(ctx context.Context, dn string, attributes ...string) (Attributes, error) {
-	what := "read " + dn + " on " + s.Address
+	operation := s.operation("read", dn)
 	if dn == "" {
-		what = "read rootDSE of " + s.Address
+		operation = s.operation("read", "rootDSE")
 	}
-	values, err := s.read(ctx, what, dn, attributes)
-	return values, explainSearch(what, err)
+	values, err := s.read(ctx, operation, dn, attributes)
+	return values, explainSearch(operation, err)
 }
 
 // read is Read with a server's refusal as it is.
-func (s *Session) read(ctx context.Context, what, dn string, attributes []string, controls ...ldap.Control) (Attributes, error) {
+func (s *Session) read(ctx context.Context, o fault.Operation, dn string, attributes []string, controls ...ldap.Control) (Attributes, error) {
 	values := Attributes{}
-	err := s.call(ctx, "read", what, func() error {
+	err := s.call(ctx, "read", o, func() error {
 		result, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
 			"(objectClass=*)", attributes, controls))
 		if err != nil || len(result.Entries) == 0 {
@@ -88,14 +89,20 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 // InvocationID reads which life of the domain controller's database this is: its
 // update sequence numbers mean something only together with it.
 func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
-	what := "read the invocation ID of " + s.Address
-	values, err := s.read(ctx, what, s.RootDSE.DSServiceName, []string{"invocationId"})
+	grant := "grant the account Read Property on " + s.RootDSE.DSServiceName
+	operation := s.operation("read", "the invocation ID")
+	values, err := s.read(ctx, operation, s.RootDSE.DSServiceName, []string{"invocationId"})
 	if err != nil {
-		return ad.InvocationID{}, explainSearch(what, err)
+		err = explainSearch(operation, err)
+		var failed *fault.Error
+		if errors.As(err, &failed) && errors.Is(err, ErrNoObject) {
+			return ad.InvocationID{}, operation.Failed(failed.Class, failed.Err, grant)
+		}
+		return ad.InvocationID{}, err
 	}
 	guid, ok := ad.ParseGUID(values.First("invocationId"))
 	if !ok {
-		return ad.InvocationID{}, fault.Errorf(fault.Refused, "%s: the account may not read it: grant it Read Property on %s", what, s.RootDSE.DSServiceName)
+		return ad.InvocationID{}, operation.Failed(fault.Refused, errUnreadable, grant)
 	}
 	return ad.InvocationID(guid), nil
 }
@@ -105,7 +112,7 @@ func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
 // succeeds and finds nothing.
 func (s *Session) SeesDeleted(ctx context.Context) (bool, error) {
 	container := s.RootDSE.DeletedObjects()
-	values, err := s.read(ctx, "look at "+container, container, []string{"isDeleted"}, ldap.NewControlString(controlShowDeleted, true, ""))
+	values, err := s.read(ctx, s.operation("read", container), container, []string{"isDeleted"}, ldap.NewControlString(controlShowDeleted, true, ""))
 	if isAnswer(err) {
 		return false, nil // it may not even see the container
 	}

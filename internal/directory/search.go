@@ -30,7 +30,7 @@ func ParseScope(name string) (Scope, error) {
 	case "BASE":
 		return Base, nil
 	}
-	return 0, fault.Errorf(fault.Refused, "search scope %q is unknown: use SUBTREE, ONE_LEVEL or BASE", name)
+	return 0, fault.Operation{Object: fmt.Sprintf("search scope %q", name)}.Failed(fault.Refused, errUnknownValue, "use SUBTREE, ONE_LEVEL or BASE")
 }
 
 func (s Scope) String() string {
@@ -74,7 +74,7 @@ const (
 // error the session is of no more use, unless the server refused the search.
 func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) error) (pages int, err error) {
 	if err := CheckFilter(q.Filter); err != nil {
-		return 0, fault.Errorf(fault.Refused, "search filter %s: %w: correct ldap.user-filter or ldap.group-filter", q.Filter, err)
+		return 0, fault.Operation{Object: "search filter " + q.Filter}.Failed(fault.Refused, err, filterSettings)
 	}
 	stream := newStream(s.options.chunkSize)
 	s.wire.carry(stream)
@@ -91,11 +91,11 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 	decoder.extended = q.ExtendedDN
 	err = stream.drain(func(message []byte) error {
 		if err := ctx.Err(); err != nil { // what is still here is not worth the time
-			return fault.Errorf(fault.Canceled, "search %s: %w", q.Base, err)
+			return s.operation("search", q.Base).Failed(fault.Canceled, err, "")
 		}
 		entry, err := decoder.decode(message)
 		if err != nil {
-			return fault.Errorf(fault.Incomplete, "search %s: %w", q.Base, err)
+			return s.operation("search", q.Base).Failed(fault.Incomplete, err, entryRemedy(err))
 		}
 		return each(entry)
 	})
@@ -111,7 +111,7 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 
 // page asks for one page after the other until the server says that there is no more.
 func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
-	what := fmt.Sprintf("search %s on %s", q.Base, s.Address)
+	operation := s.operation("search", q.Base)
 	var cookie []byte
 	for {
 		// Both are fresh for every page: go-ldap would reuse a stale cookie.
@@ -126,22 +126,23 @@ func (s *Session) page(ctx context.Context, q Search) (pages int, err error) {
 		}
 		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, controls)
 		var result *ldap.SearchResult
-		err := s.call(ctx, "search", what, func() (err error) {
+		err := s.call(ctx, "search", operation, func() (err error) {
 			result, err = s.conn.Search(request)
 			return err
 		})
 		if err != nil {
 			if pages > 0 && hasForgotten(err) {
-				return pages, fault.Errorf(fault.Transient, "%s: the server no longer knows the paged search after %d pages: it was idle for too long, or others have pushed it out: check MaxConnIdleTime and MaxResultSetsPerConn of its LDAP policy", what, pages)
+				return pages, operation.Failed(fault.Transient, fmt.Errorf("%w after %d pages: it was idle for too long, or other searches took its place", errSearchDropped, pages),
+					"check MaxConnIdleTime and MaxResultSetsPerConn in the server's LDAP policy")
 			}
-			return pages, explainSearch(what, err)
+			return pages, explainSearch(operation, err)
 		}
 		if len(result.Entries) > 0 { // of a form that the wire does not know
-			return pages, fault.Errorf(fault.Incomplete, "%s: %d entries: %w", what, len(result.Entries), errMalformed)
+			return pages, operation.Failed(fault.Incomplete, fmt.Errorf("%d entries: %w", len(result.Entries), errMalformed), serverRemedy)
 		}
 		answer, ok := ldap.FindControl(result.Controls, ldap.ControlTypePaging).(*ldap.ControlPaging)
 		if !ok {
-			return pages, fault.Errorf(fault.Incomplete, "%s: the answer has no paging control, so nothing proves that it is whole: the server must offer paged results (RFC 2696)", what)
+			return pages, operation.Failed(fault.Incomplete, errNoPaging, "use a server that offers paged results (RFC 2696)")
 		}
 		pages++
 		if len(answer.Cookie) == 0 {

@@ -18,6 +18,7 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/test/fakeldap"
+	"adconnector/test/faulttest"
 )
 
 // people is the search of most tests.
@@ -186,34 +187,36 @@ func TestSearchFilterIsChecked(t *testing.T) {
 	t.Parallel()
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
 	_, err := connect(t, options(server)).Search(t.Context(), Search{Base: "DC=corp", Filter: "(cn=*"}, collect(new(string)))
-	wantError(t, err, fault.Refused, "(cn=*", "ldap.user-filter or ldap.group-filter")
+	wantFailure(t, err, fault.Error{Class: fault.Refused, Object: "search filter (cn=*"}, nil, "ldap.user-filter", "ldap.group-filter")
 }
 
 func TestSearchResultCodes(t *testing.T) {
 	t.Parallel()
+	any := []string{faulttest.AnyRemedy}
 	for _, test := range []struct {
 		name    string
 		code    int
 		matched string
 		class   fault.Class
-		part    string
+		cause   error    // nil: any answer
+		names   []string // in the remedy
 	}{
-		{"time limit", 3, "", fault.Incomplete, "lower ldap.page-size"},
-		{"size limit", 4, "", fault.Incomplete, "lower ldap.page-size"},
-		{"referral", 10, "", fault.Refused, "another server's domain"},
-		{"admin limit", 11, "", fault.Incomplete, "lower ldap.page-size"},
-		{"cookie has expired", 12, "", fault.Transient, "no longer knows the paged search after 1 pages"},
-		{"cookie was pushed out", 53, "", fault.Transient, "MaxResultSetsPerConn"},
-		{"filter of wrong type", 18, "", fault.Transient, "LDAP result 18"},
-		{"no such base", 32, "DC=corp\n", fault.Refused, "what exists of it is DC=corp: correct profile.baseContext"},
-		{"no such base at all", 32, "", fault.Refused, "may not see it: correct profile.baseContext"},
-		{"base is no DN", 34, "", fault.Refused, "not a DN"},
-		{"inappropriate login", 48, "", fault.Refused, "grant the account the right"},
-		{"no right", 50, "", fault.Refused, "grant the account the right"},
-		{"busy", 51, "", fault.Transient, "Busy (LDAP result 51: the server's words)"},
-		{"unavailable", 52, "", fault.Transient, "LDAP result 52"},
-		{"other", 80, "", fault.Transient, "LDAP result 80"},
-		{"unknown", 199, "", fault.Transient, "LDAP result 199"},
+		{"time limit", 3, "", fault.Incomplete, nil, []string{"ldap.page-size"}},
+		{"size limit", 4, "", fault.Incomplete, nil, []string{"ldap.page-size"}},
+		{"referral", 10, "", fault.Refused, nil, []string{"domain controller"}},
+		{"admin limit", 11, "", fault.Incomplete, nil, []string{"ldap.page-size"}},
+		{"cookie has expired", 12, "", fault.Transient, errSearchDropped, []string{"MaxConnIdleTime", "MaxResultSetsPerConn"}},
+		{"cookie was pushed out", 53, "", fault.Transient, errSearchDropped, []string{"MaxConnIdleTime", "MaxResultSetsPerConn"}},
+		{"filter of wrong type", 18, "", fault.Transient, nil, any},
+		{"no such base", 32, "DC=corp\n", fault.Refused, ErrNoObject, nil},
+		{"no such base at all", 32, "", fault.Refused, ErrNoObject, nil},
+		{"base is no DN", 34, "", fault.Refused, ErrNoObject, nil},
+		{"inappropriate login", 48, "", fault.Refused, nil, []string{"read access"}},
+		{"no right", 50, "", fault.Refused, nil, []string{"read access"}},
+		{"busy", 51, "", fault.Transient, nil, any},
+		{"unavailable", 52, "", fault.Transient, nil, any},
+		{"other", 80, "", fault.Transient, nil, any},
+		{"unknown", 199, "", fault.Transient, nil, any},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			first := true
@@ -227,7 +230,12 @@ func TestSearchResultCodes(t *testing.T) {
 			}))
 			var delivered string
 			pages, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered))
-			wantError(t, err, test.class, "search OU=People,DC=corp on 127.0.0.1:", test.part)
+			wantFailure(t, err, searchOf(server, test.class), test.cause, test.names...)
+			if test.cause != errSearchDropped {
+				if answer := wantAnswer(t, err, test.code); answer.matched != strings.TrimSpace(test.matched) {
+					t.Errorf("matched DN %q, want %q", answer.matched, test.matched)
+				}
+			}
 			if pages != 1 || delivered != "CN=a CN=b " {
 				t.Errorf("%d pages, %q", pages, delivered)
 			}
@@ -242,12 +250,14 @@ func TestSearchWithoutPaging(t *testing.T) {
 	}))
 	var delivered string
 	_, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered))
-	wantError(t, err, fault.Refused, "does not offer paged results")
+	wantFailure(t, err, searchOf(server, fault.Refused), nil, "RFC 2696")
+	wantAnswer(t, err, 12)
 }
 
 // Answers that prove nothing, or are none.
 func TestSearchDoubtfulAnswers(t *testing.T) {
 	t.Parallel()
+	size, protocol, log := []string{"size"}, []string{"ldap.host", "ldap.port", "ldap.protocol"}, []string{"log"}
 	nested := func(depth int) []byte {
 		inner := []byte{tagOctetString, 0}
 		for range depth {
@@ -262,66 +272,66 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		answer func(id int64) []byte
-		class  fault.Class
-		part   string
+		cause  error
+		names  []string // in the remedy
 	}{
-		{"no paging control", func(id int64) []byte { return fakeldap.Done(id, 0) }, fault.Incomplete, "no paging control"},
-		{"other controls only", func(id int64) []byte { return fakeldap.Done(id, 0, ldap.NewControlString("1.2.3", false, "")) }, fault.Incomplete, "no paging control"},
+		{"no paging control", func(id int64) []byte { return fakeldap.Done(id, 0) }, errNoPaging, []string{"RFC 2696"}},
+		{"other controls only", func(id int64) []byte { return fakeldap.Done(id, 0, ldap.NewControlString("1.2.3", false, "")) }, errNoPaging, []string{"RFC 2696"}},
 		{"a broken paging control", func(id int64) []byte {
 			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x05\x02\x01"))
-		}, fault.Incomplete, "not LDAP"},
+		}, errMalformed, protocol},
 		{"a paging control without a cookie", func(id int64) []byte {
 			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x03\x02\x01\x00"))
-		}, fault.Incomplete, "not LDAP"},
-		{"a result of nothing", func(id int64) []byte { return wrap(id, []byte("\x65\x00")) }, fault.Incomplete, "not LDAP"},
-		{"1 GiB announced", func(int64) []byte { return []byte("\x30\x84\x40\x00\x00\x00\x02") }, fault.Incomplete, "1073741824 bytes announced"},
-		{"4 GiB announced", func(int64) []byte { return []byte("\x30\x84\xff\xff\xff\xff\x02") }, fault.Incomplete, ""},
-		{"more than 4 GiB announced", func(int64) []byte { return []byte("\x30\x85\x01\x00\x00\x00\x00\x02") }, fault.Incomplete, "not LDAP"},
-		{"an indefinite length", func(id int64) []byte { return []byte("\x30\x80\x02\x01\x03\x65\x00\x00\x00") }, fault.Incomplete, "not LDAP"},
-		{"an indefinite length within", func(id int64) []byte { return wrap(id, []byte("\x64\x80\x04\x00\x30\x00\x00\x00")) }, fault.Incomplete, "malformed"},
-		{"another tag", func(int64) []byte { return []byte("\x31\x03\x02\x01\x03") }, fault.Incomplete, "not LDAP"},
-		{"no message ID", func(int64) []byte { return []byte("\x30\x02\x64\x00") }, fault.Incomplete, "not LDAP"},
-		{"no operation", func(int64) []byte { return []byte("\x30\x03\x02\x01\x03") }, fault.Incomplete, "not LDAP"},
-		{"an empty message", func(int64) []byte { return []byte("\x30\x00") }, fault.Incomplete, "not LDAP"},
-		{"deep nesting in a result", func(id int64) []byte { return wrap(id, append([]byte{0x65, 0x82, 0x06, 0x42}, nested(400)...)) }, fault.Incomplete, "not LDAP"},
+		}, errMalformed, protocol},
+		{"a result of nothing", func(id int64) []byte { return wrap(id, []byte("\x65\x00")) }, errMalformed, protocol},
+		{"1 GiB announced", func(int64) []byte { return []byte("\x30\x84\x40\x00\x00\x00\x02") }, errTooLarge, size},
+		{"4 GiB announced", func(int64) []byte { return []byte("\x30\x84\xff\xff\xff\xff\x02") }, errTooLarge, size},
+		{"more than 4 GiB announced", func(int64) []byte { return []byte("\x30\x85\x01\x00\x00\x00\x00\x02") }, errMalformed, protocol},
+		{"an indefinite length", func(id int64) []byte { return []byte("\x30\x80\x02\x01\x03\x65\x00\x00\x00") }, errMalformed, protocol},
+		{"an indefinite length within", func(id int64) []byte { return wrap(id, []byte("\x64\x80\x04\x00\x30\x00\x00\x00")) }, errMalformed, log},
+		{"another tag", func(int64) []byte { return []byte("\x31\x03\x02\x01\x03") }, errMalformed, protocol},
+		{"no message ID", func(int64) []byte { return []byte("\x30\x02\x64\x00") }, errMalformed, protocol},
+		{"no operation", func(int64) []byte { return []byte("\x30\x03\x02\x01\x03") }, errMalformed, protocol},
+		{"an empty message", func(int64) []byte { return []byte("\x30\x00") }, errMalformed, protocol},
+		{"deep nesting in a result", func(id int64) []byte { return wrap(id, append([]byte{0x65, 0x82, 0x06, 0x42}, nested(400)...)) }, errMalformed, protocol},
 		{"20 levels of nesting in a result", func(id int64) []byte {
 			return wrap(id, append([]byte("\x65\x59\x0a\x01\x00\x04\x00\x04\x00"), nested(20)...))
-		}, fault.Incomplete, "not LDAP"},
+		}, errMalformed, protocol},
 		{"deep nesting in controls", func(id int64) []byte {
 			return wrap(id, append([]byte{0x65, 0, 0xa0, 0x82, 0x06, 0x42}, nested(400)...))
-		}, fault.Incomplete, "not LDAP"},
-		{"deep nesting in an entry", func(id int64) []byte { return wrap(id, append([]byte{0x64, 0x82, 0x06, 0x42}, nested(400)...)) }, fault.Incomplete, "malformed"},
+		}, errMalformed, protocol},
+		{"deep nesting in an entry", func(id int64) []byte { return wrap(id, append([]byte{0x64, 0x82, 0x06, 0x42}, nested(400)...)) }, errMalformed, log},
 		{"a huge result", func(id int64) []byte {
 			return fakeldap.Result(id, ldap.ApplicationSearchResultDone, 0, "", strings.Repeat("x", maxPassed), fakeldap.Paging(""))
-		}, fault.Incomplete, "besides entries"},
+		}, errTooLarge, size},
 		{"chatter without end", func(id int64) []byte {
 			return bytes.Repeat(fakeldap.Result(id, 25, 0, "", strings.Repeat("x", 1000)), maxPassed/1000)
-		}, fault.Incomplete, "besides entries"},
+		}, errTooLarge, size},
 		{"an entry of another class", func(id int64) []byte {
 			return slices.Concat(wrap(id, []byte("\xa4\x08\x04\x04CN=x\x30\x00")), fakeldap.Done(id, 0, fakeldap.Paging("")))
-		}, fault.Incomplete, "1 entries"},
-		{"an entry without attributes' list", func(id int64) []byte { return wrap(id, []byte("\x64\x03\x04\x01x")) }, fault.Incomplete, "malformed"},
-		{"a DN of another type", func(id int64) []byte { return wrap(id, []byte("\x64\x05\x0c\x01x\x30\x00")) }, fault.Incomplete, "malformed"},
-		{"an attribute of another type", func(id int64) []byte { return wrap(id, []byte("\x64\x07\x04\x01x\x30\x02\x31\x00")) }, fault.Incomplete, "malformed"},
+		}, errMalformed, log},
+		{"an entry without attributes' list", func(id int64) []byte { return wrap(id, []byte("\x64\x03\x04\x01x")) }, errMalformed, log},
+		{"a DN of another type", func(id int64) []byte { return wrap(id, []byte("\x64\x05\x0c\x01x\x30\x00")) }, errMalformed, log},
+		{"an attribute of another type", func(id int64) []byte { return wrap(id, []byte("\x64\x07\x04\x01x\x30\x02\x31\x00")) }, errMalformed, log},
 		{"an attribute without values' set", func(id int64) []byte {
 			return wrap(id, []byte("\x64\x0b\x04\x01x\x30\x06\x30\x04\x04\x02cn"))
-		}, fault.Incomplete, "malformed"},
+		}, errMalformed, log},
 		{"a value of another type", func(id int64) []byte {
 			return wrap(id, []byte("\x64\x10\x04\x01x\x30\x0b\x30\x09\x04\x02cn\x31\x03\x02\x01x"))
-		}, fault.Incomplete, "malformed"},
+		}, errMalformed, log},
 		{"a value beyond its set", func(id int64) []byte {
 			return wrap(id, []byte("\x64\x10\x04\x01x\x30\x0b\x30\x09\x04\x02cn\x31\x03\x04\x02x"))
-		}, fault.Incomplete, "malformed"},
+		}, errMalformed, log},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 					p.Send(fakeldap.NewEntry("CN=a").Message(r.ID), test.answer(r.ID))
 					p.Hang()
 					return false
 				}))
 				_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
-				wantError(t, err, test.class, test.part)
+				wantFailure(t, err, searchOf(server, fault.Incomplete), test.cause, test.names...)
 			})
 		})
 	}
@@ -408,7 +418,7 @@ func TestConsumerIsCancelled(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, o := inMemory(t, flood())
+				server, o := inMemory(t, flood())
 				session := connect(t, o)
 				ctx, cancel := context.WithCancel(t.Context())
 				entries := 0
@@ -419,7 +429,7 @@ func TestConsumerIsCancelled(t *testing.T) {
 					}
 					return nil
 				})
-				wantError(t, err, fault.Canceled, "search OU=People")
+				wantFailure(t, err, searchOf(server, fault.Canceled), context.Canceled)
 				if entries != 10 {
 					t.Errorf("%d entries", entries)
 				}
@@ -471,7 +481,7 @@ func TestDrip(t *testing.T) {
 	for _, drips := range []int{1, 1000} {
 		t.Run(fmt.Sprint(drips, " drips"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 					message := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 1000)}).Message(r.ID)
 					for _, b := range message[:drips] {
 						if !p.Send([]byte{b}) {
@@ -491,7 +501,7 @@ func TestDrip(t *testing.T) {
 					}
 					return
 				}
-				wantError(t, err, fault.Transient, "the answer comes too slowly", "21m40s")
+				wantFailure(t, err, searchOf(server, fault.Transient), errTooSlow, "ldap.page-size")
 				// The bytes that came have earned it a little more.
 				if took, most := time.Since(start), maxWaits*o.ResponseTimeout; took < most || took > most+o.ResponseTimeout {
 					t.Errorf("took %s", took)
@@ -573,7 +583,7 @@ func TestManySmallElementsInLittleMemory(t *testing.T) {
 		return false
 	}))
 	_, peak, err := heapPeak(t, connect(t, options(server)))
-	wantError(t, err, fault.Incomplete, "not LDAP")
+	wantFailure(t, err, searchOf(server, fault.Incomplete), errMalformed, "ldap.protocol")
 	t.Logf("%d KiB of heap for %d KiB of elements", peak>>10, len(body)>>10)
 	if peak > 64<<20 {
 		t.Errorf("%d MiB of heap", peak>>20)

@@ -76,15 +76,16 @@ func (o Options) dial(ctx context.Context, server server) (net.Conn, error) {
 	return o.protect(ctx, conn, server)
 }
 
-func (o Options) attempt(server server) string {
-	return fmt.Sprintf("connect to %s (%s)", server.address(), o.Protocol)
+// attempt returns the operation of connecting to a server.
+func (o Options) attempt(server server) fault.Operation {
+	return fault.Operation{Op: "connect", Object: fmt.Sprintf("%s (%s)", server.address(), o.Protocol)}
 }
 
 // reach opens a TCP connection.
 func (o Options) reach(ctx context.Context, server server) (net.Conn, error) {
 	conn, err := o.dialContext(ctx, "tcp", server.address())
 	if err != nil {
-		return nil, explainDial(ctx, o.attempt(server), err)
+		return nil, explainDial(ctx, o.attempt(server), server.address(), err)
 	}
 	return conn, nil
 }
@@ -120,7 +121,7 @@ func (o Options) shakeHands(ctx context.Context, conn net.Conn, server server) (
 // 4.14.1) as message 1. go-ldap's own StartTLS would put TLS above our wire.
 const startTLSRequest = "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"
 
-var errStartTLS = errors.New("the server does not take StartTLS")
+var errStartTLS = errors.New("the server refuses STARTTLS")
 
 // requestStartTLS asks and reads exactly the answer: a byte more would be
 // plaintext taken for TLS.
@@ -151,7 +152,7 @@ func requestStartTLS(conn net.Conn) error {
 		return errMalformed
 	}
 	if code != 0 {
-		return fault.Errorf(fault.Refused, "%w (LDAP result %d): give its domain controller a certificate, or use LDAPS", errStartTLS, code)
+		return fault.Operation{Op: "start TLS"}.Failed(fault.Refused, fmt.Errorf("%w (LDAP result %d)", errStartTLS, code), "give the domain controller a certificate, or use LDAPS")
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"slices"
@@ -78,7 +79,7 @@ func TestLookupIsCancelled(t *testing.T) {
 		return "", nil, ctx.Err()
 	}
 	_, err := Connect(ctx, o)
-	wantError(t, err, fault.Canceled)
+	wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: "connect", Object: "corp.test:389 (LDAP)"}, context.Canceled)
 }
 
 // silentPort returns the port of a listener that does not complete connections:
@@ -115,11 +116,15 @@ func silentPort(t *testing.T) int {
 func TestDialOfSilentHost(t *testing.T) {
 	t.Parallel()
 	o := Options{Hosts: []string{"127.0.0.1"}, Port: silentPort(t)}
+	object := fmt.Sprintf("127.0.0.1:%d (LDAP)", o.Port)
 	t.Run("timeout", func(t *testing.T) {
 		o := o
 		o.ConnectTimeout = 100 * time.Millisecond
 		_, err := Connect(t.Context(), o)
-		wantError(t, err, fault.Transient, "connect to 127.0.0.1:", "timeout", "firewalls")
+		wantFailure(t, err, fault.Error{Class: fault.Transient, Op: "connect", Object: object}, nil, "ldap.host", "firewalls")
+		if timeout, is := errors.AsType[net.Error](err); !is || !timeout.Timeout() {
+			t.Errorf("%v is no timeout", err)
+		}
 	})
 	t.Run("cancellation", func(t *testing.T) {
 		o := o
@@ -132,6 +137,6 @@ func TestDialOfSilentHost(t *testing.T) {
 			return dial(ctx, network, address)
 		}
 		_, err := Connect(ctx, o)
-		wantError(t, err, fault.Canceled, "connect to 127.0.0.1:")
+		wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: "connect", Object: object}, context.Canceled)
 	})
 }

@@ -47,7 +47,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	case err != nil && len(der) > 0 && der[0] == tagSequence:
 		return nil, err
 	case err != nil || len(certificates) == 0:
-		return nil, errors.New("there is none in it")
+		return nil, errNoCertificate
 	}
 	return certificates, nil
 }
@@ -90,11 +90,11 @@ func verify(presented []*x509.Certificate, name string, given []*x509.Certificat
 		}
 	}
 	if _, err := leaf.Verify(options); err != nil {
-		return &certificateError{leaf, err, trustRemedy(err, len(given) > 0)}
+		return distrust(leaf, err, trustRemedy(err, len(given) > 0))
 	}
 	if err := leaf.VerifyHostname(name); err != nil {
-		return &certificateError{leaf, fmt.Errorf("it is not for %s", name),
-			"set ldap.server-name to a name that it carries, connect by that name, or give this very certificate as ldap.certificate"}
+		return distrust(leaf, fmt.Errorf("%w %s", errWrongName, name),
+			"set ldap.server-name to a name in the certificate, connect by that name, or set ldap.certificate to exactly this certificate")
 	}
 	return nil
 }
@@ -107,26 +107,18 @@ func trustRemedy(err error, given bool) string {
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "renew it on the domain controller, or check this machine's clock"
+		return "renew the certificate on the domain controller, or correct this machine's clock"
 	case given:
-		return "the given certificate is neither this one nor its issuer's: give one of them as ldap.certificate, or in the connection in the console"
+		return "replace ldap.certificate, or the certificate of the connection in the console, by this certificate or its issuer's"
 	default:
-		return "give it or its issuer's as ldap.certificate, or in the connection in the console"
+		return "set ldap.certificate, or the certificate of the connection in the console, to this certificate or its issuer's"
 	}
 }
 
-// certificateError tells an operator which certificate was refused and what to do.
-type certificateError struct {
-	leaf   *x509.Certificate
-	err    error
-	remedy string
+// distrust returns the error of a certificate that is not trusted.
+func distrust(leaf *x509.Certificate, cause error, remedy string) error {
+	return fault.Operation{Op: "verify", Object: "the server's certificate (" + names(leaf) + ")"}.Failed(fault.Refused, cause, remedy)
 }
-
-func (e *certificateError) Error() string {
-	return fmt.Sprintf("the server's certificate (%s) is not trusted: %v; %s", names(e.leaf), e.err, e.remedy)
-}
-
-func (e *certificateError) Unwrap() error { return e.err }
 
 // CertificateNames says whom a certificate is for.
 func CertificateNames(c *x509.Certificate) string { return names(c) }
@@ -146,21 +138,20 @@ func names(c *x509.Certificate) string {
 	return printable(text)
 }
 
-func explainTLS(ctx context.Context, what string, err error) error {
-	var untrusted *certificateError
+// explainTLS returns the error of a connection that could not be protected.
+func explainTLS(ctx context.Context, o fault.Operation, err error) error {
+	var refused *fault.Error
 	var record tls.RecordHeaderError
 	switch {
 	case ctx.Err() != nil:
-		return fault.Errorf(fault.Canceled, "%s: %w", what, ctx.Err())
-	case errors.As(err, &untrusted):
-		return fault.Errorf(fault.Refused, "%s: %w", what, untrusted)
-	case fault.Of(err) == fault.Refused:
-		return fault.Errorf(fault.Refused, "%s: %w", what, err)
+		return o.Failed(fault.Canceled, ctx.Err(), "")
+	case errors.As(err, &refused) && refused.Class == fault.Refused: // without the text that the handshake puts around it
+		return o.Failed(fault.Refused, refused, "")
 	case errors.As(err, &record), errors.Is(err, errMalformed):
-		return fault.Errorf(fault.Refused, "%s: the port speaks another protocol: LDAPS is usually port 636, StartTLS port 389 (ldap.protocol and ldap.port, or the connection in the console)", what)
+		return o.Failed(fault.Refused, errOtherProtocol, portSettings)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.Errorf(fault.Transient, "%s: the server took the connection but did not finish the TLS handshake in time: %w: check the server's load and the network in between", what, err)
+		return o.Failed(fault.Transient, fmt.Errorf("TLS handshake not finished in time: %w", err), "check the server's load and the network in between")
 	default:
-		return fault.Errorf(fault.Transient, "%s: TLS handshake: %w: check that the server has a certificate, and that the port is the protocol's: LDAPS is usually port 636, StartTLS port 389 (ldap.protocol and ldap.port, or the connection in the console)", what, err)
+		return o.Failed(fault.Transient, fmt.Errorf("TLS handshake: %w", err), "check that the server has a certificate, and "+portSettings)
 	}
 }

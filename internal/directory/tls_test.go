@@ -11,6 +11,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"slices"
@@ -90,31 +93,44 @@ func TestTLS(t *testing.T) {
 	selfSigned, otherSelfSigned := issue(t, nil, onlyCommonName), issue(t, nil, onlyCommonName)
 	signed := issue(t, ca, atAddress)
 
+	unknown := func(cause error) bool { _, is := errors.AsType[x509.UnknownAuthorityError](cause); return is }
+	wrongName := func(cause error) bool { return errors.Is(cause, errWrongName) }
+	invalid := func(reason x509.InvalidReason) func(error) bool {
+		return func(cause error) bool {
+			invalid, is := errors.AsType[x509.CertificateInvalidError](cause)
+			return is && invalid.Reason == reason
+		}
+	}
+	name, issuer := []string{"ldap.server-name", "ldap.certificate"}, []string{"ldap.certificate"}
+	const whole = "common name dc1, for dc1.corp.test, 127.0.0.1"
+
 	for _, test := range []struct {
-		name       string
-		config     *tls.Config
-		given      []*x509.Certificate
-		serverName string
-		refused    []string // nil: taken
+		name        string
+		config      *tls.Config
+		given       []*x509.Certificate
+		serverName  string
+		certificate string // names of the refused one; "": accepted
+		refused     func(cause error) bool
+		names       []string // in the remedy
 	}{
-		{"signed by a given CA, with the right name", signed.config(), []*x509.Certificate{ca.Certificate}, "", nil},
-		{"one of several given", signed.config(), []*x509.Certificate{other.Certificate, ca.Certificate}, "", nil},
-		{"through an intermediate that is sent", issue(t, intermediate, atAddress).config(intermediate), []*x509.Certificate{ca.Certificate}, "", nil},
-		{"only the intermediate given", issue(t, intermediate, atAddress).config(), []*x509.Certificate{intermediate.Certificate}, "", nil},
-		{"pinned, with a common name only", selfSigned.config(), []*x509.Certificate{selfSigned.Certificate}, "", nil},
-		{"self-signed, unknown", issue(t, nil, dc).config(), nil, "", []string{"common name dc1, for dc1.corp.test", "unknown authority", "ldap.certificate"}},
-		{"name given by ldap.server-name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", nil},
-		{"name in other case", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "DC1.CORP.TEST", nil},
-		{"for another name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "", []string{"common name dc1, for dc1.corp.test", "it is not for 127.0.0.1", "ldap.server-name"}},
-		{"for another name, without a subject", issue(t, ca, nameless).config(), []*x509.Certificate{ca.Certificate}, "", []string{"(for dc1.corp.test)", "ldap.server-name"}},
-		{"with a common name only", issue(t, ca, onlyCommonName).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", []string{"common name DC1.corp.test, without a DNS name", "it is not for dc1.corp.test"}},
-		{"other name in ldap.server-name", signed.config(), []*x509.Certificate{ca.Certificate}, "dc2.corp.test", []string{"it is not for dc2.corp.test", "for dc1.corp.test, 127.0.0.1"}},
-		{"unknown CA", signed.config(), nil, "", []string{"unknown authority", "give it or its issuer's as ldap.certificate"}},
-		{"signed by another than the given CA", signed.config(), []*x509.Certificate{other.Certificate}, "", []string{"the given certificate is neither this one nor its issuer's"}},
-		{"another pinned than presented", selfSigned.config(), []*x509.Certificate{otherSelfSigned.Certificate}, "", []string{"the given certificate is neither this one nor its issuer's"}},
-		{"pinned only as a part of the chain", otherSelfSigned.config(selfSigned), []*x509.Certificate{selfSigned.Certificate}, "", []string{"neither this one nor its issuer's"}},
-		{"expired", issue(t, ca, expired).config(), []*x509.Certificate{ca.Certificate}, "", []string{"expired", "renew it", "clock"}},
-		{"for clients only", issue(t, ca, forClients).config(), []*x509.Certificate{ca.Certificate}, "", []string{"incompatible key usage"}},
+		{"signed by a given CA, with the right name", signed.config(), []*x509.Certificate{ca.Certificate}, "", "", nil, nil},
+		{"one of several given", signed.config(), []*x509.Certificate{other.Certificate, ca.Certificate}, "", "", nil, nil},
+		{"through an intermediate that is sent", issue(t, intermediate, atAddress).config(intermediate), []*x509.Certificate{ca.Certificate}, "", "", nil, nil},
+		{"only the intermediate given", issue(t, intermediate, atAddress).config(), []*x509.Certificate{intermediate.Certificate}, "", "", nil, nil},
+		{"pinned, with a common name only", selfSigned.config(), []*x509.Certificate{selfSigned.Certificate}, "", "", nil, nil},
+		{"self-signed, unknown", issue(t, nil, dc).config(), nil, "", "common name dc1, for dc1.corp.test", unknown, issuer},
+		{"name given by ldap.server-name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", "", nil, nil},
+		{"name in other case", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "DC1.CORP.TEST", "", nil, nil},
+		{"for another name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "", "common name dc1, for dc1.corp.test", wrongName, name},
+		{"for another name, without a subject", issue(t, ca, nameless).config(), []*x509.Certificate{ca.Certificate}, "", "for dc1.corp.test", wrongName, name},
+		{"with a common name only", issue(t, ca, onlyCommonName).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", "common name DC1.corp.test, without a DNS name", wrongName, name},
+		{"other name in ldap.server-name", signed.config(), []*x509.Certificate{ca.Certificate}, "dc2.corp.test", whole, wrongName, name},
+		{"unknown CA", signed.config(), nil, "", whole, unknown, issuer},
+		{"signed by another than the given CA", signed.config(), []*x509.Certificate{other.Certificate}, "", whole, unknown, issuer},
+		{"another pinned than presented", selfSigned.config(), []*x509.Certificate{otherSelfSigned.Certificate}, "", "common name DC1.corp.test, without a DNS name", unknown, issuer},
+		{"pinned only as a part of the chain", otherSelfSigned.config(selfSigned), []*x509.Certificate{selfSigned.Certificate}, "", "common name DC1.corp.test, without a DNS name", unknown, issuer},
+		{"expired", issue(t, ca, expired).config(), []*x509.Certificate{ca.Certificate}, "", whole, invalid(x509.Expired), []string{"renew", "clock"}},
+		{"for clients only", issue(t, ca, forClients).config(), []*x509.Certificate{ca.Certificate}, "", whole, invalid(x509.IncompatibleUsage), issuer},
 	} {
 		for _, protocol := range []Protocol{LDAPS, StartTLS} {
 			t.Run(test.name+" "+string(protocol), func(t *testing.T) {
@@ -129,7 +145,12 @@ func TestTLS(t *testing.T) {
 				o.Protocol, o.Certificates, o.ServerName = protocol, test.given, test.serverName
 				session, err := Connect(t.Context(), o)
 				if test.refused != nil {
-					wantError(t, err, fault.Refused, append(test.refused, "connect to 127.0.0.1:", string(protocol))...)
+					wantFailure(t, err, connectTo(server, protocol, fault.Refused), nil, test.names...)
+					verify := errors.Unwrap(err)
+					wantFailure(t, verify, fault.Error{Class: fault.Refused, Op: "verify", Object: "the server's certificate (" + test.certificate + ")"}, nil, test.names...)
+					if cause := errors.Unwrap(verify); !test.refused(cause) {
+						t.Errorf("cause %v", cause)
+					}
 					if server.Binds() != 0 {
 						t.Error("bound to a server that is not trusted")
 					}
@@ -186,25 +207,27 @@ func TestStartTLSAnswers(t *testing.T) {
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
 	answer := fakeldap.Result(1, ldap.ApplicationExtendedResponse, 0, "", "")
 	longLengths := []byte("\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00")
+	ports := []string{"ldap.protocol", "ldap.port"}
 	injected := fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", "")
 	for _, test := range []struct {
 		name   string
 		answer []byte
-		class  fault.Class // "": taken
-		parts  []string
+		class  fault.Class // "": accepted
+		cause  error
+		names  []string // in the remedy
 	}{
-		{"as OpenLDAP writes it", answer, "", nil},
-		{"as Active Directory writes it", longLengths, "", nil},
-		{"no certificate", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 52, "", "Error initializing SSL/TLS"), fault.Refused, []string{"does not take StartTLS (LDAP result 52)", "use LDAPS"}},
-		{"unknown operation", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 2, "", ""), fault.Refused, []string{"LDAP result 2"}},
-		{"plaintext behind the answer", slices.Concat(answer, injected, injected), fault.Refused, []string{"another protocol"}},
-		{"another operation", injected, fault.Refused, []string{"another protocol"}},
-		{"TLS", []byte("\x15\x03\x01\x00\x02\x02\x46"), fault.Refused, []string{"another protocol"}},
-		{"an endless answer", []byte("\x30\x83\x01\x00\x00"), fault.Refused, []string{"another protocol"}},
-		{"an absurd length", []byte("\x30\x84\x7f\xff\xff\xff"), fault.Refused, []string{"another protocol"}},
-		{"an indefinite length", []byte("\x30\x80"), fault.Refused, []string{"another protocol"}},
-		{"half an answer", answer[:7], fault.Transient, []string{"TLS handshake", "EOF"}},
-		{"none", nil, fault.Transient, []string{"TLS handshake", "EOF"}},
+		{"as OpenLDAP writes it", answer, "", nil, nil},
+		{"as Active Directory writes it", longLengths, "", nil, nil},
+		{"no certificate", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 52, "", "Error initializing SSL/TLS"), fault.Refused, errStartTLS, []string{"LDAPS"}},
+		{"unknown operation", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 2, "", ""), fault.Refused, errStartTLS, []string{"LDAPS"}},
+		{"plaintext behind the answer", slices.Concat(answer, injected, injected), fault.Refused, errOtherProtocol, ports},
+		{"another operation", injected, fault.Refused, errOtherProtocol, ports},
+		{"TLS", []byte("\x15\x03\x01\x00\x02\x02\x46"), fault.Refused, errOtherProtocol, ports},
+		{"an endless answer", []byte("\x30\x83\x01\x00\x00"), fault.Refused, errOtherProtocol, ports},
+		{"an absurd length", []byte("\x30\x84\x7f\xff\xff\xff"), fault.Refused, errOtherProtocol, ports},
+		{"an indefinite length", []byte("\x30\x80"), fault.Refused, errOtherProtocol, ports},
+		{"half an answer", answer[:7], fault.Transient, io.ErrUnexpectedEOF, ports},
+		{"none", nil, fault.Transient, io.EOF, ports},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
@@ -228,7 +251,7 @@ func TestStartTLSAnswers(t *testing.T) {
 				session.Close()
 				return
 			}
-			wantError(t, err, test.class, append(test.parts, "STARTTLS")...)
+			wantFailure(t, err, connectTo(server, StartTLS, test.class), test.cause, test.names...)
 			if server.Binds() != 0 {
 				t.Error("bound without TLS")
 			}
@@ -250,12 +273,11 @@ func TestWrongPort(t *testing.T) {
 		protocol Protocol
 		server   *fakeldap.Listener
 		class    fault.Class
-		part     string
 	}{
-		{"LDAPS to a plain port that closes", LDAPS, plain, fault.Transient, "LDAPS is usually port 636"},
-		{"LDAPS to a plain port that complains", LDAPS, talking, fault.Refused, "LDAPS is usually port 636"},
-		{"LDAP to a TLS port", LDAP, secure, "", "ldap.protocol"},
-		{"StartTLS to a TLS port", StartTLS, secure, "", "StartTLS port 389"},
+		{"LDAPS to a plain port that closes", LDAPS, plain, fault.Transient},
+		{"LDAPS to a plain port that complains", LDAPS, talking, fault.Refused},
+		{"LDAP to a TLS port", LDAP, secure, ""},
+		{"StartTLS to a TLS port", StartTLS, secure, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := options(test.server)
@@ -265,7 +287,11 @@ func TestWrongPort(t *testing.T) {
 			if class == "" { // an alert may or may not come before the end
 				class = fault.Of(err)
 			}
-			wantError(t, err, class, test.part)
+			want := connectTo(test.server, test.protocol, class)
+			if test.protocol == LDAP {
+				want = bindTo(test.server, class)
+			}
+			wantFailure(t, err, want, nil, "ldap.protocol")
 		})
 	}
 }
@@ -291,6 +317,7 @@ func TestSilentHandshake(t *testing.T) {
 			p.Hang()
 		}},
 	} {
+		object := fmt.Sprintf("127.0.0.1:389 (%s)", test.protocol)
 		handshake := func(t *testing.T, ctx context.Context) (took time.Duration, err error) {
 			_, o := inMemory(t, test.script)
 			o.Protocol = test.protocol
@@ -301,7 +328,7 @@ func TestSilentHandshake(t *testing.T) {
 		t.Run("timeout "+test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				took, err := handshake(t, t.Context())
-				wantError(t, err, fault.Transient, "did not finish the TLS handshake in time")
+				wantFailure(t, err, fault.Error{Class: fault.Transient, Op: "connect", Object: object}, context.DeadlineExceeded, "load")
 				if took != defaultConnectTimeout {
 					t.Errorf("took %s", took)
 				}
@@ -315,7 +342,7 @@ func TestSilentHandshake(t *testing.T) {
 					cancel()
 				}()
 				took, err := handshake(t, ctx)
-				wantError(t, err, fault.Canceled, "connect to 127.0.0.1:")
+				wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: "connect", Object: object}, context.Canceled)
 				if took != 0 {
 					t.Errorf("took %s", took)
 				}
@@ -363,7 +390,7 @@ func TestParseCertificates(t *testing.T) {
 		if test.want == nil {
 			if err == nil || len(got) > 0 {
 				t.Errorf("%s: accepted", test.name)
-			} else if none := strings.Contains(err.Error(), "there is none in it"); none == (strings.Contains(test.name, "broken") || strings.Contains(test.name, "truncated")) {
+			} else if none := errors.Is(err, errNoCertificate); none == (strings.Contains(test.name, "broken") || strings.Contains(test.name, "truncated")) {
 				t.Errorf("%s: %v", test.name, err)
 			} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(key)[:16]) {
 				t.Errorf("%s: quoted in %v", test.name, err)

@@ -18,7 +18,8 @@ import (
 // It bounds what a server can make us hold, and how long it can make us wait.
 type wire struct {
 	net.Conn
-	timeout time.Duration
+	timeout  time.Duration
+	received func(bytes int) // nil: nothing
 
 	in    []byte // what was read; belongs, like the next two, to the reading goroutine
 	start int    // so much of in has been used
@@ -47,17 +48,17 @@ const (
 const maxWaits = 10
 
 var (
-	errTooSlow      = errors.New("the answer comes too slowly")
+	errTooSlow      = errors.New("answer too slow")
 	errTooLarge     = errors.New("LDAP message too large")
-	errDisconnected = errors.New("the server gave notice that it ends the session")
+	errDisconnected = errors.New("the server announced the end of the session")
 )
 
 // noticeOfDisconnection is the name of the one unsolicited notification that
 // means something to us (RFC 4511 4.4.1).
 var noticeOfDisconnection = []byte("1.3.6.1.4.1.1466.20036")
 
-func newWire(conn net.Conn, timeout time.Duration) *wire {
-	return &wire{Conn: conn, timeout: timeout, in: make([]byte, 0, readSize)}
+func newWire(conn net.Conn, timeout time.Duration, received func(bytes int)) *wire {
+	return &wire{Conn: conn, timeout: timeout, received: received, in: make([]byte, 0, readSize)}
 }
 
 // expect says whether an answer is due. While none is, the connection may be
@@ -215,6 +216,9 @@ func (w *wire) fill() error {
 	start := time.Now()
 	n, err := w.Conn.Read(w.in[len(w.in):cap(w.in)])
 	w.in = w.in[:len(w.in)+n]
+	if w.received != nil && n > 0 {
+		w.received(n)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if start.Before(w.due) {

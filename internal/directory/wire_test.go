@@ -24,7 +24,7 @@ func (c *tape) SetDeadline(time.Time) error { return nil }
 // play reads a tape to its end as go-ldap would, while another goroutine takes the
 // entries of search 1. It returns the bytes that were passed on and the entries.
 func play(data []byte, some int) (w *wire, passed, entries []byte, err error) {
-	w = newWire(&tape{data: bytes.NewReader(data), some: some}, time.Minute)
+	w = newWire(&tape{data: bytes.NewReader(data), some: some}, time.Minute, nil)
 	s := newStream(1)
 	w.carry(s)
 	_, _ = w.Write([]byte("\x30\x05\x02\x01\x01\x63\x00"))

@@ -4,27 +4,99 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 )
 
 func TestOf(t *testing.T) {
-	t.Parallel()
-	refused := Errorf(Refused, "bind: %w", errors.New("wrong password"))
+	refused := Operation{"bind", "dc1"}.Failed(Refused, errors.New("wrong password"), "correct it")
 	for _, test := range []struct {
 		name string
 		err  error
 		want Class
 	}{
-		{"classified", refused, Refused},
+		{"error", refused, Refused},
 		{"wrapped", fmt.Errorf("run: %w", refused), Refused},
-		{"outermost wins", New(Incomplete, refused), Incomplete},
+		{"outermost wins", &Error{Class: Incomplete, Err: refused}, Incomplete},
 		{"canceled context", fmt.Errorf("search: %w", context.Canceled), Canceled},
 		{"deadline", context.DeadlineExceeded, Transient},
 		{"unknown", errors.New("x"), Transient},
 		{"none", nil, Done},
 	} {
-		if got := Of(test.err); got != test.want {
-			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		t.Run(test.name, func(t *testing.T) {
+			if got := Of(test.err); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestText(t *testing.T) {
+	cause := errors.New("cause")
+	for want, err := range map[string]*Error{
+		"search DC=x: cause":  {Op: "search", Object: "DC=x", Err: cause, Remedy: "never in the text"},
+		"login: cause":        {Op: "login", Err: cause},
+		"ldap.port: cause":    {Object: "ldap.port", Err: cause},
+		"cause":               {Err: cause},
+		"send a: read: cause": {Op: "send", Object: "a", Err: &Error{Op: "read", Err: cause}},
+	} {
+		if err.Error() != want || !errors.Is(err, cause) {
+			t.Errorf("%q, want %q", err, want)
+		}
+	}
+}
+
+func TestRemedy(t *testing.T) {
+	inner := &Error{Err: errors.New("x"), Remedy: "inner"}
+	other := &Error{Err: errors.New("y"), Remedy: "other"}
+	for _, test := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"none", errors.New("x"), ""},
+		{"no error", nil, ""},
+		{"own", inner, "inner"},
+		{"of the cause", &Error{Err: fmt.Errorf("wrapped: %w", inner)}, "inner"},
+		{"outermost", &Error{Err: inner, Remedy: "outer"}, "outer"},
+		{"joined", errors.Join(inner, other, inner), "inner; other"},
+		{"several causes", fmt.Errorf("%w %w", errors.New("x"), other), "other"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := Remedy(test.err); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestRemedies(t *testing.T) {
+	low, high := &Error{Object: "a.low", Err: errors.New("1"), Remedy: "allowed: 2"}, &Error{Object: "b.high", Err: errors.New("9"), Remedy: "allowed: 8"}
+	for want, err := range map[string]error{
+		"allowed: 2":                            low,
+		"a.low: allowed: 2\nb.high: allowed: 8": errors.Join(low, errors.New("x"), high),
+		"":                                      errors.Join(errors.New("x"), errors.New("y")),
+	} {
+		if got := Remedies(err); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestAll(t *testing.T) {
+	a, b, c := errors.New("a"), errors.New("b"), errors.New("c")
+	several := Operation{"open", "file"}.Failed(Invalid, fmt.Errorf("%w: %w", a, b), "remedy")
+	for name, test := range map[string]struct {
+		err  error
+		want []error
+	}{
+		"one":                        {a, []error{a}},
+		"joined":                     {errors.Join(a, errors.Join(b, c)), []error{a, b, c}},
+		"an error of several causes": {several, []error{several}},
+		"joined with such an error":  {errors.Join(several, c), []error{several, c}},
+	} {
+		if got := All(test.err); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}
 	}
 }

@@ -205,7 +205,7 @@ func TestTwoInstances(t *testing.T) {
 			p := <-ended
 			o := p.Wait(t)
 			o.MustExit(t, 4)
-			mustReport(t, o, "another instance holds the state directory", "stop the other one")
+			mustReport(t, o, s.StateDir, "service.state-dir")
 			losers++
 		}
 		refused += losers

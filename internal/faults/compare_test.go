@@ -14,6 +14,7 @@ import (
 	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
 	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 // entryOf is an object as an oracle takes it.
@@ -120,7 +121,7 @@ func (w *witness) observe(x *testenv.Exchange, deliver func() *httptest.Response
 	if !x.HasAssets() {
 		answer := deliver()
 		if x.R.URL.Path == testenv.LoginPath && answer.Code/100 == 2 {
-			searched.keep(strings.TrimSpace(answer.Body.String())) // a token
+			testlog.KeepSecret(strings.TrimSpace(answer.Body.String())) // a token
 		}
 		return answer
 	}

@@ -4,9 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 
+	"adconnector/internal/state"
+	"adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
@@ -36,6 +40,34 @@ func fill(t *testing.T, dir string, free int64) (remove func()) {
 	return func() { must(t, os.Remove(path)) }
 }
 
+// mustAgree fails the test where the state file has another result of a run than the log, or
+// a state that does not follow from it. A run that could not be recorded is not in the file.
+func (s *environment) mustAgree(t *testing.T, o program.Outcome) {
+	t.Helper()
+	summary := o.Summary()
+	dir := s.settings["service.state-dir"]
+	if _, err := os.Stat(filepath.Join(dir, stateFile)); summary == nil || os.IsNotExist(err) {
+		return
+	}
+	store, err := unsynced.OpenReadOnly(dir)
+	must(t, err)
+	defer store.Close()
+	runs, err := store.Runs()
+	must(t, err)
+	now, err := store.Connector()
+	must(t, err)
+	recorded := slices.IndexFunc(runs, func(r state.Run) bool { return r.ID == summary.Text("run_id") })
+	switch {
+	case recorded < 0 && now.RunID == summary.Text("run_id") && now.State != "PROCESSING":
+		t.Errorf("state %+v of a run that is not recorded", now)
+	case recorded < 0:
+	case runs[recorded].Result != summary.Text("result") || runs[recorded].Error != summary.Text("error") || runs[recorded].Remedy != summary.Text("remedy"):
+		t.Errorf("run %+v is logged as %v", runs[recorded], summary)
+	case now.State != "SCHEDULED" || now.Error != summary.Text("error") || now.Remedy != summary.Text("remedy"):
+		t.Errorf("state %+v after %v", now, summary)
+	}
+}
+
 // TestDiskFull fills the disk under the state file: before it is made, while it grows,
 // under a daemon. It passes when each run on it fails with
 // 1 and says so, the daemon lives on, nothing is falsely deleted, and when the first
@@ -50,7 +82,8 @@ func TestDiskFull(t *testing.T) {
 		remove := fill(t, disk, free)
 		o := run(t, s.settings, "sync")
 		o.MustExit(t, 1)
-		mustReport(t, o, "no space left on device", "free or add space")
+		mustReport(t, o, syscall.ENOSPC.Error(), filepath.Join(disk, "state"))
+		s.mustAgree(t, o)
 		full++
 		remove()
 	}
@@ -89,7 +122,8 @@ func TestFileSizeLimit(t *testing.T) {
 		limited := []string{"sh", "-c", fmt.Sprintf(`ulimit -f %d; exec "$@"`, blocks*2), "sh"}
 		o := start(t, command{settings: s.settings, args: []string{"sync"}, wrapper: limited}).Wait(t)
 		o.MustExit(t, 1)
-		mustReport(t, o, "file too large", "free or add space")
+		mustReport(t, o, syscall.EFBIG.Error(), s.StateDir)
+		s.mustAgree(t, o)
 		full++
 	}
 	run(t, s.settings, "sync").MustExit(t, 0)
@@ -113,7 +147,7 @@ func TestReadOnlyDisk(t *testing.T) {
 		for _, args := range [][]string{{"sync"}, nil} {
 			o := run(t, s.settings, args...)
 			o.MustExit(t, 2)
-			mustReport(t, o, "read-only file system", "make it writable for user")
+			mustReport(t, o, syscall.EROFS.Error(), "service.state-dir", strconv.Itoa(os.Getuid()))
 		}
 		remount(0)
 	}

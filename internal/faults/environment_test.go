@@ -15,6 +15,7 @@ import (
 	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
 	"adconnector/test/testenv"
+	"adconnector/test/testlog"
 )
 
 // plan describes an environment. Zero values are the defaults.
@@ -43,12 +44,12 @@ type environment struct {
 func newEnvironment(t *testing.T, p plan) *environment {
 	t.Helper()
 	s := &environment{t: t, random: seeded(t), started: time.Now(), witness: newWitness(t)}
-	password := searched.keep("Bind-" + rand.Text())
+	password := testlog.KeepSecret("Bind-" + rand.Text())
 	gateway := sandbox.GatewayOptions{
 		Username: "qualys_ad1", Password: "Pw-" + rand.Text() + `"#$ %`, ClientID: "client-7", ClientSecret: "Cs-" + rand.Text(),
 	}
-	searched.keepPair(gateway.Username, gateway.Password)
-	searched.keepPair(gateway.ClientID, gateway.ClientSecret)
+	testlog.KeepPair(gateway.Username, gateway.Password)
+	testlog.KeepPair(gateway.ClientID, gateway.ClientSecret)
 	s.Environment = testenv.New(t, testenv.Options{Directory: s.directoryOptions(p, password), Gateway: gateway, TLS: p.tls})
 	s.relay = newRelay(t, fmt.Sprintf("127.0.0.1:%d", s.Port))
 	s.Gateway.SetMiddleware(s.witness.observe)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"adconnector/internal/gateway"
+	"adconnector/test/ports"
 	"adconnector/test/testenv"
 )
 
@@ -80,7 +81,7 @@ func TestTokens(t *testing.T) {
 					t.Parallel() // they only wait
 				}
 				ran.Add(1)
-				target := fmt.Sprintf("http://127.0.0.1:%d", testenv.RefusingPort(t))
+				target := fmt.Sprintf("http://127.0.0.1:%d", ports.Refusing(t))
 				if c.answer != nil {
 					server := httptest.NewServer(c.answer)
 					t.Cleanup(server.Close)

@@ -52,13 +52,21 @@ func finished(result string) func(testlog.Line) bool {
 // entered matches the line with which the connector enters a state.
 func entered(state string) func(testlog.Line) bool { return testlog.Field("to", state) }
 
-// mustReport fails the test unless one error of the log contains all the words.
-func mustReport(t *testing.T, o program.Outcome, words ...string) {
+// mustReport fails the test unless the log has one error, which has a remedy and whose error
+// or remedy names all of these settings, addresses, statuses and causes.
+func mustReport(t *testing.T, o program.Outcome, names ...string) {
 	t.Helper()
+	var found []testlog.Line
 	for _, l := range o.Log {
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(l.Text("error"), w) }) {
-			return
+		if l.Text("level") == "error" {
+			found = append(found, l)
 		}
 	}
-	t.Errorf("no error contains %q:\n%s", words, o.Stderr)
+	if len(found) != 1 || found[0].Text("remedy") == "" {
+		t.Fatalf("want one error with a remedy:\n%s", o.Stderr)
+	}
+	text := found[0].Text("error") + " " + found[0].Text("remedy")
+	if slices.ContainsFunc(names, func(name string) bool { return !strings.Contains(text, name) }) {
+		t.Errorf("%q missing in %v", names, found[0])
+	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"adconnector/internal/debian"
 	"adconnector/internal/gateway"
+	"adconnector/test/ports"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
@@ -86,7 +87,7 @@ func (f *forwarder) awaitListening(t *testing.T) {
 
 func tinyproxy(t *testing.T, settings string) *forwarder {
 	t.Helper()
-	f := &forwarder{name: "tinyproxy", port: testenv.ReservedPort(t)}
+	f := &forwarder{name: "tinyproxy", port: ports.Reserved(t)}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "tinyproxy.conf")
 	text := fmt.Sprintf("Port %d\nListen 127.0.0.1\nTimeout 60\nLogLevel Critical\nAllow 127.0.0.1\n%s\n", f.port, settings)
@@ -102,7 +103,7 @@ func squid(t *testing.T, settings string) *forwarder {
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	must(t, os.Chmod(dir, 0o777))
-	f := &forwarder{name: "squid", port: testenv.ReservedPort(t), secure: testenv.ReservedPort(t)}
+	f := &forwarder{name: "squid", port: ports.Reserved(t), secure: ports.Reserved(t)}
 	f.issuer = pairInto(t, dir)
 	helper := filepath.Join(dir, "account")
 	check := fmt.Sprintf("#!/bin/sh\nwhile read -r user password; do\n[ \"$user $password\" = '%s %s' ] && echo OK || echo ERR\ndone\n", proxyAccount.user, proxyAccount.password)
@@ -154,7 +155,7 @@ func TestProxies(t *testing.T) {
 	t.Parallel()
 	requirePrograms(t, "squid", "tinyproxy")
 	began := time.Now()
-	searched.keepPair(proxyAccount.user, proxyAccount.password)
+	testlog.KeepPair(proxyAccount.user, proxyAccount.password)
 	const askSquid = "auth_param basic program HELPER\nacl known proxy_auth REQUIRED\nhttp_access deny !known"
 	const closeSquid = "acl elsewhere port 1\nhttp_access deny CONNECT !elsewhere"
 	askTiny := fmt.Sprintf("BasicAuth %s %s", proxyAccount.user, proxyAccount.password)
@@ -176,15 +177,15 @@ func TestProxies(t *testing.T) {
 		scheme      string
 		password    string
 		code        int
-		words       []string
+		names       []string
 		more        testenv.Settings
 	}
-	dead := testenv.RefusingPort(t)
-	down := testenv.Settings{"connector.api.url": fmt.Sprintf("https://127.0.0.1:%d", testenv.RefusingPort(t))}
+	dead := ports.Refusing(t)
+	down := testenv.Settings{"connector.api.url": fmt.Sprintf("https://127.0.0.1:%d", ports.Refusing(t))}
 	var all []proxied
 	for _, k := range kinds {
-		add := func(name string, s *environment, f *forwarder, password string, code int, words ...string) {
-			all = append(all, proxied{name: f.name + ": " + name, environment: s, port: f.port, password: password, code: code, words: words})
+		add := func(name string, s *environment, f *forwarder, password string, code int, names ...string) {
+			all = append(all, proxied{name: f.name + ": " + name, environment: s, port: f.port, password: password, code: code, names: names})
 		}
 		add("http, right credentials", plain, k.asking, right, 0)
 		add("https, right credentials", secure, k.asking, right, 0)
@@ -192,17 +193,17 @@ func TestProxies(t *testing.T) {
 		add("https, open", secure, k.open, none, 0)
 		add("http, no credentials", plain, k.asking, none, 3, "407", "proxy.username")
 		add("https, no credentials", secure, k.asking, none, 3, "407", "proxy.username")
-		add("https, wrong credentials", secure, k.asking, wrong, 3, "proxy", map[string]string{"squid": "407", "tinyproxy": "40"}[k.asking.name])
-		add("CONNECT refused", secure, k.closed, none, 3, "refuses to connect to the gateway (403)", "connector.api.url")
-		add("gateway down", secure, k.open, none, 1, "the proxy 127.0.0.1:", "cannot reach the gateway (50")
+		add("https, wrong credentials", secure, k.asking, wrong, 3, map[string]string{"squid": "407", "tinyproxy": "401"}[k.asking.name], "proxy.username")
+		add("CONNECT refused", secure, k.closed, none, 3, "403", "connector.api.url")
+		add("gateway down", secure, k.open, none, 1, fmt.Sprintf("127.0.0.1:%d", k.open.port), "50")
 		all[len(all)-1].more = down
 	}
 	all = append(all,
-		proxied{name: "proxy down", environment: secure, port: dead, code: 1, words: []string{"proxy.host and proxy.port", "firewalls"}},
+		proxied{name: "proxy down", environment: secure, port: dead, code: 1, names: []string{"proxy.host", "proxy.port"}},
 		proxied{name: "squid over TLS, right credentials", environment: secure, port: kinds[0].asking.secure, scheme: "https", password: right},
-		proxied{name: "squid over TLS, no credentials", environment: secure, port: kinds[0].asking.secure, scheme: "https", code: 3, words: []string{"407"}},
-		proxied{name: "squid over TLS, CONNECT refused", environment: secure, port: kinds[0].closed.secure, scheme: "https", code: 3, words: []string{"403"}},
-		proxied{name: "TLS to a port without", environment: secure, port: kinds[0].open.port, scheme: "https", code: 3, words: []string{"does not speak TLS", "service.http.proxy.scheme"}},
+		proxied{name: "squid over TLS, no credentials", environment: secure, port: kinds[0].asking.secure, scheme: "https", code: 3, names: []string{"407"}},
+		proxied{name: "squid over TLS, CONNECT refused", environment: secure, port: kinds[0].closed.secure, scheme: "https", code: 3, names: []string{"403"}},
+		proxied{name: "TLS to a port without", environment: secure, port: kinds[0].open.port, scheme: "https", code: 3, names: []string{"service.http.proxy.scheme"}},
 	)
 	trust := trusting(t, secure.settings["gateway.ca-file"], kinds[0].asking.issuer, kinds[0].closed.issuer)
 	ways := 1
@@ -228,7 +229,7 @@ func TestProxies(t *testing.T) {
 			o := run(t, p.environment.settings.With(more).With(p.more), "sync")
 			o.MustExit(t, p.code)
 			if p.code != 0 {
-				mustReport(t, o, p.words...)
+				mustReport(t, o, p.names...)
 			} else {
 				p.environment.mustBeEqual(t, p.name)
 			}

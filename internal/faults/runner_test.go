@@ -32,7 +32,14 @@ func (s *environment) newRunner(t *testing.T, store *state.Store, patience time.
 	t.Helper()
 	r := &runner{t: t, log: &testlog.Log{}}
 	log := zerolog.New(r.log)
-	t.Cleanup(func() { searched.in(t, "a log", fmt.Sprint(r.log.Lines())) })
+	t.Cleanup(func() {
+		searched.in(t, "a log", fmt.Sprint(r.log.Lines()))
+		for _, line := range r.log.Lines() {
+			if err := testlog.CheckContent(line); err != nil {
+				t.Errorf("log line %v: %v", line, err)
+			}
+		}
+	})
 	options := s.Directory.Options(protocol)
 	options.Hosts, options.Port, options.ConnectTimeout, options.ResponseTimeout = hosts, s.relay.port, patience, patience
 	r.Runner = syncrun.New(syncrun.Options{

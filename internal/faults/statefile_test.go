@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +13,10 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
+	"adconnector/internal/fault"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
+	"adconnector/test/testenv"
 )
 
 const stateFile = "adconnector.db"
@@ -148,6 +151,52 @@ func (s *environment) runOn(t *testing.T, store *state.Store, how string) {
 	}
 }
 
+// TestEndNotRecorded closes the state file right before a run that failed is recorded. It
+// passes when the log has the run as failed, when the state file has neither the run nor an end
+// state of it, and when the next run delivers everything.
+func TestEndNotRecorded(t *testing.T) {
+	t.Parallel()
+	s := newEnvironment(t, plan{users: 20, groups: 2})
+	dir := t.TempDir()
+	store, err := unsynced.Open(dir)
+	must(t, err)
+	r := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") }))
+	r.Next = func(after time.Time) time.Time {
+		must(t, store.Close())
+		return after.Add(time.Hour)
+	}
+	run, err := r.do(syncrun.Mode{})
+	if fault.Of(err) != fault.Refused || run.Result != syncrun.Failed {
+		t.Errorf("%+v, %v", run, err)
+	}
+	lines := r.log.Lines()
+	if l := lines[len(lines)-1]; !finished(syncrun.Failed)(l) || l.Text("error") != run.Error || l.Text("run_id") != run.ID {
+		t.Errorf("log %v", lines)
+	}
+	store, err = unsynced.Open(dir)
+	must(t, err)
+	defer store.Close()
+	runs, err := store.Runs()
+	must(t, err)
+	now, err := store.Connector()
+	must(t, err)
+	if len(runs) != 0 || now.State != "PROCESSING" || now.RunID != run.ID {
+		t.Errorf("runs %+v, state %+v", runs, now)
+	}
+	for _, l := range r.log.With(syncrun.MsgConnectorState) {
+		if l.Text("from") == "PROCESSING" {
+			t.Errorf("a change that is not recorded: %v", l)
+		}
+	}
+	s.Gateway.SetFront(nil)
+	again := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	if run, err := again.do(syncrun.Mode{}); err != nil || run.Result != syncrun.Processed {
+		t.Errorf("%+v, %v", run, err)
+	}
+	s.mustBeEqual(t, "with a state file again")
+}
+
 // exercise reads and writes everything that a run does.
 func exercise(store *state.Store) error {
 	if _, err := store.Connector(); err != nil {
@@ -193,7 +242,7 @@ func exercise(store *state.Store) error {
 	if err := store.Hold([]ad.GUID{{1}}, time.Now()); err != nil {
 		return err
 	}
-	if err := store.AddRun(state.Run{ID: "x"}); err != nil {
+	if err := store.EndRun(state.Run{ID: "x"}, state.Connector{State: "SCHEDULED"}); err != nil {
 		return err
 	}
 	return store.Advance(state.Progress{FullPass: &state.FullPass{Scope: "x"}})

@@ -3,34 +3,73 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"unicode"
 
 	"adconnector/internal/fault"
 )
 
-// classify turns the answers that end or repeat a call, whatever its content, into
-// errors. It returns nil for the others.
+// What the status of an answer means for a call.
+var (
+	errNotAllowed       = errors.New("the account may not do this")
+	errWrongAPI         = errors.New("this client may not use this API")
+	errRedirected       = errors.New("redirects are not followed")
+	errGatewayFailed    = errors.New("the gateway failed")
+	errUnexpected       = errors.New("unexpected answer")
+	errNotFound         = errors.New("not found")
+	errNotDocument      = errors.New("the answer is not the expected JSON document")
+	errNoProof          = errors.New("the answer does not prove that the batch was accepted")
+	errProxyCredentials = errors.New("the proxy asks for credentials")
+	errProxyRefuses     = errors.New("the proxy refuses to connect to the gateway")
+	errProxyFailed      = errors.New("the proxy cannot connect to the gateway")
+)
+
+// answerError is an answer that a call failed with.
+type answerError struct {
+	Status int    // of HTTP
+	Reason error  // what the status means for the call
+	Words  string // of the gateway; "" without any
+}
+
+// Error returns "reason (status: words)".
+func (e *answerError) Error() string {
+	return fmt.Sprintf("%v (%s)", e.Reason, statusText(e.Status, e.Words))
+}
+
+// Unwrap returns the reason.
+func (e *answerError) Unwrap() error { return e.Reason }
+
+// statusText returns "status: words", or the status alone.
+func statusText(status int, words string) string {
+	if words == "" {
+		return strconv.Itoa(status)
+	}
+	return strconv.Itoa(status) + ": " + words
+}
+
+// classify returns the error of an answer that ends or repeats a call, whatever its
+// content, and nil for other answers.
 func classify(call call, got answer) error {
-	what := call.what
 	switch {
 	case got.status == http.StatusForbidden:
-		return fault.Errorf(fault.Refused, "%s: the account may not do this (403%s): grant it API access and the module", what, got.words())
+		return call.Failed(fault.Refused, got.because(errNotAllowed), "grant the account API access and the module")
 	case got.status == http.StatusProxyAuthRequired:
-		return fault.Errorf(fault.Refused, "%s: the proxy asks for credentials (407): set proxy.username and proxy.password, or correct them", what)
+		return call.Failed(fault.Refused, &answerError{Status: got.status, Reason: errProxyCredentials}, proxyCredentials)
 	case got.status == http.StatusBadRequest && bytes.Contains(got.body, []byte("Error validating customer from token")):
-		return fault.Errorf(fault.Refused, "%s: this client may not use this interface (400: Error validating customer from token): use authentication.type=BASIC", what)
+		return call.Failed(fault.Refused, got.because(errWrongAPI), "use authentication.type=BASIC")
 	case 300 <= got.status && got.status < 400:
-		return fault.Errorf(fault.Refused, "%s: the gateway redirects (%d to %s), which is not followed: correct %s", what, got.status, got.location(), call.setting())
+		return call.Failed(fault.Refused, &answerError{got.status, errRedirected, got.location()}, "correct "+call.setting())
 	case got.status == http.StatusRequestTimeout || got.status >= 500:
-		return fault.Errorf(fault.Transient, "%s: the gateway answers %d%s: check whether the platform is up, and any proxy in front of it", what, got.status, got.words())
+		return call.Failed(fault.Transient, got.because(errGatewayFailed), "check whether the platform is up, and any proxy in front of it")
 	}
 	return nil
 }
 
-// location is where a redirect leads, less what may hold a secret.
+// location returns the target of a redirect without the parts that may contain a secret.
 func (a answer) location() string {
 	location := a.header.Get("Location")
 	if end := strings.IndexAny(location, "?#"); end >= 0 {
@@ -39,14 +78,16 @@ func (a answer) location() string {
 	return oneLine(location)
 }
 
-// unexpected is the error for an answer that the contract does not know.
-func (a answer) unexpected(what string) error {
-	return fault.Errorf(fault.Refused, "%s: the gateway answers %d%s: check connector.api.url and gateway.path.*", what, a.status, a.words())
+// unexpected returns the error for an answer that the contract does not know.
+func (a answer) unexpected(o fault.Operation) error {
+	return o.Failed(fault.Refused, a.because(errUnexpected), "check connector.api.url and gateway.path.*")
 }
 
-// words quotes what the gateway said: the message of a JSON answer, else the
-// beginning of its text, on one line. It does not quote successes, which may be
-// documents with a password.
+// because returns the error of the answer, with the gateway's words.
+func (a answer) because(reason error) error { return &answerError{a.status, reason, a.words()} }
+
+// words returns the message of a JSON answer, or the beginning of another answer's text,
+// on one line. It returns "" for successes, which may be documents with a password.
 func (a answer) words() string {
 	if a.status < 400 {
 		return ""
@@ -64,11 +105,7 @@ func (a answer) words() string {
 			text = fmt.Sprint(document.Error)
 		}
 	}
-	text = oneLine(text)
-	if text == "" {
-		return ""
-	}
-	return ": " + text
+	return oneLine(text)
 }
 
 // oneLine folds white space, drops what does not print, and cuts at a length that a log line bears.

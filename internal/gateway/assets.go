@@ -30,24 +30,26 @@ type Answer struct {
 	Unattributed bool
 }
 
+const noGateway = "check that no proxy answers in the gateway's place"
+
 const successfullyPublished = "SUCCESSFULLY_PUBLISHED"
 
 // Send delivers one batch: count assets, as JSON objects separated by commas. It
 // returns nil only after an answer was read whole, and repeats what may not have
 // arrived, with the same bytes and the same requestID.
 func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (Answer, error) {
-	what := fmt.Sprintf("send %d assets", count)
+	send := fault.Operation{Op: "send assets to", Object: c.options.URL.Host}
 	body, err := c.envelope(requestID, count, assets)
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, send.Failed(fault.Refused, err, "")
 	}
 	var result Answer
-	err = c.retry(ctx, what, assetsTries, func() error {
-		got, err := c.do(ctx, call{what: what, method: http.MethodPost, url: c.address(c.options.Paths.Assets), body: body, key: requestID})
+	err = c.retry(ctx, send, assetsTries, func() error {
+		got, err := c.do(ctx, call{Operation: send, method: http.MethodPost, url: c.address(c.options.Paths.Assets), body: body, key: requestID})
 		if err != nil {
 			return err
 		}
-		result, err = assetAnswer(what, got)
+		result, err = assetAnswer(send, got)
 		return err
 	})
 	return result, err
@@ -68,27 +70,27 @@ func (c *Client) envelope(requestID string, count int, assets []byte) ([]byte, e
 	return append(body, tail...), nil
 }
 
-func assetAnswer(what string, got answer) (Answer, error) {
+func assetAnswer(o fault.Operation, got answer) (Answer, error) {
 	switch got.status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return Answer{Outcome: NotTaken, Message: fmt.Sprintf("%d%s", got.status, got.words())}, nil
+		return Answer{Outcome: NotTaken, Message: statusText(got.status, got.words())}, nil
 	case http.StatusRequestEntityTooLarge:
-		return Answer{Outcome: TooLarge, Message: fmt.Sprintf("%d%s", got.status, got.words())}, nil
+		return Answer{Outcome: TooLarge, Message: statusText(got.status, got.words())}, nil
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusMultiStatus:
 	case http.StatusNotFound:
-		return Answer{}, fault.Errorf(fault.Refused, "%s: the gateway does not know what they are for (404%s): check qualys.customerUuid, qualys.connectionUuid, qualys.profileUuid and gateway.path.assets", what, got.words())
+		return Answer{}, o.Failed(fault.Refused, got.because(errNotFound), "check qualys.customerUuid, qualys.connectionUuid, qualys.profileUuid and gateway.path.assets")
 	default:
-		return Answer{}, got.unexpected(what)
+		return Answer{}, got.unexpected(o)
 	}
 	var document AssetAnswer
 	if err := json.Unmarshal(got.body, &document); err != nil {
-		return Answer{}, fault.Errorf(fault.Transient, "%s: the answer (%d) is not whole JSON, so nothing proves that the batch was taken: check that no proxy answers in the gateway's place", what, got.status)
+		return Answer{}, o.Failed(fault.Transient, &answerError{got.status, errNoProof, "not complete JSON"}, noGateway)
 	}
 	rejected, unattributed := rejections(document.AssetsError)
 	message := oneLine(document.ResponseCode + " " + document.Message)
 	switch {
 	case got.status != http.StatusMultiStatus && document.ResponseCode == "":
-		return Answer{}, fault.Errorf(fault.Transient, "%s: the answer (%d) has no responseCode, so nothing proves that the batch was taken: check that no proxy answers in the gateway's place", what, got.status)
+		return Answer{}, o.Failed(fault.Transient, &answerError{got.status, errNoProof, "no responseCode"}, noGateway)
 	case got.status != http.StatusMultiStatus && document.ResponseCode != successfullyPublished:
 		return Answer{Outcome: NotTaken, Message: message}, nil
 	case len(rejected) > 0 || unattributed:

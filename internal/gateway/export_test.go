@@ -28,3 +28,32 @@ const (
 	HeadTimeout = headTimeout
 	PingTimeout = pingTimeout
 )
+
+// Causes of errors.
+var (
+	ErrNotAllowed       = errNotAllowed
+	ErrWrongAPI         = errWrongAPI
+	ErrRedirected       = errRedirected
+	ErrGatewayFailed    = errGatewayFailed
+	ErrUnexpected       = errUnexpected
+	ErrNotFound         = errNotFound
+	ErrNotDocument      = errNotDocument
+	ErrNoProof          = errNoProof
+	ErrProxyCredentials = errProxyCredentials
+	ErrProxyRefuses     = errProxyRefuses
+	ErrProxyFailed      = errProxyFailed
+	ErrNotTLS           = errNotTLS
+
+	ErrCredentials     = errCredentials
+	ErrLoginNotAllowed = errLoginNotAllowed
+	ErrLoginRefused    = errLoginRefused
+	ErrTooManyLogins   = errTooManyLogins
+	ErrNoToken         = errNoToken
+	ErrNewTokenRefused = errNewTokenRefused
+	ErrTooLate         = errTooLate
+)
+
+type (
+	AnswerError = answerError
+	FieldError  = fieldError
+)

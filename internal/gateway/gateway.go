@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,9 +48,10 @@ type Options struct {
 	Grace          time.Duration // how long a call under way may go on after its context has ended
 	RetryFirst     time.Duration // wait before a call is repeated the first time; 0: 1 s
 	Log            zerolog.Logger
-	// OnLimit is told until when the gateway has limited us, each time that it does
-	// and once at a time, so that it can be recorded for HoldUntil. Nil: nobody.
-	OnLimit func(until time.Time)
+	// OnLimit is called with the end of a rate limit whenever the gateway sets one, so that
+	// it can be recorded for HoldUntil. Calls do not overlap. Its error is logged. Nil: not
+	// called.
+	OnLimit func(until time.Time) error
 	// Observe is told of every request, logins included, once its answer begins or it
 	// is given up: which call of the contract it was, and how it ended. Nil: nobody.
 	Observe func(call string, class fault.Class, took time.Duration)
@@ -108,9 +110,31 @@ type Client struct {
 	heard   *listener
 	session session
 	limit   rateLimit
-	telling sync.Mutex // for OnLimit
+	telling sync.Mutex // held while OnLimit is called
 	counts  counts
 	budget  budget
+}
+
+// runKey is the key of a run ID in a context.
+type runKey struct{}
+
+// WithRunID returns a context whose calls are logged with the ID of a run.
+func WithRunID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, runKey{}, id)
+}
+
+// RunID returns the ID of the run that a context belongs to, "" without one.
+func RunID(ctx context.Context) string {
+	id, _ := ctx.Value(runKey{}).(string)
+	return id
+}
+
+// log returns the logger of a call.
+func (c *Client) log(ctx context.Context) zerolog.Logger {
+	if id := RunID(ctx); id != "" {
+		return c.options.Log.With().Str("run_id", id).Logger()
+	}
+	return c.options.Log
 }
 
 // New makes a client. It does not connect.
@@ -146,7 +170,7 @@ func New(o Options) *Client {
 
 // Login logs in, unless a login is still good.
 func (c *Client) Login(ctx context.Context) error {
-	return c.retry(ctx, "log in to the gateway", smallCallTries, func() error {
+	return c.retry(ctx, fault.Operation{Op: "log in to", Object: c.options.URL.Host}, smallCallTries, func() error {
 		_, _, err := c.session.use(ctx, nil, false)
 		return err
 	})
@@ -162,23 +186,28 @@ func (c *Client) Profile(ctx context.Context) (Profile, error) {
 	return read[Profile](ctx, c, "profile", c.options.ProfileUUID, c.options.Paths.Profile)
 }
 
-// read gets a document of the console's: a connection or a profile.
+// fieldError is a field of a document with a value of the wrong type or range.
+type fieldError struct{ Field, Wanted string }
+
+func (e *fieldError) Error() string { return e.Field + " must be " + e.Wanted }
+
+// read returns a document from the console: a connection or a profile.
 func read[Document any](ctx context.Context, c *Client, kind, id, path string) (Document, error) {
 	var document Document
-	what := "read " + kind + " " + id
+	operation := fault.Operation{Op: "read " + kind, Object: id}
 	target := c.address(path)
 	query := target.Query()
 	query.Set("customerUuid", c.options.CustomerUUID)
 	target.RawQuery = query.Encode()
-	err := c.retry(ctx, what, smallCallTries, func() error {
-		answer, err := c.do(ctx, call{what: what, method: http.MethodGet, url: target})
+	err := c.retry(ctx, operation, smallCallTries, func() error {
+		answer, err := c.do(ctx, call{Operation: operation, method: http.MethodGet, url: target})
 		switch {
 		case err != nil:
 			return err
 		case answer.status == http.StatusNotFound:
-			return fault.Errorf(fault.Refused, "%s: the gateway does not know it (404): check qualys.%sUuid and qualys.customerUuid", what, kind)
+			return operation.Failed(fault.Refused, answer.because(errNotFound), "check qualys."+kind+"Uuid and qualys.customerUuid")
 		case answer.status != http.StatusOK:
-			return answer.unexpected(what)
+			return answer.unexpected(operation)
 		}
 		var whole Document // of this try: what a broken answer has filled in does not stay
 		// The answer holds the directory's password: its text stays out of the errors.
@@ -186,9 +215,9 @@ func read[Document any](ctx context.Context, c *Client, kind, id, path string) (
 		var wrong *json.UnmarshalTypeError
 		switch {
 		case errors.As(err, &wrong) && wrong.Field != "":
-			return fault.Errorf(fault.Refused, "%s: %s in the console: %s must be %s: correct it there", what, kind, lastField(wrong.Field), wanted(wrong.Type))
+			return operation.Failed(fault.Refused, &fieldError{lastField(wrong.Field), wanted(wrong.Type)}, "correct the "+kind+" in the console")
 		case err != nil:
-			return fault.Errorf(fault.Transient, "%s: the answer is not the JSON document that was expected: check connector.api.url and gateway.path.*", what)
+			return operation.Failed(fault.Transient, errNotDocument, "check connector.api.url and gateway.path.*")
 		}
 		document = whole
 		return nil
@@ -204,7 +233,7 @@ func (c *Client) address(path string) *url.URL {
 
 // call is one request, which may be sent several times.
 type call struct {
-	what   string
+	fault.Operation
 	method string
 	url    *url.URL
 	body   []byte
@@ -233,11 +262,11 @@ func (c *Client) do(ctx context.Context, call call) (answer, error) {
 	var refused *token
 	for refusals := 0; ; {
 		if err := c.limit.wait(ctx); err != nil {
-			return answer{}, stopped(call.what, err)
+			return answer{}, stopped(call.Operation, err)
 		}
 		token, own, err := c.session.use(ctx, refused, refusals > 1)
 		if err != nil {
-			return answer{}, fmt.Errorf("%s: %w", call.what, err)
+			return answer{}, err
 		}
 		got, err := c.exchange(ctx, call, func(request *http.Request) {
 			request.Header.Set("Authorization", "Bearer "+token.text.Reveal())
@@ -257,12 +286,14 @@ func (c *Client) do(ctx context.Context, call call) (answer, error) {
 			if refusals++; !own {
 				continue
 			}
-			return answer{}, fault.Errorf(fault.Refused, "%s: the gateway refuses the token that it has just issued (401): check that the account may use this gateway (connector.api.url) and the connector interface", call.what)
+			// The text of the answer stays out: it may be an echo of the token.
+			return answer{}, call.Failed(fault.Refused, &answerError{Status: got.status, Reason: errNewTokenRefused},
+				"check that the account may use this gateway (connector.api.url) and the connector API")
 		case got.status == http.StatusTooManyRequests || got.status == http.StatusConflict:
-			c.limited(got, waitLeast)
+			c.limited(ctx, got, waitLeast)
 		default:
 			if got.header.Get("X-RateLimit-Remaining") == "0" && got.status < 300 {
-				c.limited(got, 0)
+				c.limited(ctx, got, 0)
 			}
 			if got.status >= 400 {
 				// It will be quoted, and may be an echo of what was sent.
@@ -274,23 +305,28 @@ func (c *Client) do(ctx context.Context, call call) (answer, error) {
 }
 
 // limited holds all calls back for as long as the gateway says, but for least.
-func (c *Client) limited(got answer, least time.Duration) {
+func (c *Client) limited(ctx context.Context, got answer, least time.Duration) {
 	c.counts.limited.Add(1)
 	now := time.Now()
 	until := c.limit.hold(now.Add(max(waitOf(got.header, now), least)))
-	c.tellLimit() // before it is logged: who reads the log may count on it
-	c.options.Log.Warn().Int("status", got.status).Time("until", until).Msg(MsgRateLimited)
+	c.reportLimit(ctx) // before it is logged, so that whoever reads the log finds it recorded
+	log := c.log(ctx)
+	log.Warn().Int("status", got.status).Time("until", until).Msg(MsgRateLimited)
 }
 
-func (c *Client) tellLimit() {
+// reportLimit calls OnLimit.
+func (c *Client) reportLimit(ctx context.Context) {
 	if c.options.OnLimit == nil {
 		return
 	}
-	// What is told is read under the lock: an earlier end never comes after a later one.
+	// The end is read under the lock, so that an earlier one never follows a later one.
 	c.telling.Lock()
 	defer c.telling.Unlock()
 	if until := c.LimitedUntil(); !until.IsZero() {
-		c.options.OnLimit(until)
+		if err := c.options.OnLimit(until); err != nil {
+			log := c.log(ctx)
+			log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgLimitNotRecorded)
+		}
 	}
 }
 
@@ -299,7 +335,7 @@ func (c *Client) tellLimit() {
 // answer tells. Nothing else is worth holding up a stop for.
 func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.Request)) (answer, error) {
 	if err := ctx.Err(); err != nil {
-		return answer{}, stopped(call.what, err)
+		return answer{}, stopped(call.Operation, err)
 	}
 	alive, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
@@ -311,7 +347,7 @@ func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.R
 
 	request, err := http.NewRequestWithContext(alive, call.method, call.url.String(), bytes.NewReader(call.body))
 	if err != nil {
-		return answer{}, fault.Errorf(fault.Refused, "%s: %w: check %s and gateway.path.*", call.what, err, call.setting())
+		return answer{}, call.Failed(fault.Refused, err, "check "+call.setting()+" and gateway.path.*")
 	}
 	request.Header.Set("User-Agent", "adconnector/"+c.options.Version)
 	request.Header.Set("Accept", "application/json, text/plain")
@@ -330,10 +366,11 @@ func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.R
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	c.options.Log.Debug().Str("call", call.what).Int("status", response.StatusCode).Int("sent_bytes", len(call.body)).
+	log := c.log(ctx)
+	log.Debug().Str("call", strings.TrimSpace(call.Op+" "+call.Object)).Int("status", response.StatusCode).Int("sent_bytes", len(call.body)).
 		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(began).Milliseconds()).Msg(MsgAnswered)
 	if err != nil && !saysAll(response.StatusCode) {
-		return answer{}, c.explain(ctx, call, fmt.Errorf("the answer broke off: %w", err))
+		return answer{}, c.explain(ctx, call, fmt.Errorf("answer cut off: %w", err))
 	}
 	return answer{response.StatusCode, response.Header, body}, nil
 }
@@ -350,15 +387,15 @@ func saysAll(status int) bool {
 
 // stopped is the error of a call whose context has ended, or will before the call
 // may be made. To run out of time is no order to stop.
-func stopped(what string, err error) error {
+func stopped(o fault.Operation, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fault.Errorf(fault.Transient, "%s: %w", what, err)
+		return o.Failed(fault.Transient, err, "")
 	}
-	return fault.Errorf(fault.Canceled, "%s: %w", what, err)
+	return o.Failed(fault.Canceled, err, "")
 }
 
 // retry repeats what failed with an unknown outcome, at growing intervals.
-func (c *Client) retry(ctx context.Context, what string, tries uint, operation func() error) error {
+func (c *Client) retry(ctx context.Context, o fault.Operation, tries uint, operation func() error) error {
 	attempt := 0
 	var last error // what backoff returns may be the context's, or in a wrapper of its own
 	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
@@ -370,20 +407,41 @@ func (c *Client) retry(ctx context.Context, what string, tries uint, operation f
 		if last == nil {
 			c.budget.earn()
 		} else if fault.Of(last) == fault.Transient && attempt < int(tries) && !c.budget.spend() {
-			last = fault.Errorf(fault.Transient, "%w; not repeated: more calls were repeated in this run than were answered", last)
+			last = budgetExhausted(last)
 			return struct{}{}, backoff.Permanent(last)
 		}
-		// Who will not live to see the gate open need not ask again.
+		// Do not retry if the deadline is before the rate limit resets.
 		if last != nil && (fault.Of(last) != fault.Transient || errors.Is(last, errTooLate)) {
 			return struct{}{}, backoff.Permanent(last)
 		}
 		return struct{}{}, last
 	}, backoff.WithBackOff(c.options.retry()), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
-			c.options.Log.Warn().Err(err).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg(MsgRetrying)
+			log := c.log(ctx)
+			log.Warn().EmbedObject(fault.Fields(err)).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg(MsgRetrying)
 		}))
 	if last != nil && fault.Of(last) == fault.Transient && errors.Is(ctx.Err(), context.Canceled) {
-		return stopped(what, ctx.Err())
+		return stopped(o, ctx.Err())
 	}
 	return last
+}
+
+// notRetried is the cause of a call that failed and is not retried because the run has used
+// up its retries.
+type notRetried struct{ cause error }
+
+func (e *notRetried) Error() string {
+	return e.cause.Error() + "; not retried: this run has retried more calls than were answered"
+}
+
+func (e *notRetried) Unwrap() error { return e.cause }
+
+// budgetExhausted returns err with the reason why the call is not retried.
+func budgetExhausted(err error) error {
+	var failed *fault.Error
+	if !errors.As(err, &failed) {
+		return err
+	}
+	return &fault.Error{Class: failed.Class, Op: failed.Op, Object: failed.Object, Remedy: failed.Remedy,
+		Err: &notRetried{failed.Err}}
 }

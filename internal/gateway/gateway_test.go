@@ -25,6 +25,7 @@ import (
 	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/secret"
+	"adconnector/test/faulttest"
 )
 
 const (
@@ -85,15 +86,24 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
-// line returns the fields of the only line with the message.
-func (l *logged) line(t testing.TB, message string) map[string]any {
+// lines returns the fields of all lines.
+func (l *logged) lines(t testing.TB) (lines []map[string]any) {
 	t.Helper()
-	var found []map[string]any
 	for text := range strings.Lines(l.String()) {
 		var fields map[string]any
 		if err := json.Unmarshal([]byte(text), &fields); err != nil {
 			t.Fatalf("%v: %s", err, text)
 		}
+		lines = append(lines, fields)
+	}
+	return lines
+}
+
+// line returns the fields of the only line with the message.
+func (l *logged) line(t testing.TB, message string) map[string]any {
+	t.Helper()
+	var found []map[string]any
+	for _, fields := range l.lines(t) {
 		if fields["message"] == message {
 			found = append(found, fields)
 		}
@@ -197,21 +207,44 @@ func answering(status int, body string) http.HandlerFunc {
 	}
 }
 
-// fails holds an error against a class and the words that it must have.
-func fails(t testing.TB, err error, class fault.Class, words ...string) {
+// wantFailure checks an error's fields with faulttest.Check, and that its text and its
+// remedy contain no secret.
+func wantFailure(t testing.TB, err error, want fault.Error, cause error, remedyNames ...string) {
 	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want %s", class)
-	}
-	if got := fault.Of(err); got != class {
-		t.Errorf("%s, want %s: %v", got, class, err)
-	}
-	for _, word := range words {
-		if !strings.Contains(err.Error(), word) {
-			t.Errorf("%q does not name %q", err, word)
-		}
-	}
+	faulttest.Check(t, err, want, cause, remedyNames...)
 	noSecrets(t, "the error", err.Error())
+	noSecrets(t, "the remedy", fault.Remedy(err))
+}
+
+// wantAnswer checks that an error's cause is an answer with a status and the words of the
+// gateway.
+func wantAnswer(t testing.TB, err error, status int, words string) {
+	t.Helper()
+	answer, is := errors.AsType[*gateway.AnswerError](err)
+	if !is || answer.Status != status || answer.Words != words {
+		t.Errorf("answer %+v, want %d %q; error %v", answer, status, words, err)
+	}
+}
+
+// The operations of the client, failed with a class.
+func sending(o gateway.Options, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "send assets to", Object: o.URL.Host}
+}
+
+func loggingIn(base, path string, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "log in at", Object: base + path}
+}
+
+func readingConnection(class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "read connection", Object: connection}
+}
+
+func readingProfile(class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "read profile", Object: profile}
+}
+
+func reporting(state string, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "report state", Object: state}
 }
 
 func send(ctx context.Context, client *gateway.Client) (gateway.Answer, error) {
@@ -247,10 +280,10 @@ func TestConnectionAndProfile(t *testing.T) {
 
 	g.SetConnection(nil)
 	_, err = client.Connection(t.Context())
-	fails(t, err, fault.Refused, "404", "qualys.connectionUuid", "qualys.customerUuid")
+	wantFailure(t, err, readingConnection(fault.Refused), gateway.ErrNotFound, "qualys.connectionUuid", "qualys.customerUuid")
 	g.SetProfile(nil)
 	_, err = client.Profile(t.Context())
-	fails(t, err, fault.Refused, "404", "qualys.profileUuid", "qualys.customerUuid")
+	wantFailure(t, err, readingProfile(fault.Refused), gateway.ErrNotFound, "qualys.profileUuid", "qualys.customerUuid")
 	if n := count(g, "GET "+connectionPath+" 404"); n != 1 {
 		t.Errorf("%d calls that cannot succeed", n)
 	}
@@ -258,45 +291,53 @@ func TestConnectionAndProfile(t *testing.T) {
 
 func TestConnectionAnswers(t *testing.T) {
 	t.Parallel()
-	const port = "connection in the console: port must be a number from 0 to 65535"
+	api, console, platform := []string{"connector.api.url"}, []string{"connection in the console"}, []string{"platform"}
 	const good = `"connectionUuid":"` + connection + `","authentication":{"type":"LDAP","host":"dc","bindDn":"x","password":"` + bindPassword + `"`
 	for _, test := range []struct {
 		name   string
 		status int
 		body   string
 		class  fault.Class // "": good
-		words  []string
+		cause  error
+		words  string   // of the gateway
+		field  string   // that has a wrong value
+		names  []string // in the remedy
 	}{
-		{"unknown fields", 200, `{"new":[1],` + good + `,"more":{}},"x":null}`, "", nil},
-		{"broken off", 200, `{` + good, fault.Transient, []string{"not the JSON document", "connector.api.url"}},
-		{"no object", 200, `["` + bindPassword + `"]`, fault.Transient, []string{"not the JSON document"}},
-		{"password of a wrong type", 200, `{"authentication":{"bindDn":"` + bindPassword + `","password":{"x":"` + bindPassword + `"}}}`, fault.Refused, []string{"connection in the console: password must be a text"}},
-		{"password that is a number", 200, `{"authentication":{"password":133890}}`, fault.Refused, []string{"connection in the console: password must be a text"}},
-		{"host of a wrong type", 200, `{"authentication":{"host":["` + bindPassword + `"]}}`, fault.Refused, []string{"connection in the console: host must be a text"}},
-		{"name of a wrong type", 200, `{"name":7}`, fault.Refused, []string{"connection in the console: name must be a text"}},
-		{"authentication of a wrong type", 200, `{"authentication":"` + bindPassword + `"}`, fault.Refused, []string{"connection in the console: authentication must be an object"}},
-		{"port that is no number", 200, `{"authentication":{"port":"` + bindPassword + `"}}`, fault.Refused, []string{port}},
-		{"port out of range", 200, `{"authentication":{"port":133890}}`, fault.Refused, []string{port}},
-		{"port out of range, as text", 200, `{"authentication":{"port":"133890"}}`, fault.Refused, []string{port}},
-		{"port below range", 200, `{"authentication":{"port":-1}}`, fault.Refused, []string{port}},
-		{"port with a fraction", 200, `{"authentication":{"port":389.5}}`, fault.Refused, []string{port}},
-		{"port of a wrong type", 200, `{"authentication":{"port":{}}}`, fault.Refused, []string{port}},
-		{"HTML", 200, `<html>Please log in</html>`, fault.Transient, []string{"not the JSON document"}},
-		{"empty", 200, ``, fault.Transient, nil},
-		{"another success", 203, `{` + good, fault.Refused, []string{"203"}},
-		{"401", 401, ``, fault.Refused, []string{"401", "connector.api.url"}},
-		{"403", 403, `{"message":"no module"}`, fault.Refused, []string{"403: no module", "API access"}},
-		{"500", 500, `{"error":"down"}`, fault.Transient, []string{"500: down"}},
-		{"an echo", 500, `Authorization: Bearer ` + token, fault.Transient, []string{"500: Authorization: Bearer [redacted]"}},
-		{"too long and not printable", 502, "\x1b[31m\n\n" + strings.Repeat("bad gateway ", 1000), fault.Transient, []string{"502: [31m bad gateway bad", "…"}},
+		{"unknown fields", 200, `{"new":[1],` + good + `,"more":{}},"x":null}`, "", nil, "", "", nil},
+		{"broken off", 200, `{` + good, fault.Transient, gateway.ErrNotDocument, "", "", api},
+		{"no object", 200, `["` + bindPassword + `"]`, fault.Transient, gateway.ErrNotDocument, "", "", api},
+		{"password of a wrong type", 200, `{"authentication":{"bindDn":"` + bindPassword + `","password":{"x":"` + bindPassword + `"}}}`, fault.Refused, nil, "", "password", console},
+		{"password that is a number", 200, `{"authentication":{"password":133890}}`, fault.Refused, nil, "", "password", console},
+		{"host of a wrong type", 200, `{"authentication":{"host":["` + bindPassword + `"]}}`, fault.Refused, nil, "", "host", console},
+		{"name of a wrong type", 200, `{"name":7}`, fault.Refused, nil, "", "name", console},
+		{"authentication of a wrong type", 200, `{"authentication":"` + bindPassword + `"}`, fault.Refused, nil, "", "authentication", console},
+		{"port that is no number", 200, `{"authentication":{"port":"` + bindPassword + `"}}`, fault.Refused, nil, "", "port", console},
+		{"port out of range", 200, `{"authentication":{"port":133890}}`, fault.Refused, nil, "", "port", console},
+		{"port out of range, as text", 200, `{"authentication":{"port":"133890"}}`, fault.Refused, nil, "", "port", console},
+		{"port below range", 200, `{"authentication":{"port":-1}}`, fault.Refused, nil, "", "port", console},
+		{"port with a fraction", 200, `{"authentication":{"port":389.5}}`, fault.Refused, nil, "", "port", console},
+		{"port of a wrong type", 200, `{"authentication":{"port":{}}}`, fault.Refused, nil, "", "port", console},
+		{"HTML", 200, `<html>Please log in</html>`, fault.Transient, gateway.ErrNotDocument, "", "", api},
+		{"empty", 200, ``, fault.Transient, gateway.ErrNotDocument, "", "", api},
+		{"another success", 203, `{` + good, fault.Refused, gateway.ErrUnexpected, "", "", api},
+		{"401", 401, ``, fault.Refused, gateway.ErrNewTokenRefused, "", "", api},
+		{"an echo with 401", 401, `Authorization: Bearer ` + token, fault.Refused, gateway.ErrNewTokenRefused, "", "", api},
+		{"403", 403, `{"message":"no module"}`, fault.Refused, gateway.ErrNotAllowed, "no module", "", []string{"API access"}},
+		{"403 with a colon and parentheses", 403, `{"message":"use of this module is not licensed): grant (it: now"}`, fault.Refused, gateway.ErrNotAllowed, "use of this module is not licensed): grant (it: now", "", []string{"API access"}},
+		{"500", 500, `{"error":"down"}`, fault.Transient, gateway.ErrGatewayFailed, "down", "", platform},
+		{"an echo", 500, `Authorization: Bearer ` + token, fault.Transient, gateway.ErrGatewayFailed, "Authorization: Bearer [redacted]", "", platform},
+		{"too long and not printable", 502, "\x1b[31m\n\n" + strings.Repeat("bad gateway ", 1000), fault.Transient, gateway.ErrGatewayFailed, ("[31m " + strings.Repeat("bad gateway ", 1000))[:300] + "…", "", platform},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := serve(t, afterLogin(t, answering(test.status, test.body)))
 			c, err := gateway.New(options(t, server.URL)).Connection(t.Context())
 			if test.class != "" {
-				fails(t, err, test.class, test.words...)
-				if len(err.Error()) > 600 {
-					t.Errorf("%d bytes of error", len(err.Error()))
+				wantFailure(t, err, readingConnection(test.class), test.cause, test.names...)
+				if test.status != 200 {
+					wantAnswer(t, err, test.status, test.words)
+				}
+				if field, is := errors.AsType[*gateway.FieldError](err); is != (test.field != "") || is && field.Field != test.field {
+					t.Errorf("field %+v, want %q", field, test.field)
 				}
 				if c != (gateway.Connection{}) {
 					t.Errorf("with the error came %+v", c)
@@ -373,8 +414,8 @@ func TestGrace(t *testing.T) {
 			t.Errorf("%+v, %v", answer, err)
 		}
 		_, err = send(ctx, client)
-		fails(t, err, fault.Canceled)
-		fails(t, gateway.New(o).Login(ctx), fault.Canceled)
+		wantFailure(t, err, sending(o, fault.Canceled), context.Canceled)
+		wantFailure(t, gateway.New(o).Login(ctx), loggingIn("http://gateway.test", "/auth", fault.Canceled), context.Canceled)
 		if n := len(g.Requests()); n != 2 {
 			t.Errorf("%d requests, want the login and one call", n)
 		}
@@ -396,14 +437,15 @@ func TestGraceEnds(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		call func(context.Context, *gateway.Client) error
+		fail fault.Error
 		want time.Duration
 	}{
-		{"batch", func(ctx context.Context, c *gateway.Client) error { _, err := send(ctx, c); return err }, grace},
-		{"connection", func(ctx context.Context, c *gateway.Client) error { _, err := c.Connection(ctx); return err }, 0},
-		{"profile", func(ctx context.Context, c *gateway.Client) error { _, err := c.Profile(ctx); return err }, 0},
+		{"batch", func(ctx context.Context, c *gateway.Client) error { _, err := send(ctx, c); return err }, fault.Error{Class: fault.Canceled, Op: "send assets to", Object: "gateway.test"}, grace},
+		{"connection", func(ctx context.Context, c *gateway.Client) error { _, err := c.Connection(ctx); return err }, readingConnection(fault.Canceled), 0},
+		{"profile", func(ctx context.Context, c *gateway.Client) error { _, err := c.Profile(ctx); return err }, readingProfile(fault.Canceled), 0},
 		{"state", func(ctx context.Context, c *gateway.Client) error {
 			return c.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"})
-		}, 0},
+		}, reporting("PROCESSING", fault.Canceled), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -416,7 +458,7 @@ func TestGraceEnds(t *testing.T) {
 					cancel()
 				}()
 				start := time.Now()
-				fails(t, test.call(ctx, client), fault.Canceled)
+				wantFailure(t, test.call(ctx, client), test.fail, context.Canceled)
 				if took := time.Since(start); took != test.want {
 					t.Errorf("took %s, want %s", took, test.want)
 				}
@@ -438,11 +480,11 @@ func TestStopBetweenTries(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() {
 			synctest.Wait() // for the wait between two tries
-			cancel(fault.Errorf(fault.Refused, "another worker's error"))
+			cancel(fault.Operation{Op: "work"}.Failed(fault.Refused, errors.New("another worker's error"), "none"))
 		}()
 		start := time.Now()
 		_, err := send(ctx, client)
-		fails(t, err, fault.Canceled, "send 1 assets")
+		wantFailure(t, err, sending(o, fault.Canceled), context.Canceled)
 		if took := time.Since(start); took != 0 || client.Counts().Requests != 2 {
 			t.Errorf("%d requests in %s, want the login and one call", client.Counts().Requests, took)
 		}
@@ -481,15 +523,21 @@ func TestState(t *testing.T) {
 func TestStateAnswers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		status   int
-		class    fault.Class // "": taken
-		noStates bool
-		calls    int
+		status int
+		class  fault.Class // "": taken
+		cause  error
+		names  []string // in the remedy
+		calls  int
 	}{
-		{204, "", false, 1},
-		{404, fault.Refused, true, 1}, {405, fault.Refused, true, 1}, {501, fault.Refused, true, 1},
-		{400, fault.Refused, false, 1}, {403, fault.Refused, false, 1}, {302, fault.Refused, false, 1},
-		{500, fault.Transient, false, 2}, {503, fault.Transient, false, 2},
+		{204, "", nil, nil, 1},
+		{404, fault.Refused, gateway.ErrNoStates, []string{"qualys.connectionUuid"}, 1},
+		{405, fault.Refused, gateway.ErrNoStates, nil, 1},
+		{501, fault.Refused, gateway.ErrNoStates, nil, 1},
+		{400, fault.Refused, gateway.ErrUnexpected, []string{"connector.api.url"}, 1},
+		{403, fault.Refused, gateway.ErrNotAllowed, []string{"API access"}, 1},
+		{302, fault.Refused, gateway.ErrRedirected, []string{"connector.api.url"}, 1},
+		{500, fault.Transient, gateway.ErrGatewayFailed, []string{"platform"}, 2},
+		{503, fault.Transient, gateway.ErrGatewayFailed, []string{"platform"}, 2},
 	} {
 		t.Run(fmt.Sprint(test.status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -502,12 +550,10 @@ func TestStateAnswers(t *testing.T) {
 				if test.class == "" && err != nil {
 					t.Error(err)
 				} else if test.class != "" {
-					fails(t, err, test.class, "report state PROCESSED", fmt.Sprint(test.status))
+					wantFailure(t, err, reporting("PROCESSED", test.class), test.cause, test.names...)
+					wantAnswer(t, err, test.status, "")
 				}
-				if test.status == 404 {
-					fails(t, err, test.class, "qualys.connectionUuid")
-				}
-				if errors.Is(err, gateway.ErrNoStates) != test.noStates || calls != test.calls {
+				if calls != test.calls {
 					t.Errorf("%v after %d calls", err, calls)
 				}
 			})

@@ -25,13 +25,13 @@ const (
 	waitMost = 24 * time.Hour
 )
 
-// errTooLate is a deadline that ends before the gate opens.
+// errTooLate is the error of a deadline before the rate limit resets.
 var errTooLate error = tooLate{}
 
-// tooLate says in words what it is for programs: a context.DeadlineExceeded.
+// tooLate is a context.DeadlineExceeded with a text of its own.
 type tooLate struct{}
 
-func (tooLate) Error() string        { return "which is too long to wait for" }
+func (tooLate) Error() string        { return "longer than this call may wait" }
 func (tooLate) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // hold closes the gate, and returns until when. It never opens it earlier than

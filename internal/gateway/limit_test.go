@@ -2,6 +2,8 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/http"
 	"sync"
 	"testing"
@@ -96,6 +98,11 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// sendingToTest is the operation of a batch that is sent by a client of limitOnce.
+func sendingToTest(class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "send assets to", Object: "gateway.test"}
+}
+
 // All workers stand at the gate, and a stop frees them at once.
 func TestStopAtTheGate(t *testing.T) {
 	t.Parallel()
@@ -109,7 +116,7 @@ func TestStopAtTheGate(t *testing.T) {
 				for range 10 {
 					group.Go(func() {
 						_, err := send(ctx, client)
-						fails(t, err, fault.Canceled)
+						wantFailure(t, err, sendingToTest(fault.Canceled), context.Canceled)
 					})
 					synctest.Wait()
 				}
@@ -117,8 +124,8 @@ func TestStopAtTheGate(t *testing.T) {
 				short, done := context.WithTimeout(ctx, 30*time.Second)
 				defer done()
 				_, err := send(short, client)
-				fails(t, err, fault.Transient, "rate limited until")
-				fails(t, client.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"}), fault.Transient, "rate limited until")
+				wantFailure(t, err, sendingToTest(fault.Transient), gateway.ErrTooLate)
+				wantFailure(t, client.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"}), reporting("PROCESSING", fault.Transient), gateway.ErrTooLate)
 				if n := client.Counts().Retries; n > 0 {
 					t.Errorf("%d repetitions that could not be sent in time", n)
 				}
@@ -142,7 +149,7 @@ func TestOnLimit(t *testing.T) {
 		o := inMemory(t, nil, afterLogin(t, limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "3600")))
 		log := &logged{}
 		o.Log = zerolog.New(log)
-		o.OnLimit = func(until time.Time) { told = append(told, until) }
+		o.OnLimit = func(until time.Time) error { told = append(told, until); return nil }
 		client := gateway.New(o)
 		if until := client.LimitedUntil(); !until.IsZero() {
 			t.Errorf("closed until %s", until)
@@ -164,24 +171,87 @@ func TestOnLimit(t *testing.T) {
 	})
 }
 
-// Told to wait no longer, nobody is told anything.
+// TestLimitNotRecorded checks that a failed OnLimit is logged and fails no call.
+func TestLimitNotRecorded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := inMemory(t, nil, afterLogin(t, limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "3600")))
+		log := &logged{}
+		o.Log = zerolog.New(log)
+		failed := fault.Operation{Op: "write", Object: "state file"}.Failed(fault.Transient, errors.New("disk full"), "free some space")
+		o.OnLimit = func(time.Time) error { return failed }
+		client := gateway.New(o)
+		if _, err := send(t.Context(), client); err != nil {
+			t.Fatal(err)
+		}
+		line := log.line(t, gateway.MsgLimitNotRecorded)
+		if line["level"] != "warn" || line["error"] != failed.Error() || line["remedy"] != fault.Remedy(failed) {
+			t.Errorf("logged %v", line)
+		}
+		log.line(t, gateway.MsgRateLimited)
+		if client.LimitedUntil().IsZero() {
+			t.Error("the limit does not hold")
+		}
+	})
+}
+
+// TestRunIDInLog checks that every line of a call in a run has the run's ID, and no line of
+// another call has one.
+func TestRunIDInLog(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"", "run-7"} {
+		t.Run("run ID "+id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				statuses := []int{503, 429, 200}
+				o := inMemory(t, nil, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+					status := statuses[0]
+					statuses = statuses[1:]
+					answering(status, published)(w, r)
+				}))
+				log := &logged{}
+				o.Log = zerolog.New(log)
+				o.OnLimit = func(time.Time) error { return errors.New("disk full") }
+				ctx := t.Context()
+				if id != "" {
+					ctx = gateway.WithRunID(ctx, id)
+				}
+				if _, err := send(ctx, gateway.New(o)); err != nil {
+					t.Fatal(err)
+				}
+				seen := map[any]int{}
+				for _, line := range log.lines(t) {
+					seen[line["message"]]++
+					if got, is := line["run_id"]; is != (id != "") || is && got != id {
+						t.Errorf("run_id %v in %v", got, line)
+					}
+				}
+				want := map[any]int{gateway.MsgAnswered: 4, gateway.MsgRetrying: 1, gateway.MsgRateLimited: 1, gateway.MsgLimitNotRecorded: 1}
+				if !maps.Equal(seen, want) {
+					t.Errorf("lines %v, want %v", seen, want)
+				}
+			})
+		})
+	}
+}
+
+// TestOnLimitOfNoTime checks that OnLimit is not called for a limit of no duration.
 func TestOnLimitOfNoTime(t *testing.T) {
 	t.Parallel()
 	o := options(t, serve(t, afterLogin(t, limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "0"))).URL)
-	o.OnLimit = func(until time.Time) { t.Errorf("closed until %s", until) }
+	o.OnLimit = func(until time.Time) error { t.Errorf("closed until %s", until); return nil }
 	client := gateway.New(o)
 	if _, err := send(t.Context(), client); err != nil {
 		t.Error(err)
 	}
 }
 
-// All that the client says of a limit is in UTC, wherever it is from.
+// TestHoldUntil checks that a recorded limit holds, in UTC, and for a day at most.
 func TestHoldUntil(t *testing.T) {
 	t.Parallel()
 	requests := 0
 	server := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests++ }))
 	o := options(t, server.URL)
-	o.OnLimit = func(until time.Time) { t.Errorf("told of %s", until) }
+	o.OnLimit = func(until time.Time) error { t.Errorf("called with %s", until); return nil }
 	client := gateway.New(o)
 	until := time.Now().Add(time.Hour).In(time.FixedZone("", 5*3600+1800)).Round(0)
 	for _, t := range []time.Time{{}, until, until.Add(-time.Minute)} {
@@ -193,7 +263,7 @@ func TestHoldUntil(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err := send(ctx, client)
-	fails(t, err, fault.Transient, "rate limited until "+until.UTC().Format(time.RFC3339))
+	wantFailure(t, err, sending(o, fault.Transient), gateway.ErrTooLate)
 	if requests > 0 || client.Counts() != (gateway.Counts{}) {
 		t.Errorf("%d requests, %+v", requests, client.Counts())
 	}

@@ -40,6 +40,15 @@ type renewal struct {
 	err  error
 }
 
+var (
+	errCredentials     = errors.New("wrong credentials")
+	errLoginNotAllowed = errors.New("the account may not log in")
+	errLoginRefused    = errors.New("login refused")
+	errTooManyLogins   = errors.New("too many logins")
+	errNoToken         = errors.New("the answer has no token")
+	errNewTokenRefused = errors.New("the gateway refuses a token that it has just issued")
+)
+
 const (
 	tokenLifetime = 4 * time.Hour // where the token does not say
 	renewBefore   = time.Minute   // or a tenth of its life, for a short one
@@ -86,7 +95,7 @@ func (s *session) use(ctx context.Context, refused *token, mustOwn bool) (t *tok
 		select {
 		case <-r.done:
 		case <-ctx.Done():
-			return nil, false, stopped("log in", ctx.Err())
+			return nil, false, stopped(fault.Operation{Op: "log in"}, ctx.Err())
 		}
 		if r.err != nil {
 			return nil, false, r.err
@@ -157,48 +166,49 @@ func isOwnLogin(target *url.URL) bool {
 // ownLogin is the gateway's own form of login: the answer is a bare JWT, or JSON
 // that wraps it. keys are the settings that hold the credentials.
 func (c *Client) ownLogin(ctx context.Context, call call, header http.Header, keys string) (*oauth2.Token, error) {
-	call.what, call.method = logInAt(call.url), http.MethodPost
-	what, setting := call.what, call.setting()
+	call.Operation, call.method = logInAt(call.url), http.MethodPost
+	setting := call.setting()
 	got, err := c.exchange(ctx, call, func(request *http.Request) {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		for name, values := range header {
 			request.Header[name] = values
 		}
 	})
+	// The text of the answer stays out of all errors: it may repeat what was sent.
+	failed := func(reason error) error { return &answerError{Status: got.status, Reason: reason} }
 	switch {
 	case err != nil:
 		return nil, err
 	case got.status == http.StatusUnauthorized:
-		return nil, fault.Errorf(fault.Refused, "%s: wrong credentials (401): correct %s", what, keys)
+		return nil, call.Failed(fault.Refused, failed(errCredentials), "correct "+keys)
 	case got.status == http.StatusForbidden:
-		return nil, fault.Errorf(fault.Refused, "%s: the account may not log in (403): grant it API access", what)
+		return nil, call.Failed(fault.Refused, failed(errLoginNotAllowed), "grant the account API access")
 	case got.status == http.StatusNotFound:
-		return nil, fault.Errorf(fault.Refused, "%s: unknown (404): check %s, which is the gateway of your platform and not its console, and %s", what, setting, keys)
+		return nil, call.Failed(fault.Refused, failed(errNotFound), "check "+setting+", which is the gateway of your platform and not its console, and "+keys)
 	case got.status == http.StatusTooManyRequests:
-		return nil, fault.Errorf(fault.Transient, "%s: too many logins (429): check what else uses this account", what)
+		return nil, call.Failed(fault.Transient, failed(errTooManyLogins), "check what else uses this account")
 	case got.status/100 != 2:
-		// The text of the answer stays out: it may repeat what was sent.
 		if err := classify(call, answer{status: got.status, header: got.header}); err != nil {
 			return nil, err
 		}
-		return nil, fault.Errorf(fault.Refused, "%s: the gateway answers %d: check %s, and %s", what, got.status, setting, keys)
+		return nil, call.Failed(fault.Refused, failed(errUnexpected), "check "+setting+", and "+keys)
 	}
 	token := tokenOf(got.body)
 	if token == "" {
-		return nil, fault.Errorf(fault.Transient, "%s: the answer holds no token: check that %s is the gateway, and that no proxy answers in its place", what, setting)
+		return nil, call.Failed(fault.Transient, failed(errNoToken), "check that "+setting+" is the gateway, and that no proxy answers in its place")
 	}
 	return &oauth2.Token{AccessToken: token, Expiry: expiry(token, time.Now())}, nil
 }
 
-// logInAt names a login, less what else an URL may hold.
-func logInAt(target *url.URL) string {
-	return "log in at " + (&url.URL{Scheme: target.Scheme, Host: target.Host, Path: target.Path}).String()
+// logInAt returns the operation of a login. Its object is the URL without user and query.
+func logInAt(target *url.URL) fault.Operation {
+	return fault.Operation{Op: "log in at", Object: (&url.URL{Scheme: target.Scheme, Host: target.Host, Path: target.Path}).String()}
 }
 
 // standardLogin is the client credentials grant of RFC 6749 4.4.
 func (c *Client) standardLogin(ctx context.Context) (*oauth2.Token, error) {
 	l := c.options.Login
-	call := call{what: logInAt(l.TokenURL), urlKey: "oauth.token.url"}
+	call := call{Operation: logInAt(l.TokenURL), urlKey: "oauth.token.url"}
 	config := clientcredentials.Config{
 		ClientID: l.ClientID, ClientSecret: l.ClientSecret.Reveal(), TokenURL: l.TokenURL.String(), AuthStyle: oauth2.AuthStyleInParams,
 	}
@@ -212,20 +222,20 @@ func (c *Client) standardLogin(ctx context.Context) (*oauth2.Token, error) {
 		// Only status and code: the body may hold more than an operator should log.
 		status := refused.Response.StatusCode
 		if status == http.StatusTooManyRequests {
-			return nil, fault.Errorf(fault.Transient, "%s: too many logins (429): check what else uses this client ID", call.what)
+			return nil, call.Failed(fault.Transient, &answerError{Status: status, Reason: errTooManyLogins}, "check what else uses this client ID")
 		}
 		if status != http.StatusForbidden {
 			if err := classify(call, answer{status: status, header: refused.Response.Header}); err != nil {
 				return nil, err
 			}
 		}
-		return nil, fault.Errorf(fault.Refused, "%s: refused (%d%s): correct oauth.client.id, oauth.client.secret and oauth.token.url", call.what, status, errorCode(refused.ErrorCode))
+		return nil, call.Failed(fault.Refused, &answerError{status, errLoginRefused, errorCode(refused.ErrorCode)}, "correct oauth.client.id, oauth.client.secret and oauth.token.url")
 	case err != nil && isNetwork(err):
 		return nil, c.explain(ctx, call, err)
 	case err != nil && ctx.Err() != nil:
-		return nil, stopped(call.what, ctx.Err())
+		return nil, stopped(call.Operation, ctx.Err())
 	case err != nil, !isToken(token.AccessToken):
-		return nil, fault.Errorf(fault.Transient, "%s: the answer holds no token: check oauth.token.url", call.what)
+		return nil, call.Failed(fault.Transient, errNoToken, "check oauth.token.url")
 	}
 	if now := time.Now(); !token.Expiry.After(now) {
 		token.Expiry = expiry(token.AccessToken, now)
@@ -233,12 +243,12 @@ func (c *Client) standardLogin(ctx context.Context) (*oauth2.Token, error) {
 	return token, nil
 }
 
-// errorCode quotes a code of RFC 6749 5.2, and nothing that only stands in its place.
+// errorCode returns a code of RFC 6749 5.2, and "" for any other text.
 func errorCode(code string) string {
 	if len(code) == 0 || len(code) > 40 || strings.Trim(code, "abcdefghijklmnopqrstuvwxyz_") != "" {
 		return ""
 	}
-	return " " + code
+	return code
 }
 
 func isNetwork(err error) bool {

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,13 +11,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/secret"
-	"adconnector/test/deadport"
+	"adconnector/test/ports"
 )
 
 // logins are all ways to log in at a gateway.
@@ -25,22 +27,23 @@ var logins = []struct {
 	login      func(base string) gateway.Login
 	keys       []string // that a refusal names
 	urlKey     string   // that a wrong address names
+	standard   bool     // by the OAuth library
 }{
 	{"basic", "/auth", func(string) gateway.Login {
 		return gateway.Login{Username: username, Password: secret.New(password)}
-	}, []string{"qualys.user.username", "qualys.user.password"}, "connector.api.url"},
+	}, []string{"qualys.user.username", "qualys.user.password"}, "connector.api.url", false},
 	{"client of a user", "/auth/oidc", func(string) gateway.Login {
 		return gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret)}
-	}, []string{"oauth.client.id", "oauth.client.secret"}, "connector.api.url"},
+	}, []string{"oauth.client.id", "oauth.client.secret"}, "connector.api.url", false},
 	{"client of the subscription", "/auth/oauth", func(string) gateway.Login {
 		return gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), Subscription: true}
-	}, []string{"oauth.client.id", "oauth.client.secret"}, "connector.api.url"},
+	}, []string{"oauth.client.id", "oauth.client.secret"}, "connector.api.url", false},
 	{"the gateway's own token URL", "/auth/oauth", func(base string) gateway.Login {
 		return gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(base + "/auth/oauth")}
-	}, []string{"oauth.client.id", "oauth.client.secret"}, "oauth.token.url"},
+	}, []string{"oauth.client.id", "oauth.client.secret"}, "oauth.token.url", false},
 	{"RFC 6749", "/oauth/token", func(base string) gateway.Login {
 		return gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(base + "/oauth/token")}
-	}, []string{"oauth.client.id", "oauth.client.secret", "oauth.token.url"}, "oauth.token.url"},
+	}, []string{"oauth.client.id", "oauth.client.secret", "oauth.token.url"}, "oauth.token.url", true},
 }
 
 func mustURL(text string) *url.URL {
@@ -94,15 +97,26 @@ func TestLoginWithWrongCredentials(t *testing.T) {
 			o := options(t, server.URL)
 			o.Login = login.login(server.URL)
 			client := gateway.New(o)
-			fails(t, client.Login(t.Context()), fault.Refused, append(login.keys, "401", login.path)...)
+			refused := func(err error) {
+				t.Helper()
+				cause := gateway.ErrCredentials
+				if login.standard {
+					cause = gateway.ErrLoginRefused
+				}
+				wantFailure(t, err, loggingIn(server.URL, login.path, fault.Refused), cause, login.keys...)
+				if answer, is := errors.AsType[*gateway.AnswerError](err); !is || answer.Status != 401 {
+					t.Errorf("answer %+v", answer)
+				}
+			}
+			refused(client.Login(t.Context()))
 			_, err := send(t.Context(), client)
-			fails(t, err, fault.Refused, append(login.keys, "send 1 assets")...)
+			refused(err)
 			if n := count(g, "POST "+login.path+" 401"); n != 1 {
 				t.Errorf("%d logins: wrong credentials are tried once", n)
 			}
 			client.BeginRun()
 			_, err = send(t.Context(), client)
-			fails(t, err, fault.Refused, append(login.keys, "send 1 assets")...)
+			refused(err)
 			if n := count(g, "POST "+login.path+" 401"); n != 2 {
 				t.Errorf("%d logins: a new run tries them once more", n)
 			}
@@ -122,24 +136,28 @@ func TestLoginAnswers(t *testing.T) {
 		status int
 		body   string
 		class  fault.Class
-		words  []string
+		cause  error  // of the gateway's own logins
+		remedy string // what it names
 		tries  int64
+		// Of the OAuth library's login.
+		standard error // the cause
+		words    string
 	}{
-		{"401", 401, "", fault.Refused, []string{"401", keys}, 1},
-		{"403", 403, "", fault.Refused, []string{"403"}, 1},
-		{"404", 404, "", fault.Refused, []string{"404", address}, 1},
-		{"400", 400, `{"error":"invalid_client","error_description":"x"}`, fault.Refused, []string{"400", keys}, 1},
-		{"a code that is none", 400, `{"error":"` + clientSecret + `"}`, fault.Refused, []string{"400", keys}, 1},
-		{"429", 429, "", fault.Transient, []string{"429"}, 3},
-		{"408", 408, "", fault.Transient, []string{"408"}, 3},
-		{"500", 500, "", fault.Transient, []string{"500"}, 3},
-		{"HTML", 200, "<!DOCTYPE html>\n<html><body>Accept the terms</body></html>", fault.Transient, []string{"holds no token", address}, 3},
-		{"HTML in one word", 200, "<html></html>", fault.Transient, []string{"holds no token"}, 3},
-		{"empty", 200, "-", fault.Transient, []string{"holds no token"}, 3},
-		{"no token in JSON", 201, `{"message":"welcome"}`, fault.Transient, []string{"holds no token"}, 3},
-		{"a token that is none", 201, `{"access_token":"eyJ\nb","token":"eyJ b"}`, fault.Transient, []string{"holds no token"}, 3},
-		{"redirect", 307, "", fault.Refused, []string{"307", address}, 1},
-		{"redirect after POST", 303, "", fault.Refused, []string{"303", address}, 1},
+		{"401", 401, "", fault.Refused, gateway.ErrCredentials, keys, 1, gateway.ErrLoginRefused, ""},
+		{"403", 403, "", fault.Refused, gateway.ErrLoginNotAllowed, "", 1, gateway.ErrLoginRefused, ""},
+		{"404", 404, "", fault.Refused, gateway.ErrNotFound, address, 1, gateway.ErrLoginRefused, ""},
+		{"400", 400, `{"error":"invalid_client","error_description":"x"}`, fault.Refused, gateway.ErrUnexpected, keys, 1, gateway.ErrLoginRefused, "invalid_client"},
+		{"a code that is none", 400, `{"error":"` + clientSecret + `"}`, fault.Refused, gateway.ErrUnexpected, keys, 1, gateway.ErrLoginRefused, ""},
+		{"429", 429, "", fault.Transient, gateway.ErrTooManyLogins, "", 3, gateway.ErrTooManyLogins, ""},
+		{"408", 408, "", fault.Transient, gateway.ErrGatewayFailed, "", 3, gateway.ErrGatewayFailed, ""},
+		{"500", 500, "", fault.Transient, gateway.ErrGatewayFailed, "", 3, gateway.ErrGatewayFailed, ""},
+		{"HTML", 200, "<!DOCTYPE html>\n<html><body>Accept the terms</body></html>", fault.Transient, gateway.ErrNoToken, address, 3, gateway.ErrNoToken, ""},
+		{"HTML in one word", 200, "<html></html>", fault.Transient, gateway.ErrNoToken, address, 3, gateway.ErrNoToken, ""},
+		{"empty", 200, "-", fault.Transient, gateway.ErrNoToken, address, 3, gateway.ErrNoToken, ""},
+		{"no token in JSON", 201, `{"message":"welcome"}`, fault.Transient, gateway.ErrNoToken, address, 3, gateway.ErrNoToken, ""},
+		{"a token that is none", 201, `{"access_token":"eyJ\nb","token":"eyJ b"}`, fault.Transient, gateway.ErrNoToken, address, 3, gateway.ErrNoToken, ""},
+		{"redirect", 307, "", fault.Refused, gateway.ErrRedirected, address, 1, gateway.ErrRedirected, elsewhere.URL + "/x"},
+		{"redirect after POST", 303, "", fault.Refused, gateway.ErrRedirected, address, 1, gateway.ErrRedirected, elsewhere.URL + "/x"},
 	} {
 		for _, login := range logins {
 			t.Run(test.name+", "+login.name, func(t *testing.T) {
@@ -165,18 +183,24 @@ func TestLoginAnswers(t *testing.T) {
 				}))
 				o := options(t, server.URL)
 				o.Login = login.login(server.URL)
-				var words []string
-				for _, word := range test.words {
-					switch word {
-					case keys:
-						words = append(words, login.keys...)
-					case address:
-						words = append(words, login.urlKey)
-					default:
-						words = append(words, word)
-					}
+				names := []string{test.remedy}
+				switch test.remedy {
+				case keys:
+					names = login.keys
+				case address:
+					names = []string{login.urlKey}
 				}
-				fails(t, gateway.New(o).Login(t.Context()), test.class, words...)
+				cause, words := test.cause, test.words
+				if login.standard {
+					cause = test.standard
+				} else if test.status >= 400 {
+					words = "" // what the gateway says may repeat what was sent
+				}
+				err := gateway.New(o).Login(t.Context())
+				wantFailure(t, err, loggingIn(server.URL, login.path, test.class), cause, names...)
+				if !login.standard || cause != gateway.ErrNoToken {
+					wantAnswer(t, err, test.status, words)
+				}
 				if n := calls.Load(); n != test.tries {
 					t.Errorf("%d calls, want %d", n, test.tries)
 				}
@@ -187,7 +211,7 @@ func TestLoginAnswers(t *testing.T) {
 
 // deadAddress is a host and port that refuse connections.
 func deadAddress(t testing.TB) string {
-	return fmt.Sprintf("127.0.0.1:%d", deadport.New(t))
+	return fmt.Sprintf("127.0.0.1:%d", ports.Refusing(t))
 }
 
 func TestTokenURLIsNotQuoted(t *testing.T) {
@@ -196,16 +220,16 @@ func TestTokenURLIsNotQuoted(t *testing.T) {
 	for _, test := range []struct {
 		name, base string
 		class      fault.Class
-		word       string
+		remedy     string // what it names
 	}{
-		{"refused", refusing, fault.Refused, "(401)"},
+		{"refused", refusing, fault.Refused, "oauth.client.id"},
 		{"down", "http://" + deadAddress(t), fault.Transient, "firewalls"},
 	} {
 		for _, path := range []string{"/token", "/auth/oauth"} {
 			t.Run(test.name+path, func(t *testing.T) {
 				o := options(t, test.base)
 				o.Login = gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(test.base + path + "?key=client-s3cret")}
-				fails(t, gateway.New(o).Login(t.Context()), test.class, test.base+path+": ", test.word)
+				wantFailure(t, gateway.New(o).Login(t.Context()), loggingIn(test.base, path, test.class), nil, test.remedy)
 			})
 		}
 	}
@@ -217,7 +241,7 @@ func TestTokenServerIsDown(t *testing.T) {
 	for _, login := range logins {
 		o := options(t, base)
 		o.Login = login.login(base)
-		fails(t, gateway.New(o).Login(t.Context()), fault.Transient, login.path, login.urlKey, "firewalls")
+		wantFailure(t, gateway.New(o).Login(t.Context()), loggingIn(base, login.path, fault.Transient), syscall.ECONNREFUSED, login.urlKey, "firewalls")
 	}
 }
 
@@ -308,16 +332,16 @@ func TestTokenDiesEveryThreeCalls(t *testing.T) {
 func TestSecondUnauthorizedIsRefused(t *testing.T) {
 	t.Parallel()
 	var logins, calls atomic.Int64
-	server := serve(t, mayUse(t, 0, &logins, nil))
-	client := gateway.New(options(t, server.URL))
+	o := options(t, serve(t, mayUse(t, 0, &logins, nil)).URL)
+	client := gateway.New(o)
 	_, err := client.Connection(t.Context())
-	fails(t, err, fault.Refused, "401", "connector.api.url", "read connection")
+	wantFailure(t, err, readingConnection(fault.Refused), gateway.ErrNewTokenRefused, "connector.api.url")
 	if client.Counts().Requests != 4 || logins.Load() != 2 {
 		t.Errorf("%d requests, %d logins, want two of each kind", client.Counts().Requests, logins.Load())
 	}
 	// Nobody goes on for ever, however many there are.
 	for _, err := range together(20, func() error { calls.Add(1); _, err := send(t.Context(), client); return err }) {
-		fails(t, err, fault.Refused, "401")
+		wantFailure(t, err, sending(o, fault.Refused), gateway.ErrNewTokenRefused, "connector.api.url")
 	}
 	if n := logins.Load(); n > 2+2*calls.Load() {
 		t.Errorf("%d logins for %d calls", n, calls.Load())
@@ -353,7 +377,7 @@ func TestUnauthorizedHereAndNotElsewhere(t *testing.T) {
 	const calls = 5
 	for range calls {
 		_, err := client.Profile(ctx)
-		fails(t, err, fault.Refused, "401", "read profile")
+		wantFailure(t, err, readingProfile(fault.Refused), gateway.ErrNewTokenRefused, "connector.api.url")
 	}
 	cancel()
 	if n, l := refused.Load(), logins.Load(); n > 3*calls || l > 1+2*calls {

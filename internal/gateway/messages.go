@@ -1,8 +1,9 @@
 package gateway
 
-// Log messages.
+// The messages of the log.
 const (
-	MsgAnswered    = "gateway answered"
-	MsgRateLimited = "rate limited by the gateway"
-	MsgRetrying    = "gateway call will be repeated"
+	MsgAnswered         = "gateway request answered"
+	MsgLimitNotRecorded = "rate limit not recorded"
+	MsgRateLimited      = "rate limited by gateway"
+	MsgRetrying         = "gateway request failed, retrying"
 )

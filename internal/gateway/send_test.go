@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -19,13 +20,14 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/test/faulttest"
 )
 
 func TestSendAnswers(t *testing.T) {
 	t.Parallel()
 	const (
 		sid, guid = "S-1-5-32-544", "1a2b3c4d-6c59-4bd2-9e86-eec4d73a8b8d"
-		portal    = "no proxy answers in the gateway's place"
+		portal    = "proxy"
 	)
 	for _, test := range []struct {
 		name   string
@@ -33,42 +35,44 @@ func TestSendAnswers(t *testing.T) {
 		body   string
 		want   gateway.Answer
 		class  fault.Class // "": want
-		words  []string
+		cause  error
+		words  string   // of the gateway
+		names  []string // in the remedy
 	}{
-		{"200", 200, published, gateway.Answer{}, "", nil},
-		{"201", 201, published, gateway.Answer{}, "", nil},
-		{"202", 202, published, gateway.Answer{}, "", nil},
-		{"no assetsError", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED"}`, gateway.Answer{}, "", nil},
-		{"assetsError null", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":null}`, gateway.Answer{}, "", nil},
-		{"207, nobody rejected", 207, published, gateway.Answer{}, "", nil},
+		{"200", 200, published, gateway.Answer{}, "", nil, "", nil},
+		{"201", 201, published, gateway.Answer{}, "", nil, "", nil},
+		{"202", 202, published, gateway.Answer{}, "", nil, "", nil},
+		{"no assetsError", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED"}`, gateway.Answer{}, "", nil, "", nil},
+		{"assetsError null", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":null}`, gateway.Answer{}, "", nil, "", nil},
+		{"207, nobody rejected", 207, published, gateway.Answer{}, "", nil, "", nil},
 		{"207", 207, `{"message":"some","responseCode":"PARTIAL","assetsError":{"` + sid + `":"bad  name"}}`,
-			gateway.Answer{Outcome: gateway.Partly, Message: "PARTIAL some", Rejected: map[string]string{sid: "bad name"}}, "", nil},
+			gateway.Answer{Outcome: gateway.Partly, Message: "PARTIAL some", Rejected: map[string]string{sid: "bad name"}}, "", nil, "", nil},
 		{"200, some rejected", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{"failed":[{"vendorAssetId":"` + guid + `","message":"bad"}]}}`,
-			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{guid: "bad"}}, "", nil},
+			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{guid: "bad"}}, "", nil, "", nil},
 		{"200, rejected who knows whom", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":["bad"]}`,
-			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{}, Unattributed: true}, "", nil},
-		{"207, no code and nobody", 207, `{"message":"some"}`, gateway.Answer{Outcome: gateway.Partly, Message: "some", Unattributed: true}, "", nil},
-		{"FAILED", 200, `{"message":"no","responseCode":"FAILED","assetsError":{}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED no"}, "", nil},
-		{"FAILED that names some", 202, `{"responseCode":"FAILED","assetsError":{"` + sid + `":"bad"}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED"}, "", nil},
-		{"400", 400, `{"message":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "400: bad asset"}, "", nil},
-		{"400 in other words", 400, `{"errorMessage":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: `400: {"errorMessage":"bad asset"}`}, "", nil},
-		{"422", 422, `bad`, gateway.Answer{Outcome: gateway.NotTaken, Message: "422: bad"}, "", nil},
-		{"413", 413, ``, gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, "", nil},
+			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{}, Unattributed: true}, "", nil, "", nil},
+		{"207, no code and nobody", 207, `{"message":"some"}`, gateway.Answer{Outcome: gateway.Partly, Message: "some", Unattributed: true}, "", nil, "", nil},
+		{"FAILED", 200, `{"message":"no","responseCode":"FAILED","assetsError":{}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED no"}, "", nil, "", nil},
+		{"FAILED that names some", 202, `{"responseCode":"FAILED","assetsError":{"` + sid + `":"bad"}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED"}, "", nil, "", nil},
+		{"400", 400, `{"message":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "400: bad asset"}, "", nil, "", nil},
+		{"400 in other words", 400, `{"errorMessage":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: `400: {"errorMessage":"bad asset"}`}, "", nil, "", nil},
+		{"422", 422, `bad`, gateway.Answer{Outcome: gateway.NotTaken, Message: "422: bad"}, "", nil, "", nil},
+		{"413", 413, ``, gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, "", nil, "", nil},
 
-		{"customer from token", 400, `{"message":"Error validating customer from token"}`, gateway.Answer{}, fault.Refused, []string{"Error validating customer from token", "BASIC"}},
-		{"401", 401, ``, gateway.Answer{}, fault.Refused, []string{"401"}},
-		{"403", 403, `{"message":"module missing"}`, gateway.Answer{}, fault.Refused, []string{"403: module missing", "API access", "module"}},
-		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.Answer{}, fault.Refused, []string{"404: unknown profileUuid", "qualys.customerUuid", "qualys.connectionUuid", "qualys.profileUuid", "gateway.path.assets"}},
-		{"204", 204, ``, gateway.Answer{}, fault.Refused, []string{"204"}},
-		{"408", 408, ``, gateway.Answer{}, fault.Transient, []string{"408"}},
-		{"500", 500, `oops`, gateway.Answer{}, fault.Transient, []string{"500: oops"}},
-		{"503", 503, ``, gateway.Answer{}, fault.Transient, []string{"503"}},
-		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.Answer{}, fault.Transient, []string{portal}},
-		{"captive portal in JSON", 200, `{"login":"please"}`, gateway.Answer{}, fault.Transient, []string{portal}},
-		{"a message and no code", 200, `{"message":"1 assets published"}`, gateway.Answer{}, fault.Transient, []string{portal}},
-		{"empty", 200, ``, gateway.Answer{}, fault.Transient, []string{portal}},
-		{"null", 200, `null`, gateway.Answer{}, fault.Transient, []string{portal}},
-		{"truncated JSON", 202, published[:40], gateway.Answer{}, fault.Transient, []string{portal}},
+		{"customer from token", 400, `{"message":"Error validating customer from token"}`, gateway.Answer{}, fault.Refused, gateway.ErrWrongAPI, "Error validating customer from token", []string{"authentication.type"}},
+		{"401", 401, ``, gateway.Answer{}, fault.Refused, gateway.ErrNewTokenRefused, "", []string{"connector.api.url"}},
+		{"403", 403, `{"message":"module missing"}`, gateway.Answer{}, fault.Refused, gateway.ErrNotAllowed, "module missing", []string{"API access", "module"}},
+		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.Answer{}, fault.Refused, gateway.ErrNotFound, "unknown profileUuid", []string{"qualys.customerUuid", "qualys.connectionUuid", "qualys.profileUuid", "gateway.path.assets"}},
+		{"204", 204, ``, gateway.Answer{}, fault.Refused, gateway.ErrUnexpected, "", []string{"connector.api.url", "gateway.path"}},
+		{"408", 408, ``, gateway.Answer{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
+		{"500", 500, `oops`, gateway.Answer{}, fault.Transient, gateway.ErrGatewayFailed, "oops", []string{"platform"}},
+		{"503", 503, ``, gateway.Answer{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
+		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{portal}},
+		{"captive portal in JSON", 200, `{"login":"please"}`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{portal}},
+		{"a message and no code", 200, `{"message":"1 assets published"}`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{portal}},
+		{"empty", 200, ``, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{portal}},
+		{"null", 200, `null`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{portal}},
+		{"truncated JSON", 202, published[:40], gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{portal}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var requests [][]byte
@@ -77,11 +81,13 @@ func TestSendAnswers(t *testing.T) {
 				requests = append(requests, append([]byte(r.Header.Get("Idempotency-Key")), body...))
 				answering(test.status, test.body)(w, r)
 			}))
-			got, err := send(t.Context(), gateway.New(options(t, server.URL)))
+			o := options(t, server.URL)
+			got, err := send(t.Context(), gateway.New(o))
 			tries := 1
 			switch {
 			case test.class != "":
-				fails(t, err, test.class, append(test.words, "send 1 assets")...)
+				wantFailure(t, err, sending(o, test.class), test.cause, test.names...)
+				wantAnswer(t, err, test.status, test.words)
 			case err != nil:
 				t.Fatal(err)
 			case got.Outcome != test.want.Outcome || got.Message != test.want.Message || got.Unattributed != test.want.Unattributed || !maps.Equal(got.Rejected, test.want.Rejected):
@@ -156,7 +162,8 @@ func TestUnknownOutcome(t *testing.T) {
 					return true
 				}
 				g, server := startSandbox(t, o)
-				client := gateway.New(options(t, server.URL))
+				with := options(t, server.URL)
+				client := gateway.New(with)
 				answer, err := send(t.Context(), client)
 				retries := client.Counts().Retries
 				if broken == 2 {
@@ -164,7 +171,7 @@ func TestUnknownOutcome(t *testing.T) {
 						t.Errorf("%+v, %v after %d retries", answer, err, retries)
 					}
 				} else {
-					fails(t, err, fault.Transient, "send 1 assets")
+					wantFailure(t, err, sending(with, fault.Transient), nil, faulttest.AnyRemedy)
 					if retries != 5 {
 						t.Errorf("%d retries", retries)
 					}
@@ -193,9 +200,13 @@ func TestRefusalIsCutShort(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}))
-		answer, err := send(t.Context(), gateway.New(options(t, server.URL)))
+		o := options(t, server.URL)
+		answer, err := send(t.Context(), gateway.New(o))
 		if class != "" {
-			fails(t, err, class, fmt.Sprint(status))
+			wantFailure(t, err, sending(o, class), nil, faulttest.AnyRemedy)
+			if answer, is := errors.AsType[*gateway.AnswerError](err); !is || answer.Status != status {
+				t.Errorf("answer %+v, want %d", answer, status)
+			}
 		} else if err != nil || answer.Outcome != gateway.TooLarge {
 			t.Errorf("%d: %+v, %v", status, answer, err)
 		}
@@ -215,11 +226,14 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 		server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, elsewhere.URL+"/there?token="+token, status)
 		}))
-		client := gateway.New(options(t, server.URL))
+		o := options(t, server.URL)
+		client := gateway.New(o)
 		_, err := send(t.Context(), client)
-		fails(t, err, fault.Refused, fmt.Sprint(status), elsewhere.URL+"/there)", "connector.api.url")
+		wantFailure(t, err, sending(o, fault.Refused), gateway.ErrRedirected, "connector.api.url")
+		wantAnswer(t, err, status, elsewhere.URL+"/there")
 		_, err = client.Connection(t.Context())
-		fails(t, err, fault.Refused, fmt.Sprint(status))
+		wantFailure(t, err, readingConnection(fault.Refused), gateway.ErrRedirected, "connector.api.url")
+		wantAnswer(t, err, status, elsewhere.URL+"/there")
 	}
 }
 

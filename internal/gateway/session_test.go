@@ -18,6 +18,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"adconnector/internal/fault"
+	"adconnector/test/faulttest"
 )
 
 // logIns makes a session whose logins give tokens that live so long, and counts them.
@@ -69,7 +70,7 @@ func TestDeadlineDuringLogin(t *testing.T) {
 		s.login = func(ctx context.Context) (*oauth2.Token, error) {
 			s.login = good
 			<-ctx.Done()
-			return nil, stopped("log in", ctx.Err())
+			return nil, stopped(fault.Operation{Op: "log in"}, ctx.Err())
 		}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -152,7 +153,7 @@ func TestFailedLoginIsShared(t *testing.T) {
 			s := &session{login: func(context.Context) (*oauth2.Token, error) {
 				logins++
 				<-release
-				return nil, fault.Errorf(class, "wrong")
+				return nil, fault.Operation{Op: "log in"}.Failed(class, errors.New("wrong"), "")
 			}}
 			var group sync.WaitGroup
 			for range 20 {
@@ -208,7 +209,7 @@ func TestStopDuringLogin(t *testing.T) {
 				return &oauth2.Token{AccessToken: "good", Expiry: time.Now().Add(time.Hour)}, nil
 			}
 			<-ctx.Done()
-			return nil, stopped("log in", ctx.Err())
+			return nil, stopped(fault.Operation{Op: "log in"}, ctx.Err())
 		}}
 		ctx, cancel := context.WithCancel(t.Context())
 		impatient, giveUp := context.WithTimeout(t.Context(), time.Minute)
@@ -360,32 +361,37 @@ func TestBudget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
+		x, broken := fault.Operation{Op: "test"}, errors.New("broken")
+		spent := new(*notRetried)
+		want := fault.Error{Class: fault.Transient, Op: "test"}
 		c := New(Options{URL: &url.URL{}, Connections: 2})
 		fail := func() error {
 			calls++
-			return fault.Errorf(fault.Transient, "broken")
+			return x.Failed(fault.Transient, broken, "repair it")
 		}
 		var err error
 		for range 10 { // of which three have their five repeats, and the fourth one its two
-			err = c.retry(t.Context(), "x", 6, func() error { return fail() })
+			err = c.retry(t.Context(), x, 6, func() error { return fail() })
 		}
-		if fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "broken; not repeated") || calls != 10+repeatsEach*2 {
+		faulttest.Check(t, err, want, broken, "repair")
+		if !errors.As(err, spent) || calls != 10+repeatsEach*2 {
 			t.Errorf("%v after %d calls", err, calls)
 		}
 		for range 3 {
-			if err := c.retry(t.Context(), "x", 6, func() error { return nil }); err != nil {
+			if err := c.retry(t.Context(), x, 6, func() error { return nil }); err != nil {
 				t.Error(err)
 			}
 		}
 		calls = 0
-		err = c.retry(t.Context(), "x", 6, func() error { return fail() })
+		err = c.retry(t.Context(), x, 6, func() error { return fail() })
 		if calls != 4 {
 			t.Errorf("%v after %d calls with three earned", err, calls)
 		}
 		c.BeginRun()
 		calls = 0
-		err = c.retry(t.Context(), "x", 6, func() error { return fail() })
-		if calls != 6 || strings.Contains(err.Error(), "not repeated") {
+		err = c.retry(t.Context(), x, 6, func() error { return fail() })
+		faulttest.Check(t, err, want, broken, "repair")
+		if calls != 6 || errors.As(err, spent) {
 			t.Errorf("%v after %d calls in a new run", err, calls)
 		}
 	})

@@ -4,38 +4,37 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"adconnector/internal/fault"
 )
 
 // ErrNoStates is returned by a gateway that takes no connector states.
-var ErrNoStates = fault.New(fault.Refused, errors.New("this gateway takes no connector states"))
+var ErrNoStates = errors.New("this gateway accepts no connector states")
 
 // SetState reports the connector's state. CustomerUUID and ProfileUUID are filled in.
 // It takes no longer than a few seconds, whatever the gateway does: a report is not
 // worth holding up a run for.
 func (c *Client) SetState(ctx context.Context, state ConnectorState) error {
-	what := "report state " + state.State
+	report := fault.Operation{Op: "report state", Object: state.State}
 	state.CustomerUUID, state.ProfileUUID = c.options.CustomerUUID, c.options.ProfileUUID
 	body, err := json.Marshal(state)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return report.Failed(fault.Refused, err, "")
 	}
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
-	return c.retry(ctx, what, stateTries, func() error {
-		got, err := c.do(ctx, call{what: what, method: http.MethodPut, url: c.address(c.options.Paths.State), body: body})
+	return c.retry(ctx, report, stateTries, func() error {
+		got, err := c.do(ctx, call{Operation: report, method: http.MethodPut, url: c.address(c.options.Paths.State), body: body})
 		switch {
 		case got.status == http.StatusNotFound:
-			return fmt.Errorf("%s: %w (404; a wrong qualys.connectionUuid answers the same)", what, ErrNoStates)
+			return report.Failed(fault.Refused, &answerError{Status: got.status, Reason: ErrNoStates}, "check qualys.connectionUuid")
 		case got.status == http.StatusNotImplemented, got.status == http.StatusMethodNotAllowed:
-			return fmt.Errorf("%s: %w (%d)", what, ErrNoStates, got.status)
+			return report.Failed(fault.Refused, &answerError{Status: got.status, Reason: ErrNoStates}, "")
 		case err != nil:
 			return err
 		case got.status/100 != 2:
-			return got.unexpected(what)
+			return got.unexpected(report)
 		}
 		return nil
 	})

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -62,22 +63,28 @@ func (p *Proxy) url() *url.URL {
 	return u
 }
 
-// explainProxy tells what a proxy's answer to CONNECT means. It returns nil for a tunnel.
+var errNotTLS = errors.New("the answer is not TLS")
+
+const proxyCredentials = "set proxy.username and proxy.password, or correct them"
+
+// explainProxy returns the error of a proxy's answer to CONNECT, nil for a tunnel.
 func explainProxy(proxy string, status int) error {
+	connect := fault.Operation{Op: "connect through proxy", Object: proxy}
+	failed := func(reason error) error { return &answerError{Status: status, Reason: reason} }
 	switch {
 	case status == http.StatusOK:
 		return nil
-	case status == http.StatusProxyAuthRequired:
-		return fault.Errorf(fault.Refused, "the proxy %s asks for credentials (407): set proxy.username and proxy.password, or correct them", proxy)
+	case status == http.StatusProxyAuthRequired, status == http.StatusUnauthorized: // tinyproxy answers 401 to wrong ones
+		return connect.Failed(fault.Refused, failed(errProxyCredentials), proxyCredentials)
 	case status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests:
-		return fault.Errorf(fault.Refused, "the proxy %s refuses to connect to the gateway (%d): have it allow the host and port of connector.api.url", proxy, status)
+		return connect.Failed(fault.Refused, failed(errProxyRefuses), "let the proxy allow the host and port of connector.api.url")
 	default:
-		return fault.Errorf(fault.Transient, "the proxy %s cannot reach the gateway (%d): check connector.api.url, and the proxy's log", proxy, status)
+		return connect.Failed(fault.Transient, failed(errProxyFailed), "check connector.api.url, and the proxy's log")
 	}
 }
 
-// explain sorts the errors of a request that got no whole answer. http.Client's
-// own text would name method and URL once more.
+// explain returns the error of a request that got no complete answer. http.Client's own
+// text would repeat method and URL.
 func (c *Client) explain(ctx context.Context, call call, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
@@ -88,7 +95,8 @@ func (c *Client) explain(ctx context.Context, call call, err error) error {
 	var noTLS tls.RecordHeaderError
 	var dns *net.DNSError
 	var op *net.OpError
-	what, check, dialed := call.what, call.setting(), call.setting()
+	var explained *fault.Error
+	check, dialed := call.setting(), call.setting()
 	speaks := "the port in " + check
 	if c.options.Proxy != nil {
 		dialed = "proxy.host and proxy.port"
@@ -96,22 +104,22 @@ func (c *Client) explain(ctx context.Context, call call, err error) error {
 	}
 	switch {
 	case ctx.Err() != nil:
-		return stopped(what, ctx.Err())
-	case fault.Of(err) == fault.Refused:
-		return fault.Errorf(fault.Refused, "%s: %w", what, err)
+		return stopped(call.Operation, ctx.Err())
+	case errors.As(err, &explained): // an answer of the proxy, with a remedy of its own
+		return call.Failed(explained.Class, err, "")
 	case errors.As(err, &unknown):
-		return fault.Errorf(fault.Refused, "%s: %w: give the issuer's certificate as gateway.ca-file", what, err)
+		return call.Failed(fault.Refused, err, "set gateway.ca-file to the issuer's certificate")
 	case errors.As(err, &certificate):
-		return fault.Errorf(fault.Refused, "%s: %w: check %s, and this machine's clock", what, err, check)
+		return call.Failed(fault.Refused, err, "check "+check+", and this machine's clock")
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &noTLS):
-		return fault.Errorf(fault.Refused, "%s: what answers does not speak TLS: check %s", what, speaks)
+		return call.Failed(fault.Refused, errNotTLS, "check "+speaks)
 	case errors.As(err, &dns):
-		return fault.Errorf(fault.Transient, "%s: %w: check %s, and this machine's DNS", what, err, dialed)
+		return call.Failed(fault.Transient, err, "check "+dialed+", and this machine's DNS")
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
-		return fault.Errorf(fault.Transient, "%s: %w: check %s, and that firewalls let this machine through", what, err, dialed)
+		return call.Failed(fault.Transient, err, "check "+dialed+", and that firewalls let this machine through")
 	case errors.Is(err, context.DeadlineExceeded):
-		return fault.Errorf(fault.Transient, "%s: no answer in time: %w: check whether the platform is up, and the network in between", what, err)
+		return call.Failed(fault.Transient, fmt.Errorf("no answer in time: %w", err), "check whether the platform is up, and the network in between")
 	default:
-		return fault.Errorf(fault.Transient, "%s: %w: check the network in between, and any proxy in it", what, err)
+		return call.Failed(fault.Transient, err, "check the network in between, and any proxy in it")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/secret"
+	"adconnector/test/faulttest"
 )
 
 func rootsOf(servers ...*httptest.Server) *x509.CertPool {
@@ -55,26 +58,38 @@ func TestTLS(t *testing.T) {
 	t.Run("unknown CA", func(t *testing.T) {
 		o := options(t, server.URL)
 		o.RootCAs = x509.NewCertPool()
-		fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "gateway.ca-file", "unknown authority")
+		err := gateway.New(o).Login(t.Context())
+		wantFailure(t, err, loggingIn(server.URL, "/auth", fault.Refused), nil, "gateway.ca-file")
+		if _, is := errors.AsType[x509.UnknownAuthorityError](err); !is {
+			t.Errorf("error %v", err)
+		}
 	})
 	t.Run("wrong name", func(t *testing.T) {
 		o := options(t, strings.Replace(server.URL, "127.0.0.1", "localhost", 1))
 		o.RootCAs = rootsOf(server)
-		fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "connector.api.url", "localhost")
+		err := gateway.New(o).Login(t.Context())
+		wantFailure(t, err, loggingIn(o.URL.String(), "/auth", fault.Refused), nil, "connector.api.url", "clock")
+		if wrong, is := errors.AsType[x509.HostnameError](err); !is || wrong.Host != "localhost" {
+			t.Errorf("error %v", err)
+		}
 	})
 	t.Run("plain HTTP on the port", func(t *testing.T) {
 		o := options(t, strings.Replace(plain.URL, "http:", "https:", 1))
-		fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "does not speak TLS", "port in connector.api.url")
+		wantFailure(t, gateway.New(o).Login(t.Context()), loggingIn(o.URL.String(), "/auth", fault.Refused), gateway.ErrNotTLS, "port in connector.api.url")
 	})
 	t.Run("TLS on a plain port", func(t *testing.T) {
 		o := options(t, strings.Replace(server.URL, "https:", "http:", 1))
-		fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "400", "connector.api.url")
+		err := gateway.New(o).Login(t.Context())
+		wantFailure(t, err, loggingIn(o.URL.String(), "/auth", fault.Refused), gateway.ErrUnexpected, "connector.api.url")
+		wantAnswer(t, err, 400, "")
 	})
 	t.Run("something else on the port", func(t *testing.T) {
-		fails(t, gateway.New(options(t, strangerAt(t, "220 mail.example.com ESMTP\r\n"))).Login(t.Context()), fault.Refused, "does not speak TLS")
+		o := options(t, strangerAt(t, "220 mail.example.com ESMTP\r\n"))
+		wantFailure(t, gateway.New(o).Login(t.Context()), loggingIn(o.URL.String(), "/auth", fault.Refused), gateway.ErrNotTLS, "port in connector.api.url")
 	})
 	t.Run("cut in the handshake", func(t *testing.T) {
-		fails(t, gateway.New(options(t, strangerAt(t, ""))).Login(t.Context()), fault.Transient, "log in at")
+		o := options(t, strangerAt(t, ""))
+		wantFailure(t, gateway.New(o).Login(t.Context()), loggingIn(o.URL.String(), "/auth", fault.Transient), nil, "network")
 	})
 	for _, violation := range g.Violations() {
 		t.Error(violation)
@@ -184,17 +199,19 @@ func TestProxy(t *testing.T) {
 		user     string
 		password string
 		class    fault.Class // "": passes
-		words    []string
+		status   int
+		cause    error  // where the proxy answers to CONNECT
+		remedy   string // what it names then
 	}{
-		{"no credentials", &proxy{}, "", "", "", nil},
-		{"credentials", &proxy{password: proxyPassword}, proxyUser, proxyPassword, "", nil},
-		{"credentials nobody asked for", &proxy{}, proxyUser, proxyPassword, "", nil},
-		{"credentials missing", &proxy{password: proxyPassword}, "", "", fault.Refused, []string{"407", "proxy.username", "proxy.password"}},
-		{"credentials wrong", &proxy{password: "other"}, proxyUser, proxyPassword, fault.Refused, []string{"407", "proxy.username", "proxy.password"}},
-		{"refused", &proxy{status: 403}, proxyUser, proxyPassword, fault.Refused, []string{"403"}},
-		{"bad gateway", &proxy{status: 502}, proxyUser, proxyPassword, fault.Transient, []string{"502"}},
-		{"gateway timeout", &proxy{status: 504}, "", "", fault.Transient, []string{"504"}},
-		{"too many", &proxy{status: 429}, "", "", fault.Transient, []string{"429"}},
+		{"no credentials", &proxy{}, "", "", "", 0, nil, ""},
+		{"credentials", &proxy{password: proxyPassword}, proxyUser, proxyPassword, "", 0, nil, ""},
+		{"credentials nobody asked for", &proxy{}, proxyUser, proxyPassword, "", 0, nil, ""},
+		{"credentials missing", &proxy{password: proxyPassword}, "", "", fault.Refused, 407, gateway.ErrProxyCredentials, "proxy.username and proxy.password"},
+		{"credentials wrong", &proxy{password: "other"}, proxyUser, proxyPassword, fault.Refused, 407, gateway.ErrProxyCredentials, "proxy.username and proxy.password"},
+		{"refused", &proxy{status: 403}, proxyUser, proxyPassword, fault.Refused, 403, gateway.ErrProxyRefuses, "connector.api.url"},
+		{"bad gateway", &proxy{status: 502}, proxyUser, proxyPassword, fault.Transient, 502, gateway.ErrProxyFailed, "connector.api.url"},
+		{"gateway timeout", &proxy{status: 504}, "", "", fault.Transient, 504, gateway.ErrProxyFailed, "connector.api.url"},
+		{"too many", &proxy{status: 429}, "", "", fault.Transient, 429, gateway.ErrProxyFailed, "connector.api.url"},
 	} {
 		for _, target := range []string{"http", "https"} {
 			for _, scheme := range []string{"http", "https"} {
@@ -211,12 +228,20 @@ func TestProxy(t *testing.T) {
 					client := gateway.New(o)
 					_, err := send(t.Context(), client)
 					if test.class != "" {
-						fails(t, err, test.class, test.words...)
+						want := loggingIn(server.URL, "/auth", test.class)
+						cause, remedy := test.cause, test.remedy
+						if target == "http" && cause != gateway.ErrProxyCredentials { // not told apart from the gateway's answer
+							cause, remedy = nil, faulttest.AnyRemedy
+						}
+						wantFailure(t, err, want, cause, remedy)
+						if answer, is := errors.AsType[*gateway.AnswerError](err); !is || answer.Status != test.status {
+							t.Errorf("answer %+v, want %d", answer, test.status)
+						}
+						if target == "https" {
+							wantFailure(t, errors.Unwrap(err), fault.Error{Class: test.class, Op: "connect through proxy", Object: mustURL(between.URL).Host}, cause, remedy)
+						}
 						if len(g.Requests()) > 0 {
 							t.Error("the gateway was reached")
-						}
-						if target == "https" && test.proxy.status == 403 {
-							fails(t, err, test.class, "the proxy", "connector.api.url")
 						}
 						if test.class == fault.Refused && p.calls.Load() != 1 {
 							t.Errorf("%d calls of the proxy", p.calls.Load())
@@ -240,15 +265,17 @@ func TestProxyIsNotThere(t *testing.T) {
 	server := serveTLS(t, http.NotFoundHandler())
 	o := options(t, server.URL)
 	o.Proxy = proxyAt(t, "http://"+deadAddress(t), proxyUser, proxyPassword)
-	fails(t, gateway.New(o).Login(t.Context()), fault.Transient, "proxy.host", "proxy.port", "firewalls")
+	login := loggingIn(server.URL, "/auth", fault.Transient)
+	wantFailure(t, gateway.New(o).Login(t.Context()), login, syscall.ECONNREFUSED, "proxy.host", "proxy.port", "firewalls")
 
 	o.Proxy = proxyAt(t, strings.Replace(serve(t, &proxy{}).URL, "http:", "https:", 1), proxyUser, proxyPassword)
-	fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "does not speak TLS", "service.http.proxy.scheme")
+	login.Class = fault.Refused
+	wantFailure(t, gateway.New(o).Login(t.Context()), login, gateway.ErrNotTLS, "service.http.proxy.scheme")
 
 	between := serveTLS(t, &proxy{})
 	o.Proxy = proxyAt(t, between.URL, proxyUser, proxyPassword)
 	o.RootCAs = rootsOf()
-	fails(t, gateway.New(o).Login(t.Context()), fault.Refused, "gateway.ca-file")
+	wantFailure(t, gateway.New(o).Login(t.Context()), login, nil, "gateway.ca-file")
 }
 
 // hole is a connection that can be made to swallow everything.
@@ -314,7 +341,7 @@ func TestNoAnswer(t *testing.T) {
 		}))
 		o.RetryEvery(0)
 		start := time.Now()
-		fails(t, gateway.New(o).Login(t.Context()), fault.Transient, "log in at", "no answer in time", "response headers")
+		wantFailure(t, gateway.New(o).Login(t.Context()), loggingIn("http://gateway.test", "/auth", fault.Transient), context.DeadlineExceeded, "platform")
 		if took := time.Since(start); took != 3*gateway.HeadTimeout { // for each try
 			t.Errorf("took %s", took)
 		}

@@ -14,11 +14,29 @@ import (
 	"time"
 
 	"github.com/robfig/cron/v3"
+
+	"adconnector/internal/fault"
 )
 
+// allowed is the remedy of every refused expression.
 const allowed = `allowed: 5 fields (minute hour day-of-month month day-of-week) or 6 with seconds first, ` +
 	`each of * ? numbers, names, lists, ranges and /steps; or @hourly, @daily, @weekly, @monthly, @yearly, @every 10m; ` +
 	`in UTC unless CRON_TZ=Area/City stands in front`
+
+// Why an expression is refused.
+var (
+	errEmpty       = errors.New("there is no expression")
+	errZone        = errors.New("not a time zone like Europe/Berlin")
+	errUnknownZone = errors.New("the time zone is unknown on this machine")
+	errInterval    = errors.New("the interval must be whole seconds, at least 1s, like 10m or 1h30m")
+	errDescriptor  = errors.New("unknown descriptor")
+	errFieldCount  = errors.New("wrong number of fields")
+	errNever       = errors.New("it never fires, since no such date exists")
+	errStep        = errors.New("the step after / must be a number above 0")
+	errBackward    = errors.New("the range runs backward")
+	errForm        = errors.New("the forms L, W and # are not supported")
+	errValue       = errors.New("invalid value")
+)
 
 // Schedule is a cron expression that is known to fire.
 type Schedule struct {
@@ -37,7 +55,7 @@ func Parse(expr string) (*Schedule, error) {
 	expr = strings.TrimSpace(expr)
 	next, err := parse(expr)
 	if err != nil {
-		return nil, fmt.Errorf("%.100q is no cron expression: %w; %s", expr, err, allowed)
+		return nil, fault.Operation{}.Failed(fault.Invalid, fmt.Errorf("%.100q is not a cron expression: %w", expr, err), allowed)
 	}
 	return &Schedule{expr: expr, next: next}, nil
 }
@@ -75,7 +93,7 @@ func parse(expr string) (cron.Schedule, error) {
 		}
 	}
 	if len(words) == 0 {
-		return nil, errors.New("there is no expression")
+		return nil, errEmpty
 	}
 	if strings.HasPrefix(words[0], "@") {
 		return parseDescriptor(strings.ToLower(strings.Join(words, " ")), zone)
@@ -94,11 +112,11 @@ func zoneName(word string) (string, bool) {
 // else than a zone: none at all, and Local, which depends on the machine.
 func loadZone(name string) (*time.Location, error) {
 	if name == "" || name == "Local" {
-		return nil, errors.New("the time zone needs a name like Europe/Berlin")
+		return nil, fmt.Errorf("%q: %w", name, errZone)
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil {
-		return nil, fmt.Errorf("the time zone %.60q is not known here", name)
+		return nil, fmt.Errorf("%.60q: %w", name, errUnknownZone)
 	}
 	return zone, nil
 }
@@ -108,7 +126,7 @@ func parseDescriptor(text string, zone *time.Location) (cron.Schedule, error) {
 		// robfig would round these to a second without a word.
 		d, err := time.ParseDuration(every)
 		if err != nil || d < time.Second || d%time.Second != 0 {
-			return nil, errors.New("@every needs a duration of whole seconds, at least 1s, like 10m or 1h30m")
+			return nil, errInterval
 		}
 		return cron.Every(d), nil
 	}
@@ -116,7 +134,7 @@ func parseDescriptor(text string, zone *time.Location) (cron.Schedule, error) {
 	case "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly":
 		return withRobfig(text, zone)
 	}
-	return nil, errors.New("it is not a known descriptor")
+	return nil, errDescriptor
 }
 
 // field is what may stand in one place of an expression.
@@ -137,7 +155,7 @@ var fields = []field{
 
 func parseFields(words []string, zone *time.Location) (cron.Schedule, error) {
 	if len(words) != 5 && len(words) != 6 {
-		return nil, fmt.Errorf("it has %d fields", len(words))
+		return nil, fmt.Errorf("%w: %d", errFieldCount, len(words))
 	}
 	if len(words) == 5 {
 		words = append([]string{"0"}, words...)
@@ -148,7 +166,8 @@ func parseFields(words []string, zone *time.Location) (cron.Schedule, error) {
 		for j, item := range items {
 			text, err := fields[i].normalize(item)
 			if err != nil {
-				return nil, fmt.Errorf("%s %.60q: %w", fields[i].name, word, err)
+				field := fault.Operation{Object: fmt.Sprintf("%s %.60q", fields[i].name, word)}
+				return nil, field.Failed(fault.Invalid, err, "")
 			}
 			items[j] = text
 		}
@@ -161,7 +180,7 @@ func parseFields(words []string, zone *time.Location) (cron.Schedule, error) {
 	// Any date that exists comes up within the five years robfig looks ahead;
 	// a fixed start keeps the verdict from depending on today.
 	if schedule.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, errors.New("it never fires: no such date exists")
+		return nil, errNever
 	}
 	return schedule, nil
 }
@@ -186,7 +205,7 @@ func (f field) normalize(item string) (string, error) {
 	if hasStep {
 		n, err := strconv.ParseUint(step, 10, 16)
 		if err != nil || n == 0 {
-			return "", errors.New("the step after / must be a number above 0")
+			return "", errStep
 		}
 		step = "/" + strconv.FormatUint(n, 10)
 	}
@@ -215,7 +234,7 @@ func (f field) normalize(item string) (string, error) {
 		}
 	}
 	if low > high {
-		return "", fmt.Errorf("the range %s runs backwards", span)
+		return "", errBackward
 	}
 	if f.isWeekday() && high == 7 {
 		return weekdays(low, strings.TrimPrefix(step, "/")), nil
@@ -255,12 +274,12 @@ func (f field) number(text string) (int, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
 		if text != "" && strings.Trim(text, "0123456789LlWw#") == "" {
-			return 0, errors.New("the forms L, W and # are not supported")
+			return 0, errForm
 		}
-		return 0, fmt.Errorf("%.20q is not %s", text, f.choices())
+		return 0, fmt.Errorf("%w, want %s", errValue, f.choices())
 	}
 	if int(n) < f.min || int(n) > f.max {
-		return 0, fmt.Errorf("%d is not %s", n, f.choices())
+		return 0, fmt.Errorf("%w, want %s", errValue, f.choices())
 	}
 	return int(n), nil
 }

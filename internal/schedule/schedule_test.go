@@ -1,9 +1,13 @@
 package schedule
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"adconnector/internal/fault"
+	"adconnector/test/faulttest"
 )
 
 func at(t *testing.T, text string) time.Time {
@@ -95,51 +99,59 @@ func TestNextIsUTCWhateverTheMachineSays(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ name, expr, says string }{
-		{"empty", "", "there is no expression"},
-		{"zone alone", "TZ=UTC", "there is no expression"},
-		{"zone without a name", "CRON_TZ= * * * * *", "needs a name"},
-		{"local zone", "TZ=Local * * * * *", "needs a name"},
-		{"unknown zone", "CRON_TZ=Mars/Olympus * * * * *", `"Mars/Olympus" is not known`},
-		{"two zones", "TZ=UTC TZ=UTC", "it has 1 fields"},
-		{"four fields", "* * * *", "it has 4 fields"},
-		{"seven fields", "0 0 12 * * ? 2026", "it has 7 fields"},
-		{"quoted", `"*/10 * * * *"`, `minute "\"*/10"`},
-		{"minute 60", "60 * * * *", "minute \"60\": 60 is not 0 to 59"},
-		{"hour 24", "0 24 * * *", "hour"},
-		{"day 0", "0 0 0 * *", "day of month"},
-		{"month 13", "0 0 1 13 *", "1 to 12 or one of JAN"},
-		{"weekday 8", "0 0 * * 8", "day of week"},
-		{"name in the wrong field", "0 0 MON * *", "day of month"},
-		{"last day", "0 0 L * *", "the forms L, W and # are not supported"},
-		{"nearest weekday", "0 0 15W * *", "the forms L, W and # are not supported"},
-		{"second Friday", "0 0 * * 5#2", "the forms L, W and # are not supported"},
-		{"last Friday", "0 0 * * 5L", "the forms L, W and # are not supported"},
-		{"backward range", "30-10 * * * *", "runs backwards"},
-		{"star with a range", "*-5 * * * *", "minute"},
-		{"three ends", "1-2-3 * * * *", "minute"},
-		{"empty item", "1,,2 * * * *", "minute"},
-		{"step 0", "*/0 * * * *", "step"},
-		{"two steps", "*/2/2 * * * *", "step"},
-		{"negative", "-5 * * * *", "minute"},
-		{"30 February", "0 0 30 2 *", "it never fires"},
-		{"31 of short months", "0 0 31 4,6,9,11 *", "it never fires"},
-		{"unknown descriptor", "@reboot", "not a known descriptor"},
-		{"descriptor with fields", "@hourly * *", "not a known descriptor"},
-		{"every nothing", "@every", "not a known descriptor"},
-		{"every without a unit", "@every 10", "@every needs a duration"},
-		{"every backwards", "@every -10m", "@every needs a duration"},
-		{"every half second", "@every 500ms", "@every needs a duration"},
+	for _, c := range []struct {
+		name, expr string
+		cause      error
+		field      string // in which it is; "": in none
+	}{
+		{"empty", "", errEmpty, ""},
+		{"zone alone", "TZ=UTC", errEmpty, ""},
+		{"zone without a name", "CRON_TZ= * * * * *", errZone, ""},
+		{"local zone", "TZ=Local * * * * *", errZone, ""},
+		{"unknown zone", "CRON_TZ=Mars/Olympus * * * * *", errUnknownZone, ""},
+		{"two zones", "TZ=UTC TZ=UTC", errFieldCount, ""},
+		{"four fields", "* * * *", errFieldCount, ""},
+		{"seven fields", "0 0 12 * * ? 2026", errFieldCount, ""},
+		{"quoted", `"*/10 * * * *"`, errValue, `minute "\"*/10"`},
+		{"minute 60", "60 * * * *", errValue, `minute "60"`},
+		{"hour 24", "0 24 * * *", errValue, `hour "24"`},
+		{"day 0", "0 0 0 * *", errValue, `day of month "0"`},
+		{"month 13", "0 0 1 13 *", errValue, `month "13"`},
+		{"weekday 8", "0 0 * * 8", errValue, `day of week "8"`},
+		{"name in the wrong field", "0 0 MON * *", errValue, `day of month "MON"`},
+		{"last day", "0 0 L * *", errForm, `day of month "L"`},
+		{"nearest weekday", "0 0 15W * *", errForm, `day of month "15W"`},
+		{"second Friday", "0 0 * * 5#2", errForm, `day of week "5#2"`},
+		{"last Friday", "0 0 * * 5L", errForm, `day of week "5L"`},
+		{"backward range", "30-10 * * * *", errBackward, `minute "30-10"`},
+		{"star with a range", "*-5 * * * *", errValue, `minute "*-5"`},
+		{"three ends", "1-2-3 * * * *", errValue, `minute "1-2-3"`},
+		{"empty item", "1,,2 * * * *", errValue, `minute "1,,2"`},
+		{"step 0", "*/0 * * * *", errStep, `minute "*/0"`},
+		{"two steps", "*/2/2 * * * *", errStep, `minute "*/2/2"`},
+		{"negative", "-5 * * * *", errValue, `minute "-5"`},
+		{"30 February", "0 0 30 2 *", errNever, ""},
+		{"31 of short months", "0 0 31 4,6,9,11 *", errNever, ""},
+		{"unknown descriptor", "@reboot", errDescriptor, ""},
+		{"descriptor with fields", "@hourly * *", errDescriptor, ""},
+		{"every nothing", "@every", errDescriptor, ""},
+		{"every without a unit", "@every 10", errInterval, ""},
+		{"every backward", "@every -10m", errInterval, ""},
+		{"every half second", "@every 500ms", errInterval, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, err := Parse(c.expr)
 			if err == nil {
 				t.Fatalf("accepted, next tick %v", s.Next(at(t, "2026-11-22T10:00:00Z")))
 			}
-			for _, want := range []string{c.says, "allowed: 5 fields"} {
-				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%v\ndoes not say %q", err, want)
-				}
+			faulttest.Check(t, err, fault.Error{Class: fault.Invalid}, c.cause, allowed)
+			var inField *fault.Error
+			field := ""
+			if errors.As(errors.Unwrap(err), &inField) {
+				field = inField.Object
+			}
+			if field != c.field {
+				t.Errorf("field %q, want %q", field, c.field)
 			}
 		})
 	}

@@ -16,7 +16,7 @@ const compactTo = ".compact"
 func (s *Store) compact() error {
 	info, err := os.Stat(s.path)
 	if err != nil {
-		return err
+		return s.explain("compact", err)
 	}
 	free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize)
 	if info.Size() < cmp.Or(s.options.compactAbove, defaultCompactAbove) || free < info.Size()/2 {
@@ -36,7 +36,7 @@ func (s *Store) compact() error {
 		return s.explain("compact", err)
 	}
 	if err := errors.Join(os.Rename(small, s.path), s.options.syncDir(filepath.Dir(s.path))); err != nil {
-		return explainDir(err)
+		return explainDir(s.path, err)
 	}
 	s.db, err = bbolt.Open(s.path, 0o600, s.options.bolt())
 	if err != nil {

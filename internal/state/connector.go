@@ -13,6 +13,7 @@ type Connector struct {
 	At      time.Time `json:"at"`
 	NextRun time.Time `json:"next_run,omitzero"`
 	Error   string    `json:"error,omitempty"`
+	Remedy  string    `json:"remedy,omitempty"` // of the error
 }
 
 // Connector returns the last recorded state; the zero value when there is none.

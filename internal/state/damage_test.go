@@ -11,6 +11,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/test/faulttest"
 )
 
 // TestDamagedUnderWay: whoever works with a file when it is damaged gets an error,
@@ -37,7 +38,7 @@ func TestDamagedUnderWay(t *testing.T) {
 						if n%2 == 0 {
 							_, _, err = s.Lookup(guidOf(n))
 						}
-						if err != nil && (!errors.Is(err, ErrDamaged) || fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "the next run sends everything anew")) {
+						if err != nil && (!errors.Is(err, ErrDamaged) || fault.Of(err) != fault.Transient || fault.Remedy(err) != remedyDamaged) {
 							t.Errorf("got %v", err)
 						}
 					}
@@ -74,9 +75,8 @@ func TestUnreadableRecord(t *testing.T) {
 		return dir
 	}
 	looking := result(unsynced.OpenReadOnly(nonsense()))(t)
-	if _, err := looking.Runs(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "the next run sets the file aside") {
-		t.Errorf("runs: %v", err)
-	}
+	_, err := looking.Runs()
+	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "read runs", Object: "state file " + looking.Path()}, ErrDamaged, remedyDamaged)
 	s := openStore(t, nonsense())
 	if _, err := s.Connector(); !errors.Is(err, ErrDamaged) {
 		t.Errorf("connector: %v", err)

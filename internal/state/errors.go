@@ -25,57 +25,99 @@ func isFull(err error) bool {
 	return false
 }
 
-func (s *Store) explain(what string, err error) error {
+// errReadOnly is the cause of a write to a file that is open for reading.
+var errReadOnly = errors.New("it is open for reading only")
+
+// The remedies.
+const (
+	remedySpace   = "free or add space; nothing is lost, the next run repeats the work"
+	remedyDamaged = "let the next run set the file aside and send everything again, or put a copy of the file back"
+	remedyDir     = "set service.state-dir to a directory that can be created and written"
+	remedyDisk    = "check the disk of the state file"
+)
+
+// explain returns the error of an operation on the open file.
+func (s *Store) explain(op string, err error) error {
+	file := fault.Operation{Op: op, Object: "state file " + s.path}
 	switch {
 	case err == nil || errors.Is(err, ErrUnusable):
 		return err
 	case isFull(err):
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w: free or add space; nothing was lost, the next run repeats it", s.path, what, err)
-	case errors.Is(err, ErrDamaged) && s.IsReadOnly():
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w: the next run sets the file aside, and sends everything anew", s.path, what, err)
+		return file.Failed(fault.Transient, err, remedySpace)
 	case errors.Is(err, ErrDamaged):
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w: the file is set aside, and the next run sends everything anew", s.path, what, err)
+		return file.Failed(fault.Transient, err, remedyDamaged)
+	case errors.Is(err, errReadOnly):
+		return file.Failed(fault.Transient, err, "")
 	default:
-		return fault.Errorf(fault.Transient, "state file %s: %s: %w: check the disk that it lies on", s.path, what, err)
+		return file.Failed(fault.Transient, err, remedyDisk)
 	}
 }
 
+// lockedError is ErrLocked with its holder: a process, a host and a time.
+type lockedError struct{ holder string }
+
+func (e *lockedError) Error() string { return fmt.Sprintf("%v (%s)", ErrLocked, e.holder) }
+
+func (e *lockedError) Unwrap() error { return ErrLocked }
+
+// explainOpen returns the error of opening the file.
 func explainOpen(path string, err error) error {
+	open := fault.Operation{Op: "open", Object: "state file " + path}
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		holder, err := os.ReadFile(holderOf(path))
-		if err != nil { // who only looks leaves no name
-			holder = []byte("another process, perhaps a sync --dry-run or a status that reads it and is soon done")
+		if err != nil { // a reader leaves no name
+			holder = []byte("another process, perhaps sync --dry-run or status, which end soon")
 		}
-		return fmt.Errorf("%w %s (%s): stop the other one, or give this one its own service.state-dir", ErrLocked, filepath.Dir(path), holder)
+		lock := fault.Operation{Op: "lock", Object: "state directory " + filepath.Dir(path)}
+		return lock.Failed(fault.Locked, &lockedError{string(holder)}, "stop the other instance, or give this one its own service.state-dir")
 	case errors.Is(err, ErrDamaged):
-		return err
-	case !isOfPlace(err): // bbolt's own words on what is in the file
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return open.Failed(fault.Transient, err, remedyDamaged)
+	case !isSystem(err): // bbolt describes what is in the file
+		return open.Failed(fault.Transient, fmt.Errorf("%w: %w", ErrDamaged, err), remedyDamaged)
 	default:
-		return explainDir(err)
+		return explainDir(path, err)
 	}
 }
 
-// isOfPlace reports whether the operating system says it: the file is not at fault.
-func isOfPlace(err error) bool {
+// isSystem reports whether the error is the operating system's: the file is not at fault.
+func isSystem(err error) bool {
 	var path *fs.PathError
 	var call *os.SyscallError
 	var number syscall.Errno
 	return errors.As(err, &path) || errors.As(err, &call) || errors.As(err, &number)
 }
 
-// explainDir tells what is wrong with the place of the file.
-func explainDir(err error) error { return explainPlace(err, "writable") }
+// nearest returns path, or its nearest parent where it does not exist: what a person can
+// make writable.
+func nearest(path string) (place string, info fs.FileInfo, err error) {
+	for place = path; ; place = filepath.Dir(place) {
+		info, err = os.Stat(place)
+		if !errors.Is(err, fs.ErrNotExist) || place == filepath.Dir(place) {
+			return place, info, err
+		}
+	}
+}
 
-// explainPlace is explainDir for who needs it to be writable, or readable.
-func explainPlace(err error, needed string) error {
+// explainDir returns the error of a file that cannot be written, or of its directory.
+func explainDir(path string, err error) error { return explainAccess(path, err, "writable") }
+
+// explainAccess returns the error of a file that must be readable or writable, or of its
+// directory.
+func explainAccess(path string, err error, needed string) error {
+	open := fault.Operation{Op: "open", Object: "state file " + path}
+	unusable := fmt.Errorf("%w: %w", ErrUnusable, err)
 	switch {
 	case isFull(err):
-		return fault.Errorf(fault.Transient, "open state file: %w: free or add space", err)
+		return open.Failed(fault.Transient, err, remedySpace)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w: %w: make it %s for user %d, or set service.state-dir", ErrUnusable, err, needed, os.Getuid())
+		place := filepath.Dir(path)
+		if refused, is := errors.AsType[*fs.PathError](err); is && !errors.Is(err, syscall.EROFS) {
+			place = refused.Path
+		}
+		place, _, _ = nearest(place)
+		return open.Failed(fault.Invalid, unusable, fmt.Sprintf("make %s %s for user %d, or set service.state-dir", place, needed, os.Getuid()))
 	default:
-		return fmt.Errorf("%w: %w: set service.state-dir to a directory that can be made and written", ErrUnusable, err)
+		return open.Failed(fault.Invalid, unusable, remedyDir)
 	}
 }

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
 	"adconnector/internal/fault"
+	"adconnector/test/faulttest"
 )
 
 // smallDisk is a file system of one megabyte.
@@ -45,8 +45,8 @@ func fill(t *testing.T, dir string, free int64) (remove func()) {
 
 func expectFull(t *testing.T, err error) {
 	t.Helper()
-	if !errors.Is(err, syscall.ENOSPC) || fault.Of(err) != fault.Transient || !strings.Contains(err.Error(), "free or add space") {
-		t.Fatalf("error %v, class %s", err, fault.Of(err))
+	if !errors.Is(err, syscall.ENOSPC) || fault.Of(err) != fault.Transient || fault.Remedy(err) != remedySpace {
+		t.Fatalf("error %v, class %s, remedy %q", err, fault.Of(err), fault.Remedy(err))
 	}
 }
 
@@ -94,15 +94,16 @@ func TestReadOnlyDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := unsynced.Open(filepath.Join(dir, "state"))
-	if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it writable for user") {
-		t.Errorf("error %v", err)
-	}
+	expectReadOnly(t, filepath.Join(dir, "state"), err)
 	if _, err = unsynced.Open(dir); !errors.Is(err, ErrUnusable) {
 		t.Errorf("error %v", err)
 	}
 	for _, dir := range []string{dir, filepath.Join(dir, "state")} {
-		if err := Usable(dir); !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it writable for user") {
-			t.Errorf("error %v", err)
-		}
+		expectReadOnly(t, dir, Usable(dir))
 	}
+}
+
+func expectReadOnly(t *testing.T, dir string, err error) {
+	t.Helper()
+	faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(dir, fileName)}, ErrUnusable, "writable for user", "service.state-dir")
 }

@@ -25,7 +25,7 @@ const lockEvery = 20 * time.Millisecond
 func hold(path string, wait time.Duration) (*os.File, error) {
 	file, err := os.OpenFile(lockOf(path), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, explainDir(err)
+		return nil, explainDir(path, err)
 	}
 	for deadline := time.Now().Add(wait); ; time.Sleep(lockEvery) {
 		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

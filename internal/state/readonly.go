@@ -2,7 +2,6 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,7 +21,7 @@ func (o Options) OpenReadOnly(dir string) (*Store, error) {
 	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
 		return s, nil
 	case err != nil:
-		return nil, explainLook(s.path, err)
+		return nil, explainRead(s.path, err)
 	}
 	look := o.bolt()
 	look.ReadOnly = true
@@ -31,27 +30,24 @@ func (o Options) OpenReadOnly(dir string) (*Store, error) {
 		return err
 	})
 	if err != nil {
-		return nil, explainLook(s.path, err)
+		return nil, explainRead(s.path, err)
 	}
 	if err := guard(func() error { return s.db.View(s.takeOver) }); err != nil {
 		_ = guard(s.db.Close) // the error at hand says more
 		if !errors.Is(err, ErrDamaged) {
 			return nil, err
 		}
-		return nil, explainLook(s.path, err)
+		return nil, explainRead(s.path, err)
 	}
 	return s, nil
 }
 
-// explainLook tells what keeps a file from being opened to look at it.
-func explainLook(path string, err error) error {
+// explainRead returns the error of opening a file for reading.
+func explainRead(path string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return explainPlace(err, "readable")
+		return explainAccess(path, err, "readable")
 	}
-	if err = explainOpen(path, err); errors.Is(err, ErrDamaged) {
-		return fmt.Errorf("%s: %w: the next run sets the file aside and sends everything anew", path, err)
-	}
-	return err
+	return explainOpen(path, err)
 }
 
 // IsReadOnly reports whether the file was opened to look at it.

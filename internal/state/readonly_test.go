@@ -1,7 +1,6 @@
 package state
 
 import (
-	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+	"adconnector/test/faulttest"
 )
 
 func openReadOnly(t *testing.T, dir string) *Store {
@@ -44,9 +45,8 @@ func TestReadOnlyOfNothing(t *testing.T) {
 		if _, there, err := s.Lookup(guidOf(1)); there || err != nil {
 			t.Errorf("lookup: %v, %v", there, err)
 		}
-		if err := s.SetConnector(Connector{State: "SCHEDULED"}); err == nil || !strings.Contains(err.Error(), "opened to look at it only") {
-			t.Errorf("write: %v", err)
-		}
+		err := s.SetConnector(Connector{State: "SCHEDULED"})
+		faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "record connector state", Object: "state file " + s.Path()}, errReadOnly)
 		must(t, s.Close())
 		if left, err := os.ReadDir(dir); err == nil && len(left) > 0 {
 			t.Errorf("left behind: %v", left)
@@ -81,13 +81,11 @@ func TestReadOnly(t *testing.T) {
 	if err != nil || total != 3 || len(held) != 2 || held[0].GUID != guidOf(1) || held[0].SID.String() == "" || held[0].Since.Unix() != 60 {
 		t.Errorf("held %+v of %d: %v", held, total, err)
 	}
-	for name, write := range map[string]func() error{
-		"run": func() error { return look.AddRun(Run{}) }, "limit": func() error { return look.SetRateLimit(time.Now()) },
-		"target": func() error { return look.Retarget("x") }, "hold": func() error { return look.Hold(nil, time.Now()) },
+	for op, write := range map[string]func() error{
+		"record run": func() error { return look.EndRun(Run{}, Connector{}) }, "record rate limit": func() error { return look.SetRateLimit(time.Now()) },
+		"change target": func() error { return look.Retarget("x") }, "record held deletions": func() error { return look.Hold(nil, time.Now()) },
 	} {
-		if err := write(); err == nil || !strings.Contains(err.Error(), "opened to look at it only") {
-			t.Errorf("%s: %v", name, err)
-		}
+		faulttest.Check(t, write(), fault.Error{Class: fault.Transient, Op: op, Object: "state file " + look.Path()}, errReadOnly)
 	}
 	must(t, look.Close())
 	must(t, other.Close())
@@ -120,8 +118,10 @@ func TestReadOnlyBesideAWriter(t *testing.T) {
 		dir := t.TempDir()
 		openStore(t, dir)
 		start := time.Now()
-		if _, err := OpenReadOnly(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "process ") {
-			t.Errorf("got %v", err)
+		_, err := OpenReadOnly(dir)
+		faulttest.Check(t, err, fault.Error{Class: fault.Locked, Op: "lock", Object: "state directory " + dir}, ErrLocked, "service.state-dir")
+		if !isHeldByUs(err) {
+			t.Errorf("the holder is not in %v", err)
 		}
 		const retry = 50 * time.Millisecond // of bbolt
 		if waited := time.Since(start); waited < defaultLockWait-retry || waited > defaultLockWait+retry {
@@ -146,9 +146,8 @@ func TestReadOnlyOfDamage(t *testing.T) {
 			path := filepath.Join(dir, fileName)
 			must(t, os.WriteFile(path, damage(result(os.ReadFile(path))(t)), 0o600))
 			before := contents(t, dir)
-			if _, err := unsynced.OpenReadOnly(dir); err == nil || !strings.Contains(err.Error(), "the next run sets the file aside and sends everything anew") {
-				t.Errorf("got %v", err)
-			}
+			_, err := unsynced.OpenReadOnly(dir)
+			faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "open", Object: "state file " + path}, ErrDamaged, remedyDamaged)
 			if after := contents(t, dir); !maps.Equal(after, before) {
 				t.Error("it was changed")
 			}
@@ -156,24 +155,22 @@ func TestReadOnlyOfDamage(t *testing.T) {
 	}
 }
 
-// TestWriterBesideAReader: who looks has left no name, and is told of all the same.
+// TestWriterBesideAReader: a reader, which leaves no name, locks the file, too.
 func TestWriterBesideAReader(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	must(t, openStore(t, dir).Close())
 	openReadOnly(t, dir)
-	if _, err := tryOnce.Open(dir); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "perhaps a sync --dry-run or a status that reads it") {
-		t.Errorf("got %v", err)
-	}
+	_, err := tryOnce.Open(dir)
+	faulttest.Check(t, err, fault.Error{Class: fault.Locked, Op: "lock", Object: "state directory " + dir}, ErrLocked, "service.state-dir")
 }
 
 // TestReadOnlyWithoutTheRight: to look at a file one need not write it.
 func TestReadOnlyWithoutTheRight(t *testing.T) {
 	t.Parallel()
-	refused := &fs.PathError{Op: "open", Path: "/state/" + fileName, Err: syscall.EACCES}
-	for needed, err := range map[string]error{"readable": explainLook("/state/"+fileName, refused), "writable": explainOpen("/state/"+fileName, refused)} {
-		if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), "make it "+needed+" for user ") {
-			t.Errorf("%s: %v", needed, err)
-		}
+	path := filepath.Join(file(t, nil), fileName)
+	refused := &fs.PathError{Op: "open", Path: path, Err: syscall.EACCES}
+	for needed, err := range map[string]error{"readable": explainRead(path, refused), "writable": explainOpen(path, refused)} {
+		faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, path+" "+needed, "service.state-dir")
 	}
 }

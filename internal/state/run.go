@@ -15,7 +15,8 @@ type Run struct {
 	Start    time.Time     `json:"start"`
 	Duration time.Duration `json:"duration_ns"`
 	Error    string        `json:"error,omitempty"`
-	Class    string        `json:"class,omitempty"` // of the error
+	Remedy   string        `json:"remedy,omitempty"` // of the error
+	Class    string        `json:"class,omitempty"`  // of the error
 
 	Users    int `json:"users"`    // read and mapped
 	Groups   int `json:"groups"`   // read and mapped
@@ -29,9 +30,13 @@ type Run struct {
 	Retries  int `json:"retries"`  // of those
 }
 
-// AddRun records a run and drops the oldest above 200.
-func (s *Store) AddRun(run Run) error {
+// EndRun records a run, dropping the oldest above 200, and the state in which the connector
+// is after it.
+func (s *Store) EndRun(run Run, to Connector) error {
 	return s.update("record run", func(c change) error {
+		if err := c.putJSON(bucketMeta, keyConnector, to); err != nil {
+			return err
+		}
 		number, err := c.Bucket(bucketRuns).NextSequence()
 		if err != nil {
 			return err

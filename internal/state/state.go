@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"adconnector/internal/fault"
 )
 
 const (
@@ -90,7 +92,7 @@ func Open(dir string) (*Store, error) { return Options{}.Open(dir) }
 func (o Options) Open(dir string) (*Store, error) {
 	path := filepath.Join(dir, fileName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, explainDir(err)
+		return nil, explainDir(path, err)
 	}
 	lock, err := hold(path, o.lockWait())
 	if err != nil {
@@ -127,7 +129,7 @@ func (o Options) openSound(path string) (*Store, error) {
 func setAside(path string, damage error) (told string, err error) {
 	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
 	if err := os.Rename(path, aside); err != nil {
-		return "", explainDir(err)
+		return "", explainDir(path, err)
 	}
 	return fmt.Sprintf("%s: %v", aside, damage), nil
 }
@@ -218,7 +220,7 @@ func (s *Store) Close() (err error) {
 	damage := s.damaged.Load()
 	switch {
 	case damage == nil:
-		return s.db.Close()
+		return s.explain("close", s.db.Close())
 	case s.lock != nil:
 		s.SetAside, err = setAside(s.path, *damage)
 	}
@@ -265,7 +267,9 @@ func (s *Store) prepare() error {
 func (s *Store) takeOver(tx *bbolt.Tx) error {
 	stored := tx.Bucket(bucketMeta).Get(keyVersion)
 	if !readable(stored) {
-		return fmt.Errorf("%w: %s is of format %s, this program knows %d: use the program that wrote it, or move the file away and let the next run send everything", ErrUnusable, s.path, formatName(stored), version)
+		return fault.Operation{Op: "open", Object: "state file " + s.path}.Failed(fault.Invalid,
+			fmt.Errorf("%w: the file has format %s, this version knows format %d", ErrUnusable, formatName(stored), version),
+			"use the version that wrote it, or move the file away so that the next run sends everything")
 	}
 	return tx.Bucket(bucketOpen).ForEach(func(key, _ []byte) error {
 		s.open[batchNumber(binary.BigEndian.Uint64(key))] = struct{}{}
@@ -282,7 +286,7 @@ func (s *Store) view(what string, look func(*bbolt.Tx) error) error {
 
 func (s *Store) update(what string, apply func(change) error) error {
 	if s.IsReadOnly() {
-		return fmt.Errorf("state file %s: %s: it was opened to look at it only", s.path, what)
+		return s.explain(what, errReadOnly)
 	}
 	// Ours before bbolt's lock, which damage may leave held forever.
 	s.writing.Lock()

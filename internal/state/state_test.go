@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
+	"adconnector/test/faulttest"
 )
 
 // reader is the domain controller that runs read from, and began when they do.
@@ -166,9 +169,7 @@ func TestRunsAreTheLast200(t *testing.T) {
 			s.Close()
 			s = openStore(t, dir)
 		}
-		if err := s.AddRun(Run{ID: fmt.Sprint(n), Users: n, Duration: time.Second}); err != nil {
-			t.Fatal(err)
-		}
+		must(t, s.EndRun(Run{ID: fmt.Sprint(n), Users: n, Duration: time.Second}, Connector{State: "SCHEDULED", RunID: fmt.Sprint(n)}))
 	}
 	runs, err := s.Runs()
 	if err != nil || len(runs) != keptRuns {
@@ -178,6 +179,47 @@ func TestRunsAreTheLast200(t *testing.T) {
 		if want := keptRuns + 49 - i; run.Users != want || run.ID != fmt.Sprint(want) || run.Duration != time.Second {
 			t.Fatalf("run %d is %+v, want %d", i, run, want)
 		}
+	}
+}
+
+// TestEndRun checks that a run and the state after it are recorded in one transaction: when
+// one of the two cannot be written, neither is.
+func TestEndRun(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	start := time.Unix(1, 0).UTC()
+	run := Run{ID: "first", Start: start, Result: "failed", Error: "bind dc1: wrong password", Remedy: "correct ldap.password", Class: string(fault.Refused)}
+	to := Connector{State: "SCHEDULED", RunID: "first", At: start, Error: run.Error, Remedy: run.Remedy}
+	must(t, s.EndRun(run, to))
+	expect := func(step string) {
+		t.Helper()
+		if runs := result(s.Runs())(t); !slices.Equal(runs, []Run{run}) {
+			t.Errorf("%s: runs %+v, want %+v", step, runs, run)
+		}
+		if state := result(s.Connector())(t); state != to {
+			t.Errorf("%s: state %+v, want %+v", step, state, to)
+		}
+		if at := result(s.LastSuccess())(t); !at.IsZero() {
+			t.Errorf("%s: last success %s", step, at)
+		}
+	}
+	expect("recorded")
+	never := time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) // a year that JSON does not have
+	next := Connector{State: "SCHEDULED", RunID: "second", At: start}
+	for step, err := range map[string]error{
+		"run":   s.EndRun(Run{ID: "second", Start: never}, next),
+		"state": s.EndRun(Run{ID: "second", Start: start}, Connector{State: "SCHEDULED", At: never}),
+	} {
+		faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "record run", Object: "state file " + s.Path()}, nil, remedyDisk)
+		expect(step + " not written")
+	}
+	run, to = Run{ID: "second", Result: "processed", Start: start}, next
+	must(t, s.EndRun(run, to))
+	if runs := result(s.Runs())(t); len(runs) != 2 || runs[0] != run {
+		t.Errorf("runs %+v", runs)
+	}
+	if at := result(s.LastSuccess())(t); !at.Equal(start) {
+		t.Errorf("last success %s", at)
 	}
 }
 
@@ -203,26 +245,24 @@ func database(t *testing.T, apply func(change) error) []byte {
 func TestUnusable(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
-		dir   func(t *testing.T) string
-		words []string
+		dir    func(t *testing.T) string
+		remedy string
 	}{
 		"a later format": {func(t *testing.T) string {
 			return file(t, database(t, func(c change) error {
 				return c.put(bucketMeta, keyVersion, []byte{0, 0, 0, 3})
 			}))
-		}, []string{fileName + " is of format 3, this program knows 2", "use the program that wrote it", "move the file away"}},
+		}, "use the version that wrote it, or move the file away"},
 		"an odd format": {func(t *testing.T) string {
 			return file(t, database(t, func(c change) error { return c.put(bucketMeta, keyVersion, []byte{1}) }))
-		}, []string{"is of format 0x01"}},
-		"a file for a directory": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName) },
-			[]string{"set service.state-dir to a directory"}},
-		"below a file": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName, "state") },
-			[]string{"set service.state-dir to a directory"}},
+		}, "use the version that wrote it, or move the file away"},
+		"a file for a directory": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName) }, "service.state-dir"},
+		"below a file":           {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName, "state") }, "service.state-dir"},
 		"a directory for the file": {func(t *testing.T) string {
 			dir := t.TempDir()
 			must(t, os.Mkdir(filepath.Join(dir, fileName), 0o700))
 			return dir
-		}, []string{"service.state-dir"}},
+		}, "service.state-dir"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -232,14 +272,7 @@ func TestUnusable(t *testing.T) {
 			if err == nil {
 				s.Close()
 			}
-			if !errors.Is(err, ErrUnusable) {
-				t.Fatalf("error %v", err)
-			}
-			for _, words := range c.words {
-				if !strings.Contains(err.Error(), words) {
-					t.Errorf("error %q does not say %q", err, words)
-				}
-			}
+			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(dir, fileName)}, ErrUnusable, c.remedy)
 			if after, _ := os.ReadFile(filepath.Join(dir, fileName)); !bytes.Equal(before, after) {
 				t.Error("the file was changed")
 			}

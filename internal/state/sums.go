@@ -80,23 +80,23 @@ func checkSums(tx *bbolt.Tx, found map[string]uint64) error {
 	meta, sums := tx.Bucket(bucketMeta), tx.Bucket(bucketSums)
 	switch {
 	case meta == nil:
-		return fmt.Errorf("%w: %s is missing", ErrDamaged, bucketMeta)
+		return fmt.Errorf("%s: %w", bucketMeta, errNoBucket)
 	case sums == nil && string(meta.Get(keyVersion)) != string(currentVersion):
 		return nil
 	case sums == nil:
-		return fmt.Errorf("%w: %s is missing", ErrDamaged, bucketSums)
+		return fmt.Errorf("%s: %w", bucketSums, errNoBucket)
 	}
 	for _, name := range append(buckets, graphBuckets...) { // meta is the first
 		sum, there := found[string(name)]
 		if !there && !isGraph(name) {
-			return fmt.Errorf("%w: %s is missing", ErrDamaged, name)
+			return fmt.Errorf("%s: %w", name, errNoBucket)
 		}
 		var kept uint64
 		if stored := sums.Get(name); len(stored) == 8 {
 			kept = binary.BigEndian.Uint64(stored)
 		}
 		if sum != kept {
-			return fmt.Errorf("%w: the records of %s are not those that were written", ErrDamaged, name)
+			return fmt.Errorf("%s: %w", name, errSum)
 		}
 		if string(meta.Get(keyVersion)) != string(currentVersion) {
 			return nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,12 +11,13 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
+	"adconnector/test/faulttest"
 )
 
 // The files under testdata were written by the programs of their time, and stay as
@@ -76,7 +76,7 @@ func writeKept(t *testing.T, dir string) {
 	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all[:5], Rejected: []Rejected{{all[5], "the gateway's words"}}}}))
 	must(t, s.Hold([]ad.GUID{all[0].GUID, all[1].GUID}, keptTime))
 	for i := len(keptRunsList) - 1; i >= 0; i-- {
-		must(t, s.AddRun(keptRunsList[i]))
+		must(t, s.EndRun(keptRunsList[i], Connector{}))
 	}
 	must(t, s.Advance(Progress{FullPass: &keptFullPass, InvocationID: keptController, Watermark: &keptWatermark}))
 	must(t, s.SetRateLimit(keptTime.Add(time.Minute)))
@@ -197,9 +197,10 @@ func TestNewerFile(t *testing.T) {
 	before := result(os.ReadFile(path))(t)
 	for name, open := range map[string]func(string) (*Store, error){"to write": unsynced.Open, "to look": unsynced.OpenReadOnly} {
 		_, err := open(dir)
-		if !errors.Is(err, ErrUnusable) || !strings.Contains(err.Error(), path+" is of format 99, this program knows ") {
-			t.Errorf("%s: %v", name, err)
+		if err == nil {
+			t.Fatalf("%s: opened", name)
 		}
+		faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, "use the version", "move the file away")
 	}
 	if !bytes.Equal(before, result(os.ReadFile(path))(t)) {
 		t.Error("the file was changed")

@@ -2,10 +2,15 @@ package state
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"adconnector/internal/fault"
+	"adconnector/test/faulttest"
 )
 
 // TestUsable: it says what Open would, and leaves nothing behind.
@@ -21,14 +26,37 @@ func TestUsable(t *testing.T) {
 	must(t, os.WriteFile(file, nil, 0o600))
 	for _, wrong := range []string{file, filepath.Join(file, "below")} {
 		_, open := unsynced.Open(wrong)
-		if err := Usable(wrong); err == nil || !strings.Contains(err.Error(), ": stat "+file) {
-			t.Errorf("%s: error %v", wrong, err)
-		}
-		if err := Usable(wrong); !errors.Is(err, ErrUnusable) || !errors.Is(open, ErrUnusable) || !strings.Contains(err.Error(), "set service.state-dir to a directory") {
-			t.Errorf("%s: error %v, to open it %v", wrong, err, open)
+		for _, err := range []error{open, Usable(wrong)} {
+			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(wrong, fileName)}, ErrUnusable, "service.state-dir")
+			if at, is := errors.AsType[*fs.PathError](err); !is || !strings.HasPrefix(at.Path, file) {
+				t.Errorf("%s: error %v does not name %s", wrong, err, file)
+			}
 		}
 	}
 	store := result(unsynced.Open(dir))(t)
 	must(t, Usable(dir)) // that it is open is another matter
 	must(t, store.Close())
+}
+
+// TestRefusedPlace checks that the remedy names a file or directory that exists.
+func TestRefusedPlace(t *testing.T) {
+	t.Parallel()
+	dir := file(t, nil)
+	path := filepath.Join(dir, fileName)
+	cases := map[string]struct {
+		refused string
+		errno   syscall.Errno
+		place   string
+	}{
+		"file":                     {path, syscall.EACCES, path},
+		"lock that does not exist": {lockOf(path), syscall.EACCES, dir},
+		"directories do not exist": {filepath.Join(dir, "a", "b"), syscall.EACCES, dir},
+		"file system is read-only": {path, syscall.EROFS, dir},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := explainDir(path, &fs.PathError{Op: "open", Path: c.refused, Err: c.errno})
+			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, "make "+c.place+" writable", "service.state-dir")
+		})
+	}
 }

@@ -30,6 +30,32 @@ const (
 
 var order = binary.NativeEndian
 
+// What a walk finds.
+var (
+	errCutOff      = damage("bytes are missing at its end")
+	errBothHeads   = damage("both heads are damaged")
+	errNoSuchPage  = damage("there is no such page")
+	errPageHead    = damage("wrong head")
+	errUsedTwice   = damage("used twice")
+	errPageKind    = damage("unknown kind")
+	errOutside     = damage("an element is outside of the page")
+	errKeyOrder    = damage("the keys are not in order")
+	errEmptyLeaf   = damage("a leaf without elements")
+	errEmptyBranch = damage("a branch without elements")
+	errTooMany     = damage("too many elements")
+	errNotBucket   = damage("a record among buckets")
+	errNotRecord   = damage("a bucket among records")
+	errNoPage      = damage("a bucket without a page")
+	errNoFreelist  = damage("no list of free pages")
+	errNotFree     = damage("a page in use is in the list of free pages")
+	errLost        = damage("a page is neither in use nor free")
+	errNoBucket    = damage("a bucket is missing")
+	errSum         = damage("the records are not those that were written")
+)
+
+// damage returns a kind of ErrDamaged.
+func damage(what string) error { return fmt.Errorf("%w: %s", ErrDamaged, what) }
+
 // walk is a reading of a whole file, page by page.
 type walk struct {
 	file     io.ReaderAt
@@ -51,7 +77,7 @@ func verify(file io.ReaderAt, pageSize int, size int64) (map[string]uint64, erro
 		return nil, err
 	}
 	if w.pages = m.pages; m.pages > uint64(size)/w.pageSize {
-		return nil, fmt.Errorf("%w: %d bytes are missing at its end", ErrDamaged, m.pages*w.pageSize-uint64(size))
+		return nil, fmt.Errorf("%w: %d", errCutOff, m.pages*w.pageSize-uint64(size))
 	}
 	w.reached = make([]bool, w.pages)
 	if err := w.tree(m.root, nil, nil, w.bucket); err != nil {
@@ -80,7 +106,7 @@ func (w *walk) head() (newest meta, err error) {
 		}
 	}
 	if !found {
-		return meta{}, fmt.Errorf("%w: both heads are damaged", ErrDamaged)
+		return meta{}, errBothHeads
 	}
 	return newest, nil
 }
@@ -88,7 +114,7 @@ func (w *walk) head() (newest meta, err error) {
 // page reads a page that nothing else has led to.
 func (w *walk) page(id uint64) (page []byte, flags, count uint16, err error) {
 	if id < 2 || id >= w.pages {
-		return nil, 0, 0, fmt.Errorf("%w: there is no page %d", ErrDamaged, id)
+		return nil, 0, 0, fmt.Errorf("page %d: %w", id, errNoSuchPage)
 	}
 	page = make([]byte, w.pageSize)
 	if _, err := w.file.ReadAt(page, int64(id*w.pageSize)); err != nil {
@@ -96,11 +122,11 @@ func (w *walk) page(id uint64) (page []byte, flags, count uint16, err error) {
 	}
 	named, overflow := order.Uint64(page), uint64(order.Uint32(page[12:]))
 	if named != id || overflow >= w.pages-id {
-		return nil, 0, 0, fmt.Errorf("%w: page %d has a wrong head", ErrDamaged, id)
+		return nil, 0, 0, fmt.Errorf("page %d: %w", id, errPageHead)
 	}
 	for n := id; n <= id+overflow; n++ {
 		if w.reached[n] {
-			return nil, 0, 0, fmt.Errorf("%w: page %d is used twice", ErrDamaged, n)
+			return nil, 0, 0, fmt.Errorf("page %d: %w", n, errUsedTwice)
 		}
 		w.reached[n] = true
 	}
@@ -129,7 +155,7 @@ func (w *walk) tree(id uint64, from, below []byte, record recordFunc) error {
 	case flagBranch:
 		err = w.branch(page, count, from, below, record)
 	default:
-		err = fmt.Errorf("%w: it is of no kind", ErrDamaged)
+		err = errPageKind
 	}
 	if err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
@@ -140,7 +166,7 @@ func (w *walk) tree(id uint64, from, below []byte, record recordFunc) error {
 // part is so many bytes of a page from an element's own offset on.
 func part(page []byte, at, offset, size uint64) ([]byte, error) {
 	if end := at + offset + size; offset < elementSize || end > uint64(len(page)) { // each is below 2^33
-		return nil, fmt.Errorf("%w: an element is outside of it", ErrDamaged)
+		return nil, errOutside
 	}
 	return page[at+offset : at+offset+size], nil
 }
@@ -151,20 +177,20 @@ func part(page []byte, at, offset, size uint64) ([]byte, error) {
 func ascending(key, before, from, below []byte) error {
 	first := before == nil
 	if first && from != nil && !bytes.Equal(key, from) || !first && bytes.Compare(key, before) <= 0 || below != nil && bytes.Compare(key, below) >= 0 {
-		return fmt.Errorf("%w: its keys are not in order", ErrDamaged)
+		return errKeyOrder
 	}
 	return nil
 }
 
 func leaf(page []byte, count uint16, from, below []byte, record recordFunc) error {
 	if count == 0 && from != nil {
-		return fmt.Errorf("%w: it is empty", ErrDamaged)
+		return errEmptyLeaf
 	}
 	var before []byte
 	for n := range uint64(count) {
 		at := pageHead + n*elementSize
 		if at+elementSize > uint64(len(page)) {
-			return fmt.Errorf("%w: it has too many elements", ErrDamaged)
+			return errTooMany
 		}
 		e := page[at:]
 		offset, keySize, valueSize := uint64(order.Uint32(e[4:])), uint64(order.Uint32(e[8:])), uint64(order.Uint32(e[12:]))
@@ -189,7 +215,7 @@ func (w *walk) branch(page []byte, count uint16, from, below []byte, record reco
 	for n := range uint64(count) {
 		at := pageHead + n*elementSize
 		if at+elementSize > uint64(len(page)) {
-			return fmt.Errorf("%w: it has too many elements", ErrDamaged)
+			return errTooMany
 		}
 		e := page[at:]
 		key, err := part(page, at, uint64(order.Uint32(e)), uint64(order.Uint32(e[4:])))
@@ -206,7 +232,7 @@ func (w *walk) branch(page []byte, count uint16, from, below []byte, record reco
 		keys[n], children[n] = key, order.Uint64(e[8:])
 	}
 	if count == 0 {
-		return fmt.Errorf("%w: it leads nowhere", ErrDamaged)
+		return errEmptyBranch
 	}
 	for n, child := range children {
 		end := below
@@ -223,12 +249,12 @@ func (w *walk) branch(page []byte, count uint16, from, below []byte, record reco
 // bucket is told of the buckets. One that is small has its only page within itself.
 func (w *walk) bucket(flags uint32, name, value []byte) error {
 	if flags != flagBucket || len(value) < bucketHead {
-		return fmt.Errorf("%w: something that is no bucket stands among them", ErrDamaged)
+		return errNotBucket
 	}
 	sum := uint64(0)
 	record := func(flags uint32, key, value []byte) error {
 		if flags != 0 {
-			return fmt.Errorf("%w: something that is no record stands among them", ErrDamaged)
+			return errNotRecord
 		}
 		sum += sumOf(key, value)
 		return nil
@@ -239,7 +265,7 @@ func (w *walk) bucket(flags uint32, name, value []byte) error {
 	case root != 0:
 		err = w.tree(root, nil, nil, record)
 	case len(within) < pageHead || order.Uint64(within) != 0 || order.Uint16(within[8:]) != flagLeaf:
-		err = fmt.Errorf("%w: it has no page", ErrDamaged)
+		err = errNoPage
 	default:
 		err = leaf(within, order.Uint16(within[10:]), nil, nil, record)
 	}
@@ -256,7 +282,7 @@ func printable(name []byte) string { return fmt.Sprintf("%.20q", name) }
 // free walks the list of free pages: each page is in use or in the list.
 func (w *walk) free(id uint64) error {
 	if id == noFreelist {
-		return fmt.Errorf("%w: it has no list of free pages", ErrDamaged)
+		return errNoFreelist
 	}
 	page, flags, small, err := w.page(id)
 	if err != nil {
@@ -267,18 +293,18 @@ func (w *walk) free(id uint64) error {
 		count, list = order.Uint64(list), list[8:]
 	}
 	if flags != flagFreelist || count > uint64(len(list))/8 {
-		return fmt.Errorf("%w: its list of free pages is none", ErrDamaged)
+		return errNoFreelist
 	}
 	for n := range count {
 		free := order.Uint64(list[8*n:])
 		if free < 2 || free >= w.pages || w.reached[free] {
-			return fmt.Errorf("%w: page %d cannot be free", ErrDamaged, free)
+			return fmt.Errorf("page %d: %w", free, errNotFree)
 		}
 		w.reached[free] = true
 	}
 	for id := uint64(2); id < w.pages; id++ {
 		if !w.reached[id] {
-			return fmt.Errorf("%w: page %d is neither in use nor free", ErrDamaged, id)
+			return fmt.Errorf("page %d: %w", id, errLost)
 		}
 	}
 	return nil

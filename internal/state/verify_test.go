@@ -52,7 +52,7 @@ func settled(t *testing.T) (file []byte, holds string) {
 	must(t, d.Announce([]Batch{{0, all[:10]}, {1, all[10:20]}}))
 	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Rejected: []Rejected{{Object: all[3], Reason: "bad"}}, Delivered: all[4:10]}}))
 	must(t, s.Hold([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
-	must(t, s.AddRun(Run{ID: "x"}))
+	must(t, s.EndRun(Run{ID: "x"}, Connector{State: "SCHEDULED"}))
 	must(t, s.Advance(Progress{FullPass: &FullPass{Scope: "s"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 5, Scope: "s"}}))
 	for range 2 {
 		must(t, s.SetConnector(Connector{State: "SCHEDULED"}))
@@ -101,46 +101,46 @@ func TestVerifyKnowsDamage(t *testing.T) {
 	const size = 4096
 	for name, c := range map[string]struct {
 		damage func(f *brokenFile)
-		words  string
+		cause  error
 	}{
-		"a page of another number":   {func(f *brokenFile) { order.PutUint64(f.page(f.index()), 1<<20) }, "has a wrong head"},
-		"a page that overflows":      {func(f *brokenFile) { order.PutUint32(f.page(f.index())[12:], 1<<20) }, "has a wrong head"},
-		"a page used twice":          {func(f *brokenFile) { copy(f.bucket(bucketDue), f.bucket(bucketIndex)[:8]) }, "is used twice"},
-		"a page in use that is free": {func(f *brokenFile) { order.PutUint64(f.page(f.free)[pageHead:], f.root) }, "cannot be free"},
+		"a page of another number":   {func(f *brokenFile) { order.PutUint64(f.page(f.index()), 1<<20) }, errPageHead},
+		"a page that overflows":      {func(f *brokenFile) { order.PutUint32(f.page(f.index())[12:], 1<<20) }, errPageHead},
+		"a page used twice":          {func(f *brokenFile) { copy(f.bucket(bucketDue), f.bucket(bucketIndex)[:8]) }, errUsedTwice},
+		"a page in use that is free": {func(f *brokenFile) { order.PutUint64(f.page(f.free)[pageHead:], f.root) }, errNotFree},
 		"a page that is lost": {func(f *brokenFile) {
 			free := f.page(f.free)
 			order.PutUint16(free[10:], order.Uint16(free[10:])-1)
-		}, "is neither in use nor free"},
-		"a list that is longer than its page": {func(f *brokenFile) { order.PutUint16(f.page(f.free)[10:], 1000) }, "its list of free pages is none"},
-		"no list":                             {func(f *brokenFile) { order.PutUint16(f.page(f.free)[8:], flagLeaf) }, "its list of free pages is none"},
+		}, errLost},
+		"a list that is longer than its page": {func(f *brokenFile) { order.PutUint16(f.page(f.free)[10:], 1000) }, errNoFreelist},
+		"no list":                             {func(f *brokenFile) { order.PutUint16(f.page(f.free)[8:], flagLeaf) }, errNoFreelist},
 		"keys of a branch out of order": {func(f *brokenFile) {
 			e := f.element(f.index(), 1)
 			clear(e[order.Uint32(e):][:order.Uint32(e[4:])])
-		}, "its keys are not in order"},
+		}, errKeyOrder},
 		"keys of a leaf out of order": {func(f *brokenFile) {
 			e := f.element(f.leaf(), 1)
 			clear(e[order.Uint32(e[4:]):][:order.Uint32(e[8:])])
-		}, "its keys are not in order"},
-		"a leaf without elements":       {func(f *brokenFile) { clear(f.page(f.leaf())[10:12]) }, "it is empty"},
-		"a branch without elements":     {func(f *brokenFile) { clear(f.page(f.index())[10:12]) }, "it leads nowhere"},
-		"more elements than a page has": {func(f *brokenFile) { order.PutUint16(f.page(f.leaf())[10:], 300) }, ErrDamaged.Error()},
-		"a page of no kind":             {func(f *brokenFile) { clear(f.page(f.leaf())[8:10]) }, "it is of no kind"},
-		"an element within its head":    {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0)[4:], 8) }, "an element is outside of it"},
+		}, errKeyOrder},
+		"a leaf without elements":       {func(f *brokenFile) { clear(f.page(f.leaf())[10:12]) }, errEmptyLeaf},
+		"a branch without elements":     {func(f *brokenFile) { clear(f.page(f.index())[10:12]) }, errEmptyBranch},
+		"more elements than a page has": {func(f *brokenFile) { order.PutUint16(f.page(f.leaf())[10:], 300) }, ErrDamaged},
+		"a page of no kind":             {func(f *brokenFile) { clear(f.page(f.leaf())[8:10]) }, errPageKind},
+		"an element within its head":    {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0)[4:], 8) }, errOutside},
 		"an element behind the page": {func(f *brokenFile) {
 			at := len(f.element(f.leaf(), 0)) - int(order.Uint32(f.element(f.leaf(), 0)[8:])) - int(order.Uint32(f.element(f.leaf(), 0)[12:]))
 			order.PutUint32(f.element(f.leaf(), 0)[4:], uint32(at)+1)
-		}, "an element is outside of it"},
-		"a bucket among records":  {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0), flagBucket) }, "something that is no record"},
-		"a bucket without a page": {func(f *brokenFile) { order.PutUint16(f.bucket(bucketHeld)[bucketHead+8:], flagBranch) }, "it has no page"},
-		"a record among buckets":  {func(f *brokenFile) { order.PutUint32(f.element(f.root, 0), 0) }, "something that is no bucket"},
+		}, errOutside},
+		"a bucket among records":  {func(f *brokenFile) { order.PutUint32(f.element(f.leaf(), 0), flagBucket) }, errNotRecord},
+		"a bucket without a page": {func(f *brokenFile) { order.PutUint16(f.bucket(bucketHeld)[bucketHead+8:], flagBranch) }, errNoPage},
+		"a record among buckets":  {func(f *brokenFile) { order.PutUint32(f.element(f.root, 0), 0) }, errNotBucket},
 	} {
 		f := &brokenFile{content: bytes.Clone(pristine)}
 		m := result((&walk{file: bytes.NewReader(pristine), pageSize: size}).head())(t)
 		f.root, f.free = m.root, m.freelist
 		c.damage(f)
 		_, err := verify(bytes.NewReader(f.content), size, int64(len(f.content)))
-		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.words) {
-			t.Errorf("%s: %v, want %s", name, err, c.words)
+		if !errors.Is(err, ErrDamaged) || !errors.Is(err, c.cause) {
+			t.Errorf("%s: %v, want %v", name, err, c.cause)
 		}
 	}
 }
@@ -219,7 +219,7 @@ func TestCampaignPowerCut(t *testing.T) {
 		all := objects(0, 40*(1+n%3), byte(n))
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		steps := []func() error{ // a transaction each
-			func() error { return s.AddRun(Run{ID: fmt.Sprint(n)}) },
+			func() error { return s.EndRun(Run{ID: fmt.Sprint(n)}, Connector{RunID: fmt.Sprint(n)}) },
 			func() error { return s.SetConnector(Connector{State: fmt.Sprint(n)}) },
 		}
 		d := result(s.Begin(reader, began))(t)

@@ -87,8 +87,7 @@ func TestRetarget(t *testing.T) {
 	must(t, d.Settle([]Receipt{{Batch: 1, Complete: true, Rejected: []Rejected{{Object: all[2]}, {Object: all[3]}}}}))
 	must(t, s.Hold(guidsOf(all), time.Unix(1, 0)))
 	must(t, s.Advance(Progress{FullPass: &FullPass{Scope: "a"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 9}}))
-	must(t, s.SetConnector(Connector{State: "SCHEDULED"}))
-	must(t, s.AddRun(Run{ID: "r"}))
+	must(t, s.EndRun(Run{ID: "r"}, Connector{State: "SCHEDULED"}))
 	must(t, s.Retarget("two"))
 	for range 2 {
 		for _, o := range all {

@@ -1,35 +1,43 @@
 package status
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
+
+	"adconnector/internal/fault"
 )
 
-// Pulse tells a process that works or waits from one that is stuck.
+// Pulse detects a process that is stuck.
 type Pulse struct {
-	// Activity counts what the process gets done; it grows while a run goes on.
+	// Activity returns a counter that grows while a run makes progress, such as
+	// Metrics.Activity.
 	Activity func() uint64
-	// Waiting is until when the process has reason to do nothing; zero: it has none.
+	// Waiting returns until when the process has a reason to be idle; zero: it has none.
 	Waiting func() time.Time
 
 	mu       sync.Mutex
-	last     time.Time // of a sign of life; with the monotonic clock, which a suspended machine stops
+	last     time.Time // of the last progress; with the monotonic clock, which stops while the machine is suspended
 	activity uint64
 }
 
-// stuckAfter is how long nothing at all happens in a process that works: no tick of
-// the loop, no entry read, no call answered or given up. A call gives up sooner.
+// stuckAfter is how long a process may be idle: without a tick of the loop, without a call
+// that ends, without a byte of an answer. Every call that receives no byte ends sooner.
 const stuckAfter = 10 * time.Minute
 
-// Beat is a sign of life.
+const remedyStuck = "restart the process, and report the last lines of its log"
+
+var errNoProgress = errors.New("no progress")
+
+// Beat records progress.
 func (p *Pulse) Beat() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last = time.Now()
 }
 
-// Stuck says why the process is not healthy; nil while it is.
+// Stuck returns why the process is not healthy; nil while it is.
 func (p *Pulse) Stuck() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -39,10 +47,10 @@ func (p *Pulse) Stuck() error {
 	case activity != p.activity || p.last.IsZero():
 		p.activity, p.last = activity, now
 	case until.After(p.last):
-		p.last = until // it has its time from then on
+		p.last = until // the idle time counts from then on
 	}
 	if still := now.Sub(p.last); still > stuckAfter {
-		return fmt.Errorf("nothing has happened for %s: restart the process, and report what its log said last", still.Round(time.Second))
+		return fault.Operation{}.Failed(fault.Transient, fmt.Errorf("%w for %s", errNoProgress, still.Round(time.Second)), remedyStuck)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
+
+	"adconnector/internal/fault"
 )
 
 // Metrics counts what one process does, for Prometheus. What outlives the process
@@ -25,7 +27,7 @@ type Metrics struct {
 	gateway        *prometheus.CounterVec
 	gatewaySeconds *prometheus.HistogramVec
 
-	requests atomic.Uint64
+	activity atomic.Uint64 // requests that ended, and arrivals of bytes
 }
 
 // Build says which program this is.
@@ -73,7 +75,7 @@ func (m *Metrics) Handler(log zerolog.Logger) http.Handler {
 	return promhttp.HandlerFor(prometheus.GathererFunc(noted(m.registry.Gather, scrapes.note)), promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})
 }
 
-// noted is work whose error, or success, is told to note as well.
+// noted returns work that also passes its error, or nil, to note.
 func noted[T any](work func() (T, error), note func(error)) func() (T, error) {
 	return func() (T, error) {
 		done, err := work()
@@ -82,26 +84,23 @@ func noted[T any](work func() (T, error), note func(error)) func() (T, error) {
 	}
 }
 
-// scrapes logs what keeps metrics from being read: once, until it has changed or they
-// were read again, for somebody asks every few seconds.
+// scrapes logs why scrapes fail: once, until another error occurs or a scrape succeeds,
+// because scrapes come every few seconds.
 type scrapes struct {
 	log zerolog.Logger
 
-	mu   sync.Mutex // several may ask at once
-	last string
+	mu      sync.Mutex // several scrapes may run at once
+	repeats fault.Repeats
 }
 
 func (s *scrapes) note(err error) {
-	text := ""
-	if err != nil {
-		text = OneLine(err.Error())
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if text != "" && text != s.last {
-		s.log.Warn().Str("error", text).Msg(MsgScrapeFailed)
+	if err == nil {
+		s.repeats.Clear()
+	} else if s.repeats.Note(err, time.Now()).Times == 1 {
+		s.log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgScrapeFailed)
 	}
-	s.last = text
 }
 
 // Run counts a run that has ended.
@@ -122,13 +121,13 @@ func (m *Metrics) Objects(kind, outcome string, count int) {
 
 // DirectoryRequest counts a request to the directory.
 func (m *Metrics) DirectoryRequest(request, class string) {
-	m.requests.Add(1)
+	m.Active()
 	m.directory.WithLabelValues(request, class).Inc()
 }
 
 // GatewayRequest counts a request to the gateway.
 func (m *Metrics) GatewayRequest(call, class string, took time.Duration) {
-	m.requests.Add(1)
+	m.Active()
 	m.gateway.WithLabelValues(call, class).Inc()
 	m.gatewaySeconds.WithLabelValues(call).Observe(took.Seconds())
 }
@@ -152,8 +151,11 @@ func (m *Metrics) WatchSchedule(interval func() time.Duration) {
 		func() float64 { return interval().Seconds() }))
 }
 
-// Requests returns how many requests there were, to the directory and the gateway.
-func (m *Metrics) Requests() uint64 { return m.requests.Load() }
+// Active counts a sign of progress: a request that ended, or bytes that arrived.
+func (m *Metrics) Active() { m.activity.Add(1) }
+
+// Activity returns how many signs of progress there were.
+func (m *Metrics) Activity() uint64 { return m.activity.Load() }
 
 // recorded shows what the state file knows.
 type recorded struct{ report func() (Report, error) }

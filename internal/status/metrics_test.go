@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"adconnector/internal/fault"
 	"adconnector/internal/state"
 )
 
@@ -46,8 +47,8 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	m := busy()
 	code, text := scrape(t, m)
-	if code != 200 || m.Requests() != 2 {
-		t.Errorf("%d after %d requests", code, m.Requests())
+	if code != 200 || m.Activity() != 2 {
+		t.Errorf("%d after %d signs of progress", code, m.Activity())
 	}
 	for _, want := range []string{
 		`runs_total{mode="delta",result="processed"} 1`, `run_duration_seconds_count{mode="delta"} 1`, `run_stage_seconds_sum{stage="read"} 0.1`,
@@ -74,14 +75,18 @@ func TestMetricsWithoutReport(t *testing.T) {
 // TestFailedScrape: it is logged once, until its cause changes or a scrape succeeds.
 func TestFailedScrape(t *testing.T) {
 	t.Parallel()
-	trouble := errors.New("no disk")
+	const remedy = "check the disk"
+	failed := func(cause string) error {
+		return fault.Operation{Op: "read", Object: cause}.Failed(fault.Transient, errors.New(cause), remedy)
+	}
+	var trouble error
 	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, trouble })
 	var log bytes.Buffer
 	h := m.Handler(zerolog.New(&log))
 	for _, step := range []struct {
 		trouble error
 		lines   int // so far
-	}{{trouble, 1}, {trouble, 1}, {nil, 1}, {trouble, 2}, {errors.New("no file"), 3}} {
+	}{{failed("disk"), 1}, {failed("disk"), 1}, {nil, 1}, {failed("disk"), 2}, {failed("file"), 3}} {
 		trouble = step.trouble
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
 		if n := strings.Count(log.String(), "\n"); n != step.lines {
@@ -89,8 +94,8 @@ func TestFailedScrape(t *testing.T) {
 		}
 	}
 	for line := range strings.Lines(log.String()) {
-		var l struct{ Message, Error string }
-		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Message != MsgScrapeFailed || !strings.Contains(l.Error, "no ") || strings.Contains(l.Error, "\n") {
+		var l struct{ Message, Error, Remedy string }
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Message != MsgScrapeFailed || l.Error == "" || l.Remedy != remedy {
 			t.Errorf("%v in %s", err, line)
 		}
 	}

@@ -46,13 +46,8 @@ func (p page) Tone() string {
 	}
 }
 
-// LastError is what somebody has to look at.
-func (p page) LastError() string {
-	if p.interrupted() {
-		return ""
-	}
-	return p.Error
-}
+// Failed reports whether there is an error to show. An interrupted run has none.
+func (p page) Failed() bool { return p.Error != "" && !p.interrupted() }
 
 // Verdict is the same in a sentence.
 func (p page) Verdict() string {
@@ -106,7 +101,7 @@ func number(n int) string {
 func (e Endpoint) showPage(w http.ResponseWriter, _ *http.Request) {
 	report, err := e.Report()
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		unavailable(w, err)
 		return
 	}
 	var whole bytes.Buffer // a page that breaks off would pass for one that is whole

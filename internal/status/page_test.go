@@ -96,10 +96,10 @@ func TestPageEscapes(t *testing.T) {
 	t.Parallel()
 	const hostile = `<script>alert(1)</script>"'&`
 	page := show(t, Report{
-		Error: hostile, Rejected: 1, Rejections: []Rejection{{"user", "S-1", "g", hostile, 1, noon}},
-		Held: 200, HeldDeletions: make([]Held, 200), Runs: []state.Run{{Result: "failed", Error: hostile}},
+		Error: hostile, Remedy: hostile, Rejected: 1, Rejections: []Rejection{{"user", "S-1", "g", hostile, 1, noon}},
+		Held: 200, HeldDeletions: make([]Held, 200), Runs: []state.Run{{Result: "failed", Error: hostile, Remedy: hostile}},
 	})
-	if strings.Contains(page, "<script") || strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;") != 3 {
+	if strings.Contains(page, "<script") || strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;") != 5 {
 		t.Error(page)
 	}
 	if !strings.Contains(page, "The first 100;") || !strings.Contains(page, "sync --allow-deletes") {

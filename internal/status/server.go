@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"adconnector/internal/fault"
 )
 
 // Endpoint is what the admin endpoint shows.
@@ -41,23 +43,31 @@ func (e Endpoint) Handler(host string) http.Handler {
 	return guarded(onlyFor(host, mux))
 }
 
-// verdict answers 200, or 503 with the reason.
+// verdict answers 200, or 503 with the error.
 func verdict(trouble func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if err := trouble(); err != nil {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, err)
+			unavailable(w, err)
 			return
 		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		fmt.Fprintln(w, "ok")
 	}
+}
+
+// unavailable answers 503 with the error and, on a line of its own, the remedy.
+func unavailable(w http.ResponseWriter, err error) {
+	lines := err.Error()
+	if remedy := fault.Remedy(err); remedy != "" {
+		lines += "\nremedy: " + remedy
+	}
+	http.Error(w, lines, http.StatusServiceUnavailable)
 }
 
 func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
 	report, err := e.Report()
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		unavailable(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -130,20 +140,27 @@ func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger)
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // who is still looking is cut off
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		log.Error().Err(err).Str("address", address).Msg(MsgAdminFailed)
+		log.Error().EmbedObject(fault.Fields(err)).Str("address", address).Msg(MsgAdminFailed)
 	}
 }
 
-// remedyFor says what to do where an address cannot be had.
+// The remedies of an address on which the endpoint cannot listen.
+const (
+	remedyAddress = "set service.admin.address to an address of this host, like 127.0.0.1:8080"
+	remedyPort    = "set service.admin.address to a port above 1023"
+	remedyTaken   = "give each connector on this host its own service.admin.address"
+)
+
+// remedyFor returns the remedy of an address on which the endpoint cannot listen.
 func remedyFor(err error) string {
 	var unknown *net.DNSError
 	switch {
 	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &unknown):
-		return "set service.admin.address to an address of this host, like 127.0.0.1:8080"
+		return remedyAddress
 	case errors.Is(err, syscall.EACCES):
-		return "set service.admin.address to a port above 1023"
+		return remedyPort
 	}
-	return "give each connector on this host its own service.admin.address"
+	return remedyTaken
 }
 
 const listenAgain = 30 * time.Second
@@ -157,7 +174,8 @@ func listen(ctx context.Context, address string, log zerolog.Logger) net.Listene
 			return listener
 		}
 		if !said && ctx.Err() == nil {
-			log.Error().Err(err).Str("remedy", remedyFor(err)).Msg(MsgAdminUnavailable)
+			err = fault.Operation{Op: "serve", Object: "admin endpoint " + address}.Failed(fault.Transient, err, remedyFor(err))
+			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgAdminUnavailable)
 		}
 		select {
 		case <-ctx.Done():

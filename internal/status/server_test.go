@@ -10,14 +10,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"adconnector/internal/fault"
 	"adconnector/internal/state"
+	"adconnector/test/faulttest"
 )
 
 func endpoint() Endpoint {
@@ -81,9 +83,11 @@ func TestHost(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	t.Parallel()
 	e := endpoint()
-	e.Stuck, e.Unready = func() error { return errors.New("stuck since noon") }, func() error { return errors.New("not yet") }
-	e.Report = func() (Report, error) { return Report{}, errors.New("no disk") }
-	for path, want := range map[string]string{"/healthz": "stuck since noon\n", "/readyz": "not yet\n", "/status": "no disk\n"} {
+	failed := fault.Operation{Op: "read runs", Object: "file"}.Failed(fault.Transient, errors.New("no disk"), "check the disk")
+	e.Stuck, e.Unready = func() error { return errors.New("stuck since noon") }, func() error { return failed }
+	e.Report = func() (Report, error) { return Report{}, failed }
+	const text = "read runs file: no disk\nremedy: check the disk\n"
+	for path, want := range map[string]string{"/healthz": "stuck since noon\n", "/readyz": text, "/status": text, "/": text} {
 		if w := get(e.Handler(""), "GET", "localhost", path); w.Code != 503 || w.Body.String() != want {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
@@ -147,26 +151,31 @@ func TestUnavailableAddress(t *testing.T) {
 	}
 	defer taken.Close()
 	for name, c := range map[string]struct{ address, remedy string }{
-		"of no interface": {"192.0.2.1:0", "to an address of this host"},
-		"in use":          {taken.Addr().String(), "its own service.admin.address"},
+		"of no interface": {"192.0.2.1:0", remedyAddress},
+		"in use":          {taken.Addr().String(), remedyTaken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			logged, stop := serve(t, c.address)
-			if logged.Message != MsgAdminUnavailable || !strings.Contains(logged.Remedy, c.remedy) {
+			if logged.Message != MsgAdminUnavailable || logged.Remedy != c.remedy || logged.Error == "" {
 				t.Errorf("logged %+v", logged)
 			}
 			stop()
 		})
 	}
 	t.Run("of an unknown name", func(t *testing.T) {
-		if remedy := remedyFor(&net.OpError{Err: &net.DNSError{IsNotFound: true}}); !strings.Contains(remedy, "to an address of this host") {
+		if remedy := remedyFor(&net.OpError{Err: &net.DNSError{IsNotFound: true}}); remedy != remedyAddress {
+			t.Error(remedy)
+		}
+	})
+	t.Run("privileged", func(t *testing.T) {
+		if remedy := remedyFor(os.NewSyscallError("bind", syscall.EACCES)); remedy != remedyPort {
 			t.Error(remedy)
 		}
 	})
 }
 
 // line is what tests look for in a log line.
-type line struct{ Message, Address, Remedy string }
+type line struct{ Message, Address, Error, Remedy string }
 
 // serve serves an endpoint and returns its first log line. stop returns when Serve has.
 func serve(t *testing.T, address string) (first line, stop func()) {
@@ -219,28 +228,64 @@ func TestPulse(t *testing.T) {
 			if step.event != nil {
 				step.event()
 			}
-			if err := p.Stuck(); (err != nil) != step.stuck {
-				t.Errorf("%s: %v", step.name, err)
-			}
+			checkStuck(t, step.name, p.Stuck(), step.stuck)
 		}
 	})
+}
+
+func checkStuck(t *testing.T, name string, err error, stuck bool) {
+	t.Helper()
+	if stuck {
+		faulttest.Check(t, err, fault.Error{Class: fault.Transient}, errNoProgress, remedyStuck)
+	} else if err != nil {
+		t.Errorf("%s: %v", name, err)
+	}
+}
+
+// TestPulseOfSlowAnswer checks that a run that awaits an answer for longer than it may be
+// idle is healthy while bytes of it arrive, and stuck when none do.
+func TestPulseOfSlowAnswer(t *testing.T) {
+	t.Parallel()
+	const answer, between = 21 * time.Minute, 2 * time.Minute
+	for name, c := range map[string]struct {
+		arrives bool // bytes of the answer
+		stuck   bool // before it is complete
+	}{"bytes arrive": {true, false}, "no bytes arrive": {false, true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewMetrics(Build{}, func() (Report, error) { return Report{}, nil })
+				p := Pulse{Activity: m.Activity, Waiting: func() time.Time { return time.Time{} }}
+				m.DirectoryRequest("bind", "done")
+				checkStuck(t, "begin", p.Stuck(), false)
+				for waited := between; waited < answer; waited += between {
+					time.Sleep(between)
+					if c.arrives {
+						m.Active()
+					}
+					checkStuck(t, waited.String(), p.Stuck(), c.stuck && waited > stuckAfter)
+				}
+				m.DirectoryRequest("search", "done")
+				checkStuck(t, "answered", p.Stuck(), false)
+			})
+		})
+	}
 }
 
 func TestUnready(t *testing.T) {
 	t.Parallel()
 	r := Report{}
-	if err := r.Unready(false); err == nil || !strings.Contains(err.Error(), "not registered yet") {
-		t.Errorf("got %v", err)
-	}
+	faulttest.Check(t, r.Unready(false), fault.Error{Class: fault.Transient}, errNotRegistered)
 	if err := r.Unready(true); err != nil {
 		t.Errorf("got %v", err)
 	}
-	r.Runs = []state.Run{{Class: "transient", Error: "cut"}, {Class: "refused", Error: "wrong password"}}
+	r.Runs = []state.Run{{Class: "transient", Error: "cut"}, {Class: "refused", Error: "wrong password", Remedy: "correct ldap.password"}}
 	if err := r.Unready(true); err != nil {
 		t.Errorf("got %v", err)
 	}
 	r.Runs = r.Runs[1:]
-	if err := r.Unready(true); err == nil || err.Error() != "wrong password" {
+	err := r.Unready(true)
+	faulttest.Check(t, err, fault.Error{Class: fault.Refused}, nil, "ldap.password")
+	if err.Error() != r.Runs[0].Error {
 		t.Errorf("got %v", err)
 	}
 }

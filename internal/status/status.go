@@ -18,9 +18,10 @@ import (
 
 // Report is the document.
 type Report struct {
-	From    string `json:"from"`             // FromDaemon or FromFile
-	Daemon  string `json:"daemon,omitempty"` // why what a daemon says was not had, or not used
-	Version string `json:"version"`
+	From         string `json:"from"`                    // FromDaemon or FromFile
+	Daemon       string `json:"daemon,omitempty"`        // why the daemon's own report is missing
+	DaemonRemedy string `json:"daemon_remedy,omitempty"` // of that error
+	Version      string `json:"version"`
 	Instance
 
 	State      string    `json:"state,omitempty"` // absent: nothing has run yet
@@ -28,6 +29,7 @@ type Report struct {
 	RunID      string    `json:"run_id,omitempty"`
 	NextRun    time.Time `json:"next_run,omitzero"`
 	Error      string    `json:"error,omitempty"`
+	Remedy     string    `json:"remedy,omitempty"`    // of the error
 	WaitsFor   string    `json:"waits_for,omitempty"` // rateLimit, while it lasts
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
 
@@ -42,6 +44,9 @@ type Report struct {
 	Rejections    []Rejection `json:"rejections"`
 	Runs          []state.Run `json:"runs"` // the latest first
 }
+
+// errNotRegistered is the cause of a connector that is not ready.
+var errNotRegistered = errors.New("not registered yet, because the gateway has not accepted the login")
 
 // Where a report comes from.
 const (
@@ -87,7 +92,8 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	r.State, r.Since, r.RunID, r.NextRun, r.Error = connector.State, connector.At, connector.RunID, connector.NextRun, connector.Error
+	r.State, r.Since, r.RunID, r.NextRun = connector.State, connector.At, connector.RunID, connector.NextRun
+	r.Error, r.Remedy = connector.Error, connector.Remedy
 	limit, err := store.RateLimit()
 	if err != nil {
 		return r, err
@@ -149,19 +155,19 @@ func outcome(run state.Run) string {
 	return run.Result
 }
 
-// refused says why the last run was refused; nil when it was not.
+// refused returns why the last run was refused; nil when it was not.
 func (r *Report) refused() error {
 	if len(r.Runs) > 0 && r.Runs[0].Class == string(fault.Refused) {
-		return errors.New(r.Runs[0].Error)
+		return fault.Operation{}.Failed(fault.Refused, errors.New(r.Runs[0].Error), r.Runs[0].Remedy)
 	}
 	return nil
 }
 
-// Unready says why the connector is not ready: nobody has let it in yet, or the
-// last run was refused; nil when it is.
+// Unready returns why the connector is not ready: it is not registered, or the last run was
+// refused; nil when it is ready.
 func (r *Report) Unready(registered bool) error {
 	if !registered {
-		return errors.New("not registered yet: the gateway has not accepted the login")
+		return fault.Operation{}.Failed(fault.Transient, errNotRegistered, "")
 	}
 	return r.refused()
 }

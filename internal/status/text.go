@@ -40,7 +40,10 @@ func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Locati
 	}
 	switch {
 	case r.From == FromFile:
-		line("daemon", "%s; this is what %s says", OneLine(r.Daemon), r.StateDir)
+		line("daemon", "%s; this is the state in %s", OneLine(r.Daemon), r.StateDir)
+		if r.DaemonRemedy != "" {
+			line("remedy", "%s", OneLine(r.DaemonRemedy))
+		}
 		if r.NextRun.After(now) {
 			line("next run", "%s, if a daemon runs", moment(r.NextRun, now, place))
 		}
@@ -55,6 +58,9 @@ func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Locati
 		line("last run", interrupted)
 	case r.Error != "":
 		line("last error", "%s", OneLine(r.Error))
+		if r.Remedy != "" {
+			line("remedy", "%s", OneLine(r.Remedy))
+		}
 	}
 	if !r.LastSuccess.IsZero() {
 		line("last success", "%s", moment(r.LastSuccess, now, place))

@@ -24,7 +24,7 @@ func TestText(t *testing.T) {
 	t.Parallel()
 	r := Report{
 		From: FromDaemon, Instance: Instance{StateDir: "/state"},
-		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J",
+		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J", Remedy: "correct\nldap.password",
 		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullPass: noon.Add(-5 * time.Hour),
 		Objects: 1234, Held: 25, Rejected: 1,
 		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
@@ -37,6 +37,7 @@ func TestText(t *testing.T) {
 next run        2026-11-22 13:04:00 CET (in 4 minutes)
 waits for       the gateway's rate limit, until 2026-11-22 13:50:00 CET (in 50 minutes)
 last error      bind: refused [2J
+remedy          correct ldap.password
 last success    2026-11-22 12:00:00 CET (60 minutes ago)
 last full pass  2026-11-22 08:00:00 CET (5 hours ago)
 objects         1234 in the index, 25 deletions held, 1 rejected
@@ -64,8 +65,8 @@ objects         1234 in the index, 25 deletions held, 1 rejected
 // TestTextFromFile: a time that has passed while no daemon ran is no next run.
 func TestTextFromFile(t *testing.T) {
 	t.Parallel()
-	r := Report{From: FromFile, Daemon: "no daemon answers\x1b[2J", Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
-	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          no daemon answers [2J; this is what /state says\n") {
+	r := Report{From: FromFile, Daemon: "no daemon answers\x1b[2J", DaemonRemedy: "check whether\none runs", Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
+	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          no daemon answers [2J; this is the state in /state\nremedy          check whether one runs\n") {
 		t.Errorf("got\n%s", got)
 	}
 	r.NextRun = noon.Add(time.Hour)

@@ -4,136 +4,116 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"slices"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/state"
 )
 
-// tally counts the objects of one kind.
-type tally struct {
-	mapped, changed, skipped, unparsed int
-	nameless                           int // of the skipped: those whose GUID cannot be read either
-	seen                               []ad.GUID
-	reschedule                         map[ad.GUID]time.Time
-	rejected                           map[ad.GUID][]byte // values, by this very pass; known once a search has begun anew
+// comparer compares the assets of one search with the index. It serves one goroutine.
+type comparer struct {
+	task
+	snapshot Snapshot
+	plan     Plan
+	store    *state.Store
+	tally    tally
+
+	rejected map[ad.GUID][]byte // values that the gateway rejected in this run, known after a restart
 }
 
-// skip counts an entry that cannot be mapped.
-func (p *pass) skip(r reading, entry *ad.Entry, err error) {
-	if r.tally.skipped == 0 {
-		p.log.Warn().Str("kind", r.kind.String()).Str("dn_hash", hash(entry.DN)).Err(err).Msg(MsgEntrySkipped)
-	}
-	r.tally.skipped++
-	if guid, ok := r.mapper.GUID(entry); ok {
-		p.saw(r.tally, guid) // it has not gone, whatever it is
+// skip counts an entry that cannot be mapped. An entry with a readable GUID still exists.
+func (c *comparer) skip(log zerolog.Logger, q query, entry *ad.Entry, err error) {
+	q.firstSkipped.Do(func() {
+		log.Warn().Stringer("kind", q.kind).Str("dn_hash", hash(entry.DN)).EmbedObject(fault.Fields(err)).Msg(MsgEntrySkipped)
+	})
+	c.tally.skipped++
+	if guid, ok := q.mapper.GUID(entry); ok {
+		c.see(guid)
 	} else {
-		r.tally.nameless++
+		c.tally.nameless++
 	}
 }
 
-// take counts an asset, and adds it if it has changed. It says for how long adding
-// has held it up.
-func (p *pass) take(asset identity.Asset, t *tally, add addFunc) (held time.Duration, err error) {
-	t.mapped++
-	p.mode.Progress.read()
-	t.unparsed += asset.Unparsed
-	p.saw(t, asset.GUID)
-	changed, err := p.changed(asset, t)
+// process counts an asset, and adds it if it changed. It returns how long adding waited.
+func (c *comparer) process(asset identity.Asset, to sink) (waited time.Duration, err error) {
+	c.tally.read++
+	c.mode.Progress.read()
+	c.tally.unparsed += asset.Unparsed
+	c.see(asset.GUID)
+	changed, err := c.hasChanged(asset)
 	if err != nil || !changed {
 		return 0, err
 	}
-	t.changed++
-	p.mode.Progress.changed()
+	c.tally.changed++
+	c.mode.Progress.changed()
 	began := time.Now()
-	err = add(asset)
+	err = to.add(asset)
 	return time.Since(began), err
 }
 
-// readAnew makes a tally what it was before a search that begins anew. What that one
-// has sent stays counted, and what was rejected of it is not sent once more.
-func (p *pass) readAnew(t *tally, before tally) error {
-	rejections, err := p.Store.Rejections()
+// see remembers an object where that can tell what is deleted.
+func (c *comparer) see(guid ad.GUID) {
+	if c.plan.NoteSeen {
+		c.tally.seen = append(c.tally.seen, guid)
+	}
+}
+
+// restart prepares for reading everything once more, when all that was added is settled.
+// What was sent stays counted, and what was rejected is not sent once more.
+func (c *comparer) restart() error {
+	rejections, err := c.store.Rejections()
 	if err != nil {
 		return err
 	}
-	p.mode.Progress.unread(t.mapped - before.mapped)
-	before.changed, before.reschedule = t.changed, t.reschedule
-	before.rejected = map[ad.GUID][]byte{}
+	c.rejected = map[ad.GUID][]byte{}
 	for _, r := range rejections {
-		if r.At.Equal(p.now) {
-			before.rejected[r.GUID] = r.Value
+		if r.At.Equal(c.start) {
+			c.rejected[r.GUID] = r.Value
 		}
 	}
-	*t = before
+	c.mode.Progress.unread(c.tally.read)
+	c.tally = tally{changed: c.tally.changed, reschedule: c.tally.reschedule}
 	return nil
 }
 
-// changed compares an asset with the index.
-func (p *pass) changed(asset identity.Asset, t *tally) (bool, error) {
-	if p.otherTarget && p.mode.DryRun {
+// hasChanged compares an asset with the index.
+func (c *comparer) hasChanged(asset identity.Asset) (bool, error) {
+	if !c.snapshot.SameTarget && c.mode.DryRun { // the index is another target's
 		return true, nil
 	}
-	if r, is := p.rejected[asset.GUID]; is && p.kind == delta && p.now.Sub(r.At) < retryAfter(r.Attempts) &&
+	if r, is := c.snapshot.Rejected[asset.GUID]; is && c.plan.Mode == delta && c.start.Sub(r.At) < retryAfter(r.Attempts) &&
 		bytes.HasPrefix(r.Value, asset.Fingerprint[:len(asset.Fingerprint)/2]) {
 		return false, nil
 	}
-	if bytes.Equal(t.rejected[asset.GUID], asset.Fingerprint[:]) {
+	if bytes.Equal(c.rejected[asset.GUID], asset.Fingerprint[:]) {
 		return false, nil
 	}
-	known, there, err := p.Store.Lookup(asset.GUID)
-	if err != nil || !there || !p.same(known.Fingerprint, asset.Fingerprint) {
+	known, there, err := c.store.Lookup(asset.GUID)
+	if err != nil || !there || !c.same(known.Fingerprint, asset.Fingerprint) {
 		return true, err
 	}
-	if due := state.DueSecond(asset.Due); !p.mode.DryRun && !due.Equal(known.Due) {
-		if t.reschedule == nil {
-			t.reschedule = map[ad.GUID]time.Time{}
+	if due := state.DueSecond(asset.Due); !c.mode.DryRun && !due.Equal(known.Due) {
+		if c.tally.reschedule == nil {
+			c.tally.reschedule = map[ad.GUID]time.Time{}
 		}
-		t.reschedule[asset.GUID] = due
+		c.tally.reschedule[asset.GUID] = due
 	}
 	return false, nil
 }
 
-// same compares as the pass does: a delta sends no activity for its own sake.
-func (p *pass) same(known, now identity.Fingerprint) bool {
-	if p.kind == delta {
+// same compares fingerprints. Activity alone is no reason to send an object in a delta.
+func (c *comparer) same(known, now identity.Fingerprint) bool {
+	if c.plan.Mode == delta {
 		return known.SameButActivity(now)
 	}
 	return known == now
 }
 
-// saw notes an object where that can tell what has gone.
-func (p *pass) saw(t *tally, guid ad.GUID) {
-	if p.kind == delta || p.comparable || len(p.wasHeld) > 0 {
-		t.seen = append(t.seen, guid)
-	}
-}
-
-// seen returns what the pass has read, sorted.
-func (p *pass) seen() []ad.GUID {
-	var all []ad.GUID
-	for _, r := range p.tallies() {
-		all = append(all, r.tally.seen...)
-	}
-	slices.SortFunc(all, byBytes)
-	return all
-}
-
-// unseen sorts, and leaves out what the pass has seen.
-func (p *pass) unseen(guids []ad.GUID) []ad.GUID {
-	seen := p.seen()
-	slices.SortFunc(guids, byBytes)
-	return slices.DeleteFunc(slices.Compact(guids), func(guid ad.GUID) bool {
-		_, there := slices.BinarySearchFunc(seen, guid, byBytes)
-		return there
-	})
-}
-
-func byBytes(a, b ad.GUID) int { return bytes.Compare(a[:], b[:]) }
-
-// hash names an entry in the log without telling who it is.
+// hash names an entry in the log without showing what it is.
 func hash(dn []byte) string {
 	sum := sha256.Sum256(dn)
 	return hex.EncodeToString(sum[:8])

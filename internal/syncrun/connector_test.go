@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
@@ -77,6 +78,21 @@ func TestStatesOfScheduledRun(t *testing.T) {
 	}
 }
 
+// The gateway may take the latest time for the latest state.
+func TestTimesOfStatesAscend(t *testing.T) {
+	t.Parallel()
+	e := newCanned(t)
+	e.gateway.SetFront(func(*testenv.Exchange) bool {
+		e.clock.Advance(time.Second)
+		return false
+	})
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	states := e.gateway.States()
+	if len(states) != 4 || !slices.IsSortedFunc(states, func(a, b gateway.ConnectorState) int { return time.Time(a.At).Compare(time.Time(b.At)) }) {
+		t.Errorf("states %+v", states)
+	}
+}
+
 func TestStatesOfFailedRun(t *testing.T) {
 	t.Parallel()
 	e := newCanned(t)
@@ -91,12 +107,13 @@ func TestStatesOfFailedRun(t *testing.T) {
 	e.must(e.runner.Schedule(t.Context(), tick.Add(time.Hour)))   // was sent with the end of the run
 	e.must(e.runner.Schedule(t.Context(), tick.Add(2*time.Hour))) // keeps the error of the run
 	at := func(t time.Time) string { return t.Format(time.RFC3339) }
+	failure := err.Error() + ": " + fault.Remedy(err)
 	e.expectStates([]sentState{
 		{state: stateRegistered},
 		{state: stateScheduled, next: at(tick)},
 		{state: stateProcessing, run: run.ID},
-		{state: stateScheduled, run: run.ID, next: at(tick.Add(time.Hour)), failure: err.Error(), summary: true},
-		{state: stateScheduled, run: run.ID, next: at(tick.Add(2 * time.Hour)), failure: err.Error(), summary: true},
+		{state: stateScheduled, run: run.ID, next: at(tick.Add(time.Hour)), failure: failure, summary: true},
+		{state: stateScheduled, run: run.ID, next: at(tick.Add(2 * time.Hour)), failure: failure, summary: true},
 	})
 	if now, err2 := e.store.Connector(); err2 != nil || now.State != stateScheduled || now.RunID != run.ID || now.Error != err.Error() {
 		t.Errorf("stored %+v, error %v", now, err2)
@@ -144,7 +161,7 @@ func TestStateOfEndedRunIsSentLate(t *testing.T) {
 	e.ldap.Users = fakeldap.Users(3)
 	e.options.Conclude = time.Nanosecond
 	e.start()
-	e.runner.informEvery = time.Millisecond
+	e.runner.reportEvery = time.Millisecond
 	run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
 	if lines := e.log.With(MsgStateNotSent); len(lines) != 1 || lines[0].Text("to") != stateProcessed {
 		t.Errorf("log %v", lines)
@@ -153,11 +170,11 @@ func TestStateOfEndedRunIsSentLate(t *testing.T) {
 		t.Errorf("%d states before", n)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	var informing sync.WaitGroup
-	informing.Go(func() { e.runner.KeepInformed(ctx) })
+	var reporting sync.WaitGroup
+	reporting.Go(func() { e.runner.KeepReporting(ctx) })
 	e.log.MustAwait(t, testlog.Message(MsgStateSentLate))
 	cancel()
-	informing.Wait()
+	reporting.Wait()
 	states := e.gateway.States()
 	if last := states[len(states)-1]; len(states) != 4 || last.State != stateProcessed || last.RunID != run.ID || last.Summary == nil || last.Summary.Uploaded != 3 {
 		t.Errorf("%d states, the last %+v", len(states), last)
@@ -168,15 +185,15 @@ func TestOnlyLatestStateIsSentLate(t *testing.T) {
 	t.Parallel()
 	e := newCanned(t)
 	e.must(e.runner.Register(t.Context()))
-	c := &e.runner.connector
+	s := e.runner.states
 	expired, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
 	defer cancel()
 	for _, to := range []string{stateScheduled, stateProcessing, stateProcessed} {
-		e.must(c.enter(expired, state.Connector{State: to}))
+		e.must(s.enter(expired, state.Connector{State: to}))
 	}
-	c.tellAgain(expired) // fails, and stays to be sent
+	s.reportPending(expired) // fails, and stays to be sent
 	for range 3 {
-		c.tellAgain(t.Context())
+		s.reportPending(t.Context())
 	}
 	var states []string
 	for _, s := range e.gateway.States() {

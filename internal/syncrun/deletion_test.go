@@ -143,36 +143,61 @@ func TestReleasedDeletionsStayHeldUntilAcknowledged(t *testing.T) {
 	e.expectConverged()
 }
 
-func TestGuardBounds(t *testing.T) {
+func TestDecideDeletions(t *testing.T) {
 	t.Parallel()
+	objects := func(from, to int) (list []identity.Object) {
+		for n := from; n < to; n++ {
+			list = append(list, identity.Object{GUID: ad.GUID{byte(n)}})
+		}
+		return list
+	}
+	held := func(from, to int) []ad.GUID { return guidsOf(objects(from, to)) }
+	type sent struct{ send, held, keep int }
 	cases := map[string]struct {
-		guard           Guard
-		size, deletions int
-		empty, held     bool
+		evidence Evidence
+		guard    Guard
+		want     sent
+		reason   string // part of it that names the limit or what was missing
 	}{
-		"at the limit":                {guard: Guard{4, 100}, size: 40, deletions: 4},
-		"one above the limit":         {guard: Guard{4, 100}, size: 40, deletions: 5, held: true},
-		"at the percentage":           {guard: Guard{500, 10}, size: 40, deletions: 4},
-		"just above the percentage":   {guard: Guard{500, 10}, size: 405, deletions: 41, held: true},
-		"all objects":                 {guard: Guard{500, 100}, size: 40, deletions: 40},
-		"limit 0":                     {guard: Guard{0, 100}, size: 40, deletions: 1, held: true},
-		"percentage 0":                {guard: Guard{500, 0}, size: 40, deletions: 1, held: true},
-		"no deletions":                {guard: Guard{0, 0}},
-		"full sync without an object": {guard: Guard{500, 100}, size: 40, deletions: 1, empty: true, held: true},
+		"nothing":                     {Evidence{}, Guard{0, 0}, sent{}, ""},
+		"at the limit":                {Evidence{Deleted: objects(0, 4), IndexSize: 40}, Guard{4, 100}, sent{send: 4}, ""},
+		"one above the limit":         {Evidence{Deleted: objects(0, 5), IndexSize: 40}, Guard{4, 100}, sent{held: 5, keep: 5}, "sync.max-deletes"},
+		"at the percentage":           {Evidence{Deleted: objects(0, 4), IndexSize: 40}, Guard{500, 10}, sent{send: 4}, ""},
+		"just above the percentage":   {Evidence{Deleted: objects(0, 41), IndexSize: 405}, Guard{500, 10}, sent{held: 41, keep: 41}, "sync.max-deletes-percent"},
+		"all objects":                 {Evidence{Deleted: objects(0, 40), IndexSize: 40}, Guard{500, 100}, sent{send: 40}, ""},
+		"limit 0":                     {Evidence{Deleted: objects(0, 1), IndexSize: 40}, Guard{0, 100}, sent{held: 1, keep: 1}, "sync.max-deletes"},
+		"percentage 0":                {Evidence{Deleted: objects(0, 1), IndexSize: 40}, Guard{500, 0}, sent{held: 1, keep: 1}, "sync.max-deletes-percent"},
+		"full sync without an object": {Evidence{Deleted: objects(0, 1), IndexSize: 40, NothingFound: true}, Guard{500, 100}, sent{held: 1, keep: 1}, "nothing at all"},
+		"nothing found, nothing lost": {Evidence{NothingFound: true}, Guard{500, 100}, sent{}, ""},
+
+		"held before, below the limit":      {Evidence{Deleted: objects(0, 4), Held: held(0, 4), IndexSize: 40}, Guard{4, 100}, sent{held: 4, keep: 4}, "4 of them were held"},
+		"held before, with new ones":        {Evidence{Deleted: objects(0, 5), Held: held(0, 4), IndexSize: 40}, Guard{4, 100}, sent{held: 5, keep: 5}, "4 of them were held"},
+		"held before, seen again":           {Evidence{Held: held(0, 4), IndexSize: 40}, Guard{4, 100}, sent{}, ""},
+		"released":                          {Evidence{Deleted: objects(0, 5), Held: held(0, 5), IndexSize: 40, Release: true}, Guard{4, 100}, sent{send: 5, keep: 5}, ""},
+		"released, new ones in the limit":   {Evidence{Deleted: objects(0, 6), Held: held(0, 5), IndexSize: 40, Release: true}, Guard{4, 100}, sent{send: 6, keep: 5}, ""},
+		"released, new ones above it":       {Evidence{Deleted: objects(0, 10), Held: held(0, 5), IndexSize: 40, Release: true}, Guard{4, 100}, sent{send: 5, held: 5, keep: 10}, "sync.max-deletes"},
+		"undecided":                         {Evidence{Undecided: objects(0, 2), Held: held(0, 2), IndexSize: 40}, Guard{4, 100}, sent{held: 2, keep: 2}, "cannot prove"},
+		"undecided, and released":           {Evidence{Undecided: objects(0, 2), Held: held(0, 2), IndexSize: 40, Release: true}, Guard{4, 100}, sent{held: 2, keep: 2}, "cannot prove"},
+		"undecided, others proven":          {Evidence{Deleted: objects(5, 6), Undecided: objects(0, 2), Held: held(0, 2), IndexSize: 40}, Guard{4, 100}, sent{send: 1, held: 2, keep: 2}, "cannot prove"},
+		"withdrawn, whatever the guard":     {Evidence{Withdrawn: objects(0, 30), IndexSize: 40}, Guard{0, 0}, sent{send: 30}, ""},
+		"withdrawn, others above the limit": {Evidence{Deleted: objects(30, 31), Withdrawn: objects(0, 30), IndexSize: 40}, Guard{0, 0}, sent{send: 30, held: 1, keep: 1}, "sync.max-deletes"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := pass{Runner: New(Options{Guard: c.guard}), plan: plan{kind: full, size: c.size}}
-			if !c.empty {
-				p.groups.mapped = 1
+			d := DecideDeletions(c.evidence, c.guard)
+			keep := d.KeepHeld
+			slices.SortFunc(keep, byBytes)
+			if got := (sent{len(d.Send), len(d.Held), len(slices.Compact(keep))}); got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
 			}
-			if reason := p.guard(c.deletions); (reason != "") != c.held {
-				t.Errorf("held because %q", reason)
+			if !strings.Contains(d.Reason, c.reason) || (d.Reason == "") != (c.reason == "") {
+				t.Errorf("reason %q, want %q", d.Reason, c.reason)
 			}
-			// A delta without an object is no reason.
-			if p.kind = delta; c.empty && p.guard(c.deletions) != "" {
-				t.Errorf("delta held because %q", p.guard(c.deletions))
+			for _, object := range d.Send {
+				if slices.Contains(guidsOf(d.Held), object.GUID) {
+					t.Errorf("%s is sent and held", object.GUID)
+				}
 			}
 		})
 	}

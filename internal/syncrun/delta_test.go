@@ -77,6 +77,18 @@ func TestRestoredUserIsSentAgain(t *testing.T) {
 	e.expectConverged()
 }
 
+// A tombstone that is gone by the end of the reading proves nothing.
+func TestUserRestoredDuringSyncIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	deleted := e.deleteUsers(1)
+	e.atDirectoryRead(func() { e.must(e.Undelete(deleted[0])) })
+	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.expectConverged()
+}
+
 func TestUserMovedOutOfBaseIsDeletedByFullSync(t *testing.T) {
 	t.Parallel()
 	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)

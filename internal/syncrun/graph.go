@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -15,54 +14,58 @@ import (
 	"adconnector/internal/membership"
 )
 
-// The searches of the graph. Whatever has a primary group is an account: computers
-// and service accounts are in groups, too. A delta looks at every principal that has
-// changed: it may have no primary group any more.
+// The searches of the graph. Whatever has a primary group is an account: computers and
+// service accounts are members of groups, too. A delta reads every principal that changed:
+// it may have no primary group any more.
 const (
 	graphGroups     = "(objectClass=group)"
 	graphAccounts   = "(primaryGroupID=*)"
 	graphPrincipals = "(objectSid=*)"
 )
 
-// readGraph tells the graph of everything, or of what has changed.
-func (p *pass) readGraph(ctx context.Context, whole bool) error {
-	r := &graphReader{pass: p, graph: p.posture.graph}
+// read updates the graph with all memberships, or with those that changed, and computes what
+// follows from them.
+func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, whole bool, tombstones *tombstones) error {
+	r := &graphReader{base: s.base, graph: m.graph}
 	condition := ""
 	if whole {
 		r.graph.ReadAll()
 	} else {
 		r.memberOf = map[ad.GUID][]ad.GUID{}
-		condition = "(uSNChanged>=" + strconv.FormatInt(int64(p.since), 10) + ")"
+		condition = changedSince(p.Since)
 	}
-	err := p.beside(ctx,
-		func(ctx context.Context, l *line) error { return r.groups(ctx, l, condition) },
-		func(ctx context.Context, l *line) error { return r.accounts(ctx, l, condition) })
+	err := s.session.concurrently(ctx,
+		func(ctx context.Context, s *session) error { return r.groups(ctx, s, condition) },
+		func(ctx context.Context, s *session) error { return r.accounts(ctx, s, condition) })
+	if err != nil {
+		return err
+	}
+	if whole {
+		err = r.finishAll(ctx, s.session)
+	} else {
+		err = r.finishChanges(ctx, s.session, tombstones)
+	}
 	if err != nil {
 		return err
 	}
 	if r.plain > 0 {
-		p.posture.partial = true
-		p.log.Warn().Int("values", r.plain).Str("remedy", "use a server that supports extended DNs (1.2.840.113556.1.4.529)").
-			Msg(MsgMembersUnidentified)
+		m.partial = true
+		s.log.Warn().Int("values", r.plain).Str("remedy", "use a server that offers extended DNs (1.2.840.113556.1.4.529)").Msg(MsgMembersUnidentified)
 	}
-	if !whole {
-		// Whoever is deleted vanishes from his groups, which do not change by that.
-		gone, err := p.tombstones(ctx)
-		if err != nil {
-			return err
-		}
-		for _, guid := range gone {
-			r.graph.Remove(guid)
-		}
-		return r.correct(ctx)
-	}
-	// Reading page by page may pass by an object that is changed at that moment.
+	m.unidentified = append(m.unidentified, r.unidentified...)
+	m.graph.Compute()
+	return nil
+}
+
+// finishAll reads again what was not seen, and drops the rest: reading page by page may miss
+// an object that changes at that moment.
+func (r *graphReader) finishAll(ctx context.Context, s *session) error {
 	for some := range slices.Chunk(r.graph.Unseen(), guidsAtOnce) {
 		condition := directory.FilterByGUID(some)
-		if err := r.groups(ctx, p.line, condition); err != nil {
+		if err := r.groups(ctx, s, condition); err != nil {
 			return err
 		}
-		if err := r.accounts(ctx, p.line, condition); err != nil {
+		if err := r.accounts(ctx, s, condition); err != nil {
 			return err
 		}
 	}
@@ -70,20 +73,35 @@ func (p *pass) readGraph(ctx context.Context, whole bool) error {
 	return nil
 }
 
-// graphReader tells a graph of what two sessions read.
-type graphReader struct {
-	*pass
-	mu    sync.Mutex // guards the graph
-	graph *membership.Graph
-	plain int // members without identifiers
+// finishChanges removes what was deleted, which leaves its groups without a change of them,
+// and corrects groups that contradict their members.
+func (r *graphReader) finishChanges(ctx context.Context, s *session, tombstones *tombstones) error {
+	deleted, err := tombstones.find(ctx)
+	if err != nil {
+		return err
+	}
+	for _, guid := range deleted {
+		r.graph.Remove(guid)
+	}
+	return r.correct(ctx, s)
+}
 
-	// Of a delta: what the objects that have changed say of their groups, and
-	// whether any of them says something.
+// graphReader updates a graph from two sessions.
+type graphReader struct {
+	base string
+
+	mu           sync.Mutex // guards what follows
+	graph        *membership.Graph
+	plain        int       // members without identifiers
+	unidentified []ad.GUID // roles of groups without a readable SID
+
+	// In a delta: the groups that changed objects have by their own memberOf, and whether
+	// any of them has one.
 	memberOf map[ad.GUID][]ad.GUID
 	said     bool
 }
 
-// note keeps what an object says of its groups, if it says all of it.
+// note keeps the groups of an object by its memberOf, if all of them were sent.
 func (r *graphReader) note(of ad.GUID, entry *ad.Entry, slot int) {
 	if r.memberOf == nil || slices.Contains(entry.Partial, slot) {
 		return
@@ -99,11 +117,11 @@ func (r *graphReader) note(of ad.GUID, entry *ad.Entry, slot int) {
 	r.said = r.said || len(groups) > 0
 }
 
-// correct reads the groups again that objects which have changed contradict. Whoever
-// is deleted and brought back has lost his groups, or has got them back, and only he
-// shows a change by that (MS-ADTS 3.1.1.5.3.7). An account that may not read memberOf
-// sees contradictions only, and they mean nothing.
-func (r *graphReader) correct(ctx context.Context) error {
+// correct reads the groups again that contradict objects which changed. An object that is
+// deleted and restored loses its groups or gets them back, and only the object itself
+// changes by that (MS-ADTS 3.1.1.5.3.7). An account that may not read memberOf sees nothing
+// but contradictions, which then mean nothing.
+func (r *graphReader) correct(ctx context.Context, s *session) error {
 	r.graph.Compute()
 	wrong := map[ad.GUID]bool{}
 	for of, groups := range r.memberOf {
@@ -129,21 +147,21 @@ func (r *graphReader) correct(ctx context.Context) error {
 		}
 	}
 	again := slices.SortedFunc(maps.Keys(wrong), byBytes)
-	if readable, err := r.readsMemberOf(ctx, again); err != nil || !readable {
+	if readable, err := r.readsMemberOf(ctx, s, again); err != nil || !readable {
 		return err
 	}
 	for some := range slices.Chunk(again, guidsAtOnce) {
-		if err := r.groups(ctx, r.line, directory.FilterByGUID(some)); err != nil {
+		if err := r.groups(ctx, s, directory.FilterByGUID(some)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// readsMemberOf reports whether memberOf shows the account anything: of the objects
-// that have changed or, since those may all have lost their groups, of some others in
-// these groups. Groups without others are read at little cost.
-func (r *graphReader) readsMemberOf(ctx context.Context, groups []ad.GUID) (readable bool, err error) {
+// readsMemberOf reports whether the account can read memberOf: of the objects that changed
+// or, since those may all have lost their groups, of some others in these groups. Groups
+// without others are cheap to read.
+func (r *graphReader) readsMemberOf(ctx context.Context, s *session, groups []ad.GUID) (readable bool, err error) {
 	if r.said || len(groups) == 0 {
 		return true, nil
 	}
@@ -162,7 +180,7 @@ func (r *graphReader) readsMemberOf(ctx context.Context, groups []ad.GUID) (read
 	}
 	condition := directory.FilterByGUID(slices.SortedFunc(maps.Keys(others), byBytes))
 	there := false
-	err = r.search(ctx, r.line, condition, "", []string{"memberOf"}, func(entry *ad.Entry) error {
+	err = r.search(ctx, s, condition, "", []string{"memberOf"}, func(entry *ad.Entry) error {
 		there = true
 		readable = readable || len(entry.First(0)) > 0
 		return nil
@@ -170,24 +188,21 @@ func (r *graphReader) readsMemberOf(ctx context.Context, groups []ad.GUID) (read
 	return readable || !there, err
 }
 
-func (r *graphReader) search(ctx context.Context, l *line, filter, condition string, attributes []string, each func(*ad.Entry) error) error {
+func (r *graphReader) search(ctx context.Context, s *session, filter, condition string, attributes []string, each func(*ad.Entry) error) error {
 	if condition != "" {
 		filter = "(&" + filter + condition + ")"
 	}
-	query := directory.Search{Base: r.domainBase(), Scope: directory.Subtree, Filter: filter, Attributes: attributes, ExtendedDN: true}
-	_, err := l.Search(ctx, query, each)
-	l.used = time.Now()
-	return err
+	return baseContextError(s.once(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: filter, Attributes: attributes, ExtendedDN: true}, each))
 }
 
-func (r *graphReader) accounts(ctx context.Context, l *line, condition string) error {
+func (r *graphReader) accounts(ctx context.Context, s *session, condition string) error {
 	const memberOf = 3
 	attributes := []string{"objectGUID", "objectSid", "primaryGroupID", "memberOf"}
 	filter := graphPrincipals
 	if r.memberOf == nil {
 		filter, attributes = graphAccounts, attributes[:memberOf]
 	}
-	return r.search(ctx, l, filter, condition, attributes, func(entry *ad.Entry) error {
+	return r.search(ctx, s, filter, condition, attributes, func(entry *ad.Entry) error {
 		guid, ok := ad.ParseGUID(entry.First(0))
 		sid, ok2 := ad.ParseSID(entry.First(1))
 		primary, _ := ad.ParseRID(entry.First(2)) // 0 where there is none
@@ -209,22 +224,22 @@ type groupHead struct {
 	role     membership.Role
 }
 
-func (r *graphReader) groups(ctx context.Context, l *line, condition string) error {
+func (r *graphReader) groups(ctx context.Context, s *session, condition string) error {
 	const members, memberOf = 4, 5
 	attributes := []string{"objectGUID", "objectSid", "sAMAccountName", "groupType", "member", "memberOf"}
 	if r.memberOf == nil {
 		attributes = attributes[:memberOf]
 	}
-	var long []groupHead // that have more members than the server gives at once
+	var long []groupHead // with more members than the server sends at once
 	var dn ad.ExtendedDN
-	err := r.search(ctx, l, graphGroups, condition, attributes, func(entry *ad.Entry) error {
+	err := r.search(ctx, s, graphGroups, condition, attributes, func(entry *ad.Entry) error {
 		guid, ok := ad.ParseGUID(entry.First(0))
 		sid, ok2 := ad.ParseSID(entry.First(1))
-		if !ok || !ok2 { // told when the groups themselves are read
+		if !ok || !ok2 { // logged when the groups themselves are read
 			if ok {
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				r.saw(r.posture.roles.tally, identity.RoleGUID(guid)) // it has not gone, whatever it is
+				r.unidentified = append(r.unidentified, identity.RoleGUID(guid))
 			}
 			return nil
 		}
@@ -248,7 +263,7 @@ func (r *graphReader) groups(ctx context.Context, l *line, condition string) err
 		return err
 	}
 	for _, head := range long {
-		if err := r.long(ctx, l, head); err != nil {
+		if err := r.long(ctx, s, head); err != nil {
 			return err
 		}
 	}
@@ -268,22 +283,23 @@ func (r *graphReader) member(group membership.Node, dn *ad.ExtendedDN, value []b
 	r.graph.AddMember(group, dn.GUID, sid)
 }
 
-// longTries bounds how often a group is read that is changed all the time.
+// longTries bounds how often a group is read that keeps changing.
 const longTries = 5
 
-// long reads a group whose members do not come at once.
-func (r *graphReader) long(ctx context.Context, l *line, head groupHead) error {
+// long reads a group whose members come in several ranges.
+func (r *graphReader) long(ctx context.Context, s *session, head groupHead) error {
 	var dn ad.ExtendedDN
 	for try := 1; ; try++ {
 		group := r.locked(func() membership.Node { return r.set(head) })
-		found, err := l.Values(ctx, r.domainBase(), head.guid, "member", func(value []byte) error {
+		found, err := s.Values(ctx, r.base, head.guid, "member", func(value []byte) error {
 			r.locked(func() membership.Node { r.member(group, &dn, value); return group })
 			return nil
 		})
+		s.used = time.Now()
 		switch {
 		case errors.Is(err, directory.ErrChanged) && try < longTries:
 			continue
-		case err == nil && !found: // deleted since
+		case err == nil && !found: // deleted meanwhile
 			r.locked(func() membership.Node { r.graph.Remove(head.guid); return group })
 		}
 		return err

@@ -6,16 +6,17 @@ import (
 	"adconnector/internal/state"
 )
 
-// journal writes down what is sent and what became of it, and tells of it.
+// journal records what is sent and what became of it, and counts outcomes.
 type journal struct {
 	*state.Delivery
 	log      zerolog.Logger
-	outcomes map[Outcome]int
 	progress *Progress
+	outcomes map[Outcome]int
 	rejected int // in this run, so far
 }
 
-// Settle runs beside the reading. Only from here on does an object count as delivered.
+// Settle records answers, concurrently with the reading. Only from here on does an object
+// count as delivered.
 func (j *journal) Settle(receipts []state.Receipt) error {
 	if err := j.Delivery.Settle(receipts); err != nil {
 		return err
@@ -41,12 +42,14 @@ func (j *journal) Settle(receipts []state.Receipt) error {
 	return nil
 }
 
-// logRejection names the first objects that are rejected in a run. The gateway's
-// words may repeat what the directory holds: only status and the debug level have them.
+// logRejection names the first objects that are rejected in a run. The gateway's reason may
+// repeat what the directory holds: only status and the debug level have it.
 func (j *journal) logRejection(r state.Rejected) {
 	if j.rejected++; j.rejected <= listed {
 		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
-			Str("remedy", "run adconnector status for the gateway's reason").Msg(MsgObjectRejected)
+			Str("remedy", "see the gateway's reason in adconnector status").Msg(MsgObjectRejected)
 	}
-	j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg(MsgRejectionReason)
+	if r.Reason != "" {
+		j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg(MsgRejectionReason)
+	}
 }

@@ -70,6 +70,18 @@ func TestSearchRestartsAfterBackpressure(t *testing.T) {
 	}
 }
 
+func TestSkippedEntryIsLoggedOnceAfterRestart(t *testing.T) {
+	t.Parallel()
+	e := newBackpressure(t, 900, 400)
+	delete(e.ldap.Users[7].Attributes, "objectSid")
+	if run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 904}); run.Skipped != 1 {
+		t.Errorf("run %+v", run)
+	}
+	if skipped, restarts := len(e.log.With(MsgEntrySkipped)), len(e.log.With(MsgSearchRestarted)); skipped != 1 || restarts != 1 {
+		t.Errorf("%d lines, %d restarts", skipped, restarts)
+	}
+}
+
 func TestRejectedObjectIsSentAgainAfterRestart(t *testing.T) {
 	t.Parallel()
 	e := newBackpressure(t, 200)

@@ -76,6 +76,57 @@ func TestScopeChangesAtAnotherController(t *testing.T) {
 	fullSync(first, staff, 0)
 }
 
+// A snapshot for which a delta is enough.
+func deltaSnapshot() Snapshot {
+	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	return Snapshot{
+		Now: now, FullInterval: 24 * time.Hour, Scope: "s", Followed: true, InvocationID: ad.InvocationID{1}, HighestUSN: 5000,
+		SameTarget: true, IndexSize: 40, LastRead: true,
+		LastFull: state.FullPass{Scope: "s", At: now.Add(-time.Hour)}, Watermark: state.Watermark{USN: 4000, Scope: "s", At: now.Add(-10 * time.Minute)},
+	}
+}
+
+func TestMakePlan(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		change func(*Snapshot)
+		want   Plan
+	}{
+		"delta":                    {func(*Snapshot) {}, Plan{Mode: delta, Since: 3801, ProvesAbsence: true, NoteSeen: true}},
+		"delta near the beginning": {func(s *Snapshot) { s.Watermark.USN = 100 }, Plan{Mode: delta, Since: 0, ProvesAbsence: true, NoteSeen: true}},
+		"delta on another server":  {func(s *Snapshot) { s.LastRead = false }, Plan{Mode: delta, Since: 3801, NoteSeen: true}},
+		"delta with posture":       {func(s *Snapshot) { s.Posture, s.MembershipsKnown = true, true }, Plan{Mode: delta, Since: 3801, ProvesAbsence: true, NoteSeen: true}},
+
+		"requested":                   {func(s *Snapshot) { s.Full = true }, Plan{Mode: full, Reason: ReasonRequested, ProvesAbsence: true, NoteSeen: true}},
+		"release":                     {func(s *Snapshot) { s.Release = true }, Plan{Mode: full, Reason: ReasonRelease, ProvesAbsence: true, NoteSeen: true}},
+		"no invocation ID":            {func(s *Snapshot) { s.Followed = false }, Plan{Mode: full, Reason: ReasonNotFollowed, ProvesAbsence: true, NoteSeen: true}},
+		"other target":                {func(s *Snapshot) { s.SameTarget = false }, Plan{Mode: full, Reason: ReasonNewTarget}},
+		"first run":                   {func(s *Snapshot) { s.Watermark, s.LastFull, s.LastRead = state.Watermark{}, state.FullPass{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
+		"new server":                  {func(s *Snapshot) { s.Watermark, s.LastRead = state.Watermark{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
+		"new server, deletions held":  {func(s *Snapshot) { s.Watermark, s.LastRead, s.Held = state.Watermark{}, false, []ad.GUID{{1}} }, Plan{Mode: full, Reason: ReasonNewController, NoteSeen: true}},
+		"scope of the watermark":      {func(s *Snapshot) { s.Watermark.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope, ProvesAbsence: true, NoteSeen: true}},
+		"scope of the last full sync": {func(s *Snapshot) { s.LastFull.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope}},
+		"USN went down":               {func(s *Snapshot) { s.HighestUSN = 3999 }, Plan{Mode: full, Reason: ReasonUSN, ProvesAbsence: true, NoteSeen: true}},
+		"watermark of the future":     {func(s *Snapshot) { s.Watermark.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonWatermark, ProvesAbsence: true, NoteSeen: true}},
+		"old watermark":               {func(s *Snapshot) { s.Watermark.At = s.Now.Add(-watermarkLife - 1) }, Plan{Mode: full, Reason: ReasonWatermark, ProvesAbsence: true, NoteSeen: true}},
+		"full sync due":               {func(s *Snapshot) { s.LastFull.At = s.Now.Add(-24 * time.Hour) }, Plan{Mode: full, Reason: ReasonFullInterval, ProvesAbsence: true, NoteSeen: true}},
+		"full sync of the future":     {func(s *Snapshot) { s.LastFull.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonFullInterval, ProvesAbsence: true, NoteSeen: true}},
+		"unknown memberships":         {func(s *Snapshot) { s.Posture = true }, Plan{Mode: full, Reason: ReasonMemberships, ProvesAbsence: true, NoteSeen: true}},
+		"everything stale":            {func(s *Snapshot) { s.Posture, s.MembershipsKnown, s.EverythingStale = true, true, true }, Plan{Mode: full, Reason: ReasonAffected, ProvesAbsence: true, NoteSeen: true}},
+		"many from others":            {func(s *Snapshot) { s.LastRead, s.FromOthers = false, make([]ad.GUID, fromOthersAtMost+1) }, Plan{Mode: full, Reason: ReasonOtherController}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := deltaSnapshot()
+			c.change(&s)
+			if got := MakePlan(s); got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
 // The names must not change between versions, or each upgrade causes a full sync.
 func TestScopeName(t *testing.T) {
 	t.Parallel()
@@ -83,8 +134,7 @@ func TestScopeName(t *testing.T) {
 		source, search := Source{Base: "DC=a", Scope: directory.Subtree}, Search{}
 		root := directory.RootDSE{DefaultNamingContext: "DC=a", DSServiceName: "x", HighestCommittedUSN: 1}
 		change(&source, &search, &root)
-		p := pass{Runner: New(Options{Search: search}), source: source, session: &directory.Session{RootDSE: root}}
-		return p.scopeName()
+		return scopeOf(search, source, root)
 	}
 	seen := map[string]string{}
 	for what, change := range map[string]func(*Source, *Search, *directory.RootDSE){

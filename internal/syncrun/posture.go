@@ -2,157 +2,173 @@ package syncrun
 
 import (
 	"context"
-	"errors"
-	"slices"
-	"time"
+	"sync"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
-	"adconnector/internal/membership"
-	"adconnector/internal/state"
 )
 
-// posture is what a pass needs besides when security posture is asked for.
-//
-// It begins with the graph of memberships, of the whole domain: a group outside the
-// profile's base makes its members what they are all the same. A full pass reads all
-// of it, a delta what has changed. Of whomever the graph then says something else
-// than the one before, that object is read again, so that a change of a group
-// reaches all that it affects in the run that sees it.
-type posture struct {
-	readings      []reading // users, groups, service accounts
-	roles, domain reading
-
-	graph    *membership.Graph
-	before   []uint64 // digests of the graph as it was kept
-	kept     state.GraphSource
-	known    bool      // there was a graph
-	anew     bool      // there was one that cannot be read
-	partial  bool      // it does not know all memberships
-	affected []ad.GUID // by changes of memberships: to be read again
-	readAll  bool      // everything is, since they are too many
+// postureSet is what a reader reads with security posture.
+type postureSet struct {
+	queries       []query // users, groups, service accounts
+	roles, domain query
+	memberships   memberships
 }
 
-// defaultAffectedAtMost is up to how many objects are read again one by one because of
-// what has changed around them. Beyond, reading everything is faster.
-const defaultAffectedAtMost = 10_000
-
-func newPosture(users, groups search) posture {
-	of := func(kind identity.Kind, like search) reading {
-		like.kind, like.mapper = kind, identity.NewPostureMapper(kind)
-		return reading{like, &tally{}}
+func newPostureSet(search Search, root directory.RootDSE, m memberships) *postureSet {
+	of := func(kind identity.Kind, anywhere bool) query {
+		mapper := identity.NewPostureMapper(kind)
+		if m.partial {
+			mapper.UsePart(m.graph)
+		} else {
+			mapper.Use(m.graph)
+		}
+		return query{kind: kind, filter: search.Filter(kind, root), mapper: mapper, anywhere: anywhere, firstSkipped: new(sync.Once)}
 	}
-	return posture{
-		readings: []reading{of(identity.User, users), of(identity.Group, groups), of(identity.ServiceAccount, search{})},
-		roles:    of(identity.Role, search{anywhere: true}),
-		domain:   of(identity.Domain, search{anywhere: true}),
+	return &postureSet{
+		queries: []query{of(identity.User, false), of(identity.Group, false), of(identity.ServiceAccount, false)},
+		roles:   of(identity.Role, true), domain: of(identity.Domain, true), memberships: m,
 	}
 }
 
-// recall takes the kept graph up.
-func (p *pass) recall() error {
-	p.posture = newPosture(p.searches[0], p.searches[1])
-	x := &p.posture
-	x.graph = membership.New()
-	var err error
-	x.kept, x.known, err = p.Store.Graph(x.graph.RestoreObject, x.graph.RestoreGroup)
-	if errors.Is(err, membership.ErrRecord) {
-		p.log.Warn().Err(err).Msg(MsgMembershipsUnreadable)
-		x.graph, x.known, x.anew, err = membership.New(), false, true, nil
-	}
+// readPosture reads the roles and the domain, in every run: the members of a role may change
+// without the role, and both are few.
+func (r *reader) readPosture(ctx context.Context, to sink) (found findings, err error) {
+	found.seen = append(found.seen, r.posture.memberships.unidentified)
+	t, err := r.readRoles(ctx, to)
+	found.count(identity.Role, t)
 	if err != nil {
-		return err
+		return found, err
 	}
-	x.graph.Restored()
-	x.graph.Compute()
-	x.before = x.graph.Digests()
-	x.affected, x.readAll, err = p.Store.Again()
-	return err
+	t, err = r.readDomain(ctx, to)
+	found.count(identity.Domain, t)
+	return found, err
 }
 
-// learn brings the graph up to date and finds out whom that affects.
-func (p *pass) learn(ctx context.Context) error {
-	start := time.Now()
-	x := &p.posture
-	source := state.GraphSource{Base: p.domainBase(), InvocationID: p.invocation}
-	whole := p.kind == full || x.kept != source // another controller may know other groups
-	if err := p.readGraph(ctx, whole); err != nil {
-		return err
+func (r *reader) readRoles(ctx context.Context, to sink) (tally, error) {
+	graph := r.posture.memberships.graph
+	var groups []ad.GUID
+	for _, h := range graph.Holders() {
+		groups = append(groups, graph.GUID(h.Group))
 	}
-	x.graph.Compute()
-	if !whole {
-		affected, err := p.Store.Indexed(x.graph.Affected(x.before))
+	if len(groups) == 0 {
+		return tally{}, nil
+	}
+	return r.read(ctx, r.session, r.posture.roles, directory.FilterByGUID(groups), to)
+}
+
+// readDomain reads the domain's own entry and what belongs to it.
+func (r *reader) readDomain(ctx context.Context, to sink) (tally, error) {
+	s, q := r.session, r.posture.domain
+	base := s.RootDSE.DefaultNamingContext
+	if base == "" { // a server that has no domain
+		return tally{}, nil
+	}
+	c := identity.NewCollector()
+	if err := r.collect(ctx, s, c, base); err != nil {
+		return tally{}, err
+	}
+	compare := r.newComparer()
+	search := directory.Search{Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true}
+	err := s.once(ctx, search, func(entry *ad.Entry) error {
+		asset, err := q.mapper.MapDomain(nil, entry, c, r.start)
+		if err != nil {
+			compare.skip(r.log, q, entry, err)
+			return nil
+		}
+		_, err = compare.process(asset, to)
+		return err
+	})
+	return compare.tally, err
+}
+
+// The containers of what belongs to a domain.
+const (
+	systemContainer   = "CN=System,"
+	policiesContainer = "CN=Password Settings Container,CN=System,"
+	recycleBinFeature = "CN=Recycle Bin Feature,CN=Optional Features,CN=Directory Service,CN=Windows NT,CN=Services,"
+)
+
+// domainPart is something that belongs to a domain and has entries of its own.
+type domainPart struct {
+	name      string // in the asset
+	container string // that must exist and be readable, else finding nothing proves nothing; "": none
+	search    directory.Search
+	part      *identity.Part
+	required  bool // every domain has one
+}
+
+func domainParts(c *identity.Collector, base string, root directory.RootDSE) []domainPart {
+	subtree := func(filter string) directory.Search {
+		return directory.Search{Base: base, Scope: directory.Subtree, Filter: filter}
+	}
+	below := func(container, filter string) directory.Search {
+		return directory.Search{Base: container + base, Scope: directory.OneLevel, Filter: filter}
+	}
+	recycleBin := directory.Search{Base: recycleBinFeature + root.ConfigurationContext, Scope: directory.Base, Filter: "(objectClass=*)"}
+	return []domainPart{
+		{"krbtgtPasswordLastChangedAt", "", subtree("(&(objectClass=user)(sAMAccountName=krbtgt))"), c.Krbtgt, true},
+		{"recycleBin", "", recycleBin, c.RecycleBin, true},
+		{"fineGrainedPasswordPolicies", policiesContainer + base, below(policiesContainer, "(objectClass=msDS-PasswordSettings)"), c.Policies, false},
+		{"trusts", systemContainer + base, below(systemContainer, "(objectClass=trustedDomain)"), c.Trusts, false},
+		{"domainControllers", "", subtree("(&(objectClass=computer)(|(primaryGroupID=516)(primaryGroupID=521)))"), c.Controllers, true},
+	}
+}
+
+// collect reads what belongs to the domain and is not in its own entry. What the account may
+// not read is named in the asset and fails nothing.
+func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector, base string) error {
+	c.ForestLevel(s.RootDSE.ForestLevel)
+	if s.RootDSE.ForestLevel == "" {
+		c.Unreadable("forestFunctionalLevel")
+	}
+	for _, part := range domainParts(c, base, s.RootDSE) {
+		readable, err := r.collectPart(ctx, s, part)
 		if err != nil {
 			return err
 		}
-		if len(affected)+len(x.affected) > p.affectedAtMost {
-			p.turnFull(len(affected))
-			// A full pass knows of those, too, who were deleted unseen.
-			whole = true
-			if err := p.readGraph(ctx, whole); err != nil {
-				return err
-			}
-			x.graph.Compute()
+		if !readable {
+			c.Unreadable(part.name)
 		}
 	}
-	if err := p.findAffected(source); err != nil {
-		return err
-	}
-	for _, r := range append(slices.Clip(x.readings), x.roles, x.domain) {
-		if x.partial {
-			r.mapper.UsePart(x.graph)
-		} else {
-			r.mapper.Use(x.graph)
-		}
-	}
-	groups, memberships := x.graph.Len()
-	p.log.Info().Str("base_dn", source.Base).Bool("whole", whole).Int("groups", groups).Int("memberships", memberships).
-		Int("affected", len(x.affected)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgMembershipsRead)
 	return nil
 }
 
-// findAffected compares the graph with the one that was kept, and keeps the new one
-// together with what follows from it.
-func (p *pass) findAffected(source state.GraphSource) error {
-	x := &p.posture
-	change := state.GraphChange{Source: source, Anew: x.anew}
-	switch affected, err := p.Store.Indexed(x.graph.Affected(x.before)); {
-	case err != nil:
-		return err
-	case !x.known:
-		change.AgainAll = true // nobody knows what was sent under which graph
-	case len(affected)+len(x.affected) > p.affectedAtMost:
-		change.AgainAll = true
-		if p.kind == delta {
-			p.turnFull(len(affected))
+// collectPart reports whether the part can be read.
+func (r *reader) collectPart(ctx context.Context, s *session, part domainPart) (readable bool, err error) {
+	readable = true
+	if part.container != "" {
+		if readable, err = isReadable(ctx, s, part.container); err != nil {
+			return false, err
 		}
-	default:
-		change.Again = affected
-		x.affected = append(x.affected, affected...)
 	}
-	if p.mode.DryRun {
+	found := 0
+	part.search.Attributes, part.search.ExtendedDN = part.part.Attributes, true
+	err = s.once(ctx, part.search, func(entry *ad.Entry) error {
+		if part.part.Add(entry, r.start) {
+			found++
+		} else {
+			readable = false // the entry is visible, none of its attributes is readable
+		}
 		return nil
+	})
+	if err != nil && fault.Of(err) != fault.Refused {
+		return false, err
 	}
-	change.Objects, change.Groups = x.graph.Changes()
-	return p.Store.ChangeGraph(change)
+	return err == nil && readable && (found > 0 || !part.required), nil
 }
 
-// turnFull makes a full pass of a delta that would read too much one by one.
-func (p *pass) turnFull(affected int) {
-	p.kind = full
-	p.log.Info().Str("mode", full).Str("reason", ReasonAffected).Int("objects", affected).Msg(MsgSyncPlanned)
-}
-
-// readRoles reads the groups that are roles, in every run: whom they have may have
-// changed without them, and they are few.
-func (p *pass) readRoles(ctx context.Context, add addFunc) error {
-	var groups []ad.GUID
-	for _, h := range p.posture.graph.Holders() {
-		groups = append(groups, p.posture.graph.GUID(h.Group))
-	}
-	if len(groups) == 0 {
+// isReadable reports whether the account can read what a container is.
+func isReadable(ctx context.Context, s *session, container string) (readable bool, err error) {
+	search := directory.Search{Base: container, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: []string{"objectClass"}}
+	err = s.once(ctx, search, func(entry *ad.Entry) error {
+		readable = len(entry.First(0)) > 0
 		return nil
+	})
+	if fault.Of(err) == fault.Refused {
+		return false, nil
 	}
-	return p.read(ctx, p.line, p.posture.roles, directory.FilterByGUID(groups), add)
+	return readable, err
 }

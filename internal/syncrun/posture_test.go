@@ -61,20 +61,20 @@ func TestPostureOfUnchangedDirectory(t *testing.T) {
 	}
 }
 
-// memberships is a domain with six users, a group inner that has user0 and user1, a group
+// membershipDomain is a domain with six users, a group inner that has user0 and user1, a group
 // outer that has inner, and what else the test needs of it.
-type memberships struct {
+type membershipDomain struct {
 	*env
 	inner, outer, admins, administrators string
 }
 
-func (m *memberships) set(dn, attribute string, values ...string) {
+func (m *membershipDomain) set(dn, attribute string, values ...string) {
 	m.t.Helper()
 	m.must(m.Modify(dn, attribute, values...))
 }
 
 // nestInAdmins makes outer a member of Domain Admins, which is outside the profile's base.
-func (m *memberships) nestInAdmins() {
+func (m *membershipDomain) nestInAdmins() {
 	m.t.Helper()
 	m.set(m.admins, "member", "CN=Administrator,CN=Users,"+m.Base(), m.outer)
 }
@@ -84,14 +84,14 @@ func (m *memberships) nestInAdmins() {
 func TestMembershipDelta(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
-		before, change    func(m *memberships)
+		before, change    func(m *membershipDomain)
 		uploaded, deleted int
-		expect            func(m *memberships)
+		expect            func(m *membershipDomain)
 	}{
 		"nested in a privileged group": {
-			change:   (*memberships).nestInAdmins,
+			change:   (*membershipDomain).nestInAdmins,
 			uploaded: 6, // both roles, both groups, both users
-			expect: func(m *memberships) {
+			expect: func(m *membershipDomain) {
 				m.expectPosture(m.user(0), "privilegedGroups", "map", "nested:", m.SID(m.administrators), m.SID(m.admins))
 				role := fmt.Sprint(m.asset(identity.RoleGUID(m.GUID(m.admins)))["members"])
 				if !strings.Contains(role, m.SID(m.user(1))) || strings.Contains(role, m.SID(m.user(2))) {
@@ -100,50 +100,50 @@ func TestMembershipDelta(t *testing.T) {
 			},
 		},
 		"one member replaced by another": {
-			before:   (*memberships).nestInAdmins,
-			change:   func(m *memberships) { m.set(m.inner, "member", m.user(1), m.user(2)) },
+			before:   (*membershipDomain).nestInAdmins,
+			change:   func(m *membershipDomain) { m.set(m.inner, "member", m.user(1), m.user(2)) },
 			uploaded: 5, // both roles, inner, both users
-			expect: func(m *memberships) {
+			expect: func(m *membershipDomain) {
 				m.expectPosture(m.user(0), "groups", m.SID("CN=Domain Users,CN=Users,"+m.Base()))
 				m.expectPosture(m.user(0), "privilegedGroups")
 				m.expectPosture(m.user(2), "privilegedGroups", "map", "nested:", m.SID(m.administrators), m.SID(m.admins))
 			},
 		},
 		"security group becomes a distribution group": {
-			before:   (*memberships).nestInAdmins,
-			change:   func(m *memberships) { m.set(m.outer, "groupType", "2") },
+			before:   (*membershipDomain).nestInAdmins,
+			change:   func(m *membershipDomain) { m.set(m.outer, "groupType", "2") },
 			uploaded: 6, // both roles, both groups, both users
-			expect:   func(m *memberships) { m.expectPosture(m.user(0), "privilegedGroups") },
+			expect:   func(m *membershipDomain) { m.expectPosture(m.user(0), "privilegedGroups") },
 		},
 		"primary group": {
-			change: func(m *memberships) {
+			change: func(m *membershipDomain) {
 				sid := m.SID(m.admins)
 				m.set(m.user(5), "primaryGroupID", sid[strings.LastIndex(sid, "-")+1:])
 			},
 			uploaded: 3, // both roles, the user
-			expect: func(m *memberships) {
+			expect: func(m *membershipDomain) {
 				m.expectPosture(m.user(5), "privilegedGroups", "map", "direct:", m.SID(m.admins), "nested:", m.SID(m.administrators))
 			},
 		},
 		"cycle": {
-			change:   func(m *memberships) { m.set(m.inner, "member", m.outer) },
+			change:   func(m *membershipDomain) { m.set(m.inner, "member", m.outer) },
 			uploaded: 4, // both groups, both users
-			expect: func(m *memberships) {
+			expect: func(m *membershipDomain) {
 				m.expectPosture(m.inner, "inCycle", "true")
 				m.expectPosture(m.outer, "inCycle", "true")
 			},
 		},
 		"group deleted": {
-			before:   func(m *memberships) { m.nestInAdmins(); m.set(m.inner, "member", m.outer) },
-			change:   func(m *memberships) { m.must(m.Delete(m.outer)) },
+			before:   func(m *membershipDomain) { m.nestInAdmins(); m.set(m.inner, "member", m.outer) },
+			change:   func(m *membershipDomain) { m.must(m.Delete(m.outer)) },
 			uploaded: 3, deleted: 1, // both roles, inner
-			expect: func(m *memberships) { m.expectPosture(m.inner, "empty", "true") },
+			expect: func(m *membershipDomain) { m.expectPosture(m.inner, "empty", "true") },
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := &memberships{env: newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 6)}
+			m := &membershipDomain{env: newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 6)}
 			m.inner = m.addGroup("inner", m.user(0), m.user(1))
 			m.outer = m.addGroup("outer", m.inner)
 			m.admins, m.administrators = "CN=Domain Admins,CN=Users,"+m.Base(), "CN=Administrators,CN=Builtin,"+m.Base()

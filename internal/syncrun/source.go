@@ -2,15 +2,20 @@ package syncrun
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
 
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 )
 
-// source says where to read: the environment's word, else the gateway's of now.
-func (r *Runner) source(ctx context.Context) (Source, error) {
+// source returns where to read: the configured source, else the gateway's.
+func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error) {
 	var source Source
 	if r.Source != nil {
 		source = *r.Source
@@ -28,12 +33,18 @@ func (r *Runner) source(ctx context.Context) (Source, error) {
 		}
 	}
 	source.Directory = r.Search.Over(source.Directory)
+	source.Directory.Observe = func(request string, class fault.Class, took time.Duration) {
+		log.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", took.Milliseconds()).Msg(MsgDirectoryAnswered)
+		if r.Search.Observe != nil {
+			r.Search.Observe(request, class, took)
+		}
+	}
 	return source, nil
 }
 
 // Over puts what holds whatever the source over the source's own.
 func (s Search) Over(o directory.Options) directory.Options {
-	o.PageSize, o.Observe = s.PageSize, s.Observe
+	o.PageSize, o.Observe, o.Received = s.PageSize, s.Observe, s.Received
 	if s.ServerName != "" {
 		o.ServerName = s.ServerName
 	}
@@ -59,14 +70,14 @@ func DirectoryOf(connection gateway.Connection) (directory.Options, error) {
 	auth := connection.Authentication
 	protocol, err := directory.ParseProtocol(auth.Type)
 	if err != nil {
-		return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: %w", err)
+		return directory.Options{}, console("connection", err, "")
 	}
 	o := directory.Options{
 		Protocol: protocol, Hosts: hostsOf(auth.Host), Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password,
 	}
 	if auth.Certificate != "" {
 		if o.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
-			return directory.Options{}, fault.Errorf(fault.Refused, "connection in the console: certificate: %w: give PEM, DER or base64 of DER", err)
+			return directory.Options{}, console("connection", fmt.Errorf("certificate: %w", err), "give PEM, DER or base64 of DER")
 		}
 	}
 	return o, nil
@@ -76,16 +87,29 @@ func DirectoryOf(connection gateway.Connection) (directory.Options, error) {
 func PartOf(profile gateway.Profile) (Source, error) {
 	scope, err := directory.ParseScope(profile.SearchScope)
 	if err != nil {
-		return Source{}, fault.Errorf(fault.Refused, "profile in the console: %w", err)
+		return Source{}, console("profile", err, "")
 	}
 	posture, err := parsePosture(profile.Assets)
 	if err != nil {
-		return Source{}, fault.Errorf(fault.Refused, "profile in the console: %w", err)
+		return Source{}, console("profile", err, "")
 	}
 	if profile.BaseContext == "" {
-		return Source{}, fault.Errorf(fault.Refused, "profile in the console: the base context is empty: give the DN from which to read")
+		return Source{}, console("profile", errors.New("the base context is empty"), "enter the DN from which to read")
 	}
 	return Source{Base: profile.BaseContext, Scope: scope, Posture: posture}, nil
+}
+
+// console returns the error of a document that the console has.
+func console(document string, cause error, remedy string) error {
+	return fault.Operation{Object: document + " in the console"}.Failed(fault.Refused, cause, remedy)
+}
+
+// baseContextError adds the remedy for a base context that does not exist.
+func baseContextError(err error) error {
+	if !errors.Is(err, directory.ErrNoObject) {
+		return err
+	}
+	return fault.Operation{Object: "base context"}.Failed(fault.Refused, err, "correct profile.baseContext, or the profile in the console")
 }
 
 // hostsOf splits a list of hosts as ldap.host is split.
@@ -102,5 +126,5 @@ func parsePosture(assets string) (bool, error) {
 	case "IDENTITIESWITHSECURITYPOSTURE", "IDENTITYWITHSECURITYPOSTURE":
 		return true, nil
 	}
-	return false, fault.Errorf(fault.Refused, "assets %q is unknown: use IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", assets)
+	return false, fault.Operation{Object: "assets"}.Failed(fault.Refused, fmt.Errorf("%q is unknown", assets), "use IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE")
 }

@@ -165,7 +165,7 @@ func TestCanceledRunKeepsWhatWasAcknowledged(t *testing.T) {
 	if now, err := e.store.Connector(); err != nil || now.State != stateScheduled || now.Error == "" {
 		t.Errorf("state %+v, error %v", now, err)
 	}
-	if lines := e.log.With(MsgRunFinished); len(lines) != 1 || lines[0].Text("level") != "warn" {
+	if lines := e.log.With(MsgRunFinished); len(lines) != 1 || lines[0].Text("level") != "warn" || lines[0].Text("class") != string(fault.Canceled) {
 		t.Errorf("summaries %v", lines)
 	}
 }
@@ -359,7 +359,7 @@ func TestRefusedLoginIsTriedOnceARun(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 		for range 5 {
-			e.runner.connector.tellAgain(t.Context())
+			e.runner.states.reportPending(t.Context())
 		}
 		if got := e.gateway.Arrived(testenv.LoginPath) - before; got != n+1 {
 			t.Errorf("%d logins after %d runs", got, n+1)

@@ -2,6 +2,7 @@ package upload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -10,6 +11,8 @@ import (
 	"adconnector/internal/gateway"
 	"adconnector/internal/state"
 )
+
+var errNoneAccepted = errors.New("the gateway accepted no object")
 
 // work sends batches until there are no more, or until one of them fails.
 func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
@@ -41,7 +44,7 @@ func (p *pool) deliver(ctx context.Context, b *batch) (state.Receipt, error) {
 	}
 	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.Objects), b.data)
 	if err != nil {
-		return state.Receipt{}, fmt.Errorf("batch %d: %w", b.Number, err)
+		return state.Receipt{}, err
 	}
 	if answer.Outcome == gateway.Partly && !answer.Unattributed {
 		if receipt := b.sort(answer.Rejected); len(receipt.Rejected) == len(answer.Rejected) {
@@ -77,12 +80,13 @@ func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (state.Rece
 	return all, nil
 }
 
-// isolated takes note of an object that was rejected alone, and ends a run in
-// which an untried gateway takes nothing at all.
+// isolated returns the receipt of an object that was rejected alone. Its error ends a run
+// in which an untried gateway accepts nothing.
 func (p *pool) isolated(r state.Rejected) (state.Receipt, error) {
 	receipt := state.Receipt{Rejected: []state.Rejected{r}}
 	if n := p.alone.Add(1); p.options.Untried && n >= hopeless && p.delivered.Load() == 0 {
-		return receipt, fault.Errorf(fault.Refused, "the gateway rejected the first %d objects one by one and took none, so the fault is not theirs: check qualys.customerUuid, qualys.profileUuid and gateway.source, and what it says of them (adconnector status)", n)
+		return receipt, operation.Failed(fault.Refused, fmt.Errorf("%w, and rejected %d, so the objects are not the cause", errNoneAccepted, n),
+			"check qualys.customerUuid, qualys.profileUuid and gateway.source, and the gateway's reasons in adconnector status")
 	}
 	return receipt, nil
 }

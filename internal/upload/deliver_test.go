@@ -13,6 +13,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/test/faulttest"
 )
 
 func TestSplittingFindsExactlyThePoisoned(t *testing.T) {
@@ -153,14 +154,8 @@ func TestHopeless(t *testing.T) {
 	untried.Untried = true
 	f := &fake{t: t, answer: poisoned(bad)}
 	totals, err := Run(t.Context(), f, untried, &ledger{}, produce(upTo(objects)...))
-	if fault.Of(err) != fault.Refused {
-		t.Fatalf("error %v", err)
-	}
-	for _, remedy := range []string{"adconnector status", "qualys.profileUuid"} {
-		if !strings.Contains(err.Error(), remedy) {
-			t.Errorf("%q is not in %v", remedy, err)
-		}
-	}
+	faulttest.Check(t, err, fault.Error{Class: fault.Refused, Op: "upload"}, errNoneAccepted,
+		"qualys.customerUuid", "qualys.profileUuid", "gateway.source", "adconnector status")
 	if strings.Contains(err.Error(), "400: bad") {
 		t.Errorf("the gateway's words are in %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -185,4 +186,4 @@ func poisoned(bad map[int]bool) func(context.Context, call) (gateway.Answer, err
 	}
 }
 
-var errRefused = fault.Errorf(fault.Refused, "403")
+var errRefused = fault.Operation{Op: "send assets", Object: "gateway"}.Failed(fault.Refused, errors.New("403"), "")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,7 +62,7 @@ func TestAnnouncedTogether(t *testing.T) {
 func TestAnnounceError(t *testing.T) {
 	t.Parallel()
 	for _, failing := range []int{0, 10, 99} { // among the first, in between, the last
-		full := fault.Errorf(fault.Transient, "no space left on device")
+		full := fault.Operation{Op: "record", Object: "state file"}.Failed(fault.Transient, syscall.ENOSPC, "")
 		l := &ledger{}
 		f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
 			if !l.knows(c.numbers) {
@@ -169,7 +170,7 @@ func TestDeleted(t *testing.T) {
 
 func TestRecordError(t *testing.T) {
 	t.Parallel()
-	full := fault.Errorf(fault.Transient, "no space left on device")
+	full := fault.Operation{Op: "record", Object: "state file"}.Failed(fault.Transient, syscall.ENOSPC, "")
 	f := &fake{t: t}
 	writes := 0
 	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hooked{&ledger{}, nil, func([]state.Receipt) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
 	"adconnector/internal/state"
+	"adconnector/test/faulttest"
 )
 
 // TestStopAfterTheEnd: whoever stops what is done already came too late.
@@ -51,7 +51,7 @@ func TestFailingWorker(t *testing.T) {
 				return gateway.Answer{}, nil
 			default:
 				<-ctx.Done()
-				return gateway.Answer{}, fault.Errorf(fault.Canceled, "send: %w", ctx.Err())
+				return gateway.Answer{}, fault.Operation{Op: "send"}.Failed(fault.Canceled, ctx.Err(), "")
 			}
 		}}
 		l := &ledger{}
@@ -75,7 +75,7 @@ func TestFailureStopsTheProducer(t *testing.T) {
 			return err
 		}
 		<-ctx.Done() // nothing more to add, but still busy
-		return fault.New(fault.Canceled, ctx.Err())
+		return fault.Operation{Op: "read"}.Failed(fault.Canceled, ctx.Err(), "")
 	})
 	if !errors.Is(err, errRefused) {
 		t.Errorf("error %v", err)
@@ -98,17 +98,24 @@ func TestCancellation(t *testing.T) {
 	}}
 	l := &ledger{}
 	totals, err := Run(ctx, f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l, produce(upTo(10_000)...))
-	if fault.Of(err) != fault.Canceled || !strings.Contains(err.Error(), "upload") {
-		t.Errorf("error %v", err)
-	}
+	faulttest.Check(t, err, fault.Error{Class: fault.Canceled, Op: "upload"}, context.Canceled)
 	if int64(len(l.delivered)) != acknowledged.Load() || totals.Delivered != len(l.delivered) || len(l.delivered) > 200 {
 		t.Errorf("recorded %d, acknowledged %d", len(l.delivered), acknowledged.Load())
 	}
 }
 
+// TestOutOfTime: when the caller's time is up, the error may be temporary.
+func TestOutOfTime(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	_, err := Run(ctx, &fake{t: t}, roomy, &ledger{}, produce(upTo(10)...))
+	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "upload"}, context.DeadlineExceeded)
+}
+
 func TestProduceError(t *testing.T) {
 	t.Parallel()
-	lost := fault.Errorf(fault.Transient, "the connection was lost")
+	lost := fault.Operation{Op: "search"}.Failed(fault.Transient, errors.New("the connection was lost"), "")
 	l := &ledger{}
 	_, err := Run(t.Context(), &fake{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for n := range 8 {

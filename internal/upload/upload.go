@@ -12,7 +12,7 @@ package upload
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -65,6 +65,9 @@ const (
 	hopeless = 500
 )
 
+// operation is that of errors that no single call or record causes.
+var operation = fault.Operation{Op: "upload"}
+
 // Run sends what produce adds, from one goroutine or from several. It tells the
 // journal of batches and, in their order, of receipts, and returns after the last
 // of them. Produce runs in the calling goroutine and must return when its context
@@ -105,7 +108,10 @@ func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce
 	}
 	// What stopped the pool is the cause; that produce was stopped follows from it.
 	if ctx.Err() != nil && (err == nil || fault.Of(err) == fault.Canceled) {
-		err = fmt.Errorf("upload: %w", context.Cause(ctx))
+		err = context.Cause(ctx)
+		if _, is := errors.AsType[*fault.Error](err); !is { // whoever called Run ended it
+			err = operation.Failed(fault.Of(err), err, "")
+		}
 	}
 	return p.totals, err
 }
@@ -207,7 +213,7 @@ func (p *pool) drain(ctx context.Context) error {
 }
 
 func stopped(ctx context.Context) error {
-	return fault.Errorf(fault.Canceled, "upload: %w", ctx.Err())
+	return operation.Failed(fault.Canceled, ctx.Err(), "")
 }
 
 // announce passes batches on to the workers once the journal has them, as many at

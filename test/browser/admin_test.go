@@ -47,6 +47,7 @@ func adminPage(t *testing.T) string {
 		{Object: objects[0], Reason: `422: <img src=x onerror=alert(1)> is no job title ` + strings.Repeat("W", 200)},
 	}}}))
 	check(store.Hold(held[1:], time.Now().Add(-time.Hour)))
+	now := state.Connector{State: "SCHEDULED", At: time.Now(), NextRun: time.Now().Add(10*time.Minute + 30*time.Second)}
 	for n := range 220 {
 		run := state.Run{ID: fmt.Sprint(n), Mode: "delta", Result: "processed", Start: time.Now().Add(time.Duration(n-220) * 10 * time.Minute), Users: n, Changed: n * n % 777, Duration: time.Second}
 		run.Uploaded = run.Changed
@@ -54,11 +55,10 @@ func adminPage(t *testing.T) string {
 		case n%50 == 10:
 			run.Mode, run.Changed, run.Uploaded = "full", 250_000, 250_000
 		case n%60 == 30:
-			run.Result, run.Error, run.Changed, run.Uploaded = "failed", "bind as CN=svc to dc1:636: refused: "+strings.Repeat("long", 60), 0, 0
+			run.Result, run.Error, run.Remedy, run.Changed, run.Uploaded = "failed", "bind as CN=svc to dc1:636: "+strings.Repeat("long", 60), "correct ldap.password", 0, 0
 		}
-		check(store.AddRun(run))
+		check(store.EndRun(run, now))
 	}
-	check(store.SetConnector(state.Connector{State: "SCHEDULED", At: time.Now(), NextRun: time.Now().Add(10*time.Minute + 30*time.Second)}))
 	fine := func() error { return nil }
 	server := httptest.NewServer(status.Endpoint{
 		Report: func() (status.Report, error) { return status.Read(store, time.Now()) }, Stuck: fine, Unready: fine,

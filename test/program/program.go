@@ -52,6 +52,9 @@ type Command struct {
 	OnLine  func(*Process, testlog.Line)
 }
 
+// NotJSON is the message of the recorded line for a text that is not JSON.
+const NotJSON = "not JSON"
+
 // Process is a program under test. Its output is recorded.
 type Process struct {
 	Log   testlog.Log
@@ -105,7 +108,7 @@ func Start(t testing.TB, c Command) *Process {
 	}
 	var recording sync.WaitGroup
 	recording.Go(func() { p.recordStdout() })
-	recording.Go(func() { p.recordLog(stderr, c.OnLine) })
+	recording.Go(func() { p.recordLog(t, stderr, c.OnLine) })
 	go func() {
 		defer close(p.Ended)
 		recording.Wait()
@@ -154,13 +157,18 @@ func (p *Process) recordStdout() {
 	}
 }
 
-func (p *Process) recordLog(stderr io.Reader, onLine func(*Process, testlog.Line)) {
+// recordLog records the log, and fails the test for each line that does not have the
+// documented form. A line that is not JSON was cut off by a kill, or is a panic.
+func (p *Process) recordLog(t testing.TB, stderr io.Reader, onLine func(*Process, testlog.Line)) {
 	scanner := bufio.NewScanner(stderr)
 	scanner.Buffer(nil, 16<<20)
+	var form testlog.Form
 	for scanner.Scan() {
-		line, err := testlog.Parse(scanner.Bytes())
-		if err != nil { // cut off by a kill, or a panic
-			line = testlog.Line{"message": "not JSON", "text": scanner.Text()}
+		line, err := form.Check(scanner.Bytes())
+		if line == nil {
+			line = testlog.Line{"message": NotJSON, "text": scanner.Text()}
+		} else if err != nil {
+			t.Error(err)
 		}
 		if onLine != nil {
 			onLine(p, line)

@@ -14,6 +14,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox"
+	"adconnector/test/ports"
 	"adconnector/test/testenv"
 )
 
@@ -39,7 +40,7 @@ func TestClientsReachTheEnvironment(t *testing.T) {
 }
 
 func TestRefusingPort(t *testing.T) {
-	address := fmt.Sprintf("127.0.0.1:%d", testenv.RefusingPort(t))
+	address := fmt.Sprintf("127.0.0.1:%d", ports.Refusing(t))
 	if _, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial: %v", err)
 	}
@@ -49,7 +50,7 @@ func TestRefusingPort(t *testing.T) {
 }
 
 func TestReservedPort(t *testing.T) {
-	address := fmt.Sprintf("127.0.0.1:%d", testenv.ReservedPort(t))
+	address := fmt.Sprintf("127.0.0.1:%d", ports.Reserved(t))
 	if _, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial before a server listens: %v", err)
 	}

@@ -64,7 +64,7 @@ func TestConnector(t *testing.T) {
 
 	// Two containers on one volume.
 	code, _, stderr = container{network: network, volume: volume, env: env}.run()
-	expectOneLine(t, code, stderr, 4, "another instance holds the state directory /var/lib/adconnector")
+	expectOneLine(t, code, stderr, 4, "/var/lib/adconnector", "service.state-dir")
 
 	if err := daemon.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestConnector(t *testing.T) {
 		log, _ := daemon.stderr.read()
 		t.Errorf("SIGTERM: exit code %d: %s", code, log)
 	}
-	if code, stdout, _ := healthcheck.run(); code != 1 || !strings.HasPrefix(stdout, "not healthy: no daemon answers") {
+	if code, stdout, _ := healthcheck.run(); code != 1 || !strings.HasPrefix(stdout, "not healthy: ") || !strings.Contains(stdout, "service.admin.address") {
 		t.Errorf("healthcheck of none %d: %s", code, stdout)
 	}
 }
@@ -93,15 +93,15 @@ func TestBadPlaces(t *testing.T) {
 		words  []string
 	}{
 		"a volume of root": {func(t *testing.T, c *container) { own(t, c.volume, 0, 0o755) }, password,
-			[]string{"unusable state directory", "/var/lib/adconnector/adconnector.db", "permission denied", "make it writable for user 65532"}},
+			[]string{"/var/lib/adconnector/adconnector.db", syscall.EACCES.Error(), "65532", "service.state-dir"}},
 		"a user of no name on another's volume": {func(_ *testing.T, c *container) { c.user = 12345 }, password,
-			[]string{"unusable state directory", "permission denied", "make it writable for user 12345"}},
+			[]string{syscall.EACCES.Error(), "12345", "service.state-dir"}},
 		"a volume that is mounted read-only": {func(_ *testing.T, c *container) { c.lockedUp = true }, password,
-			[]string{"unusable state directory", "read-only file system", "make it writable"}},
+			[]string{syscall.EROFS.Error(), "service.state-dir"}},
 		"no volume": {func(_ *testing.T, c *container) { c.volume = "" }, password,
-			[]string{"unusable state directory", "read-only file system", "make it writable"}},
+			[]string{syscall.EROFS.Error(), "service.state-dir"}},
 		"a secret's file that is not there": {func(*testing.T, *container) {}, "qualys.user.password.file=/run/secrets/password",
-			[]string{"qualys.user.password.file (environment): the file it names cannot be read", "no such file", "allowed: the path of a readable file"}},
+			[]string{"qualys.user.password.file", syscall.ENOENT.Error()}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			place := container{network: network, volume: newVolume(t), env: append(env[:len(env):len(env)], c.env)}
@@ -122,6 +122,8 @@ func TestBadPlaces(t *testing.T) {
 	})
 }
 
+// expectOneLine fails the test unless the log has one error, whose line has a remedy and all of
+// these settings, paths and causes.
 func expectOneLine(t *testing.T, code int, stderr string, wantCode int, words ...string) {
 	t.Helper()
 	var errors []string
@@ -133,7 +135,7 @@ func expectOneLine(t *testing.T, code int, stderr string, wantCode int, words ..
 	if code != wantCode || len(errors) != 1 {
 		t.Fatalf("exit code %d, want %d, and one line of error: %s", code, wantCode, stderr)
 	}
-	for _, w := range words {
+	for _, w := range append(words, `"remedy":"`) {
 		if !strings.Contains(errors[0], w) {
 			t.Errorf("%s does not say %q", errors[0], w)
 		}

@@ -1,4 +1,5 @@
-package testenv
+// Package ports gives tests TCP ports that no other process takes.
+package ports
 
 import (
 	"net"
@@ -6,22 +7,22 @@ import (
 	"testing"
 )
 
-// RefusingPort returns a port of 127.0.0.1 that refuses connections until the test ends. It
+// Refusing returns a port of 127.0.0.1 that refuses connections until the test ends. It
 // is bound, so that no other process gets it, and nothing listens on it.
-func RefusingPort(t testing.TB) int {
+func Refusing(t testing.TB) int {
 	t.Helper()
-	return boundPort(t, false)
+	return bound(t, false)
 }
 
-// ReservedPort returns a port of 127.0.0.1 for a server that sets SO_REUSEADDR. Until the
+// Reserved returns a port of 127.0.0.1 for a server that sets SO_REUSEADDR. Until the
 // test ends, no other process gets the port. Until the server listens on it, the port
 // refuses connections.
-func ReservedPort(t testing.TB) int {
+func Reserved(t testing.TB) int {
 	t.Helper()
-	return boundPort(t, true)
+	return bound(t, true)
 }
 
-func boundPort(t testing.TB, reusable bool) int {
+func bound(t testing.TB, reusable bool) int {
 	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -1,0 +1,49 @@
+// Package faulttest checks typed errors in tests.
+package faulttest
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"adconnector/internal/fault"
+)
+
+// AnyRemedy, as the only remedy name, accepts every remedy.
+const AnyRemedy = ""
+
+// Check fails the test unless err is a *fault.Error with the class, operation and object
+// of want and has the cause, if one is given. The remedy must contain all names, such as
+// setting keys. Without names, there must be none. It also checks what holds for every
+// error: its text does not contain the remedy, and no operation is in its chain twice.
+func Check(t testing.TB, err error, want fault.Error, cause error, names ...string) {
+	t.Helper()
+	failed, is := err.(*fault.Error)
+	if !is {
+		t.Fatalf("error %v (%T), want a *fault.Error", err, err)
+	}
+	if failed.Class != want.Class || failed.Op != want.Op || failed.Object != want.Object {
+		t.Errorf("%s: %q %q, want %s: %q %q; error %v", failed.Class, failed.Op, failed.Object, want.Class, want.Op, want.Object, err)
+	}
+	if cause != nil && !errors.Is(failed.Err, cause) {
+		t.Errorf("cause %v, want %v", failed.Err, cause)
+	}
+	remedy := fault.Remedy(err)
+	if (remedy == "") != (len(names) == 0) {
+		t.Errorf("remedy %q, want %q; error %v", remedy, names, err)
+	}
+	for _, name := range names {
+		if !strings.Contains(remedy, name) {
+			t.Errorf("remedy %q does not name %q; error %v", remedy, name, err)
+		}
+	}
+	if remedy != "" && strings.Contains(err.Error(), remedy) {
+		t.Errorf("text %q contains the remedy", err)
+	}
+	outer := fault.Operation{Op: failed.Op, Object: failed.Object}
+	for inner := failed.Err; inner != nil; inner = errors.Unwrap(inner) {
+		if e, is := inner.(*fault.Error); is && outer == (fault.Operation{Op: e.Op, Object: e.Object}) {
+			t.Errorf("operation twice in %v", err)
+		}
+	}
+}
