@@ -132,7 +132,7 @@ func TestCheck(t *testing.T) {
 		wrong := good.With(testenv.Settings{"ldap.password": "Wr0ng-" + strings.Repeat("x", 12)})
 		keepSecret(wrong["ldap.password"])
 		before := d.value(t, serviceAccount, "badPwdCount")
-		try(t, wrong, 3, map[string]string{"bind": "fail"}, "bind", []string{"correct ldap.password"})
+		try(t, wrong, 3, map[string]string{"bind": "fail"}, "bind", []string{"ldap.password"})
 		was, _ := strconv.Atoi(before)
 		if after := d.value(t, serviceAccount, "badPwdCount"); after != strconv.Itoa(was+1) {
 			t.Errorf("badPwdCount %s, %s before: want one attempt", after, before)

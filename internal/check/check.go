@@ -238,7 +238,7 @@ func (lateError) Error() string { return fmt.Sprintf("no answer within %s", pati
 // Unwrap returns the cause.
 func (e lateError) Unwrap() error { return e.error }
 
-// deadline returns the error of a line's context as one that is temporary, since nobody
+// deadline returns the error of a line's context as one that is temporary, since no one
 // interrupted the line. It keeps the operation and the remedy.
 func deadline(ctx context.Context, err error) error {
 	if err == nil || !errors.Is(err, context.DeadlineExceeded) {

@@ -16,7 +16,7 @@ func (i *inspection) stateDirectory(context.Context) Check {
 	store, err := i.stateOptions.OpenReadOnly(i.StateDir)
 	switch {
 	case errors.Is(err, state.ErrLocked):
-		return ok("%v: fine while the daemon runs", err)
+		return ok("%s is in use, which is fine while the daemon runs (%v)", i.StateDir, err)
 	case errors.Is(err, state.ErrUnusable):
 		return failed(err, "")
 	case err != nil:

@@ -50,27 +50,27 @@ func (p *program) gatewayOptions(c *config.Config, log zerolog.Logger) gateway.O
 	return o
 }
 
-// openState opens the state file, and tells of one that was set aside.
+// openState opens the state file, and logs one that was set aside.
 func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
 	store, err := p.hooks.state.Open(dir)
 	if err == nil {
-		tellSetAside(store, log)
+		logSetAside(store, log)
 	}
 	return store, err
 }
 
-// closeState closes the state file, and tells of one that was set aside then.
+// closeState closes the state file, and logs one that was set aside then.
 func closeState(store *state.Store, log zerolog.Logger) {
-	store.SetAside = ""
+	store.SetAside = nil
 	if err := store.Close(); err != nil {
 		log.Error().Str("component", "state").EmbedObject(fault.Fields(err)).Msg(MsgStateFileNotClosed)
 	}
-	tellSetAside(store, log)
+	logSetAside(store, log)
 }
 
-func tellSetAside(store *state.Store, log zerolog.Logger) {
-	if store.SetAside != "" {
-		log.Error().Str("component", "state").Str("error", store.SetAside).Msg(MsgStateFileSetAside)
+func logSetAside(store *state.Store, log zerolog.Logger) {
+	if store.SetAside != nil {
+		log.Error().Str("component", "state").EmbedObject(fault.Fields(store.SetAside.Err())).Msg(MsgStateFileSetAside)
 	}
 }
 

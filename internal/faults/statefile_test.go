@@ -74,9 +74,9 @@ func TestStateFile(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", how, err)
 		}
-		if store.SetAside != "" {
+		if store.SetAside != nil {
 			aside++
-			searched.in(t, "a damage", store.SetAside)
+			searched.in(t, "a damage", store.SetAside.Err().Error())
 		}
 		if n%withRun == 0 {
 			runs++
@@ -85,7 +85,7 @@ func TestStateFile(t *testing.T) {
 			t.Fatalf("%s: %v", how, err)
 		}
 		must(t, store.Close())
-		if store, err = unsynced.Open(place); err != nil || store.SetAside != "" {
+		if store, err = unsynced.Open(place); err != nil || store.SetAside != nil {
 			t.Fatalf("%s: opened again: %v, %v", how, err, store)
 		}
 		must(t, store.Close())
@@ -136,7 +136,7 @@ func (s *environment) runOn(t *testing.T, store *state.Store, how string) {
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", how, err, r.log.Lines())
 		}
-		if _, deletions := s.witness.counts(); store.SetAside != "" && deletions > before {
+		if _, deletions := s.witness.counts(); store.SetAside != nil && deletions > before {
 			t.Errorf("%s: %d deletions from an index that is not there", how, deletions-before)
 		}
 		if run.Held > 0 {
@@ -145,7 +145,7 @@ func (s *environment) runOn(t *testing.T, store *state.Store, how string) {
 	}
 	for _, difference := range s.differences() {
 		// Nobody knows of what has gone before the file was set aside.
-		if store.SetAside == "" || !strings.HasSuffix(difference, hasGone) {
+		if store.SetAside == nil || !strings.HasSuffix(difference, hasGone) {
 			t.Errorf("%s: %s", how, difference)
 		}
 	}

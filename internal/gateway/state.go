@@ -28,7 +28,7 @@ func (c *Client) SetState(ctx context.Context, state ConnectorState) error {
 		got, err := c.do(ctx, call{Operation: report, method: http.MethodPut, url: c.address(c.options.Paths.State), body: body})
 		switch {
 		case got.status == http.StatusNotFound:
-			return report.Failed(fault.Refused, &answerError{Status: got.status, Reason: ErrNoStates}, "check qualys.connectionUuid")
+			return report.Failed(fault.Refused, &answerError{Status: got.status, Reason: ErrNoStates}, "none needed if this gateway has no such API; a wrong qualys.connectionUuid has the same answer")
 		case got.status == http.StatusNotImplemented, got.status == http.StatusMethodNotAllowed:
 			return report.Failed(fault.Refused, &answerError{Status: got.status, Reason: ErrNoStates}, "")
 		case err != nil:

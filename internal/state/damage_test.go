@@ -50,12 +50,12 @@ func TestDamagedUnderWay(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			must(t, s.Close())
-			if !strings.HasPrefix(s.SetAside, path+".damaged-") {
-				t.Errorf("set aside %q", s.SetAside)
+			if s.SetAside == nil || !strings.HasPrefix(s.SetAside.Path, path+".damaged-") {
+				t.Errorf("set aside %v", s.SetAside)
 			}
 			s = openStore(t, dir)
-			if n := result(s.Size())(t); n != 0 || s.SetAside != "" {
-				t.Errorf("size %d, set aside %q", n, s.SetAside)
+			if n := result(s.Size())(t); n != 0 || s.SetAside != nil {
+				t.Errorf("size %d, set aside %v", n, s.SetAside)
 			}
 			must(t, send(s, objects(0, 10, 1)))
 		})
@@ -82,7 +82,7 @@ func TestUnreadableRecord(t *testing.T) {
 		t.Errorf("connector: %v", err)
 	}
 	must(t, s.Close())
-	if s.SetAside == "" {
+	if s.SetAside == nil {
 		t.Error("the file is still there")
 	}
 }

@@ -68,9 +68,8 @@ var (
 
 // Store is the open state file. It serves many goroutines.
 type Store struct {
-	// SetAside tells of a damaged file that Open or Close has moved out of the way;
-	// "": none was.
-	SetAside string
+	// SetAside is about a damaged file that Open or Close has moved out of the way; nil: none.
+	SetAside *SetAside
 
 	options Options
 	db      *bbolt.DB // nil: read-only, and there is no file
@@ -125,13 +124,24 @@ func (o Options) openSound(path string) (*Store, error) {
 	return s, nil
 }
 
-// setAside moves a damaged file out of the way, and tells of it.
-func setAside(path string, damage error) (told string, err error) {
+// SetAside is a damaged file that was moved out of the way.
+type SetAside struct {
+	Path   string // where it is now
+	Damage error
+}
+
+// Err returns what happened, with what may be done about the file.
+func (s *SetAside) Err() error {
+	return fault.Operation{}.Failed(fault.Transient, s.Damage, "remove "+s.Path+" when it is no longer needed")
+}
+
+// setAside moves a damaged file out of the way.
+func setAside(path string, damage error) (*SetAside, error) {
 	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
 	if err := os.Rename(path, aside); err != nil {
-		return "", explainDir(path, err)
+		return nil, explainDir(path, err)
 	}
-	return fmt.Sprintf("%s: %v", aside, damage), nil
+	return &SetAside{aside, damage}, nil
 }
 
 // open opens one file and checks it through.

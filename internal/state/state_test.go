@@ -311,17 +311,17 @@ func TestDamaged(t *testing.T) {
 			damaged := content(t)
 			dir := file(t, damaged)
 			s := openStore(t, dir)
-			aside, _, _ := strings.Cut(s.SetAside, ": ")
+			aside := s.SetAside.Path
 			if kept, err := os.ReadFile(aside); err != nil || !bytes.Equal(kept, damaged) || !strings.HasPrefix(aside, filepath.Join(dir, fileName)+".damaged-") {
-				t.Errorf("set aside %q, error %v", s.SetAside, err)
+				t.Errorf("set aside %v, error %v", s.SetAside, err)
 			}
 			if size, err := s.Size(); err != nil || size != 0 {
 				t.Errorf("size %d, error %v", size, err)
 			}
 			must(t, send(s, objects(0, 3, 1)))
 			must(t, s.Close())
-			if s = openStore(t, dir); s.SetAside != "" {
-				t.Errorf("set aside again: %s", s.SetAside)
+			if s = openStore(t, dir); s.SetAside != nil {
+				t.Errorf("set aside again: %v", s.SetAside)
 			}
 			expect(t, s, objects(0, 3, 1)[2])
 		})

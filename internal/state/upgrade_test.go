@@ -160,16 +160,16 @@ func TestOlderFile(t *testing.T) {
 			must(t, looking.Close())
 
 			s := openStore(t, dir)
-			if s.SetAside != "" {
-				t.Fatalf("set aside: %s", s.SetAside)
+			if s.SetAside != nil {
+				t.Fatalf("set aside: %v", s.SetAside)
 			}
 			expectKept(t, s)
 			more := objects(7, 9, 1)
 			must(t, send(s, more))
 			must(t, s.Close())
 			s = openStore(t, dir)
-			if s.SetAside != "" {
-				t.Fatalf("set aside once it was taken over: %s", s.SetAside)
+			if s.SetAside != nil {
+				t.Fatalf("set aside once it was taken over: %v", s.SetAside)
 			}
 			expect(t, s, more[1])
 			expect(t, s, keptObjects()[2])

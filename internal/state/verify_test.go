@@ -81,7 +81,7 @@ func TestCampaignFlippedBits(t *testing.T) {
 		damaged := bytes.Clone(pristine)
 		damaged[at] ^= 1 << random.IntN(8)
 		s := openStore(t, file(t, damaged))
-		if s.SetAside != "" {
+		if s.SetAside != nil {
 			aside++
 		} else if content(t, s) != holds {
 			t.Errorf("byte %d: opens with another content", at)
@@ -178,8 +178,8 @@ func TestOneHead(t *testing.T) {
 	for head := range 2 {
 		damaged := bytes.Clone(pristine)
 		damaged[head*4096+pageHead+16] ^= 0x40 // where the tree begins
-		if s := openStore(t, file(t, damaged)); s.SetAside != "" || content(t, s) != holds {
-			t.Errorf("head %d: %s", head, s.SetAside)
+		if s := openStore(t, file(t, damaged)); s.SetAside != nil || content(t, s) != holds {
+			t.Errorf("head %d: %v", head, s.SetAside)
 		}
 	}
 }
@@ -232,8 +232,8 @@ func TestCampaignPowerCut(t *testing.T) {
 			for range 3 {
 				cuts++
 				cut := openStore(t, file(t, cutPower(before, after, random)))
-				if got := content(t, cut); cut.SetAside != "" || got != held && got != holds {
-					t.Fatalf("step %d: %s; opens with neither content", n, cut.SetAside)
+				if got := content(t, cut); cut.SetAside != nil || got != held && got != holds {
+					t.Fatalf("step %d: %v; opens with neither content", n, cut.SetAside)
 				}
 				must(t, cut.Close())
 			}
@@ -313,7 +313,7 @@ func TestCampaignSoundFiles(t *testing.T) {
 	if deepest < 3 {
 		t.Errorf("the trees have at most %d levels", deepest)
 	}
-	if s = openStore(t, dir); s.SetAside != "" {
+	if s = openStore(t, dir); s.SetAside != nil {
 		t.Error(s.SetAside)
 	}
 }
