@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -27,10 +28,15 @@ type chaos struct {
 	random  *rand.Rand
 	tokens  map[string]bool // with which a call was answered, and whether they have died
 	calls   int
+	failed  map[string]int // faults of one request, by its Idempotency-Key or path
 	injured map[string]int // how often each fault happened
 }
 
 const faultPercent = 5
+
+// mostFaults bounds the faults of one request, whose repeats wait longer and longer: 12 s
+// before the fourth try, 34 s before the fifth.
+func mostFaults() int { return scaled(2, 4) }
 
 // answer is the front of a gateway in chaos. Its faults concern batches and all
 // other calls alike, where they make sense.
@@ -48,6 +54,10 @@ func (c *chaos) answer(x *testenv.Exchange) bool {
 	if dice := c.random.IntN(100) / faultPercent; dice < len(kinds) {
 		kind = kinds[dice]
 	}
+	request := cmp.Or(x.R.Header.Get("Idempotency-Key"), x.R.URL.Path)
+	if c.failed[request] >= mostFaults() {
+		kind = ""
+	}
 	if kind == "207" && (!x.HasAssets() || len(itemsOf(x.Body)) < 2 || c.environment.witness.knows(x.R)) || kind == "401" && !answered {
 		kind = ""
 	}
@@ -58,6 +68,7 @@ func (c *chaos) answer(x *testenv.Exchange) bool {
 	}
 	if kind != "" {
 		c.injured[kind]++
+		c.failed[request]++
 	}
 	c.mu.Unlock()
 	switch kind {
@@ -125,7 +136,7 @@ func TestChaos(t *testing.T) {
 	s := newEnvironment(t, plan{users: scaled(300, 10_000), groups: scaled(20, 500)})
 	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": scaled("30", "100"), "ldap.page-size": "500",
 		"sync.max-deletes": "100000", "sync.max-deletes-percent": "100"}) // a slow machine has many, and nobody releases them
-	c := &chaos{environment: s, stall: scaled(200*time.Millisecond, 20*time.Second), injured: map[string]int{}, tokens: map[string]bool{}, random: rand.New(rand.NewPCG(*seedFlag, 2))}
+	c := &chaos{environment: s, stall: scaled(200*time.Millisecond, 20*time.Second), injured: map[string]int{}, failed: map[string]int{}, tokens: map[string]bool{}, random: rand.New(rand.NewPCG(*seedFlag, 2))}
 	s.Gateway.SetFront(c.answer)
 	changing := make(chan struct{})
 	p := start(t, command{settings: s.settings, args: []string{"sync"}})

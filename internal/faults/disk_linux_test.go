@@ -74,11 +74,11 @@ func (s *environment) mustAgree(t *testing.T, o program.Outcome) {
 // run with space again delivers the rest and the gateway holds what the directory does.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
-	s := newEnvironment(t, plan{users: 1000, groups: 20})
+	s := newEnvironment(t, plan{users: scaled(500, 1000), groups: 20})
 	disk := smallDisk(t, "4m")
 	s.settings = s.settings.With(testenv.Settings{"service.state-dir": filepath.Join(disk, "state"), "upload.batch-size": "20"})
 	full := 0
-	for _, free := range []int64{0, 12 << 10, 40 << 10, 100 << 10, 200 << 10} {
+	for _, free := range scaled([]int64{0, 12 << 10, 40 << 10}, []int64{0, 12 << 10, 40 << 10, 100 << 10, 200 << 10}) {
 		remove := fill(t, disk, free)
 		o := run(t, s.settings, "sync")
 		o.MustExit(t, 1)
@@ -91,7 +91,7 @@ func TestDiskFull(t *testing.T) {
 	s.mustBeEqual(t, "with space again")
 
 	s.reinstall()
-	remove := fill(t, disk, 100<<10)
+	remove := fill(t, disk, scaled[int64](40<<10, 100<<10))
 	p := start(t, command{settings: s.settings.With(testenv.Settings{"service.cron-expression": "* * * * * *"})})
 	n := 0
 	for range 2 {
@@ -115,10 +115,10 @@ func TestDiskFull(t *testing.T) {
 // the next one without it delivers the rest.
 func TestFileSizeLimit(t *testing.T) {
 	t.Parallel()
-	s := newEnvironment(t, plan{users: 1000, groups: 20})
+	s := newEnvironment(t, plan{users: scaled(500, 1000), groups: 20})
 	s.settings["upload.batch-size"] = "20"
 	full := 0
-	for _, blocks := range []int{4, 40, 100} { // of 1 KiB
+	for _, blocks := range scaled([]int{4, 40}, []int{4, 40, 100}) { // of 1 KiB
 		limited := []string{"sh", "-c", fmt.Sprintf(`ulimit -f %d; exec "$@"`, blocks*2), "sh"}
 		o := start(t, command{settings: s.settings, args: []string{"sync"}, wrapper: limited}).Wait(t)
 		o.MustExit(t, 1)

@@ -18,8 +18,8 @@ import (
 // without poison delivers them too.
 func TestPoison(t *testing.T) {
 	t.Parallel()
-	batch, logBatch := scaled(256, 512), scaled(8, 9)
-	s := newEnvironment(t, plan{users: scaled(500, 10_000), groups: 20})
+	batch, logBatch := scaled(128, 512), scaled(7, 9)
+	s := newEnvironment(t, plan{users: scaled(400, 10_000), groups: 20})
 	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": strconv.Itoa(batch)})
 	run(t, s.settings, "sync").MustExit(t, 0)
 	clean := s.Gateway.Arrived(testenv.AssetsPath)

@@ -36,7 +36,7 @@ func resident(p *program.Process) (size int64) {
 // way; when memory stays flat from the first tenth on; and when all is delivered.
 func TestSlowGateway(t *testing.T) {
 	t.Parallel()
-	s := newEnvironment(t, plan{users: scaled(2000, 20_000), groups: 20})
+	s := newEnvironment(t, plan{users: scaled(1600, 20_000), groups: 20})
 	const batch, workers, pageSize = 20, 4, 100
 	s.settings = s.settings.With(testenv.Settings{
 		"upload.batch-size": strconv.Itoa(batch), "thread-pool.size": strconv.Itoa(workers), "ldap.page-size": strconv.Itoa(pageSize),
