@@ -220,6 +220,7 @@ func (h *history) pick() (what string, apply func(*testenv.Directory) error) {
 		return "delete " + o.DN, func(d *testenv.Directory) error { return d.Delete(o.DN) }
 	case len(gone) > 0:
 		h.objects = nil
+		h.activity = true // a tombstone has lost badPwdCount
 		o := gone[h.random.IntN(len(gone))]
 		return "undelete " + o.DN, func(d *testenv.Directory) error { return d.Undelete(ad.GUID([]byte(o.First("objectGUID")))) }
 	}
