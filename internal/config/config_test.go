@@ -206,6 +206,9 @@ func TestLogin(t *testing.T) {
 			}
 		})
 	}
+	if paths := mustLoad(t, with(complete, "gateway.path.assets=/assets")).Gateway.Paths; paths != (gateway.Paths{Assets: "/assets"}) {
+		t.Errorf("paths %+v", paths)
+	}
 	l := mustLoad(t, with(complete, append(oauth, "oauth.token.url=http://[::1]:8080/token?p=1", "QUALYS_OAUTHCLIENTLEVEL=subscription")...)).Gateway.Login
 	if l.ClientID != "b49fe503" || l.ClientSecret.Reveal() != "hush" || l.TokenURL.String() != "http://[::1]:8080/token?p=1" || !l.Subscription || l.Username != "" {
 		t.Errorf("got %+v", l)
@@ -332,6 +335,8 @@ func TestFaults(t *testing.T) {
 			{"service.run-on-start (environment)", errNotAllowed, "true or false"}, {"service.shutdown-grace (environment)", errNotAllowed, "from 1s to 1h0m0s"}}},
 		{"log", with(complete, "log.level=loud", "log.format=xml"), []want{
 			{"log.level (environment)", errNotAllowed, "trace, debug, info, warn, error"}, {"log.format (environment)", errNotAllowed, "json, console"}}},
+		{"token URL with a fragment", with(complete, append(oauth, "oauth.token.url=https://login.example.com/token#x")...), []want{
+			{"oauth.token.url (environment)", errQuery, urlForm}}},
 		{"paths", with(complete, "gateway.path.state=state", "gateway.path.assets=//host/x", "gateway.path.profile=/x?y"), []want{
 			{"gateway.path.profile (environment)", errNotPath, "/like/this"}, {"gateway.path.assets (environment)", errNotPath, "/like/this"}, {"gateway.path.state (environment)", errNotPath, "/like/this"}}},
 		{"directory without a host", with(complete, "ldap.port=389", "LDAP_BINDDN=CN=svc", "ldap.password.file="+nowhere, "profile.assets=x"), []want{

@@ -436,12 +436,11 @@ func (e *notRetried) Error() string {
 
 func (e *notRetried) Unwrap() error { return e.cause }
 
-// budgetExhausted returns err with the reason why the call is not retried.
+// budgetExhausted returns an error of this package with the reason why the call is not
+// retried.
 func budgetExhausted(err error) error {
-	var failed *fault.Error
-	if !errors.As(err, &failed) {
-		return err
-	}
+	failed := &fault.Error{Class: fault.Of(err), Err: err}
+	errors.As(err, &failed)
 	return &fault.Error{Class: failed.Class, Op: failed.Op, Object: failed.Object, Remedy: failed.Remedy,
 		Err: &notRetried{failed.Err}}
 }
