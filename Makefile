@@ -23,11 +23,11 @@ test: ## all tests that need nothing but Go, with the race detector where a C co
 	test/run.sh -short -timeout 15m ./...
 
 test-ad: ## the built binary against a real domain controller (Samba; installed when missing and root)
-	go test -tags ad -count=1 -timeout 15m -v ./internal/adtest
+	go test -tags ad -count=1 -timeout 15m -v ./test/samba
 
 test-faults: ## the built binary against kills, chaos, cuts, full disks, proxies and clocks, and all campaigns (squid and tinyproxy; installed when missing and root)
-	go test -count=1 -parallel 6 -timeout 10m -v ./internal/faults
-	go test -count=1 -timeout 30m -run '^TestCampaign' ./internal/...
+	go test -count=1 -parallel 6 -timeout 10m -v ./test/faults
+	go test -count=1 -timeout 30m -run '^TestCampaign' ./internal/... ./test/...
 
 test-browser: ## the pages in headless Chromium (installed when missing, root and CI=true; else skipped)
 	cd test/browser && go test -count=1 -timeout 9m -v ./...
@@ -42,14 +42,14 @@ test-deploy: ## the same, and all that lies under deploy/
 	cd test/deploy && go test -count=1 -timeout 15m -v ./...
 
 bench: ## reading, first sync and unchanged pass beside ldapsearch and go-ldap (slapd; BENCH_LARGE=1 for a million)
-	go run ./internal/bench
+	go run ./test/bench
 
 lint: ## gofmt, go vet, staticcheck, go.mod tidy
 	@files=$$(gofmt -l cmd deploy internal test); test -z "$$files" || { echo "not gofmt'd: $$files"; exit 1; }
 	go vet ./...
-	go vet -tags ad ./internal/adtest
+	go vet -tags ad ./test/samba
 	go run $(STATICCHECK) ./...
-	go run $(STATICCHECK) -tags ad ./internal/adtest
+	go run $(STATICCHECK) -tags ad ./test/samba
 	go mod tidy -diff
 	for module in test/browser test/deploy deploy/sbom; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; done
 

@@ -6,11 +6,11 @@ import (
 	"testing"
 
 	"adconnector/internal/sandbox"
-	"adconnector/internal/sandbox/dctest"
+	"adconnector/test/conformance"
 )
 
 // TestTable holds the directory against the answers of a domain controller. The
-// same table is held against Samba in internal/adtest.
+// same table is held against Samba in test/samba.
 func TestTable(t *testing.T) {
 	t.Parallel()
 	for _, sees := range []bool{true, false} {
@@ -27,7 +27,7 @@ func TestTable(t *testing.T) {
 				d.Close()
 				<-served
 			})
-			c := dctest.Controller{
+			c := conformance.Controller{
 				URL: "ldap://" + listener.Addr().String(), Base: d.Base(), Account: d.BindDN(), Password: password, SeesDeleted: sees,
 				Add: func(dn string, attributes map[string][]string) error {
 					return d.Add(sandbox.Object{DN: dn, Attributes: attributes})
@@ -35,8 +35,8 @@ func TestTable(t *testing.T) {
 				Delete:      d.Delete,
 				SetPassword: d.SetPassword,
 			}
-			dctest.Fill(t, c)
-			dctest.Run(t, c)
+			conformance.Fill(t, c)
+			conformance.Run(t, c)
 		})
 	}
 }

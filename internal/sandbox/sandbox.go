@@ -5,7 +5,7 @@
 //
 // The directory is a domain controller of one domain, with people in it who are made
 // up. It guarantees that what the connector asks is answered as a domain controller
-// would, which package dctest holds against a real one, and that LDAP changes nothing:
+// would, which package conformance holds against a real one, and that LDAP changes nothing:
 // changes come by its methods. It does not guarantee more of LDAP than that: binds are
 // simple ones, its references lead nowhere, and it replicates with nobody.
 //

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"adconnector/internal/debian"
+	"adconnector/test/debian"
 	"adconnector/test/testlog"
 
 	"github.com/chromedp/cdproto/cdp"

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/debian"
+	"adconnector/test/debian"
 )
 
 const (

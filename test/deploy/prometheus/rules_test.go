@@ -5,7 +5,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"adconnector/internal/debian"
+	"adconnector/test/debian"
 )
 
 func TestRules(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/debian"
+	"adconnector/test/debian"
 )
 
 const units = "../../../deploy/systemd"

@@ -1,6 +1,6 @@
 //go:build ad
 
-package adtest
+package samba
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/debian"
+	"adconnector/test/debian"
 	"adconnector/test/program"
 	"adconnector/test/testlog"
 )
@@ -42,7 +42,7 @@ const (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if err := cleanUp(code != 0); err != nil {
-		fmt.Fprintln(os.Stderr, "adtest:", err)
+		fmt.Fprintln(os.Stderr, "samba:", err)
 		code = 1
 	}
 	os.Exit(code)
@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 
 // workDir holds everything that this run of the tests makes on disk. Its path is
 // short because Unix sockets lie in it.
-var workDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "adtest") })
+var workDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "samba") })
 
 var (
 	startedMu sync.Mutex
@@ -162,7 +162,7 @@ func provision() (*controller, error) {
 	if err := d.logOn(); err != nil {
 		return nil, err
 	}
-	fmt.Printf("adtest: provisioned in %.1f s, filled with %d users and %d groups in %.1f s, started in %.1f s\n",
+	fmt.Printf("samba: provisioned in %.1f s, filled with %d users and %d groups in %.1f s, started in %.1f s\n",
 		provisionTook.Seconds(), d.users, d.groups, fillTook.Seconds(), time.Since(begin).Seconds())
 	return d, nil
 }
@@ -329,12 +329,12 @@ func (d *controller) keepLog() error {
 	if err != nil {
 		return err
 	}
-	kept, err := os.CreateTemp("", "adtest-samba-*.log")
+	kept, err := os.CreateTemp("", "samba-samba-*.log")
 	if err != nil {
 		return err
 	}
 	_, err = kept.Write(text)
-	fmt.Fprintln(os.Stderr, "adtest: the domain controller's log is in", kept.Name())
+	fmt.Fprintln(os.Stderr, "samba: the domain controller's log is in", kept.Name())
 	return errors.Join(err, kept.Close())
 }
 

@@ -1,4 +1,4 @@
-package dctest
+package conformance
 
 import "github.com/go-ldap/ldap/v3"
 

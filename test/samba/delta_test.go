@@ -1,6 +1,6 @@
 //go:build ad
 
-package adtest
+package samba
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"adconnector/internal/directory"
-	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
 	"adconnector/internal/secret"
+	"adconnector/test/oracle"
 	"adconnector/test/testenv"
 )
 

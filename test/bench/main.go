@@ -25,7 +25,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"adconnector/internal/debian"
+	"adconnector/test/debian"
 )
 
 // The first argument of the processes that the bench makes of itself.

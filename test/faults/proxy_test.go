@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/debian"
 	"adconnector/internal/gateway"
+	"adconnector/test/debian"
 	"adconnector/test/ports"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"

@@ -1,6 +1,6 @@
 //go:build ad
 
-package adtest
+package samba
 
 import (
 	"encoding/json"

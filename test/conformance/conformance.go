@@ -1,4 +1,4 @@
-// Package dctest is what a domain controller answers: one table of searches and of
+// Package conformance is what a domain controller answers: one table of searches and of
 // the answers to them, over a few objects that it makes. The embedded directory is
 // held against it, and so is a real server, Samba; what the one says and the other
 // does not is found here and not by an operator.
@@ -7,7 +7,7 @@
 // otherwise, the row says what, and why that is Samba's affair. Nothing is claimed
 // about the order of entries, and nothing about DSIDs, the parts of error texts that
 // change with every build of Windows.
-package dctest
+package conformance
 
 import (
 	"errors"

@@ -1,6 +1,6 @@
 //go:build ad
 
-package adtest
+package samba
 
 import (
 	"crypto/tls"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
-	"adconnector/internal/sandbox/dctest"
+	"adconnector/test/conformance"
 )
 
 // TestTable holds Samba against the table that the embedded directory is held
@@ -24,8 +24,8 @@ func TestTable(t *testing.T) {
 	if err := admin.Bind(d.admin.dn, d.admin.password); err != nil {
 		t.Fatal(err)
 	}
-	keepSecret(dctest.UserPassword)
-	c := dctest.Controller{
+	keepSecret(conformance.UserPassword)
+	c := conformance.Controller{
 		URL: "ldap://127.0.0.1", Base: baseDN, Account: d.service.dn, Password: d.service.password, Samba: true,
 		Add: func(dn string, attributes map[string][]string) error {
 			add := ldap.NewAddRequest(dn, nil)
@@ -41,15 +41,15 @@ func TestTable(t *testing.T) {
 			return admin.Modify(modify)
 		},
 	}
-	dctest.Fill(t, c)
+	conformance.Fill(t, c)
 	t.Cleanup(func() {
 		if _, err := d.change("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, "OU=Table,"+baseDN); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Run("without the right to see deletions", func(t *testing.T) { dctest.Run(t, c) })
+	t.Run("without the right to see deletions", func(t *testing.T) { conformance.Run(t, c) })
 	d.grant(t, serviceAccount)
 	t.Cleanup(func() { d.grant(t, "") })
 	c.SeesDeleted = true
-	t.Run("with it", func(t *testing.T) { dctest.Run(t, c) })
+	t.Run("with it", func(t *testing.T) { conformance.Run(t, c) })
 }

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
+	"adconnector/test/oracle"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )

@@ -1,6 +1,6 @@
 //go:build ad
 
-package adtest
+package samba
 
 import (
 	"encoding/base64"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"adconnector/internal/oracle"
+	"adconnector/test/oracle"
 )
 
 // A record is one entry as an LDIF file has it. Attribute names are in lower

@@ -1,6 +1,6 @@
 //go:build ad
 
-package adtest
+package samba
 
 import (
 	"encoding/json"
@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
+	"adconnector/test/oracle"
 	"adconnector/test/testenv"
 )
 

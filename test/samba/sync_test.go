@@ -1,6 +1,6 @@
 //go:build ad
 
-package adtest
+package samba
 
 import (
 	"net/http/httptest"
@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/oracle"
 	"adconnector/internal/sandbox"
+	"adconnector/test/oracle"
 	"adconnector/test/ports"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
