@@ -1,8 +1,8 @@
-# The stages' images are arguments, for those who mirror or pin them.
+# The base images are arguments, so that they can be mirrored or pinned.
 ARG BUILD_IMAGE=docker.io/library/golang:1.26-bookworm
 ARG BASE_IMAGE=scratch
 
-# Go builds for another platform faster than an emulator builds on it.
+# Cross-compile on the build platform: this is faster than emulating the target platform.
 FROM --platform=${BUILDPLATFORM} ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -12,13 +12,13 @@ COPY internal internal
 ARG VERSION=dev
 ARG COMMIT=unknown
 ARG TARGETARCH
-# As `make build` does it: with the same Go, the same bytes come out.
+# The same flags as `make build`: the same Go version produces an identical binary.
 RUN CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} go build -trimpath -buildvcs=false \
         -ldflags "-s -w -X adconnector/internal/cli.version=${VERSION} -X adconnector/internal/cli.commit=${COMMIT}" \
         -o /out/usr/bin/adconnector ./cmd/adconnector
-# What a static program needs of a system: roots to trust, a user, and a place for
-# its state, which a new volume takes over with its owner. The roots are those of
-# the build image and as new as it is; who has others mounts them over this file.
+# The files that a static program needs: root certificates, a user, and a directory for
+# its state. A new volume is created with the owner of this directory. The root
+# certificates are those of the build image. To use others, mount them over this file.
 RUN mkdir -p /out/etc/ssl/certs /out/var/lib/adconnector /out/tmp \
  && cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ \
  && echo 'adconnector:x:65532:65532::/var/lib/adconnector:/usr/bin/adconnector' > /out/etc/passwd \
@@ -37,6 +37,6 @@ COPY --from=build /out/ /
 USER 65532:65532
 VOLUME /var/lib/adconnector
 STOPSIGNAL SIGTERM
-# A state file of a large directory takes some seconds to be checked at the start.
+# At start, verifying the state file of a large directory takes several seconds.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["/usr/bin/adconnector", "healthcheck"]
 ENTRYPOINT ["/usr/bin/adconnector"]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the licences of everything that the program is made of, as most of them ask
-# of those who hand it on.
+# Prints the licenses and notices of all modules in the program. Most of the licenses
+# require this for redistribution.
 set -eu
 cd "$(dirname "$0")/.."
 echo "adconnector contains the Go standard library and the modules below."

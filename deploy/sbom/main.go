@@ -1,6 +1,8 @@
-// Command sbom writes a CycloneDX bill of materials of a Go binary, from what the
-// linker wrote into it: sbom BINARY VERSION LICENCE. The same binary gives the same
-// bytes: there is no serial number and no time in it.
+// Command sbom prints a CycloneDX bill of materials of a Go binary. It reads the modules
+// from the build information in the binary. The same binary produces the same output,
+// because the document has no serial number and no timestamp.
+//
+// Usage: sbom BINARY VERSION LICENSE
 package main
 
 import (
@@ -26,11 +28,12 @@ func main() {
 	}
 }
 
-func write(to io.Writer, args []string) error {
+// write writes the bill of materials to w. The arguments are those of the command line.
+func write(w io.Writer, args []string) error {
 	if len(args) != 3 {
-		return errors.New("usage: sbom BINARY VERSION LICENCE")
+		return errors.New("usage: sbom BINARY VERSION LICENSE")
 	}
-	path, version, licence := args[0], args[1], args[2]
+	path, version, license := args[0], args[1], args[2]
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
 		return err
@@ -41,47 +44,48 @@ func write(to io.Writer, args []string) error {
 	}
 	sum := sha256.Sum256(content)
 	program := component(cyclonedx.ComponentTypeApplication, info.Main.Path, version)
-	program.Licenses = &cyclonedx.Licenses{{License: &cyclonedx.License{ID: licence}}}
+	program.Licenses = &cyclonedx.Licenses{{License: &cyclonedx.License{ID: license}}}
 	program.Hashes = &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(sum[:])}}
 	program.Properties = &[]cyclonedx.Property{{Name: "file", Value: filepath.Base(path)}}
 
-	parts := []cyclonedx.Component{component(cyclonedx.ComponentTypeLibrary, "std", strings.TrimPrefix(info.GoVersion, "go"))}
+	components := []cyclonedx.Component{component(cyclonedx.ComponentTypeLibrary, "std", strings.TrimPrefix(info.GoVersion, "go"))}
 	for _, module := range info.Deps {
-		part, err := library(module)
+		library, err := libraryComponent(module)
 		if err != nil {
 			return err
 		}
-		parts = append(parts, part)
+		components = append(components, library)
 	}
-	needed := make([]string, len(parts))
-	for i, part := range parts {
-		needed[i] = part.BOMRef
+	refs := make([]string, len(components))
+	for i, c := range components {
+		refs[i] = c.BOMRef
 	}
 	bom := cyclonedx.NewBOM()
 	bom.Metadata = &cyclonedx.Metadata{Component: &program}
-	bom.Components = &parts
-	bom.Dependencies = &[]cyclonedx.Dependency{{Ref: program.BOMRef, Dependencies: &needed}}
-	// Not the latest, which few programs read yet.
-	return cyclonedx.NewBOMEncoder(to, cyclonedx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cyclonedx.SpecVersion1_6)
+	bom.Components = &components
+	bom.Dependencies = &[]cyclonedx.Dependency{{Ref: program.BOMRef, Dependencies: &refs}}
+	// Version 1.6 is not the latest version, but few programs can read later ones.
+	return cyclonedx.NewBOMEncoder(w, cyclonedx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cyclonedx.SpecVersion1_6)
 }
 
+// component returns a component that is identified by its package URL.
 func component(kind cyclonedx.ComponentType, name, version string) cyclonedx.Component {
 	purl := "pkg:golang/" + name + "@" + version
 	return cyclonedx.Component{BOMRef: purl, Type: kind, Name: name, Version: version, PackageURL: purl}
 }
 
-// library takes over the module's sum in go.sum, which is a SHA-256 too, though of a
-// list of files (golang.org/x/mod/sumdb/dirhash).
-func library(module *debug.Module) (cyclonedx.Component, error) {
+// libraryComponent returns the component of a module. Its hash is the module's checksum in
+// go.sum, a SHA-256 of a list of files (golang.org/x/mod/sumdb/dirhash).
+func libraryComponent(module *debug.Module) (cyclonedx.Component, error) {
 	if module.Replace != nil {
 		module = module.Replace
 	}
-	part := component(cyclonedx.ComponentTypeLibrary, module.Path, module.Version)
-	text, is := strings.CutPrefix(module.Sum, "h1:")
+	library := component(cyclonedx.ComponentTypeLibrary, module.Path, module.Version)
+	text, found := strings.CutPrefix(module.Sum, "h1:")
 	sum, err := base64.StdEncoding.DecodeString(text)
-	if !is || err != nil {
-		return part, fmt.Errorf("%s %s: sum %q is none", module.Path, module.Version, module.Sum)
+	if !found || err != nil {
+		return library, fmt.Errorf("parse checksum of %s %s: invalid value %q", module.Path, module.Version, module.Sum)
 	}
-	part.Hashes = &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(sum)}}
-	return part, nil
+	library.Hashes = &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(sum)}}
+	return library, nil
 }

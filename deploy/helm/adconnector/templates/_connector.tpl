@@ -1,14 +1,14 @@
-{{/* A connector's values, over the defaults. Takes the root and the connector's own. */}}
+{{/* The connector's values merged over the defaults. Arguments: root, own (the connector's values). */}}
 {{- define "adconnector.values" -}}
-{{- $nothing := dict "secret" (dict "name" "" "keys" list "values" dict) "files" dict -}}
-{{- mustMergeOverwrite $nothing (deepCopy .root.Values.defaults) (deepCopy .own) | toYaml -}}
+{{- $empty := dict "secret" (dict "name" "" "keys" list "values" dict) "files" dict -}}
+{{- mustMergeOverwrite $empty (deepCopy .root.Values.defaults) (deepCopy .own) | toYaml -}}
 {{- end -}}
 
-{{/* A connector's full name. A StatefulSet's pods carry it, and ten characters more, in a label of 63. */}}
+{{/* The connector's full name. A StatefulSet adds a hash of up to ten characters and a dash for a pod label, which has a limit of 63 characters. */}}
 {{- define "adconnector.fullname" -}}
 {{- $full := printf "%s-%s" .root.Release.Name .name -}}
 {{- if gt (len $full) 52 -}}
-{{- fail (printf "connectors.%s: the name %s has %d characters, 52 are allowed: choose a shorter one, or a shorter release name" .name $full (len $full)) -}}
+{{- fail (printf "connectors.%s: the name %s has %d characters, 52 are allowed: shorten it or the release name" .name $full (len $full)) -}}
 {{- end -}}
 {{- $full -}}
 {{- end -}}
@@ -25,12 +25,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* Numbers come from YAML as floating point, and would print as 1e+06. */}}
+{{/* The text of a setting. YAML numbers are floating-point values, which print as 1e+06. */}}
 {{- define "adconnector.text" -}}
 {{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
 {{- end -}}
 
-{{/* The pod of a connector. Takes root, name, fullname, values (merged), args, restart. */}}
+{{/* The pod of a connector. Arguments: root, name, fullname, values (merged), args, restart. */}}
 {{- define "adconnector.pod" -}}
 {{- $values := .values -}}
 {{- $secret := $values.secret -}}
@@ -50,7 +50,7 @@ metadata:
 spec:
   restartPolicy: {{ .restart }}
   automountServiceAccountToken: false
-  # The names of services would stand among the settings.
+  # Service links would add environment variables next to the settings.
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
   {{- with $values.serviceAccountName }}
@@ -96,7 +96,7 @@ spec:
       ports:
         - name: admin
           containerPort: {{ .root.Values.port }}
-      # The check of a large state file comes first.
+      # At start, the connector verifies the state file first, which takes time for a large one.
       startupProbe:
         httpGet: {path: /healthz, port: admin}
         periodSeconds: 5
