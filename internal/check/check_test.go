@@ -23,7 +23,8 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/schedule"
 	"adconnector/internal/secret"
 	"adconnector/internal/state"
@@ -52,7 +53,7 @@ type environment struct {
 func newEnvironment(t *testing.T, change func(*environment)) *environment {
 	t.Helper()
 	e := &environment{directoryAt: time.Now}
-	e.Environment = testenv.New(t, testenv.Options{Directory: sandbox.DirectoryOptions{
+	e.Environment = testenv.New(t, testenv.Options{Directory: domaincontroller.Options{
 		Users: 30, Groups: 5, BindDN: bindDN, ReadsDeleted: true, Now: func() time.Time { return e.directoryAt() },
 	}})
 	e.client = e.Gateway.ClientOptions(zerolog.Nop())
@@ -73,7 +74,7 @@ func newEnvironment(t *testing.T, change func(*environment)) *environment {
 }
 
 // console moves the connection and the profile to the gateway.
-func (e *environment) console(change func(*sandbox.Connection, *gateway.Profile)) {
+func (e *environment) console(change func(*gatewayserver.Connection, *gateway.Profile)) {
 	e.options.Source = nil
 	e.Console("LDAPS", domain)
 	if change != nil {
@@ -361,14 +362,14 @@ func TestDocuments(t *testing.T) {
 		},
 		"unknown scope in the console": {
 			change: func(_ *testing.T, e *environment) {
-				e.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
+				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
 			},
 			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
 			line: documents, found: []string{`search scope "FOREST"`}, remedy: []string{"SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
 		},
 		"posture": {
 			change: func(_ *testing.T, e *environment) {
-				e.console(func(_ *sandbox.Connection, p *gateway.Profile) { p.Assets = "Identity with security posture" })
+				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.Assets = "Identity with security posture" })
 			},
 			line: documents, found: []string{"security posture"},
 		},
@@ -401,7 +402,7 @@ func TestReach(t *testing.T) {
 		},
 		"no directory, from the console": {
 			change: func(t *testing.T, e *environment) {
-				e.console(func(c *sandbox.Connection, _ *gateway.Profile) { c.Authentication.Port = ports.Refusing(t) })
+				e.console(func(c *gatewayserver.Connection, _ *gateway.Profile) { c.Authentication.Port = ports.Refusing(t) })
 			},
 			want: skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, remedy: []string{"host and port in the console"}, class: fault.Transient,
 		},
@@ -429,7 +430,7 @@ func TestTLS(t *testing.T) {
 		},
 		"plain LDAP, from the console": {
 			change: func(_ *testing.T, e *environment) {
-				e.console(func(c *sandbox.Connection, _ *gateway.Profile) {
+				e.console(func(c *gatewayserver.Connection, _ *gateway.Profile) {
 					c.Authentication.Type, c.Authentication.Port = "LDAP", e.Port
 				})
 			},
@@ -476,7 +477,7 @@ func TestBindAccount(t *testing.T) {
 		"administrator by way of a group": {
 			change: func(t *testing.T, e *environment) {
 				group := "CN=Operators,CN=Users," + domain
-				must(t, e.Directory.Add(sandbox.Object{DN: group, Attributes: map[string][]string{"objectClass": {"group"}, "member": {bindDN}}}))
+				must(t, e.Directory.Add(domaincontroller.Object{DN: group, Attributes: map[string][]string{"objectClass": {"group"}, "member": {bindDN}}}))
 				must(t, e.Directory.Modify(admins, "member", group))
 			},
 			want: map[string]Result{account: Warn}, line: account, found: []string{"svc-qualys@corp.example.com", "Domain Admins", "Administrators"}, remedy: []string{"plain domain user"},
@@ -533,7 +534,7 @@ func TestBaseContext(t *testing.T) {
 		"nothing to read": {
 			change: func(t *testing.T, e *environment) {
 				e.options.Source.Base = "OU=Empty," + domain
-				must(t, e.Directory.Add(sandbox.Object{DN: e.options.Source.Base, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
+				must(t, e.Directory.Add(domaincontroller.Object{DN: e.options.Source.Base, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
 			},
 			want: map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: readUsers,
 			found: []string{"OU=Empty"}, remedy: []string{`dsacls "OU=Empty,` + domain + `" /I:T /G "svc-qualys@corp.example.com:LCRP"`},
@@ -549,7 +550,7 @@ func TestVisibleObjects(t *testing.T) {
 	testLines(t, map[string]lineCase{
 		"tombstones out of sight": {
 			change: func(t *testing.T, e *environment) {
-				must(t, e.Directory.Add(sandbox.Object{DN: "CN=Plain,CN=Users," + domain, Attributes: map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"plain"}}}))
+				must(t, e.Directory.Add(domaincontroller.Object{DN: "CN=Plain,CN=Users," + domain, Attributes: map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"plain"}}}))
 				must(t, e.Directory.SetPassword("CN=Plain,CN=Users,"+domain, e.Password))
 				e.options.Source.Directory.BindDN = "CN=Plain,CN=Users," + domain
 			},

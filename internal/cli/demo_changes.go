@@ -10,11 +10,12 @@ import (
 	"unicode"
 
 	"adconnector/internal/ad"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 )
 
 // identities are the users and the groups among a directory's objects.
-func identities(objects []sandbox.Object) (users, groups []sandbox.Object) {
+func identities(objects []domaincontroller.Object) (users, groups []domaincontroller.Object) {
 	for _, o := range objects {
 		switch {
 		case o.First("isDeleted") != "":
@@ -27,14 +28,14 @@ func identities(objects []sandbox.Object) (users, groups []sandbox.Object) {
 	return users, groups
 }
 
-func guidOf(o sandbox.Object) string {
+func guidOf(o domaincontroller.Object) string {
 	guid, _ := ad.ParseGUID([]byte(o.First("objectGUID")))
 	return guid.String()
 }
 
 // heldIdentity is what the demo looks at of an identity at the gateway.
 type heldIdentity struct {
-	sandbox.Identity
+	gatewayserver.Identity
 	name   string
 	fields map[string]any // of its class
 }
@@ -57,7 +58,7 @@ func (e *embedded) held() (map[string]heldIdentity, error) {
 		}
 		detail := item.Asset.AssetDetail
 		fields := detail.UserAssetClass
-		if identity.Kind == sandbox.KindGroup {
+		if identity.Kind == gatewayserver.KindGroup {
 			fields = detail.GroupAssetClass
 		}
 		all[identity.VendorAssetID] = heldIdentity{identity, detail.Name, fields}
@@ -68,10 +69,10 @@ func (e *embedded) held() (map[string]heldIdentity, error) {
 // sentFields are the fields at the gateway that the demo compares, and the
 // attributes that they are made of.
 var sentFields = map[string]map[string]string{
-	sandbox.KindUser: {
+	gatewayserver.KindUser: {
 		"name": "name", "email": "mail", "firstName": "givenName", "lastName": "sn", "displayName": "displayName", "phone": "mobile", "jobTitle": "title",
 	},
-	sandbox.KindGroup: {"name": "name", "displayName": "displayName", "description": "description"},
+	gatewayserver.KindGroup: {"name": "name", "displayName": "displayName", "description": "description"},
 }
 
 // verify holds the gateway's whole inventory against the directory.
@@ -82,7 +83,7 @@ func (s *play) verify() error {
 	}
 	var differences []string
 	differ := func(format string, args ...any) { differences = append(differences, fmt.Sprintf(format, args...)) }
-	compare := func(kind string, o sandbox.Object) {
+	compare := func(kind string, o domaincontroller.Object) {
 		guid := guidOf(o)
 		identity, there := held[guid]
 		delete(held, guid)
@@ -97,16 +98,16 @@ func (s *play) verify() error {
 		}
 		status := identity.fields["status"]
 		control, _ := ad.ParseAccountControl([]byte(o.First("userAccountControl")))
-		if disabled := control&ad.AccountDisabled != 0; status == "DELETED" || kind == sandbox.KindUser && disabled != (status == "DISABLED") {
+		if disabled := control&ad.AccountDisabled != 0; status == "DELETED" || kind == gatewayserver.KindUser && disabled != (status == "DISABLED") {
 			differ("%s has the status %v", o.DN, status)
 		}
 	}
 	users, groups := identities(s.directory.Objects())
 	for _, o := range users {
-		compare(sandbox.KindUser, o)
+		compare(gatewayserver.KindUser, o)
 	}
 	for _, o := range groups {
-		compare(sandbox.KindGroup, o)
+		compare(gatewayserver.KindGroup, o)
 	}
 	for _, identity := range held { // has gone from the directory
 		if identity.fields["status"] != "DELETED" {
@@ -133,7 +134,7 @@ type change struct {
 // change makes one change of each kind.
 func (s *play) change() ([]change, error) {
 	users, groups := identities(s.directory.Objects())
-	users = slices.DeleteFunc(users, func(o sandbox.Object) bool { return !castable(o) })
+	users = slices.DeleteFunc(users, func(o domaincontroller.Object) bool { return !castable(o) })
 	const parts = 5
 	if len(users) < parts {
 		return nil, misused(fmt.Errorf("only %d users fit in a table, and the demo changes %d", len(users), parts), "use another --seed or more --users")
@@ -157,13 +158,13 @@ func (s *play) change() ([]change, error) {
 	_, container, _ := strings.Cut(users[0].DN, ",")
 	newcomer, club := "CN=Ada Example,"+container, "CN=Newcomers,CN=Users,"+d.Base()
 	make(change{what: "added user Ada Example", dn: newcomer, field: "status", want: "ACTIVE"}, func() error {
-		return d.Add(sandbox.Object{DN: newcomer, Attributes: map[string][]string{
+		return d.Add(domaincontroller.Object{DN: newcomer, Attributes: map[string][]string{
 			"objectClass": {"user"}, "sAMAccountName": {"demo.ada"}, "userAccountControl": {"66048"}, "givenName": {"Ada"}, "sn": {"Example"},
 			"displayName": {"Ada Example"}, "mail": {"ada.example@corp.example.com"}, "title": {"Analyst"},
 		}})
 	})
 	make(change{what: "added group Newcomers, with Ada", dn: club, field: "visibility", want: "PUBLIC"}, func() error {
-		return d.Add(sandbox.Object{DN: club, Attributes: map[string][]string{
+		return d.Add(domaincontroller.Object{DN: club, Attributes: map[string][]string{
 			"objectClass": {"group"}, "sAMAccountName": {"demo.newcomers"}, "description": {"Who is new here"}, "member": {newcomer},
 		}})
 	})
@@ -205,7 +206,7 @@ func (s *play) change() ([]change, error) {
 
 // castable is an account in good standing, with a name that fits in a table: the
 // width of other scripts is every terminal's own affair.
-func castable(o sandbox.Object) bool {
+func castable(o domaincontroller.Object) bool {
 	return o.First("userAccountControl") == "512" && o.First("title") != "" &&
 		!strings.ContainsFunc(o.First("name"), func(r rune) bool { return !unicode.In(r, unicode.Latin) && r != ' ' })
 }

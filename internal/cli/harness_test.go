@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"adconnector/internal/config"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/schedule"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
@@ -53,7 +53,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	e := testenv.New(t, testenv.Options{Directory: sandbox.DirectoryOptions{ReadsDeleted: true}})
+	e := testenv.New(t, testenv.Options{Directory: domaincontroller.Options{ReadsDeleted: true}})
 	e.AddUnit(base)
 	for n := range 20 {
 		e.AddUser(userDN(n))

@@ -20,7 +20,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
+	"adconnector/internal/sandbox/inventory"
 )
 
 // sandboxOptions are the flags of the command.
@@ -31,7 +33,7 @@ type sandboxOptions struct {
 	envOut               string
 	posture              bool
 
-	intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool // for tests: sandbox.GatewayOptions
+	intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool // for tests: gatewayserver.Options
 }
 
 func (p *program) sandboxCommand() *cobra.Command {
@@ -97,9 +99,9 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 
 // embedded is a sandbox whose ports are open.
 type embedded struct {
-	directory          *sandbox.Directory
-	gateway            *sandbox.Gateway
-	options            sandbox.GatewayOptions
+	directory          *domaincontroller.Server
+	gateway            *gatewayserver.Server
+	options            gatewayserver.Options
 	web, plain, secure net.Listener // the latter two may be nil
 }
 
@@ -124,10 +126,10 @@ func open(o sandboxOptions) (*embedded, error) {
 		*flag.listener = listener
 	}
 	password := rand.Text()
-	e.directory = sandbox.NewDirectory(sandbox.DirectoryOptions{
+	e.directory = domaincontroller.New(domaincontroller.Options{
 		Users: o.users, Groups: o.groups, Seed: o.seed, Password: password, ReadsDeleted: true,
 	})
-	e.options = sandbox.GatewayOptions{
+	e.options = gatewayserver.Options{
 		CustomerUUID: uuid.NewString(), ConnectionUUID: uuid.NewString(), ProfileUUID: uuid.NewString(),
 		Username: "sandbox", Password: rand.Text(), ClientID: "sandbox", ClientSecret: rand.Text(),
 		Intercept: o.intercept,
@@ -139,7 +141,7 @@ func open(o sandboxOptions) (*embedded, error) {
 	if o.posture {
 		e.options.Profile.Assets = "IDENTITIES_WITH_SECURITY_POSTURE"
 	}
-	e.gateway = sandbox.NewGateway(e.options)
+	e.gateway = gatewayserver.New(e.options)
 	return e, nil
 }
 
@@ -169,7 +171,7 @@ func (e *embedded) close() {
 
 // serve serves both until ctx ends.
 func (e *embedded) serve(ctx context.Context) error {
-	server := &http.Server{Handler: e.gateway, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: inventory.Handler(e.gateway), ReadHeaderTimeout: 10 * time.Second}
 	both, ctx := errgroup.WithContext(ctx)
 	if e.plain != nil || e.secure != nil {
 		both.Go(func() error { return e.directory.Serve(ctx, e.plain, e.secure) })
@@ -211,7 +213,7 @@ func (e *embedded) writeEnv(path string, more ...string) error {
 
 // connectionTo is the connection as somebody at the console would enter it, the
 // protected one where there are two; nil where there is no directory to reach.
-func connectionTo(directory *sandbox.Directory, plain, secure net.Listener, id, password string) *sandbox.Connection {
+func connectionTo(directory *domaincontroller.Server, plain, secure net.Listener, id, password string) *gatewayserver.Connection {
 	listener, protocol := secure, "LDAPS"
 	if listener == nil {
 		listener, protocol = plain, "STARTTLS"
@@ -220,7 +222,7 @@ func connectionTo(directory *sandbox.Directory, plain, secure net.Listener, id, 
 		return nil
 	}
 	address := listener.Addr().(*net.TCPAddr)
-	return &sandbox.Connection{ConnectionUUID: id, Name: "Sandbox", Authentication: sandbox.Authentication{
+	return &gatewayserver.Connection{ConnectionUUID: id, Name: "Sandbox", Authentication: gatewayserver.Authentication{
 		Type: protocol, Host: address.IP.String(), Port: address.Port, BindDN: directory.BindDN(), Password: password,
 		Certificate: string(directory.CertificatePEM()),
 	}}

@@ -23,7 +23,7 @@ import (
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 	"adconnector/test/faulttest"
 )
@@ -132,11 +132,11 @@ func options(t testing.TB, address string) gateway.Options {
 	return o
 }
 
-func sandboxOptions() sandbox.GatewayOptions {
-	return sandbox.GatewayOptions{
+func sandboxOptions() gatewayserver.Options {
+	return gatewayserver.Options{
 		CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile,
 		Username: username, Password: password, ClientID: clientID, ClientSecret: clientSecret,
-		Connection: &sandbox.Connection{ConnectionUUID: connection, Name: "corp", Authentication: sandbox.Authentication{
+		Connection: &gatewayserver.Connection{ConnectionUUID: connection, Name: "corp", Authentication: gatewayserver.Authentication{
 			Type: "LDAPS", Host: "dc1.corp.example.com", Port: 636, BindDN: "CN=svc,DC=corp", Password: bindPassword, Certificate: "MIIB",
 		}},
 		Profile: &gateway.Profile{ProfileUUID: profile, Name: "all", BaseContext: "DC=corp", SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"},
@@ -144,16 +144,16 @@ func sandboxOptions() sandbox.GatewayOptions {
 }
 
 // startSandbox serves newSandbox.
-func startSandbox(t testing.TB, o sandbox.GatewayOptions) (*sandbox.Gateway, *httptest.Server) {
+func startSandbox(t testing.TB, o gatewayserver.Options) (*gatewayserver.Server, *httptest.Server) {
 	t.Helper()
 	g := newSandbox(t, o)
 	return g, serve(t, g)
 }
 
 // newSandbox is a sandbox whose contract nobody may break.
-func newSandbox(t testing.TB, o sandbox.GatewayOptions) *sandbox.Gateway {
+func newSandbox(t testing.TB, o gatewayserver.Options) *gatewayserver.Server {
 	t.Helper()
-	g := sandbox.NewGateway(o)
+	g := gatewayserver.New(o)
 	t.Cleanup(func() {
 		for _, violation := range g.Violations() {
 			t.Errorf("breach of the contract: %s", violation)
@@ -252,7 +252,7 @@ func send(ctx context.Context, client *gateway.Client) (gateway.Answer, error) {
 }
 
 // count returns how many calls of "METHOD path status" a sandbox saw.
-func count(g *sandbox.Gateway, call string) int { return g.Counts()[call] }
+func count(g *gatewayserver.Server, call string) int { return g.Counts()[call] }
 
 func TestConnectionAndProfile(t *testing.T) {
 	t.Parallel()

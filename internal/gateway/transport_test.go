@@ -21,7 +21,7 @@ import (
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 	"adconnector/test/faulttest"
 )
@@ -39,7 +39,7 @@ func rootsOf(servers ...*httptest.Server) *x509.CertPool {
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	var protocol atomic.Value
-	g := sandbox.NewGateway(sandboxOptions())
+	g := gatewayserver.New(sandboxOptions())
 	server := serveTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		protocol.Store(r.Proto)
 		g.ServeHTTP(w, r)
@@ -218,7 +218,7 @@ func TestProxy(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, %s through %s", test.name, target, scheme), func(t *testing.T) {
 					t.Parallel()
 					start := map[string]func(testing.TB, http.Handler) *httptest.Server{"http": serve, "https": serveTLS}
-					g := sandbox.NewGateway(sandboxOptions())
+					g := gatewayserver.New(sandboxOptions())
 					server := start[target](t, g)
 					p := proxy{password: test.proxy.password, status: test.proxy.status}
 					between := start[scheme](t, &p)

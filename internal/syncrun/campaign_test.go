@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/testenv"
 )
@@ -54,12 +54,12 @@ type history struct {
 	*env
 	random      *rand.Rand
 	controllers []*testenv.Directory
-	at          int              // the controller in use
-	objects     []sandbox.Object // of that controller; nil: to be listed again
-	activity    bool             // some changes raised no USN
-	rolledBack  [2]bool          // once between two runs at most: the overlap covers no more
-	sees        bool             // the account can read tombstones
-	both        bool             // posture is turned on and off, and memberships change
+	at          int                       // the controller in use
+	objects     []domaincontroller.Object // of that controller; nil: to be listed again
+	activity    bool                      // some changes raised no USN
+	rolledBack  [2]bool                   // once between two runs at most: the overlap covers no more
+	sees        bool                      // the account can read tombstones
+	both        bool                      // posture is turned on and off, and memberships change
 	names       int
 	diary       []string
 
@@ -69,7 +69,7 @@ type history struct {
 func play(t *testing.T, seed uint64, posture bool) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	sees := random.IntN(2) == 0
-	options := sandbox.DirectoryOptions{ReadsDeleted: sees, Seed: seed}
+	options := domaincontroller.Options{ReadsDeleted: sees, Seed: seed}
 	h := &history{env: newDomain(t, options, 0), random: random, sees: sees}
 	h.controllers = []*testenv.Directory{h.Directory}
 	if random.IntN(3) == 0 {
@@ -132,10 +132,10 @@ func (h *history) changeController() {
 		h.rolledBack[h.at] = true
 		back := ad.USN(h.random.IntN(100))
 		h.note("controller %d goes back by %d", h.at, back)
-		h.Restore(sandbox.Restoration{Back: back, SameInvocation: true})
+		h.Restore(domaincontroller.Restoration{Back: back, SameInvocation: true})
 	case n == 2 && len(h.controllers) == 1: // two of them must have the same identifiers
 		h.note("restored")
-		h.Restore(sandbox.Restoration{Back: ad.USN(h.random.IntN(1000))})
+		h.Restore(domaincontroller.Restoration{Back: ad.USN(h.random.IntN(1000))})
 	}
 }
 
@@ -156,7 +156,7 @@ func (h *history) pick() (what string, apply func(*testenv.Directory) error) {
 	if h.objects == nil {
 		h.objects = h.Objects("objectClass", "isDeleted", "objectGUID", "objectSid", "userAccountControl", "groupType")
 	}
-	var living, gone []sandbox.Object
+	var living, gone []domaincontroller.Object
 	for _, o := range h.objects {
 		switch {
 		case !slices.Contains(o.Attributes["objectClass"], "user") && !slices.Contains(o.Attributes["objectClass"], "group"):
@@ -166,7 +166,7 @@ func (h *history) pick() (what string, apply func(*testenv.Directory) error) {
 			gone = append(gone, o)
 		}
 	}
-	slices.SortFunc(living, func(a, b sandbox.Object) int { return strings.Compare(a.DN, b.DN) })
+	slices.SortFunc(living, func(a, b domaincontroller.Object) int { return strings.Compare(a.DN, b.DN) })
 	if h.both && len(living) > 3 && h.random.IntN(5) < 2 {
 		return h.pickPosture(living)
 	}
@@ -176,7 +176,7 @@ func (h *history) pick() (what string, apply func(*testenv.Directory) error) {
 	if len(living) < 3 || n < 6 {
 		h.names++
 		h.objects = nil
-		o := sandbox.Object{DN: fmt.Sprintf("CN=n%d,%s", h.names, unit), Attributes: map[string][]string{
+		o := domaincontroller.Object{DN: fmt.Sprintf("CN=n%d,%s", h.names, unit), Attributes: map[string][]string{
 			"objectClass": {"user"}, "userAccountControl": {"66048"}, "mail": {fmt.Sprintf("n%d@corp.example.com", h.names)},
 		}}
 		if h.random.IntN(4) == 0 {
@@ -436,7 +436,7 @@ func (h *history) outgrowOverlapOfAll() {
 }
 
 // pickPosture picks a change of memberships, or of what else only posture has.
-func (h *history) pickPosture(living []sandbox.Object) (what string, apply func(*testenv.Directory) error) {
+func (h *history) pickPosture(living []domaincontroller.Object) (what string, apply func(*testenv.Directory) error) {
 	var groups, users, all []string
 	for _, o := range living {
 		if all = append(all, o.DN); o.First("groupType") != "" {
@@ -485,7 +485,7 @@ func (h *history) pickPosture(living []sandbox.Object) (what string, apply func(
 		h.objects = nil
 		dn := fmt.Sprintf("CN=n%d,%s", h.names, h.base)
 		return "add service account " + dn, func(d *testenv.Directory) error {
-			return d.Add(sandbox.Object{DN: dn, Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}}})
+			return d.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}}})
 		}
 	case n < 17:
 		return modify(h.Base(), "lockoutThreshold", fmt.Sprint(h.random.IntN(20)))

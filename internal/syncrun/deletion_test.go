@@ -8,13 +8,13 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
 )
 
 // newGuarded returns an environment with 40 users after a full sync.
-func newGuarded(t *testing.T, o sandbox.DirectoryOptions, guard Guard) *env {
+func newGuarded(t *testing.T, o domaincontroller.Options, guard Guard) *env {
 	t.Helper()
 	e := newDomain(t, o, 40)
 	e.options.Guard = guard
@@ -25,14 +25,14 @@ func newGuarded(t *testing.T, o sandbox.DirectoryOptions, guard Guard) *env {
 
 // eachProof runs a test with deletions that tombstones prove to a delta, and with those that
 // absence proves to a full sync.
-func eachProof(t *testing.T, test func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string)) {
+func eachProof(t *testing.T, test func(t *testing.T, o domaincontroller.Options, mode Mode, kind string)) {
 	t.Run("tombstones", func(t *testing.T) {
 		t.Parallel()
-		test(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Mode{}, delta)
+		test(t, domaincontroller.Options{ReadsDeleted: true}, Mode{}, delta)
 	})
 	t.Run("absence", func(t *testing.T) {
 		t.Parallel()
-		test(t, sandbox.DirectoryOptions{}, Mode{Full: true}, full)
+		test(t, domaincontroller.Options{}, Mode{Full: true}, full)
 	})
 }
 
@@ -44,7 +44,7 @@ func TestGuard(t *testing.T) {
 	} {
 		t.Run(option, func(t *testing.T) {
 			t.Parallel()
-			eachProof(t, func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string) {
+			eachProof(t, func(t *testing.T, o domaincontroller.Options, mode Mode, kind string) {
 				e := newGuarded(t, o, guard)
 				deleted := e.deleteUsers(5)
 				e.run(mode, state.Run{Mode: kind, Result: Held, Held: 5})
@@ -65,7 +65,7 @@ func TestGuard(t *testing.T) {
 
 func TestHeldDeletionsStayHeld(t *testing.T) {
 	t.Parallel()
-	eachProof(t, func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string) {
+	eachProof(t, func(t *testing.T, o domaincontroller.Options, mode Mode, kind string) {
 		e := newGuarded(t, o, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
 		e.deleteUsers(5)
 		e.run(mode, state.Run{Mode: kind, Result: Held, Held: 5})
@@ -79,7 +79,7 @@ func TestHeldDeletionsStayHeld(t *testing.T) {
 
 func TestFewerHeldDeletionsThanTheLimitStayHeld(t *testing.T) {
 	t.Parallel()
-	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	e := newGuarded(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
 	deleted := e.deleteUsers(5)
 	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 5})
 	e.must(e.Undelete(deleted[0]))
@@ -91,7 +91,7 @@ func TestFewerHeldDeletionsThanTheLimitStayHeld(t *testing.T) {
 
 func TestReleaseDeletesWhatIsStillMissing(t *testing.T) {
 	t.Parallel()
-	eachProof(t, func(t *testing.T, o sandbox.DirectoryOptions, mode Mode, kind string) {
+	eachProof(t, func(t *testing.T, o domaincontroller.Options, mode Mode, kind string) {
 		e := newGuarded(t, o, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
 		deleted := e.deleteUsers(5)
 		e.run(mode, state.Run{Mode: kind, Result: Held, Held: 5})
@@ -108,7 +108,7 @@ func TestReleaseDeletesWhatIsStillMissing(t *testing.T) {
 
 func TestReleaseHoldsNewDeletionsBeyondTheLimit(t *testing.T) {
 	t.Parallel()
-	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 1, MaxDeletesPercent: 100})
+	e := newGuarded(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 1, MaxDeletesPercent: 100})
 	e.deleteUsers(2)
 	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 2})
 	for n := 2; n < 40; n++ {
@@ -121,7 +121,7 @@ func TestReleaseHoldsNewDeletionsBeyondTheLimit(t *testing.T) {
 
 func TestReleaseIncludesNewDeletionsWithinTheLimit(t *testing.T) {
 	t.Parallel()
-	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 2, MaxDeletesPercent: 100})
+	e := newGuarded(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 2, MaxDeletesPercent: 100})
 	e.deleteUsers(3)
 	e.run(Mode{}, state.Run{Mode: delta, Result: Held, Held: 3})
 	e.must(e.Delete(e.user(3)))
@@ -131,7 +131,7 @@ func TestReleaseIncludesNewDeletionsWithinTheLimit(t *testing.T) {
 
 func TestReleasedDeletionsStayHeldUntilAcknowledged(t *testing.T) {
 	t.Parallel()
-	e := newGuarded(t, sandbox.DirectoryOptions{}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	e := newGuarded(t, domaincontroller.Options{}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
 	e.deleteUsers(5)
 	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
 	e.refusedRun(Mode{AllowDeletes: true})
@@ -206,7 +206,7 @@ func TestDecideDeletions(t *testing.T) {
 // Objects that the same run adds do not raise the limit.
 func TestGuardPercentageIsOfKnownObjects(t *testing.T) {
 	t.Parallel()
-	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 500, MaxDeletesPercent: 10})
+	e := newGuarded(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 500, MaxDeletesPercent: 10})
 	e.options.Upload.BatchSize = 10
 	e.start()
 	e.deleteUsers(8)
@@ -218,7 +218,7 @@ func TestGuardPercentageIsOfKnownObjects(t *testing.T) {
 
 func TestEmptyFullSyncDeletesNothing(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	e := newDomain(t, domaincontroller.Options{}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	for n := range 5 {
 		e.moveOut(n)
@@ -262,7 +262,7 @@ func TestObjectMovedDuringFullSyncIsNotDeleted(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{}, guidsAtOnce+10)
+			e := newDomain(t, domaincontroller.Options{}, guidsAtOnce+10)
 			e.options.Guard.MaxDeletes = c.limit
 			e.start()
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: guidsAtOnce + 10})
@@ -288,7 +288,7 @@ func TestObjectMovedDuringFullSyncIsNotDeleted(t *testing.T) {
 func TestHeldThroughAPassThatProvesNothing(t *testing.T) {
 	t.Parallel()
 	hold := func(t *testing.T) *env {
-		e := newDomain(t, sandbox.DirectoryOptions{}, 20)
+		e := newDomain(t, domaincontroller.Options{}, 20)
 		e.options.Guard = Guard{MaxDeletes: 3, MaxDeletesPercent: 100}
 		e.start()
 		e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
@@ -316,7 +316,7 @@ func TestHeldThroughAPassThatProvesNothing(t *testing.T) {
 	t.Run("another controller", func(t *testing.T) {
 		t.Parallel()
 		e := hold(t)
-		e.Restore(sandbox.Restoration{})
+		e.Restore(domaincontroller.Restoration{})
 		e.run(Mode{AllowDeletes: true}, state.Run{Mode: full, Result: Held, Held: 5}) // nothing is proven, so nothing is released
 		threeAreBack(e)
 	})
@@ -355,7 +355,7 @@ func TestHeldObjectsThatAreReadableAgain(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{}, users)
+			e := newDomain(t, domaincontroller.Options{}, users)
 			e.options.Guard = Guard{MaxDeletes: limit, MaxDeletesPercent: 100}
 			e.start()
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: users})
@@ -414,7 +414,7 @@ func TestEntryWithoutGUIDPreventsDeletions(t *testing.T) {
 
 func TestDryRunShowsHeldDeletions(t *testing.T) {
 	t.Parallel()
-	e := newGuarded(t, sandbox.DirectoryOptions{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	e := newGuarded(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
 	e.deleteUsers(5)
 	var held []string
 	show := func(asset identity.Asset, isHeld bool) {

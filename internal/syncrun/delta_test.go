@@ -10,7 +10,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
 	"adconnector/test/testenv"
@@ -18,7 +18,7 @@ import (
 
 func TestUnchangedDirectorySendsNothing(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	calls := e.assetCalls()
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
@@ -53,7 +53,7 @@ func TestDeltaAfterOneChange(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 			e.addGroup("team")
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})
 			e.must(c.change(e))
@@ -68,7 +68,7 @@ func TestDeltaAfterOneChange(t *testing.T) {
 
 func TestRestoredUserIsSentAgain(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	deleted := e.deleteUsers(1)
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
@@ -80,7 +80,7 @@ func TestRestoredUserIsSentAgain(t *testing.T) {
 // A tombstone that is gone by the end of the reading proves nothing.
 func TestUserRestoredDuringSyncIsNotDeleted(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	deleted := e.deleteUsers(1)
 	e.atDirectoryRead(func() { e.must(e.Undelete(deleted[0])) })
@@ -91,7 +91,7 @@ func TestUserRestoredDuringSyncIsNotDeleted(t *testing.T) {
 
 func TestUserMovedOutOfBaseIsDeletedByFullSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.moveOut(1)
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
@@ -104,7 +104,7 @@ func TestUserMovedOutOfBaseIsDeletedByFullSync(t *testing.T) {
 
 func TestActivityIsSentByFullSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	e := newDomain(t, domaincontroller.Options{}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.must(e.Touch(e.user(1), "badPwdCount", "3"))
 	e.must(e.Touch(e.user(2), "badPwdCount", "3"))
@@ -118,7 +118,7 @@ func TestActivityIsSentByFullSync(t *testing.T) {
 // hour, and no delta reads it because of its USN.
 func newExpiring(t *testing.T) *env {
 	t.Helper()
-	e := newDomain(t, sandbox.DirectoryOptions{}, 20)
+	e := newDomain(t, domaincontroller.Options{}, 20)
 	e.must(e.Modify(e.user(7), "accountExpires", fileTime(e.clock.Now().Add(time.Hour))))
 	e.outgrowOverlap()
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
@@ -170,7 +170,7 @@ func TestDueTimeChangesWithoutUpload(t *testing.T) {
 // newRejecting returns an environment whose gateway rejects user7, after a full sync.
 func newRejecting(t *testing.T) *env {
 	t.Helper()
-	e := newDomain(t, sandbox.DirectoryOptions{}, 20)
+	e := newDomain(t, domaincontroller.Options{}, 20)
 	e.outgrowOverlap()
 	e.gateway.SetFront(rejectAssetsWith(`"user7"`))
 	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
@@ -209,7 +209,7 @@ func TestRejectedObjectIsRetriedOnceWhenItChanges(t *testing.T) {
 // A delta reads the rejected object again because it is within the overlap.
 func TestRejectedObjectWithinOverlapIsNotRetried(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
 	e.must(e.Modify(e.user(7), "title", "poison"))
 	e.gateway.SetFront(rejectAssetsWith(`"poison"`))
 	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
@@ -236,7 +236,7 @@ func TestDryRunOfDeltaShowsWhatItWouldSend(t *testing.T) {
 	for _, mode := range []string{delta, full} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 			e.must(e.Modify(e.user(1), "title", "x"))
 			e.must(e.Delete(e.user(2)))
@@ -261,7 +261,7 @@ func TestDryRunOfDeltaShowsWhatItWouldSend(t *testing.T) {
 // The cost of a delta for the directory depends on the changes, not on its size.
 func TestDeltaReadsLittle(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 1000)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 1000)
 	e.options.Search.PageSize = 1000
 	e.start()
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1000})
@@ -293,11 +293,11 @@ func TestLateChangeIsFoundWithinOverlap(t *testing.T) {
 	}{"within the overlap": {150, 1}, "below the overlap": {300, 0}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 10)
+			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 10)
 			e.outgrowOverlap()
 			e.outgrowOverlap()
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
-			e.Restore(sandbox.Restoration{Back: c.back, SameInvocation: true}) // makes room for lower USNs
+			e.Restore(domaincontroller.Restoration{Back: c.back, SameInvocation: true}) // makes room for lower USNs
 			e.must(e.Modify(e.user(9), "title", "late"))
 			e.must(e.Delete(e.user(8)))
 			for range c.back {
@@ -313,7 +313,7 @@ func TestLateChangeIsFoundWithinOverlap(t *testing.T) {
 // A session that is replaced during a sync shows a higher USN. Changes below it were missed.
 func TestWatermarkIsReadBeforeTheSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	e := newDomain(t, domaincontroller.Options{}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.moveOut(4) // is read again in a new session
 	e.runner.patience = time.Nanosecond
@@ -329,7 +329,7 @@ func TestWatermarkIsReadBeforeTheSync(t *testing.T) {
 // A watermark that moved in a failed run would skip what was not delivered.
 func TestFailedDeltaIsRepeated(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	e.must(e.Modify(e.user(1), "title", "x"))
 	e.must(e.Delete(e.user(2)))
@@ -351,8 +351,8 @@ func TestFailedDeltaIsRepeated(t *testing.T) {
 
 func TestSwitchBetweenTwoControllers(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
-	first, other := e.Port, e.newTwin(sandbox.DirectoryOptions{ReadsDeleted: true})
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 0)
+	first, other := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
 	both := func(change func(*testenv.Directory) error) {
 		t.Helper()
 		e.must(change(e.Directory))
@@ -386,8 +386,8 @@ func TestSwitchBetweenTwoControllers(t *testing.T) {
 // gateway.
 func TestLag(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
-	first, behind := e.Port, e.newTwin(sandbox.DirectoryOptions{ReadsDeleted: true})
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 0)
+	first, behind := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
 	for n := range 30 {
 		e.AddUser(e.user(n))
 		if n < 29 { // the last one is not replicated yet
@@ -408,7 +408,7 @@ func TestLag(t *testing.T) {
 
 func TestDeletionsWithoutRightAreFoundByFullSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{}, 20)
+	e := newDomain(t, domaincontroller.Options{}, 20)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	e.deleteUsers(1)
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})

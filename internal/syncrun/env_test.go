@@ -21,7 +21,8 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 	"adconnector/internal/state"
 	"adconnector/internal/upload"
@@ -43,12 +44,12 @@ type env struct {
 	options            Options
 	runner             *Runner
 
-	auth           sandbox.Authentication // of the connection in the console
-	base           string                 // of the profile in the console
-	posture        bool                   // the profile in the console asks for security posture
-	password       string                 // with which the connector logs in to the gateway
-	patience       time.Duration          // 0: the default
-	affectedAtMost int                    // 0: the default
+	auth           gatewayserver.Authentication // of the connection in the console
+	base           string                       // of the profile in the console
+	posture        bool                         // the profile in the console asks for security posture
+	password       string                       // with which the connector logs in to the gateway
+	patience       time.Duration                // 0: the default
+	affectedAtMost int                          // 0: the default
 
 	t *testing.T
 }
@@ -62,7 +63,7 @@ func newCanned(t *testing.T) *env {
 func newCannedIn(t *testing.T, stateDir string, o state.Options) *env {
 	t.Helper()
 	server := fakeldap.Start(t)
-	auth := sandbox.Authentication{Type: "LDAP", Host: "127.0.0.1", Port: server.Port, BindDN: fakeldap.BindDN, Password: fakeldap.Password}
+	auth := gatewayserver.Authentication{Type: "LDAP", Host: "127.0.0.1", Port: server.Port, BindDN: fakeldap.BindDN, Password: fakeldap.Password}
 	e := newEnv(t, newClock(), auth, fakeldap.Base, stateDir, o)
 	e.ldap = server
 	return e
@@ -70,7 +71,7 @@ func newCannedIn(t *testing.T, stateDir string, o state.Options) *env {
 
 // newDomain returns an environment with a domain controller. The profile's base is OU=Staff,
 // with the users user0, user1 and so on and OU=Inner below it. OU=Outside is next to it.
-func newDomain(t *testing.T, o sandbox.DirectoryOptions, users int) *env {
+func newDomain(t *testing.T, o domaincontroller.Options, users int) *env {
 	t.Helper()
 	clock := newClock()
 	o.Now = clock.Now
@@ -97,7 +98,7 @@ func addUnits(d *testenv.Directory) {
 }
 
 // newEnv returns an environment without a directory of its own.
-func newEnv(t *testing.T, clock *testenv.Clock, auth sandbox.Authentication, base, stateDir string, o state.Options) *env {
+func newEnv(t *testing.T, clock *testenv.Clock, auth gatewayserver.Authentication, base, stateDir string, o state.Options) *env {
 	t.Helper()
 	e := &env{
 		t: t, log: &testlog.Log{}, clock: clock, gateway: testenv.NewGateway(t, testenv.GatewayOptions{}),
@@ -136,8 +137,8 @@ func (e *env) must(err error) {
 }
 
 // connection returns the connection that the console has, after a change.
-func (e *env) connection(change func(*sandbox.Authentication)) *sandbox.Connection {
-	c := &sandbox.Connection{ConnectionUUID: testenv.ConnectionUUID, Name: "test", Authentication: e.auth}
+func (e *env) connection(change func(*gatewayserver.Authentication)) *gatewayserver.Connection {
+	c := &gatewayserver.Connection{ConnectionUUID: testenv.ConnectionUUID, Name: "test", Authentication: e.auth}
 	if change != nil {
 		change(&c.Authentication)
 	}
@@ -467,15 +468,15 @@ func (e *env) expectPosture(dn, key string, want ...string) {
 
 // newTwin starts a second controller of the same domain. Both have the same objects, with
 // other USNs and another invocation ID. What is added to both later is the same object.
-func (e *env) newTwin(o sandbox.DirectoryOptions) *testenv.Directory {
+func (e *env) newTwin(o domaincontroller.Options) *testenv.Directory {
 	e.t.Helper()
 	o.Now = e.clock.Now
 	other := testenv.NewDirectory(e.t, o)
 	addUnits(other)
 	dummy := "CN=dummy,CN=Users," + e.Base()
 	e.AddUser(dummy)
-	e.Restore(sandbox.Restoration{})
-	other.Restore(sandbox.Restoration{})
+	e.Restore(domaincontroller.Restoration{})
+	other.Restore(domaincontroller.Restoration{})
 	other.AddUser(dummy)
 	for range 1000 {
 		other.Must(other.Modify(dummy, "title", "x"))

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"adconnector/internal/fault"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
 	"adconnector/test/testenv"
@@ -126,7 +126,7 @@ func TestLostSearchWithoutBackpressureFailsRun(t *testing.T) {
 
 func TestIdleSessionIsReplacedBeforeUse(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 1)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 1)
 	e.runner.patience = time.Nanosecond // each session counts as idle
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
 	before := e.Searches().Binds

@@ -8,7 +8,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 )
 
@@ -26,7 +26,7 @@ func TestScopeChanges(t *testing.T) {
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
 			for n := range 5 {
 				e.must(e.Modify(e.user(n), "title", "Engineer"))
 				e.must(e.Move(e.user(n), "OU=Inner,"+e.base))
@@ -53,8 +53,8 @@ func TestScopeChanges(t *testing.T) {
 // controller's, must have the scope.
 func TestScopeChangesAtAnotherController(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
-	first, behind := e.Port, e.newTwin(sandbox.DirectoryOptions{ReadsDeleted: true})
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 0)
+	first, behind := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
 	staff := e.base
 	fullSync := func(port int, base string, uploaded int) {
 		t.Helper()
@@ -161,7 +161,7 @@ func TestScopeName(t *testing.T) {
 
 func TestOtherTargetGetsEverything(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 20)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	e.must(e.Delete(e.user(3)))
 	e.options.Target = "elsewhere"
@@ -190,17 +190,17 @@ func TestOtherTargetGetsEverything(t *testing.T) {
 func TestRestoredController(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		restoration sandbox.Restoration
+		restoration domaincontroller.Restoration
 		reason      string
 		first, then int // deletions. Absence proves nothing on a controller that is new, a tombstone does.
 	}{
-		"from a backup":             {sandbox.Restoration{Back: 500}, ReasonNewController, 0, 1},
-		"from a snapshot":           {sandbox.Restoration{Back: 500, SameInvocation: true}, ReasonUSN, 1, 0},
-		"new invocation ID, no gap": {sandbox.Restoration{}, ReasonNewController, 0, 1},
+		"from a backup":             {domaincontroller.Restoration{Back: 500}, ReasonNewController, 0, 1},
+		"from a snapshot":           {domaincontroller.Restoration{Back: 500, SameInvocation: true}, ReasonUSN, 1, 0},
+		"new invocation ID, no gap": {domaincontroller.Restoration{}, ReasonNewController, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 30)
+			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 30)
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
 			e.Restore(c.restoration)
 			e.must(e.Modify(e.user(1), "title", "x"))
@@ -250,7 +250,7 @@ func TestAgeForcesFullSync(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, sandbox.DirectoryOptions{}, 3)
+			e := newDomain(t, domaincontroller.Options{}, 3)
 			e.options.FullInterval = 365 * 24 * time.Hour
 			e.start()
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
@@ -265,7 +265,7 @@ func TestAgeForcesFullSync(t *testing.T) {
 
 func TestUnreadableInvocationIDForcesFullSyncs(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 3)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 3)
 	e.replaceInRequests("invocationId", "invocationXX")
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
 	e.must(e.Delete(e.user(1)))

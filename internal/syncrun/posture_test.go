@@ -15,7 +15,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/membership"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/testenv"
 )
@@ -28,11 +28,11 @@ func strangerDN(base string) string {
 }
 
 func addStranger(d *testenv.Directory) {
-	d.Must(d.Add(sandbox.Object{DN: strangerDN(d.Base()), Attributes: map[string][]string{"objectClass": {"foreignSecurityPrincipal"}}}))
+	d.Must(d.Add(domaincontroller.Object{DN: strangerDN(d.Base()), Attributes: map[string][]string{"objectClass": {"foreignSecurityPrincipal"}}}))
 }
 
 // newPostureEnv returns an environment whose profile asks for security posture.
-func newPostureEnv(t *testing.T, o sandbox.DirectoryOptions, users int) *env {
+func newPostureEnv(t *testing.T, o domaincontroller.Options, users int) *env {
 	t.Helper()
 	e := newDomain(t, o, users)
 	e.setPosture(true)
@@ -51,7 +51,7 @@ func (e *env) users(n int) []string {
 
 func TestPostureOfUnchangedDirectory(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5 + postureObjects})
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
 	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
@@ -143,7 +143,7 @@ func TestMembershipDelta(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := &membershipDomain{env: newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 6)}
+			m := &membershipDomain{env: newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 6)}
 			m.inner = m.addGroup("inner", m.user(0), m.user(1))
 			m.outer = m.addGroup("outer", m.inner)
 			m.admins, m.administrators = "CN=Domain Admins,CN=Users,"+m.Base(), "CN=Administrators,CN=Builtin,"+m.Base()
@@ -166,7 +166,7 @@ func TestMembershipDelta(t *testing.T) {
 
 func TestDirectAndNestedMemberships(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 1)
+	e := newPostureEnv(t, domaincontroller.Options{}, 1)
 	inner := e.addGroup("inner", e.user(0))
 	outer := e.addGroup("outer", inner)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
@@ -178,8 +178,8 @@ func TestDirectAndNestedMemberships(t *testing.T) {
 // nothing changes any more at the other one.
 func TestMembershipLag(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
-	first, behind := e.Port, e.newTwin(sandbox.DirectoryOptions{ReadsDeleted: true})
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
+	first, behind := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
 	for n := range 3 {
 		e.AddUser(e.user(n))
 		behind.AddUser(e.user(n))
@@ -207,7 +207,7 @@ func TestMembershipLag(t *testing.T) {
 // The search for memberships may miss an account that changes at that moment.
 func TestAccountChangedWhileMembershipsAreRead(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 3)
+	e := newPostureEnv(t, domaincontroller.Options{}, 3)
 	e.must(e.Modify(e.user(0), "primaryGroupID", "512"))
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
 	e.must(e.Modify(e.user(0), "primaryGroupID"))
@@ -229,7 +229,7 @@ func TestAccountChangedWhileMembershipsAreRead(t *testing.T) {
 // although the group does not change again.
 func TestAffectedObjectsAreReadAgainAfterFailedRun(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 3)
+	e := newPostureEnv(t, domaincontroller.Options{}, 3)
 	e.options.Upload.BatchSize = 1
 	e.start()
 	team := e.addGroup("team")
@@ -252,7 +252,7 @@ func TestRestoredUserLosesGroups(t *testing.T) {
 	for name, others := range map[string]int{"others stay in the group": 1, "the group is empty": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 3)
+			e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 3)
 			team := e.addGroup("team", e.users(1+others)...)
 			e.outgrowOverlap()
 			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
@@ -273,7 +273,7 @@ func TestRestoredUserLosesGroups(t *testing.T) {
 // If memberOf cannot be read, a changed user is no reason to read the groups again.
 func TestUnreadableMemberOf(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.replaceInRequests("memberOf", "memberXX")
 	for n := range 150 {
 		e.addGroup("group"+strconv.Itoa(n), e.users(5)...)
@@ -293,7 +293,7 @@ func TestUnreadableMemberOf(t *testing.T) {
 // Without extended DNs, members have no identifiers.
 func TestServerWithoutExtendedDNs(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 3)
+	e := newPostureEnv(t, domaincontroller.Options{}, 3)
 	e.replaceInRequests("1.2.840.113556.1.4.529", "1.2.840.113556.1.4.999")
 	team := e.addGroup("team", e.user(0))
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
@@ -310,7 +310,7 @@ func TestServerWithoutExtendedDNs(t *testing.T) {
 
 func TestTooManyAffectedObjectsTurnDeltaIntoFullSync(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 8)
+	e := newPostureEnv(t, domaincontroller.Options{}, 8)
 	team := e.addGroup("team", e.users(8)...)
 	e.affectedAtMost = 8
 	e.start()
@@ -332,9 +332,9 @@ func TestTooManyAffectedObjectsTurnDeltaIntoFullSync(t *testing.T) {
 func TestGroupReadInRanges(t *testing.T) {
 	t.Parallel()
 	const outside, inside, removed = 1500, 60, 20
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, inside)
+	e := newPostureEnv(t, domaincontroller.Options{}, inside)
 	addStranger(e.Directory)
-	e.must(e.Add(sandbox.Object{DN: e.dn("contact"), Attributes: map[string][]string{"objectClass": {"contact"}}}))
+	e.must(e.Add(domaincontroller.Object{DN: e.dn("contact"), Attributes: map[string][]string{"objectClass": {"contact"}}}))
 	members := []string{strangerDN(e.Base()), e.dn("contact")}
 	for n := range outside {
 		e.AddUser(e.outside(n))
@@ -357,7 +357,7 @@ func TestGroupReadInRanges(t *testing.T) {
 func TestGroupThatChangesDuringEachRead(t *testing.T) {
 	t.Parallel()
 	const many = 1600
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, many)
+	e := newPostureEnv(t, domaincontroller.Options{}, many)
 	team := e.addGroup("team", e.users(many)...)
 	var changes atomic.Int32
 	e.options.Search.Observe = func(request string, _ fault.Class, _ time.Duration) {
@@ -381,7 +381,7 @@ func TestCampaignHugeGroup(t *testing.T) {
 	if testing.Short() {
 		many = 4000
 	}
-	e := newDomain(t, sandbox.DirectoryOptions{Users: many, Groups: 1}, 0) // the group has all users
+	e := newDomain(t, domaincontroller.Options{Users: many, Groups: 1}, 0) // the group has all users
 	e.base = "OU=Groups," + e.Base()
 	e.setPosture(true)
 	count := func() int {
@@ -415,10 +415,10 @@ func TestCampaignHugeGroup(t *testing.T) {
 
 func TestServiceAccountPosture(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
 	readers := "\x01\x00\x04\x80" + strings.Repeat("\x00", 12) + "\x14\x00\x00\x00" +
 		"\x02\x00\x20\x00\x01\x00\x00\x00" + "\x00\x00\x18\x00\xff\x01\x0f\x00" + "\x01\x02\x00\x00\x00\x00\x00\x05\x20\x00\x00\x00\x20\x02\x00\x00"
-	e.must(e.Add(sandbox.Object{DN: e.dn("gmsa"), Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"},
+	e.must(e.Add(domaincontroller.Object{DN: e.dn("gmsa"), Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"},
 		"msDS-GroupMSAMembership": {readers}, "msDS-ManagedPasswordInterval": {"30"}}}))
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
 	if account := e.asset(e.GUID(e.dn("gmsa"))); account["accountType"] != "SERVICE" {
@@ -432,11 +432,11 @@ func TestServiceAccountPosture(t *testing.T) {
 
 func TestDomainPosture(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 1)
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 1)
 	policy := "CN=Strict,CN=Password Settings Container,CN=System," + e.Base()
-	e.must(e.Add(sandbox.Object{DN: policy, Attributes: map[string][]string{"objectClass": {"msDS-PasswordSettings"},
+	e.must(e.Add(domaincontroller.Object{DN: policy, Attributes: map[string][]string{"objectClass": {"msDS-PasswordSettings"},
 		"msDS-PasswordSettingsPrecedence": {"1"}, "msDS-PSOAppliesTo": {e.user(0)}, "msDS-MaximumPasswordAge": {"-864000000000"}}}))
-	e.must(e.Add(sandbox.Object{DN: "CN=partner.example,CN=System," + e.Base(), Attributes: map[string][]string{"objectClass": {"trustedDomain"},
+	e.must(e.Add(domaincontroller.Object{DN: "CN=partner.example,CN=System," + e.Base(), Attributes: map[string][]string{"objectClass": {"trustedDomain"},
 		"trustPartner": {"partner.example"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"8"}}}))
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
 	if got := e.postureOf(e.user(0), "passwordPolicy"); got != policy {
@@ -458,7 +458,7 @@ func TestDomainPosture(t *testing.T) {
 
 func TestUnreadablePartOfDomainIsNamed(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 0)
+	e := newPostureEnv(t, domaincontroller.Options{}, 0)
 	e.replaceInRequests("krbtgt", "krbtgX")
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
 	if domain := string(e.gateway.Sandbox().Domains()[0].Asset); !strings.Contains(domain, `"unreadable":["krbtgtPasswordLastChangedAt"]`) {
@@ -468,7 +468,7 @@ func TestUnreadablePartOfDomainIsNamed(t *testing.T) {
 
 func TestDryRunWithPostureRecordsNothing(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 2)
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 2)
 	if run := e.run(Mode{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 2+postureObjects {
 		t.Errorf("run %+v", run)
 	}
@@ -478,7 +478,7 @@ func TestDryRunWithPostureRecordsNothing(t *testing.T) {
 
 func TestDeletedRoleOutsideBase(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 0)
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
 	e.must(e.Delete("CN=DnsAdmins,CN=Users," + e.Base()))
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
@@ -489,11 +489,11 @@ func TestDeletedRoleOutsideBase(t *testing.T) {
 // guard would hold the deletions of what only posture has.
 func newWithoutPosture(t *testing.T) (e *env, identities map[string]string) {
 	t.Helper()
-	e = newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 4)
+	e = newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 4)
 	e.options.Guard = Guard{MaxDeletes: 1, MaxDeletesPercent: 1}
 	e.start()
 	e.addGroup("team", e.user(0))
-	e.must(e.Add(sandbox.Object{DN: e.dn("gmsa"), Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}}}))
+	e.must(e.Add(domaincontroller.Object{DN: e.dn("gmsa"), Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}}}))
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	identities = e.gateway.Held()
 	e.setPosture(true)
@@ -530,7 +530,7 @@ func TestPostureIsSentAgainWhenTurnedOn(t *testing.T) {
 
 func TestUnreadableStoredMemberships(t *testing.T) {
 	t.Parallel()
-	e := newPostureEnv(t, sandbox.DirectoryOptions{}, 2)
+	e := newPostureEnv(t, domaincontroller.Options{}, 2)
 	e.addGroup("team", e.user(0))
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})

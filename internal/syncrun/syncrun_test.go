@@ -14,7 +14,8 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 	"adconnector/internal/state"
 	"adconnector/internal/upload"
@@ -187,7 +188,7 @@ func TestProgressOfFullSync(t *testing.T) {
 
 func TestProgressOfDeltaExpectsNothing(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{}, 5)
+	e := newDomain(t, domaincontroller.Options{}, 5)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.must(e.Modify(e.user(1), "title", "Chief"))
 	var p Progress
@@ -287,17 +288,17 @@ func TestFilters(t *testing.T) {
 func TestWrongConsoleValueFailsUntilCorrected(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
-		connection func(*sandbox.Authentication)
+		connection func(*gatewayserver.Authentication)
 		profile    func(*gateway.Profile)
 		contains   []string // what the error names
 	}{
-		"type":        {connection: func(a *sandbox.Authentication) { a.Type = "LDAPX" }, contains: []string{"connection", `"LDAPX"`}},
+		"type":        {connection: func(a *gatewayserver.Authentication) { a.Type = "LDAPX" }, contains: []string{"connection", `"LDAPX"`}},
 		"scope":       {profile: func(p *gateway.Profile) { p.SearchScope = "TREE" }, contains: []string{"profile", `"TREE"`}},
 		"assets":      {profile: func(p *gateway.Profile) { p.Assets = "ALL" }, contains: []string{"profile", `"ALL"`}},
 		"no base":     {profile: func(p *gateway.Profile) { p.BaseContext = "" }, contains: []string{"profile", "base context"}},
-		"certificate": {connection: func(a *sandbox.Authentication) { a.Certificate = "rubbish" }, contains: []string{"connection", "certificate"}},
-		"no host":     {connection: func(a *sandbox.Authentication) { a.Host = " , " }, contains: []string{"host"}},
-		"password":    {connection: func(a *sandbox.Authentication) { a.Password = "wrong" }, contains: []string{"password"}},
+		"certificate": {connection: func(a *gatewayserver.Authentication) { a.Certificate = "rubbish" }, contains: []string{"connection", "certificate"}},
+		"no host":     {connection: func(a *gatewayserver.Authentication) { a.Host = " , " }, contains: []string{"host"}},
+		"password":    {connection: func(a *gatewayserver.Authentication) { a.Password = "wrong" }, contains: []string{"password"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -405,7 +406,7 @@ func TestRunFailsWhenItCannotBeRecorded(t *testing.T) {
 
 func TestRefusedSecondSessionReadsSequentially(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, sandbox.DirectoryOptions{ReadsDeleted: true}, 5)
+	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.addGroup("team")
 	e.connectThrough(func(n int, request string) (string, bool) { return request, n == 1 })
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})

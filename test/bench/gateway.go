@@ -17,7 +17,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 )
 
 // tally is what a gateway process says of itself, one line of JSON each time it
@@ -41,7 +41,7 @@ func serveGateway(customerFile string) error {
 	if err != nil {
 		return err
 	}
-	gateway := sandbox.NewGateway(sandbox.GatewayOptions{
+	gateway := gatewayserver.New(gatewayserver.Options{
 		CustomerUUID: c.Customer, ConnectionUUID: c.Connection, ProfileUUID: c.Profile,
 		Username: c.Username, Password: c.Password, Trust: true,
 	})

@@ -2,6 +2,7 @@ package browser
 
 import (
 	"bytes"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -9,7 +10,8 @@ import (
 	"testing"
 
 	"adconnector/internal/cli"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/inventory"
 	"adconnector/test/testenv"
 )
 
@@ -55,10 +57,12 @@ func undoLater(undo func()) {
 func newSite(t *testing.T, users, groups int) *site {
 	t.Helper()
 	s := &site{Environment: testenv.New(t, testenv.Options{
-		Directory: sandbox.DirectoryOptions{Users: users, Groups: groups, Seed: 1, ReadsDeleted: true},
+		Directory: domaincontroller.Options{Users: users, Groups: groups, Seed: 1, ReadsDeleted: true},
 	})}
 	s.Console("LDAPS", s.Base())
-	s.url = s.Gateway.Server.URL
+	pages := httptest.NewServer(inventory.Handler(s.Gateway.Sandbox()))
+	t.Cleanup(pages.Close)
+	s.url = pages.URL
 	return s
 }
 
@@ -72,10 +76,10 @@ func (s *site) fill(t *testing.T) {
 				attributes[name] = []string{value}
 			}
 		}
-		s.Must(s.Add(sandbox.Object{DN: "CN=" + escaped(person.name) + ",CN=Users," + s.Base(), Attributes: attributes}))
+		s.Must(s.Add(domaincontroller.Object{DN: "CN=" + escaped(person.name) + ",CN=Users," + s.Base(), Attributes: attributes}))
 	}
 	leaver := "CN=Leaver,CN=Users," + s.Base()
-	s.Must(s.Add(sandbox.Object{DN: leaver, Attributes: map[string][]string{"objectClass": {"user"}}}))
+	s.Must(s.Add(domaincontroller.Object{DN: leaver, Attributes: map[string][]string{"objectClass": {"user"}}}))
 	s.run(t)
 	s.Must(s.Delete(leaver))
 	s.run(t)

@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/test/oracle"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
 
 // entryOf is an object as an oracle takes it.
-func entryOf(o sandbox.Object) oracle.Entry {
+func entryOf(o domaincontroller.Object) oracle.Entry {
 	e := oracle.Entry{}
 	for name, values := range o.Attributes {
 		e[strings.ToLower(name)] = values
@@ -27,7 +27,7 @@ func entryOf(o sandbox.Object) oracle.Entry {
 }
 
 // wanted is what the gateway must hold of a directory, by vendorAssetId.
-func wanted(d *sandbox.Directory, now time.Time) map[string]oracle.Flat {
+func wanted(d *domaincontroller.Server, now time.Time) map[string]oracle.Flat {
 	all := map[string]oracle.Flat{}
 	for _, o := range d.Objects() {
 		if e := entryOf(o); e.Kind() != oracle.Other {
@@ -41,7 +41,7 @@ func wanted(d *sandbox.Directory, now time.Time) map[string]oracle.Flat {
 // differences has one line for each field in which the gateway does not hold what
 // the directory does. What has gone must be there as deleted, if it was ever there.
 func (s *environment) differences() (found []string) {
-	want := wanted(s.Directory.Directory, time.Now())
+	want := wanted(s.Directory.Server, time.Now())
 	have := map[string]oracle.Flat{}
 	sids := map[string]string{}
 	for _, identity := range slices.Concat(s.Gateway.Users(), s.Gateway.Groups()) {

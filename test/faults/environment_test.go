@@ -12,7 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/test/oracle"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
@@ -45,7 +46,7 @@ func newEnvironment(t *testing.T, p plan) *environment {
 	t.Helper()
 	s := &environment{t: t, random: seeded(t), started: time.Now(), witness: newWitness(t)}
 	password := testlog.KeepSecret("Bind-" + rand.Text())
-	gateway := sandbox.GatewayOptions{
+	gateway := gatewayserver.Options{
 		Username: "qualys_ad1", Password: "Pw-" + rand.Text() + `"#$ %`, ClientID: "client-7", ClientSecret: "Cs-" + rand.Text(),
 	}
 	testlog.KeepPair(gateway.Username, gateway.Password)
@@ -76,8 +77,8 @@ func newEnvironment(t *testing.T, p plan) *environment {
 }
 
 // directoryOptions describe the domain. Each directory made of them holds the same objects.
-func (s *environment) directoryOptions(p plan, password string) sandbox.DirectoryOptions {
-	return sandbox.DirectoryOptions{
+func (s *environment) directoryOptions(p plan, password string) domaincontroller.Options {
+	return domaincontroller.Options{
 		Users: p.users, Groups: p.groups, Seed: *seedFlag, Password: password, ReadsDeleted: true,
 		Now: func() time.Time { return s.started },
 	}
@@ -131,7 +132,7 @@ func (s *environment) mutateOnce() error {
 		_, container, _ := strings.Cut(near, ",OU=")
 		dn := fmt.Sprintf("CN=Ä new person %d,OU=%s", s.made, container)
 		s.people = append(s.people, dn)
-		return s.Add(sandbox.Object{DN: dn, Attributes: map[string][]string{
+		return s.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{
 			"objectClass": {"user"}, "userAccountControl": {"66048"}, "sAMAccountName": {fmt.Sprintf("new%d", s.made)},
 		}})
 	case 2:

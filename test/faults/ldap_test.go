@@ -9,7 +9,7 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 	"adconnector/test/testenv"
@@ -137,7 +137,7 @@ func TestFailover(t *testing.T) {
 	p := plan{users: 300, groups: 20}
 	s := newEnvironment(t, p)
 	other := testenv.NewDirectory(t, s.directoryOptions(p, s.Password))
-	other.Restore(sandbox.Restoration{}) // a database of its own, with its own invocation ID
+	other.Restore(domaincontroller.Restoration{}) // a database of its own, with its own invocation ID
 	second := newRelayAt(t, fmt.Sprintf("127.0.0.2:%d", s.relay.port), fmt.Sprintf("127.0.0.1:%d", other.Port))
 	store, err := unsynced.Open(t.TempDir())
 	must(t, err)

@@ -23,7 +23,7 @@ func TestPoison(t *testing.T) {
 	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": strconv.Itoa(batch)})
 	run(t, s.settings, "sync").MustExit(t, 0)
 	clean := s.Gateway.Arrived(testenv.AssetsPath)
-	want := len(wanted(s.Directory.Directory, time.Now()))
+	want := len(wanted(s.Directory.Server, time.Now()))
 	for _, c := range scaled([]poison{{k: 1}, {k: 10, spread: true}}, []poison{
 		{k: 1}, {k: 10}, {k: 100}, {k: 1, spread: true}, {k: 10, spread: true}, {k: 100, spread: true}}) {
 		t.Run(c.String(), func(t *testing.T) {
@@ -69,7 +69,7 @@ func (c poison) String() string {
 func (s *environment) poison(bad map[string]bool, c poison) {
 	if c.spread {
 		var all []string
-		for guid := range wanted(s.Directory.Directory, time.Now()) {
+		for guid := range wanted(s.Directory.Server, time.Now()) {
 			all = append(all, guid)
 		}
 		for _, n := range s.random.Perm(len(all))[:c.k] {

@@ -41,7 +41,7 @@ func TestSlowGateway(t *testing.T) {
 	s.settings = s.settings.With(testenv.Settings{
 		"upload.batch-size": strconv.Itoa(batch), "thread-pool.size": strconv.Itoa(workers), "ldap.page-size": strconv.Itoa(pageSize),
 	})
-	all := len(wanted(s.Directory.Directory, time.Now()))
+	all := len(wanted(s.Directory.Server, time.Now()))
 	// Batches sent and not recorded, those on their way there, and what the reading is
 	// ahead: four chunks of 64 KiB, of entries of 400 bytes at least, and a page.
 	const ahead = batch*(4*workers+workers+2) + 4*(64<<10)/400 + 2*pageSize

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/test/oracle"
 	"adconnector/test/testenv"
 )
@@ -121,7 +121,7 @@ func compare(t *testing.T, g *testenv.Gateway, before, after reading) {
 
 // differences has one line for each field that is not as it should be. Where the
 // two readings agree there is one right value; what moved meanwhile may be either.
-func differences(t *testing.T, kind string, held []sandbox.Identity, before, after map[string]oracle.Flat) (found []string) {
+func differences(t *testing.T, kind string, held []gatewayserver.Identity, before, after map[string]oracle.Flat) (found []string) {
 	t.Helper()
 	report := func(sid, format string, args ...any) {
 		found = append(found, kind+" "+sid+": "+fmt.Sprintf(format, args...))
@@ -179,11 +179,11 @@ func orAbsent(value string) string {
 }
 
 func TestDifferences(t *testing.T) {
-	identity := func(sid, detail string) sandbox.Identity {
-		return sandbox.Identity{ExternalAssetID: sid, VendorAssetID: "g" + sid, Asset: json.RawMessage(
+	identity := func(sid, detail string) gatewayserver.Identity {
+		return gatewayserver.Identity{ExternalAssetID: sid, VendorAssetID: "g" + sid, Asset: json.RawMessage(
 			`{"asset":{"assetHeader":{"externalAssetId":"` + sid + `","vendorAssetId":"g` + sid + `"},"assetDetail":` + detail + `}}`)}
 	}
-	of := func(identities ...sandbox.Identity) map[string]oracle.Flat {
+	of := func(identities ...gatewayserver.Identity) map[string]oracle.Flat {
 		m := map[string]oracle.Flat{}
 		for _, i := range identities {
 			m[i.ExternalAssetID] = flatten(t, i.Asset)
@@ -191,20 +191,20 @@ func TestDifferences(t *testing.T) {
 		return m
 	}
 	same := identity("1", `{"name":"a","n":0}`)
-	moving := []sandbox.Identity{identity("2", `{"n":1}`), identity("2", `{"n":2}`), identity("2", `{"n":3}`)}
+	moving := []gatewayserver.Identity{identity("2", `{"n":1}`), identity("2", `{"n":2}`), identity("2", `{"n":3}`)}
 	cases := []struct {
 		name          string
-		held          []sandbox.Identity
+		held          []gatewayserver.Identity
 		before, after map[string]oracle.Flat
 		want          int
 	}{
-		{"equal", []sandbox.Identity{same}, of(same), of(same), 0},
+		{"equal", []gatewayserver.Identity{same}, of(same), of(same), 0},
 		{"missing", nil, of(same), of(same), 1},
-		{"extra", []sandbox.Identity{same}, nil, nil, 1},
-		{"twice", []sandbox.Identity{same, same}, of(same), of(same), 1},
-		{"number and string", []sandbox.Identity{identity("1", `{"name":"a","n":"0"}`)}, of(same), of(same), 1},
-		{"null and an empty object", []sandbox.Identity{identity("1", `{"name":"a","n":0,"x":null,"y":{}}`)}, of(same), of(same), 2},
-		{"field missing", []sandbox.Identity{identity("1", `{"name":"a"}`)}, of(same), of(same), 1},
+		{"extra", []gatewayserver.Identity{same}, nil, nil, 1},
+		{"twice", []gatewayserver.Identity{same, same}, of(same), of(same), 1},
+		{"number and string", []gatewayserver.Identity{identity("1", `{"name":"a","n":"0"}`)}, of(same), of(same), 1},
+		{"null and an empty object", []gatewayserver.Identity{identity("1", `{"name":"a","n":0,"x":null,"y":{}}`)}, of(same), of(same), 2},
+		{"field missing", []gatewayserver.Identity{identity("1", `{"name":"a"}`)}, of(same), of(same), 1},
 		{"moved, the older value", moving[:1], of(moving[0]), of(moving[1]), 0},
 		{"moved, the newer value", moving[1:2], of(moving[0]), of(moving[1]), 0},
 		{"moved, another value", moving[2:], of(moving[0]), of(moving[1]), 1},

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
@@ -48,9 +48,9 @@ func mustHideSecrets(t *testing.T, texts ...string) {
 }
 
 // newGateway starts a gateway. Its connection and profile may be nil.
-func newGateway(t *testing.T, connection *sandbox.Connection, profile *gateway.Profile) *testenv.Gateway {
+func newGateway(t *testing.T, connection *gatewayserver.Connection, profile *gateway.Profile) *testenv.Gateway {
 	t.Helper()
-	return testenv.NewGateway(t, testenv.GatewayOptions{GatewayOptions: sandbox.GatewayOptions{
+	return testenv.NewGateway(t, testenv.GatewayOptions{Options: gatewayserver.Options{
 		Username: gatewayUser, Password: gatewayPassword, Connection: connection, Profile: profile,
 	}})
 }
@@ -76,10 +76,10 @@ func states(g *testenv.Gateway) []string {
 }
 
 // console returns the connection and the profile as an operator would enter them there.
-func (d *controller) console(kind, base, scope string) (*sandbox.Connection, *gateway.Profile) {
-	return &sandbox.Connection{
+func (d *controller) console(kind, base, scope string) (*gatewayserver.Connection, *gateway.Profile) {
+	return &gatewayserver.Connection{
 			ConnectionUUID: testenv.ConnectionUUID, Name: "Domain controller",
-			Authentication: sandbox.Authentication{Type: kind, Host: "127.0.0.1", BindDN: d.service.dn, Password: d.service.password},
+			Authentication: gatewayserver.Authentication{Type: kind, Host: "127.0.0.1", BindDN: d.service.dn, Password: d.service.password},
 		}, &gateway.Profile{
 			ProfileUUID: testenv.ProfileUUID, Name: "Everything", BaseContext: base, SearchScope: scope, Assets: "IDENTITIES_ONLY",
 		}

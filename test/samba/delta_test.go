@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"adconnector/internal/directory"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 	"adconnector/test/oracle"
 	"adconnector/test/testenv"
@@ -171,8 +171,8 @@ func (x *deltas) sync(t *testing.T, what string, w want, args ...string) {
 
 // present leaves out of what a gateway holds the identities that the directory
 // does not show: what has gone, or is somewhere else.
-func present(held []sandbox.Identity, shown map[string]oracle.Flat) []sandbox.Identity {
-	return slices.DeleteFunc(held, func(i sandbox.Identity) bool { return shown[i.ExternalAssetID] == nil })
+func present(held []gatewayserver.Identity, shown map[string]oracle.Flat) []gatewayserver.Identity {
+	return slices.DeleteFunc(held, func(i gatewayserver.Identity) bool { return shown[i.ExternalAssetID] == nil })
 }
 
 // mustBeDeleted wants the gateway to show a user as deleted, or not.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/test/oracle"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
@@ -375,7 +375,7 @@ func compareExposed(t *testing.T, d *controller, g *testenv.Gateway) {
 	t.Helper()
 	s := d.show(t)
 	compared := 0
-	check := func(what, class string, i sandbox.Identity, want map[string]any) {
+	check := func(what, class string, i gatewayserver.Identity, want map[string]any) {
 		t.Helper()
 		var item struct {
 			Asset struct{ AssetDetail map[string]map[string]any }
@@ -436,7 +436,7 @@ func compareExposed(t *testing.T, d *controller, g *testenv.Gateway) {
 }
 
 // role is what a role must be, but for its names.
-func (s *shown) role(t *testing.T, dn string, i sandbox.Identity) map[string]any {
+func (s *shown) role(t *testing.T, dn string, i gatewayserver.Identity) map[string]any {
 	t.Helper()
 	var is struct {
 		Asset struct {

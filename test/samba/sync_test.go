@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/test/oracle"
 	"adconnector/test/ports"
 	"adconnector/test/program"
@@ -354,7 +354,7 @@ func TestDaemon(t *testing.T) {
 	}
 	t.Cleanup(func() { d.remove(t, "CN="+account+","+peopleOU) })
 	until("the user that was added", func() bool {
-		return slices.ContainsFunc(g.Users(), func(i sandbox.Identity) bool { return strings.Contains(string(i.Asset), strconv.Quote(account)) })
+		return slices.ContainsFunc(g.Users(), func(i gatewayserver.Identity) bool { return strings.Contains(string(i.Asset), strconv.Quote(account)) })
 	})
 	var before []string
 	until("the end of that run", func() bool {

@@ -9,13 +9,14 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 )
 
 // Directory is an embedded domain controller that listens on loopback.
 type Directory struct {
-	*sandbox.Directory
+	*domaincontroller.Server
 	Port     int // LDAP and STARTTLS
 	TLSPort  int // LDAPS
 	Password string
@@ -27,12 +28,12 @@ type Directory struct {
 
 // NewDirectory starts a domain controller. Without a password in the options, its account
 // gets one.
-func NewDirectory(t testing.TB, o sandbox.DirectoryOptions) *Directory {
+func NewDirectory(t testing.TB, o domaincontroller.Options) *Directory {
 	t.Helper()
 	if o.Password == "" {
 		o.Password = "Bind-Pa55w0rd!"
 	}
-	d := &Directory{Directory: sandbox.NewDirectory(o), Password: o.Password, t: t}
+	d := &Directory{Server: domaincontroller.New(o), Password: o.Password, t: t}
 	plain, secure := listen(t), listen(t)
 	d.Port, d.TLSPort = PortOf(plain), PortOf(secure)
 	var serving sync.WaitGroup
@@ -109,8 +110,8 @@ func (d *Directory) Settings() Settings {
 
 // Authentication returns what the console would have of the directory: LDAP, LDAPS or
 // STARTTLS.
-func (d *Directory) Authentication(protocol string) sandbox.Authentication {
-	a := sandbox.Authentication{Type: protocol, Host: "127.0.0.1", Port: d.PortFor(protocol), BindDN: d.BindDN(), Password: d.Password}
+func (d *Directory) Authentication(protocol string) gatewayserver.Authentication {
+	a := gatewayserver.Authentication{Type: protocol, Host: "127.0.0.1", Port: d.PortFor(protocol), BindDN: d.BindDN(), Password: d.Password}
 	if protocol != "LDAP" {
 		a.Certificate = string(d.CertificatePEM())
 	}
@@ -167,11 +168,11 @@ func (d *Directory) AddGroup(dn string, members ...string) {
 
 func (d *Directory) add(dn string, attributes map[string][]string) {
 	d.t.Helper()
-	d.Must(d.Add(sandbox.Object{DN: dn, Attributes: attributes}))
+	d.Must(d.Add(domaincontroller.Object{DN: dn, Attributes: attributes}))
 }
 
 // Object returns a living object.
-func (d *Directory) Object(dn string) sandbox.Object {
+func (d *Directory) Object(dn string) domaincontroller.Object {
 	d.t.Helper()
 	return d.object(dn)
 }
@@ -182,9 +183,9 @@ func (d *Directory) SID(dn string) string {
 	return ad.SID(d.object(dn, "objectSid").First("objectSid")).String()
 }
 
-func (d *Directory) object(dn string, attributes ...string) sandbox.Object {
+func (d *Directory) object(dn string, attributes ...string) domaincontroller.Object {
 	d.t.Helper()
-	o, err := d.Directory.Object(dn, attributes...)
+	o, err := d.Server.Object(dn, attributes...)
 	d.Must(err)
 	return o
 }

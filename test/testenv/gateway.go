@@ -20,13 +20,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 )
 
 // GatewayOptions describe a gateway. Identifiers and logins that are missing are filled in.
 type GatewayOptions struct {
-	sandbox.GatewayOptions
+	gatewayserver.Options
 	TLS bool
 }
 
@@ -35,13 +35,13 @@ type GatewayOptions struct {
 type Gateway struct {
 	URL     *url.URL
 	Server  *httptest.Server
-	Options sandbox.GatewayOptions
+	Options gatewayserver.Options
 
 	t      testing.TB
 	caFile string
 
 	mu         sync.Mutex
-	sandbox    *sandbox.Gateway
+	sandbox    *gatewayserver.Server
 	front      Front
 	middleware Middleware
 	calls      map[string]int // by path
@@ -66,7 +66,7 @@ type Exchange struct {
 // NewGateway starts a gateway.
 func NewGateway(t testing.TB, o GatewayOptions) *Gateway {
 	t.Helper()
-	options := o.GatewayOptions
+	options := o.Options
 	options.CustomerUUID, options.ConnectionUUID, options.ProfileUUID = CustomerUUID, ConnectionUUID, ProfileUUID
 	if options.Username == "" {
 		options.Username, options.Password = "qualys_ad1", "Gw-s3cret!"
@@ -74,7 +74,7 @@ func NewGateway(t testing.TB, o GatewayOptions) *Gateway {
 	if options.ClientID == "" {
 		options.ClientID, options.ClientSecret = "client-7", "Client-s3cret!"
 	}
-	g := &Gateway{Options: options, t: t, sandbox: sandbox.NewGateway(options), calls: map[string]int{}}
+	g := &Gateway{Options: options, t: t, sandbox: gatewayserver.New(options), calls: map[string]int{}}
 	g.Server = httptest.NewUnstartedServer(http.HandlerFunc(g.serve))
 	g.Server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that tests cut
 	if o.TLS {
@@ -115,7 +115,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // Sandbox returns the gateway behind the front.
-func (g *Gateway) Sandbox() *sandbox.Gateway {
+func (g *Gateway) Sandbox() *gatewayserver.Server {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.sandbox
@@ -141,7 +141,7 @@ func (g *Gateway) Reset() {
 	g.CheckContract()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sandbox, g.calls = sandbox.NewGateway(g.Options), map[string]int{}
+	g.sandbox, g.calls = gatewayserver.New(g.Options), map[string]int{}
 }
 
 // CheckContract fails the test for each violation of the gateway's contract.
@@ -235,7 +235,7 @@ func (g *Gateway) ClientOptions(log zerolog.Logger) gateway.Options {
 }
 
 // SetConnection sets the connection that the console has. nil: none.
-func (g *Gateway) SetConnection(c *sandbox.Connection) {
+func (g *Gateway) SetConnection(c *gatewayserver.Connection) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.Options.Connection = c
@@ -279,16 +279,16 @@ func (g *Gateway) Held() map[string]string {
 }
 
 // Users returns the users of the inventory.
-func (g *Gateway) Users() []sandbox.Identity { return g.Sandbox().Users() }
+func (g *Gateway) Users() []gatewayserver.Identity { return g.Sandbox().Users() }
 
 // Groups returns the groups of the inventory.
-func (g *Gateway) Groups() []sandbox.Identity { return g.Sandbox().Groups() }
+func (g *Gateway) Groups() []gatewayserver.Identity { return g.Sandbox().Groups() }
 
 // States returns the states that the gateway took.
 func (g *Gateway) States() []gateway.ConnectorState { return g.Sandbox().States() }
 
 // Requests returns the last calls that the gateway itself has answered.
-func (g *Gateway) Requests() []sandbox.Request { return g.Sandbox().Requests() }
+func (g *Gateway) Requests() []gatewayserver.Request { return g.Sandbox().Requests() }
 
 // IsDeleted reports whether an asset has the status DELETED.
 func IsDeleted(asset string) bool { return strings.Contains(asset, `"status":"DELETED"`) }

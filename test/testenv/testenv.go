@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 )
 
 // The identifiers of every environment.
@@ -61,8 +62,8 @@ type Environment struct {
 
 // Options describe an environment. Zero values are the defaults.
 type Options struct {
-	Directory sandbox.DirectoryOptions
-	Gateway   sandbox.GatewayOptions
+	Directory domaincontroller.Options
+	Gateway   gatewayserver.Options
 	TLS       bool // the gateway listens for HTTPS
 }
 
@@ -70,7 +71,7 @@ type Options struct {
 func New(t testing.TB, o Options) *Environment {
 	t.Helper()
 	e := &Environment{Directory: NewDirectory(t, o.Directory), StateDir: filepath.Join(t.TempDir(), "state")}
-	e.Gateway = NewGateway(t, GatewayOptions{GatewayOptions: o.Gateway, TLS: o.TLS})
+	e.Gateway = NewGateway(t, GatewayOptions{Options: o.Gateway, TLS: o.TLS})
 	return e
 }
 
@@ -85,7 +86,7 @@ func (e *Environment) Settings() Settings {
 // Console lets the gateway have the connection and the profile: LDAPS or LDAP, and what is
 // read below base.
 func (e *Environment) Console(protocol, base string) {
-	connection := sandbox.Connection{ConnectionUUID: ConnectionUUID, Name: "test", Authentication: e.Authentication(protocol)}
+	connection := gatewayserver.Connection{ConnectionUUID: ConnectionUUID, Name: "test", Authentication: e.Authentication(protocol)}
 	e.Gateway.SetConnection(&connection)
 	e.Gateway.SetProfile(&gateway.Profile{
 		ProfileUUID: ProfileUUID, Name: "test", BaseContext: base, SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",

@@ -13,13 +13,13 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
-	"adconnector/internal/sandbox"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/test/ports"
 	"adconnector/test/testenv"
 )
 
 func TestClientsReachTheEnvironment(t *testing.T) {
-	e := testenv.New(t, testenv.Options{Directory: sandbox.DirectoryOptions{Users: 3}})
+	e := testenv.New(t, testenv.Options{Directory: domaincontroller.Options{Users: 3}})
 	for _, protocol := range []directory.Protocol{directory.LDAP, directory.LDAPS, directory.StartTLS} {
 		session, err := directory.Connect(t.Context(), e.Directory.Options(protocol))
 		if err != nil {

@@ -1,0 +1,363 @@
+package domaincontroller
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+)
+
+// truth is the three-valued logic of filters (RFC 4511 4.5.1.7): and is the least
+// of its parts, or the greatest, not the opposite.
+type truth int8
+
+const (
+	isFalse   truth = -1
+	undefined truth = 0
+	isTrue    truth = 1
+)
+
+func truthOf(b bool) truth {
+	if b {
+		return isTrue
+	}
+	return isFalse
+}
+
+// filter decides about one object. Those that compare names hold good only as
+// long as the directory is locked for reading.
+type filter func(o *object) truth
+
+// The matching rules that Active Directory adds (MS-ADTS 3.1.1.3.4.4).
+const (
+	ruleBitAnd = "1.2.840.113556.1.4.803"
+	ruleBitOr  = "1.2.840.113556.1.4.804"
+	ruleChain  = "1.2.840.113556.1.4.1941"
+)
+
+var (
+	errFilter = errors.New("not a filter")
+	// errConstructed: no search may ask for what is computed (MS-ADTS 3.1.1.3.1.3.1).
+	errConstructed = errors.New("constructed attribute")
+)
+
+// maxFilterDepth bounds the recursion; Active Directory has a bound too.
+const maxFilterDepth = 64
+
+// compileFilter makes a filter of its encoded form.
+func (d *Server) compileFilter(coded element, depth int) (filter, error) {
+	if depth > maxFilterDepth {
+		return nil, errFilter
+	}
+	switch coded.tag {
+	case tagContext | ldap.FilterAnd:
+		return d.compileSet(coded, depth, isTrue, func(a, b truth) truth { return min(a, b) })
+	case tagContext | ldap.FilterOr:
+		return d.compileSet(coded, depth, isFalse, func(a, b truth) truth { return max(a, b) })
+	case tagContext | ldap.FilterNot:
+		if len(coded.children) != 1 {
+			return nil, errFilter
+		}
+		inner, err := d.compileFilter(coded.children[0], depth+1)
+		if err != nil {
+			return nil, err
+		}
+		return func(o *object) truth { return -inner(o) }, nil
+	case tagChoice | ldap.FilterPresent:
+		attribute, err := attributeNamed(coded.text())
+		return d.compilePresence(attribute), err
+	case tagContext | ldap.FilterSubstrings:
+		return d.compileSubstrings(coded)
+	case tagContext | ldap.FilterExtensibleMatch:
+		return d.compileExtensible(coded)
+	case tagContext | ldap.FilterEqualityMatch, tagContext | ldap.FilterApproxMatch, tagContext | ldap.FilterGreaterOrEqual, tagContext | ldap.FilterLessOrEqual:
+		if len(coded.children) != 2 {
+			return nil, errFilter
+		}
+		attribute, err := attributeNamed(coded.children[0].text())
+		if err != nil {
+			return nil, err
+		}
+		value := coded.children[1].text()
+		switch coded.tag {
+		case tagContext | ldap.FilterGreaterOrEqual:
+			return d.compileOrder(attribute, value, func(order int) bool { return order >= 0 }), nil
+		case tagContext | ldap.FilterLessOrEqual:
+			return d.compileOrder(attribute, value, func(order int) bool { return order <= 0 }), nil
+		default: // approximately is equally, for Active Directory
+			return d.compileEquality(attribute, value), nil
+		}
+	}
+	return nil, errFilter
+}
+
+func (d *Server) compileSet(coded element, depth int, empty truth, join func(a, b truth) truth) (filter, error) {
+	parts := make([]filter, len(coded.children))
+	for i, child := range coded.children {
+		var err error
+		if parts[i], err = d.compileFilter(child, depth+1); err != nil {
+			return nil, err
+		}
+	}
+	return func(o *object) truth {
+		sum := empty
+		for _, part := range parts {
+			if sum = join(sum, part(o)); sum == -empty {
+				break
+			}
+		}
+		return sum
+	}, nil
+}
+
+// attributeNamed returns nil for an attribute that the schema does not have.
+func attributeNamed(name string) (*attributeType, error) {
+	attribute := attributesByName[strings.ToLower(name)]
+	if attribute != nil && attribute.constructed {
+		return nil, errConstructed
+	}
+	return attribute, nil
+}
+
+func undecided(*object) truth { return undefined }
+
+func (d *Server) compilePresence(attribute *attributeType) filter {
+	if attribute == nil {
+		return undecided
+	}
+	return d.any(attribute, func(string) bool { return true })
+}
+
+// any is true when one of the values is; an object without values is false.
+func (d *Server) any(attribute *attributeType, matches func(value string) bool) filter {
+	id := attribute.id
+	return func(o *object) truth {
+		for value := range d.values(o, id, time.Time{}) {
+			if matches(value) {
+				return isTrue
+			}
+		}
+		return isFalse
+	}
+}
+
+// compileEquality has ways of its own where comparing texts would be slow or wrong.
+func (d *Server) compileEquality(attribute *attributeType, value string) filter {
+	if attribute == nil {
+		return undecided
+	}
+	switch attribute.id {
+	case attributeObjectClass:
+		return d.any(attribute, func(name string) bool { return strings.EqualFold(name, value) })
+	case attributeMember, attributeMemberOf:
+		return d.compileLink(attribute.id, value, false)
+	case attributeObjectGUID:
+		return func(o *object) truth { return truthOf(string(o.guid[:]) == value) }
+	}
+	if attribute.syntax == syntaxText {
+		return d.any(attribute, func(stored string) bool { return strings.EqualFold(stored, value) })
+	}
+	return d.compileOrder(attribute, value, func(order int) bool { return order == 0 })
+}
+
+// compileOrder compares by the attribute's syntax. A value that is not of the
+// syntax decides nothing.
+func (d *Server) compileOrder(attribute *attributeType, value string, holds func(order int) bool) filter {
+	if attribute == nil {
+		return undecided
+	}
+	compare := d.comparer(attribute, value)
+	if compare == nil {
+		return undecided
+	}
+	if attribute.id == attributeUSNChanged { // the one that every delta asks of every object
+		want, _ := strconv.ParseInt(value, 10, 64)
+		return func(o *object) truth { return truthOf(holds(cmp.Compare(int64(o.usnChanged), want))) }
+	}
+	return d.any(attribute, func(stored string) bool { return holds(compare(stored)) })
+}
+
+// comparer returns how a stored value stands to the given one, or nil when that one
+// is not of the attribute's syntax.
+func (d *Server) comparer(attribute *attributeType, value string) func(stored string) int {
+	switch attribute.syntax {
+	case syntaxInteger:
+		want, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return nil
+		}
+		return func(stored string) int {
+			n, _ := strconv.ParseInt(stored, 10, 64) // what is stored is one
+			return cmp.Compare(n, want)
+		}
+	case syntaxTime:
+		want, ok := ad.ParseGeneralizedTime([]byte(value))
+		if !ok {
+			return nil
+		}
+		return func(stored string) int {
+			at, _ := ad.ParseGeneralizedTime([]byte(stored))
+			return at.Compare(want)
+		}
+	case syntaxBoolean:
+		if value != "TRUE" && value != "FALSE" {
+			return nil
+		}
+		return func(stored string) int { return strings.Compare(stored, value) }
+	case syntaxSID:
+		if sid, ok := parseSID(value); ok { // Active Directory takes the text too
+			value = sid
+		}
+		return func(stored string) int { return strings.Compare(stored, value) }
+	case syntaxOctets:
+		return func(stored string) int { return strings.Compare(stored, value) }
+	case syntaxClass, syntaxDN:
+		if category, ok := categoryOf(value); ok && attribute.syntax == syntaxClass {
+			value = d.categoryDN(category)
+		} else if value, ok = canonicalDN(value); !ok {
+			return nil
+		}
+	}
+	want := strings.ToLower(value)
+	return func(stored string) int { return strings.Compare(strings.ToLower(stored), want) }
+}
+
+// parseSID reads the S-1-5-… form.
+func parseSID(text string) (string, bool) {
+	rest, ok := strings.CutPrefix(strings.ToUpper(text), "S-1-5-")
+	if !ok {
+		return "", false
+	}
+	var subs []uint32
+	for part := range strings.SplitSeq(rest, "-") {
+		n, err := strconv.ParseUint(part, 10, 32)
+		if err != nil || len(subs) == 15 {
+			return "", false
+		}
+		subs = append(subs, uint32(n))
+	}
+	return sidOf(subs...), true
+}
+
+// compileLink follows links by the objects at their ends, over any number of
+// groups in between when chain is set.
+func (d *Server) compileLink(id attributeID, value string, chain bool) filter {
+	target := d.lookup(value)
+	if target == nil {
+		return func(*object) truth { return isFalse }
+	}
+	next := func(o *object) []*object { return o.members }
+	if id == attributeMemberOf {
+		next = func(o *object) []*object { return o.memberOf }
+	}
+	var reaches func(o *object, seen map[*object]bool) bool
+	reaches = func(o *object, seen map[*object]bool) bool {
+		for _, linked := range next(o) {
+			if linked == target {
+				return true
+			}
+			if chain && !seen[linked] {
+				seen[linked] = true
+				if reaches(linked, seen) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	return func(o *object) truth {
+		if len(next(o)) == 0 {
+			return isFalse
+		}
+		return truthOf(reaches(o, map[*object]bool{}))
+	}
+}
+
+func (d *Server) compileSubstrings(coded element) (filter, error) {
+	if len(coded.children) != 2 || len(coded.children[1].children) == 0 {
+		return nil, errFilter
+	}
+	attribute, err := attributeNamed(coded.children[0].text())
+	if err != nil {
+		return nil, err
+	}
+	parts := coded.children[1].children
+	fold := bytes.ToLower
+	switch {
+	case attribute == nil, attribute.syntax != syntaxText && attribute.syntax != syntaxOctets && attribute.syntax != syntaxSID:
+		return undecided, nil // numbers, times and names have no substrings
+	case attribute.syntax != syntaxText:
+		fold = func(b []byte) []byte { return b }
+	}
+	wanted := make([][]byte, len(parts))
+	for i, part := range parts {
+		if part.tag&^0x1f != tagChoice || part.tag&0x1f > ldap.FilterSubstringsFinal {
+			return nil, errFilter
+		}
+		wanted[i] = fold(part.content)
+	}
+	return d.any(attribute, func(value string) bool {
+		rest := fold([]byte(value))
+		for i, part := range parts {
+			var ok bool
+			switch part.tag & 0x1f {
+			case ldap.FilterSubstringsInitial:
+				rest, ok = bytes.CutPrefix(rest, wanted[i])
+			case ldap.FilterSubstringsFinal:
+				rest, ok = bytes.CutSuffix(rest, wanted[i])
+			default:
+				_, rest, ok = bytes.Cut(rest, wanted[i])
+			}
+			if !ok {
+				return false
+			}
+		}
+		return true
+	}), nil
+}
+
+func (d *Server) compileExtensible(coded element) (filter, error) {
+	var rule, name, value string
+	for _, child := range coded.children {
+		switch child.tag & 0x1f {
+		case ldap.MatchingRuleAssertionMatchingRule:
+			rule = child.text()
+		case ldap.MatchingRuleAssertionType:
+			name = child.text()
+		case ldap.MatchingRuleAssertionMatchValue:
+			value = child.text()
+		}
+	}
+	attribute, err := attributeNamed(name)
+	if attribute == nil {
+		return undecided, err
+	}
+	switch rule {
+	case "":
+		return d.compileEquality(attribute, value), nil
+	case ruleChain:
+		if attribute.id == attributeMember || attribute.id == attributeMemberOf {
+			return d.compileLink(attribute.id, value, true), nil
+		}
+	case ruleBitAnd, ruleBitOr:
+		// The flags are signed when they are stored, and often unsigned when they are asked for.
+		mask, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || attribute.syntax != syntaxInteger {
+			break
+		}
+		return d.any(attribute, func(stored string) bool {
+			n, _ := strconv.ParseInt(stored, 10, 64)
+			if rule == ruleBitAnd {
+				return n&mask == mask
+			}
+			return n&mask != 0
+		}), nil
+	}
+	return undecided, nil
+}

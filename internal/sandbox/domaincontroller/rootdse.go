@@ -1,0 +1,61 @@
+package domaincontroller
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// encodeRootDSE writes what the server says of itself (MS-ADTS 3.1.1.3.2).
+func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
+	base := d.root.dn()
+	configuration := "CN=Configuration," + base
+	root := []struct {
+		name   string
+		values []string
+	}{
+		{"domainFunctionality", []string{"7"}},
+		{"forestFunctionality", []string{"7"}},
+		{"domainControllerFunctionality", []string{"7"}},
+		{"rootDomainNamingContext", []string{base}},
+		{"ldapServiceName", []string{domainName + ":dc1$@" + strings.ToUpper(domainName)}},
+		{"isGlobalCatalogReady", []string{"TRUE"}},
+		{"supportedControl", []string{controlPaging, controlShowDeleted, controlDomainScope, controlManageDSAIT, controlExtendedDN}},
+		{"supportedLDAPVersion", []string{"3", "2"}},
+		{"supportedLDAPPolicies", []string{"MaxPageSize", "MaxResultSetsPerConn", "MaxValRange"}},
+		{"supportedExtension", []string{oidStartTLS}},
+		{"supportedCapabilities", []string{"1.2.840.113556.1.4.800", "1.2.840.113556.1.4.1670", "1.2.840.113556.1.4.1791",
+			"1.2.840.113556.1.4.1935", "1.2.840.113556.1.4.2080", "1.2.840.113556.1.4.2237"}},
+		{"subschemaSubentry", []string{"CN=Aggregate,CN=Schema," + configuration}},
+		{"serverName", []string{d.settings.parent.dn()}},
+		{"schemaNamingContext", []string{"CN=Schema," + configuration}},
+		{"namingContexts", []string{base, configuration, "CN=Schema," + configuration}},
+		{"isSynchronized", []string{"TRUE"}},
+		{"highestCommittedUSN", []string{strconv.FormatInt(int64(d.highest), 10)}},
+		{"dsServiceName", []string{d.settings.dn()}},
+		{"dnsHostName", []string{hostName}},
+		{"defaultNamingContext", []string{base}},
+		{"currentTime", []string{generalizedTimeOf(s.now.Unix())}},
+		{"configurationNamingContext", []string{configuration}},
+	}
+	end := e.message(id, tagSearchEntry)
+	e.octets(tagOctets, "")
+	list := e.begin(tagSequence)
+	for _, attribute := range root {
+		if !s.selection.all && !slices.ContainsFunc(s.selection.names, func(name string) bool { return strings.EqualFold(name, attribute.name) }) {
+			continue
+		}
+		sequence := e.begin(tagSequence)
+		e.octets(tagOctets, attribute.name)
+		set := e.begin(tagSet)
+		for _, value := range attribute.values {
+			if !s.typesOnly {
+				e.octets(tagOctets, value)
+			}
+		}
+		e.end(set)
+		e.end(sequence)
+	}
+	e.end(list)
+	end()
+}

@@ -1,0 +1,819 @@
+package domaincontroller
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+)
+
+const testPassword = "c0rrect horse"
+
+// testNow is the clock of directories under test.
+var testNow = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// servedDirectory is a directory that listens.
+type servedDirectory struct {
+	*Server
+	plain, secure string // addresses
+}
+
+func serveDirectory(t *testing.T, o Options) servedDirectory {
+	t.Helper()
+	o.Password = testPassword
+	if o.Now == nil {
+		o.Now = func() time.Time { return testNow }
+	}
+	d := New(o)
+	plain, secure := listenAnywhere(t), listenAnywhere(t)
+	served := make(chan error, 1)
+	go func() { served <- d.Serve(t.Context(), plain, secure) }()
+	t.Cleanup(func() {
+		d.Close()
+		if err := <-served; err != nil && !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+	})
+	return servedDirectory{d, plain.Addr().String(), secure.Addr().String()}
+}
+
+func listenAnywhere(t *testing.T) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
+}
+
+func (d servedDirectory) dial(t *testing.T) *ldap.Conn {
+	t.Helper()
+	conn, err := ldap.DialURL("ldap://" + d.plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func (d servedDirectory) bound(t *testing.T) *ldap.Conn {
+	t.Helper()
+	conn := d.dial(t)
+	if err := conn.Bind(d.BindDN(), testPassword); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func (d servedDirectory) trust() *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(d.Certificate())
+	return &tls.Config{RootCAs: roots, ServerName: "dc1.corp.example.com"}
+}
+
+func (d servedDirectory) find(t *testing.T, conn *ldap.Conn, base string, scope int, filter string, attributes ...string) *ldap.SearchResult {
+	t.Helper()
+	found, err := conn.Search(ldap.NewSearchRequest(base, scope, 0, 0, 0, false, filter, attributes, []ldap.Control{ldap.NewControlString(controlDomainScope, false, "")}))
+	if err != nil {
+		t.Fatalf("%s: %v", filter, err)
+	}
+	return found
+}
+
+// addUser adds a user of this name to OU=Service and returns its DN.
+func addUser(t *testing.T, d servedDirectory, name string) (dn string) {
+	t.Helper()
+	dn = "CN=" + name + ",OU=Service," + d.Base()
+	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"top", "person", "organizationalPerson", "user"}}}))
+	return dn
+}
+
+func byGUID(guid ad.GUID) string { return fmt.Sprintf("<GUID=%x>", guid[:]) }
+
+func (d servedDirectory) guid(t *testing.T, conn *ldap.Conn, dn string) ad.GUID {
+	t.Helper()
+	return ad.GUID(d.find(t, conn, dn, 0, "(objectClass=*)", "objectGUID").Entries[0].GetRawAttributeValue("objectGUID"))
+}
+
+// usn returns the update sequence number of an object's last change.
+func (d servedDirectory) usn(t *testing.T, conn *ldap.Conn, guid ad.GUID) ad.USN {
+	t.Helper()
+	n, err := strconv.ParseInt(d.find(t, conn, byGUID(guid), 0, "(objectClass=*)", "uSNChanged").Entries[0].GetAttributeValue("uSNChanged"), 10, 64)
+	must(t, err)
+	return ad.USN(n)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused checks an error's code and a part of its text.
+func refused(t *testing.T, err error, code uint16, text string) {
+	t.Helper()
+	var answer *ldap.Error
+	if !errors.As(err, &answer) || answer.ResultCode != code || !strings.Contains(answer.Err.Error(), text) {
+		t.Errorf("got %v, want %d with %q", err, code, text)
+	}
+}
+
+func TestBind(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	account := func(name string, pairs ...string) {
+		t.Helper()
+		dn := "CN=" + name + ",OU=Service," + d.Base()
+		attributes := map[string][]string{"objectClass": {"user"}}
+		must(t, d.Add(Object{dn, attributes}))
+		must(t, d.SetPassword(dn, testPassword))
+		for i := 0; i < len(pairs); i += 2 {
+			must(t, d.Modify(dn, pairs[i], pairs[i+1]))
+		}
+	}
+	account("good", "userPrincipalName", "someone@example.net")
+	account("disabled", "userAccountControl", "514")
+	account("locked", "lockoutTime", fileTimeOf(testNow.Add(-29*time.Minute)))
+	account("unlocked", "lockoutTime", fileTimeOf(testNow.Add(-31*time.Minute)))
+	account("expired", "accountExpires", fileTimeOf(testNow.Add(-time.Second)))
+	account("over", "pwdLastSet", fileTimeOf(testNow.Add(-43*24*time.Hour)))
+	account("change", "pwdLastSet", "0")
+	account("guessed")
+	guessed := d.dial(t)
+	for range 10 {
+		refused(t, guessed.Bind(`CORP\guessed`, "wrong"), 49, "data 52e,")
+	}
+	for _, test := range []struct{ name, bind, password, data string }{
+		{"distinguished name", d.BindDN(), testPassword, ""},
+		{"distinguished name, spelled otherwise", "cn=SVC-Qualys, ou=service, dc=corp, dc=example, dc=com", testPassword, ""},
+		{"principal name", "svc-qualys@corp.example.com", testPassword, ""},
+		{"principal name, a set one", "SOMEONE@example.net", testPassword, ""},
+		{"domain and account", `CORP\svc-qualys`, testPassword, ""},
+		{"DNS domain and account", `corp.example.com\svc-qualys`, testPassword, ""},
+		{"lock that has ended", `CORP\unlocked`, testPassword, ""},
+		{"wrong password", d.BindDN(), "wrong", "52e"},
+		{"no such name", "CN=nobody," + d.Base(), testPassword, "52e"},
+		{"no such account", `CORP\nobody`, testPassword, "52e"},
+		{"another domain", `OTHER\svc-qualys`, testPassword, "52e"},
+		{"bare account name", "svc-qualys", testPassword, "52e"},
+		{"account without a password", `CORP\Administrator`, "x", "52e"},
+		{"disabled", `CORP\disabled`, testPassword, "533"},
+		{"disabled, wrong password", `CORP\disabled`, "wrong", "52e"},
+		{"locked", `CORP\locked`, testPassword, "775"},
+		{"locked by guessing", `CORP\guessed`, testPassword, "775"},
+		{"expired", `CORP\expired`, testPassword, "701"},
+		{"password expired", `CORP\over`, testPassword, "532"},
+		{"must change", `CORP\change`, testPassword, "773"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			err := d.dial(t).Bind(test.bind, test.password)
+			if test.data == "" {
+				must(t, err)
+				return
+			}
+			refused(t, err, 49, "80090308: LdapErr: DSID-0C090569, comment: AcceptSecurityContext error, data "+test.data+", v4f7c")
+		})
+	}
+	if n := d.Searches(); n.Binds != 7 || n.RefusedBinds != 10+13 {
+		t.Errorf("counted %+v", n)
+	}
+}
+
+func TestRootDSE(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	conn := d.dial(t)
+	root := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0]
+	for name, want := range map[string]string{
+		"defaultNamingContext": "DC=corp,DC=example,DC=com", "dnsHostName": "dc1.corp.example.com", "currentTime": "20261122120000.0Z",
+		"highestCommittedUSN":        strconv.FormatInt(int64(d.HighestUSN()), 10),
+		"rootDomainNamingContext":    "DC=corp,DC=example,DC=com",
+		"configurationNamingContext": "CN=Configuration,DC=corp,DC=example,DC=com",
+		"dsServiceName":              "CN=NTDS Settings,CN=DC1,CN=Servers,CN=Default-First-Site-Name,CN=Sites,CN=Configuration,DC=corp,DC=example,DC=com",
+	} {
+		if got := root.GetAttributeValue(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if !slices.Contains(root.GetAttributeValues("supportedControl"), controlPaging) || !slices.Contains(root.GetAttributeValues("supportedLDAPVersion"), "3") ||
+		!slices.Contains(root.GetAttributeValues("supportedCapabilities"), "1.2.840.113556.1.4.800") {
+		t.Errorf("rootDSE: %v", root.Attributes)
+	}
+	if one := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)", "DNSHOSTNAME").Entries[0]; len(one.Attributes) != 1 {
+		t.Errorf("one attribute asked for, got %v", one.Attributes)
+	}
+}
+
+// TestBeforeBind: nothing but rootDSE is shown, and nothing changed, without
+// a bind that succeeded last.
+func TestBeforeBind(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	conn := d.dial(t)
+	settings := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0].GetAttributeValue("dsServiceName")
+	_, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
+	refused(t, err, 1, "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must be completed on the connection., data 0, v4f7c")
+	must(t, conn.UnauthenticatedBind(d.BindDN())) // is anonymous
+	_, err = conn.Search(ldap.NewSearchRequest(settings, ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
+	refused(t, err, 1, "a successful bind must be completed")
+
+	must(t, conn.Bind(d.BindDN(), testPassword))
+	entry := d.find(t, conn, settings, ldap.ScopeBaseObject, "(objectClass=*)", "invocationId").Entries[0]
+	if id := d.InvocationID(); entry.DN != settings || string(entry.GetRawAttributeValue("invocationId")) != string(id[:]) {
+		t.Errorf("NTDS Settings: %v", entry)
+	}
+	refused(t, conn.Bind(d.BindDN(), "wrong"), 49, "52e")
+	_, err = conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
+	refused(t, err, 1, "a successful bind must be completed") // a refused bind undoes the one before
+	refused(t, conn.Del(ldap.NewDelRequest(d.BindDN(), nil)), 1, "a successful bind")
+	must(t, conn.Bind(d.BindDN(), testPassword))
+	refused(t, conn.Del(ldap.NewDelRequest(d.BindDN(), nil)), 50, "INSUFF_ACCESS_RIGHTS")
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	conn := d.dial(t)
+	must(t, conn.Bind(d.BindDN(), testPassword))
+	must(t, conn.StartTLS(d.trust()))
+	_, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
+	refused(t, err, 1, "a successful bind")
+	must(t, conn.Bind(d.BindDN(), testPassword))
+	if n := len(d.find(t, conn, d.Base(), ldap.ScopeSingleLevel, "(objectClass=container)").Entries); n < 3 {
+		t.Errorf("%d containers", n)
+	}
+	for _, name := range []string{"localhost", "127.0.0.1", "::1", "corp.example.com"} {
+		config := d.trust()
+		config.ServerName = name
+		secure, err := ldap.DialURL("ldaps://"+d.secure, ldap.DialWithTLSConfig(config))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		must(t, secure.Bind(d.BindDN(), testPassword))
+		if err := secure.StartTLS(config); err == nil {
+			t.Error("StartTLS inside of TLS")
+		}
+		secure.Close()
+	}
+	if _, err := ldap.DialURL("ldaps://"+d.secure, ldap.DialWithTLSConfig(&tls.Config{ServerName: "localhost"})); err == nil {
+		t.Error("the certificate is trusted by everybody")
+	}
+}
+
+func TestPaging(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{Users: 1200})
+	conn := d.bound(t)
+	want := 0
+	for _, o := range d.Objects() {
+		if o.First("sAMAccountType") == samUser {
+			want++
+		}
+	}
+	if want != 1204 { // Administrator, Guest, krbtgt and the account that binds
+		t.Errorf("%d users", want)
+	}
+	for _, test := range []struct{ size, pages int }{{1000, 2}, {5000, 2}, {999, 2}, {100, 13}} {
+		before := d.Searches()
+		found, err := conn.SearchWithPaging(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false,
+			"(sAMAccountType=805306368)", []string{"objectGUID"}, nil), uint32(test.size))
+		must(t, err)
+		distinct := map[string]bool{}
+		for _, entry := range found.Entries {
+			distinct[string(entry.GetRawAttributeValue("objectGUID"))] = true
+		}
+		pages := d.Searches().Pages - before.Pages
+		if len(found.Entries) != want || len(distinct) != want || pages != test.pages {
+			t.Errorf("size %d: %d entries, %d distinct, %d pages; want %d in %d", test.size, len(found.Entries), len(distinct), pages, want, test.pages)
+		}
+	}
+	found, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false, "(objectClass=user)", []string{"1.1"}, nil))
+	refused(t, err, 4, "")
+	if len(found.Entries) != 1000 || len(found.Entries[0].Attributes) != 0 {
+		t.Errorf("%d entries without paging", len(found.Entries))
+	}
+	found, err = conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 7, 0, false, "(objectClass=user)", nil, nil))
+	refused(t, err, 4, "")
+	if len(found.Entries) != 7 {
+		t.Errorf("%d entries of 7", len(found.Entries))
+	}
+}
+
+func TestCookies(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{Users: 50})
+	conn, other := d.bound(t), d.bound(t)
+	page := func(conn *ldap.Conn, filter string, cookie []byte) (*ldap.SearchResult, []byte, error) {
+		paging := ldap.NewControlPaging(20)
+		paging.SetCookie(cookie)
+		found, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false, filter, []string{"cn"}, []ldap.Control{paging}))
+		if err != nil {
+			return nil, nil, err
+		}
+		return found, ldap.FindControl(found.Controls, ldap.ControlTypePaging).(*ldap.ControlPaging).Cookie, nil
+	}
+	const users = "(sAMAccountType=805306368)"
+	first, cookie, err := page(conn, users, nil)
+	must(t, err)
+	const text = "problem 5010 (UNAVAIL_EXTENSION)"
+	_, _, err = page(other, users, cookie)
+	refused(t, err, 12, text)
+	_, _, err = page(conn, "(objectClass=user)", cookie)
+	refused(t, err, 12, text)
+
+	// What changes between two pages shows as it is then.
+	gone, changed := "", ""
+	for _, o := range slices.Backward(d.Objects()) {
+		if o.First("sAMAccountType") == samUser && gone == "" {
+			gone = o.DN
+		} else if o.First("sAMAccountType") == samUser {
+			changed = o.DN
+			break
+		}
+	}
+	must(t, d.Delete(gone))
+	must(t, d.Rename(changed, "Renamed"))
+	second, next, err := page(conn, users, cookie)
+	must(t, err)
+	third, end, err := page(conn, users, next)
+	must(t, err)
+	if n := len(first.Entries) + len(second.Entries) + len(third.Entries); n != 53 || len(end) != 0 {
+		t.Errorf("%d entries, last cookie %x", n, end)
+	}
+	if last := third.Entries[len(third.Entries)-1]; last.GetAttributeValue("cn") != "Renamed" {
+		t.Errorf("last is %s", last.DN)
+	}
+	_, _, err = page(conn, users, cookie)
+	refused(t, err, 12, text)
+
+	_, err = conn.Search(ldap.NewSearchRequest(d.Base(), 0, 0, 0, 0, false, users, nil, []ldap.Control{ldap.NewControlString("1.2.3.4", true, "")}))
+	refused(t, err, 12, text)
+	_, err = conn.Search(ldap.NewSearchRequest(d.Base(), 0, 0, 0, 0, false, users, nil, []ldap.Control{ldap.NewControlString("1.2.3.4", false, "")}))
+	must(t, err)
+}
+
+func TestBases(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{Users: 30, Groups: 5})
+	conn := d.bound(t)
+	object := func(dn, kind string) {
+		must(t, d.Add(Object{dn, map[string][]string{"objectClass": {kind}}}))
+	}
+	object("OU=A,"+d.Base(), "organizationalUnit")
+	object("OU=B,OU=A,"+d.Base(), "organizationalUnit")
+	object(`CN=Smith\, \"Joe\" \+ 1,OU=A,`+d.Base(), "user")
+	object("CN=Zoë Ångström,OU=B,OU=A,"+d.Base(), "user")
+	guid := d.find(t, conn, "OU=A,"+d.Base(), 0, "(objectClass=*)", "objectGUID").Entries[0].GetRawAttributeValue("objectGUID")
+	for _, test := range []struct {
+		name, base string
+		scope      int
+		want       []string
+	}{
+		{"base", "ou=a," + d.Base(), ldap.ScopeBaseObject, []string{"A"}},
+		{"one level", "OU=A," + d.Base(), ldap.ScopeSingleLevel, []string{"B", `Smith, "Joe" + 1`}},
+		{"subtree", "OU=A," + d.Base(), ldap.ScopeWholeSubtree, []string{"A", "B", `Smith, "Joe" + 1`, "Zoë Ångström"}},
+		{"escaped", `cn=smith\2c \22joe\22 \2b 1, ou=A, ` + d.Base(), ldap.ScopeBaseObject, []string{`Smith, "Joe" + 1`}},
+		{"other case", "CN=ZOË ÅNGSTRÖM,OU=B,OU=A," + d.Base(), ldap.ScopeWholeSubtree, []string{"Zoë Ångström"}},
+		{"GUID", "<GUID=" + ad.GUID(guid).String() + ">", ldap.ScopeBaseObject, []string{"A"}},
+		{"SID", "<SID=" + sidText(t, d.find(t, conn, "CN=Zoë Ångström,OU=B,OU=A,"+d.Base(), 0, "(objectClass=*)", "objectSid").Entries[0].GetRawAttributeValue("objectSid")) + ">", ldap.ScopeBaseObject, []string{"Zoë Ångström"}},
+		{"SID's bytes", "<sid=01020000000000052000000020020000>", ldap.ScopeBaseObject, []string{"Administrators"}},
+		{"GUID's bytes", fmt.Sprintf("<guid=%x>", guid), ldap.ScopeBaseObject, []string{"A"}},
+		{"configuration", "CN=Sites,CN=Configuration," + d.Base(), ldap.ScopeSingleLevel, []string{"Default-First-Site-Name"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			for _, entry := range d.find(t, conn, test.base, test.scope, "(objectClass=*)", "name").Entries {
+				got = append(got, entry.GetAttributeValue("name"))
+				if again := d.find(t, conn, entry.DN, 0, "(objectClass=*)").Entries; len(again) != 1 || again[0].DN != entry.DN {
+					t.Errorf("%s does not lead back", entry.DN)
+				}
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+	whole := d.find(t, conn, d.Base(), ldap.ScopeWholeSubtree, "(objectClass=nTDSDSA)").Entries
+	if len(whole) != 0 {
+		t.Error("the configuration is part of the domain")
+	}
+	found, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false, "(cn=svc-qualys)", nil, nil))
+	if err != nil || len(found.Referrals) != 1 {
+		t.Errorf("without the domain-scope control: %v, %v", found, err)
+	}
+	for _, test := range []struct {
+		name, base    string
+		code          uint16
+		text, matched string
+	}{
+		{"no such object", "CN=x,OU=y,OU=A," + d.Base(), 32, "problem 2001 (NO_OBJECT), data 0, best match of:\n\t'OU=A," + d.Base() + "'", "OU=A," + d.Base()},
+		{"not a name", "somewhere", 34, "problem 2006 (BAD_NAME)", ""},
+		{"empty", "", 32, "NO_OBJECT", ""},
+		{"another domain", "OU=A,DC=other,DC=net", 10, "ref 1: 'other.net'", ""},
+		{"no such GUID", "<GUID=00000000-0000-0000-0000-000000000000>", 32, "NO_OBJECT", ""},
+		{"no GUID", "<GUID=0>", 34, "BAD_NAME", ""},
+		{"no such SID", "<SID=S-1-5-21-1>", 32, "NO_OBJECT", ""},
+		{"no SID", "<SID=S-2>", 34, "BAD_NAME", ""},
+		{"hidden", "CN=Deleted Objects," + d.Base(), 32, "NO_OBJECT", d.Base()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := conn.Search(ldap.NewSearchRequest(test.base, ldap.ScopeWholeSubtree, 0, 0, 0, false, "(objectClass=*)", nil, nil))
+			refused(t, err, test.code, test.text)
+			if err.(*ldap.Error).MatchedDN != test.matched {
+				t.Errorf("matched %q", err.(*ldap.Error).MatchedDN)
+			}
+		})
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{Users: 1600, Groups: 1})
+	conn := d.bound(t)
+	entry := func(filter string, attributes ...string) *ldap.Entry {
+		t.Helper()
+		found := d.find(t, conn, d.Base(), ldap.ScopeWholeSubtree, filter, attributes...).Entries
+		if len(found) != 1 {
+			t.Fatalf("%s: %d entries", filter, len(found))
+		}
+		return found[0]
+	}
+	all := entry("(sAMAccountName=svc-qualys)")
+	for _, name := range []string{"objectClass", "cn", "distinguishedName", "name", "objectGUID", "objectSid", "whenCreated", "uSNChanged", "objectCategory", "userAccountControl"} {
+		if all.GetAttributeValue(name) == "" {
+			t.Errorf("%s is missing", name)
+		}
+	}
+	if all.GetAttributeValue("msDS-User-Account-Control-Computed") != "" {
+		t.Error("a constructed attribute that nobody asked for")
+	}
+	named := entry("(sAMAccountName=svc-qualys)", "MSDS-USER-ACCOUNT-CONTROL-COMPUTED", "objectsid", "OBJECTSID", "mail", "nosuch")
+	if len(named.Attributes) != 2 || named.GetAttributeValue("msDS-User-Account-Control-Computed") != "0" {
+		t.Errorf("got %v", named.Attributes)
+	}
+	if sid, ok := ad.ParseSID(named.GetRawAttributeValue("objectSid")); !ok || !strings.HasPrefix(sid.String(), "S-1-5-21-") {
+		t.Errorf("objectSid %v", sid)
+	}
+	both := entry("(sAMAccountName=svc-qualys)", "*", "msDS-User-Account-Control-Computed")
+	if len(both.Attributes) != len(all.Attributes)+1 {
+		t.Errorf("%d attributes, want %d", len(both.Attributes), len(all.Attributes)+1)
+	}
+
+	everybody := entry("(cn=All employees)", "member")
+	if len(everybody.GetAttributeValues("member")) != 0 || len(everybody.GetAttributeValues("member;range=0-1499")) != 1500 {
+		t.Errorf("members: %d", len(everybody.GetAttributeValues("member;range=0-1499")))
+	}
+	if n := len(entry("(cn=All employees)", "member;range=1500-*").GetAttributeValues("member;range=1500-*")); n != 100 {
+		t.Errorf("the rest of the members: %d", n)
+	}
+	if n := len(entry("(cn=All employees)", "member;range=0-0").GetAttributeValues("member;range=0-0")); n != 1 {
+		t.Errorf("the first of the members: %d", n)
+	}
+}
+
+func TestClock(t *testing.T) {
+	t.Parallel()
+	now := testNow
+	var mu sync.Mutex
+	d := serveDirectory(t, Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
+	conn := d.bound(t)
+	dn := "CN=Somebody,OU=Service," + d.Base()
+	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"user"}, "pwdLastSet": {fileTimeOf(testNow.Add(-42*24*time.Hour + time.Hour))},
+		"lockoutTime": {fileTimeOf(testNow)}}}))
+	read := func(attribute string) string {
+		return d.find(t, conn, dn, 0, "(objectClass=*)", attribute).Entries[0].GetAttributeValue(attribute)
+	}
+	computed := func() string { return read("msDS-User-Account-Control-Computed") }
+	highest := d.HighestUSN()
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{{0, "16"}, {30 * time.Minute, "0"}, {time.Hour + time.Second, "8388608"}} {
+		mu.Lock()
+		now = testNow.Add(step.after)
+		mu.Unlock()
+		if got := computed(); got != step.want {
+			t.Errorf("after %s: %s, want %s", step.after, got, step.want)
+		}
+	}
+	if got, want := read("msDS-UserPasswordExpiryTimeComputed"), fileTimeOf(testNow.Add(time.Hour)); got != want {
+		t.Errorf("the password expires at %s, want %s", got, want)
+	}
+	must(t, d.Modify(dn, "pwdLastSet", "0"))
+	if got := read("msDS-UserPasswordExpiryTimeComputed"); got != "0" {
+		t.Errorf("a password that must be changed expires at %s", got)
+	}
+	highest++
+	must(t, d.Modify(d.Base(), "maxPwdAge", "-9223372036854775808"))
+	must(t, d.Modify(dn, "pwdLastSet", "1"))
+	if got := read("msDS-UserPasswordExpiryTimeComputed"); got != never || computed() != "0" {
+		t.Errorf("where passwords never expire this one does at %s", got)
+	}
+	highest += 2
+	if d.HighestUSN() != highest {
+		t.Error("time alone raised the update sequence number")
+	}
+}
+
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{Users: 5, Groups: 2})
+	conn := d.bound(t)
+	base, dn := "OU=Service,"+d.Base(), addUser(t, d, "One")
+	guid := d.guid(t, conn, dn)
+	usn := func() ad.USN { return d.usn(t, conn, guid) }
+	for _, step := range []struct {
+		name   string
+		change func() error
+		want   string // a filter that is true afterwards
+	}{
+		{"modify", func() error { return d.Modify(dn, "TITLE", "Chief") }, "(title=chief)"},
+		{"clear", func() error { return d.Modify(dn, "title") }, "(!(title=*))"},
+		{"disable", func() error { return d.Disable(dn) }, "(userAccountControl:" + ruleBitAnd + ":=2)"},
+		{"enable", func() error { return d.Enable(dn) }, "(!(userAccountControl:" + ruleBitAnd + ":=2))"},
+		{"password", func() error { return d.SetPassword(dn, "secret") }, "(pwdLastSet=" + fileTimeOf(testNow) + ")"},
+		{"rename", func() error { return d.Rename(dn, "Two, the 2nd") }, `(&(cn=Two, the 2nd)(distinguishedName=CN=Two\5c, the 2nd,` + base + "))"},
+		{"move", func() error { return d.Move(`CN=Two\, the 2nd,`+base, "CN=Users,"+d.Base()) }, `(distinguishedName=CN=Two\5c, the 2nd,CN=Users,` + d.Base() + ")"},
+	} {
+		before, highest := usn(), d.HighestUSN()
+		must(t, step.change())
+		if after := usn(); after <= before || d.HighestUSN() <= highest || after > d.HighestUSN() {
+			t.Errorf("%s: %d to %d, highest %d to %d", step.name, before, after, highest, d.HighestUSN())
+		}
+		if found := d.find(t, conn, d.Base(), 2, fmt.Sprintf("(&(uSNChanged>=%d)%s)", highest+1, step.want)).Entries; len(found) != 1 {
+			t.Errorf("%s: %d objects are %s", step.name, len(found), step.want)
+		}
+	}
+}
+
+// TestUnchanged: what is not replicated, and the name of a container, do not
+// change the update sequence number of an object.
+func TestUnchanged(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	conn := d.bound(t)
+	dn := addUser(t, d, "One")
+	guid := d.guid(t, conn, dn)
+	for _, step := range []struct {
+		name   string
+		change func() error
+	}{
+		{"last logon", func() error { return d.Touch(dn, "lastLogon", fileTimeOf(testNow)) }},
+		{"bad passwords", func() error { return d.Touch(dn, "badPwdCount", "3") }},
+		{"name of the container", func() error { return d.Rename("OU=Service,"+d.Base(), "Servants") }},
+	} {
+		before := d.usn(t, conn, guid)
+		must(t, step.change())
+		if after := d.usn(t, conn, guid); after != before {
+			t.Errorf("%s: %d to %d", step.name, before, after)
+		}
+	}
+	if got, want := d.find(t, conn, byGUID(guid), 0, "(objectClass=*)").Entries[0].DN, "CN=One,OU=Servants,"+d.Base(); got != want {
+		t.Errorf("now %s, want %s", got, want)
+	}
+}
+
+// TestMovedMember: a group names its member by the new name.
+func TestMovedMember(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	conn := d.bound(t)
+	dn, group := addUser(t, d, "One"), "CN=Team,OU=Service,"+d.Base()
+	must(t, d.Add(Object{group, map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483644"}, "member": {dn}}}))
+	must(t, d.Move(dn, "CN=Users,"+d.Base()))
+	if got := d.find(t, conn, group, 0, "(sAMAccountType=536870912)", "member").Entries[0].GetAttributeValues("member"); !slices.Equal(got, []string{"CN=One,CN=Users," + d.Base()}) {
+		t.Errorf("members %q", got)
+	}
+}
+
+func TestRefusedChanges(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	dn, base := addUser(t, d, "One"), "OU=Service,"+d.Base()
+	must(t, d.Add(Object{"CN=Team," + base, map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483644"}}}))
+	guid, highest := d.guid(t, d.bound(t), dn), d.HighestUSN()
+	for name, err := range map[string]error{
+		"exists":          d.Add(Object{dn, map[string][]string{"objectClass": {"user"}}}),
+		"no container":    d.Add(Object{"CN=x,OU=nowhere," + d.Base(), map[string][]string{"objectClass": {"user"}}}),
+		"other domain":    d.Add(Object{"CN=x,DC=other", map[string][]string{"objectClass": {"user"}}}),
+		"class":           d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"unicorn"}}}),
+		"account name":    d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"SVC-QUALYS"}}}),
+		"naming":          d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"organizationalUnit"}}}),
+		"system":          d.Modify(dn, "objectGUID", "x"),
+		"unknown":         d.Modify(dn, "shoeSize", "43"),
+		"empty value":     d.Modify(dn, "title", ""),
+		"two values":      d.Modify(dn, "title", "a", "b"),
+		"no number":       d.Modify(dn, "accountExpires", "soon"),
+		"local":           d.Modify(dn, "lastLogon", "0"),
+		"replicated":      d.Touch(dn, "title", "x"),
+		"no such member":  d.Modify("CN=Team,"+base, "member", "CN=nobody,"+base),
+		"no such object":  d.Disable("CN=nobody," + base),
+		"no account":      d.Disable(base),
+		"name taken":      d.Rename(dn, "Team"),
+		"below itself":    d.Move(base, base),
+		"not empty":       d.Delete(base),
+		"the domain":      d.Delete(d.Base()),
+		"no tombstone":    d.Undelete(guid),
+		"class of object": d.SetPassword(base, "x"),
+	} {
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if d.HighestUSN() != highest {
+		t.Errorf("changes were made: %d to %d", highest, d.HighestUSN())
+	}
+}
+
+func TestRestore(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{Users: 100})
+	id, highest := d.InvocationID(), d.HighestUSN()
+	d.Restore(Restoration{Back: 100, SameInvocation: true})
+	if d.InvocationID() != id || d.HighestUSN() != highest-99 {
+		t.Errorf("rolled back from %d to %d", highest, d.HighestUSN())
+	}
+	d.Restore(Restoration{})
+	if d.InvocationID() == id || d.HighestUSN() != highest-98 {
+		t.Errorf("restored, and at %d", d.HighestUSN())
+	}
+}
+
+func TestDeleted(t *testing.T) {
+	t.Parallel()
+	for _, right := range []bool{true, false} {
+		t.Run(fmt.Sprint("right ", right), func(t *testing.T) {
+			d := serveDirectory(t, Options{ReadsDeleted: right})
+			conn := d.bound(t)
+			dn, deleted := "CN=Leaver,OU=Service,"+d.Base(), "CN=Deleted Objects,"+d.Base()
+			must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"user"}, "title": {"x"}}}))
+			was := d.find(t, conn, dn, 0, "(objectClass=*)", "objectGUID", "objectSid", "uSNChanged").Entries[0]
+			guid := ad.GUID(was.GetRawAttributeValue("objectGUID"))
+			must(t, d.Modify("CN=Domain Admins,CN=Users,"+d.Base(), "member", dn))
+			must(t, d.Delete(dn))
+
+			find := func(base, filter string) []*ldap.Entry {
+				t.Helper()
+				found, err := conn.Search(ldap.NewSearchRequest(base, ldap.ScopeWholeSubtree, 0, 0, 0, false, filter, nil,
+					[]ldap.Control{ldap.NewControlString(controlShowDeleted, true, ""), ldap.NewControlString(controlDomainScope, false, "")}))
+				must(t, err)
+				return found.Entries
+			}
+			if n := len(d.find(t, conn, d.Base(), 2, "(cn=Leaver*)").Entries); n != 0 {
+				t.Error("visible without the control")
+			}
+			if n := len(d.find(t, conn, d.Base(), 2, "(member=*Leaver*)").Entries); n != 0 {
+				t.Error("still a member")
+			}
+			if !right {
+				if found := find(deleted, "(isDeleted=TRUE)"); len(found) != 1 || found[0].DN != deleted {
+					t.Errorf("without the right: %v", found)
+				}
+				return
+			}
+			filter := fmt.Sprintf("(&(isDeleted=TRUE)(uSNChanged>=%s)(!(cn=Deleted Objects)))", was.GetAttributeValue("uSNChanged"))
+			found := find(deleted, filter)
+			if len(found) != 1 {
+				t.Fatalf("%d tombstones", len(found))
+			}
+			gone := found[0]
+			if want := `CN=Leaver\0ADEL:` + guid.String() + "," + deleted; gone.DN != want {
+				t.Errorf("%s, want %s", gone.DN, want)
+			}
+			for name, want := range map[string]string{
+				"objectSid": was.GetAttributeValue("objectSid"), "objectGUID": was.GetAttributeValue("objectGUID"), "isDeleted": "TRUE",
+				"lastKnownParent": "OU=Service," + d.Base(), "name": "Leaver\nDEL:" + guid.String(), "sAMAccountName": "Leaver",
+				"objectCategory": "", "title": "", "sAMAccountType": "", "primaryGroupID": "",
+			} {
+				if got := gone.GetAttributeValue(name); got != want {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
+			}
+			must(t, d.Undelete(guid))
+			back := d.find(t, conn, dn, 0, "(sAMAccountType=805306368)", "objectGUID").Entries
+			if len(back) != 1 || string(back[0].GetRawAttributeValue("objectGUID")) != string(guid[:]) || len(find(deleted, filter)) != 0 {
+				t.Errorf("undeleted: %v", back)
+			}
+		})
+	}
+}
+
+// TestCloses is not parallel, because it looks at all goroutines.
+func TestCloses(t *testing.T) {
+	d := serveDirectory(t, Options{Users: 1000}) // as many as one answer has
+	idle := d.bound(t)
+	silent, err := net.Dial("tcp", d.secure) // never shakes hands
+	must(t, err)
+	defer silent.Close()
+	stalled, err := net.Dial("tcp", d.plain) // asks for more than the socket holds, and never reads
+	must(t, err)
+	defer stalled.Close()
+	var asked encoder
+	bind := asked.begin(tagSequence)
+	asked.number(tagInteger, 1)
+	body := asked.begin(tagBindRequest)
+	asked.number(tagInteger, 3)
+	asked.octets(tagOctets, d.BindDN())
+	asked.octets(tagChoice, testPassword)
+	asked.end(body)
+	asked.end(bind)
+	const searches = 30
+	for i := range searches {
+		search := asked.begin(tagSequence)
+		asked.number(tagInteger, int64(i+2))
+		body := asked.begin(tagSearchRequest)
+		asked.octets(tagOctets, d.Base())
+		asked.number(tagEnumerated, ldap.ScopeWholeSubtree)
+		asked.number(tagEnumerated, 0)
+		asked.number(tagInteger, 0)
+		asked.number(tagInteger, 0)
+		asked.octets(tagBoolean, "\x00")
+		asked.octets(tagChoice|ldap.FilterPresent, "objectClass")
+		asked.end(asked.begin(tagSequence))
+		asked.end(body)
+		asked.end(search)
+	}
+	_, err = stalled.Write(asked.out)
+	must(t, err)
+	for d.Searches().Entries == 0 {
+		runtime.Gosched() // until it is at it
+	}
+	d.Close() // does not wait for those who stall: they never end
+	if n := d.Searches().Searches; n == searches {
+		t.Errorf("all %d searches were answered: nothing stalled", n)
+	}
+	if _, err := idle.Search(ldap.NewSearchRequest("", 0, 0, 0, 0, false, "(objectClass=*)", nil, nil)); err == nil {
+		t.Error("it goes on")
+	}
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	for _, running := range []string{"domaincontroller.(*client)", "domaincontroller.(*Server).accept"} {
+		if strings.Contains(string(stacks), running) {
+			t.Errorf("%s is left", running)
+		}
+	}
+	if err := d.Serve(t.Context(), listenAnywhere(t), nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("served again: %v", err)
+	}
+}
+
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	d := serveDirectory(t, Options{})
+	for name, bytes := range map[string]string{
+		"not LDAP":       "GET / HTTP/1.0\r\n\r\n",
+		"no operation":   "\x30\x03\x02\x01\x01",
+		"short bind":     "\x30\x05\x02\x01\x01\x60\x00",
+		"short search":   "\x30\x05\x02\x01\x01\x63\x00",
+		"empty extended": "\x30\x05\x02\x01\x01\x77\x00",
+		"odd filter":     "\x30\x20\x02\x01\x01\x63\x1b\x04\x01x\x0a\x01\x02\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\xa9\x02\xa0\x00\x30\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", d.plain)
+			must(t, err)
+			defer conn.Close()
+			_, err = io.WriteString(conn, bytes)
+			must(t, err)
+			must(t, conn.(*net.TCPConn).CloseWrite())
+			_, err = io.ReadAll(conn)
+			must(t, err)
+		})
+	}
+	d.bound(t) // it is still there
+}
+
+func TestSeed(t *testing.T) {
+	t.Parallel()
+	options := Options{Users: 300, Groups: 30, Seed: 7, Now: func() time.Time { return testNow }}
+	directory := New(options)
+	one := directory.Objects()
+	last := one[len(one)-1]
+	if o, err := directory.Object(last.DN); err != nil || !reflect.DeepEqual(o, last) {
+		t.Errorf("%+v, error %v, want %+v", o, err, last)
+	}
+	if _, err := directory.Object("CN=Nobody," + directory.Base()); err == nil {
+		t.Error("an object that does not exist was found")
+	}
+	if !reflect.DeepEqual(one, New(options).Objects()) {
+		t.Error("the same seed makes another directory")
+	}
+	options.Seed = 8
+	if reflect.DeepEqual(one, New(options).Objects()) {
+		t.Error("another seed makes the same directory")
+	}
+}

@@ -1,0 +1,42 @@
+package domaincontroller_test
+
+import (
+	"fmt"
+	"net"
+	"testing"
+
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/test/conformance"
+)
+
+// TestTable holds the directory against the answers of a domain controller. The
+// same table is held against Samba in test/samba.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	for _, sees := range []bool{true, false} {
+		t.Run(fmt.Sprintf("sees deleted %t", sees), func(t *testing.T) {
+			const password = "c0rrect horse"
+			d := domaincontroller.New(domaincontroller.Options{Password: password, ReadsDeleted: sees})
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() { served <- d.Serve(t.Context(), listener, nil) }()
+			t.Cleanup(func() {
+				d.Close()
+				<-served
+			})
+			c := conformance.Controller{
+				URL: "ldap://" + listener.Addr().String(), Base: d.Base(), Account: d.BindDN(), Password: password, SeesDeleted: sees,
+				Add: func(dn string, attributes map[string][]string) error {
+					return d.Add(domaincontroller.Object{DN: dn, Attributes: attributes})
+				},
+				Delete:      d.Delete,
+				SetPassword: d.SetPassword,
+			}
+			conformance.Fill(t, c)
+			conformance.Run(t, c)
+		})
+	}
+}

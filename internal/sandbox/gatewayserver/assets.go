@@ -1,0 +1,236 @@
+package gatewayserver
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"adconnector/internal/gateway"
+)
+
+// assetRequest is a body of syncAssets, its parts as they came.
+type assetRequest struct {
+	MetaData  json.RawMessage   `json:"connectorMetaData"`
+	AssetData []json.RawMessage `json:"assetData"`
+}
+
+// assetItem is what the gateway looks at in an item of assetData.
+type assetItem struct {
+	Asset struct {
+		AssetHeader struct {
+			ExternalAssetID string `json:"externalAssetId"`
+			VendorAssetID   string `json:"vendorAssetId"`
+		} `json:"assetHeader"`
+		AssetDetail map[string]json.RawMessage `json:"assetDetail"` // the name, and a class by its name
+	} `json:"asset"`
+}
+
+func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *Request) answer {
+	checked, items, read := body, []json.RawMessage(nil), readIdentity
+	if g.options.Trust {
+		checked, items = sample(body)
+		read = glimpseIdentity
+	}
+	var request assetRequest
+	malformed := json.Unmarshal(checked, &request)
+	if _, problems := op.check(r, nil, checked); len(problems) > 0 {
+		return g.violation(r, problems...)
+	}
+	var meta gateway.MetaData
+	if malformed == nil {
+		malformed = json.Unmarshal(request.MetaData, &meta)
+	}
+	if malformed != nil { // for one, a number that a schema allows and an int does not
+		return g.violation(r, "body: "+malformed.Error())
+	}
+	if !g.options.Trust {
+		items = request.AssetData
+	}
+	seen.Assets = len(items)
+
+	var problems []string
+	if meta.AssetCount != len(items) {
+		problems = append(problems, fmt.Sprintf("assetCount is %d, but assetData has %d", meta.AssetCount, len(items)))
+	}
+	if key := r.Header.Get("Idempotency-Key"); meta.RequestID != key {
+		problems = append(problems, fmt.Sprintf("requestId is %s, but Idempotency-Key %s", meta.RequestID, key))
+	}
+	identities := make([]Identity, len(items))
+	for i, raw := range items {
+		identity, err := read(raw)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("assetData %d: %v", i, err))
+		}
+		identities[i] = identity
+	}
+	if len(problems) > 0 {
+		return g.violation(r, problems...)
+	}
+	if unknown := g.unknown(meta.CustomerUUID, meta.ConnectorUUID, meta.ProfileUUID); unknown != "" {
+		return message(http.StatusNotFound, unknown)
+	}
+	if !g.take(meta, sha256.Sum256(body), identities) {
+		return g.violation(r, fmt.Sprintf("requestId %s was sent before with another body", meta.RequestID))
+	}
+	return answer{http.StatusAccepted, gateway.AssetAnswer{
+		Message:      fmt.Sprintf("%d assets published", len(identities)),
+		ResponseCode: "SUCCESSFULLY_PUBLISHED",
+		AssetsError:  json.RawMessage("{}"),
+	}}
+}
+
+// readIdentity reads an item and checks what its schema cannot say.
+func readIdentity(asset json.RawMessage) (Identity, error) {
+	var item assetItem
+	if err := json.Unmarshal(asset, &item); err != nil {
+		return Identity{}, err
+	}
+	header, detail := item.Asset.AssetHeader, item.Asset.AssetDetail
+	kind, raw := kindOf(detail)
+	if kind == "" || header.VendorAssetID == "" {
+		return Identity{}, fmt.Errorf("no identity")
+	}
+	var class map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &class); err != nil {
+		return Identity{}, err
+	}
+	switch {
+	case textValue(class["id"]) != header.ExternalAssetID:
+		return Identity{}, fmt.Errorf("id is not externalAssetId %s", header.ExternalAssetID)
+	case textValue(class["name"]) != textValue(detail["name"]):
+		return Identity{}, fmt.Errorf("the two names of %s differ", header.ExternalAssetID)
+	}
+	return Identity{ExternalAssetID: header.ExternalAssetID, VendorAssetID: header.VendorAssetID, Kind: kind, Asset: asset}, nil
+}
+
+// classes are the classes of assetDetail with the kinds that they stand for.
+var classes = []struct{ class, kind string }{
+	{"userAssetClass", KindUser},
+	{"groupAssetClass", KindGroup},
+	{"roleAssetClass", KindRole},
+	{"domainAssetClass", KindDomain},
+}
+
+// kindOf returns the kind of an assetDetail and the value of its class.
+func kindOf(detail map[string]json.RawMessage) (string, json.RawMessage) {
+	for _, c := range classes {
+		if raw, ok := detail[c.class]; ok {
+			return c.kind, raw
+		}
+	}
+	return "", nil
+}
+
+// textValue returns a JSON string's content, and other JSON as it is.
+func textValue(raw json.RawMessage) string {
+	if len(raw) == 0 || raw[0] != '"' {
+		return string(raw)
+	}
+	var text string
+	_ = json.Unmarshal(raw, &text) // it has been read before
+	return text
+}
+
+// sample finds the items of assetData by their braces, in one pass, and returns the
+// body with only the first of them. A body of another form comes back as it is, and
+// without items, which its assetCount gives away.
+func sample(body []byte) (checked []byte, items []json.RawMessage) {
+	const head = `"assetData":[`
+	start := bytes.Index(body, []byte(head))
+	if start < 0 {
+		return body, nil
+	}
+	start += len(head)
+	end := start
+	for {
+		item := objectLength(body[end:])
+		if item == 0 {
+			return body, nil
+		}
+		items = append(items, body[end:end+item:end+item])
+		end += item
+		if !bytes.HasPrefix(body[end:], []byte{','}) {
+			return slices.Concat(body[:start], items[0], body[end:]), items
+		}
+		end++
+	}
+}
+
+// objectLength returns the length of the JSON object that text begins with, and 0
+// if it begins with none.
+func objectLength(text []byte) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch b := text[i]; {
+		case quoted && b == '\\':
+			i++
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '{':
+			depth++
+		case b == '}':
+			depth--
+			if depth == 0 {
+				return i + 1
+			}
+		}
+		if depth == 0 {
+			return 0
+		}
+	}
+	return 0
+}
+
+// glimpseIdentity is readIdentity for an item that is trusted. Within a text no key
+// can be mistaken: its quotes are escaped there.
+func glimpseIdentity(raw json.RawMessage) (Identity, error) {
+	identity := Identity{ExternalAssetID: textOf(raw, "externalAssetId"), VendorAssetID: textOf(raw, "vendorAssetId"), Asset: raw}
+	for _, c := range classes {
+		if bytes.Contains(raw, []byte(`"`+c.class+`":{`)) {
+			identity.Kind = c.kind
+			break
+		}
+	}
+	if identity.Kind == "" || identity.ExternalAssetID == "" || identity.VendorAssetID == "" {
+		return Identity{}, fmt.Errorf("no identity")
+	}
+	return identity, nil
+}
+
+// textOf returns the text under a key, which holds nothing that JSON escapes.
+func textOf(raw []byte, key string) string {
+	_, rest, _ := bytes.Cut(raw, []byte(`"`+key+`":"`))
+	text, _, _ := bytes.Cut(rest, []byte{'"'})
+	return string(text)
+}
+
+// take applies a request, once. It reports whether that was the request's only body.
+func (g *Server) take(meta gateway.MetaData, body [sha256.Size]byte, identities []Identity) bool {
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id := strings.ToLower(meta.RequestID)
+	if before, ok := g.taken[id]; ok {
+		return before == body
+	}
+	g.taken[id] = body
+	g.generation++
+	g.source = meta.Source
+	for _, identity := range identities {
+		if before := g.identities[identity.VendorAssetID]; before != nil {
+			identity.Times = before.Times
+			g.held[before.Kind]--
+		}
+		g.held[identity.Kind]++
+		identity.Times++
+		identity.Source, identity.ReceivedAt = meta.Source, now
+		g.identities[identity.VendorAssetID] = &identity
+	}
+	return true
+}

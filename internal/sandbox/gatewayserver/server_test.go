@@ -1,0 +1,575 @@
+package gatewayserver
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"adconnector/internal/gateway"
+)
+
+const (
+	customer   = "0b1c4a3e-9a55-4c0e-8f3a-1d2b3c4d5e6f"
+	connection = "5f0d7b9a-41f5-4f8e-9d06-7a8b9c0d1e2f"
+	profile    = "c3f2a1b0-0a9b-4c8d-8e7f-6a5b4c3d2e1f"
+	request    = "11111111-2222-4333-8444-555555555555"
+	stranger   = "99999999-9999-4999-8999-999999999999"
+
+	assetsPath     = "/rest/2.0/am/connector/asset/data/sync"
+	connectionPath = "/rest/2.0/am/connector/connection/" + connection
+	profilePath    = "/rest/2.0/am/connector/profile/" + profile
+	statePath      = connectionPath + "/state"
+)
+
+// userAsset is the example of the transformation map.
+const userAsset = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849019280-284467811-1465672680-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849019280-284467811-1465672680-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`
+
+const groupAsset = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-32-544","vendorAssetId":"1a2b3c4d-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Admins","groupAssetClass":{"id":"S-1-5-32-544","name":"Admins","displayName":"Admins","description":"All of them","type":"SECURITY","visibility":"PRIVATE"}}}}`
+
+const stateBody = `{"customerUuid":"` + customer + `","profileUuid":"` + profile + `","state":"PROCESSING","runId":"` + request + `","at":"2026-11-22T10:00:00.000Z","nextRunAt":null,"error":null,"summary":{"mode":"delta","users":0,"groups":0,"uploaded":0,"deleted":0,"rejected":0}}`
+
+// envelope is the envelope of the contract around items.
+func envelope(id string, items ...string) string {
+	return fmt.Sprintf(`{"connectorMetaData":{"requestId":"%s","assetCount":%d,"source":"Microsoft Active Directory","connectorUuid":"%s","customerUuid":"%s","profileUuid":"%s"},"assetData":[%s]}`,
+		id, len(items), connection, customer, profile, strings.Join(items, ","))
+}
+
+func testOptions() Options {
+	return Options{
+		CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile,
+		Username: "alice", Password: "pass-w0rd&=%", ClientID: "client-7", ClientSecret: "client-s3cret",
+		Connection: &Connection{connection, "corp", Authentication{Type: "LDAPS", Host: "dc1.corp.example.com", Port: 636, BindDN: "CN=svc,DC=corp", Password: "bind-s3cret"}},
+		Profile:    &gateway.Profile{ProfileUUID: profile, Name: "all", BaseContext: "DC=corp", SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY"},
+	}
+}
+
+// call is a request to be; the with… functions of the table change a good one.
+type call struct {
+	method, path, body string
+	header             http.Header
+}
+
+func (c call) with(name, value string) call {
+	c.header = c.header.Clone()
+	if value == "" {
+		c.header.Del(name)
+	} else {
+		c.header.Set(name, value)
+	}
+	return c
+}
+
+func (c call) to(path string) call   { c.path = path; return c }
+func (c call) by(method string) call { c.method = method; return c }
+
+func (c call) replace(old, new string) call {
+	if !strings.Contains(c.body, old) {
+		panic("the body does not have " + old)
+	}
+	c.body = strings.ReplaceAll(c.body, old, new)
+	return c
+}
+
+func (c call) do(g *Server) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))
+	r.Header = c.header
+	w := httptest.NewRecorder()
+	g.ServeHTTP(w, r)
+	return w
+}
+
+func login(path, form string) call {
+	return call{"POST", path, form, http.Header{"User-Agent": {"adconnector/test"}, "Content-Type": {mediaForm}}}
+}
+
+func basic() call {
+	return login("/auth", url.Values{"username": {"alice"}, "password": {"pass-w0rd&=%"}, "token": {"true"}}.Encode())
+}
+
+func ownClient(path string) call {
+	return login(path, "").with("clientId", "client-7").with("clientSecret", "client-s3cret")
+}
+
+func clientCredentials() call {
+	return login("/oauth/token", "grant_type=client_credentials&client_id=client-7&client_secret=client-s3cret")
+}
+
+func authorized(g *Server, method, path, body string) call {
+	c := call{method, path, body, http.Header{"User-Agent": {"adconnector/test"}, "Authorization": {"Bearer " + g.tokens.issue("test")}}}
+	if body != "" {
+		c = c.with("Content-Type", mediaJSON)
+	}
+	return c
+}
+
+func assets(g *Server, id string, items ...string) call {
+	return authorized(g, "POST", assetsPath, envelope(id, items...)).with("Idempotency-Key", id)
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	const (
+		taken    = `{"message":"1 assets published","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`
+		asset    = "body /assetData/0/asset"
+		detail   = asset + "/assetDetail"
+		user     = detail + "/userAssetClass"
+		group    = detail + "/groupAssetClass"
+		wrong    = `{"message":"wrong credentials"}`
+		recorded = `{"message":"recorded"}`
+	)
+	g := New(testOptions())
+	good, goodGroup := assets(g, request, userAsset), assets(g, request, groupAsset)
+	state := authorized(g, "PUT", statePath, stateBody)
+	getConnection := authorized(g, "GET", connectionPath+"?customerUuid="+customer, "")
+	getProfile := authorized(g, "GET", profilePath+"?customerUuid="+customer, "")
+	const someToken = `"*"` // stands for any body: it holds a token
+
+	for _, test := range []struct {
+		name   string
+		call   call
+		status int
+		want   string // the body; of a 400 the message
+	}{
+		{"basic", basic(), 201, someToken},
+		{"basic, wrong password", basic().replace("w0rd", "word"), 401, wrong},
+		{"basic, wrong user", basic().replace("alice", "bob"), 401, wrong},
+		{"basic, no password", login("/auth", "username=alice&token=true"), 400, "body: missing property 'password'"},
+		{"basic, empty password", login("/auth", "username=alice&password=&token=true"), 400, "body /password: minLength: got 0, want 1"},
+		{"basic, no token wanted", basic().replace("token=true", "token=false"), 400, "body /token: value must be 'true'"},
+		{"basic, more fields", basic().replace("token=true", "token=true&permissions=true"), 400, "body: additional properties 'permissions' not allowed"},
+		{"basic, field twice", basic().replace("token=true", "token=true&token=true"), 400, "body: field token is given more than once"},
+		{"basic, bad escape", basic().replace("%26", "%"), 400, "body: not a well-formed form"},
+		{"basic, as JSON", basic().with("Content-Type", mediaJSON), 400, "header Content-Type: want application/x-www-form-urlencoded"},
+		{"basic, no user agent", basic().with("User-Agent", ""), 400, "header User-Agent: missing"},
+		{"basic, by GET", basic().by("GET"), 400, "method GET is not in the contract of /auth: want POST"},
+		{"own client, user", ownClient("/auth/oidc"), 201, someToken},
+		{"own client, subscription", ownClient("/auth/oauth"), 201, someToken},
+		{"own client, wrong secret", ownClient("/auth/oidc").with("clientSecret", "x"), 401, wrong},
+		{"own client, wrong id", ownClient("/auth/oauth").with("clientId", "x"), 401, wrong},
+		{"own client, no secret", ownClient("/auth/oidc").with("clientSecret", ""), 400, "header clientSecret: missing"},
+		{"own client, form", login("/auth/oidc", "client_secret=client-s3cret").with("clientId", "client-7").with("clientSecret", "client-s3cret"), 400, "body: maxProperties: got 1, want 0"},
+		{"client credentials", clientCredentials(), 200, someToken},
+		{"client credentials, wrong secret", clientCredentials().replace("s3cret", "secret"), 401, `{"error":"invalid_client","error_description":"wrong credentials"}`},
+		{"client credentials, other grant", clientCredentials().replace("=client_credentials", "=password"), 400, `body /grant_type: value must be 'client_credentials'`},
+
+		{"connection", getConnection, 200, `{"connectionUuid":"` + connection + `","name":"corp","authentication":{"type":"LDAPS","host":"dc1.corp.example.com","port":636,"bindDn":"CN=svc,DC=corp","password":"bind-s3cret"}}`},
+		{"connection, unknown", getConnection.to("/rest/2.0/am/connector/connection/" + stranger + "?customerUuid=" + customer), 404, `{"message":"unknown connectionUuid ` + stranger + `"}`},
+		{"connection, unknown customer", getConnection.to(connectionPath + "?customerUuid=" + stranger), 404, `{"message":"unknown customerUuid ` + stranger + `"}`},
+		{"connection, no customer", getConnection.to(connectionPath), 400, "query customerUuid: missing"},
+		{"connection, two customers", getConnection.to(connectionPath + "?customerUuid=" + customer + "&customerUuid=" + customer), 400, "query customerUuid: given more than once"},
+		{"connection, more query", getConnection.to(connectionPath + "?x=1&customerUuid=" + customer), 400, "query x: not in the contract"},
+		{"connection, no UUID", getConnection.to("/rest/2.0/am/connector/connection/7?customerUuid=" + customer), 400, "path connectionUuid: '7' is not valid uuid: must have 5 elements"},
+		{"connection, body", authorized(g, "GET", connectionPath+"?customerUuid="+customer, "{}"), 400, "body: want none"},
+		{"connection, no token", getConnection.with("Authorization", ""), 401, `{"message":"no bearer token"}`},
+		{"connection, other scheme", getConnection.with("Authorization", "Basic YTpi"), 401, `{"message":"no bearer token"}`},
+		{"connection, no JWT", getConnection.with("Authorization", "Bearer x"), 401, `{"message":"the bearer token is no JWT"}`},
+		{"connection, foreign token", getConnection.with("Authorization", "Bearer "+newTokens(time.Hour).issue("x")), 401, `{"message":"the token is revoked or not of this gateway"}`},
+		{"connection, no signature", getConnection.with("Authorization", "Bearer e30.e30."), 401, `{"message":"the token is revoked or not of this gateway"}`},
+		{"profile", getProfile, 200, `{"profileUuid":"` + profile + `","name":"all","baseContext":"DC=corp","searchScope":"SUBTREE","assets":"IDENTITIES_ONLY"}`},
+		{"profile, unknown", getProfile.to("/rest/2.0/am/connector/profile/" + stranger + "?customerUuid=" + customer), 404, `{"message":"unknown profileUuid ` + stranger + `"}`},
+		{"profile, wrong user agent", getProfile.with("User-Agent", "Go-http-client/1.1"), 400, "header User-Agent: 'Go-http-client/1.1' does not match pattern '^adconnector/'"},
+		{"unknown path", getProfile.to("/rest/2.0/am/asset"), 400, "path /rest/2.0/am/asset is not in the contract"},
+
+		{"assets", good, 202, taken},
+		{"assets, the same again", good, 202, taken},
+		{"assets, the same requestId with another body", good.replace("Engineer", "Director"), 400, "requestId " + request + " was sent before with another body"},
+		{"assets, charset", good.with("Content-Type", "application/json; charset=utf-8"), 202, taken},
+		{"assets, no token", good.with("Authorization", ""), 401, `{"message":"no bearer token"}`},
+		{"assets, other charset", good.with("Content-Type", "application/json; charset=latin1"), 400, "header Content-Type: want charset utf-8"},
+		{"assets, as text", good.with("Content-Type", "text/plain"), 400, "header Content-Type: want application/json"},
+		{"assets, no Idempotency-Key", good.with("Idempotency-Key", ""), 400, "header Idempotency-Key: missing"},
+		{"assets, other Idempotency-Key", good.with("Idempotency-Key", stranger), 400, "requestId is " + request + ", but Idempotency-Key " + stranger},
+		{"assets, wrong count", good.replace(`"assetCount":1`, `"assetCount":2`), 400, "assetCount is 2, but assetData has 1"},
+		{"assets, count with a fraction", good.replace(`"assetCount":1`, `"assetCount":1.0`), 400, "body: json: cannot unmarshal number 1.0 into Go struct field MetaData.assetCount of type int"},
+		{"assets, none", assets(g, request), 400, "body /assetData: minItems: got 0, want 1; body /connectorMetaData/assetCount: minimum: got 0, want 1"},
+		{"assets, unknown connection", good.replace(connection, stranger), 404, `{"message":"unknown connectionUuid ` + stranger + `"}`},
+		{"assets, unknown customer", good.replace(customer, stranger), 404, `{"message":"unknown customerUuid ` + stranger + `"}`},
+		{"assets, unknown profile", good.replace(profile, stranger), 404, `{"message":"unknown profileUuid ` + stranger + `"}`},
+		{"assets, no source", good.replace(`"source":"Microsoft Active Directory",`, ""), 400, "body /connectorMetaData: missing property 'source'"},
+		{"assets, more in the envelope", good.replace(`"assetData"`, `"x":1,"assetData"`), 400, "body: additional properties 'x' not allowed"},
+		{"assets, another case", good.replace(`"assetData"`, `"AssetData"`), 400, "body: additional properties 'AssetData' not allowed; body: missing property 'assetData'"},
+		{"assets, no JSON", good.replace("]}", "]"), 400, "body: not JSON: unexpected EOF"},
+		{"assets, more after it", assets(g, request, userAsset).replace("]}", "]}{}"), 400, "body: not JSON: invalid character after top-level value"},
+		{"assets, no UTF-8", good.replace("Engineer", "\xff"), 400, "body: not UTF-8"},
+
+		{"user, null", good.replace(`"Engineer"`, "null"), 400, user + "/jobTitle: got null, want string"},
+		{"user, empty text", good.replace(`"Engineer"`, `""`), 400, user + "/jobTitle: minLength: got 0, want 1"},
+		{"user, empty address", good.replace(`{"city":"Pune","country":"India","state":"MH"}`, "{}"), 400, user + "/currentAddress: minProperties: got 0, want 1"},
+		{"user, more in the address", good.replace(`"city"`, `"zip"`), 400, user + "/currentAddress: additional properties 'zip' not allowed"},
+		{"user, unknown field", good.replace(`"jobTitle"`, `"title"`), 400, user + ": additional properties 'title' not allowed"},
+		{"user, no status", good.replace(`,"status":"ACTIVE"`, ""), 400, user + ": missing property 'status'"},
+		{"user, unknown status", good.replace("ACTIVE", "Active"), 400, user + "/status: value must be one of 'DISABLED', 'EXPIRED', 'LOCKED', 'PASSWORD_EXPIRED', 'ACTIVE', 'DELETED'"},
+		{"user, no milliseconds", good.replace("06.000Z", "06Z"), 400, user + "/activationDate: '2026-11-22T07:23:06Z' does not match pattern '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\\\.[0-9]{3}Z$'"},
+		{"user, no such day", good.replace("2026-11-22T07:23", "2026-11-31T07:23"), 400, user + "/activationDate: '2026-11-31T07:23:06.000Z' is not valid date-time: invalid date element: parsing time \"2026-11-31\": day out of range"},
+		{"user, count as text", good.replace(`Count":0`, `Count":"0"`), 400, user + "/failedPasswordAttemptCount: got string, want integer"},
+		{"user, negative count", good.replace(`Count":0`, `Count":-1`), 400, user + "/failedPasswordAttemptCount: minimum: got -1, want 0"},
+		{"user, upper-case GUID", good.replace("2323a9b0", "2323A9B0"), 400, asset + "/assetHeader/vendorAssetId: '2323A9B0-6c59-4bd2-9e86-eec4d73a8b8d' does not match pattern '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'"},
+		{"user, bad SID", good.replace("S-1-5-21-1849019280-284467811-1465672680-1103", "S-1-5"), 400, user + "/id: 'S-1-5' does not match pattern '^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}$'; " + asset + "/assetHeader/externalAssetId: 'S-1-5' does not match pattern '^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}(?::role)?$'"},
+		{"user, two SIDs", good.replace(`"id":"S-1-5-21-1849019280`, `"id":"S-1-5-21-1`), 400, "assetData 0: id is not externalAssetId S-1-5-21-1849019280-284467811-1465672680-1103"},
+		{"user, two names", good.replace(`"assetDetail":{"name":"Alice Kovács"`, `"assetDetail":{"name":"Bob"`), 400, "assetData 0: the two names of S-1-5-21-1849019280-284467811-1465672680-1103 differ"},
+		{"user, no GUID", good.replace(`,"vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"`, ""), 400, asset + "/assetHeader: missing property 'vendorAssetId'"},
+		{"user and group", good.replace(`"userAssetClass"`, `"groupAssetClass":{"id":"S-1-5-32-544"},"userAssetClass"`), 400, detail + ": 'oneOf' failed, subschemas 0, 1 matched"},
+		{"neither", good.replace(`"name":"Alice Kovács","userAssetClass"`, `"userAssetclass"`), 400, detail + ": additional properties 'userAssetclass' not allowed; " + detail + ": missing property 'domainAssetClass'; " + detail +
+			": missing property 'groupAssetClass'; " + detail + ": missing property 'roleAssetClass'; " + detail + ": missing property 'userAssetClass'"},
+		{"user, more beside the asset", good.replace(`{"asset":`, `{"x":1,"asset":`), 400, "body /assetData/0: additional properties 'x' not allowed"},
+
+		{"group", assets(g, stranger, groupAsset), 202, taken},
+		{"group, type without visibility", assets(g, uuid.NewString(), groupAsset).replace(`,"visibility":"PRIVATE"`, ""), 202, taken},
+		{"group, unknown type", goodGroup.replace("SECURITY", "Security"), 400, group + "/type: value must be one of 'SECURITY', 'DISTRIBUTION'"},
+		{"group, scope in place of visibility", goodGroup.replace("PRIVATE", "UNIVERSAL"), 400, group + "/visibility: value must be one of 'PUBLIC', 'PRIVATE'"},
+		{"group, visibility without type", goodGroup.replace(`"type":"SECURITY",`, ""), 400, group + ": properties 'type' required, if 'visibility' exists"},
+		{"group, active", goodGroup.replace(`"type"`, `"status":"ACTIVE","type"`), 400, group + "/status: value must be 'DELETED'"},
+		{"group, a user's field", goodGroup.replace(`"description"`, `"email"`), 400, group + ": additional properties 'email' not allowed"},
+		{"group, empty description", goodGroup.replace("All of them", ""), 400, group + "/description: minLength: got 0, want 1"},
+		{"group, no id", goodGroup.replace(`"id":"S-1-5-32-544",`, ""), 400, group + ": missing property 'id'"},
+
+		{"state", state, 200, recorded},
+		{"state, before the first run", state.replace(`"runId":"`+request, `"runId":"`).replace(`{"mode":"delta","users":0,"groups":0,"uploaded":0,"deleted":0,"rejected":0}`, "null"), 200, recorded},
+		{"state, next run and error", state.replace(`"nextRunAt":null,"error":null`, `"nextRunAt":"2026-11-22T10:10:00.000Z","error":"bind: refused"`), 200, recorded},
+		{"state, unknown connection", state.to("/rest/2.0/am/connector/connection/" + stranger + "/state"), 404, `{"message":"unknown connectionUuid ` + stranger + `"}`},
+		{"state, unknown state", state.replace("PROCESSING", "Processing"), 400, "body /state: value must be one of 'REGISTERED', 'SCHEDULED', 'PROCESSING', 'PROCESSED'"},
+		{"state, microseconds", state.replace("00.000Z", "00.000000Z"), 400, "body /at: '2026-11-22T10:00:00.000000Z' does not match pattern '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\\\.[0-9]{3}Z$'"},
+		{"state, field left out", state.replace(`"error":null,`, ""), 400, "body: missing property 'error'"},
+		{"state, empty error", state.replace(`"error":null`, `"error":""`), 400, "body /error: minLength: got 0, want 1"},
+		{"state, more in the summary", state.replace(`"users"`, `"held":0,"users"`), 400, "body /summary: additional properties 'held' not allowed; body /summary: got object, want null"},
+		{"state, by POST", state.by("POST"), 400, "method POST is not in the contract of " + statePath + ": want PUT"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := len(g.Violations())
+			w := test.call.do(g)
+			if w.Code != test.status {
+				t.Fatalf("status %d, want %d: %s", w.Code, test.status, w.Body)
+			}
+			holdAnswer(t, g.contract, test.call, w)
+			want := test.want
+			path, _, _ := strings.Cut(test.call.path, "?")
+			if test.status == http.StatusBadRequest {
+				violation := test.call.method + " " + path + ": " + want
+				if v := g.Violations(); len(v) != before+1 || v[before] != violation {
+					t.Errorf("violations %q\nwant       %q", v[before:], violation)
+				}
+				want = jsonObject("message", want)
+				if path == "/oauth/token" {
+					want = jsonObject("error", "invalid_request", "error_description", test.want)
+				}
+			} else if len(g.Violations()) != before {
+				t.Errorf("violations %q", g.Violations()[before:])
+			}
+			if got := strings.TrimSpace(w.Body.String()); want != someToken && got != want {
+				t.Errorf("answer %s\nwant   %s", got, want)
+			}
+		})
+	}
+
+	t.Run("nothing shown is secret", func(t *testing.T) {
+		shown := strings.Join(g.Violations(), "\n")
+		for _, path := range []string{"users", "groups", "states", "requests"} {
+			shown += call{method: "GET", path: "/inventory/" + path}.do(g).Body.String()
+		}
+		for _, secret := range []string{"w0rd", "s3cret", "Bearer", "eyJ"} {
+			if strings.Contains(shown, secret) {
+				t.Errorf("%q is shown", secret)
+			}
+		}
+	})
+}
+
+func jsonObject(pairs ...string) string {
+	fields := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		fields[pairs[i]] = pairs[i+1]
+	}
+	var out bytes.Buffer
+	_ = json.NewEncoder(&out).Encode(fields)
+	return strings.TrimSpace(out.String())
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	t.Run("every login's token opens", func(t *testing.T) {
+		for _, wrap := range []bool{false, true} {
+			options := testOptions()
+			options.WrapToken = wrap
+			g := New(options)
+			for _, c := range []call{basic(), ownClient("/auth/oidc"), ownClient("/auth/oauth"), clientCredentials()} {
+				answer := c.do(g)
+				token := answer.Body.String()
+				if wrap || c.path == "/oauth/token" {
+					var wrapped struct {
+						AccessToken string `json:"access_token"`
+					}
+					if err := json.Unmarshal(answer.Body.Bytes(), &wrapped); err != nil {
+						t.Fatalf("%s: %v", c.path, err)
+					}
+					token = wrapped.AccessToken
+				}
+				state := authorized(g, "PUT", statePath, stateBody).with("Authorization", "Bearer "+token)
+				if w := state.do(g); w.Code != http.StatusOK {
+					t.Errorf("%s, wrapped %v: %d %s", c.path, wrap, w.Code, w.Body)
+				}
+				g.RevokeTokens()
+				if w := state.do(g); w.Code != http.StatusUnauthorized {
+					t.Errorf("%s: a revoked token is answered with %d", c.path, w.Code)
+				}
+			}
+		}
+	})
+	t.Run("expiry", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			options := testOptions()
+			options.tokenLifetime = time.Minute
+			g := New(options)
+			state := authorized(g, "PUT", statePath, stateBody)
+			time.Sleep(59 * time.Second)
+			if w := state.do(g); w.Code != http.StatusOK {
+				t.Errorf("before exp: %d %s", w.Code, w.Body)
+			}
+			time.Sleep(2 * time.Second)
+			if w := state.do(g); w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), "the token has expired") {
+				t.Errorf("after exp: %d %s", w.Code, w.Body)
+			}
+		})
+	})
+	t.Run("nobody without credentials", func(t *testing.T) {
+		g := New(Options{})
+		for _, c := range []call{basic(), ownClient("/auth/oidc"), clientCredentials()} {
+			if w := c.do(g); w.Code != http.StatusUnauthorized {
+				t.Errorf("%s: %d", c.path, w.Code)
+			}
+		}
+	})
+}
+
+func TestInventory(t *testing.T) {
+	t.Parallel()
+	g := New(testOptions())
+	first := assets(g, uuid.NewString(), userAsset, groupAsset)
+	first.do(g)
+	first.do(g) // a repetition is no change
+	deleted := strings.Replace(userAsset, "ACTIVE", "DELETED", 1)
+	if w := assets(g, uuid.NewString(), deleted).do(g); w.Code != http.StatusAccepted {
+		t.Fatal(w.Body)
+	}
+	first.do(g) // a late repetition does not bring the old value back
+
+	users, groups := g.Users(), g.Groups()
+	if len(users) != 1 || users[0].Times != 2 || users[0].Kind != KindUser || string(users[0].Asset) != deleted {
+		t.Errorf("users %+v", users)
+	}
+	if len(groups) != 1 || groups[0].Times != 1 || groups[0].Kind != KindGroup || groups[0].ExternalAssetID != "S-1-5-32-544" || string(groups[0].Asset) != groupAsset {
+		t.Errorf("groups %+v", groups)
+	}
+	user, ok := g.Identity("2323A9B0-6c59-4bd2-9e86-eec4d73a8b8d")
+	if _, unknown := g.Identity(stranger); !ok || unknown || user.Times != 2 {
+		t.Errorf("identity %+v, found %v; unknown identity found %v", user, ok, unknown)
+	}
+	if g.Count(KindUser) != 1 || g.Count(KindGroup) != 1 || g.Generation() != 2 || g.LastSource() != "Microsoft Active Directory" {
+		t.Errorf("%d users, %d groups, generation %d, source %q", g.Count(KindUser), g.Count(KindGroup), g.Generation(), g.LastSource())
+	}
+	requests := g.Requests()
+	if len(requests) != 4 || requests[0].Assets != 2 || requests[0].Status != 202 || requests[0].Bytes != len(first.body) || requests[0].RequestID != first.header.Get("Idempotency-Key") {
+		t.Errorf("requests %+v", requests)
+	}
+	if n := g.Counts()["POST "+assetsPath+" 202"]; n != 4 {
+		t.Errorf("%d requests counted", n)
+	}
+}
+
+func TestConsoleChanges(t *testing.T) {
+	t.Parallel()
+	g := New(testOptions())
+	getConnection := authorized(g, "GET", connectionPath+"?customerUuid="+customer, "")
+	getProfile := authorized(g, "GET", profilePath+"?customerUuid="+customer, "")
+	g.SetConnection(&Connection{ConnectionUUID: connection, Authentication: Authentication{Host: "dc2"}})
+	g.SetProfile(&gateway.Profile{ProfileUUID: profile, BaseContext: "OU=x"})
+	if w := getConnection.do(g); !strings.Contains(w.Body.String(), `"host":"dc2"`) {
+		t.Error(w.Body)
+	}
+	if w := getProfile.do(g); !strings.Contains(w.Body.String(), `"baseContext":"OU=x"`) {
+		t.Error(w.Body)
+	}
+	g.SetConnection(nil)
+	g.SetProfile(nil)
+	for _, c := range []call{getConnection, getProfile} {
+		if w := c.do(g); w.Code != http.StatusNotFound {
+			t.Errorf("%s: %d", c.path, w.Code)
+		}
+	}
+}
+
+func TestMaxBody(t *testing.T) {
+	t.Parallel()
+	body := envelope(request, userAsset)
+	for most, status := range map[int]int{len(body): 202, len(body) - 1: 413, 100: 413} {
+		options := testOptions()
+		options.maxBody = int64(most)
+		g := New(options)
+		server := httptest.NewServer(g)
+		r, _ := http.NewRequest(http.MethodPost, server.URL+assetsPath, strings.NewReader(body))
+		r.Header = assets(g, request, userAsset).header
+		answer, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		server.Close()
+		if answer.StatusCode != status {
+			t.Errorf("%d bytes allowed: %d, want %d", most, answer.StatusCode, status)
+		}
+	}
+}
+
+func TestIntercept(t *testing.T) {
+	t.Parallel()
+	options := testOptions()
+	var calls atomic.Int32
+	options.Intercept = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+		switch calls.Add(1) {
+		case 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		case 2:
+			panic(http.ErrAbortHandler)
+		default:
+			return false
+		}
+	}
+	g := New(options)
+	server := httptest.NewServer(g)
+	defer server.Close()
+	var got []int
+	for range 3 {
+		c := assets(g, request, userAsset)
+		r, _ := http.NewRequest(c.method, server.URL+c.path, strings.NewReader(c.body))
+		r.Header = c.header
+		r.GetBody = nil // or the client would try again by itself
+		status := 0
+		if answer, err := server.Client().Do(r); err == nil {
+			status = answer.StatusCode
+			_ = answer.Body.Close()
+		}
+		got = append(got, status)
+	}
+	var seen []int
+	for _, r := range g.Requests() {
+		seen = append(seen, r.Status)
+	}
+	if want := []int{503, 0, 202}; !slices.Equal(got, want) || !slices.Equal(seen, want) {
+		t.Errorf("answered %v, recorded %v, want %v", got, seen, want)
+	}
+}
+
+func TestTrust(t *testing.T) {
+	t.Parallel()
+	options := testOptions()
+	options.Trust = true
+	g := New(options)
+	bad := strings.Replace(groupAsset, "SECURITY", "x", 1)
+	for _, test := range []struct {
+		name   string
+		items  []string
+		status int
+	}{
+		{"first item bad", []string{bad, userAsset}, 400},
+		{"later item bad", []string{userAsset, bad}, 202},
+		{"later item no identity", []string{userAsset, `{"asset":{}}`}, 400},
+		{"later item no class", []string{userAsset, strings.Replace(userAsset, `"userAssetClass":{`, `"x":{`, 1)}, 400},
+		{"later item no external ID", []string{userAsset, strings.Replace(userAsset, `"externalAssetId":"S-`, `"x":"S-`, 1)}, 400},
+		{"later item no vendor ID", []string{userAsset, strings.Replace(userAsset, "vendorAssetId", "x", 1)}, 400},
+		{"later item no object", []string{userAsset, "1"}, 400},
+		{"later item cut", []string{userAsset, groupAsset[:len(groupAsset)-1]}, 400},
+		{"more behind the items", []string{userAsset, groupAsset + `],"x":[`}, 400},
+		{"no items", nil, 400},
+		{"braces and quotes in a text", []string{strings.Replace(userAsset, "Engineer", `}\"{[],\\`, 1), groupAsset}, 202},
+	} {
+		if w := assets(g, uuid.NewString(), test.items...).do(g); w.Code != test.status {
+			t.Errorf("%s: %d %s, want %d", test.name, w.Code, w.Body, test.status)
+		}
+	}
+	if users, groups := g.Users(), g.Groups(); len(users) != 1 || len(groups) != 1 || string(groups[0].Asset) != groupAsset ||
+		groups[0].ExternalAssetID != "S-1-5-32-544" || users[0].VendorAssetID != "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d" {
+		t.Errorf("users %+v\ngroups %+v", users, groups)
+	}
+	c := assets(g, uuid.NewString(), userAsset, groupAsset)
+	for _, bad := range []call{c.replace(`"assetCount":2`, `"assetCount":1`), c.replace(`"assetData":`, `"assetData": `), c.replace(customer, "x")} {
+		if w := bad.do(g); w.Code != 400 {
+			t.Errorf("%s: %d %s", bad.body, w.Code, w.Body)
+		}
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	g := New(testOptions())
+	var workers sync.WaitGroup
+	for worker := range 8 {
+		workers.Go(func() {
+			for range 20 {
+				item := strings.Replace(userAsset, "2323a9b0", fmt.Sprintf("%08d", worker), 1)
+				c := assets(g, uuid.NewString(), item, groupAsset)
+				c.do(g)
+				c.do(g)
+				g.Users()
+				g.Requests()
+				g.Counts()
+				g.SetProfile(nil)
+				g.Identity("1a2b3c4d-6c59-4bd2-9e86-eec4d73a8b8d")
+			}
+		})
+	}
+	workers.Wait()
+	if len(g.Users()) != 8 || g.Users()[7].Times != 20 || g.Groups()[0].Times != 160 {
+		t.Errorf("%d users, %v", len(g.Users()), g.Groups())
+	}
+}
+
+func TestLast(t *testing.T) {
+	t.Parallel()
+	l := last[int]{keep: 3}
+	for i := range 20 {
+		l.add(i)
+		if got := l.all(); got[len(got)-1] != i || len(got) != min(i+1, 3) || got[0] != max(0, i-2) {
+			t.Fatalf("after %d: %v", i, got)
+		}
+	}
+}
+
+// BenchmarkAssets takes batches of 500 users; its assets/s are the figure that counts.
+func BenchmarkAssets(b *testing.B) {
+	for _, trust := range []bool{false, true} {
+		b.Run(fmt.Sprintf("trust=%v", trust), func(b *testing.B) {
+			const batch = 500
+			options := testOptions()
+			options.Trust = trust
+			g := New(options)
+			items := make([]string, batch)
+			for i := range items {
+				items[i] = strings.Replace(userAsset, "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d", uuid.NewString(), 1)
+			}
+			c := assets(g, request, items...)
+			b.SetBytes(int64(len(c.body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				id := uuid.NewString()
+				again := c.with("Idempotency-Key", id)
+				again.body = strings.Replace(c.body, request, id, 1)
+				if w := again.do(g); w.Code != http.StatusAccepted {
+					b.Fatal(w.Code, w.Body)
+				}
+			}
+			b.ReportMetric(float64(b.N*batch)/b.Elapsed().Seconds(), "assets/s")
+		})
+	}
+}
