@@ -1,5 +1,5 @@
 # The base images are arguments, so that they can be mirrored or pinned.
-ARG BUILD_IMAGE=docker.io/library/golang:1.26-bookworm
+ARG BUILD_IMAGE=docker.io/library/golang:1.26.8-bookworm@sha256:a688600ca24f8a4d3ca77f95b0dd40704a9fc787c826660eb7ba0b641b8b175d
 ARG BASE_IMAGE=scratch
 
 # Cross-compile on the build platform: this is faster than emulating the target platform.
