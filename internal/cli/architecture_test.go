@@ -24,7 +24,7 @@ var keepers = map[string]string{
 	"github.com/prometheus/client_golang/prometheus": "status",
 	"github.com/spf13/cobra":                         "cli",
 	"github.com/schollz/progressbar/v3":              "cli",
-	"github.com/santhosh-tekuri/jsonschema/v6":       "sandbox/gatewayserver",
+	"github.com/google/jsonschema-go/jsonschema":     "sandbox/gatewayserver",
 	"github.com/robfig/cron/v3":                      "schedule",
 	"github.com/joho/godotenv":                       "config",
 	"os/signal":                                      "cli",

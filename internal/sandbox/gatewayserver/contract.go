@@ -3,6 +3,7 @@ package gatewayserver
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"mime"
@@ -13,7 +14,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/google/jsonschema-go/jsonschema"
 
 	"adconnector/internal/gateway"
 )
@@ -23,28 +24,31 @@ const (
 	mediaJSON = "application/json"
 )
 
-// contract is the OpenAPI document, compiled. It knows as much of OpenAPI as the
-// document uses: one media type a body, parameters and bodies by reference.
+// contract is the OpenAPI document, resolved. It supports as much of OpenAPI as the
+// document uses: one media type for each body, parameters and bodies by reference.
 type contract struct{ operations []*operation }
 
 // operation is one method of one path.
 type operation struct {
 	id         string
 	method     string
-	segments   []string // of the path; {name} stands for any one segment
-	bearer     bool     // wants a token
+	segments   []string // of the path; {name} matches any segment
+	bearer     bool     // requires a token
 	parameters []parameter
 	mediaType  string // empty: no body
-	body       *jsonschema.Schema
+	body       *jsonschema.Resolved
+	item       *jsonschema.Resolved // of syncAssets: one item of assetData
 }
 
 type parameter struct {
 	Name, In string
 	Required bool
-	schema   *jsonschema.Schema
+	Schema   *jsonschema.Schema
+
+	schema *jsonschema.Resolved
 }
 
-// openAPI is what of an OpenAPI document makes a contract.
+// openAPI is the part of the OpenAPI document that a contract is built from.
 type openAPI struct {
 	Security []map[string][]string
 	Paths    map[string]map[string]struct {
@@ -52,56 +56,57 @@ type openAPI struct {
 		Security    *[]map[string][]string
 		Parameters  []reference
 		RequestBody *struct {
-			Content map[string]struct{ Schema reference }
+			Content map[string]struct{ Schema *jsonschema.Schema }
 		}
 	}
-	Components struct{ Parameters map[string]parameter }
+	Components struct {
+		Parameters map[string]parameter
+		Schemas    map[string]*jsonschema.Schema
+	}
 }
 
 type reference struct {
 	Ref string `json:"$ref"`
 }
 
-// schemaBase names the document to the schema compiler; nothing is fetched.
-const schemaBase = "https://adconnector.invalid/openapi.json"
-
-// ownContract returns the gateway's contract, which all gateways share.
-var ownContract = sync.OnceValues(func() (*contract, error) { return loadContract(gateway.OpenAPI) })
+// defaultContract returns the contract of package gateway. All servers share it.
+var defaultContract = sync.OnceValues(func() (*contract, error) { return loadContract(gateway.OpenAPI) })
 
 func loadContract(document []byte) (*contract, error) {
-	var api openAPI
-	if err := json.Unmarshal(document, &api); err != nil {
-		return nil, fmt.Errorf("contract: %w", err)
-	}
-	compiler, err := schemaCompiler(document)
+	api, err := parseOpenAPI(document)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("parse contract: %w", err)
 	}
 	c := &contract{}
 	for path, methods := range api.Paths {
-		for method, def := range methods {
+		for method, definition := range methods {
 			op := &operation{
-				id:       def.OperationID,
+				id:       definition.OperationID,
 				method:   strings.ToUpper(method),
 				segments: strings.Split(path, "/"),
 				bearer:   len(api.Security) > 0,
 			}
-			if def.Security != nil {
-				op.bearer = len(*def.Security) > 0
+			if definition.Security != nil {
+				op.bearer = len(*definition.Security) > 0
 			}
-			for _, ref := range def.Parameters {
+			for _, ref := range definition.Parameters {
 				p := api.Components.Parameters[strings.TrimPrefix(ref.Ref, "#/components/parameters/")]
-				if p.schema, err = compiler.Compile(schemaBase + ref.Ref + "/schema"); err != nil {
-					return nil, fmt.Errorf("contract: %s: %w", op.id, err)
+				if p.schema, err = api.resolve(p.Schema); err != nil {
+					return nil, fmt.Errorf("contract: %s: parameter %s: %w", op.id, p.Name, err)
 				}
 				op.parameters = append(op.parameters, p)
 			}
-			if def.RequestBody != nil {
-				for mediaType, content := range def.RequestBody.Content {
+			if definition.RequestBody != nil {
+				for mediaType, content := range definition.RequestBody.Content {
 					op.mediaType = mediaType
-					if op.body, err = compiler.Compile(schemaBase + content.Schema.Ref); err != nil {
-						return nil, fmt.Errorf("contract: %s: %w", op.id, err)
+					if op.body, err = api.resolve(content.Schema); err != nil {
+						return nil, fmt.Errorf("contract: %s: body: %w", op.id, err)
 					}
+				}
+			}
+			if op.id == "syncAssets" {
+				if op.item, err = api.resolve(&jsonschema.Schema{Ref: "#/$defs/AssetItem"}); err != nil {
+					return nil, fmt.Errorf("contract: %s: item: %w", op.id, err)
 				}
 			}
 			c.operations = append(c.operations, op)
@@ -110,18 +115,19 @@ func loadContract(document []byte) (*contract, error) {
 	return c, nil
 }
 
-func schemaCompiler(document []byte) (*jsonschema.Compiler, error) {
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(document))
-	if err != nil {
-		return nil, fmt.Errorf("contract: %w", err)
-	}
-	compiler := jsonschema.NewCompiler()
-	compiler.DefaultDraft(jsonschema.Draft2020)
-	compiler.AssertFormat()
-	if err := compiler.AddResource(schemaBase, doc); err != nil {
-		return nil, fmt.Errorf("contract: %w", err)
-	}
-	return compiler, nil
+// parseOpenAPI parses the document. Its references to schemas become references to
+// $defs, because the validator resolves references within a JSON schema only.
+func parseOpenAPI(document []byte) (openAPI, error) {
+	var api openAPI
+	err := json.Unmarshal(bytes.ReplaceAll(document, []byte("#/components/schemas/"), []byte("#/$defs/")), &api)
+	return api, err
+}
+
+// resolve returns a schema of the document in the form that validates.
+func (api *openAPI) resolve(schema *jsonschema.Schema) (*jsonschema.Resolved, error) {
+	root := *schema
+	root.Defs = api.Components.Schemas
+	return root.Resolve(nil)
 }
 
 // find returns the operation of a request and the values in its path.
@@ -188,7 +194,10 @@ func (o *operation) check(r *http.Request, path map[string]string, body []byte) 
 	if err != nil {
 		return nil, append(problems, "body: "+err.Error())
 	}
-	return document, append(problems, violations("body", o.body.Validate(document))...)
+	if err := o.body.Validate(document); err != nil {
+		problems = append(problems, o.bodyViolations(document, err)...)
+	}
+	return document, problems
 }
 
 func (o *operation) checkParameters(r *http.Request, path map[string]string) (problems []string) {
@@ -212,7 +221,9 @@ func (o *operation) checkParameters(r *http.Request, path map[string]string) (pr
 		case len(given) > 1:
 			problems = append(problems, where+": given more than once")
 		case len(given) == 1:
-			problems = append(problems, violations(where, p.schema.Validate(given[0]))...)
+			if err := p.schema.Validate(given[0]); err != nil {
+				problems = append(problems, violation(where, err))
+			}
 		case p.Required:
 			problems = append(problems, where+": missing")
 		}
@@ -244,37 +255,39 @@ func parseJSON(body []byte) (any, error) {
 	if !utf8.Valid(body) {
 		return nil, fmt.Errorf("not UTF-8")
 	}
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
-	if err != nil {
+	var document any
+	if err := json.Unmarshal(body, &document); err != nil {
 		return nil, fmt.Errorf("not JSON: %w", err)
 	}
 	return document, nil
 }
 
-// violations lists what a schema found, one line a place.
-func violations(where string, err error) []string {
-	if err == nil {
-		return nil
-	}
-	invalid, ok := err.(*jsonschema.ValidationError)
-	if !ok {
-		return []string{where + ": " + err.Error()}
-	}
-	var lines []string
-	var walk func(*jsonschema.OutputUnit)
-	walk = func(unit *jsonschema.OutputUnit) {
-		if len(unit.Errors) == 0 {
-			place := where
-			if unit.InstanceLocation != "" {
-				place += " " + unit.InstanceLocation
+// bodyViolations returns the violations of a document with the validation error err.
+// The validator stops at the first error, and its error has no index of an array item.
+// For items of assetData, the result therefore has one line for each invalid item.
+func (o *operation) bodyViolations(document any, err error) (lines []string) {
+	request, _ := document.(map[string]any)
+	items, _ := request["assetData"].([]any)
+	if o.item != nil {
+		for i, item := range items {
+			if err := o.item.Validate(item); err != nil {
+				lines = append(lines, violation(fmt.Sprintf("body /assetData/%d", i), err))
 			}
-			lines = append(lines, place+": "+unit.Error.String())
-		}
-		for i := range unit.Errors {
-			walk(&unit.Errors[i])
 		}
 	}
-	walk(invalid.DetailedOutput())
-	slices.Sort(lines) // the validator walks maps
+	if len(lines) == 0 {
+		lines = []string{violation("body", err)}
+	}
 	return lines
+}
+
+// violation returns the text for a validation error. Each level of a schema wraps the
+// error of the next level. The last three name the property, the schema that it refers
+// to and the rule.
+func violation(where string, err error) string {
+	levels := [3]error{err, err, err}
+	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
+		levels = [3]error{levels[1], levels[2], cause}
+	}
+	return where + ": " + levels[0].Error()
 }

@@ -136,7 +136,7 @@ func New(options Options) *Server {
 	if options.maxBody == 0 {
 		options.maxBody = 10 << 20
 	}
-	contract, err := ownContract()
+	contract, err := defaultContract()
 	if err != nil {
 		panic(err) // the document is compiled in, and tested
 	}
