@@ -201,8 +201,8 @@ func testLines(t *testing.T, cases map[string]lineCase) {
 				}
 			}
 			err := report.Err()
-			if report.OK != (err == nil) || c.class != "" && fault.Of(err) != c.class {
-				t.Errorf("ok %t, class %s of %v, want %s", report.OK, fault.Of(err), err, c.class)
+			if report.OK != (err == nil) || c.class != "" && fault.ClassOf(err) != c.class {
+				t.Errorf("ok %t, class %s of %v, want %s", report.OK, fault.ClassOf(err), err, c.class)
 			}
 			if _, err := os.Stat(e.options.StateDir); err == nil && !strings.HasPrefix(name, "state") {
 				t.Error("a state directory was made")
@@ -689,8 +689,8 @@ func TestNoGateway(t *testing.T) {
 		e.options.Gateway, e.options.GatewayAddress = gateway.New(e.client), e.client.URL.Host
 		i := &inspection{Options: e.options}
 		got := i.one(t.Context(), (*inspection).login)
-		if got.Result != Fail || fault.Of(got.err) != fault.Transient || !errors.Is(got.err, syscall.ECONNREFUSED) {
-			t.Errorf("%+v, class %s", got, fault.Of(got.err))
+		if got.Result != Fail || fault.ClassOf(got.err) != fault.Transient || !errors.Is(got.err, syscall.ECONNREFUSED) {
+			t.Errorf("%+v, class %s", got, fault.ClassOf(got.err))
 		}
 		mustContain(t, got.Remedy, "open TCP port ", " to 127.0.0.1 ", "proxy.enabled, proxy.host and proxy.port", "connector.api.url")
 	})

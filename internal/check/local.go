@@ -10,7 +10,7 @@ import (
 )
 
 func (i *inspection) stateDirectory(context.Context) Check {
-	if err := state.Usable(i.StateDir); err != nil {
+	if err := state.CheckDir(i.StateDir); err != nil {
 		return failed(err, "")
 	}
 	store, err := i.stateOptions.OpenReadOnly(i.StateDir)
@@ -23,7 +23,7 @@ func (i *inspection) stateDirectory(context.Context) Check {
 		return warnOf(err)
 	}
 	defer store.Close()
-	known, err := store.Size()
+	known, err := store.IndexSize()
 	switch {
 	case err != nil:
 		return warnOf(err)

@@ -218,14 +218,14 @@ func headline(err error) string {
 	switch {
 	case errors.As(err, new(usageError)):
 		return MsgBadUsage
-	case fault.Of(err) == fault.Invalid:
+	case fault.ClassOf(err) == fault.Invalid:
 		return MsgBadConfiguration
 	}
 	return MsgCommandFailed
 }
 
 func codeOf(err error) int {
-	switch fault.Of(err) {
+	switch fault.ClassOf(err) {
 	case fault.Invalid:
 		return exitUsage
 	case fault.Locked:

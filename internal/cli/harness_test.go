@@ -62,7 +62,7 @@ func newSite(t *testing.T) *site {
 		e.AddGroup(fmt.Sprintf("CN=group%d,%s", n, base))
 	}
 	for _, secret := range []string{e.Password, e.Gateway.Options.Password, wrong} {
-		testlog.KeepSecret(secret)
+		testlog.AddSecret(secret)
 	}
 	return &site{Environment: e, env: e.Settings().With(testenv.Settings{"profile.baseContext": base})}
 }

@@ -109,11 +109,11 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	var unrecorded fault.Repeats
+	var unrecorded fault.RepeatCounter
 	loop := schedule.Loop{
 		Schedule:   ticks,
 		RunOnStart: c.Service.RunOnStart,
-		Awake:      pulse.Beat,
+		Heartbeat:  pulse.Beat,
 		Run: func(ctx context.Context, _ time.Time) {
 			var mode syncrun.Mode
 			if seen.starts != nil {
@@ -127,18 +127,18 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 				end(err)
 			}
 		},
-		Scheduled: func(next time.Time) {
+		OnScheduled: func(next time.Time) {
 			if seen.scheduled != nil {
 				defer seen.scheduled(next)
 			}
 			err := r.Schedule(ctx, next)
 			if err == nil {
-				unrecorded.Clear()
+				unrecorded.Reset()
 				return
 			}
-			log.Error().EmbedObject(fault.Fields(err)).EmbedObject(unrecorded.Note(err, time.Now().UTC())).Msg(MsgStateNotRecorded)
+			log.Error().EmbedObject(fault.Fields(err)).EmbedObject(unrecorded.Count(err, time.Now().UTC())).Msg(MsgStateNotRecorded)
 		},
-		Missed: func(missed int, last time.Time) {
+		OnMissed: func(missed int, last time.Time) {
 			log.Warn().Int("missed", missed).Time("last", last).Msg(MsgRunsSkipped)
 		},
 	}

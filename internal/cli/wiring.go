@@ -61,7 +61,7 @@ func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error
 
 // closeState closes the state file, and logs one that was set aside then.
 func closeState(store *state.Store, log zerolog.Logger) {
-	store.SetAside = nil
+	store.DamagedFile = nil
 	if err := store.Close(); err != nil {
 		log.Error().Str("component", "state").EmbedObject(fault.Fields(err)).Msg(MsgStateFileNotClosed)
 	}
@@ -69,8 +69,8 @@ func closeState(store *state.Store, log zerolog.Logger) {
 }
 
 func logSetAside(store *state.Store, log zerolog.Logger) {
-	if store.SetAside != nil {
-		log.Error().Str("component", "state").EmbedObject(fault.Fields(store.SetAside.Err())).Msg(MsgStateFileSetAside)
+	if store.DamagedFile != nil {
+		log.Error().Str("component", "state").EmbedObject(fault.Fields(store.DamagedFile.Err())).Msg(MsgStateFileSetAside)
 	}
 }
 

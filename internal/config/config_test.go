@@ -261,8 +261,8 @@ func checkFaults(t *testing.T, err error, wants ...want) {
 	if strings.Contains(err.Error()+fault.Remedy(err), "hush") {
 		t.Errorf("a secret shows in %v; remedy %s", err, fault.Remedy(err))
 	}
-	if fault.Of(err) != fault.Invalid {
-		t.Errorf("class %s", fault.Of(err))
+	if fault.ClassOf(err) != fault.Invalid {
+		t.Errorf("class %s", fault.ClassOf(err))
 	}
 	all := fault.All(err)
 	if len(all) != len(wants) {

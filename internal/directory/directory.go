@@ -163,9 +163,9 @@ func joinByServer(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
-	class := fault.Of(errs[len(errs)-1])
+	class := fault.ClassOf(errs[len(errs)-1])
 	for _, err := range errs {
-		if fault.Of(err) == fault.Transient && class != fault.Canceled && !bindRefused(errs[len(errs)-1]) {
+		if fault.ClassOf(err) == fault.Transient && class != fault.Canceled && !bindRefused(errs[len(errs)-1]) {
 			class = fault.Transient
 		}
 	}
@@ -260,7 +260,7 @@ func (o Options) observe(request string, start time.Time, err *error) {
 	if request == "bind" {
 		explain = explainBind
 	}
-	o.Observe(request, fault.Of(explain(fault.Operation{}, *err)), time.Since(start))
+	o.Observe(request, fault.ClassOf(explain(fault.Operation{}, *err)), time.Since(start))
 }
 
 func (s *Session) bind(ctx context.Context) error {

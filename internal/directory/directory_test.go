@@ -383,7 +383,7 @@ func TestConnectionClosedAnywhere(t *testing.T) {
 	}
 	for bytes := range whole {
 		delivered, sent, err := run(bytes)
-		if class := fault.Of(err); err == nil || class != fault.Transient {
+		if class := fault.ClassOf(err); err == nil || class != fault.Transient {
 			t.Errorf("cut after %d bytes: %s: %v", bytes, class, err)
 		}
 		if !strings.HasPrefix("CN=a CN=b CN=c ", delivered) || sent != bytes {

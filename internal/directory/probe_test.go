@@ -47,7 +47,7 @@ func TestProbe(t *testing.T) {
 		if !got.Reached || seen != c.seen || got.Given != (c.given == self.Certificate && c.seen) || got.Host != c.server.Host || got.Port != c.server.Port {
 			t.Errorf("%s: %+v", name, got)
 		}
-		if (got.Err == nil) != (c.class == "") || got.Err != nil && fault.Of(got.Err) != c.class {
+		if (got.Err == nil) != (c.class == "") || got.Err != nil && fault.ClassOf(got.Err) != c.class {
 			t.Errorf("%s: error %v", name, got.Err)
 		}
 	}

@@ -84,7 +84,7 @@ func TestValuesThatChange(t *testing.T) {
 				c()
 			}
 		}
-		if _, err := read(); !errors.Is(err, ErrChanged) || fault.Of(err) != fault.Incomplete {
+		if _, err := read(); !errors.Is(err, ErrChanged) || fault.ClassOf(err) != fault.Incomplete {
 			t.Errorf("%s: %v", name, err)
 		}
 		values, change = whole, func(int) {}

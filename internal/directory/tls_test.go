@@ -285,7 +285,7 @@ func TestWrongPort(t *testing.T) {
 			_, err := Connect(t.Context(), o)
 			class := test.class
 			if class == "" { // an alert may or may not come before the end
-				class = fault.Of(err)
+				class = fault.ClassOf(err)
 			}
 			want := connectTo(test.server, test.protocol, class)
 			if test.protocol == LDAP {

@@ -1,6 +1,6 @@
-// Package fault has the error that every adapter (directory, gateway, state) returns: what
-// was tried on what, why it failed, what to do, and a class. The class decides on retries
-// and on the exit code, and is the label of metrics.
+// Package fault defines the error type of the connector. An Error has an operation, its
+// object, a cause, a remedy and a class. The class determines retries and the exit code,
+// and is a label of metrics.
 package fault
 
 import (
@@ -10,37 +10,37 @@ import (
 	"strings"
 )
 
-// Class is the meaning of an error for the run.
+// Class is the category of an error.
 type Class string
 
 // The classes.
 const (
-	// Done is the class of no error, where outcomes are counted.
+	// Done is the class of a nil error. Counters of outcomes use it.
 	Done Class = "done"
-	// Transient may pass without anyone's help: network, timeout, 5xx, rate limit, full disk.
+	// Transient errors may end without intervention: network, timeout, 5xx, rate limit, full disk.
 	Transient Class = "transient"
-	// Refused lasts until a person changes something: credentials, rights, certificates,
-	// names. It is not retried within a run.
+	// Refused errors need intervention: credentials, rights, certificates, names. They are
+	// not retried within a run.
 	Refused Class = "refused"
-	// Rejected concerns single objects that the other side does not accept.
+	// Rejected errors apply to single objects that the server does not accept.
 	Rejected Class = "rejected"
-	// Incomplete means that an answer ended before its proven end.
+	// Incomplete means that a response was truncated.
 	Incomplete Class = "incomplete"
-	// Canceled means that the process was told to stop.
+	// Canceled means that the process is shutting down.
 	Canceled Class = "canceled"
-	// Invalid is bad configuration or bad usage, an unusable state directory included.
+	// Invalid means bad configuration or usage, including an unusable state directory.
 	Invalid Class = "invalid"
-	// Locked means that another instance holds the state directory.
+	// Locked means that another instance has locked the state directory.
 	Locked Class = "locked"
 )
 
 // Error is a failed operation.
 type Error struct {
 	Class  Class
-	Op     string // such as "search"; "" for a value, which Object names
-	Object string // a DN, an address, a path, a key; the same whenever the same operation fails
+	Op     string // such as "search"; "" if Object is an invalid value
+	Object string // a DN, address, path or key; equal for repeated failures of the same operation
 	Err    error  // the cause, without the remedy
-	Remedy string // an instruction; "" without one
+	Remedy string // an imperative clause; "": none
 }
 
 // Error returns "operation object: cause".
@@ -58,15 +58,15 @@ func (e *Error) Unwrap() error { return e.Err }
 // Operation is an operation on an object.
 type Operation struct{ Op, Object string }
 
-// Failed returns the operation's error. Without a remedy of its own, the error has that of
-// its cause.
+// Failed returns the error of the operation. If remedy is empty, Remedy returns the remedy
+// of the cause.
 func (o Operation) Failed(class Class, cause error, remedy string) error {
 	return &Error{Class: class, Op: o.Op, Object: o.Object, Err: cause, Remedy: remedy}
 }
 
-// Of returns the class of the outermost Error in err's tree. Without one it is Canceled
-// when a context was canceled, and Transient otherwise. Of no error it is Done.
-func Of(err error) Class {
+// ClassOf returns the class of the outermost Error in the tree of err. Without an Error, it
+// returns Canceled for a canceled context and Transient otherwise. For nil, it returns Done.
+func ClassOf(err error) Class {
 	var e *Error
 	switch {
 	case err == nil:
@@ -80,10 +80,10 @@ func Of(err error) Class {
 	}
 }
 
-// Remedy returns the outermost remedy in err's tree. Where errors are joined, it returns
-// the different remedies of all, separated by "; ".
+// Remedy returns the outermost remedy in the tree of err. For joined errors, it returns
+// their distinct remedies, separated by "; ".
 func Remedy(err error) string {
-	switch e := err.(type) { // the chain is walked here
+	switch e := err.(type) { // errors.As would skip joined errors
 	case nil:
 		return ""
 	case *Error:
@@ -105,8 +105,8 @@ func Remedy(err error) string {
 	return ""
 }
 
-// Remedies returns the remedies of joined errors, one a line, each with the object that it is
-// about. Of a single error it returns the remedy.
+// Remedies returns the remedies of joined errors, one per line, each with its object. For a
+// single error, it returns the remedy only.
 func Remedies(err error) string {
 	all := All(err)
 	if len(all) == 1 {
@@ -126,8 +126,8 @@ func Remedies(err error) string {
 	return strings.Join(lines, "\n")
 }
 
-// All returns the errors that err joins, or err itself. An Error is never taken apart,
-// since its causes alone lack its operation and its remedy.
+// All returns the errors that are joined in err, or err itself. It does not split an Error,
+// because the causes lack its operation and remedy.
 func All(err error) []error {
 	joined, is := err.(interface{ Unwrap() []error })
 	if !is {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestOf(t *testing.T) {
+func TestClassOf(t *testing.T) {
 	refused := Operation{"bind", "dc1"}.Failed(Refused, errors.New("wrong password"), "correct it")
 	for _, test := range []struct {
 		name string
@@ -17,14 +17,14 @@ func TestOf(t *testing.T) {
 	}{
 		{"error", refused, Refused},
 		{"wrapped", fmt.Errorf("run: %w", refused), Refused},
-		{"outermost wins", &Error{Class: Incomplete, Err: refused}, Incomplete},
+		{"outermost class", &Error{Class: Incomplete, Err: refused}, Incomplete},
 		{"canceled context", fmt.Errorf("search: %w", context.Canceled), Canceled},
 		{"deadline", context.DeadlineExceeded, Transient},
-		{"unknown", errors.New("x"), Transient},
-		{"none", nil, Done},
+		{"not an Error", errors.New("x"), Transient},
+		{"nil", nil, Done},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := Of(test.err); got != test.want {
+			if got := ClassOf(test.err); got != test.want {
 				t.Errorf("%s, want %s", got, test.want)
 			}
 		})
@@ -34,7 +34,7 @@ func TestOf(t *testing.T) {
 func TestText(t *testing.T) {
 	cause := errors.New("cause")
 	for want, err := range map[string]*Error{
-		"search DC=x: cause":  {Op: "search", Object: "DC=x", Err: cause, Remedy: "never in the text"},
+		"search DC=x: cause":  {Op: "search", Object: "DC=x", Err: cause, Remedy: "not in the text"},
 		"login: cause":        {Op: "login", Err: cause},
 		"ldap.port: cause":    {Object: "ldap.port", Err: cause},
 		"cause":               {Err: cause},
@@ -54,11 +54,11 @@ func TestRemedy(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"none", errors.New("x"), ""},
-		{"no error", nil, ""},
-		{"own", inner, "inner"},
-		{"of the cause", &Error{Err: fmt.Errorf("wrapped: %w", inner)}, "inner"},
-		{"outermost", &Error{Err: inner, Remedy: "outer"}, "outer"},
+		{"without remedy", errors.New("x"), ""},
+		{"nil", nil, ""},
+		{"own remedy", inner, "inner"},
+		{"remedy of the cause", &Error{Err: fmt.Errorf("wrapped: %w", inner)}, "inner"},
+		{"outermost remedy", &Error{Err: inner, Remedy: "outer"}, "outer"},
 		{"joined", errors.Join(inner, other, inner), "inner; other"},
 		{"several causes", fmt.Errorf("%w %w", errors.New("x"), other), "other"},
 	} {
@@ -90,10 +90,10 @@ func TestAll(t *testing.T) {
 		err  error
 		want []error
 	}{
-		"one":                        {a, []error{a}},
-		"joined":                     {errors.Join(a, errors.Join(b, c)), []error{a, b, c}},
-		"an error of several causes": {several, []error{several}},
-		"joined with such an error":  {errors.Join(several, c), []error{several, c}},
+		"single error":                     {a, []error{a}},
+		"joined":                           {errors.Join(a, errors.Join(b, c)), []error{a, b, c}},
+		"error with several causes":        {several, []error{several}},
+		"joined error with several causes": {errors.Join(several, c), []error{several, c}},
 	} {
 		if got := All(test.err); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", name, got, test.want)

@@ -2,7 +2,7 @@ package fault
 
 import "github.com/rs/zerolog"
 
-// Fields returns the fields of a log line about err: error and, where there is one, remedy.
+// Fields returns the log fields of err: error and, if not empty, remedy.
 func Fields(err error) zerolog.LogObjectMarshaler { return fields{err} }
 
 type fields struct{ err error }
@@ -15,8 +15,8 @@ func (f fields) MarshalZerologObject(event *zerolog.Event) {
 	}
 }
 
-// MarshalZerologObject adds how often the error occurred in a row and since when, from the
-// second time on.
+// MarshalZerologObject adds the fields repeated and failing_since if the error occurred
+// more than once in a row.
 func (r Repetition) MarshalZerologObject(event *zerolog.Event) {
 	if r.Times > 1 {
 		event.Int("repeated", r.Times).Time("failing_since", r.Since)

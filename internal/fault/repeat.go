@@ -5,42 +5,44 @@ import (
 	"time"
 )
 
-// Repeats counts how often the same error occurs in a row. Errors are the same when class,
-// operation and object are; causes may differ. It serves one goroutine.
-type Repeats struct {
-	last  identity
+// RepeatCounter counts consecutive occurrences of the same error. Errors are the same if
+// their class, operation and object are equal. Causes may differ. It is not safe for
+// concurrent use.
+type RepeatCounter struct {
+	last  errorKey
 	count Repetition
 }
 
-type identity struct {
+// errorKey identifies an error.
+type errorKey struct {
 	class Class
 	Operation
 }
 
 // Repetition describes one occurrence of an error.
 type Repetition struct {
-	Times int       // in a row, this one included
-	Since time.Time // the first of them
+	Times int       // consecutive occurrences, including this one
+	Since time.Time // time of the first one
 }
 
-// Note counts an error that occurs now.
-func (r *Repeats) Note(err error, now time.Time) Repetition {
-	if this := identify(err); this != r.last || r.count.Times == 0 {
-		*r = Repeats{last: this, count: Repetition{Since: now}}
+// Count counts an error that occurs now.
+func (r *RepeatCounter) Count(err error, now time.Time) Repetition {
+	if key := keyOf(err); key != r.last || r.count.Times == 0 {
+		*r = RepeatCounter{last: key, count: Repetition{Since: now}}
 	}
 	r.count.Times++
 	return r.count
 }
 
-// Clear starts over after a success.
-func (r *Repeats) Clear() { *r = Repeats{} }
+// Reset resets the counter after a success.
+func (r *RepeatCounter) Reset() { *r = RepeatCounter{} }
 
-// identify returns what an error is compared by. An error without an operation stands for
-// itself by its text.
-func identify(err error) identity {
+// keyOf returns the key of an error. The key of an error without an Error in its tree
+// contains its text.
+func keyOf(err error) errorKey {
 	var e *Error
 	if !errors.As(err, &e) {
-		return identity{Of(err), Operation{Object: err.Error()}}
+		return errorKey{ClassOf(err), Operation{Object: err.Error()}}
 	}
-	return identity{e.Class, Operation{e.Op, e.Object}}
+	return errorKey{e.Class, Operation{e.Op, e.Object}}
 }

@@ -16,15 +16,15 @@ func TestRepeats(t *testing.T) {
 	send := func(object, cause string) error {
 		return Operation{"send assets", object}.Failed(Transient, errors.New(cause), "")
 	}
-	var r Repeats
+	var r RepeatCounter
 	for n, step := range []struct {
 		err   error // nil: success
 		times int
-		since int // the step in which it began
+		since int // the step of the first occurrence
 	}{
 		0:  {send("gw", "503"), 1, 0},
 		1:  {send("gw", "503"), 2, 0},
-		2:  {send("gw", "no answer within 1.5s"), 3, 0}, // another cause
+		2:  {send("gw", "no answer within 1.5s"), 3, 0}, // different cause
 		3:  {fmt.Errorf("upload: %w", send("gw", "503")), 4, 0},
 		4:  {send("other", "503"), 1, 4},
 		5:  {send("gw", "503"), 1, 5},
@@ -37,11 +37,11 @@ func TestRepeats(t *testing.T) {
 	} {
 		at := start.Add(time.Duration(n) * time.Minute)
 		if step.err == nil {
-			r.Clear()
+			r.Reset()
 			continue
 		}
 		want := Repetition{step.times, start.Add(time.Duration(step.since) * time.Minute)}
-		if got := r.Note(step.err, at); got != want {
+		if got := r.Count(step.err, at); got != want {
 			t.Errorf("step %d: %+v, want %+v", n, got, want)
 		}
 	}

@@ -406,12 +406,12 @@ func (c *Client) retry(ctx context.Context, o fault.Operation, tries uint, opera
 		last = operation()
 		if last == nil {
 			c.budget.earn()
-		} else if fault.Of(last) == fault.Transient && attempt < int(tries) && !c.budget.spend() {
+		} else if fault.ClassOf(last) == fault.Transient && attempt < int(tries) && !c.budget.spend() {
 			last = budgetExhausted(last)
 			return struct{}{}, backoff.Permanent(last)
 		}
 		// Do not retry if the deadline is before the rate limit resets.
-		if last != nil && (fault.Of(last) != fault.Transient || errors.Is(last, errTooLate)) {
+		if last != nil && (fault.ClassOf(last) != fault.Transient || errors.Is(last, errTooLate)) {
 			return struct{}{}, backoff.Permanent(last)
 		}
 		return struct{}{}, last
@@ -420,7 +420,7 @@ func (c *Client) retry(ctx context.Context, o fault.Operation, tries uint, opera
 			log := c.log(ctx)
 			log.Warn().EmbedObject(fault.Fields(err)).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg(MsgRetrying)
 		}))
-	if last != nil && fault.Of(last) == fault.Transient && errors.Is(ctx.Err(), context.Canceled) {
+	if last != nil && fault.ClassOf(last) == fault.Transient && errors.Is(ctx.Err(), context.Canceled) {
 		return stopped(o, ctx.Err())
 	}
 	return last
@@ -439,7 +439,7 @@ func (e *notRetried) Unwrap() error { return e.cause }
 // budgetExhausted returns an error of this package with the reason why the call is not
 // retried.
 func budgetExhausted(err error) error {
-	failed := &fault.Error{Class: fault.Of(err), Err: err}
+	failed := &fault.Error{Class: fault.ClassOf(err), Err: err}
 	errors.As(err, &failed)
 	return &fault.Error{Class: failed.Class, Op: failed.Op, Object: failed.Object, Remedy: failed.Remedy,
 		Err: &notRetried{failed.Err}}

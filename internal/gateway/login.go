@@ -120,7 +120,7 @@ func (s *session) finish(t *token, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.token, s.underWay.err = t, err
-	if fault.Of(err) == fault.Refused {
+	if fault.ClassOf(err) == fault.Refused {
 		s.refusal = err
 	}
 	close(s.underWay.done)

@@ -49,7 +49,7 @@ func relative(path string) string { return strings.TrimPrefix(path, "/") }
 func classOf(response *http.Response, err error) fault.Class {
 	switch {
 	case err != nil:
-		return fault.Of(err)
+		return fault.ClassOf(err)
 	case response.StatusCode < 300:
 		return fault.Done
 	case response.StatusCode == http.StatusTooManyRequests, response.StatusCode == http.StatusConflict:

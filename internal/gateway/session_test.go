@@ -76,7 +76,7 @@ func TestDeadlineDuringLogin(t *testing.T) {
 		defer cancel()
 		var group sync.WaitGroup
 		group.Go(func() {
-			if _, _, err := s.use(short, nil, false); fault.Of(err) != fault.Transient {
+			if _, _, err := s.use(short, nil, false); fault.ClassOf(err) != fault.Transient {
 				t.Error(err)
 			}
 		})
@@ -158,7 +158,7 @@ func TestFailedLoginIsShared(t *testing.T) {
 			var group sync.WaitGroup
 			for range 20 {
 				group.Go(func() {
-					if _, _, err := s.use(t.Context(), nil, false); fault.Of(err) != class {
+					if _, _, err := s.use(t.Context(), nil, false); fault.ClassOf(err) != class {
 						t.Error(err)
 					}
 				})
@@ -216,13 +216,13 @@ func TestStopDuringLogin(t *testing.T) {
 		defer giveUp()
 		var group sync.WaitGroup
 		group.Go(func() {
-			if _, _, err := s.use(ctx, nil, false); fault.Of(err) != fault.Canceled {
+			if _, _, err := s.use(ctx, nil, false); fault.ClassOf(err) != fault.Canceled {
 				t.Error(err)
 			}
 		})
 		synctest.Wait()
 		group.Go(func() {
-			if _, _, err := s.use(impatient, nil, false); !errors.Is(err, context.DeadlineExceeded) || fault.Of(err) != fault.Transient {
+			if _, _, err := s.use(impatient, nil, false); !errors.Is(err, context.DeadlineExceeded) || fault.ClassOf(err) != fault.Transient {
 				t.Error(err)
 			}
 		})
@@ -261,7 +261,7 @@ func TestThirdTokenIsTheCallsOwn(t *testing.T) {
 		return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody}, nil
 	})
 	_, err := c.Profile(t.Context())
-	if fault.Of(err) != fault.Refused || !slices.Equal(seen, []string{"Bearer 1", "Bearer 2", "Bearer 4"}) || *logins != 4 {
+	if fault.ClassOf(err) != fault.Refused || !slices.Equal(seen, []string{"Bearer 1", "Bearer 2", "Bearer 4"}) || *logins != 4 {
 		t.Errorf("%v after %s, %d logins", err, seen, *logins)
 	}
 	if c.session.token != nil {
@@ -285,7 +285,7 @@ func TestStateIsBounded(t *testing.T) {
 			})
 			begun := time.Now()
 			err := c.SetState(t.Context(), ConnectorState{State: "PROCESSED"})
-			if fault.Of(err) != fault.Transient || time.Since(begun) != stateTimeout {
+			if fault.ClassOf(err) != fault.Transient || time.Since(begun) != stateTimeout {
 				t.Errorf("%s: %v after %s", hangs, err, time.Since(begun))
 			}
 		})

@@ -100,7 +100,7 @@ type Asset struct {
 	Name        []byte
 	JSON        []byte // {"asset":{…}}
 	Fingerprint Fingerprint
-	Due         time.Time // when the status changes by the clock alone; zero: it does not
+	RecheckAt   time.Time // when the status changes by the clock alone; zero: it does not
 	Deleted     bool
 	Unparsed    int // values that were there and could not be read; their targets are left out
 }
@@ -113,7 +113,7 @@ type Object struct {
 	SID         ad.SID
 	Name        string
 	Fingerprint Fingerprint // zero: none, whatever was sent
-	Due         time.Time
+	RecheckAt   time.Time
 	Deleted     bool
 }
 
@@ -121,7 +121,7 @@ type Object struct {
 func (a Asset) Object() Object {
 	return Object{
 		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(a.Name),
-		Fingerprint: a.Fingerprint, Due: a.Due, Deleted: a.Deleted,
+		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted,
 	}
 }
 
@@ -220,7 +220,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	json = append(json, '}')
 	return Asset{
 		Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name), JSON: json,
-		Fingerprint: m.fingerprint(json), Due: m.source.due, Unparsed: m.source.unparsed,
+		Fingerprint: m.fingerprint(json), RecheckAt: m.source.due, Unparsed: m.source.unparsed,
 	}, nil
 }
 

@@ -235,8 +235,8 @@ func TestDue(t *testing.T) {
 	} {
 		for _, m := range []*Mapper{users, accounts} {
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
-			if err != nil || !asset.Due.Equal(test.want) {
-				t.Errorf("%s of a %s: due %v, want %v (%v)", test.name, m.kind, asset.Due, test.want, err)
+			if err != nil || !asset.RecheckAt.Equal(test.want) {
+				t.Errorf("%s of a %s: due %v, want %v (%v)", test.name, m.kind, asset.RecheckAt, test.want, err)
 			}
 		}
 	}

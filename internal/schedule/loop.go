@@ -6,77 +6,76 @@ import (
 )
 
 const (
-	// longestSleep bounds how late a changed clock or a machine that was
-	// suspended is noticed: timers count time that the machine was awake.
-	longestSleep = 30 * time.Second
-	// rewind is how far back a clock may step and still be waited for.
-	rewind = time.Hour
-	// countedMisses bounds the counting after a clock that started in 1970.
-	countedMisses = 10_000
+	// maxSleep bounds the time until the loop detects a clock step or a resume
+	// from suspend: timers do not advance while the machine is suspended.
+	maxSleep = 30 * time.Second
+	// maxBackstep is the largest backward clock step that the loop waits out.
+	maxBackstep = time.Hour
+	// maxMissed bounds the counting when the clock jumps forward, as from 1970.
+	maxMissed = 10_000
 )
 
-// Loop calls Run at every tick of Schedule. The functions are called on the
-// goroutine of Serve; all but Run may be nil.
+// Loop calls Run at every tick of Schedule. All functions are called in the
+// goroutine of Serve. All but Run may be nil.
 type Loop struct {
 	Schedule   *Schedule
-	RunOnStart bool // run once at once, before the first tick
-	// Run does one run for the tick, which may be past when the machine slept.
-	// Its panics are the caller's.
+	RunOnStart bool // start one run immediately, before the first tick
+	// Run executes one run. The tick is in the past if the machine was suspended.
+	// Serve does not recover panics of Run.
 	Run func(ctx context.Context, tick time.Time)
-	// Scheduled is told the next tick as soon as it is decided.
-	Scheduled func(next time.Time)
-	// Missed is told, after a run, how many later ticks fell into it or into the
-	// sleep of the machine before it, and the last of them. They are not made
-	// up for. Counting stops at 10,000.
-	Missed func(missed int, last time.Time)
-	// Awake is called every 30 s at least while the loop waits: it is alive.
-	Awake func()
+	// OnScheduled receives the next tick once it is determined.
+	OnScheduled func(next time.Time)
+	// OnMissed receives, after a run, the number of ticks that passed during the run
+	// or during a suspend before it, and the last of them. Missed ticks do not start
+	// runs. Counting stops at 10,000.
+	OnMissed func(missed int, last time.Time)
+	// Heartbeat is called at least every 30 s while the loop waits.
+	Heartbeat func()
 
-	// Now is the wall clock; nil: time.Now.
+	// Now returns the wall clock time. If nil, time.Now is used.
 	Now func() time.Time
 }
 
-// Serve runs until ctx is done and the run under way, if any, has returned.
+// Serve returns when ctx is done and the active run, if any, has returned.
 //
-// Every tick up to the moment "settled" has been run or missed, and only later
-// ones are looked for. When the clock steps back a little, as after a time
-// synchronisation, that keeps a tick from running twice: the loop waits, at most
-// an hour longer than usual, until the clock is where it was. When it steps
-// back by more than an hour it was wrong before, and waiting might take years:
-// what was settled is forgotten and the schedule starts anew from the new time,
-// though the same hours then come, and run, once more.
+// Every tick up to handledUntil has started a run or was missed. Only later ticks
+// are considered, so that no tick runs twice after a small backward clock step,
+// such as a time synchronization. The loop then waits until the clock reaches its
+// previous value, at most an hour longer than usual. A backward step of more than
+// an hour means that the clock was wrong before, and waiting might take years.
+// The schedule then restarts at the new time, and the repeated hours run again.
 func (l *Loop) Serve(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	settled := l.wallClock()
+	handledUntil := l.wallClock()
 	if l.RunOnStart {
-		l.scheduled(settled)
-		settled = l.run(ctx, settled)
+		l.scheduled(handledUntil)
+		handledUntil = l.run(ctx, handledUntil)
 	}
 	for ctx.Err() == nil {
-		if now := l.wallClock(); settled.Sub(now) > rewind {
-			settled = now
+		if now := l.wallClock(); handledUntil.Sub(now) > maxBackstep {
+			handledUntil = now
 		}
-		next := l.Schedule.Next(settled)
+		next := l.Schedule.Next(handledUntil)
 		if next.IsZero() { // nothing in the next five years
-			for l.sleep(ctx, longestSleep) {
+			for l.sleep(ctx, maxSleep) {
 			}
 			return
 		}
 		l.scheduled(next)
-		if l.wait(ctx, next, settled) {
-			settled = l.run(ctx, next)
+		if l.wait(ctx, next, handledUntil) {
+			handledUntil = l.run(ctx, next)
 		}
 	}
 }
 
-// wait reports whether next is due. It is not when ctx is done or the clock
-// went back so far behind settled that the next tick must be decided again.
-func (l *Loop) wait(ctx context.Context, next, settled time.Time) bool {
+// wait waits for the next tick and returns true. It returns false if ctx is done,
+// or if the clock steps back so far that the next tick must be determined again.
+func (l *Loop) wait(ctx context.Context, next, handledUntil time.Time) bool {
 	for {
 		now := l.wallClock()
-		if settled.Sub(now) > rewind {
+		if handledUntil.Sub(now) > maxBackstep {
 			return false
 		}
 		left := next.Sub(now)
@@ -89,13 +88,13 @@ func (l *Loop) wait(ctx context.Context, next, settled time.Time) bool {
 	}
 }
 
-// sleep shows that the loop is awake and waits for d, or less. It reports whether
-// to go on.
+// sleep calls Heartbeat and waits for d, at most maxSleep. It returns false if ctx
+// is done.
 func (l *Loop) sleep(ctx context.Context, d time.Duration) bool {
-	if l.Awake != nil {
-		l.Awake()
+	if l.Heartbeat != nil {
+		l.Heartbeat()
 	}
-	timer := time.NewTimer(min(d, longestSleep))
+	timer := time.NewTimer(min(d, maxSleep))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -105,7 +104,7 @@ func (l *Loop) sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// run does one run and returns the time up to which ticks are settled by it.
+// run executes one run and returns the time up to which ticks are handled.
 func (l *Loop) run(ctx context.Context, tick time.Time) time.Time {
 	l.Run(ctx, tick)
 	end := l.wallClock()
@@ -113,30 +112,30 @@ func (l *Loop) run(ctx context.Context, tick time.Time) time.Time {
 		return tick
 	}
 	if ctx.Err() != nil {
-		return end // a stop is no reason to speak of missed ticks
+		return end // no missed ticks are reported at shutdown
 	}
 	missed, last := 0, tick
-	for missed < countedMisses {
+	for missed < maxMissed {
 		next := l.Schedule.Next(last)
 		if next.IsZero() || next.After(end) {
 			break
 		}
 		missed, last = missed+1, next
 	}
-	if missed > 0 && l.Missed != nil {
-		l.Missed(missed, last)
+	if missed > 0 && l.OnMissed != nil {
+		l.OnMissed(missed, last)
 	}
 	return end
 }
 
 func (l *Loop) scheduled(next time.Time) {
-	if l.Scheduled != nil {
-		l.Scheduled(next)
+	if l.OnScheduled != nil {
+		l.OnScheduled(next)
 	}
 }
 
-// wallClock strips the monotonic reading, which stands still while the machine
-// is suspended and knows nothing of clock steps.
+// wallClock returns the time without its monotonic reading, which stops during a
+// suspend and ignores clock steps.
 func (l *Loop) wallClock() time.Time {
 	if l.Now != nil {
 		return l.Now().Round(0).UTC()

@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// journal runs a loop against the clock of a synctest bubble, which starts at
-// midnight 2000-01-01, moved by steps, and notes what the loop does.
-type journal struct {
-	offset atomic.Int64 // of the wall clock, in nanoseconds
-	notes  []string
-	took   time.Duration // by each run
+// recorder runs a loop and records its calls. Its wall clock is the clock of a synctest
+// bubble, which starts at midnight 2000-01-01, plus an offset.
+type recorder struct {
+	offset      atomic.Int64 // of the wall clock, in nanoseconds
+	calls       []string
+	runDuration time.Duration
 }
 
-func (j *journal) now() time.Time { return time.Now().Add(time.Duration(j.offset.Load())) }
+func (r *recorder) now() time.Time { return time.Now().Add(time.Duration(r.offset.Load())) }
 
-// step moves the wall clock by d; timers do not notice.
-func (j *journal) step(d time.Duration) { j.offset.Add(int64(d)) }
+// step moves the wall clock by d without an effect on timers.
+func (r *recorder) step(d time.Duration) { r.offset.Add(int64(d)) }
 
-func (j *journal) note(format string, args ...any) {
-	j.notes = append(j.notes, j.now().UTC().Format("15:04:05 ")+fmt.Sprintf(format, args...))
+func (r *recorder) record(format string, args ...any) {
+	r.calls = append(r.calls, r.now().UTC().Format("15:04:05 ")+fmt.Sprintf(format, args...))
 }
 
-func (j *journal) loop(t *testing.T, expr string) *Loop {
+func (r *recorder) loop(t *testing.T, expr string) *Loop {
 	t.Helper()
 	s, err := Parse(expr)
 	if err != nil {
@@ -36,17 +36,17 @@ func (j *journal) loop(t *testing.T, expr string) *Loop {
 	return &Loop{
 		Schedule: s,
 		Run: func(_ context.Context, tick time.Time) {
-			j.note("run %s", tick.Format("15:04:05"))
-			time.Sleep(j.took)
+			r.record("run %s", tick.Format("15:04:05"))
+			time.Sleep(r.runDuration)
 		},
-		Scheduled: func(next time.Time) { j.note("next %s", next.Format("15:04:05")) },
-		Missed:    func(n int, last time.Time) { j.note("missed %d until %s", n, last.Format("15:04:05")) },
-		Now:       j.now,
+		OnScheduled: func(next time.Time) { r.record("next %s", next.Format("15:04:05")) },
+		OnMissed:    func(n int, last time.Time) { r.record("missed %d until %s", n, last.Format("15:04:05")) },
+		Now:         r.now,
 	}
 }
 
-// serve runs the loop while script plays, then stops it and waits for it.
-func (j *journal) serve(l *Loop, script func()) {
+// serve runs the loop during script, then stops it and waits until it returns.
+func (r *recorder) serve(l *Loop, script func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); l.Serve(ctx) }()
@@ -55,189 +55,189 @@ func (j *journal) serve(l *Loop, script func()) {
 	<-done
 }
 
-func (j *journal) expect(t *testing.T, want ...string) {
+func (r *recorder) expect(t *testing.T, want ...string) {
 	t.Helper()
-	if !slices.Equal(j.notes, want) {
-		t.Errorf("got\n%q\nwant\n%q", j.notes, want)
+	if !slices.Equal(r.calls, want) {
+		t.Errorf("got\n%q\nwant\n%q", r.calls, want)
 	}
 }
 
-// pass lets time go by and the loop deal with it.
-func pass(d time.Duration) {
+// advance waits for d, and until the loop blocks again.
+func advance(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-func TestLoopRunsAtEveryTick(t *testing.T) {
+func TestRunAtEveryTick(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{took: time.Minute}
-		j.serve(j.loop(t, "*/10 * * * *"), func() { pass(25 * time.Minute) })
-		j.expect(t,
+		r := &recorder{runDuration: time.Minute}
+		r.serve(r.loop(t, "*/10 * * * *"), func() { advance(25 * time.Minute) })
+		r.expect(t,
 			"00:00:00 next 00:10:00",
 			"00:10:00 run 00:10:00", "00:11:00 next 00:20:00",
 			"00:20:00 run 00:20:00", "00:21:00 next 00:30:00")
 	})
 }
 
-func TestLoopRunsOnStart(t *testing.T) {
+func TestRunOnStart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{took: time.Minute}
-		l := j.loop(t, "*/10 * * * *")
+		r := &recorder{runDuration: time.Minute}
+		l := r.loop(t, "*/10 * * * *")
 		l.RunOnStart = true
-		pass(7 * time.Minute)
-		j.serve(l, func() { pass(5 * time.Minute) })
-		j.expect(t,
+		advance(7 * time.Minute)
+		r.serve(l, func() { advance(5 * time.Minute) })
+		r.expect(t,
 			"00:07:00 next 00:07:00", "00:07:00 run 00:07:00",
 			"00:08:00 next 00:10:00", "00:10:00 run 00:10:00", "00:11:00 next 00:20:00")
 	})
 }
 
-func TestLoopMissesTicksDuringARun(t *testing.T) {
+func TestMissedTicksDuringRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{took: 25 * time.Minute}
-		j.serve(j.loop(t, "*/10 * * * *"), func() { pass(36 * time.Minute) })
-		j.expect(t,
+		r := &recorder{runDuration: 25 * time.Minute}
+		r.serve(r.loop(t, "*/10 * * * *"), func() { advance(36 * time.Minute) })
+		r.expect(t,
 			"00:00:00 next 00:10:00", "00:10:00 run 00:10:00",
 			"00:35:00 missed 2 until 00:30:00", "00:35:00 next 00:40:00")
 	})
 }
 
-func TestLoopRunsOnceAfterASuspend(t *testing.T) {
+func TestSingleRunAfterSuspend(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{took: time.Second}
-		j.serve(j.loop(t, "*/10 * * * *"), func() {
-			pass(5 * time.Minute)
-			j.step(3 * time.Hour) // slept from 00:05:00 to 03:05:00
-			pass(longestSleep + j.took)
+		r := &recorder{runDuration: time.Second}
+		r.serve(r.loop(t, "*/10 * * * *"), func() {
+			advance(5 * time.Minute)
+			r.step(3 * time.Hour) // suspended from 00:05:00 to 03:05:00
+			advance(maxSleep + r.runDuration)
 		})
-		j.expect(t,
+		r.expect(t,
 			"00:00:00 next 00:10:00", "03:05:30 run 00:10:00",
 			"03:05:31 missed 17 until 03:00:00", "03:05:31 next 03:10:00")
 	})
 }
 
-func TestLoopCountsABoundedNumberOfMisses(t *testing.T) {
+func TestMissedCountIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{}
-		l := j.loop(t, "* * * * * *")
-		l.Scheduled, l.Run = nil, func(context.Context, time.Time) {}
+		r := &recorder{}
+		l := r.loop(t, "* * * * * *")
+		l.OnScheduled, l.Run = nil, func(context.Context, time.Time) {}
 		counted := 0
-		l.Missed = func(n int, _ time.Time) { counted = n }
-		j.serve(l, func() {
-			pass(time.Second / 2)
-			j.step(30 * 365 * 24 * time.Hour)
-			pass(time.Second)
+		l.OnMissed = func(n int, _ time.Time) { counted = n }
+		r.serve(l, func() {
+			advance(time.Second / 2)
+			r.step(30 * 365 * 24 * time.Hour)
+			advance(time.Second)
 		})
-		if counted != countedMisses {
-			t.Errorf("counted %d, want %d", counted, countedMisses)
+		if counted != maxMissed {
+			t.Errorf("counted %d, want %d", counted, maxMissed)
 		}
 	})
 }
 
-func TestLoopDoesNotRepeatATickWhenTheClockStepsBack(t *testing.T) {
+func TestClockBackstepDoesNotRepeatTick(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{}
-		j.serve(j.loop(t, "*/10 * * * *"), func() {
-			pass(10*time.Minute + time.Second)
-			j.step(-5 * time.Second) // back before the tick that has just run
-			pass(10*time.Minute + 10*time.Second)
+		r := &recorder{}
+		r.serve(r.loop(t, "*/10 * * * *"), func() {
+			advance(10*time.Minute + time.Second)
+			r.step(-5 * time.Second) // before the tick that has just started a run
+			advance(10*time.Minute + 10*time.Second)
 		})
-		j.expect(t,
+		r.expect(t,
 			"00:00:00 next 00:10:00", "00:10:00 run 00:10:00", "00:10:00 next 00:20:00",
 			"00:20:00 run 00:20:00", "00:20:00 next 00:30:00")
 	})
 }
 
-func TestLoopWaitsForAClockThatSteppedBackWithinTheHour(t *testing.T) {
+func TestClockBackstepWithinHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{}
-		j.serve(j.loop(t, "*/10 * * * *"), func() {
-			pass(25 * time.Minute)
-			j.step(-20 * time.Minute) // 00:10:00 and 00:20:00 come again and do not run again
-			pass(25*time.Minute + time.Second)
+		r := &recorder{}
+		r.serve(r.loop(t, "*/10 * * * *"), func() {
+			advance(25 * time.Minute)
+			r.step(-20 * time.Minute) // 00:10:00 and 00:20:00 are repeated, without runs
+			advance(25*time.Minute + time.Second)
 		})
-		j.expect(t,
+		r.expect(t,
 			"00:00:00 next 00:10:00", "00:10:00 run 00:10:00", "00:10:00 next 00:20:00",
 			"00:20:00 run 00:20:00", "00:20:00 next 00:30:00",
 			"00:30:00 run 00:30:00", "00:30:00 next 00:40:00")
 	})
 }
 
-func TestLoopDoesNotRepeatATickWhenTheClockStepsBackDuringTheRun(t *testing.T) {
+func TestClockBackstepDuringRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{}
-		l := j.loop(t, "*/10 * * * *")
+		r := &recorder{}
+		l := r.loop(t, "*/10 * * * *")
 		l.Run = func(_ context.Context, tick time.Time) {
-			j.note("run %s", tick.Format("15:04:05"))
-			j.step(-5 * time.Second)
+			r.record("run %s", tick.Format("15:04:05"))
+			r.step(-5 * time.Second)
 		}
-		j.serve(l, func() { pass(10*time.Minute + 20*time.Second) })
-		j.expect(t, "00:00:00 next 00:10:00", "00:10:00 run 00:10:00", "00:09:55 next 00:20:00")
+		r.serve(l, func() { advance(10*time.Minute + 20*time.Second) })
+		r.expect(t, "00:00:00 next 00:10:00", "00:10:00 run 00:10:00", "00:09:55 next 00:20:00")
 	})
 }
 
-func TestLoopDoesNotStarveWhenTheClockStepsBackFar(t *testing.T) {
+func TestClockBackstepBeyondHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{}
-		j.step(365 * 24 * time.Hour) // wrong from the start
-		j.serve(j.loop(t, "*/10 * * * *"), func() {
-			pass(10*time.Minute + time.Second)
-			j.step(-365 * 24 * time.Hour)
-			pass(10 * time.Minute)
+		r := &recorder{}
+		r.step(365 * 24 * time.Hour) // wrong from the start
+		r.serve(r.loop(t, "*/10 * * * *"), func() {
+			advance(10*time.Minute + time.Second)
+			r.step(-365 * 24 * time.Hour)
+			advance(10 * time.Minute)
 		})
-		j.expect(t,
+		r.expect(t,
 			"00:00:00 next 00:10:00", "00:10:00 run 00:10:00", "00:10:00 next 00:20:00",
 			"00:10:30 next 00:20:00", "00:20:00 run 00:20:00", "00:20:00 next 00:30:00")
 	})
 }
 
-func TestLoopReturnsAfterTheRunUnderWay(t *testing.T) {
+func TestServeReturnsAfterActiveRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{took: time.Hour}
-		j.serve(j.loop(t, "*/10 * * * *"), func() { pass(15 * time.Minute) })
+		r := &recorder{runDuration: time.Hour}
+		r.serve(r.loop(t, "*/10 * * * *"), func() { advance(15 * time.Minute) })
 		if got := time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)); got != 70*time.Minute {
-			t.Errorf("returned after %v, want the run's end at 1h10m", got)
+			t.Errorf("returned after %v, want 1h10m, the end of the run", got)
 		}
-		j.expect(t, "00:00:00 next 00:10:00", "00:10:00 run 00:10:00")
+		r.expect(t, "00:00:00 next 00:10:00", "00:10:00 run 00:10:00")
 	})
 }
 
-func TestLoopDoesNothingWhenAlreadyStopped(t *testing.T) {
+func TestServeWithCanceledContext(t *testing.T) {
 	t.Parallel()
-	j := &journal{}
-	l := j.loop(t, "*/10 * * * *")
+	r := &recorder{}
+	l := r.loop(t, "*/10 * * * *")
 	l.RunOnStart = true
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
 	l.Serve(ctx)
-	j.expect(t)
+	r.expect(t)
 }
 
-// TestAwake: a loop that waits, even for nothing at all, shows that it is alive.
-func TestAwake(t *testing.T) {
+// TestHeartbeat checks that a waiting loop calls Heartbeat, also without a future tick.
+func TestHeartbeat(t *testing.T) {
 	t.Parallel()
-	for name, expr := range map[string]string{"for a tick": "0 12 * * *", "for years": "0 0 29 2 *"} {
+	for name, expr := range map[string]string{"future tick": "0 12 * * *", "no tick in range": "0 0 29 2 *"} {
 		synctest.Test(t, func(t *testing.T) {
-			j := &journal{}
-			l := j.loop(t, expr)
-			signs := 0
-			l.Awake = func() { signs++ }
-			if name == "for years" {
-				j.step(-100 * 365 * 24 * time.Hour) // 1900 was no leap year, nor were the next four
+			r := &recorder{}
+			l := r.loop(t, expr)
+			beats := 0
+			l.Heartbeat = func() { beats++ }
+			if name == "no tick in range" {
+				r.step(-100 * 365 * 24 * time.Hour) // 1900 was not a leap year, so there is no tick within five years
 			}
-			j.serve(l, func() { pass(5 * time.Minute) })
-			if signs < 10 {
-				t.Errorf("%s: %d signs of life in 5 minutes", name, signs)
+			r.serve(l, func() { advance(5 * time.Minute) })
+			if beats < 10 {
+				t.Errorf("%s: %d heartbeats in 5 minutes", name, beats)
 			}
 		})
 	}

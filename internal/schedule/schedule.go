@@ -1,9 +1,9 @@
-// Package schedule knows when the next run is due and calls it, one at a time.
+// Package schedule parses cron expressions and starts one run at each tick.
 //
-// It guarantees that a Schedule fires at some time in the future, that two runs
-// never overlap, that no tick is queued up behind a run, and that a suspended
-// machine or a changed clock is noticed within 30 seconds. It does not persist
-// anything: ticks of the time before the process started are nobody's.
+// It guarantees that a Schedule has a future tick, that only one run is active at a
+// time, that ticks are not queued during a run, and that a resume from suspend or a
+// clock step is detected within 30 seconds. It stores nothing: ticks before the start
+// of the process are ignored.
 package schedule
 
 import (
@@ -18,39 +18,39 @@ import (
 	"adconnector/internal/fault"
 )
 
-// allowed is the remedy of every refused expression.
+// allowed is the remedy for every invalid expression.
 const allowed = `allowed: 5 fields (minute hour day-of-month month day-of-week) or 6 with seconds first, ` +
 	`each of * ? numbers, names, lists, ranges and /steps; or @hourly, @daily, @weekly, @monthly, @yearly, @every 10m; ` +
-	`in UTC unless CRON_TZ=Area/City stands in front`
+	`in UTC unless CRON_TZ=Area/City comes first`
 
-// Why an expression is refused.
+// The causes of an invalid expression.
 var (
-	errEmpty       = errors.New("there is no expression")
-	errZone        = errors.New("not a time zone like Europe/Berlin")
-	errUnknownZone = errors.New("the time zone is unknown on this machine")
-	errInterval    = errors.New("the interval must be whole seconds, at least 1s, like 10m or 1h30m")
+	errEmpty       = errors.New("empty expression")
+	errZone        = errors.New("not a time zone name such as Europe/Berlin")
+	errUnknownZone = errors.New("unknown time zone on this machine")
+	errInterval    = errors.New("invalid interval, want whole seconds, at least 1s, such as 10m or 1h30m")
 	errDescriptor  = errors.New("unknown descriptor")
 	errFieldCount  = errors.New("wrong number of fields")
-	errNever       = errors.New("it never fires, since no such date exists")
-	errStep        = errors.New("the step after / must be a number above 0")
-	errBackward    = errors.New("the range runs backward")
-	errForm        = errors.New("the forms L, W and # are not supported")
+	errNever       = errors.New("the date does not exist")
+	errStep        = errors.New("invalid step, want a number above 0 after /")
+	errBackward    = errors.New("the range end is before its start")
+	errForm        = errors.New("L, W and # are not supported")
 	errValue       = errors.New("invalid value")
 )
 
-// Schedule is a cron expression that is known to fire.
+// Schedule is a valid cron expression that has future ticks.
 type Schedule struct {
 	expr string
 	next cron.Schedule
 }
 
-// Parse reads a cron expression: 5 fields, 6 with seconds first, or a
-// descriptor, in UTC unless CRON_TZ= or TZ= names another zone. 7 is Sunday
-// wherever a day of the week may stand. As in every cron, an expression that
+// Parse parses a cron expression: 5 fields, 6 fields with seconds first, or a
+// descriptor. The time zone is UTC unless CRON_TZ= or TZ= names another one. 7 is
+// Sunday in every position of a day of the week. As in every cron, an expression that
 // restricts both the day of the month and the day of the week fires on either.
 //
-// In a zone with daylight saving time, a tick in the hour that is skipped does
-// not happen on that day, and one in the hour that comes twice happens twice.
+// In a zone with daylight saving time, a tick in the skipped hour is omitted on that
+// day, and a tick in the repeated hour fires twice.
 func Parse(expr string) (*Schedule, error) {
 	expr = strings.TrimSpace(expr)
 	next, err := parse(expr)
@@ -60,8 +60,8 @@ func Parse(expr string) (*Schedule, error) {
 	return &Schedule{expr: expr, next: next}, nil
 }
 
-// Every returns a schedule that fires at each multiple of an interval, which may be shorter
-// than a second. It is for tests.
+// Every returns a schedule that fires at each multiple of an interval, which may be
+// shorter than a second. Only tests use it.
 func Every(interval time.Duration) *Schedule {
 	return &Schedule{expr: "every " + interval.String(), next: every(interval)}
 }
@@ -77,7 +77,7 @@ func (s *Schedule) Next(after time.Time) time.Time {
 	return s.next.Next(after.Round(0).UTC())
 }
 
-// String returns the expression as it was given.
+// String returns the expression.
 func (s *Schedule) String() string { return s.expr }
 
 func parse(expr string) (cron.Schedule, error) {
@@ -108,8 +108,8 @@ func zoneName(word string) (string, bool) {
 	return strings.CutPrefix(word, "TZ=")
 }
 
-// loadZone refuses the two names that time.LoadLocation takes for something
-// else than a zone: none at all, and Local, which depends on the machine.
+// loadZone returns a time zone. It rejects the names "" and "Local", which
+// time.LoadLocation accepts as UTC and as the zone of the machine.
 func loadZone(name string) (*time.Location, error) {
 	if name == "" || name == "Local" {
 		return nil, fmt.Errorf("%q: %w", name, errZone)
@@ -123,7 +123,7 @@ func loadZone(name string) (*time.Location, error) {
 
 func parseDescriptor(text string, zone *time.Location) (cron.Schedule, error) {
 	if every, ok := strings.CutPrefix(text, "@every "); ok {
-		// robfig would round these to a second without a word.
+		// The cron library silently rounds other intervals to seconds.
 		d, err := time.ParseDuration(every)
 		if err != nil || d < time.Second || d%time.Second != 0 {
 			return nil, errInterval
@@ -132,16 +132,16 @@ func parseDescriptor(text string, zone *time.Location) (cron.Schedule, error) {
 	}
 	switch text {
 	case "@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly":
-		return withRobfig(text, zone)
+		return parseWithLibrary(text, zone)
 	}
 	return nil, errDescriptor
 }
 
-// field is what may stand in one place of an expression.
+// field describes the values of one position of an expression.
 type field struct {
 	name     string
 	min, max int
-	names    string // in the order of their numbers, from min on
+	names    string // in ascending order of their numbers, starting at min
 }
 
 var fields = []field{
@@ -160,7 +160,7 @@ func parseFields(words []string, zone *time.Location) (cron.Schedule, error) {
 	if len(words) == 5 {
 		words = append([]string{"0"}, words...)
 	}
-	plain := make([]string, len(words))
+	normalized := make([]string, len(words))
 	for i, word := range words {
 		items := strings.Split(word, ",")
 		for j, item := range items {
@@ -171,22 +171,22 @@ func parseFields(words []string, zone *time.Location) (cron.Schedule, error) {
 			}
 			items[j] = text
 		}
-		plain[i] = strings.Join(items, ",")
+		normalized[i] = strings.Join(items, ",")
 	}
-	schedule, err := withRobfig(strings.Join(plain, " "), zone)
+	schedule, err := parseWithLibrary(strings.Join(normalized, " "), zone)
 	if err != nil {
 		return nil, err
 	}
-	// Any date that exists comes up within the five years robfig looks ahead;
-	// a fixed start keeps the verdict from depending on today.
+	// The cron library searches five years ahead, which contain every existing date.
+	// With a fixed start, the result does not depend on the current date.
 	if schedule.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
 		return nil, errNever
 	}
 	return schedule, nil
 }
 
-// withRobfig takes only text that was checked before: robfig panics on some.
-func withRobfig(text string, zone *time.Location) (cron.Schedule, error) {
+// parseWithLibrary parses text that was checked before: robfig/cron panics on some input.
+func parseWithLibrary(text string, zone *time.Location) (cron.Schedule, error) {
 	parser := cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
 	schedule, err := parser.Parse(text)
 	if err != nil {
@@ -198,8 +198,8 @@ func withRobfig(text string, zone *time.Location) (cron.Schedule, error) {
 	return schedule, nil
 }
 
-// normalize turns one item of a list into numbers that robfig reads as meant:
-// names and 7 for Sunday resolved, bounds checked.
+// normalize returns one item of a list in a form that robfig/cron accepts. It checks
+// the bounds and replaces names, and 7 for Sunday, with numbers.
 func (f field) normalize(item string) (string, error) {
 	span, step, hasStep := strings.Cut(item, "/")
 	if hasStep {
@@ -218,14 +218,14 @@ func (f field) normalize(item string) (string, error) {
 		return "", err
 	}
 	if !isRange {
-		return strconv.Itoa(f.fold(low)) + step, nil
+		return strconv.Itoa(f.foldSunday(low)) + step, nil
 	}
 	high, err := f.number(highText)
 	if err != nil {
 		return "", err
 	}
 	if f.isWeekday() {
-		// FRI-SUN ends with the week, 7-3 begins with it.
+		// SUN as the end of a range is 7, as in FRI-SUN. 7 as the start is 0, as in 7-3.
 		if high == 0 && low > 0 && strings.EqualFold(highText, "SUN") {
 			high = 7
 		}
@@ -242,8 +242,8 @@ func (f field) normalize(item string) (string, error) {
 	return fmt.Sprintf("%d-%d%s", low, high, step), nil
 }
 
-// weekdays lists the days from low up to a Sunday at the end of the week, which
-// robfig, whose week ends on Saturday, cannot say as a range.
+// weekdays lists the days from low to the Sunday at the end of the week. robfig/cron
+// has no such range, because its week ends on Saturday.
 func weekdays(low int, stepText string) string {
 	step := 1
 	if stepText != "" {
@@ -258,7 +258,8 @@ func weekdays(low int, stepText string) string {
 
 func (f field) isWeekday() bool { return f.max == 7 }
 
-func (f field) fold(n int) int {
+// foldSunday returns 0 for the weekday 7.
+func (f field) foldSunday(n int) int {
 	if f.isWeekday() {
 		return n % 7
 	}

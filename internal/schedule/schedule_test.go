@@ -10,16 +10,16 @@ import (
 	"adconnector/test/faulttest"
 )
 
-func at(t *testing.T, text string) time.Time {
+func parseTime(t *testing.T, text string) time.Time {
 	t.Helper()
-	moment, err := time.Parse(time.RFC3339, text)
+	parsed, err := time.Parse(time.RFC3339, text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return moment.UTC()
+	return parsed.UTC()
 }
 
-// 2026-11-22 is a Sunday.
+// TestNext checks the ticks of expressions. 2026-11-22 is a Sunday.
 func TestNext(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -44,17 +44,17 @@ func TestNext(t *testing.T) {
 		{"day of month or of week", "0 6 24 * SUN", "2026-11-22T13:00:00Z", []string{"2026-11-24T06:00:00Z", "2026-11-29T06:00:00Z"}},
 		{"leap day", "0 0 29 2 *", "2026-11-22T13:00:00Z", []string{"2028-02-29T00:00:00Z"}},
 		{"hourly", "@hourly", "2026-11-22T13:00:00Z", []string{"2026-11-22T14:00:00Z"}},
-		{"descriptor in another case and zone", "CRON_TZ=Asia/Tokyo @Daily", "2026-11-22T13:00:00Z", []string{"2026-11-22T15:00:00Z"}},
+		{"descriptor in mixed case with a zone", "CRON_TZ=Asia/Tokyo @Daily", "2026-11-22T13:00:00Z", []string{"2026-11-22T15:00:00Z"}},
 		{"every", "@every  10m", "2026-11-22T13:00:07Z", []string{"2026-11-22T13:10:07Z"}},
 		{"CRON_TZ", "CRON_TZ=America/New_York 0 6 * * *", "2026-11-22T00:00:00Z", []string{"2026-11-22T11:00:00Z"}},
 		{"TZ", "TZ=Europe/Berlin 0 6 * * *", "2026-11-22T00:00:00Z", []string{"2026-11-22T05:00:00Z"}},
-		{"white space around", "  */10  *\t* * *  ", "2026-11-22T10:00:00Z", []string{"2026-11-22T10:10:00Z"}},
+		{"surrounding white space", "  */10  *\t* * *  ", "2026-11-22T10:00:00Z", []string{"2026-11-22T10:10:00Z"}},
 
-		// New York sprang forward on 2026-03-08 from 02:00 to 03:00 and fell back
-		// on 2026-11-01 from 02:00 to 01:00.
-		{"a tick in the skipped hour is left out", "CRON_TZ=America/New_York 30 2 * * *", "2026-03-07T00:00:00Z", []string{"2026-03-07T07:30:00Z", "2026-03-09T06:30:00Z"}},
-		{"a tick in the doubled hour comes twice", "CRON_TZ=America/New_York 30 1 * * *", "2026-10-31T12:00:00Z", []string{"2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z", "2026-11-02T06:30:00Z"}},
-		{"every ten minutes through the skipped hour", "CRON_TZ=America/New_York */10 * * * *", "2026-03-08T06:50:00Z", []string{"2026-03-08T07:00:00Z", "2026-03-08T07:10:00Z"}},
+		// Clocks in New York change on 2026-03-08 from 02:00 to 03:00 and on 2026-11-01
+		// from 02:00 to 01:00.
+		{"tick in the skipped hour is omitted", "CRON_TZ=America/New_York 30 2 * * *", "2026-03-07T00:00:00Z", []string{"2026-03-07T07:30:00Z", "2026-03-09T06:30:00Z"}},
+		{"tick in the repeated hour fires twice", "CRON_TZ=America/New_York 30 1 * * *", "2026-10-31T12:00:00Z", []string{"2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z", "2026-11-02T06:30:00Z"}},
+		{"every ten minutes across the skipped hour", "CRON_TZ=America/New_York */10 * * * *", "2026-03-08T06:50:00Z", []string{"2026-03-08T07:00:00Z", "2026-03-08T07:10:00Z"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, err := Parse(c.expr)
@@ -64,10 +64,10 @@ func TestNext(t *testing.T) {
 			if got := s.String(); got != strings.TrimSpace(c.expr) {
 				t.Errorf("String() = %q", got)
 			}
-			next := at(t, c.after)
+			next := parseTime(t, c.after)
 			for _, want := range c.want {
 				next = s.Next(next)
-				if !next.Equal(at(t, want)) || next.Location() != time.UTC {
+				if !next.Equal(parseTime(t, want)) || next.Location() != time.UTC {
 					t.Fatalf("got %v, want %v", next, want)
 				}
 			}
@@ -76,36 +76,36 @@ func TestNext(t *testing.T) {
 }
 
 func TestEvery(t *testing.T) {
-	at := time.Date(2024, 2, 29, 23, 59, 59, 990e6, time.UTC)
-	ticks := Every(20 * time.Millisecond)
-	for _, want := range []time.Time{at.Add(10 * time.Millisecond), at.Add(30 * time.Millisecond)} {
-		if at = ticks.Next(at); !at.Equal(want) {
-			t.Errorf("tick %v, want %v", at, want)
+	now := time.Date(2024, 2, 29, 23, 59, 59, 990e6, time.UTC)
+	schedule := Every(20 * time.Millisecond)
+	for _, want := range []time.Time{now.Add(10 * time.Millisecond), now.Add(30 * time.Millisecond)} {
+		if now = schedule.Next(now); !now.Equal(want) {
+			t.Errorf("tick %v, want %v", now, want)
 		}
 	}
 }
 
-func TestNextIsUTCWhateverTheMachineSays(t *testing.T) {
+func TestNextIsUTC(t *testing.T) {
 	t.Parallel()
 	s, err := Parse("0 6 * * *")
 	if err != nil {
 		t.Fatal(err)
 	}
-	after := time.Date(2026, 11, 22, 2, 0, 0, 0, time.FixedZone("here", 5*3600)) // 21:00 UTC the day before
-	if got, want := s.Next(after), at(t, "2026-11-22T06:00:00Z"); !got.Equal(want) {
+	after := time.Date(2026, 11, 22, 2, 0, 0, 0, time.FixedZone("local", 5*3600)) // 21:00 UTC the day before
+	if got, want := s.Next(after), parseTime(t, "2026-11-22T06:00:00Z"); !got.Equal(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, expr string
 		cause      error
-		field      string // in which it is; "": in none
+		field      string // the invalid field; "": none
 	}{
 		{"empty", "", errEmpty, ""},
-		{"zone alone", "TZ=UTC", errEmpty, ""},
+		{"zone only", "TZ=UTC", errEmpty, ""},
 		{"zone without a name", "CRON_TZ= * * * * *", errZone, ""},
 		{"local zone", "TZ=Local * * * * *", errZone, ""},
 		{"unknown zone", "CRON_TZ=Mars/Olympus * * * * *", errUnknownZone, ""},
@@ -125,24 +125,24 @@ func TestParseRefuses(t *testing.T) {
 		{"last Friday", "0 0 * * 5L", errForm, `day of week "5L"`},
 		{"backward range", "30-10 * * * *", errBackward, `minute "30-10"`},
 		{"star with a range", "*-5 * * * *", errValue, `minute "*-5"`},
-		{"three ends", "1-2-3 * * * *", errValue, `minute "1-2-3"`},
+		{"range of three values", "1-2-3 * * * *", errValue, `minute "1-2-3"`},
 		{"empty item", "1,,2 * * * *", errValue, `minute "1,,2"`},
 		{"step 0", "*/0 * * * *", errStep, `minute "*/0"`},
 		{"two steps", "*/2/2 * * * *", errStep, `minute "*/2/2"`},
 		{"negative", "-5 * * * *", errValue, `minute "-5"`},
 		{"30 February", "0 0 30 2 *", errNever, ""},
-		{"31 of short months", "0 0 31 4,6,9,11 *", errNever, ""},
+		{"day 31 of short months", "0 0 31 4,6,9,11 *", errNever, ""},
 		{"unknown descriptor", "@reboot", errDescriptor, ""},
 		{"descriptor with fields", "@hourly * *", errDescriptor, ""},
-		{"every nothing", "@every", errDescriptor, ""},
+		{"every without an interval", "@every", errDescriptor, ""},
 		{"every without a unit", "@every 10", errInterval, ""},
-		{"every backward", "@every -10m", errInterval, ""},
+		{"negative interval", "@every -10m", errInterval, ""},
 		{"every half second", "@every 500ms", errInterval, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, err := Parse(c.expr)
 			if err == nil {
-				t.Fatalf("accepted, next tick %v", s.Next(at(t, "2026-11-22T10:00:00Z")))
+				t.Fatalf("no error, next tick %v", s.Next(parseTime(t, "2026-11-22T10:00:00Z")))
 			}
 			faulttest.Check(t, err, fault.Error{Class: fault.Invalid}, c.cause, allowed)
 			var inField *fault.Error
@@ -174,7 +174,7 @@ func FuzzParse(f *testing.F) {
 		for range 3 {
 			next := s.Next(last)
 			if !next.After(last) {
-				t.Fatalf("%q: %v does not follow %v", expr, next, last)
+				t.Fatalf("%q: tick %v is not after %v", expr, next, last)
 			}
 			last = next
 		}

@@ -1,7 +1,6 @@
-// Package secret keeps passwords, tokens and client secrets out of everything
-// that prints. Whatever formats, logs or encodes a Text gets "[redacted]"; only
-// Reveal, which is easy to search for, gives the value. It does not keep the value out
-// of a dump of the memory, and knows nothing of what Reveal has given away.
+// Package secret keeps passwords, tokens and client secrets out of logs and other
+// output. Formatting, logging or encoding a Text yields "[redacted]". Only Reveal
+// returns the value. The package does not protect against memory dumps.
 package secret
 
 import (
@@ -14,15 +13,15 @@ const redacted = "[redacted]"
 
 // Text is a secret string.
 type Text struct {
-	// A pointer, because fmt ignores Format when it complains about a wrong verb
-	// for a struct around this one, and then prints fields as they are.
+	// A pointer, because fmt prints the fields of an enclosing struct without calling
+	// Format if the verb does not match.
 	value *string
 }
 
-// New makes a secret of value.
+// New returns value as a secret.
 func New(value string) Text { return Text{&value} }
 
-// Reveal returns the secret itself, for the one place that sends it.
+// Reveal returns the value. Only code that sends it should call Reveal.
 func (t Text) Reveal() string {
 	if t.value == nil {
 		return ""
@@ -30,20 +29,20 @@ func (t Text) Reveal() string {
 	return *t.value
 }
 
-// IsZero reports whether there is no secret.
+// IsZero reports whether the secret is empty.
 func (t Text) IsZero() bool { return t.Reveal() == "" }
 
-// Format redacts under every verb and flag.
+// Format writes "[redacted]" for every verb and flag.
 func (t Text) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
-// MarshalText redacts in JSON and in every other text encoding.
+// MarshalText returns "[redacted]", for JSON and all other text encodings.
 func (t Text) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// UnmarshalJSON takes the secret from an answer. Its error does not quote the input.
+// UnmarshalJSON reads the value from a JSON string. Its error does not quote the input.
 func (t *Text) UnmarshalJSON(data []byte) error {
 	var value string
 	if json.Unmarshal(data, &value) != nil {
-		return errors.New("a secret must be a JSON string")
+		return errors.New("secret is not a JSON string")
 	}
 	*t = New(value)
 	return nil

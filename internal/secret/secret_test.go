@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestTextIsRedactedEverywhere(t *testing.T) {
+func TestRedaction(t *testing.T) {
 	t.Parallel()
 	type holder struct {
 		Name  string
@@ -27,17 +27,17 @@ func TestTextIsRedactedEverywhere(t *testing.T) {
 	printed := []string{logged.String(), string(encoded)}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%10s"} {
 		if s := fmt.Sprintf(verb, token); s != "[redacted]" {
-			t.Errorf("%s is %q", verb, s)
+			t.Errorf("%s: %q", verb, s)
 		}
 		printed = append(printed, fmt.Sprintf(verb, &token), fmt.Sprintf(verb, h), fmt.Sprintf(verb, &h), fmt.Sprintf(verb, nested))
 	}
 	for _, s := range printed {
 		if strings.Contains(s, "hunter2") || strings.Contains(s, fmt.Sprintf("%x", "hunter2")) {
-			t.Errorf("secret shows in %q", s)
+			t.Errorf("secret found in %q", s)
 		}
 	}
 	if token.Reveal() != "hunter2" || token.IsZero() || !New("").IsZero() {
-		t.Error("Reveal or IsZero is wrong")
+		t.Error("unexpected result of Reveal or IsZero")
 	}
 }
 

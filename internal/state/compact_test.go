@@ -35,9 +35,9 @@ func TestCampaignCompact(t *testing.T) {
 		o.Deleted = n >= kept
 		batch.Objects = append(batch.Objects, o)
 	}
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{batch}))
-	must(t, d.Settle([]Receipt{{Complete: true, Delivered: batch.Objects}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{batch}))
+	must(t, d.Commit([]BatchResult{{Complete: true, Acknowledged: batch.Objects}}))
 	must(t, s.Close())
 	large := result(os.Stat(path))(t).Size()
 	if large < cmp.Or(options.compactAbove, defaultCompactAbove) {
@@ -53,10 +53,10 @@ func TestCampaignCompact(t *testing.T) {
 	for _, o := range batch.Objects[:kept] {
 		expect(t, s, o)
 	}
-	if size := result(s.Size())(t); size != kept {
+	if size := result(s.IndexSize())(t); size != kept {
 		t.Errorf("%d objects, want %d", size, kept)
 	}
-	if again := result(s.Begin(reader, began))(t); again.run <= d.run {
+	if again := result(s.OpenJournal(reader, began))(t); again.run <= d.run {
 		t.Errorf("the run's number went from %d to %d", d.run, again.run)
 	}
 	if _, err := os.Stat(path + compactTo); !errors.Is(err, os.ErrNotExist) {

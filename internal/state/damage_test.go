@@ -38,24 +38,24 @@ func TestDamagedUnderWay(t *testing.T) {
 						if n%2 == 0 {
 							_, _, err = s.Lookup(guidOf(n))
 						}
-						if err != nil && (!errors.Is(err, ErrDamaged) || fault.Of(err) != fault.Transient || fault.Remedy(err) != remedyDamaged) {
+						if err != nil && (!errors.Is(err, ErrDamaged) || fault.ClassOf(err) != fault.Transient || fault.Remedy(err) != remedyDamaged) {
 							t.Errorf("got %v", err)
 						}
 					}
 				})
 			}
 			working.Wait()
-			err := s.Hold([]ad.GUID{guidOf(1)}, time.Now())
+			err := s.SetHeldDeletions([]ad.GUID{guidOf(1)}, time.Now())
 			if !errors.Is(err, ErrDamaged) {
 				t.Fatalf("got %v", err)
 			}
 			must(t, s.Close())
-			if s.SetAside == nil || !strings.HasPrefix(s.SetAside.Path, path+".damaged-") {
-				t.Errorf("set aside %v", s.SetAside)
+			if s.DamagedFile == nil || !strings.HasPrefix(s.DamagedFile.Path, path+".damaged-") {
+				t.Errorf("set aside %v", s.DamagedFile)
 			}
 			s = openStore(t, dir)
-			if n := result(s.Size())(t); n != 0 || s.SetAside != nil {
-				t.Errorf("size %d, set aside %v", n, s.SetAside)
+			if n := result(s.IndexSize())(t); n != 0 || s.DamagedFile != nil {
+				t.Errorf("size %d, set aside %v", n, s.DamagedFile)
 			}
 			must(t, send(s, objects(0, 10, 1)))
 		})
@@ -82,7 +82,7 @@ func TestUnreadableRecord(t *testing.T) {
 		t.Errorf("connector: %v", err)
 	}
 	must(t, s.Close())
-	if s.SetAside == nil {
+	if s.DamagedFile == nil {
 		t.Error("the file is still there")
 	}
 }

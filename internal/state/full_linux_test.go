@@ -45,8 +45,8 @@ func fill(t *testing.T, dir string, free int64) (remove func()) {
 
 func expectFull(t *testing.T, err error) {
 	t.Helper()
-	if !errors.Is(err, syscall.ENOSPC) || fault.Of(err) != fault.Transient || fault.Remedy(err) != remedySpace {
-		t.Fatalf("error %v, class %s, remedy %q", err, fault.Of(err), fault.Remedy(err))
+	if !errors.Is(err, syscall.ENOSPC) || fault.ClassOf(err) != fault.Transient || fault.Remedy(err) != remedySpace {
+		t.Fatalf("error %v, class %s, remedy %q", err, fault.ClassOf(err), fault.Remedy(err))
 	}
 }
 
@@ -99,7 +99,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	for _, dir := range []string{dir, filepath.Join(dir, "state")} {
-		expectReadOnly(t, dir, Usable(dir))
+		expectReadOnly(t, dir, CheckDir(dir))
 	}
 }
 

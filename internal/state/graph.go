@@ -49,15 +49,15 @@ type graphState struct {
 // GraphChange makes the kept graph another one.
 type GraphChange struct {
 	Source          GraphSource
-	Anew            bool // nothing of the kept one holds good
+	Replace         bool // nothing of the kept one holds good
 	Objects, Groups []membership.Record
-	Again           []ad.GUID // to be read again, besides those that were before
-	AgainAll        bool      // everything is to be read again
+	Stale           []ad.GUID // to be read again, besides those that were before
+	AllStale        bool      // everything is to be read again
 }
 
-// Graph gives the kept graph to the callbacks, objects before groups. Values are
+// ReadGraph gives the kept graph to the callbacks, objects before groups. Values are
 // valid during the call. It reports false when there is none.
-func (s *Store) Graph(object, group func(node uint32, value []byte) error) (source GraphSource, there bool, err error) {
+func (s *Store) ReadGraph(object, group func(node uint32, value []byte) error) (source GraphSource, there bool, err error) {
 	err = s.view("read memberships", func(tx *bbolt.Tx) error {
 		var kept graphState
 		if err := get(tx.Bucket(bucketMeta), keyGraph, &kept); err != nil {
@@ -84,14 +84,14 @@ func (s *Store) Graph(object, group func(node uint32, value []byte) error) (sour
 	return source, there, err
 }
 
-// ChangeGraph records a change of the graph and what follows from it.
-func (s *Store) ChangeGraph(g GraphChange) error {
+// UpdateGraph records a change of the graph and what follows from it.
+func (s *Store) UpdateGraph(g GraphChange) error {
 	return s.update("record memberships", func(c change) error {
 		for _, part := range []struct {
 			bucket  []byte
 			records []membership.Record
 		}{{bucketGraphObjects, g.Objects}, {bucketGraphGroups, g.Groups}} {
-			if g.Anew {
+			if g.Replace {
 				if err := c.empty(part.bucket); err != nil {
 					return err
 				}
@@ -108,7 +108,7 @@ func (s *Store) ChangeGraph(g GraphChange) error {
 				}
 			}
 		}
-		for _, guid := range g.Again {
+		for _, guid := range g.Stale {
 			if err := c.put(bucketAgain, guid[:], nil); err != nil {
 				return err
 			}
@@ -117,12 +117,12 @@ func (s *Store) ChangeGraph(g GraphChange) error {
 		if err := get(c.Bucket(bucketMeta), keyGraph, &kept); err != nil {
 			return err
 		}
-		return c.putJSON(bucketMeta, keyGraph, graphState{g.Source, kept.AgainAll || g.AgainAll})
+		return c.putJSON(bucketMeta, keyGraph, graphState{g.Source, kept.AgainAll || g.AllStale})
 	})
 }
 
-// Again returns the objects that are to be read again, and whether that is all of them.
-func (s *Store) Again() (guids []ad.GUID, all bool, err error) {
+// StaleObjects returns the objects that are to be read again, and whether that is all of them.
+func (s *Store) StaleObjects() (guids []ad.GUID, all bool, err error) {
 	err = s.view("read what is affected", func(tx *bbolt.Tx) error {
 		var kept graphState
 		if err := get(tx.Bucket(bucketMeta), keyGraph, &kept); err != nil {

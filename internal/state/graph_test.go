@@ -18,11 +18,11 @@ func graphOf(t *testing.T, s *Store) string {
 	part := func(name string) func(uint32, []byte) error {
 		return func(n uint32, value []byte) error { text += fmt.Sprintf("%s%d=%s ", name, n, value); return nil }
 	}
-	source, there, err := s.Graph(part("o"), part("g"))
+	source, there, err := s.ReadGraph(part("o"), part("g"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, all, err := s.Again()
+	again, all, err := s.StaleObjects()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestGraph(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	change := func(c GraphChange) func() error { return func() error { return s.ChangeGraph(c) } }
+	change := func(c GraphChange) func() error { return func() error { return s.UpdateGraph(c) } }
 	record := func(n uint32, value string) membership.Record {
 		if value == "" {
 			return membership.Record{Node: n}
@@ -60,20 +60,20 @@ func TestGraph(t *testing.T) {
 	source := GraphSource{Base: "DC=a", InvocationID: ad.InvocationID{1}}
 	step("false  false")
 	step("true DC=a o1=x o256=y g2=z !7 false", change(GraphChange{Source: source,
-		Objects: []membership.Record{record(256, "y"), record(1, "x")}, Groups: []membership.Record{record(2, "z")}, Again: []ad.GUID{{7}}}))
+		Objects: []membership.Record{record(256, "y"), record(1, "x")}, Groups: []membership.Record{record(2, "z")}, Stale: []ad.GUID{{7}}}))
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source,
-		Objects: []membership.Record{record(1, ""), record(256, "w")}, Again: []ad.GUID{{8}}, AgainAll: true}))
+		Objects: []membership.Record{record(1, ""), record(256, "w")}, Stale: []ad.GUID{{8}}, AllStale: true}))
 	// Debts stay until a run says that they are paid, whatever else is recorded.
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source}), func() error { return s.Advance(Progress{}) },
 		s.Close, func() error { s, err = unsynced.Open(dir); return err })
 	t.Cleanup(func() { s.Close() })
-	step("true DC=a o256=w g2=z false", func() error { return s.Advance(Progress{ReadAgain: true}) })
-	step("true DC=b o1=n false", change(GraphChange{Source: GraphSource{Base: "DC=b"}, Anew: true, Objects: []membership.Record{record(1, "n")}}))
+	step("true DC=a o256=w g2=z false", func() error { return s.Advance(Progress{ClearStale: true}) })
+	step("true DC=b o1=n false", change(GraphChange{Source: GraphSource{Base: "DC=b"}, Replace: true, Objects: []membership.Record{record(1, "n")}}))
 	bad := errors.New("bad")
-	if _, _, err := s.Graph(func(uint32, []byte) error { return bad }, nil); !errors.Is(err, bad) {
+	if _, _, err := s.ReadGraph(func(uint32, []byte) error { return bad }, nil); !errors.Is(err, bad) {
 		t.Errorf("error %v", err)
 	}
-	step("false  false", func() error { return s.Retarget("elsewhere") })
+	step("false  false", func() error { return s.ChangeTarget("elsewhere") })
 }
 
 func TestIndexedAndOfKinds(t *testing.T) {
@@ -83,7 +83,7 @@ func TestIndexedAndOfKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	d, err := s.Begin(reader, began)
+	d, err := s.OpenJournal(reader, began)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,14 +91,14 @@ func TestIndexedAndOfKinds(t *testing.T) {
 	for n := range byte(5) {
 		objects = append(objects, identity.Object{GUID: ad.GUID{n}, Kind: identity.Kind(n), SID: ad.SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00"), Name: "x"})
 	}
-	if err := d.Announce([]Batch{{Objects: objects}}); err != nil {
+	if err := d.MarkInFlight([]Batch{{Objects: objects}}); err != nil {
 		t.Fatal(err)
 	}
 	known, err := s.Indexed([]ad.GUID{{9}, {3}, {1}})
 	if err != nil || !slices.Equal(known, []ad.GUID{{3}, {1}}) {
 		t.Errorf("%v, %v", known, err)
 	}
-	found, err := s.OfKinds(2, 4)
+	found, err := s.ObjectsOfKinds(2, 4)
 	if err != nil || len(found) != 2 || found[0].Kind != 2 || found[1].Kind != 4 {
 		t.Errorf("%v, %v", found, err)
 	}

@@ -37,7 +37,7 @@ func encode(o identity.Object, batch batchNumber, readFrom controller) []byte {
 	b = append(b, byte(o.Kind))
 	b = append(b, o.Fingerprint[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(batch))
-	b = append(b, dueKey(o.Due)...)
+	b = append(b, dueKey(o.RecheckAt)...)
 	b = append(b, readFrom[:]...)
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
@@ -52,7 +52,7 @@ func decode(guid, record []byte) (o identity.Object, ok bool) {
 	sidEnd := sidAt + 1 + int(record[sidAt])
 	return identity.Object{
 		GUID: ad.GUID(guid), Kind: identity.Kind(record[0]), Fingerprint: identity.Fingerprint(record[fingerprintAt:]),
-		Due: dueOf(record), SID: ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
+		RecheckAt: dueOf(record), SID: ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
 	}, true
 }
 
@@ -68,9 +68,9 @@ func dueOf(record []byte) time.Time {
 	return time.Unix(int64(seconds), 0).UTC()
 }
 
-// DueSecond is the precision in which times are kept. It rounds up: what is read
+// RoundRecheck is the precision in which times are kept. It rounds up: what is read
 // again at that second has changed by then.
-func DueSecond(due time.Time) time.Time {
+func RoundRecheck(due time.Time) time.Time {
 	if due.IsZero() {
 		return due
 	}
@@ -82,13 +82,13 @@ func dueKey(due time.Time) []byte {
 	if due.IsZero() {
 		return make([]byte, 8)
 	}
-	return binary.BigEndian.AppendUint64(nil, uint64(DueSecond(due).Unix()))
+	return binary.BigEndian.AppendUint64(nil, uint64(RoundRecheck(due).Unix()))
 }
 
-// Known is what is known of an object that was sent.
-type Known struct {
+// IndexRecord is what is known of an object that was sent.
+type IndexRecord struct {
 	Fingerprint identity.Fingerprint // acknowledged; zero while none is
-	Due         time.Time
+	RecheckAt   time.Time
 }
 
 // Lookup returns what is known of an object, if it was ever sent.
@@ -96,14 +96,14 @@ type Known struct {
 // Each call is a transaction of its own: one that was held over a wait for the
 // directory or the gateway would keep a growing file from being mapped anew, and
 // so hold up the acknowledgements that the wait may be for.
-func (s *Store) Lookup(guid ad.GUID) (known Known, there bool, err error) {
+func (s *Store) Lookup(guid ad.GUID) (known IndexRecord, there bool, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		record := tx.Bucket(bucketIndex).Get(guid[:])
 		if len(record) <= sidAt {
 			return nil
 		}
 		there = true
-		known.Due = dueOf(record)
+		known.RecheckAt = dueOf(record)
 		if !s.isOpen(batchOf(record)) {
 			known.Fingerprint = identity.Fingerprint(record[fingerprintAt:])
 		}
@@ -119,8 +119,8 @@ func (s *Store) isOpen(batch batchNumber) bool {
 	return open
 }
 
-// Unsettled returns the objects of batches whose answer never came.
-func (s *Store) Unsettled() (guids []ad.GUID, err error) {
+// InFlightObjects returns the objects of batches whose answer never came.
+func (s *Store) InFlightObjects() (guids []ad.GUID, err error) {
 	s.mu.RLock()
 	open := len(s.open)
 	s.mu.RUnlock()
@@ -138,8 +138,8 @@ func (s *Store) Unsettled() (guids []ad.GUID, err error) {
 	return guids, err
 }
 
-// Untried reports whether nothing in the index was ever acknowledged.
-func (s *Store) Untried() (untried bool, err error) {
+// NeverAcknowledged reports whether nothing in the index was ever acknowledged.
+func (s *Store) NeverAcknowledged() (untried bool, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(bucketIndex).Cursor()
 		for _, record := cursor.First(); record != nil; _, record = cursor.Next() {
@@ -153,8 +153,8 @@ func (s *Store) Untried() (untried bool, err error) {
 	return untried, err
 }
 
-// Size returns how many objects the index holds.
-func (s *Store) Size() (size int, err error) {
+// IndexSize returns how many objects the index holds.
+func (s *Store) IndexSize() (size int, err error) {
 	err = s.view("count index", func(tx *bbolt.Tx) error {
 		size = tx.Bucket(bucketIndex).Stats().KeyN
 		return nil
@@ -190,8 +190,8 @@ func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
 	return indexed, err
 }
 
-// OfKinds returns the objects of the index that are of these kinds.
-func (s *Store) OfKinds(kinds ...identity.Kind) (found []identity.Object, err error) {
+// ObjectsOfKinds returns the objects of the index that are of these kinds.
+func (s *Store) ObjectsOfKinds(kinds ...identity.Kind) (found []identity.Object, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
 			if object, ok := decode(key, record); ok && slices.Contains(kinds, object.Kind) {
@@ -203,9 +203,9 @@ func (s *Store) OfKinds(kinds ...identity.Kind) (found []identity.Object, err er
 	return found, err
 }
 
-// ReadFromOthers returns the objects whose last value came from another domain
+// ReadFromOtherControllers returns the objects whose last value came from another domain
 // controller than this one.
-func (s *Store) ReadFromOthers(than ad.InvocationID) (guids []ad.GUID, err error) {
+func (s *Store) ReadFromOtherControllers(than ad.InvocationID) (guids []ad.GUID, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
 			if len(record) > sidAt && controller(record[controllerAt:]) != controllerOf(than) {
@@ -237,8 +237,8 @@ func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
 	return missing, err
 }
 
-// Due returns the objects whose status has changed by the clock until now.
-func (s *Store) Due(now time.Time) (guids []ad.GUID, err error) {
+// DueForRecheck returns the objects whose status has changed by the clock until now.
+func (s *Store) DueForRecheck(now time.Time) (guids []ad.GUID, err error) {
 	err = s.view("read due objects", func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(bucketDue).Cursor()
 		for key, _ := cursor.First(); key != nil && int64(binary.BigEndian.Uint64(key)) <= now.Unix(); key, _ = cursor.Next() {
@@ -251,7 +251,7 @@ func (s *Store) Due(now time.Time) (guids []ad.GUID, err error) {
 
 // putObject writes a record and keeps the index of due times in step with it.
 func putObject(c change, o identity.Object, batch batchNumber, readFrom controller) error {
-	if err := putDue(c, o.GUID, o.Due); err != nil {
+	if err := putDue(c, o.GUID, o.RecheckAt); err != nil {
 		return err
 	}
 	return c.put(bucketIndex, o.GUID[:], encode(o, batch, readFrom))
@@ -273,8 +273,8 @@ func dropDue(c change, guid ad.GUID) error {
 	return c.delete(bucketDue, append(slices.Clone(record[dueAt:controllerAt]), guid[:]...))
 }
 
-// Reschedule changes when objects of the index are due, and nothing else of them.
-func (s *Store) Reschedule(due map[ad.GUID]time.Time) error {
+// SetRecheckTimes changes when objects of the index are due, and nothing else of them.
+func (s *Store) SetRecheckTimes(due map[ad.GUID]time.Time) error {
 	return s.update("reschedule objects", func(c change) error {
 		for guid, when := range due {
 			record := slices.Clone(c.Bucket(bucketIndex).Get(guid[:]))

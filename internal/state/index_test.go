@@ -51,7 +51,7 @@ func TestMissing(t *testing.T) {
 // same compares what the index keeps, with times in its precision.
 func same(a, b identity.Object) bool {
 	return a.GUID == b.GUID && a.Kind == b.Kind && a.Fingerprint == b.Fingerprint && bytes.Equal(a.SID, b.SID) && a.Name == b.Name &&
-		DueSecond(a.Due).Equal(DueSecond(b.Due))
+		RoundRecheck(a.RecheckAt).Equal(RoundRecheck(b.RecheckAt))
 }
 
 // TestObjects come back as they were sent.
@@ -61,7 +61,7 @@ func TestObjects(t *testing.T) {
 	all := objects(0, 4, 1)
 	all[0].Name, all[0].SID = "", nil
 	all[1].Name, all[1].Kind = "Zoë 東京", 2
-	all[2].Due = time.Unix(1_700_000_000, 1)
+	all[2].RecheckAt = time.Unix(1_700_000_000, 1)
 	all[3].SID = bytes.Repeat([]byte{9}, 68) // the longest
 	must(t, send(s, all))
 	found, err := s.Objects([]ad.GUID{all[2].GUID, guidOf(99), all[0].GUID, all[1].GUID, all[3].GUID})
@@ -82,17 +82,17 @@ func TestDueKeyOrder(t *testing.T) {
 	}
 	for range 100_000 {
 		a, b := at(), at()
-		if order, want := bytes.Compare(dueKey(a), dueKey(b)), DueSecond(a).Compare(DueSecond(b)); order != want {
+		if order, want := bytes.Compare(dueKey(a), dueKey(b)), RoundRecheck(a).Compare(RoundRecheck(b)); order != want {
 			t.Fatalf("%s and %s: order %d, want %d", a, b, order, want)
 		}
 		if a.Before(b) && bytes.Compare(dueKey(a), dueKey(b)) > 0 {
 			t.Fatalf("%s is before %s, and its key behind", a, b)
 		}
-		if second := DueSecond(a); second.Before(a) || second.Sub(a) >= time.Second || !DueSecond(second).Equal(second) {
+		if second := RoundRecheck(a); second.Before(a) || second.Sub(a) >= time.Second || !RoundRecheck(second).Equal(second) {
 			t.Fatalf("%s becomes %s", a, second)
 		}
 	}
-	if !DueSecond(time.Time{}).IsZero() {
+	if !RoundRecheck(time.Time{}).IsZero() {
 		t.Error("no time becomes one")
 	}
 }
@@ -104,11 +104,11 @@ func TestDue(t *testing.T) {
 	s := openStore(t, dir)
 	at := func(seconds int64) time.Time { return time.Unix(seconds, 0).UTC() }
 	all := objects(0, 5, 1)
-	all[0].Due, all[1].Due, all[2].Due, all[3].Due = at(300), at(100), at(200), at(200).Add(time.Millisecond)
+	all[0].RecheckAt, all[1].RecheckAt, all[2].RecheckAt, all[3].RecheckAt = at(300), at(100), at(200), at(200).Add(time.Millisecond)
 	must(t, send(s, all))
 	check := func(now int64, want ...identity.Object) {
 		t.Helper()
-		if due := result(s.Due(at(now)))(t); !slices.Equal(due, guidsOf(want)) {
+		if due := result(s.DueForRecheck(at(now)))(t); !slices.Equal(due, guidsOf(want)) {
 			t.Errorf("due at %d: %v", now, due)
 		}
 	}
@@ -118,18 +118,18 @@ func TestDue(t *testing.T) {
 	check(201, all[1], all[2], all[3]) // rounded up: by then it has changed
 	check(300, all[1], all[2], all[3], all[0])
 
-	all[1].Due = time.Time{} // is sent again, and is not due any more
-	all[2].Due = at(50)
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, all[1:3]}}))
+	all[1].RecheckAt = time.Time{} // is sent again, and is not due any more
+	all[2].RecheckAt = at(50)
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all[1:3]}}))
 	check(300, all[2], all[3], all[0]) // the announcement counts
-	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all[1:3]}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[1:3]}}))
 	check(50, all[2])
 	check(300, all[2], all[3], all[0])
 	expect(t, s, all[1])
 
-	all[4].Due, all[0].Due = at(10), time.Time{}
-	must(t, s.Reschedule(map[ad.GUID]time.Time{all[4].GUID: at(10), all[0].GUID: {}, guidOf(99): at(1)}))
+	all[4].RecheckAt, all[0].RecheckAt = at(10), time.Time{}
+	must(t, s.SetRecheckTimes(map[ad.GUID]time.Time{all[4].GUID: at(10), all[0].GUID: {}, guidOf(99): at(1)}))
 	check(300, all[4], all[2], all[3])
 	s = reopen(t, s, dir)
 	check(300, all[4], all[2], all[3])
@@ -137,7 +137,7 @@ func TestDue(t *testing.T) {
 		expect(t, s, o)
 	}
 	expectAbsent(t, s, objects(99, 100, 0)[0])
-	must(t, s.Reschedule(nil))
+	must(t, s.SetRecheckTimes(nil))
 }
 
 // TestRescheduleKeepsDoubt: an unsettled object stays one.
@@ -146,10 +146,10 @@ func TestRescheduleKeepsDoubt(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	o := objects(0, 1, 1)
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{7, o}}))
-	o[0].Due = time.Unix(1000, 0)
-	must(t, s.Reschedule(map[ad.GUID]time.Time{o[0].GUID: o[0].Due}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{7, o}}))
+	o[0].RecheckAt = time.Unix(1000, 0)
+	must(t, s.SetRecheckTimes(map[ad.GUID]time.Time{o[0].GUID: o[0].RecheckAt}))
 	expectAnyValue(t, s, o[0])
 	s = reopen(t, s, dir)
 	expectAnyValue(t, s, o[0])

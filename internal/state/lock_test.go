@@ -113,7 +113,7 @@ func TestOneOfTwo(t *testing.T) {
 		"mostly free": func(t *testing.T, dir string) {
 			s := openStore(t, dir)
 			must(t, send(s, objects(0, 10_000, 1)))
-			must(t, s.Retarget("another"))
+			must(t, s.ChangeTarget("another"))
 			must(t, s.Close())
 			if info := result(os.Stat(filepath.Join(dir, fileName)))(t); info.Size() < options.compactAbove {
 				t.Fatalf("%d bytes will not be compacted", info.Size())

@@ -48,7 +48,7 @@ type model struct {
 	rejected map[ad.GUID]Rejection
 	held     map[ad.GUID]bool
 	marks    map[ad.InvocationID]Watermark
-	pass     FullPass
+	pass     FullSync
 	target   string
 }
 
@@ -63,7 +63,7 @@ func (m *model) open() {
 
 func (m *model) forget() {
 	m.index, m.doubtful, m.rejected = map[ad.GUID]identity.Object{}, map[ad.GUID]bool{}, map[ad.GUID]Rejection{}
-	m.held, m.marks, m.pass = map[ad.GUID]bool{}, map[ad.InvocationID]Watermark{}, FullPass{}
+	m.held, m.marks, m.pass = map[ad.GUID]bool{}, map[ad.InvocationID]Watermark{}, FullSync{}
 }
 
 func (m *model) step() {
@@ -76,14 +76,14 @@ func (m *model) step() {
 		for _, guid := range m.some() {
 			due[guid] = m.when()
 			if o, there := m.index[guid]; there {
-				o.Due = due[guid]
+				o.RecheckAt = due[guid]
 				m.index[guid] = o
 			}
 		}
-		must(m.t, m.store.Reschedule(due))
+		must(m.t, m.store.SetRecheckTimes(due))
 	case 2:
 		guids := m.some()
-		must(m.t, m.store.Hold(guids, time.Unix(1, 0)))
+		must(m.t, m.store.SetHeldDeletions(guids, time.Unix(1, 0)))
 		m.held = map[ad.GUID]bool{}
 		for _, guid := range guids {
 			m.held[guid] = true
@@ -91,8 +91,8 @@ func (m *model) step() {
 	case 3:
 		p := Progress{InvocationID: ad.InvocationID{byte(m.random.IntN(2))}}
 		if m.random.IntN(2) == 0 {
-			m.pass = FullPass{Scope: fmt.Sprint(m.random.IntN(3)), At: m.when().UTC()}
-			p.FullPass = &m.pass
+			m.pass = FullSync{Scope: fmt.Sprint(m.random.IntN(3)), At: m.when().UTC()}
+			p.FullSync = &m.pass
 		}
 		if m.random.IntN(3) > 0 {
 			w := Watermark{USN: ad.USN(m.random.IntN(1000)), Scope: "s", At: m.when().UTC()}
@@ -102,7 +102,7 @@ func (m *model) step() {
 	case 4:
 		if m.random.IntN(4) == 0 {
 			m.target = fmt.Sprint(m.random.IntN(100))
-			must(m.t, m.store.Retarget(m.target))
+			must(m.t, m.store.ChangeTarget(m.target))
 			m.forget()
 		}
 	default:
@@ -114,7 +114,7 @@ func (m *model) step() {
 // end, or in part, or never.
 func (m *model) run() {
 	at := m.when().UTC()
-	d, err := m.store.Begin(reader, at)
+	d, err := m.store.OpenJournal(reader, at)
 	must(m.t, err)
 	guids := m.some()
 	m.random.Shuffle(len(guids), func(i, j int) { guids[i], guids[j] = guids[j], guids[i] })
@@ -127,38 +127,38 @@ func (m *model) run() {
 		batches = append(batches, batch)
 	}
 	for some := range slices.Chunk(batches, 1+m.random.IntN(3)) {
-		must(m.t, d.Announce(some))
+		must(m.t, d.MarkInFlight(some))
 		for _, batch := range some {
 			for _, o := range batch.Objects {
 				m.index[o.GUID], m.doubtful[o.GUID] = o, true
 			}
 		}
 		m.compare()
-		var receipts []Receipt
+		var receipts []BatchResult
 		for _, batch := range some {
 			if m.random.IntN(4) > 0 {
 				receipts = append(receipts, m.settle(batch, at))
 			}
 		}
-		must(m.t, d.Settle(receipts))
+		must(m.t, d.Commit(receipts))
 	}
 }
 
 // settle decides what becomes of a batch.
-func (m *model) settle(batch Batch, at time.Time) Receipt {
-	receipt := Receipt{Batch: batch.Number, Complete: m.random.IntN(3) > 0}
+func (m *model) settle(batch Batch, at time.Time) BatchResult {
+	receipt := BatchResult{Batch: batch.Number, Complete: m.random.IntN(3) > 0}
 	for _, o := range batch.Objects {
 		fate := m.random.IntN(5)
 		switch {
 		case fate == 0 && !receipt.Complete:
 			continue
 		case fate == 1:
-			receipt.Delivered = append(receipt.Delivered, deleted(o))
+			receipt.Acknowledged = append(receipt.Acknowledged, deleted(o))
 			delete(m.index, o.GUID)
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
 		case fate == 2:
-			r := Rejected{Object: o, Reason: fmt.Sprint(m.random.IntN(100))}
+			r := RejectedObject{Object: o, Reason: fmt.Sprint(m.random.IntN(100))}
 			receipt.Rejected = append(receipt.Rejected, r)
 			m.rejected[o.GUID] = Rejection{
 				GUID: o.GUID, SID: o.SID.String(), Kind: o.Kind, Value: slices.Clone(o.Fingerprint[:]),
@@ -167,7 +167,7 @@ func (m *model) settle(batch Batch, at time.Time) Receipt {
 			o.Fingerprint = identity.Fingerprint{}
 			m.index[o.GUID] = o
 		default:
-			receipt.Delivered = append(receipt.Delivered, o)
+			receipt.Acknowledged = append(receipt.Acknowledged, o)
 			m.index[o.GUID] = o
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
@@ -197,7 +197,7 @@ func (m *model) when() time.Time {
 }
 
 func (m *model) object(guid ad.GUID) identity.Object {
-	o := identity.Object{GUID: guid, Kind: identity.Kind(m.random.IntN(3)), Due: m.when(), Name: "name"[:m.random.IntN(5)]}
+	o := identity.Object{GUID: guid, Kind: identity.Kind(m.random.IntN(3)), RecheckAt: m.when(), Name: "name"[:m.random.IntN(5)]}
 	o.SID = bytes.Repeat([]byte{byte(m.random.Uint32())}, m.random.IntN(4)*4+8)
 	o.SID[0], o.SID[1] = 1, byte(len(o.SID)/4-2)
 	o.Fingerprint[m.random.IntN(16)] = byte(1 + m.random.IntN(255))
@@ -210,7 +210,7 @@ func sortedKeys[V any](of map[ad.GUID]V) []ad.GUID { return slices.SortedFunc(ma
 
 // value is an object as Objects gives it: doubt does not show there.
 func (m *model) value(o identity.Object) identity.Object {
-	o.Due = DueSecond(o.Due)
+	o.RecheckAt = RoundRecheck(o.RecheckAt)
 	return o
 }
 
@@ -224,7 +224,7 @@ func (m *model) compare() {
 	for n := range modelGUIDs {
 		guid := m.guid(n)
 		o, wantThere := m.index[guid]
-		want := Known{o.Fingerprint, DueSecond(o.Due)}
+		want := IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt)}
 		if m.doubtful[guid] {
 			want.Fingerprint = identity.Fingerprint{}
 		}
@@ -232,17 +232,17 @@ func (m *model) compare() {
 			fatal(fmt.Sprint("lookup ", n), known, want)
 		}
 	}
-	if doubtful := result(s.Unsettled())(t); !slices.Equal(doubtful, sortedKeys(m.doubtful)) {
+	if doubtful := result(s.InFlightObjects())(t); !slices.Equal(doubtful, sortedKeys(m.doubtful)) {
 		fatal("unsettled", doubtful, m.doubtful)
 	}
-	if size := result(s.Size())(t); size != len(m.index) {
+	if size := result(s.IndexSize())(t); size != len(m.index) {
 		fatal("size", size, len(m.index))
 	}
 	untried := true
 	for guid, o := range m.index {
 		untried = untried && (m.doubtful[guid] || o.Fingerprint == identity.Fingerprint{})
 	}
-	if got := result(s.Untried())(t); got != untried {
+	if got := result(s.NeverAcknowledged())(t); got != untried {
 		fatal("untried", got, untried)
 	}
 	seen := m.some()
@@ -263,17 +263,17 @@ func (m *model) compare() {
 	now := time.Unix(m.random.Int64N(12), 0)
 	var due []ad.GUID
 	for guid, o := range m.index {
-		if !o.Due.IsZero() && !DueSecond(o.Due).After(now) {
+		if !o.RecheckAt.IsZero() && !RoundRecheck(o.RecheckAt).After(now) {
 			due = append(due, guid)
 		}
 	}
 	slices.SortFunc(due, func(a, b ad.GUID) int {
-		return cmp.Or(DueSecond(m.index[a].Due).Compare(DueSecond(m.index[b].Due)), byGUID(a, b))
+		return cmp.Or(RoundRecheck(m.index[a].RecheckAt).Compare(RoundRecheck(m.index[b].RecheckAt)), byGUID(a, b))
 	})
-	if got := result(s.Due(now))(t); !slices.Equal(got, due) {
+	if got := result(s.DueForRecheck(now))(t); !slices.Equal(got, due) {
 		fatal("due", got, due)
 	}
-	if got := result(s.Held())(t); !slices.Equal(got, sortedKeys(m.held)) {
+	if got := result(s.HeldDeletions())(t); !slices.Equal(got, sortedKeys(m.held)) {
 		fatal("held", got, m.held)
 	}
 	rejections := result(s.Rejections())(t)
@@ -291,7 +291,7 @@ func (m *model) compare() {
 			fatal("watermark", got, want)
 		}
 	}
-	if got := result(s.LastFullPass())(t); got != m.pass {
+	if got := result(s.LastFullSync())(t); got != m.pass {
 		fatal("full pass", got, m.pass)
 	}
 	if got := result(s.Target())(t); got != m.target {

@@ -39,7 +39,7 @@ func TestReadOnlyOfNothing(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), "missing")} {
 		s := openReadOnly(t, dir)
-		if !s.IsReadOnly() || result(s.Size())(t) != 0 || len(result(s.Runs())(t)) != 0 || s.FileSize() != 0 {
+		if !s.IsReadOnly() || result(s.IndexSize())(t) != 0 || len(result(s.Runs())(t)) != 0 || s.FileSize() != 0 {
 			t.Error("something is in it")
 		}
 		if _, there, err := s.Lookup(guidOf(1)); there || err != nil {
@@ -60,10 +60,10 @@ func TestReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	must(t, send(s, objects(0, 10, 1)))
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, objects(5, 7, 2)}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, objects(5, 7, 2)}}))
 	must(t, s.SetConnector(Connector{State: "PROCESSING", RunID: "r"}))
-	must(t, s.Hold([]ad.GUID{guidOf(1), guidOf(2), guidOf(99)}, time.Unix(60, 0)))
+	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(1), guidOf(2), guidOf(99)}, time.Unix(60, 0)))
 	must(t, s.Close())
 	before := contents(t, dir)
 
@@ -71,19 +71,19 @@ func TestReadOnly(t *testing.T) {
 	other := openReadOnly(t, dir) // two may look at once
 	expect(t, look, objects(0, 10, 1)[3])
 	expectAnyValue(t, look, objects(0, 10, 1)[5])
-	if n := result(other.Size())(t); n != 10 {
+	if n := result(other.IndexSize())(t); n != 10 {
 		t.Errorf("size %d", n)
 	}
 	if c := result(look.Connector())(t); c.State != "PROCESSING" || look.FileSize() == 0 || look.Path() != filepath.Join(dir, fileName) {
 		t.Errorf("connector %+v", c)
 	}
-	held, total, err := look.FirstHeld(2)
+	held, total, err := look.FirstHeldDeletions(2)
 	if err != nil || total != 3 || len(held) != 2 || held[0].GUID != guidOf(1) || held[0].SID.String() == "" || held[0].Since.Unix() != 60 {
 		t.Errorf("held %+v of %d: %v", held, total, err)
 	}
 	for op, write := range map[string]func() error{
-		"record run": func() error { return look.EndRun(Run{}, Connector{}) }, "record rate limit": func() error { return look.SetRateLimit(time.Now()) },
-		"change target": func() error { return look.Retarget("x") }, "record held deletions": func() error { return look.Hold(nil, time.Now()) },
+		"record run": func() error { return look.RecordRun(Run{}, Connector{}) }, "record rate limit": func() error { return look.SetRateLimit(time.Now()) },
+		"change target": func() error { return look.ChangeTarget("x") }, "record held deletions": func() error { return look.SetHeldDeletions(nil, time.Now()) },
 	} {
 		faulttest.Check(t, write(), fault.Error{Class: fault.Transient, Op: op, Object: "state file " + look.Path()}, errReadOnly)
 	}
@@ -97,14 +97,14 @@ func TestReadOnly(t *testing.T) {
 func TestFirstRejections(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
-	d := result(s.Begin(reader, began))(t)
+	d := result(s.OpenJournal(reader, began))(t)
 	all := objects(0, 5, 1)
-	must(t, d.Announce([]Batch{{0, all}}))
-	receipt := Receipt{Batch: 0, Complete: true}
+	must(t, d.MarkInFlight([]Batch{{0, all}}))
+	receipt := BatchResult{Batch: 0, Complete: true}
 	for _, o := range all {
-		receipt.Rejected = append(receipt.Rejected, Rejected{Object: o, Reason: "no"})
+		receipt.Rejected = append(receipt.Rejected, RejectedObject{Object: o, Reason: "no"})
 	}
-	must(t, d.Settle([]Receipt{receipt}))
+	must(t, d.Commit([]BatchResult{receipt}))
 	first, total, err := s.FirstRejections(3)
 	if err != nil || total != 5 || len(first) != 3 || !slices.Equal([]ad.GUID{first[0].GUID, first[1].GUID, first[2].GUID}, guidsOf(all[:3])) {
 		t.Errorf("%+v of %d: %v", first, total, err)

@@ -30,9 +30,9 @@ type Run struct {
 	Retries  int `json:"retries"`  // of those
 }
 
-// EndRun records a run, dropping the oldest above 200, and the state in which the connector
+// RecordRun records a run, dropping the oldest above 200, and the state in which the connector
 // is after it.
-func (s *Store) EndRun(run Run, to Connector) error {
+func (s *Store) RecordRun(run Run, to Connector) error {
 	return s.update("record run", func(c change) error {
 		if err := c.putJSON(bucketMeta, keyConnector, to); err != nil {
 			return err

@@ -68,8 +68,8 @@ var (
 
 // Store is the open state file. It serves many goroutines.
 type Store struct {
-	// SetAside is about a damaged file that Open or Close has moved out of the way; nil: none.
-	SetAside *SetAside
+	// DamagedFile is about a damaged file that Open or Close has moved out of the way; nil: none.
+	DamagedFile *DamagedFile
 
 	options Options
 	db      *bbolt.DB // nil: read-only, and there is no file
@@ -120,28 +120,28 @@ func (o Options) openSound(path string) (*Store, error) {
 	if s, err = o.open(path); err != nil {
 		return nil, err
 	}
-	s.SetAside = aside
+	s.DamagedFile = aside
 	return s, nil
 }
 
-// SetAside is a damaged file that was moved out of the way.
-type SetAside struct {
+// DamagedFile is a damaged file that was moved out of the way.
+type DamagedFile struct {
 	Path   string // where it is now
 	Damage error
 }
 
 // Err returns what happened, with what may be done about the file.
-func (s *SetAside) Err() error {
+func (s *DamagedFile) Err() error {
 	return fault.Operation{}.Failed(fault.Transient, s.Damage, "remove "+s.Path+" when it is no longer needed")
 }
 
 // setAside moves a damaged file out of the way.
-func setAside(path string, damage error) (*SetAside, error) {
+func setAside(path string, damage error) (*DamagedFile, error) {
 	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
 	if err := os.Rename(path, aside); err != nil {
 		return nil, explainDir(path, err)
 	}
-	return &SetAside{aside, damage}, nil
+	return &DamagedFile{aside, damage}, nil
 }
 
 // open opens one file and checks it through.
@@ -232,7 +232,7 @@ func (s *Store) Close() (err error) {
 	case damage == nil:
 		return s.explain("close", s.db.Close())
 	case s.lock != nil:
-		s.SetAside, err = setAside(s.path, *damage)
+		s.DamagedFile, err = setAside(s.path, *damage)
 	}
 	return err
 }

@@ -58,14 +58,14 @@ func objects(from, to int, mark byte) []identity.Object {
 
 // send announces and settles one batch, as a run of its own.
 func send(s *Store, batch []identity.Object) error {
-	d, err := s.Begin(reader, began)
+	d, err := s.OpenJournal(reader, began)
 	if err != nil {
 		return err
 	}
-	if err := d.Announce([]Batch{{0, batch}}); err != nil {
+	if err := d.MarkInFlight([]Batch{{0, batch}}); err != nil {
 		return err
 	}
-	return d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: batch}})
+	return d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: batch}})
 }
 
 func must(t testing.TB, err error) {
@@ -87,7 +87,7 @@ func result[T any](value T, err error) func(testing.TB) T {
 func expect(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
 	got, there, err := s.Lookup(o.GUID)
-	if want := (Known{o.Fingerprint, DueSecond(o.Due)}); err != nil || !there || got != want {
+	if want := (IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt)}); err != nil || !there || got != want {
 		t.Fatalf("%s: known %+v, there %v, error %v; want %+v", o.Name, got, there, err, want)
 	}
 }
@@ -101,7 +101,7 @@ func expectAnyValue(t testing.TB, s *Store, o identity.Object) {
 
 func expectAbsent(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
-	if known, there, err := s.Lookup(o.GUID); err != nil || there || known != (Known{}) {
+	if known, there, err := s.Lookup(o.GUID); err != nil || there || known != (IndexRecord{}) {
 		t.Fatalf("%s: known %+v, there %v, error %v", o.Name, known, there, err)
 	}
 }
@@ -144,8 +144,8 @@ func TestEmpty(t *testing.T) {
 	if runs, err := s.Runs(); err != nil || len(runs) != 0 {
 		t.Errorf("runs %v, error %v", runs, err)
 	}
-	untried, err := s.Untried()
-	size, err2 := s.Size()
+	untried, err := s.NeverAcknowledged()
+	size, err2 := s.IndexSize()
 	if err := errors.Join(err, err2); err != nil || !untried || size != 0 {
 		t.Errorf("untried %v, size %d, error %v", untried, size, err)
 	}
@@ -155,7 +155,7 @@ func TestEmpty(t *testing.T) {
 	if mark, err := s.Watermark(ad.InvocationID{1}); err != nil || mark != (Watermark{}) {
 		t.Errorf("watermark %+v, error %v", mark, err)
 	}
-	if pass, err := s.LastFullPass(); err != nil || pass != (FullPass{}) {
+	if pass, err := s.LastFullSync(); err != nil || pass != (FullSync{}) {
 		t.Errorf("full pass %+v, error %v", pass, err)
 	}
 }
@@ -169,7 +169,7 @@ func TestRunsAreTheLast200(t *testing.T) {
 			s.Close()
 			s = openStore(t, dir)
 		}
-		must(t, s.EndRun(Run{ID: fmt.Sprint(n), Users: n, Duration: time.Second}, Connector{State: "SCHEDULED", RunID: fmt.Sprint(n)}))
+		must(t, s.RecordRun(Run{ID: fmt.Sprint(n), Users: n, Duration: time.Second}, Connector{State: "SCHEDULED", RunID: fmt.Sprint(n)}))
 	}
 	runs, err := s.Runs()
 	if err != nil || len(runs) != keptRuns {
@@ -190,7 +190,7 @@ func TestEndRun(t *testing.T) {
 	start := time.Unix(1, 0).UTC()
 	run := Run{ID: "first", Start: start, Result: "failed", Error: "bind dc1: wrong password", Remedy: "correct ldap.password", Class: string(fault.Refused)}
 	to := Connector{State: "SCHEDULED", RunID: "first", At: start, Error: run.Error, Remedy: run.Remedy}
-	must(t, s.EndRun(run, to))
+	must(t, s.RecordRun(run, to))
 	expect := func(step string) {
 		t.Helper()
 		if runs := result(s.Runs())(t); !slices.Equal(runs, []Run{run}) {
@@ -207,14 +207,14 @@ func TestEndRun(t *testing.T) {
 	never := time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) // a year that JSON does not have
 	next := Connector{State: "SCHEDULED", RunID: "second", At: start}
 	for step, err := range map[string]error{
-		"run":   s.EndRun(Run{ID: "second", Start: never}, next),
-		"state": s.EndRun(Run{ID: "second", Start: start}, Connector{State: "SCHEDULED", At: never}),
+		"run":   s.RecordRun(Run{ID: "second", Start: never}, next),
+		"state": s.RecordRun(Run{ID: "second", Start: start}, Connector{State: "SCHEDULED", At: never}),
 	} {
 		faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "record run", Object: "state file " + s.Path()}, nil, remedyDisk)
 		expect(step + " not written")
 	}
 	run, to = Run{ID: "second", Result: "processed", Start: start}, next
-	must(t, s.EndRun(run, to))
+	must(t, s.RecordRun(run, to))
 	if runs := result(s.Runs())(t); len(runs) != 2 || runs[0] != run {
 		t.Errorf("runs %+v", runs)
 	}
@@ -311,17 +311,17 @@ func TestDamaged(t *testing.T) {
 			damaged := content(t)
 			dir := file(t, damaged)
 			s := openStore(t, dir)
-			aside := s.SetAside.Path
+			aside := s.DamagedFile.Path
 			if kept, err := os.ReadFile(aside); err != nil || !bytes.Equal(kept, damaged) || !strings.HasPrefix(aside, filepath.Join(dir, fileName)+".damaged-") {
-				t.Errorf("set aside %v, error %v", s.SetAside, err)
+				t.Errorf("set aside %v, error %v", s.DamagedFile, err)
 			}
-			if size, err := s.Size(); err != nil || size != 0 {
+			if size, err := s.IndexSize(); err != nil || size != 0 {
 				t.Errorf("size %d, error %v", size, err)
 			}
 			must(t, send(s, objects(0, 3, 1)))
 			must(t, s.Close())
-			if s = openStore(t, dir); s.SetAside != nil {
-				t.Errorf("set aside again: %v", s.SetAside)
+			if s = openStore(t, dir); s.DamagedFile != nil {
+				t.Errorf("set aside again: %v", s.DamagedFile)
 			}
 			expect(t, s, objects(0, 3, 1)[2])
 		})

@@ -11,9 +11,9 @@ func (s *Store) Target() (target string, err error) {
 	return target, err
 }
 
-// Retarget makes the file one of deliveries to target, and forgets what was
+// ChangeTarget makes the file one of deliveries to target, and forgets what was
 // delivered to another: that is not there.
-func (s *Store) Retarget(target string) error {
+func (s *Store) ChangeTarget(target string) error {
 	err := s.update("change target", func(c change) error {
 		for _, name := range append(graphBuckets, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks) {
 			if err := c.empty(name); err != nil {

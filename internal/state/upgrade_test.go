@@ -50,7 +50,7 @@ var (
 	keptConnector  = Connector{State: "SCHEDULED", RunID: "run 2", At: keptTime, NextRun: keptTime.Add(10 * time.Minute)}
 	keptController = ad.InvocationID{0: 0xd0, 15: 0x0d}
 	keptWatermark  = Watermark{USN: 271828, Scope: "a scope", At: keptTime}
-	keptFullPass   = FullPass{Scope: "a scope", At: keptTime.Add(-time.Hour)}
+	keptFullPass   = FullSync{Scope: "a scope", At: keptTime.Add(-time.Hour)}
 	keptRunsList   = []Run{
 		{ID: "run 2", Mode: "delta", Result: "held", Start: keptTime, Duration: time.Second, Users: 3, Changed: 2, Uploaded: 1, Held: 2, Rejected: 1, Requests: 4, Retries: 1},
 		{ID: "run 1", Mode: "full", Result: "failed", Start: keptTime.Add(-time.Hour), Duration: time.Minute, Error: "what went wrong", Class: "transient"},
@@ -61,7 +61,7 @@ var (
 // rejected, number 6 was sent and never answered.
 func keptObjects() []identity.Object {
 	all := objects(0, 7, 7)
-	all[2].Due = keptTime.Add(24 * time.Hour)
+	all[2].RecheckAt = keptTime.Add(24 * time.Hour)
 	return all
 }
 
@@ -70,15 +70,15 @@ func writeKept(t *testing.T, dir string) {
 	t.Helper()
 	s := openStore(t, dir)
 	all := keptObjects()
-	must(t, s.Retarget("a gateway"))
-	d := result(s.Begin(keptController, keptTime))(t)
-	must(t, d.Announce([]Batch{{0, all[:6]}, {1, all[6:]}}))
-	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all[:5], Rejected: []Rejected{{all[5], "the gateway's words"}}}}))
-	must(t, s.Hold([]ad.GUID{all[0].GUID, all[1].GUID}, keptTime))
+	must(t, s.ChangeTarget("a gateway"))
+	d := result(s.OpenJournal(keptController, keptTime))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all[:6]}, {1, all[6:]}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[:5], Rejected: []RejectedObject{{all[5], "the gateway's words"}}}}))
+	must(t, s.SetHeldDeletions([]ad.GUID{all[0].GUID, all[1].GUID}, keptTime))
 	for i := len(keptRunsList) - 1; i >= 0; i-- {
-		must(t, s.EndRun(keptRunsList[i], Connector{}))
+		must(t, s.RecordRun(keptRunsList[i], Connector{}))
 	}
-	must(t, s.Advance(Progress{FullPass: &keptFullPass, InvocationID: keptController, Watermark: &keptWatermark}))
+	must(t, s.Advance(Progress{FullSync: &keptFullPass, InvocationID: keptController, Watermark: &keptWatermark}))
 	must(t, s.SetRateLimit(keptTime.Add(time.Minute)))
 	must(t, s.SetConnector(keptConnector))
 	must(t, s.Close())
@@ -92,15 +92,15 @@ func expectKept(t *testing.T, s *Store) {
 		expect(t, s, o)
 	}
 	for _, o := range all[5:] {
-		expect(t, s, identity.Object{GUID: o.GUID, Name: o.Name, Due: o.Due})
+		expect(t, s, identity.Object{GUID: o.GUID, Name: o.Name, RecheckAt: o.RecheckAt})
 	}
 	if stored := result(s.Objects([]ad.GUID{all[2].GUID}))(t); len(stored) != 1 || !reflect.DeepEqual(stored[0], all[2]) {
 		t.Errorf("object %+v, want %+v", stored, all[2])
 	}
-	if strange := result(s.ReadFromOthers(keptController))(t); len(strange) != 0 {
+	if strange := result(s.ReadFromOtherControllers(keptController))(t); len(strange) != 0 {
 		t.Errorf("read from another controller: %v", strange)
 	}
-	if strange := result(s.ReadFromOthers(reader))(t); !slices.Equal(strange, guidsOf(all)) {
+	if strange := result(s.ReadFromOtherControllers(reader))(t); !slices.Equal(strange, guidsOf(all)) {
 		t.Errorf("not read from this controller: %v", strange)
 	}
 	rejections := result(s.Rejections())(t)
@@ -108,7 +108,7 @@ func expectKept(t *testing.T, s *Store) {
 		rejections[0].Attempts != 1 || !rejections[0].At.Equal(keptTime) || !bytes.Equal(rejections[0].Value, all[5].Fingerprint[:]) {
 		t.Errorf("rejections %+v", rejections)
 	}
-	held, total, err := s.FirstHeld(10)
+	held, total, err := s.FirstHeldDeletions(10)
 	if err != nil || total != 2 || held[1].Name != all[1].Name || !held[1].Since.Equal(keptTime) {
 		t.Errorf("held %+v of %d, error %v", held, total, err)
 	}
@@ -116,14 +116,14 @@ func expectKept(t *testing.T, s *Store) {
 		what      string
 		got, want any
 	}{
-		{"size", result(s.Size())(t), 7},
-		{"due", result(s.Due(keptTime.Add(25 * time.Hour)))(t), []ad.GUID{all[2].GUID}},
-		{"unsettled", result(s.Unsettled())(t), []ad.GUID{all[6].GUID}},
+		{"size", result(s.IndexSize())(t), 7},
+		{"due", result(s.DueForRecheck(keptTime.Add(25 * time.Hour)))(t), []ad.GUID{all[2].GUID}},
+		{"unsettled", result(s.InFlightObjects())(t), []ad.GUID{all[6].GUID}},
 		{"runs", result(s.Runs())(t), keptRunsList},
 		{"last success", result(s.LastSuccess())(t), keptTime},
 		{"watermark", result(s.Watermark(keptController))(t), keptWatermark},
-		{"full pass", result(s.LastFullPass())(t), keptFullPass},
-		{"last controller", result(s.LastRead())(t), keptController},
+		{"full pass", result(s.LastFullSync())(t), keptFullPass},
+		{"last controller", result(s.LastController())(t), keptController},
 		{"rate limit", result(s.RateLimit())(t), keptTime.Add(time.Minute)},
 		{"target", result(s.Target())(t), "a gateway"},
 		{"connector", result(s.Connector())(t), keptConnector},
@@ -160,16 +160,16 @@ func TestOlderFile(t *testing.T) {
 			must(t, looking.Close())
 
 			s := openStore(t, dir)
-			if s.SetAside != nil {
-				t.Fatalf("set aside: %v", s.SetAside)
+			if s.DamagedFile != nil {
+				t.Fatalf("set aside: %v", s.DamagedFile)
 			}
 			expectKept(t, s)
 			more := objects(7, 9, 1)
 			must(t, send(s, more))
 			must(t, s.Close())
 			s = openStore(t, dir)
-			if s.SetAside != nil {
-				t.Fatalf("set aside once it was taken over: %v", s.SetAside)
+			if s.DamagedFile != nil {
+				t.Fatalf("set aside once it was taken over: %v", s.DamagedFile)
 			}
 			expect(t, s, more[1])
 			expect(t, s, keptObjects()[2])

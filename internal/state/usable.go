@@ -9,7 +9,7 @@ import (
 
 // Usable returns why Open cannot create or write its file in dir; nil when it can. It
 // creates and changes nothing, and does not read the file.
-func Usable(dir string) error {
+func CheckDir(dir string) error {
 	file := filepath.Join(dir, fileName)
 	there, info, err := nearest(dir)
 	switch {

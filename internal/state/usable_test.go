@@ -17,8 +17,8 @@ import (
 func TestUsable(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	must(t, Usable(dir))
-	must(t, Usable(filepath.Join(dir, "not", "yet")))
+	must(t, CheckDir(dir))
+	must(t, CheckDir(filepath.Join(dir, "not", "yet")))
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left %v, error %v", left, err)
 	}
@@ -26,7 +26,7 @@ func TestUsable(t *testing.T) {
 	must(t, os.WriteFile(file, nil, 0o600))
 	for _, wrong := range []string{file, filepath.Join(file, "below")} {
 		_, open := unsynced.Open(wrong)
-		for _, err := range []error{open, Usable(wrong)} {
+		for _, err := range []error{open, CheckDir(wrong)} {
 			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(wrong, fileName)}, ErrUnusable, "service.state-dir")
 			if at, is := errors.AsType[*fs.PathError](err); !is || !strings.HasPrefix(at.Path, file) {
 				t.Errorf("%s: error %v does not name %s", wrong, err, file)
@@ -34,7 +34,7 @@ func TestUsable(t *testing.T) {
 		}
 	}
 	store := result(unsynced.Open(dir))(t)
-	must(t, Usable(dir)) // that it is open is another matter
+	must(t, CheckDir(dir)) // that it is open is another matter
 	must(t, store.Close())
 }
 

@@ -45,15 +45,15 @@ func settled(t *testing.T) (file []byte, holds string) {
 	s := openStore(t, dir)
 	all := objects(0, 300, 1)
 	for i := range all {
-		all[i].Due = time.Unix(int64(2_000_000_000+i), 0)
+		all[i].RecheckAt = time.Unix(int64(2_000_000_000+i), 0)
 	}
 	must(t, send(s, all))
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, all[:10]}, {1, all[10:20]}}))
-	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Rejected: []Rejected{{Object: all[3], Reason: "bad"}}, Delivered: all[4:10]}}))
-	must(t, s.Hold([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
-	must(t, s.EndRun(Run{ID: "x"}, Connector{State: "SCHEDULED"}))
-	must(t, s.Advance(Progress{FullPass: &FullPass{Scope: "s"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 5, Scope: "s"}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all[:10]}, {1, all[10:20]}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[3], Reason: "bad"}}, Acknowledged: all[4:10]}}))
+	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
+	must(t, s.RecordRun(Run{ID: "x"}, Connector{State: "SCHEDULED"}))
+	must(t, s.Advance(Progress{FullSync: &FullSync{Scope: "s"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 5, Scope: "s"}}))
 	for range 2 {
 		must(t, s.SetConnector(Connector{State: "SCHEDULED"}))
 	}
@@ -81,7 +81,7 @@ func TestCampaignFlippedBits(t *testing.T) {
 		damaged := bytes.Clone(pristine)
 		damaged[at] ^= 1 << random.IntN(8)
 		s := openStore(t, file(t, damaged))
-		if s.SetAside != nil {
+		if s.DamagedFile != nil {
 			aside++
 		} else if content(t, s) != holds {
 			t.Errorf("byte %d: opens with another content", at)
@@ -178,8 +178,8 @@ func TestOneHead(t *testing.T) {
 	for head := range 2 {
 		damaged := bytes.Clone(pristine)
 		damaged[head*4096+pageHead+16] ^= 0x40 // where the tree begins
-		if s := openStore(t, file(t, damaged)); s.SetAside != nil || content(t, s) != holds {
-			t.Errorf("head %d: %v", head, s.SetAside)
+		if s := openStore(t, file(t, damaged)); s.DamagedFile != nil || content(t, s) != holds {
+			t.Errorf("head %d: %v", head, s.DamagedFile)
 		}
 	}
 }
@@ -219,12 +219,12 @@ func TestCampaignPowerCut(t *testing.T) {
 		all := objects(0, 40*(1+n%3), byte(n))
 		random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		steps := []func() error{ // a transaction each
-			func() error { return s.EndRun(Run{ID: fmt.Sprint(n)}, Connector{RunID: fmt.Sprint(n)}) },
+			func() error { return s.RecordRun(Run{ID: fmt.Sprint(n)}, Connector{RunID: fmt.Sprint(n)}) },
 			func() error { return s.SetConnector(Connector{State: fmt.Sprint(n)}) },
 		}
-		d := result(s.Begin(reader, began))(t)
-		steps = append(steps, func() error { return d.Announce([]Batch{{0, all}}) },
-			func() error { return d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all}}) })
+		d := result(s.OpenJournal(reader, began))(t)
+		steps = append(steps, func() error { return d.MarkInFlight([]Batch{{0, all}}) },
+			func() error { return d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all}}) })
 		before, held := read(), content(t, s)
 		for _, step := range steps {
 			must(t, step())
@@ -232,8 +232,8 @@ func TestCampaignPowerCut(t *testing.T) {
 			for range 3 {
 				cuts++
 				cut := openStore(t, file(t, cutPower(before, after, random)))
-				if got := content(t, cut); cut.SetAside != nil || got != held && got != holds {
-					t.Fatalf("step %d: %v; opens with neither content", n, cut.SetAside)
+				if got := content(t, cut); cut.DamagedFile != nil || got != held && got != holds {
+					t.Fatalf("step %d: %v; opens with neither content", n, cut.DamagedFile)
 				}
 				must(t, cut.Close())
 			}
@@ -293,7 +293,7 @@ func TestCampaignSoundFiles(t *testing.T) {
 					}
 					continue
 				}
-				o := identity.Object{GUID: guid, Name: strings.Repeat("x", random.IntN(300)), Due: time.Unix(int64(1+random.IntN(1000)), 0)}
+				o := identity.Object{GUID: guid, Name: strings.Repeat("x", random.IntN(300)), RecheckAt: time.Unix(int64(1+random.IntN(1000)), 0)}
 				if random.IntN(100) == 0 {
 					o.Name = strings.Repeat("y", 20_000) // pages that overflow
 				}
@@ -313,7 +313,7 @@ func TestCampaignSoundFiles(t *testing.T) {
 	if deepest < 3 {
 		t.Errorf("the trees have at most %d levels", deepest)
 	}
-	if s = openStore(t, dir); s.SetAside != nil {
-		t.Error(s.SetAside)
+	if s = openStore(t, dir); s.DamagedFile != nil {
+		t.Error(s.DamagedFile)
 	}
 }

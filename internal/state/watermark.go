@@ -18,9 +18,9 @@ type Watermark struct {
 	At    time.Time `json:"at"`
 }
 
-// FullPass is the last complete reading of everything in a scope. What the index
+// FullSync is the last complete reading of everything in a scope. What the index
 // holds and a later full pass of the same scope does not find has gone.
-type FullPass struct {
+type FullSync struct {
 	Scope string    `json:"scope"`
 	At    time.Time `json:"at"`
 }
@@ -35,7 +35,7 @@ func (s *Store) Watermark(of ad.InvocationID) (w Watermark, err error) {
 }
 
 // LastFullPass returns the last full pass; the zero value when there was none.
-func (s *Store) LastFullPass() (f FullPass, err error) {
+func (s *Store) LastFullSync() (f FullSync, err error) {
 	err = s.view("read full pass", func(tx *bbolt.Tx) error {
 		return get(tx.Bucket(bucketMeta), keyFullPass, &f)
 	})
@@ -44,24 +44,24 @@ func (s *Store) LastFullPass() (f FullPass, err error) {
 
 // Progress is what a run has reached when everything is delivered.
 type Progress struct {
-	FullPass     *FullPass // nil: the run was none
+	FullSync     *FullSync // nil: the run was none
 	InvocationID ad.InvocationID
 	Watermark    *Watermark // nil: the server's changes cannot be followed
-	ReadAgain    bool       // what was to be read again, Again, was
+	ClearStale   bool       // what was to be read again, Again, was
 }
 
 // Advance records a run's progress, whole or not at all.
 func (s *Store) Advance(p Progress) error {
 	return s.update("advance watermark", func(c change) error {
-		if p.FullPass != nil {
-			if err := c.putJSON(bucketMeta, keyFullPass, p.FullPass); err != nil {
+		if p.FullSync != nil {
+			if err := c.putJSON(bucketMeta, keyFullPass, p.FullSync); err != nil {
 				return err
 			}
 		}
 		if err := c.put(bucketMeta, keyLastRead, p.InvocationID[:]); err != nil {
 			return err
 		}
-		if p.ReadAgain {
+		if p.ClearStale {
 			if err := readAgain(c); err != nil {
 				return err
 			}
@@ -73,9 +73,9 @@ func (s *Store) Advance(p Progress) error {
 	})
 }
 
-// LastRead returns the domain controller of the last run that delivered everything;
+// LastController returns the domain controller of the last run that delivered everything;
 // the zero value when there was none, or its changes cannot be followed.
-func (s *Store) LastRead() (id ad.InvocationID, err error) {
+func (s *Store) LastController() (id ad.InvocationID, err error) {
 	err = s.view("read last controller", func(tx *bbolt.Tx) error {
 		copy(id[:], tx.Bucket(bucketMeta).Get(keyLastRead))
 		return nil
@@ -83,8 +83,8 @@ func (s *Store) LastRead() (id ad.InvocationID, err error) {
 	return id, err
 }
 
-// Held returns the objects whose deletion is held.
-func (s *Store) Held() (guids []ad.GUID, err error) {
+// HeldDeletions returns the objects whose deletion is held.
+func (s *Store) HeldDeletions() (guids []ad.GUID, err error) {
 	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketHeld).ForEach(func(key, _ []byte) error {
 			guids = append(guids, ad.GUID(key))
@@ -100,9 +100,9 @@ type HeldDeletion struct {
 	Since time.Time
 }
 
-// FirstHeld returns at most so many of the objects whose deletion is held, and how
+// FirstHeldDeletions returns at most so many of the objects whose deletion is held, and how
 // many there are.
-func (s *Store) FirstHeld(most int) (first []HeldDeletion, total int, err error) {
+func (s *Store) FirstHeldDeletions(most int) (first []HeldDeletion, total int, err error) {
 	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
 		index := tx.Bucket(bucketIndex)
 		return tx.Bucket(bucketHeld).ForEach(func(key, since []byte) (err error) {
@@ -122,7 +122,7 @@ func (s *Store) FirstHeld(most int) (first []HeldDeletion, total int, err error)
 
 // Hold makes these the objects whose deletion is held. Those that were held
 // before keep the time since when.
-func (s *Store) Hold(guids []ad.GUID, now time.Time) error {
+func (s *Store) SetHeldDeletions(guids []ad.GUID, now time.Time) error {
 	return s.update("record held deletions", func(c change) error {
 		before := c.Bucket(bucketHeld)
 		since := make([][]byte, len(guids))

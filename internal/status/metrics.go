@@ -90,15 +90,15 @@ type scrapes struct {
 	log zerolog.Logger
 
 	mu      sync.Mutex // several scrapes may run at once
-	repeats fault.Repeats
+	repeats fault.RepeatCounter
 }
 
 func (s *scrapes) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		s.repeats.Clear()
-	} else if s.repeats.Note(err, time.Now()).Times == 1 {
+		s.repeats.Reset()
+	} else if s.repeats.Count(err, time.Now()).Times == 1 {
 		s.log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgScrapeFailed)
 	}
 }

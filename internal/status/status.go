@@ -101,12 +101,12 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 	if limit.After(now) {
 		r.WaitsFor, r.WaitsUntil = rateLimit, limit.UTC()
 	}
-	full, err := store.LastFullPass()
+	full, err := store.LastFullSync()
 	if err != nil {
 		return r, err
 	}
 	r.LastFullPass = full.At
-	if r.Objects, err = store.Size(); err != nil {
+	if r.Objects, err = store.IndexSize(); err != nil {
 		return r, err
 	}
 	if err := r.readObjects(store); err != nil {
@@ -122,7 +122,7 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 }
 
 func (r *Report) readObjects(store *state.Store) error {
-	held, total, err := store.FirstHeld(most)
+	held, total, err := store.FirstHeldDeletions(most)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func TestErrorAndRemedy(t *testing.T) {
 	failure := fault.Operation{Op: "send assets", Object: "gateway"}.Failed(fault.Refused,
 		errors.New(`403, "no access; check the account: ask your administrator"`), "check qualys.customerUuid")
 	run := state.Run{ID: "r", Result: "failed", Start: noon, Class: string(fault.Refused), Error: failure.Error(), Remedy: fault.Remedy(failure)}
-	if err := store.EndRun(run, state.Connector{State: "SCHEDULED", RunID: "r", At: noon, Error: run.Error, Remedy: run.Remedy}); err != nil {
+	if err := store.RecordRun(run, state.Connector{State: "SCHEDULED", RunID: "r", At: noon, Error: run.Error, Remedy: run.Remedy}); err != nil {
 		t.Fatal(err)
 	}
 	report, err := Read(store, noon)

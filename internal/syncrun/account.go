@@ -57,7 +57,7 @@ func makeAccount(t task, done results, after gateway.Counts, took time.Duration,
 		Run: state.Run{
 			ID: t.id, Mode: done.mode, Result: Processed, Start: t.start, Duration: took,
 			Users: done.found.read(identity.User, identity.ServiceAccount), Groups: done.found.read(identity.Group),
-			Uploaded: done.totals.Delivered, Deleted: done.totals.Deleted, Rejected: done.totals.Rejected, Held: len(done.held),
+			Uploaded: done.totals.Uploaded, Deleted: done.totals.Deleted, Rejected: done.totals.Rejected, Held: len(done.held),
 			Requests: int(after.Requests - t.before.Requests), Retries: int(after.Retries - t.before.Retries),
 		},
 		Stages: t.watch.stages, Objects: map[Outcome]int{},
@@ -88,5 +88,5 @@ func makeAccount(t task, done results, after gateway.Counts, took time.Duration,
 
 // fail makes the account that of a failed run.
 func (a *Account) fail(err error) {
-	a.Result, a.Error, a.Remedy, a.Class = Failed, err.Error(), fault.Remedy(err), string(fault.Of(err))
+	a.Result, a.Error, a.Remedy, a.Class = Failed, err.Error(), fault.Remedy(err), string(fault.ClassOf(err))
 }

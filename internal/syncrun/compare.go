@@ -96,7 +96,7 @@ func (c *comparer) hasChanged(asset identity.Asset) (bool, error) {
 	if err != nil || !there || !c.same(known.Fingerprint, asset.Fingerprint) {
 		return true, err
 	}
-	if due := state.DueSecond(asset.Due); !c.mode.DryRun && !due.Equal(known.Due) {
+	if due := state.RoundRecheck(asset.RecheckAt); !c.mode.DryRun && !due.Equal(known.RecheckAt) {
 		if c.tally.reschedule == nil {
 			c.tally.reschedule = map[ad.GUID]time.Time{}
 		}

@@ -365,12 +365,12 @@ func TestHeldObjectsThatAreReadableAgain(t *testing.T) {
 					guids = append(guids, ad.GUID([]byte(o.First("objectGUID"))))
 				}
 			}
-			e.must(e.store.Hold(guids[:guidsAtOnce], e.clock.Now()))
+			e.must(e.store.SetHeldDeletions(guids[:guidsAtOnce], e.clock.Now()))
 			e.run(c.mode, state.Run{Mode: c.kind, Result: Processed})
 			if n := e.heldDeletions(); n != 0 {
 				t.Errorf("%d held", n)
 			}
-			e.must(e.store.Hold(guids, e.clock.Now()))
+			e.must(e.store.SetHeldDeletions(guids, e.clock.Now()))
 			result := Processed
 			if c.held > 0 {
 				result = Held

@@ -203,7 +203,7 @@ func (r *reader) withdraw(deleted []identity.Object) (rest, withdrawn []identity
 		}
 	}
 	if !r.plan.ProvesAbsence { // deleted is empty then, but the kinds are known
-		withdrawn, err = r.store.OfKinds(identity.Role, identity.ServiceAccount, identity.Domain)
+		withdrawn, err = r.store.ObjectsOfKinds(identity.Role, identity.ServiceAccount, identity.Domain)
 	}
 	if len(withdrawn) > 0 {
 		r.log.Info().Int("objects", len(withdrawn)).Msg(MsgPostureDisabled)
@@ -218,7 +218,7 @@ func (r *reader) applyDeletions(d Decision, to sink) error {
 		r.nameHeld(d.Held)
 	}
 	if !r.mode.DryRun && len(r.snapshot.Held)+len(d.KeepHeld) > 0 {
-		if err := r.store.Hold(d.KeepHeld, r.start); err != nil {
+		if err := r.store.SetHeldDeletions(d.KeepHeld, r.start); err != nil {
 			return err
 		}
 	}

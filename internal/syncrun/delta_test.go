@@ -161,7 +161,7 @@ func TestDueTimeChangesWithoutUpload(t *testing.T) {
 	user["msDS-UserPasswordExpiryTimeComputed"] = fileTime(expires)
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
 	for at, want := range map[time.Time][]ad.GUID{expires.Add(-time.Second): nil, expires: {ad.GUID([]byte(user["objectGUID"]))}} {
-		if due, err := e.store.Due(at); err != nil || !slices.Equal(due, want) {
+		if due, err := e.store.DueForRecheck(at); err != nil || !slices.Equal(due, want) {
 			t.Errorf("due at %s: %v, error %v", at, due, err)
 		}
 	}

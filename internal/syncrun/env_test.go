@@ -296,7 +296,7 @@ func outgrowOverlap(d *testenv.Directory) {
 // heldDeletions returns how many deletions the state file has as held.
 func (e *env) heldDeletions() int {
 	e.t.Helper()
-	guids, err := e.store.Held()
+	guids, err := e.store.HeldDeletions()
 	e.must(err)
 	return len(guids)
 }

@@ -23,7 +23,7 @@ func TestFullDisk(t *testing.T) {
 	e := newCannedIn(t, dir, state.Options{})
 	e.ldap.Users = fakeldap.Users(2500)
 	run, err := e.failedRun(Mode{})
-	if fault.Of(err) != fault.Transient {
+	if fault.ClassOf(err) != fault.Transient {
 		t.Fatalf("error %v", err)
 	}
 	if indexed, held := len(e.indexed()), len(e.inventory()); indexed != run.Uploaded || indexed > held {

@@ -8,22 +8,22 @@ import (
 
 // journal records what is sent and what became of it, and counts outcomes.
 type journal struct {
-	*state.Delivery
+	*state.Journal
 	log      zerolog.Logger
 	progress *Progress
 	outcomes map[Outcome]int
 	rejected int // in this run, so far
 }
 
-// Settle records answers, concurrently with the reading. Only from here on does an object
+// Commit records answers, concurrently with the reading. Only from here on does an object
 // count as delivered.
-func (j *journal) Settle(receipts []state.Receipt) error {
-	if err := j.Delivery.Settle(receipts); err != nil {
+func (j *journal) Commit(receipts []state.BatchResult) error {
+	if err := j.Journal.Commit(receipts); err != nil {
 		return err
 	}
 	delivered, rejected := 0, 0
 	for _, receipt := range receipts {
-		for _, object := range receipt.Delivered {
+		for _, object := range receipt.Acknowledged {
 			what := "delivered"
 			if object.Deleted {
 				what = "deleted"
@@ -34,7 +34,7 @@ func (j *journal) Settle(receipts []state.Receipt) error {
 			j.outcomes[Outcome{r.Object.Kind, "rejected"}]++
 			j.logRejection(r)
 		}
-		delivered += len(receipt.Delivered)
+		delivered += len(receipt.Acknowledged)
 		rejected += len(receipt.Rejected)
 	}
 	j.progress.settle(delivered + rejected)
@@ -44,7 +44,7 @@ func (j *journal) Settle(receipts []state.Receipt) error {
 
 // logRejection names the first objects that are rejected in a run. The gateway's reason may
 // repeat what the directory holds: only status and the debug level have it.
-func (j *journal) logRejection(r state.Rejected) {
+func (j *journal) logRejection(r state.RejectedObject) {
 	if j.rejected++; j.rejected <= listed {
 		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
 			Str("remedy", "see the gateway's reason in adconnector status").Msg(MsgObjectRejected)

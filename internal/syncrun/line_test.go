@@ -103,10 +103,10 @@ func TestHeldUpWithoutProgress(t *testing.T) {
 	t.Parallel()
 	e := newBackpressure(t, 900, 400, 400)
 	run, err := e.failedRun(Mode{})
-	if fault.Of(err) != fault.Transient || run.Uploaded < 300 {
+	if fault.ClassOf(err) != fault.Transient || run.Uploaded < 300 {
 		t.Errorf("run %+v, error %v", run, err)
 	}
-	if last, err := e.store.LastFullPass(); err != nil || last != (state.FullPass{}) {
+	if last, err := e.store.LastFullSync(); err != nil || last != (state.FullSync{}) {
 		t.Errorf("last full sync %+v, error %v", last, err)
 	}
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 905 - run.Uploaded})
@@ -116,7 +116,7 @@ func TestLostSearchWithoutBackpressureFailsRun(t *testing.T) {
 	t.Parallel()
 	e := newBackpressure(t, 900, 400)
 	e.runner.patience = time.Hour
-	if _, err := e.failedRun(Mode{}); fault.Of(err) != fault.Transient {
+	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Transient {
 		t.Errorf("error %v", err)
 	}
 	if lines := e.log.With(MsgSearchRestarted); len(lines) != 0 {

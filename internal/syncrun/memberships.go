@@ -40,7 +40,7 @@ func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m s
 		return m, nil
 	}
 	m.graph = membership.New()
-	m.source, m.known, err = store.Graph(m.graph.RestoreObject, m.graph.RestoreGroup)
+	m.source, m.known, err = store.ReadGraph(m.graph.RestoreObject, m.graph.RestoreGroup)
 	if errors.Is(err, membership.ErrRecord) {
 		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgMembershipsUnreadable)
 		m.graph, m.known, m.unreadable, err = membership.New(), false, true, nil
@@ -51,7 +51,7 @@ func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m s
 	m.graph.Restored()
 	m.graph.Compute()
 	m.digests = m.graph.Digests()
-	m.affected, m.everythingStale, err = store.Again()
+	m.affected, m.everythingStale, err = store.StaleObjects()
 	return m, err
 }
 
@@ -109,13 +109,13 @@ func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstones
 	if err != nil {
 		return m, p, err
 	}
-	if change.AgainAll && p.Mode == delta {
+	if change.AllStale && p.Mode == delta {
 		p = s.fullInstead(p)
 	}
-	m.affected = append(m.affected, change.Again...)
+	m.affected = append(m.affected, change.Stale...)
 	if !s.mode.DryRun {
 		change.Objects, change.Groups = m.graph.Changes()
-		if err := s.store.ChangeGraph(change); err != nil {
+		if err := s.store.UpdateGraph(change); err != nil {
 			return m, p, err
 		}
 	}
@@ -140,15 +140,15 @@ func (s *membershipSync) affectsTooMany(m memberships) (bool, error) {
 
 // change returns the change of the stored memberships, without their records.
 func (s *membershipSync) change(m memberships, source state.GraphSource) (state.GraphChange, error) {
-	change := state.GraphChange{Source: source, Anew: s.stored.unreadable}
+	change := state.GraphChange{Source: source, Replace: s.stored.unreadable}
 	affected, err := s.store.Indexed(m.graph.Affected(s.stored.digests))
 	switch {
 	case err != nil:
 		return change, err
 	case !s.stored.known, len(affected)+len(m.affected) > s.affectedAtMost:
-		change.AgainAll = true // for all that is known, everything was sent under another graph
+		change.AllStale = true // for all that is known, everything was sent under another graph
 	default:
-		change.Again = affected
+		change.Stale = affected
 	}
 	return change, nil
 }

@@ -91,9 +91,9 @@ func reasonForFull(s Snapshot) string {
 
 // progress is how far a run got, once everything is delivered.
 func (p Plan) progress(s Snapshot) state.Progress {
-	reached := state.Progress{ReadAgain: s.Posture}
+	reached := state.Progress{ClearStale: s.Posture}
 	if p.Mode == full {
-		reached.FullPass = &state.FullPass{Scope: s.Scope, At: s.Now}
+		reached.FullSync = &state.FullSync{Scope: s.Scope, At: s.Now}
 	}
 	if s.Followed {
 		reached.InvocationID = s.InvocationID

@@ -82,7 +82,7 @@ func deltaSnapshot() Snapshot {
 	return Snapshot{
 		Now: now, FullInterval: 24 * time.Hour, Scope: "s", Followed: true, InvocationID: ad.InvocationID{1}, HighestUSN: 5000,
 		SameTarget: true, IndexSize: 40, LastRead: true,
-		LastFull: state.FullPass{Scope: "s", At: now.Add(-time.Hour)}, Watermark: state.Watermark{USN: 4000, Scope: "s", At: now.Add(-10 * time.Minute)},
+		LastFull: state.FullSync{Scope: "s", At: now.Add(-time.Hour)}, Watermark: state.Watermark{USN: 4000, Scope: "s", At: now.Add(-10 * time.Minute)},
 	}
 }
 
@@ -101,7 +101,7 @@ func TestMakePlan(t *testing.T) {
 		"release":                     {func(s *Snapshot) { s.Release = true }, Plan{Mode: full, Reason: ReasonRelease, ProvesAbsence: true, NoteSeen: true}},
 		"no invocation ID":            {func(s *Snapshot) { s.Followed = false }, Plan{Mode: full, Reason: ReasonNotFollowed, ProvesAbsence: true, NoteSeen: true}},
 		"other target":                {func(s *Snapshot) { s.SameTarget = false }, Plan{Mode: full, Reason: ReasonNewTarget}},
-		"first run":                   {func(s *Snapshot) { s.Watermark, s.LastFull, s.LastRead = state.Watermark{}, state.FullPass{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
+		"first run":                   {func(s *Snapshot) { s.Watermark, s.LastFull, s.LastRead = state.Watermark{}, state.FullSync{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
 		"new server":                  {func(s *Snapshot) { s.Watermark, s.LastRead = state.Watermark{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
 		"new server, deletions held":  {func(s *Snapshot) { s.Watermark, s.LastRead, s.Held = state.Watermark{}, false, []ad.GUID{{1}} }, Plan{Mode: full, Reason: ReasonNewController, NoteSeen: true}},
 		"scope of the watermark":      {func(s *Snapshot) { s.Watermark.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope, ProvesAbsence: true, NoteSeen: true}},
@@ -241,10 +241,10 @@ func TestAgeForcesFullSync(t *testing.T) {
 			e.clock.Advance(-time.Hour) // after the full sync
 		}, ReasonWatermark},
 		"full sync in the future": {func(e *env) {
-			last, err := e.store.LastFullPass()
+			last, err := e.store.LastFullSync()
 			e.must(err)
 			last.At = last.At.Add(time.Hour)
-			e.must(e.store.Advance(state.Progress{FullPass: &last, InvocationID: ad.InvocationID(e.InvocationID())}))
+			e.must(e.store.Advance(state.Progress{FullSync: &last, InvocationID: ad.InvocationID(e.InvocationID())}))
 		}, ReasonFullInterval},
 	}
 	for name, c := range cases {

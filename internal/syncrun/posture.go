@@ -154,7 +154,7 @@ func (r *reader) collectPart(ctx context.Context, s *session, part domainPart) (
 		}
 		return nil
 	})
-	if err != nil && fault.Of(err) != fault.Refused {
+	if err != nil && fault.ClassOf(err) != fault.Refused {
 		return false, err
 	}
 	return err == nil && readable && (found > 0 || !part.required), nil
@@ -167,7 +167,7 @@ func isReadable(ctx context.Context, s *session, container string) (readable boo
 		readable = len(entry.First(0)) > 0
 		return nil
 	})
-	if fault.Of(err) == fault.Refused {
+	if fault.ClassOf(err) == fault.Refused {
 		return false, nil
 	}
 	return readable, err

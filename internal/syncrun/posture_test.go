@@ -241,7 +241,7 @@ func TestAffectedObjectsAreReadAgainAfterFailedRun(t *testing.T) {
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3})
 	e.expectPosture(e.user(0), "groups", e.SID(team), e.SID("CN=Domain Users,CN=Users,"+e.Base()))
 	e.expectConverged()
-	if again, all, err := e.store.Again(); err != nil || len(again) > 0 || all {
+	if again, all, err := e.store.StaleObjects(); err != nil || len(again) > 0 || all {
 		t.Errorf("still to be read: %v, all %v, error %v", again, all, err)
 	}
 }
@@ -368,7 +368,7 @@ func TestGroupThatChangesDuringEachRead(t *testing.T) {
 		}
 	}
 	e.start()
-	if _, err := e.failedRun(Mode{}); !errors.Is(err, directory.ErrChanged) || fault.Of(err) != fault.Incomplete || e.assetCalls() != 0 {
+	if _, err := e.failedRun(Mode{}); !errors.Is(err, directory.ErrChanged) || fault.ClassOf(err) != fault.Incomplete || e.assetCalls() != 0 {
 		t.Errorf("error %v, %d calls", err, e.assetCalls())
 	}
 }
@@ -534,7 +534,7 @@ func TestUnreadableStoredMemberships(t *testing.T) {
 	e.addGroup("team", e.user(0))
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
 	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.must(e.store.ChangeGraph(state.GraphChange{Groups: []membership.Record{{Node: 0, Value: []byte("?")}}}))
+	e.must(e.store.UpdateGraph(state.GraphChange{Groups: []membership.Record{{Node: 0, Value: []byte("?")}}}))
 	e.restart()
 	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
 	if lines := e.log.With(MsgMembershipsUnreadable); len(lines) != 1 {

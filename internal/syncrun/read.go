@@ -124,7 +124,7 @@ func changedSince(usn ad.USN) string {
 // status changes with the clock, the gateway may accept them now, its answer to an earlier
 // run is missing, another domain controller's value was sent, or memberships affect them.
 func (r *reader) dueAgain() ([]ad.GUID, error) {
-	guids, err := r.store.Due(r.start)
+	guids, err := r.store.DueForRecheck(r.start)
 	if err != nil {
 		return nil, err
 	}

@@ -138,7 +138,7 @@ func (r *Runner) retarget(t task) error {
 	if before != "" {
 		t.log.Warn().Str("before", before).Str("target", r.Target).Msg(MsgTargetChanged)
 	}
-	return r.Store.Retarget(r.Target)
+	return r.Store.ChangeTarget(r.Target)
 }
 
 // deliver reads what the plan asks for, sends what differs from the index, and sends or
@@ -164,15 +164,15 @@ func (r *Runner) deliver(ctx context.Context, t task, reader *reader, tombstones
 	if t.mode.DryRun {
 		return done, produce(ctx, sink{add: t.mode.show, settle: func() error { return nil }})
 	}
-	delivery, err := r.Store.Begin(reader.snapshot.InvocationID, t.start)
+	delivery, err := r.Store.OpenJournal(reader.snapshot.InvocationID, t.start)
 	if err != nil {
 		return done, err
 	}
 	options := r.Upload
-	if options.Untried, err = r.Store.Untried(); err != nil {
+	if options.NeverAcknowledged, err = r.Store.NeverAcknowledged(); err != nil {
 		return done, err
 	}
-	journal := &journal{Delivery: delivery, log: t.log, progress: t.mode.Progress, outcomes: map[Outcome]int{}}
+	journal := &journal{Journal: delivery, log: t.log, progress: t.mode.Progress, outcomes: map[Outcome]int{}}
 	done.totals, err = upload.Run(ctx, r.Gateway, options, journal, func(ctx context.Context, add func(identity.Asset) error, settle func() error) error {
 		return produce(ctx, sink{add, settle})
 	})
@@ -184,7 +184,7 @@ func (r *Runner) deliver(ctx context.Context, t task, reader *reader, tombstones
 // commit records how far the run got. The watermark moves last: a crash before this repeats
 // work, never skips it.
 func (r *Runner) commit(s Snapshot, p Plan, found findings) error {
-	if err := r.Store.Reschedule(found.reschedule); err != nil {
+	if err := r.Store.SetRecheckTimes(found.reschedule); err != nil {
 		return err
 	}
 	return r.Store.Advance(p.progress(s))
@@ -199,7 +199,7 @@ func (r *Runner) conclude(ctx context.Context, t task, run state.Run) error {
 	from, err := r.Store.Connector()
 	to := r.endState(run, from)
 	if err == nil {
-		err = r.Store.EndRun(run, to)
+		err = r.Store.RecordRun(run, to)
 	}
 	ctx = gateway.WithRunID(ctx, t.id)
 	if err == nil {
@@ -235,13 +235,13 @@ func (r *Runner) logEnd(t task, run state.Run, err error) {
 	switch {
 	case err == nil && run.Held+run.Rejected > 0:
 		event = t.log.Warn()
-	case err != nil && fault.Of(err) == fault.Canceled:
+	case err != nil && fault.ClassOf(err) == fault.Canceled:
 		event = t.log.Warn().EmbedObject(fault.Fields(err)).Str("class", run.Class)
 	case err != nil:
-		event = t.log.Error().EmbedObject(fault.Fields(err)).EmbedObject(r.repeats.Note(err, t.start)).Str("class", run.Class)
+		event = t.log.Error().EmbedObject(fault.Fields(err)).EmbedObject(r.repeats.Count(err, t.start)).Str("class", run.Class)
 	}
 	if err == nil {
-		r.repeats.Clear()
+		r.repeats.Reset()
 	}
 	if t.mode.DryRun {
 		event.Bool("dry_run", true)

@@ -83,7 +83,7 @@ func (s *session) search(ctx context.Context, q directory.Search, each func(*ad.
 			return own
 		})
 		s.used = time.Now()
-		lost := err != nil && own == nil && ctx.Err() == nil && (fault.Of(err) == fault.Transient || fault.Of(err) == fault.Incomplete)
+		lost := err != nil && own == nil && ctx.Err() == nil && (fault.ClassOf(err) == fault.Transient || fault.ClassOf(err) == fault.Incomplete)
 		if !lost || waited < s.patience || read <= furthest {
 			return pages, err
 		}

@@ -31,7 +31,7 @@ type Snapshot struct {
 
 	SameTarget bool            // the state file is of deliveries to this target
 	IndexSize  int             // objects
-	LastFull   state.FullPass  // zero: none
+	LastFull   state.FullSync  // zero: none
 	LastRead   bool            // this server was the last one to be read
 	Watermark  state.Watermark // of this server; zero: none
 
@@ -60,18 +60,18 @@ func (r *Runner) takeSnapshot(ctx context.Context, t task, source Source, sessio
 		return s, err
 	}
 	s.SameTarget = target == r.Target
-	last, err := r.Store.LastRead()
+	last, err := r.Store.LastController()
 	if err != nil {
 		return s, err
 	}
 	s.LastRead = last == s.InvocationID
-	if s.IndexSize, err = r.Store.Size(); err != nil {
+	if s.IndexSize, err = r.Store.IndexSize(); err != nil {
 		return s, err
 	}
-	if s.LastFull, err = r.Store.LastFullPass(); err != nil {
+	if s.LastFull, err = r.Store.LastFullSync(); err != nil {
 		return s, err
 	}
-	if s.Held, err = r.Store.Held(); err != nil {
+	if s.Held, err = r.Store.HeldDeletions(); err != nil {
 		return s, err
 	}
 	slices.SortFunc(s.Held, byBytes)
@@ -87,11 +87,11 @@ func (r *Runner) addChanges(s *Snapshot) (err error) {
 		return err
 	}
 	if !s.LastRead {
-		if s.FromOthers, err = r.Store.ReadFromOthers(s.InvocationID); err != nil {
+		if s.FromOthers, err = r.Store.ReadFromOtherControllers(s.InvocationID); err != nil {
 			return err
 		}
 	}
-	if s.Unanswered, err = r.Store.Unsettled(); err != nil {
+	if s.Unanswered, err = r.Store.InFlightObjects(); err != nil {
 		return err
 	}
 	rejections, err := r.Store.Rejections()

@@ -36,10 +36,10 @@ type states struct {
 	registered atomic.Bool // in this process
 	lastRun    *state.Run  // of this process; its summary goes with the states that follow it
 
-	reporting sync.Mutex                // guards what follows: one report at a time, the latest last
-	mute      bool                      // the gateway accepts no states
-	unsent    map[string]*fault.Repeats // failures by state
-	pending   *gateway.ConnectorState   // the latest report, while the gateway has not accepted it
+	reporting sync.Mutex                      // guards what follows: one report at a time, the latest last
+	mute      bool                            // the gateway accepts no states
+	unsent    map[string]*fault.RepeatCounter // failures by state
+	pending   *gateway.ConnectorState         // the latest report, while the gateway has not accepted it
 }
 
 // Register logs in to the gateway and enters the state Registered, once a process.
@@ -164,22 +164,22 @@ func (s *states) report(ctx context.Context, report gateway.ConnectorState, comp
 		return false
 	}
 	if s.unsent[report.State] == nil {
-		s.unsent[report.State] = &fault.Repeats{}
+		s.unsent[report.State] = &fault.RepeatCounter{}
 	}
 	s.pending = nil
 	switch err := s.gateway.SetState(ctx, report); {
 	case err == nil:
-		s.unsent[report.State].Clear()
+		s.unsent[report.State].Reset()
 		return true
 	case errors.Is(err, gateway.ErrNoStates):
 		s.mute = true
 		s.logger(ctx, report.RunID).Warn().EmbedObject(fault.Fields(err)).Msg(MsgStatesUnsupported)
 	default:
-		if fault.Of(err) != fault.Refused {
+		if fault.ClassOf(err) != fault.Refused {
 			s.pending = &report
 		}
 		s.logger(ctx, report.RunID).WithLevel(complain).EmbedObject(fault.Fields(err)).
-			EmbedObject(s.unsent[report.State].Note(err, time.Now().UTC())).Str("to", report.State).Msg(MsgStateNotSent)
+			EmbedObject(s.unsent[report.State].Count(err, time.Now().UTC())).Str("to", report.State).Msg(MsgStateNotSent)
 	}
 	return false
 }

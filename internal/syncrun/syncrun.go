@@ -104,7 +104,7 @@ const (
 type Runner struct {
 	Options
 	states  *states
-	repeats fault.Repeats // of failed runs
+	repeats fault.RepeatCounter // of failed runs
 	// warnedBlind is set once the log has the warning that the account may not see deletions.
 	warnedBlind bool
 
@@ -118,7 +118,7 @@ type Runner struct {
 func New(o Options) *Runner {
 	return &Runner{
 		Options:        o,
-		states:         &states{gateway: o.Gateway, store: o.Store, log: o.Log, unsent: map[string]*fault.Repeats{}},
+		states:         &states{gateway: o.Gateway, store: o.Store, log: o.Log, unsent: map[string]*fault.RepeatCounter{}},
 		now:            time.Now,
 		patience:       patience,
 		reportEvery:    reportEvery,

@@ -108,7 +108,7 @@ func TestLostConnectionKeepsWhatWasAcknowledged(t *testing.T) {
 	e.ldap.Users = fakeldap.Users(1000)
 	e.ldap.Sent = func(n int) bool { return n < 730 }
 	run, err := e.failedRun(Mode{})
-	if fault.Of(err) != fault.Transient {
+	if fault.ClassOf(err) != fault.Transient {
 		t.Errorf("error %v", err)
 	}
 	held := e.expectRecorded()
@@ -127,7 +127,7 @@ func TestRefusedBatchFailsRun(t *testing.T) {
 	e.gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
 		return x.Number > 5 && x.Status(http.StatusForbidden, "")
 	}))
-	if _, err := e.failedRun(Mode{}); fault.Of(err) != fault.Refused {
+	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
 		t.Errorf("error %v", err)
 	}
 	e.expectRecorded()
@@ -147,7 +147,7 @@ func TestRefusedBatchEndsReading(t *testing.T) {
 		return true
 	}
 	e.gateway.SetFront(refuseAssets)
-	if _, err := e.failedRun(Mode{}); fault.Of(err) != fault.Refused {
+	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
 		t.Errorf("error %v", err)
 	}
 }
@@ -159,7 +159,7 @@ func TestCanceledRunKeepsWhatWasAcknowledged(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	e.gateway.SetFront(testenv.OnAssets(func(*testenv.Exchange) bool { cancel(); return false }))
 	run, err := e.runner.Run(ctx, Mode{})
-	if fault.Of(err) != fault.Canceled || run.Result != Failed {
+	if fault.ClassOf(err) != fault.Canceled || run.Result != Failed {
 		t.Errorf("run %+v, error %v", run, err)
 	}
 	e.expectRecorded()
@@ -307,8 +307,8 @@ func TestWrongConsoleValueFailsUntilCorrected(t *testing.T) {
 			e.gateway.SetConnection(e.connection(c.connection))
 			e.gateway.SetProfile(e.profile(c.profile))
 			_, err := e.failedRun(Mode{})
-			if fault.Of(err) != fault.Refused {
-				t.Errorf("class %s of %v", fault.Of(err), err)
+			if fault.ClassOf(err) != fault.Refused {
+				t.Errorf("class %s of %v", fault.ClassOf(err), err)
 			}
 			for _, text := range c.contains {
 				if !strings.Contains(err.Error(), text) {
@@ -329,7 +329,7 @@ func TestRefusedLoginFailsRun(t *testing.T) {
 	e := newCanned(t)
 	e.password = "wrong"
 	e.start()
-	if _, err := e.failedRun(Mode{}); fault.Of(err) != fault.Refused {
+	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
 		t.Errorf("error %v", err)
 	}
 	if n := e.gateway.Arrived(testenv.LoginPath); n != 1 {
@@ -356,7 +356,7 @@ func TestRefusedLoginIsTriedOnceARun(t *testing.T) {
 	})
 	e.gateway.Sandbox().RevokeTokens()
 	for n := range 3 {
-		if _, err := e.failedRun(Mode{}); fault.Of(err) != fault.Refused {
+		if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
 			t.Errorf("error %v", err)
 		}
 		for range 5 {
@@ -419,13 +419,13 @@ func TestRefusedSecondSessionReadsSequentially(t *testing.T) {
 func TestUnrecordedBatchIsNotCounted(t *testing.T) {
 	t.Parallel()
 	e := newCanned(t)
-	delivery, err := e.store.Begin(ad.InvocationID{1}, time.Now())
+	delivery, err := e.store.OpenJournal(ad.InvocationID{1}, time.Now())
 	e.must(err)
 	object := identity.Object{Kind: identity.User, GUID: ad.GUID{1}}
-	e.must(delivery.Announce([]state.Batch{{Objects: []identity.Object{object}}}))
+	e.must(delivery.MarkInFlight([]state.Batch{{Objects: []identity.Object{object}}}))
 	e.store.Close()
-	j := &journal{Delivery: delivery, outcomes: map[Outcome]int{}, progress: &Progress{}}
-	err = j.Settle([]state.Receipt{{Complete: true, Delivered: []identity.Object{object}}})
+	j := &journal{Journal: delivery, outcomes: map[Outcome]int{}, progress: &Progress{}}
+	err = j.Commit([]state.BatchResult{{Complete: true, Acknowledged: []identity.Object{object}}})
 	if err == nil || len(j.outcomes) != 0 || j.progress.Settled.Load() != 0 {
 		t.Errorf("error %v, outcomes %v", err, j.outcomes)
 	}

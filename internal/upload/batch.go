@@ -36,17 +36,17 @@ func (b *batch) part(from, to int) *batch {
 }
 
 // sort tells the rejected objects, named by either ID, from the others.
-func (b *batch) sort(rejected map[string]string) state.Receipt {
-	var r state.Receipt
+func (b *batch) sort(rejected map[string]string) state.BatchResult {
+	var r state.BatchResult
 	for _, object := range b.Objects {
 		reason, found := rejected[identity.ExternalID(object.Kind, object.SID)]
 		if !found {
 			reason, found = rejected[object.GUID.String()]
 		}
 		if found {
-			r.Rejected = append(r.Rejected, state.Rejected{Object: object, Reason: reason})
+			r.Rejected = append(r.Rejected, state.RejectedObject{Object: object, Reason: reason})
 		} else {
-			r.Delivered = append(r.Delivered, object)
+			r.Acknowledged = append(r.Acknowledged, object)
 		}
 	}
 	return r

@@ -48,7 +48,7 @@ func TestBatches(t *testing.T) {
 				}
 				return nil
 			})
-			if err != nil || totals.Delivered != len(c.assets) || !slices.Equal(l.delivered, upTo(len(c.assets))) {
+			if err != nil || totals.Uploaded != len(c.assets) || !slices.Equal(l.delivered, upTo(len(c.assets))) {
 				t.Fatalf("totals %+v, error %v, recorded %v", totals, err, l.delivered)
 			}
 			var counts []int
@@ -124,7 +124,7 @@ func TestRecordsInOrderWhateverCompletesFirst(t *testing.T) {
 		}}
 		l := &ledger{}
 		totals, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 7, BatchBytes: 1 << 20}, l, produce(upTo(1000)...))
-		if err != nil || totals.Delivered != 1000 || !slices.Equal(l.delivered, upTo(1000)) {
+		if err != nil || totals.Uploaded != 1000 || !slices.Equal(l.delivered, upTo(1000)) {
 			t.Fatalf("totals %+v, error %v", totals, err)
 		}
 	})
@@ -222,7 +222,7 @@ func TestAddFromSeveral(t *testing.T) {
 		adding.Wait()
 		return errors.Join(errs...)
 	})
-	if err != nil || totals.Delivered != adders*each {
+	if err != nil || totals.Uploaded != adders*each {
 		t.Fatalf("totals %+v, error %v", totals, err)
 	}
 	times := map[int]int{}
@@ -268,7 +268,7 @@ func TestSettle(t *testing.T) {
 		}
 		return settle()
 	})
-	if err != nil || totals.Delivered != 30 {
+	if err != nil || totals.Uploaded != 30 {
 		t.Errorf("%+v, %v", totals, err)
 	}
 }

@@ -27,7 +27,7 @@ func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
 		}
 		if err != nil {
 			cancel(err)
-			if len(receipt.Delivered)+len(receipt.Rejected) == 0 {
+			if len(receipt.Acknowledged)+len(receipt.Rejected) == 0 {
 				continue // nothing was settled before it
 			}
 		}
@@ -38,26 +38,26 @@ func (p *pool) work(ctx context.Context, cancel context.CancelCauseFunc) {
 
 // deliver sends a batch and, where the gateway does not take it whole, its parts.
 // With an error it returns what was settled before.
-func (p *pool) deliver(ctx context.Context, b *batch) (state.Receipt, error) {
+func (p *pool) deliver(ctx context.Context, b *batch) (state.BatchResult, error) {
 	if len(b.Objects) > 1 && int64(len(b.data)) > p.batchBytes.Load() { // made before that was found to be too large
 		return p.deliverParts(ctx, b, (len(b.Objects)+1)/2)
 	}
 	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.Objects), b.data)
 	if err != nil {
-		return state.Receipt{}, err
+		return state.BatchResult{}, err
 	}
 	if answer.Outcome == gateway.Partly && !answer.Unattributed {
 		if receipt := b.sort(answer.Rejected); len(receipt.Rejected) == len(answer.Rejected) {
-			p.delivered.Add(int64(len(receipt.Delivered)))
+			p.delivered.Add(int64(len(receipt.Acknowledged)))
 			return receipt, nil
 		}
 	}
 	switch {
 	case answer.Outcome == gateway.Taken:
 		p.delivered.Add(int64(len(b.Objects)))
-		return state.Receipt{Delivered: b.Objects}, nil
+		return state.BatchResult{Acknowledged: b.Objects}, nil
 	case len(b.Objects) == 1:
-		return p.isolated(state.Rejected{Object: b.Objects[0], Reason: b.reason(answer)})
+		return p.isolated(state.RejectedObject{Object: b.Objects[0], Reason: b.reason(answer)})
 	case answer.Outcome == gateway.Partly: // by somebody whom only sending one by one finds
 		return p.deliverParts(ctx, b, 1)
 	case answer.Outcome == gateway.TooLarge:
@@ -67,11 +67,11 @@ func (p *pool) deliver(ctx context.Context, b *batch) (state.Receipt, error) {
 }
 
 // deliverParts sends a batch again in parts of so many objects.
-func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (state.Receipt, error) {
-	var all state.Receipt
+func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (state.BatchResult, error) {
+	var all state.BatchResult
 	for from := 0; from < len(b.Objects); from += size {
 		part, err := p.deliver(ctx, b.part(from, min(from+size, len(b.Objects))))
-		all.Delivered = append(all.Delivered, part.Delivered...)
+		all.Acknowledged = append(all.Acknowledged, part.Acknowledged...)
 		all.Rejected = append(all.Rejected, part.Rejected...)
 		if err != nil {
 			return all, err
@@ -82,9 +82,9 @@ func (p *pool) deliverParts(ctx context.Context, b *batch, size int) (state.Rece
 
 // isolated returns the receipt of an object that was rejected alone. Its error ends a run
 // in which an untried gateway accepts nothing.
-func (p *pool) isolated(r state.Rejected) (state.Receipt, error) {
-	receipt := state.Receipt{Rejected: []state.Rejected{r}}
-	if n := p.alone.Add(1); p.options.Untried && n >= hopeless && p.delivered.Load() == 0 {
+func (p *pool) isolated(r state.RejectedObject) (state.BatchResult, error) {
+	receipt := state.BatchResult{Rejected: []state.RejectedObject{r}}
+	if n := p.alone.Add(1); p.options.NeverAcknowledged && n >= hopeless && p.delivered.Load() == 0 {
 		return receipt, operation.Failed(fault.Refused, fmt.Errorf("%w, and rejected %d, so the objects are not the cause", errNoneAccepted, n),
 			"check qualys.customerUuid, qualys.profileUuid and gateway.source, and the gateway's reasons in adconnector status")
 	}

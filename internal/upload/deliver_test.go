@@ -33,7 +33,7 @@ func TestSplittingFindsExactlyThePoisoned(t *testing.T) {
 				}
 				f, l := &fake{t: t, answer: poisoned(bad)}, &ledger{}
 				totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: batch, BatchBytes: 1 << 20}, l, produce(upTo(objects)...))
-				if err != nil || totals != (Totals{Delivered: objects - k, Rejected: k}) {
+				if err != nil || totals != (Totals{Uploaded: objects - k, Rejected: k}) {
 					t.Fatalf("totals %+v, error %v", totals, err)
 				}
 				for _, n := range l.rejected {
@@ -73,7 +73,7 @@ func TestTooLargeShrinksLaterBatches(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || totals != (Totals{Delivered: 999, Rejected: 1}) || !slices.Equal(l.rejected, []int{500}) || l.reasons[500] != "413" {
+	if err != nil || totals != (Totals{Uploaded: 999, Rejected: 1}) || !slices.Equal(l.rejected, []int{500}) || l.reasons[500] != "413" {
 		t.Fatalf("totals %+v, rejected %v, error %v", totals, l.reasons, err)
 	}
 	for i, c := range f.calls {
@@ -113,7 +113,7 @@ func TestPartly(t *testing.T) {
 			}}
 			l := &ledger{}
 			totals, err := Run(t.Context(), f, roomy, l, produce(upTo(8)...))
-			if err != nil || totals != (Totals{Delivered: 6, Rejected: 2}) || l.reasons[2] != "no" || l.reasons[5] != "no" {
+			if err != nil || totals != (Totals{Uploaded: 6, Rejected: 2}) || l.reasons[2] != "no" || l.reasons[5] != "no" {
 				t.Fatalf("totals %+v, rejected %v, error %v", totals, l.reasons, err)
 			}
 			if calls := len(f.calls); calls != 1 && !c.oneByOne || calls != 9 && c.oneByOne {
@@ -136,7 +136,7 @@ func TestPartlyOfARole(t *testing.T) {
 		totals, err := Run(t.Context(), f, roomy, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 			return errors.Join(add(group), add(role))
 		})
-		if err != nil || totals != (Totals{Delivered: 1, Rejected: 1}) || !slices.Equal(l.rejected, []int{number(of.Object())}) {
+		if err != nil || totals != (Totals{Uploaded: 1, Rejected: 1}) || !slices.Equal(l.rejected, []int{number(of.Object())}) {
 			t.Errorf("%s: totals %+v, rejected %v, error %v", rejected, totals, l.rejected, err)
 		}
 	}
@@ -151,7 +151,7 @@ func TestHopeless(t *testing.T) {
 		bad[n] = true
 	}
 	untried := roomy
-	untried.Untried = true
+	untried.NeverAcknowledged = true
 	f := &fake{t: t, answer: poisoned(bad)}
 	totals, err := Run(t.Context(), f, untried, &ledger{}, produce(upTo(objects)...))
 	faulttest.Check(t, err, fault.Error{Class: fault.Refused, Op: "upload"}, errNoneAccepted,
@@ -177,9 +177,9 @@ func TestNotHopeless(t *testing.T) {
 			for n := c.taken; n < objects; n++ {
 				bad[n] = true
 			}
-			options := Options{Workers: 1, BatchSize: 1, BatchBytes: 1000, Untried: c.untried}
+			options := Options{Workers: 1, BatchSize: 1, BatchBytes: 1000, NeverAcknowledged: c.untried}
 			totals, err := Run(t.Context(), &fake{t: t, answer: poisoned(bad)}, options, &ledger{}, produce(upTo(objects)...))
-			if err != nil || totals != (Totals{Delivered: c.taken, Rejected: objects - c.taken}) {
+			if err != nil || totals != (Totals{Uploaded: c.taken, Rejected: objects - c.taken}) {
 				t.Errorf("totals %+v, error %v", totals, err)
 			}
 		})

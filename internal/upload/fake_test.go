@@ -85,7 +85,7 @@ type ledger struct {
 	announced map[int]int
 }
 
-func (l *ledger) Announce(batches []state.Batch) error {
+func (l *ledger) MarkInFlight(batches []state.Batch) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.announced == nil {
@@ -107,10 +107,10 @@ func (l *ledger) knows(numbers []int) bool {
 	return !slices.ContainsFunc(numbers, func(n int) bool { _, there := l.announced[n]; return !there })
 }
 
-func (l *ledger) Settle(receipts []state.Receipt) error {
+func (l *ledger) Commit(receipts []state.BatchResult) error {
 	l.writes++
 	for _, receipt := range receipts {
-		for _, o := range receipt.Delivered {
+		for _, o := range receipt.Acknowledged {
 			if o.Deleted {
 				l.deleted = append(l.deleted, number(o))
 			} else {
@@ -132,25 +132,25 @@ func (l *ledger) Settle(receipts []state.Receipt) error {
 type hooked struct {
 	*ledger
 	announce func([]state.Batch) error
-	record   func([]state.Receipt) error
+	record   func([]state.BatchResult) error
 }
 
-func (h hooked) Announce(batches []state.Batch) error {
+func (h hooked) MarkInFlight(batches []state.Batch) error {
 	if h.announce != nil {
 		if err := h.announce(batches); err != nil {
 			return err
 		}
 	}
-	return h.ledger.Announce(batches)
+	return h.ledger.MarkInFlight(batches)
 }
 
-func (h hooked) Settle(receipts []state.Receipt) error {
+func (h hooked) Commit(receipts []state.BatchResult) error {
 	if h.record != nil {
 		if err := h.record(receipts); err != nil {
 			return err
 		}
 	}
-	return h.ledger.Settle(receipts)
+	return h.ledger.Commit(receipts)
 }
 
 func produce(numbers ...int) func(context.Context, func(identity.Asset) error, func() error) error {

@@ -77,10 +77,10 @@ func TestAnnounceError(t *testing.T) {
 			return nil
 		}, nil}
 		totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, journal, produce(upTo(100)...))
-		if !errors.Is(err, full) || fault.Of(err) != fault.Transient {
+		if !errors.Is(err, full) || fault.ClassOf(err) != fault.Transient {
 			t.Errorf("%d: error %v", failing, err)
 		}
-		if totals.Delivered != len(l.delivered) || len(l.delivered) != len(f.calls) || len(f.calls) > failing {
+		if totals.Uploaded != len(l.delivered) || len(l.delivered) != len(f.calls) || len(f.calls) > failing {
 			t.Errorf("%d: %d calls, %d recorded, totals %+v", failing, len(f.calls), len(l.delivered), totals)
 		}
 	}
@@ -90,9 +90,9 @@ func TestAnnounceError(t *testing.T) {
 // came before is recorded, and that nobody knows of the rest.
 func TestIncomplete(t *testing.T) {
 	t.Parallel()
-	var receipts []state.Receipt
+	var receipts []state.BatchResult
 	l := &ledger{}
-	journal := hooked{l, nil, func(some []state.Receipt) error {
+	journal := hooked{l, nil, func(some []state.BatchResult) error {
 		receipts = append(receipts, some...)
 		return nil
 	}}
@@ -107,7 +107,7 @@ func TestIncomplete(t *testing.T) {
 	}}
 	o := Options{Workers: 1, BatchSize: 8, BatchBytes: 1 << 20}
 	totals, err := Run(t.Context(), f, o, journal, produce(upTo(16)...))
-	if !errors.Is(err, errRefused) || totals != (Totals{Delivered: 5, Rejected: 1}) {
+	if !errors.Is(err, errRefused) || totals != (Totals{Uploaded: 5, Rejected: 1}) {
 		t.Fatalf("totals %+v, error %v", totals, err)
 	}
 	if len(receipts) != 1 || receipts[0].Batch != 0 || receipts[0].Complete {
@@ -122,9 +122,9 @@ func TestIncomplete(t *testing.T) {
 func TestReceiptsAreWhole(t *testing.T) {
 	t.Parallel()
 	seen := map[int]bool{}
-	journal := hooked{&ledger{}, nil, func(some []state.Receipt) error {
+	journal := hooked{&ledger{}, nil, func(some []state.BatchResult) error {
 		for _, r := range some {
-			if !r.Complete || seen[r.Batch] || len(r.Delivered)+len(r.Rejected) != 10 {
+			if !r.Complete || seen[r.Batch] || len(r.Acknowledged)+len(r.Rejected) != 10 {
 				t.Errorf("receipt %+v", r)
 			}
 			seen[r.Batch] = true
@@ -147,7 +147,7 @@ func TestDeleted(t *testing.T) {
 		for n := range 10 {
 			a := asset(n, 0)
 			if a.Deleted = n < 3; !a.Deleted {
-				a.Due = due
+				a.RecheckAt = due
 			}
 			if err := add(a); err != nil {
 				return err
@@ -155,14 +155,14 @@ func TestDeleted(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || totals != (Totals{Delivered: 6, Deleted: 2, Rejected: 2}) {
+	if err != nil || totals != (Totals{Uploaded: 6, Deleted: 2, Rejected: 2}) {
 		t.Fatalf("totals %+v, error %v", totals, err)
 	}
 	if !slices.Equal(l.deleted, []int{0, 2}) || !slices.Equal(l.delivered, []int{3, 5, 6, 7, 8, 9}) {
 		t.Errorf("deleted %v, delivered %v", l.deleted, l.delivered)
 	}
 	for _, o := range l.groups[0][0].Objects {
-		if o.Deleted != (number(o) < 3) || o.Due.Equal(due) == o.Deleted {
+		if o.Deleted != (number(o) < 3) || o.RecheckAt.Equal(due) == o.Deleted {
 			t.Errorf("announced %+v", o)
 		}
 	}
@@ -173,7 +173,7 @@ func TestRecordError(t *testing.T) {
 	full := fault.Operation{Op: "record", Object: "state file"}.Failed(fault.Transient, syscall.ENOSPC, "")
 	f := &fake{t: t}
 	writes := 0
-	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hooked{&ledger{}, nil, func([]state.Receipt) error {
+	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hooked{&ledger{}, nil, func([]state.BatchResult) error {
 		if writes++; writes == 3 {
 			return full
 		}
@@ -182,7 +182,7 @@ func TestRecordError(t *testing.T) {
 	if !errors.Is(err, full) {
 		t.Errorf("error %v, want the record's", err)
 	}
-	if writes != 3 || len(f.calls) > 500 || totals.Delivered >= len(f.calls) {
+	if writes != 3 || len(f.calls) > 500 || totals.Uploaded >= len(f.calls) {
 		t.Errorf("%d records, %d calls, totals %+v: the run went on", writes, len(f.calls), totals)
 	}
 }

@@ -175,15 +175,15 @@ func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
 	return answer, nil
 }
 
-func (m *model) Announce(batches []state.Batch) error {
+func (m *model) MarkInFlight(batches []state.Batch) error {
 	m.announcements++
 	if m.announcements-1 == m.announceFailsAt {
 		return errFull
 	}
-	return m.ledger.Announce(batches)
+	return m.ledger.MarkInFlight(batches)
 }
 
-func (m *model) Settle(receipts []state.Receipt) error {
+func (m *model) Commit(receipts []state.BatchResult) error {
 	m.records++
 	if m.records-1 == m.recordFailsAt {
 		return errFull
@@ -192,11 +192,11 @@ func (m *model) Settle(receipts []state.Receipt) error {
 		if _, twice := m.settled[r.Batch]; twice {
 			m.t.Errorf("batch %d is recorded twice", r.Batch)
 		}
-		if m.settled[r.Batch] = len(r.Delivered) + len(r.Rejected); !r.Complete {
+		if m.settled[r.Batch] = len(r.Acknowledged) + len(r.Rejected); !r.Complete {
 			m.incomplete = append(m.incomplete, r.Batch)
 		}
 	}
-	return m.ledger.Settle(receipts)
+	return m.ledger.Commit(receipts)
 }
 
 // expectReceipts: a complete receipt names all of its batch, and one that is not
@@ -252,7 +252,7 @@ func (m *model) expectError(err error, settled int) {
 		}
 	case errors.Is(err, errRefused) && m.failAt >= 0,
 		errors.Is(err, errFull) && (m.recordFailsAt >= 0 || m.announceFailsAt >= 0),
-		fault.Of(err) == fault.Canceled && m.cancelAt >= 0:
+		fault.ClassOf(err) == fault.Canceled && m.cancelAt >= 0:
 	default:
 		m.t.Fatalf("error %v", err)
 	}

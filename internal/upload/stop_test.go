@@ -22,13 +22,13 @@ func TestStopAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &ledger{}
-	totals, err := Run(ctx, &fake{t: t}, roomy, hooked{l, nil, func([]state.Receipt) error { cancel(); return nil }}, produce(upTo(100)...))
-	if err != nil || totals.Delivered != 100 || len(l.delivered) != 100 {
+	totals, err := Run(ctx, &fake{t: t}, roomy, hooked{l, nil, func([]state.BatchResult) error { cancel(); return nil }}, produce(upTo(100)...))
+	if err != nil || totals.Uploaded != 100 || len(l.delivered) != 100 {
 		t.Errorf("totals %+v, error %v", totals, err)
 	}
 	// With something left to send it is an error.
 	totals, err = Run(ctx, &fake{t: t}, roomy, &ledger{}, produce(1))
-	if fault.Of(err) != fault.Canceled || totals != (Totals{}) {
+	if fault.ClassOf(err) != fault.Canceled || totals != (Totals{}) {
 		t.Errorf("totals %+v, error %v", totals, err)
 	}
 }
@@ -56,11 +56,11 @@ func TestFailingWorker(t *testing.T) {
 		}}
 		l := &ledger{}
 		totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l, produce(upTo(100)...))
-		if !errors.Is(err, errRefused) || fault.Of(err) != fault.Refused {
+		if !errors.Is(err, errRefused) || fault.ClassOf(err) != fault.Refused {
 			t.Errorf("error %v, want the refusal", err)
 		}
 		slices.Sort(acknowledged)
-		if !slices.Equal(l.delivered, acknowledged) || totals.Delivered != len(acknowledged) || !slices.Contains(l.delivered, 7) {
+		if !slices.Equal(l.delivered, acknowledged) || totals.Uploaded != len(acknowledged) || !slices.Contains(l.delivered, 7) {
 			t.Errorf("recorded %v, acknowledged %v, totals %+v", l.delivered, acknowledged, totals)
 		}
 	})
@@ -99,7 +99,7 @@ func TestCancellation(t *testing.T) {
 	l := &ledger{}
 	totals, err := Run(ctx, f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l, produce(upTo(10_000)...))
 	faulttest.Check(t, err, fault.Error{Class: fault.Canceled, Op: "upload"}, context.Canceled)
-	if int64(len(l.delivered)) != acknowledged.Load() || totals.Delivered != len(l.delivered) || len(l.delivered) > 200 {
+	if int64(len(l.delivered)) != acknowledged.Load() || totals.Uploaded != len(l.delivered) || len(l.delivered) > 200 {
 		t.Errorf("recorded %d, acknowledged %d", len(l.delivered), acknowledged.Load())
 	}
 }

@@ -34,10 +34,10 @@ type Sender interface {
 
 // Journal is where deliveries are written down.
 type Journal interface {
-	// Announce is told of batches before they are sent.
-	Announce([]state.Batch) error
-	// Settle is told what became of them.
-	Settle([]state.Receipt) error
+	// MarkInFlight is told of batches before they are sent.
+	MarkInFlight([]state.Batch) error
+	// Commit is told what became of them.
+	Commit([]state.BatchResult) error
 }
 
 // Options bound the work.
@@ -45,14 +45,14 @@ type Options struct {
 	Workers    int // calls at a time
 	BatchSize  int // objects in a batch
 	BatchBytes int // bytes of a batch's assets; a larger asset goes alone
-	// Untried says that the gateway has never taken anything from us: when it
+	// NeverAcknowledged says that the gateway has never taken anything from us: when it
 	// rejects one object after the other, the fault is hardly the objects'.
-	Untried bool
+	NeverAcknowledged bool
 }
 
 // Totals counts what became of a run's assets.
 type Totals struct {
-	Delivered, Deleted, Rejected int // each asset is one of them
+	Uploaded, Deleted, Rejected int // each asset is one of them
 }
 
 const (
@@ -81,7 +81,7 @@ func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce
 		sender: sender, options: o, journal: journal,
 		filled:  make(chan *batch, o.Workers),
 		queue:   make(chan *batch),
-		results: make(chan state.Receipt, size),
+		results: make(chan state.BatchResult, size),
 		window:  semaphore.NewWeighted(size), size: size,
 		pending: map[ad.GUID]struct{}{},
 		spare:   make(chan []byte, o.Workers),
@@ -107,10 +107,10 @@ func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce
 		return p.totals, nil // whoever wanted to stop it then came too late
 	}
 	// What stopped the pool is the cause; that produce was stopped follows from it.
-	if ctx.Err() != nil && (err == nil || fault.Of(err) == fault.Canceled) {
+	if ctx.Err() != nil && (err == nil || fault.ClassOf(err) == fault.Canceled) {
 		err = context.Cause(ctx)
 		if _, is := errors.AsType[*fault.Error](err); !is { // whoever called Run ended it
-			err = operation.Failed(fault.Of(err), err, "")
+			err = operation.Failed(fault.ClassOf(err), err, "")
 		}
 	}
 	return p.totals, err
@@ -128,7 +128,7 @@ type pool struct {
 
 	filled  chan *batch // to be announced
 	queue   chan *batch // to be sent
-	results chan state.Receipt
+	results chan state.BatchResult
 	window  *semaphore.Weighted // batches that are not recorded yet
 	size    int64
 	spare   chan []byte // data of batches that were sent, to be filled again
@@ -239,7 +239,7 @@ func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := p.journal.Announce(announced); err != nil {
+		if err := p.journal.MarkInFlight(announced); err != nil {
 			cancel(err)
 			return
 		}
@@ -256,14 +256,14 @@ func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
 // record passes receipts on in the order of their batches, as many at a time as
 // are there: one transaction then takes them all.
 func (p *pool) record(cancel context.CancelCauseFunc) {
-	waiting := map[int]state.Receipt{}
+	waiting := map[int]state.BatchResult{}
 	next := 0
 	failed := false
-	write := func(ready []state.Receipt) {
+	write := func(ready []state.BatchResult) {
 		if len(ready) == 0 || failed {
 			return
 		}
-		if err := p.journal.Settle(ready); err != nil {
+		if err := p.journal.Commit(ready); err != nil {
 			failed = true
 			cancel(err)
 			return
@@ -277,7 +277,7 @@ func (p *pool) record(cancel context.CancelCauseFunc) {
 		if len(p.results) > 0 {
 			continue
 		}
-		var ready []state.Receipt
+		var ready []state.BatchResult
 		for receipt, there := waiting[next]; there; receipt, there = waiting[next] {
 			ready = append(ready, receipt)
 			delete(waiting, next)
@@ -287,7 +287,7 @@ func (p *pool) record(cancel context.CancelCauseFunc) {
 	}
 	// After a failure some numbers never come. What was acknowledged behind them
 	// counts all the same.
-	var ready []state.Receipt
+	var ready []state.BatchResult
 	for _, number := range slices.Sorted(maps.Keys(waiting)) {
 		ready = append(ready, waiting[number])
 	}
@@ -295,14 +295,14 @@ func (p *pool) record(cancel context.CancelCauseFunc) {
 }
 
 // release makes room in the window for what is recorded, and counts it.
-func (p *pool) release(receipt state.Receipt) {
+func (p *pool) release(receipt state.BatchResult) {
 	p.mu.Lock()
-	for _, object := range receipt.Delivered {
+	for _, object := range receipt.Acknowledged {
 		delete(p.pending, object.GUID)
 		if object.Deleted {
 			p.totals.Deleted++
 		} else {
-			p.totals.Delivered++
+			p.totals.Uploaded++
 		}
 	}
 	for _, rejected := range receipt.Rejected {

@@ -34,7 +34,7 @@ func adminPage(t *testing.T) string {
 	object := func(n int) identity.Object {
 		return identity.Object{GUID: ad.GUID{15: byte(n)}, Kind: identity.User, SID: ad.SID([]byte{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 4, 0, 0}), Name: "someone"}
 	}
-	delivery, err := store.Begin(ad.InvocationID{}, time.Now())
+	delivery, err := store.OpenJournal(ad.InvocationID{}, time.Now())
 	check(err)
 	var objects []identity.Object
 	var held []ad.GUID
@@ -42,11 +42,11 @@ func adminPage(t *testing.T) string {
 		objects = append(objects, object(n))
 		held = append(held, object(n).GUID)
 	}
-	check(delivery.Announce([]state.Batch{{Objects: objects}}))
-	check(delivery.Settle([]state.Receipt{{Complete: true, Delivered: objects[1:], Rejected: []state.Rejected{
+	check(delivery.MarkInFlight([]state.Batch{{Objects: objects}}))
+	check(delivery.Commit([]state.BatchResult{{Complete: true, Acknowledged: objects[1:], Rejected: []state.RejectedObject{
 		{Object: objects[0], Reason: `422: <img src=x onerror=alert(1)> is no job title ` + strings.Repeat("W", 200)},
 	}}}))
-	check(store.Hold(held[1:], time.Now().Add(-time.Hour)))
+	check(store.SetHeldDeletions(held[1:], time.Now().Add(-time.Hour)))
 	now := state.Connector{State: "SCHEDULED", At: time.Now(), NextRun: time.Now().Add(10*time.Minute + 30*time.Second)}
 	for n := range 220 {
 		run := state.Run{ID: fmt.Sprint(n), Mode: "delta", Result: "processed", Start: time.Now().Add(time.Duration(n-220) * 10 * time.Minute), Users: n, Changed: n * n % 777, Duration: time.Second}
@@ -57,7 +57,7 @@ func adminPage(t *testing.T) string {
 		case n%60 == 30:
 			run.Result, run.Error, run.Remedy, run.Changed, run.Uploaded = "failed", "bind as CN=svc to dc1:636: "+strings.Repeat("long", 60), "correct ldap.password", 0, 0
 		}
-		check(store.EndRun(run, now))
+		check(store.RecordRun(run, now))
 	}
 	fine := func() error { return nil }
 	server := httptest.NewServer(status.Endpoint{

@@ -121,7 +121,7 @@ func (w *witness) observe(x *testenv.Exchange, deliver func() *httptest.Response
 	if !x.HasAssets() {
 		answer := deliver()
 		if x.R.URL.Path == testenv.LoginPath && answer.Code/100 == 2 {
-			testlog.KeepSecret(strings.TrimSpace(answer.Body.String())) // a token
+			testlog.AddSecret(strings.TrimSpace(answer.Body.String())) // a token
 		}
 		return answer
 	}

@@ -45,12 +45,12 @@ type environment struct {
 func newEnvironment(t *testing.T, p plan) *environment {
 	t.Helper()
 	s := &environment{t: t, random: seeded(t), started: time.Now(), witness: newWitness(t)}
-	password := testlog.KeepSecret("Bind-" + rand.Text())
+	password := testlog.AddSecret("Bind-" + rand.Text())
 	gateway := gatewayserver.Options{
 		Username: "qualys_ad1", Password: "Pw-" + rand.Text() + `"#$ %`, ClientID: "client-7", ClientSecret: "Cs-" + rand.Text(),
 	}
-	testlog.KeepPair(gateway.Username, gateway.Password)
-	testlog.KeepPair(gateway.ClientID, gateway.ClientSecret)
+	testlog.AddCredentials(gateway.Username, gateway.Password)
+	testlog.AddCredentials(gateway.ClientID, gateway.ClientSecret)
 	s.Environment = testenv.New(t, testenv.Options{Directory: s.directoryOptions(p, password), Gateway: gateway, TLS: p.tls})
 	s.relay = newRelay(t, fmt.Sprintf("127.0.0.1:%d", s.Port))
 	s.Gateway.SetMiddleware(s.witness.observe)

@@ -18,7 +18,7 @@ import (
 // holding is what must not move while the directory fails.
 type holding struct {
 	watermark state.Watermark
-	fullPass  state.FullPass
+	fullPass  state.FullSync
 	deletions int
 }
 
@@ -27,7 +27,7 @@ func (s *environment) holds(t *testing.T, store *state.Store) (h holding) {
 	var err error
 	h.watermark, err = store.Watermark(ad.InvocationID(s.InvocationID()))
 	must(t, err)
-	h.fullPass, err = store.LastFullPass()
+	h.fullPass, err = store.LastFullSync()
 	must(t, err)
 	_, h.deletions = s.witness.counts()
 	return h
@@ -103,7 +103,7 @@ func TestDirectoryFaults(t *testing.T) {
 		took := time.Since(start)
 		slowest = max(slowest, took)
 		after := s.holds(t, store)
-		switch class := fault.Of(err); {
+		switch class := fault.ClassOf(err); {
 		case err == nil:
 			finished++
 		case class != fault.Transient && class != fault.Incomplete:
@@ -168,7 +168,7 @@ func TestFailover(t *testing.T) {
 
 		s.relay.set(rule{connection: 0, after: whole * tenth / 10, do: reset, hook: func() { s.relay.refuse() }})
 		if _, err := do(syncrun.Mode{Full: true}); err != nil {
-			if class := fault.Of(err); class != fault.Transient && class != fault.Incomplete {
+			if class := fault.ClassOf(err); class != fault.Transient && class != fault.Incomplete {
 				t.Errorf("cut at %d tenths: %v", tenth, err)
 			}
 			failed++

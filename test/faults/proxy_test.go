@@ -155,7 +155,7 @@ func TestProxies(t *testing.T) {
 	t.Parallel()
 	requirePrograms(t, "squid", "tinyproxy")
 	began := time.Now()
-	testlog.KeepPair(proxyAccount.user, proxyAccount.password)
+	testlog.AddCredentials(proxyAccount.user, proxyAccount.password)
 	const askSquid = "auth_param basic program HELPER\nacl known proxy_auth REQUIRED\nhttp_access deny !known"
 	const closeSquid = "acl elsewhere port 1\nhttp_access deny CONNECT !elsewhere"
 	askTiny := fmt.Sprintf("BasicAuth %s %s", proxyAccount.user, proxyAccount.password)

@@ -38,5 +38,5 @@ func (s *search) in(t testing.TB, where, text string) {
 func (s *search) report() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Printf("secrets: %d outputs and errors, %d bytes, searched for %d texts: %d found\n", s.outputs, s.bytes, testlog.SecretForms(), s.found)
+	fmt.Printf("secrets: %d outputs and errors, %d bytes, searched for %d texts: %d found\n", s.outputs, s.bytes, testlog.SecretCount(), s.found)
 }

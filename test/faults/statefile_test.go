@@ -74,9 +74,9 @@ func TestStateFile(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", how, err)
 		}
-		if store.SetAside != nil {
+		if store.DamagedFile != nil {
 			aside++
-			searched.in(t, "a damage", store.SetAside.Err().Error())
+			searched.in(t, "a damage", store.DamagedFile.Err().Error())
 		}
 		if n%withRun == 0 {
 			runs++
@@ -85,7 +85,7 @@ func TestStateFile(t *testing.T) {
 			t.Fatalf("%s: %v", how, err)
 		}
 		must(t, store.Close())
-		if store, err = unsynced.Open(place); err != nil || store.SetAside != nil {
+		if store, err = unsynced.Open(place); err != nil || store.DamagedFile != nil {
 			t.Fatalf("%s: opened again: %v, %v", how, err, store)
 		}
 		must(t, store.Close())
@@ -136,7 +136,7 @@ func (s *environment) runOn(t *testing.T, store *state.Store, how string) {
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", how, err, r.log.Lines())
 		}
-		if _, deletions := s.witness.counts(); store.SetAside != nil && deletions > before {
+		if _, deletions := s.witness.counts(); store.DamagedFile != nil && deletions > before {
 			t.Errorf("%s: %d deletions from an index that is not there", how, deletions-before)
 		}
 		if run.Held > 0 {
@@ -145,7 +145,7 @@ func (s *environment) runOn(t *testing.T, store *state.Store, how string) {
 	}
 	for _, difference := range s.differences() {
 		// Nobody knows of what has gone before the file was set aside.
-		if store.SetAside == nil || !strings.HasSuffix(difference, hasGone) {
+		if store.DamagedFile == nil || !strings.HasSuffix(difference, hasGone) {
 			t.Errorf("%s: %s", how, difference)
 		}
 	}
@@ -167,7 +167,7 @@ func TestEndNotRecorded(t *testing.T) {
 		return after.Add(time.Hour)
 	}
 	run, err := r.do(syncrun.Mode{})
-	if fault.Of(err) != fault.Refused || run.Result != syncrun.Failed {
+	if fault.ClassOf(err) != fault.Refused || run.Result != syncrun.Failed {
 		t.Errorf("%+v, %v", run, err)
 	}
 	lines := r.log.Lines()
@@ -211,13 +211,13 @@ func exercise(store *state.Store) error {
 	if _, err := store.Rejections(); err != nil {
 		return err
 	}
-	if _, err := store.LastFullPass(); err != nil {
+	if _, err := store.LastFullSync(); err != nil {
 		return err
 	}
-	if _, err := store.Unsettled(); err != nil {
+	if _, err := store.InFlightObjects(); err != nil {
 		return err
 	}
-	if _, err := store.Due(time.Now().Add(24 * 365 * time.Hour)); err != nil {
+	if _, err := store.DueForRecheck(time.Now().Add(24 * 365 * time.Hour)); err != nil {
 		return err
 	}
 	objects, err := store.Missing(nil)
@@ -229,21 +229,21 @@ func exercise(store *state.Store) error {
 			return err
 		}
 	}
-	delivery, err := store.Begin(ad.InvocationID{1}, time.Now())
+	delivery, err := store.OpenJournal(ad.InvocationID{1}, time.Now())
 	if err != nil {
 		return err
 	}
-	if err := delivery.Announce([]state.Batch{{Objects: objects}}); err != nil {
+	if err := delivery.MarkInFlight([]state.Batch{{Objects: objects}}); err != nil {
 		return err
 	}
-	if err := delivery.Settle([]state.Receipt{{Complete: true, Delivered: objects}}); err != nil {
+	if err := delivery.Commit([]state.BatchResult{{Complete: true, Acknowledged: objects}}); err != nil {
 		return err
 	}
-	if err := store.Hold([]ad.GUID{{1}}, time.Now()); err != nil {
+	if err := store.SetHeldDeletions([]ad.GUID{{1}}, time.Now()); err != nil {
 		return err
 	}
-	if err := store.EndRun(state.Run{ID: "x"}, state.Connector{State: "SCHEDULED"}); err != nil {
+	if err := store.RecordRun(state.Run{ID: "x"}, state.Connector{State: "SCHEDULED"}); err != nil {
 		return err
 	}
-	return store.Advance(state.Progress{FullPass: &state.FullPass{Scope: "x"}})
+	return store.Advance(state.Progress{FullSync: &state.FullSync{Scope: "x"}})
 }

@@ -13,9 +13,9 @@ import (
 const AnyRemedy = ""
 
 // Check fails the test unless err is a *fault.Error with the class, operation and object
-// of want and has the cause, if one is given. The remedy must contain all names, such as
-// setting keys. Without names, there must be none. It also checks what holds for every
-// error: its text does not contain the remedy, and no operation is in its chain twice.
+// of want, and with the cause if it is not nil. The remedy must contain all names, such as
+// setting keys. Without names, the remedy must be empty. Check also fails if the text of
+// err contains the remedy, or if its chain contains the same operation twice.
 func Check(t testing.TB, err error, want fault.Error, cause error, names ...string) {
 	t.Helper()
 	failed, is := err.(*fault.Error)
@@ -34,16 +34,16 @@ func Check(t testing.TB, err error, want fault.Error, cause error, names ...stri
 	}
 	for _, name := range names {
 		if !strings.Contains(remedy, name) {
-			t.Errorf("remedy %q does not name %q; error %v", remedy, name, err)
+			t.Errorf("remedy %q does not contain %q; error %v", remedy, name, err)
 		}
 	}
 	if remedy != "" && strings.Contains(err.Error(), remedy) {
-		t.Errorf("text %q contains the remedy", err)
+		t.Errorf("error text %q contains the remedy", err)
 	}
 	outer := fault.Operation{Op: failed.Op, Object: failed.Object}
 	for inner := failed.Err; inner != nil; inner = errors.Unwrap(inner) {
 		if e, is := inner.(*fault.Error); is && outer == (fault.Operation{Op: e.Op, Object: e.Object}) {
-			t.Errorf("operation twice in %v", err)
+			t.Errorf("duplicate operation in %v", err)
 		}
 	}
 }

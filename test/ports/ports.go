@@ -1,4 +1,4 @@
-// Package ports gives tests TCP ports that no other process takes.
+// Package ports reserves TCP ports for tests.
 package ports
 
 import (
@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// Refusing returns a port of 127.0.0.1 that refuses connections until the test ends. It
-// is bound, so that no other process gets it, and nothing listens on it.
+// Refusing returns a port of 127.0.0.1 that refuses connections until the test ends. The
+// port is bound, so that no other process gets it, but no socket listens on it.
 func Refusing(t testing.TB) int {
 	t.Helper()
-	return bound(t, false)
+	return bind(t, false)
 }
 
 // Reserved returns a port of 127.0.0.1 for a server that sets SO_REUSEADDR. Until the
@@ -19,10 +19,11 @@ func Refusing(t testing.TB) int {
 // refuses connections.
 func Reserved(t testing.TB) int {
 	t.Helper()
-	return bound(t, true)
+	return bind(t, true)
 }
 
-func bound(t testing.TB, reusable bool) int {
+// bind returns the port of a bound socket, which is closed when the test ends.
+func bind(t testing.TB, reusable bool) int {
 	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -32,7 +33,7 @@ func bound(t testing.TB, reusable bool) int {
 	if err := syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte(net.IPv4(127, 0, 0, 1).To4())}); err != nil {
 		t.Fatal(err)
 	}
-	if reusable { // after the bind, which would otherwise accept a port that is already reserved
+	if reusable { // after bind, which would otherwise accept a port that is already reserved
 		if err := syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-// Package program runs the connector in a process of its own for tests.
+// Package program runs the connector as a child process in tests.
 package program
 
 import (
@@ -21,8 +21,8 @@ import (
 	"adconnector/test/testlog"
 )
 
-// Build builds the connector as it ships, once a test process, and returns its path.
-// Remove deletes it.
+// Build builds the connector with the release settings, once per test process, and
+// returns its path. Remove deletes it.
 var Build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "adconnector-test")
 	if err != nil {
@@ -40,28 +40,28 @@ var Build = sync.OnceValues(func() (string, error) {
 
 var buildDir string
 
-// Remove deletes what Build made. TestMain calls it last.
+// Remove deletes the output of Build. TestMain calls it at the end.
 func Remove() error { return os.RemoveAll(buildDir) }
 
 // Command describes a process to start.
 type Command struct {
-	Path    string   // "": the program that Build makes
-	Args    []string // of the program
-	Env     []string // the whole environment, besides PATH and HOME
-	Wrapper []string // words before the program, such as a shell that sets limits
-	OnLine  func(*Process, testlog.Line)
+	Path    string                       // "": the output of Build
+	Args    []string                     // of the program
+	Env     []string                     // the environment, in addition to Environ
+	Wrapper []string                     // command line prefix, such as a shell that sets limits
+	OnLine  func(*Process, testlog.Line) // called for each log line; nil: none
 }
 
-// NotJSON is the message of the recorded line for a text that is not JSON.
+// NotJSON is the message of the recorded line for stderr output that is not JSON.
 const NotJSON = "not JSON"
 
-// Process is a program under test. Its output is recorded.
+// Process is a running program. Its output is recorded.
 type Process struct {
 	Log   testlog.Log
-	Ended chan struct{} // closed once the process ended and its output is recorded
+	Ended chan struct{} // closed when the process has ended and its output is recorded
 
 	cmd    *exec.Cmd
-	stdout *os.File // the end that is read
+	stdout *os.File // the read end of the pipe
 
 	mu      sync.Mutex
 	printed bytes.Buffer // stdout
@@ -69,7 +69,7 @@ type Process struct {
 	changed chan struct{}
 }
 
-// EnvFile writes settings as an env file in a directory of the test and returns its path.
+// EnvFile writes settings to an env file in a temporary directory and returns its path.
 func EnvFile(t testing.TB, settings map[string]string) string {
 	t.Helper()
 	var text strings.Builder
@@ -83,7 +83,7 @@ func EnvFile(t testing.TB, settings map[string]string) string {
 	return file
 }
 
-// Start starts a process in a process group of its own. It is killed when the test ends.
+// Start starts a process in a new process group, which is killed when the test ends.
 func Start(t testing.TB, c Command) *Process {
 	t.Helper()
 	if c.Path == "" {
@@ -112,7 +112,7 @@ func Start(t testing.TB, c Command) *Process {
 	go func() {
 		defer close(p.Ended)
 		recording.Wait()
-		_ = p.cmd.Wait() // ProcessState has the outcome
+		_ = p.cmd.Wait() // ProcessState contains the result
 	}()
 	t.Cleanup(func() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
@@ -123,12 +123,12 @@ func Start(t testing.TB, c Command) *Process {
 	return p
 }
 
-// Environ returns the environment variables that every process of a test gets.
+// Environ returns the environment variables that every process needs.
 func Environ(t testing.TB) []string {
 	t.Helper()
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
-		"GORACE=atexit_sleep_ms=0", // the race detector sleeps for a second at the end otherwise
+		"GORACE=atexit_sleep_ms=0", // otherwise the race detector sleeps for a second at exit
 		"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
 	}
 }
@@ -157,8 +157,8 @@ func (p *Process) recordStdout() {
 	}
 }
 
-// recordLog records the log, and fails the test for each line that does not have the
-// documented form. A line that is not JSON was cut off by a kill, or is a panic.
+// recordLog records the log and fails the test for each line that does not have the
+// documented format. A line that is not JSON was truncated by a kill or is part of a panic.
 func (p *Process) recordLog(t testing.TB, stderr io.Reader, onLine func(*Process, testlog.Line)) {
 	scanner := bufio.NewScanner(stderr)
 	scanner.Buffer(nil, 16<<20)
@@ -184,24 +184,24 @@ func (p *Process) recordLog(t testing.TB, stderr io.Reader, onLine func(*Process
 // PID returns the process ID.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Stdout returns what the process printed so far.
+// Stdout returns the current content of stdout.
 func (p *Process) Stdout() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.printed.String()
 }
 
-// Stderr returns the text of the log so far.
+// Stderr returns the current text of the log.
 func (p *Process) Stderr() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.logged.String()
 }
 
-// CloseStdout closes the reading end of the process's stdout.
+// CloseStdout closes the read end of the stdout pipe.
 func (p *Process) CloseStdout() { p.stdout.Close() }
 
-// Signal sends signals, in order.
+// Signal sends signals in order.
 func (p *Process) Signal(t testing.TB, signals ...os.Signal) {
 	t.Helper()
 	for _, s := range signals {
@@ -211,32 +211,32 @@ func (p *Process) Signal(t testing.TB, signals ...os.Signal) {
 	}
 }
 
-// Kill kills the process and waits until it is gone.
+// Kill kills the process and waits until it has ended.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.Ended
 }
 
-// Await returns the first line of the log, from index from on, that matches, and the index
-// after it. It ends the test when the process ends without such a line or logs nothing for
+// Await returns the first log line at or after index from that matches, and the next index.
+// It fails the test if the process ends without such a line, or logs nothing for
 // testlog.IdleLimit.
 func (p *Process) Await(t testing.TB, from int, match func(testlog.Line) bool) (testlog.Line, int) {
 	t.Helper()
 	line, next, ok := p.Log.Await(from, match, p.Ended)
 	if !ok {
-		t.Fatalf("awaited log line missing (%s):\n%s", p.state(), p.Stderr())
+		t.Fatalf("no matching log line (%s):\n%s", p.state(), p.Stderr())
 	}
 	return line, next
 }
 
-// AwaitMessage waits for a line with this message.
+// AwaitMessage waits for a log line with this message and returns it.
 func (p *Process) AwaitMessage(t testing.TB, message string) testlog.Line {
 	t.Helper()
 	line, _ := p.Await(t, 0, testlog.Message(message))
 	return line
 }
 
-// AwaitStdout waits until stdout contains text, and returns all of stdout.
+// AwaitStdout waits until stdout contains text, and returns the content of stdout.
 func (p *Process) AwaitStdout(t testing.TB, text string) string {
 	t.Helper()
 	for {
@@ -271,15 +271,15 @@ func (p *Process) state() string {
 	}
 }
 
-// Outcome is what a process left.
+// Outcome is the result of a process.
 type Outcome struct {
-	Code   int // -1: killed by a signal
+	Code   int // exit code; -1: killed by a signal
 	Log    []testlog.Line
 	Stdout string
 	Stderr string
 }
 
-// Summary returns the line that ends the last run, nil without one.
+// Summary returns the line "run finished" of the last run, or nil.
 func (o Outcome) Summary() testlog.Line {
 	for _, line := range slices.Backward(o.Log) {
 		if line.Text("message") == "run finished" {
@@ -289,7 +289,7 @@ func (o Outcome) Summary() testlog.Line {
 	return nil
 }
 
-// With returns the lines of the log that have this message.
+// With returns the log lines with this message.
 func (o Outcome) With(message string) []testlog.Line {
 	var found []testlog.Line
 	for _, line := range o.Log {
@@ -300,7 +300,7 @@ func (o Outcome) With(message string) []testlog.Line {
 	return found
 }
 
-// Errors returns the field error of each line whose level is error.
+// Errors returns the field error of each log line of level error.
 func (o Outcome) Errors() []string {
 	var found []string
 	for _, line := range o.Log {
@@ -311,11 +311,11 @@ func (o Outcome) Errors() []string {
 	return found
 }
 
-// Wait waits until the process has ended. One that logs and prints nothing for
-// testlog.IdleLimit fails the test with its goroutines.
+// Wait waits until the process has ended and returns its result. If the process writes no
+// output for testlog.IdleLimit, Wait fails the test with a dump of its goroutines.
 func (p *Process) Wait(t testing.TB) Outcome {
 	t.Helper()
-	for seen := -1; ; {
+	for size := -1; ; {
 		idle := time.NewTimer(testlog.IdleLimit)
 		select {
 		case <-p.Ended:
@@ -327,17 +327,17 @@ func (p *Process) Wait(t testing.TB) Outcome {
 			return o
 		case <-idle.C:
 		}
-		if now := len(p.Stdout()) + len(p.Stderr()); now != seen {
-			seen = now
+		if newSize := len(p.Stdout()) + len(p.Stderr()); newSize != size {
+			size = newSize
 			continue
 		}
 		_ = p.cmd.Process.Signal(syscall.SIGQUIT)
 		<-p.Ended
-		t.Fatalf("the connector does not end:\n%s", p.Stderr())
+		t.Fatalf("the connector does not exit:\n%s", p.Stderr())
 	}
 }
 
-// MustExit waits for the end and fails the test unless the exit code is one of these.
+// MustExit calls Wait and fails the test unless the exit code is one of codes.
 func (p *Process) MustExit(t testing.TB, codes ...int) Outcome {
 	t.Helper()
 	o := p.Wait(t)
@@ -345,7 +345,7 @@ func (p *Process) MustExit(t testing.TB, codes ...int) Outcome {
 	return o
 }
 
-// MustExit fails the test unless the exit code is one of these.
+// MustExit fails the test unless the exit code is one of codes.
 func (o Outcome) MustExit(t testing.TB, codes ...int) {
 	t.Helper()
 	if !slices.Contains(codes, o.Code) {
@@ -353,7 +353,7 @@ func (o Outcome) MustExit(t testing.TB, codes ...int) {
 	}
 }
 
-// Run starts a process and waits until it has ended.
+// Run starts a process, waits until it has ended and returns its result.
 func Run(t testing.TB, c Command) Outcome {
 	t.Helper()
 	return Start(t, c).Wait(t)

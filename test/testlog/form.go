@@ -22,7 +22,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Keys are the keys that a line may have.
+// Keys contains all keys that a log line may have.
 var Keys = strings.Fields(`time level message component connection
 	run_id mode result reason error remedy class repeated failing_since
 	dc dns_host_name domain_controller base_dn scope filter invocation_id usn since page
@@ -35,17 +35,17 @@ var Keys = strings.Fields(`time level message component connection
 
 var levels = []string{"trace", "debug", "info", "warn", "error"}
 
-// MaxWords is how long a message may be.
+// MaxWords is the maximum number of words in a message.
 const MaxWords = 8
 
-// Form checks that the lines of one process have the documented form. The zero value is
-// ready to use.
+// Form checks that the log lines of one process have the documented format. The zero
+// value is ready to use.
 type Form struct {
 	mu         sync.Mutex
-	connection string // of the lines so far
+	connection string // in the previous lines
 }
 
-// Check decodes a line and returns everything that is wrong with its form.
+// Check decodes a line and returns all violations of the format.
 func (f *Form) Check(text []byte) (Line, error) {
 	line, err := Parse(text)
 	if err != nil {
@@ -58,11 +58,11 @@ func (f *Form) Check(text []byte) (Line, error) {
 		fault("keys: %w", err)
 	}
 	if len(keys) < 2 || keys[0] != "time" || keys[1] != "level" {
-		fault("the first keys are not time and level")
+		fault("first keys are not time and level")
 	}
 	for n, key := range keys {
 		if slices.Contains(keys[:n], key) {
-			fault("%s occurs twice", key)
+			fault("duplicate key %s", key)
 		}
 	}
 	if _, err := time.Parse(time.RFC3339, line.Text("time")); err != nil || !strings.HasSuffix(line.Text("time"), "Z") {
@@ -83,28 +83,28 @@ func (f *Form) Check(text []byte) (Line, error) {
 	return line, nil
 }
 
-// checkConnection checks that every line has the same connection. Before the configuration is
-// read, the command itself logs without one.
+// checkConnection checks that all lines have the same connection. Only the command logs
+// without a connection, before the configuration is read.
 func (f *Form) checkConnection(line Line) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	connection := line.Text("connection")
 	switch {
 	case connection == "" && f.connection != "":
-		return errors.New("missing, although earlier lines have it")
+		return errors.New("missing after lines that contain it")
 	case connection == "" && line.Text("component") != "cli" && line.Text("component") != "shutdown":
-		return errors.New("missing in a line of a component that starts after the configuration is read")
+		return errors.New("missing in a component that starts after the configuration is read")
 	case connection == "":
 		return nil
 	case f.connection != "" && connection != f.connection:
-		return fmt.Errorf("earlier lines have %s", f.connection)
+		return fmt.Errorf("differs from %s in previous lines", f.connection)
 	}
 	f.connection = connection
 	return uuid.Validate(connection)
 }
 
-// CheckContent returns everything that is wrong with a line that a package logged: its level,
-// message, keys and values. Time, component and connection are added by the command.
+// CheckContent returns all format violations in the level, message, keys and values of a
+// line. It ignores time, component and connection, which the command adds.
 func CheckContent(line Line) error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -122,7 +122,7 @@ func CheckContent(line Line) error {
 	}
 	for key, value := range line {
 		if !slices.Contains(Keys, key) {
-			fault("key %s is not in the list", key)
+			fault("unknown key %s", key)
 		}
 		switch v := value.(type) {
 		case nil:
@@ -132,22 +132,22 @@ func CheckContent(line Line) error {
 				fault("%s is empty", key)
 			}
 		case []any, map[string]any:
-			fault("%s is not a single value", key)
+			fault("%s is a list or an object", key)
 		}
 	}
 	if before, found := FindSecret(fmt.Sprint(line)); found {
-		fault("a secret after %q", before)
+		fault("secret after %q", before)
 	}
 	return errors.Join(faults...)
 }
 
-// CheckMessage returns what is wrong with a message: it is at most MaxWords words in lower
-// case, apart from abbreviations and identifiers inside it.
+// CheckMessage returns an error unless a message has 1 to MaxWords words and begins in
+// lower case. Later words may be abbreviations or identifiers.
 func CheckMessage(message string) error {
 	words := strings.Fields(message)
 	switch {
 	case len(words) == 0:
-		return errors.New("no message")
+		return errors.New("empty message")
 	case len(words) > MaxWords:
 		return fmt.Errorf("message %q has %d words", message, len(words))
 	case unicode.IsUpper([]rune(words[0])[0]):
@@ -156,7 +156,7 @@ func CheckMessage(message string) error {
 	return nil
 }
 
-// keysOf returns the keys of a JSON object in order.
+// keysOf returns the keys of a JSON object in their order.
 func keysOf(object []byte) ([]string, error) {
 	decoder := json.NewDecoder(bytes.NewReader(object))
 	if _, err := decoder.Token(); err != nil {
@@ -177,9 +177,9 @@ func keysOf(object []byte) ([]string, error) {
 	return keys, nil
 }
 
-// Messages returns the message constants of all packages: the constants Msg… in the files
-// internal/*/messages.go. They are read from the source, because packages whose tests use
-// this package cannot be imported here.
+// Messages returns the message constants of all packages: the constants Msg* in the files
+// internal/*/messages.go. It parses the source, because importing the packages would
+// create import cycles with their tests.
 var Messages = sync.OnceValues(func() ([]string, error) {
 	root, err := moduleRoot()
 	if err != nil {
@@ -209,13 +209,13 @@ var Messages = sync.OnceValues(func() ([]string, error) {
 		})
 	}
 	if len(messages) == 0 {
-		return nil, fmt.Errorf("no message constants below %s", root)
+		return nil, fmt.Errorf("no message constants in %s", root)
 	}
 	return messages, nil
 })
 
-// moduleRoot returns the directory of the connector's module, which is the working directory
-// of a test or above it.
+// moduleRoot returns the root directory of the module: the working directory or one of its
+// parents.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -227,13 +227,13 @@ func moduleRoot() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("module adconnector not found above the working directory")
+			return "", errors.New("find module adconnector: no go.mod in the working directory or its parents")
 		}
 	}
 }
 
 // Checked returns a writer that appends the lines of one process to the log and fails the
-// test for each line that does not have the documented form.
+// test for each line that does not have the documented format.
 func (l *Log) Checked(t testing.TB) io.Writer { return &checked{t: t, log: l} }
 
 type checked struct {
@@ -242,7 +242,7 @@ type checked struct {
 	form Form
 }
 
-// Write takes one line.
+// Write checks and appends one line.
 func (c *checked) Write(text []byte) (int, error) {
 	line, err := c.form.Check(text)
 	if err != nil {

@@ -8,14 +8,14 @@ import (
 const connection = "11111111-2222-3333-4444-555555555555"
 
 func TestForm(t *testing.T) {
-	KeepSecret(`s3cret "x"`)
-	const good = `{"time":"2026-11-22T10:00:00.000Z","level":"info","component":"run","connection":"` + connection + `","run_id":"r","message":"run finished"}`
+	AddSecret(`s3cret "x"`)
+	const validLine = `{"time":"2026-11-22T10:00:00.000Z","level":"info","component":"run","connection":"` + connection + `","run_id":"r","message":"run finished"}`
 	for _, test := range []struct {
 		name     string
-		old, new string // one change of a good line
-		good     bool
+		old, new string // one change to a valid line
+		valid    bool
 	}{
-		{"good", "", "", true},
+		{"valid", "", "", true},
 		{"level first", `"time":"2026-11-22T10:00:00.000Z","level":"info"`, `"level":"info","time":"2026-11-22T10:00:00.000Z"`, false},
 		{"level not second", `"level":"info","component":"run"`, `"component":"run","level":"info"`, false},
 		{"local time", "10:00:00.000Z", "10:00:00.000+01:00", false},
@@ -35,18 +35,18 @@ func TestForm(t *testing.T) {
 		{"not JSON", "{", "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			text := strings.Replace(good, test.old, test.new, 1)
-			if test.old != "" && text == good {
-				t.Fatal("no change")
+			text := strings.Replace(validLine, test.old, test.new, 1)
+			if test.old != "" && text == validLine {
+				t.Fatal("test changes nothing")
 			}
-			if _, err := new(Form).Check([]byte(text)); (err == nil) != test.good {
+			if _, err := new(Form).Check([]byte(text)); (err == nil) != test.valid {
 				t.Errorf("error %v", err)
 			}
 		})
 	}
 }
 
-// TestConnection checks lines before and after the configuration is read.
+// TestConnection checks the connection in lines before and after the configuration is read.
 func TestConnection(t *testing.T) {
 	line := func(component, connection string) string {
 		return `{"time":"2026-11-22T10:00:00.000Z","level":"info","component":"` + component + `",` + connection + `"message":"started"}`
@@ -54,20 +54,20 @@ func TestConnection(t *testing.T) {
 	const one, other = `"connection":"` + connection + `",`, `"connection":"00000000-2222-3333-4444-555555555555",`
 	for _, test := range []struct {
 		name  string
-		lines []string // all but the last are good
-		good  bool
+		lines []string // all but the last are valid
+		valid bool     // the last line
 	}{
-		{"before", []string{line("cli", "")}, true},
-		{"before and after", []string{line("cli", ""), line("cli", one), line("run", one)}, true},
-		{"missing after", []string{line("cli", one), line("cli", "")}, false},
+		{"before configuration", []string{line("cli", "")}, true},
+		{"before and after configuration", []string{line("cli", ""), line("cli", one), line("run", one)}, true},
+		{"missing after configuration", []string{line("cli", one), line("cli", "")}, false},
 		{"missing in a run", []string{line("run", "")}, false},
-		{"another", []string{line("run", one), line("run", other)}, false},
+		{"different connections", []string{line("run", one), line("run", other)}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var form Form
 			for n, text := range test.lines {
 				last := n == len(test.lines)-1
-				if _, err := form.Check([]byte(text)); (err == nil) != (test.good || !last) {
+				if _, err := form.Check([]byte(text)); (err == nil) != (test.valid || !last) {
 					t.Errorf("line %d: %v", n, err)
 				}
 			}
@@ -82,7 +82,7 @@ func TestMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(messages) < 30 {
-		t.Errorf("%d messages", len(messages))
+		t.Errorf("found only %d message constants", len(messages))
 	}
 	for _, message := range messages {
 		if err := CheckMessage(message); err != nil {
@@ -91,7 +91,7 @@ func TestMessages(t *testing.T) {
 	}
 	for _, bad := range []string{"", "Started", "one two three four five six seven eight nine"} {
 		if CheckMessage(bad) == nil {
-			t.Errorf("%q passes", bad)
+			t.Errorf("no error for message %q", bad)
 		}
 	}
 }

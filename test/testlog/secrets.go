@@ -9,50 +9,50 @@ import (
 	"sync"
 )
 
-// secrets are the texts that nothing may show, in all the forms in which they are sent.
+// secrets are the texts that no output may contain, in every encoding in which they are sent.
 var secrets struct {
 	sync.RWMutex
-	forms []string
+	encodings []string
 }
 
-// KeepSecret makes a text a secret for the rest of the process, and returns it.
-func KeepSecret(text string) string {
+// AddSecret registers a secret for the rest of the process and returns it.
+func AddSecret(text string) string {
 	quoted := strconv.Quote(text)
-	keepForms(text, quoted[1:len(quoted)-1], url.QueryEscape(text), url.PathEscape(text), base64.StdEncoding.EncodeToString([]byte(text)))
+	addEncodings(text, quoted[1:len(quoted)-1], url.QueryEscape(text), url.PathEscape(text), base64.StdEncoding.EncodeToString([]byte(text)))
 	return text
 }
 
-// KeepPair makes a password a secret, also in the form in which basic authentication sends it.
-func KeepPair(name, password string) {
-	KeepSecret(password)
-	keepForms(base64.StdEncoding.EncodeToString([]byte(name + ":" + password)))
+// AddCredentials registers a password, also in the encoding of basic authentication.
+func AddCredentials(name, password string) {
+	AddSecret(password)
+	addEncodings(base64.StdEncoding.EncodeToString([]byte(name + ":" + password)))
 }
 
-func keepForms(forms ...string) {
+func addEncodings(encodings ...string) {
 	secrets.Lock()
 	defer secrets.Unlock()
-	for _, form := range forms {
-		if form != "" && !slices.Contains(secrets.forms, form) {
-			secrets.forms = append(secrets.forms, form)
+	for _, encoding := range encodings {
+		if encoding != "" && !slices.Contains(secrets.encodings, encoding) {
+			secrets.encodings = append(secrets.encodings, encoding)
 		}
 	}
 }
 
-// FindSecret reports whether a text contains a secret, and returns some text before it.
+// FindSecret reports whether a text contains a secret. before is up to 60 bytes that precede it.
 func FindSecret(text string) (before string, found bool) {
 	secrets.RLock()
 	defer secrets.RUnlock()
-	for _, secret := range secrets.forms {
-		if at := strings.Index(text, secret); at >= 0 {
-			return text[max(0, at-60):at], true
+	for _, secret := range secrets.encodings {
+		if i := strings.Index(text, secret); i >= 0 {
+			return text[max(0, i-60):i], true
 		}
 	}
 	return "", false
 }
 
-// SecretForms returns the number of texts that FindSecret searches for.
-func SecretForms() int {
+// SecretCount returns the number of texts that FindSecret searches for.
+func SecretCount() int {
 	secrets.RLock()
 	defer secrets.RUnlock()
-	return len(secrets.forms)
+	return len(secrets.encodings)
 }

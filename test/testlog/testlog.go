@@ -12,24 +12,24 @@ import (
 // Line is one line of a log.
 type Line map[string]any
 
-// Text returns the value of a string field, "" without one.
+// Text returns the value of a string field, or "".
 func (l Line) Text(key string) string {
 	text, _ := l[key].(string)
 	return text
 }
 
-// Number returns the value of a numeric field, 0 without one.
+// Number returns the value of a numeric field, or 0.
 func (l Line) Number(key string) int {
 	n, _ := l[key].(float64)
 	return int(n)
 }
 
-// Message matches lines with this message.
+// Message returns a function that matches lines with this message.
 func Message(message string) func(Line) bool {
 	return func(l Line) bool { return l.Text("message") == message }
 }
 
-// Field matches lines whose string field has this value.
+// Field returns a function that matches lines whose string field has this value.
 func Field(key, value string) func(Line) bool {
 	return func(l Line) bool { return l.Text(key) == value }
 }
@@ -43,15 +43,15 @@ func Parse(text []byte) (Line, error) {
 	return line, nil
 }
 
-// Log is an io.Writer that keeps the lines written to it. The zero value is ready to
-// use. All methods may be called at any time.
+// Log is an io.Writer that stores the lines written to it. The zero value is ready to
+// use. Its methods are safe for concurrent use.
 type Log struct {
 	mu      sync.Mutex
 	lines   []Line
-	changed chan struct{} // closed and replaced with every line; nil: nobody waits
+	changed chan struct{} // closed when a line is added; nil: no call of Await waits
 }
 
-// Write takes one line, as zerolog writes it.
+// Write parses and appends one line. zerolog calls it once a line.
 func (l *Log) Write(p []byte) (int, error) {
 	line, err := Parse(p)
 	if err != nil {
@@ -72,14 +72,14 @@ func (l *Log) Append(line Line) {
 	}
 }
 
-// Lines returns the lines so far.
+// Lines returns the stored lines.
 func (l *Log) Lines() []Line {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]Line(nil), l.lines...)
 }
 
-// Find returns the lines so far that match.
+// Find returns the stored lines that match.
 func (l *Log) Find(match func(Line) bool) []Line {
 	var found []Line
 	for _, line := range l.Lines() {
@@ -90,14 +90,14 @@ func (l *Log) Find(match func(Line) bool) []Line {
 	return found
 }
 
-// With returns the lines so far that have this message.
+// With returns the stored lines with this message.
 func (l *Log) With(message string) []Line { return l.Find(Message(message)) }
 
-// IdleLimit is how long Await waits without a new line.
+// IdleLimit is the longest time that Await waits for a new line.
 const IdleLimit = 3 * time.Minute
 
-// Await returns the first line from index from on that matches, and the index after it.
-// It returns false when ended is closed first, or after IdleLimit without a new line.
+// Await returns the first line at or after index from that matches, and the next index.
+// It returns false if ended is closed first, or after IdleLimit without a new line.
 func (l *Log) Await(from int, match func(Line) bool, ended <-chan struct{}) (line Line, next int, ok bool) {
 	for {
 		l.mu.Lock()
@@ -121,7 +121,7 @@ func (l *Log) Await(from int, match func(Line) bool, ended <-chan struct{}) (lin
 			idle.Stop()
 		case <-idle.C:
 		}
-		// A last look: the line may have come together with the end.
+		// The line may have been added just before ended was closed.
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for ; from < len(l.lines); from++ {
@@ -133,12 +133,12 @@ func (l *Log) Await(from int, match func(Line) bool, ended <-chan struct{}) (lin
 	}
 }
 
-// MustAwait is Await from the first line on. It fails the test where no line matches.
+// MustAwait calls Await with index 0 and fails the test if no line matches.
 func (l *Log) MustAwait(t testing.TB, match func(Line) bool) Line {
 	t.Helper()
 	line, _, ok := l.Await(0, match, t.Context().Done())
 	if !ok {
-		t.Fatalf("awaited log line missing in: %v", l.Lines())
+		t.Fatalf("no matching log line in: %v", l.Lines())
 	}
 	return line
 }

@@ -12,21 +12,21 @@ import (
 	"adconnector/internal/identity"
 )
 
-// Delivery writes down what one run sends. Every batch is announced before it is
+// Journal writes down what one run sends. Every batch is announced before it is
 // sent and settled after its answer. In between, and forever when the process
 // dies or the answer never comes, nobody knows what the gateway holds of its
 // objects: the index then says "any value", so that they are sent again whatever
 // their value is by then, and known when they are deleted.
-type Delivery struct {
+type Journal struct {
 	store    *Store
 	run      uint64
 	readFrom controller
 	at       time.Time
 }
 
-// Begin starts the deliveries of a run, that reads from a domain controller since now.
-func (s *Store) Begin(readFrom ad.InvocationID, now time.Time) (*Delivery, error) {
-	d := &Delivery{store: s, readFrom: controllerOf(readFrom), at: now.UTC()}
+// OpenJournal starts the deliveries of a run, that reads from a domain controller since now.
+func (s *Store) OpenJournal(readFrom ad.InvocationID, now time.Time) (*Journal, error) {
+	d := &Journal{store: s, readFrom: controllerOf(readFrom), at: now.UTC()}
 	var past []batchNumber
 	err := s.update("begin run", func(c change) (err error) {
 		if d.run, err = c.Bucket(bucketOpen).NextSequence(); err != nil {
@@ -78,12 +78,12 @@ type Batch struct {
 	Objects []identity.Object
 }
 
-func (d *Delivery) number(batch int) batchNumber {
+func (d *Journal) number(batch int) batchNumber {
 	return batchNumber(d.run<<32 | uint64(uint32(batch)))
 }
 
-// Announce records what is about to be sent.
-func (d *Delivery) Announce(batches []Batch) error {
+// MarkInFlight records what is about to be sent.
+func (d *Journal) MarkInFlight(batches []Batch) error {
 	s := d.store
 	s.mu.Lock()
 	for _, batch := range batches { // before anybody can read its records
@@ -106,23 +106,23 @@ func (d *Delivery) Announce(batches []Batch) error {
 	})
 }
 
-// Receipt is what became of the objects of a batch that was announced. Of those that
+// BatchResult is what became of the objects of a batch that was announced. Of those that
 // it does not name nobody knows: the batch is not complete.
-type Receipt struct {
-	Batch     int
-	Complete  bool
-	Delivered []identity.Object // some of them as deleted
-	Rejected  []Rejected
+type BatchResult struct {
+	Batch        int
+	Complete     bool
+	Acknowledged []identity.Object // some of them as deleted
+	Rejected     []RejectedObject
 }
 
 // Rejected is an object that the gateway does not take, and its words.
-type Rejected struct {
+type RejectedObject struct {
 	Object identity.Object
 	Reason string
 }
 
-// Settle records the answers to batches.
-func (d *Delivery) Settle(receipts []Receipt) error {
+// Commit records the answers to batches.
+func (d *Journal) Commit(receipts []BatchResult) error {
 	s := d.store
 	err := s.update("record acknowledged objects", func(c change) error {
 		for _, receipt := range receipts {
@@ -145,8 +145,8 @@ func (d *Delivery) Settle(receipts []Receipt) error {
 	return nil
 }
 
-func (d *Delivery) write(c change, receipt Receipt) error {
-	for _, object := range receipt.Delivered {
+func (d *Journal) write(c change, receipt BatchResult) error {
+	for _, object := range receipt.Acknowledged {
 		err := forgive(c, object.GUID)
 		switch {
 		case err != nil:
@@ -199,7 +199,7 @@ type Rejection struct {
 
 // reject notes a rejection. What the gateway took of the object before is not its
 // value now, but it may be there: the object stays in the index, without a fingerprint.
-func (d *Delivery) reject(c change, r Rejected) error {
+func (d *Journal) reject(c change, r RejectedObject) error {
 	object := r.Object
 	object.Fingerprint = identity.Fingerprint{}
 	if err := putObject(c, object, 0, d.readFrom); err != nil {

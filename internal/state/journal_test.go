@@ -26,8 +26,8 @@ func TestNeverSettled(t *testing.T) {
 	old, renewed := objects(0, 10, 1), objects(0, 10, 2)
 	fresh := objects(10, 20, 2)
 	must(t, send(s, old))
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, renewed[:5]}, {1, fresh[:5]}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, renewed[:5]}, {1, fresh[:5]}}))
 	check := func() {
 		t.Helper()
 		for i := range 5 {
@@ -36,20 +36,20 @@ func TestNeverSettled(t *testing.T) {
 			expectAnyValue(t, s, fresh[i])
 			expectAbsent(t, s, fresh[5+i])
 		}
-		if guids := result(s.Unsettled())(t); !slices.Equal(guids, guidsOf(slices.Concat(renewed[:5], fresh[:5]))) {
+		if guids := result(s.InFlightObjects())(t); !slices.Equal(guids, guidsOf(slices.Concat(renewed[:5], fresh[:5]))) {
 			t.Fatalf("unsettled %v", guids)
 		}
-		if n := result(s.Size())(t); n != 15 {
+		if n := result(s.IndexSize())(t); n != 15 {
 			t.Fatalf("size %d", n)
 		}
 	}
 	check()
 	s = reopen(t, s, dir)
 	check()
-	d = result(s.Begin(reader, began))(t) // of another run: its first batch is not the lost one
+	d = result(s.OpenJournal(reader, began))(t) // of another run: its first batch is not the lost one
 	check()
-	must(t, d.Announce([]Batch{{0, fresh[5:]}}))
-	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: fresh[5:]}}))
+	must(t, d.MarkInFlight([]Batch{{0, fresh[5:]}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: fresh[5:]}}))
 	for i := range 5 {
 		expectAnyValue(t, s, renewed[i])
 		expectAnyValue(t, s, fresh[i])
@@ -59,7 +59,7 @@ func TestNeverSettled(t *testing.T) {
 	for _, o := range slices.Concat(renewed, fresh) {
 		expect(t, s, o)
 	}
-	if guids := result(s.Unsettled())(t); len(guids) != 0 {
+	if guids := result(s.InFlightObjects())(t); len(guids) != 0 {
 		t.Errorf("unsettled %v", guids)
 	}
 }
@@ -70,8 +70,8 @@ func TestOpenBatchesAreForgotten(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 6, 1)
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, all[:3]}, {1, all[3:]}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:]}}))
 	count := func() (n int) {
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
 			n = tx.Bucket(bucketOpen).Stats().KeyN
@@ -83,19 +83,19 @@ func TestOpenBatchesAreForgotten(t *testing.T) {
 		return n
 	}
 	must(t, send(s, all[:3]))
-	_ = result(s.Begin(reader, began))(t)
+	_ = result(s.OpenJournal(reader, began))(t)
 	if n := count(); n != 1 {
 		t.Errorf("%d open batches, want the second", n)
 	}
 	s = reopen(t, s, dir)
 	must(t, send(s, all[3:5]))
-	_ = result(s.Begin(reader, began))(t)
+	_ = result(s.OpenJournal(reader, began))(t)
 	if n := count(); n != 1 {
 		t.Errorf("%d open batches, one object is left of it", n)
 	}
 	expectAnyValue(t, s, all[5])
 	must(t, send(s, all[5:]))
-	_ = result(s.Begin(reader, began))(t)
+	_ = result(s.OpenJournal(reader, began))(t)
 	if n := count(); n != 0 {
 		t.Errorf("%d open batches", n)
 	}
@@ -110,10 +110,10 @@ func TestSettled(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 9, 1)
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, all[:3]}, {1, all[3:6]}}))
-	must(t, d.Announce([]Batch{{2, all[6:]}}))
-	must(t, d.Settle([]Receipt{{Batch: 2, Complete: true, Delivered: all[6:]}, {Batch: 0, Complete: true, Delivered: all[:3]}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:6]}}))
+	must(t, d.MarkInFlight([]Batch{{2, all[6:]}}))
+	must(t, d.Commit([]BatchResult{{Batch: 2, Complete: true, Acknowledged: all[6:]}, {Batch: 0, Complete: true, Acknowledged: all[:3]}}))
 	for range 2 {
 		for i, o := range all {
 			if 3 <= i && i < 6 {
@@ -132,11 +132,11 @@ func TestIncompleteSettlement(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 6, 1)
-	all[0].Due, all[3].Due = time.Unix(1000, 0), time.Unix(2000, 0)
+	all[0].RecheckAt, all[3].RecheckAt = time.Unix(1000, 0), time.Unix(2000, 0)
 	must(t, send(s, all[4:5]))
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, all}}))
-	must(t, d.Settle([]Receipt{{Batch: 0, Delivered: append(slices.Clone(all[:2]), deleted(all[4])), Rejected: []Rejected{{Object: all[2], Reason: "no"}}}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Acknowledged: append(slices.Clone(all[:2]), deleted(all[4])), Rejected: []RejectedObject{{Object: all[2], Reason: "no"}}}}))
 	for range 2 {
 		expect(t, s, all[0])
 		expect(t, s, all[1])
@@ -144,10 +144,10 @@ func TestIncompleteSettlement(t *testing.T) {
 		expectAnyValue(t, s, all[3])
 		expectAbsent(t, s, all[4])
 		expectAnyValue(t, s, all[5])
-		if due := result(s.Due(time.Unix(5000, 0)))(t); !slices.Equal(due, guidsOf([]identity.Object{all[0], all[3]})) {
+		if due := result(s.DueForRecheck(time.Unix(5000, 0)))(t); !slices.Equal(due, guidsOf([]identity.Object{all[0], all[3]})) {
 			t.Errorf("due %v", due)
 		}
-		if guids := result(s.Unsettled())(t); !slices.Equal(guids, guidsOf([]identity.Object{all[3], all[5]})) {
+		if guids := result(s.InFlightObjects())(t); !slices.Equal(guids, guidsOf([]identity.Object{all[3], all[5]})) {
 			t.Errorf("unsettled %v", guids)
 		}
 		s = reopen(t, s, dir)
@@ -163,33 +163,33 @@ func TestDeleted(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	all := objects(0, 3, 1)
 	for i := range all {
-		all[i].Due = time.Unix(1000, 0)
+		all[i].RecheckAt = time.Unix(1000, 0)
 	}
 	must(t, send(s, all))
-	must(t, s.Hold(guidsOf(all), time.Unix(1, 0)))
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, all[:2]}}))
-	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Rejected: []Rejected{{Object: all[0]}, {Object: all[1]}}}}))
-	if held := result(s.Held())(t); len(held) != 3 {
+	must(t, s.SetHeldDeletions(guidsOf(all), time.Unix(1, 0)))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all[:2]}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[0]}, {Object: all[1]}}}}))
+	if held := result(s.HeldDeletions())(t); len(held) != 3 {
 		t.Errorf("a rejection releases: held %v", held)
 	}
 
 	gone := []identity.Object{deleted(all[0]), deleted(all[1])}
-	d = result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, gone}}))
+	d = result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, gone}}))
 	if found := result(s.Objects(guidsOf(gone)))(t); len(found) != 2 || found[0].Name != "user0" || !slices.Equal(found[0].SID, gone[0].SID) {
 		t.Errorf("while it is under way: %+v", found)
 	}
-	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: gone}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: gone}}))
 	for _, o := range gone {
 		expectAbsent(t, s, o)
 	}
 	expect(t, s, all[2])
-	due, held, rejections := result(s.Due(time.Unix(5000, 0)))(t), result(s.Held())(t), result(s.Rejections())(t)
+	due, held, rejections := result(s.DueForRecheck(time.Unix(5000, 0)))(t), result(s.HeldDeletions())(t), result(s.Rejections())(t)
 	if rest := guidsOf(all[2:]); !slices.Equal(due, rest) || !slices.Equal(held, rest) || len(rejections) != 0 {
 		t.Errorf("due %v, held %v, rejections %v", due, held, rejections)
 	}
-	if n := result(s.Size())(t); n != 1 {
+	if n := result(s.IndexSize())(t); n != 1 {
 		t.Errorf("size %d", n)
 	}
 }
@@ -204,9 +204,9 @@ func TestRejected(t *testing.T) {
 	must(t, send(s, all[:2]))
 	reject := func(reason string, at time.Time) {
 		t.Helper()
-		d := result(s.Begin(reader, at))(t)
-		must(t, d.Announce([]Batch{{0, all[1:]}}))
-		must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Rejected: []Rejected{{all[1], reason}, {all[2], reason}}}}))
+		d := result(s.OpenJournal(reader, at))(t)
+		must(t, d.MarkInFlight([]Batch{{0, all[1:]}}))
+		must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{all[1], reason}, {all[2], reason}}}}))
 	}
 	for n := range 3 {
 		at := time.Unix(int64(n), 0).UTC()
@@ -246,19 +246,19 @@ func TestUntried(t *testing.T) {
 	all := objects(0, 3, 1)
 	check := func(want bool) {
 		t.Helper()
-		if untried := result(s.Untried())(t); untried != want {
+		if untried := result(s.NeverAcknowledged())(t); untried != want {
 			t.Errorf("untried %v", untried)
 		}
 	}
-	d := result(s.Begin(reader, began))(t)
-	must(t, d.Announce([]Batch{{0, all[:2]}, {1, all[2:]}}))
+	d := result(s.OpenJournal(reader, began))(t)
+	must(t, d.MarkInFlight([]Batch{{0, all[:2]}, {1, all[2:]}}))
 	check(true)
-	must(t, d.Settle([]Receipt{{Batch: 1, Complete: true, Rejected: []Rejected{{Object: all[2]}}}}))
+	must(t, d.Commit([]BatchResult{{Batch: 1, Complete: true, Rejected: []RejectedObject{{Object: all[2]}}}}))
 	check(true)
-	if size := result(s.Size())(t); size == 0 {
+	if size := result(s.IndexSize())(t); size == 0 {
 		t.Error("it is empty")
 	}
-	must(t, d.Settle([]Receipt{{Batch: 0, Complete: true, Delivered: all[:2]}}))
+	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[:2]}}))
 	check(false)
 }
 
@@ -269,7 +269,7 @@ func TestBatchNumbers(t *testing.T) {
 	s := openStore(t, dir)
 	seen := map[batchNumber]bool{0: true} // which is none
 	for run := range 20 {
-		d := result(s.Begin(reader, began))(t)
+		d := result(s.OpenJournal(reader, began))(t)
 		for _, batch := range []int{0, 1, 2, 1 << 20, 1<<32 - 1} {
 			if number := d.number(batch); seen[number] {
 				t.Fatalf("batch %d of run %d: number %x is taken", batch, run, uint64(number))
