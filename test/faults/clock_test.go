@@ -16,21 +16,20 @@ import (
 	"adconnector/test/testlog"
 )
 
-// TestClockJumps turns the wall clock of the loop by an hour, forwards and back, again
-// and again, while it waits and while a run is under way. It passes when never two runs
-// are at once; when a run starts within 60 seconds after a clock that went forwards over
-// a tick, or at the tick after the run that was under way; and when after one that went
-// back the loop runs again within that hour and a tick.
+// TestClockJumps sets the loop's wall clock forward and back by an hour, repeatedly, both
+// between runs and during runs. It passes if no two runs overlap and the next run starts in
+// time. After a jump forward between runs, that is within 60 seconds. After a jump during a
+// run, it is the first tick after that run. After a jump back, it is within an hour and a tick.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
-	random := seeded(t)
+	random := newRandom(t)
 	jumps, runs, latest := 0, 0, time.Duration(0)
 	synctest.Test(t, func(t *testing.T) {
 		const tick = 10 * time.Minute
 		ticks, err := schedule.Parse("*/10 * * * *")
 		must(t, err)
 		var mu sync.Mutex
-		var offset time.Duration // of the wall clock to that of the test
+		var offset time.Duration // of the loop's clock from the test's clock
 		running, ended := false, time.Now()
 		started := make(chan time.Time, 100)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -44,15 +43,15 @@ func TestClockJumps(t *testing.T) {
 			Run: func(ctx context.Context, _ time.Time) {
 				mu.Lock()
 				if running {
-					t.Error("two runs at once")
+					t.Error("two runs overlap")
 				}
 				running = true
-				length := time.Duration(random.Int64N(int64(2 * tick)))
+				runTime := time.Duration(random.Int64N(int64(2 * tick)))
 				mu.Unlock()
 				runs++
 				started <- time.Now()
 				select {
-				case <-time.After(length):
+				case <-time.After(runTime):
 				case <-ctx.Done():
 				}
 				mu.Lock()
@@ -75,147 +74,145 @@ func TestClockJumps(t *testing.T) {
 			mu.Unlock()
 			jumps++
 			jumped := time.Now()
-			at := <-started
+			nextRun := <-started
 			mu.Lock()
-			from := jumped
+			idleSince := jumped
 			if wasRunning {
-				from = ended
+				idleSince = ended
 			}
 			mu.Unlock()
-			most := tick // ticks that fall into a run are not made up for
+			limit := tick // ticks during a run are skipped
 			switch {
 			case jump < 0:
-				most = time.Hour + tick
+				limit = time.Hour + tick
 			case !wasRunning:
-				most = 0
+				limit = 0
 			}
-			if late := at.Sub(from); late > most+time.Minute {
-				t.Errorf("after a jump of %s (run under way: %v) the next run came after %s", jump, wasRunning, late)
+			if delay := nextRun.Sub(idleSince); delay > limit+time.Minute {
+				t.Errorf("jump of %s (during a run: %t): the next run started after %s, limit %s", jump, wasRunning, delay, limit+time.Minute)
 			} else if jump > 0 && !wasRunning {
-				latest = max(latest, late)
+				latest = max(latest, delay)
 			}
 		}
 		cancel()
 		serving.Wait()
 	})
-	figures(t, "%d jumps of the clock by an hour, %d runs, never two at once, the latest %s after a clock that went forwards", jumps, runs, latest)
+	logResult(t, "%d clock jumps by an hour, %d runs, none overlapped, longest delay after a jump forward %s", jumps, runs, latest)
 }
 
-// TestStopAndGo stops the daemon for longer than a tick, as a machine that sleeps, and
-// lets it go on: while it waits and in the middle of a run. It passes when the run under
-// way ends and the next one starts without another tick to wait for, the ticks that were
-// slept through are not made up for, and never two runs are at once.
-func TestStopAndGo(t *testing.T) {
+// TestSuspendAndResume suspends the daemon for longer than a tick, as a sleeping machine
+// does, and resumes it: during a run and between runs. It passes if the active run ends, the
+// next run starts without waiting for another tick, missed ticks are skipped, and no two runs
+// overlap.
+func TestSuspendAndResume(t *testing.T) {
 	t.Parallel()
-	s := newEnvironment(t, plan{users: 100, groups: 10})
+	e := newEnvironment(t, environmentOptions{users: 100, groups: 10})
 	var mu sync.Mutex
-	under := map[string]bool{} // runs that have begun and not ended, by what the gateway was told
-	most, hold := 0, make(chan struct{})
-	held := make(chan struct{}, 1)
-	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+	active := map[string]bool{} // by run ID
+	maxActive := 0
+	arrived, release := make(chan struct{}, 1), make(chan struct{})
+	e.Gateway.SetFront(func(x *testenv.Exchange) bool {
 		if x.HasAssets() && x.Number == 1 {
-			held <- struct{}{}
-			<-hold
+			arrived <- struct{}{}
+			<-release
 		}
 		return false
 	})
-	p := start(t, command{settings: s.settings.With(testenv.Settings{"service.cron-expression": scaled("* * * * * *", "*/2 * * * * *")}), onLine: func(_ *program.Process, l testlog.Line) {
+	p := start(t, command{settings: e.settings.With(testenv.Settings{"service.cron-expression": scaled("* * * * * *", "*/2 * * * * *")}), onLine: func(_ *program.Process, l testlog.Line) {
 		mu.Lock()
 		defer mu.Unlock()
 		if l.Text("to") == "PROCESSING" {
-			under[l.Text("run_id")] = true
-			most = max(most, len(under))
+			active[l.Text("run_id")] = true
+			maxActive = max(maxActive, len(active))
 		}
 		if l.Text("message") == syncrun.MsgRunFinished {
-			delete(under, l.Text("run_id"))
+			delete(active, l.Text("run_id"))
 		}
 	}})
-	length := scaled(2100*time.Millisecond, 5*time.Second) // two ticks at least
-	sleep := func() (woken time.Time) {
+	suspension := scaled(2100*time.Millisecond, 5*time.Second) // at least two ticks
+	suspend := func() (resumed time.Time) {
 		p.Signal(t, syscall.SIGSTOP)
-		<-time.After(length) // the length is the point
-		woken = time.Now()
+		<-time.After(suspension)
+		resumed = time.Now()
 		p.Signal(t, syscall.SIGCONT)
-		return woken
+		return resumed
 	}
-	<-held // in the middle of a run
-	woken := sleep()
-	close(hold)
+	<-arrived // during a run
+	resumed := suspend()
+	close(release)
 	_, n := p.Await(t, 0, testlog.Message(syncrun.MsgRunFinished))
-	inRun := time.Since(woken)
+	endDelay := time.Since(resumed)
 	_, n = p.Await(t, n, testlog.Message(syncrun.MsgRunFinished))
 
 	p.Await(t, n, func(l testlog.Line) bool { return l.Text("from") == "PROCESSED" && l.Text("to") == "SCHEDULED" })
 	n = len(p.Log.Lines())
-	woken = sleep()
-	_, n = p.Await(t, n, entered("PROCESSING"))
-	waiting := time.Since(woken)
+	resumed = suspend()
+	_, n = p.Await(t, n, enteredState("PROCESSING"))
+	startDelay := time.Since(resumed)
 	p.Await(t, n, testlog.Message(cli.MsgRunsSkipped))
 	p.Signal(t, syscall.SIGTERM)
 	p.Wait(t)
-	s.mustBeEqual(t, "after sleeping")
-	if most != 1 {
-		t.Errorf("%d runs at once", most)
+	e.mustMatchDirectory(t, "after resuming")
+	if maxActive != 1 {
+		t.Errorf("%d runs overlap", maxActive)
 	}
-	figures(t, "stopped for %s, longer than a tick: the run under way ended %s after waking, a waiting daemon ran after %s; never two at once",
-		length, inRun.Round(time.Millisecond), waiting.Round(time.Millisecond))
+	logResult(t, "suspended for %s, longer than a tick: the active run ended %s after resuming, the next scheduled run started after %s; no overlap",
+		suspension, endDelay.Round(time.Millisecond), startDelay.Round(time.Millisecond))
 }
 
-// TestTwoInstances starts connectors on one state directory at the same time, again
-// and again, and kills the one that has it. It passes when one of them works and the
-// others end with 4 and name it, and when the lock of one that was killed is no hindrance.
-func TestTwoInstances(t *testing.T) {
+// TestConcurrentInstances starts several connectors on one state directory at the same time,
+// repeatedly, and kills the one that holds the lock. It passes if one connector works, the
+// others exit with 4 and name the directory, and the lock of a killed one is released.
+func TestConcurrentInstances(t *testing.T) {
 	t.Parallel()
-	s := newEnvironment(t, plan{users: 50, groups: 5})
+	e := newEnvironment(t, environmentOptions{users: 50, groups: 5})
 	rounds, refused := scaled(1, 10), 0
 	for range rounds {
-		working := make(chan struct{}, 1)
-		hold := make(chan struct{})
-		s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		reporting := make(chan struct{}, 1)
+		release := make(chan struct{})
+		e.Gateway.SetFront(func(x *testenv.Exchange) bool {
 			if x.R.URL.Path == testenv.StatePath {
 				select {
-				case working <- struct{}{}:
+				case reporting <- struct{}{}:
 				default:
 				}
 				select {
-				case <-hold:
+				case <-release:
 				case <-x.R.Context().Done():
 				}
 			}
 			return false
 		})
-		var all []*program.Process
+		var instances []*program.Process
 		for n := range 3 {
-			c := command{settings: s.settings, args: []string{"sync"}}
+			c := command{settings: e.settings, args: []string{"sync"}}
 			if n == 0 {
 				c.args = nil // the daemon
 			}
-			all = append(all, start(t, c))
+			instances = append(instances, start(t, c))
 		}
-		<-working
-		losers := 0
-		ended := make(chan *program.Process, len(all))
-		for _, p := range all {
+		<-reporting
+		ended := make(chan *program.Process, len(instances))
+		for _, p := range instances {
 			go func() {
 				<-p.Ended
 				ended <- p
 			}()
 		}
-		for range len(all) - 1 {
+		for range len(instances) - 1 {
 			p := <-ended
 			o := p.Wait(t)
 			o.MustExit(t, 4)
-			mustReport(t, o, s.StateDir, "service.state-dir")
-			losers++
+			mustReport(t, o, e.StateDir, "service.state-dir")
+			refused++
 		}
-		refused += losers
-		for _, p := range all {
+		for _, p := range instances {
 			p.Kill()
 		}
-		close(hold)
-		s.Gateway.SetFront(nil)
-		run(t, s.settings, "sync").MustExit(t, 0)
-		s.mustBeEqual(t, "after the lock was free")
+		close(release)
+		e.Gateway.SetFront(nil)
+		run(t, e.settings, "sync").MustExit(t, 0)
+		e.mustMatchDirectory(t, "after the lock was released")
 	}
-	figures(t, "%d times three instances at once: one worked, %d ended with 4", rounds, refused)
+	logResult(t, "%d rounds of three concurrent instances: one worked in each, %d exited with 4", rounds, refused)
 }

@@ -19,144 +19,145 @@ import (
 	"adconnector/test/testlog"
 )
 
-// plan describes an environment. Zero values are the defaults.
-type plan struct {
+// environmentOptions describe an environment. Zero values are the defaults.
+type environmentOptions struct {
 	users, groups int
 	tls           bool // the gateway listens for HTTPS
 }
 
-// environment is a domain controller behind a relay, a gateway behind a witness, and the
-// settings that lead to them.
+// environment is a domain controller behind a relay, a gateway behind a monitor, and the
+// connector's settings for them.
 type environment struct {
 	*testenv.Environment
 	t        *testing.T
 	random   *mathrand.Rand
-	started  time.Time // at which the directory's clock stands
+	started  time.Time // the directory's clock stands still at this time
 	relay    *relay    // to the directory
-	witness  *witness
+	monitor  *monitor
 	settings testenv.Settings
 
 	mu     sync.Mutex
-	people []string // distinguished names of the users that may be changed
+	people []string // distinguished names of the users that the test may change
 	groups []string
-	made   int // objects and values that the test has made
+	serial int // number of the last new object or value
 }
 
-func newEnvironment(t *testing.T, p plan) *environment {
+func newEnvironment(t *testing.T, o environmentOptions) *environment {
 	t.Helper()
-	s := &environment{t: t, random: seeded(t), started: time.Now(), witness: newWitness(t)}
+	e := &environment{t: t, random: newRandom(t), started: time.Now(), monitor: newMonitor(t)}
 	password := testlog.AddSecret("Bind-" + rand.Text())
 	gateway := gatewayserver.Options{
 		Username: "qualys_ad1", Password: "Pw-" + rand.Text() + `"#$ %`, ClientID: "client-7", ClientSecret: "Cs-" + rand.Text(),
 	}
 	testlog.AddCredentials(gateway.Username, gateway.Password)
 	testlog.AddCredentials(gateway.ClientID, gateway.ClientSecret)
-	s.Environment = testenv.New(t, testenv.Options{Directory: s.directoryOptions(p, password), Gateway: gateway, TLS: p.tls})
-	s.relay = newRelay(t, fmt.Sprintf("127.0.0.1:%d", s.Port))
-	s.Gateway.SetMiddleware(s.witness.observe)
-	for _, o := range s.Objects() {
-		if !strings.Contains(o.DN, ",OU=") || o.DN == s.BindDN() {
+	e.Environment = testenv.New(t, testenv.Options{Directory: e.directoryOptions(o, password), Gateway: gateway, TLS: o.tls})
+	e.relay = newRelay(t, fmt.Sprintf("127.0.0.1:%d", e.Port))
+	e.Gateway.SetMiddleware(e.monitor.observe)
+	for _, o := range e.Objects() {
+		if !strings.Contains(o.DN, ",OU=") || o.DN == e.BindDN() {
 			continue
 		}
-		switch entryOf(o).Kind() {
+		switch oracleEntry(o).Kind() {
 		case oracle.User:
-			s.people = append(s.people, o.DN)
+			e.people = append(e.people, o.DN)
 		case oracle.Group:
-			s.groups = append(s.groups, o.DN)
+			e.groups = append(e.groups, o.DN)
 		}
 	}
-	s.Console("LDAP", s.Base())
-	connection := *s.Gateway.Options.Connection
-	connection.Authentication.Port = s.relay.port
-	s.Gateway.SetConnection(&connection)
-	s.settings = s.Gateway.Settings().With(testenv.Settings{
+	e.Console("LDAP", e.Base())
+	connection := *e.Gateway.Options.Connection
+	connection.Authentication.Port = e.relay.port
+	e.Gateway.SetConnection(&connection)
+	e.settings = e.Gateway.Settings().With(testenv.Settings{
 		"authentication.type": "BASIC", "service.cron-expression": "0 0 3 * * *",
-		"service.state-dir": s.StateDir, "service.admin.address": "off",
+		"service.state-dir": e.StateDir, "service.admin.address": "off",
 	})
-	return s
+	return e
 }
 
-// directoryOptions describe the domain. Each directory made of them holds the same objects.
-func (s *environment) directoryOptions(p plan, password string) domaincontroller.Options {
+// directoryOptions returns options for a directory. All directories with the same options
+// hold the same objects.
+func (e *environment) directoryOptions(o environmentOptions, password string) domaincontroller.Options {
 	return domaincontroller.Options{
-		Users: p.users, Groups: p.groups, Seed: *seedFlag, Password: password, ReadsDeleted: true,
-		Now: func() time.Time { return s.started },
+		Users: o.users, Groups: o.groups, Seed: *seedFlag, Password: password, ReadsDeleted: true,
+		Now: func() time.Time { return e.started },
 	}
 }
 
-// reinstall removes what was sent, on both sides. No connector may run.
-func (s *environment) reinstall() {
-	s.t.Helper()
-	must(s.t, os.RemoveAll(s.settings["service.state-dir"]))
-	s.Gateway.Reset()
+// reinstall removes the state file and empties the gateway. No connector may run.
+func (e *environment) reinstall() {
+	e.t.Helper()
+	must(e.t, os.RemoveAll(e.settings["service.state-dir"]))
+	e.Gateway.Reset()
 }
 
 // newStateDir returns a state directory that does not exist yet.
-func (s *environment) newStateDir() string { return filepath.Join(s.t.TempDir(), "state") }
+func (e *environment) newStateDir() string { return filepath.Join(e.t.TempDir(), "state") }
 
-// mutate makes n random changes in the directory.
-func (s *environment) mutate(n int) {
-	s.t.Helper()
+// mutate makes n random changes to the directory.
+func (e *environment) mutate(n int) {
+	e.t.Helper()
 	for range n {
-		must(s.t, s.mutateOnce())
+		must(e.t, e.mutateOnce())
 	}
 }
 
-// modify changes n values and nothing else.
-func (s *environment) modify(n int) {
-	s.t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// modify changes n attribute values. It adds, renames and deletes no objects.
+func (e *environment) modify(n int) {
+	e.t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for range n {
-		s.made++
-		must(s.t, s.Modify(s.people[s.random.IntN(len(s.people))], "title", version(s.made)))
+		e.serial++
+		must(e.t, e.Modify(e.people[e.random.IntN(len(e.people))], "title", version(e.serial)))
 	}
 }
 
-func (s *environment) mutateOnce() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.made++
+func (e *environment) mutateOnce() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.serial++
 	pick := func(from []string) (int, string) {
-		i := s.random.IntN(len(from))
+		i := e.random.IntN(len(from))
 		return i, from[i]
 	}
-	switch s.random.IntN(12) {
+	switch e.random.IntN(12) {
 	case 0:
-		i, dn := pick(s.people)
-		s.witness.mayGo(s.Directory, dn)
-		s.people = append(s.people[:i], s.people[i+1:]...)
-		return s.Delete(dn)
+		i, dn := pick(e.people)
+		e.monitor.expectDeletion(e.Directory, dn)
+		e.people = append(e.people[:i], e.people[i+1:]...)
+		return e.Delete(dn)
 	case 1:
-		_, near := pick(s.people)
-		_, container, _ := strings.Cut(near, ",OU=")
-		dn := fmt.Sprintf("CN=Ä new person %d,OU=%s", s.made, container)
-		s.people = append(s.people, dn)
-		return s.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{
-			"objectClass": {"user"}, "userAccountControl": {"66048"}, "sAMAccountName": {fmt.Sprintf("new%d", s.made)},
+		_, sibling := pick(e.people)
+		_, container, _ := strings.Cut(sibling, ",OU=")
+		dn := fmt.Sprintf("CN=Ä new person %d,OU=%s", e.serial, container)
+		e.people = append(e.people, dn)
+		return e.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{
+			"objectClass": {"user"}, "userAccountControl": {"66048"}, "sAMAccountName": {fmt.Sprintf("new%d", e.serial)},
 		}})
 	case 2:
-		i, dn := pick(s.people)
+		i, dn := pick(e.people)
 		_, container, _ := strings.Cut(dn, ",OU=")
-		name := fmt.Sprintf("Renamed %d", s.made)
-		s.people[i] = "CN=" + name + ",OU=" + container
-		return s.Rename(dn, name)
+		name := fmt.Sprintf("Renamed %d", e.serial)
+		e.people[i] = "CN=" + name + ",OU=" + container
+		return e.Rename(dn, name)
 	case 3:
-		_, dn := pick(s.people)
-		return s.Disable(dn)
+		_, dn := pick(e.people)
+		return e.Disable(dn)
 	case 4:
-		_, dn := pick(s.groups)
-		return s.Modify(dn, "description", version(s.made))
+		_, dn := pick(e.groups)
+		return e.Modify(dn, "description", version(e.serial))
 	default:
-		_, dn := pick(s.people)
-		return s.Modify(dn, "title", version(s.made))
+		_, dn := pick(e.people)
+		return e.Modify(dn, "title", version(e.serial))
 	}
 }
 
-// version returns a value whose age the witness knows.
+// version returns an attribute value from which the monitor reads a version number.
 func version(n int) string { return fmt.Sprintf("version %d", n) }
 
-// item is the part of an asset that the tests read.
+// item is an element of a request's assetData, with the fields that the tests read.
 type item struct {
 	Asset struct {
 		AssetHeader struct {
@@ -188,10 +189,11 @@ func (i item) version() int {
 	return n
 }
 
-func itemsOf(body []byte) []item {
+// parseItems returns the assets of a request body, none for a malformed one.
+func parseItems(body []byte) []item {
 	var request struct {
 		AssetData []item `json:"assetData"`
 	}
-	_ = json.Unmarshal(body, &request) // the gateway reports what is malformed
+	_ = json.Unmarshal(body, &request) // the gateway reports malformed requests
 	return request.AssetData
 }

@@ -3,6 +3,7 @@ package faults
 import (
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -12,7 +13,7 @@ import (
 	"adconnector/test/program"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "repeat the run with this seed; 0: another one each time")
+var seedFlag = flag.Uint64("seed", 0, "seed of all random choices; 0: a new seed for each run")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -21,56 +22,55 @@ func TestMain(m *testing.M) {
 	}
 	parallelSet := false
 	flag.Visit(func(f *flag.Flag) { parallelSet = parallelSet || f.Name == "test.parallel" })
-	if !parallelSet { // these tests wait more than they compute
+	if !parallelSet { // the tests wait more than they compute
 		if err := flag.Set("test.parallel", "6"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	}
 	code := m.Run()
-	searched.report()
+	secretScan.report()
 	if err := program.Remove(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
 }
 
-// seeded returns random numbers of the test's own.
-func seeded(t *testing.T) *rand.Rand {
+// newRandom returns a random number generator for the test. Its numbers depend on the seed
+// and the test's name, so they do not depend on which other tests run.
+func newRandom(t *testing.T) *rand.Rand {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("repeat with -seed %d", *seedFlag)
 		}
 	})
-	sum := uint64(14695981039346656037) // FNV-1a: they do not depend on which other tests run
-	for _, b := range []byte(t.Name()) {
-		sum = (sum ^ uint64(b)) * 1099511628211
-	}
-	return rand.New(&shared{pcg: rand.NewPCG(*seedFlag, sum)})
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(t.Name()))
+	return rand.New(&lockedSource{pcg: rand.NewPCG(*seedFlag, hash.Sum64())})
 }
 
-// shared is a source of random numbers for several goroutines.
-type shared struct {
+// lockedSource is a rand.Source that is safe for concurrent use.
+type lockedSource struct {
 	mu  sync.Mutex
 	pcg *rand.PCG
 }
 
-func (s *shared) Uint64() uint64 {
+func (s *lockedSource) Uint64() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pcg.Uint64()
 }
 
-// scaled returns the value for the form of the test that runs.
-func scaled[T any](inShort, inLong T) T {
+// scaled returns short in the short form of the suite, else long.
+func scaled[T any](short, long T) T {
 	if testing.Short() {
-		return inShort
+		return short
 	}
-	return inLong
+	return long
 }
 
-// figures logs what a test has measured, in one line.
-func figures(t *testing.T, format string, args ...any) {
+// logResult logs the measured figures of a test in one line.
+func logResult(t *testing.T, format string, args ...any) {
 	t.Helper()
 	t.Logf("seed %d: %s", *seedFlag, fmt.Sprintf(format, args...))
 }

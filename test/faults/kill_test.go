@@ -13,66 +13,44 @@ import (
 	"adconnector/test/testlog"
 )
 
-// killing is a moment at which a connector is killed.
-type killing struct {
+// killPoint is a point in time at which a test kills the connector.
+type killPoint struct {
 	name string
-	// arm prepares it and returns a function for each line of the log, or nil.
-	arm func(s *environment, kill func()) func(*program.Process, testlog.Line)
-	// after is the time from the start; 0: arm decides.
+	// arm makes the environment call kill. It may return a function that receives each log
+	// line and kills the process itself.
+	arm func(e *environment, kill func()) func(*program.Process, testlog.Line)
+	// after is the delay from the start; 0: arm is used.
 	after time.Duration
 }
 
-// killings are the named points: every call at its arrival, each batch once the
-// gateway has it and once the answer is out, every line of the log, and bytes of the
-// directory's answers, which are so many as a whole.
-func (s *environment) killings(whole int) []killing {
-	var all []killing
-	add := func(name string, arm func(s *environment, kill func()) func(*program.Process, testlog.Line)) {
-		all = append(all, killing{name: name, arm: arm})
+// killPoints returns the named points: the arrival of a call, a batch before acceptance,
+// after acceptance and after the answer, the log lines, and shares of directoryBytes, the
+// number of bytes that the directory sends in a full sync.
+func (e *environment) killPoints(directoryBytes int) []killPoint {
+	var points []killPoint
+	add := func(name string, arm func(e *environment, kill func()) func(*program.Process, testlog.Line)) {
+		points = append(points, killPoint{name: name, arm: arm})
 	}
 	for _, n := range []int{1, 2, 3, 4, 6, 9} {
-		add(fmt.Sprint("call ", n, " arrives"), func(s *environment, kill func()) func(*program.Process, testlog.Line) {
-			calls := 0
-			s.Gateway.SetFront(func(x *testenv.Exchange) bool {
-				s.mu.Lock()
-				calls++
-				now := calls == n
-				s.mu.Unlock()
-				if now {
-					kill()
-				}
-				return now
-			})
+		add(fmt.Sprint("call ", n, " arrives"), func(e *environment, kill func()) func(*program.Process, testlog.Line) {
+			e.onNthCall(n, func(*testenv.Exchange) bool { return true }, func(*testenv.Exchange) { kill() })
 			return nil
 		})
 	}
-	batch := func(name string, n int, do func(x *testenv.Exchange, kill func())) {
-		add(fmt.Sprint("batch ", n, name), func(s *environment, kill func()) func(*program.Process, testlog.Line) {
-			batches := 0
-			s.Gateway.SetFront(func(x *testenv.Exchange) bool {
-				if !x.HasAssets() {
-					return false
-				}
-				s.mu.Lock()
-				batches++
-				now := batches == n
-				s.mu.Unlock()
-				if now {
-					do(x, kill)
-				}
-				return now
-			})
+	batch := func(event string, n int, handle func(x *testenv.Exchange, kill func())) {
+		add(fmt.Sprint("batch ", n, " ", event), func(e *environment, kill func()) func(*program.Process, testlog.Line) {
+			e.onNthCall(n, (*testenv.Exchange).HasAssets, func(x *testenv.Exchange) { handle(x, kill) })
 			return nil
 		})
 	}
 	for _, n := range []int{1, 2, 4, 7} {
-		batch(" arrives", n, func(_ *testenv.Exchange, kill func()) { kill() })
-		batch(" is taken", n, func(x *testenv.Exchange, kill func()) { x.Deliver(); kill() })
-		batch(" is answered", n, func(x *testenv.Exchange, kill func()) { x.Answer(x.Deliver()); kill() })
+		batch("arrives", n, func(_ *testenv.Exchange, kill func()) { kill() })
+		batch("is accepted", n, func(x *testenv.Exchange, kill func()) { x.Deliver(); kill() })
+		batch("is answered", n, func(x *testenv.Exchange, kill func()) { x.Answer(x.Deliver()); kill() })
 	}
-	add("a deletion is taken", func(s *environment, kill func()) func(*program.Process, testlog.Line) {
-		s.Gateway.SetFront(func(x *testenv.Exchange) bool {
-			for _, i := range itemsOf(x.Body) {
+	add("a deletion is accepted", func(e *environment, kill func()) func(*program.Process, testlog.Line) {
+		e.Gateway.SetFront(func(x *testenv.Exchange) bool {
+			for _, i := range parseItems(x.Body) {
 				if i.isDeleted() {
 					x.Deliver()
 					kill()
@@ -85,12 +63,12 @@ func (s *environment) killings(whole int) []killing {
 	})
 	for _, message := range []string{syncrun.MsgDirectoryConnected, syncrun.MsgSyncPlanned, syncrun.MsgDirectoryRead, syncrun.MsgBatchesAcknowledged, syncrun.MsgConnectorState, syncrun.MsgRunFinished} {
 		for _, nth := range []int{1, 2} {
-			add(fmt.Sprint("line ", nth, " of ", message), func(s *environment, _ func()) func(*program.Process, testlog.Line) {
+			add(fmt.Sprint("line ", nth, " of ", message), func(e *environment, _ func()) func(*program.Process, testlog.Line) {
 				seen := 0
 				return func(p *program.Process, l testlog.Line) {
 					if l.Text("message") == message {
 						if seen++; seen == nth {
-							p.Signal(s.t, syscall.SIGKILL)
+							p.Signal(e.t, syscall.SIGKILL)
 						}
 					}
 				}
@@ -98,102 +76,119 @@ func (s *environment) killings(whole int) []killing {
 		}
 	}
 	for _, share := range []float64{0.1, 0.5, 0.9} {
-		add(fmt.Sprint("at ", share, " of what the directory sends"), func(s *environment, kill func()) func(*program.Process, testlog.Line) {
-			s.relay.set(rule{connection: -1, after: int(share * float64(whole)), hook: kill})
+		add(fmt.Sprint("at ", share, " of the directory's bytes"), func(e *environment, kill func()) func(*program.Process, testlog.Line) {
+			e.relay.set(rule{connection: -1, after: int(share * float64(directoryBytes)), hook: kill})
 			return nil
 		})
 	}
-	return all
+	return points
 }
 
-// TestKill kills the connector, as `sync` and as the daemon, with SIGKILL: at named
-// points in turn and at random moments, a changing directory between, now and then
-// where nothing was sent yet. It passes when every run after it that is left
-// alone ends with 0 and the gateway then holds what the directory does, field by
-// field, with nothing missing; and when nothing that is in the directory was ever
-// reported as deleted, nor an older value taken after a newer one.
+// onNthCall lets handle answer the n-th call to the gateway that matches.
+func (e *environment) onNthCall(n int, match func(*testenv.Exchange) bool, handle func(*testenv.Exchange)) {
+	calls := 0
+	e.Gateway.SetFront(func(x *testenv.Exchange) bool {
+		if !match(x) {
+			return false
+		}
+		e.mu.Lock()
+		calls++
+		nth := calls == n
+		e.mu.Unlock()
+		if nth {
+			handle(x)
+		}
+		return nth
+	})
+}
+
+// TestKill kills the connector with SIGKILL, as `sync` and as the daemon, at named points
+// and at random times. The directory changes in between, and some kills hit an empty state
+// file. It passes if every later run that is not killed exits with 0 and the gateway then
+// matches the directory. At no time may the gateway accept a false deletion, or an older
+// value after a newer one.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	for lane := range scaled(1, 4) { // each in an environment of its own
-		t.Run(fmt.Sprint(lane), func(t *testing.T) {
+	for n := range scaled(1, 4) {
+		t.Run(fmt.Sprint("environment ", n), func(t *testing.T) {
 			t.Parallel()
-			killAgain(t, scaled(12, 50))
+			killRepeatedly(t, scaled(12, 50))
 		})
 	}
 }
 
-func killAgain(t *testing.T, kills int) {
+func killRepeatedly(t *testing.T, kills int) {
 	t.Helper()
-	s := newEnvironment(t, plan{users: scaled(200, 1000), groups: 50})
-	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "4", "ldap.page-size": "100",
-		"sync.max-deletes-percent": "100"}) // several kills in a row add up
-	daemon := s.settings.With(testenv.Settings{"service.cron-expression": "* * * * * *"})
+	e := newEnvironment(t, environmentOptions{users: scaled(200, 1000), groups: 50})
+	e.settings = e.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "4", "ldap.page-size": "100",
+		"sync.max-deletes-percent": "100"}) // the deletions between two completed runs add up
+	daemon := e.settings.With(testenv.Settings{"service.cron-expression": "* * * * * *"})
 	began := time.Now()
-	run(t, s.settings, "sync").MustExit(t, 0)
-	usual := time.Since(began)
-	s.mustBeEqual(t, "first run")
+	run(t, e.settings, "sync").MustExit(t, 0)
+	runTime := time.Since(began)
+	e.mustMatchDirectory(t, "first run")
 
-	whole := 0
-	for _, n := range s.relay.bytes() {
-		whole += n
+	directoryBytes := 0
+	for _, n := range e.relay.bytes() {
+		directoryBytes += n
 	}
-	named := s.killings(whole)
-	s.random.Shuffle(len(named), func(i, j int) { named[i], named[j] = named[j], named[i] })
-	hit, late, runs := map[string]int{}, 0, 1
-	killed, fresh := 0, false
+	points := e.killPoints(directoryBytes)
+	e.random.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
+	killedAt, late, completed := map[string]int{}, 0, 1
+	killed, reinstalled := 0, false
 	for n := 0; killed < kills; n++ {
 		if n == 3*kills {
-			t.Fatalf("%d of %d met it alive", killed, n)
+			t.Fatalf("killed %d of %d processes, the others had ended before", killed, n)
 		}
-		k := killing{name: "random", after: time.Duration(s.random.Int64N(int64(usual)/3) + 1)} // the first run had the most to do
+		point := killPoint{name: "random", after: time.Duration(e.random.Int64N(int64(runTime)/3) + 1)} // later runs are shorter than the first
 		if n%2 == 0 {
-			k = named[n/2%len(named)]
+			point = points[n/2%len(points)]
 		}
 		if n%20 == 19 {
-			s.reinstall()
-			fresh = true
+			e.reinstall()
+			reinstalled = true
 		}
-		s.mutate(60)
-		c := command{settings: s.settings, args: []string{"sync"}}
-		if s.random.IntN(4) == 0 || strings.HasPrefix(k.name, "at ") {
+		e.mutate(60)
+		c := command{settings: e.settings, args: []string{"sync"}}
+		if e.random.IntN(4) == 0 || strings.HasPrefix(point.name, "at ") {
 			c.args = append(c.args, "--full")
 		}
 		if n%3 == 0 {
 			c.settings, c.args = daemon, nil
 		}
-		if s.kill(t, c, k) {
-			kind, _, _ := strings.Cut(k.name, " ")
-			hit[kind]++
+		if e.kill(t, c, point) {
+			kind, _, _ := strings.Cut(point.name, " ")
+			killedAt[kind]++
 			killed++
 		} else {
-			late++ // it had ended before
-			usual = usual/2 + 1
+			late++
+			runTime = runTime/2 + 1
 		}
-		if s.random.IntN(2) == 0 && killed < kills {
-			continue // nobody looks after it before it is killed again
+		if e.random.IntN(2) == 0 && killed < kills {
+			continue // kill the next run, too
 		}
-		runs++
-		run(t, s.settings, "sync").MustExit(t, 0)
-		if fresh {
-			// What has gone before the first full pass was complete is settled by the
-			// next one, as absence proves nothing before.
-			run(t, s.settings, "sync", "--full").MustExit(t, 0)
-			fresh = false
+		completed++
+		run(t, e.settings, "sync").MustExit(t, 0)
+		if reinstalled {
+			// Absence proves nothing before the first complete full sync. Deletions of that
+			// time are found by the next full sync.
+			run(t, e.settings, "sync", "--full").MustExit(t, 0)
+			reinstalled = false
 		}
-		s.mustBeEqual(t, fmt.Sprintf("kill %d, %s", n+1, k.name))
+		e.mustMatchDirectory(t, fmt.Sprintf("kill %d, %s", n+1, point.name))
 	}
-	taken, deletions := s.witness.counts()
-	figures(t, "%d kills (%v, %d too late), %d runs left alone, all equal; %d objects taken, %d of them deletions, none false; %s",
-		kills, hit, late, runs, taken, deletions, time.Since(began).Round(time.Millisecond))
+	accepted, deletions := e.monitor.counts()
+	logResult(t, "%d kills (%v, %d too late), %d completed runs, gateway matches after each; %d objects accepted, %d of them deletions, none false; %s",
+		kills, killedAt, late, completed, accepted, deletions, time.Since(began).Round(time.Millisecond))
 }
 
-// kill starts a connector and kills it at a moment. It reports whether the connector was
-// still alive then.
-func (s *environment) kill(t *testing.T, c command, k killing) bool {
+// kill starts a connector and kills it at a point. It reports whether the connector was
+// still running.
+func (e *environment) kill(t *testing.T, c command, point killPoint) bool {
 	t.Helper()
 	started := make(chan *program.Process, 1)
-	if k.arm != nil {
-		c.onLine = k.arm(s, func() {
+	if point.arm != nil {
+		c.onLine = point.arm(e, func() {
 			p := <-started
 			started <- p
 			p.Kill()
@@ -201,23 +196,23 @@ func (s *environment) kill(t *testing.T, c command, k killing) bool {
 	}
 	p := start(t, c)
 	started <- p
-	if k.after > 0 {
+	if point.after > 0 {
 		select {
 		case <-p.Ended:
-		case <-time.After(k.after):
+		case <-time.After(point.after):
 		}
-	} else if _, _, over := p.Log.Await(0, testlog.Message(syncrun.MsgRunFinished), p.Ended); over {
-		select { // a daemon need not reach the named point
+	} else if _, _, found := p.Log.Await(0, testlog.Message(syncrun.MsgRunFinished), p.Ended); found {
+		select { // a daemon may not reach the named point
 		case <-p.Ended:
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 	p.Kill()
-	s.Gateway.SetFront(nil)
-	s.relay.clear()
+	e.Gateway.SetFront(nil)
+	e.relay.clear()
 	o := p.Wait(t)
 	if o.Code > 0 {
-		t.Errorf("%s: ended by itself with %d:\n%s", k.name, o.Code, o.Stderr)
+		t.Errorf("%s: exit code %d before the kill:\n%s", point.name, o.Code, o.Stderr)
 	}
 	return o.Code == -1
 }

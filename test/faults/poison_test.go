@@ -11,89 +11,92 @@ import (
 	"adconnector/test/testenv"
 )
 
-// TestPoison has the gateway refuse whole batches for objects that it does not take:
-// 1, 10 and 100 among 10,000, in one batch and spread, with 400 and with 422. It
-// passes when exactly those are rejected and all others are delivered, in no more
-// calls than 2·k·log2(batch) above those of a clean run; and when the next full pass
-// without poison delivers them too.
+// TestPoison makes the gateway reject every batch that contains a poison object, with 400
+// and 422: 1, 10 and 100 objects of 10,000, in one batch and spread. It passes if exactly
+// these are rejected and all others are delivered, with at most 2·n·log2(batch size) calls
+// more than a clean run. The next full sync without rejections must deliver them, too.
 func TestPoison(t *testing.T) {
 	t.Parallel()
-	batch, logBatch := scaled(128, 512), scaled(7, 9)
-	s := newEnvironment(t, plan{users: scaled(400, 10_000), groups: 20})
-	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": strconv.Itoa(batch)})
-	run(t, s.settings, "sync").MustExit(t, 0)
-	clean := s.Gateway.Arrived(testenv.AssetsPath)
-	want := len(wanted(s.Directory.Server, time.Now()))
-	for _, c := range scaled([]poison{{k: 1}, {k: 10, spread: true}}, []poison{
-		{k: 1}, {k: 10}, {k: 100}, {k: 1, spread: true}, {k: 10, spread: true}, {k: 100, spread: true}}) {
-		t.Run(c.String(), func(t *testing.T) {
+	batchSize, log2BatchSize := scaled(128, 512), scaled(7, 9)
+	e := newEnvironment(t, environmentOptions{users: scaled(400, 10_000), groups: 20})
+	e.settings = e.settings.With(testenv.Settings{"upload.batch-size": strconv.Itoa(batchSize)})
+	run(t, e.settings, "sync").MustExit(t, 0)
+	cleanCalls := e.Gateway.Arrived(testenv.AssetsPath)
+	want := len(expectedAssets(e.Directory.Server, time.Now()))
+	for _, p := range scaled([]poison{{count: 1}, {count: 10, spread: true}}, []poison{
+		{count: 1}, {count: 10}, {count: 100}, {count: 1, spread: true}, {count: 10, spread: true}, {count: 100, spread: true}}) {
+		t.Run(p.String(), func(t *testing.T) {
 			began := time.Now()
-			s.reinstall()
-			bad := map[string]bool{}
-			s.poison(bad, c)
-			o := run(t, s.settings, "sync")
+			e.reinstall()
+			poisoned := e.poison(p)
+			o := run(t, e.settings, "sync")
 			o.MustExit(t, 6)
-			calls := s.Gateway.Arrived(testenv.AssetsPath)
-			held := 0
-			for _, identity := range append(s.Gateway.Users(), s.Gateway.Groups()...) {
-				held++
-				if bad[identity.VendorAssetID] {
-					t.Errorf("%s was delivered", identity.VendorAssetID)
+			calls := e.Gateway.Arrived(testenv.AssetsPath)
+			delivered := 0
+			for _, identity := range append(e.Gateway.Users(), e.Gateway.Groups()...) {
+				delivered++
+				if poisoned[identity.VendorAssetID] {
+					t.Errorf("poison object %s was delivered", identity.VendorAssetID)
 				}
 			}
-			if held != want-c.k || o.Summary().Number("rejected") != c.k {
-				t.Errorf("%d delivered and %v rejected of %d with %d bad ones", held, o.Summary()["rejected"], want, c.k)
+			if rejected := o.Summary().Number("rejected"); delivered != want-p.count || rejected != p.count {
+				t.Errorf("%d delivered and %d rejected, want %d and %d", delivered, rejected, want-p.count, p.count)
 			}
-			if most := clean + 2*c.k*logBatch; calls > most {
-				t.Errorf("%d calls, at most %d", calls, most)
+			limit := cleanCalls + 2*p.count*log2BatchSize
+			if calls > limit {
+				t.Errorf("%d calls, want at most %d", calls, limit)
 			}
-			s.Gateway.SetFront(nil)
-			run(t, s.settings, "sync", "--full").MustExit(t, 0)
-			s.mustBeEqual(t, "without poison")
-			figures(t, "%s of %d: %d calls, %d for a clean run, at most %d; exactly those rejected; %s",
-				c, want, calls, clean, clean+2*c.k*logBatch, time.Since(began).Round(time.Millisecond))
+			e.Gateway.SetFront(nil)
+			run(t, e.settings, "sync", "--full").MustExit(t, 0)
+			e.mustMatchDirectory(t, "without rejections")
+			logResult(t, "%s of %d: %d calls, %d in a clean run, limit %d; exactly these rejected; %s",
+				p, want, calls, cleanCalls, limit, time.Since(began).Round(time.Millisecond))
 		})
 	}
 }
 
+// poison describes the objects for which the gateway rejects a batch.
 type poison struct {
-	k      int
-	spread bool
+	count  int
+	spread bool // over all batches; false: the first objects of the first batch
 }
 
-func (c poison) String() string {
-	return fmt.Sprintf("%d bad, %s", c.k, map[bool]string{false: "in one batch", true: "spread"}[c.spread])
+func (p poison) String() string {
+	return fmt.Sprintf("%d poison objects %s", p.count, map[bool]string{false: "in one batch", true: "spread"}[p.spread])
 }
 
-// poison makes objects bad: the first ones of the first batch, or any.
-func (s *environment) poison(bad map[string]bool, c poison) {
-	if c.spread {
-		var all []string
-		for guid := range wanted(s.Directory.Server, time.Now()) {
-			all = append(all, guid)
+// poison makes the gateway reject batches with poison objects. It returns their GUIDs, which
+// are known after the first batch when they are not spread.
+func (e *environment) poison(p poison) map[string]bool {
+	poisoned := map[string]bool{}
+	if p.spread {
+		var guids []string
+		for guid := range expectedAssets(e.Directory.Server, time.Now()) {
+			guids = append(guids, guid)
 		}
-		for _, n := range s.random.Perm(len(all))[:c.k] {
-			bad[all[n]] = true
+		for _, n := range e.random.Perm(len(guids))[:p.count] {
+			poisoned[guids[n]] = true
 		}
 	}
 	var mu sync.Mutex
-	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+	e.Gateway.SetFront(func(x *testenv.Exchange) bool {
 		if !x.HasAssets() {
 			return false
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		items := itemsOf(x.Body)
-		if len(bad) == 0 {
-			for _, i := range items[:c.k] {
-				bad[i.guid()] = true
+		items := parseItems(x.Body)
+		if len(poisoned) == 0 {
+			for _, i := range items[:p.count] {
+				poisoned[i.guid()] = true
 			}
 		}
 		for _, i := range items {
-			if bad[i.guid()] {
+			if poisoned[i.guid()] {
 				return x.Status([]int{http.StatusBadRequest, http.StatusUnprocessableEntity}[x.Number%2], `{"message":"an asset is invalid"}`)
 			}
 		}
 		return false
 	})
+	return poisoned
 }

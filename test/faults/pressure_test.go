@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,91 +13,90 @@ import (
 	"adconnector/internal/syncrun"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
-	"adconnector/test/testlog"
 )
 
-// resident returns the resident memory of a process in bytes, 0 after its end.
-func resident(p *program.Process) (size int64) {
+// residentBytes returns the resident memory of a process, 0 after its end.
+func residentBytes(p *program.Process) (size int64) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		return 0
 	}
 	for l := range strings.Lines(string(text)) {
-		if kilobytes, is := strings.CutPrefix(l, "VmRSS:"); is {
+		if kilobytes, ok := strings.CutPrefix(l, "VmRSS:"); ok {
 			size, _ = strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kilobytes), "kB")), 10, 64)
 		}
 	}
 	return size << 10
 }
 
-// TestSlowGateway sends to a gateway that takes its time for each call. It passes
-// when the directory is read no faster than the gateway takes, but for what is under
-// way; when memory stays flat from the first tenth on; and when all is delivered.
+// TestSlowGateway delays each batch at the gateway. It passes if the connector reads ahead of
+// the accepted objects by no more than its buffers hold, if memory stays flat after the first
+// tenth of the batches, and if everything is delivered.
 func TestSlowGateway(t *testing.T) {
 	t.Parallel()
-	s := newEnvironment(t, plan{users: scaled(1600, 20_000), groups: 20})
-	const batch, workers, pageSize = 20, 4, 100
-	s.settings = s.settings.With(testenv.Settings{
-		"upload.batch-size": strconv.Itoa(batch), "thread-pool.size": strconv.Itoa(workers), "ldap.page-size": strconv.Itoa(pageSize),
+	e := newEnvironment(t, environmentOptions{users: scaled(1600, 20_000), groups: 20})
+	const batchSize, workers, pageSize = 20, 4, 100
+	e.settings = e.settings.With(testenv.Settings{
+		"upload.batch-size": strconv.Itoa(batchSize), "thread-pool.size": strconv.Itoa(workers), "ldap.page-size": strconv.Itoa(pageSize),
 	})
-	all := len(wanted(s.Directory.Server, time.Now()))
-	// Batches sent and not recorded, those on their way there, and what the reading is
-	// ahead: four chunks of 64 KiB, of entries of 400 bytes at least, and a page.
-	const ahead = batch*(4*workers+workers+2) + 4*(64<<10)/400 + 2*pageSize
+	objects := len(expectedAssets(e.Directory.Server, time.Now()))
+	// Batches sent and not recorded, batches on the way to the workers, and the read buffers:
+	// four chunks of 64 KiB with entries of at least 400 bytes, and two pages.
+	const readAheadLimit = batchSize*(4*workers+workers+2) + 4*(64<<10)/400 + 2*pageSize
 	var mu sync.Mutex
 	p := make(chan *program.Process, 1)
-	furthest, least, most, batches := 0, int64(0), int64(0), 0
-	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+	readAhead, firstRSS, maxRSS, batches := 0, int64(0), int64(0), 0
+	e.Gateway.SetFront(func(x *testenv.Exchange) bool {
 		if !x.HasAssets() {
 			return false
 		}
 		<-time.After(scaled(10*time.Millisecond, 50*time.Millisecond))
-		taken, _ := s.witness.counts()
+		accepted, _ := e.monitor.counts()
 		mu.Lock()
 		defer mu.Unlock()
-		read := s.Directory.Searches().Entries
-		furthest = max(furthest, read-taken)
-		if batches++; batches*batch < all/10 {
+		read := e.Directory.Searches().Entries
+		readAhead = max(readAhead, read-accepted)
+		if batches++; batches*batchSize < objects/10 {
 			return false
 		}
 		running := <-p
 		p <- running
-		now := resident(running)
-		if least == 0 {
-			least = now
+		now := residentBytes(running)
+		if firstRSS == 0 {
+			firstRSS = now
 		}
-		most = max(most, now)
+		maxRSS = max(maxRSS, now)
 		return false
 	})
-	p <- start(t, command{settings: s.settings, args: []string{"sync"}})
+	p <- start(t, command{settings: e.settings, args: []string{"sync"}})
 	running := <-p
 	p <- running
 	running.MustExit(t, 0)
-	s.mustBeEqual(t, "with a slow gateway")
-	if furthest > ahead {
-		t.Errorf("the reading was %d objects ahead, at most %d", furthest, ahead)
+	e.mustMatchDirectory(t, "with a slow gateway")
+	if readAhead > readAheadLimit {
+		t.Errorf("read %d objects ahead of the gateway, want at most %d", readAhead, readAheadLimit)
 	}
-	if grown := most - least; grown > 16<<20 {
-		t.Errorf("memory has grown from %d to %d MiB", least>>20, most>>20)
+	if maxRSS-firstRSS > 16<<20 {
+		t.Errorf("memory grew from %d to %d MiB, want at most 16 MiB more", firstRSS>>20, maxRSS>>20)
 	}
-	figures(t, "%d objects: read at most %d ahead of what was taken, memory from %d to %d MiB", all, furthest, least>>20, most>>20)
+	logResult(t, "%d objects: read at most %d ahead of the gateway, memory from %d to %d MiB", objects, readAhead, firstRSS>>20, maxRSS>>20)
 }
 
-// TestForgottenSearch has the gateway tell to wait, for longer than the directory
-// bears to be left alone. It passes when one run delivers everything all the same,
-// with searches that begin anew, and nothing is sent twice.
-func TestForgottenSearch(t *testing.T) {
+// TestSearchLostDuringBackpressure rate-limits the gateway for longer than the idle timeout
+// of the directory. It passes if one run restarts its searches and delivers everything, and
+// nothing is sent twice.
+func TestSearchLostDuringBackpressure(t *testing.T) {
 	if testing.Short() {
-		t.Skip("syncrun tests the short form: here a wait takes 12 s")
+		t.Skip("needs waits of 12 s; package syncrun tests the short form")
 	}
 	t.Parallel()
-	s := newEnvironment(t, plan{users: 3000, groups: 20})
-	s.settings = s.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "2", "ldap.page-size": "100"})
-	s.relay.set(rule{connection: -1, idle: 6 * time.Second})
+	e := newEnvironment(t, environmentOptions{users: 3000, groups: 20})
+	e.settings = e.settings.With(testenv.Settings{"upload.batch-size": "10", "thread-pool.size": "2", "ldap.page-size": "100"})
+	e.relay.set(rule{connection: -1, idle: 6 * time.Second})
 	var mu sync.Mutex
 	var until time.Time
 	batches, waits := 0, 0
-	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+	e.Gateway.SetFront(func(x *testenv.Exchange) bool {
 		if !x.HasAssets() {
 			return false
 		}
@@ -114,17 +112,17 @@ func TestForgottenSearch(t *testing.T) {
 		x.W.Header().Set("Retry-After", "12")
 		return x.Status(http.StatusTooManyRequests, "")
 	})
-	o := run(t, s.settings, "sync")
+	o := run(t, e.settings, "sync")
 	o.MustExit(t, 0)
-	s.mustBeEqual(t, "in spite of the waits")
-	anew := len(slices.DeleteFunc(o.Log, func(l testlog.Line) bool { return l.Text("message") != syncrun.MsgSearchRestarted }))
-	if anew == 0 {
-		t.Errorf("no search began anew:\n%s", o.Stderr)
+	e.mustMatchDirectory(t, "after the waits")
+	restarts := len(o.With(syncrun.MsgSearchRestarted))
+	if restarts == 0 {
+		t.Errorf("no search was restarted:\n%s", o.Stderr)
 	}
-	for _, identity := range s.Gateway.Users() {
+	for _, identity := range e.Gateway.Users() {
 		if identity.Times != 1 {
 			t.Errorf("%s was sent %d times", identity.VendorAssetID, identity.Times)
 		}
 	}
-	figures(t, "%d waits of 12 s, a directory that ends what is idle for 6 s: %d searches began anew, all equal in one run", waits, anew)
+	logResult(t, "%d waits of 12 s, idle timeout of the directory 6 s: %d searches restarted, gateway matches after one run", waits, restarts)
 }

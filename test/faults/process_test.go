@@ -12,22 +12,23 @@ import (
 	"adconnector/test/testlog"
 )
 
-// command describes a connector to start.
+// command describes a connector process.
 type command struct {
 	settings testenv.Settings
 	args     []string
-	wrapper  []string // words before the program, such as a shell that sets limits
+	wrapper  []string // command line prefix, such as a shell that sets limits
 	onLine   func(*program.Process, testlog.Line)
 }
 
-// start starts a connector that an env file configures. Its output is searched for secrets.
+// start starts a connector with an env file of the settings. When the test ends, its output
+// is searched for secrets.
 func start(t *testing.T, c command) *program.Process {
 	t.Helper()
 	var p *program.Process
 	t.Cleanup(func() { // runs after the process has ended
 		if p != nil {
-			searched.in(t, "a process", p.Stdout()+p.Stderr())
-			searched.in(t, "a log", fmt.Sprint(p.Log.Lines()))
+			secretScan.check(t, "output of the connector", p.Stdout()+p.Stderr())
+			secretScan.check(t, "log of the connector", fmt.Sprint(p.Log.Lines()))
 		}
 	})
 	p = program.Start(t, program.Command{
@@ -36,24 +37,24 @@ func start(t *testing.T, c command) *program.Process {
 	return p
 }
 
-// run starts a connector and waits until it has ended.
-func run(t *testing.T, s testenv.Settings, args ...string) program.Outcome {
+// run runs a connector to its end.
+func run(t *testing.T, settings testenv.Settings, args ...string) program.Outcome {
 	t.Helper()
-	return start(t, command{settings: s, args: args}).Wait(t)
+	return start(t, command{settings: settings, args: args}).Wait(t)
 }
 
-// finished matches the line that ends a run with this result.
+// finished matches the log line of a run's end with this result.
 func finished(result string) func(testlog.Line) bool {
 	return func(l testlog.Line) bool {
 		return l.Text("message") == syncrun.MsgRunFinished && l.Text("result") == result
 	}
 }
 
-// entered matches the line with which the connector enters a state.
-func entered(state string) func(testlog.Line) bool { return testlog.Field("to", state) }
+// enteredState matches the log line of the change to a state.
+func enteredState(state string) func(testlog.Line) bool { return testlog.Field("to", state) }
 
-// mustReport fails the test unless the log has one error, which has a remedy and whose error
-// or remedy names all of these settings, addresses, statuses and causes.
+// mustReport fails the test unless the log has exactly one error with a remedy, and its error
+// and remedy together contain all names: settings, addresses, statuses and causes.
 func mustReport(t *testing.T, o program.Outcome, names ...string) {
 	t.Helper()
 	var found []testlog.Line

@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// relay is a TCP proxy between the connector and a server, which does to the bytes
-// what a bad network would.
+// relay is a TCP proxy between the connector and a server. It injects network faults.
 type relay struct {
 	port     int
 	address  string
@@ -22,42 +21,42 @@ type relay struct {
 	mu     sync.Mutex
 	target string
 	rule   rule
-	next   int   // number of the next connection under the rule
+	next   int   // index of the next connection under the rule
 	passed []int // bytes from the server, by connection
-	conns  map[*relayed]struct{}
+	conns  map[*relayedConn]struct{}
 }
 
-// rule is what happens to connections.
+// rule describes a fault. The zero value applies to the first connection and changes nothing.
 type rule struct {
-	refuse     bool   // new connections are cut at once
-	connection int    // the rule is about this one, from 0; -1: about all together
-	after      int    // bytes from the server (or to it)
-	toServer   bool   // count those to the server
-	do         action // then
-	hook       func() // called at that moment, from the relaying goroutine
-	drip       time.Duration
-	dripBytes  int           // from the server, so many each drip; 0: as they come
-	idle       time.Duration // a connection without a byte for so long is cut, as domain controllers do; 0: never
+	refuse     bool // close new connections at once
+	connection int  // index of the connection from 0; -1: all, with a common byte count
+	after      int  // bytes before the action and the hook
+	toServer   bool // count the bytes to the server instead of those from it
+	action     action
+	hook       func() // called just before the action, by the goroutine that copies
+	chunkSize  int    // bytes of each read from the server; 0: no limit
+	chunkDelay time.Duration
+	idle       time.Duration // close a connection without traffic for so long, as domain controllers do; 0: never
 }
 
 type action int
 
 const (
-	pass  action = iota
-	cut          // in order
-	reset        // as hard as TCP can
-	hole         // nothing comes through any more, in either direction
+	pass      action = iota
+	cut              // close the connection
+	reset            // close the connection with a TCP reset
+	blackhole        // drop all further bytes, in both directions
 )
 
-// relayed is one connection.
-type relayed struct {
-	relay          *relay
-	number         int
-	client, server net.Conn
-	holed, closed  chan struct{} // closed once nothing may pass any more, and once both ends are
-	closing        sync.Once
-	holing         sync.Once
-	active         atomic.Int64 // when the last byte passed
+// relayedConn is one connection.
+type relayedConn struct {
+	relay              *relay
+	index              int
+	client, server     net.Conn
+	blackholed, closed chan struct{} // each is closed when the state begins
+	blackholeOnce      sync.Once
+	closeOnce          sync.Once
+	lastActive         atomic.Int64 // time of the last copied byte, Unix nanoseconds
 }
 
 func newRelay(t *testing.T, target string) *relay {
@@ -71,60 +70,60 @@ func newRelayAt(t *testing.T, address, target string) *relay {
 	must(t, err)
 	r := &relay{
 		listener: listener, port: listener.Addr().(*net.TCPAddr).Port, address: listener.Addr().String(), target: target,
-		rule: rule{connection: -1}, conns: map[*relayed]struct{}{},
+		rule: rule{connection: -1}, conns: map[*relayedConn]struct{}{},
 	}
 	r.running.Go(r.accept)
 	t.Cleanup(func() {
 		listener.Close()
-		r.cutAll()
+		r.closeAll()
 		r.running.Wait()
 	})
 	return r
 }
 
-// set makes a rule, which holds for connections from now on.
-func (r *relay) set(to rule) {
+// set replaces the rule. It applies to new connections only, which are indexed from 0 again.
+func (r *relay) set(newRule rule) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.rule, r.next, r.passed = to, 0, nil
+	r.rule, r.next, r.passed = newRule, 0, nil
 }
 
-// clear lets everything pass.
+// clear removes the rule.
 func (r *relay) clear() { r.set(rule{connection: -1}) }
 
-// refuse cuts new connections at once, and leaves the rest of the rule as it is.
+// refuse makes the relay close new connections at once. The rest of the rule stays.
 func (r *relay) refuse() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.rule.refuse = true
 }
 
-// bytes are those that passed since the rule was set, by connection.
+// bytes returns the number of bytes from the server since the rule was set, by connection.
 func (r *relay) bytes() []int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.passed)
 }
 
-// cutAll ends all connections.
-func (r *relay) cutAll() {
+// closeAll closes all connections.
+func (r *relay) closeAll() {
 	r.mu.Lock()
-	all := make([]*relayed, 0, len(r.conns))
+	open := make([]*relayedConn, 0, len(r.conns))
 	for c := range r.conns {
-		all = append(all, c)
+		open = append(open, c)
 	}
 	r.mu.Unlock()
-	for _, c := range all {
+	for _, c := range open {
 		c.close(false)
 	}
 }
 
-// digAll turns all connections into black holes.
-func (r *relay) digAll() {
+// blackholeAll turns all open connections into black holes.
+func (r *relay) blackholeAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for c := range r.conns {
-		c.hole()
+		c.blackhole()
 	}
 }
 
@@ -147,77 +146,82 @@ func (r *relay) accept() {
 			continue
 		}
 		r.mu.Lock()
-		c := &relayed{relay: r, number: r.next, client: client, server: server, holed: make(chan struct{}), closed: make(chan struct{})}
-		c.active.Store(time.Now().UnixNano())
+		c := &relayedConn{
+			relay: r, index: r.next, client: client, server: server,
+			blackholed: make(chan struct{}), closed: make(chan struct{}),
+		}
+		c.lastActive.Store(time.Now().UnixNano())
 		r.next++
 		r.passed = append(r.passed, 0)
 		r.conns[c] = struct{}{}
-		under := r.rule
+		current := r.rule
 		r.mu.Unlock()
-		r.running.Go(func() { c.carry(server, client, under, false) })
-		r.running.Go(func() { c.carry(client, server, under, true) })
+		r.running.Go(func() { c.copy(client, server, current, false) })
+		r.running.Go(func() { c.copy(server, client, current, true) })
 	}
 }
 
-// carry copies one direction.
-func (c *relayed) carry(from, to net.Conn, under rule, toServer bool) {
+// copy copies one direction until the connection ends.
+func (c *relayedConn) copy(dst, src net.Conn, rule rule, toServer bool) {
 	defer c.close(false)
 	buffer := make([]byte, 16<<10)
-	mine := under.toServer == toServer && (under.connection < 0 || under.connection == c.number)
+	applies := rule.toServer == toServer && (rule.connection < 0 || rule.connection == c.index)
+	if applies && rule.chunkSize > 0 {
+		buffer = buffer[:rule.chunkSize]
+	}
 	for {
-		if under.idle > 0 {
-			_ = from.SetReadDeadline(time.Unix(0, c.active.Load()).Add(under.idle))
+		if rule.idle > 0 {
+			_ = src.SetReadDeadline(time.Unix(0, c.lastActive.Load()).Add(rule.idle))
 		}
-		size := len(buffer)
-		if mine && under.dripBytes > 0 {
-			size = under.dripBytes
+		n, err := src.Read(buffer)
+		if n > 0 && !c.forward(dst, buffer[:n], rule, applies, toServer) {
+			return
 		}
-		n, err := from.Read(buffer[:size])
-		if n > 0 {
-			now := buffer[:n]
-			rest, at := -1, false
-			if mine && (under.do != pass || under.hook != nil) {
-				rest, at = c.count(n, under)
-			} else if !toServer {
-				c.count(n, rule{connection: -1, after: -1})
-			}
-			if at {
-				now = now[:rest]
-			}
-			if mine && under.dripBytes > 0 {
-				timer := time.NewTimer(under.drip)
-				select {
-				case <-timer.C:
-				case <-c.closed:
-				}
-			}
-			select {
-			case <-c.holed:
-				continue // it arrives nowhere
-			default:
-			}
-			if _, err := to.Write(now); err != nil {
-				return
-			}
-			c.active.Store(time.Now().UnixNano())
-			if at && !c.act(under) {
-				return
-			}
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && time.Since(time.Unix(0, c.active.Load())) < under.idle {
-			continue // bytes have passed in the other direction
+		if errors.Is(err, os.ErrDeadlineExceeded) && time.Since(time.Unix(0, c.lastActive.Load())) < rule.idle {
+			continue // traffic in the other direction
 		}
 		if err != nil {
-			c.await(toServer)
+			c.hideEnd(toServer)
 			return
 		}
 	}
 }
 
-// await keeps the end of a server behind a black hole from coming through.
-func (c *relayed) await(toServer bool) {
+// forward writes a chunk to dst and applies the rule. It reports whether the connection
+// stays open.
+func (c *relayedConn) forward(dst net.Conn, chunk []byte, rule rule, applies, toServer bool) bool {
+	due := false
+	if applies && (rule.action != pass || rule.hook != nil) {
+		var before int
+		if before, due = c.count(len(chunk), rule); due {
+			chunk = chunk[:before]
+		}
+	} else if !toServer {
+		c.count(len(chunk), noAction)
+	}
+	if applies && rule.chunkDelay > 0 {
+		timer := time.NewTimer(rule.chunkDelay)
+		select {
+		case <-timer.C:
+		case <-c.closed:
+		}
+	}
 	select {
-	case <-c.holed:
+	case <-c.blackholed:
+		return true
+	default:
+	}
+	if _, err := dst.Write(chunk); err != nil {
+		return false
+	}
+	c.lastActive.Store(time.Now().UnixNano())
+	return !due || c.apply(rule)
+}
+
+// hideEnd keeps the client's connection open after the server closed one behind a black hole.
+func (c *relayedConn) hideEnd(toServer bool) {
+	select {
+	case <-c.blackholed:
 		if !toServer {
 			<-c.closed
 		}
@@ -225,52 +229,55 @@ func (c *relayed) await(toServer bool) {
 	}
 }
 
-// count adds n bytes, and reports whether the rule's moment has come and how many
-// of them are before it.
-func (c *relayed) count(n int, under rule) (before int, at bool) {
+// noAction is a rule for counting only.
+var noAction = rule{connection: -1, after: -1}
+
+// count adds n bytes. It reports whether the rule's action is due, and how many of the n
+// bytes precede it.
+func (c *relayedConn) count(n int, rule rule) (before int, due bool) {
 	r := c.relay
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c.number >= len(r.passed) {
-		return 0, false // of an earlier rule
+	if c.index >= len(r.passed) {
+		return 0, false // a connection of an earlier rule
 	}
-	total := r.passed[c.number]
-	if under.connection < 0 {
+	total := r.passed[c.index]
+	if rule.connection < 0 {
 		total = 0
 		for _, passed := range r.passed {
 			total += passed
 		}
 	}
-	r.passed[c.number] += n
-	if total < under.after && total+n >= under.after || under.after == 0 && total == 0 {
-		return max(under.after-total, 0), true
+	r.passed[c.index] += n
+	if total < rule.after && total+n >= rule.after || rule.after == 0 && total == 0 {
+		return max(rule.after-total, 0), true
 	}
 	return 0, false
 }
 
-// act does what the rule says. It reports whether the connection lives on.
-func (c *relayed) act(under rule) bool {
-	if under.hook != nil {
-		under.hook()
+// apply calls the hook and executes the action. It reports whether the connection stays open.
+func (c *relayedConn) apply(rule rule) bool {
+	if rule.hook != nil {
+		rule.hook()
 	}
-	switch under.do {
+	switch rule.action {
 	case cut:
 		c.close(false)
 		return false
 	case reset:
 		c.close(true)
 		return false
-	case hole:
-		c.hole()
+	case blackhole:
+		c.blackhole()
 	}
 	return true
 }
 
-func (c *relayed) hole() { c.holing.Do(func() { close(c.holed) }) }
+func (c *relayedConn) blackhole() { c.blackholeOnce.Do(func() { close(c.blackholed) }) }
 
-func (c *relayed) close(hard bool) {
-	c.closing.Do(func() {
-		if tcp, is := c.client.(*net.TCPConn); is && hard {
+func (c *relayedConn) close(withReset bool) {
+	c.closeOnce.Do(func() {
+		if tcp, ok := c.client.(*net.TCPConn); ok && withReset {
 			_ = tcp.SetLinger(0)
 		}
 		c.client.Close()

@@ -19,186 +19,184 @@ import (
 	"adconnector/test/testenv"
 )
 
+// stateFile is the name of the state file in its directory.
 const stateFile = "adconnector.db"
 
-// wreck damages a file in one of the ways in which files get damaged. older is what
-// it was some transactions before.
-func wreck(content, older []byte, random *rand.Rand) (damaged []byte, how string) {
+const pageSize = 4096 // of bbolt on the tested platforms
+
+// corrupt returns a damaged copy of a state file and a description of the damage. older is
+// the content some transactions earlier.
+func corrupt(content, older []byte, random *rand.Rand) (damaged []byte, damage string) {
 	damaged = bytes.Clone(content)
-	at := random.IntN(len(damaged))
-	if random.IntN(3) == 0 { // where it matters most: the heads of pages
-		at = at/4096*4096 + random.IntN(64)
+	offset := random.IntN(len(damaged))
+	if random.IntN(3) == 0 { // page headers, where damage has the largest effect
+		offset = offset/pageSize*pageSize + random.IntN(64)
 	}
 	switch random.IntN(10) {
-	case 8, 9: // a disk that has said of pages that they are written, and they were not
-		some := 1 + random.IntN(20)
-		for page := 0; page+4096 <= min(len(content), len(older)); page += 4096 {
-			if random.IntN(some) == 0 {
-				copy(damaged[page:page+4096], older[page:])
+	case 8, 9: // lost writes: the disk acknowledged pages that it did not write
+		n := 1 + random.IntN(20)
+		for page := 0; page+pageSize <= min(len(content), len(older)); page += pageSize {
+			if random.IntN(n) == 0 {
+				copy(damaged[page:page+pageSize], older[page:])
 			}
 		}
-		return damaged, fmt.Sprint("some pages older, one of ", some)
+		return damaged, fmt.Sprintf("1 of %d pages not written", n)
 	case 0:
-		return damaged[:at], fmt.Sprint("cut at ", at)
+		return damaged[:offset], fmt.Sprintf("truncated to %d bytes", offset)
 	case 1:
-		for i := at; i < min(at+4096, len(damaged)); i++ {
-			damaged[i] = 0
-		}
-		return damaged, fmt.Sprint("zeros from ", at)
+		clear(damaged[offset:min(offset+pageSize, len(damaged))])
+		return damaged, fmt.Sprintf("a page of zeros at %d", offset)
 	default:
-		damaged[at] ^= 1 << random.IntN(8)
-		return damaged, fmt.Sprint("a bit of byte ", at)
+		damaged[offset] ^= 1 << random.IntN(8)
+		return damaged, fmt.Sprintf("a flipped bit in byte %d", offset)
 	}
 }
 
-// TestStateFile damages the state file of a connector that has delivered everything:
-// 1,000 times a bit, a page, its end, or pages that a disk has promised and not written.
-// It passes when each time the file opens or
-// is set aside, everything in it can then be read and written, and it opens once
-// more; when no run on it fails or reports anything as deleted that is there; and
-// when after a full one the gateway holds what the directory does.
-func TestStateFile(t *testing.T) {
+// TestCorruptStateFile damages the state file of a connector that has delivered everything,
+// 1,000 times: a flipped bit, a page of zeros, a truncation or lost writes. It passes if each
+// file opens or is set aside, all its content can then be read and written, and it opens
+// again. Runs on damaged files must not fail and must cause no false deletion. After a full
+// sync, the gateway must match the directory.
+func TestCorruptStateFile(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	times, withRun := scaled(60, 1000), scaled(15, 8)
-	s := newEnvironment(t, plan{users: 200, groups: 20})
+	files, runInterval := scaled(60, 1000), scaled(15, 8)
+	e := newEnvironment(t, environmentOptions{users: 200, groups: 20})
 	dir := t.TempDir()
-	pristine, older, rejected := s.delivered(t, dir)
-	aside, runs := 0, 0
-	for n := range times {
-		damaged, how := wreck(pristine, older, s.random)
-		place := filepath.Join(dir, fmt.Sprint(n))
-		must(t, os.Mkdir(place, 0o700))
-		must(t, os.WriteFile(filepath.Join(place, stateFile), damaged, 0o600))
-		store, err := unsynced.Open(place)
+	content, older, rejected := e.syncedStateFile(t, dir)
+	setAside, runs := 0, 0
+	for n := range files {
+		damaged, damage := corrupt(content, older, e.random)
+		damagedDir := filepath.Join(dir, fmt.Sprint(n))
+		must(t, os.Mkdir(damagedDir, 0o700))
+		must(t, os.WriteFile(filepath.Join(damagedDir, stateFile), damaged, 0o600))
+		store, err := noSync.Open(damagedDir)
 		if err != nil {
-			t.Fatalf("%s: %v", how, err)
+			t.Fatalf("%s: %v", damage, err)
 		}
 		if store.DamagedFile != nil {
-			aside++
-			searched.in(t, "a damage", store.DamagedFile.Err().Error())
+			setAside++
+			secretScan.check(t, "error of a damaged state file", store.DamagedFile.Err().Error())
 		}
-		if n%withRun == 0 {
+		if n%runInterval == 0 {
 			runs++
-			s.runOn(t, store, how)
-		} else if err := exercise(store); err != nil {
-			t.Fatalf("%s: %v", how, err)
+			e.syncTwice(t, store, damage)
+		} else if err := useStore(store); err != nil {
+			t.Fatalf("%s: %v", damage, err)
 		}
 		must(t, store.Close())
-		if store, err = unsynced.Open(place); err != nil || store.DamagedFile != nil {
-			t.Fatalf("%s: opened again: %v, %v", how, err, store)
+		if store, err = noSync.Open(damagedDir); err != nil || store.DamagedFile != nil {
+			t.Fatalf("%s: second open: error %v, store %+v", damage, err, store)
 		}
 		must(t, store.Close())
-		must(t, os.RemoveAll(place))
+		must(t, os.RemoveAll(damagedDir))
 	}
-	figures(t, "%d damages, %d set aside, %d opened as they were; %d runs on them, none failed, nothing falsely deleted; %d rejections among what was damaged; %s",
-		times, aside, times-aside, runs, rejected, time.Since(began).Round(time.Millisecond))
+	logResult(t, "%d damaged files with %d rejections each, %d set aside, %d opened; %d runs, none failed, no false deletion; %s",
+		files, rejected, setAside, files-setAside, runs, time.Since(began).Round(time.Millisecond))
 }
 
-// delivered is the state file of a connector with a past: full and delta runs, a
-// deletion, rejected objects. older is what it was after the first run.
-func (s *environment) delivered(t *testing.T, dir string) (content, older []byte, rejected int) {
+// syncedStateFile returns the state file of a connector after a full sync, delta syncs, a
+// deletion and rejections. older is its content after the first run.
+func (e *environment) syncedStateFile(t *testing.T, dir string) (content, older []byte, rejected int) {
 	t.Helper()
-	store, err := unsynced.Open(dir)
+	store, err := noSync.Open(dir)
 	must(t, err)
 	defer store.Close()
-	r := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
-	bad := map[string]bool{}
-	s.poison(bad, poison{k: 3})
-	run, err := r.do(syncrun.Mode{})
+	r := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	e.poison(poison{count: 3})
+	run, err := r.runOnce(syncrun.Mode{})
 	if err != nil || run.Rejected != 3 {
-		t.Fatalf("%+v, %v\n%s", run, err, r.log.Lines())
+		t.Fatalf("run %+v, error %v\n%s", run, err, r.log.Lines())
 	}
 	older, err = os.ReadFile(filepath.Join(dir, stateFile))
 	must(t, err)
 	for range 3 {
-		s.mutate(10)
-		if _, err := r.do(syncrun.Mode{}); err != nil {
+		e.mutate(10)
+		if _, err := r.runOnce(syncrun.Mode{}); err != nil {
 			t.Fatalf("%v\n%s", err, r.log.Lines())
 		}
 	}
 	must(t, store.Close())
-	s.Gateway.SetFront(nil)
+	e.Gateway.SetFront(nil)
 	content, err = os.ReadFile(filepath.Join(dir, stateFile))
 	must(t, err)
 	return content, older, run.Rejected
 }
 
-// runOn does what comes after a restart on a state file: a run as it is due, and a
-// full one.
-func (s *environment) runOn(t *testing.T, store *state.Store, how string) {
+// syncTwice executes the runs after a restart: a scheduled run and a full sync.
+func (e *environment) syncTwice(t *testing.T, store *state.Store, damage string) {
 	t.Helper()
-	s.modify(3) // and no more: the file is older than what other runs have sent
-	r := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
-	_, before := s.witness.counts()
+	e.modify(3) // no other changes, because earlier runs on newer files have sent those
+	r := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	_, before := e.monitor.counts()
 	for _, mode := range []syncrun.Mode{{}, {Full: true}} {
-		run, err := r.do(mode)
+		run, err := r.runOnce(mode)
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", how, err, r.log.Lines())
+			t.Fatalf("%s: %v\n%s", damage, err, r.log.Lines())
 		}
-		if _, deletions := s.witness.counts(); store.DamagedFile != nil && deletions > before {
-			t.Errorf("%s: %d deletions from an index that is not there", how, deletions-before)
+		if _, deletions := e.monitor.counts(); store.DamagedFile != nil && deletions > before {
+			t.Errorf("%s: %d deletions without an index", damage, deletions-before)
 		}
 		if run.Held > 0 {
-			t.Errorf("%s: %d deletions held", how, run.Held)
+			t.Errorf("%s: %d deletions held", damage, run.Held)
 		}
 	}
-	for _, difference := range s.differences() {
-		// Nobody knows of what has gone before the file was set aside.
-		if store.DamagedFile == nil || !strings.HasSuffix(difference, hasGone) {
-			t.Errorf("%s: %s", how, difference)
+	for _, difference := range e.differences() {
+		// A new index lacks objects that were deleted before the file was set aside.
+		if store.DamagedFile == nil || !strings.HasSuffix(difference, notReportedDeleted) {
+			t.Errorf("%s: %s", damage, difference)
 		}
 	}
 }
 
-// TestEndNotRecorded closes the state file right before a run that failed is recorded. It
-// passes when the log has the run as failed, when the state file has neither the run nor an end
-// state of it, and when the next run delivers everything.
-func TestEndNotRecorded(t *testing.T) {
+// TestRunEndNotRecorded closes the state file just before the end of a failed run is recorded.
+// It passes if the log reports the run as failed, the state file has neither the run nor a
+// connector state of its end, and the next run delivers everything.
+func TestRunEndNotRecorded(t *testing.T) {
 	t.Parallel()
-	s := newEnvironment(t, plan{users: 20, groups: 2})
+	e := newEnvironment(t, environmentOptions{users: 20, groups: 2})
 	dir := t.TempDir()
-	store, err := unsynced.Open(dir)
+	store, err := noSync.Open(dir)
 	must(t, err)
-	r := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
-	s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") }))
+	r := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	e.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") }))
 	r.Next = func(after time.Time) time.Time {
 		must(t, store.Close())
 		return after.Add(time.Hour)
 	}
-	run, err := r.do(syncrun.Mode{})
+	run, err := r.runOnce(syncrun.Mode{})
 	if fault.ClassOf(err) != fault.Refused || run.Result != syncrun.Failed {
-		t.Errorf("%+v, %v", run, err)
+		t.Errorf("run %+v, error %v, want a refusal", run, err)
 	}
 	lines := r.log.Lines()
 	if l := lines[len(lines)-1]; !finished(syncrun.Failed)(l) || l.Text("error") != run.Error || l.Text("run_id") != run.ID {
-		t.Errorf("log %v", lines)
+		t.Errorf("log %v, want the failed run at its end", lines)
 	}
-	store, err = unsynced.Open(dir)
+	store, err = noSync.Open(dir)
 	must(t, err)
 	defer store.Close()
 	runs, err := store.Runs()
 	must(t, err)
-	now, err := store.Connector()
+	connector, err := store.Connector()
 	must(t, err)
-	if len(runs) != 0 || now.State != "PROCESSING" || now.RunID != run.ID {
-		t.Errorf("runs %+v, state %+v", runs, now)
+	if len(runs) != 0 || connector.State != "PROCESSING" || connector.RunID != run.ID {
+		t.Errorf("recorded runs %+v, connector %+v", runs, connector)
 	}
 	for _, l := range r.log.With(syncrun.MsgConnectorState) {
 		if l.Text("from") == "PROCESSING" {
-			t.Errorf("a change that is not recorded: %v", l)
+			t.Errorf("state change logged but not recorded: %v", l)
 		}
 	}
-	s.Gateway.SetFront(nil)
-	again := s.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
-	if run, err := again.do(syncrun.Mode{}); err != nil || run.Result != syncrun.Processed {
-		t.Errorf("%+v, %v", run, err)
+	e.Gateway.SetFront(nil)
+	next := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
+	if run, err := next.runOnce(syncrun.Mode{}); err != nil || run.Result != syncrun.Processed {
+		t.Errorf("next run %+v, error %v", run, err)
 	}
-	s.mustBeEqual(t, "with a state file again")
+	e.mustMatchDirectory(t, "after the next run")
 }
 
-// exercise reads and writes everything that a run does.
-func exercise(store *state.Store) error {
+// useStore calls every method of the store that a run calls, and returns the first error.
+func useStore(store *state.Store) error {
 	if _, err := store.Connector(); err != nil {
 		return err
 	}
@@ -229,14 +227,14 @@ func exercise(store *state.Store) error {
 			return err
 		}
 	}
-	delivery, err := store.OpenJournal(ad.InvocationID{1}, time.Now())
+	journal, err := store.OpenJournal(ad.InvocationID{1}, time.Now())
 	if err != nil {
 		return err
 	}
-	if err := delivery.MarkInFlight([]state.Batch{{Objects: objects}}); err != nil {
+	if err := journal.MarkInFlight([]state.Batch{{Objects: objects}}); err != nil {
 		return err
 	}
-	if err := delivery.Commit([]state.BatchResult{{Complete: true, Acknowledged: objects}}); err != nil {
+	if err := journal.Commit([]state.BatchResult{{Complete: true, Acknowledged: objects}}); err != nil {
 		return err
 	}
 	if err := store.SetHeldDeletions([]ad.GUID{{1}}, time.Now()); err != nil {
