@@ -228,7 +228,7 @@ func TestDependencies(t *testing.T) {
 			want[module.Path] = licenceOf(t, module.Dir)
 		}
 	}
-	_, table, _ := strings.Cut(read(t, "README.md"), "| dependency | licence | why |\n")
+	_, table, _ := strings.Cut(read(t, "README.md"), "| dependency | license | purpose |\n")
 	got := map[string]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (\\S+) \\| \\S.* \\|$").FindAllStringSubmatch(table, -1) {
 		got[row[1]] = row[2]
