@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs go test with the given arguments, with the race detector where it can be built. The
-# race detector needs cgo, and so a C compiler with the headers of its library.
+# Runs go test with the given arguments, and with the race detector if it can be built. The
+# race detector needs cgo, which needs a C compiler and the headers of the C library.
 set -eu
 cc=$(go env CC)
 dir=$(mktemp -d)
@@ -11,7 +11,7 @@ if [ "$(go env CGO_ENABLED)" = 1 ] && $cc -pthread -o "$dir/main" "$dir/main.c" 
 fi
 rm -rf "$dir"
 if [ -z "$race" ]; then
-	echo "race detector off: cgo is off, or there is no working C compiler (CC=$cc)"
+	echo "race detector off: cgo is disabled or the C compiler does not work (CC=$cc)"
 	export CGO_ENABLED=0
 fi
 exec go test $race "$@"

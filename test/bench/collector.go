@@ -11,21 +11,21 @@ import (
 	"adconnector/internal/identity"
 )
 
-// collection says what the collector's process reads, and as whom.
-type collection struct{ URL, BindDN, Password, Base string }
+// collectorConfig is the configuration of the collector process.
+type collectorConfig struct{ URL, BindDN, Password, Base string }
 
-// counts is how many entries a contender has seen.
+// counts are the numbers of entries that a workload has read.
 type counts struct {
 	Users  int `json:"users"`
 	Groups int `json:"groups"`
 }
 
-// collect is the collector's process. It reads a directory as most Go programs do:
-// the library gathers all pages, and each entry becomes a map and then JSON. It
-// prints its counts.
-func collect(file string) error {
-	var c collection
-	if err := readJSON(file, &c); err != nil {
+// collect runs in the collector process. It reads a directory as most Go programs do: the
+// library collects all pages in memory, and each entry becomes a map and then JSON. It prints
+// its counts.
+func collect(configFile string) error {
+	var c collectorConfig
+	if err := readJSON(configFile, &c); err != nil {
 		return err
 	}
 	conn, err := ldap.DialURL(c.URL)
@@ -36,17 +36,17 @@ func collect(file string) error {
 	if err := conn.Bind(c.BindDN, c.Password); err != nil {
 		return err
 	}
-	var seen counts
-	if seen.Users, err = c.read(conn, identity.User); err != nil {
+	var read counts
+	if read.Users, err = c.read(conn, identity.User); err != nil {
 		return err
 	}
-	if seen.Groups, err = c.read(conn, identity.Group); err != nil {
+	if read.Groups, err = c.read(conn, identity.Group); err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(seen)
+	return json.NewEncoder(os.Stdout).Encode(read)
 }
 
-func (c collection) read(conn *ldap.Conn, kind identity.Kind) (int, error) {
+func (c collectorConfig) read(conn *ldap.Conn, kind identity.Kind) (int, error) {
 	attributes := identity.NewMapper(kind).Attributes
 	request := ldap.NewSearchRequest(c.Base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 0, 0, false,
 		identity.Filter[kind], attributes, nil)
@@ -54,7 +54,7 @@ func (c collection) read(conn *ldap.Conn, kind identity.Kind) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("search %ss: %w", kind, err)
 	}
-	seen := 0
+	count := 0
 	for _, entry := range result.Entries {
 		values := map[string]string{"dn": entry.DN}
 		for _, attribute := range entry.Attributes {
@@ -63,7 +63,7 @@ func (c collection) read(conn *ldap.Conn, kind identity.Kind) (int, error) {
 		if _, err := json.Marshal(values); err != nil {
 			return 0, fmt.Errorf("encode %s: %w", entry.DN, err)
 		}
-		seen++
+		count++
 	}
-	return seen, nil
+	return count, nil
 }

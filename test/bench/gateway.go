@@ -20,21 +20,21 @@ import (
 	"adconnector/internal/sandbox/gatewayserver"
 )
 
-// tally is what a gateway process says of itself, one line of JSON each time it
-// gets a line.
-type tally struct {
+// gatewayStats is one line of a gateway process's output. The process writes one at its start
+// and one for each line of input.
+type gatewayStats struct {
 	Address                 string
 	Requests, Users, Groups int
 }
 
-// customer is whom a gateway process serves.
-type customer struct{ Customer, Connection, Profile, Username, Password string }
+// gatewayAccount is the identity of the connector at a gateway process.
+type gatewayAccount struct{ CustomerUUID, ConnectionUUID, ProfileUUID, Username, Password string }
 
-// serveGateway is the gateway's process: it serves until its input ends. It checks
-// little, so that the connector's time is not that of the checking.
-func serveGateway(customerFile string) error {
-	var c customer
-	if err := readJSON(customerFile, &c); err != nil {
+// serveGateway runs in the gateway process. It serves until its input ends. It checks few
+// rules of the contract, so that checks do not slow the connector down.
+func serveGateway(accountFile string) error {
+	var a gatewayAccount
+	if err := readJSON(accountFile, &a); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -42,103 +42,104 @@ func serveGateway(customerFile string) error {
 		return err
 	}
 	gateway := gatewayserver.New(gatewayserver.Options{
-		CustomerUUID: c.Customer, ConnectionUUID: c.Connection, ProfileUUID: c.Profile,
-		Username: c.Username, Password: c.Password, Trust: true,
+		CustomerUUID: a.CustomerUUID, ConnectionUUID: a.ConnectionUUID, ProfileUUID: a.ProfileUUID,
+		Username: a.Username, Password: a.Password, Trust: true,
 	})
 	server := &http.Server{Handler: gateway, ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 
-	answers := json.NewEncoder(os.Stdout)
-	if err := answers.Encode(tally{Address: listener.Addr().String()}); err != nil {
+	output := json.NewEncoder(os.Stdout)
+	if err := output.Encode(gatewayStats{Address: listener.Addr().String()}); err != nil {
 		return err
 	}
-	for questions := bufio.NewScanner(os.Stdin); questions.Scan(); {
-		t := tally{Users: len(gateway.Users()), Groups: len(gateway.Groups())}
+	for requests := bufio.NewScanner(os.Stdin); requests.Scan(); {
+		stats := gatewayStats{Users: len(gateway.Users()), Groups: len(gateway.Groups())}
 		for _, n := range gateway.Counts() {
-			t.Requests += n
+			stats.Requests += n
 		}
-		if err := answers.Encode(t); err != nil {
+		if err := output.Encode(stats); err != nil {
 			return err
 		}
 	}
-	closing := server.Close()
+	closeErr := server.Close()
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return closing
+	return closeErr
 }
 
-// gateway is a gateway process, as the bench sees it.
+// gateway controls a gateway process.
 type gateway struct {
-	customer customer
-	address  string
-	process  *exec.Cmd
-	ask      io.WriteCloser
-	answers  *json.Decoder
+	account gatewayAccount
+	address string
+	process *exec.Cmd
+	input   io.WriteCloser
+	output  *json.Decoder
 }
 
-// startGateway starts an empty one.
+// startGateway starts an empty gateway.
 func startGateway(ctx context.Context, dir string) (*gateway, error) {
-	g := &gateway{customer: customer{
-		Customer: uuid.NewString(), Connection: uuid.NewString(), Profile: uuid.NewString(),
+	g := &gateway{account: gatewayAccount{
+		CustomerUUID: uuid.NewString(), ConnectionUUID: uuid.NewString(), ProfileUUID: uuid.NewString(),
 		Username: "bench", Password: rand.Text(),
 	}}
-	customerFile := filepath.Join(dir, "customer.json")
-	if err := writeJSON(customerFile, g.customer); err != nil {
+	accountFile := filepath.Join(dir, "account.json")
+	if err := writeJSON(accountFile, g.account); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	g.process = exec.CommandContext(ctx, self, gatewayProcess, customerFile)
+	g.process = exec.CommandContext(ctx, self, gatewayProcess, accountFile)
 	g.process.Stderr = os.Stderr
-	if g.ask, err = g.process.StdinPipe(); err != nil {
+	if g.input, err = g.process.StdinPipe(); err != nil {
 		return nil, err
 	}
-	output, err := g.process.StdoutPipe()
+	stdout, err := g.process.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	g.answers = json.NewDecoder(output)
+	g.output = json.NewDecoder(stdout)
 	if err := g.process.Start(); err != nil {
 		return nil, err
 	}
-	var first tally
-	if err := g.answers.Decode(&first); err != nil {
-		return nil, errors.Join(fmt.Errorf("the gateway did not start: %w", err), g.stop())
+	var first gatewayStats
+	if err := g.output.Decode(&first); err != nil {
+		return nil, errors.Join(fmt.Errorf("start gateway: %w", err), g.stop())
 	}
 	g.address = first.Address
 	return g, nil
 }
 
-func (g *gateway) tally() (tally, error) {
-	var t tally
-	if _, err := io.WriteString(g.ask, "\n"); err != nil {
-		return t, fmt.Errorf("ask the gateway: %w", err)
+// stats returns the current counts of the gateway.
+func (g *gateway) stats() (gatewayStats, error) {
+	var stats gatewayStats
+	if _, err := io.WriteString(g.input, "\n"); err != nil {
+		return stats, fmt.Errorf("request gateway stats: %w", err)
 	}
-	if err := g.answers.Decode(&t); err != nil {
-		return t, fmt.Errorf("the gateway's answer: %w", err)
+	if err := g.output.Decode(&stats); err != nil {
+		return stats, fmt.Errorf("read gateway stats: %w", err)
 	}
-	return t, nil
+	return stats, nil
 }
 
 func (g *gateway) stop() error {
-	return errors.Join(g.ask.Close(), g.process.Wait())
+	return errors.Join(g.input.Close(), g.process.Wait())
 }
 
-func readJSON(path string, to any) error {
+func readJSON(path string, value any) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(content, to)
+	return json.Unmarshal(content, value)
 }
 
-// writeJSON writes a file that only this user can read: it may hold a password.
-func writeJSON(path string, from any) error {
-	content, err := json.Marshal(from)
+// writeJSON writes a file that only this user can read, because it may contain a password.
+func writeJSON(path string, value any) error {
+	content, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}

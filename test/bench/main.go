@@ -1,17 +1,18 @@
-// Command bench measures how fast the connector reads a directory and fills a
-// gateway, beside ldapsearch and beside the way most Go programs do it, and prints
-// one table with ratios.
+// Command bench measures the time and memory of the connector for reading a directory and
+// sending it to a gateway. It compares them with ldapsearch and with a typical Go program, and
+// prints a table.
 //
-// It makes all that it needs: a slapd with generated entries, a gateway and the
-// connector's binary, on loopback and in a temporary directory, both gone at the
-// end. The contenders take turns within every round, so that whatever else the
-// machine does hits them alike; figures of different runs are not for comparing.
+// It needs Go, slapd and ldap-utils, and installs the latter two as root. It starts a slapd
+// with generated entries and a gateway on loopback, and removes all files at the end. Run it
+// with `make bench`.
 //
-// It guarantees that every contender has read every entry, and that the gateway
-// holds what was sent. It ends with an error when one has not; a goal that is not
-// reached is no error.
+// Each round runs every workload once, so that other load of the machine affects them equally.
+// Do not compare figures of different runs.
 //
-// BENCH_ROUNDS sets the number of rounds (5), BENCH_LARGE=1 adds 1,000,000 users.
+// The command fails unless every workload reads every entry and the gateway holds all objects.
+// A missed goal is not an error.
+//
+// BENCH_ROUNDS sets the number of rounds (default 5). BENCH_LARGE=1 adds 1,000,000 users.
 package main
 
 import (
@@ -28,7 +29,7 @@ import (
 	"adconnector/test/debian"
 )
 
-// The first argument of the processes that the bench makes of itself.
+// The first argument of the child processes, which run the same executable.
 const (
 	gatewayProcess   = "gateway"
 	collectorProcess = "collector"
@@ -48,7 +49,7 @@ func run(args []string) error {
 	case len(args) == 2 && args[0] == collectorProcess:
 		return collect(args[1])
 	case len(args) > 0:
-		return errors.New("it takes no arguments: set BENCH_ROUNDS and BENCH_LARGE in the environment")
+		return errors.New("unexpected arguments: set BENCH_ROUNDS and BENCH_LARGE in the environment")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -60,7 +61,7 @@ func run(args []string) error {
 }
 
 func bench(ctx context.Context) (err error) {
-	rounds, err := roundsWanted()
+	rounds, err := roundsFromEnv()
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func bench(ctx context.Context) (err error) {
 	for _, d := range sizes() {
 		measured, err := benchSize(ctx, dir, binary, d, rounds)
 		if err != nil {
-			return fmt.Errorf("%s users: %w", grouped(d.users), err)
+			return fmt.Errorf("%s users: %w", withCommas(d.users), err)
 		}
 		results = append(results, measured...)
 	}
@@ -90,7 +91,7 @@ func bench(ctx context.Context) (err error) {
 	return nil
 }
 
-func roundsWanted() (int, error) {
+func roundsFromEnv() (int, error) {
 	text := os.Getenv("BENCH_ROUNDS")
 	if text == "" {
 		return 5, nil
@@ -102,21 +103,21 @@ func roundsWanted() (int, error) {
 	return n, nil
 }
 
-// Sizes that the goals are set for.
+// The sizes with goals.
 const (
-	usualUsers = 100_000
-	largeUsers = 1_000_000
+	mediumUsers = 100_000
+	largeUsers  = 1_000_000
 )
 
 func sizes() []dataset {
-	list := []dataset{{10_000, 1_000}, {usualUsers, 10_000}}
+	list := []dataset{{10_000, 1_000}, {mediumUsers, 10_000}}
 	if os.Getenv("BENCH_LARGE") == "1" {
 		list = append(list, dataset{largeUsers, 100_000})
 	}
 	return list
 }
 
-// build makes the binary as it is shipped.
+// build builds the connector with the flags of a release.
 func build(ctx context.Context, binary string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "adconnector/cmd/adconnector")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -126,46 +127,46 @@ func build(ctx context.Context, binary string) error {
 	return nil
 }
 
-// benchSize measures all contenders on a directory of one size.
+// benchSize measures all workloads on a directory of one size.
 func benchSize(ctx context.Context, dir, binary string, d dataset, rounds int) (_ []result, err error) {
-	progress("%s users, %s groups: loading slapd", grouped(d.users), grouped(d.groups))
+	progress("%s users, %s groups: loading slapd", withCommas(d.users), withCommas(d.groups))
 	server, err := startSlapd(ctx, filepath.Join(dir, "slapd"), d)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
 
-	s, err := newStage(filepath.Join(dir, "stage"), binary, d, server)
+	f, err := newFixture(filepath.Join(dir, "fixture"), binary, d, server)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.countEntries(ctx); err != nil { // which warms the server up as well
+	if err := f.countEntries(ctx); err != nil { // also fills the server's caches
 		return nil, err
 	}
-	list := contenders(d)
+	list := workloads(d)
 	results := make([]result, len(list))
-	for i, c := range list {
-		results[i] = result{dataset: d, contender: c.name}
+	for i, w := range list {
+		results[i] = result{dataset: d, workload: w.name}
 	}
 	for round := range rounds {
-		if err := s.round(ctx, list, results); err != nil {
+		if err := f.round(ctx, list, results); err != nil {
 			return nil, err
 		}
-		progress("%s users: round %d of %d: %s s", grouped(d.users), round+1, rounds, lastWalls(results))
+		progress("%s users: round %d of %d: %s s", withCommas(d.users), round+1, rounds, lastWalls(results))
 	}
 	return results, nil
 }
 
-// round lets each contender run once.
-func (s *stage) round(ctx context.Context, list []contender, results []result) (err error) {
-	if err := s.reset(ctx); err != nil {
+// round runs each workload once.
+func (f *fixture) round(ctx context.Context, list []workload, results []result) (err error) {
+	if err := f.reset(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.gateway.stop()) }()
-	for i, c := range list {
-		m, err := c.run(ctx, s)
+	defer func() { err = errors.Join(err, f.gateway.stop()) }()
+	for i, w := range list {
+		m, err := w.run(ctx, f)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+			return fmt.Errorf("%s: %w", w.name, err)
 		}
 		results[i].rounds = append(results[i].rounds, m)
 	}

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// measurement is what one contender took in one round.
+// measurement is the result of one workload in one round.
 type measurement struct {
-	wall, cpu time.Duration // cpu is user and system time of its own processes
-	rss, anon int64         // peaks, in bytes
-	requests  int           // that the gateway saw
+	wall, cpu time.Duration // cpu is the user and system time of the workload's processes
+	rss, anon int64         // peak memory in bytes
+	requests  int           // at the gateway
 }
 
-// sampleEvery is how often memory is looked at: often enough for the peak of a
-// process that lives for a tenth of a second, seldom enough not to be noticed.
-const sampleEvery = 10 * time.Millisecond
+// sampleInterval is the interval of memory samples. It finds the peak of a process that runs
+// for 100 ms and has no measurable cost.
+const sampleInterval = 10 * time.Millisecond
 
-// measure runs commands one after the other as if they were one.
+// measure runs commands one after the other and returns their total.
 func measure(commands ...*exec.Cmd) (measurement, error) {
 	var m measurement
 	begin := time.Now()
@@ -40,14 +40,14 @@ func (m *measurement) run(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended, watched := make(chan struct{}), make(chan struct{})
+	ended, sampled := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(watched)
-		m.watch(cmd.Process.Pid, ended)
+		defer close(sampled)
+		m.sampleMemory(cmd.Process.Pid, ended)
 	}()
 	err := cmd.Wait()
 	close(ended)
-	<-watched
+	<-sampled
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, tail(stderr.Bytes()))
 	}
@@ -55,16 +55,16 @@ func (m *measurement) run(cmd *exec.Cmd) error {
 	return nil
 }
 
-// watch keeps the peaks of a process's memory. The resident peak is the kernel's
-// own (VmHWM), because rusage's counts what this process had when it forked.
-func (m *measurement) watch(pid int, ended <-chan struct{}) {
+// sampleMemory records the peak memory of a process until ended is closed. The peak RSS is
+// VmHWM, because ru_maxrss includes the memory of this process at the time of the fork.
+func (m *measurement) sampleMemory(pid int, ended <-chan struct{}) {
 	path := fmt.Sprintf("/proc/%d/status", pid)
-	tick := time.NewTicker(sampleEvery)
+	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
 	for {
-		if status, err := os.ReadFile(path); err == nil { // none: it has ended
-			m.rss = max(m.rss, memoryLine(status, "VmHWM:"))
-			m.anon = max(m.anon, memoryLine(status, "RssAnon:"))
+		if status, err := os.ReadFile(path); err == nil { // fails after the end of the process
+			m.rss = max(m.rss, memoryField(status, "VmHWM:"))
+			m.anon = max(m.anon, memoryField(status, "RssAnon:"))
 		}
 		select {
 		case <-ended:
@@ -74,8 +74,8 @@ func (m *measurement) watch(pid int, ended <-chan struct{}) {
 	}
 }
 
-// memoryLine reads a line like "VmHWM:	    1234 kB", in bytes; 0: there is none.
-func memoryLine(status []byte, name string) int64 {
+// memoryField returns the bytes of a line like "VmHWM:	    1234 kB", 0 without one.
+func memoryField(status []byte, name string) int64 {
 	_, rest, found := bytes.Cut(status, []byte(name))
 	if !found {
 		return 0
@@ -89,12 +89,12 @@ func memoryLine(status []byte, name string) int64 {
 	return kilobytes << 10
 }
 
-// tail is the end of what a process said.
+// tail returns the end of a process's output.
 func tail(text []byte) string {
-	const enough = 2000
+	const limit = 2000
 	text = bytes.TrimSpace(text)
-	if len(text) > enough {
-		text = text[len(text)-enough:]
+	if len(text) > limit {
+		text = text[len(text)-limit:]
 	}
 	return string(text)
 }

@@ -16,47 +16,47 @@ import (
 	"time"
 )
 
-// slapd is a running server that holds a dataset.
+// slapd is a running server with a dataset.
 type slapd struct {
 	host, port string
 	dir        string
-	password   string // of its root DN, and in passwordFile
+	password   string // of rootDN; passwordFile has it, too
 	process    *exec.Cmd
 	log        *os.File
 	ended      chan error
 }
 
 const (
-	rootDN      = "CN=reader," + suffix
-	schemaDir   = "/etc/ldap/schema"
-	moduleDir   = "/usr/lib/ldap"
-	maxDatabase = 64 << 30 // address space, not disk
-	readyWithin = 30 * time.Second
-	stopWithin  = 10 * time.Second
+	rootDN       = "CN=reader," + suffix
+	schemaDir    = "/etc/ldap/schema"
+	moduleDir    = "/usr/lib/ldap"
+	maxDatabase  = 64 << 30 // bytes of address space, not of disk
+	startTimeout = 30 * time.Second
+	stopTimeout  = 10 * time.Second
 )
 
-// benchSchema lets users and groups have what Microsoft's classes take from others.
-const benchSchema = `objectclass ( 1.3.6.1.4.1.4203.666.100.1 NAME '` + auxiliary + `' SUP top AUXILIARY
+// benchSchema allows the attributes that Active Directory's user and group inherit from other
+// classes.
+const benchSchema = `objectclass ( 1.3.6.1.4.1.4203.666.100.1 NAME '` + auxiliaryClass + `' SUP top AUXILIARY
 	MAY ( sAMAccountName $ sAMAccountType $ objectSid $ co $ c ) )
 `
 
-// schemas are loaded in this order, with changes where the server would not answer
-// as a domain controller does: pairs of what stands there and what is to.
+// schemas are loaded in this order. The changes make slapd respond like a domain controller.
 var schemas = []struct {
 	name    string
-	changes []string
+	changes []string // pairs of the original text and its replacement
 }{
 	{"core.schema", []string{
-		// slapd answers with an attribute's first name, whichever was asked for.
+		// slapd returns an attribute under its first name, whichever the client requests.
 		"'street' 'streetAddress'", "'streetAddress' 'street'",
-		// A DN with the identifiers of what it names is none to slapd.
+		// An extended DN is not valid in slapd's DN syntax.
 		"( 2.5.4.31 NAME 'member'\n\tDESC 'RFC2256: member of a group'\n\tSUP distinguishedName )",
 		"( 2.5.4.31 NAME 'member' EQUALITY caseExactMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )",
 	}},
 	{"cosine.schema", nil},
 	{"nis.schema", nil},
 	{"inetorgperson.schema", nil},
-	// Without a rule for equality no filter can match.
+	// Without an equality rule, no filter matches.
 	{"msuser.schema", []string{"NAME 'sAMAccountType'\n", "NAME 'sAMAccountType'\n\tEQUALITY integerMatch\n"}},
 }
 
@@ -78,7 +78,7 @@ func startSlapd(ctx context.Context, dir string, d dataset) (*slapd, error) {
 
 func (s *slapd) passwordFile() string { return filepath.Join(s.dir, "password") }
 
-// configure writes the files that the server needs, and returns its configuration's.
+// configure writes the configuration files and returns the path of slapd.conf.
 func (s *slapd) configure() (string, error) {
 	database := filepath.Join(s.dir, "database")
 	if err := os.MkdirAll(database, 0o700); err != nil {
@@ -89,13 +89,13 @@ func (s *slapd) configure() (string, error) {
 	for _, schema := range schemas {
 		text, err := os.ReadFile(filepath.Join(schemaDir, schema.name))
 		if err != nil {
-			return "", fmt.Errorf("slapd's schemas: %w: install slapd as Debian packages it", err)
+			return "", fmt.Errorf("read slapd schemas: %w: install the Debian package slapd", err)
 		}
 		changed := string(text)
 		for i := 0; i < len(schema.changes); i += 2 {
 			before, after, found := strings.Cut(changed, schema.changes[i])
 			if !found {
-				return "", fmt.Errorf("%s has no %q: use the schemas of OpenLDAP 2.5 or 2.6", schema.name, schema.changes[i])
+				return "", fmt.Errorf("%s does not contain %q: use the schemas of OpenLDAP 2.5 or 2.6", schema.name, schema.changes[i])
 			}
 			changed = before + schema.changes[i+1] + after
 		}
@@ -115,7 +115,7 @@ func (s *slapd) configure() (string, error) {
 	add("sizelimit unlimited\ntool-threads 2")
 	add("database mdb\nsuffix %q\nrootdn %q\nrootpw %s", suffix, rootDN, s.password)
 	add("directory %s\nmaxsize %d\ndbnosync", database, maxDatabase)
-	add("index objectClass,sAMAccountType eq\nindex primaryGroupID pres") // as a domain controller has them
+	add("index objectClass,sAMAccountType eq\nindex primaryGroupID pres") // the same as on a domain controller
 	if err := s.write("password", s.password); err != nil {
 		return "", err
 	}
@@ -139,12 +139,12 @@ func load(ctx context.Context, config string, d dataset) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	writing := d.writeLDIF(bufio.NewWriterSize(entries, 1<<20))
-	closing := entries.Close()
-	if err := cmd.Wait(); err != nil { // of which a failed writing is a consequence
+	writeErr := d.writeLDIF(bufio.NewWriterSize(entries, 1<<20))
+	closeErr := entries.Close()
+	if err := cmd.Wait(); err != nil { // the cause of a write error
 		return fmt.Errorf("slapadd: %w: %s", err, tail(output.Bytes()))
 	}
-	return errors.Join(writing, closing)
+	return errors.Join(writeErr, closeErr)
 }
 
 func (s *slapd) serve(ctx context.Context, config string) error {
@@ -162,7 +162,7 @@ func (s *slapd) serve(ctx context.Context, config string) error {
 	if s.log, err = os.Create(filepath.Join(s.dir, "log")); err != nil {
 		return err
 	}
-	// -d keeps it in the foreground.
+	// -d keeps slapd in the foreground.
 	process := exec.Command("slapd", "-d", "0", "-f", config, "-h", s.url())
 	process.Stdout, process.Stderr = s.log, s.log
 	if err := process.Start(); err != nil {
@@ -170,13 +170,14 @@ func (s *slapd) serve(ctx context.Context, config string) error {
 	}
 	s.process = process
 	go func() { s.ended <- process.Wait() }()
-	return s.ready(ctx)
+	return s.awaitReady(ctx)
 }
 
 func (s *slapd) url() string { return "ldap://" + net.JoinHostPort(s.host, s.port) }
 
-func (s *slapd) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+// awaitReady waits until the server accepts connections.
+func (s *slapd) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -192,7 +193,7 @@ func (s *slapd) ready(ctx context.Context) error {
 			text, _ := os.ReadFile(s.log.Name())
 			return fmt.Errorf("slapd ended: %w: %s", err, tail(text))
 		case <-ctx.Done():
-			return fmt.Errorf("slapd does not listen on %s: %w", s.port, ctx.Err())
+			return fmt.Errorf("slapd does not listen on port %s: %w", s.port, ctx.Err())
 		}
 	}
 }
@@ -204,7 +205,7 @@ func (s *slapd) stop() error {
 		errs = append(errs, s.process.Process.Signal(syscall.SIGTERM))
 		select {
 		case <-s.ended:
-		case <-time.After(stopWithin):
+		case <-time.After(stopTimeout):
 			errs = append(errs, s.process.Process.Kill())
 			<-s.ended
 		}

@@ -11,11 +11,11 @@ import (
 	"unicode/utf8"
 )
 
-// result is all rounds of one contender on one size.
+// result has all rounds of one workload with one dataset.
 type result struct {
-	dataset   dataset
-	contender string
-	rounds    []measurement
+	dataset  dataset
+	workload string
+	rounds   []measurement
 }
 
 func (r result) wall() time.Duration {
@@ -28,7 +28,7 @@ func (r result) cpu() time.Duration {
 
 func (r result) requests() int { return median(r, func(m measurement) int { return m.requests }) }
 
-// Memory is judged by its worst round.
+// rss and anon return the maximum of all rounds.
 func (r result) rss() int64  { return slices.Max(r.each(func(m measurement) int64 { return m.rss })) }
 func (r result) anon() int64 { return slices.Max(r.each(func(m measurement) int64 { return m.anon })) }
 
@@ -50,7 +50,7 @@ func median[T ~int | ~int64](r result, figure func(measurement) T) T {
 	return T(list[half])
 }
 
-// lastWalls shows the last round, the contenders in their order.
+// lastWalls formats the wall times of the last round, in the order of the workloads.
 func lastWalls(results []result) string {
 	walls := make([]string, len(results))
 	for i, r := range results {
@@ -59,9 +59,9 @@ func lastWalls(results []result) string {
 	return strings.Join(walls, ", ")
 }
 
-// find returns the result of a contender on a size, if it took part.
-func find(results []result, users int, contender string) (result, bool) {
-	i := slices.IndexFunc(results, func(r result) bool { return r.dataset.users == users && r.contender == contender })
+// find returns the result of a workload for a number of users, if it was measured.
+func find(results []result, users int, workload string) (result, bool) {
+	i := slices.IndexFunc(results, func(r result) bool { return r.dataset.users == users && r.workload == workload })
 	if i < 0 {
 		return result{}, false
 	}
@@ -69,7 +69,7 @@ func find(results []result, users int, contender string) (result, bool) {
 }
 
 func printTable(out io.Writer, results []result, rounds int) {
-	rows := [][]string{{"users", "groups", "contender", "wall", "min–max", "CPU", "peak RSS", "peak anon", "requests", "× ldapsearch"}}
+	rows := [][]string{{"users", "groups", "workload", "wall", "min–max", "CPU", "peak RSS", "peak anon", "requests", "× ldapsearch"}}
 	for i, r := range results {
 		if i > 0 && r.dataset != results[i-1].dataset {
 			rows = append(rows, nil)
@@ -77,21 +77,21 @@ func printTable(out io.Writer, results []result, rounds int) {
 		walls := r.each(func(m measurement) int64 { return int64(m.wall) })
 		requests := "–"
 		if r.requests() > 0 {
-			requests = grouped(r.requests())
+			requests = withCommas(r.requests())
 		}
 		base, _ := find(results, r.dataset.users, nameLDAPSearch)
 		rows = append(rows, []string{
-			grouped(r.dataset.users), grouped(r.dataset.groups), r.contender, seconds(r.wall()),
+			withCommas(r.dataset.users), withCommas(r.dataset.groups), r.workload, seconds(r.wall()),
 			seconds(time.Duration(slices.Min(walls))) + "–" + seconds(time.Duration(slices.Max(walls))),
-			seconds(r.cpu()), mebibytes(r.rss()), mebibytes(r.anon()), requests, times(r.wall(), base.wall()),
+			seconds(r.cpu()), mebibytes(r.rss()), mebibytes(r.anon()), requests, ratio(r.wall(), base.wall()),
 		})
 	}
-	fmt.Fprintf(out, "\nMedian of %d rounds in turn; memory is the worst round's. %d CPUs, shared with slapd and the gateway.\nSeconds and MiB, of a whole process from its start to its end.\n\n", rounds, runtime.NumCPU())
-	align(out, rows, 2)
+	fmt.Fprintf(out, "\nMedian of %d rounds, maximum for memory. %d CPUs, shared with slapd and the gateway.\nSeconds and MiB of a whole process, from start to end.\n\n", rounds, runtime.NumCPU())
+	printColumns(out, rows, 2)
 }
 
-// align prints rows in columns, the one of the given number to the left.
-func align(out io.Writer, rows [][]string, left int) {
+// printColumns prints rows in columns. Column left is left-aligned, all others right-aligned.
+func printColumns(out io.Writer, rows [][]string, left int) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
@@ -116,12 +116,12 @@ func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), '
 
 func mebibytes(n int64) string { return strconv.FormatFloat(float64(n)/(1<<20), 'f', 1, 64) }
 
-func times(a, b time.Duration) string {
+func ratio(a, b time.Duration) string {
 	return strconv.FormatFloat(float64(a)/float64(b), 'f', 2, 64)
 }
 
-// grouped writes a number with commas.
-func grouped(n int) string {
+// withCommas formats a number with thousands separators.
+func withCommas(n int) string {
 	text := strconv.Itoa(n)
 	for i := len(text) - 3; i > 0; i -= 3 {
 		text = text[:i] + "," + text[i:]

@@ -1,9 +1,8 @@
-// Package debian has on the machine what tests and the bench run beside the connector,
-// and installs it with apt-get where it is missing and the user is root.
+// Package debian installs the Debian packages that tests and the benchmark need, with apt-get.
+// Installing requires root.
 //
-// It guarantees that one process at a time installs, and that where something cannot
-// be had the error says what to install. It does not look at versions, and takes
-// nothing away again.
+// Only one process installs at a time. An error names the packages to install. The package
+// does not check versions and uninstalls nothing.
 package debian
 
 import (
@@ -17,14 +16,14 @@ import (
 	"syscall"
 )
 
-// Install makes sure that programs are there, and files by their whole path, if need be
-// by installing packages.
+// Install installs the packages if a program is missing. A program is a name in PATH or an
+// absolute path of a file.
 func Install(programs []string, packages ...string) error {
 	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "adconnector-test-apt.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	defer lock.Close() // and unlocks
+	defer lock.Close() // releases the lock
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return err
 	}
@@ -49,9 +48,9 @@ func Install(programs []string, packages ...string) error {
 	return nil
 }
 
-// Missing are those programs and files that are not there.
+// Missing returns the programs that are not installed.
 func Missing(programs ...string) []string {
-	toServers()
+	addServerPath()
 	return slices.DeleteFunc(slices.Clone(programs), func(program string) bool {
 		if filepath.IsAbs(program) {
 			_, err := os.Stat(program)
@@ -62,5 +61,5 @@ func Missing(programs ...string) []string {
 	})
 }
 
-// toServers adds where servers lie to this process's PATH: not every user's leads there.
-var toServers = sync.OnceFunc(func() { _ = os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin") })
+// addServerPath adds the directories of servers to PATH, which the PATH of many users lacks.
+var addServerPath = sync.OnceFunc(func() { _ = os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin") })

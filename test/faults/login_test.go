@@ -45,7 +45,7 @@ func TestLoginFailures(t *testing.T) {
 		retries bool // the run waits between tries
 	}{
 		{"connection refused", nil, 1, true},
-		{"connection closed", func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }, 1, true},
+		{"connection closed", func(_ http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }, 1, true},
 		{"slow answer", func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-time.After(slow):

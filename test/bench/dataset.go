@@ -2,27 +2,25 @@ package main
 
 import (
 	"bufio"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"time"
 )
 
-// dataset is a generated directory. The same counts give the same entries.
+// dataset is a generated directory. Equal counts result in equal entries.
 type dataset struct{ users, groups int }
 
 const (
-	suffix    = "DC=bench,DC=example,DC=com"
-	peopleOU  = "OU=People," + suffix
-	groupsOU  = "OU=Groups," + suffix
-	category  = ",CN=Schema,CN=Configuration," + suffix
-	seed      = 1
-	firstRID  = 1000 // of users; groups follow
-	never     = "9223372036854775807"
-	auxiliary = "benchAccount" // the class of slapd.go's own schema
+	suffix         = "DC=bench,DC=example,DC=com"
+	peopleOU       = "OU=People," + suffix
+	groupsOU       = "OU=Groups," + suffix
+	categoryParent = ",CN=Schema,CN=Configuration," + suffix
+	seed           = 1
+	firstRID       = 1000 // of the users; the groups follow
+	never          = "9223372036854775807"
+	auxiliaryClass = "benchAccount" // an object class of benchSchema
 )
 
 var (
@@ -47,14 +45,13 @@ var (
 
 type site struct{ ou, city, country, code, state, street string }
 
-// userName is the name of the n-th user. Like in a real directory, the namesakes
-// get numbers.
+// userName returns the name of the n-th user. Repeated names get a number.
 func userName(n int) (given, surname, name string) {
 	given = givenNames[n%len(givenNames)]
 	surname = surnames[n/len(givenNames)%len(surnames)]
 	name = given + " " + surname
-	if same := n / len(givenNames) / len(surnames); same > 0 {
-		name += " " + strconv.Itoa(same)
+	if repeated := n / len(givenNames) / len(surnames); repeated > 0 {
+		name += " " + strconv.Itoa(repeated)
 	}
 	return given, surname, name
 }
@@ -68,7 +65,7 @@ func groupName(n int) string { return fmt.Sprintf("GRP-%06d %s", n, purposes[n%l
 
 func groupDN(n int) string { return "CN=" + groupName(n) + "," + groupsOU }
 
-// writeLDIF writes the directory, parents first.
+// writeLDIF writes all entries, parents first.
 func (d dataset) writeLDIF(out *bufio.Writer) error {
 	w := &ldif{out: out, random: rand.New(rand.NewPCG(seed, uint64(d.users)))}
 	w.entry(suffix)
@@ -100,16 +97,16 @@ func (w *ldif) user(d dataset, n int) {
 	w.account("user", "CN=Person", userDN(n), name, account, "805306368", uint32(firstRID+n))
 	w.text("sn", surname)
 	w.text("userPrincipalName", account+"@bench.example.com")
-	w.some(98, "givenName", given)
-	w.some(98, "displayName", surname+", "+given)
-	w.some(90, "mail", account+"@example.com")
-	w.some(60, "mobile", fmt.Sprintf("+49 170 %07d", n))
-	w.some(85, "title", titles[w.random.IntN(len(titles))])
+	w.optional(98, "givenName", given)
+	w.optional(98, "displayName", surname+", "+given)
+	w.optional(90, "mail", account+"@example.com")
+	w.optional(60, "mobile", fmt.Sprintf("+49 170 %07d", n))
+	w.optional(85, "title", titles[w.random.IntN(len(titles))])
 	if w.chance(85) {
 		w.text("l", s.city)
 		w.text("c", s.code)
 		w.text("streetAddress", fmt.Sprintf("%s %d", s.street, 1+w.random.IntN(200)))
-		w.some(95, "co", s.country)
+		w.optional(95, "co", s.country)
 		if s.state != "" {
 			w.text("st", s.state)
 		}
@@ -127,10 +124,10 @@ func (w *ldif) user(d dataset, n int) {
 	}
 	w.text("userAccountControl", control)
 	w.text("msDS-User-Account-Control-Computed", computed)
-	w.text("accountExpires", w.sometimes(8, never))
-	w.text("pwdLastSet", w.sometimes(96, "0"))
-	w.text("lastLogon", w.sometimes(88, "0"))
-	w.text("badPasswordTime", w.sometimes(40, "0"))
+	w.text("accountExpires", w.fileTime(8, never))
+	w.text("pwdLastSet", w.fileTime(96, "0"))
+	w.text("lastLogon", w.fileTime(88, "0"))
+	w.text("badPasswordTime", w.fileTime(40, "0"))
 	w.text("badPwdCount", strconv.Itoa(max(0, w.random.IntN(40)-36)))
 	w.text("logonCount", strconv.Itoa(w.random.IntN(5000)))
 	w.text("primaryGroupID", "513")
@@ -139,13 +136,13 @@ func (w *ldif) user(d dataset, n int) {
 	}
 }
 
-// memberships is in how many groups everybody is.
+// memberships is the number of groups of each user.
 const memberships = 10
 
-// groupOf is the i-th group of a user. The groups are as large as each other.
+// groupOf returns the i-th group of a user. All groups have the same size.
 func (d dataset) groupOf(user, i int) int { return (user + i*d.groups/memberships) % d.groups }
 
-// membersOf lists the users of a group.
+// membersOf returns the members of a group.
 func (d dataset) membersOf(group int) (users []int) {
 	for i := range memberships {
 		first := (group - i*d.groups/memberships + d.groups) % d.groups
@@ -156,8 +153,8 @@ func (d dataset) membersOf(group int) (users []int) {
 	return users
 }
 
-// extendedDN is a user as member has him, with the identifiers that a domain
-// controller adds when it is asked to. slapd does not know how: to it they are text.
+// extendedDN returns a user as a value of member in the form of the extended DN control
+// (MS-ADTS 3.1.1.3.4.1.5). slapd does not support the control and stores the value as text.
 func extendedDN(user int) string {
 	rid := uint32(firstRID + user)
 	return "<GUID=" + hex.EncodeToString(guidOf(rid)) + ">;<SID=" + hex.EncodeToString(sidOf(rid)) + ">;" + userDN(user)
@@ -165,7 +162,7 @@ func extendedDN(user int) string {
 
 func guidOf(rid uint32) []byte {
 	random := rand.New(rand.NewPCG(seed, uint64(rid)))
-	guid := binary.LittleEndian.AppendUint32(nil, rid) // distinct whatever the rest is
+	guid := binary.LittleEndian.AppendUint32(nil, rid) // makes the GUID unique
 	guid = binary.LittleEndian.AppendUint32(guid, random.Uint32())
 	return binary.LittleEndian.AppendUint64(guid, random.Uint64())
 }
@@ -182,107 +179,28 @@ func (w *ldif) group(d dataset, n int) {
 	account := fmt.Sprintf("g%06d", n)
 	w.account("group", "CN=Group", groupDN(n), groupName(n), account, "268435456", uint32(firstRID+d.users+n))
 	w.text("groupType", groupTypes[w.random.IntN(len(groupTypes))])
-	w.some(60, "displayName", groupName(n))
-	w.some(80, "description", "Members of "+purposes[n%len(purposes)]+", managed by the service desk")
+	w.optional(60, "displayName", groupName(n))
+	w.optional(80, "description", "Members of "+purposes[n%len(purposes)]+", managed by the service desk")
 	for _, user := range d.membersOf(n) {
 		w.text("member", extendedDN(user))
 	}
 }
 
-// account writes what users and groups have in common.
-func (w *ldif) account(class, kind, dn, name, account, accountType string, rid uint32) {
+// account writes the attributes that users and groups have in common.
+func (w *ldif) account(class, category, dn, name, account, accountType string, rid uint32) {
 	w.entry(dn)
-	w.text("objectClass", class, auxiliary)
+	w.text("objectClass", class, auxiliaryClass)
 	w.text("name", name)
 	w.text("sAMAccountName", account)
 	w.text("sAMAccountType", accountType)
-	w.text("objectCategory", kind+category)
+	w.text("objectCategory", category+categoryParent)
 	w.text("instanceType", "4")
 	w.text("uSNCreated", strconv.Itoa(10_000+int(rid)))
 	w.text("uSNChanged", strconv.Itoa(20_000+int(rid)))
-	w.text("whenCreated", w.moment().Format("20060102150405.0Z"))
-	w.text("whenChanged", w.moment().Format("20060102150405.0Z"))
-	w.binary("nTSecurityDescriptor", w.bytes(make([]byte, 64)))
+	w.text("whenCreated", w.randomTime().Format("20060102150405.0Z"))
+	w.text("whenChanged", w.randomTime().Format("20060102150405.0Z"))
+	w.binary("nTSecurityDescriptor", w.randomBytes(make([]byte, 64)))
 
 	w.binary("objectGUID", guidOf(rid))
 	w.binary("objectSid", sidOf(rid))
-}
-
-// ldif writes entries (RFC 2849). Its writer keeps the first error.
-type ldif struct {
-	out    *bufio.Writer
-	random *rand.Rand
-	begun  bool
-}
-
-func (w *ldif) entry(dn string) {
-	w.end()
-	w.begun = true
-	w.text("dn", dn)
-}
-
-func (w *ldif) end() {
-	if w.begun {
-		w.out.WriteByte('\n')
-	}
-}
-
-func (w *ldif) text(name string, values ...string) {
-	for _, value := range values {
-		if !plain(value) {
-			w.binary(name, []byte(value))
-			continue
-		}
-		w.out.WriteString(name)
-		w.out.WriteString(": ")
-		w.out.WriteString(value)
-		w.out.WriteByte('\n')
-	}
-}
-
-func (w *ldif) binary(name string, value []byte) {
-	w.out.WriteString(name)
-	w.out.WriteString(":: ")
-	w.out.WriteString(base64.StdEncoding.EncodeToString(value))
-	w.out.WriteByte('\n')
-}
-
-// plain reports whether a value that is generated here can stand as it is.
-func plain(value string) bool {
-	for i := range len(value) {
-		if value[i] >= 0x80 {
-			return false
-		}
-	}
-	return true
-}
-
-func (w *ldif) chance(percent int) bool { return w.random.IntN(100) < percent }
-
-// some writes an attribute that so many percent of the entries have.
-func (w *ldif) some(percent int, name, value string) {
-	if w.chance(percent) {
-		w.text(name, value)
-	}
-}
-
-// sometimes is a file time (100 ns since 1601) in so many percent, else the given value.
-func (w *ldif) sometimes(percent int, otherwise string) string {
-	const epoch = 11644473600 // seconds from 1601 to 1970
-	if !w.chance(percent) {
-		return otherwise
-	}
-	return strconv.FormatInt((w.moment().Unix()+epoch)*10_000_000+w.random.Int64N(10_000_000), 10)
-}
-
-// moment is some time in the ten years from 2017.
-func (w *ldif) moment() time.Time {
-	return time.Unix(1483228800+w.random.Int64N(10*365*24*3600), 0).UTC()
-}
-
-func (w *ldif) bytes(b []byte) []byte {
-	for i := 0; i < len(b); i += 8 {
-		binary.LittleEndian.PutUint64(b[i:], w.random.Uint64())
-	}
-	return b
 }
