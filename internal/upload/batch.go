@@ -6,11 +6,11 @@ import (
 	"adconnector/internal/state"
 )
 
-// batch is a batch and the bytes of its assets.
+// batch is a batch with its encoded assets.
 type batch struct {
 	state.Batch
-	ends []int // where each object's JSON ends in data
-	data []byte
+	ends []int  // offset in data after the JSON of each object
+	data []byte // JSON of the assets, separated by commas
 }
 
 func (b *batch) add(asset identity.Asset) {
@@ -22,11 +22,12 @@ func (b *batch) add(asset identity.Asset) {
 	b.Objects = append(b.Objects, asset.Object())
 }
 
-// part is the batch of objects from up to to.
+// part returns a batch of the objects from index from up to, but excluding, index to. It
+// shares the data of b.
 func (b *batch) part(from, to int) *batch {
 	start := 0
 	if from > 0 {
-		start = b.ends[from-1] + 1 // behind the comma
+		start = b.ends[from-1] + 1 // after the comma
 	}
 	part := &batch{Batch: state.Batch{Number: b.Number, Objects: b.Objects[from:to]}, data: b.data[start:b.ends[to-1]]}
 	for _, end := range b.ends[from:to] {
@@ -35,8 +36,9 @@ func (b *batch) part(from, to int) *batch {
 	return part
 }
 
-// sort tells the rejected objects, named by either ID, from the others.
-func (b *batch) sort(rejected map[string]string) state.BatchResult {
+// result returns the result of a batch from which the gateway rejected some objects. The
+// keys of rejected are external IDs or GUIDs, the values are reasons.
+func (b *batch) result(rejected map[string]string) state.BatchResult {
 	var r state.BatchResult
 	for _, object := range b.Objects {
 		reason, found := rejected[identity.ExternalID(object.Kind, object.SID)]
@@ -52,7 +54,7 @@ func (b *batch) sort(rejected map[string]string) state.BatchResult {
 	return r
 }
 
-// reason is why the one object of a batch was not taken.
+// reason returns why the gateway rejected a batch of one object.
 func (b *batch) reason(answer gateway.Answer) string {
 	for _, reason := range answer.Rejected {
 		return reason

@@ -18,7 +18,7 @@ import (
 	"adconnector/internal/state"
 )
 
-// asset is the n-th object. Its JSON is padded to size bytes where that is longer.
+// asset returns object n. Its JSON has at least size bytes.
 func asset(n, size int) identity.Asset {
 	var guid ad.GUID
 	binary.BigEndian.PutUint32(guid[12:], uint32(n))
@@ -28,16 +28,17 @@ func asset(n, size int) identity.Asset {
 	return identity.Asset{Kind: identity.User, GUID: guid, SID: sid, Name: []byte(fmt.Sprint("user", n)), JSON: []byte(text)}
 }
 
+// number returns the n of an object that asset made.
 func number(o identity.Object) int { return int(binary.BigEndian.Uint32(o.GUID[12:])) }
 
-// call is one batch as the gateway sees it.
+// call is one call of Send.
 type call struct {
 	numbers []int
 	bytes   int
 }
 
-// fake is a gateway: it reads every batch and answers as it is told.
-type fake struct {
+// fakeSender is a Sender that checks and records its calls.
+type fakeSender struct {
 	t      *testing.T
 	answer func(ctx context.Context, c call) (gateway.Answer, error)
 
@@ -46,13 +47,13 @@ type fake struct {
 	requests map[string]bool
 }
 
-func (f *fake) Send(ctx context.Context, request string, count int, assets []byte) (gateway.Answer, error) {
+func (f *fakeSender) Send(ctx context.Context, request string, count int, assets []byte) (gateway.Answer, error) {
 	var items []struct{ N int }
 	if err := json.Unmarshal(slices.Concat([]byte("["), assets, []byte("]")), &items); err != nil {
 		f.t.Errorf("batch is not JSON: %v", err)
 	}
 	if len(items) != count || count == 0 {
-		f.t.Errorf("batch has %d assets and says %d", len(items), count)
+		f.t.Errorf("batch with %d assets, count %d", len(items), count)
 	}
 	c := call{bytes: len(assets)}
 	for _, item := range items {
@@ -60,7 +61,7 @@ func (f *fake) Send(ctx context.Context, request string, count int, assets []byt
 	}
 	f.mu.Lock()
 	if f.requests[request] {
-		f.t.Errorf("request ID %s is used twice", request)
+		f.t.Errorf("duplicate request ID %s", request)
 	}
 	if f.requests == nil {
 		f.requests = map[string]bool{}
@@ -74,85 +75,86 @@ func (f *fake) Send(ctx context.Context, request string, count int, assets []byt
 	return f.answer(ctx, c)
 }
 
-// ledger is what was announced and recorded.
-type ledger struct {
-	delivered, deleted, rejected []int
-	reasons                      map[int]string
-	writes                       int
+// memoryJournal is a Journal in memory.
+type memoryJournal struct {
+	uploaded, deleted, rejected []int // objects
+	reasons                     map[int]string
+	commits                     int
 
-	mu        sync.Mutex      // the senders read
-	groups    [][]state.Batch // as they were announced
-	announced map[int]int
+	mu       sync.Mutex      // senders read what follows
+	groups   [][]state.Batch // the arguments of MarkInFlight
+	inFlight map[int]int     // object → batch
 }
 
-func (l *ledger) MarkInFlight(batches []state.Batch) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.announced == nil {
-		l.announced = map[int]int{}
+func (m *memoryJournal) MarkInFlight(batches []state.Batch) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inFlight == nil {
+		m.inFlight = map[int]int{}
 	}
-	l.groups = append(l.groups, batches)
+	m.groups = append(m.groups, batches)
 	for _, batch := range batches {
 		for _, o := range batch.Objects {
-			l.announced[number(o)] = batch.Number
+			m.inFlight[number(o)] = batch.Number
 		}
 	}
 	return nil
 }
 
-// knows reports whether all of these were announced.
-func (l *ledger) knows(numbers []int) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !slices.ContainsFunc(numbers, func(n int) bool { _, there := l.announced[n]; return !there })
+// isInFlight reports whether all objects were marked in flight.
+func (m *memoryJournal) isInFlight(numbers []int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !slices.ContainsFunc(numbers, func(n int) bool { _, found := m.inFlight[n]; return !found })
 }
 
-func (l *ledger) Commit(receipts []state.BatchResult) error {
-	l.writes++
-	for _, receipt := range receipts {
-		for _, o := range receipt.Acknowledged {
+func (m *memoryJournal) Commit(results []state.BatchResult) error {
+	m.commits++
+	for _, result := range results {
+		for _, o := range result.Acknowledged {
 			if o.Deleted {
-				l.deleted = append(l.deleted, number(o))
+				m.deleted = append(m.deleted, number(o))
 			} else {
-				l.delivered = append(l.delivered, number(o))
+				m.uploaded = append(m.uploaded, number(o))
 			}
 		}
-		for _, r := range receipt.Rejected {
-			l.rejected = append(l.rejected, number(r.Object))
-			if l.reasons == nil {
-				l.reasons = map[int]string{}
+		for _, r := range result.Rejected {
+			m.rejected = append(m.rejected, number(r.Object))
+			if m.reasons == nil {
+				m.reasons = map[int]string{}
 			}
-			l.reasons[number(r.Object)] = r.Reason
+			m.reasons[number(r.Object)] = r.Reason
 		}
 	}
 	return nil
 }
 
-// hooked is a ledger whose steps can be made to fail, or seen.
-type hooked struct {
-	*ledger
-	announce func([]state.Batch) error
-	record   func([]state.BatchResult) error
+// hookedJournal is a memoryJournal with hooks that run before its methods and can fail.
+type hookedJournal struct {
+	*memoryJournal
+	markInFlight func([]state.Batch) error
+	commit       func([]state.BatchResult) error
 }
 
-func (h hooked) MarkInFlight(batches []state.Batch) error {
-	if h.announce != nil {
-		if err := h.announce(batches); err != nil {
+func (h hookedJournal) MarkInFlight(batches []state.Batch) error {
+	if h.markInFlight != nil {
+		if err := h.markInFlight(batches); err != nil {
 			return err
 		}
 	}
-	return h.ledger.MarkInFlight(batches)
+	return h.memoryJournal.MarkInFlight(batches)
 }
 
-func (h hooked) Commit(receipts []state.BatchResult) error {
-	if h.record != nil {
-		if err := h.record(receipts); err != nil {
+func (h hookedJournal) Commit(results []state.BatchResult) error {
+	if h.commit != nil {
+		if err := h.commit(results); err != nil {
 			return err
 		}
 	}
-	return h.ledger.Commit(receipts)
+	return h.memoryJournal.Commit(results)
 }
 
+// produce returns a function for Run that adds these objects.
 func produce(numbers ...int) func(context.Context, func(identity.Asset) error, func() error) error {
 	return func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for _, n := range numbers {
@@ -164,6 +166,7 @@ func produce(numbers ...int) func(context.Context, func(identity.Asset) error, f
 	}
 }
 
+// upTo returns the numbers from 0 to n-1.
 func upTo(n int) []int {
 	all := make([]int, n)
 	for i := range all {
@@ -172,10 +175,10 @@ func upTo(n int) []int {
 	return all
 }
 
-var roomy = Options{Workers: 4, BatchSize: 500, BatchBytes: 1 << 20}
+var defaultOptions = Options{Workers: 4, BatchSize: 500, BatchBytes: 1 << 20}
 
-// poisoned answers NotTaken for every batch with one of these objects in it.
-func poisoned(bad map[int]bool) func(context.Context, call) (gateway.Answer, error) {
+// rejectBatchesWith returns NotTaken for every batch that contains one of these objects.
+func rejectBatchesWith(bad map[int]bool) func(context.Context, call) (gateway.Answer, error) {
 	return func(_ context.Context, c call) (gateway.Answer, error) {
 		for _, n := range c.numbers {
 			if bad[n] {

@@ -15,62 +15,62 @@ import (
 	"adconnector/internal/state"
 )
 
-// TestAnnouncedBeforeSent: each object once, by batches that are numbered in the
-// order of their objects, and none is sent that was not announced.
-func TestAnnouncedBeforeSent(t *testing.T) {
+// TestMarkInFlightBeforeSend checks that each object is marked in flight once, before it is
+// sent, and that batch numbers follow the order of the objects.
+func TestMarkInFlightBeforeSend(t *testing.T) {
 	t.Parallel()
-	l := &ledger{}
-	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
-		if !l.knows(c.numbers) {
-			t.Errorf("%v is sent and not announced", c.numbers)
+	recorded := &memoryJournal{}
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+		if !recorded.isInFlight(c.numbers) {
+			t.Errorf("%v sent without being marked in flight", c.numbers)
 		}
 		return gateway.Answer{}, nil
 	}}
-	if _, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 7, BatchBytes: 1 << 20}, l, produce(upTo(1000)...)); err != nil {
+	if _, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 7, BatchBytes: 1 << 20}, recorded, produce(upTo(1000)...)); err != nil {
 		t.Fatal(err)
 	}
 	var numbers, objects []int
-	for _, batch := range slices.Concat(l.groups...) {
+	for _, batch := range slices.Concat(recorded.groups...) {
 		numbers = append(numbers, batch.Number)
 		for _, o := range batch.Objects {
 			objects = append(objects, number(o))
 		}
 	}
 	if !slices.Equal(numbers, upTo(143)) || !slices.Equal(objects, upTo(1000)) {
-		t.Errorf("announced batches %v with objects %v", numbers, objects)
+		t.Errorf("batches %v with objects %v", numbers, objects)
 	}
 }
 
-// TestAnnouncedTogether: what piles up behind one announcement makes one more.
-func TestAnnouncedTogether(t *testing.T) {
+// TestMarkInFlightGroupsBatches checks that waiting batches are marked in one call.
+func TestMarkInFlightGroupsBatches(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := &ledger{}
-		journal := hooked{l, func([]state.Batch) error { time.Sleep(time.Second); return nil }, nil}
-		f := &fake{t: t}
+		recorded := &memoryJournal{}
+		journal := hookedJournal{recorded, func([]state.Batch) error { time.Sleep(time.Second); return nil }, nil}
+		f := &fakeSender{t: t}
 		o := Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}
 		if _, err := Run(t.Context(), f, o, journal, produce(upTo(41)...)); err != nil || len(f.calls) != 41 {
 			t.Fatalf("%d calls, error %v", len(f.calls), err)
 		}
-		if n := len(l.groups); n > 41/o.Workers+2 {
-			t.Errorf("%d announcements of 41 batches", n)
+		if n := len(recorded.groups); n > 41/o.Workers+2 {
+			t.Errorf("%d calls of MarkInFlight for 41 batches", n)
 		}
 	})
 }
 
-// TestAnnounceError: nothing is sent that could not be announced.
-func TestAnnounceError(t *testing.T) {
+// TestMarkInFlightError checks that a batch is not sent if MarkInFlight fails.
+func TestMarkInFlightError(t *testing.T) {
 	t.Parallel()
-	for _, failing := range []int{0, 10, 99} { // among the first, in between, the last
+	for _, failing := range []int{0, 10, 99} { // the first, a middle, and the last batch
 		full := fault.Operation{Op: "record", Object: "state file"}.Failed(fault.Transient, syscall.ENOSPC, "")
-		l := &ledger{}
-		f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
-			if !l.knows(c.numbers) {
-				t.Errorf("%v is sent and not announced", c.numbers)
+		recorded := &memoryJournal{}
+		f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+			if !recorded.isInFlight(c.numbers) {
+				t.Errorf("%v sent without being marked in flight", c.numbers)
 			}
 			return gateway.Answer{}, nil
 		}}
-		journal := hooked{l, func(batches []state.Batch) error {
+		journal := hookedJournal{recorded, func(batches []state.Batch) error {
 			if batches[len(batches)-1].Number >= failing {
 				return full
 			}
@@ -80,23 +80,23 @@ func TestAnnounceError(t *testing.T) {
 		if !errors.Is(err, full) || fault.ClassOf(err) != fault.Transient {
 			t.Errorf("%d: error %v", failing, err)
 		}
-		if totals.Uploaded != len(l.delivered) || len(l.delivered) != len(f.calls) || len(f.calls) > failing {
-			t.Errorf("%d: %d calls, %d recorded, totals %+v", failing, len(f.calls), len(l.delivered), totals)
+		if totals.Uploaded != len(recorded.uploaded) || len(recorded.uploaded) != len(f.calls) || len(f.calls) > failing {
+			t.Errorf("%d: %d calls, %d committed, totals %+v", failing, len(f.calls), len(recorded.uploaded), totals)
 		}
 	}
 }
 
-// TestIncomplete: when a batch that is sent in parts fails at one of them, what
-// came before is recorded, and that nobody knows of the rest.
-func TestIncomplete(t *testing.T) {
+// TestIncompleteResult checks that the results of parts are committed when a later part of
+// the batch fails, and that the result of the batch is incomplete.
+func TestIncompleteResult(t *testing.T) {
 	t.Parallel()
-	var receipts []state.BatchResult
-	l := &ledger{}
-	journal := hooked{l, nil, func(some []state.BatchResult) error {
-		receipts = append(receipts, some...)
+	var results []state.BatchResult
+	recorded := &memoryJournal{}
+	journal := hookedJournal{recorded, nil, func(some []state.BatchResult) error {
+		results = append(results, some...)
 		return nil
 	}}
-	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
 		switch {
 		case slices.Contains(c.numbers, 6) && len(c.numbers) == 1:
 			return gateway.Answer{}, errRefused
@@ -110,44 +110,44 @@ func TestIncomplete(t *testing.T) {
 	if !errors.Is(err, errRefused) || totals != (Totals{Uploaded: 5, Rejected: 1}) {
 		t.Fatalf("totals %+v, error %v", totals, err)
 	}
-	if len(receipts) != 1 || receipts[0].Batch != 0 || receipts[0].Complete {
-		t.Errorf("receipts %+v", receipts)
+	if len(results) != 1 || results[0].Batch != 0 || results[0].Complete {
+		t.Errorf("results %+v", results)
 	}
-	if !slices.Equal(l.delivered, []int{0, 1, 3, 4, 5}) || !slices.Equal(l.rejected, []int{2}) {
-		t.Errorf("recorded %v and %v", l.delivered, l.rejected)
+	if !slices.Equal(recorded.uploaded, []int{0, 1, 3, 4, 5}) || !slices.Equal(recorded.rejected, []int{2}) {
+		t.Errorf("uploaded %v, rejected %v", recorded.uploaded, recorded.rejected)
 	}
 }
 
-// TestReceiptsAreWhole: a batch without a failure is complete, whatever its parts.
-func TestReceiptsAreWhole(t *testing.T) {
+// TestCompleteResults checks that the result of a batch that is sent in parts is complete.
+func TestCompleteResults(t *testing.T) {
 	t.Parallel()
 	seen := map[int]bool{}
-	journal := hooked{&ledger{}, nil, func(some []state.BatchResult) error {
+	journal := hookedJournal{&memoryJournal{}, nil, func(some []state.BatchResult) error {
 		for _, r := range some {
 			if !r.Complete || seen[r.Batch] || len(r.Acknowledged)+len(r.Rejected) != 10 {
-				t.Errorf("receipt %+v", r)
+				t.Errorf("result %+v", r)
 			}
 			seen[r.Batch] = true
 		}
 		return nil
 	}}
-	f := &fake{t: t, answer: poisoned(map[int]bool{3: true, 4: true, 77: true})}
+	f := &fakeSender{t: t, answer: rejectBatchesWith(map[int]bool{3: true, 4: true, 77: true})}
 	if _, err := Run(t.Context(), f, Options{Workers: 3, BatchSize: 10, BatchBytes: 1 << 20}, journal, produce(upTo(100)...)); err != nil || len(seen) != 10 {
-		t.Errorf("%d receipts, error %v", len(seen), err)
+		t.Errorf("%d results, error %v", len(seen), err)
 	}
 }
 
-// TestDeleted are counted apart, and known as such to the journal.
-func TestDeleted(t *testing.T) {
+// TestDeletedObjects checks that deletions are counted separately and reach the journal.
+func TestDeletedObjects(t *testing.T) {
 	t.Parallel()
-	l := &ledger{}
-	due := time.Unix(1_700_000_000, 0)
-	f := &fake{t: t, answer: poisoned(map[int]bool{1: true, 4: true})}
-	totals, err := Run(t.Context(), f, roomy, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
+	recorded := &memoryJournal{}
+	recheckAt := time.Unix(1_700_000_000, 0)
+	f := &fakeSender{t: t, answer: rejectBatchesWith(map[int]bool{1: true, 4: true})}
+	totals, err := Run(t.Context(), f, defaultOptions, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for n := range 10 {
 			a := asset(n, 0)
 			if a.Deleted = n < 3; !a.Deleted {
-				a.RecheckAt = due
+				a.RecheckAt = recheckAt
 			}
 			if err := add(a); err != nil {
 				return err
@@ -158,31 +158,32 @@ func TestDeleted(t *testing.T) {
 	if err != nil || totals != (Totals{Uploaded: 6, Deleted: 2, Rejected: 2}) {
 		t.Fatalf("totals %+v, error %v", totals, err)
 	}
-	if !slices.Equal(l.deleted, []int{0, 2}) || !slices.Equal(l.delivered, []int{3, 5, 6, 7, 8, 9}) {
-		t.Errorf("deleted %v, delivered %v", l.deleted, l.delivered)
+	if !slices.Equal(recorded.deleted, []int{0, 2}) || !slices.Equal(recorded.uploaded, []int{3, 5, 6, 7, 8, 9}) {
+		t.Errorf("deleted %v, uploaded %v", recorded.deleted, recorded.uploaded)
 	}
-	for _, o := range l.groups[0][0].Objects {
-		if o.Deleted != (number(o) < 3) || o.RecheckAt.Equal(due) == o.Deleted {
-			t.Errorf("announced %+v", o)
+	for _, o := range recorded.groups[0][0].Objects {
+		if o.Deleted != (number(o) < 3) || o.RecheckAt.Equal(recheckAt) == o.Deleted {
+			t.Errorf("object in flight %+v", o)
 		}
 	}
 }
 
-func TestRecordError(t *testing.T) {
+// TestCommitError checks that an error of Commit ends the upload.
+func TestCommitError(t *testing.T) {
 	t.Parallel()
 	full := fault.Operation{Op: "record", Object: "state file"}.Failed(fault.Transient, syscall.ENOSPC, "")
-	f := &fake{t: t}
-	writes := 0
-	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hooked{&ledger{}, nil, func([]state.BatchResult) error {
-		if writes++; writes == 3 {
+	f := &fakeSender{t: t}
+	commits := 0
+	totals, err := Run(t.Context(), f, Options{Workers: 2, BatchSize: 1, BatchBytes: 1000}, hookedJournal{&memoryJournal{}, nil, func([]state.BatchResult) error {
+		if commits++; commits == 3 {
 			return full
 		}
 		return nil
 	}}, produce(upTo(10_000)...))
 	if !errors.Is(err, full) {
-		t.Errorf("error %v, want the record's", err)
+		t.Errorf("error %v, want the error of Commit", err)
 	}
-	if writes != 3 || len(f.calls) > 500 || totals.Uploaded >= len(f.calls) {
-		t.Errorf("%d records, %d calls, totals %+v: the run went on", writes, len(f.calls), totals)
+	if commits != 3 || len(f.calls) > 500 || totals.Uploaded >= len(f.calls) {
+		t.Errorf("%d commits, %d calls, totals %+v: upload continued", commits, len(f.calls), totals)
 	}
 }

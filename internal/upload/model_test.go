@@ -18,9 +18,9 @@ import (
 	"adconnector/internal/state"
 )
 
-// TestCampaignModel runs random mixtures of everything a gateway does. Whatever
-// happens, what was acknowledged is recorded, nothing is recorded twice or in vain,
-// and without an error every object is settled.
+// TestCampaignModel runs random uploads to a gateway that answers randomly. It checks that
+// acknowledged objects are committed, that nothing is committed twice or wrongly, and that
+// every object has a result unless Run returns an error.
 func TestCampaignModel(t *testing.T) {
 	t.Parallel()
 	histories := uint64(1000)
@@ -32,15 +32,15 @@ func TestCampaignModel(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newModel(t, seed)
 				totals, err := m.run()
-				m.expectReceipts(err)
-				settled := m.expectRecords(totals)
-				m.expectError(err, settled)
+				m.checkResults(err)
+				count := m.checkCommits(totals)
+				m.checkError(err, count)
 			})
 		})
 	}
 }
 
-// model is one random history: a gateway, a journal, and what goes wrong with them.
+// model is one random history: a gateway, a journal, and their failures.
 type model struct {
 	t       *testing.T
 	random  *rand.Rand
@@ -48,21 +48,21 @@ type model struct {
 	objects int
 	adders  int
 
-	bad   map[int]bool // objects that the gateway does not take
-	limit int          // bytes of a batch that the gateway takes
-	// The call that fails, the call after which the run is canceled, the record and the
-	// announcement that fail; -1: none.
-	failAt, cancelAt, recordFailsAt, announceFailsAt int
-	cancel                                           context.CancelFunc
+	bad   map[int]bool // objects that the gateway rejects
+	limit int          // maximum size of a batch in bytes
+	// Indexes of the call that fails, the call that cancels the run, and the calls of Commit
+	// and MarkInFlight that fail; -1: none.
+	failAt, cancelAt, commitFailsAt, markFailsAt int
+	cancel                                       context.CancelFunc
 
-	ledger
-	announcements, records int
-	settled                map[int]int // objects of a batch that are settled
-	incomplete             []int       // batches
+	memoryJournal
+	marks, commitCalls int
+	results            map[int]int // number of objects in the result of a batch
+	incomplete         []int       // batches
 
 	mu           sync.Mutex
 	calls        int
-	taken        map[int]int // how often the gateway took an object
+	accepted     map[int]int // number of times the gateway accepted an object
 	acknowledged map[int]bool
 }
 
@@ -74,8 +74,8 @@ func newModel(t *testing.T, seed uint64) *model {
 		t: t, random: random, objects: random.IntN(600), adders: 1 + random.IntN(3),
 		options: Options{Workers: 1 + random.IntN(8), BatchSize: 1 + random.IntN(50), BatchBytes: 100 + random.IntN(3000)},
 		bad:     map[int]bool{}, limit: 60 + random.IntN(3000),
-		failAt: -1, cancelAt: -1, recordFailsAt: -1, announceFailsAt: -1,
-		settled: map[int]int{}, taken: map[int]int{}, acknowledged: map[int]bool{},
+		failAt: -1, cancelAt: -1, commitFailsAt: -1, markFailsAt: -1,
+		results: map[int]int{}, accepted: map[int]int{}, acknowledged: map[int]bool{},
 	}
 	for range random.IntN(40) {
 		m.bad[random.IntN(600)] = true
@@ -86,9 +86,9 @@ func newModel(t *testing.T, seed uint64) *model {
 	case 1:
 		m.cancelAt = random.IntN(40)
 	case 2:
-		m.recordFailsAt = random.IntN(10)
+		m.commitFailsAt = random.IntN(10)
 	case 3:
-		m.announceFailsAt = random.IntN(10)
+		m.markFailsAt = random.IntN(10)
 	}
 	return m
 }
@@ -97,16 +97,16 @@ func (m *model) run() (Totals, error) {
 	ctx, cancel := context.WithCancel(m.t.Context())
 	defer cancel()
 	m.cancel = cancel
-	return Run(ctx, &fake{t: m.t, answer: m.answer}, m.options, m, m.produce)
+	return Run(ctx, &fakeSender{t: m.t, answer: m.answer}, m.options, m, m.produce)
 }
 
-// size is the least length of an object's JSON.
+// size returns the minimum length of the JSON of object n.
 func size(n int) int { return 20 + n%200 }
 
 func (m *model) produce(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 	var adding sync.WaitGroup
 	errs := make([]error, m.adders)
-	turn := make(chan struct{}, 1) // the bubble's time stands still while one waits for a mutex
+	turn := make(chan struct{}, 1) // synctest time does not advance while a goroutine waits for a mutex
 	for i := range m.adders {
 		adding.Go(func() {
 			for n := i; n < m.objects && errs[i] == nil; n += m.adders {
@@ -122,22 +122,22 @@ func (m *model) produce(_ context.Context, add func(identity.Asset) error, _ fun
 	return cmp.Or(errs...)
 }
 
-// answer is the gateway: it takes its time, fails or cancels when its call has come,
-// and rejects bad objects in one of several ways.
+// answer is the gateway: it waits, fails or cancels at the chosen call, and rejects bad
+// objects in one of several ways.
 func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
-	if !m.knows(c.numbers) {
-		m.t.Errorf("%v is sent and not announced", c.numbers)
+	if !m.isInFlight(c.numbers) {
+		m.t.Errorf("%v sent without being marked in flight", c.numbers)
 	}
 	m.mu.Lock()
-	pause, shape, at := time.Duration(m.random.IntN(1000)), m.random.IntN(4), m.calls
+	delay, shape, index := time.Duration(m.random.IntN(1000)), m.random.IntN(4), m.calls
 	m.calls++
 	m.mu.Unlock()
-	time.Sleep(pause * time.Millisecond)
-	if at == m.cancelAt {
+	time.Sleep(delay * time.Millisecond)
+	if index == m.cancelAt {
 		m.cancel()
 	}
 	switch {
-	case at == m.failAt:
+	case index == m.failAt:
 		return gateway.Answer{}, errRefused
 	case c.bytes > m.limit:
 		return gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, nil
@@ -156,7 +156,7 @@ func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, n := range good {
-		m.taken[n]++
+		m.accepted[n]++
 		if len(bad) == 0 {
 			m.acknowledged[n] = true
 		}
@@ -176,82 +176,83 @@ func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
 }
 
 func (m *model) MarkInFlight(batches []state.Batch) error {
-	m.announcements++
-	if m.announcements-1 == m.announceFailsAt {
+	m.marks++
+	if m.marks-1 == m.markFailsAt {
 		return errFull
 	}
-	return m.ledger.MarkInFlight(batches)
+	return m.memoryJournal.MarkInFlight(batches)
 }
 
-func (m *model) Commit(receipts []state.BatchResult) error {
-	m.records++
-	if m.records-1 == m.recordFailsAt {
+func (m *model) Commit(results []state.BatchResult) error {
+	m.commitCalls++
+	if m.commitCalls-1 == m.commitFailsAt {
 		return errFull
 	}
-	for _, r := range receipts {
-		if _, twice := m.settled[r.Batch]; twice {
-			m.t.Errorf("batch %d is recorded twice", r.Batch)
+	for _, r := range results {
+		if _, twice := m.results[r.Batch]; twice {
+			m.t.Errorf("batch %d is committed twice", r.Batch)
 		}
-		if m.settled[r.Batch] = len(r.Acknowledged) + len(r.Rejected); !r.Complete {
+		if m.results[r.Batch] = len(r.Acknowledged) + len(r.Rejected); !r.Complete {
 			m.incomplete = append(m.incomplete, r.Batch)
 		}
 	}
-	return m.ledger.Commit(receipts)
+	return m.memoryJournal.Commit(results)
 }
 
-// expectReceipts: a complete receipt names all of its batch, and one that is not
-// complete comes with an error.
-func (m *model) expectReceipts(err error) {
+// checkResults checks that a complete result contains all objects of its batch, and that
+// Run returns an error if a result is incomplete.
+func (m *model) checkResults(err error) {
 	for _, batch := range slices.Concat(m.groups...) {
-		settled, recorded := m.settled[batch.Number]
-		if recorded && settled != len(batch.Objects) && !slices.Contains(m.incomplete, batch.Number) {
-			m.t.Fatalf("batch %d of %d objects is complete with %d", batch.Number, len(batch.Objects), settled)
+		count, committed := m.results[batch.Number]
+		if committed && count != len(batch.Objects) && !slices.Contains(m.incomplete, batch.Number) {
+			m.t.Fatalf("batch %d of %d objects has a complete result with %d", batch.Number, len(batch.Objects), count)
 		}
 	}
 	if len(m.incomplete) > 0 && err == nil {
-		m.t.Fatalf("batches %v are incomplete, and there is no error", m.incomplete)
+		m.t.Fatalf("batches %v are incomplete, but there is no error", m.incomplete)
 	}
 }
 
-// expectRecords returns how many objects are settled, each of them once and for a reason.
-func (m *model) expectRecords(totals Totals) int {
+// checkCommits checks the committed results and returns the number of their objects.
+func (m *model) checkCommits(totals Totals) int {
 	seen := map[int]bool{}
-	for _, n := range slices.Concat(m.delivered, m.deleted, m.rejected) {
+	for _, n := range slices.Concat(m.uploaded, m.deleted, m.rejected) {
 		if seen[n] {
-			m.t.Fatalf("object %d is recorded twice", n)
+			m.t.Fatalf("object %d is committed twice", n)
 		}
 		seen[n] = true
 	}
 	for n := range m.acknowledged {
-		if !seen[n] && m.recordFailsAt < 0 {
-			m.t.Fatalf("object %d was acknowledged and is not recorded", n)
+		if !seen[n] && m.commitFailsAt < 0 {
+			m.t.Fatalf("object %d was acknowledged but not committed", n)
 		}
 	}
-	for _, n := range slices.Concat(m.delivered, m.deleted) {
-		if m.taken[n] == 0 {
-			m.t.Fatalf("object %d is recorded as delivered and was not taken", n)
+	for _, n := range slices.Concat(m.uploaded, m.deleted) {
+		if m.accepted[n] == 0 {
+			m.t.Fatalf("object %d is committed as acknowledged but was not accepted", n)
 		}
 	}
 	for _, n := range m.rejected {
 		if !m.bad[n] && len(asset(n, size(n)).JSON) <= m.limit {
-			m.t.Fatalf("object %d is rejected without a reason", n)
+			m.t.Fatalf("object %d is rejected but valid", n)
 		}
 	}
-	if totals != (Totals{len(m.delivered), len(m.deleted), len(m.rejected)}) {
-		m.t.Fatalf("totals %+v, recorded %d, %d and %d", totals, len(m.delivered), len(m.deleted), len(m.rejected))
+	if totals != (Totals{len(m.uploaded), len(m.deleted), len(m.rejected)}) {
+		m.t.Fatalf("totals %+v, committed %d, %d and %d", totals, len(m.uploaded), len(m.deleted), len(m.rejected))
 	}
 	return len(seen)
 }
 
-// expectError: an error has a cause in the history, and without one all is settled.
-func (m *model) expectError(err error, settled int) {
+// checkError checks that an error has a cause in the history, and that all objects have a
+// result if there is no error.
+func (m *model) checkError(err error, count int) {
 	switch {
 	case err == nil:
-		if settled != m.objects {
-			m.t.Fatalf("%d of %d objects are settled, and there is no error", settled, m.objects)
+		if count != m.objects {
+			m.t.Fatalf("%d of %d objects have a result, but there is no error", count, m.objects)
 		}
 	case errors.Is(err, errRefused) && m.failAt >= 0,
-		errors.Is(err, errFull) && (m.recordFailsAt >= 0 || m.announceFailsAt >= 0),
+		errors.Is(err, errFull) && (m.commitFailsAt >= 0 || m.markFailsAt >= 0),
 		fault.ClassOf(err) == fault.Canceled && m.cancelAt >= 0:
 	default:
 		m.t.Fatalf("error %v", err)

@@ -17,30 +17,31 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// TestStopAfterTheEnd: whoever stops what is done already came too late.
-func TestStopAfterTheEnd(t *testing.T) {
+// TestCancelAfterLastCommit checks that a cancellation after the last commit has no effect.
+func TestCancelAfterLastCommit(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &ledger{}
-	totals, err := Run(ctx, &fake{t: t}, roomy, hooked{l, nil, func([]state.BatchResult) error { cancel(); return nil }}, produce(upTo(100)...))
-	if err != nil || totals.Uploaded != 100 || len(l.delivered) != 100 {
+	recorded := &memoryJournal{}
+	totals, err := Run(ctx, &fakeSender{t: t}, defaultOptions, hookedJournal{recorded, nil, func([]state.BatchResult) error { cancel(); return nil }}, produce(upTo(100)...))
+	if err != nil || totals.Uploaded != 100 || len(recorded.uploaded) != 100 {
 		t.Errorf("totals %+v, error %v", totals, err)
 	}
-	// With something left to send it is an error.
-	totals, err = Run(ctx, &fake{t: t}, roomy, &ledger{}, produce(1))
+	// With an asset left to send, the cancellation is an error.
+	totals, err = Run(ctx, &fakeSender{t: t}, defaultOptions, &memoryJournal{}, produce(1))
 	if fault.ClassOf(err) != fault.Canceled || totals != (Totals{}) {
 		t.Errorf("totals %+v, error %v", totals, err)
 	}
 }
 
-func TestFailingWorker(t *testing.T) {
+// TestSendError checks that results after a failed batch are committed.
+func TestSendError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var acknowledged []int
 		var mu sync.Mutex
-		f := &fake{t: t, answer: func(ctx context.Context, c call) (gateway.Answer, error) {
+		f := &fakeSender{t: t, answer: func(ctx context.Context, c call) (gateway.Answer, error) {
 			switch n := c.numbers[0]; {
-			case n == 2: // leaves a gap
+			case n == 2: // a gap in the order of results
 				time.Sleep(time.Second)
 				return gateway.Answer{}, errRefused
 			case n < 8:
@@ -54,34 +55,35 @@ func TestFailingWorker(t *testing.T) {
 				return gateway.Answer{}, fault.Operation{Op: "send"}.Failed(fault.Canceled, ctx.Err(), "")
 			}
 		}}
-		l := &ledger{}
-		totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l, produce(upTo(100)...))
+		recorded := &memoryJournal{}
+		totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, recorded, produce(upTo(100)...))
 		if !errors.Is(err, errRefused) || fault.ClassOf(err) != fault.Refused {
-			t.Errorf("error %v, want the refusal", err)
+			t.Errorf("error %v, want %v", err, errRefused)
 		}
 		slices.Sort(acknowledged)
-		if !slices.Equal(l.delivered, acknowledged) || totals.Uploaded != len(acknowledged) || !slices.Contains(l.delivered, 7) {
-			t.Errorf("recorded %v, acknowledged %v, totals %+v", l.delivered, acknowledged, totals)
+		if !slices.Equal(recorded.uploaded, acknowledged) || totals.Uploaded != len(acknowledged) || !slices.Contains(recorded.uploaded, 7) {
+			t.Errorf("uploaded %v, acknowledged %v, totals %+v", recorded.uploaded, acknowledged, totals)
 		}
 	})
 }
 
-func TestFailureStopsTheProducer(t *testing.T) {
+// TestSendErrorCancelsProduce checks that an error of Send cancels the context of produce.
+func TestSendErrorCancelsProduce(t *testing.T) {
 	t.Parallel()
-	f := &fake{t: t, answer: func(context.Context, call) (gateway.Answer, error) { return gateway.Answer{}, errRefused }}
-	l := &ledger{}
-	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, l, func(ctx context.Context, add func(identity.Asset) error, _ func() error) error {
+	f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.Answer, error) { return gateway.Answer{}, errRefused }}
+	recorded := &memoryJournal{}
+	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, recorded, func(ctx context.Context, add func(identity.Asset) error, _ func() error) error {
 		if err := errors.Join(add(asset(1, 0)), add(asset(2, 0))); err != nil {
 			return err
 		}
-		<-ctx.Done() // nothing more to add, but still busy
+		<-ctx.Done() // add is not called, but produce has not returned
 		return fault.Operation{Op: "read"}.Failed(fault.Canceled, ctx.Err(), "")
 	})
 	if !errors.Is(err, errRefused) {
 		t.Errorf("error %v", err)
 	}
-	if l.writes != 0 {
-		t.Errorf("%d records of nothing", l.writes)
+	if recorded.commits != 0 {
+		t.Errorf("%d commits without a result", recorded.commits)
 	}
 }
 
@@ -89,35 +91,35 @@ func TestCancellation(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var acknowledged atomic.Int64
-	f := &fake{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
 		if c.numbers[0] == 50 {
 			cancel()
 		}
-		acknowledged.Add(1) // calls under way are answered all the same
+		acknowledged.Add(1) // active calls complete after the cancellation
 		return gateway.Answer{}, nil
 	}}
-	l := &ledger{}
-	totals, err := Run(ctx, f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, l, produce(upTo(10_000)...))
+	recorded := &memoryJournal{}
+	totals, err := Run(ctx, f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, recorded, produce(upTo(10_000)...))
 	faulttest.Check(t, err, fault.Error{Class: fault.Canceled, Op: "upload"}, context.Canceled)
-	if int64(len(l.delivered)) != acknowledged.Load() || totals.Uploaded != len(l.delivered) || len(l.delivered) > 200 {
-		t.Errorf("recorded %d, acknowledged %d", len(l.delivered), acknowledged.Load())
+	if int64(len(recorded.uploaded)) != acknowledged.Load() || totals.Uploaded != len(recorded.uploaded) || len(recorded.uploaded) > 200 {
+		t.Errorf("uploaded %d, acknowledged %d", len(recorded.uploaded), acknowledged.Load())
 	}
 }
 
-// TestOutOfTime: when the caller's time is up, the error may be temporary.
-func TestOutOfTime(t *testing.T) {
+// TestDeadline checks that an exceeded deadline is a transient error.
+func TestDeadline(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now())
 	defer cancel()
-	_, err := Run(ctx, &fake{t: t}, roomy, &ledger{}, produce(upTo(10)...))
+	_, err := Run(ctx, &fakeSender{t: t}, defaultOptions, &memoryJournal{}, produce(upTo(10)...))
 	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "upload"}, context.DeadlineExceeded)
 }
 
 func TestProduceError(t *testing.T) {
 	t.Parallel()
-	lost := fault.Operation{Op: "search"}.Failed(fault.Transient, errors.New("the connection was lost"), "")
-	l := &ledger{}
-	_, err := Run(t.Context(), &fake{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, l, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
+	lost := fault.Operation{Op: "search"}.Failed(fault.Transient, errors.New("connection reset"), "")
+	recorded := &memoryJournal{}
+	_, err := Run(t.Context(), &fakeSender{t: t}, Options{Workers: 2, BatchSize: 3, BatchBytes: 1000}, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 		for n := range 8 {
 			if err := add(asset(n, 0)); err != nil {
 				return err
@@ -128,7 +130,7 @@ func TestProduceError(t *testing.T) {
 	if !errors.Is(err, lost) {
 		t.Errorf("error %v", err)
 	}
-	if !slices.Equal(l.delivered, upTo(6)) { // the last batch was never full
-		t.Errorf("recorded %v", l.delivered)
+	if !slices.Equal(recorded.uploaded, upTo(6)) { // the last batch was not full
+		t.Errorf("uploaded %v", recorded.uploaded)
 	}
 }

@@ -1,13 +1,16 @@
-// Package upload delivers assets to the gateway: it makes batches, bounded in
-// objects and in bytes, and sends them with a pool of workers.
+// Package upload sends assets to the gateway in batches, with a pool of workers.
+// Batches are bounded in objects and bytes.
 //
-// It guarantees that every asset ends up delivered or rejected, or that Run
-// returns an error; that a batch is announced to the journal before it is sent,
-// and that what was acknowledged is recorded even after an error; that records
-// come in the order in which assets were added; that two values of one
-// object are never under way together, so an older one cannot overtake a newer
-// one; and that memory is bounded by the batches under way. It does not repeat
-// calls whose outcome is unknown: the gateway's client does.
+// It guarantees:
+//   - Every asset is acknowledged or rejected, or Run returns an error.
+//   - The journal marks a batch in flight before the batch is sent.
+//   - Acknowledged objects are committed even after an error.
+//   - Results are committed in the order in which the assets were added.
+//   - At most one value of an object is in flight, so that an older value cannot
+//     overwrite a newer one.
+//   - The number of batches in flight bounds the memory.
+//
+// It does not retry calls: the gateway client does.
 package upload
 
 import (
@@ -27,90 +30,93 @@ import (
 	"adconnector/internal/state"
 )
 
-// Sender is the gateway, as far as batches are concerned.
+// Sender sends one batch to the gateway.
 type Sender interface {
 	Send(ctx context.Context, requestID string, count int, assets []byte) (gateway.Answer, error)
 }
 
-// Journal is where deliveries are written down.
+// Journal records batches and their results.
 type Journal interface {
-	// MarkInFlight is told of batches before they are sent.
+	// MarkInFlight records batches before they are sent.
 	MarkInFlight([]state.Batch) error
-	// Commit is told what became of them.
+	// Commit records the results of batches.
 	Commit([]state.BatchResult) error
 }
 
-// Options bound the work.
+// Options are the limits of an upload.
 type Options struct {
-	Workers    int // calls at a time
-	BatchSize  int // objects in a batch
-	BatchBytes int // bytes of a batch's assets; a larger asset goes alone
-	// NeverAcknowledged says that the gateway has never taken anything from us: when it
-	// rejects one object after the other, the fault is hardly the objects'.
+	Workers    int // concurrent calls
+	BatchSize  int // maximum number of objects in a batch
+	BatchBytes int // maximum size of the assets of a batch; a larger asset is sent alone
+	// NeverAcknowledged means that the gateway has not acknowledged any object before
+	// this run. If it then rejects every object, Run returns an error.
 	NeverAcknowledged bool
 }
 
-// Totals counts what became of a run's assets.
+// Totals counts the assets of a run by their result.
 type Totals struct {
-	Uploaded, Deleted, Rejected int // each asset is one of them
+	Uploaded int // acknowledged, without deletions
+	Deleted  int // acknowledged deletions
+	Rejected int
 }
 
 const (
-	// windowPerWorker bounds the batches that are sent and not yet recorded,
-	// because an earlier one is still under way.
+	// windowPerWorker is the number of uncommitted batches per worker. Batches are
+	// committed in order, so that a slow one delays those after it.
 	windowPerWorker = 4
-	// hopeless is how many objects an untried gateway rejects before it has taken
-	// one: splitting a whole directory into single objects would cost two calls for
-	// each.
-	hopeless = 500
+	// maxInitialRejections is the number of rejected objects after which the upload to
+	// a gateway that never acknowledged an object fails. Isolating every object of a
+	// directory would cost two calls per object.
+	maxInitialRejections = 500
 )
 
-// operation is that of errors that no single call or record causes.
-var operation = fault.Operation{Op: "upload"}
+// uploadOperation is the operation of errors that no call or transaction returns.
+var uploadOperation = fault.Operation{Op: "upload"}
 
-// Run sends what produce adds, from one goroutine or from several. It tells the
-// journal of batches and, in their order, of receipts, and returns after the last
-// of them. Produce runs in the calling goroutine and must return when its context
-// has ended or add returns an error. Its settle waits until the journal has the
-// receipts of everything that was added before.
-func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce func(ctx context.Context, add func(identity.Asset) error, settle func() error) error) (Totals, error) {
+// Run sends the assets that produce adds. It records batches and their results in the
+// journal, and returns after the last result is recorded.
+//
+// Run calls produce in the calling goroutine. produce must return when its context is done
+// or add returns an error. It may call add concurrently. flush waits until the results of
+// all assets added before are committed.
+func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce func(ctx context.Context, add func(identity.Asset) error, flush func() error) error) (Totals, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	size := int64(o.Workers * windowPerWorker)
+	windowSize := int64(o.Workers * windowPerWorker)
 	p := &pool{
 		sender: sender, options: o, journal: journal,
 		filled:  make(chan *batch, o.Workers),
 		queue:   make(chan *batch),
-		results: make(chan state.BatchResult, size),
-		window:  semaphore.NewWeighted(size), size: size,
+		results: make(chan state.BatchResult, windowSize),
+		window:  semaphore.NewWeighted(windowSize), windowSize: windowSize,
 		pending: map[ad.GUID]struct{}{},
-		spare:   make(chan []byte, o.Workers),
+		buffers: make(chan []byte, o.Workers),
 	}
 	p.batchBytes.Store(int64(o.BatchBytes))
 
-	var workers, recorder sync.WaitGroup
+	var workers, committer sync.WaitGroup
 	for range o.Workers {
-		workers.Go(func() { p.work(ctx, cancel) })
+		workers.Go(func() { p.sendBatches(ctx, cancel) })
 	}
-	workers.Go(func() { p.announce(ctx, cancel) })
-	recorder.Go(func() { p.record(cancel) })
+	workers.Go(func() { p.markInFlight(ctx, cancel) })
+	committer.Go(func() { p.commitResults(cancel) })
 
-	err := produce(ctx, func(asset identity.Asset) error { return p.add(ctx, asset) }, func() error { return p.settle(ctx) })
+	err := produce(ctx, func(asset identity.Asset) error { return p.add(ctx, asset) }, func() error { return p.flush(ctx) })
 	if err == nil {
 		err = p.dispatch(ctx)
 	}
 	close(p.filled)
 	workers.Wait()
 	close(p.results)
-	recorder.Wait()
+	committer.Wait()
 	if err == nil && p.complete == p.batches {
-		return p.totals, nil // whoever wanted to stop it then came too late
+		return p.totals, nil // a cancellation after the last commit has no effect
 	}
-	// What stopped the pool is the cause; that produce was stopped follows from it.
+	// The cause of the cancellation matters, not the resulting error of produce.
 	if ctx.Err() != nil && (err == nil || fault.ClassOf(err) == fault.Canceled) {
 		err = context.Cause(ctx)
-		if _, is := errors.AsType[*fault.Error](err); !is { // whoever called Run ended it
-			err = operation.Failed(fault.ClassOf(err), err, "")
+		if _, is := errors.AsType[*fault.Error](err); !is { // the caller canceled ctx
+			err = uploadOperation.Failed(fault.ClassOf(err), err, "")
 		}
 	}
 	return p.totals, err
@@ -121,31 +127,33 @@ type pool struct {
 	journal Journal
 	options Options
 
-	adding     sync.Mutex // guards the two below; whoever waits with it holds the others up
-	batch      *batch     // being filled
-	batches    int
-	batchBytes atomic.Int64 // shrinks when the gateway finds a batch too large
+	addMu      sync.Mutex   // guards batch and batches; a blocked add blocks the other callers
+	batch      *batch       // the batch to which add appends
+	batches    int          // number of batches
+	batchBytes atomic.Int64 // reduced when the gateway rejects a batch as too large
 
-	filled  chan *batch // to be announced
-	queue   chan *batch // to be sent
-	results chan state.BatchResult
-	window  *semaphore.Weighted // batches that are not recorded yet
-	size    int64
-	spare   chan []byte // data of batches that were sent, to be filled again
+	filled     chan *batch // to be marked in flight
+	queue      chan *batch // to be sent
+	results    chan state.BatchResult
+	window     *semaphore.Weighted // uncommitted batches
+	windowSize int64
+	buffers    chan []byte // data buffers of sent batches, for reuse
 
 	mu      sync.Mutex
-	pending map[ad.GUID]struct{} // objects of those batches
+	pending map[ad.GUID]struct{} // objects of uncommitted batches
 
-	delivered, alone atomic.Int64 // objects taken; objects rejected when sent alone
-	totals           Totals
-	complete         int // batches that are recorded whole
+	acknowledged   atomic.Int64 // objects
+	rejectedSingly atomic.Int64 // objects rejected in a call of their own
+	totals         Totals
+	complete       int // batches whose complete result is committed
 }
 
+// add appends an asset to the current batch, which is dispatched first if it is full.
 func (p *pool) add(ctx context.Context, asset identity.Asset) error {
-	p.adding.Lock()
-	defer p.adding.Unlock()
+	p.addMu.Lock()
+	defer p.addMu.Unlock()
 	if p.isPending(asset.GUID) {
-		if err := p.drain(ctx); err != nil {
+		if err := p.flushLocked(ctx); err != nil {
 			return err
 		}
 	}
@@ -158,7 +166,7 @@ func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 		p.batch = &batch{Batch: state.Batch{Number: p.batches}}
 		p.batches++
 		select {
-		case p.batch.data = <-p.spare:
+		case p.batch.data = <-p.buffers:
 		default:
 		}
 	}
@@ -176,49 +184,49 @@ func (p *pool) isPending(guid ad.GUID) bool {
 	return pending
 }
 
-// dispatch hands the batch at hand on, once the window has room for it.
+// dispatch queues the current batch once the window has room for it.
 func (p *pool) dispatch(ctx context.Context) error {
 	if p.batch == nil {
 		return nil
 	}
 	if err := p.window.Acquire(ctx, 1); err != nil {
-		return stopped(ctx)
+		return canceled(ctx)
 	}
 	select {
 	case p.filled <- p.batch:
 		p.batch = nil
 		return nil
 	case <-ctx.Done():
-		return stopped(ctx)
+		return canceled(ctx)
 	}
 }
 
-// settle is drain for whoever does not add at the moment.
-func (p *pool) settle(ctx context.Context) error {
-	p.adding.Lock()
-	defer p.adding.Unlock()
-	return p.drain(ctx)
+// flush waits until the results of all added assets are committed.
+func (p *pool) flush(ctx context.Context) error {
+	p.addMu.Lock()
+	defer p.addMu.Unlock()
+	return p.flushLocked(ctx)
 }
 
-// drain waits until everything added so far is recorded.
-func (p *pool) drain(ctx context.Context) error {
+// flushLocked is flush for a caller that holds addMu.
+func (p *pool) flushLocked(ctx context.Context) error {
 	if err := p.dispatch(ctx); err != nil {
 		return err
 	}
-	if err := p.window.Acquire(ctx, p.size); err != nil {
-		return stopped(ctx)
+	if err := p.window.Acquire(ctx, p.windowSize); err != nil {
+		return canceled(ctx)
 	}
-	p.window.Release(p.size)
+	p.window.Release(p.windowSize)
 	return nil
 }
 
-func stopped(ctx context.Context) error {
-	return operation.Failed(fault.Canceled, ctx.Err(), "")
+func canceled(ctx context.Context) error {
+	return uploadOperation.Failed(fault.Canceled, ctx.Err(), "")
 }
 
-// announce passes batches on to the workers once the journal has them, as many at
-// a time as are there: one transaction then takes them all.
-func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
+// markInFlight marks the filled batches in flight and then queues them for the workers.
+// It records all waiting batches in one transaction.
+func (p *pool) markInFlight(ctx context.Context, cancel context.CancelCauseFunc) {
 	defer close(p.queue)
 	for b := range p.filled {
 		batches := []*batch{b}
@@ -232,14 +240,14 @@ func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
 				more = false
 			}
 		}
-		announced := make([]state.Batch, len(batches))
+		inFlight := make([]state.Batch, len(batches))
 		for i, b := range batches {
-			announced[i] = b.Batch
+			inFlight[i] = b.Batch
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if err := p.journal.MarkInFlight(announced); err != nil {
+		if err := p.journal.MarkInFlight(inFlight); err != nil {
 			cancel(err)
 			return
 		}
@@ -253,13 +261,13 @@ func (p *pool) announce(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
-// record passes receipts on in the order of their batches, as many at a time as
-// are there: one transaction then takes them all.
-func (p *pool) record(cancel context.CancelCauseFunc) {
-	waiting := map[int]state.BatchResult{}
+// commitResults commits the results in the order of their batches. It commits all
+// consecutive results that are available in one transaction.
+func (p *pool) commitResults(cancel context.CancelCauseFunc) {
+	pending := map[int]state.BatchResult{}
 	next := 0
 	failed := false
-	write := func(ready []state.BatchResult) {
+	commit := func(ready []state.BatchResult) {
 		if len(ready) == 0 || failed {
 			return
 		}
@@ -268,36 +276,36 @@ func (p *pool) record(cancel context.CancelCauseFunc) {
 			cancel(err)
 			return
 		}
-		for _, receipt := range ready {
-			p.release(receipt)
+		for _, result := range ready {
+			p.release(result)
 		}
 	}
-	for receipt := range p.results {
-		waiting[receipt.Batch] = receipt
+	for result := range p.results {
+		pending[result.Batch] = result
 		if len(p.results) > 0 {
 			continue
 		}
 		var ready []state.BatchResult
-		for receipt, there := waiting[next]; there; receipt, there = waiting[next] {
-			ready = append(ready, receipt)
-			delete(waiting, next)
+		for result, found := pending[next]; found; result, found = pending[next] {
+			ready = append(ready, result)
+			delete(pending, next)
 			next++
 		}
-		write(ready)
+		commit(ready)
 	}
-	// After a failure some numbers never come. What was acknowledged behind them
-	// counts all the same.
+	// After a failure some batches have no result. The results of later batches are
+	// committed nevertheless.
 	var ready []state.BatchResult
-	for _, number := range slices.Sorted(maps.Keys(waiting)) {
-		ready = append(ready, waiting[number])
+	for _, number := range slices.Sorted(maps.Keys(pending)) {
+		ready = append(ready, pending[number])
 	}
-	write(ready)
+	commit(ready)
 }
 
-// release makes room in the window for what is recorded, and counts it.
-func (p *pool) release(receipt state.BatchResult) {
+// release counts a committed result and frees its place in the window.
+func (p *pool) release(result state.BatchResult) {
 	p.mu.Lock()
-	for _, object := range receipt.Acknowledged {
+	for _, object := range result.Acknowledged {
 		delete(p.pending, object.GUID)
 		if object.Deleted {
 			p.totals.Deleted++
@@ -305,12 +313,12 @@ func (p *pool) release(receipt state.BatchResult) {
 			p.totals.Uploaded++
 		}
 	}
-	for _, rejected := range receipt.Rejected {
+	for _, rejected := range result.Rejected {
 		delete(p.pending, rejected.Object.GUID)
 	}
 	p.mu.Unlock()
-	p.totals.Rejected += len(receipt.Rejected)
-	if receipt.Complete {
+	p.totals.Rejected += len(result.Rejected)
+	if result.Complete {
 		p.complete++
 	}
 	p.window.Release(1)

@@ -1,0 +1,189 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/identity"
+	"adconnector/test/faulttest"
+)
+
+func TestIsolateRejectedObjects(t *testing.T) {
+	t.Parallel()
+	const objects, batch = 10_000, 500
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, k := range []int{1, 10, 100} {
+		for _, spread := range []string{"in one batch", "in all batches"} {
+			t.Run(fmt.Sprintf("%d %s", k, spread), func(t *testing.T) {
+				bad := map[int]bool{}
+				for len(bad) < k {
+					n := random.IntN(objects)
+					if spread == "in one batch" {
+						n = 3*batch + n%batch
+					}
+					bad[n] = true
+				}
+				f, recorded := &fakeSender{t: t, answer: rejectBatchesWith(bad)}, &memoryJournal{}
+				totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: batch, BatchBytes: 1 << 20}, recorded, produce(upTo(objects)...))
+				if err != nil || totals != (Totals{Uploaded: objects - k, Rejected: k}) {
+					t.Fatalf("totals %+v, error %v", totals, err)
+				}
+				for _, n := range recorded.rejected {
+					if !bad[n] || recorded.reasons[n] != "400: bad" {
+						t.Errorf("object %d rejected with reason %q", n, recorded.reasons[n])
+					}
+				}
+				limit := objects/batch + 2*k*bits.Len(batch)
+				t.Logf("%d calls, limit %d", len(f.calls), limit)
+				if len(f.calls) > limit {
+					t.Errorf("%d calls, want at most %d", len(f.calls), limit)
+				}
+			})
+		}
+	}
+}
+
+func TestTooLargeReducesBatchBytes(t *testing.T) {
+	t.Parallel()
+	const limit = 3000
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+		if c.bytes > limit {
+			return gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, nil
+		}
+		return gateway.Answer{}, nil
+	}}
+	recorded := &memoryJournal{}
+	totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 10_000}, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
+		for n := range 1000 {
+			size := 90
+			if n == 500 {
+				size = 2 * limit // always too large
+			}
+			if err := add(asset(n, size)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || totals != (Totals{Uploaded: 999, Rejected: 1}) || !slices.Equal(recorded.rejected, []int{500}) || recorded.reasons[500] != "413" {
+		t.Fatalf("totals %+v, rejected %v, error %v", totals, recorded.reasons, err)
+	}
+	for i, c := range f.calls {
+		if i > 20 && c.bytes > limit && !slices.Contains(c.numbers, 500) {
+			t.Errorf("call %d has %d bytes, although the limit of %d was detected", i, c.bytes, limit)
+		}
+	}
+}
+
+func TestPartly(t *testing.T) {
+	t.Parallel()
+	guid := func(n int) string { return asset(n, 0).GUID.String() }
+	sid := func(n int) string { return asset(n, 0).SID.String() }
+	cases := map[string]struct {
+		answer   gateway.Answer
+		oneByOne bool
+	}{
+		"by SID":                 {answer: gateway.Answer{Rejected: map[string]string{sid(2): "no", sid(5): "no"}}},
+		"by GUID":                {answer: gateway.Answer{Rejected: map[string]string{guid(2): "no", guid(5): "no"}}},
+		"by both":                {answer: gateway.Answer{Rejected: map[string]string{guid(2): "no", sid(5): "no"}}},
+		"unknown ID":             {answer: gateway.Answer{Rejected: map[string]string{sid(2): "no", "S-1-5-99": "no"}}, oneByOne: true},
+		"both IDs of one object": {answer: gateway.Answer{Rejected: map[string]string{guid(2): "no", sid(2): "no"}}, oneByOne: true},
+		"unattributed":           {answer: gateway.Answer{Rejected: map[string]string{sid(2): "no"}, Unattributed: true}, oneByOne: true},
+		"no object named":        {answer: gateway.Answer{Message: "no", Unattributed: true}, oneByOne: true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := &fakeSender{t: t, answer: func(_ context.Context, sent call) (gateway.Answer, error) {
+				switch {
+				case len(sent.numbers) > 1:
+					c.answer.Outcome = gateway.Partly
+					return c.answer, nil
+				case sent.numbers[0] == 2 || sent.numbers[0] == 5:
+					return gateway.Answer{Outcome: gateway.Partly, Message: "no", Unattributed: true}, nil
+				}
+				return gateway.Answer{}, nil
+			}}
+			recorded := &memoryJournal{}
+			totals, err := Run(t.Context(), f, defaultOptions, recorded, produce(upTo(8)...))
+			if err != nil || totals != (Totals{Uploaded: 6, Rejected: 2}) || recorded.reasons[2] != "no" || recorded.reasons[5] != "no" {
+				t.Fatalf("totals %+v, rejected %v, error %v", totals, recorded.reasons, err)
+			}
+			if calls := len(f.calls); calls != 1 && !c.oneByOne || calls != 9 && c.oneByOne {
+				t.Errorf("%d calls", calls)
+			}
+		})
+	}
+}
+
+// TestPartlyRole checks that a group and its role, which have the same SID, are distinguished.
+func TestPartlyRole(t *testing.T) {
+	t.Parallel()
+	group, role := asset(1, 0), asset(2, 0)
+	group.Kind, role.Kind, role.SID = identity.Group, identity.Role, group.SID
+	for rejected, want := range map[string]identity.Asset{group.SID.String(): group, group.SID.String() + ":role": role} {
+		f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.Answer, error) {
+			return gateway.Answer{Outcome: gateway.Partly, Rejected: map[string]string{rejected: "no"}}, nil
+		}}
+		recorded := &memoryJournal{}
+		totals, err := Run(t.Context(), f, defaultOptions, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
+			return errors.Join(add(group), add(role))
+		})
+		if err != nil || totals != (Totals{Uploaded: 1, Rejected: 1}) || !slices.Equal(recorded.rejected, []int{number(want.Object())}) {
+			t.Errorf("%s: totals %+v, rejected %v, error %v", rejected, totals, recorded.rejected, err)
+		}
+	}
+}
+
+// TestNeverAcknowledged checks that an upload fails if a gateway that never acknowledged an
+// object rejects all of them.
+func TestNeverAcknowledged(t *testing.T) {
+	t.Parallel()
+	const objects = 10_000
+	bad := map[int]bool{}
+	for n := range objects {
+		bad[n] = true
+	}
+	options := defaultOptions
+	options.NeverAcknowledged = true
+	f := &fakeSender{t: t, answer: rejectBatchesWith(bad)}
+	totals, err := Run(t.Context(), f, options, &memoryJournal{}, produce(upTo(objects)...))
+	faulttest.Check(t, err, fault.Error{Class: fault.Refused, Op: "upload"}, errNoneAccepted,
+		"qualys.customerUuid", "qualys.profileUuid", "gateway.source", "adconnector status")
+	if strings.Contains(err.Error(), "400: bad") {
+		t.Errorf("the reason of the gateway is in %v", err)
+	}
+	if len(f.calls) > 4*maxInitialRejections || totals.Rejected < maxInitialRejections {
+		t.Errorf("%d calls before the error, totals %+v", len(f.calls), totals)
+	}
+}
+
+// TestAcknowledgedOnce checks that an upload to a gateway that acknowledged an object before
+// does not fail, even if all other objects are rejected.
+func TestAcknowledgedOnce(t *testing.T) {
+	t.Parallel()
+	const objects = 2 * maxInitialRejections
+	for name, c := range map[string]struct {
+		neverAcknowledged bool
+		accepted          int // the first objects, which the gateway accepts
+	}{"before this run": {false, 0}, "in this run": {true, 1}} {
+		t.Run(name, func(t *testing.T) {
+			bad := map[int]bool{}
+			for n := c.accepted; n < objects; n++ {
+				bad[n] = true
+			}
+			options := Options{Workers: 1, BatchSize: 1, BatchBytes: 1000, NeverAcknowledged: c.neverAcknowledged}
+			totals, err := Run(t.Context(), &fakeSender{t: t, answer: rejectBatchesWith(bad)}, options, &memoryJournal{}, produce(upTo(objects)...))
+			if err != nil || totals != (Totals{Uploaded: c.accepted, Rejected: objects - c.accepted}) {
+				t.Errorf("totals %+v, error %v", totals, err)
+			}
+		})
+	}
+}
