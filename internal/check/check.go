@@ -66,7 +66,7 @@ type Options struct {
 	// GatewayAddress is host:port, and ProxyAddress too; "": there is no proxy.
 	GatewayAddress, ProxyAddress string
 	Source                       *syncrun.Source // nil: the gateway says where to read
-	Search                       syncrun.Search
+	Search                       syncrun.SearchOptions
 	StateDir                     string
 	Next                         func(after time.Time) time.Time // of the schedule; nil: there is none
 

@@ -66,7 +66,7 @@ func portOf(address string) string {
 // cannot be had.
 func (i *inspection) documents(ctx context.Context) Check {
 	if i.Source != nil {
-		options := i.Search.Over(i.Source.Directory)
+		options := i.Search.ApplyTo(i.Source.Directory)
 		i.directory, i.part = &options, i.Source
 		return ok("from the environment: %s", i.describe())
 	}
@@ -95,11 +95,11 @@ func (i *inspection) readConnection(ctx context.Context) error {
 	if err != nil {
 		return deadline(ctx, err)
 	}
-	options, err := syncrun.DirectoryOf(connection)
+	options, err := syncrun.DirectoryOptions(connection)
 	if err != nil {
 		return err
 	}
-	options = i.Search.Over(options)
+	options = i.Search.ApplyTo(options)
 	i.directory = &options
 	return nil
 }
@@ -109,7 +109,7 @@ func (i *inspection) readProfile(ctx context.Context) error {
 	if err != nil {
 		return deadline(ctx, err)
 	}
-	part, err := syncrun.PartOf(profile)
+	part, err := syncrun.SourceFromProfile(profile)
 	if err != nil {
 		return err
 	}

@@ -42,13 +42,13 @@ func (w *watch) gatewayRequest(call string, class fault.Class, took time.Duratio
 	w.metrics.GatewayRequest(call, string(class), took)
 }
 
-func (w *watch) runEnded(account syncrun.Account) {
+func (w *watch) runEnded(account syncrun.Report) {
 	w.metrics.Run(account.Mode, account.Result, account.Duration)
 	for _, stage := range account.Stages {
-		w.metrics.Stage(stage.Name, stage.Took)
+		w.metrics.Stage(stage.Name, stage.Duration)
 	}
 	for outcome, count := range account.Objects {
-		w.metrics.Objects(outcome.Kind.String(), outcome.What, count)
+		w.metrics.Objects(outcome.Kind.String(), outcome.Name, count)
 	}
 }
 

@@ -111,8 +111,8 @@ func TestGraceIsDivided(t *testing.T) {
 		s.env["service.shutdown-grace"] = grace
 		r, c, p, _ := s.wire(t)
 		calls := p.gatewayOptions(c, p.logger()).Grace
-		if calls < c.Service.ShutdownGrace/2 || r.Conclude <= 0 || calls+r.Conclude >= c.Service.ShutdownGrace {
-			t.Errorf("of %s, %s are for calls and %s for the end of the run", grace, calls, r.Conclude)
+		if calls < c.Service.ShutdownGrace/2 || r.EndTimeout <= 0 || calls+r.EndTimeout >= c.Service.ShutdownGrace {
+			t.Errorf("of %s, %s are for calls and %s for the end of the run", grace, calls, r.EndTimeout)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func TestTrace(t *testing.T) {
 	s.env["ldap.page-size"] = "5"
 	pages := map[string]int{}
 	for _, level := range []string{"debug", "trace"} {
-		for _, l := range s.invoke(t, "sync", "--full", "--log-level", level).With(syncrun.MsgDirectoryAnswered) {
+		for _, l := range s.invoke(t, "sync", "--full", "--log-level", level).With(syncrun.MsgDirectoryRequest) {
 			if l.Text("level") != "trace" || l.Text("class") != string(fault.Done) || l["duration_ms"] == nil {
 				t.Errorf("%v", l)
 			}
@@ -132,7 +132,7 @@ func TestRunID(t *testing.T) {
 					}
 					began = at
 				}
-				if messages[gateway.MsgAnswered] == 0 || messages[syncrun.MsgDirectoryAnswered] == 0 || messages[connectorState] < 2 {
+				if messages[gateway.MsgAnswered] == 0 || messages[syncrun.MsgDirectoryRequest] == 0 || messages[connectorState] < 2 {
 					t.Errorf("messages %v", messages)
 				}
 			}

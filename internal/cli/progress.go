@@ -95,7 +95,7 @@ type distance struct {
 
 func howFar(p *syncrun.Progress) distance {
 	// In this order: what is done is rather too little than too much.
-	d := distance{expected: p.Expected.Load(), sent: p.Settled.Load()}
+	d := distance{expected: p.Expected.Load(), sent: p.Acknowledged.Load()}
 	changed := p.Changed.Load()
 	d.read = p.Read.Load()
 	d.done = max(0, d.read-max(0, changed-d.sent))

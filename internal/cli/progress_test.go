@@ -30,7 +30,7 @@ func TestHowFar(t *testing.T) {
 			p.Expected.Store(test.expected)
 			p.Read.Store(test.read)
 			p.Changed.Store(test.changed)
-			p.Settled.Store(test.settled)
+			p.Acknowledged.Store(test.settled)
 			d := howFar(&p)
 			if got := d.text(test.elapsed); got != test.text || d.done != test.done {
 				t.Errorf("%q with %d done, want %q with %d", got, d.done, test.text, test.done)

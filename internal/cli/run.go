@@ -90,7 +90,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 		return err
 	}
 	ticks := c.Service.Schedule
-	r.Next = ticks.Next
+	r.NextRun = ticks.Next
 	w.metrics.WatchSchedule(func() time.Duration {
 		next := ticks.Next(time.Now())
 		return max(ticks.Next(next).Sub(next), 0) // there may be no other
@@ -115,7 +115,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log
 		RunOnStart: c.Service.RunOnStart,
 		Heartbeat:  pulse.Beat,
 		Run: func(ctx context.Context, _ time.Time) {
-			var mode syncrun.Mode
+			var mode syncrun.RunOptions
 			if seen.starts != nil {
 				mode.Progress = seen.starts()
 			}

@@ -11,7 +11,7 @@ import (
 )
 
 func (p *program) syncCommand() *cobra.Command {
-	var mode syncrun.Mode
+	var mode syncrun.RunOptions
 	command := &cobra.Command{
 		Use:   "sync",
 		Short: "Do one run now, then exit",
@@ -35,14 +35,14 @@ right, --allow-deletes releases what was held.`,
 }
 
 // openStateFor opens the state as the mode needs it: a dry run changes nothing.
-func (p *program) openStateFor(mode syncrun.Mode, dir string, log zerolog.Logger) (*state.Store, error) {
+func (p *program) openStateFor(mode syncrun.RunOptions, dir string, log zerolog.Logger) (*state.Store, error) {
 	if mode.DryRun {
 		return p.hooks.state.OpenReadOnly(dir)
 	}
 	return p.openState(dir, log)
 }
 
-func (p *program) sync(ctx context.Context, mode syncrun.Mode) error {
+func (p *program) sync(ctx context.Context, mode syncrun.RunOptions) error {
 	c, err := p.load(false)
 	if err != nil {
 		return err

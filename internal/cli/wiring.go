@@ -78,7 +78,7 @@ func logSetAside(store *state.Store, log zerolog.Logger) {
 func keepReporting(ctx context.Context, r *syncrun.Runner) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var reporting sync.WaitGroup
-	reporting.Go(func() { r.KeepReporting(ctx) })
+	reporting.Go(func() { r.ResendStates(ctx) })
 	return func() {
 		cancel()
 		reporting.Wait()

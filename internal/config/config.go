@@ -87,7 +87,7 @@ func Load(src Source) (*Config, error) {
 	}
 	// Both must end within the grace: calls under way first, then the record of the run.
 	c.Gateway.Grace = c.Service.ShutdownGrace * 3 / 4
-	c.Run.Conclude = min(5*time.Second, c.Service.ShutdownGrace/6)
+	c.Run.EndTimeout = min(5*time.Second, c.Service.ShutdownGrace/6)
 	c.Run.Target = strings.Join([]string{c.Gateway.URL.String(), c.Gateway.CustomerUUID, c.Gateway.ConnectionUUID}, " ")
 	return c, nil
 }
@@ -131,7 +131,7 @@ func rootsWith(certificates []*x509.Certificate) *x509.CertPool {
 func (l *loader) run() syncrun.Options {
 	return syncrun.Options{
 		Source: l.source(),
-		Search: syncrun.Search{
+		Search: syncrun.SearchOptions{
 			UserFilter:   optional[string](l, "ldap.user-filter"),
 			GroupFilter:  optional[string](l, "ldap.group-filter"),
 			PageSize:     optional[int](l, "ldap.page-size"),

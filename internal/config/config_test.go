@@ -90,11 +90,11 @@ func TestDefaults(t *testing.T) {
 	}
 	want := syncrun.Options{
 		Target:       "https://gateway.example.com 35664649-0001-4002-8003-0e54079e1ee9 6ec6ac85-0001-4002-8003-558f378caa2b",
-		Search:       syncrun.Search{PageSize: 1000},
+		Search:       syncrun.SearchOptions{PageSize: 1000},
 		Upload:       upload.Options{Workers: 10, BatchSize: 500, BatchBytes: 1048576},
 		Guard:        syncrun.Guard{MaxDeletes: 500, MaxDeletesPercent: 10},
 		FullInterval: 24 * time.Hour,
-		Conclude:     5 * time.Second,
+		EndTimeout:   5 * time.Second,
 	}
 	if !reflect.DeepEqual(c.Run, want) {
 		t.Errorf("run %+v", c.Run)
@@ -126,7 +126,7 @@ func TestDirectory(t *testing.T) {
 		source.Scope != directory.OneLevel || !source.Posture {
 		t.Errorf("got %+v", *source)
 	}
-	search := syncrun.Search{ServerName: "dc.example.com", UserFilter: `(&(department=Sales)(!(title=a\28b)))`, GroupFilter: "(cn=g)", PageSize: 10}
+	search := syncrun.SearchOptions{ServerName: "dc.example.com", UserFilter: `(&(department=Sales)(!(title=a\28b)))`, GroupFilter: "(cn=g)", PageSize: 10}
 	if !reflect.DeepEqual(c.Run.Search, search) {
 		t.Errorf("got %+v", c.Run.Search)
 	}
@@ -149,7 +149,7 @@ func TestGrace(t *testing.T) {
 		"1h":  {45 * time.Minute, 5 * time.Second},
 	} {
 		c := mustLoad(t, with(complete, "service.shutdown-grace="+grace))
-		if got := [2]time.Duration{c.Gateway.Grace, c.Run.Conclude}; got != want {
+		if got := [2]time.Duration{c.Gateway.Grace, c.Run.EndTimeout}; got != want {
 			t.Errorf("%s: got %v, want %v", grace, got, want)
 		}
 	}

@@ -14,43 +14,43 @@ import (
 	"adconnector/internal/identity"
 )
 
-// Guard bounds what a run may report as deleted. Above it, all deletions of the run are held
-// until an operator releases them or the objects are back: most likely somebody made a
-// mistake, or the account sees only a part of the directory.
+// Guard limits how many deletions a run may send. Above a limit, all deletions of the run are
+// held until an operator releases them or the objects reappear. The likely causes are an
+// operator error, or an account that can read only a part of the directory.
 type Guard struct {
 	MaxDeletes        int
 	MaxDeletesPercent int // of the index
 }
 
-// Evidence is what a run knows about deletions once it has read everything else.
+// Evidence is the input of DecideDeletions, collected after everything else was read.
 type Evidence struct {
-	Deleted   []identity.Object // proven, those that were held before included
-	Withdrawn []identity.Object // no longer asked for: exempt from the guard
-	Undecided []identity.Object // held before, and this run has no proof either way
+	Deleted         []identity.Object // proven, including those held before
+	DisabledPosture []identity.Object // sent for security posture, which is now disabled: exempt from the guard
+	Undecided       []identity.Object // held before, and this run has no proof either way
 
 	Held         []ad.GUID // before this run, sorted
 	IndexSize    int
 	NothingFound bool // by a full sync
-	Release      bool // of held deletions, requested
+	Release      bool // requested: release held deletions
 }
 
-// Decision is what becomes of deletions.
+// Decision lists the deletions to send and those to hold.
 type Decision struct {
 	Send   []identity.Object
 	Held   []identity.Object
-	Reason string // why some are held; "" where none is
-	// KeepHeld are recorded as held: Held, and those that were held and are sent now. They
-	// stay held until the gateway acknowledges them.
+	Reason string // why some are held; "" if none is
+	// KeepHeld are the deletions to record as held: those in Held, and those released by this
+	// run. Released deletions stay held until the gateway acknowledges them.
 	KeepHeld []ad.GUID
 }
 
 // DecideDeletions decides which deletions to send and which to hold.
 func DecideDeletions(e Evidence, g Guard) Decision {
-	heldBefore, others := split(e.Deleted, e.Held)
-	d := Decision{Send: e.Deleted, Reason: g.exceeded(e, len(others))}
+	heldBefore, added := splitHeld(e.Deleted, e.Held)
+	d := Decision{Send: e.Deleted, Reason: g.limitExceeded(e, len(added))}
 	switch {
-	case e.Release && d.Reason != "": // what was not held when the operator decided waits
-		d.Send, d.Held = heldBefore, others
+	case e.Release && d.Reason != "": // the operator did not see the added ones
+		d.Send, d.Held = heldBefore, added
 	case e.Release:
 	case len(heldBefore) > 0 || d.Reason != "":
 		d.Send, d.Held = nil, e.Deleted
@@ -60,72 +60,72 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 		d.Held = slices.Concat(d.Held, e.Undecided)
 		d.Reason = cmp.Or(d.Reason, fmt.Sprintf("%d of them were held before, and this run cannot prove that they are deleted", len(e.Undecided)))
 	}
-	d.Send = slices.Concat(e.Withdrawn, d.Send)
+	d.Send = slices.Concat(e.DisabledPosture, d.Send)
 	d.KeepHeld = guidsOf(slices.Concat(d.Held, heldBefore))
 	return d
 }
 
-// split returns the objects that were held before, and the others.
-func split(objects []identity.Object, held []ad.GUID) (heldBefore, others []identity.Object) {
+// splitHeld returns the objects whose deletion was held before, and the others.
+func splitHeld(objects []identity.Object, held []ad.GUID) (heldBefore, added []identity.Object) {
 	for _, object := range objects {
-		if _, was := slices.BinarySearchFunc(held, object.GUID, byBytes); was {
+		if _, found := slices.BinarySearchFunc(held, object.GUID, compareGUIDs); found {
 			heldBefore = append(heldBefore, object)
 		} else {
-			others = append(others, object)
+			added = append(added, object)
 		}
 	}
-	return heldBefore, others
+	return heldBefore, added
 }
 
-// exceeded returns why so many deletions are too many; "" where they are not.
-func (g Guard) exceeded(e Evidence, deletions int) string {
+// limitExceeded returns which limit a number of deletions exceeds; "" if none.
+func (g Guard) limitExceeded(e Evidence, deletions int) string {
 	switch {
 	case deletions == 0:
 		return ""
 	case e.NothingFound:
-		return "the directory shows nothing at all"
+		return "no objects found in the directory"
 	case deletions > g.MaxDeletes:
 		return fmt.Sprintf("%d deletions exceed sync.max-deletes (%d)", deletions, g.MaxDeletes)
 	case deletions*100 > g.MaxDeletesPercent*e.IndexSize:
-		return fmt.Sprintf("%d deletions exceed sync.max-deletes-percent (%d) of the %d objects known", deletions, g.MaxDeletesPercent, e.IndexSize)
+		return fmt.Sprintf("%d deletions exceed sync.max-deletes-percent (%d) of the %d indexed objects", deletions, g.MaxDeletesPercent, e.IndexSize)
 	}
 	return ""
 }
 
-// worthChecking reports whether so many deletions may pass the guard, so that each is worth
-// another look.
-func (g Guard) worthChecking(deletions int, release bool) bool {
-	return deletions <= max(g.MaxDeletes, guidsAtOnce) || release
+// worthRechecking reports whether the guard may allow so many deletions. Only then is each
+// object read again.
+func (g Guard) worthRechecking(deletions int, release bool) bool {
+	return deletions <= max(g.MaxDeletes, guidsPerFilter) || release
 }
 
-// findDeleted gathers the evidence about deletions. Objects that it finds to exist are
-// processed like all others, and are in the findings that it returns.
-func (r *reader) findDeleted(ctx context.Context, found findings, tombstones *tombstones, to sink) (findings, Evidence, error) {
-	e := Evidence{Held: r.snapshot.Held, IndexSize: r.snapshot.IndexSize, Release: r.mode.AllowDeletes}
+// findDeleted collects the evidence for deletions. It processes objects that turn out to
+// exist like all others, and adds them to the result that it returns.
+func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, Evidence, error) {
+	e := Evidence{Held: r.snapshot.Held, IndexSize: r.snapshot.IndexSize, Release: r.options.AllowDeletes}
 	var err error
 	if r.plan.Mode == full {
-		found, e.Deleted, err = r.findMissing(ctx, found, to)
+		result, e.Deleted, err = r.findMissing(ctx, result, to)
 	} else {
-		found, e.Deleted, err = r.findTombstoned(ctx, found, tombstones, to)
+		result, e.Deleted, err = r.findTombstones(ctx, result, tombstones, to)
 	}
 	if err != nil {
-		return found, e, err
+		return result, e, err
 	}
-	if e.Deleted, e.Withdrawn, err = r.withdraw(e.Deleted); err != nil {
-		return found, e, err
+	if e.Deleted, e.DisabledPosture, err = r.splitDisabledPosture(e.Deleted); err != nil {
+		return result, e, err
 	}
-	settled := guidsOf(slices.Concat(e.Deleted, e.Withdrawn))
-	slices.SortFunc(settled, byBytes)
-	rest := slices.DeleteFunc(slices.Clone(r.snapshot.Held), func(guid ad.GUID) bool {
-		_, is := slices.BinarySearchFunc(settled, guid, byBytes)
-		return is
+	decided := guidsOf(slices.Concat(e.Deleted, e.DisabledPosture))
+	slices.SortFunc(decided, compareGUIDs)
+	undecided := slices.DeleteFunc(slices.Clone(r.snapshot.Held), func(guid ad.GUID) bool {
+		_, found := slices.BinarySearchFunc(decided, guid, compareGUIDs)
+		return found
 	})
-	e.Undecided, err = r.store.Objects(found.unseen(rest))
-	e.NothingFound = r.plan.Mode == full && found.read(r.kinds()...) == 0
-	return found, e, err
+	e.Undecided, err = r.store.Objects(result.notSeen(undecided))
+	e.NothingFound = r.plan.Mode == full && result.countRead(r.kinds()...) == 0
+	return result, e, err
 }
 
-// kinds are those that are read below the profile's base.
+// kinds returns the kinds of objects that are read below the profile's base.
 func (r *reader) kinds() []identity.Kind {
 	kinds := make([]identity.Kind, len(r.queries))
 	for i, q := range r.queries {
@@ -134,90 +134,90 @@ func (r *reader) kinds() []identity.Kind {
 	return kinds
 }
 
-// findMissing returns the objects of the index that a full sync did not show. Reading page
-// by page may miss an object that changes at that moment, so each one is asked for again.
-func (r *reader) findMissing(ctx context.Context, found findings, to sink) (findings, []identity.Object, error) {
-	if !r.plan.ProvesAbsence {
-		return found, nil, nil
+// findMissing returns the indexed objects that a full sync did not find. A paged search may
+// miss an object that changes during the search, so each missing object is read again.
+func (r *reader) findMissing(ctx context.Context, result readResult, to sink) (readResult, []identity.Object, error) {
+	if !r.plan.AbsenceProvesDeletion {
+		return result, nil, nil
 	}
-	missing, err := r.store.Missing(found.allSeen())
+	missing, err := r.store.Missing(result.seenGUIDs())
 	if err != nil || len(missing) == 0 {
-		return found, nil, err
+		return result, nil, err
 	}
-	if r.guard.worthChecking(len(missing), r.mode.AllowDeletes) {
-		more, err := r.readThese(ctx, guidsOf(missing), to)
-		found.add(more)
+	if r.guard.worthRechecking(len(missing), r.options.AllowDeletes) {
+		reread, err := r.readByGUID(ctx, guidsOf(missing), to)
+		result.add(reread)
 		if err != nil {
-			return found, nil, err
+			return result, nil, err
 		}
-		if missing, err = r.store.Missing(found.allSeen()); err != nil {
-			return found, nil, err
+		if missing, err = r.store.Missing(result.seenGUIDs()); err != nil {
+			return result, nil, err
 		}
 	}
-	if found.nameless > 0 && len(missing) > 0 { // each of them may be one that is missing
-		r.log.Warn().Int("objects", found.nameless).Int("missing", len(missing)).
+	if result.withoutGUID > 0 && len(missing) > 0 { // each such entry may be a missing object
+		r.log.Warn().Int("objects", result.withoutGUID).Int("missing", len(missing)).
 			Str("remedy", "grant the account Read Property on objectGUID of these entries").Msg(MsgDeletionsUnproven)
-		return found, nil, nil
+		return result, nil, nil
 	}
-	return found, missing, nil
+	return result, missing, nil
 }
 
-// findTombstoned returns the objects of the index that have a tombstone, and those that are
-// held and were not seen again. More of the latter than a run may delete wait for the next
-// full sync.
-func (r *reader) findTombstoned(ctx context.Context, found findings, tombstones *tombstones, to sink) (findings, []identity.Object, error) {
-	held := found.unseen(r.snapshot.Held)
-	// An object that is back need not have changed: it may only be readable again.
-	if r.guard.worthChecking(len(held), r.mode.AllowDeletes) {
-		more, err := r.readThese(ctx, held, to)
-		found.add(more)
+// findTombstones returns the indexed objects that have a tombstone, and the held ones that
+// were not seen again. If more are held than a run may delete, they are not rechecked before
+// the next full sync.
+func (r *reader) findTombstones(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, []identity.Object, error) {
+	held := result.notSeen(r.snapshot.Held)
+	// An object may reappear without a change, for example if it is readable again.
+	if r.guard.worthRechecking(len(held), r.options.AllowDeletes) {
+		reread, err := r.readByGUID(ctx, held, to)
+		result.add(reread)
 		if err != nil {
-			return found, nil, err
+			return result, nil, err
 		}
 	}
-	guids, err := tombstones.find(ctx)
+	guids, err := tombstones.deletedGUIDs(ctx)
 	if err != nil {
-		return found, nil, err
+		return result, nil, err
 	}
 	deleted := slices.Concat(held, guids)
 	if r.posture != nil {
-		for _, guid := range guids { // of groups, some of which were roles
+		for _, guid := range guids { // some may be groups that were roles
 			deleted = append(deleted, identity.RoleGUID(guid))
 		}
 	}
-	objects, err := r.store.Objects(found.unseen(deleted))
-	return found, objects, err
+	objects, err := r.store.Objects(result.notSeen(deleted))
+	return result, objects, err
 }
 
-// withdraw splits off the objects that exist for the sake of security posture alone, in a
-// full sync without it. The operator decided that; it needs no proof and no guard.
-func (r *reader) withdraw(deleted []identity.Object) (rest, withdrawn []identity.Object, err error) {
+// splitDisabledPosture separates the objects that were sent only for security posture, in a
+// full sync without it. The operator disabled it, so they need neither proof nor guard.
+func (r *reader) splitDisabledPosture(deleted []identity.Object) (others, posture []identity.Object, err error) {
 	if r.source.Posture || r.plan.Mode != full {
 		return deleted, nil, nil
 	}
 	for _, object := range deleted {
 		if object.Kind.IsPosture() {
-			withdrawn = append(withdrawn, object)
+			posture = append(posture, object)
 		} else {
-			rest = append(rest, object)
+			others = append(others, object)
 		}
 	}
-	if !r.plan.ProvesAbsence { // deleted is empty then, but the kinds are known
-		withdrawn, err = r.store.ObjectsOfKinds(identity.Role, identity.ServiceAccount, identity.Domain)
+	if !r.plan.AbsenceProvesDeletion { // deleted is empty then
+		posture, err = r.store.ObjectsOfKinds(identity.Role, identity.ServiceAccount, identity.Domain)
 	}
-	if len(withdrawn) > 0 {
-		r.log.Info().Int("objects", len(withdrawn)).Msg(MsgPostureDisabled)
+	if len(posture) > 0 {
+		r.log.Info().Int("objects", len(posture)).Msg(MsgPostureDisabled)
 	}
-	return rest, withdrawn, err
+	return others, posture, err
 }
 
-// applyDeletions records what is held, and adds what is sent.
+// applyDeletions records the held deletions and adds the others to the sink.
 func (r *reader) applyDeletions(d Decision, to sink) error {
 	if len(d.Held) > 0 {
 		logHeld(r.log, d)
-		r.nameHeld(d.Held)
+		r.listHeld(d.Held)
 	}
-	if !r.mode.DryRun && len(r.snapshot.Held)+len(d.KeepHeld) > 0 {
+	if !r.options.DryRun && len(r.snapshot.Held)+len(d.KeepHeld) > 0 {
 		if err := r.store.SetHeldDeletions(d.KeepHeld, r.start); err != nil {
 			return err
 		}
@@ -233,24 +233,24 @@ func (r *reader) applyDeletions(d Decision, to sink) error {
 	return nil
 }
 
-// listed bounds how many held deletions, or rejected objects, a run names in the log.
-const listed = 20
+// maxLoggedObjects limits how many held deletions, and how many rejected objects, a run logs.
+const maxLoggedObjects = 20
 
 func logHeld(log zerolog.Logger, d Decision) {
 	log.Warn().Int("held", len(d.Held)).Str("reason", d.Reason).
-		Str("remedy", "check what was deleted in the directory (adconnector status, sync --dry-run); to release, stop the daemon and run adconnector sync --allow-deletes").
+		Str("remedy", "review the deletions in the directory (adconnector status, sync --dry-run); to release them, stop the daemon and run adconnector sync --allow-deletes").
 		Msg(MsgDeletionsHeld)
 }
 
-// nameHeld names held deletions: a dry run shows all of them, the log has the first ones.
-func (r *reader) nameHeld(held []identity.Object) {
-	if r.mode.Show != nil {
+// listHeld shows all held deletions in a dry run, and logs the first ones otherwise.
+func (r *reader) listHeld(held []identity.Object) {
+	if r.options.Show != nil {
 		for _, object := range held {
-			r.mode.Show(object.AsDeleted(nil), true)
+			r.options.Show(object.AsDeleted(nil), true)
 		}
 		return
 	}
-	for _, object := range held[:min(len(held), listed)] {
+	for _, object := range held[:min(len(held), maxLoggedObjects)] {
 		r.log.Warn().Stringer("kind", object.Kind).Stringer("sid", object.SID).Stringer("guid", object.GUID).Msg(MsgDeletionHeld)
 	}
 }
@@ -263,25 +263,26 @@ func guidsOf(objects []identity.Object) []ad.GUID {
 	return guids
 }
 
-// tombstones finds what was deleted since the watermark. It serves one goroutine.
-type tombstones struct {
-	task
-	session *session
-	since   ad.USN
-	warned  *bool // of the runner: see warnedBlind
+// tombstoneSearch finds the objects deleted since the watermark. It is not safe for
+// concurrent use.
+type tombstoneSearch struct {
+	runInfo
+	session  *session
+	sinceUSN ad.USN
+	warned   *bool // the runner's warnedUnreadable
 
 	searched bool
 	guids    []ad.GUID
 }
 
-func (r *Runner) tombstones(t task, s *session, p Plan) *tombstones {
-	return &tombstones{task: t, session: s, since: p.Since, warned: &r.warnedBlind}
+func (r *Runner) newTombstoneSearch(info runInfo, s *session, p Plan) *tombstoneSearch {
+	return &tombstoneSearch{runInfo: info, session: s, sinceUSN: p.SinceUSN, warned: &r.warnedUnreadable}
 }
 
-// find returns what was deleted, where the account may see it. It searches once, when it is
-// called first, and that is after the reading: an object that is restored between a search
-// and the reading would be taken for deleted. What is deleted later is found by the next run.
-func (t *tombstones) find(ctx context.Context) ([]ad.GUID, error) {
+// deletedGUIDs returns the deleted objects, as far as the account can read them. It searches
+// on the first call only, which must follow the reading of what it applies to. Otherwise an
+// object restored in between would count as deleted. The next run finds later deletions.
+func (t *tombstoneSearch) deletedGUIDs(ctx context.Context) ([]ad.GUID, error) {
 	if t.searched {
 		return t.guids, nil
 	}
@@ -290,17 +291,17 @@ func (t *tombstones) find(ctx context.Context) ([]ad.GUID, error) {
 	return guids, err
 }
 
-func (t *tombstones) search(ctx context.Context) (guids []ad.GUID, err error) {
+func (t *tombstoneSearch) search(ctx context.Context) (guids []ad.GUID, err error) {
 	s := t.session
-	if err := s.renew(ctx); err != nil {
+	if err := s.reconnectIfIdle(ctx); err != nil {
 		return nil, err
 	}
-	sees, err := s.SeesDeleted(ctx)
+	readable, err := s.SeesDeleted(ctx)
 	if err != nil {
 		return nil, err
 	}
 	container := s.RootDSE.DeletedObjects()
-	if !sees {
+	if !readable {
 		if !*t.warned {
 			*t.warned = true
 			t.log.Warn().Str("remedy", fmt.Sprintf(`as a domain administrator run dsacls "%[1]s" /takeOwnership, then dsacls "%[1]s" /g ACCOUNT:LCRP`, container)).
@@ -310,7 +311,7 @@ func (t *tombstones) search(ctx context.Context) (guids []ad.GUID, err error) {
 	}
 	search := directory.Search{
 		Base: container, Scope: directory.OneLevel, Deleted: true, Attributes: []string{"objectGUID"},
-		Filter: "(&(isDeleted=TRUE)" + changedSince(t.since) + ")",
+		Filter: "(&(isDeleted=TRUE)" + changedSince(t.sinceUSN) + ")",
 	}
 	_, err = s.Search(ctx, search, func(entry *ad.Entry) error {
 		if guid, ok := ad.ParseGUID(entry.First(0)); ok {
@@ -318,6 +319,6 @@ func (t *tombstones) search(ctx context.Context) (guids []ad.GUID, err error) {
 		}
 		return nil
 	})
-	s.used = time.Now()
+	s.lastUsed = time.Now()
 	return guids, err
 }

@@ -18,17 +18,17 @@ import (
 
 func TestUnchangedDirectorySendsNothing(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
-	calls := e.assetCalls()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
-	if n := e.assetCalls() - calls; n != 0 {
-		t.Errorf("%d calls", n)
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	requests := e.assetRequests()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
+	if n := e.assetRequests() - requests; n != 0 {
+		t.Errorf("%d requests", n)
 	}
 }
 
-func TestDeltaAfterOneChange(t *testing.T) {
+func TestDeltaSyncAfterOneChange(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		change            func(e *env) error
@@ -53,310 +53,312 @@ func TestDeltaAfterOneChange(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
+			e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 			e.addGroup("team")
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})
 			e.must(c.change(e))
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: c.uploaded, Deleted: c.deleted})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: c.uploaded, Deleted: c.deleted})
 			if name != "activity" {
 				e.expectConverged()
 			}
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 		})
 	}
 }
 
 func TestRestoredUserIsSentAgain(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	deleted := e.deleteUsers(1)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
 	e.must(e.Undelete(deleted[0]))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
 }
 
-// A tombstone that is gone by the end of the reading proves nothing.
+// A tombstone that disappears while objects are read is no proof.
 func TestUserRestoredDuringSyncIsNotDeleted(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	deleted := e.deleteUsers(1)
-	e.atDirectoryRead(func() { e.must(e.Undelete(deleted[0])) })
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.afterUsersRead(func() { e.must(e.Undelete(deleted[0])) })
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
 }
 
 func TestUserMovedOutOfBaseIsDeletedByFullSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.moveOut(1)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 1})
 	e.expectConverged()
 	e.moveBack(1)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
 }
 
 func TestActivityIsSentByFullSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{}, 5)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e := newDomainEnv(t, domaincontroller.Options{}, 5)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.must(e.Touch(e.user(1), "badPwdCount", "3"))
 	e.must(e.Touch(e.user(2), "badPwdCount", "3"))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed}) // reads both: they are within the overlap
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 2})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed}) // reads both, within the overlap
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 2})
 	e.expectConverged()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }
 
-// newExpiring returns an environment after a full sync. The account of user7 expires in an
-// hour, and no delta reads it because of its USN.
-func newExpiring(t *testing.T) *env {
+// newExpiringUserEnv returns an environment after a full sync. The account of user7 expires in
+// an hour. No delta sync reads it because of its USN.
+func newExpiringUserEnv(t *testing.T) *env {
 	t.Helper()
-	e := newDomain(t, domaincontroller.Options{}, 20)
+	e := newDomainEnv(t, domaincontroller.Options{}, 20)
 	e.must(e.Modify(e.user(7), "accountExpires", fileTime(e.clock.Now().Add(time.Hour))))
-	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	return e
 }
 
 func TestExpiryIsSentWhenDue(t *testing.T) {
 	t.Parallel()
-	e := newExpiring(t)
+	e := newExpiringUserEnv(t)
 	e.clock.Advance(59 * time.Minute)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.clock.Advance(time.Minute)
 	e.restart()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	if status := e.status(e.GUID(e.user(7))); status != "EXPIRED" {
 		t.Errorf("status %v", status)
 	}
 	e.expectConverged()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }
 
-// The batch was recorded with the time when the object is due next, and was not delivered.
+// The failed batch was recorded with the next due time of the object.
 func TestDueObjectIsSentAfterRefusedRun(t *testing.T) {
 	t.Parallel()
-	e := newExpiring(t)
+	e := newExpiringUserEnv(t)
 	e.clock.Advance(time.Hour)
-	e.refusedRun(Mode{})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.refusedRun(RunOptions{})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }
 
 func TestDueTimeChangesWithoutUpload(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(3)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
 	expires := e.clock.Now().Add(time.Hour)
 	user := e.ldap.Users[1].Attributes
 	user["msDS-UserPasswordExpiryTimeComputed"] = fileTime(expires)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
-	for at, want := range map[time.Time][]ad.GUID{expires.Add(-time.Second): nil, expires: {ad.GUID([]byte(user["objectGUID"]))}} {
-		if due, err := e.store.DueForRecheck(at); err != nil || !slices.Equal(due, want) {
-			t.Errorf("due at %s: %v, error %v", at, due, err)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+	for now, want := range map[time.Time][]ad.GUID{expires.Add(-time.Second): nil, expires: {ad.GUID([]byte(user["objectGUID"]))}} {
+		if due, err := e.store.DueForRecheck(now); err != nil || !slices.Equal(due, want) {
+			t.Errorf("due at %s: %v, error %v", now, due, err)
 		}
 	}
 }
 
-// newRejecting returns an environment whose gateway rejects user7, after a full sync.
-func newRejecting(t *testing.T) *env {
+// newRejectedUserEnv returns an environment after a full sync in which the gateway rejected
+// user7.
+func newRejectedUserEnv(t *testing.T) *env {
 	t.Helper()
-	e := newDomain(t, domaincontroller.Options{}, 20)
-	e.outgrowOverlap()
+	e := newDomainEnv(t, domaincontroller.Options{}, 20)
+	e.exceedOverlap()
 	e.gateway.SetFront(rejectAssetsWith(`"user7"`))
-	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
 	return e
 }
 
 func TestRejectedObjectIsRetriedWithGrowingDelay(t *testing.T) {
 	t.Parallel()
-	e := newRejecting(t)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e := newRejectedUserEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.clock.Advance(time.Hour)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Partial, Rejected: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Partial, Rejected: 1})
 	e.clock.Advance(time.Hour)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed}) // two hours after the second rejection
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed}) // two hours after the second rejection
 	e.clock.Advance(time.Hour)
 	e.gateway.SetFront(nil)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
-	if left, err := e.store.Rejections(); err != nil || len(left) != 0 {
-		t.Errorf("rejections %v, error %v", left, err)
+	if rejections, err := e.store.Rejections(); err != nil || len(rejections) != 0 {
+		t.Errorf("rejections %v, error %v", rejections, err)
 	}
 }
 
 func TestRejectedObjectIsRetriedOnceWhenItChanges(t *testing.T) {
 	t.Parallel()
-	e := newRejecting(t)
+	e := newRejectedUserEnv(t)
 	e.must(e.Modify(e.user(7), "title", "x"))
-	e.clock.Advance(2 * time.Hour) // it is also due
-	before := e.assetCalls()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Partial, Rejected: 1})
-	if n := e.assetCalls() - before; n != 1 {
-		t.Errorf("%d calls", n)
+	e.clock.Advance(2 * time.Hour) // the retry is also due
+	before := e.assetRequests()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Partial, Rejected: 1})
+	if n := e.assetRequests() - before; n != 1 {
+		t.Errorf("%d requests", n)
 	}
 }
 
-// A delta reads the rejected object again because it is within the overlap.
+// A delta sync reads the rejected object again because it is within the overlap.
 func TestRejectedObjectWithinOverlapIsNotRetried(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
-	e.must(e.Modify(e.user(7), "title", "poison"))
-	e.gateway.SetFront(rejectAssetsWith(`"poison"`))
-	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.must(e.Modify(e.user(7), "title", "invalid"))
+	e.gateway.SetFront(rejectAssetsWith(`"invalid"`))
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.must(e.Touch(e.user(7), "badPwdCount", "3"))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Partial, Rejected: 1}) // sends everything that is not delivered
-	e.must(e.Modify(e.user(7), "title", "cured"))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Partial, Rejected: 1}) // sends all undelivered objects
+	e.must(e.Modify(e.user(7), "title", "valid"))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
 }
 
-func TestRetryAfter(t *testing.T) {
+func TestRetryDelay(t *testing.T) {
 	t.Parallel()
 	for attempts, want := range map[int]time.Duration{1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 6: 24, 7: 24, 100: 24} {
-		if got := retryAfter(attempts); got != want*time.Hour {
-			t.Errorf("after %d: %s", attempts, got)
+		if got := retryDelay(attempts); got != want*time.Hour {
+			t.Errorf("after %d attempts: %s", attempts, got)
 		}
 	}
 }
 
-func TestDryRunOfDeltaShowsWhatItWouldSend(t *testing.T) {
+func TestDryRunShowsChangesAndDeletions(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{delta, full} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+			e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 			e.must(e.Modify(e.user(1), "title", "x"))
 			e.must(e.Delete(e.user(2)))
-			before, states := e.assetCalls(), e.gateway.Arrived(testenv.StatePath)
-			var shown []string // one at a time: only users changed
+			before, states := e.assetRequests(), e.gateway.Arrived(testenv.StatePath)
+			var shown []string // never called concurrently here, because only users changed
 			show := func(asset identity.Asset, held bool) {
 				shown = append(shown, fmt.Sprintf("%s deleted=%t held=%t", asset.Name, asset.Deleted, held))
 			}
-			e.run(Mode{DryRun: true, Full: mode == full, Show: show}, state.Run{Mode: mode, Result: Processed})
+			e.run(RunOptions{DryRun: true, Full: mode == full, Show: show}, state.Run{Mode: mode, Result: Processed})
 			if want := []string{"user1 deleted=false held=false", "user2 deleted=true held=false"}; !slices.Equal(shown, want) {
 				t.Errorf("shown %q, want %q", shown, want)
 			}
-			if n := e.assetCalls() - before + e.gateway.Arrived(testenv.StatePath) - states; n != 0 {
-				t.Errorf("%d calls", n)
+			if n := e.assetRequests() - before + e.gateway.Arrived(testenv.StatePath) - states; n != 0 {
+				t.Errorf("%d requests", n)
 			}
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
 			e.expectConverged()
 		})
 	}
 }
 
-// The cost of a delta for the directory depends on the changes, not on its size.
-func TestDeltaReadsLittle(t *testing.T) {
+// The cost of a delta sync depends on the number of changes, not on the directory's size.
+func TestDeltaSyncReadsChangesOnly(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 1000)
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 1000)
 	e.options.Search.PageSize = 1000
 	e.start()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1000})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1000})
 	for n := range 10 {
 		e.must(e.Modify(e.user(n), "title", "x"))
 	}
-	before, calls := e.Searches(), e.assetCalls()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 10})
+	before, requests := e.Searches(), e.assetRequests()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 10})
 	after := e.Searches()
-	const own = 6 // rootDSE of both sessions, the settings, Deleted Objects
-	if n := after.Entries - before.Entries; n > 10+overlap+own {
-		t.Errorf("%d entries were read", n)
+	const fixed = 6 // rootDSE of both sessions, settings, Deleted Objects
+	if n := after.Entries - before.Entries; n > 10+overlap+fixed {
+		t.Errorf("%d entries read", n)
 	}
 	if n := after.Searches - before.Searches; n > 10 {
 		t.Errorf("%d searches", n)
 	}
-	if n := e.assetCalls() - calls; n != 1 {
-		t.Errorf("%d calls", n)
+	if n := e.assetRequests() - requests; n != 1 {
+		t.Errorf("%d requests", n)
 	}
 	e.expectConverged()
 }
 
-// A change with a lower USN than the watermark becomes visible after the watermark is read.
+// A change with a USN below the watermark becomes visible after the watermark was read.
 func TestLateChangeIsFoundWithinOverlap(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		back  ad.USN
-		found int
+		rollback ad.USN
+		found    int
 	}{"within the overlap": {150, 1}, "below the overlap": {300, 0}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 10)
-			e.outgrowOverlap()
-			e.outgrowOverlap()
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
-			e.Restore(domaincontroller.Restoration{Back: c.back, SameInvocation: true}) // makes room for lower USNs
+			e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 10)
+			e.exceedOverlap()
+			e.exceedOverlap()
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
+			e.Restore(domaincontroller.Restoration{Back: c.rollback, SameInvocation: true}) // so that the next USNs are lower
 			e.must(e.Modify(e.user(9), "title", "late"))
 			e.must(e.Delete(e.user(8)))
-			for range c.back {
+			for range c.rollback {
 				e.must(e.Modify("OU=Outside,"+e.Base(), "description", "x"))
 			}
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: c.found, Deleted: c.found})
-			e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1 - c.found, Deleted: 1 - c.found})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: c.found, Deleted: c.found})
+			e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1 - c.found, Deleted: 1 - c.found})
 			e.expectConverged()
 		})
 	}
 }
 
-// A session that is replaced during a sync shows a higher USN. Changes below it were missed.
-func TestWatermarkIsReadBeforeTheSync(t *testing.T) {
+// A session that is opened during a sync reports a higher USN. A watermark from it would skip
+// changes.
+func TestWatermarkIsReadBeforeSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{}, 5)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
-	e.moveOut(4) // is read again in a new session
-	e.runner.patience = time.Nanosecond
-	e.atDirectoryRead(func() {
+	e := newDomainEnv(t, domaincontroller.Options{}, 5)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e.moveOut(4) // the recheck reconnects
+	e.runner.idleLimit = time.Nanosecond
+	e.afterUsersRead(func() {
 		e.must(e.Modify(e.user(0), "title", "late"))
-		e.outgrowOverlap()
+		e.exceedOverlap()
 	})
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 1})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
 }
 
-// A watermark that moved in a failed run would skip what was not delivered.
-func TestFailedDeltaIsRepeated(t *testing.T) {
+// A watermark that moves in a failed run would skip undelivered objects.
+func TestFailedDeltaSyncIsRepeated(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	e.must(e.Modify(e.user(1), "title", "x"))
 	e.must(e.Delete(e.user(2)))
 	e.gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
-		e.outgrowOverlap() // the next delta finds the changes by the old watermark only
+		e.exceedOverlap() // so that only the old watermark finds the changes
 		return x.Status(http.StatusForbidden, "")
 	}))
 	before, err := e.store.Watermark(ad.InvocationID(e.InvocationID()))
 	e.must(err)
-	e.failedRun(Mode{})
+	e.failedRun(RunOptions{})
 	if after, err := e.store.Watermark(ad.InvocationID(e.InvocationID())); err != nil || after != before {
 		t.Errorf("watermark %+v, error %v, want %+v", after, err, before)
 	}
 	e.gateway.SetFront(nil)
 	e.restart()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
 	e.expectConverged()
 }
 
-func TestSwitchBetweenTwoControllers(t *testing.T) {
+func TestSwitchBetweenControllers(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 0)
-	first, other := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
+	first, replica := e.Port, e.newReplica(domaincontroller.Options{ReadsDeleted: true})
 	both := func(change func(*testenv.Directory) error) {
 		t.Helper()
 		e.must(change(e.Directory))
-		e.must(change(other))
+		e.must(change(replica))
 	}
 	setTitle := func(n int) {
 		t.Helper()
@@ -365,59 +367,59 @@ func TestSwitchBetweenTwoControllers(t *testing.T) {
 	for n := range 10 {
 		both(func(d *testenv.Directory) error { d.AddUser(e.user(n)); return nil })
 	}
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
 	setTitle(1)
-	e.connectTo(other.Port)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	e.connectTo(replica.Port)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
 	setTitle(2)
 	both(func(d *testenv.Directory) error { return d.Delete(e.user(3)) })
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
 	setTitle(4)
 	e.connectTo(first)
 	e.restart()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
-	e.connectTo(other.Port)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.connectTo(replica.Port)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.expectConverged()
 }
 
-// A controller that lags behind proves no deletion, and its older values do not stay at the
+// Absence on a lagging controller proves no deletion. Its older values do not stay at the
 // gateway.
-func TestLag(t *testing.T) {
+func TestLaggingController(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 0)
-	first, behind := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
+	first, lagging := e.Port, e.newReplica(domaincontroller.Options{ReadsDeleted: true})
 	for n := range 30 {
 		e.AddUser(e.user(n))
 		if n < 29 { // the last one is not replicated yet
-			behind.AddUser(e.user(n))
+			lagging.AddUser(e.user(n))
 		}
 	}
-	for n := range 5 { // neither are these changes
+	for n := range 5 { // not replicated yet
 		e.must(e.Modify(e.user(n), "title", "new"))
 	}
-	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
-	e.connectTo(behind.Port)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
+	e.connectTo(lagging.Port)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.connectTo(first)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 5})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 5})
 	e.expectConverged()
 }
 
-func TestDeletionsWithoutRightAreFoundByFullSync(t *testing.T) {
+func TestUnreadableTombstonesAreFoundByFullSync(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{}, 20)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	e := newDomainEnv(t, domaincontroller.Options{}, 20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	e.deleteUsers(1)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	lines := e.log.With(MsgDeletedUnreadable) // once a process
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	lines := e.log.With(MsgDeletedUnreadable) // once per process
 	if len(lines) != 1 || lines[0].Text("level") != "warn" || !strings.Contains(lines[0].Text("remedy"), "CN=Deleted Objects,"+e.Base()) {
 		t.Errorf("log %v", lines)
 	}
 	e.clock.Advance(24 * time.Hour) // the full sync is due
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
 	e.expectConverged()
 }

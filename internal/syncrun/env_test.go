@@ -31,11 +31,11 @@ import (
 	"adconnector/test/testlog"
 )
 
-// env is a connector between a directory and a gateway, with its state file, log and
-// clock. The directory is a domain controller or a canned one.
+// env is a connector with a directory, a gateway, a state file, a log and a clock. The
+// directory is a domain controller, or a simple LDAP server with fixed entries.
 type env struct {
-	*testenv.Directory                  // nil: the directory is canned
-	ldap               *fakeldap.Server // nil: the directory is a domain controller
+	*testenv.Directory                  // nil: the directory is ldap
+	ldap               *fakeldap.Server // nil: the directory is the domain controller
 	gateway            *testenv.Gateway
 	store              *state.Store
 	stateDir           string
@@ -44,23 +44,24 @@ type env struct {
 	options            Options
 	runner             *Runner
 
-	auth           gatewayserver.Authentication // of the connection in the console
-	base           string                       // of the profile in the console
-	posture        bool                         // the profile in the console asks for security posture
-	password       string                       // with which the connector logs in to the gateway
-	patience       time.Duration                // 0: the default
-	affectedAtMost int                          // 0: the default
+	auth        gatewayserver.Authentication // of the connection in the console
+	base        string                       // of the profile in the console
+	posture     bool                         // the profile in the console includes security posture
+	password    string                       // of the connector at the gateway
+	idleLimit   time.Duration                // 0: the default
+	maxAffected int                          // 0: the default
 
 	t *testing.T
 }
 
-// newCanned returns an environment with an empty canned directory. Each run is a full sync.
-func newCanned(t *testing.T) *env {
+// newLDAPEnv returns an environment with an empty LDAP server. It does not support delta
+// syncs.
+func newLDAPEnv(t *testing.T) *env {
 	t.Helper()
-	return newCannedIn(t, t.TempDir(), state.Options{NoSync: true})
+	return newLDAPEnvIn(t, t.TempDir(), state.Options{NoSync: true})
 }
 
-func newCannedIn(t *testing.T, stateDir string, o state.Options) *env {
+func newLDAPEnvIn(t *testing.T, stateDir string, o state.Options) *env {
 	t.Helper()
 	server := fakeldap.Start(t)
 	auth := gatewayserver.Authentication{Type: "LDAP", Host: "127.0.0.1", Port: server.Port, BindDN: fakeldap.BindDN, Password: fakeldap.Password}
@@ -69,9 +70,10 @@ func newCannedIn(t *testing.T, stateDir string, o state.Options) *env {
 	return e
 }
 
-// newDomain returns an environment with a domain controller. The profile's base is OU=Staff,
-// with the users user0, user1 and so on and OU=Inner below it. OU=Outside is next to it.
-func newDomain(t *testing.T, o domaincontroller.Options, users int) *env {
+// newDomainEnv returns an environment with a domain controller. The profile's base is
+// OU=Staff, which contains the users user0, user1, and so on, and OU=Inner. OU=Outside is a
+// sibling of OU=Staff.
+func newDomainEnv(t *testing.T, o domaincontroller.Options, users int) *env {
 	t.Helper()
 	clock := newClock()
 	o.Now = clock.Now
@@ -97,15 +99,15 @@ func addUnits(d *testenv.Directory) {
 	}
 }
 
-// newEnv returns an environment without a directory of its own.
+// newEnv returns an environment that connects to an existing directory.
 func newEnv(t *testing.T, clock *testenv.Clock, auth gatewayserver.Authentication, base, stateDir string, o state.Options) *env {
 	t.Helper()
 	e := &env{
 		t: t, log: &testlog.Log{}, clock: clock, gateway: testenv.NewGateway(t, testenv.GatewayOptions{}),
 		stateDir: stateDir, auth: auth, base: base,
 		options: Options{
-			Target: "here", Search: Search{PageSize: 100}, Upload: upload.Options{Workers: 4, BatchSize: 50, BatchBytes: 1 << 20},
-			Guard: Guard{MaxDeletes: 500, MaxDeletesPercent: 10}, FullInterval: 24 * time.Hour, Conclude: time.Minute,
+			Target: "target", Search: SearchOptions{PageSize: 100}, Upload: upload.Options{Workers: 4, BatchSize: 50, BatchBytes: 1 << 20},
+			Guard: Guard{MaxDeletes: 500, MaxDeletesPercent: 10}, FullInterval: 24 * time.Hour, EndTimeout: time.Minute,
 		},
 	}
 	e.password = e.gateway.Options.Password
@@ -119,12 +121,12 @@ func newEnv(t *testing.T, clock *testenv.Clock, auth gatewayserver.Authenticatio
 	return e
 }
 
-// checkLog fails the test for each line above debug that has the name of a user.
+// checkLog fails the test for each line above the debug level that contains a user name.
 func (e *env) checkLog() {
 	name := regexp.MustCompile(`user\d`)
 	for _, line := range e.log.Lines() {
 		if line.Text("level") != "debug" && name.MatchString(fmt.Sprint(line)) {
-			e.t.Errorf("log line with a name: %v", line)
+			e.t.Errorf("log line with a user name: %v", line)
 		}
 	}
 }
@@ -136,7 +138,7 @@ func (e *env) must(err error) {
 	}
 }
 
-// connection returns the connection that the console has, after a change.
+// connection returns the connection in the console with a change applied.
 func (e *env) connection(change func(*gatewayserver.Authentication)) *gatewayserver.Connection {
 	c := &gatewayserver.Connection{ConnectionUUID: testenv.ConnectionUUID, Name: "test", Authentication: e.auth}
 	if change != nil {
@@ -145,7 +147,7 @@ func (e *env) connection(change func(*gatewayserver.Authentication)) *gatewayser
 	return c
 }
 
-// profile returns the profile that the console has, after a change.
+// profile returns the profile in the console with a change applied.
 func (e *env) profile(change func(*gateway.Profile)) *gateway.Profile {
 	p := &gateway.Profile{ProfileUUID: testenv.ProfileUUID, Name: "test", BaseContext: e.base, SearchScope: "Subtree", Assets: "Identities Only"}
 	if e.posture {
@@ -157,25 +159,25 @@ func (e *env) profile(change func(*gateway.Profile)) *gateway.Profile {
 	return p
 }
 
-// setConsole hands connection and profile to the gateway.
+// setConsole sets connection and profile at the gateway.
 func (e *env) setConsole() {
 	e.gateway.SetConnection(e.connection(nil))
 	e.gateway.SetProfile(e.profile(nil))
 }
 
-// setPosture changes whether the profile asks for security posture.
+// setPosture sets whether the profile includes security posture.
 func (e *env) setPosture(posture bool) {
 	e.posture = posture
 	e.setConsole()
 }
 
-// connectTo lets later runs read from the controller at a port.
+// connectTo makes later runs read from the controller at a port.
 func (e *env) connectTo(port int) {
 	e.auth.Port = port
 	e.setConsole()
 }
 
-// start replaces the runner as a new process would, on the same state file.
+// start replaces the runner, as in a new process. The state file stays open.
 func (e *env) start() {
 	o := e.options
 	o.Store, o.Log = e.store, zerolog.New(e.log)
@@ -184,15 +186,15 @@ func (e *env) start() {
 	o.Gateway = gateway.New(client)
 	e.runner = New(o)
 	e.runner.now = e.clock.Now
-	if e.patience > 0 {
-		e.runner.patience = e.patience
+	if e.idleLimit > 0 {
+		e.runner.idleLimit = e.idleLimit
 	}
-	if e.affectedAtMost > 0 {
-		e.runner.affectedAtMost = e.affectedAtMost
+	if e.maxAffected > 0 {
+		e.runner.maxAffected = e.maxAffected
 	}
 }
 
-// restart opens the state file in a new process.
+// restart replaces the runner and opens the state file again, as in a new process.
 func (e *env) restart() {
 	e.t.Helper()
 	e.must(e.store.Close())
@@ -202,10 +204,10 @@ func (e *env) restart() {
 	e.start()
 }
 
-// run does one run. It must have the mode, result and counts of want.
-func (e *env) run(mode Mode, want state.Run) state.Run {
+// run performs one run and compares its mode, result and counts with want.
+func (e *env) run(options RunOptions, want state.Run) state.Run {
 	e.t.Helper()
-	got, err := e.runner.Run(e.t.Context(), mode)
+	got, err := e.runner.Run(e.t.Context(), options)
 	if err != nil || brief(got) != brief(want) {
 		e.t.Errorf("run: %s (error %v), want %s", brief(got), err, brief(want))
 	}
@@ -216,43 +218,44 @@ func brief(r state.Run) string {
 	return fmt.Sprintf("%s %s: %d uploaded, %d deleted, %d held, %d rejected", r.Mode, r.Result, r.Uploaded, r.Deleted, r.Held, r.Rejected)
 }
 
-// failedRun does one run that must fail.
-func (e *env) failedRun(mode Mode) (state.Run, error) {
+// failedRun performs one run that must fail.
+func (e *env) failedRun(options RunOptions) (state.Run, error) {
 	e.t.Helper()
-	run, err := e.runner.Run(e.t.Context(), mode)
+	run, err := e.runner.Run(e.t.Context(), options)
 	if err == nil || run.Result != Failed {
 		e.t.Fatalf("run: %s, error %v, want a failed run", brief(run), err)
 	}
 	return run, err
 }
 
-// refusedRun does one run whose objects the gateway refuses, and restarts.
-func (e *env) refusedRun(mode Mode) {
+// refusedRun performs one run in which the gateway refuses all assets, and restarts.
+func (e *env) refusedRun(options RunOptions) {
 	e.t.Helper()
 	e.gateway.SetFront(refuseAssets)
-	e.failedRun(mode)
+	e.failedRun(options)
 	e.gateway.SetFront(nil)
 	e.restart()
 }
 
 var refuseAssets = testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "") })
 
-// rejectAssetsWith returns a front that rejects the calls whose body has a text.
+// rejectAssetsWith returns a front that rejects assets requests whose body contains a text.
 func rejectAssetsWith(text string) testenv.Front {
 	return testenv.OnAssets(func(x *testenv.Exchange) bool {
 		return strings.Contains(string(x.Body), text) && x.Status(http.StatusBadRequest, `{"message":"no such country"}`)
 	})
 }
 
-// assetCalls returns how many calls carried assets.
-func (e *env) assetCalls() int { return e.gateway.Arrived(testenv.AssetsPath) }
+// assetRequests returns the number of requests with assets.
+func (e *env) assetRequests() int { return e.gateway.Arrived(testenv.AssetsPath) }
 
 func (e *env) dn(name string) string { return "CN=" + name + "," + e.base }
 func (e *env) user(n int) string     { return e.dn("user" + strconv.Itoa(n)) }
 
-// outside returns the name of a user after it was moved out of the profile's base.
+// outside returns the DN of a user after moveOut.
 func (e *env) outside(n int) string { return fmt.Sprintf("CN=user%d,OU=Outside,%s", n, e.Base()) }
 
+// moveOut moves a user out of the profile's base.
 func (e *env) moveOut(n int) {
 	e.t.Helper()
 	e.must(e.Move(e.user(n), "OU=Outside,"+e.Base()))
@@ -280,20 +283,20 @@ func (e *env) addGroup(name string, members ...string) string {
 	return e.dn(name)
 }
 
-// outgrowOverlap makes changes until the next delta does not read again what is already
-// known. In a small directory it would read everything.
-func (e *env) outgrowOverlap() {
+// exceedOverlap makes more changes than the overlap covers, so that the next delta sync does
+// not read earlier changes again.
+func (e *env) exceedOverlap() {
 	e.t.Helper()
-	outgrowOverlap(e.Directory)
+	exceedOverlap(e.Directory)
 }
 
-func outgrowOverlap(d *testenv.Directory) {
+func exceedOverlap(d *testenv.Directory) {
 	for n := range overlap + 20 {
 		d.Must(d.Modify("OU=Outside,"+d.Base(), "description", strconv.Itoa(n)))
 	}
 }
 
-// heldDeletions returns how many deletions the state file has as held.
+// heldDeletions returns the number of held deletions in the state file.
 func (e *env) heldDeletions() int {
 	e.t.Helper()
 	guids, err := e.store.HeldDeletions()
@@ -301,26 +304,26 @@ func (e *env) heldDeletions() int {
 	return len(guids)
 }
 
-// planned returns why the last sync was a full one.
-func (e *env) planned() string {
+// fullSyncReason returns the reason of the last full sync.
+func (e *env) fullSyncReason() string {
 	e.t.Helper()
 	lines := e.log.With(MsgSyncPlanned)
 	if len(lines) == 0 {
-		e.t.Fatal("no sync was planned")
+		e.t.Fatal("no sync planned")
 	}
 	return lines[len(lines)-1].Text("reason")
 }
 
-// indexed returns the users of a canned directory that the state file has as delivered.
+// indexed returns the users of the LDAP server that are recorded as delivered.
 func (e *env) indexed() []string {
 	e.t.Helper()
 	var ids []string
 	for _, entry := range e.ldap.Users {
 		guid, _ := ad.ParseGUID([]byte(entry.Attributes["objectGUID"]))
-		known, _, err := e.store.Lookup(guid)
+		record, _, err := e.store.Lookup(guid)
 		if err != nil {
 			e.t.Error(err)
-		} else if known.Fingerprint != (identity.Fingerprint{}) {
+		} else if record.Fingerprint != (identity.Fingerprint{}) {
 			ids = append(ids, guid.String())
 		}
 	}
@@ -328,8 +331,8 @@ func (e *env) indexed() []string {
 	return ids
 }
 
-// inventory returns the users that the gateway holds, by vendorAssetId.
-func (e *env) inventory() []string {
+// usersAtGateway returns the vendorAssetIds of the users at the gateway.
+func (e *env) usersAtGateway() []string {
 	var ids []string
 	for _, user := range e.gateway.Users() {
 		ids = append(ids, user.VendorAssetID)
@@ -338,18 +341,18 @@ func (e *env) inventory() []string {
 	return ids
 }
 
-// expectRecorded expects that the state file has exactly those users as delivered that the
-// gateway holds, and that there are some. It returns how many.
+// expectRecorded expects the users recorded as delivered to be those at the gateway, and at
+// least one. It returns their number.
 func (e *env) expectRecorded() int {
 	e.t.Helper()
-	indexed, held := e.indexed(), e.inventory()
-	if len(held) == 0 || !slices.Equal(indexed, held) {
-		e.t.Errorf("%d users recorded, %d at the gateway", len(indexed), len(held))
+	indexed, delivered := e.indexed(), e.usersAtGateway()
+	if len(delivered) == 0 || !slices.Equal(indexed, delivered) {
+		e.t.Errorf("%d users recorded, %d at the gateway", len(indexed), len(delivered))
 	}
-	return len(held)
+	return len(delivered)
 }
 
-// inScope returns the assets of a directory's objects below a base, by GUID.
+// inScope returns the expected assets of a directory's objects below a base, by GUID.
 func inScope(d *testenv.Directory, base string, now time.Time) map[string]string {
 	assets := map[string]string{}
 	mappers := map[identity.Kind]*identity.Mapper{identity.User: identity.NewMapper(identity.User), identity.Group: identity.NewMapper(identity.Group)}
@@ -379,48 +382,47 @@ func inScope(d *testenv.Directory, base string, now time.Time) map[string]string
 	return assets
 }
 
-// differences compares assets, by GUID. Assets that are not wanted must be deleted, if
-// deletions are settled.
-func differences(have, want map[string]string, settled bool) (found []string) {
+// differences compares assets by GUID. If deletions is set, assets that are not wanted must
+// be marked as deleted.
+func differences(got, want map[string]string, deletions bool) (diffs []string) {
 	for guid, asset := range want {
-		if have[guid] != asset {
-			found = append(found, fmt.Sprintf("the gateway holds %s, the directory %s", have[guid], asset))
+		if got[guid] != asset {
+			diffs = append(diffs, fmt.Sprintf("gateway: %s, directory: %s", got[guid], asset))
 		}
 	}
-	for guid, asset := range have {
-		if want[guid] == "" && settled && !testenv.IsDeleted(asset) {
-			found = append(found, "not deleted: "+asset)
+	for guid, asset := range got {
+		if want[guid] == "" && deletions && !testenv.IsDeleted(asset) {
+			diffs = append(diffs, "not deleted: "+asset)
 		}
 	}
-	return found
+	return diffs
 }
 
-// expectConverged expects the gateway to hold the objects of the directory, and all others
-// as deleted.
+// expectConverged expects the gateway to have all objects of the directory, and all others
+// marked as deleted.
 func (e *env) expectConverged() {
 	e.t.Helper()
 	want := inScope(e.Directory, e.base, e.clock.Now())
 	if e.posture {
 		want = e.firstSync()
 	}
-	for _, difference := range differences(e.gateway.Held(), want, true) {
-		e.t.Error(difference)
+	for _, diff := range differences(e.gateway.Held(), want, true) {
+		e.t.Error(diff)
 	}
 }
 
-// firstSync returns what a new connector sends to a new gateway, by vendorAssetId.
+// firstSync returns the assets that a new connector sends to a new gateway, by vendorAssetId.
 func (e *env) firstSync() map[string]string {
 	e.t.Helper()
 	other := newEnv(e.t, e.clock, e.auth, e.base, e.t.TempDir(), state.Options{NoSync: true})
 	other.setPosture(e.posture)
-	if run, err := other.runner.Run(e.t.Context(), Mode{}); err != nil || run.Result != Processed {
+	if run, err := other.runner.Run(e.t.Context(), RunOptions{}); err != nil || run.Result != Processed {
 		e.t.Errorf("first sync: %s, error %v", brief(run), err)
 	}
 	return other.gateway.Held()
 }
 
-// asset returns the fields of the asset that the gateway holds of an object: what comes
-// after its identifiers. nil: none.
+// asset returns the class-specific fields of an object's asset at the gateway; nil: none.
 func (e *env) asset(guid ad.GUID) map[string]any {
 	e.t.Helper()
 	text := e.gateway.Held()[guid.String()]
@@ -445,7 +447,7 @@ func (e *env) status(guid ad.GUID) any {
 	return e.asset(guid)["status"]
 }
 
-// postureOf returns a value of an object's posture at the gateway, as text.
+// postureOf returns a posture value of an object at the gateway, as text.
 func (e *env) postureOf(dn, key string) string {
 	e.t.Helper()
 	posture, _ := e.asset(e.GUID(dn))["posture"].(map[string]any)
@@ -455,7 +457,7 @@ func (e *env) postureOf(dn, key string) string {
 	return fmt.Sprint(posture[key])
 }
 
-// expectPosture expects a value of an object's posture to consist of these words.
+// expectPosture expects a posture value of an object to consist of the given words.
 func (e *env) expectPosture(dn, key string, want ...string) {
 	e.t.Helper()
 	got := strings.FieldsFunc(e.postureOf(dn, key), func(r rune) bool { return strings.ContainsRune(" []", r) })
@@ -466,9 +468,10 @@ func (e *env) expectPosture(dn, key string, want ...string) {
 	}
 }
 
-// newTwin starts a second controller of the same domain. Both have the same objects, with
-// other USNs and another invocation ID. What is added to both later is the same object.
-func (e *env) newTwin(o domaincontroller.Options) *testenv.Directory {
+// newReplica starts a second controller of the same domain, with other USNs and another
+// invocation ID. An object added to both has the same GUID and SID on both. The test
+// replicates changes itself.
+func (e *env) newReplica(o domaincontroller.Options) *testenv.Directory {
 	e.t.Helper()
 	o.Now = e.clock.Now
 	other := testenv.NewDirectory(e.t, o)
@@ -484,19 +487,20 @@ func (e *env) newTwin(o domaincontroller.Options) *testenv.Directory {
 	return other
 }
 
-// replaceInRequests lets later runs reach the controller through a proxy that replaces a
-// word of each request with another one of the same length.
+// replaceInRequests makes later runs connect through a proxy that replaces a word in each
+// request with another one of the same length.
 func (e *env) replaceInRequests(word, with string) {
 	e.t.Helper()
 	if len(word) != len(with) {
 		e.t.Fatal("the words differ in length")
 	}
-	e.connectThrough(func(_ int, request string) (string, bool) { return strings.ReplaceAll(request, word, with), true })
+	e.connectThroughProxy(func(_ int, request string) (string, bool) { return strings.ReplaceAll(request, word, with), true })
 }
 
-// connectThrough lets later runs reach the controller through a proxy. It sends what forward
-// returns for a request of the n-th connection. false closes the connection.
-func (e *env) connectThrough(forward func(n int, request string) (string, bool)) {
+// connectThroughProxy makes later runs connect through a proxy. The proxy passes each request
+// of the n-th connection to forward and sends the result. If forward returns false, the
+// proxy closes the connection.
+func (e *env) connectThroughProxy(forward func(n int, request string) (string, bool)) {
 	e.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	e.must(err)
@@ -545,32 +549,32 @@ func (e *env) connectThrough(forward func(n int, request string) (string, bool))
 	e.start()
 }
 
-// atLine is a log that calls do at the first line with a message and a kind.
-type atLine struct {
+// logHook is a log that calls do on the first line with a message and a kind.
+type logHook struct {
 	*testlog.Log
 	message, kind string
 	do            func()
 	once          sync.Once
 }
 
-func (a *atLine) Write(p []byte) (int, error) {
+func (h *logHook) Write(p []byte) (int, error) {
 	line, err := testlog.Parse(p)
 	if err != nil {
 		return 0, err
 	}
-	if line.Text("message") == a.message && line.Text("kind") == a.kind {
-		a.once.Do(a.do)
+	if line.Text("message") == h.message && line.Text("kind") == h.kind {
+		h.once.Do(h.do)
 	}
-	a.Append(line)
+	h.Append(line)
 	return len(p), nil
 }
 
-// atDirectoryRead calls do when the next run has read the users for the first time.
-func (e *env) atDirectoryRead(do func()) {
-	e.runner.Log = zerolog.New(&atLine{Log: e.log, message: MsgDirectoryRead, kind: "user", do: do})
+// afterUsersRead calls do when the next run has read the users for the first time.
+func (e *env) afterUsersRead(do func()) {
+	e.runner.Log = zerolog.New(&logHook{Log: e.log, message: MsgDirectoryRead, kind: "user", do: do})
 }
 
-// fileTime returns a time as AD writes it: in units of 100 ns since 1601.
+// fileTime returns a time in the format of AD: in units of 100 ns since 1601.
 func fileTime(t time.Time) string {
 	return strconv.FormatInt((t.Unix()+11_644_473_600)*10_000_000, 10)
 }

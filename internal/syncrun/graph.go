@@ -14,58 +14,58 @@ import (
 	"adconnector/internal/membership"
 )
 
-// The searches of the graph. Whatever has a primary group is an account: computers and
-// service accounts are members of groups, too. A delta reads every principal that changed:
-// it may have no primary group any more.
+// The search filters of the membership graph. Every object with a primary group is an
+// account: computers and service accounts are members of groups, too. A delta sync reads all
+// changed principals, because an object may have lost its primary group.
 const (
-	graphGroups     = "(objectClass=group)"
-	graphAccounts   = "(primaryGroupID=*)"
-	graphPrincipals = "(objectSid=*)"
+	groupFilter     = "(objectClass=group)"
+	accountFilter   = "(primaryGroupID=*)"
+	principalFilter = "(objectSid=*)"
 )
 
-// read updates the graph with all memberships, or with those that changed, and computes what
-// follows from them.
-func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, whole bool, tombstones *tombstones) error {
+// read updates the graph with all memberships, or only with changed ones, and computes the
+// derived data.
+func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
 	r := &graphReader{base: s.base, graph: m.graph}
 	condition := ""
-	if whole {
+	if readAll {
 		r.graph.ReadAll()
 	} else {
 		r.memberOf = map[ad.GUID][]ad.GUID{}
-		condition = changedSince(p.Since)
+		condition = changedSince(p.SinceUSN)
 	}
-	err := s.session.concurrently(ctx,
-		func(ctx context.Context, s *session) error { return r.groups(ctx, s, condition) },
-		func(ctx context.Context, s *session) error { return r.accounts(ctx, s, condition) })
+	err := s.session.runConcurrently(ctx,
+		func(ctx context.Context, s *session) error { return r.readGroups(ctx, s, condition) },
+		func(ctx context.Context, s *session) error { return r.readAccounts(ctx, s, condition) })
 	if err != nil {
 		return err
 	}
-	if whole {
-		err = r.finishAll(ctx, s.session)
+	if readAll {
+		err = r.dropMissing(ctx, s.session)
 	} else {
-		err = r.finishChanges(ctx, s.session, tombstones)
+		err = r.finishDelta(ctx, s.session, tombstones)
 	}
 	if err != nil {
 		return err
 	}
-	if r.plain > 0 {
+	if r.unidentifiedMembers > 0 {
 		m.partial = true
-		s.log.Warn().Int("values", r.plain).Str("remedy", "use a server that offers extended DNs (1.2.840.113556.1.4.529)").Msg(MsgMembersUnidentified)
+		s.log.Warn().Int("values", r.unidentifiedMembers).Str("remedy", "use a server that supports extended DNs (1.2.840.113556.1.4.529)").Msg(MsgMembersUnidentified)
 	}
-	m.unidentified = append(m.unidentified, r.unidentified...)
+	m.rolesWithoutSID = append(m.rolesWithoutSID, r.rolesWithoutSID...)
 	m.graph.Compute()
 	return nil
 }
 
-// finishAll reads again what was not seen, and drops the rest: reading page by page may miss
-// an object that changes at that moment.
-func (r *graphReader) finishAll(ctx context.Context, s *session) error {
-	for some := range slices.Chunk(r.graph.Unseen(), guidsAtOnce) {
-		condition := directory.FilterByGUID(some)
-		if err := r.groups(ctx, s, condition); err != nil {
+// dropMissing removes the objects that were not found. A paged search may miss an object that
+// changes during the search, so it first reads each of them again.
+func (r *graphReader) dropMissing(ctx context.Context, s *session) error {
+	for chunk := range slices.Chunk(r.graph.Unseen(), guidsPerFilter) {
+		condition := directory.FilterByGUID(chunk)
+		if err := r.readGroups(ctx, s, condition); err != nil {
 			return err
 		}
-		if err := r.accounts(ctx, s, condition); err != nil {
+		if err := r.readAccounts(ctx, s, condition); err != nil {
 			return err
 		}
 	}
@@ -73,36 +73,37 @@ func (r *graphReader) finishAll(ctx context.Context, s *session) error {
 	return nil
 }
 
-// finishChanges removes what was deleted, which leaves its groups without a change of them,
-// and corrects groups that contradict their members.
-func (r *graphReader) finishChanges(ctx context.Context, s *session, tombstones *tombstones) error {
-	deleted, err := tombstones.find(ctx)
+// finishDelta removes deleted objects, whose groups do not change by the deletion. It then
+// corrects groups that contradict their members.
+func (r *graphReader) finishDelta(ctx context.Context, s *session, tombstones *tombstoneSearch) error {
+	deleted, err := tombstones.deletedGUIDs(ctx)
 	if err != nil {
 		return err
 	}
 	for _, guid := range deleted {
 		r.graph.Remove(guid)
 	}
-	return r.correct(ctx, s)
+	return r.rereadContradictedGroups(ctx, s)
 }
 
-// graphReader updates a graph from two sessions.
+// graphReader reads memberships into a graph. Two sessions may use it concurrently.
 type graphReader struct {
 	base string
 
-	mu           sync.Mutex // guards what follows
-	graph        *membership.Graph
-	plain        int       // members without identifiers
-	unidentified []ad.GUID // roles of groups without a readable SID
+	mu                  sync.Mutex // guards the following fields
+	graph               *membership.Graph
+	unidentifiedMembers int       // member values without identifiers
+	rolesWithoutSID     []ad.GUID // roles of groups without a readable SID
 
-	// In a delta: the groups that changed objects have by their own memberOf, and whether
-	// any of them has one.
-	memberOf map[ad.GUID][]ad.GUID
-	said     bool
+	// In a delta sync: the groups of the changed objects by their memberOf, and whether any
+	// of them has a group. Otherwise nil.
+	memberOf     map[ad.GUID][]ad.GUID
+	memberOfSeen bool
 }
 
-// note keeps the groups of an object by its memberOf, if all of them were sent.
-func (r *graphReader) note(of ad.GUID, entry *ad.Entry, slot int) {
+// recordMemberOf records the groups of an object by its memberOf, if the server returned all
+// values.
+func (r *graphReader) recordMemberOf(object ad.GUID, entry *ad.Entry, slot int) {
 	if r.memberOf == nil || slices.Contains(entry.Partial, slot) {
 		return
 	}
@@ -113,64 +114,68 @@ func (r *graphReader) note(of ad.GUID, entry *ad.Entry, slot int) {
 			groups = append(groups, dn.GUID)
 		}
 	}
-	r.memberOf[of] = groups
-	r.said = r.said || len(groups) > 0
+	r.memberOf[object] = groups
+	r.memberOfSeen = r.memberOfSeen || len(groups) > 0
 }
 
-// correct reads the groups again that contradict objects which changed. An object that is
-// deleted and restored loses its groups or gets them back, and only the object itself
-// changes by that (MS-ADTS 3.1.1.5.3.7). An account that may not read memberOf sees nothing
-// but contradictions, which then mean nothing.
-func (r *graphReader) correct(ctx context.Context, s *session) error {
+// rereadContradictedGroups reads the groups again whose members contradict the memberOf of
+// changed objects. An object that is deleted and restored loses its groups or gets them back,
+// but only the object itself changes (MS-ADTS 3.1.1.5.3.7). If the account cannot read
+// memberOf, all groups seem contradicted, and none is read again.
+func (r *graphReader) rereadContradictedGroups(ctx context.Context, s *session) error {
 	r.graph.Compute()
-	wrong := map[ad.GUID]bool{}
-	for of, groups := range r.memberOf {
-		n, there := r.graph.Find(of)
-		if !there {
-			continue
-		}
-		said := map[ad.GUID]bool{}
-		for _, guid := range groups {
-			said[guid] = true
-		}
-		for _, group := range r.graph.GroupsOf(n) {
-			if guid := r.graph.GUID(group); said[guid] {
-				delete(said, guid)
-			} else {
-				wrong[guid] = true
-			}
-		}
-		for guid := range said {
-			if r.graph.HasGroup(guid) { // else it is another domain's
-				wrong[guid] = true
-			}
+	contradicted := map[ad.GUID]bool{}
+	for object, memberOf := range r.memberOf {
+		if node, found := r.graph.Find(object); found {
+			r.addContradicted(contradicted, node, memberOf)
 		}
 	}
-	again := slices.SortedFunc(maps.Keys(wrong), byBytes)
-	if readable, err := r.readsMemberOf(ctx, s, again); err != nil || !readable {
+	guids := slices.SortedFunc(maps.Keys(contradicted), compareGUIDs)
+	if readable, err := r.canReadMemberOf(ctx, s, guids); err != nil || !readable {
 		return err
 	}
-	for some := range slices.Chunk(again, guidsAtOnce) {
-		if err := r.groups(ctx, s, directory.FilterByGUID(some)); err != nil {
+	for chunk := range slices.Chunk(guids, guidsPerFilter) {
+		if err := r.readGroups(ctx, s, directory.FilterByGUID(chunk)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// readsMemberOf reports whether the account can read memberOf: of the objects that changed
-// or, since those may all have lost their groups, of some others in these groups. Groups
-// without others are cheap to read.
-func (r *graphReader) readsMemberOf(ctx context.Context, s *session, groups []ad.GUID) (readable bool, err error) {
-	if r.said || len(groups) == 0 {
+// addContradicted adds the groups that either the graph or memberOf has for an object, but
+// not both. Groups of other domains are not in the graph and are ignored.
+func (r *graphReader) addContradicted(contradicted map[ad.GUID]bool, object membership.Node, memberOf []ad.GUID) {
+	missing := map[ad.GUID]bool{}
+	for _, guid := range memberOf {
+		missing[guid] = true
+	}
+	for _, group := range r.graph.GroupsOf(object) {
+		if guid := r.graph.GUID(group); missing[guid] {
+			delete(missing, guid)
+		} else {
+			contradicted[guid] = true
+		}
+	}
+	for guid := range missing {
+		if r.graph.HasGroup(guid) {
+			contradicted[guid] = true
+		}
+	}
+}
+
+// canReadMemberOf reports whether the account can read memberOf. The changed objects may all
+// have lost their groups. If none has a memberOf, it checks other members of these groups. If
+// there are none, it returns true, because such groups are cheap to read.
+func (r *graphReader) canReadMemberOf(ctx context.Context, s *session, groups []ad.GUID) (readable bool, err error) {
+	if r.memberOfSeen || len(groups) == 0 {
 		return true, nil
 	}
 	others := map[ad.GUID]bool{}
 	for _, guid := range groups {
 		group, _ := r.graph.Find(guid)
-		for _, n := range r.graph.Members(group) {
-			other := r.graph.GUID(n)
-			if _, changed := r.memberOf[other]; !changed && len(others) < guidsAtOnce {
+		for _, member := range r.graph.Members(group) {
+			other := r.graph.GUID(member)
+			if _, changed := r.memberOf[other]; !changed && len(others) < guidsPerFilter {
 				others[other] = true
 			}
 		}
@@ -178,136 +183,139 @@ func (r *graphReader) readsMemberOf(ctx context.Context, s *session, groups []ad
 	if len(others) == 0 {
 		return true, nil
 	}
-	condition := directory.FilterByGUID(slices.SortedFunc(maps.Keys(others), byBytes))
-	there := false
-	err = r.search(ctx, s, condition, "", []string{"memberOf"}, func(entry *ad.Entry) error {
-		there = true
+	filter := directory.FilterByGUID(slices.SortedFunc(maps.Keys(others), compareGUIDs))
+	found := false
+	err = r.search(ctx, s, filter, "", []string{"memberOf"}, func(entry *ad.Entry) error {
+		found = true
 		readable = readable || len(entry.First(0)) > 0
 		return nil
 	})
-	return readable || !there, err
+	return readable || !found, err
 }
 
 func (r *graphReader) search(ctx context.Context, s *session, filter, condition string, attributes []string, each func(*ad.Entry) error) error {
 	if condition != "" {
 		filter = "(&" + filter + condition + ")"
 	}
-	return baseContextError(s.once(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: filter, Attributes: attributes, ExtendedDN: true}, each))
+	return baseContextError(s.searchOnce(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: filter, Attributes: attributes, ExtendedDN: true}, each))
 }
 
-func (r *graphReader) accounts(ctx context.Context, s *session, condition string) error {
+// readAccounts reads the accounts that match a condition, with their primary groups.
+func (r *graphReader) readAccounts(ctx context.Context, s *session, condition string) error {
 	const memberOf = 3
 	attributes := []string{"objectGUID", "objectSid", "primaryGroupID", "memberOf"}
-	filter := graphPrincipals
+	filter := principalFilter
 	if r.memberOf == nil {
-		filter, attributes = graphAccounts, attributes[:memberOf]
+		filter, attributes = accountFilter, attributes[:memberOf]
 	}
 	return r.search(ctx, s, filter, condition, attributes, func(entry *ad.Entry) error {
-		guid, ok := ad.ParseGUID(entry.First(0))
-		sid, ok2 := ad.ParseSID(entry.First(1))
-		primary, _ := ad.ParseRID(entry.First(2)) // 0 where there is none
-		if ok && ok2 {
+		guid, hasGUID := ad.ParseGUID(entry.First(0))
+		sid, hasSID := ad.ParseSID(entry.First(1))
+		primary, _ := ad.ParseRID(entry.First(2)) // 0 if there is none
+		if hasGUID && hasSID {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.graph.SetAccount(guid, sid, primary)
-			r.note(guid, entry, memberOf)
+			r.recordMemberOf(guid, entry, memberOf)
 		}
 		return nil
 	})
 }
 
-// groupHead is what is known of a group besides its members.
-type groupHead struct {
+// groupInfo describes a group without its members.
+type groupInfo struct {
 	guid     ad.GUID
 	sid      ad.SID
 	security bool
 	role     membership.Role
 }
 
-func (r *graphReader) groups(ctx context.Context, s *session, condition string) error {
+// readGroups reads the groups that match a condition, with their members.
+func (r *graphReader) readGroups(ctx context.Context, s *session, condition string) error {
 	const members, memberOf = 4, 5
 	attributes := []string{"objectGUID", "objectSid", "sAMAccountName", "groupType", "member", "memberOf"}
 	if r.memberOf == nil {
 		attributes = attributes[:memberOf]
 	}
-	var long []groupHead // with more members than the server sends at once
+	var large []groupInfo // with more members than the server returns at once
 	var dn ad.ExtendedDN
-	err := r.search(ctx, s, graphGroups, condition, attributes, func(entry *ad.Entry) error {
-		guid, ok := ad.ParseGUID(entry.First(0))
-		sid, ok2 := ad.ParseSID(entry.First(1))
-		if !ok || !ok2 { // logged when the groups themselves are read
-			if ok {
+	err := r.search(ctx, s, groupFilter, condition, attributes, func(entry *ad.Entry) error {
+		guid, hasGUID := ad.ParseGUID(entry.First(0))
+		sid, hasSID := ad.ParseSID(entry.First(1))
+		if !hasGUID || !hasSID { // logged when the groups themselves are read
+			if hasGUID {
 				r.mu.Lock()
 				defer r.mu.Unlock()
-				r.unidentified = append(r.unidentified, identity.RoleGUID(guid))
+				r.rolesWithoutSID = append(r.rolesWithoutSID, identity.RoleGUID(guid))
 			}
 			return nil
 		}
 		groupType, _ := ad.ParseGroupType(entry.First(3))
-		head := groupHead{guid, sid, groupType&ad.GroupSecurity != 0, membership.RoleOf(sid, entry.First(2))}
+		info := groupInfo{guid, sid, groupType&ad.GroupSecurity != 0, membership.RoleOf(sid, entry.First(2))}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.note(guid, entry, memberOf)
+		r.recordMemberOf(guid, entry, memberOf)
 		if slices.Contains(entry.Partial, members) {
-			head.sid = slices.Clone(sid)
-			long = append(long, head)
+			info.sid = slices.Clone(sid)
+			large = append(large, info)
 			return nil
 		}
-		group := r.set(head)
+		group := r.setGroup(info)
 		for _, value := range entry.Values[members] {
-			r.member(group, &dn, value)
+			r.addMember(group, &dn, value)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, head := range long {
-		if err := r.long(ctx, s, head); err != nil {
+	for _, info := range large {
+		if err := r.readLargeGroup(ctx, s, info); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *graphReader) set(head groupHead) membership.Node {
-	return r.graph.SetGroup(head.guid, head.sid, head.security, head.role)
+func (r *graphReader) setGroup(info groupInfo) membership.Node {
+	return r.graph.SetGroup(info.guid, info.sid, info.security, info.role)
 }
 
-func (r *graphReader) member(group membership.Node, dn *ad.ExtendedDN, value []byte) {
+func (r *graphReader) addMember(group membership.Node, dn *ad.ExtendedDN, value []byte) {
 	if !dn.Parse(value) {
-		r.plain++
+		r.unidentifiedMembers++
 		return
 	}
 	sid, _ := dn.SID()
 	r.graph.AddMember(group, dn.GUID, sid)
 }
 
-// longTries bounds how often a group is read that keeps changing.
-const longTries = 5
+// largeGroupAttempts limits how often a large group is read again because it changed.
+const largeGroupAttempts = 5
 
-// long reads a group whose members come in several ranges.
-func (r *graphReader) long(ctx context.Context, s *session, head groupHead) error {
+// readLargeGroup reads a group whose members come in several ranges.
+func (r *graphReader) readLargeGroup(ctx context.Context, s *session, info groupInfo) error {
 	var dn ad.ExtendedDN
-	for try := 1; ; try++ {
-		group := r.locked(func() membership.Node { return r.set(head) })
-		found, err := s.Values(ctx, r.base, head.guid, "member", func(value []byte) error {
-			r.locked(func() membership.Node { r.member(group, &dn, value); return group })
+	for attempt := 1; ; attempt++ {
+		var group membership.Node
+		r.locked(func() { group = r.setGroup(info) })
+		found, err := s.Values(ctx, r.base, info.guid, "member", func(value []byte) error {
+			r.locked(func() { r.addMember(group, &dn, value) })
 			return nil
 		})
-		s.used = time.Now()
+		s.lastUsed = time.Now()
 		switch {
-		case errors.Is(err, directory.ErrChanged) && try < longTries:
+		case errors.Is(err, directory.ErrChanged) && attempt < largeGroupAttempts:
 			continue
 		case err == nil && !found: // deleted meanwhile
-			r.locked(func() membership.Node { r.graph.Remove(head.guid); return group })
+			r.locked(func() { r.graph.Remove(info.guid) })
 		}
 		return err
 	}
 }
 
-func (r *graphReader) locked(do func() membership.Node) membership.Node {
+func (r *graphReader) locked(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return do()
+	f()
 }

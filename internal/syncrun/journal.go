@@ -6,46 +6,46 @@ import (
 	"adconnector/internal/state"
 )
 
-// journal records what is sent and what became of it, and counts outcomes.
+// journal records batches and their results, and counts the outcomes.
 type journal struct {
 	*state.Journal
 	log      zerolog.Logger
 	progress *Progress
 	outcomes map[Outcome]int
-	rejected int // in this run, so far
+	rejected int // objects rejected so far in this run
 }
 
-// Commit records answers, concurrently with the reading. Only from here on does an object
-// count as delivered.
-func (j *journal) Commit(receipts []state.BatchResult) error {
-	if err := j.Journal.Commit(receipts); err != nil {
+// Commit records the results of batches. It runs concurrently with the reading. An object
+// counts as delivered only after Commit.
+func (j *journal) Commit(results []state.BatchResult) error {
+	if err := j.Journal.Commit(results); err != nil {
 		return err
 	}
 	delivered, rejected := 0, 0
-	for _, receipt := range receipts {
-		for _, object := range receipt.Acknowledged {
-			what := "delivered"
+	for _, result := range results {
+		for _, object := range result.Acknowledged {
+			outcome := "delivered"
 			if object.Deleted {
-				what = "deleted"
+				outcome = "deleted"
 			}
-			j.outcomes[Outcome{object.Kind, what}]++
+			j.outcomes[Outcome{object.Kind, outcome}]++
 		}
-		for _, r := range receipt.Rejected {
+		for _, r := range result.Rejected {
 			j.outcomes[Outcome{r.Object.Kind, "rejected"}]++
 			j.logRejection(r)
 		}
-		delivered += len(receipt.Acknowledged)
-		rejected += len(receipt.Rejected)
+		delivered += len(result.Acknowledged)
+		rejected += len(result.Rejected)
 	}
-	j.progress.settle(delivered + rejected)
-	j.log.Info().Int("batch", len(receipts)).Int("objects", delivered).Int("rejected", rejected).Msg(MsgBatchesAcknowledged)
+	j.progress.addAcknowledged(delivered + rejected)
+	j.log.Info().Int("batch", len(results)).Int("objects", delivered).Int("rejected", rejected).Msg(MsgBatchesAcknowledged)
 	return nil
 }
 
-// logRejection names the first objects that are rejected in a run. The gateway's reason may
-// repeat what the directory holds: only status and the debug level have it.
+// logRejection logs the first rejected objects of a run. The gateway's reason may contain
+// attribute values, so it appears only in the status and at the debug level.
 func (j *journal) logRejection(r state.RejectedObject) {
-	if j.rejected++; j.rejected <= listed {
+	if j.rejected++; j.rejected <= maxLoggedObjects {
 		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
 			Str("remedy", "see the gateway's reason in adconnector status").Msg(MsgObjectRejected)
 	}

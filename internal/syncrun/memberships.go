@@ -13,37 +13,37 @@ import (
 	"adconnector/internal/state"
 )
 
-// Security posture begins with the graph of memberships, of the whole domain: a group
-// outside the profile's base gives its members privileges, too. A full sync reads all of it,
-// a delta what changed. Each object of which the new graph says something else than the
-// stored one is read again, so that a change of a group reaches everything that it affects
-// in the run that reads it.
+// Security posture starts with the membership graph of the whole domain, because a group
+// outside the profile's base also grants its members privileges. A full sync reads all
+// memberships, a delta sync those that changed. Objects whose memberships differ between the
+// stored graph and the new one are read again. So a changed group reaches every affected
+// object in the run that reads the group.
 
-// defaultAffectedAtMost is up to how many objects are read again one by one because of
-// changed memberships. Beyond, reading everything is faster.
-const defaultAffectedAtMost = 10_000
+// defaultMaxAffected is the maximum number of objects to read again individually because of
+// changed memberships. For more objects, a full sync is faster.
+const defaultMaxAffected = 10_000
 
 // storedMemberships are the memberships of the last run.
 type storedMemberships struct {
-	graph           *membership.Graph
-	digests         []uint64
-	source          state.GraphSource
-	known           bool // there were some
-	unreadable      bool // there were some that cannot be read
-	affected        []ad.GUID
-	everythingStale bool
+	graph      *membership.Graph
+	digests    []uint64
+	source     state.GraphSource
+	exist      bool // the state file contains readable memberships
+	unreadable bool // the state file contains unreadable memberships
+	affected   []ad.GUID
+	rereadAll  bool
 }
 
-// loadMemberships reads the stored memberships, with posture.
+// loadMemberships loads the stored memberships, if the source includes security posture.
 func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m storedMemberships, err error) {
 	if !source.Posture {
 		return m, nil
 	}
 	m.graph = membership.New()
-	m.source, m.known, err = store.ReadGraph(m.graph.RestoreObject, m.graph.RestoreGroup)
+	m.source, m.exist, err = store.ReadGraph(m.graph.RestoreObject, m.graph.RestoreGroup)
 	if errors.Is(err, membership.ErrRecord) {
 		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgMembershipsUnreadable)
-		m.graph, m.known, m.unreadable, err = membership.New(), false, true, nil
+		m.graph, m.exist, m.unreadable, err = membership.New(), false, true, nil
 	}
 	if err != nil {
 		return m, err
@@ -51,102 +51,102 @@ func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m s
 	m.graph.Restored()
 	m.graph.Compute()
 	m.digests = m.graph.Digests()
-	m.affected, m.everythingStale, err = store.StaleObjects()
+	m.affected, m.rereadAll, err = store.StaleObjects()
 	return m, err
 }
 
-// memberships are those of this run.
+// memberships are the memberships of this run.
 type memberships struct {
 	graph    *membership.Graph
-	partial  bool      // the server shows members without identifiers
+	partial  bool      // the server returns members without identifiers
 	affected []ad.GUID // objects to read again
-	// unidentified are the roles of groups whose SID cannot be read: they still exist.
-	unidentified []ad.GUID
+	// rolesWithoutSID are the roles of groups whose SID is unreadable. They still exist.
+	rolesWithoutSID []ad.GUID
 }
 
-// membershipSync brings the memberships of a run up to date. Its fields do not change.
+// membershipSync updates the memberships in a run. Its fields do not change.
 type membershipSync struct {
-	task
-	base           string // of the domain
-	session        *session
-	stored         storedMemberships
-	snapshot       Snapshot
-	store          *state.Store
-	affectedAtMost int
+	runInfo
+	base        string // of the domain
+	session     *session
+	stored      storedMemberships
+	snapshot    Snapshot
+	store       *state.Store
+	maxAffected int
 }
 
-func (r *Runner) membershipSync(t task, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
+func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
-		task: t, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
-		store: r.Store, affectedAtMost: r.affectedAtMost,
+		runInfo: info, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
+		store: r.Store, maxAffected: r.maxAffected,
 	}
 }
 
-// run reads the memberships, records them, and finds the objects that they affect. A delta
-// that affects too many becomes a full sync.
-func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstones) (memberships, Plan, error) {
-	began := time.Now()
+// run reads the memberships, records them, and finds the affected objects. If they are too
+// many, it returns a plan for a full sync instead of a delta sync.
+func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneSearch) (memberships, Plan, error) {
+	start := time.Now()
 	m := memberships{graph: s.stored.graph, affected: s.stored.affected}
 	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.InvocationID}
-	whole := p.Mode == full || s.stored.source != source // another server may have other groups
-	if err := s.read(ctx, &m, p, whole, tombstones); err != nil {
+	readAll := p.Mode == full || s.stored.source != source // another controller may have other groups
+	if err := s.read(ctx, &m, p, readAll, tombstones); err != nil {
 		return m, p, err
 	}
-	if !whole {
-		tooMany, err := s.affectsTooMany(m)
+	if !readAll {
+		tooMany, err := s.tooManyAffected(m)
 		if err != nil {
 			return m, p, err
 		}
 		if tooMany {
-			p = s.fullInstead(p)
-			whole = true // finds objects that were deleted unseen, too
-			if err := s.read(ctx, &m, p, whole, nil); err != nil {
+			p = s.switchToFull(p)
+			readAll = true // also finds objects whose deletion was not visible
+			if err := s.read(ctx, &m, p, readAll, nil); err != nil {
 				return m, p, err
 			}
 		}
 	}
-	change, err := s.change(m, source)
+	change, err := s.graphChange(m, source)
 	if err != nil {
 		return m, p, err
 	}
 	if change.AllStale && p.Mode == delta {
-		p = s.fullInstead(p)
+		p = s.switchToFull(p)
 	}
 	m.affected = append(m.affected, change.Stale...)
-	if !s.mode.DryRun {
+	if !s.options.DryRun {
 		change.Objects, change.Groups = m.graph.Changes()
 		if err := s.store.UpdateGraph(change); err != nil {
 			return m, p, err
 		}
 	}
 	groups, members := m.graph.Len()
-	s.log.Info().Str("base_dn", s.base).Bool("whole", whole).Int("groups", groups).Int("memberships", members).
-		Int("affected", len(m.affected)).Int64("duration_ms", time.Since(began).Milliseconds()).Msg(MsgMembershipsRead)
+	s.log.Info().Str("base_dn", s.base).Bool("whole", readAll).Int("groups", groups).Int("memberships", members).
+		Int("affected", len(m.affected)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgMembershipsRead)
 	return m, p, nil
 }
 
-func (s *membershipSync) fullInstead(p Plan) Plan {
-	p = p.asFull(ReasonAffected)
+func (s *membershipSync) switchToFull(p Plan) Plan {
+	p = p.withFullSync(ReasonAffected)
 	logPlan(s.log, s.snapshot, p)
 	return p
 }
 
-// affectsTooMany reports whether the changed memberships affect more objects than are read
-// one by one.
-func (s *membershipSync) affectsTooMany(m memberships) (bool, error) {
+// tooManyAffected reports whether the changed memberships affect more objects than may be
+// read individually.
+func (s *membershipSync) tooManyAffected(m memberships) (bool, error) {
 	affected, err := s.store.Indexed(m.graph.Affected(s.stored.digests))
-	return len(affected)+len(m.affected) > s.affectedAtMost, err
+	return len(affected)+len(m.affected) > s.maxAffected, err
 }
 
-// change returns the change of the stored memberships, without their records.
-func (s *membershipSync) change(m memberships, source state.GraphSource) (state.GraphChange, error) {
+// graphChange returns the change of the stored memberships, without its records.
+func (s *membershipSync) graphChange(m memberships, source state.GraphSource) (state.GraphChange, error) {
 	change := state.GraphChange{Source: source, Replace: s.stored.unreadable}
 	affected, err := s.store.Indexed(m.graph.Affected(s.stored.digests))
 	switch {
 	case err != nil:
 		return change, err
-	case !s.stored.known, len(affected)+len(m.affected) > s.affectedAtMost:
-		change.AllStale = true // for all that is known, everything was sent under another graph
+	case !s.stored.exist, len(affected)+len(m.affected) > s.maxAffected:
+		change.AllStale = true // without a stored graph, every object may have been sent with another one
 	default:
 		change.Stale = affected
 	}

@@ -1,14 +1,14 @@
 package syncrun
 
-// The messages of the log. Everything else is in the fields of a line.
+// The messages of the log.
 const (
 	MsgBatchesAcknowledged    = "batches acknowledged"
 	MsgConnectorState         = "connector state"
-	MsgDeletedUnreadable      = "deleted objects unreadable, full syncs find deletions"
+	MsgDeletedUnreadable      = "deleted objects unreadable, only full syncs find deletions"
 	MsgDeletionHeld           = "deletion held"
 	MsgDeletionsHeld          = "deletions held"
-	MsgDeletionsUnproven      = "deletions ignored, entries without objectGUID found"
-	MsgDirectoryAnswered      = "directory request answered"
+	MsgDeletionsUnproven      = "deletions skipped, entries without objectGUID found"
+	MsgDirectoryRequest       = "directory request completed"
 	MsgDirectoryConnected     = "directory connected"
 	MsgDirectoryRead          = "directory read"
 	MsgEntrySkipped           = "entry skipped"
@@ -30,18 +30,18 @@ const (
 	MsgTargetChanged          = "delivery target changed, sending everything again"
 )
 
-// Why a sync is a full one: the field reason of [MsgSyncPlanned].
+// The reasons for a full sync: the field reason of [MsgSyncPlanned].
 const (
-	ReasonAffected        = "too many objects affected by changed memberships"
-	ReasonFullInterval    = "last full sync too old"
-	ReasonMemberships     = "memberships not stored"
-	ReasonNewController   = "domain controller not read before, or restored"
-	ReasonNewTarget       = "nothing delivered to this target yet"
-	ReasonNotFollowed     = "changes cannot be followed"
-	ReasonOtherController = "too many objects sent from another domain controller"
-	ReasonRelease         = "deletions to be released need proof"
-	ReasonRequested       = "requested"
-	ReasonScope           = "sync scope changed"
-	ReasonUSN             = "highestCommittedUSN decreased"
-	ReasonWatermark       = "watermark too old"
+	ReasonAffected         = "too many objects affected by changed memberships"
+	ReasonDeltaUnsupported = "delta sync unsupported by directory server"
+	ReasonFullInterval     = "last full sync too old"
+	ReasonMemberships      = "memberships not stored"
+	ReasonNewController    = "domain controller new or restored"
+	ReasonNewTarget        = "nothing delivered to this target yet"
+	ReasonOtherController  = "too many objects sent from another domain controller"
+	ReasonRelease          = "release of deletions requires proof"
+	ReasonRequested        = "requested"
+	ReasonScope            = "sync scope changed"
+	ReasonUSN              = "highestCommittedUSN decreased"
+	ReasonWatermark        = "watermark too old"
 )

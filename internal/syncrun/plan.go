@@ -10,62 +10,60 @@ import (
 )
 
 const (
-	// overlap is how many sequence numbers below the watermark are read again: a number
-	// is assigned when a change begins, and nothing promises that all lower ones are
-	// visible by then.
+	// overlap is how many USNs below the watermark a delta sync reads again. A USN is
+	// assigned when a change begins, so lower USNs may become visible later.
 	overlap = 200
-	// watermarkLife is how long a watermark is valid. Tombstones may be gone after 60 days
+	// watermarkLife is how long a watermark is valid. Tombstones may expire after 60 days
 	// (MS-ADTS 6.1.1.2.4.1.1).
 	watermarkLife = 30 * 24 * time.Hour
-	// fromOthersAtMost is up to how many objects are read again one by one because they
-	// were last sent as another domain controller shows them. It may lag behind this one,
-	// whose watermark is beyond the changes that the other one did not have.
-	fromOthersAtMost = 10_000
+	// maxFromOtherController is the maximum number of objects that a delta sync reads again
+	// because another domain controller was their last source. That controller may have
+	// lagged behind this one, and this one's watermark is past the changes it lacked.
+	maxFromOtherController = 10_000
 )
 
 // Plan is what a run reads.
 type Plan struct {
-	Mode   string // full, delta
-	Reason string // of a full sync
-	Since  ad.USN // of a delta
-	// ProvesAbsence is whether an object of the index that a full sync does not show is
-	// deleted: the index was complete under this scope, on this server.
-	ProvesAbsence bool
-	// NoteSeen is whether the objects that are read have to be remembered, since that
-	// can tell what is deleted.
-	NoteSeen bool
+	Mode     string // full, delta
+	Reason   string // of a full sync
+	SinceUSN ad.USN // of a delta sync
+	// AbsenceProvesDeletion is whether an indexed object that a full sync does not find is
+	// deleted. That requires an index that was complete for this scope and controller.
+	AbsenceProvesDeletion bool
+	// TrackSeen is whether to keep the GUIDs of the objects read, to find deleted objects.
+	TrackSeen bool
 }
 
-// MakePlan chooses between a full sync and a delta.
+// MakePlan chooses between a full sync and a delta sync.
 func MakePlan(s Snapshot) Plan {
 	p := Plan{
 		Mode:   full,
 		Reason: reasonForFull(s),
-		// A server may lag behind the one that was read before it: what it does not show is
-		// not deleted for that.
-		ProvesAbsence: s.LastFull.Scope == s.Scope && s.SameTarget && s.LastRead,
+		// A controller may lag behind the one read before it. An object that it does not
+		// have may not be replicated yet.
+		AbsenceProvesDeletion: s.LastFull.Scope == s.Scope && s.SameTarget && s.SameController,
 	}
 	if p.Reason == "" {
-		p.Mode, p.Since = delta, max(s.Watermark.USN+1-overlap, 0)
+		p.Mode, p.SinceUSN = delta, max(s.Watermark.USN+1-overlap, 0)
 	}
-	p.NoteSeen = p.Mode == delta || p.ProvesAbsence || len(s.Held) > 0
+	p.TrackSeen = p.Mode == delta || p.AbsenceProvesDeletion || len(s.Held) > 0
 	return p
 }
 
-// asFull returns the plan of a full sync in place of a delta.
-func (p Plan) asFull(reason string) Plan {
-	p.Mode, p.Reason, p.Since = full, reason, 0
+// withFullSync returns the plan changed from a delta sync to a full sync.
+func (p Plan) withFullSync(reason string) Plan {
+	p.Mode, p.Reason, p.SinceUSN = full, reason, 0
 	return p
 }
 
-// reasonForFull returns why a delta is not enough; "" where it is.
+// reasonForFull returns why a full sync is required; "" if a delta sync is sufficient.
 func reasonForFull(s Snapshot) string {
 	switch {
-	case !s.Followed:
-		return ReasonNotFollowed
+	case !s.DeltaSupported:
+		return ReasonDeltaUnsupported
 	case s.Full:
 		return ReasonRequested
-	case s.Release:
+	case s.ReleaseHeld:
 		return ReasonRelease
 	case !s.SameTarget:
 		return ReasonNewTarget
@@ -79,27 +77,27 @@ func reasonForFull(s Snapshot) string {
 		return ReasonWatermark
 	case s.Now.Sub(s.LastFull.At) >= s.FullInterval || s.Now.Before(s.LastFull.At):
 		return ReasonFullInterval
-	case s.Posture && !s.MembershipsKnown:
+	case s.Posture && !s.MembershipsStored:
 		return ReasonMemberships
-	case s.Posture && s.EverythingStale:
+	case s.Posture && s.RereadAll:
 		return ReasonAffected
-	case len(s.FromOthers) > fromOthersAtMost:
+	case len(s.FromOtherController) > maxFromOtherController:
 		return ReasonOtherController
 	}
 	return ""
 }
 
-// progress is how far a run got, once everything is delivered.
+// progress returns the progress to record after everything was delivered.
 func (p Plan) progress(s Snapshot) state.Progress {
-	reached := state.Progress{ClearStale: s.Posture}
+	progress := state.Progress{ClearStale: s.Posture}
 	if p.Mode == full {
-		reached.FullSync = &state.FullSync{Scope: s.Scope, At: s.Now}
+		progress.FullSync = &state.FullSync{Scope: s.Scope, At: s.Now}
 	}
-	if s.Followed {
-		reached.InvocationID = s.InvocationID
-		reached.Watermark = &state.Watermark{USN: s.HighestUSN, Scope: s.Scope, At: s.Now}
+	if s.DeltaSupported {
+		progress.InvocationID = s.InvocationID
+		progress.Watermark = &state.Watermark{USN: s.HighestUSN, Scope: s.Scope, At: s.Now}
 	}
-	return reached
+	return progress
 }
 
 func logPlan(log zerolog.Logger, s Snapshot, p Plan) {
@@ -107,17 +105,17 @@ func logPlan(log zerolog.Logger, s Snapshot, p Plan) {
 	if p.Reason != "" {
 		event.Str("reason", p.Reason)
 	}
-	if s.Followed {
+	if s.DeltaSupported {
 		event.Stringer("invocation_id", s.InvocationID).Int64("usn", int64(s.HighestUSN))
 	}
 	if p.Mode == delta {
-		event.Int64("since", int64(p.Since))
+		event.Int64("since", int64(p.SinceUSN))
 	}
 	event.Msg(MsgSyncPlanned)
 }
 
-// retryAfter is how long a delta leaves a rejected object that does not change: an hour,
-// then twice as long each time, up to a day.
-func retryAfter(attempts int) time.Duration {
+// retryDelay returns how long delta syncs wait before they send an unchanged rejected object
+// again: an hour, doubled after each attempt, up to a day.
+func retryDelay(attempts int) time.Duration {
 	return min(time.Hour<<min(attempts-1, 5), 24*time.Hour)
 }

@@ -12,9 +12,8 @@ import (
 	"adconnector/internal/state"
 )
 
-// The first full sync of another scope proves nothing about the objects of the scope before
-// it. The second one does.
-func TestScopeChanges(t *testing.T) {
+// After a change of the scope, absence is proof in the second full sync only.
+func TestScopeChange(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(e *env){
 		"base":   func(e *env) { e.base = "OU=Inner," + e.base; e.setConsole() },
@@ -26,62 +25,62 @@ func TestScopeChanges(t *testing.T) {
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+			e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
 			for n := range 5 {
 				e.must(e.Modify(e.user(n), "title", "Engineer"))
 				e.must(e.Move(e.user(n), "OU=Inner,"+e.base))
 			}
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 			base := e.base
 			change(e)
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed})
-			if reason := e.planned(); reason != ReasonScope {
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+			if reason := e.fullSyncReason(); reason != ReasonScope {
 				t.Errorf("reason %s", reason)
 			}
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-			e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 15})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+			e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 15})
 			e.base, e.options.Search.UserFilter = base, ""
 			e.setConsole()
 			e.start()
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 15})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 15})
 			e.expectConverged()
 		})
 	}
 }
 
-// Both the watermark of the controller and the last full sync, which may be another
-// controller's, must have the scope.
-func TestScopeChangesAtAnotherController(t *testing.T) {
+// The watermark of a controller and the last full sync, perhaps of another controller, must
+// both have the current scope.
+func TestScopeChangeOnAnotherController(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 0)
-	first, behind := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
+	first, lagging := e.Port, e.newReplica(domaincontroller.Options{ReadsDeleted: true})
 	staff := e.base
 	fullSync := func(port int, base string, uploaded int) {
 		t.Helper()
 		e.base = base
 		e.connectTo(port)
-		e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: uploaded})
+		e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: uploaded})
 	}
 	for _, dn := range []string{"CN=a," + staff, "CN=b,OU=Inner," + staff} {
 		e.AddUser(dn)
-		behind.AddUser(dn)
+		lagging.AddUser(dn)
 	}
-	e.AddUser("CN=c," + staff) // is not replicated yet
-	e.outgrowOverlap()
+	e.AddUser("CN=c," + staff) // not replicated yet
+	e.exceedOverlap()
 	fullSync(first, "OU=Inner,"+staff, 1)
-	fullSync(behind.Port, staff, 1)
+	fullSync(lagging.Port, staff, 1)
 	fullSync(first, staff, 1) // c: its USN is below the watermark
 	e.expectConverged()
-	fullSync(behind.Port, "OU=Inner,"+staff, 0)
+	fullSync(lagging.Port, "OU=Inner,"+staff, 0)
 	fullSync(first, staff, 0)
 }
 
-// A snapshot for which a delta is enough.
+// deltaSnapshot returns a snapshot for which a delta sync is sufficient.
 func deltaSnapshot() Snapshot {
 	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
 	return Snapshot{
-		Now: now, FullInterval: 24 * time.Hour, Scope: "s", Followed: true, InvocationID: ad.InvocationID{1}, HighestUSN: 5000,
-		SameTarget: true, IndexSize: 40, LastRead: true,
+		Now: now, FullInterval: 24 * time.Hour, Scope: "s", DeltaSupported: true, InvocationID: ad.InvocationID{1}, HighestUSN: 5000,
+		SameTarget: true, IndexSize: 40, SameController: true,
 		LastFull: state.FullSync{Scope: "s", At: now.Add(-time.Hour)}, Watermark: state.Watermark{USN: 4000, Scope: "s", At: now.Add(-10 * time.Minute)},
 	}
 }
@@ -92,28 +91,32 @@ func TestMakePlan(t *testing.T) {
 		change func(*Snapshot)
 		want   Plan
 	}{
-		"delta":                    {func(*Snapshot) {}, Plan{Mode: delta, Since: 3801, ProvesAbsence: true, NoteSeen: true}},
-		"delta near the beginning": {func(s *Snapshot) { s.Watermark.USN = 100 }, Plan{Mode: delta, Since: 0, ProvesAbsence: true, NoteSeen: true}},
-		"delta on another server":  {func(s *Snapshot) { s.LastRead = false }, Plan{Mode: delta, Since: 3801, NoteSeen: true}},
-		"delta with posture":       {func(s *Snapshot) { s.Posture, s.MembershipsKnown = true, true }, Plan{Mode: delta, Since: 3801, ProvesAbsence: true, NoteSeen: true}},
+		"delta":                    {func(*Snapshot) {}, Plan{Mode: delta, SinceUSN: 3801, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"delta near the beginning": {func(s *Snapshot) { s.Watermark.USN = 100 }, Plan{Mode: delta, SinceUSN: 0, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"delta on another server":  {func(s *Snapshot) { s.SameController = false }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
+		"delta with posture":       {func(s *Snapshot) { s.Posture, s.MembershipsStored = true, true }, Plan{Mode: delta, SinceUSN: 3801, AbsenceProvesDeletion: true, TrackSeen: true}},
 
-		"requested":                   {func(s *Snapshot) { s.Full = true }, Plan{Mode: full, Reason: ReasonRequested, ProvesAbsence: true, NoteSeen: true}},
-		"release":                     {func(s *Snapshot) { s.Release = true }, Plan{Mode: full, Reason: ReasonRelease, ProvesAbsence: true, NoteSeen: true}},
-		"no invocation ID":            {func(s *Snapshot) { s.Followed = false }, Plan{Mode: full, Reason: ReasonNotFollowed, ProvesAbsence: true, NoteSeen: true}},
-		"other target":                {func(s *Snapshot) { s.SameTarget = false }, Plan{Mode: full, Reason: ReasonNewTarget}},
-		"first run":                   {func(s *Snapshot) { s.Watermark, s.LastFull, s.LastRead = state.Watermark{}, state.FullSync{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
-		"new server":                  {func(s *Snapshot) { s.Watermark, s.LastRead = state.Watermark{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
-		"new server, deletions held":  {func(s *Snapshot) { s.Watermark, s.LastRead, s.Held = state.Watermark{}, false, []ad.GUID{{1}} }, Plan{Mode: full, Reason: ReasonNewController, NoteSeen: true}},
-		"scope of the watermark":      {func(s *Snapshot) { s.Watermark.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope, ProvesAbsence: true, NoteSeen: true}},
+		"requested":        {func(s *Snapshot) { s.Full = true }, Plan{Mode: full, Reason: ReasonRequested, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"release":          {func(s *Snapshot) { s.ReleaseHeld = true }, Plan{Mode: full, Reason: ReasonRelease, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"no invocation ID": {func(s *Snapshot) { s.DeltaSupported = false }, Plan{Mode: full, Reason: ReasonDeltaUnsupported, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"other target":     {func(s *Snapshot) { s.SameTarget = false }, Plan{Mode: full, Reason: ReasonNewTarget}},
+		"first run": {func(s *Snapshot) {
+			s.Watermark, s.LastFull, s.SameController = state.Watermark{}, state.FullSync{}, false
+		}, Plan{Mode: full, Reason: ReasonNewController}},
+		"new server":                  {func(s *Snapshot) { s.Watermark, s.SameController = state.Watermark{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
+		"new server, deletions held":  {func(s *Snapshot) { s.Watermark, s.SameController, s.Held = state.Watermark{}, false, []ad.GUID{{1}} }, Plan{Mode: full, Reason: ReasonNewController, TrackSeen: true}},
+		"scope of the watermark":      {func(s *Snapshot) { s.Watermark.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope, AbsenceProvesDeletion: true, TrackSeen: true}},
 		"scope of the last full sync": {func(s *Snapshot) { s.LastFull.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope}},
-		"USN went down":               {func(s *Snapshot) { s.HighestUSN = 3999 }, Plan{Mode: full, Reason: ReasonUSN, ProvesAbsence: true, NoteSeen: true}},
-		"watermark of the future":     {func(s *Snapshot) { s.Watermark.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonWatermark, ProvesAbsence: true, NoteSeen: true}},
-		"old watermark":               {func(s *Snapshot) { s.Watermark.At = s.Now.Add(-watermarkLife - 1) }, Plan{Mode: full, Reason: ReasonWatermark, ProvesAbsence: true, NoteSeen: true}},
-		"full sync due":               {func(s *Snapshot) { s.LastFull.At = s.Now.Add(-24 * time.Hour) }, Plan{Mode: full, Reason: ReasonFullInterval, ProvesAbsence: true, NoteSeen: true}},
-		"full sync of the future":     {func(s *Snapshot) { s.LastFull.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonFullInterval, ProvesAbsence: true, NoteSeen: true}},
-		"unknown memberships":         {func(s *Snapshot) { s.Posture = true }, Plan{Mode: full, Reason: ReasonMemberships, ProvesAbsence: true, NoteSeen: true}},
-		"everything stale":            {func(s *Snapshot) { s.Posture, s.MembershipsKnown, s.EverythingStale = true, true, true }, Plan{Mode: full, Reason: ReasonAffected, ProvesAbsence: true, NoteSeen: true}},
-		"many from others":            {func(s *Snapshot) { s.LastRead, s.FromOthers = false, make([]ad.GUID, fromOthersAtMost+1) }, Plan{Mode: full, Reason: ReasonOtherController}},
+		"USN decreased":               {func(s *Snapshot) { s.HighestUSN = 3999 }, Plan{Mode: full, Reason: ReasonUSN, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"watermark in the future":     {func(s *Snapshot) { s.Watermark.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonWatermark, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"old watermark":               {func(s *Snapshot) { s.Watermark.At = s.Now.Add(-watermarkLife - 1) }, Plan{Mode: full, Reason: ReasonWatermark, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"full sync due":               {func(s *Snapshot) { s.LastFull.At = s.Now.Add(-24 * time.Hour) }, Plan{Mode: full, Reason: ReasonFullInterval, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"full sync in the future":     {func(s *Snapshot) { s.LastFull.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonFullInterval, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"memberships not stored":      {func(s *Snapshot) { s.Posture = true }, Plan{Mode: full, Reason: ReasonMemberships, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"all objects to reread":       {func(s *Snapshot) { s.Posture, s.MembershipsStored, s.RereadAll = true, true, true }, Plan{Mode: full, Reason: ReasonAffected, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"many from other controller": {func(s *Snapshot) {
+			s.SameController, s.FromOtherController = false, make([]ad.GUID, maxFromOtherController+1)
+		}, Plan{Mode: full, Reason: ReasonOtherController}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -127,72 +130,72 @@ func TestMakePlan(t *testing.T) {
 	}
 }
 
-// The names must not change between versions, or each upgrade causes a full sync.
-func TestScopeName(t *testing.T) {
+// The identifiers must not change between versions, else each upgrade causes a full sync.
+func TestScopeID(t *testing.T) {
 	t.Parallel()
-	name := func(change func(*Source, *Search, *directory.RootDSE)) string {
-		source, search := Source{Base: "DC=a", Scope: directory.Subtree}, Search{}
+	id := func(change func(*Source, *SearchOptions, *directory.RootDSE)) string {
+		source, search := Source{Base: "DC=a", Scope: directory.Subtree}, SearchOptions{}
 		root := directory.RootDSE{DefaultNamingContext: "DC=a", DSServiceName: "x", HighestCommittedUSN: 1}
 		change(&source, &search, &root)
-		return scopeOf(search, source, root)
+		return scopeID(search, source, root)
 	}
 	seen := map[string]string{}
-	for what, change := range map[string]func(*Source, *Search, *directory.RootDSE){
-		"nothing":      func(*Source, *Search, *directory.RootDSE) {},
-		"base":         func(source *Source, _ *Search, _ *directory.RootDSE) { source.Base = "OU=b,DC=a" },
-		"scope":        func(source *Source, _ *Search, _ *directory.RootDSE) { source.Scope = directory.OneLevel },
-		"posture":      func(source *Source, _ *Search, _ *directory.RootDSE) { source.Posture = true },
-		"user filter":  func(_ *Source, search *Search, _ *directory.RootDSE) { search.UserFilter = "(a=b)" },
-		"group filter": func(_ *Source, search *Search, _ *directory.RootDSE) { search.GroupFilter = "(a=b)" },
-		"domain":       func(_ *Source, _ *Search, root *directory.RootDSE) { root.DefaultNamingContext = "DC=b" },
+	for name, change := range map[string]func(*Source, *SearchOptions, *directory.RootDSE){
+		"nothing":      func(*Source, *SearchOptions, *directory.RootDSE) {},
+		"base":         func(source *Source, _ *SearchOptions, _ *directory.RootDSE) { source.Base = "OU=b,DC=a" },
+		"scope":        func(source *Source, _ *SearchOptions, _ *directory.RootDSE) { source.Scope = directory.OneLevel },
+		"posture":      func(source *Source, _ *SearchOptions, _ *directory.RootDSE) { source.Posture = true },
+		"user filter":  func(_ *Source, search *SearchOptions, _ *directory.RootDSE) { search.UserFilter = "(a=b)" },
+		"group filter": func(_ *Source, search *SearchOptions, _ *directory.RootDSE) { search.GroupFilter = "(a=b)" },
+		"domain":       func(_ *Source, _ *SearchOptions, root *directory.RootDSE) { root.DefaultNamingContext = "DC=b" },
 	} {
-		scope := name(change)
-		if other, there := seen[scope]; there {
-			t.Errorf("%s and %s have the same name", what, other)
+		scope := id(change)
+		if other, found := seen[scope]; found {
+			t.Errorf("%s and %s have the same identifier", name, other)
 		}
-		seen[scope] = what
+		seen[scope] = name
 	}
-	for scope, what := range map[string]string{"1f04549e01830dd2affa1b6873c9a83c": "nothing", "a8f13a46f65cc1ffc164cbf70ec5552f": "posture"} {
-		if seen[scope] != what {
-			t.Errorf("the name of %s has changed: correct only if the version of the map was raised (see identity's TestVersions). Names: %v", what, seen)
+	for scope, name := range map[string]string{"1f04549e01830dd2affa1b6873c9a83c": "nothing", "a8f13a46f65cc1ffc164cbf70ec5552f": "posture"} {
+		if seen[scope] != name {
+			t.Errorf("the identifier of %s changed: correct only if the mapping version was raised (see TestVersions of package identity). Identifiers: %v", name, seen)
 		}
 	}
 }
 
-func TestOtherTargetGetsEverything(t *testing.T) {
+func TestNewTargetReceivesAllObjects(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 20)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	e.must(e.Delete(e.user(3)))
-	e.options.Target = "elsewhere"
+	e.options.Target = "other target"
 	e.start()
 	show := func(asset identity.Asset, _ bool) {
 		if asset.Deleted {
-			t.Errorf("%s is deleted where it never was", asset.Name)
+			t.Errorf("%s deleted at a target that never received it", asset.Name)
 		}
 	}
-	for _, forced := range []bool{true, false} {
-		run := e.run(Mode{DryRun: true, Full: forced, Show: show}, state.Run{Mode: full, Result: Processed})
+	for _, fullSync := range []bool{true, false} {
+		run := e.run(RunOptions{DryRun: true, Full: fullSync, Show: show}, state.Run{Mode: full, Result: Processed})
 		if run.Changed != 19 {
 			t.Errorf("dry run %+v", run)
 		}
 	}
-	if reason := e.planned(); reason != ReasonNewTarget {
+	if reason := e.fullSyncReason(); reason != ReasonNewTarget {
 		t.Errorf("reason %s", reason)
 	}
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 19})
-	if lines := e.log.With(MsgTargetChanged); len(lines) != 1 || lines[0].Text("target") != "elsewhere" {
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 19})
+	if lines := e.log.With(MsgTargetChanged); len(lines) != 1 || lines[0].Text("target") != "other target" {
 		t.Errorf("log %v", lines)
 	}
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }
 
 func TestRestoredController(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		restoration domaincontroller.Restoration
-		reason      string
-		first, then int // deletions. Absence proves nothing on a controller that is new, a tombstone does.
+		restoration   domaincontroller.Restoration
+		reason        string
+		first, second int // deletions in the first and second run; absence is no proof on a new controller
 	}{
 		"from a backup":             {domaincontroller.Restoration{Back: 500}, ReasonNewController, 0, 1},
 		"from a snapshot":           {domaincontroller.Restoration{Back: 500, SameInvocation: true}, ReasonUSN, 1, 0},
@@ -200,23 +203,23 @@ func TestRestoredController(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 30)
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
+			e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 30)
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
 			e.Restore(c.restoration)
 			e.must(e.Modify(e.user(1), "title", "x"))
 			e.must(e.Delete(e.user(2)))
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1, Deleted: c.first})
-			if reason := e.planned(); reason != c.reason {
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1, Deleted: c.first})
+			if reason := e.fullSyncReason(); reason != c.reason {
 				t.Errorf("reason %s, want %s", reason, c.reason)
 			}
 			e.must(e.Modify(e.user(3), "title", "x"))
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: c.then})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: c.second})
 			e.expectConverged()
 		})
 	}
 }
 
-// A watermark or full sync in the future was recorded under a wrong clock.
+// A watermark or full sync in the future was recorded with a wrong clock.
 func TestAgeForcesFullSync(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
@@ -225,19 +228,19 @@ func TestAgeForcesFullSync(t *testing.T) {
 	}{
 		"old watermark": {func(e *env) {
 			e.clock.Advance(watermarkLife)
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 			e.clock.Advance(watermarkLife + time.Second)
 		}, ReasonWatermark},
 		"old full sync": {func(e *env) {
 			for range 13 {
 				e.clock.Advance(28 * 24 * time.Hour)
-				e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+				e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 			}
 			e.clock.Advance(24 * time.Hour)
 		}, ReasonFullInterval},
 		"watermark in the future": {func(e *env) {
 			e.clock.Advance(2 * time.Hour)
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 			e.clock.Advance(-time.Hour) // after the full sync
 		}, ReasonWatermark},
 		"full sync in the future": {func(e *env) {
@@ -250,13 +253,13 @@ func TestAgeForcesFullSync(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newDomain(t, domaincontroller.Options{}, 3)
+			e := newDomainEnv(t, domaincontroller.Options{}, 3)
 			e.options.FullInterval = 365 * 24 * time.Hour
 			e.start()
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
 			c.change(e)
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed})
-			if reason := e.planned(); reason != c.reason {
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+			if reason := e.fullSyncReason(); reason != c.reason {
 				t.Errorf("reason %s, want %s", reason, c.reason)
 			}
 		})
@@ -265,15 +268,15 @@ func TestAgeForcesFullSync(t *testing.T) {
 
 func TestUnreadableInvocationIDForcesFullSyncs(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 3)
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 3)
 	e.replaceInRequests("invocationId", "invocationXX")
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
 	e.must(e.Delete(e.user(1)))
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
 	if lines := e.log.With(MsgInvocationIDUnreadable); len(lines) != 2 {
 		t.Errorf("log %v", lines)
 	}
-	if mark, err := e.store.Watermark(ad.InvocationID{}); err != nil || mark != (state.Watermark{}) {
-		t.Errorf("watermark %+v, error %v", mark, err)
+	if watermark, err := e.store.Watermark(ad.InvocationID{}); err != nil || watermark != (state.Watermark{}) {
+		t.Errorf("watermark %+v, error %v", watermark, err)
 	}
 }

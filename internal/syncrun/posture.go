@@ -10,94 +10,96 @@ import (
 	"adconnector/internal/identity"
 )
 
-// postureSet is what a reader reads with security posture.
-type postureSet struct {
+// postureQueries are the queries of a reader with security posture.
+type postureQueries struct {
 	queries       []query // users, groups, service accounts
 	roles, domain query
 	memberships   memberships
 }
 
-func newPostureSet(search Search, root directory.RootDSE, m memberships) *postureSet {
-	of := func(kind identity.Kind, anywhere bool) query {
+func newPostureQueries(search SearchOptions, root directory.RootDSE, m memberships) *postureQueries {
+	newQuery := func(kind identity.Kind, wholeDomain bool) query {
 		mapper := identity.NewPostureMapper(kind)
 		if m.partial {
 			mapper.UsePart(m.graph)
 		} else {
 			mapper.Use(m.graph)
 		}
-		return query{kind: kind, filter: search.Filter(kind, root), mapper: mapper, anywhere: anywhere, firstSkipped: new(sync.Once)}
+		return query{kind: kind, filter: search.Filter(kind, root), mapper: mapper, wholeDomain: wholeDomain, warnOnce: new(sync.Once)}
 	}
-	return &postureSet{
-		queries: []query{of(identity.User, false), of(identity.Group, false), of(identity.ServiceAccount, false)},
-		roles:   of(identity.Role, true), domain: of(identity.Domain, true), memberships: m,
+	return &postureQueries{
+		queries: []query{newQuery(identity.User, false), newQuery(identity.Group, false), newQuery(identity.ServiceAccount, false)},
+		roles:   newQuery(identity.Role, true), domain: newQuery(identity.Domain, true), memberships: m,
 	}
 }
 
-// readPosture reads the roles and the domain, in every run: the members of a role may change
-// without the role, and both are few.
-func (r *reader) readPosture(ctx context.Context, to sink) (found findings, err error) {
-	found.seen = append(found.seen, r.posture.memberships.unidentified)
-	t, err := r.readRoles(ctx, to)
-	found.count(identity.Role, t)
+// readPosture reads the roles and the domain. Every run does so: the members of a role may
+// change without the role, and there are few of both.
+func (r *reader) readPosture(ctx context.Context, to sink) (result readResult, err error) {
+	result.seen = append(result.seen, r.posture.memberships.rolesWithoutSID)
+	search, err := r.readRoles(ctx, to)
+	result.addSearch(identity.Role, search)
 	if err != nil {
-		return found, err
+		return result, err
 	}
-	t, err = r.readDomain(ctx, to)
-	found.count(identity.Domain, t)
-	return found, err
+	search, err = r.readDomain(ctx, to)
+	result.addSearch(identity.Domain, search)
+	return result, err
 }
 
-func (r *reader) readRoles(ctx context.Context, to sink) (tally, error) {
+func (r *reader) readRoles(ctx context.Context, to sink) (searchResult, error) {
 	graph := r.posture.memberships.graph
 	var groups []ad.GUID
-	for _, h := range graph.Holders() {
-		groups = append(groups, graph.GUID(h.Group))
+	for _, holder := range graph.Holders() {
+		groups = append(groups, graph.GUID(holder.Group))
 	}
 	if len(groups) == 0 {
-		return tally{}, nil
+		return searchResult{}, nil
 	}
 	return r.read(ctx, r.session, r.posture.roles, directory.FilterByGUID(groups), to)
 }
 
-// readDomain reads the domain's own entry and what belongs to it.
-func (r *reader) readDomain(ctx context.Context, to sink) (tally, error) {
+// readDomain reads the domain's entry and the related entries.
+func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) {
 	s, q := r.session, r.posture.domain
 	base := s.RootDSE.DefaultNamingContext
-	if base == "" { // a server that has no domain
-		return tally{}, nil
+	if base == "" { // the server has no domain
+		return searchResult{}, nil
 	}
-	c := identity.NewCollector()
-	if err := r.collect(ctx, s, c, base); err != nil {
-		return tally{}, err
+	collector := identity.NewCollector()
+	if err := r.collect(ctx, s, collector, base); err != nil {
+		return searchResult{}, err
 	}
-	compare := r.newComparer()
+	c := r.newComparer()
 	search := directory.Search{Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true}
-	err := s.once(ctx, search, func(entry *ad.Entry) error {
-		asset, err := q.mapper.MapDomain(nil, entry, c, r.start)
+	err := s.searchOnce(ctx, search, func(entry *ad.Entry) error {
+		asset, err := q.mapper.MapDomain(nil, entry, collector, r.start)
 		if err != nil {
-			compare.skip(r.log, q, entry, err)
+			c.skipEntry(r.log, q, entry, err)
 			return nil
 		}
-		_, err = compare.process(asset, to)
+		_, err = c.processAsset(asset, to)
 		return err
 	})
-	return compare.tally, err
+	return c.result, err
 }
 
-// The containers of what belongs to a domain.
+// The containers of a domain's related entries.
 const (
 	systemContainer   = "CN=System,"
 	policiesContainer = "CN=Password Settings Container,CN=System,"
 	recycleBinFeature = "CN=Recycle Bin Feature,CN=Optional Features,CN=Directory Service,CN=Windows NT,CN=Services,"
 )
 
-// domainPart is something that belongs to a domain and has entries of its own.
+// domainPart is a part of the domain's asset that comes from entries other than the domain's.
 type domainPart struct {
-	name      string // in the asset
-	container string // that must exist and be readable, else finding nothing proves nothing; "": none
+	name string // in the asset
+	// container must be readable, because an empty result from an unreadable container proves
+	// nothing; "": no container.
+	container string
 	search    directory.Search
 	part      *identity.Part
-	required  bool // every domain has one
+	required  bool // every domain has such an entry
 }
 
 func domainParts(c *identity.Collector, base string, root directory.RootDSE) []domainPart {
@@ -117,8 +119,8 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 	}
 }
 
-// collect reads what belongs to the domain and is not in its own entry. What the account may
-// not read is named in the asset and fails nothing.
+// collect reads the parts of the domain. Parts that the account cannot read are listed in the
+// asset and cause no error.
 func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector, base string) error {
 	c.ForestLevel(s.RootDSE.ForestLevel)
 	if s.RootDSE.ForestLevel == "" {
@@ -136,7 +138,7 @@ func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector,
 	return nil
 }
 
-// collectPart reports whether the part can be read.
+// collectPart reads a part of the domain and reports whether it is readable.
 func (r *reader) collectPart(ctx context.Context, s *session, part domainPart) (readable bool, err error) {
 	readable = true
 	if part.container != "" {
@@ -146,11 +148,11 @@ func (r *reader) collectPart(ctx context.Context, s *session, part domainPart) (
 	}
 	found := 0
 	part.search.Attributes, part.search.ExtendedDN = part.part.Attributes, true
-	err = s.once(ctx, part.search, func(entry *ad.Entry) error {
+	err = s.searchOnce(ctx, part.search, func(entry *ad.Entry) error {
 		if part.part.Add(entry, r.start) {
 			found++
 		} else {
-			readable = false // the entry is visible, none of its attributes is readable
+			readable = false // the entry is visible, but none of its attributes is readable
 		}
 		return nil
 	})
@@ -160,10 +162,10 @@ func (r *reader) collectPart(ctx context.Context, s *session, part domainPart) (
 	return err == nil && readable && (found > 0 || !part.required), nil
 }
 
-// isReadable reports whether the account can read what a container is.
+// isReadable reports whether the account can read the attributes of a container.
 func isReadable(ctx context.Context, s *session, container string) (readable bool, err error) {
 	search := directory.Search{Base: container, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: []string{"objectClass"}}
-	err = s.once(ctx, search, func(entry *ad.Entry) error {
+	err = s.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		readable = len(entry.First(0)) > 0
 		return nil
 	})

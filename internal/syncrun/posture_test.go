@@ -20,26 +20,26 @@ import (
 	"adconnector/test/testenv"
 )
 
-// stranger is the SID of a member that is of another forest.
-const stranger = "S-1-5-21-9-9-9-1000"
+// foreignSID is the SID of a member from another forest.
+const foreignSID = "S-1-5-21-9-9-9-1000"
 
-func strangerDN(base string) string {
-	return "CN=" + stranger + ",CN=ForeignSecurityPrincipals," + base
+func foreignDN(base string) string {
+	return "CN=" + foreignSID + ",CN=ForeignSecurityPrincipals," + base
 }
 
-func addStranger(d *testenv.Directory) {
-	d.Must(d.Add(domaincontroller.Object{DN: strangerDN(d.Base()), Attributes: map[string][]string{"objectClass": {"foreignSecurityPrincipal"}}}))
+func addForeign(d *testenv.Directory) {
+	d.Must(d.Add(domaincontroller.Object{DN: foreignDN(d.Base()), Attributes: map[string][]string{"objectClass": {"foreignSecurityPrincipal"}}}))
 }
 
-// newPostureEnv returns an environment whose profile asks for security posture.
+// newPostureEnv returns an environment whose profile includes security posture.
 func newPostureEnv(t *testing.T, o domaincontroller.Options, users int) *env {
 	t.Helper()
-	e := newDomain(t, o, users)
+	e := newDomainEnv(t, o, users)
 	e.setPosture(true)
 	return e
 }
 
-const postureObjects = 14 // of a first sync: roles and the domain
+const postureObjects = 14 // sent by a first sync: roles and the domain
 
 func (e *env) users(n int) []string {
 	dns := make([]string, n)
@@ -52,17 +52,17 @@ func (e *env) users(n int) []string {
 func TestPostureOfUnchangedDirectory(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5 + postureObjects})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
 	e.expectConverged()
 	if strings.Contains(fmt.Sprint(e.gateway.Held()), "unreadable") {
-		t.Error("something is unreadable")
+		t.Error("an asset lists unreadable parts")
 	}
 }
 
-// membershipDomain is a domain with six users, a group inner that has user0 and user1, a group
-// outer that has inner, and what else the test needs of it.
+// membershipDomain is an environment with six users, a group inner with user0 and user1, and a
+// group outer with inner.
 type membershipDomain struct {
 	*env
 	inner, outer, admins, administrators string
@@ -79,9 +79,8 @@ func (m *membershipDomain) nestInAdmins() {
 	m.set(m.admins, "member", "CN=Administrator,CN=Users,"+m.Base(), m.outer)
 }
 
-// A change of one group is sent for everybody whom it affects, in the delta that finds it,
-// and for nobody else.
-func TestMembershipDelta(t *testing.T) {
+// The delta sync that finds a changed group sends the affected objects and no others.
+func TestChangedMembershipInDeltaSync(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		before, change    func(m *membershipDomain)
@@ -150,11 +149,11 @@ func TestMembershipDelta(t *testing.T) {
 			if c.before != nil {
 				c.before(m)
 			}
-			m.outgrowOverlap()
-			m.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
-			m.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+			m.exceedOverlap()
+			m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+			m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 			c.change(m)
-			m.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: c.uploaded, Deleted: c.deleted})
+			m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: c.uploaded, Deleted: c.deleted})
 			c.expect(m)
 			m.expectConverged()
 			if lines := m.log.With(MsgMembershipsRead); lines[len(lines)-1]["whole"] != false {
@@ -169,33 +168,33 @@ func TestDirectAndNestedMemberships(t *testing.T) {
 	e := newPostureEnv(t, domaincontroller.Options{}, 1)
 	inner := e.addGroup("inner", e.user(0))
 	outer := e.addGroup("outer", inner)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
 	e.expectPosture(e.user(0), "groups", e.SID("CN=Domain Users,CN=Users,"+e.Base()), e.SID(inner))
 	e.expectPosture(outer, "nestingDepth", "1")
 }
 
-// The memberships of a controller that lags behind do not stay at the gateway, although
-// nothing changes any more at the other one.
-func TestMembershipLag(t *testing.T) {
+// The memberships of a lagging controller do not stay at the gateway, although nothing changes
+// on the other one.
+func TestMembershipsOfLaggingController(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
-	first, behind := e.Port, e.newTwin(domaincontroller.Options{ReadsDeleted: true})
+	first, lagging := e.Port, e.newReplica(domaincontroller.Options{ReadsDeleted: true})
 	for n := range 3 {
 		e.AddUser(e.user(n))
-		behind.AddUser(e.user(n))
+		lagging.AddUser(e.user(n))
 	}
 	team := e.addGroup("team")
-	behind.AddGroup(team)
+	lagging.AddGroup(team)
 	e.must(e.Modify(team, "member", e.user(0)))
-	e.outgrowOverlap()
-	run := func(kind string) {
+	e.exceedOverlap()
+	run := func(mode string) {
 		t.Helper()
-		if run, err := e.runner.Run(t.Context(), Mode{}); err != nil || run.Mode != kind {
+		if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil || run.Mode != mode {
 			t.Fatalf("run %+v, error %v", run, err)
 		}
 	}
 	run(full)
-	e.connectTo(behind.Port)
+	e.connectTo(lagging.Port)
 	run(full)
 	e.expectPosture(team, "members")
 	e.connectTo(first)
@@ -204,61 +203,61 @@ func TestMembershipLag(t *testing.T) {
 	e.expectConverged()
 }
 
-// The search for memberships may miss an account that changes at that moment.
-func TestAccountChangedWhileMembershipsAreRead(t *testing.T) {
+// The search for memberships may miss an account that changes during the search.
+func TestAccountChangedDuringMembershipSearch(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{}, 3)
 	e.must(e.Modify(e.user(0), "primaryGroupID", "512"))
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
 	e.must(e.Modify(e.user(0), "primaryGroupID"))
 	var searches atomic.Int32
 	e.options.Search.PageSize = 1000
 	e.options.Search.Observe = func(request string, _ fault.Class, _ time.Duration) {
-		if request == "search" && searches.Add(1) == 2 { // groups and accounts are read
+		if request == "search" && searches.Add(1) == 2 { // groups and accounts were read
 			if err := e.Modify(e.user(0), "primaryGroupID", "512"); err != nil {
 				t.Error(err)
 			}
 		}
 	}
 	e.start()
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
 	e.expectConverged()
 }
 
-// Objects that a change affects are read again until a run has delivered everything,
-// although the group does not change again.
+// Objects affected by a changed group are read again until a run succeeds, although the group
+// does not change again.
 func TestAffectedObjectsAreReadAgainAfterFailedRun(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{}, 3)
 	e.options.Upload.BatchSize = 1
 	e.start()
 	team := e.addGroup("team")
-	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
 	e.must(e.Modify(team, "member", e.user(0)))
-	e.must(e.Modify(e.user(2), "title", "x")) // is sent first, and refused
-	e.refusedRun(Mode{})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3})
+	e.must(e.Modify(e.user(2), "title", "x")) // sent first, and refused
+	e.refusedRun(RunOptions{})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3})
 	e.expectPosture(e.user(0), "groups", e.SID(team), e.SID("CN=Domain Users,CN=Users,"+e.Base()))
 	e.expectConverged()
-	if again, all, err := e.store.StaleObjects(); err != nil || len(again) > 0 || all {
-		t.Errorf("still to be read: %v, all %v, error %v", again, all, err)
+	if affected, all, err := e.store.StaleObjects(); err != nil || len(affected) > 0 || all {
+		t.Errorf("still affected: %v, all %v, error %v", affected, all, err)
 	}
 }
 
-// A user who is deleted and restored has lost the groups. The groups do not change by that.
+// A user who is deleted and restored loses all groups, but the groups do not change.
 func TestRestoredUserLosesGroups(t *testing.T) {
 	t.Parallel()
-	for name, others := range map[string]int{"others stay in the group": 1, "the group is empty": 0} {
+	for name, others := range map[string]int{"group with another member": 1, "group without another member": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 3)
 			team := e.addGroup("team", e.users(1+others)...)
-			e.outgrowOverlap()
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+			e.exceedOverlap()
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 			e.must(e.Undelete(e.deleteUsers(1)[0]))
-			e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
 			if others > 0 {
 				e.expectPosture(team, "members", e.SID(e.user(1)))
 			} else {
@@ -270,7 +269,7 @@ func TestRestoredUserLosesGroups(t *testing.T) {
 	}
 }
 
-// If memberOf cannot be read, a changed user is no reason to read the groups again.
+// If memberOf is unreadable, a changed user does not cause its groups to be read again.
 func TestUnreadableMemberOf(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
@@ -278,12 +277,12 @@ func TestUnreadableMemberOf(t *testing.T) {
 	for n := range 150 {
 		e.addGroup("group"+strconv.Itoa(n), e.users(5)...)
 	}
-	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 155 + postureObjects})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 155 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.must(e.Modify(e.user(0), "title", "x"))
 	entries := e.Searches().Entries
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	if read := e.Searches().Entries - entries; read > 100 {
 		t.Errorf("%d entries read", read)
 	}
@@ -296,7 +295,7 @@ func TestServerWithoutExtendedDNs(t *testing.T) {
 	e := newPostureEnv(t, domaincontroller.Options{}, 3)
 	e.replaceInRequests("1.2.840.113556.1.4.529", "1.2.840.113556.1.4.999")
 	team := e.addGroup("team", e.user(0))
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
 	for _, dn := range []string{team, e.user(0)} {
 		for _, key := range []string{"members", "empty", "nestingDepth", "inCycle", "memberOf", "groups"} {
 			e.expectPosture(dn, key)
@@ -308,23 +307,23 @@ func TestServerWithoutExtendedDNs(t *testing.T) {
 	}
 }
 
-func TestTooManyAffectedObjectsTurnDeltaIntoFullSync(t *testing.T) {
+func TestTooManyAffectedObjectsCauseFullSync(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{}, 8)
 	team := e.addGroup("team", e.users(8)...)
-	e.affectedAtMost = 8
+	e.maxAffected = 8
 	e.start()
-	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.must(e.Modify("CN=Backup Operators,CN=Builtin,"+e.Base(), "member", team))
-	e.refusedRun(Mode{})
-	if reason := e.planned(); reason != ReasonAffected {
+	e.refusedRun(RunOptions{})
+	if reason := e.fullSyncReason(); reason != ReasonAffected {
 		t.Errorf("reason %s", reason)
 	}
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 10}) // users, team, role
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10}) // users, team, role
 	e.expectConverged()
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }
 
 // A domain controller returns at most 1,500 members at once. Most of these are outside the
@@ -333,28 +332,28 @@ func TestGroupReadInRanges(t *testing.T) {
 	t.Parallel()
 	const outside, inside, removed = 1500, 60, 20
 	e := newPostureEnv(t, domaincontroller.Options{}, inside)
-	addStranger(e.Directory)
+	addForeign(e.Directory)
 	e.must(e.Add(domaincontroller.Object{DN: e.dn("contact"), Attributes: map[string][]string{"objectClass": {"contact"}}}))
-	members := []string{strangerDN(e.Base()), e.dn("contact")}
+	members := []string{foreignDN(e.Base()), e.dn("contact")}
 	for n := range outside {
 		e.AddUser(e.outside(n))
 		members = append(members, e.outside(n))
 	}
 	members = append(members, e.users(inside)...)
 	team := e.addGroup("team", members...)
-	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: inside + 1 + postureObjects})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: inside + 1 + postureObjects})
 	posture := e.asset(e.GUID(team))["posture"].(map[string]any)
-	if got := posture["members"].([]any); len(got) != outside+inside+1 || !slices.Contains(got, any(stranger)) || posture["membersWithoutSid"] != 1.0 {
+	if got := posture["members"].([]any); len(got) != outside+inside+1 || !slices.Contains(got, any(foreignSID)) || posture["membersWithoutSid"] != 1.0 {
 		t.Errorf("%d members, %v without a SID", len(got), posture["membersWithoutSid"])
 	}
 	e.must(e.Modify(team, "member", members[:len(members)-removed]...))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: removed + 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: removed + 1})
 	e.expectConverged()
 }
 
-// Part of the members must not count as all of them.
-func TestGroupThatChangesDuringEachRead(t *testing.T) {
+// A part of the members must not count as all members.
+func TestGroupChangedDuringEachRead(t *testing.T) {
 	t.Parallel()
 	const many = 1600
 	e := newPostureEnv(t, domaincontroller.Options{}, many)
@@ -368,20 +367,20 @@ func TestGroupThatChangesDuringEachRead(t *testing.T) {
 		}
 	}
 	e.start()
-	if _, err := e.failedRun(Mode{}); !errors.Is(err, directory.ErrChanged) || fault.ClassOf(err) != fault.Incomplete || e.assetCalls() != 0 {
-		t.Errorf("error %v, %d calls", err, e.assetCalls())
+	if _, err := e.failedRun(RunOptions{}); !errors.Is(err, directory.ErrChanged) || fault.ClassOf(err) != fault.Incomplete || e.assetRequests() != 0 {
+		t.Errorf("error %v, %d requests", err, e.assetRequests())
 	}
 }
 
-// A huge group is sent as a whole. A delta that removes its members reads no more than the
-// group.
+// A huge group is sent as a whole. A delta sync after the removal of its members reads only
+// the group.
 func TestCampaignHugeGroup(t *testing.T) {
 	t.Parallel()
 	many := 100_000
 	if testing.Short() {
 		many = 4000
 	}
-	e := newDomain(t, domaincontroller.Options{Users: many, Groups: 1}, 0) // the group has all users
+	e := newDomainEnv(t, domaincontroller.Options{Users: many, Groups: 1}, 0) // the group contains all users
 	e.base = "OU=Groups," + e.Base()
 	e.setPosture(true)
 	count := func() int {
@@ -400,14 +399,14 @@ func TestCampaignHugeGroup(t *testing.T) {
 		e.must(json.Unmarshal(groups[0].Asset, &item))
 		return len(item.Asset.AssetDetail.GroupAssetClass.Posture.Members)
 	}
-	e.outgrowOverlap()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
 	if got := count(); got != many {
 		t.Errorf("%d members", got)
 	}
 	e.must(e.Modify("CN=All employees,"+e.base, "member", e.BindDN()))
 	entries := e.Searches().Entries
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	if got, read := count(), e.Searches().Entries-entries; got != 1 || read > 1000 {
 		t.Errorf("%d members, %d entries read", got, read)
 	}
@@ -420,13 +419,13 @@ func TestServiceAccountPosture(t *testing.T) {
 		"\x02\x00\x20\x00\x01\x00\x00\x00" + "\x00\x00\x18\x00\xff\x01\x0f\x00" + "\x01\x02\x00\x00\x00\x00\x00\x05\x20\x00\x00\x00\x20\x02\x00\x00"
 	e.must(e.Add(domaincontroller.Object{DN: e.dn("gmsa"), Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"},
 		"msDS-GroupMSAMembership": {readers}, "msDS-ManagedPasswordInterval": {"30"}}}))
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
 	if account := e.asset(e.GUID(e.dn("gmsa"))); account["accountType"] != "SERVICE" {
 		t.Errorf("%v", account)
 	}
 	e.expectPosture(e.dn("gmsa"), "passwordReaders", "S-1-5-32-544")
 	e.must(e.Delete(e.dn("gmsa")))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
 	e.expectConverged()
 }
 
@@ -438,7 +437,7 @@ func TestDomainPosture(t *testing.T) {
 		"msDS-PasswordSettingsPrecedence": {"1"}, "msDS-PSOAppliesTo": {e.user(0)}, "msDS-MaximumPasswordAge": {"-864000000000"}}}))
 	e.must(e.Add(domaincontroller.Object{DN: "CN=partner.example,CN=System," + e.Base(), Attributes: map[string][]string{"objectClass": {"trustedDomain"},
 		"trustPartner": {"partner.example"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"8"}}}))
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
 	if got := e.postureOf(e.user(0), "passwordPolicy"); got != policy {
 		t.Errorf("policy %q", got)
 	}
@@ -452,15 +451,15 @@ func TestDomainPosture(t *testing.T) {
 		}
 	}
 	e.must(e.Modify(e.Base(), "ms-DS-MachineAccountQuota", "0"))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
 }
 
-func TestUnreadablePartOfDomainIsNamed(t *testing.T) {
+func TestUnreadablePartOfDomainIsListed(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{}, 0)
 	e.replaceInRequests("krbtgt", "krbtgX")
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
 	if domain := string(e.gateway.Sandbox().Domains()[0].Asset); !strings.Contains(domain, `"unreadable":["krbtgtPasswordLastChangedAt"]`) {
 		t.Errorf("%s", domain)
 	}
@@ -469,62 +468,62 @@ func TestUnreadablePartOfDomainIsNamed(t *testing.T) {
 func TestDryRunWithPostureRecordsNothing(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 2)
-	if run := e.run(Mode{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 2+postureObjects {
+	if run := e.run(RunOptions{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 2+postureObjects {
 		t.Errorf("run %+v", run)
 	}
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 2 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 2 + postureObjects})
 	e.expectConverged()
 }
 
 func TestDeletedRoleOutsideBase(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 0)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
 	e.must(e.Delete("CN=DnsAdmins,CN=Users," + e.Base()))
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
 	e.expectConverged()
 }
 
-// newWithoutPosture returns an environment whose security posture was turned on and off. The
-// guard would hold the deletions of what only posture has.
-func newWithoutPosture(t *testing.T) (e *env, identities map[string]string) {
+// newDisabledPostureEnv returns an environment in which security posture was enabled and then
+// disabled. The guard would hold the deletions of the posture objects.
+func newDisabledPostureEnv(t *testing.T) (e *env, identities map[string]string) {
 	t.Helper()
-	e = newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 4)
+	e = newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 4)
 	e.options.Guard = Guard{MaxDeletes: 1, MaxDeletesPercent: 1}
 	e.start()
 	e.addGroup("team", e.user(0))
 	e.must(e.Add(domaincontroller.Object{DN: e.dn("gmsa"), Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}}}))
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	identities = e.gateway.Held()
 	e.setPosture(true)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 6 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 6 + postureObjects})
 	e.setPosture(false)
 	return e, identities
 }
 
-func TestPostureIsDeletedWhenTurnedOff(t *testing.T) {
+func TestDisabledPostureIsDeleted(t *testing.T) {
 	t.Parallel()
-	e, identities := newWithoutPosture(t)
-	e.run(Mode{DryRun: true}, state.Run{Mode: full, Result: Processed})
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5, Deleted: 1 + postureObjects})
+	e, identities := newDisabledPostureEnv(t)
+	e.run(RunOptions{DryRun: true}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5, Deleted: 1 + postureObjects})
 	for guid, asset := range e.gateway.Held() {
 		if identities[guid] != asset && !testenv.IsDeleted(asset) {
-			t.Errorf("%s was %s", asset, identities[guid])
+			t.Errorf("%s, want %s", asset, identities[guid])
 		}
 	}
 	if lines := e.log.With(MsgPostureDisabled); len(lines) != 2 || lines[1].Number("objects") != 1+postureObjects {
 		t.Errorf("log %v", lines)
 	}
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
-	e.run(Mode{Full: true}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
 }
 
-func TestPostureIsSentAgainWhenTurnedOn(t *testing.T) {
+func TestEnabledPostureIsSentAgain(t *testing.T) {
 	t.Parallel()
-	e, _ := newWithoutPosture(t)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5, Deleted: 1 + postureObjects})
+	e, _ := newDisabledPostureEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5, Deleted: 1 + postureObjects})
 	e.setPosture(true)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 6 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 6 + postureObjects})
 	e.expectConverged()
 }
 
@@ -532,13 +531,13 @@ func TestUnreadableStoredMemberships(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{}, 2)
 	e.addGroup("team", e.user(0))
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.must(e.store.UpdateGraph(state.GraphChange{Groups: []membership.Record{{Node: 0, Value: []byte("?")}}}))
 	e.restart()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 	if lines := e.log.With(MsgMembershipsUnreadable); len(lines) != 1 {
 		t.Errorf("log %v", lines)
 	}
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }

@@ -2,44 +2,39 @@ package syncrun
 
 import "sync/atomic"
 
-// Progress is how far a run has come, for whoever watches it from another
-// goroutine. The methods that count are for nil too, when nobody does.
+// Progress is the progress of a run. Other goroutines may read it during the run. Its methods
+// accept a nil receiver and then do nothing.
 type Progress struct {
-	// Expected is how many objects the pass will read, as far as the last one tells;
-	// 0: nobody knows.
-	Expected atomic.Int64
-	Read     atomic.Int64 // objects that were read and mapped
-	Changed  atomic.Int64 // of those, the ones to be sent
-	Settled  atomic.Int64 // objects that the gateway has answered for, deletions included
+	// Expected is the number of objects that the sync will read, estimated from the index;
+	// 0: unknown.
+	Expected     atomic.Int64
+	Read         atomic.Int64 // objects read and mapped
+	Changed      atomic.Int64 // objects read that are to be sent
+	Acknowledged atomic.Int64 // objects that the gateway accepted or rejected, including deletions
 }
 
-func (p *Progress) expect(objects int) {
+func (p *Progress) setExpected(objects int) {
 	if p != nil {
 		p.Expected.Store(int64(objects))
 	}
 }
 
-func (p *Progress) read() {
+// addRead adds objects that were read. A negative number subtracts objects that are read
+// again.
+func (p *Progress) addRead(objects int) {
 	if p != nil {
-		p.Read.Add(1)
+		p.Read.Add(int64(objects))
 	}
 }
 
-// unread takes objects back that are read once more.
-func (p *Progress) unread(objects int) {
+func (p *Progress) addChanged(objects int) {
 	if p != nil {
-		p.Read.Add(int64(-objects))
+		p.Changed.Add(int64(objects))
 	}
 }
 
-func (p *Progress) changed() {
+func (p *Progress) addAcknowledged(objects int) {
 	if p != nil {
-		p.Changed.Add(1)
-	}
-}
-
-func (p *Progress) settle(objects int) {
-	if p != nil {
-		p.Settled.Add(int64(objects))
+		p.Acknowledged.Add(int64(objects))
 	}
 }

@@ -15,100 +15,101 @@ import (
 	"adconnector/internal/upload"
 )
 
-// task is what stays the same throughout a run.
-type task struct {
-	id     string
-	mode   Mode
-	start  time.Time // the run's only reading of the wall clock for decisions
-	log    zerolog.Logger
-	before gateway.Counts
-	watch  *stopwatch
+// runInfo holds the values that do not change during a run.
+type runInfo struct {
+	id           string
+	options      RunOptions
+	start        time.Time // the only wall clock reading for decisions in this run
+	log          zerolog.Logger
+	countsBefore gateway.Counts
+	stopwatch    *stopwatch
 }
 
-// Run does one run and returns its record. Its error is the run's and is already logged.
-func (r *Runner) Run(ctx context.Context, mode Mode) (state.Run, error) {
-	t := r.begin(mode)
-	began := time.Now()
-	done, err := r.sync(gateway.WithRunID(ctx, t.id), t)
-	account := makeAccount(t, done, r.Gateway.Counts(), time.Since(began), err)
-	if !mode.DryRun {
-		if failed := r.conclude(ctx, t, account.Run); failed != nil {
-			err = errors.Join(err, failed)
-			account.fail(err)
+// Run performs one run and returns its record. The error is the run's and is already logged.
+func (r *Runner) Run(ctx context.Context, options RunOptions) (state.Run, error) {
+	info := r.newRunInfo(options)
+	ctx = gateway.WithRunID(ctx, info.id)
+	started := time.Now()
+	result, err := r.sync(ctx, info)
+	report := newReport(info, result, r.Gateway.Counts(), time.Since(started), err)
+	if !options.DryRun {
+		if recordErr := r.recordEnd(ctx, report.Run); recordErr != nil {
+			err = errors.Join(err, recordErr)
+			report.setFailed(err)
 		}
 		if r.OnEnd != nil {
-			r.OnEnd(account)
+			r.OnEnd(report)
 		}
 	}
-	r.logEnd(t, account.Run, err)
-	return account.Run, err
+	r.logEnd(info, report.Run, err)
+	return report.Run, err
 }
 
-// sync reads the directory and sends what changed. Whatever was done before an error is
-// returned with it.
-func (r *Runner) sync(ctx context.Context, t task) (done results, err error) {
-	done.mode = full
-	if err := r.enterProcessing(ctx, t); err != nil {
-		return done, err
+// sync reads the directory and sends the changes. On an error it also returns the result of
+// the steps before the error.
+func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err error) {
+	result.mode = full
+	if err := r.enterProcessing(ctx, info); err != nil {
+		return result, err
 	}
-	source, err := r.source(ctx, t.log)
+	source, err := r.source(ctx, info.log)
 	if err != nil {
-		return done, err
+		return result, err
 	}
-	session, err := connect(ctx, source, r.patience, t.log)
+	session, err := connect(ctx, source, r.idleLimit, info.log)
 	if err != nil {
-		return done, err
+		return result, err
 	}
-	defer func() { session.Close() }() // whatever replaced it
-	if err := r.retarget(t); err != nil {
-		return done, err
+	defer func() { session.Close() }() // a reconnect replaces the session inside
+	if err := r.retarget(info); err != nil {
+		return result, err
 	}
-	stored, err := loadMemberships(r.Store, source, t.log)
+	stored, err := loadMemberships(r.Store, source, info.log)
 	if err != nil {
-		return done, err
+		return result, err
 	}
-	snapshot, err := r.takeSnapshot(ctx, t, source, session, stored)
+	snapshot, err := r.takeSnapshot(ctx, info, source, session, stored)
 	if err != nil {
-		return done, err
+		return result, err
 	}
 	plan := MakePlan(snapshot)
-	logPlan(t.log, snapshot, plan)
-	done.mode = plan.Mode
-	t.watch.lap("connect")
+	logPlan(info.log, snapshot, plan)
+	result.mode = plan.Mode
+	info.stopwatch.endStage("connect")
 
-	tombstones := r.tombstones(t, session, plan)
-	var known memberships
+	tombstones := r.newTombstoneSearch(info, session, plan)
+	var current memberships
 	if source.Posture {
-		known, plan, err = r.membershipSync(t, source, session, stored, snapshot).run(ctx, plan, tombstones)
-		done.mode = plan.Mode
-		t.watch.lap("memberships")
+		current, plan, err = r.newMembershipSync(info, source, session, stored, snapshot).run(ctx, plan, tombstones)
+		result.mode = plan.Mode
+		info.stopwatch.endStage("memberships")
 		if err != nil {
-			return done, err
+			return result, err
 		}
 	}
-	reader := r.newReader(t, source, session, snapshot, plan, known)
-	done, err = r.deliver(ctx, t, reader, tombstones)
-	if err != nil || t.mode.DryRun {
-		return done, err
+	reader := r.newReader(info, source, session, snapshot, plan, current)
+	result, err = r.deliver(ctx, info, reader, tombstones)
+	if err != nil || info.options.DryRun {
+		return result, err
 	}
-	defer t.watch.lap("record")
-	return done, r.commit(snapshot, plan, done.found)
+	defer info.stopwatch.endStage("record")
+	return result, r.commit(snapshot, plan, result.read)
 }
 
-// begin starts the record of a run.
-func (r *Runner) begin(mode Mode) task {
+// newRunInfo starts a run.
+func (r *Runner) newRunInfo(options RunOptions) runInfo {
 	r.Gateway.BeginRun()
 	id := uuid.NewString()
-	return task{
-		id: id, mode: mode, start: r.now().UTC(), log: r.Log.With().Str("run_id", id).Logger(), before: r.Gateway.Counts(),
-		watch: &stopwatch{last: time.Now()},
+	return runInfo{
+		id: id, options: options, start: r.now().UTC(), log: r.Log.With().Str("run_id", id).Logger(), countsBefore: r.Gateway.Counts(),
+		stopwatch: &stopwatch{last: time.Now()},
 	}
 }
 
-// enterProcessing logs in and enters the state Processing. A dry run only logs in, where it
-// needs the gateway.
-func (r *Runner) enterProcessing(ctx context.Context, t task) error {
-	if t.mode.DryRun {
+// enterProcessing logs in and enters the state Processing. A dry run only logs in, and only
+// if it needs the gateway.
+func (r *Runner) enterProcessing(ctx context.Context, info runInfo) error {
+	if info.options.DryRun {
 		if r.Source != nil {
 			return nil
 		}
@@ -117,104 +118,103 @@ func (r *Runner) enterProcessing(ctx context.Context, t task) error {
 	if err := r.Register(ctx); err != nil {
 		return err
 	}
-	now, err := r.Store.Connector()
+	current, err := r.Store.Connector()
 	if err != nil {
 		return err
 	}
-	if now.State != stateScheduled { // of a single run, and where registering failed before
-		if err := r.Schedule(ctx, t.start); err != nil {
+	if current.State != stateScheduled { // in a single run, or if an earlier registration failed
+		if err := r.Schedule(ctx, info.start); err != nil {
 			return err
 		}
 	}
-	return r.states.enter(ctx, state.Connector{State: stateProcessing, RunID: t.id, At: r.now().UTC()})
+	return r.states.enter(ctx, state.Connector{State: stateProcessing, RunID: info.id, At: r.now().UTC()})
 }
 
-// retarget forgets the deliveries to another target. A dry run records nothing.
-func (r *Runner) retarget(t task) error {
+// retarget deletes the records of deliveries to another target. A dry run records nothing.
+func (r *Runner) retarget(info runInfo) error {
 	before, err := r.Store.Target()
-	if err != nil || before == r.Target || t.mode.DryRun {
+	if err != nil || before == r.Target || info.options.DryRun {
 		return err
 	}
 	if before != "" {
-		t.log.Warn().Str("before", before).Str("target", r.Target).Msg(MsgTargetChanged)
+		info.log.Warn().Str("before", before).Str("target", r.Target).Msg(MsgTargetChanged)
 	}
 	return r.Store.ChangeTarget(r.Target)
 }
 
-// deliver reads what the plan asks for, sends what differs from the index, and sends or
+// deliver reads the objects of the plan, sends those that differ from the index, and sends or
 // holds deletions.
-func (r *Runner) deliver(ctx context.Context, t task, reader *reader, tombstones *tombstones) (done results, err error) {
-	done.mode = reader.plan.Mode
+func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tombstones *tombstoneSearch) (result runResult, err error) {
+	result.mode = reader.plan.Mode
 	produce := func(ctx context.Context, to sink) (err error) {
-		done.found, err = reader.readObjects(ctx, to)
-		t.watch.lap("read")
+		result.read, err = reader.readObjects(ctx, to)
+		info.stopwatch.endStage("read")
 		if err != nil {
 			return err
 		}
-		defer t.watch.lap("settle")
-		found, evidence, err := reader.findDeleted(ctx, done.found, tombstones, to)
-		done.found = found
+		defer info.stopwatch.endStage("settle")
+		read, evidence, err := reader.findDeleted(ctx, result.read, tombstones, to)
+		result.read = read
 		if err != nil {
 			return err
 		}
 		decision := DecideDeletions(evidence, r.Guard)
-		done.held = decision.Held
+		result.held = decision.Held
 		return reader.applyDeletions(decision, to)
 	}
-	if t.mode.DryRun {
-		return done, produce(ctx, sink{add: t.mode.show, settle: func() error { return nil }})
+	if info.options.DryRun {
+		return result, produce(ctx, sink{add: info.options.show, flush: func() error { return nil }})
 	}
-	delivery, err := r.Store.OpenJournal(reader.snapshot.InvocationID, t.start)
+	stored, err := r.Store.OpenJournal(reader.snapshot.InvocationID, info.start)
 	if err != nil {
-		return done, err
+		return result, err
 	}
 	options := r.Upload
 	if options.NeverAcknowledged, err = r.Store.NeverAcknowledged(); err != nil {
-		return done, err
+		return result, err
 	}
-	journal := &journal{Journal: delivery, log: t.log, progress: t.mode.Progress, outcomes: map[Outcome]int{}}
-	done.totals, err = upload.Run(ctx, r.Gateway, options, journal, func(ctx context.Context, add func(identity.Asset) error, settle func() error) error {
-		return produce(ctx, sink{add, settle})
+	journal := &journal{Journal: stored, log: info.log, progress: info.options.Progress, outcomes: map[Outcome]int{}}
+	result.totals, err = upload.Run(ctx, r.Gateway, options, journal, func(ctx context.Context, add func(identity.Asset) error, flush func() error) error {
+		return produce(ctx, sink{add, flush})
 	})
-	done.answered = journal.outcomes
-	t.watch.lap("drain")
-	return done, err
+	result.outcomes = journal.outcomes
+	info.stopwatch.endStage("drain")
+	return result, err
 }
 
-// commit records how far the run got. The watermark moves last: a crash before this repeats
-// work, never skips it.
-func (r *Runner) commit(s Snapshot, p Plan, found findings) error {
-	if err := r.Store.SetRecheckTimes(found.reschedule); err != nil {
+// commit records the progress of the run. The watermark moves last: a crash before this
+// repeats work and never skips it.
+func (r *Runner) commit(s Snapshot, p Plan, read readResult) error {
+	if err := r.Store.SetRecheckTimes(read.recheckTimes); err != nil {
 		return err
 	}
 	return r.Store.Advance(p.progress(s))
 }
 
-// conclude records the run and the state that it ends in, in one transaction, and reports
-// the state. A run that cannot be recorded has failed. The deadline is its own, since the
-// run's context may be what ended it.
-func (r *Runner) conclude(ctx context.Context, t task, run state.Run) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Conclude)
+// recordEnd records the run and its final state in one transaction, and sends the state to
+// the gateway. A run that cannot be recorded has failed. recordEnd has its own deadline,
+// because the run may have ended with its context.
+func (r *Runner) recordEnd(ctx context.Context, run state.Run) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.EndTimeout)
 	defer cancel()
 	from, err := r.Store.Connector()
-	to := r.endState(run, from)
+	to := r.finalState(run, from)
 	if err == nil {
 		err = r.Store.RecordRun(run, to)
 	}
-	ctx = gateway.WithRunID(ctx, t.id)
 	if err == nil {
 		r.states.logChange(ctx, from, to)
 	} else {
 		run.Result, run.Error, run.Remedy = Failed, err.Error(), fault.Remedy(err)
-		to = r.endState(run, from)
+		to = r.finalState(run, from)
 	}
-	r.states.sendEnd(ctx, to, run)
+	r.states.sendRunEnd(ctx, to, run)
 	return err
 }
 
-// endState is the state that a run ends in. A connector that the gateway has never accepted
-// has none.
-func (r *Runner) endState(run state.Run, from state.Connector) state.Connector {
+// finalState returns the connector state after a run. A connector that the gateway has never
+// accepted has no state.
+func (r *Runner) finalState(run state.Run, from state.Connector) state.Connector {
 	to := state.Connector{State: stateProcessed, RunID: run.ID, At: r.now().UTC()}
 	if run.Result != Failed {
 		return to
@@ -223,27 +223,27 @@ func (r *Runner) endState(run state.Run, from state.Connector) state.Connector {
 	if !r.Registered() && from.State == "" {
 		to.State = ""
 	}
-	if r.Next != nil {
-		to.NextRun = r.Next(r.now())
+	if r.NextRun != nil {
+		to.NextRun = r.NextRun(r.now())
 	}
 	return to
 }
 
-// logEnd writes the line that ends every run.
-func (r *Runner) logEnd(t task, run state.Run, err error) {
-	event := t.log.Info()
+// logEnd logs the summary of a run.
+func (r *Runner) logEnd(info runInfo, run state.Run, err error) {
+	event := info.log.Info()
 	switch {
 	case err == nil && run.Held+run.Rejected > 0:
-		event = t.log.Warn()
+		event = info.log.Warn()
 	case err != nil && fault.ClassOf(err) == fault.Canceled:
-		event = t.log.Warn().EmbedObject(fault.Fields(err)).Str("class", run.Class)
+		event = info.log.Warn().EmbedObject(fault.Fields(err)).Str("class", run.Class)
 	case err != nil:
-		event = t.log.Error().EmbedObject(fault.Fields(err)).EmbedObject(r.repeats.Count(err, t.start)).Str("class", run.Class)
+		event = info.log.Error().EmbedObject(fault.Fields(err)).EmbedObject(r.repeats.Count(err, info.start)).Str("class", run.Class)
 	}
 	if err == nil {
 		r.repeats.Reset()
 	}
-	if t.mode.DryRun {
+	if info.options.DryRun {
 		event.Bool("dry_run", true)
 	}
 	event.Str("mode", run.Mode).Str("result", run.Result).Int("users", run.Users).Int("groups", run.Groups).

@@ -15,44 +15,44 @@ import (
 	"adconnector/internal/state"
 )
 
-// Snapshot is what is known before a run reads: what was asked for, what the domain
-// controller says of itself, and what the state file holds.
+// Snapshot is the input of the plan: the options of the run, the directory server's
+// identity, and the content of the state file.
 type Snapshot struct {
 	Now          time.Time
 	Full         bool // requested
-	Release      bool // of held deletions, requested
+	ReleaseHeld  bool // requested: release held deletions
 	FullInterval time.Duration
 	Posture      bool
 	Scope        string // identifies what is read and how it is mapped
 
-	Followed     bool // the server's changes can be followed: it has an invocation ID
-	InvocationID ad.InvocationID
-	HighestUSN   ad.USN
+	DeltaSupported bool // the server has an invocation ID
+	InvocationID   ad.InvocationID
+	HighestUSN     ad.USN
 
-	SameTarget bool            // the state file is of deliveries to this target
-	IndexSize  int             // objects
-	LastFull   state.FullSync  // zero: none
-	LastRead   bool            // this server was the last one to be read
-	Watermark  state.Watermark // of this server; zero: none
+	SameTarget     bool            // the state file belongs to this target
+	SameController bool            // the last run read this server
+	IndexSize      int             // objects
+	LastFull       state.FullSync  // zero: none
+	Watermark      state.Watermark // of this server; zero: none
 
-	FromOthers []ad.GUID                   // objects last sent from another server, unless LastRead
-	Unanswered []ad.GUID                   // objects of batches whose answer never came
-	Rejected   map[ad.GUID]state.Rejection // objects that the gateway rejects
-	Held       []ad.GUID                   // objects whose deletion is held, sorted
+	FromOtherController []ad.GUID                   // objects last read from another server; empty if SameController
+	Unacknowledged      []ad.GUID                   // objects of batches without a recorded response
+	Rejected            map[ad.GUID]state.Rejection // objects that the gateway rejected
+	Held                []ad.GUID                   // objects whose deletion is held, sorted
 
-	MembershipsKnown bool // the state file has the memberships
-	EverythingStale  bool // everything must be read again since memberships changed
+	MembershipsStored bool // the state file contains the memberships
+	RereadAll         bool // changed memberships require that all objects are read again
 }
 
-// takeSnapshot gathers what a plan is made of.
-func (r *Runner) takeSnapshot(ctx context.Context, t task, source Source, session *session, stored storedMemberships) (s Snapshot, err error) {
+// takeSnapshot collects the input of the plan.
+func (r *Runner) takeSnapshot(ctx context.Context, info runInfo, source Source, session *session, stored storedMemberships) (s Snapshot, err error) {
 	root := session.RootDSE
 	s = Snapshot{
-		Now: t.start, Full: t.mode.Full, Release: t.mode.AllowDeletes, FullInterval: r.FullInterval,
-		Posture: source.Posture, Scope: scopeOf(r.Search, source, root), HighestUSN: root.HighestCommittedUSN,
-		MembershipsKnown: stored.known, EverythingStale: stored.everythingStale,
+		Now: info.start, Full: info.options.Full, ReleaseHeld: info.options.AllowDeletes, FullInterval: r.FullInterval,
+		Posture: source.Posture, Scope: scopeID(r.Search, source, root), HighestUSN: root.HighestCommittedUSN,
+		MembershipsStored: stored.exist, RereadAll: stored.rereadAll,
 	}
-	if s.InvocationID, s.Followed, err = readInvocationID(ctx, session); err != nil {
+	if s.InvocationID, s.DeltaSupported, err = readInvocationID(ctx, session); err != nil {
 		return s, err
 	}
 	target, err := r.Store.Target()
@@ -64,7 +64,7 @@ func (r *Runner) takeSnapshot(ctx context.Context, t task, source Source, sessio
 	if err != nil {
 		return s, err
 	}
-	s.LastRead = last == s.InvocationID
+	s.SameController = last == s.InvocationID
 	if s.IndexSize, err = r.Store.IndexSize(); err != nil {
 		return s, err
 	}
@@ -74,24 +74,24 @@ func (r *Runner) takeSnapshot(ctx context.Context, t task, source Source, sessio
 	if s.Held, err = r.Store.HeldDeletions(); err != nil {
 		return s, err
 	}
-	slices.SortFunc(s.Held, byBytes)
-	if s.Followed {
-		err = r.addChanges(&s)
+	slices.SortFunc(s.Held, compareGUIDs)
+	if s.DeltaSupported {
+		err = r.addDeltaInput(&s)
 	}
 	return s, err
 }
 
-// addChanges adds what matters only where changes can be followed.
-func (r *Runner) addChanges(s *Snapshot) (err error) {
+// addDeltaInput adds the input that only delta syncs need.
+func (r *Runner) addDeltaInput(s *Snapshot) (err error) {
 	if s.Watermark, err = r.Store.Watermark(s.InvocationID); err != nil {
 		return err
 	}
-	if !s.LastRead {
-		if s.FromOthers, err = r.Store.ReadFromOtherControllers(s.InvocationID); err != nil {
+	if !s.SameController {
+		if s.FromOtherController, err = r.Store.ReadFromOtherControllers(s.InvocationID); err != nil {
 			return err
 		}
 	}
-	if s.Unanswered, err = r.Store.InFlightObjects(); err != nil {
+	if s.Unacknowledged, err = r.Store.InFlightObjects(); err != nil {
 		return err
 	}
 	rejections, err := r.Store.Rejections()
@@ -102,8 +102,9 @@ func (r *Runner) addChanges(s *Snapshot) (err error) {
 	return err
 }
 
-// readInvocationID returns false where the server's changes cannot be followed.
-func readInvocationID(ctx context.Context, session *session) (id ad.InvocationID, followed bool, err error) {
+// readInvocationID returns the server's invocation ID. ok is false if the server does not
+// support delta syncs.
+func readInvocationID(ctx context.Context, session *session) (id ad.InvocationID, ok bool, err error) {
 	if !session.RootDSE.IsDomainController() {
 		return id, false, nil
 	}
@@ -118,8 +119,8 @@ func readInvocationID(ctx context.Context, session *session) (id ad.InvocationID
 	return ad.InvocationID{}, false, nil
 }
 
-// scopeOf identifies what is read from a server, and how it is mapped.
-func scopeOf(search Search, source Source, root directory.RootDSE) string {
+// scopeID returns an identifier of what is read from a server and how it is mapped.
+func scopeID(search SearchOptions, source Source, root directory.RootDSE) string {
 	parts := []any{
 		identity.Version, source.Base, source.Scope, source.Posture,
 		search.Filter(identity.User, root), search.Filter(identity.Group, root), root.DefaultNamingContext,
@@ -129,7 +130,7 @@ func scopeOf(search Search, source Source, root directory.RootDSE) string {
 	}
 	encoded, err := json.Marshal(parts)
 	if err != nil {
-		panic(err) // strings and numbers can be encoded
+		panic(err) // cannot happen: strings, numbers and booleans are always encodable
 	}
 	sum := sha256.Sum256(encoded)
 	return hex.EncodeToString(sum[:16])

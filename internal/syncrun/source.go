@@ -14,7 +14,7 @@ import (
 	"adconnector/internal/gateway"
 )
 
-// source returns where to read: the configured source, else the gateway's.
+// source returns the configured source, or else the gateway's.
 func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error) {
 	var source Source
 	if r.Source != nil {
@@ -28,22 +28,22 @@ func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error)
 		if err != nil {
 			return source, err
 		}
-		if source, err = sourceOf(connection, profile); err != nil {
+		if source, err = sourceFromGateway(connection, profile); err != nil {
 			return source, err
 		}
 	}
-	source.Directory = r.Search.Over(source.Directory)
-	source.Directory.Observe = func(request string, class fault.Class, took time.Duration) {
-		log.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", took.Milliseconds()).Msg(MsgDirectoryAnswered)
+	source.Directory = r.Search.ApplyTo(source.Directory)
+	source.Directory.Observe = func(request string, class fault.Class, duration time.Duration) {
+		log.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", duration.Milliseconds()).Msg(MsgDirectoryRequest)
 		if r.Search.Observe != nil {
-			r.Search.Observe(request, class, took)
+			r.Search.Observe(request, class, duration)
 		}
 	}
 	return source, nil
 }
 
-// Over puts what holds whatever the source over the source's own.
-func (s Search) Over(o directory.Options) directory.Options {
+// ApplyTo returns the directory options of a source with the search options applied.
+func (s SearchOptions) ApplyTo(o directory.Options) directory.Options {
 	o.PageSize, o.Observe, o.Received = s.PageSize, s.Observe, s.Received
 	if s.ServerName != "" {
 		o.ServerName = s.ServerName
@@ -54,57 +54,58 @@ func (s Search) Over(o directory.Options) directory.Options {
 	return o
 }
 
-// sourceOf reads the gateway's documents. What is wrong with them is corrected in
-// the console, and the next run sees it.
-func sourceOf(connection gateway.Connection, profile gateway.Profile) (Source, error) {
-	source, err := PartOf(profile)
+// sourceFromGateway returns the source that the gateway's connection and profile define.
+// Errors are to be corrected in the console. The next run reads the corrected values.
+func sourceFromGateway(connection gateway.Connection, profile gateway.Profile) (Source, error) {
+	source, err := SourceFromProfile(profile)
 	if err != nil {
 		return Source{}, err
 	}
-	source.Directory, err = DirectoryOf(connection)
+	source.Directory, err = DirectoryOptions(connection)
 	return source, err
 }
 
-// DirectoryOf reads the connection as the console has it.
-func DirectoryOf(connection gateway.Connection) (directory.Options, error) {
+// DirectoryOptions returns the directory options that a connection of the gateway defines.
+func DirectoryOptions(connection gateway.Connection) (directory.Options, error) {
 	auth := connection.Authentication
 	protocol, err := directory.ParseProtocol(auth.Type)
 	if err != nil {
-		return directory.Options{}, console("connection", err, "")
+		return directory.Options{}, consoleError("connection", err, "")
 	}
 	o := directory.Options{
-		Protocol: protocol, Hosts: hostsOf(auth.Host), Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password,
+		Protocol: protocol, Hosts: splitHosts(auth.Host), Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password,
 	}
 	if auth.Certificate != "" {
 		if o.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
-			return directory.Options{}, console("connection", fmt.Errorf("certificate: %w", err), "give PEM, DER or base64 of DER")
+			return directory.Options{}, consoleError("connection", fmt.Errorf("certificate: %w", err), "provide PEM, DER or base64-encoded DER")
 		}
 	}
 	return o, nil
 }
 
-// PartOf reads the profile as the console has it, into a source without a directory.
-func PartOf(profile gateway.Profile) (Source, error) {
+// SourceFromProfile returns the source that a profile of the gateway defines, without its
+// directory.
+func SourceFromProfile(profile gateway.Profile) (Source, error) {
 	scope, err := directory.ParseScope(profile.SearchScope)
 	if err != nil {
-		return Source{}, console("profile", err, "")
+		return Source{}, consoleError("profile", err, "")
 	}
 	posture, err := parsePosture(profile.Assets)
 	if err != nil {
-		return Source{}, console("profile", err, "")
+		return Source{}, consoleError("profile", err, "")
 	}
 	if profile.BaseContext == "" {
-		return Source{}, console("profile", errors.New("the base context is empty"), "enter the DN from which to read")
+		return Source{}, consoleError("profile", errors.New("the base context is empty"), "enter the DN of the base context")
 	}
 	return Source{Base: profile.BaseContext, Scope: scope, Posture: posture}, nil
 }
 
-// console returns the error of a document that the console has.
-func console(document string, cause error, remedy string) error {
+// consoleError returns the error of a document that was entered in the console.
+func consoleError(document string, cause error, remedy string) error {
 	return fault.Operation{Object: document + " in the console"}.Failed(fault.Refused, cause, remedy)
 }
 
-// baseContextError adds the remedy for a base context that does not exist.
+// baseContextError adds a remedy if the base context does not exist.
 func baseContextError(err error) error {
 	if !errors.Is(err, directory.ErrNoObject) {
 		return err
@@ -112,13 +113,13 @@ func baseContextError(err error) error {
 	return fault.Operation{Object: "base context"}.Failed(fault.Refused, err, "correct profile.baseContext, or the profile in the console")
 }
 
-// hostsOf splits a list of hosts as ldap.host is split.
-func hostsOf(list string) []string {
+// splitHosts splits a list of hosts by the rules of the setting ldap.host.
+func splitHosts(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// parsePosture reads a profile's choice of assets, without regard to case and
-// separators: identities, with or without their security posture.
+// parsePosture reports whether a profile's assets include the security posture. It ignores
+// case, spaces, hyphens and underscores.
 func parsePosture(assets string) (bool, error) {
 	switch strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(assets)) {
 	case "IDENTITIESONLY":
@@ -126,5 +127,5 @@ func parsePosture(assets string) (bool, error) {
 	case "IDENTITIESWITHSECURITYPOSTURE", "IDENTITYWITHSECURITYPOSTURE":
 		return true, nil
 	}
-	return false, fault.Operation{Object: "assets"}.Failed(fault.Refused, fmt.Errorf("%q is unknown", assets), "use IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE")
+	return false, fault.Operation{Object: "assets"}.Failed(fault.Refused, fmt.Errorf("unknown value %q", assets), "use IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE")
 }

@@ -23,26 +23,26 @@ const (
 	stateProcessed  = "PROCESSED"
 )
 
-// reportEvery is how often a state that the gateway did not accept is sent again. Without
-// that, the gateway would show a wrong state until the next run, perhaps for a week.
-const reportEvery = 30 * time.Second
+// defaultResendInterval is how often a state that the gateway did not accept is sent again.
+// Otherwise the gateway would show a wrong state until the next run, perhaps for a week.
+const defaultResendInterval = 30 * time.Second
 
-// states is the connector's state machine. Each change is logged, recorded, and reported to
-// the gateway. A failed report never fails a run.
+// states is the connector's state machine. It logs and records each change, and sends it to
+// the gateway. A state that cannot be sent never fails a run.
 type states struct {
 	gateway    *gateway.Client
 	store      *state.Store
 	log        zerolog.Logger
 	registered atomic.Bool // in this process
-	lastRun    *state.Run  // of this process; its summary goes with the states that follow it
+	lastRun    *state.Run  // of this process; its summary is sent with the states after it
 
-	reporting sync.Mutex                      // guards what follows: one report at a time, the latest last
-	mute      bool                            // the gateway accepts no states
-	unsent    map[string]*fault.RepeatCounter // failures by state
-	pending   *gateway.ConnectorState         // the latest report, while the gateway has not accepted it
+	mu          sync.Mutex // guards the following fields, and keeps states in order
+	unsupported bool       // the gateway does not accept states
+	failures    map[string]*fault.RepeatCounter
+	pending     *gateway.ConnectorState // the latest state, if the gateway has not accepted it
 }
 
-// Register logs in to the gateway and enters the state Registered, once a process.
+// Register logs in to the gateway and enters the state Registered, once per process.
 func (r *Runner) Register(ctx context.Context) error {
 	if r.Registered() {
 		return nil
@@ -54,39 +54,39 @@ func (r *Runner) Register(ctx context.Context) error {
 	return r.states.enter(ctx, state.Connector{State: stateRegistered, At: r.now().UTC()})
 }
 
-// Registered reports whether the gateway has accepted the login, in this process.
+// Registered reports whether the gateway has accepted a login of this process.
 func (r *Runner) Registered() bool { return r.states.registered.Load() }
 
-// Schedule enters the state Scheduled. It does nothing before Registered, and after a failed
-// run, which has entered it.
-func (r *Runner) Schedule(ctx context.Context, next time.Time) error {
-	now, err := r.Store.Connector()
-	if err != nil || !r.Registered() || now.State == stateScheduled && now.NextRun.Equal(next) {
+// Schedule enters the state Scheduled. It does nothing before Register, or if the connector
+// is already scheduled for that time, as after a failed run.
+func (r *Runner) Schedule(ctx context.Context, nextRun time.Time) error {
+	current, err := r.Store.Connector()
+	if err != nil || !r.Registered() || current.State == stateScheduled && current.NextRun.Equal(nextRun) {
 		return err
 	}
-	to := state.Connector{State: stateScheduled, RunID: now.RunID, At: r.now().UTC(), NextRun: next, Error: now.Error, Remedy: now.Remedy}
-	if last := r.states.lastRun; last != nil && last.ID == now.RunID && last.Result == Failed { // its end may not be recorded
+	to := state.Connector{State: stateScheduled, RunID: current.RunID, At: r.now().UTC(), NextRun: nextRun, Error: current.Error, Remedy: current.Remedy}
+	if last := r.states.lastRun; last != nil && last.ID == current.RunID && last.Result == Failed { // its end may not be recorded
 		to.Error, to.Remedy = last.Error, last.Remedy
 	}
 	return r.states.enter(ctx, to)
 }
 
-// KeepReporting reports the latest state again until the gateway has accepted it, until ctx
-// ends. It may run concurrently with everything else.
-func (r *Runner) KeepReporting(ctx context.Context) {
-	again := time.NewTicker(r.reportEvery)
-	defer again.Stop()
+// ResendStates periodically sends the latest state again if the gateway has not accepted it.
+// It returns when ctx ends. It is safe for use concurrently with all other methods.
+func (r *Runner) ResendStates(ctx context.Context) {
+	ticker := time.NewTicker(r.resendInterval)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-again.C:
-			r.states.reportPending(ctx)
+		case <-ticker.C:
+			r.states.resendPending(ctx)
 		}
 	}
 }
 
-// enter records, logs and reports a state. A state that cannot be recorded is reported only.
+// enter records, logs and sends a state. A state that cannot be recorded is only sent.
 func (s *states) enter(ctx context.Context, to state.Connector) error {
 	from, err := s.store.Connector()
 	if err != nil {
@@ -99,17 +99,16 @@ func (s *states) enter(ctx context.Context, to state.Connector) error {
 	return err
 }
 
-// sendEnd reports the state that a run ended in. A connector that the gateway has not
-// accepted, in this process, reports nothing: that would be one more login.
-func (s *states) sendEnd(ctx context.Context, to state.Connector, run state.Run) {
+// sendRunEnd sends the state after a run. If the gateway has not accepted a login of this
+// process, it sends nothing, because that would cause another login.
+func (s *states) sendRunEnd(ctx context.Context, to state.Connector, run state.Run) {
 	s.lastRun = &run
 	if s.registered.Load() {
 		s.send(ctx, to)
 	}
 }
 
-// logger returns the logger of lines about a state. Their run is that of the context, else
-// the one that the state refers to.
+// logger returns a logger with the run ID of the context, or else with the given one.
 func (s *states) logger(ctx context.Context, runID string) *zerolog.Logger {
 	log := s.log
 	if id := cmp.Or(gateway.RunID(ctx), runID); id != "" {
@@ -118,8 +117,8 @@ func (s *states) logger(ctx context.Context, runID string) *zerolog.Logger {
 	return &log
 }
 
-// logChange logs a change of the state. A connector that the gateway has not accepted, in
-// this process, may stay in its state.
+// logChange logs a change of the state. A connector that is not registered in this process
+// may enter the same state again, which is not logged.
 func (s *states) logChange(ctx context.Context, from, to state.Connector) {
 	if from.State == to.State && !s.registered.Load() {
 		return
@@ -135,67 +134,68 @@ func (s *states) logChange(ctx context.Context, from, to state.Connector) {
 	event.Msg(MsgConnectorState)
 }
 
-// send reports a state.
+// send sends a state to the gateway.
 func (s *states) send(ctx context.Context, to state.Connector) {
-	report := gateway.ConnectorState{State: to.State, RunID: to.RunID, At: gateway.Timestamp(to.At)}
+	message := gateway.ConnectorState{State: to.State, RunID: to.RunID, At: gateway.Timestamp(to.At)}
 	if !to.NextRun.IsZero() {
-		next := gateway.Timestamp(to.NextRun)
-		report.NextRunAt = &next
+		nextRun := gateway.Timestamp(to.NextRun)
+		message.NextRunAt = &nextRun
 	}
-	if to.Error != "" { // the contract has one field for both
+	if to.Error != "" { // the contract has one field for error and remedy
 		text := to.Error
 		if to.Remedy != "" {
 			text += ": " + to.Remedy
 		}
-		report.Error = &text
+		message.Error = &text
 	}
 	if run := s.lastRun; run != nil && run.ID == to.RunID {
-		report.Summary = &gateway.Summary{Mode: run.Mode, Users: run.Users, Groups: run.Groups, Uploaded: run.Uploaded, Deleted: run.Deleted, Rejected: run.Rejected}
+		message.Summary = &gateway.Summary{Mode: run.Mode, Users: run.Users, Groups: run.Groups, Uploaded: run.Uploaded, Deleted: run.Deleted, Rejected: run.Rejected}
 	}
-	s.reporting.Lock()
-	defer s.reporting.Unlock()
-	s.report(ctx, report, zerolog.WarnLevel)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trySend(ctx, message, zerolog.WarnLevel)
 }
 
-// report sends a report, and keeps it to be sent again unless it is refused: the next run,
-// which may be accepted again, has a state of its own.
-func (s *states) report(ctx context.Context, report gateway.ConnectorState, complain zerolog.Level) (accepted bool) {
-	if s.mute {
+// trySend sends a state and logs a failure at the given level. The state becomes pending
+// unless the gateway accepts or refuses it. A refused state is not sent again, because the
+// next run has a state of its own.
+func (s *states) trySend(ctx context.Context, message gateway.ConnectorState, level zerolog.Level) (accepted bool) {
+	if s.unsupported {
 		return false
 	}
-	if s.unsent[report.State] == nil {
-		s.unsent[report.State] = &fault.RepeatCounter{}
+	if s.failures[message.State] == nil {
+		s.failures[message.State] = &fault.RepeatCounter{}
 	}
 	s.pending = nil
-	switch err := s.gateway.SetState(ctx, report); {
+	switch err := s.gateway.SetState(ctx, message); {
 	case err == nil:
-		s.unsent[report.State].Reset()
+		s.failures[message.State].Reset()
 		return true
 	case errors.Is(err, gateway.ErrNoStates):
-		s.mute = true
-		s.logger(ctx, report.RunID).Warn().EmbedObject(fault.Fields(err)).Msg(MsgStatesUnsupported)
+		s.unsupported = true
+		s.logger(ctx, message.RunID).Warn().EmbedObject(fault.Fields(err)).Msg(MsgStatesUnsupported)
 	default:
 		if fault.ClassOf(err) != fault.Refused {
-			s.pending = &report
+			s.pending = &message
 		}
-		s.logger(ctx, report.RunID).WithLevel(complain).EmbedObject(fault.Fields(err)).
-			EmbedObject(s.unsent[report.State].Count(err, time.Now().UTC())).Str("to", report.State).Msg(MsgStateNotSent)
+		s.logger(ctx, message.RunID).WithLevel(level).EmbedObject(fault.Fields(err)).
+			EmbedObject(s.failures[message.State].Count(err, time.Now().UTC())).Str("to", message.State).Msg(MsgStateNotSent)
 	}
 	return false
 }
 
-// reportPending sends the latest report again, if the gateway has not accepted it.
-func (s *states) reportPending(ctx context.Context) {
-	s.reporting.Lock()
-	defer s.reporting.Unlock()
+// resendPending sends the pending state, if any.
+func (s *states) resendPending(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.pending == nil {
 		return
 	}
-	report := *s.pending
-	if report.RunID != "" {
-		ctx = gateway.WithRunID(ctx, report.RunID)
+	message := *s.pending
+	if message.RunID != "" {
+		ctx = gateway.WithRunID(ctx, message.RunID)
 	}
-	if s.report(ctx, report, zerolog.DebugLevel) {
-		s.logger(ctx, report.RunID).Info().Str("to", report.State).Msg(MsgStateSentLate)
+	if s.trySend(ctx, message, zerolog.DebugLevel) {
+		s.logger(ctx, message.RunID).Info().Str("to", message.State).Msg(MsgStateSentLate)
 	}
 }

@@ -92,7 +92,7 @@ func TestDirectoryFaults(t *testing.T) {
 	store, err := noSync.Open(t.TempDir())
 	must(t, err)
 	t.Cleanup(func() { store.Close() })
-	first, err := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1").runOnce(syncrun.Mode{})
+	first, err := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1").runOnce(syncrun.RunOptions{})
 	must(t, err)
 
 	faults := connectionFaults(e.relay.bytes(), (len(e.people)+99)/100+1, timeout)
@@ -106,7 +106,7 @@ func TestDirectoryFaults(t *testing.T) {
 		before := e.progress(t, store)
 		r := e.newRunner(t, store, timeout, f.protocol, "127.0.0.1")
 		start := time.Now()
-		_, err := r.runOnce(syncrun.Mode{Full: true})
+		_, err := r.runOnce(syncrun.RunOptions{Full: true})
 		slowest = max(slowest, time.Since(start))
 		after := e.progress(t, store)
 		switch class := fault.ClassOf(err); {
@@ -123,7 +123,7 @@ func TestDirectoryFaults(t *testing.T) {
 		}
 	}
 	e.relay.clear()
-	if _, err := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1").runOnce(syncrun.Mode{}); err != nil {
+	if _, err := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1").runOnce(syncrun.RunOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	e.mustMatchDirectory(t, "after all faults")
@@ -148,12 +148,12 @@ func TestFailover(t *testing.T) {
 	store, err := noSync.Open(t.TempDir())
 	must(t, err)
 	t.Cleanup(func() { store.Close() })
-	sync := func(mode syncrun.Mode) error {
+	sync := func(mode syncrun.RunOptions) error {
 		t.Helper()
 		_, err := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1", "127.0.0.2").runOnce(mode)
 		return err
 	}
-	must(t, sync(syncrun.Mode{}))
+	must(t, sync(syncrun.RunOptions{}))
 	size := e.relay.bytes()[0]
 	changeBoth := func(change func(*testenv.Directory) error) {
 		t.Helper()
@@ -172,7 +172,7 @@ func TestFailover(t *testing.T) {
 		changeBoth(func(d *testenv.Directory) error { return d.Delete(deleted) })
 
 		e.relay.set(rule{after: size * tenth / 10, action: reset, hook: func() { e.relay.refuse() }})
-		if err := sync(syncrun.Mode{Full: true}); err != nil {
+		if err := sync(syncrun.RunOptions{Full: true}); err != nil {
 			if class := fault.ClassOf(err); class != fault.Transient && class != fault.Incomplete {
 				t.Errorf("reset after %d tenths: %v", tenth, err)
 			}
@@ -180,7 +180,7 @@ func TestFailover(t *testing.T) {
 		}
 		e.relay.set(rule{refuse: true})
 		secondRelay.clear()
-		if err := sync(syncrun.Mode{}); err != nil {
+		if err := sync(syncrun.RunOptions{}); err != nil {
 			t.Errorf("second controller: %v", err)
 		}
 		if len(secondRelay.bytes()) == 0 {
@@ -193,7 +193,7 @@ func TestFailover(t *testing.T) {
 		}
 		e.relay.clear()
 		for range 2 {
-			if err := sync(syncrun.Mode{Full: true}); err != nil {
+			if err := sync(syncrun.RunOptions{Full: true}); err != nil {
 				t.Errorf("first controller again: %v", err)
 			}
 		}

@@ -45,15 +45,15 @@ func (e *environment) newRunner(t *testing.T, store *state.Store, timeout time.D
 	r.Runner = syncrun.New(syncrun.Options{
 		Gateway: gateway.New(e.Gateway.ClientOptions(log)), Store: store, Target: "test",
 		Source: &syncrun.Source{Base: e.Base(), Scope: directory.Subtree, Directory: options},
-		Search: syncrun.Search{PageSize: 100},
+		Search: syncrun.SearchOptions{PageSize: 100},
 		Upload: upload.Options{Workers: 4, BatchSize: 50, BatchBytes: 1 << 20},
-		Guard:  syncrun.Guard{MaxDeletes: 500, MaxDeletesPercent: 10}, FullInterval: 24 * time.Hour, Conclude: 5 * time.Second, Log: log,
+		Guard:  syncrun.Guard{MaxDeletes: 500, MaxDeletesPercent: 10}, FullInterval: 24 * time.Hour, EndTimeout: 5 * time.Second, Log: log,
 	})
 	return r
 }
 
 // runOnce executes one run and searches its error for secrets.
-func (r *runner) runOnce(mode syncrun.Mode) (state.Run, error) {
+func (r *runner) runOnce(mode syncrun.RunOptions) (state.Run, error) {
 	r.t.Helper()
 	run, err := r.Run(r.t.Context(), mode)
 	if err != nil {

@@ -104,7 +104,7 @@ func (e *environment) syncedStateFile(t *testing.T, dir string) (content, older 
 	defer store.Close()
 	r := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
 	e.poison(poison{count: 3})
-	run, err := r.runOnce(syncrun.Mode{})
+	run, err := r.runOnce(syncrun.RunOptions{})
 	if err != nil || run.Rejected != 3 {
 		t.Fatalf("run %+v, error %v\n%s", run, err, r.log.Lines())
 	}
@@ -112,7 +112,7 @@ func (e *environment) syncedStateFile(t *testing.T, dir string) (content, older 
 	must(t, err)
 	for range 3 {
 		e.mutate(10)
-		if _, err := r.runOnce(syncrun.Mode{}); err != nil {
+		if _, err := r.runOnce(syncrun.RunOptions{}); err != nil {
 			t.Fatalf("%v\n%s", err, r.log.Lines())
 		}
 	}
@@ -129,7 +129,7 @@ func (e *environment) syncTwice(t *testing.T, store *state.Store, damage string)
 	e.modify(3) // no other changes, because earlier runs on newer files have sent those
 	r := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
 	_, before := e.monitor.counts()
-	for _, mode := range []syncrun.Mode{{}, {Full: true}} {
+	for _, mode := range []syncrun.RunOptions{{}, {Full: true}} {
 		run, err := r.runOnce(mode)
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", damage, err, r.log.Lines())
@@ -160,11 +160,11 @@ func TestRunEndNotRecorded(t *testing.T) {
 	must(t, err)
 	r := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
 	e.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") }))
-	r.Next = func(after time.Time) time.Time {
+	r.NextRun = func(after time.Time) time.Time {
 		must(t, store.Close())
 		return after.Add(time.Hour)
 	}
-	run, err := r.runOnce(syncrun.Mode{})
+	run, err := r.runOnce(syncrun.RunOptions{})
 	if fault.ClassOf(err) != fault.Refused || run.Result != syncrun.Failed {
 		t.Errorf("run %+v, error %v, want a refusal", run, err)
 	}
@@ -189,7 +189,7 @@ func TestRunEndNotRecorded(t *testing.T) {
 	}
 	e.Gateway.SetFront(nil)
 	next := e.newRunner(t, store, time.Minute, directory.LDAP, "127.0.0.1")
-	if run, err := next.runOnce(syncrun.Mode{}); err != nil || run.Result != syncrun.Processed {
+	if run, err := next.runOnce(syncrun.RunOptions{}); err != nil || run.Result != syncrun.Processed {
 		t.Errorf("next run %+v, error %v", run, err)
 	}
 	e.mustMatchDirectory(t, "after the next run")

@@ -17,22 +17,22 @@ import (
 	"adconnector/test/testlog"
 )
 
-// sentState is what matters of a state that the gateway took.
+// sentState is the compared part of a state that the gateway received.
 type sentState struct {
-	state, run, next, failure string
-	summary                   bool
+	state, run, nextRun, failure string
+	summary                      bool
 }
 
 func (e *env) sentStates() (sent []sentState) {
 	for _, s := range e.gateway.States() {
-		one := sentState{state: s.State, run: s.RunID, summary: s.Summary != nil}
+		state := sentState{state: s.State, run: s.RunID, summary: s.Summary != nil}
 		if s.NextRunAt != nil {
-			one.next = time.Time(*s.NextRunAt).Format(time.RFC3339)
+			state.nextRun = time.Time(*s.NextRunAt).Format(time.RFC3339)
 		}
 		if s.Error != nil {
-			one.failure = *s.Error
+			state.failure = *s.Error
 		}
-		sent = append(sent, one)
+		sent = append(sent, state)
 	}
 	return sent
 }
@@ -40,7 +40,7 @@ func (e *env) sentStates() (sent []sentState) {
 func (e *env) expectStates(want []sentState) {
 	e.t.Helper()
 	if got := e.sentStates(); !slices.Equal(got, want) {
-		e.t.Errorf("sent\n%+v\nwant\n%+v", got, want)
+		e.t.Errorf("sent states\n%+v\nwant\n%+v", got, want)
 	}
 	lines := e.log.With(MsgConnectorState)
 	if len(lines) != len(want) {
@@ -57,36 +57,36 @@ func (e *env) expectStates(want []sentState) {
 
 func TestStatesOfScheduledRun(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users, e.ldap.Groups = fakeldap.Users(7), fakeldap.Groups(2)
-	tick := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	nextRun := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	e.must(e.runner.Register(t.Context()))
-	e.must(e.runner.Schedule(t.Context(), tick))
-	run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 9})
-	e.must(e.runner.Schedule(t.Context(), tick))
-	e.must(e.runner.Schedule(t.Context(), tick)) // is sent once
-	next := tick.Format(time.RFC3339)
+	e.must(e.runner.Schedule(t.Context(), nextRun))
+	run := e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9})
+	e.must(e.runner.Schedule(t.Context(), nextRun))
+	e.must(e.runner.Schedule(t.Context(), nextRun)) // sent once
+	next := nextRun.Format(time.RFC3339)
 	e.expectStates([]sentState{
 		{state: stateRegistered},
-		{state: stateScheduled, next: next},
+		{state: stateScheduled, nextRun: next},
 		{state: stateProcessing, run: run.ID},
 		{state: stateProcessed, run: run.ID, summary: true},
-		{state: stateScheduled, run: run.ID, next: next, summary: true},
+		{state: stateScheduled, run: run.ID, nextRun: next, summary: true},
 	})
 	if summary := e.gateway.States()[3].Summary; *summary != (gateway.Summary{Mode: full, Users: 7, Groups: 2, Uploaded: 9}) {
 		t.Errorf("summary %+v", summary)
 	}
 }
 
-// The gateway may take the latest time for the latest state.
-func TestTimesOfStatesAscend(t *testing.T) {
+// The gateway may consider the state with the latest time as the current one.
+func TestStateTimesIncrease(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.gateway.SetFront(func(*testenv.Exchange) bool {
 		e.clock.Advance(time.Second)
 		return false
 	})
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 	states := e.gateway.States()
 	if len(states) != 4 || !slices.IsSortedFunc(states, func(a, b gateway.ConnectorState) int { return time.Time(a.At).Compare(time.Time(b.At)) }) {
 		t.Errorf("states %+v", states)
@@ -95,35 +95,35 @@ func TestTimesOfStatesAscend(t *testing.T) {
 
 func TestStatesOfFailedRun(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(7)
 	e.ldap.Sent = func(int) bool { return false }
-	tick := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	e.options.Next = func(time.Time) time.Time { return tick.Add(time.Hour) }
+	nextRun := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	e.options.NextRun = func(time.Time) time.Time { return nextRun.Add(time.Hour) }
 	e.start()
 	e.must(e.runner.Register(t.Context()))
-	e.must(e.runner.Schedule(t.Context(), tick))
-	run, err := e.failedRun(Mode{})
-	e.must(e.runner.Schedule(t.Context(), tick.Add(time.Hour)))   // was sent with the end of the run
-	e.must(e.runner.Schedule(t.Context(), tick.Add(2*time.Hour))) // keeps the error of the run
-	at := func(t time.Time) string { return t.Format(time.RFC3339) }
+	e.must(e.runner.Schedule(t.Context(), nextRun))
+	run, err := e.failedRun(RunOptions{})
+	e.must(e.runner.Schedule(t.Context(), nextRun.Add(time.Hour)))   // already sent at the end of the run
+	e.must(e.runner.Schedule(t.Context(), nextRun.Add(2*time.Hour))) // keeps the error of the run
+	timestamp := func(t time.Time) string { return t.Format(time.RFC3339) }
 	failure := err.Error() + ": " + fault.Remedy(err)
 	e.expectStates([]sentState{
 		{state: stateRegistered},
-		{state: stateScheduled, next: at(tick)},
+		{state: stateScheduled, nextRun: timestamp(nextRun)},
 		{state: stateProcessing, run: run.ID},
-		{state: stateScheduled, run: run.ID, next: at(tick.Add(time.Hour)), failure: failure, summary: true},
-		{state: stateScheduled, run: run.ID, next: at(tick.Add(2 * time.Hour)), failure: failure, summary: true},
+		{state: stateScheduled, run: run.ID, nextRun: timestamp(nextRun.Add(time.Hour)), failure: failure, summary: true},
+		{state: stateScheduled, run: run.ID, nextRun: timestamp(nextRun.Add(2 * time.Hour)), failure: failure, summary: true},
 	})
-	if now, err2 := e.store.Connector(); err2 != nil || now.State != stateScheduled || now.RunID != run.ID || now.Error != err.Error() {
-		t.Errorf("stored %+v, error %v", now, err2)
+	if current, err2 := e.store.Connector(); err2 != nil || current.State != stateScheduled || current.RunID != run.ID || current.Error != err.Error() {
+		t.Errorf("stored %+v, error %v", current, err2)
 	}
 }
 
 func TestUnscheduledRunIsScheduledFirst(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	e := newLDAPEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 	var states []string
 	for _, s := range e.gateway.States() {
 		states = append(states, s.State)
@@ -133,17 +133,17 @@ func TestUnscheduledRunIsScheduledFirst(t *testing.T) {
 	}
 }
 
-// A process that the gateway does not let in sends no state: that would be another login.
-func TestStateOfRefusedProcessIsRecordedOnly(t *testing.T) {
+// A process whose login is refused sends no state, because that would cause another login.
+func TestStateAfterRefusedLoginIsRecordedOnly(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	e := newLDAPEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 	before := len(e.gateway.States())
 	e.password = "wrong"
 	e.start()
-	run, err := e.failedRun(Mode{})
-	if now, err2 := e.store.Connector(); err2 != nil || now.State != stateScheduled || now.RunID != run.ID || now.Error != err.Error() {
-		t.Errorf("recorded %+v, error %v", now, err2)
+	run, err := e.failedRun(RunOptions{})
+	if current, err2 := e.store.Connector(); err2 != nil || current.State != stateScheduled || current.RunID != run.ID || current.Error != err.Error() {
+		t.Errorf("recorded %+v, error %v", current, err2)
 	}
 	lines := e.log.With(MsgConnectorState)
 	if last := lines[len(lines)-1]; last.Text("from") != stateProcessed || last.Text("to") != stateScheduled {
@@ -154,27 +154,27 @@ func TestStateOfRefusedProcessIsRecordedOnly(t *testing.T) {
 	}
 }
 
-// The end of the run has no time to reach the gateway.
-func TestStateOfEndedRunIsSentLate(t *testing.T) {
+// EndTimeout is too short to send the final state.
+func TestFinalStateIsSentLate(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(3)
-	e.options.Conclude = time.Nanosecond
+	e.options.EndTimeout = time.Nanosecond
 	e.start()
-	e.runner.reportEvery = time.Millisecond
-	run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+	e.runner.resendInterval = time.Millisecond
+	run := e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
 	if lines := e.log.With(MsgStateNotSent); len(lines) != 1 || lines[0].Text("to") != stateProcessed {
 		t.Errorf("log %v", lines)
 	}
 	if n := len(e.gateway.States()); n != 3 {
-		t.Errorf("%d states before", n)
+		t.Errorf("%d states before resending", n)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	var reporting sync.WaitGroup
-	reporting.Go(func() { e.runner.KeepReporting(ctx) })
+	var resending sync.WaitGroup
+	resending.Go(func() { e.runner.ResendStates(ctx) })
 	e.log.MustAwait(t, testlog.Message(MsgStateSentLate))
 	cancel()
-	reporting.Wait()
+	resending.Wait()
 	states := e.gateway.States()
 	if last := states[len(states)-1]; len(states) != 4 || last.State != stateProcessed || last.RunID != run.ID || last.Summary == nil || last.Summary.Uploaded != 3 {
 		t.Errorf("%d states, the last %+v", len(states), last)
@@ -183,7 +183,7 @@ func TestStateOfEndedRunIsSentLate(t *testing.T) {
 
 func TestOnlyLatestStateIsSentLate(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.must(e.runner.Register(t.Context()))
 	s := e.runner.states
 	expired, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
@@ -191,9 +191,9 @@ func TestOnlyLatestStateIsSentLate(t *testing.T) {
 	for _, to := range []string{stateScheduled, stateProcessing, stateProcessed} {
 		e.must(s.enter(expired, state.Connector{State: to}))
 	}
-	s.reportPending(expired) // fails, and stays to be sent
+	s.resendPending(expired) // fails, and the state stays pending
 	for range 3 {
-		s.reportPending(t.Context())
+		s.resendPending(t.Context())
 	}
 	var states []string
 	for _, s := range e.gateway.States() {
@@ -207,20 +207,20 @@ func TestOnlyLatestStateIsSentLate(t *testing.T) {
 	}
 }
 
-func TestGatewayWithoutStates(t *testing.T) {
+func TestStatesUnsupportedByGateway(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented} {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
 			t.Parallel()
-			e := newCanned(t)
+			e := newLDAPEnv(t)
 			e.ldap.Users = fakeldap.Users(3)
 			e.gateway.SetFront(func(x *testenv.Exchange) bool {
 				return x.R.URL.Path == testenv.StatePath && x.Status(status, "")
 			})
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed})
-			if lines, calls := e.log.With(MsgStatesUnsupported), e.gateway.Arrived(testenv.StatePath); len(lines) != 1 || calls != 1 {
-				t.Errorf("logged %d times after %d calls", len(lines), calls)
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+			if lines, requests := e.log.With(MsgStatesUnsupported), e.gateway.Arrived(testenv.StatePath); len(lines) != 1 || requests != 1 {
+				t.Errorf("logged %d times after %d requests", len(lines), requests)
 			}
 		})
 	}

@@ -9,7 +9,7 @@ import (
 	"adconnector/test/fakeldap"
 )
 
-// What the gateway took and the full disk could not record is sent again.
+// Objects that the gateway accepted but the full disk did not record are sent again.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=160k"); err != nil {
@@ -20,14 +20,14 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	e := newCannedIn(t, dir, state.Options{})
+	e := newLDAPEnvIn(t, dir, state.Options{})
 	e.ldap.Users = fakeldap.Users(2500)
-	run, err := e.failedRun(Mode{})
+	run, err := e.failedRun(RunOptions{})
 	if fault.ClassOf(err) != fault.Transient {
 		t.Fatalf("error %v", err)
 	}
-	if indexed, held := len(e.indexed()), len(e.inventory()); indexed != run.Uploaded || indexed > held {
-		t.Errorf("%d recorded, %d counted, %d at the gateway", indexed, run.Uploaded, held)
+	if indexed, delivered := len(e.indexed()), len(e.usersAtGateway()); indexed != run.Uploaded || indexed > delivered {
+		t.Errorf("%d recorded, %d counted, %d at the gateway", indexed, run.Uploaded, delivered)
 	}
 	states := e.gateway.States()
 	if last := states[len(states)-1]; last.State != stateScheduled || last.Error == nil {
@@ -37,5 +37,5 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.start()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500 - run.Uploaded})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500 - run.Uploaded})
 }

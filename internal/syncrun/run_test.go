@@ -26,14 +26,14 @@ import (
 
 func TestFullSyncSendsEverythingOnce(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users, e.ldap.Groups = fakeldap.Users(512), fakeldap.Groups(30)
-	run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 542})
+	run := e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 542})
 	if run.Users != 512 || run.Groups != 30 || run.Changed != 542 || run.Requests == 0 {
 		t.Errorf("run %+v", run)
 	}
 	if users, groups := len(e.gateway.Users()), len(e.gateway.Groups()); users != 512 || groups != 30 {
-		t.Errorf("the gateway holds %d users and %d groups", users, groups)
+		t.Errorf("%d users and %d groups at the gateway", users, groups)
 	}
 	finished := e.log.With(MsgRunFinished)
 	if len(finished) != 1 {
@@ -43,53 +43,53 @@ func TestFullSyncSendsEverythingOnce(t *testing.T) {
 	if line.Text("run_id") != run.ID || line.Text("result") != Processed || line.Text("mode") != full || line.Number("uploaded") != 542 {
 		t.Errorf("summary %v", line)
 	}
-	sent := e.assetCalls()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	sent := e.assetRequests()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 	e.restart()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
-	if n := e.assetCalls() - sent; n != 0 {
-		t.Errorf("%d calls for unchanged objects", n)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+	if n := e.assetRequests() - sent; n != 0 {
+		t.Errorf("%d requests for unchanged objects", n)
 	}
 	if runs, err := e.store.Runs(); err != nil || len(runs) != 3 || runs[2].ID != run.ID {
-		t.Errorf("%d runs are recorded, error %v", len(runs), err)
+		t.Errorf("%d runs recorded, error %v", len(runs), err)
 	}
 }
 
 func TestFullSyncSendsChangedObjectOnly(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(120)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 120})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 120})
 	e.ldap.Users[77].Attributes["title"] = "Chief"
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
 	for _, user := range e.gateway.Users() {
 		if chief := bytes.Contains(user.Asset, []byte(`"Chief"`)); chief != (user.Times == 2) {
-			t.Errorf("%s was sent %d times", user.Asset, user.Times)
+			t.Errorf("%s sent %d times", user.Asset, user.Times)
 		}
 	}
 }
 
 func TestRejectedObjectIsSentAgainByFullSync(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users, e.ldap.Groups = fakeldap.Users(120), fakeldap.Groups(3)
 	e.gateway.SetFront(rejectAssetsWith(`"user77"`))
-	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 122, Rejected: 1})
-	if run := e.run(Mode{}, state.Run{Mode: full, Result: Partial, Rejected: 1}); run.Changed != 1 {
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 122, Rejected: 1})
+	if run := e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Rejected: 1}); run.Changed != 1 {
 		t.Errorf("run %+v", run)
 	}
 	e.gateway.SetFront(nil)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 }
 
 // The gateway's reason may repeat attribute values.
 func TestRejectionReasonIsLoggedAtDebugOnly(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(10)
 	e.gateway.SetFront(rejectAssetsWith(`"user7"`))
-	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 9, Rejected: 1})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 9, Rejected: 1})
 	if lines := e.log.With(MsgObjectRejected); len(lines) != 1 || lines[0].Text("kind") != "user" {
 		t.Errorf("log %v", lines)
 	}
@@ -102,41 +102,41 @@ func TestRejectionReasonIsLoggedAtDebugOnly(t *testing.T) {
 	}
 }
 
-func TestLostConnectionKeepsWhatWasAcknowledged(t *testing.T) {
+func TestLostConnectionKeepsAcknowledgedObjects(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(1000)
 	e.ldap.Sent = func(n int) bool { return n < 730 }
-	run, err := e.failedRun(Mode{})
+	run, err := e.failedRun(RunOptions{})
 	if fault.ClassOf(err) != fault.Transient {
 		t.Errorf("error %v", err)
 	}
-	held := e.expectRecorded()
-	if held != run.Uploaded || held >= 730 {
-		t.Errorf("%d at the gateway, %d counted", held, run.Uploaded)
+	delivered := e.expectRecorded()
+	if delivered != run.Uploaded || delivered >= 730 {
+		t.Errorf("%d at the gateway, %d counted", delivered, run.Uploaded)
 	}
 	e.ldap.Sent = nil
 	e.start()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1000 - held})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1000 - delivered})
 }
 
 func TestRefusedBatchFailsRun(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(1000)
 	e.gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
 		return x.Number > 5 && x.Status(http.StatusForbidden, "")
 	}))
-	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
+	if _, err := e.failedRun(RunOptions{}); fault.ClassOf(err) != fault.Refused {
 		t.Errorf("error %v", err)
 	}
 	e.expectRecorded()
 }
 
-// The directory does not send another entry before the run has ended.
+// The directory sends no further entry until the run ends.
 func TestRefusedBatchEndsReading(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(200)
 	ended := make(chan struct{})
 	defer close(ended)
@@ -147,24 +147,24 @@ func TestRefusedBatchEndsReading(t *testing.T) {
 		return true
 	}
 	e.gateway.SetFront(refuseAssets)
-	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
+	if _, err := e.failedRun(RunOptions{}); fault.ClassOf(err) != fault.Refused {
 		t.Errorf("error %v", err)
 	}
 }
 
-func TestCanceledRunKeepsWhatWasAcknowledged(t *testing.T) {
+func TestCanceledRunKeepsAcknowledgedObjects(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	e.gateway.SetFront(testenv.OnAssets(func(*testenv.Exchange) bool { cancel(); return false }))
-	run, err := e.runner.Run(ctx, Mode{})
+	run, err := e.runner.Run(ctx, RunOptions{})
 	if fault.ClassOf(err) != fault.Canceled || run.Result != Failed {
 		t.Errorf("run %+v, error %v", run, err)
 	}
 	e.expectRecorded()
-	if now, err := e.store.Connector(); err != nil || now.State != stateScheduled || now.Error == "" {
-		t.Errorf("state %+v, error %v", now, err)
+	if current, err := e.store.Connector(); err != nil || current.State != stateScheduled || current.Error == "" {
+		t.Errorf("state %+v, error %v", current, err)
 	}
 	if lines := e.log.With(MsgRunFinished); len(lines) != 1 || lines[0].Text("level") != "warn" || lines[0].Text("class") != string(fault.Canceled) {
 		t.Errorf("summaries %v", lines)
@@ -173,60 +173,60 @@ func TestCanceledRunKeepsWhatWasAcknowledged(t *testing.T) {
 
 func TestProgressOfFullSync(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users, e.ldap.Groups = fakeldap.Users(20), fakeldap.Groups(3)
-	for i, want := range [][4]int64{{0, 23, 23, 23}, {23, 23, 0, 0}} { // the number is known after the first sync
+	for i, want := range [][4]int64{{0, 23, 23, 23}, {23, 23, 0, 0}} { // the index is empty before the first sync
 		var p Progress
-		if _, err := e.runner.Run(t.Context(), Mode{Progress: &p}); err != nil {
+		if _, err := e.runner.Run(t.Context(), RunOptions{Progress: &p}); err != nil {
 			t.Fatal(err)
 		}
-		if got := [4]int64{p.Expected.Load(), p.Read.Load(), p.Changed.Load(), p.Settled.Load()}; got != want {
-			t.Errorf("run %d: expected, read, changed, settled %v, want %v", i, got, want)
+		if got := [4]int64{p.Expected.Load(), p.Read.Load(), p.Changed.Load(), p.Acknowledged.Load()}; got != want {
+			t.Errorf("run %d: expected, read, changed, acknowledged %v, want %v", i, got, want)
 		}
 	}
 }
 
-func TestProgressOfDeltaExpectsNothing(t *testing.T) {
+func TestDeltaSyncHasNoExpectedCount(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{}, 5)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e := newDomainEnv(t, domaincontroller.Options{}, 5)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
 	e.must(e.Modify(e.user(1), "title", "Chief"))
 	var p Progress
-	e.run(Mode{Progress: &p}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
-	if p.Expected.Load() != 0 || p.Read.Load() == 0 || p.Changed.Load() != 1 || p.Settled.Load() != 1 {
-		t.Errorf("expected %d, read %d, changed %d, settled %d", p.Expected.Load(), p.Read.Load(), p.Changed.Load(), p.Settled.Load())
+	e.run(RunOptions{Progress: &p}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	if p.Expected.Load() != 0 || p.Read.Load() == 0 || p.Changed.Load() != 1 || p.Acknowledged.Load() != 1 {
+		t.Errorf("expected %d, read %d, changed %d, acknowledged %d", p.Expected.Load(), p.Read.Load(), p.Changed.Load(), p.Acknowledged.Load())
 	}
 }
 
 func TestDryRunSendsAndRecordsNothing(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users, e.ldap.Groups = fakeldap.Users(120), fakeldap.Groups(3)
-	if run := e.run(Mode{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 123 {
+	if run := e.run(RunOptions{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 123 {
 		t.Errorf("run %+v", run)
 	}
-	if n := e.assetCalls() + e.gateway.Arrived(testenv.StatePath); n != 0 {
-		t.Errorf("%d calls", n)
+	if n := e.assetRequests() + e.gateway.Arrived(testenv.StatePath); n != 0 {
+		t.Errorf("%d requests", n)
 	}
 	runs, err := e.store.Runs()
 	e.must(err)
-	if now, err := e.store.Connector(); err != nil || len(runs) != 0 || now != (state.Connector{}) || len(e.indexed()) != 0 {
-		t.Errorf("recorded: %d runs, state %+v, %d users", len(runs), now, len(e.indexed()))
+	if current, err := e.store.Connector(); err != nil || len(runs) != 0 || current != (state.Connector{}) || len(e.indexed()) != 0 {
+		t.Errorf("recorded: %d runs, state %+v, %d users", len(runs), current, len(e.indexed()))
 	}
 	if lines := e.log.With(MsgRunFinished); len(lines) != 1 || lines[0]["dry_run"] != true {
 		t.Errorf("log %v", lines)
 	}
 }
 
-func TestDryRunWithConfiguredSourceNeedsNoGateway(t *testing.T) {
+func TestDryRunWithConfiguredSourceSendsNoRequests(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(20)
 	e.options.Source = &Source{Base: fakeldap.Base, Scope: directory.Subtree, Directory: directory.Options{
 		Hosts: []string{"127.0.0.1"}, Port: e.ldap.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password),
 	}}
 	e.start()
-	if run := e.run(Mode{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 20 {
+	if run := e.run(RunOptions{DryRun: true}, state.Run{Mode: full, Result: Processed}); run.Changed != 20 {
 		t.Errorf("run %+v", run)
 	}
 	if requests := e.gateway.Requests(); len(requests) != 0 {
@@ -234,13 +234,13 @@ func TestDryRunWithConfiguredSourceNeedsNoGateway(t *testing.T) {
 	}
 }
 
-func TestEntriesWithoutIdentityAreSkipped(t *testing.T) {
+func TestEntriesWithoutIdentifiersAreSkipped(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(50)
 	delete(e.ldap.Users[7].Attributes, "objectSid")
 	delete(e.ldap.Users[8].Attributes, "objectGUID")
-	if run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 48}); run.Users != 48 {
+	if run := e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 48}); run.Users != 48 {
 		t.Errorf("run %+v", run)
 	}
 	if lines := e.log.With(MsgEntrySkipped); len(lines) != 1 { // the first one only
@@ -255,23 +255,23 @@ func TestEntriesWithoutIdentityAreSkipped(t *testing.T) {
 func TestFilters(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
-		plain       bool
-		user, group string // the operator's
+		plain       bool   // not a domain controller
+		user, group string // configured
 		want        []string
 	}{
-		"domain controller":                        {want: []string{"(sAMAccountType=805306368)", "(objectClass=group)"}},
-		"domain controller and a user filter":      {user: "(department=Sales)", want: []string{"(&(sAMAccountType=805306368)(department=Sales))", "(objectClass=group)"}},
-		"another server":                           {plain: true, want: []string{"(sAMAccountType=805306368)", "(objectClass=group)"}},
-		"another server and the operator's filter": {plain: true, user: "(objectClass=person)", group: "(objectClass=groupOfNames)", want: []string{"(objectClass=person)", "(objectClass=groupOfNames)"}},
+		"domain controller":                     {want: []string{"(sAMAccountType=805306368)", "(objectClass=group)"}},
+		"domain controller and a user filter":   {user: "(department=Sales)", want: []string{"(&(sAMAccountType=805306368)(department=Sales))", "(objectClass=group)"}},
+		"another server":                        {plain: true, want: []string{"(sAMAccountType=805306368)", "(objectClass=group)"}},
+		"another server and configured filters": {plain: true, user: "(objectClass=person)", group: "(objectClass=groupOfNames)", want: []string{"(objectClass=person)", "(objectClass=groupOfNames)"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newCanned(t)
+			e := newLDAPEnv(t)
 			e.ldap.Plain = c.plain
 			e.options.Search.UserFilter, e.options.Search.GroupFilter = c.user, c.group
 			e.start()
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 			got := e.ldap.Filters() // in any order
 			slices.Sort(got)
 			slices.Sort(c.want)
@@ -290,25 +290,25 @@ func TestWrongConsoleValueFailsUntilCorrected(t *testing.T) {
 	cases := map[string]struct {
 		connection func(*gatewayserver.Authentication)
 		profile    func(*gateway.Profile)
-		contains   []string // what the error names
+		contains   []string // parts of the error
 	}{
 		"type":        {connection: func(a *gatewayserver.Authentication) { a.Type = "LDAPX" }, contains: []string{"connection", `"LDAPX"`}},
 		"scope":       {profile: func(p *gateway.Profile) { p.SearchScope = "TREE" }, contains: []string{"profile", `"TREE"`}},
 		"assets":      {profile: func(p *gateway.Profile) { p.Assets = "ALL" }, contains: []string{"profile", `"ALL"`}},
 		"no base":     {profile: func(p *gateway.Profile) { p.BaseContext = "" }, contains: []string{"profile", "base context"}},
-		"certificate": {connection: func(a *gatewayserver.Authentication) { a.Certificate = "rubbish" }, contains: []string{"connection", "certificate"}},
+		"certificate": {connection: func(a *gatewayserver.Authentication) { a.Certificate = "invalid" }, contains: []string{"connection", "certificate"}},
 		"no host":     {connection: func(a *gatewayserver.Authentication) { a.Host = " , " }, contains: []string{"host"}},
 		"password":    {connection: func(a *gatewayserver.Authentication) { a.Password = "wrong" }, contains: []string{"password"}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newCanned(t)
+			e := newLDAPEnv(t)
 			e.gateway.SetConnection(e.connection(c.connection))
 			e.gateway.SetProfile(e.profile(c.profile))
-			_, err := e.failedRun(Mode{})
+			_, err := e.failedRun(RunOptions{})
 			if fault.ClassOf(err) != fault.Refused {
-				t.Errorf("class %s of %v", fault.ClassOf(err), err)
+				t.Errorf("class %s of error %v", fault.ClassOf(err), err)
 			}
 			for _, text := range c.contains {
 				if !strings.Contains(err.Error(), text) {
@@ -318,18 +318,18 @@ func TestWrongConsoleValueFailsUntilCorrected(t *testing.T) {
 			if n := e.ldap.Binds(); n > 1 {
 				t.Errorf("%d binds", n)
 			}
-			e.setConsole() // corrected; no restart is needed
-			e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+			e.setConsole() // corrected without a restart
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 		})
 	}
 }
 
 func TestRefusedLoginFailsRun(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.password = "wrong"
 	e.start()
-	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
+	if _, err := e.failedRun(RunOptions{}); fault.ClassOf(err) != fault.Refused {
 		t.Errorf("error %v", err)
 	}
 	if n := e.gateway.Arrived(testenv.LoginPath); n != 1 {
@@ -344,23 +344,23 @@ func TestRefusedLoginFailsRun(t *testing.T) {
 	}
 }
 
-// Each login counts towards the lockout of the account, so neither the other calls of a run
-// nor the states that are sent again between runs may cause one.
-func TestRefusedLoginIsTriedOnceARun(t *testing.T) {
+// Each login counts towards the account lockout. Neither the other requests of a run nor
+// states sent again between runs may cause one.
+func TestRefusedLoginIsTriedOncePerRun(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed})
+	e := newLDAPEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 	before := e.gateway.Arrived(testenv.LoginPath)
 	e.gateway.SetFront(func(x *testenv.Exchange) bool {
 		return x.R.URL.Path == testenv.LoginPath && x.Status(http.StatusUnauthorized, "")
 	})
 	e.gateway.Sandbox().RevokeTokens()
 	for n := range 3 {
-		if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Refused {
+		if _, err := e.failedRun(RunOptions{}); fault.ClassOf(err) != fault.Refused {
 			t.Errorf("error %v", err)
 		}
 		for range 5 {
-			e.runner.states.reportPending(t.Context())
+			e.runner.states.resendPending(t.Context())
 		}
 		if got := e.gateway.Arrived(testenv.LoginPath) - before; got != n+1 {
 			t.Errorf("%d logins after %d runs", got, n+1)
@@ -371,11 +371,11 @@ func TestRefusedLoginIsTriedOnceARun(t *testing.T) {
 	}
 }
 
-func TestRunFailsWhenItCannotBeRecorded(t *testing.T) {
+func TestRunFailsIfStateFileIsClosed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		path string
-		call int
+		path   string
+		number int
 	}{
 		"login":      {testenv.LoginPath, 1},
 		"registered": {testenv.StatePath, 1},
@@ -386,15 +386,15 @@ func TestRunFailsWhenItCannotBeRecorded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newCanned(t)
+			e := newLDAPEnv(t)
 			e.ldap.Users = fakeldap.Users(3)
 			e.gateway.SetFront(func(x *testenv.Exchange) bool {
-				if x.R.URL.Path == c.path && x.Number == c.call {
+				if x.R.URL.Path == c.path && x.Number == c.number {
 					e.store.Close()
 				}
 				return false
 			})
-			if run, _ := e.failedRun(Mode{}); run.Error == "" {
+			if run, _ := e.failedRun(RunOptions{}); run.Error == "" {
 				t.Errorf("run %+v", run)
 			}
 			if lines := e.log.With(MsgRunFinished); len(lines) != 1 || lines[0].Text("result") != Failed {
@@ -406,10 +406,10 @@ func TestRunFailsWhenItCannotBeRecorded(t *testing.T) {
 
 func TestRefusedSecondSessionReadsSequentially(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 5)
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.addGroup("team")
-	e.connectThrough(func(n int, request string) (string, bool) { return request, n == 1 })
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})
+	e.connectThroughProxy(func(n int, request string) (string, bool) { return request, n == 1 })
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})
 	if lines := e.log.With(MsgSecondSessionFailed); len(lines) != 1 {
 		t.Errorf("log %v", lines)
 	}
@@ -418,27 +418,27 @@ func TestRefusedSecondSessionReadsSequentially(t *testing.T) {
 
 func TestUnrecordedBatchIsNotCounted(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
-	delivery, err := e.store.OpenJournal(ad.InvocationID{1}, time.Now())
+	e := newLDAPEnv(t)
+	stored, err := e.store.OpenJournal(ad.InvocationID{1}, time.Now())
 	e.must(err)
 	object := identity.Object{Kind: identity.User, GUID: ad.GUID{1}}
-	e.must(delivery.MarkInFlight([]state.Batch{{Objects: []identity.Object{object}}}))
+	e.must(stored.MarkInFlight([]state.Batch{{Objects: []identity.Object{object}}}))
 	e.store.Close()
-	j := &journal{Journal: delivery, outcomes: map[Outcome]int{}, progress: &Progress{}}
+	j := &journal{Journal: stored, outcomes: map[Outcome]int{}, progress: &Progress{}}
 	err = j.Commit([]state.BatchResult{{Complete: true, Acknowledged: []identity.Object{object}}})
-	if err == nil || len(j.outcomes) != 0 || j.progress.Settled.Load() != 0 {
+	if err == nil || len(j.outcomes) != 0 || j.progress.Acknowledged.Load() != 0 {
 		t.Errorf("error %v, outcomes %v", err, j.outcomes)
 	}
 }
 
 // A read transaction that stays open while the run waits for the gateway would block the
-// growth of the state file, and with it the run, for ever.
+// growth of the state file, and thus the run, forever.
 func TestStateFileGrowsDuringRun(t *testing.T) {
 	t.Parallel()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(2500)
 	e.options.Search.PageSize = 1000
 	e.options.Upload = upload.Options{Workers: 1, BatchSize: 50, BatchBytes: 1 << 20}
 	e.start()
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500})
 }

@@ -14,43 +14,42 @@ import (
 	"adconnector/test/testenv"
 )
 
-// newBackpressure returns an environment in which any wait for the gateway counts as the
-// reason for a lost search. Its directory cuts the searches for users, one after the other,
-// before the given entries.
-func newBackpressure(t *testing.T, users int, cuts ...int) *env {
+// newBackpressureEnv returns an environment in which any wait for the gateway counts as
+// backpressure. Its n-th search for users is lost before the n-th of the given entries.
+func newBackpressureEnv(t *testing.T, users int, lostAt ...int) *env {
 	t.Helper()
-	e := newCanned(t)
+	e := newLDAPEnv(t)
 	e.ldap.Users, e.ldap.Groups = fakeldap.Users(users), fakeldap.Groups(5)
 	e.options.Upload.Workers, e.options.Upload.BatchSize = 1, 10
-	e.patience = time.Nanosecond
-	e.cutSearches(cuts...)
+	e.idleLimit = time.Nanosecond
+	e.loseSearches(lostAt...)
 	e.start()
 	return e
 }
 
-// cutSearches cuts the searches for users, one after the other, before the given entries.
-func (e *env) cutSearches(cuts ...int) {
+// loseSearches makes the n-th search for users fail before the n-th of the given entries.
+func (e *env) loseSearches(lostAt ...int) {
 	var mu sync.Mutex
 	e.ldap.Sent = func(n int) bool {
 		mu.Lock()
 		defer mu.Unlock()
-		if len(cuts) == 0 || n != cuts[0] {
+		if len(lostAt) == 0 || n != lostAt[0] {
 			return true
 		}
-		cuts = cuts[1:]
+		lostAt = lostAt[1:]
 		return false
 	}
 }
 
 func TestSearchRestartsAfterBackpressure(t *testing.T) {
 	t.Parallel()
-	e := newBackpressure(t, 900, 400, 600, 850)
+	e := newBackpressureEnv(t, 900, 400, 600, 850)
 	name := fakeldap.User(220).Attributes["name"]
 	e.gateway.SetFront(rejectAssetsWith(`"` + name + `"`))
 	var p Progress
-	run := e.run(Mode{Progress: &p}, state.Run{Mode: full, Result: Partial, Uploaded: 904, Rejected: 1})
-	if read, settled := p.Read.Load(), p.Settled.Load(); read != 905 || settled != 905 {
-		t.Errorf("progress: %d read, %d settled", read, settled)
+	run := e.run(RunOptions{Progress: &p}, state.Run{Mode: full, Result: Partial, Uploaded: 904, Rejected: 1})
+	if read, acknowledged := p.Read.Load(), p.Acknowledged.Load(); read != 905 || acknowledged != 905 {
+		t.Errorf("progress: %d read, %d acknowledged", read, acknowledged)
 	}
 	if run.Users != 900 || run.Groups != 5 || run.Changed != 905 {
 		t.Errorf("run %+v", run)
@@ -64,59 +63,59 @@ func TestSearchRestartsAfterBackpressure(t *testing.T) {
 		}
 	}
 	// 905 objects in batches of 10, a short batch for each search at each restart, and at
-	// most 8 calls to find the rejected object in its batch.
-	if calls := e.assetCalls(); calls > 91+2*3+8 {
-		t.Errorf("%d calls", calls)
+	// most 8 requests to find the rejected object in its batch.
+	if requests := e.assetRequests(); requests > 91+2*3+8 {
+		t.Errorf("%d requests", requests)
 	}
 }
 
 func TestSkippedEntryIsLoggedOnceAfterRestart(t *testing.T) {
 	t.Parallel()
-	e := newBackpressure(t, 900, 400)
+	e := newBackpressureEnv(t, 900, 400)
 	delete(e.ldap.Users[7].Attributes, "objectSid")
-	if run := e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 904}); run.Skipped != 1 {
+	if run := e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 904}); run.Skipped != 1 {
 		t.Errorf("run %+v", run)
 	}
 	if skipped, restarts := len(e.log.With(MsgEntrySkipped)), len(e.log.With(MsgSearchRestarted)); skipped != 1 || restarts != 1 {
-		t.Errorf("%d lines, %d restarts", skipped, restarts)
+		t.Errorf("%d skipped entries logged, %d restarts", skipped, restarts)
 	}
 }
 
 func TestRejectedObjectIsSentAgainAfterRestart(t *testing.T) {
 	t.Parallel()
-	e := newBackpressure(t, 200)
+	e := newBackpressureEnv(t, 200)
 	e.gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
 		return strings.Contains(string(x.Body), `"user120"`) && x.Status(http.StatusBadRequest, "")
 	}))
-	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 204, Rejected: 1})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 204, Rejected: 1})
 	e.clock.Advance(time.Hour)
 	e.ldap.Users[5].Attributes["title"] = "Chief"
-	e.cutSearches(150)
-	e.run(Mode{}, state.Run{Mode: full, Result: Partial, Uploaded: 1, Rejected: 1})
+	e.loseSearches(150)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 1, Rejected: 1})
 	if n := len(e.log.With(MsgSearchRestarted)); n != 1 {
 		t.Errorf("%d restarts", n)
 	}
 }
 
-// A search that does not get further than the one before it is not started again.
-func TestHeldUpWithoutProgress(t *testing.T) {
+// A search is not restarted unless it gets further than the previous attempt.
+func TestSearchWithoutProgressFailsRun(t *testing.T) {
 	t.Parallel()
-	e := newBackpressure(t, 900, 400, 400)
-	run, err := e.failedRun(Mode{})
+	e := newBackpressureEnv(t, 900, 400, 400)
+	run, err := e.failedRun(RunOptions{})
 	if fault.ClassOf(err) != fault.Transient || run.Uploaded < 300 {
 		t.Errorf("run %+v, error %v", run, err)
 	}
 	if last, err := e.store.LastFullSync(); err != nil || last != (state.FullSync{}) {
 		t.Errorf("last full sync %+v, error %v", last, err)
 	}
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 905 - run.Uploaded})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 905 - run.Uploaded})
 }
 
 func TestLostSearchWithoutBackpressureFailsRun(t *testing.T) {
 	t.Parallel()
-	e := newBackpressure(t, 900, 400)
-	e.runner.patience = time.Hour
-	if _, err := e.failedRun(Mode{}); fault.ClassOf(err) != fault.Transient {
+	e := newBackpressureEnv(t, 900, 400)
+	e.runner.idleLimit = time.Hour
+	if _, err := e.failedRun(RunOptions{}); fault.ClassOf(err) != fault.Transient {
 		t.Errorf("error %v", err)
 	}
 	if lines := e.log.With(MsgSearchRestarted); len(lines) != 0 {
@@ -126,14 +125,14 @@ func TestLostSearchWithoutBackpressureFailsRun(t *testing.T) {
 
 func TestIdleSessionIsReplacedBeforeUse(t *testing.T) {
 	t.Parallel()
-	e := newDomain(t, domaincontroller.Options{ReadsDeleted: true}, 1)
-	e.runner.patience = time.Nanosecond // each session counts as idle
-	e.run(Mode{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 1)
+	e.runner.idleLimit = time.Nanosecond // each session counts as idle
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
 	before := e.Searches().Binds
 	e.deleteUsers(1)
-	e.run(Mode{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
-	// The first session, the second, each of them again before its search, and the first
-	// once more before the search for tombstones.
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	// Both sessions, a reconnect of each before its search, and a reconnect of the first one
+	// before the search for tombstones.
 	if binds := e.Searches().Binds - before; binds != 5 {
 		t.Errorf("%d binds", binds)
 	}

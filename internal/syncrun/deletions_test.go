@@ -1,0 +1,435 @@
+package syncrun
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/identity"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/state"
+	"adconnector/test/fakeldap"
+)
+
+// newGuardEnv returns an environment with 40 users after a full sync.
+func newGuardEnv(t *testing.T, o domaincontroller.Options, guard Guard) *env {
+	t.Helper()
+	e := newDomainEnv(t, o, 40)
+	e.options.Guard = guard
+	e.start()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 40})
+	return e
+}
+
+// forEachProof runs a test twice: with a delta sync that finds tombstones, and with a full
+// sync that finds objects missing.
+func forEachProof(t *testing.T, test func(t *testing.T, o domaincontroller.Options, options RunOptions, mode string)) {
+	t.Run("tombstones", func(t *testing.T) {
+		t.Parallel()
+		test(t, domaincontroller.Options{ReadsDeleted: true}, RunOptions{}, delta)
+	})
+	t.Run("absence", func(t *testing.T) {
+		t.Parallel()
+		test(t, domaincontroller.Options{}, RunOptions{Full: true}, full)
+	})
+}
+
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	for option, guard := range map[string]Guard{
+		"sync.max-deletes (4)":          {MaxDeletes: 4, MaxDeletesPercent: 100},
+		"sync.max-deletes-percent (12)": {MaxDeletes: 500, MaxDeletesPercent: 12},
+	} {
+		t.Run(option, func(t *testing.T) {
+			t.Parallel()
+			forEachProof(t, func(t *testing.T, o domaincontroller.Options, options RunOptions, mode string) {
+				e := newGuardEnv(t, o, guard)
+				deleted := e.deleteUsers(5)
+				e.run(options, state.Run{Mode: mode, Result: Held, Held: 5})
+				lines := e.log.With(MsgDeletionsHeld)
+				if len(lines) != 1 || !strings.Contains(lines[0].Text("reason"), option) || lines[0].Number("held") != 5 {
+					t.Errorf("log %v", lines)
+				}
+				if lines := e.log.With(MsgDeletionHeld); len(lines) != 5 {
+					t.Errorf("log %v", lines)
+				}
+				if n := e.heldDeletions(); n != 5 || e.status(deleted[0]) != "ACTIVE" {
+					t.Errorf("%d held, status %v", n, e.status(deleted[0]))
+				}
+			})
+		})
+	}
+}
+
+func TestHeldDeletionsStayHeld(t *testing.T) {
+	t.Parallel()
+	forEachProof(t, func(t *testing.T, o domaincontroller.Options, options RunOptions, mode string) {
+		e := newGuardEnv(t, o, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+		e.deleteUsers(5)
+		e.run(options, state.Run{Mode: mode, Result: Held, Held: 5})
+		e.restart()
+		e.run(RunOptions{}, state.Run{Mode: delta, Result: Held, Held: 5})
+		e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+		e.clock.Advance(60 * 24 * time.Hour) // the tombstones may have expired
+		e.run(RunOptions{}, state.Run{Mode: full, Result: Held, Held: 5})
+	})
+}
+
+func TestHeldDeletionsBelowLimitStayHeld(t *testing.T) {
+	t.Parallel()
+	e := newGuardEnv(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	deleted := e.deleteUsers(5)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Held, Held: 5})
+	e.must(e.Undelete(deleted[0]))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Held, Held: 4, Uploaded: 1})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: 4})
+	e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 4})
+	e.expectConverged()
+}
+
+func TestReleaseDeletesObjectsStillMissing(t *testing.T) {
+	t.Parallel()
+	forEachProof(t, func(t *testing.T, o domaincontroller.Options, options RunOptions, mode string) {
+		e := newGuardEnv(t, o, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+		deleted := e.deleteUsers(5)
+		e.run(options, state.Run{Mode: mode, Result: Held, Held: 5})
+		e.run(RunOptions{DryRun: true, AllowDeletes: true}, state.Run{Mode: full, Result: Processed})
+		e.must(e.Undelete(deleted[4]))
+		e.must(e.Undelete(deleted[3]))
+		e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 3, Uploaded: 2})
+		e.expectConverged()
+		if n := e.heldDeletions(); n != 0 {
+			t.Errorf("%d held", n)
+		}
+	})
+}
+
+func TestReleaseHoldsNewDeletionsAboveLimit(t *testing.T) {
+	t.Parallel()
+	e := newGuardEnv(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 1, MaxDeletesPercent: 100})
+	e.deleteUsers(2)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Held, Held: 2})
+	for n := 2; n < 40; n++ {
+		e.must(e.Delete(e.user(n)))
+	}
+	e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Held, Deleted: 2, Held: 38})
+	e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 38})
+	e.expectConverged()
+}
+
+func TestReleaseIncludesNewDeletionsWithinLimit(t *testing.T) {
+	t.Parallel()
+	e := newGuardEnv(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 2, MaxDeletesPercent: 100})
+	e.deleteUsers(3)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Held, Held: 3})
+	e.must(e.Delete(e.user(3)))
+	e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 4})
+	e.expectConverged()
+}
+
+func TestReleasedDeletionsStayHeldUntilAcknowledged(t *testing.T) {
+	t.Parallel()
+	e := newGuardEnv(t, domaincontroller.Options{}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	e.deleteUsers(5)
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	e.refusedRun(RunOptions{AllowDeletes: true})
+	if n := e.heldDeletions(); n != 5 {
+		t.Errorf("%d held", n)
+	}
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 5})
+	e.expectConverged()
+}
+
+func TestDecideDeletions(t *testing.T) {
+	t.Parallel()
+	objects := func(from, to int) (list []identity.Object) {
+		for n := from; n < to; n++ {
+			list = append(list, identity.Object{GUID: ad.GUID{byte(n)}})
+		}
+		return list
+	}
+	held := func(from, to int) []ad.GUID { return guidsOf(objects(from, to)) }
+	type counts struct{ send, held, keep int }
+	cases := map[string]struct {
+		evidence Evidence
+		guard    Guard
+		want     counts
+		reason   string // a part of it
+	}{
+		"nothing":                     {Evidence{}, Guard{0, 0}, counts{}, ""},
+		"at the limit":                {Evidence{Deleted: objects(0, 4), IndexSize: 40}, Guard{4, 100}, counts{send: 4}, ""},
+		"one above the limit":         {Evidence{Deleted: objects(0, 5), IndexSize: 40}, Guard{4, 100}, counts{held: 5, keep: 5}, "sync.max-deletes"},
+		"at the percentage":           {Evidence{Deleted: objects(0, 4), IndexSize: 40}, Guard{500, 10}, counts{send: 4}, ""},
+		"just above the percentage":   {Evidence{Deleted: objects(0, 41), IndexSize: 405}, Guard{500, 10}, counts{held: 41, keep: 41}, "sync.max-deletes-percent"},
+		"all objects":                 {Evidence{Deleted: objects(0, 40), IndexSize: 40}, Guard{500, 100}, counts{send: 40}, ""},
+		"limit 0":                     {Evidence{Deleted: objects(0, 1), IndexSize: 40}, Guard{0, 100}, counts{held: 1, keep: 1}, "sync.max-deletes"},
+		"percentage 0":                {Evidence{Deleted: objects(0, 1), IndexSize: 40}, Guard{500, 0}, counts{held: 1, keep: 1}, "sync.max-deletes-percent"},
+		"full sync without an object": {Evidence{Deleted: objects(0, 1), IndexSize: 40, NothingFound: true}, Guard{500, 100}, counts{held: 1, keep: 1}, "no objects found"},
+		"nothing found, nothing lost": {Evidence{NothingFound: true}, Guard{500, 100}, counts{}, ""},
+
+		"held before, below the limit":             {Evidence{Deleted: objects(0, 4), Held: held(0, 4), IndexSize: 40}, Guard{4, 100}, counts{held: 4, keep: 4}, "4 of them were held"},
+		"held before, with new ones":               {Evidence{Deleted: objects(0, 5), Held: held(0, 4), IndexSize: 40}, Guard{4, 100}, counts{held: 5, keep: 5}, "4 of them were held"},
+		"held before, found again":                 {Evidence{Held: held(0, 4), IndexSize: 40}, Guard{4, 100}, counts{}, ""},
+		"released":                                 {Evidence{Deleted: objects(0, 5), Held: held(0, 5), IndexSize: 40, Release: true}, Guard{4, 100}, counts{send: 5, keep: 5}, ""},
+		"released, new ones in the limit":          {Evidence{Deleted: objects(0, 6), Held: held(0, 5), IndexSize: 40, Release: true}, Guard{4, 100}, counts{send: 6, keep: 5}, ""},
+		"released, new ones above it":              {Evidence{Deleted: objects(0, 10), Held: held(0, 5), IndexSize: 40, Release: true}, Guard{4, 100}, counts{send: 5, held: 5, keep: 10}, "sync.max-deletes"},
+		"undecided":                                {Evidence{Undecided: objects(0, 2), Held: held(0, 2), IndexSize: 40}, Guard{4, 100}, counts{held: 2, keep: 2}, "cannot prove"},
+		"undecided, and released":                  {Evidence{Undecided: objects(0, 2), Held: held(0, 2), IndexSize: 40, Release: true}, Guard{4, 100}, counts{held: 2, keep: 2}, "cannot prove"},
+		"undecided, others proven":                 {Evidence{Deleted: objects(5, 6), Undecided: objects(0, 2), Held: held(0, 2), IndexSize: 40}, Guard{4, 100}, counts{send: 1, held: 2, keep: 2}, "cannot prove"},
+		"posture disabled, any guard":              {Evidence{DisabledPosture: objects(0, 30), IndexSize: 40}, Guard{0, 0}, counts{send: 30}, ""},
+		"posture disabled, others above the limit": {Evidence{Deleted: objects(30, 31), DisabledPosture: objects(0, 30), IndexSize: 40}, Guard{0, 0}, counts{send: 30, held: 1, keep: 1}, "sync.max-deletes"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := DecideDeletions(c.evidence, c.guard)
+			keep := d.KeepHeld
+			slices.SortFunc(keep, compareGUIDs)
+			if got := (counts{len(d.Send), len(d.Held), len(slices.Compact(keep))}); got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+			if !strings.Contains(d.Reason, c.reason) || (d.Reason == "") != (c.reason == "") {
+				t.Errorf("reason %q, want %q", d.Reason, c.reason)
+			}
+			for _, object := range d.Send {
+				if slices.Contains(guidsOf(d.Held), object.GUID) {
+					t.Errorf("%s is sent and held", object.GUID)
+				}
+			}
+		})
+	}
+}
+
+// Objects added in the same run do not raise the limit.
+func TestGuardPercentageIsOfIndexedObjects(t *testing.T) {
+	t.Parallel()
+	e := newGuardEnv(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 500, MaxDeletesPercent: 10})
+	e.options.Upload.BatchSize = 10
+	e.start()
+	e.deleteUsers(8)
+	for n := range 200 {
+		e.AddUser(e.user(100 + n))
+	}
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Held, Uploaded: 200, Held: 8})
+}
+
+func TestEmptyFullSyncDeletesNothing(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 5)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	for n := range 5 {
+		e.moveOut(n)
+	}
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+	for n := range 5 {
+		e.moveBack(n)
+	}
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.expectConverged()
+}
+
+// The connection is lost on the last page of users, after groups were read. The remaining
+// users must not count as missing.
+func TestIncompleteSearchDeletesNothing(t *testing.T) {
+	t.Parallel()
+	e := newLDAPEnv(t)
+	e.options.Guard.MaxDeletesPercent = 100
+	e.start()
+	e.ldap.Users, e.ldap.Groups = fakeldap.Users(150), fakeldap.Groups(3)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 153})
+	e.ldap.Sent = func(n int) bool { return n < 140 }
+	if run, _ := e.failedRun(RunOptions{}); run.Deleted+run.Held != 0 {
+		t.Errorf("run %+v", run)
+	}
+	e.ldap.Sent = nil
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+}
+
+// A paged search may miss an object that is moved during the search. Each missing object is
+// read again before it is deleted.
+func TestObjectMovedDuringFullSyncIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		moved, limit int
+		held         bool
+	}{
+		"one":           {moved: 1, limit: 500},
+		"released ones": {moved: guidsPerFilter + 5, limit: 3, held: true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newDomainEnv(t, domaincontroller.Options{}, guidsPerFilter+10)
+			e.options.Guard.MaxDeletes = c.limit
+			e.start()
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: guidsPerFilter + 10})
+			for n := range c.moved {
+				e.moveOut(n)
+			}
+			if c.held {
+				e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: c.moved})
+			}
+			e.afterUsersRead(func() {
+				for n := range c.moved {
+					e.moveBack(n)
+				}
+			})
+			e.run(RunOptions{Full: true, AllowDeletes: c.held}, state.Run{Mode: full, Result: Processed})
+			e.expectConverged()
+		})
+	}
+}
+
+// Held deletions stay held when another controller or another scope is read. If some of the
+// objects reappear, the others stay held, even if they are fewer than the limit.
+func TestHeldDeletionsStayHeldWithoutProof(t *testing.T) {
+	t.Parallel()
+	newHeldEnv := func(t *testing.T) *env {
+		e := newDomainEnv(t, domaincontroller.Options{}, 20)
+		e.options.Guard = Guard{MaxDeletes: 3, MaxDeletesPercent: 100}
+		e.start()
+		e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+		for n := range 5 {
+			e.moveOut(n)
+		}
+		e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: 5})
+		return e
+	}
+	// The first full sync completes the index for the scope and controller. In the second one,
+	// absence is proof.
+	expectTwoHeld := func(e *env) {
+		e.t.Helper()
+		for n := range 3 {
+			e.moveBack(n)
+		}
+		for range 2 {
+			run, err := e.runner.Run(e.t.Context(), RunOptions{Full: true})
+			if err != nil || run.Held != 2 || run.Deleted != 0 || run.Result != Held {
+				e.t.Fatalf("run %+v, error %v", run, err)
+			}
+		}
+		e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Processed, Deleted: 2})
+		e.expectConverged()
+	}
+	t.Run("another controller", func(t *testing.T) {
+		t.Parallel()
+		e := newHeldEnv(t)
+		e.Restore(domaincontroller.Restoration{})
+		e.run(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Result: Held, Held: 5}) // without proof nothing is released
+		expectTwoHeld(e)
+	})
+	t.Run("another scope", func(t *testing.T) {
+		t.Parallel()
+		e := newHeldEnv(t)
+		e.options.Search.UserFilter = "(objectClass=user)"
+		e.start()
+		e.run(RunOptions{}, state.Run{Mode: full, Result: Held, Held: 5})
+		expectTwoHeld(e)
+	})
+	t.Run("another scope that contains one of them", func(t *testing.T) {
+		t.Parallel()
+		e := newHeldEnv(t)
+		e.moveBack(4)
+		e.options.Search.UserFilter = "(objectClass=user)"
+		e.start()
+		e.run(RunOptions{}, state.Run{Mode: full, Result: Held, Held: 4})
+	})
+}
+
+// An object that is readable again has not changed.
+func TestReadableAgainObjectsAreNotHeld(t *testing.T) {
+	t.Parallel()
+	const users, limit = 350, guidsPerFilter + 20
+	cases := map[string]struct {
+		options RunOptions
+		kind    string
+		held    int // of all users: a delta sync does not recheck more than the limit, except within the overlap
+	}{
+		"delta":             {RunOptions{}, delta, users - overlap},
+		"release":           {RunOptions{AllowDeletes: true}, full, 0},
+		"full sync":         {RunOptions{Full: true}, full, 0},
+		"full sync release": {RunOptions{Full: true, AllowDeletes: true}, full, 0},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newDomainEnv(t, domaincontroller.Options{}, users)
+			e.options.Guard = Guard{MaxDeletes: limit, MaxDeletesPercent: 100}
+			e.start()
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: users})
+			var guids []ad.GUID
+			for _, o := range e.Objects() {
+				if strings.HasPrefix(o.DN, "CN=user") {
+					guids = append(guids, ad.GUID([]byte(o.First("objectGUID"))))
+				}
+			}
+			e.must(e.store.SetHeldDeletions(guids[:guidsPerFilter], e.clock.Now()))
+			e.run(c.options, state.Run{Mode: c.kind, Result: Processed})
+			if n := e.heldDeletions(); n != 0 {
+				t.Errorf("%d held", n)
+			}
+			e.must(e.store.SetHeldDeletions(guids, e.clock.Now()))
+			result := Processed
+			if c.held > 0 {
+				result = Held
+			}
+			e.run(c.options, state.Run{Mode: c.kind, Result: result, Held: c.held})
+			e.expectConverged()
+		})
+	}
+}
+
+func TestEntryWithoutSIDIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	e := newLDAPEnv(t)
+	e.options.Guard.MaxDeletesPercent = 100
+	e.start()
+	e.ldap.Users = fakeldap.Users(20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	delete(e.ldap.Users[7].Attributes, "objectSid")
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+}
+
+// The entry without a GUID may be any of the missing objects.
+func TestEntryWithoutGUIDPreventsDeletions(t *testing.T) {
+	t.Parallel()
+	e := newLDAPEnv(t)
+	e.options.Guard.MaxDeletesPercent = 100
+	e.start()
+	users := fakeldap.Users(20)
+	e.ldap.Users = users
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	guid := users[8].Attributes["objectGUID"]
+	delete(users[8].Attributes, "objectGUID")
+	e.ldap.Users = users[:19]
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+	if lines := e.log.With(MsgDeletionsUnproven); len(lines) != 1 || lines[0].Number("missing") != 2 || lines[0].Text("remedy") == "" {
+		t.Errorf("log %v", lines)
+	}
+	users[8].Attributes["objectGUID"] = guid
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+}
+
+func TestDryRunShowsHeldDeletions(t *testing.T) {
+	t.Parallel()
+	e := newGuardEnv(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 4, MaxDeletesPercent: 100})
+	e.deleteUsers(5)
+	var held []string
+	show := func(asset identity.Asset, isHeld bool) {
+		if !isHeld {
+			t.Errorf("%s shown as sent", asset.Name)
+		}
+		held = append(held, string(asset.Name))
+	}
+	e.run(RunOptions{DryRun: true, Show: show}, state.Run{Mode: delta, Result: Held, Held: 5})
+	slices.Sort(held)
+	if want := []string{"user0", "user1", "user2", "user3", "user4"}; !slices.Equal(held, want) {
+		t.Errorf("held %q, want %q", held, want)
+	}
+	if n := e.heldDeletions(); n != 0 {
+		t.Errorf("%d recorded as held", n)
+	}
+}

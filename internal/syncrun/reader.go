@@ -1,0 +1,224 @@
+package syncrun
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// sink receives the assets to send.
+type sink struct {
+	add   func(identity.Asset) error
+	flush func() error // waits until everything added is recorded
+}
+
+// query defines how the objects of one kind are searched and mapped.
+type query struct {
+	kind        identity.Kind
+	filter      string
+	mapper      *identity.Mapper
+	wholeDomain bool // search the whole domain instead of the profile's base
+
+	warnOnce *sync.Once // logs the first skipped entry of a run
+}
+
+// reader reads the directory in one run. Its fields do not change.
+type reader struct {
+	runInfo
+	source   Source
+	session  *session
+	snapshot Snapshot
+	plan     Plan
+	store    *state.Store
+	guard    Guard
+	queries  []query         // below the profile's base; the first one finds the most objects
+	posture  *postureQueries // nil: identities only
+}
+
+// newReader returns the reader of a run. It uses the memberships if the source includes the
+// security posture.
+func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships) *reader {
+	root := session.RootDSE
+	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard}
+	if source.Posture {
+		reader.posture = newPostureQueries(r.Search, root, m)
+		reader.queries = reader.posture.queries
+		return reader
+	}
+	for _, kind := range []identity.Kind{identity.User, identity.Group} {
+		reader.queries = append(reader.queries, query{kind: kind, filter: r.Search.Filter(kind, root), mapper: identity.NewMapper(kind), warnOnce: new(sync.Once)})
+	}
+	return reader
+}
+
+// readObjects reads the objects of the plan and adds those that changed. On an error it also
+// returns the result of the searches before the error.
+func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
+	if r.plan.Mode == full && r.plan.AbsenceProvesDeletion {
+		r.options.Progress.setExpected(r.snapshot.IndexSize)
+	}
+	result, err := r.readScope(ctx, to)
+	if err != nil {
+		return result, err
+	}
+	if r.plan.Mode == delta {
+		guids, err := r.objectsToReread()
+		if err != nil {
+			return result, err
+		}
+		reread, err := r.readByGUID(ctx, result.notSeen(guids), to)
+		result.add(reread)
+		if err != nil {
+			return result, err
+		}
+	}
+	if r.posture == nil {
+		return result, nil
+	}
+	posture, err := r.readPosture(ctx, to)
+	result.add(posture)
+	return result, err
+}
+
+// readScope reads all objects in scope, or in a delta sync those that changed. It runs the
+// first query concurrently with the others.
+func (r *reader) readScope(ctx context.Context, to sink) (readResult, error) {
+	condition := ""
+	if r.plan.Mode == delta {
+		condition = changedSince(r.plan.SinceUSN)
+	}
+	readQueries := func(queries []query, result *readResult) func(context.Context, *session) error {
+		return func(ctx context.Context, s *session) error {
+			for _, q := range queries {
+				search, err := r.read(ctx, s, q, condition, to)
+				result.addSearch(q.kind, search)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	var first, others readResult
+	err := r.session.runConcurrently(ctx, readQueries(r.queries[:1], &first), readQueries(r.queries[1:], &others))
+	first.add(others)
+	return first, err
+}
+
+func changedSince(usn ad.USN) string {
+	return "(uSNChanged>=" + strconv.FormatInt(int64(usn), 10) + ")"
+}
+
+// objectsToReread returns the objects that a delta sync reads although they did not change:
+//   - Their status changes with the time.
+//   - The gateway rejected them, and a retry is due.
+//   - A batch of an earlier run has no recorded response.
+//   - Another domain controller was their last source.
+//   - Changed memberships affect them.
+func (r *reader) objectsToReread() ([]ad.GUID, error) {
+	guids, err := r.store.DueForRecheck(r.start)
+	if err != nil {
+		return nil, err
+	}
+	for guid, rejection := range r.snapshot.Rejected {
+		if r.start.Sub(rejection.At) >= retryDelay(rejection.Attempts) {
+			guids = append(guids, guid)
+		}
+	}
+	guids = slices.Concat(guids, r.snapshot.Unacknowledged, r.snapshot.FromOtherController)
+	if r.posture != nil {
+		guids = append(guids, r.posture.memberships.affected...)
+	}
+	return guids, nil
+}
+
+// guidsPerFilter limits the number of GUIDs in one search filter.
+const guidsPerFilter = 100
+
+// readByGUID reads objects by their GUIDs.
+func (r *reader) readByGUID(ctx context.Context, guids []ad.GUID, to sink) (result readResult, err error) {
+	for chunk := range slices.Chunk(guids, guidsPerFilter) {
+		for _, q := range r.queries {
+			search, err := r.read(ctx, r.session, q, directory.FilterByGUID(chunk), to)
+			result.addSearch(q.kind, search)
+			if err != nil {
+				return result, err
+			}
+		}
+	}
+	return result, nil
+}
+
+// read reads the objects of a query that match a condition, and adds those that changed.
+func (r *reader) read(ctx context.Context, s *session, q query, condition string, to sink) (searchResult, error) {
+	search := directory.Search{Base: r.source.Base, Scope: r.source.Scope, Filter: q.filter, Attributes: q.mapper.Attributes, ExtendedDN: q.mapper.ExtendedDN}
+	if condition != "" {
+		search.Filter = "(&" + q.filter + condition + ")"
+	}
+	if q.wholeDomain {
+		search.Base, search.Scope = domainBase(s.RootDSE, r.source), directory.Subtree
+	}
+	r.log.Debug().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Stringer("scope", search.Scope).Str("filter", search.Filter).Msg(MsgSearchStarted)
+	start := time.Now()
+	c := r.newComparer()
+	var json []byte
+	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
+		asset, err := q.mapper.Map(json, entry, r.start)
+		if err != nil {
+			c.skipEntry(r.log, q, entry, err)
+			return 0, nil
+		}
+		json = asset.JSON
+		return c.processAsset(asset, to)
+	}, to.flush, c.reset)
+	switch {
+	case err != nil && !q.wholeDomain:
+		return c.result, baseContextError(err)
+	case err != nil:
+		return c.result, err
+	}
+	r.log.Info().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Int("page", pages).Int("objects", c.result.read).
+		Int("skipped", c.result.skipped).Int("unparsed", c.result.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
+	return c.result, nil
+}
+
+func (r *reader) newComparer() *comparer {
+	return &comparer{runInfo: r.runInfo, snapshot: r.snapshot, plan: r.plan, store: r.store}
+}
+
+// domainBase returns the base DN of the domain, or the source's base on a server that is not
+// a domain controller.
+func domainBase(root directory.RootDSE, source Source) string {
+	if root.DefaultNamingContext != "" {
+		return root.DefaultNamingContext
+	}
+	return source.Base
+}
+
+// Filter returns the search filter for the objects of one kind on a server. A configured
+// filter narrows the default filter of the kind. On a server that is not a domain controller
+// it replaces the default filter, because the attributes of that one may not exist there.
+func (s SearchOptions) Filter(kind identity.Kind, root directory.RootDSE) string {
+	configured := ""
+	switch kind {
+	case identity.User:
+		configured = s.UserFilter
+	case identity.Group:
+		configured = s.GroupFilter
+	}
+	switch {
+	case configured == "":
+		return identity.Filter[kind]
+	case root.IsDomainController():
+		return "(&" + identity.Filter[kind] + configured + ")"
+	default:
+		return configured
+	}
+}

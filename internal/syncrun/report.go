@@ -1,0 +1,82 @@
+package syncrun
+
+import (
+	"time"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// Report describes a run in more detail than its record in the state file.
+type Report struct {
+	state.Run
+	Stages  []Stage
+	Objects map[Outcome]int
+}
+
+// Stage is a part of a run and its duration.
+type Stage struct {
+	Name     string // connect, memberships (with security posture), read, settle, drain, record
+	Duration time.Duration
+}
+
+// Outcome is a counter's key: a kind of object, and what the run did with such objects.
+type Outcome struct {
+	Kind identity.Kind
+	Name string // read, skipped, changed, delivered, deleted, rejected, held
+}
+
+// stopwatch measures consecutive stages of a run.
+type stopwatch struct {
+	last   time.Time
+	stages []Stage
+}
+
+// endStage ends a stage, which began at the end of the previous one.
+func (s *stopwatch) endStage(name string) {
+	now := time.Now()
+	s.stages = append(s.stages, Stage{name, now.Sub(s.last)})
+	s.last = now
+}
+
+// newReport returns the report of a run.
+func newReport(info runInfo, result runResult, countsAfter gateway.Counts, duration time.Duration, err error) Report {
+	report := Report{
+		Run: state.Run{
+			ID: info.id, Mode: result.mode, Result: Processed, Start: info.start, Duration: duration,
+			Users: result.read.countRead(identity.User, identity.ServiceAccount), Groups: result.read.countRead(identity.Group),
+			Uploaded: result.totals.Uploaded, Deleted: result.totals.Deleted, Rejected: result.totals.Rejected, Held: len(result.held),
+			Requests: int(countsAfter.Requests - info.countsBefore.Requests), Retries: int(countsAfter.Retries - info.countsBefore.Retries),
+		},
+		Stages: info.stopwatch.stages, Objects: map[Outcome]int{},
+	}
+	for kind, n := range result.read.counters {
+		report.Changed += n.changed
+		report.Skipped += n.skipped
+		report.Objects[Outcome{kind, "read"}] = n.read
+		report.Objects[Outcome{kind, "skipped"}] = n.skipped
+		report.Objects[Outcome{kind, "changed"}] = n.changed
+	}
+	for outcome, n := range result.outcomes {
+		report.Objects[outcome] += n
+	}
+	for _, object := range result.held {
+		report.Objects[Outcome{object.Kind, "held"}]++
+	}
+	switch {
+	case err != nil:
+		report.setFailed(err)
+	case report.Held > 0:
+		report.Result = Held
+	case report.Rejected > 0:
+		report.Result = Partial
+	}
+	return report
+}
+
+// setFailed marks the run as failed.
+func (r *Report) setFailed(err error) {
+	r.Result, r.Error, r.Remedy, r.Class = Failed, err.Error(), fault.Remedy(err), string(fault.ClassOf(err))
+}
