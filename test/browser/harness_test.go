@@ -249,6 +249,12 @@ func (b *tab) search(selector, text string) {
 	b.leave("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text+kb.Enter))
 }
 
+// choose selects a value of a select box.
+func (b *tab) choose(selector, value string) {
+	b.t.Helper()
+	b.do("select "+value+" in "+selector, chromedp.SetValue(chromedp.CSS(selector), value))
+}
+
 // press presses keys, one after the other.
 func (b *tab) press(keys ...string) {
 	b.t.Helper()

@@ -28,7 +28,7 @@ func ascending(texts []string) bool {
 	return slices.IsSortedFunc(texts, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
 }
 
-func TestListing(t *testing.T) {
+func TestInventoryListing(t *testing.T) {
 	b, s := visited(t, desktop)
 	b.visit(s.url + "/")
 	b.expect("where the root leads", b.address(), "/inventory/users")
@@ -60,21 +60,23 @@ func TestListing(t *testing.T) {
 		t.Errorf("downwards it begins with %q, upwards it ends with %q", down[0], seen[len(seen)-1])
 	}
 	b.follow("thead th:nth-child(5) a")
-	b.expect("order", b.text("thead [aria-sort=descending]"), "Last sign-in ▼")
-	moments := b.texts("tbody td:nth-child(5)")
-	slices.Reverse(moments)
-	if !ascending(moments) || moments[0] == "–" {
-		t.Errorf("the last sign-ins first: %q", moments)
+	b.expect("order", b.text("thead [aria-sort=ascending]"), "Last sign-in ▲")
+	if times := b.texts("tbody td:nth-child(5)"); !ascending(times) || times[0] == "–" {
+		t.Errorf("last sign-ins in ascending order: %q", times)
 	}
 	b.follow("thead th:nth-child(5) a")
-	b.expect("order", b.text("thead [aria-sort=ascending]"), "Last sign-in ▲")
+	b.expect("order", b.text("thead [aria-sort=descending]"), "Last sign-in ▼")
+	times := b.texts("tbody td:nth-child(5)")
+	if slices.Reverse(times); !ascending(times) || times[0] == "–" {
+		t.Errorf("last sign-ins in descending order, reversed: %q", times)
+	}
 
 	t.Log("search")
 	b.visit(s.url + "/inventory/users")
 	for _, each := range []struct{ typed, found string }{
 		{"FOX@corp", "🦊 Fox 👩🏽‍🚀"},
 		{"مريم الفارسي maryam@", "مريم الفارسي"},
-		{`"nobody"`, "nobody"},
+		{"nobody", "nobody"},
 	} {
 		b.search(search, each.typed)
 		if got := b.texts(names); len(got) != 1 || got[0] != each.found {
@@ -90,46 +92,39 @@ func TestListing(t *testing.T) {
 
 	t.Log("filters")
 	b.search(search, "inventory.source: ('Microsoft Active Directory')")
-	b.expect("filter", b.text(".filters code"), "inventory.source: ('Microsoft Active Directory')")
-	b.expect("what stays in the field", ask[string](b, `document.querySelector("#q").value`), "")
+	b.expect("text in the search box", ask[string](b, `document.querySelector("#q").value`), "inventory.source: ('Microsoft Active Directory')")
 	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
-	b.follow(".choices .chip.off") // disabled
-	count := b.text(".choices .chip.off b")
-	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %s of %d", count, s.users))
-	if states := b.texts("tbody td[data-title=Status]"); len(states) == 0 || slices.ContainsFunc(states, func(each string) bool { return each != "Disabled" }) {
-		t.Errorf("those that are disabled: %q", states)
+	b.choose("select[name=status]", "DISABLED")
+	b.follow(".search button")
+	disabled := b.texts("tbody td[data-title=Status]")
+	if len(disabled) == 0 || slices.ContainsFunc(disabled, func(status string) bool { return status != "Disabled" }) {
+		t.Errorf("statuses of disabled users: %q", disabled)
 	}
-	b.search(search, "@") // a text leaves the filters as they are
-	if filters := b.texts(".filters code"); len(filters) != 2 {
-		t.Errorf("filters after a search: %q", filters)
-	}
-	b.follow(".filters li:nth-child(1) a")
-	b.follow(".filters li:nth-child(1) a")
-	if filters := b.texts(".filters code"); len(filters) != 0 {
-		t.Errorf("filters that were removed: %q", filters)
-	}
+	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d of %d", len(disabled), s.users))
+	b.search(search, "@") // the select boxes keep their values
+	b.expect("selected status", ask[string](b, `document.querySelector("select[name=status]").value`), "DISABLED")
+	b.follow(".search a")
+	b.expect("heading after Clear", b.text("h1"), fmt.Sprintf("Users %d", s.users))
 	b.visit(s.url + "/inventory/users?q=" + url.QueryEscape("inventory.source: ('Okta')"))
 	b.expect("what is said of nothing", b.text(".nothing h2"), "No user matches")
 
 	t.Log("groups")
 	b.follow(".bar li:nth-child(2) a")
 	b.expect("heading", b.text("h1"), fmt.Sprintf("Groups %d", s.groups))
-	b.search(search, "type: DISTRIBUTION")
+	b.choose("select[name=type]", "DISTRIBUTION")
+	b.follow(".search button")
 	if types := b.texts("tbody td[data-title=Type]"); len(types) == 0 || slices.ContainsFunc(types, func(each string) bool { return each != "Distribution" }) {
 		t.Errorf("groups for distribution: %q", types)
 	}
 }
 
-// TestMistypedQuery: the browser says of a page with the status 400 that it is one,
+// TestInventoryInvalidQuery: the browser says of a page with the status 400 that it is one,
 // so it is not looked at on the console.
-func TestMistypedQuery(t *testing.T) {
+func TestInventoryInvalidQuery(t *testing.T) {
 	b, s := visited(t, desktop)
 	for typed, said := range map[string]string{
-		"inventory.sauce: ('x')":      "inventory.sauce is no query term of users: use inventory.source, status, or put it in quotes to search for the text",
-		"inventory.source: ('Micro":   "a quote is not closed: 'Micro",
-		"status: LOST":                "status cannot be LOST: use ACTIVE, DISABLED, EXPIRED, LOCKED, PASSWORD_EXPIRED, DELETED",
-		"status: ACTIVE or disabled":  "or is not understood between terms: they are joined by and",
-		"inventory.source: ('a', 'b'": "the parenthesis after inventory.source is not closed: write inventory.source: ('…')",
+		"inventory.sauce: ('x')":    "Term inventory.sauce: is not supported: use inventory.source: ('Microsoft Active Directory')",
+		"inventory.source: ('Micro": "Term inventory.source: is not supported: use inventory.source: ('Microsoft Active Directory')",
 	} {
 		b.visit(s.url + "/inventory/users?q=" + url.QueryEscape(typed))
 		b.expect("what is said", b.text("[role=alert]"), said)
@@ -139,14 +134,14 @@ func TestMistypedQuery(t *testing.T) {
 		}
 	}
 	b.visit(s.url + "/inventory/users/00000000-0000-4000-8000-000000000000")
-	b.expect("heading", b.text("h1"), "Not found")
-	b.expect("what is said", b.text(".nothing p"), "No user with the vendorAssetId 00000000-0000-4000-8000-000000000000 has been received")
+	b.expect("heading", b.text("h1"), "Not Found")
+	b.expect("what is said", b.text(".nothing p"), "No user with vendorAssetId 00000000-0000-4000-8000-000000000000 was received")
 	b.follow(".nothing a")
 	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
 	b.forgive("Failed to load resource")
 }
 
-func TestIdentity(t *testing.T) {
+func TestInventoryObject(t *testing.T) {
 	b, s := visited(t, desktop)
 	b.visit(s.url + "/inventory/users")
 	b.search(search, "fox@corp")
@@ -158,10 +153,10 @@ func TestIdentity(t *testing.T) {
 	for i, name := range terms {
 		facts[name] = values[i]
 	}
-	for name, want := range map[string]string{"Display name": "🦊", "E-mail": "fox@corp.example.com", "City": "–", "Failed attempts": "0", "GUID": guid} {
+	for name, want := range map[string]string{"displayName": "🦊", "email": "fox@corp.example.com", "failedPasswordAttemptCount": "0", "status": "Password expired", "GUID": guid} {
 		b.expect(name, facts[name], want)
 	}
-	if !strings.HasPrefix(facts["SID"], "S-1-5-21-") || len(facts["Created"]) != len("2026-11-22 10:00") {
+	if !strings.HasPrefix(facts["SID"], "S-1-5-21-") || len(facts["activationDate"]) != len("2026-11-22 10:00") {
 		t.Errorf("facts %q", facts)
 	}
 	if asset := b.text("pre"); !strings.Contains(asset, `"vendorAssetId": "`+guid+`"`) || !strings.Contains(asset, `"email": "fox@corp.example.com"`) {
@@ -186,8 +181,8 @@ func TestIdentity(t *testing.T) {
 	b.expect("heading", b.text("h1"), fmt.Sprintf("Users %d", s.users))
 }
 
-// TestHostileTexts looks at people whose names would be markup, with scripts on.
-func TestHostileTexts(t *testing.T) {
+// TestInventoryHostileTexts looks at people whose names would be markup, with scripts on.
+func TestInventoryHostileTexts(t *testing.T) {
 	s := desktop
 	s.scripts = true
 	b, filled := visited(t, s)
@@ -198,7 +193,7 @@ func TestHostileTexts(t *testing.T) {
 			t.Errorf("%q is not there as it is called", person.name)
 			continue
 		}
-		b.visit(filled.url + "/inventory/users?q=" + url.QueryEscape(`"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(person.name)+`"`))
+		b.visit(filled.url + "/inventory/users?q=" + url.QueryEscape(person.name))
 		b.follow(names + " a")
 		b.expect("heading", b.text("h1"), person.name)
 		b.expect("title", ask[string](b, "document.title"), person.name+" · Inventory")
@@ -211,9 +206,9 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
-// TestDirections: a name that is written from right to left, or that would turn what
+// TestInventoryTextDirection: a name that is written from right to left, or that would turn what
 // follows around, stays in its own bounds.
-func TestDirections(t *testing.T) {
+func TestInventoryTextDirection(t *testing.T) {
 	b, s := visited(t, desktop)
 	b.visit(s.url + "/inventory/users?limit=1000")
 	loose := ask[[]string](b, `[...document.querySelectorAll("tbody tr")].filter(row => /[\u0590-\u08ff\u202e]/.test(row.innerText)).flatMap(row => {
@@ -227,7 +222,7 @@ func TestDirections(t *testing.T) {
 	}
 }
 
-func TestKeyboard(t *testing.T) {
+func TestInventoryKeyboard(t *testing.T) {
 	b, s := visited(t, desktop)
 	focus := func() string {
 		return ask[string](b, `document.activeElement.id || document.activeElement.innerText.trim()`)
@@ -286,7 +281,7 @@ func pagesOf(b *tab, s *site) map[string]string {
 	return map[string]string{
 		"users":     s.url + "/inventory/users",
 		"all-users": s.url + "/inventory/users?limit=1000",
-		"filtered":  s.url + "/inventory/users?source=Microsoft+Active+Directory&status=LOCKED&status=DELETED&q=@",
+		"filtered":  s.url + "/inventory/users?source=Microsoft+Active+Directory&status=LOCKED&q=@",
 		"nothing":   s.url + "/inventory/users?q=no+such+person",
 		"groups":    s.url + "/inventory/groups",
 		"identity":  fox,
@@ -297,7 +292,7 @@ func pagesOf(b *tab, s *site) map[string]string {
 	}
 }
 
-func TestPhone(t *testing.T) {
+func TestInventoryPhone(t *testing.T) {
 	b, s := visited(t, phone)
 	for name, address := range pagesOf(b, s) {
 		b.visit(address)
@@ -319,7 +314,7 @@ func TestPhone(t *testing.T) {
 	}
 }
 
-func TestContrast(t *testing.T) {
+func TestInventoryContrast(t *testing.T) {
 	for _, s := range []screen{desktop, desktopDark, phoneDark} {
 		t.Run(s.name, func(t *testing.T) {
 			b, filled := visited(t, s)
@@ -351,13 +346,13 @@ func TestContrast(t *testing.T) {
 	}
 }
 
-// TestPaper: what is printed is the table, in full, without what only a screen needs.
-func TestPaper(t *testing.T) {
+// TestInventoryPrint: what is printed is the table, in full, without what only a screen needs.
+func TestInventoryPrint(t *testing.T) {
 	b, s := visited(t, screen{name: "paper", width: 794, height: 1123, paper: true})
 	for name, address := range pagesOf(b, s) {
 		b.visit(address)
 		b.fits()
-		if seen := ask[[]string](b, `[...document.querySelectorAll(".bar nav, .search, .choices, .pager ul, .skip")].filter(e => e.checkVisibility()).map(e => e.className)`); len(seen) > 0 {
+		if seen := ask[[]string](b, `[...document.querySelectorAll(".bar nav, .search, .pager ul, .skip")].filter(e => e.checkVisibility()).map(e => e.className)`); len(seen) > 0 {
 			t.Errorf("%s is printed with %q", name, seen)
 		}
 		if b.text("h1") == "" {
@@ -369,13 +364,9 @@ func TestPaper(t *testing.T) {
 	}
 }
 
-func TestStatesAndRequests(t *testing.T) {
+func TestInventoryStatesAndRequests(t *testing.T) {
 	b, s := visited(t, desktop)
 	b.visit(s.url + "/inventory/states")
-	if steps := b.texts(".steps b"); !slices.Equal(steps, []string{"Registered", "Scheduled", "Processing", "Processed"}) {
-		t.Errorf("steps %q", steps)
-	}
-	b.expect("the step it is at", b.text(".steps [aria-current] b"), "Processed")
 	states := b.texts("tbody .chip")
 	slices.Reverse(states)
 	if want := []string{"Registered", "Scheduled", "Processing", "Processed"}; !slices.Equal(states, slices.Concat(want, want)) {
@@ -391,7 +382,7 @@ func TestStatesAndRequests(t *testing.T) {
 	}
 }
 
-func TestEmpty(t *testing.T) {
+func TestInventoryEmpty(t *testing.T) {
 	s := newSite(t, 0, 0)
 	b := open(t, desktop) // which closes before the site does
 	for _, path := range []string{"users", "groups", "states", "requests"} {
