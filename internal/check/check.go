@@ -134,7 +134,7 @@ type inspection struct {
 
 	directory *directory.Options
 	part      *syncrun.Source // less its directory
-	contacts  []directory.Contact
+	contacts  []directory.ProbeResult
 	session   *directory.Session
 	self      self // the account that binds
 	baseSeen  bool

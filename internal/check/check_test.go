@@ -516,7 +516,7 @@ func TestBaseContext(t *testing.T) {
 		"base context that is not there": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "OU=Nowhere," + domain },
 			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line:   baseContext, op: "read", cause: directory.ErrNoObject, found: []string{"OU=Nowhere", domain}, remedy: []string{"profile.baseContext"}, class: fault.Refused,
+			line:   baseContext, op: "read", cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere", domain}, remedy: []string{"profile.baseContext"}, class: fault.Refused,
 		},
 		"base context beside a refused gateway": {
 			change: func(_ *testing.T, e *environment) {
@@ -524,7 +524,7 @@ func TestBaseContext(t *testing.T) {
 				e.client.Login.Password = secret.New("wrong-password")
 			},
 			want: map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: baseContext, cause: directory.ErrNoObject, found: []string{"OU=Nowhere"}, class: fault.Refused,
+			line: baseContext, cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere"}, class: fault.Refused,
 		},
 		"base context of another domain": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "DC=elsewhere,DC=example,DC=com" },

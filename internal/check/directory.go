@@ -35,10 +35,10 @@ func (i *inspection) reach(ctx context.Context) Check {
 		return failed(fault.Operation{}.Failed(fault.Refused, errNoHost, "set "+i.setting("ldap.host", "the connection's host")), "")
 	}
 	var there, away []string
-	var lost directory.Contact // the first one
-	var first error            // of it
+	var lost directory.ProbeResult // the first one
+	var first error                // of it
 	for _, c := range i.contacts {
-		if c.Reached {
+		if c.Connected {
 			there = append(there, c.Address)
 			continue
 		}
@@ -60,7 +60,7 @@ func (i *inspection) reach(ctx context.Context) Check {
 }
 
 // wayTo says how to make a server reachable.
-func (i *inspection) wayTo(c directory.Contact, err error) string {
+func (i *inspection) wayTo(c directory.ProbeResult, err error) string {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return fmt.Sprintf("correct %s, or this machine's DNS", i.setting("ldap.host", "the connection's host"))
@@ -78,14 +78,14 @@ func (i *inspection) tls(context.Context) Check {
 			"use LDAPS (port 636) or STARTTLS: set %s, and give the server's or its issuer's certificate as %s",
 			i.setting("ldap.protocol", "the connection's type"), i.setting("ldap.certificate", "the connection's certificate")))
 	}
-	var good []directory.Contact
+	var good []directory.ProbeResult
 	var bad []string
 	var first error
 	for _, c := range i.contacts {
 		switch {
-		case c.Reached && c.Err == nil:
+		case c.Connected && c.Err == nil:
 			good = append(good, c)
-		case c.Reached:
+		case c.Connected:
 			bad = append(bad, c.Err.Error())
 			if first == nil {
 				first = c.Err
@@ -113,9 +113,9 @@ func (i *inspection) tls(context.Context) Check {
 
 // expiry says what a server presents and until when; the remedy is "" when that is
 // long enough.
-func (i *inspection) expiry(c directory.Contact) (found, remedy string) {
+func (i *inspection) expiry(c directory.ProbeResult) (found, remedy string) {
 	trusted := "whose issuer is trusted"
-	if c.Given {
+	if c.Pinned {
 		trusted = "which is the given one"
 	}
 	left := c.Certificate.NotAfter.Sub(i.now())
@@ -129,15 +129,15 @@ func (i *inspection) expiry(c directory.Contact) (found, remedy string) {
 		until = fmt.Sprintf("expires in %s, on %s", days(left), day(c.Certificate.NotAfter))
 		remedy = renew
 	}
-	if remedy != "" && c.Given {
+	if remedy != "" && c.Pinned {
 		remedy += ", and give the new one, or better its issuer's, as " + i.setting("ldap.certificate", "the connection's certificate")
 	}
-	found = fmt.Sprintf("%s at %s: the certificate (%s), %s, %s", tls.VersionName(c.Version), c.Address, directory.CertificateNames(c.Certificate), trusted, until)
+	found = fmt.Sprintf("%s at %s: the certificate (%s), %s, %s", tls.VersionName(c.TLSVersion), c.Address, directory.CertificateNames(c.Certificate), trusted, until)
 	if remedy != "" {
 		return found, remedy
 	}
 	for _, given := range i.directory.Certificates {
-		if left := given.NotAfter.Sub(i.now()); left < expiresSoon && !c.Given && isIssuer(given, c.Certificate) {
+		if left := given.NotAfter.Sub(i.now()); left < expiresSoon && !c.Pinned && isIssuer(given, c.Certificate) {
 			return fmt.Sprintf("%s; its issuer's certificate expires in %s", found, days(left)), "have the issuer's certificate renewed, and give the new one"
 		}
 	}

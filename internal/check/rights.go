@@ -124,7 +124,7 @@ func (i *inspection) count(ctx context.Context, kind identity.Kind) *tally {
 
 func (i *inspection) reconnect(ctx context.Context) {
 	before := i.session
-	i.session, _ = before.Again(ctx) // without one, what comes next is skipped
+	i.session, _ = before.Reconnect(ctx) // without one, what comes next is skipped
 	before.Close()
 }
 
@@ -154,7 +154,7 @@ func (i *inspection) seeDeleted(ctx context.Context) Check {
 	case !i.session.RootDSE.IsDomainController():
 		return warn("the server is no domain controller: deletions show at full passes only", "connect to a domain controller, if there is one")
 	}
-	sees, err := i.session.SeesDeleted(ctx)
+	sees, err := i.session.CanReadDeleted(ctx)
 	container := i.session.RootDSE.DeletedObjects()
 	switch {
 	case err != nil:

@@ -2,7 +2,7 @@ package directory
 
 import "fmt"
 
-// The tags of RFC 4511 that we read ourselves.
+// Tags that are decoded here and not by go-ldap (RFC 4511 appendix B).
 const (
 	tagInteger          = 0x02
 	tagOctetString      = 0x04
@@ -15,9 +15,9 @@ const (
 	tagExtendedResponse = 0x78
 )
 
-// header reads the length that follows a tag. It returns the size of tag and
-// length together, and the length; known is false while bytes are missing.
-func header(b []byte) (head, length int, known, ok bool) {
+// parseHeader parses the tag and the length at the start of b. It returns the size of the
+// header and the length of the content. known is false while bytes are missing.
+func parseHeader(b []byte) (headerSize, length int, known, ok bool) {
 	if len(b) < 2 {
 		return 0, 0, false, true
 	}
@@ -34,46 +34,47 @@ func header(b []byte) (head, length int, known, ok bool) {
 	for _, c := range b[2 : 2+n] {
 		length = length<<8 | int(c)
 	}
-	if length < 0 { // where int has 32 bits
+	if length < 0 { // overflow of a 32-bit int
 		return 0, 0, false, false
 	}
 	return 2 + n, length, true, true
 }
 
-// element takes the element with the given tag off the front of b.
-func element(b []byte, tag byte) (content, rest []byte, ok bool) {
+// cutElement splits b after its first element, which must have the given tag.
+func cutElement(b []byte, tag byte) (content, rest []byte, ok bool) {
 	if len(b) == 0 || b[0] != tag {
 		return nil, nil, false
 	}
-	head, length, known, ok := header(b)
-	if !ok || !known || length > len(b)-head {
+	headerSize, length, known, ok := parseHeader(b)
+	if !ok || !known || length > len(b)-headerSize {
 		return nil, nil, false
 	}
-	return b[head : head+length], b[head+length:], true
+	return b[headerSize : headerSize+length], b[headerSize+length:], true
 }
 
-// messageSize returns the size of the LDAP message at the front of b, once known.
+// messageSize returns the size of the LDAP message at the start of b. known is false while
+// bytes of its header are missing.
 func messageSize(b []byte) (size int, known bool, err error) {
 	if len(b) > 0 && b[0] != tagSequence {
 		return 0, false, errMalformed
 	}
-	head, length, known, ok := header(b)
+	headerSize, length, known, ok := parseHeader(b)
 	if !ok {
 		return 0, false, errMalformed
 	}
 	if length > maxEntryMessage {
 		return 0, false, fmt.Errorf("%w: %d bytes announced", errTooLarge, length)
 	}
-	return head + length, known, nil
+	return headerSize + length, known, nil
 }
 
-// messageHead returns the ID of a whole message and the tag of its operation.
-func messageHead(message []byte) (id int64, tag byte, ok bool) {
-	body, _, ok := element(message, tagSequence)
+// parseMessageHead returns the ID of a complete message and the tag of its operation.
+func parseMessageHead(message []byte) (id int64, tag byte, ok bool) {
+	body, _, ok := cutElement(message, tagSequence)
 	if !ok {
 		return 0, 0, false
 	}
-	number, rest, ok := element(body, tagInteger)
+	number, rest, ok := cutElement(body, tagInteger)
 	if !ok || len(number) == 0 || len(number) > 4 || len(rest) == 0 { // at most 2^31-1 (RFC 4511 4.1.1)
 		return 0, 0, false
 	}
@@ -83,12 +84,13 @@ func messageHead(message []byte) (id int64, tag byte, ok bool) {
 	return id, rest[0], true
 }
 
-// resultCode returns the LDAP result in a whole message with the given operation.
+// resultCode returns the LDAP result code of a complete message whose operation has the
+// given tag.
 func resultCode(message []byte, tag byte) (code byte, ok bool) {
-	body, _, ok := element(message, tagSequence)
-	_, rest, ok2 := element(body, tagInteger)
-	operation, _, ok3 := element(rest, tag)
-	value, _, ok4 := element(operation, tagEnumerated)
+	body, _, ok := cutElement(message, tagSequence)
+	_, rest, ok2 := cutElement(body, tagInteger)
+	operation, _, ok3 := cutElement(rest, tag)
+	value, _, ok4 := cutElement(operation, tagEnumerated)
 	if !ok || !ok2 || !ok3 || !ok4 || len(value) != 1 {
 		return 0, false
 	}

@@ -1,11 +1,13 @@
-// Package directory reads entries from Active Directory, or from any LDAP v3
-// server that has its attributes. It is the only importer of go-ldap.
+// Package directory reads entries from Active Directory, or from another LDAP v3 server
+// with the same attributes. It is the only importer of go-ldap.
 //
-// It guarantees that Search returns nil only when the server has proven that
-// everything was sent; that memory stays bounded whatever the server sends; that
-// no call outlives its context by more than a moment, even when the server hangs;
-// and that a refused bind is not repeated. It does not retry: that is the next
-// run's business.
+// Guarantees:
+//   - Search returns nil only if the server confirmed that it sent all entries.
+//   - Memory is bounded, whatever the server sends.
+//   - Every call returns soon after its context ends, even if the server hangs.
+//   - A refused bind is not repeated.
+//
+// The package does not retry.
 package directory
 
 import (
@@ -24,55 +26,56 @@ import (
 	"adconnector/internal/secret"
 )
 
-// Protocol is how the connection is protected.
+// Protocol is the transport of the connection.
 type Protocol string
 
+// The protocols.
 const (
-	LDAP     Protocol = "LDAP"     // not at all
+	LDAP     Protocol = "LDAP"     // plaintext
 	LDAPS    Protocol = "LDAPS"    // TLS from the first byte
 	StartTLS Protocol = "STARTTLS" // TLS before the bind
 )
 
-// ParseProtocol reads a protocol's name without regard to case and separators.
+// ParseProtocol parses the name of a protocol. It ignores case and separators.
 func ParseProtocol(name string) (Protocol, error) {
 	for _, p := range []Protocol{LDAP, LDAPS, StartTLS} {
-		if canonical(name) == string(p) {
+		if normalizeName(name) == string(p) {
 			return p, nil
 		}
 	}
 	return "", fault.Operation{Object: fmt.Sprintf("connection type %q", name)}.Failed(fault.Refused, errUnknownValue, "use LDAP, LDAPS or STARTTLS")
 }
 
-// canonical drops what may differ between two spellings of one name.
-func canonical(name string) string {
+// normalizeName returns a name in upper case without separators.
+func normalizeName(name string) string {
 	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(name))
 }
 
-// Options say which directory is read, as whom, and how patiently.
+// Options configure a session.
 type Options struct {
 	Protocol Protocol // "": LDAP
-	// Hosts are tried in order. A single DNS domain stands for the domain
-	// controllers that its SRV records name.
+	// Hosts are tried in order. A single DNS domain is resolved to its domain controllers
+	// by SRV records.
 	Hosts        []string
-	Port         int // 0: the protocol's own
+	Port         int // 0: the default port of the protocol
 	BindDN       string
 	Password     secret.Text
-	Certificates []*x509.Certificate // of the issuer or of the server itself; none: the system's roots
-	ServerName   string              // "": the host's name
-	PageSize     int                 // 0: 1000, Active Directory's limit
+	Certificates []*x509.Certificate // trusted issuers, or pinned server certificates; none: the system roots
+	ServerName   string              // expected in the certificate; "": the host
+	PageSize     int                 // 0: 1000, the default limit of Active Directory
 
-	ConnectTimeout  time.Duration // to dial, and again to shake hands; 0: 10 s
-	ResponseTimeout time.Duration // without a byte while an answer is due; 0: 130 s
+	ConnectTimeout  time.Duration // for the dial, and again for the TLS handshake; 0: 10 s
+	ResponseTimeout time.Duration // maximum silence while a response is expected; 0: 130 s
 
-	// Observe is told of every request that was answered or given up: a connect, a
-	// bind, a read of one object, or a page of a search. Nil: nobody.
-	Observe func(request string, class fault.Class, took time.Duration)
+	// OnRequest is called after every request: "connect", "bind", "read" (one object) or
+	// "search" (one page). It may be nil.
+	OnRequest func(request string, class fault.Class, duration time.Duration)
 
-	// Received is called with the number of bytes whenever some arrive. An answer may take
-	// many minutes to arrive. Nil: not called.
-	Received func(bytes int)
+	// OnReceive is called with the number of received bytes, while a response is received
+	// too, which can take many minutes. It may be nil.
+	OnReceive func(bytes int)
 
-	presented func(tls.ConnectionState) // for Probe: told of what a server presents, before it is judged
+	onHandshake func(tls.ConnectionState) // for Probe: called before the certificate is verified
 
 	// For tests.
 	chunkSize   int
@@ -83,8 +86,8 @@ type Options struct {
 const (
 	defaultPageSize       = 1000
 	defaultConnectTimeout = 10 * time.Second
-	// Active Directory gives up on a query after 120 s (MaxQueryDuration): its
-	// own word on that is worth waiting for.
+	// Active Directory ends a query after 120 s (MaxQueryDuration). A longer timeout
+	// receives its result code.
 	defaultResponseTimeout = 130 * time.Second
 )
 
@@ -116,28 +119,27 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Session is one bound connection to one server. It serves one goroutine.
+// Session is a bound connection to one server, for use by one goroutine.
 type Session struct {
 	Address  string // host:port
 	RootDSE  RootDSE
 	PageSize int
 
-	wire    *wire
-	conn    *ldap.Conn
-	options Options
-	server  server
+	transport *demuxConn
+	conn      *ldap.Conn
+	options   Options
+	server    server
 }
 
-// init limits go-ldap's decoder, which has package variables for that. Later they
-// may have readers in other goroutines.
+// init sets the limits of go-ldap's decoder. They are package variables, so a later change
+// would be a data race.
 func init() {
-	ber.MaxPacketLengthBytes = maxPassed
+	ber.MaxPacketLengthBytes = maxForwarded
 	ber.MaxNestingDepth = 16
 }
 
-// Connect binds to the first server that can be reached. Only network and
-// certificate troubles lead on to the next one: a refused bind counts towards
-// the account's lockout, and another server would refuse it too.
+// Connect opens a session with the first available server. A refused bind ends the
+// attempts: it counts towards the account's lockout, and other servers would refuse it too.
 func Connect(ctx context.Context, options Options) (*Session, error) {
 	o := options.withDefaults()
 	var errs []error
@@ -154,12 +156,12 @@ func Connect(ctx context.Context, options Options) (*Session, error) {
 	if len(errs) == 0 {
 		return nil, fault.Operation{Op: "connect"}.Failed(fault.Refused, errNoHost, "set ldap.host, or the host of the connection in the console")
 	}
-	return nil, joinByServer(errs)
+	return nil, joinServerErrors(errs)
 }
 
-// joinByServer returns one error for those of several servers. It is transient if one of
+// joinServerErrors joins the errors of several servers. The result is transient if one of
 // them is, unless the last one is a refused bind.
-func joinByServer(errs []error) error {
+func joinServerErrors(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
@@ -172,7 +174,7 @@ func joinByServer(errs []error) error {
 	return fault.Operation{Op: "open directory session"}.Failed(class, serverErrors(errs), "")
 }
 
-// serverErrors joins the errors of several servers. Its text is one line.
+// serverErrors are the errors of several servers. The text is one line.
 type serverErrors []error
 
 func (e serverErrors) Error() string {
@@ -192,10 +194,10 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := newWire(conn, o.ResponseTimeout, o.Received)
+	transport := newDemuxConn(conn, o.ResponseTimeout, o.OnReceive)
 	s := &Session{
 		Address: server.address(), PageSize: o.PageSize,
-		wire: w, conn: ldap.NewConn(w, o.Protocol != LDAP), options: o, server: server,
+		transport: transport, conn: ldap.NewConn(transport, o.Protocol != LDAP), options: o, server: server,
 	}
 	s.conn.Start()
 	if err := s.bind(ctx); err != nil {
@@ -209,58 +211,58 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 	return s, nil
 }
 
-// Again opens another session with the same server, for a search beside this one's.
-// Behind one name there may be several: another one is refused.
-func (s *Session) Again(ctx context.Context) (*Session, error) {
+// Reconnect opens another session with the same server. The current session stays open, so
+// both can be used concurrently. Reconnect fails if the address now leads to a different
+// domain controller.
+func (s *Session) Reconnect(ctx context.Context) (*Session, error) {
 	second, err := s.options.connect(ctx, s.server)
 	if err == nil && second.RootDSE.DSServiceName != s.RootDSE.DSServiceName {
 		second.Close()
-		return nil, s.options.attempt(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", errOtherController, second.RootDSE.DNSHostName),
-			"give each domain controller a name of its own in ldap.host, or in the connection in the console")
+		return nil, s.options.connectOperation(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", errDifferentController, second.RootDSE.DNSHostName),
+			"set ldap.host, or the host of the connection in the console, to names that each belong to one domain controller")
 	}
 	return second, err
 }
 
-// Close ends the session. The wire goes first: go-ldap's own Close waits for a
-// write that a hanging server may never take.
+// Close closes the session. It closes the transport first: go-ldap's Close waits for a
+// write, which a hanging server can block.
 func (s *Session) Close() {
-	s.wire.Close()
-	_ = s.conn.Close() // it has nothing left to say
+	s.transport.Close()
+	_ = s.conn.Close()
 }
 
-// call runs one operation of go-ldap under ctx and the response timeout. A server's
-// refusal comes back as it is, a *ldap.Error; a lost connection comes back explained.
+// call runs one operation of go-ldap under ctx and the response timeout. It returns an
+// unsuccessful result as *ldap.Error, and a lost connection as *fault.Error.
 func (s *Session) call(ctx context.Context, request string, o fault.Operation, operation func() error) (err error) {
 	defer s.options.observe(request, time.Now(), &err)
 	if err := ctx.Err(); err != nil {
 		return o.Failed(fault.Canceled, err, "")
 	}
-	stop := context.AfterFunc(ctx, func() { s.wire.Close() })
-	s.wire.expect(true)
+	stop := context.AfterFunc(ctx, func() { s.transport.Close() })
+	s.transport.awaitResponse(true)
 	err = operation()
-	s.wire.expect(false)
+	s.transport.awaitResponse(false)
 	stop()
 	switch {
-	case err == nil || isAnswer(err):
+	case err == nil || isResult(err):
 		return err
 	case ctx.Err() != nil:
 		return o.Failed(fault.Canceled, ctx.Err(), "")
 	default:
-		return s.explainLoss(o, err)
+		return s.connectionError(o, err)
 	}
 }
 
-// observe calls Observe with the class of a request's end. A server's refusal is not
-// explained yet, but has the same class.
+// observe calls OnRequest with the class that *err has after its conversion to *fault.Error.
 func (o Options) observe(request string, start time.Time, err *error) {
-	if o.Observe == nil {
+	if o.OnRequest == nil {
 		return
 	}
-	explain := explainSearch
+	convert := searchError
 	if request == "bind" {
-		explain = explainBind
+		convert = bindError
 	}
-	o.Observe(request, fault.ClassOf(explain(fault.Operation{}, *err)), time.Since(start))
+	o.OnRequest(request, fault.ClassOf(convert(fault.Operation{}, *err)), time.Since(start))
 }
 
 func (s *Session) bind(ctx context.Context) error {
@@ -270,10 +272,10 @@ func (s *Session) bind(ctx context.Context) error {
 		return bind.Failed(fault.Refused, errNoAccount, "set "+bindSettings)
 	}
 	err := s.call(ctx, "bind", bind, func() error { return s.conn.Bind(o.BindDN, o.Password.Reveal()) })
-	return explainBind(bind, err)
+	return bindError(bind, err)
 }
 
-// operation returns an operation on an object that this session's server holds.
+// operation returns an operation on an object of the session's server, for errors.
 func (s *Session) operation(op, object string) fault.Operation {
 	return fault.Operation{Op: op, Object: object + " on " + s.Address}
 }

@@ -105,14 +105,14 @@ func TestRefusedBind(t *testing.T) {
 		name string
 		code int
 		text string
-		// The reason, or the key of one in bindReasons. "": not checked.
+		// The expected reason, or its key in bindReasons. "": not checked.
 		reason string
-		names  []string // in the remedy
+		remedy []string // parts of the remedy
 	}{
 		{"no such account", 49, data("525"), "525", []string{"ldap.bindDn"}},
 		{"wrong password", 49, data("52e"), "52e", []string{"ldap.bindDn", "ldap.password"}},
 		{"wrong password, capitals", 49, data("52E"), "52e", []string{"ldap.bindDn", "ldap.password"}},
-		{"hours", 49, data("530"), "530", []string{"logon hours"}},
+		{"logon hours", 49, data("530"), "530", []string{"logon hours"}},
 		{"workstation", 49, data("531"), "531", []string{"logon workstations"}},
 		{"password expired", 49, data("532"), "532", []string{"ldap.password"}},
 		{"disabled", 49, data("533"), "533", []string{"enable"}},
@@ -120,35 +120,35 @@ func TestRefusedBind(t *testing.T) {
 		{"account expired", 49, data("701"), "701", []string{"expiry date"}},
 		{"must change", 49, data("773"), "773", []string{"ldap.password"}},
 		{"locked", 49, data("775"), "775", []string{"unlock"}},
-		{"unknown data", 49, data("57f"), "code 57f", []string{"ldap.bindDn", "ldap.password"}},
-		{"no data", 49, "", "52e", []string{"ldap.bindDn", "ldap.password"}},
+		{"unknown data code", 49, data("57f"), "code 57f", []string{"ldap.bindDn", "ldap.password"}},
+		{"no data code", 49, "", "52e", []string{"ldap.bindDn", "ldap.password"}},
 		{"signing required", 8, "00002028: LdapErr: DSID-0C090259, comment: The server requires binds to turn on integrity checking\x00", "", []string{"LDAPS", "STARTTLS", "ldap.protocol"}},
 		{"confidentiality required", 13, "TLS confidentiality required", "", []string{"LDAPS", "STARTTLS", "ldap.protocol"}},
-		{"not a DN", 34, "invalid DN", "", []string{"ldap.bindDn"}},
-		{"another code", 53, "unauthenticated bind (DN with no password) disallowed\x00", "unauthenticated bind (DN with no password) disallowed", []string{"ldap.bindDn", "ldap.password"}},
-		{"a long-winded server", 53, strings.Repeat("x", 60_000), strings.Repeat("x", 300), []string{"ldap.bindDn"}},
-		{"a server without a reason", 53, "", "", []string{"ldap.bindDn"}},
+		{"invalid bind DN", 34, "invalid DN", "", []string{"ldap.bindDn"}},
+		{"other result code", 53, "unauthenticated bind (DN with no password) disallowed\x00", "unauthenticated bind (DN with no password) disallowed", []string{"ldap.bindDn", "ldap.password"}},
+		{"long text", 53, strings.Repeat("x", 60_000), strings.Repeat("x", 300), []string{"ldap.bindDn"}},
+		{"no text", 53, "", "", []string{"ldap.bindDn"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := fakeldap.Serve(t, nil, fakeldap.RefuseBind(test.code, test.text))
 			o := options(server)
 			o.Hosts = []string{server.Host, server.Host, server.Host}
 			_, err := Connect(t.Context(), o)
-			wantFailure(t, err, bindTo(server, fault.Refused), errBind, test.names...)
-			if known, is := bindReasons[test.reason]; is {
-				test.reason = known.reason
+			wantFailure(t, err, bindFault(server, fault.Refused), errBind, test.remedy...)
+			if r, known := bindReasons[test.reason]; known {
+				test.reason = r.reason
 			}
-			if answer := wantAnswer(t, err, test.code); test.reason != "" && answer.reason != test.reason {
-				t.Errorf("reason %q, want %q", answer.reason, test.reason)
+			if result := wantResult(t, err, test.code); test.reason != "" && result.reason != test.reason {
+				t.Errorf("reason %q, want %q", result.reason, test.reason)
 			}
 			if n := server.Binds(); n != 1 {
-				t.Errorf("%d binds", n)
+				t.Errorf("%d binds, want 1", n)
 			}
 		})
 	}
 }
 
-func TestBindWithoutAccountIsNotTried(t *testing.T) {
+func TestBindWithoutCredentials(t *testing.T) {
 	t.Parallel()
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
 	for _, test := range []struct {
@@ -163,36 +163,36 @@ func TestBindWithoutAccountIsNotTried(t *testing.T) {
 			o := options(server)
 			o.BindDN, o.Password = test.bindDN, test.password
 			_, err := Connect(t.Context(), o)
-			wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "bind", Object: strings.TrimSpace(test.bindDN + " to " + addressOf(server))}, errNoAccount, "ldap.bindDn", "ldap.password")
+			wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "bind", Object: strings.TrimSpace(test.bindDN + " to " + address(server))}, errNoAccount, "ldap.bindDn", "ldap.password")
 		})
 	}
-	if server.Binds() != 0 {
-		t.Error("bound")
+	if n := server.Binds(); n != 0 {
+		t.Errorf("%d binds, want 0", n)
 	}
 }
 
-func TestMalformedBindAnswer(t *testing.T) {
+func TestMalformedBindResponse(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		name   string
-		answer string
+		name     string
+		response string
 	}{
-		{"a result without a code", "\x30\x05\x02\x01\x01\x61\x00"},
-		{"a code of the wrong kind", "\x30\x0c\x02\x01\x01\x61\x07\x04\x01\x00\x04\x00\x04\x00"},
+		{"result without a code", "\x30\x05\x02\x01\x01\x61\x00"},
+		{"result code with the wrong tag", "\x30\x0c\x02\x01\x01\x61\x07\x04\x01\x00\x04\x00\x04\x00"},
 		{"HTTP", "HTTP/1.1 400 Bad Request\r\n\r\n"},
-		{"a TLS alert", "\x15\x03\x01\x00\x02\x02\x46"},
-		{"an indefinite length", "\x30\x80\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00\x00\x00"},
+		{"TLS alert", "\x15\x03\x01\x00\x02\x02\x46"},
+		{"indefinite length", "\x30\x80\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00\x00\x00"},
 		{"no message ID", "\x30\x09\x61\x07\x0a\x01\x00\x04\x00\x04\x00"},
-		{"a huge message ID", "\x30\x11\x02\x06\x01\x00\x00\x00\x00\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00"},
+		{"message ID too large", "\x30\x11\x02\x06\x01\x00\x00\x00\x00\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
 				p.Receive()
-				p.Send([]byte(test.answer))
+				p.Send([]byte(test.response))
 				p.Hang()
 			})
 			_, err := Connect(t.Context(), options(server))
-			wantFailure(t, err, bindTo(server, fault.Incomplete), errMalformed, "ldap.host", "ldap.port", "ldap.protocol")
+			wantFailure(t, err, bindFault(server, fault.Incomplete), errMalformed, "ldap.host", "ldap.port", "ldap.protocol")
 		})
 	}
 }
@@ -202,49 +202,49 @@ func TestFailover(t *testing.T) {
 	for _, code := range []int{ldap.LDAPResultBusy, ldap.LDAPResultUnavailable} {
 		busy := fakeldap.Serve(t, nil, fakeldap.RefuseBind(code, ""))
 		_, err := Connect(t.Context(), options(busy))
-		wantFailure(t, err, bindTo(busy, fault.Transient), nil, faulttest.AnyRemedy)
-		wantAnswer(t, err, code)
+		wantFailure(t, err, bindFault(busy, fault.Transient), nil, faulttest.AnyRemedy)
+		wantResult(t, err, code)
 	}
 
-	good := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
+	healthy := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
 	lost := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) { p.Receive() })
 	busy := fakeldap.Serve(t, nil, fakeldap.RefuseBind(ldap.LDAPResultBusy, ""))
 	refusing := fakeldap.Serve(t, nil, fakeldap.RefuseBind(ldap.LDAPResultInvalidCredentials, ""))
 	dead := ports.Refusing(t)
-	noAnswer := fault.Error{Class: fault.Transient, Op: "connect", Object: fmt.Sprintf("127.0.0.1:%d (LDAP)", dead)}
+	dialFault := fault.Error{Class: fault.Transient, Op: "connect", Object: fmt.Sprintf("127.0.0.1:%d (LDAP)", dead)}
 	for _, test := range []struct {
-		name  string
-		ports []int
-		want  fault.Error   // without a class: connects to the good one
-		each  []fault.Error // the joined errors; nil: want is the only one
-		names []string      // in the remedy
+		name   string
+		ports  []int
+		want   fault.Error   // zero: the connection to the healthy server succeeds
+		joined []fault.Error // the joined errors; nil: want is the only one
+		remedy []string      // parts of the remedy
 	}{
-		{"first dead", []int{dead, good.Port}, fault.Error{}, nil, nil},
-		{"first loses the connection", []int{lost.Port, good.Port}, fault.Error{}, nil, nil},
-		{"first busy", []int{busy.Port, good.Port}, fault.Error{}, nil, nil},
-		{"first refuses", []int{refusing.Port, good.Port}, bindTo(refusing, fault.Refused), nil, []string{"ldap.password"}},
-		{"dead, then refusing", []int{dead, refusing.Port, good.Port}, fault.Error{Class: fault.Refused, Op: "open directory session"},
-			[]fault.Error{noAnswer, bindTo(refusing, fault.Refused)}, []string{"ldap.host", "ldap.password"}},
-		{"all dead", []int{dead, dead}, fault.Error{Class: fault.Transient, Op: "open directory session"}, []fault.Error{noAnswer, noAnswer}, []string{"ldap.host"}},
-		{"one dead", []int{dead}, noAnswer, nil, []string{"ldap.host", "ldap.port", "firewalls"}},
+		{"first dead", []int{dead, healthy.Port}, fault.Error{}, nil, nil},
+		{"first loses the connection", []int{lost.Port, healthy.Port}, fault.Error{}, nil, nil},
+		{"first busy", []int{busy.Port, healthy.Port}, fault.Error{}, nil, nil},
+		{"first refuses", []int{refusing.Port, healthy.Port}, bindFault(refusing, fault.Refused), nil, []string{"ldap.password"}},
+		{"dead, then refusing", []int{dead, refusing.Port, healthy.Port}, fault.Error{Class: fault.Refused, Op: "open directory session"},
+			[]fault.Error{dialFault, bindFault(refusing, fault.Refused)}, []string{"ldap.host", "ldap.password"}},
+		{"all dead", []int{dead, dead}, fault.Error{Class: fault.Transient, Op: "open directory session"}, []fault.Error{dialFault, dialFault}, []string{"ldap.host"}},
+		{"one dead", []int{dead}, dialFault, nil, []string{"ldap.host", "ldap.port", "firewalls"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			binds := good.Binds()
-			o := options(good)
+			binds := healthy.Binds()
+			o := options(healthy)
 			o.Hosts, o.Port = []string{"corp.test"}, 0
 			o.lookupSRV = records(t, test.ports...)
 			session, err := Connect(t.Context(), o)
 			if test.want.Class != "" {
-				wantFailure(t, err, test.want, nil, test.names...)
-				var each serverErrors
-				if errors.As(err, &each); len(each) != len(test.each) {
-					t.Fatalf("joins %v", each)
+				wantFailure(t, err, test.want, nil, test.remedy...)
+				var joined serverErrors
+				if errors.As(err, &joined); len(joined) != len(test.joined) {
+					t.Fatalf("joined errors %v", joined)
 				}
-				for i, one := range each {
-					wantFailure(t, one, test.each[i], nil, faulttest.AnyRemedy)
+				for i, serverErr := range joined {
+					wantFailure(t, serverErr, test.joined[i], nil, faulttest.AnyRemedy)
 				}
-				if good.Binds() != binds {
-					t.Error("bound once more after a refusal")
+				if healthy.Binds() != binds {
+					t.Error("another bind after a refused one")
 				}
 				return
 			}
@@ -256,53 +256,54 @@ func TestFailover(t *testing.T) {
 	}
 
 	t.Run("list of hosts", func(t *testing.T) {
-		o := options(good)
-		o.Hosts = []string{"127.0.0.2", good.Host} // nothing listens on the first
-		if session := connect(t, o); session.Address != net.JoinHostPort(good.Host, strconv.Itoa(good.Port)) {
+		o := options(healthy)
+		o.Hosts = []string{"127.0.0.2", healthy.Host} // nothing listens on the first
+		if session := connect(t, o); session.Address != net.JoinHostPort(healthy.Host, strconv.Itoa(healthy.Port)) {
 			t.Errorf("connected to %s", session.Address)
 		}
 	})
 	t.Run("no host", func(t *testing.T) {
-		o := options(good)
+		o := options(healthy)
 		o.Hosts = nil
 		_, err := Connect(t.Context(), o)
 		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "connect"}, errNoHost, "ldap.host")
 	})
-	t.Run("cancelled before", func(t *testing.T) {
+	t.Run("context canceled before", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		o := options(good)
-		o.Hosts = []string{good.Host, good.Host}
+		o := options(healthy)
+		o.Hosts = []string{healthy.Host, healthy.Host}
 		_, err := Connect(ctx, o)
-		wantFailure(t, err, connectTo(good, LDAP, fault.Canceled), context.Canceled)
+		wantFailure(t, err, connectFault(healthy, LDAP, fault.Canceled), context.Canceled)
 	})
 }
 
-// TestAgain: a second session is one with the same domain controller, whichever comes
-// first in the domain by then.
-func TestAgain(t *testing.T) {
+// TestReconnect checks that the second session has the same server, even if the order of the
+// domain's SRV records has changed.
+func TestReconnect(t *testing.T) {
 	t.Parallel()
-	one, other := fakeldap.Serve(t, nil, fakeldap.Directory(nil)), fakeldap.Serve(t, nil, fakeldap.Directory(nil))
-	ports := []int{one.Port, other.Port}
-	o := options(one)
+	first, second := fakeldap.Serve(t, nil, fakeldap.Directory(nil)), fakeldap.Serve(t, nil, fakeldap.Directory(nil))
+	ports := []int{first.Port, second.Port}
+	o := options(first)
 	o.Hosts, o.Port = []string{"corp.test"}, 0
 	o.lookupSRV = func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
 		return records(t, ports...)(ctx, service, proto, name)
 	}
 	session := connect(t, o)
 	slices.Reverse(ports)
-	again, err := session.Again(t.Context())
+	reconnected, err := session.Reconnect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
-	if again.Address != session.Address || other.Binds() != 0 {
-		t.Errorf("%s, then %s", session.Address, again.Address)
+	defer reconnected.Close()
+	if reconnected.Address != session.Address || second.Binds() != 0 {
+		t.Errorf("reconnected to %s, want %s", reconnected.Address, session.Address)
 	}
 }
 
-// TestAgainAtAnotherServer: another domain controller at the same address is refused.
-func TestAgainAtAnotherServer(t *testing.T) {
+// TestReconnectToDifferentController checks that a different domain controller at the same
+// address is an error.
+func TestReconnectToDifferentController(t *testing.T) {
 	t.Parallel()
 	var moved atomic.Bool
 	server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
@@ -320,17 +321,17 @@ func TestAgainAtAnotherServer(t *testing.T) {
 	})
 	session := connect(t, options(server))
 	moved.Store(true)
-	_, err := session.Again(t.Context())
-	wantFailure(t, err, connectTo(server, LDAP, fault.Transient), errOtherController, "ldap.host")
+	_, err := session.Reconnect(t.Context())
+	wantFailure(t, err, connectFault(server, LDAP, fault.Transient), errDifferentController, "ldap.host")
 }
 
-// TestDialErrors checks that a dial error's cause does not repeat the address and the
-// operation, except for the address of a name.
+// TestDialErrors checks that the cause does not repeat the operation and the address, unless
+// the address was resolved from a name.
 func TestDialErrors(t *testing.T) {
 	t.Parallel()
 	unknown := &net.DNSError{Err: "no such host", Name: "dc9", IsNotFound: true}
 	refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
-	at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 389}
+	addr := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 389}
 	operation := fault.Operation{Op: "connect", Object: "x"}
 	want := fault.Error{Class: fault.Transient, Op: "connect", Object: "x"}
 	for _, test := range []struct {
@@ -338,23 +339,23 @@ func TestDialErrors(t *testing.T) {
 		err     error
 		address string
 		cause   error
-		direct  bool // the error's cause is the cause itself
-		names   []string
+		direct  bool // cause is not wrapped
+		remedy  []string
 	}{
 		{"unknown host", &net.OpError{Op: "dial", Net: "tcp", Err: unknown}, "dc9:389", unknown, true, []string{"ldap.host", "DNS"}},
-		{"address", &net.OpError{Op: "dial", Net: "tcp", Addr: at, Err: refused}, "127.0.0.1:389", syscall.ECONNREFUSED, true, []string{"ldap.host", "ldap.port", "firewalls"}},
-		{"name", &net.OpError{Op: "dial", Net: "tcp", Addr: at, Err: refused}, "dc1:389", syscall.ECONNREFUSED, false, []string{"ldap.host", "ldap.port", "firewalls"}},
+		{"address", &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: refused}, "127.0.0.1:389", syscall.ECONNREFUSED, true, []string{"ldap.host", "ldap.port", "firewalls"}},
+		{"name", &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: refused}, "dc1:389", syscall.ECONNREFUSED, false, []string{"ldap.host", "ldap.port", "firewalls"}},
 		{"other error", os.ErrDeadlineExceeded, "dc1:389", os.ErrDeadlineExceeded, true, []string{"ldap.host", "ldap.port", "firewalls"}},
 	} {
-		err := explainDial(t.Context(), operation, test.address, test.err)
-		wantFailure(t, err, want, test.cause, test.names...)
-		if cause := errors.Unwrap(err); (cause == test.cause) != test.direct {
+		err := dialError(t.Context(), operation, test.address, test.err)
+		wantFailure(t, err, want, test.cause, test.remedy...)
+		if cause := errors.Unwrap(err); (cause == test.cause) != test.direct { //nolint:errorlint // the identity is tested
 			t.Errorf("%s: cause %v", test.name, cause)
 		}
 	}
 }
 
-// A cut conversation must never pass for a whole one, wherever it is cut.
+// TestConnectionClosedAnywhere checks that a connection closed after any byte is an error.
 func TestConnectionClosedAnywhere(t *testing.T) {
 	t.Parallel()
 	pages := fakeldap.Pages(
@@ -367,33 +368,33 @@ func TestConnectionClosedAnywhere(t *testing.T) {
 		fakeldap.Directory(pages)(p)
 		used <- budget.Load() - int64(p.Budget)
 	})
-	// run reads everything over a connection that is closed after so many bytes.
-	run := func(bytes int64) (delivered string, sent int64, err error) {
-		budget.Store(bytes)
+	// run connects and searches over a connection that the server closes after limit bytes.
+	run := func(limit int64) (delivered string, sent int64, err error) {
+		budget.Store(limit)
 		session, err := Connect(t.Context(), options(server))
 		if err == nil {
-			_, err = session.Search(t.Context(), people, collect(&delivered))
+			_, err = session.Search(t.Context(), userSearch, collect(&delivered))
 			session.Close()
 		}
 		return delivered, <-used, err
 	}
-	delivered, whole, err := run(1 << 20)
+	delivered, total, err := run(1 << 20)
 	if err != nil || delivered != "CN=a CN=b CN=c " {
 		t.Fatalf("%q, %v", delivered, err)
 	}
-	for bytes := range whole {
-		delivered, sent, err := run(bytes)
+	for limit := range total {
+		delivered, sent, err := run(limit)
 		if class := fault.ClassOf(err); err == nil || class != fault.Transient {
-			t.Errorf("cut after %d bytes: %s: %v", bytes, class, err)
+			t.Errorf("closed after %d bytes: %s: %v", limit, class, err)
 		}
-		if !strings.HasPrefix("CN=a CN=b CN=c ", delivered) || sent != bytes {
-			t.Errorf("cut after %d bytes of %d: delivered %q", sent, bytes, delivered)
+		if !strings.HasPrefix("CN=a CN=b CN=c ", delivered) || sent != limit {
+			t.Errorf("closed after %d bytes, want %d: delivered %q", sent, limit, delivered)
 		}
 	}
 }
 
-// TestSilentServer: a server may fall silent anywhere. The budget of each case is what
-// it still sends.
+// TestSilentServer checks that a server which stops sending anywhere causes a timeout. The
+// budget of a case is the number of bytes that the server sends.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	bound := len(fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", ""))
@@ -417,7 +418,7 @@ func TestSilentServer(t *testing.T) {
 		{"between pages", connected + page, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 		{"within the second page", connected + page + 3, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 	} {
-		converse := func(t *testing.T, ctx context.Context, broke func()) (took time.Duration, err error) {
+		search := func(t *testing.T, ctx context.Context, broke func()) (took time.Duration, err error) {
 			_, o := inMemory(t, func(p *fakeldap.Peer) {
 				p.Budget, p.Broke = test.budget, broke
 				fakeldap.Directory(pages)(p)
@@ -426,17 +427,17 @@ func TestSilentServer(t *testing.T) {
 			start := time.Now()
 			session, err := Connect(ctx, o)
 			if err == nil {
-				_, err = session.Search(ctx, people, collect(new(string)))
+				_, err = session.Search(ctx, userSearch, collect(new(string)))
 				session.Close()
 			}
 			return time.Since(start), err
 		}
 		t.Run("timeout "+test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				took, err := converse(t, t.Context(), nil)
-				wantFailure(t, err, fault.Error{Class: fault.Transient, Op: test.op, Object: test.object}, errSilent, faulttest.AnyRemedy)
+				took, err := search(t, t.Context(), nil)
+				wantFailure(t, err, fault.Error{Class: fault.Transient, Op: test.op, Object: test.object}, errNoResponse, faulttest.AnyRemedy)
 				if took != defaultResponseTimeout {
-					t.Errorf("took %s", took)
+					t.Errorf("took %s, want %s", took, defaultResponseTimeout)
 				}
 			})
 		})
@@ -444,10 +445,10 @@ func TestSilentServer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				took, err := converse(t, ctx, cancel)
+				took, err := search(t, ctx, cancel)
 				wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: test.op, Object: test.object}, context.Canceled)
 				if took != 0 {
-					t.Errorf("after %s: %v", took, err)
+					t.Errorf("took %s, want 0: %v", took, err)
 				}
 			})
 		})
@@ -458,12 +459,12 @@ func TestNoticeOfDisconnection(t *testing.T) {
 	t.Parallel()
 	notice := []byte("\x30\x24\x02\x01\x00\x78\x1f\x0a\x01\x34\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20036")
 	synctest.Test(t, func(t *testing.T) {
-		server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, _ fakeldap.Request) bool {
 			p.Send(notice)
-			p.Hang() // a server should close now
+			p.Hang() // instead of closing the connection
 			return false
 		}))
-		_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
-		wantFailure(t, err, searchOf(server, fault.Transient), errDisconnected, "ldap.protocol")
+		_, err := connect(t, o).Search(t.Context(), userSearch, collect(new(string)))
+		wantFailure(t, err, searchFault(server, fault.Transient), errDisconnected, "ldap.protocol")
 	})
 }

@@ -8,42 +8,42 @@ import (
 	"adconnector/internal/ad"
 )
 
-// decoder reads SearchResultEntry messages (RFC 4511 4.5.2) in place: an Entry's
-// values are parts of the message, and nothing is allocated once its slots have grown.
+// decoder decodes SearchResultEntry messages (RFC 4511 4.5.2) in place. An Entry's values
+// are subslices of the message. Once its slices have grown, it does not allocate.
 type decoder struct {
 	attributes [][]byte
 	entry      ad.Entry
-	values     [][]byte // of all slots, in the order in which they came
-	guess      []int    // the slot of the n-th attribute of the entry before: servers keep their order
-	extended   bool     // DNs come with identifiers
+	values     [][]byte // of all slots, in message order
+	slotHints  []int    // slot of the n-th attribute of the previous entry: servers keep the order
+	extendedDN bool     // the entry's DN is an extended DN
 }
 
-// noSlot marks an attribute that nobody asked for.
+// noSlot is the slot of an attribute that was not requested.
 const noSlot = -1
 
-// maxValues bounds what one entry may hold: 24 bytes are kept for each value.
+// maxValues limits the values of one entry. Each value takes 24 bytes.
 const maxValues = 1 << 18
 
 func newDecoder(attributes []string) *decoder {
 	d := &decoder{entry: ad.Entry{Values: make([][][]byte, len(attributes))}}
 	for _, name := range attributes {
-		plain, _ := cutRange([]byte(name)) // a range that is asked for comes under another name
+		plain, _ := trimRangeOption([]byte(name)) // the server returns a different range option
 		d.attributes = append(d.attributes, plain)
 	}
 	return d
 }
 
-// decode reads one message, which wire has framed and recognised.
+// decode decodes one complete message. The entry is valid until the next call.
 func (d *decoder) decode(message []byte) (*ad.Entry, error) {
-	body, _, ok := element(message, tagSequence)
-	_, rest, ok2 := element(body, tagInteger)
-	operation, _, ok3 := element(rest, tagSearchEntry)
-	dn, rest, ok4 := element(operation, tagOctetString)
-	list, _, ok5 := element(rest, tagSequence)
+	body, _, ok := cutElement(message, tagSequence)
+	_, rest, ok2 := cutElement(body, tagInteger)
+	operation, _, ok3 := cutElement(rest, tagSearchEntry)
+	dn, rest, ok4 := cutElement(operation, tagOctetString)
+	list, _, ok5 := cutElement(rest, tagSequence)
 	if !ok || !ok2 || !ok3 || !ok4 || !ok5 {
 		return nil, fmt.Errorf("search result entry: %w", errMalformed)
 	}
-	if d.entry.DN = dn; d.extended {
+	if d.entry.DN = dn; d.extendedDN {
 		d.entry.DN = ad.PlainDN(dn)
 	}
 	clear(d.entry.Values)
@@ -51,7 +51,7 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 	d.values = d.values[:0]
 	for n := 0; len(list) > 0; n++ {
 		var attribute []byte
-		if attribute, list, ok = element(list, tagSequence); !ok {
+		if attribute, list, ok = cutElement(list, tagSequence); !ok {
 			return nil, fmt.Errorf("attribute of an entry: %w", errMalformed)
 		}
 		if err := d.attribute(n, attribute); err != nil {
@@ -62,12 +62,12 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 }
 
 func (d *decoder) attribute(n int, attribute []byte) error {
-	name, rest, ok := element(attribute, tagOctetString)
-	set, _, ok2 := element(rest, tagSet)
+	name, rest, ok := cutElement(attribute, tagOctetString)
+	set, _, ok2 := cutElement(rest, tagSet)
 	if !ok || !ok2 {
 		return errMalformed
 	}
-	name, partial := cutRange(name)
+	name, partial := trimRangeOption(name)
 	slot := d.slot(n, name)
 	if slot == noSlot {
 		return nil
@@ -75,10 +75,10 @@ func (d *decoder) attribute(n int, attribute []byte) error {
 	if partial {
 		d.entry.Partial = append(d.entry.Partial, slot)
 	}
-	from := len(d.values)
+	first := len(d.values)
 	for len(set) > 0 {
 		var value []byte
-		if value, set, ok = element(set, tagOctetString); !ok {
+		if value, set, ok = cutElement(set, tagOctetString); !ok {
 			return errMalformed
 		}
 		if len(d.values) == maxValues {
@@ -86,8 +86,8 @@ func (d *decoder) attribute(n int, attribute []byte) error {
 		}
 		d.values = append(d.values, value)
 	}
-	values := slices.Clip(d.values[from:])
-	if earlier := d.entry.Values[slot]; len(earlier) > 0 { // named twice, which no server should
+	values := slices.Clip(d.values[first:])
+	if earlier := d.entry.Values[slot]; len(earlier) > 0 { // the attribute occurs twice, which RFC 4511 forbids
 		values = append(earlier, values...)
 	}
 	d.entry.Values[slot] = values
@@ -96,39 +96,39 @@ func (d *decoder) attribute(n int, attribute []byte) error {
 
 var rangeOption = []byte(";range=")
 
-// cutRange takes the range off a name like member;range=0-1499, and reports whether
-// values are left: the last range ends in *.
-func cutRange(name []byte) (plain []byte, partial bool) {
-	at := bytes.IndexByte(name, ';')
-	if at < 0 || len(name)-at < len(rangeOption) || !bytes.EqualFold(name[at:at+len(rangeOption)], rangeOption) {
+// trimRangeOption removes the range option of a name like member;range=0-1499. partial is
+// true if more values follow: the last range ends in *.
+func trimRangeOption(name []byte) (plain []byte, partial bool) {
+	i := bytes.IndexByte(name, ';')
+	if i < 0 || len(name)-i < len(rangeOption) || !bytes.EqualFold(name[i:i+len(rangeOption)], rangeOption) {
 		return name, false
 	}
-	return name[:at], name[len(name)-1] != '*'
+	return name[:i], name[len(name)-1] != '*'
 }
 
-// slot finds the place of the n-th attribute of an entry.
+// slot returns the slot of an entry's n-th attribute, or noSlot.
 func (d *decoder) slot(n int, name []byte) int {
-	if n < len(d.guess) && d.guess[n] != noSlot && d.named(d.guess[n], name) {
-		return d.guess[n]
+	if n < len(d.slotHints) && d.slotHints[n] != noSlot && d.hasName(d.slotHints[n], name) {
+		return d.slotHints[n]
 	}
 	found := noSlot
 	for slot := range d.attributes {
-		if d.named(slot, name) {
+		if d.hasName(slot, name) {
 			found = slot
 			break
 		}
 	}
-	if n == len(d.guess) && n < 4*len(d.attributes) {
-		d.guess = append(d.guess, found)
-	} else if n < len(d.guess) {
-		d.guess[n] = found
+	if n == len(d.slotHints) && n < 4*len(d.attributes) {
+		d.slotHints = append(d.slotHints, found)
+	} else if n < len(d.slotHints) {
+		d.slotHints[n] = found
 	}
 	return found
 }
 
-// named reports whether a slot's attribute has this name. Lengths are compared
-// because only ASCII letters have a case here.
-func (d *decoder) named(slot int, name []byte) bool {
+// hasName reports whether a slot's attribute has this name. Equal lengths exclude matches
+// that bytes.EqualFold finds outside of ASCII.
+func (d *decoder) hasName(slot int, name []byte) bool {
 	attribute := d.attributes[slot]
 	return len(attribute) == len(name) && bytes.EqualFold(attribute, name)
 }

@@ -18,8 +18,8 @@ import (
 	"adconnector/test/fakeldap"
 )
 
-// randomEntry makes an entry of requested attributes in changing case and order,
-// and of others, with values of any bytes.
+// randomEntry returns an entry with random values. Its attributes are requested ones in
+// random order and case, and others.
 func randomEntry(r *rand.Rand, attributes []string) fakeldap.RawEntry {
 	random := func() string {
 		b := make([]byte, []int{0, 1, 16, 127, 128, 255, 256, 9_000}[r.IntN(8)*r.IntN(8)/7])
@@ -50,8 +50,8 @@ func randomEntry(r *rand.Rand, attributes []string) fakeldap.RawEntry {
 	return e
 }
 
-// On the same bytes our decoder and go-ldap's agree.
-func TestDecodeAgreesWithGoLDAP(t *testing.T) {
+// TestDecodeMatchesGoLDAP checks that decoder and go-ldap return the same for the same bytes.
+func TestDecodeMatchesGoLDAP(t *testing.T) {
 	t.Parallel()
 	attributes := []string{"cn", "mail", "objectGUID", "sAMAccountName", "l", "co"}
 	seed := rand.Uint64()
@@ -60,14 +60,14 @@ func TestDecodeAgreesWithGoLDAP(t *testing.T) {
 	for range 300 {
 		generated = append(generated, randomEntry(r, attributes).Message(1))
 	}
-	t.Run(fmt.Sprintf("generated with seed %d", seed), func(t *testing.T) { agree(t, generated, attributes) })
+	t.Run(fmt.Sprintf("generated with seed %d", seed), func(t *testing.T) { compareDecoders(t, generated, attributes) })
 	t.Run("captured", func(t *testing.T) {
-		agree(t, captured(t), []string{"cn", "sn", "MAIL", "description", "jpegPhoto", "objectClass", "dnsHostName", "supportedControl", "isSynchronized"})
+		compareDecoders(t, captured(t), []string{"cn", "sn", "MAIL", "description", "jpegPhoto", "objectClass", "dnsHostName", "supportedControl", "isSynchronized"})
 	})
 }
 
-// captured are messages that slapd 2.5 and Samba 4.17 have sent, all with message
-// ID 1. Samba's is its rootDSE.
+// captured returns messages of slapd 2.5 and Samba 4.17, all with message ID 1. Samba's
+// message is its rootDSE.
 func captured(t testing.TB) (messages [][]byte) {
 	t.Helper()
 	files, err := filepath.Glob("testdata/captured/*.ber")
@@ -84,8 +84,8 @@ func captured(t testing.TB) (messages [][]byte) {
 	return messages
 }
 
-// agree decodes messages with both decoders and compares names, values and DNs.
-func agree(t *testing.T, messages [][]byte, attributes []string) {
+// compareDecoders decodes messages with both decoders and compares DNs and values.
+func compareDecoders(t *testing.T, messages [][]byte, attributes []string) {
 	entries := len(messages)
 	client, server := net.Pipe()
 	go func() {
@@ -102,71 +102,71 @@ func agree(t *testing.T, messages [][]byte, attributes []string) {
 	conn := ldap.NewConn(client, false)
 	conn.Start()
 	defer conn.Close()
-	theirs, err := conn.Search(ldap.NewSearchRequest("", 2, 0, 0, 0, false, "(cn=*)", nil, nil))
-	if err != nil || len(theirs.Entries) != entries {
-		t.Fatalf("%d entries, %v", len(theirs.Entries), err)
+	result, err := conn.Search(ldap.NewSearchRequest("", 2, 0, 0, 0, false, "(cn=*)", nil, nil))
+	if err != nil || len(result.Entries) != entries {
+		t.Fatalf("%d entries, %v", len(result.Entries), err)
 	}
 
 	d := newDecoder(attributes)
-	for n, their := range theirs.Entries {
-		our, err := d.decode(messages[n])
+	for n, wantEntry := range result.Entries {
+		entry, err := d.decode(messages[n])
 		if err != nil {
 			t.Fatalf("entry %d: %v", n, err)
 		}
-		if string(our.DN) != their.DN {
-			t.Fatalf("entry %d: DN %q, want %q", n, our.DN, their.DN)
+		if string(entry.DN) != wantEntry.DN {
+			t.Fatalf("entry %d: DN %q, want %q", n, entry.DN, wantEntry.DN)
 		}
 		for slot, name := range attributes {
 			var want [][]byte
-			for _, a := range their.Attributes {
+			for _, a := range wantEntry.Attributes {
 				if strings.EqualFold(a.Name, name) {
 					want = append(want, a.ByteValues...)
 				}
 			}
-			if got := our.Values[slot]; len(got) != len(want) || !bytes.Equal(bytes.Join(got, []byte("|")), bytes.Join(want, []byte("|"))) {
+			if got := entry.Values[slot]; len(got) != len(want) || !bytes.Equal(bytes.Join(got, []byte("|")), bytes.Join(want, []byte("|"))) {
 				t.Fatalf("entry %d, %s: %q, want %q", n, name, got, want)
 			}
 		}
 	}
 }
 
-func TestDecodeBoundsValues(t *testing.T) {
+func TestDecodeLimitsValues(t *testing.T) {
 	t.Parallel()
 	values := func(name string, n int) []byte {
 		body := append([]byte{tagOctetString, byte(len(name))}, name...)
-		return long(tagSequence, append(body, long(tagSet, bytes.Repeat([]byte{tagOctetString, 0}, n))...))
+		return longElement(tagSequence, append(body, longElement(tagSet, bytes.Repeat([]byte{tagOctetString, 0}, n))...))
 	}
 	entry := func(attributes ...[]byte) []byte {
-		operation := append([]byte{tagOctetString, 1, 'x'}, long(tagSequence, bytes.Join(attributes, nil))...)
-		return long(tagSequence, append([]byte{tagInteger, 1, 1}, long(tagSearchEntry, operation)...))
+		operation := append([]byte{tagOctetString, 1, 'x'}, longElement(tagSequence, bytes.Join(attributes, nil))...)
+		return longElement(tagSequence, append([]byte{tagInteger, 1, 1}, longElement(tagSearchEntry, operation)...))
 	}
 	for _, test := range []struct {
 		name    string
 		message []byte
 		ok      bool
 	}{
-		{"as many as allowed", entry(values("cn", maxValues)), true},
-		{"one more", entry(values("cn", maxValues+1)), false},
-		{"one more, in two attributes", entry(values("cn", maxValues), values("mail", 1)), false},
-		{"one more, in one attribute named twice", entry(values("cn", maxValues), values("CN", 1)), false},
-		{"more, in an attribute nobody asked for", entry(values("member", maxValues+1)), true},
+		{"at the limit", entry(values("cn", maxValues)), true},
+		{"above the limit", entry(values("cn", maxValues+1)), false},
+		{"above the limit in two attributes", entry(values("cn", maxValues), values("mail", 1)), false},
+		{"above the limit in a repeated attribute", entry(values("cn", maxValues), values("CN", 1)), false},
+		{"above the limit in an attribute that was not requested", entry(values("member", maxValues+1)), true},
 	} {
 		d := newDecoder([]string{"cn", "mail"})
 		e, err := d.decode(test.message)
 		if test.ok && err != nil || !test.ok && !errors.Is(err, errTooLarge) {
-			t.Errorf("%s: %v, %v", test.name, e != nil, err)
+			t.Errorf("%s: entry %t, %v", test.name, e != nil, err)
 		}
 	}
 }
 
-// long writes an element as Active Directory does, with four bytes of length.
-func long(tag byte, content []byte) []byte {
+// longElement encodes an element with four length bytes, as Active Directory does.
+func longElement(tag byte, content []byte) []byte {
 	n := len(content)
 	return append([]byte{tag, 0x84, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, content...)
 }
 
-// usual is an entry of 20 attributes, as a domain controller has them.
-func usual() (message []byte, attributes []string) {
+// typicalEntry returns the message of an entry with 20 requested attributes.
+func typicalEntry() (message []byte, attributes []string) {
 	e := fakeldap.NewEntry("CN=Ada Lovelace,OU=People,DC=corp,DC=example,DC=com")
 	for n := range 20 {
 		name := fmt.Sprintf("attributeNumber%d", n)
@@ -179,21 +179,21 @@ func usual() (message []byte, attributes []string) {
 }
 
 func TestDecodeAllocatesNothing(t *testing.T) {
-	message, attributes := usual()
+	message, attributes := typicalEntry()
 	d := newDecoder(attributes)
 	decode := func() {
 		if _, err := d.decode(message); err != nil {
 			t.Fatal(err)
 		}
 	}
-	decode() // slots and guesses grow once
+	decode() // grows the slices
 	if n := testing.AllocsPerRun(100, decode); n != 0 {
-		t.Errorf("%v allocations an entry", n)
+		t.Errorf("%v allocations an entry, want 0", n)
 	}
 }
 
 func BenchmarkDecode(b *testing.B) {
-	message, attributes := usual()
+	message, attributes := typicalEntry()
 	d := newDecoder(attributes)
 	b.SetBytes(int64(len(message)))
 	b.ReportAllocs()
@@ -204,18 +204,18 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// No bytes make the decoder panic, or give out what is not part of them; and where
-// both decode, ours and go-ldap's agree on the DN.
+// FuzzDecode checks that no input causes a panic or a value outside of the message, and that
+// the DN is the same as go-ldap's.
 func FuzzDecode(f *testing.F) {
-	message, attributes := usual()
+	message, attributes := typicalEntry()
 	f.Add(message)
 	f.Add(fakeldap.NewEntry("CN=a", []string{"attributenumber1", "x", ""}, []string{"attributeNumber1", "y"}, []string{"sn"}).Message(1))
-	f.Add(long(tagSequence, append([]byte{tagInteger, 1, 1}, long(tagSearchEntry, append([]byte{tagOctetString, 0}, long(tagSequence, nil)...))...)))
+	f.Add(longElement(tagSequence, append([]byte{tagInteger, 1, 1}, longElement(tagSearchEntry, append([]byte{tagOctetString, 0}, longElement(tagSequence, nil)...))...)))
 	f.Add(fakeldap.Done(1, 0, fakeldap.Paging("cookie")))
 	f.Add([]byte("\x30\x84\xff\xff\xff\xff\x02\x01\x01\x64\x80"))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		d := newDecoder(attributes)
-		_, _ = d.decode(message) // the second time, slots are guessed
+		_, _ = d.decode(message) // the second call uses the slot hints
 		entry, err := d.decode(message)
 		if err != nil {
 			return
@@ -223,7 +223,7 @@ func FuzzDecode(f *testing.F) {
 		within := func(part []byte) {
 			start, end := uintptr(unsafe.Pointer(unsafe.SliceData(message))), uintptr(unsafe.Pointer(unsafe.SliceData(part)))
 			if len(part) > 0 && (end < start || end+uintptr(len(part)) > start+uintptr(len(message))) {
-				t.Errorf("%q lies outside", part)
+				t.Errorf("%q is outside of the message", part)
 			}
 		}
 		within(entry.DN)
@@ -240,29 +240,30 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if dn := packet.Children[1].Children[0].ByteValue; !bytes.Equal(dn, entry.DN) {
-			t.Errorf("DN %q, go-ldap has %q", entry.DN, dn)
+			t.Errorf("DN %q, want %q", entry.DN, dn)
 		}
 	})
 }
 
-// An attribute of too many values comes empty and with a first range beside it.
-func TestDecodeKnowsRanges(t *testing.T) {
+// TestDecodeRanges: an attribute with too many values is returned empty, together with its
+// first range (MS-ADTS 3.1.1.3.1.3.3).
+func TestDecodeRanges(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		name    string
-		given   [][]string
-		values  int
-		partial bool
+		name       string
+		attributes [][]string
+		values     int
+		partial    bool
 	}{
-		{"whole", [][]string{{"member", "a", "b"}}, 2, false},
+		{"all values", [][]string{{"member", "a", "b"}}, 2, false},
 		{"first range", [][]string{{"member"}, {"member;range=0-1", "a", "b"}}, 2, true},
 		{"in another case", [][]string{{"MEMBER;Range=2-3", "c", "d"}}, 2, true},
 		{"last range", [][]string{{"member;range=4-*", "e"}}, 1, false},
-		{"another option", [][]string{{"member;lang-en", "x"}}, 0, false},
+		{"other option", [][]string{{"member;lang-en", "x"}}, 0, false},
 		{"only the option", [][]string{{";range=0-1", "x"}}, 0, false},
 	} {
 		d := newDecoder([]string{"cn", "member"})
-		e, err := d.decode(fakeldap.NewEntry("CN=g", test.given...).Message(1))
+		e, err := d.decode(fakeldap.NewEntry("CN=g", test.attributes...).Message(1))
 		if err != nil || len(e.Values[1]) != test.values || (len(e.Partial) == 1 && e.Partial[0] == 1) != test.partial {
 			t.Errorf("%s: %d values, partial %v, %v", test.name, len(e.Values[1]), e.Partial, err)
 		}

@@ -10,16 +10,16 @@ import (
 	"adconnector/internal/ad"
 )
 
-// CheckFilter tells what is wrong with a filter (RFC 4515).
+// CheckFilter returns an error if a filter has invalid syntax (RFC 4515).
 func CheckFilter(filter string) error {
 	_, err := ldap.CompileFilter(filter)
-	if wrong, ok := errors.AsType[*ldap.Error](err); ok {
-		return errors.New(strings.TrimPrefix(wrong.Err.Error(), "ldap: ")) // less the name and the number that go-ldap gives it
+	if syntax, ok := errors.AsType[*ldap.Error](err); ok {
+		return errors.New(strings.TrimPrefix(syntax.Err.Error(), "ldap: ")) // without go-ldap's error name and number
 	}
 	return err
 }
 
-// FilterByGUID matches the objects with these GUIDs.
+// FilterByGUID returns a filter for the objects with these GUIDs.
 func FilterByGUID(guids []ad.GUID) string {
 	filter := []byte("(|")
 	for _, guid := range guids {
@@ -32,13 +32,13 @@ func FilterByGUID(guids []ad.GUID) string {
 	return string(append(filter, ')'))
 }
 
-// FilterByValue matches the objects that have exactly this value in an attribute.
+// FilterByValue returns a filter for the objects whose attribute equals the value.
 func FilterByValue(attribute, value string) string {
 	return "(" + attribute + "=" + ldap.EscapeFilter(value) + ")"
 }
 
-// FilterByMember matches the groups that an object is in, directly or by way of
-// other groups (LDAP_MATCHING_RULE_TRANSITIVE_EVAL, MS-ADTS 3.1.1.3.4.4.3).
+// FilterByMember returns a filter for the groups of an object, direct and nested
+// (LDAP_MATCHING_RULE_TRANSITIVE_EVAL, MS-ADTS 3.1.1.3.4.4.3).
 func FilterByMember(dn string) string {
 	return "(member:1.2.840.113556.1.4.1941:=" + ldap.EscapeFilter(dn) + ")"
 }

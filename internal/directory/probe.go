@@ -7,55 +7,54 @@ import (
 	"sync"
 )
 
-// Contact is what came of reaching one server, short of a bind.
-type Contact struct {
+// ProbeResult is the outcome of a connection attempt to one server, without a bind.
+type ProbeResult struct {
 	Host    string
 	Port    int
 	Address string // host:port
 
-	Reached     bool              // it took the connection
-	Certificate *x509.Certificate // that it presented; nil: none was seen
-	Given       bool              // the certificate is one of the options' own
-	Version     uint16            // of TLS
-	Err         error             // what would keep a session from it; nil: nothing so far
+	Connected   bool              // the TCP connection was opened
+	Certificate *x509.Certificate // the server's certificate; nil: none was received
+	Pinned      bool              // Certificate is one of Options.Certificates
+	TLSVersion  uint16
+	Err         error // why the attempt failed; nil: it succeeded
 }
 
-// Probe reaches every server that the options stand for, all at the same time, and
-// shakes hands where the protocol asks for it. It binds to none, so that it costs no
-// account an attempt.
-func Probe(ctx context.Context, options Options) []Contact {
+// Probe connects to all servers of the options concurrently, with the TLS handshake that
+// the protocol requires. It does not bind, so it cannot lock an account.
+func Probe(ctx context.Context, options Options) []ProbeResult {
 	o := options.withDefaults()
 	servers := o.servers(ctx)
-	contacts := make([]Contact, len(servers))
-	var all sync.WaitGroup
+	results := make([]ProbeResult, len(servers))
+	var probes sync.WaitGroup
 	for i, server := range servers {
-		all.Go(func() { contacts[i] = o.probe(ctx, server) })
+		probes.Go(func() { results[i] = o.probe(ctx, server) })
 	}
-	all.Wait()
-	return contacts
+	probes.Wait()
+	return results
 }
 
-func (o Options) probe(ctx context.Context, server server) Contact {
-	c := Contact{Host: server.host, Port: server.port, Address: server.address()}
-	conn, err := o.reach(ctx, server)
+func (o Options) probe(ctx context.Context, server server) ProbeResult {
+	result := ProbeResult{Host: server.host, Port: server.port, Address: server.address()}
+	conn, err := o.dialTCP(ctx, server)
 	if err != nil {
-		c.Err = err
-		return c
+		result.Err = err
+		return result
 	}
-	c.Reached = true
+	result.Connected = true
 	if o.Protocol == LDAP {
 		conn.Close()
-		return c
+		return result
 	}
-	o.presented = func(state tls.ConnectionState) {
-		c.Certificate, c.Version = state.PeerCertificates[0], state.Version
-		c.Given = isGiven(c.Certificate, o.Certificates)
+	o.onHandshake = func(state tls.ConnectionState) {
+		result.Certificate, result.TLSVersion = state.PeerCertificates[0], state.Version
+		result.Pinned = isPinned(result.Certificate, o.Certificates)
 	}
-	secure, err := o.protect(ctx, conn, server)
+	tlsConn, err := o.secure(ctx, conn, server)
 	if err != nil {
-		c.Err = err
-		return c
+		result.Err = err
+		return result
 	}
-	secure.Close()
-	return c
+	tlsConn.Close()
+	return result
 }

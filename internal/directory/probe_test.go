@@ -10,50 +10,52 @@ import (
 	"adconnector/test/fakeldap"
 )
 
-// TestProbe: the certificate is told whether it is trusted or not, and nobody binds.
+// TestProbe checks that the certificate is returned whether it is trusted or not, and that
+// no request is sent.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
 	other := issueCA(t, "another")
-	never := func(p *fakeldap.Peer) {
+	rejectRequests := func(p *fakeldap.Peer) {
 		if r, ok := p.Receive(); ok {
-			t.Errorf("a request: %+v", r)
+			t.Errorf("request %+v", r)
 		}
 	}
-	secure, plain, starts := fakeldap.Serve(t, self.config(), never), fakeldap.Serve(t, nil, never), fakeldap.Serve(t, nil, fakeldap.StartTLS(self.config(), never))
+	plain, ldaps := fakeldap.Serve(t, nil, rejectRequests), fakeldap.Serve(t, self.config(), rejectRequests)
+	startTLS := fakeldap.Serve(t, nil, fakeldap.StartTLS(self.config(), rejectRequests))
 	for name, c := range map[string]struct {
-		server   *fakeldap.Listener
-		protocol Protocol
-		given    *x509.Certificate
-		seen     bool
-		class    fault.Class
+		server          *fakeldap.Listener
+		protocol        Protocol
+		configured      *x509.Certificate
+		wantCertificate bool
+		class           fault.Class
 	}{
 		"plain":             {plain, LDAP, nil, false, ""},
-		"LDAPS":             {secure, LDAPS, self.Certificate, true, ""},
-		"StartTLS":          {starts, StartTLS, self.Certificate, true, ""},
-		"LDAPS not trusted": {secure, LDAPS, other.Certificate, true, fault.Refused},
+		"LDAPS":             {ldaps, LDAPS, self.Certificate, true, ""},
+		"StartTLS":          {startTLS, StartTLS, self.Certificate, true, ""},
+		"LDAPS not trusted": {ldaps, LDAPS, other.Certificate, true, fault.Refused},
 	} {
 		o := options(c.server)
 		o.Protocol = c.protocol
-		if c.given != nil {
-			o.Certificates = []*x509.Certificate{c.given}
+		if c.configured != nil {
+			o.Certificates = []*x509.Certificate{c.configured}
 		}
-		contacts := Probe(t.Context(), o)
-		if len(contacts) != 1 {
-			t.Fatalf("%s: %d contacts", name, len(contacts))
+		results := Probe(t.Context(), o)
+		if len(results) != 1 {
+			t.Fatalf("%s: %d results", name, len(results))
 		}
-		got := contacts[0]
-		seen := got.Certificate != nil && got.Certificate.Equal(self.Certificate) && got.Version == tls.VersionTLS13
-		if !got.Reached || seen != c.seen || got.Given != (c.given == self.Certificate && c.seen) || got.Host != c.server.Host || got.Port != c.server.Port {
+		got := results[0]
+		hasCertificate := got.Certificate != nil && got.Certificate.Equal(self.Certificate) && got.TLSVersion == tls.VersionTLS13
+		if !got.Connected || hasCertificate != c.wantCertificate || got.Pinned != (c.configured == self.Certificate && c.wantCertificate) || got.Host != c.server.Host || got.Port != c.server.Port {
 			t.Errorf("%s: %+v", name, got)
 		}
 		if (got.Err == nil) != (c.class == "") || got.Err != nil && fault.ClassOf(got.Err) != c.class {
 			t.Errorf("%s: error %v", name, got.Err)
 		}
 	}
-	for _, server := range []*fakeldap.Listener{secure, plain, starts} {
+	for _, server := range []*fakeldap.Listener{plain, ldaps, startTLS} {
 		if n := server.Binds(); n != 0 {
-			t.Errorf("%d binds", n)
+			t.Errorf("%d binds, want 0", n)
 		}
 	}
 }

@@ -10,62 +10,78 @@ import (
 	"adconnector/internal/fault"
 )
 
-// ErrChanged says that an object was changed while its values were read range by
-// range: what was read is of no use, and reading it again may be.
-var ErrChanged = errors.New("changed while it was read")
+// ErrObjectChanged is returned when an object changed between two ranges of its values.
+// The values read so far are inconsistent. Reading them again may succeed.
+var ErrObjectChanged = errors.New("object changed during range retrieval")
 
-// Values reads all values of an attribute of one object, however many there are,
-// and gives each to the callback, DNs as extended ones. A domain controller gives
-// some 1500 at once (MS-ADTS 3.1.1.3.1.3.3). That all of them are of one state is
-// seen by the object's sequence number, and by the last value of each range, with
-// which the next one begins: whoever is deleted leaves a group without a change of
-// the group, and those behind him move up. found is false where there is no such object.
-// After an error the session is as after one of Search; after ErrChanged it is good.
-func (s *Session) Values(ctx context.Context, base string, of ad.GUID, attribute string, each func(value []byte) error) (found bool, err error) {
-	operation := s.operation("read", attribute+" of "+of.String())
-	state := ""
-	var last []byte // value of the range before
-	for read := 0; ; {
-		from := max(read-1, 0)
-		q := Search{
-			Base: base, Scope: Subtree, Filter: FilterByGUID([]ad.GUID{of}), ExtendedDN: true,
-			Attributes: []string{fmt.Sprintf("%s;range=%d-*", attribute, from), "uSNChanged"},
+// ReadValues reads all values of an attribute of one object and passes each to the
+// callback; DNs are extended DNs. A domain controller returns about 1500 values a range
+// (MS-ADTS 3.1.1.3.1.3.3).
+//
+// Two checks detect a change between ranges. uSNChanged must stay the same, and each range
+// starts with the last value of the previous one. The second check is needed because the
+// deletion of a member does not change the group, but shifts the members after it.
+//
+// found is false if the object does not exist. After an error the session is unusable, as
+// after Search; after ErrObjectChanged it is still usable.
+func (s *Session) ReadValues(ctx context.Context, base string, guid ad.GUID, attribute string, each func(value []byte) error) (found bool, err error) {
+	operation := s.operation("read", attribute+" of "+guid.String())
+	r := rangeReader{each: each}
+	for {
+		offset := max(r.read-1, 0)
+		search := Search{
+			Base: base, Scope: Subtree, Filter: FilterByGUID([]ad.GUID{guid}), ExtendedDN: true,
+			Attributes: []string{fmt.Sprintf("%s;range=%d-*", attribute, offset), "uSNChanged"},
 		}
-		there, changed, more, count := false, false, false, 0
-		_, err := s.Search(ctx, q, func(entry *ad.Entry) error {
-			there = true
-			now, values := string(entry.First(1)), entry.Values[0]
-			if read == 0 {
-				state = now
-			} else {
-				if changed = now != state || len(values) == 0 || !bytes.Equal(values[0], last); changed {
-					return nil
-				}
-				values = values[1:]
-			}
-			more, count = len(entry.Partial) > 0, len(values)
-			for _, value := range values {
-				if err := each(value); err != nil {
-					return err
-				}
-			}
-			if count > 0 {
-				last = append(last[:0], values[count-1]...)
-			}
-			return nil
-		})
+		r.exists, r.changed, r.more, r.count = false, false, false, 0
+		_, err := s.Search(ctx, search, r.readRange)
 		switch {
 		case err != nil:
 			return false, err
-		case !there && read == 0:
+		case !r.exists && r.read == 0:
 			return false, nil
-		case !there || changed:
-			return true, operation.Failed(fault.Incomplete, fmt.Errorf("from value %d: %w", from, ErrChanged), "")
-		case !more:
+		case !r.exists || r.changed:
+			return true, operation.Failed(fault.Incomplete, fmt.Errorf("from value %d: %w", offset, ErrObjectChanged), "")
+		case !r.more:
 			return true, nil
-		case count == 0:
-			return true, operation.Failed(fault.Incomplete, fmt.Errorf("from value %d: %w", from, errNoProgress), serverRemedy)
+		case r.count == 0:
+			return true, operation.Failed(fault.Incomplete, fmt.Errorf("from value %d: %w", offset, errNoProgress), serverRemedy)
 		}
-		read += count
+		r.read += r.count
 	}
+}
+
+// rangeReader reads the ranges of one attribute and detects changes between them.
+type rangeReader struct {
+	each func(value []byte) error
+	read int    // values of the previous ranges
+	usn  string // of the first range
+	last []byte // value of the previous range
+
+	// State of the current range.
+	exists, changed, more bool
+	count                 int // new values
+}
+
+func (r *rangeReader) readRange(entry *ad.Entry) error {
+	r.exists = true
+	usn, values := string(entry.First(1)), entry.Values[0]
+	if r.read == 0 {
+		r.usn = usn
+	} else {
+		if r.changed = usn != r.usn || len(values) == 0 || !bytes.Equal(values[0], r.last); r.changed {
+			return nil
+		}
+		values = values[1:]
+	}
+	r.more, r.count = len(entry.Partial) > 0, len(values)
+	for _, value := range values {
+		if err := r.each(value); err != nil {
+			return err
+		}
+	}
+	if r.count > 0 {
+		r.last = append(r.last[:0], values[r.count-1]...)
+	}
+	return nil
 }

@@ -13,34 +13,34 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// ranged answers as a domain controller that gives three values at once. Each
-// request is shown to look before it is answered.
-func ranged(values *[]string, usn *int, look func(from int)) func(p *fakeldap.Peer, r fakeldap.Request) bool {
+// rangeHandler returns three values of member for each request, as a domain controller with
+// a small limit. It calls before with the first index of each request.
+func rangeHandler(values *[]string, usn *int, before func(first int)) func(p *fakeldap.Peer, r fakeldap.Request) bool {
 	return func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		text, _ := strings.CutPrefix(r.Attributes[0], "member;range=")
-		from, err := strconv.Atoi(strings.TrimSuffix(text, "-*"))
+		first, err := strconv.Atoi(strings.TrimSuffix(text, "-*"))
 		if err != nil {
 			return p.Send(fakeldap.Done(r.ID, 2))
 		}
-		look(from)
+		before(first)
 		if *values == nil {
 			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 		}
-		const most = 3
+		const limit = 3
 		end, option := len(*values), "*"
-		if end > from+most {
-			end = from + most
+		if end > first+limit {
+			end = first + limit
 			option = strconv.Itoa(end - 1)
 		}
 		e := fakeldap.NewEntry("<GUID="+strings.Repeat("00", 16)+">;CN=g", []string{"uSNChanged", strconv.Itoa(*usn)})
-		if from < len(*values) {
-			e.Attributes = append(e.Attributes, append([]string{fmt.Sprintf("member;range=%d-%s", from, option)}, (*values)[from:end]...))
+		if first < len(*values) {
+			e.Attributes = append(e.Attributes, append([]string{fmt.Sprintf("member;range=%d-%s", first, option)}, (*values)[first:end]...))
 		}
 		return p.Send(e.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}
 }
 
-func TestValues(t *testing.T) {
+func TestReadValues(t *testing.T) {
 	t.Parallel()
 	for _, count := range []int{0, 1, 3, 4, 6, 10} {
 		values := []string{}
@@ -48,9 +48,9 @@ func TestValues(t *testing.T) {
 			values = append(values, fmt.Sprint("v", n))
 		}
 		usn := 1
-		server := fakeldap.Serve(t, nil, fakeldap.Directory(ranged(&values, &usn, func(int) {})))
+		server := fakeldap.Serve(t, nil, fakeldap.Directory(rangeHandler(&values, &usn, func(int) {})))
 		var got []string
-		found, err := connect(t, options(server)).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func(v []byte) error {
+		found, err := connect(t, options(server)).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func(v []byte) error {
 			got = append(got, string(v))
 			return nil
 		})
@@ -60,61 +60,62 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// Values of two states are no list, and the session is good for another attempt.
-func TestValuesThatChange(t *testing.T) {
+// TestReadValuesChanged checks that a change between two ranges is detected, and that the
+// session can be used again.
+func TestReadValuesChanged(t *testing.T) {
 	t.Parallel()
 	values, usn := []string{"a", "b", "c", "d", "e", "f", "g"}, 1
-	whole := values
+	initial := values
 	change := func(int) {}
-	server := fakeldap.Serve(t, nil, fakeldap.Directory(ranged(&values, &usn, func(from int) { change(from) })))
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(rangeHandler(&values, &usn, func(first int) { change(first) })))
 	session := connect(t, options(server))
 	read := func() (found bool, err error) {
-		return session.Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
+		return session.ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
 	}
-	for name, c := range map[string]func(){
-		"another state":      func() { usn++ },
-		"one was deleted":    func() { values = append([]string{"a"}, values[2:]...) },
-		"many were deleted":  func() { values = values[:2] },
-		"gone meanwhile":     func() { values = nil },
-		"fewer than before":  func() { usn, values = usn+1, values[:2] },
-		"just as many fewer": func() { usn, values = usn+1, values[:3] },
+	for name, apply := range map[string]func(){
+		"uSNChanged increased":                        func() { usn++ },
+		"one value deleted":                           func() { values = append([]string{"a"}, values[2:]...) },
+		"several values deleted":                      func() { values = values[:2] },
+		"object deleted":                              func() { values = nil },
+		"uSNChanged increased, values deleted":        func() { usn, values = usn+1, values[:2] },
+		"uSNChanged increased, end after first range": func() { usn, values = usn+1, values[:3] },
 	} {
-		change = func(from int) {
-			if from == 2 { // the last value of the first range, again
-				c()
+		change = func(first int) {
+			if first == 2 { // the second range starts with the last value of the first
+				apply()
 			}
 		}
-		if _, err := read(); !errors.Is(err, ErrChanged) || fault.ClassOf(err) != fault.Incomplete {
+		if _, err := read(); !errors.Is(err, ErrObjectChanged) || fault.ClassOf(err) != fault.Incomplete {
 			t.Errorf("%s: %v", name, err)
 		}
-		values, change = whole, func(int) {}
+		values, change = initial, func(int) {}
 		if found, err := read(); err != nil || !found {
 			t.Errorf("after %s: %t, %v", name, found, err)
 		}
 	}
 	values = nil
 	if found, err := read(); err != nil || found {
-		t.Errorf("gone: %t, %v", found, err)
+		t.Errorf("missing object: %t, %v", found, err)
 	}
 }
 
-// A server that promises more and gives nothing is not asked forever.
-func TestValuesWithoutProgress(t *testing.T) {
+// TestReadValuesWithoutProgress checks that an announced range without values is an error.
+func TestReadValuesWithoutProgress(t *testing.T) {
 	t.Parallel()
 	requests := 0
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		requests++
 		return requests < 5 && p.Send(fakeldap.NewEntry("CN=g", []string{"member;range=0-2"}).Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}))
-	_, err := connect(t, options(server)).Values(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
-	wantFailure(t, err, fault.Error{Class: fault.Incomplete, Op: "read", Object: "member of " + ad.GUID{1}.String() + " on " + addressOf(server)}, errNoProgress, faulttest.AnyRemedy)
+	_, err := connect(t, options(server)).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
+	wantFailure(t, err, fault.Error{Class: fault.Incomplete, Op: "read", Object: "member of " + ad.GUID{1}.String() + " on " + address(server)}, errNoProgress, faulttest.AnyRemedy)
 }
 
 func TestSearchExtendedDN(t *testing.T) {
 	t.Parallel()
 	const dn = "<GUID=b0a92323596cd24b9e86eec4d73a8b8d>;<SID=01020000000000052000000020020000>;CN=x,DC=corp"
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry(dn, []string{"cn", dn})})))
-	q := people
+	q := userSearch
 	for _, q.ExtendedDN = range []bool{true, false} {
 		want := dn
 		if q.ExtendedDN {
@@ -122,7 +123,7 @@ func TestSearchExtendedDN(t *testing.T) {
 		}
 		if _, err := connect(t, options(server)).Search(t.Context(), q, func(e *ad.Entry) error {
 			if string(e.DN) != want || string(e.First(0)) != dn {
-				t.Errorf("%s", dump(e))
+				t.Errorf("%s", format(e))
 			}
 			return nil
 		}); err != nil {

@@ -10,10 +10,10 @@ import (
 	"adconnector/internal/fault"
 )
 
-// Attributes are the values of one object, by the names asked for.
+// Attributes maps requested attribute names to the values of one object.
 type Attributes map[string][][]byte
 
-// First is the first value of an attribute; nil: it has none.
+// First returns the first value of an attribute, or nil.
 func (a Attributes) First(attribute string) []byte {
 	if len(a[attribute]) == 0 {
 		return nil
@@ -21,20 +21,19 @@ func (a Attributes) First(attribute string) []byte {
 	return a[attribute][0]
 }
 
-// Read reads some attributes of one object by its name, and gives their values by
-// the names asked for; absent ones, and those that the account may not read, are
-// left out. The empty name is rootDSE's. It is for single small objects: Search is
-// for entries.
+// Read reads attributes of one object; dn "" is the rootDSE. Attributes that are absent or
+// not readable by the account are missing in the result. Read holds the whole object in
+// memory; use Search for large objects.
 func (s *Session) Read(ctx context.Context, dn string, attributes ...string) (Attributes, error) {
 	operation := s.operation("read", dn)
 	if dn == "" {
 		operation = s.operation("read", "rootDSE")
 	}
 	values, err := s.read(ctx, operation, dn, attributes)
-	return values, explainSearch(operation, err)
+	return values, searchError(operation, err)
 }
 
-// read is Read with a server's refusal as it is.
+// read is Read, but returns an unsuccessful result as *ldap.Error.
 func (s *Session) read(ctx context.Context, o fault.Operation, dn string, attributes []string, controls ...ldap.Control) (Attributes, error) {
 	values := Attributes{}
 	err := s.call(ctx, "read", o, func() error {
@@ -53,24 +52,24 @@ func (s *Session) read(ctx context.Context, o fault.Operation, dn string, attrib
 	return values, err
 }
 
-// RootDSE is what a server says of itself (MS-ADTS 3.1.1.3.2). Servers that are
-// no domain controllers leave most of it out.
+// RootDSE has attributes of a server's rootDSE (MS-ADTS 3.1.1.3.2). Servers that are no
+// domain controllers lack most of them.
 type RootDSE struct {
 	DefaultNamingContext string
 	DNSHostName          string
 	DSServiceName        string
 	HighestCommittedUSN  ad.USN
-	ConfigurationContext string // naming context of the forest's configuration
-	ForestLevel          string // functional level of the forest, a number
+	ConfigurationContext string // configurationNamingContext
+	ForestLevel          string // forestFunctionality, a decimal number
 }
 
-// IsDomainController reports whether the server is an Active Directory domain
-// controller, whose update sequence numbers can be followed.
+// IsDomainController reports whether the server is an Active Directory domain controller,
+// which supports delta syncs by update sequence number.
 func (r RootDSE) IsDomainController() bool {
 	return r.DSServiceName != "" && r.HighestCommittedUSN > 0
 }
 
-// DeletedObjects is the container of the naming context's tombstones.
+// DeletedObjects returns the DN of the container of the naming context's tombstones.
 func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.DefaultNamingContext }
 
 func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
@@ -86,35 +85,34 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 	}, err
 }
 
-// InvocationID reads which life of the domain controller's database this is: its
-// update sequence numbers mean something only together with it.
+// InvocationID reads the invocation ID of the domain controller's database. Update
+// sequence numbers are valid only together with it (MS-ADTS 3.1.1.1.9).
 func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
-	grant := "grant the account Read Property on " + s.RootDSE.DSServiceName
-	operation := s.operation("read", "the invocation ID")
+	remedy := "grant the account Read Property on " + s.RootDSE.DSServiceName
+	operation := s.operation("read", "invocation ID")
 	values, err := s.read(ctx, operation, s.RootDSE.DSServiceName, []string{"invocationId"})
 	if err != nil {
-		err = explainSearch(operation, err)
+		err = searchError(operation, err)
 		var failed *fault.Error
-		if errors.As(err, &failed) && errors.Is(err, ErrNoObject) {
-			return ad.InvocationID{}, operation.Failed(failed.Class, failed.Err, grant)
+		if errors.As(err, &failed) && errors.Is(err, ErrNoSuchObject) {
+			return ad.InvocationID{}, operation.Failed(failed.Class, failed.Err, remedy)
 		}
 		return ad.InvocationID{}, err
 	}
 	guid, ok := ad.ParseGUID(values.First("invocationId"))
 	if !ok {
-		return ad.InvocationID{}, operation.Failed(fault.Refused, errUnreadable, grant)
+		return ad.InvocationID{}, operation.Failed(fault.Refused, errNoReadAccess, remedy)
 	}
 	return ad.InvocationID(guid), nil
 }
 
-// SeesDeleted reports whether the account may see tombstones. Without the right,
-// the container shows itself but none of its attributes, and a search below it
-// succeeds and finds nothing.
-func (s *Session) SeesDeleted(ctx context.Context) (bool, error) {
+// CanReadDeleted reports whether the account may read tombstones. Without the right, the
+// container is visible without attributes, and a search below it succeeds but finds nothing.
+func (s *Session) CanReadDeleted(ctx context.Context) (bool, error) {
 	container := s.RootDSE.DeletedObjects()
 	values, err := s.read(ctx, s.operation("read", container), container, []string{"isDeleted"}, ldap.NewControlString(controlShowDeleted, true, ""))
-	if isAnswer(err) {
-		return false, nil // it may not even see the container
+	if isResult(err) {
+		return false, nil // not even the container is visible
 	}
 	return len(values) > 0, err
 }

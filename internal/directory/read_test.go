@@ -11,8 +11,8 @@ import (
 	"adconnector/test/fakeldap"
 )
 
-// TestMissingObject checks that the error of an object that does not exist has no remedy about
-// the base context, which only its caller can know to be missing.
+// TestMissingObject checks that Read returns ErrNoSuchObject without a remedy, and InvocationID
+// with one.
 func TestMissingObject(t *testing.T) {
 	t.Parallel()
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
@@ -25,13 +25,13 @@ func TestMissingObject(t *testing.T) {
 		read   func() error
 		remedy []string
 	}{
-		{"invocation ID", "the invocation ID", func() error { _, err := session.InvocationID(t.Context()); return err }, []string{session.RootDSE.DSServiceName}},
+		{"invocation ID", "invocation ID", func() error { _, err := session.InvocationID(t.Context()); return err }, []string{session.RootDSE.DSServiceName}},
 		{"object", "CN=x", func() error { _, err := session.Read(t.Context(), "CN=x", "cn"); return err }, nil},
 	} {
 		err := test.read()
-		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: test.object + " on " + addressOf(server)}, ErrNoObject, test.remedy...)
-		if answer := wantAnswer(t, err, ldap.LDAPResultNoSuchObject); answer.matched != "CN=Sites" {
-			t.Errorf("%s: matched DN %q", test.name, answer.matched)
+		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: test.object + " on " + address(server)}, ErrNoSuchObject, test.remedy...)
+		if result := wantResult(t, err, ldap.LDAPResultNoSuchObject); result.matched != "CN=Sites" {
+			t.Errorf("%s: matched DN %q", test.name, result.matched)
 		}
 	}
 }
@@ -43,11 +43,11 @@ func TestUnreadableInvocationID(t *testing.T) {
 	}))
 	session := connect(t, options(server))
 	_, err := session.InvocationID(t.Context())
-	wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: "the invocation ID on " + addressOf(server)}, errUnreadable, session.RootDSE.DSServiceName)
+	wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: "invocation ID on " + address(server)}, errNoReadAccess, session.RootDSE.DSServiceName)
 }
 
-// TestReceived checks that all bytes of a conversation are reported.
-func TestReceived(t *testing.T) {
+// TestOnReceive checks that all received bytes are reported.
+func TestOnReceive(t *testing.T) {
 	t.Parallel()
 	entry := fakeldap.NewEntry("CN=a", []string{"cn", "a"})
 	want := len(fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", "")) + len(fakeldap.RootDSE(2)) + len(fakeldap.Done(2, 0)) +
@@ -56,9 +56,9 @@ func TestReceived(t *testing.T) {
 		return p.Send(entry.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	})))
 	received := 0
-	o.Received = func(bytes int) { received += bytes }
+	o.OnReceive = func(bytes int) { received += bytes }
 	session := connect(t, o)
-	if _, err := session.Search(t.Context(), people, func(*ad.Entry) error { return nil }); err != nil {
+	if _, err := session.Search(t.Context(), userSearch, func(*ad.Entry) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if received != want {
@@ -66,21 +66,21 @@ func TestReceived(t *testing.T) {
 	}
 }
 
-// TestAnswerText checks the text of answers without a name of the code or a reason.
-func TestAnswerText(t *testing.T) {
+// TestResultErrorText checks the text of results with and without a name and a reason.
+func TestResultErrorText(t *testing.T) {
 	t.Parallel()
-	for want, answer := range map[string]*answerError{
+	for want, result := range map[string]*resultError{
 		"LDAP result 51 (busy): try later": {code: 51, reason: "try later"},
 		"LDAP result 51 (busy)":            {code: 51},
 		"LDAP result 199: x":               {code: 199, reason: "x"},
 		"LDAP result 199":                  {code: 199},
-		"LDAP result 32 (no such object): missing; the part of it that exists is DC=corp": {code: 32, reason: "missing", kind: ErrNoObject, matched: "DC=corp"},
+		"LDAP result 32 (no such object): missing (closest existing object: DC=corp)": {code: 32, reason: "missing", kind: ErrNoSuchObject, matched: "DC=corp"},
 	} {
-		if got := answer.Error(); got != want {
+		if got := result.Error(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
-		if answer.kind != nil && !errors.Is(answer, answer.kind) {
-			t.Errorf("%q has no cause", want)
+		if result.kind != nil && !errors.Is(result, result.kind) {
+			t.Errorf("%q does not wrap %v", want, result.kind)
 		}
 	}
 }

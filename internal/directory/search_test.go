@@ -21,10 +21,10 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// people is the search of most tests.
-var people = Search{Base: "OU=People,DC=corp", Scope: Subtree, Filter: "(objectClass=user)", Attributes: []string{"cn", "mail", "objectGUID"}}
+// userSearch is the search of most tests.
+var userSearch = Search{Base: "OU=People,DC=corp", Scope: Subtree, Filter: "(objectClass=user)", Attributes: []string{"cn", "mail", "objectGUID"}}
 
-// collect writes down the DNs that are delivered.
+// collect appends the DNs of entries to delivered.
 func collect(delivered *string) func(*ad.Entry) error {
 	return func(e *ad.Entry) error {
 		*delivered += string(e.DN) + " "
@@ -32,8 +32,8 @@ func collect(delivered *string) func(*ad.Entry) error {
 	}
 }
 
-// dump writes down an entry as it stands.
-func dump(e *ad.Entry) string {
+// format returns the DN and the values of an entry.
+func format(e *ad.Entry) string {
 	return fmt.Sprintf("%s %q", e.DN, e.Values)
 }
 
@@ -53,33 +53,33 @@ func TestSearchPages(t *testing.T) {
 		name  string
 		pages [][]fakeldap.RawEntry
 	}{
-		{"nothing", [][]fakeldap.RawEntry{{}}},
+		{"no entry", [][]fakeldap.RawEntry{{}}},
 		{"one entry", [][]fakeldap.RawEntry{{user(0)}}},
 		{"two pages", [][]fakeldap.RawEntry{thousand, rest}},
-		{"an empty page between", [][]fakeldap.RawEntry{thousand, {}, rest}},
-		{"an empty page at the end", [][]fakeldap.RawEntry{thousand, {}}},
+		{"empty page between", [][]fakeldap.RawEntry{thousand, {}, rest}},
+		{"empty page at the end", [][]fakeldap.RawEntry{thousand, {}}},
 	} {
-		for _, chunk := range []int{1, 200, 0} { // an entry, some, and as ever
-			t.Run(fmt.Sprintf("%s, chunks of %d", test.name, chunk), func(t *testing.T) {
+		for _, chunkSize := range []int{1, 200, 0} { // one entry, some entries, the default
+			t.Run(fmt.Sprintf("%s, chunks of %d bytes", test.name, chunkSize), func(t *testing.T) {
 				pages := fakeldap.Pages(test.pages...)
 				server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-					if !r.Paged || r.PageSize != 500 || r.Base != people.Base || !slices.Equal(r.Attributes, people.Attributes) {
-						t.Errorf("asked for %+v", r)
+					if !r.Paged || r.PageSize != 500 || r.Base != userSearch.Base || !slices.Equal(r.Attributes, userSearch.Attributes) {
+						t.Errorf("request %+v", r)
 					}
 					return pages(p, r)
 				}))
 				o := options(server)
-				o.PageSize, o.chunkSize = 500, chunk
+				o.PageSize, o.chunkSize = 500, chunkSize
 				n := 0
-				got, err := connect(t, o).Search(t.Context(), people, func(e *ad.Entry) error {
+				got, err := connect(t, o).Search(t.Context(), userSearch, func(e *ad.Entry) error {
 					if string(e.DN) != fmt.Sprintf("CN=%d", n) || string(e.First(0)) != fmt.Sprint(n) {
-						t.Errorf("entry %d is %s", n, dump(e))
+						t.Errorf("entry %d is %s", n, format(e))
 					}
 					n++
 					return nil
 				})
 				if err != nil || got != len(test.pages) {
-					t.Errorf("%d pages of %d, %v", got, len(test.pages), err)
+					t.Errorf("%d pages, want %d, %v", got, len(test.pages), err)
 				}
 				if want := len(slices.Concat(test.pages...)); n != want {
 					t.Errorf("%d entries, want %d", n, want)
@@ -95,10 +95,10 @@ func TestSearchSlots(t *testing.T) {
 		fakeldap.NewEntry("CN=in order", []string{"cn", "a"}, []string{"mail", "m1", "m2"}, []string{"objectGUID", "\x00\xff"}),
 		fakeldap.NewEntry("CN=other order", []string{"objectGUID", "g"}, []string{"cn", "b"}, []string{"mail", "m"}),
 		fakeldap.NewEntry("CN=other case", []string{"CN", "c"}, []string{"MAIL", "m"}, []string{"objectguid", "g"}),
-		fakeldap.NewEntry("CN=some absent", []string{"mail", "m"}),
-		fakeldap.NewEntry("CN=others", []string{"sn", "x"}, []string{"cn", "e"}, []string{"cnx", "x"}, []string{"c", "x"}, []string{"cn;lang-de", "x"}, []string{"", "x"}),
+		fakeldap.NewEntry("CN=attributes missing", []string{"mail", "m"}),
+		fakeldap.NewEntry("CN=not requested", []string{"sn", "x"}, []string{"cn", "e"}, []string{"cnx", "x"}, []string{"c", "x"}, []string{"cn;lang-de", "x"}, []string{"", "x"}),
 		fakeldap.NewEntry("CN=no values", []string{"cn"}, []string{"mail", ""}),
-		fakeldap.NewEntry("CN=named twice", []string{"cn", "g1", "g2"}, []string{"mail", "m"}, []string{"CN", "g3"}),
+		fakeldap.NewEntry("CN=repeated", []string{"cn", "g1", "g2"}, []string{"mail", "m"}, []string{"CN", "g3"}),
 		fakeldap.NewEntry("CN=Ülkü\\, K\x00"),
 		fakeldap.NewEntry("", []string{"cn", strings.Repeat("x", 1<<20)}),
 	})))
@@ -106,16 +106,16 @@ func TestSearchSlots(t *testing.T) {
 		`CN=in order [["a"] ["m1" "m2"] ["\x00\xff"]]`,
 		`CN=other order [["b"] ["m"] ["g"]]`,
 		`CN=other case [["c"] ["m"] ["g"]]`,
-		`CN=some absent [[] ["m"] []]`,
-		`CN=others [["e"] [] []]`,
+		`CN=attributes missing [[] ["m"] []]`,
+		`CN=not requested [["e"] [] []]`,
 		`CN=no values [[] [""] []]`,
-		`CN=named twice [["g1" "g2" "g3"] ["m"] []]`,
+		`CN=repeated [["g1" "g2" "g3"] ["m"] []]`,
 		"CN=Ülkü\\, K\x00 [[] [] []]",
 		` [["` + strings.Repeat("x", 1<<20) + `"] [] []]`,
 	}
 	var got []string
-	if _, err := connect(t, options(server)).Search(t.Context(), people, func(e *ad.Entry) error {
-		got = append(got, dump(e))
+	if _, err := connect(t, options(server)).Search(t.Context(), userSearch, func(e *ad.Entry) error {
+		got = append(got, format(e))
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -127,8 +127,9 @@ func TestSearchSlots(t *testing.T) {
 	}
 }
 
-// What comes besides the entries of this search is nobody's.
-func TestSearchIgnores(t *testing.T) {
+// TestSearchIgnoresOtherMessages checks that references, notifications and messages with other
+// IDs are ignored.
+func TestSearchIgnoresOtherMessages(t *testing.T) {
 	t.Parallel()
 	reference := func(id int64) []byte {
 		r := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationSearchResultReference, nil, "")
@@ -140,19 +141,19 @@ func TestSearchIgnores(t *testing.T) {
 			reference(r.ID),
 			fakeldap.NewEntry("CN=foreign").Message(r.ID-1), fakeldap.NewEntry("CN=foreign").Message(r.ID+1), fakeldap.NewEntry("CN=foreign").Message(0),
 			fakeldap.Done(r.ID-1, 0, fakeldap.Paging("")), fakeldap.Done(r.ID+1, 0, fakeldap.Paging("")),
-			[]byte("\x30\x0b\x02\x01\x00\x78\x06\x8a\x04x.y."), // an unknown notification
+			[]byte("\x30\x0b\x02\x01\x00\x78\x06\x8a\x04x.y."), // unknown notification
 			fakeldap.NewEntry("CN=a").Message(r.ID),
-			reference(r.ID), fakeldap.Message(r.ID, ber.Encode(ber.ClassApplication, ber.TypeConstructed, 25, nil, "")), // intermediate
+			reference(r.ID), fakeldap.Message(r.ID, ber.Encode(ber.ClassApplication, ber.TypeConstructed, 25, nil, "")), // intermediate response
 			fakeldap.NewEntry("CN=b").Message(r.ID), reference(r.ID),
 			fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}))
 	var delivered string
-	if _, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered)); err != nil || delivered != "CN=a CN=b " {
+	if _, err := connect(t, options(server)).Search(t.Context(), userSearch, collect(&delivered)); err != nil || delivered != "CN=a CN=b " {
 		t.Errorf("%q, %v", delivered, err)
 	}
 }
 
-func TestSearchesAfterEachOther(t *testing.T) {
+func TestConsecutiveSearches(t *testing.T) {
 	t.Parallel()
 	pages := fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry("CN=a", []string{"cn", "a"})}, []fakeldap.RawEntry{fakeldap.NewEntry("CN=b")})
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
@@ -165,14 +166,14 @@ func TestSearchesAfterEachOther(t *testing.T) {
 		return pages(p, r)
 	}))
 	session := connect(t, options(server))
-	small := ldap.NewSearchRequest("CN=x", ldap.ScopeBaseObject, 0, 0, 0, false, "(cn=*)", []string{"cn"}, nil)
+	baseSearch := ldap.NewSearchRequest("CN=x", ldap.ScopeBaseObject, 0, 0, 0, false, "(cn=*)", []string{"cn"}, nil)
 	for n := range 5 {
 		var delivered string
-		if pages, err := session.Search(t.Context(), people, collect(&delivered)); err != nil || pages != 2 || delivered != "CN=a CN=b " {
+		if pages, err := session.Search(t.Context(), userSearch, collect(&delivered)); err != nil || pages != 2 || delivered != "CN=a CN=b " {
 			t.Fatalf("search %d: %d pages, %q, %v", n, pages, delivered, err)
 		}
-		if got, err := session.conn.Search(small); err != nil || len(got.Entries) != 1 || got.Entries[0].GetAttributeValue("cn") != "x" {
-			t.Fatalf("small search %d: %v, %v", n, got, err)
+		if got, err := session.conn.Search(baseSearch); err != nil || len(got.Entries) != 1 || got.Entries[0].GetAttributeValue("cn") != "x" {
+			t.Fatalf("base search %d: %v, %v", n, got, err)
 		}
 		if _, err := session.Search(t.Context(), Search{Base: "CN=nowhere", Filter: "(cn=*)"}, collect(&delivered)); err == nil {
 			t.Fatal("no error")
@@ -183,7 +184,7 @@ func TestSearchesAfterEachOther(t *testing.T) {
 	}
 }
 
-func TestSearchFilterIsChecked(t *testing.T) {
+func TestSearchInvalidFilter(t *testing.T) {
 	t.Parallel()
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
 	_, err := connect(t, options(server)).Search(t.Context(), Search{Base: "DC=corp", Filter: "(cn=*"}, collect(new(string)))
@@ -192,31 +193,31 @@ func TestSearchFilterIsChecked(t *testing.T) {
 
 func TestSearchResultCodes(t *testing.T) {
 	t.Parallel()
-	any := []string{faulttest.AnyRemedy}
+	anyRemedy := []string{faulttest.AnyRemedy}
 	for _, test := range []struct {
 		name    string
 		code    int
 		matched string
 		class   fault.Class
-		cause   error    // nil: any answer
-		names   []string // in the remedy
+		cause   error    // nil: an LDAP result
+		remedy  []string // parts of the remedy
 	}{
 		{"time limit", 3, "", fault.Incomplete, nil, []string{"ldap.page-size"}},
 		{"size limit", 4, "", fault.Incomplete, nil, []string{"ldap.page-size"}},
 		{"referral", 10, "", fault.Refused, nil, []string{"domain controller"}},
 		{"admin limit", 11, "", fault.Incomplete, nil, []string{"ldap.page-size"}},
-		{"cookie has expired", 12, "", fault.Transient, errSearchDropped, []string{"MaxConnIdleTime", "MaxResultSetsPerConn"}},
-		{"cookie was pushed out", 53, "", fault.Transient, errSearchDropped, []string{"MaxConnIdleTime", "MaxResultSetsPerConn"}},
-		{"filter of wrong type", 18, "", fault.Transient, nil, any},
-		{"no such base", 32, "DC=corp\n", fault.Refused, ErrNoObject, nil},
-		{"no such base at all", 32, "", fault.Refused, ErrNoObject, nil},
-		{"base is no DN", 34, "", fault.Refused, ErrNoObject, nil},
-		{"inappropriate login", 48, "", fault.Refused, nil, []string{"read access"}},
-		{"no right", 50, "", fault.Refused, nil, []string{"read access"}},
-		{"busy", 51, "", fault.Transient, nil, any},
-		{"unavailable", 52, "", fault.Transient, nil, any},
-		{"other", 80, "", fault.Transient, nil, any},
-		{"unknown", 199, "", fault.Transient, nil, any},
+		{"cookie expired", 12, "", fault.Transient, errSearchDropped, []string{"MaxConnIdleTime", "MaxResultSetsPerConn"}},
+		{"cookie evicted", 53, "", fault.Transient, errSearchDropped, []string{"MaxConnIdleTime", "MaxResultSetsPerConn"}},
+		{"inappropriate matching", 18, "", fault.Transient, nil, anyRemedy},
+		{"no such base", 32, "DC=corp\n", fault.Refused, ErrNoSuchObject, nil},
+		{"no such base, no matched DN", 32, "", fault.Refused, ErrNoSuchObject, nil},
+		{"invalid base DN", 34, "", fault.Refused, ErrNoSuchObject, nil},
+		{"inappropriate authentication", 48, "", fault.Refused, nil, []string{"read access"}},
+		{"insufficient access rights", 50, "", fault.Refused, nil, []string{"read access"}},
+		{"busy", 51, "", fault.Transient, nil, anyRemedy},
+		{"unavailable", 52, "", fault.Transient, nil, anyRemedy},
+		{"other", 80, "", fault.Transient, nil, anyRemedy},
+		{"unknown", 199, "", fault.Transient, nil, anyRemedy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			first := true
@@ -226,14 +227,14 @@ func TestSearchResultCodes(t *testing.T) {
 					return p.Send(fakeldap.NewEntry("CN=a").Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("more")))
 				}
 				return p.Send(fakeldap.NewEntry("CN=b").Message(r.ID),
-					fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, test.code, test.matched, "the server's words\x00", fakeldap.Paging("")))
+					fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, test.code, test.matched, "server text\x00", fakeldap.Paging("")))
 			}))
 			var delivered string
-			pages, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered))
-			wantFailure(t, err, searchOf(server, test.class), test.cause, test.names...)
-			if test.cause != errSearchDropped {
-				if answer := wantAnswer(t, err, test.code); answer.matched != strings.TrimSpace(test.matched) {
-					t.Errorf("matched DN %q, want %q", answer.matched, test.matched)
+			pages, err := connect(t, options(server)).Search(t.Context(), userSearch, collect(&delivered))
+			wantFailure(t, err, searchFault(server, test.class), test.cause, test.remedy...)
+			if !errors.Is(test.cause, errSearchDropped) {
+				if result := wantResult(t, err, test.code); result.matched != strings.TrimSpace(test.matched) {
+					t.Errorf("matched DN %q, want %q", result.matched, test.matched)
 				}
 			}
 			if pages != 1 || delivered != "CN=a CN=b " {
@@ -243,19 +244,20 @@ func TestSearchResultCodes(t *testing.T) {
 	}
 }
 
-func TestSearchWithoutPaging(t *testing.T) {
+func TestSearchPagingUnsupported(t *testing.T) {
 	t.Parallel()
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-		return p.Send(fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, 12, "", "the server's words\x00", fakeldap.Paging("")))
+		return p.Send(fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, 12, "", "server text\x00", fakeldap.Paging("")))
 	}))
 	var delivered string
-	_, err := connect(t, options(server)).Search(t.Context(), people, collect(&delivered))
-	wantFailure(t, err, searchOf(server, fault.Refused), nil, "RFC 2696")
-	wantAnswer(t, err, 12)
+	_, err := connect(t, options(server)).Search(t.Context(), userSearch, collect(&delivered))
+	wantFailure(t, err, searchFault(server, fault.Refused), nil, "RFC 2696")
+	wantResult(t, err, 12)
 }
 
-// Answers that prove nothing, or are none.
-func TestSearchDoubtfulAnswers(t *testing.T) {
+// TestSearchIncompleteOrMalformed checks that responses which are malformed, too large or not
+// provably complete fail a search.
+func TestSearchIncompleteOrMalformed(t *testing.T) {
 	t.Parallel()
 	size, protocol, log := []string{"size"}, []string{"ldap.host", "ldap.port", "ldap.protocol"}, []string{"log"}
 	nested := func(depth int) []byte {
@@ -270,29 +272,29 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 		return slices.Concat([]byte{tagSequence, 0x83, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}, body)
 	}
 	for _, test := range []struct {
-		name   string
-		answer func(id int64) []byte
-		cause  error
-		names  []string // in the remedy
+		name     string
+		response func(id int64) []byte
+		cause    error
+		remedy   []string // parts of the remedy
 	}{
-		{"no paging control", func(id int64) []byte { return fakeldap.Done(id, 0) }, errNoPaging, []string{"RFC 2696"}},
-		{"other controls only", func(id int64) []byte { return fakeldap.Done(id, 0, ldap.NewControlString("1.2.3", false, "")) }, errNoPaging, []string{"RFC 2696"}},
-		{"a broken paging control", func(id int64) []byte {
+		{"no paging control", func(id int64) []byte { return fakeldap.Done(id, 0) }, errNoPagingControl, []string{"RFC 2696"}},
+		{"other controls only", func(id int64) []byte { return fakeldap.Done(id, 0, ldap.NewControlString("1.2.3", false, "")) }, errNoPagingControl, []string{"RFC 2696"}},
+		{"malformed paging control", func(id int64) []byte {
 			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x05\x02\x01"))
 		}, errMalformed, protocol},
-		{"a paging control without a cookie", func(id int64) []byte {
+		{"paging control without a cookie", func(id int64) []byte {
 			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x03\x02\x01\x00"))
 		}, errMalformed, protocol},
-		{"a result of nothing", func(id int64) []byte { return wrap(id, []byte("\x65\x00")) }, errMalformed, protocol},
+		{"empty result", func(id int64) []byte { return wrap(id, []byte("\x65\x00")) }, errMalformed, protocol},
 		{"1 GiB announced", func(int64) []byte { return []byte("\x30\x84\x40\x00\x00\x00\x02") }, errTooLarge, size},
 		{"4 GiB announced", func(int64) []byte { return []byte("\x30\x84\xff\xff\xff\xff\x02") }, errTooLarge, size},
 		{"more than 4 GiB announced", func(int64) []byte { return []byte("\x30\x85\x01\x00\x00\x00\x00\x02") }, errMalformed, protocol},
-		{"an indefinite length", func(id int64) []byte { return []byte("\x30\x80\x02\x01\x03\x65\x00\x00\x00") }, errMalformed, protocol},
-		{"an indefinite length within", func(id int64) []byte { return wrap(id, []byte("\x64\x80\x04\x00\x30\x00\x00\x00")) }, errMalformed, log},
-		{"another tag", func(int64) []byte { return []byte("\x31\x03\x02\x01\x03") }, errMalformed, protocol},
+		{"indefinite length", func(int64) []byte { return []byte("\x30\x80\x02\x01\x03\x65\x00\x00\x00") }, errMalformed, protocol},
+		{"indefinite length in an entry", func(id int64) []byte { return wrap(id, []byte("\x64\x80\x04\x00\x30\x00\x00\x00")) }, errMalformed, log},
+		{"wrong message tag", func(int64) []byte { return []byte("\x31\x03\x02\x01\x03") }, errMalformed, protocol},
 		{"no message ID", func(int64) []byte { return []byte("\x30\x02\x64\x00") }, errMalformed, protocol},
 		{"no operation", func(int64) []byte { return []byte("\x30\x03\x02\x01\x03") }, errMalformed, protocol},
-		{"an empty message", func(int64) []byte { return []byte("\x30\x00") }, errMalformed, protocol},
+		{"empty message", func(int64) []byte { return []byte("\x30\x00") }, errMalformed, protocol},
 		{"deep nesting in a result", func(id int64) []byte { return wrap(id, append([]byte{0x65, 0x82, 0x06, 0x42}, nested(400)...)) }, errMalformed, protocol},
 		{"20 levels of nesting in a result", func(id int64) []byte {
 			return wrap(id, append([]byte("\x65\x59\x0a\x01\x00\x04\x00\x04\x00"), nested(20)...))
@@ -301,45 +303,45 @@ func TestSearchDoubtfulAnswers(t *testing.T) {
 			return wrap(id, append([]byte{0x65, 0, 0xa0, 0x82, 0x06, 0x42}, nested(400)...))
 		}, errMalformed, protocol},
 		{"deep nesting in an entry", func(id int64) []byte { return wrap(id, append([]byte{0x64, 0x82, 0x06, 0x42}, nested(400)...)) }, errMalformed, log},
-		{"a huge result", func(id int64) []byte {
-			return fakeldap.Result(id, ldap.ApplicationSearchResultDone, 0, "", strings.Repeat("x", maxPassed), fakeldap.Paging(""))
+		{"huge result", func(id int64) []byte {
+			return fakeldap.Result(id, ldap.ApplicationSearchResultDone, 0, "", strings.Repeat("x", maxForwarded), fakeldap.Paging(""))
 		}, errTooLarge, size},
-		{"chatter without end", func(id int64) []byte {
-			return bytes.Repeat(fakeldap.Result(id, 25, 0, "", strings.Repeat("x", 1000)), maxPassed/1000)
+		{"endless intermediate responses", func(id int64) []byte {
+			return bytes.Repeat(fakeldap.Result(id, 25, 0, "", strings.Repeat("x", 1000)), maxForwarded/1000)
 		}, errTooLarge, size},
-		{"an entry of another class", func(id int64) []byte {
+		{"entry with another tag class", func(id int64) []byte {
 			return slices.Concat(wrap(id, []byte("\xa4\x08\x04\x04CN=x\x30\x00")), fakeldap.Done(id, 0, fakeldap.Paging("")))
 		}, errMalformed, log},
-		{"an entry without attributes' list", func(id int64) []byte { return wrap(id, []byte("\x64\x03\x04\x01x")) }, errMalformed, log},
-		{"a DN of another type", func(id int64) []byte { return wrap(id, []byte("\x64\x05\x0c\x01x\x30\x00")) }, errMalformed, log},
-		{"an attribute of another type", func(id int64) []byte { return wrap(id, []byte("\x64\x07\x04\x01x\x30\x02\x31\x00")) }, errMalformed, log},
-		{"an attribute without values' set", func(id int64) []byte {
+		{"entry without an attribute list", func(id int64) []byte { return wrap(id, []byte("\x64\x03\x04\x01x")) }, errMalformed, log},
+		{"DN with the wrong tag", func(id int64) []byte { return wrap(id, []byte("\x64\x05\x0c\x01x\x30\x00")) }, errMalformed, log},
+		{"attribute with the wrong tag", func(id int64) []byte { return wrap(id, []byte("\x64\x07\x04\x01x\x30\x02\x31\x00")) }, errMalformed, log},
+		{"attribute without a value set", func(id int64) []byte {
 			return wrap(id, []byte("\x64\x0b\x04\x01x\x30\x06\x30\x04\x04\x02cn"))
 		}, errMalformed, log},
-		{"a value of another type", func(id int64) []byte {
+		{"value with the wrong tag", func(id int64) []byte {
 			return wrap(id, []byte("\x64\x10\x04\x01x\x30\x0b\x30\x09\x04\x02cn\x31\x03\x02\x01x"))
 		}, errMalformed, log},
-		{"a value beyond its set", func(id int64) []byte {
+		{"value longer than its set", func(id int64) []byte {
 			return wrap(id, []byte("\x64\x10\x04\x01x\x30\x0b\x30\x09\x04\x02cn\x31\x03\x04\x02x"))
 		}, errMalformed, log},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-					p.Send(fakeldap.NewEntry("CN=a").Message(r.ID), test.answer(r.ID))
+					p.Send(fakeldap.NewEntry("CN=a").Message(r.ID), test.response(r.ID))
 					p.Hang()
 					return false
 				}))
-				_, err := connect(t, o).Search(t.Context(), people, collect(new(string)))
-				wantFailure(t, err, searchOf(server, fault.Incomplete), test.cause, test.names...)
+				_, err := connect(t, o).Search(t.Context(), userSearch, collect(new(string)))
+				wantFailure(t, err, searchFault(server, fault.Incomplete), test.cause, test.remedy...)
 			})
 		})
 	}
 }
 
-// Entries that come after the end have nobody to take them: they must not block
-// the session's end.
-func TestEntriesAfterTheEnd(t *testing.T) {
+// TestEntriesAfterResult checks that entries after the end of a search do not block the
+// session.
+func TestEntriesAfterResult(t *testing.T) {
 	t.Parallel()
 	entry := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 10_000)})
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
@@ -349,16 +351,16 @@ func TestEntriesAfterTheEnd(t *testing.T) {
 		return false
 	}))
 	session := connect(t, options(server))
-	if _, err := session.Search(t.Context(), people, collect(new(string))); err != nil {
+	if _, err := session.Search(t.Context(), userSearch, collect(new(string))); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := session.Search(t.Context(), people, collect(new(string))); err == nil {
+	if _, err := session.Search(t.Context(), userSearch, collect(new(string))); err == nil {
 		t.Error("no error")
 	}
 }
 
-// flood is a script that answers a search with big entries without end.
-func flood() func(p *fakeldap.Peer) {
+// endlessEntries returns a script that sends large entries until the connection is closed.
+func endlessEntries() func(p *fakeldap.Peer) {
 	return fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		m := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 8<<10)}).Message(r.ID)
 		for p.Send(m) {
@@ -369,76 +371,77 @@ func flood() func(p *fakeldap.Peer) {
 
 func TestConsumerStops(t *testing.T) {
 	t.Parallel()
-	enough := errors.New("enough")
+	errStop := errors.New("stop")
 	for name, wait := range map[string]func(){
-		"while entries come":           func() {},
-		"while the reading is held up": synctest.Wait,
+		"while entries are received": func() {},
+		"while reading is blocked":   synctest.Wait,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				_, o := inMemory(t, flood())
+				_, o := inMemory(t, endlessEntries())
 				session := connect(t, o)
 				n := 0
-				_, err := session.Search(t.Context(), people, func(*ad.Entry) error {
+				_, err := session.Search(t.Context(), userSearch, func(*ad.Entry) error {
 					if n++; n < 100 {
 						return nil
 					}
 					wait()
-					return enough
+					return errStop
 				})
-				if err != enough || n != 100 {
+				if !errors.Is(err, errStop) || n != 100 {
 					t.Errorf("%v after %d entries", err, n)
 				}
-				if _, err := session.Search(t.Context(), people, collect(new(string))); err == nil {
-					t.Error("the session is still of use")
+				if _, err := session.Search(t.Context(), userSearch, collect(new(string))); err == nil {
+					t.Error("the session is still usable")
 				}
 			})
 		})
 	}
 }
 
-// A chunk that nobody will take must not hold the reading goroutine for ever.
-func TestStoppedStreamTakesNoMore(t *testing.T) {
+// TestWriteAfterConsumerDone checks that the reading goroutine does not block forever after
+// the consumer has stopped.
+func TestWriteAfterConsumerDone(t *testing.T) {
 	t.Parallel()
-	s := newStream(1)
-	close(s.stopped)
+	s := newEntryStream(1)
+	close(s.consumerDone)
 	for range chunks + 1 {
-		if err := s.put(make([]byte, defaultChunkSize)); err == errStopped {
+		if err := s.write(make([]byte, defaultChunkSize)); errors.Is(err, errConsumerDone) {
 			return
 		}
 	}
-	t.Error("takes more than it has chunks")
+	t.Error("more writes than chunks succeeded")
 }
 
-func TestConsumerIsCancelled(t *testing.T) {
+func TestConsumerCanceled(t *testing.T) {
 	t.Parallel()
-	for name, each := range map[string]func(ctx context.Context){
-		"and waits for that": func(ctx context.Context) { <-ctx.Done() },
-		"and is slow":        func(context.Context) { time.Sleep(time.Minute) }, // in the bubble's time
+	for name, wait := range map[string]func(ctx context.Context){
+		"waits for the context": func(ctx context.Context) { <-ctx.Done() },
+		"slow":                  func(context.Context) { time.Sleep(time.Minute) }, // fake time
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server, o := inMemory(t, flood())
+				server, o := inMemory(t, endlessEntries())
 				session := connect(t, o)
 				ctx, cancel := context.WithCancel(t.Context())
 				entries := 0
-				_, err := session.Search(ctx, people, func(*ad.Entry) error {
+				_, err := session.Search(ctx, userSearch, func(*ad.Entry) error {
 					if entries++; entries == 10 {
 						time.AfterFunc(time.Second, cancel)
-						each(ctx)
+						wait(ctx)
 					}
 					return nil
 				})
-				wantFailure(t, err, searchOf(server, fault.Canceled), context.Canceled)
+				wantFailure(t, err, searchFault(server, fault.Canceled), context.Canceled)
 				if entries != 10 {
-					t.Errorf("%d entries", entries)
+					t.Errorf("%d entries, want 10", entries)
 				}
 			})
 		})
 	}
 }
 
-// TestSlowConsumer: a server that is held up has not kept us waiting.
+// TestSlowConsumer checks that a slow consumer blocks the server and does not cause a timeout.
 func TestSlowConsumer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -454,12 +457,12 @@ func TestSlowConsumer(t *testing.T) {
 			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 		}))
 		n := 0
-		_, err := connect(t, o).Search(t.Context(), people, func(e *ad.Entry) error {
+		_, err := connect(t, o).Search(t.Context(), userSearch, func(e *ad.Entry) error {
 			if n == 0 {
-				time.Sleep(10 * maxWaits * o.ResponseTimeout) // in the bubble's time
+				time.Sleep(10 * maxWaits * o.ResponseTimeout) // fake time
 				synctest.Wait()
 				if sent == entries {
-					t.Error("everything was read ahead")
+					t.Error("all entries were read ahead of the consumer")
 				}
 			}
 			if string(e.DN) != fmt.Sprint(n) || len(e.First(0)) != len(value) {
@@ -474,52 +477,53 @@ func TestSlowConsumer(t *testing.T) {
 	})
 }
 
-// TestDrip: a server that lets a byte through now and then is not waited for forever,
-// and one that was left alone for as long has not kept us waiting.
-func TestDrip(t *testing.T) {
+// TestSlowServer checks that a server which sends single bytes slowly causes a timeout, and
+// that idle time before a request does not count.
+func TestSlowServer(t *testing.T) {
 	t.Parallel()
-	for _, drips := range []int{1, 1000} {
-		t.Run(fmt.Sprint(drips, " drips"), func(t *testing.T) {
+	for _, slowBytes := range []int{1, 1000} {
+		t.Run(fmt.Sprint(slowBytes, " slow bytes"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 					message := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 1000)}).Message(r.ID)
-					for _, b := range message[:drips] {
+					for _, b := range message[:slowBytes] {
 						if !p.Send([]byte{b}) {
 							return false
 						}
-						time.Sleep(defaultResponseTimeout / 10) // in the bubble's time
+						time.Sleep(defaultResponseTimeout / 10) // fake time
 					}
-					return p.Send(message[drips:], fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+					return p.Send(message[slowBytes:], fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 				}))
 				session := connect(t, o)
 				time.Sleep((maxWaits + 1) * o.ResponseTimeout) // idle
 				start := time.Now()
-				_, err := session.Search(t.Context(), people, collect(new(string)))
-				if drips == 1 {
+				_, err := session.Search(t.Context(), userSearch, collect(new(string)))
+				if slowBytes == 1 {
 					if err != nil {
 						t.Error(err)
 					}
 					return
 				}
-				wantFailure(t, err, searchOf(server, fault.Transient), errTooSlow, "ldap.page-size")
-				// The bytes that came have earned it a little more.
-				if took, most := time.Since(start), maxWaits*o.ResponseTimeout; took < most || took > most+o.ResponseTimeout {
-					t.Errorf("took %s", took)
+				wantFailure(t, err, searchFault(server, fault.Transient), errTooSlow, "ldap.page-size")
+				// The received bytes extend the limit a little.
+				if took, limit := time.Since(start), maxWaits*o.ResponseTimeout; took < limit || took > limit+o.ResponseTimeout {
+					t.Errorf("took %s, want %s to %s", took, limit, limit+o.ResponseTimeout)
 				}
 			})
 		})
 	}
 }
 
-// The connection may be idle while everything is here and the consumer is busy.
+// TestIdleConnection checks that the connection may be idle while the consumer is busy with
+// entries that were already received.
 func TestIdleConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, o := inMemory(t, fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry("CN=a")})))
 		session := connect(t, o)
 		for range 2 {
-			if _, err := session.Search(t.Context(), people, func(*ad.Entry) error {
-				time.Sleep(10 * maxWaits * o.ResponseTimeout) // in the bubble's time
+			if _, err := session.Search(t.Context(), userSearch, func(*ad.Entry) error {
+				time.Sleep(10 * maxWaits * o.ResponseTimeout) // fake time
 				return nil
 			}); err != nil {
 				t.Fatal(err)
@@ -528,14 +532,14 @@ func TestIdleConnection(t *testing.T) {
 	})
 }
 
-// heapPeak measures what a search adds to the heap at most, at every eighth entry.
+// heapPeak returns the maximum heap growth during a search, measured at every eighth entry.
 func heapPeak(t *testing.T, session *Session) (entries int, peak uint64, err error) {
 	t.Helper()
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	before := m.HeapAlloc
-	_, err = session.Search(t.Context(), people, func(*ad.Entry) error {
+	_, err = session.Search(t.Context(), userSearch, func(*ad.Entry) error {
 		if entries++; entries%8 == 0 {
 			runtime.ReadMemStats(&m)
 			peak = max(peak, m.HeapAlloc)
@@ -546,7 +550,7 @@ func heapPeak(t *testing.T, session *Session) (entries int, peak uint64, err err
 	return entries, max(peak, m.HeapAlloc) - min(before, m.HeapAlloc), err
 }
 
-// TestCampaignHugeEntriesInLittleMemory reads 1 GiB, in the short form 128 MiB.
+// TestCampaignHugeEntriesInLittleMemory reads 1 GiB, or 128 MiB with -short.
 func TestCampaignHugeEntriesInLittleMemory(t *testing.T) {
 	entries := 1024
 	if testing.Short() {
@@ -572,9 +576,10 @@ func TestCampaignHugeEntriesInLittleMemory(t *testing.T) {
 	}
 }
 
-// What go-ldap decodes is multiplied by it: the bound on it must hold that down.
+// TestManySmallElementsInLittleMemory checks that maxForwarded limits the memory of go-ldap's
+// decoder, which takes a multiple of its input.
 func TestManySmallElementsInLittleMemory(t *testing.T) {
-	body := bytes.Repeat([]byte{tagOctetString, 1, 'x'}, (maxPassed-100)/3)
+	body := bytes.Repeat([]byte{tagOctetString, 1, 'x'}, (maxForwarded-100)/3)
 	operation := slices.Concat([]byte{0x65, 0x83, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}, body)
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		size := len(operation) + 3
@@ -583,7 +588,7 @@ func TestManySmallElementsInLittleMemory(t *testing.T) {
 		return false
 	}))
 	_, peak, err := heapPeak(t, connect(t, options(server)))
-	wantFailure(t, err, searchOf(server, fault.Incomplete), errMalformed, "ldap.protocol")
+	wantFailure(t, err, searchFault(server, fault.Incomplete), errMalformed, "ldap.protocol")
 	t.Logf("%d KiB of heap for %d KiB of elements", peak>>10, len(body)>>10)
 	if peak > 64<<20 {
 		t.Errorf("%d MiB of heap", peak>>20)

@@ -14,7 +14,7 @@ import (
 	"adconnector/internal/fault"
 )
 
-// server is one address to try.
+// server is the address of one server.
 type server struct {
 	host string
 	port int
@@ -27,17 +27,16 @@ const (
 	srvLookupTimeout = 5 * time.Second
 )
 
-// servers lists what Hosts stand for. Domain controllers register
-// _ldap._tcp.dc._msdcs.<domain> (MS-ADTS 6.3.2.3); a name without such records is
-// a host's.
+// servers resolves Hosts to server addresses. A single name is a DNS domain if it has SRV
+// records _ldap._tcp.dc._msdcs.<domain> (MS-ADTS 6.3.2.3); otherwise it is a host.
 func (o Options) servers(ctx context.Context) []server {
 	port := o.Port
 	if port == 0 {
 		port = ldapPort
 	}
 	if len(o.Hosts) == 1 && strings.Contains(o.Hosts[0], ".") && net.ParseIP(o.Hosts[0]) == nil {
-		if found := o.discover(ctx, o.Hosts[0]); len(found) > 0 {
-			return found
+		if controllers := o.lookupControllers(ctx, o.Hosts[0]); len(controllers) > 0 {
+			return controllers
 		}
 	}
 	list := make([]server, 0, len(o.Hosts))
@@ -47,64 +46,65 @@ func (o Options) servers(ctx context.Context) []server {
 	return list
 }
 
-func (o Options) discover(ctx context.Context, domain string) []server {
+func (o Options) lookupControllers(ctx context.Context, domain string) []server {
 	ctx, cancel := context.WithTimeout(ctx, srvLookupTimeout)
 	defer cancel()
-	// Records come sorted by priority and shuffled by weight. Of an error, records
-	// that are good may come along; without any, the name is a host's, and dialling
-	// it says what is wrong.
+	// The records are sorted by priority and shuffled by weight. The error is ignored:
+	// LookupSRV may return valid records with it. Without records the name is dialed as a
+	// host, which reports the cause.
 	_, records, _ := o.lookupSRV(ctx, "ldap", "tcp", "dc._msdcs."+domain)
 	var list []server
 	for _, record := range records {
 		port := o.Port
 		if port == 0 {
-			port = int(record.Port) // of plain LDAP and StartTLS; LDAPS has its own
+			port = int(record.Port) // for LDAP and StartTLS; withDefaults sets the port of LDAPS
 		}
-		if host := strings.TrimSuffix(record.Target, "."); host != "" { // ".": not offered (RFC 2782)
+		if host := strings.TrimSuffix(record.Target, "."); host != "" { // ".": service not available (RFC 2782)
 			list = append(list, server{host, port})
 		}
 	}
 	return list
 }
 
-// dial connects to one server and, where the protocol asks for it, shakes hands.
+// dial connects to one server, with a TLS handshake unless the protocol is LDAP.
 func (o Options) dial(ctx context.Context, server server) (net.Conn, error) {
-	conn, err := o.reach(ctx, server)
+	conn, err := o.dialTCP(ctx, server)
 	if err != nil || o.Protocol == LDAP {
 		return conn, err
 	}
-	return o.protect(ctx, conn, server)
+	return o.secure(ctx, conn, server)
 }
 
-// attempt returns the operation of connecting to a server.
-func (o Options) attempt(server server) fault.Operation {
+// connectOperation returns the operation of a connection attempt, for errors.
+func (o Options) connectOperation(server server) fault.Operation {
 	return fault.Operation{Op: "connect", Object: fmt.Sprintf("%s (%s)", server.address(), o.Protocol)}
 }
 
-// reach opens a TCP connection.
-func (o Options) reach(ctx context.Context, server server) (net.Conn, error) {
+// dialTCP opens a TCP connection.
+func (o Options) dialTCP(ctx context.Context, server server) (net.Conn, error) {
 	conn, err := o.dialContext(ctx, "tcp", server.address())
 	if err != nil {
-		return nil, explainDial(ctx, o.attempt(server), server.address(), err)
+		return nil, dialError(ctx, o.connectOperation(server), server.address(), err)
 	}
 	return conn, nil
 }
 
-// protect puts TLS over a connection, and closes it where that fails.
-func (o Options) protect(ctx context.Context, conn net.Conn, server server) (net.Conn, error) {
-	handshake, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
+// secure starts TLS on a connection within ConnectTimeout. It closes the connection on
+// failure.
+func (o Options) secure(ctx context.Context, conn net.Conn, server server) (net.Conn, error) {
+	handshakeCtx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
 	defer cancel()
-	secure, err := o.shakeHands(handshake, conn, server)
+	tlsConn, err := o.handshake(handshakeCtx, conn, server)
 	if err != nil {
 		conn.Close()
-		return nil, explainTLS(ctx, o.attempt(server), err)
+		return nil, tlsError(ctx, o.connectOperation(server), err)
 	}
-	return secure, nil
+	return tlsConn, nil
 }
 
-func (o Options) shakeHands(ctx context.Context, conn net.Conn, server server) (net.Conn, error) {
+func (o Options) handshake(ctx context.Context, conn net.Conn, server server) (net.Conn, error) {
 	if o.Protocol == StartTLS {
-		stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+		stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 		err := requestStartTLS(conn)
 		if !stop() {
 			return nil, context.Cause(ctx)
@@ -113,23 +113,23 @@ func (o Options) shakeHands(ctx context.Context, conn net.Conn, server server) (
 			return nil, err
 		}
 	}
-	secure := tls.Client(conn, o.tlsConfig(server))
-	return secure, secure.HandshakeContext(ctx)
+	tlsConn := tls.Client(conn, o.tlsConfig(server))
+	return tlsConn, tlsConn.HandshakeContext(ctx)
 }
 
-// startTLSRequest is the extended request 1.3.6.1.4.1.1466.20037 (RFC 4511
-// 4.14.1) as message 1. go-ldap's own StartTLS would put TLS above our wire.
+// startTLSRequest is the extended request 1.3.6.1.4.1.1466.20037 (RFC 4511 4.14.1) as
+// message 1. go-ldap's StartTLS would put TLS above demuxConn.
 const startTLSRequest = "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"
 
-var errStartTLS = errors.New("the server refuses STARTTLS")
+var errStartTLS = errors.New("STARTTLS refused")
 
-// requestStartTLS asks and reads exactly the answer: a byte more would be
-// plaintext taken for TLS.
+// requestStartTLS sends the request and reads exactly the bytes of its response: any
+// further plaintext must reach the TLS handshake, which rejects it.
 func requestStartTLS(conn net.Conn) error {
 	if _, err := io.WriteString(conn, startTLSRequest); err != nil {
 		return err
 	}
-	const maxAnswer = 4096
+	const maxResponse = 4096
 	var message []byte
 	for need := 2; need > len(message); {
 		start := len(message)
@@ -139,11 +139,11 @@ func requestStartTLS(conn net.Conn) error {
 		}
 		size, known, err := messageSize(message)
 		switch {
-		case err != nil || size > maxAnswer:
+		case err != nil || size > maxResponse:
 			return errMalformed
 		case known:
 			need = size
-		default: // a length in several bytes, as Active Directory writes it
+		default: // the length has several bytes, as in Active Directory's responses
 			need = 2 + int(message[1]&0x7f)
 		}
 	}

@@ -15,11 +15,11 @@ import (
 	"adconnector/internal/fault"
 )
 
-// records is a lookup that finds servers on this machine's ports.
+// records returns a lookup whose SRV records are ports of this machine.
 func records(t *testing.T, ports ...int) func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
 	return func(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
 		if service != "ldap" || proto != "tcp" || name != "dc._msdcs.corp.test" {
-			t.Errorf("looked up _%s._%s.%s", service, proto, name)
+			t.Errorf("lookup of _%s._%s.%s", service, proto, name)
 		}
 		var list []*net.SRV
 		for _, port := range ports {
@@ -31,7 +31,7 @@ func records(t *testing.T, ports ...int) func(ctx context.Context, service, prot
 
 func TestServers(t *testing.T) {
 	t.Parallel()
-	found := []*net.SRV{{Target: "dc1.corp.test.", Port: 389}, {Target: "dc2.corp.test", Port: 1389}, {Target: ".", Port: 389}}
+	srv := []*net.SRV{{Target: "dc1.corp.test.", Port: 389}, {Target: "dc2.corp.test", Port: 1389}, {Target: ".", Port: 389}}
 	dns := errors.New("no such host")
 	for _, test := range []struct {
 		name     string
@@ -42,18 +42,18 @@ func TestServers(t *testing.T) {
 		err      error
 		want     []server
 	}{
-		{"a domain", LDAP, []string{"corp.test"}, 0, found, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
-		{"a domain over StartTLS", StartTLS, []string{"corp.test"}, 0, found, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
-		{"a domain over LDAPS", LDAPS, []string{"corp.test"}, 0, found, nil, []server{{"dc1.corp.test", 636}, {"dc2.corp.test", 636}}},
-		{"a domain and a port", LDAP, []string{"corp.test"}, 3268, found, nil, []server{{"dc1.corp.test", 3268}, {"dc2.corp.test", 3268}}},
-		{"some bad records", LDAP, []string{"corp.test"}, 0, found[:1], dns, []server{{"dc1.corp.test", 389}}},
-		{"a host", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 389}}},
-		{"a host over LDAPS", LDAPS, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 636}}},
-		{"service not offered", LDAP, []string{"corp.test"}, 0, found[2:], nil, []server{{"corp.test", 389}}},
-		{"hosts", LDAP, []string{"corp.test", "b.test"}, 0, found, nil, []server{{"corp.test", 389}, {"b.test", 389}}},
-		{"a short name", LDAP, []string{"dc1"}, 0, found, nil, []server{{"dc1", 389}}},
-		{"an address", LDAP, []string{"10.1.2.3"}, 0, found, nil, []server{{"10.1.2.3", 389}}},
-		{"an IPv6 address", LDAPS, []string{"::1"}, 0, found, nil, []server{{"::1", 636}}},
+		{"domain", LDAP, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
+		{"domain over StartTLS", StartTLS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
+		{"domain over LDAPS", LDAPS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 636}, {"dc2.corp.test", 636}}},
+		{"domain and port", LDAP, []string{"corp.test"}, 3268, srv, nil, []server{{"dc1.corp.test", 3268}, {"dc2.corp.test", 3268}}},
+		{"records and an error", LDAP, []string{"corp.test"}, 0, srv[:1], dns, []server{{"dc1.corp.test", 389}}},
+		{"host", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 389}}},
+		{"host over LDAPS", LDAPS, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 636}}},
+		{"service not offered", LDAP, []string{"corp.test"}, 0, srv[2:], nil, []server{{"corp.test", 389}}},
+		{"hosts", LDAP, []string{"corp.test", "b.test"}, 0, srv, nil, []server{{"corp.test", 389}, {"b.test", 389}}},
+		{"name without a domain", LDAP, []string{"dc1"}, 0, srv, nil, []server{{"dc1", 389}}},
+		{"IPv4 address", LDAP, []string{"10.1.2.3"}, 0, srv, nil, []server{{"10.1.2.3", 389}}},
+		{"IPv6 address", LDAPS, []string{"::1"}, 0, srv, nil, []server{{"::1", 636}}},
 	} {
 		o := Options{Protocol: test.protocol, Hosts: test.hosts, Port: test.port}
 		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
@@ -68,7 +68,7 @@ func TestServers(t *testing.T) {
 	}
 }
 
-func TestLookupIsCancelled(t *testing.T) {
+func TestLookupCanceled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -82,12 +82,12 @@ func TestLookupIsCancelled(t *testing.T) {
 	wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: "connect", Object: "corp.test:389 (LDAP)"}, context.Canceled)
 }
 
-// silentPort returns the port of a listener that does not complete connections:
-// its queue is full. This is how Linux treats a backlog of 0.
+// silentPort returns the port of a listener whose queue is full, so that connections are
+// never completed. Linux behaves so with a backlog of 0.
 func silentPort(t *testing.T) int {
 	t.Helper()
 	if runtime.GOOS != "linux" {
-		t.Skip("the listener's queue cannot be filled")
+		t.Skip("needs the listen queue of Linux")
 	}
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -102,8 +102,8 @@ func silentPort(t *testing.T) int {
 		t.Fatal(err)
 	}
 	port := name.(*syscall.SockaddrInet4).Port
-	// The queue holds one connection. The second dial makes sure of it, whether it
-	// succeeds or not.
+	// The queue holds one connection. The second dial fills it even if the first one was
+	// already removed.
 	for _, timeout := range []time.Duration{time.Hour, 200 * time.Millisecond} {
 		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), timeout)
 		if err == nil {
@@ -123,7 +123,7 @@ func TestDialOfSilentHost(t *testing.T) {
 		_, err := Connect(t.Context(), o)
 		wantFailure(t, err, fault.Error{Class: fault.Transient, Op: "connect", Object: object}, nil, "ldap.host", "firewalls")
 		if timeout, is := errors.AsType[net.Error](err); !is || !timeout.Timeout() {
-			t.Errorf("%v is no timeout", err)
+			t.Errorf("%v is not a timeout", err)
 		}
 	})
 	t.Run("cancellation", func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestDialOfSilentHost(t *testing.T) {
 		defer cancel()
 		dial := o.withDefaults().dialContext
 		o.dialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			time.AfterFunc(50*time.Millisecond, cancel) // most likely, the dial is under way by then
+			time.AfterFunc(50*time.Millisecond, cancel) // most likely during the dial
 			return dial(ctx, network, address)
 		}
 		_, err := Connect(ctx, o)

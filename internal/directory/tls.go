@@ -15,10 +15,10 @@ import (
 	"adconnector/internal/fault"
 )
 
-// ParseCertificates reads the certificates of a .cer file or of a connection:
-// PEM, DER, or base64 of DER.
+// ParseCertificates parses the certificates of a .cer file or of a connection: PEM, DER, or
+// DER in base64.
 func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // some editors on Windows begin with it
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // byte order mark, from some editors on Windows
 	var certificates []*x509.Certificate
 	rest := data
 	for {
@@ -60,97 +60,96 @@ func (o Options) tlsConfig(server server) *tls.Config {
 	return &tls.Config{
 		ServerName: name,
 		MinVersion: tls.VersionTLS12,
-		// VerifyConnection does the whole verification, on every handshake: the
-		// standard one has no room for "exactly this certificate".
+		// VerifyConnection replaces the standard verification on every handshake, because
+		// that one does not support pinned certificates.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			if o.presented != nil {
-				o.presented(state)
+			if o.onHandshake != nil {
+				o.onHandshake(state)
 			}
 			return verify(state.PeerCertificates, name, o.Certificates)
 		},
 	}
 }
 
-// verify accepts a server that presents exactly a given certificate: that is
-// proof enough, names aside. Otherwise the chain and the name must be right.
-func verify(presented []*x509.Certificate, name string, given []*x509.Certificate) error {
-	leaf := presented[0] // crypto/tls has refused an empty chain
-	if isGiven(leaf, given) {
+// verify verifies the server's certificate chain. A pinned certificate is accepted whatever
+// its name; otherwise both the chain and the name must be valid.
+func verify(chain []*x509.Certificate, name string, configured []*x509.Certificate) error {
+	leaf := chain[0] // crypto/tls rejects an empty chain
+	if isPinned(leaf, configured) {
 		return nil
 	}
 	options := x509.VerifyOptions{Intermediates: x509.NewCertPool()}
-	for _, c := range presented[1:] {
+	for _, c := range chain[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	if len(given) > 0 {
+	if len(configured) > 0 {
 		options.Roots = x509.NewCertPool()
-		for _, c := range given {
+		for _, c := range configured {
 			options.Roots.AddCert(c)
 		}
 	}
 	if _, err := leaf.Verify(options); err != nil {
-		return distrust(leaf, err, trustRemedy(err, len(given) > 0))
+		return certificateError(leaf, err, trustRemedy(err, len(configured) > 0))
 	}
 	if err := leaf.VerifyHostname(name); err != nil {
-		return distrust(leaf, fmt.Errorf("%w %s", errWrongName, name),
+		return certificateError(leaf, fmt.Errorf("%w %s", errNameMismatch, name),
 			"set ldap.server-name to a name in the certificate, connect by that name, or set ldap.certificate to exactly this certificate")
 	}
 	return nil
 }
 
-func isGiven(leaf *x509.Certificate, given []*x509.Certificate) bool {
-	return slices.ContainsFunc(given, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, leaf.Raw) })
+func isPinned(leaf *x509.Certificate, configured []*x509.Certificate) bool {
+	return slices.ContainsFunc(configured, func(c *x509.Certificate) bool { return bytes.Equal(c.Raw, leaf.Raw) })
 }
 
-func trustRemedy(err error, given bool) string {
+func trustRemedy(err error, hasConfigured bool) string {
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "renew the certificate on the domain controller, or correct this machine's clock"
-	case given:
-		return "replace ldap.certificate, or the certificate of the connection in the console, by this certificate or its issuer's"
+	case hasConfigured:
+		return "replace ldap.certificate, or the certificate of the connection in the console, with this certificate or its issuer's"
 	default:
 		return "set ldap.certificate, or the certificate of the connection in the console, to this certificate or its issuer's"
 	}
 }
 
-// distrust returns the error of a certificate that is not trusted.
-func distrust(leaf *x509.Certificate, cause error, remedy string) error {
-	return fault.Operation{Op: "verify", Object: "the server's certificate (" + names(leaf) + ")"}.Failed(fault.Refused, cause, remedy)
+// certificateError returns the error of an untrusted certificate.
+func certificateError(leaf *x509.Certificate, cause error, remedy string) error {
+	return fault.Operation{Op: "verify", Object: "server certificate (" + CertificateNames(leaf) + ")"}.Failed(fault.Refused, cause, remedy)
 }
 
-// CertificateNames says whom a certificate is for.
-func CertificateNames(c *x509.Certificate) string { return names(c) }
-
-func names(c *x509.Certificate) string {
-	list := slices.Clone(c.DNSNames)
+// CertificateNames returns the common name, DNS names and IP addresses of a certificate, as
+// text for people.
+func CertificateNames(c *x509.Certificate) string {
+	names := slices.Clone(c.DNSNames)
 	for _, ip := range c.IPAddresses {
-		list = append(list, ip.String())
+		names = append(names, ip.String())
 	}
 	text := "without a DNS name"
-	if len(list) > 0 {
-		text = "for " + strings.Join(list, ", ")
+	if len(names) > 0 {
+		text = "for " + strings.Join(names, ", ")
 	}
-	if c.Subject.CommonName != "" { // a domain controller's often has none
+	if c.Subject.CommonName != "" { // often absent in a domain controller's certificate
 		text = "common name " + c.Subject.CommonName + ", " + text
 	}
 	return printable(text)
 }
 
-// explainTLS returns the error of a connection that could not be protected.
-func explainTLS(ctx context.Context, o fault.Operation, err error) error {
+// tlsError converts the error of a TLS handshake to a *fault.Error.
+func tlsError(ctx context.Context, o fault.Operation, err error) error {
 	var refused *fault.Error
 	var record tls.RecordHeaderError
 	switch {
 	case ctx.Err() != nil:
 		return o.Failed(fault.Canceled, ctx.Err(), "")
-	case errors.As(err, &refused) && refused.Class == fault.Refused: // without the text that the handshake puts around it
+	case errors.As(err, &refused) && refused.Class == fault.Refused: // unwrapped from the handshake's error
 		return o.Failed(fault.Refused, refused, "")
 	case errors.As(err, &record), errors.Is(err, errMalformed):
-		return o.Failed(fault.Refused, errOtherProtocol, portSettings)
+		return o.Failed(fault.Refused, errProtocolMismatch, portSettings)
 	case errors.Is(err, context.DeadlineExceeded):
-		return o.Failed(fault.Transient, fmt.Errorf("TLS handshake not finished in time: %w", err), "check the server's load and the network in between")
+		return o.Failed(fault.Transient, fmt.Errorf("TLS handshake timed out: %w", err), "check the server's load and the network")
 	default:
 		return o.Failed(fault.Transient, fmt.Errorf("TLS handshake: %w", err), "check that the server has a certificate, and "+portSettings)
 	}

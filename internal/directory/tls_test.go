@@ -28,14 +28,14 @@ import (
 	"adconnector/test/fakeldap"
 )
 
-// identity is a certificate and its key.
-type identity struct {
+// keyPair is a certificate and its private key.
+type keyPair struct {
 	*x509.Certificate
 	key *ecdsa.PrivateKey
 }
 
-// issue makes a certificate for a server, signed by the issuer or by itself.
-func issue(t testing.TB, issuer *identity, template x509.Certificate) *identity {
+// issue returns a new certificate signed by the issuer, or self-signed without one.
+func issue(t testing.TB, issuer *keyPair, template x509.Certificate) *keyPair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -46,7 +46,7 @@ func issue(t testing.TB, issuer *identity, template x509.Certificate) *identity 
 		template.NotAfter = time.Now().Add(time.Hour)
 	}
 	template.NotBefore = template.NotAfter.Add(-2 * time.Hour)
-	signer := &identity{&template, key}
+	signer := &keyPair{&template, key}
 	if issuer != nil {
 		signer = issuer
 	}
@@ -58,16 +58,16 @@ func issue(t testing.TB, issuer *identity, template x509.Certificate) *identity 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &identity{certificate, key}
+	return &keyPair{certificate, key}
 }
 
-func issueCA(t testing.TB, name string) *identity {
+func issueCA(t testing.TB, name string) *keyPair {
 	return issue(t, nil, x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	})
 }
 
-func (i *identity) config(chain ...*identity) *tls.Config {
+func (i *keyPair) config(chain ...*keyPair) *tls.Config {
 	c := tls.Certificate{Certificate: [][]byte{i.Raw}, PrivateKey: i.key}
 	for _, link := range chain {
 		c.Certificate = append(c.Certificate, link.Raw)
@@ -81,20 +81,20 @@ func TestTLS(t *testing.T) {
 	intermediate := issue(t, ca, x509.Certificate{
 		Subject: pkix.Name{CommonName: "Issuing CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	})
-	dc := x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}, DNSNames: []string{"dc1.corp.test"}}
-	atAddress := dc
-	atAddress.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
-	expired := atAddress
+	byName := x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}, DNSNames: []string{"dc1.corp.test"}}
+	byAddress := byName
+	byAddress.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	expired := byAddress
 	expired.NotAfter = time.Now().Add(-time.Minute)
-	nameless := x509.Certificate{DNSNames: []string{"dc1.corp.test"}}
+	noCommonName := x509.Certificate{DNSNames: []string{"dc1.corp.test"}}
 	onlyCommonName := x509.Certificate{Subject: pkix.Name{CommonName: "DC1.corp.test"}}
-	forClients := atAddress
+	forClients := byAddress
 	forClients.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	selfSigned, otherSelfSigned := issue(t, nil, onlyCommonName), issue(t, nil, onlyCommonName)
-	signed := issue(t, ca, atAddress)
+	signed := issue(t, ca, byAddress)
 
 	unknown := func(cause error) bool { _, is := errors.AsType[x509.UnknownAuthorityError](cause); return is }
-	wrongName := func(cause error) bool { return errors.Is(cause, errWrongName) }
+	wrongName := func(cause error) bool { return errors.Is(cause, errNameMismatch) }
 	invalid := func(reason x509.InvalidReason) func(error) bool {
 		return func(cause error) bool {
 			invalid, is := errors.AsType[x509.CertificateInvalidError](cause)
@@ -102,35 +102,35 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	name, issuer := []string{"ldap.server-name", "ldap.certificate"}, []string{"ldap.certificate"}
-	const whole = "common name dc1, for dc1.corp.test, 127.0.0.1"
+	const byAddressNames = "common name dc1, for dc1.corp.test, 127.0.0.1"
 
 	for _, test := range []struct {
 		name        string
 		config      *tls.Config
-		given       []*x509.Certificate
+		configured  []*x509.Certificate
 		serverName  string
-		certificate string // names of the refused one; "": accepted
-		refused     func(cause error) bool
-		names       []string // in the remedy
+		certificate string // names of the rejected certificate; "": accepted
+		isCause     func(error) bool
+		remedy      []string // parts of the remedy
 	}{
-		{"signed by a given CA, with the right name", signed.config(), []*x509.Certificate{ca.Certificate}, "", "", nil, nil},
-		{"one of several given", signed.config(), []*x509.Certificate{other.Certificate, ca.Certificate}, "", "", nil, nil},
-		{"through an intermediate that is sent", issue(t, intermediate, atAddress).config(intermediate), []*x509.Certificate{ca.Certificate}, "", "", nil, nil},
-		{"only the intermediate given", issue(t, intermediate, atAddress).config(), []*x509.Certificate{intermediate.Certificate}, "", "", nil, nil},
-		{"pinned, with a common name only", selfSigned.config(), []*x509.Certificate{selfSigned.Certificate}, "", "", nil, nil},
-		{"self-signed, unknown", issue(t, nil, dc).config(), nil, "", "common name dc1, for dc1.corp.test", unknown, issuer},
-		{"name given by ldap.server-name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", "", nil, nil},
-		{"name in other case", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "DC1.CORP.TEST", "", nil, nil},
-		{"for another name", issue(t, ca, dc).config(), []*x509.Certificate{ca.Certificate}, "", "common name dc1, for dc1.corp.test", wrongName, name},
-		{"for another name, without a subject", issue(t, ca, nameless).config(), []*x509.Certificate{ca.Certificate}, "", "for dc1.corp.test", wrongName, name},
-		{"with a common name only", issue(t, ca, onlyCommonName).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", "common name DC1.corp.test, without a DNS name", wrongName, name},
-		{"other name in ldap.server-name", signed.config(), []*x509.Certificate{ca.Certificate}, "dc2.corp.test", whole, wrongName, name},
-		{"unknown CA", signed.config(), nil, "", whole, unknown, issuer},
-		{"signed by another than the given CA", signed.config(), []*x509.Certificate{other.Certificate}, "", whole, unknown, issuer},
-		{"another pinned than presented", selfSigned.config(), []*x509.Certificate{otherSelfSigned.Certificate}, "", "common name DC1.corp.test, without a DNS name", unknown, issuer},
-		{"pinned only as a part of the chain", otherSelfSigned.config(selfSigned), []*x509.Certificate{selfSigned.Certificate}, "", "common name DC1.corp.test, without a DNS name", unknown, issuer},
-		{"expired", issue(t, ca, expired).config(), []*x509.Certificate{ca.Certificate}, "", whole, invalid(x509.Expired), []string{"renew", "clock"}},
-		{"for clients only", issue(t, ca, forClients).config(), []*x509.Certificate{ca.Certificate}, "", whole, invalid(x509.IncompatibleUsage), issuer},
+		{"configured CA, valid name", signed.config(), []*x509.Certificate{ca.Certificate}, "", "", nil, nil},
+		{"one of several configured CAs", signed.config(), []*x509.Certificate{other.Certificate, ca.Certificate}, "", "", nil, nil},
+		{"intermediate sent by the server", issue(t, intermediate, byAddress).config(intermediate), []*x509.Certificate{ca.Certificate}, "", "", nil, nil},
+		{"configured intermediate", issue(t, intermediate, byAddress).config(), []*x509.Certificate{intermediate.Certificate}, "", "", nil, nil},
+		{"pinned, common name only", selfSigned.config(), []*x509.Certificate{selfSigned.Certificate}, "", "", nil, nil},
+		{"self-signed, unknown", issue(t, nil, byName).config(), nil, "", "common name dc1, for dc1.corp.test", unknown, issuer},
+		{"configured server name", issue(t, ca, byName).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", "", nil, nil},
+		{"configured server name in another case", issue(t, ca, byName).config(), []*x509.Certificate{ca.Certificate}, "DC1.CORP.TEST", "", nil, nil},
+		{"name mismatch", issue(t, ca, byName).config(), []*x509.Certificate{ca.Certificate}, "", "common name dc1, for dc1.corp.test", wrongName, name},
+		{"name mismatch, no subject", issue(t, ca, noCommonName).config(), []*x509.Certificate{ca.Certificate}, "", "for dc1.corp.test", wrongName, name},
+		{"common name only", issue(t, ca, onlyCommonName).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", "common name DC1.corp.test, without a DNS name", wrongName, name},
+		{"configured server name mismatch", signed.config(), []*x509.Certificate{ca.Certificate}, "dc2.corp.test", byAddressNames, wrongName, name},
+		{"unknown CA", signed.config(), nil, "", byAddressNames, unknown, issuer},
+		{"not signed by the configured CA", signed.config(), []*x509.Certificate{other.Certificate}, "", byAddressNames, unknown, issuer},
+		{"another certificate pinned", selfSigned.config(), []*x509.Certificate{otherSelfSigned.Certificate}, "", "common name DC1.corp.test, without a DNS name", unknown, issuer},
+		{"pinned certificate in the chain, but not the leaf", otherSelfSigned.config(selfSigned), []*x509.Certificate{selfSigned.Certificate}, "", "common name DC1.corp.test, without a DNS name", unknown, issuer},
+		{"expired", issue(t, ca, expired).config(), []*x509.Certificate{ca.Certificate}, "", byAddressNames, invalid(x509.Expired), []string{"renew", "clock"}},
+		{"client certificate", issue(t, ca, forClients).config(), []*x509.Certificate{ca.Certificate}, "", byAddressNames, invalid(x509.IncompatibleUsage), issuer},
 	} {
 		for _, protocol := range []Protocol{LDAPS, StartTLS} {
 			t.Run(test.name+" "+string(protocol), func(t *testing.T) {
@@ -142,17 +142,17 @@ func TestTLS(t *testing.T) {
 					server = fakeldap.Serve(t, nil, fakeldap.StartTLS(test.config, fakeldap.Directory(nil)))
 				}
 				o := options(server)
-				o.Protocol, o.Certificates, o.ServerName = protocol, test.given, test.serverName
+				o.Protocol, o.Certificates, o.ServerName = protocol, test.configured, test.serverName
 				session, err := Connect(t.Context(), o)
-				if test.refused != nil {
-					wantFailure(t, err, connectTo(server, protocol, fault.Refused), nil, test.names...)
+				if test.isCause != nil {
+					wantFailure(t, err, connectFault(server, protocol, fault.Refused), nil, test.remedy...)
 					verify := errors.Unwrap(err)
-					wantFailure(t, verify, fault.Error{Class: fault.Refused, Op: "verify", Object: "the server's certificate (" + test.certificate + ")"}, nil, test.names...)
-					if cause := errors.Unwrap(verify); !test.refused(cause) {
+					wantFailure(t, verify, fault.Error{Class: fault.Refused, Op: "verify", Object: "server certificate (" + test.certificate + ")"}, nil, test.remedy...)
+					if cause := errors.Unwrap(verify); !test.isCause(cause) {
 						t.Errorf("cause %v", cause)
 					}
 					if server.Binds() != 0 {
-						t.Error("bound to a server that is not trusted")
+						t.Error("bind to an untrusted server")
 					}
 					return
 				}
@@ -168,7 +168,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestOldTLS: what nobody should speak any more is not spoken.
+// TestOldTLS checks that TLS 1.0 and 1.1 are refused.
 func TestOldTLS(t *testing.T) {
 	t.Parallel()
 	certificate := issueCA(t, "dc1")
@@ -196,43 +196,43 @@ func TestSearchOverTLS(t *testing.T) {
 		o := options(test.server)
 		o.Protocol, o.Certificates = test.protocol, []*x509.Certificate{self.Certificate}
 		var delivered string
-		if pages, err := connect(t, o).Search(t.Context(), people, collect(&delivered)); err != nil || pages != 2 || delivered != "CN=a CN=b CN=c " {
+		if pages, err := connect(t, o).Search(t.Context(), userSearch, collect(&delivered)); err != nil || pages != 2 || delivered != "CN=a CN=b CN=c " {
 			t.Errorf("%s: %d pages, %q, %v", test.protocol, pages, delivered, err)
 		}
 	}
 }
 
-func TestStartTLSAnswers(t *testing.T) {
+func TestStartTLSResponses(t *testing.T) {
 	t.Parallel()
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
-	answer := fakeldap.Result(1, ldap.ApplicationExtendedResponse, 0, "", "")
+	success := fakeldap.Result(1, ldap.ApplicationExtendedResponse, 0, "", "")
 	longLengths := []byte("\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00")
 	ports := []string{"ldap.protocol", "ldap.port"}
 	injected := fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", "")
 	for _, test := range []struct {
-		name   string
-		answer []byte
-		class  fault.Class // "": accepted
-		cause  error
-		names  []string // in the remedy
+		name     string
+		response []byte
+		class    fault.Class // "": accepted
+		cause    error
+		remedy   []string // parts of the remedy
 	}{
-		{"as OpenLDAP writes it", answer, "", nil, nil},
-		{"as Active Directory writes it", longLengths, "", nil, nil},
+		{"encoding of OpenLDAP", success, "", nil, nil},
+		{"encoding of Active Directory", longLengths, "", nil, nil},
 		{"no certificate", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 52, "", "Error initializing SSL/TLS"), fault.Refused, errStartTLS, []string{"LDAPS"}},
 		{"unknown operation", fakeldap.Result(1, ldap.ApplicationExtendedResponse, 2, "", ""), fault.Refused, errStartTLS, []string{"LDAPS"}},
-		{"plaintext behind the answer", slices.Concat(answer, injected, injected), fault.Refused, errOtherProtocol, ports},
-		{"another operation", injected, fault.Refused, errOtherProtocol, ports},
-		{"TLS", []byte("\x15\x03\x01\x00\x02\x02\x46"), fault.Refused, errOtherProtocol, ports},
-		{"an endless answer", []byte("\x30\x83\x01\x00\x00"), fault.Refused, errOtherProtocol, ports},
-		{"an absurd length", []byte("\x30\x84\x7f\xff\xff\xff"), fault.Refused, errOtherProtocol, ports},
-		{"an indefinite length", []byte("\x30\x80"), fault.Refused, errOtherProtocol, ports},
-		{"half an answer", answer[:7], fault.Transient, io.ErrUnexpectedEOF, ports},
-		{"none", nil, fault.Transient, io.EOF, ports},
+		{"plaintext after the response", slices.Concat(success, injected, injected), fault.Refused, errProtocolMismatch, ports},
+		{"response of another operation", injected, fault.Refused, errProtocolMismatch, ports},
+		{"TLS", []byte("\x15\x03\x01\x00\x02\x02\x46"), fault.Refused, errProtocolMismatch, ports},
+		{"response too large", []byte("\x30\x83\x01\x00\x00"), fault.Refused, errProtocolMismatch, ports},
+		{"length too large", []byte("\x30\x84\x7f\xff\xff\xff"), fault.Refused, errProtocolMismatch, ports},
+		{"indefinite length", []byte("\x30\x80"), fault.Refused, errProtocolMismatch, ports},
+		{"truncated response", success[:7], fault.Transient, io.ErrUnexpectedEOF, ports},
+		{"no response", nil, fault.Transient, io.EOF, ports},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
 				p.Receive()
-				p.Send(test.answer)
+				p.Send(test.response)
 				if test.class == "" {
 					p.StartTLS(self.config())
 					fakeldap.Directory(nil)(p)
@@ -251,9 +251,9 @@ func TestStartTLSAnswers(t *testing.T) {
 				session.Close()
 				return
 			}
-			wantFailure(t, err, connectTo(server, StartTLS, test.class), test.cause, test.names...)
+			wantFailure(t, err, connectFault(server, StartTLS, test.class), test.cause, test.remedy...)
 			if server.Binds() != 0 {
-				t.Error("bound without TLS")
+				t.Error("bind without TLS")
 			}
 		})
 	}
@@ -262,8 +262,8 @@ func TestStartTLSAnswers(t *testing.T) {
 func TestWrongPort(t *testing.T) {
 	t.Parallel()
 	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
-	plain := fakeldap.Serve(t, nil, fakeldap.Directory(nil)) // closes on what is not LDAP, as servers do
-	talking := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+	plain := fakeldap.Serve(t, nil, fakeldap.Directory(nil)) // closes the connection on a malformed message
+	notifying := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
 		p.Send([]byte("\x30\x24\x02\x01\x00\x78\x1f\x0a\x01\x02\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20036"))
 		p.Hang()
 	})
@@ -275,7 +275,7 @@ func TestWrongPort(t *testing.T) {
 		class    fault.Class
 	}{
 		{"LDAPS to a plain port that closes", LDAPS, plain, fault.Transient},
-		{"LDAPS to a plain port that complains", LDAPS, talking, fault.Refused},
+		{"LDAPS to a plain port that sends a notice", LDAPS, notifying, fault.Refused},
 		{"LDAP to a TLS port", LDAP, secure, ""},
 		{"StartTLS to a TLS port", StartTLS, secure, ""},
 	} {
@@ -284,19 +284,20 @@ func TestWrongPort(t *testing.T) {
 			o.Protocol = test.protocol
 			_, err := Connect(t.Context(), o)
 			class := test.class
-			if class == "" { // an alert may or may not come before the end
+			if class == "" { // an alert may or may not arrive before the end
 				class = fault.ClassOf(err)
 			}
-			want := connectTo(test.server, test.protocol, class)
+			want := connectFault(test.server, test.protocol, class)
 			if test.protocol == LDAP {
-				want = bindTo(test.server, class)
+				want = bindFault(test.server, class)
 			}
 			wantFailure(t, err, want, nil, "ldap.protocol")
 		})
 	}
 }
 
-// A server that takes the connection and then says nothing.
+// TestSilentHandshake checks the timeout and the cancellation of a handshake with a server that
+// sends nothing, or stops sending.
 func TestSilentHandshake(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -311,7 +312,7 @@ func TestSilentHandshake(t *testing.T) {
 			p.Send(fakeldap.Result(1, ldap.ApplicationExtendedResponse, 0, "", ""))
 			p.Hang()
 		}},
-		{"StartTLS, half an answer", StartTLS, func(p *fakeldap.Peer) {
+		{"StartTLS, truncated response", StartTLS, func(p *fakeldap.Peer) {
 			p.Receive()
 			p.Send([]byte{tagSequence})
 			p.Hang()
@@ -330,7 +331,7 @@ func TestSilentHandshake(t *testing.T) {
 				took, err := handshake(t, t.Context())
 				wantFailure(t, err, fault.Error{Class: fault.Transient, Op: "connect", Object: object}, context.DeadlineExceeded, "load")
 				if took != defaultConnectTimeout {
-					t.Errorf("took %s", took)
+					t.Errorf("took %s, want %s", took, defaultConnectTimeout)
 				}
 			})
 		})
@@ -338,13 +339,13 @@ func TestSilentHandshake(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				go func() {
-					synctest.Wait() // for the handshake to hang
+					synctest.Wait() // until the handshake blocks
 					cancel()
 				}()
 				took, err := handshake(t, ctx)
 				wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: "connect", Object: object}, context.Canceled)
 				if took != 0 {
-					t.Errorf("took %s", took)
+					t.Errorf("took %s, want 0", took)
 				}
 			})
 		})
@@ -366,38 +367,38 @@ func TestParseCertificates(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		data string
-		want []*identity // nil: refused
+		want []*keyPair // nil: an error
 	}{
-		{"PEM", pemA, []*identity{a}},
-		{"several PEM", pemA + pemB, []*identity{a, b}},
-		{"PEM with text around", "subject=CN = A\r\n" + strings.ReplaceAll(pemA, "\n", "\r\n") + "\r\n# end", []*identity{a}},
-		{"PEM with a byte order mark", "\ufeff" + pemA, []*identity{a}},
-		{"PEM and a private key", pemKey + pemA, []*identity{a}},
-		{"DER", string(a.Raw), []*identity{a}},
-		{"several DER", string(a.Raw) + string(b.Raw), []*identity{a, b}},
-		{"base64 of DER", base64A, []*identity{a}},
-		{"base64 of DER in lines", base64A[:64] + "\r\n" + base64A[64:] + "\n", []*identity{a}},
-		{"nothing", "", nil},
-		{"spaces", " \n", nil},
-		{"garbage", "\x00\x01\x02", nil},
+		{"PEM", pemA, []*keyPair{a}},
+		{"several PEM", pemA + pemB, []*keyPair{a, b}},
+		{"PEM with surrounding text", "subject=CN = A\r\n" + strings.ReplaceAll(pemA, "\n", "\r\n") + "\r\n# end", []*keyPair{a}},
+		{"PEM with a byte order mark", "\ufeff" + pemA, []*keyPair{a}},
+		{"PEM and a private key", pemKey + pemA, []*keyPair{a}},
+		{"DER", string(a.Raw), []*keyPair{a}},
+		{"several DER", string(a.Raw) + string(b.Raw), []*keyPair{a, b}},
+		{"base64 of DER", base64A, []*keyPair{a}},
+		{"base64 of DER with line breaks", base64A[:64] + "\r\n" + base64A[64:] + "\n", []*keyPair{a}},
+		{"empty", "", nil},
+		{"white space", " \n", nil},
+		{"binary data", "\x00\x01\x02", nil},
 		{"text", "see the file server", nil},
 		{"base64 of text", base64.StdEncoding.EncodeToString([]byte("no certificate")), nil},
-		{"a private key", pemKey, nil},
-		{"a broken certificate behind a good one", pemA + encode("CERTIFICATE", b.Raw[:100]), nil},
+		{"private key", pemKey, nil},
+		{"truncated certificate after a valid one", pemA + encode("CERTIFICATE", b.Raw[:100]), nil},
 		{"truncated DER", string(a.Raw[:len(a.Raw)-1]), nil},
 	} {
 		got, err := ParseCertificates([]byte(test.data))
 		if test.want == nil {
 			if err == nil || len(got) > 0 {
 				t.Errorf("%s: accepted", test.name)
-			} else if none := errors.Is(err, errNoCertificate); none == (strings.Contains(test.name, "broken") || strings.Contains(test.name, "truncated")) {
+			} else if errors.Is(err, errNoCertificate) == strings.Contains(test.name, "truncated") {
 				t.Errorf("%s: %v", test.name, err)
 			} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(key)[:16]) {
-				t.Errorf("%s: quoted in %v", test.name, err)
+				t.Errorf("%s: error contains the key: %v", test.name, err)
 			}
 			continue
 		}
-		if err != nil || !slices.EqualFunc(got, test.want, func(c *x509.Certificate, i *identity) bool { return bytes.Equal(c.Raw, i.Raw) }) {
+		if err != nil || !slices.EqualFunc(got, test.want, func(c *x509.Certificate, i *keyPair) bool { return bytes.Equal(c.Raw, i.Raw) }) {
 			t.Errorf("%s: %d certificates, %v", test.name, len(got), err)
 		}
 	}

@@ -296,7 +296,7 @@ func (t *tombstoneSearch) search(ctx context.Context) (guids []ad.GUID, err erro
 	if err := s.reconnectIfIdle(ctx); err != nil {
 		return nil, err
 	}
-	readable, err := s.SeesDeleted(ctx)
+	readable, err := s.CanReadDeleted(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +310,7 @@ func (t *tombstoneSearch) search(ctx context.Context) (guids []ad.GUID, err erro
 		return nil, nil
 	}
 	search := directory.Search{
-		Base: container, Scope: directory.OneLevel, Deleted: true, Attributes: []string{"objectGUID"},
+		Base: container, Scope: directory.OneLevel, ShowDeleted: true, Attributes: []string{"objectGUID"},
 		Filter: "(&(isDeleted=TRUE)" + changedSince(t.sinceUSN) + ")",
 	}
 	_, err = s.Search(ctx, search, func(entry *ad.Entry) error {

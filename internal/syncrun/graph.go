@@ -299,13 +299,13 @@ func (r *graphReader) readLargeGroup(ctx context.Context, s *session, info group
 	for attempt := 1; ; attempt++ {
 		var group membership.Node
 		r.locked(func() { group = r.setGroup(info) })
-		found, err := s.Values(ctx, r.base, info.guid, "member", func(value []byte) error {
+		found, err := s.ReadValues(ctx, r.base, info.guid, "member", func(value []byte) error {
 			r.locked(func() { r.addMember(group, &dn, value) })
 			return nil
 		})
 		s.lastUsed = time.Now()
 		switch {
-		case errors.Is(err, directory.ErrChanged) && attempt < largeGroupAttempts:
+		case errors.Is(err, directory.ErrObjectChanged) && attempt < largeGroupAttempts:
 			continue
 		case err == nil && !found: // deleted meanwhile
 			r.locked(func() { r.graph.Remove(info.guid) })

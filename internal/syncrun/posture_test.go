@@ -367,7 +367,7 @@ func TestGroupChangedDuringEachRead(t *testing.T) {
 		}
 	}
 	e.start()
-	if _, err := e.failedRun(RunOptions{}); !errors.Is(err, directory.ErrChanged) || fault.ClassOf(err) != fault.Incomplete || e.assetRequests() != 0 {
+	if _, err := e.failedRun(RunOptions{}); !errors.Is(err, directory.ErrObjectChanged) || fault.ClassOf(err) != fault.Incomplete || e.assetRequests() != 0 {
 		t.Errorf("error %v, %d requests", err, e.assetRequests())
 	}
 }

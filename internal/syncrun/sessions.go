@@ -43,7 +43,7 @@ func (s *session) reconnectIfIdle(ctx context.Context) error {
 }
 
 func (s *session) reconnect(ctx context.Context) error {
-	next, err := s.Again(ctx)
+	next, err := s.Reconnect(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func connect(ctx context.Context, source Source, idleLimit time.Duration, log ze
 // runConcurrently runs two functions concurrently, the second one in a session of its own.
 // If the server refuses a second session, it runs them sequentially.
 func (s *session) runConcurrently(ctx context.Context, first, second func(context.Context, *session) error) error {
-	opened, err := s.Again(ctx)
+	opened, err := s.Reconnect(ctx)
 	if err != nil {
 		s.log.Info().EmbedObject(fault.Fields(err)).Msg(MsgSecondSessionFailed)
 		if err := first(ctx, s); err != nil {

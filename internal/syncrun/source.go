@@ -33,7 +33,7 @@ func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error)
 		}
 	}
 	source.Directory = r.Search.ApplyTo(source.Directory)
-	source.Directory.Observe = func(request string, class fault.Class, duration time.Duration) {
+	source.Directory.OnRequest = func(request string, class fault.Class, duration time.Duration) {
 		log.Trace().Str("call", request).Str("class", string(class)).Int64("duration_ms", duration.Milliseconds()).Msg(MsgDirectoryRequest)
 		if r.Search.Observe != nil {
 			r.Search.Observe(request, class, duration)
@@ -44,7 +44,7 @@ func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error)
 
 // ApplyTo returns the directory options of a source with the search options applied.
 func (s SearchOptions) ApplyTo(o directory.Options) directory.Options {
-	o.PageSize, o.Observe, o.Received = s.PageSize, s.Observe, s.Received
+	o.PageSize, o.OnRequest, o.OnReceive = s.PageSize, s.Observe, s.Received
 	if s.ServerName != "" {
 		o.ServerName = s.ServerName
 	}
@@ -107,7 +107,7 @@ func consoleError(document string, cause error, remedy string) error {
 
 // baseContextError adds a remedy if the base context does not exist.
 func baseContextError(err error) error {
-	if !errors.Is(err, directory.ErrNoObject) {
+	if !errors.Is(err, directory.ErrNoSuchObject) {
 		return err
 	}
 	return fault.Operation{Object: "base context"}.Failed(fault.Refused, err, "correct profile.baseContext, or the profile in the console")

@@ -46,8 +46,8 @@ func (d *controller) grant(t *testing.T, account string) {
 	}
 }
 
-// TestSeesDeleted tells an account with the right to see tombstones from one without.
-func TestSeesDeleted(t *testing.T) {
+// TestCanReadDeleted checks an account with the right to read tombstones and one without.
+func TestCanReadDeleted(t *testing.T) {
 	d := domain(t)
 	d.remove(t, d.addUser(t, "Long Gone", besideOU, "longgone"))
 	sees := func(c credentials, want bool) {
@@ -59,7 +59,7 @@ func TestSeesDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer session.Close()
-		if got, err := session.SeesDeleted(t.Context()); err != nil || got != want {
+		if got, err := session.CanReadDeleted(t.Context()); err != nil || got != want {
 			t.Errorf("%s: %t, error %v; want %t", c.dn, got, err, want)
 		}
 	}

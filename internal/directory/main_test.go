@@ -18,8 +18,8 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// TestMain fails when the tests leave goroutines behind. Find waits for up to a second
-// or two; a goroutine that is about to end gets many times as long.
+// TestMain fails if the tests leak goroutines. Find waits one or two seconds; the attempts
+// give a slow machine more time.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	for attempt := 1; code == 0; attempt++ {
@@ -37,17 +37,16 @@ func TestMain(m *testing.M) {
 
 const testPassword = "correct horse battery"
 
-// options reach the server as a plain account. No timeout of theirs ends a test.
+// options returns options for the server. Their timeouts are too long to end a test.
 func options(server *fakeldap.Listener) Options {
 	return Options{
 		Hosts: []string{server.Host}, Port: server.Port, BindDN: "CN=reader,DC=corp", Password: secret.New(testPassword),
 		ConnectTimeout: time.Hour, ResponseTimeout: time.Hour,
-		chunkSize: 1, // so that an entry is handed over before the next one is read
+		chunkSize: 1, // every entry is passed on before the next one is read
 	}
 }
 
-// inMemory starts a server for a synctest bubble, and returns options with the
-// production's timeouts.
+// inMemory starts a server for a synctest bubble. The options have the default timeouts.
 func inMemory(t testing.TB, script func(p *fakeldap.Peer)) (*fakeldap.Listener, Options) {
 	server := fakeldap.Pipe(t, nil, script)
 	o := options(server)
@@ -55,7 +54,7 @@ func inMemory(t testing.TB, script func(p *fakeldap.Peer)) (*fakeldap.Listener, 
 	return server, o
 }
 
-// connect makes a session that ends with the test.
+// connect opens a session and closes it at the end of the test.
 func connect(t testing.TB, o Options) *Session {
 	t.Helper()
 	session, err := Connect(t.Context(), o)
@@ -72,39 +71,39 @@ func wantFailure(t testing.TB, err error, want fault.Error, cause error, remedyN
 	t.Helper()
 	faulttest.Check(t, err, want, cause, remedyNames...)
 	if strings.Contains(err.Error(), testPassword) {
-		t.Errorf("the password is in: %v", err)
+		t.Errorf("error contains the password: %v", err)
 	}
 	if strings.ContainsRune(err.Error(), 0) {
-		t.Errorf("a zero byte is in: %q", err)
+		t.Errorf("error contains a zero byte: %q", err)
 	}
 }
 
-// wantAnswer checks that an error's cause is a server's answer, and returns it.
-func wantAnswer(t testing.TB, err error, code int) *answerError {
+// wantResult checks that an error wraps an LDAP result with this code, and returns it.
+func wantResult(t testing.TB, err error, code int) *resultError {
 	t.Helper()
-	answer, is := errors.AsType[*answerError](err)
-	if !is || int(answer.code) != code {
-		t.Fatalf("error %v, want one with LDAP result %d", err, code)
+	result, is := errors.AsType[*resultError](err)
+	if !is || int(result.code) != code {
+		t.Fatalf("error %v, want LDAP result %d", err, code)
 	}
-	return answer
+	return result
 }
 
-// addressOf returns a server's address.
-func addressOf(server *fakeldap.Listener) string {
+// address returns the host and port of a server.
+func address(server *fakeldap.Listener) string {
 	return net.JoinHostPort(server.Host, strconv.Itoa(server.Port))
 }
 
-// bindTo is the operation of a bind to a server with options.
-func bindTo(server *fakeldap.Listener, class fault.Class) fault.Error {
-	return fault.Error{Class: class, Op: "bind", Object: "CN=reader,DC=corp to " + addressOf(server)}
+// bindFault returns the fields of a failed bind with the account of options.
+func bindFault(server *fakeldap.Listener, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "bind", Object: "CN=reader,DC=corp to " + address(server)}
 }
 
-// connectTo is the operation of a connection to a server.
-func connectTo(server *fakeldap.Listener, protocol Protocol, class fault.Class) fault.Error {
-	return fault.Error{Class: class, Op: "connect", Object: fmt.Sprintf("%s (%s)", addressOf(server), protocol)}
+// connectFault returns the fields of a failed connection.
+func connectFault(server *fakeldap.Listener, protocol Protocol, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "connect", Object: fmt.Sprintf("%s (%s)", address(server), protocol)}
 }
 
-// searchOf is the operation of the search for people on a server.
-func searchOf(server *fakeldap.Listener, class fault.Class) fault.Error {
-	return fault.Error{Class: class, Op: "search", Object: people.Base + " on " + addressOf(server)}
+// searchFault returns the fields of a failed userSearch.
+func searchFault(server *fakeldap.Listener, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "search", Object: userSearch.Base + " on " + address(server)}
 }
