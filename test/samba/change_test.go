@@ -5,25 +5,24 @@ package samba
 import (
 	"strconv"
 	"testing"
+
+	"adconnector/test/testlog"
 )
 
-// Changes to the directory while the server runs, made as its administrator.
-
-// tool runs samba-tool on the database; it may run beside the server.
-func (d *controller) tool(args ...string) (string, error) {
-	return d.change("", "samba-tool", append(args, d.database()...)...)
+// sambaTool runs samba-tool on the database. The server may be running.
+func (d *controller) sambaTool(args ...string) (string, error) {
+	return d.runChange("", "samba-tool", append(args, d.database()...)...)
 }
 
-// modify sends changes to the server with ldapmodify. They may be of any kind that
-// LDIF has.
-func (d *controller) modify(t *testing.T, changes string) {
+// ldapmodify sends LDIF change records to the server as administrator.
+func (d *controller) ldapmodify(t *testing.T, changes string) {
 	t.Helper()
-	if _, err := d.change(changes, "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file); err != nil {
+	if _, err := d.runChange(changes, "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// addUser makes an enabled user and returns its DN.
+// addUser adds an enabled user and returns its DN. pairs are attribute names and values.
 func (d *controller) addUser(t *testing.T, name, parent, account string, pairs ...string) string {
 	t.Helper()
 	dn := "CN=" + name + "," + parent
@@ -37,27 +36,26 @@ func (d *controller) addUser(t *testing.T, name, parent, account string, pairs .
 	l.line("sAMAccountName", account)
 	l.line("userAccountControl", strconv.Itoa(uacPlain))
 	l.WriteByte('\n')
-	d.modify(t, l.String())
+	d.ldapmodify(t, l.String())
 	return dn
 }
 
-// set replaces one attribute of an object, or clears it when there is no value.
-func (d *controller) set(t *testing.T, dn, attribute string, values ...string) {
+// setAttribute replaces an attribute of an object, or removes it if there are no values.
+func (d *controller) setAttribute(t *testing.T, dn, attribute string, values ...string) {
 	t.Helper()
 	var l ldif
 	l.replace(dn, attribute, values...)
-	d.modify(t, l.String())
+	d.ldapmodify(t, l.String())
 }
 
-// setPassword gives a user a password that satisfies the domain's rules.
+// setPassword sets a user's password, which must satisfy the domain's password policy.
 func (d *controller) setPassword(t *testing.T, dn, password string) {
 	t.Helper()
-	keepSecret(password)
-	d.set(t, dn, "unicodePwd", unicodePwd(password))
+	testlog.AddSecret(password)
+	d.setAttribute(t, dn, "unicodePwd", unicodePwd(password))
 }
 
-// move gives an object another name, another parent, or both, and returns its new
-// DN.
+// move changes the RDN, the parent or both of an object, and returns its new DN.
 func (d *controller) move(t *testing.T, dn, rdn, parent string) string {
 	t.Helper()
 	var l ldif
@@ -67,30 +65,30 @@ func (d *controller) move(t *testing.T, dn, rdn, parent string) string {
 	l.line("deleteoldrdn", "1")
 	l.line("newsuperior", parent)
 	l.WriteByte('\n')
-	d.modify(t, l.String())
+	d.ldapmodify(t, l.String())
 	return rdn + "," + parent
 }
 
-// remove deletes an object; the directory keeps a tombstone.
-func (d *controller) remove(t *testing.T, dn string) {
+// delete deletes an object. The directory keeps a tombstone.
+func (d *controller) delete(t *testing.T, dn string) {
 	t.Helper()
 	var l ldif
 	l.line("dn", dn)
 	l.line("changetype", "delete")
 	l.WriteByte('\n')
-	d.modify(t, l.String())
+	d.ldapmodify(t, l.String())
 }
 
-// exists reports whether the directory shows an object to the service account.
+// exists reports whether the service account can read an object.
 func (d *controller) exists(t *testing.T, account string) bool {
 	t.Helper()
-	return len(d.search(t, "", "", "(sAMAccountName="+account+")", "name")) > 0
+	return len(d.ldapsearch(t, "", "", "(sAMAccountName="+account+")", "name")) > 0
 }
 
-// value returns one attribute of an account, as the administrator sees it.
+// value returns an attribute of an account, read as administrator.
 func (d *controller) value(t *testing.T, account, attribute string) string {
 	t.Helper()
-	out, err := command("", "ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file,
+	out, err := runTool("", "ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file,
 		"-b", baseDN, "(sAMAccountName="+account+")", attribute)
 	if err != nil {
 		t.Fatal(err)
@@ -99,6 +97,5 @@ func (d *controller) value(t *testing.T, account, attribute string) string {
 	if err != nil || len(records) != 1 {
 		t.Fatalf("%s: %d records, %v", account, len(records), err)
 	}
-	v := records[0].values.First(attribute)
-	return v
+	return records[0].values.First(attribute)
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox/gatewayserver"
+	"adconnector/internal/syncrun"
 	"adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
@@ -19,43 +19,28 @@ import (
 const (
 	gatewayUser     = "qualys_ad1"
 	gatewayPassword = "Gw-$ecret #1 \"quoted\""
-
-	msgRunFinished = "run finished"
 )
 
-// secrets must not occur in the output of the connector.
-var (
-	secretsMu sync.Mutex
-	secrets   = []string{gatewayPassword}
-)
-
-func keepSecret(s string) {
-	secretsMu.Lock()
-	defer secretsMu.Unlock()
-	secrets = append(secrets, s)
-}
-
-// mustHideSecrets fails the test when a text contains a secret. It does not show the text.
+// mustHideSecrets fails the test if a text contains a secret. The message does not repeat it.
 func mustHideSecrets(t *testing.T, texts ...string) {
 	t.Helper()
-	secretsMu.Lock()
-	defer secretsMu.Unlock()
-	for _, secret := range secrets {
-		if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(text, secret) }) {
-			t.Errorf("the output contains a secret")
+	for _, text := range texts {
+		if before, found := testlog.FindSecret(text); found {
+			t.Errorf("output contains a secret, after %q", before)
 		}
 	}
 }
 
-// newGateway starts a gateway. Its connection and profile may be nil.
+// newGateway starts a gateway. The connection and the profile may be nil.
 func newGateway(t *testing.T, connection *gatewayserver.Connection, profile *gateway.Profile) *testenv.Gateway {
 	t.Helper()
+	testlog.AddCredentials(gatewayUser, gatewayPassword)
 	return testenv.NewGateway(t, testenv.GatewayOptions{Options: gatewayserver.Options{
 		Username: gatewayUser, Password: gatewayPassword, Connection: connection, Profile: profile,
 	}})
 }
 
-// uploads returns the number of calls that carried assets, and of the assets in them.
+// uploads returns the number of calls with assets, and the number of assets in them.
 func uploads(g *testenv.Gateway) (calls, assets int) {
 	for _, r := range g.Requests() {
 		if r.Path == testenv.AssetsPath {
@@ -66,7 +51,7 @@ func uploads(g *testenv.Gateway) (calls, assets int) {
 	return calls, assets
 }
 
-// states returns the names of the connector's states in the order they were sent.
+// states returns the connector states that the gateway received, in order.
 func states(g *testenv.Gateway) []string {
 	var names []string
 	for _, s := range g.States() {
@@ -75,18 +60,18 @@ func states(g *testenv.Gateway) []string {
 	return names
 }
 
-// console returns the connection and the profile as an operator would enter them there.
-func (d *controller) console(kind, base, scope string) (*gatewayserver.Connection, *gateway.Profile) {
+// console returns the connection and the profile that the console provides for the domain.
+func (d *controller) console(protocol, base, scope string) (*gatewayserver.Connection, *gateway.Profile) {
 	return &gatewayserver.Connection{
 			ConnectionUUID: testenv.ConnectionUUID, Name: "Domain controller",
-			Authentication: gatewayserver.Authentication{Type: kind, Host: "127.0.0.1", BindDN: d.service.dn, Password: d.service.password},
+			Authentication: gatewayserver.Authentication{Type: protocol, Host: "127.0.0.1", BindDN: d.service.dn, Password: d.service.password},
 		}, &gateway.Profile{
 			ProfileUUID: testenv.ProfileUUID, Name: "Everything", BaseContext: base, SearchScope: scope, Assets: "IDENTITIES_ONLY",
 		}
 }
 
-// newSettings returns settings with a state directory of their own. Connection and profile
-// come from the gateway.
+// newSettings returns settings with a new state directory. The gateway provides the connection
+// and the profile.
 func newSettings(t *testing.T, g *testenv.Gateway) testenv.Settings {
 	t.Helper()
 	return g.Settings().With(testenv.Settings{
@@ -95,8 +80,8 @@ func newSettings(t *testing.T, g *testenv.Gateway) testenv.Settings {
 	})
 }
 
-// ldap adds the directory's connection and the profile to settings.
-func (d *controller) ldap(s testenv.Settings, protocol string) testenv.Settings {
+// withConnection returns the settings with the connection and the profile added.
+func (d *controller) withConnection(s testenv.Settings, protocol string) testenv.Settings {
 	return s.With(testenv.Settings{
 		"ldap.protocol":       protocol,
 		"ldap.host":           "127.0.0.1",
@@ -108,7 +93,8 @@ func (d *controller) ldap(s testenv.Settings, protocol string) testenv.Settings 
 	})
 }
 
-// start starts the connector with an env file. Its output is searched for secrets.
+// start starts the connector with an env file of the settings. When the test ends, its output
+// is searched for secrets.
 func start(t *testing.T, s testenv.Settings, args ...string) *program.Process {
 	t.Helper()
 	var p *program.Process
@@ -121,21 +107,21 @@ func start(t *testing.T, s testenv.Settings, args ...string) *program.Process {
 	return p
 }
 
-// run starts the connector and waits until it has ended.
+// run runs the connector to its end.
 func run(t *testing.T, s testenv.Settings, args ...string) program.Outcome {
 	t.Helper()
 	o := start(t, s, args...).Wait(t)
 	for _, line := range o.Log {
 		if line.Text("message") == program.NotJSON {
-			t.Errorf("a line on standard error is not JSON: %s", line.Text("text"))
+			t.Errorf("log line is not JSON: %s", line.Text("text"))
 		}
 	}
 	return o
 }
 
-// mustExplain fails the test unless one error of the log has a remedy and names all of these
-// settings, objects and values in either, in whatever case.
-func mustExplain(t *testing.T, o program.Outcome, words ...string) {
+// mustReport fails the test unless an error in the log has a remedy, and its error and remedy
+// together contain all names: settings, objects and values. Case is ignored.
+func mustReport(t *testing.T, o program.Outcome, names ...string) {
 	t.Helper()
 	for _, line := range o.Log {
 		if level := line.Text("level"); level != "error" && level != "fatal" {
@@ -145,24 +131,21 @@ func mustExplain(t *testing.T, o program.Outcome, words ...string) {
 			continue
 		}
 		text := strings.ToLower(line.Text("error") + " " + line.Text("remedy"))
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, strings.ToLower(w)) }) {
+		if !slices.ContainsFunc(names, func(name string) bool { return !strings.Contains(text, strings.ToLower(name)) }) {
 			return
 		}
 	}
-	t.Errorf("no error names %q; standard error:\n%s", words, o.Stderr)
+	t.Errorf("no error contains %q; stderr:\n%s", names, o.Stderr)
 }
 
-// summary returns the one line that ends the run.
+// summary returns the log line of the end of the only run.
 func summary(t *testing.T, o program.Outcome) testlog.Line {
 	t.Helper()
-	found := o.Summary()
-	if found == nil {
-		t.Fatalf("no line says that the run finished; standard error:\n%s", o.Stderr)
+	lines := o.With(syncrun.MsgRunFinished)
+	if len(lines) != 1 {
+		t.Fatalf("%d runs finished, want 1; stderr:\n%s", len(lines), o.Stderr)
 	}
-	if strings.Count(o.Stderr, `"message":"`+msgRunFinished+`"`) > 1 {
-		t.Error("more than one line says that the run finished")
-	}
-	return found
+	return lines[0]
 }
 
 // mustCount fails the test unless a field of the summary has the value.

@@ -17,40 +17,43 @@ import (
 	"adconnector/test/testenv"
 )
 
-// deltaOU is what the connector reads in these tests; the rest of the domain is
-// outside of it.
+// The connector reads deltaOU in these tests.
 const (
-	deltaOU  = "OU=Delta," + baseDN
-	deepOU   = "OU=Deep," + deltaOU
-	besideDN = "OU=Beside Delta," + baseDN
+	deltaOU   = "OU=Delta," + baseDN
+	deepOU    = "OU=Deep," + deltaOU
+	outsideOU = "OU=Outside Delta," + baseDN
 )
 
 // deletedDN is the container of tombstones.
 const deletedDN = "CN=Deleted Objects," + baseDN
 
-// grant lets an account see tombstones, as dsacls /g ACCOUNT:LCRP does. Without an
-// account it takes that back.
-func (d *controller) grant(t *testing.T, account string) {
+// grantReadDeleted lets the service account read tombstones until the test ends.
+func (d *controller) grantReadDeleted(t *testing.T) {
 	t.Helper()
-	const own = "O:SYG:SYD:PAI(A;;RPWPCCDCLCRCWOWDSDSW;;;SY)(A;;LCRP;;;BA)"
-	more := ""
-	if account != "" {
-		records := d.search(t, "", "", "(sAMAccountName="+account+")", "objectSid")
-		raw := records[0].values.First("objectSid")
-		more = "(A;;LCRP;;;" + oracle.SID(raw) + ")"
+	d.setReadDeleted(t, true)
+	t.Cleanup(func() { d.setReadDeleted(t, false) })
+}
+
+// setReadDeleted sets the descriptor of the Deleted Objects container, as dsacls
+// /g ACCOUNT:LCRP does. It grants the service account read access, or revokes it.
+func (d *controller) setReadDeleted(t *testing.T, granted bool) {
+	t.Helper()
+	descriptor := "O:SYG:SYD:PAI(A;;RPWPCCDCLCRCWOWDSDSW;;;SY)(A;;LCRP;;;BA)"
+	if granted {
+		descriptor += "(A;;LCRP;;;" + d.sid(t, serviceDN) + ")"
 	}
 	var l ldif
-	l.replace(deletedDN, "nTSecurityDescriptor", own+more)
+	l.replace(deletedDN, "nTSecurityDescriptor", descriptor)
 	if err := d.ldb("ldbmodify", l.String(), "--show-deleted"); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestCanReadDeleted checks an account with the right to read tombstones and one without.
+// TestCanReadDeleted checks CanReadDeleted with and without read access to tombstones.
 func TestCanReadDeleted(t *testing.T) {
-	d := domain(t)
-	d.remove(t, d.addUser(t, "Long Gone", besideOU, "longgone"))
-	sees := func(c credentials, want bool) {
+	d := sharedController(t)
+	d.delete(t, d.addUser(t, "Deleted User", otherOU, "deleteduser"))
+	mustSee := func(c credentials, want bool) {
 		t.Helper()
 		session, err := directory.Connect(t.Context(), directory.Options{
 			Protocol: directory.LDAP, Hosts: []string{"127.0.0.1"}, BindDN: c.dn, Password: secret.New(c.password),
@@ -63,16 +66,18 @@ func TestCanReadDeleted(t *testing.T) {
 			t.Errorf("%s: %t, error %v; want %t", c.dn, got, err, want)
 		}
 	}
-	sees(d.service, false)
-	sees(d.admin, true)
-	d.grant(t, serviceAccount)
-	t.Cleanup(func() { d.grant(t, "") })
-	sees(d.service, true)
-	d.grant(t, "")
-	sees(d.service, false)
+	mustSee(d.service, false)
+	mustSee(d.admin, true)
+	d.grantReadDeleted(t)
+	mustSee(d.service, true)
+	d.setReadDeleted(t, false)
+	mustSee(d.service, false)
 }
 
-// undelete brings a tombstone back to where it was.
+// controlShowDeleted makes tombstones visible (MS-ADTS 3.1.1.3.4.1.14).
+const controlShowDeleted = "1.2.840.113556.1.4.417"
+
+// undelete restores a deleted object with its DN (MS-ADTS 3.1.1.5.3.7).
 func (d *controller) undelete(t *testing.T, guid, name, dn string) {
 	t.Helper()
 	var l ldif
@@ -82,41 +87,42 @@ func (d *controller) undelete(t *testing.T, guid, name, dn string) {
 	l.line("replace", "distinguishedName")
 	l.line("distinguishedName", dn)
 	l.WriteString("-\n\n")
-	if _, err := d.change(l.String(), "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file,
-		"-e", "!1.2.840.113556.1.4.417"); err != nil {
+	if _, err := d.runChange(l.String(), "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file,
+		"-e", "!"+controlShowDeleted); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// deltas is a connector that reads one unit, run by run.
-type deltas struct {
-	d    *controller
-	g    *testenv.Gateway
-	env  testenv.Settings
-	base string
+// deltaConnector is a connector that reads one organizational unit, with a gateway and a state
+// directory of its own.
+type deltaConnector struct {
+	d        *controller
+	g        *testenv.Gateway
+	settings testenv.Settings
+	base     string
 }
 
-func newDeltas(t *testing.T, d *controller, base string) *deltas {
+func newDeltaConnector(t *testing.T, d *controller, base string) *deltaConnector {
 	t.Helper()
 	connection, profile := d.console("LDAP", base, "SUBTREE")
 	g := newGateway(t, connection, profile)
-	return &deltas{d, g, newSettings(t, g).With(testenv.Settings{"sync.max-deletes-percent": "100"}), base}
+	return &deltaConnector{d, g, newSettings(t, g).With(testenv.Settings{"sync.max-deletes-percent": "100"}), base}
 }
 
-// furnish makes deltaOU, with some users.
-func (d *controller) furnish(t *testing.T, users int) {
+// addDeltaOU adds deltaOU with some users, and outsideOU, until the test ends.
+func (d *controller) addDeltaOU(t *testing.T, users int) {
 	t.Helper()
 	var l ldif
-	for _, dn := range []string{deltaOU, deepOU, besideDN} {
+	for _, dn := range []string{deltaOU, deepOU, outsideOU} {
 		l.line("dn", dn)
 		l.line("changetype", "add")
 		l.line("objectClass", "organizationalUnit")
 		l.WriteByte('\n')
 	}
-	d.modify(t, l.String())
+	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
-		for _, dn := range []string{deltaOU, besideDN} {
-			if _, err := d.change("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, dn); err != nil {
+		for _, dn := range []string{deltaOU, outsideOU} {
+			if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, dn); err != nil {
 				t.Error(err)
 			}
 		}
@@ -130,58 +136,58 @@ func deltaName(n int) string { return "Delta " + strconv.Itoa(n) }
 
 func deltaDN(n int) string { return "CN=" + deltaName(n) + "," + deltaOU }
 
-// want is what a run is to come to.
-type want struct {
+// syncCounts are the expected results of a run.
+type syncCounts struct {
 	mode              string
 	uploaded, deleted int
 }
 
-// sync does a run, and compares what is at the gateway with the directory, field
-// by field, and what was sent with what is wanted. What has gone is there as
-// deleted, or as it was until the deletions are settled.
-func (x *deltas) sync(t *testing.T, what string, w want, args ...string) {
+// sync runs one sync. It compares the gateway with the directory, field by field, and the
+// numbers of objects with want. It ignores assets of deleted objects. step names the run in
+// failure messages.
+func (c *deltaConnector) sync(t *testing.T, step string, want syncCounts, args ...string) {
 	t.Helper()
-	_, before := uploads(x.g)
-	was, known := x.d.lastRead(search{base: x.base})
-	o := run(t, x.env, append([]string{"sync"}, args...)...)
+	_, sentBefore := uploads(c.g)
+	before, cached := c.d.cached(searchScope{base: c.base})
+	o := run(t, c.settings, append([]string{"sync"}, args...)...)
 	o.MustExit(t, 0)
-	is := x.d.read(t, search{base: x.base})
-	if !known {
-		was = is
+	after := c.d.snapshot(t, searchScope{base: c.base})
+	if !cached {
+		before = after
 	}
 	found := append(
-		differences(t, "user", present(x.g.Users(), is.users), was.users, is.users),
-		differences(t, "group", present(x.g.Groups(), is.groups), was.groups, is.groups)...)
+		differences(t, "user", inDirectory(c.g.Users(), after.users), before.users, after.users),
+		differences(t, "group", inDirectory(c.g.Groups(), after.groups), before.groups, after.groups)...)
 	for _, difference := range found {
-		t.Errorf("%s: %s", what, difference)
+		t.Errorf("%s: %s", step, difference)
 	}
 	summary := summary(t, o)
-	if summary["mode"] != w.mode {
-		t.Errorf("%s: mode is %v, want %s", what, summary["mode"], w.mode)
+	if summary["mode"] != want.mode {
+		t.Errorf("%s: mode is %v, want %s", step, summary["mode"], want.mode)
 	}
-	mustCount(t, summary, "uploaded", w.uploaded)
-	mustCount(t, summary, "deleted", w.deleted)
-	if _, after := uploads(x.g); after-before != w.uploaded+w.deleted {
-		t.Errorf("%s: %d assets were sent, want %d", what, after-before, w.uploaded+w.deleted)
+	mustCount(t, summary, "uploaded", want.uploaded)
+	mustCount(t, summary, "deleted", want.deleted)
+	if _, sent := uploads(c.g); sent-sentBefore != want.uploaded+want.deleted {
+		t.Errorf("%s: %d assets sent, want %d", step, sent-sentBefore, want.uploaded+want.deleted)
 	}
 	if t.Failed() {
-		t.Fatalf("%s; standard error:\n%s", what, o.Stderr)
+		t.Fatalf("%s; stderr:\n%s", step, o.Stderr)
 	}
 }
 
-// present leaves out of what a gateway holds the identities that the directory
-// does not show: what has gone, or is somewhere else.
-func present(held []gatewayserver.Identity, shown map[string]oracle.Flat) []gatewayserver.Identity {
-	return slices.DeleteFunc(held, func(i gatewayserver.Identity) bool { return shown[i.ExternalAssetID] == nil })
+// inDirectory returns the assets whose objects are in the snapshot.
+func inDirectory(assets []gatewayserver.Identity, snapshot map[string]oracle.Flat) []gatewayserver.Identity {
+	return slices.DeleteFunc(assets, func(i gatewayserver.Identity) bool { return snapshot[i.ExternalAssetID] == nil })
 }
 
-// mustBeDeleted wants the gateway to show a user as deleted, or not.
-func (x *deltas) mustBeDeleted(t *testing.T, name string, deleted bool) {
+// mustBeDeleted fails the test unless the user has the status DELETED, or another status if
+// deleted is false.
+func (c *deltaConnector) mustBeDeleted(t *testing.T, name string, deleted bool) {
 	t.Helper()
-	for _, user := range x.g.Users() {
+	for _, user := range c.g.Users() {
 		if strings.Contains(string(user.Asset), strconv.Quote(name)) {
 			if got := strings.Contains(string(user.Asset), `"status":"DELETED"`); got != deleted {
-				t.Errorf("%s: deleted %t, want %t", name, got, deleted)
+				t.Errorf("%s: deleted is %t, want %t", name, got, deleted)
 			}
 			return
 		}
@@ -190,93 +196,92 @@ func (x *deltas) mustBeDeleted(t *testing.T, name string, deleted bool) {
 }
 
 func TestDelta(t *testing.T) {
-	d := domain(t)
-	for _, sees := range []bool{false, true} {
-		t.Run(fmt.Sprintf("deletions seen %t", sees), func(t *testing.T) {
-			if sees {
-				d.grant(t, serviceAccount)
-				t.Cleanup(func() { d.grant(t, "") })
+	d := sharedController(t)
+	for _, readsDeleted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("read access to Deleted Objects %t", readsDeleted), func(t *testing.T) {
+			if readsDeleted {
+				d.grantReadDeleted(t)
 			}
-			d.furnish(t, 12)
-			x := newDeltas(t, d, deltaOU)
-			x.sync(t, "first", want{mode: "full", uploaded: 12})
-			x.sync(t, "nothing", want{mode: "delta"})
+			d.addDeltaOU(t, 12)
+			c := newDeltaConnector(t, d, deltaOU)
+			c.sync(t, "first", syncCounts{mode: "full", uploaded: 12})
+			c.sync(t, "no changes", syncCounts{mode: "delta"})
 
 			d.addUser(t, "New", deltaOU, "deltanew", "mail", "new@corp.example.com")
-			x.sync(t, "created", want{mode: "delta", uploaded: 1})
+			c.sync(t, "created", syncCounts{mode: "delta", uploaded: 1})
 
-			if !sees { // which makes no difference to these
-				t.Run("attributes", func(t *testing.T) { x.attributes(t) })
-				t.Run("statuses", func(t *testing.T) { x.statuses(t) })
+			if !readsDeleted { // has no effect on these
+				t.Run("attributes", func(t *testing.T) { c.testAttributes(t) })
+				t.Run("statuses", func(t *testing.T) { c.testStatuses(t) })
 			}
-			t.Run("names and places", func(t *testing.T) { x.places(t) })
-			t.Run("groups", func(t *testing.T) { x.groups(t) })
-			t.Run("deletions", func(t *testing.T) { x.deletions(t, sees) })
+			t.Run("names and parents", func(t *testing.T) { c.testParents(t) })
+			t.Run("groups", func(t *testing.T) { c.testGroups(t) })
+			t.Run("deletions", func(t *testing.T) { c.testDeletions(t, readsDeleted) })
 		})
 	}
 }
 
-// attributes changes and clears each mapped attribute that can be written.
-func (x *deltas) attributes(t *testing.T) {
-	values := [][2]string{ // c before co, which hides it
+// testAttributes changes and removes each mapped attribute that can be written.
+func (c *deltaConnector) testAttributes(t *testing.T) {
+	values := [][2]string{ // c before co, because co replaces c in the asset
 		{"mail", "x@corp.example.com"}, {"givenName", "Given"}, {"sn", "Sür"}, {"displayName", "Display 👩‍🚀"}, {"mobile", "+1 555 0100"},
 		{"title", "Chief"}, {"l", "Köln"}, {"c", "DE"}, {"co", "Deutschland"}, {"streetAddress", "a\r\nb"}, {"st", "NW"},
 	}
-	var set, clear ldif
+	var set, remove ldif
 	for _, v := range values {
 		set.replace(deltaDN(0), v[0], v[1])
-		clear.replace(deltaDN(0), v[0])
+		remove.replace(deltaDN(0), v[0])
 	}
-	x.d.modify(t, set.String())
-	x.sync(t, "all at once", want{mode: "delta", uploaded: 1})
-	x.d.modify(t, clear.String())
-	x.sync(t, "all cleared", want{mode: "delta", uploaded: 1})
+	c.d.ldapmodify(t, set.String())
+	c.sync(t, "all attributes changed", syncCounts{mode: "delta", uploaded: 1})
+	c.d.ldapmodify(t, remove.String())
+	c.sync(t, "all attributes removed", syncCounts{mode: "delta", uploaded: 1})
 	for _, v := range values {
-		x.d.set(t, deltaDN(1), v[0], v[1])
-		x.sync(t, v[0], want{mode: "delta", uploaded: 1})
+		c.d.setAttribute(t, deltaDN(1), v[0], v[1])
+		c.sync(t, v[0], syncCounts{mode: "delta", uploaded: 1})
 	}
-	x.d.set(t, deltaDN(1), "telephoneNumber", "+1 555 0199")
-	x.sync(t, "one that is not sent", want{mode: "delta"})
+	c.d.setAttribute(t, deltaDN(1), "telephoneNumber", "+1 555 0199")
+	c.sync(t, "attribute that is not mapped", syncCounts{mode: "delta"})
 }
 
-func (x *deltas) places(t *testing.T) {
-	renamed := x.d.move(t, deltaDN(2), `CN=Renamed\, Twice`, deltaOU)
-	x.sync(t, "renamed", want{mode: "delta", uploaded: 1})
-	x.d.move(t, renamed, `CN=Renamed\, Twice`, deepOU)
-	x.sync(t, "moved inside", want{mode: "delta"})
-	outside := x.d.move(t, deltaDN(3), "CN=Moved Out", besideDN)
-	x.sync(t, "moved outside", want{mode: "delta"})
-	x.mustBeDeleted(t, deltaName(3), false)
-	x.sync(t, "moved outside, settled", want{mode: "full", deleted: 1}, "--full")
-	x.mustBeDeleted(t, deltaName(3), true)
-	x.d.move(t, outside, "CN=Moved In", deltaOU)
-	x.sync(t, "moved inside again", want{mode: "delta", uploaded: 1})
-	x.mustBeDeleted(t, "Moved In", false)
+func (c *deltaConnector) testParents(t *testing.T) {
+	renamed := c.d.move(t, deltaDN(2), `CN=Renamed\, Twice`, deltaOU)
+	c.sync(t, "renamed", syncCounts{mode: "delta", uploaded: 1})
+	c.d.move(t, renamed, `CN=Renamed\, Twice`, deepOU)
+	c.sync(t, "moved within the scope", syncCounts{mode: "delta"})
+	outside := c.d.move(t, deltaDN(3), "CN=Moved Out", outsideOU)
+	c.sync(t, "moved out of the scope", syncCounts{mode: "delta"})
+	c.mustBeDeleted(t, deltaName(3), false)
+	c.sync(t, "moved out of the scope, full sync", syncCounts{mode: "full", deleted: 1}, "--full")
+	c.mustBeDeleted(t, deltaName(3), true)
+	c.d.move(t, outside, "CN=Moved In", deltaOU)
+	c.sync(t, "moved into the scope", syncCounts{mode: "delta", uploaded: 1})
+	c.mustBeDeleted(t, "Moved In", false)
 }
 
-func (x *deltas) statuses(t *testing.T) {
-	x.d.set(t, deltaDN(4), "userAccountControl", strconv.Itoa(uacPlainDisabled))
-	x.sync(t, "disabled", want{mode: "delta", uploaded: 1})
-	x.d.set(t, deltaDN(4), "userAccountControl", strconv.Itoa(uacPlain))
-	x.sync(t, "enabled", want{mode: "delta", uploaded: 1})
-	x.d.setPassword(t, deltaDN(4), "An0ther-"+strconv.Itoa(time.Now().Nanosecond()))
-	x.sync(t, "password changed", want{mode: "delta", uploaded: 1})
+func (c *deltaConnector) testStatuses(t *testing.T) {
+	c.d.setAttribute(t, deltaDN(4), "userAccountControl", strconv.Itoa(uacPlainDisabled))
+	c.sync(t, "disabled", syncCounts{mode: "delta", uploaded: 1})
+	c.d.setAttribute(t, deltaDN(4), "userAccountControl", strconv.Itoa(uacPlain))
+	c.sync(t, "enabled", syncCounts{mode: "delta", uploaded: 1})
+	c.d.setPassword(t, deltaDN(4), "An0ther-"+strconv.Itoa(time.Now().Nanosecond()))
+	c.sync(t, "password changed", syncCounts{mode: "delta", uploaded: 1})
 	var expires time.Time
-	for wait := 2 * time.Second; ; wait *= 2 { // until the run is faster than the clock
+	for wait := 2 * time.Second; ; wait *= 2 { // until the run ends before the account expires
 		expires = time.Now().Add(wait)
-		x.d.set(t, deltaDN(5), "accountExpires", fileTime(expires))
-		x.sync(t, "about to expire", want{mode: "delta", uploaded: 1})
+		c.d.setAttribute(t, deltaDN(5), "accountExpires", fileTime(expires))
+		c.sync(t, "about to expire", syncCounts{mode: "delta", uploaded: 1})
 		if time.Now().Before(expires) {
 			break
 		}
 	}
-	x.d.set(t, deltaDN(6), "accountExpires", fileTime(time.Now().Add(-time.Hour)))
-	x.sync(t, "expired", want{mode: "delta", uploaded: 1})
+	c.d.setAttribute(t, deltaDN(6), "accountExpires", fileTime(time.Now().Add(-time.Hour)))
+	c.sync(t, "expired", syncCounts{mode: "delta", uploaded: 1})
 	<-time.After(time.Until(expires.Add(time.Second)))
-	x.sync(t, "expired by the clock", want{mode: "delta", uploaded: 1})
+	c.sync(t, "expired since the last run", syncCounts{mode: "delta", uploaded: 1})
 }
 
-func (x *deltas) groups(t *testing.T) {
+func (c *deltaConnector) testGroups(t *testing.T) {
 	dn := "CN=Delta Group," + deltaOU
 	var l ldif
 	l.line("dn", dn)
@@ -285,53 +290,53 @@ func (x *deltas) groups(t *testing.T) {
 	l.line("sAMAccountName", "deltagroup")
 	l.line("groupType", strconv.Itoa(groupSecurity|groupGlobal))
 	l.WriteByte('\n')
-	x.d.modify(t, l.String())
-	x.sync(t, "group created", want{mode: "delta", uploaded: 1})
-	x.d.set(t, dn, "description", "Gruppe")
-	x.sync(t, "group described", want{mode: "delta", uploaded: 1})
-	x.d.set(t, dn, "groupType", strconv.Itoa(groupSecurity|groupUniversal))
-	x.sync(t, "group of the same visibility", want{mode: "delta"})
-	x.d.set(t, dn, "groupType", strconv.Itoa(groupSecurity|groupDomainLocal))
-	x.sync(t, "group made local", want{mode: "delta", uploaded: 1})
-	x.d.set(t, dn, "displayName", "Display")
-	x.sync(t, "group with a display name", want{mode: "delta", uploaded: 1})
-	x.d.set(t, dn, "member", deltaDN(7))
-	x.sync(t, "member added", want{mode: "delta"})
-	x.d.move(t, dn, "CN=Renamed Group", deltaOU)
-	x.sync(t, "group renamed", want{mode: "delta", uploaded: 1})
+	c.d.ldapmodify(t, l.String())
+	c.sync(t, "group created", syncCounts{mode: "delta", uploaded: 1})
+	c.d.setAttribute(t, dn, "description", "Gruppe")
+	c.sync(t, "group description changed", syncCounts{mode: "delta", uploaded: 1})
+	c.d.setAttribute(t, dn, "groupType", strconv.Itoa(groupSecurity|groupUniversal))
+	c.sync(t, "group type with the same visibility", syncCounts{mode: "delta"})
+	c.d.setAttribute(t, dn, "groupType", strconv.Itoa(groupSecurity|groupDomainLocal))
+	c.sync(t, "group type with another visibility", syncCounts{mode: "delta", uploaded: 1})
+	c.d.setAttribute(t, dn, "displayName", "Display")
+	c.sync(t, "group display name set", syncCounts{mode: "delta", uploaded: 1})
+	c.d.setAttribute(t, dn, "member", deltaDN(7))
+	c.sync(t, "member added", syncCounts{mode: "delta"})
+	c.d.move(t, dn, "CN=Renamed Group", deltaOU)
+	c.sync(t, "group renamed", syncCounts{mode: "delta", uploaded: 1})
 }
 
-// deletions shows when a deletion is seen: at once where the account may see
-// tombstones, else at the full pass.
-func (x *deltas) deletions(t *testing.T, sees bool) {
-	raw := x.d.search(t, deltaDN(8), "base", "(objectClass=*)", "objectGUID")[0].values.First("objectGUID")
-	x.d.remove(t, deltaDN(8))
-	x.d.remove(t, "CN=Renamed Group,"+deltaOU)
-	if sees {
-		x.sync(t, "deleted", want{mode: "delta", deleted: 2})
-		x.sync(t, "deleted, said once", want{mode: "delta"})
+// testDeletions deletes objects. The next delta sync finds the deletions with read access to
+// tombstones, else the next full sync.
+func (c *deltaConnector) testDeletions(t *testing.T, readsDeleted bool) {
+	raw := c.d.ldapsearch(t, deltaDN(8), "base", "(objectClass=*)", "objectGUID")[0].values.First("objectGUID")
+	c.d.delete(t, deltaDN(8))
+	c.d.delete(t, "CN=Renamed Group,"+deltaOU)
+	if readsDeleted {
+		c.sync(t, "deleted", syncCounts{mode: "delta", deleted: 2})
+		c.sync(t, "no changes after the deletions", syncCounts{mode: "delta"})
 	} else {
-		x.sync(t, "deleted", want{mode: "delta"})
-		x.mustBeDeleted(t, deltaName(8), false)
-		x.sync(t, "deleted", want{mode: "full", deleted: 2}, "--full")
+		c.sync(t, "deleted", syncCounts{mode: "delta"})
+		c.mustBeDeleted(t, deltaName(8), false)
+		c.sync(t, "deleted", syncCounts{mode: "full", deleted: 2}, "--full")
 	}
-	x.mustBeDeleted(t, deltaName(8), true)
-	x.d.undelete(t, oracle.GUID(raw), deltaName(8), deltaDN(8))
-	x.sync(t, "undeleted", want{mode: "delta", uploaded: 1})
-	x.mustBeDeleted(t, deltaName(8), false)
+	c.mustBeDeleted(t, deltaName(8), true)
+	c.d.undelete(t, oracle.GUID(raw), deltaName(8), deltaDN(8))
+	c.sync(t, "undeleted", syncCounts{mode: "delta", uploaded: 1})
+	c.mustBeDeleted(t, deltaName(8), false)
 }
 
-// TestDeltaPages has more changes than a page holds.
+// TestDeltaPages makes more changes than fit in a page.
 func TestDeltaPages(t *testing.T) {
 	const users = 1050
-	d := domain(t)
-	x := newDeltas(t, d, bulkOU)
-	x.sync(t, "first", want{mode: "full", uploaded: bulkUsers + bulkGroups})
+	d := sharedController(t)
+	c := newDeltaConnector(t, d, bulkOU)
+	c.sync(t, "first", syncCounts{mode: "full", uploaded: bulkUsers + bulkGroups})
 	var l ldif
 	for n := range users {
 		l.replace(fmt.Sprintf("CN=Bulk %05d,%s", 3*n, bulkOU), "title", "Changed")
 	}
-	d.modify(t, l.String())
-	x.sync(t, "changed", want{mode: "delta", uploaded: users})
-	x.sync(t, "nothing", want{mode: "delta"})
+	d.ldapmodify(t, l.String())
+	c.sync(t, "changed", syncCounts{mode: "delta", uploaded: users})
+	c.sync(t, "no changes", syncCounts{mode: "delta"})
 }

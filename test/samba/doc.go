@@ -1,10 +1,12 @@
-// Package samba runs the built connector against a real domain controller:
-// Samba, provisioned for the test, filled with users and groups of every odd
-// kind, read by the connector as a plain domain user. What the connector
-// delivered is compared, field by field, with what ldapsearch shows of the same
-// server, put through package oracle, a second implementation of the transformation.
+// Package samba tests the built connector against a real domain controller. The first test
+// provisions a Samba domain and fills it with users and groups, many of them unusual. The
+// connector reads the domain as a plain domain user.
 //
-// The tests carry the build tag ad and need Linux, root (the server's ports are
-// 389 and 636) and Samba, which they install with apt-get where it is missing.
-// Where they cannot run they fail; they never skip. `make test-ad` runs them.
+// The tests compare the gateway, field by field, with the entries that ldapsearch returns from
+// the same server. Package oracle, a second implementation of the transformation, converts the
+// entries.
+//
+// The tests have the build tag ad. They need Linux, root for ports 389 and 636, and Samba,
+// which they install with apt-get. They fail where they cannot run; they never skip. Run them
+// with `make test-ad`.
 package samba

@@ -11,17 +11,16 @@ import (
 	"adconnector/test/oracle"
 )
 
-// A record is one entry as an LDIF file has it. Attribute names are in lower
-// case and carry no options.
+// record is an entry of an LDIF file. Attribute names are in lower case, without options.
 type record struct {
 	dn     string
 	values oracle.Entry
 }
 
-// parseLDIF reads what ldapsearch prints (RFC 2849). It leaves out what is no
-// entry: comments and references to other servers.
+// parseLDIF parses the output of ldapsearch (RFC 2849). It ignores comments and search
+// references.
 func parseLDIF(text string) ([]record, error) {
-	text = strings.ReplaceAll(text, "\n ", "") // a folded line
+	text = strings.ReplaceAll(text, "\n ", "") // unfold lines
 	var records []record
 	for block := range strings.SplitSeq(text, "\n\n") {
 		r := record{values: oracle.Entry{}}
@@ -56,11 +55,10 @@ func parseLDIF(text string) ([]record, error) {
 	return records, nil
 }
 
-// An ldif is a file of entries or changes, written so that every value survives,
-// whatever is in it.
+// ldif writes entries and change records. It encodes values where LDIF requires it.
 type ldif struct{ strings.Builder }
 
-// add writes an entry; pairs are names and values in turn.
+// add writes an entry. pairs are attribute names and values.
 func (l *ldif) add(dn string, pairs ...string) {
 	l.line("dn", dn)
 	for i := 0; i < len(pairs); i += 2 {
@@ -69,8 +67,8 @@ func (l *ldif) add(dn string, pairs ...string) {
 	l.WriteByte('\n')
 }
 
-// replace writes a change that sets one attribute to the values given, or clears
-// it when there are none.
+// replace writes a change record that replaces an attribute, or removes it if there are no
+// values.
 func (l *ldif) replace(dn, attribute string, values ...string) {
 	l.line("dn", dn)
 	l.line("changetype", "modify")
@@ -84,22 +82,20 @@ func (l *ldif) replace(dn, attribute string, values ...string) {
 func (l *ldif) line(name, value string) {
 	for _, b := range []byte(value) {
 		if b < ' ' || b > '~' {
-			l.encoded(name, value)
+			l.lineBase64(name, value)
 			return
 		}
 	}
 	if value == "" || strings.ContainsAny(value[:1], " :<") || strings.HasSuffix(value, " ") {
-		l.encoded(name, value)
+		l.lineBase64(name, value)
 		return
 	}
 	fmt.Fprintf(l, "%s: %s\n", name, value)
 }
 
-func (l *ldif) encoded(name, value string) {
-	fmt.Fprintf(l, "%s:: %s\n", name, base64Of(value))
+func (l *ldif) lineBase64(name, value string) {
+	fmt.Fprintf(l, "%s:: %s\n", name, base64.StdEncoding.EncodeToString([]byte(value)))
 }
-
-func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 func TestLDIF(t *testing.T) {
 	var l ldif
@@ -115,17 +111,17 @@ func TestLDIF(t *testing.T) {
 		"dn: CN=folded,DC=exa\n mple\nmember;range=0-1499: x\nMember: y\n\n"
 	records, err := parseLDIF(text)
 	if err != nil || len(records) != 2 {
-		t.Fatalf("got %d records, %v", len(records), err)
+		t.Fatalf("%d records, error %v, want 2", len(records), err)
 	}
 	if records[0].dn != `CN=Zoë\, "Z",DC=example` || records[1].dn != "CN=folded,DC=example" {
-		t.Errorf("names: %q, %q", records[0].dn, records[1].dn)
+		t.Errorf("DNs %q, %q", records[0].dn, records[1].dn)
 	}
 	for name, value := range want {
 		if got := records[0].values.First(name); got != value {
-			t.Errorf("%s: got %q, want %q", name, got, value)
+			t.Errorf("%s: %q, want %q", name, got, value)
 		}
 	}
 	if got := records[1].values["member"]; len(got) != 2 {
-		t.Errorf("member: got %q", got)
+		t.Errorf("member: %q, want 2 values", got)
 	}
 }

@@ -19,17 +19,17 @@ import (
 	"adconnector/test/testenv"
 )
 
-// exposedOU is what the connector reads in these tests. What makes its users
-// privileged is outside of it.
+// The connector reads postureOU in these tests. The privileged groups are outside of it.
 const (
-	exposedOU = "OU=Exposed," + baseDN
-	stranger  = "S-1-5-21-9-9-9-1000"
+	postureOU  = "OU=Posture," + baseDN
+	foreignSID = "S-1-5-21-9-9-9-1000"
 )
 
-func exposedDN(name string) string { return "CN=" + name + "," + exposedOU }
+func postureDN(name string) string { return "CN=" + name + "," + postureOU }
 
-// expose makes users and groups of all that the posture shows.
-func (d *controller) expose(t *testing.T) {
+// addPostureOU adds users and groups with every attribute of the security posture, until the
+// test ends.
+func (d *controller) addPostureOU(t *testing.T) {
 	t.Helper()
 	var l ldif
 	add := func(dn string, pairs ...string) {
@@ -40,114 +40,112 @@ func (d *controller) expose(t *testing.T) {
 		}
 		l.WriteByte('\n')
 	}
-	user := func(name string, control int, pairs ...string) {
-		add(exposedDN(name), append([]string{"objectClass", "user", "sAMAccountName", "exp-" + name, "userAccountControl", strconv.Itoa(control)}, pairs...)...)
+	user := func(name string, uac int, pairs ...string) {
+		add(postureDN(name), append([]string{"objectClass", "user", "sAMAccountName", "pos-" + name, "userAccountControl", strconv.Itoa(uac)}, pairs...)...)
 	}
 	group := func(name string, members ...string) {
-		pairs := []string{"objectClass", "group", "sAMAccountName", "exp-" + name}
+		pairs := []string{"objectClass", "group", "sAMAccountName", "pos-" + name}
 		for _, m := range members {
 			pairs = append(pairs, "member", m)
 		}
-		add(exposedDN(name), pairs...)
+		add(postureDN(name), pairs...)
 	}
-	add(exposedOU, "objectClass", "organizationalUnit")
-	user("roasted", uacPlain|0x400000, "servicePrincipalName", "http/web.corp.example.com", "servicePrincipalName", "MSSQLSvc/db:1433",
+	add(postureOU, "objectClass", "organizationalUnit")
+	user("service", uacPlain|0x400000, "servicePrincipalName", "http/web.corp.example.com", "servicePrincipalName", "MSSQLSvc/db:1433",
 		"msDS-AllowedToDelegateTo", "cifs/file.corp.example.com", "msDS-SupportedEncryptionTypes", "24", "adminCount", "1",
 		"userWorkstations", "PC1,PC2", "description", "runs the reports")
 	user("trusted", uacPlain|0x80000|0x1000000)
 	user("weak", uacNormal|uacNoPassword|0x200000|0x80)
-	user("guarded", uacNormal|uacNoPassword|uacSmartcard|0x100000)
+	user("protected", uacNormal|uacNoPassword|uacSmartcard|0x100000)
 	user("primary", uacPlain)
 	user("expiring", uacNormal|uacNoPassword)
-	group("inner", exposedDN("roasted"), exposedDN("trusted"))
-	group("outer", exposedDN("inner"), exposedDN("weak"))
+	group("inner", postureDN("service"), postureDN("trusted"))
+	group("outer", postureDN("inner"), postureDN("weak"))
 	group("empty")
-	group("loop a", exposedDN("guarded"))
-	group("loop b", exposedDN("loop a"), exposedDN("empty"))
-	group("strangers", "<SID="+stranger+">", "CN=S-1-5-11,CN=ForeignSecurityPrincipals,"+baseDN)
-	var many []string
-	for _, r := range d.search(t, bulkOU, "", "(sAMAccountType=805306368)", "name")[:3100] {
-		many = append(many, r.dn)
+	group("cycle a", postureDN("protected"))
+	group("cycle b", postureDN("cycle a"), postureDN("empty"))
+	group("foreign", "<SID="+foreignSID+">", "CN=S-1-5-11,CN=ForeignSecurityPrincipals,"+baseDN)
+	var bulk []string
+	for _, r := range d.ldapsearch(t, bulkOU, "", "(sAMAccountType=805306368)", "name")[:3100] {
+		bulk = append(bulk, r.dn)
 	}
-	group("many", many...)
-	add(exposedDN("gmsa"), "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "exp-gmsa$", "msDS-ManagedPasswordInterval", "30", "userAccountControl", "4096")
-	d.modify(t, l.String())
+	group("many", bulk...)
+	add(postureDN("gmsa"), "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "pos-gmsa$", "msDS-ManagedPasswordInterval", "30", "userAccountControl", "4096")
+	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
-		if _, err := d.change("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, exposedOU); err != nil {
+		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, postureOU); err != nil {
 			t.Error(err)
 		}
 	})
-	d.set(t, exposedDN("loop a"), "member", exposedDN("loop b"), exposedDN("guarded"))
-	d.set(t, exposedDN("outer"), "managedBy", exposedDN("roasted"))
-	d.setPassword(t, exposedDN("expiring"), "Pw-1expiring.0")
+	d.setAttribute(t, postureDN("cycle a"), "member", postureDN("cycle b"), postureDN("protected"))
+	d.setAttribute(t, postureDN("outer"), "managedBy", postureDN("service"))
+	d.setPassword(t, postureDN("expiring"), "Pw-1expiring.0")
 
-	// Whoever has a group as the primary one was its member before.
-	d.edit(t, "CN=Domain Admins,CN=Users,"+baseDN, "add", exposedDN("primary"))
-	d.set(t, exposedDN("primary"), "primaryGroupID", "512")
-	d.edit(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "add", exposedDN("outer"))
+	// A group must have a user as a member before it can be the user's primary group.
+	d.changeMember(t, "CN=Domain Admins,CN=Users,"+baseDN, "add", postureDN("primary"))
+	d.setAttribute(t, postureDN("primary"), "primaryGroupID", "512")
+	d.changeMember(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "add", postureDN("outer"))
 
-	// Who may act for it, and who may read its password: descriptors that the tool
-	// encodes.
-	var sd ldif
-	sd.replace(exposedDN("roasted"), "msDS-AllowedToActOnBehalfOfOtherIdentity", "O:BAD:(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sidOf(t, exposedDN("trusted"))+")(D;;CC;;;AU)")
-	sd.replace(exposedDN("gmsa"), "msDS-GroupMSAMembership", "O:BAD:(A;;RP;;;"+d.sidOf(t, exposedDN("inner"))+")(A;;RP;;;BA)")
-	if err := d.ldb("ldbmodify", sd.String()); err != nil {
+	// ldbmodify encodes these security descriptors.
+	var descriptors ldif
+	descriptors.replace(postureDN("service"), "msDS-AllowedToActOnBehalfOfOtherIdentity", "O:BAD:(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("trusted"))+")(D;;CC;;;AU)")
+	descriptors.replace(postureDN("gmsa"), "msDS-GroupMSAMembership", "O:BAD:(A;;RP;;;"+d.sid(t, postureDN("inner"))+")(A;;RP;;;BA)")
+	if err := d.ldb("ldbmodify", descriptors.String()); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := d.tool("domain", "passwordsettings", "pso", "create", "Strict", "10", "--min-pwd-length=12", "--max-pwd-age=7"); err != nil {
+	if out, err := d.sambaTool("domain", "passwordsettings", "pso", "create", "Strict", "10", "--min-pwd-length=12", "--max-pwd-age=7"); err != nil {
 		t.Fatal(out, err)
 	}
 	t.Cleanup(func() {
-		if out, err := d.tool("domain", "passwordsettings", "pso", "delete", "Strict"); err != nil {
+		if out, err := d.sambaTool("domain", "passwordsettings", "pso", "delete", "Strict"); err != nil {
 			t.Error(out, err)
 		}
 	})
-	if out, err := d.tool("domain", "passwordsettings", "pso", "apply", "Strict", "exp-expiring"); err != nil {
+	if out, err := d.sambaTool("domain", "passwordsettings", "pso", "apply", "Strict", "pos-expiring"); err != nil {
 		t.Fatal(out, err)
 	}
 }
 
-// edit adds or deletes one member of a group.
-func (d *controller) edit(t *testing.T, group, what, member string) {
+// changeMember adds a member to a group or deletes one. operation is add or delete.
+func (d *controller) changeMember(t *testing.T, group, operation, member string) {
 	t.Helper()
 	var l ldif
 	l.line("dn", group)
 	l.line("changetype", "modify")
-	l.line(what, "member")
+	l.line(operation, "member")
 	l.line("member", member)
 	l.WriteString("-\n\n")
-	d.modify(t, l.String())
+	d.ldapmodify(t, l.String())
 }
 
-func (d *controller) sidOf(t *testing.T, dn string) string {
+// sid returns the SID of an object.
+func (d *controller) sid(t *testing.T, dn string) string {
 	t.Helper()
-	raw := d.search(t, dn, "base", "(objectClass=*)", "objectSid")[0].values.First("objectSid")
-	return oracle.SID(raw)
+	return oracle.SID(d.ldapsearch(t, dn, "base", "(objectClass=*)", "objectSid")[0].values.First("objectSid"))
 }
 
-// shown is what ldapsearch shows of the whole domain, by DN.
-type shown struct {
-	d    *controller
-	all  map[string]record
-	sids map[string]string // of those that have one
+// domainEntries are the entries of the whole domain that ldapsearch returns.
+type domainEntries struct {
+	byDN map[string]record
+	sids map[string]string // by DN
 }
 
-func (d *controller) show(t *testing.T) *shown {
+func (d *controller) domainEntries(t *testing.T) *domainEntries {
 	t.Helper()
-	s := &shown{d, map[string]record{}, map[string]string{}}
-	for _, r := range d.search(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "sAMAccountName", "primaryGroupID", "member", "memberOf") {
-		s.all[r.dn] = r
-		raw := r.values.First("objectSid")
-		s.sids[r.dn] = oracle.SID(raw)
+	s := &domainEntries{map[string]record{}, map[string]string{}}
+	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "sAMAccountName", "primaryGroupID", "member", "memberOf") {
+		s.byDN[r.dn] = r
+		s.sids[r.dn] = oracle.SID(r.values.First("objectSid"))
 	}
-	// What is computed takes the server long, so only of those that are compared.
-	for _, r := range d.search(t, exposedOU, "", "(objectSid=*)", "*", "msDS-ResultantPSO", "msDS-UserPasswordExpiryTimeComputed") {
-		s.all[r.dn] = r
+	// Constructed attributes are slow, so only the compared entries are read with them.
+	for _, r := range d.ldapsearch(t, postureOU, "", "(objectSid=*)", "*", "msDS-ResultantPSO", "msDS-UserPasswordExpiryTimeComputed") {
+		s.byDN[r.dn] = r
 	}
 	return s
 }
 
-func (s *shown) dnOf(sid string) string {
+// dnOf returns the DN of the object with a SID, "" without one.
+func (s *domainEntries) dnOf(sid string) string {
 	for dn, other := range s.sids {
 		if other == sid {
 			return dn
@@ -158,9 +156,9 @@ func (s *shown) dnOf(sid string) string {
 
 func isGroup(r record) bool { return slices.Contains(r.values["objectclass"], "group") }
 
-// primaryGroup is the SID of an account's primary group.
-func (s *shown) primaryGroup(dn string) string {
-	rid := s.all[dn].values.First("primaryGroupID")
+// primaryGroup returns the SID of an account's primary group, "" without one.
+func (s *domainEntries) primaryGroup(dn string) string {
+	rid := s.byDN[dn].values.First("primaryGroupID")
 	if rid == "" {
 		return ""
 	}
@@ -168,52 +166,54 @@ func (s *shown) primaryGroup(dn string) string {
 	return sid[:strings.LastIndex(sid, "-")+1] + rid
 }
 
-// groupsAbove are the groups that somebody is in, by way of others too, as memberOf
-// shows them.
-func (s *shown) groupsAbove(dn string) (sids []string) {
+// transitiveGroups returns the SIDs of the direct and indirect groups of an object, from
+// memberOf.
+func (s *domainEntries) transitiveGroups(dn string) (sids []string) {
 	seen := map[string]bool{}
-	next := slices.Clone(s.all[dn].values["memberof"])
+	next := slices.Clone(s.byDN[dn].values["memberof"])
 	for len(next) > 0 {
 		group := next[0]
 		if next = next[1:]; !seen[group] {
 			seen[group] = true
 			sids = append(sids, s.sids[group])
-			next = append(next, s.all[group].values["memberof"]...)
+			next = append(next, s.byDN[group].values["memberof"]...)
 		}
 	}
 	return sids
 }
 
-// below is everybody in a group, by way of others too, as member shows them.
-func (s *shown) below(dn string) (dns []string) {
+// transitiveMembers returns the DNs of the direct and indirect members of a group, from member.
+func (s *domainEntries) transitiveMembers(dn string) (dns []string) {
 	seen := map[string]bool{dn: true}
-	next := slices.Clone(s.all[dn].values["member"])
+	next := slices.Clone(s.byDN[dn].values["member"])
 	for len(next) > 0 {
 		member := next[0]
 		if next = next[1:]; !seen[member] {
 			seen[member] = true
 			dns = append(dns, member)
-			next = append(next, s.all[member].values["member"]...)
+			next = append(next, s.byDN[member].values["member"]...)
 		}
 	}
 	return dns
 }
 
-// The well-known groups: identifiers within the domain, and within S-1-5-32.
+// The RIDs of the privileged groups in the domain and in S-1-5-32 (MS-DTYP 2.4.2.4).
 var (
 	domainRoles  = []string{"498", "512", "516", "517", "518", "519", "520", "521", "522", "526", "527"}
 	builtinRoles = []string{"544", "548", "549", "550", "551", "552", "556", "557", "578", "580", "582"}
 )
 
-func (s *shown) isPrivileged(sid string) bool {
+// isPrivileged reports whether the SID is that of a privileged group.
+func (s *domainEntries) isPrivileged(sid string) bool {
 	domain := s.sids[baseDN] + "-"
 	rid, inDomain := strings.CutPrefix(sid, domain)
 	builtin, isBuiltin := strings.CutPrefix(sid, "S-1-5-32-")
-	account := s.all[s.dnOf(sid)].values.First("sAMAccountName")
+	account := s.byDN[s.dnOf(sid)].values.First("sAMAccountName")
 	return inDomain && slices.Contains(domainRoles, rid) || isBuiltin && slices.Contains(builtinRoles, builtin) || account == "DnsAdmins"
 }
 
-func (s *shown) sidsOf(dns []string) (sids []string) {
+// sidsOf returns the SIDs of objects, without those that have none.
+func (s *domainEntries) sidsOf(dns []string) (sids []string) {
 	for _, dn := range dns {
 		if sid := s.sids[dn]; sid != "" {
 			sids = append(sids, sid)
@@ -222,8 +222,8 @@ func (s *shown) sidsOf(dns []string) (sids []string) {
 	return sids
 }
 
-// put adds a list, sorted and each once, or a value, unless there is none.
-func put(to map[string]any, key string, value any) {
+// put sets a key unless the value is empty. It sorts lists and removes duplicates.
+func put(object map[string]any, key string, value any) {
 	switch v := value.(type) {
 	case []string:
 		if len(v) == 0 {
@@ -237,39 +237,41 @@ func put(to map[string]any, key string, value any) {
 			return
 		}
 	}
-	to[key] = value
+	object[key] = value
 }
 
-func (s *shown) privileges(direct, above []string) map[string]any {
+// privileges returns the privileged groups among direct and nested groups.
+func (s *domainEntries) privileges(direct, nested []string) map[string]any {
 	p := map[string]any{}
 	put(p, "direct", slices.DeleteFunc(slices.Clone(direct), func(sid string) bool { return !s.isPrivileged(sid) }))
-	put(p, "nested", slices.DeleteFunc(slices.Clone(above), func(sid string) bool { return !s.isPrivileged(sid) }))
+	put(p, "nested", slices.DeleteFunc(slices.Clone(nested), func(sid string) bool { return !s.isPrivileged(sid) }))
 	return p
 }
 
-// aboveOf are the groups above groups, those themselves only where one of them is
-// above another.
-func (s *shown) aboveOf(groups []string) (above []string) {
+// nestedGroups returns the groups of groups. It contains one of the given groups only if that
+// is a member of another.
+func (s *domainEntries) nestedGroups(groups []string) (nested []string) {
 	for _, sid := range groups {
-		above = append(above, s.groupsAbove(s.dnOf(sid))...)
+		nested = append(nested, s.transitiveGroups(s.dnOf(sid))...)
 	}
-	return above
+	return nested
 }
 
-// userPosture is the map once more, without any code of the connector's.
-func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
+// userPosture returns the expected posture of a user. It implements the transformation a second
+// time, without code of the connector.
+func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	t.Helper()
-	r, p := s.all[dn], map[string]any{}
-	control := r.values.Bits("userAccountControl")
-	var names []string
+	r, p := s.byDN[dn], map[string]any{}
+	uac := r.values.Bits("userAccountControl")
+	var flags []string
 	for bit, name := range map[uint32]string{0x20: "PASSWORD_NOT_REQUIRED", 0x10000: "PASSWORD_NEVER_EXPIRES", 0x80: "REVERSIBLE_ENCRYPTION",
 		0x400000: "NO_PREAUTHENTICATION", 0x200000: "DES_ONLY", 0x80000: "TRUSTED_FOR_DELEGATION", 0x1000000: "TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION",
 		0x100000: "NOT_DELEGATED", 0x40000: "SMART_CARD_REQUIRED"} {
-		if control&bit != 0 {
-			names = append(names, name)
+		if uac&bit != 0 {
+			flags = append(flags, name)
 		}
 	}
-	put(p, "accountControl", names)
+	put(p, "accountControl", flags)
 	var ciphers []string
 	for bit, name := range map[uint32]string{1: "DES_CBC_CRC", 2: "DES_CBC_MD5", 4: "RC4_HMAC", 8: "AES128", 16: "AES256"} {
 		if r.values.Bits("msDS-SupportedEncryptionTypes")&bit != 0 {
@@ -286,13 +288,12 @@ func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
 		}
 	}
 	for name, attribute := range map[string]string{"allowedToActOnBehalf": "msDS-AllowedToActOnBehalfOfOtherIdentity", "passwordReaders": "msDS-GroupMSAMembership"} {
-		raw := r.values.First(attribute)
-		put(p, name, allowedIn(t, raw))
+		put(p, name, allowedSIDs(t, r.values.First(attribute)))
 	}
 	groups := append(s.sidsOf(r.values["memberof"]), s.primaryGroup(dn))
 	put(p, "primaryGroup", s.primaryGroup(dn))
 	put(p, "groups", groups)
-	if privileges := s.privileges(groups, s.aboveOf(groups)); len(privileges) > 0 {
+	if privileges := s.privileges(groups, s.nestedGroups(groups)); len(privileges) > 0 {
 		p["privilegedGroups"] = privileges
 	}
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
@@ -300,8 +301,7 @@ func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
 			p[name] = at.Format("2006-01-02T15:04:05.000Z")
 		}
 	}
-	policy := r.values.First("msDS-ResultantPSO")
-	put(p, "passwordPolicy", policy)
+	put(p, "passwordPolicy", r.values.First("msDS-ResultantPSO"))
 	if text := r.values.First("userWorkstations"); text != "" {
 		put(p, "logonWorkstations", strings.Split(text, ","))
 	}
@@ -311,42 +311,43 @@ func (s *shown) userPosture(t *testing.T, dn string) map[string]any {
 	return p
 }
 
-// allowedIn finds the SIDs of a descriptor's entries of the simple kind that allow.
-func allowedIn(t *testing.T, raw string) (sids []string) {
+// allowedSIDs returns the SIDs of the ACCESS_ALLOWED_ACE entries of a self-relative security
+// descriptor (MS-DTYP 2.4.6).
+func allowedSIDs(t *testing.T, descriptor string) (sids []string) {
 	t.Helper()
-	if raw == "" {
+	if descriptor == "" {
 		return nil
 	}
-	list := raw[binary.LittleEndian.Uint32([]byte(raw[16:])):]
-	at := 8
-	for range int(list[4]) {
-		size := int(binary.LittleEndian.Uint16([]byte(list[at+2:])))
-		if list[at] == 0 {
-			sids = append(sids, oracle.SID(list[at+8:at+size]))
+	dacl := descriptor[binary.LittleEndian.Uint32([]byte(descriptor[16:])):]
+	offset := 8
+	for range int(dacl[4]) {
+		size := int(binary.LittleEndian.Uint16([]byte(dacl[offset+2:])))
+		if dacl[offset] == 0 {
+			sids = append(sids, oracle.SID(dacl[offset+8:offset+size]))
 		}
-		at += size
+		offset += size
 	}
 	return sids
 }
 
-func (s *shown) groupPosture(dn string) map[string]any {
-	r, p := s.all[dn], map[string]any{}
+// groupPosture returns the expected posture of a group.
+func (s *domainEntries) groupPosture(dn string) map[string]any {
+	r, p := s.byDN[dn], map[string]any{}
 	members := r.values["member"]
 	put(p, "members", s.sidsOf(members))
 	put(p, "memberOf", s.sidsOf(r.values["memberof"]))
-	if without := len(members) - len(s.sidsOf(members)); without > 0 {
-		p["membersWithoutSid"] = float64(without)
+	if withoutSID := len(members) - len(s.sidsOf(members)); withoutSID > 0 {
+		p["membersWithoutSid"] = float64(withoutSID)
 	}
-	manager := r.values.First("managedBy")
-	put(p, "managedBy", s.sids[manager])
+	put(p, "managedBy", s.sids[r.values.First("managedBy")])
 	groups := s.sidsOf(r.values["memberof"])
-	if privileges := s.privileges(groups, s.aboveOf(groups)); len(privileges) > 0 {
+	if privileges := s.privileges(groups, s.nestedGroups(groups)); len(privileges) > 0 {
 		p["privilegedGroups"] = privileges
 	}
-	p["inCycle"] = slices.Contains(s.groupsAbove(dn), s.sids[dn])
+	p["inCycle"] = slices.Contains(s.transitiveGroups(dn), s.sids[dn])
 	p["nestingDepth"] = float64(s.depth(dn, nil))
 	p["empty"] = len(members) == 0
-	for account := range s.all {
+	for account := range s.byDN {
 		if s.primaryGroup(account) == s.sids[dn] {
 			p["empty"] = false
 		}
@@ -354,13 +355,13 @@ func (s *shown) groupPosture(dn string) map[string]any {
 	return p
 }
 
-// depth counts levels, and a cycle as one: it is for cycles of two without groups
-// below but empty ones.
-func (s *shown) depth(dn string, path []string) int {
+// depth returns the number of levels of nested groups. A cycle counts as one level. It supports
+// cycles of two groups, whose other nested groups are empty.
+func (s *domainEntries) depth(dn string, path []string) int {
 	depth := 0
-	for _, member := range s.all[dn].values["member"] {
-		if isGroup(s.all[member]) && !slices.Contains(path, member) && member != dn {
-			if slices.Contains(s.all[member].values["member"], dn) { // in each other
+	for _, member := range s.byDN[dn].values["member"] {
+		if isGroup(s.byDN[member]) && !slices.Contains(path, member) && member != dn {
+			if slices.Contains(s.byDN[member].values["member"], dn) { // a cycle
 				depth = max(depth, 1)
 				continue
 			}
@@ -370,28 +371,25 @@ func (s *shown) depth(dn string, path []string) int {
 	return depth
 }
 
-// compareExposed holds what is at the gateway against what ldapsearch shows.
-func compareExposed(t *testing.T, d *controller, g *testenv.Gateway) {
+// comparePosture compares the posture, the roles and the groups at the gateway with the
+// directory.
+func comparePosture(t *testing.T, d *controller, g *testenv.Gateway) {
 	t.Helper()
-	s := d.show(t)
+	s := d.domainEntries(t)
 	compared := 0
-	check := func(what, class string, i gatewayserver.Identity, want map[string]any) {
+	compareAsset := func(dn, class string, i gatewayserver.Identity, want map[string]any) {
 		t.Helper()
-		var item struct {
-			Asset struct{ AssetDetail map[string]map[string]any }
-		}
-		detail := struct {
+		var detail struct {
 			Asset struct {
 				AssetDetail map[string]json.RawMessage
 			}
-		}{}
+		}
 		if err := json.Unmarshal(i.Asset, &detail); err != nil {
 			t.Fatal(err)
 		}
-		item.Asset.AssetDetail = map[string]map[string]any{}
 		var content map[string]any
 		if err := json.Unmarshal(detail.Asset.AssetDetail[class], &content); err != nil {
-			t.Fatalf("%s: %v: %s", what, err, i.Asset)
+			t.Fatalf("%s: %v: %s", dn, err, i.Asset)
 		}
 		got, _ := content["posture"].(map[string]any)
 		if class == "roleAssetClass" {
@@ -400,72 +398,73 @@ func compareExposed(t *testing.T, d *controller, g *testenv.Gateway) {
 		compared++
 		for key := range maps.Keys(union(got, want)) {
 			if a, b := canonicalJSON(t, got[key]), canonicalJSON(t, want[key]); a != b {
-				t.Errorf("%s: %s is %.300s, the directory shows %.300s", what, key, a, b)
+				t.Errorf("%s: %s is %.300s, want %.300s", dn, key, a, b)
 			}
 		}
 	}
 	for _, i := range g.Users() {
-		if dn := s.dnOf(i.ExternalAssetID); strings.HasSuffix(dn, exposedOU) {
-			check(dn, "userAssetClass", i, s.userPosture(t, dn))
+		if dn := s.dnOf(i.ExternalAssetID); strings.HasSuffix(dn, postureOU) {
+			compareAsset(dn, "userAssetClass", i, s.userPosture(t, dn))
 		}
 	}
 	for _, i := range g.Groups() {
-		if dn := s.dnOf(i.ExternalAssetID); strings.HasSuffix(dn, exposedOU) {
-			check(dn, "groupAssetClass", i, s.groupPosture(dn))
+		if dn := s.dnOf(i.ExternalAssetID); strings.HasSuffix(dn, postureOU) {
+			compareAsset(dn, "groupAssetClass", i, s.groupPosture(dn))
 		}
 	}
 	roles := 0
-	for dn, r := range s.all {
+	for dn, r := range s.byDN {
 		if sid := s.sids[dn]; isGroup(r) && s.isPrivileged(sid) {
 			roles++
 			found := false
 			for _, i := range g.Sandbox().Roles() {
 				if i.ExternalAssetID == sid+":role" {
 					found = true
-					check("role "+dn, "roleAssetClass", i, s.role(t, dn, i))
+					compareAsset("role "+dn, "roleAssetClass", i, s.role(t, dn, i))
 				}
 			}
 			if !found {
-				t.Errorf("there is no role of %s", dn)
+				t.Errorf("no role for %s", dn)
 			}
 		}
 	}
 	if roles < 12 || compared < 12+roles {
-		t.Errorf("%d roles and %d objects were compared", roles, compared)
+		t.Errorf("compared %d roles and %d assets, want more", roles, compared)
 	}
 }
 
-// role is what a role must be, but for its names.
-func (s *shown) role(t *testing.T, dn string, i gatewayserver.Identity) map[string]any {
+// role returns the expected role of a group. The names and the description are those of the
+// asset, because the directory does not have them.
+func (s *domainEntries) role(t *testing.T, dn string, i gatewayserver.Identity) map[string]any {
 	t.Helper()
-	var is struct {
+	var actual struct {
 		Asset struct {
 			AssetDetail struct{ RoleAssetClass map[string]any }
 		}
 	}
-	if err := json.Unmarshal(i.Asset, &is); err != nil {
+	if err := json.Unmarshal(i.Asset, &actual); err != nil {
 		t.Fatal(err)
 	}
 	p := map[string]any{}
 	for _, key := range []string{"id", "name", "description", "role", "privileged"} {
-		put(p, key, is.Asset.AssetDetail.RoleAssetClass[key])
+		put(p, key, actual.Asset.AssetDetail.RoleAssetClass[key])
 		if p[key] == nil {
 			delete(p, key)
 		}
 	}
 	p["group"] = s.sids[dn]
 	var members, groups []string
-	within := map[string]bool{s.sids[dn]: true}
-	for _, member := range s.below(dn) {
-		if sid := s.sids[member]; isGroup(s.all[member]) {
+	groupSIDs := map[string]bool{s.sids[dn]: true}
+	for _, member := range s.transitiveMembers(dn) {
+		if sid := s.sids[member]; isGroup(s.byDN[member]) {
 			groups = append(groups, sid)
-			within[sid] = true
+			groupSIDs[sid] = true
 		} else {
 			members = append(members, sid)
 		}
 	}
-	for account := range s.all {
-		if within[s.primaryGroup(account)] {
+	for account := range s.byDN {
+		if groupSIDs[s.primaryGroup(account)] {
 			members = append(members, s.sids[account])
 		}
 	}
@@ -474,7 +473,7 @@ func (s *shown) role(t *testing.T, dn string, i gatewayserver.Identity) map[stri
 	return p
 }
 
-// canonicalJSON writes a value with its lists sorted: they are sets.
+// canonicalJSON encodes a value with sorted lists, because the lists are sets.
 func canonicalJSON(t *testing.T, value any) string {
 	t.Helper()
 	if value == nil {
@@ -488,100 +487,101 @@ func canonicalJSON(t *testing.T, value any) string {
 	if err := json.Unmarshal(encoded, &generic); err != nil {
 		t.Fatal(err)
 	}
-	var sorted func(any)
-	sorted = func(v any) {
+	var sortLists func(any)
+	sortLists = func(v any) {
 		switch v := v.(type) {
 		case []any:
 			slices.SortFunc(v, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 		case map[string]any:
 			for _, inner := range v {
-				sorted(inner)
+				sortLists(inner)
 			}
 		}
 	}
-	sorted(generic)
+	sortLists(generic)
 	encoded, _ = json.Marshal(generic)
 	return string(encoded)
 }
 
+// TestPosture compares the security posture at the gateway with the directory after a full sync,
+// delta syncs, and a change back to identities only.
 func TestPosture(t *testing.T) {
-	d := domain(t)
-	d.grant(t, serviceAccount)
-	t.Cleanup(func() { d.grant(t, "") })
-	d.expose(t)
-	connection, profile := d.console("LDAP", exposedOU, "SUBTREE")
+	d := sharedController(t)
+	d.grantReadDeleted(t)
+	d.addPostureOU(t)
+	connection, profile := d.console("LDAP", postureOU, "SUBTREE")
 	profile.Assets = "Identity with security posture"
 	g := newGateway(t, connection, profile)
-	env := newSettings(t, g).With(testenv.Settings{"sync.max-deletes-percent": "100"})
-	sync := func(what, mode string, args ...string) program.Outcome {
+	settings := newSettings(t, g).With(testenv.Settings{"sync.max-deletes-percent": "100"})
+	sync := func(step, mode string, args ...string) program.Outcome {
 		t.Helper()
-		begin := time.Now()
-		o := run(t, env, append([]string{"sync"}, args...)...)
+		began := time.Now()
+		o := run(t, settings, append([]string{"sync"}, args...)...)
 		o.MustExit(t, 0)
 		if got := summary(t, o)["mode"]; got != mode {
-			t.Errorf("%s: mode %v, want %s", what, got, mode)
+			t.Errorf("%s: mode %v, want %s", step, got, mode)
 		}
-		compareExposed(t, d, g)
+		comparePosture(t, d, g)
 		if t.Failed() {
-			t.Fatalf("%s; standard error:\n%.6000s", what, o.Stderr)
+			t.Fatalf("%s; stderr:\n%.6000s", step, o.Stderr)
 		}
-		t.Logf("%s: %v uploaded in %.1f s", what, summary(t, o)["uploaded"], time.Since(begin).Seconds())
+		t.Logf("%s: %v uploaded in %.1f s", step, summary(t, o)["uploaded"], time.Since(began).Seconds())
 		return o
 	}
 	sync("first", "full")
 	domainAsset := string(g.Sandbox().Domains()[0].Asset)
-	for _, want := range []string{`"id":"` + d.sidOf(t, baseDN) + `"`, `"threshold":` + strconv.Itoa(lockoutThreshold), `"minimumLength":7`, `"recycleBin":"DISABLED"`,
+	for _, want := range []string{`"id":"` + d.sid(t, baseDN) + `"`, `"threshold":` + strconv.Itoa(lockoutThreshold), `"minimumLength":7`, `"recycleBin":"DISABLED"`,
 		`"machineAccountQuota":10`, `"krbtgtPasswordLastChangedAt":`, `"operatingSystem":"Samba"`, `"unreadable":["fineGrainedPasswordPolicies"]`} {
 		if !strings.Contains(domainAsset, want) {
-			t.Errorf("the domain has no %s: %s", want, domainAsset)
+			t.Errorf("%s missing in the domain asset: %s", want, domainAsset)
 		}
 	}
-	mustCount(t, summary(t, sync("nothing", "delta")), "uploaded", 0)
+	mustCount(t, summary(t, sync("no changes", "delta")), "uploaded", 0)
 
-	// More numbers than deltas overlap, so that nothing is read again for that.
-	pass := func() {
+	// The changes exceed the USN overlap of delta syncs, so that no object is read again because
+	// of the overlap.
+	exceedOverlap := func() {
 		t.Helper()
 		var l ldif
 		for n := range 220 {
 			l.replace("CN=Guest,CN=Users,"+baseDN, "description", strconv.Itoa(n))
 		}
-		d.modify(t, l.String())
+		d.ldapmodify(t, l.String())
 	}
-	pass()
-	sync("others' changes", "delta")
-	d.edit(t, exposedDN("outer"), "delete", exposedDN("inner"))
-	mustCount(t, summary(t, sync("inner leaves outer", "delta")), "uploaded", 5) // both, the two below, the role
-	pass()
-	d.edit(t, "CN=Administrators,CN=Builtin,"+baseDN, "add", exposedDN("loop a"))
-	sync("a loop becomes privileged", "delta")
-	pass()
-	d.remove(t, exposedDN("trusted")) // which changes no group
-	sync("a member is deleted", "delta")
-	pass()
-	d.edit(t, "CN=Administrators,CN=Builtin,"+baseDN, "delete", exposedDN("loop a"))
-	d.edit(t, exposedDN("many"), "delete", d.search(t, bulkOU, "", "(sAMAccountType=805306368)", "name")[7].dn)
-	sync("two groups at once", "delta")
+	exceedOverlap()
+	sync("changes outside of the scope", "delta")
+	d.changeMember(t, postureDN("outer"), "delete", postureDN("inner"))
+	mustCount(t, summary(t, sync("nested group removed", "delta")), "uploaded", 5) // two groups, two users, one role
+	exceedOverlap()
+	d.changeMember(t, "CN=Administrators,CN=Builtin,"+baseDN, "add", postureDN("cycle a"))
+	sync("cycle becomes privileged", "delta")
+	exceedOverlap()
+	d.delete(t, postureDN("trusted")) // changes no group entry
+	sync("member deleted", "delta")
+	exceedOverlap()
+	d.changeMember(t, "CN=Administrators,CN=Builtin,"+baseDN, "delete", postureDN("cycle a"))
+	d.changeMember(t, postureDN("many"), "delete", d.ldapsearch(t, bulkOU, "", "(sAMAccountType=805306368)", "name")[7].dn)
+	sync("two groups changed", "delta")
 
-	// An account that may read them sees the policies, too.
+	// An administrator can also read the fine-grained password policies.
 	connection.Authentication.BindDN, connection.Authentication.Password = d.admin.dn, d.admin.password
 	g.SetConnection(connection)
 	sync("as administrator", "delta")
-	if text := string(g.Sandbox().Domains()[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sidOf(t, exposedDN("expiring"))+`"],"minimumLength":12`) || strings.Contains(text, "unreadable") {
-		t.Errorf("the domain: %s", text)
+	if text := string(g.Sandbox().Domains()[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sid(t, postureDN("expiring"))+`"],"minimumLength":12`) || strings.Contains(text, "unreadable") {
+		t.Errorf("password policy missing in the domain asset: %s", text)
 	}
 
-	// And back to identities only.
 	profile.Assets = "IDENTITIES_ONLY"
 	g.SetProfile(profile)
-	run(t, env, "sync").MustExit(t, 0)
+	run(t, settings, "sync").MustExit(t, 0)
 	for _, i := range slices.Concat(g.Sandbox().Roles(), g.Sandbox().Domains()) {
 		if !strings.Contains(string(i.Asset), `"status":"DELETED"`) {
-			t.Errorf("still there: %s", i.Asset)
+			t.Errorf("not deleted without posture: %s", i.Asset)
 		}
 	}
 	for _, i := range g.Users() {
 		if strings.Contains(string(i.Asset), "posture") {
-			t.Errorf("still with posture: %s", i.Asset)
+			t.Errorf("posture not removed: %s", i.Asset)
 		}
 	}
 }

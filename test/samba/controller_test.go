@@ -28,8 +28,7 @@ const (
 	realm  = "CORP.EXAMPLE.COM"
 	baseDN = "DC=corp,DC=example,DC=com"
 
-	// serviceDN is the account that the connector binds with: a domain user
-	// without any right of its own.
+	// serviceDN is the account of the connector: a domain user without additional rights.
 	serviceDN      = "CN=svc-qualys,OU=Service," + baseDN
 	serviceAccount = "svc-qualys"
 	adminDN        = "CN=Administrator,CN=Users," + baseDN
@@ -37,8 +36,8 @@ const (
 	tlsURL = "ldaps://127.0.0.1"
 )
 
-// TestMain only cleans up: what a test needs is made by the first test that asks
-// for it, so that those of the oracle run without a server.
+// TestMain only cleans up. The first test that needs the domain controller starts it, so that
+// tests of the test code run without one.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if err := cleanUp(code != 0); err != nil {
@@ -48,13 +47,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// workDir holds everything that this run of the tests makes on disk. Its path is
-// short because Unix sockets lie in it.
+// workDir contains all files of this test process. Its path is short, because it contains Unix
+// sockets.
 var workDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "samba") })
 
 var (
 	startedMu sync.Mutex
-	started   *controller // what cleanUp has to stop
+	started   *controller // stopped by cleanUp
 )
 
 func cleanUp(failed bool) error {
@@ -68,43 +67,43 @@ func cleanUp(failed bool) error {
 	if started != nil {
 		errs = append(errs, started.stop())
 		if failed {
-			errs = append(errs, started.keepLog())
+			errs = append(errs, started.saveLog())
 		}
 	}
 	return errors.Join(append(errs, program.Remove(), os.RemoveAll(dir))...)
 }
 
-// A controller is one Samba domain controller on the loopback interface. Its
-// methods are not for concurrent use.
+// controller is a Samba domain controller on loopback. Its methods are not safe for concurrent
+// use.
 type controller struct {
 	dir      string
-	users    int // in the fill, without those that provisioning made
+	users    int // in the fixture, without those of the provisioning
 	groups   int
 	admin    credentials
 	service  credentials
 	process  *exec.Cmd
 	stdin    io.Closer
-	finished chan struct{} // closed once process has ended
+	finished chan struct{} // closed after the process has ended
 	log      *os.File
 
-	changes  int // commands that may have changed the directory
-	readings map[search]lastReading
+	changes   int // tools that ran and may have changed the directory
+	snapshots map[searchScope]cachedSnapshot
 }
 
-// credentials are a DN and its password, which command lines get as a file.
+// credentials are a DN and its password, which is also in a file for command lines.
 type credentials struct {
 	dn       string
 	password string
 	file     string
 }
 
-var provisioned = sync.OnceValues(provision)
+var provisionOnce = sync.OnceValues(provision)
 
-// domain returns the running controller, which the first call provisions, fills
-// and starts.
-func domain(t *testing.T) *controller {
+// sharedController returns the running controller. The first call provisions, fills and starts
+// it.
+func sharedController(t *testing.T) *controller {
 	t.Helper()
-	d, err := provisioned()
+	d, err := provisionOnce()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,10 +111,10 @@ func domain(t *testing.T) *controller {
 }
 
 func provision() (*controller, error) {
-	if err := installed(); err != nil {
+	if err := installSamba(); err != nil {
 		return nil, err
 	}
-	if err := portsFree(); err != nil {
+	if err := checkPorts(); err != nil {
 		return nil, err
 	}
 	dir, err := workDir()
@@ -133,8 +132,8 @@ func provision() (*controller, error) {
 		return nil, err
 	}
 
-	begin := time.Now()
-	if _, err := command("", "samba-tool", "domain", "provision",
+	began := time.Now()
+	if _, err := runTool("", "samba-tool", "domain", "provision",
 		"--realm="+realm, "--domain=CORP", "--server-role=dc", "--dns-backend=NONE",
 		"--adminpass="+d.admin.password, "--targetdir="+d.dir,
 		"--host-name=dc1", "--host-ip=127.0.0.1",
@@ -144,15 +143,15 @@ func provision() (*controller, error) {
 	if err := d.configure(allowPlainBinds); err != nil {
 		return nil, err
 	}
-	provisionTook := time.Since(begin)
+	provisionTook := time.Since(began)
 
-	begin = time.Now()
-	if err := d.fill(); err != nil {
-		return nil, fmt.Errorf("fill the directory: %w", err)
+	began = time.Now()
+	if err := d.loadFixture(); err != nil {
+		return nil, fmt.Errorf("load fixture: %w", err)
 	}
-	fillTook := time.Since(begin)
+	fixtureTook := time.Since(began)
 
-	begin = time.Now()
+	began = time.Now()
 	startedMu.Lock()
 	started = d
 	startedMu.Unlock()
@@ -162,40 +161,39 @@ func provision() (*controller, error) {
 	if err := d.logOn(); err != nil {
 		return nil, err
 	}
-	fmt.Printf("samba: provisioned in %.1f s, filled with %d users and %d groups in %.1f s, started in %.1f s\n",
-		provisionTook.Seconds(), d.users, d.groups, fillTook.Seconds(), time.Since(begin).Seconds())
+	fmt.Printf("samba: provisioned in %.1f s, loaded %d users and %d groups in %.1f s, started in %.1f s\n",
+		provisionTook.Seconds(), d.users, d.groups, fixtureTook.Seconds(), time.Since(began).Seconds())
 	return d, nil
 }
 
 func newCredentials(dir, dn, name string) (credentials, error) {
-	// The prefix satisfies the domain's rules of complexity whatever follows.
+	// The prefix satisfies the complexity rules of the domain.
 	c := credentials{dn: dn, password: "Pw-1" + rand.Text(), file: filepath.Join(dir, name)}
-	keepSecret(c.password)
-	// ldapsearch -y takes a trailing newline for a part of the password.
+	testlog.AddSecret(c.password)
+	// No trailing newline: ldapsearch -y would use it as part of the password.
 	return c, os.WriteFile(c.file, []byte(c.password), 0o600)
 }
 
-// What the tests need on the machine: Debian's packages, and a file of each that
-// shows it is there.
+// The required Debian packages, and programs and files that show that they are installed.
 var (
-	packages = []string{"samba", "samba-ad-dc", "samba-ad-provision", "ldb-tools", "python3-samba", "krb5-config", "winbind", "ldap-utils"}
-	evidence = []string{"samba", "samba-tool", "ldbadd", "ldbmodify", "ldapsearch", "ldapmodify", "/usr/share/samba/setup/provision.ldif"}
+	packages      = []string{"samba", "samba-ad-dc", "samba-ad-provision", "ldb-tools", "python3-samba", "krb5-config", "winbind", "ldap-utils"}
+	requiredFiles = []string{"samba", "samba-tool", "ldbadd", "ldbmodify", "ldapsearch", "ldapmodify", "/usr/share/samba/setup/provision.ldif"}
 )
 
-// installed makes sure that Samba is there. A machine where it cannot be had
-// fails the tests: an absent server proves nothing.
-func installed() error {
+// installSamba installs Samba if it is missing. An error fails the tests, because a skipped
+// test proves nothing.
+func installSamba() error {
 	if os.Geteuid() != 0 {
-		return errors.New("these tests run a domain controller on ports 389 and 636: run them as root")
+		return errors.New("the domain controller needs ports 389 and 636: run the tests as root")
 	}
-	return debian.Install(evidence, packages...)
+	return debian.Install(requiredFiles, packages...)
 }
 
-func portsFree() error {
+func checkPorts() error {
 	for _, port := range []string{"389", "636", "3268", "3269"} {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
 		if err != nil {
-			return fmt.Errorf("the domain controller needs port %s of 127.0.0.1, stop what holds it: %w", port, err)
+			return fmt.Errorf("listen on port %s of 127.0.0.1: %w: stop the process that uses it", port, err)
 		}
 		if err := l.Close(); err != nil {
 			return err
@@ -204,7 +202,7 @@ func portsFree() error {
 	return nil
 }
 
-// What the server answers to a simple bind without TLS.
+// Values of the setting for simple binds without TLS.
 const (
 	allowPlainBinds  = "no"
 	refusePlainBinds = "yes"
@@ -216,8 +214,8 @@ func (d *controller) database() []string {
 	return []string{"-H", filepath.Join(d.dir, "private", "sam.ldb"), "--configfile=" + d.conf()}
 }
 
-// configure rewrites smb.conf for a server that only speaks LDAP and touches
-// nothing outside its own directory. It takes effect at the next start.
+// configure rewrites smb.conf for a server that only serves LDAP and only uses files in its own
+// directory. It takes effect at the next start.
 func (d *controller) configure(strongAuth string) error {
 	text, err := os.ReadFile(d.conf())
 	if err != nil {
@@ -246,14 +244,14 @@ func (d *controller) configure(strongAuth string) error {
 	return os.WriteFile(d.conf(), out.Bytes(), 0o644)
 }
 
-// start runs Samba and returns once the service account can bind.
+// start starts Samba and waits until the service account can bind.
 func (d *controller) start() error {
 	cmd := exec.Command("samba", "-s", d.conf(), "--interactive", "-M", "single")
 	cmd.Stdout, cmd.Stderr = d.log, d.log
 	cmd.Env = append(os.Environ(), withoutSync)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// An interactive Samba ends when its standard input does: however these
-	// tests die, no server is left behind.
+	// An interactive Samba exits at the end of its standard input, so none is left behind when
+	// the test process is killed.
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -268,22 +266,22 @@ func (d *controller) start() error {
 	}()
 	d.process, d.stdin, d.finished = cmd, stdin, finished
 
-	// The first start makes an RSA key.
+	// The first start generates an RSA key, which takes seconds.
 	for idle := time.After(testlog.IdleLimit); ; {
 		if err = d.bind(d.service.dn, d.service.file); err == nil {
 			return nil
 		}
 		select {
 		case <-finished:
-			return fmt.Errorf("samba ended: %s", d.logTail())
+			return fmt.Errorf("samba exited: %s", d.logTail())
 		case <-idle:
-			return fmt.Errorf("the domain controller does not become ready: %w", err)
+			return fmt.Errorf("domain controller not ready: %w", err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
-// stop ends Samba and everything it started. It may be called more than once.
+// stop stops Samba and its child processes. It may be called more than once.
 func (d *controller) stop() error {
 	if d.process == nil {
 		return nil
@@ -301,7 +299,7 @@ func (d *controller) stop() error {
 	return nil
 }
 
-// restart starts the server anew under another rule for binds without TLS.
+// restart restarts the server with another setting for simple binds without TLS.
 func (d *controller) restart(strongAuth string) error {
 	if err := d.stop(); err != nil {
 		return err
@@ -317,53 +315,50 @@ func (d *controller) logTail() string {
 	if err != nil {
 		return err.Error()
 	}
-	const most = 4000
-	if len(text) > most {
-		text = text[len(text)-most:]
+	const limit = 4000
+	if len(text) > limit {
+		text = text[len(text)-limit:]
 	}
 	return string(text)
 }
 
-func (d *controller) keepLog() error {
+func (d *controller) saveLog() error {
 	text, err := os.ReadFile(d.log.Name())
 	if err != nil {
 		return err
 	}
-	kept, err := os.CreateTemp("", "samba-samba-*.log")
+	saved, err := os.CreateTemp("", "samba-samba-*.log")
 	if err != nil {
 		return err
 	}
-	_, err = kept.Write(text)
-	fmt.Fprintln(os.Stderr, "samba: the domain controller's log is in", kept.Name())
-	return errors.Join(err, kept.Close())
+	_, err = saved.Write(text)
+	fmt.Fprintln(os.Stderr, "samba: log of the domain controller:", saved.Name())
+	return errors.Join(err, saved.Close())
 }
 
-// bind tries one simple bind, over TLS, which every configuration allows.
+// bind tries one simple bind over LDAPS, which every configuration allows.
 func (d *controller) bind(dn, passwordFile string) error {
-	_, err := command("", "ldapsearch", "-x", "-LLL", "-H", tlsURL, "-D", dn, "-y", passwordFile,
+	_, err := runTool("", "ldapsearch", "-x", "-LLL", "-H", tlsURL, "-D", dn, "-y", passwordFile,
 		"-b", "", "-s", "base", "dnsHostName")
 	return err
 }
 
-// change runs one of the machine's tools on the directory, which it may change.
-func (d *controller) change(stdin, name string, args ...string) (string, error) {
+// runChange runs a tool that may change the directory.
+func (d *controller) runChange(stdin, name string, args ...string) (string, error) {
 	d.changes++
-	return command(stdin, name, args...)
+	return runTool(stdin, name, args...)
 }
 
-// withoutSync keeps Samba's databases from being synced to the disk with each change: no
-// test is about a power cut.
+// withoutSync disables fsync for Samba's databases. No test is about power failures.
 const withoutSync = "TDB_NO_FSYNC=1"
 
-// command runs one of the machine's tools and returns what it printed. Its error
-// carries what the tool complained of.
-func command(stdin, name string, args ...string) (string, error) {
+// runTool runs a program and returns its stdout. An error contains its stderr.
+func runTool(stdin, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	// The server's certificate is made by itself; what these tools prove is not
-	// its identity.
+	// The server's certificate is self-signed. The tools do not verify it.
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "LDAPTLS_REQCERT=never", withoutSync)
 	if err := cmd.Run(); err != nil {
 		return stdout.String(), fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(stderr.String()))

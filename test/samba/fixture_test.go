@@ -13,7 +13,7 @@ import (
 	"unicode/utf16"
 )
 
-// Where the fill puts what.
+// The organizational units of the fixture.
 const (
 	peopleOU = "OU=People," + baseDN
 	puneOU   = "OU=Pune," + peopleOU
@@ -21,10 +21,10 @@ const (
 	tokyoOU  = "OU=東京," + peopleOU
 	groupsOU = "OU=Groups," + baseDN
 	bulkOU   = "OU=Bulk," + baseDN
-	besideOU = "OU=Beside," + baseDN
+	otherOU  = "OU=Other," + baseDN
 
-	// bulkUsers are more than the members of a group that come in three ranges of 1,500, and
-	// a third of them more than a page of 1,000.
+	// bulkUsers exceeds two ranges of 1,500 members of a group. A third of it exceeds a page of
+	// 1,000.
 	bulkUsers  = 3200
 	bulkGroups = 1100
 
@@ -34,9 +34,9 @@ const (
 // Bits of userAccountControl (MS-ADTS 2.2.16).
 const (
 	uacDisabled      = 0x2
-	uacNoPassword    = 0x20 // none is required
+	uacNoPassword    = 0x20 // PASSWD_NOTREQD
 	uacNormal        = 0x200
-	uacNeverExpires  = 0x10000 // the password
+	uacNeverExpires  = 0x10000 // DONT_EXPIRE_PASSWORD
 	uacSmartcard     = 0x40000
 	uacPlain         = uacNormal | uacNoPassword | uacNeverExpires
 	uacPlainDisabled = uacPlain | uacDisabled
@@ -50,36 +50,37 @@ const (
 	groupSecurity    = -0x80000000
 )
 
-// filler collects what goes into the directory.
-type filler struct {
+// fixture collects the entries of the fixture.
+type fixture struct {
 	ldif
-	names  int // accounts named so far
-	users  int
-	groups int
+	accounts int // sAMAccountNames used
+	users    int
+	groups   int
 }
 
-func (f *filler) ou(dn string) { f.add(dn, "objectClass", "organizationalUnit") }
+func (f *fixture) ou(dn string) { f.add(dn, "objectClass", "organizationalUnit") }
 
-func (f *filler) account() string {
-	f.names++
-	return fmt.Sprintf("acct%05d", f.names)
+// account returns a new sAMAccountName.
+func (f *fixture) account() string {
+	f.accounts++
+	return fmt.Sprintf("acct%05d", f.accounts)
 }
 
-func (f *filler) user(rdn, parent string, uac int, pairs ...string) string {
+func (f *fixture) user(rdn, parent string, uac int, pairs ...string) string {
 	dn := rdn + "," + parent
 	f.users++
 	f.add(dn, append([]string{"objectClass", "user", "sAMAccountName", f.account(), "userAccountControl", strconv.Itoa(uac)}, pairs...)...)
 	return dn
 }
 
-func (f *filler) group(rdn, parent string, kind int, pairs ...string) string {
+func (f *fixture) group(rdn, parent string, kind int, pairs ...string) string {
 	dn := rdn + "," + parent
 	f.groups++
 	f.add(dn, append([]string{"objectClass", "group", "sAMAccountName", f.account(), "groupType", strconv.Itoa(kind)}, pairs...)...)
 	return dn
 }
 
-// unicodePwd is a password in the form that the directory takes (MS-ADTS 3.1.1.3.1.5.1).
+// unicodePwd returns a password as a value of unicodePwd (MS-ADTS 3.1.1.3.1.5.1).
 func unicodePwd(password string) string {
 	var b []byte
 	for _, u := range utf16.Encode([]rune(`"` + password + `"`)) {
@@ -88,63 +89,64 @@ func unicodePwd(password string) string {
 	return string(b)
 }
 
-// fileTime is a time as the directory's large integers have it: 100 ns since 1601.
+// fileTime returns a time in units of 100 ns since 1601.
 func fileTime(t time.Time) string {
 	const epoch = 11644473600 // seconds from 1601 to 1970
 	return strconv.FormatInt((t.Unix()+epoch)*10_000_000+int64(t.Nanosecond()/100), 10)
 }
 
-// lockedDN, fumblingDN and activeDN get real logons once the server runs.
+// lockedDN, badPasswordDN and activeDN log on after the start of the server. The others are
+// changed after the load.
 const (
-	lockedDN   = "CN=Locked Out," + peopleOU
-	fumblingDN = "CN=Fumbling," + peopleOU
-	activeDN   = "CN=Active," + peopleOU
-	stalePwdDN = "CN=Password Of 2022," + peopleOU
+	lockedDN      = "CN=Locked Out," + peopleOU
+	badPasswordDN = "CN=Bad Passwords," + peopleOU
+	activeDN      = "CN=Active," + peopleOU
+	oldPasswordDN = "CN=Password Of 2022," + peopleOU
 )
 
-// fill adds everything to the stopped server's database in one transaction.
-func (d *controller) fill() error {
-	f := &filler{}
-	for _, dn := range []string{"OU=Service," + baseDN, peopleOU, puneOU, kolnOU, tokyoOU, groupsOU, bulkOU, "OU=A," + bulkOU, "OU=B,OU=A," + bulkOU, besideOU} {
+// loadFixture adds all entries to the database of the stopped server in one transaction.
+func (d *controller) loadFixture() error {
+	f := &fixture{}
+	for _, dn := range []string{"OU=Service," + baseDN, peopleOU, puneOU, kolnOU, tokyoOU, groupsOU, bulkOU, "OU=A," + bulkOU, "OU=B,OU=A," + bulkOU, otherOU} {
 		f.ou(dn)
 	}
 	f.users++
 	f.add(serviceDN, "objectClass", "user", "sAMAccountName", serviceAccount,
 		"userAccountControl", strconv.Itoa(uacNormal|uacNeverExpires), "unicodePwd", unicodePwd(d.service.password))
 	f.user("CN=Directly Under The Base", baseDN, uacPlain, "description", "no organizational unit")
-	f.logons(d.service.password)
-	f.statuses(d.service.password)
-	f.spellings()
-	f.attributes()
-	f.beside()
-	f.oddGroups()
-	f.bulk()
+	f.addLogonUsers(d.service.password)
+	f.addStatuses(d.service.password)
+	f.addNames()
+	f.addAttributes()
+	f.addOtherObjects()
+	f.addGroups()
+	f.addBulk()
 	d.users, d.groups = f.users, f.groups
 
 	if err := d.ldb("ldbadd", f.String(), "-o", "batch_mode:1"); err != nil {
 		return err
 	}
-	// A password's age cannot be set through the module that guards passwords.
-	var old ldif
-	old.replace(stalePwdDN, "pwdLastSet", fileTime(time.Date(2022, 2, 3, 4, 5, 6, 789_000_000, time.UTC)))
+	// Samba's password_hash module refuses to set pwdLastSet in the past.
+	var l ldif
+	l.replace(oldPasswordDN, "pwdLastSet", fileTime(time.Date(2022, 2, 3, 4, 5, 6, 789_000_000, time.UTC)))
 	const bypassPasswordHash = "local_oid:1.3.6.1.4.1.7165.4.3.12:0"
-	if err := d.ldb("ldbmodify", old.String(), "--controls="+bypassPasswordHash); err != nil {
+	if err := d.ldb("ldbmodify", l.String(), "--controls="+bypassPasswordHash); err != nil {
 		return err
 	}
-	_, err := d.tool("domain", "passwordsettings", "set",
+	_, err := d.sambaTool("domain", "passwordsettings", "set",
 		"--account-lockout-threshold="+strconv.Itoa(lockoutThreshold),
 		"--account-lockout-duration=30", "--reset-account-lockout-after=30")
 	return err
 }
 
-// ldb runs one of ldb-tools on the database, with an LDIF file. The tools exit with
-// 0 also when they stop half-way.
+// ldb runs one of ldb-tools on the database, with an LDIF file. It checks the number of records
+// in the output, because the tools exit with 0 even if they stop early.
 func (d *controller) ldb(tool, text string, options ...string) error {
 	file := filepath.Join(filepath.Dir(d.dir), tool+".ldif")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
-	out, err := d.change("", tool, append(append(options, d.database()...), file)...)
+	out, err := d.runChange("", tool, append(append(options, d.database()...), file)...)
 	if err != nil {
 		return err
 	}
@@ -154,15 +156,14 @@ func (d *controller) ldb(tool, text string, options ...string) error {
 	return nil
 }
 
-// logons are users with real passwords, whom logOn makes try them.
-func (f *filler) logons(password string) {
-	for _, dn := range []string{lockedDN, fumblingDN, activeDN} {
+// addLogonUsers adds users with passwords, for logOn.
+func (f *fixture) addLogonUsers(password string) {
+	for _, dn := range []string{lockedDN, badPasswordDN, activeDN} {
 		f.user(strings.TrimSuffix(dn, ","+peopleOU), peopleOU, uacNormal, "unicodePwd", unicodePwd(password))
 	}
 }
 
-// logOn has some users give right and wrong passwords, so that what the server
-// counts is what a server counts.
+// logOn makes successful and failed logons, so that the server maintains the counters and times.
 func (d *controller) logOn() error {
 	wrong, err := newCredentials(filepath.Dir(d.dir), "", "wrong.password")
 	if err != nil {
@@ -171,20 +172,22 @@ func (d *controller) logOn() error {
 	fail := func(dn string, times int) error {
 		for range times {
 			if d.bind(dn, wrong.file) == nil {
-				return fmt.Errorf("%s: a wrong password was accepted", dn)
+				return fmt.Errorf("%s: wrong password accepted", dn)
 			}
 		}
 		return nil
 	}
 	return errors.Join(
 		fail(lockedDN, lockoutThreshold),
-		fail(fumblingDN, 2),
+		fail(badPasswordDN, 2),
 		fail(activeDN, 1),
-		d.bind(activeDN, d.service.file), // a success after a failure is what moves lastLogon
+		d.bind(activeDN, d.service.file), // lastLogon only changes on a success after a failure
 	)
 }
 
-func (f *filler) statuses(password string) {
+// addStatuses adds users for every status, and for odd values of the attributes that it depends
+// on.
+func (f *fixture) addStatuses(password string) {
 	const never = "9223372036854775807"
 	var (
 		pwd    = unicodePwd(password)
@@ -201,7 +204,7 @@ func (f *filler) statuses(password string) {
 	f.user("CN=Must Change Password", peopleOU, uacNormal, "unicodePwd", pwd, "pwdLastSet", "0")
 	f.user("CN=Must Change Password And Expired", peopleOU, uacNormal, "unicodePwd", pwd, "pwdLastSet", "0", "accountExpires", past)
 	f.user("CN=Password Set", peopleOU, uacNormal, "unicodePwd", pwd)
-	f.user(strings.TrimSuffix(stalePwdDN, ","+peopleOU), peopleOU, uacNormal, "unicodePwd", pwd)
+	f.user(strings.TrimSuffix(oldPasswordDN, ","+peopleOU), peopleOU, uacNormal, "unicodePwd", pwd)
 	f.user("CN=No Password", peopleOU, uacNormal|uacNoPassword)
 	f.user("CN=Smart Card", peopleOU, uacPlain|uacSmartcard)
 	f.user("CN=Lock Long Ended", peopleOU, uacPlain, "lockoutTime", "131000000000000000", "badPwdCount", "7")
@@ -212,7 +215,8 @@ func (f *filler) statuses(password string) {
 	f.user("CN=Large Count", peopleOU, uacPlain, "badPwdCount", "2147483647")
 }
 
-func (f *filler) spellings() {
+// addNames adds users with names in many scripts and with characters that need escapes.
+func (f *fixture) addNames() {
 	for _, name := range []string{
 		"Кириллица Ёжик", "Ελληνικά Ωμέγα", "العربية محمد", "עברית שלום", "हिन्दी अमृता", "தமிழ் கலை", "ไทย สมชาย",
 		"中文 张伟", "日本語 さくら", "한국어 김민수", "ქართული ნინო", "አማርኛ ሰላም", "Tiếng Việt Nguyễn", "Türkçe Iıİi", "Straße Weiß",
@@ -229,10 +233,11 @@ func (f *filler) spellings() {
 	} {
 		f.user(rdn, kolnOU, uacPlain, "mail", "odd@corp.example.com")
 	}
-	f.user("CN="+strings.Repeat("n", 64), kolnOU, uacPlain) // the longest that a name may be
+	f.user("CN="+strings.Repeat("n", 64), kolnOU, uacPlain) // the maximum length of a name
 }
 
-func (f *filler) attributes() {
+// addAttributes adds users with all, single and odd values of the mapped attributes.
+func (f *fixture) addAttributes() {
 	f.user("CN=Everything", puneOU, uacPlain,
 		"mail", "everything@corp.example.com", "givenName", "Every", "sn", "Thing", "displayName", "Every Thing", "mobile", "+91 20 5550 100",
 		"title", "Engineer", "l", "Pune", "co", "India", "c", "IN", "streetAddress", "1 Main Road\r\nBlock B\r\n411001", "st", "MH",
@@ -256,21 +261,22 @@ func (f *filler) attributes() {
 		"userAccountControl", strconv.Itoa(uacPlain), "userPrincipalName", "kovács@corp.example.com")
 }
 
-// beside are the neighbours that are no identities of ours.
-func (f *filler) beside() {
-	f.add("CN=Contact,"+besideOU, "objectClass", "contact", "mail", "contact@example.com", "displayName", "Contact", "l", "Pune")
+// addOtherObjects adds objects that are not sent, and one user among them.
+func (f *fixture) addOtherObjects() {
+	f.add("CN=Contact,"+otherOU, "objectClass", "contact", "mail", "contact@example.com", "displayName", "Contact", "l", "Pune")
 	for _, name := range []string{"PC1", "PC2"} {
-		f.add("CN="+name+","+besideOU, "objectClass", "computer", "sAMAccountName", name+"$", "userAccountControl", "4096")
+		f.add("CN="+name+","+otherOU, "objectClass", "computer", "sAMAccountName", name+"$", "userAccountControl", "4096")
 	}
-	f.add("CN=msa,"+besideOU, "objectClass", "msDS-ManagedServiceAccount", "sAMAccountName", "msa$", "userAccountControl", "4096")
-	f.add("CN=gmsa,"+besideOU, "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "gmsa$",
+	f.add("CN=msa,"+otherOU, "objectClass", "msDS-ManagedServiceAccount", "sAMAccountName", "msa$", "userAccountControl", "4096")
+	f.add("CN=gmsa,"+otherOU, "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "gmsa$",
 		"userAccountControl", "4096", "msDS-ManagedPasswordInterval", "30")
-	f.add("CN=Printer,"+besideOU, "objectClass", "printQueue", "uNCName", `\\pc1\p`, "versionNumber", "1",
+	f.add("CN=Printer,"+otherOU, "objectClass", "printQueue", "uNCName", `\\pc1\p`, "versionNumber", "1",
 		"serverName", "pc1", "printerName", "p", "shortServerName", "pc1")
-	f.user("CN=User Beside", besideOU, uacPlain, "l", "Pune")
+	f.user("CN=User Among Others", otherOU, uacPlain, "l", "Pune")
 }
 
-func (f *filler) oddGroups() {
+// addGroups adds groups of every type, and with odd attributes.
+func (f *fixture) addGroups() {
 	for _, scope := range []struct {
 		name string
 		bit  int
@@ -291,8 +297,8 @@ func (f *filler) oddGroups() {
 	f.group("CN=Group Among People", puneOU, groupSecurity|groupGlobal)
 }
 
-// bulk makes the directory larger than a page, with every fifth user another way.
-func (f *filler) bulk() {
+// addBulk adds more users and groups than fit in a page. Their attributes differ by index.
+func (f *fixture) addBulk() {
 	parents := []string{bulkOU, "OU=A," + bulkOU, "OU=B,OU=A," + bulkOU}
 	for i := range bulkUsers {
 		name := fmt.Sprintf("Bulk %05d", i)

@@ -9,13 +9,14 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/test/conformance"
+	"adconnector/test/testlog"
 )
 
-// TestTable holds Samba against the table that the embedded directory is held
-// against, so that what other tests believe of a domain controller is what one does.
-func TestTable(t *testing.T) {
-	d := domain(t)
-	// Who it is, the tests of the connector prove.
+// TestConformance runs the conformance table of the embedded directory against Samba. This
+// proves that the embedded directory behaves like a real domain controller.
+func TestConformance(t *testing.T) {
+	d := sharedController(t)
+	// Other tests verify the server's certificate.
 	admin, err := ldap.DialURL(tlsURL, ldap.DialWithTLSConfig(&tls.Config{InsecureSkipVerify: true}))
 	if err != nil {
 		t.Fatal(err)
@@ -24,7 +25,7 @@ func TestTable(t *testing.T) {
 	if err := admin.Bind(d.admin.dn, d.admin.password); err != nil {
 		t.Fatal(err)
 	}
-	keepSecret(conformance.UserPassword)
+	testlog.AddSecret(conformance.UserPassword)
 	c := conformance.Controller{
 		URL: "ldap://127.0.0.1", Base: baseDN, Account: d.service.dn, Password: d.service.password, Samba: true,
 		Add: func(dn string, attributes map[string][]string) error {
@@ -43,13 +44,12 @@ func TestTable(t *testing.T) {
 	}
 	conformance.Fill(t, c)
 	t.Cleanup(func() {
-		if _, err := d.change("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, "OU=Table,"+baseDN); err != nil {
+		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, "OU=Table,"+baseDN); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Run("without the right to see deletions", func(t *testing.T) { conformance.Run(t, c) })
-	d.grant(t, serviceAccount)
-	t.Cleanup(func() { d.grant(t, "") })
+	t.Run("without read access to Deleted Objects", func(t *testing.T) { conformance.Run(t, c) })
+	d.grantReadDeleted(t)
 	c.SeesDeleted = true
-	t.Run("with it", func(t *testing.T) { conformance.Run(t, c) })
+	t.Run("with read access to Deleted Objects", func(t *testing.T) { conformance.Run(t, c) })
 }
