@@ -42,7 +42,7 @@ func (i *inspection) schedule(context.Context) Check {
 	}
 	now := i.now()
 	next := i.Next(now)
-	found := "the next run would be at " + next.UTC().Format(time.RFC3339)
+	found := "next run at " + next.UTC().Format(time.RFC3339)
 	heard := i.Gateway.Heard()
 	if heard.Calls == 0 {
 		return ok("%s", found)

@@ -15,13 +15,13 @@ import (
 	"adconnector/internal/syncrun"
 )
 
-// watch is what the daemon's parts are looked at through.
-type watch struct {
+// monitor collects the metrics of a daemon and reads its status report.
+type monitor struct {
 	metrics *status.Metrics
 	report  func() (status.Report, error)
 }
 
-func newWatch(c *config.Config, store *state.Store) (*watch, error) {
+func newMonitor(c *config.Config, store *state.Store) (*monitor, error) {
 	instance, err := instanceOf(c)
 	if err != nil {
 		return nil, err
@@ -31,59 +31,60 @@ func newWatch(c *config.Config, store *state.Store) (*watch, error) {
 		report.From, report.Version, report.Instance = status.FromDaemon, version, instance
 		return report, err
 	}
-	return &watch{status.NewMetrics(status.Build{Version: version, Commit: commit, GoVersion: runtime.Version()}, report), report}, nil
+	build := status.Build{Version: version, Commit: commit, GoVersion: runtime.Version()}
+	return &monitor{status.NewMetrics(build, report), report}, nil
 }
 
-func (w *watch) directoryRequest(request string, class fault.Class, _ time.Duration) {
-	w.metrics.DirectoryRequest(request, string(class))
+func (m *monitor) observeDirectoryRequest(request string, class fault.Class, _ time.Duration) {
+	m.metrics.DirectoryRequest(request, string(class))
 }
 
-func (w *watch) gatewayRequest(call string, class fault.Class, took time.Duration) {
-	w.metrics.GatewayRequest(call, string(class), took)
+func (m *monitor) observeGatewayRequest(call string, class fault.Class, duration time.Duration) {
+	m.metrics.GatewayRequest(call, string(class), duration)
 }
 
-func (w *watch) runEnded(account syncrun.Report) {
-	w.metrics.Run(account.Mode, account.Result, account.Duration)
-	for _, stage := range account.Stages {
-		w.metrics.Stage(stage.Name, stage.Duration)
+func (m *monitor) observeRun(run syncrun.Report) {
+	m.metrics.Run(run.Mode, run.Result, run.Duration)
+	for _, stage := range run.Stages {
+		m.metrics.Stage(stage.Name, stage.Duration)
 	}
-	for outcome, count := range account.Objects {
-		w.metrics.Objects(outcome.Kind.String(), outcome.Name, count)
+	for outcome, count := range run.Objects {
+		m.metrics.Objects(outcome.Kind.String(), outcome.Name, count)
 	}
 }
 
-// endpoint is what the daemon shows of a runner. pulse is to hear of the loop.
-func (w *watch) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status.Endpoint, pulse *status.Pulse) {
-	w.metrics.WatchGateway(func() (retries, limits int64) {
+// endpoint returns the admin endpoint of a runner. The schedule loop must call pulse.Beat.
+func (m *monitor) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status.Endpoint, pulse *status.Pulse) {
+	m.metrics.WatchGateway(func() (retries, limits int64) {
 		counts := r.Gateway.Counts()
 		return counts.Retries, counts.Limited
 	})
-	pulse = &status.Pulse{Activity: w.metrics.Activity, Waiting: r.Gateway.LimitedUntil}
+	pulse = &status.Pulse{Activity: m.metrics.Activity, Waiting: r.Gateway.LimitedUntil}
 	return status.Endpoint{
-		Report: w.report,
+		Report: m.report,
 		Stuck:  pulse.Stuck,
 		Unready: func() error {
-			report, err := w.report()
+			report, err := m.report()
 			if err != nil {
 				return err
 			}
 			return report.Unready(r.Registered())
 		},
-		Metrics: w.metrics.Handler(log.With().Str("component", "status").Logger()),
+		Metrics: m.metrics.Handler(log.With().Str("component", "status").Logger()),
 	}, pulse
 }
 
-// serveEndpoint shows the endpoint until it is told to stop: to the end of the last
-// run, which outlives ctx.
-func serveEndpoint(ctx context.Context, endpoint status.Endpoint, address string, log zerolog.Logger) (stop func()) {
+// startEndpoint serves the admin endpoint until stop is called. It ignores the end of ctx,
+// because the last run ends later.
+func startEndpoint(ctx context.Context, endpoint status.Endpoint, address string, log zerolog.Logger) (stop func()) {
 	if address == "" {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var serving sync.WaitGroup
-	serving.Go(func() { endpoint.Serve(ctx, address, log.With().Str("component", "status").Logger()) })
+	var server sync.WaitGroup
+	server.Go(func() { endpoint.Serve(ctx, address, log.With().Str("component", "status").Logger()) })
 	return func() {
 		cancel()
-		serving.Wait()
+		server.Wait()
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"adconnector/test/testlog"
 )
 
-// listening returns the address of an HTTP server that listens until the test ends.
-func listening(t *testing.T, handler http.HandlerFunc) (address string) {
+// listen returns the address of an HTTP server that runs until the test ends.
+func listen(t *testing.T, handler http.HandlerFunc) (address string) {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
@@ -43,11 +43,11 @@ func get(t *testing.T, address, path string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-// serveWithEndpoint starts a daemon that runs once, and sets service.admin.address to where
-// its endpoint listens.
-func (s *site) serveWithEndpoint(t *testing.T) *daemon {
+// serveEndpoint starts a daemon, waits for its first run, and sets service.admin.address to
+// the address of its endpoint.
+func (s *fixture) serveEndpoint(t *testing.T) *daemon {
 	t.Helper()
-	s.env["service.admin.address"], s.env["service.cron-expression"] = "127.0.0.1:0", never
+	s.env["service.admin.address"], s.env["service.cron-expression"] = "127.0.0.1:0", yearly
 	d := s.serve(t, nil)
 	s.env["service.admin.address"] = d.await(t, func(l testlog.Line) bool {
 		return l.Text("component") == "status" && l.Text("address") != ""
@@ -56,11 +56,11 @@ func (s *site) serveWithEndpoint(t *testing.T) *daemon {
 	return d
 }
 
-// TestEndpoint asks a daemon whose first run is over, in every way.
+// TestEndpoint tests commands and documents while a daemon waits for its next tick.
 func TestEndpoint(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	d := s.serveWithEndpoint(t)
+	s := newFixture(t)
+	d := s.serveEndpoint(t)
 	d.await(t, func(l testlog.Line) bool { return l.Text("from") == "PROCESSED" && l.Text("to") == "SCHEDULED" })
 	address := s.env["service.admin.address"]
 	statusOf := func(t *testing.T, changes testenv.Settings) status.Report {
@@ -74,7 +74,7 @@ func TestEndpoint(t *testing.T) {
 	})
 	t.Run("status as text", func(t *testing.T) {
 		o := s.invoke(t, "status")
-		if o.Code != exitDone || !strings.Contains(o.Stdout, "\nnext run        ") || strings.Contains(o.Stdout, "\ndaemon ") || showsSecret(o.Stdout) {
+		if o.Code != exitDone || !strings.Contains(o.Stdout, "\nnext run        ") || strings.Contains(o.Stdout, "\ndaemon ") || containsSecret(o.Stdout) {
 			t.Errorf("%+v", o)
 		}
 	})
@@ -83,7 +83,7 @@ func TestEndpoint(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
-	t.Run("status by a link to the state directory", func(t *testing.T) {
+	t.Run("status with a symbolic link to the state directory", func(t *testing.T) {
 		link := filepath.Join(t.TempDir(), "link")
 		if err := os.Symlink(s.StateDir, link); err != nil {
 			t.Fatal(err)
@@ -95,7 +95,7 @@ func TestEndpoint(t *testing.T) {
 	t.Run("healthcheck of another connector", func(t *testing.T) {
 		const other = "00000000-0000-0000-0000-00000000000f"
 		o := invoke(t, s.env.With(testenv.Settings{"qualys.profileUuid": other}).Environ(), "healthcheck")
-		if o.Code != exitFailed || !contains(o.Stdout, "not healthy: ", errOtherConnector.Error(), testenv.ProfileUUID, other, "\nremedy: ", "service.admin.address") {
+		if o.Code != exitFailed || !containsAll(o.Stdout, "not healthy: ", errOtherConnector.Error(), testenv.ProfileUUID, other, "\nremedy: ", "service.admin.address") {
 			t.Errorf("%+v", o)
 		}
 	})
@@ -118,23 +118,23 @@ func TestEndpoint(t *testing.T) {
 			"adconnector_gateway_rate_limit_waits_total 0", `adconnector_build_info{commit="`, "adconnector_state_bytes ", "adconnector_schedule_interval_seconds 3.1", "adconnector_last_run_refused 0",
 		} {
 			if !strings.Contains(metrics, "\n"+want) {
-				t.Errorf("%s is not in the metrics", want)
+				t.Errorf("%s missing in the metrics", want)
 			}
 		}
-		if showsSecret(metrics) {
-			t.Error("a secret is shown")
+		if containsSecret(metrics) {
+			t.Error("secret in the metrics")
 		}
 	})
 	d.end(t)
 }
 
-// TestDaemonAfterARefusedLogin: it stays, healthy but not ready, does not repeat the login
-// before the next tick, and logs the failure once.
-func TestDaemonAfterARefusedLogin(t *testing.T) {
+// TestDaemonWithRefusedLogin tests that the daemon is healthy but not ready, does not repeat
+// the login before the next tick, and logs one error.
+func TestDaemonWithRefusedLogin(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["qualys.user.password"] = wrong
-	d := s.serveWithEndpoint(t)
+	s := newFixture(t)
+	s.env["qualys.user.password"] = wrongPassword
+	d := s.serveEndpoint(t)
 	address := s.env["service.admin.address"]
 	if code, body := get(t, address, "/readyz"); code != 503 || !strings.Contains(body, "not registered yet") {
 		t.Errorf("%d %s", code, body)
@@ -151,27 +151,27 @@ func TestDaemonAfterARefusedLogin(t *testing.T) {
 	}
 }
 
-// TestRunsWithoutAnEndpoint: where the address is taken, the daemon logs it and runs.
-func TestRunsWithoutAnEndpoint(t *testing.T) {
+// TestRunWithoutEndpoint tests that the daemon runs if the address is in use, and logs an error.
+func TestRunWithoutEndpoint(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	s := newFixture(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
-	s.env["service.admin.address"], s.env["service.cron-expression"] = taken.Addr().String(), never
+	defer listener.Close()
+	s.env["service.admin.address"], s.env["service.cron-expression"] = listener.Addr().String(), yearly
 	d := s.serve(t, nil)
 	d.await(t, func(l testlog.Line) bool {
 		return l.Text("level") == "error" && l.Text("component") == "status" && strings.Contains(l.Text("remedy"), "service.admin.address")
 	})
-	d.await(t, isSummary("processed"))
+	d.await(t, isRunSummary("processed"))
 	d.end(t)
 }
 
-func TestHealthcheckWithoutADaemon(t *testing.T) {
+func TestHealthcheckWithoutDaemon(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	address := "127.0.0.1:" + strconv.Itoa(ports.Refusing(t))
 	for name, test := range map[string]struct{ address, object string }{
 		"endpoint":    {address, address},
@@ -179,36 +179,36 @@ func TestHealthcheckWithoutADaemon(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := invoke(t, s.env.With(testenv.Settings{"service.admin.address": test.address}).Environ(), "healthcheck")
-			if o.Code != exitFailed || !strings.HasPrefix(o.Stdout, "not healthy: ") || !contains(o.Stdout, test.object, "\nremedy: ") {
+			if o.Code != exitFailed || !strings.HasPrefix(o.Stdout, "not healthy: ") || !containsAll(o.Stdout, test.object, "\nremedy: ") {
 				t.Errorf("%+v", o)
 			}
 		})
 	}
 }
 
-// TestHealthcheckWithoutAnEndpoint: a process that holds the state file counts as healthy.
-func TestHealthcheckWithoutAnEndpoint(t *testing.T) {
+// TestHealthcheckWithoutEndpoint tests that a process with the state lock counts as healthy.
+func TestHealthcheckWithoutEndpoint(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.hold(t)
+	s := newFixture(t)
+	s.lockState(t)
 	if o := s.invoke(t, "healthcheck"); o.Code != exitDone {
 		t.Errorf("%+v", o)
 	}
 }
 
-// TestStatusOfNoConnector: status names the reason why it does not use an answer, and shows
-// the state file; healthcheck fails.
-func TestStatusOfNoConnector(t *testing.T) {
+// TestStatusOfOtherServer tests that status shows the state file, and the reason why it does
+// not use the response of the server. healthcheck fails.
+func TestStatusOfOtherServer(t *testing.T) {
 	t.Parallel()
-	elsewhere := listening(t, func(http.ResponseWriter, *http.Request) { t.Error("a redirect was followed") })
+	elsewhere := listen(t, func(http.ResponseWriter, *http.Request) { t.Error("redirect followed") })
 	for name, test := range map[string]struct {
-		answer http.HandlerFunc
-		cause  []string // parts of it
-		remedy string   // part of it
+		handler http.HandlerFunc
+		cause   []string // parts of the error
+		remedy  string   // part of the remedy
 	}{
 		"500":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no \x1b[2J disk", 500) }, []string{"500", "disk"}, "log"},
-		"HTML": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, []string{errNoConnector.Error()}, "service.admin.address"},
-		"JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }, []string{errNoConnector.Error()}, "service.admin.address"},
+		"HTML": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, []string{errNotConnector.Error()}, "service.admin.address"},
+		"JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }, []string{errNotConnector.Error()}, "service.admin.address"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://"+elsewhere, http.StatusFound)
 		}, []string{"302"}, "log"},
@@ -218,14 +218,14 @@ func TestStatusOfNoConnector(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			s.env["service.admin.address"] = listening(t, test.answer)
+			s := newFixture(t)
+			s.env["service.admin.address"] = listen(t, test.handler)
 			o := s.invoke(t, "status")
-			if o.Code != exitDone || !strings.Contains(o.Stdout, "\ndaemon          ") || !contains(o.Stdout, test.cause...) || !strings.Contains(o.Stdout, test.remedy) || strings.Contains(o.Stdout, "\x1b") {
+			if o.Code != exitDone || !strings.Contains(o.Stdout, "\ndaemon          ") || !containsAll(o.Stdout, test.cause...) || !strings.Contains(o.Stdout, test.remedy) || strings.Contains(o.Stdout, "\x1b") {
 				t.Errorf("%+v", o)
 			}
 			r := decode[status.Report](t, s.invoke(t, "status", "--output", "json"))
-			if r.From != status.FromFile || !contains(r.Daemon, test.cause...) || !strings.Contains(r.DaemonRemedy, test.remedy) || strings.Contains(r.Daemon, r.DaemonRemedy) {
+			if r.From != status.FromFile || !containsAll(r.Daemon, test.cause...) || !strings.Contains(r.DaemonRemedy, test.remedy) || strings.Contains(r.Daemon, r.DaemonRemedy) {
 				t.Errorf("%+v", r)
 			}
 			if o := s.invoke(t, "healthcheck"); o.Code != exitFailed {
@@ -235,15 +235,15 @@ func TestStatusOfNoConnector(t *testing.T) {
 	}
 }
 
-// TestStatusOfASilentDaemon: status stops waiting for an answer and shows the state file.
-func TestStatusOfASilentDaemon(t *testing.T) {
+// TestStatusWithoutResponse tests that status shows the state file after a timeout.
+func TestStatusWithoutResponse(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	release := make(chan struct{})
-	s.env["service.admin.address"] = listening(t, func(http.ResponseWriter, *http.Request) { <-release })
+	s.env["service.admin.address"] = listen(t, func(http.ResponseWriter, *http.Request) { <-release })
 	t.Cleanup(func() { close(release) })
-	h := inProcess
-	h.askTimeout = time.Millisecond
+	h := testHooks
+	h.fetchTimeout = time.Millisecond
 	o := invokeWith(t, t.Context(), h, s.env.Environ(), "status", "--output", "json")
 	if r := decode[status.Report](t, o); o.Code != exitDone || r.From != status.FromFile || !strings.Contains(r.Daemon, context.DeadlineExceeded.Error()) || r.DaemonRemedy != remedyStuck {
 		t.Errorf("%+v", r)

@@ -1,10 +1,9 @@
-// Package cli is the program as operators see it: commands, exit codes, signals
-// and the wiring of everything below.
+// Package cli implements the commands of the program, its exit codes, and its signals, and
+// connects the other packages to each other.
 //
-// It guarantees that a fault is told once, on stderr, as a log line; that results
-// go to stdout; and that the first signal ends work in order within the grace and
-// the second ends it at once. It decides nothing of what a run does: it only hands the
-// rooms below what the configuration says, and what they return to the operator.
+// An error is logged once, on stderr. Results go to stdout. The first signal stops the
+// program in order within the grace, the second one stops it immediately. What a run does
+// is not decided here.
 package cli
 
 import (
@@ -34,17 +33,17 @@ const (
 	exitUsage       = 2 // bad configuration or bad usage
 	exitRefused     = 3
 	exitLocked      = 4
-	exitHeld        = 5 // everything was delivered but deletions that the guard holds
+	exitHeld        = 5 // delivered everything except deletions, which the guard holds
 	exitRejected    = 6
 	exitInterrupted = 130
 )
 
-// exit is an error that has been told already, or is none, and a code.
+// exit is an exit code as an error. Its cause, if there is one, is already logged.
 type exit int
 
 func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// program is one invocation.
+// program is one invocation of the program.
 type program struct {
 	environ        []string
 	stdout, stderr io.Writer
@@ -52,19 +51,19 @@ type program struct {
 	logFormat      string
 	logLevel       string
 	connection     string // UUID, once the configuration is read
-	verbosity      *verbosity
+	levelHook      *levelHook
 	output         string
-	answers        bool // it has begun to write its result
-	cleanup        atomic.Pointer[func()]
+	resultStarted  bool                   // part of the result may be on stdout
+	cleanup        atomic.Pointer[func()] // runs before a second signal ends the process
 	hooks          hooks
 }
 
-// hooks let tests set what no setting can. The zero value changes nothing.
+// hooks let tests change what no setting changes. The zero value changes nothing.
 type hooks struct {
-	config     func(*config.Config) // changes the configuration once it is read
-	state      state.Options        // of every state file
-	askTimeout time.Duration        // how long a daemon on this host may take to answer; 0: 5 s
-	exit       func(int)            // ends the process where the grace is exceeded; nil: os.Exit
+	config       func(*config.Config) // changes the configuration after it is read
+	state        state.Options        // of every state file
+	fetchTimeout time.Duration        // for a response of the daemon; 0: 5 s
+	exit         func(int)            // ends the process when the grace is exceeded; nil: os.Exit
 }
 
 // exit ends the process.
@@ -76,18 +75,15 @@ func (p *program) exit(code int) {
 	os.Exit(code)
 }
 
-// abandon leaves nothing behind where the process ends at once.
-func (p *program) abandon() {
-	if cleanup := p.cleanup.Load(); cleanup != nil {
-		(*cleanup)()
-	}
-}
-
 // Main runs the program with its arguments and returns its exit code.
 func Main(args, environ []string, stdout, stderr io.Writer) int {
-	p := &program{environ: environ, stdout: stdout, stderr: stderr, verbosity: newVerbosity()}
-	defer p.verbosity.end()
-	ctx, stop := onSignal(context.Background(), p.abandon)
+	p := &program{environ: environ, stdout: stdout, stderr: stderr, levelHook: newLevelHook()}
+	defer p.levelHook.close()
+	ctx, stop := onSignal(context.Background(), func() {
+		if cleanup := p.cleanup.Load(); cleanup != nil {
+			(*cleanup)()
+		}
+	})
 	defer stop()
 	return p.execute(ctx, args)
 }
@@ -96,8 +92,6 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 func (p *program) execute(ctx context.Context, args []string) int {
 	root := p.root()
 	root.SetArgs(args)
-	root.SetOut(p.stdout)
-	root.SetErr(p.stderr)
 	err := root.ExecuteContext(ctx)
 	var code exit
 	switch {
@@ -107,82 +101,100 @@ func (p *program) execute(ctx context.Context, args []string) int {
 		return int(code)
 	}
 	log := p.logger().With().Str("component", "cli").Logger()
-	for _, one := range fault.All(err) {
-		log.Error().EmbedObject(fault.Fields(one)).Msg(headline(one))
+	for _, single := range fault.All(err) {
+		log.Error().EmbedObject(fault.Fields(single)).Msg(logMessage(single))
 	}
-	return codeOf(err)
+	return exitCodeOf(err)
 }
 
 func (p *program) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "adconnector",
-		Short: "Brings users and groups from Active Directory to the Qualys gateway",
-		Long: `Brings users and groups from an on-premises Active Directory to the Qualys gateway,
-and keeps them there up to date: it reads over LDAP, LDAPS or StartTLS on a cron
-schedule and sends what has changed since the gateway last acknowledged it. Without
-a command it runs as a daemon, as adconnector run does.
+		Short: "Synchronize users and groups from Active Directory to the Qualys gateway",
+		Long: `Synchronize users and groups from an on-premises Active Directory to the Qualys
+gateway. The connector reads over LDAP, LDAPS or StartTLS on a cron schedule. It
+sends the objects that changed since the gateway last acknowledged them. Without a
+command it runs as a daemon, like "adconnector run".
 
-Logs go to stderr, as JSON or, on a terminal, as lines for people; results go to
-stdout. SIGTERM and SIGINT end it in order within service.shutdown-grace, a second
-one ends it at once. SIGUSR1 makes the log of a daemon or a sync one step more
-verbose, SIGUSR2 one step less.`,
-		Args:          noArgs,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
-		// What reads no configuration would let them pass.
+Every setting is an environment variable or a line of an env file, see "adconnector
+keys". Env files have the format of docker run --env-file; sample.env shows every
+key. NO_COLOR and TERM=dumb turn off colors, TERM=dumb the progress bar, too.
+
+Logs go to stderr: as JSON or, on a terminal, as text. Results go to stdout.
+
+SIGTERM and SIGINT stop the program in order within service.shutdown-grace. A second
+signal stops it immediately. SIGUSR1 makes the log of a daemon or a sync one level
+more verbose, SIGUSR2 one level less.
+
+The state file is adconnector.db in service.state-dir (/var/lib/adconnector). It
+records what was delivered and the watermarks. Without it the next run sends
+everything, and deletes no object that only the state file recorded. A damaged state
+file is renamed to adconnector.db.damaged-TIME and can be removed.`,
+		Example: `  # Watch a demonstration, without a directory and without a gateway
+  adconnector demo
+
+  # Try the connector without a directory and without a gateway, in two terminals
+  adconnector sandbox --env-out sandbox.env
+  adconnector sync --env-file sandbox.env
+
+  # Find configuration errors and missing rights before the first run
+  adconnector check --env-file ad.env
+
+  # Run as a daemon in a container
+  docker run -d --name adconnector --restart unless-stopped --stop-timeout 40 \
+      --env-file ad.env -v adconnector:/var/lib/adconnector adconnector:1.0.0
+
+  # Show the status of that daemon
+  docker exec adconnector adconnector status`,
+		Annotations:                exits("", exitDone, exitFailed, exitUsage, exitRefused, exitLocked, exitHeld, exitRejected, exitInterrupted),
+		Args:                       noArgs,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
+		// Commands that do not read the configuration check these flags, too.
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			return errors.Join(oneOf("log-format", p.logFormat, config.LogFormats), oneOf("log-level", p.logLevel, config.LogLevels))
+			return errors.Join(validateFlag("log-format", p.logFormat, config.LogFormats), validateFlag("log-level", p.logLevel, config.LogLevels))
 		},
 	}
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
 	flags := root.PersistentFlags()
-	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this `FILE`, as docker run --env-file does; repeatable, a later one wins, the environment wins over all")
+	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this `FILE`; repeatable, later files override earlier ones, the environment overrides all files")
 	flags.StringVar(&p.logFormat, "log-format", "", "`FORMAT` of the log: json or console (json unless stderr is a terminal)")
 	flags.StringVar(&p.logLevel, "log-level", "", "`LEVEL` of the log: trace, debug, info, warn or error (info)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err, "") })
-	root.CompletionOptions.DisableDefaultCmd = true // there is our own
-	root.SuggestionsMinimumDistance = 2
-	root.SetHelpFunc(help)
-	root.SetHelpCommand(helpCommand())
-	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.demoCommand(), p.versionCommand(), p.keysCommand(), p.completionCommand())
-	complete(root, "log-format", config.LogFormats...)
-	complete(root, "log-level", config.LogLevels...)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return newUsageError(err, "") })
+	setUsageTemplate(root)
+	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.demoCommand(), p.versionCommand(), p.keysCommand())
+	addBuiltInCommands(root)
+	completeFlag(root, "log-format", config.LogFormats...)
+	completeFlag(root, "log-level", config.LogLevels...)
 	return root
 }
 
-// oneOf holds the value of a global option against those that it can have; "": it is
-// not given.
-func oneOf(option, value string, allowed []string) error {
+// validateFlag returns an error if the value of a flag is not allowed. An empty value means
+// that the flag is absent.
+func validateFlag(flag, value string, allowed []string) error {
 	if value == "" || slices.Contains(allowed, strings.ToLower(value)) {
 		return nil
 	}
-	return misused(fmt.Errorf("--%s %q is not allowed", option, value), "use one of "+strings.Join(allowed, ", "))
+	return newUsageError(fmt.Errorf("--%s %q is not allowed", flag, value), "use one of "+strings.Join(allowed, ", "))
 }
 
-// usageError marks an error of the command line.
+// usageError is an error of the command line.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// misused returns an error of the command line. Without a remedy, its remedy is the help.
-func misused(cause error, remedy string) error {
+// newUsageError returns an error of the command line. The default remedy is the help.
+func newUsageError(cause error, remedy string) error {
 	return fault.Operation{}.Failed(fault.Invalid, usageError{cause}, cmp.Or(remedy, "see adconnector --help"))
 }
 
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 && !cmd.HasParent() {
-		return unknownCommand(cmd, args[0])
-	}
-	if len(args) > 0 {
-		return misused(fmt.Errorf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0]), "")
-	}
-	return nil
-}
-
-// load reads the configuration. Its error lists every fault; keys that look like ours
-// and are none are told in the log.
+// load reads the configuration and logs unknown keys. Its error joins all faults of the
+// configuration.
 func (p *program) load(scheduled bool) (*config.Config, error) {
-	c, unknown, err := p.read(scheduled)
+	c, unknown, err := p.readConfig(scheduled)
 	log := p.logger().With().Str("component", "cli").Logger()
 	for _, u := range unknown {
 		event := log.Warn().Str("key", u.Key).Str("place", u.Place)
@@ -194,8 +206,8 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 	return c, err
 }
 
-// read is load, and leaves the telling to the caller.
-func (p *program) read(scheduled bool) (*config.Config, []config.Unknown, error) {
+// readConfig reads the configuration and returns unknown keys.
+func (p *program) readConfig(scheduled bool) (*config.Config, []config.Unknown, error) {
 	var unknown []config.Unknown
 	c, err := config.Load(config.Source{
 		EnvFiles: p.envFiles, Environ: p.environ, Scheduled: scheduled,
@@ -206,15 +218,15 @@ func (p *program) read(scheduled bool) (*config.Config, []config.Unknown, error)
 		return nil, unknown, err
 	}
 	p.logFormat, p.connection = c.Log.Format, c.Gateway.ConnectionUUID
-	p.verbosity.set(c.Log.Level)
+	p.levelHook.set(c.Log.Level)
 	if p.hooks.config != nil {
 		p.hooks.config(c)
 	}
 	return c, unknown, nil
 }
 
-// headline returns the message of an error that ends a command.
-func headline(err error) string {
+// logMessage returns the log message for an error that ends a command.
+func logMessage(err error) string {
 	switch {
 	case errors.As(err, new(usageError)):
 		return MsgBadUsage
@@ -224,7 +236,7 @@ func headline(err error) string {
 	return MsgCommandFailed
 }
 
-func codeOf(err error) int {
+func exitCodeOf(err error) int {
 	switch fault.ClassOf(err) {
 	case fault.Invalid:
 		return exitUsage
@@ -240,7 +252,7 @@ func codeOf(err error) int {
 }
 
 func (p *program) logger() zerolog.Logger {
-	log := newLogger(p.stderr, p.logFormat, p.wantsColour(), p.verbosity)
+	log := newLogger(p.stderr, p.logFormat, p.allowsColors(), p.levelHook)
 	if p.connection != "" {
 		log = log.With().Str("connection", p.connection).Logger()
 	}

@@ -23,16 +23,16 @@ import (
 	"adconnector/test/testlog"
 )
 
-// TestDaemon is the daemon as it ships: a process with a cron expression and a signal.
+// TestDaemon tests the daemon as a process with a cron expression, and stops it by a signal.
 func TestDaemon(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.env["service.cron-expression"] = "* * * * * *"
 	c := s.start(t)
 	c.Await(t, 0, func(l testlog.Line) bool { return l.Text("message") == runFinished && l.Text("mode") == "delta" })
 	c.Signal(t, syscall.SIGTERM)
-	o := ended(t, c, exitDone)
-	if now := s.connector(t); now.State != "SCHEDULED" && now.State != "PROCESSED" { // the latter when the signal met a run
+	o := requireExit(t, c, exitDone)
+	if now := s.connector(t); now.State != "SCHEDULED" && now.State != "PROCESSED" { // PROCESSED: the signal arrived during a run
 		t.Errorf("state %+v", now)
 	}
 	if states, want := s.states(6), []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED", "SCHEDULED", "PROCESSING"}; !slices.Equal(states, want) {
@@ -46,12 +46,12 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-func TestDaemonWaitsForItsTick(t *testing.T) {
+func TestDaemonWaitsForTick(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"], s.env["service.run-on-start"] = never, "false"
+	s := newFixture(t)
+	s.env["service.cron-expression"], s.env["service.run-on-start"] = yearly, "false"
 	d := s.serve(t, nil)
-	d.await(t, enters("SCHEDULED"))
+	d.await(t, stateChange("SCHEDULED"))
 	d.end(t)
 	lines := d.Lines()
 	if last := lines[len(lines)-1]; last.Text("message") != MsgStopped || len(d.With(MsgStopping)) != 1 {
@@ -61,17 +61,17 @@ func TestDaemonWaitsForItsTick(t *testing.T) {
 		t.Errorf("state %+v", now)
 	}
 	if s.Searches().Binds != 0 {
-		t.Error("it ran")
+		t.Error("run without a tick")
 	}
 }
 
-// TestStopInARun: a call under way that has no answer is given up, and the run's failure is
-// recorded.
-func TestStopInARun(t *testing.T) {
+// TestStopDuringRun tests that a stop cancels a request without a response, and records the
+// failure of the run.
+func TestStopDuringRun(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"], s.env["service.shutdown-grace"] = never, "1s"
-	sent := s.hang(t)
+	s := newFixture(t)
+	s.env["service.cron-expression"], s.env["service.shutdown-grace"] = yearly, "1s"
+	sent := s.blockAssets(t)
 	d := s.serve(t, nil)
 	awaitEvent(t, sent, d.ended)
 	d.end(t)
@@ -80,13 +80,12 @@ func TestStopInARun(t *testing.T) {
 	}
 }
 
-// wire wires a runner up as sync does, and returns its configuration and what wiring it
-// logged, too.
-func (s *site) wire(t *testing.T) (*syncrun.Runner, *config.Config, *program, *testlog.Log) {
+// newRunner returns a runner like that of sync, its configuration, its program, and its log.
+func (s *fixture) newRunner(t *testing.T) (*syncrun.Runner, *config.Config, *program, *testlog.Log) {
 	t.Helper()
 	log := &testlog.Log{}
-	p := &program{environ: s.env.Environ(), stderr: log.Checked(t), verbosity: newVerbosity(), hooks: inProcess}
-	t.Cleanup(p.verbosity.end)
+	p := &program{environ: s.env.Environ(), stderr: log.Checked(t), levelHook: newLevelHook(), hooks: testHooks}
+	t.Cleanup(p.levelHook.close)
 	c, err := p.load(false)
 	if err != nil {
 		t.Fatal(err)
@@ -103,25 +102,25 @@ func (s *site) wire(t *testing.T) (*syncrun.Runner, *config.Config, *program, *t
 	return r, c, p, log
 }
 
-// TestGraceIsDivided: of the grace, time is left to record what the last calls came to.
+// TestGraceIsDivided tests that the grace includes time to record the last batch results.
 func TestGraceIsDivided(t *testing.T) {
 	t.Parallel()
 	for _, grace := range []string{"1s", "30s", "1h"} {
-		s := newSite(t)
+		s := newFixture(t)
 		s.env["service.shutdown-grace"] = grace
-		r, c, p, _ := s.wire(t)
-		calls := p.gatewayOptions(c, p.logger()).Grace
-		if calls < c.Service.ShutdownGrace/2 || r.EndTimeout <= 0 || calls+r.EndTimeout >= c.Service.ShutdownGrace {
-			t.Errorf("of %s, %s are for calls and %s for the end of the run", grace, calls, r.EndTimeout)
+		r, c, p, _ := s.newRunner(t)
+		requests := p.gatewayOptions(c, p.logger()).Grace
+		if requests < c.Service.ShutdownGrace/2 || r.EndTimeout <= 0 || requests+r.EndTimeout >= c.Service.ShutdownGrace {
+			t.Errorf("grace %s: %s for requests and %s for the end of the run", grace, requests, r.EndTimeout)
 		}
 	}
 }
 
-// TestRateLimitOutlivesTheProcess: the next process waits for the end of a rate limit.
-func TestRateLimitOutlivesTheProcess(t *testing.T) {
+// TestRateLimitAfterRestart tests that the next process waits for the end of a rate limit.
+func TestRateLimitAfterRestart(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"] = never
+	s := newFixture(t)
+	s.env["service.cron-expression"] = yearly
 	s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
 		x.W.Header().Set("Retry-After", "3600")
 		return x.Status(http.StatusTooManyRequests, "{}")
@@ -129,36 +128,36 @@ func TestRateLimitOutlivesTheProcess(t *testing.T) {
 	d := s.serve(t, nil)
 	d.await(t, func(l testlog.Line) bool { return l.Text("component") == "gateway" && l["until"] != nil })
 	d.end(t)
-	r, _, _, log := s.wire(t)
+	r, _, _, log := s.newRunner(t)
 	if left := time.Until(r.Gateway.LimitedUntil()); left < 30*time.Minute || len(log.With(MsgRateLimitRestored)) != 1 {
-		t.Errorf("%s left, log %v", left, log.Lines())
+		t.Errorf("remaining time %s, log %v", left, log.Lines())
 	}
 }
 
-// TestGatewayDownAtStart: the daemon stays, and registers once the gateway is there.
+// TestGatewayDownAtStart tests that the daemon registers as soon as the gateway is available.
 func TestGatewayDownAtStart(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"], s.env["service.run-on-start"] = never, "false"
+	s := newFixture(t)
+	s.env["service.cron-expression"], s.env["service.run-on-start"] = yearly, "false"
 	var up atomic.Bool
 	s.Gateway.SetFront(func(x *testenv.Exchange) bool { return !up.Load() && x.Reset() })
-	d := s.serve(t, often)
+	d := s.serve(t, runFrequently)
 	d.await(t, testlog.Message(MsgRegistrationFailed))
 	up.Store(true)
-	d.await(t, enters("PROCESSED"))
+	d.await(t, stateChange("PROCESSED"))
 	d.end(t)
 	if states, want := s.states(4), []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"}; !slices.Equal(states, want) {
 		t.Errorf("states %v, want %v", states, want)
 	}
 }
 
-// TestErrorThatRepeats: each run has a summary with the error, its cause and its remedy. From
-// the second one on it has the number of repetitions.
-func TestErrorThatRepeats(t *testing.T) {
+// TestRepeatedError tests that each run logs a summary with the error and its remedy, and from
+// the second run on also the number of repetitions.
+func TestRepeatedError(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env = s.env.With(testenv.Settings{"service.cron-expression": never, "ldap.password": wrong})
-	d := s.serve(t, often)
+	s := newFixture(t)
+	s.env = s.env.With(testenv.Settings{"service.cron-expression": yearly, "ldap.password": wrongPassword})
+	d := s.serve(t, runFrequently)
 	d.await(t, func(l testlog.Line) bool { return l.Text("message") == runFinished && l.Number("repeated") == 3 })
 	d.end(t)
 	summaries := d.With(runFinished)[:3]
@@ -173,24 +172,24 @@ func TestErrorThatRepeats(t *testing.T) {
 		}
 	}
 	if now := s.connector(t); now.Error != first.Text("error") || now.Remedy != first.Text("remedy") {
-		t.Errorf("the state is %+v", now)
+		t.Errorf("state %+v", now)
 	}
 }
 
-// TestDamagedUnderWay: a state file that is damaged while the daemon runs is set aside
-// without help, and everything is sent again.
-func TestDamagedUnderWay(t *testing.T) {
+// TestStateFileDamaged tests that the daemon sets aside a state file that is damaged while it
+// runs, and sends everything again.
+func TestStateFileDamaged(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"] = never
-	d := s.serve(t, often)
-	began, err := time.Parse(time.RFC3339, d.await(t, testlog.Message(MsgStarted)).Text("time"))
+	s := newFixture(t)
+	s.env["service.cron-expression"] = yearly
+	d := s.serve(t, runFrequently)
+	started, err := time.Parse(time.RFC3339, d.await(t, testlog.Message(MsgStarted)).Text("time"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.await(t, func(l testlog.Line) bool { // a file that is damaged earlier ends the daemon
+	d.await(t, func(l testlog.Line) bool { // a file that is damaged too early ends the daemon
 		at, _ := time.Parse(time.RFC3339, l.Text("time"))
-		return l.Text("message") == runFinished && l.Text("mode") == "delta" && at.Sub(began) > 2*damagedAgain
+		return l.Text("message") == runFinished && l.Text("mode") == "delta" && at.Sub(started) > 2*minStateFileAge
 	})
 	file, err := os.OpenFile(filepath.Join(s.StateDir, "adconnector.db"), os.O_RDWR, 0)
 	if err != nil {
@@ -206,10 +205,10 @@ func TestDamagedUnderWay(t *testing.T) {
 	}
 	_, next, ok := d.Await(0, testlog.Message(MsgStateFileSetAside), d.ended)
 	if ok {
-		_, _, ok = d.Await(next, func(l testlog.Line) bool { return isSummary("processed")(l) && l.Number("uploaded") == 23 }, d.ended)
+		_, _, ok = d.Await(next, func(l testlog.Line) bool { return isRunSummary("processed")(l) && l.Number("uploaded") == 23 }, d.ended)
 	}
 	if !ok {
-		t.Fatalf("no run with a new file: %v", d.Lines())
+		t.Fatalf("no run with a new state file: %v", d.Lines())
 	}
 	d.end(t)
 	if s.deleted() != 0 || len(s.Gateway.Users()) != 20 {
@@ -217,18 +216,19 @@ func TestDamagedUnderWay(t *testing.T) {
 	}
 }
 
-// TestDaemonWhoseLogNobodyReads continues, and ends in order.
-func TestDaemonWhoseLogNobodyReads(t *testing.T) {
+// TestDaemonWithBrokenLogPipe tests that a daemon continues if nobody reads its log, and stops
+// in order.
+func TestDaemonWithBrokenLogPipe(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"] = never
-	loginArrived, hungUp, processed := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	arrive, process := sync.OnceFunc(func() { close(loginArrived) }), sync.OnceFunc(func() { close(processed) })
+	s := newFixture(t)
+	s.env["service.cron-expression"] = yearly
+	loginReceived, logClosed, processed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	receiveLogin, process := sync.OnceFunc(func() { close(loginReceived) }), sync.OnceFunc(func() { close(processed) })
 	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
 		switch {
 		case x.R.URL.Path == testenv.LoginPath:
-			arrive()
-			<-hungUp
+			receiveLogin()
+			<-logClosed
 		case x.R.URL.Path == testenv.StatePath && strings.Contains(string(x.Body), "PROCESSED"):
 			process()
 		}
@@ -254,38 +254,38 @@ func TestDaemonWhoseLogNobodyReads(t *testing.T) {
 		select {
 		case <-event:
 		case err := <-ended:
-			t.Fatalf("it ended: %v", err)
+			t.Fatalf("daemon ended early: %v", err)
 		}
 	}
-	await(loginArrived)
+	await(loginReceived)
 	reader.Close()
-	close(hungUp)
+	close(logClosed)
 	await(processed)
 	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-ended; err != nil {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("daemon ended with %v", err)
 	}
 }
 
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.shutdown-grace"] = "1h" // the first signal alone does not end it
-	sent := s.hang(t)
+	s := newFixture(t)
+	s.env["service.shutdown-grace"] = "1h" // the first signal alone does not end the process
+	sent := s.blockAssets(t)
 	c := s.start(t, "sync")
 	awaitEvent(t, sent, c.Ended)
 	c.Signal(t, syscall.SIGTERM)
 	c.AwaitMessage(t, MsgStopping)
 	c.Signal(t, syscall.SIGTERM)
-	ended(t, c, exitInterrupted)
+	requireExit(t, c, exitInterrupted)
 }
 
-// TestInterruptedSync: a directory that does not answer does not delay the end.
+// TestInterruptedSync tests that a directory without a response does not delay the exit.
 func TestInterruptedSync(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.env["service.shutdown-grace"] = "1h"
 	release := make(chan struct{})
 	defer close(release)
@@ -299,23 +299,23 @@ func TestInterruptedSync(t *testing.T) {
 	c := s.start(t, "sync")
 	awaitEvent(t, reading, c.Ended)
 	c.Signal(t, syscall.SIGINT)
-	if o := ended(t, c, exitInterrupted); len(o.Errors()) != 0 || len(o.With(runFinished)) != 1 {
+	if o := requireExit(t, c, exitInterrupted); len(o.Errors()) != 0 || len(o.With(runFinished)) != 1 {
 		t.Errorf("log %v", o.Log)
 	}
 }
 
-// TestGraceEnds sends a signal to its own process, so it does not run in parallel.
+// TestGraceEnds sends a signal to its own process and so cannot run in parallel.
 func TestGraceEnds(t *testing.T) {
 	d := &daemon{}
-	left := make(chan int, 1)
+	exited := make(chan int, 1)
 	ctx, cancel := onSignal(t.Context(), func() {})
-	v := newVerbosity()
-	defer v.end()
-	stop := withinGrace(ctx, time.Millisecond, graceExceeded(), newLogger(d.Checked(t), "json", false, v), func(code int) { left <- code })
+	hook := newLevelHook()
+	defer hook.close()
+	stop := enforceGrace(ctx, time.Millisecond, newGraceError(), newLogger(d.Checked(t), "json", false, hook), func(code int) { exited <- code })
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if code := <-left; code != exitInterrupted {
+	if code := <-exited; code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}
 	stop()
@@ -325,24 +325,24 @@ func TestGraceEnds(t *testing.T) {
 	}
 }
 
-// TestInterruptedWhileAsking: a daemon that does not answer does not delay an interrupt, and
+// TestInterruptedFetch tests that a daemon without a response does not delay an interrupt, and
 // is not reported as unhealthy.
-func TestInterruptedWhileAsking(t *testing.T) {
+func TestInterruptedFetch(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"status", "healthcheck"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := newFixture(t)
 			ctx, interrupt := context.WithCancel(t.Context())
 			defer interrupt()
 			release := make(chan struct{})
-			s.env["service.admin.address"] = listening(t, func(http.ResponseWriter, *http.Request) {
+			s.env["service.admin.address"] = listen(t, func(http.ResponseWriter, *http.Request) {
 				interrupt()
 				<-release
 			})
 			t.Cleanup(func() { close(release) })
-			h := inProcess
-			h.askTimeout = time.Hour
+			h := testHooks
+			h.fetchTimeout = time.Hour
 			if o := invokeWith(t, ctx, h, s.env.Environ(), command); o.Code != exitInterrupted || o.Stdout != "" {
 				t.Errorf("%+v", o)
 			}

@@ -12,29 +12,26 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"adconnector/internal/state"
-	"adconnector/internal/syncrun"
 )
 
-// demoOptions are the flags of the command.
+// demoOptions are the flags of the command demo.
 type demoOptions struct {
 	sandboxOptions
-	admin string // address of the connector's own pages
+	admin string // address of the connector's admin endpoint
 	keep  bool
 }
 
 const (
-	// demoPeriod is the time from tick to tick, in seconds.
+	// demoPeriod is the time between two ticks, in seconds.
 	demoPeriod = 5
-	// demoGrace is how long an interrupted demo may take to clean up.
+	// demoGrace is the time for cleaning up after an interrupt.
 	demoGrace = 900 * time.Millisecond
-	// demoUsers is the least: enough in good standing for one to be picked for each
-	// change, and for the guard to let a deletion pass.
+	// demoUsers is the minimum number of users: enough plain accounts for all changes,
+	// and enough objects for the guard to allow a deletion.
 	demoUsers = 50
 )
 
-// How a demo fails.
+// Causes of a failed demo.
 var (
 	errUnexpectedRun  = errors.New("unexpected run")
 	errDiffers        = errors.New("gateway and directory differ")
@@ -45,131 +42,138 @@ func (p *program) demoCommand() *cobra.Command {
 	var o demoOptions
 	command := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the whole connector at work, on a sandbox in this process",
-		Long: `Shows the whole connector at work, on a sandbox in this process.
+		Short: "Run a sandbox and the connector in one process",
+		Long: `Run a sandbox and the connector in one process, to demonstrate the connector.
 
-It serves a directory and a gateway on loopback, and runs the connector against the
-two, as it is, on a schedule: first a full run; then some objects change in the
-directory, and the next tick finds them. A table shows what became of each change,
-as the gateway holds it. The exit code is 1 when the gateway does not hold what the
-directory says. Nothing is left behind, and nothing outside of this machine is
-spoken to: neither the environment nor an env file is read.`,
-		Args: noArgs,
+The demo serves a directory and a gateway on loopback and runs the connector on a
+schedule: first a full sync; then some objects change in the directory, and the next
+tick starts a delta sync. A table shows each change as the gateway has it. Afterwards
+the demo compares the assets of the gateway with the directory.
+
+The demo reads neither the environment nor an env file, connects to no other host,
+and removes its files.`,
+		Example: `  # Demonstrate the connector in a few seconds
+  adconnector demo
+
+  # Keep it running until Ctrl-C, with the inventory on a fixed port
+  adconnector demo --keep --gateway 127.0.0.1:18080
+
+  # Use a large directory, and show the log of the connector
+  adconnector demo --users 100000 --groups 5000 --log-level info`,
+		Annotations: exits("a run failed, or the gateway and the directory differ", exitDone, exitFailed, exitUsage, exitRefused, exitInterrupted),
+		Args:        noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case len(p.envFiles) > 0:
-				return misused(errors.New("the demo has settings of its own"), "leave out --env-file")
+				return newUsageError(errors.New("the demo does not read env files"), "remove --env-file")
 			case o.users < demoUsers || o.groups < 1:
-				return misused(fmt.Errorf("the demo needs --users %d and --groups 1 at least", demoUsers), "")
+				return newUsageError(fmt.Errorf("the demo requires at least --users %d and --groups 1", demoUsers), "")
 			case o.ldap == "" && o.ldaps == "":
-				return misused(errors.New("the demo needs a directory"), "give --ldap or --ldaps")
+				return newUsageError(errors.New("the demo requires a directory"), "set --ldap or --ldaps")
 			}
 			return p.demo(cmd.Context(), o)
 		},
 	}
 	o.flags(command, sandboxOptions{users: 5000, groups: 500, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"})
-	command.Flags().StringVar(&o.admin, "admin", "127.0.0.1:0", "`ADDRESS` of the connector's own pages, loopback only, port 0: any")
-	command.Flags().BoolVar(&o.keep, "keep", false, "leave connector, directory and gateway running at the end, until Ctrl-C")
+	command.Flags().StringVar(&o.admin, "admin", "127.0.0.1:0", "`ADDRESS` of the connector's admin endpoint, loopback only; port 0: any free port")
+	command.Flags().BoolVar(&o.keep, "keep", false, "keep connector, directory and gateway running until Ctrl-C")
 	return command
 }
 
-// demo ends with the code of an interrupt whenever there was one: what else went
-// wrong then followed from it.
+// demo runs the demo. After an interrupt it returns exitInterrupted, because other errors
+// are consequences of the interrupt.
 func (p *program) demo(ctx context.Context, o demoOptions) error {
-	p.onScreen()
-	// Its own logs would hide what it tells.
-	quiet := &program{
-		environ: p.ofTerminal(), stdout: p.stdout, stderr: p.stderr,
-		logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), verbosity: newVerbosity(), hooks: p.hooks,
+	p.enableProgressBar()
+	// By default, the log of the connector would hide the output of the demo.
+	connector := &program{
+		environ: p.terminalSettings(), stdout: p.stdout, stderr: p.stderr,
+		logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), levelHook: newLevelHook(), hooks: p.hooks,
 	}
-	defer quiet.verbosity.end()
-	quiet.verbosity.set(quiet.logLevel)
+	defer connector.levelHook.close()
+	connector.levelHook.set(connector.logLevel)
 	dir, err := os.MkdirTemp("", "adconnector-demo-")
 	if err != nil {
-		return misused(fmt.Errorf("the demo needs a directory for its files: %w", err), "set TMPDIR to one that can be written")
+		return newUsageError(fmt.Errorf("the demo requires a directory for its files: %w", err), "set TMPDIR to a writable directory")
 	}
 	cleanup := func() { _ = os.RemoveAll(dir) }
-	p.cleanup.Store(&cleanup) // for a second signal
+	p.cleanup.Store(&cleanup)
 	defer p.cleanup.Store(nil)
-	defer withinGrace(ctx, demoGrace, errGrace, quiet.logger(), func(code int) {
+	defer enforceGrace(ctx, demoGrace, errGrace, connector.logger(), func(code int) {
 		cleanup()
 		p.exit(code)
 	})()
-	err = errors.Join(p.perform(ctx, quiet, o, dir), os.RemoveAll(dir))
+	err = errors.Join(p.runDemo(ctx, connector, o, dir), os.RemoveAll(dir))
 	if ctx.Err() != nil {
 		return exit(exitInterrupted)
 	}
 	return err
 }
 
-// perform starts everything, has the play acted, and stops everything in reverse.
-// What the connector writes is in dir.
-func (p *program) perform(ctx context.Context, quiet *program, o demoOptions, dir string) error {
-	e, err := open(o.sandboxOptions)
+// runDemo starts the sandbox and the connector, plays the scenario, and stops both in
+// reverse order. dir contains the files of the connector.
+func (p *program) runDemo(ctx context.Context, connector *program, o demoOptions, dir string) error {
+	servers, err := openSandbox(o.sandboxOptions)
 	if err != nil {
 		return err
 	}
-	defer e.close()
+	defer servers.close()
 	admin, err := freeAddress("--admin", o.admin)
 	if err != nil {
 		return err
 	}
-	play := newPlay(p, e)
-	// The first tick comes a whole period after the start: where a full run takes
-	// longer, the connector says that a tick fell into it.
+	scenario := newScenario(p, servers)
+	// The first tick is a whole period after the start. If the full sync takes longer, the
+	// connector logs that it skipped a tick.
 	cron := fmt.Sprintf("%d/%d * * * * *", time.Now().Second()%demoPeriod, demoPeriod)
 	file := filepath.Join(dir, "demo.env")
-	if err := e.writeEnv(file, "service.cron-expression="+cron, "service.state-dir="+filepath.Join(dir, "state"),
+	if err := servers.writeEnv(file, "service.cron-expression="+cron, "service.state-dir="+filepath.Join(dir, "state"),
 		"service.shutdown-grace=1s", "service.admin.address="+admin); err != nil {
 		return err
 	}
-	quiet.envFiles = []string{file}
-	c, err := quiet.load(true)
+	connector.envFiles = []string{file}
+	c, err := connector.load(true)
 	if err != nil {
 		return err
 	}
-	p.connection = quiet.connection
+	p.connection = connector.connection
 
-	// The connector has a last word to the gateway, so that one goes later.
-	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
-	connecting, stopConnector := context.WithCancel(ctx)
-	acting, stopActing := context.WithCancelCause(ctx)
-	var sandbox, connector sync.WaitGroup
-	sandbox.Go(func() {
-		if err := e.serve(serving); err != nil {
-			stopActing(err)
+	// The sandbox stops last: on its stop, the connector sends its state to the gateway.
+	sandboxCtx, stopSandbox := context.WithCancel(context.WithoutCancel(ctx))
+	connectorCtx, stopConnector := context.WithCancel(ctx)
+	scenarioCtx, stopScenario := context.WithCancelCause(ctx)
+	var sandboxDone, connectorDone sync.WaitGroup
+	sandboxDone.Go(func() {
+		if err := servers.serve(sandboxCtx); err != nil {
+			stopScenario(err)
 		}
 	})
-	connector.Go(func() {
-		err := quiet.daemon(connecting, c, play.witness(connecting))
-		if err == nil {
-			err = errors.New("the connector has stopped")
-		}
-		stopActing(err)
+	connectorDone.Go(func() {
+		err := connector.daemon(connectorCtx, c, scenario.observer(connectorCtx))
+		stopScenario(cmp.Or(err, errors.New("the connector stopped")))
 	})
 	defer func() {
 		stopConnector()
-		connector.Wait()
-		stopServing()
-		sandbox.Wait()
-		stopActing(nil)
+		connectorDone.Wait()
+		stopSandbox()
+		sandboxDone.Wait()
+		stopScenario(nil)
 	}()
-	if err := play.act(acting, c.Service.Schedule.String()); err != nil {
+	if err := scenario.play(scenarioCtx, c.Service.Schedule.String()); err != nil {
 		return err
 	}
 	if !o.keep {
 		return nil
 	}
-	if err := cmp.Or(p.tell(acting, "inventory", "%s", e.inventory()),
-		p.tell(acting, "connector", "http://%s/, which goes on until Ctrl-C", admin)); err != nil {
+	if err := cmp.Or(p.printLine(scenarioCtx, "inventory", "%s", servers.inventory()),
+		p.printLine(scenarioCtx, "connector", "http://%s/, running until Ctrl-C", admin)); err != nil {
 		return err
 	}
-	<-acting.Done()
-	return context.Cause(acting)
+	<-scenarioCtx.Done()
+	return context.Cause(scenarioCtx)
 }
 
-// ofTerminal is what the environment says of the terminal, and nothing else of it.
-func (p *program) ofTerminal() (pairs []string) {
+// terminalSettings returns the environment variables that control colors.
+func (p *program) terminalSettings() (pairs []string) {
 	for _, pair := range p.environ {
 		if strings.HasPrefix(pair, "TERM=") || strings.HasPrefix(pair, "NO_COLOR=") {
 			pairs = append(pairs, pair)
@@ -178,147 +182,11 @@ func (p *program) ofTerminal() (pairs []string) {
 	return pairs
 }
 
-// tell prints a line for people, while there is somebody to tell and something to go
-// on with.
-func (p *program) tell(ctx context.Context, subject, format string, args ...any) error {
+// printLine prints a line on stdout. After the end of ctx it returns the cause instead.
+func (p *program) printLine(ctx context.Context, subject, format string, args ...any) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	_, err := fmt.Fprintf(p.stdout, "%-10s  %s\n", subject, fmt.Sprintf(format, args...))
 	return err
-}
-
-// play is the demo's course of events.
-type play struct {
-	*program
-	*embedded
-	events       chan event
-	changed      chan struct{} // closed once the changes in the directory are made
-	expected     int           // objects that the next run reads; 0: nobody knows
-	hideProgress func()        // of the run that goes on
-}
-
-// event is what the daemon tells: a run that has ended, or the next tick.
-type event struct {
-	run  *state.Run
-	err  error
-	tick time.Time
-}
-
-func newPlay(p *program, e *embedded) *play {
-	users, groups := identities(e.directory.Objects())
-	return &play{program: p, embedded: e, events: make(chan event, 64), changed: make(chan struct{}), expected: len(users) + len(groups)}
-}
-
-// witness listens to the daemon. The first run starts at once. The second one waits until
-// the changes in the directory are made, or ctx ends, so that it finds all of them. After
-// the last act nobody receives the events, and the daemon continues.
-func (s *play) witness(ctx context.Context) witness {
-	runs := 0
-	say := func(e event) {
-		select {
-		case s.events <- e:
-		default:
-		}
-	}
-	return witness{
-		starts: func() (progress *syncrun.Progress) {
-			if runs++; runs > 1 {
-				select {
-				case <-s.changed:
-				case <-ctx.Done():
-				}
-			}
-			progress, s.hideProgress = s.showProgress(s.expected)
-			s.expected = 0
-			return progress
-		},
-		finished: func(run state.Run, err error) {
-			s.hideProgress()
-			say(event{run: &run, err: err})
-		},
-		scheduled: func(next time.Time) { say(event{tick: next}) },
-	}
-}
-
-// next waits for an event that is wanted.
-func (s *play) next(ctx context.Context, wanted func(event) bool) (event, error) {
-	for {
-		select {
-		case e := <-s.events:
-			if wanted(e) {
-				return e, nil
-			}
-		case <-ctx.Done():
-			return event{}, context.Cause(ctx)
-		}
-	}
-}
-
-// run waits for a run to end, which must have been a good one of its kind. Its error
-// is in the log already.
-func (s *play) run(ctx context.Context, mode string) (state.Run, error) {
-	e, err := s.next(ctx, func(e event) bool { return e.run != nil })
-	switch {
-	case err != nil:
-		return state.Run{}, err
-	case e.err != nil:
-		return state.Run{}, exit(codeOf(e.err))
-	case e.run.Result != syncrun.Processed || e.run.Mode != mode:
-		return state.Run{}, fmt.Errorf("%w: mode %s, result %s, want %s and %s", errUnexpectedRun, e.run.Mode, e.run.Result, mode, syncrun.Processed)
-	}
-	return *e.run, nil
-}
-
-// tick waits for the announcement of the next tick.
-func (s *play) tick(ctx context.Context) (time.Time, error) {
-	e, err := s.next(ctx, func(e event) bool { return !e.tick.IsZero() })
-	return e.tick, err
-}
-
-func (s *play) act(ctx context.Context, cron string) error {
-	users, groups := identities(s.directory.Objects())
-	if err := cmp.Or(s.tell(ctx, "directory", "%s, %d users and %d groups", s.addresses()[0], len(users), len(groups)),
-		s.tell(ctx, "gateway", "%s, empty", s.url()),
-		s.tell(ctx, "connector", "one run at start, then by the cron expression %s", cron)); err != nil {
-		return err
-	}
-
-	first, err := s.run(ctx, "full")
-	if err != nil {
-		return err
-	}
-	if err := s.verify(); err != nil {
-		return err
-	}
-	if err := s.tell(ctx, "full run", "%d users and %d groups read, %d sent and acknowledged, %d requests, %s",
-		first.Users, first.Groups, first.Uploaded, first.Requests, first.Duration.Round(time.Millisecond)); err != nil {
-		return err
-	}
-
-	tick, err := s.tick(ctx)
-	if err != nil {
-		return err
-	}
-	changes, err := s.change()
-	if err != nil {
-		return err
-	}
-	if err := s.tell(ctx, "changes", "%d made in the directory, the next tick is at %s UTC", len(changes), tick.Format(time.TimeOnly)); err != nil {
-		return err
-	}
-	close(s.changed)
-	second, err := s.run(ctx, "delta")
-	if err != nil {
-		return err
-	}
-	if err := s.tell(ctx, "delta run", "%d objects read, %d sent, %d deleted, %d requests, %s", second.Users+second.Groups, second.Uploaded, second.Deleted,
-		second.Requests, second.Duration.Round(time.Millisecond)); err != nil {
-		return err
-	}
-	if err := errors.Join(s.report(changes), s.verify()); err != nil {
-		return err
-	}
-	users, groups = identities(s.directory.Objects())
-	return s.tell(ctx, "verified", "%d users and %d groups are at the gateway as in the directory", len(users), len(groups))
 }

@@ -24,59 +24,59 @@ import (
 	"adconnector/test/testlog"
 )
 
-// demoHooks let the demo run at each tick of an interval, and let it exceed its grace, which a
-// busy machine may do.
+// demoHooks replace the schedule of the demo by an interval, and let the demo exceed its grace:
+// a busy machine can be slow.
 func demoHooks(tick time.Duration) hooks {
-	h := inProcess
+	h := testHooks
 	h.config = func(c *config.Config) { c.Service.Schedule = schedule.Every(tick) }
 	h.exit = func(int) {}
 	return h
 }
 
 const (
-	soon   = 10 * time.Millisecond
-	hourly = time.Hour // no test waits for this tick
+	frequent = 10 * time.Millisecond
+	hourly   = time.Hour // no test waits for this tick
 )
 
-// TestDemo: the tables show what the connector did.
+// TestDemo tests the output of the demo.
 func TestDemo(t *testing.T) {
-	nothingLeft := watchLeaks(t)
-	environ := []string{"CONNECTOR_API_URL=https://gateway.example", "QUALYS_USER_USERNAME=somebody"} // is not read
-	o := invokeWith(t, t.Context(), demoHooks(soon), environ, "demo", "--users", "300", "--groups", "30", "--seed", "3")
+	requireNoLeaks := watchLeaks(t)
+	environ := []string{"CONNECTOR_API_URL=https://gateway.example", "QUALYS_USER_USERNAME=somebody"} // must not be read
+	o := invokeWith(t, t.Context(), demoHooks(frequent), environ, "demo", "--users", "300", "--groups", "30", "--seed", "3")
 	if o.Code != exitDone || len(o.Errors()) != 0 {
 		t.Errorf("exit code %d, log %v", o.Code, o.Log)
 	}
 	for _, pattern := range []string{
 		`(?m)^directory   ldaps://127\.0\.0\.1:\d+, 304 users and 51 groups$`,
-		`(?m)^full run    304 users and 51 groups read, 355 sent and acknowledged, \d+ requests, [\d.]+m?s$`,
-		`(?m)^delta run   \d+ objects read, 6 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
+		`(?m)^full sync   304 users and 51 groups read, 355 sent and acknowledged, \d+ requests, [\d.]+m?s$`,
+		`(?m)^delta sync  \d+ objects read, 6 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
 		`(?m)^IN THE DIRECTORY +AT THE GATEWAY +REQUESTS +TIME$`,
 		`(?m)^added user Ada Example +status ACTIVE +1 +[\d.]+m?s$`,
 		`(?m)^added group Newcomers, with Ada +visibility PUBLIC +1 +`,
 		`(?m)^modified title of .* +jobTitle "Head of Demos" +1 +`,
 		`(?m)^renamed (\S.*\S)   +name \S.*-Example +1 +`,
 		`(?m)^disabled .* +status DISABLED +1 +`,
-		`(?m)^moved .* to CN=Users +as before: nothing to send +0 +-$`,
-		`(?m)^described .* +description "Described anew" +1 +`,
+		`(?m)^moved .* to CN=Users +unchanged: nothing to send +0 +-$`,
+		`(?m)^described .* +description "New description" +1 +`,
 		`(?m)^deleted .* +status DELETED +1 +`,
-		`(?m)^verified    304 users and 52 groups are at the gateway as in the directory$`,
+		`(?m)^verified    304 users and 52 groups are the same at the gateway and in the directory$`,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(o.Stdout) {
-			t.Errorf("nothing like %s in:\n%s", pattern, o.Stdout)
+			t.Errorf("no match for %s in:\n%s", pattern, o.Stdout)
 		}
 	}
-	nothingLeft()
+	requireNoLeaks()
 }
 
-// watchLeaks returns a function that fails the test where a goroutine or a temporary file
-// is left that was not there before. Such a test cannot run in parallel.
-func watchLeaks(t *testing.T) (nothingLeft func()) {
+// watchLeaks returns a function that fails the test if there are new goroutines or temporary
+// files. Tests that use it cannot run in parallel.
+func watchLeaks(t *testing.T) (requireNoLeaks func()) {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Setenv("TMPDIR", t.TempDir())
 	return func() {
 		t.Helper()
-		// Find tries for a while by itself, which a busy machine may exceed.
+		// The time limit of Find is too short for a busy machine.
 		err := goleak.Find(before)
 		for deadline := time.Now().Add(testlog.IdleLimit); err != nil && time.Now().Before(deadline); {
 			err = goleak.Find(before)
@@ -84,45 +84,46 @@ func watchLeaks(t *testing.T) (nothingLeft func()) {
 		if err != nil {
 			t.Error(err)
 		}
-		isEmpty(t, os.Getenv("TMPDIR"))
+		requireEmptyDir(t, os.Getenv("TMPDIR"))
 	}
 }
 
-func isEmpty(t *testing.T, dir string) {
+func requireEmptyDir(t *testing.T, dir string) {
 	t.Helper()
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, error %v", left, err)
+		t.Errorf("files %v, error %v, want none", left, err)
 	}
 }
 
-// smallDemo has as little in it as a demo can.
+// smallDemo returns the options of the smallest demo.
 func smallDemo() demoOptions {
 	return demoOptions{admin: "127.0.0.1:0", sandboxOptions: sandboxOptions{users: demoUsers, groups: 1, seed: 1, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"}}
 }
 
-// TestDemoFindsWhatIsMissing: it believes what the gateway holds, not what it answers.
-func TestDemoFindsWhatIsMissing(t *testing.T) {
-	answer := func(w http.ResponseWriter, status int, body string) bool {
+// TestDemoVerifiesInventory tests that the demo fails if the gateway acknowledges assets and
+// drops them, or does not accept them.
+func TestDemoVerifiesInventory(t *testing.T) {
+	respond := func(w http.ResponseWriter, status int, body string) bool {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 		return true
 	}
-	dropped := func(w http.ResponseWriter) bool {
-		return answer(w, http.StatusAccepted, `{"message":"","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`)
+	drop := func(w http.ResponseWriter) bool {
+		return respond(w, http.StatusAccepted, `{"message":"","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`)
 	}
 	for name, test := range map[string]struct {
 		intercept func(w http.ResponseWriter, body []byte) bool
-		cause     error // nil: it is in the log
+		cause     error // nil: the error is logged
 		code      int
 	}{
-		"full run is dropped": {func(w http.ResponseWriter, _ []byte) bool { return dropped(w) },
+		"full sync dropped": {func(w http.ResponseWriter, _ []byte) bool { return drop(w) },
 			errDiffers, exitFailed},
-		"changes are dropped": {func(w http.ResponseWriter, body []byte) bool {
-			return bytes.Contains(body, []byte(`"Ada Example"`)) && dropped(w)
+		"changes dropped": {func(w http.ResponseWriter, body []byte) bool {
+			return bytes.Contains(body, []byte(`"Ada Example"`)) && drop(w)
 		}, errChangesMissing, exitFailed},
-		"no right": {func(w http.ResponseWriter, _ []byte) bool { return answer(w, http.StatusForbidden, "") }, nil, exitRefused},
-		"rejected": {func(w http.ResponseWriter, _ []byte) bool { return answer(w, http.StatusUnprocessableEntity, "") },
+		"forbidden": {func(w http.ResponseWriter, _ []byte) bool { return respond(w, http.StatusForbidden, "") }, nil, exitRefused},
+		"rejected": {func(w http.ResponseWriter, _ []byte) bool { return respond(w, http.StatusUnprocessableEntity, "") },
 			errUnexpectedRun, exitFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,13 +134,13 @@ func TestDemoFindsWhatIsMissing(t *testing.T) {
 			}
 			var stdout bytes.Buffer
 			var log testlog.Log
-			err := (&program{stdout: &stdout, stderr: log.Checked(t), hooks: demoHooks(soon)}).demo(t.Context(), o)
+			err := (&program{stdout: &stdout, stderr: log.Checked(t), hooks: demoHooks(frequent)}).demo(t.Context(), o)
 			var code exit
 			switch {
 			case test.cause == nil && (!errors.As(err, &code) || int(code) != test.code || len(log.With(runFinished)) == 0):
 				t.Errorf("%v, want exit code %d, log %v", err, test.code, log.Lines())
-			case test.cause != nil && (!errors.Is(err, test.cause) || codeOf(err) != test.code):
-				t.Errorf("%v with code %d, want %v with %d", err, codeOf(err), test.cause, test.code)
+			case test.cause != nil && (!errors.Is(err, test.cause) || exitCodeOf(err) != test.code):
+				t.Errorf("%v with code %d, want %v with %d", err, exitCodeOf(err), test.cause, test.code)
 			}
 			if strings.Contains(stdout.String(), "verified") {
 				t.Errorf("stdout %s", stdout.String())
@@ -148,59 +149,59 @@ func TestDemoFindsWhatIsMissing(t *testing.T) {
 	}
 }
 
-// tripwire calls trip at the first line with the words, and returns its error.
-type tripwire struct {
-	words string
-	trip  func() error
+// triggerWriter calls trigger once the output contains a text, and returns its error.
+type triggerWriter struct {
+	text    string
+	trigger func() error
 
-	mu      sync.Mutex
-	all     bytes.Buffer
-	tripped bool
+	mu        sync.Mutex
+	written   bytes.Buffer
+	triggered bool
 }
 
-func (w *tripwire) Write(p []byte) (int, error) {
+func (w *triggerWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.all.Write(p)
-	if !w.tripped && strings.Contains(w.all.String(), w.words) {
-		w.tripped = true
-		if err := w.trip(); err != nil {
+	w.written.Write(p)
+	if !w.triggered && strings.Contains(w.written.String(), w.text) {
+		w.triggered = true
+		if err := w.trigger(); err != nil {
 			return 0, err
 		}
 	}
 	return len(p), nil
 }
 
-func (w *tripwire) text() string {
+func (w *triggerWriter) output() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.all.String()
+	return w.written.String()
 }
 
-// demoPlaces are the moments of a demo at which something can happen to it.
-var demoPlaces = map[string]struct {
-	words string        // that it has just printed
-	tick  time.Duration // whether it comes that far without a tick
+// demoMoments are the moments of a demo at which a test interrupts it.
+var demoMoments = map[string]struct {
+	text string        // last output before the moment
+	tick time.Duration // frequent if the moment is after the second tick
 }{
-	"in the full run": {"connector   ", hourly}, "before the changes": {"full run    ", hourly}, "before the tick": {"changes     ", hourly},
-	"in the table": {"IN THE DIRECTORY", soon}, "while it is kept": {"Ctrl-C", soon},
+	"during full sync": {"connector   ", hourly}, "before changes": {"full sync   ", hourly}, "before tick": {"changes     ", hourly},
+	"in table": {"IN THE DIRECTORY", frequent}, "while kept": {"Ctrl-C", frequent},
 }
 
-// TestDemoRunWaitsForTheChanges: the second run begins once all of them are made.
-func TestDemoRunWaitsForTheChanges(t *testing.T) {
+// TestDemoRunWaitsForChanges tests that the second run starts after all changes.
+func TestDemoRunWaitsForChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &play{program: &program{}, changed: make(chan struct{})}
-		w := s.witness(t.Context())
-		w.starts()
+		s := &scenario{program: &program{}, changed: make(chan struct{})}
+		o := s.observer(t.Context())
+		o.runStarts()
 		started := make(chan struct{})
 		go func() {
-			w.starts()
+			o.runStarts()
 			close(started)
 		}()
 		synctest.Wait()
 		select {
 		case <-started:
-			t.Error("it began before")
+			t.Error("run started before the changes")
 		default:
 		}
 		close(s.changed)
@@ -208,62 +209,62 @@ func TestDemoRunWaitsForTheChanges(t *testing.T) {
 	})
 }
 
-// TestDemoInterrupted: wherever it is, it ends without waiting for a tick, and cleans up.
+// TestDemoInterrupted tests that an interrupted demo ends before the next tick and cleans up.
 func TestDemoInterrupted(t *testing.T) {
 	interrupted := func(t *testing.T, ctx context.Context, stdout io.Writer, tick time.Duration) {
-		nothingLeft := watchLeaks(t)
+		requireNoLeaks := watchLeaks(t)
 		o := smallDemo()
 		o.keep = true
 		var log testlog.Log
 		if err := (&program{stdout: stdout, stderr: log.Checked(t), hooks: demoHooks(tick)}).demo(ctx, o); err != exit(exitInterrupted) {
 			t.Errorf("%v, log %v", err, log.Lines())
 		}
-		nothingLeft()
+		requireNoLeaks()
 	}
-	t.Run("before it begins", func(t *testing.T) {
+	t.Run("before start", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		interrupted(t, ctx, io.Discard, hourly)
 	})
-	for name, place := range demoPlaces {
+	for name, moment := range demoMoments {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			interrupted(t, ctx, &tripwire{words: place.words, trip: func() error { cancel(); return nil }}, place.tick)
+			interrupted(t, ctx, &triggerWriter{text: moment.text, trigger: func() error { cancel(); return nil }}, moment.tick)
 		})
 	}
 }
 
-// TestDemoWithoutAReader: it ends and cleans up where its output reaches nobody.
-func TestDemoWithoutAReader(t *testing.T) {
-	nothingLeft := watchLeaks(t)
-	stdout := &tripwire{words: "full run", trip: func() error { return syscall.EPIPE }}
+// TestDemoBrokenPipe tests that the demo cleans up if nobody reads its output.
+func TestDemoBrokenPipe(t *testing.T) {
+	requireNoLeaks := watchLeaks(t)
+	stdout := &triggerWriter{text: "full sync", trigger: func() error { return syscall.EPIPE }}
 	err := (&program{stdout: stdout, stderr: new(testlog.Log).Checked(t), hooks: demoHooks(hourly)}).demo(t.Context(), smallDemo())
-	if !errors.Is(err, syscall.EPIPE) || codeOf(err) != exitFailed {
+	if !errors.Is(err, syscall.EPIPE) || exitCodeOf(err) != exitFailed {
 		t.Errorf("ended with %v", err)
 	}
-	nothingLeft()
+	requireNoLeaks()
 }
 
-// TestDemoKept: gateway and connector have pages that can be looked at.
-func TestDemoKept(t *testing.T) {
+// TestDemoKeep tests the pages of the gateway and the connector while the demo is kept running.
+func TestDemoKeep(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	kept := make(chan struct{})
-	stdout := &tripwire{words: "Ctrl-C", trip: func() error { close(kept); return nil }}
+	stdout := &triggerWriter{text: "Ctrl-C", trigger: func() error { close(kept); return nil }}
 	ended := make(chan error, 1)
 	o := smallDemo()
 	o.keep = true
 	go func() {
-		ended <- (&program{stdout: stdout, stderr: new(testlog.Log).Checked(t), hooks: demoHooks(soon)}).demo(ctx, o)
+		ended <- (&program{stdout: stdout, stderr: new(testlog.Log).Checked(t), hooks: demoHooks(frequent)}).demo(ctx, o)
 	}()
 	select {
 	case <-kept:
 	case err := <-ended:
 		t.Fatalf("ended with %v", err)
 	}
-	pages := regexp.MustCompile(`http://[\d.:]+/(inventory/users)?`).FindAllString(stdout.text(), -1)
+	pages := regexp.MustCompile(`http://[\d.:]+/(inventory/users)?`).FindAllString(stdout.output(), -1)
 	if len(pages) < 2 || !strings.HasSuffix(pages[len(pages)-2], "/inventory/users") {
 		t.Fatalf("pages %q", pages)
 	}
@@ -284,16 +285,16 @@ func TestDemoKept(t *testing.T) {
 	}
 }
 
-// TestDemoSignaled: a process of its own cleans up after one signal, and after a second one,
-// which does not wait.
-func TestDemoSignaled(t *testing.T) {
+// TestDemoSignals tests that a process cleans up after one signal, and after a second signal,
+// which ends it immediately.
+func TestDemoSignals(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		words   string
+		text    string // output before the signals
 		signals []os.Signal
 	}{
 		"one signal":  {"directory", []os.Signal{syscall.SIGINT}},
-		"two signals": {"full run", []os.Signal{syscall.SIGINT, syscall.SIGTERM}},
+		"two signals": {"full sync", []os.Signal{syscall.SIGINT, syscall.SIGTERM}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -301,34 +302,34 @@ func TestDemoSignaled(t *testing.T) {
 			c := child.Start(t, child.Command{
 				Path: os.Args[0], Args: []string{"demo", "--users", "60", "--groups", "1"}, Env: []string{childKey + "=1", "TMPDIR=" + dir},
 			})
-			c.AwaitStdout(t, test.words)
+			c.AwaitStdout(t, test.text)
 			c.Signal(t, test.signals...)
 			c.MustExit(t, exitInterrupted)
-			isEmpty(t, dir)
+			requireEmptyDir(t, dir)
 		})
 	}
 }
 
-// TestDemoPrintsNothingAfterAnInterrupt: neither between two lines.
-func TestDemoPrintsNothingAfterAnInterrupt(t *testing.T) {
+// TestPrintLineAfterInterrupt tests that an interrupt between two lines suppresses the second.
+func TestPrintLineAfterInterrupt(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var out bytes.Buffer
 	p := &program{stdout: &out}
-	if err := p.tell(ctx, "act", "one"); err != nil {
+	if err := p.printLine(ctx, "subject", "one"); err != nil {
 		t.Error(err)
 	}
 	cancel()
-	if err := p.tell(ctx, "act", "two"); !errors.Is(err, context.Canceled) || strings.Contains(out.String(), "two") {
+	if err := p.printLine(ctx, "subject", "two"); !errors.Is(err, context.Canceled) || strings.Contains(out.String(), "two") {
 		t.Errorf("%v, %s", err, out.String())
 	}
 }
 
-// TestDemoWithoutATemporaryDirectory: the user can set another one.
-func TestDemoWithoutATemporaryDirectory(t *testing.T) {
+// TestDemoWithoutTemporaryDirectory tests that the remedy is to set another directory.
+func TestDemoWithoutTemporaryDirectory(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()+"/nowhere")
 	o := invoke(t, nil, "demo")
-	if errs := o.Errors(); o.Code != exitUsage || len(errs) != 1 || !names(theError(t, o), "TMPDIR") {
+	if errs := o.Errors(); o.Code != exitUsage || len(errs) != 1 || !mentions(singleError(t, o), "TMPDIR") {
 		t.Errorf("%+v", o)
 	}
 }

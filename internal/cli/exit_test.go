@@ -21,52 +21,53 @@ import (
 	"adconnector/test/testlog"
 )
 
-// consoleKeys are the settings without which connection and profile come from the console.
-var consoleKeys = testenv.Settings{
+// consoleSettings remove the settings of the directory, so that connection and profile come
+// from the console.
+var consoleSettings = testenv.Settings{
 	"ldap.protocol": "", "ldap.host": "", "ldap.port": "", "ldap.bindDn": "", "ldap.password": "", "profile.baseContext": "",
 }
 
 func TestExitCodes(t *testing.T) {
 	cases := map[string]struct {
-		env     testenv.Settings // in place of those of the site
-		change  func(t *testing.T, s *site)
+		env     testenv.Settings // override those of the fixture
+		change  func(t *testing.T, s *fixture)
 		args    []string
 		code    int
-		message string   // of the one error line; "": there is none
-		names   []string // settings, arguments and paths that the error or its remedy names
+		message string   // of the only error; empty: no error
+		names   []string // settings, arguments and paths in the error or its remedy
 	}{
 		"done": {code: exitDone},
-		"no directory": {change: func(t *testing.T, s *site) {
+		"no directory": {change: func(t *testing.T, s *fixture) {
 			s.env["ldap.port"] = strconv.Itoa(ports.Refusing(t))
 		}, code: exitFailed, message: runFinished, names: []string{"ldap.host", "ldap.port"}},
-		"bad value":           {env: testenv.Settings{"thread-pool.size": "65"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"thread-pool.size"}},
-		"bad filter":          {env: testenv.Settings{"ldap.user-filter": "(&(a=b)"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"ldap.user-filter"}},
-		"unknown command":     {args: []string{"snyc"}, code: exitUsage, message: MsgBadUsage, names: []string{"snyc", "--help"}},
-		"argument too many":   {args: []string{"sync", "now"}, code: exitUsage, message: MsgBadUsage, names: []string{"now", "--help"}},
-		"unknown flag":        {args: []string{"sync", "--fulll"}, code: exitUsage, message: MsgBadUsage, names: []string{"--fulll", "--help"}},
-		"unknown output":      {args: []string{"sync", "--output", "xml"}, code: exitUsage, message: MsgBadUsage, names: []string{"--output", "xml", "json"}},
-		"unknown log level":   {args: []string{"sync", "--log-level", "disabled"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-level", "disabled"}, config.LogLevels...)},
-		"unknown log format":  {args: []string{"sync", "--log-format", "xml"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-format", "xml"}, config.LogFormats...)},
-		"no env file":         {args: []string{"sync", "--env-file", "/nowhere/at/all"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"/nowhere/at/all"}},
-		"sandbox on any host": {args: []string{"sandbox", "--gateway", "0.0.0.0:0"}, code: exitUsage, message: MsgBadUsage, names: []string{"--gateway", "0.0.0.0:0", "127.0.0.1:0"}},
-		"sandbox in the red":  {args: []string{"sandbox", "--users", "-1"}, code: exitUsage, message: MsgBadUsage, names: []string{"--users"}},
-		"sandbox nowhere":     {args: []string{"sandbox", "--gateway", "18080"}, code: exitUsage, message: MsgBadUsage, names: []string{"--gateway", "18080"}},
-		"state directory is a file": {change: func(t *testing.T, s *site) {
-			s.env["service.state-dir"] = blankFile(t)
+		"bad value":               {env: testenv.Settings{"thread-pool.size": "65"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"thread-pool.size"}},
+		"bad filter":              {env: testenv.Settings{"ldap.user-filter": "(&(a=b)"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"ldap.user-filter"}},
+		"unknown command":         {args: []string{"snyc"}, code: exitUsage, message: MsgBadUsage, names: []string{"snyc", "--help"}},
+		"extra argument":          {args: []string{"sync", "now"}, code: exitUsage, message: MsgBadUsage, names: []string{"now", "--help"}},
+		"unknown flag":            {args: []string{"sync", "--fulll"}, code: exitUsage, message: MsgBadUsage, names: []string{"--fulll", "--help"}},
+		"unknown output":          {args: []string{"sync", "--output", "xml"}, code: exitUsage, message: MsgBadUsage, names: []string{"--output", "xml", "json"}},
+		"unknown log level":       {args: []string{"sync", "--log-level", "disabled"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-level", "disabled"}, config.LogLevels...)},
+		"unknown log format":      {args: []string{"sync", "--log-format", "xml"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-format", "xml"}, config.LogFormats...)},
+		"no env file":             {args: []string{"sync", "--env-file", "/nowhere/at/all"}, code: exitUsage, message: MsgBadConfiguration, names: []string{"/nowhere/at/all"}},
+		"sandbox, not loopback":   {args: []string{"sandbox", "--gateway", "0.0.0.0:0"}, code: exitUsage, message: MsgBadUsage, names: []string{"--gateway", "0.0.0.0:0", "127.0.0.1:0"}},
+		"sandbox, negative users": {args: []string{"sandbox", "--users", "-1"}, code: exitUsage, message: MsgBadUsage, names: []string{"--users"}},
+		"sandbox, no address":     {args: []string{"sandbox", "--gateway", "18080"}, code: exitUsage, message: MsgBadUsage, names: []string{"--gateway", "18080"}},
+		"state directory is a file": {change: func(t *testing.T, s *fixture) {
+			s.env["service.state-dir"] = emptyFile(t)
 		}, code: exitUsage, message: MsgBadConfiguration, names: []string{"service.state-dir"}},
-		"state of a later program": {change: func(t *testing.T, s *site) {
-			s.env["service.state-dir"] = unpacked(t, "../state/testdata/version-99.db.gz")
+		"state of a newer version": {change: func(t *testing.T, s *fixture) {
+			s.env["service.state-dir"] = unpackState(t, "../state/testdata/version-99.db.gz")
 		}, code: exitUsage, message: MsgBadConfiguration, names: []string{"adconnector.db", "99"}},
-		"wrong gateway password":   {env: testenv.Settings{"qualys.user.password": wrong}, code: exitRefused, message: runFinished, names: []string{"qualys.user.password"}},
-		"wrong directory password": {env: testenv.Settings{"ldap.password": wrong}, code: exitRefused, message: runFinished, names: []string{"ldap.password"}},
-		"no right": {change: func(_ *testing.T, s *site) {
+		"wrong gateway password":   {env: testenv.Settings{"qualys.user.password": wrongPassword}, code: exitRefused, message: runFinished, names: []string{"qualys.user.password"}},
+		"wrong directory password": {env: testenv.Settings{"ldap.password": wrongPassword}, code: exitRefused, message: runFinished, names: []string{"ldap.password"}},
+		"forbidden": {change: func(_ *testing.T, s *fixture) {
 			s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") }))
 		}, code: exitRefused, message: runFinished, names: []string{"403"}},
-		"no connection in the console": {env: consoleKeys, code: exitRefused, message: runFinished, names: []string{"qualys.connectionUuid"}},
-		"locked":                       {change: func(t *testing.T, s *site) { s.hold(t) }, code: exitLocked, message: MsgCommandFailed, names: []string{"service.state-dir"}},
-		"locked, daemon": {env: testenv.Settings{"service.cron-expression": never}, change: func(t *testing.T, s *site) { s.hold(t) },
+		"no console connection": {env: consoleSettings, code: exitRefused, message: runFinished, names: []string{"qualys.connectionUuid"}},
+		"locked":                {change: func(t *testing.T, s *fixture) { s.lockState(t) }, code: exitLocked, message: MsgCommandFailed, names: []string{"service.state-dir"}},
+		"daemon locked": {env: testenv.Settings{"service.cron-expression": yearly}, change: func(t *testing.T, s *fixture) { s.lockState(t) },
 			args: []string{"run"}, code: exitLocked, message: MsgCommandFailed, names: []string{"service.state-dir"}},
-		"rejected": {change: func(_ *testing.T, s *site) {
+		"rejected": {change: func(_ *testing.T, s *fixture) {
 			s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
 				return bytes.Contains(x.Body, []byte(`"user7"`)) && x.Status(http.StatusUnprocessableEntity, "")
 			}))
@@ -76,7 +77,7 @@ func TestExitCodes(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := newFixture(t)
 			s.env = s.env.With(c.env)
 			if c.change != nil {
 				c.change(t, s)
@@ -93,37 +94,37 @@ func TestExitCodes(t *testing.T) {
 					t.Errorf("errors %q", errs)
 				}
 			} else {
-				l := theError(t, o)
+				l := singleError(t, o)
 				if l.Text("message") != c.message || l.Text("remedy") == "" || c.message == runFinished && l.Text("class") != string(classes[c.code]) {
 					t.Errorf("error %v", l)
 				}
-				mustName(t, l, c.names...)
+				requireMentions(t, l, c.names...)
 			}
-			// Users and groups are read in a session each; a refused bind is not repeated.
-			logins, asked := s.Gateway.Arrived(testenv.LoginPath), s.Searches()
-			if logins > 1 || asked.Binds > 2 || asked.RefusedBinds > 1 {
-				t.Errorf("%d logins, directory %+v", logins, asked)
+			// Users and groups are read in separate sessions. A refused bind is not repeated.
+			logins, searches := s.Gateway.Arrived(testenv.LoginPath), s.Searches()
+			if logins > 1 || searches.Binds > 2 || searches.RefusedBinds > 1 {
+				t.Errorf("%d logins, directory %+v", logins, searches)
 			}
-			if o.Code == exitUsage && logins+asked.Searches > 0 {
-				t.Errorf("%d logins, directory %+v, want none", logins, asked)
+			if o.Code == exitUsage && logins+searches.Searches > 0 {
+				t.Errorf("%d logins, directory %+v, want none", logins, searches)
 			}
 		})
 	}
 }
 
-// unpacked returns a state directory with the file that is packed at path.
-func unpacked(t *testing.T, path string) (dir string) {
+// unpackState returns a state directory with the compressed file at path.
+func unpackState(t *testing.T, path string) (dir string) {
 	t.Helper()
 	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	packed, err := gzip.NewReader(file)
+	decompressed, err := gzip.NewReader(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := io.ReadAll(packed)
+	content, err := io.ReadAll(decompressed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,27 +137,27 @@ func unpacked(t *testing.T, path string) (dir string) {
 
 func TestAllFaultsAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.env = s.env.With(testenv.Settings{
 		"qualys.customerUuid": "", "upload.batch-size": "0", "ldap.protocol": "LDAPX", "service.cron-expression": "0 0 30 2 *",
 	})
-	o := s.invoke(t) // the daemon is the default
+	o := s.invoke(t) // the default command is run
 	if o.Code != exitUsage || o.Stdout != "" || len(o.Log) != 4 {
 		t.Fatalf("exit code %d, stdout %q, log %v", o.Code, o.Stdout, o.Log)
 	}
 	for _, key := range []string{"qualys.customerUuid", "upload.batch-size", "ldap.protocol", "service.cron-expression"} {
-		if !slices.ContainsFunc(o.With(MsgBadConfiguration), func(l testlog.Line) bool { return names(l, key) && l.Text("remedy") != "" }) {
-			t.Errorf("no line on %s in %v", key, o.Log)
+		if !slices.ContainsFunc(o.With(MsgBadConfiguration), func(l testlog.Line) bool { return mentions(l, key) && l.Text("remedy") != "" }) {
+			t.Errorf("no error for %s in %v", key, o.Log)
 		}
 	}
 }
 
-// TestGlobalOptions: commands that do not use an option refuse a bad value of it, too.
-func TestGlobalOptions(t *testing.T) {
+// TestGlobalFlags tests that all commands refuse bad values of the global flags.
+func TestGlobalFlags(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"version"}, {"keys"}, {"help"}, {"help", "sync"}, {"completion", "bash"}, {"sandbox", "--gateway", "none"}, {"demo", "--users", "1"}, {"healthcheck"}, {}} {
 		o := invoke(t, nil, append(args, "--log-level", "loud", "--log-format", "xml")...)
-		if lines := o.With(MsgBadUsage); o.Code != exitUsage || o.Stdout != "" || len(o.Log) != 2 || len(lines) != 2 || !names(lines[0], "--log-format", "json") || !names(lines[1], "--log-level", "trace") {
+		if lines := o.With(MsgBadUsage); o.Code != exitUsage || o.Stdout != "" || len(o.Log) != 2 || len(lines) != 2 || !mentions(lines[0], "--log-format", "json") || !mentions(lines[1], "--log-level", "trace") {
 			t.Errorf("%q: %+v", args, o)
 		}
 	}
@@ -173,25 +174,25 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestRefusalAsJSON: a command that does not begin prints one document too.
-func TestRefusalAsJSON(t *testing.T) {
+// TestErrorDocument tests the JSON document of a command that fails before it has a result.
+func TestErrorDocument(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		change func(*site)
+		change func(*fixture)
 		code   int
 		lines  int
 	}{
-		"locked": {func(s *site) { s.hold(t) }, exitLocked, 1},
-		"misconfigured": {func(s *site) {
+		"locked": {func(s *fixture) { s.lockState(t) }, exitLocked, 1},
+		"bad configuration": {func(s *fixture) {
 			s.env = s.env.With(testenv.Settings{"qualys.profileUuid": "", "thread-pool.size": "65"})
 		}, exitUsage, 2},
 	} {
-		s := newSite(t)
+		s := newFixture(t)
 		test.change(s)
 		for _, command := range []string{"sync", "status"} {
 			t.Run(name+", "+command, func(t *testing.T) {
 				o := s.invoke(t, command, "--output", "json")
-				d := decode[refusal](t, o)
+				d := decode[errorDocument](t, o)
 				if o.Code != test.code || d.ExitCode != test.code || len(o.Errors()) != test.lines {
 					t.Errorf("%+v", o)
 				}
@@ -208,10 +209,10 @@ func TestRefusalAsJSON(t *testing.T) {
 	}
 }
 
-// TestNobodyReads: the exit code of a command shows that its result reached nobody.
-func TestNobodyReads(t *testing.T) {
+// TestBrokenPipe tests the exit code of a command whose result nobody reads.
+func TestBrokenPipe(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	for _, args := range [][]string{{"version"}, {"keys"}, {"status"}, {"check"}, {"sync"}, {"sync", "--output", "json"}, {"sandbox", "--ldap", "127.0.0.1:0", "--ldaps", "", "--gateway", "127.0.0.1:0"}} {
 		t.Run(fmt.Sprint(args), func(t *testing.T) {
 			reader, writer, err := os.Pipe()
@@ -221,8 +222,8 @@ func TestNobodyReads(t *testing.T) {
 			reader.Close()
 			defer writer.Close()
 			var stderr bytes.Buffer
-			p := &program{environ: s.env.Environ(), stdout: writer, stderr: &stderr, verbosity: newVerbosity(), hooks: inProcess}
-			defer p.verbosity.end()
+			p := &program{environ: s.env.Environ(), stdout: writer, stderr: &stderr, levelHook: newLevelHook(), hooks: testHooks}
+			defer p.levelHook.close()
 			if code := p.execute(t.Context(), args); code != exitFailed || !strings.Contains(stderr.String(), syscall.EPIPE.Error()) {
 				t.Errorf("exit code %d, log %s", code, stderr.String())
 			}

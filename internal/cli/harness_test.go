@@ -24,11 +24,11 @@ import (
 	"adconnector/test/testlog"
 )
 
-// childKey is the environment variable that makes the test binary the connector.
+// childKey is the environment variable that makes the test binary run the connector.
 const childKey = "CLI_TEST_CHILD"
 
-// TestMain lets this binary stand in for the program, race detector included,
-// where a test needs a process of its own to send signals to.
+// TestMain lets the test binary run the connector, with the race detector, in tests that
+// send signals to a process.
 func TestMain(m *testing.M) {
 	if os.Getenv(childKey) != "" {
 		os.Exit(Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
@@ -36,41 +36,41 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// base is the container that holds the users and groups of a site.
-const base = "OU=Staff,DC=corp,DC=example,DC=com"
+// baseDN is the container of the users and groups of a fixture.
+const baseDN = "OU=Staff,DC=corp,DC=example,DC=com"
 
-// never is a cron expression whose next tick no test lives to see, unless it runs at New Year.
-const never = "0 0 1 1 *"
+// yearly is a cron expression without a tick during a test, except at New Year.
+const yearly = "0 0 1 1 *"
 
-// wrong is a password that neither server accepts.
-const wrong = "Wr0ng-s3cret!"
+// wrongPassword is a password that neither server accepts.
+const wrongPassword = "Wr0ng-s3cret!"
 
-// site is the environment of a test: 20 users and 3 groups below base.
-type site struct {
+// fixture is the environment of a test: 20 users and 3 groups below baseDN.
+type fixture struct {
 	*testenv.Environment
 	env testenv.Settings
 }
 
-func newSite(t *testing.T) *site {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	e := testenv.New(t, testenv.Options{Directory: domaincontroller.Options{ReadsDeleted: true}})
-	e.AddUnit(base)
+	e.AddUnit(baseDN)
 	for n := range 20 {
 		e.AddUser(userDN(n))
 	}
 	for n := range 3 {
-		e.AddGroup(fmt.Sprintf("CN=group%d,%s", n, base))
+		e.AddGroup(fmt.Sprintf("CN=group%d,%s", n, baseDN))
 	}
-	for _, secret := range []string{e.Password, e.Gateway.Options.Password, wrong} {
+	for _, secret := range []string{e.Password, e.Gateway.Options.Password, wrongPassword} {
 		testlog.AddSecret(secret)
 	}
-	return &site{Environment: e, env: e.Settings().With(testenv.Settings{"profile.baseContext": base})}
+	return &fixture{Environment: e, env: e.Settings().With(testenv.Settings{"profile.baseContext": baseDN})}
 }
 
-func userDN(n int) string { return fmt.Sprintf("CN=user%d,%s", n, base) }
+func userDN(n int) string { return fmt.Sprintf("CN=user%d,%s", n, baseDN) }
 
 // remove deletes the first n users.
-func (s *site) remove(t *testing.T, n int) {
+func (s *fixture) remove(t *testing.T, n int) {
 	t.Helper()
 	for i := range n {
 		s.Must(s.Delete(userDN(i)))
@@ -78,7 +78,7 @@ func (s *site) remove(t *testing.T, n int) {
 }
 
 // deleted counts the users that have the status DELETED at the gateway.
-func (s *site) deleted() int {
+func (s *fixture) deleted() int {
 	n := 0
 	for _, user := range s.Gateway.Users() {
 		if testenv.IsDeleted(string(user.Asset)) {
@@ -88,8 +88,8 @@ func (s *site) deleted() int {
 	return n
 }
 
-// states returns the first n connector states that the gateway received, or all of fewer.
-func (s *site) states(n int) []string {
+// states returns the first n connector states that the gateway received, or fewer.
+func (s *fixture) states(n int) []string {
 	var states []string
 	for _, sent := range s.Gateway.States() {
 		states = append(states, sent.State)
@@ -97,8 +97,8 @@ func (s *site) states(n int) []string {
 	return states[:min(n, len(states))]
 }
 
-// connector returns the connector's state as the state file has it.
-func (s *site) connector(t *testing.T) state.Connector {
+// connector returns the connector state in the state file.
+func (s *fixture) connector(t *testing.T) state.Connector {
 	t.Helper()
 	store, err := state.OpenReadOnly(s.StateDir)
 	if err != nil {
@@ -112,19 +112,19 @@ func (s *site) connector(t *testing.T) state.Connector {
 	return c
 }
 
-// hold holds the state directory, as a daemon does, until the test ends.
-func (s *site) hold(t *testing.T) {
+// lockState locks the state directory, like a daemon, until the test ends.
+func (s *fixture) lockState(t *testing.T) {
 	t.Helper()
-	store, err := inProcess.state.Open(s.StateDir)
+	store, err := testHooks.state.Open(s.StateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
 }
 
-// hang leaves the calls that carry assets without an answer until the test ends, and
-// returns a channel that receives for each of them.
-func (s *site) hang(t *testing.T) <-chan struct{} {
+// blockAssets blocks requests with assets until the test ends, and returns a channel that
+// receives a value for each.
+func (s *fixture) blockAssets(t *testing.T) <-chan struct{} {
 	sent, release := make(chan struct{}, 10), make(chan struct{})
 	t.Cleanup(func() { close(release) })
 	s.Gateway.SetFront(testenv.OnAssets(func(*testenv.Exchange) bool {
@@ -135,8 +135,8 @@ func (s *site) hang(t *testing.T) <-chan struct{} {
 	return sent
 }
 
-// start starts the connector in a process of its own.
-func (s *site) start(t *testing.T, args ...string) *child.Process {
+// start starts the connector in a separate process.
+func (s *fixture) start(t *testing.T, args ...string) *child.Process {
 	t.Helper()
 	return start(t, s.env.Environ(), args...)
 }
@@ -146,8 +146,9 @@ func start(t *testing.T, environ []string, args ...string) *child.Process {
 	return child.Start(t, child.Command{Path: os.Args[0], Args: args, Env: append([]string{childKey + "=1"}, environ...)})
 }
 
-// ended waits for the end of a process and checks its exit code and that it logged JSON only.
-func ended(t *testing.T, c *child.Process, code int) child.Outcome {
+// requireExit waits for the end of a process. It checks the exit code and that all log lines
+// are JSON.
+func requireExit(t *testing.T, c *child.Process, code int) child.Outcome {
 	t.Helper()
 	o := c.MustExit(t, code)
 	if other := o.With(child.NotJSON); len(other) > 0 {
@@ -156,25 +157,25 @@ func ended(t *testing.T, c *child.Process, code int) child.Outcome {
 	return o
 }
 
-// inProcess are the hooks of commands that run in the process of the tests.
-var inProcess = hooks{state: state.Options{LockWait: time.Millisecond, NoSync: true}}
+// testHooks are the hooks of commands in the process of the tests.
+var testHooks = hooks{state: state.Options{LockWait: time.Millisecond, NoSync: true}}
 
-// invoke runs a command with the settings of the site.
-func (s *site) invoke(t *testing.T, args ...string) child.Outcome {
+// invoke runs a command with the settings of the fixture.
+func (s *fixture) invoke(t *testing.T, args ...string) child.Outcome {
 	t.Helper()
 	return invoke(t, s.env.Environ(), args...)
 }
 
 func invoke(t *testing.T, environ []string, args ...string) child.Outcome {
 	t.Helper()
-	return invokeWith(t, t.Context(), inProcess, environ, args...)
+	return invokeWith(t, t.Context(), testHooks, environ, args...)
 }
 
 func invokeWith(t *testing.T, ctx context.Context, h hooks, environ []string, args ...string) child.Outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	p := &program{environ: environ, stdout: &stdout, stderr: &stderr, verbosity: newVerbosity(), hooks: h}
-	defer p.verbosity.end()
+	p := &program{environ: environ, stdout: &stdout, stderr: &stderr, levelHook: newLevelHook(), hooks: h}
+	defer p.levelHook.close()
 	o := child.Outcome{Code: p.execute(ctx, append([]string{}, args...)), Stdout: stdout.String(), Stderr: stderr.String()}
 	var form testlog.Form
 	for text := range strings.Lines(o.Stderr) {
@@ -197,46 +198,46 @@ type daemon struct {
 
 // serve runs the daemon until it is stopped or the test ends. configure changes its
 // configuration.
-func (s *site) serve(t *testing.T, configure func(*config.Config)) *daemon {
+func (s *fixture) serve(t *testing.T, configure func(*config.Config)) *daemon {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	d := &daemon{stop: stop, ended: make(chan struct{})}
-	h := inProcess
-	h.exit = func(int) {} // a busy machine may exceed the grace
+	h := testHooks
+	h.exit = func(int) {} // a busy machine can exceed the grace
 	h.config = func(c *config.Config) {
 		c.Gateway.RetryFirst = time.Millisecond
 		if configure != nil {
 			configure(c)
 		}
 	}
-	p := &program{environ: s.env.Environ(), stdout: io.Discard, stderr: d.Checked(t), verbosity: newVerbosity(), hooks: h}
-	var serving sync.WaitGroup
-	serving.Go(func() {
+	p := &program{environ: s.env.Environ(), stdout: io.Discard, stderr: d.Checked(t), levelHook: newLevelHook(), hooks: h}
+	var server sync.WaitGroup
+	server.Go(func() {
 		defer close(d.ended)
-		defer p.verbosity.end()
+		defer p.levelHook.close()
 		d.code = p.execute(ctx, []string{"run"})
 	})
 	t.Cleanup(func() {
 		stop()
-		serving.Wait()
+		server.Wait()
 	})
 	return d
 }
 
-// often lets a daemon run as often as it can.
-func often(c *config.Config) { c.Service.Schedule = schedule.Every(10 * time.Millisecond) }
+// runFrequently sets a schedule with an interval of 10 ms.
+func runFrequently(c *config.Config) { c.Service.Schedule = schedule.Every(10 * time.Millisecond) }
 
-// await waits for a line of the log that matches.
+// await waits for a matching log line.
 func (d *daemon) await(t *testing.T, match func(testlog.Line) bool) testlog.Line {
 	t.Helper()
 	line, _, ok := d.Await(0, match, d.ended)
 	if !ok {
-		t.Fatalf("awaited log line missing in: %v", d.Lines())
+		t.Fatalf("log line missing in: %v", d.Lines())
 	}
 	return line
 }
 
-// end stops the daemon, waits for its end and checks its exit code.
+// end stops the daemon, waits for it, and checks its exit code.
 func (d *daemon) end(t *testing.T) {
 	t.Helper()
 	d.stop()
@@ -246,21 +247,21 @@ func (d *daemon) end(t *testing.T) {
 	}
 }
 
-// awaitEvent waits for an event of a daemon or a process, which must not have ended before.
+// awaitEvent waits for an event. It fails the test if the daemon or the process ends before.
 func awaitEvent(t *testing.T, event, ended <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-event:
 	case <-ended:
-		t.Fatal("it ended before")
+		t.Fatal("process ended before the event")
 	}
 }
 
-// enters matches a line for a change of the connector's state.
-func enters(state string) func(testlog.Line) bool { return testlog.Field("to", state) }
+// stateChange matches the log line of a change to a connector state.
+func stateChange(state string) func(testlog.Line) bool { return testlog.Field("to", state) }
 
-// isSummary matches the line that ends a run with a result.
-func isSummary(result string) func(testlog.Line) bool {
+// isRunSummary matches the last log line of a run with a result.
+func isRunSummary(result string) func(testlog.Line) bool {
 	return func(l testlog.Line) bool {
 		return l.Text("message") == runFinished && l.Text("result") == result
 	}
@@ -272,8 +273,8 @@ const (
 	connectorState = syncrun.MsgConnectorState
 )
 
-// theError returns the one line of the log whose level is error.
-func theError(t *testing.T, o child.Outcome) testlog.Line {
+// singleError returns the only log line with the level error.
+func singleError(t *testing.T, o child.Outcome) testlog.Line {
 	t.Helper()
 	var found []testlog.Line
 	for _, line := range o.Log {
@@ -287,31 +288,30 @@ func theError(t *testing.T, o child.Outcome) testlog.Line {
 	return found[0]
 }
 
-// names reports whether the error of a line or its remedy names all of these settings,
-// arguments, paths and addresses.
-func names(l testlog.Line, all ...string) bool {
-	return contains(l.Text("error")+" "+l.Text("remedy"), all...)
+// mentions reports whether the error or the remedy of a log line contains all parts.
+func mentions(l testlog.Line, parts ...string) bool {
+	return containsAll(l.Text("error")+" "+l.Text("remedy"), parts...)
 }
 
-func mustName(t *testing.T, l testlog.Line, all ...string) {
+func requireMentions(t *testing.T, l testlog.Line, parts ...string) {
 	t.Helper()
-	if !names(l, all...) {
-		t.Errorf("%q missing in error %q, remedy %q", all, l.Text("error"), l.Text("remedy"))
+	if !mentions(l, parts...) {
+		t.Errorf("%q missing in error %q, remedy %q", parts, l.Text("error"), l.Text("remedy"))
 	}
 }
 
-// contains reports whether a text contains all of these parts.
-func contains(text string, parts ...string) bool {
+// containsAll reports whether a text contains all parts.
+func containsAll(text string, parts ...string) bool {
 	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) })
 }
 
-// showsSecret reports whether a text has one of the passwords of the sites.
-func showsSecret(text string) bool {
+// containsSecret reports whether a text contains a password of a fixture.
+func containsSecret(text string) bool {
 	_, found := testlog.FindSecret(text)
 	return found
 }
 
-// decode decodes the one JSON document on stdout.
+// decode decodes the only JSON document on stdout.
 func decode[T any](t *testing.T, o child.Outcome) T {
 	t.Helper()
 	var document T
@@ -320,13 +320,13 @@ func decode[T any](t *testing.T, o child.Outcome) T {
 		t.Fatalf("%v: %+v", err, o)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		t.Errorf("more than one document: %s", o.Stdout)
+		t.Errorf("several documents: %s", o.Stdout)
 	}
 	return document
 }
 
-// blankFile returns the path of an empty file.
-func blankFile(t *testing.T) string {
+// emptyFile returns the path of an empty file.
+func emptyFile(t *testing.T) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -16,22 +16,28 @@ import (
 func (p *program) healthcheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "healthcheck",
-		Short: "Tell whether the daemon on this host is healthy, by the exit code",
-		Long: `Tells whether the daemon on this host is healthy: exit code 0 when it is, 1 when it
-is stuck or does not run. It asks service.admin.address; where that is empty, a
-daemon that holds the state file counts as healthy.`,
-		Args: noArgs,
+		Short: "Check whether the daemon on this host is healthy",
+		Long: `Check whether the daemon on this host is healthy. The exit code is 0 if it is, and 1
+if it is stuck or does not run. The command queries service.admin.address. If that is
+empty, a daemon that holds the state file counts as healthy.`,
+		Example: `  # As in the HEALTHCHECK of the image
+  adconnector healthcheck
+
+  # In a script
+  adconnector healthcheck --env-file ad.env || systemctl restart adconnector`,
+		Annotations: exits("the daemon is stuck, does not run, or belongs to another connector", exitDone, exitFailed, exitUsage, exitInterrupted),
+		Args:        noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.load(false)
 			if err != nil {
 				return err
 			}
-			unhealthy := p.health(cmd.Context(), c)
+			unhealthy := p.checkHealth(cmd.Context(), c)
 			if cmd.Context().Err() != nil {
-				return interruptedBy(cmd.Context())
+				return interruptedFetch(cmd.Context())
 			}
 			if unhealthy != nil {
-				fmt.Fprintf(p.stdout, "not healthy: %s\n", status.OneLine(unhealthy.Error())) // the exit code shows it, too
+				fmt.Fprintf(p.stdout, "not healthy: %s\n", status.OneLine(unhealthy.Error())) // the exit code matters, not this text
 				if remedy := fault.Remedy(unhealthy); remedy != "" {
 					fmt.Fprintf(p.stdout, "remedy: %s\n", status.OneLine(remedy))
 				}
@@ -43,25 +49,25 @@ daemon that holds the state file counts as healthy.`,
 	}
 }
 
-// health says why the daemon is not healthy; nil when it is.
-func (p *program) health(ctx context.Context, c *config.Config) error {
+// checkHealth returns the reason why the daemon is not healthy, or nil.
+func (p *program) checkHealth(ctx context.Context, c *config.Config) error {
 	address := c.Service.AdminAddress
 	if address == "" {
-		return p.holdsState(c.Service.StateDir)
+		return p.checkStateLock(c.Service.StateDir)
 	}
 	instance, err := instanceOf(c)
 	if err != nil {
 		return err
 	}
-	if _, err := p.askDaemon(ctx, address, instance); err != nil {
+	if _, err := p.fetchReport(ctx, address, instance); err != nil {
 		return err
 	}
-	_, err = p.ask(ctx, address, "/healthz")
+	_, err = p.fetch(ctx, address, "/healthz")
 	return err
 }
 
-// holdsState says why no daemon seems to run; nil when one holds the state file.
-func (p *program) holdsState(dir string) error {
+// checkStateLock returns an error unless a process holds the state directory.
+func (p *program) checkStateLock(dir string) error {
 	store, err := p.hooks.state.OpenReadOnly(dir)
 	switch {
 	case errors.Is(err, state.ErrLocked):
@@ -70,5 +76,5 @@ func (p *program) holdsState(dir string) error {
 		return err
 	}
 	defer store.Close()
-	return fault.Operation{Op: "look for a daemon on", Object: "state directory " + dir}.Failed(fault.Transient, errors.New("no process holds it"), "start the daemon")
+	return fault.Operation{Op: "find the daemon of", Object: "state directory " + dir}.Failed(fault.Transient, errors.New("no process holds it"), "start the daemon")
 }

@@ -19,95 +19,69 @@ import (
 	"adconnector/test/testenv"
 )
 
-// commands are all that an operator can type.
-func commands() (all []*cobra.Command) {
+// commands returns all commands and subcommands, with the root command first.
+func commands() []*cobra.Command {
 	root := (&program{}).root()
-	all = append(all, root)
+	all := []*cobra.Command{root}
 	for _, c := range root.Commands() {
-		if c.IsAvailableCommand() || c.Name() == "help" {
-			all = append(all, c)
-		}
+		all = append(all, c)
+		all = append(all, c.Commands()...)
 	}
 	return all
 }
 
-// TestPages: every command has a page from which it can be learnt. A command without
-// one needs an entry in manuals, and a Long.
-func TestPages(t *testing.T) {
+// TestHelpOfEachCommand tests that each command has a description, examples, and exit codes,
+// that each flag has a description, and that lines are not too wide. The texts of cobra's own
+// commands have their examples in the description.
+func TestHelpOfEachCommand(t *testing.T) {
 	t.Parallel()
-	names := []string{}
+	flag, described := regexp.MustCompile(`^ {2,6}-`), regexp.MustCompile(`^ +(-\w, )?--[\w-]+( \w+)?   +\S`)
 	for _, c := range commands() {
-		names = append(names, c.Name())
-	}
-	option, explained := regexp.MustCompile(`^ {2,6}-`), regexp.MustCompile(`^ +(-\w, )?--[\w-]+( \w+)?   +\S`)
-	for _, c := range commands() {
-		t.Run(c.Name(), func(t *testing.T) {
+		path := strings.Fields(c.CommandPath())[1:]
+		isCobras := len(path) > 0 && (path[0] == "completion" || path[0] == "help")
+		t.Run(c.CommandPath(), func(t *testing.T) {
 			if c.Short == "" || c.Long == "" || strings.HasSuffix(c.Short, ".") {
 				t.Errorf("Short %q, Long %q", c.Short, c.Long)
 			}
-			m, there := manuals[c.Name()]
-			if !there || len(m.examples) == 0 || !slices.Contains(m.exits, exitDone) || !slices.Contains(m.exits, exitUsage) || len(m.see) == 0 {
-				t.Errorf("the manual says too little: %+v", m)
+			if !isCobras && !strings.Contains(c.Example, "adconnector") {
+				t.Errorf("examples %q", c.Example)
 			}
-			for _, name := range m.see {
-				if !slices.Contains(names, name) || name == c.Name() {
-					t.Errorf("see %s: there is no such page, or it is this one", name)
-				}
-			}
-			for _, e := range m.examples {
-				if e.for_ == "" || !strings.Contains(e.lines, "adconnector") {
-					t.Errorf("example %+v", e)
-				}
-			}
-			args := []string{c.Name(), "--help"}
-			if !c.HasParent() {
-				args = args[1:]
-			}
-			o := invoke(t, nil, args...)
-			if o.Code != exitDone || len(o.Log) != 0 {
+			o := invoke(t, nil, append(path, "--help")...)
+			if o.Code != exitDone || len(o.Log) != 0 || !strings.HasPrefix(o.Stdout, strings.TrimSpace(c.Long)) {
 				t.Fatalf("%+v", o)
 			}
-			inExamples, inFlags := false, false
+			section := ""
 			for line := range strings.SplitSeq(o.Stdout, "\n") {
-				if line != "" && line[0] != ' ' {
-					inExamples, inFlags = line == "EXAMPLES", strings.HasSuffix(line, "OPTIONS")
+				if strings.HasSuffix(line, ":") && !strings.HasPrefix(line, " ") {
+					section = line
 					continue
 				}
-				if len([]rune(line)) > pageWidth && !inExamples {
-					t.Errorf("%d wide: %s", len(line), line)
+				if len([]rune(line)) > helpWidth+5 && section != "Examples:" && !isCobras {
+					t.Errorf("%d columns: %s", len(line), line)
 				}
-				if inFlags && option.MatchString(line) && !explained.MatchString(line) {
-					t.Errorf("an option without a help text: %q", line)
-				}
-			}
-			for _, heading := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "GLOBAL OPTIONS", "EXAMPLES", "EXIT CODES", "ENVIRONMENT", "SEE ALSO"} {
-				if strings.Count("\n"+o.Stdout, "\n"+heading+"\n") != 1 {
-					t.Errorf("%s is not there once", heading)
+				if strings.HasSuffix(section, "Flags:") && flag.MatchString(line) && !described.MatchString(line) {
+					t.Errorf("flag without a description: %q", line)
 				}
 			}
-			if c.HasParent() {
-				if again := invoke(t, nil, "help", c.Name()); again.Stdout != o.Stdout || again.Code != exitDone {
-					t.Errorf("help %s shows another page:\n%s", c.Name(), again.Stdout)
-				}
+			_, codes, found := strings.Cut(o.Stdout, "\nExit codes:\n")
+			if !found || !containsAll(codes, "  0    done\n", "  2    bad configuration or bad usage") {
+				t.Errorf("exit codes %q", codes)
+			}
+			if o.Stdout != invoke(t, nil, append([]string{"help"}, path...)...).Stdout {
+				t.Error("the command help prints another text")
 			}
 		})
 	}
 }
 
-func TestHelp(t *testing.T) {
+func TestHelpOfUnknownCommand(t *testing.T) {
 	t.Parallel()
-	root := invoke(t, nil, "--help")
-	for _, args := range [][]string{{"help"}, {"help", "adconnector"}, {"-h"}} {
-		if o := invoke(t, nil, args...); o.Code != exitDone || o.Stdout != root.Stdout {
-			t.Errorf("%q: exit code %d, %s", args, o.Code, o.Stdout)
-		}
-	}
 	for _, args := range [][]string{{"help", "chek"}, {"chek"}} {
-		if o := invoke(t, nil, args...); o.Code != exitUsage || len(o.With(MsgBadUsage)) != 1 || !names(theError(t, o), "chek", "use check, ") {
+		if o := invoke(t, nil, args...); o.Code != exitUsage || len(o.With(MsgBadUsage)) != 1 || !mentions(singleError(t, o), "chek", "use check, ") {
 			t.Errorf("%q: %+v", args, o)
 		}
 	}
-	if o := invoke(t, nil, "help", "quite", "another"); o.Code != exitUsage || !names(theError(t, o), "quite another", "--help") {
+	if o := invoke(t, nil, "help", "quite", "another"); o.Code != exitUsage || !mentions(singleError(t, o), "quite another", "--help") {
 		t.Errorf("%+v", o)
 	}
 }
@@ -115,22 +89,27 @@ func TestHelp(t *testing.T) {
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	o := invoke(t, nil, "keys")
+	if o.Code != exitDone {
+		t.Errorf("exit code %d", o.Code)
+	}
 	for _, k := range config.Keys() {
-		for _, want := range append([]string{"\n    " + k.Name + "\n", k.ShellSafe()}, k.Aliases...) {
+		for _, want := range append([]string{"\n" + k.Name + "\n", k.ShellSafe()}, k.Aliases...) {
 			if !strings.Contains("\n"+o.Stdout, want) {
-				t.Errorf("%s: %q is not there", k.Name, want)
+				t.Errorf("%s: %q is missing", k.Name, want)
 			}
 		}
 		if k.Secret && !strings.Contains(o.Stdout, k.Name+".file") {
-			t.Errorf("%s.file is not there", k.Name)
+			t.Errorf("%s.file is missing", k.Name)
 		}
 	}
-	if page := invoke(t, nil, "help", "keys"); o.Code != exitDone || !strings.HasSuffix(page.Stdout, "\nKEYS\n"+o.Stdout) {
-		t.Errorf("help keys: %s", page.Stdout)
+	for line := range strings.Lines(o.Stdout) {
+		if len([]rune(line)) > helpWidth+1 {
+			t.Errorf("%d columns: %s", len(line), line)
+		}
 	}
 }
 
-// TestREADMEExitCodes holds its table against what the pages say.
+// TestREADMEExitCodes compares the table of exit codes in README.md with the help.
 func TestREADMEExitCodes(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../README.md")
@@ -148,24 +127,32 @@ func TestREADMEExitCodes(t *testing.T) {
 
 func TestCompletionPrintsScripts(t *testing.T) {
 	t.Parallel()
-	for shell := range completionShells {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		if o := invoke(t, nil, "completion", shell); o.Code != exitDone || !strings.Contains(o.Stdout, "adconnector") {
 			t.Errorf("%s: %+v", shell, o)
 		}
 	}
-	for _, args := range [][]string{{"completion"}, {"completion", "tcsh"}, {"completion", "bash", "zsh"}} {
-		if o := invoke(t, nil, args...); o.Code != exitUsage || !names(theError(t, o), "bash", "zsh", "fish", "powershell") {
-			t.Errorf("%q: %+v", args, o)
-		}
+	for name, test := range map[string]struct {
+		args, mentions []string
+	}{
+		"no shell":      {[]string{"completion"}, []string{"bash", "zsh", "fish", "powershell"}},
+		"unknown shell": {[]string{"completion", "tcsh"}, []string{"tcsh", "completion --help"}},
+		"two shells":    {[]string{"completion", "bash", "zsh"}, []string{"zsh", "--help"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if o := invoke(t, nil, test.args...); o.Code != exitUsage || o.Stdout != "" || !mentions(singleError(t, o), test.mentions...) {
+				t.Errorf("%+v", o)
+			}
+		})
 	}
 }
 
-// TestCompletionInBash: bash sources its script and completes with it.
+// TestCompletionInBash tests the script in bash.
 func TestCompletionInBash(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Fatal("this test needs bash")
+		t.Fatal("this test requires bash")
 	}
 	dir := t.TempDir()
 	script := filepath.Join(dir, "completion.bash")
@@ -183,7 +170,7 @@ func TestCompletionInBash(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		words []string // the last one is being typed
+		words []string // the last one is incomplete
 		want  []string
 	}{
 		{[]string{"sync", "--log-format", ""}, []string{"json", "console"}},
@@ -194,9 +181,9 @@ func TestCompletionInBash(t *testing.T) {
 		{[]string{"help", "ke"}, []string{"keys"}},
 		{[]string{"sync", "--dry"}, []string{"--dry-run"}},
 	} {
-		// What bash does when somebody presses the tab key, without a terminal.
+		// The steps of bash after the tab key, without a terminal.
 		line := "adconnector " + strings.Join(c.words, " ")
-		// _init_completion is from the package bash-completion, which the script needs.
+		// The script requires _init_completion from the package bash-completion.
 		run := `_init_completion() { cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=("${COMP_WORDS[@]}") cword=$COMP_CWORD; }`
 		run += fmt.Sprintf("\nsource %s\nCOMP_WORDS=(adconnector", script)
 		for _, word := range c.words {
@@ -205,13 +192,13 @@ func TestCompletionInBash(t *testing.T) {
 		run += fmt.Sprintf(")\nCOMP_CWORD=%d COMP_LINE=%q COMP_POINT=%d COMP_TYPE=9\n__start_adconnector\nprintf '%%s\\n' \"${COMPREPLY[@]}\"", len(c.words), line, len(line))
 		shell := exec.CommandContext(t.Context(), bash, "--norc", "--noprofile", "-c", run)
 		shell.Env = append(child.Environ(t), "PATH="+dir+":"+os.Getenv("PATH"), childKey+"=1")
-		output, err := shell.Output() // on stderr it says that nobody has pressed a key
+		output, err := shell.Output() // stderr has a warning, because no key was pressed
 		if err != nil {
 			t.Fatalf("%q: %v", c.words, err)
 		}
 		var got []string
 		for reply := range strings.SplitSeq(strings.TrimSpace(string(output)), "\n") {
-			word, _, _ := strings.Cut(strings.TrimSpace(reply), " ") // what is beside it explains it
+			word, _, _ := strings.Cut(strings.TrimSpace(reply), " ") // a description follows
 			got = append(got, word)
 		}
 		slices.Sort(got)
@@ -222,12 +209,12 @@ func TestCompletionInBash(t *testing.T) {
 	}
 }
 
-// TestUnknownKeys: each is reported once, with the one that is likely meant and without
-// its value, whether the configuration is good or bad.
+// TestUnknownKeys tests that an unknown key is reported once, with the most similar key and
+// without its value, whether the configuration is good or bad.
 func TestUnknownKeys(t *testing.T) {
 	t.Parallel()
 	const value = "s3cret!"
-	s := newSite(t)
+	s := newFixture(t)
 	file := filepath.Join(t.TempDir(), "more.env")
 	if err := os.WriteFile(file, []byte("upload.batchsize="+value+"\nservice.quite-another="+value+"\nJAVA_OPTS=-Xmx1g\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -235,7 +222,7 @@ func TestUnknownKeys(t *testing.T) {
 	for name, c := range map[string]struct {
 		env  testenv.Settings
 		code int
-		want map[string]string // the nearest key by the unknown one
+		want map[string]string // the most similar key by unknown key
 	}{
 		"good": {nil, exitDone, nil},
 		"bad": {testenv.Settings{"qualys.profileUuid": "", "qualys.profileUid": value}, exitUsage,
@@ -261,7 +248,7 @@ func TestUnknownKeys(t *testing.T) {
 			o := invoke(t, environ, "check", "--env-file", file, "--output", "json")
 			configuration := decode[check.Report](t, o).Checks[0]
 			if o.Code != c.code || len(o.With(MsgUnknownKey)) != 0 || strings.Contains(o.Stdout, value) || configuration.Remedy == "" ||
-				!contains(configuration.Found, "ldap.hots", "ldap.host ", "service.quite-another", file) {
+				!containsAll(configuration.Found, "ldap.hots", "similar to ldap.host\n", "service.quite-another", file) {
 				t.Errorf("exit code %d, %+v", o.Code, configuration)
 			}
 		})

@@ -21,10 +21,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// varying is what differs from run to run in lines that are the same.
-var varying = []struct {
-	pattern *regexp.Regexp
-	instead string
+// placeholders replace the parts of log lines that differ between runs.
+var placeholders = []struct {
+	pattern     *regexp.Regexp
+	placeholder string
 }{
 	{regexp.MustCompile(`"(time|next_run)":"[^"]*"`), `"$1":"TIME"`},
 	{regexp.MustCompile(`"duration_ms":\d+`), `"duration_ms":0`},
@@ -32,24 +32,23 @@ var varying = []struct {
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), `127.0.0.1:PORT`},
 }
 
-// normalized returns a log whose lines can be compared. Users and groups are read at the
-// same time, so the lines between the plan and the next state are sorted.
-func normalized(log string) string {
-	for _, v := range varying {
-		log = v.pattern.ReplaceAllString(log, v.instead)
+// normalize returns a log that can be compared. Users and groups are read concurrently, so the
+// lines between the plan and the next state change are sorted.
+func normalize(log string) string {
+	for _, v := range placeholders {
+		log = v.pattern.ReplaceAllString(log, v.placeholder)
 	}
 	lines := strings.SplitAfter(log, "\n")
-	from := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"invocation_id":`) }) + 1
-	to := from + slices.IndexFunc(lines[from:], func(l string) bool { return strings.Contains(l, `"message":"`+connectorState+`"`) })
-	slices.Sort(lines[from:to])
+	first := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"invocation_id":`) }) + 1
+	last := first + slices.IndexFunc(lines[first:], func(l string) bool { return strings.Contains(l, `"message":"`+connectorState+`"`) })
+	slices.Sort(lines[first:last])
 	return strings.Join(lines, "")
 }
 
-// TestLogOfTwoRuns keeps the lines of a full run and of a delta after it, and the
-// order of their keys.
+// TestLogOfTwoRuns compares the log lines of a full sync and a delta sync with a golden file.
 func TestLogOfTwoRuns(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.env["thread-pool.size"] = "1"
 	var got strings.Builder
 	log := func(heading string) {
@@ -58,7 +57,7 @@ func TestLogOfTwoRuns(t *testing.T) {
 		if o.Code != exitDone {
 			t.Fatalf("exit code %d: %s", o.Code, o.Stderr)
 		}
-		fmt.Fprintf(&got, "# %s\n%s", heading, normalized(o.Stderr))
+		fmt.Fprintf(&got, "# %s\n%s", heading, normalize(o.Stderr))
 	}
 	log("full")
 	s.Must(s.Modify(userDN(3), "title", "Changed"))
@@ -80,10 +79,11 @@ func TestLogOfTwoRuns(t *testing.T) {
 	}
 }
 
-// TestTrace: each request to the directory is a line, a page of a search among them.
+// TestTrace tests that the level trace logs each request to the directory, with each page of a
+// search.
 func TestTrace(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.env["ldap.page-size"] = "5"
 	pages := map[string]int{}
 	for _, level := range []string{"debug", "trace"} {
@@ -101,23 +101,22 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// TestRunID: every line from the first one of a run to its summary has the run's ID, whatever
-// the component, and the times of the lines do not decrease.
+// TestRunID tests that all lines of a run have its ID and that their times do not decrease.
 func TestRunID(t *testing.T) {
 	t.Parallel()
-	for name, env := range map[string]testenv.Settings{"first": nil, "refused bind": {"ldap.password": wrong}, "with posture": {"profile.assets": "IDENTITIES_WITH_SECURITY_POSTURE"}, "from the console": consoleKeys} {
+	for name, env := range map[string]testenv.Settings{"first": nil, "refused bind": {"ldap.password": wrongPassword}, "with posture": {"profile.assets": "IDENTITIES_WITH_SECURITY_POSTURE"}, "from the console": consoleSettings} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			s.Console("LDAP", base)
+			s := newFixture(t)
+			s.Console("LDAP", baseDN)
 			s.env = s.env.With(env)
 			for range 2 { // the second one is a delta sync
-				began := time.Now().Truncate(time.Millisecond)
+				previous := time.Now().Truncate(time.Millisecond)
 				o := s.invoke(t, "sync", "--log-level", "trace")
 				first := slices.IndexFunc(o.Log, func(l testlog.Line) bool { return l.Text("run_id") != "" })
 				last := slices.IndexFunc(o.Log, testlog.Message(runFinished))
 				if first != 0 || last != len(o.Log)-1 {
-					t.Fatalf("lines %d to %d of %v", first, last, o.Log)
+					t.Fatalf("run in lines %d to %d of %v", first, last, o.Log)
 				}
 				id := o.Log[last].Text("run_id")
 				messages := map[string]int{}
@@ -127,10 +126,10 @@ func TestRunID(t *testing.T) {
 						t.Errorf("run %s: %v", id, l)
 					}
 					at, err := time.Parse(time.RFC3339, l.Text("time"))
-					if err != nil || at.Before(began) {
-						t.Errorf("time in %v, the line before has %s", l, began)
+					if err != nil || at.Before(previous) {
+						t.Errorf("time in %v, previous line %s", l, previous)
 					}
-					began = at
+					previous = at
 				}
 				if messages[gateway.MsgAnswered] == 0 || messages[syncrun.MsgDirectoryRequest] == 0 || messages[connectorState] < 2 {
 					t.Errorf("messages %v", messages)
@@ -140,66 +139,67 @@ func TestRunID(t *testing.T) {
 	}
 }
 
-// TestLevelBySignal: SIGUSR1 shows more, SIGUSR2 less, and the log shows each change.
+// TestLevelBySignal tests that SIGUSR1 and SIGUSR2 change the level, and that each change is
+// logged.
 func TestLevelBySignal(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["service.cron-expression"], s.env["log.level"] = never, "warn"
-	loggingIn, release := make(chan struct{}), make(chan struct{})
+	s := newFixture(t)
+	s.env["service.cron-expression"], s.env["log.level"] = yearly, "warn"
+	loginReceived, release := make(chan struct{}), make(chan struct{})
 	s.Gateway.SetFront(func(x *testenv.Exchange) bool {
 		if x.R.URL.Path == testenv.LoginPath {
-			close(loggingIn)
+			close(loginReceived)
 			<-release
 		}
 		return false
 	})
 	c := s.start(t)
-	seen := 0
+	position := 0
 	changed := func(signal syscall.Signal, from, to string) {
 		t.Helper()
 		c.Signal(t, signal)
-		_, seen = c.Await(t, seen, func(l testlog.Line) bool {
+		_, position = c.Await(t, position, func(l testlog.Line) bool {
 			return l.Text("message") == MsgLevelChanged && l.Text("from") == from && l.Text("to") == to && l.Text("component") == "log" && l.Text("level") == "info"
 		})
 	}
-	awaitEvent(t, loggingIn, c.Ended) // it follows signals by then
+	awaitEvent(t, loginReceived, c.Ended) // signals have an effect from here on
 	if lines := c.Log.Lines(); len(lines) != 0 {
 		t.Errorf("lines at warn: %v", lines)
 	}
 	changed(syscall.SIGUSR1, "warn", "info")
 	changed(syscall.SIGUSR1, "info", "debug")
 	close(release)
-	c.Await(t, seen, testlog.Field("level", "debug"))
-	c.Await(t, seen, testlog.Message(runFinished))
+	c.Await(t, position, testlog.Field("level", "debug"))
+	c.Await(t, position, testlog.Message(runFinished))
 	changed(syscall.SIGUSR2, "debug", "info")
 	changed(syscall.SIGUSR2, "info", "warn")
 	changed(syscall.SIGUSR2, "warn", "error")
 	c.Signal(t, syscall.SIGTERM)
-	ended(t, c, exitDone)
+	requireExit(t, c, exitDone)
 }
 
-// TestSignalsOfLevelEndNothing: a command that has no use for them lives through them.
-func TestSignalsOfLevelEndNothing(t *testing.T) {
-	v := newVerbosity()
-	defer v.end()
-	for range 20 { // more than are kept
+// TestLevelSignalsEndNoProcess tests that commands without a log level ignore the signals.
+func TestLevelSignalsEndNoProcess(t *testing.T) {
+	hook := newLevelHook()
+	defer hook.close()
+	for range 20 { // more than the channel holds
 		if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var out bytes.Buffer
-	log := newLogger(&out, "json", false, v).With().Str("component", "cli").Logger()
+	log := newLogger(&out, "json", false, hook).With().Str("component", "cli").Logger()
 	for range 5 {
-		v.step(syscall.SIGUSR2, log)
+		hook.step(syscall.SIGUSR2, log)
 	}
-	log.Warn().Msg("kept back")
+	log.Warn().Msg("hidden")
 	log.Error().Msg("shown")
 	for range 9 {
-		v.step(syscall.SIGUSR1, log)
+		hook.step(syscall.SIGUSR1, log)
 	}
-	log.Trace().Msg("all is shown")
+	log.Trace().Msg("trace visible")
 	text := out.String()
-	if strings.Contains(text, "kept back") || !strings.Contains(text, "shown") || !strings.Contains(text, "all is shown") || strings.Count(text, MsgLevelChanged) != 14 {
+	if strings.Contains(text, "hidden") || !strings.Contains(text, "shown") || !strings.Contains(text, "trace visible") || strings.Count(text, MsgLevelChanged) != 14 {
 		t.Errorf("log %s", text)
 	}
 }

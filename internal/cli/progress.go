@@ -12,15 +12,15 @@ import (
 	"adconnector/internal/syncrun"
 )
 
-// screen is a terminal that shows lines and, below the last of them, a bar.
+// screen is a terminal that shows lines and, below the last line, a progress bar.
 type screen struct {
 	out io.Writer
 
 	mu  sync.Mutex
-	bar *progressbar.ProgressBar // nil: there is none
+	bar *progressbar.ProgressBar // nil: no bar is shown
 }
 
-// Write puts whole lines above the bar.
+// Write writes whole lines above the bar.
 func (s *screen) Write(lines []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,21 +37,20 @@ func (s *screen) Write(lines []byte) (int, error) {
 	return n, s.bar.RenderBlank()
 }
 
-// onScreen makes stderr a screen where somebody watches: a terminal on which the log
-// is written for people, and which can take a bar away again. A bar never gets into a
-// file, nor between lines of JSON.
-func (p *program) onScreen() {
-	if (p.logFormat == "" || p.logFormat == "console") && isTerminal(p.stderr) && !p.isDumb() {
+// enableProgressBar makes stderr a screen if it is a terminal that supports control sequences
+// and the log has the console format. Files and JSON logs never contain a bar.
+func (p *program) enableProgressBar() {
+	if (p.logFormat == "" || p.logFormat == "console") && isTerminal(p.stderr) && !p.isDumbTerminal() {
 		p.stderr = &screen{out: p.stderr}
 	}
 }
 
-// barEvery is how often the bar is brought up to date.
-const barEvery = 100 * time.Millisecond
+// barInterval is the time between two updates of the bar.
+const barInterval = 100 * time.Millisecond
 
-// showProgress shows how far a run is until stop is called, which takes the bar away. As
-// many objects are expected, unless the run knows better; 0: nobody knows. Where
-// there is no screen nobody counts: the progress is nil.
+// showProgress shows the progress of a run until stop is called, which removes the bar.
+// expected is the number of objects until the run sets it; 0 means unknown. Without a screen,
+// the returned progress is nil.
 func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop func()) {
 	s, ok := p.stderr.(*screen)
 	if !ok {
@@ -60,11 +59,11 @@ func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop f
 	progress = &syncrun.Progress{}
 	progress.Expected.Store(int64(expected))
 	done := make(chan struct{})
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		ticker := time.NewTicker(barEvery)
+	var updater sync.WaitGroup
+	updater.Go(func() {
+		ticker := time.NewTicker(barInterval)
 		defer ticker.Stop()
-		var began time.Time
+		var started time.Time
 		for {
 			select {
 			case <-done:
@@ -72,67 +71,67 @@ func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop f
 				return
 			case now := <-ticker.C:
 				if progress.Read.Load() == 0 {
-					continue // still on its way to the directory
+					continue // not connected yet
 				}
-				if began.IsZero() {
-					began = now
+				if started.IsZero() {
+					started = now
 				}
-				s.show(howFar(progress), now.Sub(began))
+				s.show(measureProgress(progress), now.Sub(started))
 			}
 		}
 	})
 	return progress, func() {
 		close(done)
-		watching.Wait()
+		updater.Wait()
 	}
 }
 
-// distance is how far a run has come at one moment.
-type distance struct {
+// progressSnapshot is the progress of a run at one moment.
+type progressSnapshot struct {
 	expected, read, sent int64
-	done                 int64 // objects that need nothing more: unchanged ones, and those that were answered
+	done                 int64 // unchanged objects, and objects with a batch result
 }
 
-func howFar(p *syncrun.Progress) distance {
-	// In this order: what is done is rather too little than too much.
-	d := distance{expected: p.Expected.Load(), sent: p.Acknowledged.Load()}
+func measureProgress(p *syncrun.Progress) progressSnapshot {
+	// The order of the loads matters: done must not be too high.
+	s := progressSnapshot{expected: p.Expected.Load(), sent: p.Acknowledged.Load()}
 	changed := p.Changed.Load()
-	d.read = p.Read.Load()
-	d.done = max(0, d.read-max(0, changed-d.sent))
-	return d
+	s.read = p.Read.Load()
+	s.done = max(0, s.read-max(0, changed-s.sent))
+	return s
 }
 
-// text says it in words: the rate is of all the time so far.
-func (d distance) text(elapsed time.Duration) string {
-	text := fmt.Sprintf("%d read, %d sent", d.read, d.sent)
-	rate := float64(d.done) / elapsed.Seconds()
+// text returns a description with the average rate and the remaining time.
+func (s progressSnapshot) text(elapsed time.Duration) string {
+	text := fmt.Sprintf("%d read, %d sent", s.read, s.sent)
+	rate := float64(s.done) / elapsed.Seconds()
 	if elapsed < time.Second/2 || rate == 0 {
 		return text
 	}
 	text += fmt.Sprintf(", %.0f/s", rate)
-	if d.expected > d.done {
-		left := time.Duration(math.Ceil(float64(d.expected-d.done)/rate)) * time.Second
+	if s.expected > s.done {
+		left := time.Duration(math.Ceil(float64(s.expected-s.done)/rate)) * time.Second
 		text += ", " + left.String() + " left"
 	}
 	return text
 }
 
-func (s *screen) show(d distance, elapsed time.Duration) {
+func (s *screen) show(progress progressSnapshot, elapsed time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bar == nil {
-		s.bar = s.newBar(d.expected)
+		s.bar = s.newBar(progress.expected)
 	}
-	// What is written here is seen or not; the run does not depend on it.
-	if d.expected > 0 {
-		_ = s.bar.Set64(min(d.done, d.expected-1)) // a full bar is never drawn again
+	// The run does not depend on the bar: errors are ignored.
+	if progress.expected > 0 {
+		_ = s.bar.Set64(min(progress.done, progress.expected-1)) // a full bar is not drawn again
 	} else {
-		_ = s.bar.Set64(d.done)
+		_ = s.bar.Set64(progress.done)
 	}
-	s.bar.Describe(d.text(elapsed))
+	s.bar.Describe(progress.text(elapsed))
 }
 
-// newBar makes a bar for so many objects; without a number, something that turns.
+// newBar returns a bar for a number of objects, or a spinner if the number is 0.
 func (s *screen) newBar(expected int64) *progressbar.ProgressBar {
 	if expected == 0 {
 		expected = -1

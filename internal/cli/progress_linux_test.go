@@ -18,8 +18,8 @@ import (
 	"adconnector/test/testlog"
 )
 
-// terminal opens a pseudo-terminal: what is written to the one comes out of the other.
-func terminal(t *testing.T) (inside, outside *os.File) {
+// openTerminal opens the two ends of a pseudo-terminal.
+func openTerminal(t *testing.T) (inside, outside *os.File) {
 	t.Helper()
 	outside, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -27,12 +27,12 @@ func terminal(t *testing.T) (inside, outside *os.File) {
 	}
 	t.Cleanup(func() { outside.Close() })
 	var number, unlocked uint32
-	for _, ask := range []struct {
+	for _, call := range []struct {
 		request uintptr
 		value   *uint32
 	}{{syscall.TIOCSPTLCK, &unlocked}, {syscall.TIOCGPTN, &number}} {
-		if _, _, failed := syscall.Syscall(syscall.SYS_IOCTL, outside.Fd(), ask.request, uintptr(unsafe.Pointer(ask.value))); failed != 0 {
-			t.Fatal(failed)
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, outside.Fd(), call.request, uintptr(unsafe.Pointer(call.value))); errno != 0 {
+			t.Fatal(errno)
 		}
 	}
 	inside, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
@@ -43,12 +43,11 @@ func terminal(t *testing.T) (inside, outside *os.File) {
 	return inside, outside
 }
 
-// TestWhoGetsABar: a terminal that can take a bar away again, and where the log is for
-// people.
-func TestWhoGetsABar(t *testing.T) {
+// TestEnableProgressBar tests that only a terminal with the console log format has a bar.
+func TestEnableProgressBar(t *testing.T) {
 	t.Parallel()
-	inside, _ := terminal(t)
-	file, err := os.Create(blankFile(t))
+	inside, _ := openTerminal(t)
+	file, err := os.Create(emptyFile(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,21 +62,21 @@ func TestWhoGetsABar(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &program{stderr: test.stderr, logFormat: test.format, environ: []string{"TERM=" + test.term}}
-			p.onScreen()
+			p.enableProgressBar()
 			progress, stop := p.showProgress(0)
 			stop()
 			if got := progress != nil; got != test.want {
-				t.Errorf("bar: %t", got)
+				t.Errorf("bar %t, want %t", got, test.want)
 			}
 		})
 	}
 }
 
-// onTerminal runs sync with a terminal as its stderr and returns what was written there. It
-// calls seen with all that was written so far, each time that there is more.
-func (s *site) onTerminal(t *testing.T, term string, args []string, seen func(text string)) string {
+// runOnTerminal runs sync with a terminal as its stderr and returns the output of the terminal.
+// After each read it calls observe with all output so far.
+func (s *fixture) runOnTerminal(t *testing.T, term string, args []string, observe func(text string)) string {
 	t.Helper()
-	inside, outside := terminal(t)
+	inside, outside := openTerminal(t)
 	command := exec.CommandContext(t.Context(), os.Args[0], append([]string{"sync"}, args...)...)
 	command.Env = slices.Concat(child.Environ(t), s.env.Environ(), []string{childKey + "=1", "TERM=" + term})
 	var stdout, written bytes.Buffer
@@ -95,22 +94,21 @@ func (s *site) onTerminal(t *testing.T, term string, args []string, seen func(te
 		}
 		idle.Reset(testlog.IdleLimit)
 		written.Write(chunk[:n])
-		seen(written.String())
+		observe(written.String())
 	}
 	if err := command.Wait(); err != nil || !strings.Contains(stdout.String(), "23 uploaded") {
 		t.Errorf("%v, stdout %q, stderr %q", err, stdout.String(), written.String())
 	}
-	return strings.ReplaceAll(written.String(), "\r\n", "\n") // the terminal's doing
+	return strings.ReplaceAll(written.String(), "\r\n", "\n") // the terminal adds the carriage returns
 }
 
-// TestBarOnATerminal: a bar is drawn and drawn again, below the lines of the log, and gone
-// at the end.
-func TestBarOnATerminal(t *testing.T) {
+// TestBarOnTerminal tests that a bar is drawn repeatedly below the log, and removed at the end.
+func TestBarOnTerminal(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{nil, {"--log-format", "console"}} {
 		t.Run(fmt.Sprint(args), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := newFixture(t)
 			release, released := make(chan struct{}), false
 			s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
 				select {
@@ -119,7 +117,7 @@ func TestBarOnATerminal(t *testing.T) {
 				}
 				return false
 			}))
-			text := s.onTerminal(t, "xterm", args, func(text string) {
+			text := s.runOnTerminal(t, "xterm", args, func(text string) {
 				if !released && strings.Count(text, "23 read, 0 sent") > 1 {
 					released = true
 					close(release)
@@ -128,18 +126,18 @@ func TestBarOnATerminal(t *testing.T) {
 			if !strings.Contains(text, "\x1b[") {
 				t.Errorf("no colors: %q", text)
 			}
-			if left := shown(text); !released || strings.Contains(left, " read, ") || !strings.Contains(left, runFinished) {
+			if left := renderTerminal(text); !released || strings.Contains(left, " read, ") || !strings.Contains(left, runFinished) {
 				t.Errorf("bar %t; the terminal shows %q", released, left)
 			}
 		})
 	}
 }
 
-func TestNoColorsOnATerminal(t *testing.T) {
+func TestNoColorsOnTerminal(t *testing.T) {
 	t.Parallel()
 	t.Run("JSON", func(t *testing.T) {
 		t.Parallel()
-		text := newSite(t).onTerminal(t, "xterm", []string{"--log-format", "json"}, func(string) {})
+		text := newFixture(t).runOnTerminal(t, "xterm", []string{"--log-format", "json"}, func(string) {})
 		for line := range strings.Lines(text) {
 			if !json.Valid([]byte(line)) {
 				t.Errorf("not JSON: %q", line)
@@ -148,7 +146,7 @@ func TestNoColorsOnATerminal(t *testing.T) {
 	})
 	t.Run("dumb terminal", func(t *testing.T) {
 		t.Parallel()
-		if text := newSite(t).onTerminal(t, "dumb", nil, func(string) {}); strings.Contains(text, "\x1b[") || !strings.Contains(text, runFinished) {
+		if text := newFixture(t).runOnTerminal(t, "dumb", nil, func(string) {}); strings.Contains(text, "\x1b[") || !strings.Contains(text, runFinished) {
 			t.Errorf("the terminal shows %q", text)
 		}
 	})

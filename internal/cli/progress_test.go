@@ -9,21 +9,21 @@ import (
 	"adconnector/internal/syncrun"
 )
 
-func TestHowFar(t *testing.T) {
+func TestMeasureProgress(t *testing.T) {
 	for name, test := range map[string]struct {
 		expected, read, changed, settled int64
 		elapsed                          time.Duration
 		done                             int64
 		text                             string
 	}{
-		"just begun":                  {0, 10, 10, 0, time.Millisecond, 0, "10 read, 0 sent"},
-		"nothing sent yet":            {100, 10, 10, 0, time.Second, 0, "10 read, 0 sent"},
-		"unchanged objects are done":  {100, 40, 10, 0, time.Second, 30, "40 read, 0 sent, 30/s, 3s left"},
-		"sent objects are":            {100, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 sent, 10/s, 8s left"},
-		"nobody knows how many":       {0, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 sent, 10/s"},
-		"more than was expected":      {30, 40, 0, 0, 2 * time.Second, 40, "40 read, 0 sent, 20/s"},
-		"deletions are no readings":   {50, 50, 0, 5, time.Second, 50, "50 read, 5 sent, 50/s"},
-		"an hour's wait is an hour's": {36_000, 20_000, 20_000, 10_000, 3600 * time.Second, 10_000, "20000 read, 10000 sent, 3/s, 2h36m0s left"},
+		"just started":               {0, 10, 10, 0, time.Millisecond, 0, "10 read, 0 sent"},
+		"nothing sent yet":           {100, 10, 10, 0, time.Second, 0, "10 read, 0 sent"},
+		"unchanged objects are done": {100, 40, 10, 0, time.Second, 30, "40 read, 0 sent, 30/s, 3s left"},
+		"sent objects are done":      {100, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 sent, 10/s, 8s left"},
+		"unknown total":              {0, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 sent, 10/s"},
+		"more than expected":         {30, 40, 0, 0, 2 * time.Second, 40, "40 read, 0 sent, 20/s"},
+		"deletions are not read":     {50, 50, 0, 5, time.Second, 50, "50 read, 5 sent, 50/s"},
+		"one hour":                   {36_000, 20_000, 20_000, 10_000, 3600 * time.Second, 10_000, "20000 read, 10000 sent, 3/s, 2h36m0s left"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var p syncrun.Progress
@@ -31,17 +31,17 @@ func TestHowFar(t *testing.T) {
 			p.Read.Store(test.read)
 			p.Changed.Store(test.changed)
 			p.Acknowledged.Store(test.settled)
-			d := howFar(&p)
-			if got := d.text(test.elapsed); got != test.text || d.done != test.done {
-				t.Errorf("%q with %d done, want %q with %d", got, d.done, test.text, test.done)
+			s := measureProgress(&p)
+			if got := s.text(test.elapsed); got != test.text || s.done != test.done {
+				t.Errorf("%q with %d done, want %q with %d", got, s.done, test.text, test.done)
 			}
 		})
 	}
 }
 
-// TestScreen: lines stand above the bar, which is drawn again below them.
+// TestScreen tests that lines appear above the bar, which is drawn again below them.
 func TestScreen(t *testing.T) {
-	for name, expected := range map[string]int64{"a bar": 1000, "something that turns": 0} {
+	for name, expected := range map[string]int64{"bar": 1000, "spinner": 0} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
 			s := &screen{out: &out}
@@ -52,46 +52,46 @@ func TestScreen(t *testing.T) {
 				}
 			}
 			line("before")
-			s.show(distance{expected: expected, read: 300, done: 250}, time.Second)
+			s.show(progressSnapshot{expected: expected, read: 300, done: 250}, time.Second)
 			line("between")
-			s.show(distance{expected: expected, read: 2000, done: 2000}, time.Second) // more than expected
-			s.show(distance{expected: expected, read: 2001, done: 2001}, time.Second)
+			s.show(progressSnapshot{expected: expected, read: 2000, done: 2000}, time.Second) // more than expected
+			s.show(progressSnapshot{expected: expected, read: 2001, done: 2001}, time.Second)
 			s.remove()
 			line("after")
-			if got := shown(out.String()); got != "before\nbetween\nafter\n" {
-				t.Errorf("the terminal shows %q", got)
+			if got := renderTerminal(out.String()); got != "before\nbetween\nafter\n" {
+				t.Errorf("terminal %q", got)
 			}
 			text := out.String()
 			if bar := strings.Index(text[strings.Index(text, "between"):], "300 read"); bar < 0 || !strings.Contains(text, "2001 read") {
-				t.Errorf("the bar is not drawn again: %q", text)
+				t.Errorf("bar not drawn again: %q", text)
 			}
 		})
 	}
 }
 
-// shown is what a terminal is left with: a carriage return goes to the line's
-// begin, and what follows overwrites it; ESC [2K clears the line.
-func shown(written string) string {
+// renderTerminal returns what a terminal shows. A carriage return moves to the start of the
+// line, which the next text overwrites; ESC [2K clears the line.
+func renderTerminal(output string) string {
 	var screen strings.Builder
 	var line []rune
-	at := 0
-	for rest := []rune(written); len(rest) > 0; {
+	column := 0
+	for rest := []rune(output); len(rest) > 0; {
 		switch {
 		case strings.HasPrefix(string(rest[:min(4, len(rest))]), "\x1b[2K"):
 			line, rest = nil, rest[4:]
 		case strings.HasPrefix(string(rest[:min(4, len(rest))]), "\x1b[0K"):
-			line, rest = line[:min(at, len(line))], rest[4:]
+			line, rest = line[:min(column, len(line))], rest[4:]
 		case rest[0] == '\r':
-			at, rest = 0, rest[1:]
+			column, rest = 0, rest[1:]
 		case rest[0] == '\n':
 			screen.WriteString(string(line) + "\n")
-			line, at, rest = nil, 0, rest[1:]
+			line, column, rest = nil, 0, rest[1:]
 		default:
-			for len(line) <= at {
+			for len(line) <= column {
 				line = append(line, ' ')
 			}
-			line[at] = rest[0]
-			at, rest = at+1, rest[1:]
+			line[column] = rest[0]
+			column, rest = column+1, rest[1:]
 		}
 	}
 	return screen.String() + strings.TrimRight(string(line), " ")

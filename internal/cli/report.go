@@ -16,53 +16,53 @@ import (
 	"adconnector/internal/state"
 )
 
-// report writes the result of a run: lines of text, or one JSON document. What a
-// dry run would send is written as it comes, since it may be the whole directory.
+// report writes the result of a run as text or as one JSON document. A dry run writes each
+// asset immediately: all assets of a directory can need much memory.
 type report struct {
-	mu     sync.Mutex // users and groups are read at the same time
+	mu     sync.Mutex // users and groups are read concurrently
 	out    *bufio.Writer
 	json   bool
-	listed int
+	assets int // in the document
 	err    error
 }
 
-// outputFlag lets a command print its result for programs.
+// outputFlag adds the flag --output.
 func (p *program) outputFlag(command *cobra.Command) {
 	command.Flags().StringVar(&p.output, "output", "text", "`FORMAT` of the result on stdout: text or json")
-	complete(command, "output", "text", "json")
+	completeFlag(command, "output", "text", "json")
 	command.PreRunE = func(*cobra.Command, []string) error {
 		if p.output != "text" && p.output != "json" {
-			return misused(fmt.Errorf("--output %q is not allowed", p.output), "use text or json")
+			return newUsageError(fmt.Errorf("--output %q is not allowed", p.output), "use text or json")
 		}
 		return nil
 	}
 }
 
-// refusal is the document of a command that cannot answer. Several errors, of a
-// configuration, have one line each in both texts.
-type refusal struct {
+// errorDocument is the JSON document of a command that failed before it had a result. Joined
+// errors have one line each in both texts.
+type errorDocument struct {
 	Error    string `json:"error"`
 	Remedy   string `json:"remedy,omitempty"`
 	ExitCode int    `json:"exit_code"`
 }
 
-// told gives programs, too, the error of a command that ended before it answered. The
-// log tells it to people.
-func (p *program) told(err error) error {
-	if err == nil || p.answers || p.output != "json" {
+// withErrorDocument prints the error of a command that failed before it had a result, if the
+// output is JSON. The error is also logged.
+func (p *program) withErrorDocument(err error) error {
+	if err == nil || p.resultStarted || p.output != "json" {
 		return err
 	}
 	encoder := json.NewEncoder(p.stdout)
 	encoder.SetIndent("", "  ")
-	return errors.Join(err, encoder.Encode(refusal{err.Error(), fault.Remedies(err), codeOf(err)}))
+	return errors.Join(err, encoder.Encode(errorDocument{err.Error(), fault.Remedies(err), exitCodeOf(err)}))
 }
 
 func newReport(out io.Writer, asJSON bool) *report {
 	return &report{out: bufio.NewWriterSize(out, 64<<10), json: asJSON}
 }
 
-// planned is an object that a dry run would send.
-type planned struct {
+// plannedAsset is an asset that a dry run would send.
+type plannedAsset struct {
 	Action string `json:"action"` // send, delete, hold
 	Kind   string `json:"kind"`
 	GUID   string `json:"guid"`
@@ -70,8 +70,8 @@ type planned struct {
 	Name   string `json:"name,omitempty"`
 }
 
-func (r *report) show(asset identity.Asset, held bool) {
-	o := planned{"send", asset.Kind.String(), asset.GUID.String(), asset.SID.String(), string(asset.Name)}
+func (r *report) addAsset(asset identity.Asset, held bool) {
+	o := plannedAsset{"send", asset.Kind.String(), asset.GUID.String(), asset.SID.String(), string(asset.Name)}
 	switch {
 	case held:
 		o.Action = "hold"
@@ -93,40 +93,40 @@ func (r *report) show(asset identity.Asset, held bool) {
 		return
 	}
 	before := ",\n    "
-	if r.listed == 0 {
+	if r.assets == 0 {
 		before = "{\n  \"planned\": [\n    "
 	}
-	r.listed++
+	r.assets++
 	_, r.err = r.out.WriteString(before + string(encoded))
 }
 
-// result is a run as programs read it.
-type result struct {
+// runDocument is the JSON document of a run.
+type runDocument struct {
 	state.Run
 	DurationMS int64 `json:"duration_ms"`
 	DryRun     bool  `json:"dry_run"`
 }
 
-// end writes the account of the run.
-func (r *report) end(run state.Run, dryRun bool) error {
+// finish writes the result of the run.
+func (r *report) finish(run state.Run, dryRun bool) error {
 	if r.err != nil {
 		return r.err
 	}
 	if r.json {
-		encoded, err := json.MarshalIndent(result{run, run.Duration.Milliseconds(), dryRun}, "", "  ")
+		encoded, err := json.MarshalIndent(runDocument{run, run.Duration.Milliseconds(), dryRun}, "", "  ")
 		if err != nil {
 			return err
 		}
 		switch {
-		case r.listed > 0:
+		case r.assets > 0:
 			r.out.WriteString("\n  ],")
-			encoded = encoded[1:] // the object is open already
+			encoded = encoded[1:] // without the brace, which is already written
 		case dryRun:
 			r.out.WriteString("{\n  \"planned\": [],")
 			encoded = encoded[1:]
 		}
 		r.out.Write(append(encoded, '\n'))
-		return r.out.Flush() // reports what the writes before it did not
+		return r.out.Flush() // also returns the error of an earlier write
 	}
 	sent := fmt.Sprintf("%d uploaded, %d deleted, %d deletions held, %d rejected", run.Uploaded, run.Deleted, run.Held, run.Rejected)
 	if dryRun {

@@ -18,125 +18,140 @@ import (
 func (p *program) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
-		Short: "Run as a daemon (the default): wait for the cron expression, run, repeat",
-		Long: `Waits for the cron expression (service.cron-expression), runs, and repeats, until
-SIGTERM or SIGINT; by default it runs once at start, too (service.run-on-start). A
-failed run is logged with its error and remedy, and the next tick tries again. A tick
-during a run is skipped. An error that occurs in several runs in a row is logged with a
-count and the time of its first occurrence.
+		Short: "Run as a daemon (the default)",
+		Long: `Run as a daemon: start a run at each tick of service.cron-expression until SIGTERM or
+SIGINT. By default there is also a run at start (service.run-on-start).
 
-It ends by itself only when it cannot start: bad configuration, or a state directory
-that cannot be used or is another's. A stop lets the batches under way be
-acknowledged, within service.shutdown-grace.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
+A failed run is logged with its error and remedy, and the next tick tries again. An
+error that occurs in several runs in a row is logged with a count and the time of its
+first occurrence. A tick during a run is skipped.
+
+The daemon exits by itself only if it cannot start: the configuration is bad, or the
+state directory is unusable or held by another instance. On a stop, the batches in
+flight can be acknowledged within service.shutdown-grace.`,
+		Example: `  # With settings from one env file and passwords from another one
+  adconnector run --env-file ad.env --env-file secrets.env
+
+  # Every ten minutes, with a log in text form
+  SERVICE_CRON_EXPRESSION='*/10 * * * *' adconnector run --env-file ad.env --log-format console
+
+  # Make the log more verbose, and less verbose, without a restart
+  kill -USR1 $(pidof adconnector)
+  kill -USR2 $(pidof adconnector)`,
+		Annotations: exits("the disk is too full to open the state file at start", exitDone, exitFailed, exitUsage, exitLocked, exitInterrupted),
+		Args:        noArgs,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 	}
 }
 
-// run is the daemon. Only what a restart would not mend either ends it: bad
-// configuration and a state directory that cannot be had. Everything else is
-// logged, and the next tick tries again.
+// run runs the daemon.
 func (p *program) run(ctx context.Context) error {
 	c, err := p.load(true)
 	if err != nil {
 		return err
 	}
-	return p.daemon(ctx, c, witness{})
+	return p.daemon(ctx, c, daemonObserver{})
 }
 
-// witness is told what the daemon does, by the daemon's own goroutine. Each of its
-// functions may be nil.
-type witness struct {
-	starts    func() *syncrun.Progress // a run, which counts there
-	finished  func(state.Run, error)
-	scheduled func(next time.Time)
+// daemonObserver has callbacks for the events of a daemon, which calls them from its own
+// goroutine. Each can be nil.
+type daemonObserver struct {
+	runStarts    func() *syncrun.Progress // returns the counters for the run
+	runFinished  func(state.Run, error)
+	runScheduled func(next time.Time)
 }
 
-// daemon runs at every tick until ctx is done.
-func (p *program) daemon(ctx context.Context, c *config.Config, seen witness) error {
+// daemon starts a run at every tick until ctx ends. It returns an error only where a restart
+// does not help: bad configuration or an unusable state directory.
+func (p *program) daemon(ctx context.Context, c *config.Config, observer daemonObserver) error {
 	log := p.logger()
-	defer p.verbosity.follow(log)()
+	defer p.levelHook.followSignals(log)()
 	for {
 		start := time.Now()
-		err := p.serve(ctx, c, seen, log)
-		// A file that was damaged under way is set aside by opening it anew. One that
-		// is damaged again at once lies on a disk that nobody should write to.
+		err := p.serve(ctx, c, observer, log)
 		if err == nil {
 			log.Info().Str("component", "daemon").Msg(MsgStopped) // the last line
 		}
-		if !errors.Is(err, state.ErrDamaged) || time.Since(start) < damagedAgain {
+		// Opening a damaged state file again sets it aside. If the new file is damaged
+		// immediately, the disk is not reliable.
+		if !errors.Is(err, state.ErrDamaged) || time.Since(start) < minStateFileAge {
 			return err
 		}
 		c.Service.RunOnStart = true
 	}
 }
 
-// damagedAgain is how long a new state file has to last.
-const damagedAgain = 100 * time.Millisecond
+// minStateFileAge is the age at which a damaged state file is replaced.
+const minStateFileAge = 100 * time.Millisecond
 
-// serve is the daemon for as long as its state file is sound.
-func (p *program) serve(ctx context.Context, c *config.Config, seen witness, log zerolog.Logger) error {
+// serve runs the daemon until ctx ends or the state file is damaged.
+func (p *program) serve(ctx context.Context, c *config.Config, observer daemonObserver, log zerolog.Logger) error {
 	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}
 	defer closeState(store, log)
-	w, err := newWatch(c, store)
+	m, err := newMonitor(c, store)
 	if err != nil {
 		return err
 	}
-	r, err := p.runner(c, store, w, log)
+	r, err := p.runner(c, store, m, log)
 	if err != nil {
 		return err
 	}
-	ticks := c.Service.Schedule
-	r.NextRun = ticks.Next
-	w.metrics.WatchSchedule(func() time.Duration {
-		next := ticks.Next(time.Now())
-		return max(ticks.Next(next).Sub(next), 0) // there may be no other
+	cron := c.Service.Schedule
+	r.NextRun = cron.Next
+	m.metrics.WatchSchedule(func() time.Duration {
+		next := cron.Next(time.Now())
+		return max(cron.Next(next).Sub(next), 0) // there can be no second tick
 	})
-	defer withinGrace(ctx, c.Service.ShutdownGrace, graceExceeded(), log, p.exit)()
-	endpoint, pulse := w.endpoint(r, log)
-	defer serveEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
-	defer keepReporting(ctx, r)()
+	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.exit)()
+	endpoint, pulse := m.endpoint(r, log)
+	defer startEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
+	defer startStateReporting(ctx, r)()
 
 	log = log.With().Str("component", "daemon").Logger()
-	log.Info().Str("version", version).Str("cron", ticks.String()).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
-	if !c.Service.RunOnStart { // a run registers by itself, and a refused login is not repeated at once
+	log.Info().Str("version", version).Str("cron", cron.String()).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
+	if !c.Service.RunOnStart { // a run registers itself, and a refused login must not be repeated immediately
 		if err := r.Register(ctx); err != nil && ctx.Err() == nil {
 			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	var unrecorded fault.RepeatCounter
+	return serveSchedule(ctx, c, r, pulse.Beat, observer, log)
+}
+
+// serveSchedule starts a run at every tick until ctx ends or the state file is damaged.
+func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, beat func(), observer daemonObserver, log zerolog.Logger) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var repeats fault.RepeatCounter // of errors to record the state
 	loop := schedule.Loop{
-		Schedule:   ticks,
+		Schedule:   c.Service.Schedule,
 		RunOnStart: c.Service.RunOnStart,
-		Heartbeat:  pulse.Beat,
+		Heartbeat:  beat,
 		Run: func(ctx context.Context, _ time.Time) {
-			var mode syncrun.RunOptions
-			if seen.starts != nil {
-				mode.Progress = seen.starts()
+			var options syncrun.RunOptions
+			if observer.runStarts != nil {
+				options.Progress = observer.runStarts()
 			}
-			run, err := r.Run(ctx, mode) // it has logged and recorded how it went
-			if seen.finished != nil {
-				seen.finished(run, err)
+			run, err := r.Run(ctx, options) // logs and records its error
+			if observer.runFinished != nil {
+				observer.runFinished(run, err)
 			}
 			if errors.Is(err, state.ErrDamaged) {
-				end(err)
+				cancel(err)
 			}
 		},
 		OnScheduled: func(next time.Time) {
-			if seen.scheduled != nil {
-				defer seen.scheduled(next)
+			if observer.runScheduled != nil {
+				defer observer.runScheduled(next)
 			}
 			err := r.Schedule(ctx, next)
 			if err == nil {
-				unrecorded.Reset()
+				repeats.Reset()
 				return
 			}
-			log.Error().EmbedObject(fault.Fields(err)).EmbedObject(unrecorded.Count(err, time.Now().UTC())).Msg(MsgStateNotRecorded)
+			log.Error().EmbedObject(fault.Fields(err)).EmbedObject(repeats.Count(err, time.Now().UTC())).Msg(MsgStateNotRecorded)
 		},
 		OnMissed: func(missed int, last time.Time) {
 			log.Warn().Int("missed", missed).Time("last", last).Msg(MsgRunsSkipped)

@@ -25,7 +25,7 @@ import (
 	"adconnector/internal/sandbox/inventory"
 )
 
-// sandboxOptions are the flags of the command.
+// sandboxOptions are the flags of the command sandbox.
 type sandboxOptions struct {
 	users, groups        int
 	seed                 uint64
@@ -40,129 +40,138 @@ func (p *program) sandboxCommand() *cobra.Command {
 	var o sandboxOptions
 	command := &cobra.Command{
 		Use:   "sandbox",
-		Short: "Serve a directory and a gateway on loopback, to try the connector against",
-		Long: `Serves a directory and a gateway on loopback, to try the connector against.
+		Short: "Serve a test directory and a test gateway on loopback",
+		Long: `Serve a directory and a gateway on loopback for tests of the connector.
 
-The directory behaves as a domain controller does where the connector looks; its
-people are made from the seed. The gateway keeps the contract, is strict about
-requests, and shows what it holds at /inventory/users and /inventory/groups.
-With --posture its profile asks for security posture too, for which there are
-/inventory/roles and /inventory/domains.
---env-out writes the settings with which the connector runs against the two, their
-passwords made for this run.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.sandbox(cmd.Context(), o) },
+The directory behaves like a domain controller in everything that the connector uses.
+Its objects are generated from the seed. The gateway validates requests against the
+contract, and lists its assets at /inventory/users and /inventory/groups. With
+--posture its profile includes security posture, and there are also /inventory/roles
+and /inventory/domains.
+
+--env-out writes an env file for the connector. Its passwords are generated and valid
+until the sandbox ends.`,
+		Example: `  # In one terminal, with the connector in another one
+  adconnector sandbox --env-out sandbox.env
+  adconnector sync --env-file sandbox.env
+
+  # A large, repeatable directory on free ports, while another sandbox runs
+  adconnector sandbox --users 100000 --groups 5000 --seed 7 \
+      --ldap 127.0.0.1:0 --ldaps 127.0.0.1:0 --gateway 127.0.0.1:0 --env-out large.env`,
+		Annotations: exits("the directory or the gateway stopped serving", exitDone, exitFailed, exitUsage, exitInterrupted),
+		Args:        noArgs,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return p.sandbox(cmd.Context(), o) },
 	}
 	o.flags(command, sandboxOptions{users: 1000, groups: 100, ldap: "127.0.0.1:10389", ldaps: "127.0.0.1:10636", gateway: "127.0.0.1:18080"})
-	command.Flags().BoolVar(&o.posture, "posture", false, "the profile asks for security posture, too")
+	command.Flags().BoolVar(&o.posture, "posture", false, "include security posture in the profile")
 	command.Flags().StringVar(&o.envOut, "env-out", "", "write an env file for the connector to `FILE`")
 	return command
 }
 
-// flags adds those that say what the sandbox is.
-func (o *sandboxOptions) flags(command *cobra.Command, unless sandboxOptions) {
+// flags adds the flags with their defaults.
+func (o *sandboxOptions) flags(command *cobra.Command, defaults sandboxOptions) {
 	flags := command.Flags()
-	flags.IntVar(&o.users, "users", unless.users, "users in the directory")
-	flags.IntVar(&o.groups, "groups", unless.groups, "groups in the directory")
-	flags.Uint64Var(&o.seed, "seed", 1, "the same seed makes the same directory")
-	flags.StringVar(&o.ldap, "ldap", unless.ldap, "`ADDRESS` for LDAP and StartTLS, loopback only, port 0: any; empty: none")
-	flags.StringVar(&o.ldaps, "ldaps", unless.ldaps, "`ADDRESS` for LDAPS, loopback only, port 0: any; empty: none")
-	flags.StringVar(&o.gateway, "gateway", unless.gateway, "`ADDRESS` of the gateway, loopback only, port 0: any")
+	flags.IntVar(&o.users, "users", defaults.users, "number of users in the directory")
+	flags.IntVar(&o.groups, "groups", defaults.groups, "number of groups in the directory")
+	flags.Uint64Var(&o.seed, "seed", 1, "seed of the generated objects")
+	flags.StringVar(&o.ldap, "ldap", defaults.ldap, "`ADDRESS` for LDAP and StartTLS, loopback only; port 0: any free port; empty: not served")
+	flags.StringVar(&o.ldaps, "ldaps", defaults.ldaps, "`ADDRESS` for LDAPS, loopback only; port 0: any free port; empty: not served")
+	flags.StringVar(&o.gateway, "gateway", defaults.gateway, "`ADDRESS` of the gateway, loopback only; port 0: any free port")
 }
 
 func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
-	e, err := open(o)
+	s, err := openSandbox(o)
 	if err != nil {
 		return err
 	}
-	defer e.close()
-	var where strings.Builder
+	defer s.close()
+	var summary strings.Builder
 	if o.envOut != "" {
 		absolute, err := filepath.Abs(o.envOut)
 		if err == nil {
-			err = e.writeEnv(o.envOut, "service.cron-expression=*/10 * * * *", "service.state-dir="+absolute+".state")
+			err = s.writeEnv(o.envOut, "service.cron-expression=*/10 * * * *", "service.state-dir="+absolute+".state")
 		}
 		if err != nil {
-			return misused(fmt.Errorf("--env-out: %w", err), "choose a file that can be written")
+			return newUsageError(fmt.Errorf("--env-out: %w", err), "choose a file that can be written")
 		}
-		fmt.Fprintf(&where, "settings   %s\n", o.envOut)
+		fmt.Fprintf(&summary, "settings   %s\n", o.envOut)
 	}
-	fmt.Fprintf(&where, "gateway    %s\ninventory  %s\n", e.url(), e.inventory())
-	for _, address := range e.addresses() {
-		fmt.Fprintf(&where, "directory  %s as %s\n", address, e.directory.BindDN())
+	fmt.Fprintf(&summary, "gateway    %s\ninventory  %s\n", s.url(), s.inventory())
+	for _, address := range s.addresses() {
+		fmt.Fprintf(&summary, "directory  %s as %s\n", address, s.directory.BindDN())
 	}
-	if _, err := io.WriteString(p.stdout, where.String()); err != nil {
+	if _, err := io.WriteString(p.stdout, summary.String()); err != nil {
 		return err
 	}
-	return e.serve(ctx)
+	return s.serve(ctx)
 }
 
-// embedded is a sandbox whose ports are open.
-type embedded struct {
+// sandboxServers is a sandbox with open ports.
+type sandboxServers struct {
 	directory          *domaincontroller.Server
 	gateway            *gatewayserver.Server
 	options            gatewayserver.Options
-	web, plain, secure net.Listener // the latter two may be nil
+	web, plain, secure net.Listener // plain and secure can be nil
 }
 
-// open makes the sandbox. The ports come first: they are what may be wrong.
-func open(o sandboxOptions) (*embedded, error) {
+// openSandbox opens the ports, which can fail, and then creates the servers.
+func openSandbox(o sandboxOptions) (*sandboxServers, error) {
 	if o.users < 0 || o.groups < 0 {
-		return nil, misused(errors.New("--users and --groups cannot be negative"), "")
+		return nil, newUsageError(errors.New("--users and --groups cannot be negative"), "")
 	}
-	e := &embedded{}
+	s := &sandboxServers{}
 	for _, flag := range []struct {
 		name, address string
 		listener      *net.Listener
-	}{{"--gateway", o.gateway, &e.web}, {"--ldap", o.ldap, &e.plain}, {"--ldaps", o.ldaps, &e.secure}} {
-		if flag.address == "" && flag.listener != &e.web {
+	}{{"--gateway", o.gateway, &s.web}, {"--ldap", o.ldap, &s.plain}, {"--ldaps", o.ldaps, &s.secure}} {
+		if flag.address == "" && flag.listener != &s.web {
 			continue
 		}
 		listener, err := listenLoopback(flag.name, flag.address)
 		if err != nil {
-			e.close()
+			s.close()
 			return nil, err
 		}
 		*flag.listener = listener
 	}
 	password := rand.Text()
-	e.directory = domaincontroller.New(domaincontroller.Options{
+	s.directory = domaincontroller.New(domaincontroller.Options{
 		Users: o.users, Groups: o.groups, Seed: o.seed, Password: password, ReadsDeleted: true,
 	})
-	e.options = gatewayserver.Options{
+	s.options = gatewayserver.Options{
 		CustomerUUID: uuid.NewString(), ConnectionUUID: uuid.NewString(), ProfileUUID: uuid.NewString(),
 		Username: "sandbox", Password: rand.Text(), ClientID: "sandbox", ClientSecret: rand.Text(),
 		Intercept: o.intercept,
 	}
-	e.options.Connection = connectionTo(e.directory, e.plain, e.secure, e.options.ConnectionUUID, password)
-	e.options.Profile = &gateway.Profile{
-		ProfileUUID: e.options.ProfileUUID, Name: "Sandbox", BaseContext: e.directory.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",
+	s.options.Connection = connectionTo(s.directory, s.plain, s.secure, s.options.ConnectionUUID, password)
+	s.options.Profile = &gateway.Profile{
+		ProfileUUID: s.options.ProfileUUID, Name: "Sandbox", BaseContext: s.directory.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",
 	}
 	if o.posture {
-		e.options.Profile.Assets = "IDENTITIES_WITH_SECURITY_POSTURE"
+		s.options.Profile.Assets = "IDENTITIES_WITH_SECURITY_POSTURE"
 	}
-	e.gateway = gatewayserver.New(e.options)
-	return e, nil
+	s.gateway = gatewayserver.New(s.options)
+	return s, nil
 }
 
-func (e *embedded) url() string       { return "http://" + e.web.Addr().String() }
-func (e *embedded) inventory() string { return e.url() + "/inventory/users" }
+func (s *sandboxServers) url() string       { return "http://" + s.web.Addr().String() }
+func (s *sandboxServers) inventory() string { return s.url() + "/inventory/users" }
 
-// addresses are where the directory listens.
-func (e *embedded) addresses() []string {
+// addresses returns the URLs of the directory.
+func (s *sandboxServers) addresses() []string {
 	var addresses []string
-	if e.plain != nil {
-		addresses = append(addresses, "ldap://"+e.plain.Addr().String())
+	if s.plain != nil {
+		addresses = append(addresses, "ldap://"+s.plain.Addr().String())
 	}
-	if e.secure != nil {
-		addresses = append(addresses, "ldaps://"+e.secure.Addr().String())
+	if s.secure != nil {
+		addresses = append(addresses, "ldaps://"+s.secure.Addr().String())
 	}
 	return addresses
 }
 
-// close gives the ports back; serve has done so when it has returned.
-func (e *embedded) close() {
-	for _, listener := range []net.Listener{e.web, e.plain, e.secure} {
+// close closes the ports. serve closes them, too.
+func (s *sandboxServers) close() {
+	for _, listener := range []net.Listener{s.web, s.plain, s.secure} {
 		if listener != nil {
 			listener.Close()
 		}
@@ -170,49 +179,48 @@ func (e *embedded) close() {
 }
 
 // serve serves both until ctx ends.
-func (e *embedded) serve(ctx context.Context) error {
-	server := &http.Server{Handler: inventory.Handler(e.gateway), ReadHeaderTimeout: 10 * time.Second}
+func (s *sandboxServers) serve(ctx context.Context) error {
+	server := &http.Server{Handler: inventory.Handler(s.gateway), ReadHeaderTimeout: 10 * time.Second}
 	both, ctx := errgroup.WithContext(ctx)
-	if e.plain != nil || e.secure != nil {
-		both.Go(func() error { return e.directory.Serve(ctx, e.plain, e.secure) })
+	if s.plain != nil || s.secure != nil {
+		both.Go(func() error { return s.directory.Serve(ctx, s.plain, s.secure) })
 	}
 	both.Go(func() error {
-		if err := server.Serve(e.web); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve %s: %w", e.web.Addr(), err)
+		if err := server.Serve(s.web); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", s.web.Addr(), err)
 		}
 		return nil
 	})
 	both.Go(func() error {
 		<-ctx.Done()
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 300*time.Millisecond)
+		shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), 300*time.Millisecond)
 		defer cancel()
-		if err := server.Shutdown(ending); err != nil {
-			return server.Close() // who still talks to a sandbox is cut off
+		if err := server.Shutdown(shutdown); err != nil {
+			return server.Close() // drops active connections
 		}
 		return nil
 	})
 	return both.Wait()
 }
 
-// writeEnv writes the settings with which the connector runs against the sandbox,
-// and more of them.
-func (e *embedded) writeEnv(path string, more ...string) error {
-	o := e.options
+// writeEnv writes an env file for a connector of the sandbox, with additional lines.
+func (s *sandboxServers) writeEnv(path string, additional ...string) error {
+	o := s.options
 	lines := append([]string{
-		"# Made by adconnector: good until its sandbox ends.",
-		"connector.api.url=" + e.url(),
+		"# Generated by adconnector, valid until its sandbox ends.",
+		"connector.api.url=" + s.url(),
 		"qualys.customerUuid=" + o.CustomerUUID,
 		"qualys.connectionUuid=" + o.ConnectionUUID,
 		"qualys.profileUuid=" + o.ProfileUUID,
 		"authentication.type=BASIC",
 		"qualys.user.username=" + o.Username,
 		"qualys.user.password=" + o.Password,
-	}, more...)
+	}, additional...)
 	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
-// connectionTo is the connection as somebody at the console would enter it, the
-// protected one where there are two; nil where there is no directory to reach.
+// connectionTo returns the connection as an administrator would enter it in the console. It
+// prefers LDAPS. Without a directory it returns nil.
 func connectionTo(directory *domaincontroller.Server, plain, secure net.Listener, id, password string) *gatewayserver.Connection {
 	listener, protocol := secure, "LDAPS"
 	if listener == nil {
@@ -228,26 +236,27 @@ func connectionTo(directory *domaincontroller.Server, plain, secure net.Listener
 	}}
 }
 
-// listenLoopback refuses other addresses: nothing here is protected.
+// listenLoopback listens on an address, which must be a loopback address because the sandbox
+// has no protection.
 func listenLoopback(flag, address string) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(address)
 	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
-		return nil, misused(fmt.Errorf("%s %s is not an address", flag, address), "use host:port")
+		return nil, newUsageError(fmt.Errorf("%s %s is not an address", flag, address), "use host:port")
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, misused(fmt.Errorf("%s %s: the sandbox listens on loopback only", flag, address), "use an address such as 127.0.0.1:"+port)
+		return nil, newUsageError(fmt.Errorf("%s %s: the sandbox listens on loopback only", flag, address), "use an address such as 127.0.0.1:"+port)
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, misused(fmt.Errorf("%s %s: the port is in use, perhaps by another sandbox", flag, address), "stop that one or choose another port")
+			return nil, newUsageError(fmt.Errorf("%s %s: the port is in use, perhaps by another sandbox", flag, address), "stop the other process, or choose another port")
 		}
-		return nil, misused(fmt.Errorf("%s %s: %w", flag, address, err), "choose another address")
+		return nil, newUsageError(fmt.Errorf("%s %s: %w", flag, address, err), "choose another address")
 	}
 	return listener, nil
 }
 
-// freeAddress is an address on which something else is to listen in a moment.
+// freeAddress returns an address on which another listener can be opened.
 func freeAddress(flag, address string) (string, error) {
 	listener, err := listenLoopback(flag, address)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// TestSandbox: the connector runs with the env file of a sandbox.
+// TestSandbox tests that the connector runs with the env file of a sandbox.
 func TestSandbox(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "sandbox.env")
@@ -21,7 +21,7 @@ func TestSandbox(t *testing.T) {
 	if n := strings.Count(text, "directory  "); n != 2 {
 		t.Errorf("%d directories: %s", n, text)
 	}
-	o := invoke(t, nil, "sync", "--env-file", file, "--output", "json") // the gateway has the connection
+	o := invoke(t, nil, "sync", "--env-file", file, "--output", "json") // the connection comes from the gateway
 	if o.Code != exitDone || decode[document](t, o).Uploaded < 35 {
 		t.Errorf("%+v", o)
 	}
@@ -42,48 +42,48 @@ func TestSandbox(t *testing.T) {
 		t.Errorf("mode %v, error %v", info.Mode(), err)
 	}
 	c.Signal(t, syscall.SIGTERM)
-	ended(t, c, exitDone)
+	requireExit(t, c, exitDone)
 }
 
-// TestBadInput: one clear line each.
-func TestBadInput(t *testing.T) {
+// TestBadFlags tests that bad flags of sandbox and demo have one error with a remedy.
+func TestBadFlags(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { taken.Close() })
-	file := blankFile(t)
-	address := taken.Addr().String()
+	t.Cleanup(func() { listener.Close() })
+	file := emptyFile(t)
+	address := listener.Addr().String()
 	sandbox := func(args ...string) []string {
 		return append([]string{"sandbox", "--ldap", "127.0.0.1:0", "--ldaps", "127.0.0.1:0", "--gateway", "127.0.0.1:0"}, args...)
 	}
 	for name, test := range map[string]struct {
 		args  []string
-		names []string // options, arguments and paths that the error or its remedy names
+		names []string // flags, arguments and paths in the error or its remedy
 	}{
-		"sandbox, gateway's port":      {sandbox("--gateway", address), []string{"--gateway", address}},
-		"sandbox, LDAP's port":         {sandbox("--ldap", address), []string{"--ldap", address}},
-		"sandbox, LDAPS's port":        {sandbox("--ldaps", address), []string{"--ldaps", address}},
-		"sandbox, no address of ours":  {sandbox("--ldap", "[::2]:0"), []string{"--ldap", "127.0.0.1:0"}},
-		"sandbox, env file below none": {sandbox("--env-out", file+"/below"), []string{"--env-out", file + "/below", syscall.ENOTDIR.Error()}},
-		"sandbox, env file in nowhere": {sandbox("--env-out", file+"-nowhere/below"), []string{"--env-out", file + "-nowhere/below", syscall.ENOENT.Error()}},
-		"demo, gateway's port":         {[]string{"demo", "--gateway", address}, []string{"--gateway", address}},
-		"demo, LDAPS's port":           {[]string{"demo", "--ldaps", address}, []string{"--ldaps", address}},
-		"demo, the pages' port":        {[]string{"demo", "--admin", address}, []string{"--admin", address}},
-		"demo, too few users":          {[]string{"demo", "--users", "49"}, []string{"--users 50"}},
-		"demo, no groups":              {[]string{"demo", "--groups", "0"}, []string{"--groups 1"}},
-		"demo, no directory":           {[]string{"demo", "--ldaps", ""}, []string{"--ldap", "--ldaps"}},
-		"demo, an env file":            {[]string{"demo", "--env-file", file}, []string{"--env-file"}},
-		"demo, an argument":            {[]string{"demo", "now"}, []string{"now"}},
+		"sandbox, gateway port in use":      {sandbox("--gateway", address), []string{"--gateway", address}},
+		"sandbox, LDAP port in use":         {sandbox("--ldap", address), []string{"--ldap", address}},
+		"sandbox, LDAPS port in use":        {sandbox("--ldaps", address), []string{"--ldaps", address}},
+		"sandbox, address not local":        {sandbox("--ldap", "[::2]:0"), []string{"--ldap", "127.0.0.1:0"}},
+		"sandbox, env file below a file":    {sandbox("--env-out", file+"/below"), []string{"--env-out", file + "/below", syscall.ENOTDIR.Error()}},
+		"sandbox, env file in no directory": {sandbox("--env-out", file+"-nowhere/below"), []string{"--env-out", file + "-nowhere/below", syscall.ENOENT.Error()}},
+		"demo, gateway port in use":         {[]string{"demo", "--gateway", address}, []string{"--gateway", address}},
+		"demo, LDAPS port in use":           {[]string{"demo", "--ldaps", address}, []string{"--ldaps", address}},
+		"demo, admin port in use":           {[]string{"demo", "--admin", address}, []string{"--admin", address}},
+		"demo, too few users":               {[]string{"demo", "--users", "49"}, []string{"--users 50"}},
+		"demo, no groups":                   {[]string{"demo", "--groups", "0"}, []string{"--groups 1"}},
+		"demo, no directory":                {[]string{"demo", "--ldaps", ""}, []string{"--ldap", "--ldaps"}},
+		"demo, env file":                    {[]string{"demo", "--env-file", file}, []string{"--env-file"}},
+		"demo, argument":                    {[]string{"demo", "now"}, []string{"now"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := invoke(t, nil, test.args...)
-			l := theError(t, o)
+			l := singleError(t, o)
 			if o.Code != exitUsage || l.Text("message") != MsgBadUsage || l.Text("remedy") == "" || len(o.Log) != 1 || o.Stdout != "" {
 				t.Errorf("exit code %d, stdout %q, log %v", o.Code, o.Stdout, o.Log)
 			}
-			mustName(t, l, test.names...)
+			requireMentions(t, l, test.names...)
 		})
 	}
 }

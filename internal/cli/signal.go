@@ -8,23 +8,22 @@ import (
 	"syscall"
 )
 
-// onSignal returns a context that ends with the first SIGTERM or SIGINT. The
-// second ends the process, after last, until stop has been called. Until then, too,
-// who writes to a pipe that nobody reads gets an error, and does not die of it: the
-// log is not what a daemon is for.
-func onSignal(parent context.Context, last func()) (ctx context.Context, stop func()) {
+// onSignal returns a context that ends with the first SIGTERM or SIGINT. A second signal
+// calls cleanUp and ends the process. Until stop is called, a write to a pipe without a
+// reader returns EPIPE and does not end the process: a daemon continues without its log.
+func onSignal(parent context.Context, cleanUp func()) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
-	broken := make(chan os.Signal, 1) // nobody takes it: the write says so
-	signal.Notify(broken, syscall.SIGPIPE)
+	brokenPipe := make(chan os.Signal, 1) // never received: the write returns the error
+	signal.Notify(brokenPipe, syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	done := make(chan struct{})
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		for _, act := range []func(){cancel, func() { last(); os.Exit(exitInterrupted) }} {
+	var handler sync.WaitGroup
+	handler.Go(func() {
+		for _, handle := range []func(){cancel, func() { cleanUp(); os.Exit(exitInterrupted) }} {
 			select {
 			case <-signals:
-				act()
+				handle()
 			case <-done:
 				return
 			}
@@ -32,9 +31,9 @@ func onSignal(parent context.Context, last func()) (ctx context.Context, stop fu
 	})
 	return ctx, func() {
 		signal.Stop(signals)
-		signal.Stop(broken)
+		signal.Stop(brokenPipe)
 		close(done)
-		watch.Wait()
+		handler.Wait()
 		cancel()
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"adconnector/test/testenv"
 )
 
-func TestStatusOfNothing(t *testing.T) {
+func TestStatusWithoutStateFile(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	o := s.invoke(t, "status")
 	if o.Code != exitDone || !strings.HasPrefix(o.Stdout, "state           none: nothing has run with "+s.StateDir+"\n") {
 		t.Errorf("%+v", o)
@@ -25,11 +25,11 @@ func TestStatusOfNothing(t *testing.T) {
 	}
 }
 
-// TestStatusFromTheFile: what the guard holds and what the gateway rejects is told,
-// with the gateway's words, while no daemon runs.
-func TestStatusFromTheFile(t *testing.T) {
+// TestStatusFromFile tests held deletions and rejections, with the gateway's reason, while no
+// daemon runs.
+func TestStatusFromFile(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	if o := s.invoke(t, "sync"); o.Code != exitDone {
 		t.Fatalf("%+v", o)
 	}
@@ -47,7 +47,7 @@ func TestStatusFromTheFile(t *testing.T) {
 		"3 deletions held, 1 rejected\n", "run adconnector sync --allow-deletes", "1 objects are rejected", "422: no today", "\nLAST RUNS ", "  delta  held  ", "  full   processed  ",
 	} {
 		if !strings.Contains(o.Stdout, want) {
-			t.Errorf("%q is not in:\n%s", want, o.Stdout)
+			t.Errorf("%q missing in:\n%s", want, o.Stdout)
 		}
 	}
 	if strings.ContainsAny(o.Stdout, "\x1b\t") {
@@ -64,23 +64,24 @@ func TestStatusFromTheFile(t *testing.T) {
 	}
 }
 
-// TestStatusBesideASilentDaemon: it says who holds the file, and what to do.
-func TestStatusBesideASilentDaemon(t *testing.T) {
+// TestStatusWithLockedState tests the error and the remedy if the state file is locked and the
+// daemon has no endpoint.
+func TestStatusWithLockedState(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.hold(t)
+	s := newFixture(t)
+	s.lockState(t)
 	o := s.invoke(t, "status")
-	l := theError(t, o)
+	l := singleError(t, o)
 	if o.Code != exitLocked || l.Text("message") != MsgCommandFailed || !strings.Contains(l.Text("remedy"), "docker exec CONTAINER adconnector status; set service.admin.address") {
 		t.Errorf("%+v", o)
 	}
-	mustName(t, l, s.StateDir, "service.admin.address")
+	requireMentions(t, l, s.StateDir, "service.admin.address")
 }
 
-func TestStatusOfAConnectorThatWasNeverAccepted(t *testing.T) {
+func TestStatusBeforeFirstLogin(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.env["qualys.user.password"] = wrong
+	s := newFixture(t)
+	s.env["qualys.user.password"] = wrongPassword
 	if o := s.invoke(t, "sync"); o.Code != exitRefused {
 		t.Fatalf("%+v", o)
 	}
@@ -98,22 +99,22 @@ func TestStatusOfAConnectorThatWasNeverAccepted(t *testing.T) {
 	}
 }
 
-func TestStatusAfterARefusedLogin(t *testing.T) {
+func TestStatusAfterRefusedLogin(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	if o := s.invoke(t, "sync"); o.Code != exitDone {
 		t.Fatalf("%+v", o)
 	}
-	s.env["qualys.user.password"] = wrong
-	calls := len(s.Gateway.Requests())
+	s.env["qualys.user.password"] = wrongPassword
+	requests := len(s.Gateway.Requests())
 	o := s.invoke(t, "sync")
 	if changes := o.With(connectorState); len(changes) != 1 || changes[0].Text("from") != "PROCESSED" || changes[0].Text("to") != "SCHEDULED" {
 		t.Errorf("%+v", changes)
 	}
-	if n := len(s.Gateway.Requests()) - calls; n != 1 {
-		t.Errorf("%d calls with a wrong password", n)
+	if n := len(s.Gateway.Requests()) - requests; n != 1 {
+		t.Errorf("%d requests with a wrong password", n)
 	}
-	if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.State != "SCHEDULED" || r.Error != theError(t, o).Text("error") || r.Remedy != theError(t, o).Text("remedy") || !strings.Contains(r.Remedy, "qualys.user.password") {
+	if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.State != "SCHEDULED" || r.Error != singleError(t, o).Text("error") || r.Remedy != singleError(t, o).Text("remedy") || !strings.Contains(r.Remedy, "qualys.user.password") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -11,45 +11,54 @@ import (
 )
 
 func (p *program) syncCommand() *cobra.Command {
-	var mode syncrun.RunOptions
+	var options syncrun.RunOptions
 	command := &cobra.Command{
 		Use:   "sync",
-		Short: "Do one run now, then exit",
-		Long: `Does one run now and prints what it did. Like the daemon it reads only what has
-changed, where it can; --full reads everything. It needs the state file to itself,
-so stop a daemon first; --dry-run only looks at the file, which none that starts
-meanwhile can have.
+		Short: "Start one run now, then exit",
+		Long: `Start one run now, print its result, and exit. Like a run of the daemon it is a delta
+sync where possible; --full forces a full sync. The command locks the state file, so
+stop the daemon first. --dry-run locks it too, but does not change it.
 
-When more would be deleted than sync.max-deletes or sync.max-deletes-percent allow,
-all deletions of the run are held. Look at what has gone with --dry-run; if it is
-right, --allow-deletes releases what was held.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.told(p.sync(cmd.Context(), mode)) },
+If a run would delete more objects than sync.max-deletes or sync.max-deletes-percent
+allow, all its deletions are held. Review them with --dry-run. If they are correct,
+--allow-deletes releases them.`,
+		Example: `  # One run, with its result as JSON
+  adconnector sync --env-file ad.env --output json
+
+  # List what would be sent, deleted and held
+  adconnector sync --env-file ad.env --dry-run
+
+  # Release held deletions after a review
+  adconnector sync --env-file ad.env --dry-run --allow-deletes
+  adconnector sync --env-file ad.env --allow-deletes`,
+		Annotations: exits("", exitDone, exitFailed, exitUsage, exitRefused, exitLocked, exitHeld, exitRejected, exitInterrupted),
+		Args:        noArgs,
+		RunE:        func(cmd *cobra.Command, _ []string) error { return p.withErrorDocument(p.sync(cmd.Context(), options)) },
 	}
 	flags := command.Flags()
-	flags.BoolVar(&mode.Full, "full", false, "read everything, whatever the last run has seen")
-	flags.BoolVar(&mode.DryRun, "dry-run", false, "read and compare, list what would be sent, but send nothing and record nothing")
-	flags.BoolVar(&mode.AllowDeletes, "allow-deletes", false, "release the deletions that the guard holds")
+	flags.BoolVar(&options.Full, "full", false, "force a full sync")
+	flags.BoolVar(&options.DryRun, "dry-run", false, "read, compare, and list what would be sent, but send nothing and record nothing")
+	flags.BoolVar(&options.AllowDeletes, "allow-deletes", false, "release the deletions that the guard holds")
 	p.outputFlag(command)
 	return command
 }
 
-// openStateFor opens the state as the mode needs it: a dry run changes nothing.
-func (p *program) openStateFor(mode syncrun.RunOptions, dir string, log zerolog.Logger) (*state.Store, error) {
-	if mode.DryRun {
+// openStateForMode opens the state file, read-only for a dry run.
+func (p *program) openStateForMode(options syncrun.RunOptions, dir string, log zerolog.Logger) (*state.Store, error) {
+	if options.DryRun {
 		return p.hooks.state.OpenReadOnly(dir)
 	}
 	return p.openState(dir, log)
 }
 
-func (p *program) sync(ctx context.Context, mode syncrun.RunOptions) error {
+func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	c, err := p.load(false)
 	if err != nil {
 		return err
 	}
-	p.onScreen()
+	p.enableProgressBar()
 	log := p.logger()
-	store, err := p.openStateFor(mode, c.Service.StateDir, log)
+	store, err := p.openStateForMode(options, c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}
@@ -58,27 +67,27 @@ func (p *program) sync(ctx context.Context, mode syncrun.RunOptions) error {
 	if err != nil {
 		return err
 	}
-	defer p.verbosity.follow(log)()
-	defer withinGrace(ctx, c.Service.ShutdownGrace, graceExceeded(), log, p.exit)()
-	if !mode.DryRun {
-		defer keepReporting(ctx, r)()
+	defer p.levelHook.followSignals(log)()
+	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.exit)()
+	if !options.DryRun {
+		defer startStateReporting(ctx, r)()
 	}
-	p.answers = true
+	p.resultStarted = true
 	report := newReport(p.stdout, p.output == "json")
 	hideProgress := func() {}
-	if mode.DryRun {
-		mode.Show = report.show // its list would run into the bar
+	if options.DryRun {
+		options.Show = report.addAsset // without a progress bar, which the list would overwrite
 	} else {
-		mode.Progress, hideProgress = p.showProgress(0)
+		options.Progress, hideProgress = p.showProgress(0)
 	}
-	run, err := r.Run(ctx, mode)
+	run, err := r.Run(ctx, options)
 	hideProgress()
-	if err := report.end(run, mode.DryRun); err != nil {
+	if err := report.finish(run, options.DryRun); err != nil {
 		return err
 	}
 	switch {
 	case err != nil:
-		return exit(codeOf(err))
+		return exit(exitCodeOf(err))
 	case run.Held > 0:
 		return exit(exitHeld)
 	case run.Rejected > 0:

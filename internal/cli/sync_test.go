@@ -14,7 +14,7 @@ import (
 
 func TestSyncPrintsText(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	o := s.invoke(t, "sync")
 	if !strings.HasPrefix(o.Stdout, "processed (full): 20 users and 3 groups read, 23 changed, 23 uploaded, 0 deleted, 0 deletions held, 0 rejected, in ") || strings.Count(o.Stdout, "\n") != 1 {
 		t.Errorf("stdout %q", o.Stdout)
@@ -22,17 +22,17 @@ func TestSyncPrintsText(t *testing.T) {
 	if n := len(o.With(runFinished)); n != 1 {
 		t.Errorf("%d summaries", n)
 	}
-	for _, again := range []struct {
+	for _, next := range []struct {
 		mode string
 		args []string
 	}{{"full", []string{"sync", "--full"}}, {"delta", []string{"sync"}}} {
-		if o := s.invoke(t, again.args...); o.Code != exitDone || !strings.HasPrefix(o.Stdout, "processed ("+again.mode+")") || !strings.Contains(o.Stdout, " 0 changed, 0 uploaded") {
-			t.Errorf("%v: %+v", again.args, o)
+		if o := s.invoke(t, next.args...); o.Code != exitDone || !strings.HasPrefix(o.Stdout, "processed ("+next.mode+")") || !strings.Contains(o.Stdout, " 0 changed, 0 uploaded") {
+			t.Errorf("%v: %+v", next.args, o)
 		}
 	}
 }
 
-// document is what sync --output json prints.
+// document is the output of sync --output json.
 type document struct {
 	Result, Mode            string
 	Error, Remedy, Class    string
@@ -41,15 +41,15 @@ type document struct {
 	Deleted                 int
 	DurationMS              *int64 `json:"duration_ms"`
 	DryRun                  bool   `json:"dry_run"`
-	Planned                 []planned
+	Planned                 []plannedAsset
 }
 
 func TestSyncPrintsJSON(t *testing.T) {
 	t.Parallel()
-	for result, env := range map[string]testenv.Settings{"processed": {}, "failed": {"ldap.password": wrong}} {
+	for result, env := range map[string]testenv.Settings{"processed": {}, "failed": {"ldap.password": wrongPassword}} {
 		t.Run(result, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := newFixture(t)
 			s.env = s.env.With(env)
 			o := s.invoke(t, "sync", "--output", "json")
 			got := decode[document](t, o)
@@ -60,17 +60,17 @@ func TestSyncPrintsJSON(t *testing.T) {
 				t.Errorf("%+v of %v", got, summary)
 			}
 			if got.DryRun || strings.Contains(o.Stdout, `"planned"`) {
-				t.Errorf("a dry run's: %s", o.Stdout)
+				t.Errorf("document of a dry run: %s", o.Stdout)
 			}
 		})
 	}
 }
 
-// siteWithHeldDeletions has delivered everything once and has lost three of 23 objects
-// since, which is more than a tenth.
-func siteWithHeldDeletions(t *testing.T) *site {
+// newFixtureWithHeldDeletions returns a fixture with a state file. Three of its 23 objects were
+// deleted since, more than the guard allows (10 %).
+func newFixtureWithHeldDeletions(t *testing.T) *fixture {
 	t.Helper()
-	s := newSite(t)
+	s := newFixture(t)
 	if o := s.invoke(t, "sync"); o.Code != exitDone {
 		t.Fatalf("%+v", o)
 	}
@@ -83,7 +83,7 @@ func siteWithHeldDeletions(t *testing.T) *site {
 
 func TestDeletionsStayHeld(t *testing.T) {
 	t.Parallel()
-	s := siteWithHeldDeletions(t)
+	s := newFixtureWithHeldDeletions(t)
 	for _, args := range [][]string{{"sync"}, {"sync", "--full"}} {
 		o := s.invoke(t, args...)
 		if o.Code != exitHeld || !strings.HasPrefix(o.Stdout, "held (") || !strings.Contains(o.Stdout, " 0 deleted, 3 deletions held,") || len(o.Errors()) != 0 {
@@ -93,7 +93,7 @@ func TestDeletionsStayHeld(t *testing.T) {
 		for _, l := range o.Log {
 			switch {
 			case l.Number("held") != 3:
-			case isSummary("held")(l):
+			case isRunSummary("held")(l):
 				summaries++
 			case l.Text("level") == "warn":
 				warnings++
@@ -104,13 +104,13 @@ func TestDeletionsStayHeld(t *testing.T) {
 		}
 	}
 	if s.deleted() != 0 {
-		t.Errorf("%d are deleted at the gateway", s.deleted())
+		t.Errorf("%d deleted at the gateway", s.deleted())
 	}
 }
 
 func TestDryRunOfHeldDeletions(t *testing.T) {
 	t.Parallel()
-	s := siteWithHeldDeletions(t)
+	s := newFixtureWithHeldDeletions(t)
 	if o := s.invoke(t, "sync", "--dry-run"); o.Code != exitHeld || !strings.Contains(o.Stdout, "3 deletions would be held, nothing sent (dry run)") || strings.Contains(o.Stdout, "delete ") {
 		t.Errorf("%+v", o)
 	}
@@ -119,36 +119,36 @@ func TestDryRunOfHeldDeletions(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	if s.deleted() != 0 {
-		t.Errorf("%d are deleted at the gateway", s.deleted())
+		t.Errorf("%d deleted at the gateway", s.deleted())
 	}
 }
 
 func TestAllowDeletesReleasesHeldDeletions(t *testing.T) {
 	t.Parallel()
-	s := siteWithHeldDeletions(t)
+	s := newFixtureWithHeldDeletions(t)
 	if o := s.invoke(t, "sync", "--allow-deletes", "--output", "json"); o.Code != exitDone || decode[document](t, o).Deleted != 3 {
 		t.Errorf("%+v", o)
 	}
 	if s.deleted() != 3 {
-		t.Errorf("%d are deleted at the gateway", s.deleted())
+		t.Errorf("%d deleted at the gateway", s.deleted())
 	}
 	if o := s.invoke(t, "sync", "--full"); o.Code != exitDone {
 		t.Errorf("%+v", o)
 	}
 }
 
-// TestGuardIsConfigured: its bounds come from the settings.
-func TestGuardIsConfigured(t *testing.T) {
+// TestGuardSettings tests the limits of the guard.
+func TestGuardSettings(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		number, percent string
 		code            int
 	}{
-		"below both": {"3", "50", exitDone}, "above the number": {"2", "50", exitHeld}, "above the percentage": {"3", "5", exitHeld}, "none at all": {"0", "0", exitHeld},
+		"below both": {"3", "50", exitDone}, "above the number": {"2", "50", exitHeld}, "above the percentage": {"3", "5", exitHeld}, "no deletions allowed": {"0", "0", exitHeld},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := newFixture(t)
 			s.env["sync.max-deletes"], s.env["SYNC_MAX_DELETES_PERCENT"] = c.number, c.percent
 			s.invoke(t, "sync")
 			s.remove(t, 3)
@@ -159,22 +159,22 @@ func TestGuardIsConfigured(t *testing.T) {
 	}
 }
 
-// TestFullIntervalIsConfigured: a full sync is due when the last one is too old.
-func TestFullIntervalIsConfigured(t *testing.T) {
+// TestFullInterval tests that a full sync runs if the last one is too old.
+func TestFullInterval(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.invoke(t, "sync")
-	h := inProcess
+	h := testHooks
 	h.config = func(c *config.Config) { c.Run.FullInterval = time.Nanosecond }
 	o := invokeWith(t, t.Context(), h, s.env.Environ(), "sync", "--output", "json")
 	if mode := decode[document](t, o).Mode; mode != "full" {
-		t.Errorf("a %s sync", mode)
+		t.Errorf("mode %s", mode)
 	}
 }
 
 func TestDryRunPrintsText(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	o := s.invoke(t, "sync", "--dry-run")
 	if o.Code != exitDone || !strings.Contains(o.Stdout, "23 changed, 0 deletions would be held, nothing sent (dry run)") {
 		t.Errorf("%+v", o)
@@ -189,7 +189,7 @@ func TestDryRunPrintsText(t *testing.T) {
 
 func TestDryRunPrintsJSON(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	o := s.invoke(t, "sync", "--dry-run", "--output", "json")
 	d := decode[document](t, o)
 	if o.Code != exitDone || !d.DryRun || d.Changed != 23 || d.Uploaded != 0 || len(d.Planned) != 23 {
@@ -202,15 +202,15 @@ func TestDryRunPrintsJSON(t *testing.T) {
 	}
 }
 
-func TestDryRunSendsAndRecordsNothing(t *testing.T) {
+func TestDryRunHasNoEffect(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.invoke(t, "sync", "--dry-run")
 	if n := len(s.Gateway.Requests()); n != 0 {
-		t.Errorf("%d calls to the gateway", n)
+		t.Errorf("%d requests to the gateway", n)
 	}
 	if _, err := os.Stat(s.StateDir); !os.IsNotExist(err) {
-		t.Errorf("a state directory was made: %v", err)
+		t.Errorf("state directory created: %v", err)
 	}
 	if o := s.invoke(t, "sync"); o.Code != exitDone || !strings.Contains(o.Stdout, "23 uploaded") {
 		t.Errorf("%+v", o)
@@ -222,10 +222,10 @@ func TestDryRunSendsAndRecordsNothing(t *testing.T) {
 
 func TestConsoleFormat(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	var stderr bytes.Buffer
-	p := &program{environ: s.env.Environ(), stdout: &bytes.Buffer{}, stderr: &stderr, verbosity: newVerbosity(), hooks: inProcess}
-	defer p.verbosity.end()
+	p := &program{environ: s.env.Environ(), stdout: &bytes.Buffer{}, stderr: &stderr, levelHook: newLevelHook(), hooks: testHooks}
+	defer p.levelHook.close()
 	if code := p.execute(t.Context(), []string{"sync", "--log-format", "console"}); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
@@ -234,18 +234,19 @@ func TestConsoleFormat(t *testing.T) {
 	}
 }
 
-// TestConnectionFromTheConsole: without ldap.host the gateway has connection and profile.
-func TestConnectionFromTheConsole(t *testing.T) {
+// TestConnectionFromConsole tests that without ldap.host, connection and profile come from the
+// gateway.
+func TestConnectionFromConsole(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.Console("LDAP", base)
-	s.env = s.env.With(consoleKeys)
+	s := newFixture(t)
+	s.Console("LDAP", baseDN)
+	s.env = s.env.With(consoleSettings)
 	if o := s.invoke(t, "sync"); o.Code != exitDone || len(s.Gateway.Users()) != 20 {
 		t.Errorf("%+v", o)
 	}
 }
 
-// TestGatewayCAFile: the connector trusts the certificates of gateway.ca-file.
+// TestGatewayCAFile tests that the connector trusts the certificates in gateway.ca-file.
 func TestGatewayCAFile(t *testing.T) {
 	t.Parallel()
 	e := testenv.New(t, testenv.Options{TLS: true})

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Stamped by the linker; see Makefile.
+// Set by the linker; see Makefile.
 var (
 	version = "dev"
 	commit  = "unknown"
@@ -15,10 +15,12 @@ var (
 
 func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print version, commit and Go version",
-		Long:  "Prints version, commit and Go version on one line.",
-		Args:  noArgs,
+		Use:         "version",
+		Short:       "Print the version, the commit, and the Go version",
+		Long:        "Print the version, the commit, and the Go version on one line.",
+		Example:     "  adconnector version",
+		Annotations: exits("the output could not be written", exitDone, exitFailed, exitUsage),
+		Args:        noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(p.stdout, "adconnector %s, commit %s, %s\n", version, commit, runtime.Version())
 			return err

@@ -15,18 +15,18 @@ import (
 	"adconnector/internal/syncrun"
 )
 
-// runner wires a configuration and the state up. The store is the caller's to close.
-// w looks on; nil: nobody does.
-func (p *program) runner(c *config.Config, store *state.Store, w *watch, log zerolog.Logger) (*syncrun.Runner, error) {
+// runner returns the runner for a configuration and a state file. The caller closes the
+// state file. m observes the requests and the runs; it can be nil.
+func (p *program) runner(c *config.Config, store *state.Store, m *monitor, log zerolog.Logger) (*syncrun.Runner, error) {
 	o := c.Run
 	o.Store, o.Log = store, log.With().Str("component", "run").Logger()
 	options := p.gatewayOptions(c, log)
-	if w != nil {
-		options.Observe, o.OnEnd, o.Search.Observe = w.gatewayRequest, w.runEnded, w.directoryRequest
-		o.Search.Received = func(int) { w.metrics.Active() }
+	if m != nil {
+		options.Observe, o.OnEnd, o.Search.Observe = m.observeGatewayRequest, m.observeRun, m.observeDirectoryRequest
+		o.Search.Received = func(int) { m.metrics.Active() }
 	}
 	options.OnLimit = func(until time.Time) error {
-		if store.IsReadOnly() { // of a dry run
+		if store.IsReadOnly() { // dry run
 			return nil
 		}
 		return store.SetRateLimit(until)
@@ -50,7 +50,7 @@ func (p *program) gatewayOptions(c *config.Config, log zerolog.Logger) gateway.O
 	return o
 }
 
-// openState opens the state file, and logs one that was set aside.
+// openState opens the state file. It logs a damaged file that was set aside.
 func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
 	store, err := p.hooks.state.Open(dir)
 	if err == nil {
@@ -59,7 +59,7 @@ func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error
 	return store, err
 }
 
-// closeState closes the state file, and logs one that was set aside then.
+// closeState closes the state file. It logs a damaged file that was set aside on close.
 func closeState(store *state.Store, log zerolog.Logger) {
 	store.DamagedFile = nil
 	if err := store.Close(); err != nil {
@@ -74,8 +74,9 @@ func logSetAside(store *state.Store, log zerolog.Logger) {
 	}
 }
 
-// keepReporting reports each state of the connector until the gateway has accepted it.
-func keepReporting(ctx context.Context, r *syncrun.Runner) (stop func()) {
+// startStateReporting reports each connector state to the gateway until the gateway accepts
+// it. The caller must call stop.
+func startStateReporting(ctx context.Context, r *syncrun.Runner) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var reporting sync.WaitGroup
 	reporting.Go(func() { r.ResendStates(ctx) })
@@ -88,18 +89,18 @@ func keepReporting(ctx context.Context, r *syncrun.Runner) (stop func()) {
 // errGrace is the error of a shutdown that takes too long.
 var errGrace = errors.New("work did not end in time")
 
-// graceExceeded returns errGrace with the remedy of commands that read the configuration.
-func graceExceeded() error {
+// newGraceError returns errGrace with the remedy for commands that read the configuration.
+func newGraceError() error {
 	return fault.Operation{Op: "stop"}.Failed(fault.Canceled, errGrace, "increase service.shutdown-grace if this happens often")
 }
 
-// withinGrace logs when ctx ends. It ends the process when work continues for longer than
-// grace after that, unless it is stopped. Everything acknowledged by then is recorded.
-func withinGrace(ctx context.Context, grace time.Duration, exceeded error, log zerolog.Logger, exitNow func(int)) (stop func()) {
+// enforceGrace logs the end of ctx. It ends the process if stop is not called within grace
+// after that. Everything that was acknowledged by then is recorded.
+func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log zerolog.Logger, exitProcess func(int)) (stop func()) {
 	log = log.With().Str("component", "shutdown").Logger()
 	done := make(chan struct{})
-	var watch sync.WaitGroup
-	watch.Go(func() {
+	var watchdog sync.WaitGroup
+	watchdog.Go(func() {
 		select {
 		case <-ctx.Done():
 		case <-done:
@@ -107,17 +108,17 @@ func withinGrace(ctx context.Context, grace time.Duration, exceeded error, log z
 		if ctx.Err() == nil {
 			return
 		}
-		// Also where the work ended first: a log that has "stopped" has this line before it.
+		// Logged even if the work ended first, so that "stopping" always precedes "stopped".
 		log.Info().Stringer("grace", grace).Msg(MsgStopping)
 		select {
 		case <-time.After(grace):
 			log.Error().EmbedObject(fault.Fields(exceeded)).Stringer("grace", grace).Msg(MsgGraceExceeded)
-			exitNow(exitInterrupted)
+			exitProcess(exitInterrupted)
 		case <-done:
 		}
 	})
 	return func() {
 		close(done)
-		watch.Wait()
+		watchdog.Wait()
 	}
 }

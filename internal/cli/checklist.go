@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"adconnector/internal/check"
+	"adconnector/internal/status"
+)
+
+// checklist prints checks as they are done: in columns, on a terminal also in colors and
+// wrapped. As JSON it prints one document at the end.
+type checklist struct {
+	out    *bufio.Writer
+	json   bool
+	width  int // of the terminal; 0: do not wrap, so that lines can be searched
+	colors bool
+}
+
+const (
+	terminalWidth = 100
+	nameColumn    = 6  // begin of the name
+	textColumn    = 30 // begin of the result's text
+)
+
+func newChecklist(out io.Writer, asJSON, terminal, colors bool) *checklist {
+	l := &checklist{out: bufio.NewWriter(out), json: asJSON, colors: terminal && colors}
+	if terminal {
+		l.width = terminalWidth
+	}
+	return l
+}
+
+var resultColors = map[check.Result]string{check.OK: "\x1b[32m", check.Warn: "\x1b[33m", check.Fail: "\x1b[1;31m"}
+
+func (l *checklist) print(c check.Check) {
+	if l.json {
+		return
+	}
+	result := fmt.Sprintf("%-*s", nameColumn, c.Result)
+	if l.colors {
+		result = resultColors[c.Result] + result + "\x1b[0m"
+	}
+	fmt.Fprintf(l.out, "%s%-*s%s\n", result, textColumn-nameColumn, c.Name, l.format(c.Found))
+	if c.Remedy != "" {
+		fmt.Fprintf(l.out, "%*s-> %s\n", textColumn, "", l.format(c.Remedy))
+	}
+	_ = l.out.Flush() // finish returns the error
+}
+
+// format wraps a text and indents all lines except the first one. It removes control
+// characters, which a server can send.
+func (l *checklist) format(text string) string {
+	var lines []string
+	for line := range strings.SplitSeq(text, "\n") { // each fault of a configuration is a line
+		lines = append(lines, wrap(status.OneLine(line), l.width-textColumn-len("-> "))...)
+	}
+	return strings.Join(lines, "\n"+strings.Repeat(" ", textColumn))
+}
+
+// wrap breaks a text into lines of at most width columns. Longer words stay whole. With a
+// width below 1, it returns the text as it is.
+func wrap(text string, width int) []string {
+	if width < 1 {
+		return []string{text}
+	}
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case len([]rune(line))+1+len([]rune(word)) > width:
+			lines, line = append(lines, line), word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
+}
+
+// finish prints the JSON document, or the number of checks by result.
+func (l *checklist) finish(report check.Report) error {
+	if l.json {
+		encoder := json.NewEncoder(l.out)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(report); err != nil {
+			return err
+		}
+		return l.out.Flush()
+	}
+	count := map[check.Result]int{}
+	for _, c := range report.Checks {
+		count[c.Result]++
+	}
+	fmt.Fprintf(l.out, "\n%d ok, %d warn, %d fail\n", count[check.OK], count[check.Warn], count[check.Fail])
+	return l.out.Flush()
+}
