@@ -206,7 +206,9 @@ func TestStatusOfOtherServer(t *testing.T) {
 		cause   []string // parts of the error
 		remedy  string   // part of the remedy
 	}{
-		"500":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no \x1b[2J disk", 500) }, []string{"500", "disk"}, "log"},
+		"500": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no \x1b[2J disk", http.StatusInternalServerError)
+		}, []string{"500", "disk"}, "log"},
 		"HTML": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, []string{errNotConnector.Error()}, "service.admin.address"},
 		"JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }, []string{errNotConnector.Error()}, "service.admin.address"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
@@ -244,7 +246,7 @@ func TestStatusWithoutResponse(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	h := testHooks
 	h.fetchTimeout = time.Millisecond
-	o := invokeWith(t, t.Context(), h, s.env.Environ(), "status", "--output", "json")
+	o := invokeWith(t.Context(), t, h, s.env.Environ(), "status", "--output", "json")
 	if r := decode[status.Report](t, o); o.Code != exitDone || r.From != status.FromFile || !strings.Contains(r.Daemon, context.DeadlineExceeded.Error()) || r.DaemonRemedy != remedyStuck {
 		t.Errorf("%+v", r)
 	}

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -54,7 +53,8 @@ type program struct {
 	levelHook      *levelHook
 	output         string
 	resultStarted  bool                   // part of the result may be on stdout
-	cleanup        atomic.Pointer[func()] // runs before a second signal ends the process
+	aborted        chan struct{}          // receives a value if Main must not wait for the command
+	cleanup        atomic.Pointer[func()] // what Main calls after an abort; nil: nothing
 	hooks          hooks
 }
 
@@ -63,29 +63,33 @@ type hooks struct {
 	config       func(*config.Config) // changes the configuration after it is read
 	state        state.Options        // of every state file
 	fetchTimeout time.Duration        // for a response of the daemon; 0: 5 s
-	exit         func(int)            // ends the process when the grace is exceeded; nil: os.Exit
-}
-
-// exit ends the process.
-func (p *program) exit(code int) {
-	if p.hooks.exit != nil {
-		p.hooks.exit(code)
-		return
-	}
-	os.Exit(code)
 }
 
 // Main runs the program with its arguments and returns its exit code.
 func Main(args, environ []string, stdout, stderr io.Writer) int {
-	p := &program{environ: environ, stdout: stdout, stderr: stderr, levelHook: newLevelHook()}
+	p := &program{environ: environ, stdout: stdout, stderr: stderr, levelHook: newLevelHook(), aborted: make(chan struct{}, 1)}
 	defer p.levelHook.close()
-	ctx, stop := onSignal(context.Background(), func() {
+	ctx, stop := onSignal(context.Background(), p.abort)
+	defer stop()
+	exitCode := make(chan int, 1)
+	go func() { exitCode <- p.execute(ctx, args) }()
+	select {
+	case code := <-exitCode:
+		return code
+	case <-p.aborted: // the caller ends the process, and with it the command
 		if cleanup := p.cleanup.Load(); cleanup != nil {
 			(*cleanup)()
 		}
-	})
-	defer stop()
-	return p.execute(ctx, args)
+		return exitInterrupted
+	}
+}
+
+// abort makes Main return without waiting for the command.
+func (p *program) abort() {
+	select {
+	case p.aborted <- struct{}{}:
+	default:
+	}
 }
 
 // execute runs a command line and returns its exit code.
@@ -153,9 +157,7 @@ file is renamed to adconnector.db.damaged-TIME and can be removed.`,
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 		// Commands that do not read the configuration check these flags, too.
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			return errors.Join(validateFlag("log-format", p.logFormat, config.LogFormats), validateFlag("log-level", p.logLevel, config.LogLevels))
-		},
+		PersistentPreRunE: func(*cobra.Command, []string) error { return p.validateFlags() },
 	}
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
@@ -170,6 +172,11 @@ file is renamed to adconnector.db.damaged-TIME and can be removed.`,
 	completeFlag(root, "log-format", config.LogFormats...)
 	completeFlag(root, "log-level", config.LogLevels...)
 	return root
+}
+
+// validateFlags checks the values of the global flags.
+func (p *program) validateFlags() error {
+	return errors.Join(validateFlag("log-format", p.logFormat, config.LogFormats), validateFlag("log-level", p.logLevel, config.LogLevels))
 }
 
 // validateFlag returns an error if the value of a flag is not allowed. An empty value means

@@ -98,10 +98,7 @@ func (p *program) demo(ctx context.Context, o demoOptions) error {
 	cleanup := func() { _ = os.RemoveAll(dir) }
 	p.cleanup.Store(&cleanup)
 	defer p.cleanup.Store(nil)
-	defer enforceGrace(ctx, demoGrace, errGrace, connector.logger(), func(code int) {
-		cleanup()
-		p.exit(code)
-	})()
+	defer enforceGrace(ctx, demoGrace, errGrace, connector.logger(), p.abort)()
 	err = errors.Join(p.runDemo(ctx, connector, o, dir), os.RemoveAll(dir))
 	if ctx.Err() != nil {
 		return exit(exitInterrupted)

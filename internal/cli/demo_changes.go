@@ -19,6 +19,7 @@ type change struct {
 	time        time.Time
 	field, want string // expected value of a field; without a field: nothing to send
 	sentBefore  int    // how often the gateway had received the object before
+	apply       func() error
 }
 
 // changeDirectory makes one change of each kind.
@@ -29,69 +30,63 @@ func (s *scenario) changeDirectory() ([]change, error) {
 	if len(users) < changedUsers {
 		return nil, newUsageError(fmt.Errorf("only %d users have names for the table, and the demo changes %d", len(users), changedUsers), "use another --seed or more --users")
 	}
-	group := groups[len(groups)-1]
 	inventory, err := s.readInventory()
 	if err != nil {
 		return nil, err
 	}
 
 	var changes []change
-	// apply makes a change unless an earlier change failed.
-	apply := func(c change, makeChange func() error) {
-		if err == nil {
-			c.time, c.sentBefore = time.Now(), inventory[c.guid].Times
-			err = makeChange()
-			changes = append(changes, c)
+	for _, planned := range s.planChanges(users, groups[len(groups)-1]) {
+		planned.time, planned.sentBefore = time.Now(), inventory[planned.guid].Times
+		if err := planned.apply(); err != nil {
+			return nil, err
 		}
+		changes = append(changes, planned)
 	}
-	d := s.directory
-	_, container, _ := strings.Cut(users[0].DN, ",")
-	newUser, newGroup := "CN=Ada Example,"+container, "CN=Newcomers,CN=Users,"+d.Base()
-	apply(change{text: "added user Ada Example", dn: newUser, field: "status", want: "ACTIVE"}, func() error {
-		return d.Add(domaincontroller.Object{DN: newUser, Attributes: map[string][]string{
-			"objectClass": {"user"}, "sAMAccountName": {"demo.ada"}, "userAccountControl": {"66048"}, "givenName": {"Ada"}, "sn": {"Example"},
-			"displayName": {"Ada Example"}, "mail": {"ada.example@corp.example.com"}, "title": {"Analyst"},
-		}})
-	})
-	apply(change{text: "added group Newcomers, with Ada", dn: newGroup, field: "visibility", want: "PUBLIC"}, func() error {
-		return d.Add(domaincontroller.Object{DN: newGroup, Attributes: map[string][]string{
-			"objectClass": {"group"}, "sAMAccountName": {"demo.newcomers"}, "description": {"New employees"}, "member": {newUser},
-		}})
-	})
-	const title = "Head of Demos"
-	promoted := users[0]
-	apply(change{text: "modified title of " + promoted.First("name"), guid: guidOf(promoted), field: "jobTitle", want: title}, func() error {
-		return d.Modify(promoted.DN, "title", title)
-	})
-	renamed, name := users[1], users[1].First("name")+"-Example"
-	apply(change{text: "renamed " + renamed.First("name"), guid: guidOf(renamed), field: "name", want: name}, func() error {
-		return d.Rename(renamed.DN, name)
-	})
-	disabled := users[2]
-	apply(change{text: "disabled " + disabled.First("name"), guid: guidOf(disabled), field: "status", want: "DISABLED"}, func() error {
-		return d.Disable(disabled.DN)
-	})
-	moved := users[3]
-	apply(change{text: "moved " + moved.First("name") + " to CN=Users", guid: guidOf(moved)}, func() error {
-		return d.Move(moved.DN, "CN=Users,"+d.Base())
-	})
-	const description = "New description"
-	apply(change{text: "described " + group.First("name"), guid: guidOf(group), field: "description", want: description}, func() error {
-		return d.Modify(group.DN, "description", description)
-	})
-	deleted := users[4]
-	apply(change{text: "deleted " + deleted.First("name"), guid: guidOf(deleted), field: "status", want: "DELETED"}, func() error {
-		return d.Delete(deleted.DN)
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range d.Objects() {
+	for _, o := range s.directory.Objects() {
 		if i := slices.IndexFunc(changes, func(c change) bool { return c.dn == o.DN }); i >= 0 {
 			changes[i].guid = guidOf(o)
 		}
 	}
 	return changes, nil
+}
+
+// planChanges returns the changes of users[0] to users[4], of a group, and of new objects.
+func (s *scenario) planChanges(users []domaincontroller.Object, group domaincontroller.Object) []change {
+	const (
+		title       = "Head of Demos"
+		description = "New description"
+	)
+	d := s.directory
+	promoted, renamed, disabled, moved, deleted := users[0], users[1], users[2], users[3], users[4]
+	newName := renamed.First("name") + "-Example"
+	_, container, _ := strings.Cut(users[0].DN, ",")
+	newUser, newGroup := "CN=Ada Example,"+container, "CN=Newcomers,CN=Users,"+d.Base()
+	return []change{
+		{text: "added user Ada Example", dn: newUser, field: "status", want: "ACTIVE", apply: func() error {
+			return d.Add(domaincontroller.Object{DN: newUser, Attributes: map[string][]string{
+				"objectClass": {"user"}, "sAMAccountName": {"demo.ada"}, "userAccountControl": {"66048"}, "givenName": {"Ada"}, "sn": {"Example"},
+				"displayName": {"Ada Example"}, "mail": {"ada.example@corp.example.com"}, "title": {"Analyst"},
+			}})
+		}},
+		{text: "added group Newcomers, with Ada", dn: newGroup, field: "visibility", want: "PUBLIC", apply: func() error {
+			return d.Add(domaincontroller.Object{DN: newGroup, Attributes: map[string][]string{
+				"objectClass": {"group"}, "sAMAccountName": {"demo.newcomers"}, "description": {"New employees"}, "member": {newUser},
+			}})
+		}},
+		{text: "modified title of " + promoted.First("name"), guid: guidOf(promoted), field: "jobTitle", want: title,
+			apply: func() error { return d.Modify(promoted.DN, "title", title) }},
+		{text: "renamed " + renamed.First("name"), guid: guidOf(renamed), field: "name", want: newName,
+			apply: func() error { return d.Rename(renamed.DN, newName) }},
+		{text: "disabled " + disabled.First("name"), guid: guidOf(disabled), field: "status", want: "DISABLED",
+			apply: func() error { return d.Disable(disabled.DN) }},
+		{text: "moved " + moved.First("name") + " to CN=Users", guid: guidOf(moved),
+			apply: func() error { return d.Move(moved.DN, "CN=Users,"+d.Base()) }},
+		{text: "described " + group.First("name"), guid: guidOf(group), field: "description", want: description,
+			apply: func() error { return d.Modify(group.DN, "description", description) }},
+		{text: "deleted " + deleted.First("name"), guid: guidOf(deleted), field: "status", want: "DELETED",
+			apply: func() error { return d.Delete(deleted.DN) }},
+	}
 }
 
 // isPlainAccount reports whether a user is enabled, has a title, and has a name in Latin

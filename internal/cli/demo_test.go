@@ -24,12 +24,10 @@ import (
 	"adconnector/test/testlog"
 )
 
-// demoHooks replace the schedule of the demo by an interval, and let the demo exceed its grace:
-// a busy machine can be slow.
+// demoHooks replace the schedule of the demo by an interval.
 func demoHooks(tick time.Duration) hooks {
 	h := testHooks
 	h.config = func(c *config.Config) { c.Service.Schedule = schedule.Every(tick) }
-	h.exit = func(int) {}
 	return h
 }
 
@@ -42,7 +40,7 @@ const (
 func TestDemo(t *testing.T) {
 	requireNoLeaks := watchLeaks(t)
 	environ := []string{"CONNECTOR_API_URL=https://gateway.example", "QUALYS_USER_USERNAME=somebody"} // must not be read
-	o := invokeWith(t, t.Context(), demoHooks(frequent), environ, "demo", "--users", "300", "--groups", "30", "--seed", "3")
+	o := invokeWith(t.Context(), t, demoHooks(frequent), environ, "demo", "--users", "300", "--groups", "30", "--seed", "3")
 	if o.Code != exitDone || len(o.Errors()) != 0 {
 		t.Errorf("exit code %d, log %v", o.Code, o.Log)
 	}
@@ -216,7 +214,7 @@ func TestDemoInterrupted(t *testing.T) {
 		o := smallDemo()
 		o.keep = true
 		var log testlog.Log
-		if err := (&program{stdout: stdout, stderr: log.Checked(t), hooks: demoHooks(tick)}).demo(ctx, o); err != exit(exitInterrupted) {
+		if err := (&program{stdout: stdout, stderr: log.Checked(t), hooks: demoHooks(tick)}).demo(ctx, o); !errors.Is(err, exit(exitInterrupted)) {
 			t.Errorf("%v, log %v", err, log.Lines())
 		}
 		requireNoLeaks()
@@ -280,7 +278,7 @@ func TestDemoKeep(t *testing.T) {
 		}
 	}
 	cancel()
-	if err := <-ended; err != exit(exitInterrupted) {
+	if err := <-ended; !errors.Is(err, exit(exitInterrupted)) {
 		t.Errorf("ended with %v", err)
 	}
 }

@@ -168,10 +168,10 @@ func (s *fixture) invoke(t *testing.T, args ...string) child.Outcome {
 
 func invoke(t *testing.T, environ []string, args ...string) child.Outcome {
 	t.Helper()
-	return invokeWith(t, t.Context(), testHooks, environ, args...)
+	return invokeWith(t.Context(), t, testHooks, environ, args...)
 }
 
-func invokeWith(t *testing.T, ctx context.Context, h hooks, environ []string, args ...string) child.Outcome {
+func invokeWith(ctx context.Context, t *testing.T, h hooks, environ []string, args ...string) child.Outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	p := &program{environ: environ, stdout: &stdout, stderr: &stderr, levelHook: newLevelHook(), hooks: h}
@@ -203,7 +203,6 @@ func (s *fixture) serve(t *testing.T, configure func(*config.Config)) *daemon {
 	ctx, stop := context.WithCancel(t.Context())
 	d := &daemon{stop: stop, ended: make(chan struct{})}
 	h := testHooks
-	h.exit = func(int) {} // a busy machine can exceed the grace
 	h.config = func(c *config.Config) {
 		c.Gateway.RetryFirst = time.Millisecond
 		if configure != nil {

@@ -75,6 +75,6 @@ func (p *program) checkStateLock(dir string) error {
 	case err != nil:
 		return err
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	return fault.Operation{Op: "find the daemon of", Object: "state directory " + dir}.Failed(fault.Transient, errors.New("no process holds it"), "start the daemon")
 }

@@ -119,13 +119,13 @@ func (r *report) finish(run state.Run, dryRun bool) error {
 		}
 		switch {
 		case r.assets > 0:
-			r.out.WriteString("\n  ],")
+			_, _ = r.out.WriteString("\n  ],")
 			encoded = encoded[1:] // without the brace, which is already written
 		case dryRun:
-			r.out.WriteString("{\n  \"planned\": [],")
+			_, _ = r.out.WriteString("{\n  \"planned\": [],")
 			encoded = encoded[1:]
 		}
-		r.out.Write(append(encoded, '\n'))
+		_, _ = r.out.Write(append(encoded, '\n'))
 		return r.out.Flush() // also returns the error of an earlier write
 	}
 	sent := fmt.Sprintf("%d uploaded, %d deleted, %d deletions held, %d rejected", run.Uploaded, run.Deleted, run.Held, run.Rejected)

@@ -105,7 +105,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 		next := cron.Next(time.Now())
 		return max(cron.Next(next).Sub(next), 0) // there can be no second tick
 	})
-	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.exit)()
+	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)()
 	endpoint, pulse := m.endpoint(r, log)
 	defer startEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
 	defer startStateReporting(ctx, r)()

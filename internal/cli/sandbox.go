@@ -246,7 +246,7 @@ func listenLoopback(flag, address string) (net.Listener, error) {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return nil, newUsageError(fmt.Errorf("%s %s: the sandbox listens on loopback only", flag, address), "use an address such as 127.0.0.1:"+port)
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, newUsageError(fmt.Errorf("%s %s: the port is in use, perhaps by another sandbox", flag, address), "stop the other process, or choose another port")

@@ -9,9 +9,9 @@ import (
 )
 
 // onSignal returns a context that ends with the first SIGTERM or SIGINT. A second signal
-// calls cleanUp and ends the process. Until stop is called, a write to a pipe without a
-// reader returns EPIPE and does not end the process: a daemon continues without its log.
-func onSignal(parent context.Context, cleanUp func()) (ctx context.Context, stop func()) {
+// calls abort. Until stop is called, a write to a pipe without a reader returns EPIPE and does
+// not end the process: a daemon continues without its log.
+func onSignal(parent context.Context, abort func()) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	brokenPipe := make(chan os.Signal, 1) // never received: the write returns the error
 	signal.Notify(brokenPipe, syscall.SIGPIPE)
@@ -20,7 +20,7 @@ func onSignal(parent context.Context, cleanUp func()) (ctx context.Context, stop
 	done := make(chan struct{})
 	var handler sync.WaitGroup
 	handler.Go(func() {
-		for _, handle := range []func(){cancel, func() { cleanUp(); os.Exit(exitInterrupted) }} {
+		for _, handle := range []func(){cancel, abort} {
 			select {
 			case <-signals:
 				handle()

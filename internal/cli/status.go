@@ -75,7 +75,7 @@ func (p *program) reportFromFile(dir string, instance status.Instance) (status.R
 	if err != nil {
 		return status.Report{}, err
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	report, err := status.Read(store, time.Now())
 	report.From, report.Version, report.Instance = status.FromFile, version, instance
 	return report, err

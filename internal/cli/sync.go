@@ -68,7 +68,7 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 		return err
 	}
 	defer p.levelHook.followSignals(log)()
-	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.exit)()
+	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)()
 	if !options.DryRun {
 		defer startStateReporting(ctx, r)()
 	}

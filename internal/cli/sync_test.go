@@ -166,7 +166,7 @@ func TestFullInterval(t *testing.T) {
 	s.invoke(t, "sync")
 	h := testHooks
 	h.config = func(c *config.Config) { c.Run.FullInterval = time.Nanosecond }
-	o := invokeWith(t, t.Context(), h, s.env.Environ(), "sync", "--output", "json")
+	o := invokeWith(t.Context(), t, h, s.env.Environ(), "sync", "--output", "json")
 	if mode := decode[document](t, o).Mode; mode != "full" {
 		t.Errorf("mode %s", mode)
 	}

@@ -94,9 +94,9 @@ func newGraceError() error {
 	return fault.Operation{Op: "stop"}.Failed(fault.Canceled, errGrace, "increase service.shutdown-grace if this happens often")
 }
 
-// enforceGrace logs the end of ctx. It ends the process if stop is not called within grace
-// after that. Everything that was acknowledged by then is recorded.
-func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log zerolog.Logger, exitProcess func(int)) (stop func()) {
+// enforceGrace logs the end of ctx. It calls abort if stop is not called within grace after
+// that. Everything that was acknowledged by then is recorded.
+func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log zerolog.Logger, abort func()) (stop func()) {
 	log = log.With().Str("component", "shutdown").Logger()
 	done := make(chan struct{})
 	var watchdog sync.WaitGroup
@@ -113,7 +113,7 @@ func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log 
 		select {
 		case <-time.After(grace):
 			log.Error().EmbedObject(fault.Fields(exceeded)).Stringer("grace", grace).Msg(MsgGraceExceeded)
-			exitProcess(exitInterrupted)
+			abort()
 		case <-done:
 		}
 	})
