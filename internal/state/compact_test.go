@@ -14,8 +14,8 @@ import (
 	"adconnector/internal/identity"
 )
 
-// TestCampaignCompact: a file that is mostly free is small after the next opening, and
-// holds the same.
+// TestCampaignCompact checks that Open compacts a file that is mostly free, and that the
+// content stays the same.
 func TestCampaignCompact(t *testing.T) {
 	t.Parallel()
 	options, count := unsynced, 150_000
@@ -35,20 +35,20 @@ func TestCampaignCompact(t *testing.T) {
 		o.Deleted = n >= kept
 		batch.Objects = append(batch.Objects, o)
 	}
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{batch}))
-	must(t, d.Commit([]BatchResult{{Complete: true, Acknowledged: batch.Objects}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{batch}))
+	must(t, j.Commit([]BatchResult{{Complete: true, Acknowledged: batch.Objects}}))
 	must(t, s.Close())
 	large := result(os.Stat(path))(t).Size()
 	if large < cmp.Or(options.compactAbove, defaultCompactAbove) {
-		t.Fatalf("the file has %d bytes, which is too few for the test", large)
+		t.Fatalf("file size %d is too small for the test", large)
 	}
-	must(t, os.WriteFile(path+compactTo, []byte("cut off"), 0o600))
+	must(t, os.WriteFile(path+compactSuffix, []byte("interrupted"), 0o600))
 
 	s = result(options.Open(dir))(t)
 	defer s.Close()
 	if small := result(os.Stat(path))(t).Size(); small > large/10 {
-		t.Errorf("%d bytes, before %d", small, large)
+		t.Errorf("compacted from %d to %d bytes", large, small)
 	}
 	for _, o := range batch.Objects[:kept] {
 		expect(t, s, o)
@@ -56,15 +56,15 @@ func TestCampaignCompact(t *testing.T) {
 	if size := result(s.IndexSize())(t); size != kept {
 		t.Errorf("%d objects, want %d", size, kept)
 	}
-	if again := result(s.OpenJournal(reader, began))(t); again.run <= d.run {
-		t.Errorf("the run's number went from %d to %d", d.run, again.run)
+	if next := result(s.OpenJournal(testSource, testStart))(t); next.run <= j.run {
+		t.Errorf("run number %d after %d", next.run, j.run)
 	}
-	if _, err := os.Stat(path + compactTo); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the copy was left behind: %v", err)
+	if _, err := os.Stat(path + compactSuffix); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the copy was not removed: %v", err)
 	}
 }
 
-// TestNotCompacted: a file below the size, and one that is mostly in use, stay as they are.
+// TestNotCompacted checks that a small file, and one that is mostly in use, are not compacted.
 func TestNotCompacted(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -77,11 +77,11 @@ func TestNotCompacted(t *testing.T) {
 		s := result(options.Open(dir))(t)
 		all := objects(0, 2000, 1)
 		must(t, send(s, all))
-		gone := all[c.kept:]
-		for i := range gone {
-			gone[i] = deleted(gone[i])
+		deletions := all[c.kept:]
+		for i := range deletions {
+			deletions[i] = deleted(deletions[i])
 		}
-		must(t, send(s, gone))
+		must(t, send(s, deletions))
 		must(t, s.Close())
 		before := result(os.Stat(filepath.Join(dir, fileName)))(t)
 		s = result(options.Open(dir))(t)

@@ -14,11 +14,11 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// TestDamagedUnderWay: whoever works with a file when it is damaged gets an error,
-// nobody waits forever, and closing it makes room for a new one.
-func TestDamagedUnderWay(t *testing.T) {
+// TestDamageWhileOpen checks that all operations on a file that is damaged while it is open
+// return an error, and that Close sets the file aside.
+func TestDamageWhileOpen(t *testing.T) {
 	t.Parallel()
-	for name, from := range map[string]int64{"all of it": 0, "all but its heads": 8192} {
+	for name, from := range map[string]int64{"whole file": 0, "all but the meta pages": 8192} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			s := openStore(t, dir)
@@ -51,38 +51,38 @@ func TestDamagedUnderWay(t *testing.T) {
 			}
 			must(t, s.Close())
 			if s.DamagedFile == nil || !strings.HasPrefix(s.DamagedFile.Path, path+".damaged-") {
-				t.Errorf("set aside %v", s.DamagedFile)
+				t.Errorf("damaged file %v", s.DamagedFile)
 			}
 			s = openStore(t, dir)
 			if n := result(s.IndexSize())(t); n != 0 || s.DamagedFile != nil {
-				t.Errorf("size %d, set aside %v", n, s.DamagedFile)
+				t.Errorf("size %d, damaged file %v", n, s.DamagedFile)
 			}
 			must(t, send(s, objects(0, 10, 1)))
 		})
 	}
 }
 
-// TestUnreadableRecord: what is no record is damage, also to who only looks.
-func TestUnreadableRecord(t *testing.T) {
+// TestInvalidJSON checks that a value that is not JSON is damage, also for a reader.
+func TestInvalidJSON(t *testing.T) {
 	t.Parallel()
-	nonsense := func() (dir string) {
+	invalidFile := func() (dir string) {
 		dir = t.TempDir()
 		s := openStore(t, dir)
-		must(t, s.update("write nonsense", func(c change) error {
+		must(t, s.update("write invalid values", func(c change) error {
 			return errors.Join(c.put(bucketRuns, make([]byte, 8), []byte("{")), c.put(bucketMeta, keyConnector, []byte("?")))
 		}))
 		must(t, s.Close())
 		return dir
 	}
-	looking := result(unsynced.OpenReadOnly(nonsense()))(t)
-	_, err := looking.Runs()
-	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "read runs", Object: "state file " + looking.Path()}, ErrDamaged, remedyDamaged)
-	s := openStore(t, nonsense())
+	readOnly := result(unsynced.OpenReadOnly(invalidFile()))(t)
+	_, err := readOnly.Runs()
+	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "read runs", Object: "state file " + readOnly.Path()}, ErrDamaged, remedyDamaged)
+	s := openStore(t, invalidFile())
 	if _, err := s.Connector(); !errors.Is(err, ErrDamaged) {
 		t.Errorf("connector: %v", err)
 	}
 	must(t, s.Close())
 	if s.DamagedFile == nil {
-		t.Error("the file is still there")
+		t.Error("the damaged file was not set aside")
 	}
 }

@@ -10,70 +10,69 @@ import (
 	"adconnector/internal/membership"
 )
 
-// The graph of memberships is kept for deltas: what a group's change changes
-// elsewhere is found by comparing it with what was known before. Its records are in
-// the form of their own room.
+// Delta syncs use the stored membership graph: comparing it with the new one yields the
+// objects that a change of a group affects. Package membership defines the format of
+// the records.
 //
-// It moves before the objects that a change affects are delivered, and those are
-// written down with it, whole or not at all: they are read again until a run has
-// delivered everything. So whatever the gateway was sent in a run that failed, an
-// object whose memberships have changed since the last good run is among them, even
-// when they have changed back.
+// The graph is updated before the affected objects are sent, in one transaction that
+// records them as stale. They stay stale, and are read again, until a run has sent
+// everything. If a run fails, the gateway may have received values of either graph. The
+// next run then also sends objects whose memberships have changed back.
 var (
-	bucketGraphObjects = []byte("graph objects") // number → object
-	bucketGraphGroups  = []byte("graph groups")  // number → group with its members
-	bucketAgain        = []byte("again")         // GUID of an object that is to be read again
+	bucketGraphObjects = []byte("graph objects") // node → object
+	bucketGraphGroups  = []byte("graph groups")  // node → group with its members
+	bucketStale        = []byte("again")         // GUID of a stale object
 
-	// A file that has seen no security posture may be without these.
-	graphBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketAgain}
+	// Files that earlier programs wrote without security posture lack these buckets.
+	graphBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale}
 
 	keyGraph = []byte("graph")
 )
 
-func isGraph(bucket []byte) bool {
+func isGraphBucket(bucket []byte) bool {
 	return slices.ContainsFunc(graphBuckets, func(name []byte) bool { return string(name) == string(bucket) })
 }
 
-// GraphSource is what the graph was read from.
+// GraphSource is the base DN and the domain controller from which the graph was read.
 type GraphSource struct {
 	Base         string          `json:"base"`
 	InvocationID ad.InvocationID `json:"invocation_id"`
 }
 
-// graphState is what is kept about the graph.
+// graphState is the stored state of the graph.
 type graphState struct {
 	GraphSource
-	AgainAll bool `json:"again_all,omitempty"`
+	AllStale bool `json:"again_all,omitempty"`
 }
 
-// GraphChange makes the kept graph another one.
+// GraphChange is an update of the stored graph.
 type GraphChange struct {
 	Source          GraphSource
-	Replace         bool // nothing of the kept one holds good
-	Objects, Groups []membership.Record
-	Stale           []ad.GUID // to be read again, besides those that were before
-	AllStale        bool      // everything is to be read again
+	Replace         bool                // delete the stored graph first
+	Objects, Groups []membership.Record // a nil value deletes the record
+	Stale           []ad.GUID           // objects that become stale
+	AllStale        bool                // all objects become stale
 }
 
-// ReadGraph gives the kept graph to the callbacks, objects before groups. Values are
-// valid during the call. It reports false when there is none.
-func (s *Store) ReadGraph(object, group func(node uint32, value []byte) error) (source GraphSource, there bool, err error) {
+// ReadGraph passes the stored graph to the callbacks, objects before groups. A value is
+// valid only during the call. found is false if there is no graph.
+func (s *Store) ReadGraph(object, group func(node uint32, value []byte) error) (source GraphSource, found bool, err error) {
 	err = s.view("read memberships", func(tx *bbolt.Tx) error {
-		var kept graphState
-		if err := get(tx.Bucket(bucketMeta), keyGraph, &kept); err != nil {
+		var graph graphState
+		if err := getJSON(tx.Bucket(bucketMeta), keyGraph, &graph); err != nil {
 			return err
 		}
-		source, there = kept.GraphSource, tx.Bucket(bucketMeta).Get(keyGraph) != nil
+		source, found = graph.GraphSource, tx.Bucket(bucketMeta).Get(keyGraph) != nil
 		for _, part := range []struct {
-			bucket []byte
-			each   func(uint32, []byte) error
+			bucket   []byte
+			callback func(uint32, []byte) error
 		}{{bucketGraphObjects, object}, {bucketGraphGroups, group}} {
 			bucket := tx.Bucket(part.bucket)
-			if bucket == nil { // a file of an earlier program, opened to look at it
+			if bucket == nil { // file of an earlier program, opened read-only
 				continue
 			}
 			err := bucket.ForEach(func(key, value []byte) error {
-				return part.each(binary.BigEndian.Uint32(key), value)
+				return part.callback(binary.BigEndian.Uint32(key), value)
 			})
 			if err != nil {
 				return err
@@ -81,59 +80,66 @@ func (s *Store) ReadGraph(object, group func(node uint32, value []byte) error) (
 		}
 		return nil
 	})
-	return source, there, err
+	return source, found, err
 }
 
-// UpdateGraph records a change of the graph and what follows from it.
+// UpdateGraph records a change of the graph and the stale objects in one transaction.
 func (s *Store) UpdateGraph(g GraphChange) error {
 	return s.update("record memberships", func(c change) error {
-		for _, part := range []struct {
-			bucket  []byte
-			records []membership.Record
-		}{{bucketGraphObjects, g.Objects}, {bucketGraphGroups, g.Groups}} {
-			if g.Replace {
-				if err := c.empty(part.bucket); err != nil {
-					return err
-				}
-			}
-			c.Bucket(part.bucket).FillPercent = 0.9 // numbers grow
-			for _, record := range part.records {
-				key := binary.BigEndian.AppendUint32(nil, record.Node)
-				write := func() error { return c.put(part.bucket, key, record.Value) }
-				if record.Value == nil {
-					write = func() error { return c.delete(part.bucket, key) }
-				}
-				if err := write(); err != nil {
-					return err
-				}
-			}
+		if err := writeGraphRecords(c, bucketGraphObjects, g.Replace, g.Objects); err != nil {
+			return err
+		}
+		if err := writeGraphRecords(c, bucketGraphGroups, g.Replace, g.Groups); err != nil {
+			return err
 		}
 		for _, guid := range g.Stale {
-			if err := c.put(bucketAgain, guid[:], nil); err != nil {
+			if err := c.put(bucketStale, guid[:], nil); err != nil {
 				return err
 			}
 		}
-		var kept graphState
-		if err := get(c.Bucket(bucketMeta), keyGraph, &kept); err != nil {
+		var stored graphState
+		if err := getJSON(c.Bucket(bucketMeta), keyGraph, &stored); err != nil {
 			return err
 		}
-		return c.putJSON(bucketMeta, keyGraph, graphState{g.Source, kept.AgainAll || g.AllStale})
+		return c.putJSON(bucketMeta, keyGraph, graphState{g.Source, stored.AllStale || g.AllStale})
 	})
 }
 
-// StaleObjects returns the objects that are to be read again, and whether that is all of them.
-func (s *Store) StaleObjects() (guids []ad.GUID, all bool, err error) {
-	err = s.view("read what is affected", func(tx *bbolt.Tx) error {
-		var kept graphState
-		if err := get(tx.Bucket(bucketMeta), keyGraph, &kept); err != nil {
+func writeGraphRecords(c change, bucket []byte, replace bool, records []membership.Record) error {
+	if replace {
+		if err := c.empty(bucket); err != nil {
 			return err
 		}
-		all = kept.AgainAll
-		again := tx.Bucket(bucketAgain)
-		if again == nil {
+	}
+	c.Bucket(bucket).FillPercent = 0.9 // node numbers are mostly appended
+	for _, record := range records {
+		key := binary.BigEndian.AppendUint32(nil, record.Node)
+		var err error
+		if record.Value == nil {
+			err = c.delete(bucket, key)
+		} else {
+			err = c.put(bucket, key, record.Value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StaleObjects returns the stale objects. If all is true, all objects are stale.
+func (s *Store) StaleObjects() (guids []ad.GUID, all bool, err error) {
+	err = s.view("read stale objects", func(tx *bbolt.Tx) error {
+		var graph graphState
+		if err := getJSON(tx.Bucket(bucketMeta), keyGraph, &graph); err != nil {
+			return err
+		}
+		all = graph.AllStale
+		stale := tx.Bucket(bucketStale)
+		if stale == nil {
 			return nil
 		}
-		return again.ForEach(func(key, _ []byte) error {
+		return stale.ForEach(func(key, _ []byte) error {
 			guids = append(guids, ad.GUID(key))
 			return nil
 		})
@@ -141,15 +147,15 @@ func (s *Store) StaleObjects() (guids []ad.GUID, all bool, err error) {
 	return guids, all, err
 }
 
-// readAgain forgets what was to be read again: it was, and delivered.
-func readAgain(c change) error {
-	if err := c.empty(bucketAgain); err != nil {
+// clearStale marks all objects as not stale.
+func clearStale(c change) error {
+	if err := c.empty(bucketStale); err != nil {
 		return err
 	}
-	var kept graphState
-	if err := get(c.Bucket(bucketMeta), keyGraph, &kept); err != nil || !kept.AgainAll {
+	var graph graphState
+	if err := getJSON(c.Bucket(bucketMeta), keyGraph, &graph); err != nil || !graph.AllStale {
 		return err
 	}
-	kept.AgainAll = false
-	return c.putJSON(bucketMeta, keyGraph, kept)
+	graph.AllStale = false
+	return c.putJSON(bucketMeta, keyGraph, graph)
 }

@@ -11,25 +11,25 @@ import (
 	"adconnector/internal/membership"
 )
 
-// graphOf is what the store says of the graph.
+// graphOf returns a text of the stored graph and the stale objects.
 func graphOf(t *testing.T, s *Store) string {
 	t.Helper()
 	text := ""
 	part := func(name string) func(uint32, []byte) error {
 		return func(n uint32, value []byte) error { text += fmt.Sprintf("%s%d=%s ", name, n, value); return nil }
 	}
-	source, there, err := s.ReadGraph(part("o"), part("g"))
+	source, found, err := s.ReadGraph(part("o"), part("g"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, all, err := s.StaleObjects()
+	stale, all, err := s.StaleObjects()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, guid := range again {
+	for _, guid := range stale {
 		text += fmt.Sprintf("!%d ", guid[0])
 	}
-	return fmt.Sprintf("%t %s %s%t", there, source.Base, text, all)
+	return fmt.Sprintf("%t %s %s%t", found, source.Base, text, all)
 }
 
 func TestGraph(t *testing.T) {
@@ -63,7 +63,7 @@ func TestGraph(t *testing.T) {
 		Objects: []membership.Record{record(256, "y"), record(1, "x")}, Groups: []membership.Record{record(2, "z")}, Stale: []ad.GUID{{7}}}))
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source,
 		Objects: []membership.Record{record(1, ""), record(256, "w")}, Stale: []ad.GUID{{8}}, AllStale: true}))
-	// Debts stay until a run says that they are paid, whatever else is recorded.
+	// Objects stay stale until ClearStale.
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source}), func() error { return s.Advance(Progress{}) },
 		s.Close, func() error { s, err = unsynced.Open(dir); return err })
 	t.Cleanup(func() { s.Close() })
@@ -73,17 +73,17 @@ func TestGraph(t *testing.T) {
 	if _, _, err := s.ReadGraph(func(uint32, []byte) error { return bad }, nil); !errors.Is(err, bad) {
 		t.Errorf("error %v", err)
 	}
-	step("false  false", func() error { return s.ChangeTarget("elsewhere") })
+	step("false  false", func() error { return s.ChangeTarget("other") })
 }
 
-func TestIndexedAndOfKinds(t *testing.T) {
+func TestIndexedAndObjectsOfKinds(t *testing.T) {
 	t.Parallel()
 	s, err := unsynced.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	d, err := s.OpenJournal(reader, began)
+	j, err := s.OpenJournal(testSource, testStart)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,12 +91,12 @@ func TestIndexedAndOfKinds(t *testing.T) {
 	for n := range byte(5) {
 		objects = append(objects, identity.Object{GUID: ad.GUID{n}, Kind: identity.Kind(n), SID: ad.SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00"), Name: "x"})
 	}
-	if err := d.MarkInFlight([]Batch{{Objects: objects}}); err != nil {
+	if err := j.MarkInFlight([]Batch{{Objects: objects}}); err != nil {
 		t.Fatal(err)
 	}
-	known, err := s.Indexed([]ad.GUID{{9}, {3}, {1}})
-	if err != nil || !slices.Equal(known, []ad.GUID{{3}, {1}}) {
-		t.Errorf("%v, %v", known, err)
+	indexed, err := s.Indexed([]ad.GUID{{9}, {3}, {1}})
+	if err != nil || !slices.Equal(indexed, []ad.GUID{{3}, {1}}) {
+		t.Errorf("%v, %v", indexed, err)
 	}
 	found, err := s.ObjectsOfKinds(2, 4)
 	if err != nil || len(found) != 2 || found[0].Kind != 2 || found[1].Kind != 4 {
@@ -104,13 +104,12 @@ func TestIndexedAndOfKinds(t *testing.T) {
 	}
 }
 
-// TestGraphOfAnOlderFile: a file in which nothing of the kind was ever kept can be
-// looked at.
-func TestGraphOfAnOlderFile(t *testing.T) {
+// TestGraphOfOlderFile checks that a file without the graph buckets can be read.
+func TestGraphOfOlderFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	must(t, s.update("make older", func(c change) error {
+	must(t, s.update("delete buckets", func(c change) error {
 		for _, name := range graphBuckets {
 			if err := c.DeleteBucket(name); err != nil {
 				return err
@@ -119,11 +118,11 @@ func TestGraphOfAnOlderFile(t *testing.T) {
 		return nil
 	}))
 	must(t, s.Close())
-	look := openReadOnly(t, dir)
-	if got := graphOf(t, look); got != "false  false" {
+	readOnly := openReadOnly(t, dir)
+	if got := graphOf(t, readOnly); got != "false  false" {
 		t.Error(got)
 	}
-	must(t, look.Close())
+	must(t, readOnly.Close())
 	if got := graphOf(t, openStore(t, dir)); got != "false  false" {
 		t.Error(got)
 	}

@@ -11,149 +11,111 @@ import (
 	"adconnector/internal/identity"
 )
 
-// controller is the beginning of a domain controller's invocation ID: enough to tell
-// a handful of them apart.
-type controller [4]byte
+// controllerID is the first part of a domain controller's invocation ID. Four bytes
+// distinguish the few domain controllers of a directory.
+type controllerID [4]byte
 
-func controllerOf(id ad.InvocationID) controller { return controller(id[:4]) }
+func controllerIDOf(id ad.InvocationID) controllerID { return controllerID(id[:4]) }
 
-// batchNumber tells the batches of all runs apart: the run's number above the
-// batch's within it. 0 is none.
-type batchNumber uint64
-
-// A record is kind, fingerprint, batch, due, whose value it is, length of the SID, SID,
-// name. The fingerprint is that of the last value that the gateway acknowledged; where
-// it is zero, or the batch open, the gateway may hold any value, or nothing.
+// A record contains kind, fingerprint, batch, recheck time, domain controller, SID length,
+// SID and name. The fingerprint is that of the last acknowledged value. If it is zero,
+// or the batch is in flight, the gateway may have any value or none.
 const (
-	fingerprintAt = 1
-	batchAt       = fingerprintAt + len(identity.Fingerprint{})
-	dueAt         = batchAt + 8
-	controllerAt  = dueAt + 8
-	sidAt         = controllerAt + len(controller{}) // its length; then itself
+	fingerprintOffset = 1
+	batchOffset       = fingerprintOffset + len(identity.Fingerprint{})
+	recheckOffset     = batchOffset + 8
+	controllerOffset  = recheckOffset + 8
+	sidOffset         = controllerOffset + len(controllerID{}) // of the length byte
 )
 
-func encode(o identity.Object, batch batchNumber, readFrom controller) []byte {
-	b := make([]byte, 0, sidAt+1+len(o.SID)+len(o.Name))
+func encodeRecord(o identity.Object, batch batchID, source controllerID) []byte {
+	b := make([]byte, 0, sidOffset+1+len(o.SID)+len(o.Name))
 	b = append(b, byte(o.Kind))
 	b = append(b, o.Fingerprint[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(batch))
-	b = append(b, dueKey(o.RecheckAt)...)
-	b = append(b, readFrom[:]...)
+	b = append(b, batch.key()...)
+	b = append(b, recheckKey(o.RecheckAt)...)
+	b = append(b, source[:]...)
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
 	return append(b, o.Name...)
 }
 
-// decode copies: a record is valid only within its transaction.
-func decode(guid, record []byte) (o identity.Object, ok bool) {
-	if len(guid) != len(o.GUID) || len(record) <= sidAt || len(record) < sidAt+1+int(record[sidAt]) {
+// decodeRecord returns a copy, because a record is valid only within its transaction.
+func decodeRecord(guid, record []byte) (o identity.Object, ok bool) {
+	if len(guid) != len(o.GUID) || !isRecord(record) || len(record) < sidOffset+1+int(record[sidOffset]) {
 		return o, false
 	}
-	sidEnd := sidAt + 1 + int(record[sidAt])
+	sidEnd := sidOffset + 1 + int(record[sidOffset])
 	return identity.Object{
-		GUID: ad.GUID(guid), Kind: identity.Kind(record[0]), Fingerprint: identity.Fingerprint(record[fingerprintAt:]),
-		RecheckAt: dueOf(record), SID: ad.SID(slices.Clone(record[sidAt+1 : sidEnd])), Name: string(record[sidEnd:]),
+		GUID: ad.GUID(guid), Kind: identity.Kind(record[0]), Fingerprint: identity.Fingerprint(record[fingerprintOffset:]),
+		RecheckAt: recheckTime(record), SID: ad.SID(slices.Clone(record[sidOffset+1 : sidEnd])), Name: string(record[sidEnd:]),
 	}, true
 }
 
-func batchOf(record []byte) batchNumber {
-	return batchNumber(binary.BigEndian.Uint64(record[batchAt:]))
+// isRecord reports whether a record has all fields of fixed size. A missing record is nil.
+func isRecord(record []byte) bool { return len(record) > sidOffset }
+
+func batchOf(record []byte) batchID {
+	return batchID(binary.BigEndian.Uint64(record[batchOffset:]))
 }
 
-func dueOf(record []byte) time.Time {
-	seconds := binary.BigEndian.Uint64(record[dueAt:])
+func recheckTime(record []byte) time.Time {
+	seconds := binary.BigEndian.Uint64(record[recheckOffset:])
 	if seconds == 0 {
 		return time.Time{}
 	}
 	return time.Unix(int64(seconds), 0).UTC()
 }
 
-// RoundRecheck is the precision in which times are kept. It rounds up: what is read
-// again at that second has changed by then.
-func RoundRecheck(due time.Time) time.Time {
-	if due.IsZero() {
-		return due
+// RoundRecheck rounds a recheck time up to the stored precision of one second, so that the
+// status has changed at that time.
+func RoundRecheck(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
 	}
-	return time.Unix(due.Add(time.Second-1).Unix(), 0).UTC()
+	return time.Unix(t.Add(time.Second-1).Unix(), 0).UTC()
 }
 
-// dueKey sorts by time.
-func dueKey(due time.Time) []byte {
-	if due.IsZero() {
+// recheckKey returns the encoded recheck time. The order of keys is the order of times.
+func recheckKey(t time.Time) []byte {
+	if t.IsZero() {
 		return make([]byte, 8)
 	}
-	return binary.BigEndian.AppendUint64(nil, uint64(RoundRecheck(due).Unix()))
+	return binary.BigEndian.AppendUint64(nil, uint64(RoundRecheck(t).Unix()))
 }
 
-// IndexRecord is what is known of an object that was sent.
+// IndexRecord is the stored state of an object that was sent.
 type IndexRecord struct {
-	Fingerprint identity.Fingerprint // acknowledged; zero while none is
+	Fingerprint identity.Fingerprint // of the acknowledged value; zero: none or unknown
 	RecheckAt   time.Time
 }
 
-// Lookup returns what is known of an object, if it was ever sent.
+// Lookup returns the stored state of an object. found is false if it was never sent.
 //
-// Each call is a transaction of its own: one that was held over a wait for the
-// directory or the gateway would keep a growing file from being mapped anew, and
-// so hold up the acknowledgements that the wait may be for.
-func (s *Store) Lookup(guid ad.GUID) (known IndexRecord, there bool, err error) {
+// Each call uses its own transaction. bbolt cannot remap a growing file during a read
+// transaction. A transaction that stays open while its caller waits would block the
+// commits for which the caller may be waiting.
+func (s *Store) Lookup(guid ad.GUID) (stored IndexRecord, found bool, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		record := tx.Bucket(bucketIndex).Get(guid[:])
-		if len(record) <= sidAt {
-			return nil
-		}
-		there = true
-		known.RecheckAt = dueOf(record)
-		if !s.isOpen(batchOf(record)) {
-			known.Fingerprint = identity.Fingerprint(record[fingerprintAt:])
+		if found = isRecord(record); found {
+			stored = IndexRecord{s.acknowledgedFingerprint(record), recheckTime(record)}
 		}
 		return nil
 	})
-	return known, there, err
+	return stored, found, err
 }
 
-func (s *Store) isOpen(batch batchNumber) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, open := s.open[batch]
-	return open
-}
-
-// InFlightObjects returns the objects of batches whose answer never came.
-func (s *Store) InFlightObjects() (guids []ad.GUID, err error) {
-	s.mu.RLock()
-	open := len(s.open)
-	s.mu.RUnlock()
-	if open == 0 {
-		return nil, nil
+// acknowledgedFingerprint returns the fingerprint of the acknowledged value. It is zero if
+// there is none, or if a batch with the object is in flight.
+func (s *Store) acknowledgedFingerprint(record []byte) identity.Fingerprint {
+	if s.isInFlight(batchOf(record)) {
+		return identity.Fingerprint{}
 	}
-	err = s.view("read unsettled objects", func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
-			if len(record) > sidAt && s.isOpen(batchOf(record)) {
-				guids = append(guids, ad.GUID(key))
-			}
-			return nil
-		})
-	})
-	return guids, err
+	return identity.Fingerprint(record[fingerprintOffset:])
 }
 
-// NeverAcknowledged reports whether nothing in the index was ever acknowledged.
-func (s *Store) NeverAcknowledged() (untried bool, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(bucketIndex).Cursor()
-		for _, record := cursor.First(); record != nil; _, record = cursor.Next() {
-			if len(record) > sidAt && identity.Fingerprint(record[fingerprintAt:]) != (identity.Fingerprint{}) && !s.isOpen(batchOf(record)) {
-				return nil
-			}
-		}
-		untried = true
-		return nil
-	})
-	return untried, err
-}
-
-// IndexSize returns how many objects the index holds.
+// IndexSize returns the number of objects in the index.
 func (s *Store) IndexSize() (size int, err error) {
 	err = s.view("count index", func(tx *bbolt.Tx) error {
 		size = tx.Bucket(bucketIndex).Stats().KeyN
@@ -162,12 +124,12 @@ func (s *Store) IndexSize() (size int, err error) {
 	return size, err
 }
 
-// Objects returns those of the given objects that the index holds.
+// Objects returns the given objects that are in the index.
 func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		index := tx.Bucket(bucketIndex)
 		for _, guid := range guids {
-			if object, ok := decode(guid[:], index.Get(guid[:])); ok {
+			if object, ok := decodeRecord(guid[:], index.Get(guid[:])); ok {
 				found = append(found, object)
 			}
 		}
@@ -176,12 +138,13 @@ func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
 	return found, err
 }
 
-// Indexed returns which of the given objects the index holds.
+// Indexed returns the GUIDs of the given objects that are in the index. Unlike Objects, it
+// copies no records.
 func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		index := tx.Bucket(bucketIndex)
 		for _, guid := range guids {
-			if len(index.Get(guid[:])) > sidAt {
+			if isRecord(index.Get(guid[:])) {
 				indexed = append(indexed, guid)
 			}
 		}
@@ -190,11 +153,11 @@ func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
 	return indexed, err
 }
 
-// ObjectsOfKinds returns the objects of the index that are of these kinds.
+// ObjectsOfKinds returns the objects of the index that have one of the kinds.
 func (s *Store) ObjectsOfKinds(kinds ...identity.Kind) (found []identity.Object, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
-			if object, ok := decode(key, record); ok && slices.Contains(kinds, object.Kind) {
+			if object, ok := decodeRecord(key, record); ok && slices.Contains(kinds, object.Kind) {
 				found = append(found, object)
 			}
 			return nil
@@ -203,12 +166,19 @@ func (s *Store) ObjectsOfKinds(kinds ...identity.Kind) (found []identity.Object,
 	return found, err
 }
 
-// ReadFromOtherControllers returns the objects whose last value came from another domain
-// controller than this one.
-func (s *Store) ReadFromOtherControllers(than ad.InvocationID) (guids []ad.GUID, err error) {
+// ReadFromOtherControllers returns the objects whose last value was read from a domain
+// controller other than the given one.
+func (s *Store) ReadFromOtherControllers(id ad.InvocationID) (guids []ad.GUID, err error) {
+	return s.indexedGUIDs(func(record []byte) bool {
+		return controllerID(record[controllerOffset:]) != controllerIDOf(id)
+	})
+}
+
+// indexedGUIDs returns the objects of the index whose record matches.
+func (s *Store) indexedGUIDs(match func(record []byte) bool) (guids []ad.GUID, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
-			if len(record) > sidAt && controller(record[controllerAt:]) != controllerOf(than) {
+			if isRecord(record) && match(record) {
 				guids = append(guids, ad.GUID(key))
 			}
 			return nil
@@ -217,7 +187,7 @@ func (s *Store) ReadFromOtherControllers(than ad.InvocationID) (guids []ad.GUID,
 	return guids, err
 }
 
-// Missing returns the objects of the index that are not among seen, which must be sorted.
+// Missing returns the objects of the index that are not in seen, which must be sorted.
 func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
 	err = s.view("compare index", func(tx *bbolt.Tx) error {
 		rest := seen
@@ -228,7 +198,7 @@ func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
 			if len(rest) > 0 && string(rest[0][:]) == string(key) {
 				return nil
 			}
-			if object, ok := decode(key, record); ok {
+			if object, ok := decodeRecord(key, record); ok {
 				missing = append(missing, object)
 			}
 			return nil
@@ -237,10 +207,11 @@ func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
 	return missing, err
 }
 
-// DueForRecheck returns the objects whose status has changed by the clock until now.
+// DueForRecheck returns the objects whose recheck time is not after now: their status has
+// changed without a change in the directory.
 func (s *Store) DueForRecheck(now time.Time) (guids []ad.GUID, err error) {
-	err = s.view("read due objects", func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(bucketDue).Cursor()
+	err = s.view("read recheck times", func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucketRecheck).Cursor()
 		for key, _ := cursor.First(); key != nil && int64(binary.BigEndian.Uint64(key)) <= now.Unix(); key, _ = cursor.Next() {
 			guids = append(guids, ad.GUID(key[8:]))
 		}
@@ -249,42 +220,52 @@ func (s *Store) DueForRecheck(now time.Time) (guids []ad.GUID, err error) {
 	return guids, err
 }
 
-// putObject writes a record and keeps the index of due times in step with it.
-func putObject(c change, o identity.Object, batch batchNumber, readFrom controller) error {
-	if err := putDue(c, o.GUID, o.RecheckAt); err != nil {
+// putObject writes the record and the recheck time of an object.
+func putObject(c change, o identity.Object, batch batchID, source controllerID) error {
+	if err := putRecheck(c, o.GUID, o.RecheckAt); err != nil {
 		return err
 	}
-	return c.put(bucketIndex, o.GUID[:], encode(o, batch, readFrom))
+	return c.put(bucketIndex, o.GUID[:], encodeRecord(o, batch, source))
 }
 
-// putDue makes an object due at a time, and at no other.
-func putDue(c change, guid ad.GUID, due time.Time) error {
-	if err := dropDue(c, guid); err != nil || due.IsZero() {
+// deleteObject deletes the record and the recheck time of an object.
+func deleteObject(c change, guid ad.GUID) error {
+	if err := deleteRecheck(c, guid); err != nil {
 		return err
 	}
-	return c.put(bucketDue, append(dueKey(due), guid[:]...), nil)
+	return c.delete(bucketIndex, guid[:])
 }
 
-func dropDue(c change, guid ad.GUID) error {
+// putRecheck replaces the recheck time of an object. It must precede the write of the
+// record, which contains the previous time.
+func putRecheck(c change, guid ad.GUID, recheckAt time.Time) error {
+	if err := deleteRecheck(c, guid); err != nil || recheckAt.IsZero() {
+		return err
+	}
+	return c.put(bucketRecheck, append(recheckKey(recheckAt), guid[:]...), nil)
+}
+
+func deleteRecheck(c change, guid ad.GUID) error {
 	record := c.Bucket(bucketIndex).Get(guid[:])
-	if len(record) <= sidAt || dueOf(record).IsZero() {
+	if !isRecord(record) || recheckTime(record).IsZero() {
 		return nil
 	}
-	return c.delete(bucketDue, append(slices.Clone(record[dueAt:controllerAt]), guid[:]...))
+	return c.delete(bucketRecheck, append(slices.Clone(record[recheckOffset:controllerOffset]), guid[:]...))
 }
 
-// SetRecheckTimes changes when objects of the index are due, and nothing else of them.
-func (s *Store) SetRecheckTimes(due map[ad.GUID]time.Time) error {
-	return s.update("reschedule objects", func(c change) error {
-		for guid, when := range due {
+// SetRecheckTimes changes the recheck times of objects of the index. Other objects are
+// ignored.
+func (s *Store) SetRecheckTimes(times map[ad.GUID]time.Time) error {
+	return s.update("record recheck times", func(c change) error {
+		for guid, recheckAt := range times {
 			record := slices.Clone(c.Bucket(bucketIndex).Get(guid[:]))
-			if len(record) <= sidAt {
+			if !isRecord(record) {
 				continue
 			}
-			if err := putDue(c, guid, when); err != nil {
+			if err := putRecheck(c, guid, recheckAt); err != nil {
 				return err
 			}
-			copy(record[dueAt:], dueKey(when))
+			copy(record[recheckOffset:], recheckKey(recheckAt))
 			if err := c.put(bucketIndex, guid[:], record); err != nil {
 				return err
 			}

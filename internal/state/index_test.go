@@ -31,13 +31,13 @@ func TestMissing(t *testing.T) {
 	}{
 		{"nothing seen", nil, all},
 		{"all seen", guidsOf(all), nil},
-		{"the first", guidsOf(all[:1]), all[1:]},
-		{"the last", guidsOf(all[9:]), all[:9]},
-		{"all but one", guidsOf(slices.Concat(all[:4], all[5:])), all[4:5]},
-		{"some twice", guidsOf([]identity.Object{all[0], all[0], all[3], all[3], all[3]}), slices.Concat(all[1:3], all[4:])},
-		{"strangers before, between and behind", []ad.GUID{guidOf(1), guidOf(2), all[0].GUID, {5}, {6}, {7}}, all[1:]},
-		{"strangers only", []ad.GUID{guidOf(1), guidOf(9), guidOf(20), {1}}, all},
-		{"all and strangers", append(append([]ad.GUID{guidOf(0)}, guidsOf(all)...), guidOf(99)), nil},
+		{"first seen", guidsOf(all[:1]), all[1:]},
+		{"last seen", guidsOf(all[9:]), all[:9]},
+		{"all but one seen", guidsOf(slices.Concat(all[:4], all[5:])), all[4:5]},
+		{"duplicates", guidsOf([]identity.Object{all[0], all[0], all[3], all[3], all[3]}), slices.Concat(all[1:3], all[4:])},
+		{"objects not in the index before, between and after", []ad.GUID{guidOf(1), guidOf(2), all[0].GUID, {5}, {6}, {7}}, all[1:]},
+		{"only objects not in the index", []ad.GUID{guidOf(1), guidOf(9), guidOf(20), {1}}, all},
+		{"all and objects not in the index", append(append([]ad.GUID{guidOf(0)}, guidsOf(all)...), guidOf(99)), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			missing, err := s.Missing(c.seen)
@@ -48,13 +48,13 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// same compares what the index keeps, with times in its precision.
+// same compares the stored fields of two objects.
 func same(a, b identity.Object) bool {
 	return a.GUID == b.GUID && a.Kind == b.Kind && a.Fingerprint == b.Fingerprint && bytes.Equal(a.SID, b.SID) && a.Name == b.Name &&
 		RoundRecheck(a.RecheckAt).Equal(RoundRecheck(b.RecheckAt))
 }
 
-// TestObjects come back as they were sent.
+// TestObjects checks that stored objects are unchanged.
 func TestObjects(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
@@ -62,7 +62,7 @@ func TestObjects(t *testing.T) {
 	all[0].Name, all[0].SID = "", nil
 	all[1].Name, all[1].Kind = "Zoë 東京", 2
 	all[2].RecheckAt = time.Unix(1_700_000_000, 1)
-	all[3].SID = bytes.Repeat([]byte{9}, 68) // the longest
+	all[3].SID = bytes.Repeat([]byte{9}, 68) // maximum length
 	must(t, send(s, all))
 	found, err := s.Objects([]ad.GUID{all[2].GUID, guidOf(99), all[0].GUID, all[1].GUID, all[3].GUID})
 	if err != nil || !slices.EqualFunc(found, []identity.Object{all[2], all[0], all[1], all[3]}, same) {
@@ -70,35 +70,35 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// TestDueKeyOrder: the order of keys is that of times.
-func TestDueKeyOrder(t *testing.T) {
+// TestRecheckKeyOrder checks that the order of keys is the order of times.
+func TestRecheckKeyOrder(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	at := func() time.Time {
+	randomTime := func() time.Time {
 		if random.IntN(2) == 0 {
 			return time.Unix(1_700_000_000, random.Int64N(3_000_000_000)) // close together
 		}
-		return time.Unix(1+random.Int64N(910_000_000_000), random.Int64N(1_000_000_000)) // to the end of file times
+		return time.Unix(1+random.Int64N(910_000_000_000), random.Int64N(1_000_000_000)) // up to the maximum FILETIME
 	}
 	for range 100_000 {
-		a, b := at(), at()
-		if order, want := bytes.Compare(dueKey(a), dueKey(b)), RoundRecheck(a).Compare(RoundRecheck(b)); order != want {
+		a, b := randomTime(), randomTime()
+		if order, want := bytes.Compare(recheckKey(a), recheckKey(b)), RoundRecheck(a).Compare(RoundRecheck(b)); order != want {
 			t.Fatalf("%s and %s: order %d, want %d", a, b, order, want)
 		}
-		if a.Before(b) && bytes.Compare(dueKey(a), dueKey(b)) > 0 {
-			t.Fatalf("%s is before %s, and its key behind", a, b)
+		if a.Before(b) && bytes.Compare(recheckKey(a), recheckKey(b)) > 0 {
+			t.Fatalf("%s is before %s, but its key is not", a, b)
 		}
 		if second := RoundRecheck(a); second.Before(a) || second.Sub(a) >= time.Second || !RoundRecheck(second).Equal(second) {
-			t.Fatalf("%s becomes %s", a, second)
+			t.Fatalf("%s rounded to %s", a, second)
 		}
 	}
 	if !RoundRecheck(time.Time{}).IsZero() {
-		t.Error("no time becomes one")
+		t.Error("zero time not preserved")
 	}
 }
 
-// TestDue: the list of due objects stays in step with the index.
-func TestDue(t *testing.T) {
+// TestDueForRecheck checks that the recheck times are consistent with the index.
+func TestDueForRecheck(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -109,21 +109,21 @@ func TestDue(t *testing.T) {
 	check := func(now int64, want ...identity.Object) {
 		t.Helper()
 		if due := result(s.DueForRecheck(at(now)))(t); !slices.Equal(due, guidsOf(want)) {
-			t.Errorf("due at %d: %v", now, due)
+			t.Errorf("due for recheck at %d: %v", now, due)
 		}
 	}
 	check(99)
 	check(100, all[1])
 	check(200, all[1], all[2])
-	check(201, all[1], all[2], all[3]) // rounded up: by then it has changed
+	check(201, all[1], all[2], all[3]) // rounded up to the next second
 	check(300, all[1], all[2], all[3], all[0])
 
-	all[1].RecheckAt = time.Time{} // is sent again, and is not due any more
+	all[1].RecheckAt = time.Time{} // no recheck time any more
 	all[2].RecheckAt = at(50)
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, all[1:3]}}))
-	check(300, all[2], all[3], all[0]) // the announcement counts
-	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[1:3]}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, all[1:3]}}))
+	check(300, all[2], all[3], all[0]) // from being marked in flight
+	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[1:3]}}))
 	check(50, all[2])
 	check(300, all[2], all[3], all[0])
 	expect(t, s, all[1])
@@ -140,17 +140,17 @@ func TestDue(t *testing.T) {
 	must(t, s.SetRecheckTimes(nil))
 }
 
-// TestRescheduleKeepsDoubt: an unsettled object stays one.
-func TestRescheduleKeepsDoubt(t *testing.T) {
+// TestSetRecheckTimesInFlight checks that an object in flight stays in flight.
+func TestSetRecheckTimesInFlight(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	o := objects(0, 1, 1)
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{7, o}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{7, o}}))
 	o[0].RecheckAt = time.Unix(1000, 0)
 	must(t, s.SetRecheckTimes(map[ad.GUID]time.Time{o[0].GUID: o[0].RecheckAt}))
-	expectAnyValue(t, s, o[0])
+	expectUnknownValue(t, s, o[0])
 	s = reopen(t, s, dir)
-	expectAnyValue(t, s, o[0])
+	expectUnknownValue(t, s, o[0])
 }

@@ -3,7 +3,6 @@ package state
 import (
 	"encoding/binary"
 	"maps"
-	"math"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -12,27 +11,27 @@ import (
 	"adconnector/internal/identity"
 )
 
-// Journal writes down what one run sends. Every batch is announced before it is
-// sent and settled after its answer. In between, and forever when the process
-// dies or the answer never comes, nobody knows what the gateway holds of its
-// objects: the index then says "any value", so that they are sent again whatever
-// their value is by then, and known when they are deleted.
+// Journal records the batches of one run. A batch is marked in flight before it is sent,
+// and its result is committed after the gateway's answer. While a batch is in flight, the
+// gateway's value of its objects is unknown. It stays unknown if the process ends or no
+// answer arrives. Objects of such a batch are in the index without a fingerprint, so that
+// a later run sends them again or detects their deletion.
 type Journal struct {
-	store    *Store
-	run      uint64
-	readFrom controller
-	at       time.Time
+	store  *Store
+	run    uint64
+	source controllerID
+	now    time.Time
 }
 
-// OpenJournal starts the deliveries of a run, that reads from a domain controller since now.
-func (s *Store) OpenJournal(readFrom ad.InvocationID, now time.Time) (*Journal, error) {
-	d := &Journal{store: s, readFrom: controllerOf(readFrom), at: now.UTC()}
-	var past []batchNumber
-	err := s.update("begin run", func(c change) (err error) {
-		if d.run, err = c.Bucket(bucketOpen).NextSequence(); err != nil {
+// OpenJournal starts the journal of a run that reads from a domain controller.
+func (s *Store) OpenJournal(source ad.InvocationID, now time.Time) (*Journal, error) {
+	j := &Journal{store: s, source: controllerIDOf(source), now: now.UTC()}
+	var obsolete []batchID
+	err := s.update("open journal", func(c change) (err error) {
+		if j.run, err = c.Bucket(bucketInFlight).NextSequence(); err != nil {
 			return err
 		}
-		past, err = s.dropPast(c)
+		obsolete, err = s.deleteObsoleteBatches(c)
 		return err
 	})
 	if err != nil {
@@ -40,64 +39,71 @@ func (s *Store) OpenJournal(readFrom ad.InvocationID, now time.Time) (*Journal, 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, number := range past {
-		delete(s.open, number)
+	for _, id := range obsolete {
+		delete(s.inFlight, id)
 	}
-	return d, nil
+	return j, nil
 }
 
-// dropPast forgets the open batches all of whose objects were sent again since.
-func (s *Store) dropPast(c change) (past []batchNumber, err error) {
+// deleteObsoleteBatches deletes the batches in flight whose objects have all been sent again.
+func (s *Store) deleteObsoleteBatches(c change) (obsolete []batchID, err error) {
 	s.mu.RLock()
-	unused := maps.Clone(s.open)
+	unreferenced := maps.Clone(s.inFlight)
 	s.mu.RUnlock()
-	if len(unused) == 0 {
+	if len(unreferenced) == 0 {
 		return nil, nil
 	}
 	err = c.Bucket(bucketIndex).ForEach(func(_, record []byte) error {
-		if len(record) > sidAt {
-			delete(unused, batchOf(record))
+		if isRecord(record) {
+			delete(unreferenced, batchOf(record))
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	for number := range unused {
-		if err := c.delete(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(number))); err != nil {
+	for id := range unreferenced {
+		if err := c.delete(bucketInFlight, id.key()); err != nil {
 			return nil, err
 		}
-		past = append(past, number)
+		obsolete = append(obsolete, id)
 	}
-	return past, nil
+	return obsolete, nil
 }
 
-// Batch is what is sent in one call, unless the gateway wants it in parts.
+// batchID identifies a batch among all runs: the run in the upper 32 bits, the number of
+// the batch in the lower. 0 means no batch.
+type batchID uint64
+
+func (id batchID) key() []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
+
+// Batch contains the objects of one call. The gateway may require that they are sent in
+// several calls.
 type Batch struct {
-	Number  int // from 0, in the order of their objects
+	Number  int // from 0, in the order of the objects
 	Objects []identity.Object
 }
 
-func (d *Journal) number(batch int) batchNumber {
-	return batchNumber(d.run<<32 | uint64(uint32(batch)))
+func (j *Journal) batchID(number int) batchID {
+	return batchID(j.run<<32 | uint64(uint32(number)))
 }
 
-// MarkInFlight records what is about to be sent.
-func (d *Journal) MarkInFlight(batches []Batch) error {
-	s := d.store
+// MarkInFlight records batches that are about to be sent.
+func (j *Journal) MarkInFlight(batches []Batch) error {
+	s := j.store
 	s.mu.Lock()
-	for _, batch := range batches { // before anybody can read its records
-		s.open[d.number(batch.Number)] = struct{}{}
+	for _, batch := range batches { // before the records become visible to readers
+		s.inFlight[j.batchID(batch.Number)] = struct{}{}
 	}
 	s.mu.Unlock()
-	return s.update("announce batches", func(c change) error {
+	return s.update("mark batches in flight", func(c change) error {
 		for _, batch := range batches {
-			number := d.number(batch.Number)
-			if err := c.put(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(number)), nil); err != nil {
+			id := j.batchID(batch.Number)
+			if err := c.put(bucketInFlight, id.key(), nil); err != nil {
 				return err
 			}
 			for _, object := range batch.Objects {
-				if err := putObject(c, object, number, d.readFrom); err != nil {
+				if err := putObject(c, object, id, j.source); err != nil {
 					return err
 				}
 			}
@@ -106,27 +112,27 @@ func (d *Journal) MarkInFlight(batches []Batch) error {
 	})
 }
 
-// BatchResult is what became of the objects of a batch that was announced. Of those that
-// it does not name nobody knows: the batch is not complete.
+// BatchResult is the result of a batch in flight. If it is not complete, the result of the
+// other objects of the batch is unknown.
 type BatchResult struct {
 	Batch        int
 	Complete     bool
-	Acknowledged []identity.Object // some of them as deleted
+	Acknowledged []identity.Object // including deletions
 	Rejected     []RejectedObject
 }
 
-// Rejected is an object that the gateway does not take, and its words.
+// RejectedObject is an object that the gateway rejected, with the gateway's reason.
 type RejectedObject struct {
 	Object identity.Object
 	Reason string
 }
 
-// Commit records the answers to batches.
-func (d *Journal) Commit(receipts []BatchResult) error {
-	s := d.store
-	err := s.update("record acknowledged objects", func(c change) error {
-		for _, receipt := range receipts {
-			if err := d.write(c, receipt); err != nil {
+// Commit records the results of batches in one transaction.
+func (j *Journal) Commit(results []BatchResult) error {
+	s := j.store
+	err := s.update("commit batch results", func(c change) error {
+		for _, result := range results {
+			if err := j.commit(c, result); err != nil {
 				return err
 			}
 		}
@@ -137,104 +143,76 @@ func (d *Journal) Commit(receipts []BatchResult) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, receipt := range receipts {
-		if receipt.Complete {
-			delete(s.open, d.number(receipt.Batch))
+	for _, result := range results {
+		if result.Complete {
+			delete(s.inFlight, j.batchID(result.Batch))
 		}
 	}
 	return nil
 }
 
-func (d *Journal) write(c change, receipt BatchResult) error {
-	for _, object := range receipt.Acknowledged {
-		err := forgive(c, object.GUID)
+func (j *Journal) commit(c change, result BatchResult) error {
+	for _, object := range result.Acknowledged {
+		err := clearRejection(c, object.GUID)
 		switch {
 		case err != nil:
 		case object.Deleted:
-			err = drop(c, object.GUID)
-		case !receipt.Complete: // its record would stay that of an open batch
-			err = putObject(c, object, 0, d.readFrom)
+			err = deleteObject(c, object.GUID)
+		case !result.Complete: // the batch stays in flight, so the record must not refer to it
+			err = putObject(c, object, 0, j.source)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	for _, rejected := range receipt.Rejected {
-		if err := d.reject(c, rejected); err != nil {
+	for _, rejected := range result.Rejected {
+		if err := j.reject(c, rejected); err != nil {
 			return err
 		}
 	}
-	if receipt.Complete {
-		return c.delete(bucketOpen, binary.BigEndian.AppendUint64(nil, uint64(d.number(receipt.Batch))))
+	if result.Complete {
+		return c.delete(bucketInFlight, j.batchID(result.Batch).key())
 	}
 	return nil
 }
 
-// drop takes an object out of the index.
-func drop(c change, guid ad.GUID) error {
-	if err := dropDue(c, guid); err != nil {
-		return err
-	}
-	return c.delete(bucketIndex, guid[:])
-}
-
-// forgive forgets what stood against an object: it is delivered.
-func forgive(c change, guid ad.GUID) error {
+// clearRejection deletes the rejection and the held deletion of an acknowledged object.
+func clearRejection(c change, guid ad.GUID) error {
 	if err := c.delete(bucketRejections, guid[:]); err != nil {
 		return err
 	}
 	return c.delete(bucketHeld, guid[:])
 }
 
-// Rejection is an object that the gateway did not take, and how often.
-type Rejection struct {
-	GUID     ad.GUID       `json:"-"`
-	SID      string        `json:"sid"`
-	Kind     identity.Kind `json:"kind"`
-	Value    []byte        `json:"value"` // fingerprint of what was rejected
-	Reason   string        `json:"reason"`
-	Attempts int           `json:"attempts"`
-	At       time.Time     `json:"at"`
-}
-
-// reject notes a rejection. What the gateway took of the object before is not its
-// value now, but it may be there: the object stays in the index, without a fingerprint.
-func (d *Journal) reject(c change, r RejectedObject) error {
-	object := r.Object
-	object.Fingerprint = identity.Fingerprint{}
-	if err := putObject(c, object, 0, d.readFrom); err != nil {
-		return err
+// InFlightObjects returns the objects of batches in flight.
+func (s *Store) InFlightObjects() (guids []ad.GUID, err error) {
+	s.mu.RLock()
+	batches := len(s.inFlight)
+	s.mu.RUnlock()
+	if batches == 0 {
+		return nil, nil
 	}
-	var before Rejection
-	if err := get(c.Bucket(bucketRejections), object.GUID[:], &before); err != nil {
-		return err
-	}
-	return c.putJSON(bucketRejections, object.GUID[:], Rejection{
-		SID: object.SID.String(), Kind: object.Kind, Value: r.Object.Fingerprint[:],
-		Reason: r.Reason, Attempts: before.Attempts + 1, At: d.at,
-	})
+	return s.indexedGUIDs(func(record []byte) bool { return s.isInFlight(batchOf(record)) })
 }
 
-// Rejections returns the objects that the gateway does not take.
-func (s *Store) Rejections() ([]Rejection, error) {
-	list, _, err := s.FirstRejections(math.MaxInt)
-	return list, err
+func (s *Store) isInFlight(id batchID) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, inFlight := s.inFlight[id]
+	return inFlight
 }
 
-// FirstRejections returns at most so many of the objects that the gateway does not
-// take, and how many there are.
-func (s *Store) FirstRejections(most int) (first []Rejection, total int, err error) {
-	err = s.view("read rejections", func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketRejections)
-		return bucket.ForEach(func(key, _ []byte) error {
-			if total++; total > most {
+// NeverAcknowledged reports whether the index contains no acknowledged value.
+func (s *Store) NeverAcknowledged() (never bool, err error) {
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucketIndex).Cursor()
+		for _, record := cursor.First(); record != nil; _, record = cursor.Next() {
+			if isRecord(record) && s.acknowledgedFingerprint(record) != (identity.Fingerprint{}) {
 				return nil
 			}
-			r := Rejection{GUID: ad.GUID(key)}
-			err := get(bucket, key, &r)
-			first = append(first, r)
-			return err
-		})
+		}
+		never = true
+		return nil
 	})
-	return first, total, err
+	return never, err
 }

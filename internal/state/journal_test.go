@@ -10,34 +10,34 @@ import (
 	"adconnector/internal/identity"
 )
 
-// reopen stands for the end of one process and the start of the next.
+// reopen closes and opens the file, as a restart does.
 func reopen(t testing.TB, s *Store, dir string) *Store {
 	t.Helper()
 	must(t, s.Close())
 	return openStore(t, dir)
 }
 
-// TestNeverSettled: after an announcement without an answer the gateway may hold
-// anything, for this process and every later one.
-func TestNeverSettled(t *testing.T) {
+// TestInFlightWithoutResult checks that the value of an object is unknown after it was marked
+// in flight without a result, also after a restart.
+func TestInFlightWithoutResult(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	old, renewed := objects(0, 10, 1), objects(0, 10, 2)
-	fresh := objects(10, 20, 2)
+	old, updated := objects(0, 10, 1), objects(0, 10, 2)
+	added := objects(10, 20, 2)
 	must(t, send(s, old))
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, renewed[:5]}, {1, fresh[:5]}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, updated[:5]}, {1, added[:5]}}))
 	check := func() {
 		t.Helper()
 		for i := range 5 {
-			expectAnyValue(t, s, renewed[i])
+			expectUnknownValue(t, s, updated[i])
 			expect(t, s, old[5+i])
-			expectAnyValue(t, s, fresh[i])
-			expectAbsent(t, s, fresh[5+i])
+			expectUnknownValue(t, s, added[i])
+			expectAbsent(t, s, added[5+i])
 		}
-		if guids := result(s.InFlightObjects())(t); !slices.Equal(guids, guidsOf(slices.Concat(renewed[:5], fresh[:5]))) {
-			t.Fatalf("unsettled %v", guids)
+		if guids := result(s.InFlightObjects())(t); !slices.Equal(guids, guidsOf(slices.Concat(updated[:5], added[:5]))) {
+			t.Fatalf("in flight: %v", guids)
 		}
 		if n := result(s.IndexSize())(t); n != 15 {
 			t.Fatalf("size %d", n)
@@ -46,78 +46,79 @@ func TestNeverSettled(t *testing.T) {
 	check()
 	s = reopen(t, s, dir)
 	check()
-	d = result(s.OpenJournal(reader, began))(t) // of another run: its first batch is not the lost one
+	j = result(s.OpenJournal(testSource, testStart))(t) // a new run, whose batch 0 is another batch
 	check()
-	must(t, d.MarkInFlight([]Batch{{0, fresh[5:]}}))
-	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: fresh[5:]}}))
+	must(t, j.MarkInFlight([]Batch{{0, added[5:]}}))
+	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: added[5:]}}))
 	for i := range 5 {
-		expectAnyValue(t, s, renewed[i])
-		expectAnyValue(t, s, fresh[i])
-		expect(t, s, fresh[5+i])
+		expectUnknownValue(t, s, updated[i])
+		expectUnknownValue(t, s, added[i])
+		expect(t, s, added[5+i])
 	}
-	must(t, send(s, slices.Concat(renewed, fresh)))
-	for _, o := range slices.Concat(renewed, fresh) {
+	must(t, send(s, slices.Concat(updated, added)))
+	for _, o := range slices.Concat(updated, added) {
 		expect(t, s, o)
 	}
 	if guids := result(s.InFlightObjects())(t); len(guids) != 0 {
-		t.Errorf("unsettled %v", guids)
+		t.Errorf("in flight: %v", guids)
 	}
 }
 
-// TestOpenBatchesAreForgotten once all their objects were sent again.
-func TestOpenBatchesAreForgotten(t *testing.T) {
+// TestObsoleteBatches checks that a batch in flight is deleted once all its objects were sent
+// again.
+func TestObsoleteBatches(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 6, 1)
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:]}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:]}}))
 	count := func() (n int) {
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
-			n = tx.Bucket(bucketOpen).Stats().KeyN
+			n = tx.Bucket(bucketInFlight).Stats().KeyN
 			return nil
 		}))
-		if len(s.open) != n {
-			t.Errorf("%d in memory, %d on disk", len(s.open), n)
+		if len(s.inFlight) != n {
+			t.Errorf("%d batches in memory, %d on disk", len(s.inFlight), n)
 		}
 		return n
 	}
 	must(t, send(s, all[:3]))
-	_ = result(s.OpenJournal(reader, began))(t)
+	_ = result(s.OpenJournal(testSource, testStart))(t)
 	if n := count(); n != 1 {
-		t.Errorf("%d open batches, want the second", n)
+		t.Errorf("%d batches in flight, want the second", n)
 	}
 	s = reopen(t, s, dir)
 	must(t, send(s, all[3:5]))
-	_ = result(s.OpenJournal(reader, began))(t)
+	_ = result(s.OpenJournal(testSource, testStart))(t)
 	if n := count(); n != 1 {
-		t.Errorf("%d open batches, one object is left of it", n)
+		t.Errorf("%d batches in flight, want one with a remaining object", n)
 	}
-	expectAnyValue(t, s, all[5])
+	expectUnknownValue(t, s, all[5])
 	must(t, send(s, all[5:]))
-	_ = result(s.OpenJournal(reader, began))(t)
+	_ = result(s.OpenJournal(testSource, testStart))(t)
 	if n := count(); n != 0 {
-		t.Errorf("%d open batches", n)
+		t.Errorf("%d batches in flight", n)
 	}
 	for _, o := range all {
 		expect(t, s, o)
 	}
 }
 
-// TestSettled: the batches of one run settle one by one, in any order.
-func TestSettled(t *testing.T) {
+// TestCommitOrder checks that results can be committed in any order.
+func TestCommitOrder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 9, 1)
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:6]}}))
-	must(t, d.MarkInFlight([]Batch{{2, all[6:]}}))
-	must(t, d.Commit([]BatchResult{{Batch: 2, Complete: true, Acknowledged: all[6:]}, {Batch: 0, Complete: true, Acknowledged: all[:3]}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:6]}}))
+	must(t, j.MarkInFlight([]Batch{{2, all[6:]}}))
+	must(t, j.Commit([]BatchResult{{Batch: 2, Complete: true, Acknowledged: all[6:]}, {Batch: 0, Complete: true, Acknowledged: all[:3]}}))
 	for range 2 {
 		for i, o := range all {
 			if 3 <= i && i < 6 {
-				expectAnyValue(t, s, o)
+				expectUnknownValue(t, s, o)
 			} else {
 				expect(t, s, o)
 			}
@@ -126,39 +127,40 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// TestIncompleteSettlement: of an incomplete batch only what it names is known.
-func TestIncompleteSettlement(t *testing.T) {
+// TestIncompleteResult checks that only the objects of an incomplete result are committed.
+func TestIncompleteResult(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 6, 1)
 	all[0].RecheckAt, all[3].RecheckAt = time.Unix(1000, 0), time.Unix(2000, 0)
 	must(t, send(s, all[4:5]))
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, all}}))
-	must(t, d.Commit([]BatchResult{{Batch: 0, Acknowledged: append(slices.Clone(all[:2]), deleted(all[4])), Rejected: []RejectedObject{{Object: all[2], Reason: "no"}}}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, all}}))
+	must(t, j.Commit([]BatchResult{{Batch: 0, Acknowledged: append(slices.Clone(all[:2]), deleted(all[4])), Rejected: []RejectedObject{{Object: all[2], Reason: "no"}}}}))
 	for range 2 {
 		expect(t, s, all[0])
 		expect(t, s, all[1])
-		expectAnyValue(t, s, all[2])
-		expectAnyValue(t, s, all[3])
+		expectUnknownValue(t, s, all[2])
+		expectUnknownValue(t, s, all[3])
 		expectAbsent(t, s, all[4])
-		expectAnyValue(t, s, all[5])
+		expectUnknownValue(t, s, all[5])
 		if due := result(s.DueForRecheck(time.Unix(5000, 0)))(t); !slices.Equal(due, guidsOf([]identity.Object{all[0], all[3]})) {
-			t.Errorf("due %v", due)
+			t.Errorf("due for recheck: %v", due)
 		}
 		if guids := result(s.InFlightObjects())(t); !slices.Equal(guids, guidsOf([]identity.Object{all[3], all[5]})) {
-			t.Errorf("unsettled %v", guids)
+			t.Errorf("in flight: %v", guids)
 		}
 		s = reopen(t, s, dir)
 	}
 }
 
-// deleted is what is sent of an object that has gone.
+// deleted returns the deletion of an object.
 func deleted(o identity.Object) identity.Object { return o.AsDeleted(nil).Object() }
 
-// TestDeleted: it is gone from everywhere.
-func TestDeleted(t *testing.T) {
+// TestAcknowledgedDeletion checks that an acknowledged deletion removes all state of the
+// object.
+func TestAcknowledgedDeletion(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	all := objects(0, 3, 1)
@@ -167,25 +169,25 @@ func TestDeleted(t *testing.T) {
 	}
 	must(t, send(s, all))
 	must(t, s.SetHeldDeletions(guidsOf(all), time.Unix(1, 0)))
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, all[:2]}}))
-	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[0]}, {Object: all[1]}}}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, all[:2]}}))
+	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[0]}, {Object: all[1]}}}}))
 	if held := result(s.HeldDeletions())(t); len(held) != 3 {
-		t.Errorf("a rejection releases: held %v", held)
+		t.Errorf("held after a rejection: %v", held)
 	}
 
-	gone := []identity.Object{deleted(all[0]), deleted(all[1])}
-	d = result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, gone}}))
-	if found := result(s.Objects(guidsOf(gone)))(t); len(found) != 2 || found[0].Name != "user0" || !slices.Equal(found[0].SID, gone[0].SID) {
-		t.Errorf("while it is under way: %+v", found)
+	deletions := []identity.Object{deleted(all[0]), deleted(all[1])}
+	j = result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, deletions}}))
+	if found := result(s.Objects(guidsOf(deletions)))(t); len(found) != 2 || found[0].Name != "user0" || !slices.Equal(found[0].SID, deletions[0].SID) {
+		t.Errorf("while the deletion is in flight: %+v", found)
 	}
-	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: gone}}))
-	for _, o := range gone {
+	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: deletions}}))
+	for _, o := range deletions {
 		expectAbsent(t, s, o)
 	}
 	expect(t, s, all[2])
-	due, held, rejections := result(s.DueForRecheck(time.Unix(5000, 0)))(t), result(s.HeldDeletions())(t), result(s.Rejections())(t)
+	due, held, rejections := result(s.DueForRecheck(time.Unix(5000, 0)))(t), result(s.HeldDeletions())(t), rejectionsOf(t, s)
 	if rest := guidsOf(all[2:]); !slices.Equal(due, rest) || !slices.Equal(held, rest) || len(rejections) != 0 {
 		t.Errorf("due %v, held %v, rejections %v", due, held, rejections)
 	}
@@ -194,9 +196,9 @@ func TestDeleted(t *testing.T) {
 	}
 }
 
-// TestRejected: what was acknowledged of a rejected object before is not its value
-// any more, but the gateway still has it.
-func TestRejected(t *testing.T) {
+// TestRejectedObject checks that a rejected object stays in the index without its previously
+// acknowledged value.
+func TestRejectedObject(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -204,17 +206,17 @@ func TestRejected(t *testing.T) {
 	must(t, send(s, all[:2]))
 	reject := func(reason string, at time.Time) {
 		t.Helper()
-		d := result(s.OpenJournal(reader, at))(t)
-		must(t, d.MarkInFlight([]Batch{{0, all[1:]}}))
-		must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{all[1], reason}, {all[2], reason}}}}))
+		j := result(s.OpenJournal(testSource, at))(t)
+		must(t, j.MarkInFlight([]Batch{{0, all[1:]}}))
+		must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{all[1], reason}, {all[2], reason}}}}))
 	}
 	for n := range 3 {
 		at := time.Unix(int64(n), 0).UTC()
 		reject([]string{"a", "b", "c"}[n], at)
 		expect(t, s, all[0])
-		expectAnyValue(t, s, all[1])
-		expectAnyValue(t, s, all[2])
-		list := result(s.Rejections())(t)
+		expectUnknownValue(t, s, all[1])
+		expectUnknownValue(t, s, all[2])
+		list := rejectionsOf(t, s)
 		if len(list) != 2 || list[0].GUID != all[1].GUID || list[1].GUID != all[2].GUID {
 			t.Fatalf("rejections %+v", list)
 		}
@@ -225,57 +227,56 @@ func TestRejected(t *testing.T) {
 		s = reopen(t, s, dir)
 	}
 	if found := result(s.Objects(guidsOf(all)))(t); len(found) != 3 || found[2].Name != "user2" {
-		t.Errorf("a rejected object has lost its name: %+v", found)
+		t.Errorf("rejected object without a name: %+v", found)
 	}
 	must(t, send(s, all[1:2]))
 	expect(t, s, all[1])
-	if list := result(s.Rejections())(t); len(list) != 1 || list[0].GUID != all[2].GUID {
+	if list := rejectionsOf(t, s); len(list) != 1 || list[0].GUID != all[2].GUID {
 		t.Errorf("rejections %+v", list)
 	}
 	must(t, send(s, all[2:]))
 	reject("d", time.Time{})
-	if list := result(s.Rejections())(t); len(list) != 2 || list[1].Attempts != 1 {
-		t.Errorf("what was taken in between starts anew: %+v", list)
+	if list := rejectionsOf(t, s); len(list) != 2 || list[1].Attempts != 1 {
+		t.Errorf("attempts after an acknowledgement: %+v", list)
 	}
 }
 
-// TestUntried: only an acknowledged value proves that the gateway takes anything.
-func TestUntried(t *testing.T) {
+func TestNeverAcknowledged(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	all := objects(0, 3, 1)
 	check := func(want bool) {
 		t.Helper()
-		if untried := result(s.NeverAcknowledged())(t); untried != want {
-			t.Errorf("untried %v", untried)
+		if never := result(s.NeverAcknowledged())(t); never != want {
+			t.Errorf("never acknowledged: %v", never)
 		}
 	}
-	d := result(s.OpenJournal(reader, began))(t)
-	must(t, d.MarkInFlight([]Batch{{0, all[:2]}, {1, all[2:]}}))
+	j := result(s.OpenJournal(testSource, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, all[:2]}, {1, all[2:]}}))
 	check(true)
-	must(t, d.Commit([]BatchResult{{Batch: 1, Complete: true, Rejected: []RejectedObject{{Object: all[2]}}}}))
+	must(t, j.Commit([]BatchResult{{Batch: 1, Complete: true, Rejected: []RejectedObject{{Object: all[2]}}}}))
 	check(true)
 	if size := result(s.IndexSize())(t); size == 0 {
-		t.Error("it is empty")
+		t.Error("the index is empty")
 	}
-	must(t, d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[:2]}}))
+	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[:2]}}))
 	check(false)
 }
 
-// TestBatchNumbers of different runs never meet, whatever their numbers within.
-func TestBatchNumbers(t *testing.T) {
+// TestBatchIDs checks that batches of different runs have different IDs.
+func TestBatchIDs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	seen := map[batchNumber]bool{0: true} // which is none
+	seen := map[batchID]bool{0: true} // no batch
 	for run := range 20 {
-		d := result(s.OpenJournal(reader, began))(t)
+		j := result(s.OpenJournal(testSource, testStart))(t)
 		for _, batch := range []int{0, 1, 2, 1 << 20, 1<<32 - 1} {
-			if number := d.number(batch); seen[number] {
-				t.Fatalf("batch %d of run %d: number %x is taken", batch, run, uint64(number))
-			} else {
-				seen[number] = true
+			id := j.batchID(batch)
+			if seen[id] {
+				t.Fatalf("batch %d of run %d: duplicate ID %x", batch, run, uint64(id))
 			}
+			seen[id] = true
 		}
 		if run%5 == 4 {
 			s = reopen(t, s, dir)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -9,25 +10,28 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// bbolt locks the very file that it opens. That does not do while the file is set
-// aside or compacted: who waits for the lock gets that of a file that has lost its
-// name, and two processes would go on. So who writes holds a file beside it first, which
-// is never removed.
+// bbolt locks the file that it opens. That lock is not sufficient when the file is renamed
+// or compacted: a waiting process would get the lock of a file that no longer has the
+// name, and two processes would continue. A writer therefore first locks a separate
+// file, which is never removed.
 
-// lockOf is the file that is held by whoever writes the state file.
-func lockOf(path string) string { return path + ".lock" }
+// lockPath returns the path of the file that a writer locks.
+func lockPath(path string) string { return path + ".lock" }
 
-// lockEvery is how often a lock is tried that somebody else has.
-const lockEvery = 20 * time.Millisecond
+// holderPath returns the path of the file that describes the holder of the lock.
+func holderPath(path string) string { return path + ".holder" }
 
-// hold waits for the lock and takes it. It ends when the file is closed, or the
-// process ends.
-func hold(path string, wait time.Duration) (*os.File, error) {
-	file, err := os.OpenFile(lockOf(path), os.O_RDWR|os.O_CREATE, 0o600)
+// lockRetryInterval is the time between two attempts to lock.
+const lockRetryInterval = 20 * time.Millisecond
+
+// acquireLock locks the lock file and returns it. Closing the file, or the end of the
+// process, releases the lock.
+func acquireLock(path string, wait time.Duration) (*os.File, error) {
+	file, err := os.OpenFile(lockPath(path), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, explainDir(path, err)
+		return nil, dirError(path, err)
 	}
-	for deadline := time.Now().Add(wait); ; time.Sleep(lockEvery) {
+	for deadline := time.Now().Add(wait); ; time.Sleep(lockRetryInterval) {
 		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return file, nil
@@ -42,5 +46,15 @@ func hold(path string, wait time.Duration) (*os.File, error) {
 		}
 	}
 	_ = file.Close()
-	return nil, explainOpen(path, err)
+	return nil, openError(path, err)
+}
+
+// writeHolder writes the description of the holder for the errors of other processes.
+func (s *Store) writeHolder() {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	text := fmt.Sprintf("process %d on %s since %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
+	_ = os.WriteFile(holderPath(s.path), []byte(text), 0o600) // only improves an error text
 }

@@ -17,14 +17,14 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// isHeldByUs reports whether an error names this process as the one that holds a lock.
+// isHeldByUs reports whether an error names this process as the holder of the lock.
 func isHeldByUs(err error) bool {
 	locked, is := errors.AsType[*lockedError](err)
 	return is && strings.HasPrefix(locked.holder, fmt.Sprintf("process %d on ", os.Getpid()))
 }
 
-// TestLocked: to open a directory that another process holds waits for the default time,
-// and returns an error that names the holder.
+// TestLocked checks that Open waits for the default time for a lock, and then returns an
+// error that names the holder.
 func TestLocked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,20 +34,20 @@ func TestLocked(t *testing.T) {
 		_, err := Open(dir)
 		faulttest.Check(t, err, fault.Error{Class: fault.Locked, Op: "lock", Object: "state directory " + dir}, ErrLocked, "service.state-dir")
 		if !isHeldByUs(err) {
-			t.Errorf("the holder is not in %v", err)
+			t.Errorf("error without the holder: %v", err)
 		}
-		if waited := time.Since(start); waited < defaultLockWait || waited > defaultLockWait+2*lockEvery {
+		if waited := time.Since(start); waited < defaultLockWait || waited > defaultLockWait+2*lockRetryInterval {
 			t.Errorf("waited %s", waited)
 		}
-		must(t, s.SetConnector(Connector{State: "SCHEDULED"})) // the holder goes on
+		must(t, s.SetConnector(Connector{State: "SCHEDULED"})) // the holder is not affected
 		must(t, s.Close())
-		if _, err := os.Stat(holderOf(filepath.Join(dir, fileName))); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("the holder's name is left behind: %v", err)
+		if _, err := os.Stat(holderPath(filepath.Join(dir, fileName))); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("holder file not removed: %v", err)
 		}
 	})
 }
 
-// TestLockIsReleased: who waits for the lock gets it once its holder is closed.
+// TestLockIsReleased checks that a waiting Open gets the lock when the holder closes.
 func TestLockIsReleased(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -67,25 +67,24 @@ func TestLockIsReleased(t *testing.T) {
 	})
 }
 
-// TestLockedByAnotherProcess also shows that the lock ends with its holder, even one
-// that is killed. It is not parallel: until a new process runs its program, it holds
-// copies of this one's locks.
+// TestLockedByAnotherProcess also checks that killing the holder releases the lock. It is not
+// parallel: between fork and exec, a new process holds copies of the locks of this process.
 func TestLockedByAnotherProcess(t *testing.T) {
-	if dir := os.Getenv("STATE_TEST_HOLD"); dir != "" {
+	if dir := os.Getenv("STATE_TEST_LOCK"); dir != "" {
 		if _, err := unsynced.Open(dir); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Println("held")
+		fmt.Println("locked")
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		return
 	}
 	dir := t.TempDir()
 	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLockedByAnotherProcess$")
-	holder.Env = append(os.Environ(), "STATE_TEST_HOLD="+dir)
+	holder.Env = append(os.Environ(), "STATE_TEST_LOCK="+dir)
 	_ = result(holder.StdinPipe())(t) // stays open
 	stdout := result(holder.StdoutPipe())(t)
 	must(t, holder.Start())
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "held\n" {
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "locked\n" {
 		t.Fatalf("the holder wrote %q, %v", line, err)
 	}
 	if _, err := tryOnce.Open(dir); !errors.Is(err, ErrLocked) {
@@ -98,13 +97,12 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	openStore(t, dir)
 }
 
-// TestOneOfTwo: of two that open a directory at the same moment one gets it, also
-// while it sets a damaged file aside, or compacts a large one, and the other never
-// gets the file that has lost its name by that.
-func TestOneOfTwo(t *testing.T) {
+// TestConcurrentOpen checks that only one of two concurrent calls of Open succeeds, also
+// while it sets a damaged file aside or compacts a large one.
+func TestConcurrentOpen(t *testing.T) {
 	t.Parallel()
-	// The loser looks for the lock again and again while the winner works.
-	options := Options{NoSync: true, LockWait: 5 * lockEvery, compactAbove: 1 << 20}
+	// One call retries the lock several times while the other opens the file.
+	options := Options{NoSync: true, LockWait: 5 * lockRetryInterval, compactAbove: 1 << 20}
 	for name, prepare := range map[string]func(*testing.T, string){
 		"new": func(*testing.T, string) {},
 		"damaged": func(t *testing.T, dir string) {
@@ -116,7 +114,7 @@ func TestOneOfTwo(t *testing.T) {
 			must(t, s.ChangeTarget("another"))
 			must(t, s.Close())
 			if info := result(os.Stat(filepath.Join(dir, fileName)))(t); info.Size() < options.compactAbove {
-				t.Fatalf("%d bytes will not be compacted", info.Size())
+				t.Fatalf("file size %d is too small for compaction", info.Size())
 			}
 		},
 	} {
@@ -142,40 +140,39 @@ func TestOneOfTwo(t *testing.T) {
 	}
 }
 
-// TestLockComesFirst: whoever does not get the lock does not touch the file, not even
-// while it has no name.
-func TestLockComesFirst(t *testing.T) {
+// TestLockBeforeOpen checks that Open does not create the file without the lock.
+func TestLockBeforeOpen(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
-	held := result(hold(path, unsynced.lockWait()))(t)
+	held := result(acquireLock(path, unsynced.lockWait()))(t)
 	if _, err := tryOnce.Open(dir); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the file: %v", err)
+		t.Errorf("state file: %v", err)
 	}
 	must(t, held.Close())
 	openStore(t, dir)
 }
 
-// TestLockIsLast: the lock is held until the file is closed, and its own file stays:
-// whoever waits for it would get that of a file that has lost its name.
-func TestLockIsLast(t *testing.T) {
+// TestUnlockAfterClose checks that the lock is held until the file is closed, and that the
+// lock file is not removed.
+func TestUnlockAfterClose(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, fileName)
 	s := openStore(t, dir)
-	look := result(s.db.Begin(false))(t) // the closing waits for it
+	reading := result(s.db.Begin(false))(t) // Close waits for this transaction
 	closed := make(chan error)
 	go func() { closed <- s.Close() }()
-	const several = 10 * lockEvery // for the closing to go as far as it does
-	if _, err := hold(path, several); !errors.Is(err, ErrLocked) {
+	const several = 10 * lockRetryInterval // until Close blocks
+	if _, err := acquireLock(path, several); !errors.Is(err, ErrLocked) {
 		t.Errorf("error %v", err)
 	}
-	must(t, look.Rollback())
+	must(t, reading.Rollback())
 	must(t, <-closed)
-	if _, err := os.Stat(lockOf(path)); err != nil {
+	if _, err := os.Stat(lockPath(path)); err != nil {
 		t.Error(err)
 	}
 	openStore(t, dir)

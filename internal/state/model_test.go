@@ -15,8 +15,8 @@ import (
 	"adconnector/internal/identity"
 )
 
-// TestCampaignModel does random things to a store and to a simple picture of it, with
-// new processes in between, and holds the one against the other.
+// TestCampaignModel applies random operations, including restarts, to a store and to a model
+// of it, and compares the two.
 func TestCampaignModel(t *testing.T) {
 	t.Parallel()
 	histories := uint64(500)
@@ -27,7 +27,7 @@ func TestCampaignModel(t *testing.T) {
 	for seed := range histories {
 		m := &model{t: t, seed: seed, random: rand.New(rand.NewPCG(seed, 0)), dir: fmt.Sprint(dir, "/", seed)}
 		m.open()
-		m.forget()
+		m.reset()
 		for range 8 {
 			m.step()
 			m.compare()
@@ -43,16 +43,16 @@ type model struct {
 	dir    string
 	store  *Store
 
-	index    map[ad.GUID]identity.Object // with the zero fingerprint where nobody knows
-	doubtful map[ad.GUID]bool            // announced, and not settled
-	rejected map[ad.GUID]Rejection
-	held     map[ad.GUID]bool
-	marks    map[ad.InvocationID]Watermark
-	pass     FullSync
-	target   string
+	index      map[ad.GUID]identity.Object // with a zero fingerprint after a rejection
+	inFlight   map[ad.GUID]bool
+	rejected   map[ad.GUID]Rejection
+	held       map[ad.GUID]bool
+	watermarks map[ad.InvocationID]Watermark
+	fullSync   FullSync
+	target     string
 }
 
-// modelGUIDs are few, so that histories meet.
+// modelGUIDs is the number of objects. It is small, so that operations often use the same one.
 const modelGUIDs = 12
 
 func (m *model) open() {
@@ -61,28 +61,30 @@ func (m *model) open() {
 	m.store = store
 }
 
-func (m *model) forget() {
-	m.index, m.doubtful, m.rejected = map[ad.GUID]identity.Object{}, map[ad.GUID]bool{}, map[ad.GUID]Rejection{}
-	m.held, m.marks, m.pass = map[ad.GUID]bool{}, map[ad.InvocationID]Watermark{}, FullSync{}
+// reset empties the model, as ChangeTarget does with the store.
+func (m *model) reset() {
+	m.index, m.inFlight, m.rejected = map[ad.GUID]identity.Object{}, map[ad.GUID]bool{}, map[ad.GUID]Rejection{}
+	m.held, m.watermarks, m.fullSync = map[ad.GUID]bool{}, map[ad.InvocationID]Watermark{}, FullSync{}
 }
 
+// step applies one random operation.
 func (m *model) step() {
 	switch m.random.IntN(10) {
 	case 0:
 		must(m.t, m.store.Close())
 		m.open()
 	case 1:
-		due := map[ad.GUID]time.Time{}
-		for _, guid := range m.some() {
-			due[guid] = m.when()
-			if o, there := m.index[guid]; there {
-				o.RecheckAt = due[guid]
+		times := map[ad.GUID]time.Time{}
+		for _, guid := range m.randomGUIDs() {
+			times[guid] = m.randomTime()
+			if o, found := m.index[guid]; found {
+				o.RecheckAt = times[guid]
 				m.index[guid] = o
 			}
 		}
-		must(m.t, m.store.SetRecheckTimes(due))
+		must(m.t, m.store.SetRecheckTimes(times))
 	case 2:
-		guids := m.some()
+		guids := m.randomGUIDs()
 		must(m.t, m.store.SetHeldDeletions(guids, time.Unix(1, 0)))
 		m.held = map[ad.GUID]bool{}
 		for _, guid := range guids {
@@ -91,32 +93,32 @@ func (m *model) step() {
 	case 3:
 		p := Progress{InvocationID: ad.InvocationID{byte(m.random.IntN(2))}}
 		if m.random.IntN(2) == 0 {
-			m.pass = FullSync{Scope: fmt.Sprint(m.random.IntN(3)), At: m.when().UTC()}
-			p.FullSync = &m.pass
+			m.fullSync = FullSync{Scope: fmt.Sprint(m.random.IntN(3)), At: m.randomTime().UTC()}
+			p.FullSync = &m.fullSync
 		}
 		if m.random.IntN(3) > 0 {
-			w := Watermark{USN: ad.USN(m.random.IntN(1000)), Scope: "s", At: m.when().UTC()}
-			m.marks[p.InvocationID], p.Watermark = w, &w
+			w := Watermark{USN: ad.USN(m.random.IntN(1000)), Scope: "s", At: m.randomTime().UTC()}
+			m.watermarks[p.InvocationID], p.Watermark = w, &w
 		}
 		must(m.t, m.store.Advance(p))
 	case 4:
 		if m.random.IntN(4) == 0 {
 			m.target = fmt.Sprint(m.random.IntN(100))
 			must(m.t, m.store.ChangeTarget(m.target))
-			m.forget()
+			m.reset()
 		}
 	default:
 		m.run()
 	}
 }
 
-// run is one run: its batches are announced a few at a time, and settled in the
-// end, or in part, or never.
+// run executes one run. Its batches are marked in flight a few at a time. Their results are
+// complete, incomplete, or missing.
 func (m *model) run() {
-	at := m.when().UTC()
-	d, err := m.store.OpenJournal(reader, at)
+	now := m.randomTime().UTC()
+	j, err := m.store.OpenJournal(testSource, now)
 	must(m.t, err)
-	guids := m.some()
+	guids := m.randomGUIDs()
 	m.random.Shuffle(len(guids), func(i, j int) { guids[i], guids[j] = guids[j], guids[i] })
 	var batches []Batch
 	for some := range slices.Chunk(guids, 1+m.random.IntN(4)) {
@@ -127,57 +129,58 @@ func (m *model) run() {
 		batches = append(batches, batch)
 	}
 	for some := range slices.Chunk(batches, 1+m.random.IntN(3)) {
-		must(m.t, d.MarkInFlight(some))
+		must(m.t, j.MarkInFlight(some))
 		for _, batch := range some {
 			for _, o := range batch.Objects {
-				m.index[o.GUID], m.doubtful[o.GUID] = o, true
+				m.index[o.GUID], m.inFlight[o.GUID] = o, true
 			}
 		}
 		m.compare()
-		var receipts []BatchResult
+		var results []BatchResult
 		for _, batch := range some {
 			if m.random.IntN(4) > 0 {
-				receipts = append(receipts, m.settle(batch, at))
+				results = append(results, m.result(batch, now))
 			}
 		}
-		must(m.t, d.Commit(receipts))
+		must(m.t, j.Commit(results))
 	}
 }
 
-// settle decides what becomes of a batch.
-func (m *model) settle(batch Batch, at time.Time) BatchResult {
-	receipt := BatchResult{Batch: batch.Number, Complete: m.random.IntN(3) > 0}
+// result returns a random result of a batch and applies it to the model.
+func (m *model) result(batch Batch, now time.Time) BatchResult {
+	result := BatchResult{Batch: batch.Number, Complete: m.random.IntN(3) > 0}
 	for _, o := range batch.Objects {
-		fate := m.random.IntN(5)
+		outcome := m.random.IntN(5)
 		switch {
-		case fate == 0 && !receipt.Complete:
+		case outcome == 0 && !result.Complete:
 			continue
-		case fate == 1:
-			receipt.Acknowledged = append(receipt.Acknowledged, deleted(o))
+		case outcome == 1:
+			result.Acknowledged = append(result.Acknowledged, deleted(o))
 			delete(m.index, o.GUID)
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
-		case fate == 2:
+		case outcome == 2:
 			r := RejectedObject{Object: o, Reason: fmt.Sprint(m.random.IntN(100))}
-			receipt.Rejected = append(receipt.Rejected, r)
+			result.Rejected = append(result.Rejected, r)
 			m.rejected[o.GUID] = Rejection{
 				GUID: o.GUID, SID: o.SID.String(), Kind: o.Kind, Value: slices.Clone(o.Fingerprint[:]),
-				Reason: r.Reason, Attempts: m.rejected[o.GUID].Attempts + 1, At: at,
+				Reason: r.Reason, Attempts: m.rejected[o.GUID].Attempts + 1, At: now,
 			}
 			o.Fingerprint = identity.Fingerprint{}
 			m.index[o.GUID] = o
 		default:
-			receipt.Acknowledged = append(receipt.Acknowledged, o)
+			result.Acknowledged = append(result.Acknowledged, o)
 			m.index[o.GUID] = o
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
 		}
-		delete(m.doubtful, o.GUID)
+		delete(m.inFlight, o.GUID)
 	}
-	return receipt
+	return result
 }
 
-func (m *model) some() (guids []ad.GUID) {
+// randomGUIDs returns a random subset of the GUIDs, in order.
+func (m *model) randomGUIDs() (guids []ad.GUID) {
 	share := m.random.IntN(101)
 	for n := range modelGUIDs {
 		if m.random.IntN(100) < share {
@@ -189,7 +192,7 @@ func (m *model) some() (guids []ad.GUID) {
 
 func (m *model) guid(n int) ad.GUID { return ad.GUID{0: byte(n * 20), 15: 1} }
 
-func (m *model) when() time.Time {
+func (m *model) randomTime() time.Time {
 	if m.random.IntN(3) == 0 {
 		return time.Time{}
 	}
@@ -197,7 +200,7 @@ func (m *model) when() time.Time {
 }
 
 func (m *model) object(guid ad.GUID) identity.Object {
-	o := identity.Object{GUID: guid, Kind: identity.Kind(m.random.IntN(3)), RecheckAt: m.when(), Name: "name"[:m.random.IntN(5)]}
+	o := identity.Object{GUID: guid, Kind: identity.Kind(m.random.IntN(3)), RecheckAt: m.randomTime(), Name: "name"[:m.random.IntN(5)]}
 	o.SID = bytes.Repeat([]byte{byte(m.random.Uint32())}, m.random.IntN(4)*4+8)
 	o.SID[0], o.SID[1] = 1, byte(len(o.SID)/4-2)
 	o.Fingerprint[m.random.IntN(16)] = byte(1 + m.random.IntN(255))
@@ -208,44 +211,45 @@ func byGUID(a, b ad.GUID) int { return bytes.Compare(a[:], b[:]) }
 
 func sortedKeys[V any](of map[ad.GUID]V) []ad.GUID { return slices.SortedFunc(maps.Keys(of), byGUID) }
 
-// value is an object as Objects gives it: doubt does not show there.
+// value returns an object as Objects returns it, whether or not it is in flight.
 func (m *model) value(o identity.Object) identity.Object {
 	o.RecheckAt = RoundRecheck(o.RecheckAt)
 	return o
 }
 
+// compare fails the test unless the store and the model agree.
 func (m *model) compare() {
 	m.t.Helper()
 	t, s := m.t, m.store
-	fatal := func(what string, got, want any) {
+	fatal := func(name string, got, want any) {
 		t.Helper()
-		t.Fatalf("history %d: %s: %+v, want %+v", m.seed, what, got, want)
+		t.Fatalf("history %d: %s: %+v, want %+v", m.seed, name, got, want)
 	}
 	for n := range modelGUIDs {
 		guid := m.guid(n)
-		o, wantThere := m.index[guid]
+		o, wantFound := m.index[guid]
 		want := IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt)}
-		if m.doubtful[guid] {
+		if m.inFlight[guid] {
 			want.Fingerprint = identity.Fingerprint{}
 		}
-		if known, there, err := s.Lookup(guid); err != nil || there != wantThere || known != want {
-			fatal(fmt.Sprint("lookup ", n), known, want)
+		if got, found, err := s.Lookup(guid); err != nil || found != wantFound || got != want {
+			fatal(fmt.Sprint("lookup ", n), got, want)
 		}
 	}
-	if doubtful := result(s.InFlightObjects())(t); !slices.Equal(doubtful, sortedKeys(m.doubtful)) {
-		fatal("unsettled", doubtful, m.doubtful)
+	if inFlight := result(s.InFlightObjects())(t); !slices.Equal(inFlight, sortedKeys(m.inFlight)) {
+		fatal("in flight", inFlight, m.inFlight)
 	}
 	if size := result(s.IndexSize())(t); size != len(m.index) {
 		fatal("size", size, len(m.index))
 	}
-	untried := true
+	never := true
 	for guid, o := range m.index {
-		untried = untried && (m.doubtful[guid] || o.Fingerprint == identity.Fingerprint{})
+		never = never && (m.inFlight[guid] || o.Fingerprint == identity.Fingerprint{})
 	}
-	if got := result(s.NeverAcknowledged())(t); got != untried {
-		fatal("untried", got, untried)
+	if got := result(s.NeverAcknowledged())(t); got != never {
+		fatal("never acknowledged", got, never)
 	}
-	seen := m.some()
+	seen := m.randomGUIDs()
 	var missing, found []identity.Object
 	for _, guid := range sortedKeys(m.index) {
 		if o := m.value(m.index[guid]); slices.Contains(seen, guid) {
@@ -261,22 +265,22 @@ func (m *model) compare() {
 		fatal("objects", got, found)
 	}
 	now := time.Unix(m.random.Int64N(12), 0)
-	var due []ad.GUID
+	var recheck []ad.GUID
 	for guid, o := range m.index {
 		if !o.RecheckAt.IsZero() && !RoundRecheck(o.RecheckAt).After(now) {
-			due = append(due, guid)
+			recheck = append(recheck, guid)
 		}
 	}
-	slices.SortFunc(due, func(a, b ad.GUID) int {
+	slices.SortFunc(recheck, func(a, b ad.GUID) int {
 		return cmp.Or(RoundRecheck(m.index[a].RecheckAt).Compare(RoundRecheck(m.index[b].RecheckAt)), byGUID(a, b))
 	})
-	if got := result(s.DueForRecheck(now))(t); !slices.Equal(got, due) {
-		fatal("due", got, due)
+	if got := result(s.DueForRecheck(now))(t); !slices.Equal(got, recheck) {
+		fatal("due for recheck", got, recheck)
 	}
 	if got := result(s.HeldDeletions())(t); !slices.Equal(got, sortedKeys(m.held)) {
 		fatal("held", got, m.held)
 	}
-	rejections := result(s.Rejections())(t)
+	rejections := rejectionsOf(t, s)
 	if len(rejections) != len(m.rejected) {
 		fatal("rejections", rejections, m.rejected)
 	}
@@ -287,12 +291,12 @@ func (m *model) compare() {
 		}
 	}
 	for n := range byte(2) {
-		if got, want := result(s.Watermark(ad.InvocationID{n}))(t), m.marks[ad.InvocationID{n}]; got != want {
+		if got, want := result(s.Watermark(ad.InvocationID{n}))(t), m.watermarks[ad.InvocationID{n}]; got != want {
 			fatal("watermark", got, want)
 		}
 	}
-	if got := result(s.LastFullSync())(t); got != m.pass {
-		fatal("full pass", got, m.pass)
+	if got := result(s.LastFullSync())(t); got != m.fullSync {
+		fatal("full sync", got, m.fullSync)
 	}
 	if got := result(s.Target())(t); got != m.target {
 		fatal("target", got, m.target)

@@ -7,18 +7,17 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Options say how to open a state file. The zero value is what [Open] and
-// [OpenReadOnly] use; everything else is for tests.
+// Options configure how a state file is opened. [Open] and [OpenReadOnly] use the zero
+// value. Only tests use other values.
 type Options struct {
-	// LockWait is how long to wait for a lock that another process holds; 0 means
-	// two seconds, because a process that ends may hold the lock a moment longer.
+	// LockWait is the maximum time to wait for a lock. 0 means two seconds: a terminating
+	// process may hold the lock for a moment.
 	LockWait time.Duration
-	// NoSync leaves it to the operating system when to write to the disk. What was
-	// written outlives the process, but not a power cut.
+	// NoSync disables syncs to the disk. Committed data then survives the end of the
+	// process, but not a power failure.
 	NoSync bool
 
-	// compactAbove is the size in bytes from which a file is compacted; 0 means 32 MiB,
-	// because a smaller file is not worth it.
+	// compactAbove is the minimum size in bytes of a file that is compacted. 0 means 32 MiB.
 	compactAbove int64
 }
 
@@ -29,12 +28,11 @@ const (
 
 func (o Options) lockWait() time.Duration { return cmp.Or(o.LockWait, defaultLockWait) }
 
-// bolt returns the options of bbolt.
 func (o Options) bolt() *bbolt.Options {
 	return &bbolt.Options{Timeout: o.lockWait(), NoSync: o.NoSync, NoGrowSync: o.NoSync}
 }
 
-// syncDir is syncDir unless NoSync is set.
+// syncDir syncs a directory unless NoSync is set.
 func (o Options) syncDir(dir string) error {
 	if o.NoSync {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Run is the account of one run.
+// Run is the summary of one run.
 type Run struct {
 	ID       string        `json:"run_id"`
 	Mode     string        `json:"mode"`   // full, delta
@@ -20,29 +20,29 @@ type Run struct {
 
 	Users    int `json:"users"`    // read and mapped
 	Groups   int `json:"groups"`   // read and mapped
-	Changed  int `json:"changed"`  // differ from what was acknowledged
-	Uploaded int `json:"uploaded"` // acknowledged in this run
-	Deleted  int `json:"deleted"`  // of those, as deleted
-	Held     int `json:"held"`     // deletions that the guard holds
+	Changed  int `json:"changed"`  // differ from the acknowledged value
+	Uploaded int `json:"uploaded"` // acknowledged, without deletions
+	Deleted  int `json:"deleted"`  // acknowledged deletions
+	Held     int `json:"held"`     // held deletions
 	Rejected int `json:"rejected"`
-	Skipped  int `json:"skipped"`  // entries that are no objects to us: no SID or no GUID
-	Requests int `json:"requests"` // to the gateway
-	Retries  int `json:"retries"`  // of those
+	Skipped  int `json:"skipped"`  // entries without an SID or a GUID
+	Requests int `json:"requests"` // to the gateway, including retries
+	Retries  int `json:"retries"`
 }
 
-// RecordRun records a run, dropping the oldest above 200, and the state in which the connector
-// is after it.
-func (s *Store) RecordRun(run Run, to Connector) error {
+// RecordRun records a run and the connector's state after it in one transaction. It
+// deletes the oldest run if there are more than 200.
+func (s *Store) RecordRun(run Run, connector Connector) error {
 	return s.update("record run", func(c change) error {
-		if err := c.putJSON(bucketMeta, keyConnector, to); err != nil {
+		if err := c.putJSON(bucketMeta, keyConnector, connector); err != nil {
 			return err
 		}
 		number, err := c.Bucket(bucketRuns).NextSequence()
 		if err != nil {
 			return err
 		}
-		if number > keptRuns {
-			if err := c.delete(bucketRuns, binary.BigEndian.AppendUint64(nil, number-keptRuns)); err != nil {
+		if number > maxRuns {
+			if err := c.delete(bucketRuns, binary.BigEndian.AppendUint64(nil, number-maxRuns)); err != nil {
 				return err
 			}
 		}
@@ -55,18 +55,17 @@ func (s *Store) RecordRun(run Run, to Connector) error {
 	})
 }
 
-// LastSuccess returns the start of the last run that did not fail; zero when there
-// was none.
-func (s *Store) LastSuccess() (at time.Time, err error) {
+// LastSuccess returns the start of the last run without an error, or the zero time.
+func (s *Store) LastSuccess() (start time.Time, err error) {
 	err = s.view("read last success", func(tx *bbolt.Tx) error {
-		return get(tx.Bucket(bucketMeta), keySuccess, &at)
+		return getJSON(tx.Bucket(bucketMeta), keySuccess, &start)
 	})
-	return at, err
+	return start, err
 }
 
 // Runs returns the recorded runs, the latest first.
 func (s *Store) Runs() ([]Run, error) {
-	var list []Run
+	var runs []Run
 	err := s.view("read runs", func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(bucketRuns).Cursor()
 		for key, value := cursor.Last(); key != nil; key, value = cursor.Prev() {
@@ -74,9 +73,9 @@ func (s *Store) Runs() ([]Run, error) {
 			if err := decodeJSON(value, &run); err != nil {
 				return err
 			}
-			list = append(list, run)
+			runs = append(runs, run)
 		}
 		return nil
 	})
-	return list, err
+	return runs, err
 }

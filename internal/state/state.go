@@ -1,13 +1,12 @@
-// Package state keeps what must survive the process: which objects the gateway
-// has acknowledged, how far the changes of each domain controller were followed,
-// what was rejected and which deletions are held, the last runs, and the
-// connector's state. It is the only importer of bbolt.
+// Package state stores everything that must survive a restart: the index of acknowledged
+// objects, the watermark of each domain controller, rejections, held deletions, the last
+// runs, and the connector's state. It is the only importer of bbolt.
 //
-// It guarantees that a write is on disk when its method returns, whole or not at
-// all; that two processes cannot share a file; that a damaged file is noticed and
-// set aside; and that a file it does not understand is refused rather than changed.
-// It holds no secrets. It does not make up for a file that is lost or set aside:
-// everything is then sent anew, and what has gone since is not known to have been.
+// It guarantees that a write is on disk, completely or not at all, when its method
+// returns. Only one process can write a file. A damaged file is detected and set aside. A
+// file of an unknown format is refused and not changed. The file contains no secrets.
+// After a file is lost or set aside, the next run sends all objects again. Deletions that
+// happened in the meantime are not detected.
 package state
 
 import (
@@ -17,10 +16,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -29,186 +26,126 @@ import (
 
 const (
 	fileName = "adconnector.db"
-	version  = 2
-	keptRuns = 200
+	version  = 2 // of the file format
+	maxRuns  = 200
 )
 
 var (
 	bucketMeta       = []byte("meta")
 	bucketRuns       = []byte("runs")       // sequence number → Run
-	bucketIndex      = []byte("index")      // GUID → identity.Object
-	bucketOpen       = []byte("open")       // number of a batch that was announced and is not confirmed
-	bucketDue        = []byte("due")        // time and GUID of an object that is to be read again then
+	bucketIndex      = []byte("index")      // GUID → record of an identity.Object
+	bucketInFlight   = []byte("open")       // batchID of a batch in flight
+	bucketRecheck    = []byte("due")        // recheck time and GUID of an object
 	bucketRejections = []byte("rejections") // GUID → Rejection
-	bucketHeld       = []byte("held")       // GUID of an object whose deletion is held → since when
+	bucketHeld       = []byte("held")       // GUID of a held deletion → time
 	bucketWatermarks = []byte("watermarks") // invocation ID → Watermark
 
-	buckets = [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks}
+	buckets = [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks}
 
-	keyVersion   = []byte("version")
-	keyConnector = []byte("connector")
-	keyFullPass  = []byte("full pass")
-	keyTarget    = []byte("target")
-	keyLimit     = []byte("rate limit")
-	keyLastRead  = []byte("last read") // invocation ID of the domain controller
-	keySuccess   = []byte("last success")
-)
-
-var (
-	// ErrLocked means that another process has the file open.
-	ErrLocked = errors.New("another instance holds the state directory")
-	// ErrUnusable means that the directory or the file is not one that can be used,
-	// and will not be by waiting.
-	ErrUnusable = errors.New("unusable state directory")
-	// ErrDamaged means that the file holds what nobody has written. Open sets it aside.
-	ErrDamaged = errors.New("damaged state file")
+	// Keys of bucketMeta.
+	keyVersion        = []byte("version")
+	keyConnector      = []byte("connector")
+	keyFullSync       = []byte("full pass")
+	keyTarget         = []byte("target")
+	keyLimit          = []byte("rate limit")
+	keyLastController = []byte("last read") // invocation ID
+	keySuccess        = []byte("last success")
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )
 
-// Store is the open state file. It serves many goroutines.
+// Store is the open state file. It is safe for concurrent use.
 type Store struct {
-	// DamagedFile is about a damaged file that Open or Close has moved out of the way; nil: none.
+	// DamagedFile is the damaged file that Open or Close set aside; nil: none.
 	DamagedFile *DamagedFile
 
-	options Options
-	db      *bbolt.DB // nil: read-only, and there is no file
-	path    string
-	lock    *os.File // nil: read-only
-	writing sync.Mutex
-	damaged atomic.Pointer[error] // what was found under way
+	options  Options
+	db       *bbolt.DB // nil: read-only and no file exists
+	path     string
+	lockFile *os.File // nil: read-only
+	writeMu  sync.Mutex
+	damage   atomic.Pointer[error] // found after opening
 
-	mu   sync.RWMutex
-	open map[batchNumber]struct{} // what bucketOpen holds
+	mu       sync.RWMutex
+	inFlight map[batchID]struct{} // the content of bucketInFlight
 }
 
-// Open opens the state file in dir, and makes both where they are missing. A
-// damaged file is set aside: everything is then sent anew, and nothing counts as
-// deleted that only the damaged file knew.
+// Open opens the state file in dir. It creates the directory and the file if they do not
+// exist. A damaged file is set aside and replaced with a new one. The next run then sends
+// all objects again, and objects that only the damaged file contained do not count as
+// deleted.
 func Open(dir string) (*Store, error) { return Options{}.Open(dir) }
 
-// Open is [Open] with these options.
+// Open is like the function [Open], with options.
 func (o Options) Open(dir string) (*Store, error) {
 	path := filepath.Join(dir, fileName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, explainDir(path, err)
+		return nil, dirError(path, err)
 	}
-	lock, err := hold(path, o.lockWait())
+	lockFile, err := acquireLock(path, o.lockWait())
 	if err != nil {
 		return nil, err
 	}
-	s, err := o.openSound(path)
+	s, err := o.openOrReplace(path)
 	if err != nil {
-		_ = lock.Close() // the error at hand says more
+		_ = lockFile.Close() // err is more relevant
 		return nil, err
 	}
-	s.lock = lock
-	s.sign()
+	s.lockFile = lockFile
+	s.writeHolder()
 	return s, nil
 }
 
-// openSound opens the file, or a new one in place of one that is damaged.
-func (o Options) openSound(path string) (*Store, error) {
+// openOrReplace opens the file. It replaces a damaged file with a new one.
+func (o Options) openOrReplace(path string) (*Store, error) {
 	s, err := o.open(path)
 	if !errors.Is(err, ErrDamaged) {
 		return s, err
 	}
-	aside, err := setAside(path, err)
+	damaged, err := setAside(path, err)
 	if err != nil {
 		return nil, err
 	}
 	if s, err = o.open(path); err != nil {
 		return nil, err
 	}
-	s.DamagedFile = aside
+	s.DamagedFile = damaged
 	return s, nil
 }
 
-// DamagedFile is a damaged file that was moved out of the way.
-type DamagedFile struct {
-	Path   string // where it is now
-	Damage error
-}
-
-// Err returns what happened, with what may be done about the file.
-func (s *DamagedFile) Err() error {
-	return fault.Operation{}.Failed(fault.Transient, s.Damage, "remove "+s.Path+" when it is no longer needed")
-}
-
-// setAside moves a damaged file out of the way.
-func setAside(path string, damage error) (*DamagedFile, error) {
-	aside := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
-	if err := os.Rename(path, aside); err != nil {
-		return nil, explainDir(path, err)
-	}
-	return &DamagedFile{aside, damage}, nil
-}
-
-// open opens one file and checks it through.
+// open opens and verifies the file.
 func (o Options) open(path string) (*Store, error) {
 	before, err := os.Stat(path)
 	isNew := err != nil || before.Size() == 0
-	s := &Store{options: o, path: path, open: map[batchNumber]struct{}{}}
-	err = guard(func() (err error) {
+	s := &Store{options: o, path: path, inFlight: map[batchID]struct{}{}}
+	err = catchDamage(func() (err error) {
 		s.db, err = bbolt.Open(path, 0o600, o.bolt())
 		return err
 	})
 	if err != nil {
-		if isNew && isFull(err) {
-			_ = os.Remove(path) // what was begun would pass for a damaged file
+		if isNew && isNoSpace(err) {
+			_ = os.Remove(path) // an incomplete file would count as damaged
 		}
-		return nil, explainOpen(path, err)
+		return nil, openError(path, err)
 	}
-	if err = s.check(); err == nil {
+	if err = s.verify(); err == nil {
 		err = s.compact()
 	}
 	if err == nil {
-		err = s.prepare()
+		err = s.initialize()
 	}
 	if err == nil && isNew {
-		err = s.explain("record its name", o.syncDir(filepath.Dir(path)))
+		err = s.operationError("sync directory", o.syncDir(filepath.Dir(path)))
 	}
 	if err != nil {
-		_ = guard(s.db.Close) // the error at hand says more
+		_ = catchDamage(s.db.Close) // err is more relevant
 		return nil, err
 	}
 	return s, nil
 }
 
-// guard turns what bbolt does with a damaged file, which is to panic or to read
-// beyond the end of the mapped file, into an error.
-func guard(work func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if damage := recover(); damage != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, damage)
-		}
-	}()
-	return work()
-}
-
-// check reads the whole file, and holds what it finds against what was written.
-func (s *Store) check() error {
-	return s.view("check", func(tx *bbolt.Tx) error {
-		file, err := os.Open(s.path)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		info, err := file.Stat()
-		if err != nil {
-			return err
-		}
-		sums, err := verify(file, s.db.Info().PageSize, info.Size())
-		if err != nil {
-			return err
-		}
-		return checkSums(tx, sums)
-	})
-}
-
-// syncDir brings the names in a directory to the disk: without it, a file that was
-// made or moved there may be gone after a power cut, whatever was synced into it.
+// syncDir syncs a directory. Otherwise, a new or renamed file may be missing after a power
+// failure, even if its content was synced.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -217,54 +154,42 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Close closes the file, or sets it aside when it was found to be damaged: then
-// bbolt may have been left with its locks held, and would never close it.
+// Close closes the file. If the file was found damaged, Close sets it aside instead: bbolt
+// may still hold its internal locks, and closing it would block forever.
 func (s *Store) Close() (err error) {
 	if s.db == nil {
 		return nil
 	}
-	if s.lock != nil {
-		_ = os.Remove(holderOf(s.path)) // it only explains the lock
-		defer s.lock.Close()            // the last thing, when all is done
+	if s.lockFile != nil {
+		_ = os.Remove(holderPath(s.path)) // the file is informative only
+		defer s.lockFile.Close()          // the lock must be released last
 	}
-	damage := s.damaged.Load()
+	damage := s.damage.Load()
 	switch {
 	case damage == nil:
-		return s.explain("close", s.db.Close())
-	case s.lock != nil:
+		return s.operationError("close", s.db.Close())
+	case s.lockFile != nil:
 		s.DamagedFile, err = setAside(s.path, *damage)
 	}
 	return err
 }
 
-// holderOf is the file that says who holds the lock.
-func holderOf(path string) string { return path + ".holder" }
-
-// sign writes down who holds the lock, for the message to those who want it too.
-func (s *Store) sign() {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "this machine"
-	}
-	text := fmt.Sprintf("process %d on %s since %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
-	_ = os.WriteFile(holderOf(s.path), []byte(text), 0o600) // without it the message only says less
-}
-
-// prepare makes the buckets of a new file and takes an old one over.
-func (s *Store) prepare() error {
-	return s.update("prepare", func(c change) error {
+// initialize creates the buckets of a new file. It loads an existing file, and upgrades it
+// if its format is older.
+func (s *Store) initialize() error {
+	return s.update("initialize", func(c change) error {
 		for _, name := range graphBuckets {
 			if _, err := c.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
 		}
 		if meta := c.Bucket(bucketMeta); meta != nil {
-			if err := s.takeOver(c.Tx); err != nil {
+			if err := s.load(c.Tx); err != nil {
 				return err
 			}
 			return upgrade(c)
 		}
-		for _, name := range append(buckets, bucketSums) {
+		for _, name := range append(buckets, bucketChecksums) {
 			if _, err := c.CreateBucket(name); err != nil {
 				return err
 			}
@@ -273,74 +198,64 @@ func (s *Store) prepare() error {
 	})
 }
 
-// takeOver checks the version and reads what is kept in memory too.
-func (s *Store) takeOver(tx *bbolt.Tx) error {
+// load checks the format version and reads the batches in flight.
+func (s *Store) load(tx *bbolt.Tx) error {
 	stored := tx.Bucket(bucketMeta).Get(keyVersion)
-	if !readable(stored) {
+	if !isSupported(stored) {
 		return fault.Operation{Op: "open", Object: "state file " + s.path}.Failed(fault.Invalid,
-			fmt.Errorf("%w: the file has format %s, this version knows format %d", ErrUnusable, formatName(stored), version),
+			fmt.Errorf("%w: file format %s, this version supports %d", ErrUnusable, versionText(stored), version),
 			"use the version that wrote it, or move the file away so that the next run sends everything")
 	}
-	return tx.Bucket(bucketOpen).ForEach(func(key, _ []byte) error {
-		s.open[batchNumber(binary.BigEndian.Uint64(key))] = struct{}{}
+	return tx.Bucket(bucketInFlight).ForEach(func(key, _ []byte) error {
+		s.inFlight[batchID(binary.BigEndian.Uint64(key))] = struct{}{}
 		return nil
 	})
 }
 
-func (s *Store) view(what string, look func(*bbolt.Tx) error) error {
+// view runs a read transaction.
+func (s *Store) view(op string, read func(*bbolt.Tx) error) error {
 	if s.db == nil {
-		return nil // there is no file yet
+		return nil // no file exists
 	}
-	return s.explain(what, s.sound(func() error { return s.db.View(look) }))
+	return s.operationError(op, s.access(func() error { return s.db.View(read) }))
 }
 
-func (s *Store) update(what string, apply func(change) error) error {
+// update runs a write transaction.
+func (s *Store) update(op string, write func(change) error) error {
 	if s.IsReadOnly() {
-		return s.explain(what, errReadOnly)
+		return s.operationError(op, errReadOnly)
 	}
-	// Ours before bbolt's lock, which damage may leave held forever.
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	return s.explain(what, s.sound(func() error {
+	// A panic in bbolt may leave its write lock held. With writeMu, later writers return the
+	// damage instead of waiting for that lock.
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	return s.operationError(op, s.access(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
 			c := change{tx, map[string]uint64{}}
-			if err := apply(c); err != nil {
+			if err := write(c); err != nil {
 				return err
 			}
-			return c.settle()
+			return c.writeChecksums()
 		})
 	}))
 }
 
-// sound works with the file until it is found to be damaged.
-func (s *Store) sound(work func() error) error {
-	if damage := s.damaged.Load(); damage != nil {
-		return *damage
-	}
-	err := guard(work)
-	if errors.Is(err, ErrDamaged) {
-		s.damaged.CompareAndSwap(nil, &err)
-	}
-	return err
-}
-
-// get reads a JSON value, if there is one.
-func get(bucket *bbolt.Bucket, key []byte, into any) error {
+// getJSON decodes the value of a key. It does nothing if the key does not exist.
+func getJSON(bucket *bbolt.Bucket, key []byte, target any) error {
 	if stored := bucket.Get(key); stored != nil {
-		return decodeJSON(stored, into)
+		return decodeJSON(stored, target)
 	}
 	return nil
 }
 
-// decodeJSON reads what putJSON has written.
-func decodeJSON(stored []byte, into any) error {
-	if err := json.Unmarshal(stored, into); err != nil {
+// decodeJSON decodes a value that putJSON wrote.
+func decodeJSON(stored []byte, target any) error {
+	if err := json.Unmarshal(stored, target); err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return nil
 }
 
-// putJSON writes a value that get reads.
 func (c change) putJSON(bucket, key []byte, value any) error {
 	encoded, err := json.Marshal(value)
 	if err != nil {

@@ -20,20 +20,20 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// reader is the domain controller that runs read from, and began when they do.
+// Domain controller and start time of all runs.
 var (
-	reader = ad.InvocationID{7}
-	began  = time.Unix(1_000_000, 0).UTC()
+	testSource = ad.InvocationID{7}
+	testStart  = time.Unix(1_000_000, 0).UTC()
 )
 
 var (
-	// unsynced opens the state file of a test that is not about power cuts.
+	// unsynced is for tests that do not need syncs to the disk.
 	unsynced = Options{NoSync: true}
-	// tryOnce does not wait for a lock.
+	// tryOnce does not wait for locks.
 	tryOnce = Options{NoSync: true, LockWait: time.Nanosecond}
 )
 
-// openStore opens the state file in dir, without syncing it, until the test ends.
+// openStore opens the state file in dir, without syncs. It is closed when the test ends.
 func openStore(t testing.TB, dir string) *Store {
 	t.Helper()
 	s := result(unsynced.Open(dir))(t)
@@ -46,6 +46,7 @@ func guidOf(n int) (guid ad.GUID) {
 	return guid
 }
 
+// objects returns the objects from up to, but excluding, to. mark is part of their fingerprints.
 func objects(from, to int, mark byte) []identity.Object {
 	all := make([]identity.Object, 0, to-from)
 	for n := from; n < to; n++ {
@@ -56,18 +57,19 @@ func objects(from, to int, mark byte) []identity.Object {
 	return all
 }
 
-// send announces and settles one batch, as a run of its own.
+// send records one batch as acknowledged, in a run of its own.
 func send(s *Store, batch []identity.Object) error {
-	d, err := s.OpenJournal(reader, began)
+	j, err := s.OpenJournal(testSource, testStart)
 	if err != nil {
 		return err
 	}
-	if err := d.MarkInFlight([]Batch{{0, batch}}); err != nil {
+	if err := j.MarkInFlight([]Batch{{0, batch}}); err != nil {
 		return err
 	}
-	return d.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: batch}})
+	return j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: batch}})
 }
 
+// must fails the test if err is not nil.
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -75,7 +77,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// result is for calls whose error ends the test.
+// result returns the value of a call and fails the test if the call returned an error.
 func result[T any](value T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {
 		t.Helper()
@@ -84,37 +86,49 @@ func result[T any](value T, err error) func(testing.TB) T {
 	}
 }
 
+// rejectionsOf returns all rejections.
+func rejectionsOf(t testing.TB, s *Store) []Rejection {
+	t.Helper()
+	list, total, err := s.Rejections(-1)
+	if must(t, err); total != len(list) {
+		t.Errorf("total %d of %d rejections", total, len(list))
+	}
+	return list
+}
+
+// expect checks the stored state of an object.
 func expect(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
-	got, there, err := s.Lookup(o.GUID)
-	if want := (IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt)}); err != nil || !there || got != want {
-		t.Fatalf("%s: known %+v, there %v, error %v; want %+v", o.Name, got, there, err, want)
+	got, found, err := s.Lookup(o.GUID)
+	if want := (IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt)}); err != nil || !found || got != want {
+		t.Fatalf("%s: record %+v, found %v, error %v; want %+v", o.Name, got, found, err, want)
 	}
 }
 
-// expectAnyValue: the object is known, and what the gateway holds of it is not.
-func expectAnyValue(t testing.TB, s *Store, o identity.Object) {
+// expectUnknownValue checks that the index contains the object without an acknowledged value.
+func expectUnknownValue(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
 	o.Fingerprint = identity.Fingerprint{}
 	expect(t, s, o)
 }
 
+// expectAbsent checks that the index does not contain the object.
 func expectAbsent(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
-	if known, there, err := s.Lookup(o.GUID); err != nil || there || known != (IndexRecord{}) {
-		t.Fatalf("%s: known %+v, there %v, error %v", o.Name, known, there, err)
+	if got, found, err := s.Lookup(o.GUID); err != nil || found || got != (IndexRecord{}) {
+		t.Fatalf("%s: record %+v, found %v, error %v", o.Name, got, found, err)
 	}
 }
 
 func TestReopen(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "deep", "state") // is made
+	dir := filepath.Join(t.TempDir(), "deep", "state") // does not exist
 	s := openStore(t, dir)
 	all := objects(0, 2000, 7)
 	if err := send(s, all); err != nil {
 		t.Fatal(err)
 	}
-	connector := Connector{State: "SCHEDULED", RunID: "r", At: time.Unix(1, 0).UTC(), NextRun: time.Unix(2, 0).UTC(), Error: "why"}
+	connector := Connector{State: "SCHEDULED", RunID: "r", At: time.Unix(1, 0).UTC(), NextRun: time.Unix(2, 0).UTC(), Error: "cause"}
 	if err := s.SetConnector(connector); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +149,7 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-func TestEmpty(t *testing.T) {
+func TestNewFile(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	if got, err := s.Connector(); err != nil || got != (Connector{}) {
@@ -144,10 +158,10 @@ func TestEmpty(t *testing.T) {
 	if runs, err := s.Runs(); err != nil || len(runs) != 0 {
 		t.Errorf("runs %v, error %v", runs, err)
 	}
-	untried, err := s.NeverAcknowledged()
+	never, err := s.NeverAcknowledged()
 	size, err2 := s.IndexSize()
-	if err := errors.Join(err, err2); err != nil || !untried || size != 0 {
-		t.Errorf("untried %v, size %d, error %v", untried, size, err)
+	if err := errors.Join(err, err2); err != nil || !never || size != 0 {
+		t.Errorf("never acknowledged %v, size %d, error %v", never, size, err)
 	}
 	if target, err := s.Target(); err != nil || target != "" {
 		t.Errorf("target %q, error %v", target, err)
@@ -155,16 +169,16 @@ func TestEmpty(t *testing.T) {
 	if mark, err := s.Watermark(ad.InvocationID{1}); err != nil || mark != (Watermark{}) {
 		t.Errorf("watermark %+v, error %v", mark, err)
 	}
-	if pass, err := s.LastFullSync(); err != nil || pass != (FullSync{}) {
-		t.Errorf("full pass %+v, error %v", pass, err)
+	if sync, err := s.LastFullSync(); err != nil || sync != (FullSync{}) {
+		t.Errorf("full sync %+v, error %v", sync, err)
 	}
 }
 
-func TestRunsAreTheLast200(t *testing.T) {
+func TestRunsKeepsLast200(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	for n := range keptRuns + 50 {
+	for n := range maxRuns + 50 {
 		if n == 100 {
 			s.Close()
 			s = openStore(t, dir)
@@ -172,49 +186,49 @@ func TestRunsAreTheLast200(t *testing.T) {
 		must(t, s.RecordRun(Run{ID: fmt.Sprint(n), Users: n, Duration: time.Second}, Connector{State: "SCHEDULED", RunID: fmt.Sprint(n)}))
 	}
 	runs, err := s.Runs()
-	if err != nil || len(runs) != keptRuns {
+	if err != nil || len(runs) != maxRuns {
 		t.Fatalf("%d runs, error %v", len(runs), err)
 	}
 	for i, run := range runs {
-		if want := keptRuns + 49 - i; run.Users != want || run.ID != fmt.Sprint(want) || run.Duration != time.Second {
+		if want := maxRuns + 49 - i; run.Users != want || run.ID != fmt.Sprint(want) || run.Duration != time.Second {
 			t.Fatalf("run %d is %+v, want %d", i, run, want)
 		}
 	}
 }
 
-// TestEndRun checks that a run and the state after it are recorded in one transaction: when
-// one of the two cannot be written, neither is.
-func TestEndRun(t *testing.T) {
+// TestRecordRun checks that a run and the state after it are recorded in one transaction: if
+// one of them cannot be encoded, neither is written.
+func TestRecordRun(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
 	start := time.Unix(1, 0).UTC()
 	run := Run{ID: "first", Start: start, Result: "failed", Error: "bind dc1: wrong password", Remedy: "correct ldap.password", Class: string(fault.Refused)}
-	to := Connector{State: "SCHEDULED", RunID: "first", At: start, Error: run.Error, Remedy: run.Remedy}
-	must(t, s.RecordRun(run, to))
+	connector := Connector{State: "SCHEDULED", RunID: "first", At: start, Error: run.Error, Remedy: run.Remedy}
+	must(t, s.RecordRun(run, connector))
 	expect := func(step string) {
 		t.Helper()
 		if runs := result(s.Runs())(t); !slices.Equal(runs, []Run{run}) {
 			t.Errorf("%s: runs %+v, want %+v", step, runs, run)
 		}
-		if state := result(s.Connector())(t); state != to {
-			t.Errorf("%s: state %+v, want %+v", step, state, to)
+		if state := result(s.Connector())(t); state != connector {
+			t.Errorf("%s: state %+v, want %+v", step, state, connector)
 		}
 		if at := result(s.LastSuccess())(t); !at.IsZero() {
 			t.Errorf("%s: last success %s", step, at)
 		}
 	}
 	expect("recorded")
-	never := time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) // a year that JSON does not have
+	invalid := time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) // cannot be encoded as JSON
 	next := Connector{State: "SCHEDULED", RunID: "second", At: start}
 	for step, err := range map[string]error{
-		"run":   s.RecordRun(Run{ID: "second", Start: never}, next),
-		"state": s.RecordRun(Run{ID: "second", Start: start}, Connector{State: "SCHEDULED", At: never}),
+		"run":   s.RecordRun(Run{ID: "second", Start: invalid}, next),
+		"state": s.RecordRun(Run{ID: "second", Start: start}, Connector{State: "SCHEDULED", At: invalid}),
 	} {
 		faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "record run", Object: "state file " + s.Path()}, nil, remedyDisk)
 		expect(step + " not written")
 	}
-	run, to = Run{ID: "second", Result: "processed", Start: start}, next
-	must(t, s.RecordRun(run, to))
+	run, connector = Run{ID: "second", Result: "processed", Start: start}, next
+	must(t, s.RecordRun(run, connector))
 	if runs := result(s.Runs())(t); len(runs) != 2 || runs[0] != run {
 		t.Errorf("runs %+v", runs)
 	}
@@ -223,14 +237,14 @@ func TestEndRun(t *testing.T) {
 	}
 }
 
-// file is a directory with such a state file.
+// file returns a directory with a state file of this content.
 func file(t *testing.T, content []byte) string {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, fileName), content, 0o600))
 	return dir
 }
 
-// database is the content of a state file with 1000 objects.
+// database returns the content of a state file with 1,000 objects, after apply has changed it.
 func database(t *testing.T, apply func(change) error) []byte {
 	dir := t.TempDir()
 	s := openStore(t, dir)
@@ -248,17 +262,17 @@ func TestUnusable(t *testing.T) {
 		dir    func(t *testing.T) string
 		remedy string
 	}{
-		"a later format": {func(t *testing.T) string {
+		"newer format": {func(t *testing.T) string {
 			return file(t, database(t, func(c change) error {
 				return c.put(bucketMeta, keyVersion, []byte{0, 0, 0, 3})
 			}))
 		}, "use the version that wrote it, or move the file away"},
-		"an odd format": {func(t *testing.T) string {
+		"format of one byte": {func(t *testing.T) string {
 			return file(t, database(t, func(c change) error { return c.put(bucketMeta, keyVersion, []byte{1}) }))
 		}, "use the version that wrote it, or move the file away"},
-		"a file for a directory": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName) }, "service.state-dir"},
-		"below a file":           {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName, "state") }, "service.state-dir"},
-		"a directory for the file": {func(t *testing.T) string {
+		"file instead of a directory": {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName) }, "service.state-dir"},
+		"directory below a file":      {func(t *testing.T) string { return filepath.Join(file(t, nil), fileName, "state") }, "service.state-dir"},
+		"directory instead of a file": {func(t *testing.T) string {
 			dir := t.TempDir()
 			must(t, os.Mkdir(filepath.Join(dir, fileName), 0o700))
 			return dir
@@ -280,25 +294,25 @@ func TestUnusable(t *testing.T) {
 	}
 }
 
-// TestDamaged: what cannot be read is kept beside, and a new file begun.
-func TestDamaged(t *testing.T) {
+// TestDamagedFile checks that Open sets a damaged file aside and creates a new one.
+func TestDamagedFile(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(t *testing.T) []byte{
-		"text":                       func(*testing.T) []byte { return []byte("not a database") },
-		"much text":                  func(*testing.T) []byte { return bytes.Repeat([]byte("not a database\n"), 5000) },
-		"cut short":                  func(t *testing.T) []byte { return database(t, nil)[:8192] },
-		"cut within its second head": func(t *testing.T) []byte { return database(t, nil)[:4143] },
-		"its end is missing": func(t *testing.T) []byte {
+		"text":                              func(*testing.T) []byte { return []byte("not a database") },
+		"long text":                         func(*testing.T) []byte { return bytes.Repeat([]byte("not a database\n"), 5000) },
+		"truncated":                         func(t *testing.T) []byte { return database(t, nil)[:8192] },
+		"truncated in the second meta page": func(t *testing.T) []byte { return database(t, nil)[:4143] },
+		"truncated to one half": func(t *testing.T) []byte {
 			content := database(t, nil)
 			return content[:len(content)/2]
 		},
-		"an empty bucket is missing": func(t *testing.T) []byte {
+		"empty bucket missing": func(t *testing.T) []byte {
 			return database(t, func(c change) error { return c.DeleteBucket(bucketHeld) })
 		},
-		"its sums are missing": func(t *testing.T) []byte {
-			return database(t, func(c change) error { return c.DeleteBucket(bucketSums) })
+		"checksums missing": func(t *testing.T) []byte {
+			return database(t, func(c change) error { return c.DeleteBucket(bucketChecksums) })
 		},
-		"overwritten behind its head": func(t *testing.T) []byte {
+		"overwritten after the meta pages": func(t *testing.T) []byte {
 			content := database(t, nil)
 			for i := 8192; i < len(content); i++ {
 				content[i] = byte(i * 7)
@@ -311,9 +325,9 @@ func TestDamaged(t *testing.T) {
 			damaged := content(t)
 			dir := file(t, damaged)
 			s := openStore(t, dir)
-			aside := s.DamagedFile.Path
-			if kept, err := os.ReadFile(aside); err != nil || !bytes.Equal(kept, damaged) || !strings.HasPrefix(aside, filepath.Join(dir, fileName)+".damaged-") {
-				t.Errorf("set aside %v, error %v", s.DamagedFile, err)
+			path := s.DamagedFile.Path
+			if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, damaged) || !strings.HasPrefix(path, filepath.Join(dir, fileName)+".damaged-") {
+				t.Errorf("damaged file %v, error %v", s.DamagedFile, err)
 			}
 			if size, err := s.IndexSize(); err != nil || size != 0 {
 				t.Errorf("size %d, error %v", size, err)
@@ -321,16 +335,16 @@ func TestDamaged(t *testing.T) {
 			must(t, send(s, objects(0, 3, 1)))
 			must(t, s.Close())
 			if s = openStore(t, dir); s.DamagedFile != nil {
-				t.Errorf("set aside again: %v", s.DamagedFile)
+				t.Errorf("new file set aside: %v", s.DamagedFile)
 			}
 			expect(t, s, objects(0, 3, 1)[2])
 		})
 	}
 }
 
-// TestReadersDoNotHoldUpTheWriter: a read transaction that stays open keeps a
-// growing file from being mapped anew, and the writer waits for it forever.
-func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
+// TestReadersDoNotBlockWriter checks that no read transaction stays open. It would prevent
+// bbolt from remapping a growing file, and block the writer forever.
+func TestReadersDoNotBlockWriter(t *testing.T) {
 	t.Parallel()
 	const count, each = 12_000, 1000
 	s := openStore(t, t.TempDir())
@@ -351,13 +365,13 @@ func TestReadersDoNotHoldUpTheWriter(t *testing.T) {
 	for from := 0; from < count; from += each {
 		batch := objects(from, from+each, 1)
 		must(t, send(s, batch))
-		// A reader that waits for the writer, as a pass does for room to upload.
+		// Read between two writes, as a sync does while it uploads.
 		expect(t, s, batch[0])
 	}
 	stop.Store(true)
 	readers.Wait()
 	if open := s.db.Stats().OpenTxN; open != 0 {
-		t.Errorf("%d read transactions are left open", open)
+		t.Errorf("%d open read transactions", open)
 	}
 }
 
@@ -371,8 +385,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
-		if _, there, err := s.Lookup(guidOf(n % count)); !there || err != nil {
-			b.Fatal(there, err)
+		if _, found, err := s.Lookup(guidOf(n % count)); !found || err != nil {
+			b.Fatal(found, err)
 		}
 	}
 }

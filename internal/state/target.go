@@ -2,7 +2,7 @@ package state
 
 import "go.etcd.io/bbolt"
 
-// Target returns whose deliveries the file records; "" while it records none.
+// Target returns the ID of the upload target whose state the file contains, or "".
 func (s *Store) Target() (target string, err error) {
 	err = s.view("read target", func(tx *bbolt.Tx) error {
 		target = string(tx.Bucket(bucketMeta).Get(keyTarget))
@@ -11,16 +11,16 @@ func (s *Store) Target() (target string, err error) {
 	return target, err
 }
 
-// ChangeTarget makes the file one of deliveries to target, and forgets what was
-// delivered to another: that is not there.
+// ChangeTarget records a new upload target and deletes all state of the previous one: the
+// new target has received nothing.
 func (s *Store) ChangeTarget(target string) error {
 	err := s.update("change target", func(c change) error {
-		for _, name := range append(graphBuckets, bucketIndex, bucketOpen, bucketDue, bucketRejections, bucketHeld, bucketWatermarks) {
+		for _, name := range append(graphBuckets, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks) {
 			if err := c.empty(name); err != nil {
 				return err
 			}
 		}
-		for _, key := range [][]byte{keyFullPass, keyGraph} {
+		for _, key := range [][]byte{keyFullSync, keyGraph} {
 			if err := c.delete(bucketMeta, key); err != nil {
 				return err
 			}
@@ -30,7 +30,7 @@ func (s *Store) ChangeTarget(target string) error {
 	if err == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		clear(s.open)
+		clear(s.inFlight)
 	}
 	return err
 }

@@ -5,31 +5,30 @@ import (
 	"fmt"
 )
 
-// firstVersion is the oldest format that is still taken over. It differs from today's
-// in that it has no sums.
-const firstVersion = 1
+// oldestVersion is the oldest supported format. It has no checksums.
+const oldestVersion = 1
 
-// readable reports whether a file of that format can be looked at as it is.
-func readable(stored []byte) bool {
-	format := binary.BigEndian.AppendUint32(nil, firstVersion)
-	return string(stored) == string(currentVersion) || string(stored) == string(format)
+// isSupported reports whether this program can read a file of the stored format.
+func isSupported(stored []byte) bool {
+	oldest := binary.BigEndian.AppendUint32(nil, oldestVersion)
+	return string(stored) == string(currentVersion) || string(stored) == string(oldest)
 }
 
-// formatName is a format as people say it.
-func formatName(stored []byte) string {
+// versionText returns a stored format version for an error text.
+func versionText(stored []byte) string {
 	if len(stored) != 4 {
 		return fmt.Sprintf("%#x", stored)
 	}
 	return fmt.Sprint(binary.BigEndian.Uint32(stored))
 }
 
-// upgrade makes a file of an older format one of today's, whole or not at all. The
-// older program does not take it any more.
+// upgrade converts a file of an older format to the current one. Older programs refuse
+// the converted file.
 func upgrade(c change) error {
 	if string(c.Bucket(bucketMeta).Get(keyVersion)) == string(currentVersion) {
 		return nil
 	}
-	if _, err := c.CreateBucket(bucketSums); err != nil {
+	if _, err := c.CreateBucket(bucketChecksums); err != nil {
 		return err
 	}
 	for _, name := range buckets {
@@ -38,7 +37,7 @@ func upgrade(c change) error {
 			return err
 		}
 		err = bucket.ForEach(func(key, value []byte) error {
-			c.added[string(name)] += sumOf(key, value)
+			c.deltas[string(name)] += recordChecksum(key, value)
 			return nil
 		})
 		if err != nil {

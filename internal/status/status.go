@@ -130,7 +130,7 @@ func (r *Report) readObjects(store *state.Store) error {
 	for _, h := range held {
 		r.HeldDeletions = append(r.HeldDeletions, Held{h.Kind.String(), h.SID.String(), h.GUID.String(), h.Since})
 	}
-	rejections, total, err := store.FirstRejections(most)
+	rejections, total, err := store.Rejections(most)
 	if err != nil {
 		return err
 	}

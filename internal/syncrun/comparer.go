@@ -70,7 +70,7 @@ func (c *comparer) trackSeen(guid ad.GUID) {
 // reset prepares for a restart of the search, after everything added so far was flushed.
 // Changed objects stay counted. Objects that the gateway rejected are not sent again.
 func (c *comparer) reset() error {
-	rejections, err := c.store.Rejections()
+	rejections, _, err := c.store.Rejections(-1)
 	if err != nil {
 		return err
 	}

@@ -190,7 +190,7 @@ func TestRejectedObjectIsRetriedWithGrowingDelay(t *testing.T) {
 	e.gateway.SetFront(nil)
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	e.expectConverged()
-	if rejections, err := e.store.Rejections(); err != nil || len(rejections) != 0 {
+	if rejections, _, err := e.store.Rejections(-1); err != nil || len(rejections) != 0 {
 		t.Errorf("rejections %v, error %v", rejections, err)
 	}
 }

@@ -396,7 +396,7 @@ func (h *history) expectEnd() {
 	if n := h.assetRequests() - requests; n != 0 {
 		h.t.Errorf("%d requests after everything was sent", n)
 	}
-	if left, err := h.store.Rejections(); err != nil || len(left) > 0 {
+	if left, _, err := h.store.Rejections(-1); err != nil || len(left) > 0 {
 		h.t.Errorf("rejections %v, error %v", left, err)
 	}
 	for _, controller := range h.controllers { // otherwise the comparison would prove little

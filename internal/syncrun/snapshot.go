@@ -94,7 +94,7 @@ func (r *Runner) addDeltaInput(s *Snapshot) (err error) {
 	if s.Unacknowledged, err = r.Store.InFlightObjects(); err != nil {
 		return err
 	}
-	rejections, err := r.Store.Rejections()
+	rejections, _, err := r.Store.Rejections(-1)
 	s.Rejected = make(map[ad.GUID]state.Rejection, len(rejections))
 	for _, rejection := range rejections {
 		s.Rejected[rejection.GUID] = rejection

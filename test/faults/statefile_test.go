@@ -206,7 +206,7 @@ func useStore(store *state.Store) error {
 	if _, err := store.RateLimit(); err != nil {
 		return err
 	}
-	if _, err := store.Rejections(); err != nil {
+	if _, _, err := store.Rejections(-1); err != nil {
 		return err
 	}
 	if _, err := store.LastFullSync(); err != nil {

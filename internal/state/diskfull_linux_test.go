@@ -11,7 +11,7 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// smallDisk is a file system of one megabyte.
+// smallDisk mounts a file system of one megabyte and returns its path.
 func smallDisk(t *testing.T) string {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
@@ -25,10 +25,10 @@ func smallDisk(t *testing.T) string {
 	return dir
 }
 
-// fill leaves so many bytes free.
+// fill fills the file system and leaves free bytes.
 func fill(t *testing.T, dir string, free int64) (remove func()) {
 	t.Helper()
-	path := filepath.Join(dir, "ballast")
+	path := filepath.Join(dir, "filler")
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(dir, &disk); err != nil {
 		t.Fatal(err)
@@ -60,13 +60,13 @@ func TestFullDisk(t *testing.T) {
 	remove := fill(t, dir, 40<<10)
 	second := objects(0, 5000, 2)
 	expectFull(t, send(s, second))
-	for _, o := range first { // nothing of it is half-recorded
+	for _, o := range first { // the failed transaction has no effect
 		expect(t, s, o)
 	}
 	expectAbsent(t, s, second[4000])
 	remove()
 	if err := send(s, second[:3000]); err != nil {
-		t.Fatalf("with space again: %v", err)
+		t.Fatalf("after space was freed: %v", err)
 	}
 	s.Close()
 	s = openStore(t, dir)
@@ -76,7 +76,7 @@ func TestFullDisk(t *testing.T) {
 }
 
 func TestOpenOnFullDisk(t *testing.T) {
-	for name, free := range map[string]int64{"not a byte": 0, "a page": 4096, "three pages": 3 * 4096, "the empty file": 4 * 4096} {
+	for name, free := range map[string]int64{"no space": 0, "one page": 4096, "three pages": 3 * 4096, "size of an empty file": 4 * 4096} {
 		t.Run(name, func(t *testing.T) {
 			dir := smallDisk(t)
 			remove := fill(t, dir, free)

@@ -1,0 +1,62 @@
+package state
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"adconnector/internal/fault"
+	"adconnector/test/faulttest"
+)
+
+// TestCheckDir checks that CheckDir returns the same errors as Open and creates no file.
+func TestCheckDir(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, CheckDir(dir))
+	must(t, CheckDir(filepath.Join(dir, "not", "yet")))
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("created %v, error %v", entries, err)
+	}
+	file := filepath.Join(dir, "file")
+	must(t, os.WriteFile(file, nil, 0o600))
+	for _, invalid := range []string{file, filepath.Join(file, "below")} {
+		_, openErr := unsynced.Open(invalid)
+		for _, err := range []error{openErr, CheckDir(invalid)} {
+			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(invalid, fileName)}, ErrUnusable, "service.state-dir")
+			if pathErr, is := errors.AsType[*fs.PathError](err); !is || !strings.HasPrefix(pathErr.Path, file) {
+				t.Errorf("%s: error %v does not contain %s", invalid, err, file)
+			}
+		}
+	}
+	store := result(unsynced.Open(dir))(t)
+	must(t, CheckDir(dir)) // also while it is open
+	must(t, store.Close())
+}
+
+// TestPermissionRemedy checks that the remedy names an existing file or directory.
+func TestPermissionRemedy(t *testing.T) {
+	t.Parallel()
+	dir := file(t, nil)
+	path := filepath.Join(dir, fileName)
+	cases := map[string]struct {
+		denied string
+		errno  syscall.Errno
+		named  string
+	}{
+		"file":                  {path, syscall.EACCES, path},
+		"missing lock file":     {lockPath(path), syscall.EACCES, dir},
+		"missing directories":   {filepath.Join(dir, "a", "b"), syscall.EACCES, dir},
+		"read-only file system": {path, syscall.EROFS, dir},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := dirError(path, &fs.PathError{Op: "open", Path: c.denied, Err: c.errno})
+			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, "make "+c.named+" writable", "service.state-dir")
+		})
+	}
+}

@@ -1,0 +1,78 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"adconnector/internal/fault"
+)
+
+// DamagedFile is a damaged state file that was set aside.
+type DamagedFile struct {
+	Path   string // new path of the file
+	Damage error
+}
+
+// Err returns the damage, with a remedy.
+func (d *DamagedFile) Err() error {
+	return fault.Operation{}.Failed(fault.Transient, d.Damage, "remove "+d.Path+" when it is no longer needed")
+}
+
+// setAside renames a damaged file.
+func setAside(path string, damage error) (*DamagedFile, error) {
+	newPath := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
+	if err := os.Rename(path, newPath); err != nil {
+		return nil, dirError(path, err)
+	}
+	return &DamagedFile{newPath, damage}, nil
+}
+
+// verify reads the whole file and returns an error if it is damaged.
+func (s *Store) verify() error {
+	return s.view("verify", func(tx *bbolt.Tx) error {
+		file, err := os.Open(s.path)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		info, err := file.Stat()
+		if err != nil {
+			return err
+		}
+		checksums, err := verifyPages(file, s.db.Info().PageSize, info.Size())
+		if err != nil {
+			return err
+		}
+		return compareChecksums(tx, checksums)
+	})
+}
+
+// catchDamage returns an error if call panics or reads beyond the end of the mapped file.
+// bbolt does both with a damaged file.
+func catchDamage(call func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("%w: %v", ErrDamaged, panicked)
+		}
+	}()
+	return call()
+}
+
+// access calls a function that uses the file. Once the file is found damaged, access
+// returns that error without calling it.
+func (s *Store) access(call func() error) error {
+	if damage := s.damage.Load(); damage != nil {
+		return *damage
+	}
+	err := catchDamage(call)
+	if errors.Is(err, ErrDamaged) {
+		s.damage.CompareAndSwap(nil, &err)
+	}
+	return err
+}

@@ -1,0 +1,43 @@
+package state
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"adconnector/internal/ad"
+)
+
+// TestSetHeldDeletions checks that a deletion that stays held keeps its time.
+func TestSetHeldDeletions(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	since := func(n int) (text string) {
+		guid := guidOf(n)
+		must(t, s.db.View(func(tx *bbolt.Tx) error {
+			text = string(tx.Bucket(bucketHeld).Get(guid[:]))
+			return nil
+		}))
+		return text
+	}
+	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(1), guidOf(2)}, time.Unix(0, 0)))
+	s = reopen(t, s, dir)
+	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(3), guidOf(2)}, time.Unix(60, 0)))
+	if held := result(s.HeldDeletions())(t); !slices.Equal(held, []ad.GUID{guidOf(2), guidOf(3)}) {
+		t.Errorf("held %v", held)
+	}
+	if since(1) != "" || since(2) != "1970-01-01T00:00:00Z" || since(3) != "1970-01-01T00:01:00Z" {
+		t.Errorf("since %q, %q, %q", since(1), since(2), since(3))
+	}
+	must(t, s.SetHeldDeletions(nil, time.Unix(90, 0)))
+	if held := result(s.HeldDeletions())(t); len(held) != 0 {
+		t.Errorf("held %v", held)
+	}
+	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(2)}, time.Unix(120, 0)))
+	if since(2) != "1970-01-01T00:02:00Z" { // was not held in between
+		t.Errorf("since %q", since(2))
+	}
+}
