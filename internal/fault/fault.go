@@ -83,7 +83,7 @@ func ClassOf(err error) Class {
 // Remedy returns the outermost remedy in the tree of err. For joined errors, it returns
 // their distinct remedies, separated by "; ".
 func Remedy(err error) string {
-	switch e := err.(type) { // errors.As would skip joined errors
+	switch e := err.(type) { //nolint:errorlint // errors.As would return one of several joined errors
 	case nil:
 		return ""
 	case *Error:

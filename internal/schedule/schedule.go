@@ -34,7 +34,7 @@ var (
 	errNever       = errors.New("the date does not exist")
 	errStep        = errors.New("invalid step, want a number above 0 after /")
 	errBackward    = errors.New("the range end is before its start")
-	errForm        = errors.New("L, W and # are not supported")
+	errForm        = errors.New("unsupported L, W or #")
 	errValue       = errors.New("invalid value")
 )
 
@@ -68,6 +68,7 @@ func Every(interval time.Duration) *Schedule {
 
 type every time.Duration
 
+// Next returns the first multiple of the interval after a time.
 func (e every) Next(after time.Time) time.Time {
 	return after.Truncate(time.Duration(e)).Add(time.Duration(e))
 }

@@ -9,12 +9,11 @@ import (
 	"io"
 )
 
-// Open walks all pages of the file and checks every bound before bbolt reads more than its
-// meta pages. The checksums of the buckets cannot replace the walk: with one flipped bit
-// in a branch page, bbolt reads the page in an endless loop, and checksums do not cover
-// branch keys and the freelist, whose errors destroy records at later writes. The check
-// of bbolt (Tx.Check) does not end either if pages form a cycle or an overflow count is
-// wrong, and it does not read the values.
+// Open walks all pages and checks every bound before bbolt reads more than the meta pages.
+// Bucket checksums cannot replace the walk. With one flipped bit in a branch page, bbolt
+// reads that page in an endless loop. Wrong branch keys and freelist entries destroy
+// records at later writes, and the checksums cover neither. bbolt's own check, Tx.Check,
+// does not end if pages form a cycle, and it does not read values.
 
 // The page format of bbolt, in the byte order of the machine.
 const (

@@ -37,7 +37,7 @@ type call struct {
 	bytes   int
 }
 
-// fakeSender is a Sender that checks and records its calls.
+// fakeSender is a sender that checks and records its calls.
 type fakeSender struct {
 	t      *testing.T
 	answer func(ctx context.Context, c call) (gateway.Answer, error)
@@ -75,7 +75,7 @@ func (f *fakeSender) Send(ctx context.Context, request string, count int, assets
 	return f.answer(ctx, c)
 }
 
-// memoryJournal is a Journal in memory.
+// memoryJournal is a journal in memory.
 type memoryJournal struct {
 	uploaded, deleted, rejected []int // objects
 	reasons                     map[int]string

@@ -30,13 +30,13 @@ import (
 	"adconnector/internal/state"
 )
 
-// Sender sends one batch to the gateway.
-type Sender interface {
+// sender sends one batch to the gateway.
+type sender interface {
 	Send(ctx context.Context, requestID string, count int, assets []byte) (gateway.Answer, error)
 }
 
-// Journal records batches and their results.
-type Journal interface {
+// journal records batches and their results.
+type journal interface {
 	// MarkInFlight records batches before they are sent.
 	MarkInFlight([]state.Batch) error
 	// Commit records the results of batches.
@@ -79,7 +79,7 @@ var uploadOperation = fault.Operation{Op: "upload"}
 // Run calls produce in the calling goroutine. produce must return when its context is done
 // or add returns an error. It may call add concurrently. flush waits until the results of
 // all assets added before are committed.
-func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce func(ctx context.Context, add func(identity.Asset) error, flush func() error) error) (Totals, error) {
+func Run(ctx context.Context, sender sender, o Options, journal journal, produce func(ctx context.Context, add func(identity.Asset) error, flush func() error) error) (Totals, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	windowSize := int64(o.Workers * windowPerWorker)
@@ -123,8 +123,8 @@ func Run(ctx context.Context, sender Sender, o Options, journal Journal, produce
 }
 
 type pool struct {
-	sender  Sender
-	journal Journal
+	sender  sender
+	journal journal
 	options Options
 
 	addMu      sync.Mutex   // guards batch and batches; a blocked add blocks the other callers
@@ -229,17 +229,7 @@ func canceled(ctx context.Context) error {
 func (p *pool) markInFlight(ctx context.Context, cancel context.CancelCauseFunc) {
 	defer close(p.queue)
 	for b := range p.filled {
-		batches := []*batch{b}
-		for more := true; more; {
-			select {
-			case b, more = <-p.filled:
-				if more {
-					batches = append(batches, b)
-				}
-			default:
-				more = false
-			}
-		}
+		batches := p.appendFilled([]*batch{b})
 		inFlight := make([]state.Batch, len(batches))
 		for i, b := range batches {
 			inFlight[i] = b.Batch
@@ -257,6 +247,21 @@ func (p *pool) markInFlight(ctx context.Context, cancel context.CancelCauseFunc)
 			case <-ctx.Done():
 				return
 			}
+		}
+	}
+}
+
+// appendFilled appends the filled batches that are available without waiting.
+func (p *pool) appendFilled(batches []*batch) []*batch {
+	for {
+		select {
+		case b, open := <-p.filled:
+			if !open {
+				return batches
+			}
+			batches = append(batches, b)
+		default:
+			return batches
 		}
 	}
 }

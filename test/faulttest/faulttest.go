@@ -9,7 +9,7 @@ import (
 	"adconnector/internal/fault"
 )
 
-// AnyRemedy, as the only remedy name, accepts every remedy.
+// AnyRemedy is a name that every remedy contains.
 const AnyRemedy = ""
 
 // Check fails the test unless err is a *fault.Error with the class, operation and object
@@ -18,7 +18,7 @@ const AnyRemedy = ""
 // err contains the remedy, or if its chain contains the same operation twice.
 func Check(t testing.TB, err error, want fault.Error, cause error, names ...string) {
 	t.Helper()
-	failed, is := err.(*fault.Error)
+	failed, is := err.(*fault.Error) //nolint:errorlint // err itself must be an Error
 	if !is {
 		t.Fatalf("error %v (%T), want a *fault.Error", err, err)
 	}
@@ -42,7 +42,8 @@ func Check(t testing.TB, err error, want fault.Error, cause error, names ...stri
 	}
 	outer := fault.Operation{Op: failed.Op, Object: failed.Object}
 	for inner := failed.Err; inner != nil; inner = errors.Unwrap(inner) {
-		if e, is := inner.(*fault.Error); is && outer == (fault.Operation{Op: e.Op, Object: e.Object}) {
+		e, is := inner.(*fault.Error) //nolint:errorlint // the loop unwraps
+		if is && outer == (fault.Operation{Op: e.Op, Object: e.Object}) {
 			t.Errorf("duplicate operation in %v", err)
 		}
 	}
