@@ -20,7 +20,7 @@ import (
 	"adconnector/internal/config"
 )
 
-// TestMain teaches the library what docker compose teaches it: the format raw.
+// TestMain registers the env file format raw, as docker compose does.
 func TestMain(m *testing.M) {
 	dotenv.RegisterFormat("raw", func(r io.Reader, _ string, vars map[string]string, lookUp func(string) (string, bool)) error {
 		lines, err := kvfile.ParseFromReader(r, lookUp)
@@ -42,7 +42,7 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// load is `docker compose config` in a directory with an env file.
+// load returns what `docker compose config` shows in a directory with this ad.env.
 func load(t *testing.T, envFile string, profiles ...string) *types.Project {
 	t.Helper()
 	dir := t.TempDir()
@@ -64,15 +64,15 @@ func load(t *testing.T, envFile string, profiles ...string) *types.Project {
 	return project
 }
 
-// TestConnector: the connector is locked in, keeps its state, and takes its
-// settings as they stand.
+// TestConnector checks that the connector is hardened, has a volume for its state, and gets its
+// settings unchanged.
 func TestConnector(t *testing.T) {
-	const odd = `service.cron-expression=0 0/10 * * * *
+	const envFile = `service.cron-expression=0 0/10 * * * *
 ldap.bindDn=CN="a b",DC=x # $HOME ${HOME} 'c'
 `
-	project := load(t, odd)
+	project := load(t, envFile)
 	if names := slices.Sorted(maps.Keys(project.Services)); !slices.Equal(names, []string{"connector"}) {
-		t.Errorf("services %v", names)
+		t.Errorf("services %v, want connector only", names)
 	}
 	c := project.Services["connector"]
 	for key, want := range map[string]string{
@@ -96,17 +96,17 @@ ldap.bindDn=CN="a b",DC=x # $HOME ${HOME} 'c'
 	if c.HealthCheck == nil || !slices.Equal(c.HealthCheck.Test, []string{"CMD", "adconnector", "healthcheck"}) {
 		t.Errorf("healthcheck %+v", c.HealthCheck)
 	}
-	expectLockedIn(t, c)
+	checkHardened(t, c)
 }
 
-// fromSample is the env file that the recipe at the top of deploy/compose.yaml leads
-// to: its commands, as they stand, on the sample, up to the one that makes the
-// password's file; and what stands in <...> replaced.
-func fromSample(t *testing.T) string {
+// instructionsEnv returns the env file that results from the instructions at the top of
+// deploy/compose.yaml. It runs their commands on sample.env, up to the command that creates
+// the password file, and replaces the placeholders in <...>.
+func instructionsEnv(t *testing.T) string {
 	t.Helper()
-	recipe, _, found := strings.Cut(read(t, "../../../deploy/compose.yaml"), "#   install ")
+	instructions, _, found := strings.Cut(read(t, "../../../deploy/compose.yaml"), "#   install ")
 	if !found {
-		t.Fatal("the recipe makes no file of the password")
+		t.Fatal("the instructions do not create a password file")
 	}
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "deploy"), 0o700); err != nil {
@@ -115,26 +115,26 @@ func fromSample(t *testing.T) string {
 	if err := os.WriteFile(filepath.Join(dir, "sample.env"), []byte(read(t, "../../../sample.env")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, command := range regexp.MustCompile(`(?m)^#   ((?:cp|sed) .*)$`).FindAllStringSubmatch(recipe, -1) {
+	for _, command := range regexp.MustCompile(`(?m)^#   ((?:cp|sed) .*)$`).FindAllStringSubmatch(instructions, -1) {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", command[1])
 		cmd.Dir = dir
 		if output, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", command[1], err, output)
 		}
 	}
-	return regexp.MustCompile(`<\w+>`).ReplaceAllStringFunc(read(t, filepath.Join(dir, "deploy", "ad.env")), func(blank string) string {
-		if strings.HasSuffix(blank, "_UUID>") {
+	return regexp.MustCompile(`<\w+>`).ReplaceAllStringFunc(read(t, filepath.Join(dir, "deploy", "ad.env")), func(placeholder string) string {
+		if strings.HasSuffix(placeholder, "_UUID>") {
 			return "35664649-0000-4000-8000-000000000000"
 		}
 		return "example.com"
 	})
 }
 
-// TestRecipe: the connector takes the settings that the recipe leads to, and the
-// password is that of the file.
-func TestRecipe(t *testing.T) {
+// TestInstructions checks that the connector accepts the settings of the instructions and reads
+// the password from the file.
+func TestInstructions(t *testing.T) {
 	const password = "Inv3nted-password"
-	c := load(t, fromSample(t)).Services["connector"]
+	c := load(t, instructionsEnv(t)).Services["connector"]
 	secrets := t.TempDir()
 	if err := os.WriteFile(filepath.Join(secrets, "qualys-password"), []byte(password+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestRecipe(t *testing.T) {
 			t.Fatalf("%s has no value", key)
 		}
 		text := *value
-		if name, is := strings.CutPrefix(text, "/run/secrets/"); is {
+		if name, ok := strings.CutPrefix(text, "/run/secrets/"); ok {
 			text = filepath.Join(secrets, name)
 		}
 		environ = append(environ, key+"="+text)
@@ -159,8 +159,8 @@ func TestRecipe(t *testing.T) {
 	}
 }
 
-// TestDemo: a sandbox, and a connector that starts once the sandbox answers, on
-// loopback and with the same files.
+// TestDemo checks the profile demo: a sandbox, and a connector that starts when the sandbox is
+// healthy. Both share the host's network and a volume.
 func TestDemo(t *testing.T) {
 	project := load(t, "", "demo")
 	sandbox, demo := project.Services["sandbox"], project.Services["demo"]
@@ -175,17 +175,18 @@ func TestDemo(t *testing.T) {
 		if s.NetworkMode != "host" || len(s.Volumes) != 1 || s.Volumes[0].Source != "demo" || s.Volumes[0].Target != "/var/lib/adconnector" {
 			t.Errorf("%s: network %q, volumes %+v", s.Name, s.NetworkMode, s.Volumes)
 		}
-		expectLockedIn(t, s)
+		checkHardened(t, s)
 	}
 }
 
-func expectLockedIn(t *testing.T, s types.ServiceConfig) {
+// checkHardened checks the restrictions of a service and its stop timeout.
+func checkHardened(t *testing.T, s types.ServiceConfig) {
 	t.Helper()
 	if !s.ReadOnly || s.Privileged || !slices.Equal(s.CapDrop, []string{"ALL"}) || len(s.CapAdd) > 0 ||
 		!slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) || len(s.Tmpfs) != 1 || s.MemLimit == 0 || s.PidsLimit == 0 || s.User != "" || len(s.Ports) > 0 {
-		t.Errorf("%s is not locked in: %+v", s.Name, s)
+		t.Errorf("%s is not hardened: %+v", s.Name, s)
 	}
 	if grace := s.StopGracePeriod; grace == nil || time.Duration(*grace) <= 30*time.Second {
-		t.Errorf("%s is killed after %v", s.Name, grace)
+		t.Errorf("%s: stop_grace_period %v, want more than 30 s", s.Name, grace)
 	}
 }

@@ -18,30 +18,30 @@ import (
 )
 
 const (
-	// stampedVersion and stampedCommit are what the image is said to be.
+	// stampedVersion and stampedCommit are the build arguments of the image.
 	stampedVersion = "9.8.7"
 	stampedCommit  = "0123456789ab"
 )
 
-// buildWithin bounds one build. It compiles everything, with nothing kept from before.
-const buildWithin = 9 * time.Minute
+// buildTimeout bounds one build, which compiles everything with an empty cache.
+const buildTimeout = 9 * time.Minute
 
-// repository is the root of the source.
+// repository returns the path of the repository.
 var repository = sync.OnceValues(func() (string, error) { return filepath.Abs("../../..") })
 
-// workDir holds everything that this run of the tests makes on disk.
+// workDir returns a directory for all files of this test process.
 var workDir = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "imagetest")
 	if err != nil {
 		return "", err
 	}
-	return dir, os.Chmod(dir, 0o755) // others than root go through it
+	return dir, os.Chmod(dir, 0o755) // users other than root need access
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if dir, err := workDir(); err == nil {
-		_, _ = command(nil, "buildah", "rm", "--all") // unmounts
+		_, _ = command(nil, "buildah", "rm", "--all") // also unmounts the image
 		if err := os.RemoveAll(dir); err != nil {
 			fmt.Fprintln(os.Stderr, "image:", err)
 			code = 1
@@ -50,13 +50,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// command runs a program on storage of its own and returns its stdout.
+// command runs a program with container storage in workDir and returns its stdout.
 func command(environ []string, name string, args ...string) (string, error) {
 	dir, err := workDir()
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), buildWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+filepath.Join(dir, "storage.conf"))
@@ -72,59 +72,59 @@ func command(environ []string, name string, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// installed makes sure of the tools.
-func installed() error {
+// installTools installs missing tools.
+func installTools() error {
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		return errors.New("these tests build and run an image without an engine: run them on Linux as root")
+		return errors.New("the tests use namespaces and chroot: run them on Linux as root")
 	}
 	return debian.Install([]string{"buildah", "busybox", "make"}, "buildah", "busybox-static", "make", "ca-certificates")
 }
 
-// A built image, mounted.
-type built struct {
-	root   string // of its files
-	config string // buildah's description
+// image is a built and mounted image.
+type image struct {
+	root   string // directory of its files
+	config string // output of buildah inspect
 }
 
-// theImage builds the image as `make image` does, with this machine's Go in the
-// place of the build image's.
-var theImage = sync.OnceValues(func() (built, error) {
-	if err := installed(); err != nil {
-		return built{}, err
+// buildOnce builds the image as `make image` does, but with the local Go instead of that of the
+// build image.
+var buildOnce = sync.OnceValues(func() (image, error) {
+	if err := installTools(); err != nil {
+		return image{}, err
 	}
 	dir, err := workDir()
 	if err != nil {
-		return built{}, err
+		return image{}, err
 	}
 	storage := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "storage"), filepath.Join(dir, "run"))
 	if err := os.WriteFile(filepath.Join(dir, "storage.conf"), []byte(storage), 0o600); err != nil {
-		return built{}, err
+		return image{}, err
 	}
 	if err := baseImage(dir); err != nil {
-		return built{}, fmt.Errorf("build image: %w", err)
+		return image{}, fmt.Errorf("build image: %w", err)
 	}
-	flags, err := goOfThisMachine()
+	flags, err := localGoFlags()
 	if err != nil {
-		return built{}, err
+		return image{}, err
 	}
 	if _, err := command([]string{"ENGINE=buildah", "BUILDAH_FLAGS=--isolation chroot " + flags},
 		"deploy/image.sh", "adconnector:test", stampedVersion, stampedCommit, "BUILD_IMAGE=localhost/build:test"); err != nil {
-		return built{}, err
+		return image{}, err
 	}
 	container, err := command(nil, "buildah", "from", "localhost/adconnector:test")
 	if err != nil {
-		return built{}, err
+		return image{}, err
 	}
-	var b built
-	if b.root, err = command(nil, "buildah", "mount", container); err != nil {
-		return built{}, err
+	var i image
+	if i.root, err = command(nil, "buildah", "mount", container); err != nil {
+		return image{}, err
 	}
-	b.config, err = command(nil, "buildah", "inspect", "--type", "image", "localhost/adconnector:test")
-	return b, err
+	i.config, err = command(nil, "buildah", "inspect", "--type", "image", "localhost/adconnector:test")
+	return i, err
 })
 
-// baseImage makes an image with what the Dockerfile asks of its build image but Go:
-// a shell and its tools, and roots to trust.
+// baseImage builds an image with the requirements of the Dockerfile for its build image, except
+// Go: a shell, its tools and CA certificates.
 func baseImage(dir string) error {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
@@ -156,35 +156,35 @@ func baseImage(dir string) error {
 			return err
 		}
 	}
-	// No build that asks the network passes.
-	const recipe = "FROM scratch\nCOPY . /\nENV PATH=/usr/local/go/bin:/bin GOMODCACHE=/go/pkg/mod GOCACHE=/tmp/cache GOPROXY=off GOFLAGS=-mod=readonly GOTOOLCHAIN=local\n"
+	// GOPROXY=off makes a build fail if it needs the network.
+	const instructions = "FROM scratch\nCOPY . /\nENV PATH=/usr/local/go/bin:/bin GOMODCACHE=/go/pkg/mod GOCACHE=/tmp/cache GOPROXY=off GOFLAGS=-mod=readonly GOTOOLCHAIN=local\n"
 	containerfile := filepath.Join(dir, "Containerfile")
-	if err := os.WriteFile(containerfile, []byte(recipe), 0o600); err != nil {
+	if err := os.WriteFile(containerfile, []byte(instructions), 0o600); err != nil {
 		return err
 	}
 	_, err = command(nil, "buildah", "bud", "--isolation", "chroot", "-t", "localhost/build:test", "-f", containerfile, base)
 	return err
 }
 
-// goOfThisMachine returns the flags that give a build this machine's Go and the
-// modules that it has downloaded.
-func goOfThisMachine() (flags string, err error) {
+// localGoFlags returns flags that mount the local Go and its module cache into a build.
+func localGoFlags() (flags string, err error) {
 	if _, err := command(nil, "go", "mod", "download"); err != nil {
 		return "", err
 	}
-	where, err := command(nil, "go", "env", "GOROOT", "GOMODCACHE")
+	output, err := command(nil, "go", "env", "GOROOT", "GOMODCACHE")
 	if err != nil {
 		return "", err
 	}
-	paths := strings.Fields(where)
+	paths := strings.Fields(output)
 	return fmt.Sprintf("--volume %s:/usr/local/go:ro --volume %s:/go/pkg/mod:ro", paths[0], paths[1]), nil
 }
 
-func imageOf(t *testing.T) built {
+// builtImage returns the image. The first call builds it.
+func builtImage(t *testing.T) image {
 	t.Helper()
-	b, err := theImage()
+	i, err := buildOnce()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return i
 }

@@ -19,25 +19,24 @@ import (
 	"adconnector/test/testlog"
 )
 
-// the user of the image
+// user is the user and group ID of the image.
 const user = 65532
 
-// A network is what containers share that talk to each other over loopback: a
-// network namespace of their own, with nothing but that.
+// network is a network namespace with loopback only, which containers share.
 type network struct {
 	t     *testing.T
-	calls chan func() // run on the thread that is in the namespace
+	calls chan func() // executed by the thread in the namespace
 }
 
-// newNetwork takes a thread into new namespaces for its network and its mounts.
-// The thread ends with them.
+// newNetwork moves a thread into new network and mount namespaces. They end with the thread, at
+// the end of the test.
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	n := &network{t: t, calls: make(chan func())}
 	ready := make(chan error)
-	var living sync.WaitGroup
-	living.Go(func() {
-		runtime.LockOSThread() // for good: the runtime ends the thread with the goroutine
+	var running sync.WaitGroup
+	running.Go(func() {
+		runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
 		ready <- enterNamespaces()
 		for call := range n.calls {
 			call()
@@ -45,7 +44,7 @@ func newNetwork(t *testing.T) *network {
 	})
 	t.Cleanup(func() {
 		close(n.calls)
-		living.Wait()
+		running.Wait()
 	})
 	if err := <-ready; err != nil {
 		t.Fatal(err)
@@ -55,17 +54,17 @@ func newNetwork(t *testing.T) *network {
 
 func enterNamespaces() error {
 	if err := syscall.Unshare(syscall.CLONE_NEWNET | syscall.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("own namespaces: %w", err)
+		return fmt.Errorf("unshare namespaces: %w", err)
 	}
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("own mounts: %w", err)
+		return fmt.Errorf("make mounts private: %w", err)
 	}
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
 	defer syscall.Close(socket)
-	var request struct { // netdevice(7)
+	var request struct { // struct ifreq, netdevice(7)
 		name  [16]byte
 		flags uint16
 		_     [22]byte
@@ -73,22 +72,22 @@ func enterNamespaces() error {
 	copy(request.name[:], "lo")
 	request.flags = syscall.IFF_UP
 	if _, _, failed := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); failed != 0 {
-		return fmt.Errorf("loopback up: %w", failed)
+		return fmt.Errorf("bring up loopback: %w", failed)
 	}
 	return nil
 }
 
-// container is how `docker run --read-only` would start the image.
+// container describes a process as `docker run --read-only` would start it.
 type container struct {
-	network  *network
-	volume   string // a directory
-	lockedUp bool   // the volume cannot be written either
-	env      []string
-	args     []string
-	user     uint32 // 0: the image's
+	network        *network
+	volume         string // path of a directory; "": none
+	readOnlyVolume bool
+	env            []string
+	args           []string
+	user           uint32 // 0: the image's
 }
 
-// A process is a running container.
+// process is a running container.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -97,14 +96,15 @@ type process struct {
 	stderr output
 }
 
-// output keeps what was written, and tells who waits for it.
+// output records a stream.
 type output struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
-	changed chan struct{}
+	changed chan struct{} // closed and replaced on each line
 }
 
-func (o *output) follow(r io.Reader) {
+// record reads the stream to its end.
+func (o *output) record(r io.Reader) {
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
@@ -119,17 +119,18 @@ func (o *output) follow(r io.Reader) {
 	}
 }
 
+// read returns the text so far, and a channel that is closed on the next line.
 func (o *output) read() (text string, changed <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String(), o.changed
 }
 
-// start runs the image's entry point as the first process of its own.
+// start starts the entry point of the image as process 1 of a PID namespace.
 func (c container) start() *process {
 	t := c.network.t
 	t.Helper()
-	image := imageOf(t)
+	image := builtImage(t)
 	if c.user == 0 {
 		c.user = user
 	}
@@ -152,7 +153,7 @@ func (c container) start() *process {
 	}
 	started := make(chan error)
 	c.network.calls <- func() {
-		err := c.mounts(image.root, root)
+		err := c.mount(image.root, root)
 		if err == nil {
 			err = p.cmd.Start()
 		}
@@ -164,29 +165,29 @@ func (c container) start() *process {
 	go func() {
 		defer close(p.ended)
 		var reading sync.WaitGroup
-		reading.Go(func() { p.stdout.follow(stdout) })
-		reading.Go(func() { p.stderr.follow(stderr) })
+		reading.Go(func() { p.stdout.record(stdout) })
+		reading.Go(func() { p.stderr.record(stderr) })
 		reading.Wait()
-		_ = p.cmd.Wait() // its state says it all
+		_ = p.cmd.Wait() // ProcessState has the result
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // unless it has ended
+		_ = p.cmd.Process.Kill() // fails if the process has ended
 		<-p.ended
 	})
 	return p
 }
 
-// mounts makes the root file system in the mount namespace of the network.
-func (c container) mounts(image, root string) error {
-	bind := func(from, to string, readOnly bool) error {
-		if err := syscall.Mount(from, to, "", syscall.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", to, err)
+// mount mounts the root file system in the mount namespace of the network.
+func (c container) mount(image, root string) error {
+	bind := func(source, target string, readOnly bool) error {
+		if err := syscall.Mount(source, target, "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", target, err)
 		}
 		if !readOnly {
 			return nil
 		}
-		if err := syscall.Mount("", to, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY|syscall.MS_NOSUID|syscall.MS_NODEV, ""); err != nil {
-			return fmt.Errorf("mount %s read-only: %w", to, err)
+		if err := syscall.Mount("", target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY|syscall.MS_NOSUID|syscall.MS_NODEV, ""); err != nil {
+			return fmt.Errorf("mount %s read-only: %w", target, err)
 		}
 		return nil
 	}
@@ -199,10 +200,10 @@ func (c container) mounts(image, root string) error {
 	if c.volume == "" {
 		return nil
 	}
-	return bind(c.volume, filepath.Join(root, "var/lib/adconnector"), c.lockedUp)
+	return bind(c.volume, filepath.Join(root, "var/lib/adconnector"), c.readOnlyVolume)
 }
 
-// run waits for the end, and returns what was printed.
+// run runs the container to its end and returns the exit code and the outputs.
 func (c container) run() (code int, stdout, stderr string) {
 	c.network.t.Helper()
 	p := c.start()
@@ -212,6 +213,7 @@ func (c container) run() (code int, stdout, stderr string) {
 	return code, stdout, stderr
 }
 
+// wait waits for the end of the process and returns its exit code.
 func (p *process) wait() (code int) {
 	p.t.Helper()
 	for {
@@ -221,38 +223,38 @@ func (p *process) wait() (code int) {
 			return p.cmd.ProcessState.ExitCode()
 		case <-changed:
 		case <-time.After(testlog.IdleLimit):
-			p.t.Fatalf("it does not end: %s", log)
+			p.t.Fatalf("process does not end: %s", log)
 		}
 	}
 }
 
-// await waits until the output holds the words.
-func (p *process) await(o *output, words string) {
+// await waits until the output contains a text.
+func (p *process) await(o *output, want string) {
 	p.t.Helper()
 	for {
 		text, changed := o.read()
-		if strings.Contains(text, words) {
+		if strings.Contains(text, want) {
 			return
 		}
 		select {
 		case <-changed:
 		case <-p.ended:
-			p.t.Fatalf("it ended with %d and has not said %q: %s", p.cmd.ProcessState.ExitCode(), words, text)
+			p.t.Fatalf("exit code %d without output %q: %s", p.cmd.ProcessState.ExitCode(), want, text)
 		case <-time.After(testlog.IdleLimit):
-			p.t.Fatalf("it does not say %q: %s", words, text)
+			p.t.Fatalf("no output %q: %s", want, text)
 		}
 	}
 }
 
-// newVolume is a volume as an engine makes it: owned as the image's directory is.
+// newVolume creates a volume as an engine does: with the owner and mode of the image's directory.
 func newVolume(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	own(t, dir, user, 0o700)
+	chown(t, dir, user, 0o700)
 	return dir
 }
 
-func own(t *testing.T, path string, owner int, mode os.FileMode) {
+func chown(t *testing.T, path string, owner int, mode os.FileMode) {
 	t.Helper()
 	if err := os.Chown(path, owner, owner); err != nil {
 		t.Fatal(err)

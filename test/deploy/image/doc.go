@@ -1,9 +1,8 @@
-// Package image builds the container image with buildah, without a network, and
-// runs what is in it as an engine would: the image's files as a root file system
-// that cannot be written, one volume and a tmpfs, an own network and own process
-// IDs, a user without rights, and the environment byte for byte as in the env file.
+// Package image builds the container image with buildah, without network access, and runs it
+// without a container engine. The tests give the program the environment that an engine would:
+// a read-only root file system, a volume, a tmpfs, namespaces for the network and for process
+// IDs, and an unprivileged user.
 //
-// The tests need Linux and root. They install buildah and busybox-static with
-// apt-get where they are missing. Where they cannot run they fail; they never skip.
-// `make test-image` runs them.
+// The tests need Linux and root. They install buildah and busybox-static with apt-get. They fail
+// where they cannot run; they never skip. Run them with `make test-image`.
 package image

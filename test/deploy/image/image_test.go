@@ -16,17 +16,17 @@ import (
 	"testing"
 )
 
-// TestFiles: the image holds nothing but what the Dockerfile says, and its volume
-// belongs to the user.
+// TestFiles checks that the image contains the files of the Dockerfile only, and the owner of
+// the volume.
 func TestFiles(t *testing.T) {
-	b := imageOf(t)
+	image := builtImage(t)
 	type entry struct {
 		mode fs.FileMode
 		uid  uint32
 	}
 	found := map[string]entry{}
 	var size int64
-	err := filepath.WalkDir(b.root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(image.root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -37,17 +37,17 @@ func TestFiles(t *testing.T) {
 		if !d.IsDir() {
 			size += info.Size()
 		}
-		found[strings.TrimPrefix(path, b.root)] = entry{info.Mode(), info.Sys().(*syscall.Stat_t).Uid}
+		found[strings.TrimPrefix(path, image.root)] = entry{info.Mode(), info.Sys().(*syscall.Stat_t).Uid}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, emptied := range []string{"", "/etc", "/etc/ssl", "/etc/ssl/certs", "/usr", "/usr/bin", "/var", "/var/lib"} {
-		if e := found[emptied]; !e.mode.IsDir() || e.uid != 0 {
-			t.Errorf("%s: %v", emptied, e)
+	for _, dir := range []string{"", "/etc", "/etc/ssl", "/etc/ssl/certs", "/usr", "/usr/bin", "/var", "/var/lib"} {
+		if e := found[dir]; !e.mode.IsDir() || e.uid != 0 {
+			t.Errorf("%s: %v, want a directory of root", dir, e)
 		}
-		delete(found, emptied)
+		delete(found, dir)
 	}
 	for path, want := range map[string]entry{
 		"/usr/bin/adconnector":               {0o755, 0},
@@ -63,19 +63,19 @@ func TestFiles(t *testing.T) {
 		delete(found, path)
 	}
 	if len(found) > 0 {
-		t.Errorf("also there: %v", slices.Sorted(maps.Keys(found)))
+		t.Errorf("unexpected files: %v", slices.Sorted(maps.Keys(found)))
 	}
 	t.Logf("%.1f MB", float64(size)/1e6)
-	if const20MB := int64(20e6); size > const20MB {
-		t.Errorf("%d bytes are no small image", size)
+	if limit := int64(20e6); size > limit {
+		t.Errorf("image has %d bytes, want at most %d", size, limit)
 	}
-	roots, err := os.ReadFile(filepath.Join(b.root, "etc/ssl/certs/ca-certificates.crt"))
+	roots, err := os.ReadFile(filepath.Join(image.root, "etc/ssl/certs/ca-certificates.crt"))
 	if err != nil || strings.Count(string(roots), "BEGIN CERTIFICATE") < 100 {
-		t.Errorf("%d bytes of roots, error %v", len(roots), err)
+		t.Errorf("CA certificates: %d bytes, error %v", len(roots), err)
 	}
 }
 
-// TestConfig: how an engine starts, watches, stops and labels it.
+// TestConfig checks the image configuration: command, health check, stop signal and labels.
 func TestConfig(t *testing.T) {
 	var description struct {
 		Docker struct {
@@ -92,13 +92,13 @@ func TestConfig(t *testing.T) {
 			Architecture string `json:"architecture"`
 		}
 	}
-	if err := json.Unmarshal([]byte(imageOf(t).config), &description); err != nil {
+	if err := json.Unmarshal([]byte(builtImage(t).config), &description); err != nil {
 		t.Fatal(err)
 	}
 	c := description.Docker.Config
 	labels := maps.Clone(c.Labels)
 	maps.DeleteFunc(labels, func(key, _ string) bool { return strings.HasPrefix(key, "io.buildah.") })
-	for what, pair := range map[string][2]any{
+	for name, values := range map[string][2]any{
 		"user":         {c.User, "65532:65532"},
 		"entrypoint":   {c.Entrypoint, []string{"/usr/bin/adconnector"}},
 		"command":      {c.Cmd, []string(nil)},
@@ -114,17 +114,17 @@ func TestConfig(t *testing.T) {
 			"org.opencontainers.image.revision":    stampedCommit,
 		}},
 	} {
-		if got, want := fmt.Sprint(pair[0]), fmt.Sprint(pair[1]); got != want {
-			t.Errorf("%s: %s, want %s", what, got, want)
+		if got, want := fmt.Sprint(values[0]), fmt.Sprint(values[1]); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
 }
 
-// TestBinary: the program needs nothing of a system, and comes out byte for byte
-// the same when it is built at another place, by make, with another cache.
+// TestBinary checks that the program is static, and identical to the program that make builds
+// in another directory with another cache.
 func TestBinary(t *testing.T) {
-	b := imageOf(t)
-	path := filepath.Join(b.root, "usr/bin/adconnector")
+	image := builtImage(t)
+	path := filepath.Join(image.root, "usr/bin/adconnector")
 	program, err := elf.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -132,15 +132,15 @@ func TestBinary(t *testing.T) {
 	defer program.Close()
 	for _, p := range program.Progs {
 		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-			t.Errorf("it is not static: %v", p.Type)
+			t.Errorf("not static: %v", p.Type)
 		}
 	}
-	again := filepath.Join(t.TempDir(), "adconnector")
-	if _, err := command(nil, "make", "build", "BINARY="+again, "VERSION="+stampedVersion, "COMMIT="+stampedCommit); err != nil {
+	rebuilt := filepath.Join(t.TempDir(), "adconnector")
+	if _, err := command(nil, "make", "build", "BINARY="+rebuilt, "VERSION="+stampedVersion, "COMMIT="+stampedCommit); err != nil {
 		t.Fatal(err)
 	}
-	if first, second := digest(t, path), digest(t, again); first != second {
-		t.Errorf("two builds differ: %s in the image, %s by make", first, second)
+	if first, second := digest(t, path), digest(t, rebuilt); first != second {
+		t.Errorf("digests differ: %s in the image, %s by make", first, second)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"adconnector/test/testenv"
 )
 
-// newSandbox starts the sandbox out of the image, and returns its network and the settings
-// of its env file, as docker reads them.
+// newSandbox starts the sandbox of the image. It returns its network and the settings of its env
+// file, parsed as Docker does.
 func newSandbox(t *testing.T) (*network, testenv.Settings) {
 	t.Helper()
 	network, volume := newNetwork(t), newVolume(t)
@@ -30,22 +30,22 @@ func newSandbox(t *testing.T) (*network, testenv.Settings) {
 		key, value, _ := strings.Cut(line, "=")
 		settings[key] = value
 	}
-	return network, settings.With(testenv.Settings{"service.state-dir": ""}) // the image has its own
+	return network, settings.With(testenv.Settings{"service.state-dir": ""}) // use the default of the image
 }
 
-// TestConnector: one run, then the daemon as process 1, looked after by the
-// healthcheck and stopped by SIGTERM, on one volume.
+// TestConnector executes a run and then the daemon as process 1 on one volume, with the health
+// check and a stop by SIGTERM.
 func TestConnector(t *testing.T) {
 	network, settings := newSandbox(t)
 	env, volume := settings.Environ(), newVolume(t)
 
 	code, stdout, stderr := container{network: network, volume: volume, env: env, args: []string{"sync", "--output", "json"}}.run()
-	var account struct{ Users, Groups, Uploaded int }
-	if err := json.Unmarshal([]byte(stdout), &account); err != nil || code != 0 || account.Users < 200 || account.Groups < 20 || account.Uploaded != account.Users+account.Groups {
-		t.Fatalf("exit code %d, %+v, %v\n%s", code, account, err, stderr)
+	var result struct{ Users, Groups, Uploaded int }
+	if err := json.Unmarshal([]byte(stdout), &result); err != nil || code != 0 || result.Users < 200 || result.Groups < 20 || result.Uploaded != result.Users+result.Groups {
+		t.Fatalf("exit code %d, %+v, %v\n%s", code, result, err, stderr)
 	}
 
-	// Nothing but the binary knows where Berlin is.
+	// The image has no time zone files, so the binary needs its own.
 	daemon := container{network: network, volume: volume, env: settings.With(testenv.Settings{"service.cron-expression": "CRON_TZ=Europe/Berlin 0 4 * * *"}).Environ()}.start()
 	daemon.await(&daemon.stderr, `"message":"run finished"`)
 	daemon.await(&daemon.stderr, `"to":"SCHEDULED"`)
@@ -55,16 +55,16 @@ func TestConnector(t *testing.T) {
 	}
 	healthcheck := container{network: network, volume: volume, env: env, args: []string{"healthcheck"}}
 	if code, stdout, stderr := healthcheck.run(); code != 0 || stdout != "healthy\n" {
-		t.Errorf("healthcheck %d: %s%s", code, stdout, stderr)
+		t.Errorf("healthcheck: exit code %d: %s%s", code, stdout, stderr)
 	}
 	code, stdout, _ = container{network: network, volume: volume, env: env, args: []string{"status", "--output", "json"}}.run()
 	if code != 0 || !strings.Contains(stdout, `"from": "daemon"`) {
-		t.Errorf("status %d: %s", code, stdout)
+		t.Errorf("status: exit code %d: %s", code, stdout)
 	}
 
-	// Two containers on one volume.
+	// A second container on the same volume is refused.
 	code, _, stderr = container{network: network, volume: volume, env: env}.run()
-	expectOneLine(t, code, stderr, 4, "/var/lib/adconnector", "service.state-dir")
+	checkError(t, code, stderr, 4, "/var/lib/adconnector", "service.state-dir")
 
 	if err := daemon.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -74,12 +74,12 @@ func TestConnector(t *testing.T) {
 		t.Errorf("SIGTERM: exit code %d: %s", code, log)
 	}
 	if code, stdout, _ := healthcheck.run(); code != 1 || !strings.HasPrefix(stdout, "not healthy: ") || !strings.Contains(stdout, "service.admin.address") {
-		t.Errorf("healthcheck of none %d: %s", code, stdout)
+		t.Errorf("healthcheck without a daemon: exit code %d: %s", code, stdout)
 	}
 }
 
-// TestBadPlaces: what is wrong with the volume or a secret is told in one line.
-func TestBadPlaces(t *testing.T) {
+// TestBadVolumes checks that an unusable volume or secret causes exit code 2 and one error.
+func TestBadVolumes(t *testing.T) {
 	network := newNetwork(t)
 	env := []string{
 		"connector.api.url=http://127.0.0.1:1", "service.cron-expression=*/10 * * * *",
@@ -88,43 +88,43 @@ func TestBadPlaces(t *testing.T) {
 	}
 	password := "qualys.user.password=invented"
 	for name, c := range map[string]struct {
-		volume func(t *testing.T, c *container)
-		env    string
-		words  []string
+		prepare func(t *testing.T, c *container)
+		setting string
+		names   []string // in the error
 	}{
-		"a volume of root": {func(t *testing.T, c *container) { own(t, c.volume, 0, 0o755) }, password,
+		"volume of root": {func(t *testing.T, c *container) { chown(t, c.volume, 0, 0o755) }, password,
 			[]string{"/var/lib/adconnector/adconnector.db", syscall.EACCES.Error(), "65532", "service.state-dir"}},
-		"a user of no name on another's volume": {func(_ *testing.T, c *container) { c.user = 12345 }, password,
+		"unknown user, volume of another user": {func(_ *testing.T, c *container) { c.user = 12345 }, password,
 			[]string{syscall.EACCES.Error(), "12345", "service.state-dir"}},
-		"a volume that is mounted read-only": {func(_ *testing.T, c *container) { c.lockedUp = true }, password,
+		"read-only volume": {func(_ *testing.T, c *container) { c.readOnlyVolume = true }, password,
 			[]string{syscall.EROFS.Error(), "service.state-dir"}},
 		"no volume": {func(_ *testing.T, c *container) { c.volume = "" }, password,
 			[]string{syscall.EROFS.Error(), "service.state-dir"}},
-		"a secret's file that is not there": {func(*testing.T, *container) {}, "qualys.user.password.file=/run/secrets/password",
+		"missing secret file": {func(*testing.T, *container) {}, "qualys.user.password.file=/run/secrets/password",
 			[]string{"qualys.user.password.file", syscall.ENOENT.Error()}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			place := container{network: network, volume: newVolume(t), env: append(env[:len(env):len(env)], c.env)}
-			c.volume(t, &place)
-			code, _, stderr := place.run()
-			expectOneLine(t, code, stderr, 2, c.words...)
+			run := container{network: network, volume: newVolume(t), env: append(env[:len(env):len(env)], c.setting)}
+			c.prepare(t, &run)
+			code, _, stderr := run.run()
+			checkError(t, code, stderr, 2, c.names...)
 			if strings.Contains(stderr, "invented") {
-				t.Errorf("the secret is in the log: %s", stderr)
+				t.Errorf("log contains the secret: %s", stderr)
 			}
 		})
 	}
 
-	t.Run("a user of no name on its own volume", func(t *testing.T) {
+	t.Run("unknown user, own volume", func(t *testing.T) {
 		volume := newVolume(t)
-		own(t, volume, 12345, 0o700)
+		chown(t, volume, 12345, 0o700)
 		daemon := container{network: network, volume: volume, env: append(env[:len(env):len(env)], password), user: 12345}.start()
 		daemon.await(&daemon.stderr, `"message":"started"`)
 	})
 }
 
-// expectOneLine fails the test unless the log has one error, whose line has a remedy and all of
-// these settings, paths and causes.
-func expectOneLine(t *testing.T, code int, stderr string, wantCode int, words ...string) {
+// checkError fails the test unless the log has exactly one error, with a remedy and all names:
+// settings, paths and causes.
+func checkError(t *testing.T, code int, stderr string, wantCode int, names ...string) {
 	t.Helper()
 	var errors []string
 	for line := range strings.Lines(stderr) {
@@ -133,11 +133,11 @@ func expectOneLine(t *testing.T, code int, stderr string, wantCode int, words ..
 		}
 	}
 	if code != wantCode || len(errors) != 1 {
-		t.Fatalf("exit code %d, want %d, and one line of error: %s", code, wantCode, stderr)
+		t.Fatalf("exit code %d and %d errors, want %d and 1: %s", code, len(errors), wantCode, stderr)
 	}
-	for _, w := range append(words, `"remedy":"`) {
-		if !strings.Contains(errors[0], w) {
-			t.Errorf("%s does not say %q", errors[0], w)
+	for _, name := range append(names, `"remedy":"`) {
+		if !strings.Contains(errors[0], name) {
+			t.Errorf("%q missing in %s", name, errors[0])
 		}
 	}
 }

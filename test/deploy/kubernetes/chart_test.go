@@ -31,7 +31,7 @@ const chartDir = "../../../deploy/helm/adconnector"
 
 const release = "ad"
 
-// values reads them as a values file's.
+// values parses a values file.
 func values(t *testing.T, text string) map[string]any {
 	t.Helper()
 	v := map[string]any{}
@@ -41,7 +41,7 @@ func values(t *testing.T, text string) map[string]any {
 	return v
 }
 
-// render is `helm template`. Its error is what helm would say.
+// render returns the output of `helm template` and its error.
 func render(t *testing.T, v map[string]any) (*manifest, error) {
 	t.Helper()
 	return renderAs(t, release, v)
@@ -54,11 +54,11 @@ func renderAs(t *testing.T, release string, v map[string]any) (*manifest, error)
 		t.Fatal(err)
 	}
 	options := chartutil.ReleaseOptions{Name: release, Namespace: "identity", Revision: 3, IsInstall: true}
-	all, err := chartutil.ToRenderValues(chart, v, options, chartutil.DefaultCapabilities)
+	renderValues, err := chartutil.ToRenderValues(chart, v, options, chartutil.DefaultCapabilities)
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Engine{Strict: true}.Render(chart, all)
+	files, err := engine.Engine{Strict: true}.Render(chart, renderValues)
 	if err != nil {
 		return nil, err
 	}
@@ -86,20 +86,20 @@ func mustRender(t *testing.T, text string) *manifest {
 	return m
 }
 
-// object is anything with a name.
+// object is a Kubernetes object with metadata.
 type object interface {
 	runtime.Object
 	meta.Object
 }
 
-// A manifest is what a cluster gets.
+// manifest is the rendered chart.
 type manifest struct {
 	objects map[string]object // by kind and name
-	text    map[string]string // the same, as rendered
+	text    map[string]string // YAML by kind and name
 	notes   string
 }
 
-// decoder knows the kinds that the chart may make, and refuses fields they do not have.
+// decoder decodes the kinds that the chart may contain. It rejects unknown fields.
 var decoder = func() *json.Serializer {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{apps.AddToScheme, batch.AddToScheme, core.AddToScheme, networking.AddToScheme, policy.AddToScheme, monitoring.AddToScheme} {
@@ -116,28 +116,28 @@ func (m *manifest) add(t *testing.T, file, document string) {
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", file, err, document)
 	}
-	o, named := decoded.(object)
-	if !named {
-		t.Fatalf("%s: %v has no name", file, kind)
+	o, ok := decoded.(object)
+	if !ok {
+		t.Fatalf("%s: %v has no metadata", file, kind)
 	}
 	key := kind.Kind + " " + o.GetName()
-	if _, twice := m.objects[key]; twice {
-		t.Errorf("%s twice", key)
+	if _, duplicate := m.objects[key]; duplicate {
+		t.Errorf("duplicate object %s", key)
 	}
 	m.objects[key], m.text[key] = o, document
 }
 
-// get returns the object of that kind and name.
+// get returns the object with a key of kind and name.
 func get[T object](t *testing.T, m *manifest, key string) T {
 	t.Helper()
-	o, there := m.objects[key].(T)
-	if !there {
+	o, ok := m.objects[key].(T)
+	if !ok {
 		t.Fatalf("no %s among %q", key, slices.Sorted(maps.Keys(m.objects)))
 	}
 	return o
 }
 
-// connectorYAML is a connector as somebody would write it; n makes it another one.
+// connectorYAML returns the values of a connector. n makes its connection unique.
 func connectorYAML(n int) string {
 	return fmt.Sprintf(`
     settings:
@@ -164,7 +164,7 @@ func connectorsYAML(count int) string {
 	return text.String()
 }
 
-// TestLint: helm lint has nothing to say, for none, one and many connectors.
+// TestLint checks that helm lint has no findings for none, one and many connectors.
 func TestLint(t *testing.T) {
 	for _, count := range []int{0, 1, 200} {
 		v := map[string]any{}
@@ -172,7 +172,7 @@ func TestLint(t *testing.T) {
 			v = values(t, connectorsYAML(count))
 		}
 		for _, message := range lint.All(chartDir, v, "identity", true).Messages {
-			// An icon would have to be fetched from somewhere.
+			// The chart has no icon, because it would need a download.
 			if message.Severity > support.InfoSev || !strings.Contains(message.Err.Error(), "icon is recommended") {
 				t.Errorf("%d connectors: %v", count, message)
 			}
@@ -180,26 +180,26 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// TestAlerts: the chart's rules are those that promtool has tested.
+// TestAlerts checks that the chart contains the alert rules that promtool tests.
 func TestAlerts(t *testing.T) {
-	theirs, err := os.ReadFile(filepath.Join(chartDir, "files/alerts.yaml"))
+	chartRules, err := os.ReadFile(filepath.Join(chartDir, "files/alerts.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, err := os.ReadFile("../../../deploy/prometheus/alerts.yaml")
+	rules, err := os.ReadFile("../../../deploy/prometheus/alerts.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(theirs) != string(ours) {
-		t.Error("deploy/helm/adconnector/files/alerts.yaml is not deploy/prometheus/alerts.yaml: copy it there")
+	if string(chartRules) != string(rules) {
+		t.Error("deploy/helm/adconnector/files/alerts.yaml differs from deploy/prometheus/alerts.yaml: copy the latter")
 	}
 	m := mustRender(t, connectorsYAML(1)+"prometheusRule: {enabled: true, labels: {team: identity}}\n")
 	rule := get[*monitoring.PrometheusRule](t, m, "PrometheusRule ad")
 	var spec monitoring.PrometheusRuleSpec
-	if err := yaml.UnmarshalStrict(ours, &spec); err != nil {
+	if err := yaml.UnmarshalStrict(rules, &spec); err != nil {
 		t.Fatal(err)
 	}
 	if rule.Labels["team"] != "identity" || !reflect.DeepEqual(rule.Spec, spec) || len(spec.Groups) == 0 || len(spec.Groups[0].Rules) < 4 {
-		t.Errorf("%+v", rule)
+		t.Errorf("PrometheusRule %+v", rule)
 	}
 }

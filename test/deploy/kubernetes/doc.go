@@ -1,5 +1,7 @@
-// Package kubernetes renders the Helm chart with Helm's own library and holds what
-// comes out: against the API's types, in which no field may be unknown; against the
-// restricted Pod Security Standard, as the cluster's own admission judges it; and
-// against the connector's own reading of its environment.
+// Package kubernetes renders the Helm chart with the library of Helm and checks the objects. It
+// decodes them strictly into the API types, evaluates the restricted Pod Security Standard with
+// the library of the admission controller, and loads the environment with the connector's
+// configuration.
+//
+// The tests need Go only. Run them with `make test-deploy`.
 package kubernetes

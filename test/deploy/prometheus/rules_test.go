@@ -1,4 +1,7 @@
-// Package prometheus has promtool run the tests of the alert rules.
+// Package prometheus tests the alert rules under deploy/prometheus with promtool.
+//
+// The tests install the Debian package prometheus with apt-get, as root, and fail without it.
+// Run them with `make test-deploy`.
 package prometheus
 
 import (
@@ -8,6 +11,7 @@ import (
 	"adconnector/test/debian"
 )
 
+// TestRules checks the syntax of the rules and runs their unit tests.
 func TestRules(t *testing.T) {
 	if err := debian.Install([]string{"promtool"}, "prometheus"); err != nil {
 		t.Fatal(err)

@@ -1,3 +1,6 @@
-// Package release makes a release and looks at what came out, and holds the version
-// and the table of dependencies against the places that name them too.
+// Package release builds a release with `make release` and checks its files. It also checks that
+// all files of the repository name the same version, and that the README's table of
+// dependencies matches go.mod.
+//
+// The tests need make and network access for missing modules. Run them with `make test-deploy`.
 package release

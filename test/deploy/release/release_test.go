@@ -20,8 +20,8 @@ import (
 
 const repository = "../../.."
 
-// tell runs a program in the repository and returns its stdout.
-func tell(t *testing.T, name string, args ...string) string {
+// output runs a program in the repository and returns its stdout.
+func output(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Dir = repository
@@ -43,27 +43,27 @@ func read(t *testing.T, path ...string) string {
 	return string(content)
 }
 
-// TestRelease: everything is there, for both platforms, stamped, summed, listed, and
-// the same once more.
+// TestRelease checks the files, the checksums, the version and the bill of materials for both
+// platforms, and that a second build is identical.
 func TestRelease(t *testing.T) {
-	dist, again := t.TempDir(), filepath.Join(t.TempDir(), "dist")
-	for _, dir := range []string{dist, again} {
-		tell(t, "make", "release", "DIST="+dir, "VERSION=9.8.7", "COMMIT=0123456789ab")
+	dist, rebuilt := t.TempDir(), filepath.Join(t.TempDir(), "dist")
+	for _, dir := range []string{dist, rebuilt} {
+		output(t, "make", "release", "DIST="+dir, "VERSION=9.8.7", "COMMIT=0123456789ab")
 	}
-	sums := sumsOf(t, dist)
+	sums := checksums(t, dist)
 	want := []string{"CHANGELOG.md", "LICENSE", "THIRD-PARTY-LICENCES", "adconnector_9.8.7_linux_amd64", "adconnector_9.8.7_linux_amd64.cdx.json",
 		"adconnector_9.8.7_linux_arm64", "adconnector_9.8.7_linux_arm64.cdx.json", "sample.env"}
 	if got := slices.Sorted(maps.Keys(sums)); !slices.Equal(got, want) {
-		t.Errorf("released %q, want %q", got, want)
+		t.Errorf("files %q, want %q", got, want)
 	}
 	for name, sum := range sums {
 		content, err := os.ReadFile(filepath.Join(dist, name))
 		if err != nil || fmt.Sprintf("%x", sha256.Sum256(content)) != sum {
-			t.Errorf("%s: its sum is wrong, error %v", name, err)
+			t.Errorf("%s: wrong checksum, error %v", name, err)
 		}
 	}
-	if second := sumsOf(t, again); !maps.Equal(sums, second) {
-		t.Errorf("a second release differs: %v, %v", sums, second)
+	if second := checksums(t, rebuilt); !maps.Equal(sums, second) {
+		t.Errorf("second build differs: %v, %v", sums, second)
 	}
 	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
 		path := filepath.Join(dist, "adconnector_9.8.7_linux_"+arch)
@@ -73,17 +73,18 @@ func TestRelease(t *testing.T) {
 		}
 		program.Close()
 		if program.Machine != machine {
-			t.Errorf("%s is for %v", path, program.Machine)
+			t.Errorf("%s: machine %v, want %v", path, program.Machine, machine)
 		}
-		expectListed(t, path, sums)
+		checkBillOfMaterials(t, path, sums)
 	}
-	said, err := exec.Command(filepath.Join(dist, "adconnector_9.8.7_linux_"+runtime.GOARCH), "version").Output()
-	if err != nil || !strings.HasPrefix(string(said), "adconnector 9.8.7, commit 0123456789ab, go") {
-		t.Errorf("%s, error %v", said, err)
+	version, err := exec.Command(filepath.Join(dist, "adconnector_9.8.7_linux_"+runtime.GOARCH), "version").Output()
+	if err != nil || !strings.HasPrefix(string(version), "adconnector 9.8.7, commit 0123456789ab, go") {
+		t.Errorf("version %q, error %v", version, err)
 	}
 }
 
-func sumsOf(t *testing.T, dist string) map[string]string {
+// checksums returns the content of SHA256SUMS by file name.
+func checksums(t *testing.T, dist string) map[string]string {
 	t.Helper()
 	file, err := os.Open(filepath.Join(dist, "SHA256SUMS"))
 	if err != nil {
@@ -98,21 +99,21 @@ func sumsOf(t *testing.T, dist string) map[string]string {
 	return sums
 }
 
-// expectListed holds the bill of materials against the binary.
-func expectListed(t *testing.T, path string, sums map[string]string) {
+// checkBillOfMaterials compares the bill of materials with the modules in the binary.
+func checkBillOfMaterials(t *testing.T, path string, sums map[string]string) {
 	t.Helper()
 	content, err := os.ReadFile(path + ".cdx.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	type part struct {
+	type component struct {
 		Name, Version, PURL string
 		Hashes              []struct{ Alg, Content string }
 	}
 	var bom struct {
 		BOMFormat, SpecVersion string
-		Metadata               struct{ Component part }
-		Components             []part
+		Metadata               struct{ Component component }
+		Components             []component
 		Dependencies           []struct{ DependsOn []string }
 	}
 	if err := json.Unmarshal(content, &bom); err != nil {
@@ -127,7 +128,7 @@ func expectListed(t *testing.T, path string, sums map[string]string) {
 	for _, module := range info.Deps {
 		want = append(want, "pkg:golang/"+module.Path+"@"+module.Version)
 		if !strings.Contains(notices, "\n==== "+module.Path+" "+module.Version+"\n") {
-			t.Errorf("the licence of %s is missing", module.Path)
+			t.Errorf("license of %s missing", module.Path)
 		}
 	}
 	var got []string
@@ -139,10 +140,11 @@ func expectListed(t *testing.T, path string, sums map[string]string) {
 	}
 	program := bom.Metadata.Component
 	if bom.BOMFormat != "CycloneDX" || program.Version != "9.8.7" || program.Hashes[0].Content != sums[filepath.Base(path)] {
-		t.Errorf("%s is of %+v", path, program)
+		t.Errorf("%s: component %+v", path, program)
 	}
 }
 
+// must returns a function that ends the test on an error, else returns the value.
 func must[T any](value T, err error) func(*testing.T) T {
 	return func(t *testing.T) T {
 		t.Helper()
@@ -153,7 +155,7 @@ func must[T any](value T, err error) func(*testing.T) T {
 	}
 }
 
-// TestVersion: every place that names the version names the same.
+// TestVersion checks that all files name the version of the Makefile.
 func TestVersion(t *testing.T) {
 	version := firstMatch(t, read(t, "Makefile"), `(?m)^VERSION \?= (\S+)$`)
 	for path, pattern := range map[string]string{
@@ -165,7 +167,7 @@ func TestVersion(t *testing.T) {
 		"README.md":                             `adconnector:(\d[\w.]*\w)`,
 	} {
 		if found := firstMatch(t, read(t, path), pattern); found != version {
-			t.Errorf("%s names %s, the Makefile %s", path, found, version)
+			t.Errorf("%s: version %s, want %s", path, found, version)
 		}
 	}
 }
@@ -174,15 +176,15 @@ func firstMatch(t *testing.T, text, pattern string) string {
 	t.Helper()
 	match := regexp.MustCompile(pattern).FindStringSubmatch(text)
 	if match == nil {
-		t.Fatalf("nothing like %s", pattern)
+		t.Fatalf("no match of %s", pattern)
 	}
 	return match[1]
 }
 
-// licences are known by what only they say.
-var licences = []struct {
-	name  string
-	words []string
+// licenses are identified by phrases in their texts. The first match counts.
+var licenses = []struct {
+	name    string
+	phrases []string
 }{
 	{"Apache-2.0", []string{"Apache License", "Version 2.0, January 2004"}},
 	{"BSD-3-Clause", []string{"Redistribution and use in source and binary forms", "Neither the name"}},
@@ -190,32 +192,33 @@ var licences = []struct {
 	{"MIT", []string{"Permission is hereby granted, free of charge"}},
 }
 
-func licenceOf(t *testing.T, dir string) string {
+// licenseOf returns the SPDX identifier of the license in a directory.
+func licenseOf(t *testing.T, dir string) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "LICEN[CS]E*"))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("%s has no licence, %v", dir, err)
+		t.Fatalf("%s: no license file, error %v", dir, err)
 	}
 	content, err := os.ReadFile(files[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(string(content)), " ")
-	for _, l := range licences {
-		if !slices.ContainsFunc(l.words, func(words string) bool { return !strings.Contains(text, words) }) {
+	for _, l := range licenses {
+		if !slices.ContainsFunc(l.phrases, func(phrase string) bool { return !strings.Contains(text, phrase) }) {
 			return l.name
 		}
 	}
-	t.Fatalf("%s is a licence that nobody here knows", files[0])
+	t.Fatalf("%s: unknown license", files[0])
 	return ""
 }
 
-// TestDependencies: the README names each direct dependency with its licence, and
-// no other.
+// TestDependencies checks that the README names each direct dependency with its license, and no
+// other.
 func TestDependencies(t *testing.T) {
-	tell(t, "go", "mod", "download")
+	output(t, "go", "mod", "download")
 	want := map[string]string{}
-	decoder := json.NewDecoder(strings.NewReader(tell(t, "go", "list", "-m", "-json", "all")))
+	decoder := json.NewDecoder(strings.NewReader(output(t, "go", "list", "-m", "-json", "all")))
 	for decoder.More() {
 		var module struct {
 			Path, Dir      string
@@ -225,7 +228,7 @@ func TestDependencies(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !module.Main && !module.Indirect {
-			want[module.Path] = licenceOf(t, module.Dir)
+			want[module.Path] = licenseOf(t, module.Dir)
 		}
 	}
 	_, table, _ := strings.Cut(read(t, "README.md"), "| dependency | license | purpose |\n")
@@ -236,8 +239,8 @@ func TestDependencies(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("README:\n%v\ngo.mod:\n%v", got, want)
 	}
-	// Theirs must allow ours.
-	if own := licenceOf(t, repository); own != "Apache-2.0" {
-		t.Errorf("our own licence is %s", own)
+	// The licenses of the dependencies are compatible with this one.
+	if own := licenseOf(t, repository); own != "Apache-2.0" {
+		t.Errorf("license of the repository is %s", own)
 	}
 }

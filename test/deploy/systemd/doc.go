@@ -1,6 +1,6 @@
-// Package systemd has systemd judge the units under deploy/systemd, and holds what
-// they say against the connector's own figures.
+// Package systemd checks the units under deploy/systemd with systemd-analyze, and compares their
+// settings with each other and with the connector's defaults.
 //
-// systemd-analyze is installed with apt-get where it is missing and the user is
-// root; without it the tests fail.
+// The tests install systemd-analyze with apt-get, as root, and fail without it. Run them with
+// `make test-deploy`.
 package systemd

@@ -17,8 +17,8 @@ import (
 
 const units = "../../../deploy/systemd"
 
-// instance copies a template, so that it can be looked at as the unit of a
-// connector, its program being one that is there.
+// instance copies a template unit and returns the path of an instance. Its program is the test
+// binary, because systemd-analyze requires an existing file.
 func instance(t *testing.T, template string) (path string) {
 	t.Helper()
 	if err := debian.Install([]string{"systemd-analyze"}, "systemd"); err != nil {
@@ -49,45 +49,45 @@ func read(t *testing.T, name string) string {
 	return string(content)
 }
 
-// tooNew are the keys that systemd knows since 254; before, it says so and goes on.
-var tooNew = regexp.MustCompile(`Unknown key( name)? '(RestartSteps|RestartMaxDelaySec)' in section`)
+// newKeys matches the warning of systemd before 254 about newer keys, which it ignores.
+var newKeys = regexp.MustCompile(`Unknown key( name)? '(RestartSteps|RestartMaxDelaySec)' in section`)
 
-// TestVerify: systemd has nothing to say against the units.
+// TestVerify checks that systemd-analyze verify has no warnings about the units.
 func TestVerify(t *testing.T) {
 	for _, template := range []string{"adconnector@.service", "adconnector-bare@.service"} {
 		t.Run(template, func(t *testing.T) {
 			path := instance(t, template)
 			cmd := exec.Command("systemd-analyze", "verify", "--man=no", path)
 			cmd.Env = append(os.Environ(), "SYSTEMD_LOG_LEVEL=warning")
-			var said bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &said, &said
+			var output bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &output, &output
 			err := cmd.Run()
-			var complaints []string
-			for line := range strings.Lines(said.String()) {
-				if !tooNew.MatchString(line) {
-					complaints = append(complaints, line)
+			var warnings []string
+			for line := range strings.Lines(output.String()) {
+				if !newKeys.MatchString(line) {
+					warnings = append(warnings, line)
 				}
 			}
-			if err != nil || len(complaints) > 0 {
-				t.Errorf("%v: %q", err, complaints)
+			if err != nil || len(warnings) > 0 {
+				t.Errorf("%v: %q", err, warnings)
 			}
 		})
 	}
 }
 
-// TestExposure: the bare program is locked in as far as systemd can. (The figure of
-// the container's unit is that of the engine's client, and says nothing.)
+// TestExposure limits the exposure level of the unit without a container. The level of the
+// container's unit only applies to the engine's client.
 func TestExposure(t *testing.T) {
-	const most = 1.5 // of 10
-	output, err := exec.Command("systemd-analyze", "security", "--offline=true", fmt.Sprintf("--threshold=%d", int(most*10)), instance(t, "adconnector-bare@.service")).CombinedOutput()
-	verdict := regexp.MustCompile(`Overall exposure level.*`).Find(output)
-	if err != nil || verdict == nil {
+	const limit = 1.5 // on a scale to 10
+	output, err := exec.Command("systemd-analyze", "security", "--offline=true", fmt.Sprintf("--threshold=%d", int(limit*10)), instance(t, "adconnector-bare@.service")).CombinedOutput()
+	level := regexp.MustCompile(`Overall exposure level.*`).Find(output)
+	if err != nil || level == nil {
 		t.Errorf("%v: %s", err, output)
 	}
-	t.Logf("%s", verdict)
+	t.Logf("%s", level)
 }
 
-// settings are the keys of a unit, by section and key, in the order given.
+// settings returns the values of a unit's settings by "Section.Key".
 func settings(t *testing.T, name string) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}
@@ -103,64 +103,64 @@ func settings(t *testing.T, name string) map[string][]string {
 		case isSetting:
 			found[section+"."+key] = append(found[section+"."+key], strings.Join(strings.Fields(value), " "))
 		default:
-			t.Errorf("%s: %q", name, line)
+			t.Errorf("%s: invalid line %q", name, line)
 		}
 	}
 	return found
 }
 
-// TestSame: whichever way a connector is run, it restarts and stops in the same way.
-func TestSame(t *testing.T) {
+// TestRestartSettings checks that all units have the same settings for restarts.
+func TestRestartSettings(t *testing.T) {
 	reference := settings(t, "adconnector@.service")
 	for _, other := range []string{"adconnector@.container", "adconnector-bare@.service"} {
-		its := settings(t, other)
+		got := settings(t, other)
 		for _, key := range []string{"Unit.Wants", "Unit.StartLimitIntervalSec", "Service.Restart", "Service.RestartPreventExitStatus",
 			"Service.RestartSec", "Service.RestartSteps", "Service.RestartMaxDelaySec", "Install.WantedBy"} {
-			if !slices.Equal(its[key], reference[key]) || len(its[key]) == 0 {
-				t.Errorf("%s: %s=%q, in the container's unit %q", other, key, its[key], reference[key])
+			if !slices.Equal(got[key], reference[key]) || len(got[key]) == 0 {
+				t.Errorf("%s: %s=%q, want %q", other, key, got[key], reference[key])
 			}
 		}
 	}
 }
 
-// TestStop: nobody is killed before service.shutdown-grace is over.
-func TestStop(t *testing.T) {
+// TestStopTimeouts checks that no unit kills the connector before service.shutdown-grace ends.
+func TestStopTimeouts(t *testing.T) {
 	grace := regexp.MustCompile(`service\.shutdown-grace=(\S+)`).FindStringSubmatch(string(must(os.ReadFile("../../../sample.env"))(t)))
 	if grace == nil {
-		t.Fatal("the sample has no grace")
+		t.Fatal("sample.env has no service.shutdown-grace")
 	}
-	least := must(time.ParseDuration(grace[1]))(t)
-	for _, way := range []struct{ name, pattern string }{
+	shutdownGrace := must(time.ParseDuration(grace[1]))(t)
+	for _, timeout := range []struct{ name, pattern string }{
 		{"adconnector@.service", `stop --time (\d+)`},
 		{"adconnector@.service", `(?s) run .*--stop-timeout (\d+) .*\$\{IMAGE\}`}, // when the engine itself stops
 		{"adconnector@.container", `--stop-timeout=(\d+)`},
 		{"adconnector-bare@.service", `TimeoutStopSec=(\d+)`},
 	} {
-		name := way.name
-		engine := regexp.MustCompile(way.pattern).FindStringSubmatch(read(t, name))
-		if engine == nil {
-			t.Fatalf("%s does not say how long a stop may take: nothing like %s", name, way.pattern)
+		name := timeout.name
+		match := regexp.MustCompile(timeout.pattern).FindStringSubmatch(read(t, name))
+		if match == nil {
+			t.Fatalf("%s has no stop timeout: no match of %s", name, timeout.pattern)
 		}
-		inner := must(time.ParseDuration(engine[1] + "s"))(t)
+		inner := must(time.ParseDuration(match[1] + "s"))(t)
 		outer := must(time.ParseDuration(settings(t, name)["Service.TimeoutStopSec"][0] + "s"))(t)
-		if inner <= least || outer < inner {
-			t.Errorf("%s: killed after %v, by systemd after %v; service.shutdown-grace is %v", name, inner, outer, least)
+		if inner <= shutdownGrace || outer < inner {
+			t.Errorf("%s: stop timeout %v, of systemd %v; service.shutdown-grace is %v", name, inner, outer, shutdownGrace)
 		}
 	}
 }
 
-// known are the keys of a [Container] section that podman's quadlet reads
-// (podman-systemd.unit(5) of podman 4.5) and ours uses.
-var known = []string{"Image", "ContainerName", "EnvironmentFile", "Volume", "ReadOnly", "Tmpfs", "DropCapability", "NoNewPrivileges", "PodmanArgs"}
+// quadletKeys are the keys of the [Container] section that podman 4.5 supports
+// (podman-systemd.unit(5)) and the unit uses.
+var quadletKeys = []string{"Image", "ContainerName", "EnvironmentFile", "Volume", "ReadOnly", "Tmpfs", "DropCapability", "NoNewPrivileges", "PodmanArgs"}
 
-// TestQuadlet: the quadlet runs the container that the service runs.
+// TestQuadlet checks that the quadlet runs the container with the options of the service.
 func TestQuadlet(t *testing.T) {
 	quadlet := settings(t, "adconnector@.container")
 	service := settings(t, "adconnector@.service")["Service.ExecStart"][0]
 	for key := range quadlet {
 		section, name, _ := strings.Cut(key, ".")
-		if section == "Container" && !slices.Contains(known, name) {
-			t.Errorf("quadlet does not know %s", name)
+		if section == "Container" && !slices.Contains(quadletKeys, name) {
+			t.Errorf("unknown quadlet key %s", name)
 		}
 	}
 	for key, option := range map[string]string{
@@ -168,18 +168,19 @@ func TestQuadlet(t *testing.T) {
 	} {
 		value := quadlet["Container."+key]
 		if len(value) != 1 || !strings.Contains(service, fmt.Sprintf(option, value[0])) {
-			t.Errorf("%s=%q, the service runs %s", key, value, service)
+			t.Errorf("%s=%q, command of the service %s", key, value, service)
 		}
 	}
 	for key, pair := range map[string][2]string{
 		"ReadOnly": {"true", "--read-only"}, "DropCapability": {"all", "--cap-drop ALL"}, "NoNewPrivileges": {"true", "--security-opt no-new-privileges"},
 	} {
 		if value := quadlet["Container."+key]; !slices.Equal(value, []string{pair[0]}) || !strings.Contains(service, pair[1]) {
-			t.Errorf("%s=%q, the service runs %s", key, value, service)
+			t.Errorf("%s=%q, command of the service %s", key, value, service)
 		}
 	}
 }
 
+// must returns a function that ends the test on an error, else returns the value.
 func must[T any](value T, err error) func(*testing.T) T {
 	return func(t *testing.T) T {
 		t.Helper()

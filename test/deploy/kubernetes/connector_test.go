@@ -32,23 +32,23 @@ import (
 	"adconnector/internal/config"
 )
 
-// TestConnectors: what must be true of every connector, for one and for many.
+// TestConnectors checks the objects of each connector, for one and for many.
 func TestConnectors(t *testing.T) {
 	for _, count := range []int{1, 200} {
 		t.Run(fmt.Sprint(count), func(t *testing.T) {
 			m := mustRender(t, connectorsYAML(count))
 			sets := 0
 			for key, o := range m.objects {
-				expectNamed(t, key, o)
-				if set, is := o.(*apps.StatefulSet); is {
+				checkNames(t, key, o)
+				if set, ok := o.(*apps.StatefulSet); ok {
 					sets++
-					expectConnector(t, m, set)
+					checkConnector(t, m, set)
 				}
 			}
 			if sets != count {
-				t.Errorf("%d connectors", sets)
+				t.Errorf("%d connectors, want %d", sets, count)
 			}
-			// One service and one network policy serve them all; a budget needs several.
+			// All connectors share a service and a network policy, and several share a disruption budget.
 			want := count + 2
 			if count > 1 {
 				want++
@@ -63,37 +63,39 @@ func TestConnectors(t *testing.T) {
 	}
 }
 
-// expectNamed holds names and labels against what the API server takes.
-func expectNamed(t *testing.T, key string, o object) {
+// checkNames validates the name and the labels of an object as the API server does.
+func checkNames(t *testing.T, key string, o object) {
 	t.Helper()
-	faults := validation.IsDNS1123Subdomain(o.GetName())
+	errs := validation.IsDNS1123Subdomain(o.GetName())
 	for name, value := range o.GetLabels() {
-		faults = append(faults, validation.IsQualifiedName(name)...)
-		faults = append(faults, validation.IsValidLabelValue(value)...)
+		errs = append(errs, validation.IsQualifiedName(name)...)
+		errs = append(errs, validation.IsValidLabelValue(value)...)
 	}
-	if len(faults) > 0 {
-		t.Errorf("%s: %q", key, faults)
+	if len(errs) > 0 {
+		t.Errorf("%s: %q", key, errs)
 	}
 }
 
-func expectConnector(t *testing.T, m *manifest, set *apps.StatefulSet) {
+// checkConnector checks the StatefulSet of a connector, and that the shared objects select its
+// pods.
+func checkConnector(t *testing.T, m *manifest, set *apps.StatefulSet) {
 	t.Helper()
 	spec := set.Spec
 	if spec.Replicas == nil || *spec.Replicas != 1 || spec.PodManagementPolicy != apps.ParallelPodManagement || spec.UpdateStrategy.Type != apps.RollingUpdateStatefulSetStrategyType {
 		t.Errorf("%s: replicas %v, %v, %v", set.Name, spec.Replicas, spec.PodManagementPolicy, spec.UpdateStrategy)
 	}
-	if keep := spec.PersistentVolumeClaimRetentionPolicy; keep == nil || keep.WhenDeleted != apps.RetainPersistentVolumeClaimRetentionPolicyType || keep.WhenScaled != apps.RetainPersistentVolumeClaimRetentionPolicyType {
-		t.Errorf("%s: volumes are not kept: %+v", set.Name, keep)
+	if retention := spec.PersistentVolumeClaimRetentionPolicy; retention == nil || retention.WhenDeleted != apps.RetainPersistentVolumeClaimRetentionPolicyType || retention.WhenScaled != apps.RetainPersistentVolumeClaimRetentionPolicyType {
+		t.Errorf("%s: volumes not retained: %+v", set.Name, retention)
 	}
-	// The pod's label controller-revision-hash is the name and a hash of ten.
-	if faults := validation.IsValidLabelValue(set.Name + "-0123456789"); len(faults) > 0 {
-		t.Errorf("%s: %q", set.Name, faults)
+	// The pod's label controller-revision-hash is the name, a hyphen and a hash of ten characters.
+	if errs := validation.IsValidLabelValue(set.Name + "-0123456789"); len(errs) > 0 {
+		t.Errorf("%s: %q", set.Name, errs)
 	}
 	pod := spec.Template
-	expectSelected(t, set.Name, spec.Selector, pod.Labels)
+	checkSelected(t, set.Name, spec.Selector, pod.Labels)
 	for key, o := range m.objects {
-		if other, is := o.(*apps.StatefulSet); is && other.Name != set.Name && selects(t, other.Spec.Selector, pod.Labels) {
-			t.Errorf("%s has the pods of %s", key, set.Name)
+		if other, ok := o.(*apps.StatefulSet); ok && other.Name != set.Name && selects(t, other.Spec.Selector, pod.Labels) {
+			t.Errorf("%s selects the pods of %s", key, set.Name)
 		}
 	}
 	service := get[*core.Service](t, m, "Service "+spec.ServiceName)
@@ -101,7 +103,7 @@ func expectConnector(t *testing.T, m *manifest, set *apps.StatefulSet) {
 		t.Errorf("%s: service %+v", set.Name, service.Spec)
 	}
 	network := get[*networking.NetworkPolicy](t, m, "NetworkPolicy ad")
-	expectSelected(t, "the network policy", &network.Spec.PodSelector, pod.Labels)
+	checkSelected(t, "network policy", &network.Spec.PodSelector, pod.Labels)
 	if len(network.Spec.PolicyTypes) != 2 || len(network.Spec.Ingress) != 0 {
 		t.Errorf("network policy %+v", network.Spec)
 	}
@@ -111,14 +113,14 @@ func expectConnector(t *testing.T, m *manifest, set *apps.StatefulSet) {
 		claims[0].Spec.Resources.Requests.Storage().Cmp(resource.MustParse("1Gi")) != 0 {
 		t.Errorf("%s: claims %+v", set.Name, claims)
 	}
-	container := expectPod(t, set.Name, pod)
+	container := checkPod(t, set.Name, pod)
 	if !slices.Equal(container.Args, []string{"run"}) {
 		t.Errorf("%s: args %q", set.Name, container.Args)
 	}
-	for what, probe := range map[string]*core.Probe{"startup": container.StartupProbe, "liveness": container.LivenessProbe, "readiness": container.ReadinessProbe} {
-		path := map[bool]string{true: "/readyz", false: "/healthz"}[what == "readiness"]
+	for kind, probe := range map[string]*core.Probe{"startup": container.StartupProbe, "liveness": container.LivenessProbe, "readiness": container.ReadinessProbe} {
+		path := map[bool]string{true: "/readyz", false: "/healthz"}[kind == "readiness"]
 		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.StrVal != "admin" {
-			t.Errorf("%s: %s probe %+v", set.Name, what, probe)
+			t.Errorf("%s: %s probe %+v", set.Name, kind, probe)
 		}
 	}
 	if len(container.Ports) != 1 || container.Ports[0].Name != "admin" || container.Ports[0].ContainerPort != 8080 {
@@ -126,22 +128,24 @@ func expectConnector(t *testing.T, m *manifest, set *apps.StatefulSet) {
 	}
 }
 
-func selects(t *testing.T, by *meta.LabelSelector, of map[string]string) bool {
+// selects reports whether a selector matches labels.
+func selects(t *testing.T, labelSelector *meta.LabelSelector, podLabels map[string]string) bool {
 	t.Helper()
-	selector, err := meta.LabelSelectorAsSelector(by)
+	selector, err := meta.LabelSelectorAsSelector(labelSelector)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return selector.Matches(labels.Set(of))
+	return selector.Matches(labels.Set(podLabels))
 }
 
-func expectSelected(t *testing.T, what string, by *meta.LabelSelector, of map[string]string) {
+func checkSelected(t *testing.T, name string, labelSelector *meta.LabelSelector, podLabels map[string]string) {
 	t.Helper()
-	if !selects(t, by, of) {
-		t.Errorf("%s does not select %v", what, of)
+	if !selects(t, labelSelector, podLabels) {
+		t.Errorf("%s does not select %v", name, podLabels)
 	}
 }
 
+// restricted evaluates the Pod Security Standards.
 var restricted = func() podpolicy.Evaluator {
 	evaluator, err := podpolicy.NewEvaluator(podpolicy.DefaultChecks(), nil)
 	if err != nil {
@@ -150,30 +154,30 @@ var restricted = func() podpolicy.Evaluator {
 	return evaluator
 }()
 
-// expectPod holds what is true of every pod, and returns its container.
-func expectPod(t *testing.T, name string, pod core.PodTemplateSpec) core.Container {
+// checkPod checks the security and the resources of a pod, and returns its container.
+func checkPod(t *testing.T, name string, pod core.PodTemplateSpec) core.Container {
 	t.Helper()
-	verdict := podpolicy.AggregateCheckResults(restricted.EvaluatePod(
+	result := podpolicy.AggregateCheckResults(restricted.EvaluatePod(
 		podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}, &pod.ObjectMeta, &pod.Spec))
-	if !verdict.Allowed {
-		t.Errorf("%s: %s", name, verdict.ForbiddenDetail())
+	if !result.Allowed {
+		t.Errorf("%s: %s", name, result.ForbiddenDetail())
 	}
 	spec := pod.Spec
 	switch {
 	case len(spec.Containers) != 1 || len(spec.InitContainers) > 0:
 		t.Fatalf("%s: containers %+v", name, spec.Containers)
 	case spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken:
-		t.Errorf("%s: has a token", name)
+		t.Errorf("%s: service account token mounted", name)
 	case spec.EnableServiceLinks == nil || *spec.EnableServiceLinks:
-		t.Errorf("%s: has the names of services among its settings", name)
+		t.Errorf("%s: service links enabled, which add environment variables", name)
 	case spec.TerminationGracePeriodSeconds == nil || *spec.TerminationGracePeriodSeconds <= 30:
-		t.Errorf("%s: is killed before service.shutdown-grace is over", name)
+		t.Errorf("%s: terminationGracePeriodSeconds is not above service.shutdown-grace", name)
 	case spec.SecurityContext.FSGroup == nil || *spec.SecurityContext.FSGroup != *spec.SecurityContext.RunAsGroup:
-		t.Errorf("%s: cannot write its volume: %+v", name, spec.SecurityContext)
+		t.Errorf("%s: fsGroup is not the group of the process: %+v", name, spec.SecurityContext)
 	}
 	c := spec.Containers[0]
 	if s := c.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
-		t.Errorf("%s: writes its image", name)
+		t.Errorf("%s: root file system is writable", name)
 	}
 	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() || !c.Resources.Limits.Cpu().IsZero() {
 		t.Errorf("%s: resources %+v", name, c.Resources)
@@ -181,21 +185,21 @@ func expectPod(t *testing.T, name string, pod core.PodTemplateSpec) core.Contain
 	if c.Image != "adconnector:1.0.0" {
 		t.Errorf("%s: image %s", name, c.Image)
 	}
-	expectMounts(t, name, spec)
+	checkMounts(t, name, spec)
 	seen := map[string]bool{}
 	for _, e := range c.Env {
-		if faults := validation.IsEnvVarName(e.Name); len(faults) > 0 || seen[e.Name] {
-			t.Errorf("%s: %s: %q, twice %v", name, e.Name, faults, seen[e.Name])
+		if errs := validation.IsEnvVarName(e.Name); len(errs) > 0 || seen[e.Name] {
+			t.Errorf("%s: %s: %q, duplicate %t", name, e.Name, errs, seen[e.Name])
 		}
 		seen[e.Name] = true
 	}
 	return c
 }
 
-// expectMounts: every mount has its volume, and nothing but state and tmp is written.
-func expectMounts(t *testing.T, name string, spec core.PodSpec) {
+// checkMounts checks that each mount has a volume, and that only state and tmp are writable.
+func checkMounts(t *testing.T, name string, spec core.PodSpec) {
 	t.Helper()
-	volumes := map[string]bool{"state": true} // a StatefulSet's own
+	volumes := map[string]bool{"state": true} // from the volume claim template
 	for _, v := range spec.Volumes {
 		volumes[v.Name] = true
 		if s := v.Secret; s != nil && (s.DefaultMode == nil || *s.DefaultMode != 0o440 || len(s.Items) == 0) {
@@ -212,13 +216,13 @@ func expectMounts(t *testing.T, name string, spec core.PodSpec) {
 		}
 	}
 	if !maps.Equal(writable, map[string]string{"state": "/var/lib/adconnector", "tmp": "/tmp"}) {
-		t.Errorf("%s: writes %v", name, writable)
+		t.Errorf("%s: writable mounts %v", name, writable)
 	}
 }
 
-// The other way to give everything: a Secret made by the chart, files, a directory
-// of one's own.
-const full = `
+// allValues sets every value of the chart: a Secret of the chart, files, and a directory from
+// the settings.
+const allValues = `
 networkPolicy:
   ingressFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
 serviceMonitor: {enabled: true, labels: {release: prometheus}}
@@ -243,8 +247,8 @@ connectors:
       thread-pool.size: 8
     secret:
       values:
-        oauth.client.secret: ` + secretOne + `
-        ldap.password: "` + secretTwo + `"
+        oauth.client.secret: ` + clientSecret + `
+        ldap.password: "` + ldapPassword + `"
     files:
       ldap.certificate: {configMap: corp-dc, key: dc.cer}
       gateway.ca-file: {secret: roots, key: ca.pem}
@@ -257,18 +261,18 @@ connectors:
 `
 
 const (
-	digest    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	secretOne = "Inv3nted-client-secret"
-	secretTwo = `Inv3nted $\"# password`
+	digest       = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	clientSecret = "Inv3nted-client-secret"
+	ldapPassword = `Inv3nted $\"# password`
 )
 
-// TestFull: what is given arrives where it belongs.
-func TestFull(t *testing.T) {
-	m := mustRender(t, full)
+// TestAllValues checks where each value of allValues is rendered.
+func TestAllValues(t *testing.T) {
+	m := mustRender(t, allValues)
 	set := get[*apps.StatefulSet](t, m, "StatefulSet ad-corp")
 	pod := set.Spec.Template
 	c := pod.Spec.Containers[0]
-	env := environment(c)
+	env := environmentOf(c)
 	for key, want := range map[string]string{
 		"service.admin.address": ":8080", "thread-pool.size": "8", "proxy.port": "3128", "proxy.enabled": "true", "upload.batch-bytes": "2000000",
 		"service.cron-expression":  "CRON_TZ=Europe/Berlin 0 4 * * *",
@@ -280,7 +284,7 @@ func TestFull(t *testing.T) {
 		}
 	}
 	secret := get[*core.Secret](t, m, "Secret ad-corp")
-	if secret.StringData["ldap.password"] != `Inv3nted $"# password` || secret.StringData["oauth.client.secret"] != secretOne {
+	if secret.StringData["ldap.password"] != `Inv3nted $"# password` || secret.StringData["oauth.client.secret"] != clientSecret {
 		t.Errorf("secret %v", slices.Sorted(maps.Keys(secret.StringData)))
 	}
 	if pod.Annotations["checksum/secret"] == "" || pod.Annotations["note"] != "yes" {
@@ -294,7 +298,7 @@ func TestFull(t *testing.T) {
 	if *claim.StorageClassName != "fast" || claim.Resources.Requests.Storage().String() != "5Gi" || claim.AccessModes[0] != core.ReadWriteOnce {
 		t.Errorf("claim %+v", claim)
 	}
-	expectMounts(t, "corp", pod.Spec)
+	checkMounts(t, "corp", pod.Spec)
 
 	network := get[*networking.NetworkPolicy](t, m, "NetworkPolicy ad").Spec
 	var ports []int
@@ -310,39 +314,40 @@ func TestFull(t *testing.T) {
 
 	monitor := get[*monitoring.ServiceMonitor](t, m, "ServiceMonitor ad")
 	service := get[*core.Service](t, m, "Service ad")
-	expectSelected(t, "the service monitor", &monitor.Spec.Selector, service.Labels)
+	checkSelected(t, "service monitor", &monitor.Spec.Selector, service.Labels)
 	if e := monitor.Spec.Endpoints; len(e) != 1 || e[0].Port != service.Spec.Ports[0].Name || e[0].RelabelConfigs[0].TargetLabel != "instance" || monitor.Labels["release"] != "prometheus" {
 		t.Errorf("service monitor %+v", monitor.Spec)
 	}
-	if _, there := m.objects["PodDisruptionBudget ad"]; there {
-		t.Error("a budget for one")
+	if _, exists := m.objects["PodDisruptionBudget ad"]; exists {
+		t.Error("disruption budget for a single connector")
 	}
 }
 
-// TestSecrets: a secret stands in a Secret and nowhere else, and where the Secret is
-// somebody else's, in nothing.
+// TestSecrets checks that only a Secret contains secret values, and that the chart renders no
+// Secret if the values name an existing one.
 func TestSecrets(t *testing.T) {
-	m := mustRender(t, full)
+	m := mustRender(t, allValues)
 	for key, text := range m.text {
-		for _, secret := range []string{secretOne, "Inv3nted $"} {
+		for _, secret := range []string{clientSecret, "Inv3nted $"} {
 			if strings.Contains(text, secret) != strings.HasPrefix(key, "Secret ") {
-				t.Errorf("a secret in %s", key)
+				t.Errorf("%s: contains a secret %t", key, strings.Contains(text, secret))
 			}
 		}
 	}
 	for _, o := range m.objects {
-		if _, is := o.(*core.ConfigMap); is {
+		if _, ok := o.(*core.ConfigMap); ok {
 			t.Errorf("%s is a ConfigMap", o.GetName())
 		}
 	}
 	for key := range mustRender(t, connectorsYAML(3)).objects {
 		if strings.HasPrefix(key, "Secret ") {
-			t.Errorf("%s is made", key)
+			t.Errorf("unexpected object %s", key)
 		}
 	}
 }
 
-func environment(c core.Container) map[string]string {
+// environmentOf returns the environment variables of a container.
+func environmentOf(c core.Container) map[string]string {
 	env := map[string]string{}
 	for _, e := range c.Env {
 		env[e.Name] = e.Value
@@ -350,10 +355,10 @@ func environment(c core.Container) map[string]string {
 	return env
 }
 
-// TestConfigurations: the connector takes the environment that it would have.
+// TestConfigurations checks that the connector accepts the environment of each container.
 func TestConfigurations(t *testing.T) {
 	dir := t.TempDir()
-	certificate := selfSigned(t)
+	certificate := selfSignedCertificate(t)
 	for name, content := range map[string]string{
 		"secret/qualys.user.password": "p", "secret/oauth.client.secret": "s", "secret/ldap.password": "p",
 		"ldap.certificate/file": certificate, "gateway.ca-file/file": certificate,
@@ -366,14 +371,14 @@ func TestConfigurations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var all errgroup.Group
-	for _, text := range []string{connectorsYAML(200), full} {
+	var loads errgroup.Group
+	for _, text := range []string{connectorsYAML(200), allValues} {
 		for _, o := range mustRender(t, text).objects {
-			set, is := o.(*apps.StatefulSet)
-			if !is {
+			set, ok := o.(*apps.StatefulSet)
+			if !ok {
 				continue
 			}
-			all.Go(func() error {
+			loads.Go(func() error {
 				var environ []string
 				for _, e := range set.Spec.Template.Spec.Containers[0].Env {
 					environ = append(environ, e.Name+"="+strings.Replace(e.Value, "/etc/adconnector/", dir+"/", 1))
@@ -389,12 +394,12 @@ func TestConfigurations(t *testing.T) {
 			})
 		}
 	}
-	if err := all.Wait(); err != nil {
+	if err := loads.Wait(); err != nil {
 		t.Error(err)
 	}
 }
 
-func selfSigned(t *testing.T) string {
+func selfSignedCertificate(t *testing.T) string {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -408,76 +413,76 @@ func selfSigned(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// TestOnce: a task takes the daemon's place, on its volume and with its settings.
-func TestOnce(t *testing.T) {
+// TestOneTimeTask checks that a task replaces the daemon, with its volume and its settings.
+func TestOneTimeTask(t *testing.T) {
 	text := connectorsYAML(1) + "    once: [sync, --allow-deletes]\n"
 	m := mustRender(t, text)
 	set := get[*apps.StatefulSet](t, m, "StatefulSet ad-domain-000")
 	job := get[*batch.Job](t, m, "Job ad-domain-000-3")
 	if *set.Spec.Replicas != 0 || *job.Spec.BackoffLimit != 0 {
-		t.Errorf("%d daemons beside the task, tried again %d times", *set.Spec.Replicas, *job.Spec.BackoffLimit)
+		t.Errorf("%d replicas during the task, backoff limit %d, want 0 and 0", *set.Spec.Replicas, *job.Spec.BackoffLimit)
 	}
-	c := expectPod(t, "the task", job.Spec.Template)
+	c := checkPod(t, "task", job.Spec.Template)
 	claim := set.Spec.VolumeClaimTemplates[0].Name + "-" + set.Name + "-0"
-	own := slices.IndexFunc(job.Spec.Template.Spec.Volumes, func(v core.Volume) bool {
+	volume := slices.IndexFunc(job.Spec.Template.Spec.Volumes, func(v core.Volume) bool {
 		return v.Name == "state" && v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claim
 	})
-	if own < 0 || !slices.Equal(c.Args, []string{"sync", "--allow-deletes"}) || c.LivenessProbe != nil || job.Spec.Template.Spec.RestartPolicy != core.RestartPolicyNever {
+	if volume < 0 || !slices.Equal(c.Args, []string{"sync", "--allow-deletes"}) || c.LivenessProbe != nil || job.Spec.Template.Spec.RestartPolicy != core.RestartPolicyNever {
 		t.Errorf("task %+v", job.Spec.Template.Spec)
 	}
-	if !maps.Equal(environment(c), environment(set.Spec.Template.Spec.Containers[0])) {
-		t.Errorf("settings %v", c.Env)
+	if !maps.Equal(environmentOf(c), environmentOf(set.Spec.Template.Spec.Containers[0])) {
+		t.Errorf("task settings %v differ from those of the daemon", c.Env)
 	}
 
 	suspended := mustRender(t, connectorsYAML(1)+"    suspended: true\n")
 	if set := get[*apps.StatefulSet](t, suspended, "StatefulSet ad-domain-000"); *set.Spec.Replicas != 0 || len(suspended.objects) != 3 {
-		t.Errorf("%q, %d replicas", slices.Sorted(maps.Keys(suspended.objects)), *set.Spec.Replicas)
+		t.Errorf("suspended: objects %q, %d replicas", slices.Sorted(maps.Keys(suspended.objects)), *set.Spec.Replicas)
 	}
 }
 
-// TestBudget: a drain stops some of several connectors at once.
-func TestBudget(t *testing.T) {
+// TestDisruptionBudget checks that a drain stops at most a quarter of the connectors at a time.
+func TestDisruptionBudget(t *testing.T) {
 	budget := get[*policy.PodDisruptionBudget](t, mustRender(t, connectorsYAML(200)), "PodDisruptionBudget ad").Spec
 	if budget.MaxUnavailable.String() != "25%" || budget.MinAvailable != nil || *budget.UnhealthyPodEvictionPolicy != policy.AlwaysAllow {
 		t.Errorf("%+v", budget)
 	}
 }
 
-// TestNothing: no connectors, no objects.
-func TestNothing(t *testing.T) {
+// TestNoConnectors checks that the chart renders no objects without connectors.
+func TestNoConnectors(t *testing.T) {
 	if m := mustRender(t, "{}"); len(m.objects) != 0 {
 		t.Errorf("%q", slices.Sorted(maps.Keys(m.objects)))
 	}
 }
 
-// TestRefused: what is wrong is told before a cluster sees it, and by name.
-func TestRefused(t *testing.T) {
+// TestInvalidValues checks that rendering fails for invalid values, with an error that names them.
+func TestInvalidValues(t *testing.T) {
 	long := strings.Repeat("x", 41)
-	for name, c := range map[string]struct{ text, words string }{
-		"a name that is too long":       {"connectors:\n  " + long + ":" + connectorYAML(1), long},
-		"a name that is none":           {"connectors:\n  Corp_1:" + connectorYAML(1), "Corp_1"},
-		"the same connector twice":      {"connectors:\n  a:" + connectorYAML(1) + "  b:" + connectorYAML(1), "connectors.a and connectors.b are the same connection and profile"},
-		"a secret among the settings":   {"connectors: {a: {settings: {qualys.user.password: x}}}", "qualys.user.password"},
-		"the same in capital letters":   {"connectors: {a: {settings: {LDAP_PASSWORD: x}}}", "LDAP_PASSWORD"},
-		"a key that is misspelt":        {"connectors: {a: {settings: {ldap.hots: x}}}", "ldap.hots"},
-		"what the chart sets":           {"connectors: {a: {settings: {service.state-dir: /x}}}", "service.state-dir"},
-		"a value that is a list":        {"connectors: {a: {settings: {ldap.host: [x]}}}", "ldap.host"},
-		"a secret that is none":         {"connectors: {a: {secret: {name: s, keys: [ldap.host]}}}", "secret"},
-		"a secret of two origins":       {"connectors: {a: {secret: {name: s, keys: [ldap.password], values: {ldap.password: x}}}}", "secret"},
-		"a volume for many":             {"connectors: {a: {storage: {accessModes: [ReadWriteMany]}}}", "accessModes"},
-		"a field that is misspelt":      {"connectors: {a: {replica: 2}}", "replica"},
-		"a budget that forbids a drain": {"podDisruptionBudget: {maxUnavailable: 0}", "maxUnavailable"},
+	for name, c := range map[string]struct{ text, want string }{
+		"name too long":                      {"connectors:\n  " + long + ":" + connectorYAML(1), long},
+		"invalid name":                       {"connectors:\n  Corp_1:" + connectorYAML(1), "Corp_1"},
+		"duplicate connector":                {"connectors:\n  a:" + connectorYAML(1) + "  b:" + connectorYAML(1), "connectors.a and connectors.b are the same connection and profile"},
+		"secret in the settings":             {"connectors: {a: {settings: {qualys.user.password: x}}}", "qualys.user.password"},
+		"secret in the settings, shell form": {"connectors: {a: {settings: {LDAP_PASSWORD: x}}}", "LDAP_PASSWORD"},
+		"unknown key":                        {"connectors: {a: {settings: {ldap.hots: x}}}", "ldap.hots"},
+		"key that the chart sets":            {"connectors: {a: {settings: {service.state-dir: /x}}}", "service.state-dir"},
+		"list as a value":                    {"connectors: {a: {settings: {ldap.host: [x]}}}", "ldap.host"},
+		"key that is not a secret":           {"connectors: {a: {secret: {name: s, keys: [ldap.host]}}}", "secret"},
+		"secret with name and values":        {"connectors: {a: {secret: {name: s, keys: [ldap.password], values: {ldap.password: x}}}}", "secret"},
+		"shared volume":                      {"connectors: {a: {storage: {accessModes: [ReadWriteMany]}}}", "accessModes"},
+		"unknown field":                      {"connectors: {a: {replica: 2}}", "replica"},
+		"budget that prevents drains":        {"podDisruptionBudget: {maxUnavailable: 0}", "maxUnavailable"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := render(t, values(t, c.text)); err == nil || !strings.Contains(err.Error(), c.words) {
-				t.Errorf("%v, want a word on %s", err, c.words)
+			if _, err := render(t, values(t, c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one that contains %q", err, c.want)
 			}
 		})
 	}
-	t.Run("a release with a long name", func(t *testing.T) {
+	t.Run("release name too long", func(t *testing.T) {
 		v := values(t, "connectors:\n  "+long[:40]+":"+connectorYAML(1))
 		if _, err := renderAs(t, strings.Repeat("r", 12), v); err == nil || !strings.Contains(err.Error(), "has 53 characters, 52 are allowed") {
-			t.Errorf("%v", err)
+			t.Errorf("error %v, want one on the length", err)
 		}
 		if _, err := renderAs(t, strings.Repeat("r", 11), v); err != nil {
 			t.Error(err)
@@ -485,7 +490,8 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// TestKeys: the schema knows the keys of the README's table.
+// TestKeys checks that the schema accepts the keys of the README's table, except those that the
+// chart sets.
 func TestKeys(t *testing.T) {
 	readme, err := os.ReadFile("../../../README.md")
 	if err != nil {
@@ -493,8 +499,8 @@ func TestKeys(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(readme), "\n## Configuration\n")
 	table, _, _ = strings.Cut(table, "\n## ")
-	ownPlace := []string{"ldap.certificate", "gateway.ca-file", "service.state-dir", "service.admin.address"}
-	known := 0
+	setByChart := []string{"ldap.certificate", "gateway.ca-file", "service.state-dir", "service.admin.address"}
+	keys := 0
 	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (?:`(\\S+)`)? .*$").FindAllStringSubmatch(table, -1) {
 		secret := strings.Contains(row[0], ".file`")
 		for _, key := range row[1:] {
@@ -502,10 +508,10 @@ func TestKeys(t *testing.T) {
 				continue
 			}
 			_, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"settings": map[string]any{key: "x"}}}})
-			if refused, wanted := err != nil, secret || slices.Contains(ownPlace, key); refused != wanted {
-				t.Errorf("%s: refused %v, want %v: %v", key, refused, wanted, err)
+			if rejected, want := err != nil, secret || slices.Contains(setByChart, key); rejected != want {
+				t.Errorf("%s: rejected %t, want %t: %v", key, rejected, want, err)
 			}
-			known++
+			keys++
 		}
 		if !secret {
 			continue
@@ -514,7 +520,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%s: %v", row[1], err)
 		}
 	}
-	if known < 50 {
-		t.Errorf("%d keys found in the table", known)
+	if keys < 50 {
+		t.Errorf("%d keys found in the table, want at least 50", keys)
 	}
 }
