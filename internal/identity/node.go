@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// node is a JSON object or, with a value, one of its members. The rows of the
-// map become one tree, which is walked for each entry.
+// node is a JSON object or, with a value, one of its members. All rows of the map form one
+// tree.
 type node struct {
 	key      string // with quotes and colon: `"name":`
 	children []*node
@@ -15,23 +15,23 @@ type node struct {
 	activity bool
 }
 
-// add hangs a row of the map into the tree and notes the attributes it reads.
+// add adds a row of the map to the tree, and its source attributes to Attributes.
 func (m *Mapper) add(r row) {
-	at := &m.root
-	if r.target != "" { // else the value stands for itself
+	n := &m.root
+	if r.target != "" { // else the root is a value
 		for name := range strings.SplitSeq(r.target, ".") {
-			at = at.child(name)
+			n = n.child(name)
 		}
 	}
-	at.value, at.activity = r.value, slices.Contains(activity, r.source)
+	n.value, n.activity = r.value, slices.Contains(activity, r.source)
 	for attribute := range strings.SplitSeq(r.source, ", ") {
-		if attribute != "" && attribute[0] != '(' { // that is no attribute of the entry
-			at.slots = append(at.slots, m.slot(attribute))
+		if attribute != "" && attribute[0] != '(' { // not an attribute of the entry
+			n.slots = append(n.slots, m.slot(attribute))
 		}
 	}
 }
 
-// slot returns the attribute's place in the search's list, which it joins when it is new.
+// slot returns the index of an attribute in Attributes, and adds it if it is missing.
 func (m *Mapper) slot(attribute string) int {
 	if i := slices.Index(m.Attributes, attribute); i >= 0 {
 		return i
@@ -52,8 +52,8 @@ func (n *node) child(name string) *node {
 	return c
 }
 
-// append writes the node's value, and reports whether there was one to write: an
-// object none of whose members is there is not there either.
+// append appends the node's JSON. It appends nothing and returns false if there is no value,
+// or if all members of an object are absent.
 func (n *node) append(dst []byte, src *source) ([]byte, bool) {
 	start := len(dst)
 	if n.value != nil {
@@ -61,10 +61,10 @@ func (n *node) append(dst []byte, src *source) ([]byte, bool) {
 		return dst, len(dst) > start
 	}
 	dst = append(dst, '{')
-	any := false
+	empty := true
 	for _, child := range n.children {
 		before := len(dst)
-		if any {
+		if !empty {
 			dst = append(dst, ',')
 		}
 		var ok bool
@@ -74,9 +74,9 @@ func (n *node) append(dst []byte, src *source) ([]byte, bool) {
 		} else if child.activity {
 			src.activity = append(src.activity, span{before, len(dst)})
 		}
-		any = any || ok
+		empty = empty && !ok
 	}
-	if !any {
+	if empty {
 		return dst[:start], false
 	}
 	return append(dst, '}'), true

@@ -1,108 +1,105 @@
 package identity
 
-// PostureVersion changes with the lines below, as Version does with those of the
-// identities.
+// PostureVersion is the version of the posture map, as Version is that of the identities.
 const PostureVersion = 2
 
-// memberships stands for a source that is no attribute of the entry: the graph of
-// who is in what.
+// memberships is the source of values that are computed from the membership graph.
 const memberships = "(memberships)"
 
-// The objects that the posture adds to.
+// Prefixes of targets.
 const (
-	ofUser    = "assetDetail.userAssetClass.posture."
-	ofAccount = "assetDetail.userAssetClass."
-	ofGroup   = "assetDetail.groupAssetClass.posture."
-	ofRole    = "assetDetail.roleAssetClass."
-	ofDomain  = "assetDetail.domainAssetClass."
+	userPosture  = "assetDetail.userAssetClass.posture."
+	account      = "assetDetail.userAssetClass."
+	groupPosture = "assetDetail.groupAssetClass.posture."
+	role         = "assetDetail.roleAssetClass."
+	domain       = "assetDetail.domainAssetClass."
 )
 
-// posture is what the option "with security posture" adds to the map, beside all
-// that stands in it. The platform publishes no place for it, so that all of these
-// targets are our own.
+// posture has the rows that security posture adds to the map. The platform specifies no
+// targets for them, so they are defined here.
 var posture = map[Kind][]row{
 	User: {
-		{"userAccountControl", ofUser + "accountControl", controlNames},
-		{"adminCount", ofUser + "adminCount", number},
-		{"servicePrincipalName", ofUser + "servicePrincipalNames", texts},
-		{"msDS-AllowedToDelegateTo", ofUser + "allowedToDelegateTo", texts},
-		{"msDS-AllowedToActOnBehalfOfOtherIdentity", ofUser + "allowedToActOnBehalf", allowedSIDs},
-		{"msDS-SupportedEncryptionTypes", ofUser + "supportedEncryptionTypes", encryptionNames},
-		{"sIDHistory", ofUser + "sidHistory", sids},
-		{"primaryGroupID", ofUser + "primaryGroup", primaryGroup},
-		{"primaryGroupID, " + memberships, ofUser + "groups", whole(directGroups)},
-		{"primaryGroupID, " + memberships, ofUser + "privilegedGroups", whole(privilegedGroups)},
-		{"lastLogonTimestamp", ofUser + "lastLogonTimestamp", fileTime},
-		{"msDS-UserPasswordExpiryTimeComputed", ofUser + "passwordExpiresAt", passwordExpiry},
-		{"msDS-ResultantPSO", ofUser + "passwordPolicy", plainDN},
-		{"userWorkstations", ofUser + "logonWorkstations", commaSeparated},
-		{"description", ofUser + "hasDescription", present},
+		{"userAccountControl", userPosture + "accountControl", controlNames},
+		{"adminCount", userPosture + "adminCount", number},
+		{"servicePrincipalName", userPosture + "servicePrincipalNames", texts},
+		{"msDS-AllowedToDelegateTo", userPosture + "allowedToDelegateTo", texts},
+		{"msDS-AllowedToActOnBehalfOfOtherIdentity", userPosture + "allowedToActOnBehalf", allowedSIDs},
+		{"msDS-SupportedEncryptionTypes", userPosture + "supportedEncryptionTypes", encryptionNames},
+		{"sIDHistory", userPosture + "sidHistory", sids},
+		{"primaryGroupID", userPosture + "primaryGroup", primaryGroup},
+		{"primaryGroupID, " + memberships, userPosture + "groups", completeGraph(directGroups)},
+		{"primaryGroupID, " + memberships, userPosture + "privilegedGroups", completeGraph(privilegedGroups)},
+		{"lastLogonTimestamp", userPosture + "lastLogonTimestamp", fileTime},
+		{"msDS-UserPasswordExpiryTimeComputed", userPosture + "passwordExpiresAt", passwordExpiry},
+		{"msDS-ResultantPSO", userPosture + "passwordPolicy", plainDN},
+		{"userWorkstations", userPosture + "logonWorkstations", commaSeparated},
+		{"description", userPosture + "hasDescription", present},
 	},
-	ServiceAccount: { // and all of a user's
-		{"", ofAccount + "accountType", serviceAccount},
-		{"msDS-GroupMSAMembership", ofUser + "passwordReaders", allowedSIDs},
-		{"msDS-ManagedPasswordInterval", ofUser + "managedPasswordIntervalDays", number},
+	ServiceAccount: { // in addition to the rows of User
+		{"", account + "accountType", serviceAccount},
+		{"msDS-GroupMSAMembership", userPosture + "passwordReaders", allowedSIDs},
+		{"msDS-ManagedPasswordInterval", userPosture + "managedPasswordIntervalDays", number},
 	},
 	Group: {
-		{"adminCount", ofGroup + "adminCount", number},
-		{"managedBy", ofGroup + "managedBy", sidOfDN},
-		{memberships, ofGroup + "members", whole(groupMembers)},
-		{memberships, ofGroup + "membersWithoutSid", whole(membersWithoutSID)},
-		{memberships, ofGroup + "memberOf", whole(memberOf)},
-		{memberships, ofGroup + "privilegedGroups", whole(privilegedGroups)},
-		{memberships, ofGroup + "nestingDepth", whole(nestingDepth)},
-		{memberships, ofGroup + "empty", whole(isEmpty)},
-		{memberships, ofGroup + "inCycle", whole(inCycle)},
+		{"adminCount", groupPosture + "adminCount", number},
+		{"managedBy", groupPosture + "managedBy", principalSID},
+		{memberships, groupPosture + "members", completeGraph(groupMembers)},
+		{memberships, groupPosture + "membersWithoutSid", completeGraph(membersWithoutSID)},
+		{memberships, groupPosture + "memberOf", completeGraph(memberOf)},
+		{memberships, groupPosture + "privilegedGroups", completeGraph(privilegedGroups)},
+		{memberships, groupPosture + "nestingDepth", completeGraph(nestingDepth)},
+		{memberships, groupPosture + "empty", completeGraph(isEmpty)},
+		{memberships, groupPosture + "inCycle", completeGraph(inCycle)},
 	},
-	Role: { // of the well-known group that it is
+	Role: { // from the entry of its well-known group
 		{"objectSid", "assetHeader.externalAssetId", roleID},
 		{"objectGUID", "assetHeader.vendorAssetId", roleGUID},
 		{"name", "assetDetail.name", text},
-		{"objectSid", ofRole + "id", roleID},
-		{"name", ofRole + "name", text},
-		{"description", ofRole + "description", text},
-		{memberships, ofRole + "role", roleName},
-		{memberships, ofRole + "privileged", rolePrivileged},
-		{"objectSid", ofRole + "group", sid},
-		{memberships, ofRole + "members", whole(holders)},
-		{memberships, ofRole + "membersWithoutSid", whole(holdersWithoutSID)},
-		{memberships, ofRole + "nestedGroups", whole(holdingGroups)},
+		{"objectSid", role + "id", roleID},
+		{"name", role + "name", text},
+		{"description", role + "description", text},
+		{memberships, role + "role", roleName},
+		{memberships, role + "privileged", rolePrivileged},
+		{"objectSid", role + "group", sid},
+		{memberships, role + "members", completeGraph(roleMemberSIDs)},
+		{memberships, role + "membersWithoutSid", completeGraph(roleMembersWithoutSID)},
+		{memberships, role + "nestedGroups", completeGraph(roleGroups)},
 	},
 	Domain: {
 		{"objectSid", "assetHeader.externalAssetId", sid},
 		{"objectGUID", "assetHeader.vendorAssetId", guid},
 		{"name", "assetDetail.name", text},
-		{"objectSid", ofDomain + "id", sid},
-		{"name", ofDomain + "name", text},
-		{"whenCreated", ofDomain + "createdAt", generalizedTime},
-		{"minPwdLength", ofDomain + "passwordPolicy.minimumLength", number},
-		{"pwdHistoryLength", ofDomain + "passwordPolicy.historyLength", number},
-		{"pwdProperties", ofDomain + "passwordPolicy.complexity", passwordProperty(propertyComplex)},
-		{"pwdProperties", ofDomain + "passwordPolicy.reversibleEncryption", passwordProperty(propertyReversible)},
-		{"minPwdAge", ofDomain + "passwordPolicy.minimumAgeSeconds", interval},
-		{"maxPwdAge", ofDomain + "passwordPolicy.maximumAgeSeconds", interval},
-		{"lockoutThreshold", ofDomain + "lockoutPolicy.threshold", number},
-		{"lockoutDuration", ofDomain + "lockoutPolicy.durationSeconds", interval},
-		{"lockOutObservationWindow", ofDomain + "lockoutPolicy.observationWindowSeconds", interval},
-		{"ms-DS-MachineAccountQuota", ofDomain + "machineAccountQuota", number},
-		{"msDS-Behavior-Version", ofDomain + "functionalLevel", number},
-		{collectedForestLevel, ofDomain + "forestFunctionalLevel", collectedFrom(collectedForestLevel)},
-		{collectedKrbtgt, ofDomain + "krbtgtPasswordLastChangedAt", collectedFrom(collectedKrbtgt)},
-		{collectedRecycleBin, ofDomain + "recycleBin", collectedFrom(collectedRecycleBin)},
-		{collectedPolicies, ofDomain + "fineGrainedPasswordPolicies", collectedFrom(collectedPolicies)},
-		{collectedTrusts, ofDomain + "trusts", collectedFrom(collectedTrusts)},
-		{collectedControllers, ofDomain + "domainControllers", collectedFrom(collectedControllers)},
-		{collectedUnreadable, ofDomain + "unreadable", collectedFrom(collectedUnreadable)},
+		{"objectSid", domain + "id", sid},
+		{"name", domain + "name", text},
+		{"whenCreated", domain + "createdAt", generalizedTime},
+		{"minPwdLength", domain + "passwordPolicy.minimumLength", number},
+		{"pwdHistoryLength", domain + "passwordPolicy.historyLength", number},
+		{"pwdProperties", domain + "passwordPolicy.complexity", passwordProperty(propertyComplex)},
+		{"pwdProperties", domain + "passwordPolicy.reversibleEncryption", passwordProperty(propertyReversible)},
+		{"minPwdAge", domain + "passwordPolicy.minimumAgeSeconds", interval},
+		{"maxPwdAge", domain + "passwordPolicy.maximumAgeSeconds", interval},
+		{"lockoutThreshold", domain + "lockoutPolicy.threshold", number},
+		{"lockoutDuration", domain + "lockoutPolicy.durationSeconds", interval},
+		{"lockOutObservationWindow", domain + "lockoutPolicy.observationWindowSeconds", interval},
+		{"ms-DS-MachineAccountQuota", domain + "machineAccountQuota", number},
+		{"msDS-Behavior-Version", domain + "functionalLevel", number},
+		{collectedForestLevel, domain + "forestFunctionalLevel", collectedFrom(collectedForestLevel)},
+		{collectedKrbtgt, domain + "krbtgtPasswordLastChangedAt", collectedFrom(collectedKrbtgt)},
+		{collectedRecycleBin, domain + "recycleBin", collectedFrom(collectedRecycleBin)},
+		{collectedPolicies, domain + "fineGrainedPasswordPolicies", collectedFrom(collectedPolicies)},
+		{collectedTrusts, domain + "trusts", collectedFrom(collectedTrusts)},
+		{collectedControllers, domain + "domainControllers", collectedFrom(collectedControllers)},
+		{collectedUnreadable, domain + "unreadable", collectedFrom(collectedUnreadable)},
 	},
 }
 
-// parts are the maps of what the domain's asset collects from other entries.
+// parts are the maps of the parts of the domain's asset that come from other entries.
 var parts = map[string][]row{
 	collectedPolicies: {
 		{"distinguishedName", "dn", plainDN},
 		{"name", "name", text},
 		{"msDS-PasswordSettingsPrecedence", "precedence", number},
-		{"msDS-PSOAppliesTo", "appliesTo", sidsOfDNs},
+		{"msDS-PSOAppliesTo", "appliesTo", principalSIDs},
 		{"msDS-MinimumPasswordLength", "minimumLength", number},
 		{"msDS-PasswordHistoryLength", "historyLength", number},
 		{"msDS-PasswordComplexityEnabled", "complexity", boolean},
@@ -135,7 +132,7 @@ var parts = map[string][]row{
 	collectedRecycleBin: {{"msDS-EnabledFeatureBL, msDS-OptionalFeatureGUID", "", enabledFeature}},
 }
 
-// What the domain's asset is collected from.
+// Sources of the parts of the domain's asset.
 const (
 	collectedForestLevel = "(forestFunctionality of the rootDSE)"
 	collectedKrbtgt      = "(krbtgt)"
@@ -143,5 +140,5 @@ const (
 	collectedPolicies    = "(Password Settings Container)"
 	collectedTrusts      = "(trusted domains)"
 	collectedControllers = "(domain controllers)"
-	collectedUnreadable  = "(what the account may not read)"
+	collectedUnreadable  = "(unreadable attributes)"
 )

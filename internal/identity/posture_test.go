@@ -15,7 +15,7 @@ import (
 	"adconnector/internal/membership"
 )
 
-// ofDomainSID is a SID of Alice's domain.
+// ofDomainSID returns a SID of Alice's domain.
 func ofDomainSID(rid ad.RID) ad.SID {
 	authority, _, _ := ad.SID(sidBytes).Split()
 	return ad.Join(authority, rid)
@@ -33,8 +33,8 @@ func guidNamed(name byte) (guid ad.GUID) {
 	return guid
 }
 
-// people: Alice is in Team, which is in Domain Admins, which is in Administrators.
-// Club and Inner are in each other; Inner holds a contact, too.
+// people returns a graph: Alice is in Team, Team in Domain Admins, Domain Admins in
+// Administrators. Club and Inner are members of each other. Inner has a contact, too.
 func people() *membership.Graph {
 	g := membership.New()
 	alice, _ := ad.ParseGUID([]byte(guidBytes))
@@ -60,7 +60,7 @@ func people() *membership.Graph {
 	return g
 }
 
-// extended is a DN as the control asks for it.
+// extended returns an extended DN.
 func extended(guid ad.GUID, sid ad.SID, dn string) string {
 	text := "<GUID=" + hex.EncodeToString(guid[:]) + ">;"
 	if sid != nil {
@@ -69,7 +69,7 @@ func extended(guid ad.GUID, sid ad.SID, dn string) string {
 	return text + dn
 }
 
-// descriptor allows these.
+// descriptor returns a security descriptor with an allow entry for each SID.
 func descriptor(sids ...ad.SID) string {
 	d := make([]byte, 20)
 	d[0], d[2], d[16] = 1, 4, 20
@@ -118,13 +118,13 @@ func TestPostureGolden(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewPostureMapper(test.kind)
-			m.Use(people())
+			m.UseGraph(people())
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if asset.Unparsed != test.unparsed {
-				t.Errorf("%d values unparsed, want %d", asset.Unparsed, test.unparsed)
+				t.Errorf("%d unparsed values, want %d", asset.Unparsed, test.unparsed)
 			}
 			golden(t, test.name, asset.JSON)
 		})
@@ -156,13 +156,12 @@ func golden(t *testing.T, name string, asset []byte) {
 	}
 }
 
-// Identities are what they were: the posture adds one object, before which and
-// behind which every byte is the same.
+// TestPostureOnlyAdds checks that posture adds one JSON object and changes nothing else.
 func TestPostureOnlyAdds(t *testing.T) {
 	t.Parallel()
 	for kind, attrs := range map[Kind]attributes{User: with(alice, exposed), Group: {"name": {"x"}, "groupType": {"8"}}} {
 		m, p := NewMapper(kind), NewPostureMapper(kind)
-		p.Use(people())
+		p.UseGraph(people())
 		if len(p.Attributes) < len(m.Attributes) || !slices.Equal(p.Attributes[:len(m.Attributes)-1], m.Attributes[:len(m.Attributes)-1]) {
 			t.Errorf("%s: %v", kind, p.Attributes)
 		}
@@ -176,22 +175,22 @@ func TestPostureOnlyAdds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		both, err := p.Map(nil, entry(t, p, attrs), now)
+		withPosture, err := p.Map(nil, entry(t, p, attrs), now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := bytes.Index(both.JSON, []byte(`,"posture":{`))
-		if at < 0 || string(both.JSON[:at])+"}}}}" != string(identity.JSON) {
-			t.Errorf("%s: %s\nand %s", kind, both.JSON, identity.JSON)
+		before, _, ok := bytes.Cut(withPosture.JSON, []byte(`,"posture":{`))
+		if !ok || string(before)+"}}}}" != string(identity.JSON) {
+			t.Errorf("%s: %s\nand %s", kind, withPosture.JSON, identity.JSON)
 		}
 	}
 }
 
-// What the directory keeps in no order is sent in one.
+// TestPostureOrder checks that multi-valued attributes are sorted, and left out if incomplete.
 func TestPostureOrder(t *testing.T) {
 	t.Parallel()
 	m := NewPostureMapper(User)
-	m.Use(people())
+	m.UseGraph(people())
 	var before []byte
 	for _, names := range [][]string{{"a", "b", "c"}, {"c", "a", "b"}} {
 		asset, err := m.Map(nil, entry(t, m, with(alice, attributes{"servicePrincipalName": names})), now)
@@ -206,14 +205,14 @@ func TestPostureOrder(t *testing.T) {
 	e := entry(t, m, with(alice, attributes{"servicePrincipalName": {"a"}}))
 	e.Partial = []int{slices.Index(m.Attributes, "servicePrincipalName")}
 	if asset, err := m.Map(nil, e, now); err != nil || asset.Unparsed != 1 || bytes.Contains(asset.JSON, []byte("servicePrincipalNames")) {
-		t.Errorf("a part of a list was sent: %s, %v", asset.JSON, err)
+		t.Errorf("incomplete list: %s, %v", asset.JSON, err)
 	}
 }
 
 func TestPostureFingerprint(t *testing.T) {
 	t.Parallel()
 	m := NewPostureMapper(User)
-	m.Use(people())
+	m.UseGraph(people())
 	fingerprint := func(attrs attributes) Fingerprint {
 		asset, err := m.Map(nil, entry(t, m, attrs), now)
 		if err != nil {
@@ -223,19 +222,19 @@ func TestPostureFingerprint(t *testing.T) {
 	}
 	base := fingerprint(with(alice, exposed))
 	for attribute, value := range exposed {
-		moved := fingerprint(with(with(alice, exposed), attributes{attribute: nil}))
-		if moved == base {
-			t.Errorf("%s %q does not move the fingerprint", attribute, value)
+		got := fingerprint(with(with(alice, exposed), attributes{attribute: nil}))
+		if got == base {
+			t.Errorf("%s %q does not change the fingerprint", attribute, value)
 		}
-		if moved.SameButActivity(base) != (attribute == "lastLogonTimestamp") {
-			t.Errorf("%s is on the wrong side", attribute)
+		if got.SameButActivity(base) != (attribute == "lastLogonTimestamp") {
+			t.Errorf("%s: SameButActivity is %t", attribute, got.SameButActivity(base))
 		}
 	}
 	other := membership.New()
 	other.Compute()
-	m.Use(other)
+	m.UseGraph(other)
 	if fingerprint(with(alice, exposed)).SameButActivity(base) {
-		t.Error("memberships do not move the fingerprint")
+		t.Error("a change of memberships does not change the fingerprint")
 	}
 }
 
@@ -247,9 +246,9 @@ func TestRoleIdentifiers(t *testing.T) {
 		t.Errorf("%s of %s", role, group)
 	}
 	if text := role.String(); text[14] != '5' || !strings.ContainsRune("89ab", rune(text[19])) {
-		t.Errorf("%s is no UUID of version 5", text)
+		t.Errorf("%s is not a UUID of version 5", text)
 	}
-	asset := Object{Kind: Role, GUID: role, SID: administrators, Name: "Administrators"}.AsDeleted(nil)
+	asset := Object{Kind: Role, GUID: role, SID: administrators, Name: "Administrators"}.DeletedAsset(nil)
 	want := `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-32-544:role","vendorAssetId":"` + role.String() +
 		`"},"assetDetail":{"name":"Administrators","roleAssetClass":{"id":"S-1-5-32-544:role","name":"Administrators","status":"DELETED"}}}}`
 	if string(asset.JSON) != want {
@@ -265,7 +264,7 @@ func TestDomainGolden(t *testing.T) {
 		"lockoutDuration": {"-18000000000"}, "lockOutObservationWindow": {"-18000000000"}, "ms-DS-MachineAccountQuota": {"10"}, "msDS-Behavior-Version": {"7"},
 	}
 	domain["objectSid"][0] = "\x01\x04" + domain["objectSid"][0][2:]
-	add := func(c *Collector, p *Part, attrs attributes) {
+	add := func(p *Part, attrs attributes) {
 		e := &ad.Entry{Values: make([][][]byte, len(p.Attributes))}
 		for name, values := range attrs {
 			slot := slices.Index(p.Attributes, name)
@@ -281,24 +280,24 @@ func TestDomainGolden(t *testing.T) {
 		fill  func(*Collector)
 	}{
 		{"posture-domain", domain, func(c *Collector) {
-			c.ForestLevel("7")
-			add(c, c.Krbtgt, attributes{"pwdLastSet": {"134398063938451234"}})
-			add(c, c.RecycleBin, attributes{"msDS-EnabledFeatureBL": {"CN=Partitions"}})
-			add(c, c.Policies, attributes{"distinguishedName": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container")}, "name": {"Strict"},
+			c.SetForestLevel("7")
+			add(c.Krbtgt, attributes{"pwdLastSet": {"134398063938451234"}})
+			add(c.RecycleBin, attributes{"msDS-EnabledFeatureBL": {"CN=Partitions"}})
+			add(c.Policies, attributes{"distinguishedName": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container")}, "name": {"Strict"},
 				"msDS-PasswordSettingsPrecedence": {"10"}, "msDS-PSOAppliesTo": {extended(guidNamed('D'), ofDomainSID(512), "CN=Domain Admins"), extended(guidNamed('n'), nil, "CN=x")},
 				"msDS-MinimumPasswordLength": {"14"}, "msDS-PasswordComplexityEnabled": {"TRUE"}, "msDS-PasswordReversibleEncryptionEnabled": {"FALSE"},
 				"msDS-MaximumPasswordAge": {"-9223372036854775808"}, "msDS-MinimumPasswordAge": {"0"}, "msDS-LockoutThreshold": {"5"}, "msDS-LockoutDuration": {"-18000000000"}})
-			add(c, c.Trusts, attributes{"trustPartner": {"partner.example"}, "flatName": {"PARTNER"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"72"},
+			add(c.Trusts, attributes{"trustPartner": {"partner.example"}, "flatName": {"PARTNER"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"72"},
 				"securityIdentifier": {string(ofDomainSID(0))}})
-			add(c, c.Trusts, attributes{"trustPartner": {"old.example"}, "trustDirection": {"2"}, "trustType": {"1"}, "trustAttributes": {"260"}})
-			add(c, c.Trusts, attributes{"trustPartner": {"trusting.example"}, "trustDirection": {"1"}, "trustType": {"2"}, "trustAttributes": {"8"}})
-			add(c, c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"}})
-			add(c, c.Controllers, attributes{"name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"}})
+			add(c.Trusts, attributes{"trustPartner": {"old.example"}, "trustDirection": {"2"}, "trustType": {"1"}, "trustAttributes": {"260"}})
+			add(c.Trusts, attributes{"trustPartner": {"trusting.example"}, "trustDirection": {"1"}, "trustType": {"2"}, "trustAttributes": {"8"}})
+			add(c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"}})
+			add(c.Controllers, attributes{"name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"}})
 		}},
 		{"posture-domain-unreadable", with(domain, attributes{"minPwdLength": nil, "lockoutThreshold": nil}), func(c *Collector) {
-			c.Unreadable("trusts")
-			c.Unreadable("fineGrainedPasswordPolicies")
-			add(c, c.RecycleBin, attributes{"msDS-OptionalFeatureGUID": {"x"}})
+			c.AddUnreadable("trusts")
+			c.AddUnreadable("fineGrainedPasswordPolicies")
+			add(c.RecycleBin, attributes{"msDS-OptionalFeatureGUID": {"x"}})
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -313,8 +312,8 @@ func TestDomainGolden(t *testing.T) {
 	}
 }
 
-// A feature that shows nothing of itself is not off.
-func TestRecycleBinThatShowsNothing(t *testing.T) {
+// TestRecycleBinUnreadable checks that an unreadable feature is not reported as disabled.
+func TestRecycleBinUnreadable(t *testing.T) {
 	t.Parallel()
 	part := NewCollector().RecycleBin
 	if part.Add(&ad.Entry{Values: make([][][]byte, len(part.Attributes))}, now) || len(part.items) > 0 {
@@ -322,8 +321,8 @@ func TestRecycleBinThatShowsNothing(t *testing.T) {
 	}
 }
 
-// Of memberships that are known in part nothing is said, until they are known again.
-func TestPartOfMemberships(t *testing.T) {
+// TestPartialGraph checks that membership targets are left out for a partial graph.
+func TestPartialGraph(t *testing.T) {
 	t.Parallel()
 	for kind, test := range map[Kind]struct {
 		attrs attributes
@@ -335,17 +334,17 @@ func TestPartOfMemberships(t *testing.T) {
 	} {
 		m := NewPostureMapper(kind)
 		for _, use := range []struct {
-			graph func(*membership.Graph)
-			said  bool
-		}{{m.UsePart, false}, {m.Use, true}} {
-			use.graph(people())
+			setGraph func(*membership.Graph)
+			want     bool
+		}{{m.UsePartialGraph, false}, {m.UseGraph, true}} {
+			use.setGraph(people())
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, key := range test.keys {
-				if bytes.Contains(asset.JSON, []byte(`"`+key+`":`)) != use.said {
-					t.Errorf("%s of a %s, want %t: %s", key, kind, use.said, asset.JSON)
+				if bytes.Contains(asset.JSON, []byte(`"`+key+`":`)) != use.want {
+					t.Errorf("%s, %s: want %t: %s", kind, key, use.want, asset.JSON)
 				}
 			}
 		}
@@ -354,7 +353,7 @@ func TestPartOfMemberships(t *testing.T) {
 
 func TestPostureMapAllocatesLittle(t *testing.T) {
 	m := NewPostureMapper(User)
-	m.Use(people())
+	m.UseGraph(people())
 	e := entry(t, m, with(alice, exposed))
 	buf := make([]byte, 0, 4096)
 	if n := testing.AllocsPerRun(100, func() {
@@ -362,6 +361,6 @@ func TestPostureMapAllocatesLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}); n > 6 { // the SIDs of a descriptor, the names of privileged groups
-		t.Errorf("%v allocations per entry", n)
+		t.Errorf("%v allocations an entry, want at most 6", n)
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"adconnector/internal/membership"
 )
 
-// named is a flag and what it is called where it is sent.
-type named[T ~uint32] struct {
+// namedFlag is a flag and its name in assets.
+type namedFlag[T ~uint32] struct {
 	flag T
 	name string
 }
 
-var controlFlags = []named[ad.AccountControl]{
+var controlFlags = []namedFlag[ad.AccountControl]{
 	{ad.AccountPasswordNotRequired, "PASSWORD_NOT_REQUIRED"},
 	{ad.AccountPasswordNeverExpires, "PASSWORD_NEVER_EXPIRES"},
 	{ad.AccountReversibleEncryption, "REVERSIBLE_ENCRYPTION"},
@@ -28,7 +28,7 @@ var controlFlags = []named[ad.AccountControl]{
 	{ad.AccountSmartCardRequired, "SMART_CARD_REQUIRED"},
 }
 
-var encryptionFlags = []named[ad.EncryptionTypes]{
+var encryptionFlags = []namedFlag[ad.EncryptionTypes]{
 	{ad.EncryptionDESCRC, "DES_CBC_CRC"},
 	{ad.EncryptionDESMD5, "DES_CBC_MD5"},
 	{ad.EncryptionRC4, "RC4_HMAC"},
@@ -37,7 +37,7 @@ var encryptionFlags = []named[ad.EncryptionTypes]{
 	{ad.EncryptionAES256Session, "AES256_SESSION_KEY"},
 }
 
-func appendNames[T ~uint32](dst []byte, flags T, names []named[T]) []byte {
+func appendNames[T ~uint32](dst []byte, flags T, names []namedFlag[T]) []byte {
 	l := list{dst: dst}
 	for _, n := range names {
 		if flags&n.flag != 0 {
@@ -48,24 +48,24 @@ func appendNames[T ~uint32](dst []byte, flags T, names []named[T]) []byte {
 	return l.end()
 }
 
-// controlNames counts nothing: a value that cannot be read was counted for the status.
+// controlNames does not count a malformed value: userStatus counts it.
 func controlNames(dst []byte, src *source, slots []int) []byte {
 	control, _ := ad.ParseAccountControl(src.entry.First(slots[0]))
 	return appendNames(dst, control, controlFlags)
 }
 
 func encryptionNames(dst []byte, src *source, slots []int) []byte {
-	types, _ := read(src, slots[0], ad.ParseEncryptionTypes)
+	types, _ := parseFirst(src, slots[0], ad.ParseEncryptionTypes)
 	return appendNames(dst, types, encryptionFlags)
 }
 
-// list is a JSON array in the making. One without items leaves nothing behind.
+// list appends a JSON array to dst. It appends nothing if there are no items.
 type list struct {
 	dst   []byte
 	count int
 }
 
-// next goes before each item.
+// next appends the separator before an item. It must be called before each item.
 func (l *list) next() {
 	if l.count++; l.count == 1 {
 		l.dst = append(l.dst, '[')
@@ -81,10 +81,9 @@ func (l *list) end() []byte {
 	return l.dst
 }
 
-// sorted returns the values of an attribute that may have several. The directory
-// keeps no order of them, so that what is sent has one of its own. Of a list that
-// did not come whole nothing is sent.
-func sorted(src *source, slot int) [][]byte {
+// sortedValues returns the values of a multi-valued attribute. They are sorted, because the
+// directory returns them in any order. An incomplete list counts as malformed.
+func sortedValues(src *source, slot int) [][]byte {
 	if slices.Contains(src.entry.Partial, slot) {
 		src.unparsed++
 		return nil
@@ -100,7 +99,7 @@ func sorted(src *source, slot int) [][]byte {
 
 func texts(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
-	for _, v := range sorted(src, slots[0]) {
+	for _, v := range sortedValues(src, slots[0]) {
 		if len(v) > 0 {
 			l.next()
 			l.dst = appendString(l.dst, v)
@@ -122,12 +121,12 @@ func commaSeparated(dst []byte, src *source, slots []int) []byte {
 
 func (l *list) sid(id ad.SID) {
 	l.next()
-	l.dst = quoted(l.dst, id)
+	l.dst = appendQuoted(l.dst, id)
 }
 
 func sids(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
-	for _, v := range sorted(src, slots[0]) {
+	for _, v := range sortedValues(src, slots[0]) {
 		if id, ok := ad.ParseSID(v); ok {
 			l.sid(id)
 		} else {
@@ -138,15 +137,15 @@ func sids(dst []byte, src *source, slots []int) []byte {
 }
 
 func optionalSID(dst []byte, src *source, slots []int) []byte {
-	if id, ok := read(src, slots[0], ad.ParseSID); ok {
-		return quoted(dst, id)
+	if id, ok := parseFirst(src, slots[0], ad.ParseSID); ok {
+		return appendQuoted(dst, id)
 	}
 	return dst
 }
 
-// allowedSIDs lists whom a security descriptor allows what the attribute is about.
+// allowedSIDs appends the SIDs with an allow entry in a security descriptor.
 func allowedSIDs(dst []byte, src *source, slots []int) []byte {
-	allowed, _ := read(src, slots[0], ad.AllowedBy)
+	allowed, _ := parseFirst(src, slots[0], ad.AllowedBy)
 	slices.SortFunc(allowed, func(a, b ad.SID) int { return bytes.Compare(a, b) })
 	l := list{dst: dst}
 	for _, id := range allowed {
@@ -162,25 +161,25 @@ func plainDN(dst []byte, src *source, slots []int) []byte {
 	return dst
 }
 
-// sidOfDN is the SID of the object that a DN names: none where that is no principal.
-func sidOfDN(dst []byte, src *source, slots []int) []byte {
+// principalSID appends the SID in an extended DN, if there is one.
+func principalSID(dst []byte, src *source, slots []int) []byte {
 	var dn ad.ExtendedDN
 	if !dn.Parse(src.entry.First(slots[0])) {
 		return dst
 	}
-	if id, there := dn.SID(); there {
-		dst = quoted(dst, id)
+	if id, ok := dn.SID(); ok {
+		dst = appendQuoted(dst, id)
 	}
 	return dst
 }
 
-func sidsOfDNs(dst []byte, src *source, slots []int) []byte {
+func principalSIDs(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
 	var dn ad.ExtendedDN
-	for _, v := range sorted(src, slots[0]) {
+	for _, v := range sortedValues(src, slots[0]) {
 		if !dn.Parse(v) {
 			src.unparsed++
-		} else if id, there := dn.SID(); there {
+		} else if id, ok := dn.SID(); ok {
 			l.sid(id)
 		}
 	}
@@ -207,10 +206,8 @@ func boolean(dst []byte, src *source, slots []int) []byte {
 	return dst
 }
 
-func appendBool(dst []byte, b bool) []byte { return strconv.AppendBool(dst, b) }
-
-// passwordExpiry is what the domain controller computes, under whatever policy. A
-// value that cannot be read was counted where the status is made.
+// passwordExpiry appends the expiry that the domain controller computes under the effective
+// policy. Map counts a malformed value.
 func passwordExpiry(dst []byte, src *source, slots []int) []byte {
 	t, ok := ad.ParseFileTime(src.entry.First(slots[0]))
 	if !ok || t.IsNone() {
@@ -223,25 +220,25 @@ func serviceAccount(dst []byte, _ *source, _ []int) []byte {
 	return appendEnum(dst, accountTypeService)
 }
 
-// primary is the RID of an account's primary group.
-func primary(src *source, slot int) (ad.RID, bool) {
+// primaryRID returns the RID of an account's primary group.
+func primaryRID(src *source, slot int) (ad.RID, bool) {
 	rid, ok := ad.ParseRID(src.entry.First(slot))
 	return rid, ok && rid != 0
 }
 
 func primaryGroup(dst []byte, src *source, slots []int) []byte {
 	_, _, ok := src.sid.Split()
-	rid, ok2 := primary(src, slots[0])
+	rid, ok2 := primaryRID(src, slots[0])
 	if !ok || !ok2 {
 		if len(src.entry.First(slots[0])) > 0 {
 			src.unparsed++
 		}
 		return dst
 	}
-	const longest = 68
-	id := append(make(ad.SID, 0, longest), src.sid...)
+	const maxSIDSize = 68
+	id := append(make(ad.SID, 0, maxSIDSize), src.sid...)
 	binary.LittleEndian.PutUint32(id[len(id)-4:], uint32(rid))
-	return quoted(dst, id)
+	return appendQuoted(dst, id)
 }
 
 func (l *list) node(g *membership.Graph, n membership.Node) {
@@ -251,24 +248,24 @@ func (l *list) node(g *membership.Graph, n membership.Node) {
 	}
 }
 
-// directGroups lists the groups that an account is in: the primary one first, which
-// no group shows as its member.
+// directGroups appends an account's groups: the primary group, which does not list the
+// account as a member, and then the others.
 func directGroups(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
 	before := len(l.dst)
-	first := membership.Node(0)
+	primary := membership.Node(0)
 	known := false
-	if rid, ok := primary(src, slots[0]); ok {
+	if rid, ok := primaryRID(src, slots[0]); ok {
 		if l.dst = primaryGroup(append(l.dst, '['), src, slots); len(l.dst) > before+1 {
 			l.count = 1
 		} else {
-			l.dst = l.dst[:before] // a SID of nobody's domain
+			l.dst = l.dst[:before] // the account's SID has no RID
 		}
-		first, known = src.graph.Primary(src.sid, rid)
+		primary, known = src.graph.PrimaryGroup(src.sid, rid)
 	}
 	if src.inGraph {
 		for _, n := range src.graph.GroupsOf(src.node) {
-			if !known || n != first {
+			if !known || n != primary {
 				l.node(src.graph, n)
 			}
 		}
@@ -276,27 +273,27 @@ func directGroups(dst []byte, src *source, slots []int) []byte {
 	return l.end()
 }
 
-// privilegedGroups lists the privileged groups that somebody is in, those through
-// other groups apart from those that list him. A group has no primary group.
+// privilegedGroups appends the privileged groups of an object: direct and nested ones. Groups
+// have no primary group, so their rows have no slots.
 func privilegedGroups(dst []byte, src *source, slots []int) []byte {
 	var groups []membership.Node
 	if src.inGraph {
 		groups = src.graph.GroupsOf(src.node)
 	}
-	var first [1]membership.Node
+	var primary [1]membership.Node
 	count := 0
 	if len(slots) > 0 {
-		if rid, ok := primary(src, slots[0]); ok {
-			if n, known := src.graph.Primary(src.sid, rid); known {
-				first[0], count = n, 1
+		if rid, ok := primaryRID(src, slots[0]); ok {
+			if n, known := src.graph.PrimaryGroup(src.sid, rid); known {
+				primary[0], count = n, 1
 			}
 		}
 	}
-	p := src.graph.Privileges(groups, first[:count])
+	p := src.graph.Privileges(groups, primary[:count])
 	if p.IsEmpty() {
 		return dst
 	}
-	direct, nested := src.graph.Named(p)
+	direct, nested := src.graph.PrivilegedGroups(p)
 	comma := false
 	dst = append(dst, '{')
 	for _, part := range []struct {
@@ -327,10 +324,10 @@ func appendNodes(dst []byte, src *source, nodes []membership.Node) []byte {
 	return l.end()
 }
 
-// appendWithoutSID counts the members that have no SID, as contacts.
+// appendWithoutSID appends the number of members without a SID, such as contacts.
 func appendWithoutSID(dst []byte, src *source, nodes []membership.Node) []byte {
 	count := 0
-	for count < len(nodes) && !src.graph.HasSID(nodes[count]) { // they come first
+	for count < len(nodes) && !src.graph.HasSID(nodes[count]) { // the graph lists them first
 		count++
 	}
 	if count == 0 {
@@ -361,30 +358,30 @@ func memberOf(dst []byte, src *source, _ []int) []byte {
 	return appendNodes(dst, src, src.graph.GroupsOf(src.node))
 }
 
-func (src *source) shape() (membership.Shape, bool) {
+func (src *source) nesting() (membership.Nesting, bool) {
 	if !src.inGraph {
-		return membership.Shape{}, false
+		return membership.Nesting{}, false
 	}
-	return src.graph.Shape(src.node)
+	return src.graph.Nesting(src.node)
 }
 
 func nestingDepth(dst []byte, src *source, _ []int) []byte {
-	if shape, ok := src.shape(); ok {
-		return strconv.AppendUint(dst, uint64(shape.Depth), 10)
+	if nesting, ok := src.nesting(); ok {
+		return strconv.AppendUint(dst, uint64(nesting.Depth), 10)
 	}
 	return dst
 }
 
 func isEmpty(dst []byte, src *source, _ []int) []byte {
-	if shape, ok := src.shape(); ok {
-		return appendBool(dst, shape.Empty)
+	if nesting, ok := src.nesting(); ok {
+		return strconv.AppendBool(dst, nesting.Empty)
 	}
 	return dst
 }
 
 func inCycle(dst []byte, src *source, _ []int) []byte {
-	if shape, ok := src.shape(); ok {
-		return appendBool(dst, shape.InCycle)
+	if nesting, ok := src.nesting(); ok {
+		return strconv.AppendBool(dst, nesting.InCycle)
 	}
 	return dst
 }
@@ -395,32 +392,34 @@ func roleID(dst []byte, src *source, _ []int) []byte {
 }
 
 func roleGUID(dst []byte, src *source, _ []int) []byte {
-	return quoted(dst, RoleGUID(src.guid))
+	return appendQuoted(dst, RoleGUID(src.guid))
 }
 
 func roleName(dst []byte, src *source, _ []int) []byte {
-	return appendEnum(dst, src.held.Role.String())
+	return appendEnum(dst, src.roleMembers.Role.String())
 }
 
 func rolePrivileged(dst []byte, src *source, _ []int) []byte {
-	return appendBool(dst, src.held.Role.IsPrivileged())
+	return strconv.AppendBool(dst, src.roleMembers.Role.IsPrivileged())
 }
 
-func holders(dst []byte, src *source, _ []int) []byte { return appendNodes(dst, src, src.held.Members) }
-
-func holdersWithoutSID(dst []byte, src *source, _ []int) []byte {
-	return appendWithoutSID(dst, src, src.held.Members)
+func roleMemberSIDs(dst []byte, src *source, _ []int) []byte {
+	return appendNodes(dst, src, src.roleMembers.Members)
 }
 
-func holdingGroups(dst []byte, src *source, _ []int) []byte {
-	return appendNodes(dst, src, src.held.Groups)
+func roleMembersWithoutSID(dst []byte, src *source, _ []int) []byte {
+	return appendWithoutSID(dst, src, src.roleMembers.Members)
 }
 
-// interval is a span of time as the directory writes it, a negative count of 100 ns,
-// in seconds. The largest one means forever, which leaves the target out.
+func roleGroups(dst []byte, src *source, _ []int) []byte {
+	return appendNodes(dst, src, src.roleMembers.Groups)
+}
+
+// interval appends a duration in seconds. The directory stores durations as negative counts
+// of 100 ns; the minimum means forever, which is left out.
 func interval(dst []byte, src *source, slots []int) []byte {
 	const forever = -1 << 63
-	n, ok := read(src, slots[0], parseInterval)
+	n, ok := parseFirst(src, slots[0], parseInterval)
 	if !ok || n == forever {
 		return dst
 	}
@@ -440,8 +439,8 @@ const (
 
 func passwordProperty(bit int64) value {
 	return func(dst []byte, src *source, slots []int) []byte {
-		if n, ok := read(src, slots[0], parseProperties); ok {
-			return appendBool(dst, n&bit != 0)
+		if n, ok := parseFirst(src, slots[0], parseProperties); ok {
+			return strconv.AppendBool(dst, n&bit != 0)
 		}
 		return dst
 	}
@@ -457,11 +456,11 @@ var (
 	trustTypes      = []string{"", "DOWNLEVEL", "UPLEVEL", "MIT", "DCE", "ENTRA_ID"} // MS-ADTS 6.1.6.7.15
 )
 
-const trustOutbound = 2 // bit of a direction
+const trustOutbound = 2 // bit of trustDirection
 
 func enumerated(names []string) value {
 	return func(dst []byte, src *source, slots []int) []byte {
-		name, ok := read(src, slots[0], func(v []byte) (string, bool) {
+		name, ok := parseFirst(src, slots[0], func(v []byte) (string, bool) {
 			n, err := strconv.Atoi(string(v))
 			if err != nil || n < 0 || n >= len(names) {
 				return "", false
@@ -484,7 +483,7 @@ const (
 	trustTreatAsExternal  trustFlag = 0x40
 )
 
-var trustFlags = []named[trustFlag]{
+var trustFlags = []namedFlag[trustFlag]{
 	{0x1, "NON_TRANSITIVE"},
 	{0x2, "UPLEVEL_ONLY"},
 	{trustQuarantined, "QUARANTINED_DOMAIN"},
@@ -509,15 +508,15 @@ func parseTrust(v []byte) (trustFlag, bool) {
 }
 
 func trustAttributes(dst []byte, src *source, slots []int) []byte {
-	flags, _ := read(src, slots[0], parseTrust)
+	flags, _ := parseFirst(src, slots[0], parseTrust)
 	return appendNames(dst, flags, trustFlags)
 }
 
-// sidFiltering says which SIDs of the other side are let in (MS-PAC 4.1.2.2): only
-// its own domain's, or those of its forest, with or without its SID history. Nobody
-// of the other side is let in where this domain does not trust it.
+// sidFiltering appends which SIDs of a trusted domain are accepted (MS-PAC 4.1.2.2). DOMAIN:
+// only those of that domain. FOREST: those of its forest. RELAXED: those of its forest and
+// SID history. It appends nothing for a trust that is not outbound.
 func sidFiltering(dst []byte, src *source, slots []int) []byte {
-	flags, ok := parseTrust(src.entry.First(slots[0])) // a bad one was counted by trustAttributes
+	flags, ok := parseTrust(src.entry.First(slots[0])) // a malformed value is counted by trustAttributes
 	direction, err := strconv.Atoi(string(src.entry.First(slots[1])))
 	switch {
 	case !ok || err != nil || direction&trustOutbound == 0:
@@ -536,15 +535,15 @@ func sidFiltering(dst []byte, src *source, slots []int) []byte {
 const ridReadOnlyControllers = 521
 
 func readOnlyController(dst []byte, src *source, slots []int) []byte {
-	rid, ok := primary(src, slots[0])
+	rid, ok := primaryRID(src, slots[0])
 	if !ok {
 		return dst
 	}
-	return appendBool(dst, rid == ridReadOnlyControllers)
+	return strconv.AppendBool(dst, rid == ridReadOnlyControllers)
 }
 
-// enabledFeature says that a feature is off only where something else of it can be
-// read, that every feature has: else the account may just not see where it is on.
+// enabledFeature appends the state of an optional feature. The feature is disabled only if
+// its GUID, which every feature has, is readable; otherwise the state is unknown.
 func enabledFeature(dst []byte, src *source, slots []int) []byte {
 	switch {
 	case len(src.entry.First(slots[0])) > 0:
@@ -555,8 +554,8 @@ func enabledFeature(dst []byte, src *source, slots []int) []byte {
 	return dst
 }
 
-// whole is for what memberships say as a whole: nothing, where some are not known.
-func whole(v value) value {
+// completeGraph returns a value that is left out if the graph lacks memberships.
+func completeGraph(v value) value {
 	return func(dst []byte, src *source, slots []int) []byte {
 		if src.partial {
 			return dst

@@ -1,17 +1,17 @@
 package identity
 
-// row is one line of the transformation map. A source "co, c" means co, else c;
-// a picker reads all of its sources.
+// row is one row of the transformation map. A source can be several attributes: with text,
+// the first non-empty one is used; other values use all of them.
 type row struct {
 	source string
 	target string // below "asset"
 	value  value
 }
 
-// Version changes with the map: what was sent under another one is read again.
+// Version is the version of the map. A full sync follows its change.
 const Version = 1
 
-// transformation is the fixed map. The lines of one JSON object stand together.
+// transformation is the fixed map. The rows of one JSON object must be consecutive.
 var transformation = map[Kind][]row{
 	User: {
 		{"objectSid", "assetHeader.externalAssetId", sid},
@@ -51,24 +51,24 @@ var transformation = map[Kind][]row{
 	},
 }
 
-// activity are the sources that every domain controller counts for itself, without
-// a new sequence number, and the one that tells the others of it every few days.
-// They are sent along with any other change.
+// activity lists the sources whose changes are not sent by themselves, only together with
+// another change. Each domain controller updates them locally, without a new update sequence
+// number, except for lastLogonTimestamp, which is replicated every few days.
 var activity = []string{"lastLogon", "badPwdCount", "badPasswordTime", "lastLogonTimestamp"}
 
-// Filter finds the objects of each kind. sAMAccountType is indexed, and
-// this value leaves out computers, contacts and managed service accounts.
+// Filter has the LDAP filter of each kind. sAMAccountType is indexed; 805306368 excludes
+// computers, contacts and managed service accounts.
 var Filter = map[Kind]string{
 	User:  "(sAMAccountType=805306368)",
 	Group: "(objectClass=group)",
-	// Managed ones, group-managed ones and those that took another account's place.
+	// Standalone, group and delegated managed service accounts.
 	ServiceAccount: "(|(objectClass=msDS-ManagedServiceAccount)(objectClass=msDS-GroupManagedServiceAccount)(objectClass=msDS-DelegatedManagedServiceAccount))",
 }
 
-// The enumerations. The platform publishes none, so these are our own.
+// The enumerations. The platform specifies none, so they are defined here.
 const (
 	statusActive          = "ACTIVE"
-	statusDeleted         = "DELETED" // of an object that has gone
+	statusDeleted         = "DELETED"
 	statusDisabled        = "DISABLED"
 	statusExpired         = "EXPIRED"
 	statusLocked          = "LOCKED"
@@ -85,8 +85,9 @@ const (
 	scopeUniversal    = "UNIVERSAL"
 )
 
-// visibilityOf looks a group's scope up: public is what can be used outside its domain.
-var visibilityOf = map[string]string{
+// scopeVisibility maps group scopes to visibility. Groups that can be used outside of their
+// domain are public.
+var scopeVisibility = map[string]string{
 	scopeUniversal:    "PUBLIC",
 	scopeGlobal:       "PUBLIC",
 	scopeDomainLocal:  "PRIVATE",

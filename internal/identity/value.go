@@ -9,39 +9,38 @@ import (
 	"adconnector/internal/membership"
 )
 
-// source is what the values of one asset are made from.
+// source is the input of one asset's values, with the state of its mapping.
 type source struct {
-	entry    *ad.Entry
-	now      time.Time
-	unparsed int
-	due      time.Time // when the status changes by the clock alone
-	activity []span    // where in the JSON it stands
+	entry     *ad.Entry
+	now       time.Time
+	unparsed  int
+	recheckAt time.Time // next time when the status may change
+	activity  []span    // activity values in the JSON
 
-	// Of the posture.
-	guid      ad.GUID
-	sid       ad.SID
-	graph     *membership.Graph
-	node      membership.Node
-	inGraph   bool
-	partial   bool                  // the graph does not know all memberships
-	held      membership.Holders    // of a role
-	collected map[string]collection // of the domain
-	values    [][]byte              // room for sorting
+	// For the posture.
+	guid        ad.GUID
+	sid         ad.SID
+	graph       *membership.Graph
+	node        membership.Node
+	inGraph     bool
+	partial     bool                   // the graph lacks memberships
+	roleMembers membership.RoleMembers // for roles
+	collected   map[string]collection  // for the domain
+	values      [][]byte               // reused for sorting
 }
 
-// span is a part of the JSON, with the comma before it.
-type span struct{ from, to int }
+// span is a member of the JSON, including the comma before it.
+type span struct{ start, end int }
 
-// changesAt notes a moment to come at which the status may change.
-func (src *source) changesAt(t time.Time) {
-	if t.After(src.now) && (src.due.IsZero() || t.Before(src.due)) {
-		src.due = t
+// recheckBy sets recheckAt to t, unless t is past or recheckAt is earlier.
+func (src *source) recheckBy(t time.Time) {
+	if t.After(src.now) && (src.recheckAt.IsZero() || t.Before(src.recheckAt)) {
+		src.recheckAt = t
 	}
 }
 
-// value appends the JSON of a target made from the attributes in slots. It
-// appends nothing where the source is absent, empty or means none; where the
-// source cannot be read it also counts.
+// value appends the JSON of a target from the attributes in slots. It appends nothing if the
+// source is absent, empty or a "none" value. It counts malformed values in unparsed.
 type value func(dst []byte, src *source, slots []int) []byte
 
 const timeFormat = `"2006-01-02T15:04:05.000Z"`
@@ -56,17 +55,17 @@ func text(dst []byte, src *source, slots []int) []byte {
 }
 
 func sid(dst []byte, src *source, slots []int) []byte {
-	id, _ := ad.ParseSID(src.entry.First(slots[0])) // Map has parsed it before
-	return quoted(dst, id)
+	id, _ := ad.ParseSID(src.entry.First(slots[0])) // validated by Map
+	return appendQuoted(dst, id)
 }
 
 func guid(dst []byte, src *source, slots []int) []byte {
 	id, _ := ad.ParseGUID(src.entry.First(slots[0]))
-	return quoted(dst, id)
+	return appendQuoted(dst, id)
 }
 
 func number(dst []byte, src *source, slots []int) []byte {
-	if n, ok := read(src, slots[0], parseNumber); ok {
+	if n, ok := parseFirst(src, slots[0], parseNumber); ok {
 		return strconv.AppendUint(dst, n, 10)
 	}
 	return dst
@@ -78,7 +77,7 @@ func parseNumber(v []byte) (uint64, bool) {
 }
 
 func fileTime(dst []byte, src *source, slots []int) []byte {
-	t, ok := read(src, slots[0], ad.ParseFileTime)
+	t, ok := parseFirst(src, slots[0], ad.ParseFileTime)
 	if !ok || t.IsNone() {
 		return dst
 	}
@@ -86,27 +85,27 @@ func fileTime(dst []byte, src *source, slots []int) []byte {
 }
 
 func generalizedTime(dst []byte, src *source, slots []int) []byte {
-	if t, ok := read(src, slots[0], ad.ParseGeneralizedTime); ok {
+	if t, ok := parseFirst(src, slots[0], ad.ParseGeneralizedTime); ok {
 		return t.AppendFormat(dst, timeFormat)
 	}
 	return dst
 }
 
-// lockRecheck is how soon a locked account is looked at again.
+// lockRecheck is the interval at which a locked account is read again.
 const lockRecheck = time.Minute
 
-// userStatus picks the first that applies. Only the computed attribute proves a
-// lock or an expired password. An account whose flags cannot be read counts as
-// active: the inventory must not play it down.
+// userStatus appends the first status that applies. Only the computed attribute is reliable
+// for locked accounts and expired passwords. An account with unreadable flags is active, so
+// that the inventory does not underrate it.
 func userStatus(dst []byte, src *source, slots []int) []byte {
-	control, _ := read(src, slots[0], ad.ParseAccountControl)
-	expires, ok := ad.ParseFileTime(src.entry.First(slots[1])) // a bad one was counted at its own target
-	computed, _ := read(src, slots[2], ad.ParseAccountControl)
+	control, _ := parseFirst(src, slots[0], ad.ParseAccountControl)
+	expires, ok := ad.ParseFileTime(src.entry.First(slots[1])) // a malformed value is counted at its own target
+	computed, _ := parseFirst(src, slots[2], ad.ParseAccountControl)
 	if ok && !expires.IsNone() {
-		src.changesAt(expires.Time())
+		src.recheckBy(expires.Time())
 	}
 	if computed&ad.AccountLocked != 0 {
-		src.changesAt(src.now.Add(lockRecheck)) // nothing readable tells when a lock ends
+		src.recheckBy(src.now.Add(lockRecheck)) // the end of a lock is not readable
 	}
 	status := statusActive
 	switch {
@@ -123,7 +122,7 @@ func userStatus(dst []byte, src *source, slots []int) []byte {
 }
 
 func groupPurpose(dst []byte, src *source, slots []int) []byte {
-	groupType, ok := read(src, slots[0], ad.ParseGroupType)
+	groupType, ok := parseFirst(src, slots[0], ad.ParseGroupType)
 	switch {
 	case !ok:
 		return dst
@@ -135,11 +134,11 @@ func groupPurpose(dst []byte, src *source, slots []int) []byte {
 }
 
 func groupVisibility(dst []byte, src *source, slots []int) []byte {
-	groupType, ok := ad.ParseGroupType(src.entry.First(slots[0])) // a bad one was counted by groupPurpose
+	groupType, ok := ad.ParseGroupType(src.entry.First(slots[0])) // a malformed value is counted by groupPurpose
 	if !ok {
 		return dst
 	}
-	if visibility, ok := visibilityOf[groupScope(groupType)]; ok {
+	if visibility, ok := scopeVisibility[groupScope(groupType)]; ok {
 		return appendEnum(dst, visibility)
 	}
 	return dst
@@ -160,8 +159,8 @@ func groupScope(groupType ad.GroupType) string {
 	}
 }
 
-// read reads the first value in a slot. One that is there and cannot be read counts.
-func read[T any](src *source, slot int, parse func([]byte) (T, bool)) (value T, ok bool) {
+// parseFirst parses the first value in a slot. It counts a malformed value in unparsed.
+func parseFirst[T any](src *source, slot int, parse func([]byte) (T, bool)) (value T, ok bool) {
 	v := src.entry.First(slot)
 	if len(v) == 0 {
 		return value, false
@@ -172,8 +171,8 @@ func read[T any](src *source, slot int, parse func([]byte) (T, bool)) (value T, 
 	return value, ok
 }
 
-// quoted appends an identifier, whose text needs no escapes.
-func quoted[T interface{ AppendText([]byte) []byte }](dst []byte, id T) []byte {
+// appendQuoted appends an identifier as a JSON string. Its text needs no escapes.
+func appendQuoted[T interface{ AppendText([]byte) []byte }](dst []byte, id T) []byte {
 	return append(id.AppendText(append(dst, '"')), '"')
 }
 
@@ -182,12 +181,12 @@ func appendEnum(dst []byte, name string) []byte {
 	return append(dst, '"')
 }
 
-// appendString appends v as a JSON string. What is not UTF-8 becomes U+FFFD, as
-// encoding/json does it.
+// appendString appends v as a JSON string. Like encoding/json, it replaces invalid UTF-8
+// with U+FFFD.
 func appendString(dst, v []byte) []byte {
 	const hexDigits = "0123456789abcdef"
 	dst = append(dst, '"')
-	start := 0 // of what has not been copied
+	start := 0 // of the bytes that are not copied yet
 	for i := 0; i < len(v); {
 		c := v[i]
 		if c >= utf8.RuneSelf {

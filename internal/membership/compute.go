@@ -7,36 +7,35 @@ import (
 	"adconnector/internal/ad"
 )
 
-// Compute makes everything that is asked for from what was told.
+// Compute prepares the graph for queries. It must be called after changes.
 func (g *Graph) Compute() {
-	g.sort()
-	g.link()
-	g.grant()
-	g.measure()
+	g.sortBySID()
+	g.buildAdjacency()
+	g.propagateRoles()
+	g.computeNesting()
 }
 
-// sort puts the objects that matter into the order of their SIDs. Whatever is
-// listed comes in that order.
-func (g *Graph) sort() {
+// sortBySID sorts all nodes by SID. This is the order of all returned lists.
+func (g *Graph) sortBySID() {
 	ranks := make([]uint32, len(g.authorities))
-	byBytes := make([]uint32, 0, len(g.authorities))
+	sortedAuthorities := make([]uint32, 0, len(g.authorities))
 	for i := range g.authorities {
-		byBytes = append(byBytes, uint32(i))
+		sortedAuthorities = append(sortedAuthorities, uint32(i))
 	}
-	slices.SortFunc(byBytes, func(a, b uint32) int { return cmp.Compare(g.authorities[a].bytes, g.authorities[b].bytes) })
-	for rank, i := range byBytes {
+	slices.SortFunc(sortedAuthorities, func(a, b uint32) int { return cmp.Compare(g.authorities[a].bytes, g.authorities[b].bytes) })
+	for rank, i := range sortedAuthorities {
 		ranks[i] = uint32(rank)
 	}
-	if cap(g.order) < len(g.guids) {
-		g.order = make([]Node, 0, len(g.guids))
+	if cap(g.sorted) < len(g.guids) {
+		g.sorted = make([]Node, 0, len(g.guids))
 	}
-	g.order = g.order[:0]
+	g.sorted = g.sorted[:0]
 	for n := range g.guids {
 		if g.guids[n] != (ad.GUID{}) {
-			g.order = append(g.order, Node(n))
+			g.sorted = append(g.sorted, Node(n))
 		}
 	}
-	slices.SortFunc(g.order, func(a, b Node) int {
+	slices.SortFunc(g.sorted, func(a, b Node) int {
 		x, y := g.sids[a], g.sids[b]
 		if c := cmp.Or(cmp.Compare(ranks[x.authority], ranks[y.authority]), cmp.Compare(x.rid, y.rid)); c != 0 {
 			return c
@@ -45,208 +44,229 @@ func (g *Graph) sort() {
 	})
 }
 
-// link makes the lists of everybody's groups, and from those the groups' lists
-// anew: so both are in order, and what was replaced takes no more room.
-func (g *Graph) link() {
-	g.upFrom = make([]uint32, len(g.guids)+1)
+// buildAdjacency builds memberOf from members, and then members from memberOf. Both are
+// sorted by SID then, and the memory of replaced member lists is released.
+func (g *Graph) buildAdjacency() {
+	g.dropRemovedMembers()
+	g.memberOfOffsets = make([]uint32, len(g.guids)+1)
 	total := uint32(0)
-	for _, at := range g.groups {
-		if !at.there {
-			continue
-		}
-		for _, member := range g.members[at.from:at.to] {
-			if !g.gone[member] {
-				g.upFrom[member+1]++
-				total++
-			}
+	for _, gr := range g.groups {
+		for _, member := range g.members[gr.memberStart:gr.memberEnd] {
+			g.memberOfOffsets[member+1]++
+			total++
 		}
 	}
-	for n := 1; n < len(g.upFrom); n++ {
-		g.upFrom[n] += g.upFrom[n-1]
+	for n := 1; n < len(g.memberOfOffsets); n++ {
+		g.memberOfOffsets[n] += g.memberOfOffsets[n-1]
 	}
-	g.up = make([]Node, total)
-	next := slices.Clone(g.upFrom)
-	g.bySID = make(map[sid]Node, len(g.groups))
-	for _, n := range g.order {
-		i := g.group[n]
-		if i == 0 || !g.groups[i-1].there {
+	g.memberOf = make([]Node, total)
+	next := slices.Clone(g.memberOfOffsets) // by node: index in memberOf to fill next
+	g.bySID = make(map[internedSID]Node, len(g.groups))
+	for _, n := range g.sorted {
+		gr := g.aliveGroup(n)
+		if gr == nil {
 			continue
 		}
-		at := g.groups[i-1]
 		g.bySID[g.sids[n]] = n
-		for _, member := range g.members[at.from:at.to] {
-			if !g.gone[member] {
-				g.up[next[member]] = n
-				next[member]++
-			}
+		for _, member := range g.members[gr.memberStart:gr.memberEnd] {
+			g.memberOf[next[member]] = n
+			next[member]++
 		}
 	}
-	ends := next[:len(g.groups)] // its room is large enough: every group is a node
-	begin := uint32(0)
+	ends := next[:len(g.groups)] // reuses the memory: there are at least as many nodes as groups
+	start := uint32(0)
 	for i := range g.groups {
-		at := &g.groups[i]
-		count := uint32(0)
-		if at.there {
-			for _, member := range g.members[at.from:at.to] {
-				if !g.gone[member] {
-					count++
-				}
-			}
-		}
-		at.from, at.to = begin, begin+count
-		ends[i] = begin
-		begin += count
+		gr := &g.groups[i]
+		count := gr.memberEnd - gr.memberStart
+		gr.memberStart, gr.memberEnd = start, start+count
+		ends[i] = start
+		start += count
 	}
 	g.members = make([]Node, total)
-	for _, n := range g.order {
-		for _, up := range g.up[g.upFrom[n]:g.upFrom[n+1]] {
-			i := g.group[up] - 1
+	for _, n := range g.sorted {
+		for _, parent := range g.GroupsOf(n) {
+			i := g.groupIndex[parent] - 1
 			g.members[ends[i]] = n
 			ends[i]++
 		}
 	}
-	clear(g.gone)
 }
 
-// grant passes every role down to the groups below. Only security groups count:
-// another kind is in nobody's token.
-func (g *Graph) grant() {
-	g.roleNode, g.hasRole = [65]Node{}, 0
+// dropRemovedMembers removes the objects of Remove from all groups, and the members of removed
+// groups.
+func (g *Graph) dropRemovedMembers() {
 	for i := range g.groups {
-		g.groups[i].grants = 0
-	}
-	var queue []Node
-	for i := range g.groups {
-		at := &g.groups[i]
-		if !at.there || !at.security || at.role == 0 {
+		gr := &g.groups[i]
+		if !gr.alive {
+			gr.memberEnd = gr.memberStart
 			continue
 		}
-		role := at.role.set()
-		g.roleNode[at.role] = at.node
-		g.hasRole |= role
-		at.grants |= role
-		queue = append(queue[:0], at.node)
-		for len(queue) > 0 {
-			last := queue[len(queue)-1]
-			queue = queue[:len(queue)-1]
-			for _, member := range g.Members(last) {
-				below := g.groupAt(member)
-				if below == nil || !below.security || below.grants&role != 0 {
-					continue
-				}
-				below.grants |= role
-				queue = append(queue, member)
-			}
-		}
+		members := g.members[gr.memberStart:gr.memberEnd]
+		kept := slices.DeleteFunc(members, func(n Node) bool { return g.removed[n] })
+		gr.memberEnd = gr.memberStart + uint32(len(kept))
+	}
+	clear(g.removed)
+}
+
+// propagateRoles adds the role of every group to the effective roles of the groups in it.
+// Only security groups count: other groups are not part of an access token.
+func (g *Graph) propagateRoles() {
+	g.roleGroups, g.presentRoles = [65]Node{}, 0
+	for i := range g.groups {
+		g.groups[i].effectiveRoles, g.groups[i].primaryCount = 0, 0
 	}
 	for i := range g.groups {
-		g.groups[i].primaries = 0
+		gr := &g.groups[i]
+		if gr.alive && gr.security && gr.role != 0 {
+			g.roleGroups[gr.role] = gr.node
+			g.presentRoles |= gr.role.set()
+			g.propagateRole(gr)
+		}
 	}
-	for n, rid := range g.primary {
+	for n, rid := range g.primaryRID {
 		if rid == 0 {
 			continue
 		}
-		if of, ok := g.bySID[sid{g.sids[n].authority, rid}]; ok {
-			g.groupAt(of).primaries++
+		if primary, ok := g.bySID[internedSID{g.sids[n].authority, rid}]; ok {
+			g.aliveGroup(primary).primaryCount++
 		}
 	}
 }
 
-func (g *Graph) groupAt(n Node) *group {
-	if i := g.group[n]; i != 0 && g.groups[i-1].there {
+// propagateRole adds the role of a group to its effective roles and to those of the security
+// groups in it.
+func (g *Graph) propagateRole(gr *group) {
+	role := gr.role.set()
+	gr.effectiveRoles |= role
+	queue := []Node{gr.node}
+	for len(queue) > 0 {
+		last := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		for _, member := range g.Members(last) {
+			nested := g.aliveGroup(member)
+			if nested == nil || !nested.security || nested.effectiveRoles&role != 0 {
+				continue
+			}
+			nested.effectiveRoles |= role
+			queue = append(queue, member)
+		}
+	}
+}
+
+// aliveGroup returns the group of a node, or nil.
+func (g *Graph) aliveGroup(n Node) *group {
+	if i := g.groupIndex[n]; i != 0 && g.groups[i-1].alive {
 		return &g.groups[i-1]
 	}
 	return nil
 }
 
-// measure finds cycles and depths: Tarjan's algorithm, which comes to a strongly
-// connected component after all that is below it. Its stack is its own, since a
-// directory may nest deeper than a goroutine should.
-func (g *Graph) measure() {
-	const unvisited = 0
-	index := make([]uint32, len(g.groups)) // from 1, in the order of visits
-	low := make([]uint32, len(g.groups))
-	component := make([]uint32, len(g.groups)) // named by one of its groups, and one; 0: not known yet
-	type visit struct {
-		group uint32
-		next  uint32 // in members
-	}
-	var visits []visit
-	var stack []uint32
-	count := uint32(0)
-	enter := func(i uint32) {
-		count++
-		index[i], low[i] = count, count
-		stack = append(stack, i)
-		visits = append(visits, visit{i, g.groups[i].from})
+// computeNesting computes the depth of all groups and detects cycles.
+func (g *Graph) computeNesting() {
+	s := componentSearch{
+		Graph: g,
+		index: make([]uint32, len(g.groups)), low: make([]uint32, len(g.groups)), component: make([]uint32, len(g.groups)),
 	}
 	for root := range g.groups {
-		if !g.groups[root].there || index[root] != unvisited {
+		if !g.groups[root].alive || s.index[root] != 0 {
 			continue
 		}
-		enter(uint32(root))
-		for len(visits) > 0 {
-			v := &visits[len(visits)-1]
-			at := &g.groups[v.group]
-			descended := false
-			for v.next < at.to {
-				below := g.groupAt(g.members[v.next])
-				v.next++
-				if below == nil {
-					continue
-				}
-				b := g.group[below.node] - 1
-				if index[b] == unvisited {
-					enter(b)
-					descended = true
-					break
-				}
-				if component[b] == 0 {
-					low[v.group] = min(low[v.group], index[b])
-				}
-			}
-			if descended {
-				continue
-			}
-			i := v.group
-			visits = visits[:len(visits)-1]
-			if len(visits) > 0 {
-				above := visits[len(visits)-1].group
-				low[above] = min(low[above], low[i])
-			}
-			if low[i] == index[i] {
-				from := len(stack)
-				for done := false; !done; done = stack[from] == i {
-					from--
-					component[stack[from]] = i + 1
-				}
-				g.settle(stack[from:], component)
-				stack = stack[:from]
+		s.enter(uint32(root))
+		for len(s.visits) > 0 {
+			if !s.descend() {
+				s.leave()
 			}
 		}
 	}
 }
 
-// settle sets the depth of groups that are all in each other, or of a single one.
-// What is below them has its depth already. A cycle counts as one level.
-func (g *Graph) settle(together, component []uint32) {
-	depth, cycle := uint32(0), len(together) > 1
-	for _, i := range together {
-		for _, member := range g.members[g.groups[i].from:g.groups[i].to] {
-			below := g.groupAt(member)
+// componentSearch is Tarjan's algorithm for strongly connected components. It completes a
+// component after all components below it. Groups are identified by their index in
+// Graph.groups.
+type componentSearch struct {
+	*Graph
+	index     []uint32 // by group: order of the visit, from 1; 0: not visited
+	low       []uint32 // by group
+	component []uint32 // by group: one group of its component, plus one; 0: not complete
+	visits    []visit  // call stack; not recursive, because directories can nest very deep
+	stack     []uint32 // visited groups without a complete component
+	count     uint32
+}
+
+// visit is the visit of one group.
+type visit struct {
+	group uint32
+	next  uint32 // next member, index in Graph.members
+}
+
+func (s *componentSearch) enter(i uint32) {
+	s.count++
+	s.index[i], s.low[i] = s.count, s.count
+	s.stack = append(s.stack, i)
+	s.visits = append(s.visits, visit{i, s.groups[i].memberStart})
+}
+
+// descend enters the next unvisited group in the current one. It returns false if there is none.
+func (s *componentSearch) descend() bool {
+	v := &s.visits[len(s.visits)-1]
+	for v.next < s.groups[v.group].memberEnd {
+		nested := s.aliveGroup(s.members[v.next])
+		v.next++
+		if nested == nil {
+			continue
+		}
+		i := s.groupIndex[nested.node] - 1
+		if s.index[i] == 0 {
+			s.enter(i)
+			return true
+		}
+		if s.component[i] == 0 {
+			s.low[v.group] = min(s.low[v.group], s.index[i])
+		}
+	}
+	return false
+}
+
+// leave ends the visit of the current group, and completes its component if it is the
+// component's first one.
+func (s *componentSearch) leave() {
+	i := s.visits[len(s.visits)-1].group
+	s.visits = s.visits[:len(s.visits)-1]
+	if len(s.visits) > 0 {
+		parent := s.visits[len(s.visits)-1].group
+		s.low[parent] = min(s.low[parent], s.low[i])
+	}
+	if s.low[i] != s.index[i] {
+		return
+	}
+	start := len(s.stack)
+	for done := false; !done; done = s.stack[start] == i {
+		start--
+		s.component[s.stack[start]] = i + 1
+	}
+	s.setNesting(s.stack[start:])
+	s.stack = s.stack[:start]
+}
+
+// setNesting sets the depth of the groups of one component. A cycle counts as one level.
+func (s *componentSearch) setNesting(groups []uint32) {
+	depth, inCycle := uint32(0), len(groups) > 1
+	for _, i := range groups {
+		for _, member := range s.members[s.groups[i].memberStart:s.groups[i].memberEnd] {
+			nested := s.aliveGroup(member)
 			switch {
-			case below == nil:
-			case component[g.group[member]-1] == component[i]:
-				cycle = true
+			case nested == nil:
+			case s.component[s.groupIndex[member]-1] == s.component[i]:
+				inCycle = true
 			default:
-				depth = max(depth, below.depth+1)
+				depth = max(depth, nested.depth+1)
 			}
 		}
 	}
-	if cycle {
+	if inCycle {
 		depth = max(depth, 1)
 	}
-	for _, i := range together {
-		g.groups[i].depth, g.groups[i].cycle = depth, cycle
+	for _, i := range groups {
+		s.groups[i].depth, s.groups[i].inCycle = depth, inCycle
 	}
 }

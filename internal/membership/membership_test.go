@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -14,7 +15,7 @@ import (
 	"adconnector/internal/ad"
 )
 
-// domainSID is S-1-5-21-1-2-3 with a last part.
+// domainSID returns S-1-5-21-1-2-3-rid.
 func domainSID(rid ad.RID) ad.SID {
 	authority := []byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}
 	return ad.Join(authority, rid)
@@ -38,14 +39,14 @@ func TestRoleOf(t *testing.T) {
 		account string
 		want    string
 	}{
-		{"by the domain's RID", domainSID(512), "Domänen-Admins", "DOMAIN_ADMINS"},
-		{"by the builtin RID", builtinSID(544), "Administratoren", "ADMINISTRATORS"},
-		{"by its account name", domainSID(1101), "dnsadmins", "DNS_ADMINS"},
-		{"a name alone", builtinSID(1101), "DnsAdmins", ""},
-		{"a builtin RID in the domain", domainSID(544), "x", ""},
-		{"a domain RID in builtin", builtinSID(512), "x", ""},
-		{"a RID below something else", foreign, "x", ""},
-		{"any other group", domainSID(1104), "Domain Admins", ""},
+		{"domain RID", domainSID(512), "Domänen-Admins", "DOMAIN_ADMINS"},
+		{"builtin RID", builtinSID(544), "Administratoren", "ADMINISTRATORS"},
+		{"account name", domainSID(1101), "dnsadmins", "DNS_ADMINS"},
+		{"account name of a builtin group", builtinSID(1101), "DnsAdmins", ""},
+		{"builtin RID in the domain", domainSID(544), "x", ""},
+		{"domain RID in builtin", builtinSID(512), "x", ""},
+		{"domain RID under another authority", foreign, "x", ""},
+		{"other group", domainSID(1104), "Domain Admins", ""},
 		{"no SID", nil, "DnsAdmins", ""},
 	} {
 		if got := RoleOf(test.sid, []byte(test.account)).String(); got != test.want {
@@ -53,11 +54,11 @@ func TestRoleOf(t *testing.T) {
 		}
 	}
 	if len(roles) > 64 {
-		t.Error("a set has room for 64 roles")
+		t.Error("more than the 64 roles of a roleSet")
 	}
 }
 
-// model is the same as Graph, without any thought of time and room.
+// model computes the same as Graph in the simplest way.
 type model struct {
 	sids     map[int]ad.SID // nil: none
 	accounts map[int]ad.RID
@@ -93,7 +94,7 @@ func (m *model) primaryOf(n int) (int, bool) {
 	return 0, false
 }
 
-// above are the security groups in whose token somebody is by way of these.
+// above returns the security groups of an access token with these groups.
 func (m *model) above(start []int) map[int]bool {
 	found := map[int]bool{}
 	for len(start) > 0 {
@@ -146,8 +147,8 @@ func (m *model) depth(id int) int {
 	return depth
 }
 
-// say is all that the graph says of an object.
-func say(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
+// describe formats all query results about an object.
+func describe(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	n, ok := g.Find(guid)
 	if !ok {
 		return "[] {[] []}"
@@ -161,28 +162,28 @@ func say(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	}
 	direct := g.GroupsOf(n)
 	lists := [][]Node{direct}
-	if of, ok := g.Primary(sid, rid); ok && rid != 0 {
-		lists = append(lists, []Node{of})
+	if primary, ok := g.PrimaryGroup(sid, rid); ok && rid != 0 {
+		lists = append(lists, []Node{primary})
 	}
 	p := g.Privileges(lists...)
-	var d, nested []string
-	inDirect, inNested := g.Named(p)
-	for _, n := range inDirect {
-		d = append(d, g.groupAt(n).role.String())
+	var directRoles, nestedRoles []string
+	directGroups, nestedGroups := g.PrivilegedGroups(p)
+	for _, n := range directGroups {
+		directRoles = append(directRoles, g.aliveGroup(n).role.String())
 	}
-	for _, n := range inNested {
-		nested = append(nested, g.groupAt(n).role.String())
+	for _, n := range nestedGroups {
+		nestedRoles = append(nestedRoles, g.aliveGroup(n).role.String())
 	}
-	slices.Sort(d)
-	slices.Sort(nested)
-	text := fmt.Sprintf("%v {%v %v}", names(direct), d, nested)
-	if shape, ok := g.Shape(n); ok {
-		text += fmt.Sprintf(" %v %+v", names(g.Members(n)), shape)
+	slices.Sort(directRoles)
+	slices.Sort(nestedRoles)
+	text := fmt.Sprintf("%v {%v %v}", names(direct), directRoles, nestedRoles)
+	if nesting, ok := g.Nesting(n); ok {
+		text += fmt.Sprintf(" %v %+v", names(g.Members(n)), nesting)
 	}
 	return text
 }
 
-func (m *model) say(n int) string {
+func (m *model) describe(n int) string {
 	ordered := func(ids []int) (list []string) {
 		slices.SortFunc(ids, func(a, b int) int {
 			x, ridX, _ := m.sids[a].Split()
@@ -196,8 +197,8 @@ func (m *model) say(n int) string {
 	}
 	direct := m.groupsOf(n)
 	all := slices.Clone(direct)
-	if of, ok := m.primaryOf(n); ok {
-		all = append(all, of)
+	if primary, ok := m.primaryOf(n); ok {
+		all = append(all, primary)
 	}
 	roles, nested := map[string]bool{}, map[string]bool{}
 	for _, id := range all {
@@ -214,34 +215,34 @@ func (m *model) say(n int) string {
 	if g := m.groups[n]; g != nil {
 		empty := len(g.members) == 0
 		for account := range m.accounts {
-			if of, ok := m.primaryOf(account); ok && of == n {
+			if primary, ok := m.primaryOf(account); ok && primary == n {
 				empty = false
 			}
 		}
-		text += fmt.Sprintf(" %v %+v", ordered(slices.Collect(maps.Keys(g.members))), Shape{uint32(m.depth(n)), m.inCycle(n), empty})
+		text += fmt.Sprintf(" %v %+v", ordered(slices.Collect(maps.Keys(g.members))), Nesting{uint32(m.depth(n)), m.inCycle(n), empty})
 	}
 	return text
 }
 
-func (m *model) holders() string {
-	type holder struct{ members, groups []int }
-	all := map[Role]*holder{}
+func (m *model) describeRoles() string {
+	type roleMembers struct{ members, groups []int }
+	all := map[Role]*roleMembers{}
 	for id, g := range m.groups {
 		if g.role == 0 || !g.security {
 			continue
 		}
-		h := &holder{}
-		all[g.role] = h
+		role := &roleMembers{}
+		all[g.role] = role
 		for n := range m.sids {
 			start := m.groupsOf(n)
-			if of, ok := m.primaryOf(n); ok {
-				start = append(start, of)
+			if primary, ok := m.primaryOf(n); ok {
+				start = append(start, primary)
 			}
-			switch reached := m.above(start)[id]; {
-			case reached && m.groups[n] != nil && n != id:
-				h.groups = append(h.groups, n+1)
-			case reached && m.groups[n] == nil:
-				h.members = append(h.members, n+1)
+			switch effective := m.above(start)[id]; {
+			case effective && m.groups[n] != nil && n != id:
+				role.groups = append(role.groups, n+1)
+			case effective && m.groups[n] == nil:
+				role.members = append(role.members, n+1)
 			}
 		}
 	}
@@ -254,7 +255,7 @@ func (m *model) holders() string {
 	return text
 }
 
-func sayHolders(g *Graph) string {
+func describeRoles(g *Graph) string {
 	text := ""
 	numbers := func(nodes []Node) (list []int) {
 		for _, n := range nodes {
@@ -264,15 +265,15 @@ func sayHolders(g *Graph) string {
 		slices.Sort(list)
 		return list
 	}
-	for _, h := range g.Holders() {
-		text += fmt.Sprintf("%s %v %v\n", h.Role, numbers(h.Members), numbers(h.Groups))
+	for _, role := range g.RoleMembers() {
+		text += fmt.Sprintf("%s %v %v\n", role.Role, numbers(role.Members), numbers(role.Groups))
 	}
 	return text
 }
 
-// TestCampaignHistories changes a graph and the model alike, keeps the graph in records
-// now and then, and wants them to say the same. What is not named as affected must
-// be as it was.
+// TestCampaignHistories applies random changes to a graph and the model, stores and restores
+// the graph in between, and compares all query results. Objects that Affected does not return
+// must be unchanged.
 func TestCampaignHistories(t *testing.T) {
 	t.Parallel()
 	histories := uint64(1000)
@@ -298,20 +299,20 @@ func TestCampaignHistories(t *testing.T) {
 		}
 		var g *Graph
 		objects, groups := map[uint32][]byte{}, map[uint32][]byte{}
-		said := map[int]string{}
+		previous := map[int]string{}
 		for step := range 12 {
-			if g = New(); step > 0 { // every run is a process of its own
+			if g = New(); step > 0 { // every run restores the graph
 				restore(t, g, objects, groups)
 				g.Compute()
 			}
-			before := g.Digests()
-			whole := r.IntN(4) == 0
-			if whole {
-				g.ReadAll()
+			before := g.Fingerprints()
+			fullRead := r.IntN(4) == 0
+			if fullRead {
+				g.BeginFullRead()
 			}
 			var removed []int
 			for n := range size {
-				if !whole && r.IntN(3) > 0 {
+				if !fullRead && r.IntN(3) > 0 {
 					continue
 				}
 				guid := guidOf(n)
@@ -324,10 +325,10 @@ func TestCampaignHistories(t *testing.T) {
 					role := RoleOf(m.sids[n], nil)
 					mg := &modelGroup{security: role != 0 || r.IntN(4) > 0, role: role, members: map[int]bool{}}
 					m.groups[n] = mg
-					to := g.SetGroup(guid, m.sids[n], mg.security, role)
+					node := g.SetGroup(guid, m.sids[n], mg.security, role)
 					for _, member := range r.Perm(size)[:r.IntN(min(size, 5))] {
 						mg.members[member] = true
-						g.AddMember(to, guidOf(member), m.sids[member])
+						g.AddMember(node, guidOf(member), m.sids[member])
 					}
 				case m.sids[n] != nil:
 					_, rid, _ := m.sids[r.IntN(size)].Split()
@@ -335,8 +336,8 @@ func TestCampaignHistories(t *testing.T) {
 					g.SetAccount(guid, m.sids[n], max(rid, 1))
 				}
 			}
-			if whole {
-				g.DropUnseen()
+			if fullRead {
+				g.RemoveUnseen()
 				removed = nil
 			}
 			for _, n := range removed {
@@ -348,55 +349,55 @@ func TestCampaignHistories(t *testing.T) {
 			g.Compute()
 			affected := g.Affected(before)
 			for n := range size {
-				got, want := say(g, guidOf(n), m.sids[n], m.accounts[n]), m.say(n)
+				got, want := describe(g, guidOf(n), m.sids[n], m.accounts[n]), m.describe(n)
 				if got != want {
 					t.Fatalf("seed %d, step %d, object %d: %s, want %s", seed, step, n, got, want)
 				}
-				if said[n] != got && !slices.Contains(affected, guidOf(n)) && got != "[] {[] []}" {
-					t.Fatalf("seed %d, step %d: object %d is not affected: %s, was %s", seed, step, n, got, said[n])
+				if previous[n] != got && !slices.Contains(affected, guidOf(n)) && got != "[] {[] []}" {
+					t.Fatalf("seed %d, step %d: object %d is not affected: %s, was %s", seed, step, n, got, previous[n])
 				}
-				said[n] = got
+				previous[n] = got
 			}
-			if got, want := sayHolders(g), m.holders(); got != want {
+			if got, want := describeRoles(g), m.describeRoles(); got != want {
 				t.Fatalf("seed %d, step %d: %s\nwant %s", seed, step, got, want)
 			}
-			keep(g, objects, groups)
+			store(g, objects, groups)
 		}
 	}
 }
 
-// TestUnchangedIsNotWritten: reading the same again changes no record.
-func TestUnchangedIsNotWritten(t *testing.T) {
+// TestUnchangedRead checks that reading the same content again changes no record.
+func TestUnchangedRead(t *testing.T) {
 	t.Parallel()
-	kept := large(1000, 50, 5, 1)
+	stored := large(1000, 50, 5, 1)
 	g := New()
 	objects, groups := map[uint32][]byte{}, map[uint32][]byte{}
-	keep(kept, objects, groups)
+	store(stored, objects, groups)
 	restore(t, g, objects, groups)
 	g.Compute()
-	before := g.Digests()
-	g.ReadAll()
+	before := g.Fingerprints()
+	g.BeginFullRead()
 	fill(g, 1000, 50, 5, 1)
 	if unseen := g.Unseen(); len(unseen) > 0 {
-		t.Errorf("%d were not seen", len(unseen))
+		t.Errorf("%d unseen objects, want 0", len(unseen))
 	}
 	g.Compute()
-	changedObjects, changedGroups := g.Changes()
+	changedObjects, changedGroups := g.ChangedRecords()
 	if affected := g.Affected(before); len(changedObjects)+len(changedGroups)+len(affected) > 0 {
-		t.Errorf("%d objects, %d groups changed, %d affected", len(changedObjects), len(changedGroups), len(affected))
+		t.Errorf("%d changed objects, %d changed groups, %d affected objects, want 0", len(changedObjects), len(changedGroups), len(affected))
 	}
 }
 
-// keep writes the changes of a graph down, restore reads them into another.
-func keep(g *Graph, objects, groups map[uint32][]byte) {
-	changedObjects, changedGroups := g.Changes()
+// store applies the changed records of a graph to the stored ones.
+func store(g *Graph, objects, groups map[uint32][]byte) {
+	changedObjects, changedGroups := g.ChangedRecords()
 	for _, change := range []struct {
 		records []Record
-		kept    map[uint32][]byte
+		stored  map[uint32][]byte
 	}{{changedObjects, objects}, {changedGroups, groups}} {
 		for _, record := range change.records {
-			if change.kept[record.Node] = record.Value; record.Value == nil {
-				delete(change.kept, record.Node)
+			if change.stored[record.Node] = record.Value; record.Value == nil {
+				delete(change.stored, record.Node)
 			}
 		}
 	}
@@ -414,30 +415,30 @@ func restore(t *testing.T, g *Graph, objects, groups map[uint32][]byte) {
 			t.Fatal(err)
 		}
 	}
-	g.Restored()
+	g.FinishRestore()
 }
 
 func TestDamagedRecords(t *testing.T) {
 	t.Parallel()
-	whole := func(n int) []byte { guid := guidOf(n); return append(guid[:], 0, 0, 0, 0) }
+	object := func(n int) []byte { guid := guidOf(n); return append(guid[:], 0, 0, 0, 0) }
 	g := New()
-	for _, bad := range []struct {
+	for _, damaged := range []struct {
 		number uint32
 		value  []byte
-	}{{0, nil}, {0, make([]byte, 20)}, {1 << 30, whole(0)}} {
-		if err := g.RestoreObject(bad.number, bad.value); err == nil {
-			t.Errorf("object %d %x taken", bad.number, bad.value)
+	}{{0, nil}, {0, make([]byte, 20)}, {1 << 30, object(0)}} {
+		if err := g.RestoreObject(damaged.number, damaged.value); !errors.Is(err, ErrInvalidRecord) {
+			t.Errorf("object %d %x: %v", damaged.number, damaged.value, err)
 		}
 	}
-	if err := g.RestoreObject(3, whole(0)); err != nil {
+	if err := g.RestoreObject(3, object(0)); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.RestoreObject(4, whole(0)); err == nil {
-		t.Error("taken twice")
+	if err := g.RestoreObject(4, object(0)); !errors.Is(err, ErrInvalidRecord) {
+		t.Errorf("duplicate GUID: %v", err)
 	}
 	for _, value := range [][]byte{nil, {0}, {1, 200}, {1, 0, 1}, {1, 0, 2, 0, 0, 0}, {1, 0, 9, 0, 0, 0}} {
-		if err := g.RestoreGroup(3, value); err == nil {
-			t.Errorf("group %x taken", value)
+		if err := g.RestoreGroup(3, value); !errors.Is(err, ErrInvalidRecord) {
+			t.Errorf("group %x: %v", value, err)
 		}
 	}
 	if err := g.RestoreGroup(3, []byte{1, 1, 3, 0, 0, 0}); err != nil {
@@ -445,28 +446,29 @@ func TestDamagedRecords(t *testing.T) {
 	}
 }
 
-// TestCampaignDeepNesting: as deep as it may be, in time and without a deep stack.
+// TestCampaignDeepNesting checks that very deep nesting does not overflow the stack.
 func TestCampaignDeepNesting(t *testing.T) {
 	t.Parallel()
-	deep := 100_000
+	depth := 100_000
 	if testing.Short() {
-		deep = 20_000
+		depth = 20_000
 	}
 	g := New()
-	for n := range deep {
-		to := g.SetGroup(guidOf(n), domainSID(ad.RID(10_000+n)), true, 0)
-		if n+1 < deep {
-			g.AddMember(to, guidOf(n+1), domainSID(ad.RID(10_000+n+1)))
+	for n := range depth {
+		node := g.SetGroup(guidOf(n), domainSID(ad.RID(10_000+n)), true, 0)
+		if n+1 < depth {
+			g.AddMember(node, guidOf(n+1), domainSID(ad.RID(10_000+n+1)))
 		}
 	}
 	g.Compute()
-	first, _ := g.Find(guidOf(0))
-	if shape, _ := g.Shape(first); int(shape.Depth) != deep-1 || shape.InCycle {
-		t.Errorf("%+v", shape)
+	top, _ := g.Find(guidOf(0))
+	if nesting, _ := g.Nesting(top); int(nesting.Depth) != depth-1 || nesting.InCycle {
+		t.Errorf("nesting %+v, want depth %d", nesting, depth-1)
 	}
 }
 
-func fill(g *Graph, users, groups, each int, seed uint64) {
+// fill adds users, and groups with each user in groupsPerUser of them.
+func fill(g *Graph, users, groups, groupsPerUser int, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 3))
 	random := func(n int) (guid ad.GUID) {
 		binary.BigEndian.PutUint64(guid[:8], mix(uint64(n), 9))
@@ -478,45 +480,45 @@ func fill(g *Graph, users, groups, each int, seed uint64) {
 	}
 	members := make([][]uint32, groups)
 	for n := range users {
-		at := r.IntN(groups)
-		for i := range each {
-			to := (at + i) % groups
-			members[to] = append(members[to], uint32(n))
+		first := r.IntN(groups)
+		for i := range groupsPerUser {
+			group := (first + i) % groups
+			members[group] = append(members[group], uint32(n))
 		}
 	}
 	for i, list := range members {
-		to := g.SetGroup(random(users+i), domainSID(ad.RID(5_000_000+i)), true, 0)
+		node := g.SetGroup(random(users+i), domainSID(ad.RID(5_000_000+i)), true, 0)
 		for _, n := range list {
-			g.AddMember(to, random(int(n)), domainSID(ad.RID(100_000+n)))
+			g.AddMember(node, random(int(n)), domainSID(ad.RID(100_000+n)))
 		}
 	}
 }
 
-func large(users, groups, each int, seed uint64) *Graph {
+func large(users, groups, groupsPerUser int, seed uint64) *Graph {
 	g := New()
-	fill(g, users, groups, each, seed)
+	fill(g, users, groups, groupsPerUser, seed)
 	g.Compute()
 	return g
 }
 
-// TestCampaignMemory: 1,000,000 memberships within 64 MiB. It is not parallel, because
-// it measures the heap of the process.
+// TestCampaignMemory checks that 1,000,000 memberships take at most 64 MiB. It is not parallel,
+// because it measures the heap of the process.
 func TestCampaignMemory(t *testing.T) {
-	part := 1
+	divisor := 1
 	if testing.Short() {
-		part = 10
+		divisor = 10
 	}
-	if got, most := heapOf(100_000/part, 10_000/part, 10), uint64(64<<20/part); got > most {
-		t.Errorf("%.1f MiB, want at most %.1f", float64(got)/(1<<20), float64(most)/(1<<20))
+	if got, limit := heapOf(100_000/divisor, 10_000/divisor, 10), uint64(64<<20/divisor); got > limit {
+		t.Errorf("%.1f MiB, want at most %.1f", float64(got)/(1<<20), float64(limit)/(1<<20))
 	}
 }
 
-// heapOf is what a graph takes once it is computed.
-func heapOf(users, groups, each int) uint64 {
+// heapOf returns the memory of a graph after Compute, in bytes.
+func heapOf(users, groups, groupsPerUser int) uint64 {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	g := large(users, groups, each, 1)
+	g := large(users, groups, groupsPerUser, 1)
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	runtime.KeepAlive(g)
@@ -524,12 +526,12 @@ func heapOf(users, groups, each int) uint64 {
 }
 
 func BenchmarkMillion(b *testing.B) {
-	for _, size := range []struct{ users, groups, each int }{{100_000, 10_000, 10}, {1_000_000, 100_000, 1}} {
-		b.Run(fmt.Sprintf("%d users, %d groups each", size.users, size.each), func(b *testing.B) {
+	for _, size := range []struct{ users, groups, groupsPerUser int }{{100_000, 10_000, 10}, {1_000_000, 100_000, 1}} {
+		b.Run(fmt.Sprintf("%d users, %d groups each", size.users, size.groupsPerUser), func(b *testing.B) {
 			for b.Loop() {
-				large(size.users, size.groups, size.each, 1)
+				large(size.users, size.groups, size.groupsPerUser, 1)
 			}
-			b.ReportMetric(float64(heapOf(size.users, size.groups, size.each))/(1<<20), "MiB")
+			b.ReportMetric(float64(heapOf(size.users, size.groups, size.groupsPerUser))/(1<<20), "MiB")
 		})
 	}
 }

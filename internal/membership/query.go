@@ -2,64 +2,56 @@ package membership
 
 import (
 	"math/bits"
+	"strconv"
 
 	"adconnector/internal/ad"
 )
 
-// Find returns the number of an object.
+// Find returns the node of an object.
 func (g *Graph) Find(guid ad.GUID) (Node, bool) {
-	at, there := g.slot(guid)
-	if !there {
+	index, found := g.tableIndex(guid)
+	if !found {
 		return 0, false
 	}
-	return Node(g.table[at] - 1), true
+	return Node(g.guidTable[index] - 1), true
 }
 
-// HasGroup reports whether there is such a group.
+// HasGroup reports whether the graph has a group with this GUID.
 func (g *Graph) HasGroup(guid ad.GUID) bool {
-	n, there := g.Find(guid)
-	return there && g.groupAt(n) != nil
+	n, found := g.Find(guid)
+	return found && g.aliveGroup(n) != nil
 }
 
-// GUID returns whose number it is.
+// GUID returns the GUID of a node.
 func (g *Graph) GUID(n Node) ad.GUID { return g.guids[n] }
 
-// HasSID reports whether an object has a SID: a contact has none.
-func (g *Graph) HasSID(n Node) bool { return g.sids[n] != sid{} }
+// HasSID reports whether an object has a SID. Contacts, for example, have none.
+func (g *Graph) HasSID(n Node) bool { return g.sids[n] != internedSID{} }
 
 // AppendSID appends the S-1-… form of an object's SID.
 func (g *Graph) AppendSID(dst []byte, n Node) []byte {
-	of := g.sids[n]
-	return appendDecimal(append(dst, g.authorities[of.authority].text...), of.rid)
+	sid := g.sids[n]
+	dst = append(dst, g.authorities[sid.authority].text...)
+	return strconv.AppendUint(dst, uint64(sid.rid), 10)
 }
 
-func appendDecimal(dst []byte, rid ad.RID) []byte {
-	var digits [10]byte
-	at := len(digits)
-	for {
-		at--
-		digits[at] = '0' + byte(rid%10)
-		if rid /= 10; rid == 0 {
-			return append(dst, digits[at:]...)
-		}
-	}
-}
-
-// GroupsOf lists the groups that an object is a member of, by SID: its primary
+// GroupsOf returns the groups that list an object as a member, sorted by SID. Its primary
 // group is not among them.
-func (g *Graph) GroupsOf(n Node) []Node { return g.up[g.upFrom[n]:g.upFrom[n+1]] }
+func (g *Graph) GroupsOf(n Node) []Node {
+	return g.memberOf[g.memberOfOffsets[n]:g.memberOfOffsets[n+1]]
+}
 
-// Members lists the members of a group, by SID, those without one first.
+// Members returns the members of a group sorted by SID. Members without a SID come first.
 func (g *Graph) Members(n Node) []Node {
-	at := g.groupAt(n)
-	if at == nil {
+	gr := g.aliveGroup(n)
+	if gr == nil {
 		return nil
 	}
-	return g.members[at.from:at.to]
+	return g.members[gr.memberStart:gr.memberEnd]
 }
 
-// Primary returns the group of an account's domain with this identifier.
-func (g *Graph) Primary(account ad.SID, rid ad.RID) (Node, bool) {
+// PrimaryGroup returns the group with this RID in the domain of an account.
+func (g *Graph) PrimaryGroup(account ad.SID, rid ad.RID) (Node, bool) {
 	prefix, _, ok := account.Split()
 	if !ok {
 		return 0, false
@@ -68,24 +60,23 @@ func (g *Graph) Primary(account ad.SID, rid ad.RID) (Node, bool) {
 	if !known {
 		return 0, false
 	}
-	n, ok := g.bySID[sid{number, rid}]
+	n, ok := g.bySID[internedSID{number, rid}]
 	return n, ok
 }
 
-// Privileges are the privileged groups that somebody is in: as a member, and by
-// way of another group.
+// Privileges are the roles of an object's privileged groups, direct and nested.
 type Privileges struct{ direct, nested roleSet }
 
-// Privileges returns those of an object in these groups.
-func (g *Graph) Privileges(groups ...[]Node) (p Privileges) {
-	for _, some := range groups {
-		for _, n := range some {
-			at := g.groupAt(n)
-			if at == nil || !at.security {
+// Privileges returns the privileges of an object that is a member of these groups.
+func (g *Graph) Privileges(groupLists ...[]Node) (p Privileges) {
+	for _, groups := range groupLists {
+		for _, n := range groups {
+			gr := g.aliveGroup(n)
+			if gr == nil || !gr.security {
 				continue
 			}
-			p.direct |= at.role.set()
-			p.nested |= at.grants &^ at.role.set()
+			p.direct |= gr.role.set()
+			p.nested |= gr.effectiveRoles &^ gr.role.set()
 		}
 	}
 	p.direct &= privileged
@@ -93,75 +84,76 @@ func (g *Graph) Privileges(groups ...[]Node) (p Privileges) {
 	return p
 }
 
-// IsEmpty reports whether there are none.
+// IsEmpty reports whether there are no privileges.
 func (p Privileges) IsEmpty() bool { return p.direct|p.nested == 0 }
 
-// Named returns the groups that privileges are, in the order of the roles.
-func (g *Graph) Named(p Privileges) (direct, nested []Node) {
-	p.direct.each(func(r Role) { direct = append(direct, g.roleNode[r]) })
-	p.nested.each(func(r Role) { nested = append(nested, g.roleNode[r]) })
+// PrivilegedGroups returns the groups of privileges, in the order of the roles.
+func (g *Graph) PrivilegedGroups(p Privileges) (direct, nested []Node) {
+	p.direct.each(func(r Role) { direct = append(direct, g.roleGroups[r]) })
+	p.nested.each(func(r Role) { nested = append(nested, g.roleGroups[r]) })
 	return direct, nested
 }
 
-// Shape is what nesting makes of a group.
-type Shape struct {
-	Depth   uint32 // levels of groups below it; a cycle counts as one
-	InCycle bool
-	Empty   bool // nobody is a member, and nobody's primary group is it
+// Nesting describes the content of a group.
+type Nesting struct {
+	Depth   uint32 // levels of nested groups; a cycle counts as one level
+	InCycle bool   // the group is a direct or nested member of itself
+	Empty   bool   // no members, and not the primary group of any account
 }
 
-// Shape returns that of a group.
-func (g *Graph) Shape(n Node) (Shape, bool) {
-	at := g.groupAt(n)
-	if at == nil {
-		return Shape{}, false
+// Nesting returns the nesting of a group. It returns false if the node is no group.
+func (g *Graph) Nesting(n Node) (Nesting, bool) {
+	gr := g.aliveGroup(n)
+	if gr == nil {
+		return Nesting{}, false
 	}
-	return Shape{at.depth, at.cycle, at.from == at.to && at.primaries == 0}, true
+	return Nesting{gr.depth, gr.inCycle, gr.memberStart == gr.memberEnd && gr.primaryCount == 0}, true
 }
 
-// Holders are who has a role: the effective members of its group, without groups,
-// and the groups through which some of them have it.
-type Holders struct {
+// RoleMembers are the effective members of a role's group: Members are those that are no
+// groups, Groups are the nested groups.
+type RoleMembers struct {
 	Role    Role
 	Group   Node
 	Members []Node
 	Groups  []Node
 }
 
-// Holders returns those of all the roles that the domain has, in the order of the roles.
-func (g *Graph) Holders() []Holders {
-	list := make([]Holders, 0, bits.OnesCount64(uint64(g.hasRole)))
-	place := map[Role]int{}
-	g.hasRole.each(func(r Role) {
-		place[r] = len(list)
-		list = append(list, Holders{Role: r, Group: g.roleNode[r]})
+// RoleMembers returns the effective members of all roles that exist in the domain, in the
+// order of the roles.
+func (g *Graph) RoleMembers() []RoleMembers {
+	list := make([]RoleMembers, 0, bits.OnesCount64(uint64(g.presentRoles)))
+	index := map[Role]int{}
+	g.presentRoles.each(func(r Role) {
+		index[r] = len(list)
+		list = append(list, RoleMembers{Role: r, Group: g.roleGroups[r]})
 	})
-	for _, n := range g.order {
+	for _, n := range g.sorted {
 		set := roleSet(0)
-		for _, up := range g.GroupsOf(n) {
-			set |= g.groupAt(up).grants
+		for _, parent := range g.GroupsOf(n) {
+			set |= g.aliveGroup(parent).effectiveRoles
 		}
-		if of, ok := g.primaryOf(n); ok {
-			set |= g.groupAt(of).grants
+		if primary, ok := g.primaryGroupOf(n); ok {
+			set |= g.aliveGroup(primary).effectiveRoles
 		}
-		isGroup := g.groupAt(n) != nil
+		isGroup := g.aliveGroup(n) != nil
 		set.each(func(r Role) {
-			holders := &list[place[r]]
+			role := &list[index[r]]
 			switch {
-			case isGroup && n != holders.Group:
-				holders.Groups = append(holders.Groups, n)
+			case isGroup && n != role.Group:
+				role.Groups = append(role.Groups, n)
 			case !isGroup:
-				holders.Members = append(holders.Members, n)
+				role.Members = append(role.Members, n)
 			}
 		})
 	}
 	return list
 }
 
-func (g *Graph) primaryOf(n Node) (Node, bool) {
-	if g.primary[n] == 0 {
+func (g *Graph) primaryGroupOf(n Node) (Node, bool) {
+	if g.primaryRID[n] == 0 {
 		return 0, false
 	}
-	of, ok := g.bySID[sid{g.sids[n].authority, g.primary[n]}]
-	return of, ok
+	primary, ok := g.bySID[internedSID{g.sids[n].authority, g.primaryRID[n]}]
+	return primary, ok
 }

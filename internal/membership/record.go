@@ -8,156 +8,157 @@ import (
 	"adconnector/internal/ad"
 )
 
-// Record is a part of the graph as it is kept: of an object, or of a group and its
-// members. A nil value says that there is none any more.
+// Record is a stored part of the graph: an object, or a group and its members. A nil Value
+// means that the record is to be deleted.
 type Record struct {
 	Node  uint32
 	Value []byte
 }
 
-// ErrRecord is returned for records that this room has not written.
-var ErrRecord = errors.New("unreadable record of memberships")
+// ErrInvalidRecord is returned for records that ChangedRecords did not return.
+var ErrInvalidRecord = errors.New("invalid membership record")
 
-// The records: an object is GUID, primary group, SID; a group is flags, role, and
-// the numbers of its members.
+// The format of the records. An object is its GUID, the RID of its primary group and its SID.
+// A group is its flags, its role and the nodes of its members.
 const (
 	objectPrimary = len(ad.GUID{})
 	objectSID     = objectPrimary + 4
-	groupHead     = 2
+	groupHeader   = 2
 	flagSecurity  = 1
 )
 
-// RestoreObject takes a kept object up. Objects come before groups.
+// RestoreObject adds a stored object. All objects must be restored before the groups.
 func (g *Graph) RestoreObject(number uint32, value []byte) error {
-	const most = 1 << 28 // of objects: a damaged number must not take all memory
-	if len(value) < objectSID || number > most {
-		return fmt.Errorf("object %d: %w", number, ErrRecord)
+	const maxNumber = 1 << 28 // limits the memory that a damaged record can take
+	if len(value) < objectSID || number > maxNumber {
+		return fmt.Errorf("object %d: %w", number, ErrInvalidRecord)
 	}
 	for uint32(len(g.guids)) <= number {
-		g.free = append(g.free, Node(len(g.guids)))
-		g.grow()
+		g.freeNodes = append(g.freeNodes, Node(len(g.guids)))
+		g.addNode()
 	}
 	n := Node(number)
 	if g.guids[n] != (ad.GUID{}) {
-		return fmt.Errorf("object %d: %w", number, ErrRecord)
+		return fmt.Errorf("object %d: %w", number, ErrInvalidRecord)
 	}
 	guid := ad.GUID(value)
-	at, twice := g.slot(guid)
-	if twice || guid == (ad.GUID{}) {
-		return fmt.Errorf("object %d: %w", number, ErrRecord)
+	index, duplicate := g.tableIndex(guid)
+	if duplicate || guid == (ad.GUID{}) {
+		return fmt.Errorf("object %d: %w", number, ErrInvalidRecord)
 	}
 	g.guids[n] = guid
-	g.table[at] = number + 1
-	if len(g.guids)*4 > len(g.table)*3 {
-		g.rehash(2 * len(g.table))
+	g.guidTable[index] = number + 1
+	if len(g.guids)*4 > len(g.guidTable)*3 {
+		g.rehash(2 * len(g.guidTable))
 	}
-	g.primary[n] = ad.RID(binary.LittleEndian.Uint32(value[objectPrimary:]))
-	if of, ok := ad.ParseSID(value[objectSID:]); ok {
-		g.setSID(n, of)
+	g.primaryRID[n] = ad.RID(binary.LittleEndian.Uint32(value[objectPrimary:]))
+	if sid, ok := ad.ParseSID(value[objectSID:]); ok {
+		g.setSID(n, sid)
 	}
 	return nil
 }
 
-// RestoreGroup takes a kept group up.
+// RestoreGroup adds a stored group.
 func (g *Graph) RestoreGroup(number uint32, value []byte) error {
-	g.Restored()
-	if len(value) < groupHead || len(value)%4 != groupHead || !g.has(number) || int(value[1]) > len(roles) {
-		return fmt.Errorf("group %d: %w", number, ErrRecord)
+	g.FinishRestore()
+	if len(value) < groupHeader || len(value)%4 != groupHeader || !g.exists(number) || int(value[1]) > len(roles) {
+		return fmt.Errorf("group %d: %w", number, ErrInvalidRecord)
 	}
 	n := Node(number)
 	g.groups = append(g.groups, group{
-		node: n, there: true, security: value[0]&flagSecurity != 0, role: Role(value[1]), from: uint32(len(g.members)),
+		node: n, alive: true, security: value[0]&flagSecurity != 0, role: Role(value[1]), memberStart: uint32(len(g.members)),
 	})
-	g.group[n] = uint32(len(g.groups))
-	at := &g.groups[len(g.groups)-1]
-	for rest := value[groupHead:]; len(rest) > 0; rest = rest[4:] {
+	g.groupIndex[n] = uint32(len(g.groups))
+	gr := &g.groups[len(g.groups)-1]
+	for rest := value[groupHeader:]; len(rest) > 0; rest = rest[4:] {
 		member := binary.LittleEndian.Uint32(rest)
-		if !g.has(member) {
-			return fmt.Errorf("group %d: %w", number, ErrRecord)
+		if !g.exists(member) {
+			return fmt.Errorf("group %d: %w", number, ErrInvalidRecord)
 		}
 		g.members = append(g.members, Node(member))
 	}
-	at.to = uint32(len(g.members))
-	at.stored = g.mark(at)
+	gr.memberEnd = uint32(len(g.members))
+	gr.storedHash = g.recordHash(gr)
 	return nil
 }
 
-// Restored says that all has been taken up.
-func (g *Graph) Restored() {
-	if g.loaded == len(g.guids) {
+// FinishRestore must be called after the last restored record, before changes.
+func (g *Graph) FinishRestore() {
+	if g.restored == len(g.guids) {
 		return
 	}
-	g.loaded = len(g.guids)
-	free := g.free[:0]
-	for _, n := range g.free {
+	g.restored = len(g.guids)
+	free := g.freeNodes[:0]
+	for _, n := range g.freeNodes {
 		if g.guids[n] == (ad.GUID{}) {
 			free = append(free, n)
 		}
 	}
-	g.free = free
-	clear(g.dirty)
+	g.freeNodes = free
+	clear(g.changed)
 }
 
-func (g *Graph) has(number uint32) bool {
+// exists reports whether a node is in use.
+func (g *Graph) exists(number uint32) bool {
 	return number < uint32(len(g.guids)) && g.guids[number] != (ad.GUID{})
 }
 
-// mark tells two contents of a group's record apart. It is never 0.
-func (g *Graph) mark(at *group) uint64 {
-	h := mix(uint64(at.role)<<1|flag(at.security), 6)
-	for _, member := range g.members[at.from:at.to] {
+// recordHash returns a hash of a group's record. It is never 0.
+func (g *Graph) recordHash(gr *group) uint64 {
+	h := mix(uint64(gr.role)<<1|bit(gr.security), 6)
+	for _, member := range g.members[gr.memberStart:gr.memberEnd] {
 		h += mix(uint64(member), 7)
 	}
 	return h | 1
 }
 
-// Changes lists the records that differ from those that the graph was restored
-// from; after Compute.
-func (g *Graph) Changes() (objects, groups []Record) {
+// ChangedRecords returns the records that differ from the restored ones. It must be called
+// after Compute.
+func (g *Graph) ChangedRecords() (objects, groups []Record) {
 	for n := range g.guids {
-		_, dirty := g.dirty[Node(n)]
-		kept := n < g.loaded && g.guids[n] != (ad.GUID{})
+		_, changed := g.changed[Node(n)]
+		stored := n < g.restored
 		switch {
 		case g.guids[n] == (ad.GUID{}):
-		case g.isUnused(Node(n)):
-			if kept {
+		case g.isUnreferenced(Node(n)):
+			if stored {
 				objects = append(objects, Record{Node: uint32(n)})
 			}
-		case !kept || dirty:
+		case !stored || changed:
 			objects = append(objects, Record{uint32(n), g.encodeObject(Node(n))})
 		}
 	}
 	for i := range g.groups {
-		at := &g.groups[i]
+		gr := &g.groups[i]
 		switch {
-		case !at.there && at.stored != 0:
-			groups = append(groups, Record{Node: uint32(at.node)})
-		case at.there && g.mark(at) != at.stored:
-			groups = append(groups, Record{uint32(at.node), g.encodeGroup(at)})
+		case !gr.alive && gr.storedHash != 0:
+			groups = append(groups, Record{Node: uint32(gr.node)})
+		case gr.alive && g.recordHash(gr) != gr.storedHash:
+			groups = append(groups, Record{uint32(gr.node), g.encodeGroup(gr)})
 		}
 	}
 	return objects, groups
 }
 
-// isUnused reports whether nothing is known of an object any more but that it was.
-func (g *Graph) isUnused(n Node) bool { return !g.isPrincipal(n) && len(g.GroupsOf(n)) == 0 }
+// isUnreferenced reports whether an object is no account, no group and no member.
+func (g *Graph) isUnreferenced(n Node) bool { return !g.isPrincipal(n) && len(g.GroupsOf(n)) == 0 }
 
 func (g *Graph) encodeObject(n Node) []byte {
-	guid, of := g.guids[n], g.sids[n]
+	guid, sid := g.guids[n], g.sids[n]
 	value := make([]byte, 0, objectSID+32)
 	value = append(value, guid[:]...)
-	value = binary.LittleEndian.AppendUint32(value, uint32(g.primary[n]))
-	if of.authority != 0 {
-		value = append(value, g.authorities[of.authority].bytes...)
-		value = binary.LittleEndian.AppendUint32(value, uint32(of.rid))
+	value = binary.LittleEndian.AppendUint32(value, uint32(g.primaryRID[n]))
+	if sid.authority != 0 {
+		value = append(value, g.authorities[sid.authority].bytes...)
+		value = binary.LittleEndian.AppendUint32(value, uint32(sid.rid))
 	}
 	return value
 }
 
-func (g *Graph) encodeGroup(at *group) []byte {
-	value := make([]byte, 0, groupHead+4*int(at.to-at.from))
-	value = append(value, byte(flag(at.security)*flagSecurity), byte(at.role))
-	for _, member := range g.members[at.from:at.to] {
+func (g *Graph) encodeGroup(gr *group) []byte {
+	value := make([]byte, 0, groupHeader+4*int(gr.memberEnd-gr.memberStart))
+	value = append(value, byte(bit(gr.security)*flagSecurity), byte(gr.role))
+	for _, member := range g.members[gr.memberStart:gr.memberEnd] {
 		value = binary.LittleEndian.AppendUint32(value, uint32(member))
 	}
 	return value

@@ -8,22 +8,20 @@ import (
 	"adconnector/internal/ad"
 )
 
-// Role is a well-known group that stands for what its members may do. The zero
-// value is none.
+// Role is the role of a well-known group. The zero value is no role.
 type Role byte
 
 // roleSet is a set of roles.
 type roleSet uint64
 
-// A role is known by its SID, whatever the group is called in the domain's language
-// (MS-DTYP 2.4.2.4). Only DnsAdmins has no identifier of its own: it is known by
-// its account name, which is not translated.
+// Roles are identified by SID, because group names depend on the domain's language (MS-DTYP
+// 2.4.2.4). Only DnsAdmins has no well-known RID. Its account name is not translated.
 var roles = []struct {
 	name       string
 	builtin    ad.RID // within S-1-5-32
 	domain     ad.RID // within the domain
 	account    string // sAMAccountName
-	privileged bool   // being in it is a privilege
+	privileged bool   // membership is a privilege
 }{
 	{name: "ADMINISTRATORS", builtin: 544, privileged: true},
 	{name: "DOMAIN_ADMINS", domain: 512, privileged: true},
@@ -48,10 +46,10 @@ var roles = []struct {
 	{name: "KEY_ADMINS", domain: 526, privileged: true},
 	{name: "ENTERPRISE_KEY_ADMINS", domain: 527, privileged: true},
 	{name: "DNS_ADMINS", account: "DnsAdmins", privileged: true},
-	{name: "PROTECTED_USERS", domain: 525}, // a protection
+	{name: "PROTECTED_USERS", domain: 525}, // restricts its members
 }
 
-// privileged are the roles that are privileges.
+// privileged is the set of privileged roles.
 var privileged = func() (set roleSet) {
 	for i, r := range roles {
 		if r.privileged {
@@ -61,7 +59,7 @@ var privileged = func() (set roleSet) {
 	return set
 }()
 
-// RoleOf tells which role a group is, by its SID and its account name.
+// RoleOf returns the role of a group by its SID and account name, or 0.
 func RoleOf(sid ad.SID, account []byte) Role {
 	authority, rid, ok := sid.Split()
 	if !ok {
@@ -86,7 +84,7 @@ func (r Role) String() string {
 	return roles[r-1].name
 }
 
-// IsPrivileged reports whether being in the group is a privilege.
+// IsPrivileged reports whether membership in the group is a privilege.
 func (r Role) IsPrivileged() bool { return r.set()&privileged != 0 }
 
 func (r Role) set() roleSet {
@@ -110,16 +108,17 @@ const (
 	ntAuthority = 5
 )
 
-// isBuiltin and isDomain look at what a SID of the NT authority has before its RID.
+// isBuiltin reports whether a SID without its RID is S-1-5-32.
 func isBuiltin(authority []byte) bool {
-	return isOf(authority, 2) && binary.LittleEndian.Uint32(authority[sidHeader:]) == subBuiltin
+	return isNTAuthority(authority, 2) && binary.LittleEndian.Uint32(authority[sidHeader:]) == subBuiltin
 }
 
+// isDomain reports whether a SID without its RID is a domain's: S-1-5-21-x-y-z.
 func isDomain(authority []byte) bool {
-	return isOf(authority, 5) && binary.LittleEndian.Uint32(authority[sidHeader:]) == subDomain
+	return isNTAuthority(authority, 5) && binary.LittleEndian.Uint32(authority[sidHeader:]) == subDomain
 }
 
-func isOf(authority []byte, subAuthorities int) bool {
+func isNTAuthority(authority []byte, subAuthorities int) bool {
 	return len(authority) == sidHeader+4*(subAuthorities-1) && int(authority[1]) == subAuthorities && authority[7] == ntAuthority &&
 		string(authority[2:7]) == "\x00\x00\x00\x00\x00"
 }

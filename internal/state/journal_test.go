@@ -156,7 +156,7 @@ func TestIncompleteResult(t *testing.T) {
 }
 
 // deleted returns the deletion of an object.
-func deleted(o identity.Object) identity.Object { return o.AsDeleted(nil).Object() }
+func deleted(o identity.Object) identity.Object { return o.DeletedAsset(nil).Object() }
 
 // TestAcknowledgedDeletion checks that an acknowledged deletion removes all state of the
 // object.

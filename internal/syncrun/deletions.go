@@ -224,7 +224,7 @@ func (r *reader) applyDeletions(d Decision, to sink) error {
 	}
 	var json []byte
 	for _, object := range d.Send {
-		asset := object.AsDeleted(json)
+		asset := object.DeletedAsset(json)
 		json = asset.JSON
 		if err := to.add(asset); err != nil {
 			return err
@@ -246,7 +246,7 @@ func logHeld(log zerolog.Logger, d Decision) {
 func (r *reader) listHeld(held []identity.Object) {
 	if r.options.Show != nil {
 		for _, object := range held {
-			r.options.Show(object.AsDeleted(nil), true)
+			r.options.Show(object.DeletedAsset(nil), true)
 		}
 		return
 	}

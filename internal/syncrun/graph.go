@@ -29,7 +29,7 @@ func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readA
 	r := &graphReader{base: s.base, graph: m.graph}
 	condition := ""
 	if readAll {
-		r.graph.ReadAll()
+		r.graph.BeginFullRead()
 	} else {
 		r.memberOf = map[ad.GUID][]ad.GUID{}
 		condition = changedSince(p.SinceUSN)
@@ -69,7 +69,7 @@ func (r *graphReader) dropMissing(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	r.graph.DropUnseen()
+	r.graph.RemoveUnseen()
 	return nil
 }
 

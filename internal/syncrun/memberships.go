@@ -41,16 +41,16 @@ func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m s
 	}
 	m.graph = membership.New()
 	m.source, m.exist, err = store.ReadGraph(m.graph.RestoreObject, m.graph.RestoreGroup)
-	if errors.Is(err, membership.ErrRecord) {
+	if errors.Is(err, membership.ErrInvalidRecord) {
 		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgMembershipsUnreadable)
 		m.graph, m.exist, m.unreadable, err = membership.New(), false, true, nil
 	}
 	if err != nil {
 		return m, err
 	}
-	m.graph.Restored()
+	m.graph.FinishRestore()
 	m.graph.Compute()
-	m.digests = m.graph.Digests()
+	m.digests = m.graph.Fingerprints()
 	m.affected, m.rereadAll, err = store.StaleObjects()
 	return m, err
 }
@@ -114,7 +114,7 @@ func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneS
 	}
 	m.affected = append(m.affected, change.Stale...)
 	if !s.options.DryRun {
-		change.Objects, change.Groups = m.graph.Changes()
+		change.Objects, change.Groups = m.graph.ChangedRecords()
 		if err := s.store.UpdateGraph(change); err != nil {
 			return m, p, err
 		}

@@ -21,9 +21,9 @@ func newPostureQueries(search SearchOptions, root directory.RootDSE, m membershi
 	newQuery := func(kind identity.Kind, wholeDomain bool) query {
 		mapper := identity.NewPostureMapper(kind)
 		if m.partial {
-			mapper.UsePart(m.graph)
+			mapper.UsePartialGraph(m.graph)
 		} else {
-			mapper.Use(m.graph)
+			mapper.UseGraph(m.graph)
 		}
 		return query{kind: kind, filter: search.Filter(kind, root), mapper: mapper, wholeDomain: wholeDomain, warnOnce: new(sync.Once)}
 	}
@@ -50,7 +50,7 @@ func (r *reader) readPosture(ctx context.Context, to sink) (result readResult, e
 func (r *reader) readRoles(ctx context.Context, to sink) (searchResult, error) {
 	graph := r.posture.memberships.graph
 	var groups []ad.GUID
-	for _, holder := range graph.Holders() {
+	for _, holder := range graph.RoleMembers() {
 		groups = append(groups, graph.GUID(holder.Group))
 	}
 	if len(groups) == 0 {
@@ -122,9 +122,9 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 // collect reads the parts of the domain. Parts that the account cannot read are listed in the
 // asset and cause no error.
 func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector, base string) error {
-	c.ForestLevel(s.RootDSE.ForestLevel)
+	c.SetForestLevel(s.RootDSE.ForestLevel)
 	if s.RootDSE.ForestLevel == "" {
-		c.Unreadable("forestFunctionalLevel")
+		c.AddUnreadable("forestFunctionalLevel")
 	}
 	for _, part := range domainParts(c, base, s.RootDSE) {
 		readable, err := r.collectPart(ctx, s, part)
@@ -132,7 +132,7 @@ func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector,
 			return err
 		}
 		if !readable {
-			c.Unreadable(part.name)
+			c.AddUnreadable(part.name)
 		}
 	}
 	return nil
