@@ -16,8 +16,8 @@ import (
 	"adconnector/internal/status"
 )
 
-// adminPage serves the admin endpoint over a state file in which a lot has happened:
-// 220 runs, some of them failed, deletions held and an object rejected in hostile words.
+// adminPage serves the admin endpoint for a state file with 220 runs, some of them failed, held
+// deletions, and a rejection with hostile text. It returns the URL.
 func adminPage(t *testing.T) string {
 	t.Helper()
 	store, err := state.Open(t.TempDir())
@@ -32,9 +32,9 @@ func adminPage(t *testing.T) string {
 		}
 	}
 	object := func(n int) identity.Object {
-		return identity.Object{GUID: ad.GUID{15: byte(n)}, Kind: identity.User, SID: ad.SID([]byte{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 4, 0, 0}), Name: "someone"}
+		return identity.Object{GUID: ad.GUID{15: byte(n)}, Kind: identity.User, SID: ad.SID([]byte{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 4, 0, 0}), Name: "user"}
 	}
-	delivery, err := store.OpenJournal(ad.InvocationID{}, time.Now())
+	journal, err := store.OpenJournal(ad.InvocationID{}, time.Now())
 	check(err)
 	var objects []identity.Object
 	var held []ad.GUID
@@ -42,12 +42,12 @@ func adminPage(t *testing.T) string {
 		objects = append(objects, object(n))
 		held = append(held, object(n).GUID)
 	}
-	check(delivery.MarkInFlight([]state.Batch{{Objects: objects}}))
-	check(delivery.Commit([]state.BatchResult{{Complete: true, Acknowledged: objects[1:], Rejected: []state.RejectedObject{
+	check(journal.MarkInFlight([]state.Batch{{Objects: objects}}))
+	check(journal.Commit([]state.BatchResult{{Complete: true, Acknowledged: objects[1:], Rejected: []state.RejectedObject{
 		{Object: objects[0], Reason: `422: <img src=x onerror=alert(1)> is no job title ` + strings.Repeat("W", 200)},
 	}}}))
 	check(store.SetHeldDeletions(held[1:], time.Now().Add(-time.Hour)))
-	now := state.Connector{State: "SCHEDULED", At: time.Now(), NextRun: time.Now().Add(10*time.Minute + 30*time.Second)}
+	connector := state.Connector{State: "SCHEDULED", At: time.Now(), NextRun: time.Now().Add(10*time.Minute + 30*time.Second)}
 	for n := range 220 {
 		run := state.Run{ID: fmt.Sprint(n), Mode: "delta", Result: "processed", Start: time.Now().Add(time.Duration(n-220) * 10 * time.Minute), Users: n, Changed: n * n % 777, Duration: time.Second}
 		run.Uploaded = run.Changed
@@ -57,18 +57,18 @@ func adminPage(t *testing.T) string {
 		case n%60 == 30:
 			run.Result, run.Error, run.Remedy, run.Changed, run.Uploaded = "failed", "bind as CN=svc to dc1:636: "+strings.Repeat("long", 60), "correct ldap.password", 0, 0
 		}
-		check(store.RecordRun(run, now))
+		check(store.RecordRun(run, connector))
 	}
-	fine := func() error { return nil }
+	healthy := func() error { return nil }
 	server := httptest.NewServer(status.Endpoint{
-		Report: func() (status.Report, error) { return status.Read(store, time.Now()) }, Stuck: fine, Unready: fine,
+		Report: func() (status.Report, error) { return status.Read(store, time.Now()) }, Stuck: healthy, Unready: healthy,
 		Metrics: http.NotFoundHandler(),
 	}.Handler("127.0.0.1"))
 	t.Cleanup(server.Close)
 	return server.URL
 }
 
-// TestAdminPage: on every screen it says how things stand, fits, and can be read.
+// TestAdminPage checks the content, the width and the contrast of the page on every screen.
 func TestAdminPage(t *testing.T) {
 	address := adminPage(t)
 	for _, screen := range []screen{desktop, desktopDark, phone, phoneDark} {
@@ -77,48 +77,49 @@ func TestAdminPage(t *testing.T) {
 			b.visit(address + "/")
 			b.expect("verdict", b.text("#now"), "Deletions wait for your decision.")
 			b.expect("state", b.text(".now .chip"), "SCHEDULED")
-			b.expect("title", ask[string](b, "document.title"), "SCHEDULED · adconnector")
+			b.expect("title", evaluate[string](b, "document.title"), "SCHEDULED · adconnector")
 			if got := b.text("dl > div:nth-child(2) dd"); !strings.HasPrefix(got, "in 10 minutes") && !strings.HasPrefix(got, "in 11 minutes") {
 				t.Errorf("next run %q", got)
 			}
-			for what, want := range map[string]int{"svg g": 200, "svg rect.failed": 3, "section[aria-labelledby=held] tbody tr": 29, "section[aria-labelledby=rejected] tbody tr": 1, "img": 0} {
-				if got := ask[int](b, fmt.Sprintf("document.querySelectorAll(%q).length", what)); got != want {
-					t.Errorf("%d of %s, want %d", got, what, want)
+			for selector, want := range map[string]int{"svg g": 200, "svg rect.failed": 3, "section[aria-labelledby=held] tbody tr": 29, "section[aria-labelledby=rejected] tbody tr": 1, "img": 0} {
+				if got := evaluate[int](b, fmt.Sprintf("document.querySelectorAll(%q).length", selector)); got != want {
+					t.Errorf("%d elements %s, want %d", got, selector, want)
 				}
 			}
-			if bars := ask[int](b, `[...document.querySelectorAll("svg rect")].filter(e => e.getBoundingClientRect().height > 1).length`); bars < 200 {
-				t.Errorf("%d bars can be seen", bars)
+			if bars := evaluate[int](b, `[...document.querySelectorAll("svg rect")].filter(e => e.getBoundingClientRect().height > 1).length`); bars < 200 {
+				t.Errorf("%d visible bars, want at least 200", bars)
 			}
-			if words := b.text(".words"); !strings.HasPrefix(words, "422: <img src=x onerror=alert(1)> is no job title") {
-				t.Errorf("the gateway's words are %q", words)
+			if reason := b.text(".words"); !strings.HasPrefix(reason, "422: <img src=x onerror=alert(1)> is no job title") {
+				t.Errorf("reason of the rejection %q", reason)
 			}
-			if over := ask[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); over > 0 {
-				t.Errorf("the page is %d wider than the screen", over)
+			if overflow := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); overflow > 0 {
+				t.Errorf("page is %d pixels wider than the screen", overflow)
 			}
-			b.legible()
-			b.picture("admin-" + screen.name)
+			b.checkContrast()
+			b.saveScreenshot("admin-" + screen.name)
 		})
 	}
 }
 
-// TestAdminPageByKeyboard: its links come first, and what scrolls can be reached.
-func TestAdminPageByKeyboard(t *testing.T) {
+// TestAdminPageKeyboard checks the focus order, the focus outlines, and that all scrollable
+// regions can be focused.
+func TestAdminPageKeyboard(t *testing.T) {
 	b := open(t, phone)
 	b.visit(adminPage(t) + "/")
-	var reached []string
+	var focused []string
 	for range 8 {
 		b.press(kb.Tab)
-		reached = append(reached, ask[string](b, `document.activeElement.innerText.split("\n")[0].slice(0, 12) + (getComputedStyle(document.activeElement).outlineStyle === "none" ? " unseen" : "")`))
+		focused = append(focused, evaluate[string](b, `document.activeElement.innerText.split("\n")[0].slice(0, 12) + (getComputedStyle(document.activeElement).outlineStyle === "none" ? " no outline" : "")`))
 	}
-	if want := []string{"status", "metrics", "health", "ready"}; strings.Join(reached[:4], " ") != strings.Join(want, " ") {
-		t.Errorf("reached %q", reached)
+	if want := []string{"status", "metrics", "health", "ready"}; strings.Join(focused[:4], " ") != strings.Join(want, " ") {
+		t.Errorf("focus order %q, want %q first", focused, want)
 	}
-	for _, each := range reached {
-		if strings.HasSuffix(each, "unseen") {
-			t.Errorf("no outline: %q", reached)
+	for _, element := range focused {
+		if strings.HasSuffix(element, "no outline") {
+			t.Errorf("focused without outline: %q", element)
 		}
 	}
-	if regions := ask[int](b, `document.querySelectorAll("[tabindex='0']").length`); regions != 4 {
-		t.Errorf("%d regions can be scrolled by the keyboard", regions)
+	if regions := evaluate[int](b, `document.querySelectorAll("[tabindex='0']").length`); regions != 4 {
+		t.Errorf("%d scrollable regions in the focus order, want 4", regions)
 	}
 }

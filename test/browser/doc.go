@@ -1,13 +1,9 @@
-// Package browser looks at the pages of the connector in headless Chromium, as a
-// person would: with a keyboard, on a phone, in the dark, without scripts. It is a
-// module of its own, so that the library that drives the browser is none of what
-// the connector is built from.
+// Package browser tests the connector's pages in headless Chromium: with a keyboard, on a phone,
+// in dark mode and without scripts. It is a separate module, because the connector must not
+// depend on the library that controls the browser.
 //
-// harness_test.go is the browser, and what may be said about any page; the other
-// files are a subject each.
-//
-// Without Chromium the tests are skipped, and say so. Where CI or
-// ADC_REQUIRE_BROWSER is set, it is installed when missing and root, and its
-// absence fails them. ADC_BROWSER names another executable. ADC_SCREENSHOTS names a
-// directory that pictures of the pages are written to.
+// Run the tests with `make test-browser`. They are skipped without Chromium. With CI=true or
+// ADC_REQUIRE_BROWSER=1, they install it with apt-get as root, and fail without it.
+// ADC_BROWSER is the path of another executable. ADC_SCREENSHOTS is a directory for screenshots
+// of the pages.
 package browser

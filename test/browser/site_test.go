@@ -15,17 +15,17 @@ import (
 	"adconnector/test/testenv"
 )
 
-// site is an environment whose gateway shows its inventory. The inventory comes from the
-// directory by runs of the connector.
+// site is an environment with the inventory pages of its gateway. Runs of the connector fill
+// the inventory.
 type site struct {
 	*testenv.Environment
 	url    string
-	users  int // in the inventory, deleted ones included
+	users  int // in the inventory, including deleted ones
 	groups int
 }
 
-// hostile are people whose fields are not what a page would like them to be.
-var hostile = []struct{ name, display, mail string }{
+// hostileUsers have markup, scripts, bidirectional text and long words in their attributes.
+var hostileUsers = []struct{ name, display, mail string }{
 	{`<script>document.title = "broken"</script>`, `"><img src=x onerror=alert(1)>`, `"&lt;b&gt;"@example.com`},
 	{`{{.Secret}} <style>body { display: none }</style>`, `</title></style></textarea><!--`, `javascript:alert(1)@example.com`},
 	{"مريم الفارسي", "مريم \u202eالفارسي (Finance)", "maryam@corp.example.com"},
@@ -36,22 +36,23 @@ var hostile = []struct{ name, display, mail string }{
 }
 
 var (
-	workMu sync.Mutex
-	work   []func() // to be undone, the last first
+	cleanupsMu sync.Mutex
+	cleanups   []func() // run in reverse order
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for _, undo := range slices.Backward(work) {
-		undo()
+	for _, cleanup := range slices.Backward(cleanups) {
+		cleanup()
 	}
 	os.Exit(code)
 }
 
-func undoLater(undo func()) {
-	workMu.Lock()
-	defer workMu.Unlock()
-	work = append(work, undo)
+// atExit registers a function that runs after all tests.
+func atExit(cleanup func()) {
+	cleanupsMu.Lock()
+	defer cleanupsMu.Unlock()
+	cleanups = append(cleanups, cleanup)
 }
 
 func newSite(t *testing.T, users, groups int) *site {
@@ -66,22 +67,22 @@ func newSite(t *testing.T, users, groups int) *site {
 	return s
 }
 
-// fill runs the connector twice: over everything, and over some changes.
-func (s *site) fill(t *testing.T) {
+// populate adds users and runs the connector twice, with a deletion in between.
+func (s *site) populate(t *testing.T) {
 	t.Helper()
-	for _, person := range hostile {
+	for _, person := range hostileUsers {
 		attributes := map[string][]string{"objectClass": {"user"}}
 		for name, value := range map[string]string{"displayName": person.display, "mail": person.mail, "title": person.name} {
 			if value != "" {
 				attributes[name] = []string{value}
 			}
 		}
-		s.Must(s.Add(domaincontroller.Object{DN: "CN=" + escaped(person.name) + ",CN=Users," + s.Base(), Attributes: attributes}))
+		s.Must(s.Add(domaincontroller.Object{DN: "CN=" + escapeDN(person.name) + ",CN=Users," + s.Base(), Attributes: attributes}))
 	}
-	leaver := "CN=Leaver,CN=Users," + s.Base()
-	s.Must(s.Add(domaincontroller.Object{DN: leaver, Attributes: map[string][]string{"objectClass": {"user"}}}))
+	deleted := "CN=Leaver,CN=Users," + s.Base()
+	s.Must(s.Add(domaincontroller.Object{DN: deleted, Attributes: map[string][]string{"objectClass": {"user"}}}))
 	s.run(t)
-	s.Must(s.Delete(leaver))
+	s.Must(s.Delete(deleted))
 	s.run(t)
 	for _, o := range s.Objects() {
 		switch o.First("sAMAccountType") {
@@ -91,11 +92,11 @@ func (s *site) fill(t *testing.T) {
 			s.groups++
 		}
 	}
-	s.users++ // the one that left
+	s.users++ // the deleted user
 }
 
-// escaped is a name as a distinguished name has it.
-func escaped(name string) string {
+// escapeDN escapes an attribute value for a DN (RFC 4514).
+func escapeDN(name string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, `<`, `\<`, `>`, `\>`, `;`, `\;`, `,`, `\,`, `+`, `\+`).Replace(name)
 }
 
@@ -107,15 +108,15 @@ func (s *site) run(t *testing.T) {
 	})
 	var stdout, stderr bytes.Buffer
 	if code := cli.Main([]string{"sync"}, settings.Environ(), &stdout, &stderr); code != 0 {
-		t.Fatalf("sync ended with %d: %s%s", code, stderr.String(), stdout.String())
+		t.Fatalf("sync: exit code %d: %s%s", code, stderr.String(), stdout.String())
 	}
 }
 
-// visited opens a tab and fills a site for it.
-func visited(t *testing.T, s screen) (*tab, *site) {
+// openSite returns a populated site and a tab.
+func openSite(t *testing.T, s screen) (*tab, *site) {
 	t.Helper()
 	requireBrowser(t)
-	filled := newSite(t, 230, 60)
-	filled.fill(t)
-	return open(t, s), filled // the tab closes before the site does
+	site := newSite(t, 230, 60)
+	site.populate(t)
+	return open(t, s), site // the tab closes before the site
 }

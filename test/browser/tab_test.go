@@ -25,16 +25,16 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// patience is how long one step on a page may take.
-const patience = testlog.IdleLimit
+// stepTimeout is the limit for one step on a page.
+const stepTimeout = testlog.IdleLimit
 
-// A screen is what a page is looked at with.
+// screen is the emulated device.
 type screen struct {
 	name          string
 	width, height int64
 	dark, phone   bool
-	paper         bool
-	scripts       bool // the pages need none
+	print         bool // media type print
+	scripts       bool // enable scripts, which the pages do not need
 }
 
 var (
@@ -44,7 +44,7 @@ var (
 	phoneDark   = screen{name: "phone-dark", width: 375, height: 760, phone: true, dark: true}
 )
 
-// A tab is one page in a browser, and everything that it said and asked for.
+// tab is a browser tab. It records requests and console messages.
 type tab struct {
 	t      *testing.T
 	ctx    context.Context
@@ -52,41 +52,41 @@ type tab struct {
 
 	mu       sync.Mutex
 	requests []string
-	said     []string // on the console
-	status   int64    // of the last document
+	console  []string
+	status   int64 // HTTP status of the last document
 }
 
-// executable finds Chromium. It skips the test where there is none, and fails it
-// where that will not do.
+// executable returns the path of Chromium. It installs it if it is required.
 var executable = sync.OnceValues(func() (string, error) {
-	if named := os.Getenv("ADC_BROWSER"); named != "" {
-		return exec.LookPath(named)
+	if path := os.Getenv("ADC_BROWSER"); path != "" {
+		return exec.LookPath(path)
 	}
-	path, err := lookForBrowser()
+	path, err := findBrowser()
 	if err == nil || !required() || os.Geteuid() != 0 {
 		return path, err
 	}
 	if err := debian.Install([]string{"chromium"}, "chromium"); err != nil {
 		return "", err
 	}
-	return lookForBrowser()
+	return findBrowser()
 })
 
-func lookForBrowser() (string, error) {
+func findBrowser() (string, error) {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
 		}
 	}
-	return "", errors.New("no Chromium here; install it with: apt-get install chromium")
+	return "", errors.New("no Chromium in PATH: install it with apt-get install chromium")
 }
 
+// required reports whether a missing browser fails the tests.
 func required() bool {
 	return os.Getenv("CI") == "true" || os.Getenv("ADC_REQUIRE_BROWSER") == "1" || os.Getenv("ADC_BROWSER") != ""
 }
 
-// started is the one browser of all tests. It ends with them.
-var started = sync.OnceValues(func() (context.Context, error) {
+// startBrowser starts the browser that all tests share, until they end.
+var startBrowser = sync.OnceValues(func() (context.Context, error) {
 	path, err := executable()
 	if err != nil {
 		return nil, err
@@ -95,22 +95,22 @@ var started = sync.OnceValues(func() (context.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	undoLater(func() { _ = os.RemoveAll(directory) })
+	atExit(func() { _ = os.RemoveAll(directory) })
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
 		chromedp.UserDataDir(directory),
-		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"), // whatever it is asked for, it stays here
+		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"), // blocks all other hosts
 		chromedp.Flag("force-color-profile", "srgb"),
 		chromedp.Flag("lang", "en-US"),
 	)
 	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium does not start as root with it
+		options = append(options, chromedp.NoSandbox) // Chromium does not start as root with its sandbox
 	}
 	allocated, stopBrowser := chromedp.NewExecAllocator(context.Background(), options...)
-	ctx, stop := chromedp.NewContext(allocated, chromedp.WithErrorf(func(string, ...any) {})) // what a newer browser sends and the library does not know
-	undoLater(func() {
+	ctx, stop := chromedp.NewContext(allocated, chromedp.WithErrorf(func(string, ...any) {})) // ignores events of newer browsers that the library does not support
+	atExit(func() {
 		if err := chromedp.Cancel(ctx); err != nil {
-			fmt.Fprintln(os.Stderr, "browser: the browser does not end:", err)
+			fmt.Fprintln(os.Stderr, "browser: stop Chromium:", err)
 		}
 		stop()
 		stopBrowser()
@@ -121,36 +121,35 @@ var started = sync.OnceValues(func() (context.Context, error) {
 	return ctx, nil
 })
 
-// requireBrowser skips the test where there is no browser and none is required.
+// requireBrowser skips the test if there is no browser and none is required.
 func requireBrowser(t *testing.T) {
 	t.Helper()
-	if _, absent := executable(); absent != nil && !required() {
-		t.Skip("skipped: " + absent.Error())
+	if _, err := executable(); err != nil && !required() {
+		t.Skip(err.Error())
 	}
 }
 
-// open opens a tab with cookies and a cache of its own. When the test ends, it fails
-// if the tab has asked anything of another host than this one, or if the browser has
-// complained on the console.
+// open opens a tab with new cookies and a new cache. At its end, the test fails if the tab sent
+// requests to another host or has console messages.
 func open(t *testing.T, s screen) *tab {
 	t.Helper()
 	requireBrowser(t)
-	browser, err := started()
+	browser, err := startBrowser()
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &tab{t: t, screen: s}
 	var stop context.CancelFunc
-	b.ctx, stop = chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(b.hear))
+	b.ctx, stop = chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(b.record))
 	t.Cleanup(func() {
 		stop()
-		b.inspect()
+		b.checkRecorded()
 	})
-	if err := chromedp.Do(b.ctx); err != nil { // the tab lives as long as the context of this call
+	if err := chromedp.Do(b.ctx); err != nil { // the context of the first call is that of the tab
 		t.Fatalf("open a tab: %v", err)
 	}
 	theme, medium := "light", "screen"
-	if s.paper {
+	if s.print {
 		medium = "print"
 	}
 	if s.dark {
@@ -174,7 +173,8 @@ func open(t *testing.T, s screen) *tab {
 	return b
 }
 
-func (b *tab) hear(event any) {
+// record records an event of the browser.
+func (b *tab) record(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch event := event.(type) {
@@ -185,68 +185,69 @@ func (b *tab) hear(event any) {
 			b.status = event.Response.Status
 		}
 	case *runtime.EventConsoleAPICalled:
-		b.said = append(b.said, fmt.Sprint(event.Type))
+		b.console = append(b.console, fmt.Sprint(event.Type))
 	case *runtime.EventExceptionThrown:
-		b.said = append(b.said, fmt.Sprintf("%s in line %d", event.ExceptionDetails.Text, event.ExceptionDetails.LineNumber))
+		b.console = append(b.console, fmt.Sprintf("%s in line %d", event.ExceptionDetails.Text, event.ExceptionDetails.LineNumber))
 	case *log.EventEntryAdded:
-		b.said = append(b.said, fmt.Sprintf("%s: %s %s", event.Entry.Level, event.Entry.Text, event.Entry.URL))
+		b.console = append(b.console, fmt.Sprintf("%s: %s %s", event.Entry.Level, event.Entry.Text, event.Entry.URL))
 	}
 }
 
-func (b *tab) inspect() {
+// checkRecorded fails the test for requests to other hosts and for console messages.
+func (b *tab) checkRecorded() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, request := range b.requests {
 		address, err := url.Parse(request)
 		if err != nil || address.Hostname() != "127.0.0.1" && address.Scheme != "about" {
-			b.t.Errorf("the page asks for %s", request)
+			b.t.Errorf("request to another host: %s", request)
 		}
 	}
-	for _, line := range b.said {
-		b.t.Errorf("on the console: %s", line)
+	for _, line := range b.console {
+		b.t.Errorf("console: %s", line)
 	}
 	if len(b.requests) == 0 {
-		b.t.Error("the tab has asked for nothing: nothing was looked at")
+		b.t.Error("no requests: no page was tested")
 	}
 }
 
-// do takes steps, and ends the test when one cannot be taken.
-func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
+// do executes steps and ends the test on an error. name names them in the message.
+func (b *tab) do(name string, steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
-		b.t.Fatalf("%s: %v", what, err)
+		b.t.Fatalf("%s: %v", name, err)
 	}
 }
 
-// leave does what leads to another page, and waits until that has been read.
-func (b *tab) leave(what string, steps ...chromedp.Action[chromedp.Void]) {
+// doAndLoad executes steps that load another page, and waits until it is loaded.
+func (b *tab) doAndLoad(name string, steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
 	defer cancel()
 	if _, err := chromedp.RunResponse(ctx, steps...); err != nil {
-		b.t.Fatalf("%s: %v", what, err)
+		b.t.Fatalf("%s: %v", name, err)
 	}
 }
 
-// visit goes to an address.
+// visit loads an address.
 func (b *tab) visit(address string) {
 	b.t.Helper()
 	b.do("visit "+address, chromedp.Navigate(address))
 }
 
-// follow clicks a link or a button and waits for the page behind it.
-func (b *tab) follow(selector string) {
+// click clicks a link or a button and waits until the next page is loaded.
+func (b *tab) click(selector string) {
 	b.t.Helper()
-	b.leave("click "+selector, chromedp.Click(chromedp.CSS(selector)))
+	b.doAndLoad("click "+selector, chromedp.Click(chromedp.CSS(selector)))
 }
 
-// search puts a text into a field in place of what is there, and presses Enter.
+// search replaces the text of a field, presses Enter, and waits until the next page is loaded.
 func (b *tab) search(selector, text string) {
 	b.t.Helper()
 	b.do("clear "+selector, chromedp.Clear(chromedp.CSS(selector)))
-	b.leave("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text+kb.Enter))
+	b.doAndLoad("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text+kb.Enter))
 }
 
 // choose selects a value of a select box.
@@ -263,10 +264,10 @@ func (b *tab) press(keys ...string) {
 	}
 }
 
-// ask evaluates an expression in the page, whose own scripts may well be off.
-func ask[T any](b *tab, expression string) T {
+// evaluate evaluates a JavaScript expression in the page, even if scripts are disabled.
+func evaluate[T any](b *tab, expression string) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
 	defer cancel()
 	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
 	if err != nil {
@@ -275,77 +276,78 @@ func ask[T any](b *tab, expression string) T {
 	return value
 }
 
-// text is what a person reads at a place; empty if there is no such place.
+// text returns the visible text of the first element, "" without one.
 func (b *tab) text(selector string) string {
 	b.t.Helper()
-	return ask[string](b, fmt.Sprintf(`(document.querySelector(%q)?.innerText ?? "").trim()`, selector))
+	return evaluate[string](b, fmt.Sprintf(`(document.querySelector(%q)?.innerText ?? "").trim()`, selector))
 }
 
-// texts is what a person reads at all places of a kind.
+// texts returns the visible texts of all elements.
 func (b *tab) texts(selector string) []string {
 	b.t.Helper()
-	return ask[[]string](b, fmt.Sprintf(`[...document.querySelectorAll(%q)].map(e => e.innerText.trim())`, selector))
+	return evaluate[[]string](b, fmt.Sprintf(`[...document.querySelectorAll(%q)].map(e => e.innerText.trim())`, selector))
 }
 
-// address is where the tab is, without the host.
+// address returns the path and the query of the page.
 func (b *tab) address() string {
 	b.t.Helper()
-	return ask[string](b, `location.pathname + location.search`)
+	return evaluate[string](b, `location.pathname + location.search`)
 }
 
+// lastStatus returns the HTTP status of the last document.
 func (b *tab) lastStatus() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.status
 }
 
-// forgive drops what the browser has said on the console so far about something
-// that the test has asked for itself, such as an address that does not exist.
-func (b *tab) forgive(about string) {
+// ignoreConsole drops the recorded console messages that contain a text. Use it for messages
+// that a test provokes, such as that of an address that does not exist.
+func (b *tab) ignoreConsole(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.said = slices.DeleteFunc(b.said, func(line string) bool { return strings.Contains(line, about) })
+	b.console = slices.DeleteFunc(b.console, func(line string) bool { return strings.Contains(line, text) })
 }
 
-// fits fails the test if the page is wider than the screen, or a table than its frame.
-func (b *tab) fits() {
+// checkWidth fails the test if the page is wider than the screen, or a table wider than its
+// container.
+func (b *tab) checkWidth() {
 	b.t.Helper()
-	width := ask[[]int64](b, `[document.documentElement.scrollWidth, document.documentElement.clientWidth]`)
+	width := evaluate[[]int64](b, `[document.documentElement.scrollWidth, document.documentElement.clientWidth]`)
 	if width[0] > width[1] {
-		wide := ask[[]string](b, `[...document.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + .5).map(e => e.tagName + "." + e.className).slice(0, 5)`)
-		b.t.Errorf("%s on %s: %d wide where %d are to be had: %v", b.address(), b.screen.name, width[0], width[1], wide)
+		wide := evaluate[[]string](b, `[...document.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + .5).map(e => e.tagName + "." + e.className).slice(0, 5)`)
+		b.t.Errorf("%s on %s: %d pixels wide, want at most %d: %v", b.address(), b.screen.name, width[0], width[1], wide)
 	}
-	if cut := ask[int](b, `[...document.querySelectorAll("table")].filter(e => e.offsetWidth > e.parentElement.clientWidth).length`); cut > 0 {
-		b.t.Errorf("%s on %s: %d tables are wider than their frame", b.address(), b.screen.name, cut)
+	if wide := evaluate[int](b, `[...document.querySelectorAll("table")].filter(e => e.offsetWidth > e.parentElement.clientWidth).length`); wide > 0 {
+		b.t.Errorf("%s on %s: %d tables are wider than their containers", b.address(), b.screen.name, wide)
 	}
 }
 
-// contrasts measures every text that can be seen against what is behind it (WCAG 2,
-// relative luminance). Grounds are plain colours here; what is half transparent is
-// laid over what is below.
+// contrasts measures the contrast ratio of every visible text (WCAG 2, relative luminance).
+// Backgrounds must be plain colors. Transparent ones are blended with those below.
 const contrasts = `(() => {
   const parse = text => {
     const [r, g, b, a = 1] = text.match(/[\d.]+/g).map(Number);
-    if (!/^rgba?\(/.test(text)) throw new Error("a colour in another form: " + text);
+    if (!/^rgba?\(/.test(text)) throw new Error("unsupported color: " + text);
     return [r, g, b, a];
   };
   const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3])).concat(1);
-  const ground = element => {
+  const background = element => {
     const layers = [];
     for (let e = element; e; e = e.parentElement) {
       const style = getComputedStyle(e);
-      if (style.backgroundImage !== "none") throw new Error("a picture behind text");
-      if (style.opacity !== "1" && e.innerText) throw new Error("opacity over text");
+      if (style.backgroundImage !== "none") throw new Error("image behind text");
+      if (style.opacity !== "1" && e.innerText) throw new Error("opacity of text");
       layers.push(parse(style.backgroundColor));
     }
     return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255, 1]);
   };
-  const luminance = colour => colour.slice(0, 3).map(v => v / 255)
+  const luminance = color => color.slice(0, 3).map(v => v / 255)
     .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
   const measured = {};
   const measure = (element, style) => {
-    const below = ground(element), light = luminance(below), dark = luminance(over(parse(style.color), below));
+    const below = background(element), light = luminance(below), dark = luminance(over(parse(style.color), below));
     const ratio = (Math.max(light, dark) + .05) / (Math.min(light, dark) + .05);
     const name = element.tagName.toLowerCase() + (element.classList.length ? "." + [...element.classList].join(".") : "");
     measured[name] = Math.min(measured[name] ?? 99, ratio);
@@ -358,36 +360,36 @@ const contrasts = `(() => {
   return measured;
 })()`
 
-// legible fails the test if a text has less contrast than 4.5 : 1, and returns the
-// contrast of each kind of element.
-func (b *tab) legible() map[string]float64 {
+// checkContrast fails the test if a text has a contrast ratio below 4.5. It returns the ratios
+// by element and class.
+func (b *tab) checkContrast() map[string]float64 {
 	b.t.Helper()
-	measured := ask[map[string]float64](b, contrasts)
+	measured := evaluate[map[string]float64](b, contrasts)
 	for element, ratio := range measured {
 		if ratio < 4.5 {
-			b.t.Errorf("%s on %s: %s has a contrast of %.2f", b.address(), b.screen.name, element, ratio)
+			b.t.Errorf("%s on %s: %s has a contrast ratio of %.2f", b.address(), b.screen.name, element, ratio)
 		}
 	}
 	if len(measured) < 5 {
-		b.t.Errorf("%s: contrasts of %v only", b.address(), measured)
+		b.t.Errorf("%s: only %d elements with text: %v", b.address(), len(measured), measured)
 	}
 	return measured
 }
 
-// capture is a picture of what can be seen, as PNG.
-func (b *tab) capture() []byte {
+// screenshot returns the visible part of the page as PNG.
+func (b *tab) screenshot() []byte {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
 	defer cancel()
-	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	image, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
-		b.t.Fatalf("take a picture: %v", err)
+		b.t.Fatalf("take screenshot: %v", err)
 	}
-	return picture
+	return image
 }
 
-// picture writes what can be seen to the directory of pictures, if there is one.
-func (b *tab) picture(name string) {
+// saveScreenshot writes a screenshot to the directory ADC_SCREENSHOTS, if it is set.
+func (b *tab) saveScreenshot(name string) {
 	b.t.Helper()
 	directory := os.Getenv("ADC_SCREENSHOTS")
 	if directory == "" {
@@ -395,7 +397,7 @@ func (b *tab) picture(name string) {
 	}
 	err := os.MkdirAll(directory, 0o755)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(directory, name+".png"), b.capture(), 0o644)
+		err = os.WriteFile(filepath.Join(directory, name+".png"), b.screenshot(), 0o644)
 	}
 	if err != nil {
 		b.t.Fatal(err)
