@@ -1,9 +1,8 @@
-// Package ad is Active Directory's vocabulary: the forms in which a domain
-// controller writes identifiers, times and flags, and what they mean.
+// Package ad defines the data types of Active Directory's attributes: identifiers, times and
+// flags.
 //
-// It is pure: no I/O, no clock, no state. Every parser takes bytes from outside
-// and returns the zero value and false, never a panic, for what is not of the form.
-// It does not know how values are asked for, or who may see them.
+// Parsers return the zero value and false for malformed input, and never panic. The package
+// does no I/O, reads no clock and has no state.
 package ad
 
 import (
@@ -13,11 +12,11 @@ import (
 	"strconv"
 )
 
-// USN is a domain controller's update sequence number (MS-ADTS 3.1.1.1.9). It
-// means something only together with that controller's invocation ID.
+// USN is an update sequence number of a domain controller (MS-ADTS 3.1.1.1.9). It is valid only
+// together with the controller's invocation ID.
 type USN int64
 
-// ParseUSN reads a decimal update sequence number.
+// ParseUSN parses a decimal update sequence number.
 func ParseUSN(value []byte) (USN, bool) {
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil || n < 0 {
@@ -26,10 +25,10 @@ func ParseUSN(value []byte) (USN, bool) {
 	return USN(n), true
 }
 
-// GUID is an objectGUID, in the byte order in which it travels (MS-DTYP 2.3.4.2).
+// GUID is an objectGUID in wire byte order (MS-DTYP 2.3.4.2).
 type GUID [16]byte
 
-// ParseGUID takes the 16 bytes of an objectGUID.
+// ParseGUID parses the 16 bytes of an objectGUID.
 func ParseGUID(value []byte) (GUID, bool) {
 	if len(value) != len(GUID{}) {
 		return GUID{}, false
@@ -37,8 +36,8 @@ func ParseGUID(value []byte) (GUID, bool) {
 	return GUID(value), true
 }
 
-// AppendText appends the usual text form: lower case, hyphens, no braces. The
-// first three fields travel little-endian.
+// AppendText appends the text form, in lower case and without braces. The first three fields
+// of the wire form are little-endian.
 func (g GUID) AppendText(dst []byte) []byte {
 	dst = hex.AppendEncode(dst, []byte{g[3], g[2], g[1], g[0]})
 	dst = append(dst, '-')
@@ -53,13 +52,14 @@ func (g GUID) AppendText(dst []byte) []byte {
 
 func (g GUID) String() string { return string(g.AppendText(nil)) }
 
-// InvocationID names one life of a domain controller's database: it is made anew
-// when the controller is restored (MS-ADTS 3.1.1.1.9).
+// InvocationID identifies a version of a domain controller's database. It changes when the
+// controller is restored from a backup (MS-ADTS 3.1.1.1.9).
 type InvocationID GUID
 
 func (id InvocationID) String() string { return GUID(id).String() }
 
-// SID is a security identifier in binary form (MS-DTYP 2.4.2.2). Only ParseSID makes one.
+// SID is a security identifier in binary form (MS-DTYP 2.4.2.2). It must come from ParseSID or
+// JoinSID.
 type SID []byte
 
 const (
@@ -68,7 +68,7 @@ const (
 	maxSubAuthorities = 15
 )
 
-// ParseSID takes the bytes of an objectSid without copying them.
+// ParseSID parses an objectSid. The SID shares memory with value.
 func ParseSID(value []byte) (SID, bool) {
 	if len(value) < sidHeader || value[0] != sidRevision || value[1] > maxSubAuthorities ||
 		len(value) != sidHeader+4*int(value[1]) {
@@ -77,8 +77,8 @@ func ParseSID(value []byte) (SID, bool) {
 	return SID(value), true
 }
 
-// AppendText appends the S-1-… form. An authority of 2^32 and above is written
-// in hexadecimal (MS-DTYP 2.4.2.1).
+// AppendText appends the S-1-… form. Authorities of 2^32 and above are hexadecimal (MS-DTYP
+// 2.4.2.1).
 func (s SID) AppendText(dst []byte) []byte {
 	dst = append(dst, "S-1-"...)
 	var authority uint64
@@ -100,8 +100,8 @@ func (s SID) AppendText(dst []byte) []byte {
 
 func (s SID) String() string { return string(s.AppendText(nil)) }
 
-// Split takes the last sub-authority off: what is left names whoever gave it out,
-// and is no SID by itself. A SID without any has no RID.
+// Split returns the SID without its last sub-authority, and the last sub-authority, the RID.
+// authority is not a valid SID. Split returns false for a SID without sub-authorities.
 func (s SID) Split() (authority []byte, rid RID, ok bool) {
 	if len(s) <= sidHeader {
 		return nil, 0, false
@@ -110,7 +110,7 @@ func (s SID) Split() (authority []byte, rid RID, ok bool) {
 	return s[:len(s)-4], RID(binary.LittleEndian.Uint32(last)), true
 }
 
-// Join is the SID whose authority and RID Split would return.
-func Join(authority []byte, rid RID) SID {
+// JoinSID is the inverse of Split.
+func JoinSID(authority []byte, rid RID) SID {
 	return binary.LittleEndian.AppendUint32(slices.Clone(authority), uint32(rid))
 }

@@ -64,7 +64,7 @@ func TestGUID(t *testing.T) {
 func TestFileTime(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, raw, want string }{
-		{"a moment, milliseconds kept", "134398063938451234", "2026-11-22T07:33:13.845Z"},
+		{"truncated to milliseconds", "134398063938451234", "2026-11-22T07:33:13.845Z"},
 		{"one interval after the epoch", "1", "1601-01-01T00:00:00Z"},
 		{"unix epoch", "116444736000000000", "1970-01-01T00:00:00Z"},
 		{"end of 9999", "2650467743999999999", "9999-12-31T23:59:59.999Z"},
@@ -76,7 +76,7 @@ func TestFileTime(t *testing.T) {
 	}
 	for _, raw := range []string{"0", "9223372036854775807"} {
 		if got, ok := ParseFileTime([]byte(raw)); !ok || !got.IsNone() {
-			t.Errorf("%s is not none", raw)
+			t.Errorf("%s: IsNone is false", raw)
 		}
 	}
 	for _, raw := range []string{"", "-1", "x", "1.5", " 1", "9223372036854775808", "9223372036854775806", "2650467744000000000"} {
@@ -131,13 +131,13 @@ func TestFlags(t *testing.T) {
 		if got, ok := ParseGroupType([]byte(raw)); ok {
 			t.Errorf("group type %q accepted as %#x", raw, got)
 		} else if got != 0 {
-			t.Errorf("group type %q, which cannot be read, is %#x", raw, got)
+			t.Errorf("malformed group type %q: %#x, want 0", raw, got)
 		}
 		if got, ok := ParseAccountControl([]byte(raw)); ok || got != 0 {
-			t.Errorf("account control %q is %#x, accepted %v", raw, got, ok)
+			t.Errorf("account control %q: %#x %v, want 0 false", raw, got, ok)
 		}
 		if got, ok := ParseEncryptionTypes([]byte(raw)); ok || got != 0 {
-			t.Errorf("encryption types %q are %#x, accepted %v", raw, got, ok)
+			t.Errorf("encryption types %q: %#x %v, want 0 false", raw, got, ok)
 		}
 	}
 	for _, raw := range []string{"", "x", "-1", "9223372036854775808"} {
@@ -157,10 +157,10 @@ func FuzzSID(f *testing.F) {
 		}
 		text := sid.String()
 		if want := int(raw[1]) + 2; strings.Count(text, "-") != want {
-			t.Errorf("%x: %s has not %d parts", raw, text, want)
+			t.Errorf("%x: %s, want %d hyphens", raw, text, want)
 		}
-		if again := append([]byte(nil), raw...); !bytes.Equal(sid, again) {
-			t.Error("the bytes changed")
+		if !bytes.Equal(sid, raw) {
+			t.Errorf("%x: SID %x", raw, []byte(sid))
 		}
 	})
 }
@@ -175,14 +175,14 @@ func FuzzGUID(f *testing.F) {
 		if !ok {
 			return
 		}
-		// RFC 4122 reads the same text with all fields big-endian.
+		// RFC 4122 has the same text form, with big-endian fields.
 		parsed, err := uuid.Parse(guid.String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		swapped := []byte{raw[3], raw[2], raw[1], raw[0], raw[5], raw[4], raw[7], raw[6]}
 		if !bytes.Equal(parsed[:], append(swapped, raw[8:]...)) {
-			t.Errorf("%x became %s", raw, guid)
+			t.Errorf("%x: %s", raw, guid)
 		}
 	})
 }
@@ -193,9 +193,9 @@ func FuzzTimes(f *testing.F) {
 	f.Add([]byte("134398063938451234"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if got, ok := ParseGeneralizedTime(raw); ok {
-			// Whatever is taken can be written in RFC 3339 and read back.
-			back, err := time.Parse(time.RFC3339Nano, got.Format(time.RFC3339Nano))
-			if err != nil || !back.Equal(got) {
+			// Every accepted time can be formatted as RFC 3339.
+			parsed, err := time.Parse(time.RFC3339Nano, got.Format(time.RFC3339Nano))
+			if err != nil || !parsed.Equal(got) {
 				t.Errorf("%q: %v, %v", raw, got, err)
 			}
 		}

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// FileTime counts intervals of 100 ns since 1601-01-01 UTC (MS-DTYP 2.3.3).
+// FileTime is a number of 100 ns intervals since 1601-01-01 UTC (MS-DTYP 2.3.3).
 type FileTime int64
 
 const (
 	fileTimeNever   = math.MaxInt64
 	fileTimePerMS   = 10_000
 	fileTimeEpochMS = -11_644_473_600_000 // 1601-01-01 in Unix milliseconds
-	maxYear         = 9999                // the last that RFC 3339 can write
+	maxYear         = 9999                // of RFC 3339
 )
 
-// ParseFileTime reads a decimal file time.
+// ParseFileTime parses a decimal file time.
 func ParseFileTime(value []byte) (FileTime, bool) {
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	t := FileTime(n)
@@ -26,39 +26,37 @@ func ParseFileTime(value []byte) (FileTime, bool) {
 	return t, true
 }
 
-// IsNone reports whether t stands for no moment at all: 0 and the largest value
-// both mean none or never.
+// IsNone reports whether t is no time: 0 and the maximum both mean none or never.
 func (t FileTime) IsNone() bool { return t == 0 || t == fileTimeNever }
 
-// Time returns the moment, cut to milliseconds. It means nothing when IsNone.
+// Time returns the time in UTC, truncated to milliseconds. The result is invalid if IsNone.
 func (t FileTime) Time() time.Time {
 	return time.UnixMilli(int64(t)/fileTimePerMS + fileTimeEpochMS).UTC()
 }
 
-// ParseGeneralizedTime reads RFC 4517 3.3.13, the form of whenCreated:
-// 20261122072306.0Z. Minutes, seconds and the fraction may be missing; the zone
-// may be an offset.
+// ParseGeneralizedTime parses a GeneralizedTime (RFC 4517 3.3.13), such as 20261122072306.0Z.
+// Minutes, seconds and the fraction are optional. The zone can be an offset.
 func ParseGeneralizedTime(value []byte) (time.Time, bool) {
-	fields := [...]int{4: 0, 5: 0} // hour is required, minute and second are not
+	var fields [6]int
 	widths := [...]int{4, 2, 2, 2, 2, 2}
 	rest := value
-	read := 0
-	for ; read < len(widths) && len(rest) > 0 && isDigit(rest[0]); read++ {
-		n, ok := digits(rest, widths[read])
+	count := 0
+	for ; count < len(widths) && len(rest) > 0 && isDigit(rest[0]); count++ {
+		n, ok := parseDigits(rest, widths[count])
 		if !ok {
 			return time.Time{}, false
 		}
-		fields[read], rest = n, rest[widths[read]:]
+		fields[count], rest = n, rest[widths[count]:]
 	}
-	if read < 4 {
+	if count < 4 { // minute and second are optional
 		return time.Time{}, false
 	}
-	unit := [...]time.Duration{4: time.Hour, 5: time.Minute, 6: time.Second}[read]
-	fraction, rest, ok := generalizedFraction(rest, unit)
+	unit := [...]time.Duration{4: time.Hour, 5: time.Minute, 6: time.Second}[count]
+	fraction, rest, ok := parseFraction(rest, unit)
 	if !ok {
 		return time.Time{}, false
 	}
-	offset, ok := generalizedZone(rest)
+	offset, ok := parseZone(rest)
 	if !ok {
 		return time.Time{}, false
 	}
@@ -74,8 +72,8 @@ func ParseGeneralizedTime(value []byte) (time.Time, bool) {
 	return t, true
 }
 
-// generalizedFraction reads what follows a point or comma as a part of unit.
-func generalizedFraction(text []byte, unit time.Duration) (time.Duration, []byte, bool) {
+// parseFraction parses an optional fraction of unit, after a point or comma.
+func parseFraction(text []byte, unit time.Duration) (time.Duration, []byte, bool) {
 	if len(text) == 0 || text[0] != '.' && text[0] != ',' {
 		return 0, text, true
 	}
@@ -89,18 +87,18 @@ func generalizedFraction(text []byte, unit time.Duration) (time.Duration, []byte
 	return sum, text[n:], n > 0
 }
 
-// generalizedZone reads Z, +hh, -hh, +hhmm or -hhmm.
-func generalizedZone(text []byte) (time.Duration, bool) {
+// parseZone parses Z, +hh, -hh, +hhmm or -hhmm.
+func parseZone(text []byte) (time.Duration, bool) {
 	if len(text) == 1 && text[0] == 'Z' {
 		return 0, true
 	}
 	if len(text) != 3 && len(text) != 5 || text[0] != '+' && text[0] != '-' {
 		return 0, false
 	}
-	hours, ok := digits(text[1:], 2)
+	hours, ok := parseDigits(text[1:], 2)
 	minutes, ok2 := 0, true
 	if len(text) == 5 {
-		minutes, ok2 = digits(text[3:], 2)
+		minutes, ok2 = parseDigits(text[3:], 2)
 	}
 	if !ok || !ok2 || hours > 23 || minutes > 59 {
 		return 0, false
@@ -114,7 +112,7 @@ func generalizedZone(text []byte) (time.Duration, bool) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-func digits(text []byte, width int) (int, bool) {
+func parseDigits(text []byte, width int) (int, bool) {
 	if len(text) < width {
 		return 0, false
 	}

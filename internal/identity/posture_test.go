@@ -18,7 +18,7 @@ import (
 // ofDomainSID returns a SID of Alice's domain.
 func ofDomainSID(rid ad.RID) ad.SID {
 	authority, _, _ := ad.SID(sidBytes).Split()
-	return ad.Join(authority, rid)
+	return ad.JoinSID(authority, rid)
 }
 
 var (

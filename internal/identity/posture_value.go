@@ -145,7 +145,7 @@ func optionalSID(dst []byte, src *source, slots []int) []byte {
 
 // allowedSIDs appends the SIDs with an allow entry in a security descriptor.
 func allowedSIDs(dst []byte, src *source, slots []int) []byte {
-	allowed, _ := parseFirst(src, slots[0], ad.AllowedBy)
+	allowed, _ := parseFirst(src, slots[0], ad.AllowedSIDs)
 	slices.SortFunc(allowed, func(a, b ad.SID) int { return bytes.Compare(a, b) })
 	l := list{dst: dst}
 	for _, id := range allowed {

@@ -166,7 +166,7 @@ func (g *Graph) setSID(n Node, sid ad.SID) {
 	number, known := g.byAuthority[string(prefix)]
 	if !known {
 		number = uint32(len(g.authorities))
-		text := ad.Join(prefix, 0).String()
+		text := ad.JoinSID(prefix, 0).String()
 		g.authorities = append(g.authorities, authority{string(prefix), text[:len(text)-1]})
 		g.byAuthority[string(prefix)] = number
 	}

@@ -18,11 +18,11 @@ import (
 // domainSID returns S-1-5-21-1-2-3-rid.
 func domainSID(rid ad.RID) ad.SID {
 	authority := []byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}
-	return ad.Join(authority, rid)
+	return ad.JoinSID(authority, rid)
 }
 
 func builtinSID(rid ad.RID) ad.SID {
-	return ad.Join([]byte{1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0}, rid)
+	return ad.JoinSID([]byte{1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0}, rid)
 }
 
 func guidOf(n int) (guid ad.GUID) {
@@ -32,7 +32,7 @@ func guidOf(n int) (guid ad.GUID) {
 
 func TestRoleOf(t *testing.T) {
 	t.Parallel()
-	foreign := ad.Join([]byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0}, 512)
+	foreign := ad.JoinSID([]byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0}, 512)
 	for _, test := range []struct {
 		name    string
 		sid     ad.SID
@@ -87,7 +87,7 @@ func (m *model) primaryOf(n int) (int, bool) {
 		return 0, false
 	}
 	for id := range m.groups {
-		if string(m.sids[id]) == string(ad.Join(prefix, rid)) {
+		if string(m.sids[id]) == string(ad.JoinSID(prefix, rid)) {
 			return id, true
 		}
 	}

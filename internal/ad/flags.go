@@ -2,20 +2,20 @@ package ad
 
 import "strconv"
 
-// parseFlags reads 32 bits in the signed decimal in which the directory writes them.
-// What cannot be read is no flags: strconv gives the nearest number otherwise.
+// parseFlags parses 32 flags, which the directory returns as a signed decimal number.
 func parseFlags[T ~uint32](value []byte) (T, bool) {
 	n, err := strconv.ParseInt(string(value), 10, 32)
-	if err != nil {
+	if err != nil { // n may be the nearest number in range
 		return 0, false
 	}
 	return T(n), true
 }
 
-// AccountControl is userAccountControl and msDS-User-Account-Control-Computed
+// AccountControl has the flags of userAccountControl and msDS-User-Account-Control-Computed
 // (MS-ADTS 2.2.16).
 type AccountControl uint32
 
+// The flags of AccountControl.
 const (
 	AccountDisabled                  AccountControl = 0x2
 	AccountPasswordNotRequired       AccountControl = 0x20
@@ -27,34 +27,36 @@ const (
 	AccountDESOnly                   AccountControl = 0x200000
 	AccountNoPreauthentication       AccountControl = 0x400000
 	AccountTrustedToAuthForDelegated AccountControl = 0x1000000
-	// AccountLocked and AccountPasswordExpired are true only in the computed attribute.
+	// AccountLocked and AccountPasswordExpired are valid only in the computed attribute.
 	AccountLocked          AccountControl = 0x10
 	AccountPasswordExpired AccountControl = 0x800000
 )
 
-// ParseAccountControl reads the decimal in which the directory writes the flags.
+// ParseAccountControl parses a signed decimal number.
 func ParseAccountControl(value []byte) (AccountControl, bool) {
 	return parseFlags[AccountControl](value)
 }
 
-// GroupType is a group's scope and purpose (MS-ADTS 2.2.12).
+// GroupType has the flags of groupType (MS-ADTS 2.2.12).
 type GroupType uint32
 
+// The flags of GroupType.
 const (
-	GroupSystem      GroupType = 0x1 // created by the system: builtin
+	GroupSystem      GroupType = 0x1 // builtin, created by the system
 	GroupGlobal      GroupType = 0x2
 	GroupDomainLocal GroupType = 0x4
 	GroupUniversal   GroupType = 0x8
-	GroupSecurity    GroupType = 0x80000000 // else distribution
+	GroupSecurity    GroupType = 0x80000000 // unset: distribution group
 )
 
-// ParseGroupType reads the decimal in which the directory writes the flags.
+// ParseGroupType parses a signed decimal number.
 func ParseGroupType(value []byte) (GroupType, bool) { return parseFlags[GroupType](value) }
 
-// EncryptionTypes is msDS-SupportedEncryptionTypes (MS-KILE 2.2.7): the ciphers of
-// Kerberos in the lower bits, features of the protocol above.
+// EncryptionTypes has the flags of msDS-SupportedEncryptionTypes (MS-KILE 2.2.7). The lower bits
+// are Kerberos encryption types, the upper bits are protocol features.
 type EncryptionTypes uint32
 
+// The flags of EncryptionTypes.
 const (
 	EncryptionDESCRC        EncryptionTypes = 0x1
 	EncryptionDESMD5        EncryptionTypes = 0x2
@@ -64,15 +66,15 @@ const (
 	EncryptionAES256Session EncryptionTypes = 0x20
 )
 
-// ParseEncryptionTypes reads the decimal in which the directory writes the flags.
+// ParseEncryptionTypes parses a signed decimal number.
 func ParseEncryptionTypes(value []byte) (EncryptionTypes, bool) {
 	return parseFlags[EncryptionTypes](value)
 }
 
-// RID is the last part of a SID: what a domain calls one of its accounts.
+// RID is a relative identifier: the last sub-authority of a SID, unique in its domain.
 type RID uint32
 
-// ParseRID reads the decimal of primaryGroupID.
+// ParseRID parses a decimal number, such as primaryGroupID.
 func ParseRID(value []byte) (RID, bool) {
 	n, err := strconv.ParseUint(string(value), 10, 32)
 	if err != nil {

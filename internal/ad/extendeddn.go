@@ -1,0 +1,75 @@
+package ad
+
+import (
+	"bytes"
+	"encoding/hex"
+)
+
+// ExtendedDN is a DN with the GUID and SID of its object, as LDAP_SERVER_EXTENDED_DN_OID returns
+// it: <GUID=…>;<SID=…>;CN=…, with hexadecimal identifiers (MS-ADTS 3.1.1.3.4.1.5). It can be
+// reused for many values without allocations.
+type ExtendedDN struct {
+	GUID GUID
+	DN   []byte // shares memory with the parsed value
+
+	sid     [sidHeader + 4*maxSubAuthorities]byte
+	sidSize int // 0: the object has no SID
+}
+
+var (
+	guidPrefix       = []byte("<GUID=")
+	sidPrefix        = []byte("<SID=")
+	identifierSuffix = []byte(">;")
+)
+
+// Parse parses one value. It returns false if there is no GUID, as in a plain DN.
+func (d *ExtendedDN) Parse(value []byte) bool {
+	d.sidSize = 0
+	text, rest, ok := cutIdentifier(value, guidPrefix)
+	if !ok || len(text) != 2*len(d.GUID) {
+		return false
+	}
+	if _, err := hex.Decode(d.GUID[:], text); err != nil {
+		return false
+	}
+	d.DN = rest
+	if text, rest, ok = cutIdentifier(rest, sidPrefix); !ok {
+		return !bytes.HasPrefix(rest, sidPrefix)
+	}
+	if len(text) > 2*len(d.sid) {
+		return false
+	}
+	n, err := hex.Decode(d.sid[:], text)
+	if err != nil {
+		return false
+	}
+	if _, ok := ParseSID(d.sid[:n]); !ok {
+		return false
+	}
+	d.sidSize, d.DN = n, rest
+	return true
+}
+
+// SID returns the object's SID, or false if it has none. It is valid until the next Parse.
+func (d *ExtendedDN) SID() (SID, bool) { return SID(d.sid[:d.sidSize]), d.sidSize > 0 }
+
+// cutIdentifier splits value after an identifier with the given prefix.
+func cutIdentifier(value, prefix []byte) (text, rest []byte, ok bool) {
+	if !bytes.HasPrefix(value, prefix) {
+		return nil, value, false
+	}
+	if text, rest, ok = bytes.Cut(value[len(prefix):], identifierSuffix); !ok {
+		return nil, value, false
+	}
+	return text, rest, true
+}
+
+// PlainDN returns an extended DN without its identifiers. It returns a plain DN unchanged.
+func PlainDN(value []byte) []byte {
+	for _, prefix := range [][]byte{guidPrefix, sidPrefix} {
+		if _, rest, ok := cutIdentifier(value, prefix); ok {
+			value = rest
+		}
+	}
+	return value
+}
