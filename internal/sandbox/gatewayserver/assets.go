@@ -1,12 +1,10 @@
 package gatewayserver
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +13,7 @@ import (
 
 // assetRequest is a body of syncAssets, its parts as they came.
 type assetRequest struct {
-	MetaData  json.RawMessage   `json:"connectorMetaData"`
+	MetaData  gateway.MetaData  `json:"connectorMetaData"`
 	AssetData []json.RawMessage `json:"assetData"`
 }
 
@@ -31,26 +29,14 @@ type assetItem struct {
 }
 
 func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *Request) answer {
-	checked, items, read := body, []json.RawMessage(nil), readIdentity
-	if g.options.Trust {
-		checked, items = sample(body)
-		read = glimpseIdentity
-	}
-	var request assetRequest
-	malformed := json.Unmarshal(checked, &request)
-	if _, problems := op.check(r, nil, checked); len(problems) > 0 {
+	if _, problems := op.check(r, nil, body); len(problems) > 0 {
 		return g.violation(r, problems...)
 	}
-	var meta gateway.MetaData
-	if malformed == nil {
-		malformed = json.Unmarshal(request.MetaData, &meta)
+	var request assetRequest
+	if err := json.Unmarshal(body, &request); err != nil { // for example 1.0, which a schema accepts as an integer
+		return g.violation(r, "body: "+err.Error())
 	}
-	if malformed != nil { // for one, a number that a schema allows and an int does not
-		return g.violation(r, "body: "+malformed.Error())
-	}
-	if !g.options.Trust {
-		items = request.AssetData
-	}
+	meta, items := request.MetaData, request.AssetData
 	seen.Assets = len(items)
 
 	var problems []string
@@ -62,7 +48,7 @@ func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *R
 	}
 	identities := make([]Identity, len(items))
 	for i, raw := range items {
-		identity, err := read(raw)
+		identity, err := parseIdentity(raw)
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("assetData %d: %v", i, err))
 		}
@@ -84,8 +70,8 @@ func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *R
 	}}
 }
 
-// readIdentity reads an item and checks what its schema cannot say.
-func readIdentity(asset json.RawMessage) (Identity, error) {
+// parseIdentity parses an item and checks what its schema cannot say.
+func parseIdentity(asset json.RawMessage) (Identity, error) {
 	var item assetItem
 	if err := json.Unmarshal(asset, &item); err != nil {
 		return Identity{}, err
@@ -134,80 +120,6 @@ func textValue(raw json.RawMessage) string {
 	var text string
 	_ = json.Unmarshal(raw, &text) // it has been read before
 	return text
-}
-
-// sample finds the items of assetData by their braces, in one pass, and returns the
-// body with only the first of them. A body of another form comes back as it is, and
-// without items, which its assetCount gives away.
-func sample(body []byte) (checked []byte, items []json.RawMessage) {
-	const head = `"assetData":[`
-	start := bytes.Index(body, []byte(head))
-	if start < 0 {
-		return body, nil
-	}
-	start += len(head)
-	end := start
-	for {
-		item := objectLength(body[end:])
-		if item == 0 {
-			return body, nil
-		}
-		items = append(items, body[end:end+item:end+item])
-		end += item
-		if !bytes.HasPrefix(body[end:], []byte{','}) {
-			return slices.Concat(body[:start], items[0], body[end:]), items
-		}
-		end++
-	}
-}
-
-// objectLength returns the length of the JSON object that text begins with, and 0
-// if it begins with none.
-func objectLength(text []byte) int {
-	depth, quoted := 0, false
-	for i := 0; i < len(text); i++ {
-		switch b := text[i]; {
-		case quoted && b == '\\':
-			i++
-		case b == '"':
-			quoted = !quoted
-		case quoted:
-		case b == '{':
-			depth++
-		case b == '}':
-			depth--
-			if depth == 0 {
-				return i + 1
-			}
-		}
-		if depth == 0 {
-			return 0
-		}
-	}
-	return 0
-}
-
-// glimpseIdentity is readIdentity for an item that is trusted. Within a text no key
-// can be mistaken: its quotes are escaped there.
-func glimpseIdentity(raw json.RawMessage) (Identity, error) {
-	identity := Identity{ExternalAssetID: textOf(raw, "externalAssetId"), VendorAssetID: textOf(raw, "vendorAssetId"), Asset: raw}
-	for _, c := range classes {
-		if bytes.Contains(raw, []byte(`"`+c.class+`":{`)) {
-			identity.Kind = c.kind
-			break
-		}
-	}
-	if identity.Kind == "" || identity.ExternalAssetID == "" || identity.VendorAssetID == "" {
-		return Identity{}, fmt.Errorf("no identity")
-	}
-	return identity, nil
-}
-
-// textOf returns the text under a key, which holds nothing that JSON escapes.
-func textOf(raw []byte, key string) string {
-	_, rest, _ := bytes.Cut(raw, []byte(`"`+key+`":"`))
-	text, _, _ := bytes.Cut(rest, []byte{'"'})
-	return string(text)
 }
 
 // take applies a request, once. It reports whether that was the request's only body.

@@ -41,11 +41,6 @@ type Options struct {
 	WrapToken     bool          // logins answer {"access_token":…} in place of the bare JWT
 	maxBody       int64         // bytes; more is answered with 413. 0: 10 MiB
 
-	// Trust holds only connectorMetaData and the first item against the contract and
-	// sees that the others have identifiers: for measurements of load, which would
-	// measure the checking otherwise. It knows JSON only without white space.
-	Trust bool
-
 	// Intercept sees every call, once its body is read and before anything is done
 	// with it. True: it has answered. To cut the
 	// connection it panics with http.ErrAbortHandler or hijacks by way of an

@@ -122,8 +122,8 @@ func newRow(k *kind, identity gatewayserver.Identity) *row {
 	return r
 }
 
-// classFields returns the fields of an asset's class. It returns none for an asset that
-// cannot be parsed, which the gateway server accepts with its option Trust.
+// classFields returns the fields of an asset's class. The gateway server has validated
+// the asset.
 func classFields(k *kind, asset json.RawMessage) map[string]json.RawMessage {
 	var item struct {
 		Asset struct {
