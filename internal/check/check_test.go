@@ -127,7 +127,7 @@ func (e *environment) examine(t *testing.T, ctx context.Context) Report {
 		}
 	}
 	// Nothing was changed, and no account locked out.
-	if n := e.Directory.Searches().RefusedBinds; n > 1 {
+	if n := e.Directory.Counters().FailedBinds; n > 1 {
 		t.Errorf("%d refused binds", n)
 	}
 	if states := e.Gateway.States(); len(states) != 0 {
@@ -709,7 +709,7 @@ func TestInterrupted(t *testing.T) {
 	if c := report.of(timeSkew); c.Found != "skipped: interrupted" {
 		t.Errorf("%+v", c)
 	}
-	if e.Directory.Searches().Binds != 0 {
+	if e.Directory.Counters().Binds != 0 {
 		t.Error("it went on")
 	}
 }

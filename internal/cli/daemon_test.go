@@ -60,7 +60,7 @@ func TestDaemonWaitsForTick(t *testing.T) {
 	if now := s.connector(t); now.State != "SCHEDULED" || now.NextRun.IsZero() {
 		t.Errorf("state %+v", now)
 	}
-	if s.Searches().Binds != 0 {
+	if s.Counters().Binds != 0 {
 		t.Error("run without a tick")
 	}
 }

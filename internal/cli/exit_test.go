@@ -101,8 +101,8 @@ func TestExitCodes(t *testing.T) {
 				requireMentions(t, l, c.names...)
 			}
 			// Users and groups are read in separate sessions. A refused bind is not repeated.
-			logins, searches := s.Gateway.Arrived(testenv.LoginPath), s.Searches()
-			if logins > 1 || searches.Binds > 2 || searches.RefusedBinds > 1 {
+			logins, searches := s.Gateway.Arrived(testenv.LoginPath), s.Counters()
+			if logins > 1 || searches.Binds > 2 || searches.FailedBinds > 1 {
 				t.Errorf("%d logins, directory %+v", logins, searches)
 			}
 			if o.Code == exitUsage && logins+searches.Searches > 0 {

@@ -133,10 +133,10 @@ func (h *history) switchController() {
 		h.rolledBack[h.current] = true
 		back := ad.USN(h.random.IntN(100))
 		h.logEvent("controller %d rolled back by %d", h.current, back)
-		h.Restore(domaincontroller.Restoration{Back: back, SameInvocation: true})
+		h.Restore(domaincontroller.Restoration{USNRollback: back, SameInvocation: true})
 	case n == 2 && len(h.controllers) == 1: // two controllers must keep the same identifiers
 		h.logEvent("controller restored")
-		h.Restore(domaincontroller.Restoration{Back: ad.USN(h.random.IntN(1000))})
+		h.Restore(domaincontroller.Restoration{USNRollback: ad.USN(h.random.IntN(1000))})
 	}
 }
 
@@ -216,7 +216,7 @@ func (h *history) pickChange() (description string, apply func(*testenv.Director
 	case n < 20 && o.First("userAccountControl") != "":
 		h.activity = true
 		count := strconv.Itoa(h.random.IntN(9))
-		return "set bad password count of " + o.DN, func(d *testenv.Directory) error { return d.Touch(o.DN, "badPwdCount", count) }
+		return "set bad password count of " + o.DN, func(d *testenv.Directory) error { return d.SetLocal(o.DN, "badPwdCount", count) }
 	case n < 22:
 		h.objects = nil
 		return "delete " + o.DN, func(d *testenv.Directory) error { return d.Delete(o.DN) }

@@ -197,8 +197,8 @@ func TestRestoredController(t *testing.T) {
 		reason        string
 		first, second int // deletions in the first and second run; absence is no proof on a new controller
 	}{
-		"from a backup":             {domaincontroller.Restoration{Back: 500}, ReasonNewController, 0, 1},
-		"from a snapshot":           {domaincontroller.Restoration{Back: 500, SameInvocation: true}, ReasonUSN, 1, 0},
+		"from a backup":             {domaincontroller.Restoration{USNRollback: 500}, ReasonNewController, 0, 1},
+		"from a snapshot":           {domaincontroller.Restoration{USNRollback: 500, SameInvocation: true}, ReasonUSN, 1, 0},
 		"new invocation ID, no gap": {domaincontroller.Restoration{}, ReasonNewController, 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -281,9 +281,9 @@ func TestUnreadableMemberOf(t *testing.T) {
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 155 + postureObjects})
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.must(e.Modify(e.user(0), "title", "x"))
-	entries := e.Searches().Entries
+	entries := e.Counters().Entries
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
-	if read := e.Searches().Entries - entries; read > 100 {
+	if read := e.Counters().Entries - entries; read > 100 {
 		t.Errorf("%d entries read", read)
 	}
 	e.expectConverged()
@@ -405,9 +405,9 @@ func TestCampaignHugeGroup(t *testing.T) {
 		t.Errorf("%d members", got)
 	}
 	e.must(e.Modify("CN=All employees,"+e.base, "member", e.BindDN()))
-	entries := e.Searches().Entries
+	entries := e.Counters().Entries
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
-	if got, read := count(), e.Searches().Entries-entries; got != 1 || read > 1000 {
+	if got, read := count(), e.Counters().Entries-entries; got != 1 || read > 1000 {
 		t.Errorf("%d members, %d entries read", got, read)
 	}
 }

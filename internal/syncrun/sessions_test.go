@@ -128,12 +128,12 @@ func TestIdleSessionIsReplacedBeforeUse(t *testing.T) {
 	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 1)
 	e.runner.idleLimit = time.Nanosecond // each session counts as idle
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
-	before := e.Searches().Binds
+	before := e.Counters().Binds
 	e.deleteUsers(1)
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
 	// Both sessions, a reconnect of each before its search, and a reconnect of the first one
 	// before the search for tombstones.
-	if binds := e.Searches().Binds - before; binds != 5 {
+	if binds := e.Counters().Binds - before; binds != 5 {
 		t.Errorf("%d binds", binds)
 	}
 }

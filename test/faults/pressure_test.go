@@ -54,7 +54,7 @@ func TestSlowGateway(t *testing.T) {
 		accepted, _ := e.monitor.counts()
 		mu.Lock()
 		defer mu.Unlock()
-		read := e.Directory.Searches().Entries
+		read := e.Directory.Counters().Entries
 		readAhead = max(readAhead, read-accepted)
 		if batches++; batches*batchSize < objects/10 {
 			return false

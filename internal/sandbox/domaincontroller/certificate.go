@@ -13,11 +13,10 @@ import (
 	"time"
 )
 
-// certificateLifetime is more than any sandbox lives; its key never leaves the process.
+// certificateLifetime exceeds the lifetime of any sandbox.
 const certificateLifetime = 365 * 24 * time.Hour
 
-// newCertificate makes a certificate that is its own issuer, and what a server
-// presents it with.
+// newCertificate returns a new self-signed certificate and a TLS configuration with it.
 func newCertificate(host, domain string) (*x509.Certificate, *tls.Config) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -25,8 +24,8 @@ func newCertificate(host, domain string) (*x509.Certificate, *tls.Config) {
 	}
 	serial := make([]byte, 16)
 	_, _ = rand.Read(serial) // never fails
-	serial[0] &= 0x7f        // a negative one is refused
-	now := time.Now()        // a client's TLS goes by the real clock, whatever the directory's says
+	serial[0] &= 0x7f        // clients refuse negative serial numbers
+	now := time.Now()        // not Options.Now: TLS clients use the real time
 	template := &x509.Certificate{
 		SerialNumber:          new(big.Int).SetBytes(serial),
 		Subject:               pkix.Name{CommonName: host},
@@ -42,11 +41,11 @@ func newCertificate(host, domain string) (*x509.Certificate, *tls.Config) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		panic(err) // the template is constant but for the names
+		panic(err) // the template is valid
 	}
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
-		panic(err) // it was just made
+		panic(err) // the certificate is valid
 	}
 	return certificate, &tls.Config{
 		MinVersion:   tls.VersionTLS12,
@@ -54,7 +53,7 @@ func newCertificate(host, domain string) (*x509.Certificate, *tls.Config) {
 	}
 }
 
-// CertificatePEM is the certificate as a .cer file has it.
+// CertificatePEM returns the certificate as PEM, the content of a .cer file.
 func (d *Server) CertificatePEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: d.certificate.Raw})
 }

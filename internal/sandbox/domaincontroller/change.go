@@ -14,14 +14,14 @@ import (
 	"adconnector/internal/ad"
 )
 
-// Object is an entry as LDAP shows it. Values of objectGUID, objectSid and
-// invocationId are binary.
+// Object is an entry as LDAP returns it. Values of objectGUID, objectSid and invocationId
+// are binary.
 type Object struct {
 	DN         string
 	Attributes map[string][]string
 }
 
-// First returns the first value of an attribute, named as the schema names it.
+// First returns the first value of an attribute, named as in the schema, or "".
 func (o Object) First(attribute string) string {
 	if values := o.Attributes[attribute]; len(values) > 0 {
 		return values[0]
@@ -29,160 +29,172 @@ func (o Object) First(attribute string) string {
 	return ""
 }
 
-// Objects returns all objects as of now, in the order in which they were created. They
-// include tombstones, the configuration and computed values. With names of attributes,
-// the objects have these attributes only.
+// Objects returns all objects, in the order of their creation. They include tombstones,
+// the configuration and constructed attributes. With names of attributes, the objects have
+// these attributes only.
 func (d *Server) Objects(names ...string) []Object {
-	wanted := describing(names)
+	attributes := exportedAttributes(names)
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	now := d.options.Now()
 	all := make([]Object, len(d.objects))
 	for i, o := range d.objects {
-		all[i] = d.describe(o, now, wanted)
+		all[i] = d.export(o, now, attributes)
 	}
 	return all
 }
 
-// Object returns one living object, with all attributes or with those named.
+// Object returns an object that is not deleted, with all attributes or with those named.
 func (d *Server) Object(dn string, names ...string) (Object, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	o, err := d.living(dn)
+	o, err := d.liveObject(dn)
 	if err != nil {
 		return Object{}, fmt.Errorf("read %s: %w", dn, err)
 	}
-	return d.describe(o, d.options.Now(), describing(names)), nil
+	return d.export(o, d.options.Now(), exportedAttributes(names)), nil
 }
 
-// describing returns the attributes with these names, without names all but canonicalName.
-func describing(names []string) (wanted []*attributeType) {
+// exportedAttributes returns the attributes with these names. Without names, it returns
+// all attributes except canonicalName.
+func exportedAttributes(names []string) (attributes []*attributeType) {
 	for _, name := range names {
 		if a := attributesByName[strings.ToLower(name)]; a != nil {
-			wanted = append(wanted, a)
+			attributes = append(attributes, a)
 		}
 	}
 	if len(names) > 0 {
-		return wanted
+		return attributes
 	}
 	for id := range schema {
 		if a := &schema[id]; a.id != attributeCanonicalName {
-			wanted = append(wanted, a)
+			attributes = append(attributes, a)
 		}
 	}
-	return wanted
+	return attributes
 }
 
-func (d *Server) describe(o *object, now time.Time, wanted []*attributeType) Object {
-	described := Object{DN: o.dn(), Attributes: map[string][]string{}}
-	for _, a := range wanted {
+func (d *Server) export(o *object, now time.Time, attributes []*attributeType) Object {
+	exported := Object{DN: o.dn(), Attributes: map[string][]string{}}
+	for _, a := range attributes {
 		if values := slices.Collect(d.values(o, a.id, now)); len(values) > 0 {
-			described.Attributes[a.name] = values
+			exported.Attributes[a.name] = values
 		}
 	}
-	return described
+	return exported
 }
 
-// Add makes an object. Its container must exist; objectClass is needed, and what
-// else an account or a group cannot be without is filled in.
+// Add creates an object in an existing container. It requires objectClass. Other
+// attributes that accounts and groups require have defaults.
 func (d *Server) Add(o Object) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if names := o.Attributes["sAMAccountName"]; len(names) > 0 && d.accountNamed(names[0]) != nil {
-		return fmt.Errorf("add %s: the account name %s is taken", o.DN, names[0])
+	if names := o.Attributes["sAMAccountName"]; len(names) > 0 && d.findBySAMAccountName(names[0]) != nil {
+		return fmt.Errorf("add %s: sAMAccountName %s exists", o.DN, names[0])
 	}
 	return d.add(o)
 }
 
 func (d *Server) add(o Object) error {
-	parent, name, err := d.place(o.DN)
+	added, err := d.newObject(o)
 	if err != nil {
 		return fmt.Errorf("add %s: %w", o.DN, err)
 	}
-	declared := o.Attributes["objectClass"]
-	if len(declared) == 0 || classes[strings.ToLower(declared[len(declared)-1])] == nil {
-		return fmt.Errorf("add %s: objectClass %q is unknown here", o.DN, declared)
+	members := added.members
+	added.members = nil
+	d.insert(added, d.options.Now())
+	setMembers(added, members)
+	return nil
+}
+
+// newObject returns an object that is not in the directory yet.
+func (d *Server) newObject(o Object) (*object, error) {
+	parent, name, err := d.locateNew(o.DN)
+	if err != nil {
+		return nil, err
 	}
-	kind := classes[strings.ToLower(declared[len(declared)-1])]
-	if name.attribute != kind.naming {
-		return fmt.Errorf("add %s: the name of %s begins with %s", o.DN, kind.name, kind.naming)
+	names := o.Attributes["objectClass"]
+	if len(names) == 0 || classes[strings.ToLower(names[len(names)-1])] == nil {
+		return nil, fmt.Errorf("objectClass %q is not supported", names)
 	}
-	made := &object{class: kind, parent: parent, rdn: name}
-	fillIn(made)
+	added := &object{class: classes[strings.ToLower(names[len(names)-1])], parent: parent, rdn: name}
+	if name.attribute != added.class.rdnAttribute {
+		return nil, fmt.Errorf("the RDN of %s must begin with %s", added.class.name, added.class.rdnAttribute)
+	}
+	setDefaults(added)
 	for _, attribute := range slices.Sorted(maps.Keys(o.Attributes)) {
 		if attribute == "objectClass" {
 			continue
 		}
-		if err := d.assign(made, attribute, o.Attributes[attribute], anyAttribute); err != nil {
-			return fmt.Errorf("add %s: %w", o.DN, err)
+		if err := d.setAttribute(added, attribute, o.Attributes[attribute], anyAttribute); err != nil {
+			return nil, err
 		}
 	}
 	switch {
-	case kind.samAccount != "":
-		made.sid = d.account(d.nextRID)
-		d.nextRID++
-	case kind.name == "foreignSecurityPrincipal":
+	case added.class.samAccountType != "":
+		d.assignSID(added)
+	case added.class.name == "foreignSecurityPrincipal":
 		var ok bool
-		if made.sid, ok = parseSID(name.value); !ok {
-			return fmt.Errorf("add %s: the name of a foreign principal is its SID", o.DN)
+		if added.sid, ok = parseSID(name.value); !ok {
+			return nil, errors.New("the name of a foreign security principal must be a SID")
 		}
 	}
-	members := made.members
-	made.members = nil
-	d.insert(made, d.options.Now())
-	setMembers(made, members)
-	return nil
+	return added, nil
 }
 
-// place finds the container of a new name.
-func (d *Server) place(text string) (parent *object, name rdn, err error) {
+// locateNew returns the container and the RDN of a new DN.
+func (d *Server) locateNew(text string) (parent *object, name rdn, err error) {
 	dn, err := ldap.ParseDN(text)
 	if err != nil {
 		return nil, rdn{}, err
 	}
-	found, above := d.locate(dn)
+	existing, nearest := d.locate(dn)
 	switch {
-	case above == nil:
-		return nil, rdn{}, errors.New("it is not in this domain")
-	case found != nil:
-		return nil, rdn{}, errors.New("it exists")
+	case nearest == nil:
+		return nil, rdn{}, errors.New("not in this domain")
+	case existing != nil:
+		return nil, rdn{}, errors.New("object exists")
 	}
 	parent, _ = d.locate(&ldap.DN{RDNs: dn.RDNs[1:]})
 	if parent == nil || parent.deleted {
-		return nil, rdn{}, errors.New("there is no such container")
+		return nil, rdn{}, errors.New("container does not exist")
 	}
-	return parent, rdnOf(dn.RDNs[0]), nil
+	return parent, newRDN(dn.RDNs[0]), nil
 }
 
-// fillIn gives an object what one of its class cannot be without.
-func fillIn(o *object) {
-	set := func(id attributeID, value string) { o.attributes = o.attributes.with(id, value) }
-	if o.class.samAccount != "" {
-		set(attributeSAMAccountName, o.rdn.value)
-		set(attributeSAMAccountType, o.class.samAccount)
+// setDefaults sets the attributes that an object of its class requires.
+func setDefaults(o *object) {
+	if o.class.samAccountType != "" {
+		o.set(attributeSAMAccountName, o.rdn.value)
+		o.set(attributeSAMAccountType, o.class.samAccountType)
 	}
 	switch {
 	case o.class.name == "group":
-		set(attributeGroupType, "-2147483646") // global, security
+		o.set(attributeGroupType, "-2147483646") // global, security
 	case o.is("user"):
-		control, primary := "512", "513"
+		control, primaryGroup := "512", "513"
 		if o.is("computer") {
-			control, primary = "4096", "515"
+			control, primaryGroup = "4096", "515"
 		}
-		set(attributeUserAccountControl, control)
-		set(attributePrimaryGroupID, primary)
-		set(attributeAccountExpires, never)
+		o.set(attributeUserAccountControl, control)
+		o.set(attributePrimaryGroupID, primaryGroup)
+		o.set(attributeAccountExpires, neverExpires)
 		for _, id := range []attributeID{attributePwdLastSet, attributeCodePage, attributeCountryCode, attributeBadPwdCount,
 			attributeBadPasswordTime, attributeLastLogon, attributeLastLogoff, attributeLogonCount} {
-			set(id, "0")
+			o.set(id, "0")
 		}
 	}
 }
 
-// never is the file time that means none.
-const never = "9223372036854775807"
+const neverExpires = "9223372036854775807" // as a file time
 
-// insert puts a finished object in its place.
+// assignSID gives a security principal the next SID of the domain.
+func (d *Server) assignSID(o *object) {
+	o.sid = d.accountSID(d.nextRID)
+	d.nextRID++
+}
+
+// insert adds a complete object to the directory.
 func (d *Server) insert(o *object, created time.Time) {
 	o.guid = d.newGUID()
 	o.created = created.Unix()
@@ -190,114 +202,125 @@ func (d *Server) insert(o *object, created time.Time) {
 	d.objects = append(d.objects, o)
 	d.byGUID[o.guid] = o
 	if o.class.name == "group" {
-		d.bySID[o.sid] = o
+		d.groupsBySID[o.sid] = o
 	}
-	d.raise(o)
+	d.recordChange(o)
 	o.changed, o.usnCreated = o.created, o.usnChanged
 }
 
-// raise counts one change of o.
-func (d *Server) raise(o *object) {
+// recordChange assigns the next update sequence number to an object.
+func (d *Server) recordChange(o *object) {
 	d.highest++
 	o.usnChanged = d.highest
 	o.changed = d.options.Now().Unix()
 }
 
-// Modify sets an attribute to the values given; none clears it. An attribute that
-// is not replicated is for Touch.
+// Modify sets a replicated attribute. No value removes it.
 func (d *Server) Modify(dn, attribute string, values ...string) error {
 	return d.change("modify", dn, func(o *object) error {
-		return d.assign(o, attribute, values, replicatedAttribute)
+		return d.setAttribute(o, attribute, values, replicatedAttribute)
 	})
 }
 
-// Touch sets an attribute that is not replicated, as a logon does: no update
-// sequence number is raised, and whenChanged stands.
-func (d *Server) Touch(dn, attribute string, values ...string) error {
+// SetLocal sets an attribute that is not replicated, as a logon does. It assigns no update
+// sequence number and does not change whenChanged.
+func (d *Server) SetLocal(dn, attribute string, values ...string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	o, err := d.living(dn)
+	o, err := d.liveObject(dn)
 	if err == nil {
-		err = d.assign(o, attribute, values, localAttribute)
+		err = d.setAttribute(o, attribute, values, localAttribute)
 	}
 	if err != nil {
-		return fmt.Errorf("touch %s: %w", dn, err)
+		return fmt.Errorf("set local attribute of %s: %w", dn, err)
 	}
 	return nil
 }
 
-// change makes one change to an object and counts it.
-func (d *Server) change(what, dn string, apply func(*object) error) error {
+// change applies a change to an object and records it.
+func (d *Server) change(operation, dn string, apply func(*object) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	o, err := d.living(dn)
+	o, err := d.liveObject(dn)
 	if err == nil {
 		err = apply(o)
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", what, dn, err)
+		return fmt.Errorf("%s %s: %w", operation, dn, err)
 	}
-	d.raise(o)
+	d.recordChange(o)
 	return nil
 }
 
-func (d *Server) living(dn string) (*object, error) {
+// liveObject returns an object that is not deleted.
+func (d *Server) liveObject(dn string) (*object, error) {
 	o := d.lookup(dn)
 	if o == nil || o.deleted {
-		return nil, errors.New("there is no such object")
+		return nil, errors.New("object does not exist")
 	}
 	return o, nil
 }
 
-// What assign may set.
-type assignable byte
+// attributeScope is the set of attributes that setAttribute accepts.
+type attributeScope byte
 
 const (
-	anyAttribute assignable = iota
+	anyAttribute attributeScope = iota
 	replicatedAttribute
 	localAttribute
 )
 
-func (d *Server) assign(o *object, name string, values []string, which assignable) error {
+func (d *Server) setAttribute(o *object, name string, values []string, scope attributeScope) error {
 	attribute := attributesByName[strings.ToLower(name)]
+	if err := checkAttribute(attribute, values, scope); err != nil {
+		return fmt.Errorf("attribute %s: %w", name, err)
+	}
+	if attribute.id == attributeMember {
+		return d.setMemberDNs(o, values)
+	}
+	o.set(attribute.id, values...)
+	if attribute.id == attributeGroupType {
+		o.set(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
+	}
+	return nil
+}
+
+func checkAttribute(attribute *attributeType, values []string, scope attributeScope) error {
 	switch {
 	case attribute == nil:
-		return fmt.Errorf("attribute %s is unknown here", name)
+		return errors.New("not in the schema")
 	case attribute.system:
-		return fmt.Errorf("attribute %s is the server's own", name)
-	case attribute.local && which == replicatedAttribute:
-		return fmt.Errorf("attribute %s is not replicated: touch it", name)
-	case !attribute.local && which == localAttribute:
-		return fmt.Errorf("attribute %s is replicated: modify it", name)
+		return errors.New("owned by the system")
+	case attribute.local && scope == replicatedAttribute:
+		return errors.New("not replicated: use SetLocal")
+	case !attribute.local && scope == localAttribute:
+		return errors.New("replicated: use Modify")
 	case len(values) > 1 && !attribute.many:
-		return fmt.Errorf("attribute %s takes one value", name)
+		return errors.New("single-valued")
 	}
 	for _, value := range values {
 		if value == "" {
-			return fmt.Errorf("attribute %s takes no empty value", name)
+			return errors.New("empty value")
 		}
 		if _, err := strconv.ParseInt(value, 10, 64); attribute.syntax == syntaxInteger && err != nil {
-			return fmt.Errorf("attribute %s takes a number", name)
+			return errors.New("not an integer")
 		}
 	}
-	if attribute.id == attributeMember {
-		members := make([]*object, len(values))
-		for i, dn := range values {
-			if members[i] = d.lookup(dn); members[i] == nil || members[i].deleted {
-				return fmt.Errorf("member %s does not exist", dn)
-			}
+	return nil
+}
+
+func (d *Server) setMemberDNs(group *object, dns []string) error {
+	members := make([]*object, len(dns))
+	for i, dn := range dns {
+		if members[i] = d.lookup(dn); members[i] == nil || members[i].deleted {
+			return fmt.Errorf("member %s does not exist", dn)
 		}
-		if o.children == nil && o.usnCreated == 0 { // not inserted yet: add links it
-			o.members = members
-			return nil
-		}
-		setMembers(o, members)
+	}
+	if group.usnCreated == 0 { // not inserted yet: add sets both ends of the links
+		group.members = members
 		return nil
 	}
-	o.attributes = o.attributes.with(attribute.id, values...)
-	if attribute.id == attributeGroupType {
-		o.attributes = o.attributes.with(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
-	}
+	setMembers(group, members)
 	return nil
 }
 
@@ -315,10 +338,10 @@ func samAccountTypeOf(groupType int64) string {
 	}
 }
 
-// setMembers keeps both ends of the links.
+// setMembers sets both ends of the links.
 func setMembers(group *object, members []*object) {
 	for _, member := range group.members {
-		member.memberOf = without(member.memberOf, group)
+		member.memberOf = removeObject(member.memberOf, group)
 	}
 	group.members = nil
 	for _, member := range members {
@@ -329,39 +352,40 @@ func setMembers(group *object, members []*object) {
 	}
 }
 
-func without(list []*object, o *object) []*object {
+func removeObject(list []*object, o *object) []*object {
 	return slices.DeleteFunc(list, func(other *object) bool { return other == o })
 }
 
-// Rename gives an object another name in its container: just the value, not escaped.
+// Rename changes the name of an object in its container. The name is unescaped.
 func (d *Server) Rename(dn, name string) error {
 	return d.change("rename", dn, func(o *object) error {
 		return d.relocate(o, o.parent, rdn{o.rdn.attribute, name})
 	})
 }
 
-// Move puts an object, and what is below it, into another container. The objects
-// below it do not count as changed.
+// Move moves an object and its descendants to another container. The descendants do not
+// count as changed.
 func (d *Server) Move(dn, container string) error {
 	return d.change("move", dn, func(o *object) error {
-		parent, err := d.living(container)
+		parent, err := d.liveObject(container)
 		if err != nil {
-			return fmt.Errorf("%s: %w", container, err)
+			return fmt.Errorf("container %s: %w", container, err)
 		}
 		return d.relocate(o, parent, o.rdn)
 	})
 }
 
 func (d *Server) relocate(o, parent *object, name rdn) error {
-	switch taken := parent.children[name.key()]; {
-	case o.parent == nil || o.partition || o == d.settings:
-		return errors.New("it stays where it is")
+	if d.isRequired(o) { // its parent can be nil
+		return errRequired
+	}
+	switch existing := parent.children[name.key()]; {
 	case name.value == "":
-		return errors.New("a name is needed")
+		return errors.New("empty name")
 	case parent.isBelow(o):
-		return errors.New("it cannot be below itself")
-	case taken != nil && taken != o:
-		return errors.New("the name is taken")
+		return errors.New("container is below the object")
+	case existing != nil && existing != o:
+		return errNameExists
 	}
 	o.detach()
 	o.rdn = name
@@ -369,72 +393,82 @@ func (d *Server) relocate(o, parent *object, name rdn) error {
 	return nil
 }
 
+var (
+	errRequired   = errors.New("the domain requires the object")
+	errNameExists = errors.New("name exists")
+)
+
+// isRequired reports whether an object can be neither moved nor deleted.
+func (d *Server) isRequired(o *object) bool { return o.parent == nil || o.partition || o == d.settings }
+
 // Disable disables an account.
-func (d *Server) Disable(dn string) error { return d.disabled("disable", dn, true) }
+func (d *Server) Disable(dn string) error { return d.setDisabled("disable", dn, true) }
 
 // Enable enables an account.
-func (d *Server) Enable(dn string) error { return d.disabled("enable", dn, false) }
+func (d *Server) Enable(dn string) error { return d.setDisabled("enable", dn, false) }
 
-func (d *Server) disabled(what, dn string, disabled bool) error {
-	return d.change(what, dn, func(o *object) error {
+func (d *Server) setDisabled(operation, dn string, disabled bool) error {
+	return d.change(operation, dn, func(o *object) error {
 		control, ok := ad.ParseAccountControl([]byte(o.attributes.first(attributeUserAccountControl)))
 		if !ok {
-			return errors.New("it is no account")
+			return errors.New("not an account")
 		}
 		control &^= ad.AccountDisabled
 		if disabled {
 			control |= ad.AccountDisabled
 		}
-		o.attributes = o.attributes.with(attributeUserAccountControl, strconv.Itoa(int(control)))
+		o.set(attributeUserAccountControl, strconv.Itoa(int(control)))
 		return nil
 	})
 }
 
-// SetPassword gives an account a password, with which it may bind from now on.
+// SetPassword sets the password of an account, which can bind with it.
 func (d *Server) SetPassword(dn, password string) error {
 	return d.change("set password of", dn, func(o *object) error {
 		if !o.is("user") || password == "" {
-			return errors.New("an account and a password are needed")
+			return errors.New("not an account, or empty password")
 		}
 		d.passwords[o] = password
-		o.attributes = o.attributes.with(attributePwdLastSet, fileTimeOf(d.options.Now()))
+		o.set(attributePwdLastSet, formatFileTime(d.options.Now()))
 		return nil
 	})
 }
 
-// Delete turns an object without anything below it into a tombstone.
+// Delete turns an object without children into a tombstone.
 func (d *Server) Delete(dn string) error {
 	return d.change("delete", dn, func(o *object) error {
-		if o.parent == nil || o.partition || o == d.settings {
-			return errors.New("the domain needs it")
+		if d.isRequired(o) {
+			return errRequired
 		}
 		if len(o.children) > 0 {
-			return errors.New("there are objects below it")
+			return errors.New("object has children")
 		}
 		for _, group := range o.memberOf {
-			group.members = without(group.members, o)
+			group.members = removeObject(group.members, o)
 		}
 		o.memberOf = nil
 		setMembers(o, nil)
 		delete(d.passwords, o)
 
-		var kept record
+		var kept attributeSet
 		for _, id := range []attributeID{attributeSAMAccountName, attributeUserAccountControl, attributeGroupType, attributeDNSHostName} {
 			kept = kept.with(id, slices.Collect(o.attributes.values(id))...)
 		}
 		o.attributes = kept.with(attributeLastKnownParent, o.parent.dn())
 		o.detach()
 		o.deleted = true
-		o.rdn.value += deletedMark + o.guid.String()
+		o.rdn.value += tombstoneMark + o.guid.String()
 		o.attach(d.deleted)
 		return nil
 	})
 }
 
-// deletedMark stands between a tombstone's former name and its GUID (MS-ADTS 3.1.1.5.5.1.1).
-const deletedMark = "\nDEL:"
+// tombstoneMark separates the former name of a tombstone from its GUID (MS-ADTS
+// 3.1.1.5.5.1.1).
+const tombstoneMark = "\nDEL:"
 
-// Undelete brings a tombstone back to where it was. What it lost is lost.
+// Undelete restores a tombstone to its former container. It does not restore the
+// attributes that Delete removed.
 func (d *Server) Undelete(guid ad.GUID) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -447,53 +481,53 @@ func (d *Server) Undelete(guid ad.GUID) error {
 func (d *Server) undelete(guid ad.GUID) error {
 	o := d.byGUID[guid]
 	if o == nil || !o.deleted || o == d.deleted {
-		return errors.New("there is no such tombstone")
+		return errors.New("tombstone does not exist")
 	}
-	parent, err := d.living(o.attributes.first(attributeLastKnownParent))
+	parent, err := d.liveObject(o.attributes.first(attributeLastKnownParent))
 	if err != nil {
-		return fmt.Errorf("where it was: %w", err)
+		return fmt.Errorf("former container: %w", err)
 	}
 	name := o.rdn
-	name.value, _, _ = strings.Cut(name.value, deletedMark)
+	name.value, _, _ = strings.Cut(name.value, tombstoneMark)
 	if parent.children[name.key()] != nil {
-		return errors.New("the name is taken")
+		return errNameExists
 	}
 	o.detach()
 	o.deleted = false
 	o.rdn = name
 	o.attach(parent)
-	o.attributes = o.attributes.with(attributeLastKnownParent)
+	o.set(attributeLastKnownParent)
 	switch {
 	case o.class.name == "group":
-		o.attributes = o.attributes.with(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
-	case o.class.samAccount != "":
-		o.attributes = o.attributes.with(attributeSAMAccountType, o.class.samAccount)
+		o.set(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
+	case o.class.samAccountType != "":
+		o.set(attributeSAMAccountType, o.class.samAccountType)
 	}
-	d.raise(o)
+	d.recordChange(o)
 	return nil
 }
 
-// Restoration is what a restored domain controller shows of it.
+// Restoration describes a restore of the domain controller.
 type Restoration struct {
-	// Back is by how much the update sequence numbers go back. Objects that were
-	// above keep their content and stand at the new highest.
-	Back ad.USN
-	// SameInvocation keeps the invocation ID, as a snapshot of the machine does and
-	// a proper restore never.
+	// USNRollback is the decrease of the highest update sequence number. Objects with a
+	// higher number keep their content and get the new highest number.
+	USNRollback ad.USN
+	// SameInvocation keeps the invocation ID. A snapshot of a virtual machine does that, and
+	// a supported restore never.
 	SameInvocation bool
 }
 
-// Restore makes the domain controller one that was restored from a backup.
+// Restore simulates a restore from a backup.
 func (d *Server) Restore(r Restoration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !r.SameInvocation {
 		d.invocationID = d.newGUID()
 	}
-	d.highest = max(1, d.highest-r.Back)
+	d.highest = max(1, d.highest-r.USNRollback)
 	for _, o := range d.objects {
 		o.usnChanged = min(o.usnChanged, d.highest)
 		o.usnCreated = min(o.usnCreated, d.highest)
 	}
-	d.raise(d.settings)
+	d.recordChange(d.settings)
 }

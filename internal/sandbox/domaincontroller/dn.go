@@ -6,14 +6,13 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// rdn is a relative distinguished name. Only one attribute is ever in it: Active
-// Directory has no others.
+// rdn is a relative distinguished name. Active Directory has no multivalued RDNs.
 type rdn struct {
 	attribute string // CN, OU, DC
-	value     string // not escaped
+	value     string // unescaped
 }
 
-// key is the form in which two spellings of one name are equal.
+// key returns a normalized form for comparisons.
 func (r rdn) key() string { return strings.ToLower(r.attribute + "=" + r.value) }
 
 func (r rdn) append(dst []byte) []byte {
@@ -46,58 +45,57 @@ func (r rdn) append(dst []byte) []byte {
 	return dst
 }
 
-func rdnOf(parsed *ldap.RelativeDN) rdn {
+func newRDN(parsed *ldap.RelativeDN) rdn {
 	first := parsed.Attributes[0]
 	return rdn{strings.ToUpper(first.Type), first.Value}
 }
 
-// joinRDNs writes a name as this directory writes all of them.
-func joinRDNs(rdns []*ldap.RelativeDN) string {
+// formatDN returns a DN with this server's escaping and upper-case attribute names.
+func formatDN(rdns []*ldap.RelativeDN) string {
 	var dn []byte
 	for i, parsed := range rdns {
 		if i > 0 {
 			dn = append(dn, ',')
 		}
-		dn = rdnOf(parsed).append(dn)
+		dn = newRDN(parsed).append(dn)
 	}
 	return string(dn)
 }
 
-// canonicalDN writes a name as this directory writes all of them.
+// canonicalDN returns a DN in the form of formatDN. It reports false for an invalid DN.
 func canonicalDN(text string) (string, bool) {
 	dn, err := ldap.ParseDN(text)
 	if err != nil || len(dn.RDNs) == 0 {
 		return "", false
 	}
-	return joinRDNs(dn.RDNs), true
+	return formatDN(dn.RDNs), true
 }
 
-// locate walks from the domain down to the object with this name. Where there is
-// none it returns the lowest of those above it, or nil when the name belongs to
-// another domain.
-func (d *Server) locate(dn *ldap.DN) (found, above *object) {
+// locate returns the object with a DN and its nearest existing ancestor, which is the
+// object itself if it exists. Both are nil for a DN outside of the domain.
+func (d *Server) locate(dn *ldap.DN) (found, nearest *object) {
 	suffix := d.root.suffix
-	rest := len(dn.RDNs) - len(suffix)
-	if rest < 0 {
+	depth := len(dn.RDNs) - len(suffix)
+	if depth < 0 {
 		return nil, nil
 	}
 	for i, want := range suffix {
-		if rdnOf(dn.RDNs[rest+i]).key() != want.key() {
+		if newRDN(dn.RDNs[depth+i]).key() != want.key() {
 			return nil, nil
 		}
 	}
-	at := d.root
-	for i := rest - 1; i >= 0; i-- {
-		child := at.children[rdnOf(dn.RDNs[i]).key()]
+	nearest = d.root
+	for i := depth - 1; i >= 0; i-- {
+		child := nearest.children[newRDN(dn.RDNs[i]).key()]
 		if child == nil {
-			return nil, at
+			return nil, nearest
 		}
-		at = child
+		nearest = child
 	}
-	return at, at
+	return nearest, nearest
 }
 
-// lookup returns the object with this name, or nil.
+// lookup returns the object with a DN, or nil.
 func (d *Server) lookup(text string) *object {
 	dn, err := ldap.ParseDN(text)
 	if err != nil {

@@ -1,18 +1,16 @@
 package domaincontroller
 
 import (
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
 )
 
-// domainAge is how long ago the domain was made.
 const domainAge = 9 * 365 * 24 * time.Hour
 
-// policy of a fresh domain, in file time; its threshold is ours, to lock out whoever
-// binds with a wrong password again and again.
+// Default password policy of a new domain, in file time. The lockout threshold is our own,
+// so that wrong passwords lock an account.
 const (
 	maxPwdAge        = "-36288000000000" // 42 days
 	minPwdAge        = "-864000000000"   // 1 day
@@ -20,15 +18,15 @@ const (
 	lockoutThreshold = "10"
 )
 
-// wellKnown is an object that every domain has.
-type wellKnown struct {
+// wellKnownObject is a group or user of every domain.
+type wellKnownObject struct {
 	name        string
 	rid         uint32
 	kind        string // groupType, or userAccountControl
 	description string
 }
 
-var builtinGroups = []wellKnown{
+var builtinGroups = []wellKnownObject{
 	{"Administrators", 544, "-2147483643", "Administrators have complete and unrestricted access to the computer/domain"},
 	{"Users", 545, "-2147483643", "Users are prevented from making accidental or intentional system-wide changes and can run most applications"},
 	{"Guests", 546, "-2147483643", "Guests have the same access as members of the Users group by default, except for the Guest account which is further restricted"},
@@ -40,7 +38,7 @@ var builtinGroups = []wellKnown{
 	{"Event Log Readers", 573, "-2147483643", "Members of this group can read event logs from local machine"},
 }
 
-var domainGroups = []wellKnown{
+var domainGroups = []wellKnownObject{
 	{"Domain Admins", 512, "-2147483646", "Designated administrators of the domain"},
 	{"Domain Users", 513, "-2147483646", "All domain users"},
 	{"Domain Guests", 514, "-2147483646", "All domain guests"},
@@ -55,96 +53,119 @@ var domainGroups = []wellKnown{
 	{"DnsUpdateProxy", 1102, "-2147483646", "DNS clients who are permitted to perform dynamic updates on behalf of some other clients"},
 }
 
-var domainUsers = []wellKnown{
+var domainUsers = []wellKnownObject{
 	{"Administrator", 500, "66048", "Built-in account for administering the computer/domain"},
 	{"Guest", 501, "66082", "Built-in account for guest access to the computer/domain"},
 	{"krbtgt", 502, "514", "Key Distribution Center Service Account"},
 }
 
-// found makes what a domain has on its first day.
-func (d *Server) found() {
-	dn, err := ldap.ParseDN(domainDN)
-	if err != nil {
-		panic(err) // it is a constant
-	}
-	born := d.options.Now().Add(-domainAge)
-	d.root = &object{class: classes["domaindns"], partition: true, sid: d.domainSID, created: born.Unix(), guid: d.newGUID()}
-	for _, part := range dn.RDNs {
-		d.root.suffix = append(d.root.suffix, rdnOf(part))
-	}
-	d.root.rdn = d.root.suffix[0]
-	d.root.attributes = record("").with(attributeMaxPwdAge, maxPwdAge).with(attributeLockoutDuration, lockoutDuration).
-		with(attributeLockoutThreshold, lockoutThreshold).with(attributeLockoutObservationWindow, lockoutDuration).
-		with(attributeMinPwdLength, "7").with(attributePwdHistoryLength, "24").with(attributePwdProperties, "1").with(attributeMinPwdAge, minPwdAge).
-		with(attributeMachineAccountQuota, "10").with(attributeBehaviorVersion, "7")
-	d.objects = append(d.objects, d.root)
-	d.byGUID[d.root.guid] = d.root
-	d.raise(d.root)
-	d.root.changed, d.root.usnCreated = d.root.created, d.root.usnChanged
+// createDomain creates the objects of a new domain.
+func (d *Server) createDomain() {
+	created := d.options.Now().Add(-domainAge)
+	d.createRoot(created)
 
-	put := func(parent *object, kind, name string) *object {
-		o := &object{class: classes[strings.ToLower(kind)], parent: parent}
-		o.rdn = rdn{o.class.naming, name}
-		d.insert(o, born)
-		return o
-	}
-	d.deleted = put(d.root, "container", "Deleted Objects")
+	d.deleted = d.create(d.root, "container", "Deleted Objects", created)
 	d.deleted.deleted = true
 	for _, name := range []string{"Computers", "ForeignSecurityPrincipals", "Managed Service Accounts"} {
-		put(d.root, "container", name)
+		d.create(d.root, "container", name, created)
 	}
-	d.policies = put(put(d.root, "container", "System"), "msDS-PasswordSettingsContainer", "Password Settings Container")
-	controllers := put(d.root, "organizationalUnit", "Domain Controllers")
-	builtin := put(d.root, "builtinDomain", "Builtin")
-	users := put(d.root, "container", "Users")
+	system := d.create(d.root, "container", "System", created)
+	d.policies = d.create(system, "msDS-PasswordSettingsContainer", "Password Settings Container", created)
+	controllers := d.create(d.root, "organizationalUnit", "Domain Controllers", created)
+	builtin := d.create(d.root, "builtinDomain", "Builtin", created)
+	users := d.create(d.root, "container", "Users", created)
 
-	known := func(parent *object, kind string, w wellKnown, sid string) *object {
-		o := &object{class: classes[kind], parent: parent, sid: sid, rdn: rdn{"CN", w.name}}
-		fillIn(o)
-		set := func(id attributeID, value string) { o.attributes = o.attributes.with(id, value) }
-		set(attributeSAMAccountName, w.name)
-		set(attributeDescription, w.description)
-		set(attributeSystemFlags, "-1946157056") // may not be deleted, renamed or moved by administrators
-		if kind == "group" {
-			n, _ := strconv.ParseInt(w.kind, 10, 64)
-			set(attributeGroupType, w.kind)
-			set(attributeSAMAccountType, samAccountTypeOf(n))
-		} else {
-			set(attributeUserAccountControl, w.kind)
-			set(attributePwdLastSet, fileTimeOf(born))
-		}
-		d.insert(o, born)
-		return o
-	}
 	for _, w := range builtinGroups {
-		known(builtin, "group", w, sidOf(32, w.rid))
+		d.createWellKnown(builtin, "group", w, newSID(32, w.rid), created)
 	}
 	for _, w := range domainUsers {
-		known(users, "user", w, d.account(w.rid))
+		d.createWellKnown(users, "user", w, d.accountSID(w.rid), created)
 	}
 	for _, w := range domainGroups {
-		known(users, "group", w, d.account(w.rid))
+		d.createWellKnown(users, "group", w, d.accountSID(w.rid), created)
 	}
 	child := func(parent *object, name string) *object { return parent.children[rdn{"CN", name}.key()] }
 	setMembers(child(users, "Domain Admins"), []*object{child(users, "Administrator")})
 	setMembers(child(builtin, "Administrators"), []*object{child(users, "Administrator"), child(users, "Domain Admins")})
 	setMembers(child(builtin, "Users"), []*object{child(users, "Domain Users")})
 
-	controller := known(controllers, "computer", wellKnown{name: "DC1", kind: "532480", description: "Domain controller"}, d.account(1000))
-	controller.attributes = controller.attributes.with(attributeDNSHostName, hostName).with(attributeSAMAccountName, "DC1$").
-		with(attributeOperatingSystem, "Windows Server 2022 Standard").with(attributePrimaryGroupID, "516").
-		with(attributeOperatingSystemVersion, "10.0 (20348)")
+	controller := d.createWellKnown(controllers, "computer", wellKnownObject{name: "DC1", kind: "532480", description: "Domain controller"}, d.accountSID(1000), created)
+	controller.set(attributeDNSHostName, hostName)
+	controller.set(attributeSAMAccountName, "DC1$")
+	controller.set(attributeOperatingSystem, "Windows Server 2022 Standard")
+	controller.set(attributeOperatingSystemVersion, "10.0 (20348)")
+	controller.set(attributePrimaryGroupID, "516")
+	d.createConfiguration(created)
+}
 
-	configuration := put(d.root, "configuration", "Configuration")
+// createRoot creates the object of the domain with its password policy.
+func (d *Server) createRoot(created time.Time) {
+	dn, err := ldap.ParseDN(domainDN)
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	d.root = &object{class: classes["domaindns"], partition: true, sid: d.domainSID, created: created.Unix(), guid: d.newGUID()}
+	for _, part := range dn.RDNs {
+		d.root.suffix = append(d.root.suffix, newRDN(part))
+	}
+	d.root.rdn = d.root.suffix[0]
+	d.root.set(attributeMaxPwdAge, maxPwdAge)
+	d.root.set(attributeMinPwdAge, minPwdAge)
+	d.root.set(attributeMinPwdLength, "7")
+	d.root.set(attributePwdHistoryLength, "24")
+	d.root.set(attributePwdProperties, "1")
+	d.root.set(attributeLockoutDuration, lockoutDuration)
+	d.root.set(attributeLockoutObservationWindow, lockoutDuration)
+	d.root.set(attributeLockoutThreshold, lockoutThreshold)
+	d.root.set(attributeMachineAccountQuota, "10")
+	d.root.set(attributeBehaviorVersion, "7")
+	d.objects = append(d.objects, d.root)
+	d.byGUID[d.root.guid] = d.root
+	d.recordChange(d.root)
+	d.root.changed, d.root.usnCreated = d.root.created, d.root.usnChanged
+}
+
+// createConfiguration creates the configuration naming context.
+func (d *Server) createConfiguration(created time.Time) {
+	// create creates nested objects: classes and names in turn.
+	create := func(parent *object, path ...string) *object {
+		for i := 0; i < len(path); i += 2 {
+			parent = d.create(parent, path[i], path[i+1], created)
+		}
+		return parent
+	}
+	configuration := create(d.root, "configuration", "Configuration")
 	configuration.partition = true
-	site := put(put(configuration, "sitesContainer", "Sites"), "site", "Default-First-Site-Name")
-	server := put(put(site, "serversContainer", "Servers"), "server", "DC1")
-	server.attributes = record("").with(attributeDNSHostName, hostName)
-	d.settings = put(server, "nTDSDSA", "NTDS Settings")
-	d.settings.attributes = record("").with(attributeOptions, "1") // holds the global catalog
-	services := put(put(configuration, "container", "Services"), "container", "Windows NT")
-	features := put(put(services, "container", "Directory Service"), "container", "Optional Features")
-	recycleBin := put(features, "msDS-OptionalFeature", "Recycle Bin Feature")
-	recycleBin.attributes = record("").with(attributeOptionalFeatureGUID, // the same everywhere (MS-ADTS 3.1.1.9.1)
+	server := create(configuration, "sitesContainer", "Sites", "site", "Default-First-Site-Name", "serversContainer", "Servers", "server", "DC1")
+	server.set(attributeDNSHostName, hostName)
+	d.settings = create(server, "nTDSDSA", "NTDS Settings")
+	d.settings.set(attributeOptions, "1") // global catalog
+	recycleBin := create(configuration, "container", "Services", "container", "Windows NT", "container", "Directory Service",
+		"container", "Optional Features", "msDS-OptionalFeature", "Recycle Bin Feature")
+	recycleBin.set(attributeOptionalFeatureGUID, // a constant (MS-ADTS 3.1.1.9.1)
 		"\xd8\xdc\x6d\x76\xd0\xac\x5e\x44\xf3\xb9\xa7\xf9\xb6\x74\x4f\x2a")
+}
+
+// create creates an object without attributes of its own.
+func (d *Server) create(parent *object, className, name string, created time.Time) *object {
+	o := &object{class: classes[strings.ToLower(className)], parent: parent}
+	o.rdn = rdn{o.class.rdnAttribute, name}
+	d.insert(o, created)
+	return o
+}
+
+func (d *Server) createWellKnown(parent *object, className string, w wellKnownObject, sid string, created time.Time) *object {
+	o := &object{class: classes[className], parent: parent, sid: sid, rdn: rdn{"CN", w.name}}
+	setDefaults(o)
+	o.set(attributeDescription, w.description)
+	o.set(attributeSystemFlags, "-1946157056") // administrators cannot delete, rename or move it
+	if className == "group" {
+		o.set(attributeGroupType, w.kind)
+		o.set(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
+	} else {
+		o.set(attributeUserAccountControl, w.kind)
+		o.set(attributePwdLastSet, formatFileTime(created))
+	}
+	d.insert(o, created)
+	return o
 }

@@ -67,7 +67,7 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 	end := e.message(id, tagSearchEntry)
 	e.octets(tagOctets, s.extended.of(o))
 	list := e.begin(tagSequence)
-	if o == d.deleted && !s.seesDeleted { // it can be seen, but not read
+	if o == d.deleted && !s.readsDeleted { // it can be seen, but not read
 		s.selection = selection{}
 	}
 	for _, attribute := range s.selection.named {
@@ -76,7 +76,7 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 		}
 	}
 	if s.selection.all {
-		for attribute := range attributes {
+		for attribute := range attributeCount {
 			if !schema[attribute].constructed {
 				d.encodeAttribute(e, o, attribute, s)
 			}
@@ -117,7 +117,7 @@ func (d *Server) encodeAttribute(e *encoder, o *object, id attributeID, s search
 // valuesFor are the values as the search wants them. Whoever is at the end of a
 // link is known without looking for the name.
 func (d *Server) valuesFor(o *object, id attributeID, s search) iter.Seq[string] {
-	if s.extended == plainDNs || schema[id].syntax != syntaxDN {
+	if s.extended == dnPlain || schema[id].syntax != syntaxDN {
 		return d.values(o, id, s.now)
 	}
 	return func(yield func(string) bool) {
@@ -152,49 +152,49 @@ func (o *object) links(id attributeID) []*object {
 	return nil
 }
 
-// extendedDN is how DNs are written: LDAP_SERVER_EXTENDED_DN_OID (MS-ADTS
+// dnForm is how DNs are written: LDAP_SERVER_EXTENDED_DN_OID (MS-ADTS
 // 3.1.1.3.4.1.5) adds the identifiers of what they name.
-type extendedDN byte
+type dnForm byte
 
 const (
-	plainDNs extendedDN = iota
-	hexDNs              // identifiers in hexadecimal
-	textDNs             // as text
-	badDNs              // the control cannot be read
+	dnPlain   dnForm = iota
+	dnHex            // identifiers in hexadecimal
+	dnText           // as text
+	dnInvalid        // the control cannot be read
 )
 
-// parseExtendedDN reads the control's value: none means hexadecimal.
-func parseExtendedDN(value []byte) extendedDN {
+// parseDNForm reads the control's value: none means hexadecimal.
+func parseDNForm(value []byte) dnForm {
 	if len(value) == 0 {
-		return hexDNs
+		return dnHex
 	}
 	sequence, _, err := parseElement(value, 0)
 	if err != nil || len(sequence.children) != 1 {
-		return badDNs
+		return dnInvalid
 	}
 	switch sequence.children[0].number() {
 	case 0:
-		return hexDNs
+		return dnHex
 	case 1:
-		return textDNs
+		return dnText
 	}
-	return badDNs
+	return dnInvalid
 }
 
-func (form extendedDN) of(o *object) string {
-	if form == plainDNs {
+func (form dnForm) of(o *object) string {
+	if form == dnPlain {
 		return o.dn()
 	}
 	b := make([]byte, 0, 256)
 	b = append(b, "<GUID="...)
-	if form == textDNs {
+	if form == dnText {
 		b = o.guid.AppendText(b)
 	} else {
 		b = hex.AppendEncode(b, o.guid[:])
 	}
 	if o.sid != "" {
 		b = append(b, ">;<SID="...)
-		if form == textDNs {
+		if form == dnText {
 			b = ad.SID(o.sid).AppendText(b)
 		} else {
 			b = hex.AppendEncode(b, []byte(o.sid))

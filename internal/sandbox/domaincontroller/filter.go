@@ -13,17 +13,17 @@ import (
 	"adconnector/internal/ad"
 )
 
-// truth is the three-valued logic of filters (RFC 4511 4.5.1.7): and is the least
+// ternary is the three-valued logic of filters (RFC 4511 4.5.1.7): and is the least
 // of its parts, or the greatest, not the opposite.
-type truth int8
+type ternary int8
 
 const (
-	isFalse   truth = -1
-	undefined truth = 0
-	isTrue    truth = 1
+	isFalse   ternary = -1
+	undefined ternary = 0
+	isTrue    ternary = 1
 )
 
-func truthOf(b bool) truth {
+func ternaryOf(b bool) ternary {
 	if b {
 		return isTrue
 	}
@@ -32,7 +32,7 @@ func truthOf(b bool) truth {
 
 // filter decides about one object. Those that compare names hold good only as
 // long as the directory is locked for reading.
-type filter func(o *object) truth
+type filter func(o *object) ternary
 
 // The matching rules that Active Directory adds (MS-ADTS 3.1.1.3.4.4).
 const (
@@ -42,9 +42,9 @@ const (
 )
 
 var (
-	errFilter = errors.New("not a filter")
-	// errConstructed: no search may ask for what is computed (MS-ADTS 3.1.1.3.1.3.1).
-	errConstructed = errors.New("constructed attribute")
+	errInvalidFilter = errors.New("not a filter")
+	// errConstructedAttribute: no search may ask for what is computed (MS-ADTS 3.1.1.3.1.3.1).
+	errConstructedAttribute = errors.New("constructed attribute")
 )
 
 // maxFilterDepth bounds the recursion; Active Directory has a bound too.
@@ -53,23 +53,23 @@ const maxFilterDepth = 64
 // compileFilter makes a filter of its encoded form.
 func (d *Server) compileFilter(coded element, depth int) (filter, error) {
 	if depth > maxFilterDepth {
-		return nil, errFilter
+		return nil, errInvalidFilter
 	}
 	switch coded.tag {
 	case tagContext | ldap.FilterAnd:
-		return d.compileSet(coded, depth, isTrue, func(a, b truth) truth { return min(a, b) })
+		return d.compileSet(coded, depth, isTrue, func(a, b ternary) ternary { return min(a, b) })
 	case tagContext | ldap.FilterOr:
-		return d.compileSet(coded, depth, isFalse, func(a, b truth) truth { return max(a, b) })
+		return d.compileSet(coded, depth, isFalse, func(a, b ternary) ternary { return max(a, b) })
 	case tagContext | ldap.FilterNot:
 		if len(coded.children) != 1 {
-			return nil, errFilter
+			return nil, errInvalidFilter
 		}
 		inner, err := d.compileFilter(coded.children[0], depth+1)
 		if err != nil {
 			return nil, err
 		}
-		return func(o *object) truth { return -inner(o) }, nil
-	case tagChoice | ldap.FilterPresent:
+		return func(o *object) ternary { return -inner(o) }, nil
+	case tagPrimitive | ldap.FilterPresent:
 		attribute, err := attributeNamed(coded.text())
 		return d.compilePresence(attribute), err
 	case tagContext | ldap.FilterSubstrings:
@@ -78,7 +78,7 @@ func (d *Server) compileFilter(coded element, depth int) (filter, error) {
 		return d.compileExtensible(coded)
 	case tagContext | ldap.FilterEqualityMatch, tagContext | ldap.FilterApproxMatch, tagContext | ldap.FilterGreaterOrEqual, tagContext | ldap.FilterLessOrEqual:
 		if len(coded.children) != 2 {
-			return nil, errFilter
+			return nil, errInvalidFilter
 		}
 		attribute, err := attributeNamed(coded.children[0].text())
 		if err != nil {
@@ -94,10 +94,10 @@ func (d *Server) compileFilter(coded element, depth int) (filter, error) {
 			return d.compileEquality(attribute, value), nil
 		}
 	}
-	return nil, errFilter
+	return nil, errInvalidFilter
 }
 
-func (d *Server) compileSet(coded element, depth int, empty truth, join func(a, b truth) truth) (filter, error) {
+func (d *Server) compileSet(coded element, depth int, empty ternary, join func(a, b ternary) ternary) (filter, error) {
 	parts := make([]filter, len(coded.children))
 	for i, child := range coded.children {
 		var err error
@@ -105,7 +105,7 @@ func (d *Server) compileSet(coded element, depth int, empty truth, join func(a, 
 			return nil, err
 		}
 	}
-	return func(o *object) truth {
+	return func(o *object) ternary {
 		sum := empty
 		for _, part := range parts {
 			if sum = join(sum, part(o)); sum == -empty {
@@ -120,16 +120,16 @@ func (d *Server) compileSet(coded element, depth int, empty truth, join func(a, 
 func attributeNamed(name string) (*attributeType, error) {
 	attribute := attributesByName[strings.ToLower(name)]
 	if attribute != nil && attribute.constructed {
-		return nil, errConstructed
+		return nil, errConstructedAttribute
 	}
 	return attribute, nil
 }
 
-func undecided(*object) truth { return undefined }
+func undefinedFilter(*object) ternary { return undefined }
 
 func (d *Server) compilePresence(attribute *attributeType) filter {
 	if attribute == nil {
-		return undecided
+		return undefinedFilter
 	}
 	return d.any(attribute, func(string) bool { return true })
 }
@@ -137,7 +137,7 @@ func (d *Server) compilePresence(attribute *attributeType) filter {
 // any is true when one of the values is; an object without values is false.
 func (d *Server) any(attribute *attributeType, matches func(value string) bool) filter {
 	id := attribute.id
-	return func(o *object) truth {
+	return func(o *object) ternary {
 		for value := range d.values(o, id, time.Time{}) {
 			if matches(value) {
 				return isTrue
@@ -150,7 +150,7 @@ func (d *Server) any(attribute *attributeType, matches func(value string) bool) 
 // compileEquality has ways of its own where comparing texts would be slow or wrong.
 func (d *Server) compileEquality(attribute *attributeType, value string) filter {
 	if attribute == nil {
-		return undecided
+		return undefinedFilter
 	}
 	switch attribute.id {
 	case attributeObjectClass:
@@ -158,7 +158,7 @@ func (d *Server) compileEquality(attribute *attributeType, value string) filter 
 	case attributeMember, attributeMemberOf:
 		return d.compileLink(attribute.id, value, false)
 	case attributeObjectGUID:
-		return func(o *object) truth { return truthOf(string(o.guid[:]) == value) }
+		return func(o *object) ternary { return ternaryOf(string(o.guid[:]) == value) }
 	}
 	if attribute.syntax == syntaxText {
 		return d.any(attribute, func(stored string) bool { return strings.EqualFold(stored, value) })
@@ -170,15 +170,15 @@ func (d *Server) compileEquality(attribute *attributeType, value string) filter 
 // syntax decides nothing.
 func (d *Server) compileOrder(attribute *attributeType, value string, holds func(order int) bool) filter {
 	if attribute == nil {
-		return undecided
+		return undefinedFilter
 	}
 	compare := d.comparer(attribute, value)
 	if compare == nil {
-		return undecided
+		return undefinedFilter
 	}
 	if attribute.id == attributeUSNChanged { // the one that every delta asks of every object
 		want, _ := strconv.ParseInt(value, 10, 64)
-		return func(o *object) truth { return truthOf(holds(cmp.Compare(int64(o.usnChanged), want))) }
+		return func(o *object) ternary { return ternaryOf(holds(cmp.Compare(int64(o.usnChanged), want))) }
 	}
 	return d.any(attribute, func(stored string) bool { return holds(compare(stored)) })
 }
@@ -242,7 +242,7 @@ func parseSID(text string) (string, bool) {
 		}
 		subs = append(subs, uint32(n))
 	}
-	return sidOf(subs...), true
+	return newSID(subs...), true
 }
 
 // compileLink follows links by the objects at their ends, over any number of
@@ -250,7 +250,7 @@ func parseSID(text string) (string, bool) {
 func (d *Server) compileLink(id attributeID, value string, chain bool) filter {
 	target := d.lookup(value)
 	if target == nil {
-		return func(*object) truth { return isFalse }
+		return func(*object) ternary { return isFalse }
 	}
 	next := func(o *object) []*object { return o.members }
 	if id == attributeMemberOf {
@@ -271,17 +271,17 @@ func (d *Server) compileLink(id attributeID, value string, chain bool) filter {
 		}
 		return false
 	}
-	return func(o *object) truth {
+	return func(o *object) ternary {
 		if len(next(o)) == 0 {
 			return isFalse
 		}
-		return truthOf(reaches(o, map[*object]bool{}))
+		return ternaryOf(reaches(o, map[*object]bool{}))
 	}
 }
 
 func (d *Server) compileSubstrings(coded element) (filter, error) {
 	if len(coded.children) != 2 || len(coded.children[1].children) == 0 {
-		return nil, errFilter
+		return nil, errInvalidFilter
 	}
 	attribute, err := attributeNamed(coded.children[0].text())
 	if err != nil {
@@ -291,14 +291,14 @@ func (d *Server) compileSubstrings(coded element) (filter, error) {
 	fold := bytes.ToLower
 	switch {
 	case attribute == nil, attribute.syntax != syntaxText && attribute.syntax != syntaxOctets && attribute.syntax != syntaxSID:
-		return undecided, nil // numbers, times and names have no substrings
+		return undefinedFilter, nil // numbers, times and names have no substrings
 	case attribute.syntax != syntaxText:
 		fold = func(b []byte) []byte { return b }
 	}
 	wanted := make([][]byte, len(parts))
 	for i, part := range parts {
-		if part.tag&^0x1f != tagChoice || part.tag&0x1f > ldap.FilterSubstringsFinal {
-			return nil, errFilter
+		if part.tag&^0x1f != tagPrimitive || part.tag&0x1f > ldap.FilterSubstringsFinal {
+			return nil, errInvalidFilter
 		}
 		wanted[i] = fold(part.content)
 	}
@@ -336,7 +336,7 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 	}
 	attribute, err := attributeNamed(name)
 	if attribute == nil {
-		return undecided, err
+		return undefinedFilter, err
 	}
 	switch rule {
 	case "":
@@ -359,5 +359,5 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 			return n&mask != 0
 		}), nil
 	}
-	return undecided, nil
+	return undefinedFilter, nil
 }

@@ -10,32 +10,32 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// element is one piece of BER (X.690). It is read here and not by asn1-ber, whose
-// bounds are variables of the package: the connector sets them for itself while
-// this server, in the same process, reads.
+// element is a BER element (X.690). This package does not use asn1-ber, whose limits are
+// package variables: the connector sets them, possibly in the same process, while this
+// server reads.
 type element struct {
 	tag      byte
 	content  []byte
-	children []element // of a constructed one
+	children []element // of a constructed element
 }
 
 const (
-	maxRequest     = 1 << 20
-	maxElementNest = 100
+	maxMessageSize = 1 << 20
+	maxNesting     = 100
 )
 
-var errMessage = errors.New("not an LDAP message")
+var errMalformed = errors.New("not an LDAP message")
 
-// parseElement takes the element at the front of b off.
+// parseElement parses the first element of b. It returns the rest of b.
 func parseElement(b []byte, depth int) (e element, rest []byte, err error) {
-	if len(b) < 2 || b[0]&0x1f == 0x1f || depth > maxElementNest {
-		return element{}, nil, errMessage
+	if len(b) < 2 || b[0]&0x1f == 0x1f || depth > maxNesting {
+		return element{}, nil, errMalformed
 	}
 	head, length := 2, int(b[1])
 	if length >= 0x80 {
 		n := length & 0x7f
 		if n == 0 || n > 4 || len(b) < 2+n {
-			return element{}, nil, errMessage
+			return element{}, nil, errMalformed
 		}
 		length = 0
 		for _, c := range b[2 : 2+n] {
@@ -44,7 +44,7 @@ func parseElement(b []byte, depth int) (e element, rest []byte, err error) {
 		head += n
 	}
 	if length < 0 || length > len(b)-head {
-		return element{}, nil, errMessage
+		return element{}, nil, errMalformed
 	}
 	e = element{tag: b[0], content: b[head : head+length]}
 	if e.tag&0x20 != 0 {
@@ -75,8 +75,8 @@ func (e element) number() int64 {
 
 func (e element) flag() bool { return len(e.content) == 1 && e.content[0] != 0 }
 
-// ldapRequest is one LDAP message from a client.
-type ldapRequest struct {
+// request is an LDAP message from a client.
+type request struct {
 	id        int64
 	operation element
 	controls  []control
@@ -88,7 +88,7 @@ type control struct {
 	value    []byte
 }
 
-// The controls that are taken. Permissive ones among them change nothing here.
+// Supported controls. The server accepts ManageDsaIT and ignores it.
 const (
 	controlPaging      = "1.2.840.113556.1.4.319"
 	controlShowDeleted = "1.2.840.113556.1.4.417"
@@ -97,7 +97,7 @@ const (
 	controlExtendedDN  = "1.2.840.113556.1.4.529"
 )
 
-// readMessage reads one message, its header included.
+// readMessage reads one message with its header.
 func readMessage(from *bufio.Reader) ([]byte, error) {
 	head, err := from.Peek(2)
 	if err != nil {
@@ -106,7 +106,7 @@ func readMessage(from *bufio.Reader) ([]byte, error) {
 	size, length := 2, int(head[1])
 	if length >= 0x80 {
 		if size += length & 0x7f; size > 6 {
-			return nil, errMessage
+			return nil, errMalformed
 		}
 		if head, err = from.Peek(size); err != nil {
 			return nil, err
@@ -116,28 +116,28 @@ func readMessage(from *bufio.Reader) ([]byte, error) {
 			length = length<<8 | int(c)
 		}
 	}
-	if head[0] != tagSequence || length > maxRequest {
-		return nil, errMessage
+	if head[0] != tagSequence || length > maxMessageSize {
+		return nil, errMalformed
 	}
 	message := make([]byte, size+length)
 	_, err = io.ReadFull(from, message)
 	return message, err
 }
 
-func readRequest(from *bufio.Reader) (ldapRequest, error) {
+func readRequest(from *bufio.Reader) (request, error) {
 	raw, err := readMessage(from)
 	if err != nil {
-		return ldapRequest{}, err
+		return request{}, err
 	}
 	message, _, err := parseElement(raw, 0)
 	if err != nil || len(message.children) < 2 || message.children[0].tag != tagInteger {
-		return ldapRequest{}, errMessage
+		return request{}, errMalformed
 	}
-	r := ldapRequest{id: message.children[0].number(), operation: message.children[1]}
+	r := request{id: message.children[0].number(), operation: message.children[1]}
 	if len(message.children) > 2 {
 		for _, child := range message.children[2].children {
 			if len(child.children) == 0 {
-				return ldapRequest{}, errMessage
+				return request{}, errMalformed
 			}
 			c := control{oid: child.children[0].text()}
 			for _, part := range child.children[1:] {
@@ -153,19 +153,19 @@ func readRequest(from *bufio.Reader) (ldapRequest, error) {
 	return r, nil
 }
 
-func (r ldapRequest) has(oid string) bool {
+func (r request) has(oid string) bool {
 	return slices.ContainsFunc(r.controls, func(c control) bool { return c.oid == oid })
 }
 
-// part returns a part of the operation, an empty element when it is not there.
-func (r ldapRequest) part(n int) element {
+// part returns a part of the operation, or an empty element.
+func (r request) part(n int) element {
 	if n >= len(r.operation.children) {
 		return element{}
 	}
 	return r.operation.children[n]
 }
 
-// result is how an operation ended.
+// result is the result of an operation.
 type result struct {
 	code     int
 	matched  string
@@ -173,11 +173,12 @@ type result struct {
 	referral string
 }
 
-// The results carry a zero byte at the end of their texts, as Active Directory's do.
-func refusal(code int, text string) result { return result{code: code, text: text + "\x00"} }
+// errorResult returns a result whose text ends with a zero byte, as Active Directory
+// sends it.
+func errorResult(code int, text string) result { return result{code: code, text: text + "\x00"} }
 
-// encoder writes messages one after the other. Lengths take five bytes, as Active
-// Directory writes them, so that they can be filled in afterwards.
+// encoder appends messages to out. Lengths of constructed elements take five bytes, as in
+// Active Directory, so that they can be written last.
 type encoder struct{ out []byte }
 
 const (
@@ -187,11 +188,11 @@ const (
 	tagEnumerated = 0x0a
 	tagSequence   = 0x30
 	tagSet        = 0x31
-	tagChoice     = 0x80 // primitive, of the context
-	tagContext    = 0xa0 // constructed, of the context
+	tagPrimitive  = 0x80 // context-specific
+	tagContext    = 0xa0 // context-specific, constructed
 )
 
-// begin opens an element that holds others; end closes it.
+// begin begins a constructed element and returns the argument for end.
 func (e *encoder) begin(tag byte) int {
 	e.out = append(e.out, tag, 0x84, 0, 0, 0, 0)
 	return len(e.out)
@@ -223,8 +224,8 @@ func (e *encoder) octets(tag byte, value string) {
 	e.out = append(e.out, value...)
 }
 
-// message opens a message and its operation; close ends both.
-func (e *encoder) message(id int64, operation byte) (close func()) {
+// message begins a message and its operation. The returned function ends both.
+func (e *encoder) message(id int64, operation byte) (end func()) {
 	message := e.begin(tagSequence)
 	e.number(tagInteger, id)
 	body := e.begin(operation)
@@ -234,8 +235,8 @@ func (e *encoder) message(id int64, operation byte) (close func()) {
 	}
 }
 
-// result writes the answer that ends an operation. A paging control goes with it
-// when paged is set.
+// result writes the message that ends an operation, with a paging control if paged is
+// set.
 func (e *encoder) result(id int64, operation byte, r result, paged bool, cookie []byte) {
 	message := e.begin(tagSequence)
 	e.number(tagInteger, id)
@@ -249,7 +250,7 @@ func (e *encoder) result(id int64, operation byte, r result, paged bool, cookie 
 		e.end(referral)
 	}
 	if operation == tagExtendedResponse && r.code == ldap.LDAPResultSuccess {
-		e.octets(0x80|10, oidStartTLS)
+		e.octets(tagPrimitive|10, oidStartTLS)
 	}
 	e.end(body)
 	if paged {
@@ -258,7 +259,7 @@ func (e *encoder) result(id int64, operation byte, r result, paged bool, cookie 
 		e.octets(tagOctets, controlPaging)
 		value := e.begin(tagOctets)
 		sequence := e.begin(tagSequence)
-		e.number(tagInteger, 0) // the server makes no estimate
+		e.number(tagInteger, 0) // no estimate of the total
 		e.octets(tagOctets, string(cookie))
 		e.end(sequence)
 		e.end(value)

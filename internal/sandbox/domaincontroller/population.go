@@ -1,262 +1,304 @@
 package domaincontroller
 
 import (
+	_ "embed"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
-// draft is an object's record in the making, for the many that are generated.
-type draft [attributes]string
-
-func (f *draft) record(scratch []byte) record {
-	scratch = scratch[:0]
-	for id, value := range f {
-		if value != "" {
-			scratch = appendValue(scratch, attributeID(id), value)
-		}
-	}
-	return record(scratch)
+// sampleData is the names and texts that objects are generated from.
+type sampleData struct {
+	Locales             []locale
+	Titles, Departments []string
+	Groups              []struct{ Name, Description string }
 }
 
-// populace is the state of generating.
-type populace struct {
+// locale is an office with the names of its employees.
+type locale struct {
+	GivenNames, FamilyNames nameList
+	FamilyFirst             bool   // the family name is first, without a space
+	CommaForm               bool   // common names can be "Family, Given"
+	City, State, Country    string // of the address
+	OU                      string // of the city
+	Code, NumericCode       string // ISO 3166-1
+	Streets                 []string
+	Phone                   string // each # is a digit
+}
+
+// nameList is names in their script and in Latin script. Its text form is
+// "Jörg/joerg Anna/anna". An underscore is a space.
+type nameList []struct{ native, latin string }
+
+func (n *nameList) UnmarshalText(text []byte) error {
+	for field := range strings.FieldsSeq(string(text)) {
+		native, latin, _ := strings.Cut(strings.ReplaceAll(field, "_", " "), "/")
+		*n = append(*n, struct{ native, latin string }{native, latin})
+	}
+	return nil
+}
+
+//go:embed sampledata.json
+var sampleDataJSON []byte
+
+var loadSampleData = sync.OnceValue(func() (s sampleData) {
+	if err := json.Unmarshal(sampleDataJSON, &s); err != nil {
+		panic(err) // it is embedded
+	}
+	return s
+})
+
+// recordBuilder is the attributes of a generated object, by attribute ID.
+type recordBuilder [attributeCount]string
+
+func (b *recordBuilder) build() attributeSet {
+	var set attributeSet
+	for id, value := range b {
+		if value != "" {
+			set = append(set, attributeValue{attributeID(id), value})
+		}
+	}
+	return set
+}
+
+// generator generates the objects of the options.
+type generator struct {
 	d       *Server
 	now     time.Time
-	offices []office // of each culture
+	data    sampleData
+	offices []office // by locale
 	names   map[string]int
-	scratch []byte
-	staff   []*object
+	users   []*object
 }
 
-type office struct{ users, computers *object }
+type office struct{ users, computers *object } // containers
 
-// populate fills the directory with what the options ask for. It goes by the
-// directory's own random numbers, so that a seed decides about everything.
-func (d *Server) populate() {
-	p := &populace{d: d, now: d.options.Now(), names: map[string]int{}}
-	born := p.now.Add(-domainAge)
-	unit := func(parent *object, name string) *object {
-		if there := parent.children[(rdn{"OU", name}).key()]; there != nil {
-			return there // the account that binds may be in it
-		}
-		o := &object{class: classes["organizationalunit"], parent: parent, rdn: rdn{"OU", name}}
-		d.insert(o, born)
-		return o
+// generate adds the objects of the options. It uses only the random numbers of the
+// directory, so that the seed determines the result.
+func (d *Server) generate() {
+	g := &generator{d: d, now: d.options.Now(), data: loadSampleData(), names: map[string]int{}}
+	for _, l := range g.data.Locales {
+		city := g.unit(d.root, l.OU)
+		g.offices = append(g.offices, office{g.unit(city, "Users"), g.unit(city, "Computers")})
 	}
-	for _, c := range cultures {
-		city := unit(d.root, c.ou)
-		p.offices = append(p.offices, office{unit(city, "Users"), unit(city, "Computers")})
-	}
-	groups, contacts := unit(d.root, "Groups"), unit(d.root, "Contacts")
+	groups, contacts := g.unit(d.root, "Groups"), g.unit(d.root, "Contacts")
 	for n := range d.options.Users {
-		p.user(n)
+		g.user(n)
 	}
-	var made []*object
+	var created []*object
 	for n := range d.options.Groups {
-		made = append(made, p.group(groups, n, made))
+		created = append(created, g.group(groups, n, created))
 	}
 	for n := range min(200, d.options.Users/10) + 3 {
-		p.computer(n)
+		g.computer(n)
 	}
 	for n := range min(50, d.options.Users/20) + 3 {
-		p.contact(contacts, n)
+		g.contact(contacts, n)
 	}
 	for _, name := range []string{"gmsa-sql", "gmsa-web"} {
-		p.managedAccount(name)
+		g.managedAccount(name)
 	}
 }
 
-// standing is what is the matter with an account.
-type standing int
+// unit returns an organizational unit. It can exist as a container of Options.BindDN.
+func (g *generator) unit(parent *object, name string) *object {
+	if existing := parent.children[(rdn{"OU", name}).key()]; existing != nil {
+		return existing
+	}
+	return g.d.create(parent, "organizationalUnit", name, g.now.Add(-domainAge))
+}
+
+// accountState is the state of a generated account.
+type accountState int
 
 const (
-	standingGood standing = iota
-	standingDisabled
-	standingExpired
-	standingEnding // expires some day
-	standingLocked
-	standingWasLocked // long enough ago
-	standingPasswordNeverExpires
-	standingPasswordExpired
-	standingMustChange
-	standingSmartcard
-	standingNew // never logged on
-	standings
+	stateActive accountState = iota
+	stateDisabled
+	stateExpired
+	stateExpiresLater
+	stateLocked
+	stateLockoutEnded
+	statePasswordNeverExpires
+	statePasswordExpired
+	stateMustChangePassword
+	stateSmartcard
+	stateNeverLoggedOn
+	stateCount
 )
 
-// permille of accounts in each standing but the good one.
-var permille = [standings]int{standingDisabled: 60, standingExpired: 15, standingEnding: 30, standingLocked: 10, standingWasLocked: 10,
-	standingPasswordNeverExpires: 90, standingPasswordExpired: 35, standingMustChange: 20, standingSmartcard: 15, standingNew: 20}
+// permille is the share of accounts in each state. The others are active.
+var permille = [stateCount]int{stateDisabled: 60, stateExpired: 15, stateExpiresLater: 30, stateLocked: 10, stateLockoutEnded: 10,
+	statePasswordNeverExpires: 90, statePasswordExpired: 35, stateMustChangePassword: 20, stateSmartcard: 15, stateNeverLoggedOn: 20}
 
-// user makes the n-th user. The first ones show every culture and every standing,
-// so that a small directory has them too.
-func (p *populace) user(n int) {
-	r := p.d.random
-	which, state := n%len(cultures), standing(n%int(standings))
-	if n >= len(cultures) {
-		which, state = r.IntN(len(cultures)), p.standing()
+// user generates user number n. The first users cover every locale and every state, so
+// that small directories have them all.
+func (g *generator) user(n int) {
+	r := g.d.random
+	place, state := n%len(g.data.Locales), accountState(n%int(stateCount))
+	if n >= len(g.data.Locales) {
+		place, state = r.IntN(len(g.data.Locales)), g.state()
 	}
-	c := &cultures[which]
-	given, family := c.given[r.IntN(len(c.given))], c.family[r.IntN(len(c.family))]
-	display := given.written + " " + family.written
+	l := &g.data.Locales[place]
+	given, family := l.GivenNames[r.IntN(len(l.GivenNames))], l.FamilyNames[r.IntN(len(l.FamilyNames))]
+	display := given.native + " " + family.native
 	name := display
-	if c.familyFirst {
-		display = family.written + given.written
+	if l.FamilyFirst {
+		display = family.native + given.native
 		name = display
-	} else if c.listed && p.chance(30) {
-		name = family.written + ", " + given.written
+	} else if l.CommaForm && g.chance(30) {
+		name = family.native + ", " + given.native
 	}
-	parent := p.offices[which].users
-	name = p.unique(name, func(text string, n int) string { return fmt.Sprintf("%s %d", text, n) }, c.ou)
-	account := p.unique(given.latin[:1]+family.latin, numbered, "")
-	address := p.unique(given.latin+"."+family.latin, numbered, "@") + "@" + domainName
+	name = g.unique(l.OU, name, " ")
+	account := g.unique("", given.latin[:1]+family.latin, "")
+	address := g.unique("@", given.latin+"."+family.latin, "") + "@" + domainName
 
-	var f draft
-	f[attributeSAMAccountType] = samUser
-	f[attributeSAMAccountName] = account
-	f[attributeUserPrincipalName] = account + "@" + domainName
-	f[attributePrimaryGroupID] = "513"
-	f[attributeCodePage] = "0"
-	f[attributeLastLogoff] = "0"
-	f[attributeCountryCode] = strings.TrimLeft(c.numeric, "0")
-	f[attributeSN] = family.written
-	p.some(&f, 97, attributeGivenName, given.written)
-	p.some(&f, 96, attributeDisplayName, display)
-	p.some(&f, 92, attributeMail, address)
-	p.some(&f, 60, attributeMobile, p.phone(c.phone))
-	p.some(&f, 90, attributeTitle, titles[r.IntN(len(titles))])
-	p.some(&f, 95, attributeDepartment, departments[r.IntN(len(departments))])
-	f[attributeCompany] = "Example Corporation"
-	p.some(&f, 80, attributeEmployeeID, strconv.Itoa(100_000+n))
-	if p.chance(88) {
-		f[attributeL], f[attributeC], f[attributeST] = c.city, c.code, c.state
-		street := fmt.Sprintf("%s %d", c.streets[r.IntN(len(c.streets))], 1+r.IntN(200))
-		if p.chance(8) {
+	var b recordBuilder
+	b[attributeSAMAccountType] = samUser
+	b[attributeSAMAccountName] = account
+	b[attributeUserPrincipalName] = account + "@" + domainName
+	b[attributePrimaryGroupID] = "513"
+	b[attributeCodePage] = "0"
+	b[attributeLastLogoff] = "0"
+	b[attributeCountryCode] = strings.TrimLeft(l.NumericCode, "0")
+	b[attributeSN] = family.native
+	b[attributeCompany] = "Example Corporation"
+	g.setSome(&b, 97, attributeGivenName, given.native)
+	g.setSome(&b, 96, attributeDisplayName, display)
+	g.setSome(&b, 92, attributeMail, address)
+	g.setSome(&b, 60, attributeMobile, g.phone(l.Phone))
+	g.setSome(&b, 90, attributeTitle, g.data.Titles[r.IntN(len(g.data.Titles))])
+	g.setSome(&b, 95, attributeDepartment, g.data.Departments[r.IntN(len(g.data.Departments))])
+	g.setSome(&b, 80, attributeEmployeeID, strconv.Itoa(100_000+n))
+	if g.chance(88) {
+		b[attributeL], b[attributeC], b[attributeST] = l.City, l.Code, l.State
+		street := fmt.Sprintf("%s %d", l.Streets[r.IntN(len(l.Streets))], 1+r.IntN(200))
+		if g.chance(8) {
 			street += fmt.Sprintf("\r\nFloor %d", 1+r.IntN(30))
 		}
-		f[attributeStreetAddress] = street
-		p.some(&f, 95, attributeCO, c.country)
+		b[attributeStreetAddress] = street
+		g.setSome(&b, 95, attributeCO, l.Country)
 	}
-	created := p.history(&f, state)
-	o := &object{class: classes["user"], parent: parent, rdn: rdn{"CN", name}, attributes: f.record(p.scratch)}
-	p.join(o, created)
-	p.staff = append(p.staff, o)
+	created := g.history(&b, state)
+	g.users = append(g.users, g.addPrincipal("user", g.offices[place].users, name, &b, created))
 }
 
-func numbered(text string, n int) string { return text + strconv.Itoa(n) }
-
-func (p *populace) standing() standing {
-	at := p.d.random.IntN(1000)
+// state returns a random state.
+func (g *generator) state() accountState {
+	n := g.d.random.IntN(1000)
 	for state, share := range permille {
-		if at -= share; at < 0 {
-			return standing(state)
+		if n -= share; n < 0 {
+			return accountState(state)
 		}
 	}
-	return standingGood
+	return stateActive
 }
 
 const (
-	day       = 24 * time.Hour
-	passwords = 42 * day // how long they last in this domain
+	day            = 24 * time.Hour
+	maxPasswordAge = 42 * day // as maxPwdAge
 )
 
-// history writes what time has done to an account, and returns when it was made.
-func (p *populace) history(f *draft, state standing) (created time.Time) {
-	r := p.d.random
-	age := 50*day + p.span(domainAge-50*day)
-	logon := p.span(14 * day)
-	password := p.span(passwords - 2*day)
-	control, expires, lockout, wrong := 512, never, "", 0
-	if p.chance(5) {
-		expires = "0" // never, too
+// history sets the times and counters of an account in a state. It returns the time of
+// its creation.
+func (g *generator) history(b *recordBuilder, state accountState) (created time.Time) {
+	age := 50*day + g.duration(domainAge-50*day)
+	logon := g.duration(14 * day)
+	password := g.duration(maxPasswordAge - 2*day)
+	control, failures := 512, 0
+	b[attributeAccountExpires] = neverExpires
+	if g.chance(5) {
+		b[attributeAccountExpires] = "0" // never, too
 	}
 	switch state {
-	case standingDisabled:
+	case stateDisabled:
 		control = 514
-		logon = 30*day + p.span(age-30*day)
-	case standingExpired:
-		expires = p.ago(day + p.span(300*day))
-	case standingEnding:
-		expires = p.ago(-day - p.span(300*day))
-	case standingLocked:
-		lockout, wrong = p.ago(p.span(20*time.Minute)), 10
-	case standingWasLocked:
-		lockout = p.ago(2*time.Hour + p.span(20*day))
-	case standingPasswordNeverExpires:
+		logon = 30*day + g.duration(age-30*day)
+	case stateExpired:
+		b[attributeAccountExpires] = g.ago(day + g.duration(300*day))
+	case stateExpiresLater:
+		b[attributeAccountExpires] = g.ago(-day - g.duration(300*day))
+	case stateLocked:
+		b[attributeLockoutTime], failures = g.ago(g.duration(20*time.Minute)), 10
+	case stateLockoutEnded:
+		b[attributeLockoutTime] = g.ago(2*time.Hour + g.duration(20*day))
+	case statePasswordNeverExpires:
 		control = 66048
-		password = p.span(age)
-	case standingPasswordExpired:
-		password = passwords + day + p.span(age-passwords-day)
-	case standingSmartcard:
+		password = g.duration(age)
+	case statePasswordExpired:
+		password = maxPasswordAge + day + g.duration(age-maxPasswordAge-day)
+	case stateSmartcard:
 		control = 262656
-		password = p.span(age)
-	case standingNew:
-		age = p.span(5 * day)
+		password = g.duration(age)
+	case stateNeverLoggedOn:
+		age = g.duration(5 * day)
 		password, logon = age, 0
 	}
-	f[attributeUserAccountControl] = strconv.Itoa(control)
-	f[attributeAccountExpires] = expires
-	f[attributeLockoutTime] = lockout
-	f[attributePwdLastSet] = p.ago(password)
-	if state == standingMustChange {
-		f[attributePwdLastSet] = "0"
+	b[attributeUserAccountControl] = strconv.Itoa(control)
+	b[attributePwdLastSet] = g.ago(password)
+	if state == stateMustChangePassword {
+		b[attributePwdLastSet] = "0"
 	}
-	f[attributeLastLogon], f[attributeLogonCount], f[attributeBadPasswordTime] = "0", "0", "0"
-	if logon > 0 {
-		f[attributeLastLogon] = p.ago(logon)
-		f[attributeLastLogonTimestamp] = p.ago(logon + p.span(9*day))
-		f[attributeLogonCount] = strconv.Itoa(1 + r.IntN(9000))
-		if p.chance(40) {
-			f[attributeBadPasswordTime] = p.ago(logon + p.span(day))
-		}
+	g.logons(b, logon)
+	if state == stateLocked {
+		b[attributeBadPasswordTime] = b[attributeLockoutTime]
+	} else if g.chance(6) {
+		failures = 1 + g.d.random.IntN(4)
 	}
-	if state == standingLocked {
-		f[attributeBadPasswordTime] = lockout
-	} else if p.chance(6) {
-		wrong = 1 + r.IntN(4)
-	}
-	f[attributeBadPwdCount] = strconv.Itoa(wrong)
-	return p.now.Add(-age)
+	b[attributeBadPwdCount] = strconv.Itoa(failures)
+	return g.now.Add(-age)
 }
 
-// groupTypes are all that an administrator can make.
+// logons sets the logon attributes for a last logon some time ago. 0: no logon.
+func (g *generator) logons(b *recordBuilder, ago time.Duration) {
+	b[attributeLastLogon], b[attributeLogonCount], b[attributeBadPasswordTime] = "0", "0", "0"
+	if ago == 0 {
+		return
+	}
+	b[attributeLastLogon] = g.ago(ago)
+	b[attributeLastLogonTimestamp] = g.ago(ago + g.duration(9*day))
+	b[attributeLogonCount] = strconv.Itoa(1 + g.d.random.IntN(9000))
+	if g.chance(40) {
+		b[attributeBadPasswordTime] = g.ago(ago + g.duration(day))
+	}
+}
+
+// groupTypes are the types of groups that an administrator can create.
 var groupTypes = []string{"-2147483646", "-2147483644", "-2147483640", "2", "4", "8"}
 
-// group makes the n-th group. The first one has everybody in it.
-func (p *populace) group(parent *object, n int, others []*object) *object {
-	r := p.d.random
-	purpose := purposes[r.IntN(len(purposes))]
-	city := cultures[r.IntN(len(cultures))].ou
-	kind := groupTypes[n%len(groupTypes)]
-	name := p.unique(city+" "+purpose.name, func(text string, n int) string { return fmt.Sprintf("%s %d", text, n) }, "group")
+// group generates group number n. All users are members of the first one.
+func (g *generator) group(parent *object, n int, others []*object) *object {
+	r := g.d.random
+	sample := g.data.Groups[r.IntN(len(g.data.Groups))]
+	city := g.data.Locales[r.IntN(len(g.data.Locales))].OU
+	name := g.unique("group", city+" "+sample.Name, " ")
 	if n == 0 {
-		name, purpose.description = p.unique("All employees", numbered, "group"), "Everybody"
+		name, sample.Description = g.unique("group", "All employees", ""), "Everybody"
 	}
-	number, _ := strconv.ParseInt(kind, 10, 64)
-	var f draft
-	f[attributeSAMAccountType] = samAccountTypeOf(number)
-	f[attributeSAMAccountName] = name
-	f[attributeGroupType] = kind
-	f[attributeDescription] = purpose.description
-	p.some(&f, 60, attributeDisplayName, name)
-	if f[attributeSAMAccountType] == samNonSecurity || p.chance(15) {
-		f[attributeMail] = fmt.Sprintf("list-%d@%s", n, domainName)
+	var b recordBuilder
+	b[attributeGroupType] = groupTypes[n%len(groupTypes)]
+	groupType, _ := strconv.ParseInt(b[attributeGroupType], 10, 64)
+	b[attributeSAMAccountType] = samAccountTypeOf(groupType)
+	b[attributeSAMAccountName] = name
+	b[attributeDescription] = sample.Description
+	g.setSome(&b, 60, attributeDisplayName, name)
+	if b[attributeSAMAccountType] == samNonSecurity || g.chance(15) {
+		b[attributeMail] = fmt.Sprintf("list-%d@%s", n, domainName)
 	}
-	o := &object{class: classes["group"], parent: parent, rdn: rdn{"CN", name}, attributes: f.record(p.scratch)}
-	p.join(o, p.now.Add(-p.span(domainAge)))
+	o := g.addPrincipal("group", parent, name, &b, g.now.Add(-g.duration(domainAge)))
 
 	var members []*object
 	switch {
 	case n == 0:
-		members = p.staff
-	case len(p.staff) > 0:
+		members = g.users
+	case len(g.users) > 0:
 		for range r.IntN(25) {
-			members = append(members, p.staff[r.IntN(len(p.staff))])
+			members = append(members, g.users[r.IntN(len(g.users))])
 		}
-		if len(others) > 1 && p.chance(20) {
+		if len(others) > 1 && g.chance(20) {
 			members = append(members, others[1+r.IntN(len(others)-1)])
 		}
 	}
@@ -264,84 +306,85 @@ func (p *populace) group(parent *object, n int, others []*object) *object {
 	return o
 }
 
-func (p *populace) computer(n int) {
-	c := p.d.random.IntN(len(cultures))
-	name := fmt.Sprintf("%s-%04d", cultures[c].code, n+1)
-	var f draft
-	f[attributeSAMAccountType] = samMachine
-	f[attributeSAMAccountName] = name + "$"
-	f[attributeUserAccountControl] = "4096"
-	f[attributePrimaryGroupID] = "515"
-	f[attributeDNSHostName] = strings.ToLower(name) + "." + domainName
-	f[attributeOperatingSystem] = "Windows 11 Enterprise"
-	f[attributePwdLastSet] = p.ago(p.span(30 * day))
-	f[attributeAccountExpires] = never
-	p.join(&object{class: classes["computer"], parent: p.offices[c].computers, rdn: rdn{"CN", name}, attributes: f.record(p.scratch)},
-		p.now.Add(-p.span(domainAge)))
+func (g *generator) computer(n int) {
+	place := g.d.random.IntN(len(g.data.Locales))
+	name := fmt.Sprintf("%s-%04d", g.data.Locales[place].Code, n+1)
+	b := g.machine(name)
+	b[attributeDNSHostName] = strings.ToLower(name) + "." + domainName
+	b[attributeOperatingSystem] = "Windows 11 Enterprise"
+	g.addPrincipal("computer", g.offices[place].computers, name, &b, g.now.Add(-g.duration(domainAge)))
 }
 
-// contact makes somebody outside, who has an address here but no account.
-func (p *populace) contact(parent *object, n int) {
-	c := &cultures[n%len(cultures)]
-	given, family := c.given[n%len(c.given)], c.family[n%len(c.family)]
-	name := p.unique(given.written+" "+family.written+" (external)", numbered, "contact")
-	var f draft
-	f[attributeSN], f[attributeGivenName], f[attributeDisplayName] = family.written, given.written, name
-	f[attributeMail] = fmt.Sprintf("%s.%s@partner%d.example.net", given.latin, family.latin, n+1)
-	p.d.insert(&object{class: classes["contact"], parent: parent, rdn: rdn{"CN", name}, attributes: f.record(p.scratch)}, p.now.Add(-p.span(domainAge)))
+func (g *generator) managedAccount(name string) {
+	b := g.machine(name)
+	b[attributeManagedPasswordInterval] = "30"
+	parent := g.d.root.children[(rdn{"CN", "Managed Service Accounts"}).key()]
+	g.addPrincipal("msds-groupmanagedserviceaccount", parent, name, &b, g.now.Add(-g.duration(domainAge)))
 }
 
-func (p *populace) managedAccount(name string) {
-	var f draft
-	f[attributeSAMAccountType] = samMachine
-	f[attributeSAMAccountName] = name + "$"
-	f[attributeUserAccountControl] = "4096"
-	f[attributePrimaryGroupID] = "515"
-	f[attributePwdLastSet] = p.ago(p.span(30 * day))
-	f[attributeAccountExpires] = never
-	f[attributeManagedPasswordInterval] = "30"
-	parent := p.d.root.children[(rdn{"CN", "Managed Service Accounts"}).key()]
-	p.join(&object{class: classes["msds-groupmanagedserviceaccount"], parent: parent, rdn: rdn{"CN", name}, attributes: f.record(p.scratch)},
-		p.now.Add(-p.span(domainAge)))
+// machine returns the attributes of a machine account.
+func (g *generator) machine(name string) (b recordBuilder) {
+	b[attributeSAMAccountType] = samMachine
+	b[attributeSAMAccountName] = name + "$"
+	b[attributeUserAccountControl] = "4096"
+	b[attributePrimaryGroupID] = "515"
+	b[attributePwdLastSet] = g.ago(g.duration(30 * day))
+	b[attributeAccountExpires] = neverExpires
+	return b
 }
 
-// join makes a security principal.
-func (p *populace) join(o *object, created time.Time) {
-	o.sid = p.d.account(p.d.nextRID)
-	p.d.nextRID++
-	p.d.insert(o, created)
+// contact generates a contact, which has an address but no account.
+func (g *generator) contact(parent *object, n int) {
+	l := &g.data.Locales[n%len(g.data.Locales)]
+	given, family := l.GivenNames[n%len(l.GivenNames)], l.FamilyNames[n%len(l.FamilyNames)]
+	name := g.unique("contact", given.native+" "+family.native+" (external)", "")
+	var b recordBuilder
+	b[attributeSN], b[attributeGivenName], b[attributeDisplayName] = family.native, given.native, name
+	b[attributeMail] = fmt.Sprintf("%s.%s@partner%d.example.net", given.latin, family.latin, n+1)
+	o := &object{class: classes["contact"], parent: parent, rdn: rdn{"CN", name}, attributes: b.build()}
+	g.d.insert(o, g.now.Add(-g.duration(domainAge)))
 }
 
-// unique numbers namesakes, from the second on.
-func (p *populace) unique(text string, number func(string, int) string, among string) string {
-	key := among + "\x00" + strings.ToLower(text)
-	p.names[key]++
-	if n := p.names[key]; n > 1 {
-		return number(text, n)
+// addPrincipal adds a security principal.
+func (g *generator) addPrincipal(className string, parent *object, name string, b *recordBuilder, created time.Time) *object {
+	o := &object{class: classes[className], parent: parent, rdn: rdn{"CN", name}, attributes: b.build()}
+	g.d.assignSID(o)
+	g.d.insert(o, created)
+	return o
+}
+
+// unique appends a number to a name that exists in its namespace.
+func (g *generator) unique(namespace, name, separator string) string {
+	key := namespace + "\x00" + strings.ToLower(name)
+	g.names[key]++
+	if n := g.names[key]; n > 1 {
+		return name + separator + strconv.Itoa(n)
 	}
-	return text
+	return name
 }
 
-func (p *populace) chance(percent int) bool { return p.d.random.IntN(100) < percent }
+func (g *generator) chance(percent int) bool { return g.d.random.IntN(100) < percent }
 
-// some sets an attribute that so many percent have.
-func (p *populace) some(f *draft, percent int, id attributeID, value string) {
-	if p.chance(percent) {
-		f[id] = value
+// setSome sets an attribute with a probability in percent.
+func (g *generator) setSome(b *recordBuilder, percent int, id attributeID, value string) {
+	if g.chance(percent) {
+		b[id] = value
 	}
 }
 
-// span is some time up to most.
-func (p *populace) span(most time.Duration) time.Duration {
-	return time.Duration(p.d.random.Int64N(int64(most)) + 1)
+// duration returns a random duration above 0, up to a maximum.
+func (g *generator) duration(maximum time.Duration) time.Duration {
+	return time.Duration(g.d.random.Int64N(int64(maximum)) + 1)
 }
 
-func (p *populace) ago(span time.Duration) string { return fileTimeOf(p.now.Add(-span)) }
+// ago returns the file time before now.
+func (g *generator) ago(d time.Duration) string { return formatFileTime(g.now.Add(-d)) }
 
-func (p *populace) phone(pattern string) string {
+// phone replaces each # of a pattern by a random digit.
+func (g *generator) phone(pattern string) string {
 	digits := []byte(pattern)
 	var random [8]byte
-	binary.LittleEndian.PutUint64(random[:], p.d.random.Uint64())
+	binary.LittleEndian.PutUint64(random[:], g.d.random.Uint64())
 	for i, n := 0, 0; i < len(digits); i++ {
 		if digits[i] == '#' {
 			digits[i] = '0' + random[n%8]%10

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// encodeRootDSE writes what the server says of itself (MS-ADTS 3.1.1.3.2).
+// encodeRootDSE writes the entry of rootDSE (MS-ADTS 3.1.1.3.2).
 func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 	base := d.root.dn()
 	configuration := "CN=Configuration," + base
@@ -35,7 +35,7 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 		{"dsServiceName", []string{d.settings.dn()}},
 		{"dnsHostName", []string{hostName}},
 		{"defaultNamingContext", []string{base}},
-		{"currentTime", []string{generalizedTimeOf(s.now.Unix())}},
+		{"currentTime", []string{formatGeneralizedTime(s.now.Unix())}},
 		{"configurationNamingContext", []string{configuration}},
 	}
 	end := e.message(id, tagSearchEntry)

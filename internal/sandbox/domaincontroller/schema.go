@@ -2,37 +2,33 @@ package domaincontroller
 
 import "strings"
 
-// syntax is how the values of an attribute are written and compared (MS-ADTS 3.1.1.3.1.1).
+// syntax is the syntax of an attribute (MS-ADTS 3.1.1.3.1.1).
 type syntax byte
 
 const (
-	syntaxText    syntax = iota // without regard to case
-	syntaxInteger               // 32 or 64 bits, decimal
+	syntaxText    syntax = iota // case-insensitive
+	syntaxInteger               // 32 or 64 bits
 	syntaxBoolean               // TRUE or FALSE
-	syntaxTime                  // generalized time
+	syntaxTime                  // generalized time (X.680)
 	syntaxOctets
 	syntaxSID
 	syntaxDN
-	syntaxClass // objectClass and objectCategory: a class can be named instead
+	syntaxClass // objectClass and objectCategory: filters can use the name of a class
 )
 
-// attributeType is one attribute of the schema.
+// attributeType is an attribute of the schema.
 type attributeType struct {
-	name   string
-	id     attributeID
-	syntax syntax
-	many   bool // has more than one value
-	// system attributes belong to the server: nobody sets them.
-	system bool
-	// local attributes are not replicated: setting one raises no update sequence number.
-	local bool
-	// constructed attributes are computed when they are asked for by name, and
-	// cannot be searched for.
-	constructed bool
+	name        string
+	id          attributeID
+	syntax      syntax
+	many        bool // multivalued
+	system      bool // only the server sets it
+	local       bool // not replicated: a change assigns no update sequence number
+	constructed bool // computed, returned only if requested by name, and not searchable
 }
 
-// attributeID is an attribute's place in the schema. Attributes of an object that
-// are kept in its record are ordered by it.
+// attributeID is the index of an attribute in the schema. Stored attributes of an object
+// are ordered by it.
 type attributeID byte
 
 const (
@@ -51,14 +47,15 @@ const (
 	attributeObjectSID
 	attributeObjectCategory
 	attributeIsDeleted
-	attributeLastKnownParent
 	attributeMember
 	attributeMemberOf
 	attributeComputedControl
 	attributeCanonicalName
 	attributePasswordExpiry
 	attributeResultantPSO
-	attributeSAMAccountType // the first that is kept in the record: most filters ask for it
+	attributeInvocationID
+	attributeSAMAccountType // first, because most filters use it
+	attributeLastKnownParent
 	attributeSAMAccountName
 	attributeUserAccountControl
 	attributeGroupType
@@ -69,7 +66,6 @@ const (
 	attributeDescription
 	attributeMail
 	attributeMobile
-	attributeTelephoneNumber
 	attributeTitle
 	attributeDepartment
 	attributeCompany
@@ -77,21 +73,16 @@ const (
 	attributeL
 	attributeST
 	attributeStreetAddress
-	attributePostalCode
 	attributeC
 	attributeCO
 	attributeCountryCode
 	attributeCodePage
-	attributeInfo
-	attributeProxyAddresses
 	attributeDNSHostName
-	attributeServicePrincipalName
 	attributeOperatingSystem
 	attributeAccountExpires
 	attributePwdLastSet
 	attributeLockoutTime
 	attributePrimaryGroupID
-	attributeAdminCount
 	attributeBadPwdCount
 	attributeBadPasswordTime
 	attributeLastLogon
@@ -101,17 +92,9 @@ const (
 	attributeMaxPwdAge
 	attributeLockoutDuration
 	attributeLockoutThreshold
-	attributeInvocationID
 	attributeOptions
 	attributeSystemFlags
 	attributeManagedPasswordInterval
-	attributeSIDHistory
-	attributeAllowedToDelegateTo
-	attributeAllowedToActOnBehalf
-	attributeSupportedEncryptionTypes
-	attributeUserWorkstations
-	attributeManagedBy
-	attributeGroupMSAMembership
 	attributeOperatingSystemVersion
 	attributeMinPwdLength
 	attributePwdHistoryLength
@@ -122,27 +105,11 @@ const (
 	attributeBehaviorVersion
 	attributePSOPrecedence
 	attributePSOAppliesTo
-	attributePSOMinimumLength
-	attributePSOHistoryLength
-	attributePSOComplexity
-	attributePSOReversible
-	attributePSOMinimumAge
 	attributePSOMaximumAge
-	attributePSOLockoutThreshold
-	attributePSOLockoutDuration
-	attributePSOLockoutWindow
-	attributeTrustPartner
-	attributeFlatName
-	attributeSecurityIdentifier
-	attributeTrustDirection
-	attributeTrustType
-	attributeTrustAttributes
-	attributeEnabledFeatureBL
 	attributeOptionalFeatureGUID
-	attributes // how many there are
 )
 
-var schema = [attributes]attributeType{
+var schema = [...]attributeType{
 	attributeObjectClass:              {name: "objectClass", syntax: syntaxClass, many: true, system: true},
 	attributeCN:                       {name: "cn", system: true},
 	attributeOU:                       {name: "ou", system: true},
@@ -176,7 +143,6 @@ var schema = [attributes]attributeType{
 	attributeDescription:              {name: "description", many: true},
 	attributeMail:                     {name: "mail"},
 	attributeMobile:                   {name: "mobile"},
-	attributeTelephoneNumber:          {name: "telephoneNumber"},
 	attributeTitle:                    {name: "title"},
 	attributeDepartment:               {name: "department"},
 	attributeCompany:                  {name: "company"},
@@ -184,21 +150,16 @@ var schema = [attributes]attributeType{
 	attributeL:                        {name: "l"},
 	attributeST:                       {name: "st"},
 	attributeStreetAddress:            {name: "streetAddress"},
-	attributePostalCode:               {name: "postalCode"},
 	attributeC:                        {name: "c"},
 	attributeCO:                       {name: "co"},
 	attributeCountryCode:              {name: "countryCode", syntax: syntaxInteger},
 	attributeCodePage:                 {name: "codePage", syntax: syntaxInteger},
-	attributeInfo:                     {name: "info"},
-	attributeProxyAddresses:           {name: "proxyAddresses", many: true},
 	attributeDNSHostName:              {name: "dNSHostName"},
-	attributeServicePrincipalName:     {name: "servicePrincipalName", many: true},
 	attributeOperatingSystem:          {name: "operatingSystem"},
 	attributeAccountExpires:           {name: "accountExpires", syntax: syntaxInteger},
 	attributePwdLastSet:               {name: "pwdLastSet", syntax: syntaxInteger},
 	attributeLockoutTime:              {name: "lockoutTime", syntax: syntaxInteger},
 	attributePrimaryGroupID:           {name: "primaryGroupID", syntax: syntaxInteger},
-	attributeAdminCount:               {name: "adminCount", syntax: syntaxInteger},
 	attributeBadPwdCount:              {name: "badPwdCount", syntax: syntaxInteger, local: true},
 	attributeBadPasswordTime:          {name: "badPasswordTime", syntax: syntaxInteger, local: true},
 	attributeLastLogon:                {name: "lastLogon", syntax: syntaxInteger, local: true},
@@ -212,13 +173,6 @@ var schema = [attributes]attributeType{
 	attributeOptions:                  {name: "options", syntax: syntaxInteger},
 	attributeSystemFlags:              {name: "systemFlags", syntax: syntaxInteger, system: true},
 	attributeManagedPasswordInterval:  {name: "msDS-ManagedPasswordInterval", syntax: syntaxInteger},
-	attributeSIDHistory:               {name: "sIDHistory", syntax: syntaxSID, many: true},
-	attributeAllowedToDelegateTo:      {name: "msDS-AllowedToDelegateTo", many: true},
-	attributeAllowedToActOnBehalf:     {name: "msDS-AllowedToActOnBehalfOfOtherIdentity", syntax: syntaxOctets},
-	attributeSupportedEncryptionTypes: {name: "msDS-SupportedEncryptionTypes", syntax: syntaxInteger},
-	attributeUserWorkstations:         {name: "userWorkstations"},
-	attributeManagedBy:                {name: "managedBy", syntax: syntaxDN},
-	attributeGroupMSAMembership:       {name: "msDS-GroupMSAMembership", syntax: syntaxOctets},
 	attributeOperatingSystemVersion:   {name: "operatingSystemVersion"},
 	attributeMinPwdLength:             {name: "minPwdLength", syntax: syntaxInteger},
 	attributePwdHistoryLength:         {name: "pwdHistoryLength", syntax: syntaxInteger},
@@ -229,26 +183,45 @@ var schema = [attributes]attributeType{
 	attributeBehaviorVersion:          {name: "msDS-Behavior-Version", syntax: syntaxInteger},
 	attributePSOPrecedence:            {name: "msDS-PasswordSettingsPrecedence", syntax: syntaxInteger},
 	attributePSOAppliesTo:             {name: "msDS-PSOAppliesTo", syntax: syntaxDN, many: true},
-	attributePSOMinimumLength:         {name: "msDS-MinimumPasswordLength", syntax: syntaxInteger},
-	attributePSOHistoryLength:         {name: "msDS-PasswordHistoryLength", syntax: syntaxInteger},
-	attributePSOComplexity:            {name: "msDS-PasswordComplexityEnabled", syntax: syntaxBoolean},
-	attributePSOReversible:            {name: "msDS-PasswordReversibleEncryptionEnabled", syntax: syntaxBoolean},
-	attributePSOMinimumAge:            {name: "msDS-MinimumPasswordAge", syntax: syntaxInteger},
 	attributePSOMaximumAge:            {name: "msDS-MaximumPasswordAge", syntax: syntaxInteger},
-	attributePSOLockoutThreshold:      {name: "msDS-LockoutThreshold", syntax: syntaxInteger},
-	attributePSOLockoutDuration:       {name: "msDS-LockoutDuration", syntax: syntaxInteger},
-	attributePSOLockoutWindow:         {name: "msDS-LockoutObservationWindow", syntax: syntaxInteger},
-	attributeTrustPartner:             {name: "trustPartner"},
-	attributeFlatName:                 {name: "flatName"},
-	attributeSecurityIdentifier:       {name: "securityIdentifier", syntax: syntaxSID},
-	attributeTrustDirection:           {name: "trustDirection", syntax: syntaxInteger},
-	attributeTrustType:                {name: "trustType", syntax: syntaxInteger},
-	attributeTrustAttributes:          {name: "trustAttributes", syntax: syntaxInteger},
-	attributeEnabledFeatureBL:         {name: "msDS-EnabledFeatureBL", syntax: syntaxDN},
 	attributeOptionalFeatureGUID:      {name: "msDS-OptionalFeatureGUID", syntax: syntaxOctets},
+	// attributes that no code of this package uses
+	{name: "info"},
+	{name: "proxyAddresses", many: true},
+	{name: "servicePrincipalName", many: true},
+	{name: "adminCount", syntax: syntaxInteger},
+	{name: "sIDHistory", syntax: syntaxSID, many: true},
+	{name: "msDS-AllowedToDelegateTo", many: true},
+	{name: "msDS-AllowedToActOnBehalfOfOtherIdentity", syntax: syntaxOctets},
+	{name: "msDS-SupportedEncryptionTypes", syntax: syntaxInteger},
+	{name: "userWorkstations"},
+	{name: "managedBy", syntax: syntaxDN},
+	{name: "msDS-GroupMSAMembership", syntax: syntaxOctets},
+	{name: "msDS-MinimumPasswordLength", syntax: syntaxInteger},
+	{name: "msDS-PasswordHistoryLength", syntax: syntaxInteger},
+	{name: "msDS-PasswordComplexityEnabled", syntax: syntaxBoolean},
+	{name: "msDS-PasswordReversibleEncryptionEnabled", syntax: syntaxBoolean},
+	{name: "msDS-MinimumPasswordAge", syntax: syntaxInteger},
+	{name: "msDS-LockoutThreshold", syntax: syntaxInteger},
+	{name: "msDS-LockoutDuration", syntax: syntaxInteger},
+	{name: "msDS-LockoutObservationWindow", syntax: syntaxInteger},
+	{name: "trustPartner"},
+	{name: "flatName"},
+	{name: "securityIdentifier", syntax: syntaxSID},
+	{name: "trustDirection", syntax: syntaxInteger},
+	{name: "trustType", syntax: syntaxInteger},
+	{name: "trustAttributes", syntax: syntaxInteger},
+	{name: "msDS-EnabledFeatureBL", syntax: syntaxDN},
+	{name: "telephoneNumber"},
+	{name: "postalCode"},
 }
 
-// attributesByName has the schema under its names in lower case.
+const (
+	attributeCount = attributeID(len(schema))
+	firstStored    = attributeSAMAccountType // values of the attributes before it are computed
+)
+
+// attributesByName is the schema by lower-case name.
 var attributesByName = func() map[string]*attributeType {
 	byName := make(map[string]*attributeType, len(schema))
 	for id := range schema {
@@ -258,14 +231,14 @@ var attributesByName = func() map[string]*attributeType {
 	return byName
 }()
 
-// class is a class of objects that can be in the directory.
+// class is an object class.
 type class struct {
-	name       string
-	ancestors  []string // from top down to the class itself, as objectClass has them
-	category   string   // common name of objectCategory in the schema
-	naming     string   // attribute of the relative name
-	rdn        attributeID
-	samAccount string // sAMAccountType; "": no security principal
+	name           string
+	ancestors      []string // values of objectClass: from top to the class itself
+	category       string   // common name of objectCategory in the schema
+	rdnAttribute   string   // CN, OU or DC
+	rdn            attributeID
+	samAccountType string // empty: not a security principal
 }
 
 const (
@@ -280,16 +253,16 @@ const (
 var classes = func() map[string]*class {
 	byName := map[string]*class{}
 	for _, c := range []*class{
-		{ancestors: []string{"top", "person", "organizationalPerson", "user"}, category: "Person", samAccount: samUser},
-		{ancestors: []string{"top", "person", "organizationalPerson", "user", "inetOrgPerson"}, category: "Person", samAccount: samUser},
+		{ancestors: []string{"top", "person", "organizationalPerson", "user"}, category: "Person", samAccountType: samUser},
+		{ancestors: []string{"top", "person", "organizationalPerson", "user", "inetOrgPerson"}, category: "Person", samAccountType: samUser},
 		{ancestors: []string{"top", "person", "organizationalPerson", "contact"}, category: "Person"},
-		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer"}, category: "Computer", samAccount: samMachine},
+		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer"}, category: "Computer", samAccountType: samMachine},
 		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer", "msDS-GroupManagedServiceAccount"},
-			category: "ms-DS-Group-Managed-Service-Account", samAccount: samMachine},
+			category: "ms-DS-Group-Managed-Service-Account", samAccountType: samMachine},
 		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer", "msDS-ManagedServiceAccount"},
-			category: "ms-DS-Managed-Service-Account", samAccount: samMachine},
-		{ancestors: []string{"top", "group"}, category: "Group", samAccount: samGroup},
-		{ancestors: []string{"top", "organizationalUnit"}, category: "Organizational-Unit", naming: "OU", rdn: attributeOU},
+			category: "ms-DS-Managed-Service-Account", samAccountType: samMachine},
+		{ancestors: []string{"top", "group"}, category: "Group", samAccountType: samGroup},
+		{ancestors: []string{"top", "organizationalUnit"}, category: "Organizational-Unit", rdnAttribute: "OU", rdn: attributeOU},
 		{ancestors: []string{"top", "container"}, category: "Container"},
 		{ancestors: []string{"top", "foreignSecurityPrincipal"}, category: "Foreign-Security-Principal"},
 		{ancestors: []string{"top", "msDS-PasswordSettingsContainer"}, category: "ms-DS-Password-Settings-Container"},
@@ -297,7 +270,7 @@ var classes = func() map[string]*class {
 		{ancestors: []string{"top", "leaf", "trustedDomain"}, category: "Trusted-Domain"},
 		{ancestors: []string{"top", "msDS-OptionalFeature"}, category: "ms-DS-Optional-Feature"},
 		{ancestors: []string{"top", "builtinDomain"}, category: "Builtin-Domain"},
-		{ancestors: []string{"top", "domain", "domainDNS"}, category: "Domain-DNS", naming: "DC", rdn: attributeDC},
+		{ancestors: []string{"top", "domain", "domainDNS"}, category: "Domain-DNS", rdnAttribute: "DC", rdn: attributeDC},
 		{ancestors: []string{"top", "configuration"}, category: "Configuration"},
 		{ancestors: []string{"top", "sitesContainer"}, category: "Sites-Container"},
 		{ancestors: []string{"top", "site"}, category: "Site"},
@@ -305,8 +278,8 @@ var classes = func() map[string]*class {
 		{ancestors: []string{"top", "server"}, category: "Server"},
 		{ancestors: []string{"top", "applicationSettings", "nTDSDSA"}, category: "NTDS-DSA"},
 	} {
-		if c.naming == "" {
-			c.naming, c.rdn = "CN", attributeCN
+		if c.rdnAttribute == "" {
+			c.rdnAttribute, c.rdn = "CN", attributeCN
 		}
 		c.name = c.ancestors[len(c.ancestors)-1]
 		byName[strings.ToLower(c.name)] = c
@@ -314,8 +287,8 @@ var classes = func() map[string]*class {
 	return byName
 }()
 
-// categoryOf is the objectCategory by which a class is found when a filter names
-// the class: (objectCategory=user) is (objectCategory=person).
+// categoryOf returns the objectCategory that a filter with the name of a class matches:
+// (objectCategory=user) is (objectCategory=person).
 func categoryOf(name string) (string, bool) {
 	switch name = strings.ToLower(name); name {
 	case "person", "organizationalperson":

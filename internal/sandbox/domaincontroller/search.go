@@ -18,39 +18,39 @@ import (
 // The limits of a domain controller's default policy.
 const (
 	maxPageSize = 1000
-	maxHeld     = 10 // searches that a connection may have going on
-	maxNumber   = 1<<31 - 1
+	maxCursors  = 10 // searches that a connection may have going on
+	maxInt32    = 1<<31 - 1
 )
 
 // search is one search request.
 type search struct {
-	base         string
-	scope        int64
-	limit        int // of entries, in this answer
-	typesOnly    bool
-	filter       element
-	selection    selection
-	showDeleted  bool
-	seesDeleted  bool // the account may see what Deleted Objects holds
-	domainScope  bool
-	extended     extendedDN
-	paged        bool
-	pageSize     int
-	cookie       []byte
-	sizeLimited  bool // the client's own limit is the one that holds
-	now          time.Time
-	isRootDSE    bool
-	unknown      bool // a critical control is
-	unreadable   bool
-	continuation string // identifies the search that a cookie goes on with
+	base          string
+	scope         int64
+	limit         int // of entries, in this answer
+	typesOnly     bool
+	filter        element
+	selection     selection
+	showDeleted   bool
+	readsDeleted  bool // the account may see what Deleted Objects holds
+	domainScope   bool
+	extended      dnForm
+	paged         bool
+	pageSize      int
+	cookie        []byte
+	clientLimited bool // the client's own limit is the one that holds
+	now           time.Time
+	isRootDSE     bool
+	unknown       bool // a critical control is
+	malformed     bool
+	searchKey     string // identifies the search that a cookie goes on with
 }
 
 // held is what is left of a paged search: the objects that it found when it began,
 // and has not given yet.
-type held struct {
-	cookie       []byte
-	continuation string
-	rest         []*object
+type cursor struct {
+	cookie    []byte
+	searchKey string
+	rest      []*object
 }
 
 // The parts of a search request (RFC 4511 4.5.1).
@@ -65,10 +65,10 @@ const (
 	partAttributes
 )
 
-func (c *client) parseSearch(r ldapRequest) search {
-	s := search{base: r.part(partBase).text(), scope: r.part(partScope).number(), typesOnly: r.part(partTypesOnly).flag(), limit: maxPageSize, now: c.directory.options.Now()}
+func (c *connection) parseSearch(r request) search {
+	s := search{base: r.part(partBase).text(), scope: r.part(partScope).number(), typesOnly: r.part(partTypesOnly).flag(), limit: maxPageSize, now: c.server.options.Now()}
 	if len(r.operation.children) <= partAttributes {
-		s.unreadable = true
+		s.malformed = true
 		return s
 	}
 	s.filter = r.part(partFilter)
@@ -80,12 +80,12 @@ func (c *client) parseSearch(r ldapRequest) search {
 	s.isRootDSE = s.base == "" && s.scope == ldap.ScopeBaseObject
 	s.showDeleted = r.has(controlShowDeleted)
 	s.domainScope = r.has(controlDomainScope)
-	s.seesDeleted = s.showDeleted && c.account != nil && c.account == c.directory.service && c.directory.options.ReadsDeleted
+	s.readsDeleted = s.showDeleted && c.account != nil && c.account == c.server.service && c.server.options.ReadsDeleted
 	for _, control := range r.controls {
 		switch control.oid {
 		case controlShowDeleted, controlDomainScope, controlManageDSAIT:
 		case controlExtendedDN:
-			s.extended = parseExtendedDN(control.value)
+			s.extended = parseDNForm(control.value)
 		case controlPaging:
 			s.paged = true
 			s.parsePaging(control.value)
@@ -94,34 +94,34 @@ func (c *client) parseSearch(r ldapRequest) search {
 		}
 	}
 	if n := r.part(partSizeLimit).number(); n > 0 && n < int64(s.limit) {
-		s.limit, s.sizeLimited = int(n), true
+		s.limit, s.clientLimited = int(n), true
 	}
-	s.continuation = fmt.Sprintf("%q %d %t %x %x", strings.ToLower(s.base), s.scope, s.showDeleted, s.filter.tag, s.filter.content)
+	s.searchKey = fmt.Sprintf("%q %d %t %x %x", strings.ToLower(s.base), s.scope, s.showDeleted, s.filter.tag, s.filter.content)
 	return s
 }
 
 // parsePaging reads the size and the cookie of RFC 2696.
 func (s *search) parsePaging(value []byte) {
-	s.unreadable = true
+	s.malformed = true
 	sequence, _, err := parseElement(value, 0)
 	if err != nil || len(sequence.children) != 2 {
 		return
 	}
 	size := sequence.children[0].number()
-	if size < 0 || size > maxNumber {
+	if size < 0 || size > maxInt32 {
 		return
 	}
-	s.unreadable = false
+	s.malformed = false
 	s.pageSize = min(int(size), maxPageSize)
 	s.cookie = sequence.children[1].content
 }
 
-func (c *client) search(r ldapRequest) {
+func (c *connection) search(r request) {
 	s := c.parseSearch(r)
-	outcome, cookie, entries := c.directory.run(c, r.id, s)
+	outcome, cookie, entries := c.server.answerSearch(c, r.id, s)
 	paged := s.paged && outcome.code == ldap.LDAPResultSuccess
 	c.encoder.result(r.id, tagSearchDone, outcome, paged, cookie)
-	c.directory.count(func(n *Counters) {
+	c.server.updateCounters(func(n *Counters) {
 		n.Searches++
 		n.Entries += entries
 		if paged {
@@ -132,45 +132,45 @@ func (c *client) search(r ldapRequest) {
 
 // run writes the entries of one answer. All of them are of one moment; the next
 // page is of another.
-func (d *Server) run(c *client, id int64, s search) (outcome result, cookie []byte, entries int) {
+func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result, cookie []byte, entries int) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	switch {
-	case s.unreadable || s.extended == badDNs || s.scope < ldap.ScopeBaseObject || s.scope > ldap.ScopeWholeSubtree:
-		return refusal(ldap.LDAPResultProtocolError, "000020D6: LdapErr: DSID-0C090A80, comment: Error decoding ldap message, data 0, v4f7c"), nil, 0
+	case s.malformed || s.extended == dnInvalid || s.scope < ldap.ScopeBaseObject || s.scope > ldap.ScopeWholeSubtree:
+		return errorResult(ldap.LDAPResultProtocolError, "000020D6: LdapErr: DSID-0C090A80, comment: Error decoding ldap message, data 0, v4f7c"), nil, 0
 	case s.unknown:
-		return unavailableExtension, nil, 0
+		return unavailableExtensionResult, nil, 0
 	case s.isRootDSE && (c.account != nil || !s.paged): // not even this, in pages, before a bind
 		d.encodeRootDSE(&c.encoder, id, s)
 		return result{}, nil, 1
 	case c.account == nil:
-		return notBound, nil, 0
+		return notBoundResult, nil, 0
 	}
 	matches, err := d.compileFilter(s.filter, 0)
 	switch {
-	case errors.Is(err, errConstructed):
-		return refusal(ldap.LDAPResultInappropriateMatching, "0000202E: LdapErr: DSID-0C0907F8, comment: Inappropriate matching, data 0, v4f7c"), nil, 0
+	case errors.Is(err, errConstructedAttribute):
+		return errorResult(ldap.LDAPResultInappropriateMatching, "0000202E: LdapErr: DSID-0C0907F8, comment: Inappropriate matching, data 0, v4f7c"), nil, 0
 	case err != nil:
-		return refusal(ldap.LDAPResultProtocolError, "00000057: LdapErr: DSID-0C0907EE, comment: Error decoding filter, data 0, v4f7c"), nil, 0
+		return errorResult(ldap.LDAPResultProtocolError, "00000057: LdapErr: DSID-0C0907EE, comment: Error decoding filter, data 0, v4f7c"), nil, 0
 	}
-	base, refused := d.base(s)
+	base, refused := d.findBase(s)
 	if refused.code != ldap.LDAPResultSuccess {
 		return refused, nil, 0
 	}
 	keeps := func(o *object) bool {
-		return inScope(o, base, s) && d.visible(o, s) && matches(o) == isTrue
+		return inScope(o, base, s) && d.isVisible(o, s) && matches(o) == isTrue
 	}
 	var found []*object
 	if len(s.cookie) > 0 {
 		known := false
-		if found, known = c.resume(s); !known {
-			return unavailableExtension, nil, 0
+		if found, known = c.takeCursor(s); !known {
+			return unavailableExtensionResult, nil, 0
 		}
 		if s.pageSize == 0 {
 			return result{}, nil, 0 // the client gives the search up
 		}
 	} else {
-		found = d.candidates(base, s, keeps)
+		found = d.findObjects(base, s, keeps)
 	}
 	limit := s.limit
 	if s.paged && s.pageSize > 0 {
@@ -185,10 +185,10 @@ func (d *Server) run(c *client, id int64, s search) (outcome result, cookie []by
 		found = found[1:]
 	}
 	switch {
-	case len(found) > 0 && (!s.paged || s.sizeLimited && entries == s.limit):
+	case len(found) > 0 && (!s.paged || s.clientLimited && entries == s.limit):
 		return result{code: ldap.LDAPResultSizeLimitExceeded}, nil, entries
 	case len(found) > 0:
-		return result{}, c.hold(s, found), entries
+		return result{}, c.addCursor(s, found), entries
 	}
 	if s.scope == ldap.ScopeWholeSubtree && base == d.root && !s.domainScope {
 		d.encodeReference(&c.encoder, id)
@@ -196,13 +196,13 @@ func (d *Server) run(c *client, id int64, s search) (outcome result, cookie []by
 	return result{}, nil, entries
 }
 
-var unavailableExtension = refusal(ldap.LDAPResultUnavailableCriticalExtension,
+var unavailableExtensionResult = errorResult(ldap.LDAPResultUnavailableCriticalExtension,
 	"00002040: SvcErr: DSID-031401E7, problem 5010 (UNAVAIL_EXTENSION), data 0\n")
 
 // base finds the object that a search starts at: by its name, as <GUID=…> or as
 // <SID=…> (MS-ADTS 3.1.1.3.1.2.4).
-func (d *Server) base(s search) (*object, result) {
-	badName := refusal(ldap.LDAPResultInvalidDNSyntax, "0000208F: NameErr: DSID-03100233, problem 2006 (BAD_NAME), data 8350, best match of:\n\t'"+s.base+"'\n")
+func (d *Server) findBase(s search) (*object, result) {
+	badName := errorResult(ldap.LDAPResultInvalidDNSyntax, "0000208F: NameErr: DSID-03100233, problem 2006 (BAD_NAME), data 8350, best match of:\n\t'"+s.base+"'\n")
 	if kind, text, ok := strings.Cut(strings.ToUpper(s.base), "="); ok && (kind == "<GUID" || kind == "<SID") {
 		find := d.byGUIDText
 		if kind == "<SID" {
@@ -212,7 +212,7 @@ func (d *Server) base(s search) (*object, result) {
 		switch {
 		case !ok:
 			return nil, badName
-		case o == nil || !d.visible(o, s):
+		case o == nil || !d.isVisible(o, s):
 			return nil, noSuchObject(nil)
 		}
 		return o, result{}
@@ -229,7 +229,7 @@ func (d *Server) base(s search) (*object, result) {
 	case above == nil:
 		elsewhere := make([]string, 0, len(dn.RDNs))
 		for _, part := range dn.RDNs {
-			if r := rdnOf(part); r.attribute == "DC" {
+			if r := newRDN(part); r.attribute == "DC" {
 				elsewhere = append(elsewhere, r.value)
 			}
 		}
@@ -237,12 +237,12 @@ func (d *Server) base(s search) (*object, result) {
 			return nil, noSuchObject(nil)
 		}
 		host := strings.Join(elsewhere, ".")
-		refused := refusal(ldap.LDAPResultReferral, "0000202B: RefErr: DSID-0310084A, data 0, 1 access points\n\tref 1: '"+host+"'\n")
-		refused.referral = "ldap://" + host + "/" + joinRDNs(dn.RDNs)
+		refused := errorResult(ldap.LDAPResultReferral, "0000202B: RefErr: DSID-0310084A, data 0, 1 access points\n\tref 1: '"+host+"'\n")
+		refused.referral = "ldap://" + host + "/" + formatDN(dn.RDNs)
 		return nil, refused
 	case found == nil:
 		return nil, noSuchObject(above)
-	case !d.visible(found, s):
+	case !d.isVisible(found, s):
 		return nil, noSuchObject(found.parent)
 	}
 	return found, result{}
@@ -257,7 +257,7 @@ func noSuchObject(above *object) result {
 	if above != nil {
 		matched = above.dn()
 	}
-	r := refusal(ldap.LDAPResultNoSuchObject, "0000208D: NameErr: DSID-0310028D, problem 2001 (NO_OBJECT), data 0, best match of:\n\t'"+matched+"'\n")
+	r := errorResult(ldap.LDAPResultNoSuchObject, "0000208D: NameErr: DSID-0310028D, problem 2001 (NO_OBJECT), data 0, best match of:\n\t'"+matched+"'\n")
 	r.matched = matched
 	return r
 }
@@ -294,14 +294,14 @@ func (d *Server) bySIDText(text string) (*object, bool) {
 }
 
 // visible reports whether there is such an object at all, to this search.
-func (d *Server) visible(o *object, s search) bool {
+func (d *Server) isVisible(o *object, s search) bool {
 	switch {
 	case !o.deleted:
 		return true
 	case o == d.deleted:
 		return s.showDeleted
 	default:
-		return s.seesDeleted
+		return s.readsDeleted
 	}
 }
 
@@ -316,8 +316,8 @@ func inScope(o, base *object, s search) bool {
 	}
 }
 
-// candidates are the objects that a search finds, in the order in which they were made.
-func (d *Server) candidates(base *object, s search, keeps func(*object) bool) []*object {
+// findObjects are the objects that a search finds, in the order in which they were made.
+func (d *Server) findObjects(base *object, s search, keeps func(*object) bool) []*object {
 	if s.scope == ldap.ScopeBaseObject {
 		if keeps(base) {
 			return []*object{base}
@@ -334,24 +334,24 @@ func (d *Server) candidates(base *object, s search, keeps func(*object) bool) []
 }
 
 // hold keeps the rest of a paged search under a new cookie.
-func (c *client) hold(s search, rest []*object) []byte {
+func (c *connection) addCursor(s search, rest []*object) []byte {
 	cookie := make([]byte, 16)
 	_, _ = rand.Read(cookie) // never fails
-	if len(c.held) == maxHeld {
-		c.held = slices.Delete(c.held, 0, 1)
+	if len(c.cursors) == maxCursors {
+		c.cursors = slices.Delete(c.cursors, 0, 1)
 	}
-	c.held = append(c.held, held{cookie, s.continuation, rest})
+	c.cursors = append(c.cursors, cursor{cookie, s.searchKey, rest})
 	return cookie
 }
 
 // resume takes up the search that a cookie stands for. A cookie is good once, on
 // its own connection, and for its own search.
-func (c *client) resume(s search) ([]*object, bool) {
-	i := slices.IndexFunc(c.held, func(h held) bool { return bytes.Equal(h.cookie, s.cookie) })
-	if i < 0 || c.held[i].continuation != s.continuation {
+func (c *connection) takeCursor(s search) ([]*object, bool) {
+	i := slices.IndexFunc(c.cursors, func(h cursor) bool { return bytes.Equal(h.cookie, s.cookie) })
+	if i < 0 || c.cursors[i].searchKey != s.searchKey {
 		return nil, false
 	}
-	rest := c.held[i].rest
-	c.held = slices.Delete(c.held, i, i+1)
+	rest := c.cursors[i].rest
+	c.cursors = slices.Delete(c.cursors, i, i+1)
 	return rest, true
 }

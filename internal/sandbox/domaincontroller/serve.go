@@ -11,44 +11,43 @@ import (
 	"time"
 )
 
-// serving is what Close has to end.
-type serving struct {
+// serveState is what Close ends.
+type serveState struct {
 	mu          sync.Mutex
 	closed      bool
 	listeners   []net.Listener
 	connections map[net.Conn]struct{}
-	running     sync.WaitGroup
+	running     sync.WaitGroup // calls of Serve
 	counters    Counters
 }
 
-// Counters count what clients did.
+// Counters count the operations of clients.
 type Counters struct {
-	Binds, RefusedBinds int // those that were accepted, and those that were not
-	Searches            int // each page is one, and so is each reading of rootDSE
-	Pages               int // answers with a paging control
-	Entries             int
+	Binds, FailedBinds int
+	Searches           int // requests: a page is one, and a read of rootDSE
+	Pages              int // results with a paging control
+	Entries            int
 }
 
-// Searches returns the counters.
-func (d *Server) Searches() Counters {
-	d.serving.mu.Lock()
-	defer d.serving.mu.Unlock()
-	return d.serving.counters
+// Counters returns the counters.
+func (d *Server) Counters() Counters {
+	d.serveState.mu.Lock()
+	defer d.serveState.mu.Unlock()
+	return d.serveState.counters
 }
 
-func (d *Server) count(add func(*Counters)) {
-	d.serving.mu.Lock()
-	defer d.serving.mu.Unlock()
-	add(&d.serving.counters)
+func (d *Server) updateCounters(update func(*Counters)) {
+	d.serveState.mu.Lock()
+	defer d.serveState.mu.Unlock()
+	update(&d.serveState.counters)
 }
 
-// ErrClosed is what Serve returns after Close.
-var ErrClosed = errors.New("directory closed")
+// ErrClosed is returned by Serve after Close.
+var ErrClosed = errors.New("domain controller closed")
 
-// Serve takes connections until ctx is done, which is no error, or until Close. It
-// speaks LDAP with StartTLS to those of plain, and LDAPS to those of secure; either
-// may be nil. It closes both, and returns when nothing of it is left running; after
-// that the directory serves no more.
+// Serve accepts connections until ctx is done, which is no error, or until Close. It
+// serves LDAP with StartTLS on plain and LDAPS on secure. One of them may be nil. It
+// closes both and returns after its last goroutine. It cannot be called again after that.
 func (d *Server) Serve(ctx context.Context, plain, secure net.Listener) error {
 	listeners := make([]net.Listener, 0, 2)
 	for _, listener := range []net.Listener{plain, secure} {
@@ -56,54 +55,56 @@ func (d *Server) Serve(ctx context.Context, plain, secure net.Listener) error {
 			listeners = append(listeners, listener)
 		}
 	}
-	s := &d.serving
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !d.registerListeners(listeners) {
 		for _, listener := range listeners {
 			listener.Close()
 		}
 		return ErrClosed
 	}
-	s.listeners = append(s.listeners, listeners...)
-	s.running.Add(1) // under the lock, so that Close sees it
-	s.mu.Unlock()
-	defer s.running.Done()
+	defer d.serveState.running.Done()
 
-	stop := context.AfterFunc(ctx, d.cut)
+	stop := context.AfterFunc(ctx, d.closeAll)
 	defer stop()
-	failed := make(chan error, len(listeners))
-	var accepting sync.WaitGroup
+	results := make(chan error, len(listeners))
 	for _, listener := range listeners {
-		accepting.Go(func() {
-			failed <- d.accept(listener, listener == secure)
-		})
-	}
-	accepting.Wait()
-	if ctx.Err() != nil {
-		return nil
+		go func() { results <- d.accept(listener, listener == secure) }()
 	}
 	var err error
 	for range listeners {
-		if e := <-failed; !errors.Is(e, net.ErrClosed) {
-			err = errors.Join(err, e)
+		if result := <-results; !errors.Is(result, net.ErrClosed) {
+			err = errors.Join(err, result)
 		}
 	}
-	if err == nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err == nil:
 		return ErrClosed
 	}
 	return err
 }
 
-// Close ends every connection and Serve, and waits until nothing runs any more.
-// Whoever still talks to it is cut off.
-func (d *Server) Close() {
-	d.cut()
-	d.serving.running.Wait()
+// registerListeners adds the listeners of a call of Serve. It reports false after Close.
+func (d *Server) registerListeners(listeners []net.Listener) bool {
+	s := &d.serveState
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.listeners = append(s.listeners, listeners...)
+	s.running.Add(1) // under the lock, so that Close waits for it
+	return true
 }
 
-func (d *Server) cut() {
-	s := &d.serving
+// Close closes all connections, ends Serve and waits for its goroutines.
+func (d *Server) Close() {
+	d.closeAll()
+	d.serveState.running.Wait()
+}
+
+func (d *Server) closeAll() {
+	s := &d.serveState
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -115,24 +116,26 @@ func (d *Server) cut() {
 	}
 }
 
+// accept accepts connections until an error, which it returns. It closes the other
+// listener too.
 func (d *Server) accept(listener net.Listener, secure bool) error {
-	var talking sync.WaitGroup
+	var serving sync.WaitGroup
 	defer func() {
-		d.cut() // one listener without the other is no directory
-		talking.Wait()
+		d.closeAll()
+		serving.Wait()
 	}()
 	for {
 		raw, err := listener.Accept()
 		if err != nil {
 			return fmt.Errorf("accept on %s: %w", listener.Addr(), err)
 		}
-		if !d.enter(raw) {
+		if !d.register(raw) {
 			raw.Close()
 			continue
 		}
-		talking.Go(func() {
-			defer d.leave(raw)
-			c := &client{directory: d, raw: raw, conn: raw}
+		serving.Go(func() {
+			defer d.unregister(raw)
+			c := &connection{server: d, raw: raw, conn: raw}
 			if secure {
 				c.conn, c.encrypted = tls.Server(raw, d.tls), true
 			}
@@ -141,64 +144,63 @@ func (d *Server) accept(listener net.Listener, secure bool) error {
 	}
 }
 
-// enter notes a connection, unless everything is about to end.
-func (d *Server) enter(raw net.Conn) bool {
-	d.serving.mu.Lock()
-	defer d.serving.mu.Unlock()
-	if d.serving.closed {
+// register adds a connection. It reports false after Close.
+func (d *Server) register(raw net.Conn) bool {
+	d.serveState.mu.Lock()
+	defer d.serveState.mu.Unlock()
+	if d.serveState.closed {
 		return false
 	}
-	d.serving.connections[raw] = struct{}{}
+	d.serveState.connections[raw] = struct{}{}
 	return true
 }
 
-func (d *Server) leave(raw net.Conn) {
+func (d *Server) unregister(raw net.Conn) {
 	raw.Close()
-	d.serving.mu.Lock()
-	defer d.serving.mu.Unlock()
-	delete(d.serving.connections, raw)
+	d.serveState.mu.Lock()
+	defer d.serveState.mu.Unlock()
+	delete(d.serveState.connections, raw)
 }
 
-// handshakeTimeout bounds the one exchange that a silent client could hold up.
-const handshakeTimeout = 10 * time.Second
+const handshakeTimeout = 10 * time.Second // of StartTLS
 
-// client is one connection. Its requests are answered in turn.
-type client struct {
-	directory *Server
+// connection is a client's connection. It answers requests one after the other.
+type connection struct {
+	server    *Server
 	raw, conn net.Conn
 	encrypted bool
-	account   *object // nil: not bound
-	held      []held  // searches that go on, oldest first
+	account   *object  // nil: not bound
+	cursors   []cursor // of paged searches, oldest first
 	encoder   encoder
 }
 
-func (c *client) serve() {
+func (c *connection) serve() {
 	reader := bufio.NewReader(c.conn)
 	for {
 		request, err := readRequest(reader)
 		if err != nil {
-			return // gone, or not LDAP: there is nobody to tell
+			return // closed, or not LDAP
 		}
 		c.encoder.out = c.encoder.out[:0]
-		next := c.answer(request)
+		action := c.answer(request)
 		if len(c.encoder.out) > 0 {
 			if _, err := c.conn.Write(c.encoder.out); err != nil {
 				return
 			}
 		}
-		switch next {
-		case stop:
+		switch action {
+		case closeConnection:
 			return
-		case secure:
-			// What came with the request, before TLS, is dropped with its reader.
-			encrypted := tls.Server(c.raw, c.directory.tls)
-			handshake, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
-			err := encrypted.HandshakeContext(handshake)
+		case startTLS:
+			// Bytes that the client sent after the request are dropped with the reader.
+			encrypted := tls.Server(c.raw, c.server.tls)
+			ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+			err := encrypted.HandshakeContext(ctx)
 			cancel()
 			if err != nil {
 				return
 			}
-			c.conn, c.encrypted, c.account, c.held = encrypted, true, nil, nil
+			c.conn, c.encrypted, c.account, c.cursors = encrypted, true, nil, nil
 			reader = bufio.NewReader(encrypted)
 		}
 	}

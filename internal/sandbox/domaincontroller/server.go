@@ -23,24 +23,23 @@ import (
 	"adconnector/internal/ad"
 )
 
-// Options say what is in the directory and who may read it.
+// Options describe the content of the directory and the account that may read it.
 type Options struct {
-	Users, Groups int    // generated, beside those that every domain is born with
-	Seed          uint64 // the same seed makes the same directory, its times relative to Now
+	Users, Groups int    // generated, besides the built-in ones
+	Seed          uint64 // equal seeds generate equal directories, with times relative to Now
 
-	// BindDN and Password are of the one account that may bind at first. It is made
-	// with the directory, its containers included; "": CN=svc-qualys,OU=Service in
-	// the domain. Without a password nobody may bind.
+	// BindDN and Password belong to the account that can bind. New creates the account
+	// and its containers. Default: CN=svc-qualys,OU=Service in the domain. Without a
+	// password, no account can bind.
 	BindDN, Password string
-	ReadsDeleted     bool // that account may list Deleted Objects and read what is there
+	ReadsDeleted     bool // the account may read the Deleted Objects container and its objects
 
 	Now func() time.Time // nil: time.Now
 }
 
-// Server is a domain controller of one domain, as far as the connector looks:
-// LDAP, LDAPS and StartTLS, rootDSE, simple binds, searches. Reading is the only
-// thing that LDAP can do to it; changes come through its methods, which may be
-// called at any time. Names are distinguished names, as LDAP writes them.
+// Server is a domain controller of one domain. It implements LDAP, LDAPS, StartTLS,
+// rootDSE, simple binds and searches. Its methods are safe for concurrent use, and take
+// distinguished names in LDAP's form.
 type Server struct {
 	options     Options
 	certificate *x509.Certificate
@@ -48,85 +47,85 @@ type Server struct {
 
 	mu           sync.RWMutex
 	root         *object // the domain
-	deleted      *object // its Deleted Objects
+	deleted      *object // its Deleted Objects container
 	settings     *object // NTDS Settings of this domain controller
 	policies     *object // Password Settings Container
 	objects      []*object
 	byGUID       map[ad.GUID]*object
-	bySID        map[string]*object // of groups
+	groupsBySID  map[string]*object
 	passwords    map[*object]string
-	service      *object // the account of the options
+	service      *object // the account of Options.BindDN
 	highest      ad.USN
 	invocationID ad.GUID
 	domainSID    string
 	nextRID      uint32
 	random       *rand.Rand
 
-	serving serving
+	serveState serveState
 }
 
-// The domain and its one controller.
+// The domain and its domain controller.
 const (
-	domainName = "corp.example.com"
-	domainDN   = "DC=corp,DC=example,DC=com"
-	flatName   = "CORP" // for NetBIOS
-	hostName   = "dc1." + domainName
+	domainName  = "corp.example.com"
+	domainDN    = "DC=corp,DC=example,DC=com"
+	netBIOSName = "CORP"
+	hostName    = "dc1." + domainName
 )
 
-// firstUSN is where a domain controller stands once it is promoted, about.
-const firstUSN = 12_288
+const (
+	firstUSN = 12_288 // approximately the value after promotion
+	firstRID = 1103   // of the first account that an administrator creates
+)
 
-// firstRID is the first that a domain gives to an account of its own.
-const firstRID = 1103
-
-// New makes a directory. It panics when BindDN is no name: it is the
-// program's own.
+// New returns a domain controller that does not listen yet. It panics if BindDN is
+// invalid, because that is an error of the caller.
 func New(options Options) *Server {
 	if options.Now == nil {
 		options.Now = time.Now
 	}
-	d := &Server{
-		options:   options,
-		byGUID:    map[ad.GUID]*object{},
-		bySID:     map[string]*object{},
-		passwords: map[*object]string{},
-		highest:   firstUSN,
-		nextRID:   firstRID,
-		random:    rand.New(rand.NewPCG(options.Seed, 0x6469726563746f72)),
-	}
 	if options.BindDN == "" {
-		d.options.BindDN = "CN=svc-qualys,OU=Service," + domainDN
+		options.BindDN = "CN=svc-qualys,OU=Service," + domainDN
 	}
-	d.serving.connections = map[net.Conn]struct{}{}
+	d := &Server{
+		options:     options,
+		byGUID:      map[ad.GUID]*object{},
+		groupsBySID: map[string]*object{},
+		passwords:   map[*object]string{},
+		highest:     firstUSN,
+		nextRID:     firstRID,
+		random:      rand.New(rand.NewPCG(options.Seed, 0x6469726563746f72)),
+	}
+	d.serveState.connections = map[net.Conn]struct{}{}
 	d.certificate, d.tls = newCertificate(hostName, domainName)
 	d.invocationID = d.newGUID()
-	d.domainSID = sidOf(21, d.random.Uint32(), d.random.Uint32(), d.random.Uint32())
-	d.found()
-	if err := d.addService(); err != nil {
-		panic(fmt.Errorf("sandbox: bind DN %s: %w", d.options.BindDN, err))
+	d.domainSID = newSID(21, d.random.Uint32(), d.random.Uint32(), d.random.Uint32())
+	d.createDomain()
+	if err := d.createServiceAccount(); err != nil {
+		panic(fmt.Errorf("create account %s: %w", options.BindDN, err))
 	}
-	d.populate()
+	d.generate()
 	return d
 }
 
-// Base is the naming context of the domain.
+// Base returns the DN of the domain, which is its naming context.
 func (d *Server) Base() string { return d.root.dn() }
 
-// BindDN is the account of the options.
+// BindDN returns the DN of the account that can bind.
 func (d *Server) BindDN() string { return d.options.BindDN }
 
-// Certificate is what the directory presents: it is its own issuer, and good for
-// localhost, 127.0.0.1, ::1, the domain controller and the domain.
+// Certificate returns the server's self-signed certificate. It is valid for localhost,
+// 127.0.0.1, ::1, the domain controller and the domain.
 func (d *Server) Certificate() *x509.Certificate { return d.certificate }
 
-// HighestUSN is the highest update sequence number given out so far.
+// HighestUSN returns the highest update sequence number assigned so far.
 func (d *Server) HighestUSN() ad.USN {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.highest
 }
 
-// InvocationID names the database whose update sequence numbers these are.
+// InvocationID returns the identifier of the database that assigned the update sequence
+// numbers.
 func (d *Server) InvocationID() ad.GUID {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -143,22 +142,23 @@ func (d *Server) newGUID() ad.GUID {
 	return guid
 }
 
-// addService makes the account that may bind, and the containers it is in.
-func (d *Server) addService() error {
+// createServiceAccount creates the account of Options.BindDN and its containers.
+func (d *Server) createServiceAccount() error {
 	dn, err := ldap.ParseDN(d.options.BindDN)
 	if err != nil {
 		return err
 	}
 	for i := len(dn.RDNs) - len(d.root.suffix) - 1; i > 0; i-- {
-		parent := joinRDNs(dn.RDNs[i:])
-		if d.lookup(parent) == nil {
-			kind := "organizationalUnit"
-			if rdnOf(dn.RDNs[i]).attribute == "CN" {
-				kind = "container"
-			}
-			if err := d.add(Object{DN: parent, Attributes: map[string][]string{"objectClass": {kind}}}); err != nil {
-				return err
-			}
+		container := formatDN(dn.RDNs[i:])
+		if d.lookup(container) != nil {
+			continue
+		}
+		class := "organizationalUnit"
+		if newRDN(dn.RDNs[i]).attribute == "CN" {
+			class = "container"
+		}
+		if err := d.add(Object{DN: container, Attributes: map[string][]string{"objectClass": {class}}}); err != nil {
+			return err
 		}
 	}
 	err = d.add(Object{DN: d.options.BindDN, Attributes: map[string][]string{
@@ -171,7 +171,7 @@ func (d *Server) addService() error {
 	d.service = d.lookup(d.options.BindDN)
 	if d.options.Password != "" {
 		d.passwords[d.service] = d.options.Password
-		d.service.attributes = d.service.attributes.with(attributePwdLastSet, fileTimeOf(d.options.Now().Add(-24*time.Hour)))
+		d.service.set(attributePwdLastSet, formatFileTime(d.options.Now().Add(-24*time.Hour)))
 	}
 	return nil
 }

@@ -148,10 +148,10 @@ func TestBind(t *testing.T) {
 	}
 	account("good", "userPrincipalName", "someone@example.net")
 	account("disabled", "userAccountControl", "514")
-	account("locked", "lockoutTime", fileTimeOf(testNow.Add(-29*time.Minute)))
-	account("unlocked", "lockoutTime", fileTimeOf(testNow.Add(-31*time.Minute)))
-	account("expired", "accountExpires", fileTimeOf(testNow.Add(-time.Second)))
-	account("over", "pwdLastSet", fileTimeOf(testNow.Add(-43*24*time.Hour)))
+	account("locked", "lockoutTime", formatFileTime(testNow.Add(-29*time.Minute)))
+	account("unlocked", "lockoutTime", formatFileTime(testNow.Add(-31*time.Minute)))
+	account("expired", "accountExpires", formatFileTime(testNow.Add(-time.Second)))
+	account("over", "pwdLastSet", formatFileTime(testNow.Add(-43*24*time.Hour)))
 	account("change", "pwdLastSet", "0")
 	account("guessed")
 	guessed := d.dial(t)
@@ -189,7 +189,7 @@ func TestBind(t *testing.T) {
 			refused(t, err, 49, "80090308: LdapErr: DSID-0C090569, comment: AcceptSecurityContext error, data "+test.data+", v4f7c")
 		})
 	}
-	if n := d.Searches(); n.Binds != 7 || n.RefusedBinds != 10+13 {
+	if n := d.Counters(); n.Binds != 7 || n.FailedBinds != 10+13 {
 		t.Errorf("counted %+v", n)
 	}
 }
@@ -289,7 +289,7 @@ func TestPaging(t *testing.T) {
 		t.Errorf("%d users", want)
 	}
 	for _, test := range []struct{ size, pages int }{{1000, 2}, {5000, 2}, {999, 2}, {100, 13}} {
-		before := d.Searches()
+		before := d.Counters()
 		found, err := conn.SearchWithPaging(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false,
 			"(sAMAccountType=805306368)", []string{"objectGUID"}, nil), uint32(test.size))
 		must(t, err)
@@ -297,7 +297,7 @@ func TestPaging(t *testing.T) {
 		for _, entry := range found.Entries {
 			distinct[string(entry.GetRawAttributeValue("objectGUID"))] = true
 		}
-		pages := d.Searches().Pages - before.Pages
+		pages := d.Counters().Pages - before.Pages
 		if len(found.Entries) != want || len(distinct) != want || pages != test.pages {
 			t.Errorf("size %d: %d entries, %d distinct, %d pages; want %d in %d", test.size, len(found.Entries), len(distinct), pages, want, test.pages)
 		}
@@ -493,8 +493,8 @@ func TestClock(t *testing.T) {
 	d := serveDirectory(t, Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
 	conn := d.bound(t)
 	dn := "CN=Somebody,OU=Service," + d.Base()
-	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"user"}, "pwdLastSet": {fileTimeOf(testNow.Add(-42*24*time.Hour + time.Hour))},
-		"lockoutTime": {fileTimeOf(testNow)}}}))
+	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"user"}, "pwdLastSet": {formatFileTime(testNow.Add(-42*24*time.Hour + time.Hour))},
+		"lockoutTime": {formatFileTime(testNow)}}}))
 	read := func(attribute string) string {
 		return d.find(t, conn, dn, 0, "(objectClass=*)", attribute).Entries[0].GetAttributeValue(attribute)
 	}
@@ -511,7 +511,7 @@ func TestClock(t *testing.T) {
 			t.Errorf("after %s: %s, want %s", step.after, got, step.want)
 		}
 	}
-	if got, want := read("msDS-UserPasswordExpiryTimeComputed"), fileTimeOf(testNow.Add(time.Hour)); got != want {
+	if got, want := read("msDS-UserPasswordExpiryTimeComputed"), formatFileTime(testNow.Add(time.Hour)); got != want {
 		t.Errorf("the password expires at %s, want %s", got, want)
 	}
 	must(t, d.Modify(dn, "pwdLastSet", "0"))
@@ -521,8 +521,8 @@ func TestClock(t *testing.T) {
 	highest++
 	must(t, d.Modify(d.Base(), "maxPwdAge", "-9223372036854775808"))
 	must(t, d.Modify(dn, "pwdLastSet", "1"))
-	if got := read("msDS-UserPasswordExpiryTimeComputed"); got != never || computed() != "0" {
-		t.Errorf("where passwords never expire this one does at %s", got)
+	if got := read("msDS-UserPasswordExpiryTimeComputed"); got != neverExpires || computed() != "0" {
+		t.Errorf("password expires at %s in a domain without a maximum age", got)
 	}
 	highest += 2
 	if d.HighestUSN() != highest {
@@ -546,7 +546,7 @@ func TestChanges(t *testing.T) {
 		{"clear", func() error { return d.Modify(dn, "title") }, "(!(title=*))"},
 		{"disable", func() error { return d.Disable(dn) }, "(userAccountControl:" + ruleBitAnd + ":=2)"},
 		{"enable", func() error { return d.Enable(dn) }, "(!(userAccountControl:" + ruleBitAnd + ":=2))"},
-		{"password", func() error { return d.SetPassword(dn, "secret") }, "(pwdLastSet=" + fileTimeOf(testNow) + ")"},
+		{"password", func() error { return d.SetPassword(dn, "secret") }, "(pwdLastSet=" + formatFileTime(testNow) + ")"},
 		{"rename", func() error { return d.Rename(dn, "Two, the 2nd") }, `(&(cn=Two, the 2nd)(distinguishedName=CN=Two\5c, the 2nd,` + base + "))"},
 		{"move", func() error { return d.Move(`CN=Two\, the 2nd,`+base, "CN=Users,"+d.Base()) }, `(distinguishedName=CN=Two\5c, the 2nd,CN=Users,` + d.Base() + ")"},
 	} {
@@ -573,8 +573,8 @@ func TestUnchanged(t *testing.T) {
 		name   string
 		change func() error
 	}{
-		{"last logon", func() error { return d.Touch(dn, "lastLogon", fileTimeOf(testNow)) }},
-		{"bad passwords", func() error { return d.Touch(dn, "badPwdCount", "3") }},
+		{"last logon", func() error { return d.SetLocal(dn, "lastLogon", formatFileTime(testNow)) }},
+		{"bad passwords", func() error { return d.SetLocal(dn, "badPwdCount", "3") }},
 		{"name of the container", func() error { return d.Rename("OU=Service,"+d.Base(), "Servants") }},
 	} {
 		before := d.usn(t, conn, guid)
@@ -620,7 +620,7 @@ func TestRefusedChanges(t *testing.T) {
 		"two values":      d.Modify(dn, "title", "a", "b"),
 		"no number":       d.Modify(dn, "accountExpires", "soon"),
 		"local":           d.Modify(dn, "lastLogon", "0"),
-		"replicated":      d.Touch(dn, "title", "x"),
+		"replicated":      d.SetLocal(dn, "title", "x"),
 		"no such member":  d.Modify("CN=Team,"+base, "member", "CN=nobody,"+base),
 		"no such object":  d.Disable("CN=nobody," + base),
 		"no account":      d.Disable(base),
@@ -644,7 +644,7 @@ func TestRestore(t *testing.T) {
 	t.Parallel()
 	d := serveDirectory(t, Options{Users: 100})
 	id, highest := d.InvocationID(), d.HighestUSN()
-	d.Restore(Restoration{Back: 100, SameInvocation: true})
+	d.Restore(Restoration{USNRollback: 100, SameInvocation: true})
 	if d.InvocationID() != id || d.HighestUSN() != highest-99 {
 		t.Errorf("rolled back from %d to %d", highest, d.HighestUSN())
 	}
@@ -717,10 +717,10 @@ func TestDeleted(t *testing.T) {
 func TestCloses(t *testing.T) {
 	d := serveDirectory(t, Options{Users: 1000}) // as many as one answer has
 	idle := d.bound(t)
-	silent, err := net.Dial("tcp", d.secure) // never shakes hands
+	silent, err := net.Dial("tcp", d.secure) // no TLS handshake
 	must(t, err)
 	defer silent.Close()
-	stalled, err := net.Dial("tcp", d.plain) // asks for more than the socket holds, and never reads
+	stalled, err := net.Dial("tcp", d.plain) // asks for more than the socket holds, and does not read
 	must(t, err)
 	defer stalled.Close()
 	var asked encoder
@@ -729,7 +729,7 @@ func TestCloses(t *testing.T) {
 	body := asked.begin(tagBindRequest)
 	asked.number(tagInteger, 3)
 	asked.octets(tagOctets, d.BindDN())
-	asked.octets(tagChoice, testPassword)
+	asked.octets(tagPrimitive, testPassword)
 	asked.end(body)
 	asked.end(bind)
 	const searches = 30
@@ -743,18 +743,18 @@ func TestCloses(t *testing.T) {
 		asked.number(tagInteger, 0)
 		asked.number(tagInteger, 0)
 		asked.octets(tagBoolean, "\x00")
-		asked.octets(tagChoice|ldap.FilterPresent, "objectClass")
+		asked.octets(tagPrimitive|ldap.FilterPresent, "objectClass")
 		asked.end(asked.begin(tagSequence))
 		asked.end(body)
 		asked.end(search)
 	}
 	_, err = stalled.Write(asked.out)
 	must(t, err)
-	for d.Searches().Entries == 0 {
+	for d.Counters().Entries == 0 {
 		runtime.Gosched() // until it is at it
 	}
 	d.Close() // does not wait for those who stall: they never end
-	if n := d.Searches().Searches; n == searches {
+	if n := d.Counters().Searches; n == searches {
 		t.Errorf("all %d searches were answered: nothing stalled", n)
 	}
 	if _, err := idle.Search(ldap.NewSearchRequest("", 0, 0, 0, 0, false, "(objectClass=*)", nil, nil)); err == nil {
@@ -762,7 +762,7 @@ func TestCloses(t *testing.T) {
 	}
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	for _, running := range []string{"domaincontroller.(*client)", "domaincontroller.(*Server).accept"} {
+	for _, running := range []string{"domaincontroller.(*connection)", "domaincontroller.(*Server).accept"} {
 		if strings.Contains(string(stacks), running) {
 			t.Errorf("%s is left", running)
 		}
