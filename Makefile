@@ -41,7 +41,7 @@ test-image: ## the image, built with buildah and run as an engine would (Linux, 
 test-deploy: ## the same, and all that lies under deploy/
 	cd test/deploy && go test -count=1 -timeout 15m -v ./...
 
-bench: ## reading, first sync and unchanged pass beside ldapsearch and go-ldap (slapd; BENCH_LARGE=1 for a million)
+bench: ## read, first full sync and unchanged full sync, compared with ldapsearch and go-ldap (slapd; BENCH_LARGE=1 for a million users)
 	go run ./test/bench
 
 lint: ## gofmt, go vet, staticcheck, go.mod tidy

@@ -47,7 +47,7 @@ func TestInventoryListing(t *testing.T) {
 		seen = append(seen, b.texts(names)...)
 	}
 	if len(seen) != s.users || !ascending(seen) {
-		t.Errorf("all pages together have %d rows, sorted %v", len(seen), ascending(seen))
+		t.Errorf("%d rows on all pages, sorted %t", len(seen), ascending(seen))
 	}
 	b.click("a[rel=prev]")
 	b.click(".pager li:first-child a")
@@ -56,8 +56,8 @@ func TestInventoryListing(t *testing.T) {
 	t.Log("sort")
 	b.click("thead th:first-child a")
 	b.expect("order", b.text("thead [aria-sort=descending]"), "Name ▼")
-	if down := b.texts(names); down[0] != seen[len(seen)-1] {
-		t.Errorf("downwards it begins with %q, upwards it ends with %q", down[0], seen[len(seen)-1])
+	if descending := b.texts(names); descending[0] != seen[len(seen)-1] {
+		t.Errorf("first in descending order %q, last in ascending order %q", descending[0], seen[len(seen)-1])
 	}
 	b.click("thead th:nth-child(5) a")
 	b.expect("order", b.text("thead [aria-sort=ascending]"), "Last sign-in ▲")
@@ -73,17 +73,17 @@ func TestInventoryListing(t *testing.T) {
 
 	t.Log("search")
 	b.visit(s.url + "/inventory/users")
-	for _, each := range []struct{ typed, found string }{
+	for _, c := range []struct{ query, found string }{
 		{"FOX@corp", "🦊 Fox 👩🏽‍🚀"},
 		{"مريم الفارسي maryam@", "مريم الفارسي"},
 		{"nobody", "nobody"},
 	} {
-		b.search(search, each.typed)
-		if got := b.texts(names); len(got) != 1 || got[0] != each.found {
-			t.Errorf("%s: found %q, want %q", each.typed, got, each.found)
+		b.search(search, c.query)
+		if got := b.texts(names); len(got) != 1 || got[0] != c.found {
+			t.Errorf("%s: found %q, want %q", c.query, got, c.found)
 		}
 		b.expect("heading", b.text("h1"), fmt.Sprintf("Users 1 of %d", s.users))
-		b.expect("text in the search box", evaluate[string](b, `document.querySelector("#q").value`), each.typed)
+		b.expect("text in the search box", evaluate[string](b, `document.querySelector("#q").value`), c.query)
 	}
 	b.search(search, "no such person")
 	b.expect("text without results", b.text(".nothing h2"), "No user matches")
@@ -113,8 +113,8 @@ func TestInventoryListing(t *testing.T) {
 	b.expect("heading", b.text("h1"), fmt.Sprintf("Groups %d", s.groups))
 	b.choose("select[name=type]", "DISTRIBUTION")
 	b.click(".search button")
-	if types := b.texts("tbody td[data-title=Type]"); len(types) == 0 || slices.ContainsFunc(types, func(each string) bool { return each != "Distribution" }) {
-		t.Errorf("groups for distribution: %q", types)
+	if types := b.texts("tbody td[data-title=Type]"); len(types) == 0 || slices.ContainsFunc(types, func(kind string) bool { return kind != "Distribution" }) {
+		t.Errorf("types of distribution groups: %q", types)
 	}
 }
 
@@ -122,13 +122,13 @@ func TestInventoryListing(t *testing.T) {
 // console message for an HTTP error, which the test ignores.
 func TestInventoryInvalidQuery(t *testing.T) {
 	b, s := openSite(t, desktop)
-	for typed, said := range map[string]string{
+	for query, message := range map[string]string{
 		"inventory.sauce: ('x')":    "Term inventory.sauce: is not supported: use inventory.source: ('Microsoft Active Directory')",
 		"inventory.source: ('Micro": "Term inventory.source: is not supported: use inventory.source: ('Microsoft Active Directory')",
 	} {
-		b.visit(s.url + "/inventory/users?q=" + url.QueryEscape(typed))
-		b.expect("message", b.text("[role=alert]"), said)
-		b.expect("text in the search box", evaluate[string](b, `document.querySelector("#q").value`), typed)
+		b.visit(s.url + "/inventory/users?q=" + url.QueryEscape(query))
+		b.expect("message", b.text("[role=alert]"), message)
+		b.expect("text in the search box", evaluate[string](b, `document.querySelector("#q").value`), query)
 		if b.lastStatus() != 400 {
 			t.Errorf("status %d", b.lastStatus())
 		}
@@ -185,29 +185,29 @@ func TestInventoryObject(t *testing.T) {
 func TestInventoryHostileTexts(t *testing.T) {
 	s := desktop
 	s.scripts = true
-	b, filled := openSite(t, s)
-	b.visit(filled.url + "/inventory/users?limit=1000")
-	shown := b.texts(names)
+	b, site := openSite(t, s)
+	b.visit(site.url + "/inventory/users?limit=1000")
+	listed := b.texts(names)
 	for _, person := range hostileUsers {
-		if !slices.Contains(shown, person.name) {
-			t.Errorf("%q is not there as it is called", person.name)
+		if !slices.Contains(listed, person.name) {
+			t.Errorf("%q is not listed under its name", person.name)
 			continue
 		}
-		b.visit(filled.url + "/inventory/users?q=" + url.QueryEscape(person.name))
+		b.visit(site.url + "/inventory/users?q=" + url.QueryEscape(person.name))
 		b.click(names + " a")
 		b.expect("heading", b.text("h1"), person.name)
 		b.expect("title", evaluate[string](b, "document.title"), person.name+" · Inventory")
 		if n := evaluate[int](b, `document.querySelectorAll("script, img, main style, iframe, [onerror]").length`); n != 0 {
-			t.Errorf("%q has become markup", person.name)
+			t.Errorf("%q was rendered as markup", person.name)
 		}
 	}
 	if len(b.texts("footer")) != 1 {
-		t.Error("the page does not end as it should")
+		t.Error("page has no footer")
 	}
 }
 
-// TestInventoryTextDirection: a name that is written from right to left, or that would turn what
-// follows around, stays in its own bounds.
+// TestInventoryTextDirection checks that names with right-to-left text or directional overrides do
+// not affect the text around them.
 func TestInventoryTextDirection(t *testing.T) {
 	b, s := openSite(t, desktop)
 	b.visit(s.url + "/inventory/users?limit=1000")
@@ -216,9 +216,9 @@ func TestInventoryTextDirection(t *testing.T) {
 		const wrong = cells.some((left, i) => i > 0 && left <= cells[i - 1]) || !row.querySelector("th bdi") || [...row.querySelectorAll("bdi")].some(e => getComputedStyle(e).unicodeBidi !== "isolate");
 		return wrong ? [row.innerText] : [];
 	})`)
-	turned := evaluate[int](b, `[...document.querySelectorAll("tbody th")].filter(cell => /[\u0590-\u08ff\u202e]/.test(cell.innerText)).length`)
-	if len(loose) > 0 || turned < 10 {
-		t.Errorf("of %d names, these are loose: %q", turned, loose)
+	total := evaluate[int](b, `[...document.querySelectorAll("tbody th")].filter(cell => /[\u0590-\u08ff\u202e]/.test(cell.innerText)).length`)
+	if len(loose) > 0 || total < 10 {
+		t.Errorf("%d names with directional text, not isolated: %q", total, loose)
 	}
 }
 
@@ -231,30 +231,30 @@ func TestInventoryKeyboard(t *testing.T) {
 	b.press(kb.Tab)
 	b.expect("first focused element", focus(), "Skip to the content")
 	if top := evaluate[float64](b, `document.activeElement.getBoundingClientRect().top`); top < 0 {
-		t.Errorf("the skip link has the focus and is not seen: top %v", top)
+		t.Errorf("focused skip link is not visible: top %v", top)
 	}
 	b.press(kb.Enter, kb.Tab)
 	b.expect("focus after the skip link", focus(), "q")
 	if width := evaluate[string](b, `getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement).outlineWidth`); width != "solid2px" {
-		t.Errorf("the focus is shown as %s", width)
+		t.Errorf("focus outline %s, want solid2px", width)
 	}
 
 	b.visit(s.url + "/inventory/users")
-	var way []string
+	var order []string
 	for range 40 {
 		b.press(kb.Tab)
-		way = append(way, focus())
+		order = append(order, focus())
 		if evaluate[bool](b, `document.activeElement.matches("tbody th a")`) {
 			break
 		}
 	}
-	for _, stop := range []string{"q", "Search", "Name ▲", "Received"} {
-		if !slices.Contains(way, stop) {
-			t.Errorf("Tab does not come by %s: %q", stop, way)
+	for _, element := range []string{"q", "Search", "Name ▲", "Received"} {
+		if !slices.Contains(order, element) {
+			t.Errorf("%s missing in the focus order %q", element, order)
 		}
 	}
 	first := b.texts(names)[0]
-	b.expect("end of the focus order", way[len(way)-1], first)
+	b.expect("end of the focus order", order[len(order)-1], first)
 	b.doAndLoad("press Enter", chromedp.KeyEvent(kb.Enter))
 	b.expect("heading", b.text("h1"), first)
 
@@ -270,7 +270,7 @@ func TestInventoryKeyboard(t *testing.T) {
 	}
 }
 
-// pagesOf are one of each kind of page.
+// pagesOf returns the address of a page of each kind.
 func pagesOf(b *tab, s *site) map[string]string {
 	b.visit(s.url + "/inventory/users?q=fox")
 	fox := evaluate[string](b, `document.querySelector("tbody th a").href`)
@@ -303,23 +303,23 @@ func TestInventoryPhone(t *testing.T) {
 	}
 	b.visit(s.url + "/inventory/users")
 	if small := evaluate[float64](b, `Math.min(...[...document.querySelectorAll("tbody th a, input, button")].map(e => parseFloat(getComputedStyle(e).fontSize)))`); small < 15 {
-		t.Errorf("letters of %v px", small)
+		t.Errorf("font size %v px, want at least 15", small)
 	}
 	if loose := evaluate[int](b, `[...document.querySelectorAll("tbody td")].filter(e => e.checkVisibility() && Math.abs(e.getBoundingClientRect().left - e.parentElement.firstElementChild.getBoundingClientRect().left) > 1).length`); loose > 0 {
-		t.Errorf("%d values do not stand below the name in its card", loose)
+		t.Errorf("%d values are not aligned with the name of their card", loose)
 	}
-	b.click("thead th:nth-child(2) a") // sorting is not lost
+	b.click("thead th:nth-child(2) a") // sorting works in the card layout, too
 	if b.address() != "/inventory/users?sort=email" {
-		t.Errorf("the head of the second column leads to %s", b.address())
+		t.Errorf("address after a click on the second column: %s", b.address())
 	}
 }
 
 func TestInventoryContrast(t *testing.T) {
 	for _, s := range []screen{desktop, desktopDark, phoneDark} {
 		t.Run(s.name, func(t *testing.T) {
-			b, filled := openSite(t, s)
+			b, site := openSite(t, s)
 			lowest, chips := math.Inf(1), map[string]bool{}
-			for name, address := range pagesOf(b, filled) {
+			for name, address := range pagesOf(b, site) {
 				b.visit(address)
 				for element, ratio := range b.checkContrast() {
 					lowest = min(lowest, ratio)
@@ -334,21 +334,21 @@ func TestInventoryContrast(t *testing.T) {
 			}
 			for _, chip := range []string{"span.chip.good", "span.chip.warn", "span.chip.bad", "span.chip.off", "span.chip.info", "span.chip.gone", "span.chip.plain"} {
 				if !chips[chip] {
-					t.Errorf("%s was not seen", chip)
+					t.Errorf("no element %s", chip)
 				}
 			}
 			dark := evaluate[string](b, `getComputedStyle(document.body).backgroundColor`) == "rgb(15, 20, 26)"
 			if dark != s.dark {
-				t.Errorf("dark %v, want %v", dark, s.dark)
+				t.Errorf("dark mode %t, want %t", dark, s.dark)
 			}
 			t.Logf("lowest contrast %.2f", lowest)
 		})
 	}
 }
 
-// TestInventoryPrint: what is printed is the table, in full, without what only a screen needs.
+// TestInventoryPrint checks that the printed page has the full table, and no navigation.
 func TestInventoryPrint(t *testing.T) {
-	b, s := openSite(t, screen{name: "paper", width: 794, height: 1123, print: true})
+	b, s := openSite(t, screen{name: "print", width: 794, height: 1123, print: true})
 	for name, address := range pagesOf(b, s) {
 		b.visit(address)
 		b.checkWidth()
@@ -373,10 +373,10 @@ func TestInventoryStatesAndRequests(t *testing.T) {
 		t.Errorf("states %q", states)
 	}
 	if last := b.text("tbody tr:first-child td.wide"); !strings.HasPrefix(last, "delta: ") || !strings.Contains(last, " 1 deleted, 0 rejected") {
-		t.Errorf("the last run: %s", last)
+		t.Errorf("last run: %s", last)
 	}
 	b.visit(s.url + "/inventory/requests")
-	b.expect("breaches", b.text("section h2 .total"), "0")
+	b.expect("contract violations", b.text("section h2 .total"), "0")
 	if calls := b.texts("tbody th.call"); !slices.Contains(calls, "POST /rest/2.0/am/connector/asset/data/sync") || !slices.Contains(calls, "POST /auth") {
 		t.Errorf("calls %q", calls)
 	}
@@ -384,7 +384,7 @@ func TestInventoryStatesAndRequests(t *testing.T) {
 
 func TestInventoryEmpty(t *testing.T) {
 	s := newSite(t, 0, 0)
-	b := open(t, desktop) // which closes before the site does
+	b := open(t, desktop) // closes before the site
 	for _, path := range []string{"users", "groups", "states", "requests"} {
 		b.visit(s.url + "/inventory/" + path)
 		b.expect("message", b.text(".nothing h2"), "Nothing received yet")
