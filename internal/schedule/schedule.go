@@ -1,9 +1,8 @@
 // Package schedule parses cron expressions and starts one run at each tick.
 //
-// It guarantees that a Schedule has a future tick, that only one run is active at a
-// time, that ticks are not queued during a run, and that a resume from suspend or a
-// clock step is detected within 30 seconds. It stores nothing: ticks before the start
-// of the process are ignored.
+// A Schedule always has a future tick. Only one run is active at a time, and ticks during
+// a run are not queued. A resume from suspend or a clock step is detected within 30
+// seconds. The package stores nothing: ticks before the start of the process are ignored.
 package schedule
 
 import (
@@ -49,8 +48,8 @@ type Schedule struct {
 // Sunday in every position of a day of the week. As in every cron, an expression that
 // restricts both the day of the month and the day of the week fires on either.
 //
-// In a zone with daylight saving time, a tick in the skipped hour is omitted on that
-// day, and a tick in the repeated hour fires twice.
+// With daylight saving time, a tick in the skipped hour does not fire on that day. A tick
+// in the repeated hour fires twice.
 func Parse(expr string) (*Schedule, error) {
 	expr = strings.TrimSpace(expr)
 	next, err := parse(expr)

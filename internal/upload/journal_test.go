@@ -87,7 +87,7 @@ func TestMarkInFlightError(t *testing.T) {
 }
 
 // TestIncompleteResult checks that the results of parts are committed when a later part of
-// the batch fails, and that the result of the batch is incomplete.
+// the batch fails. The result of the batch is then incomplete.
 func TestIncompleteResult(t *testing.T) {
 	t.Parallel()
 	var results []state.BatchResult

@@ -19,8 +19,8 @@ import (
 )
 
 // TestCampaignModel runs random uploads to a gateway that answers randomly. It checks that
-// acknowledged objects are committed, that nothing is committed twice or wrongly, and that
-// every object has a result unless Run returns an error.
+// acknowledged objects are committed once, and that nothing else is committed. Unless Run
+// returns an error, every object has a result.
 func TestCampaignModel(t *testing.T) {
 	t.Parallel()
 	histories := uint64(1000)

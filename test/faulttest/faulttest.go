@@ -13,7 +13,7 @@ import (
 const AnyRemedy = ""
 
 // Check fails the test unless err is a *fault.Error with the class, operation and object
-// of want, and with the cause if it is not nil. The remedy must contain all names, such as
+// of want. Unless cause is nil, err must wrap it. The remedy must contain all names, such as
 // setting keys. Without names, the remedy must be empty. Check also fails if the text of
 // err contains the remedy, or if its chain contains the same operation twice.
 func Check(t testing.TB, err error, want fault.Error, cause error, names ...string) {

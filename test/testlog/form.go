@@ -232,7 +232,7 @@ func moduleRoot() (string, error) {
 	}
 }
 
-// Checked returns a writer that appends the lines of one process to the log and fails the
+// Checked returns a writer that appends the lines of one process to the log. It fails the
 // test for each line that does not have the documented format.
 func (l *Log) Checked(t testing.TB) io.Writer { return &checked{t: t, log: l} }
 
