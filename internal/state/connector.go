@@ -1,10 +1,6 @@
 package state
 
-import (
-	"time"
-
-	"go.etcd.io/bbolt"
-)
+import "time"
 
 // Connector is the connector's state and its cause.
 type Connector struct {
@@ -17,11 +13,8 @@ type Connector struct {
 }
 
 // Connector returns the last recorded state, or the zero value.
-func (s *Store) Connector() (Connector, error) {
-	var connector Connector
-	err := s.view("read connector state", func(tx *bbolt.Tx) error {
-		return getJSON(tx.Bucket(bucketMeta), keyConnector, &connector)
-	})
+func (s *Store) Connector() (connector Connector, err error) {
+	err = s.readMeta("read connector state", keyConnector, &connector)
 	return connector, err
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -86,10 +87,10 @@ func (s *Store) ReadGraph(object, group func(node uint32, value []byte) error) (
 // UpdateGraph records a change of the graph and the stale objects in one transaction.
 func (s *Store) UpdateGraph(g GraphChange) error {
 	return s.update("record memberships", func(c change) error {
-		if err := writeGraphRecords(c, bucketGraphObjects, g.Replace, g.Objects); err != nil {
-			return err
-		}
-		if err := writeGraphRecords(c, bucketGraphGroups, g.Replace, g.Groups); err != nil {
+		err := errors.Join(
+			writeGraphRecords(c, bucketGraphObjects, g.Replace, g.Objects),
+			writeGraphRecords(c, bucketGraphGroups, g.Replace, g.Groups))
+		if err != nil {
 			return err
 		}
 		for _, guid := range g.Stale {

@@ -16,34 +16,24 @@ type HeldDeletion struct {
 	Since time.Time
 }
 
-// HeldDeletions returns the objects whose deletion is held.
-func (s *Store) HeldDeletions() (guids []ad.GUID, err error) {
-	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketHeld).ForEach(func(key, _ []byte) error {
-			guids = append(guids, ad.GUID(key))
-			return nil
-		})
-	})
-	return guids, err
-}
-
-// FirstHeldDeletions returns up to limit held deletions and their total number.
-func (s *Store) FirstHeldDeletions(limit int) (first []HeldDeletion, total int, err error) {
+// HeldDeletions returns up to limit held deletions, in the order of their GUIDs, and their
+// total number. A negative limit means no limit.
+func (s *Store) HeldDeletions(limit int) (deletions []HeldDeletion, total int, err error) {
 	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
 		index := tx.Bucket(bucketIndex)
 		return tx.Bucket(bucketHeld).ForEach(func(key, since []byte) (err error) {
-			if total++; total > limit {
+			if total++; limit >= 0 && total > limit {
 				return nil
 			}
 			var held HeldDeletion
 			held.Object, _ = decodeRecord(key, index.Get(key))
 			held.GUID = ad.GUID(key)
 			held.Since, err = time.Parse(time.RFC3339, string(since))
-			first = append(first, held)
+			deletions = append(deletions, held)
 			return err
 		})
 	})
-	return first, total, err
+	return deletions, total, err
 }
 
 // SetHeldDeletions replaces the held deletions. Deletions that were held before keep

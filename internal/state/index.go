@@ -143,11 +143,7 @@ func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
 func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		index := tx.Bucket(bucketIndex)
-		for _, guid := range guids {
-			if isRecord(index.Get(guid[:])) {
-				indexed = append(indexed, guid)
-			}
-		}
+		indexed = slices.DeleteFunc(slices.Clone(guids), func(guid ad.GUID) bool { return !isRecord(index.Get(guid[:])) })
 		return nil
 	})
 	return indexed, err

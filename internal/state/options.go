@@ -2,6 +2,8 @@ package state
 
 import (
 	"cmp"
+	"errors"
+	"os"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -32,10 +34,15 @@ func (o Options) bolt() *bbolt.Options {
 	return &bbolt.Options{Timeout: o.lockWait(), NoSync: o.NoSync, NoGrowSync: o.NoSync}
 }
 
-// syncDir syncs a directory unless NoSync is set.
+// syncDir syncs a directory unless NoSync is set. Otherwise, a new or renamed file may be
+// missing after a power failure, even if its content was synced.
 func (o Options) syncDir(dir string) error {
 	if o.NoSync {
 		return nil
 	}
-	return syncDir(dir)
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -178,10 +178,9 @@ func elementData(page []byte, element, offset, size uint64) ([]byte, error) {
 // key. The first key must be equal to the key of the parent element: otherwise, bbolt does
 // not find the parent when it writes, and references the page twice.
 func checkKeyOrder(key, previous, first, end []byte) error {
-	switch {
-	case previous == nil && first != nil && !bytes.Equal(key, first),
-		previous != nil && bytes.Compare(key, previous) <= 0,
-		end != nil && bytes.Compare(key, end) >= 0:
+	if previous == nil && first != nil && !bytes.Equal(key, first) ||
+		previous != nil && bytes.Compare(key, previous) <= 0 ||
+		end != nil && bytes.Compare(key, end) >= 0 {
 		return errKeyOrder
 	}
 	return nil

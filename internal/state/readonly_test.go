@@ -78,7 +78,7 @@ func TestReadOnly(t *testing.T) {
 	if c := result(readOnly.Connector())(t); c.State != "PROCESSING" || readOnly.FileSize() == 0 || readOnly.Path() != filepath.Join(dir, fileName) {
 		t.Errorf("connector %+v", c)
 	}
-	held, total, err := readOnly.FirstHeldDeletions(2)
+	held, total, err := readOnly.HeldDeletions(2)
 	if err != nil || total != 3 || len(held) != 2 || held[0].GUID != guidOf(1) || held[0].SID.String() == "" || held[0].Since.Unix() != 60 {
 		t.Errorf("held %+v of %d: %v", held, total, err)
 	}

@@ -57,9 +57,7 @@ func (s *Store) RecordRun(run Run, connector Connector) error {
 
 // LastSuccess returns the start of the last run without an error, or the zero time.
 func (s *Store) LastSuccess() (start time.Time, err error) {
-	err = s.view("read last success", func(tx *bbolt.Tx) error {
-		return getJSON(tx.Bucket(bucketMeta), keySuccess, &start)
-	})
+	err = s.readMeta("read last success", keySuccess, &start)
 	return start, err
 }
 

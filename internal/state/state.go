@@ -144,16 +144,6 @@ func (o Options) open(path string) (*Store, error) {
 	return s, nil
 }
 
-// syncDir syncs a directory. Otherwise, a new or renamed file may be missing after a power
-// failure, even if its content was synced.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // Close closes the file. If the file was found damaged, Close sets it aside instead: bbolt
 // may still hold its internal locks, and closing it would block forever.
 func (s *Store) Close() (err error) {
@@ -238,6 +228,12 @@ func (s *Store) update(op string, write func(change) error) error {
 			return c.writeChecksums()
 		})
 	}))
+}
+
+// readMeta decodes the value of a key of bucketMeta. It does nothing if the key does not
+// exist.
+func (s *Store) readMeta(op string, key []byte, target any) error {
+	return s.view(op, func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketMeta), key, target) })
 }
 
 // getJSON decodes the value of a key. It does nothing if the key does not exist.

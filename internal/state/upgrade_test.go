@@ -109,7 +109,7 @@ func expectGoldenState(t *testing.T, s *Store) {
 		rejections[0].Attempts != 1 || !rejections[0].At.Equal(goldenTime) || !bytes.Equal(rejections[0].Value, all[5].Fingerprint[:]) {
 		t.Errorf("rejections %+v", rejections)
 	}
-	held, total, err := s.FirstHeldDeletions(10)
+	held, total, err := s.HeldDeletions(10)
 	if err != nil || total != 2 || held[1].Name != all[1].Name || !held[1].Since.Equal(goldenTime) {
 		t.Errorf("held %+v of %d, error %v", held, total, err)
 	}

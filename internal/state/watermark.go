@@ -34,9 +34,7 @@ func (s *Store) Watermark(invocationID ad.InvocationID) (w Watermark, err error)
 
 // LastFullSync returns the last full sync, or the zero value.
 func (s *Store) LastFullSync() (f FullSync, err error) {
-	err = s.view("read last full sync", func(tx *bbolt.Tx) error {
-		return getJSON(tx.Bucket(bucketMeta), keyFullSync, &f)
-	})
+	err = s.readMeta("read last full sync", keyFullSync, &f)
 	return f, err
 }
 

@@ -122,7 +122,7 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 }
 
 func (r *Report) readObjects(store *state.Store) error {
-	held, total, err := store.FirstHeldDeletions(most)
+	held, total, err := store.HeldDeletions(most)
 	if err != nil {
 		return err
 	}

@@ -299,9 +299,9 @@ func exceedOverlap(d *testenv.Directory) {
 // heldDeletions returns the number of held deletions in the state file.
 func (e *env) heldDeletions() int {
 	e.t.Helper()
-	guids, err := e.store.HeldDeletions()
+	_, total, err := e.store.HeldDeletions(-1)
 	e.must(err)
-	return len(guids)
+	return total
 }
 
 // fullSyncReason returns the reason of the last full sync.

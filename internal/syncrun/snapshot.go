@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"adconnector/internal/ad"
@@ -71,10 +70,13 @@ func (r *Runner) takeSnapshot(ctx context.Context, info runInfo, source Source, 
 	if s.LastFull, err = r.Store.LastFullSync(); err != nil {
 		return s, err
 	}
-	if s.Held, err = r.Store.HeldDeletions(); err != nil {
+	held, _, err := r.Store.HeldDeletions(-1) // sorted
+	if err != nil {
 		return s, err
 	}
-	slices.SortFunc(s.Held, compareGUIDs)
+	for _, deletion := range held {
+		s.Held = append(s.Held, deletion.GUID)
+	}
 	if s.DeltaSupported {
 		err = r.addDeltaInput(&s)
 	}

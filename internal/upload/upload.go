@@ -55,9 +55,7 @@ type Options struct {
 
 // Totals counts the assets of a run by their result.
 type Totals struct {
-	Uploaded int // acknowledged, without deletions
-	Deleted  int // acknowledged deletions
-	Rejected int
+	Uploaded, Deleted, Rejected int // Uploaded and Deleted are acknowledged
 }
 
 const (
@@ -142,17 +140,19 @@ type pool struct {
 	mu      sync.Mutex
 	pending map[ad.GUID]struct{} // objects of uncommitted batches
 
-	acknowledged   atomic.Int64 // objects
-	rejectedSingly atomic.Int64 // objects rejected in a call of their own
-	totals         Totals
-	complete       int // batches whose complete result is committed
+	acknowledged, rejectedSingly atomic.Int64 // objects; objects rejected in a call of their own
+	totals                       Totals
+	complete                     int // batches whose complete result is committed
 }
 
 // add appends an asset to the current batch, which is dispatched first if it is full.
 func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 	p.addMu.Lock()
 	defer p.addMu.Unlock()
-	if p.isPending(asset.GUID) {
+	p.mu.Lock()
+	_, pending := p.pending[asset.GUID]
+	p.mu.Unlock()
+	if pending {
 		if err := p.flushLocked(ctx); err != nil {
 			return err
 		}
@@ -175,13 +175,6 @@ func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 	p.pending[asset.GUID] = struct{}{}
 	p.mu.Unlock()
 	return nil
-}
-
-func (p *pool) isPending(guid ad.GUID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, pending := p.pending[guid]
-	return pending
 }
 
 // dispatch queues the current batch once the window has room for it.

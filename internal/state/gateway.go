@@ -1,6 +1,10 @@
 package state
 
-import "go.etcd.io/bbolt"
+import (
+	"time"
+
+	"go.etcd.io/bbolt"
+)
 
 // Target returns the ID of the upload target whose state the file contains, or "".
 func (s *Store) Target() (target string, err error) {
@@ -33,4 +37,18 @@ func (s *Store) ChangeTarget(target string) error {
 		clear(s.inFlight)
 	}
 	return err
+}
+
+// RateLimit returns the end of the gateway's rate limit, or the zero time.
+func (s *Store) RateLimit() (until time.Time, err error) {
+	err = s.readMeta("read rate limit", keyLimit, &until)
+	return until, err
+}
+
+// SetRateLimit records the end of the gateway's rate limit, which a restarted process
+// must respect.
+func (s *Store) SetRateLimit(until time.Time) error {
+	return s.update("record rate limit", func(c change) error {
+		return c.putJSON(bucketMeta, keyLimit, until)
+	})
 }

@@ -28,7 +28,7 @@ func TestChangeTarget(t *testing.T) {
 		for _, o := range all {
 			expectAbsent(t, s, o)
 		}
-		lists := [][]ad.GUID{result(s.HeldDeletions())(t), result(s.DueForRecheck(time.Unix(1000, 0)))(t), result(s.InFlightObjects())(t)}
+		lists := [][]ad.GUID{heldGUIDs(t, s), result(s.DueForRecheck(time.Unix(1000, 0)))(t), result(s.InFlightObjects())(t)}
 		missing, rejections := result(s.Missing(nil))(t), rejectionsOf(t, s)
 		if n := len(slices.Concat(lists...)) + len(missing) + len(rejections) + result(s.IndexSize())(t); n != 0 {
 			t.Errorf("remaining: %v, %v, %v", lists, missing, rejections)
