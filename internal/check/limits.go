@@ -98,8 +98,8 @@ func (i *inspection) timeSkew(ctx context.Context) Check {
 	if ahead, told := i.directoryAhead(ctx); told {
 		note("the directory's clock", ahead)
 	}
-	if heard := i.Gateway.Heard(); heard.Told {
-		note("the gateway's clock", heard.Ahead)
+	if hints := i.Gateway.ServerHints(); hints.HasDate {
+		note("the gateway's clock", hints.ClockAhead)
 	}
 	switch {
 	case len(found) == 0:

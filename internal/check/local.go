@@ -43,16 +43,16 @@ func (i *inspection) schedule(context.Context) Check {
 	now := i.now()
 	next := i.Next(now)
 	found := "next run at " + next.UTC().Format(time.RFC3339)
-	heard := i.Gateway.Heard()
-	if heard.Calls == 0 {
+	hints := i.Gateway.ServerHints()
+	if hints.RateLimit == 0 {
 		return ok("%s", found)
 	}
 	runs := 0
-	for at := next; !at.IsZero() && at.Before(now.Add(heard.Window)) && runs*callsOfARun <= heard.Calls; at = i.Next(at) {
+	for at := next; !at.IsZero() && at.Before(now.Add(hints.RateWindow)) && runs*callsOfARun <= hints.RateLimit; at = i.Next(at) {
 		runs++
 	}
-	limit := fmt.Sprintf("the gateway allows %d calls in %s", heard.Calls, heard.Window)
-	if runs*callsOfARun > heard.Calls {
+	limit := fmt.Sprintf("the gateway allows %d calls in %s", hints.RateLimit, hints.RateWindow)
+	if runs*callsOfARun > hints.RateLimit {
 		return warn(fmt.Sprintf("%s, and %s, of which each run needs %d at least", found, limit, callsOfARun),
 			"have service.cron-expression run less often, or have the limit raised")
 	}

@@ -204,7 +204,7 @@ func (s *fixture) serve(t *testing.T, configure func(*config.Config)) *daemon {
 	d := &daemon{stop: stop, ended: make(chan struct{})}
 	h := testHooks
 	h.config = func(c *config.Config) {
-		c.Gateway.RetryFirst = time.Millisecond
+		c.Gateway.RetryDelay = time.Millisecond
 		if configure != nil {
 			configure(c)
 		}

@@ -131,7 +131,7 @@ func TestRunID(t *testing.T) {
 					}
 					previous = at
 				}
-				if messages[gateway.MsgAnswered] == 0 || messages[syncrun.MsgDirectoryRequest] == 0 || messages[connectorState] < 2 {
+				if messages[gateway.MsgResponse] == 0 || messages[syncrun.MsgDirectoryRequest] == 0 || messages[connectorState] < 2 {
 					t.Errorf("messages %v", messages)
 				}
 			}

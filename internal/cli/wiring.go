@@ -38,7 +38,7 @@ func (p *program) runner(c *config.Config, store *state.Store, m *monitor, log z
 	}
 	if until.After(time.Now()) {
 		o.Log.Warn().Time("until", until).Msg(MsgRateLimitRestored)
-		o.Gateway.HoldUntil(until)
+		o.Gateway.RestoreLimit(until)
 	}
 	return syncrun.New(o), nil
 }

@@ -11,50 +11,53 @@ import (
 	"adconnector/internal/fault"
 )
 
-// Outcome is what became of a batch.
+// Outcome is the outcome of a batch.
 type Outcome int
 
+// The outcomes of a batch.
 const (
-	Taken    Outcome = iota // whole
-	Partly                  // some objects were not taken: Answer says which, where it can
-	NotTaken                // because of something in it
+	Accepted       Outcome = iota // all objects
+	PartlyAccepted                // BatchResponse lists the rejected objects, as far as known
+	Rejected                      // because of its content
 	TooLarge
 )
 
-// Answer is the gateway's word on one batch.
-type Answer struct {
+// BatchResponse is the gateway's response to one batch.
+type BatchResponse struct {
 	Outcome  Outcome
-	Message  string            // the gateway's words, unless taken
-	Rejected map[string]string // partly: why, by externalAssetId or vendorAssetId
-	// Unattributed: some rejection names no object, so only sending one by one tells.
+	Message  string            // of the gateway; "" if accepted
+	Rejected map[string]string // the reasons, by externalAssetId or vendorAssetId; if partly accepted
+	// Unattributed is whether some rejection has no object. Then the rejected objects are only
+	// found by sending one by one.
 	Unattributed bool
 }
 
-const noGateway = "check that no proxy answers in the gateway's place"
+const interceptedRemedy = "check that no proxy responds in the gateway's place"
 
 const successfullyPublished = "SUCCESSFULLY_PUBLISHED"
 
-// Send delivers one batch: count assets, as JSON objects separated by commas. It
-// returns nil only after an answer was read whole, and repeats what may not have
-// arrived, with the same bytes and the same requestID.
-func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (Answer, error) {
+// Send sends one batch: count assets, as JSON objects separated by commas. It returns no error
+// only after it has read a complete response. It retries batches with an unknown outcome, with
+// the same bytes and the same requestID.
+func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (BatchResponse, error) {
 	send := fault.Operation{Op: "send assets to", Object: c.options.URL.Host}
 	body, err := c.envelope(requestID, count, assets)
 	if err != nil {
-		return Answer{}, send.Failed(fault.Refused, err, "")
+		return BatchResponse{}, send.Failed(fault.Refused, err, "")
 	}
-	var result Answer
-	err = c.retry(ctx, send, assetsTries, func() error {
-		got, err := c.do(ctx, call{Operation: send, method: http.MethodPost, url: c.address(c.options.Paths.Assets), body: body, key: requestID})
+	var batch BatchResponse
+	err = c.retry(ctx, send, maxAssetsAttempts, func() error {
+		r, err := c.do(ctx, call{Operation: send, method: http.MethodPost, url: c.endpoint(c.options.Paths.Assets), body: body, key: requestID})
 		if err != nil {
 			return err
 		}
-		result, err = assetAnswer(send, got)
+		batch, err = parseBatchResponse(send, r)
 		return err
 	})
-	return result, err
+	return batch, err
 }
 
+// envelope returns the body of a request with assets.
 func (c *Client) envelope(requestID string, count int, assets []byte) ([]byte, error) {
 	meta, err := json.Marshal(MetaData{
 		RequestID: requestID, AssetCount: count, Source: c.options.Source,
@@ -70,48 +73,48 @@ func (c *Client) envelope(requestID string, count int, assets []byte) ([]byte, e
 	return append(body, tail...), nil
 }
 
-func assetAnswer(o fault.Operation, got answer) (Answer, error) {
-	switch got.status {
+func parseBatchResponse(o fault.Operation, r response) (BatchResponse, error) {
+	switch r.status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return Answer{Outcome: NotTaken, Message: statusText(got.status, got.words())}, nil
+		return BatchResponse{Outcome: Rejected, Message: statusText(r.status, r.message())}, nil
 	case http.StatusRequestEntityTooLarge:
-		return Answer{Outcome: TooLarge, Message: statusText(got.status, got.words())}, nil
+		return BatchResponse{Outcome: TooLarge, Message: statusText(r.status, r.message())}, nil
 	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusMultiStatus:
 	case http.StatusNotFound:
-		return Answer{}, o.Failed(fault.Refused, got.because(errNotFound), "check qualys.customerUuid, qualys.connectionUuid, qualys.profileUuid and gateway.path.assets")
+		return BatchResponse{}, o.Failed(fault.Refused, r.failed(errNotFound), "check qualys.customerUuid, qualys.connectionUuid, qualys.profileUuid and gateway.path.assets")
 	default:
-		return Answer{}, got.unexpected(o)
+		return BatchResponse{}, r.unexpected(o)
 	}
-	var document AssetAnswer
-	if err := json.Unmarshal(got.body, &document); err != nil {
-		return Answer{}, o.Failed(fault.Transient, &answerError{got.status, errNoProof, "not complete JSON"}, noGateway)
+	var document AssetResponse
+	if err := json.Unmarshal(r.body, &document); err != nil {
+		return BatchResponse{}, o.Failed(fault.Transient, &responseError{r.status, errNoProof, "not complete JSON"}, interceptedRemedy)
 	}
-	rejected, unattributed := rejections(document.AssetsError)
+	rejected, unattributed := parseRejections(document.AssetsError)
 	message := oneLine(document.ResponseCode + " " + document.Message)
 	switch {
-	case got.status != http.StatusMultiStatus && document.ResponseCode == "":
-		return Answer{}, o.Failed(fault.Transient, &answerError{got.status, errNoProof, "no responseCode"}, noGateway)
-	case got.status != http.StatusMultiStatus && document.ResponseCode != successfullyPublished:
-		return Answer{Outcome: NotTaken, Message: message}, nil
+	case r.status != http.StatusMultiStatus && document.ResponseCode == "":
+		return BatchResponse{}, o.Failed(fault.Transient, &responseError{r.status, errNoProof, "no responseCode"}, interceptedRemedy)
+	case r.status != http.StatusMultiStatus && document.ResponseCode != successfullyPublished:
+		return BatchResponse{Outcome: Rejected, Message: message}, nil
 	case len(rejected) > 0 || unattributed:
-		return Answer{Outcome: Partly, Message: message, Rejected: rejected, Unattributed: unattributed}, nil
+		return BatchResponse{Outcome: PartlyAccepted, Message: message, Rejected: rejected, Unattributed: unattributed}, nil
 	case document.ResponseCode == successfullyPublished:
-		return Answer{Outcome: Taken}, nil
-	default: // 207 that names nobody
-		return Answer{Outcome: Partly, Message: message, Unattributed: true}, nil
+		return BatchResponse{Outcome: Accepted}, nil
+	default: // 207 without a rejected object
+		return BatchResponse{Outcome: PartlyAccepted, Message: message, Unattributed: true}, nil
 	}
 }
 
-// Where the parts of an assetsError whose shape is not published may stand.
+// The names of possible fields of an assetsError, whose schema is not published.
 var (
 	rejectionLists    = []string{"failed", "errors", "rejected"}
 	rejectionIDs      = []string{"externalAssetId", "vendorAssetId", "sourceNativeKey", "id"}
 	rejectionMessages = []string{"message", "errorMessage", "error", "reason", "description"}
 )
 
-// rejections reads an assetsError: an object keyed by an asset's ID, or lists of
-// items that carry one. unattributed means that something else was in it.
-func rejections(raw json.RawMessage) (byID map[string]string, unattributed bool) {
+// parseRejections parses an assetsError: an object keyed by asset ID, or lists of items with
+// an ID. unattributed is whether it contains anything else.
+func parseRejections(raw json.RawMessage) (byID map[string]string, unattributed bool) {
 	var document any
 	if len(raw) == 0 || json.Unmarshal(raw, &document) != nil {
 		return nil, len(raw) > 0
@@ -122,13 +125,13 @@ func rejections(raw json.RawMessage) (byID map[string]string, unattributed bool)
 	case map[string]any:
 		for key, value := range document {
 			if !isRejectionList(key) {
-				byID[key] = messageOf(value)
+				byID[key] = rejectionReason(value)
 				continue
 			}
 			switch value := value.(type) {
 			case nil:
 			case []any:
-				unattributed = rejectionItems(value, byID) || unattributed
+				unattributed = addRejections(byID, value) || unattributed
 			case map[string]any:
 				unattributed = unattributed || len(value) > 0
 			case string:
@@ -138,7 +141,7 @@ func rejections(raw json.RawMessage) (byID map[string]string, unattributed bool)
 			}
 		}
 	case []any:
-		unattributed = rejectionItems(document, byID)
+		unattributed = addRejections(byID, document)
 	case string:
 		unattributed = document != ""
 	default:
@@ -156,7 +159,8 @@ func isRejectionList(key string) bool {
 	return false
 }
 
-func rejectionItems(items []any, byID map[string]string) (unattributed bool) {
+// addRejections adds the items that have an ID. It reports whether any item has none.
+func addRejections(byID map[string]string, items []any) (unattributed bool) {
 	for _, item := range items {
 		object, _ := item.(map[string]any)
 		id := firstText(object, rejectionIDs)
@@ -164,15 +168,15 @@ func rejectionItems(items []any, byID map[string]string) (unattributed bool) {
 			unattributed = true
 			continue
 		}
-		byID[id] = messageOf(item)
+		byID[id] = rejectionReason(item)
 	}
 	return unattributed
 }
 
-const noReason = "no reason was given"
+const noReason = "no reason given"
 
-// messageOf finds the words in the value of a rejection, or takes the value as its own words.
-func messageOf(value any) string {
+// rejectionReason returns the message in a rejection, or else its JSON.
+func rejectionReason(value any) string {
 	switch value := value.(type) {
 	case nil:
 		return noReason
@@ -184,7 +188,7 @@ func messageOf(value any) string {
 		}
 	case []any:
 		if len(value) > 0 {
-			return messageOf(value[0])
+			return rejectionReason(value[0])
 		}
 	}
 	encoded, err := json.Marshal(value)
@@ -194,6 +198,7 @@ func messageOf(value any) string {
 	return oneLine(string(encoded))
 }
 
+// firstText returns the first non-empty string among the named fields.
 func firstText(object map[string]any, names []string) string {
 	for _, name := range names {
 		if text, ok := object[name].(string); ok && text != "" {

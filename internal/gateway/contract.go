@@ -2,9 +2,9 @@ package gateway
 
 import _ "embed"
 
-// OpenAPI is the gateway's contract as an OpenAPI 3.1 document: every call that
-// the connector makes, closed in what it sends and open in what it receives, with
-// a mark (x-status) on what is public and what is our own definition.
+// OpenAPI is the gateway's contract as an OpenAPI 3.1 document with every call of the
+// connector. Requests allow no additional properties, responses do. The extension x-status
+// distinguishes public definitions from our own.
 //
 //go:embed openapi.json
 var OpenAPI []byte

@@ -8,28 +8,28 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// RetryEvery sets how long a client waits before it repeats a call.
+// RetryEvery sets a constant delay before each retry.
 func (o *Options) RetryEvery(wait time.Duration) {
-	o.retry = func() backoff.BackOff { return backoff.NewConstantBackOff(wait) }
+	o.newBackOff = func() backoff.BackOff { return backoff.NewConstantBackOff(wait) }
 }
 
-// Dial sets how a client connects.
+// Dial sets the function that opens connections.
 func (o *Options) Dial(dial func(ctx context.Context, network, address string) (net.Conn, error)) {
 	o.dialContext = dial
 }
 
-// Dialer returns what Dial has set.
+// Dialer returns the function that Dial has set.
 func (o *Options) Dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
 	return o.dialContext
 }
 
-// Timeouts of the transport.
+// The timeouts of the transport.
 const (
-	HeadTimeout = headTimeout
-	PingTimeout = pingTimeout
+	HeaderTimeout = headerTimeout
+	PingTimeout   = pingTimeout
 )
 
-// Causes of errors.
+// The causes of errors.
 var (
 	ErrNotAllowed       = errNotAllowed
 	ErrWrongAPI         = errWrongAPI
@@ -44,16 +44,16 @@ var (
 	ErrProxyFailed      = errProxyFailed
 	ErrNotTLS           = errNotTLS
 
-	ErrCredentials     = errCredentials
-	ErrLoginNotAllowed = errLoginNotAllowed
-	ErrLoginRefused    = errLoginRefused
-	ErrTooManyLogins   = errTooManyLogins
-	ErrNoToken         = errNoToken
-	ErrNewTokenRefused = errNewTokenRefused
-	ErrTooLate         = errTooLate
+	ErrCredentials       = errCredentials
+	ErrLoginNotAllowed   = errLoginNotAllowed
+	ErrLoginRefused      = errLoginRefused
+	ErrTooManyLogins     = errTooManyLogins
+	ErrNoToken           = errNoToken
+	ErrNewTokenRefused   = errNewTokenRefused
+	ErrLimitPastDeadline = errLimitPastDeadline
 )
 
 type (
-	AnswerError = answerError
-	FieldError  = fieldError
+	ResponseError = responseError
+	FieldError    = fieldError
 )

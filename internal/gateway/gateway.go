@@ -1,12 +1,14 @@
-// Package gateway is the only HTTP client: it logs in, reads the connection and
-// the profile, sends assets and reports the connector's state. openapi.json beside
-// it is the contract.
+// Package gateway is the HTTP client of the gateway. It logs in, reads the connection and the
+// profile, sends assets, and sends the connector's state. The contract is in openapi.json.
 //
-// It guarantees that one login serves all callers; that no redirect is followed;
-// that a rate limit holds every call back until it has passed; that a call whose
-// outcome is unknown is repeated with the same bytes and the same request ID; and
-// that neither secrets nor the answers to logins appear in an error. What to do
-// about objects that are not taken is the caller's business.
+// The package guarantees:
+//   - All concurrent calls share one login.
+//   - No redirect is followed.
+//   - A rate limit delays all calls until it resets.
+//   - A call with an unknown outcome is retried with the same bytes and the same request ID.
+//   - No error contains a secret or the response to a login.
+//
+// The caller handles rejected objects.
 package gateway
 
 import (
@@ -32,7 +34,7 @@ import (
 	"adconnector/internal/secret"
 )
 
-// Options say where the gateway is and who we are.
+// Options configure a Client.
 type Options struct {
 	URL            *url.URL
 	CustomerUUID   string
@@ -44,34 +46,33 @@ type Options struct {
 	Source         string // "": Microsoft Active Directory
 	Paths          Paths
 	Version        string
-	Connections    int           // calls at a time
-	Grace          time.Duration // how long a call under way may go on after its context has ended
-	RetryFirst     time.Duration // wait before a call is repeated the first time; 0: 1 s
+	Connections    int           // maximum number of concurrent calls
+	Grace          time.Duration // how long a batch in flight may continue after its context ends
+	RetryDelay     time.Duration // before the first retry; 0: 1 s
 	Log            zerolog.Logger
-	// OnLimit is called with the end of a rate limit whenever the gateway sets one, so that
-	// it can be recorded for HoldUntil. Calls do not overlap. Its error is logged. Nil: not
-	// called.
+	// OnLimit is called with the end of a rate limit whenever the gateway sets one, to record
+	// it for RestoreLimit. Calls do not overlap. An error is logged. Nil: no call.
 	OnLimit func(until time.Time) error
-	// Observe is told of every request, logins included, once its answer begins or it
-	// is given up: which call of the contract it was, and how it ended. Nil: nobody.
-	Observe func(call string, class fault.Class, took time.Duration)
+	// Observe is called after each request, including logins, when its response begins or the
+	// request fails. call is the name of the call in the contract. Nil: no call.
+	Observe func(call string, class fault.Class, duration time.Duration)
 
 	// For tests.
-	retry       func() backoff.BackOff // nil: from 1 s to 60 s
+	newBackOff  func() backoff.BackOff // nil: from 1 s to 60 s
 	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Login is an account of the gateway's.
+// Login is an account of the gateway.
 type Login struct {
 	Username     string // with Password: BASIC
 	Password     secret.Text
 	ClientID     string // with ClientSecret: OAUTH
 	ClientSecret secret.Text
 	TokenURL     *url.URL // nil: the gateway's own login
-	Subscription bool     // the client is the subscription's, not a user's
+	Subscription bool     // the client belongs to the subscription instead of a user
 }
 
-// Proxy stands between us and the gateway.
+// Proxy is an HTTP proxy between the connector and the gateway.
 type Proxy struct {
 	Scheme   string // http, https
 	Host     string
@@ -80,52 +81,52 @@ type Proxy struct {
 	Password secret.Text
 }
 
-// Paths override where the gateway takes what; "": as the contract says.
+// Paths override the paths of the contract; "": the contract's path.
 type Paths struct {
 	Connection, Profile, Assets, State string
 }
 
 const (
-	defaultSource     = "Microsoft Active Directory"
-	connectionPath    = "/rest/2.0/am/connector/connection/{connectionUuid}"
-	profilePath       = "/rest/2.0/am/connector/profile/{profileUuid}"
-	assetsPath        = "/rest/2.0/am/connector/asset/data/sync"
-	statePath         = "/rest/2.0/am/connector/connection/{connectionUuid}/state"
-	requestTimeout    = 150 * time.Second
-	maxAnswer         = 16 << 20
-	smallCallTries    = 3 // what is not done at this run is done at the next
-	assetsTries       = 6
-	stateTries        = 2
-	stateTimeout      = 5 * time.Second
-	retryFirst        = time.Second
-	retryLast         = time.Minute
-	retryMultiplier   = 2.8 // 1 s to 60 s in five waits
-	wordsOfAnswerSize = 300
+	defaultSource       = "Microsoft Active Directory"
+	connectionPath      = "/rest/2.0/am/connector/connection/{connectionUuid}"
+	profilePath         = "/rest/2.0/am/connector/profile/{profileUuid}"
+	assetsPath          = "/rest/2.0/am/connector/asset/data/sync"
+	statePath           = "/rest/2.0/am/connector/connection/{connectionUuid}/state"
+	requestTimeout      = 150 * time.Second
+	maxResponseBytes    = 16 << 20
+	maxDocumentAttempts = 3 // of logins and documents; the next run tries again
+	maxAssetsAttempts   = 6
+	maxStateAttempts    = 2
+	stateTimeout        = 5 * time.Second
+	firstRetryDelay     = time.Second
+	maxRetryDelay       = time.Minute
+	retryMultiplier     = 2.8 // 1 s to 60 s in five retries
+	maxMessageLength    = 300 // characters
 )
 
-// Client talks to one gateway on behalf of one connection. It serves many goroutines.
+// Client is a client of one gateway for one connection. It is safe for concurrent use.
 type Client struct {
-	options Options
-	http    *http.Client
-	heard   *listener
-	session session
-	limit   rateLimit
-	telling sync.Mutex // held while OnLimit is called
-	counts  counts
-	budget  budget
+	options   Options
+	http      *http.Client
+	hints     *hintRecorder
+	session   session
+	limit     rateLimit
+	onLimitMu sync.Mutex // held while OnLimit is called
+	counts    counts
+	budget    retryBudget
 }
 
-// runKey is the key of a run ID in a context.
-type runKey struct{}
+// runIDKey is the context key of a run ID.
+type runIDKey struct{}
 
-// WithRunID returns a context whose calls are logged with the ID of a run.
+// WithRunID returns a context with a run ID, which is added to the log lines of calls.
 func WithRunID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, runKey{}, id)
+	return context.WithValue(ctx, runIDKey{}, id)
 }
 
-// RunID returns the ID of the run that a context belongs to, "" without one.
+// RunID returns the run ID of a context; "" if it has none.
 func RunID(ctx context.Context) string {
-	id, _ := ctx.Value(runKey{}).(string)
+	id, _ := ctx.Value(runIDKey{}).(string)
 	return id
 }
 
@@ -137,53 +138,53 @@ func (c *Client) log(ctx context.Context) zerolog.Logger {
 	return c.options.Log
 }
 
-// New makes a client. It does not connect.
+// New returns a client. It does not connect.
 func New(o Options) *Client {
 	if o.Source == "" {
 		o.Source = defaultSource
 	}
-	for path, otherwise := range map[*string]string{
+	for path, defaultPath := range map[*string]string{
 		&o.Paths.Connection: connectionPath, &o.Paths.Profile: profilePath, &o.Paths.Assets: assetsPath, &o.Paths.State: statePath,
 	} {
 		if *path == "" {
-			*path = otherwise
+			*path = defaultPath
 		}
 	}
-	if o.retry == nil {
-		o.retry = func() backoff.BackOff {
+	if o.newBackOff == nil {
+		o.newBackOff = func() backoff.BackOff {
 			b := backoff.NewExponentialBackOff()
-			b.InitialInterval, b.MaxInterval, b.Multiplier = cmp.Or(o.RetryFirst, retryFirst), retryLast, retryMultiplier
+			b.InitialInterval, b.MaxInterval, b.Multiplier = cmp.Or(o.RetryDelay, firstRetryDelay), maxRetryDelay, retryMultiplier
 			return b
 		}
 	}
-	heard := &listener{RoundTripper: observe(newTransport(o), o)}
+	hints := &hintRecorder{RoundTripper: observe(newTransport(o), o)}
 	client := &http.Client{
-		Transport: heard,
-		// A redirect to another host would carry credentials away.
+		Transport: hints,
+		// A redirect to another host would disclose credentials.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	c := &Client{options: o, http: client, heard: heard}
+	c := &Client{options: o, http: client, hints: hints}
 	c.session.login = c.login
 	c.BeginRun()
 	return c
 }
 
-// Login logs in, unless a login is still good.
+// Login logs in, unless the client has a valid token.
 func (c *Client) Login(ctx context.Context) error {
-	return c.retry(ctx, fault.Operation{Op: "log in to", Object: c.options.URL.Host}, smallCallTries, func() error {
-		_, _, err := c.session.use(ctx, nil, false)
+	return c.retry(ctx, fault.Operation{Op: "log in to", Object: c.options.URL.Host}, maxDocumentAttempts, func() error {
+		_, _, err := c.session.acquire(ctx, nil, false)
 		return err
 	})
 }
 
-// Connection reads how the directory is reached.
+// Connection reads the connection: address and account of the directory.
 func (c *Client) Connection(ctx context.Context) (Connection, error) {
-	return read[Connection](ctx, c, "connection", c.options.ConnectionUUID, c.options.Paths.Connection)
+	return readDocument[Connection](ctx, c, "connection", c.options.ConnectionUUID, c.options.Paths.Connection)
 }
 
-// Profile reads which part of the directory is wanted.
+// Profile reads the profile: the part of the directory to read.
 func (c *Client) Profile(ctx context.Context) (Profile, error) {
-	return read[Profile](ctx, c, "profile", c.options.ProfileUUID, c.options.Paths.Profile)
+	return readDocument[Profile](ctx, c, "profile", c.options.ProfileUUID, c.options.Paths.Profile)
 }
 
 // fieldError is a field of a document with a value of the wrong type or range.
@@ -191,153 +192,130 @@ type fieldError struct{ Field, Wanted string }
 
 func (e *fieldError) Error() string { return e.Field + " must be " + e.Wanted }
 
-// read returns a document from the console: a connection or a profile.
-func read[Document any](ctx context.Context, c *Client, kind, id, path string) (Document, error) {
+// readDocument reads a connection or a profile, as entered in the console.
+func readDocument[Document any](ctx context.Context, c *Client, kind, id, path string) (Document, error) {
 	var document Document
 	operation := fault.Operation{Op: "read " + kind, Object: id}
-	target := c.address(path)
+	target := c.endpoint(path)
 	query := target.Query()
 	query.Set("customerUuid", c.options.CustomerUUID)
 	target.RawQuery = query.Encode()
-	err := c.retry(ctx, operation, smallCallTries, func() error {
-		answer, err := c.do(ctx, call{Operation: operation, method: http.MethodGet, url: target})
+	err := c.retry(ctx, operation, maxDocumentAttempts, func() error {
+		r, err := c.do(ctx, call{Operation: operation, method: http.MethodGet, url: target})
 		switch {
 		case err != nil:
 			return err
-		case answer.status == http.StatusNotFound:
-			return operation.Failed(fault.Refused, answer.because(errNotFound), "check qualys."+kind+"Uuid and qualys.customerUuid")
-		case answer.status != http.StatusOK:
-			return answer.unexpected(operation)
+		case r.status == http.StatusNotFound:
+			return operation.Failed(fault.Refused, r.failed(errNotFound), "check qualys."+kind+"Uuid and qualys.customerUuid")
+		case r.status != http.StatusOK:
+			return r.unexpected(operation)
 		}
-		var whole Document // of this try: what a broken answer has filled in does not stay
-		// The answer holds the directory's password: its text stays out of the errors.
-		err = json.Unmarshal(answer.body, &whole)
-		var wrong *json.UnmarshalTypeError
+		var decoded Document // of this attempt, so that a failed one leaves no values behind
+		// The response contains the directory's password: no error contains its text.
+		err = json.Unmarshal(r.body, &decoded)
+		var wrongType *json.UnmarshalTypeError
 		switch {
-		case errors.As(err, &wrong) && wrong.Field != "":
-			return operation.Failed(fault.Refused, &fieldError{lastField(wrong.Field), wanted(wrong.Type)}, "correct the "+kind+" in the console")
+		case errors.As(err, &wrongType) && wrongType.Field != "":
+			return operation.Failed(fault.Refused, &fieldError{lastField(wrongType.Field), describeType(wrongType.Type)}, "correct the "+kind+" in the console")
 		case err != nil:
 			return operation.Failed(fault.Transient, errNotDocument, "check connector.api.url and gateway.path.*")
 		}
-		document = whole
+		document = decoded
 		return nil
 	})
 	return document, err
 }
 
-// address puts a path of the gateway under the base URL.
-func (c *Client) address(path string) *url.URL {
-	path = replaceUUIDs(path, c.options)
-	return c.options.URL.JoinPath(path)
+// endpoint returns the URL of a path of the gateway.
+func (c *Client) endpoint(path string) *url.URL {
+	return c.options.URL.JoinPath(replaceUUIDs(path, c.options))
 }
 
-// call is one request, which may be sent several times.
+// call is a call of the gateway's API. It may take several requests.
 type call struct {
 	fault.Operation
 	method string
 	url    *url.URL
 	body   []byte
 	key    string // Idempotency-Key
-	urlKey string // the setting that the URL is from; "": connector.api.url
+	urlKey string // the setting with the URL; "": connector.api.url
 }
 
 func (c call) setting() string { return cmp.Or(c.urlKey, "connector.api.url") }
 
-// answer is a response that was read whole.
-type answer struct {
+// response is a completely read HTTP response.
+type response struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// do sends a call with a token and under the rate limit. It returns every answer
-// that is about the call's content; logins, limits, rights and unknown outcomes
-// it deals with itself.
+// do sends a call with a token and within the rate limit. It handles rejected tokens, rate
+// limits, missing permissions and unknown outcomes. It returns all other responses.
 //
-// A call may be refused with a token (401) because it has died, or because other
-// calls have used the new one up before its turn. Twice refused it gets one that
-// nobody has used before it, so the third 401 is the last: no call is the cause
-// of more than two renewals.
-func (c *Client) do(ctx context.Context, call call) (answer, error) {
-	var refused *token
-	for refusals := 0; ; {
+// The gateway may reject a token (401) because it has expired, or because other calls have
+// used up the new one before this call. After two rejections the call gets an exclusive
+// token, so the third 401 is final. No call causes more than two token refreshes.
+func (c *Client) do(ctx context.Context, call call) (response, error) {
+	var rejected *token
+	for rejections := 0; ; {
 		if err := c.limit.wait(ctx); err != nil {
-			return answer{}, stopped(call.Operation, err)
+			return response{}, contextError(call.Operation, err)
 		}
-		token, own, err := c.session.use(ctx, refused, refusals > 1)
+		token, exclusive, err := c.session.acquire(ctx, rejected, rejections > 1)
 		if err != nil {
-			return answer{}, err
+			return response{}, err
 		}
-		got, err := c.exchange(ctx, call, func(request *http.Request) {
-			request.Header.Set("Authorization", "Bearer "+token.text.Reveal())
-		})
-		switch {
-		case own && err == nil && got.status == http.StatusUnauthorized:
-			c.session.share(nil)
-		case own:
-			c.session.share(token)
-		}
+		r, err := c.sendWithToken(ctx, call, token, exclusive)
 		if err != nil {
-			return answer{}, err
+			return response{}, err
 		}
-		switch {
-		case got.status == http.StatusUnauthorized:
-			refused = token
-			if refusals++; !own {
+		switch r.status {
+		case http.StatusUnauthorized:
+			rejected = token
+			if rejections++; !exclusive {
 				continue
 			}
-			// The text of the answer stays out: it may be an echo of the token.
-			return answer{}, call.Failed(fault.Refused, &answerError{Status: got.status, Reason: errNewTokenRefused},
+			// The error does not contain the text of the response, which may echo the token.
+			return response{}, call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errNewTokenRefused},
 				"check that the account may use this gateway (connector.api.url) and the connector API")
-		case got.status == http.StatusTooManyRequests || got.status == http.StatusConflict:
-			c.limited(ctx, got, waitLeast)
+		case http.StatusTooManyRequests, http.StatusConflict:
+			c.applyLimit(ctx, r, minWait)
 		default:
-			if got.header.Get("X-RateLimit-Remaining") == "0" && got.status < 300 {
-				c.limited(ctx, got, 0)
+			if r.header.Get("X-RateLimit-Remaining") == "0" && r.status < 300 {
+				c.applyLimit(ctx, r, 0)
 			}
-			if got.status >= 400 {
-				// It will be quoted, and may be an echo of what was sent.
-				got.body = bytes.ReplaceAll(got.body, []byte(token.text.Reveal()), []byte("[redacted]"))
+			if r.status >= 400 {
+				// Errors quote the body, which may echo the request.
+				r.body = bytes.ReplaceAll(r.body, []byte(token.text.Reveal()), []byte("[redacted]"))
 			}
-			return got, classify(call, got)
+			return r, classify(call, r)
 		}
 	}
 }
 
-// limited holds all calls back for as long as the gateway says, but for least.
-func (c *Client) limited(ctx context.Context, got answer, least time.Duration) {
-	c.counts.limited.Add(1)
-	now := time.Now()
-	until := c.limit.hold(now.Add(max(waitOf(got.header, now), least)))
-	c.reportLimit(ctx) // before it is logged, so that whoever reads the log finds it recorded
-	log := c.log(ctx)
-	log.Warn().Int("status", got.status).Time("until", until).Msg(MsgRateLimited)
+// sendWithToken sends a request with a token, and releases an exclusive token.
+func (c *Client) sendWithToken(ctx context.Context, call call, token *token, exclusive bool) (response, error) {
+	r, err := c.sendOnce(ctx, call, func(request *http.Request) {
+		request.Header.Set("Authorization", "Bearer "+token.text.Reveal())
+	})
+	switch {
+	case exclusive && err == nil && r.status == http.StatusUnauthorized:
+		c.session.release(nil)
+	case exclusive:
+		c.session.release(token)
+	}
+	return r, err
 }
 
-// reportLimit calls OnLimit.
-func (c *Client) reportLimit(ctx context.Context) {
-	if c.options.OnLimit == nil {
-		return
-	}
-	// The end is read under the lock, so that an earlier one never follows a later one.
-	c.telling.Lock()
-	defer c.telling.Unlock()
-	if until := c.LimitedUntil(); !until.IsZero() {
-		if err := c.options.OnLimit(until); err != nil {
-			log := c.log(ctx)
-			log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgLimitNotRecorded)
-		}
-	}
-}
-
-// exchange sends a request once and reads the answer whole. A batch under way
-// outlives its context by the grace: its objects may have been taken, and the
-// answer tells. Nothing else is worth holding up a stop for.
-func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.Request)) (answer, error) {
+// sendOnce sends a request and reads the whole response. A batch in flight outlives its
+// context by the grace period, because the gateway may already have accepted its objects.
+// Other requests end with their context.
+func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.Request)) (response, error) {
 	if err := ctx.Err(); err != nil {
-		return answer{}, stopped(call.Operation, err)
+		return response{}, contextError(call.Operation, err)
 	}
-	alive, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	requestCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	grace := c.options.Grace
 	if call.key == "" {
@@ -345,9 +323,9 @@ func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.R
 	}
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
-	request, err := http.NewRequestWithContext(alive, call.method, call.url.String(), bytes.NewReader(call.body))
+	request, err := http.NewRequestWithContext(requestCtx, call.method, call.url.String(), bytes.NewReader(call.body))
 	if err != nil {
-		return answer{}, call.Failed(fault.Refused, err, "check "+call.setting()+" and gateway.path.*")
+		return response{}, call.Failed(fault.Refused, err, "check "+call.setting()+" and gateway.path.*")
 	}
 	request.Header.Set("User-Agent", "adconnector/"+c.options.Version)
 	request.Header.Set("Accept", "application/json, text/plain")
@@ -359,25 +337,25 @@ func (c *Client) exchange(ctx context.Context, call call, authorize func(*http.R
 	}
 	authorize(request)
 	c.counts.requests.Add(1)
-	began := time.Now()
-	response, err := c.http.Do(request)
+	start := time.Now()
+	r, err := c.http.Do(request)
 	if err != nil {
-		return answer{}, c.explain(ctx, call, err)
+		return response{}, c.transportError(ctx, call, err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	defer r.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxResponseBytes))
 	log := c.log(ctx)
-	log.Debug().Str("call", strings.TrimSpace(call.Op+" "+call.Object)).Int("status", response.StatusCode).Int("sent_bytes", len(call.body)).
-		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(began).Milliseconds()).Msg(MsgAnswered)
-	if err != nil && !saysAll(response.StatusCode) {
-		return answer{}, c.explain(ctx, call, fmt.Errorf("answer cut off: %w", err))
+	log.Debug().Str("call", strings.TrimSpace(call.Op+" "+call.Object)).Int("status", r.StatusCode).Int("sent_bytes", len(call.body)).
+		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgResponse)
+	if err != nil && !mayLackBody(r.StatusCode) {
+		return response{}, c.transportError(ctx, call, fmt.Errorf("response incomplete: %w", err))
 	}
-	return answer{response.StatusCode, response.Header, body}, nil
+	return response{r.StatusCode, r.Header, body}, nil
 }
 
-// saysAll reports whether an answer's head is enough. Who refuses a request unread
-// may cut the connection before the rest of the answer has arrived.
-func saysAll(status int) bool {
+// mayLackBody reports whether a response with this status is usable without its body. A server
+// that refuses a request may close the connection before it has sent the whole body.
+func mayLackBody(status int) bool {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
 		return true
@@ -385,62 +363,11 @@ func saysAll(status int) bool {
 	return false
 }
 
-// stopped is the error of a call whose context has ended, or will before the call
-// may be made. To run out of time is no order to stop.
-func stopped(o fault.Operation, err error) error {
+// contextError returns the error of a call whose context has ended, or will end before the
+// call can be sent. An exceeded deadline is not a cancellation.
+func contextError(o fault.Operation, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return o.Failed(fault.Transient, err, "")
 	}
 	return o.Failed(fault.Canceled, err, "")
-}
-
-// retry repeats what failed with an unknown outcome, at growing intervals.
-func (c *Client) retry(ctx context.Context, o fault.Operation, tries uint, operation func() error) error {
-	attempt := 0
-	var last error // what backoff returns may be the context's, or in a wrapper of its own
-	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
-		attempt++
-		if attempt > 1 {
-			c.counts.retries.Add(1)
-		}
-		last = operation()
-		if last == nil {
-			c.budget.earn()
-		} else if fault.ClassOf(last) == fault.Transient && attempt < int(tries) && !c.budget.spend() {
-			last = budgetExhausted(last)
-			return struct{}{}, backoff.Permanent(last)
-		}
-		// Do not retry if the deadline is before the rate limit resets.
-		if last != nil && (fault.ClassOf(last) != fault.Transient || errors.Is(last, errTooLate)) {
-			return struct{}{}, backoff.Permanent(last)
-		}
-		return struct{}{}, last
-	}, backoff.WithBackOff(c.options.retry()), backoff.WithMaxTries(tries), backoff.WithMaxElapsedTime(0),
-		backoff.WithNotify(func(err error, wait time.Duration) {
-			log := c.log(ctx)
-			log.Warn().EmbedObject(fault.Fields(err)).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg(MsgRetrying)
-		}))
-	if last != nil && fault.ClassOf(last) == fault.Transient && errors.Is(ctx.Err(), context.Canceled) {
-		return stopped(o, ctx.Err())
-	}
-	return last
-}
-
-// notRetried is the cause of a call that failed and is not retried because the run has used
-// up its retries.
-type notRetried struct{ cause error }
-
-func (e *notRetried) Error() string {
-	return e.cause.Error() + "; not retried: this run has retried more calls than were answered"
-}
-
-func (e *notRetried) Unwrap() error { return e.cause }
-
-// budgetExhausted returns an error of this package with the reason why the call is not
-// retried.
-func budgetExhausted(err error) error {
-	failed := &fault.Error{Class: fault.ClassOf(err), Err: err}
-	errors.As(err, &failed)
-	return &fault.Error{Class: failed.Class, Op: failed.Op, Object: failed.Object, Remedy: failed.Remedy,
-		Err: &notRetried{failed.Err}}
 }

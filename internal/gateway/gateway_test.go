@@ -53,41 +53,42 @@ const (
 	token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmVk"
 )
 
-// secrets are parts of what may stand in no error and no log line.
+// secrets are texts that no error and no log line may contain.
 var secrets = []string{
 	"pass-w0rd", "client-s3cret", bindPassword, "proxy-s3cret", "eyJ", "c2lnbmVk",
 	base64.StdEncoding.EncodeToString([]byte(proxyUser + ":" + proxyPassword)),
 }
 
+// noSecrets fails the test if text contains a secret.
 func noSecrets(t testing.TB, where, text string) {
 	t.Helper()
 	for _, s := range secrets {
 		if strings.Contains(text, s) {
-			t.Errorf("%s holds the secret %s: %s", where, s, text)
+			t.Errorf("%s contains the secret %s: %s", where, s, text)
 		}
 	}
 }
 
-// logged is a log that may be written by many. It is searched for secrets at the end of the test.
-type logged struct {
+// syncBuffer is a log that is safe for concurrent use.
+type syncBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (l *logged) Write(p []byte) (int, error) {
+func (l *syncBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
 }
 
-func (l *logged) String() string {
+func (l *syncBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// lines returns the fields of all lines.
-func (l *logged) lines(t testing.TB) (lines []map[string]any) {
+// lines returns the fields of each line.
+func (l *syncBuffer) lines(t testing.TB) (lines []map[string]any) {
 	t.Helper()
 	for text := range strings.Lines(l.String()) {
 		var fields map[string]any
@@ -99,8 +100,8 @@ func (l *logged) lines(t testing.TB) (lines []map[string]any) {
 	return lines
 }
 
-// line returns the fields of the only line with the message.
-func (l *logged) line(t testing.TB, message string) map[string]any {
+// line returns the fields of the single line with a message.
+func (l *syncBuffer) line(t testing.TB, message string) map[string]any {
 	t.Helper()
 	var found []map[string]any
 	for _, fields := range l.lines(t) {
@@ -114,14 +115,15 @@ func (l *logged) line(t testing.TB, message string) map[string]any {
 	return found[0]
 }
 
-// options are good ones for a gateway at address.
+// options returns valid options for a gateway at an address. At the end of the test, the log
+// must not contain secrets.
 func options(t testing.TB, address string) gateway.Options {
 	t.Helper()
 	base, err := url.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &logged{}
+	log := &syncBuffer{}
 	t.Cleanup(func() { noSecrets(t, "the log", log.String()) })
 	o := gateway.Options{
 		URL: base, CustomerUUID: customer, ConnectionUUID: connection, ProfileUUID: profile,
@@ -143,20 +145,20 @@ func sandboxOptions() gatewayserver.Options {
 	}
 }
 
-// startSandbox serves newSandbox.
+// startSandbox starts an HTTP server with newSandbox.
 func startSandbox(t testing.TB, o gatewayserver.Options) (*gatewayserver.Server, *httptest.Server) {
 	t.Helper()
 	g := newSandbox(t, o)
 	return g, serve(t, g)
 }
 
-// newSandbox is a sandbox whose contract nobody may break.
+// newSandbox returns a sandbox gateway. The test fails on a contract violation.
 func newSandbox(t testing.TB, o gatewayserver.Options) *gatewayserver.Server {
 	t.Helper()
 	g := gatewayserver.New(o)
 	t.Cleanup(func() {
 		for _, violation := range g.Violations() {
-			t.Errorf("breach of the contract: %s", violation)
+			t.Errorf("contract violation: %s", violation)
 		}
 	})
 	return g
@@ -183,7 +185,7 @@ func serveAs(t testing.TB, handler http.Handler, start func(*httptest.Server)) *
 	return server
 }
 
-// afterLogin gives a token to everybody and hands all other calls on.
+// afterLogin returns a handler that accepts any login and passes all other requests to handler.
 func afterLogin(t testing.TB, handler http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /auth", func(w http.ResponseWriter, _ *http.Request) {
@@ -199,60 +201,61 @@ func afterLogin(t testing.TB, handler http.HandlerFunc) http.Handler {
 	})
 }
 
-// answering answers every call alike.
-func answering(status int, body string) http.HandlerFunc {
+// respondWith returns a handler with the same response to every request.
+func respondWith(status int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	}
 }
 
-// wantFailure checks an error's fields with faulttest.Check, and that its text and its
-// remedy contain no secret.
-func wantFailure(t testing.TB, err error, want fault.Error, cause error, remedyNames ...string) {
+// checkError checks the fields of an error with faulttest.Check, and that its text and remedy
+// contain no secret.
+func checkError(t testing.TB, err error, want fault.Error, cause error, remedyNames ...string) {
 	t.Helper()
 	faulttest.Check(t, err, want, cause, remedyNames...)
 	noSecrets(t, "the error", err.Error())
 	noSecrets(t, "the remedy", fault.Remedy(err))
 }
 
-// wantAnswer checks that an error's cause is an answer with a status and the words of the
-// gateway.
-func wantAnswer(t testing.TB, err error, status int, words string) {
+// checkResponseError checks that the cause of an error is a response with the given status and
+// message.
+func checkResponseError(t testing.TB, err error, status int, message string) {
 	t.Helper()
-	answer, is := errors.AsType[*gateway.AnswerError](err)
-	if !is || answer.Status != status || answer.Words != words {
-		t.Errorf("answer %+v, want %d %q; error %v", answer, status, words, err)
+	response, ok := errors.AsType[*gateway.ResponseError](err)
+	if !ok || response.Status != status || response.Message != message {
+		t.Errorf("response %+v, want %d %q; error %v", response, status, message, err)
 	}
 }
 
-// The operations of the client, failed with a class.
-func sending(o gateway.Options, class fault.Class) fault.Error {
+// sendError, loginError, connectionError, profileError and stateError return the expected error
+// of a failed operation.
+func sendError(o gateway.Options, class fault.Class) fault.Error {
 	return fault.Error{Class: class, Op: "send assets to", Object: o.URL.Host}
 }
 
-func loggingIn(base, path string, class fault.Class) fault.Error {
+func loginError(base, path string, class fault.Class) fault.Error {
 	return fault.Error{Class: class, Op: "log in at", Object: base + path}
 }
 
-func readingConnection(class fault.Class) fault.Error {
+func connectionError(class fault.Class) fault.Error {
 	return fault.Error{Class: class, Op: "read connection", Object: connection}
 }
 
-func readingProfile(class fault.Class) fault.Error {
+func profileError(class fault.Class) fault.Error {
 	return fault.Error{Class: class, Op: "read profile", Object: profile}
 }
 
-func reporting(state string, class fault.Class) fault.Error {
-	return fault.Error{Class: class, Op: "report state", Object: state}
+func stateError(state string, class fault.Class) fault.Error {
+	return fault.Error{Class: class, Op: "send state", Object: state}
 }
 
-func send(ctx context.Context, client *gateway.Client) (gateway.Answer, error) {
+func send(ctx context.Context, client *gateway.Client) (gateway.BatchResponse, error) {
 	return client.Send(ctx, uuid.NewString(), 1, []byte(asset))
 }
 
-// count returns how many calls of "METHOD path status" a sandbox saw.
-func count(g *gatewayserver.Server, call string) int { return g.Counts()[call] }
+// count returns how many requests of the form "METHOD path status" a sandbox received.
+func count(g *gatewayserver.Server, request string) int { return g.Counts()[request] }
 
 func TestConnectionAndProfile(t *testing.T) {
 	t.Parallel()
@@ -280,38 +283,38 @@ func TestConnectionAndProfile(t *testing.T) {
 
 	g.SetConnection(nil)
 	_, err = client.Connection(t.Context())
-	wantFailure(t, err, readingConnection(fault.Refused), gateway.ErrNotFound, "qualys.connectionUuid", "qualys.customerUuid")
+	checkError(t, err, connectionError(fault.Refused), gateway.ErrNotFound, "qualys.connectionUuid", "qualys.customerUuid")
 	g.SetProfile(nil)
 	_, err = client.Profile(t.Context())
-	wantFailure(t, err, readingProfile(fault.Refused), gateway.ErrNotFound, "qualys.profileUuid", "qualys.customerUuid")
+	checkError(t, err, profileError(fault.Refused), gateway.ErrNotFound, "qualys.profileUuid", "qualys.customerUuid")
 	if n := count(g, "GET "+connectionPath+" 404"); n != 1 {
-		t.Errorf("%d calls that cannot succeed", n)
+		t.Errorf("%d requests, want no retry", n)
 	}
 }
 
-func TestConnectionAnswers(t *testing.T) {
+func TestConnectionResponses(t *testing.T) {
 	t.Parallel()
 	api, console, platform := []string{"connector.api.url"}, []string{"connection in the console"}, []string{"platform"}
-	const good = `"connectionUuid":"` + connection + `","authentication":{"type":"LDAP","host":"dc","bindDn":"x","password":"` + bindPassword + `"`
+	const valid = `"connectionUuid":"` + connection + `","authentication":{"type":"LDAP","host":"dc","bindDn":"x","password":"` + bindPassword + `"`
 	for _, test := range []struct {
-		name   string
-		status int
-		body   string
-		class  fault.Class // "": good
-		cause  error
-		words  string   // of the gateway
-		field  string   // that has a wrong value
-		names  []string // in the remedy
+		name    string
+		status  int
+		body    string
+		class   fault.Class // "": success
+		cause   error
+		message string   // of the gateway
+		field   string   // with a wrong value
+		names   []string // in the remedy
 	}{
-		{"unknown fields", 200, `{"new":[1],` + good + `,"more":{}},"x":null}`, "", nil, "", "", nil},
-		{"broken off", 200, `{` + good, fault.Transient, gateway.ErrNotDocument, "", "", api},
-		{"no object", 200, `["` + bindPassword + `"]`, fault.Transient, gateway.ErrNotDocument, "", "", api},
+		{"unknown fields", 200, `{"new":[1],` + valid + `,"more":{}},"x":null}`, "", nil, "", "", nil},
+		{"truncated", 200, `{` + valid, fault.Transient, gateway.ErrNotDocument, "", "", api},
+		{"not an object", 200, `["` + bindPassword + `"]`, fault.Transient, gateway.ErrNotDocument, "", "", api},
 		{"password of a wrong type", 200, `{"authentication":{"bindDn":"` + bindPassword + `","password":{"x":"` + bindPassword + `"}}}`, fault.Refused, nil, "", "password", console},
 		{"password that is a number", 200, `{"authentication":{"password":133890}}`, fault.Refused, nil, "", "password", console},
 		{"host of a wrong type", 200, `{"authentication":{"host":["` + bindPassword + `"]}}`, fault.Refused, nil, "", "host", console},
 		{"name of a wrong type", 200, `{"name":7}`, fault.Refused, nil, "", "name", console},
 		{"authentication of a wrong type", 200, `{"authentication":"` + bindPassword + `"}`, fault.Refused, nil, "", "authentication", console},
-		{"port that is no number", 200, `{"authentication":{"port":"` + bindPassword + `"}}`, fault.Refused, nil, "", "port", console},
+		{"port that is not a number", 200, `{"authentication":{"port":"` + bindPassword + `"}}`, fault.Refused, nil, "", "port", console},
 		{"port out of range", 200, `{"authentication":{"port":133890}}`, fault.Refused, nil, "", "port", console},
 		{"port out of range, as text", 200, `{"authentication":{"port":"133890"}}`, fault.Refused, nil, "", "port", console},
 		{"port below range", 200, `{"authentication":{"port":-1}}`, fault.Refused, nil, "", "port", console},
@@ -319,28 +322,28 @@ func TestConnectionAnswers(t *testing.T) {
 		{"port of a wrong type", 200, `{"authentication":{"port":{}}}`, fault.Refused, nil, "", "port", console},
 		{"HTML", 200, `<html>Please log in</html>`, fault.Transient, gateway.ErrNotDocument, "", "", api},
 		{"empty", 200, ``, fault.Transient, gateway.ErrNotDocument, "", "", api},
-		{"another success", 203, `{` + good, fault.Refused, gateway.ErrUnexpected, "", "", api},
+		{"unexpected success", 203, `{` + valid, fault.Refused, gateway.ErrUnexpected, "", "", api},
 		{"401", 401, ``, fault.Refused, gateway.ErrNewTokenRefused, "", "", api},
-		{"an echo with 401", 401, `Authorization: Bearer ` + token, fault.Refused, gateway.ErrNewTokenRefused, "", "", api},
+		{"401 that echoes the token", 401, `Authorization: Bearer ` + token, fault.Refused, gateway.ErrNewTokenRefused, "", "", api},
 		{"403", 403, `{"message":"no module"}`, fault.Refused, gateway.ErrNotAllowed, "no module", "", []string{"API access"}},
 		{"403 with a colon and parentheses", 403, `{"message":"use of this module is not licensed): grant (it: now"}`, fault.Refused, gateway.ErrNotAllowed, "use of this module is not licensed): grant (it: now", "", []string{"API access"}},
 		{"500", 500, `{"error":"down"}`, fault.Transient, gateway.ErrGatewayFailed, "down", "", platform},
-		{"an echo", 500, `Authorization: Bearer ` + token, fault.Transient, gateway.ErrGatewayFailed, "Authorization: Bearer [redacted]", "", platform},
-		{"too long and not printable", 502, "\x1b[31m\n\n" + strings.Repeat("bad gateway ", 1000), fault.Transient, gateway.ErrGatewayFailed, ("[31m " + strings.Repeat("bad gateway ", 1000))[:300] + "…", "", platform},
+		{"500 that echoes the token", 500, `Authorization: Bearer ` + token, fault.Transient, gateway.ErrGatewayFailed, "Authorization: Bearer [redacted]", "", platform},
+		{"too long and unprintable", 502, "\x1b[31m\n\n" + strings.Repeat("bad gateway ", 1000), fault.Transient, gateway.ErrGatewayFailed, ("[31m " + strings.Repeat("bad gateway ", 1000))[:300] + "…", "", platform},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := serve(t, afterLogin(t, answering(test.status, test.body)))
+			server := serve(t, afterLogin(t, respondWith(test.status, test.body)))
 			c, err := gateway.New(options(t, server.URL)).Connection(t.Context())
 			if test.class != "" {
-				wantFailure(t, err, readingConnection(test.class), test.cause, test.names...)
+				checkError(t, err, connectionError(test.class), test.cause, test.names...)
 				if test.status != 200 {
-					wantAnswer(t, err, test.status, test.words)
+					checkResponseError(t, err, test.status, test.message)
 				}
-				if field, is := errors.AsType[*gateway.FieldError](err); is != (test.field != "") || is && field.Field != test.field {
+				if field, ok := errors.AsType[*gateway.FieldError](err); ok != (test.field != "") || ok && field.Field != test.field {
 					t.Errorf("field %+v, want %q", field, test.field)
 				}
 				if c != (gateway.Connection{}) {
-					t.Errorf("with the error came %+v", c)
+					t.Errorf("error with connection %+v", c)
 				}
 			} else if err != nil || c.Authentication.Password.Reveal() != bindPassword {
 				t.Errorf("%+v, %v", c, err)
@@ -352,7 +355,7 @@ func TestConnectionAnswers(t *testing.T) {
 func TestPorts(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int{`13389`: 13389, `"13389"`: 13389, `" 636 "`: 636, `0`: 0, `""`: 0, `null`: 0, `65535`: 65535} {
-		server := serve(t, afterLogin(t, answering(200, `{"authentication":{"host":"dc","port":`+text+`,"password":"x"}}`)))
+		server := serve(t, afterLogin(t, respondWith(200, `{"authentication":{"host":"dc","port":`+text+`,"password":"x"}}`)))
 		c, err := gateway.New(options(t, server.URL)).Connection(t.Context())
 		if a := c.Authentication; err != nil || a.Port != want || a.Host != "dc" || a.Password.Reveal() != "x" {
 			t.Errorf("%s: %+v, %v", text, a, err)
@@ -365,7 +368,7 @@ func TestPaths(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var seen []string
-		o := inMemory(t, nil, http.StripPrefix("/base", afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+		o := serveInMemory(t, nil, http.StripPrefix("/base", afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
 			mu.Lock()
 			defer mu.Unlock()
 			seen = append(seen, r.Method+" "+r.URL.String())
@@ -386,12 +389,12 @@ func TestPaths(t *testing.T) {
 			"POST /a", "PUT /s/" + profile + "/" + connection,
 		})
 		if got := fmt.Sprint(seen); got != want {
-			t.Errorf("called %s, want %s", got, want)
+			t.Errorf("requests %s, want %s", got, want)
 		}
 	})
 }
 
-// A batch under way may end within the grace; its answer counts.
+// The response to a batch in flight counts if it arrives within the grace period.
 func TestGrace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -399,94 +402,94 @@ func TestGrace(t *testing.T) {
 		so := sandboxOptions()
 		so.Intercept = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
 			if r.URL.Path == assetsPath {
-				time.Sleep(grace) // in the bubble's time
+				time.Sleep(grace) // of the synctest bubble
 			}
 			return false
 		}
 		g := newSandbox(t, so)
-		o := inMemory(t, nil, g)
+		o := serveInMemory(t, nil, g)
 		o.Grace = grace
 		client := gateway.New(o)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Nanosecond, cancel)
-		answer, err := send(ctx, client)
-		if err != nil || answer.Outcome != gateway.Taken {
-			t.Errorf("%+v, %v", answer, err)
+		batch, err := send(ctx, client)
+		if err != nil || batch.Outcome != gateway.Accepted {
+			t.Errorf("%+v, %v", batch, err)
 		}
 		_, err = send(ctx, client)
-		wantFailure(t, err, sending(o, fault.Canceled), context.Canceled)
-		wantFailure(t, gateway.New(o).Login(ctx), loggingIn("http://gateway.test", "/auth", fault.Canceled), context.Canceled)
+		checkError(t, err, sendError(o, fault.Canceled), context.Canceled)
+		checkError(t, gateway.New(o).Login(ctx), loginError("http://gateway.test", "/auth", fault.Canceled), context.Canceled)
 		if n := len(g.Requests()); n != 2 {
-			t.Errorf("%d requests, want the login and one call", n)
+			t.Errorf("%d requests, want a login and a batch", n)
 		}
 	})
 }
 
-// hang takes every call except logins, and answers none.
-func hang(t testing.TB) http.Handler {
+// neverRespond returns a handler that responds only to logins.
+func neverRespond(t testing.TB) http.Handler {
 	return afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done()
 	})
 }
 
-// Only a batch is worth the grace: what else is under way is cut at once.
+// Only batches get the grace period. Other requests are canceled at once.
 func TestGraceEnds(t *testing.T) {
 	t.Parallel()
 	const grace = 5 * time.Second
 	for _, test := range []struct {
 		name string
 		call func(context.Context, *gateway.Client) error
-		fail fault.Error
+		err  fault.Error
 		want time.Duration
 	}{
 		{"batch", func(ctx context.Context, c *gateway.Client) error { _, err := send(ctx, c); return err }, fault.Error{Class: fault.Canceled, Op: "send assets to", Object: "gateway.test"}, grace},
-		{"connection", func(ctx context.Context, c *gateway.Client) error { _, err := c.Connection(ctx); return err }, readingConnection(fault.Canceled), 0},
-		{"profile", func(ctx context.Context, c *gateway.Client) error { _, err := c.Profile(ctx); return err }, readingProfile(fault.Canceled), 0},
+		{"connection", func(ctx context.Context, c *gateway.Client) error { _, err := c.Connection(ctx); return err }, connectionError(fault.Canceled), 0},
+		{"profile", func(ctx context.Context, c *gateway.Client) error { _, err := c.Profile(ctx); return err }, profileError(fault.Canceled), 0},
 		{"state", func(ctx context.Context, c *gateway.Client) error {
 			return c.SetState(ctx, gateway.ConnectorState{State: "PROCESSING"})
-		}, reporting("PROCESSING", fault.Canceled), 0},
+		}, stateError("PROCESSING", fault.Canceled), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := inMemory(t, nil, hang(t))
+				o := serveInMemory(t, nil, neverRespond(t))
 				o.Grace = grace
 				client := gateway.New(o)
 				ctx, cancel := context.WithCancel(t.Context())
 				go func() {
-					synctest.Wait() // for the call to be under way
+					synctest.Wait() // until the request is in flight
 					cancel()
 				}()
 				start := time.Now()
-				wantFailure(t, test.call(ctx, client), test.fail, context.Canceled)
+				checkError(t, test.call(ctx, client), test.err, context.Canceled)
 				if took := time.Since(start); took != test.want {
 					t.Errorf("took %s, want %s", took, test.want)
 				}
 				if n := client.Counts().Requests; n != 2 {
-					t.Errorf("%d requests, want the login and the call", n)
+					t.Errorf("%d requests, want the login and one more", n)
 				}
 			})
 		})
 	}
 }
 
-// A stop ends the wait between two tries, whatever its cause.
-func TestStopBetweenTries(t *testing.T) {
+// A canceled context ends the wait before a retry, whatever its cause.
+func TestStopDuringRetryDelay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		o := inMemory(t, nil, afterLogin(t, answering(http.StatusServiceUnavailable, "")))
+		o := serveInMemory(t, nil, afterLogin(t, respondWith(http.StatusServiceUnavailable, "")))
 		o.RetryEvery(time.Hour)
 		client := gateway.New(o)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() {
-			synctest.Wait() // for the wait between two tries
+			synctest.Wait() // until the client waits for the retry
 			cancel(fault.Operation{Op: "work"}.Failed(fault.Refused, errors.New("another worker's error"), "none"))
 		}()
 		start := time.Now()
 		_, err := send(ctx, client)
-		wantFailure(t, err, sending(o, fault.Canceled), context.Canceled)
+		checkError(t, err, sendError(o, fault.Canceled), context.Canceled)
 		if took := time.Since(start); took != 0 || client.Counts().Requests != 2 {
-			t.Errorf("%d requests in %s, want the login and one call", client.Counts().Requests, took)
+			t.Errorf("%d requests in %s, want a login and a batch", client.Counts().Requests, took)
 		}
 	})
 }
@@ -495,13 +498,13 @@ func TestState(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := newSandbox(t, sandboxOptions())
-		client := gateway.New(inMemory(t, nil, g))
+		client := gateway.New(serveInMemory(t, nil, g))
 		at := time.Date(2026, 11, 22, 11, 0, 0, 123_999_999, time.FixedZone("", 3600))
 		next := gateway.Timestamp(at.Add(time.Hour))
-		why := "gateway answers 503"
+		failure := "gateway error (503)"
 		for _, state := range []gateway.ConnectorState{
 			{State: "REGISTERED", At: gateway.Timestamp(at)},
-			{State: "SCHEDULED", At: gateway.Timestamp(at), NextRunAt: &next, Error: &why, RunID: connection, Summary: &gateway.Summary{Mode: "full", Users: 3}},
+			{State: "SCHEDULED", At: gateway.Timestamp(at), NextRunAt: &next, Error: &failure, RunID: connection, Summary: &gateway.Summary{Mode: "full", Users: 3}},
 		} {
 			if err := client.SetState(t.Context(), state); err != nil {
 				t.Fatal(err)
@@ -513,26 +516,26 @@ func TestState(t *testing.T) {
 		}
 		const ids = `"customerUuid":"` + customer + `","profileUuid":"` + profile + `",`
 		want := `[{` + ids + `"state":"REGISTERED","runId":"","at":"2026-11-22T10:00:00.123Z","nextRunAt":null,"error":null,"summary":null},` +
-			`{` + ids + `"state":"SCHEDULED","runId":"` + connection + `","at":"2026-11-22T10:00:00.123Z","nextRunAt":"2026-11-22T11:00:00.123Z","error":"gateway answers 503","summary":{"mode":"full","users":3,"groups":0,"uploaded":0,"deleted":0,"rejected":0}}]`
+			`{` + ids + `"state":"SCHEDULED","runId":"` + connection + `","at":"2026-11-22T10:00:00.123Z","nextRunAt":"2026-11-22T11:00:00.123Z","error":"gateway error (503)","summary":{"mode":"full","users":3,"groups":0,"uploaded":0,"deleted":0,"rejected":0}}]`
 		if string(encoded) != want {
 			t.Errorf("got  %s\nwant %s", encoded, want)
 		}
 	})
 }
 
-func TestStateAnswers(t *testing.T) {
+func TestStateResponses(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		status int
-		class  fault.Class // "": taken
-		cause  error
-		names  []string // in the remedy
-		calls  int
+		status   int
+		class    fault.Class // "": accepted
+		cause    error
+		names    []string // in the remedy
+		requests int
 	}{
 		{204, "", nil, nil, 1},
-		{404, fault.Refused, gateway.ErrNoStates, []string{"qualys.connectionUuid"}, 1},
-		{405, fault.Refused, gateway.ErrNoStates, nil, 1},
-		{501, fault.Refused, gateway.ErrNoStates, nil, 1},
+		{404, fault.Refused, gateway.ErrStatesUnsupported, []string{"qualys.connectionUuid"}, 1},
+		{405, fault.Refused, gateway.ErrStatesUnsupported, nil, 1},
+		{501, fault.Refused, gateway.ErrStatesUnsupported, nil, 1},
 		{400, fault.Refused, gateway.ErrUnexpected, []string{"connector.api.url"}, 1},
 		{403, fault.Refused, gateway.ErrNotAllowed, []string{"API access"}, 1},
 		{302, fault.Refused, gateway.ErrRedirected, []string{"connector.api.url"}, 1},
@@ -541,20 +544,20 @@ func TestStateAnswers(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				calls := 0
-				o := inMemory(t, nil, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
-					calls++
+				requests := 0
+				o := serveInMemory(t, nil, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+					requests++
 					w.WriteHeader(test.status)
 				}))
 				err := gateway.New(o).SetState(t.Context(), gateway.ConnectorState{State: "PROCESSED"})
 				if test.class == "" && err != nil {
 					t.Error(err)
 				} else if test.class != "" {
-					wantFailure(t, err, reporting("PROCESSED", test.class), test.cause, test.names...)
-					wantAnswer(t, err, test.status, "")
+					checkError(t, err, stateError("PROCESSED", test.class), test.cause, test.names...)
+					checkResponseError(t, err, test.status, "")
 				}
-				if calls != test.calls {
-					t.Errorf("%v after %d calls", err, calls)
+				if requests != test.requests {
+					t.Errorf("%v after %d requests", err, requests)
 				}
 			})
 		})

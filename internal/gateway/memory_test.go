@@ -13,20 +13,20 @@ import (
 	"adconnector/internal/gateway"
 )
 
-// memory is a listener whose connections are pipes in memory, for synctest bubbles.
-type memory struct {
+// memoryListener is a listener whose connections are in-memory pipes, for synctest bubbles.
+type memoryListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-func newMemory() *memory {
-	return &memory{conns: make(chan net.Conn), closed: make(chan struct{})}
+func newMemoryListener() *memoryListener {
+	return &memoryListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-func (m *memory) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
+func (m *memoryListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
 
-func (m *memory) Accept() (net.Conn, error) {
+func (m *memoryListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-m.conns:
 		return conn, nil
@@ -35,12 +35,12 @@ func (m *memory) Accept() (net.Conn, error) {
 	}
 }
 
-func (m *memory) Close() error {
+func (m *memoryListener) Close() error {
 	m.once.Do(func() { close(m.closed) })
 	return nil
 }
 
-func (m *memory) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func (m *memoryListener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {
 	case m.conns <- server:
@@ -52,11 +52,11 @@ func (m *memory) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// inMemory serves a handler in a synctest bubble, over TLS where a config is given,
-// until the test ends. It returns options that reach it.
-func inMemory(t testing.TB, config *tls.Config, handler http.Handler) gateway.Options {
+// serveInMemory serves a handler in a synctest bubble until the test ends. It uses TLS if config
+// is not nil. It returns options for a client of the server.
+func serveInMemory(t testing.TB, config *tls.Config, handler http.Handler) gateway.Options {
 	t.Helper()
-	listener := newMemory()
+	listener := newMemoryListener()
 	server := &http.Server{Handler: handler, TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0)}
 	o := options(t, "http://gateway.test")
 	var running sync.WaitGroup

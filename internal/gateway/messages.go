@@ -2,8 +2,8 @@ package gateway
 
 // The messages of the log.
 const (
-	MsgAnswered         = "gateway request answered"
 	MsgLimitNotRecorded = "rate limit not recorded"
 	MsgRateLimited      = "rate limited by gateway"
+	MsgResponse         = "gateway response received"
 	MsgRetrying         = "gateway request failed, retrying"
 )

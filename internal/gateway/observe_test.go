@@ -13,7 +13,7 @@ import (
 	"adconnector/internal/gateway"
 )
 
-// TestObserve: every request is told of, with the name of its call and its end.
+// Observe is called after every request, with the name of the call and the class of the result.
 func TestObserve(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -30,21 +30,21 @@ func TestObserve(t *testing.T) {
 			return true
 		}
 		g := newSandbox(t, o)
-		with := inMemory(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(time.Second) // in the bubble's time
+		options := serveInMemory(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(time.Second) // of the synctest bubble
 			g.ServeHTTP(w, r)
 		}))
 		var mu sync.Mutex
-		var seen []string
-		with.Observe = func(call string, class fault.Class, took time.Duration) {
+		var observed []string
+		options.Observe = func(call string, class fault.Class, duration time.Duration) {
 			mu.Lock()
 			defer mu.Unlock()
-			if took != time.Second && took != 2*time.Second { // net/http itself repeats a call that lost its connection
-				t.Errorf("%s took %s", call, took)
+			if duration != time.Second && duration != 2*time.Second { // net/http itself retries after a lost connection
+				t.Errorf("%s took %s", call, duration)
 			}
-			seen = append(seen, call+" "+string(class))
+			observed = append(observed, call+" "+string(class))
 		}
-		c := gateway.New(with)
+		c := gateway.New(options)
 		if _, err := c.Connection(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -54,15 +54,15 @@ func TestObserve(t *testing.T) {
 		if err := c.SetState(t.Context(), gateway.ConnectorState{State: "REGISTERED", At: gateway.Timestamp(time.Now())}); err != nil {
 			t.Fatal(err)
 		}
-		if want := []string{"login done", "connection done", "profile done", "state done"}; !slices.Equal(seen, want) {
-			t.Errorf("seen %v", seen)
+		if want := []string{"login done", "connection done", "profile done", "state done"}; !slices.Equal(observed, want) {
+			t.Errorf("observed %v", observed)
 		}
-		for answer, want := range map[int32]fault.Class{0: fault.Transient, 403: fault.Refused, 404: fault.Refused, 302: fault.Refused, 400: fault.Rejected, 422: fault.Rejected, 413: fault.Rejected, 503: fault.Transient, 408: fault.Transient} {
-			status.Store(answer)
-			seen = nil
-			_, _ = c.Send(t.Context(), "00000000-0000-0000-0000-0000000000aa", 0, nil) // how it ends is told
-			if len(seen) == 0 || seen[0] != "assets "+string(want) {
-				t.Errorf("%d: seen %v", answer, seen)
+		for code, want := range map[int32]fault.Class{0: fault.Transient, 403: fault.Refused, 404: fault.Refused, 302: fault.Refused, 400: fault.Rejected, 422: fault.Rejected, 413: fault.Rejected, 503: fault.Transient, 408: fault.Transient} {
+			status.Store(code)
+			observed = nil
+			_, _ = c.Send(t.Context(), "00000000-0000-0000-0000-0000000000aa", 0, nil) // the result is observed
+			if len(observed) == 0 || observed[0] != "assets "+string(want) {
+				t.Errorf("%d: observed %v", code, observed)
 			}
 		}
 	})

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// rejectionCases are the shapes of assetsError that are understood, and some that are not.
+// rejectionCases are values of assetsError with and without a supported structure.
 var rejectionCases = []struct {
 	name, raw    string
 	byID         map[string]string
@@ -26,7 +26,7 @@ var rejectionCases = []struct {
 	{"keyed, empty string", `{"a":""}`, map[string]string{"a": noReason}, false},
 	{"keyed, null", `{"a":null}`, map[string]string{"a": noReason}, false},
 	{"keyed, object", `{"a":{"code":7,"message":"bad"}}`, map[string]string{"a": "bad"}, false},
-	{"keyed, object in other words", `{"a":{"errorMessage":"b1"},"b":{"error":"b2"},"c":{"reason":"b3"},"d":{"description":"b4"},"e":{"code":7}}`,
+	{"keyed, object with other fields", `{"a":{"errorMessage":"b1"},"b":{"error":"b2"},"c":{"reason":"b3"},"d":{"description":"b4"},"e":{"code":7}}`,
 		map[string]string{"a": "b1", "b": "b2", "c": "b3", "d": "b4", "e": `{"code":7}`}, false},
 	{"keyed, list of strings", `{"a":["bad","worse"]}`, map[string]string{"a": "bad"}, false},
 	{"keyed, list of objects", `{"a":[{"field":"name","message":"bad"}]}`, map[string]string{"a": "bad"}, false},
@@ -35,12 +35,12 @@ var rejectionCases = []struct {
 	{"lists", `{"failed":[{"externalAssetId":"a","message":"m"}],"errors":[{"vendorAssetId":"b","reason":"n"}],"Rejected":[{"sourceNativeKey":"c"},{"id":"d","error":"o"}]}`,
 		map[string]string{"a": "m", "b": "n", "c": `{"sourceNativeKey":"c"}`, "d": "o"}, false},
 	{"empty lists", `{"failed":[],"errors":null,"rejected":{}}`, nil, false},
-	{"list of nobody", `{"failed":[{"externalAssetId":"a","message":"m"},{"message":"who"}]}`, map[string]string{"a": "m"}, true},
+	{"list with an item without ID", `{"failed":[{"externalAssetId":"a","message":"m"},{"message":"x"}]}`, map[string]string{"a": "m"}, true},
 	{"list of strings", `{"errors":["bad"]}`, nil, true},
 	{"list of numbers as IDs", `{"errors":[{"id":5}]}`, nil, true},
-	{"string in place of a list", `{"errors":"bad"}`, nil, true},
-	{"object in place of a list", `{"errors":{"x":"bad"}}`, nil, true},
-	{"number in place of a list", `{"failed":2}`, nil, true},
+	{"string instead of a list", `{"errors":"bad"}`, nil, true},
+	{"object instead of a list", `{"errors":{"x":"bad"}}`, nil, true},
+	{"number instead of a list", `{"failed":2}`, nil, true},
 	{"bare list", `[{"externalAssetId":"a","message":"m"}]`, map[string]string{"a": "m"}, false},
 	{"bare list of strings", `["bad"]`, nil, true},
 	{"text", `"bad"`, nil, true},
@@ -48,11 +48,11 @@ var rejectionCases = []struct {
 	{"broken", `{"a"`, nil, true},
 }
 
-func TestRejections(t *testing.T) {
+func TestParseRejections(t *testing.T) {
 	t.Parallel()
 	for _, test := range rejectionCases {
 		t.Run(test.name, func(t *testing.T) {
-			byID, unattributed := rejections(json.RawMessage(test.raw))
+			byID, unattributed := parseRejections(json.RawMessage(test.raw))
 			if !maps.Equal(byID, test.byID) || unattributed != test.unattributed {
 				t.Errorf("got %v %v, want %v %v", byID, unattributed, test.byID, test.unattributed)
 			}
@@ -60,30 +60,30 @@ func TestRejections(t *testing.T) {
 	}
 }
 
-func FuzzRejections(f *testing.F) {
+func FuzzParseRejections(f *testing.F) {
 	for _, test := range rejectionCases {
 		f.Add([]byte(test.raw))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		byID, unattributed := rejections(raw)
-		// Whatever says anything leads to a rejection or to sending one by one.
+		byID, unattributed := parseRejections(raw)
+		// Any content must lead to a rejection or to sending one by one.
 		var document any
 		if err := json.Unmarshal(raw, &document); err == nil {
 			switch document := document.(type) {
 			case []any:
 				if len(document) > 0 && len(byID) == 0 && !unattributed {
-					t.Error("a list was ignored")
+					t.Error("list ignored")
 				}
 			case map[string]any:
 				for key := range document {
 					if _, found := byID[key]; !found && !isRejectionList(key) {
-						t.Errorf("%q was ignored", key)
+						t.Errorf("%q ignored", key)
 					}
 				}
 			}
 		}
 		for id, reason := range byID {
-			if reason == "" || !utf8.ValidString(reason) || utf8.RuneCountInString(reason) > wordsOfAnswerSize+1 || strings.ContainsAny(reason, "\r\n") {
+			if reason == "" || !utf8.ValidString(reason) || utf8.RuneCountInString(reason) > maxMessageLength+1 || strings.ContainsAny(reason, "\r\n") {
 				t.Errorf("%q: reason %q", id, reason)
 			}
 		}
@@ -92,7 +92,7 @@ func FuzzRejections(f *testing.F) {
 
 var tokenCases = []struct{ name, body, want string }{
 	{"bare", "aaa.bbb.ccc", "aaa.bbb.ccc"},
-	{"bare with a line end", "\taaa.bbb.c-c_\r\n", "aaa.bbb.c-c_"},
+	{"bare with a line break", "\taaa.bbb.c-c_\r\n", "aaa.bbb.c-c_"},
 	{"access_token", `{"access_token":"a.b.c","token":"d.e.f"}`, "a.b.c"},
 	{"token", ` {"token":"d.e.f","expires_in":14400}`, "d.e.f"},
 	{"JSON string", `"a.b.c"`, "a.b.c"},
@@ -104,7 +104,7 @@ var tokenCases = []struct{ name, body, want string }{
 	{"broken string", `"a.b.c`, ""},
 	{"list", `["a.b.c"]`, ""},
 	{"null", "null\n", ""},
-	{"without end", strings.Repeat("x", 1<<20), ""},
+	{"too long", strings.Repeat("x", 1<<20), ""},
 	{"HTML", "<html>", ""},
 	{"sentence", "Please log in", ""},
 	{"two lines", "a.b.c\r\nX-Evil: 1", ""},
@@ -112,27 +112,27 @@ var tokenCases = []struct{ name, body, want string }{
 	{"control character", "a.b\x00.c", ""},
 }
 
-func TestTokenOf(t *testing.T) {
+func TestParseToken(t *testing.T) {
 	t.Parallel()
 	for _, test := range tokenCases {
 		t.Run(test.name, func(t *testing.T) {
-			if got := tokenOf([]byte(test.body)); got != test.want {
+			if got := parseToken([]byte(test.body)); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
 	}
 }
 
-func FuzzTokenOf(f *testing.F) {
+func FuzzParseToken(f *testing.F) {
 	for _, test := range tokenCases {
 		f.Add([]byte(test.body))
 	}
 	now := time.Now()
 	f.Add([]byte(jwt(`{"exp":4102444800}`)))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		token := tokenOf(body)
-		if !expiry(token, now).After(now) {
-			t.Errorf("%q ends before it begins", token)
+		token := parseToken(body)
+		if !tokenExpiry(token, now).After(now) {
+			t.Errorf("%q already expired", token)
 		}
 		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("<>\"{}[]", r) }) {
 			t.Errorf("token %q", token)
@@ -144,10 +144,10 @@ func jwt(payload string) string {
 	return "h." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".s"
 }
 
-func TestExpiry(t *testing.T) {
+func TestTokenExpiry(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
-	otherwise := now.Add(4 * time.Hour)
+	defaultExpiry := now.Add(4 * time.Hour)
 	for _, test := range []struct {
 		name, token string
 		want        time.Time
@@ -155,23 +155,23 @@ func TestExpiry(t *testing.T) {
 		{"exp", jwt(`{"exp":1800000100,"sub":"x"}`), now.Add(100 * time.Second)},
 		{"fraction", jwt(`{"exp":1800000100.9}`), now.Add(100 * time.Second)},
 		{"padded", "h.eyJleHAiOjE4MDAwMDAxMDB9==.s", now.Add(100 * time.Second)},
-		{"past", jwt(`{"exp":1700000000}`), otherwise},
-		{"now", jwt(`{"exp":1800000000}`), otherwise},
-		{"none", jwt(`{"sub":"x"}`), otherwise},
-		{"text", jwt(`{"exp":"1800000100"}`), otherwise},
-		{"negative", jwt(`{"exp":-1}`), otherwise},
-		{"absurd", jwt(`{"exp":1e300}`), otherwise},
-		{"no JSON", jwt(`exp`), otherwise},
-		{"no base64", "h.!.s", otherwise},
-		{"opaque", "0123456789", otherwise},
+		{"past", jwt(`{"exp":1700000000}`), defaultExpiry},
+		{"now", jwt(`{"exp":1800000000}`), defaultExpiry},
+		{"none", jwt(`{"sub":"x"}`), defaultExpiry},
+		{"text", jwt(`{"exp":"1800000100"}`), defaultExpiry},
+		{"negative", jwt(`{"exp":-1}`), defaultExpiry},
+		{"too large", jwt(`{"exp":1e300}`), defaultExpiry},
+		{"not JSON", jwt(`exp`), defaultExpiry},
+		{"not base64", "h.!.s", defaultExpiry},
+		{"opaque", "0123456789", defaultExpiry},
 	} {
-		if got := expiry(test.token, now); !got.Equal(test.want) {
+		if got := tokenExpiry(test.token, now); !got.Equal(test.want) {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
 	}
 }
 
-func TestWaitOf(t *testing.T) {
+func TestWaitDuration(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
@@ -183,27 +183,27 @@ func TestWaitOf(t *testing.T) {
 		{"seconds", "", " 7 ", 7 * time.Second},
 		{"date", "", "Sun, 22 Nov 2026 10:05:00 GMT", 5 * time.Minute},
 		{"date in the past", "", "Sun, 22 Nov 2026 09:00:00 GMT", 0},
-		{"date, far", "", "Sun, 22 Nov 9999 10:05:00 GMT", waitMost},
+		{"date in the far future", "", "Sun, 22 Nov 9999 10:05:00 GMT", maxWait},
 		{"0", "0", "7", 0},
-		{"unreadable, and seconds", "soon", "7", 7 * time.Second},
-		{"unreadable", "-1", "1.5", time.Minute},
-		{"much", "2147483647", "", waitMost},
-		{"too much to read", "99999999999999999999", "", time.Minute},
+		{"invalid, and seconds", "soon", "7", 7 * time.Second},
+		{"invalid", "-1", "1.5", time.Minute},
+		{"above the maximum", "2147483647", "", maxWait},
+		{"above the integer range", "99999999999999999999", "", time.Minute},
 	} {
 		header := http.Header{"X-Ratelimit-Towait-Sec": {test.toWait}, "Retry-After": {test.retryAfter}}
-		if got := waitOf(header, now); got != test.want {
+		if got := waitDuration(header, now); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
 	}
 }
 
-func FuzzWaitOf(f *testing.F) {
+func FuzzWaitDuration(f *testing.F) {
 	for _, value := range []string{"", "0", "60", "-1", "1e9", "Sun, 22 Nov 2026 10:05:00 GMT", "Sunday, 22-Nov-26 10:05:00 GMT"} {
 		f.Add(value, value, int64(1_800_000_000))
 	}
 	f.Fuzz(func(t *testing.T, toWait, retryAfter string, now int64) {
 		header := http.Header{"X-Ratelimit-Towait-Sec": {toWait}, "Retry-After": {retryAfter}}
-		if got := waitOf(header, time.Unix(now, 0)); got < 0 || got > waitMost {
+		if got := waitDuration(header, time.Unix(now, 0)); got < 0 || got > maxWait {
 			t.Errorf("%s", got)
 		}
 	})

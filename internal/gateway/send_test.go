@@ -23,116 +23,116 @@ import (
 	"adconnector/test/faulttest"
 )
 
-func TestSendAnswers(t *testing.T) {
+func TestSendResponses(t *testing.T) {
 	t.Parallel()
 	const (
 		sid, guid = "S-1-5-32-544", "1a2b3c4d-6c59-4bd2-9e86-eec4d73a8b8d"
-		portal    = "proxy"
+		proxy     = "proxy"
 	)
 	for _, test := range []struct {
-		name   string
-		status int
-		body   string
-		want   gateway.Answer
-		class  fault.Class // "": want
-		cause  error
-		words  string   // of the gateway
-		names  []string // in the remedy
+		name    string
+		status  int
+		body    string
+		want    gateway.BatchResponse
+		class   fault.Class // "": want
+		cause   error
+		message string   // of the gateway
+		names   []string // in the remedy
 	}{
-		{"200", 200, published, gateway.Answer{}, "", nil, "", nil},
-		{"201", 201, published, gateway.Answer{}, "", nil, "", nil},
-		{"202", 202, published, gateway.Answer{}, "", nil, "", nil},
-		{"no assetsError", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED"}`, gateway.Answer{}, "", nil, "", nil},
-		{"assetsError null", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":null}`, gateway.Answer{}, "", nil, "", nil},
-		{"207, nobody rejected", 207, published, gateway.Answer{}, "", nil, "", nil},
+		{"200", 200, published, gateway.BatchResponse{}, "", nil, "", nil},
+		{"201", 201, published, gateway.BatchResponse{}, "", nil, "", nil},
+		{"202", 202, published, gateway.BatchResponse{}, "", nil, "", nil},
+		{"no assetsError", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED"}`, gateway.BatchResponse{}, "", nil, "", nil},
+		{"assetsError null", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":null}`, gateway.BatchResponse{}, "", nil, "", nil},
+		{"207, none rejected", 207, published, gateway.BatchResponse{}, "", nil, "", nil},
 		{"207", 207, `{"message":"some","responseCode":"PARTIAL","assetsError":{"` + sid + `":"bad  name"}}`,
-			gateway.Answer{Outcome: gateway.Partly, Message: "PARTIAL some", Rejected: map[string]string{sid: "bad name"}}, "", nil, "", nil},
+			gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "PARTIAL some", Rejected: map[string]string{sid: "bad name"}}, "", nil, "", nil},
 		{"200, some rejected", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{"failed":[{"vendorAssetId":"` + guid + `","message":"bad"}]}}`,
-			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{guid: "bad"}}, "", nil, "", nil},
-		{"200, rejected who knows whom", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":["bad"]}`,
-			gateway.Answer{Outcome: gateway.Partly, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{}, Unattributed: true}, "", nil, "", nil},
-		{"207, no code and nobody", 207, `{"message":"some"}`, gateway.Answer{Outcome: gateway.Partly, Message: "some", Unattributed: true}, "", nil, "", nil},
-		{"FAILED", 200, `{"message":"no","responseCode":"FAILED","assetsError":{}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED no"}, "", nil, "", nil},
-		{"FAILED that names some", 202, `{"responseCode":"FAILED","assetsError":{"` + sid + `":"bad"}}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "FAILED"}, "", nil, "", nil},
-		{"400", 400, `{"message":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: "400: bad asset"}, "", nil, "", nil},
-		{"400 in other words", 400, `{"errorMessage":"bad asset"}`, gateway.Answer{Outcome: gateway.NotTaken, Message: `400: {"errorMessage":"bad asset"}`}, "", nil, "", nil},
-		{"422", 422, `bad`, gateway.Answer{Outcome: gateway.NotTaken, Message: "422: bad"}, "", nil, "", nil},
-		{"413", 413, ``, gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, "", nil, "", nil},
+			gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{guid: "bad"}}, "", nil, "", nil},
+		{"200, rejection without ID", 200, `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":["bad"]}`,
+			gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{}, Unattributed: true}, "", nil, "", nil},
+		{"207, no code and no rejection", 207, `{"message":"some"}`, gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "some", Unattributed: true}, "", nil, "", nil},
+		{"FAILED", 200, `{"message":"no","responseCode":"FAILED","assetsError":{}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "FAILED no"}, "", nil, "", nil},
+		{"FAILED with rejections", 202, `{"responseCode":"FAILED","assetsError":{"` + sid + `":"bad"}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "FAILED"}, "", nil, "", nil},
+		{"400", 400, `{"message":"bad asset"}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: bad asset"}, "", nil, "", nil},
+		{"400 with another field", 400, `{"errorMessage":"bad asset"}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: `400: {"errorMessage":"bad asset"}`}, "", nil, "", nil},
+		{"422", 422, `bad`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "422: bad"}, "", nil, "", nil},
+		{"413", 413, ``, gateway.BatchResponse{Outcome: gateway.TooLarge, Message: "413"}, "", nil, "", nil},
 
-		{"customer from token", 400, `{"message":"Error validating customer from token"}`, gateway.Answer{}, fault.Refused, gateway.ErrWrongAPI, "Error validating customer from token", []string{"authentication.type"}},
-		{"401", 401, ``, gateway.Answer{}, fault.Refused, gateway.ErrNewTokenRefused, "", []string{"connector.api.url"}},
-		{"403", 403, `{"message":"module missing"}`, gateway.Answer{}, fault.Refused, gateway.ErrNotAllowed, "module missing", []string{"API access", "module"}},
-		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.Answer{}, fault.Refused, gateway.ErrNotFound, "unknown profileUuid", []string{"qualys.customerUuid", "qualys.connectionUuid", "qualys.profileUuid", "gateway.path.assets"}},
-		{"204", 204, ``, gateway.Answer{}, fault.Refused, gateway.ErrUnexpected, "", []string{"connector.api.url", "gateway.path"}},
-		{"408", 408, ``, gateway.Answer{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
-		{"500", 500, `oops`, gateway.Answer{}, fault.Transient, gateway.ErrGatewayFailed, "oops", []string{"platform"}},
-		{"503", 503, ``, gateway.Answer{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
-		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{portal}},
-		{"captive portal in JSON", 200, `{"login":"please"}`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{portal}},
-		{"a message and no code", 200, `{"message":"1 assets published"}`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{portal}},
-		{"empty", 200, ``, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{portal}},
-		{"null", 200, `null`, gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{portal}},
-		{"truncated JSON", 202, published[:40], gateway.Answer{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{portal}},
+		{"customer from token", 400, `{"message":"Error validating customer from token"}`, gateway.BatchResponse{}, fault.Refused, gateway.ErrWrongAPI, "Error validating customer from token", []string{"authentication.type"}},
+		{"401", 401, ``, gateway.BatchResponse{}, fault.Refused, gateway.ErrNewTokenRefused, "", []string{"connector.api.url"}},
+		{"403", 403, `{"message":"module missing"}`, gateway.BatchResponse{}, fault.Refused, gateway.ErrNotAllowed, "module missing", []string{"API access", "module"}},
+		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.BatchResponse{}, fault.Refused, gateway.ErrNotFound, "unknown profileUuid", []string{"qualys.customerUuid", "qualys.connectionUuid", "qualys.profileUuid", "gateway.path.assets"}},
+		{"204", 204, ``, gateway.BatchResponse{}, fault.Refused, gateway.ErrUnexpected, "", []string{"connector.api.url", "gateway.path"}},
+		{"408", 408, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
+		{"500", 500, `oops`, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "oops", []string{"platform"}},
+		{"503", 503, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
+		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{proxy}},
+		{"captive portal in JSON", 200, `{"login":"please"}`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{proxy}},
+		{"message without code", 200, `{"message":"1 assets published"}`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{proxy}},
+		{"empty", 200, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{proxy}},
+		{"null", 200, `null`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{proxy}},
+		{"truncated JSON", 202, published[:40], gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{proxy}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var requests [][]byte
 			server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
 				requests = append(requests, append([]byte(r.Header.Get("Idempotency-Key")), body...))
-				answering(test.status, test.body)(w, r)
+				respondWith(test.status, test.body)(w, r)
 			}))
 			o := options(t, server.URL)
 			got, err := send(t.Context(), gateway.New(o))
-			tries := 1
+			attempts := 1
 			switch {
 			case test.class != "":
-				wantFailure(t, err, sending(o, test.class), test.cause, test.names...)
-				wantAnswer(t, err, test.status, test.words)
+				checkError(t, err, sendError(o, test.class), test.cause, test.names...)
+				checkResponseError(t, err, test.status, test.message)
 			case err != nil:
 				t.Fatal(err)
 			case got.Outcome != test.want.Outcome || got.Message != test.want.Message || got.Unattributed != test.want.Unattributed || !maps.Equal(got.Rejected, test.want.Rejected):
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
 			if test.class == fault.Transient {
-				tries = 6
+				attempts = 6
 			} else if test.status == 401 {
-				tries = 2
+				attempts = 2
 			}
-			if len(requests) != tries {
-				t.Errorf("%d tries, want %d", len(requests), tries)
+			if len(requests) != attempts {
+				t.Errorf("%d attempts, want %d", len(requests), attempts)
 			}
 			for _, request := range requests {
 				if !bytes.Equal(request, requests[0]) {
-					t.Errorf("two tries differ:\n%s\n%s", requests[0], request)
+					t.Errorf("attempts differ:\n%s\n%s", requests[0], request)
 				}
 			}
 		})
 	}
 }
 
-// Whatever breaks on the way, the same bytes are sent again until they are taken.
+// After any failure with an unknown outcome, the same bytes are sent again until accepted.
 func TestUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
-		cut  func(w http.ResponseWriter)
+		fail func(w http.ResponseWriter)
 	}{
-		{"reset before the answer", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }},
-		{"reset within the answer", func(w http.ResponseWriter) {
+		{"reset before the response", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }},
+		{"reset within the body", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "100")
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, published[:30])
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}},
-		{"reset behind the document", func(w http.ResponseWriter) {
+		{"reset after the JSON document", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(published)+1))
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = io.WriteString(w, published)
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}},
-		{"reset within the head", func(w http.ResponseWriter) {
+		{"reset within the header", func(w http.ResponseWriter) {
 			conn, _, err := http.NewResponseController(w).Hijack()
 			if err == nil {
 				_, _ = io.WriteString(conn, "HTTP/1.1 202 Acc")
@@ -140,10 +140,10 @@ func TestUnknownOutcome(t *testing.T) {
 			}
 		}},
 		{"truncated JSON", func(w http.ResponseWriter) { _, _ = io.WriteString(w, published[:50]) }},
-		{"503", func(w http.ResponseWriter) { w.WriteHeader(503) }},
+		{"503", func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }},
 	} {
-		for _, broken := range []int{2, 1000} {
-			t.Run(fmt.Sprintf("%s, %d times", test.name, broken), func(t *testing.T) {
+		for _, failures := range []int{2, 1000} {
+			t.Run(fmt.Sprintf("%s, %d times", test.name, failures), func(t *testing.T) {
 				var mu sync.Mutex
 				var bodies [][]byte
 				o := sandboxOptions()
@@ -153,25 +153,25 @@ func TestUnknownOutcome(t *testing.T) {
 					}
 					mu.Lock()
 					bodies = append(bodies, append([]byte(r.Header.Get("Idempotency-Key")), body...))
-					tries := len(bodies)
+					attempts := len(bodies)
 					mu.Unlock()
-					if tries > broken {
+					if attempts > failures {
 						return false
 					}
-					test.cut(w)
+					test.fail(w)
 					return true
 				}
 				g, server := startSandbox(t, o)
-				with := options(t, server.URL)
-				client := gateway.New(with)
-				answer, err := send(t.Context(), client)
+				clientOptions := options(t, server.URL)
+				client := gateway.New(clientOptions)
+				batch, err := send(t.Context(), client)
 				retries := client.Counts().Retries
-				if broken == 2 {
-					if err != nil || answer.Outcome != gateway.Taken || retries < 1 || len(g.Groups()) != 1 {
-						t.Errorf("%+v, %v after %d retries", answer, err, retries)
+				if failures == 2 {
+					if err != nil || batch.Outcome != gateway.Accepted || retries < 1 || len(g.Groups()) != 1 {
+						t.Errorf("%+v, %v after %d retries", batch, err, retries)
 					}
 				} else {
-					wantFailure(t, err, sending(with, fault.Transient), nil, faulttest.AnyRemedy)
+					checkError(t, err, sendError(clientOptions, fault.Transient), nil, faulttest.AnyRemedy)
 					if retries != 5 {
 						t.Errorf("%d retries", retries)
 					}
@@ -180,7 +180,7 @@ func TestUnknownOutcome(t *testing.T) {
 				defer mu.Unlock()
 				for _, body := range bodies {
 					if !bytes.Equal(body, bodies[0]) {
-						t.Errorf("two tries differ:\n%s\n%s", bodies[0], body)
+						t.Errorf("attempts differ:\n%s\n%s", bodies[0], body)
 					}
 				}
 			})
@@ -188,58 +188,58 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
-// Who refuses a request may cut the connection before the answer is whole.
-func TestRefusalIsCutShort(t *testing.T) {
+// A server that refuses a request may close the connection before the end of the body.
+func TestIncompleteRefusal(t *testing.T) {
 	t.Parallel()
 	for status, class := range map[int]fault.Class{403: fault.Refused, 407: fault.Refused, 413: ""} {
-		calls := 0
+		requests := 0
 		server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
-			calls++
+			requests++
 			w.Header().Set("Content-Length", "100")
-			answering(status, "no")(w, nil)
+			respondWith(status, "no")(w, nil)
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		}))
 		o := options(t, server.URL)
-		answer, err := send(t.Context(), gateway.New(o))
+		batch, err := send(t.Context(), gateway.New(o))
 		if class != "" {
-			wantFailure(t, err, sending(o, class), nil, faulttest.AnyRemedy)
-			if answer, is := errors.AsType[*gateway.AnswerError](err); !is || answer.Status != status {
-				t.Errorf("answer %+v, want %d", answer, status)
+			checkError(t, err, sendError(o, class), nil, faulttest.AnyRemedy)
+			if response, ok := errors.AsType[*gateway.ResponseError](err); !ok || response.Status != status {
+				t.Errorf("response %+v, want %d", response, status)
 			}
-		} else if err != nil || answer.Outcome != gateway.TooLarge {
-			t.Errorf("%d: %+v, %v", status, answer, err)
+		} else if err != nil || batch.Outcome != gateway.TooLarge {
+			t.Errorf("%d: %+v, %v", status, batch, err)
 		}
-		if calls != 1 {
-			t.Errorf("%d: %d calls", status, calls)
+		if requests != 1 {
+			t.Errorf("%d: %d requests", status, requests)
 		}
 	}
 }
 
 func TestRedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
-	elsewhere := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	target := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		t.Errorf("%s %s %v reached another host: %s", r.Method, r.URL, r.Header, body)
+		t.Errorf("redirect followed: %s %s %v: %s", r.Method, r.URL, r.Header, body)
 	}))
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, elsewhere.URL+"/there?token="+token, status)
+			http.Redirect(w, r, target.URL+"/path?token="+token, status)
 		}))
 		o := options(t, server.URL)
 		client := gateway.New(o)
 		_, err := send(t.Context(), client)
-		wantFailure(t, err, sending(o, fault.Refused), gateway.ErrRedirected, "connector.api.url")
-		wantAnswer(t, err, status, elsewhere.URL+"/there")
+		checkError(t, err, sendError(o, fault.Refused), gateway.ErrRedirected, "connector.api.url")
+		checkResponseError(t, err, status, target.URL+"/path")
 		_, err = client.Connection(t.Context())
-		wantFailure(t, err, readingConnection(fault.Refused), gateway.ErrRedirected, "connector.api.url")
-		wantAnswer(t, err, status, elsewhere.URL+"/there")
+		checkError(t, err, connectionError(fault.Refused), gateway.ErrRedirected, "connector.api.url")
+		checkResponseError(t, err, status, target.URL+"/path")
 	}
 }
 
-// What the map makes of users and groups, full and bare, is what the contract takes.
-// TestGoldensKeepTheContract: identity's tests see to it that these show every target.
-func TestGoldensKeepTheContract(t *testing.T) {
+// The mapped assets of users and groups conform to the contract. The tests of package identity
+// ensure that the golden files contain every target field.
+func TestGoldensConformToContract(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../identity/testdata/*.json")
 	if err != nil || len(files) < 20 {
@@ -252,14 +252,14 @@ func TestGoldensKeepTheContract(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer, err := client.Send(t.Context(), uuid.NewString(), 1, bytes.TrimSpace(asset))
-		if err != nil || answer.Outcome != gateway.Taken {
-			t.Errorf("%s: %+v, %v", file, answer, err)
+		batch, err := client.Send(t.Context(), uuid.NewString(), 1, bytes.TrimSpace(asset))
+		if err != nil || batch.Outcome != gateway.Accepted {
+			t.Errorf("%s: %+v, %v", file, batch, err)
 		}
 	}
 }
 
-func TestMappedAssetsKeepTheContract(t *testing.T) {
+func TestMappedAssetsConformToContract(t *testing.T) {
 	t.Parallel()
 	const sid = "\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\xe0\xdd\x36\x6e\x73\xb2\xf4\x10\x68\xad\x5c\x57\x4f\x04\x00"
 	user := map[string]string{
@@ -269,7 +269,7 @@ func TestMappedAssetsKeepTheContract(t *testing.T) {
 		"l": "Pune", "co": "India", "c": "IN", "st": "MH", "streetAddress": "1 Main St\r\nFloor 2", "userAccountControl": "512", "msDS-User-Account-Control-Computed": "0",
 	}
 	group := func(groupType string) map[string]string {
-		return map[string]string{"name": "Staff", "displayName": "All Staff", "description": "Everybody", "groupType": groupType}
+		return map[string]string{"name": "Staff", "displayName": "All Staff", "description": "All employees", "groupType": groupType}
 	}
 	var batch []byte
 	objects := 0
@@ -283,7 +283,7 @@ func TestMappedAssetsKeepTheContract(t *testing.T) {
 		for name, value := range attributes {
 			slot := slices.Index(m.Attributes, name)
 			if slot < 0 {
-				t.Fatalf("the map does not read %s", name)
+				t.Fatalf("mapper does not read %s", name)
 			}
 			entry.Values[slot] = [][]byte{[]byte(value)}
 		}
@@ -305,11 +305,11 @@ func TestMappedAssetsKeepTheContract(t *testing.T) {
 	add(identity.Group, map[string]string{})
 
 	g, server := startSandbox(t, sandboxOptions())
-	answer, err := gateway.New(options(t, server.URL)).Send(t.Context(), uuid.NewString(), objects, batch)
-	if err != nil || answer.Outcome != gateway.Taken {
-		t.Errorf("%+v, %v", answer, err)
+	response, err := gateway.New(options(t, server.URL)).Send(t.Context(), uuid.NewString(), objects, batch)
+	if err != nil || response.Outcome != gateway.Accepted {
+		t.Errorf("%+v, %v", response, err)
 	}
 	if users, groups := len(g.Users()), len(g.Groups()); users != 3 || groups != 9 {
-		t.Errorf("%d users and %d groups arrived", users, groups)
+		t.Errorf("%d users and %d groups received", users, groups)
 	}
 }

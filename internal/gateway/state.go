@@ -9,32 +9,31 @@ import (
 	"adconnector/internal/fault"
 )
 
-// ErrNoStates is returned by a gateway that takes no connector states.
-var ErrNoStates = errors.New("this gateway accepts no connector states")
+// ErrStatesUnsupported is the error of a gateway without connector states.
+var ErrStatesUnsupported = errors.New("connector states unsupported by the gateway")
 
-// SetState reports the connector's state. CustomerUUID and ProfileUUID are filled in.
-// It takes no longer than a few seconds, whatever the gateway does: a report is not
-// worth holding up a run for.
+// SetState sends the connector's state. It sets CustomerUUID and ProfileUUID. It returns within
+// stateTimeout, so that a slow gateway does not delay a run because of its state.
 func (c *Client) SetState(ctx context.Context, state ConnectorState) error {
-	report := fault.Operation{Op: "report state", Object: state.State}
+	send := fault.Operation{Op: "send state", Object: state.State}
 	state.CustomerUUID, state.ProfileUUID = c.options.CustomerUUID, c.options.ProfileUUID
 	body, err := json.Marshal(state)
 	if err != nil {
-		return report.Failed(fault.Refused, err, "")
+		return send.Failed(fault.Refused, err, "")
 	}
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
-	return c.retry(ctx, report, stateTries, func() error {
-		got, err := c.do(ctx, call{Operation: report, method: http.MethodPut, url: c.address(c.options.Paths.State), body: body})
+	return c.retry(ctx, send, maxStateAttempts, func() error {
+		r, err := c.do(ctx, call{Operation: send, method: http.MethodPut, url: c.endpoint(c.options.Paths.State), body: body})
 		switch {
-		case got.status == http.StatusNotFound:
-			return report.Failed(fault.Refused, &answerError{Status: got.status, Reason: ErrNoStates}, "none needed if this gateway has no such API; a wrong qualys.connectionUuid has the same answer")
-		case got.status == http.StatusNotImplemented, got.status == http.StatusMethodNotAllowed:
-			return report.Failed(fault.Refused, &answerError{Status: got.status, Reason: ErrNoStates}, "")
+		case r.status == http.StatusNotFound:
+			return send.Failed(fault.Refused, &responseError{Status: r.status, Reason: ErrStatesUnsupported}, "check qualys.connectionUuid, or ignore this if the gateway has no such API")
+		case r.status == http.StatusNotImplemented, r.status == http.StatusMethodNotAllowed:
+			return send.Failed(fault.Refused, &responseError{Status: r.status, Reason: ErrStatesUnsupported}, "")
 		case err != nil:
 			return err
-		case got.status/100 != 2:
-			return got.unexpected(report)
+		case r.status/100 != 2:
+			return r.unexpected(send)
 		}
 		return nil
 	})

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	headTimeout = 2 * time.Minute  // from a request to the head of its answer
-	pingTimeout = 15 * time.Second // without a byte over HTTP/2 until a ping, and again until its answer
+	headerTimeout = 2 * time.Minute  // from the request to the header of its response
+	pingTimeout   = 15 * time.Second // from the last byte over HTTP/2 to a ping, and from the ping to its response
 )
 
 func newTransport(o Options) *http.Transport {
@@ -30,18 +30,18 @@ func newTransport(o Options) *http.Transport {
 		DialContext:            dial,
 		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
-		ResponseHeaderTimeout:  headTimeout,
+		ResponseHeaderTimeout:  headerTimeout,
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
-		MaxIdleConnsPerHost:    o.Connections, // the default of 2 would have most workers dial anew
+		MaxIdleConnsPerHost:    o.Connections, // with the default of 2, most workers would open new connections
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
-		// A dead HTTP/2 connection is noticed; without pings it would swallow call after call.
+		// Pings detect a dead HTTP/2 connection, on which all requests would time out.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout},
 	}
 	if o.Proxy != nil && o.Proxy.Scheme == "https" {
-		// Offered HTTP/2, the proxy might choose it, and CONNECT is spoken in HTTP/1.1.
-		// No other connection is made this way: all of them go through the proxy.
+		// The proxy must not choose HTTP/2, because the transport sends CONNECT by HTTP/1.1. This
+		// affects only connections to the proxy: all connections go through it.
 		config := transport.TLSClientConfig.Clone()
 		config.NextProtos = []string{"http/1.1"}
 		transport.DialTLSContext = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext
@@ -49,7 +49,7 @@ func newTransport(o Options) *http.Transport {
 	if o.Proxy != nil {
 		transport.Proxy = http.ProxyURL(o.Proxy.url())
 		transport.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, response *http.Response) error {
-			return explainProxy(proxy.Host, response.StatusCode)
+			return proxyError(proxy.Host, response.StatusCode)
 		}
 	}
 	return transport
@@ -63,63 +63,63 @@ func (p *Proxy) url() *url.URL {
 	return u
 }
 
-var errNotTLS = errors.New("the answer is not TLS")
+var errNotTLS = errors.New("response is not TLS")
 
-const proxyCredentials = "set proxy.username and proxy.password, or correct them"
+const proxyCredentialsRemedy = "set or correct proxy.username and proxy.password"
 
-// explainProxy returns the error of a proxy's answer to CONNECT, nil for a tunnel.
-func explainProxy(proxy string, status int) error {
+// proxyError returns the error of a proxy's response to CONNECT; nil if it succeeded.
+func proxyError(proxy string, status int) error {
 	connect := fault.Operation{Op: "connect through proxy", Object: proxy}
-	failed := func(reason error) error { return &answerError{Status: status, Reason: reason} }
+	failed := func(reason error) error { return &responseError{Status: status, Reason: reason} }
 	switch {
 	case status == http.StatusOK:
 		return nil
-	case status == http.StatusProxyAuthRequired, status == http.StatusUnauthorized: // tinyproxy answers 401 to wrong ones
-		return connect.Failed(fault.Refused, failed(errProxyCredentials), proxyCredentials)
+	case status == http.StatusProxyAuthRequired, status == http.StatusUnauthorized: // tinyproxy sends 401 for wrong credentials
+		return connect.Failed(fault.Refused, failed(errProxyCredentials), proxyCredentialsRemedy)
 	case status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests:
-		return connect.Failed(fault.Refused, failed(errProxyRefuses), "let the proxy allow the host and port of connector.api.url")
+		return connect.Failed(fault.Refused, failed(errProxyRefuses), "allow the host and port of connector.api.url in the proxy")
 	default:
 		return connect.Failed(fault.Transient, failed(errProxyFailed), "check connector.api.url, and the proxy's log")
 	}
 }
 
-// explain returns the error of a request that got no complete answer. http.Client's own
-// text would repeat method and URL.
-func (c *Client) explain(ctx context.Context, call call, err error) error {
+// transportError returns the error of a request without a complete response. It drops the
+// text of http.Client, which repeats method and URL.
+func (c *Client) transportError(ctx context.Context, call call, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
 	var unknown x509.UnknownAuthorityError
 	var certificate *tls.CertificateVerificationError
-	var noTLS tls.RecordHeaderError
+	var notTLS tls.RecordHeaderError
 	var dns *net.DNSError
 	var op *net.OpError
-	var explained *fault.Error
-	check, dialed := call.setting(), call.setting()
-	speaks := "the port in " + check
+	var typed *fault.Error
+	urlSetting, addressSettings := call.setting(), call.setting()
+	portSettings := "the port in " + urlSetting
 	if c.options.Proxy != nil {
-		dialed = "proxy.host and proxy.port"
-		speaks = check + ", proxy.port and service.http.proxy.scheme"
+		addressSettings = "proxy.host and proxy.port"
+		portSettings = urlSetting + ", proxy.port and service.http.proxy.scheme"
 	}
 	switch {
 	case ctx.Err() != nil:
-		return stopped(call.Operation, ctx.Err())
-	case errors.As(err, &explained): // an answer of the proxy, with a remedy of its own
-		return call.Failed(explained.Class, err, "")
+		return contextError(call.Operation, ctx.Err())
+	case errors.As(err, &typed): // from proxyError, with its own remedy
+		return call.Failed(typed.Class, err, "")
 	case errors.As(err, &unknown):
 		return call.Failed(fault.Refused, err, "set gateway.ca-file to the issuer's certificate")
 	case errors.As(err, &certificate):
-		return call.Failed(fault.Refused, err, "check "+check+", and this machine's clock")
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &noTLS):
-		return call.Failed(fault.Refused, errNotTLS, "check "+speaks)
+		return call.Failed(fault.Refused, err, "check "+urlSetting+", and this machine's clock")
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &notTLS):
+		return call.Failed(fault.Refused, errNotTLS, "check "+portSettings)
 	case errors.As(err, &dns):
-		return call.Failed(fault.Transient, err, "check "+dialed+", and this machine's DNS")
+		return call.Failed(fault.Transient, err, "check "+addressSettings+", and this machine's DNS")
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
-		return call.Failed(fault.Transient, err, "check "+dialed+", and that firewalls let this machine through")
+		return call.Failed(fault.Transient, err, "check "+addressSettings+", and that firewalls allow connections from this machine")
 	case errors.Is(err, context.DeadlineExceeded):
-		return call.Failed(fault.Transient, fmt.Errorf("no answer in time: %w", err), "check whether the platform is up, and the network in between")
+		return call.Failed(fault.Transient, fmt.Errorf("no response in time: %w", err), "check whether the platform is up, and the network to it")
 	default:
-		return call.Failed(fault.Transient, err, "check the network in between, and any proxy in it")
+		return call.Failed(fault.Transient, err, "check the network and any proxy between this machine and the gateway")
 	}
 }

@@ -10,27 +10,27 @@ import (
 	"adconnector/internal/secret"
 )
 
-// The gateway's documents, as openapi.json describes them.
+// The JSON documents of the gateway. openapi.json describes them.
 
-// Connection is how the console says the directory is reached.
+// Connection is the connection to the directory, as entered in the console.
 type Connection struct {
 	ConnectionUUID string         `json:"connectionUuid"`
 	Name           string         `json:"name"`
 	Authentication Authentication `json:"authentication"`
 }
 
-// Authentication is the address of the directory and the account to read it with.
+// Authentication is the address of the directory and the account that reads it.
 type Authentication struct {
 	Type        string      `json:"type"` // LDAP, LDAPS, STARTTLS
 	Host        string      `json:"host"`
-	Port        int         `json:"port,omitempty"` // 0: the protocol's own
+	Port        int         `json:"port,omitempty"` // 0: the default port of the type
 	BindDN      string      `json:"bindDn"`
 	Password    secret.Text `json:"password"`
 	Certificate string      `json:"certificate,omitempty"` // PEM, or base64 of DER
 }
 
-// UnmarshalJSON also takes a port that is written as text. A field of a wrong type
-// is a json.UnmarshalTypeError that names it, the password too.
+// UnmarshalJSON also accepts a port as a string. For a field of a wrong type, it returns a
+// json.UnmarshalTypeError with the name of the field.
 func (a *Authentication) UnmarshalJSON(data []byte) error {
 	type fields Authentication
 	var document struct {
@@ -48,12 +48,13 @@ func (a *Authentication) UnmarshalJSON(data []byte) error {
 
 type port uint16
 
+// UnmarshalJSON parses a port from a number or a string.
 func (p *port) UnmarshalJSON(data []byte) error {
 	var text string
 	if json.Unmarshal(data, &text) != nil {
 		text = string(data)
 	}
-	if text = strings.TrimSpace(text); text == "" { // null, too
+	if text = strings.TrimSpace(text); text == "" { // also null
 		return nil
 	}
 	number, err := strconv.ParseUint(text, 10, 16)
@@ -64,22 +65,22 @@ func (p *port) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// lastField is the name at the end of a field's path.
+// lastField returns the last name in the path of a field.
 func lastField(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
-// wanted says what a field of a type must be, in the words of JSON.
-func wanted(t reflect.Type) string {
+// describeType returns a description of the JSON values that a type accepts.
+func describeType(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Uint16:
 		return "a number from 0 to 65535"
 	case reflect.String:
-		return "a text"
+		return "a string"
 	default:
 		return "an object"
 	}
 }
 
-// Profile is which part of the directory is read.
+// Profile defines the part of the directory to read, as entered in the console.
 type Profile struct {
 	ProfileUUID string `json:"profileUuid"`
 	Name        string `json:"name"`
@@ -88,7 +89,7 @@ type Profile struct {
 	Assets      string `json:"assets"`      // IDENTITIES_ONLY, IDENTITIES_WITH_SECURITY_POSTURE
 }
 
-// MetaData heads each request that carries assets.
+// MetaData is the metadata of a request with assets.
 type MetaData struct {
 	RequestID     string `json:"requestId"`
 	AssetCount    int    `json:"assetCount"`
@@ -98,15 +99,15 @@ type MetaData struct {
 	ProfileUUID   string `json:"profileUuid"`
 }
 
-// AssetAnswer answers a request that carried assets. The shape of AssetsError
-// is not published.
-type AssetAnswer struct {
+// AssetResponse is the response to a request with assets. The schema of AssetsError is not
+// published.
+type AssetResponse struct {
 	Message      string          `json:"message"`
 	ResponseCode string          `json:"responseCode"`
 	AssetsError  json.RawMessage `json:"assetsError,omitempty"`
 }
 
-// ConnectorState is one step of the connector: what it does, and how its last run went.
+// ConnectorState is the state of the connector and the result of its last run.
 type ConnectorState struct {
 	CustomerUUID string     `json:"customerUuid"`
 	ProfileUUID  string     `json:"profileUuid"`
@@ -118,24 +119,24 @@ type ConnectorState struct {
 	Summary      *Summary   `json:"summary"`
 }
 
-// Timestamp is a moment as the gateway writes it: UTC, with milliseconds.
+// Timestamp is a time in the gateway's format: UTC, with milliseconds.
 type Timestamp time.Time
 
 const timestampFormat = "2006-01-02T15:04:05.000Z"
 
-// MarshalText writes the one form that the contract knows.
+// MarshalText formats the time as required by the contract.
 func (t Timestamp) MarshalText() ([]byte, error) {
 	return time.Time(t).UTC().AppendFormat(nil, timestampFormat), nil
 }
 
-// UnmarshalText reads it.
+// UnmarshalText parses a time in the format of MarshalText.
 func (t *Timestamp) UnmarshalText(text []byte) error {
 	parsed, err := time.Parse(timestampFormat, string(text))
 	*t = Timestamp(parsed)
 	return err
 }
 
-// Summary counts what a run did.
+// Summary contains the counters of a run.
 type Summary struct {
 	Mode     string `json:"mode"` // full, delta
 	Users    int    `json:"users"`

@@ -171,7 +171,7 @@ func (s *states) trySend(ctx context.Context, message gateway.ConnectorState, le
 	case err == nil:
 		s.failures[message.State].Reset()
 		return true
-	case errors.Is(err, gateway.ErrNoStates):
+	case errors.Is(err, gateway.ErrStatesUnsupported):
 		s.unsupported = true
 		s.logger(ctx, message.RunID).Warn().EmbedObject(fault.Fields(err)).Msg(MsgStatesUnsupported)
 	default:

@@ -55,7 +55,7 @@ func (b *batch) result(rejected map[string]string) state.BatchResult {
 }
 
 // reason returns why the gateway rejected a batch of one object.
-func (b *batch) reason(answer gateway.Answer) string {
+func (b *batch) reason(answer gateway.BatchResponse) string {
 	for _, reason := range answer.Rejected {
 		return reason
 	}

@@ -69,13 +69,13 @@ func TestWindow(t *testing.T) {
 		o := Options{Workers: 3, BatchSize: 1, BatchBytes: 1000}
 		release := make(chan struct{})
 		var active, maxActive atomic.Int64
-		f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+		f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 			maxActive.Store(max(maxActive.Load(), active.Add(1)))
 			defer active.Add(-1)
 			if c.numbers[0] == 0 { // the first call blocks, so that nothing can be committed
 				<-release
 			}
-			return gateway.Answer{}, nil
+			return gateway.BatchResponse{}, nil
 		}}
 		var added atomic.Int64
 		recorded := &memoryJournal{}
@@ -120,9 +120,9 @@ func TestWindow(t *testing.T) {
 func TestCommitOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.Answer, error) {
+		f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.BatchResponse, error) {
 			time.Sleep(rand.N(time.Second)) // synctest time
-			return gateway.Answer{}, nil
+			return gateway.BatchResponse{}, nil
 		}}
 		recorded := &memoryJournal{}
 		totals, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 7, BatchBytes: 1 << 20}, recorded, produce(upTo(1000)...))
@@ -140,7 +140,7 @@ func TestOneValueInFlight(t *testing.T) {
 		var mu sync.Mutex
 		var values []string // of object 1, in order of arrival
 		f := &fakeSender{t: t}
-		f.answer = func(_ context.Context, c call) (gateway.Answer, error) {
+		f.answer = func(_ context.Context, c call) (gateway.BatchResponse, error) {
 			mu.Lock()
 			for _, n := range c.numbers {
 				if inFlight[n] {
@@ -158,7 +158,7 @@ func TestOneValueInFlight(t *testing.T) {
 				delete(inFlight, n)
 			}
 			mu.Unlock()
-			return gateway.Answer{}, nil
+			return gateway.BatchResponse{}, nil
 		}
 		recorded := &memoryJournal{}
 		_, err := Run(t.Context(), f, Options{Workers: 8, BatchSize: 1, BatchBytes: 1 << 20}, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
@@ -187,7 +187,7 @@ func TestConcurrentAdd(t *testing.T) {
 	const adders, each = 8, 500
 	var mu sync.Mutex
 	inFlight := map[int]bool{}
-	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, n := range c.numbers {
@@ -202,7 +202,7 @@ func TestConcurrentAdd(t *testing.T) {
 		for _, n := range c.numbers {
 			delete(inFlight, n)
 		}
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}}
 	recorded := &memoryJournal{}
 	totals, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 13, BatchBytes: 2000}, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {

@@ -40,14 +40,14 @@ type call struct {
 // fakeSender is a sender that checks and records its calls.
 type fakeSender struct {
 	t      *testing.T
-	answer func(ctx context.Context, c call) (gateway.Answer, error)
+	answer func(ctx context.Context, c call) (gateway.BatchResponse, error)
 
 	mu       sync.Mutex
 	calls    []call
 	requests map[string]bool
 }
 
-func (f *fakeSender) Send(ctx context.Context, request string, count int, assets []byte) (gateway.Answer, error) {
+func (f *fakeSender) Send(ctx context.Context, request string, count int, assets []byte) (gateway.BatchResponse, error) {
 	var items []struct{ N int }
 	if err := json.Unmarshal(slices.Concat([]byte("["), assets, []byte("]")), &items); err != nil {
 		f.t.Errorf("batch is not JSON: %v", err)
@@ -70,7 +70,7 @@ func (f *fakeSender) Send(ctx context.Context, request string, count int, assets
 	f.calls = append(f.calls, c)
 	f.mu.Unlock()
 	if f.answer == nil {
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}
 	return f.answer(ctx, c)
 }
@@ -178,14 +178,14 @@ func upTo(n int) []int {
 var defaultOptions = Options{Workers: 4, BatchSize: 500, BatchBytes: 1 << 20}
 
 // rejectBatchesWith returns NotTaken for every batch that contains one of these objects.
-func rejectBatchesWith(bad map[int]bool) func(context.Context, call) (gateway.Answer, error) {
-	return func(_ context.Context, c call) (gateway.Answer, error) {
+func rejectBatchesWith(bad map[int]bool) func(context.Context, call) (gateway.BatchResponse, error) {
+	return func(_ context.Context, c call) (gateway.BatchResponse, error) {
 		for _, n := range c.numbers {
 			if bad[n] {
-				return gateway.Answer{Outcome: gateway.NotTaken, Message: "400: bad"}, nil
+				return gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: bad"}, nil
 			}
 		}
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}
 }
 

@@ -20,11 +20,11 @@ import (
 func TestMarkInFlightBeforeSend(t *testing.T) {
 	t.Parallel()
 	recorded := &memoryJournal{}
-	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 		if !recorded.isInFlight(c.numbers) {
 			t.Errorf("%v sent without being marked in flight", c.numbers)
 		}
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}}
 	if _, err := Run(t.Context(), f, Options{Workers: 4, BatchSize: 7, BatchBytes: 1 << 20}, recorded, produce(upTo(1000)...)); err != nil {
 		t.Fatal(err)
@@ -64,11 +64,11 @@ func TestMarkInFlightError(t *testing.T) {
 	for _, failing := range []int{0, 10, 99} { // the first, a middle, and the last batch
 		full := fault.Operation{Op: "record", Object: "state file"}.Failed(fault.Transient, syscall.ENOSPC, "")
 		recorded := &memoryJournal{}
-		f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+		f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 			if !recorded.isInFlight(c.numbers) {
 				t.Errorf("%v sent without being marked in flight", c.numbers)
 			}
-			return gateway.Answer{}, nil
+			return gateway.BatchResponse{}, nil
 		}}
 		journal := hookedJournal{recorded, func(batches []state.Batch) error {
 			if batches[len(batches)-1].Number >= failing {
@@ -96,14 +96,14 @@ func TestIncompleteResult(t *testing.T) {
 		results = append(results, some...)
 		return nil
 	}}
-	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 		switch {
 		case slices.Contains(c.numbers, 6) && len(c.numbers) == 1:
-			return gateway.Answer{}, errRefused
+			return gateway.BatchResponse{}, errRefused
 		case slices.Contains(c.numbers, 2), slices.Contains(c.numbers, 6):
-			return gateway.Answer{Outcome: gateway.NotTaken, Message: "400: bad"}, nil
+			return gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: bad"}, nil
 		}
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}}
 	o := Options{Workers: 1, BatchSize: 8, BatchBytes: 1 << 20}
 	totals, err := Run(t.Context(), f, o, journal, produce(upTo(16)...))

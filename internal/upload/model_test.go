@@ -124,7 +124,7 @@ func (m *model) produce(_ context.Context, add func(identity.Asset) error, _ fun
 
 // answer is the gateway: it waits, fails or cancels at the chosen call, and rejects bad
 // objects in one of several ways.
-func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
+func (m *model) answer(_ context.Context, c call) (gateway.BatchResponse, error) {
 	if !m.isInFlight(c.numbers) {
 		m.t.Errorf("%v sent without being marked in flight", c.numbers)
 	}
@@ -138,9 +138,9 @@ func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
 	}
 	switch {
 	case index == m.failAt:
-		return gateway.Answer{}, errRefused
+		return gateway.BatchResponse{}, errRefused
 	case c.bytes > m.limit:
-		return gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, nil
+		return gateway.BatchResponse{Outcome: gateway.TooLarge, Message: "413"}, nil
 	}
 	var bad, good []int
 	for _, n := range c.numbers {
@@ -151,7 +151,7 @@ func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
 		}
 	}
 	if len(bad) > 0 && shape == 0 {
-		return gateway.Answer{Outcome: gateway.NotTaken, Message: "bad"}, nil
+		return gateway.BatchResponse{Outcome: gateway.Rejected, Message: "bad"}, nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,9 +162,9 @@ func (m *model) answer(_ context.Context, c call) (gateway.Answer, error) {
 		}
 	}
 	if len(bad) == 0 {
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}
-	answer := gateway.Answer{Outcome: gateway.Partly, Message: "bad", Rejected: map[string]string{}, Unattributed: shape == 1}
+	answer := gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "bad", Rejected: map[string]string{}, Unattributed: shape == 1}
 	for _, n := range bad {
 		id := asset(n, 0).SID.String()
 		if shape == 2 {

@@ -47,19 +47,19 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 	if err != nil {
 		return state.BatchResult{}, err
 	}
-	if answer.Outcome == gateway.Partly && !answer.Unattributed {
+	if answer.Outcome == gateway.PartlyAccepted && !answer.Unattributed {
 		if result := b.result(answer.Rejected); len(result.Rejected) == len(answer.Rejected) {
 			p.acknowledged.Add(int64(len(result.Acknowledged)))
 			return result, nil
 		}
 	}
 	switch {
-	case answer.Outcome == gateway.Taken:
+	case answer.Outcome == gateway.Accepted:
 		p.acknowledged.Add(int64(len(b.Objects)))
 		return state.BatchResult{Acknowledged: b.Objects}, nil
 	case len(b.Objects) == 1:
 		return p.rejectSingle(state.RejectedObject{Object: b.Objects[0], Reason: b.reason(answer)})
-	case answer.Outcome == gateway.Partly: // the rejected objects are unknown
+	case answer.Outcome == gateway.PartlyAccepted: // the rejected objects are unknown
 		return p.sendParts(ctx, b, 1)
 	case answer.Outcome == gateway.TooLarge:
 		p.shrink(len(b.data) / 2)

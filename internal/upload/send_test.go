@@ -54,11 +54,11 @@ func TestIsolateRejectedObjects(t *testing.T) {
 func TestTooLargeReducesBatchBytes(t *testing.T) {
 	t.Parallel()
 	const limit = 3000
-	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 		if c.bytes > limit {
-			return gateway.Answer{Outcome: gateway.TooLarge, Message: "413"}, nil
+			return gateway.BatchResponse{Outcome: gateway.TooLarge, Message: "413"}, nil
 		}
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}}
 	recorded := &memoryJournal{}
 	totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 10_000}, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
@@ -88,28 +88,28 @@ func TestPartly(t *testing.T) {
 	guid := func(n int) string { return asset(n, 0).GUID.String() }
 	sid := func(n int) string { return asset(n, 0).SID.String() }
 	cases := map[string]struct {
-		answer   gateway.Answer
+		answer   gateway.BatchResponse
 		oneByOne bool
 	}{
-		"by SID":                 {answer: gateway.Answer{Rejected: map[string]string{sid(2): "no", sid(5): "no"}}},
-		"by GUID":                {answer: gateway.Answer{Rejected: map[string]string{guid(2): "no", guid(5): "no"}}},
-		"by both":                {answer: gateway.Answer{Rejected: map[string]string{guid(2): "no", sid(5): "no"}}},
-		"unknown ID":             {answer: gateway.Answer{Rejected: map[string]string{sid(2): "no", "S-1-5-99": "no"}}, oneByOne: true},
-		"both IDs of one object": {answer: gateway.Answer{Rejected: map[string]string{guid(2): "no", sid(2): "no"}}, oneByOne: true},
-		"unattributed":           {answer: gateway.Answer{Rejected: map[string]string{sid(2): "no"}, Unattributed: true}, oneByOne: true},
-		"no object named":        {answer: gateway.Answer{Message: "no", Unattributed: true}, oneByOne: true},
+		"by SID":                 {answer: gateway.BatchResponse{Rejected: map[string]string{sid(2): "no", sid(5): "no"}}},
+		"by GUID":                {answer: gateway.BatchResponse{Rejected: map[string]string{guid(2): "no", guid(5): "no"}}},
+		"by both":                {answer: gateway.BatchResponse{Rejected: map[string]string{guid(2): "no", sid(5): "no"}}},
+		"unknown ID":             {answer: gateway.BatchResponse{Rejected: map[string]string{sid(2): "no", "S-1-5-99": "no"}}, oneByOne: true},
+		"both IDs of one object": {answer: gateway.BatchResponse{Rejected: map[string]string{guid(2): "no", sid(2): "no"}}, oneByOne: true},
+		"unattributed":           {answer: gateway.BatchResponse{Rejected: map[string]string{sid(2): "no"}, Unattributed: true}, oneByOne: true},
+		"no object named":        {answer: gateway.BatchResponse{Message: "no", Unattributed: true}, oneByOne: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			f := &fakeSender{t: t, answer: func(_ context.Context, sent call) (gateway.Answer, error) {
+			f := &fakeSender{t: t, answer: func(_ context.Context, sent call) (gateway.BatchResponse, error) {
 				switch {
 				case len(sent.numbers) > 1:
-					c.answer.Outcome = gateway.Partly
+					c.answer.Outcome = gateway.PartlyAccepted
 					return c.answer, nil
 				case sent.numbers[0] == 2 || sent.numbers[0] == 5:
-					return gateway.Answer{Outcome: gateway.Partly, Message: "no", Unattributed: true}, nil
+					return gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "no", Unattributed: true}, nil
 				}
-				return gateway.Answer{}, nil
+				return gateway.BatchResponse{}, nil
 			}}
 			recorded := &memoryJournal{}
 			totals, err := Run(t.Context(), f, defaultOptions, recorded, produce(upTo(8)...))
@@ -129,8 +129,8 @@ func TestPartlyRole(t *testing.T) {
 	group, role := asset(1, 0), asset(2, 0)
 	group.Kind, role.Kind, role.SID = identity.Group, identity.Role, group.SID
 	for rejected, want := range map[string]identity.Asset{group.SID.String(): group, group.SID.String() + ":role": role} {
-		f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.Answer, error) {
-			return gateway.Answer{Outcome: gateway.Partly, Rejected: map[string]string{rejected: "no"}}, nil
+		f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.BatchResponse, error) {
+			return gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Rejected: map[string]string{rejected: "no"}}, nil
 		}}
 		recorded := &memoryJournal{}
 		totals, err := Run(t.Context(), f, defaultOptions, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {

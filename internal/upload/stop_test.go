@@ -39,20 +39,20 @@ func TestSendError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var acknowledged []int
 		var mu sync.Mutex
-		f := &fakeSender{t: t, answer: func(ctx context.Context, c call) (gateway.Answer, error) {
+		f := &fakeSender{t: t, answer: func(ctx context.Context, c call) (gateway.BatchResponse, error) {
 			switch n := c.numbers[0]; {
 			case n == 2: // a gap in the order of results
 				time.Sleep(time.Second)
-				return gateway.Answer{}, errRefused
+				return gateway.BatchResponse{}, errRefused
 			case n < 8:
 				time.Sleep(time.Duration(n) * time.Millisecond)
 				mu.Lock()
 				defer mu.Unlock()
 				acknowledged = append(acknowledged, n)
-				return gateway.Answer{}, nil
+				return gateway.BatchResponse{}, nil
 			default:
 				<-ctx.Done()
-				return gateway.Answer{}, fault.Operation{Op: "send"}.Failed(fault.Canceled, ctx.Err(), "")
+				return gateway.BatchResponse{}, fault.Operation{Op: "send"}.Failed(fault.Canceled, ctx.Err(), "")
 			}
 		}}
 		recorded := &memoryJournal{}
@@ -70,7 +70,7 @@ func TestSendError(t *testing.T) {
 // TestSendErrorCancelsProduce checks that an error of Send cancels the context of produce.
 func TestSendErrorCancelsProduce(t *testing.T) {
 	t.Parallel()
-	f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.Answer, error) { return gateway.Answer{}, errRefused }}
+	f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.BatchResponse, error) { return gateway.BatchResponse{}, errRefused }}
 	recorded := &memoryJournal{}
 	_, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1, BatchBytes: 1000}, recorded, func(ctx context.Context, add func(identity.Asset) error, _ func() error) error {
 		if err := errors.Join(add(asset(1, 0)), add(asset(2, 0))); err != nil {
@@ -91,12 +91,12 @@ func TestCancellation(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	var acknowledged atomic.Int64
-	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.Answer, error) {
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 		if c.numbers[0] == 50 {
 			cancel()
 		}
 		acknowledged.Add(1) // active calls complete after the cancellation
-		return gateway.Answer{}, nil
+		return gateway.BatchResponse{}, nil
 	}}
 	recorded := &memoryJournal{}
 	totals, err := Run(ctx, f, Options{Workers: 4, BatchSize: 1, BatchBytes: 1000}, recorded, produce(upTo(10_000)...))

@@ -32,7 +32,7 @@ import (
 
 // sender sends one batch to the gateway.
 type sender interface {
-	Send(ctx context.Context, requestID string, count int, assets []byte) (gateway.Answer, error)
+	Send(ctx context.Context, requestID string, count int, assets []byte) (gateway.BatchResponse, error)
 }
 
 // journal records batches and their results.

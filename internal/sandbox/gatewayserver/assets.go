@@ -63,7 +63,7 @@ func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *R
 	if !g.take(meta, sha256.Sum256(body), identities) {
 		return g.violation(r, fmt.Sprintf("requestId %s was sent before with another body", meta.RequestID))
 	}
-	return answer{http.StatusAccepted, gateway.AssetAnswer{
+	return answer{http.StatusAccepted, gateway.AssetResponse{
 		Message:      fmt.Sprintf("%d assets published", len(identities)),
 		ResponseCode: "SUCCESSFULLY_PUBLISHED",
 		AssetsError:  json.RawMessage("{}"),

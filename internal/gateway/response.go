@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"adconnector/internal/fault"
+)
+
+// The reasons for a failed call.
+var (
+	errNotAllowed       = errors.New("permission denied")
+	errWrongAPI         = errors.New("API not available to this client")
+	errRedirected       = errors.New("redirects are not followed")
+	errGatewayFailed    = errors.New("gateway error")
+	errUnexpected       = errors.New("unexpected response")
+	errNotFound         = errors.New("not found")
+	errNotDocument      = errors.New("response is not the expected JSON document")
+	errNoProof          = errors.New("response does not confirm the batch")
+	errProxyCredentials = errors.New("proxy requires credentials")
+	errProxyRefuses     = errors.New("proxy refused the connection to the gateway")
+	errProxyFailed      = errors.New("proxy failed to connect to the gateway")
+)
+
+// responseError is the error of a response that fails a call.
+type responseError struct {
+	Status  int    // HTTP status
+	Reason  error  // the meaning of the status for the call
+	Message string // of the gateway; "" if there is none
+}
+
+// Error returns "reason (status: message)".
+func (e *responseError) Error() string {
+	return fmt.Sprintf("%v (%s)", e.Reason, statusText(e.Status, e.Message))
+}
+
+// Unwrap returns the reason.
+func (e *responseError) Unwrap() error { return e.Reason }
+
+// statusText returns "status: message", or only the status.
+func statusText(status int, message string) string {
+	if message == "" {
+		return strconv.Itoa(status)
+	}
+	return strconv.Itoa(status) + ": " + message
+}
+
+// classify returns the error of a response whose status fails any call, and nil for other
+// responses.
+func classify(call call, r response) error {
+	switch {
+	case r.status == http.StatusForbidden:
+		return call.Failed(fault.Refused, r.failed(errNotAllowed), "grant the account API access and the module")
+	case r.status == http.StatusProxyAuthRequired:
+		return call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errProxyCredentials}, proxyCredentialsRemedy)
+	case r.status == http.StatusBadRequest && bytes.Contains(r.body, []byte("Error validating customer from token")):
+		return call.Failed(fault.Refused, r.failed(errWrongAPI), "use authentication.type=BASIC")
+	case 300 <= r.status && r.status < 400:
+		return call.Failed(fault.Refused, &responseError{r.status, errRedirected, r.location()}, "correct "+call.setting())
+	case r.status == http.StatusRequestTimeout || r.status >= 500:
+		return call.Failed(fault.Transient, r.failed(errGatewayFailed), "check whether the platform is up, and any proxy in front of it")
+	}
+	return nil
+}
+
+// location returns the target of a redirect without query and fragment, which may contain a
+// secret.
+func (r response) location() string {
+	location := r.header.Get("Location")
+	if end := strings.IndexAny(location, "?#"); end >= 0 {
+		location = location[:end]
+	}
+	return oneLine(location)
+}
+
+// unexpected returns the error of a response that is not in the contract.
+func (r response) unexpected(o fault.Operation) error {
+	return o.Failed(fault.Refused, r.failed(errUnexpected), "check connector.api.url and gateway.path.*")
+}
+
+// failed returns a responseError with the gateway's message.
+func (r response) failed(reason error) error { return &responseError{r.status, reason, r.message()} }
+
+// message returns the message of a JSON response, or the beginning of any other text, in one
+// line. It returns "" for a success, whose body may contain a password.
+func (r response) message() string {
+	if r.status < 400 {
+		return ""
+	}
+	text := string(r.body)
+	var document struct {
+		Message string `json:"message"`
+		Error   any    `json:"error"`
+	}
+	if json.Unmarshal(r.body, &document) == nil {
+		switch {
+		case document.Message != "":
+			text = document.Message
+		case document.Error != nil:
+			text = fmt.Sprint(document.Error)
+		}
+	}
+	return oneLine(text)
+}
+
+// oneLine returns text for a log line: in one line, without unprintable characters, and
+// truncated to maxMessageLength.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || unicode.IsSpace(r) {
+			return r
+		}
+		return -1
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	if runes := []rune(text); len(runes) > maxMessageLength {
+		text = string(runes[:maxMessageLength]) + "…"
+	}
+	return text
+}
+
+func replaceUUIDs(path string, o Options) string {
+	return strings.NewReplacer(
+		"{customerUuid}", o.CustomerUUID, "{connectionUuid}", o.ConnectionUUID, "{profileUuid}", o.ProfileUUID,
+	).Replace(path)
+}
