@@ -1,9 +1,9 @@
-// Package check is the preflight: it checks everything that a run needs, one line each,
-// with the remedy where something is wrong.
+// Package check implements the preflight: checks of everything that a run requires, with a
+// remedy for each warning and failure.
 //
-// It changes nothing: it sends the gateway no assets and no state, creates no state file,
-// and binds no refused account a second time. It continues after a failure. A line that
-// depends on one that failed is a warning that begins with "skipped".
+// It changes nothing: it sends neither assets nor states to the gateway, creates no state
+// file, and does not repeat a refused bind. It continues after a failure. A check that depends
+// on a failed check is a warning that begins with "skipped".
 package check
 
 import (
@@ -22,33 +22,33 @@ import (
 	"adconnector/internal/syncrun"
 )
 
-// Result is how a check went.
+// Result is the result of a check.
 type Result string
 
 // The results.
 const (
 	OK   Result = "ok"
-	Warn Result = "warn" // a run does without, or could not be told
+	Warn Result = "warn" // a run would succeed, or the check is not possible
 	Fail Result = "fail" // a run would fail
 )
 
-// Check is one line.
+// Check is one check and its result.
 type Check struct {
 	Name   string `json:"name"`
 	Result Result `json:"result"`
 	Found  string `json:"found"`
-	Remedy string `json:"remedy"` // "" when there is nothing to do
+	Remedy string `json:"remedy"` // empty if none is necessary
 
 	err error // of a failure
 }
 
-// Report is all lines, in order.
+// Report is the results of all checks in order.
 type Report struct {
 	OK     bool    `json:"ok"` // nothing failed
 	Checks []Check `json:"checks"`
 }
 
-// Err is the first failure, as a run would meet it; nil when there is none.
+// Err returns the error of the first failure, which a run would return, or nil.
 func (r Report) Err() error {
 	for _, c := range r.Checks {
 		if c.Result == Fail {
@@ -58,126 +58,125 @@ func (r Report) Err() error {
 	return nil
 }
 
-// Options say what a run would work with.
+// Options are the options of a run.
 type Options struct {
-	Fault   error    // of the configuration; the other lines are then skipped
-	Advice  []string // about settings without effect
+	Fault   error    // of the configuration; skips all other checks
+	Advice  []string // one line for each setting without effect
 	Gateway *gateway.Client
-	// GatewayAddress is host:port, and ProxyAddress too; "": there is no proxy.
+	// GatewayAddress and ProxyAddress are host:port. Without a proxy, ProxyAddress is empty.
 	GatewayAddress, ProxyAddress string
-	Source                       *syncrun.Source // nil: the gateway says where to read
+	Source                       *syncrun.Source // nil: connection and profile come from the gateway
 	Search                       syncrun.SearchOptions
 	StateDir                     string
-	Next                         func(after time.Time) time.Time // of the schedule; nil: there is none
+	Next                         func(after time.Time) time.Time // the schedule; nil: none
 
-	countFor     time.Duration    // of each kind at most; 0: 15 s
+	countTimeout time.Duration    // for each kind; 0: 15 s
 	now          func() time.Time // nil: time.Now
 	stateOptions state.Options
 }
 
 const (
-	defaultCountFor = 15 * time.Second
-	// patience bounds each line. A rate limit of an hour is not waited for.
-	patience = time.Minute
+	defaultCountTimeout = 15 * time.Second
+	// checkTimeout limits each check, for example during a rate limit of an hour.
+	checkTimeout = time.Minute
 )
 
-// The lines, in order.
+// The names of the checks in order.
 const (
-	configuration  = "configuration"
-	stateDirectory = "state directory"
-	proxy          = "proxy"
-	gatewayLogin   = "gateway login"
-	documents      = "connection and profile"
-	scheduled      = "schedule"
-	reach          = "directory"
-	tlsLine        = "TLS"
-	bind           = "bind"
-	account        = "bind account"
-	baseContext    = "base context"
-	readUsers      = "read users"
-	readGroups     = "read groups"
-	seeDeleted     = "see deletions"
-	pageSize       = "page size"
-	counts         = "counts"
-	timeSkew       = "time skew"
+	configuration        = "configuration"
+	stateDirectory       = "state directory"
+	proxy                = "proxy"
+	gatewayLogin         = "gateway login"
+	connectionAndProfile = "connection and profile"
+	scheduleCheck        = "schedule"
+	connect              = "directory"
+	tlsCheck             = "TLS"
+	bind                 = "bind"
+	account              = "bind account"
+	baseContext          = "base context"
+	readUsers            = "read users"
+	readGroups           = "read groups"
+	readDeleted          = "see deletions"
+	pageSize             = "page size"
+	counts               = "counts"
+	timeSkew             = "time skew"
 )
 
-// lines is what each line looks at.
-var lines = []struct {
+// checks lists all checks in order.
+var checks = []struct {
 	name string
-	look func(*inspection, context.Context) Check
+	run  func(*preflight, context.Context) Check
 }{
-	{configuration, (*inspection).configuration},
-	{stateDirectory, (*inspection).stateDirectory},
-	{proxy, (*inspection).proxy},
-	{gatewayLogin, (*inspection).login},
-	{documents, (*inspection).documents},
-	{scheduled, (*inspection).schedule},
-	{reach, (*inspection).reach},
-	{tlsLine, (*inspection).tls},
-	{bind, (*inspection).bind},
-	{account, (*inspection).account},
-	{baseContext, (*inspection).baseContext},
-	{readUsers, (*inspection).readUsers},
-	{readGroups, (*inspection).readGroups},
-	{seeDeleted, (*inspection).seeDeleted},
-	{pageSize, (*inspection).pageSize},
-	{counts, (*inspection).counts},
-	{timeSkew, (*inspection).timeSkew},
+	{configuration, (*preflight).configuration},
+	{stateDirectory, (*preflight).stateDirectory},
+	{proxy, (*preflight).proxy},
+	{gatewayLogin, (*preflight).login},
+	{connectionAndProfile, (*preflight).connectionAndProfile},
+	{scheduleCheck, (*preflight).schedule},
+	{connect, (*preflight).connect},
+	{tlsCheck, (*preflight).tls},
+	{bind, (*preflight).bind},
+	{account, (*preflight).account},
+	{baseContext, (*preflight).baseContext},
+	{readUsers, (*preflight).readUsers},
+	{readGroups, (*preflight).readGroups},
+	{readDeleted, (*preflight).readDeleted},
+	{pageSize, (*preflight).pageSize},
+	{counts, (*preflight).counts},
+	{timeSkew, (*preflight).timeSkew},
 }
 
-// inspection is one preflight. What a line has found is there for the next ones;
-// what is nil could not be had.
-type inspection struct {
+// preflight has the results of checks that later checks require. They are nil after a failure.
+type preflight struct {
 	Options
-	misconfigured, noProxy, noLogin bool
+	misconfigured, proxyFailed, loginFailed bool
 
-	directory *directory.Options
-	part      *syncrun.Source // less its directory
-	contacts  []directory.ProbeResult
-	session   *directory.Session
-	self      self // the account that binds
-	baseSeen  bool
-	tallies   map[identity.Kind]*tally
+	directory    *directory.Options
+	profile      *syncrun.Source // without its directory
+	probes       []directory.ProbeResult
+	session      *directory.Session
+	bound        bindAccount
+	baseFound    bool
+	objectCounts map[identity.Kind]*objectCount
 }
 
-// Run looks at everything and tells of each line as soon as it is known. It ends
-// with ctx; what it has not come to by then is skipped.
-func Run(ctx context.Context, o Options, each func(Check)) Report {
-	if o.countFor == 0 {
-		o.countFor = defaultCountFor
+// Run runs all checks and calls onCheck after each. After the end of ctx, it skips the
+// remaining checks.
+func Run(ctx context.Context, o Options, onCheck func(Check)) Report {
+	if o.countTimeout == 0 {
+		o.countTimeout = defaultCountTimeout
 	}
 	if o.now == nil {
 		o.now = time.Now
 	}
-	i := &inspection{Options: o, tallies: map[identity.Kind]*tally{}}
+	p := &preflight{Options: o, objectCounts: map[identity.Kind]*objectCount{}}
 	defer func() {
-		if i.session != nil {
-			i.session.Close()
+		if p.session != nil {
+			p.session.Close()
 		}
 	}()
 	report := Report{OK: true}
-	for _, line := range lines {
-		c := i.one(ctx, line.look)
-		c.Name = line.name
+	for _, check := range checks {
+		c := p.runCheck(ctx, check.run)
+		c.Name = check.name
 		report.OK = report.OK && c.Result != Fail
 		report.Checks = append(report.Checks, c)
-		each(c)
+		onCheck(c)
 	}
 	return report
 }
 
-func (i *inspection) one(ctx context.Context, look func(*inspection, context.Context) Check) Check {
+func (p *preflight) runCheck(ctx context.Context, run func(*preflight, context.Context) Check) Check {
 	switch {
 	case ctx.Err() != nil:
 		return skipped("interrupted")
-	case i.misconfigured:
-		return skipped("the configuration is not complete")
+	case p.misconfigured:
+		return skipped("the configuration is invalid")
 	}
-	bounded, cancel := context.WithTimeout(ctx, patience)
+	bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	c := look(i, bounded)
-	if c.Result != OK && ctx.Err() != nil { // that is why
+	c := run(p, bounded)
+	if c.Result != OK && ctx.Err() != nil { // the interrupt is the cause
 		return skipped("interrupted")
 	}
 	return c
@@ -189,68 +188,69 @@ func ok(format string, args ...any) Check {
 
 func warn(found, remedy string) Check { return Check{Result: Warn, Found: found, Remedy: remedy} }
 
-// warnOf returns the line of an error that a run recovers from.
+// warnOf returns the warning for an error that does not fail a run.
 func warnOf(err error) Check { return warn(err.Error(), fault.Remedy(err)) }
 
-// skipped returns a line that depends on one that failed.
-func skipped(why string) Check { return Check{Result: Warn, Found: "skipped: " + why} }
+// skipped returns the result of a check that depends on a failed check.
+func skipped(reason string) Check { return Check{Result: Warn, Found: "skipped: " + reason} }
 
-// failed returns the line of an error, with the error's own remedy where it has one.
-func failed(err error, otherwise string) Check {
-	return failedFor(err, cmp.Or(fault.Remedy(err), otherwise))
+// failed returns a failure. defaultRemedy is used if the error has no remedy.
+func failed(err error, defaultRemedy string) Check {
+	return failedWithRemedy(err, cmp.Or(fault.Remedy(err), defaultRemedy))
 }
 
-// failedFor returns the line of an error with a better remedy than its own.
-func failedFor(err error, remedy string) Check {
+// failedWithRemedy returns a failure with a remedy that replaces that of the error.
+func failedWithRemedy(err error, remedy string) Check {
 	return Check{Result: Fail, Found: err.Error(), Remedy: remedy, err: err}
 }
 
-func (i *inspection) configuration(context.Context) Check {
-	if i.Fault != nil {
-		i.misconfigured = true
-		return Check{Result: Fail, Found: strings.Join(append([]string{i.Fault.Error()}, i.Advice...), "\n"), err: i.Fault,
-			Remedy: fault.Remedies(i.Fault) + "\nadconnector help keys lists all keys"}
+func (p *preflight) configuration(context.Context) Check {
+	if p.Fault != nil {
+		p.misconfigured = true
+		return Check{Result: Fail, Found: strings.Join(append([]string{p.Fault.Error()}, p.Advice...), "\n"), err: p.Fault,
+			Remedy: fault.Remedies(p.Fault) + "\nsee adconnector keys for all keys"}
 	}
-	from := "connection and profile come from the gateway"
-	if i.Source != nil {
-		from = "connection and profile come from the environment (ldap.host)"
+	origin := "connection and profile come from the gateway"
+	if p.Source != nil {
+		origin = "connection and profile come from the environment (ldap.host)"
 	}
-	if len(i.Advice) > 0 {
-		return warn("complete, but there are keys without effect:\n"+strings.Join(i.Advice, "\n"), "correct their names, or remove them; adconnector help keys lists all that there are")
+	if len(p.Advice) > 0 {
+		return warn("complete, but these keys have no effect:\n"+strings.Join(p.Advice, "\n"), "correct or remove them; see adconnector keys for all keys")
 	}
-	return ok("complete; %s", from)
+	return ok("complete; %s", origin)
 }
 
-// setting returns what an operator has to change: a key, or its equivalent in the console.
-func (i *inspection) setting(key, inConsole string) string {
-	if i.Source != nil {
+// setting returns the setting that an operator must change: a key, or its equivalent in the
+// console.
+func (p *preflight) setting(key, inConsole string) string {
+	if p.Source != nil {
 		return key
 	}
 	return inConsole + " in the console"
 }
 
-// lateError is the cause of a line that took too long.
-type lateError struct{ error }
+// timeoutError is the cause of an error after checkTimeout.
+type timeoutError struct{ error }
 
-// Error returns how long the line may take.
-func (lateError) Error() string { return fmt.Sprintf("no answer within %s", patience) }
+// Error returns the duration of the timeout.
+func (timeoutError) Error() string { return fmt.Sprintf("no response within %s", checkTimeout) }
 
 // Unwrap returns the cause.
-func (e lateError) Unwrap() error { return e.error }
+func (e timeoutError) Unwrap() error { return e.error }
 
-// deadline returns the error of a line's context as one that is temporary, since no one
-// interrupted the line. It keeps the operation and the remedy.
-func deadline(ctx context.Context, err error) error {
+// asTransient returns an error that exceeded a deadline as a transient one: the check was not
+// interrupted. It keeps the operation and the remedy.
+func asTransient(ctx context.Context, err error) error {
 	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	var operation fault.Operation
 	cause := err
-	if failed, is := errors.AsType[*fault.Error](err); is {
+	if failed, ok := errors.AsType[*fault.Error](err); ok {
 		operation, cause = fault.Operation{Op: failed.Op, Object: failed.Object}, failed.Err
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		cause = lateError{cause}
+		cause = timeoutError{cause}
 	}
 	return operation.Failed(fault.Transient, cause, fault.Remedy(err))
 }

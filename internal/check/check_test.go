@@ -43,25 +43,25 @@ const (
 // environment is a directory, a gateway, and options with which every check is ok.
 type environment struct {
 	*testenv.Environment
-	options     Options
-	client      gateway.Options
-	directoryAt func() time.Time
+	options      Options
+	client       gateway.Options
+	directoryNow func() time.Time
 }
 
-// newEnvironment starts an environment. change, which may be nil, runs before the
-// gateway's client is made.
+// newEnvironment starts an environment. change runs before the gateway client is created; it can
+// be nil.
 func newEnvironment(t *testing.T, change func(*environment)) *environment {
 	t.Helper()
-	e := &environment{directoryAt: time.Now}
+	e := &environment{directoryNow: time.Now}
 	e.Environment = testenv.New(t, testenv.Options{Directory: domaincontroller.Options{
-		Users: 30, Groups: 5, BindDN: bindDN, ReadsDeleted: true, Now: func() time.Time { return e.directoryAt() },
+		Users: 30, Groups: 5, BindDN: bindDN, ReadsDeleted: true, Now: func() time.Time { return e.directoryNow() },
 	}})
 	e.client = e.Gateway.ClientOptions(zerolog.Nop())
-	ticks, err := schedule.Parse("*/10 * * * *")
+	cron, err := schedule.Parse("*/10 * * * *")
 	must(t, err)
 	e.options = Options{
 		Source:   &syncrun.Source{Directory: e.Directory.Options(directory.LDAPS), Base: domain, Scope: directory.Subtree},
-		StateDir: e.Environment.StateDir, Next: ticks.Next,
+		StateDir: e.Environment.StateDir, Next: cron.Next,
 		stateOptions: state.Options{LockWait: time.Millisecond, NoSync: true},
 	}
 	e.options.Search.PageSize = 1000
@@ -99,34 +99,34 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// examine runs the checks and holds them against what each run of them promises.
-func (e *environment) examine(t *testing.T, ctx context.Context) Report {
+// runChecks runs the checks and verifies what is always true of them.
+func (e *environment) runChecks(ctx context.Context, t *testing.T) Report {
 	t.Helper()
-	var told []Check
-	report := Run(ctx, e.options, func(c Check) { told = append(told, c) })
-	if !slices.EqualFunc(told, report.Checks, func(a, b Check) bool { return a.Name == b.Name && a.Found == b.Found }) || len(told) != len(lines) {
-		t.Errorf("%d lines were told, %d are in the report, of %d", len(told), len(report.Checks), len(lines))
+	var reported []Check
+	report := Run(ctx, e.options, func(c Check) { reported = append(reported, c) })
+	if !slices.EqualFunc(reported, report.Checks, func(a, b Check) bool { return a.Name == b.Name && a.Found == b.Found }) || len(reported) != len(checks) {
+		t.Errorf("%d checks reported, %d in the report, want %d", len(reported), len(report.Checks), len(checks))
 	}
 	for n, c := range report.Checks {
-		if c.Name != lines[n].name {
-			t.Errorf("line %d is %q, want %q", n, c.Name, lines[n].name)
+		if c.Name != checks[n].name {
+			t.Errorf("check %d is %q, want %q", n, c.Name, checks[n].name)
 		}
 		if c.Found == "" || c.Result == OK && c.Remedy != "" || c.Result == Fail && (c.Remedy == "" || c.err == nil) {
 			t.Errorf("%+v", c)
 		}
 		if c.Remedy != "" && strings.Contains(c.Found, c.Remedy) {
-			t.Errorf("the remedy is part of what was found: %+v", c)
+			t.Errorf("remedy in the finding: %+v", c)
 		}
-		if isSkipped := strings.HasPrefix(c.Found, "skipped: "); c.Result == Warn && (c.Remedy == "") != isSkipped {
+		if skipped := strings.HasPrefix(c.Found, "skipped: "); c.Result == Warn && (c.Remedy == "") != skipped {
 			t.Errorf("%+v", c)
 		}
-		for _, hidden := range []string{e.Password, e.Gateway.Options.Password, "wrong-"} {
-			if strings.Contains(c.Found+c.Remedy, hidden) {
-				t.Errorf("a secret in %+v", c)
+		for _, secret := range []string{e.Password, e.Gateway.Options.Password, "wrong-"} {
+			if strings.Contains(c.Found+c.Remedy, secret) {
+				t.Errorf("secret in %+v", c)
 			}
 		}
 	}
-	// Nothing was changed, and no account locked out.
+	// A second refused bind could lock the account. The gateway must not change.
 	if n := e.Directory.Counters().FailedBinds; n > 1 {
 		t.Errorf("%d refused binds", n)
 	}
@@ -141,37 +141,37 @@ func (e *environment) examine(t *testing.T, ctx context.Context) Report {
 	return report
 }
 
-func (r Report) of(name string) Check {
+func (r Report) find(name string) Check {
 	i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == name })
 	return r.Checks[i]
 }
 
-// mustContain fails the test unless a field of a line contains all values.
-func mustContain(t *testing.T, field string, values ...string) {
+// requireContains fails the test unless a field contains all values.
+func requireContains(t *testing.T, field string, values ...string) {
 	t.Helper()
 	for _, value := range values {
 		if !strings.Contains(field, value) {
-			t.Errorf("%q is not in %q", value, field)
+			t.Errorf("%q missing in %q", value, field)
 		}
 	}
 }
 
-const skippedLine Result = "skipped" // in the table below
+const skippedCheck Result = "skipped" // in the tables below
 
-// lineCase is one environment and what the checks report of it.
-type lineCase struct {
+// checkCase is an environment and the expected results of the checks.
+type checkCase struct {
 	change func(*testing.T, *environment)
-	want   map[string]Result // of the lines that are not ok
-	line   string            // that the fields below are about
+	want   map[string]Result // of the checks that are not ok
+	check  string            // name of the check that the fields below describe
 	found  []string          // values in Found
 	remedy []string          // settings and commands in Remedy
-	op     string            // of the line's error
-	cause  error             // of it; nil: not checked
+	op     string            // operation of the error
+	cause  error             // nil: not tested
 	class  fault.Class       // of the first failure
 }
 
-// testLines runs the checks in the environment of each case.
-func testLines(t *testing.T, cases map[string]lineCase) {
+// testChecks runs the checks in the environment of each case.
+func testChecks(t *testing.T, cases map[string]checkCase) {
 	t.Parallel()
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -181,22 +181,22 @@ func testLines(t *testing.T, cases map[string]lineCase) {
 					c.change(t, e)
 				}
 			})
-			report := e.examine(t, t.Context())
+			report := e.runChecks(t.Context(), t)
 			for _, got := range report.Checks {
 				result := got.Result
 				if strings.HasPrefix(got.Found, "skipped: ") {
-					result = skippedLine
+					result = skippedCheck
 				}
 				if want := c.want[got.Name]; result != want && (want != "" || result != OK) {
 					t.Errorf("%s is %s, want %q: %+v", got.Name, result, want, got)
 				}
 			}
-			if c.line != "" {
-				got := report.of(c.line)
-				mustContain(t, got.Found, c.found...)
-				mustContain(t, got.Remedy, c.remedy...)
-				failed, is := errors.AsType[*fault.Error](got.err)
-				if c.op != "" && (!is || failed.Op != c.op) || c.cause != nil && !errors.Is(got.err, c.cause) {
+			if c.check != "" {
+				got := report.find(c.check)
+				requireContains(t, got.Found, c.found...)
+				requireContains(t, got.Remedy, c.remedy...)
+				failed, ok := errors.AsType[*fault.Error](got.err)
+				if c.op != "" && (!ok || failed.Op != c.op) || c.cause != nil && !errors.Is(got.err, c.cause) {
 					t.Errorf("error %v, want operation %q, cause %v", got.err, c.op, c.cause)
 				}
 			}
@@ -205,53 +205,55 @@ func testLines(t *testing.T, cases map[string]lineCase) {
 				t.Errorf("ok %t, class %s of %v, want %s", report.OK, fault.ClassOf(err), err, c.class)
 			}
 			if _, err := os.Stat(e.options.StateDir); err == nil && !strings.HasPrefix(name, "state") {
-				t.Error("a state directory was made")
+				t.Error("state directory created")
 			}
 		})
 	}
 }
 
-// later returns a clock that is ahead.
-func later(d time.Duration) func() time.Time { return func() time.Time { return time.Now().Add(d) } }
+// clockAhead returns a clock that is ahead by d.
+func clockAhead(d time.Duration) func() time.Time {
+	return func() time.Time { return time.Now().Add(d) }
+}
 
-func TestAllIsWell(t *testing.T) {
-	testLines(t, map[string]lineCase{
-		"all is well": {},
-		"all is well, from the console": {change: func(_ *testing.T, e *environment) { e.console(nil) },
-			line: documents, found: []string{"gateway", "LDAPS to 127.0.0.1", "SUBTREE of " + domain}},
+func TestAllChecksOK(t *testing.T) {
+	testChecks(t, map[string]checkCase{
+		"all ok": {},
+		"all ok, from the console": {change: func(_ *testing.T, e *environment) { e.console(nil) },
+			check: connectionAndProfile, found: []string{"gateway", "LDAPS to 127.0.0.1", "SUBTREE of " + domain}},
 		"StartTLS": {change: func(_ *testing.T, e *environment) {
 			e.options.Source.Directory.Protocol, e.options.Source.Directory.Port = directory.StartTLS, e.Port
 		},
-			line: tlsLine, found: []string{"TLS 1.3 at 127.0.0.1:", "until 20"}},
+			check: tlsCheck, found: []string{"TLS 1.3 at 127.0.0.1:", "valid until 20"}},
 	})
 }
 
 func TestConfiguration(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"bad configuration": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Fault = errors.Join(
 					fault.Operation{Object: "thread-pool.size (environment)"}.Failed(fault.Invalid, errors.New(`"x; allowed: y" is not allowed`), "allowed: a number from 1 to 64"),
-					fault.Operation{Object: "ldap.port (a.env line 1)"}.Failed(fault.Invalid, errors.New("needs ldap.host"), "allowed: both or neither"))
+					fault.Operation{Object: "ldap.port (a.env line 1)"}.Failed(fault.Invalid, errors.New("requires ldap.host"), "allowed: both or neither"))
 			},
-			want: allBut(configuration), line: configuration, class: fault.Invalid,
-			found:  []string{`thread-pool.size (environment): "x; allowed: y" is not allowed` + "\n" + `ldap.port (a.env line 1): needs ldap.host`},
-			remedy: []string{"thread-pool.size (environment): allowed: a number from 1 to 64\nldap.port (a.env line 1): allowed: both or neither\n", "adconnector help keys"},
+			want: skippedAfter(configuration), check: configuration, class: fault.Invalid,
+			found:  []string{`thread-pool.size (environment): "x; allowed: y" is not allowed` + "\n" + `ldap.port (a.env line 1): requires ldap.host`},
+			remedy: []string{"thread-pool.size (environment): allowed: a number from 1 to 64\nldap.port (a.env line 1): allowed: both or neither\n", "adconnector keys"},
 		},
-		"an unknown key": {
+		"unknown key": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Advice = []string{"ldap.hots is unknown, ldap.host is meant"}
 			},
-			want: map[string]Result{configuration: Warn}, line: configuration, found: []string{"ldap.hots"}, remedy: []string{"adconnector help keys"},
+			want: map[string]Result{configuration: Warn}, check: configuration, found: []string{"ldap.hots"}, remedy: []string{"adconnector keys"},
 		},
 	})
 }
 
 func TestStateDirectory(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"state directory is a file": {
 			change: func(t *testing.T, e *environment) { must(t, os.WriteFile(e.options.StateDir, nil, 0o600)) },
-			want:   map[string]Result{stateDirectory: Fail}, line: stateDirectory, op: "open", cause: syscall.ENOTDIR, remedy: []string{"service.state-dir"}, class: fault.Invalid,
+			want:   map[string]Result{stateDirectory: Fail}, check: stateDirectory, op: "open", cause: syscall.ENOTDIR, remedy: []string{"service.state-dir"}, class: fault.Invalid,
 		},
 		"state file in use": {
 			change: func(t *testing.T, e *environment) {
@@ -259,7 +261,7 @@ func TestStateDirectory(t *testing.T) {
 				must(t, err)
 				t.Cleanup(func() { store.Close() })
 			},
-			line: stateDirectory, found: []string{fmt.Sprintf("process %d on ", os.Getpid())},
+			check: stateDirectory, found: []string{fmt.Sprintf("process %d on ", os.Getpid())},
 		},
 		"state file of a run": {
 			change: func(t *testing.T, e *environment) {
@@ -267,20 +269,20 @@ func TestStateDirectory(t *testing.T) {
 				must(t, err)
 				must(t, store.Close())
 			},
-			line: stateDirectory, found: []string{"0 objects"},
+			check: stateDirectory, found: []string{"0 objects"},
 		},
 		"state file damaged": {
 			change: func(t *testing.T, e *environment) {
 				must(t, os.MkdirAll(e.options.StateDir, 0o700))
 				must(t, os.WriteFile(filepath.Join(e.options.StateDir, "adconnector.db"), []byte(strings.Repeat("nonsense", 4096)), 0o600))
 			},
-			want: map[string]Result{stateDirectory: Warn}, line: stateDirectory, found: []string{"adconnector.db"}, remedy: []string{"set the file aside"},
+			want: map[string]Result{stateDirectory: Warn}, check: stateDirectory, found: []string{"adconnector.db"}, remedy: []string{"set the file aside"},
 		},
 	})
 }
 
 func TestGatewayLogin(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"proxy": {
 			change: func(t *testing.T, e *environment) {
 				target := e.client.URL
@@ -289,34 +291,34 @@ func TestGatewayLogin(t *testing.T) {
 				e.options.ProxyAddress = parse(t, server.URL).Host
 				e.client.Proxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: testenv.PortOf(server.Listener)}
 			},
-			line: proxy, found: []string{"127.0.0.1:"},
+			check: proxy, found: []string{"127.0.0.1:"},
 		},
-		"proxy that asks for credentials": {
+		"proxy requires credentials": {
 			change: func(t *testing.T, e *environment) {
 				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusProxyAuthRequired) }))
 				t.Cleanup(server.Close)
 				e.options.ProxyAddress = parse(t, server.URL).Host
 				e.client.Proxy = &gateway.Proxy{Scheme: "http", Host: "127.0.0.1", Port: testenv.PortOf(server.Listener)}
 			},
-			want: map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, found: []string{"407"}, remedy: []string{"proxy.username and proxy.password"}, class: fault.Refused,
+			want: map[string]Result{gatewayLogin: Fail}, check: gatewayLogin, found: []string{"407"}, remedy: []string{"proxy.username and proxy.password"}, class: fault.Refused,
 		},
 		"no proxy": {
 			change: func(t *testing.T, e *environment) {
 				e.options.ProxyAddress = fmt.Sprintf("127.0.0.1:%d", ports.Refusing(t))
 			},
-			want: map[string]Result{proxy: Fail, gatewayLogin: skippedLine}, line: proxy,
+			want: map[string]Result{proxy: Fail, gatewayLogin: skippedCheck}, check: proxy,
 			op: "connect to", cause: syscall.ECONNREFUSED, remedy: []string{"open TCP port ", " to 127.0.0.1 ", "proxy.host and proxy.port"}, class: fault.Transient,
 		},
 		"wrong gateway password": {
 			change: func(_ *testing.T, e *environment) { e.client.Login.Password = secret.New("wrong-password") },
-			want:   map[string]Result{gatewayLogin: Fail}, line: gatewayLogin, found: []string{"401"}, remedy: []string{"qualys.user.username and qualys.user.password"}, class: fault.Refused,
+			want:   map[string]Result{gatewayLogin: Fail}, check: gatewayLogin, found: []string{"401"}, remedy: []string{"qualys.user.username and qualys.user.password"}, class: fault.Refused,
 		},
 		"wrong gateway password, from the console": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(nil)
 				e.client.Login.Password = secret.New("wrong-password")
 			},
-			want: skippedFrom(map[string]Result{gatewayLogin: Fail, documents: skippedLine}, reach, counts), line: documents, class: fault.Refused,
+			want: skippedFrom(map[string]Result{gatewayLogin: Fail, connectionAndProfile: skippedCheck}, connect, counts), check: connectionAndProfile, class: fault.Refused,
 		},
 		"rate limited": {
 			change: func(_ *testing.T, e *environment) {
@@ -329,104 +331,104 @@ func TestGatewayLogin(t *testing.T) {
 					return x.Status(http.StatusTooManyRequests, "")
 				})
 			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, op: "read connection", class: fault.Transient,
+			want: skippedFrom(map[string]Result{connectionAndProfile: Fail}, connect, counts), check: connectionAndProfile, op: "read connection", class: fault.Transient,
 		},
 	})
 }
 
 func TestDocuments(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"no connection in the console": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(nil)
 				e.Gateway.SetConnection(nil)
 			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents, op: "read connection", found: []string{"404"}, remedy: []string{"qualys.connectionUuid"}, class: fault.Refused,
+			want: skippedFrom(map[string]Result{connectionAndProfile: Fail}, connect, counts), check: connectionAndProfile, op: "read connection", found: []string{"404"}, remedy: []string{"qualys.connectionUuid"}, class: fault.Refused,
 		},
 		"no profile in the console": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(nil)
 				e.Gateway.SetProfile(nil)
 			},
-			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: documents, op: "read profile", remedy: []string{"qualys.profileUuid"}, class: fault.Refused,
+			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			check: connectionAndProfile, op: "read profile", remedy: []string{"qualys.profileUuid"}, class: fault.Refused,
 		},
-		"neither": {
+		"neither connection nor profile in the console": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(nil)
 				e.Gateway.SetConnection(nil)
 				e.Gateway.SetProfile(nil)
 			},
-			want: skippedFrom(map[string]Result{documents: Fail}, reach, counts), line: documents,
+			want: skippedFrom(map[string]Result{connectionAndProfile: Fail}, connect, counts), check: connectionAndProfile,
 			op: "read connection", found: []string{"read connection ", "; read profile "}, remedy: []string{"qualys.connectionUuid", "qualys.customerUuid", "; ", "qualys.profileUuid"}, class: fault.Refused,
 		},
 		"unknown scope in the console": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
 			},
-			want: map[string]Result{documents: Fail, baseContext: skippedLine, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: documents, found: []string{`search scope "FOREST"`}, remedy: []string{"SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
+			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			check: connectionAndProfile, found: []string{`search scope "FOREST"`}, remedy: []string{"SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
 		},
 		"posture": {
 			change: func(_ *testing.T, e *environment) {
 				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.Assets = "Identity with security posture" })
 			},
-			line: documents, found: []string{"security posture"},
+			check: connectionAndProfile, found: []string{"security posture"},
 		},
 	})
 }
 
 func TestSchedule(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"no cron expression": {
 			change: func(_ *testing.T, e *environment) { e.options.Next = nil },
-			want:   map[string]Result{scheduled: Warn}, line: scheduled, remedy: []string{"service.cron-expression"},
+			want:   map[string]Result{scheduleCheck: Warn}, check: scheduleCheck, remedy: []string{"service.cron-expression"},
 		},
-		"more often than the gateway likes": {
-			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(limits("20", "3600")) },
-			want:   map[string]Result{scheduled: Warn}, line: scheduled, found: []string{"20 calls in 1h0m0s", "5 at least"}, remedy: []string{"service.cron-expression"},
+		"above the rate limit": {
+			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(rateLimit("20", "3600")) },
+			want:   map[string]Result{scheduleCheck: Warn}, check: scheduleCheck, found: []string{"20 requests in 1h0m0s", "at least 5"}, remedy: []string{"service.cron-expression"},
 		},
-		"not more often than the gateway likes": {
-			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(limits("300", "3600")) },
-			line:   scheduled, found: []string{"300 calls in 1h0m0s"},
+		"below the rate limit": {
+			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(rateLimit("300", "3600")) },
+			check:  scheduleCheck, found: []string{"300 requests in 1h0m0s"},
 		},
 	})
 }
 
 func TestReach(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"no directory": {
 			change: func(t *testing.T, e *environment) { e.options.Source.Directory.Port = ports.Refusing(t) },
-			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, class: fault.Transient,
+			want:   skippedFrom(map[string]Result{connect: Fail}, tlsCheck, counts), check: connect, class: fault.Transient,
 			op: "connect", cause: syscall.ECONNREFUSED, remedy: []string{"open TCP port ", " to 127.0.0.1 ", "ldap.host and ldap.port"},
 		},
 		"no directory, from the console": {
 			change: func(t *testing.T, e *environment) {
 				e.console(func(c *gatewayserver.Connection, _ *gateway.Profile) { c.Authentication.Port = ports.Refusing(t) })
 			},
-			want: skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, remedy: []string{"host and port in the console"}, class: fault.Transient,
+			want: skippedFrom(map[string]Result{connect: Fail}, tlsCheck, counts), check: connect, remedy: []string{"host and port in the console"}, class: fault.Transient,
 		},
 		"one of two servers": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Source.Directory.Hosts = []string{"127.0.0.2", "127.0.0.1"}
 			},
-			want: map[string]Result{reach: Warn}, line: reach,
+			want: map[string]Result{connect: Warn}, check: connect,
 			found: []string{"127.0.0.1:", "127.0.0.2:"}, remedy: []string{"open TCP port ", " to 127.0.0.2 "},
 		},
 		"unknown host": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Hosts = []string{"dc1.invalid"} },
-			want:   skippedFrom(map[string]Result{reach: Fail}, tlsLine, counts), line: reach, op: "connect", found: []string{"dc1.invalid"}, remedy: []string{"ldap.host", "DNS"}, class: fault.Transient,
+			want:   skippedFrom(map[string]Result{connect: Fail}, tlsCheck, counts), check: connect, op: "connect", found: []string{"dc1.invalid"}, remedy: []string{"ldap.host", "DNS"}, class: fault.Transient,
 		},
 	})
 }
 
 func TestTLS(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"plain LDAP": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Source.Directory.Protocol, e.options.Source.Directory.Port = directory.LDAP, e.Port
 			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, remedy: []string{"LDAPS (port 636) or STARTTLS", "ldap.protocol", "ldap.certificate"},
+			want: map[string]Result{tlsCheck: Warn}, check: tlsCheck, remedy: []string{"LDAPS (port 636) or STARTTLS", "ldap.protocol", "ldap.certificate"},
 		},
 		"plain LDAP, from the console": {
 			change: func(_ *testing.T, e *environment) {
@@ -434,162 +436,163 @@ func TestTLS(t *testing.T) {
 					c.Authentication.Type, c.Authentication.Port = "LDAP", e.Port
 				})
 			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, remedy: []string{"connection's type in the console"},
+			want: map[string]Result{tlsCheck: Warn}, check: tlsCheck, remedy: []string{"connection's type in the console"},
 		},
-		"certificate of nobody known": {
+		"unknown certificate issuer": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Certificates = nil },
-			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, found: []string{"dc1.corp.example.com"}, remedy: []string{"ldap.certificate"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{tlsCheck: Fail}, bind, counts), check: tlsCheck, found: []string{"dc1.corp.example.com"}, remedy: []string{"ldap.certificate"}, class: fault.Refused,
 		},
-		"LDAPS at the port of LDAP": {
+		"LDAPS to the LDAP port": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Port = e.Port },
-			want:   skippedFrom(map[string]Result{tlsLine: Fail}, bind, counts), line: tlsLine, op: "connect", remedy: []string{"LDAPS", "636", "ldap.port"},
+			want:   skippedFrom(map[string]Result{tlsCheck: Fail}, bind, counts), check: tlsCheck, op: "connect", remedy: []string{"LDAPS", "636", "ldap.port"},
 		},
 		"certificate about to expire": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.now = func() time.Time { return e.Directory.Certificate().NotAfter.Add(-10*24*time.Hour - time.Minute) }
-				e.directoryAt = e.options.now
+				e.directoryNow = e.options.now
 			},
-			want: map[string]Result{tlsLine: Warn}, line: tlsLine, found: []string{"10 days"}, remedy: []string{"renew", "ldap.certificate"},
+			want: map[string]Result{tlsCheck: Warn}, check: tlsCheck, found: []string{"10 days"}, remedy: []string{"renew", "ldap.certificate"},
 		},
-		"certificate that has expired and is given": {
-			change: func(_ *testing.T, e *environment) { e.options.now = later(400 * 24 * time.Hour) },
-			want:   map[string]Result{tlsLine: Warn, timeSkew: Warn}, line: tlsLine, found: []string{"expired on 20"}, remedy: []string{"renew", "ldap.certificate"},
+		"expired certificate, configured": {
+			change: func(_ *testing.T, e *environment) { e.options.now = clockAhead(400 * 24 * time.Hour) },
+			want:   map[string]Result{tlsCheck: Warn, timeSkew: Warn}, check: tlsCheck, found: []string{"expired on 20"}, remedy: []string{"renew", "ldap.certificate"},
 		},
 	})
 }
 
 func TestBind(t *testing.T) {
-	testLines(t, map[string]lineCase{
+	testChecks(t, map[string]checkCase{
 		"wrong password": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Password = secret.New("wrong-password") },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"ldap.bindDn", "ldap.password"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), check: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"ldap.bindDn", "ldap.password"}, class: fault.Refused,
 		},
 		"disabled account": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Disable(bindDN)) },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), line: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"enable"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), check: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"enable"}, class: fault.Refused,
 		},
 	})
 }
 
 func TestBindAccount(t *testing.T) {
 	admins := "CN=Domain Admins,CN=Users," + domain
-	testLines(t, map[string]lineCase{
-		"administrator by way of a group": {
+	testChecks(t, map[string]checkCase{
+		"administrator by nested group": {
 			change: func(t *testing.T, e *environment) {
 				group := "CN=Operators,CN=Users," + domain
 				must(t, e.Directory.Add(domaincontroller.Object{DN: group, Attributes: map[string][]string{"objectClass": {"group"}, "member": {bindDN}}}))
 				must(t, e.Directory.Modify(admins, "member", group))
 			},
-			want: map[string]Result{account: Warn}, line: account, found: []string{"svc-qualys@corp.example.com", "Domain Admins", "Administrators"}, remedy: []string{"plain domain user"},
+			want: map[string]Result{account: Warn}, check: account, found: []string{"svc-qualys@corp.example.com", "Domain Admins", "Administrators"}, remedy: []string{"plain domain user"},
 		},
 		"administrator by primary group": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Modify(bindDN, "primaryGroupID", "512")) },
-			want:   map[string]Result{account: Warn}, line: account, found: []string{"Domain Admins, Administrators"},
+			want:   map[string]Result{account: Warn}, check: account, found: []string{"Domain Admins, Administrators"},
 		},
 		"password about to expire": {
 			change: func(t *testing.T, e *environment) {
-				must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) // the domain's age of passwords is 42 days
-				e.options.now = later(37 * 24 * time.Hour)
+				must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) // the domain's maximum password age is 42 days
+				e.options.now = clockAhead(37 * 24 * time.Hour)
 			},
-			want: map[string]Result{account: Warn, timeSkew: Warn}, line: account, found: []string{"svc-qualys@corp.example.com", "expires in "}, remedy: []string{"ldap.password"},
+			want: map[string]Result{account: Warn, timeSkew: Warn}, check: account, found: []string{"svc-qualys@corp.example.com", "expires in "}, remedy: []string{"ldap.password"},
 		},
-		"password that will expire": {
+		"password expires later": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) },
-			line:   account, found: []string{"until 20"},
+			check:  account, found: []string{"expires on 20"},
 		},
 		"bound as DOMAIN\\name": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.BindDN = `CORP\svc-qualys` },
-			line:   account, found: []string{"svc-qualys@corp.example.com"},
+			check:  account, found: []string{"svc-qualys@corp.example.com"},
 		},
 		"bound as name@domain": {
 			change: func(t *testing.T, e *environment) {
 				e.options.Source.Directory.BindDN = "svc-qualys@corp.example.com"
 				must(t, e.Directory.Modify(bindDN, "primaryGroupID", "512"))
 			},
-			want: map[string]Result{account: Warn}, line: account, found: []string{"Domain Admins"},
+			want: map[string]Result{account: Warn}, check: account, found: []string{"Domain Admins"},
 		},
 	})
 }
 
 func TestBaseContext(t *testing.T) {
-	testLines(t, map[string]lineCase{
-		"base context that is not there": {
+	testChecks(t, map[string]checkCase{
+		"base context does not exist": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "OU=Nowhere," + domain },
-			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line:   baseContext, op: "read", cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere", domain}, remedy: []string{"profile.baseContext"}, class: fault.Refused,
+			want:   map[string]Result{baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			check:  baseContext, op: "read", cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere", domain}, remedy: []string{"profile.baseContext"}, class: fault.Refused,
 		},
-		"base context beside a refused gateway": {
+		"base context, gateway refuses the login": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Source.Base = "OU=Nowhere," + domain
 				e.client.Login.Password = secret.New("wrong-password")
 			},
-			want: map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line: baseContext, cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere"}, class: fault.Refused,
+			want:  map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			check: baseContext, cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere"}, class: fault.Refused,
 		},
 		"base context of another domain": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "DC=elsewhere,DC=example,DC=com" },
-			want:   map[string]Result{baseContext: Fail, readUsers: skippedLine, readGroups: skippedLine, counts: skippedLine},
-			line:   baseContext, op: "read", remedy: []string{"domain controller of that domain"}, class: fault.Refused,
+			want:   map[string]Result{baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			check:  baseContext, op: "read", remedy: []string{"domain controller of that domain"}, class: fault.Refused,
 		},
 		"nothing to read": {
 			change: func(t *testing.T, e *environment) {
 				e.options.Source.Base = "OU=Empty," + domain
 				must(t, e.Directory.Add(domaincontroller.Object{DN: e.options.Source.Base, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
 			},
-			want: map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: readUsers,
+			want: map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, check: readUsers,
 			found: []string{"OU=Empty"}, remedy: []string{`dsacls "OU=Empty,` + domain + `" /I:T /G "svc-qualys@corp.example.com:LCRP"`},
 		},
-		"filter that leaves nothing": {
+		"filter without matches": {
 			change: func(_ *testing.T, e *environment) { e.options.Search.GroupFilter = "(description=nothing of the kind)" },
-			want:   map[string]Result{readGroups: Warn}, line: readGroups, remedy: []string{"profile.baseContext, profile.searchScope and ldap.group-filter"},
+			want:   map[string]Result{readGroups: Warn}, check: readGroups, remedy: []string{"profile.baseContext, profile.searchScope and ldap.group-filter"},
 		},
 	})
 }
 
 func TestVisibleObjects(t *testing.T) {
-	testLines(t, map[string]lineCase{
-		"tombstones out of sight": {
+	testChecks(t, map[string]checkCase{
+		"tombstones not readable": {
 			change: func(t *testing.T, e *environment) {
 				must(t, e.Directory.Add(domaincontroller.Object{DN: "CN=Plain,CN=Users," + domain, Attributes: map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"plain"}}}))
 				must(t, e.Directory.SetPassword("CN=Plain,CN=Users,"+domain, e.Password))
 				e.options.Source.Directory.BindDN = "CN=Plain,CN=Users," + domain
 			},
-			want: map[string]Result{seeDeleted: Warn}, line: seeDeleted, remedy: []string{
+			want: map[string]Result{readDeleted: Warn}, check: readDeleted, remedy: []string{
 				`dsacls "CN=Deleted Objects,` + domain + `" /takeOwnership`, `dsacls "CN=Deleted Objects,` + domain + `" /g "plain@corp.example.com:LCRP"`,
 			},
 		},
-		"pages too large": {
+		"page size above the limit": {
 			change: func(_ *testing.T, e *environment) { e.options.Search.PageSize = 5000 },
-			want:   map[string]Result{pageSize: Warn}, line: pageSize, found: []string{"5000", "1000"}, remedy: []string{"set ldap.page-size to 1000"},
+			want:   map[string]Result{pageSize: Warn}, check: pageSize, found: []string{"5000", "1000"}, remedy: []string{"set ldap.page-size to 1000"},
 		},
-		"counting takes too long": {
-			change: func(_ *testing.T, e *environment) { e.options.countFor = time.Nanosecond },
-			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, line: counts, found: []string{"more than 0 users and more than 0 groups", "1ns"},
+		"counting exceeds the timeout": {
+			change: func(_ *testing.T, e *environment) { e.options.countTimeout = time.Nanosecond },
+			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, check: counts, found: []string{"more than 0 users and more than 0 groups", "1ns"},
 		},
 	})
 }
 
 func TestTimeSkew(t *testing.T) {
-	testLines(t, map[string]lineCase{
-		"this machine's clock": {
+	testChecks(t, map[string]checkCase{
+		"clock of this host": {
 			change: func(_ *testing.T, e *environment) {
-				e.directoryAt = later(5 * time.Minute)
-				e.Gateway.SetFront(dated(5 * time.Minute))
+				e.directoryNow = clockAhead(5 * time.Minute)
+				e.Gateway.SetFront(gatewayClockAhead(5 * time.Minute))
 			},
-			want: map[string]Result{timeSkew: Warn}, line: timeSkew, found: []string{"the directory's clock is ", "the gateway's clock is ", " ahead"}, remedy: []string{"this machine's clock"},
+			want: map[string]Result{timeSkew: Warn}, check: timeSkew, found: []string{"the directory's clock is ", "the gateway's clock is ", " ahead"}, remedy: []string{"the clock of this host"},
 		},
 		"the directory's clock": {
-			change: func(_ *testing.T, e *environment) { e.directoryAt = later(-3 * time.Minute) },
-			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, found: []string{"the directory's clock is 3m", " behind, the gateway's clock agrees"}, remedy: []string{"set the directory's clock"},
+			change: func(_ *testing.T, e *environment) { e.directoryNow = clockAhead(-3 * time.Minute) },
+			want:   map[string]Result{timeSkew: Warn}, check: timeSkew, found: []string{"the directory's clock is 3m", " behind, the gateway's clock agrees"}, remedy: []string{"set the directory's clock"},
 		},
 		"the gateway's clock": {
-			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(dated(2 * time.Minute)) },
-			want:   map[string]Result{timeSkew: Warn}, line: timeSkew, found: []string{"the gateway's clock is "}, remedy: []string{"set the gateway's clock"},
+			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(gatewayClockAhead(2 * time.Minute)) },
+			want:   map[string]Result{timeSkew: Warn}, check: timeSkew, found: []string{"the gateway's clock is "}, remedy: []string{"set the gateway's clock"},
 		},
 	})
 }
 
-func limits(calls, window string) testenv.Front {
+// rateLimit lets the gateway send a rate limit.
+func rateLimit(calls, window string) testenv.Front {
 	return func(x *testenv.Exchange) bool {
 		x.W.Header().Set("X-RateLimit-Limit", calls)
 		x.W.Header().Set("X-RateLimit-Window-Sec", window)
@@ -597,36 +600,36 @@ func limits(calls, window string) testenv.Front {
 	}
 }
 
-// dated is a gateway whose clock is ahead.
-func dated(ahead time.Duration) testenv.Front {
+// gatewayClockAhead lets the gateway send a clock that is ahead.
+func gatewayClockAhead(ahead time.Duration) testenv.Front {
 	return func(x *testenv.Exchange) bool {
 		x.W.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
 		return false
 	}
 }
 
-// allBut is a failure after which everything is skipped.
-func allBut(failed string) map[string]Result {
-	return skippedFrom(map[string]Result{failed: Fail}, lines[1].name, timeSkew)
+// skippedAfter returns a failure of the first check, after which all others are skipped.
+func skippedAfter(failed string) map[string]Result {
+	return skippedFrom(map[string]Result{failed: Fail}, checks[1].name, timeSkew)
 }
 
-// skippedFrom adds the lines from one to another to those that are skipped.
+// skippedFrom adds the checks from one to another as skipped.
 func skippedFrom(want map[string]Result, from, to string) map[string]Result {
 	within := false
-	for _, line := range lines {
-		within = within || line.name == from
-		if _, known := want[line.name]; within && !known {
-			want[line.name] = skippedLine
+	for _, check := range checks {
+		within = within || check.name == from
+		if _, known := want[check.name]; within && !known {
+			want[check.name] = skippedCheck
 		}
-		within = within && line.name != to
+		within = within && check.name != to
 	}
 	return want
 }
 
-// TestRights has a server that shows what an account with few rights sees.
+// TestRights uses a server that returns what an account with few rights can read.
 func TestRights(t *testing.T) {
 	t.Parallel()
-	nameless := func(e fakeldap.Entry) fakeldap.Entry {
+	withoutID := func(e fakeldap.Entry) fakeldap.Entry {
 		delete(e.Attributes, "objectSid")
 		return e
 	}
@@ -638,7 +641,7 @@ func TestRights(t *testing.T) {
 	}
 	cases := map[string]struct {
 		change func(*fakeldap.Server)
-		line   string
+		check  string
 		result Result
 		found  []string
 		remedy []string
@@ -646,18 +649,18 @@ func TestRights(t *testing.T) {
 	}{
 		"all can be read": {func(*fakeldap.Server) {}, readUsers, OK, []string{"25"}, nil, nil},
 		"counts":          {func(*fakeldap.Server) {}, counts, OK, []string{"25 users and 3 groups"}, nil, nil},
-		"some without a SID": {func(s *fakeldap.Server) { s.Users[3], s.Users[24] = nameless(s.Users[3]), nameless(s.Users[24]) },
+		"some without a SID": {func(s *fakeldap.Server) { s.Users[3], s.Users[24] = withoutID(s.Users[3]), withoutID(s.Users[24]) },
 			readUsers, Warn, []string{"2 of 25", "objectSid or objectGUID"}, []string{"ldap.user-filter"}, nil},
 		"all without a SID": {func(s *fakeldap.Server) { s.Users = without("objectSid", s.Users) },
-			readUsers, Fail, []string{"25 users"}, []string{`dsacls "` + domain + `" /I:T /G`}, errNameless},
-		"no status": {func(s *fakeldap.Server) { s.Users = without("userAccountControl", s.Users) },
+			readUsers, Fail, []string{"25 users"}, []string{`dsacls "` + domain + `" /I:T /G`}, errWithoutID},
+		"no userAccountControl": {func(s *fakeldap.Server) { s.Users = without("userAccountControl", s.Users) },
 			readUsers, Warn, []string{"userAccountControl"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
-		"no type": {func(s *fakeldap.Server) { s.Groups = without("groupType", s.Groups) },
+		"no groupType": {func(s *fakeldap.Server) { s.Groups = without("groupType", s.Groups) },
 			readGroups, Warn, []string{"groupType"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
 		"connection lost": {func(s *fakeldap.Server) { s.Sent = func(n int) bool { return n < 5 } },
 			readUsers, Fail, nil, []string{"the server's log"}, nil},
-		"no domain controller": {func(s *fakeldap.Server) { s.Plain = true },
-			seeDeleted, Warn, nil, []string{"domain controller"}, nil},
+		"not a domain controller": {func(s *fakeldap.Server) { s.Plain = true },
+			readDeleted, Warn, nil, []string{"domain controller"}, nil},
 		"unknown page limit": {func(s *fakeldap.Server) { s.Plain = true },
 			pageSize, OK, []string{"1000"}, nil, nil},
 	}
@@ -671,32 +674,32 @@ func TestRights(t *testing.T) {
 				e.options.Source.Directory = directory.Options{Hosts: []string{"127.0.0.1"}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)}
 				e.options.Source.Base = fakeldap.Base
 			})
-			got := e.examine(t, t.Context()).of(c.line)
+			got := e.runChecks(t.Context(), t).find(c.check)
 			if got.Result != c.result || c.cause != nil && !errors.Is(got.err, c.cause) {
 				t.Errorf("%+v", got)
 			}
-			mustContain(t, got.Found, c.found...)
-			mustContain(t, got.Remedy, c.remedy...)
+			requireContains(t, got.Found, c.found...)
+			requireContains(t, got.Remedy, c.remedy...)
 		})
 	}
 }
 
-// TestNoGateway runs one line in fake time: the client tries a login again after seconds.
+// TestNoGateway uses fake time, because the client retries a login after seconds.
 func TestNoGateway(t *testing.T) {
 	e := newEnvironment(t, nil)
 	e.client.URL = parse(t, fmt.Sprintf("http://127.0.0.1:%d", ports.Refusing(t)))
 	synctest.Test(t, func(t *testing.T) {
 		e.options.Gateway, e.options.GatewayAddress = gateway.New(e.client), e.client.URL.Host
-		i := &inspection{Options: e.options}
-		got := i.one(t.Context(), (*inspection).login)
+		p := &preflight{Options: e.options}
+		got := p.runCheck(t.Context(), (*preflight).login)
 		if got.Result != Fail || fault.ClassOf(got.err) != fault.Transient || !errors.Is(got.err, syscall.ECONNREFUSED) {
 			t.Errorf("%+v, class %s", got, fault.ClassOf(got.err))
 		}
-		mustContain(t, got.Remedy, "open TCP port ", " to 127.0.0.1 ", "proxy.enabled, proxy.host and proxy.port", "connector.api.url")
+		requireContains(t, got.Remedy, "open TCP port ", " to 127.0.0.1 ", "proxy.enabled, proxy.host and proxy.port", "connector.api.url")
 	})
 }
 
-// TestInterrupted: what was not come to is said to be skipped.
+// TestInterrupted tests that an interrupt skips the remaining checks.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	e := newEnvironment(t, func(e *environment) {
@@ -705,66 +708,66 @@ func TestInterrupted(t *testing.T) {
 			return false
 		})
 	})
-	report := e.examine(t, ctx)
-	if c := report.of(timeSkew); c.Found != "skipped: interrupted" {
+	report := e.runChecks(ctx, t)
+	if c := report.find(timeSkew); c.Found != "skipped: interrupted" {
 		t.Errorf("%+v", c)
 	}
 	if e.Directory.Counters().Binds != 0 {
-		t.Error("it went on")
+		t.Error("bind after the interrupt")
 	}
 }
 
-// TestDeadline: a line that is interrupted has no finding, and the error of one that takes
-// too long names how long that is, instead of the context's error.
-func TestDeadline(t *testing.T) {
+// TestTimeout tests that an interrupted check is skipped, and that the error of a slow check has
+// the timeout instead of the context's error.
+func TestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		login := fault.Operation{Op: "log in to", Object: "gateway"}
-		waits := func(_ *inspection, ctx context.Context) Check {
+		wait := func(_ *preflight, ctx context.Context) Check {
 			<-ctx.Done()
-			return failed(deadline(ctx, login.Failed(fault.Canceled, ctx.Err(), "check connector.api.url")), "")
+			return failed(asTransient(ctx, login.Failed(fault.Canceled, ctx.Err(), "check connector.api.url")), "")
 		}
-		i := &inspection{}
-		c := i.one(t.Context(), waits)
+		p := &preflight{}
+		c := p.runCheck(t.Context(), wait)
 		faulttest.Check(t, c.err, fault.Error{Class: fault.Transient, Op: login.Op, Object: login.Object}, context.DeadlineExceeded, "connector.api.url")
-		if late := new(lateError); c.Result != Fail || !errors.As(c.err, late) || strings.Contains(c.Found, context.DeadlineExceeded.Error()) || !strings.Contains(c.Found, patience.String()) {
+		if timeout := new(timeoutError); c.Result != Fail || !errors.As(c.err, timeout) || strings.Contains(c.Found, context.DeadlineExceeded.Error()) || !strings.Contains(c.Found, checkTimeout.String()) {
 			t.Errorf("%+v", c)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if c := i.one(ctx, waits); c.Result != Warn || c.Found != skipped("interrupted").Found || c.Remedy != "" {
+		if c := p.runCheck(ctx, wait); c.Result != Warn || c.Found != skipped("interrupted").Found || c.Remedy != "" {
 			t.Errorf("%+v", c)
 		}
 	})
 }
 
-// TestFailed: what was found and the remedy are those of the error, whatever words it quotes.
+// TestFailed tests that finding and remedy come from the error, whatever text it quotes.
 func TestFailed(t *testing.T) {
 	const quoted = `403, "no access: check the account; set another one": connect to a domain`
 	operation := fault.Operation{Op: "read connection", Object: "a: use b"}
 	for name, c := range map[string]struct {
-		err       error
-		otherwise string
-		remedy    string
+		err           error
+		defaultRemedy string
+		remedy        string
 	}{
-		"its own remedy":        {operation.Failed(fault.Refused, errors.New(quoted), "check qualys.connectionUuid"), "otherwise", "check qualys.connectionUuid"},
-		"of its cause":          {operation.Failed(fault.Refused, operation.Failed(fault.Refused, errors.New(quoted), "of the cause"), ""), "otherwise", "of the cause"},
-		"without one":           {operation.Failed(fault.Refused, errors.New(quoted), ""), "otherwise", "otherwise"},
-		"none of our errors":    {errors.New(quoted), "otherwise", "otherwise"},
-		"a remedy with a colon": {operation.Failed(fault.Refused, errors.New(quoted), `grant it: dsacls "DC=x": check`), "otherwise", `grant it: dsacls "DC=x": check`},
+		"own remedy":          {operation.Failed(fault.Refused, errors.New(quoted), "check qualys.connectionUuid"), "otherwise", "check qualys.connectionUuid"},
+		"remedy of the cause": {operation.Failed(fault.Refused, operation.Failed(fault.Refused, errors.New(quoted), "of the cause"), ""), "otherwise", "of the cause"},
+		"no remedy":           {operation.Failed(fault.Refused, errors.New(quoted), ""), "otherwise", "otherwise"},
+		"other error type":    {errors.New(quoted), "otherwise", "otherwise"},
+		"remedy with a colon": {operation.Failed(fault.Refused, errors.New(quoted), `grant it: dsacls "DC=x": check`), "otherwise", `grant it: dsacls "DC=x": check`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := Check{Result: Fail, Found: c.err.Error(), Remedy: c.remedy, err: c.err}
-			if got := failed(c.err, c.otherwise); got != want {
+			if got := failed(c.err, c.defaultRemedy); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
-			if got := failedFor(c.err, "better"); got.Found != want.Found || got.Remedy != "better" {
+			if got := failedWithRemedy(c.err, "better"); got.Found != want.Found || got.Remedy != "better" {
 				t.Errorf("got %+v", got)
 			}
-			encoded, err := json.Marshal(failed(c.err, c.otherwise))
+			encoded, err := json.Marshal(failed(c.err, c.defaultRemedy))
 			must(t, err)
-			var line struct{ Found, Remedy string }
-			must(t, json.Unmarshal(encoded, &line))
-			if line.Found != want.Found || line.Remedy != want.Remedy {
+			var decoded struct{ Found, Remedy string }
+			must(t, json.Unmarshal(encoded, &decoded))
+			if decoded.Found != want.Found || decoded.Remedy != want.Remedy {
 				t.Errorf("encoded %s", encoded)
 			}
 		})
@@ -778,10 +781,10 @@ func TestMaxPageSize(t *testing.T) {
 		}
 		return all
 	}
-	if n, says := maxPageSize(policy("MaxReceiveBuffer=10485760", "maxpagesize=5000")); n != 5000 || !says {
-		t.Errorf("%d, %t", n, says)
+	if n, ok := maxPageSize(policy("MaxReceiveBuffer=10485760", "maxpagesize=5000")); n != 5000 || !ok {
+		t.Errorf("%d, %t", n, ok)
 	}
-	if _, says := maxPageSize(policy("MaxPageSize=many", "MaxPageSizes=3")); says {
-		t.Error("it says so")
+	if _, ok := maxPageSize(policy("MaxPageSize=many", "MaxPageSizes=3")); ok {
+		t.Error("value found")
 	}
 }

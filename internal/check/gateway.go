@@ -15,39 +15,38 @@ import (
 
 const dialTimeout = 10 * time.Second
 
-// proxy only checks that the proxy accepts connections. Whether it accepts the account, the
-// login shows.
-func (i *inspection) proxy(ctx context.Context) Check {
-	if i.ProxyAddress == "" {
-		return ok("none: the gateway is reached directly")
+// proxy checks that the proxy accepts connections. The login check includes its credentials.
+func (p *preflight) proxy(ctx context.Context) Check {
+	if p.ProxyAddress == "" {
+		return ok("none: direct connection to the gateway")
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", i.ProxyAddress)
+	conn, err := dialer.DialContext(ctx, "tcp", p.ProxyAddress)
 	if err != nil {
-		i.noProxy = true
-		remedy := fmt.Sprintf("open TCP port %s to %s from this machine, and check proxy.host and proxy.port", portOf(i.ProxyAddress), hostOf(i.ProxyAddress))
-		return failed(fault.Operation{Op: "connect to", Object: "proxy " + i.ProxyAddress}.Failed(fault.Transient, err, remedy), "")
+		p.proxyFailed = true
+		remedy := fmt.Sprintf("open TCP port %s to %s from this host, and check proxy.host and proxy.port", portOf(p.ProxyAddress), hostOf(p.ProxyAddress))
+		return failed(fault.Operation{Op: "connect to", Object: "proxy " + p.ProxyAddress}.Failed(fault.Transient, err, remedy), "")
 	}
 	conn.Close()
-	return ok("%s takes connections", i.ProxyAddress)
+	return ok("%s reachable", p.ProxyAddress)
 }
 
-func (i *inspection) login(ctx context.Context) Check {
-	if i.noProxy {
-		i.noLogin = true
-		return skipped("the proxy cannot be reached")
+func (p *preflight) login(ctx context.Context) Check {
+	if p.proxyFailed {
+		p.loginFailed = true
+		return skipped("proxy not reachable")
 	}
-	err := deadline(ctx, i.Gateway.Login(ctx))
+	err := asTransient(ctx, p.Gateway.Login(ctx))
 	if err == nil {
-		return ok("%s takes the account", i.GatewayAddress)
+		return ok("%s accepted the credentials", p.GatewayAddress)
 	}
-	i.noLogin = true
+	p.loginFailed = true
 	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" && i.ProxyAddress == "" {
-		return failedFor(err, fmt.Sprintf("open TCP port %s to %s from this machine, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url",
-			portOf(i.GatewayAddress), hostOf(i.GatewayAddress)))
+	if errors.As(err, &op) && op.Op == "dial" && p.ProxyAddress == "" {
+		return failedWithRemedy(err, fmt.Sprintf("open TCP port %s to %s from this host, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url",
+			portOf(p.GatewayAddress), hostOf(p.GatewayAddress)))
 	}
 	return failed(err, "check connector.api.url, and try again")
 }
@@ -62,70 +61,70 @@ func portOf(address string) string {
 	return port
 }
 
-// documents reads the connection and the profile, the second even when the first
-// cannot be had.
-func (i *inspection) documents(ctx context.Context) Check {
-	if i.Source != nil {
-		options := i.Search.ApplyTo(i.Source.Directory)
-		i.directory, i.part = &options, i.Source
-		return ok("from the environment: %s", i.describe())
+// connectionAndProfile reads the connection and the profile, the profile also after an error of
+// the connection.
+func (p *preflight) connectionAndProfile(ctx context.Context) Check {
+	if p.Source != nil {
+		options := p.Search.ApplyTo(p.Source.Directory)
+		p.directory, p.profile = &options, p.Source
+		return ok("from the environment: %s", p.describe())
 	}
-	if i.noLogin {
-		return skipped("they come from the gateway, to which there is no login")
+	if p.loginFailed {
+		return skipped("not logged in to the gateway")
 	}
-	const again = "try again when the gateway takes calls"
-	unconnected := i.readConnection(ctx)
-	unprofiled := i.readProfile(ctx)
-	if unconnected != nil && unprofiled != nil {
-		first, second := failed(unconnected, again), failed(unprofiled, again)
+	const retryLater = "try again when the gateway accepts requests"
+	connectionErr := p.readConnection(ctx)
+	profileErr := p.readProfile(ctx)
+	if connectionErr != nil && profileErr != nil {
+		first, second := failed(connectionErr, retryLater), failed(profileErr, retryLater)
 		first.Found += "; " + second.Found
 		if second.Remedy != first.Remedy {
 			first.Remedy += "; " + second.Remedy
 		}
 		return first
 	}
-	if err := errors.Join(unconnected, unprofiled); err != nil {
-		return failed(err, again)
+	if err := errors.Join(connectionErr, profileErr); err != nil {
+		return failed(err, retryLater)
 	}
-	return ok("from the gateway: %s", i.describe())
+	return ok("from the gateway: %s", p.describe())
 }
 
-func (i *inspection) readConnection(ctx context.Context) error {
-	connection, err := i.Gateway.Connection(ctx)
+func (p *preflight) readConnection(ctx context.Context) error {
+	connection, err := p.Gateway.Connection(ctx)
 	if err != nil {
-		return deadline(ctx, err)
+		return asTransient(ctx, err)
 	}
 	options, err := syncrun.DirectoryOptions(connection)
 	if err != nil {
 		return err
 	}
-	options = i.Search.ApplyTo(options)
-	i.directory = &options
+	options = p.Search.ApplyTo(options)
+	p.directory = &options
 	return nil
 }
 
-func (i *inspection) readProfile(ctx context.Context) error {
-	profile, err := i.Gateway.Profile(ctx)
+func (p *preflight) readProfile(ctx context.Context) error {
+	profile, err := p.Gateway.Profile(ctx)
 	if err != nil {
-		return deadline(ctx, err)
+		return asTransient(ctx, err)
 	}
-	part, err := syncrun.SourceFromProfile(profile)
+	source, err := syncrun.SourceFromProfile(profile)
 	if err != nil {
 		return err
 	}
-	i.part = &part
+	p.profile = &source
 	return nil
 }
 
-// describe says where would be read, and what.
-func (i *inspection) describe() string {
-	protocol := i.directory.Protocol
+// describe returns a description of the source.
+func (p *preflight) describe() string {
+	protocol := p.directory.Protocol
 	if protocol == "" {
 		protocol = directory.LDAP
 	}
 	assets := "identities only"
-	if i.part.Posture {
+	if p.profile.Posture {
 		assets = "identities with security posture"
 	}
-	return fmt.Sprintf("%s to %s, %s of %s, %s", protocol, strings.Join(i.directory.Hosts, ", "), i.part.Scope, i.part.Base, assets)
+	return fmt.Sprintf("%s to %s, %s of %s, %s", protocol, strings.Join(p.directory.Hosts, ", "), p.profile.Scope, p.profile.Base, assets)
 }

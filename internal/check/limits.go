@@ -10,60 +10,60 @@ import (
 	"adconnector/internal/ad"
 )
 
-// usualPageSize is MaxPageSize where no policy says otherwise (MS-ADTS 3.1.1.3.4.6).
-const usualPageSize = 1000
+// defaultMaxPageSize is MaxPageSize without a policy (MS-ADTS 3.1.1.3.4.6).
+const defaultMaxPageSize = 1000
 
-func (i *inspection) pageSize(ctx context.Context) Check {
-	if i.session == nil {
-		return skipped("there is no bind")
+func (p *preflight) pageSize(ctx context.Context) Check {
+	if p.session == nil {
+		return skipped("not bound")
 	}
-	asked := i.session.PageSize
-	limit, known := i.limitOfPages(ctx)
+	size := p.session.PageSize
+	limit, known := p.readPageLimit(ctx)
 	switch {
-	case !i.session.RootDSE.IsDomainController() && !known:
-		return ok("%d; the server does not say what it allows", asked)
+	case !p.session.RootDSE.IsDomainController() && !known:
+		return ok("%d; the limit of the server is unknown", size)
 	case !known:
-		limit = usualPageSize
+		limit = defaultMaxPageSize
 	}
-	says := "the server gives"
+	source := "limit of the server"
 	if !known {
-		says = "the account may not read the server's limit, which is usually"
+		source = "the limit of the server is not readable, its default is"
 	}
-	if asked > limit {
-		return warn(fmt.Sprintf("ldap.page-size is %d, but %s %d at most", asked, says, limit), fmt.Sprintf("set ldap.page-size to %d", limit))
+	if size > limit {
+		return warn(fmt.Sprintf("ldap.page-size is %d; %s %d", size, source, limit), fmt.Sprintf("set ldap.page-size to %d", limit))
 	}
-	return ok("%d, %s %d", asked, says, limit)
+	return ok("%d; %s %d", size, source, limit)
 }
 
-// limitOfPages reads the policy that holds for the domain controller: its own, its
-// site's, or the forest's (MS-ADTS 3.1.1.3.4.6).
-func (i *inspection) limitOfPages(ctx context.Context) (int, bool) {
-	settings, forest := i.session.RootDSE.DSServiceName, i.session.RootDSE.ConfigurationContext
+// readPageLimit returns MaxPageSize from the policy of the domain controller: its own, that of
+// its site, or that of the forest (MS-ADTS 3.1.1.3.4.6).
+func (p *preflight) readPageLimit(ctx context.Context) (int, bool) {
+	settings, forest := p.session.RootDSE.DSServiceName, p.session.RootDSE.ConfigurationContext
 	if settings == "" || forest == "" {
 		return 0, false
 	}
 	// CN=NTDS Settings,CN=<server>,CN=Servers,CN=<site>,…
 	_, site, _ := strings.Cut(settings, ",CN=Servers,")
 	policies := []string{
-		i.policyOf(ctx, settings), i.policyOf(ctx, "CN=NTDS Site Settings,"+site),
+		p.readPolicyName(ctx, settings), p.readPolicyName(ctx, "CN=NTDS Site Settings,"+site),
 		"CN=Default Query Policy,CN=Query-Policies,CN=Directory Service,CN=Windows NT,CN=Services," + forest,
 	}
 	for _, policy := range policies {
 		if policy == "" {
 			continue
 		}
-		found, err := i.session.Read(ctx, policy, "lDAPAdminLimits")
+		found, err := p.session.Read(ctx, policy, "lDAPAdminLimits")
 		if err != nil {
-			continue // it is another one's, or may not be read
+			continue // not readable
 		}
-		if n, says := maxPageSize(found["lDAPAdminLimits"]); says {
+		if n, ok := maxPageSize(found["lDAPAdminLimits"]); ok {
 			return n, true
 		}
 	}
 	return 0, false
 }
 
-// maxPageSize reads it from a policy, whose values are like MaxPageSize=1000.
+// maxPageSize returns MaxPageSize from the values of a policy, like MaxPageSize=1000.
 func maxPageSize(limits [][]byte) (int, bool) {
 	for _, limit := range limits {
 		name, text, _ := strings.Cut(string(limit), "=")
@@ -74,59 +74,61 @@ func maxPageSize(limits [][]byte) (int, bool) {
 	return 0, false
 }
 
-func (i *inspection) policyOf(ctx context.Context, dn string) string {
-	found, err := i.session.Read(ctx, dn, "queryPolicyObject")
+func (p *preflight) readPolicyName(ctx context.Context, dn string) string {
+	found, err := p.session.Read(ctx, dn, "queryPolicyObject")
 	if err != nil {
 		return ""
 	}
 	return string(found.First("queryPolicyObject"))
 }
 
-// skewBearable is how far clocks may differ before it is worth a word.
-const skewBearable = time.Minute
+// maxSkew is the difference between clocks above which there is a warning.
+const maxSkew = time.Minute
 
-// timeSkew compares this machine's clock with the others'. Which of them is wrong
-// shows when two agree.
-func (i *inspection) timeSkew(ctx context.Context) Check {
-	var found, off []string
-	note := func(whose string, ahead time.Duration) {
-		found = append(found, whose+" "+aheadOf(ahead))
-		if ahead.Abs() > skewBearable {
-			off = append(off, whose)
+// timeSkew compares the clock of this host with those of the directory and the gateway. If only
+// one of them differs, that one is wrong.
+func (p *preflight) timeSkew(ctx context.Context) Check {
+	var found, wrong []string
+	add := func(clock string, ahead time.Duration) {
+		found = append(found, clock+" "+describeSkew(ahead))
+		if ahead.Abs() > maxSkew {
+			wrong = append(wrong, clock)
 		}
 	}
-	if ahead, told := i.directoryAhead(ctx); told {
-		note("the directory's clock", ahead)
+	if ahead, ok := p.directorySkew(ctx); ok {
+		add("the directory's clock", ahead)
 	}
-	if hints := i.Gateway.ServerHints(); hints.HasDate {
-		note("the gateway's clock", hints.ClockAhead)
+	if hints := p.Gateway.ServerHints(); hints.HasDate {
+		add("the gateway's clock", hints.ClockAhead)
 	}
 	switch {
 	case len(found) == 0:
-		return skipped("neither the directory nor the gateway has told its time")
-	case len(off) == 0:
+		return skipped("neither the directory nor the gateway sent its time")
+	case len(wrong) == 0:
 		return ok("%s", strings.Join(found, ", "))
-	case len(off) == len(found):
-		return warn(strings.Join(found, ", "), "set this machine's clock, best by NTP")
+	case len(wrong) == len(found):
+		return warn(strings.Join(found, ", "), "set the clock of this host, preferably by NTP")
 	}
-	return warn(strings.Join(found, ", "), fmt.Sprintf("set %s, best by NTP: the other one agrees with this machine's", off[0]))
+	return warn(strings.Join(found, ", "), fmt.Sprintf("set %s, preferably by NTP", wrong[0]))
 }
 
-func (i *inspection) directoryAhead(ctx context.Context) (time.Duration, bool) {
-	if i.session == nil {
+// directorySkew returns how far the directory's clock is ahead of this host's.
+func (p *preflight) directorySkew(ctx context.Context) (time.Duration, bool) {
+	if p.session == nil {
 		return 0, false
 	}
-	asked := i.now()
-	root, err := i.session.Read(ctx, "", "currentTime")
+	requested := p.now()
+	root, err := p.session.Read(ctx, "", "currentTime")
 	if err != nil {
 		return 0, false
 	}
-	theirs, ok := ad.ParseGeneralizedTime(root.First("currentTime"))
-	return theirs.Sub(asked.Add(i.now().Sub(asked) / 2)), ok
+	serverTime, ok := ad.ParseGeneralizedTime(root.First("currentTime"))
+	return serverTime.Sub(requested.Add(p.now().Sub(requested) / 2)), ok
 }
 
-// aheadOf says how a clock goes. The others count in seconds, so less is no difference.
-func aheadOf(d time.Duration) string {
+// describeSkew describes a difference between clocks. Below 2 s it is none, because servers
+// send whole seconds.
+func describeSkew(d time.Duration) string {
 	switch d = d.Round(time.Second); {
 	case d.Abs() <= 2*time.Second:
 		return "agrees"

@@ -9,56 +9,56 @@ import (
 	"adconnector/internal/state"
 )
 
-func (i *inspection) stateDirectory(context.Context) Check {
-	if err := state.CheckDir(i.StateDir); err != nil {
+func (p *preflight) stateDirectory(context.Context) Check {
+	if err := state.CheckDir(p.StateDir); err != nil {
 		return failed(err, "")
 	}
-	store, err := i.stateOptions.OpenReadOnly(i.StateDir)
+	store, err := p.stateOptions.OpenReadOnly(p.StateDir)
 	switch {
 	case errors.Is(err, state.ErrLocked):
-		return ok("%s is in use, which is fine while the daemon runs (%v)", i.StateDir, err)
+		return ok("%s is in use, as expected while the daemon runs (%v)", p.StateDir, err)
 	case errors.Is(err, state.ErrUnusable):
 		return failed(err, "")
 	case err != nil:
 		return warnOf(err)
 	}
-	defer store.Close()
-	known, err := store.IndexSize()
+	defer func() { _ = store.Close() }()
+	count, err := store.IndexSize()
 	switch {
 	case err != nil:
 		return warnOf(err)
 	case store.FileSize() == 0:
-		return ok("%s can be written; the first run makes the state file", i.StateDir)
+		return ok("%s is writable; the first run creates the state file", p.StateDir)
 	}
-	return ok("%s knows %d objects", store.Path(), known)
+	return ok("%s has %d objects", store.Path(), count)
 }
 
-// schedule looks at the cron expression, of which the configuration has proven that
-// it can be read.
-func (i *inspection) schedule(context.Context) Check {
-	if i.Next == nil {
-		return warn("there is no cron expression, without which only sync runs, not the daemon",
+// schedule compares the cron expression with the rate limit of the gateway. The configuration
+// check has parsed the expression.
+func (p *preflight) schedule(context.Context) Check {
+	if p.Next == nil {
+		return warn("no cron expression: only the command sync can run, not the daemon",
 			"set service.cron-expression, for example to */10 * * * *")
 	}
-	now := i.now()
-	next := i.Next(now)
+	now := p.now()
+	next := p.Next(now)
 	found := "next run at " + next.UTC().Format(time.RFC3339)
-	hints := i.Gateway.ServerHints()
+	hints := p.Gateway.ServerHints()
 	if hints.RateLimit == 0 {
 		return ok("%s", found)
 	}
 	runs := 0
-	for at := next; !at.IsZero() && at.Before(now.Add(hints.RateWindow)) && runs*callsOfARun <= hints.RateLimit; at = i.Next(at) {
+	for tick := next; !tick.IsZero() && tick.Before(now.Add(hints.RateWindow)) && runs*minRunRequests <= hints.RateLimit; tick = p.Next(tick) {
 		runs++
 	}
-	limit := fmt.Sprintf("the gateway allows %d calls in %s", hints.RateLimit, hints.RateWindow)
-	if runs*callsOfARun > hints.RateLimit {
-		return warn(fmt.Sprintf("%s, and %s, of which each run needs %d at least", found, limit, callsOfARun),
-			"have service.cron-expression run less often, or have the limit raised")
+	limit := fmt.Sprintf("the gateway allows %d requests in %s", hints.RateLimit, hints.RateWindow)
+	if runs*minRunRequests > hints.RateLimit {
+		return warn(fmt.Sprintf("%s, and %s, of which each run requires at least %d", found, limit, minRunRequests),
+			"choose a service.cron-expression with fewer runs, or request a higher limit")
 	}
 	return ok("%s; %s", found, limit)
 }
 
-// callsOfARun is how often a run calls the gateway that finds nothing to send:
-// connection, profile, and three states.
-const callsOfARun = 5
+// minRunRequests is the number of requests of a run without changes: connection, profile, and
+// three states.
+const minRunRequests = 5

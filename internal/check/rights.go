@@ -13,177 +13,177 @@ import (
 	"adconnector/internal/identity"
 )
 
-// tally is what one reading of all objects of a kind has counted.
-type tally struct {
-	objects  int
-	nameless int       // of them: without a readable objectSid or objectGUID, so that a run skips them
-	sample   []ad.GUID // the first ones
-	cut      bool      // the time was up before the end
-	err      error     // nothing could be read
+// objectCount is the result of one search for all objects of a kind.
+type objectCount struct {
+	objects   int
+	withoutID int       // without a readable objectSid or objectGUID: a run skips them
+	sample    []ad.GUID // the first ones
+	cut       bool      // the timeout ended the search
+	err       error     // the search failed
 }
 
-// sampleSize is how many objects are read whole, to see whether that may be done.
+// sampleSize is the number of objects whose attributes are read to check the rights.
 const sampleSize = 20
 
-// telling is an attribute that every object of a kind has, so that its lack shows a
-// lack of rights, and what cannot be told without it.
-var telling = map[identity.Kind]struct{ attribute, without string }{
-	identity.User:  {"userAccountControl", "whether they are disabled"},
-	identity.Group: {"groupType", "what type they are of"},
+// requiredAttributes has an attribute that every object of a kind has: if it is missing, the
+// account cannot read it. purpose is the reason to read it.
+var requiredAttributes = map[identity.Kind]struct{ attribute, purpose string }{
+	identity.User:  {"userAccountControl", "whether they are disabled is unknown"},
+	identity.Group: {"groupType", "their type is unknown"},
 }
 
-func (i *inspection) readUsers(ctx context.Context) Check  { return i.reads(ctx, identity.User) }
-func (i *inspection) readGroups(ctx context.Context) Check { return i.reads(ctx, identity.Group) }
+func (p *preflight) readUsers(ctx context.Context) Check  { return p.checkObjects(ctx, identity.User) }
+func (p *preflight) readGroups(ctx context.Context) Check { return p.checkObjects(ctx, identity.Group) }
 
-// reads counts the objects of a kind, and reads some of them as a run would.
-func (i *inspection) reads(ctx context.Context, kind identity.Kind) Check {
+// checkObjects counts the objects of a kind, and reads some of them like a run.
+func (p *preflight) checkObjects(ctx context.Context, kind identity.Kind) Check {
 	switch {
-	case i.session == nil:
-		return skipped("there is no bind")
-	case !i.baseSeen:
-		return skipped("there is no base context to read")
+	case p.session == nil:
+		return skipped("not bound")
+	case !p.baseFound:
+		return skipped("no base context")
 	}
-	t := i.count(ctx, kind)
-	i.tallies[kind] = t
+	c := p.count(ctx, kind)
+	p.objectCounts[kind] = c
 	plural := kind.String() + "s"
 	switch {
-	case t.err != nil:
-		return failed(t.err, i.grant(i.part.Base))
-	case t.objects == 0:
-		return warn(fmt.Sprintf("no %s are to be seen below %s", plural, i.part.Base),
-			fmt.Sprintf("check %s and %s; if there are some, grant the account the right to read them: %s",
-				i.setting("profile.baseContext, profile.searchScope", "the profile's base context and scope"), "ldap."+kind.String()+"-filter", i.grant(i.part.Base)))
-	case t.nameless == t.objects:
-		return failed(i.refused(fmt.Errorf("%d %s are visible, but %w", t.objects, plural, errNameless)), "")
+	case c.err != nil:
+		return failed(c.err, p.grant(p.profile.Base))
+	case c.objects == 0:
+		return warn(fmt.Sprintf("no visible %s below %s", plural, p.profile.Base),
+			fmt.Sprintf("check %s and %s; if they are correct, grant the account the right to read: %s",
+				p.setting("profile.baseContext, profile.searchScope", "the profile's base context and scope"), "ldap."+kind.String()+"-filter", p.grant(p.profile.Base)))
+	case c.withoutID == c.objects:
+		return failed(p.refused(fmt.Errorf("%d %s are visible, but %w", c.objects, plural, errWithoutID)), "")
 	}
-	mapped, told, err := i.sample(ctx, kind, t.sample)
-	tell := telling[kind]
+	mapped, complete, err := p.sample(ctx, kind, c.sample)
+	required := requiredAttributes[kind]
 	switch {
 	case err != nil:
-		return failed(deadline(ctx, err), i.grant(i.part.Base))
+		return failed(asTransient(ctx, err), p.grant(p.profile.Base))
 	case mapped == 0:
-		return failed(i.refused(fmt.Errorf("%w: the first %d %s", errUnmapped, len(t.sample), plural)), "")
-	case told == 0 && i.session.RootDSE.IsDomainController():
-		return warn(fmt.Sprintf("%s may be read, but not their %s: it cannot be told %s", plural, tell.attribute, tell.without),
-			"grant the account the right to read all properties: "+i.grant(i.part.Base))
-	case t.nameless > 0:
-		return warn(fmt.Sprintf("%s may be read, but %d of %d have no objectSid or objectGUID that can be read: they will be skipped", plural, t.nameless, t.objects),
-			"grant the account the right to read them, or leave them out by ldap."+kind.String()+"-filter")
+		return failed(p.refused(fmt.Errorf("%w: the first %d %s", errUnreadable, len(c.sample), plural)), "")
+	case complete == 0 && p.session.RootDSE.IsDomainController():
+		return warn(fmt.Sprintf("%s are readable, but their %s is not: %s", plural, required.attribute, required.purpose),
+			"grant the account the right to read all properties: "+p.grant(p.profile.Base))
+	case c.withoutID > 0:
+		return warn(fmt.Sprintf("%s are readable, but %d of %d have no readable objectSid or objectGUID and will be skipped", plural, c.withoutID, c.objects),
+			"grant the account the right to read them, or exclude them by ldap."+kind.String()+"-filter")
 	}
-	return ok("%d that were tried are read whole", mapped)
+	return ok("all attributes of %d objects are readable", mapped)
 }
 
 var (
-	errNameless = errors.New("the objectSid or objectGUID of none")
-	errUnmapped = errors.New("not one object can be read completely")
-	errLost     = errors.New("the connection was lost, and the server accepts no other")
+	errWithoutID      = errors.New("none has a readable objectSid and objectGUID")
+	errUnreadable     = errors.New("no object is completely readable")
+	errConnectionLost = errors.New("connection lost, and the server refuses new connections")
 )
 
-// refused returns the error of a right that the account lacks.
-func (i *inspection) refused(cause error) error {
-	return fault.Operation{Op: "read", Object: i.part.Base}.Failed(fault.Refused, cause, "grant the account the right to read them: "+i.grant(i.part.Base))
+// refused returns the error for a missing right of the account.
+func (p *preflight) refused(cause error) error {
+	return fault.Operation{Op: "read", Object: p.profile.Base}.Failed(fault.Refused, cause, "grant the account the right to read: "+p.grant(p.profile.Base))
 }
 
-// grant returns the command that lets the account read everything below a name.
-func (i *inspection) grant(dn string) string {
-	return fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, dn, i.self.name)
+// grant returns the command that grants the account the right to read everything below a DN.
+func (p *preflight) grant(dn string) string {
+	return fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, dn, p.bound.name)
 }
 
-// count reads two small attributes of every object of a kind, for as long as it may.
-func (i *inspection) count(ctx context.Context, kind identity.Kind) *tally {
-	t := &tally{}
-	limited, cancel := context.WithTimeout(ctx, i.countFor)
+// count counts the objects of a kind until countTimeout. It reads two small attributes.
+func (p *preflight) count(ctx context.Context, kind identity.Kind) *objectCount {
+	c := &objectCount{}
+	searchCtx, cancel := context.WithTimeout(ctx, p.countTimeout)
 	defer cancel()
 	query := directory.Search{
-		Base: i.part.Base, Scope: i.part.Scope, Filter: i.Search.Filter(kind, i.session.RootDSE), Attributes: []string{"objectGUID", "objectSid"},
+		Base: p.profile.Base, Scope: p.profile.Scope, Filter: p.Search.Filter(kind, p.session.RootDSE), Attributes: []string{"objectGUID", "objectSid"},
 	}
-	_, err := i.session.Search(limited, query, func(entry *ad.Entry) error {
-		t.objects++
+	_, err := p.session.Search(searchCtx, query, func(entry *ad.Entry) error {
+		c.objects++
 		guid, hasGUID := ad.ParseGUID(entry.First(0))
 		if _, hasSID := ad.ParseSID(entry.First(1)); !hasSID || !hasGUID {
-			t.nameless++
-		} else if len(t.sample) < sampleSize {
-			t.sample = append(t.sample, guid)
+			c.withoutID++
+		} else if len(c.sample) < sampleSize {
+			c.sample = append(c.sample, guid)
 		}
 		return nil
 	})
 	if err == nil {
-		return t
+		return c
 	}
-	t.cut = limited.Err() != nil && ctx.Err() == nil
-	if !t.cut {
-		t.err = deadline(ctx, err)
+	c.cut = searchCtx.Err() != nil && ctx.Err() == nil
+	if !c.cut {
+		c.err = asTransient(ctx, err)
 	}
-	address := i.session.Address
-	i.reconnect(ctx) // a session cannot be used after an error
-	if t.cut && i.session == nil {
-		t.err = fault.Operation{Op: "reconnect to", Object: address}.Failed(fault.Transient, errLost, "check its limit of connections, and the network in between")
+	address := p.session.Address
+	p.reconnect(ctx) // a session cannot be used after an error
+	if c.cut && p.session == nil {
+		c.err = fault.Operation{Op: "reconnect to", Object: address}.Failed(fault.Transient, errConnectionLost, "check the server's connection limit and the network")
 	}
-	return t
+	return c
 }
 
-func (i *inspection) reconnect(ctx context.Context) {
-	before := i.session
-	i.session, _ = before.Reconnect(ctx) // without one, what comes next is skipped
-	before.Close()
+func (p *preflight) reconnect(ctx context.Context) {
+	old := p.session
+	p.session, _ = old.Reconnect(ctx) // nil after an error: later checks are skipped
+	old.Close()
 }
 
-// sample reads some objects with all attributes that a run asks for. It returns how
-// many make an asset, and how many have the attribute that tells.
-func (i *inspection) sample(ctx context.Context, kind identity.Kind, guids []ad.GUID) (mapped, told int, err error) {
+// sample reads objects with the attributes that a run requests. It returns how many result in
+// an asset, and how many have the required attribute.
+func (p *preflight) sample(ctx context.Context, kind identity.Kind, guids []ad.GUID) (mapped, complete int, err error) {
 	mapper := identity.NewMapper(kind)
-	slot := slices.IndexFunc(mapper.Attributes, func(name string) bool { return strings.EqualFold(name, telling[kind].attribute) })
-	filter := "(&" + i.Search.Filter(kind, i.session.RootDSE) + directory.FilterByGUID(guids) + ")"
-	query := directory.Search{Base: i.part.Base, Scope: i.part.Scope, Filter: filter, Attributes: mapper.Attributes}
-	_, err = i.session.Search(ctx, query, func(entry *ad.Entry) error {
-		if _, err := mapper.Map(nil, entry, i.now()); err == nil {
+	index := slices.IndexFunc(mapper.Attributes, func(name string) bool { return strings.EqualFold(name, requiredAttributes[kind].attribute) })
+	filter := "(&" + p.Search.Filter(kind, p.session.RootDSE) + directory.FilterByGUID(guids) + ")"
+	query := directory.Search{Base: p.profile.Base, Scope: p.profile.Scope, Filter: filter, Attributes: mapper.Attributes}
+	_, err = p.session.Search(ctx, query, func(entry *ad.Entry) error {
+		if _, err := mapper.Map(nil, entry, p.now()); err == nil {
 			mapped++
 		}
-		if entry.First(slot) != nil {
-			told++
+		if entry.First(index) != nil {
+			complete++
 		}
 		return nil
 	})
-	return mapped, told, err
+	return mapped, complete, err
 }
 
-func (i *inspection) seeDeleted(ctx context.Context) Check {
+func (p *preflight) readDeleted(ctx context.Context) Check {
 	switch {
-	case i.session == nil:
-		return skipped("there is no bind")
-	case !i.session.RootDSE.IsDomainController():
-		return warn("the server is no domain controller: deletions show at full passes only", "connect to a domain controller, if there is one")
+	case p.session == nil:
+		return skipped("not bound")
+	case !p.session.RootDSE.IsDomainController():
+		return warn("the server is not a domain controller: only full syncs find deletions", "connect to a domain controller if there is one")
 	}
-	sees, err := i.session.CanReadDeleted(ctx)
-	container := i.session.RootDSE.DeletedObjects()
+	readable, err := p.session.CanReadDeleted(ctx)
+	container := p.session.RootDSE.DeletedObjects()
 	switch {
 	case err != nil:
-		return failed(deadline(ctx, err), "try again")
-	case !sees:
-		return warn(container+" may not be read: deletions show at full passes only", fmt.Sprintf(
-			`run as a domain administrator: dsacls "%s" /takeOwnership, then dsacls "%s" /g "%s:LCRP"`, container, container, i.self.name))
+		return failed(asTransient(ctx, err), "try again")
+	case !readable:
+		return warn(container+" is not readable: only full syncs find deletions", fmt.Sprintf(
+			`optional, so that delta syncs find deletions, too: run as a domain administrator dsacls "%s" /takeOwnership, then dsacls "%s" /g "%s:LCRP"`, container, container, p.bound.name))
 	}
-	return ok("%s may be read: deletions show at the next run", container)
+	return ok("%s is readable: each run finds deletions", container)
 }
 
-func (i *inspection) counts(context.Context) Check {
-	users, groups := i.tallies[identity.User], i.tallies[identity.Group]
+func (p *preflight) counts(context.Context) Check {
+	users, groups := p.objectCounts[identity.User], p.objectCounts[identity.Group]
 	if users == nil || groups == nil || users.err != nil || groups.err != nil {
-		return skipped("users and groups cannot be read")
+		return skipped("users and groups are not readable")
 	}
-	found := fmt.Sprintf("%s and %s", users.words("users"), groups.words("groups"))
+	found := fmt.Sprintf("%s and %s", users.describe("users"), groups.describe("groups"))
 	if users.cut || groups.cut {
-		found += fmt.Sprintf(": counting ended after %s", i.countFor)
+		found += fmt.Sprintf(": counting stopped after %s", p.countTimeout)
 	}
 	if users.objects+groups.objects == 0 {
-		return warn(found, "check "+i.setting("profile.baseContext and profile.searchScope", "the profile's base context and scope"))
+		return warn(found, "check "+p.setting("profile.baseContext and profile.searchScope", "the profile's base context and scope"))
 	}
 	return ok("%s", found)
 }
 
-func (t *tally) words(plural string) string {
-	if t.cut {
-		return fmt.Sprintf("more than %d %s", t.objects, plural)
+func (c *objectCount) describe(plural string) string {
+	if c.cut {
+		return fmt.Sprintf("more than %d %s", c.objects, plural)
 	}
-	return fmt.Sprintf("%d %s", t.objects, plural)
+	return fmt.Sprintf("%d %s", c.objects, plural)
 }
