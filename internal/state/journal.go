@@ -14,8 +14,8 @@ import (
 // Journal records the batches of one run. A batch is marked in flight before it is sent,
 // and its result is committed after the gateway's answer. While a batch is in flight, the
 // gateway's value of its objects is unknown. It stays unknown if the process ends or no
-// answer arrives. Objects of such a batch are in the index without a fingerprint, so that
-// a later run sends them again or detects their deletion.
+// answer arrives. Lookup then returns the zero fingerprint, so that a later run sends the
+// object again or detects its deletion.
 type Journal struct {
 	store  *Store
 	run    uint64
@@ -26,7 +26,7 @@ type Journal struct {
 // OpenJournal starts the journal of a run that reads from a domain controller.
 func (s *Store) OpenJournal(source ad.InvocationID, now time.Time) (*Journal, error) {
 	j := &Journal{store: s, source: controllerIDOf(source), now: now.UTC()}
-	var obsolete []batchID
+	var obsolete map[batchID]struct{}
 	err := s.update("open journal", func(c change) (err error) {
 		if j.run, err = c.Bucket(bucketInFlight).NextSequence(); err != nil {
 			return err
@@ -39,34 +39,33 @@ func (s *Store) OpenJournal(source ad.InvocationID, now time.Time) (*Journal, er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, id := range obsolete {
+	for id := range obsolete {
 		delete(s.inFlight, id)
 	}
 	return j, nil
 }
 
 // deleteObsoleteBatches deletes the batches in flight whose objects have all been sent again.
-func (s *Store) deleteObsoleteBatches(c change) (obsolete []batchID, err error) {
+func (s *Store) deleteObsoleteBatches(c change) (obsolete map[batchID]struct{}, err error) {
 	s.mu.RLock()
-	unreferenced := maps.Clone(s.inFlight)
+	obsolete = maps.Clone(s.inFlight)
 	s.mu.RUnlock()
-	if len(unreferenced) == 0 {
+	if len(obsolete) == 0 {
 		return nil, nil
 	}
 	err = c.Bucket(bucketIndex).ForEach(func(_, record []byte) error {
 		if isRecord(record) {
-			delete(unreferenced, batchOf(record))
+			delete(obsolete, batchOf(record))
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	for id := range unreferenced {
+	for id := range obsolete {
 		if err := c.delete(bucketInFlight, id.key()); err != nil {
 			return nil, err
 		}
-		obsolete = append(obsolete, id)
 	}
 	return obsolete, nil
 }

@@ -10,8 +10,7 @@ const oldestVersion = 1
 
 // isSupported reports whether this program can read a file of the stored format.
 func isSupported(stored []byte) bool {
-	oldest := binary.BigEndian.AppendUint32(nil, oldestVersion)
-	return string(stored) == string(currentVersion) || string(stored) == string(oldest)
+	return len(stored) == 4 && binary.BigEndian.Uint32(stored) >= oldestVersion && binary.BigEndian.Uint32(stored) <= version
 }
 
 // versionText returns a stored format version for an error text.
