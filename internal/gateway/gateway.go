@@ -94,7 +94,7 @@ const (
 	statePath           = "/rest/2.0/am/connector/connection/{connectionUuid}/state"
 	requestTimeout      = 150 * time.Second
 	maxResponseBytes    = 16 << 20
-	maxDocumentAttempts = 3 // of logins and documents; the next run tries again
+	maxDocumentAttempts = 3 // of logins and documents, until the next run
 	maxAssetsAttempts   = 6
 	maxStateAttempts    = 2
 	stateTimeout        = 5 * time.Second

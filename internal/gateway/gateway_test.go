@@ -462,8 +462,8 @@ func TestGraceEnds(t *testing.T) {
 				}()
 				start := time.Now()
 				checkError(t, test.call(ctx, client), test.err, context.Canceled)
-				if took := time.Since(start); took != test.want {
-					t.Errorf("took %s, want %s", took, test.want)
+				if elapsed := time.Since(start); elapsed != test.want {
+					t.Errorf("took %s, want %s", elapsed, test.want)
 				}
 				if n := client.Counts().Requests; n != 2 {
 					t.Errorf("%d requests, want the login and one more", n)
@@ -488,8 +488,8 @@ func TestStopDuringRetryDelay(t *testing.T) {
 		start := time.Now()
 		_, err := send(ctx, client)
 		checkError(t, err, sendError(o, fault.Canceled), context.Canceled)
-		if took := time.Since(start); took != 0 || client.Counts().Requests != 2 {
-			t.Errorf("%d requests in %s, want a login and a batch", client.Counts().Requests, took)
+		if elapsed := time.Since(start); elapsed != 0 || client.Counts().Requests != 2 {
+			t.Errorf("%d requests in %s, want a login and a batch", client.Counts().Requests, elapsed)
 		}
 	})
 }

@@ -132,8 +132,8 @@ func TestStopDuringRateLimit(t *testing.T) {
 				}
 				cancel()
 				group.Wait()
-				if took := time.Since(start); took != 0 {
-					t.Errorf("took %s", took)
+				if elapsed := time.Since(start); elapsed != 0 {
+					t.Errorf("took %s", elapsed)
 				}
 				if n := len(requests()); n != 1 {
 					t.Errorf("%d requests", n)

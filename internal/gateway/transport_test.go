@@ -326,8 +326,8 @@ func TestPingsDetectDeadConnection(t *testing.T) {
 		if _, err := send(t.Context(), client); err != nil || client.Counts().Retries != 1 || len(conns) != 2 {
 			t.Errorf("%v after %d retries with %d connections", err, client.Counts().Retries, len(conns))
 		}
-		if took := time.Since(start); took < gateway.PingTimeout || took > 3*gateway.PingTimeout {
-			t.Errorf("took %s", took)
+		if elapsed := time.Since(start); elapsed < gateway.PingTimeout || elapsed > 3*gateway.PingTimeout {
+			t.Errorf("took %s", elapsed)
 		}
 	})
 }
@@ -343,8 +343,8 @@ func TestResponseTimeout(t *testing.T) {
 		o.RetryEvery(0)
 		start := time.Now()
 		checkError(t, gateway.New(o).Login(t.Context()), loginError("http://gateway.test", "/auth", fault.Transient), context.DeadlineExceeded, "platform")
-		if took := time.Since(start); took != 3*gateway.HeaderTimeout { // once per attempt
-			t.Errorf("took %s", took)
+		if elapsed := time.Since(start); elapsed != 3*gateway.HeaderTimeout { // once per attempt
+			t.Errorf("took %s", elapsed)
 		}
 	})
 }
