@@ -402,7 +402,7 @@ func TestGrace(t *testing.T) {
 		so := sandboxOptions()
 		so.Intercept = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
 			if r.URL.Path == assetsPath {
-				time.Sleep(grace) // of the synctest bubble
+				time.Sleep(grace) // in synctest's fake time
 			}
 			return false
 		}

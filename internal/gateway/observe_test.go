@@ -31,7 +31,7 @@ func TestObserve(t *testing.T) {
 		}
 		g := newSandbox(t, o)
 		options := serveInMemory(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(time.Second) // of the synctest bubble
+			time.Sleep(time.Second) // in synctest's fake time
 			g.ServeHTTP(w, r)
 		}))
 		var mu sync.Mutex

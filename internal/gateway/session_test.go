@@ -53,7 +53,7 @@ func TestTokenIsRefreshedBeforeExpiry(t *testing.T) {
 				pause time.Duration
 				want  string
 			}{{0, "1"}, {test.valid - 1, "1"}, {1, "2"}, {test.valid - 1, "2"}, {1, "3"}} {
-				time.Sleep(step.pause) // of the synctest bubble
+				time.Sleep(step.pause) // in synctest's fake time
 				if got := sharedToken(t, s); got != step.want {
 					t.Errorf("%s: token %s, want %s", test.lifetime, got, step.want)
 				}
@@ -229,7 +229,7 @@ func TestStopDuringLogin(t *testing.T) {
 				t.Errorf("token %s", got)
 			}
 		})
-		time.Sleep(2 * time.Minute) // of the synctest bubble
+		time.Sleep(2 * time.Minute) // in synctest's fake time
 		cancel()
 		group.Wait()
 	})

@@ -344,9 +344,9 @@ func TestReadableAgainObjectsAreNotHeld(t *testing.T) {
 	t.Parallel()
 	const users, limit = 350, guidsPerFilter + 20
 	cases := map[string]struct {
-		options RunOptions
-		kind    string
-		held    int // of all users: a delta sync does not recheck more than the limit, except within the overlap
+		options  RunOptions
+		syncMode string
+		held     int // of all users: a delta sync does not recheck more than the limit, except within the overlap
 	}{
 		"delta":             {RunOptions{}, delta, users - overlap},
 		"release":           {RunOptions{AllowDeletes: true}, full, 0},
@@ -367,7 +367,7 @@ func TestReadableAgainObjectsAreNotHeld(t *testing.T) {
 				}
 			}
 			e.must(e.store.SetHeldDeletions(guids[:guidsPerFilter], e.clock.Now()))
-			e.run(c.options, state.Run{Mode: c.kind, Result: Processed})
+			e.run(c.options, state.Run{Mode: c.syncMode, Result: Processed})
 			if n := e.heldDeletions(); n != 0 {
 				t.Errorf("%d held", n)
 			}
@@ -376,7 +376,7 @@ func TestReadableAgainObjectsAreNotHeld(t *testing.T) {
 			if c.held > 0 {
 				result = Held
 			}
-			e.run(c.options, state.Run{Mode: c.kind, Result: result, Held: c.held})
+			e.run(c.options, state.Run{Mode: c.syncMode, Result: result, Held: c.held})
 			e.expectConverged()
 		})
 	}
