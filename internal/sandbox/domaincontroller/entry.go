@@ -11,22 +11,22 @@ import (
 	"adconnector/internal/ad"
 )
 
-// maxValRange is how many values of one attribute an answer has at most.
+// maxValRange is the maximum number of values of one attribute in an entry.
 const maxValRange = 1500
 
-// selection is what a search asks for of each entry.
+// selection is the attributes that a search requests.
 type selection struct {
 	all    bool
-	names  []string // as asked for
+	names  []string // as requested
 	named  []attributeID
 	ranges map[attributeID]valueRange
 }
 
-// valueRange is what ;range= asks for; to is -1 for all the rest (MS-ADTS 3.1.1.3.1.3.3).
+// valueRange is a ;range= option (MS-ADTS 3.1.1.3.1.3.3). to is -1 for all remaining values.
 type valueRange struct{ from, to int }
 
 func selectAttributes(names []string) selection {
-	s := selection{all: len(names) == 0, names: names}
+	s := selection{all: len(names) == 0, names: names, ranges: map[attributeID]valueRange{}}
 	for _, name := range names {
 		name, option, _ := strings.Cut(name, ";")
 		if name == "*" {
@@ -35,15 +35,12 @@ func selectAttributes(names []string) selection {
 		}
 		attribute := attributesByName[strings.ToLower(name)]
 		if attribute == nil {
-			continue // no attribute is no error, "1.1" none of them
+			continue // not an error; "1.1" requests no attribute
 		}
 		if !slices.Contains(s.named, attribute.id) {
 			s.named = append(s.named, attribute.id)
 		}
 		if r, ok := parseRange(option); ok {
-			if s.ranges == nil {
-				s.ranges = map[attributeID]valueRange{}
-			}
 			s.ranges[attribute.id] = r
 		}
 	}
@@ -65,9 +62,9 @@ func parseRange(option string) (valueRange, bool) {
 
 func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 	end := e.message(id, tagSearchEntry)
-	e.octets(tagOctets, s.extended.of(o))
+	e.octets(tagOctets, s.dnForm.format(o))
 	list := e.begin(tagSequence)
-	if o == d.deleted && !s.readsDeleted { // it can be seen, but not read
+	if o == d.deleted && !s.readsDeleted { // the container is visible without attributes
 		s.selection = selection{}
 	}
 	for _, attribute := range s.selection.named {
@@ -86,62 +83,81 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 	end()
 }
 
-// encodeAttribute writes an attribute that has values. Of more than 1500 only a
-// range is given, beside an empty attribute under the plain name.
+// encodeAttribute writes an attribute if it has values. A link attribute with more than
+// maxValRange values is written as a range, after an empty attribute without the option.
 func (d *Server) encodeAttribute(e *encoder, o *object, id attributeID, s search) {
-	asked, ranged := s.selection.ranges[id]
-	count := len(o.links(id))
-	if count > maxValRange || ranged && count > 0 {
-		encodeRange(e, o, id, asked, ranged, count, s)
+	links := o.links(id)
+	requested, ranged := s.selection.ranges[id]
+	if !ranged && len(links) > maxValRange {
+		encodeValues(e, schema[id].name, slices.Values[[]string](nil), true)
+		requested = valueRange{0, -1}
+	}
+	if len(links) > maxValRange || ranged && len(links) > 0 {
+		encodeRange(e, links, id, requested, s)
 		return
 	}
-	before := len(e.out)
+	start := len(e.out)
+	if !encodeValues(e, schema[id].name, d.searchedValues(o, id, s), s.typesOnly) {
+		e.out = e.out[:start]
+	}
+}
+
+// encodeValues writes an attribute and reports whether it has a value.
+func encodeValues(e *encoder, name string, values iter.Seq[string], typesOnly bool) (found bool) {
 	attribute := e.begin(tagSequence)
-	e.octets(tagOctets, schema[id].name)
+	e.octets(tagOctets, name)
 	set := e.begin(tagSet)
-	there := false
-	for value := range d.valuesFor(o, id, s) {
-		there = true
-		if s.typesOnly {
+	for value := range values {
+		found = true
+		if typesOnly {
 			break
 		}
 		e.octets(tagOctets, value)
 	}
 	e.end(set)
 	e.end(attribute)
-	if !there {
-		e.out = e.out[:before]
-	}
+	return found
 }
 
-// valuesFor are the values as the search wants them. Whoever is at the end of a
-// link is known without looking for the name.
-func (d *Server) valuesFor(o *object, id attributeID, s search) iter.Seq[string] {
-	if s.extended == dnPlain || schema[id].syntax != syntaxDN {
+// encodeRange writes the requested range of link values, at most maxValRange of them.
+func encodeRange(e *encoder, links []*object, id attributeID, requested valueRange, s search) {
+	if requested.from >= len(links) {
+		return
+	}
+	to := requested.from + maxValRange
+	if requested.to >= 0 {
+		to = min(to, requested.to+1)
+	}
+	last := strconv.Itoa(to - 1)
+	if to >= len(links) {
+		to, last = len(links), "*"
+	}
+	name := fmt.Sprintf("%s;range=%d-%s", schema[id].name, requested.from, last)
+	encodeValues(e, name, s.dnForm.formatAll(links[requested.from:to]), s.typesOnly)
+}
+
+// searchedValues returns the values of an attribute, with DNs in the form that the search
+// requests.
+func (d *Server) searchedValues(o *object, id attributeID, s search) iter.Seq[string] {
+	switch {
+	case s.dnForm == dnPlain || schema[id].syntax != syntaxDN:
 		return d.values(o, id, s.now)
+	case id == attributeMember || id == attributeMemberOf:
+		return s.dnForm.formatAll(o.links(id))
 	}
 	return func(yield func(string) bool) {
-		switch id {
-		case attributeMember, attributeMemberOf:
-			for _, linked := range o.links(id) {
-				if !yield(s.extended.of(linked)) {
-					return
-				}
+		for value := range d.values(o, id, s.now) {
+			if target := d.lookup(value); target != nil {
+				value = s.dnForm.format(target)
 			}
-		default:
-			for value := range d.values(o, id, s.now) {
-				if named := d.lookup(value); named != nil {
-					value = s.extended.of(named)
-				}
-				if !yield(value) {
-					return
-				}
+			if !yield(value) {
+				return
 			}
 		}
 	}
 }
 
-// links are the objects at the other ends.
+// links returns the objects that a link attribute refers to.
 func (o *object) links(id attributeID) []*object {
 	switch id {
 	case attributeMember:
@@ -152,18 +168,18 @@ func (o *object) links(id attributeID) []*object {
 	return nil
 }
 
-// dnForm is how DNs are written: LDAP_SERVER_EXTENDED_DN_OID (MS-ADTS
-// 3.1.1.3.4.1.5) adds the identifiers of what they name.
+// dnForm is the form of DNs in an answer. LDAP_SERVER_EXTENDED_DN_OID (MS-ADTS
+// 3.1.1.3.4.1.5) adds the GUID and the SID of the object.
 type dnForm byte
 
 const (
-	dnPlain   dnForm = iota
-	dnHex            // identifiers in hexadecimal
-	dnText           // as text
-	dnInvalid        // the control cannot be read
+	dnPlain dnForm = iota
+	dnHex          // identifiers in hexadecimal
+	dnText         // identifiers as text
+	dnInvalid
 )
 
-// parseDNForm reads the control's value: none means hexadecimal.
+// parseDNForm parses the value of the control. An empty value means hexadecimal.
 func parseDNForm(value []byte) dnForm {
 	if len(value) == 0 {
 		return dnHex
@@ -181,7 +197,7 @@ func parseDNForm(value []byte) dnForm {
 	return dnInvalid
 }
 
-func (form dnForm) of(o *object) string {
+func (form dnForm) format(o *object) string {
 	if form == dnPlain {
 		return o.dn()
 	}
@@ -203,39 +219,17 @@ func (form dnForm) of(o *object) string {
 	return string(o.appendDN(append(b, ">;"...)))
 }
 
-func encodeRange(e *encoder, o *object, id attributeID, asked valueRange, ranged bool, count int, s search) {
-	if !ranged {
-		asked.to = -1
-		attribute := e.begin(tagSequence)
-		e.octets(tagOctets, schema[id].name)
-		e.end(e.begin(tagSet))
-		e.end(attribute)
-	}
-	if asked.from >= count {
-		return
-	}
-	to := asked.from + maxValRange
-	if asked.to >= 0 {
-		to = min(to, asked.to+1)
-	}
-	option := strconv.Itoa(to - 1)
-	if to >= count {
-		to, option = count, "*"
-	}
-	links := o.links(id)
-	attribute := e.begin(tagSequence)
-	e.octets(tagOctets, fmt.Sprintf("%s;range=%d-%s", schema[id].name, asked.from, option))
-	set := e.begin(tagSet)
-	for _, linked := range links[asked.from:to] {
-		if !s.typesOnly {
-			e.octets(tagOctets, s.extended.of(linked))
+func (form dnForm) formatAll(objects []*object) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, o := range objects {
+			if !yield(form.format(o)) {
+				return
+			}
 		}
 	}
-	e.end(set)
-	e.end(attribute)
 }
 
-// encodeReference leads on to the naming context below the domain.
+// encodeReference writes a continuation reference to the configuration naming context.
 func (d *Server) encodeReference(e *encoder, id int64) {
 	end := e.message(id, tagSearchReference)
 	e.octets(tagOctets, "ldap://"+domainName+"/CN=Configuration,"+d.root.dn())

@@ -13,8 +13,8 @@ import (
 	"adconnector/internal/ad"
 )
 
-// ternary is the three-valued logic of filters (RFC 4511 4.5.1.7): and is the least
-// of its parts, or the greatest, not the opposite.
+// ternary is a value of the three-valued logic of filters (RFC 4511 4.5.1.7). AND is the
+// minimum, OR the maximum, and NOT the negative.
 type ternary int8
 
 const (
@@ -30,11 +30,11 @@ func ternaryOf(b bool) ternary {
 	return isFalse
 }
 
-// filter decides about one object. Those that compare names hold good only as
-// long as the directory is locked for reading.
+// filter evaluates a compiled filter. It is valid only while the directory is locked for
+// reading, because it can refer to objects.
 type filter func(o *object) ternary
 
-// The matching rules that Active Directory adds (MS-ADTS 3.1.1.3.4.4).
+// Matching rules of Active Directory (MS-ADTS 3.1.1.3.4.4).
 const (
 	ruleBitAnd = "1.2.840.113556.1.4.803"
 	ruleBitOr  = "1.2.840.113556.1.4.804"
@@ -42,15 +42,15 @@ const (
 )
 
 var (
-	errInvalidFilter = errors.New("not a filter")
-	// errConstructedAttribute: no search may ask for what is computed (MS-ADTS 3.1.1.3.1.3.1).
+	errInvalidFilter = errors.New("invalid filter")
+	// Filters cannot contain constructed attributes (MS-ADTS 3.1.1.3.1.3.1).
 	errConstructedAttribute = errors.New("constructed attribute")
 )
 
-// maxFilterDepth bounds the recursion; Active Directory has a bound too.
+// maxFilterDepth limits the recursion, as Active Directory does.
 const maxFilterDepth = 64
 
-// compileFilter makes a filter of its encoded form.
+// compileFilter compiles an encoded filter.
 func (d *Server) compileFilter(coded element, depth int) (filter, error) {
 	if depth > maxFilterDepth {
 		return nil, errInvalidFilter
@@ -70,31 +70,35 @@ func (d *Server) compileFilter(coded element, depth int) (filter, error) {
 		}
 		return func(o *object) ternary { return -inner(o) }, nil
 	case tagPrimitive | ldap.FilterPresent:
-		attribute, err := attributeNamed(coded.text())
-		return d.compilePresence(attribute), err
+		attribute, err := searchableAttribute(coded.text())
+		return d.matchAny(attribute, func(string) bool { return true }), err
 	case tagContext | ldap.FilterSubstrings:
 		return d.compileSubstrings(coded)
 	case tagContext | ldap.FilterExtensibleMatch:
 		return d.compileExtensible(coded)
 	case tagContext | ldap.FilterEqualityMatch, tagContext | ldap.FilterApproxMatch, tagContext | ldap.FilterGreaterOrEqual, tagContext | ldap.FilterLessOrEqual:
-		if len(coded.children) != 2 {
-			return nil, errInvalidFilter
-		}
-		attribute, err := attributeNamed(coded.children[0].text())
-		if err != nil {
-			return nil, err
-		}
-		value := coded.children[1].text()
-		switch coded.tag {
-		case tagContext | ldap.FilterGreaterOrEqual:
-			return d.compileOrder(attribute, value, func(order int) bool { return order >= 0 }), nil
-		case tagContext | ldap.FilterLessOrEqual:
-			return d.compileOrder(attribute, value, func(order int) bool { return order <= 0 }), nil
-		default: // approximately is equally, for Active Directory
-			return d.compileEquality(attribute, value), nil
-		}
+		return d.compileComparison(coded)
 	}
 	return nil, errInvalidFilter
+}
+
+func (d *Server) compileComparison(coded element) (filter, error) {
+	if len(coded.children) != 2 {
+		return nil, errInvalidFilter
+	}
+	attribute, err := searchableAttribute(coded.children[0].text())
+	if err != nil {
+		return nil, err
+	}
+	value := coded.children[1].text()
+	switch coded.tag {
+	case tagContext | ldap.FilterGreaterOrEqual:
+		return d.compileOrder(attribute, value, func(order int) bool { return order >= 0 }), nil
+	case tagContext | ldap.FilterLessOrEqual:
+		return d.compileOrder(attribute, value, func(order int) bool { return order <= 0 }), nil
+	default: // Active Directory evaluates approxMatch as equality
+		return d.compileEquality(attribute, value), nil
+	}
 }
 
 func (d *Server) compileSet(coded element, depth int, empty ternary, join func(a, b ternary) ternary) (filter, error) {
@@ -106,18 +110,18 @@ func (d *Server) compileSet(coded element, depth int, empty ternary, join func(a
 		}
 	}
 	return func(o *object) ternary {
-		sum := empty
+		outcome := empty
 		for _, part := range parts {
-			if sum = join(sum, part(o)); sum == -empty {
+			if outcome = join(outcome, part(o)); outcome == -empty {
 				break
 			}
 		}
-		return sum
+		return outcome
 	}, nil
 }
 
-// attributeNamed returns nil for an attribute that the schema does not have.
-func attributeNamed(name string) (*attributeType, error) {
+// searchableAttribute returns an attribute, or nil if the schema does not contain it.
+func searchableAttribute(name string) (*attributeType, error) {
 	attribute := attributesByName[strings.ToLower(name)]
 	if attribute != nil && attribute.constructed {
 		return nil, errConstructedAttribute
@@ -127,18 +131,14 @@ func attributeNamed(name string) (*attributeType, error) {
 
 func undefinedFilter(*object) ternary { return undefined }
 
-func (d *Server) compilePresence(attribute *attributeType) filter {
+// matchAny returns a filter that is true if one of the values matches, and false for an
+// object without values.
+func (d *Server) matchAny(attribute *attributeType, matches func(value string) bool) filter {
 	if attribute == nil {
 		return undefinedFilter
 	}
-	return d.any(attribute, func(string) bool { return true })
-}
-
-// any is true when one of the values is; an object without values is false.
-func (d *Server) any(attribute *attributeType, matches func(value string) bool) filter {
-	id := attribute.id
 	return func(o *object) ternary {
-		for value := range d.values(o, id, time.Time{}) {
+		for value := range d.values(o, attribute.id, time.Time{}) {
 			if matches(value) {
 				return isTrue
 			}
@@ -147,27 +147,27 @@ func (d *Server) any(attribute *attributeType, matches func(value string) bool) 
 	}
 }
 
-// compileEquality has ways of its own where comparing texts would be slow or wrong.
+// compileEquality avoids a comparison of texts where that is slow or wrong.
 func (d *Server) compileEquality(attribute *attributeType, value string) filter {
 	if attribute == nil {
 		return undefinedFilter
 	}
 	switch attribute.id {
 	case attributeObjectClass:
-		return d.any(attribute, func(name string) bool { return strings.EqualFold(name, value) })
+		return d.matchAny(attribute, func(name string) bool { return strings.EqualFold(name, value) })
 	case attributeMember, attributeMemberOf:
 		return d.compileLink(attribute.id, value, false)
 	case attributeObjectGUID:
 		return func(o *object) ternary { return ternaryOf(string(o.guid[:]) == value) }
 	}
 	if attribute.syntax == syntaxText {
-		return d.any(attribute, func(stored string) bool { return strings.EqualFold(stored, value) })
+		return d.matchAny(attribute, func(stored string) bool { return strings.EqualFold(stored, value) })
 	}
 	return d.compileOrder(attribute, value, func(order int) bool { return order == 0 })
 }
 
-// compileOrder compares by the attribute's syntax. A value that is not of the
-// syntax decides nothing.
+// compileOrder compares by the syntax of the attribute. The filter is undefined for a value
+// that is invalid in the syntax.
 func (d *Server) compileOrder(attribute *attributeType, value string, holds func(order int) bool) filter {
 	if attribute == nil {
 		return undefinedFilter
@@ -176,15 +176,15 @@ func (d *Server) compileOrder(attribute *attributeType, value string, holds func
 	if compare == nil {
 		return undefinedFilter
 	}
-	if attribute.id == attributeUSNChanged { // the one that every delta asks of every object
+	if attribute.id == attributeUSNChanged { // fast path for delta syncs, which evaluate it for every object
 		want, _ := strconv.ParseInt(value, 10, 64)
 		return func(o *object) ternary { return ternaryOf(holds(cmp.Compare(int64(o.usnChanged), want))) }
 	}
-	return d.any(attribute, func(stored string) bool { return holds(compare(stored)) })
+	return d.matchAny(attribute, func(stored string) bool { return holds(compare(stored)) })
 }
 
-// comparer returns how a stored value stands to the given one, or nil when that one
-// is not of the attribute's syntax.
+// comparer returns a function that compares a stored value with the given one. It returns
+// nil if the given value is invalid in the syntax of the attribute.
 func (d *Server) comparer(attribute *attributeType, value string) func(stored string) int {
 	switch attribute.syntax {
 	case syntaxInteger:
@@ -193,7 +193,7 @@ func (d *Server) comparer(attribute *attributeType, value string) func(stored st
 			return nil
 		}
 		return func(stored string) int {
-			n, _ := strconv.ParseInt(stored, 10, 64) // what is stored is one
+			n, _ := strconv.ParseInt(stored, 10, 64) // stored values are integers
 			return cmp.Compare(n, want)
 		}
 	case syntaxTime:
@@ -202,8 +202,8 @@ func (d *Server) comparer(attribute *attributeType, value string) func(stored st
 			return nil
 		}
 		return func(stored string) int {
-			at, _ := ad.ParseGeneralizedTime([]byte(stored))
-			return at.Compare(want)
+			t, _ := ad.ParseGeneralizedTime([]byte(stored))
+			return t.Compare(want)
 		}
 	case syntaxBoolean:
 		if value != "TRUE" && value != "FALSE" {
@@ -211,7 +211,7 @@ func (d *Server) comparer(attribute *attributeType, value string) func(stored st
 		}
 		return func(stored string) int { return strings.Compare(stored, value) }
 	case syntaxSID:
-		if sid, ok := parseSID(value); ok { // Active Directory takes the text too
+		if sid, ok := parseSID(value); ok { // Active Directory accepts text too
 			value = sid
 		}
 		return func(stored string) int { return strings.Compare(stored, value) }
@@ -228,7 +228,7 @@ func (d *Server) comparer(attribute *attributeType, value string) func(stored st
 	return func(stored string) int { return strings.Compare(strings.ToLower(stored), want) }
 }
 
-// parseSID reads the S-1-5-… form.
+// parseSID parses a SID of the NT authority: S-1-5-….
 func parseSID(text string) (string, bool) {
 	rest, ok := strings.CutPrefix(strings.ToUpper(text), "S-1-5-")
 	if !ok {
@@ -245,20 +245,15 @@ func parseSID(text string) (string, bool) {
 	return newSID(subs...), true
 }
 
-// compileLink follows links by the objects at their ends, over any number of
-// groups in between when chain is set.
+// compileLink compares links by their objects. With chain, it follows links of links.
 func (d *Server) compileLink(id attributeID, value string, chain bool) filter {
 	target := d.lookup(value)
 	if target == nil {
 		return func(*object) ternary { return isFalse }
 	}
-	next := func(o *object) []*object { return o.members }
-	if id == attributeMemberOf {
-		next = func(o *object) []*object { return o.memberOf }
-	}
 	var reaches func(o *object, seen map[*object]bool) bool
 	reaches = func(o *object, seen map[*object]bool) bool {
-		for _, linked := range next(o) {
+		for _, linked := range o.links(id) {
 			if linked == target {
 				return true
 			}
@@ -272,7 +267,7 @@ func (d *Server) compileLink(id attributeID, value string, chain bool) filter {
 		return false
 	}
 	return func(o *object) ternary {
-		if len(next(o)) == 0 {
+		if len(o.links(id)) == 0 {
 			return isFalse
 		}
 		return ternaryOf(reaches(o, map[*object]bool{}))
@@ -283,7 +278,7 @@ func (d *Server) compileSubstrings(coded element) (filter, error) {
 	if len(coded.children) != 2 || len(coded.children[1].children) == 0 {
 		return nil, errInvalidFilter
 	}
-	attribute, err := attributeNamed(coded.children[0].text())
+	attribute, err := searchableAttribute(coded.children[0].text())
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +286,7 @@ func (d *Server) compileSubstrings(coded element) (filter, error) {
 	fold := bytes.ToLower
 	switch {
 	case attribute == nil, attribute.syntax != syntaxText && attribute.syntax != syntaxOctets && attribute.syntax != syntaxSID:
-		return undefinedFilter, nil // numbers, times and names have no substrings
+		return undefinedFilter, nil // integers, times and DNs have no substrings
 	case attribute.syntax != syntaxText:
 		fold = func(b []byte) []byte { return b }
 	}
@@ -302,7 +297,7 @@ func (d *Server) compileSubstrings(coded element) (filter, error) {
 		}
 		wanted[i] = fold(part.content)
 	}
-	return d.any(attribute, func(value string) bool {
+	return d.matchAny(attribute, func(value string) bool {
 		rest := fold([]byte(value))
 		for i, part := range parts {
 			var ok bool
@@ -334,7 +329,7 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 			value = child.text()
 		}
 	}
-	attribute, err := attributeNamed(name)
+	attribute, err := searchableAttribute(name)
 	if attribute == nil {
 		return undefinedFilter, err
 	}
@@ -346,18 +341,14 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 			return d.compileLink(attribute.id, value, true), nil
 		}
 	case ruleBitAnd, ruleBitOr:
-		// The flags are signed when they are stored, and often unsigned when they are asked for.
+		// Stored flags are signed. Clients often send unsigned ones.
 		mask, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || attribute.syntax != syntaxInteger {
-			break
+		if err == nil && attribute.syntax == syntaxInteger {
+			return d.matchAny(attribute, func(stored string) bool {
+				n, _ := strconv.ParseInt(stored, 10, 64)
+				return n&mask == mask || rule == ruleBitOr && n&mask != 0
+			}), nil
 		}
-		return d.any(attribute, func(stored string) bool {
-			n, _ := strconv.ParseInt(stored, 10, 64)
-			if rule == ruleBitAnd {
-				return n&mask == mask
-			}
-			return n&mask != 0
-		}), nil
 	}
 	return undefinedFilter, nil
 }

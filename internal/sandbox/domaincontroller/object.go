@@ -91,23 +91,13 @@ func (d *Server) values(o *object, id attributeID, now time.Time) iter.Seq[strin
 	case id == attributeObjectClass:
 		return slices.Values(o.class.ancestors)
 	case id == attributeMember:
-		return dns(o.members)
+		return dnPlain.formatAll(o.members)
 	case id == attributeMemberOf:
-		return dns(o.memberOf)
+		return dnPlain.formatAll(o.memberOf)
 	}
 	return func(yield func(string) bool) {
 		if value := d.value(o, id, now); value != "" {
 			yield(value)
-		}
-	}
-}
-
-func dns(objects []*object) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, o := range objects {
-			if !yield(o.dn()) {
-				return
-			}
 		}
 	}
 }

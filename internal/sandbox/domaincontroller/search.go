@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -15,45 +16,44 @@ import (
 	"adconnector/internal/ad"
 )
 
-// The limits of a domain controller's default policy.
+// Limits of a domain controller's default query policy.
 const (
 	maxPageSize = 1000
-	maxCursors  = 10 // searches that a connection may have going on
-	maxInt32    = 1<<31 - 1
+	maxCursors  = 10 // paged searches in progress on a connection
 )
 
-// search is one search request.
+// search is a search request.
 type search struct {
 	base          string
 	scope         int64
-	limit         int // of entries, in this answer
+	limit         int  // entries in this answer
+	clientLimited bool // limit is the client's own size limit
 	typesOnly     bool
 	filter        element
 	selection     selection
-	showDeleted   bool
-	readsDeleted  bool // the account may see what Deleted Objects holds
+	showDeleted   bool // the client requests deleted objects
+	readsDeleted  bool // showDeleted, and the account may read them
 	domainScope   bool
-	extended      dnForm
+	dnForm        dnForm
 	paged         bool
 	pageSize      int
 	cookie        []byte
-	clientLimited bool // the client's own limit is the one that holds
 	now           time.Time
 	isRootDSE     bool
-	unknown       bool // a critical control is
-	malformed     bool
-	searchKey     string // identifies the search that a cookie goes on with
+	unsupported   bool   // a critical control is not supported
+	malformed     bool   // the request or a control cannot be parsed
+	key           string // identifies the search that a cookie belongs to
 }
 
-// held is what is left of a paged search: the objects that it found when it began,
-// and has not given yet.
+// cursor is the state of a paged search: the objects that matched at its start and were
+// not sent yet.
 type cursor struct {
 	cookie    []byte
-	searchKey string
-	rest      []*object
+	key       string
+	remaining []*object
 }
 
-// The parts of a search request (RFC 4511 4.5.1).
+// Parts of a search request (RFC 4511 4.5.1).
 const (
 	partBase = iota
 	partScope
@@ -66,52 +66,53 @@ const (
 )
 
 func (c *connection) parseSearch(r request) search {
-	s := search{base: r.part(partBase).text(), scope: r.part(partScope).number(), typesOnly: r.part(partTypesOnly).flag(), limit: maxPageSize, now: c.server.options.Now()}
-	if len(r.operation.children) <= partAttributes {
-		s.malformed = true
-		return s
+	s := search{
+		base: r.part(partBase).text(), scope: r.part(partScope).number(), typesOnly: r.part(partTypesOnly).flag(), filter: r.part(partFilter),
+		limit: maxPageSize, now: c.server.options.Now(),
+		malformed:   len(r.operation.children) <= partAttributes,
+		showDeleted: r.has(controlShowDeleted), domainScope: r.has(controlDomainScope),
 	}
-	s.filter = r.part(partFilter)
 	names := make([]string, 0, len(r.part(partAttributes).children))
 	for _, name := range r.part(partAttributes).children {
 		names = append(names, name.text())
 	}
 	s.selection = selectAttributes(names)
 	s.isRootDSE = s.base == "" && s.scope == ldap.ScopeBaseObject
-	s.showDeleted = r.has(controlShowDeleted)
-	s.domainScope = r.has(controlDomainScope)
 	s.readsDeleted = s.showDeleted && c.account != nil && c.account == c.server.service && c.server.options.ReadsDeleted
 	for _, control := range r.controls {
 		switch control.oid {
 		case controlShowDeleted, controlDomainScope, controlManageDSAIT:
 		case controlExtendedDN:
-			s.extended = parseDNForm(control.value)
+			s.dnForm = parseDNForm(control.value)
 		case controlPaging:
-			s.paged = true
 			s.parsePaging(control.value)
 		default:
-			s.unknown = s.unknown || control.critical
+			s.unsupported = s.unsupported || control.critical
 		}
 	}
 	if n := r.part(partSizeLimit).number(); n > 0 && n < int64(s.limit) {
 		s.limit, s.clientLimited = int(n), true
 	}
-	s.searchKey = fmt.Sprintf("%q %d %t %x %x", strings.ToLower(s.base), s.scope, s.showDeleted, s.filter.tag, s.filter.content)
+	if s.scope < ldap.ScopeBaseObject || s.scope > ldap.ScopeWholeSubtree || s.dnForm == dnInvalid {
+		s.malformed = true
+	}
+	s.key = fmt.Sprintf("%q %d %t %x %x", strings.ToLower(s.base), s.scope, s.showDeleted, s.filter.tag, s.filter.content)
 	return s
 }
 
-// parsePaging reads the size and the cookie of RFC 2696.
+// parsePaging parses the value of the paging control (RFC 2696).
 func (s *search) parsePaging(value []byte) {
-	s.malformed = true
 	sequence, _, err := parseElement(value, 0)
 	if err != nil || len(sequence.children) != 2 {
+		s.malformed = true
 		return
 	}
 	size := sequence.children[0].number()
-	if size < 0 || size > maxInt32 {
+	if size < 0 || size > math.MaxInt32 {
+		s.malformed = true
 		return
 	}
-	s.malformed = false
+	s.paged = true
 	s.pageSize = min(int(size), maxPageSize)
 	s.cookie = sequence.children[1].content
 }
@@ -130,55 +131,52 @@ func (c *connection) search(r request) {
 	})
 }
 
-// run writes the entries of one answer. All of them are of one moment; the next
-// page is of another.
+var unavailableExtensionResult = errorResult(ldap.LDAPResultUnavailableCriticalExtension,
+	"00002040: SvcErr: DSID-031401E7, problem 5010 (UNAVAIL_EXTENSION), data 0\n")
+
+// answerSearch writes the entries of one answer. They are a consistent snapshot. The next
+// page is another snapshot.
 func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result, cookie []byte, entries int) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	switch {
-	case s.malformed || s.extended == dnInvalid || s.scope < ldap.ScopeBaseObject || s.scope > ldap.ScopeWholeSubtree:
+	case s.malformed:
 		return errorResult(ldap.LDAPResultProtocolError, "000020D6: LdapErr: DSID-0C090A80, comment: Error decoding ldap message, data 0, v4f7c"), nil, 0
-	case s.unknown:
+	case s.unsupported:
 		return unavailableExtensionResult, nil, 0
-	case s.isRootDSE && (c.account != nil || !s.paged): // not even this, in pages, before a bind
+	case s.isRootDSE && (c.account != nil || !s.paged): // a paged search for rootDSE requires a bind
 		d.encodeRootDSE(&c.encoder, id, s)
 		return result{}, nil, 1
 	case c.account == nil:
 		return notBoundResult, nil, 0
 	}
-	matches, err := d.compileFilter(s.filter, 0)
-	switch {
-	case errors.Is(err, errConstructedAttribute):
-		return errorResult(ldap.LDAPResultInappropriateMatching, "0000202E: LdapErr: DSID-0C0907F8, comment: Inappropriate matching, data 0, v4f7c"), nil, 0
-	case err != nil:
-		return errorResult(ldap.LDAPResultProtocolError, "00000057: LdapErr: DSID-0C0907EE, comment: Error decoding filter, data 0, v4f7c"), nil, 0
-	}
-	base, refused := d.findBase(s)
+	matches, refused := d.compileSearch(s)
 	if refused.code != ldap.LDAPResultSuccess {
 		return refused, nil, 0
 	}
-	keeps := func(o *object) bool {
-		return inScope(o, base, s) && d.isVisible(o, s) && matches(o) == isTrue
-	}
 	var found []*object
 	if len(s.cookie) > 0 {
-		known := false
-		if found, known = c.takeCursor(s); !known {
+		ok := false
+		if found, ok = c.takeCursor(s); !ok {
 			return unavailableExtensionResult, nil, 0
 		}
 		if s.pageSize == 0 {
-			return result{}, nil, 0 // the client gives the search up
+			return result{}, nil, 0 // the client cancels the search
 		}
 	} else {
-		found = d.findObjects(base, s, keeps)
+		for _, o := range d.objects {
+			if matches(o) {
+				found = append(found, o)
+			}
+		}
 	}
 	limit := s.limit
 	if s.paged && s.pageSize > 0 {
 		limit = min(limit, s.pageSize)
 	}
 	for len(found) > 0 && entries < limit {
-		// What has changed since the search began counts as it is now.
-		if o := found[0]; len(s.cookie) == 0 || keeps(o) {
+		// Objects can have changed since the first page.
+		if o := found[0]; len(s.cookie) == 0 || matches(o) {
 			d.encodeEntry(&c.encoder, id, o, s)
 			entries++
 		}
@@ -190,23 +188,61 @@ func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result
 	case len(found) > 0:
 		return result{}, c.addCursor(s, found), entries
 	}
-	if s.scope == ldap.ScopeWholeSubtree && base == d.root && !s.domainScope {
-		d.encodeReference(&c.encoder, id)
+	if s.scope == ldap.ScopeWholeSubtree && !s.domainScope {
+		if base, _ := d.findBase(s); base == d.root {
+			d.encodeReference(&c.encoder, id)
+		}
 	}
 	return result{}, nil, entries
 }
 
-var unavailableExtensionResult = errorResult(ldap.LDAPResultUnavailableCriticalExtension,
-	"00002040: SvcErr: DSID-031401E7, problem 5010 (UNAVAIL_EXTENSION), data 0\n")
+// compileSearch returns whether an object belongs to the result of a search, or the result
+// that refuses the search.
+func (d *Server) compileSearch(s search) (matches func(*object) bool, refused result) {
+	filter, err := d.compileFilter(s.filter, 0)
+	switch {
+	case errors.Is(err, errConstructedAttribute):
+		return nil, errorResult(ldap.LDAPResultInappropriateMatching, "0000202E: LdapErr: DSID-0C0907F8, comment: Inappropriate matching, data 0, v4f7c")
+	case err != nil:
+		return nil, errorResult(ldap.LDAPResultProtocolError, "00000057: LdapErr: DSID-0C0907EE, comment: Error decoding filter, data 0, v4f7c")
+	}
+	base, refused := d.findBase(s)
+	return func(o *object) bool {
+		return inScope(o, base, s.scope) && d.isVisible(o, s) && filter(o) == isTrue
+	}, refused
+}
 
-// base finds the object that a search starts at: by its name, as <GUID=…> or as
+func inScope(o, base *object, scope int64) bool {
+	switch scope {
+	case ldap.ScopeBaseObject:
+		return o == base
+	case ldap.ScopeSingleLevel:
+		return o.parent == base && !o.partition
+	default:
+		return o.isBelow(base)
+	}
+}
+
+// isVisible reports whether an object exists for a search.
+func (d *Server) isVisible(o *object, s search) bool {
+	switch {
+	case !o.deleted:
+		return true
+	case o == d.deleted:
+		return s.showDeleted
+	default:
+		return s.readsDeleted
+	}
+}
+
+// findBase returns the object that a search begins at. The base can be a DN, <GUID=…> or
 // <SID=…> (MS-ADTS 3.1.1.3.1.2.4).
 func (d *Server) findBase(s search) (*object, result) {
 	badName := errorResult(ldap.LDAPResultInvalidDNSyntax, "0000208F: NameErr: DSID-03100233, problem 2006 (BAD_NAME), data 8350, best match of:\n\t'"+s.base+"'\n")
-	if kind, text, ok := strings.Cut(strings.ToUpper(s.base), "="); ok && (kind == "<GUID" || kind == "<SID") {
-		find := d.byGUIDText
-		if kind == "<SID" {
-			find = d.bySIDText
+	if form, text, ok := strings.Cut(strings.ToUpper(s.base), "="); ok && (form == "<GUID" || form == "<SID") {
+		find := d.findByGUID
+		if form == "<SID" {
+			find = d.findBySID
 		}
 		o, ok := find(strings.TrimSuffix(text, ">"))
 		switch {
@@ -224,47 +260,53 @@ func (d *Server) findBase(s search) (*object, result) {
 	if len(dn.RDNs) == 0 {
 		return nil, noSuchObject(nil)
 	}
-	found, above := d.locate(dn)
+	found, nearest := d.locate(dn)
 	switch {
-	case above == nil:
-		elsewhere := make([]string, 0, len(dn.RDNs))
-		for _, part := range dn.RDNs {
-			if r := newRDN(part); r.attribute == "DC" {
-				elsewhere = append(elsewhere, r.value)
-			}
-		}
-		if len(elsewhere) == 0 {
-			return nil, noSuchObject(nil)
-		}
-		host := strings.Join(elsewhere, ".")
-		refused := errorResult(ldap.LDAPResultReferral, "0000202B: RefErr: DSID-0310084A, data 0, 1 access points\n\tref 1: '"+host+"'\n")
-		refused.referral = "ldap://" + host + "/" + formatDN(dn.RDNs)
-		return nil, refused
+	case nearest == nil:
+		return nil, otherDomain(dn)
 	case found == nil:
-		return nil, noSuchObject(above)
+		return nil, noSuchObject(nearest)
 	case !d.isVisible(found, s):
 		return nil, noSuchObject(found.parent)
 	}
 	return found, result{}
 }
 
-// noSuchObject names the lowest object that exists of a name.
-func noSuchObject(above *object) result {
-	for above != nil && above.deleted {
-		above = above.parent
+// otherDomain returns the result for a DN outside of the domain: a referral if the DN names
+// another domain.
+func otherDomain(dn *ldap.DN) result {
+	var labels []string
+	for _, part := range dn.RDNs {
+		if r := newRDN(part); r.attribute == "DC" {
+			labels = append(labels, r.value)
+		}
+	}
+	if len(labels) == 0 {
+		return noSuchObject(nil)
+	}
+	host := strings.Join(labels, ".")
+	r := errorResult(ldap.LDAPResultReferral, "0000202B: RefErr: DSID-0310084A, data 0, 1 access points\n\tref 1: '"+host+"'\n")
+	r.referral = "ldap://" + host + "/" + formatDN(dn.RDNs)
+	return r
+}
+
+// noSuchObject returns the result for a missing object with its nearest existing ancestor.
+func noSuchObject(nearest *object) result {
+	for nearest != nil && nearest.deleted {
+		nearest = nearest.parent
 	}
 	matched := ""
-	if above != nil {
-		matched = above.dn()
+	if nearest != nil {
+		matched = nearest.dn()
 	}
 	r := errorResult(ldap.LDAPResultNoSuchObject, "0000208D: NameErr: DSID-0310028D, problem 2001 (NO_OBJECT), data 0, best match of:\n\t'"+matched+"'\n")
 	r.matched = matched
 	return r
 }
 
-// byGUIDText finds an object by the text of its GUID, or by its bytes in hexadecimal.
-// It reports whether that was a GUID.
-func (d *Server) byGUIDText(text string) (*object, bool) {
+// findByGUID returns the object with a GUID, which is text or hexadecimal, or nil. It
+// reports false for an invalid GUID.
+func (d *Server) findByGUID(text string) (*object, bool) {
 	if raw, err := hex.DecodeString(text); err == nil && len(raw) == 16 {
 		return d.byGUID[ad.GUID(raw)], true
 	}
@@ -272,14 +314,15 @@ func (d *Server) byGUIDText(text string) (*object, bool) {
 	if err != nil || len(raw) != 16 || len(text) != 36 {
 		return nil, false
 	}
-	slices.Reverse(raw[:4]) // the first three fields travel little-endian
+	slices.Reverse(raw[:4]) // the first three fields are little-endian
 	slices.Reverse(raw[4:6])
 	slices.Reverse(raw[6:8])
 	return d.byGUID[ad.GUID(raw)], true
 }
 
-// bySIDText finds an object by its SID, as S-1-5-… or by its bytes in hexadecimal.
-func (d *Server) bySIDText(text string) (*object, bool) {
+// findBySID returns the object with a SID, which is S-1-5-… or hexadecimal, or nil. It
+// reports false for an invalid SID.
+func (d *Server) findBySID(text string) (*object, bool) {
 	sid, ok := parseSID(text)
 	if raw, err := hex.DecodeString(text); !ok && err == nil {
 		sid, ok = string(raw), len(raw) >= 8
@@ -293,65 +336,25 @@ func (d *Server) bySIDText(text string) (*object, bool) {
 	return nil, true
 }
 
-// visible reports whether there is such an object at all, to this search.
-func (d *Server) isVisible(o *object, s search) bool {
-	switch {
-	case !o.deleted:
-		return true
-	case o == d.deleted:
-		return s.showDeleted
-	default:
-		return s.readsDeleted
-	}
-}
-
-func inScope(o, base *object, s search) bool {
-	switch s.scope {
-	case ldap.ScopeBaseObject:
-		return o == base
-	case ldap.ScopeSingleLevel:
-		return o.parent == base && !o.partition
-	default:
-		return o.isBelow(base)
-	}
-}
-
-// findObjects are the objects that a search finds, in the order in which they were made.
-func (d *Server) findObjects(base *object, s search, keeps func(*object) bool) []*object {
-	if s.scope == ldap.ScopeBaseObject {
-		if keeps(base) {
-			return []*object{base}
-		}
-		return nil
-	}
-	var found []*object
-	for _, o := range d.objects {
-		if keeps(o) {
-			found = append(found, o)
-		}
-	}
-	return found
-}
-
-// hold keeps the rest of a paged search under a new cookie.
-func (c *connection) addCursor(s search, rest []*object) []byte {
+// addCursor stores the rest of a paged search. It returns the cookie for the next page.
+func (c *connection) addCursor(s search, remaining []*object) []byte {
 	cookie := make([]byte, 16)
 	_, _ = rand.Read(cookie) // never fails
 	if len(c.cursors) == maxCursors {
 		c.cursors = slices.Delete(c.cursors, 0, 1)
 	}
-	c.cursors = append(c.cursors, cursor{cookie, s.searchKey, rest})
+	c.cursors = append(c.cursors, cursor{cookie, s.key, remaining})
 	return cookie
 }
 
-// resume takes up the search that a cookie stands for. A cookie is good once, on
-// its own connection, and for its own search.
+// takeCursor removes and returns the rest of a paged search. A cookie is valid once, on
+// its connection, for the same search.
 func (c *connection) takeCursor(s search) ([]*object, bool) {
-	i := slices.IndexFunc(c.cursors, func(h cursor) bool { return bytes.Equal(h.cookie, s.cookie) })
-	if i < 0 || c.cursors[i].searchKey != s.searchKey {
+	i := slices.IndexFunc(c.cursors, func(cur cursor) bool { return bytes.Equal(cur.cookie, s.cookie) })
+	if i < 0 || c.cursors[i].key != s.key {
 		return nil, false
 	}
-	rest := c.cursors[i].rest
+	remaining := c.cursors[i].remaining
 	c.cursors = slices.Delete(c.cursors, i, i+1)
-	return rest, true
+	return remaining, true
 }
