@@ -346,7 +346,10 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 		if err == nil && attribute.syntax == syntaxInteger {
 			return d.matchAny(attribute, func(stored string) bool {
 				n, _ := strconv.ParseInt(stored, 10, 64)
-				return n&mask == mask || rule == ruleBitOr && n&mask != 0
+				if rule == ruleBitOr {
+					return n&mask != 0
+				}
+				return n&mask == mask
 			}), nil
 		}
 	}

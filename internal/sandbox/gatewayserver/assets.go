@@ -11,33 +11,33 @@ import (
 	"adconnector/internal/gateway"
 )
 
-// assetRequest is a body of syncAssets, its parts as they came.
+// assetRequest is the body of syncAssets.
 type assetRequest struct {
 	MetaData  gateway.MetaData  `json:"connectorMetaData"`
 	AssetData []json.RawMessage `json:"assetData"`
 }
 
-// assetItem is what the gateway looks at in an item of assetData.
+// assetItem is the part of an item of assetData that the server reads.
 type assetItem struct {
 	Asset struct {
 		AssetHeader struct {
 			ExternalAssetID string `json:"externalAssetId"`
 			VendorAssetID   string `json:"vendorAssetId"`
 		} `json:"assetHeader"`
-		AssetDetail map[string]json.RawMessage `json:"assetDetail"` // the name, and a class by its name
+		AssetDetail map[string]json.RawMessage `json:"assetDetail"` // the name, and the class
 	} `json:"asset"`
 }
 
-func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *Request) answer {
+func (s *Server) syncAssets(op *operation, r *http.Request, body []byte, record *Request) answer {
 	if _, problems := op.check(r, nil, body); len(problems) > 0 {
-		return g.violation(r, problems...)
+		return s.violation(r, problems...)
 	}
 	var request assetRequest
 	if err := json.Unmarshal(body, &request); err != nil { // for example 1.0, which a schema accepts as an integer
-		return g.violation(r, "body: "+err.Error())
+		return s.violation(r, "body: "+err.Error())
 	}
 	meta, items := request.MetaData, request.AssetData
-	seen.Assets = len(items)
+	record.Assets = len(items)
 
 	var problems []string
 	if meta.AssetCount != len(items) {
@@ -55,13 +55,13 @@ func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *R
 		identities[i] = identity
 	}
 	if len(problems) > 0 {
-		return g.violation(r, problems...)
+		return s.violation(r, problems...)
 	}
-	if unknown := g.unknown(meta.CustomerUUID, meta.ConnectorUUID, meta.ProfileUUID); unknown != "" {
+	if unknown := s.unknown(meta.CustomerUUID, meta.ConnectorUUID, meta.ProfileUUID); unknown != "" {
 		return message(http.StatusNotFound, unknown)
 	}
-	if !g.take(meta, sha256.Sum256(body), identities) {
-		return g.violation(r, fmt.Sprintf("requestId %s was sent before with another body", meta.RequestID))
+	if !s.store(meta, sha256.Sum256(body), identities) {
+		return s.violation(r, fmt.Sprintf("requestId %s was sent before with another body", meta.RequestID))
 	}
 	return answer{http.StatusAccepted, gateway.AssetResponse{
 		Message:      fmt.Sprintf("%d assets published", len(identities)),
@@ -70,7 +70,7 @@ func (g *Server) syncAssets(op *operation, r *http.Request, body []byte, seen *R
 	}}
 }
 
-// parseIdentity parses an item and checks what its schema cannot say.
+// parseIdentity parses an item and checks the rules that a schema cannot express.
 func parseIdentity(asset json.RawMessage) (Identity, error) {
 	var item assetItem
 	if err := json.Unmarshal(asset, &item); err != nil {
@@ -79,7 +79,7 @@ func parseIdentity(asset json.RawMessage) (Identity, error) {
 	header, detail := item.Asset.AssetHeader, item.Asset.AssetDetail
 	kind, raw := kindOf(detail)
 	if kind == "" || header.VendorAssetID == "" {
-		return Identity{}, fmt.Errorf("no identity")
+		return Identity{}, fmt.Errorf("vendorAssetId or class is missing")
 	}
 	var class map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &class); err != nil {
@@ -87,14 +87,14 @@ func parseIdentity(asset json.RawMessage) (Identity, error) {
 	}
 	switch {
 	case textValue(class["id"]) != header.ExternalAssetID:
-		return Identity{}, fmt.Errorf("id is not externalAssetId %s", header.ExternalAssetID)
+		return Identity{}, fmt.Errorf("id differs from externalAssetId %s", header.ExternalAssetID)
 	case textValue(class["name"]) != textValue(detail["name"]):
-		return Identity{}, fmt.Errorf("the two names of %s differ", header.ExternalAssetID)
+		return Identity{}, fmt.Errorf("names of %s differ", header.ExternalAssetID)
 	}
 	return Identity{ExternalAssetID: header.ExternalAssetID, VendorAssetID: header.VendorAssetID, Kind: kind, Asset: asset}, nil
 }
 
-// classes are the classes of assetDetail with the kinds that they stand for.
+// classes maps the classes of assetDetail to kinds.
 var classes = []struct{ class, kind string }{
 	{"userAssetClass", KindUser},
 	{"groupAssetClass", KindGroup},
@@ -112,37 +112,38 @@ func kindOf(detail map[string]json.RawMessage) (string, json.RawMessage) {
 	return "", nil
 }
 
-// textValue returns a JSON string's content, and other JSON as it is.
+// textValue returns the content of a JSON string, and any other JSON unchanged.
 func textValue(raw json.RawMessage) string {
 	if len(raw) == 0 || raw[0] != '"' {
 		return string(raw)
 	}
 	var text string
-	_ = json.Unmarshal(raw, &text) // it has been read before
+	_ = json.Unmarshal(raw, &text) // it was parsed before
 	return text
 }
 
-// take applies a request, once. It reports whether that was the request's only body.
-func (g *Server) take(meta gateway.MetaData, body [sha256.Size]byte, identities []Identity) bool {
+// store stores the identities of a request. It does nothing if the request was stored
+// before, and reports false if that request had another body.
+func (s *Server) store(meta gateway.MetaData, body [sha256.Size]byte, identities []Identity) bool {
 	now := time.Now()
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	id := strings.ToLower(meta.RequestID)
-	if before, ok := g.taken[id]; ok {
-		return before == body
+	if previous, ok := s.bodies[id]; ok {
+		return previous == body
 	}
-	g.taken[id] = body
-	g.generation++
-	g.source = meta.Source
+	s.bodies[id] = body
+	s.generation++
+	s.source = meta.Source
 	for _, identity := range identities {
-		if before := g.identities[identity.VendorAssetID]; before != nil {
-			identity.Times = before.Times
-			g.held[before.Kind]--
+		if previous := s.identities[identity.VendorAssetID]; previous != nil {
+			identity.Times = previous.Times
+			s.kindCounts[previous.Kind]--
 		}
-		g.held[identity.Kind]++
+		s.kindCounts[identity.Kind]++
 		identity.Times++
 		identity.Source, identity.ReceivedAt = meta.Source, now
-		g.identities[identity.VendorAssetID] = &identity
+		s.identities[identity.VendorAssetID] = &identity
 	}
 	return true
 }

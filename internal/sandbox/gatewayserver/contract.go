@@ -50,23 +50,24 @@ type parameter struct {
 
 // openAPI is the part of the OpenAPI document that a contract is built from.
 type openAPI struct {
-	Security []map[string][]string
-	Paths    map[string]map[string]struct {
-		OperationID string
-		Security    *[]map[string][]string
-		Parameters  []reference
-		RequestBody *struct {
-			Content map[string]struct{ Schema *jsonschema.Schema }
-		}
-	}
+	Security   []map[string][]string
+	Paths      map[string]map[string]definition // by path and method
 	Components struct {
 		Parameters map[string]parameter
 		Schemas    map[string]*jsonschema.Schema
 	}
 }
 
-type reference struct {
-	Ref string `json:"$ref"`
+// definition is an operation of the document.
+type definition struct {
+	OperationID string
+	Security    *[]map[string][]string // nil: that of the document
+	Parameters  []struct {
+		Ref string `json:"$ref"`
+	}
+	RequestBody *struct {
+		Content map[string]struct{ Schema *jsonschema.Schema }
+	}
 }
 
 // defaultContract returns the contract of package gateway. All servers share it.
@@ -81,38 +82,41 @@ func loadContract(document []byte) (*contract, error) {
 	for path, methods := range api.Paths {
 		for method, definition := range methods {
 			op := &operation{
-				id:       definition.OperationID,
-				method:   strings.ToUpper(method),
-				segments: strings.Split(path, "/"),
-				bearer:   len(api.Security) > 0,
+				id: definition.OperationID, method: strings.ToUpper(method), segments: strings.Split(path, "/"), bearer: len(api.Security) > 0,
 			}
 			if definition.Security != nil {
 				op.bearer = len(*definition.Security) > 0
 			}
-			for _, ref := range definition.Parameters {
-				p := api.Components.Parameters[strings.TrimPrefix(ref.Ref, "#/components/parameters/")]
-				if p.schema, err = api.resolve(p.Schema); err != nil {
-					return nil, fmt.Errorf("contract: %s: parameter %s: %w", op.id, p.Name, err)
-				}
-				op.parameters = append(op.parameters, p)
-			}
-			if definition.RequestBody != nil {
-				for mediaType, content := range definition.RequestBody.Content {
-					op.mediaType = mediaType
-					if op.body, err = api.resolve(content.Schema); err != nil {
-						return nil, fmt.Errorf("contract: %s: body: %w", op.id, err)
-					}
-				}
-			}
-			if op.id == "syncAssets" {
-				if op.item, err = api.resolve(&jsonschema.Schema{Ref: "#/$defs/AssetItem"}); err != nil {
-					return nil, fmt.Errorf("contract: %s: item: %w", op.id, err)
-				}
+			if err := api.resolveOperation(op, definition); err != nil {
+				return nil, fmt.Errorf("resolve %s: %w", op.id, err)
 			}
 			c.operations = append(c.operations, op)
 		}
 	}
 	return c, nil
+}
+
+// resolveOperation sets the parameters and the body of an operation.
+func (api *openAPI) resolveOperation(op *operation, definition definition) (err error) {
+	for _, ref := range definition.Parameters {
+		p := api.Components.Parameters[strings.TrimPrefix(ref.Ref, "#/components/parameters/")]
+		if p.schema, err = api.resolve(p.Schema); err != nil {
+			return fmt.Errorf("parameter %s: %w", p.Name, err)
+		}
+		op.parameters = append(op.parameters, p)
+	}
+	if definition.RequestBody != nil {
+		for mediaType, content := range definition.RequestBody.Content {
+			op.mediaType = mediaType
+			if op.body, err = api.resolve(content.Schema); err != nil {
+				return err
+			}
+		}
+	}
+	if op.id == "syncAssets" {
+		op.item, err = api.resolve(&jsonschema.Schema{Ref: "#/$defs/AssetItem"})
+	}
+	return err
 }
 
 // parseOpenAPI parses the document. Its references to schemas become references to
@@ -130,7 +134,7 @@ func (api *openAPI) resolve(schema *jsonschema.Schema) (*jsonschema.Resolved, er
 	return root.Resolve(nil)
 }
 
-// find returns the operation of a request and the values in its path.
+// find returns the operation of a request and the parameters in its path.
 func (c *contract) find(method, path string) (*operation, map[string]string, error) {
 	segments := strings.Split(path, "/")
 	var allowed []string
@@ -148,7 +152,7 @@ func (c *contract) find(method, path string) (*operation, map[string]string, err
 		return nil, nil, fmt.Errorf("path %s is not in the contract", path)
 	}
 	slices.Sort(allowed)
-	return nil, nil, fmt.Errorf("method %s is not in the contract of %s: want %s", method, path, strings.Join(allowed, " or "))
+	return nil, nil, fmt.Errorf("method %s of %s is not in the contract: want %s", method, path, strings.Join(allowed, " or "))
 }
 
 func (o *operation) match(segments []string) (map[string]string, bool) {
@@ -166,13 +170,13 @@ func (o *operation) match(segments []string) (map[string]string, bool) {
 	return values, true
 }
 
-// check holds a request against the contract. It returns the body as the schemas
-// see it, and what is wrong, without the values of anything that may be secret.
+// check validates a request. It returns the parsed body and the problems, without values
+// that can be secret.
 func (o *operation) check(r *http.Request, path map[string]string, body []byte) (document any, problems []string) {
 	problems = o.checkParameters(r, path)
 	if o.body == nil {
 		if len(body) > 0 {
-			problems = append(problems, "body: want none")
+			problems = append(problems, "body: not allowed")
 		}
 		return nil, problems
 	}
@@ -189,7 +193,7 @@ func (o *operation) check(r *http.Request, path map[string]string, body []byte) 
 	case mediaJSON:
 		document, err = parseJSON(body)
 	default:
-		err = fmt.Errorf("no way to read %s", o.mediaType)
+		err = fmt.Errorf("media type %s is not supported", o.mediaType)
 	}
 	if err != nil {
 		return nil, append(problems, "body: "+err.Error())
@@ -203,29 +207,29 @@ func (o *operation) check(r *http.Request, path map[string]string, body []byte) 
 func (o *operation) checkParameters(r *http.Request, path map[string]string) (problems []string) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		problems = append(problems, "query: not well formed")
+		problems = append(problems, "query: malformed")
 	}
 	for _, p := range o.parameters {
-		var given []string
+		var values []string
 		switch p.In {
 		case "header":
-			given = r.Header.Values(p.Name)
+			values = r.Header.Values(p.Name)
 		case "query":
-			given = query[p.Name]
+			values = query[p.Name]
 			delete(query, p.Name)
 		case "path":
-			given = []string{path[p.Name]}
+			values = []string{path[p.Name]}
 		}
-		where := p.In + " " + p.Name
+		place := p.In + " " + p.Name
 		switch {
-		case len(given) > 1:
-			problems = append(problems, where+": given more than once")
-		case len(given) == 1:
-			if err := p.schema.Validate(given[0]); err != nil {
-				problems = append(problems, violation(where, err))
+		case len(values) > 1:
+			problems = append(problems, place+": repeated")
+		case len(values) == 1:
+			if err := p.schema.Validate(values[0]); err != nil {
+				problems = append(problems, violation(place, err))
 			}
 		case p.Required:
-			problems = append(problems, where+": missing")
+			problems = append(problems, place+": missing")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
@@ -234,16 +238,16 @@ func (o *operation) checkParameters(r *http.Request, path map[string]string) (pr
 	return problems
 }
 
-// parseForm does not say what is wrong with a form: it may hold a password.
+// parseForm parses a form. Its errors contain no value, because it can be a password.
 func parseForm(body []byte) (any, error) {
 	form, err := url.ParseQuery(string(body))
 	if err != nil || !utf8.Valid(body) {
-		return nil, fmt.Errorf("not a well-formed form")
+		return nil, fmt.Errorf("malformed form")
 	}
 	fields := map[string]any{}
 	for name, values := range form {
 		if len(values) > 1 {
-			return nil, fmt.Errorf("field %s is given more than once", name)
+			return nil, fmt.Errorf("field %s is repeated", name)
 		}
 		fields[name] = values[0]
 	}
@@ -251,7 +255,7 @@ func parseForm(body []byte) (any, error) {
 }
 
 func parseJSON(body []byte) (any, error) {
-	// encoding/json would put U+FFFD in place of what is no UTF-8.
+	// encoding/json replaces invalid UTF-8 with U+FFFD.
 	if !utf8.Valid(body) {
 		return nil, fmt.Errorf("not UTF-8")
 	}
@@ -284,10 +288,10 @@ func (o *operation) bodyViolations(document any, err error) (lines []string) {
 // violation returns the text for a validation error. Each level of a schema wraps the
 // error of the next level. The last three name the property, the schema that it refers
 // to and the rule.
-func violation(where string, err error) string {
+func violation(place string, err error) string {
 	levels := [3]error{err, err, err}
 	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
 		levels = [3]error{levels[1], levels[2], cause}
 	}
-	return where + ": " + levels[0].Error()
+	return place + ": " + levels[0].Error()
 }

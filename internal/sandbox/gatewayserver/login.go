@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// tokens issues and checks JWTs, signed with HS256 and a key that nobody else has.
+// tokens issues and checks JWTs. It signs them with HS256 and a random key.
 type tokens struct {
 	lifetime time.Duration
 
@@ -28,7 +28,7 @@ type claims struct {
 	Subject string `json:"sub"`
 	Issued  int64  `json:"iat"`
 	Expires int64  `json:"exp"`
-	ID      string `json:"jti"` // makes two tokens of one second differ
+	ID      string `json:"jti"` // distinguishes tokens of the same second
 }
 
 func newTokens(lifetime time.Duration) *tokens {
@@ -37,7 +37,7 @@ func newTokens(lifetime time.Duration) *tokens {
 	return t
 }
 
-// revoke ends every token given out so far: a new key knows none of them.
+// revoke replaces the key, which invalidates all tokens.
 func (t *tokens) revoke() {
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // never fails
@@ -51,7 +51,7 @@ func (t *tokens) issue(subject string) string {
 	payload, _ := json.Marshal(claims{
 		Subject: subject,
 		Issued:  now.Unix(),
-		// exp has whole seconds; rounded up, so that a token lives at least its lifetime.
+		// exp is in whole seconds. It is rounded up, so that a token has at least its lifetime.
 		Expires: now.Add(t.lifetime + time.Second - 1).Unix(),
 		ID:      rand.Text(),
 	})
@@ -67,58 +67,58 @@ func (t *tokens) sign(signed string) []byte {
 	return mac.Sum(nil)
 }
 
-// check says what is wrong with the token of an Authorization header.
+// check checks the token of an Authorization header.
 func (t *tokens) check(authorization string) error {
 	token, ok := strings.CutPrefix(authorization, "Bearer ")
 	if !ok {
 		return errors.New("no bearer token")
 	}
-	// The signature first: what is signed with our key has our form.
+	// After the signature is verified, the token has the format of issue.
 	dot := strings.LastIndexByte(token, '.')
 	if dot < 0 {
-		return errors.New("the bearer token is no JWT")
+		return errors.New("bearer token is not a JWT")
 	}
 	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
 	if err != nil || !hmac.Equal(signature, t.sign(token[:dot])) {
-		return errors.New("the token is revoked or not of this gateway")
+		return errors.New("token is revoked or from another gateway")
 	}
 	_, encoded, _ := strings.Cut(token[:dot], ".")
 	payload, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
-		return errors.New("the token cannot be read")
+		return errors.New("token is malformed")
 	}
 	var c claims
 	if json.Unmarshal(payload, &c) != nil || time.Now().Unix() >= c.Expires {
-		return errors.New("the token has expired")
+		return errors.New("token expired")
 	}
 	return nil
 }
 
-// login answers /auth, /auth/oidc and /auth/oauth.
-func (g *Server) login(name, password, wantName, wantPassword string) answer {
-	if !same(name, wantName) || !same(password, wantPassword) {
+// login answers requests to /auth, /auth/oidc and /auth/oauth.
+func (s *Server) login(name, password, wantName, wantPassword string) answer {
+	if !matches(name, wantName) || !matches(password, wantPassword) {
 		return message(http.StatusUnauthorized, "wrong credentials")
 	}
-	token := g.tokens.issue(name)
-	if g.options.WrapToken {
+	token := s.tokens.issue(name)
+	if s.options.WrapToken {
 		return answer{http.StatusCreated, map[string]string{"access_token": token}}
 	}
 	return answer{http.StatusCreated, bareToken(token)}
 }
 
-// clientCredentials answers the token endpoint of RFC 6749.
-func (g *Server) clientCredentials(id, secret string) answer {
-	if !same(id, g.options.ClientID) || !same(secret, g.options.ClientSecret) {
+// clientCredentials answers a request for client credentials (RFC 6749 section 4.4).
+func (s *Server) clientCredentials(id, secret string) answer {
+	if !matches(id, s.options.ClientID) || !matches(secret, s.options.ClientSecret) {
 		return answer{http.StatusUnauthorized, map[string]string{"error": "invalid_client", "error_description": "wrong credentials"}}
 	}
 	return answer{http.StatusOK, map[string]any{
-		"access_token": g.tokens.issue(id),
+		"access_token": s.tokens.issue(id),
 		"token_type":   "Bearer",
-		"expires_in":   int64(g.tokens.lifetime / time.Second),
+		"expires_in":   int64(s.tokens.lifetime / time.Second),
 	}}
 }
 
-// same compares credentials in constant time. No credentials never match.
-func same(given, want string) bool {
+// matches compares credentials in constant time. Empty credentials never match.
+func matches(given, want string) bool {
 	return want != "" && subtle.ConstantTimeCompare([]byte(given), []byte(want)) == 1
 }

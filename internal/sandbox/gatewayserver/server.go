@@ -27,36 +27,35 @@ import (
 	"adconnector/internal/gateway"
 )
 
-// Options is what the gateway knows and how it answers.
+// Options configure a server. Paths in comments are those of the contract.
 type Options struct {
 	CustomerUUID, ConnectionUUID, ProfileUUID string
 
-	Username, Password     string // of /auth; none: nobody may log in there
-	ClientID, ClientSecret string // of /auth/oidc, /auth/oauth and /oauth/token
+	// A login without credentials in the options always fails.
+	Username, Password     string // for /auth
+	ClientID, ClientSecret string // for /auth/oidc, /auth/oauth and /oauth/token
 
 	Connection *Connection      // nil: 404
 	Profile    *gateway.Profile // nil: 404
 
-	tokenLifetime time.Duration // 0: 4 h; exp is rounded up to a whole second
-	WrapToken     bool          // logins answer {"access_token":…} in place of the bare JWT
-	maxBody       int64         // bytes; more is answered with 413. 0: 10 MiB
+	WrapToken     bool          // logins return {"access_token":…} instead of the bare JWT
+	tokenLifetime time.Duration // 0: 4 h
+	maxBody       int64         // in bytes, 0: 10 MiB; the server answers a larger body with 413
 
-	// Intercept sees every call, once its body is read and before anything is done
-	// with it. True: it has answered. To cut the
-	// connection it panics with http.ErrAbortHandler or hijacks by way of an
-	// http.ResponseController.
+	// Intercept is called for each request before it is processed. It returns true if it has
+	// answered the request. To close the connection, it panics with http.ErrAbortHandler or
+	// hijacks the connection through an http.ResponseController.
 	Intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool
 }
 
-// Connection is gateway.Connection with the password in the clear: the sandbox is
-// the one side that sends it.
+// Connection is gateway.Connection with a password that can be sent.
 type Connection struct {
 	ConnectionUUID string         `json:"connectionUuid"`
 	Name           string         `json:"name"`
 	Authentication Authentication `json:"authentication"`
 }
 
-// Authentication is gateway.Authentication with the password in the clear.
+// Authentication is gateway.Authentication with a password that can be sent.
 type Authentication struct {
 	Type        string `json:"type"`
 	Host        string `json:"host"`
@@ -66,15 +65,15 @@ type Authentication struct {
 	Certificate string `json:"certificate,omitempty"`
 }
 
-// Identity is one object of the inventory.
+// Identity is a received object.
 type Identity struct {
 	ExternalAssetID string
-	VendorAssetID   string // the key: lower-case GUID
+	VendorAssetID   string // lower-case GUID, unique
 	Kind            string // KindUser, KindGroup, KindRole or KindDomain
 	Asset           json.RawMessage
-	Source          string // as the last request that carried it called it
+	Source          string // from the last request that contained it
 	ReceivedAt      time.Time
-	Times           int // how often it was taken; a repeated request does not count
+	Times           int // number of requests that contained it, without repetitions of a request
 }
 
 // The kinds of Identity.
@@ -85,25 +84,25 @@ const (
 	KindDomain = "domain"
 )
 
-// Request is one call that the gateway saw.
+// Request is the record of one request.
 type Request struct {
 	Method    string    `json:"method"`
 	Path      string    `json:"path"`
-	Status    int       `json:"status"` // 0: no answer was written
+	Status    int       `json:"status"` // 0: no answer
 	RequestID string    `json:"requestId,omitempty"`
-	Assets    int       `json:"assets"` // items in it, 0 when it was refused unread
+	Assets    int       `json:"assets"` // 0 if the request was refused before they were parsed
 	Bytes     int       `json:"bytes"`  // of the body
 	At        time.Time `json:"at"`
 }
 
-// What is kept of requests, states and violations: the last ones.
+// Numbers of records that are kept.
 const (
 	keepRequests   = 10_000
 	keepStates     = 10_000
 	keepViolations = 1_000
 )
 
-// Server is an http.Handler. All its methods may be called at any time.
+// Server is the gateway. Its methods are safe for concurrent use.
 type Server struct {
 	options  Options
 	contract *contract
@@ -112,18 +111,18 @@ type Server struct {
 	mu         sync.Mutex
 	connection *Connection
 	profile    *gateway.Profile
-	source     string // as the last request called it
+	source     string // of the last asset request
 	identities map[string]*Identity
-	held       map[string]int               // how many of each kind
-	generation uint64                       // of the identities: another number, another content
-	taken      map[string][sha256.Size]byte // requestId: of which body; never forgotten
-	states     last[gateway.ConnectorState]
-	requests   last[Request]
+	kindCounts map[string]int
+	generation uint64                       // of the identities
+	bodies     map[string][sha256.Size]byte // hash of the body by requestId, kept forever
+	states     recent[gateway.ConnectorState]
+	requests   recent[Request]
 	counts     map[string]int
-	violations last[string]
+	violations recent[string]
 }
 
-// New returns a gateway with an empty inventory.
+// New returns a server without objects.
 func New(options Options) *Server {
 	if options.tokenLifetime == 0 {
 		options.tokenLifetime = 4 * time.Hour
@@ -133,167 +132,167 @@ func New(options Options) *Server {
 	}
 	contract, err := defaultContract()
 	if err != nil {
-		panic(err) // the document is compiled in, and tested
+		panic(err) // the document is embedded
 	}
-	g := &Server{
+	s := &Server{
 		options:    options,
 		contract:   contract,
 		tokens:     newTokens(options.tokenLifetime),
 		identities: map[string]*Identity{},
-		held:       map[string]int{},
-		taken:      map[string][sha256.Size]byte{},
-		states:     last[gateway.ConnectorState]{keep: keepStates},
-		requests:   last[Request]{keep: keepRequests},
+		kindCounts: map[string]int{},
+		bodies:     map[string][sha256.Size]byte{},
+		states:     recent[gateway.ConnectorState]{keep: keepStates},
+		requests:   recent[Request]{keep: keepRequests},
 		counts:     map[string]int{},
-		violations: last[string]{keep: keepViolations},
+		violations: recent[string]{keep: keepViolations},
 	}
-	g.SetConnection(options.Connection)
-	g.SetProfile(options.Profile)
-	return g
+	s.SetConnection(options.Connection)
+	s.SetProfile(options.Profile)
+	return s
 }
 
-// SetConnection changes the connection, as somebody at the console would. Nil: 404.
-func (g *Server) SetConnection(connection *Connection) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.connection = clone(connection)
+// SetConnection replaces the connection. With nil, the server answers 404.
+func (s *Server) SetConnection(connection *Connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connection = clone(connection)
 }
 
-// SetProfile changes the profile, as somebody at the console would. Nil: 404.
-func (g *Server) SetProfile(profile *gateway.Profile) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.profile = clone(profile)
+// SetProfile replaces the profile. With nil, the server answers 404.
+func (s *Server) SetProfile(profile *gateway.Profile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.profile = clone(profile)
 }
 
-// RevokeTokens ends every token given out so far.
-func (g *Server) RevokeTokens() { g.tokens.revoke() }
+// RevokeTokens revokes all tokens.
+func (s *Server) RevokeTokens() { s.tokens.revoke() }
 
-// Users returns the users of the inventory, deleted ones included, by VendorAssetID.
-func (g *Server) Users() []Identity { return g.Identities(KindUser) }
+// Users returns all users, with deleted ones, sorted by VendorAssetID.
+func (s *Server) Users() []Identity { return s.Identities(KindUser) }
 
-// Groups returns the groups of the inventory, deleted ones included, by VendorAssetID.
-func (g *Server) Groups() []Identity { return g.Identities(KindGroup) }
+// Groups returns all groups, with deleted ones, sorted by VendorAssetID.
+func (s *Server) Groups() []Identity { return s.Identities(KindGroup) }
 
-// Roles returns the roles of the inventory, deleted ones included, by VendorAssetID.
-func (g *Server) Roles() []Identity { return g.Identities(KindRole) }
+// Roles returns all roles, with deleted ones, sorted by VendorAssetID.
+func (s *Server) Roles() []Identity { return s.Identities(KindRole) }
 
-// Domains returns the domains of the inventory, deleted ones included, by VendorAssetID.
-func (g *Server) Domains() []Identity { return g.Identities(KindDomain) }
+// Domains returns all domains, with deleted ones, sorted by VendorAssetID.
+func (s *Server) Domains() []Identity { return s.Identities(KindDomain) }
 
-// Identities returns the identities of a kind, deleted ones included, by VendorAssetID.
-func (g *Server) Identities(kind string) []Identity {
-	g.mu.Lock()
-	identities := make([]Identity, 0, g.held[kind])
-	for _, identity := range g.identities {
+// Identities returns all identities of a kind, with deleted ones, sorted by VendorAssetID.
+func (s *Server) Identities(kind string) []Identity {
+	s.mu.Lock()
+	identities := make([]Identity, 0, s.kindCounts[kind])
+	for _, identity := range s.identities {
 		if identity.Kind == kind {
 			identities = append(identities, *identity)
 		}
 	}
-	g.mu.Unlock()
+	s.mu.Unlock()
 	slices.SortFunc(identities, func(a, b Identity) int { return cmp.Compare(a.VendorAssetID, b.VendorAssetID) })
 	return identities
 }
 
 // Identity returns one identity. Its VendorAssetID is matched without regard to case.
-func (g *Server) Identity(vendorAssetID string) (Identity, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	identity := g.identities[strings.ToLower(vendorAssetID)]
+func (s *Server) Identity(vendorAssetID string) (Identity, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	identity := s.identities[strings.ToLower(vendorAssetID)]
 	if identity == nil {
 		return Identity{}, false
 	}
 	return *identity, true
 }
 
-// Count returns the number of identities of a kind, deleted ones included.
-func (g *Server) Count(kind string) int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.held[kind]
+// Count returns the number of identities of a kind, with deleted ones.
+func (s *Server) Count(kind string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kindCounts[kind]
 }
 
 // Generation returns a number that changes with each asset request that is stored.
-func (g *Server) Generation() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.generation
+func (s *Server) Generation() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generation
 }
 
 // LastSource returns the source that the last stored asset request named.
-func (g *Server) LastSource() string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.source
+func (s *Server) LastSource() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.source
 }
 
-// States returns the last 10,000 states that the connector reported, oldest first.
-func (g *Server) States() []gateway.ConnectorState {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.states.all()
+// States returns the last 10,000 states of the connector, oldest first.
+func (s *Server) States() []gateway.ConnectorState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.states.all()
 }
 
-// Requests returns the last 10,000 calls, oldest first.
-func (g *Server) Requests() []Request {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.requests.all()
+// Requests returns the last 10,000 requests, oldest first.
+func (s *Server) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests.all()
 }
 
-// Counts returns how many calls there were in all, by "METHOD path status".
-func (g *Server) Counts() map[string]int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return maps.Clone(g.counts)
+// Counts returns the number of requests by "METHOD path status".
+func (s *Server) Counts() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.counts)
 }
 
 // Violations returns the last 1,000 violations of the contract, oldest first.
-func (g *Server) Violations() []string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.violations.all()
+func (s *Server) Violations() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.violations.all()
 }
 
-// ServeHTTP answers the calls of the contract.
-func (g *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	seen := Request{Method: r.Method, Path: r.URL.Path, RequestID: r.Header.Get("Idempotency-Key"), At: time.Now()}
-	watched := &watchedWriter{ResponseWriter: w}
-	// Deferred, because Intercept may panic to cut the connection.
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	record := Request{Method: r.Method, Path: r.URL.Path, RequestID: r.Header.Get("Idempotency-Key"), At: time.Now()}
+	recorder := &statusRecorder{ResponseWriter: w}
+	// Deferred, because Intercept can panic.
 	defer func() {
-		seen.Status = watched.status
-		g.record(seen)
+		record.Status = recorder.status
+		s.addRequest(record)
 	}()
-	body, err := readBody(r, g.options.maxBody)
-	seen.Bytes = len(body)
+	body, err := readBody(r, s.options.maxBody)
+	record.Bytes = len(body)
 	switch {
 	case err != nil:
-		message(http.StatusBadRequest, "the body ended early").write(watched)
-	case int64(len(body)) > g.options.maxBody:
-		message(http.StatusRequestEntityTooLarge, fmt.Sprintf("a body may have %d bytes", g.options.maxBody)).write(watched)
-	case g.options.Intercept != nil && g.options.Intercept(watched, r, body):
+		message(http.StatusBadRequest, "incomplete body").write(recorder)
+	case int64(len(body)) > s.options.maxBody:
+		message(http.StatusRequestEntityTooLarge, fmt.Sprintf("body exceeds %d bytes", s.options.maxBody)).write(recorder)
+	case s.options.Intercept != nil && s.options.Intercept(recorder, r, body):
 	default:
-		g.answer(r, body, &seen).write(watched)
+		s.answer(r, body, &record).write(recorder)
 	}
 }
 
-// answer is everything between a body that is read and an answer that is written.
-func (g *Server) answer(r *http.Request, body []byte, seen *Request) answer {
-	op, path, err := g.contract.find(r.Method, r.URL.Path)
+// answer processes a request with its body and returns the answer.
+func (s *Server) answer(r *http.Request, body []byte, record *Request) answer {
+	op, path, err := s.contract.find(r.Method, r.URL.Path)
 	if err != nil {
-		return g.violation(r, err.Error())
+		return s.violation(r, err.Error())
 	}
 	if op.bearer {
-		if err := g.tokens.check(r.Header.Get("Authorization")); err != nil {
+		if err := s.tokens.check(r.Header.Get("Authorization")); err != nil {
 			return message(http.StatusUnauthorized, err.Error())
 		}
 	}
 	if op.id == "syncAssets" {
-		return g.syncAssets(op, r, body, seen)
+		return s.syncAssets(op, r, body, record)
 	}
 	document, problems := op.check(r, path, body)
 	if len(problems) > 0 {
-		refusal := g.violation(r, problems...)
+		refusal := s.violation(r, problems...)
 		if op.id == "loginClientCredentials" {
 			refusal.body = map[string]string{"error": "invalid_request", "error_description": summary(problems)}
 		}
@@ -302,30 +301,30 @@ func (g *Server) answer(r *http.Request, body []byte, seen *Request) answer {
 	form, _ := document.(map[string]any)
 	field := func(name string) string { value, _ := form[name].(string); return value }
 
-	switch o := g.options; op.id {
+	switch o := s.options; op.id {
 	case "loginBasic":
-		return g.login(field("username"), field("password"), o.Username, o.Password)
+		return s.login(field("username"), field("password"), o.Username, o.Password)
 	case "loginClientOfUser", "loginClientOfSubscription":
-		return g.login(r.Header.Get("clientId"), r.Header.Get("clientSecret"), o.ClientID, o.ClientSecret)
+		return s.login(r.Header.Get("clientId"), r.Header.Get("clientSecret"), o.ClientID, o.ClientSecret)
 	case "loginClientCredentials":
-		return g.clientCredentials(field("client_id"), field("client_secret"))
+		return s.clientCredentials(field("client_id"), field("client_secret"))
 	case "getConnection":
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return known(g.connection, g.unknown(r.URL.Query().Get("customerUuid"), path["connectionUuid"], o.ProfileUUID))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return documentAnswer(s.connection, s.unknown(r.URL.Query().Get("customerUuid"), path["connectionUuid"], o.ProfileUUID))
 	case "getProfile":
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return known(g.profile, g.unknown(r.URL.Query().Get("customerUuid"), o.ConnectionUUID, path["profileUuid"]))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return documentAnswer(s.profile, s.unknown(r.URL.Query().Get("customerUuid"), o.ConnectionUUID, path["profileUuid"]))
 	case "putState":
-		return g.putState(r, path["connectionUuid"], body)
+		return s.putState(r, path["connectionUuid"], body)
 	default:
-		return message(http.StatusNotImplemented, op.id+" is in the contract but not in the sandbox")
+		return message(http.StatusNotImplemented, op.id+" is not implemented")
 	}
 }
 
-// known answers with what the console has, if the identifiers are right.
-func known[T any](document *T, unknown string) answer {
+// documentAnswer returns a document, or 404 if it is nil or an identifier is unknown.
+func documentAnswer[T any](document *T, unknown string) answer {
 	switch {
 	case unknown != "":
 		return message(http.StatusNotFound, unknown)
@@ -336,9 +335,9 @@ func known[T any](document *T, unknown string) answer {
 	}
 }
 
-// unknown names the first identifier that is not this gateway's.
-func (g *Server) unknown(customer, connection, profile string) string {
-	switch o := g.options; {
+// unknown returns a message for the first identifier that is unknown, or "".
+func (s *Server) unknown(customer, connection, profile string) string {
+	switch o := s.options; {
 	case !strings.EqualFold(customer, o.CustomerUUID):
 		return "unknown customerUuid " + customer
 	case !strings.EqualFold(connection, o.ConnectionUUID):
@@ -350,50 +349,50 @@ func (g *Server) unknown(customer, connection, profile string) string {
 	}
 }
 
-func (g *Server) putState(r *http.Request, connection string, body []byte) answer {
+func (s *Server) putState(r *http.Request, connection string, body []byte) answer {
 	var state gateway.ConnectorState
 	if err := json.Unmarshal(body, &state); err != nil {
-		return g.violation(r, "body: "+err.Error())
+		return s.violation(r, "body: "+err.Error())
 	}
-	if unknown := g.unknown(state.CustomerUUID, connection, state.ProfileUUID); unknown != "" {
+	if unknown := s.unknown(state.CustomerUUID, connection, state.ProfileUUID); unknown != "" {
 		return message(http.StatusNotFound, unknown)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.states.add(state)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states.add(state)
 	return message(http.StatusOK, "recorded")
 }
 
-// violation keeps what breaks the contract and answers with it.
-func (g *Server) violation(r *http.Request, problems ...string) answer {
+// violation records problems of a request and returns the answer that names them.
+func (s *Server) violation(r *http.Request, problems ...string) answer {
 	text := summary(problems)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.violations.add(r.Method + " " + r.URL.Path + ": " + text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.violations.add(r.Method + " " + r.URL.Path + ": " + text)
 	return message(http.StatusBadRequest, text)
 }
 
-// summary is short enough to be logged: one mistake in the map breaks every item of a batch.
+// summary returns the first problems. One error can affect every item of a batch.
 func summary(problems []string) string {
-	const most = 5
-	if more := len(problems) - most; more > 0 {
-		return fmt.Sprintf("%s; and %d more", strings.Join(problems[:most], "; "), more)
+	const maximum = 5
+	if more := len(problems) - maximum; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(problems[:maximum], "; "), more)
 	}
 	return strings.Join(problems, "; ")
 }
 
-func (g *Server) record(seen Request) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.requests.add(seen)
-	g.counts[fmt.Sprintf("%s %s %d", seen.Method, seen.Path, seen.Status)]++
+func (s *Server) addRequest(record Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests.add(record)
+	s.counts[fmt.Sprintf("%s %s %d", record.Method, record.Path, record.Status)]++
 }
 
-// readBody reads at most one byte more than allowed; the rest is drained within
-// reason, since a client that is still sending would see a reset, not the 413.
-func readBody(r *http.Request, most int64) ([]byte, error) {
-	body := make([]byte, 0, max(512, min(r.ContentLength, most)+1))
-	for int64(len(body)) <= most {
+// readBody reads at most one byte more than the maximum. It discards up to 64 MiB of the
+// rest, because a client that is still sending would get a reset instead of 413.
+func readBody(r *http.Request, maximum int64) ([]byte, error) {
+	body := make([]byte, 0, max(512, min(r.ContentLength, maximum)+1))
+	for int64(len(body)) <= maximum {
 		if len(body) == cap(body) {
 			body = slices.Grow(body, len(body))
 		}
@@ -410,7 +409,7 @@ func readBody(r *http.Request, most int64) ([]byte, error) {
 	return body, nil
 }
 
-// answer is a status and what goes with it as JSON, a bareToken excepted.
+// answer is an HTTP answer. Its body is sent as JSON, except a bareToken.
 type answer struct {
 	status int
 	body   any
@@ -435,47 +434,49 @@ func (a answer) write(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Type", mediaJSON)
 	w.WriteHeader(a.status)
-	_ = json.NewEncoder(w).Encode(a.body) // the client has gone
+	_ = json.NewEncoder(w).Encode(a.body) // the connection is closed
 }
 
-// watchedWriter remembers the status that was written.
-type watchedWriter struct {
+// statusRecorder records the status of an answer.
+type statusRecorder struct {
 	http.ResponseWriter
 	status int
 }
 
-func (w *watchedWriter) WriteHeader(status int) {
+// WriteHeader implements http.ResponseWriter.
+func (w *statusRecorder) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *watchedWriter) Write(p []byte) (int, error) {
+// Write implements http.ResponseWriter.
+func (w *statusRecorder) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
 	return w.ResponseWriter.Write(p)
 }
 
-// Unwrap lets an http.ResponseController reach the connection.
-func (w *watchedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+// Unwrap supports http.ResponseController.
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// last keeps at least the last so many items, and returns no more than those.
-type last[T any] struct {
+// recent keeps the last items.
+type recent[T any] struct {
 	keep  int
-	items []T
+	items []T // at most twice as many as are kept
 }
 
-func (l *last[T]) add(item T) {
-	if len(l.items) == 2*l.keep {
-		l.items = append(l.items[:0], l.items[l.keep:]...)
+func (r *recent[T]) add(item T) {
+	if len(r.items) == 2*r.keep {
+		r.items = append(r.items[:0], r.items[r.keep:]...)
 	}
-	l.items = append(l.items, item)
+	r.items = append(r.items, item)
 }
 
-func (l *last[T]) all() []T {
-	return append([]T{}, l.items[max(0, len(l.items)-l.keep):]...)
+func (r *recent[T]) all() []T {
+	return append([]T{}, r.items[max(0, len(r.items)-r.keep):]...)
 }
 
 func clone[T any](p *T) *T {

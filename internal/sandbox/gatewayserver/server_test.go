@@ -149,11 +149,11 @@ func TestAnswers(t *testing.T) {
 		{"basic, empty password", login("/auth", "username=alice&password=&token=true"), 400, `body: validating /$defs/BasicLogin: validating /$defs/BasicLogin/properties/password: minLength: "" contains 0 Unicode code points, fewer than 1`},
 		{"basic, no token wanted", basic().replace("token=true", "token=false"), 400, "body: validating /$defs/BasicLogin: validating /$defs/BasicLogin/properties/token: const: false does not equal true"},
 		{"basic, more fields", basic().replace("token=true", "token=true&permissions=true"), 400, `body: validating root: validating /$defs/BasicLogin: unexpected additional properties ["permissions"]`},
-		{"basic, field twice", basic().replace("token=true", "token=true&token=true"), 400, "body: field token is given more than once"},
-		{"basic, bad escape", basic().replace("%26", "%"), 400, "body: not a well-formed form"},
+		{"basic, field twice", basic().replace("token=true", "token=true&token=true"), 400, "body: field token is repeated"},
+		{"basic, bad escape", basic().replace("%26", "%"), 400, "body: malformed form"},
 		{"basic, as JSON", basic().with("Content-Type", mediaJSON), 400, "header Content-Type: want application/x-www-form-urlencoded"},
 		{"basic, no user agent", basic().with("User-Agent", ""), 400, "header User-Agent: missing"},
-		{"basic, by GET", basic().by("GET"), 400, "method GET is not in the contract of /auth: want POST"},
+		{"basic, by GET", basic().by("GET"), 400, "method GET of /auth is not in the contract: want POST"},
 		{"own client, user", ownClient("/auth/oidc"), 201, someToken},
 		{"own client, subscription", ownClient("/auth/oauth"), 201, someToken},
 		{"own client, wrong secret", ownClient("/auth/oidc").with("clientSecret", "x"), 401, wrong},
@@ -168,15 +168,15 @@ func TestAnswers(t *testing.T) {
 		{"connection, unknown", getConnection.to("/rest/2.0/am/connector/connection/" + stranger + "?customerUuid=" + customer), 404, `{"message":"unknown connectionUuid ` + stranger + `"}`},
 		{"connection, unknown customer", getConnection.to(connectionPath + "?customerUuid=" + stranger), 404, `{"message":"unknown customerUuid ` + stranger + `"}`},
 		{"connection, no customer", getConnection.to(connectionPath), 400, "query customerUuid: missing"},
-		{"connection, two customers", getConnection.to(connectionPath + "?customerUuid=" + customer + "&customerUuid=" + customer), 400, "query customerUuid: given more than once"},
+		{"connection, two customers", getConnection.to(connectionPath + "?customerUuid=" + customer + "&customerUuid=" + customer), 400, "query customerUuid: repeated"},
 		{"connection, more query", getConnection.to(connectionPath + "?x=1&customerUuid=" + customer), 400, "query x: not in the contract"},
 		{"connection, no UUID", getConnection.to("/rest/2.0/am/connector/connection/7?customerUuid=" + customer), 400, `path connectionUuid: validating root: validating /$defs/UUID: pattern: "7" does not match regular expression "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"`},
-		{"connection, body", authorized(g, "GET", connectionPath+"?customerUuid="+customer, "{}"), 400, "body: want none"},
+		{"connection, body", authorized(g, "GET", connectionPath+"?customerUuid="+customer, "{}"), 400, "body: not allowed"},
 		{"connection, no token", getConnection.with("Authorization", ""), 401, `{"message":"no bearer token"}`},
 		{"connection, other scheme", getConnection.with("Authorization", "Basic YTpi"), 401, `{"message":"no bearer token"}`},
-		{"connection, no JWT", getConnection.with("Authorization", "Bearer x"), 401, `{"message":"the bearer token is no JWT"}`},
-		{"connection, foreign token", getConnection.with("Authorization", "Bearer "+newTokens(time.Hour).issue("x")), 401, `{"message":"the token is revoked or not of this gateway"}`},
-		{"connection, no signature", getConnection.with("Authorization", "Bearer e30.e30."), 401, `{"message":"the token is revoked or not of this gateway"}`},
+		{"connection, no JWT", getConnection.with("Authorization", "Bearer x"), 401, `{"message":"bearer token is not a JWT"}`},
+		{"connection, foreign token", getConnection.with("Authorization", "Bearer "+newTokens(time.Hour).issue("x")), 401, `{"message":"token is revoked or from another gateway"}`},
+		{"connection, no signature", getConnection.with("Authorization", "Bearer e30.e30."), 401, `{"message":"token is revoked or from another gateway"}`},
 		{"profile", getProfile, 200, `{"profileUuid":"` + profile + `","name":"all","baseContext":"DC=corp","searchScope":"SUBTREE","assets":"IDENTITIES_ONLY"}`},
 		{"profile, unknown", getProfile.to("/rest/2.0/am/connector/profile/" + stranger + "?customerUuid=" + customer), 404, `{"message":"unknown profileUuid ` + stranger + `"}`},
 		{"profile, wrong user agent", getProfile.with("User-Agent", "Go-http-client/1.1"), 400, `header User-Agent: validating root: pattern: "Go-http-client/1.1" does not match regular expression "^adconnector/"`},
@@ -219,8 +219,8 @@ func TestAnswers(t *testing.T) {
 		{"user, upper-case GUID", good.replace("2323a9b0", "2323A9B0"), 400, `body /assetData/0: validating /$defs/AssetItem/properties/asset/properties/assetHeader/properties/vendorAssetId: validating /$defs/GUID: pattern: "2323A9B0-6c59-4bd2-9e86-eec4d73a8b8d" does not match regular expression "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"`},
 		{"user, bad SID", good.replace(`"id":"S-1-5-21-1849019280-284467811-1465672680-1103"`, `"id":"S-1-5"`), 400, `body /assetData/0: validating /$defs/UserAssetClass/properties/id: validating /$defs/SID: pattern: "S-1-5" does not match regular expression "^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}$"`},
 		{"user, bad external ID", good.replace(`"externalAssetId":"S-1-5-21-1849019280-284467811-1465672680-1103"`, `"externalAssetId":"S-1-5"`), 400, `body /assetData/0: validating /$defs/AssetItem/properties/asset/properties/assetHeader/properties/externalAssetId: validating /$defs/ExternalID: pattern: "S-1-5" does not match regular expression "^S-1-(?:0|[1-9][0-9]{0,9}|0x[0-9A-F]{12})(?:-(?:0|[1-9][0-9]{0,9})){1,15}(?::role)?$"`},
-		{"user, two SIDs", good.replace(`"id":"S-1-5-21-1849019280`, `"id":"S-1-5-21-1`), 400, "assetData 0: id is not externalAssetId S-1-5-21-1849019280-284467811-1465672680-1103"},
-		{"user, two names", good.replace(`"assetDetail":{"name":"Alice Kovács"`, `"assetDetail":{"name":"Bob"`), 400, "assetData 0: the two names of S-1-5-21-1849019280-284467811-1465672680-1103 differ"},
+		{"user, two SIDs", good.replace(`"id":"S-1-5-21-1849019280`, `"id":"S-1-5-21-1`), 400, "assetData 0: id differs from externalAssetId S-1-5-21-1849019280-284467811-1465672680-1103"},
+		{"user, two names", good.replace(`"assetDetail":{"name":"Alice Kovács"`, `"assetDetail":{"name":"Bob"`), 400, "assetData 0: names of S-1-5-21-1849019280-284467811-1465672680-1103 differ"},
 		{"user, no GUID", good.replace(`,"vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"`, ""), 400, `body /assetData/0: validating /$defs/AssetItem/properties/asset: validating /$defs/AssetItem/properties/asset/properties/assetHeader: required: missing properties: ["vendorAssetId"]`},
 		{"user and group", good.replace(`"userAssetClass"`, `"groupAssetClass":{"id":"S-1-5-32-544"},"userAssetClass"`), 400, "body /assetData/0: validating /$defs/AssetItem/properties/asset: validating /$defs/AssetItem/properties/asset/properties/assetDetail: oneOf: validated against both <anonymous schema> and <anonymous schema>"},
 		{"neither", good.replace(`"name":"Alice Kovács","userAssetClass"`, `"userAssetclass"`), 400, "body /assetData/0: validating /$defs/AssetItem/properties/asset: validating /$defs/AssetItem/properties/asset/properties/assetDetail: oneOf: did not validate against any of [<anonymous schema> <anonymous schema> <anonymous schema> <anonymous schema>]"},
@@ -245,7 +245,7 @@ func TestAnswers(t *testing.T) {
 		{"state, field left out", state.replace(`"error":null,`, ""), 400, `body: validating root: validating /$defs/ConnectorState: required: missing properties: ["error"]`},
 		{"state, empty error", state.replace(`"error":null`, `"error":""`), 400, `body: validating /$defs/ConnectorState: validating /$defs/ConnectorState/properties/error: minLength: "" contains 0 Unicode code points, fewer than 1`},
 		{"state, more in the summary", state.replace(`"users"`, `"held":0,"users"`), 400, "body: validating /$defs/ConnectorState: validating /$defs/ConnectorState/properties/summary: anyOf: did not validate against any of [<anonymous schema> <anonymous schema>]:\nvalidating /$defs/ConnectorState/properties/summary/anyOf/0: validating /$defs/Summary: unexpected additional properties [\"held\"]\nvalidating /$defs/ConnectorState/properties/summary/anyOf/1: type: map[deleted:0 groups:0 held:0 mode:delta rejected:0 uploaded:0 users:0] has type \"object\", want \"null\""},
-		{"state, by POST", state.by("POST"), 400, "method POST is not in the contract of " + statePath + ": want PUT"},
+		{"state, by POST", state.by("POST"), 400, "method POST of " + statePath + " is not in the contract: want PUT"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := len(g.Violations())
@@ -338,7 +338,7 @@ func TestTokens(t *testing.T) {
 				t.Errorf("before exp: %d %s", w.Code, w.Body)
 			}
 			time.Sleep(2 * time.Second)
-			if w := state.do(g); w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), "the token has expired") {
+			if w := state.do(g); w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), "token expired") {
 				t.Errorf("after exp: %d %s", w.Code, w.Body)
 			}
 		})
@@ -497,9 +497,9 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-func TestLast(t *testing.T) {
+func TestRecent(t *testing.T) {
 	t.Parallel()
-	l := last[int]{keep: 3}
+	l := recent[int]{keep: 3}
 	for i := range 20 {
 		l.add(i)
 		if got := l.all(); got[len(got)-1] != i || len(got) != min(i+1, 3) || got[0] != max(0, i-2) {
