@@ -1,13 +1,11 @@
-// Package config turns the environment, env files and flags into the options of the other
-// packages. It is the only reader of the environment. Everything about a key is in one row
-// of keys.
+// Package config reads the environment, env files and flags, and returns the options of the
+// other packages. It is the only reader of the environment. Each key has one row in keys.
 //
-// A Config that Load returns is complete and has no contradictions that can be found
-// without the network. Otherwise Load returns every fault: joined errors, each with the key
-// as its object and what is allowed as its remedy. No secret appears in an error or in a
-// printed Config. Load does not check values against the directory or the gateway. It
-// ignores unknown keys, since other programs have variables in the environment, too, but
-// reports those that resemble its own.
+// Load returns a complete and consistent Config, or joined errors for all faults. The object
+// of an error is the key, its remedy the allowed values. Errors and a printed Config contain
+// no secrets. Load does not query the directory or the gateway. It ignores unknown keys,
+// because the environment has variables of other programs. It reports those that resemble a
+// key.
 package config
 
 import (
@@ -26,7 +24,7 @@ import (
 	"adconnector/internal/upload"
 )
 
-// Config is everything that an operator can set, as the options of the packages that use it.
+// Config is the configuration, as the options of the packages that use it.
 type Config struct {
 	Gateway gateway.Options // UUIDs are lower case
 	Run     syncrun.Options // without a Source, connection and profile come from the gateway
@@ -34,39 +32,39 @@ type Config struct {
 	Log     Log
 }
 
-// Service is the process itself.
+// Service is the configuration of the process.
 type Service struct {
-	Schedule      *schedule.Schedule // nil: none, which only the daemon needs
+	Schedule      *schedule.Schedule // nil: none; required by the daemon only
 	StateDir      string
 	RunOnStart    bool
 	ShutdownGrace time.Duration
 	AdminAddress  string // host:port; empty: no admin endpoint
 }
 
-// Log says what is logged, and how.
+// Log is the configuration of the log.
 type Log struct {
 	Level  string // trace, debug, info, warn or error
 	Format string // json or console; empty: the caller decides
 }
 
-// Source is where the settings come from. Flags win over the environment,
-// which wins over the files, of which a later one wins over an earlier one.
+// Source is the source of the settings. Flags override the environment, the environment
+// overrides files, and later files override earlier ones.
 type Source struct {
 	EnvFiles  []string
-	Environ   []string          // KEY=value, as os.Environ gives it
-	Scheduled bool              // whether the command needs the cron expression
-	Flags     map[string]string // by a key's Name
-	Unknown   func(Unknown)     // is called with each unknown key that resembles one of ours; nil: nothing
+	Environ   []string          // KEY=value, as from os.Environ
+	Scheduled bool              // the command requires the cron expression
+	Flags     map[string]string // by Key.Name
+	Unknown   func(Unknown)     // called for each unknown key that resembles a key; can be nil
 }
 
-// Load reads everything and reports every fault it finds.
+// Load reads all settings.
 func Load(src Source) (*Config, error) {
-	l := &loader{keys: bySpelling(), tell: src.Unknown}
+	l := &loader{spellings: spellings(), onUnknown: src.Unknown}
 	l.layers = []layer{l.flags(src.Flags), l.environment(src.Environ)}
-	for _, path := range src.EnvFiles { // a later file goes before the earlier ones
+	for _, path := range src.EnvFiles { // later files come first
 		l.layers = slices.Insert(l.layers, 2, l.envFile(path, src.Environ))
 	}
-	l.contradictions()
+	l.checkDuplicates()
 	c := &Config{
 		Gateway: l.gateway(),
 		Run:     l.run(),
@@ -85,7 +83,7 @@ func Load(src Source) (*Config, error) {
 	if len(l.faults) > 0 {
 		return nil, errors.Join(l.faults...)
 	}
-	// Both must end within the grace: calls under way first, then the record of the run.
+	// The grace includes the requests in flight, and then the end of the run.
 	c.Gateway.Grace = c.Service.ShutdownGrace * 3 / 4
 	c.Run.EndTimeout = min(5*time.Second, c.Service.ShutdownGrace/6)
 	c.Run.Target = strings.Join([]string{c.Gateway.URL.String(), c.Gateway.CustomerUUID, c.Gateway.ConnectionUUID}, " ")
@@ -112,7 +110,7 @@ func (l *loader) gateway() gateway.Options {
 	}
 }
 
-// rootsWith adds certificates to the system's roots. nil stands for the system's roots.
+// rootsWith returns the system's roots and the certificates, or nil for the system's roots only.
 func rootsWith(certificates []*x509.Certificate) *x509.CertPool {
 	if len(certificates) == 0 {
 		return nil
@@ -151,40 +149,40 @@ func (l *loader) run() syncrun.Options {
 	}
 }
 
-// login reads the credentials of the type in use only: the documented sample
-// carries both, and what is not used cannot be wrong.
+// login reads the credentials of the authentication type. It ignores those of the other type,
+// because the documented sample contains both.
 func (l *loader) login() gateway.Login {
-	kind, why := optional[string](l, "authentication.type"), ""
+	kind, reason := optional[string](l, "authentication.type"), ""
 	switch {
 	case kind != "":
-		why = "needed because authentication.type is " + kind
-	case l.given("authentication.type"):
-		return gateway.Login{} // its fault is reported; which credentials it needs is unknown
-	case l.given("qualys.user.username"):
-		kind, why = "BASIC", "needed because a user name is given"
-	case l.given("oauth.client.id"):
-		kind, why = "OAUTH", "needed because a client ID is given"
+		reason = "required because authentication.type is " + kind
+	case l.isSet("authentication.type"):
+		return gateway.Login{} // its fault is reported; the required credentials are unknown
+	case l.isSet("qualys.user.username"):
+		kind, reason = "BASIC", "required because a user name is set"
+	case l.isSet("oauth.client.id"):
+		kind, reason = "OAUTH", "required because a client ID is set"
 	default:
 		l.fault("authentication.type", invalid(errNoLogin, "qualys.user.username with qualys.user.password (BASIC), or oauth.client.id with oauth.client.secret (OAUTH)"))
 		return gateway.Login{}
 	}
 	if kind == "BASIC" {
 		return gateway.Login{
-			Username: required[string](l, "qualys.user.username", why),
-			Password: required[secret.Text](l, "qualys.user.password", why),
+			Username: required[string](l, "qualys.user.username", reason),
+			Password: required[secret.Text](l, "qualys.user.password", reason),
 		}
 	}
 	return gateway.Login{
-		ClientID:     required[string](l, "oauth.client.id", why),
-		ClientSecret: required[secret.Text](l, "oauth.client.secret", why),
+		ClientID:     required[string](l, "oauth.client.id", reason),
+		ClientSecret: required[secret.Text](l, "oauth.client.secret", reason),
 		TokenURL:     optional[*url.URL](l, "oauth.token.url"),
 		Subscription: optional[string](l, "qualys.OAuthClientLevel") == "SUBSCRIPTION",
 	}
 }
 
-// schedule is nil without a cron expression.
-func (l *loader) schedule(needed bool) *schedule.Schedule {
-	if needed {
+// schedule returns nil without a cron expression.
+func (l *loader) schedule(isRequired bool) *schedule.Schedule {
+	if isRequired {
 		return required[*schedule.Schedule](l, "service.cron-expression", "")
 	}
 	return optional[*schedule.Schedule](l, "service.cron-expression")
@@ -194,39 +192,39 @@ func (l *loader) proxy() *gateway.Proxy {
 	if !optional[bool](l, "proxy.enabled") {
 		return nil
 	}
-	const why = "needed because proxy.enabled is true"
+	const reason = "required because proxy.enabled is true"
 	p := &gateway.Proxy{
 		Scheme: optional[string](l, "service.http.proxy.scheme"),
-		Host:   required[string](l, "proxy.host", why),
-		Port:   required[int](l, "proxy.port", why),
+		Host:   required[string](l, "proxy.host", reason),
+		Port:   required[int](l, "proxy.port", reason),
 	}
-	if l.given("proxy.username") || l.given("proxy.password") {
-		p.Username = required[string](l, "proxy.username", "needed because proxy.password is given")
-		p.Password = required[secret.Text](l, "proxy.password", "needed because proxy.username is given")
+	if l.isSet("proxy.username") || l.isSet("proxy.password") {
+		p.Username = required[string](l, "proxy.username", "required because proxy.password is set")
+		p.Password = required[secret.Text](l, "proxy.password", "required because proxy.username is set")
 	}
 	return p
 }
 
-// source returns the connection and the profile, nil where they come from the gateway.
+// source returns the connection and the profile, or nil if they come from the gateway.
 func (l *loader) source() *syncrun.Source {
-	if !l.given("ldap.host") {
+	if !l.isSet("ldap.host") {
 		for _, k := range keys {
-			if place := l.placeOf(k.Name); k.withHost && place != "" {
-				l.fault(place, invalid(errNeedsHost, "both or neither"))
+			if place := l.firstPlace(k.Name); k.requiresHost && place != "" {
+				l.fault(place, invalid(errRequiresHost, "both or neither"))
 			}
 		}
 		return nil
 	}
-	const why = "needed because ldap.host is given"
+	const reason = "required because ldap.host is set"
 	return &syncrun.Source{
 		Directory: directory.Options{
 			Protocol: optional[directory.Protocol](l, "ldap.protocol"),
 			Hosts:    optional[[]string](l, "ldap.host"),
 			Port:     optional[int](l, "ldap.port"),
-			BindDN:   required[string](l, "ldap.bindDn", why),
-			Password: required[secret.Text](l, "ldap.password", why),
+			BindDN:   required[string](l, "ldap.bindDn", reason),
+			Password: required[secret.Text](l, "ldap.password", reason),
 		},
-		Base:    required[string](l, "profile.baseContext", why),
+		Base:    required[string](l, "profile.baseContext", reason),
 		Scope:   optional[directory.Scope](l, "profile.searchScope"),
 		Posture: optional[string](l, "profile.assets") == "IDENTITIES_WITH_SECURITY_POSTURE",
 	}

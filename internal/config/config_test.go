@@ -21,8 +21,7 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// complete is a configuration without faults; every secret in these tests
-// contains hush.
+// complete is a configuration without faults. All secrets in these tests contain hush.
 var complete = []string{
 	"connector.api.url=https://gateway.example.com/",
 	"qualys.customerUuid=35664649-0001-4002-8003-0E54079E1EE9",
@@ -35,11 +34,11 @@ var complete = []string{
 
 var oauth = []string{"authentication.type=oauth", "oauth.client.id=b49fe503", "oauth.client.secret=hush"}
 
-var inDirectory = []string{"ldap.host=dc1", "ldap.bindDn=CN=svc,DC=corp", "ldap.password=hush", "profile.baseContext=DC=corp"}
+var directorySettings = []string{"ldap.host=dc1", "ldap.bindDn=CN=svc,DC=corp", "ldap.password=hush", "profile.baseContext=DC=corp"}
 
-var inProxy = []string{"proxy.enabled=true", "proxy.host=proxy.example.com", "proxy.port=3128"}
+var proxySettings = []string{"proxy.enabled=true", "proxy.host=proxy.example.com", "proxy.port=3128"}
 
-// with replaces or adds settings; "key=" takes one away.
+// with replaces or adds settings; "key=" removes one.
 func with(base []string, changes ...string) []string {
 	all := slices.Clone(base)
 	for _, change := range changes {
@@ -54,7 +53,7 @@ func load(environ []string, files ...string) (*Config, error) {
 	return Load(Source{Scheduled: true, Environ: environ, EnvFiles: files})
 }
 
-func mustLoad(t *testing.T, environ []string, files ...string) *Config {
+func requireLoad(t *testing.T, environ []string, files ...string) *Config {
 	t.Helper()
 	c, err := load(environ, files...)
 	if err != nil {
@@ -63,7 +62,7 @@ func mustLoad(t *testing.T, environ []string, files ...string) *Config {
 	return c
 }
 
-func write(t *testing.T, name, content string) string {
+func writeFile(t *testing.T, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -74,7 +73,7 @@ func write(t *testing.T, name, content string) string {
 
 func TestDefaults(t *testing.T) {
 	t.Parallel()
-	c := mustLoad(t, complete)
+	c := requireLoad(t, complete)
 	if got := c.Gateway.URL.String(); got != "https://gateway.example.com" {
 		t.Errorf("URL %s", got)
 	}
@@ -109,7 +108,7 @@ func TestDefaults(t *testing.T) {
 
 func TestDirectory(t *testing.T) {
 	t.Parallel()
-	source := mustLoad(t, with(complete, inDirectory...)).Run.Source
+	source := requireLoad(t, with(complete, directorySettings...)).Run.Source
 	want := &syncrun.Source{
 		Directory: directory.Options{Protocol: directory.LDAP, Hosts: []string{"dc1"}, BindDN: "CN=svc,DC=corp", Password: source.Directory.Password},
 		Base:      "DC=corp", Scope: directory.Subtree,
@@ -118,7 +117,7 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("got %+v", *source)
 	}
 
-	c := mustLoad(t, with(with(complete, inDirectory...), "ldap.host= dc1.corp.example.com, 10.0.0.5,[fd00::1] ,fd00::2", "ldap.protocol=start tls",
+	c := requireLoad(t, with(with(complete, directorySettings...), "ldap.host= dc1.corp.example.com, 10.0.0.5,[fd00::1] ,fd00::2", "ldap.protocol=start tls",
 		"ldap.port= 10389", "profile.searchScope=One-Level", "profile.assets=Identities with Security-posture", "ldap.server-name=dc.example.com",
 		"ldap.user-filter=(&(department=Sales)(!(title=a\\28b)))", "ldap.group-filter=(cn=g)", "ldap.page-size=10"))
 	source = c.Run.Source
@@ -134,13 +133,13 @@ func TestDirectory(t *testing.T) {
 
 func TestSync(t *testing.T) {
 	t.Parallel()
-	run := mustLoad(t, with(complete, "SYNC_FULL_INTERVAL=720h", "sync.max-deletes=0", "SYNC_MAX_DELETES_PERCENT=0")).Run
+	run := requireLoad(t, with(complete, "SYNC_FULL_INTERVAL=720h", "sync.max-deletes=0", "SYNC_MAX_DELETES_PERCENT=0")).Run
 	if run.FullInterval != 720*time.Hour || run.Guard != (syncrun.Guard{}) { // 0 is not the default
 		t.Errorf("got %+v", run)
 	}
 }
 
-// TestGrace checks that the calls under way and the record of a run end within the grace.
+// TestGrace tests that the requests in flight and the end of a run are within the grace.
 func TestGrace(t *testing.T) {
 	t.Parallel()
 	for grace, want := range map[string][2]time.Duration{
@@ -148,14 +147,14 @@ func TestGrace(t *testing.T) {
 		"12s": {9 * time.Second, 2 * time.Second},
 		"1h":  {45 * time.Minute, 5 * time.Second},
 	} {
-		c := mustLoad(t, with(complete, "service.shutdown-grace="+grace))
+		c := requireLoad(t, with(complete, "service.shutdown-grace="+grace))
 		if got := [2]time.Duration{c.Gateway.Grace, c.Run.EndTimeout}; got != want {
 			t.Errorf("%s: got %v, want %v", grace, got, want)
 		}
 	}
 }
 
-// TestAdminAddress: alone among the keys, this one means something when it is empty.
+// TestAdminAddress includes an empty value, which has a meaning for this key only.
 func TestAdminAddress(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ given, want string }{
@@ -165,19 +164,19 @@ func TestAdminAddress(t *testing.T) {
 		{"service.admin.address=:9090", ":9090"},
 		{"service.admin.address=[::1]:0", "[::1]:0"},
 	} {
-		if got := mustLoad(t, with(complete, c.given)).Service.AdminAddress; got != c.want {
+		if got := requireLoad(t, with(complete, c.given)).Service.AdminAddress; got != c.want {
 			t.Errorf("%s: %q", c.given, got)
 		}
 	}
 	_, err := load(with(complete, "service.admin.address=", "SERVICE_ADMIN_ADDRESS=:9090"))
-	checkFaults(t, err, want{"service.admin.address (environment) and SERVICE_ADMIN_ADDRESS (environment)", errTwice, "one of them"})
+	checkFaults(t, err, wantFault{"service.admin.address (environment) and SERVICE_ADMIN_ADDRESS (environment)", errDuplicate, "one of them"})
 	for _, wrong := range []string{"8080", "localhost", "127.0.0.1:65536", "127.0.0.1:http"} {
 		_, err := load(with(complete, "service.admin.address="+wrong))
-		checkFaults(t, err, want{"service.admin.address (environment)", errNotAllowed, "host:port like 127.0.0.1:8080, or empty"})
+		checkFaults(t, err, wantFault{"service.admin.address (environment)", errNotAllowed, "host:port like 127.0.0.1:8080, or empty"})
 	}
 }
 
-// TestNoSchedule: only the daemon needs one.
+// TestNoSchedule tests that only the daemon requires a cron expression.
 func TestNoSchedule(t *testing.T) {
 	t.Parallel()
 	c, err := Load(Source{Environ: with(complete, "service.cron-expression=")})
@@ -193,23 +192,23 @@ func TestLogin(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		{"user name given", complete, "BASIC"},
-		{"both given", with(complete, oauth[1:]...), "BASIC"},
-		{"both given, OAUTH chosen", with(complete, oauth...), "OAUTH"},
-		{"client ID given", with(complete, append(oauth[1:], "qualys.user.username=")...), "OAUTH"},
-		{"what is not used may be anything", with(complete, "authentication.type=Basic", "oauth.client.id=<OAUTH_CLIENT_ID>", "oauth.token.url=<OAUTH_TOKEN_URL>"), "BASIC"},
+		{"user name set", complete, "BASIC"},
+		{"both set", with(complete, oauth[1:]...), "BASIC"},
+		{"both set, OAUTH chosen", with(complete, oauth...), "OAUTH"},
+		{"client ID set", with(complete, append(oauth[1:], "qualys.user.username=")...), "OAUTH"},
+		{"unused credentials are not validated", with(complete, "authentication.type=Basic", "oauth.client.id=<OAUTH_CLIENT_ID>", "oauth.token.url=<OAUTH_TOKEN_URL>"), "BASIC"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := mustLoad(t, c.environ).Gateway.Login
+			got := requireLoad(t, c.environ).Gateway.Login
 			if isBasic := got.Username != "" && got.ClientID == ""; isBasic != (c.want == "BASIC") {
 				t.Errorf("got %+v", got)
 			}
 		})
 	}
-	if paths := mustLoad(t, with(complete, "gateway.path.assets=/assets")).Gateway.Paths; paths != (gateway.Paths{Assets: "/assets"}) {
+	if paths := requireLoad(t, with(complete, "gateway.path.assets=/assets")).Gateway.Paths; paths != (gateway.Paths{Assets: "/assets"}) {
 		t.Errorf("paths %+v", paths)
 	}
-	l := mustLoad(t, with(complete, append(oauth, "oauth.token.url=http://[::1]:8080/token?p=1", "QUALYS_OAUTHCLIENTLEVEL=subscription")...)).Gateway.Login
+	l := requireLoad(t, with(complete, append(oauth, "oauth.token.url=http://[::1]:8080/token?p=1", "QUALYS_OAUTHCLIENTLEVEL=subscription")...)).Gateway.Login
 	if l.ClientID != "b49fe503" || l.ClientSecret.Reveal() != "hush" || l.TokenURL.String() != "http://[::1]:8080/token?p=1" || !l.Subscription || l.Username != "" {
 		t.Errorf("got %+v", l)
 	}
@@ -217,16 +216,16 @@ func TestLogin(t *testing.T) {
 
 func TestProxy(t *testing.T) {
 	t.Parallel()
-	p := mustLoad(t, with(complete, inProxy...)).Gateway.Proxy
+	p := requireLoad(t, with(complete, proxySettings...)).Gateway.Proxy
 	if want := (gateway.Proxy{Scheme: "http", Host: "proxy.example.com", Port: 3128}); *p != want {
 		t.Errorf("got %+v", *p)
 	}
-	p = mustLoad(t, with(complete, append(inProxy, "SERVICE_HTTP_PROXY_SCHEME=HTTPS", "proxy.username=u", "PROXY_PASSWORD=hush")...)).Gateway.Proxy
+	p = requireLoad(t, with(complete, append(proxySettings, "SERVICE_HTTP_PROXY_SCHEME=HTTPS", "proxy.username=u", "PROXY_PASSWORD=hush")...)).Gateway.Proxy
 	if p.Scheme != "https" || p.Username != "u" || p.Password.Reveal() != "hush" {
 		t.Errorf("got %+v", *p)
 	}
-	if p := mustLoad(t, with(complete, "proxy.enabled=false", "proxy.host=<PROXY_HOST>", "proxy.port=<PROXY_PORT>")).Gateway.Proxy; p != nil {
-		t.Errorf("a proxy that is off: %+v", *p)
+	if p := requireLoad(t, with(complete, "proxy.enabled=false", "proxy.host=<PROXY_HOST>", "proxy.port=<PROXY_PORT>")).Gateway.Proxy; p != nil {
+		t.Errorf("disabled proxy: %+v", *p)
 	}
 }
 
@@ -239,27 +238,27 @@ func TestAcceptedURLs(t *testing.T) {
 		"http://127.8.9.1":                    "http://127.8.9.1",
 		"http://[::1]:18080//":                "http://[::1]:18080",
 	} {
-		if got := mustLoad(t, with(complete, "connector.api.url="+given)).Gateway.URL.String(); got != want {
+		if got := requireLoad(t, with(complete, "connector.api.url="+given)).Gateway.URL.String(); got != want {
 			t.Errorf("%s: got %s, want %s", given, got, want)
 		}
 	}
 }
 
-// want is a fault: its key and where that stands, the cause, and words of the remedy.
-type want struct {
+// wantFault is an expected fault: its object, its cause, and a part of its remedy.
+type wantFault struct {
 	object string
 	cause  error
 	remedy string
 }
 
-// checkFaults fails the test unless err consists of these faults.
-func checkFaults(t *testing.T, err error, wants ...want) {
+// checkFaults fails the test unless err joins these faults.
+func checkFaults(t *testing.T, err error, wants ...wantFault) {
 	t.Helper()
 	if err == nil {
 		t.Fatal("accepted")
 	}
 	if strings.Contains(err.Error()+fault.Remedy(err), "hush") {
-		t.Errorf("a secret shows in %v; remedy %s", err, fault.Remedy(err))
+		t.Errorf("secret in error %v, remedy %s", err, fault.Remedy(err))
 	}
 	if fault.ClassOf(err) != fault.Invalid {
 		t.Errorf("class %s", fault.ClassOf(err))
@@ -276,8 +275,8 @@ func checkFaults(t *testing.T, err error, wants ...want) {
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
-	empty := write(t, "empty", "\n")
-	source := with(complete, inDirectory...)
+	empty := writeFile(t, "empty", "\n")
+	source := with(complete, directorySettings...)
 	const (
 		url     = "connector.api.url (environment)"
 		urlForm = "https://HOST/..., or http:// on loopback"
@@ -288,89 +287,89 @@ func TestFaults(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		environ []string
-		want    []want
+		want    []wantFault
 	}{
-		{"nothing given", nil, []want{
+		{"no settings", nil, []wantFault{
 			{"connector.api.url", errMissing, "base URL"}, {"qualys.customerUuid", errMissing, "a UUID"}, {"qualys.connectionUuid", errMissing, "a UUID"}, {"qualys.profileUuid", errMissing, "a UUID"},
 			{"authentication.type", errNoLogin, "qualys.user.username with qualys.user.password (BASIC), or oauth.client.id with oauth.client.secret (OAUTH)"},
 			{"service.cron-expression", errMissing, "5 fields"}}},
-		{"white space is no URL", with(complete, "connector.api.url=  "), []want{{url, errNotURL, urlForm}}},
-		{"URL with a placeholder", with(complete, "connector.api.url=https://<qualys_gateway_url>qualys.com"), []want{{url, errPlaceholder, "base URL"}}},
-		{"URL without a scheme", with(complete, "connector.api.url=gateway.example.com"), []want{{url, errNotURL, urlForm}}},
-		{"URL without a host", with(complete, "connector.api.url=https:///"), []want{{url, errNotURL, urlForm}}},
-		{"URL of another scheme", with(complete, "connector.api.url=ftp://gateway.example.com"), []want{{url, errScheme, urlForm}}},
-		{"http elsewhere", with(complete, "connector.api.url=http://gateway.example.com"), []want{{url, errNotEncrypted, urlForm}}},
-		{"http to a name that looks like loopback", with(complete, "connector.api.url=http://127.0.0.1.example.com"), []want{{url, errNotEncrypted, urlForm}}},
-		{"URL with credentials", with(complete, "connector.api.url=https://me:hush@gateway.example.com"), []want{{url, errCredentials, urlForm}}},
-		{"unreadable URL with credentials", with(complete, "connector.api.url=https://me:hush@gateway example.com"), []want{{url, errNotURL, urlForm}}},
-		{"URL with a query", with(complete, "connector.api.url=https://gateway.example.com?token=hush"), []want{{url, errQuery, "scheme, host, port and path"}}},
-		{"URL with an impossible port", with(complete, "connector.api.url=https://gateway.example.com:70000"), []want{{url, errNotAllowed, "a number from 1 to 65535"}}},
-		{"URL in quotes", with(complete, `connector.api.url="https://gateway.example.com"`), []want{{url, errQuotes, urlForm + ", without quotes"}}},
-		{"sample's UUID", with(complete, "QUALYS_PROFILEUUID=", "qualys.profileUuid=a4ab0242-xxxx-xxxx-xxxx-f62c67a56093"), []want{{"qualys.profileUuid (environment)", errNotUUID, "00000000-0000-"}}},
-		{"UUID with a placeholder", with(complete, "qualys.profileUuid=<PROFILE_UUID>"), []want{{"qualys.profileUuid (environment)", errPlaceholder, "a UUID"}}},
-		{"password with a placeholder", with(complete, "qualys.user.password=<QUALYS_PASSWORD>"), []want{{"qualys.user.password (environment)", errPlaceholder, "password"}}},
-		{"unknown login", with(complete, "authentication.type=hush@KERBEROS"), []want{{"authentication.type (environment)", errNotAllowed, "BASIC, OAUTH"}}},
-		{"BASIC without credentials", with(complete, "authentication.type=BASIC", "qualys.user.username=", "qualys.user.password="), []want{
+		{"white space is no URL", with(complete, "connector.api.url=  "), []wantFault{{url, errNotURL, urlForm}}},
+		{"URL with a placeholder", with(complete, "connector.api.url=https://<qualys_gateway_url>qualys.com"), []wantFault{{url, errPlaceholder, "base URL"}}},
+		{"URL without a scheme", with(complete, "connector.api.url=gateway.example.com"), []wantFault{{url, errNotURL, urlForm}}},
+		{"URL without a host", with(complete, "connector.api.url=https:///"), []wantFault{{url, errNotURL, urlForm}}},
+		{"URL with another scheme", with(complete, "connector.api.url=ftp://gateway.example.com"), []wantFault{{url, errScheme, urlForm}}},
+		{"http, not loopback", with(complete, "connector.api.url=http://gateway.example.com"), []wantFault{{url, errNotEncrypted, urlForm}}},
+		{"http to a name similar to loopback", with(complete, "connector.api.url=http://127.0.0.1.example.com"), []wantFault{{url, errNotEncrypted, urlForm}}},
+		{"URL with credentials", with(complete, "connector.api.url=https://me:hush@gateway.example.com"), []wantFault{{url, errCredentials, urlForm}}},
+		{"invalid URL with credentials", with(complete, "connector.api.url=https://me:hush@gateway example.com"), []wantFault{{url, errNotURL, urlForm}}},
+		{"URL with a query", with(complete, "connector.api.url=https://gateway.example.com?token=hush"), []wantFault{{url, errQuery, "scheme, host, port and path"}}},
+		{"URL with an invalid port", with(complete, "connector.api.url=https://gateway.example.com:70000"), []wantFault{{url, errNotAllowed, "a number from 1 to 65535"}}},
+		{"URL in quotes", with(complete, `connector.api.url="https://gateway.example.com"`), []wantFault{{url, errQuotes, urlForm + ", without quotes"}}},
+		{"UUID of the sample", with(complete, "QUALYS_PROFILEUUID=", "qualys.profileUuid=a4ab0242-xxxx-xxxx-xxxx-f62c67a56093"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "00000000-0000-"}}},
+		{"UUID with a placeholder", with(complete, "qualys.profileUuid=<PROFILE_UUID>"), []wantFault{{"qualys.profileUuid (environment)", errPlaceholder, "a UUID"}}},
+		{"password with a placeholder", with(complete, "qualys.user.password=<QUALYS_PASSWORD>"), []wantFault{{"qualys.user.password (environment)", errPlaceholder, "password"}}},
+		{"unknown authentication type", with(complete, "authentication.type=hush@KERBEROS"), []wantFault{{"authentication.type (environment)", errNotAllowed, "BASIC, OAUTH"}}},
+		{"BASIC without credentials", with(complete, "authentication.type=BASIC", "qualys.user.username=", "qualys.user.password="), []wantFault{
 			{"qualys.user.username", errMissing, "user name at the gateway"}, {"qualys.user.password", errMissing, "password at the gateway"}}},
-		{"user name without password", with(complete, "qualys.user.password="), []want{{"qualys.user.password", errMissing, "password at the gateway"}}},
-		{"OAUTH without credentials", with(complete, "authentication.type=OAUTH"), []want{{"oauth.client.id", errMissing, "client ID"}, {"oauth.client.secret", errMissing, "client secret"}}},
-		{"client ID without secret", with(complete, "qualys.user.username=", "qualys.clientId=x"), []want{{"oauth.client.secret", errMissing, "client secret"}}},
-		{"token URL and level", with(complete, append(oauth, "oauth.token.url=http://login.example.com", "qualys.OAuthClientLevel=admin")...), []want{
+		{"user name without password", with(complete, "qualys.user.password="), []wantFault{{"qualys.user.password", errMissing, "password at the gateway"}}},
+		{"OAUTH without credentials", with(complete, "authentication.type=OAUTH"), []wantFault{{"oauth.client.id", errMissing, "client ID"}, {"oauth.client.secret", errMissing, "client secret"}}},
+		{"client ID without secret", with(complete, "qualys.user.username=", "qualys.clientId=x"), []wantFault{{"oauth.client.secret", errMissing, "client secret"}}},
+		{"token URL and level", with(complete, append(oauth, "oauth.token.url=http://login.example.com", "qualys.OAuthClientLevel=admin")...), []wantFault{
 			{"oauth.token.url (environment)", errNotEncrypted, urlForm}, {"qualys.OAuthClientLevel (environment)", errNotAllowed, "USER, SUBSCRIPTION"}}},
-		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []want{{"service.cron-expression (environment)", errQuotes, "5 fields (minute"}}},
-		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []want{{"proxy.host", errMissing, "a host"}, {"proxy.port", errMissing, "1 to 65535"}}},
-		{"proxy with a URL for a host", with(complete, append(inProxy, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5")...), []want{
-			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", errHostScheme, aHost + " alone"},
+		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []wantFault{{"service.cron-expression (environment)", errQuotes, "5 fields (minute"}}},
+		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []wantFault{{"proxy.host", errMissing, "a host"}, {"proxy.port", errMissing, "1 to 65535"}}},
+		{"proxy with a URL for a host", with(complete, append(proxySettings, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5")...), []wantFault{
+			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", errHostScheme, aHost + " without a scheme"},
 			{"proxy.port (environment)", errNotAllowed, "a number from 1 to 65535"}}},
-		{"proxy with a port in the host", with(with(complete, inProxy...), "proxy.host=proxy:8080"), []want{{"proxy.host (environment)", errHostPort, "proxy.port"}}},
-		{"proxy with credentials in the host", with(with(complete, inProxy...), "proxy.host=me:hush@proxy"), []want{{"proxy.host (environment)", errHostPort, "proxy.port"}}},
-		{"proxy user without password", with(complete, append(inProxy, "proxy.username=u")...), []want{{"proxy.password", errMissing, "password at the proxy"}}},
-		{"proxy password without user", with(complete, append(inProxy, "proxy.password=hush")...), []want{{"proxy.username", errMissing, "user name at the proxy"}}},
-		{"proxy neither on nor off", with(complete, "proxy.enabled=maybe"), []want{{"proxy.enabled (environment)", errNotAllowed, "true or false"}}},
-		{"no workers", with(complete, "thread-pool.size=0"), []want{{"thread-pool.size (environment)", errNotAllowed, "a number from 1 to 64"}}},
-		{"too many workers", with(complete, "SERVICE_CHILD_THREAD_POOL=65"), []want{{"SERVICE_CHILD_THREAD_POOL (environment)", errNotAllowed, "a number from 1 to 64"}}},
-		{"batches", with(complete, "upload.batch-size=5001", "upload.batch-bytes=1023"), []want{
+		{"proxy with a port in the host", with(with(complete, proxySettings...), "proxy.host=proxy:8080"), []wantFault{{"proxy.host (environment)", errHostPort, "proxy.port"}}},
+		{"proxy with credentials in the host", with(with(complete, proxySettings...), "proxy.host=me:hush@proxy"), []wantFault{{"proxy.host (environment)", errHostPort, "proxy.port"}}},
+		{"proxy user without password", with(complete, append(proxySettings, "proxy.username=u")...), []wantFault{{"proxy.password", errMissing, "password at the proxy"}}},
+		{"proxy password without user", with(complete, append(proxySettings, "proxy.password=hush")...), []wantFault{{"proxy.username", errMissing, "user name at the proxy"}}},
+		{"proxy neither on nor off", with(complete, "proxy.enabled=maybe"), []wantFault{{"proxy.enabled (environment)", errNotAllowed, "true or false"}}},
+		{"no workers", with(complete, "thread-pool.size=0"), []wantFault{{"thread-pool.size (environment)", errNotAllowed, "a number from 1 to 64"}}},
+		{"too many workers", with(complete, "SERVICE_CHILD_THREAD_POOL=65"), []wantFault{{"SERVICE_CHILD_THREAD_POOL (environment)", errNotAllowed, "a number from 1 to 64"}}},
+		{"batches", with(complete, "upload.batch-size=5001", "upload.batch-bytes=1023"), []wantFault{
 			{"upload.batch-size (environment)", errNotAllowed, "a number from 1 to 5000"}, {"upload.batch-bytes (environment)", errNotAllowed, "a number from 1024 to 8388608"}}},
-		{"service", with(complete, "service.run-on-start=si", "service.shutdown-grace=-5s"), []want{
+		{"service", with(complete, "service.run-on-start=si", "service.shutdown-grace=-5s"), []wantFault{
 			{"service.run-on-start (environment)", errNotAllowed, "true or false"}, {"service.shutdown-grace (environment)", errNotAllowed, "from 1s to 1h0m0s"}}},
-		{"log", with(complete, "log.level=loud", "log.format=xml"), []want{
+		{"log", with(complete, "log.level=loud", "log.format=xml"), []wantFault{
 			{"log.level (environment)", errNotAllowed, "trace, debug, info, warn, error"}, {"log.format (environment)", errNotAllowed, "json, console"}}},
-		{"token URL with a fragment", with(complete, append(oauth, "oauth.token.url=https://login.example.com/token#x")...), []want{
+		{"token URL with a fragment", with(complete, append(oauth, "oauth.token.url=https://login.example.com/token#x")...), []wantFault{
 			{"oauth.token.url (environment)", errQuery, urlForm}}},
-		{"paths", with(complete, "gateway.path.state=state", "gateway.path.assets=//host/x", "gateway.path.profile=/x?y"), []want{
+		{"paths", with(complete, "gateway.path.state=state", "gateway.path.assets=//host/x", "gateway.path.profile=/x?y"), []wantFault{
 			{"gateway.path.profile (environment)", errNotPath, "/like/this"}, {"gateway.path.assets (environment)", errNotPath, "/like/this"}, {"gateway.path.state (environment)", errNotPath, "/like/this"}}},
-		{"directory without a host", with(complete, "ldap.port=389", "LDAP_BINDDN=CN=svc", "ldap.password.file="+nowhere, "profile.assets=x"), []want{
-			{"ldap.port (environment)", errNeedsHost, "both"}, {"LDAP_BINDDN (environment)", errNeedsHost, "both"},
-			{"ldap.password.file (environment)", errNeedsHost, "both"}, {"profile.assets (environment)", errNeedsHost, "both"}}},
-		{"host alone", with(complete, "ldap.host=dc1"), []want{
+		{"directory without a host", with(complete, "ldap.port=389", "LDAP_BINDDN=CN=svc", "ldap.password.file="+nowhere, "profile.assets=x"), []wantFault{
+			{"ldap.port (environment)", errRequiresHost, "both"}, {"LDAP_BINDDN (environment)", errRequiresHost, "both"},
+			{"ldap.password.file (environment)", errRequiresHost, "both"}, {"profile.assets (environment)", errRequiresHost, "both"}}},
+		{"only ldap.host", with(complete, "ldap.host=dc1"), []wantFault{
 			{"ldap.bindDn", errMissing, "the account"}, {"ldap.password", errMissing, "password of the account"}, {"profile.baseContext", errMissing, "DN"}}},
-		{"host with a port", with(source, "ldap.host=dc1,dc2:389"), []want{{host, errHostPort, "ldap.port"}}},
-		{"IPv6 host with a port", with(source, "ldap.host=[::1]:389"), []want{{host, errHostPort, "ldap.port"}}},
-		{"host with a scheme", with(source, "ldap.host=ldaps://dc1"), []want{{host, errHostScheme, aHost}}},
-		{"empty host", with(source, "ldap.host=dc1,,dc2"), []want{{host, errNotHost, aHost}}},
-		{"hosts separated by spaces", with(source, "ldap.host=dc1 dc2"), []want{{host, errNotHost, aHost}}},
-		{"host with a placeholder", with(source, "ldap.host=<DC>"), []want{{host, errPlaceholder, "domain controller"}}},
-		{"directory's values", with(source, "ldap.protocol=LDAPI", "ldap.port=65536", "profile.baseContext=corp.example.com", "profile.searchScope=tree", "profile.assets=all"), []want{
+		{"host with a port", with(source, "ldap.host=dc1,dc2:389"), []wantFault{{host, errHostPort, "ldap.port"}}},
+		{"IPv6 host with a port", with(source, "ldap.host=[::1]:389"), []wantFault{{host, errHostPort, "ldap.port"}}},
+		{"host with a scheme", with(source, "ldap.host=ldaps://dc1"), []wantFault{{host, errHostScheme, aHost}}},
+		{"empty host", with(source, "ldap.host=dc1,,dc2"), []wantFault{{host, errNotHost, aHost}}},
+		{"hosts separated by spaces", with(source, "ldap.host=dc1 dc2"), []wantFault{{host, errNotHost, aHost}}},
+		{"host with a placeholder", with(source, "ldap.host=<DC>"), []wantFault{{host, errPlaceholder, "domain controller"}}},
+		{"values of the directory", with(source, "ldap.protocol=LDAPI", "ldap.port=65536", "profile.baseContext=corp.example.com", "profile.searchScope=tree", "profile.assets=all"), []wantFault{
 			{"ldap.protocol (environment)", errNotAllowed, "LDAP, LDAPS, STARTTLS"}, {"ldap.port (environment)", errNotAllowed, "a number from 1 to 65535"},
 			{"profile.baseContext (environment)", errNotDN, "DC=corp"}, {"profile.searchScope (environment)", errNotAllowed, "SUBTREE, ONE_LEVEL, BASE"},
 			{"profile.assets (environment)", errNotAllowed, "IDENTITIES_ONLY, IDENTITIES_WITH_SECURITY_POSTURE"}}},
-		{"filters", with(complete, "ldap.user-filter=a=b", "LDAP_GROUP_FILTER=(a=b"), []want{
+		{"filters", with(complete, "ldap.user-filter=a=b", "LDAP_GROUP_FILTER=(a=b"), []wantFault{
 			{"ldap.user-filter (environment)", errNotFilter, "in parentheses"}, {"LDAP_GROUP_FILTER (environment)", errNotFilter, "in parentheses"}}},
-		{"full syncs", with(complete, "sync.full-interval=0s"), []want{{"sync.full-interval (environment)", errNotAllowed, "from 1s to 720h0m0s"}}},
-		{"full syncs too seldom", with(complete, "SYNC_FULL_INTERVAL=721h"), []want{{"SYNC_FULL_INTERVAL (environment)", errNotAllowed, "from 1s to 720h0m0s"}}},
-		{"deletions", with(complete, "sync.max-deletes=-1", "sync.max-deletes-percent=101"), []want{
+		{"full syncs", with(complete, "sync.full-interval=0s"), []wantFault{{"sync.full-interval (environment)", errNotAllowed, "from 1s to 720h0m0s"}}},
+		{"full syncs too rare", with(complete, "SYNC_FULL_INTERVAL=721h"), []wantFault{{"SYNC_FULL_INTERVAL (environment)", errNotAllowed, "from 1s to 720h0m0s"}}},
+		{"deletions", with(complete, "sync.max-deletes=-1", "sync.max-deletes-percent=101"), []wantFault{
 			{"sync.max-deletes (environment)", errNotAllowed, "a number from 0 to 1000000000"}, {"sync.max-deletes-percent (environment)", errNotAllowed, "a number from 0 to 100"}}},
-		{"page size", with(complete, "ldap.page-size=1e3"), []want{{"ldap.page-size (environment)", errNotAllowed, "a number from 1 to 10000"}}},
-		{"certificates that cannot be read", with(complete, "ldap.certificate="+nowhere, "GATEWAY_CA_FILE="+os.TempDir()), []want{
+		{"page size", with(complete, "ldap.page-size=1e3"), []wantFault{{"ldap.page-size (environment)", errNotAllowed, "a number from 1 to 10000"}}},
+		{"unreadable certificates", with(complete, "ldap.certificate="+nowhere, "GATEWAY_CA_FILE="+os.TempDir()), []wantFault{
 			{"GATEWAY_CA_FILE (environment)", syscall.EISDIR, file}, {"ldap.certificate (environment)", fs.ErrNotExist, file}}},
-		{"empty certificate", with(complete, "ldap.certificate="+empty), []want{{"ldap.certificate (environment)", errNotCert, "DER or PEM"}}},
-		{"secret's file that cannot be read", with(complete, "qualys.user.password=", "QUALYS_USER_PASSWORD_FILE="+nowhere+"/hush"), []want{
+		{"empty certificate", with(complete, "ldap.certificate="+empty), []wantFault{{"ldap.certificate (environment)", errNotCert, "DER or PEM"}}},
+		{"unreadable file of a secret", with(complete, "qualys.user.password=", "QUALYS_USER_PASSWORD_FILE="+nowhere+"/hush"), []wantFault{
 			{"QUALYS_USER_PASSWORD_FILE (environment)", fs.ErrNotExist, file}}},
-		{"secret's file that is empty", with(complete, "qualys.user.password=", "qualys.user.password.file="+empty), []want{{"qualys.user.password", errMissing, "password at the gateway"}}},
-		{"one key in two spellings", with(complete, "thread-pool.size=10", "SERVICE_CHILD_THREAD_POOL=11"), []want{
-			{"thread-pool.size (environment) and SERVICE_CHILD_THREAD_POOL (environment)", errTwice, "one of them"}}},
-		{"a secret and its file", with(complete, "QUALYS_USER_PASSWORD_FILE="+write(t, "s", "hush too\n")), []want{
-			{"qualys.user.password (environment) and QUALYS_USER_PASSWORD_FILE (environment)", errTwice, "one of them"}}},
+		{"empty file of a secret", with(complete, "qualys.user.password=", "qualys.user.password.file="+empty), []wantFault{{"qualys.user.password", errMissing, "password at the gateway"}}},
+		{"one key in two spellings", with(complete, "thread-pool.size=10", "SERVICE_CHILD_THREAD_POOL=11"), []wantFault{
+			{"thread-pool.size (environment) and SERVICE_CHILD_THREAD_POOL (environment)", errDuplicate, "one of them"}}},
+		{"secret and its file", with(complete, "QUALYS_USER_PASSWORD_FILE="+writeFile(t, "s", "hush too\n")), []wantFault{
+			{"qualys.user.password (environment) and QUALYS_USER_PASSWORD_FILE (environment)", errDuplicate, "one of them"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := load(c.environ)
@@ -381,28 +380,28 @@ func TestFaults(t *testing.T) {
 
 func TestFaultsOfFiles(t *testing.T) {
 	t.Parallel()
-	a := write(t, "a.env", "thread-pool.size=1\n=hush\nservice.child-thread-pool=2\nlog.level=hush@loud\n")
-	b := write(t, "b.env", "\xffhush\nhush hush=1\nthread-pool.size=2\nTHREAD_POOL_SIZE=2\nlog.format=\nlog.format=xml\nlog.format=json\n"+strings.Repeat("hush", 1<<14)+"=x\n")
+	a := writeFile(t, "a.env", "thread-pool.size=1\n=hush\nservice.child-thread-pool=2\nlog.level=hush@loud\n")
+	b := writeFile(t, "b.env", "\xffhush\nhush hush=1\nthread-pool.size=2\nTHREAD_POOL_SIZE=2\nlog.format=\nlog.format=xml\nlog.format=json\n"+strings.Repeat("hush", 1<<14)+"=x\n")
 	nowhere := filepath.Join(t.TempDir(), "nowhere.env")
 	_, err := load(with(complete, "upload.batch-size=0"), a, b, nowhere)
 	checkFaults(t, err,
-		want{a + " line 2", errLine, "KEY=VALUE"},
-		want{b + " line 1", errNotUTF8, "UTF-8"},
-		want{b + " line 2", errLine, "KEY=VALUE"},
-		want{b + " line 8", errLineTooLong, "less than 64 KiB"},
-		want{"env file " + nowhere, fs.ErrNotExist, "the path of a readable file"},
-		want{"log.format (" + b + " line 6) and log.format (" + b + " line 7)", errTwice, "one of them"},
-		want{"thread-pool.size (" + a + " line 1) and service.child-thread-pool (" + a + " line 3)", errTwice, "one of them"},
-		want{"upload.batch-size (environment)", errNotAllowed, "a number from 1 to 5000"},
-		want{"log.level (" + a + " line 4)", errNotAllowed, "trace, debug, info, warn, error"},
-		want{"log.format (" + b + " line 6)", errNotAllowed, "json, console"},
+		wantFault{a + " line 2", errLine, "KEY=VALUE"},
+		wantFault{b + " line 1", errNotUTF8, "UTF-8"},
+		wantFault{b + " line 2", errLine, "KEY=VALUE"},
+		wantFault{b + " line 8", errLineTooLong, "less than 64 KiB"},
+		wantFault{"env file " + nowhere, fs.ErrNotExist, "the path of a readable file"},
+		wantFault{"log.format (" + b + " line 6) and log.format (" + b + " line 7)", errDuplicate, "one of them"},
+		wantFault{"thread-pool.size (" + a + " line 1) and service.child-thread-pool (" + a + " line 3)", errDuplicate, "one of them"},
+		wantFault{"upload.batch-size (environment)", errNotAllowed, "a number from 1 to 5000"},
+		wantFault{"log.level (" + a + " line 4)", errNotAllowed, "trace, debug, info, warn, error"},
+		wantFault{"log.format (" + b + " line 6)", errNotAllowed, "json, console"},
 	)
 }
 
 func TestLayers(t *testing.T) {
 	t.Parallel()
-	one := write(t, "one.env", "thread-pool.size=1\nservice.child-thread-pool=1\nlog.level=warn\nupload.batch-size=1\nqualys.user.password.file=/nowhere\n")
-	two := write(t, "two.env", "SERVICE_CHILD_THREAD_POOL=2\nlog.level=\nHOME\nupload.batch-size=2\nldap.page-size\n")
+	one := writeFile(t, "one.env", "thread-pool.size=1\nservice.child-thread-pool=1\nlog.level=warn\nupload.batch-size=1\nqualys.user.password.file=/nowhere\n")
+	two := writeFile(t, "two.env", "SERVICE_CHILD_THREAD_POOL=2\nlog.level=\nHOME\nupload.batch-size=2\nldap.page-size\n")
 	environ := with(complete, "THREAD_POOL_SIZE=3", "upload.batch-size=", "ldap.page-size=5")
 	c, err := Load(Source{EnvFiles: []string{one, two}, Environ: environ, Flags: map[string]string{"log.format": "console"}})
 	if err != nil {
@@ -412,12 +411,12 @@ func TestLayers(t *testing.T) {
 		name      string
 		got, want any
 	}{
-		{"the environment wins over files, whatever the spelling", c.Run.Upload.Workers, 3},
-		{"a later file wins, and an empty value does not override", c.Run.Upload.BatchSize, 2},
+		{"the environment overrides files, in any spelling", c.Run.Upload.Workers, 3},
+		{"a later file overrides, an empty value does not", c.Run.Upload.BatchSize, 2},
 		{"an empty value in a later file does not override", c.Log.Level, "warn"},
-		{"a key alone comes from the environment", c.Run.Search.PageSize, 5},
-		{"flags are heard", c.Log.Format, "console"},
-		{"an overridden secret's file is not opened", c.Gateway.Login.Password.Reveal(), "hush"},
+		{"a key without a value comes from the environment", c.Run.Search.PageSize, 5},
+		{"flags", c.Log.Format, "console"},
+		{"the file of an overridden secret is not opened", c.Gateway.Login.Password.Reveal(), "hush"},
 	} {
 		if check.got != check.want {
 			t.Errorf("%s: got %v, want %v", check.name, check.got, check.want)
@@ -428,7 +427,7 @@ func TestLayers(t *testing.T) {
 		t.Errorf("flags do not win: %+v, %v", c, err)
 	}
 	_, err = Load(Source{Environ: complete, Flags: map[string]string{"log.level": "loud"}})
-	checkFaults(t, err, want{"log.level (command line)", errNotAllowed, "trace, debug, info, warn, error"})
+	checkFaults(t, err, wantFault{"log.level (command line)", errNotAllowed, "trace, debug, info, warn, error"})
 }
 
 func TestSecretFiles(t *testing.T) {
@@ -441,28 +440,28 @@ func TestSecretFiles(t *testing.T) {
 		{"all else stays", ` "hush" $# `, ` "hush" $# `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path := write(t, "secret", c.content)
+			path := writeFile(t, "secret", c.content)
 			for _, spelling := range []string{"oauth.client.secret.file", "OAUTH_CLIENT_SECRET_FILE", "qualys.clientSecret.file", "QUALYS_CLIENTSECRET_FILE"} {
-				l := mustLoad(t, with(complete, "authentication.type=OAUTH", "qualys.clientId=x", spelling+"="+path)).Gateway.Login
+				l := requireLoad(t, with(complete, "authentication.type=OAUTH", "qualys.clientId=x", spelling+"="+path)).Gateway.Login
 				if got := l.ClientSecret.Reveal(); got != c.want {
 					t.Errorf("%s: got %q, want %q", spelling, got, c.want)
 				}
 			}
 		})
 	}
-	same := write(t, "same", "hush\n")
-	mustLoad(t, with(complete, "qualys.user.password.file="+same, "QUALYS_USER_PASSWORD_FILE="+same))
+	same := writeFile(t, "same", "hush\n")
+	requireLoad(t, with(complete, "qualys.user.password.file="+same, "QUALYS_USER_PASSWORD_FILE="+same))
 }
 
-// TestConfigDoesNotPrintSecrets prints and encodes everything that holds a secret. fmt does
-// not follow pointers below the first level, so what is behind one is printed on its own.
+// TestConfigDoesNotPrintSecrets prints and encodes all structs with secrets. fmt does not follow
+// pointers below the first level, so their targets are printed separately.
 func TestConfigDoesNotPrintSecrets(t *testing.T) {
 	t.Parallel()
 	for _, environ := range [][]string{
-		with(with(with(complete, inDirectory...), inProxy...), "proxy.username=u", "proxy.password=hush"),
-		with(with(complete, oauth...), append(inDirectory, inProxy...)...),
+		with(with(with(complete, directorySettings...), proxySettings...), "proxy.username=u", "proxy.password=hush"),
+		with(with(complete, oauth...), append(directorySettings, proxySettings...)...),
 	} {
-		c := mustLoad(t, environ)
+		c := requireLoad(t, environ)
 		source := *c.Run.Source
 		secrets := 0
 		for _, value := range []any{c, *c, c.Gateway, c.Gateway.Login, c.Gateway.Proxy, *c.Gateway.Proxy, c.Run, source, source.Directory} {

@@ -13,23 +13,23 @@ import (
 	"github.com/joho/godotenv"
 )
 
-// envLine is a setting of an env file.
+// envLine is a setting in an env file.
 type envLine struct {
 	number     int
 	key, value string
 }
 
-// badLine is a line that Docker would refuse. It never holds what the line says.
+// badLine is a line that Docker refuses. It does not contain the text, which can be a secret.
 type badLine struct {
 	number int
 	err    error
 }
 
-// keyAndValue is what a line may be.
+// keyAndValue is the allowed form of a line.
 const keyAndValue = "KEY=VALUE"
 
-// parseEnvFile reads content as docker run --env-file does (docker/cli,
-// pkg/kvfile), except that it goes on after a bad line to find them all.
+// parseEnvFile parses an env file like docker run --env-file (docker/cli, pkg/kvfile), but it
+// continues after a bad line.
 func parseEnvFile(content []byte, environ []string) (lines []envLine, bad []badLine) {
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
 	number := 0
@@ -46,7 +46,7 @@ func parseEnvFile(content []byte, environ []string) (lines []envLine, bad []badL
 	return lines, bad
 }
 
-// parseEnvLine returns no key for a line that sets nothing.
+// parseEnvLine parses a line. The key is empty if the line sets nothing.
 func parseEnvLine(raw []byte, environ []string) (envLine, error) {
 	if len(raw) >= bufio.MaxScanTokenSize {
 		return envLine{}, invalid(errLineTooLong, "less than 64 KiB")
@@ -60,10 +60,10 @@ func parseEnvLine(raw []byte, environ []string) (envLine, error) {
 	}
 	key, value, hasValue := strings.Cut(text, "=")
 	if key == "" {
-		return envLine{}, invalid(fmt.Errorf("%w: there is no key", errLine), keyAndValue)
+		return envLine{}, invalid(fmt.Errorf("%w: missing key", errLine), keyAndValue)
 	}
 	if strings.ContainsAny(key, " \t") {
-		return envLine{}, invalid(fmt.Errorf("%w: there is white space in the key", errLine), keyAndValue)
+		return envLine{}, invalid(fmt.Errorf("%w: white space in the key", errLine), keyAndValue)
 	}
 	if !hasValue {
 		i := slices.IndexFunc(environ, func(pair string) bool { return strings.HasPrefix(pair, key+"=") })
@@ -72,22 +72,21 @@ func parseEnvLine(raw []byte, environ []string) (envLine, error) {
 		}
 		return envLine{key: key, value: environ[i][len(key)+1:]}, nil
 	}
-	value, ok := throughGodotenv(value)
+	value, ok := readWithGodotenv(value)
 	if !ok {
 		return envLine{}, invalid(errLine, keyAndValue)
 	}
 	return envLine{key: key, value: value}, nil
 }
 
-// throughGodotenv has godotenv read a value verbatim. Left to itself it refuses
-// - in a key, expands $, cuts at " #", takes quotes off and quotes the file,
-// secrets included, in its errors; Docker does none of this. So it gets a key it
-// likes and the value in an encoding in which nothing is special to it.
-func throughGodotenv(value string) (string, bool) {
-	read, err := godotenv.Unmarshal("VALUE=" + url.QueryEscape(value))
+// readWithGodotenv parses a value verbatim. Unlike Docker, godotenv refuses - in a key,
+// expands $, cuts at " #", removes quotes, and quotes the file, with secrets, in its errors.
+// So the value is encoded without special characters.
+func readWithGodotenv(value string) (string, bool) {
+	values, err := godotenv.Unmarshal("VALUE=" + url.QueryEscape(value))
 	if err != nil {
 		return "", false
 	}
-	plain, err := url.QueryUnescape(read["VALUE"])
-	return plain, err == nil
+	decoded, err := url.QueryUnescape(values["VALUE"])
+	return decoded, err == nil
 }

@@ -19,7 +19,7 @@ func TestEnvFile(t *testing.T) {
 		bad           []int
 	}{
 		{"plain", "a=b\n", []envLine{{1, "a", "b"}}, nil},
-		{"no newline at the end", "a=b", []envLine{{1, "a", "b"}}, nil},
+		{"no trailing newline", "a=b", []envLine{{1, "a", "b"}}, nil},
 		{"empty file", "", nil, nil},
 		{"dots and hyphens in the key", "service.cron-expression=*/10 * * * *", []envLine{{1, "service.cron-expression", "*/10 * * * *"}}, nil},
 		{"any character in the key", "ä:$x\"=1", []envLine{{1, `ä:$x"`, "1"}}, nil},
@@ -45,9 +45,9 @@ func TestEnvFile(t *testing.T) {
 		{"CRLF", "a=b\r\n\r\nc=d\r\n", []envLine{{1, "a", "b"}, {3, "c", "d"}}, nil},
 		{"CR within a line is kept", "a=b\rc=d\r\r\n", []envLine{{1, "a", "b\rc=d\r"}}, nil},
 		{"the same key twice", "a=b\na=c", []envLine{{1, "a", "b"}, {2, "a", "c"}}, nil},
-		{"key alone, in the environment", "FROM_ENV\nquoted.key", []envLine{{1, "FROM_ENV", "of the process"}, {2, "quoted.key", "'kept'"}}, nil},
-		{"key alone, empty in the environment", "EMPTY", []envLine{{1, "EMPTY", ""}}, nil},
-		{"key alone, nowhere", "FROM", nil, nil},
+		{"key only, in the environment", "FROM_ENV\nquoted.key", []envLine{{1, "FROM_ENV", "of the process"}, {2, "quoted.key", "'kept'"}}, nil},
+		{"key only, empty in the environment", "EMPTY", []envLine{{1, "EMPTY", ""}}, nil},
+		{"key only, absent", "FROM", nil, nil},
 		{"no key", "a=b\n=c\nd=e", []envLine{{1, "a", "b"}, {3, "d", "e"}}, []int{2}},
 		{"white space in the key", "a b=c\nd\t=e\nf =g", nil, []int{1, 2, 3}},
 		{"words without a key", "first line", nil, []int{1}},
@@ -71,8 +71,8 @@ func TestEnvFile(t *testing.T) {
 	}
 }
 
-// FuzzEnvFile holds the parser against the rule as Docker's documentation puts
-// it, over the scanner that Docker uses.
+// FuzzEnvFile compares the parser with the rule in Docker's documentation, and with the scanner
+// that Docker uses.
 func FuzzEnvFile(f *testing.F) {
 	for _, content := range []string{
 		"a=b\n", "\xef\xbb\xbfa=b\r\n", "a=$x \"y\" # z", "# c\n =d\nb c=d\n\xff", "HOME\nhome", "a=%41+\\n", "export a='b",
@@ -81,7 +81,7 @@ func FuzzEnvFile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		if len(content) >= bufio.MaxScanTokenSize {
-			return // the scanner gives up on long lines; the table has that case
+			return // the scanner fails on long lines, which the table includes
 		}
 		got, bad := parseEnvFile(content, []string{"HOME=/root"})
 		refused := map[int]bool{}
@@ -116,7 +116,7 @@ func FuzzEnvFile(f *testing.F) {
 			case wrong || skipped:
 				continue
 			case next == len(got):
-				t.Fatalf("line %d %q is missing", number, text)
+				t.Fatalf("line %d %q missing", number, text)
 			}
 			want := envLine{number, key, "/root"}
 			if end >= 0 {
@@ -128,7 +128,7 @@ func FuzzEnvFile(f *testing.F) {
 			next++
 		}
 		if next != len(got) {
-			t.Fatalf("too many settings: %#v", got[next:])
+			t.Fatalf("unexpected settings: %#v", got[next:])
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 func TestSpellings(t *testing.T) {
 	t.Parallel()
-	for spelling, want := range map[string]meant{
+	for spelling, want := range map[string]keyReference{
 		"service.cron-expression":    {name: "service.cron-expression"},
 		"SERVICE_CRON_EXPRESSION":    {name: "service.cron-expression"},
 		"QUALYS_CUSTOMERUUID":        {name: "qualys.customerUuid"},
@@ -35,7 +35,7 @@ func TestSpellings(t *testing.T) {
 		"sync.max-delete":            {},
 		"service.http.proxy.enabled": {name: "proxy.enabled"},
 	} {
-		if got := bySpelling()[spelling]; got != want {
+		if got := spellings()[spelling]; got != want {
 			t.Errorf("%s: got %+v, want %+v", spelling, got, want)
 		}
 	}
@@ -51,18 +51,17 @@ func TestSpellingsDoNotCollide(t *testing.T) {
 		}
 		want += spellings
 	}
-	if got := len(bySpelling()); got != want {
+	if got := len(spellings()); got != want {
 		t.Errorf("%d spellings, want %d", got, want)
 	}
 }
 
-// TestDocsNameWhatIsAllowed compares the documentation of keys with the parsers: what a
-// remedy allows, the key's Doc names, too.
-func TestDocsNameWhatIsAllowed(t *testing.T) {
+// TestDocsHaveAllowedValues tests that the Doc of a key has the allowed values of its parser.
+func TestDocsHaveAllowedValues(t *testing.T) {
 	t.Parallel()
 	numbers := regexp.MustCompile(`^a number from (\d+ to \d+)$`)
 	checked := 0
-	base := with(with(with(complete, inDirectory...), inProxy...), oauth...)
+	base := with(with(with(complete, directorySettings...), proxySettings...), oauth...)
 	base = with(base, "proxy.username=u", "proxy.password=hush")
 	for _, k := range Keys() {
 		_, err := load(with(base, k.Name+"=?!"))
@@ -108,15 +107,15 @@ func TestSampleEnv(t *testing.T) {
 			}
 			continue
 		}
-		means, known := bySpelling()[m[2]]
-		if !known || means.name != m[2] {
+		reference, known := spellings()[m[2]]
+		if !known || reference.name != m[2] {
 			t.Errorf("%q is not the name of a key", m[2])
 			continue
 		}
 		shown[m[2]] = true
-		key, isDefault := lookUp(m[2]), m[1] == "#" && !strings.Contains(m[3], "<") && m[2] != "authentication.type"
+		key, isDefault := keyByName(m[2]), m[1] == "#" && !strings.Contains(m[3], "<") && m[2] != "authentication.type"
 		if isDefault && m[3] != key.Default {
-			t.Errorf("%s: default shown is %q, the code's is %q", m[2], m[3], key.Default)
+			t.Errorf("%s: default %q, want %q", m[2], m[3], key.Default)
 		}
 		if m[1] == "#" {
 			continue
@@ -132,15 +131,15 @@ func TestSampleEnv(t *testing.T) {
 	}
 	for _, k := range Keys() {
 		if !shown[k.Name] {
-			t.Errorf("%s is not shown", k.Name)
+			t.Errorf("%s missing", k.Name)
 		}
 	}
-	mustLoad(t, nil, write(t, "sample.env", replaced.String()))
+	requireLoad(t, nil, writeFile(t, "sample.env", replaced.String()))
 
 	_, err = load(nil, "../../sample.env")
 	all := fault.All(err)
 	if len(all) != placeholders || slices.ContainsFunc(all, func(err error) bool { return !errors.Is(err, errPlaceholder) }) {
-		t.Errorf("as it is, the sample should fault its %d placeholders and nothing else: %v", placeholders, err)
+		t.Errorf("want faults for %d placeholders only: %v", placeholders, err)
 	}
 }
 
@@ -153,7 +152,7 @@ func configurationTable() string {
 	for _, k := range Keys() {
 		doc := k.Doc
 		if k.Secret {
-			doc += "; or `" + k.Name + ".file`, the path of a file that holds it"
+			doc += "; or `" + k.Name + ".file`, the path of a file with the secret"
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", k.Name, code(k.Aliases...), code(k.Default), doc)
 	}
@@ -174,26 +173,26 @@ func TestREADMETable(t *testing.T) {
 		t.Fatal(err)
 	}
 	readme := strings.ReplaceAll(string(content), "\r\n", "\n")
-	// The table and the line after it, so that no row can follow unseen.
+	// With the empty line after the table, additional rows fail the test.
 	if !strings.Contains(readme+"\n", configurationTable()+"\n") {
 		t.Errorf("README.md needs this table, an empty line after it:\n%s", configurationTable())
 	}
 }
 
-// TestEveryKeyIsRead: a row of keys alone lets a key be given, and be of no effect.
+// TestEveryKeyIsRead tests that Load reads every key.
 func TestEveryKeyIsRead(t *testing.T) {
 	t.Parallel()
-	basic := with(with(with(complete, inDirectory...), inProxy...), "proxy.username=u", "proxy.password=hush")
+	basic := with(with(with(complete, directorySettings...), proxySettings...), "proxy.username=u", "proxy.password=hush")
 	for _, k := range keys {
 		isRead := func(environ []string) bool {
 			_, err := load(with(environ, k.Name+"=<REPLACE_ME>"))
 			return slices.ContainsFunc(fault.All(err), func(err error) bool {
-				failed, is := err.(*fault.Error)
-				return is && failed.Object == k.Name+" (environment)" && errors.Is(err, errPlaceholder)
+				failed, ok := errors.AsType[*fault.Error](err)
+				return ok && failed.Object == k.Name+" (environment)" && errors.Is(err, errPlaceholder)
 			})
 		}
 		if !isRead(basic) && !isRead(with(basic, oauth...)) {
-			t.Errorf("%s: Load does not ask for it", k.Name)
+			t.Errorf("%s is not read", k.Name)
 		}
 	}
 }

@@ -6,11 +6,11 @@ import (
 	"adconnector/internal/gateway"
 )
 
-// The documented sample and the documented table of keys, with invented values
-// in place of the placeholders.
+// TestDocumentedFiles loads the documented sample and the documented table of keys, in which
+// invented values replace the placeholders.
 func TestDocumentedFiles(t *testing.T) {
 	t.Parallel()
-	c := mustLoad(t, nil, "../../testdata/documented-sample.env")
+	c := requireLoad(t, nil, "../../testdata/documented-sample.env")
 	if l := c.Gateway.Login; l.Username != "quays_rb" || l.Password.Reveal() != "Invented@890" || l.ClientID != "" {
 		t.Errorf("sample: login %+v", l)
 	}
@@ -21,7 +21,7 @@ func TestDocumentedFiles(t *testing.T) {
 		t.Errorf("sample: %+v %+v", c.Service, c.Run.Upload)
 	}
 
-	c = mustLoad(t, nil, "../../testdata/documented-table.env")
+	c = requireLoad(t, nil, "../../testdata/documented-table.env")
 	if l := c.Gateway.Login; l.Username != "" || l.ClientSecret.Reveal() != "InventedClientSecretOfThisTest00" || l.TokenURL.Host != "login.example.com" || l.Subscription {
 		t.Errorf("table: login %+v", l)
 	}

@@ -1,125 +1,91 @@
 package config
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
-// Unknown is a setting that has no effect and looks as if it should have one.
+// Unknown is a setting without effect that resembles a key.
 type Unknown struct {
 	Key     string
-	Place   string // where it stands; never what its value is
-	Nearest string // the spelling that is likely meant; "": there is none
+	Place   string // environment, or file and line
+	Nearest string // the most similar spelling of a key; empty: none is similar
 }
 
-// unknown notes a setting that is not one of ours, where it looks like one. An env
-// file is ours, and so are names with dots, which no shell makes: what begins as our
-// keys do counts there. Other names of the environment are mostly other programs',
-// HTTP_PROXY or LOG_DIR for example: they must all but be one of ours.
-func (l *loader) unknown(spelling, text, place string, ours bool) {
-	if text == "" || l.tell == nil {
+// reportUnknown reports a setting that is not a key but resembles one, once. In env files
+// and in names with dots, which shells do not allow, the first word of a key is enough. The
+// environment also has variables of other programs, such as HTTP_PROXY or LOG_DIR: there, a
+// name must be almost equal to a key.
+func (l *loader) reportUnknown(spelling, text, place string, onlyOurs bool) {
+	isReported := slices.ContainsFunc(l.unknown, func(u Unknown) bool { return u.Key == spelling })
+	if text == "" || l.onUnknown == nil || isReported {
 		return
 	}
-	ours = ours || strings.Contains(spelling, ".")
-	nearest, distance := l.nearest(spelling)
-	size := len(plain(nearest))
-	slip := distance <= 2 && distance*6 <= size
-	if !slip && !(ours && l.beginsAsOurs(spelling)) && !strings.HasPrefix(spelling, "QUALYS_") {
+	nearest, distance := l.mostSimilar(spelling)
+	length := len(normalize(nearest))
+	isTypo := distance <= 2 && distance*6 <= length
+	hasOurPrefix := strings.HasPrefix(spelling, "QUALYS_") || (onlyOurs || strings.Contains(spelling, ".")) && l.beginsLikeKey(spelling)
+	if !isTypo && !hasOurPrefix {
 		return
 	}
-	if distance*2 > size { // it may mean anything
+	if distance*2 > length {
 		nearest = ""
 	}
 	u := Unknown{Key: spelling, Place: place, Nearest: nearest}
-	if !slices.ContainsFunc(l.told, func(before Unknown) bool { return before.Key == u.Key }) {
-		l.told = append(l.told, u)
-		l.tell(u)
-	}
+	l.unknown = append(l.unknown, u)
+	l.onUnknown(u)
 }
 
-// nearest finds the spelling of ours that takes the fewest changes of a letter, and
-// how many. Case, points and dashes count for nothing, and to leave out the end of a
-// key counts as little. Among equals a longer form of the same wins, then the style.
-func (l *loader) nearest(spelling string) (nearest string, distance int) {
-	form := plain(spelling)
-	rank := func(known string) (distance, unlike int) {
-		distance = changes(form, plain(known))
-		if (strings.ToUpper(known) == known) != (strings.ToUpper(spelling) == spelling) {
-			unlike = 1
+// minAbbreviation is the length from which the beginning of a key counts as its abbreviation.
+const minAbbreviation = 6
+
+// mostSimilar returns the most similar spelling of a key, and the Levenshtein distance to it.
+// Case, dots, dashes and underscores do not count. Keys that begin with the unknown spelling
+// take precedence: proxy.pass is an abbreviation of proxy.password, although proxy.host has a
+// smaller distance. The result has the same form: shell-safe or not.
+func (l *loader) mostSimilar(spelling string) (nearest string, distance int) {
+	unknown := normalize(spelling)
+	distanceTo := func(known string) int { return levenshtein.ComputeDistance(unknown, normalize(known)) }
+	var candidates, abbreviated []string
+	for _, known := range slices.Sorted(maps.Keys(l.spellings)) {
+		if isUpperCase(known) != isUpperCase(spelling) {
+			continue
 		}
-		if !strings.HasPrefix(plain(known), form) {
-			return distance, unlike + 2
-		}
-		if len(form) >= shortest {
-			distance = min(distance, shortened)
-		}
-		return distance, unlike
-	}
-	unlike := 0
-	for _, known := range slices.Sorted(maps.Keys(l.keys)) {
-		d, u := rank(known)
-		if nearest == "" || d < distance || d == distance && u < unlike {
-			nearest, distance, unlike = known, d, u
+		candidates = append(candidates, known)
+		if len(unknown) >= minAbbreviation && strings.HasPrefix(normalize(known), unknown) {
+			abbreviated = append(abbreviated, known)
 		}
 	}
-	return nearest, distance
+	if len(abbreviated) > 0 {
+		candidates = abbreviated
+	}
+	nearest = slices.MinFunc(candidates, func(a, b string) int { return cmp.Compare(distanceTo(a), distanceTo(b)) })
+	return nearest, distanceTo(nearest)
 }
 
-const (
-	// shortened is what leaving out the end of a key counts as: more than a slip, less
-	// than another word.
-	shortened = 3
-	shortest  = 6 // letters that must be left
-)
+func isUpperCase(spelling string) bool { return spelling == strings.ToUpper(spelling) }
 
-// plain is a spelling without what people get wrong most.
-func plain(spelling string) string {
+// normalize returns a spelling without case and separators.
+func normalize(spelling string) string {
 	return strings.ToLower(strings.NewReplacer(".", "", "-", "", "_", "").Replace(spelling))
 }
 
-// beginsAsOurs reports whether the first word is one of our keys' first words.
-func (l *loader) beginsAsOurs(spelling string) bool {
-	first := func(s string) string {
-		word, _, more := strings.Cut(s, ".")
-		if !more {
-			word, _, more = strings.Cut(s, "_")
-		}
-		if !more {
-			return ""
-		}
-		return strings.ToLower(word)
-	}
-	word := first(spelling)
-	for known := range l.keys {
-		if word != "" && word == first(known) {
+// beginsLikeKey reports whether a spelling has the first word of a key, in any case.
+func (l *loader) beginsLikeKey(spelling string) bool {
+	word := firstWord(spelling)
+	for known := range l.spellings {
+		if word != "" && word == firstWord(known) {
 			return true
 		}
 	}
 	return false
 }
 
-// changes is how many letters must be put in, left out or replaced, or swapped with
-// their neighbours, to make b of a.
-func changes(a, b string) int {
-	row := func(n int) []int { return make([]int, n+1) }
-	before, last, now := row(len(b)), row(len(b)), row(len(b))
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		now[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			now[j] = min(last[j]+1, now[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				now[j] = min(now[j], before[j-2]+1)
-			}
-		}
-		before, last, now = last, now, before
-	}
-	return last[len(b)]
+// firstWord returns the lower-case text before the first dot or underscore, or "" without one.
+func firstWord(spelling string) string {
+	return strings.ToLower(spelling[:max(0, strings.IndexAny(spelling, "._"))])
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -11,7 +10,7 @@ func TestUnknown(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		key           string
-		file, environ string // the nearest key; "": it is not told of; "?": it is, with whatever is near
+		file, environ string // the most similar key; "": not reported; "?": reported with any key
 	}{
 		{"ldap.hots", "ldap.host", "ldap.host"},
 		{"qualys.customeruuid", "qualys.customerUuid", "qualys.customerUuid"},
@@ -33,56 +32,44 @@ func TestUnknown(t *testing.T) {
 		{"proxy.pass", "proxy.password", "proxy.password"}, {"proxy.user", "proxy.username", "proxy.username"},
 		{"service.quite.another.matter", "?", "?"},
 
-		// Other programs' names.
+		// Variables of other programs.
 		{"HTTP_PROXY", "", ""}, {"https_proxy", "", ""}, {"NO_PROXY", "", ""}, {"PATH", "", ""}, {"HOSTNAME", "", ""}, {"JAVA_OPTS", "", ""},
 		{"SSL_CERT_FILE", "", ""}, {"spring.profiles.active", "", ""}, {"npm_config_registry", "", ""}, {"_", "", ""}, {"LS_COLORS", "", ""},
 		{"LOG_DIR", "?", ""}, {"LOG_FILE", "?", ""}, {"PROXY_USER", "?", ""}, {"SERVICE_NAME", "?", ""}, {"CONNECTOR_HOME", "?", ""},
 		{"LDAP_SERVICE_HOST", "?", ""}, {"LDAP_PORT_389_TCP", "?", ""}, {"GATEWAY_SERVICE_PORT", "?", ""}, {"SYNC_HOME", "?", ""},
 	} {
 		for place, want := range map[string]string{"file": c.file, "environment": c.environ} {
-			var told []Unknown
-			src := Source{Unknown: func(u Unknown) { told = append(told, u) }}
+			var reported []Unknown
+			src := Source{Unknown: func(u Unknown) { reported = append(reported, u) }}
 			if place == "file" {
-				src.EnvFiles = []string{write(t, "a.env", c.key+"=hush\n"+c.key+"=hush\n")}
+				src.EnvFiles = []string{writeFile(t, "a.env", c.key+"=hush\n"+c.key+"=hush\n")}
 				place = src.EnvFiles[0] + " line 1"
 			} else {
 				src.Environ = []string{c.key + "=hush", c.key + "=hush"}
 			}
 			if _, err := Load(src); err == nil {
-				t.Fatal("nothing is missing")
+				t.Fatal("no fault, although all keys are missing")
 			}
 			switch {
-			case want == "" && len(told) > 0, want != "" && len(told) != 1:
-				t.Errorf("%s in %s: told %+v, want %q", c.key, place, told, want)
-			case want != "" && want != "?" && told[0] != Unknown{c.key, place, want}:
-				t.Errorf("%s in %s: told %+v, want %q", c.key, place, told, want)
+			case want == "" && len(reported) > 0, want != "" && len(reported) != 1:
+				t.Errorf("%s in %s: reported %+v, want %q", c.key, place, reported, want)
+			case want != "" && want != "?" && reported[0] != Unknown{c.key, place, want}:
+				t.Errorf("%s in %s: reported %+v, want %q", c.key, place, reported, want)
 			}
-			if strings.Contains(fmt.Sprint(told), "hush") {
-				t.Errorf("a value in %+v", told)
+			if strings.Contains(fmt.Sprint(reported), "hush") {
+				t.Errorf("value in %+v", reported)
 			}
 		}
 	}
 }
 
-// TestNothingUnknown: neither what is known nor what is empty is told of.
+// TestNothingUnknown tests that known keys and empty unknown keys are not reported.
 func TestNothingUnknown(t *testing.T) {
 	t.Parallel()
-	for spelling := range bySpelling() {
-		src := Source{Environ: []string{spelling + "=x", "ldap.hots="}, Unknown: func(u Unknown) { t.Errorf("told of %+v", u) }}
+	for spelling := range spellings() {
+		src := Source{Environ: []string{spelling + "=x", "ldap.hots="}, Unknown: func(u Unknown) { t.Errorf("reported %+v", u) }}
 		_, _ = Load(src)
 	}
-	src := Source{EnvFiles: []string{"../../testdata/documented-sample.env", "../../testdata/documented-table.env", "../../sample.env"}, Unknown: func(u Unknown) { t.Errorf("told of %+v", u) }}
+	src := Source{EnvFiles: []string{"../../testdata/documented-sample.env", "../../testdata/documented-table.env", "../../sample.env"}, Unknown: func(u Unknown) { t.Errorf("reported %+v", u) }}
 	_, _ = Load(src)
-}
-
-func TestChanges(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"host", "host", 0}, {"hots", "host", 1}, {"hosts", "host", 1}, {"hst", "host", 1}, {"", "host", 4}, {"post", "host", 1}, {"kitten", "sitting", 3}} {
-		if got := []int{changes(c.a, c.b), changes(c.b, c.a)}; !slices.Equal(got, []int{c.want, c.want}) {
-			t.Errorf("%q and %q: %d, want %d", c.a, c.b, got, c.want)
-		}
-	}
 }

@@ -18,7 +18,7 @@ import (
 	"adconnector/internal/secret"
 )
 
-// quote shows a refused value, unless it might be one with credentials in it.
+// quote returns a refused value for an error, unless it could contain credentials.
 func quote(text string) string {
 	if strings.Contains(text, "@") {
 		return "the value"
@@ -26,22 +26,22 @@ func quote(text string) string {
 	return fmt.Sprintf("%.80q", text)
 }
 
-// The causes of faults. What they are about is in front of some of them.
+// The causes of faults. Some follow the refused value.
 var (
 	errMissing      = errors.New("missing")
-	errNoLogin      = errors.New("there is no login")
-	errPlaceholder  = errors.New("the placeholder <...> must be replaced")
+	errNoLogin      = errors.New("no credentials")
+	errPlaceholder  = errors.New("placeholder <...> not replaced")
 	errQuotes       = errors.New("the quotes are part of the value")
-	errTwice        = errors.New("the same key, given twice with different values")
-	errNeedsHost    = errors.New("needs ldap.host, without which connection and profile come from the gateway")
+	errDuplicate    = errors.New("the same key with different values")
+	errRequiresHost = errors.New("requires ldap.host, without which connection and profile come from the gateway")
 	errUnreadable   = errors.New("cannot be read")
 	errNotAllowed   = errors.New("is not allowed")
 	errNotUUID      = errors.New("is not a UUID")
-	errNotURL       = errors.New("it is not a URL with a host")
-	errCredentials  = errors.New("it contains a user name or password, which have keys of their own")
-	errQuery        = errors.New("it has a query or a fragment")
+	errNotURL       = errors.New("not a URL with a host")
+	errCredentials  = errors.New("contains a user name or password, which have separate keys")
+	errQuery        = errors.New("has a query or a fragment")
 	errNotEncrypted = errors.New("http would send credentials in plain text")
-	errScheme       = errors.New("it is neither https nor http")
+	errScheme       = errors.New("scheme is neither https nor http")
 	errNotPath      = errors.New("is not a path")
 	errNotHost      = errors.New("is not a host")
 	errHostScheme   = errors.New("has a scheme")
@@ -49,29 +49,29 @@ var (
 	errNotDN        = errors.New("is not a DN")
 	errNotFilter    = errors.New("is not an LDAP filter")
 	errNotCert      = errors.New("is not a certificate")
-	errLine         = errors.New("the line is not KEY=VALUE")
-	errLineTooLong  = errors.New("the line is too long")
-	errNotUTF8      = errors.New("the line is not valid UTF-8")
+	errLine         = errors.New("line is not KEY=VALUE")
+	errLineTooLong  = errors.New("line too long")
+	errNotUTF8      = errors.New("line is not valid UTF-8")
 )
 
-// invalid returns the error of a value that is not allowed. The loader adds the key.
+// invalid returns the error for a value that is not allowed. The loader adds the key.
 func invalid(cause error, allowed string) error {
 	return fault.Operation{}.Failed(fault.Invalid, cause, "allowed: "+allowed)
 }
 
-// invalidText is invalid with the text that is not allowed.
+// invalidText returns the error for a value that is not allowed, and quotes the value.
 func invalidText(text string, cause error, allowed string) error {
 	return invalid(fmt.Errorf("%s %w", quote(text), cause), allowed)
 }
 
 func notAllowed(text, allowed string) error { return invalidText(text, errNotAllowed, allowed) }
 
-// readableFile is what is allowed where a file is named.
+// readableFile is the allowed value of a path.
 const readableFile = "the path of a readable file"
 
 func verbatim(text string) (string, error) { return text, nil }
 
-func secretText(text string) (secret.Text, error) { return secret.New(text), nil }
+func parseSecret(text string) (secret.Text, error) { return secret.New(text), nil }
 
 func between(low, high int) parser[int] {
 	return func(text string) (int, error) {
@@ -93,7 +93,7 @@ func durationBetween(low, high time.Duration) parser[time.Duration] {
 	}
 }
 
-// listenAddress is where to listen; "off" is nowhere.
+// listenAddress parses an address to listen on; "off" means none.
 func listenAddress(text string) (string, error) {
 	text = strings.TrimSpace(text)
 	if strings.EqualFold(text, "off") {
@@ -116,23 +116,22 @@ func boolean(text string) (bool, error) {
 	return false, notAllowed(text, "true or false")
 }
 
-// oneOf matches without regard to case, spaces, - and _, as the console's
-// labels ("Identities Only") and the gateway's own values differ in these.
+// oneOf parses a choice. It ignores case, spaces, - and _, in which the console's labels
+// ("Identities Only") and the gateway's values differ.
 func oneOf[T any](choices ...T) parser[T] {
 	return func(text string) (T, error) {
 		names := make([]string, len(choices))
 		for n, choice := range choices {
 			names[n] = fmt.Sprint(choice)
-			if folded(names[n]) == folded(text) {
+			if normalizeChoice(names[n]) == normalizeChoice(text) {
 				return choice, nil
 			}
 		}
-		var none T
-		return none, notAllowed(text, strings.Join(names, ", "))
+		return *new(T), notAllowed(text, strings.Join(names, ", "))
 	}
 }
 
-func folded(text string) string {
+func normalizeChoice(text string) string {
 	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(text))
 }
 
@@ -146,7 +145,7 @@ func uuid(text string) (string, error) {
 	return lower, nil
 }
 
-// gatewayURL is a base that paths are appended to.
+// gatewayURL parses a base URL without a query.
 func gatewayURL(text string) (*url.URL, error) {
 	if strings.ContainsAny(text, "?#") {
 		return nil, invalid(errQuery, "scheme, host, port and path")
@@ -154,7 +153,7 @@ func gatewayURL(text string) (*url.URL, error) {
 	return httpsURL(strings.TrimRight(strings.TrimSpace(text), "/"))
 }
 
-// httpsURL never quotes the URL: credentials may be anywhere in it.
+// httpsURL parses a URL. Its errors do not quote it, because it could contain credentials.
 func httpsURL(text string) (*url.URL, error) {
 	const allowed = "https://HOST/..., or http:// on loopback"
 	u, err := url.Parse(strings.TrimSpace(text))
@@ -206,7 +205,7 @@ func hosts(text string) ([]string, error) {
 
 var hostForm = regexp.MustCompile(`^[\pL\pN._-]+$`)
 
-// hostOf parses the host of <prefix>.host; an IPv6 address loses its brackets.
+// hostOf parses the host of <prefix>.host, and removes the brackets of an IPv6 address.
 func hostOf(prefix string) parser[string] {
 	return func(text string) (string, error) {
 		host := strings.TrimSpace(text)
@@ -219,15 +218,15 @@ func hostOf(prefix string) parser[string] {
 		case hostForm.MatchString(host):
 			return host, nil
 		case strings.Contains(host, "://"):
-			return "", invalidText(host, errHostScheme, allowed+" alone")
+			return "", invalidText(host, errHostScheme, allowed+" without a scheme")
 		case strings.Contains(host, ":"):
-			return "", invalidText(host, errHostPort, allowed+" alone; the port goes into "+prefix+".port")
+			return "", invalidText(host, errHostPort, allowed+" without a port; set "+prefix+".port")
 		}
 		return "", invalidText(host, errNotHost, allowed)
 	}
 }
 
-// distinguishedName is a cheap check; the directory has the last word.
+// distinguishedName checks for the form of a DN. The directory validates it.
 func distinguishedName(text string) (string, error) {
 	if !strings.Contains(text, "=") {
 		return "", invalidText(text, errNotDN, "a DN like DC=corp,DC=example,DC=com")
@@ -245,7 +244,7 @@ func filter(text string) (string, error) {
 func certificateFile(path string) ([]*x509.Certificate, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, invalid(fmt.Errorf("the file %s %w: %w", quote(path), errUnreadable, withoutPath(err)), readableFile)
+		return nil, invalid(fmt.Errorf("the file %s %w: %w", quote(path), errUnreadable, unwrapPathError(err)), readableFile)
 	}
 	certificates, err := directory.ParseCertificates(content)
 	if err != nil {

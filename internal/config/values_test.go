@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// TestCertificates checks the keys that name a file of certificates. The package directory
-// tests the formats.
+// TestCertificates tests the keys for certificate files. The package directory tests the formats.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -22,8 +21,8 @@ func TestCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := write(t, "c.cer", string(der))
-	c := mustLoad(t, with(complete, "ldap.certificate="+path, "gateway.ca-file="+path))
+	path := writeFile(t, "c.cer", string(der))
+	c := requireLoad(t, with(complete, "ldap.certificate="+path, "gateway.ca-file="+path))
 	if got := c.Run.Search.Certificates; len(got) != 1 || string(got[0].Raw) != string(der) {
 		t.Errorf("ldap.certificate: got %d certificates", len(got))
 	}
@@ -33,9 +32,9 @@ func TestCertificates(t *testing.T) {
 	}
 	roots.AddCert(c.Run.Search.Certificates[0])
 	if !c.Gateway.RootCAs.Equal(roots) {
-		t.Error("gateway.ca-file is not added to the system's roots")
+		t.Error("gateway.ca-file missing in the roots")
 	}
-	path = write(t, "half.cer", string(der[:len(der)/2]))
+	path = writeFile(t, "half.cer", string(der[:len(der)/2]))
 	_, err = load(with(complete, "ldap.certificate="+path, "gateway.ca-file="+path))
-	checkFaults(t, err, want{"gateway.ca-file (environment)", errNotCert, "DER or PEM"}, want{"ldap.certificate (environment)", errNotCert, "DER or PEM"})
+	checkFaults(t, err, wantFault{"gateway.ca-file (environment)", errNotCert, "DER or PEM"}, wantFault{"ldap.certificate (environment)", errNotCert, "DER or PEM"})
 }
