@@ -1,12 +1,9 @@
-// Package conformance is what a domain controller answers: one table of searches and of
-// the answers to them, over a few objects that it makes. The embedded directory is
-// held against it, and so is a real server, Samba; what the one says and the other
-// does not is found here and not by an operator.
+// Package conformance is a table of LDAP requests with the answers of a domain controller.
+// It tests both the sandbox's domain controller and Samba, so that the two answer alike.
 //
-// The answers are Active Directory's, by MS-ADTS. Where Samba is known to answer
-// otherwise, the row says what, and why that is Samba's affair. Nothing is claimed
-// about the order of entries, and nothing about DSIDs, the parts of error texts that
-// change with every build of Windows.
+// The answers are those of Active Directory (MS-ADTS). A case says where Samba answers
+// differently, and why. The table does not check the order of entries. It does not check
+// DSIDs, which are parts of error texts that change with each build of Windows.
 package conformance
 
 import (
@@ -28,19 +25,19 @@ type Controller struct {
 	URL               string // of LDAP without TLS
 	Base              string // naming context of the domain
 	Account, Password string // DN of an account that may read, and the password
-	SeesDeleted       bool   // it may read tombstones
+	ReadsDeleted      bool   // the account can read tombstones
 	Samba             bool
 
-	// What only somebody with more rights can do.
+	// Changes by an account with more rights.
 	Add         func(dn string, attributes map[string][]string) error
 	Delete      func(dn string) error
 	SetPassword func(dn, password string) error
 }
 
-// UserPassword is what the accounts that try to bind are given.
+// UserPassword is the password of the accounts that bind.
 const UserPassword = "Pw-1 known to the table"
 
-// object is an entry below the table's unit.
+// object is an object below the organizational unit of the test.
 type object struct {
 	rdn, class string
 	attributes map[string][]string
@@ -49,7 +46,7 @@ type object struct {
 
 // Values of userAccountControl.
 const (
-	plain    = "66080" // no password is required, and it never expires
+	plain    = "66080" // no password required, password never expires
 	disabled = "66082"
 )
 
@@ -75,7 +72,7 @@ var objects = []object{
 	{rdn: "CN=Local", class: "group", attributes: map[string][]string{"sAMAccountName": {"tablelocal"}, "groupType": {"-2147483644"}}},
 	{rdn: `CN=Smith\, \"Joe\" \+ 1,OU=Inner`, class: "user", attributes: map[string][]string{"sAMAccountName": {"tablejoe"}, "userAccountControl": {plain}}},
 	{rdn: "CN=Zoë Ångström,OU=Inner", class: "user", attributes: map[string][]string{"sAMAccountName": {"tablezoe"}, "userAccountControl": {plain}}},
-	// Those that try to bind.
+	// Accounts that bind.
 	{rdn: "OU=Binders", class: "organizationalUnit"},
 	{rdn: "CN=Good,OU=Binders", class: "user", password: true, attributes: map[string][]string{"sAMAccountName": {"tablegood"}, "userAccountControl": {plain}, "userPrincipalName": {"table.good@example.net"}}},
 	{rdn: "CN=Off,OU=Binders", class: "user", password: true, attributes: map[string][]string{"sAMAccountName": {"tableoff"}, "userAccountControl": {disabled}}},
@@ -83,14 +80,14 @@ var objects = []object{
 	{rdn: "CN=Locked,OU=Binders", class: "user", password: true, attributes: map[string][]string{"sAMAccountName": {"tablelocked"}, "userAccountControl": {plain}}},
 }
 
-// gone is deleted before the table is read.
-var gone = object{rdn: "CN=Gone", class: "user", attributes: map[string][]string{
+// deletedObject is deleted by Fill.
+var deletedObject = object{rdn: "CN=Gone", class: "user", attributes: map[string][]string{
 	"sAMAccountName": {"tablegone"}, "userAccountControl": {plain}, "title": {"x"},
 }}
 
 func (c Controller) unit() string { return "OU=Table," + c.Base }
 
-// Fill makes the objects.
+// Fill creates the objects of the table.
 func Fill(t *testing.T, c Controller) {
 	t.Helper()
 	must(t, c.Add(c.unit(), map[string][]string{"objectClass": {"organizationalUnit"}}))
@@ -112,31 +109,31 @@ func Fill(t *testing.T, c Controller) {
 	for _, o := range objects {
 		add(o)
 	}
-	must(t, c.Delete(add(gone)))
-	// More wrong passwords than any policy here allows.
+	must(t, c.Delete(add(deletedObject)))
+	// The number exceeds the lockout threshold.
 	locked := c.dial(t)
 	for range 10 {
 		if err := locked.Bind("CN=Locked,OU=Binders,"+c.unit(), "wrong"); err == nil {
-			t.Fatal("a wrong password was accepted")
+			t.Fatal("bind with a wrong password succeeded")
 		}
 	}
 }
 
-// Run holds the server against the table, filled before.
+// Run tests the server. Fill must be called before.
 func Run(t *testing.T, c Controller) {
 	conn := c.bound(t)
 	names := c.placeholders(t, conn)
 	for _, r := range searches {
 		t.Run(r.name, func(t *testing.T) {
 			want := r.want
-			if r.blind != nil && !c.SeesDeleted {
-				want = *r.blind
+			if r.withoutRight != nil && !c.ReadsDeleted {
+				want = *r.withoutRight
 			}
 			if r.samba != nil && c.Samba {
 				want = *r.samba
 			}
-			if r.unfit != "" && c.Samba {
-				t.Skip(r.unfit)
+			if r.sambaSkip != "" && c.Samba {
+				t.Skip(r.sambaSkip)
 			}
 			conn := conn
 			if r.unbound {
@@ -154,9 +151,9 @@ func Run(t *testing.T, c Controller) {
 			check(t, want, names, func() (*ldap.SearchResult, error) {
 				conn := c.dial(t)
 				if b.password == "" {
-					return &ldap.SearchResult{}, conn.UnauthenticatedBind(names.Replace(b.as))
+					return &ldap.SearchResult{}, conn.UnauthenticatedBind(names.Replace(b.bindName))
 				}
-				return &ldap.SearchResult{}, conn.Bind(names.Replace(b.as), b.password)
+				return &ldap.SearchResult{}, conn.Bind(names.Replace(b.bindName), b.password)
 			})
 		})
 	}
@@ -165,37 +162,37 @@ func Run(t *testing.T, c Controller) {
 	t.Run("changes", func(t *testing.T) { changes(t, c, conn) })
 }
 
-// row is one search and its answer. In texts {unit} is the table's unit, {base} the
-// domain, and {Ann.guid} and the like what an object got from the server.
-type row struct {
-	name       string
-	base       string // "": {unit}
-	scope      int
-	filter     string // "": (objectClass=*)
-	attributes []string
-	controls   []ldap.Control
-	sizeLimit  int
-	typesOnly  bool
-	unbound    bool
-	want       answer
-	blind      *answer // of an account that may not read tombstones
-	samba      *answer // where it is another one
-	because    string  // then
-	unfit      string  // why Samba cannot be asked at all
+// searchCase is a search with its answer. Texts contain placeholders: {unit} is the DN of
+// the organizational unit, {base} that of the domain, and {Ann.guid} a value of an object.
+type searchCase struct {
+	name         string
+	base         string // "": {unit}
+	scope        int
+	filter       string // "": (objectClass=*)
+	attributes   []string
+	controls     []ldap.Control
+	sizeLimit    int
+	typesOnly    bool
+	unbound      bool
+	want         answer
+	withoutRight *answer // for an account that cannot read tombstones, if different
+	samba        *answer // of Samba, if different
+	sambaReason  string  // for the difference
+	sambaSkip    string  // reason why Samba cannot be tested
 }
 
-// answer is how a request ended, and what it gave.
+// answer is the result of a request.
 type answer struct {
-	code    uint16
-	text    string // a regular expression
-	matched string // the DN that an error names
-	names   []string
-	some    int                 // so many entries, whichever, in place of names
-	values  map[string][]string // of the one entry; an attribute without values must not be there
-	refers  bool                // to the naming context below
+	code     uint16
+	text     string // a regular expression
+	matched  string // matchedDN of an error
+	names    []string
+	count    int                 // number of entries, if names are not checked
+	values   map[string][]string // of the only entry; nil: the attribute must be absent
+	referral bool                // to a subordinate naming context
 }
 
-func (r row) request(names *strings.Replacer) *ldap.SearchRequest {
+func (r searchCase) request(names *strings.Replacer) *ldap.SearchRequest {
 	base, filter := r.base, r.filter
 	if base == "" {
 		base = "{unit}"
@@ -209,13 +206,13 @@ func (r row) request(names *strings.Replacer) *ldap.SearchRequest {
 	return ldap.NewSearchRequest(names.Replace(base), r.scope, ldap.NeverDerefAliases, r.sizeLimit, 0, r.typesOnly, names.Replace(filter), r.attributes, r.controls)
 }
 
-// rootBase stands for the empty name, where a row must say so.
+// rootBase represents an empty base DN.
 const rootBase = "{empty}"
 
-// check compares an answer with the wanted one.
-func check(t *testing.T, want answer, names *strings.Replacer, ask func() (*ldap.SearchResult, error)) {
+// check compares an answer with the expected one.
+func check(t *testing.T, want answer, names *strings.Replacer, send func() (*ldap.SearchResult, error)) {
 	t.Helper()
-	found, err := ask()
+	found, err := send()
 	var refused *ldap.Error
 	switch {
 	case err != nil && !errors.As(err, &refused):
@@ -224,7 +221,7 @@ func check(t *testing.T, want answer, names *strings.Replacer, ask func() (*ldap
 		t.Fatalf("got %v, want code %d", err, want.code)
 	case err != nil:
 		if text := strings.TrimRight(refused.Err.Error(), "\x00"); !regexp.MustCompile(names.Replace(want.text)).MatchString(text) {
-			t.Errorf("text %q, want one like %q", text, want.text)
+			t.Errorf("text %q, want a match of %q", text, want.text)
 		}
 		if matched := names.Replace(want.matched); !strings.EqualFold(refused.MatchedDN, matched) {
 			t.Errorf("matched %q, want %q", refused.MatchedDN, matched)
@@ -235,16 +232,16 @@ func check(t *testing.T, want answer, names *strings.Replacer, ask func() (*ldap
 		for _, entry := range found.Entries {
 			got = append(got, nameOf(entry))
 		}
-		if refers := len(found.Referrals) > 0; refers != want.refers {
+		if referral := len(found.Referrals) > 0; referral != want.referral {
 			t.Errorf("referrals %q", found.Referrals)
 		}
 	}
 	slices.Sort(got)
-	if wanted := slices.Sorted(slices.Values(want.names)); want.values == nil && want.some == 0 && !slices.Equal(got, wanted) {
+	if wanted := slices.Sorted(slices.Values(want.names)); want.values == nil && want.count == 0 && !slices.Equal(got, wanted) {
 		t.Errorf("got %q, want %q", got, wanted)
 	}
-	if want.some > 0 && len(got) != want.some {
-		t.Errorf("got %q, want %d of them", got, want.some)
+	if want.count > 0 && len(got) != want.count {
+		t.Errorf("got %q, want %d entries", got, want.count)
 	}
 	if want.values == nil {
 		return
@@ -261,28 +258,29 @@ func check(t *testing.T, want answer, names *strings.Replacer, ask func() (*ldap
 		if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(wanted))) && !(len(got) == 1 && len(wanted) == 1 && matches(wanted[0], got[0])) {
 			t.Errorf("%s: %q, want %q", attribute, got, wanted)
 		}
-		if there := slices.ContainsFunc(found.Entries[0].Attributes, func(a *ldap.EntryAttribute) bool { return a.Name == attribute }); len(wanted) == 0 && there && want.values[attribute] == nil {
-			t.Errorf("%s is there", attribute)
+		if present := slices.ContainsFunc(found.Entries[0].Attributes, func(a *ldap.EntryAttribute) bool { return a.Name == attribute }); len(wanted) == 0 && present && want.values[attribute] == nil {
+			t.Errorf("%s: unexpected attribute", attribute)
 		}
 	}
-	if want.names != nil { // then those are all
-		var there []string
+	if want.names != nil { // here the names of all attributes
+		var present []string
 		for _, attribute := range found.Entries[0].Attributes {
-			there = append(there, attribute.Name)
+			present = append(present, attribute.Name)
 		}
-		if slices.Sort(there); !slices.Equal(there, slices.Sorted(slices.Values(want.names))) {
-			t.Errorf("attributes %q, want %q", there, want.names)
+		if slices.Sort(present); !slices.Equal(present, slices.Sorted(slices.Values(want.names))) {
+			t.Errorf("attributes %q, want %q", present, want.names)
 		}
 	}
 }
 
-// matches compares with a wanted value in slashes, which is a regular expression.
+// matches reports whether a value matches an expected value in slashes, which is a regular
+// expression.
 func matches(want, got string) bool {
 	expression, ok := strings.CutPrefix(want, "/")
 	return ok && regexp.MustCompile("^(?:"+strings.TrimSuffix(expression, "/")+")$").MatchString(got)
 }
 
-// nameOf is the entry's relative name, without its attribute.
+// nameOf returns the value of the RDN of an entry.
 func nameOf(entry *ldap.Entry) string {
 	dn, err := ldap.ParseDN(entry.DN)
 	if err != nil || len(dn.RDNs) == 0 {
@@ -291,7 +289,7 @@ func nameOf(entry *ldap.Entry) string {
 	return dn.RDNs[0].Attributes[0].Value
 }
 
-// placeholders reads what the server gave the objects.
+// placeholders returns the replacements for the placeholders of texts.
 func (c Controller) placeholders(t *testing.T, conn *ldap.Conn) *strings.Replacer {
 	t.Helper()
 	pairs := []string{"{unit}", c.unit(), "{base}", c.Base, "{deleted}", "CN=Deleted Objects," + c.Base}

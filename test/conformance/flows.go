@@ -9,7 +9,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// paging asks for pages, and for what is no page.
+// paging tests paged searches and invalid cookies.
 func paging(t *testing.T, c Controller, names *strings.Replacer) {
 	const filter, other = "(objectClass=*)", "(cn=*)"
 	page := func(t *testing.T, conn *ldap.Conn, filter string, size uint32, cookie []byte) ([]string, []byte, error) {
@@ -27,12 +27,12 @@ func paging(t *testing.T, c Controller, names *strings.Replacer) {
 		switch {
 		case ok:
 			return got, answered.Cookie, nil
-		case size > 0 || !c.Samba: // which has none when a client gives up
-			t.Error("no paging control in the answer")
+		case size > 0 || !c.Samba: // Samba sends none when a client cancels
+			t.Error("answer without a paging control")
 		}
 		return got, nil, nil
 	}
-	// first is the first page, on a connection of its own.
+	// first reads the first page on a new connection.
 	first := func(t *testing.T) (*ldap.Conn, []byte) {
 		t.Helper()
 		conn := c.bound(t)
@@ -43,8 +43,7 @@ func paging(t *testing.T, c Controller, names *strings.Replacer) {
 		}
 		return conn, cookie
 	}
-	// refused wants the answer to a cookie that is not good. Samba has another code
-	// for one that it does not know.
+	// refused checks the answer to an invalid cookie. Samba answers with another code.
 	refused := func(t *testing.T, err error, samba uint16) {
 		t.Helper()
 		want := answer{code: 12, text: `^00002040: SvcErr: DSID-[0-9A-F]{8}, problem 5010 \(UNAVAIL_EXTENSION\), data 0`}
@@ -65,7 +64,7 @@ func paging(t *testing.T, c Controller, names *strings.Replacer) {
 				must(t, err)
 				all = append(all, got...)
 				if len(next) == 0 {
-					if most := (len(below) + int(size) - 1) / int(size); pages > most+1 {
+					if maximum := (len(below) + int(size) - 1) / int(size); pages > maximum+1 {
 						t.Errorf("%d pages", pages)
 					}
 					break
@@ -81,14 +80,14 @@ func paging(t *testing.T, c Controller, names *strings.Replacer) {
 			}
 		})
 	}
-	t.Run("size 0 gives up", func(t *testing.T) {
+	t.Run("size 0 cancels", func(t *testing.T) {
 		conn, cookie := first(t)
 		got, next, err := page(t, conn, filter, 0, cookie)
 		must(t, err)
 		if len(got) != 0 || len(next) != 0 {
 			t.Errorf("got %q, cookie %x", got, next)
 		}
-		if _, _, err = page(t, conn, filter, 2, cookie); !c.Samba { // where it can be taken up again
+		if _, _, err = page(t, conn, filter, 2, cookie); !c.Samba { // Samba accepts the cookie again
 			refused(t, err, 0)
 		}
 	})
@@ -97,9 +96,9 @@ func paging(t *testing.T, c Controller, names *strings.Replacer) {
 		_, _, err := page(t, c.bound(t), filter, 2, cookie)
 		refused(t, err, sambaUnwilling)
 	})
-	t.Run("cookie that was made up", func(t *testing.T) {
+	t.Run("unknown cookie", func(t *testing.T) {
 		conn, _ := first(t)
-		_, _, err := page(t, conn, filter, 2, []byte("made up"))
+		_, _, err := page(t, conn, filter, 2, []byte("unknown"))
 		refused(t, err, sambaUnwilling)
 	})
 	t.Run("cookie of another search", func(t *testing.T) {
@@ -113,7 +112,7 @@ func paging(t *testing.T, c Controller, names *strings.Replacer) {
 		_, _, err := page(t, conn, filter, 2, cookie)
 		refused(t, err, sambaUnwilling)
 	})
-	t.Run("several at a time", func(t *testing.T) {
+	t.Run("concurrent searches", func(t *testing.T) {
 		conn, cookie := first(t)
 		_, second, err := page(t, conn, other, 2, nil)
 		must(t, err)
@@ -126,9 +125,9 @@ func paging(t *testing.T, c Controller, names *strings.Replacer) {
 	})
 }
 
-// rootDSE asks for what the server says of itself, bound or not.
+// rootDSE tests rootDSE before and after a bind.
 func rootDSE(t *testing.T, c Controller, conn *ldap.Conn) {
-	ask := func(conn *ldap.Conn, base string, attributes ...string) *ldap.Entry {
+	read := func(conn *ldap.Conn, base string, attributes ...string) *ldap.Entry {
 		t.Helper()
 		found, err := conn.Search(ldap.NewSearchRequest(base, ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", attributes, nil))
 		must(t, err)
@@ -141,7 +140,7 @@ func rootDSE(t *testing.T, c Controller, conn *ldap.Conn) {
 		"rootDomainNamingContext", "configurationNamingContext", "schemaNamingContext", "subschemaSubentry", "namingContexts", "serverName", "ldapServiceName",
 		"currentTime", "isSynchronized", "isGlobalCatalogReady", "domainFunctionality", "forestFunctionality", "domainControllerFunctionality"}
 	for name, conn := range map[string]*ldap.Conn{"bound": conn, "before a bind": c.dial(t)} {
-		root := ask(conn, "", wanted...)
+		root := read(conn, "", wanted...)
 		for _, attribute := range wanted {
 			if root.GetAttributeValue(attribute) == "" {
 				t.Errorf("%s: %s is missing", name, attribute)
@@ -169,38 +168,38 @@ func rootDSE(t *testing.T, c Controller, conn *ldap.Conn) {
 				t.Errorf("%s: no %s in supportedControl", name, control)
 			}
 		}
-		if one := ask(conn, "", "DNSHOSTNAME"); len(one.Attributes) != 1 {
-			t.Errorf("%s: one attribute asked for, got %v", name, one.Attributes)
+		if one := read(conn, "", "DNSHOSTNAME"); len(one.Attributes) != 1 {
+			t.Errorf("%s: requested one attribute, got %v", name, one.Attributes)
 		}
 	}
-	settings := ask(conn, ask(conn, "", "dsServiceName").GetAttributeValue("dsServiceName"), "invocationId", "objectClass", "options")
+	settings := read(conn, read(conn, "", "dsServiceName").GetAttributeValue("dsServiceName"), "invocationId", "objectClass", "options")
 	if id := settings.GetRawAttributeValue("invocationId"); len(id) != 16 || !slices.Contains(settings.GetAttributeValues("objectClass"), "nTDSDSA") {
 		t.Errorf("NTDS Settings: %v", settings.Attributes)
 	}
 }
 
-// changes tries to change the directory as somebody who may only read, and reads
-// what a change of somebody who may does to the sequence numbers.
+// changes tests that LDAP clients cannot change the directory, and that changes of an
+// administrator assign update sequence numbers.
 func changes(t *testing.T, c Controller, conn *ldap.Conn) {
-	code := func(what string, err error, want uint16) {
+	code := func(operation string, err error, want uint16) {
 		t.Helper()
 		if !ldap.IsErrorWithCode(err, want) {
-			t.Errorf("%s: got %v, want code %d", what, err, want)
+			t.Errorf("%s: got %v, want code %d", operation, err, want)
 		}
 	}
 	ann := "CN=Ann," + c.unit()
-	for who, try := range map[string]struct {
+	for state, try := range map[string]struct {
 		conn *ldap.Conn
 		code uint16
 	}{"bound": {conn, ldap.LDAPResultInsufficientAccessRights}, "before a bind": {c.dial(t), ldap.LDAPResultOperationsError}} {
-		code("delete, "+who, try.conn.Del(ldap.NewDelRequest(ann, nil)), try.code)
+		code("delete, "+state, try.conn.Del(ldap.NewDelRequest(ann, nil)), try.code)
 		modify := ldap.NewModifyRequest(ann, nil)
 		modify.Replace("title", []string{"x"})
-		code("modify, "+who, try.conn.Modify(modify), try.code)
-		code("rename, "+who, try.conn.ModifyDN(ldap.NewModifyDNRequest(ann, "CN=x", true, "")), try.code)
+		code("modify, "+state, try.conn.Modify(modify), try.code)
+		code("rename, "+state, try.conn.ModifyDN(ldap.NewModifyDNRequest(ann, "CN=x", true, "")), try.code)
 		add := ldap.NewAddRequest("CN=New,"+c.unit(), nil)
 		add.Attribute("objectClass", []string{"user"})
-		code("add, "+who, try.conn.Add(add), try.code)
+		code("add, "+state, try.conn.Add(add), try.code)
 	}
 	_, err := conn.Extended(ldap.NewExtendedRequest("1.2.3.4", nil))
 	code("unknown extended operation", err, ldap.LDAPResultProtocolError)

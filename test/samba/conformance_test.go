@@ -50,6 +50,6 @@ func TestConformance(t *testing.T) {
 	})
 	t.Run("without read access to Deleted Objects", func(t *testing.T) { conformance.Run(t, c) })
 	d.grantReadDeleted(t)
-	c.SeesDeleted = true
+	c.ReadsDeleted = true
 	t.Run("with read access to Deleted Objects", func(t *testing.T) { conformance.Run(t, c) })
 }

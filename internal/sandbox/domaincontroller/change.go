@@ -276,7 +276,7 @@ func (d *Server) setAttribute(o *object, name string, values []string, scope att
 		return fmt.Errorf("attribute %s: %w", name, err)
 	}
 	if attribute.id == attributeMember {
-		return d.setMemberDNs(o, values)
+		return d.setMembersByDN(o, values)
 	}
 	o.set(attribute.id, values...)
 	if attribute.id == attributeGroupType {
@@ -309,7 +309,7 @@ func checkAttribute(attribute *attributeType, values []string, scope attributeSc
 	return nil
 }
 
-func (d *Server) setMemberDNs(group *object, dns []string) error {
+func (d *Server) setMembersByDN(group *object, dns []string) error {
 	members := make([]*object, len(dns))
 	for i, dn := range dns {
 		if members[i] = d.lookup(dn); members[i] == nil || members[i].deleted {

@@ -11,12 +11,12 @@ import (
 
 func TestFilters(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	conn := d.bound(t)
-	base := "OU=Here," + d.Base()
-	object := func(name, kind string, attributes map[string][]string) string {
+	base := "OU=Test," + d.Base()
+	object := func(name, class string, attributes map[string][]string) string {
 		t.Helper()
-		attributes["objectClass"] = []string{kind}
+		attributes["objectClass"] = []string{class}
 		must(t, d.Add(Object{"CN=" + name + "," + base, attributes}))
 		return "CN=" + name + "," + base
 	}
@@ -74,6 +74,7 @@ func TestFilters(t *testing.T) {
 		{"(userAccountControl:1.2.840.113556.1.4.803:=2)", []string{"Bob"}},
 		{"(userAccountControl:1.2.840.113556.1.4.803:=514)", []string{"Bob"}},
 		{"(userAccountControl:1.2.840.113556.1.4.804:=4098)", []string{"Bob", "Cyd"}},
+		{"(userAccountControl:1.2.840.113556.1.4.804:=0)", nil},
 		{"(groupType:1.2.840.113556.1.4.803:=2147483648)", []string{"Inner"}},
 		{"(groupType=-2147483646)", []string{"Inner"}},
 		{"(memberOf=cn=INNER," + base + ")", ann},
@@ -85,7 +86,7 @@ func TestFilters(t *testing.T) {
 		{"(distinguishedName=" + a + ")", ann},
 		{"(cn:=ANN)", ann},
 		{"(isDeleted=FALSE)", nil},
-		// What cannot be decided is neither true nor, negated, true.
+		// Neither an undefined filter nor its negation matches.
 		{"(shoeSize=43)", nil},
 		{"(!(shoeSize=43))", nil},
 		{"(!(shoeSize=*))", nil},
@@ -113,7 +114,7 @@ func sidText(t *testing.T, raw []byte) string {
 	t.Helper()
 	sid, ok := ad.ParseSID(raw)
 	if !ok {
-		t.Fatalf("%x is no SID", raw)
+		t.Fatalf("invalid SID %x", raw)
 	}
 	return sid.String()
 }

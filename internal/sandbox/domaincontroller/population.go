@@ -34,6 +34,7 @@ type locale struct {
 // "Jörg/joerg Anna/anna". An underscore is a space.
 type nameList []struct{ native, latin string }
 
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (n *nameList) UnmarshalText(text []byte) error {
 	for field := range strings.FieldsSeq(string(text)) {
 		native, latin, _ := strings.Cut(strings.ReplaceAll(field, "_", " "), "/")

@@ -10,9 +10,8 @@ import (
 	"adconnector/internal/ad"
 )
 
-// TestPeople looks at what a small directory has: everything that a reader should
-// see is in it.
-func TestPeople(t *testing.T) {
+// TestPopulation: a small directory contains all kinds of objects and account states.
+func TestPopulation(t *testing.T) {
 	t.Parallel()
 	d := New(Options{Users: 40, Groups: 12, Now: func() time.Time { return testNow }})
 	seen := map[string]bool{}
@@ -20,19 +19,19 @@ func TestPeople(t *testing.T) {
 	users, groups := 0, 0
 	for _, o := range d.Objects() {
 		if names[strings.ToLower(o.DN)] {
-			t.Errorf("%s is there twice", o.DN)
+			t.Errorf("duplicate DN %s", o.DN)
 		}
 		names[strings.ToLower(o.DN)] = true
 		for name, values := range o.Attributes {
 			for _, value := range values {
 				if attribute := attributesByName[strings.ToLower(name)]; attribute.syntax == syntaxText && !utf8.ValidString(value) || value == "" {
-					t.Errorf("%s: %s is %q", o.DN, name, value)
+					t.Errorf("%s: invalid %s %q", o.DN, name, value)
 				}
 			}
 		}
 		if account := strings.ToLower(o.First("sAMAccountName")); account != "" {
 			if accounts[account] {
-				t.Errorf("account %s is there twice", account)
+				t.Errorf("duplicate account %s", account)
 			}
 			accounts[account] = true
 		}
@@ -58,7 +57,7 @@ func TestPeople(t *testing.T) {
 				}
 			}
 			if mail := o.First("mail"); strings.ContainsFunc(mail, func(r rune) bool { return r > unicode.MaxASCII || r == ' ' }) {
-				t.Errorf("address %q", mail)
+				t.Errorf("invalid address %q", mail)
 			}
 		case "", samMachine:
 		default:
@@ -74,7 +73,7 @@ func TestPeople(t *testing.T) {
 		"script Latin", "script Greek", "script Cyrillic", "script Arabic", "script Hebrew", "script Han", "script Hangul", "script Devanagari",
 	} {
 		if !seen[want] {
-			t.Errorf("there is no %s", want)
+			t.Errorf("no object with: %s", want)
 		}
 	}
 	if users != 44 || groups != 12+len(builtinGroups)+len(domainGroups) {
@@ -82,7 +81,7 @@ func TestPeople(t *testing.T) {
 	}
 }
 
-// BenchmarkNew makes 100,000 users.
+// BenchmarkNew generates 100,000 users.
 func BenchmarkNew(b *testing.B) {
 	for b.Loop() {
 		New(Options{Users: 100_000, Groups: 2_000})

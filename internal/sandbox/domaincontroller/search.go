@@ -154,21 +154,12 @@ func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result
 	if refused.code != ldap.LDAPResultSuccess {
 		return refused, nil, 0
 	}
-	var found []*object
-	if len(s.cookie) > 0 {
-		ok := false
-		if found, ok = c.takeCursor(s); !ok {
-			return unavailableExtensionResult, nil, 0
-		}
-		if s.pageSize == 0 {
-			return result{}, nil, 0 // the client cancels the search
-		}
-	} else {
-		for _, o := range d.objects {
-			if matches(o) {
-				found = append(found, o)
-			}
-		}
+	found, ok := d.findObjects(c, s, matches)
+	switch {
+	case !ok:
+		return unavailableExtensionResult, nil, 0
+	case len(s.cookie) > 0 && s.pageSize == 0:
+		return result{}, nil, 0 // the client cancels the search
 	}
 	limit := s.limit
 	if s.paged && s.pageSize > 0 {
@@ -194,6 +185,20 @@ func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result
 		}
 	}
 	return result{}, nil, entries
+}
+
+// findObjects returns the objects that a search has not sent yet. It reports false for an
+// invalid cookie.
+func (d *Server) findObjects(c *connection, s search, matches func(*object) bool) (found []*object, ok bool) {
+	if len(s.cookie) > 0 {
+		return c.takeCursor(s)
+	}
+	for _, o := range d.objects {
+		if matches(o) {
+			found = append(found, o)
+		}
+	}
+	return found, true
 }
 
 // compileSearch returns whether an object belongs to the result of a search, or the result

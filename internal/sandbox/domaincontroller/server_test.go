@@ -23,23 +23,23 @@ import (
 
 const testPassword = "c0rrect horse"
 
-// testNow is the clock of directories under test.
+// testNow is the time of servers under test.
 var testNow = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// servedDirectory is a directory that listens.
-type servedDirectory struct {
+// testServer is a server that listens on loopback.
+type testServer struct {
 	*Server
 	plain, secure string // addresses
 }
 
-func serveDirectory(t *testing.T, o Options) servedDirectory {
+func newTestServer(t *testing.T, o Options) testServer {
 	t.Helper()
 	o.Password = testPassword
 	if o.Now == nil {
 		o.Now = func() time.Time { return testNow }
 	}
 	d := New(o)
-	plain, secure := listenAnywhere(t), listenAnywhere(t)
+	plain, secure := listenLoopback(t), listenLoopback(t)
 	served := make(chan error, 1)
 	go func() { served <- d.Serve(t.Context(), plain, secure) }()
 	t.Cleanup(func() {
@@ -48,10 +48,10 @@ func serveDirectory(t *testing.T, o Options) servedDirectory {
 			t.Error(err)
 		}
 	})
-	return servedDirectory{d, plain.Addr().String(), secure.Addr().String()}
+	return testServer{d, plain.Addr().String(), secure.Addr().String()}
 }
 
-func listenAnywhere(t *testing.T) net.Listener {
+func listenLoopback(t *testing.T) net.Listener {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -60,7 +60,7 @@ func listenAnywhere(t *testing.T) net.Listener {
 	return listener
 }
 
-func (d servedDirectory) dial(t *testing.T) *ldap.Conn {
+func (d testServer) dial(t *testing.T) *ldap.Conn {
 	t.Helper()
 	conn, err := ldap.DialURL("ldap://" + d.plain)
 	if err != nil {
@@ -70,7 +70,7 @@ func (d servedDirectory) dial(t *testing.T) *ldap.Conn {
 	return conn
 }
 
-func (d servedDirectory) bound(t *testing.T) *ldap.Conn {
+func (d testServer) bound(t *testing.T) *ldap.Conn {
 	t.Helper()
 	conn := d.dial(t)
 	if err := conn.Bind(d.BindDN(), testPassword); err != nil {
@@ -79,13 +79,13 @@ func (d servedDirectory) bound(t *testing.T) *ldap.Conn {
 	return conn
 }
 
-func (d servedDirectory) trust() *tls.Config {
+func (d testServer) trust() *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(d.Certificate())
 	return &tls.Config{RootCAs: roots, ServerName: "dc1.corp.example.com"}
 }
 
-func (d servedDirectory) find(t *testing.T, conn *ldap.Conn, base string, scope int, filter string, attributes ...string) *ldap.SearchResult {
+func (d testServer) find(t *testing.T, conn *ldap.Conn, base string, scope int, filter string, attributes ...string) *ldap.SearchResult {
 	t.Helper()
 	found, err := conn.Search(ldap.NewSearchRequest(base, scope, 0, 0, 0, false, filter, attributes, []ldap.Control{ldap.NewControlString(controlDomainScope, false, "")}))
 	if err != nil {
@@ -94,8 +94,8 @@ func (d servedDirectory) find(t *testing.T, conn *ldap.Conn, base string, scope 
 	return found
 }
 
-// addUser adds a user of this name to OU=Service and returns its DN.
-func addUser(t *testing.T, d servedDirectory, name string) (dn string) {
+// addUser adds a user to OU=Service and returns its DN.
+func addUser(t *testing.T, d testServer, name string) (dn string) {
 	t.Helper()
 	dn = "CN=" + name + ",OU=Service," + d.Base()
 	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"top", "person", "organizationalPerson", "user"}}}))
@@ -104,13 +104,13 @@ func addUser(t *testing.T, d servedDirectory, name string) (dn string) {
 
 func byGUID(guid ad.GUID) string { return fmt.Sprintf("<GUID=%x>", guid[:]) }
 
-func (d servedDirectory) guid(t *testing.T, conn *ldap.Conn, dn string) ad.GUID {
+func (d testServer) guid(t *testing.T, conn *ldap.Conn, dn string) ad.GUID {
 	t.Helper()
 	return ad.GUID(d.find(t, conn, dn, 0, "(objectClass=*)", "objectGUID").Entries[0].GetRawAttributeValue("objectGUID"))
 }
 
-// usn returns the update sequence number of an object's last change.
-func (d servedDirectory) usn(t *testing.T, conn *ldap.Conn, guid ad.GUID) ad.USN {
+// usn returns uSNChanged of an object.
+func (d testServer) usn(t *testing.T, conn *ldap.Conn, guid ad.GUID) ad.USN {
 	t.Helper()
 	n, err := strconv.ParseInt(d.find(t, conn, byGUID(guid), 0, "(objectClass=*)", "uSNChanged").Entries[0].GetAttributeValue("uSNChanged"), 10, 64)
 	must(t, err)
@@ -124,8 +124,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// refused checks an error's code and a part of its text.
-func refused(t *testing.T, err error, code uint16, text string) {
+// checkError checks the code of an LDAP error and a part of its text.
+func checkError(t *testing.T, err error, code uint16, text string) {
 	t.Helper()
 	var answer *ldap.Error
 	if !errors.As(err, &answer) || answer.ResultCode != code || !strings.Contains(answer.Err.Error(), text) {
@@ -135,7 +135,7 @@ func refused(t *testing.T, err error, code uint16, text string) {
 
 func TestBind(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	account := func(name string, pairs ...string) {
 		t.Helper()
 		dn := "CN=" + name + ",OU=Service," + d.Base()
@@ -153,29 +153,29 @@ func TestBind(t *testing.T) {
 	account("expired", "accountExpires", formatFileTime(testNow.Add(-time.Second)))
 	account("over", "pwdLastSet", formatFileTime(testNow.Add(-43*24*time.Hour)))
 	account("change", "pwdLastSet", "0")
-	account("guessed")
-	guessed := d.dial(t)
+	account("attacked")
+	attacker := d.dial(t)
 	for range 10 {
-		refused(t, guessed.Bind(`CORP\guessed`, "wrong"), 49, "data 52e,")
+		checkError(t, attacker.Bind(`CORP\attacked`, "wrong"), 49, "data 52e,")
 	}
 	for _, test := range []struct{ name, bind, password, data string }{
 		{"distinguished name", d.BindDN(), testPassword, ""},
-		{"distinguished name, spelled otherwise", "cn=SVC-Qualys, ou=service, dc=corp, dc=example, dc=com", testPassword, ""},
+		{"distinguished name, other case and spaces", "cn=SVC-Qualys, ou=service, dc=corp, dc=example, dc=com", testPassword, ""},
 		{"principal name", "svc-qualys@corp.example.com", testPassword, ""},
-		{"principal name, a set one", "SOMEONE@example.net", testPassword, ""},
+		{"explicit principal name", "SOMEONE@example.net", testPassword, ""},
 		{"domain and account", `CORP\svc-qualys`, testPassword, ""},
 		{"DNS domain and account", `corp.example.com\svc-qualys`, testPassword, ""},
-		{"lock that has ended", `CORP\unlocked`, testPassword, ""},
+		{"ended lockout", `CORP\unlocked`, testPassword, ""},
 		{"wrong password", d.BindDN(), "wrong", "52e"},
-		{"no such name", "CN=nobody," + d.Base(), testPassword, "52e"},
-		{"no such account", `CORP\nobody`, testPassword, "52e"},
+		{"unknown DN", "CN=nobody," + d.Base(), testPassword, "52e"},
+		{"unknown account", `CORP\nobody`, testPassword, "52e"},
 		{"another domain", `OTHER\svc-qualys`, testPassword, "52e"},
 		{"bare account name", "svc-qualys", testPassword, "52e"},
 		{"account without a password", `CORP\Administrator`, "x", "52e"},
 		{"disabled", `CORP\disabled`, testPassword, "533"},
 		{"disabled, wrong password", `CORP\disabled`, "wrong", "52e"},
 		{"locked", `CORP\locked`, testPassword, "775"},
-		{"locked by guessing", `CORP\guessed`, testPassword, "775"},
+		{"locked by wrong passwords", `CORP\attacked`, testPassword, "775"},
 		{"expired", `CORP\expired`, testPassword, "701"},
 		{"password expired", `CORP\over`, testPassword, "532"},
 		{"must change", `CORP\change`, testPassword, "773"},
@@ -186,17 +186,17 @@ func TestBind(t *testing.T) {
 				must(t, err)
 				return
 			}
-			refused(t, err, 49, "80090308: LdapErr: DSID-0C090569, comment: AcceptSecurityContext error, data "+test.data+", v4f7c")
+			checkError(t, err, 49, "80090308: LdapErr: DSID-0C090569, comment: AcceptSecurityContext error, data "+test.data+", v4f7c")
 		})
 	}
 	if n := d.Counters(); n.Binds != 7 || n.FailedBinds != 10+13 {
-		t.Errorf("counted %+v", n)
+		t.Errorf("counters %+v", n)
 	}
 }
 
 func TestRootDSE(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	conn := d.dial(t)
 	root := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0]
 	for name, want := range map[string]string{
@@ -215,44 +215,44 @@ func TestRootDSE(t *testing.T) {
 		t.Errorf("rootDSE: %v", root.Attributes)
 	}
 	if one := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)", "DNSHOSTNAME").Entries[0]; len(one.Attributes) != 1 {
-		t.Errorf("one attribute asked for, got %v", one.Attributes)
+		t.Errorf("requested one attribute, got %v", one.Attributes)
 	}
 }
 
-// TestBeforeBind: nothing but rootDSE is shown, and nothing changed, without
-// a bind that succeeded last.
-func TestBeforeBind(t *testing.T) {
+// TestUnbound: a connection whose last bind failed can read only rootDSE, and change
+// nothing.
+func TestUnbound(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	conn := d.dial(t)
 	settings := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0].GetAttributeValue("dsServiceName")
 	_, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
-	refused(t, err, 1, "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must be completed on the connection., data 0, v4f7c")
-	must(t, conn.UnauthenticatedBind(d.BindDN())) // is anonymous
+	checkError(t, err, 1, "000004DC: LdapErr: DSID-0C090A5C, comment: In order to perform this operation a successful bind must be completed on the connection., data 0, v4f7c")
+	must(t, conn.UnauthenticatedBind(d.BindDN())) // anonymous
 	_, err = conn.Search(ldap.NewSearchRequest(settings, ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
-	refused(t, err, 1, "a successful bind must be completed")
+	checkError(t, err, 1, "a successful bind must be completed")
 
 	must(t, conn.Bind(d.BindDN(), testPassword))
 	entry := d.find(t, conn, settings, ldap.ScopeBaseObject, "(objectClass=*)", "invocationId").Entries[0]
 	if id := d.InvocationID(); entry.DN != settings || string(entry.GetRawAttributeValue("invocationId")) != string(id[:]) {
 		t.Errorf("NTDS Settings: %v", entry)
 	}
-	refused(t, conn.Bind(d.BindDN(), "wrong"), 49, "52e")
+	checkError(t, conn.Bind(d.BindDN(), "wrong"), 49, "52e")
 	_, err = conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
-	refused(t, err, 1, "a successful bind must be completed") // a refused bind undoes the one before
-	refused(t, conn.Del(ldap.NewDelRequest(d.BindDN(), nil)), 1, "a successful bind")
+	checkError(t, err, 1, "a successful bind must be completed") // a failed bind ends the previous one
+	checkError(t, conn.Del(ldap.NewDelRequest(d.BindDN(), nil)), 1, "a successful bind")
 	must(t, conn.Bind(d.BindDN(), testPassword))
-	refused(t, conn.Del(ldap.NewDelRequest(d.BindDN(), nil)), 50, "INSUFF_ACCESS_RIGHTS")
+	checkError(t, conn.Del(ldap.NewDelRequest(d.BindDN(), nil)), 50, "INSUFF_ACCESS_RIGHTS")
 }
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	conn := d.dial(t)
 	must(t, conn.Bind(d.BindDN(), testPassword))
 	must(t, conn.StartTLS(d.trust()))
 	_, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeBaseObject, 0, 0, 0, false, "(objectClass=*)", nil, nil))
-	refused(t, err, 1, "a successful bind")
+	checkError(t, err, 1, "a successful bind")
 	must(t, conn.Bind(d.BindDN(), testPassword))
 	if n := len(d.find(t, conn, d.Base(), ldap.ScopeSingleLevel, "(objectClass=container)").Entries); n < 3 {
 		t.Errorf("%d containers", n)
@@ -266,18 +266,18 @@ func TestTLS(t *testing.T) {
 		}
 		must(t, secure.Bind(d.BindDN(), testPassword))
 		if err := secure.StartTLS(config); err == nil {
-			t.Error("StartTLS inside of TLS")
+			t.Error("StartTLS within TLS succeeded")
 		}
 		secure.Close()
 	}
 	if _, err := ldap.DialURL("ldaps://"+d.secure, ldap.DialWithTLSConfig(&tls.Config{ServerName: "localhost"})); err == nil {
-		t.Error("the certificate is trusted by everybody")
+		t.Error("client trusts the certificate without the server's CA")
 	}
 }
 
 func TestPaging(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{Users: 1200})
+	d := newTestServer(t, Options{Users: 1200})
 	conn := d.bound(t)
 	want := 0
 	for _, o := range d.Objects() {
@@ -299,24 +299,24 @@ func TestPaging(t *testing.T) {
 		}
 		pages := d.Counters().Pages - before.Pages
 		if len(found.Entries) != want || len(distinct) != want || pages != test.pages {
-			t.Errorf("size %d: %d entries, %d distinct, %d pages; want %d in %d", test.size, len(found.Entries), len(distinct), pages, want, test.pages)
+			t.Errorf("size %d: %d entries, %d distinct, %d pages; want %d entries, %d pages", test.size, len(found.Entries), len(distinct), pages, want, test.pages)
 		}
 	}
 	found, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false, "(objectClass=user)", []string{"1.1"}, nil))
-	refused(t, err, 4, "")
+	checkError(t, err, 4, "")
 	if len(found.Entries) != 1000 || len(found.Entries[0].Attributes) != 0 {
 		t.Errorf("%d entries without paging", len(found.Entries))
 	}
 	found, err = conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 7, 0, false, "(objectClass=user)", nil, nil))
-	refused(t, err, 4, "")
+	checkError(t, err, 4, "")
 	if len(found.Entries) != 7 {
-		t.Errorf("%d entries of 7", len(found.Entries))
+		t.Errorf("%d entries, want 7", len(found.Entries))
 	}
 }
 
 func TestCookies(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{Users: 50})
+	d := newTestServer(t, Options{Users: 50})
 	conn, other := d.bound(t), d.bound(t)
 	page := func(conn *ldap.Conn, filter string, cookie []byte) (*ldap.SearchResult, []byte, error) {
 		paging := ldap.NewControlPaging(20)
@@ -332,21 +332,21 @@ func TestCookies(t *testing.T) {
 	must(t, err)
 	const text = "problem 5010 (UNAVAIL_EXTENSION)"
 	_, _, err = page(other, users, cookie)
-	refused(t, err, 12, text)
+	checkError(t, err, 12, text)
 	_, _, err = page(conn, "(objectClass=user)", cookie)
-	refused(t, err, 12, text)
+	checkError(t, err, 12, text)
 
-	// What changes between two pages shows as it is then.
-	gone, changed := "", ""
+	// A page reflects changes since the previous page.
+	deleted, changed := "", ""
 	for _, o := range slices.Backward(d.Objects()) {
-		if o.First("sAMAccountType") == samUser && gone == "" {
-			gone = o.DN
+		if o.First("sAMAccountType") == samUser && deleted == "" {
+			deleted = o.DN
 		} else if o.First("sAMAccountType") == samUser {
 			changed = o.DN
 			break
 		}
 	}
-	must(t, d.Delete(gone))
+	must(t, d.Delete(deleted))
 	must(t, d.Rename(changed, "Renamed"))
 	second, next, err := page(conn, users, cookie)
 	must(t, err)
@@ -356,23 +356,23 @@ func TestCookies(t *testing.T) {
 		t.Errorf("%d entries, last cookie %x", n, end)
 	}
 	if last := third.Entries[len(third.Entries)-1]; last.GetAttributeValue("cn") != "Renamed" {
-		t.Errorf("last is %s", last.DN)
+		t.Errorf("last entry %s, want Renamed", last.DN)
 	}
 	_, _, err = page(conn, users, cookie)
-	refused(t, err, 12, text)
+	checkError(t, err, 12, text)
 
 	_, err = conn.Search(ldap.NewSearchRequest(d.Base(), 0, 0, 0, 0, false, users, nil, []ldap.Control{ldap.NewControlString("1.2.3.4", true, "")}))
-	refused(t, err, 12, text)
+	checkError(t, err, 12, text)
 	_, err = conn.Search(ldap.NewSearchRequest(d.Base(), 0, 0, 0, 0, false, users, nil, []ldap.Control{ldap.NewControlString("1.2.3.4", false, "")}))
 	must(t, err)
 }
 
 func TestBases(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{Users: 30, Groups: 5})
+	d := newTestServer(t, Options{Users: 30, Groups: 5})
 	conn := d.bound(t)
-	object := func(dn, kind string) {
-		must(t, d.Add(Object{dn, map[string][]string{"objectClass": {kind}}}))
+	object := func(dn, class string) {
+		must(t, d.Add(Object{dn, map[string][]string{"objectClass": {class}}}))
 	}
 	object("OU=A,"+d.Base(), "organizationalUnit")
 	object("OU=B,OU=A,"+d.Base(), "organizationalUnit")
@@ -391,16 +391,16 @@ func TestBases(t *testing.T) {
 		{"other case", "CN=ZOË ÅNGSTRÖM,OU=B,OU=A," + d.Base(), ldap.ScopeWholeSubtree, []string{"Zoë Ångström"}},
 		{"GUID", "<GUID=" + ad.GUID(guid).String() + ">", ldap.ScopeBaseObject, []string{"A"}},
 		{"SID", "<SID=" + sidText(t, d.find(t, conn, "CN=Zoë Ångström,OU=B,OU=A,"+d.Base(), 0, "(objectClass=*)", "objectSid").Entries[0].GetRawAttributeValue("objectSid")) + ">", ldap.ScopeBaseObject, []string{"Zoë Ångström"}},
-		{"SID's bytes", "<sid=01020000000000052000000020020000>", ldap.ScopeBaseObject, []string{"Administrators"}},
-		{"GUID's bytes", fmt.Sprintf("<guid=%x>", guid), ldap.ScopeBaseObject, []string{"A"}},
+		{"SID in hexadecimal", "<sid=01020000000000052000000020020000>", ldap.ScopeBaseObject, []string{"Administrators"}},
+		{"GUID in hexadecimal", fmt.Sprintf("<guid=%x>", guid), ldap.ScopeBaseObject, []string{"A"}},
 		{"configuration", "CN=Sites,CN=Configuration," + d.Base(), ldap.ScopeSingleLevel, []string{"Default-First-Site-Name"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var got []string
 			for _, entry := range d.find(t, conn, test.base, test.scope, "(objectClass=*)", "name").Entries {
 				got = append(got, entry.GetAttributeValue("name"))
-				if again := d.find(t, conn, entry.DN, 0, "(objectClass=*)").Entries; len(again) != 1 || again[0].DN != entry.DN {
-					t.Errorf("%s does not lead back", entry.DN)
+				if found := d.find(t, conn, entry.DN, 0, "(objectClass=*)").Entries; len(found) != 1 || found[0].DN != entry.DN {
+					t.Errorf("search for %s: %v", entry.DN, found)
 				}
 			}
 			if !slices.Equal(got, test.want) {
@@ -408,9 +408,9 @@ func TestBases(t *testing.T) {
 			}
 		})
 	}
-	whole := d.find(t, conn, d.Base(), ldap.ScopeWholeSubtree, "(objectClass=nTDSDSA)").Entries
-	if len(whole) != 0 {
-		t.Error("the configuration is part of the domain")
+	configuration := d.find(t, conn, d.Base(), ldap.ScopeWholeSubtree, "(objectClass=nTDSDSA)").Entries
+	if len(configuration) != 0 {
+		t.Error("search of the domain returned the configuration")
 	}
 	found, err := conn.Search(ldap.NewSearchRequest(d.Base(), ldap.ScopeWholeSubtree, 0, 0, 0, false, "(cn=svc-qualys)", nil, nil))
 	if err != nil || len(found.Referrals) != 1 {
@@ -421,21 +421,21 @@ func TestBases(t *testing.T) {
 		code          uint16
 		text, matched string
 	}{
-		{"no such object", "CN=x,OU=y,OU=A," + d.Base(), 32, "problem 2001 (NO_OBJECT), data 0, best match of:\n\t'OU=A," + d.Base() + "'", "OU=A," + d.Base()},
-		{"not a name", "somewhere", 34, "problem 2006 (BAD_NAME)", ""},
+		{"unknown object", "CN=x,OU=y,OU=A," + d.Base(), 32, "problem 2001 (NO_OBJECT), data 0, best match of:\n\t'OU=A," + d.Base() + "'", "OU=A," + d.Base()},
+		{"invalid DN", "somewhere", 34, "problem 2006 (BAD_NAME)", ""},
 		{"empty", "", 32, "NO_OBJECT", ""},
 		{"another domain", "OU=A,DC=other,DC=net", 10, "ref 1: 'other.net'", ""},
-		{"no such GUID", "<GUID=00000000-0000-0000-0000-000000000000>", 32, "NO_OBJECT", ""},
-		{"no GUID", "<GUID=0>", 34, "BAD_NAME", ""},
-		{"no such SID", "<SID=S-1-5-21-1>", 32, "NO_OBJECT", ""},
-		{"no SID", "<SID=S-2>", 34, "BAD_NAME", ""},
+		{"unknown GUID", "<GUID=00000000-0000-0000-0000-000000000000>", 32, "NO_OBJECT", ""},
+		{"invalid GUID", "<GUID=0>", 34, "BAD_NAME", ""},
+		{"unknown SID", "<SID=S-1-5-21-1>", 32, "NO_OBJECT", ""},
+		{"invalid SID", "<SID=S-2>", 34, "BAD_NAME", ""},
 		{"hidden", "CN=Deleted Objects," + d.Base(), 32, "NO_OBJECT", d.Base()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := conn.Search(ldap.NewSearchRequest(test.base, ldap.ScopeWholeSubtree, 0, 0, 0, false, "(objectClass=*)", nil, nil))
-			refused(t, err, test.code, test.text)
-			if err.(*ldap.Error).MatchedDN != test.matched {
-				t.Errorf("matched %q", err.(*ldap.Error).MatchedDN)
+			checkError(t, err, test.code, test.text)
+			if answer := (*ldap.Error)(nil); errors.As(err, &answer) && answer.MatchedDN != test.matched {
+				t.Errorf("matchedDN %q, want %q", answer.MatchedDN, test.matched)
 			}
 		})
 	}
@@ -443,7 +443,7 @@ func TestBases(t *testing.T) {
 
 func TestAttributes(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{Users: 1600, Groups: 1})
+	d := newTestServer(t, Options{Users: 1600, Groups: 1})
 	conn := d.bound(t)
 	entry := func(filter string, attributes ...string) *ldap.Entry {
 		t.Helper()
@@ -460,7 +460,7 @@ func TestAttributes(t *testing.T) {
 		}
 	}
 	if all.GetAttributeValue("msDS-User-Account-Control-Computed") != "" {
-		t.Error("a constructed attribute that nobody asked for")
+		t.Error("constructed attribute without a request")
 	}
 	named := entry("(sAMAccountName=svc-qualys)", "MSDS-USER-ACCOUNT-CONTROL-COMPUTED", "objectsid", "OBJECTSID", "mail", "nosuch")
 	if len(named.Attributes) != 2 || named.GetAttributeValue("msDS-User-Account-Control-Computed") != "0" {
@@ -474,15 +474,15 @@ func TestAttributes(t *testing.T) {
 		t.Errorf("%d attributes, want %d", len(both.Attributes), len(all.Attributes)+1)
 	}
 
-	everybody := entry("(cn=All employees)", "member")
-	if len(everybody.GetAttributeValues("member")) != 0 || len(everybody.GetAttributeValues("member;range=0-1499")) != 1500 {
-		t.Errorf("members: %d", len(everybody.GetAttributeValues("member;range=0-1499")))
+	ranged := entry("(cn=All employees)", "member")
+	if len(ranged.GetAttributeValues("member")) != 0 || len(ranged.GetAttributeValues("member;range=0-1499")) != 1500 {
+		t.Errorf("range 0-1499: %d members", len(ranged.GetAttributeValues("member;range=0-1499")))
 	}
 	if n := len(entry("(cn=All employees)", "member;range=1500-*").GetAttributeValues("member;range=1500-*")); n != 100 {
-		t.Errorf("the rest of the members: %d", n)
+		t.Errorf("range 1500-*: %d members", n)
 	}
 	if n := len(entry("(cn=All employees)", "member;range=0-0").GetAttributeValues("member;range=0-0")); n != 1 {
-		t.Errorf("the first of the members: %d", n)
+		t.Errorf("range 0-0: %d members", n)
 	}
 }
 
@@ -490,9 +490,9 @@ func TestClock(t *testing.T) {
 	t.Parallel()
 	now := testNow
 	var mu sync.Mutex
-	d := serveDirectory(t, Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
+	d := newTestServer(t, Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }})
 	conn := d.bound(t)
-	dn := "CN=Somebody,OU=Service," + d.Base()
+	dn := "CN=User,OU=Service," + d.Base()
 	must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"user"}, "pwdLastSet": {formatFileTime(testNow.Add(-42*24*time.Hour + time.Hour))},
 		"lockoutTime": {formatFileTime(testNow)}}}))
 	read := func(attribute string) string {
@@ -512,11 +512,11 @@ func TestClock(t *testing.T) {
 		}
 	}
 	if got, want := read("msDS-UserPasswordExpiryTimeComputed"), formatFileTime(testNow.Add(time.Hour)); got != want {
-		t.Errorf("the password expires at %s, want %s", got, want)
+		t.Errorf("password expires at %s, want %s", got, want)
 	}
 	must(t, d.Modify(dn, "pwdLastSet", "0"))
 	if got := read("msDS-UserPasswordExpiryTimeComputed"); got != "0" {
-		t.Errorf("a password that must be changed expires at %s", got)
+		t.Errorf("password that must change expires at %s, want 0", got)
 	}
 	highest++
 	must(t, d.Modify(d.Base(), "maxPwdAge", "-9223372036854775808"))
@@ -526,13 +526,13 @@ func TestClock(t *testing.T) {
 	}
 	highest += 2
 	if d.HighestUSN() != highest {
-		t.Error("time alone raised the update sequence number")
+		t.Errorf("highest USN %d, want %d", d.HighestUSN(), highest)
 	}
 }
 
 func TestChanges(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{Users: 5, Groups: 2})
+	d := newTestServer(t, Options{Users: 5, Groups: 2})
 	conn := d.bound(t)
 	base, dn := "OU=Service,"+d.Base(), addUser(t, d, "One")
 	guid := d.guid(t, conn, dn)
@@ -540,7 +540,7 @@ func TestChanges(t *testing.T) {
 	for _, step := range []struct {
 		name   string
 		change func() error
-		want   string // a filter that is true afterwards
+		want   string // a filter that matches after the change
 	}{
 		{"modify", func() error { return d.Modify(dn, "TITLE", "Chief") }, "(title=chief)"},
 		{"clear", func() error { return d.Modify(dn, "title") }, "(!(title=*))"},
@@ -556,16 +556,16 @@ func TestChanges(t *testing.T) {
 			t.Errorf("%s: %d to %d, highest %d to %d", step.name, before, after, highest, d.HighestUSN())
 		}
 		if found := d.find(t, conn, d.Base(), 2, fmt.Sprintf("(&(uSNChanged>=%d)%s)", highest+1, step.want)).Entries; len(found) != 1 {
-			t.Errorf("%s: %d objects are %s", step.name, len(found), step.want)
+			t.Errorf("%s: %d objects match %s", step.name, len(found), step.want)
 		}
 	}
 }
 
-// TestUnchanged: what is not replicated, and the name of a container, do not
-// change the update sequence number of an object.
-func TestUnchanged(t *testing.T) {
+// TestUnchangedUSN: a change of an attribute that is not replicated, or of the name of a
+// container, does not change uSNChanged of an object.
+func TestUnchangedUSN(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	conn := d.bound(t)
 	dn := addUser(t, d, "One")
 	guid := d.guid(t, conn, dn)
@@ -575,7 +575,7 @@ func TestUnchanged(t *testing.T) {
 	}{
 		{"last logon", func() error { return d.SetLocal(dn, "lastLogon", formatFileTime(testNow)) }},
 		{"bad passwords", func() error { return d.SetLocal(dn, "badPwdCount", "3") }},
-		{"name of the container", func() error { return d.Rename("OU=Service,"+d.Base(), "Servants") }},
+		{"name of the container", func() error { return d.Rename("OU=Service,"+d.Base(), "Services") }},
 	} {
 		before := d.usn(t, conn, guid)
 		must(t, step.change())
@@ -583,15 +583,15 @@ func TestUnchanged(t *testing.T) {
 			t.Errorf("%s: %d to %d", step.name, before, after)
 		}
 	}
-	if got, want := d.find(t, conn, byGUID(guid), 0, "(objectClass=*)").Entries[0].DN, "CN=One,OU=Servants,"+d.Base(); got != want {
-		t.Errorf("now %s, want %s", got, want)
+	if got, want := d.find(t, conn, byGUID(guid), 0, "(objectClass=*)").Entries[0].DN, "CN=One,OU=Services,"+d.Base(); got != want {
+		t.Errorf("DN %s, want %s", got, want)
 	}
 }
 
-// TestMovedMember: a group names its member by the new name.
+// TestMovedMember: member has the new DN of a moved object.
 func TestMovedMember(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	conn := d.bound(t)
 	dn, group := addUser(t, d, "One"), "CN=Team,OU=Service,"+d.Base()
 	must(t, d.Add(Object{group, map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483644"}, "member": {dn}}}))
@@ -603,67 +603,67 @@ func TestMovedMember(t *testing.T) {
 
 func TestRefusedChanges(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	dn, base := addUser(t, d, "One"), "OU=Service,"+d.Base()
 	must(t, d.Add(Object{"CN=Team," + base, map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483644"}}}))
 	guid, highest := d.guid(t, d.bound(t), dn), d.HighestUSN()
 	for name, err := range map[string]error{
-		"exists":          d.Add(Object{dn, map[string][]string{"objectClass": {"user"}}}),
-		"no container":    d.Add(Object{"CN=x,OU=nowhere," + d.Base(), map[string][]string{"objectClass": {"user"}}}),
-		"other domain":    d.Add(Object{"CN=x,DC=other", map[string][]string{"objectClass": {"user"}}}),
-		"class":           d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"unicorn"}}}),
-		"account name":    d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"SVC-QUALYS"}}}),
-		"naming":          d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"organizationalUnit"}}}),
-		"system":          d.Modify(dn, "objectGUID", "x"),
-		"unknown":         d.Modify(dn, "shoeSize", "43"),
-		"empty value":     d.Modify(dn, "title", ""),
-		"two values":      d.Modify(dn, "title", "a", "b"),
-		"no number":       d.Modify(dn, "accountExpires", "soon"),
-		"local":           d.Modify(dn, "lastLogon", "0"),
-		"replicated":      d.SetLocal(dn, "title", "x"),
-		"no such member":  d.Modify("CN=Team,"+base, "member", "CN=nobody,"+base),
-		"no such object":  d.Disable("CN=nobody," + base),
-		"no account":      d.Disable(base),
-		"name taken":      d.Rename(dn, "Team"),
-		"below itself":    d.Move(base, base),
-		"not empty":       d.Delete(base),
-		"the domain":      d.Delete(d.Base()),
-		"no tombstone":    d.Undelete(guid),
-		"class of object": d.SetPassword(base, "x"),
+		"existing":                           d.Add(Object{dn, map[string][]string{"objectClass": {"user"}}}),
+		"no container":                       d.Add(Object{"CN=x,OU=nowhere," + d.Base(), map[string][]string{"objectClass": {"user"}}}),
+		"other domain":                       d.Add(Object{"CN=x,DC=other", map[string][]string{"objectClass": {"user"}}}),
+		"unknown class":                      d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"unicorn"}}}),
+		"existing account":                   d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"SVC-QUALYS"}}}),
+		"wrong RDN":                          d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"organizationalUnit"}}}),
+		"system attribute":                   d.Modify(dn, "objectGUID", "x"),
+		"unknown attribute":                  d.Modify(dn, "shoeSize", "43"),
+		"empty value":                        d.Modify(dn, "title", ""),
+		"two values":                         d.Modify(dn, "title", "a", "b"),
+		"not an integer":                     d.Modify(dn, "accountExpires", "soon"),
+		"Modify of a local attribute":        d.Modify(dn, "lastLogon", "0"),
+		"SetLocal of a replicated attribute": d.SetLocal(dn, "title", "x"),
+		"unknown member":                     d.Modify("CN=Team,"+base, "member", "CN=nobody,"+base),
+		"unknown object":                     d.Disable("CN=nobody," + base),
+		"disable a container":                d.Disable(base),
+		"existing name":                      d.Rename(dn, "Team"),
+		"below itself":                       d.Move(base, base),
+		"with children":                      d.Delete(base),
+		"the domain":                         d.Delete(d.Base()),
+		"undelete a live object":             d.Undelete(guid),
+		"password of a container":            d.SetPassword(base, "x"),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
 	if d.HighestUSN() != highest {
-		t.Errorf("changes were made: %d to %d", highest, d.HighestUSN())
+		t.Errorf("highest USN changed from %d to %d", highest, d.HighestUSN())
 	}
 }
 
 func TestRestore(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{Users: 100})
+	d := newTestServer(t, Options{Users: 100})
 	id, highest := d.InvocationID(), d.HighestUSN()
 	d.Restore(Restoration{USNRollback: 100, SameInvocation: true})
 	if d.InvocationID() != id || d.HighestUSN() != highest-99 {
-		t.Errorf("rolled back from %d to %d", highest, d.HighestUSN())
+		t.Errorf("snapshot: highest USN %d, before %d", d.HighestUSN(), highest)
 	}
 	d.Restore(Restoration{})
 	if d.InvocationID() == id || d.HighestUSN() != highest-98 {
-		t.Errorf("restored, and at %d", d.HighestUSN())
+		t.Errorf("restore: highest USN %d, before %d", d.HighestUSN(), highest)
 	}
 }
 
 func TestDeleted(t *testing.T) {
 	t.Parallel()
-	for _, right := range []bool{true, false} {
-		t.Run(fmt.Sprint("right ", right), func(t *testing.T) {
-			d := serveDirectory(t, Options{ReadsDeleted: right})
+	for _, readsDeleted := range []bool{true, false} {
+		t.Run(fmt.Sprint("reads deleted ", readsDeleted), func(t *testing.T) {
+			d := newTestServer(t, Options{ReadsDeleted: readsDeleted})
 			conn := d.bound(t)
 			dn, deleted := "CN=Leaver,OU=Service,"+d.Base(), "CN=Deleted Objects,"+d.Base()
 			must(t, d.Add(Object{dn, map[string][]string{"objectClass": {"user"}, "title": {"x"}}}))
-			was := d.find(t, conn, dn, 0, "(objectClass=*)", "objectGUID", "objectSid", "uSNChanged").Entries[0]
-			guid := ad.GUID(was.GetRawAttributeValue("objectGUID"))
+			before := d.find(t, conn, dn, 0, "(objectClass=*)", "objectGUID", "objectSid", "uSNChanged").Entries[0]
+			guid := ad.GUID(before.GetRawAttributeValue("objectGUID"))
 			must(t, d.Modify("CN=Domain Admins,CN=Users,"+d.Base(), "member", dn))
 			must(t, d.Delete(dn))
 
@@ -675,113 +675,113 @@ func TestDeleted(t *testing.T) {
 				return found.Entries
 			}
 			if n := len(d.find(t, conn, d.Base(), 2, "(cn=Leaver*)").Entries); n != 0 {
-				t.Error("visible without the control")
+				t.Error("tombstone visible without the control")
 			}
 			if n := len(d.find(t, conn, d.Base(), 2, "(member=*Leaver*)").Entries); n != 0 {
-				t.Error("still a member")
+				t.Error("tombstone is a member")
 			}
-			if !right {
+			if !readsDeleted {
 				if found := find(deleted, "(isDeleted=TRUE)"); len(found) != 1 || found[0].DN != deleted {
-					t.Errorf("without the right: %v", found)
+					t.Errorf("entries without the right: %v", found)
 				}
 				return
 			}
-			filter := fmt.Sprintf("(&(isDeleted=TRUE)(uSNChanged>=%s)(!(cn=Deleted Objects)))", was.GetAttributeValue("uSNChanged"))
+			filter := fmt.Sprintf("(&(isDeleted=TRUE)(uSNChanged>=%s)(!(cn=Deleted Objects)))", before.GetAttributeValue("uSNChanged"))
 			found := find(deleted, filter)
 			if len(found) != 1 {
 				t.Fatalf("%d tombstones", len(found))
 			}
-			gone := found[0]
-			if want := `CN=Leaver\0ADEL:` + guid.String() + "," + deleted; gone.DN != want {
-				t.Errorf("%s, want %s", gone.DN, want)
+			tombstone := found[0]
+			if want := `CN=Leaver\0ADEL:` + guid.String() + "," + deleted; tombstone.DN != want {
+				t.Errorf("DN %s, want %s", tombstone.DN, want)
 			}
 			for name, want := range map[string]string{
-				"objectSid": was.GetAttributeValue("objectSid"), "objectGUID": was.GetAttributeValue("objectGUID"), "isDeleted": "TRUE",
+				"objectSid": before.GetAttributeValue("objectSid"), "objectGUID": before.GetAttributeValue("objectGUID"), "isDeleted": "TRUE",
 				"lastKnownParent": "OU=Service," + d.Base(), "name": "Leaver\nDEL:" + guid.String(), "sAMAccountName": "Leaver",
 				"objectCategory": "", "title": "", "sAMAccountType": "", "primaryGroupID": "",
 			} {
-				if got := gone.GetAttributeValue(name); got != want {
+				if got := tombstone.GetAttributeValue(name); got != want {
 					t.Errorf("%s: %q, want %q", name, got, want)
 				}
 			}
 			must(t, d.Undelete(guid))
-			back := d.find(t, conn, dn, 0, "(sAMAccountType=805306368)", "objectGUID").Entries
-			if len(back) != 1 || string(back[0].GetRawAttributeValue("objectGUID")) != string(guid[:]) || len(find(deleted, filter)) != 0 {
-				t.Errorf("undeleted: %v", back)
+			restored := d.find(t, conn, dn, 0, "(sAMAccountType=805306368)", "objectGUID").Entries
+			if len(restored) != 1 || string(restored[0].GetRawAttributeValue("objectGUID")) != string(guid[:]) || len(find(deleted, filter)) != 0 {
+				t.Errorf("undeleted: %v", restored)
 			}
 		})
 	}
 }
 
-// TestCloses is not parallel, because it looks at all goroutines.
-func TestCloses(t *testing.T) {
-	d := serveDirectory(t, Options{Users: 1000}) // as many as one answer has
+// TestClose is not parallel, because it checks all goroutines.
+func TestClose(t *testing.T) {
+	d := newTestServer(t, Options{Users: 1000}) // one full page
 	idle := d.bound(t)
 	silent, err := net.Dial("tcp", d.secure) // no TLS handshake
 	must(t, err)
 	defer silent.Close()
-	stalled, err := net.Dial("tcp", d.plain) // asks for more than the socket holds, and does not read
+	stalled, err := net.Dial("tcp", d.plain) // requests more than the socket buffer holds, and does not read
 	must(t, err)
 	defer stalled.Close()
-	var asked encoder
-	bind := asked.begin(tagSequence)
-	asked.number(tagInteger, 1)
-	body := asked.begin(tagBindRequest)
-	asked.number(tagInteger, 3)
-	asked.octets(tagOctets, d.BindDN())
-	asked.octets(tagPrimitive, testPassword)
-	asked.end(body)
-	asked.end(bind)
+	var requests encoder
+	bind := requests.begin(tagSequence)
+	requests.number(tagInteger, 1)
+	body := requests.begin(tagBindRequest)
+	requests.number(tagInteger, 3)
+	requests.octets(tagOctets, d.BindDN())
+	requests.octets(tagPrimitive, testPassword)
+	requests.end(body)
+	requests.end(bind)
 	const searches = 30
 	for i := range searches {
-		search := asked.begin(tagSequence)
-		asked.number(tagInteger, int64(i+2))
-		body := asked.begin(tagSearchRequest)
-		asked.octets(tagOctets, d.Base())
-		asked.number(tagEnumerated, ldap.ScopeWholeSubtree)
-		asked.number(tagEnumerated, 0)
-		asked.number(tagInteger, 0)
-		asked.number(tagInteger, 0)
-		asked.octets(tagBoolean, "\x00")
-		asked.octets(tagPrimitive|ldap.FilterPresent, "objectClass")
-		asked.end(asked.begin(tagSequence))
-		asked.end(body)
-		asked.end(search)
+		search := requests.begin(tagSequence)
+		requests.number(tagInteger, int64(i+2))
+		body := requests.begin(tagSearchRequest)
+		requests.octets(tagOctets, d.Base())
+		requests.number(tagEnumerated, ldap.ScopeWholeSubtree)
+		requests.number(tagEnumerated, 0)
+		requests.number(tagInteger, 0)
+		requests.number(tagInteger, 0)
+		requests.octets(tagBoolean, "\x00")
+		requests.octets(tagPrimitive|ldap.FilterPresent, "objectClass")
+		requests.end(requests.begin(tagSequence))
+		requests.end(body)
+		requests.end(search)
 	}
-	_, err = stalled.Write(asked.out)
+	_, err = stalled.Write(requests.out)
 	must(t, err)
 	for d.Counters().Entries == 0 {
-		runtime.Gosched() // until it is at it
+		runtime.Gosched() // until the server answers
 	}
-	d.Close() // does not wait for those who stall: they never end
+	d.Close() // must not wait for stalled clients
 	if n := d.Counters().Searches; n == searches {
-		t.Errorf("all %d searches were answered: nothing stalled", n)
+		t.Errorf("all %d searches were answered, want a stalled one", n)
 	}
 	if _, err := idle.Search(ldap.NewSearchRequest("", 0, 0, 0, 0, false, "(objectClass=*)", nil, nil)); err == nil {
-		t.Error("it goes on")
+		t.Error("search succeeded after Close")
 	}
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	for _, running := range []string{"domaincontroller.(*connection)", "domaincontroller.(*Server).accept"} {
 		if strings.Contains(string(stacks), running) {
-			t.Errorf("%s is left", running)
+			t.Errorf("goroutine of %s is running", running)
 		}
 	}
-	if err := d.Serve(t.Context(), listenAnywhere(t), nil); !errors.Is(err, ErrClosed) {
-		t.Errorf("served again: %v", err)
+	if err := d.Serve(t.Context(), listenLoopback(t), nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("Serve after Close: %v", err)
 	}
 }
 
-func TestGarbage(t *testing.T) {
+func TestMalformedRequests(t *testing.T) {
 	t.Parallel()
-	d := serveDirectory(t, Options{})
+	d := newTestServer(t, Options{})
 	for name, bytes := range map[string]string{
 		"not LDAP":       "GET / HTTP/1.0\r\n\r\n",
 		"no operation":   "\x30\x03\x02\x01\x01",
 		"short bind":     "\x30\x05\x02\x01\x01\x60\x00",
 		"short search":   "\x30\x05\x02\x01\x01\x63\x00",
 		"empty extended": "\x30\x05\x02\x01\x01\x77\x00",
-		"odd filter":     "\x30\x20\x02\x01\x01\x63\x1b\x04\x01x\x0a\x01\x02\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\xa9\x02\xa0\x00\x30\x00",
+		"invalid filter": "\x30\x20\x02\x01\x01\x63\x1b\x04\x01x\x0a\x01\x02\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\xa9\x02\xa0\x00\x30\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := net.Dial("tcp", d.plain)
@@ -794,26 +794,26 @@ func TestGarbage(t *testing.T) {
 			must(t, err)
 		})
 	}
-	d.bound(t) // it is still there
+	d.bound(t) // the server still answers
 }
 
 func TestSeed(t *testing.T) {
 	t.Parallel()
 	options := Options{Users: 300, Groups: 30, Seed: 7, Now: func() time.Time { return testNow }}
-	directory := New(options)
-	one := directory.Objects()
-	last := one[len(one)-1]
-	if o, err := directory.Object(last.DN); err != nil || !reflect.DeepEqual(o, last) {
+	first := New(options)
+	objects := first.Objects()
+	last := objects[len(objects)-1]
+	if o, err := first.Object(last.DN); err != nil || !reflect.DeepEqual(o, last) {
 		t.Errorf("%+v, error %v, want %+v", o, err, last)
 	}
-	if _, err := directory.Object("CN=Nobody," + directory.Base()); err == nil {
-		t.Error("an object that does not exist was found")
+	if _, err := first.Object("CN=Nobody," + first.Base()); err == nil {
+		t.Error("found an object that does not exist")
 	}
-	if !reflect.DeepEqual(one, New(options).Objects()) {
-		t.Error("the same seed makes another directory")
+	if !reflect.DeepEqual(objects, New(options).Objects()) {
+		t.Error("same seed, different directories")
 	}
 	options.Seed = 8
-	if reflect.DeepEqual(one, New(options).Objects()) {
-		t.Error("another seed makes the same directory")
+	if reflect.DeepEqual(objects, New(options).Objects()) {
+		t.Error("different seeds, same directory")
 	}
 }

@@ -12,9 +12,9 @@ import (
 	"adconnector/internal/secret"
 )
 
-// TestReader reads the directory as the connector does, over each protocol, and
-// holds what it sees against what is there.
-func TestReader(t *testing.T) {
+// TestConnector reads all users and groups with the connector's LDAP client, over each
+// protocol.
+func TestConnector(t *testing.T) {
 	t.Parallel()
 	const (
 		password = "c0rrect horse"
@@ -67,7 +67,7 @@ func TestReader(t *testing.T) {
 					return nil
 				})
 				if err != nil || !maps.Equal(found, objects) || pages != len(objects)/1000+1 {
-					t.Errorf("%s: %d in %d pages, %v; want %d", filter, len(found), pages, err, len(objects))
+					t.Errorf("%s: %d objects in %d pages, error %v; want %d objects", filter, len(found), pages, err, len(objects))
 				}
 			}
 		})

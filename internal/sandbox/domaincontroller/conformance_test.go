@@ -9,14 +9,14 @@ import (
 	"adconnector/test/conformance"
 )
 
-// TestTable holds the directory against the answers of a domain controller. The
-// same table is held against Samba in test/samba.
-func TestTable(t *testing.T) {
+// TestConformance runs the table of package conformance. Package test/samba runs it with
+// Samba.
+func TestConformance(t *testing.T) {
 	t.Parallel()
-	for _, sees := range []bool{true, false} {
-		t.Run(fmt.Sprintf("sees deleted %t", sees), func(t *testing.T) {
+	for _, readsDeleted := range []bool{true, false} {
+		t.Run(fmt.Sprintf("reads deleted %t", readsDeleted), func(t *testing.T) {
 			const password = "c0rrect horse"
-			d := domaincontroller.New(domaincontroller.Options{Password: password, ReadsDeleted: sees})
+			d := domaincontroller.New(domaincontroller.Options{Password: password, ReadsDeleted: readsDeleted})
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
@@ -28,7 +28,7 @@ func TestTable(t *testing.T) {
 				<-served
 			})
 			c := conformance.Controller{
-				URL: "ldap://" + listener.Addr().String(), Base: d.Base(), Account: d.BindDN(), Password: password, SeesDeleted: sees,
+				URL: "ldap://" + listener.Addr().String(), Base: d.Base(), Account: d.BindDN(), Password: password, ReadsDeleted: readsDeleted,
 				Add: func(dn string, attributes map[string][]string) error {
 					return d.Add(domaincontroller.Object{DN: dn, Attributes: attributes})
 				},
