@@ -657,11 +657,11 @@ func TestRights(t *testing.T) {
 			readUsers, Warn, []string{"userAccountControl"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
 		"no groupType": {func(s *fakeldap.Server) { s.Groups = without("groupType", s.Groups) },
 			readGroups, Warn, []string{"groupType"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
-		"connection lost": {func(s *fakeldap.Server) { s.Sent = func(n int) bool { return n < 5 } },
+		"connection lost": {func(s *fakeldap.Server) { s.BeforeEntry = func(n int) bool { return n < 5 } },
 			readUsers, Fail, nil, []string{"the server's log"}, nil},
-		"not a domain controller": {func(s *fakeldap.Server) { s.Plain = true },
+		"not a domain controller": {func(s *fakeldap.Server) { s.PlainLDAP = true },
 			readDeleted, Warn, nil, []string{"domain controller"}, nil},
-		"unknown page limit": {func(s *fakeldap.Server) { s.Plain = true },
+		"unknown page limit": {func(s *fakeldap.Server) { s.PlainLDAP = true },
 			pageSize, OK, []string{"1000"}, nil, nil},
 	}
 	for name, c := range cases {

@@ -361,16 +361,16 @@ func TestConnectionClosedAnywhere(t *testing.T) {
 	pages := fakeldap.Pages(
 		[]fakeldap.RawEntry{fakeldap.NewEntry("CN=a", []string{"cn", "a"}), fakeldap.NewEntry("CN=b")},
 		[]fakeldap.RawEntry{fakeldap.NewEntry("CN=c", []string{"cn", "c"})})
-	var budget atomic.Int64
+	var sendLimit atomic.Int64
 	used := make(chan int64, 1)
 	server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
-		p.Budget = int(budget.Load())
+		p.SendLimit = int(sendLimit.Load())
 		fakeldap.Directory(pages)(p)
-		used <- budget.Load() - int64(p.Budget)
+		used <- sendLimit.Load() - int64(p.SendLimit)
 	})
 	// run connects and searches over a connection that the server closes after limit bytes.
 	run := func(limit int64) (delivered string, sent int64, err error) {
-		budget.Store(limit)
+		sendLimit.Store(limit)
 		session, err := Connect(t.Context(), options(server))
 		if err == nil {
 			_, err = session.Search(t.Context(), userSearch, collect(&delivered))
@@ -394,7 +394,7 @@ func TestConnectionClosedAnywhere(t *testing.T) {
 }
 
 // TestSilentServer checks that a server which stops sending anywhere causes a timeout. The
-// budget of a case is the number of bytes that the server sends.
+// sendLimit of a case is the number of bytes that the server sends.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	bound := len(fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", ""))
@@ -403,10 +403,10 @@ func TestSilentServer(t *testing.T) {
 	page := len(first.Message(3)) + len(fakeldap.Done(3, 0, ldap.NewControlString("1.2.3", false, ""), fakeldap.Paging("page\x001")))
 	pages := fakeldap.Pages([]fakeldap.RawEntry{first}, []fakeldap.RawEntry{fakeldap.NewEntry("CN=b")})
 	for _, test := range []struct {
-		name   string
-		budget int
-		op     string
-		object string
+		name      string
+		sendLimit int
+		op        string
+		object    string
 	}{
 		{"before the bind", 0, "bind", "CN=reader,DC=corp to 127.0.0.1:389"},
 		{"within the bind's answer", 5, "bind", "CN=reader,DC=corp to 127.0.0.1:389"},
@@ -418,9 +418,9 @@ func TestSilentServer(t *testing.T) {
 		{"between pages", connected + page, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 		{"within the second page", connected + page + 3, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 	} {
-		search := func(t *testing.T, ctx context.Context, broke func()) (took time.Duration, err error) {
+		search := func(t *testing.T, ctx context.Context, onSendLimit func()) (took time.Duration, err error) {
 			_, o := inMemory(t, func(p *fakeldap.Peer) {
-				p.Budget, p.Broke = test.budget, broke
+				p.SendLimit, p.OnSendLimit = test.sendLimit, onSendLimit
 				fakeldap.Directory(pages)(p)
 				p.Hang()
 			})

@@ -240,11 +240,11 @@ func TestIncompleteSearchDeletesNothing(t *testing.T) {
 	e.start()
 	e.ldap.Users, e.ldap.Groups = fakeldap.Users(150), fakeldap.Groups(3)
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 153})
-	e.ldap.Sent = func(n int) bool { return n < 140 }
+	e.ldap.BeforeEntry = func(n int) bool { return n < 140 }
 	if run, _ := e.failedRun(RunOptions{}); run.Deleted+run.Held != 0 {
 		t.Errorf("run %+v", run)
 	}
-	e.ldap.Sent = nil
+	e.ldap.BeforeEntry = nil
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 }
 

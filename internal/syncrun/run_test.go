@@ -106,7 +106,7 @@ func TestLostConnectionKeepsAcknowledgedObjects(t *testing.T) {
 	t.Parallel()
 	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(1000)
-	e.ldap.Sent = func(n int) bool { return n < 730 }
+	e.ldap.BeforeEntry = func(n int) bool { return n < 730 }
 	run, err := e.failedRun(RunOptions{})
 	if fault.ClassOf(err) != fault.Transient {
 		t.Errorf("error %v", err)
@@ -115,7 +115,7 @@ func TestLostConnectionKeepsAcknowledgedObjects(t *testing.T) {
 	if delivered != run.Uploaded || delivered >= 730 {
 		t.Errorf("%d at the gateway, %d counted", delivered, run.Uploaded)
 	}
-	e.ldap.Sent = nil
+	e.ldap.BeforeEntry = nil
 	e.start()
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1000 - delivered})
 }
@@ -140,7 +140,7 @@ func TestRefusedBatchEndsReading(t *testing.T) {
 	e.ldap.Users = fakeldap.Users(200)
 	ended := make(chan struct{})
 	defer close(ended)
-	e.ldap.Sent = func(n int) bool {
+	e.ldap.BeforeEntry = func(n int) bool {
 		if n == 150 {
 			<-ended
 		}
@@ -268,7 +268,7 @@ func TestFilters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newLDAPEnv(t)
-			e.ldap.Plain = c.plain
+			e.ldap.PlainLDAP = c.plain
 			e.options.Search.UserFilter, e.options.Search.GroupFilter = c.user, c.group
 			e.start()
 			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})

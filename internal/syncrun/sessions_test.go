@@ -30,7 +30,7 @@ func newBackpressureEnv(t *testing.T, users int, lostAt ...int) *env {
 // loseSearches makes the n-th search for users fail before the n-th of the given entries.
 func (e *env) loseSearches(lostAt ...int) {
 	var mu sync.Mutex
-	e.ldap.Sent = func(n int) bool {
+	e.ldap.BeforeEntry = func(n int) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(lostAt) == 0 || n != lostAt[0] {

@@ -97,7 +97,7 @@ func TestStatesOfFailedRun(t *testing.T) {
 	t.Parallel()
 	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(7)
-	e.ldap.Sent = func(int) bool { return false }
+	e.ldap.BeforeEntry = func(int) bool { return false }
 	nextRun := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	e.options.NextRun = func(time.Time) time.Time { return nextRun.Add(time.Hour) }
 	e.start()

@@ -1,9 +1,8 @@
 // Package fakeldap is an LDAP server for tests. It runs in the test's process.
 //
-// Serve and Pipe run a script for each connection: a function that receives
-// requests and sends any bytes, or none. Start is such a server with one script: a
-// domain controller with canned users and groups. The package is no model of a
-// domain controller beyond that.
+// Serve and Pipe start a server that calls a script for each connection. A script receives
+// requests and sends any bytes. Start starts a domain controller with generated users and
+// groups. For a realistic domain controller, see the sandbox.
 package fakeldap
 
 import (
@@ -36,9 +35,9 @@ type Listener struct {
 	running sync.WaitGroup
 }
 
-// Serve starts a server on a loopback socket. With a config, it expects TLS from the
-// first byte. The script is called for each connection, in a goroutine of its own;
-// the connection is closed when the script returns or the test ends.
+// Serve starts a server on a loopback socket. With a config, it uses TLS from the first byte.
+// The script is called in a new goroutine for each connection. The connection is closed when
+// the script returns or the test ends.
 func Serve(t testing.TB, config *tls.Config, script func(p *Peer)) *Listener {
 	t.Helper()
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
@@ -63,8 +62,8 @@ func Serve(t testing.TB, config *tls.Config, script func(p *Peer)) *Listener {
 	return l
 }
 
-// Pipe is Serve without a socket: clients connect with Dial. It is for tests in a
-// testing/synctest bubble.
+// Pipe starts a server without a socket, for tests in a testing/synctest bubble. Clients connect
+// with Dial.
 func Pipe(t testing.TB, config *tls.Config, script func(p *Peer)) *Listener {
 	l := newListener("127.0.0.1", 389, config, script)
 	t.Cleanup(l.close)
@@ -75,8 +74,8 @@ func newListener(host string, port int, config *tls.Config, script func(p *Peer)
 	return &Listener{Host: host, Port: port, config: config, script: script, conns: map[net.Conn]struct{}{}}
 }
 
-// Dial connects to the server in memory. The connection has no buffer: a write
-// returns when the other side has read it.
+// Dial connects to the server in memory. The connection has no buffer: a write returns after
+// the other side has read it.
 func (l *Listener) Dial(context.Context, string, string) (net.Conn, error) {
 	client, server := net.Pipe()
 	if !l.start(server) {
@@ -98,7 +97,7 @@ func (l *Listener) start(conn net.Conn) bool {
 	l.conns[conn] = struct{}{}
 	l.running.Go(func() {
 		defer l.end(conn)
-		p := &Peer{Budget: -1, listener: l, conn: conn}
+		p := &Peer{SendLimit: -1, listener: l, conn: conn}
 		if l.config != nil {
 			p.conn = tls.Server(conn, l.config)
 		}
@@ -125,17 +124,17 @@ func (l *Listener) close() {
 	l.running.Wait()
 }
 
-// Peer is one connection as the server sees it.
+// Peer is the server's side of one connection.
 type Peer struct {
-	Budget int    // number of bytes that may still be sent; -1: no limit
-	Broke  func() // called when Budget is used up
+	SendLimit   int    // number of bytes that Send can still send; -1: no limit
+	OnSendLimit func() // called when SendLimit is reached; may be nil
 
 	listener *Listener
 	conn     net.Conn
 	in       *bufio.Reader
 }
 
-// Request is one message of the client. Only the fields of its operation are set.
+// Request is one request. Only the fields of its operation are set.
 type Request struct {
 	ID        int64
 	Operation ber.Tag
@@ -146,7 +145,7 @@ type Request struct {
 	Scope      int64
 	Filter     string
 	Attributes []string
-	Paged      bool // has a paged results control
+	Paged      bool // has a paged results control, which sets PageSize and Cookie
 	PageSize   int64
 	Cookie     []byte
 }
@@ -160,8 +159,8 @@ const (
 
 var errRequest = errors.New("not an LDAP request")
 
-// Receive reads the next request. It returns false when the client is gone or has
-// sent something else than LDAP.
+// Receive reads the next request. It returns false if the connection was closed or the request
+// is malformed.
 func (p *Peer) Receive() (Request, bool) {
 	packet, err := ber.ReadPacket(p.in)
 	if err != nil {
@@ -206,7 +205,7 @@ func parse(packet *ber.Packet) (r Request, err error) {
 		if len(packet.Children) > 2 {
 			for _, c := range packet.Children[2].Children {
 				control, err := ldap.DecodeControl(c)
-				if paging, is := control.(*ldap.ControlPaging); err == nil && is {
+				if paging, ok := control.(*ldap.ControlPaging); err == nil && ok {
 					r.Paged, r.Cookie, r.PageSize = true, paging.Cookie, int64(paging.PagingSize)
 				}
 			}
@@ -215,39 +214,38 @@ func parse(packet *ber.Packet) (r Request, err error) {
 	return r, nil
 }
 
-// Send writes messages, or any other bytes, up to the budget. It returns false when
-// no more can be sent.
+// Send sends messages, or any other bytes, up to SendLimit. It returns false if not all bytes
+// were sent.
 func (p *Peer) Send(messages ...[]byte) bool {
 	all := bytes.Join(messages, nil)
-	if p.Budget >= 0 && len(all) > p.Budget {
-		if p.Budget > 0 {
-			_, _ = p.conn.Write(all[:p.Budget])
-			p.Budget = 0
+	if p.SendLimit >= 0 && len(all) > p.SendLimit {
+		if p.SendLimit > 0 {
+			_, _ = p.conn.Write(all[:p.SendLimit])
+			p.SendLimit = 0
 		}
-		if p.Broke != nil {
-			p.Broke()
+		if p.OnSendLimit != nil {
+			p.OnSendLimit()
 		}
 		return false
 	}
-	if p.Budget >= 0 {
-		p.Budget -= len(all)
+	if p.SendLimit >= 0 {
+		p.SendLimit -= len(all)
 	}
 	_, err := p.conn.Write(all)
 	return err == nil
 }
 
-// Hang reads without answering, until the client closes the connection or the test
-// ends.
+// Hang reads without responding until the client closes the connection or the test ends.
 func (p *Peer) Hang() { _, _ = io.Copy(io.Discard, p.in) }
 
-// StartTLS continues the connection under TLS.
+// StartTLS continues the connection over TLS.
 func (p *Peer) StartTLS(config *tls.Config) {
 	p.conn = tls.Server(p.conn, config)
 	p.in.Reset(p.conn)
 }
 
-// Directory is a script that accepts every bind and has a rootDSE. It gives other
-// searches to the function, which returns false to close the connection.
+// Directory returns a script that accepts every bind and returns a rootDSE. It calls search for
+// other searches; the function returns false to close the connection.
 func Directory(search func(p *Peer, r Request) bool) func(p *Peer) {
 	return func(p *Peer) {
 		for {
@@ -272,7 +270,7 @@ func Directory(search func(p *Peer, r Request) bool) func(p *Peer) {
 	}
 }
 
-// RefuseBind is a script that answers every request with the given result of a bind.
+// RefuseBind returns a script that responds to every request with this bind result.
 func RefuseBind(code int, text string) func(p *Peer) {
 	return func(p *Peer) {
 		for {
@@ -284,8 +282,8 @@ func RefuseBind(code int, text string) func(p *Peer) {
 	}
 }
 
-// StartTLS is a script that accepts StartTLS and runs another one under TLS.
-func StartTLS(config *tls.Config, then func(p *Peer)) func(p *Peer) {
+// StartTLS returns a script that accepts StartTLS and runs script over TLS.
+func StartTLS(config *tls.Config, script func(p *Peer)) func(p *Peer) {
 	return func(p *Peer) {
 		r, ok := p.Receive()
 		if !ok || r.Operation != Extended {
@@ -293,6 +291,6 @@ func StartTLS(config *tls.Config, then func(p *Peer)) func(p *Peer) {
 		}
 		p.Send(Result(r.ID, ldap.ApplicationExtendedResponse, 0, "", ""))
 		p.StartTLS(config)
-		then(p)
+		script(p)
 	}
 }

@@ -37,7 +37,7 @@ func Done(id int64, code int, controls ...ldap.Control) []byte {
 	return Result(id, ldap.ApplicationSearchResultDone, code, "", "", controls...)
 }
 
-// Paging is the control of a page that ends with the cookie; the last page has none.
+// Paging returns the control of a page's result. The cookie of the last page is empty.
 func Paging(cookie string) ldap.Control {
 	c := ldap.NewControlPaging(0)
 	c.SetCookie([]byte(cookie))
@@ -49,19 +49,19 @@ func OctetString(value string) *ber.Packet {
 	return ber.NewString(ber.ClassUniversal, ber.TypePrimitive, ber.TagOctetString, value, "")
 }
 
-// RawEntry is an entry whose attributes are sent as given: in order, each one a name
-// and its values.
+// RawEntry is an entry whose attributes are sent in this order. Each one is a name followed by
+// its values.
 type RawEntry struct {
 	DN         string
 	Attributes [][]string
 }
 
-// NewEntry makes an entry of attributes, each one a name and its values.
+// NewEntry returns an entry with these attributes, each one a name followed by its values.
 func NewEntry(dn string, attributes ...[]string) RawEntry {
 	return RawEntry{DN: dn, Attributes: attributes}
 }
 
-// Message encodes the entry as the answer to the request with the ID.
+// Message encodes the entry as a response to the request with this message ID.
 func (e RawEntry) Message(id int64) []byte {
 	list := ber.NewSequence("")
 	for _, a := range e.Attributes {
@@ -90,8 +90,8 @@ func RootDSE(id int64) []byte {
 	).Message(id)
 }
 
-// Pages answers searches page by page, whatever page size is asked for. Its cookies
-// contain a zero byte.
+// Pages returns a search handler that returns these pages, regardless of the requested page
+// size. Its cookies contain a zero byte.
 func Pages(pages ...[]RawEntry) func(p *Peer, r Request) bool {
 	return func(p *Peer, r Request) bool {
 		n := 0

@@ -23,8 +23,8 @@ func oracleEntry(o domaincontroller.Object) oracle.Entry {
 
 // expectedAssets returns the assets that the gateway must hold for a directory, by
 // vendorAssetId.
-func expectedAssets(d *domaincontroller.Server, now time.Time) map[string]oracle.Flat {
-	assets := map[string]oracle.Flat{}
+func expectedAssets(d *domaincontroller.Server, now time.Time) map[string]oracle.FlatAsset {
+	assets := map[string]oracle.FlatAsset{}
 	for _, o := range d.Objects() {
 		if e := oracleEntry(o); e.Kind() != oracle.Other {
 			asset := e.Asset(now)
@@ -38,7 +38,7 @@ func expectedAssets(d *domaincontroller.Server, now time.Time) map[string]oracle
 // directory. An object that was deleted after its delivery must have the status DELETED.
 func (e *environment) differences() (found []string) {
 	want := expectedAssets(e.Directory.Server, time.Now())
-	got := map[string]oracle.Flat{}
+	got := map[string]oracle.FlatAsset{}
 	owners := map[string]string{} // vendorAssetId by externalAssetId
 	for _, identity := range slices.Concat(e.Gateway.Users(), e.Gateway.Groups()) {
 		asset, err := oracle.Flatten(identity.Asset)
@@ -66,7 +66,7 @@ func (e *environment) differences() (found []string) {
 		}
 	}
 	for guid, asset := range got {
-		if want[guid] == nil && asset.Text(oracle.OfUser+"status") != "DELETED" && asset.Text(oracle.OfGroup+"status") != "DELETED" {
+		if want[guid] == nil && asset.Text(oracle.UserClass+"status") != "DELETED" && asset.Text(oracle.GroupClass+"status") != "DELETED" {
 			found = append(found, guid+notReportedDeleted)
 		}
 	}

@@ -1,10 +1,9 @@
-// Package oracle is the transformation written a second time, from its description
-// alone and with none of the connector's code, so that one misreading is not shared
-// by the code and its tests. Tests that run the built connector hold what a gateway
-// has against it.
+// Package oracle is an independent second implementation of the transformation, written from
+// its specification without the connector's code. Tests compare the assets that the built
+// connector sends with it, so that a wrong reading of the specification is detected.
 //
-// It covers the fields that every asset has, of users and of groups, for entries as
-// any server of LDAP shows them. It does not cover the security posture.
+// It covers the identities of users and groups, from entries of any LDAP server. It does not
+// cover the security posture.
 package oracle
 
 import (
@@ -19,11 +18,10 @@ import (
 	"time"
 )
 
-// Entry is what a directory shows of an object: values by attribute, whose name is in
-// lower case.
+// Entry has the values of an object by attribute. Attribute names are in lower case.
 type Entry map[string][]string
 
-// First is the first value of an attribute, "" without one.
+// First returns the first value of an attribute, or "".
 func (e Entry) First(attribute string) string {
 	if values := e[strings.ToLower(attribute)]; len(values) > 0 {
 		return values[0]
@@ -31,8 +29,8 @@ func (e Entry) First(attribute string) string {
 	return ""
 }
 
-// Bits are those of a signed number of 32 bits; of anything else none is set.
-func (e Entry) Bits(attribute string) uint32 {
+// Flags returns the flags of a signed 32-bit decimal number, or 0 for any other value.
+func (e Entry) Flags(attribute string) uint32 {
 	n, err := strconv.ParseInt(e.First(attribute), 10, 64)
 	if err != nil || n < math.MinInt32 || n > math.MaxInt32 {
 		return 0
@@ -40,14 +38,15 @@ func (e Entry) Bits(attribute string) uint32 {
 	return uint32(n)
 }
 
-// Moment reads a count of 100 ns since 1601, of which 0 and the largest mean none.
-func (e Entry) Moment(attribute string) (time.Time, bool) {
+// FileTime returns a time stored as 100 ns intervals since 1601. It returns false for 0 and the
+// maximum, which mean none.
+func (e Entry) FileTime(attribute string) (time.Time, bool) {
 	n, err := strconv.ParseInt(e.First(attribute), 10, 64)
 	if err != nil || n == 0 || n == math.MaxInt64 {
 		return time.Time{}, false
 	}
-	first := time.Date(1601, 1, 1, 0, 0, 0, 0, time.UTC)
-	return time.UnixMilli(first.UnixMilli() + n/10_000).UTC(), true
+	epoch := time.Date(1601, 1, 1, 0, 0, 0, 0, time.UTC)
+	return time.UnixMilli(epoch.UnixMilli() + n/10_000).UTC(), true
 }
 
 // The kinds of entries.
@@ -57,56 +56,55 @@ const (
 	Other = ""
 )
 
-// Kind tells users and groups from what lives beside them, by class alone: the
-// connector goes by sAMAccountType.
+// Kind returns the kind of an entry by its object classes. The connector uses sAMAccountType
+// instead.
 func (e Entry) Kind() string {
-	is := func(class string) bool { return slices.Contains(e["objectclass"], class) }
+	hasClass := func(class string) bool { return slices.Contains(e["objectclass"], class) }
 	switch {
 	case e.First("isDeleted") != "":
 		return Other
-	case is("group"):
+	case hasClass("group"):
 		return Group
-	case is("computer"), is("msDS-ManagedServiceAccount"), is("msDS-GroupManagedServiceAccount"):
+	case hasClass("computer"), hasClass("msDS-ManagedServiceAccount"), hasClass("msDS-GroupManagedServiceAccount"):
 		return Other
-	case is("user"):
+	case hasClass("user"):
 		return User
 	}
 	return Other
 }
 
-// Flat is an asset with one value for each leaf of its JSON, keyed by the path to it.
-// Strings keep their quotes and numbers have none.
-type Flat map[string]string
+// FlatAsset maps the paths of an asset's leaves to their JSON values.
+type FlatAsset map[string]string
 
-// Text is a string without its quotes, "" where there is none.
-func (f Flat) Text(path string) string {
+// Text returns the string at a path without quotes, or "".
+func (f FlatAsset) Text(path string) string {
 	var text string
 	_ = json.Unmarshal([]byte(f[path]), &text)
 	return text
 }
 
-// set takes a text, unless it is empty.
-func (f Flat) set(path, text string) {
+// set sets the string at a path, unless the text is empty.
+func (f FlatAsset) set(path, text string) {
 	if text != "" {
-		quoted, _ := json.Marshal(text) // of a text it cannot fail
+		quoted, _ := json.Marshal(text) // a string cannot fail
 		f[path] = string(quoted)
 	}
 }
 
-// Where in an asset its fields are.
+// Paths of an asset's fields, and prefixes of those of its class.
 const (
 	externalID = "asset.assetHeader.externalAssetId"
 	VendorID   = "asset.assetHeader.vendorAssetId"
 	Name       = "asset.assetDetail.name"
-	OfUser     = "asset.assetDetail.userAssetClass."
-	OfGroup    = "asset.assetDetail.groupAssetClass."
+	UserClass  = "asset.assetDetail.userAssetClass."
+	GroupClass = "asset.assetDetail.groupAssetClass."
 )
 
-// Asset is what a gateway has to hold of a user or a group at a time.
-func (e Entry) Asset(now time.Time) Flat {
-	f, class := Flat{}, OfGroup
+// Asset returns the expected asset of a user or group. now determines a user's status.
+func (e Entry) Asset(now time.Time) FlatAsset {
+	f, class := FlatAsset{}, GroupClass
 	if e.Kind() == User {
-		class = OfUser
+		class = UserClass
 		e.user(f, now)
 	} else {
 		e.group(f)
@@ -121,40 +119,40 @@ func (e Entry) Asset(now time.Time) Flat {
 	return f
 }
 
-const stamp = "2006-01-02T15:04:05.000Z"
+const timeFormat = "2006-01-02T15:04:05.000Z"
 
-func (e Entry) user(f Flat, now time.Time) {
+func (e Entry) user(f FlatAsset, now time.Time) {
 	for source, target := range map[string]string{
 		"mail": "email", "givenName": "firstName", "sn": "lastName", "mobile": "phone", "title": "jobTitle",
 		"l": "currentAddress.city", "c": "currentAddress.country", "streetAddress": "currentAddress.streetAddress", "st": "currentAddress.state",
 	} {
-		f.set(OfUser+target, e.First(source))
+		f.set(UserClass+target, e.First(source))
 	}
-	f.set(OfUser+"currentAddress.country", e.First("co")) // over the code
-	if at, err := time.Parse("20060102150405.0Z", e.First("whenCreated")); err == nil {
-		f.set(OfUser+"activationDate", at.Format(stamp))
+	f.set(UserClass+"currentAddress.country", e.First("co")) // overwrites c
+	if created, err := time.Parse("20060102150405.0Z", e.First("whenCreated")); err == nil {
+		f.set(UserClass+"activationDate", created.Format(timeFormat))
 	}
 	for source, target := range map[string]string{
 		"lastLogon": "lastSuccessfulLoginAt", "pwdLastSet": "passwordLastChangedAt", "accountExpires": "accountExpirationAt",
 		"badPasswordTime": "lastFailedPasswordAttemptAt",
 	} {
-		if at, is := e.Moment(source); is {
-			f.set(OfUser+target, at.Format(stamp))
+		if t, ok := e.FileTime(source); ok {
+			f.set(UserClass+target, t.Format(timeFormat))
 		}
 	}
 	if n, err := strconv.Atoi(e.First("badPwdCount")); err == nil {
-		f[OfUser+"failedPasswordAttemptCount"] = strconv.Itoa(n)
+		f[UserClass+"failedPasswordAttemptCount"] = strconv.Itoa(n)
 	}
-	f.set(OfUser+"status", e.status(now))
+	f.set(UserClass+"status", e.status(now))
 }
 
 func (e Entry) status(now time.Time) string {
-	stored, computed := e.Bits("userAccountControl"), e.Bits("msDS-User-Account-Control-Computed")
-	expires, limited := e.Moment("accountExpires")
+	stored, computed := e.Flags("userAccountControl"), e.Flags("msDS-User-Account-Control-Computed")
+	expires, hasExpiry := e.FileTime("accountExpires")
 	switch {
 	case stored&0x2 != 0:
 		return "DISABLED"
-	case limited && !expires.After(now):
+	case hasExpiry && !expires.After(now):
 		return "EXPIRED"
 	case computed&0x10 != 0:
 		return "LOCKED"
@@ -164,8 +162,8 @@ func (e Entry) status(now time.Time) string {
 	return "ACTIVE"
 }
 
-func (e Entry) group(f Flat) {
-	bits := e.Bits("groupType")
+func (e Entry) group(f FlatAsset) {
+	bits := e.Flags("groupType")
 	kind, visibility := "DISTRIBUTION", "PUBLIC" // global and universal
 	if bits&0x80000000 != 0 {
 		kind = "SECURITY"
@@ -173,12 +171,12 @@ func (e Entry) group(f Flat) {
 	if bits&(0x1|0x4) != 0 { // builtin, domain local
 		visibility = "PRIVATE"
 	}
-	f.set(OfGroup+"description", e.First("description"))
-	f.set(OfGroup+"type", kind)
-	f.set(OfGroup+"visibility", visibility)
+	f.set(GroupClass+"description", e.First("description"))
+	f.set(GroupClass+"type", kind)
+	f.set(GroupClass+"visibility", visibility)
 }
 
-// SID writes a security identifier out; "" when it is none.
+// SID returns the text form of a binary security identifier, or "" if it is too short.
 func SID(raw string) string {
 	if len(raw) < 8 {
 		return ""
@@ -191,7 +189,7 @@ func SID(raw string) string {
 	return text
 }
 
-// GUID writes one out; "" when it is none.
+// GUID returns the text form of a binary GUID, or "" if its length is wrong.
 func GUID(raw string) string {
 	if len(raw) != 16 {
 		return ""
@@ -200,27 +198,27 @@ func GUID(raw string) string {
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint16(b[4:]), binary.LittleEndian.Uint16(b[6:]), b[8:10], b[10:])
 }
 
-// Flatten brings the JSON of an asset to one value a leaf. An empty object is a leaf:
-// it must not be there.
-func Flatten(asset []byte) (Flat, error) {
+// Flatten returns the leaves of an asset's JSON. An empty object is a leaf, because assets must
+// not have any.
+func Flatten(asset []byte) (FlatAsset, error) {
 	decoder := json.NewDecoder(bytes.NewReader(asset))
 	decoder.UseNumber()
 	var tree any
 	if err := decoder.Decode(&tree); err != nil {
 		return nil, fmt.Errorf("%w in %s", err, asset)
 	}
-	leaves := Flat{}
+	flat := FlatAsset{}
 	var walk func(path string, node any)
 	walk = func(path string, node any) {
-		if object, is := node.(map[string]any); is && len(object) > 0 {
+		if object, ok := node.(map[string]any); ok && len(object) > 0 {
 			for key, child := range object {
 				walk(strings.TrimPrefix(path+"."+key, "."), child)
 			}
 			return
 		}
-		leaf, _ := json.Marshal(node) // it was JSON before
-		leaves[path] = string(leaf)
+		leaf, _ := json.Marshal(node) // decoded JSON cannot fail
+		flat[path] = string(leaf)
 	}
 	walk("", tree)
-	return leaves, nil
+	return flat, nil
 }

@@ -11,13 +11,13 @@ import (
 
 var changed = time.Date(2026, 11, 22, 7, 33, 13, 845_999_900, time.UTC)
 
-// fileTime is the count of a time that is the server's.
-func fileTime(at time.Time) string {
-	first := time.Date(1601, 1, 1, 0, 0, 0, 0, time.UTC)
-	return strconv.FormatInt((at.Unix()-first.Unix())*10_000_000+int64(at.Nanosecond()/100), 10)
+// fileTime returns a time as 100 ns intervals since 1601.
+func fileTime(t time.Time) string {
+	epoch := time.Date(1601, 1, 1, 0, 0, 0, 0, time.UTC)
+	return strconv.FormatInt((t.Unix()-epoch.Unix())*10_000_000+int64(t.Nanosecond()/100), 10)
 }
 
-// alice is the user of the description's example.
+// alice returns the user of the specification's example.
 func alice() Entry {
 	sid := "\x01\x05\x00\x00\x00\x00\x00\x05"
 	for _, n := range []uint32{21, 1849019280, 284467811, 1465672680, 1103} {
@@ -36,8 +36,7 @@ func alice() Entry {
 	return e
 }
 
-// TestExample holds the second implementation against the example that the
-// transformation's description gives.
+// TestExample compares the asset with the specification's example.
 func TestExample(t *testing.T) {
 	t.Parallel()
 	want, err := Flatten([]byte(`{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849019280-284467811-1465672680-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849019280-284467811-1465672680-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`))
@@ -65,7 +64,7 @@ func TestStatus(t *testing.T) {
 		name, value, _ := strings.Cut(override, "=")
 		e := alice()
 		e[strings.ToLower(name)] = []string{value}
-		if got := e.Asset(changed).Text(OfUser + "status"); got != want {
+		if got := e.Asset(changed).Text(UserClass + "status"); got != want {
 			t.Errorf("%s: got %s, want %s", override, got, want)
 		}
 	}
@@ -78,7 +77,7 @@ func TestGroupType(t *testing.T) {
 		"2": "DISTRIBUTION PUBLIC", "4": "DISTRIBUTION PRIVATE", "8": "DISTRIBUTION PUBLIC", "-2147483643": "SECURITY PRIVATE",
 	} {
 		f := Entry{"objectclass": {"group"}, "grouptype": {value}}.Asset(changed)
-		if got := f.Text(OfGroup+"type") + " " + f.Text(OfGroup+"visibility"); got != want {
+		if got := f.Text(GroupClass+"type") + " " + f.Text(GroupClass+"visibility"); got != want {
 			t.Errorf("groupType %s: got %s, want %s", value, got, want)
 		}
 	}
@@ -92,7 +91,7 @@ func TestKind(t *testing.T) {
 	} {
 		e := Entry{"objectclass": strings.Fields(classes)}
 		if got := e.Kind(); got != want {
-			t.Errorf("%s: got %q", classes, got)
+			t.Errorf("%s: got %q, want %q", classes, got, want)
 		}
 		e["isdeleted"] = []string{"TRUE"}
 		if got := e.Kind(); got != Other {

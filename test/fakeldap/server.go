@@ -11,14 +11,14 @@ import (
 	"github.com/go-ldap/ldap/v3"
 )
 
-// The account that may bind to a canned directory, and the base of its entries.
+// The account of a Server, and the base of its entries.
 const (
 	BindDN   = "CN=svc,DC=corp,DC=example,DC=com"
 	Password = "Pa55w0rd!"
 	Base     = "DC=corp,DC=example,DC=com"
 )
 
-// Entry is a user or group of a canned directory. Each attribute has one value.
+// Entry is a user or group of a Server. Each attribute has one value.
 type Entry struct {
 	DN         string
 	Attributes map[string]string
@@ -26,17 +26,17 @@ type Entry struct {
 
 // User returns the n-th user.
 func User(n int) Entry {
-	return canned(1, n, "user", map[string]string{
+	return newEntry(1, n, "user", map[string]string{
 		"mail": fmt.Sprintf("user%d@corp.example.com", n), "userAccountControl": "512", "whenCreated": "20240101000000.0Z",
 	})
 }
 
 // Group returns the n-th group.
 func Group(n int) Entry {
-	return canned(2, n, "group", map[string]string{"groupType": "-2147483646", "description": "a group"})
+	return newEntry(2, n, "group", map[string]string{"groupType": "-2147483646", "description": "a group"})
 }
 
-func canned(kind byte, n int, name string, attributes map[string]string) Entry {
+func newEntry(kind byte, n int, name string, attributes map[string]string) Entry {
 	name = fmt.Sprintf("%s%d", name, n)
 	guid := make([]byte, 16)
 	guid[0] = kind
@@ -53,35 +53,35 @@ func Users(n int) []Entry { return first(n, User) }
 // Groups returns the first n groups.
 func Groups(n int) []Entry { return first(n, Group) }
 
-func first(n int, of func(int) Entry) []Entry {
-	all := make([]Entry, n)
-	for i := range all {
-		all[i] = of(i)
+func first(n int, entry func(int) Entry) []Entry {
+	entries := make([]Entry, n)
+	for i := range entries {
+		entries[i] = entry(i)
 	}
-	return all
+	return entries
 }
 
-// raw keeps the attributes with the given names.
-func (e Entry) raw(names []string) RawEntry {
+// selectAttributes keeps the attributes with the given names.
+func (e Entry) selectAttributes(names []string) RawEntry {
 	out := RawEntry{DN: e.DN}
 	for _, name := range names {
-		if value, there := e.Attributes[name]; there {
+		if value, ok := e.Attributes[name]; ok {
 			out.Attributes = append(out.Attributes, []string{name, value})
 		}
 	}
 	return out
 }
 
-// Server is a canned directory. It recognizes searches for groups by the text of the
-// filter, and ignores filter, base and scope otherwise. Changes cannot be followed in
-// it, so each run is a full sync.
+// Server is a domain controller with generated entries. It detects searches for groups by the
+// text of the filter; otherwise it ignores filter, base and scope. It does not support delta
+// syncs.
 //
 // The fields must not be changed during a search.
 type Server struct {
 	*Listener
 	Users, Groups []Entry
-	Plain         bool             // is no domain controller
-	Sent          func(n int) bool // called before the n-th entry of a search; false cuts the connection
+	PlainLDAP     bool             // not a domain controller
+	BeforeEntry   func(n int) bool // called before the n-th entry of a search; returns false to close the connection
 
 	mu      sync.Mutex
 	filters []string
@@ -91,19 +91,18 @@ type Server struct {
 func Start(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{}
-	s.Listener = Serve(t, nil, s.converse)
+	s.Listener = Serve(t, nil, s.serve)
 	return s
 }
 
-// Filters returns the filters of the searches so far, one for each search, except
-// those of the rootDSE and other single objects.
+// Filters returns the filters of all searches so far, except searches of single objects.
 func (s *Server) Filters() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.filters...)
 }
 
-func (s *Server) converse(p *Peer) {
+func (s *Server) serve(p *Peer) {
 	for {
 		r, ok := p.Receive()
 		if !ok {
@@ -130,8 +129,8 @@ func (s *Server) converse(p *Peer) {
 func (s *Server) search(p *Peer, r Request) bool {
 	switch {
 	case r.Base == "":
-		return p.Send(s.rootDSE().raw(r.Attributes).Message(r.ID), Done(r.ID, 0))
-	case r.Scope == ldap.ScopeBaseObject: // there are no such objects
+		return p.Send(s.rootDSE().selectAttributes(r.Attributes).Message(r.ID), Done(r.ID, 0))
+	case r.Scope == ldap.ScopeBaseObject: // no single object except the rootDSE
 		return p.Send(Done(r.ID, 0))
 	}
 	start, _ := strconv.Atoi(string(r.Cookie))
@@ -144,9 +143,9 @@ func (s *Server) search(p *Peer, r Request) bool {
 	if strings.Contains(strings.ToLower(r.Filter), "group") {
 		entries = s.Groups
 	}
-	sent, end := s.Sent, min(start+int(r.PageSize), len(entries))
+	sent, end := s.BeforeEntry, min(start+int(r.PageSize), len(entries))
 	for i, e := range entries[start:end] {
-		if sent != nil && !sent(start+i) || !p.Send(e.raw(r.Attributes).Message(r.ID)) {
+		if sent != nil && !sent(start+i) || !p.Send(e.selectAttributes(r.Attributes).Message(r.ID)) {
 			return false
 		}
 	}
@@ -159,7 +158,7 @@ func (s *Server) search(p *Peer, r Request) bool {
 
 func (s *Server) rootDSE() Entry {
 	root := map[string]string{"defaultNamingContext": Base, "dnsHostName": "dc1.corp.example.com"}
-	if !s.Plain {
+	if !s.PlainLDAP {
 		root["dsServiceName"], root["highestCommittedUSN"] = "CN=NTDS Settings,CN=DC1", "12345"
 	}
 	return Entry{Attributes: root}
