@@ -17,8 +17,8 @@ import (
 
 // snapshot is the content of the directory at one time: the expected assets by SID.
 type snapshot struct {
-	users  map[string]oracle.Flat
-	groups map[string]oracle.Flat
+	users  map[string]oracle.FlatAsset
+	groups map[string]oracle.FlatAsset
 }
 
 // searchScope is the part of the directory that a snapshot contains.
@@ -50,9 +50,9 @@ func (d *controller) cached(s searchScope) (r snapshot, ok bool) {
 // snapshot reads the directory with ldapsearch and the connector's account.
 func (d *controller) snapshot(t *testing.T, s searchScope) snapshot {
 	t.Helper()
-	r := snapshot{users: map[string]oracle.Flat{}, groups: map[string]oracle.Flat{}}
+	r := snapshot{users: map[string]oracle.FlatAsset{}, groups: map[string]oracle.FlatAsset{}}
 	now := time.Now()
-	convert := func(records []record, kind string, assets map[string]oracle.Flat) {
+	convert := func(records []record, kind string, assets map[string]oracle.FlatAsset) {
 		for _, rec := range records {
 			if rec.values.Kind() == kind {
 				assets[oracle.SID(rec.values.First("objectSid"))] = rec.values.Asset(now)
@@ -95,7 +95,7 @@ func (d *controller) ldapsearch(t *testing.T, base, scope, filter string, attrib
 	return records
 }
 
-func flatten(t *testing.T, asset []byte) oracle.Flat {
+func flatten(t *testing.T, asset []byte) oracle.FlatAsset {
 	t.Helper()
 	leaves, err := oracle.Flatten(asset)
 	if err != nil {
@@ -122,12 +122,12 @@ func compare(t *testing.T, g *testenv.Gateway, before, after snapshot) {
 
 // differences returns one line for each wrong field. A field that changed between the two
 // snapshots may have either value.
-func differences(t *testing.T, kind string, held []gatewayserver.Identity, before, after map[string]oracle.Flat) (found []string) {
+func differences(t *testing.T, kind string, held []gatewayserver.Identity, before, after map[string]oracle.FlatAsset) (found []string) {
 	t.Helper()
 	report := func(sid, format string, args ...any) {
 		found = append(found, kind+" "+sid+": "+fmt.Sprintf(format, args...))
 	}
-	got := map[string]oracle.Flat{}
+	got := map[string]oracle.FlatAsset{}
 	for _, identity := range held {
 		sid, asset := identity.ExternalAssetID, flatten(t, identity.Asset)
 		if got[sid] != nil {
@@ -184,8 +184,8 @@ func TestDifferences(t *testing.T) {
 		return gatewayserver.Identity{ExternalAssetID: sid, VendorAssetID: "g" + sid, Asset: json.RawMessage(
 			`{"asset":{"assetHeader":{"externalAssetId":"` + sid + `","vendorAssetId":"g` + sid + `"},"assetDetail":` + detail + `}}`)}
 	}
-	bySID := func(identities ...gatewayserver.Identity) map[string]oracle.Flat {
-		m := map[string]oracle.Flat{}
+	bySID := func(identities ...gatewayserver.Identity) map[string]oracle.FlatAsset {
+		m := map[string]oracle.FlatAsset{}
 		for _, i := range identities {
 			m[i.ExternalAssetID] = flatten(t, i.Asset)
 		}
@@ -196,7 +196,7 @@ func TestDifferences(t *testing.T) {
 	cases := []struct {
 		name          string
 		held          []gatewayserver.Identity
-		before, after map[string]oracle.Flat
+		before, after map[string]oracle.FlatAsset
 		want          int
 	}{
 		{"equal", []gatewayserver.Identity{same}, bySID(same), bySID(same), 0},

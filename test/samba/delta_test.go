@@ -176,7 +176,7 @@ func (c *deltaConnector) sync(t *testing.T, step string, want syncCounts, args .
 }
 
 // inDirectory returns the assets whose objects are in the snapshot.
-func inDirectory(assets []gatewayserver.Identity, snapshot map[string]oracle.Flat) []gatewayserver.Identity {
+func inDirectory(assets []gatewayserver.Identity, snapshot map[string]oracle.FlatAsset) []gatewayserver.Identity {
 	return slices.DeleteFunc(assets, func(i gatewayserver.Identity) bool { return snapshot[i.ExternalAssetID] == nil })
 }
 

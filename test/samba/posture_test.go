@@ -262,7 +262,7 @@ func (s *domainEntries) nestedGroups(groups []string) (nested []string) {
 func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	t.Helper()
 	r, p := s.byDN[dn], map[string]any{}
-	uac := r.values.Bits("userAccountControl")
+	uac := r.values.Flags("userAccountControl")
 	var flags []string
 	for bit, name := range map[uint32]string{0x20: "PASSWORD_NOT_REQUIRED", 0x10000: "PASSWORD_NEVER_EXPIRES", 0x80: "REVERSIBLE_ENCRYPTION",
 		0x400000: "NO_PREAUTHENTICATION", 0x200000: "DES_ONLY", 0x80000: "TRUSTED_FOR_DELEGATION", 0x1000000: "TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION",
@@ -274,7 +274,7 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	put(p, "accountControl", flags)
 	var ciphers []string
 	for bit, name := range map[uint32]string{1: "DES_CBC_CRC", 2: "DES_CBC_MD5", 4: "RC4_HMAC", 8: "AES128", 16: "AES256"} {
-		if r.values.Bits("msDS-SupportedEncryptionTypes")&bit != 0 {
+		if r.values.Flags("msDS-SupportedEncryptionTypes")&bit != 0 {
 			ciphers = append(ciphers, name)
 		}
 	}
@@ -297,7 +297,7 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 		p["privilegedGroups"] = privileges
 	}
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
-		if at, ok := r.values.Moment(attribute); ok {
+		if at, ok := r.values.FileTime(attribute); ok {
 			p[name] = at.Format("2006-01-02T15:04:05.000Z")
 		}
 	}

@@ -57,10 +57,10 @@ func TestFixture(t *testing.T) {
 	}
 	statuses, kinds := map[string]int{}, map[string]int{}
 	for _, user := range r.users {
-		statuses[user.Text(oracle.OfUser+"status")]++
+		statuses[user.Text(oracle.UserClass+"status")]++
 	}
 	for _, group := range r.groups {
-		kinds[group.Text(oracle.OfGroup+"type")+" "+group.Text(oracle.OfGroup+"visibility")]++
+		kinds[group.Text(oracle.GroupClass+"type")+" "+group.Text(oracle.GroupClass+"visibility")]++
 	}
 	for _, status := range []string{"ACTIVE", "DISABLED", "EXPIRED", "LOCKED", "PASSWORD_EXPIRED"} {
 		if statuses[status] == 0 {
