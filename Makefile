@@ -56,14 +56,14 @@ lint: ## gofmt, go vet, staticcheck, go.mod tidy
 vuln: ## govulncheck; fails, and says so, where the vulnerability database cannot be reached
 	deploy/vuln.sh $(GOVULNCHECK)
 
-release: ## dist/: binaries for linux amd64 and arm64, bills of materials, licences, checksums
+release: ## dist/: binaries for linux amd64 and arm64, bills of materials, licenses, checksums
 	rm -rf '$(DIST)' && mkdir -p '$(DIST)'
 	for arch in amd64 arm64; do \
 		GOOS=linux GOARCH=$$arch $(MAKE) --no-print-directory build BINARY='$(abspath $(DIST))'/adconnector_$(VERSION)_linux_$$arch && \
 		(cd deploy/sbom && go run . '$(abspath $(DIST))'/adconnector_$(VERSION)_linux_$$arch '$(VERSION)' Apache-2.0) \
 			> '$(DIST)'/adconnector_$(VERSION)_linux_$$arch.cdx.json || exit 1; \
 	done
-	deploy/notices.sh > '$(DIST)'/THIRD-PARTY-LICENCES
+	deploy/notices.sh > '$(DIST)'/THIRD-PARTY-LICENSES
 	cp LICENSE CHANGELOG.md sample.env '$(DIST)'
 	cd '$(DIST)' && sha256sum * > SHA256SUMS
 

@@ -14,16 +14,16 @@ import (
 	"adconnector/internal/secret"
 )
 
-// Directory is an embedded domain controller that listens on loopback.
+// Directory is a sandbox domain controller that listens on loopback.
 type Directory struct {
 	*domaincontroller.Server
 	Port     int // LDAP and STARTTLS
 	TLSPort  int // LDAPS
 	Password string
 
-	t         testing.TB
-	mu        sync.Mutex
-	answering func(answer []byte)
+	t        testing.TB
+	mu       sync.Mutex
+	onAnswer func(answer []byte)
 }
 
 // NewDirectory starts a domain controller. Without a password in the options, its account
@@ -37,7 +37,7 @@ func NewDirectory(t testing.TB, o domaincontroller.Options) *Directory {
 	plain, secure := listen(t), listen(t)
 	d.Port, d.TLSPort = PortOf(plain), PortOf(secure)
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = d.Serve(t.Context(), observed{plain, d}, secure) })
+	serving.Go(func() { _ = d.Serve(t.Context(), observedListener{plain, d}, secure) })
 	t.Cleanup(func() {
 		d.Close()
 		serving.Wait()
@@ -61,15 +61,17 @@ func PortOf(listener net.Listener) int { return listener.Addr().(*net.TCPAddr).P
 func (d *Directory) OnAnswer(f func(answer []byte)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.answering = f
+	d.onAnswer = f
 }
 
-type observed struct {
+// observedListener calls Directory.onAnswer for each write of its connections.
+type observedListener struct {
 	net.Listener
 	directory *Directory
 }
 
-func (o observed) Accept() (net.Conn, error) {
+// Accept implements net.Listener.
+func (o observedListener) Accept() (net.Conn, error) {
 	conn, err := o.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -82,12 +84,13 @@ type observedConn struct {
 	directory *Directory
 }
 
+// Write implements net.Conn.
 func (c observedConn) Write(answer []byte) (int, error) {
 	c.directory.mu.Lock()
-	answering := c.directory.answering
+	onAnswer := c.directory.onAnswer
 	c.directory.mu.Unlock()
-	if answering != nil {
-		answering(answer)
+	if onAnswer != nil {
+		onAnswer(answer)
 	}
 	return c.Conn.Write(answer)
 }
@@ -100,7 +103,7 @@ func (d *Directory) PortFor(protocol string) int {
 	return d.Port
 }
 
-// Settings returns the settings that lead to the directory over LDAP and read all of it.
+// Settings returns the settings for the whole directory over LDAP.
 func (d *Directory) Settings() Settings {
 	return Settings{
 		"ldap.protocol": "LDAP", "ldap.host": "127.0.0.1", "ldap.port": strconv.Itoa(d.Port),
@@ -108,7 +111,7 @@ func (d *Directory) Settings() Settings {
 	}
 }
 
-// Authentication returns what the console would have of the directory: LDAP, LDAPS or
+// Authentication returns the settings of a connection in the console, for LDAP, LDAPS or
 // STARTTLS.
 func (d *Directory) Authentication(protocol string) gatewayserver.Authentication {
 	a := gatewayserver.Authentication{Type: protocol, Host: "127.0.0.1", Port: d.PortFor(protocol), BindDN: d.BindDN(), Password: d.Password}
@@ -146,8 +149,7 @@ func (d *Directory) AddUnit(dn string) {
 	d.add(dn, map[string][]string{"objectClass": {"organizationalUnit"}})
 }
 
-// AddUser adds a user with a password that never expires and an e-mail address made of its
-// name.
+// AddUser adds a user with a password that never expires and an e-mail address.
 func (d *Directory) AddUser(dn string) {
 	d.t.Helper()
 	name, _, _ := strings.Cut(strings.TrimPrefix(dn, "CN="), ",")
@@ -171,13 +173,13 @@ func (d *Directory) add(dn string, attributes map[string][]string) {
 	d.Must(d.Add(domaincontroller.Object{DN: dn, Attributes: attributes}))
 }
 
-// Object returns a living object.
+// Object returns an object.
 func (d *Directory) Object(dn string) domaincontroller.Object {
 	d.t.Helper()
 	return d.object(dn)
 }
 
-// SID returns the objectSid of a living object as text.
+// SID returns the objectSid of an object as text.
 func (d *Directory) SID(dn string) string {
 	d.t.Helper()
 	return ad.SID(d.object(dn, "objectSid").First("objectSid")).String()
@@ -190,7 +192,7 @@ func (d *Directory) object(dn string, attributes ...string) domaincontroller.Obj
 	return o
 }
 
-// GUID returns the objectGUID of a living object.
+// GUID returns the objectGUID of an object.
 func (d *Directory) GUID(dn string) ad.GUID {
 	d.t.Helper()
 	return ad.GUID([]byte(d.object(dn, "objectGUID").First("objectGUID")))

@@ -24,14 +24,14 @@ import (
 	"adconnector/internal/secret"
 )
 
-// GatewayOptions describe a gateway. Identifiers and logins that are missing are filled in.
+// GatewayOptions describe a gateway. Identifiers and credentials have defaults.
 type GatewayOptions struct {
 	gatewayserver.Options
 	TLS bool
 }
 
-// Gateway is a sandbox gateway that listens on loopback. Breaking its contract fails the
-// test.
+// Gateway is a sandbox gateway that listens on loopback. A violation of its contract fails
+// the test.
 type Gateway struct {
 	URL     *url.URL
 	Server  *httptest.Server
@@ -47,18 +47,18 @@ type Gateway struct {
 	calls      map[string]int // by path
 }
 
-// Front stands before the gateway. It returns true when it has answered an exchange.
+// Front is called before the gateway. It returns true if it has answered the request.
 type Front func(*Exchange) bool
 
-// Middleware wraps each delivery to the gateway, including those that a front makes.
+// Middleware wraps each delivery to the gateway, also that of a front.
 type Middleware func(x *Exchange, deliver func() *httptest.ResponseRecorder) *httptest.ResponseRecorder
 
-// Exchange is one call to the gateway.
+// Exchange is a request to the gateway.
 type Exchange struct {
 	W      http.ResponseWriter
 	R      *http.Request
 	Body   []byte
-	Number int // of the calls to this path, from 1
+	Number int // of the request to this path, from 1
 
 	gateway *Gateway
 }
@@ -76,7 +76,7 @@ func NewGateway(t testing.TB, o GatewayOptions) *Gateway {
 	}
 	g := &Gateway{Options: options, t: t, sandbox: gatewayserver.New(options), calls: map[string]int{}}
 	g.Server = httptest.NewUnstartedServer(http.HandlerFunc(g.serve))
-	g.Server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that tests cut
+	g.Server.Config.ErrorLog = log.New(io.Discard, "", 0) // errors of connections that tests close
 	if o.TLS {
 		g.Server.EnableHTTP2 = true
 		g.Server.StartTLS()
@@ -114,7 +114,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Sandbox returns the gateway behind the front.
+// Sandbox returns the gateway server behind the front.
 func (g *Gateway) Sandbox() *gatewayserver.Server {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -135,7 +135,7 @@ func (g *Gateway) SetMiddleware(m Middleware) {
 	g.middleware = m
 }
 
-// Reset replaces the gateway by one that holds nothing. No connector may run.
+// Reset replaces the gateway by an empty one. No connector may be running.
 func (g *Gateway) Reset() {
 	g.t.Helper()
 	g.CheckContract()
@@ -152,14 +152,14 @@ func (g *Gateway) CheckContract() {
 	}
 }
 
-// Deliver hands the call to the gateway and returns its answer, which is not sent yet.
+// Deliver sends the request to the gateway and returns its answer without sending it.
 func (x *Exchange) Deliver() *httptest.ResponseRecorder {
-	again := x.R.Clone(x.R.Context())
-	again.Body = io.NopCloser(bytes.NewReader(x.Body))
-	again.ContentLength = int64(len(x.Body))
+	request := x.R.Clone(x.R.Context())
+	request.Body = io.NopCloser(bytes.NewReader(x.Body))
+	request.ContentLength = int64(len(x.Body))
 	deliver := func() *httptest.ResponseRecorder {
 		answer := httptest.NewRecorder()
-		x.gateway.Sandbox().ServeHTTP(answer, again)
+		x.gateway.Sandbox().ServeHTTP(answer, request)
 		return answer
 	}
 	x.gateway.mu.Lock()
@@ -180,7 +180,7 @@ func (x *Exchange) Answer(a *httptest.ResponseRecorder) {
 	_, _ = x.W.Write(a.Body.Bytes())
 }
 
-// Status answers in the gateway's place and returns true.
+// Status answers instead of the gateway and returns true.
 func (x *Exchange) Status(code int, body string) bool {
 	x.W.Header().Set("Content-Type", "application/json")
 	x.W.WriteHeader(code)
@@ -188,7 +188,7 @@ func (x *Exchange) Status(code int, body string) bool {
 	return true
 }
 
-// Reset cuts the connection with a TCP reset and returns true. HTTP/2 resets the stream.
+// Reset resets the TCP connection, or the HTTP/2 stream, and returns true.
 func (x *Exchange) Reset() bool {
 	conn, _, err := http.NewResponseController(x.W).Hijack()
 	if err != nil {
@@ -204,15 +204,15 @@ func (x *Exchange) Reset() bool {
 	return true
 }
 
-// HasAssets reports whether the call carries assets.
+// HasAssets reports whether the request contains assets.
 func (x *Exchange) HasAssets() bool { return x.R.URL.Path == AssetsPath }
 
-// OnAssets returns a front that answers the calls that carry assets.
+// OnAssets returns a front that calls answer for requests with assets only.
 func OnAssets(answer Front) Front {
 	return func(x *Exchange) bool { return x.HasAssets() && answer(x) }
 }
 
-// Settings returns the settings that lead to the gateway with its BASIC login.
+// Settings returns the settings for the gateway with its BASIC login.
 func (g *Gateway) Settings() Settings {
 	s := Settings{
 		"connector.api.url":   g.Server.URL,
@@ -234,7 +234,7 @@ func (g *Gateway) ClientOptions(log zerolog.Logger) gateway.Options {
 	}
 }
 
-// SetConnection sets the connection that the console has. nil: none.
+// SetConnection replaces the connection in the console. nil: none.
 func (g *Gateway) SetConnection(c *gatewayserver.Connection) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -242,7 +242,7 @@ func (g *Gateway) SetConnection(c *gatewayserver.Connection) {
 	g.sandbox.SetConnection(c)
 }
 
-// SetProfile sets the profile that the console has. nil: none.
+// SetProfile replaces the profile in the console. nil: none.
 func (g *Gateway) SetProfile(p *gateway.Profile) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -250,7 +250,7 @@ func (g *Gateway) SetProfile(p *gateway.Profile) {
 	g.sandbox.SetProfile(p)
 }
 
-// Calls returns how many calls with this method and path the gateway itself has answered.
+// Calls returns the number of requests with a method and path that the gateway answered.
 func (g *Gateway) Calls(method, path string) int {
 	n := 0
 	for _, r := range g.Sandbox().Requests() {
@@ -261,14 +261,14 @@ func (g *Gateway) Calls(method, path string) int {
 	return n
 }
 
-// Arrived returns how many calls to a path arrived at the front.
+// Arrived returns the number of requests to a path, with those that the front answered.
 func (g *Gateway) Arrived(path string) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.calls[path]
 }
 
-// Held returns the assets of the inventory by vendorAssetId.
+// Held returns all received assets by vendorAssetId.
 func (g *Gateway) Held() map[string]string {
 	s := g.Sandbox()
 	assets := map[string]string{}
@@ -278,16 +278,16 @@ func (g *Gateway) Held() map[string]string {
 	return assets
 }
 
-// Users returns the users of the inventory.
+// Users returns all received users.
 func (g *Gateway) Users() []gatewayserver.Identity { return g.Sandbox().Users() }
 
-// Groups returns the groups of the inventory.
+// Groups returns all received groups.
 func (g *Gateway) Groups() []gatewayserver.Identity { return g.Sandbox().Groups() }
 
-// States returns the states that the gateway took.
+// States returns the received states of the connector.
 func (g *Gateway) States() []gateway.ConnectorState { return g.Sandbox().States() }
 
-// Requests returns the last calls that the gateway itself has answered.
+// Requests returns the last requests that the gateway answered.
 func (g *Gateway) Requests() []gatewayserver.Request { return g.Sandbox().Requests() }
 
 // IsDeleted reports whether an asset has the status DELETED.

@@ -1,6 +1,5 @@
-// Package testenv is the environment of tests that run more than one package: a domain
-// controller, a gateway, and the settings that lead to them. Both listen on loopback
-// until the test ends.
+// Package testenv is the environment of integration tests: a domain controller, a gateway
+// and the settings for them. Both listen on loopback until the test ends.
 package testenv
 
 import (
@@ -23,7 +22,7 @@ const (
 	ProfileUUID    = "3e8c2a51-0d0e-4bb7-9f0a-5f1f4e8d2a03"
 )
 
-// The paths of the gateway's calls.
+// Paths of requests to the gateway.
 const (
 	AssetsPath     = "/rest/2.0/am/connector/asset/data/sync"
 	ConnectionPath = "/rest/2.0/am/connector/connection/" + ConnectionUUID
@@ -35,7 +34,7 @@ const (
 // Settings are the lines of an env file, by key.
 type Settings map[string]string
 
-// With returns a copy in which other settings replace these. An empty value removes a key.
+// With returns a copy with other settings added or replaced. An empty value removes a key.
 func (s Settings) With(others Settings) Settings {
 	all := maps.Clone(s)
 	maps.Copy(all, others)
@@ -75,16 +74,15 @@ func New(t testing.TB, o Options) *Environment {
 	return e
 }
 
-// Settings returns the settings with which the connector reads the whole domain over LDAP,
-// with the admin endpoint off and without a schedule.
+// Settings returns the settings for the whole domain over LDAP, without a schedule and with
+// the admin endpoint off.
 func (e *Environment) Settings() Settings {
 	return e.Gateway.Settings().With(e.Directory.Settings()).With(Settings{
 		"service.state-dir": e.StateDir, "service.admin.address": "off",
 	})
 }
 
-// Console lets the gateway have the connection and the profile: LDAPS or LDAP, and what is
-// read below base.
+// Console sets the connection and the profile in the console: a protocol, and the base DN.
 func (e *Environment) Console(protocol, base string) {
 	connection := gatewayserver.Connection{ConnectionUUID: ConnectionUUID, Name: "test", Authentication: e.Authentication(protocol)}
 	e.Gateway.SetConnection(&connection)
@@ -93,13 +91,13 @@ func (e *Environment) Console(protocol, base string) {
 	})
 }
 
-// Clock is a clock that only moves by Advance.
+// Clock is a clock that only Advance changes.
 type Clock struct {
 	mu sync.Mutex
 	at time.Time
 }
 
-// NewClock returns a clock that stands at a time.
+// NewClock returns a clock with a start time.
 func NewClock(at time.Time) *Clock { return &Clock{at: at} }
 
 // Now returns the time.

@@ -35,7 +35,7 @@ func TestClientsReachTheEnvironment(t *testing.T) {
 	}
 	e.Gateway.SetFront(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") })
 	if _, err := client.Connection(t.Context()); err == nil {
-		t.Error("the front did not answer")
+		t.Error("no answer of the front")
 	}
 }
 
@@ -75,21 +75,21 @@ func TestMiddleware(t *testing.T) {
 		code = answer.Code
 		return answer
 	})
-	answered := false
+	frontAnswered := false
 	g.SetFront(func(x *testenv.Exchange) bool {
-		if answered { // the second call reaches the gateway without the front
+		if frontAnswered { // the second request is for the gateway
 			return false
 		}
-		answered = true
+		frontAnswered = true
 		x.Answer(x.Deliver())
 		return true
 	})
 	client := gateway.New(g.ClientOptions(zerolog.Nop()))
 	if err := client.Login(t.Context()); err != nil || wrapped != 1 || code/100 != 2 {
-		t.Errorf("error %v, %d deliveries, the last answered with %d", err, wrapped, code)
+		t.Errorf("error %v, %d deliveries, last status %d", err, wrapped, code)
 	}
 	g.SetConnection(nil)
 	if _, err := client.Connection(t.Context()); err == nil || wrapped != 2 || code != http.StatusNotFound {
-		t.Errorf("error %v, %d deliveries, the last answered with %d", err, wrapped, code)
+		t.Errorf("error %v, %d deliveries, last status %d", err, wrapped, code)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/go-ldap/ldap/v3"
+
 	"adconnector/internal/ad"
 )
 
@@ -229,8 +231,12 @@ func (form dnForm) formatAll(objects []*object) iter.Seq[string] {
 	}
 }
 
-// encodeReference writes a continuation reference to the configuration naming context.
-func (d *Server) encodeReference(e *encoder, id int64) {
+// encodeReference writes a continuation reference to the configuration naming context, if
+// the search covers the whole domain.
+func (d *Server) encodeReference(e *encoder, id int64, s search) {
+	if base, _ := d.findBase(s); base != d.root || s.scope != ldap.ScopeWholeSubtree || s.domainScope {
+		return
+	}
 	end := e.message(id, tagSearchReference)
 	e.octets(tagOctets, "ldap://"+domainName+"/CN=Configuration,"+d.root.dn())
 	end()

@@ -179,11 +179,7 @@ func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result
 	case len(found) > 0:
 		return result{}, c.addCursor(s, found), entries
 	}
-	if s.scope == ldap.ScopeWholeSubtree && !s.domainScope {
-		if base, _ := d.findBase(s); base == d.root {
-			d.encodeReference(&c.encoder, id)
-		}
-	}
+	d.encodeReference(&c.encoder, id, s)
 	return result{}, nil, entries
 }
 

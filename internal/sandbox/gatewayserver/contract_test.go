@@ -14,7 +14,7 @@ import (
 	"adconnector/internal/gateway"
 )
 
-// contractDocument is the OpenAPI document as plain JSON.
+// contractDocument returns the parsed OpenAPI document.
 func contractDocument(t *testing.T) map[string]any {
 	t.Helper()
 	document, err := parseJSON(gateway.OpenAPI)
@@ -24,7 +24,7 @@ func contractDocument(t *testing.T) map[string]any {
 	return document.(map[string]any)
 }
 
-// lookUp follows a path of names; nil when there is no such place.
+// lookUp returns the value at a path of names, or nil.
 func lookUp(node any, names ...string) any {
 	for _, name := range names {
 		object, _ := node.(map[string]any)
@@ -54,7 +54,7 @@ func TestContractIsWellFormed(t *testing.T) {
 			if ref, ok := node["$ref"].(string); ok {
 				referred[ref] = true
 				if !strings.HasPrefix(ref, "#/") || resolve(document, node) == nil {
-					t.Errorf("%s: %s leads nowhere", place, ref)
+					t.Errorf("%s: unresolved reference %s", place, ref)
 				}
 			}
 			if status, ok := node["x-status"]; ok && status != "public" && status != "ours" {
@@ -98,7 +98,7 @@ func TestContractIsWellFormed(t *testing.T) {
 			}
 			for _, segment := range strings.Split(path, "/") {
 				if name, ok := strings.CutPrefix(segment, "{"); ok && !hasParameter(document, operation, strings.TrimSuffix(name, "}")) {
-					t.Errorf("%s: %s is no parameter", id, segment)
+					t.Errorf("%s: no path parameter %s", id, segment)
 				}
 			}
 		}
@@ -110,7 +110,7 @@ func TestContractIsWellFormed(t *testing.T) {
 		delete(ids, id)
 	}
 	if len(ids) > 0 {
-		t.Errorf("operations that the sandbox does not know: %v", ids)
+		t.Errorf("operations without an implementation: %v", ids)
 	}
 }
 
@@ -146,9 +146,9 @@ func hasParameter(document map[string]any, operation any, name string) bool {
 	return false
 }
 
-// holdAnswer checks an answer of the sandbox against the contract. A call that is
-// not in the contract has no answer there.
-func holdAnswer(t *testing.T, c *contract, call call, w *httptest.ResponseRecorder) {
+// checkAnswer validates an answer against the contract. It ignores a call that is not in
+// the contract.
+func checkAnswer(t *testing.T, c *contract, call call, w *httptest.ResponseRecorder) {
 	t.Helper()
 	path, _, _ := strings.Cut(call.path, "?")
 	op, _, err := c.find(call.method, path)
@@ -169,7 +169,7 @@ func holdAnswer(t *testing.T, c *contract, call call, w *httptest.ResponseRecord
 	}
 	ref, ok := lookUp(response, "content", mediaType, "schema", "$ref").(string)
 	if !ok {
-		t.Fatalf("%d with %s is not in the contract of %s", w.Code, mediaType, op.id)
+		t.Fatalf("answer %d with %s is not in the contract of %s", w.Code, mediaType, op.id)
 	}
 	var body any = w.Body.String()
 	if mediaType == mediaJSON {

@@ -51,7 +51,7 @@ func TestRelease(t *testing.T) {
 		output(t, "make", "release", "DIST="+dir, "VERSION=9.8.7", "COMMIT=0123456789ab")
 	}
 	sums := checksums(t, dist)
-	want := []string{"CHANGELOG.md", "LICENSE", "THIRD-PARTY-LICENCES", "adconnector_9.8.7_linux_amd64", "adconnector_9.8.7_linux_amd64.cdx.json",
+	want := []string{"CHANGELOG.md", "LICENSE", "THIRD-PARTY-LICENSES", "adconnector_9.8.7_linux_amd64", "adconnector_9.8.7_linux_amd64.cdx.json",
 		"adconnector_9.8.7_linux_arm64", "adconnector_9.8.7_linux_arm64.cdx.json", "sample.env"}
 	if got := slices.Sorted(maps.Keys(sums)); !slices.Equal(got, want) {
 		t.Errorf("files %q, want %q", got, want)
@@ -123,7 +123,7 @@ func checkBillOfMaterials(t *testing.T, path string, sums map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	notices := string(must(os.ReadFile(filepath.Join(filepath.Dir(path), "THIRD-PARTY-LICENCES")))(t))
+	notices := string(must(os.ReadFile(filepath.Join(filepath.Dir(path), "THIRD-PARTY-LICENSES")))(t))
 	want := []string{"pkg:golang/std@" + strings.TrimPrefix(info.GoVersion, "go")}
 	for _, module := range info.Deps {
 		want = append(want, "pkg:golang/"+module.Path+"@"+module.Version)
