@@ -53,25 +53,25 @@ func (m *monitor) observeRun(run syncrun.Report) {
 	}
 }
 
-// endpoint returns the admin endpoint of a runner. The schedule loop must call pulse.Beat.
-func (m *monitor) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status.Endpoint, pulse *status.Pulse) {
-	m.metrics.WatchGateway(func() (retries, limits int64) {
+// endpoint returns the admin endpoint of a runner. The schedule loop must call watchdog.Beat.
+func (m *monitor) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status.Endpoint, watchdog *status.Watchdog) {
+	m.metrics.RegisterGateway(func() (retries, limits int64) {
 		counts := r.Gateway.Counts()
 		return counts.Retries, counts.Limited
 	})
-	pulse = &status.Pulse{Activity: m.metrics.Activity, Waiting: r.Gateway.LimitedUntil}
+	watchdog = &status.Watchdog{Activity: m.metrics.Activity, Waiting: r.Gateway.LimitedUntil}
 	return status.Endpoint{
 		Report: m.report,
-		Stuck:  pulse.Stuck,
-		Unready: func() error {
+		Health: watchdog.Check,
+		Readiness: func() error {
 			report, err := m.report()
 			if err != nil {
 				return err
 			}
-			return report.Unready(r.Registered())
+			return report.CheckReady(r.Registered())
 		},
 		Metrics: m.metrics.Handler(log.With().Str("component", "status").Logger()),
-	}, pulse
+	}, watchdog
 }
 
 // startEndpoint serves the admin endpoint until stop is called. It ignores the end of ctx,

@@ -101,12 +101,12 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 	}
 	cron := c.Service.Schedule
 	r.NextRun = cron.Next
-	m.metrics.WatchSchedule(func() time.Duration {
+	m.metrics.RegisterSchedule(func() time.Duration {
 		next := cron.Next(time.Now())
 		return max(cron.Next(next).Sub(next), 0) // there can be no second tick
 	})
 	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)()
-	endpoint, pulse := m.endpoint(r, log)
+	endpoint, watchdog := m.endpoint(r, log)
 	defer startEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
 	defer startStateReporting(ctx, r)()
 
@@ -117,7 +117,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
-	return serveSchedule(ctx, c, r, pulse.Beat, observer, log)
+	return serveSchedule(ctx, c, r, watchdog.Beat, observer, log)
 }
 
 // serveSchedule starts a run at every tick until ctx ends or the state file is damaged.

@@ -13,7 +13,7 @@ func TestStatusWithoutStateFile(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	o := s.invoke(t, "status")
-	if o.Code != exitDone || !strings.HasPrefix(o.Stdout, "state           none: nothing has run with "+s.StateDir+"\n") {
+	if o.Code != exitDone || !strings.HasPrefix(o.Stdout, "state           none: no run with "+s.StateDir+" yet\n") {
 		t.Errorf("%+v", o)
 	}
 	r := decode[status.Report](t, s.invoke(t, "status", "--output", "json"))
@@ -59,7 +59,7 @@ func TestStatusFromFile(t *testing.T) {
 	}
 	if r.State != "PROCESSED" || r.Held != 3 || len(r.HeldDeletions) != 3 || r.HeldDeletions[0].Kind != "user" || !strings.HasPrefix(r.HeldDeletions[0].SID, "S-1-5-21-") ||
 		r.Rejected != 1 || len(r.Rejections) != 1 || r.Rejections[0].Attempts != 1 || len(r.Runs) != 2 || r.Runs[0].Result != "held" ||
-		r.LastSuccess.IsZero() || r.LastFullPass.IsZero() || r.Objects != 24 || r.StateBytes == 0 || r.ConnectionUUID != testenv.ConnectionUUID || r.StateDir != s.StateDir {
+		r.LastSuccess.IsZero() || r.LastFullSync.IsZero() || r.Objects != 24 || r.StateBytes == 0 || r.ConnectionUUID != testenv.ConnectionUUID || r.StateDir != s.StateDir {
 		t.Errorf("%+v", r)
 	}
 }
@@ -86,7 +86,7 @@ func TestStatusBeforeFirstLogin(t *testing.T) {
 		t.Fatalf("%+v", o)
 	}
 	o := s.invoke(t, "status")
-	if !strings.HasPrefix(o.Stdout, "state           not registered: the gateway has never accepted the login\n") ||
+	if !strings.HasPrefix(o.Stdout, "state           not registered: no successful login to the gateway yet\n") ||
 		!strings.Contains(o.Stdout, "\nlast error      ") || !strings.Contains(o.Stdout, "\nremedy          ") || !strings.Contains(o.Stdout, "qualys.user.username") {
 		t.Errorf("%s", o.Stdout)
 	}

@@ -23,7 +23,7 @@ func (p *program) runner(c *config.Config, store *state.Store, m *monitor, log z
 	options := p.gatewayOptions(c, log)
 	if m != nil {
 		options.Observe, o.OnEnd, o.Search.Observe = m.observeGatewayRequest, m.observeRun, m.observeDirectoryRequest
-		o.Search.Received = func(int) { m.metrics.Active() }
+		o.Search.Received = func(int) { m.metrics.RecordActivity() }
 	}
 	options.OnLimit = func(until time.Time) error {
 		if store.IsReadOnly() { // dry run

@@ -8,14 +8,14 @@ import (
 	"adconnector/internal/state"
 )
 
-// chart is the last runs as bars, the oldest first. Runs differ by a factor of a
-// million, so the heights are logarithmic.
+// chart shows the last runs as bars, the oldest first. Heights are logarithmic, because runs
+// differ by a factor of a million.
 type chart struct {
 	Bars []bar
 	Grid []gridLine
 }
 
-// bar is one run. Lengths are in the chart's own units: chartWidth by chartHeight.
+// bar is one run. The units are those of chartWidth and chartHeight.
 type bar struct {
 	X, Width          float64
 	Changed, Uploaded float64 // heights
@@ -23,7 +23,7 @@ type bar struct {
 	Title             string
 }
 
-// gridLine is a height with a name.
+// gridLine is a horizontal line with a label.
 type gridLine struct {
 	Y     float64
 	Label string
@@ -35,17 +35,17 @@ const (
 	chartRuns   = 200
 )
 
-func chartOf(runs []state.Run) chart {
+func newChart(runs []state.Run) chart {
 	shown := slices.Clone(runs[:min(len(runs), chartRuns)])
 	slices.Reverse(shown)
-	most := 9
+	maximum := 9
 	for _, run := range shown {
-		most = max(most, run.Changed, run.Uploaded)
+		maximum = max(maximum, run.Changed, run.Uploaded)
 	}
-	top := math.Ceil(math.Log10(float64(most + 1)))
+	top := math.Ceil(math.Log10(float64(maximum + 1)))
 	height := func(n int) float64 { return math.Round(10*chartHeight*math.Log10(float64(n+1))/top) / 10 }
 	var c chart
-	step := chartWidth / float64(max(len(shown), 40)) // a few runs are no reason for walls
+	step := chartWidth / float64(max(len(shown), 40)) // a few runs must not result in wide bars
 	for i, run := range shown {
 		c.Bars = append(c.Bars, bar{
 			X: math.Round(10*float64(i)*step) / 10, Width: math.Round(10*max(step-1, 1)) / 10,
@@ -54,10 +54,10 @@ func chartOf(runs []state.Run) chart {
 		})
 	}
 	for power := 1.0; power <= top; power++ {
-		c.Grid = append(c.Grid, gridLine{height(int(math.Pow(10, power)) - 1), number(int(math.Pow(10, power)))})
+		c.Grid = append(c.Grid, gridLine{height(int(math.Pow(10, power)) - 1), groupDigits(int(math.Pow(10, power)))})
 	}
 	return c
 }
 
-// Down turns a height into the distance from the top, as SVG wants it.
-func (chart) Down(height float64) float64 { return math.Round(10*(chartHeight-height)) / 10 }
+// FromTop converts a height to the distance from the top, which SVG requires.
+func (chart) FromTop(height float64) float64 { return math.Round(10*(chartHeight-height)) / 10 }

@@ -9,21 +9,22 @@ import (
 	"adconnector/internal/fault"
 )
 
-// Pulse detects a process that is stuck.
-type Pulse struct {
-	// Activity returns a counter that grows while a run makes progress, such as
+// Watchdog detects a process that makes no progress.
+type Watchdog struct {
+	// Activity returns a counter that increases while a run makes progress, like
 	// Metrics.Activity.
 	Activity func() uint64
-	// Waiting returns until when the process has a reason to be idle; zero: it has none.
+	// Waiting returns the end of a rate limit, or zero. Until then the process can be idle.
 	Waiting func() time.Time
 
 	mu       sync.Mutex
-	last     time.Time // of the last progress; with the monotonic clock, which stops while the machine is suspended
+	last     time.Time // last progress; the monotonic clock stops while the host is suspended
 	activity uint64
 }
 
-// stuckAfter is how long a process may be idle: without a tick of the loop, without a call
-// that ends, without a byte of an answer. Every call that receives no byte ends sooner.
+// stuckAfter is the time without progress after which a process is unhealthy. Progress is an
+// iteration of the schedule loop, the end of a request, or received bytes. Requests without
+// received bytes have shorter timeouts.
 const stuckAfter = 10 * time.Minute
 
 const remedyStuck = "restart the process, and report the last lines of its log"
@@ -31,26 +32,26 @@ const remedyStuck = "restart the process, and report the last lines of its log"
 var errNoProgress = errors.New("no progress")
 
 // Beat records progress.
-func (p *Pulse) Beat() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.last = time.Now()
+func (w *Watchdog) Beat() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = time.Now()
 }
 
-// Stuck returns why the process is not healthy; nil while it is.
-func (p *Pulse) Stuck() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// Check returns an error if the process is stuck.
+func (w *Watchdog) Check() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	now := time.Now()
-	activity, until := p.Activity(), p.Waiting()
+	activity, waitEnd := w.Activity(), w.Waiting()
 	switch {
-	case activity != p.activity || p.last.IsZero():
-		p.activity, p.last = activity, now
-	case until.After(p.last):
-		p.last = until // the idle time counts from then on
+	case activity != w.activity || w.last.IsZero():
+		w.activity, w.last = activity, now
+	case waitEnd.After(w.last):
+		w.last = waitEnd // idle time counts from then on
 	}
-	if still := now.Sub(p.last); still > stuckAfter {
-		return fault.Operation{}.Failed(fault.Transient, fmt.Errorf("%w for %s", errNoProgress, still.Round(time.Second)), remedyStuck)
+	if idle := now.Sub(w.last); idle > stuckAfter {
+		return fault.Operation{}.Failed(fault.Transient, fmt.Errorf("%w for %s", errNoProgress, idle.Round(time.Second)), remedyStuck)
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
 package status
 
-// Messages that this package logs.
+// The log messages.
 const (
 	MsgAdminListening   = "admin endpoint listening"
 	MsgAdminUnavailable = "admin endpoint unavailable, retrying"

@@ -14,8 +14,8 @@ import (
 	"adconnector/internal/fault"
 )
 
-// Metrics counts what one process does, for Prometheus. What outlives the process
-// is read from a Report at every scrape.
+// Metrics has the Prometheus metrics of a process. Metrics that survive a restart come from a
+// Report, which is read at every scrape.
 type Metrics struct {
 	registry *prometheus.Registry
 
@@ -27,27 +27,26 @@ type Metrics struct {
 	gateway        *prometheus.CounterVec
 	gatewaySeconds *prometheus.HistogramVec
 
-	activity atomic.Uint64 // requests that ended, and arrivals of bytes
+	activity atomic.Uint64 // number of ended requests and received responses
 }
 
-// Build says which program this is.
+// Build identifies the program.
 type Build struct{ Version, Commit, GoVersion string }
 
-// seconds suit runs and their stages, from a delta that finds nothing to a full pass
-// that waits for a rate limit.
-var seconds = []float64{.01, .03, .1, .3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000}
+// durationBuckets range from a delta sync without changes to a full sync with a rate limit.
+var durationBuckets = []float64{.01, .03, .1, .3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000}
 
-// NewMetrics makes the metrics of a process. report is asked at every scrape.
+// NewMetrics returns the metrics of a process. report is called at every scrape.
 func NewMetrics(build Build, report func() (Report, error)) *Metrics {
 	m := &Metrics{
 		registry:       prometheus.NewRegistry(),
 		runs:           counters("runs_total", "Runs that ended.", "mode", "result"),
-		runSeconds:     histograms("run_duration_seconds", "How long runs took.", seconds, "mode"),
-		stageSeconds:   histograms("run_stage_seconds", "How long the stages of runs took: connect, memberships, read, settle, drain, record.", seconds, "stage"),
-		objects:        counters("objects_total", "What became of objects: read, skipped, changed, delivered, deleted, rejected, held.", "kind", "outcome"),
-		directory:      counters("directory_requests_total", "Requests to the directory: connect, bind, read, search (one a page).", "request", "class"),
+		runSeconds:     histograms("run_duration_seconds", "Duration of runs.", durationBuckets, "mode"),
+		stageSeconds:   histograms("run_stage_seconds", "Duration of the stages of runs: connect, memberships, read, settle, drain, record.", durationBuckets, "stage"),
+		objects:        counters("objects_total", "Objects by outcome: read, skipped, changed, delivered, deleted, rejected, held.", "kind", "outcome"),
+		directory:      counters("directory_requests_total", "Requests to the directory: connect, bind, read, search (one for each page).", "request", "class"),
 		gateway:        counters("gateway_requests_total", "Requests to the gateway: login, connection, profile, assets, state.", "call", "class"),
-		gatewaySeconds: histograms("gateway_request_duration_seconds", "Time until the gateway's answers began.", prometheus.DefBuckets, "call"),
+		gatewaySeconds: histograms("gateway_request_duration_seconds", "Time until the first byte of the response.", prometheus.DefBuckets, "call"),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "build_info", Help: "Always 1.",
@@ -55,7 +54,7 @@ func NewMetrics(build Build, report func() (Report, error)) *Metrics {
 	})
 	info.Set(1)
 	m.registry.MustRegister(m.runs, m.runSeconds, m.stageSeconds, m.objects, m.directory, m.gateway, m.gatewaySeconds, info,
-		recorded{report}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		reportCollector{report}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -69,31 +68,31 @@ func histograms(name, help string, buckets []float64, labels ...string) *prometh
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets}, labels)
 }
 
-// Handler shows the metrics.
+// Handler returns the handler of /metrics.
 func (m *Metrics) Handler(log zerolog.Logger) http.Handler {
-	scrapes := &scrapes{log: log}
-	return promhttp.HandlerFor(prometheus.GathererFunc(noted(m.registry.Gather, scrapes.note)), promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})
+	scrapes := &scrapeLog{log: log}
+	return promhttp.HandlerFor(prometheus.GathererFunc(withCallback(m.registry.Gather, scrapes.record)), promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError})
 }
 
-// noted returns work that also passes its error, or nil, to note.
-func noted[T any](work func() (T, error), note func(error)) func() (T, error) {
+// withCallback returns a function that also passes its error, or nil, to callback.
+func withCallback[T any](f func() (T, error), callback func(error)) func() (T, error) {
 	return func() (T, error) {
-		done, err := work()
-		note(err)
-		return done, err
+		result, err := f()
+		callback(err)
+		return result, err
 	}
 }
 
-// scrapes logs why scrapes fail: once, until another error occurs or a scrape succeeds,
-// because scrapes come every few seconds.
-type scrapes struct {
+// scrapeLog logs the error of a failed scrape once, until another error occurs or a scrape
+// succeeds, because there is a scrape every few seconds.
+type scrapeLog struct {
 	log zerolog.Logger
 
-	mu      sync.Mutex // several scrapes may run at once
+	mu      sync.Mutex // scrapes can run concurrently
 	repeats fault.RepeatCounter
 }
 
-func (s *scrapes) note(err error) {
+func (s *scrapeLog) record(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
@@ -103,114 +102,113 @@ func (s *scrapes) note(err error) {
 	}
 }
 
-// Run counts a run that has ended.
-func (m *Metrics) Run(mode, result string, took time.Duration) {
+// Run counts a run.
+func (m *Metrics) Run(mode, result string, duration time.Duration) {
 	m.runs.WithLabelValues(mode, result).Inc()
-	m.runSeconds.WithLabelValues(mode).Observe(took.Seconds())
+	m.runSeconds.WithLabelValues(mode).Observe(duration.Seconds())
 }
 
 // Stage counts a stage of a run.
-func (m *Metrics) Stage(name string, took time.Duration) {
-	m.stageSeconds.WithLabelValues(name).Observe(took.Seconds())
+func (m *Metrics) Stage(name string, duration time.Duration) {
+	m.stageSeconds.WithLabelValues(name).Observe(duration.Seconds())
 }
 
-// Objects counts objects of a kind that came to the same outcome.
+// Objects counts objects of a kind with an outcome.
 func (m *Metrics) Objects(kind, outcome string, count int) {
 	m.objects.WithLabelValues(kind, outcome).Add(float64(count))
 }
 
 // DirectoryRequest counts a request to the directory.
 func (m *Metrics) DirectoryRequest(request, class string) {
-	m.Active()
+	m.RecordActivity()
 	m.directory.WithLabelValues(request, class).Inc()
 }
 
 // GatewayRequest counts a request to the gateway.
-func (m *Metrics) GatewayRequest(call, class string, took time.Duration) {
-	m.Active()
+func (m *Metrics) GatewayRequest(call, class string, duration time.Duration) {
+	m.RecordActivity()
 	m.gateway.WithLabelValues(call, class).Inc()
-	m.gatewaySeconds.WithLabelValues(call).Observe(took.Seconds())
+	m.gatewaySeconds.WithLabelValues(call).Observe(duration.Seconds())
 }
 
-// WatchGateway shows how often requests to the gateway were repeated, and how often
-// it told to wait.
-func (m *Metrics) WatchGateway(counts func() (retries, limits int64)) {
-	watch := func(name, help string, count func() int64) prometheus.Collector {
+// RegisterGateway adds the numbers of retries and of rate limits.
+func (m *Metrics) RegisterGateway(counts func() (retries, limits int64)) {
+	counter := func(name, help string, count func() int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, func() float64 { return float64(count()) })
 	}
 	m.registry.MustRegister(
-		watch("gateway_retries_total", "Requests to the gateway that repeated one.", func() int64 { retries, _ := counts(); return retries }),
-		watch("gateway_rate_limit_waits_total", "How often the gateway told to wait.", func() int64 { _, limits := counts(); return limits }),
+		counter("gateway_retries_total", "Repeated requests to the gateway.", func() int64 { retries, _ := counts(); return retries }),
+		counter("gateway_rate_limit_waits_total", "Number of rate limits by the gateway.", func() int64 { _, limits := counts(); return limits }),
 	)
 }
 
-// WatchSchedule shows the time between ticks.
-func (m *Metrics) WatchSchedule(interval func() time.Duration) {
+// RegisterSchedule adds the time between ticks.
+func (m *Metrics) RegisterSchedule(interval func() time.Duration) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Namespace: namespace, Name: "schedule_interval_seconds", Help: "Time between the next two ticks of the schedule."},
 		func() float64 { return interval().Seconds() }))
 }
 
-// Active counts a sign of progress: a request that ended, or bytes that arrived.
-func (m *Metrics) Active() { m.activity.Add(1) }
+// RecordActivity counts a request that ended, or a received response.
+func (m *Metrics) RecordActivity() { m.activity.Add(1) }
 
-// Activity returns how many signs of progress there were.
+// Activity returns the number of calls of RecordActivity.
 func (m *Metrics) Activity() uint64 { return m.activity.Load() }
 
-// recorded shows what the state file knows.
-type recorded struct{ report func() (Report, error) }
+// reportCollector collects the metrics of a Report.
+type reportCollector struct{ report func() (Report, error) }
 
 var (
-	describedState       = gauge("connector_state", "1 for the state that the connector is in.", "state")
-	describedLastSuccess = gauge("last_success_timestamp_seconds", "Start of the last run that did not fail; absent until there is one.")
-	describedLastFull    = gauge("last_full_pass_timestamp_seconds", "Time of the last full pass; absent until there is one.")
-	describedNextRun     = gauge("next_run_timestamp_seconds", "When the next run is due; absent while none is planned.")
-	describedLimit       = gauge("gateway_rate_limit_until_timestamp_seconds", "Until when the gateway wants to be left alone; absent when it does not.")
-	describedHeld        = gauge("held_deletions", "Deletions that the guard holds.")
-	describedRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
-	describedRefused     = gauge("last_run_refused", "1 when the last run was refused: credentials, rights, certificates.")
-	describedObjects     = gauge("index_objects", "Objects in the index: sent, whether acknowledged or not.")
-	describedBytes       = gauge("state_bytes", "Size of the state file.")
+	descState       = gauge("connector_state", "1 for the current state of the connector.", "state")
+	descLastSuccess = gauge("last_success_timestamp_seconds", "Start of the last run that did not fail; absent before that.")
+	descLastFull    = gauge("last_full_pass_timestamp_seconds", "Time of the last full sync; absent before that.")
+	descNextRun     = gauge("next_run_timestamp_seconds", "Time of the next run; absent if none is scheduled.")
+	descLimit       = gauge("gateway_rate_limit_until_timestamp_seconds", "End of the rate limit by the gateway; absent without one.")
+	descHeld        = gauge("held_deletions", "Deletions that the guard holds.")
+	descRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
+	descRefused     = gauge("last_run_refused", "1 if the last run was refused: credentials, rights, certificates.")
+	descObjects     = gauge("index_objects", "Objects in the index: acknowledged or in flight.")
+	descBytes       = gauge("state_bytes", "Size of the state file.")
 )
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
 }
 
-// Describe sends nothing: what there is depends on the report.
-func (recorded) Describe(chan<- *prometheus.Desc) {}
+// Describe sends nothing, because the metrics depend on the report.
+func (reportCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the report.
-func (r recorded) Collect(to chan<- prometheus.Metric) {
+func (r reportCollector) Collect(metrics chan<- prometheus.Metric) {
 	report, err := r.report()
 	if err != nil {
-		to <- prometheus.NewInvalidMetric(describedState, err)
+		metrics <- prometheus.NewInvalidMetric(descState, err)
 		return
 	}
-	show := func(desc *prometheus.Desc, value float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	add := func(desc *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	at := func(desc *prometheus.Desc, moment time.Time) {
-		if !moment.IsZero() {
-			show(desc, float64(moment.UnixMilli())/1000)
+	addTime := func(desc *prometheus.Desc, t time.Time) {
+		if !t.IsZero() {
+			add(desc, float64(t.UnixMilli())/1000)
 		}
 	}
 	for _, state := range []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"} {
-		show(describedState, oneIf(report.State == state), state)
+		add(descState, boolValue(report.State == state), state)
 	}
-	at(describedLastSuccess, report.LastSuccess)
-	at(describedLastFull, report.LastFullPass)
-	at(describedNextRun, report.NextRun)
-	at(describedLimit, report.WaitsUntil)
-	show(describedHeld, float64(report.Held))
-	show(describedRejected, float64(report.Rejected))
-	show(describedRefused, oneIf(report.refused() != nil))
-	show(describedObjects, float64(report.Objects))
-	show(describedBytes, float64(report.StateBytes))
+	addTime(descLastSuccess, report.LastSuccess)
+	addTime(descLastFull, report.LastFullSync)
+	addTime(descNextRun, report.NextRun)
+	addTime(descLimit, report.WaitsUntil)
+	add(descHeld, float64(report.Held))
+	add(descRejected, float64(report.Rejected))
+	add(descRefused, boolValue(report.refused() != nil))
+	add(descObjects, float64(report.Objects))
+	add(descBytes, float64(report.StateBytes))
 }
 
-func oneIf(is bool) float64 {
-	if is {
+func boolValue(value bool) float64 {
+	if value {
 		return 1
 	}
 	return 0

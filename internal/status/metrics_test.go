@@ -18,11 +18,11 @@ import (
 	"adconnector/internal/state"
 )
 
-// busy is the metrics of a process that has done some of everything.
-func busy() *Metrics {
+// newFilledMetrics returns metrics with a value for each metric.
+func newFilledMetrics() *Metrics {
 	m := NewMetrics(Build{"1.0.0", "abc", "go"}, func() (Report, error) {
 		return Report{
-			State: "SCHEDULED", NextRun: noon, WaitsFor: rateLimit, WaitsUntil: noon, LastSuccess: noon, LastFullPass: noon,
+			State: "SCHEDULED", NextRun: noon, WaitsFor: rateLimit, WaitsUntil: noon, LastSuccess: noon, LastFullSync: noon,
 			Held: 3, Rejected: 2, Objects: 10, StateBytes: 4096, Runs: []state.Run{{Class: "refused"}},
 		}, nil
 	})
@@ -31,8 +31,8 @@ func busy() *Metrics {
 	m.Objects("user", "delivered", 7)
 	m.DirectoryRequest("bind", "refused")
 	m.GatewayRequest("assets", "limited", time.Second)
-	m.WatchGateway(func() (int64, int64) { return 4, 5 })
-	m.WatchSchedule(func() time.Duration { return 10 * time.Minute })
+	m.RegisterGateway(func() (int64, int64) { return 4, 5 })
+	m.RegisterSchedule(func() time.Duration { return 10 * time.Minute })
 	return m
 }
 
@@ -45,10 +45,10 @@ func scrape(t *testing.T, m *Metrics) (int, string) {
 
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	m := busy()
+	m := newFilledMetrics()
 	code, text := scrape(t, m)
 	if code != 200 || m.Activity() != 2 {
-		t.Errorf("%d after %d signs of progress", code, m.Activity())
+		t.Errorf("status %d, activity %d", code, m.Activity())
 	}
 	for _, want := range []string{
 		`runs_total{mode="delta",result="processed"} 1`, `run_duration_seconds_count{mode="delta"} 1`, `run_stage_seconds_sum{stage="read"} 0.1`,
@@ -58,12 +58,12 @@ func TestMetrics(t *testing.T) {
 		`connector_state{state="SCHEDULED"} 1`, `connector_state{state="PROCESSED"} 0`, `build_info{commit="abc",goversion="go",version="1.0.0"} 1`,
 	} {
 		if !strings.Contains(text, "\nadconnector_"+want+"\n") {
-			t.Errorf("%s is not in\n%s", want, text)
+			t.Errorf("%s missing in\n%s", want, text)
 		}
 	}
 }
 
-// TestMetricsWithoutReport: a scrape fails whole rather than show a part as all.
+// TestMetricsWithoutReport tests that a scrape fails completely, not partially.
 func TestMetricsWithoutReport(t *testing.T) {
 	t.Parallel()
 	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, errors.New("no disk") })
@@ -72,25 +72,25 @@ func TestMetricsWithoutReport(t *testing.T) {
 	}
 }
 
-// TestFailedScrape: it is logged once, until its cause changes or a scrape succeeds.
+// TestFailedScrape tests that an error is logged once, until it changes or a scrape succeeds.
 func TestFailedScrape(t *testing.T) {
 	t.Parallel()
 	const remedy = "check the disk"
 	failed := func(cause string) error {
 		return fault.Operation{Op: "read", Object: cause}.Failed(fault.Transient, errors.New(cause), remedy)
 	}
-	var trouble error
-	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, trouble })
+	var reportErr error
+	m := NewMetrics(Build{}, func() (Report, error) { return Report{}, reportErr })
 	var log bytes.Buffer
 	h := m.Handler(zerolog.New(&log))
 	for _, step := range []struct {
-		trouble error
-		lines   int // so far
+		err   error
+		lines int // so far
 	}{{failed("disk"), 1}, {failed("disk"), 1}, {nil, 1}, {failed("disk"), 2}, {failed("file"), 3}} {
-		trouble = step.trouble
+		reportErr = step.err
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
 		if n := strings.Count(log.String(), "\n"); n != step.lines {
-			t.Errorf("%v: %d lines, want %d", step.trouble, n, step.lines)
+			t.Errorf("%v: %d lines, want %d", step.err, n, step.lines)
 		}
 	}
 	for line := range strings.Lines(log.String()) {
@@ -103,38 +103,38 @@ func TestFailedScrape(t *testing.T) {
 
 var metricName = regexp.MustCompile(`\b(adconnector_[a-z_]+|process_[a-z_]+)\b`)
 
-// TestDocumentedMetrics: alerts, dashboard and README name no metric that is not
-// there, and the README each of ours.
+// TestDocumentedMetrics tests that alerts, dashboard and README contain only existing metrics,
+// and that the README contains all metrics of the connector.
 func TestDocumentedMetrics(t *testing.T) {
 	t.Parallel()
-	_, text := scrape(t, busy())
-	var there []string
+	_, text := scrape(t, newFilledMetrics())
+	var existing []string
 	for line := range strings.Lines(text) {
-		if name, is := strings.CutPrefix(line, "# TYPE "); is {
+		if name, ok := strings.CutPrefix(line, "# TYPE "); ok {
 			name, kind, _ := strings.Cut(strings.TrimSpace(name), " ")
-			there = append(there, name)
+			existing = append(existing, name)
 			if kind == "histogram" {
-				there = append(there, name+"_bucket", name+"_sum", name+"_count")
+				existing = append(existing, name+"_bucket", name+"_sum", name+"_count")
 			}
 		}
 	}
-	named := map[string][]string{}
+	documented := map[string][]string{}
 	for _, path := range []string{"../../README.md", "../../deploy/prometheus/alerts.yaml", "../../deploy/grafana/dashboard.json"} {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range metricName.FindAllString(string(content), -1) {
-			named[path] = append(named[path], name)
-			if !slices.Contains(there, name) {
-				t.Errorf("%s names %s, which is not there", path, name)
+			documented[path] = append(documented[path], name)
+			if !slices.Contains(existing, name) {
+				t.Errorf("%s: %s does not exist", path, name)
 			}
 		}
 	}
-	for _, name := range there {
+	for _, name := range existing {
 		isPart := strings.HasSuffix(name, "_bucket") || strings.HasSuffix(name, "_sum") || strings.HasSuffix(name, "_count")
-		if strings.HasPrefix(name, "adconnector_") && !isPart && !slices.Contains(named["../../README.md"], name) {
-			t.Errorf("README does not name %s", name)
+		if strings.HasPrefix(name, "adconnector_") && !isPart && !slices.Contains(documented["../../README.md"], name) {
+			t.Errorf("%s missing in README.md", name)
 		}
 	}
 }

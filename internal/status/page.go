@@ -21,76 +21,65 @@ var pageCSS []byte
 //go:embed icon.svg
 var iconSVG []byte
 
-// What the page shows of the lists; /status has more.
+// The lengths of the lists on the page. /status has more.
 const (
 	pageRuns    = 50
 	pageObjects = 100
 )
 
-// page is what the template is given.
+// page is the data of the template.
 type page struct {
 	Report
-	Now   time.Time
-	Chart chart
+	Now      time.Time
+	Chart    chart
+	Severity string // a class of the style sheet: good, warn or bad
+	Headline string // the most severe problem
 }
 
-// Tone says how things stand, in a word that the style sheet knows too.
-func (p page) Tone() string {
+// HasError reports whether the page shows an error. An interrupted run has none.
+func (p page) HasError() bool { return p.Error != "" && !p.interrupted() }
+
+// assess returns the severity and the headline of the most severe problem.
+func (r *Report) assess() (severity, headline string) {
 	switch {
-	case len(p.Runs) > 0 && outcome(p.Runs[0]) == "failed":
-		return "bad"
-	case p.interrupted(), p.Held > 0, p.Rejected > 0, p.WaitsFor != "":
-		return "warn"
-	default:
-		return "good"
+	case len(r.Runs) == 0:
+		return "good", "No run has ended yet."
+	case outcome(r.Runs[0]) == "failed":
+		return "bad", "The last run failed."
+	case r.interrupted():
+		return "warn", interrupted
+	case r.Held > 0:
+		return "warn", "Held deletions require a decision."
+	case r.Rejected > 0:
+		return "warn", "The gateway rejects some objects."
+	case r.WaitsFor != "":
+		return "warn", "Waiting for the gateway's " + r.WaitsFor + "."
 	}
+	return "good", "No problems."
 }
 
-// Failed reports whether there is an error to show. An interrupted run has none.
-func (p page) Failed() bool { return p.Error != "" && !p.interrupted() }
-
-// Verdict is the same in a sentence.
-func (p page) Verdict() string {
-	switch {
-	case len(p.Runs) == 0:
-		return "No run has ended yet."
-	case outcome(p.Runs[0]) == "failed":
-		return "The last run failed."
-	case p.interrupted():
-		return interrupted
-	case p.Held > 0:
-		return "Deletions wait for your decision."
-	case p.Rejected > 0:
-		return "The gateway rejects some objects."
-	case p.WaitsFor != "":
-		return "Waiting for the gateway's " + p.WaitsFor + "."
-	default:
-		return "All is well."
-	}
-}
-
-// ShownRuns and the others are the beginnings of the lists.
+// ShownRuns, ShownHeld and ShownRejected return the beginnings of the lists.
 func (p page) ShownRuns() []state.Run     { return p.Runs[:min(len(p.Runs), pageRuns)] }
 func (p page) ShownHeld() []Held          { return p.HeldDeletions[:min(len(p.HeldDeletions), pageObjects)] }
 func (p page) ShownRejected() []Rejection { return p.Rejections[:min(len(p.Rejections), pageObjects)] }
 
-// StateKiB is the size of the state file.
+// StateKiB returns the size of the state file.
 func (p page) StateKiB() int { return int(p.StateBytes >> 10) }
 
-// Clock writes a time for people, and Ago how far off it is.
-func (p page) Clock(at time.Time) string { return clock(at, time.Local) }
-func (p page) Ago(at time.Time) string   { return distance(at.Sub(p.Now)) }
+// Clock formats a time in local time, and Ago formats it relative to now.
+func (p page) Clock(t time.Time) string { return formatTime(t, time.Local) }
+func (p page) Ago(t time.Time) string   { return relativeTime(t.Sub(p.Now)) }
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number":  number,
-	"outcome": outcome,
-	"took":    func(d time.Duration) string { return d.Round(time.Millisecond).String() },
-	"lower":   strings.ToLower,
-	"rfc":     func(at time.Time) string { return at.UTC().Format(time.RFC3339) },
+	"number":   groupDigits,
+	"outcome":  outcome,
+	"duration": func(d time.Duration) string { return d.Round(time.Millisecond).String() },
+	"lower":    strings.ToLower,
+	"rfc":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 }).Parse(pageHTML))
 
-// number writes a count with thin gaps between its thousands.
-func number(n int) string {
+// groupDigits formats a number with thin spaces between groups of three digits.
+func groupDigits(n int) string {
 	digits := fmt.Sprint(n)
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + "\u202f" + digits[i:]
@@ -104,19 +93,20 @@ func (e Endpoint) showPage(w http.ResponseWriter, _ *http.Request) {
 		unavailable(w, err)
 		return
 	}
-	var whole bytes.Buffer // a page that breaks off would pass for one that is whole
-	if err := pageTemplate.Execute(&whole, page{report, time.Now(), chartOf(report.Runs)}); err != nil {
+	severity, headline := report.assess()
+	var content bytes.Buffer // so that an error does not truncate the page
+	if err := pageTemplate.Execute(&content, page{report, time.Now(), newChart(report.Runs), severity, headline}); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = whole.WriteTo(w) // the client has gone
+	_, _ = content.WriteTo(w) // an error means that the client disconnected
 }
 
-// asset is a file that the page needs.
-func asset(kind string, content []byte) http.HandlerFunc {
+// staticFile returns a handler for an embedded file.
+func staticFile(kind string, content []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", kind)
-		_, _ = w.Write(content) // the client has gone
+		_, _ = w.Write(content) // an error means that the client disconnected
 	}
 }

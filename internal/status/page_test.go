@@ -12,7 +12,8 @@ import (
 	"adconnector/internal/state"
 )
 
-func show(t *testing.T, r Report) string {
+// renderPage returns the page of a report.
+func renderPage(t *testing.T, r Report) string {
 	t.Helper()
 	e := endpoint()
 	e.Report = func() (Report, error) { return r, nil }
@@ -33,56 +34,56 @@ func runs(n int) (list []state.Run) {
 func TestPage(t *testing.T) {
 	t.Parallel()
 	r := Report{State: "SCHEDULED", Since: time.Now().Add(-time.Minute), NextRun: time.Now().Add(5*time.Minute + time.Second), Objects: 1234567, Runs: runs(200)}
-	page := show(t, r)
-	for _, want := range []string{"<h2 id=\"now\">All is well.</h2>", "<dd>in 5 minutes ", "1\u202f234\u202f567", `class="chip scheduled"`, "The last 200 runs"} {
+	page := renderPage(t, r)
+	for _, want := range []string{"<h2 id=\"now\">No problems.</h2>", "<dd>in 5 minutes ", "1\u202f234\u202f567", `class="chip scheduled"`, "The last 200 runs"} {
 		if !strings.Contains(page, want) {
-			t.Errorf("%q is not in the page", want)
+			t.Errorf("%q missing in the page", want)
 		}
 	}
 	if n := strings.Count(page, `class="chip processed"`); n != pageRuns {
 		t.Errorf("%d runs in the table", n)
 	}
-	for _, never := range []string{"<script", "http://", "https://", " style=", "onclick"} {
-		if strings.Contains(page, never) {
-			t.Errorf("%q is in the page", never)
+	for _, forbidden := range []string{"<script", "http://", "https://", " style=", "onclick"} {
+		if strings.Contains(page, forbidden) {
+			t.Errorf("%q in the page", forbidden)
 		}
 	}
 	if w := get(endpoint().Handler(""), "GET", "localhost", "/style.css"); w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/css") {
 		t.Errorf("style: %d", w.Code)
 	}
 	if w := get(endpoint().Handler(""), "GET", "localhost", "/index.php"); w.Code != 404 {
-		t.Errorf("another page: %d", w.Code)
+		t.Errorf("unknown page: %d", w.Code)
 	}
 }
 
-// TestVerdicts: the worst of what is wrong stands on top.
-func TestVerdicts(t *testing.T) {
+// TestHeadline tests that the headline is the most severe problem.
+func TestHeadline(t *testing.T) {
 	t.Parallel()
 	failed := append([]state.Run{{Result: "failed", Error: "bind: <refused>"}}, runs(1)...)
 	interrupted := append([]state.Run{{Result: "failed", Class: "canceled", Error: "upload: context canceled"}}, runs(1)...)
 	for _, c := range []struct {
-		report        Report
-		tone, verdict string
+		report             Report
+		severity, headline string
 	}{
 		{Report{}, "good", "No run has ended yet."},
-		{Report{Runs: runs(1)}, "good", "All is well."},
+		{Report{Runs: runs(1)}, "good", "No problems."},
 		{Report{Runs: runs(1), WaitsFor: rateLimit}, "warn", "Waiting for the gateway&#39;s rate limit."},
 		{Report{Runs: runs(1), WaitsFor: rateLimit, Rejected: 1}, "warn", "The gateway rejects some objects."},
-		{Report{Runs: runs(1), Rejected: 1, Held: 2}, "warn", "Deletions wait for your decision."},
+		{Report{Runs: runs(1), Rejected: 1, Held: 2}, "warn", "Held deletions require a decision."},
 		{Report{Runs: interrupted, Held: 2, Error: "upload: context canceled"}, "warn", "The last run was interrupted."},
 		{Report{Runs: failed, Held: 2, Error: "bind: <refused>"}, "bad", "The last run failed."},
 	} {
-		if page := show(t, c.report); !strings.Contains(page, `class="now `+c.tone+`"`) || !strings.Contains(page, ">"+c.verdict+"</h2>") {
-			t.Errorf("%+v: no %q", c.report, c.verdict)
+		if page := renderPage(t, c.report); !strings.Contains(page, `class="now `+c.severity+`"`) || !strings.Contains(page, ">"+c.headline+"</h2>") {
+			t.Errorf("%+v: no %q", c.report, c.headline)
 		}
 	}
 }
 
-// TestInterrupted: what somebody ended has not failed.
+// TestInterrupted tests that an interrupted run is not shown as failed.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	r := Report{Error: "cut off", Runs: []state.Run{{Result: "failed", Class: "canceled", Error: "cut off"}}}
-	if page := show(t, r); !strings.Contains(page, `<span class="chip interrupted">interrupted</span>`) || strings.Contains(page, "Last error") ||
+	if page := renderPage(t, r); !strings.Contains(page, `<span class="chip interrupted">interrupted</span>`) || strings.Contains(page, "Last error") ||
 		strings.Contains(page, `class="chip failed"`) || strings.Contains(page, `<rect class="failed"`) {
 		t.Error(page)
 	}
@@ -91,11 +92,11 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestPageEscapes: what the gateway says stays text.
+// TestPageEscapes tests that texts from the gateway are escaped.
 func TestPageEscapes(t *testing.T) {
 	t.Parallel()
 	const hostile = `<script>alert(1)</script>"'&`
-	page := show(t, Report{
+	page := renderPage(t, Report{
 		Error: hostile, Remedy: hostile, Rejected: 1, Rejections: []Rejection{{"user", "S-1", "g", hostile, 1, noon}},
 		Held: 200, HeldDeletions: make([]Held, 200), Runs: []state.Run{{Result: "failed", Error: hostile, Remedy: hostile}},
 	})
@@ -103,7 +104,7 @@ func TestPageEscapes(t *testing.T) {
 		t.Error(page)
 	}
 	if !strings.Contains(page, "The first 100;") || !strings.Contains(page, "sync --allow-deletes") {
-		t.Error("nothing is said of the others")
+		t.Error("number of listed deletions or remedy missing")
 	}
 }
 
@@ -121,32 +122,32 @@ func TestChart(t *testing.T) {
 	list := runs(300)
 	list[0].Changed, list[0].Uploaded = 99_999, 0
 	list[1].Result = "failed"
-	c := chartOf(list)
+	c := newChart(list)
 	if len(c.Bars) != chartRuns {
 		t.Fatalf("%d bars", len(c.Bars))
 	}
-	latest, before := c.Bars[chartRuns-1], c.Bars[chartRuns-2]
-	if latest.Changed != chartHeight || latest.Uploaded != 0 || !before.Failed || latest.X+latest.Width > chartWidth {
-		t.Errorf("latest %+v, before %+v", latest, before)
+	latest, previous := c.Bars[chartRuns-1], c.Bars[chartRuns-2]
+	if latest.Changed != chartHeight || latest.Uploaded != 0 || !previous.Failed || latest.X+latest.Width > chartWidth {
+		t.Errorf("latest %+v, previous %+v", latest, previous)
 	}
 	if len(c.Grid) != 5 || c.Grid[4] != (gridLine{chartHeight, "100\u202f000"}) || c.Grid[0].Y != chartHeight/5 {
 		t.Errorf("grid %+v", c.Grid)
 	}
-	if c := chartOf(runs(1)); c.Bars[0].Width > chartWidth/20 || c.Bars[0].Uploaded != 0 {
-		t.Errorf("a single run: %+v", c.Bars)
+	if c := newChart(runs(1)); c.Bars[0].Width > chartWidth/20 || c.Bars[0].Uploaded != 0 {
+		t.Errorf("one run: %+v", c.Bars)
 	}
-	if c := chartOf(nil); len(c.Bars) != 0 {
+	if c := newChart(nil); len(c.Bars) != 0 {
 		t.Errorf("no runs: %+v", c.Bars)
 	}
 }
 
-// TestChartIsXML: a browser forgives a lot in HTML, and nothing in a picture that is saved.
+// TestChartIsXML tests that the chart is valid XML, so that it can be saved as an SVG file.
 func TestChartIsXML(t *testing.T) {
 	t.Parallel()
-	page := show(t, Report{Runs: runs(20)})
+	page := renderPage(t, Report{Runs: runs(20)})
 	_, rest, _ := strings.Cut(page, "<svg")
-	picture, _, _ := strings.Cut(rest, "</svg>")
-	decoder := xml.NewDecoder(strings.NewReader("<svg" + picture + "</svg>"))
+	svg, _, _ := strings.Cut(rest, "</svg>")
+	decoder := xml.NewDecoder(strings.NewReader("<svg" + svg + "</svg>"))
 	for {
 		if _, err := decoder.Token(); err == io.EOF {
 			break
@@ -156,10 +157,10 @@ func TestChartIsXML(t *testing.T) {
 	}
 }
 
-func TestNumber(t *testing.T) {
+func TestGroupDigits(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1 000", 1234567: "1 234 567"} {
-		if got := strings.ReplaceAll(number(n), "\u202f", " "); got != want {
+		if got := strings.ReplaceAll(groupDigits(n), "\u202f", " "); got != want {
 			t.Error(fmt.Sprint(n), got)
 		}
 	}

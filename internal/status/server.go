@@ -17,36 +17,36 @@ import (
 	"adconnector/internal/fault"
 )
 
-// Endpoint is what the admin endpoint shows.
+// Endpoint is the content of the admin endpoint.
 type Endpoint struct {
-	Report  func() (Report, error)
-	Stuck   func() error // nil while the process can work
-	Unready func() error // nil once registered, unless the last run was refused
-	Metrics http.Handler
+	Report    func() (Report, error)
+	Health    func() error // an error if the process is stuck
+	Readiness func() error // an error before the registration, or if the last run was refused
+	Metrics   http.Handler
 }
 
-// Handler answers GET and HEAD. host is the name or address that it listens on:
-// requests for another name are somebody's web page talking to its visitor's
-// loopback, and are refused.
+// Handler returns the handler of GET and HEAD requests. host is the name or address that the
+// endpoint listens on. Requests for other names are refused, because they are DNS rebinding:
+// web pages that access the loopback of their visitors.
 func (e Endpoint) Handler(host string) http.Handler {
 	mux := http.NewServeMux()
-	places := make(chan struct{}, atOnce)
-	show := func(what string, h http.Handler) { mux.Handle("GET "+what, bounded(places, h)) }
-	show("/status", http.HandlerFunc(e.showStatus))
-	show("/{$}", http.HandlerFunc(e.showPage))
-	show("/style.css", asset("text/css; charset=utf-8", pageCSS))
-	show("/icon.svg", asset("image/svg+xml", iconSVG))
-	show("/metrics", e.Metrics)
-	// A crowd elsewhere is no reason to have the process restarted.
-	mux.HandleFunc("GET /healthz", verdict(e.Stuck))
-	mux.HandleFunc("GET /readyz", verdict(e.Unready))
-	return guarded(onlyFor(host, mux))
+	slots := make(chan struct{}, maxConcurrent)
+	handle := func(path string, h http.Handler) { mux.Handle("GET "+path, limitConcurrency(slots, h)) }
+	handle("/status", http.HandlerFunc(e.showStatus))
+	handle("/{$}", http.HandlerFunc(e.showPage))
+	handle("/style.css", staticFile("text/css; charset=utf-8", pageCSS))
+	handle("/icon.svg", staticFile("image/svg+xml", iconSVG))
+	handle("/metrics", e.Metrics)
+	// Without a limit: many other requests must not make the process unhealthy.
+	mux.HandleFunc("GET /healthz", probe(e.Health))
+	mux.HandleFunc("GET /readyz", probe(e.Readiness))
+	return withSecurityHeaders(checkHost(host, mux))
 }
 
-// verdict answers 200, or 503 with the error.
-func verdict(trouble func() error) http.HandlerFunc {
+// probe returns a handler that responds with 200, or with 503 and the error.
+func probe(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		if err := trouble(); err != nil {
+		if err := check(); err != nil {
 			unavailable(w, err)
 			return
 		}
@@ -55,13 +55,13 @@ func verdict(trouble func() error) http.HandlerFunc {
 	}
 }
 
-// unavailable answers 503 with the error and, on a line of its own, the remedy.
+// unavailable responds with 503, the error and, on a separate line, the remedy.
 func unavailable(w http.ResponseWriter, err error) {
-	lines := err.Error()
+	text := err.Error()
 	if remedy := fault.Remedy(err); remedy != "" {
-		lines += "\nremedy: " + remedy
+		text += "\nremedy: " + remedy
 	}
-	http.Error(w, lines, http.StatusServiceUnavailable)
+	http.Error(w, text, http.StatusServiceUnavailable)
 }
 
 func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
@@ -73,27 +73,27 @@ func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(report) // the client has gone
+	_ = encoder.Encode(report) // an error means that the client disconnected
 }
 
-// atOnce is how many requests are answered at a time.
-const atOnce = 16
+// maxConcurrent is the maximum number of concurrent requests.
+const maxConcurrent = 16
 
-// bounded turns away a crowd: who finds no place.
-func bounded(places chan struct{}, next http.Handler) http.Handler {
+// limitConcurrency refuses requests while no slot is free.
+func limitConcurrency(slots chan struct{}, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 			next.ServeHTTP(w, r)
 		default:
-			http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+			http.Error(w, "too many concurrent requests", http.StatusServiceUnavailable)
 		}
 	})
 }
 
-// guarded sets the headers that every answer carries.
-func guarded(next http.Handler) http.Handler {
+// withSecurityHeaders sets the headers of all responses.
+func withSecurityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Cache-Control", "no-store")
@@ -105,82 +105,81 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// onlyFor refuses requests for names that nobody gave this endpoint. An address is
-// no name: who knows it has come here and nowhere else.
-func onlyFor(host string, next http.Handler) http.Handler {
-	own, _ := os.Hostname() // unknown: one name less
+// checkHost refuses requests for names other than those of this host. IP addresses are
+// allowed, because DNS rebinding requires a name.
+func checkHost(host string, next http.Handler) http.Handler {
+	hostname, _ := os.Hostname() // empty after an error
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked := r.Host
-		if name, _, err := net.SplitHostPort(asked); err == nil {
-			asked = name
+		requested := r.Host
+		if name, _, err := net.SplitHostPort(requested); err == nil {
+			requested = name
 		}
-		asked = strings.Trim(asked, "[]")
+		requested = strings.Trim(requested, "[]")
 		switch {
-		case net.ParseIP(asked) != nil, strings.EqualFold(asked, "localhost"),
-			asked != "" && strings.EqualFold(asked, host), asked != "" && strings.EqualFold(asked, own):
+		case net.ParseIP(requested) != nil, strings.EqualFold(requested, "localhost"),
+			requested != "" && strings.EqualFold(requested, host), requested != "" && strings.EqualFold(requested, hostname):
 			next.ServeHTTP(w, r)
 		default:
-			http.Error(w, "this endpoint does not go by that name: use its address", http.StatusMisdirectedRequest)
+			http.Error(w, "unknown host name, use the address of the endpoint", http.StatusMisdirectedRequest)
 		}
 	})
 }
 
-// Serve serves at address until ctx ends. While it cannot listen there, it logs that
-// once and tries again every 30 seconds: runs do not depend on the admin endpoint.
+// Serve serves at address until ctx ends. If it cannot listen, it logs the error once and
+// retries every 30 s: runs do not depend on the admin endpoint.
 func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger) {
 	listener := listen(ctx, address, log)
 	if listener == nil {
 		return
 	}
 	log.Info().Str("address", listener.Addr().String()).Msg(MsgAdminListening)
-	host, _, _ := net.SplitHostPort(address) // it was listened on
+	host, _, _ := net.SplitHostPort(address) // valid, because listen succeeded
 	server := &http.Server{
 		Handler: e.Handler(host), MaxHeaderBytes: 8 << 10,
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 	}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // who is still looking is cut off
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // drops active connections
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		log.Error().EmbedObject(fault.Fields(err)).Str("address", address).Msg(MsgAdminFailed)
 	}
 }
 
-// The remedies of an address on which the endpoint cannot listen.
+// The remedies for an address on which the endpoint cannot listen.
 const (
 	remedyAddress = "set service.admin.address to an address of this host, like 127.0.0.1:8080"
 	remedyPort    = "set service.admin.address to a port above 1023"
-	remedyTaken   = "give each connector on this host its own service.admin.address"
+	remedyInUse   = "give each connector on this host its own service.admin.address"
 )
 
-// remedyFor returns the remedy of an address on which the endpoint cannot listen.
-func remedyFor(err error) string {
-	var unknown *net.DNSError
+// listenRemedy returns the remedy for the error of an address.
+func listenRemedy(err error) string {
 	switch {
-	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &unknown):
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, new(*net.DNSError)):
 		return remedyAddress
 	case errors.Is(err, syscall.EACCES):
 		return remedyPort
 	}
-	return remedyTaken
+	return remedyInUse
 }
 
-const listenAgain = 30 * time.Second
+const listenRetry = 30 * time.Second
 
-// listen returns nil when ctx ended first.
+// listen listens on an address. It returns nil if ctx ends before.
 func listen(ctx context.Context, address string, log zerolog.Logger) net.Listener {
-	for said := false; ; said = true {
+	for logged := false; ; logged = true {
 		var config net.ListenConfig
 		listener, err := config.Listen(ctx, "tcp", address)
 		if err == nil {
 			return listener
 		}
-		if !said && ctx.Err() == nil {
-			err = fault.Operation{Op: "serve", Object: "admin endpoint " + address}.Failed(fault.Transient, err, remedyFor(err))
+		if !logged && ctx.Err() == nil {
+			err = fault.Operation{Op: "serve", Object: "admin endpoint " + address}.Failed(fault.Transient, err, listenRemedy(err))
 			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgAdminUnavailable)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(listenAgain):
+		case <-time.After(listenRetry):
 		}
 	}
 }

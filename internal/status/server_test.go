@@ -23,9 +23,9 @@ import (
 )
 
 func endpoint() Endpoint {
-	fine := func() error { return nil }
+	ok := func() error { return nil }
 	return Endpoint{
-		Report: func() (Report, error) { return Report{State: "SCHEDULED"}, nil }, Stuck: fine, Unready: fine,
+		Report: func() (Report, error) { return Report{State: "SCHEDULED"}, nil }, Health: ok, Readiness: ok,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "m") }),
 	}
 }
@@ -54,21 +54,21 @@ func TestMethods(t *testing.T) {
 		}
 	}
 	if w := get(h, "GET", "localhost", "/etc/passwd"); w.Code != 404 {
-		t.Errorf("an unknown path: %d", w.Code)
+		t.Errorf("unknown path: %d", w.Code)
 	}
 }
 
-// TestHost: a page on the Internet that has its own name resolve to loopback gets nothing.
+// TestHost tests that DNS rebinding is refused: a web page whose name resolves to loopback.
 func TestHost(t *testing.T) {
 	t.Parallel()
-	own, err := os.Hostname()
+	hostname, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := endpoint().Handler("connector.corp.example.com")
 	for host, want := range map[string]int{
 		"127.0.0.1:8080": 200, "localhost:8080": 200, "LOCALHOST": 200, "[::1]:8080": 200, "[::1]": 200, "10.0.0.7:8080": 200,
-		"connector.corp.example.com:8080": 200, own: 200,
+		"connector.corp.example.com:8080": 200, hostname: 200,
 		"evil.example.com": 421, "evil.example.com:8080": 421, "127.0.0.1.example.com": 421, "": 421,
 	} {
 		if w := get(h, "GET", host, "/status"); w.Code != want {
@@ -76,15 +76,15 @@ func TestHost(t *testing.T) {
 		}
 	}
 	if w := get(endpoint().Handler(""), "GET", "", "/status"); w.Code != 421 {
-		t.Errorf("no host on an endpoint of every address: %d", w.Code)
+		t.Errorf("no host name, endpoint on all addresses: %d", w.Code)
 	}
 }
 
-func TestTrouble(t *testing.T) {
+func TestErrors(t *testing.T) {
 	t.Parallel()
 	e := endpoint()
 	failed := fault.Operation{Op: "read runs", Object: "file"}.Failed(fault.Transient, errors.New("no disk"), "check the disk")
-	e.Stuck, e.Unready = func() error { return errors.New("stuck since noon") }, func() error { return failed }
+	e.Health, e.Readiness = func() error { return errors.New("stuck since noon") }, func() error { return failed }
 	e.Report = func() (Report, error) { return Report{}, failed }
 	const text = "read runs file: no disk\nremedy: check the disk\n"
 	for path, want := range map[string]string{"/healthz": "stuck since noon\n", "/readyz": text, "/status": text, "/": text} {
@@ -94,28 +94,28 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
-// TestCrowd: more than a few requests at once are turned away, and only while they are.
-func TestCrowd(t *testing.T) {
+// TestConcurrencyLimit tests that too many concurrent requests are refused.
+func TestConcurrencyLimit(t *testing.T) {
 	t.Parallel()
 	e := endpoint()
-	arrived, leave := make(chan struct{}), make(chan struct{})
-	e.Report = func() (Report, error) { arrived <- struct{}{}; <-leave; return Report{}, nil }
+	received, release := make(chan struct{}), make(chan struct{})
+	e.Report = func() (Report, error) { received <- struct{}{}; <-release; return Report{}, nil }
 	h := e.Handler("")
 	done := make(chan int)
-	for range atOnce {
+	for range maxConcurrent {
 		go func() { done <- get(h, "GET", "localhost", "/status").Code }()
-		<-arrived
+		<-received
 	}
 	if w := get(h, "GET", "localhost", "/metrics"); w.Code != 503 || w.Header().Get("Content-Security-Policy") == "" {
-		t.Errorf("one too many: %d, %v", w.Code, w.Header())
+		t.Errorf("request above the limit: %d, %v", w.Code, w.Header())
 	}
-	for _, path := range []string{"/healthz", "/readyz"} { // the process is well all the same
+	for _, path := range []string{"/healthz", "/readyz"} { // without a limit
 		if w := get(h, "GET", "localhost", path); w.Code != 200 {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
-	close(leave)
-	for range atOnce {
+	close(release)
+	for range maxConcurrent {
 		if code := <-done; code != 200 {
 			t.Errorf("got %d", code)
 		}
@@ -142,17 +142,17 @@ func TestServeEnds(t *testing.T) {
 	stop()
 }
 
-// TestUnavailableAddress: the remedy fits what is wrong with the address.
+// TestUnavailableAddress tests that the remedy matches the error of the address.
 func TestUnavailableAddress(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer listener.Close()
 	for name, c := range map[string]struct{ address, remedy string }{
-		"of no interface": {"192.0.2.1:0", remedyAddress},
-		"in use":          {taken.Addr().String(), remedyTaken},
+		"no interface": {"192.0.2.1:0", remedyAddress},
+		"in use":       {listener.Addr().String(), remedyInUse},
 	} {
 		t.Run(name, func(t *testing.T) {
 			logged, stop := serve(t, c.address)
@@ -162,26 +162,26 @@ func TestUnavailableAddress(t *testing.T) {
 			stop()
 		})
 	}
-	t.Run("of an unknown name", func(t *testing.T) {
-		if remedy := remedyFor(&net.OpError{Err: &net.DNSError{IsNotFound: true}}); remedy != remedyAddress {
+	t.Run("unknown name", func(t *testing.T) {
+		if remedy := listenRemedy(&net.OpError{Err: &net.DNSError{IsNotFound: true}}); remedy != remedyAddress {
 			t.Error(remedy)
 		}
 	})
 	t.Run("privileged", func(t *testing.T) {
-		if remedy := remedyFor(os.NewSyscallError("bind", syscall.EACCES)); remedy != remedyPort {
+		if remedy := listenRemedy(os.NewSyscallError("bind", syscall.EACCES)); remedy != remedyPort {
 			t.Error(remedy)
 		}
 	})
 }
 
-// line is what tests look for in a log line.
-type line struct{ Message, Address, Error, Remedy string }
+// logLine has the fields of a log line that the tests use.
+type logLine struct{ Message, Address, Error, Remedy string }
 
-// serve serves an endpoint and returns its first log line. stop returns when Serve has.
-func serve(t *testing.T, address string) (first line, stop func()) {
+// serve serves an endpoint and returns its first log line. stop waits for the end of Serve.
+func serve(t *testing.T, address string) (first logLine, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	logged := make(lines, 10)
+	logged := make(lineWriter, 10)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -193,19 +193,19 @@ func serve(t *testing.T, address string) (first line, stop func()) {
 	return first, func() { cancel(); <-done }
 }
 
-// lines takes what is logged.
-type lines chan []byte
+// lineWriter sends each log line.
+type lineWriter chan []byte
 
-func (l lines) Write(line []byte) (int, error) {
+func (l lineWriter) Write(line []byte) (int, error) {
 	l <- bytes.Clone(line)
 	return len(line), nil
 }
 
-func TestPulse(t *testing.T) {
+func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		activity, waiting := uint64(0), time.Time{}
-		p := Pulse{Activity: func() uint64 { return activity }, Waiting: func() time.Time { return waiting }}
+		w := Watchdog{Activity: func() uint64 { return activity }, Waiting: func() time.Time { return waiting }}
 		const second = time.Second
 		for _, step := range []struct {
 			name  string
@@ -214,21 +214,21 @@ func TestPulse(t *testing.T) {
 			stuck bool
 		}{
 			{"new", 0, nil, false},
-			{"idle as long as allowed", stuckAfter, nil, false},
-			{"idle for longer", second, nil, true},
-			{"beat", 0, p.Beat, false},
+			{"idle up to the limit", stuckAfter, nil, false},
+			{"idle above the limit", second, nil, true},
+			{"beat", 0, w.Beat, false},
 			{"activity", 2 * stuckAfter, func() { activity++ }, false},
-			{"no activity since", 2 * stuckAfter, nil, true},
+			{"no more activity", 2 * stuckAfter, nil, true},
 			{"waiting", 0, func() { waiting = time.Now().Add(time.Hour) }, false},
 			{"still waiting", 50 * time.Minute, nil, false},
-			{"waited, and allowed to be idle from then on", 2 * stuckAfter, nil, false},
-			{"idle for longer after waiting", stuckAfter, nil, true},
+			{"idle up to the limit after waiting", 2 * stuckAfter, nil, false},
+			{"idle above the limit after waiting", stuckAfter, nil, true},
 		} {
 			time.Sleep(step.after)
 			if step.event != nil {
 				step.event()
 			}
-			checkStuck(t, step.name, p.Stuck(), step.stuck)
+			checkStuck(t, step.name, w.Check(), step.stuck)
 		}
 	})
 }
@@ -242,48 +242,48 @@ func checkStuck(t *testing.T, name string, err error, stuck bool) {
 	}
 }
 
-// TestPulseOfSlowAnswer checks that a run that awaits an answer for longer than it may be
-// idle is healthy while bytes of it arrive, and stuck when none do.
-func TestPulseOfSlowAnswer(t *testing.T) {
+// TestWatchdogSlowResponse tests that a run with a slow response is healthy while bytes are
+// received, and stuck otherwise.
+func TestWatchdogSlowResponse(t *testing.T) {
 	t.Parallel()
-	const answer, between = 21 * time.Minute, 2 * time.Minute
+	const duration, interval = 21 * time.Minute, 2 * time.Minute
 	for name, c := range map[string]struct {
-		arrives bool // bytes of the answer
-		stuck   bool // before it is complete
-	}{"bytes arrive": {true, false}, "no bytes arrive": {false, true}} {
+		receives bool // bytes of the response
+		stuck    bool // before the end of the response
+	}{"bytes received": {true, false}, "no bytes received": {false, true}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := NewMetrics(Build{}, func() (Report, error) { return Report{}, nil })
-				p := Pulse{Activity: m.Activity, Waiting: func() time.Time { return time.Time{} }}
+				w := Watchdog{Activity: m.Activity, Waiting: func() time.Time { return time.Time{} }}
 				m.DirectoryRequest("bind", "done")
-				checkStuck(t, "begin", p.Stuck(), false)
-				for waited := between; waited < answer; waited += between {
-					time.Sleep(between)
-					if c.arrives {
-						m.Active()
+				checkStuck(t, "begin", w.Check(), false)
+				for waited := interval; waited < duration; waited += interval {
+					time.Sleep(interval)
+					if c.receives {
+						m.RecordActivity()
 					}
-					checkStuck(t, waited.String(), p.Stuck(), c.stuck && waited > stuckAfter)
+					checkStuck(t, waited.String(), w.Check(), c.stuck && waited > stuckAfter)
 				}
 				m.DirectoryRequest("search", "done")
-				checkStuck(t, "answered", p.Stuck(), false)
+				checkStuck(t, "response complete", w.Check(), false)
 			})
 		})
 	}
 }
 
-func TestUnready(t *testing.T) {
+func TestCheckReady(t *testing.T) {
 	t.Parallel()
 	r := Report{}
-	faulttest.Check(t, r.Unready(false), fault.Error{Class: fault.Transient}, errNotRegistered)
-	if err := r.Unready(true); err != nil {
+	faulttest.Check(t, r.CheckReady(false), fault.Error{Class: fault.Transient}, errNotRegistered)
+	if err := r.CheckReady(true); err != nil {
 		t.Errorf("got %v", err)
 	}
 	r.Runs = []state.Run{{Class: "transient", Error: "cut"}, {Class: "refused", Error: "wrong password", Remedy: "correct ldap.password"}}
-	if err := r.Unready(true); err != nil {
+	if err := r.CheckReady(true); err != nil {
 		t.Errorf("got %v", err)
 	}
 	r.Runs = r.Runs[1:]
-	err := r.Unready(true)
+	err := r.CheckReady(true)
 	faulttest.Check(t, err, fault.Error{Class: fault.Refused}, nil, "ldap.password")
 	if err.Error() != r.Runs[0].Error {
 		t.Errorf("got %v", err)

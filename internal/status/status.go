@@ -1,11 +1,10 @@
-// Package status shows how the connector is: as a document for programs, as text
-// for a terminal, and over HTTP at the admin endpoint.
+// Package status reports the status of the connector: as JSON, as text, as metrics, and as a
+// page of the admin endpoint.
 //
-// It guarantees that what is shown comes from the state file, so that it is the
-// same before and after a restart; that neither secrets nor attribute values of
-// the directory are shown, but the SIDs of rejected and held objects and what the
-// gateway said of them; and that looking changes nothing. It asks nobody who they
-// are: who may look is decided by the address on which the endpoint listens.
+// The status comes from the state file, so it does not change with a restart. It contains no
+// secrets and no attribute values of the directory, except the SIDs of rejected objects and of
+// held deletions, and the gateway's reasons for rejections. Requests change nothing. There is
+// no authentication: the listen address of the endpoint determines who has access.
 package status
 
 import (
@@ -16,55 +15,55 @@ import (
 	"adconnector/internal/state"
 )
 
-// Report is the document.
+// Report is the JSON document.
 type Report struct {
 	From         string `json:"from"`                    // FromDaemon or FromFile
-	Daemon       string `json:"daemon,omitempty"`        // why the daemon's own report is missing
+	Daemon       string `json:"daemon,omitempty"`        // error of the request to the daemon
 	DaemonRemedy string `json:"daemon_remedy,omitempty"` // of that error
 	Version      string `json:"version"`
 	Instance
 
-	State      string    `json:"state,omitempty"` // absent: nothing has run yet
+	State      string    `json:"state,omitempty"` // absent before the first run
 	Since      time.Time `json:"since,omitzero"`
 	RunID      string    `json:"run_id,omitempty"`
 	NextRun    time.Time `json:"next_run,omitzero"`
 	Error      string    `json:"error,omitempty"`
-	Remedy     string    `json:"remedy,omitempty"`    // of the error
-	WaitsFor   string    `json:"waits_for,omitempty"` // rateLimit, while it lasts
+	Remedy     string    `json:"remedy,omitempty"`    // of Error
+	WaitsFor   string    `json:"waits_for,omitempty"` // rateLimit or absent
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
 
 	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last run that did not fail
-	LastFullPass time.Time `json:"last_full_pass,omitzero"`
-	Objects      int       `json:"objects"`     // that the index holds: sent, if not acknowledged
+	LastFullSync time.Time `json:"last_full_pass,omitzero"`
+	Objects      int       `json:"objects"`     // in the index: acknowledged or in flight
 	StateBytes   int64     `json:"state_bytes"` // size of the state file
 
-	Held          int         `json:"held"` // deletions
+	Held          int         `json:"held"` // number of held deletions
 	HeldDeletions []Held      `json:"held_deletions"`
 	Rejected      int         `json:"rejected"`
 	Rejections    []Rejection `json:"rejections"`
 	Runs          []state.Run `json:"runs"` // the latest first
 }
 
-// errNotRegistered is the cause of a connector that is not ready.
-var errNotRegistered = errors.New("not registered yet, because the gateway has not accepted the login")
+// errNotRegistered is the error of a connector that is not ready.
+var errNotRegistered = errors.New("not registered yet: no successful login to the gateway")
 
-// Where a report comes from.
+// The sources of a report.
 const (
 	FromDaemon = "daemon"
 	FromFile   = "state file"
 )
 
-// rateLimit is what the connector waits for when the gateway has limited its calls.
+// rateLimit is the value of WaitsFor during a rate limit.
 const rateLimit = "rate limit"
 
-// Instance tells connectors apart.
+// Instance identifies a connector.
 type Instance struct {
 	ConnectionUUID string `json:"connection_uuid"`
 	ProfileUUID    string `json:"profile_uuid"`
 	StateDir       string `json:"state_dir"`
 }
 
-// Held is a deletion that the guard holds.
+// Held is a held deletion.
 type Held struct {
 	Kind  string    `json:"kind"`
 	SID   string    `json:"sid"`
@@ -72,20 +71,20 @@ type Held struct {
 	Since time.Time `json:"since"`
 }
 
-// Rejection is an object that the gateway does not take.
+// Rejection is an object that the gateway rejects.
 type Rejection struct {
 	Kind     string    `json:"kind"`
 	SID      string    `json:"sid"`
 	GUID     string    `json:"guid"`
-	Reason   string    `json:"reason"` // the gateway's words
+	Reason   string    `json:"reason"` // from the gateway
 	Attempts int       `json:"attempts"`
 	At       time.Time `json:"at"` // of the last attempt
 }
 
-// most is how many held deletions and rejections a report names, of each.
-const most = 1000
+// maxListed is the maximum number of held deletions, and of rejections, in a report.
+const maxListed = 1000
 
-// Read makes a report of what the state file holds.
+// Read returns a report of the state file.
 func Read(store *state.Store, now time.Time) (Report, error) {
 	r := Report{StateBytes: store.FileSize(), HeldDeletions: []Held{}, Rejections: []Rejection{}, Runs: []state.Run{}}
 	connector, err := store.Connector()
@@ -105,7 +104,7 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	r.LastFullPass = full.At
+	r.LastFullSync = full.At
 	if r.Objects, err = store.IndexSize(); err != nil {
 		return r, err
 	}
@@ -122,7 +121,7 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 }
 
 func (r *Report) readObjects(store *state.Store) error {
-	held, total, err := store.HeldDeletions(most)
+	held, total, err := store.HeldDeletions(maxListed)
 	if err != nil {
 		return err
 	}
@@ -130,7 +129,7 @@ func (r *Report) readObjects(store *state.Store) error {
 	for _, h := range held {
 		r.HeldDeletions = append(r.HeldDeletions, Held{h.Kind.String(), h.SID.String(), h.GUID.String(), h.Since})
 	}
-	rejections, total, err := store.Rejections(most)
+	rejections, total, err := store.Rejections(maxListed)
 	if err != nil {
 		return err
 	}
@@ -141,13 +140,13 @@ func (r *Report) readObjects(store *state.Store) error {
 	return nil
 }
 
-// interrupted reports whether somebody ended the last run. It has not failed: nothing
-// needs to be done, and the next one goes on with it.
+// interrupted reports whether the last run was interrupted. That is not a failure: the next run
+// continues.
 func (r *Report) interrupted() bool { return len(r.Runs) > 0 && outcome(r.Runs[0]) == "interrupted" }
 
 const interrupted = "The last run was interrupted."
 
-// outcome is a run's result as people read it.
+// outcome returns the result of a run as shown to users.
 func outcome(run state.Run) string {
 	if run.Class == string(fault.Canceled) {
 		return "interrupted"
@@ -155,7 +154,7 @@ func outcome(run state.Run) string {
 	return run.Result
 }
 
-// refused returns why the last run was refused; nil when it was not.
+// refused returns the error of the last run if it was refused.
 func (r *Report) refused() error {
 	if len(r.Runs) > 0 && r.Runs[0].Class == string(fault.Refused) {
 		return fault.Operation{}.Failed(fault.Refused, errors.New(r.Runs[0].Error), r.Runs[0].Remedy)
@@ -163,9 +162,9 @@ func (r *Report) refused() error {
 	return nil
 }
 
-// Unready returns why the connector is not ready: it is not registered, or the last run was
-// refused; nil when it is ready.
-func (r *Report) Unready(registered bool) error {
+// CheckReady returns an error if the connector is not registered, or if the last run was
+// refused.
+func (r *Report) CheckReady(registered bool) error {
 	if !registered {
 		return fault.Operation{}.Failed(fault.Transient, errNotRegistered, "")
 	}

@@ -9,8 +9,8 @@ import (
 	"adconnector/internal/state"
 )
 
-// TestErrorAndRemedy checks that a report has an error and its remedy in two fields, of the
-// connector and of the run. Quoted words in the error that read like a remedy stay there.
+// TestErrorAndRemedy tests that the connector and the run have an error and its remedy in
+// separate fields. The error quotes a text that resembles a remedy.
 func TestErrorAndRemedy(t *testing.T) {
 	t.Parallel()
 	store, err := state.Options{NoSync: true}.Open(t.TempDir())
@@ -32,16 +32,16 @@ func TestErrorAndRemedy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	type shown struct{ Error, Remedy string }
+	type errorFields struct{ Error, Remedy string }
 	var got struct {
-		shown
-		Runs []shown
+		errorFields
+		Runs []errorFields
 	}
 	if err := json.Unmarshal(encoded, &got); err != nil {
 		t.Fatal(err)
 	}
-	want := shown{failure.Error(), "check qualys.customerUuid"}
-	if got.shown != want || len(got.Runs) != 1 || got.Runs[0] != want {
+	want := errorFields{failure.Error(), "check qualys.customerUuid"}
+	if got.errorFields != want || len(got.Runs) != 1 || got.Runs[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -9,49 +9,49 @@ import (
 	"unicode"
 )
 
-// What a terminal shows of the lists; the document has more.
+// The lengths of the lists in the text. The JSON document has more.
 const (
 	textRuns    = 10
 	textObjects = 20
 )
 
-// WriteText writes the report for people, times in that of their place.
-func (r Report) WriteText(out io.Writer, now time.Time, place *time.Location) error {
+// WriteText writes the report as text, with times in a time zone.
+func (r Report) WriteText(out io.Writer, now time.Time, zone *time.Location) error {
 	var b strings.Builder
-	r.writeState(&b, now, place)
-	r.writeHeld(&b, place)
-	r.writeRejections(&b, place)
-	r.writeRuns(&b, place)
+	r.writeState(&b, now, zone)
+	r.writeHeld(&b, zone)
+	r.writeRejections(&b, zone)
+	r.writeRuns(&b, zone)
 	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Location) {
+func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Location) {
 	line := func(name, format string, values ...any) {
 		fmt.Fprintf(b, "%-15s %s\n", name, fmt.Sprintf(format, values...))
 	}
 	switch {
 	case r.State != "":
-		line("state", "%s since %s", r.State, moment(r.Since, now, place))
+		line("state", "%s since %s", r.State, absoluteAndRelative(r.Since, now, zone))
 	case len(r.Runs) > 0:
-		line("state", "not registered: the gateway has never accepted the login")
+		line("state", "not registered: no successful login to the gateway yet")
 	default:
-		line("state", "none: nothing has run with %s", r.StateDir)
+		line("state", "none: no run with %s yet", r.StateDir)
 	}
 	switch {
 	case r.From == FromFile:
-		line("daemon", "%s; this is the state in %s", OneLine(r.Daemon), r.StateDir)
+		line("daemon", "%s; status from the state file in %s", OneLine(r.Daemon), r.StateDir)
 		if r.DaemonRemedy != "" {
 			line("remedy", "%s", OneLine(r.DaemonRemedy))
 		}
 		if r.NextRun.After(now) {
-			line("next run", "%s, if a daemon runs", moment(r.NextRun, now, place))
+			line("next run", "%s, if a daemon runs", absoluteAndRelative(r.NextRun, now, zone))
 		}
 	case !r.NextRun.IsZero():
-		line("next run", "%s", moment(r.NextRun, now, place))
+		line("next run", "%s", absoluteAndRelative(r.NextRun, now, zone))
 	}
 	if r.WaitsFor != "" {
-		line("waits for", "the gateway's %s, until %s", r.WaitsFor, moment(r.WaitsUntil, now, place))
+		line("waiting for", "the gateway's %s, until %s", r.WaitsFor, absoluteAndRelative(r.WaitsUntil, now, zone))
 	}
 	switch {
 	case r.interrupted():
@@ -63,62 +63,62 @@ func (r Report) writeState(b *strings.Builder, now time.Time, place *time.Locati
 		}
 	}
 	if !r.LastSuccess.IsZero() {
-		line("last success", "%s", moment(r.LastSuccess, now, place))
+		line("last success", "%s", absoluteAndRelative(r.LastSuccess, now, zone))
 	}
-	if !r.LastFullPass.IsZero() {
-		line("last full pass", "%s", moment(r.LastFullPass, now, place))
+	if !r.LastFullSync.IsZero() {
+		line("last full sync", "%s", absoluteAndRelative(r.LastFullSync, now, zone))
 	}
 	line("objects", "%d in the index, %d deletions held, %d rejected", r.Objects, r.Held, r.Rejected)
 }
 
-func (r Report) writeHeld(b *strings.Builder, place *time.Location) {
+func (r Report) writeHeld(b *strings.Builder, zone *time.Location) {
 	if r.Held == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d deletions are held. Look for what has gone from the directory: if it is right, stop\n"+
-		"the daemon and run adconnector sync --allow-deletes; if not, they vanish when the objects are back.\n", r.Held)
+	fmt.Fprintf(b, "\n%d deletions are held. Check whether the objects were deleted from the directory on purpose.\n"+
+		"If so, stop the daemon, and run adconnector sync --allow-deletes. If not, restore the objects.\n", r.Held)
 	table := newTable(b, "KIND", "SID", "GUID", "HELD SINCE")
 	for _, h := range r.HeldDeletions[:min(len(r.HeldDeletions), textObjects)] {
-		table.row(h.Kind, h.SID, h.GUID, clock(h.Since, place))
+		table.row(h.Kind, h.SID, h.GUID, formatTime(h.Since, zone))
 	}
-	table.end(r.Held - textObjects)
+	table.finish(r.Held - textObjects)
 }
 
-func (r Report) writeRejections(b *strings.Builder, place *time.Location) {
+func (r Report) writeRejections(b *strings.Builder, zone *time.Location) {
 	if r.Rejected == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d objects are rejected by the gateway. They are tried again when they\n"+
-		"change, after an hour, two, four, …, and at full passes. Nothing else waits for them.\n", r.Rejected)
-	table := newTable(b, "KIND", "SID", "GUID", "TRIES", "LAST", "THE GATEWAY SAYS")
+	fmt.Fprintf(b, "\n%d objects are rejected by the gateway. They are sent again when they change,\n"+
+		"after 1, 2, 4, … hours, and in full syncs. They do not delay other objects.\n", r.Rejected)
+	table := newTable(b, "KIND", "SID", "GUID", "ATTEMPTS", "LAST ATTEMPT", "REASON")
 	for _, j := range r.Rejections[:min(len(r.Rejections), textObjects)] {
-		table.row(j.Kind, j.SID, j.GUID, fmt.Sprint(j.Attempts), clock(j.At, place), j.Reason)
+		table.row(j.Kind, j.SID, j.GUID, fmt.Sprint(j.Attempts), formatTime(j.At, zone), j.Reason)
 	}
-	table.end(r.Rejected - textObjects)
+	table.finish(r.Rejected - textObjects)
 }
 
-func (r Report) writeRuns(b *strings.Builder, place *time.Location) {
+func (r Report) writeRuns(b *strings.Builder, zone *time.Location) {
 	if len(r.Runs) == 0 {
 		return
 	}
 	b.WriteString("\n")
 	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "REJECTED", "REQUESTS", "TIME")
 	for _, run := range r.Runs[:min(len(r.Runs), textRuns)] {
-		table.row(clock(run.Start, place), run.Mode, outcome(run), fmt.Sprint(run.Users+run.Groups), fmt.Sprint(run.Changed), fmt.Sprint(run.Uploaded),
+		table.row(formatTime(run.Start, zone), run.Mode, outcome(run), fmt.Sprint(run.Users+run.Groups), fmt.Sprint(run.Changed), fmt.Sprint(run.Uploaded),
 			fmt.Sprint(run.Deleted), fmt.Sprint(run.Held), fmt.Sprint(run.Rejected), fmt.Sprint(run.Requests), run.Duration.Round(time.Millisecond).String())
 	}
-	table.end(0)
+	table.finish(0)
 }
 
-// table aligns columns.
+// table writes aligned columns.
 type table struct {
 	out     *strings.Builder
 	columns *tabwriter.Writer
 }
 
-func newTable(out *strings.Builder, heads ...string) table {
+func newTable(out *strings.Builder, headings ...string) table {
 	t := table{out, tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
-	t.row(heads...)
+	t.row(headings...)
 	return t
 }
 
@@ -130,15 +130,15 @@ func (t table) row(cells ...string) {
 	fmt.Fprintln(t.columns, strings.Join(cells, "\t"))
 }
 
-func (t table) end(more int) {
-	_ = t.columns.Flush() // into memory
+// finish writes the table, and the number of further rows.
+func (t table) finish(more int) {
+	_ = t.columns.Flush() // cannot fail: writes to memory
 	if more > 0 {
-		fmt.Fprintf(t.out, "… and %d more (--output json lists the first %d)\n", more, most)
+		fmt.Fprintf(t.out, "… and %d more (--output json lists the first %d)\n", more, maxListed)
 	}
 }
 
-// OneLine makes what comes from outside one line that is fit for a terminal, which obeys some
-// characters.
+// OneLine returns text as one line without control characters, which terminals interpret.
 func OneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -149,37 +149,37 @@ func OneLine(text string) string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-func clock(at time.Time, place *time.Location) string {
-	return at.In(place).Format("2006-01-02 15:04:05 MST")
+func formatTime(t time.Time, zone *time.Location) string {
+	return t.In(zone).Format("2006-01-02 15:04:05 MST")
 }
 
-// moment is a time as one says it: by the clock, and from now.
-func moment(at, now time.Time, place *time.Location) string {
-	return clock(at, place) + " (" + distance(at.Sub(now)) + ")"
+// absoluteAndRelative formats a time in a time zone and relative to now.
+func absoluteAndRelative(t, now time.Time, zone *time.Location) string {
+	return formatTime(t, zone) + " (" + relativeTime(t.Sub(now)) + ")"
 }
 
-// distance says how far off something is, in words.
-func distance(d time.Duration) string {
-	words, past := "", d < 0
+// relativeTime formats a duration relative to now, like "in 2 minutes" or "2 days ago".
+func relativeTime(d time.Duration) string {
+	text, isPast := "", d < 0
 	switch d = d.Abs(); {
 	case d < time.Second:
 		return "now"
 	case d < 2*time.Minute:
-		words = count(d, time.Second, "second")
+		text = pluralize(d, time.Second, "second")
 	case d < 2*time.Hour:
-		words = count(d, time.Minute, "minute")
+		text = pluralize(d, time.Minute, "minute")
 	case d < 48*time.Hour:
-		words = count(d, time.Hour, "hour")
+		text = pluralize(d, time.Hour, "hour")
 	default:
-		words = count(d, 24*time.Hour, "day")
+		text = pluralize(d, 24*time.Hour, "day")
 	}
-	if past {
-		return words + " ago"
+	if isPast {
+		return text + " ago"
 	}
-	return "in " + words
+	return "in " + text
 }
 
-func count(d, unit time.Duration, name string) string {
+func pluralize(d, unit time.Duration, name string) string {
 	n := int(d.Round(unit) / unit)
 	if n == 1 {
 		return "1 " + name

@@ -25,7 +25,7 @@ func TestText(t *testing.T) {
 	r := Report{
 		From: FromDaemon, Instance: Instance{StateDir: "/state"},
 		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J", Remedy: "correct\nldap.password",
-		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullPass: noon.Add(-5 * time.Hour),
+		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullSync: noon.Add(-5 * time.Hour),
 		Objects: 1234, Held: 25, Rejected: 1,
 		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
 		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1}},
@@ -35,11 +35,11 @@ func TestText(t *testing.T) {
 	}
 	const want = `state           SCHEDULED since 2026-11-22 12:59:55 CET (5 seconds ago)
 next run        2026-11-22 13:04:00 CET (in 4 minutes)
-waits for       the gateway's rate limit, until 2026-11-22 13:50:00 CET (in 50 minutes)
+waiting for     the gateway's rate limit, until 2026-11-22 13:50:00 CET (in 50 minutes)
 last error      bind: refused [2J
 remedy          correct ldap.password
 last success    2026-11-22 12:00:00 CET (60 minutes ago)
-last full pass  2026-11-22 08:00:00 CET (5 hours ago)
+last full sync  2026-11-22 08:00:00 CET (5 hours ago)
 objects         1234 in the index, 25 deletions held, 1 rejected
 
 25 deletions are held.`
@@ -48,25 +48,25 @@ objects         1234 in the index, 25 deletions held, 1 rejected
 		t.Errorf("got\n%s", got)
 	}
 	for _, want := range []string{
-		"\n1 objects are rejected by the gateway. They are tried again when they\nchange, after an hour, two, four, …, and at full passes.",
+		"\n1 objects are rejected by the gateway. They are sent again when they change,\nafter 1, 2, 4, … hours, and in full syncs.",
 		"\n… and 5 more (--output json lists the first 1000)\n",
-		"\nuser  S-1-5-21-1  g     3      2026-11-22 13:00:00 CET  too long\n",
+		"\nuser  S-1-5-21-1  g     3         2026-11-22 13:00:00 CET  too long\n",
 		"\n2026-11-22 13:00:00 CET  delta  failed  3     0        0         0        0     0         0         1.5s\n",
 	} {
 		if !strings.Contains(got, want) {
-			t.Errorf("%q is not in\n%s", want, got)
+			t.Errorf("%q missing in\n%s", want, got)
 		}
 	}
 	if n := strings.Count(got, "group  S-1-5-21-2"); n != textObjects {
-		t.Errorf("%d held deletions are listed", n)
+		t.Errorf("%d held deletions listed", n)
 	}
 }
 
-// TestTextFromFile: a time that has passed while no daemon ran is no next run.
+// TestTextFromFile tests that a time in the past is not shown as the next run.
 func TestTextFromFile(t *testing.T) {
 	t.Parallel()
-	r := Report{From: FromFile, Daemon: "no daemon answers\x1b[2J", DaemonRemedy: "check whether\none runs", Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
-	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          no daemon answers [2J; this is the state in /state\nremedy          check whether one runs\n") {
+	r := Report{From: FromFile, Daemon: "no response\x1b[2J", DaemonRemedy: "check whether\none runs", Instance: Instance{StateDir: "/state"}, State: "SCHEDULED", Since: noon, NextRun: noon.Add(-time.Hour)}
+	if got := text(t, r); strings.Contains(got, "next run") || !strings.Contains(got, "\ndaemon          no response [2J; status from the state file in /state\nremedy          check whether one runs\n") {
 		t.Errorf("got\n%s", got)
 	}
 	r.NextRun = noon.Add(time.Hour)
@@ -75,7 +75,7 @@ func TestTextFromFile(t *testing.T) {
 	}
 }
 
-func TestDistance(t *testing.T) {
+func TestRelativeTime(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		d    time.Duration
@@ -85,7 +85,7 @@ func TestDistance(t *testing.T) {
 		{2 * time.Minute, "in 2 minutes"}, {119 * time.Minute, "in 119 minutes"}, {-2 * time.Hour, "2 hours ago"},
 		{47 * time.Hour, "in 47 hours"}, {-48 * time.Hour, "2 days ago"}, {1000 * time.Hour, "in 42 days"},
 	} {
-		if got := distance(c.d); got != c.want {
+		if got := relativeTime(c.d); got != c.want {
 			t.Errorf("%s: %q", fmt.Sprint(c.d), got)
 		}
 	}

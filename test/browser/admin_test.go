@@ -61,7 +61,7 @@ func adminPage(t *testing.T) string {
 	}
 	healthy := func() error { return nil }
 	server := httptest.NewServer(status.Endpoint{
-		Report: func() (status.Report, error) { return status.Read(store, time.Now()) }, Stuck: healthy, Unready: healthy,
+		Report: func() (status.Report, error) { return status.Read(store, time.Now()) }, Health: healthy, Readiness: healthy,
 		Metrics: http.NotFoundHandler(),
 	}.Handler("127.0.0.1"))
 	t.Cleanup(server.Close)
@@ -75,7 +75,7 @@ func TestAdminPage(t *testing.T) {
 		t.Run(screen.name, func(t *testing.T) {
 			b := open(t, screen)
 			b.visit(address + "/")
-			b.expect("verdict", b.text("#now"), "Deletions wait for your decision.")
+			b.expect("verdict", b.text("#now"), "Held deletions require a decision.")
 			b.expect("state", b.text(".now .chip"), "SCHEDULED")
 			b.expect("title", evaluate[string](b, "document.title"), "SCHEDULED · adconnector")
 			if got := b.text("dl > div:nth-child(2) dd"); !strings.HasPrefix(got, "in 10 minutes") && !strings.HasPrefix(got, "in 11 minutes") {
@@ -89,7 +89,7 @@ func TestAdminPage(t *testing.T) {
 			if bars := evaluate[int](b, `[...document.querySelectorAll("svg rect")].filter(e => e.getBoundingClientRect().height > 1).length`); bars < 200 {
 				t.Errorf("%d visible bars, want at least 200", bars)
 			}
-			if reason := b.text(".words"); !strings.HasPrefix(reason, "422: <img src=x onerror=alert(1)> is no job title") {
+			if reason := b.text(".reason"); !strings.HasPrefix(reason, "422: <img src=x onerror=alert(1)> is no job title") {
 				t.Errorf("reason of the rejection %q", reason)
 			}
 			if overflow := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); overflow > 0 {
