@@ -186,7 +186,7 @@ func parseDNForm(value []byte) dnForm {
 	if len(value) == 0 {
 		return dnHex
 	}
-	sequence, _, err := parseElement(value, 0)
+	sequence, err := decode(value)
 	if err != nil || len(sequence.children) != 1 {
 		return dnInvalid
 	}

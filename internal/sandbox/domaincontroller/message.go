@@ -1,62 +1,42 @@
 package domaincontroller
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"io"
 	"slices"
 
+	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 )
 
-// element is a BER element (X.690). This package does not use asn1-ber, whose limits are
-// package variables: the connector sets them, possibly in the same process, while this
-// server reads.
+// maxMessageSize is the maximum length of a request in bytes.
+const maxMessageSize = 1 << 20
+
+var errMalformed = errors.New("malformed LDAP message")
+
+// element is a decoded BER element (X.690).
 type element struct {
 	tag      byte
 	content  []byte
 	children []element // of a constructed element
 }
 
-const (
-	maxMessageSize = 1 << 20
-	maxNesting     = 100
-)
+func newElement(p *ber.Packet) element {
+	e := element{tag: byte(p.ClassType) | byte(p.TagType) | byte(p.Tag), content: p.Data.Bytes()}
+	for _, child := range p.Children {
+		e.children = append(e.children, newElement(child))
+	}
+	return e
+}
 
-var errMalformed = errors.New("not an LDAP message")
-
-// parseElement parses the first element of b. It returns the rest of b.
-func parseElement(b []byte, depth int) (e element, rest []byte, err error) {
-	if len(b) < 2 || b[0]&0x1f == 0x1f || depth > maxNesting {
-		return element{}, nil, errMalformed
+// decode decodes the value of a control.
+func decode(value []byte) (element, error) {
+	packet, err := ber.DecodePacketErr(value)
+	if err != nil {
+		return element{}, err
 	}
-	head, length := 2, int(b[1])
-	if length >= 0x80 {
-		n := length & 0x7f
-		if n == 0 || n > 4 || len(b) < 2+n {
-			return element{}, nil, errMalformed
-		}
-		length = 0
-		for _, c := range b[2 : 2+n] {
-			length = length<<8 | int(c)
-		}
-		head += n
-	}
-	if length < 0 || length > len(b)-head {
-		return element{}, nil, errMalformed
-	}
-	e = element{tag: b[0], content: b[head : head+length]}
-	if e.tag&0x20 != 0 {
-		for inside := e.content; len(inside) > 0; {
-			var child element
-			if child, inside, err = parseElement(inside, depth+1); err != nil {
-				return element{}, nil, err
-			}
-			e.children = append(e.children, child)
-		}
-	}
-	return e, b[head+length:], nil
+	return newElement(packet), nil
 }
 
 func (e element) text() string { return string(e.content) }
@@ -97,40 +77,13 @@ const (
 	controlExtendedDN  = "1.2.840.113556.1.4.529"
 )
 
-// readMessage reads one message with its header.
-func readMessage(from *bufio.Reader) ([]byte, error) {
-	head, err := from.Peek(2)
-	if err != nil {
-		return nil, err
-	}
-	size, length := 2, int(head[1])
-	if length >= 0x80 {
-		if size += length & 0x7f; size > 6 {
-			return nil, errMalformed
-		}
-		if head, err = from.Peek(size); err != nil {
-			return nil, err
-		}
-		length = 0
-		for _, c := range head[2:] {
-			length = length<<8 | int(c)
-		}
-	}
-	if head[0] != tagSequence || length > maxMessageSize {
-		return nil, errMalformed
-	}
-	message := make([]byte, size+length)
-	_, err = io.ReadFull(from, message)
-	return message, err
-}
-
-func readRequest(from *bufio.Reader) (request, error) {
-	raw, err := readMessage(from)
+func readRequest(from io.Reader) (request, error) {
+	packet, err := ber.ReadPacket(io.LimitReader(from, maxMessageSize))
 	if err != nil {
 		return request{}, err
 	}
-	message, _, err := parseElement(raw, 0)
-	if err != nil || len(message.children) < 2 || message.children[0].tag != tagInteger {
+	message := newElement(packet)
+	if message.tag != tagSequence || len(message.children) < 2 || message.children[0].tag != tagInteger {
 		return request{}, errMalformed
 	}
 	r := request{id: message.children[0].number(), operation: message.children[1]}

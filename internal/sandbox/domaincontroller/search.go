@@ -102,7 +102,7 @@ func (c *connection) parseSearch(r request) search {
 
 // parsePaging parses the value of the paging control (RFC 2696).
 func (s *search) parsePaging(value []byte) {
-	sequence, _, err := parseElement(value, 0)
+	sequence, err := decode(value)
 	if err != nil || len(sequence.children) != 2 {
 		s.malformed = true
 		return

@@ -153,7 +153,7 @@ func TestAnswers(t *testing.T) {
 		{"basic, invalid escape", basic().replace("%26", "%"), 400, "body: malformed form"},
 		{"basic, as JSON", basic().with("Content-Type", mediaJSON), 400, "header Content-Type: want application/x-www-form-urlencoded"},
 		{"basic, no user agent", basic().with("User-Agent", ""), 400, "header User-Agent: missing"},
-		{"basic, GET", basic().by("GET"), 400, "method GET of /auth is not in the contract: want POST"},
+		{"basic, GET", basic().by("GET"), 400, "GET /auth is not in the contract"},
 		{"own client, user", ownClient("/auth/oidc"), 201, anyBody},
 		{"own client, subscription", ownClient("/auth/oauth"), 201, anyBody},
 		{"own client, wrong secret", ownClient("/auth/oidc").with("clientSecret", "x"), 401, wrong},
@@ -180,7 +180,7 @@ func TestAnswers(t *testing.T) {
 		{"profile", getProfile, 200, `{"profileUuid":"` + profile + `","name":"all","baseContext":"DC=corp","searchScope":"SUBTREE","assets":"IDENTITIES_ONLY"}`},
 		{"profile, unknown", getProfile.to("/rest/2.0/am/connector/profile/" + unknownID + "?customerUuid=" + customer), 404, `{"message":"unknown profileUuid ` + unknownID + `"}`},
 		{"profile, wrong user agent", getProfile.with("User-Agent", "Go-http-client/1.1"), 400, `header User-Agent: validating root: pattern: "Go-http-client/1.1" does not match regular expression "^adconnector/"`},
-		{"unknown path", getProfile.to("/rest/2.0/am/asset"), 400, "path /rest/2.0/am/asset is not in the contract"},
+		{"unknown path", getProfile.to("/rest/2.0/am/asset"), 400, "GET /rest/2.0/am/asset is not in the contract"},
 
 		{"assets", good, 202, taken},
 		{"assets, repeated", good, 202, taken},
@@ -245,7 +245,7 @@ func TestAnswers(t *testing.T) {
 		{"state, missing field", state.replace(`"error":null,`, ""), 400, `body: validating root: validating /$defs/ConnectorState: required: missing properties: ["error"]`},
 		{"state, empty error", state.replace(`"error":null`, `"error":""`), 400, `body: validating /$defs/ConnectorState: validating /$defs/ConnectorState/properties/error: minLength: "" contains 0 Unicode code points, fewer than 1`},
 		{"state, unknown summary field", state.replace(`"users"`, `"held":0,"users"`), 400, "body: validating /$defs/ConnectorState: validating /$defs/ConnectorState/properties/summary: anyOf: did not validate against any of [<anonymous schema> <anonymous schema>]:\nvalidating /$defs/ConnectorState/properties/summary/anyOf/0: validating /$defs/Summary: unexpected additional properties [\"held\"]\nvalidating /$defs/ConnectorState/properties/summary/anyOf/1: type: map[deleted:0 groups:0 held:0 mode:delta rejected:0 uploaded:0 users:0] has type \"object\", want \"null\""},
-		{"state, POST", state.by("POST"), 400, "method POST of " + statePath + " is not in the contract: want PUT"},
+		{"state, POST", state.by("POST"), 400, "POST " + statePath + " is not in the contract"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := len(g.Violations())
