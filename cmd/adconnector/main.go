@@ -1,10 +1,10 @@
-// Command adconnector brings users and groups from Active Directory to the
+// Command adconnector synchronizes users and groups from Active Directory to the
 // Qualys gateway. See README.md.
 package main
 
 import (
 	"os"
-	_ "time/tzdata" // for CRON_TZ= where the system has none, as in the image
+	_ "time/tzdata" // for CRON_TZ= on systems without time zone data, like the image
 
 	"adconnector/internal/cli"
 )

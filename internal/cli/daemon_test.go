@@ -216,7 +216,7 @@ func TestStateFileDamaged(t *testing.T) {
 	}
 }
 
-// TestDaemonWithBrokenLogPipe tests that a daemon continues if nobody reads its log, and stops
+// TestDaemonWithBrokenLogPipe tests that a daemon continues after its log pipe is closed, and stops
 // in order.
 func TestDaemonWithBrokenLogPipe(t *testing.T) {
 	t.Parallel()

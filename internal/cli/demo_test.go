@@ -233,7 +233,7 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 }
 
-// TestDemoBrokenPipe tests that the demo cleans up if nobody reads its output.
+// TestDemoBrokenPipe tests that the demo cleans up if stdout is a closed pipe.
 func TestDemoBrokenPipe(t *testing.T) {
 	requireNoLeaks := watchLeaks(t)
 	stdout := &triggerWriter{text: "full sync", trigger: func() error { return syscall.EPIPE }}

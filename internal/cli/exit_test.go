@@ -209,7 +209,7 @@ func TestErrorDocument(t *testing.T) {
 	}
 }
 
-// TestBrokenPipe tests the exit code of a command whose result nobody reads.
+// TestBrokenPipe tests the exit code of a command whose stdout is a closed pipe.
 func TestBrokenPipe(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)

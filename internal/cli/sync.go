@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/state"
@@ -43,14 +42,6 @@ allow, all its deletions are held. Review them with --dry-run. If they are corre
 	return command
 }
 
-// openStateForMode opens the state file, read-only for a dry run.
-func (p *program) openStateForMode(options syncrun.RunOptions, dir string, log zerolog.Logger) (*state.Store, error) {
-	if options.DryRun {
-		return p.hooks.state.OpenReadOnly(dir)
-	}
-	return p.openState(dir, log)
-}
-
 func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	c, err := p.load(false)
 	if err != nil {
@@ -58,7 +49,12 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	}
 	p.enableProgressBar()
 	log := p.logger()
-	store, err := p.openStateForMode(options, c.Service.StateDir, log)
+	var store *state.Store
+	if options.DryRun {
+		store, err = p.hooks.state.OpenReadOnly(c.Service.StateDir)
+	} else {
+		store, err = p.openState(c.Service.StateDir, log)
+	}
 	if err != nil {
 		return err
 	}

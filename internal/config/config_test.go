@@ -157,15 +157,15 @@ func TestGrace(t *testing.T) {
 // TestAdminAddress includes an empty value, which has a meaning for this key only.
 func TestAdminAddress(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ given, want string }{
+	for _, c := range []struct{ setting, want string }{
 		{"service.admin.address=", ""},
 		{"SERVICE_ADMIN_ADDRESS=", ""},
 		{"service.admin.address=Off", ""},
 		{"service.admin.address=:9090", ":9090"},
 		{"service.admin.address=[::1]:0", "[::1]:0"},
 	} {
-		if got := requireLoad(t, with(complete, c.given)).Service.AdminAddress; got != c.want {
-			t.Errorf("%s: %q", c.given, got)
+		if got := requireLoad(t, with(complete, c.setting)).Service.AdminAddress; got != c.want {
+			t.Errorf("%s: %q", c.setting, got)
 		}
 	}
 	_, err := load(with(complete, "service.admin.address=", "SERVICE_ADMIN_ADDRESS=:9090"))
@@ -231,15 +231,15 @@ func TestProxy(t *testing.T) {
 
 func TestAcceptedURLs(t *testing.T) {
 	t.Parallel()
-	for given, want := range map[string]string{
+	for url, want := range map[string]string{
 		"https://gateway.example.com":         "https://gateway.example.com",
 		"https://gateway.example.com:8443/a/": "https://gateway.example.com:8443/a",
 		"http://localhost:18080":              "http://localhost:18080",
 		"http://127.8.9.1":                    "http://127.8.9.1",
 		"http://[::1]:18080//":                "http://[::1]:18080",
 	} {
-		if got := requireLoad(t, with(complete, "connector.api.url="+given)).Gateway.URL.String(); got != want {
-			t.Errorf("%s: got %s, want %s", given, got, want)
+		if got := requireLoad(t, with(complete, "connector.api.url="+url)).Gateway.URL.String(); got != want {
+			t.Errorf("%s: got %s, want %s", url, got, want)
 		}
 	}
 }
@@ -252,7 +252,7 @@ type wantFault struct {
 }
 
 // checkFaults fails the test unless err joins these faults.
-func checkFaults(t *testing.T, err error, wants ...wantFault) {
+func checkFaults(t *testing.T, err error, faults ...wantFault) {
 	t.Helper()
 	if err == nil {
 		t.Fatal("accepted")
@@ -264,10 +264,10 @@ func checkFaults(t *testing.T, err error, wants ...wantFault) {
 		t.Errorf("class %s", fault.ClassOf(err))
 	}
 	all := fault.All(err)
-	if len(all) != len(wants) {
-		t.Fatalf("got\n%v\nwant\n%v", err, wants)
+	if len(all) != len(faults) {
+		t.Fatalf("got\n%v\nwant\n%v", err, faults)
 	}
-	for i, w := range wants {
+	for i, w := range faults {
 		faulttest.Check(t, all[i], fault.Error{Class: fault.Invalid, Object: w.object}, w.cause, "allowed: ", w.remedy)
 	}
 }

@@ -70,7 +70,7 @@ func TestDocsHaveAllowedValues(t *testing.T) {
 		}
 		allowed, found := strings.CutPrefix(fault.Remedy(err), "allowed: ")
 		if !found {
-			t.Errorf("%s: the remedy does not name what is allowed: %v", k.Name, err)
+			t.Errorf("%s: remedy without the allowed values: %v", k.Name, err)
 		}
 		words := []string{}
 		if m := numbers.FindStringSubmatch(allowed); m != nil {

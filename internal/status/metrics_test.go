@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
@@ -39,7 +40,7 @@ func newFilledMetrics() *Metrics {
 func scrape(t *testing.T, m *Metrics) (int, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	m.Handler(zerolog.Nop()).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler(zerolog.Nop()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	return w.Code, w.Body.String()
 }
 
@@ -88,7 +89,7 @@ func TestFailedScrape(t *testing.T) {
 		lines int // so far
 	}{{failed("disk"), 1}, {failed("disk"), 1}, {nil, 1}, {failed("disk"), 2}, {failed("file"), 3}} {
 		reportErr = step.err
-		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		if n := strings.Count(log.String(), "\n"); n != step.lines {
 			t.Errorf("%v: %d lines, want %d", step.err, n, step.lines)
 		}

@@ -58,17 +58,23 @@ func (r *Report) assess() (severity, headline string) {
 	return "good", "No problems."
 }
 
-// ShownRuns, ShownHeld and ShownRejected return the beginnings of the lists.
-func (p page) ShownRuns() []state.Run     { return p.Runs[:min(len(p.Runs), pageRuns)] }
-func (p page) ShownHeld() []Held          { return p.HeldDeletions[:min(len(p.HeldDeletions), pageObjects)] }
+// ShownRuns returns the runs on the page.
+func (p page) ShownRuns() []state.Run { return p.Runs[:min(len(p.Runs), pageRuns)] }
+
+// ShownHeld returns the held deletions on the page.
+func (p page) ShownHeld() []Held { return p.HeldDeletions[:min(len(p.HeldDeletions), pageObjects)] }
+
+// ShownRejected returns the rejections on the page.
 func (p page) ShownRejected() []Rejection { return p.Rejections[:min(len(p.Rejections), pageObjects)] }
 
 // StateKiB returns the size of the state file.
 func (p page) StateKiB() int { return int(p.StateBytes >> 10) }
 
-// Clock formats a time in local time, and Ago formats it relative to now.
+// Clock formats a time in local time.
 func (p page) Clock(t time.Time) string { return formatTime(t, time.Local) }
-func (p page) Ago(t time.Time) string   { return relativeTime(t.Sub(p.Now)) }
+
+// Ago formats a time relative to now.
+func (p page) Ago(t time.Time) string { return relativeTime(t.Sub(p.Now)) }
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"number":   groupDigits,

@@ -149,7 +149,7 @@ func TestChartIsXML(t *testing.T) {
 	svg, _, _ := strings.Cut(rest, "</svg>")
 	decoder := xml.NewDecoder(strings.NewReader("<svg" + svg + "</svg>"))
 	for {
-		if _, err := decoder.Token(); err == io.EOF {
+		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatal(err)

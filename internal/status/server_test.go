@@ -136,7 +136,7 @@ func TestServeEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = response.Body.Close()
-	if response.StatusCode != 200 {
+	if response.StatusCode != http.StatusOK {
 		t.Error(response.Status)
 	}
 	stop()
