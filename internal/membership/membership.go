@@ -107,13 +107,12 @@ func (g *Graph) nodeFor(guid ad.GUID) Node {
 	var n Node
 	if last := len(g.freeNodes) - 1; last >= 0 {
 		n, g.freeNodes = g.freeNodes[last], g.freeNodes[:last]
-		g.guids[n] = guid
 		g.changed[n] = struct{}{}
 	} else {
 		n = Node(len(g.guids))
 		g.addNode()
-		g.guids[n] = guid
 	}
+	g.guids[n] = guid
 	g.guidTable[index] = uint32(n) + 1
 	if used := len(g.guids) - len(g.freeNodes); used*4 > len(g.guidTable)*3 {
 		g.rehash(2 * len(g.guidTable))

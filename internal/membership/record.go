@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"adconnector/internal/ad"
 )
@@ -88,13 +89,7 @@ func (g *Graph) FinishRestore() {
 		return
 	}
 	g.restored = len(g.guids)
-	free := g.freeNodes[:0]
-	for _, n := range g.freeNodes {
-		if g.guids[n] == (ad.GUID{}) {
-			free = append(free, n)
-		}
-	}
-	g.freeNodes = free
+	g.freeNodes = slices.DeleteFunc(g.freeNodes, func(n Node) bool { return g.guids[n] != (ad.GUID{}) })
 	clear(g.changed)
 }
 
