@@ -64,31 +64,31 @@ func (d *Server) authenticate(name, password string) (*object, bindError) {
 		return nil, bindLocked
 	}
 	if current, ok := d.passwords[account]; !ok || current != password {
-		failures := account.attributes.integer(attributeBadPwdCount) + 1
-		account.set(attributeBadPwdCount, strconv.FormatInt(failures, 10))
-		account.set(attributeBadPasswordTime, formatFileTime(now))
-		if threshold := d.root.attributes.integer(attributeLockoutThreshold); threshold > 0 && failures >= threshold {
-			account.set(attributeLockoutTime, formatFileTime(now))
+		failures := account.attributes.integer("badPwdCount") + 1
+		account.set("badPwdCount", strconv.FormatInt(failures, 10))
+		account.set("badPasswordTime", formatFileTime(now))
+		if threshold := d.root.attributes.integer("lockoutThreshold"); threshold > 0 && failures >= threshold {
+			account.set("lockoutTime", formatFileTime(now))
 			d.recordChange(account)
 		}
 		return nil, bindInvalidCredentials
 	}
-	control, _ := ad.ParseAccountControl([]byte(account.attributes.first(attributeUserAccountControl)))
-	expires := account.attributes.integer(attributeAccountExpires)
+	control, _ := ad.ParseAccountControl([]byte(account.attributes.first("userAccountControl")))
+	expires := account.attributes.integer("accountExpires")
 	passwordExpired := d.passwordExpiresAt(account, control) < fileTime(now)
 	switch {
 	case control&ad.AccountDisabled != 0:
 		return nil, bindDisabled
 	case expires != 0 && expires <= fileTime(now):
 		return nil, bindAccountExpired
-	case passwordExpired && account.attributes.integer(attributePwdLastSet) == 0:
+	case passwordExpired && account.attributes.integer("pwdLastSet") == 0:
 		return nil, bindPasswordMustChange
 	case passwordExpired:
 		return nil, bindPasswordExpired
 	}
-	account.set(attributeBadPwdCount, "0")
-	account.set(attributeLastLogon, formatFileTime(now))
-	account.set(attributeLogonCount, strconv.FormatInt(account.attributes.integer(attributeLogonCount)+1, 10))
+	account.set("badPwdCount", "0")
+	account.set("lastLogon", formatFileTime(now))
+	account.set("logonCount", strconv.FormatInt(account.attributes.integer("logonCount")+1, 10))
 	return account, bindAccepted
 }
 
@@ -112,7 +112,7 @@ func (d *Server) findAccount(name string) *object {
 		return nil
 	}
 	for _, o := range d.objects {
-		if !o.deleted && strings.EqualFold(o.attributes.first(attributeUserPrincipalName), name) {
+		if !o.deleted && strings.EqualFold(o.attributes.first("userPrincipalName"), name) {
 			return o
 		}
 	}
@@ -129,7 +129,7 @@ func isDomain(name string) bool {
 // findBySAMAccountName returns the account or group with a sAMAccountName, or nil.
 func (d *Server) findBySAMAccountName(name string) *object {
 	for _, o := range d.objects {
-		if !o.deleted && o.class.samAccountType != "" && strings.EqualFold(o.attributes.first(attributeSAMAccountName), name) {
+		if !o.deleted && o.class.samAccountType != "" && strings.EqualFold(o.attributes.first("sAMAccountName"), name) {
 			return o
 		}
 	}

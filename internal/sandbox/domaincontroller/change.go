@@ -66,8 +66,8 @@ func exportedAttributes(names []string) (attributes []*attributeType) {
 	if len(names) > 0 {
 		return attributes
 	}
-	for id := range schema {
-		if a := &schema[id]; a.id != attributeCanonicalName {
+	for i := range schema {
+		if a := &schema[i]; a.name != "canonicalName" {
 			attributes = append(attributes, a)
 		}
 	}
@@ -77,7 +77,7 @@ func exportedAttributes(names []string) (attributes []*attributeType) {
 func (d *Server) export(o *object, now time.Time, attributes []*attributeType) Object {
 	exported := Object{DN: o.dn(), Attributes: map[string][]string{}}
 	for _, a := range attributes {
-		if values := slices.Collect(d.values(o, a.id, now)); len(values) > 0 {
+		if values := slices.Collect(d.values(o, a.name, now)); len(values) > 0 {
 			exported.Attributes[a.name] = values
 		}
 	}
@@ -165,23 +165,23 @@ func (d *Server) locateNew(text string) (parent *object, name rdn, err error) {
 // setDefaults sets the attributes that an object of its class requires.
 func setDefaults(o *object) {
 	if o.class.samAccountType != "" {
-		o.set(attributeSAMAccountName, o.rdn.value)
-		o.set(attributeSAMAccountType, o.class.samAccountType)
+		o.set("sAMAccountName", o.rdn.value)
+		o.set("sAMAccountType", o.class.samAccountType)
 	}
 	switch {
 	case o.class.name == "group":
-		o.set(attributeGroupType, "-2147483646") // global, security
+		o.set("groupType", "-2147483646") // global, security
 	case o.is("user"):
 		control, primaryGroup := "512", "513"
 		if o.is("computer") {
 			control, primaryGroup = "4096", "515"
 		}
-		o.set(attributeUserAccountControl, control)
-		o.set(attributePrimaryGroupID, primaryGroup)
-		o.set(attributeAccountExpires, neverExpires)
-		for _, id := range []attributeID{attributePwdLastSet, attributeCodePage, attributeCountryCode, attributeBadPwdCount,
-			attributeBadPasswordTime, attributeLastLogon, attributeLastLogoff, attributeLogonCount} {
-			o.set(id, "0")
+		o.set("userAccountControl", control)
+		o.set("primaryGroupID", primaryGroup)
+		o.set("accountExpires", neverExpires)
+		for _, name := range []string{"pwdLastSet", "codePage", "countryCode", "badPwdCount",
+			"badPasswordTime", "lastLogon", "lastLogoff", "logonCount"} {
+			o.set(name, "0")
 		}
 	}
 }
@@ -275,12 +275,12 @@ func (d *Server) setAttribute(o *object, name string, values []string, scope att
 	if err := checkAttribute(attribute, values, scope); err != nil {
 		return fmt.Errorf("attribute %s: %w", name, err)
 	}
-	if attribute.id == attributeMember {
+	if attribute.name == "member" {
 		return d.setMembersByDN(o, values)
 	}
-	o.set(attribute.id, values...)
-	if attribute.id == attributeGroupType {
-		o.set(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
+	o.set(attribute.name, values...)
+	if attribute.name == "groupType" {
+		o.set("sAMAccountType", samAccountTypeOf(o.attributes.integer("groupType")))
 	}
 	return nil
 }
@@ -409,7 +409,7 @@ func (d *Server) Enable(dn string) error { return d.setDisabled("enable", dn, fa
 
 func (d *Server) setDisabled(operation, dn string, disabled bool) error {
 	return d.change(operation, dn, func(o *object) error {
-		control, ok := ad.ParseAccountControl([]byte(o.attributes.first(attributeUserAccountControl)))
+		control, ok := ad.ParseAccountControl([]byte(o.attributes.first("userAccountControl")))
 		if !ok {
 			return errors.New("not an account")
 		}
@@ -417,7 +417,7 @@ func (d *Server) setDisabled(operation, dn string, disabled bool) error {
 		if disabled {
 			control |= ad.AccountDisabled
 		}
-		o.set(attributeUserAccountControl, strconv.Itoa(int(control)))
+		o.set("userAccountControl", strconv.Itoa(int(control)))
 		return nil
 	})
 }
@@ -429,7 +429,7 @@ func (d *Server) SetPassword(dn, password string) error {
 			return errors.New("not an account, or empty password")
 		}
 		d.passwords[o] = password
-		o.set(attributePwdLastSet, formatFileTime(d.options.Now()))
+		o.set("pwdLastSet", formatFileTime(d.options.Now()))
 		return nil
 	})
 }
@@ -451,10 +451,10 @@ func (d *Server) Delete(dn string) error {
 		delete(d.passwords, o)
 
 		var kept attributeSet
-		for _, id := range []attributeID{attributeSAMAccountName, attributeUserAccountControl, attributeGroupType, attributeDNSHostName} {
-			kept = kept.with(id, slices.Collect(o.attributes.values(id))...)
+		for _, name := range []string{"sAMAccountName", "userAccountControl", "groupType", "dNSHostName"} {
+			kept = kept.with(name, slices.Collect(o.attributes.values(name))...)
 		}
-		o.attributes = kept.with(attributeLastKnownParent, o.parent.dn())
+		o.attributes = kept.with("lastKnownParent", o.parent.dn())
 		o.detach()
 		o.deleted = true
 		o.rdn.value += tombstoneMark + o.guid.String()
@@ -483,7 +483,7 @@ func (d *Server) undelete(guid ad.GUID) error {
 	if o == nil || !o.deleted || o == d.deleted {
 		return errors.New("tombstone does not exist")
 	}
-	parent, err := d.liveObject(o.attributes.first(attributeLastKnownParent))
+	parent, err := d.liveObject(o.attributes.first("lastKnownParent"))
 	if err != nil {
 		return fmt.Errorf("former container: %w", err)
 	}
@@ -496,12 +496,12 @@ func (d *Server) undelete(guid ad.GUID) error {
 	o.deleted = false
 	o.rdn = name
 	o.attach(parent)
-	o.set(attributeLastKnownParent)
+	o.set("lastKnownParent")
 	switch {
 	case o.class.name == "group":
-		o.set(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
+		o.set("sAMAccountType", samAccountTypeOf(o.attributes.integer("groupType")))
 	case o.class.samAccountType != "":
-		o.set(attributeSAMAccountType, o.class.samAccountType)
+		o.set("sAMAccountType", o.class.samAccountType)
 	}
 	d.recordChange(o)
 	return nil

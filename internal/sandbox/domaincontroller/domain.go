@@ -90,11 +90,11 @@ func (d *Server) createDomain() {
 	setMembers(child(builtin, "Users"), []*object{child(users, "Domain Users")})
 
 	controller := d.createWellKnown(controllers, "computer", wellKnownObject{name: "DC1", kind: "532480", description: "Domain controller"}, d.accountSID(1000), created)
-	controller.set(attributeDNSHostName, hostName)
-	controller.set(attributeSAMAccountName, "DC1$")
-	controller.set(attributeOperatingSystem, "Windows Server 2022 Standard")
-	controller.set(attributeOperatingSystemVersion, "10.0 (20348)")
-	controller.set(attributePrimaryGroupID, "516")
+	controller.set("dNSHostName", hostName)
+	controller.set("sAMAccountName", "DC1$")
+	controller.set("operatingSystem", "Windows Server 2022 Standard")
+	controller.set("operatingSystemVersion", "10.0 (20348)")
+	controller.set("primaryGroupID", "516")
 	d.createConfiguration(created)
 }
 
@@ -109,16 +109,16 @@ func (d *Server) createRoot(created time.Time) {
 		d.root.suffix = append(d.root.suffix, newRDN(part))
 	}
 	d.root.rdn = d.root.suffix[0]
-	d.root.set(attributeMaxPwdAge, maxPwdAge)
-	d.root.set(attributeMinPwdAge, minPwdAge)
-	d.root.set(attributeMinPwdLength, "7")
-	d.root.set(attributePwdHistoryLength, "24")
-	d.root.set(attributePwdProperties, "1")
-	d.root.set(attributeLockoutDuration, lockoutDuration)
-	d.root.set(attributeLockoutObservationWindow, lockoutDuration)
-	d.root.set(attributeLockoutThreshold, lockoutThreshold)
-	d.root.set(attributeMachineAccountQuota, "10")
-	d.root.set(attributeBehaviorVersion, "7")
+	d.root.set("maxPwdAge", maxPwdAge)
+	d.root.set("minPwdAge", minPwdAge)
+	d.root.set("minPwdLength", "7")
+	d.root.set("pwdHistoryLength", "24")
+	d.root.set("pwdProperties", "1")
+	d.root.set("lockoutDuration", lockoutDuration)
+	d.root.set("lockOutObservationWindow", lockoutDuration)
+	d.root.set("lockoutThreshold", lockoutThreshold)
+	d.root.set("ms-DS-MachineAccountQuota", "10")
+	d.root.set("msDS-Behavior-Version", "7")
 	d.objects = append(d.objects, d.root)
 	d.byGUID[d.root.guid] = d.root
 	d.recordChange(d.root)
@@ -137,12 +137,12 @@ func (d *Server) createConfiguration(created time.Time) {
 	configuration := create(d.root, "configuration", "Configuration")
 	configuration.partition = true
 	server := create(configuration, "sitesContainer", "Sites", "site", "Default-First-Site-Name", "serversContainer", "Servers", "server", "DC1")
-	server.set(attributeDNSHostName, hostName)
+	server.set("dNSHostName", hostName)
 	d.settings = create(server, "nTDSDSA", "NTDS Settings")
-	d.settings.set(attributeOptions, "1") // global catalog
+	d.settings.set("options", "1") // global catalog
 	recycleBin := create(configuration, "container", "Services", "container", "Windows NT", "container", "Directory Service",
 		"container", "Optional Features", "msDS-OptionalFeature", "Recycle Bin Feature")
-	recycleBin.set(attributeOptionalFeatureGUID, // a constant (MS-ADTS 3.1.1.9.1)
+	recycleBin.set("msDS-OptionalFeatureGUID", // a constant (MS-ADTS 3.1.1.9.1)
 		"\xd8\xdc\x6d\x76\xd0\xac\x5e\x44\xf3\xb9\xa7\xf9\xb6\x74\x4f\x2a")
 }
 
@@ -157,14 +157,14 @@ func (d *Server) create(parent *object, className, name string, created time.Tim
 func (d *Server) createWellKnown(parent *object, className string, w wellKnownObject, sid string, created time.Time) *object {
 	o := &object{class: classes[className], parent: parent, sid: sid, rdn: rdn{"CN", w.name}}
 	setDefaults(o)
-	o.set(attributeDescription, w.description)
-	o.set(attributeSystemFlags, "-1946157056") // administrators cannot delete, rename or move it
+	o.set("description", w.description)
+	o.set("systemFlags", "-1946157056") // administrators cannot delete, rename or move it
 	if className == "group" {
-		o.set(attributeGroupType, w.kind)
-		o.set(attributeSAMAccountType, samAccountTypeOf(o.attributes.integer(attributeGroupType)))
+		o.set("groupType", w.kind)
+		o.set("sAMAccountType", samAccountTypeOf(o.attributes.integer("groupType")))
 	} else {
-		o.set(attributeUserAccountControl, w.kind)
-		o.set(attributePwdLastSet, formatFileTime(created))
+		o.set("userAccountControl", w.kind)
+		o.set("pwdLastSet", formatFileTime(created))
 	}
 	d.insert(o, created)
 	return o

@@ -20,15 +20,15 @@ const maxValRange = 1500
 type selection struct {
 	all    bool
 	names  []string // as requested
-	named  []attributeID
-	ranges map[attributeID]valueRange
+	named  []*attributeType
+	ranges map[*attributeType]valueRange
 }
 
 // valueRange is a ;range= option (MS-ADTS 3.1.1.3.1.3.3). to is -1 for all remaining values.
 type valueRange struct{ from, to int }
 
 func selectAttributes(names []string) selection {
-	s := selection{all: len(names) == 0, names: names, ranges: map[attributeID]valueRange{}}
+	s := selection{all: len(names) == 0, names: names, ranges: map[*attributeType]valueRange{}}
 	for _, name := range names {
 		name, option, _ := strings.Cut(name, ";")
 		if name == "*" {
@@ -39,11 +39,11 @@ func selectAttributes(names []string) selection {
 		if attribute == nil {
 			continue // not an error; "1.1" requests no attribute
 		}
-		if !slices.Contains(s.named, attribute.id) {
-			s.named = append(s.named, attribute.id)
+		if !slices.Contains(s.named, attribute) {
+			s.named = append(s.named, attribute)
 		}
 		if r, ok := parseRange(option); ok {
-			s.ranges[attribute.id] = r
+			s.ranges[attribute] = r
 		}
 	}
 	return s
@@ -70,14 +70,14 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 		s.selection = selection{}
 	}
 	for _, attribute := range s.selection.named {
-		if !s.selection.all || schema[attribute].constructed {
+		if !s.selection.all || attribute.constructed {
 			d.encodeAttribute(e, o, attribute, s)
 		}
 	}
 	if s.selection.all {
-		for attribute := range attributeCount {
-			if !schema[attribute].constructed {
-				d.encodeAttribute(e, o, attribute, s)
+		for i := range schema {
+			if !schema[i].constructed {
+				d.encodeAttribute(e, o, &schema[i], s)
 			}
 		}
 	}
@@ -87,19 +87,19 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 
 // encodeAttribute writes an attribute if it has values. A link attribute with more than
 // maxValRange values is written as a range, after an empty attribute without the option.
-func (d *Server) encodeAttribute(e *encoder, o *object, id attributeID, s search) {
-	links := o.links(id)
-	requested, ranged := s.selection.ranges[id]
+func (d *Server) encodeAttribute(e *encoder, o *object, a *attributeType, s search) {
+	links := o.links(a.name)
+	requested, ranged := s.selection.ranges[a]
 	if !ranged && len(links) > maxValRange {
-		encodeValues(e, schema[id].name, slices.Values[[]string](nil), true)
+		encodeValues(e, a.name, slices.Values[[]string](nil), true)
 		requested = valueRange{0, -1}
 	}
 	if len(links) > maxValRange || ranged && len(links) > 0 {
-		encodeRange(e, links, id, requested, s)
+		encodeRange(e, links, a.name, requested, s)
 		return
 	}
 	start := len(e.out)
-	if !encodeValues(e, schema[id].name, d.searchedValues(o, id, s), s.typesOnly) {
+	if !encodeValues(e, a.name, d.searchedValues(o, a, s), s.typesOnly) {
 		e.out = e.out[:start]
 	}
 }
@@ -122,7 +122,7 @@ func encodeValues(e *encoder, name string, values iter.Seq[string], typesOnly bo
 }
 
 // encodeRange writes the requested range of link values, at most maxValRange of them.
-func encodeRange(e *encoder, links []*object, id attributeID, requested valueRange, s search) {
+func encodeRange(e *encoder, links []*object, name string, requested valueRange, s search) {
 	if requested.from >= len(links) {
 		return
 	}
@@ -134,21 +134,21 @@ func encodeRange(e *encoder, links []*object, id attributeID, requested valueRan
 	if to >= len(links) {
 		to, last = len(links), "*"
 	}
-	name := fmt.Sprintf("%s;range=%d-%s", schema[id].name, requested.from, last)
-	encodeValues(e, name, s.dnForm.formatAll(links[requested.from:to]), s.typesOnly)
+	option := fmt.Sprintf("%s;range=%d-%s", name, requested.from, last)
+	encodeValues(e, option, s.dnForm.formatAll(links[requested.from:to]), s.typesOnly)
 }
 
 // searchedValues returns the values of an attribute, with DNs in the form that the search
 // requests.
-func (d *Server) searchedValues(o *object, id attributeID, s search) iter.Seq[string] {
+func (d *Server) searchedValues(o *object, a *attributeType, s search) iter.Seq[string] {
 	switch {
-	case s.dnForm == dnPlain || schema[id].syntax != syntaxDN:
-		return d.values(o, id, s.now)
-	case id == attributeMember || id == attributeMemberOf:
-		return s.dnForm.formatAll(o.links(id))
+	case s.dnForm == dnPlain || a.syntax != syntaxDN:
+		return d.values(o, a.name, s.now)
+	case a.name == "member" || a.name == "memberOf":
+		return s.dnForm.formatAll(o.links(a.name))
 	}
 	return func(yield func(string) bool) {
-		for value := range d.values(o, id, s.now) {
+		for value := range d.values(o, a.name, s.now) {
 			if target := d.lookup(value); target != nil {
 				value = s.dnForm.format(target)
 			}
@@ -160,11 +160,11 @@ func (d *Server) searchedValues(o *object, id attributeID, s search) iter.Seq[st
 }
 
 // links returns the objects that a link attribute refers to.
-func (o *object) links(id attributeID) []*object {
-	switch id {
-	case attributeMember:
+func (o *object) links(name string) []*object {
+	switch name {
+	case "member":
 		return o.members
-	case attributeMemberOf:
+	case "memberOf":
 		return o.memberOf
 	}
 	return nil

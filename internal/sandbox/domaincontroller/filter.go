@@ -138,7 +138,7 @@ func (d *Server) matchAny(attribute *attributeType, matches func(value string) b
 		return undefinedFilter
 	}
 	return func(o *object) ternary {
-		for value := range d.values(o, attribute.id, time.Time{}) {
+		for value := range d.values(o, attribute.name, time.Time{}) {
 			if matches(value) {
 				return isTrue
 			}
@@ -152,12 +152,12 @@ func (d *Server) compileEquality(attribute *attributeType, value string) filter 
 	if attribute == nil {
 		return undefinedFilter
 	}
-	switch attribute.id {
-	case attributeObjectClass:
+	switch attribute.name {
+	case "objectClass":
 		return d.matchAny(attribute, func(name string) bool { return strings.EqualFold(name, value) })
-	case attributeMember, attributeMemberOf:
-		return d.compileLink(attribute.id, value, false)
-	case attributeObjectGUID:
+	case "member", "memberOf":
+		return d.compileLink(attribute.name, value, false)
+	case "objectGUID":
 		return func(o *object) ternary { return ternaryOf(string(o.guid[:]) == value) }
 	}
 	if attribute.syntax == syntaxText {
@@ -176,7 +176,7 @@ func (d *Server) compileOrder(attribute *attributeType, value string, holds func
 	if compare == nil {
 		return undefinedFilter
 	}
-	if attribute.id == attributeUSNChanged { // fast path for delta syncs, which evaluate it for every object
+	if attribute.name == "uSNChanged" { // fast path for delta syncs, which evaluate it for every object
 		want, _ := strconv.ParseInt(value, 10, 64)
 		return func(o *object) ternary { return ternaryOf(holds(cmp.Compare(int64(o.usnChanged), want))) }
 	}
@@ -246,14 +246,14 @@ func parseSID(text string) (string, bool) {
 }
 
 // compileLink compares links by their objects. With chain, it follows links of links.
-func (d *Server) compileLink(id attributeID, value string, chain bool) filter {
+func (d *Server) compileLink(name string, value string, chain bool) filter {
 	target := d.lookup(value)
 	if target == nil {
 		return func(*object) ternary { return isFalse }
 	}
 	var reaches func(o *object, seen map[*object]bool) bool
 	reaches = func(o *object, seen map[*object]bool) bool {
-		for _, linked := range o.links(id) {
+		for _, linked := range o.links(name) {
 			if linked == target {
 				return true
 			}
@@ -267,7 +267,7 @@ func (d *Server) compileLink(id attributeID, value string, chain bool) filter {
 		return false
 	}
 	return func(o *object) ternary {
-		if len(o.links(id)) == 0 {
+		if len(o.links(name)) == 0 {
 			return isFalse
 		}
 		return ternaryOf(reaches(o, map[*object]bool{}))
@@ -337,8 +337,8 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 	case "":
 		return d.compileEquality(attribute, value), nil
 	case ruleChain:
-		if attribute.id == attributeMember || attribute.id == attributeMemberOf {
-			return d.compileLink(attribute.id, value, true), nil
+		if attribute.name == "member" || attribute.name == "memberOf" {
+			return d.compileLink(attribute.name, value, true), nil
 		}
 	case ruleBitAnd, ruleBitOr:
 		// Stored flags are signed. Clients often send unsigned ones.

@@ -79,77 +79,86 @@ func (o *object) attach(parent *object) {
 func (o *object) detach() { delete(o.parent.children, o.rdn.key()) }
 
 // set sets a stored attribute. No value removes it.
-func (o *object) set(id attributeID, values ...string) {
-	o.attributes = o.attributes.with(id, values...)
+func (o *object) set(name string, values ...string) {
+	o.attributes = o.attributes.with(name, values...)
 }
 
 // values returns the values of an attribute. Constructed attributes are computed for now.
-func (d *Server) values(o *object, id attributeID, now time.Time) iter.Seq[string] {
-	switch {
-	case id >= firstStored:
-		return o.attributes.values(id)
-	case id == attributeObjectClass:
+func (d *Server) values(o *object, name string, now time.Time) iter.Seq[string] {
+	switch name {
+	case "objectClass":
 		return slices.Values(o.class.ancestors)
-	case id == attributeMember:
+	case "member":
 		return dnPlain.formatAll(o.members)
-	case id == attributeMemberOf:
+	case "memberOf":
 		return dnPlain.formatAll(o.memberOf)
 	}
+	value, computed := d.computedValue(o, name, now)
+	if !computed {
+		return o.attributes.values(name)
+	}
 	return func(yield func(string) bool) {
-		if value := d.value(o, id, now); value != "" {
+		if value != "" {
 			yield(value)
 		}
 	}
 }
 
-// value returns the value of a single-valued attribute that is not stored, or "".
-func (d *Server) value(o *object, id attributeID, now time.Time) string {
-	switch id {
-	case o.class.rdn, attributeName:
-		return o.rdn.value
-	case attributeDistinguishedName:
-		return o.dn()
-	case attributeInstanceType:
+// computedValue returns the value of an attribute that is not stored, or "". It reports
+// false for a stored attribute.
+func (d *Server) computedValue(o *object, name string, now time.Time) (value string, computed bool) {
+	switch name {
+	case "name":
+		return o.rdn.value, true
+	case "cn", "ou", "dc":
+		if strings.EqualFold(name, o.class.rdnAttribute) {
+			return o.rdn.value, true
+		}
+	case "distinguishedName":
+		return o.dn(), true
+	case "instanceType":
 		if o.partition {
-			return "5" // writable, head of a naming context
+			return "5", true // writable, head of a naming context
 		}
-		return "4"
-	case attributeWhenCreated:
-		return formatGeneralizedTime(o.created)
-	case attributeWhenChanged:
-		return formatGeneralizedTime(o.changed)
-	case attributeUSNCreated:
-		return strconv.FormatInt(int64(o.usnCreated), 10)
-	case attributeUSNChanged:
-		return strconv.FormatInt(int64(o.usnChanged), 10)
-	case attributeObjectGUID:
-		return string(o.guid[:])
-	case attributeObjectSID:
-		return o.sid
-	case attributeObjectCategory:
+		return "4", true
+	case "whenCreated":
+		return formatGeneralizedTime(o.created), true
+	case "whenChanged":
+		return formatGeneralizedTime(o.changed), true
+	case "uSNCreated":
+		return strconv.FormatInt(int64(o.usnCreated), 10), true
+	case "uSNChanged":
+		return strconv.FormatInt(int64(o.usnChanged), 10), true
+	case "objectGUID":
+		return string(o.guid[:]), true
+	case "objectSid":
+		return o.sid, true
+	case "objectCategory":
 		if !o.deleted || o == d.deleted { // tombstones have none
-			return d.categoryDN(o.class.category)
+			return d.categoryDN(o.class.category), true
 		}
-	case attributeIsDeleted:
+	case "isDeleted":
 		if o.deleted {
-			return "TRUE"
+			return "TRUE", true
 		}
-	case attributeInvocationID:
+	case "invocationId":
 		if o == d.settings {
-			return string(d.invocationID[:])
+			return string(d.invocationID[:]), true
 		}
-	case attributeCanonicalName:
-		return d.canonicalName(o)
-	case attributeResultantPSO:
+	case "canonicalName":
+		return d.canonicalName(o), true
+	case "msDS-ResultantPSO":
 		if pso := d.resultantPSO(o); pso != nil {
-			return pso.dn()
+			return pso.dn(), true
 		}
-	case attributeComputedControl:
-		return d.computedAccountControl(o, now)
-	case attributePasswordExpiry:
-		return d.passwordExpiry(o)
+	case "msDS-User-Account-Control-Computed":
+		return d.computedAccountControl(o, now), true
+	case "msDS-UserPasswordExpiryTimeComputed":
+		return d.passwordExpiry(o), true
+	default:
+		return "", false
 	}
-	return ""
+	return "", true
 }
 
 func (d *Server) categoryDN(category string) string {
@@ -168,19 +177,16 @@ func (d *Server) canonicalName(o *object) string {
 	return domainName + path
 }
 
-// attributeSet is the stored attributes of an object, ordered by ID. It is immutable. It
+// attributeSet is the stored attributes of an object, ordered by name. It is immutable. It
 // takes a fraction of the memory of a map.
 type attributeSet []attributeValue
 
-type attributeValue struct {
-	id    attributeID
-	value string
-}
+type attributeValue struct{ name, value string }
 
-func (s attributeSet) values(id attributeID) iter.Seq[string] {
+func (s attributeSet) values(name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, a := range s {
-			if a.id > id || a.id == id && !yield(a.value) {
+			if a.name > name || a.name == name && !yield(a.value) {
 				return
 			}
 		}
@@ -188,30 +194,30 @@ func (s attributeSet) values(id attributeID) iter.Seq[string] {
 }
 
 // first returns the first value of an attribute, or "".
-func (s attributeSet) first(id attributeID) string {
-	for value := range s.values(id) {
+func (s attributeSet) first(name string) string {
+	for value := range s.values(name) {
 		return value
 	}
 	return ""
 }
 
 // integer returns the value of an integer attribute, or 0.
-func (s attributeSet) integer(id attributeID) int64 {
-	n, _ := strconv.ParseInt(s.first(id), 10, 64)
+func (s attributeSet) integer(name string) int64 {
+	n, _ := strconv.ParseInt(s.first(name), 10, 64)
 	return n
 }
 
 // with returns the set with other values of one attribute. No value removes it.
-func (s attributeSet) with(id attributeID, values ...string) attributeSet {
+func (s attributeSet) with(name string, values ...string) attributeSet {
 	changed := make(attributeSet, 0, len(s)+len(values))
 	rest := s
-	for len(rest) > 0 && rest[0].id < id {
+	for len(rest) > 0 && rest[0].name < name {
 		changed, rest = append(changed, rest[0]), rest[1:]
 	}
 	for _, value := range values {
-		changed = append(changed, attributeValue{id, value})
+		changed = append(changed, attributeValue{name, value})
 	}
-	for len(rest) > 0 && rest[0].id == id {
+	for len(rest) > 0 && rest[0].name == name {
 		rest = rest[1:]
 	}
 	return append(changed, rest...)

@@ -19,7 +19,7 @@ const (
 // computedAccountControl returns msDS-User-Account-Control-Computed (MS-ADTS
 // 3.1.1.4.5.17), or "".
 func (d *Server) computedAccountControl(o *object, now time.Time) string {
-	control, ok := ad.ParseAccountControl([]byte(o.attributes.first(attributeUserAccountControl)))
+	control, ok := ad.ParseAccountControl([]byte(o.attributes.first("userAccountControl")))
 	if !ok || o.deleted {
 		return ""
 	}
@@ -35,7 +35,7 @@ func (d *Server) computedAccountControl(o *object, now time.Time) string {
 
 // passwordExpiry returns msDS-UserPasswordExpiryTimeComputed (MS-ADTS 3.1.1.4.5.33), or "".
 func (d *Server) passwordExpiry(o *object) string {
-	control, ok := ad.ParseAccountControl([]byte(o.attributes.first(attributeUserAccountControl)))
+	control, ok := ad.ParseAccountControl([]byte(o.attributes.first("userAccountControl")))
 	if !ok || o.deleted {
 		return ""
 	}
@@ -45,10 +45,10 @@ func (d *Server) passwordExpiry(o *object) string {
 // passwordExpiresAt returns the file time at which a password expires: 0 if the user must
 // change it, and the maximum if it never expires.
 func (d *Server) passwordExpiresAt(o *object, control ad.AccountControl) int64 {
-	lastSet := o.attributes.integer(attributePwdLastSet)
-	maxAge := -d.root.attributes.integer(attributeMaxPwdAge)
+	lastSet := o.attributes.integer("pwdLastSet")
+	maxAge := -d.root.attributes.integer("maxPwdAge")
 	if pso := d.resultantPSO(o); pso != nil {
-		maxAge = -pso.attributes.integer(attributePSOMaximumAge)
+		maxAge = -pso.attributes.integer("msDS-MaximumPasswordAge")
 	}
 	switch {
 	case control&(controlPasswordNeverExpires|controlSmartcardRequired|controlMachines) != 0:
@@ -72,13 +72,13 @@ func (d *Server) resultantPSO(o *object) *object {
 	var best *object
 	direct := false
 	for _, pso := range d.policies.children {
-		for dn := range pso.attributes.values(attributePSOAppliesTo) {
+		for dn := range pso.attributes.values("msDS-PSOAppliesTo") {
 			target := d.lookup(dn)
 			if target != o && (direct || !groups[target]) {
 				continue
 			}
 			better := best == nil || target == o && !direct ||
-				pso.attributes.integer(attributePSOPrecedence) < best.attributes.integer(attributePSOPrecedence)
+				pso.attributes.integer("msDS-PasswordSettingsPrecedence") < best.attributes.integer("msDS-PasswordSettingsPrecedence")
 			if better {
 				best, direct = pso, target == o
 			}
@@ -92,7 +92,7 @@ func (d *Server) resultantPSO(o *object) *object {
 func (d *Server) globalGroups(o *object) map[*object]bool {
 	all := map[*object]bool{}
 	queue := slices.Clone(o.memberOf)
-	if rid := o.attributes.integer(attributePrimaryGroupID); rid != 0 {
+	if rid := o.attributes.integer("primaryGroupID"); rid != 0 {
 		if group := d.groupsBySID[d.accountSID(uint32(rid))]; group != nil {
 			queue = append(queue, group)
 		}
@@ -100,7 +100,7 @@ func (d *Server) globalGroups(o *object) map[*object]bool {
 	for len(queue) > 0 {
 		group := queue[0]
 		queue = queue[1:]
-		groupType := ad.GroupType(group.attributes.integer(attributeGroupType))
+		groupType := ad.GroupType(group.attributes.integer("groupType"))
 		if all[group] || groupType&ad.GroupSecurity == 0 || groupType&ad.GroupGlobal == 0 {
 			continue
 		}
@@ -111,10 +111,10 @@ func (d *Server) globalGroups(o *object) map[*object]bool {
 }
 
 func (d *Server) isLocked(o *object, now time.Time) bool {
-	locked := o.attributes.integer(attributeLockoutTime)
+	locked := o.attributes.integer("lockoutTime")
 	if locked == 0 {
 		return false
 	}
-	duration := -d.root.attributes.integer(attributeLockoutDuration)
+	duration := -d.root.attributes.integer("lockoutDuration")
 	return duration == 0 || fileTime(now) < locked+duration
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,14 +55,14 @@ var loadSampleData = sync.OnceValue(func() (s sampleData) {
 	return s
 })
 
-// recordBuilder is the attributes of a generated object, by attribute ID.
-type recordBuilder [attributeCount]string
+// record is the attributes of a generated object, by name.
+type record map[string]string
 
-func (b *recordBuilder) build() attributeSet {
-	var set attributeSet
-	for id, value := range b {
-		if value != "" {
-			set = append(set, attributeValue{attributeID(id), value})
+func (r record) attributes() attributeSet {
+	set := make(attributeSet, 0, len(r))
+	for _, name := range slices.Sorted(maps.Keys(r)) {
+		if r[name] != "" {
+			set = append(set, attributeValue{name, r[name]})
 		}
 	}
 	return set
@@ -157,34 +159,34 @@ func (g *generator) user(n int) {
 	account := g.unique("", given.latin[:1]+family.latin, "")
 	address := g.unique("@", given.latin+"."+family.latin, "") + "@" + domainName
 
-	var b recordBuilder
-	b[attributeSAMAccountType] = samUser
-	b[attributeSAMAccountName] = account
-	b[attributeUserPrincipalName] = account + "@" + domainName
-	b[attributePrimaryGroupID] = "513"
-	b[attributeCodePage] = "0"
-	b[attributeLastLogoff] = "0"
-	b[attributeCountryCode] = strings.TrimLeft(l.NumericCode, "0")
-	b[attributeSN] = family.native
-	b[attributeCompany] = "Example Corporation"
-	g.setSome(&b, 97, attributeGivenName, given.native)
-	g.setSome(&b, 96, attributeDisplayName, display)
-	g.setSome(&b, 92, attributeMail, address)
-	g.setSome(&b, 60, attributeMobile, g.phone(l.Phone))
-	g.setSome(&b, 90, attributeTitle, g.data.Titles[r.IntN(len(g.data.Titles))])
-	g.setSome(&b, 95, attributeDepartment, g.data.Departments[r.IntN(len(g.data.Departments))])
-	g.setSome(&b, 80, attributeEmployeeID, strconv.Itoa(100_000+n))
+	b := record{}
+	b["sAMAccountType"] = samUser
+	b["sAMAccountName"] = account
+	b["userPrincipalName"] = account + "@" + domainName
+	b["primaryGroupID"] = "513"
+	b["codePage"] = "0"
+	b["lastLogoff"] = "0"
+	b["countryCode"] = strings.TrimLeft(l.NumericCode, "0")
+	b["sn"] = family.native
+	b["company"] = "Example Corporation"
+	g.setSome(b, 97, "givenName", given.native)
+	g.setSome(b, 96, "displayName", display)
+	g.setSome(b, 92, "mail", address)
+	g.setSome(b, 60, "mobile", g.phone(l.Phone))
+	g.setSome(b, 90, "title", g.data.Titles[r.IntN(len(g.data.Titles))])
+	g.setSome(b, 95, "department", g.data.Departments[r.IntN(len(g.data.Departments))])
+	g.setSome(b, 80, "employeeID", strconv.Itoa(100_000+n))
 	if g.chance(88) {
-		b[attributeL], b[attributeC], b[attributeST] = l.City, l.Code, l.State
+		b["l"], b["c"], b["st"] = l.City, l.Code, l.State
 		street := fmt.Sprintf("%s %d", l.Streets[r.IntN(len(l.Streets))], 1+r.IntN(200))
 		if g.chance(8) {
 			street += fmt.Sprintf("\r\nFloor %d", 1+r.IntN(30))
 		}
-		b[attributeStreetAddress] = street
-		g.setSome(&b, 95, attributeCO, l.Country)
+		b["streetAddress"] = street
+		g.setSome(b, 95, "co", l.Country)
 	}
-	created := g.history(&b, state)
-	g.users = append(g.users, g.addPrincipal("user", g.offices[place].users, name, &b, created))
+	created := g.history(b, state)
+	g.users = append(g.users, g.addPrincipal("user", g.offices[place].users, name, b, created))
 }
 
 // state returns a random state.
@@ -205,27 +207,27 @@ const (
 
 // history sets the times and counters of an account in a state. It returns the time of
 // its creation.
-func (g *generator) history(b *recordBuilder, state accountState) (created time.Time) {
+func (g *generator) history(b record, state accountState) (created time.Time) {
 	age := 50*day + g.duration(domainAge-50*day)
 	logon := g.duration(14 * day)
 	password := g.duration(maxPasswordAge - 2*day)
 	control, failures := 512, 0
-	b[attributeAccountExpires] = neverExpires
+	b["accountExpires"] = neverExpires
 	if g.chance(5) {
-		b[attributeAccountExpires] = "0" // never, too
+		b["accountExpires"] = "0" // never, too
 	}
 	switch state {
 	case stateDisabled:
 		control = 514
 		logon = 30*day + g.duration(age-30*day)
 	case stateExpired:
-		b[attributeAccountExpires] = g.ago(day + g.duration(300*day))
+		b["accountExpires"] = g.ago(day + g.duration(300*day))
 	case stateExpiresLater:
-		b[attributeAccountExpires] = g.ago(-day - g.duration(300*day))
+		b["accountExpires"] = g.ago(-day - g.duration(300*day))
 	case stateLocked:
-		b[attributeLockoutTime], failures = g.ago(g.duration(20*time.Minute)), 10
+		b["lockoutTime"], failures = g.ago(g.duration(20*time.Minute)), 10
 	case stateLockoutEnded:
-		b[attributeLockoutTime] = g.ago(2*time.Hour + g.duration(20*day))
+		b["lockoutTime"] = g.ago(2*time.Hour + g.duration(20*day))
 	case statePasswordNeverExpires:
 		control = 66048
 		password = g.duration(age)
@@ -238,32 +240,32 @@ func (g *generator) history(b *recordBuilder, state accountState) (created time.
 		age = g.duration(5 * day)
 		password, logon = age, 0
 	}
-	b[attributeUserAccountControl] = strconv.Itoa(control)
-	b[attributePwdLastSet] = g.ago(password)
+	b["userAccountControl"] = strconv.Itoa(control)
+	b["pwdLastSet"] = g.ago(password)
 	if state == stateMustChangePassword {
-		b[attributePwdLastSet] = "0"
+		b["pwdLastSet"] = "0"
 	}
 	g.logons(b, logon)
 	if state == stateLocked {
-		b[attributeBadPasswordTime] = b[attributeLockoutTime]
+		b["badPasswordTime"] = b["lockoutTime"]
 	} else if g.chance(6) {
 		failures = 1 + g.d.random.IntN(4)
 	}
-	b[attributeBadPwdCount] = strconv.Itoa(failures)
+	b["badPwdCount"] = strconv.Itoa(failures)
 	return g.now.Add(-age)
 }
 
 // logons sets the logon attributes for a last logon some time ago. 0: no logon.
-func (g *generator) logons(b *recordBuilder, ago time.Duration) {
-	b[attributeLastLogon], b[attributeLogonCount], b[attributeBadPasswordTime] = "0", "0", "0"
+func (g *generator) logons(b record, ago time.Duration) {
+	b["lastLogon"], b["logonCount"], b["badPasswordTime"] = "0", "0", "0"
 	if ago == 0 {
 		return
 	}
-	b[attributeLastLogon] = g.ago(ago)
-	b[attributeLastLogonTimestamp] = g.ago(ago + g.duration(9*day))
-	b[attributeLogonCount] = strconv.Itoa(1 + g.d.random.IntN(9000))
+	b["lastLogon"] = g.ago(ago)
+	b["lastLogonTimestamp"] = g.ago(ago + g.duration(9*day))
+	b["logonCount"] = strconv.Itoa(1 + g.d.random.IntN(9000))
 	if g.chance(40) {
-		b[attributeBadPasswordTime] = g.ago(ago + g.duration(day))
+		b["badPasswordTime"] = g.ago(ago + g.duration(day))
 	}
 }
 
@@ -279,17 +281,17 @@ func (g *generator) group(parent *object, n int, others []*object) *object {
 	if n == 0 {
 		name, sample.Description = g.unique("group", "All employees", ""), "Everybody"
 	}
-	var b recordBuilder
-	b[attributeGroupType] = groupTypes[n%len(groupTypes)]
-	groupType, _ := strconv.ParseInt(b[attributeGroupType], 10, 64)
-	b[attributeSAMAccountType] = samAccountTypeOf(groupType)
-	b[attributeSAMAccountName] = name
-	b[attributeDescription] = sample.Description
-	g.setSome(&b, 60, attributeDisplayName, name)
-	if b[attributeSAMAccountType] == samNonSecurity || g.chance(15) {
-		b[attributeMail] = fmt.Sprintf("list-%d@%s", n, domainName)
+	b := record{}
+	b["groupType"] = groupTypes[n%len(groupTypes)]
+	groupType, _ := strconv.ParseInt(b["groupType"], 10, 64)
+	b["sAMAccountType"] = samAccountTypeOf(groupType)
+	b["sAMAccountName"] = name
+	b["description"] = sample.Description
+	g.setSome(b, 60, "displayName", name)
+	if b["sAMAccountType"] == samNonSecurity || g.chance(15) {
+		b["mail"] = fmt.Sprintf("list-%d@%s", n, domainName)
 	}
-	o := g.addPrincipal("group", parent, name, &b, g.now.Add(-g.duration(domainAge)))
+	o := g.addPrincipal("group", parent, name, b, g.now.Add(-g.duration(domainAge)))
 
 	var members []*object
 	switch {
@@ -311,26 +313,27 @@ func (g *generator) computer(n int) {
 	place := g.d.random.IntN(len(g.data.Locales))
 	name := fmt.Sprintf("%s-%04d", g.data.Locales[place].Code, n+1)
 	b := g.machine(name)
-	b[attributeDNSHostName] = strings.ToLower(name) + "." + domainName
-	b[attributeOperatingSystem] = "Windows 11 Enterprise"
-	g.addPrincipal("computer", g.offices[place].computers, name, &b, g.now.Add(-g.duration(domainAge)))
+	b["dNSHostName"] = strings.ToLower(name) + "." + domainName
+	b["operatingSystem"] = "Windows 11 Enterprise"
+	g.addPrincipal("computer", g.offices[place].computers, name, b, g.now.Add(-g.duration(domainAge)))
 }
 
 func (g *generator) managedAccount(name string) {
 	b := g.machine(name)
-	b[attributeManagedPasswordInterval] = "30"
+	b["msDS-ManagedPasswordInterval"] = "30"
 	parent := g.d.root.children[(rdn{"CN", "Managed Service Accounts"}).key()]
-	g.addPrincipal("msds-groupmanagedserviceaccount", parent, name, &b, g.now.Add(-g.duration(domainAge)))
+	g.addPrincipal("msds-groupmanagedserviceaccount", parent, name, b, g.now.Add(-g.duration(domainAge)))
 }
 
 // machine returns the attributes of a machine account.
-func (g *generator) machine(name string) (b recordBuilder) {
-	b[attributeSAMAccountType] = samMachine
-	b[attributeSAMAccountName] = name + "$"
-	b[attributeUserAccountControl] = "4096"
-	b[attributePrimaryGroupID] = "515"
-	b[attributePwdLastSet] = g.ago(g.duration(30 * day))
-	b[attributeAccountExpires] = neverExpires
+func (g *generator) machine(name string) record {
+	b := record{}
+	b["sAMAccountType"] = samMachine
+	b["sAMAccountName"] = name + "$"
+	b["userAccountControl"] = "4096"
+	b["primaryGroupID"] = "515"
+	b["pwdLastSet"] = g.ago(g.duration(30 * day))
+	b["accountExpires"] = neverExpires
 	return b
 }
 
@@ -339,16 +342,16 @@ func (g *generator) contact(parent *object, n int) {
 	l := &g.data.Locales[n%len(g.data.Locales)]
 	given, family := l.GivenNames[n%len(l.GivenNames)], l.FamilyNames[n%len(l.FamilyNames)]
 	name := g.unique("contact", given.native+" "+family.native+" (external)", "")
-	var b recordBuilder
-	b[attributeSN], b[attributeGivenName], b[attributeDisplayName] = family.native, given.native, name
-	b[attributeMail] = fmt.Sprintf("%s.%s@partner%d.example.net", given.latin, family.latin, n+1)
-	o := &object{class: classes["contact"], parent: parent, rdn: rdn{"CN", name}, attributes: b.build()}
+	b := record{}
+	b["sn"], b["givenName"], b["displayName"] = family.native, given.native, name
+	b["mail"] = fmt.Sprintf("%s.%s@partner%d.example.net", given.latin, family.latin, n+1)
+	o := &object{class: classes["contact"], parent: parent, rdn: rdn{"CN", name}, attributes: b.attributes()}
 	g.d.insert(o, g.now.Add(-g.duration(domainAge)))
 }
 
 // addPrincipal adds a security principal.
-func (g *generator) addPrincipal(className string, parent *object, name string, b *recordBuilder, created time.Time) *object {
-	o := &object{class: classes[className], parent: parent, rdn: rdn{"CN", name}, attributes: b.build()}
+func (g *generator) addPrincipal(className string, parent *object, name string, b record, created time.Time) *object {
+	o := &object{class: classes[className], parent: parent, rdn: rdn{"CN", name}, attributes: b.attributes()}
 	g.d.assignSID(o)
 	g.d.insert(o, created)
 	return o
@@ -367,9 +370,9 @@ func (g *generator) unique(namespace, name, separator string) string {
 func (g *generator) chance(percent int) bool { return g.d.random.IntN(100) < percent }
 
 // setSome sets an attribute with a probability in percent.
-func (g *generator) setSome(b *recordBuilder, percent int, id attributeID, value string) {
+func (g *generator) setSome(b record, percent int, name string, value string) {
 	if g.chance(percent) {
-		b[id] = value
+		b[name] = value
 	}
 }
 

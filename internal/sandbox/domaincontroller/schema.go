@@ -19,7 +19,6 @@ const (
 // attributeType is an attribute of the schema.
 type attributeType struct {
 	name        string
-	id          attributeID
 	syntax      syntax
 	many        bool // multivalued
 	system      bool // only the server sets it
@@ -27,165 +26,83 @@ type attributeType struct {
 	constructed bool // computed, returned only if requested by name, and not searchable
 }
 
-// attributeID is the index of an attribute in the schema. Stored attributes of an object
-// are ordered by it.
-type attributeID byte
-
-const (
-	attributeObjectClass attributeID = iota
-	attributeCN
-	attributeOU
-	attributeDC
-	attributeDistinguishedName
-	attributeInstanceType
-	attributeWhenCreated
-	attributeWhenChanged
-	attributeUSNCreated
-	attributeUSNChanged
-	attributeName
-	attributeObjectGUID
-	attributeObjectSID
-	attributeObjectCategory
-	attributeIsDeleted
-	attributeMember
-	attributeMemberOf
-	attributeComputedControl
-	attributeCanonicalName
-	attributePasswordExpiry
-	attributeResultantPSO
-	attributeInvocationID
-	attributeSAMAccountType // first, because most filters use it
-	attributeLastKnownParent
-	attributeSAMAccountName
-	attributeUserAccountControl
-	attributeGroupType
-	attributeUserPrincipalName
-	attributeSN
-	attributeGivenName
-	attributeDisplayName
-	attributeDescription
-	attributeMail
-	attributeMobile
-	attributeTitle
-	attributeDepartment
-	attributeCompany
-	attributeEmployeeID
-	attributeL
-	attributeST
-	attributeStreetAddress
-	attributeC
-	attributeCO
-	attributeCountryCode
-	attributeCodePage
-	attributeDNSHostName
-	attributeOperatingSystem
-	attributeAccountExpires
-	attributePwdLastSet
-	attributeLockoutTime
-	attributePrimaryGroupID
-	attributeBadPwdCount
-	attributeBadPasswordTime
-	attributeLastLogon
-	attributeLastLogoff
-	attributeLogonCount
-	attributeLastLogonTimestamp
-	attributeMaxPwdAge
-	attributeLockoutDuration
-	attributeLockoutThreshold
-	attributeOptions
-	attributeSystemFlags
-	attributeManagedPasswordInterval
-	attributeOperatingSystemVersion
-	attributeMinPwdLength
-	attributePwdHistoryLength
-	attributePwdProperties
-	attributeMinPwdAge
-	attributeLockoutObservationWindow
-	attributeMachineAccountQuota
-	attributeBehaviorVersion
-	attributePSOPrecedence
-	attributePSOAppliesTo
-	attributePSOMaximumAge
-	attributeOptionalFeatureGUID
-)
-
-var schema = [...]attributeType{
-	attributeObjectClass:              {name: "objectClass", syntax: syntaxClass, many: true, system: true},
-	attributeCN:                       {name: "cn", system: true},
-	attributeOU:                       {name: "ou", system: true},
-	attributeDC:                       {name: "dc", system: true},
-	attributeDistinguishedName:        {name: "distinguishedName", syntax: syntaxDN, system: true},
-	attributeInstanceType:             {name: "instanceType", syntax: syntaxInteger, system: true},
-	attributeWhenCreated:              {name: "whenCreated", syntax: syntaxTime, system: true},
-	attributeWhenChanged:              {name: "whenChanged", syntax: syntaxTime, system: true},
-	attributeUSNCreated:               {name: "uSNCreated", syntax: syntaxInteger, system: true},
-	attributeUSNChanged:               {name: "uSNChanged", syntax: syntaxInteger, system: true},
-	attributeName:                     {name: "name", system: true},
-	attributeObjectGUID:               {name: "objectGUID", syntax: syntaxOctets, system: true},
-	attributeObjectSID:                {name: "objectSid", syntax: syntaxSID, system: true},
-	attributeObjectCategory:           {name: "objectCategory", syntax: syntaxClass, system: true},
-	attributeIsDeleted:                {name: "isDeleted", syntax: syntaxBoolean, system: true},
-	attributeLastKnownParent:          {name: "lastKnownParent", syntax: syntaxDN, system: true},
-	attributeMember:                   {name: "member", syntax: syntaxDN, many: true},
-	attributeMemberOf:                 {name: "memberOf", syntax: syntaxDN, many: true, system: true},
-	attributeComputedControl:          {name: "msDS-User-Account-Control-Computed", syntax: syntaxInteger, system: true, constructed: true},
-	attributeCanonicalName:            {name: "canonicalName", system: true, constructed: true},
-	attributePasswordExpiry:           {name: "msDS-UserPasswordExpiryTimeComputed", syntax: syntaxInteger, system: true, constructed: true},
-	attributeResultantPSO:             {name: "msDS-ResultantPSO", syntax: syntaxDN, system: true, constructed: true},
-	attributeSAMAccountType:           {name: "sAMAccountType", syntax: syntaxInteger, system: true},
-	attributeSAMAccountName:           {name: "sAMAccountName"},
-	attributeUserAccountControl:       {name: "userAccountControl", syntax: syntaxInteger},
-	attributeGroupType:                {name: "groupType", syntax: syntaxInteger},
-	attributeUserPrincipalName:        {name: "userPrincipalName"},
-	attributeSN:                       {name: "sn"},
-	attributeGivenName:                {name: "givenName"},
-	attributeDisplayName:              {name: "displayName"},
-	attributeDescription:              {name: "description", many: true},
-	attributeMail:                     {name: "mail"},
-	attributeMobile:                   {name: "mobile"},
-	attributeTitle:                    {name: "title"},
-	attributeDepartment:               {name: "department"},
-	attributeCompany:                  {name: "company"},
-	attributeEmployeeID:               {name: "employeeID"},
-	attributeL:                        {name: "l"},
-	attributeST:                       {name: "st"},
-	attributeStreetAddress:            {name: "streetAddress"},
-	attributeC:                        {name: "c"},
-	attributeCO:                       {name: "co"},
-	attributeCountryCode:              {name: "countryCode", syntax: syntaxInteger},
-	attributeCodePage:                 {name: "codePage", syntax: syntaxInteger},
-	attributeDNSHostName:              {name: "dNSHostName"},
-	attributeOperatingSystem:          {name: "operatingSystem"},
-	attributeAccountExpires:           {name: "accountExpires", syntax: syntaxInteger},
-	attributePwdLastSet:               {name: "pwdLastSet", syntax: syntaxInteger},
-	attributeLockoutTime:              {name: "lockoutTime", syntax: syntaxInteger},
-	attributePrimaryGroupID:           {name: "primaryGroupID", syntax: syntaxInteger},
-	attributeBadPwdCount:              {name: "badPwdCount", syntax: syntaxInteger, local: true},
-	attributeBadPasswordTime:          {name: "badPasswordTime", syntax: syntaxInteger, local: true},
-	attributeLastLogon:                {name: "lastLogon", syntax: syntaxInteger, local: true},
-	attributeLastLogoff:               {name: "lastLogoff", syntax: syntaxInteger, local: true},
-	attributeLogonCount:               {name: "logonCount", syntax: syntaxInteger, local: true},
-	attributeLastLogonTimestamp:       {name: "lastLogonTimestamp", syntax: syntaxInteger},
-	attributeMaxPwdAge:                {name: "maxPwdAge", syntax: syntaxInteger},
-	attributeLockoutDuration:          {name: "lockoutDuration", syntax: syntaxInteger},
-	attributeLockoutThreshold:         {name: "lockoutThreshold", syntax: syntaxInteger},
-	attributeInvocationID:             {name: "invocationId", syntax: syntaxOctets, system: true},
-	attributeOptions:                  {name: "options", syntax: syntaxInteger},
-	attributeSystemFlags:              {name: "systemFlags", syntax: syntaxInteger, system: true},
-	attributeManagedPasswordInterval:  {name: "msDS-ManagedPasswordInterval", syntax: syntaxInteger},
-	attributeOperatingSystemVersion:   {name: "operatingSystemVersion"},
-	attributeMinPwdLength:             {name: "minPwdLength", syntax: syntaxInteger},
-	attributePwdHistoryLength:         {name: "pwdHistoryLength", syntax: syntaxInteger},
-	attributePwdProperties:            {name: "pwdProperties", syntax: syntaxInteger},
-	attributeMinPwdAge:                {name: "minPwdAge", syntax: syntaxInteger},
-	attributeLockoutObservationWindow: {name: "lockOutObservationWindow", syntax: syntaxInteger},
-	attributeMachineAccountQuota:      {name: "ms-DS-MachineAccountQuota", syntax: syntaxInteger},
-	attributeBehaviorVersion:          {name: "msDS-Behavior-Version", syntax: syntaxInteger},
-	attributePSOPrecedence:            {name: "msDS-PasswordSettingsPrecedence", syntax: syntaxInteger},
-	attributePSOAppliesTo:             {name: "msDS-PSOAppliesTo", syntax: syntaxDN, many: true},
-	attributePSOMaximumAge:            {name: "msDS-MaximumPasswordAge", syntax: syntaxInteger},
-	attributeOptionalFeatureGUID:      {name: "msDS-OptionalFeatureGUID", syntax: syntaxOctets},
-	// attributes that no code of this package uses
+// schema is the attributes that objects can have.
+var schema = []attributeType{
+	{name: "objectClass", syntax: syntaxClass, many: true, system: true},
+	{name: "cn", system: true},
+	{name: "ou", system: true},
+	{name: "dc", system: true},
+	{name: "distinguishedName", syntax: syntaxDN, system: true},
+	{name: "instanceType", syntax: syntaxInteger, system: true},
+	{name: "whenCreated", syntax: syntaxTime, system: true},
+	{name: "whenChanged", syntax: syntaxTime, system: true},
+	{name: "uSNCreated", syntax: syntaxInteger, system: true},
+	{name: "uSNChanged", syntax: syntaxInteger, system: true},
+	{name: "name", system: true},
+	{name: "objectGUID", syntax: syntaxOctets, system: true},
+	{name: "objectSid", syntax: syntaxSID, system: true},
+	{name: "objectCategory", syntax: syntaxClass, system: true},
+	{name: "isDeleted", syntax: syntaxBoolean, system: true},
+	{name: "lastKnownParent", syntax: syntaxDN, system: true},
+	{name: "member", syntax: syntaxDN, many: true},
+	{name: "memberOf", syntax: syntaxDN, many: true, system: true},
+	{name: "msDS-User-Account-Control-Computed", syntax: syntaxInteger, system: true, constructed: true},
+	{name: "canonicalName", system: true, constructed: true},
+	{name: "msDS-UserPasswordExpiryTimeComputed", syntax: syntaxInteger, system: true, constructed: true},
+	{name: "msDS-ResultantPSO", syntax: syntaxDN, system: true, constructed: true},
+	{name: "sAMAccountType", syntax: syntaxInteger, system: true},
+	{name: "sAMAccountName"},
+	{name: "userAccountControl", syntax: syntaxInteger},
+	{name: "groupType", syntax: syntaxInteger},
+	{name: "userPrincipalName"},
+	{name: "sn"},
+	{name: "givenName"},
+	{name: "displayName"},
+	{name: "description", many: true},
+	{name: "mail"},
+	{name: "mobile"},
+	{name: "title"},
+	{name: "department"},
+	{name: "company"},
+	{name: "employeeID"},
+	{name: "l"},
+	{name: "st"},
+	{name: "streetAddress"},
+	{name: "c"},
+	{name: "co"},
+	{name: "countryCode", syntax: syntaxInteger},
+	{name: "codePage", syntax: syntaxInteger},
+	{name: "dNSHostName"},
+	{name: "operatingSystem"},
+	{name: "accountExpires", syntax: syntaxInteger},
+	{name: "pwdLastSet", syntax: syntaxInteger},
+	{name: "lockoutTime", syntax: syntaxInteger},
+	{name: "primaryGroupID", syntax: syntaxInteger},
+	{name: "badPwdCount", syntax: syntaxInteger, local: true},
+	{name: "badPasswordTime", syntax: syntaxInteger, local: true},
+	{name: "lastLogon", syntax: syntaxInteger, local: true},
+	{name: "lastLogoff", syntax: syntaxInteger, local: true},
+	{name: "logonCount", syntax: syntaxInteger, local: true},
+	{name: "lastLogonTimestamp", syntax: syntaxInteger},
+	{name: "maxPwdAge", syntax: syntaxInteger},
+	{name: "lockoutDuration", syntax: syntaxInteger},
+	{name: "lockoutThreshold", syntax: syntaxInteger},
+	{name: "invocationId", syntax: syntaxOctets, system: true},
+	{name: "options", syntax: syntaxInteger},
+	{name: "systemFlags", syntax: syntaxInteger, system: true},
+	{name: "msDS-ManagedPasswordInterval", syntax: syntaxInteger},
+	{name: "operatingSystemVersion"},
+	{name: "minPwdLength", syntax: syntaxInteger},
+	{name: "pwdHistoryLength", syntax: syntaxInteger},
+	{name: "pwdProperties", syntax: syntaxInteger},
+	{name: "minPwdAge", syntax: syntaxInteger},
+	{name: "lockOutObservationWindow", syntax: syntaxInteger},
+	{name: "ms-DS-MachineAccountQuota", syntax: syntaxInteger},
+	{name: "msDS-Behavior-Version", syntax: syntaxInteger},
+	{name: "msDS-PasswordSettingsPrecedence", syntax: syntaxInteger},
+	{name: "msDS-PSOAppliesTo", syntax: syntaxDN, many: true},
+	{name: "msDS-MaximumPasswordAge", syntax: syntaxInteger},
+	{name: "msDS-OptionalFeatureGUID", syntax: syntaxOctets},
 	{name: "info"},
 	{name: "proxyAddresses", many: true},
 	{name: "servicePrincipalName", many: true},
@@ -216,17 +133,11 @@ var schema = [...]attributeType{
 	{name: "postalCode"},
 }
 
-const (
-	attributeCount = attributeID(len(schema))
-	firstStored    = attributeSAMAccountType // values of the attributes before it are computed
-)
-
 // attributesByName is the schema by lower-case name.
 var attributesByName = func() map[string]*attributeType {
 	byName := make(map[string]*attributeType, len(schema))
-	for id := range schema {
-		schema[id].id = attributeID(id)
-		byName[strings.ToLower(schema[id].name)] = &schema[id]
+	for i := range schema {
+		byName[strings.ToLower(schema[i].name)] = &schema[i]
 	}
 	return byName
 }()
@@ -237,8 +148,7 @@ type class struct {
 	ancestors      []string // values of objectClass: from top to the class itself
 	category       string   // common name of objectCategory in the schema
 	rdnAttribute   string   // CN, OU or DC
-	rdn            attributeID
-	samAccountType string // empty: not a security principal
+	samAccountType string   // empty: not a security principal
 }
 
 const (
@@ -262,7 +172,7 @@ var classes = func() map[string]*class {
 		{ancestors: []string{"top", "person", "organizationalPerson", "user", "computer", "msDS-ManagedServiceAccount"},
 			category: "ms-DS-Managed-Service-Account", samAccountType: samMachine},
 		{ancestors: []string{"top", "group"}, category: "Group", samAccountType: samGroup},
-		{ancestors: []string{"top", "organizationalUnit"}, category: "Organizational-Unit", rdnAttribute: "OU", rdn: attributeOU},
+		{ancestors: []string{"top", "organizationalUnit"}, category: "Organizational-Unit", rdnAttribute: "OU"},
 		{ancestors: []string{"top", "container"}, category: "Container"},
 		{ancestors: []string{"top", "foreignSecurityPrincipal"}, category: "Foreign-Security-Principal"},
 		{ancestors: []string{"top", "msDS-PasswordSettingsContainer"}, category: "ms-DS-Password-Settings-Container"},
@@ -270,7 +180,7 @@ var classes = func() map[string]*class {
 		{ancestors: []string{"top", "leaf", "trustedDomain"}, category: "Trusted-Domain"},
 		{ancestors: []string{"top", "msDS-OptionalFeature"}, category: "ms-DS-Optional-Feature"},
 		{ancestors: []string{"top", "builtinDomain"}, category: "Builtin-Domain"},
-		{ancestors: []string{"top", "domain", "domainDNS"}, category: "Domain-DNS", rdnAttribute: "DC", rdn: attributeDC},
+		{ancestors: []string{"top", "domain", "domainDNS"}, category: "Domain-DNS", rdnAttribute: "DC"},
 		{ancestors: []string{"top", "configuration"}, category: "Configuration"},
 		{ancestors: []string{"top", "sitesContainer"}, category: "Sites-Container"},
 		{ancestors: []string{"top", "site"}, category: "Site"},
@@ -279,7 +189,7 @@ var classes = func() map[string]*class {
 		{ancestors: []string{"top", "applicationSettings", "nTDSDSA"}, category: "NTDS-DSA"},
 	} {
 		if c.rdnAttribute == "" {
-			c.rdnAttribute, c.rdn = "CN", attributeCN
+			c.rdnAttribute = "CN"
 		}
 		c.name = c.ancestors[len(c.ancestors)-1]
 		byName[strings.ToLower(c.name)] = c

@@ -171,7 +171,7 @@ func (d *Server) createServiceAccount() error {
 	d.service = d.lookup(d.options.BindDN)
 	if d.options.Password != "" {
 		d.passwords[d.service] = d.options.Password
-		d.service.set(attributePwdLastSet, formatFileTime(d.options.Now().Add(-24*time.Hour)))
+		d.service.set("pwdLastSet", formatFileTime(d.options.Now().Add(-24*time.Hour)))
 	}
 	return nil
 }
