@@ -121,13 +121,13 @@ func assets(g *Server, id string, items ...string) call {
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	const (
-		taken    = `{"message":"1 assets published","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`
-		asset    = "body /assetData/0/asset"
-		detail   = asset + "/assetDetail"
-		user     = detail + "/userAssetClass"
-		group    = detail + "/groupAssetClass"
-		wrong    = `{"message":"wrong credentials"}`
-		recorded = `{"message":"recorded"}`
+		published = `{"message":"1 assets published","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`
+		asset     = "body /assetData/0/asset"
+		detail    = asset + "/assetDetail"
+		user      = detail + "/userAssetClass"
+		group     = detail + "/groupAssetClass"
+		wrong     = `{"message":"wrong credentials"}`
+		recorded  = `{"message":"recorded"}`
 	)
 	g := New(testOptions())
 	good, goodGroup := assets(g, request, userAsset), assets(g, request, groupAsset)
@@ -182,10 +182,10 @@ func TestAnswers(t *testing.T) {
 		{"profile, wrong user agent", getProfile.with("User-Agent", "Go-http-client/1.1"), 400, `header User-Agent: validating root: pattern: "Go-http-client/1.1" does not match regular expression "^adconnector/"`},
 		{"unknown path", getProfile.to("/rest/2.0/am/asset"), 400, "GET /rest/2.0/am/asset is not in the contract"},
 
-		{"assets", good, 202, taken},
-		{"assets, repeated", good, 202, taken},
+		{"assets", good, 202, published},
+		{"assets, repeated", good, 202, published},
 		{"assets, repeated requestId with another body", good.replace("Engineer", "Director"), 400, "requestId " + request + " was sent before with another body"},
-		{"assets, charset", good.with("Content-Type", "application/json; charset=utf-8"), 202, taken},
+		{"assets, charset", good.with("Content-Type", "application/json; charset=utf-8"), 202, published},
 		{"assets, no token", good.with("Authorization", ""), 401, `{"message":"no bearer token"}`},
 		{"assets, other charset", good.with("Content-Type", "application/json; charset=latin1"), 400, "header Content-Type: want charset utf-8"},
 		{"assets, as text", good.with("Content-Type", "text/plain"), 400, "header Content-Type: want application/json"},
@@ -226,8 +226,8 @@ func TestAnswers(t *testing.T) {
 		{"no class", good.replace(`"name":"Alice Kovács","userAssetClass"`, `"userAssetclass"`), 400, "body /assetData/0: validating /$defs/AssetItem/properties/asset: validating /$defs/AssetItem/properties/asset/properties/assetDetail: oneOf: did not validate against any of [<anonymous schema> <anonymous schema> <anonymous schema> <anonymous schema>]"},
 		{"user, unknown item field", good.replace(`{"asset":`, `{"x":1,"asset":`), 400, `body /assetData/0: validating root: validating /$defs/AssetItem: unexpected additional properties ["x"]`},
 
-		{"group", assets(g, unknownID, groupAsset), 202, taken},
-		{"group, type without visibility", assets(g, uuid.NewString(), groupAsset).replace(`,"visibility":"PRIVATE"`, ""), 202, taken},
+		{"group", assets(g, unknownID, groupAsset), 202, published},
+		{"group, type without visibility", assets(g, uuid.NewString(), groupAsset).replace(`,"visibility":"PRIVATE"`, ""), 202, published},
 		{"group, unknown type", goodGroup.replace("SECURITY", "Security"), 400, "body /assetData/0: validating /$defs/GroupAssetClass: validating /$defs/GroupAssetClass/properties/type: enum: Security does not equal any of: [SECURITY DISTRIBUTION]"},
 		{"group, unknown visibility", goodGroup.replace("PRIVATE", "UNIVERSAL"), 400, "body /assetData/0: validating /$defs/GroupAssetClass: validating /$defs/GroupAssetClass/properties/visibility: enum: UNIVERSAL does not equal any of: [PUBLIC PRIVATE]"},
 		{"group, visibility without type", goodGroup.replace(`"type":"SECURITY",`, ""), 400, `body /assetData/0: validating /$defs/AssetItem/properties/asset/properties/assetDetail/properties/groupAssetClass: validating /$defs/GroupAssetClass: dependentRequired["visibility"]: missing properties ["type"]`},
