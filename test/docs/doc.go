@@ -1,0 +1,3 @@
+// Package docs tests that the documentation matches the repository. It consists of tests
+// only.
+package docs

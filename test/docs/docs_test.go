@@ -1,0 +1,67 @@
+package docs
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+var (
+	sourceFile = regexp.MustCompile("`((?:test/)?\\w+/\\w+\\.\\w+)`")
+	testName   = regexp.MustCompile(`\bTest[A-Z]\w+`)
+)
+
+// TestArchitecture checks that the files and tests exist that the README's section
+// "Architecture" names.
+func TestArchitecture(t *testing.T) {
+	readme, err := os.ReadFile(root + "/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "\n## Architecture\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	files, tests := sourceFile.FindAllStringSubmatch(section, -1), testName.FindAllString(section, -1)
+	if len(files) < 10 || len(tests) < 10 {
+		t.Fatalf("%d files and %d tests in the section", len(files), len(tests))
+	}
+	for _, file := range files {
+		path := file[1]
+		if !strings.HasPrefix(path, "test/") {
+			path = "internal/" + path
+		}
+		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+			t.Error(err)
+		}
+	}
+	sources := testSources(t)
+	for _, test := range tests {
+		if !strings.Contains(sources, "func "+test+"(t *testing.T)") {
+			t.Errorf("%s does not exist", test)
+		}
+	}
+}
+
+// testSources returns the text of all test files of this module.
+func testSources(t *testing.T) string {
+	t.Helper()
+	var sources strings.Builder
+	for _, dir := range []string{"internal", "test"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := os.ReadFile(path)
+			sources.Write(source)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return sources.String()
+}
