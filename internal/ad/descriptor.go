@@ -1,6 +1,10 @@
 package ad
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+)
 
 // Sizes, offsets and flags of security descriptors, ACLs and ACEs (MS-DTYP 2.4.4 to 2.4.6).
 const (
@@ -53,7 +57,7 @@ func AllowedSIDs(descriptor []byte) (sids []SID, ok bool) {
 		}
 		if sid, allows, ok := parseAllowACE(rest[0], rest[aceHeader+aceMask:length]); !ok {
 			return nil, false
-		} else if allows && rest[1]&aceInheritOnly == 0 && !containsSID(sids, sid) {
+		} else if allows && rest[1]&aceInheritOnly == 0 && !slices.ContainsFunc(sids, func(other SID) bool { return bytes.Equal(other, sid) }) {
 			sids = append(sids, sid)
 		}
 		rest = rest[length:]
@@ -93,13 +97,4 @@ func parseAllowACE(aceType byte, body []byte) (sid SID, allows, ok bool) {
 	}
 	sid, ok = ParseSID(body[:length])
 	return sid, true, ok
-}
-
-func containsSID(list []SID, sid SID) bool {
-	for _, other := range list {
-		if string(other) == string(sid) {
-			return true
-		}
-	}
-	return false
 }
