@@ -2,9 +2,9 @@ package check
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,19 +18,16 @@ type bindAccount struct {
 	dn           string // empty: not found
 	name         string // for dsacls: DOMAIN\name, name@domain or the bind DN
 	sid          ad.SID
-	primary      uint32 // RID of its primary group
+	primary      ad.RID // of its primary group
 	expires      time.Time
 	neverExpires bool // its password
 	tokens       []ad.SID
 }
 
-const (
-	passwordWarning    = 14 * 24 * time.Hour
-	dontExpirePassword = ad.AccountControl(0x10000) // DONT_EXPIRE_PASSWORD (MS-ADTS 2.2.16)
-)
+const passwordWarning = 14 * 24 * time.Hour
 
 // adminGroups maps the RIDs of administrative groups to their names (MS-DTYP 2.4.2.4).
-var adminGroups = map[uint32]string{512: "Domain Admins", 518: "Schema Admins", 519: "Enterprise Admins"}
+var adminGroups = map[ad.RID]string{512: "Domain Admins", 518: "Schema Admins", 519: "Enterprise Admins"}
 
 const builtinAdministrators = "S-1-5-32-544"
 
@@ -88,15 +85,14 @@ func (p *preflight) readBindAccount(ctx context.Context) error {
 		p.bound.name = name + "@" + dnsNameOf(p.session.RootDSE.DefaultNamingContext) // implicit UPN, which every account has
 	}
 	p.bound.sid, _ = ad.ParseSID(found.First("objectSid"))
-	primary, _ := strconv.ParseUint(string(found.First("primaryGroupID")), 10, 32)
-	p.bound.primary = uint32(primary)
+	p.bound.primary, _ = ad.ParseRID(found.First("primaryGroupID"))
 	for _, raw := range found["tokenGroups"] {
 		if sid, ok := ad.ParseSID(raw); ok {
 			p.bound.tokens = append(p.bound.tokens, sid)
 		}
 	}
 	control, _ := ad.ParseAccountControl(found.First("userAccountControl"))
-	p.bound.neverExpires = control&dontExpirePassword != 0
+	p.bound.neverExpires = control&ad.AccountPasswordNeverExpires != 0
 	if end, ok := ad.ParseFileTime(found.First(attributeExpiry)); ok && !end.IsNone() {
 		p.bound.expires = end.Time()
 	} else if p.bound.expires, err = p.expiryByPolicy(ctx, found.First("pwdLastSet")); err != nil {
@@ -178,10 +174,11 @@ func adminName(sid ad.SID) string {
 		return "Administrators"
 	}
 	const domain = "S-1-5-21-"
-	if !strings.HasPrefix(sid.String(), domain) {
+	_, rid, ok := sid.Split()
+	if !ok || !strings.HasPrefix(sid.String(), domain) {
 		return ""
 	}
-	return adminGroups[binary.LittleEndian.Uint32(sid[len(sid)-4:])]
+	return adminGroups[rid]
 }
 
 // searchGroups searches for the groups of the account and of its primary group.
@@ -193,7 +190,7 @@ func (p *preflight) searchGroups(ctx context.Context) ([]ad.SID, error) {
 			Filter: "(&(objectClass=group)" + filter + ")", Attributes: []string{"objectSid"}}
 		_, err := p.session.Search(ctx, query, func(entry *ad.Entry) error {
 			if sid, ok := ad.ParseSID(entry.First(0)); ok {
-				sids = append(sids, append(ad.SID(nil), sid...))
+				sids = append(sids, slices.Clone(sid))
 			}
 			if visit != nil {
 				visit(entry)
@@ -202,11 +199,11 @@ func (p *preflight) searchGroups(ctx context.Context) ([]ad.SID, error) {
 		})
 		return err
 	}
-	if err := search(directory.FilterByMember(p.bound.dn), nil); err != nil || len(p.bound.sid) < 4 || p.bound.primary == 0 {
+	domain, _, ok := p.bound.sid.Split()
+	if err := search(directory.FilterByMember(p.bound.dn), nil); err != nil || !ok || p.bound.primary == 0 {
 		return sids, err
 	}
-	primarySID := append(ad.SID(nil), p.bound.sid...)
-	binary.LittleEndian.PutUint32(primarySID[len(primarySID)-4:], p.bound.primary)
+	primarySID := ad.JoinSID(domain, p.bound.primary)
 	if err := search(directory.FilterByValue("objectSid", string(primarySID)), func(entry *ad.Entry) { primary = string(entry.DN) }); err != nil || primary == "" {
 		return sids, err
 	}

@@ -81,49 +81,28 @@ const (
 	checkTimeout = time.Minute
 )
 
-// The names of the checks in order.
-const (
-	configuration        = "configuration"
-	stateDirectory       = "state directory"
-	proxy                = "proxy"
-	gatewayLogin         = "gateway login"
-	connectionAndProfile = "connection and profile"
-	scheduleCheck        = "schedule"
-	connect              = "directory"
-	tlsCheck             = "TLS"
-	bind                 = "bind"
-	account              = "bind account"
-	baseContext          = "base context"
-	readUsers            = "read users"
-	readGroups           = "read groups"
-	readDeleted          = "see deletions"
-	pageSize             = "page size"
-	counts               = "counts"
-	timeSkew             = "time skew"
-)
-
 // checks lists all checks in order.
 var checks = []struct {
 	name string
 	run  func(*preflight, context.Context) Check
 }{
-	{configuration, (*preflight).configuration},
-	{stateDirectory, (*preflight).stateDirectory},
-	{proxy, (*preflight).proxy},
-	{gatewayLogin, (*preflight).login},
-	{connectionAndProfile, (*preflight).connectionAndProfile},
-	{scheduleCheck, (*preflight).schedule},
-	{connect, (*preflight).connect},
-	{tlsCheck, (*preflight).tls},
-	{bind, (*preflight).bind},
-	{account, (*preflight).account},
-	{baseContext, (*preflight).baseContext},
-	{readUsers, (*preflight).readUsers},
-	{readGroups, (*preflight).readGroups},
-	{readDeleted, (*preflight).readDeleted},
-	{pageSize, (*preflight).pageSize},
-	{counts, (*preflight).counts},
-	{timeSkew, (*preflight).timeSkew},
+	{"configuration", (*preflight).configuration},
+	{"state directory", (*preflight).stateDirectory},
+	{"proxy", (*preflight).proxy},
+	{"gateway login", (*preflight).login},
+	{"connection and profile", (*preflight).connectionAndProfile},
+	{"schedule", (*preflight).schedule},
+	{"directory", (*preflight).connect},
+	{"TLS", (*preflight).tls},
+	{"bind", (*preflight).bind},
+	{"bind account", (*preflight).account},
+	{"base context", (*preflight).baseContext},
+	{"read users", (*preflight).readUsers},
+	{"read groups", (*preflight).readGroups},
+	{"see deletions", (*preflight).readDeleted},
+	{"page size", (*preflight).pageSize},
+	{"counts", (*preflight).counts},
+	{"time skew", (*preflight).timeSkew},
 }
 
 // preflight has the results of checks that later checks require. They are nil after a failure.

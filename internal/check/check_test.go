@@ -35,6 +35,27 @@ import (
 	"adconnector/test/testenv"
 )
 
+// The names of the checks.
+const (
+	configuration        = "configuration"
+	stateDirectory       = "state directory"
+	proxy                = "proxy"
+	gatewayLogin         = "gateway login"
+	connectionAndProfile = "connection and profile"
+	scheduleCheck        = "schedule"
+	connect              = "directory"
+	tlsCheck             = "TLS"
+	bind                 = "bind"
+	account              = "bind account"
+	baseContext          = "base context"
+	readUsers            = "read users"
+	readGroups           = "read groups"
+	readDeleted          = "see deletions"
+	pageSize             = "page size"
+	counts               = "counts"
+	timeSkew             = "time skew"
+)
+
 const (
 	domain = "DC=corp,DC=example,DC=com"
 	bindDN = "CN=svc-qualys,OU=Service," + domain

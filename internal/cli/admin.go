@@ -3,13 +3,11 @@ package cli
 import (
 	"context"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/config"
-	"adconnector/internal/fault"
 	"adconnector/internal/state"
 	"adconnector/internal/status"
 	"adconnector/internal/syncrun"
@@ -33,14 +31,6 @@ func newMonitor(c *config.Config, store *state.Store) (*monitor, error) {
 	}
 	build := status.Build{Version: version, Commit: commit, GoVersion: runtime.Version()}
 	return &monitor{status.NewMetrics(build, report), report}, nil
-}
-
-func (m *monitor) observeDirectoryRequest(request string, class fault.Class, _ time.Duration) {
-	m.metrics.DirectoryRequest(request, string(class))
-}
-
-func (m *monitor) observeGatewayRequest(call string, class fault.Class, duration time.Duration) {
-	m.metrics.GatewayRequest(call, string(class), duration)
 }
 
 func (m *monitor) observeRun(run syncrun.Report) {
@@ -80,11 +70,7 @@ func startEndpoint(ctx context.Context, endpoint status.Endpoint, address string
 	if address == "" {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var server sync.WaitGroup
-	server.Go(func() { endpoint.Serve(ctx, address, log.With().Str("component", "status").Logger()) })
-	return func() {
-		cancel()
-		server.Wait()
-	}
+	return startWorker(context.WithoutCancel(ctx), func(ctx context.Context) {
+		endpoint.Serve(ctx, address, log.With().Str("component", "status").Logger())
+	})
 }

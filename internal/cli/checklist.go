@@ -2,7 +2,7 @@ package cli
 
 import (
 	"bufio"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -85,12 +85,7 @@ func wrap(text string, width int) []string {
 // finish prints the JSON document, or the number of checks by result.
 func (l *checklist) finish(report check.Report) error {
 	if l.json {
-		encoder := json.NewEncoder(l.out)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(report); err != nil {
-			return err
-		}
-		return l.out.Flush()
+		return errors.Join(writeJSON(l.out, report), l.out.Flush())
 	}
 	count := map[check.Result]int{}
 	for _, c := range report.Checks {

@@ -1,11 +1,11 @@
 package cli
 
 import (
+	"context"
 	"io"
 	"os"
 	"os/signal"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -67,26 +67,20 @@ func (h *levelHook) Run(e *zerolog.Event, level zerolog.Level, _ string) {
 	}
 }
 
-// follow changes the level by signals until stop: SIGUSR1 one step towards trace,
+// followSignals changes the level by signals until stop: SIGUSR1 one step towards trace,
 // SIGUSR2 one step towards error. What is logged of it is logged at any level.
 func (h *levelHook) followSignals(log zerolog.Logger) (stop func()) {
 	log = log.With().Str("component", "log").Logger()
-	done := make(chan struct{})
-	var follower sync.WaitGroup
-	follower.Go(func() {
+	return startWorker(context.Background(), func(ctx context.Context) {
 		for {
 			select {
 			case received := <-h.signals:
 				h.step(received, log)
-			case <-done:
+			case <-ctx.Done():
 				return
 			}
 		}
 	})
-	return func() {
-		close(done)
-		follower.Wait()
-	}
 }
 
 func (h *levelHook) step(received os.Signal, log zerolog.Logger) {

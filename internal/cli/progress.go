@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -58,15 +59,13 @@ func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop f
 	}
 	progress = &syncrun.Progress{}
 	progress.Expected.Store(int64(expected))
-	done := make(chan struct{})
-	var updater sync.WaitGroup
-	updater.Go(func() {
+	return progress, startWorker(context.Background(), func(ctx context.Context) {
 		ticker := time.NewTicker(barInterval)
 		defer ticker.Stop()
 		var started time.Time
 		for {
 			select {
-			case <-done:
+			case <-ctx.Done():
 				s.remove()
 				return
 			case now := <-ticker.C:
@@ -80,10 +79,6 @@ func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop f
 			}
 		}
 	})
-	return progress, func() {
-		close(done)
-		updater.Wait()
-	}
 }
 
 // progressSnapshot is the progress of a run at one moment.

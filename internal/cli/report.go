@@ -52,9 +52,14 @@ func (p *program) withErrorDocument(err error) error {
 	if err == nil || p.resultStarted || p.output != "json" {
 		return err
 	}
-	encoder := json.NewEncoder(p.stdout)
+	return errors.Join(err, writeJSON(p.stdout, errorDocument{err.Error(), fault.Remedies(err), exitCodeOf(err)}))
+}
+
+// writeJSON writes an indented JSON document.
+func writeJSON(out io.Writer, document any) error {
+	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")
-	return errors.Join(err, encoder.Encode(errorDocument{err.Error(), fault.Remedies(err), exitCodeOf(err)}))
+	return encoder.Encode(document)
 }
 
 func newReport(out io.Writer, asJSON bool) *report {

@@ -108,7 +108,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)()
 	endpoint, watchdog := m.endpoint(r, log)
 	defer startEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
-	defer startStateReporting(ctx, r)()
+	defer startWorker(ctx, r.ResendStates)() // until the gateway accepts each connector state
 
 	log = log.With().Str("component", "daemon").Logger()
 	log.Info().Str("version", version).Str("cron", cron.String()).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 )
 
@@ -17,14 +16,12 @@ func onSignal(parent context.Context, abort func()) (ctx context.Context, stop f
 	signal.Notify(brokenPipe, syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	done := make(chan struct{})
-	var handler sync.WaitGroup
-	handler.Go(func() {
+	stopHandler := startWorker(context.WithoutCancel(ctx), func(working context.Context) {
 		for _, handle := range []func(){cancel, abort} {
 			select {
 			case <-signals:
 				handle()
-			case <-done:
+			case <-working.Done():
 				return
 			}
 		}
@@ -32,8 +29,7 @@ func onSignal(parent context.Context, abort func()) (ctx context.Context, stop f
 	return ctx, func() {
 		signal.Stop(signals)
 		signal.Stop(brokenPipe)
-		close(done)
-		handler.Wait()
+		stopHandler()
 		cancel()
 	}
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -62,9 +61,7 @@ func (p *program) status(ctx context.Context) error {
 	}
 	p.resultStarted = true
 	if p.output == "json" {
-		encoder := json.NewEncoder(p.stdout)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
+		return writeJSON(p.stdout, report)
 	}
 	return report.WriteText(p.stdout, time.Now(), time.Local)
 }

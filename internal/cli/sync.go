@@ -66,7 +66,7 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	defer p.levelHook.followSignals(log)()
 	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)()
 	if !options.DryRun {
-		defer startStateReporting(ctx, r)()
+		defer startWorker(ctx, r.ResendStates)() // until the gateway accepts each connector state
 	}
 	p.resultStarted = true
 	report := newReport(p.stdout, p.output == "json")

@@ -22,7 +22,7 @@ func (p *program) runner(c *config.Config, store *state.Store, m *monitor, log z
 	o.Store, o.Log = store, log.With().Str("component", "run").Logger()
 	options := p.gatewayOptions(c, log)
 	if m != nil {
-		options.Observe, o.OnEnd, o.Search.Observe = m.observeGatewayRequest, m.observeRun, m.observeDirectoryRequest
+		options.Observe, o.OnEnd, o.Search.Observe = m.metrics.GatewayRequest, m.observeRun, m.metrics.DirectoryRequest
 		o.Search.Received = func(int) { m.metrics.RecordActivity() }
 	}
 	options.OnLimit = func(until time.Time) error {
@@ -74,15 +74,14 @@ func logSetAside(store *state.Store, log zerolog.Logger) {
 	}
 }
 
-// startStateReporting reports each connector state to the gateway until the gateway accepts
-// it. The caller must call stop.
-func startStateReporting(ctx context.Context, r *syncrun.Runner) (stop func()) {
+// startWorker calls work in a goroutine. stop ends the context of work and waits for work.
+func startWorker(ctx context.Context, work func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	var reporting sync.WaitGroup
-	reporting.Go(func() { r.ResendStates(ctx) })
+	var worker sync.WaitGroup
+	worker.Go(func() { work(ctx) })
 	return func() {
 		cancel()
-		reporting.Wait()
+		worker.Wait()
 	}
 }
 
@@ -98,12 +97,10 @@ func newGraceError() error {
 // that. Everything that was acknowledged by then is recorded.
 func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log zerolog.Logger, abort func()) (stop func()) {
 	log = log.With().Str("component", "shutdown").Logger()
-	done := make(chan struct{})
-	var watchdog sync.WaitGroup
-	watchdog.Go(func() {
+	return startWorker(context.WithoutCancel(ctx), func(working context.Context) {
 		select {
 		case <-ctx.Done():
-		case <-done:
+		case <-working.Done():
 		}
 		if ctx.Err() == nil {
 			return
@@ -114,11 +111,7 @@ func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log 
 		case <-time.After(grace):
 			log.Error().EmbedObject(fault.Fields(exceeded)).Stringer("grace", grace).Msg(MsgGraceExceeded)
 			abort()
-		case <-done:
+		case <-working.Done():
 		}
 	})
-	return func() {
-		close(done)
-		watchdog.Wait()
-	}
 }

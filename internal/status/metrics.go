@@ -119,15 +119,15 @@ func (m *Metrics) Objects(kind, outcome string, count int) {
 }
 
 // DirectoryRequest counts a request to the directory.
-func (m *Metrics) DirectoryRequest(request, class string) {
+func (m *Metrics) DirectoryRequest(request string, class fault.Class, _ time.Duration) {
 	m.RecordActivity()
-	m.directory.WithLabelValues(request, class).Inc()
+	m.directory.WithLabelValues(request, string(class)).Inc()
 }
 
 // GatewayRequest counts a request to the gateway.
-func (m *Metrics) GatewayRequest(call, class string, duration time.Duration) {
+func (m *Metrics) GatewayRequest(call string, class fault.Class, duration time.Duration) {
 	m.RecordActivity()
-	m.gateway.WithLabelValues(call, class).Inc()
+	m.gateway.WithLabelValues(call, string(class)).Inc()
 	m.gatewaySeconds.WithLabelValues(call).Observe(duration.Seconds())
 }
 

@@ -30,7 +30,7 @@ func newFilledMetrics() *Metrics {
 	m.Run("delta", "processed", time.Second)
 	m.Stage("read", 100*time.Millisecond)
 	m.Objects("user", "delivered", 7)
-	m.DirectoryRequest("bind", "refused")
+	m.DirectoryRequest("bind", "refused", 0)
 	m.GatewayRequest("assets", "limited", time.Second)
 	m.RegisterGateway(func() (int64, int64) { return 4, 5 })
 	m.RegisterSchedule(func() time.Duration { return 10 * time.Minute })

@@ -255,7 +255,7 @@ func TestWatchdogSlowResponse(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := NewMetrics(Build{}, func() (Report, error) { return Report{}, nil })
 				w := Watchdog{Activity: m.Activity, Waiting: func() time.Time { return time.Time{} }}
-				m.DirectoryRequest("bind", "done")
+				m.DirectoryRequest("bind", "done", 0)
 				checkStuck(t, "begin", w.Check(), false)
 				for waited := interval; waited < duration; waited += interval {
 					time.Sleep(interval)
@@ -264,7 +264,7 @@ func TestWatchdogSlowResponse(t *testing.T) {
 					}
 					checkStuck(t, waited.String(), w.Check(), c.stuck && waited > stuckAfter)
 				}
-				m.DirectoryRequest("search", "done")
+				m.DirectoryRequest("search", "done", 0)
 				checkStuck(t, "response complete", w.Check(), false)
 			})
 		})
