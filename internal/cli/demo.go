@@ -155,7 +155,7 @@ func (p *program) runDemo(ctx context.Context, connector *program, o demoOptions
 		sandboxDone.Wait()
 		stopScenario(nil)
 	}()
-	if err := scenario.play(scenarioCtx, c.Service.Schedule.String()); err != nil {
+	if err := scenario.play(scenarioCtx, c.Service.Schedule.Expression); err != nil {
 		return err
 	}
 	if !o.keep {

@@ -27,7 +27,9 @@ import (
 // demoHooks replace the schedule of the demo by an interval.
 func demoHooks(tick time.Duration) hooks {
 	h := testHooks
-	h.config = func(c *config.Config) { c.Service.Schedule = schedule.Every(tick) }
+	h.config = func(c *config.Config) {
+		c.Service.Schedule = &schedule.Schedule{Expression: "every " + tick.String(), Ticks: every(tick)}
+	}
 	return h
 }
 

@@ -224,7 +224,18 @@ func (s *fixture) serve(t *testing.T, configure func(*config.Config)) *daemon {
 }
 
 // runFrequently sets a schedule with an interval of 10 ms.
-func runFrequently(c *config.Config) { c.Service.Schedule = schedule.Every(10 * time.Millisecond) }
+func runFrequently(c *config.Config) {
+	c.Service.Schedule = &schedule.Schedule{Expression: "every 10ms", Ticks: every(10 * time.Millisecond)}
+}
+
+// every is a schedule that fires at each multiple of an interval, which can be shorter than
+// a second.
+type every time.Duration
+
+// Next returns the first multiple of the interval after a time.
+func (e every) Next(after time.Time) time.Time {
+	return after.Truncate(time.Duration(e)).Add(time.Duration(e))
+}
 
 // await waits for a matching log line.
 func (d *daemon) await(t *testing.T, match func(testlog.Line) bool) testlog.Line {

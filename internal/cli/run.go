@@ -111,7 +111,7 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 	defer startWorker(ctx, r.ResendStates)() // until the gateway accepts each connector state
 
 	log = log.With().Str("component", "daemon").Logger()
-	log.Info().Str("version", version).Str("cron", cron.String()).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
+	log.Info().Str("version", version).Str("cron", cron.Expression).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
 	if !c.Service.RunOnStart { // a run registers itself, and a refused login must not be repeated immediately
 		if err := r.Register(ctx); err != nil && ctx.Err() == nil {
 			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)

@@ -98,7 +98,7 @@ func TestDefaults(t *testing.T) {
 	if !reflect.DeepEqual(c.Run, want) {
 		t.Errorf("run %+v", c.Run)
 	}
-	if want := (Service{c.Service.Schedule, "/var/lib/adconnector", true, 30 * time.Second, "127.0.0.1:8080"}); c.Service != want || c.Service.Schedule.String() != "*/10 * * * *" {
+	if want := (Service{c.Service.Schedule, "/var/lib/adconnector", true, 30 * time.Second, "127.0.0.1:8080"}); c.Service != want || c.Service.Schedule.Expression != "*/10 * * * *" {
 		t.Errorf("service %+v", c.Service)
 	}
 	if want := (Log{Level: "info"}); c.Log != want {

@@ -17,7 +17,7 @@ func TestDocumentedFiles(t *testing.T) {
 	if p := c.Gateway.Proxy; p == nil || *p != (gateway.Proxy{Scheme: "http", Host: "10.0.0.221", Port: 8080}) {
 		t.Errorf("sample: proxy %+v", p)
 	}
-	if c.Service.Schedule.String() != "0 0/10 * * * *" || c.Run.Upload.Workers != 25 {
+	if c.Service.Schedule.Expression != "0 0/10 * * * *" || c.Run.Upload.Workers != 25 {
 		t.Errorf("sample: %+v %+v", c.Service, c.Run.Upload)
 	}
 
@@ -25,7 +25,7 @@ func TestDocumentedFiles(t *testing.T) {
 	if l := c.Gateway.Login; l.Username != "" || l.ClientSecret.Reveal() != "InventedClientSecretOfThisTest00" || l.TokenURL.Host != "login.example.com" || l.Subscription {
 		t.Errorf("table: login %+v", l)
 	}
-	if c.Service.Schedule.String() != "*/10 * * * *" || c.Gateway.Proxy.Port != 3128 || c.Run.Upload.Workers != 10 {
+	if c.Service.Schedule.Expression != "*/10 * * * *" || c.Gateway.Proxy.Port != 3128 || c.Run.Upload.Workers != 10 {
 		t.Errorf("table: %+v %+v %+v", c.Service, c.Gateway.Proxy, c.Run.Upload)
 	}
 }

@@ -37,10 +37,10 @@ var (
 	errValue       = errors.New("invalid value")
 )
 
-// Schedule is a valid cron expression that has future ticks.
+// Schedule is a cron expression that has future ticks.
 type Schedule struct {
-	expr string
-	next cron.Schedule
+	Expression string
+	Ticks      cron.Schedule
 }
 
 // Parse parses a cron expression: 5 fields, 6 fields with seconds first, or a
@@ -56,29 +56,13 @@ func Parse(expr string) (*Schedule, error) {
 	if err != nil {
 		return nil, fault.Operation{}.Failed(fault.Invalid, fmt.Errorf("%.100q is not a cron expression: %w", expr, err), allowed)
 	}
-	return &Schedule{expr: expr, next: next}, nil
-}
-
-// Every returns a schedule that fires at each multiple of an interval, which may be
-// shorter than a second. Only tests use it.
-func Every(interval time.Duration) *Schedule {
-	return &Schedule{expr: "every " + interval.String(), next: every(interval)}
-}
-
-type every time.Duration
-
-// Next returns the first multiple of the interval after a time.
-func (e every) Next(after time.Time) time.Time {
-	return after.Truncate(time.Duration(e)).Add(time.Duration(e))
+	return &Schedule{expr, next}, nil
 }
 
 // Next returns the first tick after the given time, in UTC.
 func (s *Schedule) Next(after time.Time) time.Time {
-	return s.next.Next(after.Round(0).UTC())
+	return s.Ticks.Next(after.Round(0).UTC())
 }
-
-// String returns the expression.
-func (s *Schedule) String() string { return s.expr }
 
 func parse(expr string) (cron.Schedule, error) {
 	words := strings.Fields(expr)
