@@ -47,8 +47,8 @@ func (p *program) demoCommand() *cobra.Command {
 
 The demo serves a directory and a gateway on loopback and runs the connector on a
 schedule: first a full sync; then some objects change in the directory, and the next
-tick starts a delta sync. A table shows each change as the gateway has it. Afterwards
-the demo compares the assets of the gateway with the directory.
+scheduled run is a delta sync. A table shows each change as the gateway has it.
+Afterwards the demo compares the assets of the gateway with the directory.
 
 The demo reads neither the environment nor an env file, connects to no other host,
 and removes its files.`,

@@ -21,7 +21,7 @@ type scenario struct {
 	hideProgress func()        // of the current run
 }
 
-// daemonEvent is the end of a run, or the announcement of the next tick.
+// daemonEvent is the end of a run, or the announcement of the next run.
 type daemonEvent struct {
 	run  *state.Run
 	err  error
@@ -142,7 +142,7 @@ func (s *scenario) playChanges(ctx context.Context) ([]change, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.printLine(ctx, "changes", "%d in the directory, the next tick is at %s UTC", len(changes), event.tick.Format(time.TimeOnly))
+	err = s.printLine(ctx, "changes", "%d in the directory, the next run is at %s UTC", len(changes), event.tick.Format(time.TimeOnly))
 	if err == nil {
 		close(s.changed)
 	}

@@ -67,8 +67,8 @@ func (h *levelHook) Run(e *zerolog.Event, level zerolog.Level, _ string) {
 	}
 }
 
-// followSignals changes the level by signals until stop: SIGUSR1 one step towards trace,
-// SIGUSR2 one step towards error. What is logged of it is logged at any level.
+// followSignals changes the level until stop is called: SIGUSR1 one step towards trace, SIGUSR2
+// one step towards error. The log line about a change is written at any level.
 func (h *levelHook) followSignals(log zerolog.Logger) (stop func()) {
 	log = log.With().Str("component", "log").Logger()
 	return startWorker(context.Background(), func(ctx context.Context) {

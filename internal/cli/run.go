@@ -19,12 +19,12 @@ func (p *program) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Run as a daemon (the default)",
-		Long: `Run as a daemon: start a run at each tick of service.cron-expression until SIGTERM or
-SIGINT. By default there is also a run at start (service.run-on-start).
+		Long: `Run as a daemon: start runs on the schedule of service.cron-expression until SIGTERM
+or SIGINT. By default there is also a run at start (service.run-on-start).
 
-A failed run is logged with its error and remedy, and the next tick tries again. An
-error that occurs in several runs in a row is logged with a count and the time of its
-first occurrence. A tick during a run is skipped.
+A failed run is logged with its error and remedy, and the next scheduled run tries
+again. An error that occurs in several runs in a row is logged with a count and the
+time of its first occurrence. A scheduled run is skipped while another run is active.
 
 The daemon exits by itself only if it cannot start: the configuration is bad, or the
 state directory is unusable or held by another instance. On a stop, the batches in

@@ -32,7 +32,7 @@ type BatchResponse struct {
 	Unattributed bool
 }
 
-const interceptedRemedy = "check that no proxy responds in the gateway's place"
+const interceptedRemedy = "check that no proxy responds instead of the gateway"
 
 const successfullyPublished = "SUCCESSFULLY_PUBLISHED"
 

@@ -8,7 +8,7 @@ type row struct {
 	value  value
 }
 
-// Version is the version of the map. A full sync follows its change.
+// Version is the version of the map. A new version causes a full sync that deletes nothing.
 const Version = 1
 
 // transformation is the fixed map. The rows of one JSON object must be consecutive.

@@ -14,9 +14,10 @@ import (
 	"adconnector/internal/identity"
 )
 
-// Guard limits how many deletions a run may send. Above a limit, all deletions of the run are
-// held until an operator releases them or the objects reappear. The likely causes are an
-// operator error, or an account that can read only a part of the directory.
+// Guard limits how many new deletions a run may send. Above a limit, all deletions of the run
+// are held until an operator releases them or the objects reappear. A release does not cover
+// new deletions above a limit. The likely causes of many deletions are an operator error, or
+// an account that can read only a part of the directory.
 type Guard struct {
 	MaxDeletes        int
 	MaxDeletesPercent int // of the index
@@ -49,7 +50,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	heldBefore, added := splitHeld(e.Deleted, e.Held)
 	d := Decision{Send: e.Deleted, Reason: g.limitExceeded(e, len(added))}
 	switch {
-	case e.Release && d.Reason != "": // the operator did not see the added ones
+	case e.Release && d.Reason != "": // the added ones were not held when the operator decided
 		d.Send, d.Held = heldBefore, added
 	case e.Release:
 	case len(heldBefore) > 0 || d.Reason != "":
@@ -92,9 +93,9 @@ func (g Guard) limitExceeded(e Evidence, deletions int) string {
 	return ""
 }
 
-// worthRechecking reports whether the guard may allow so many deletions. Only then is each
-// object read again.
-func (g Guard) worthRechecking(deletions int, release bool) bool {
+// allowsRecheck reports whether the guard can allow this number of deletions. Otherwise the
+// objects are not read again.
+func (g Guard) allowsRecheck(deletions int, release bool) bool {
 	return deletions <= max(g.MaxDeletes, guidsPerFilter) || release
 }
 
@@ -144,7 +145,7 @@ func (r *reader) findMissing(ctx context.Context, result readResult, to sink) (r
 	if err != nil || len(missing) == 0 {
 		return result, nil, err
 	}
-	if r.guard.worthRechecking(len(missing), r.options.AllowDeletes) {
+	if r.guard.allowsRecheck(len(missing), r.options.AllowDeletes) {
 		reread, err := r.readByGUID(ctx, guidsOf(missing), to)
 		result.add(reread)
 		if err != nil {
@@ -168,7 +169,7 @@ func (r *reader) findMissing(ctx context.Context, result readResult, to sink) (r
 func (r *reader) findTombstones(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, []identity.Object, error) {
 	held := result.notSeen(r.snapshot.Held)
 	// An object may reappear without a change, for example if it is readable again.
-	if r.guard.worthRechecking(len(held), r.options.AllowDeletes) {
+	if r.guard.allowsRecheck(len(held), r.options.AllowDeletes) {
 		reread, err := r.readByGUID(ctx, held, to)
 		result.add(reread)
 		if err != nil {

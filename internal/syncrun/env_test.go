@@ -121,10 +121,14 @@ func newEnv(t *testing.T, clock *testenv.Clock, auth gatewayserver.Authenticatio
 	return e
 }
 
-// checkLog fails the test for each line above the debug level that contains a user name.
+// checkLog fails the test for each line that does not have the documented format, and for each
+// line above the debug level that contains a user name.
 func (e *env) checkLog() {
 	name := regexp.MustCompile(`user\d`)
 	for _, line := range e.log.Lines() {
+		if err := testlog.CheckContent(line); err != nil {
+			e.t.Errorf("log line %v: %v", line, err)
+		}
 		if line.Text("level") != "debug" && name.MatchString(fmt.Sprint(line)) {
 			e.t.Errorf("log line with a user name: %v", line)
 		}

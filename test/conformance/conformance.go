@@ -1,7 +1,7 @@
 // Package conformance is a table of LDAP requests with the answers of a domain controller.
 // It tests both the sandbox's domain controller and Samba, so that the two answer alike.
 //
-// The answers are those of Active Directory (MS-ADTS). A case says where Samba answers
+// The answers are those of Active Directory (MS-ADTS). A case states where Samba answers
 // differently, and why. The table does not check the order of entries. It does not check
 // DSIDs, which are parts of error texts that change with each build of Windows.
 package conformance
