@@ -41,7 +41,7 @@ func TestDeltaSyncAfterOneChange(t *testing.T) {
 		"moved out and back": {change: func(e *env) error { e.moveOut(1); e.moveBack(1); return nil }},
 		"disabled":           {change: func(e *env) error { return e.Disable(e.user(1)) }, uploaded: 1},
 		"password":           {change: func(e *env) error { return e.SetPassword(e.user(1), "other") }, uploaded: 1},
-		"activity":           {change: func(e *env) error { return e.SetLocal(e.user(1), "badPwdCount", "3") }},
+		"activity":           {change: func(e *env) error { return e.Modify(e.user(1), "badPwdCount", "3") }},
 		"group type":         {change: func(e *env) error { return e.Modify(e.dn("team"), "groupType", "8") }, uploaded: 1},
 		"group members":      {change: func(e *env) error { return e.Modify(e.dn("team"), "member", e.user(1)) }},
 		"added":              {change: func(e *env) error { e.AddUser(e.dn("new")); return nil }, uploaded: 1},
@@ -106,8 +106,8 @@ func TestActivityIsSentByFullSync(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{}, 5)
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
-	e.must(e.SetLocal(e.user(1), "badPwdCount", "3"))
-	e.must(e.SetLocal(e.user(2), "badPwdCount", "3"))
+	e.must(e.Modify(e.user(1), "badPwdCount", "3"))
+	e.must(e.Modify(e.user(2), "badPwdCount", "3"))
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed}) // reads both, within the overlap
 	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 2})
 	e.expectConverged()
@@ -215,7 +215,7 @@ func TestRejectedObjectWithinOverlapIsNotRetried(t *testing.T) {
 	e.gateway.SetFront(rejectAssetsWith(`"invalid"`))
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
-	e.must(e.SetLocal(e.user(7), "badPwdCount", "3"))
+	e.must(e.Modify(e.user(7), "badPwdCount", "3"))
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Partial, Rejected: 1}) // sends all undelivered objects
 	e.must(e.Modify(e.user(7), "title", "valid"))
@@ -339,10 +339,10 @@ func TestFailedDeltaSyncIsRepeated(t *testing.T) {
 		e.exceedOverlap() // so that only the old watermark finds the changes
 		return x.Status(http.StatusForbidden, "")
 	}))
-	before, err := e.store.Watermark(ad.InvocationID(e.InvocationID()))
+	before, err := e.store.Watermark(e.InvocationID())
 	e.must(err)
 	e.failedRun(RunOptions{})
-	if after, err := e.store.Watermark(ad.InvocationID(e.InvocationID())); err != nil || after != before {
+	if after, err := e.store.Watermark(e.InvocationID()); err != nil || after != before {
 		t.Errorf("watermark %+v, error %v, want %+v", after, err, before)
 	}
 	e.gateway.SetFront(nil)

@@ -206,7 +206,9 @@ func (h *history) pickChange() (description string, apply func(*testenv.Director
 	case n < 16 && o.First("userAccountControl") != "":
 		return "disable " + o.DN, func(d *testenv.Directory) error { return d.Disable(o.DN) }
 	case n < 17 && o.First("userAccountControl") != "":
-		return "enable " + o.DN, func(d *testenv.Directory) error { return d.Enable(o.DN) }
+		control, _ := ad.ParseAccountControl([]byte(o.First("userAccountControl")))
+		enabled := strconv.Itoa(int(control &^ ad.AccountDisabled))
+		return "enable " + o.DN, func(d *testenv.Directory) error { return d.Modify(o.DN, "userAccountControl", enabled) }
 	case n < 19 && o.First("userAccountControl") != "":
 		value := fileTime(h.clock.Now().Add(time.Duration(h.random.IntN(400)-50) * time.Minute))
 		if h.random.IntN(4) == 0 {
@@ -216,7 +218,7 @@ func (h *history) pickChange() (description string, apply func(*testenv.Director
 	case n < 20 && o.First("userAccountControl") != "":
 		h.activity = true
 		count := strconv.Itoa(h.random.IntN(9))
-		return "set bad password count of " + o.DN, func(d *testenv.Directory) error { return d.SetLocal(o.DN, "badPwdCount", count) }
+		return "set bad password count of " + o.DN, func(d *testenv.Directory) error { return d.Modify(o.DN, "badPwdCount", count) }
 	case n < 22:
 		h.objects = nil
 		return "delete " + o.DN, func(d *testenv.Directory) error { return d.Delete(o.DN) }

@@ -249,7 +249,7 @@ func TestAgeForcesFullSync(t *testing.T) {
 			last, err := e.store.LastFullSync()
 			e.must(err)
 			last.At = last.At.Add(time.Hour)
-			e.must(e.store.Advance(state.Progress{FullSync: &last, InvocationID: ad.InvocationID(e.InvocationID())}))
+			e.must(e.store.Advance(state.Progress{FullSync: &last, InvocationID: e.InvocationID()}))
 		}, ReasonFullInterval},
 	}
 	for name, c := range cases {

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/sandbox/domaincontroller"
@@ -25,7 +24,7 @@ type progress struct {
 func (e *environment) progress(t *testing.T, store *state.Store) (p progress) {
 	t.Helper()
 	var err error
-	p.watermark, err = store.Watermark(ad.InvocationID(e.InvocationID()))
+	p.watermark, err = store.Watermark(e.InvocationID())
 	must(t, err)
 	p.fullSync, err = store.LastFullSync()
 	must(t, err)

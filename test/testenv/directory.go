@@ -1,6 +1,8 @@
 package testenv
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"strconv"
 	"strings"
@@ -38,10 +40,7 @@ func NewDirectory(t testing.TB, o domaincontroller.Options) *Directory {
 	d.Port, d.TLSPort = PortOf(plain), PortOf(secure)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = d.Serve(t.Context(), observedListener{plain, d}, secure) })
-	t.Cleanup(func() {
-		d.Close()
-		serving.Wait()
-	})
+	t.Cleanup(serving.Wait)
 	return d
 }
 
@@ -133,6 +132,27 @@ func (d *Directory) Options(protocol directory.Protocol) directory.Options {
 		o.Certificates = append(o.Certificates, d.Certificate())
 	}
 	return o
+}
+
+// Certificate returns the server's certificate.
+func (d *Directory) Certificate() *x509.Certificate {
+	d.t.Helper()
+	block, _ := pem.Decode(d.CertificatePEM())
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	d.Must(err)
+	return certificate
+}
+
+// InvocationID returns the invocation ID of the domain controller.
+func (d *Directory) InvocationID() ad.InvocationID {
+	d.t.Helper()
+	for _, o := range d.Objects("invocationId") {
+		if id := o.First("invocationId"); id != "" {
+			return ad.InvocationID([]byte(id))
+		}
+	}
+	d.t.Fatal("no invocation ID")
+	return ad.InvocationID{}
 }
 
 // Must ends the test on an error of a change.

@@ -53,7 +53,8 @@ func newCertificate(host, domain string) (*x509.Certificate, *tls.Config) {
 	}
 }
 
-// CertificatePEM returns the certificate as PEM, the content of a .cer file.
+// CertificatePEM returns the self-signed certificate as PEM, the content of a .cer file. It is
+// valid for localhost, 127.0.0.1, ::1, the domain controller and the domain.
 func (d *Server) CertificatePEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: d.certificate.Raw})
 }

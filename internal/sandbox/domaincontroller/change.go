@@ -126,7 +126,7 @@ func (d *Server) newObject(o Object) (*object, error) {
 		if attribute == "objectClass" {
 			continue
 		}
-		if err := d.setAttribute(added, attribute, o.Attributes[attribute], anyAttribute); err != nil {
+		if err := d.setAttribute(added, attribute, o.Attributes[attribute]); err != nil {
 			return nil, err
 		}
 	}
@@ -215,30 +215,29 @@ func (d *Server) recordChange(o *object) {
 	o.changed = d.options.Now().Unix()
 }
 
-// Modify sets a replicated attribute. No value removes it.
+// Modify sets an attribute. No value removes it. A change of an attribute that is not
+// replicated assigns no update sequence number and keeps whenChanged, like a logon.
 func (d *Server) Modify(dn, attribute string, values ...string) error {
-	return d.change("modify", dn, func(o *object) error {
-		return d.setAttribute(o, attribute, values, replicatedAttribute)
-	})
-}
-
-// SetLocal sets an attribute that is not replicated, as a logon does. It assigns no update
-// sequence number and does not change whenChanged.
-func (d *Server) SetLocal(dn, attribute string, values ...string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	o, err := d.liveObject(dn)
-	if err == nil {
-		err = d.setAttribute(o, attribute, values, localAttribute)
+	change := d.change
+	if a := attributesByName[strings.ToLower(attribute)]; a != nil && a.local {
+		change = d.changeLocally
 	}
-	if err != nil {
-		return fmt.Errorf("set local attribute of %s: %w", dn, err)
-	}
-	return nil
+	return change("modify", dn, func(o *object) error { return d.setAttribute(o, attribute, values) })
 }
 
 // change applies a change to an object and records it.
 func (d *Server) change(operation, dn string, apply func(*object) error) error {
+	return d.changeLocally(operation, dn, func(o *object) error {
+		if err := apply(o); err != nil {
+			return err
+		}
+		d.recordChange(o)
+		return nil
+	})
+}
+
+// changeLocally applies a change to an object, without an update sequence number.
+func (d *Server) changeLocally(operation, dn string, apply func(*object) error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	o, err := d.liveObject(dn)
@@ -248,7 +247,6 @@ func (d *Server) change(operation, dn string, apply func(*object) error) error {
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", operation, dn, err)
 	}
-	d.recordChange(o)
 	return nil
 }
 
@@ -261,18 +259,9 @@ func (d *Server) liveObject(dn string) (*object, error) {
 	return o, nil
 }
 
-// attributeScope is the set of attributes that setAttribute accepts.
-type attributeScope byte
-
-const (
-	anyAttribute attributeScope = iota
-	replicatedAttribute
-	localAttribute
-)
-
-func (d *Server) setAttribute(o *object, name string, values []string, scope attributeScope) error {
+func (d *Server) setAttribute(o *object, name string, values []string) error {
 	attribute := attributesByName[strings.ToLower(name)]
-	if err := checkAttribute(attribute, values, scope); err != nil {
+	if err := checkAttribute(attribute, values); err != nil {
 		return fmt.Errorf("attribute %s: %w", name, err)
 	}
 	if attribute.name == "member" {
@@ -285,16 +274,12 @@ func (d *Server) setAttribute(o *object, name string, values []string, scope att
 	return nil
 }
 
-func checkAttribute(attribute *attributeType, values []string, scope attributeScope) error {
+func checkAttribute(attribute *attributeType, values []string) error {
 	switch {
 	case attribute == nil:
 		return errors.New("not in the schema")
 	case attribute.system:
 		return errors.New("owned by the system")
-	case attribute.local && scope == replicatedAttribute:
-		return errors.New("not replicated: use SetLocal")
-	case !attribute.local && scope == localAttribute:
-		return errors.New("replicated: use Modify")
 	case len(values) > 1 && !attribute.many:
 		return errors.New("single-valued")
 	}
@@ -402,22 +387,13 @@ var (
 func (d *Server) isRequired(o *object) bool { return o.parent == nil || o.partition || o == d.settings }
 
 // Disable disables an account.
-func (d *Server) Disable(dn string) error { return d.setDisabled("disable", dn, true) }
-
-// Enable enables an account.
-func (d *Server) Enable(dn string) error { return d.setDisabled("enable", dn, false) }
-
-func (d *Server) setDisabled(operation, dn string, disabled bool) error {
-	return d.change(operation, dn, func(o *object) error {
+func (d *Server) Disable(dn string) error {
+	return d.change("disable", dn, func(o *object) error {
 		control, ok := ad.ParseAccountControl([]byte(o.attributes.first("userAccountControl")))
 		if !ok {
 			return errors.New("not an account")
 		}
-		control &^= ad.AccountDisabled
-		if disabled {
-			control |= ad.AccountDisabled
-		}
-		o.set("userAccountControl", strconv.Itoa(int(control)))
+		o.set("userAccountControl", strconv.Itoa(int(control|ad.AccountDisabled)))
 		return nil
 	})
 }

@@ -4,22 +4,12 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
-)
 
-// serveState is what Close ends.
-type serveState struct {
-	mu          sync.Mutex
-	closed      bool
-	listeners   []net.Listener
-	connections map[net.Conn]struct{}
-	running     sync.WaitGroup // calls of Serve
-	counters    Counters
-}
+	"golang.org/x/sync/errgroup"
+)
 
 // Counters count the operations of clients.
 type Counters struct {
@@ -31,135 +21,53 @@ type Counters struct {
 
 // Counters returns the counters.
 func (d *Server) Counters() Counters {
-	d.serveState.mu.Lock()
-	defer d.serveState.mu.Unlock()
-	return d.serveState.counters
+	d.countersMu.Lock()
+	defer d.countersMu.Unlock()
+	return d.counters
 }
 
 func (d *Server) updateCounters(update func(*Counters)) {
-	d.serveState.mu.Lock()
-	defer d.serveState.mu.Unlock()
-	update(&d.serveState.counters)
+	d.countersMu.Lock()
+	defer d.countersMu.Unlock()
+	update(&d.counters)
 }
 
-// ErrClosed is returned by Serve after Close.
-var ErrClosed = errors.New("domain controller closed")
-
-// Serve accepts connections until ctx is done, which is no error, or until Close. It
-// serves LDAP with StartTLS on plain and LDAPS on secure. One of them may be nil. It
-// closes both and returns after its last goroutine. It cannot be called again after that.
+// Serve accepts connections until ctx is done, which is no error, or until a listener
+// fails. It serves LDAP with StartTLS on plain and LDAPS on secure. One of them may be nil.
+// It closes both, and all connections, and returns after its last goroutine.
 func (d *Server) Serve(ctx context.Context, plain, secure net.Listener) error {
-	listeners := make([]net.Listener, 0, 2)
+	group, ctx := errgroup.WithContext(ctx)
 	for _, listener := range []net.Listener{plain, secure} {
 		if listener != nil {
-			listeners = append(listeners, listener)
+			group.Go(func() error { return d.accept(ctx, group, listener, listener == secure) })
 		}
 	}
-	if !d.registerListeners(listeners) {
-		for _, listener := range listeners {
-			listener.Close()
-		}
-		return ErrClosed
-	}
-	defer d.serveState.running.Done()
-
-	stop := context.AfterFunc(ctx, d.closeAll)
-	defer stop()
-	results := make(chan error, len(listeners))
-	for _, listener := range listeners {
-		go func() { results <- d.accept(listener, listener == secure) }()
-	}
-	var err error
-	for range listeners {
-		if result := <-results; !errors.Is(result, net.ErrClosed) {
-			err = errors.Join(err, result)
-		}
-	}
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case err == nil:
-		return ErrClosed
-	}
-	return err
+	return group.Wait()
 }
 
-// registerListeners adds the listeners of a call of Serve. It reports false after Close.
-func (d *Server) registerListeners(listeners []net.Listener) bool {
-	s := &d.serveState
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.listeners = append(s.listeners, listeners...)
-	s.running.Add(1) // under the lock, so that Close waits for it
-	return true
-}
-
-// Close closes all connections, ends Serve and waits for its goroutines.
-func (d *Server) Close() {
-	d.closeAll()
-	d.serveState.running.Wait()
-}
-
-func (d *Server) closeAll() {
-	s := &d.serveState
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for _, listener := range s.listeners {
-		listener.Close()
-	}
-	for connection := range s.connections {
-		connection.Close()
-	}
-}
-
-// accept accepts connections until an error, which it returns. It closes the other
-// listener too.
-func (d *Server) accept(listener net.Listener, secure bool) error {
-	var serving sync.WaitGroup
-	defer func() {
-		d.closeAll()
-		serving.Wait()
-	}()
+// accept accepts connections until ctx is done, or until an error, which it returns.
+func (d *Server) accept(ctx context.Context, group *errgroup.Group, listener net.Listener, secure bool) error {
+	defer listener.Close()
+	defer context.AfterFunc(ctx, func() { listener.Close() })()
 	for {
 		raw, err := listener.Accept()
+		if err != nil && ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("accept on %s: %w", listener.Addr(), err)
 		}
-		if !d.register(raw) {
-			raw.Close()
-			continue
-		}
-		serving.Go(func() {
-			defer d.unregister(raw)
+		group.Go(func() error {
+			defer raw.Close()
+			defer context.AfterFunc(ctx, func() { raw.Close() })()
 			c := &connection{server: d, raw: raw, conn: raw}
 			if secure {
 				c.conn, c.encrypted = tls.Server(raw, d.tls), true
 			}
-			c.serve()
+			c.serve(ctx)
+			return nil
 		})
 	}
-}
-
-// register adds a connection. It reports false after Close.
-func (d *Server) register(raw net.Conn) bool {
-	d.serveState.mu.Lock()
-	defer d.serveState.mu.Unlock()
-	if d.serveState.closed {
-		return false
-	}
-	d.serveState.connections[raw] = struct{}{}
-	return true
-}
-
-func (d *Server) unregister(raw net.Conn) {
-	raw.Close()
-	d.serveState.mu.Lock()
-	defer d.serveState.mu.Unlock()
-	delete(d.serveState.connections, raw)
 }
 
 const handshakeTimeout = 10 * time.Second // of StartTLS
@@ -174,7 +82,7 @@ type connection struct {
 	encoder   encoder
 }
 
-func (c *connection) serve() {
+func (c *connection) serve(ctx context.Context) {
 	reader := bufio.NewReader(c.conn)
 	for {
 		request, err := readRequest(reader)
@@ -194,8 +102,8 @@ func (c *connection) serve() {
 		case startTLS:
 			// Bytes that the client sent after the request are dropped with the reader.
 			encrypted := tls.Server(c.raw, c.server.tls)
-			ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
-			err := encrypted.HandshakeContext(ctx)
+			handshake, cancel := context.WithTimeout(ctx, handshakeTimeout)
+			err := encrypted.HandshakeContext(handshake)
 			cancel()
 			if err != nil {
 				return

@@ -14,7 +14,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 
@@ -56,12 +55,13 @@ type Server struct {
 	passwords    map[*object]string
 	service      *object // the account of Options.BindDN
 	highest      ad.USN
-	invocationID ad.GUID
+	invocationID ad.GUID // of the database that assigned the update sequence numbers
 	domainSID    string
 	nextRID      uint32
 	random       *rand.Rand
 
-	serveState serveState
+	countersMu sync.Mutex
+	counters   Counters
 }
 
 // The domain and its domain controller.
@@ -95,7 +95,6 @@ func New(options Options) *Server {
 		nextRID:     firstRID,
 		random:      rand.New(rand.NewPCG(options.Seed, 0x6469726563746f72)),
 	}
-	d.serveState.connections = map[net.Conn]struct{}{}
 	d.certificate, d.tls = newCertificate(hostName, domainName)
 	d.invocationID = d.newGUID()
 	d.domainSID = newSID(21, d.random.Uint32(), d.random.Uint32(), d.random.Uint32())
@@ -112,25 +111,6 @@ func (d *Server) Base() string { return d.root.dn() }
 
 // BindDN returns the DN of the account that can bind.
 func (d *Server) BindDN() string { return d.options.BindDN }
-
-// Certificate returns the server's self-signed certificate. It is valid for localhost,
-// 127.0.0.1, ::1, the domain controller and the domain.
-func (d *Server) Certificate() *x509.Certificate { return d.certificate }
-
-// HighestUSN returns the highest update sequence number assigned so far.
-func (d *Server) HighestUSN() ad.USN {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.highest
-}
-
-// InvocationID returns the identifier of the database that assigned the update sequence
-// numbers.
-func (d *Server) InvocationID() ad.GUID {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.invocationID
-}
 
 func (d *Server) newGUID() ad.GUID {
 	var guid ad.GUID

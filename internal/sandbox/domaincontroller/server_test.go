@@ -1,6 +1,7 @@
 package domaincontroller
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -30,6 +31,13 @@ var testNow = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 type testServer struct {
 	*Server
 	plain, secure string // addresses
+	stop          func() // ends Serve
+}
+
+func (d testServer) highestUSN() ad.USN {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.highest
 }
 
 func newTestServer(t *testing.T, o Options) testServer {
@@ -40,15 +48,19 @@ func newTestServer(t *testing.T, o Options) testServer {
 	}
 	d := New(o)
 	plain, secure := listenLoopback(t), listenLoopback(t)
-	served := make(chan error, 1)
-	go func() { served <- d.Serve(t.Context(), plain, secure) }()
-	t.Cleanup(func() {
-		d.Close()
-		if err := <-served; err != nil && !errors.Is(err, ErrClosed) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := d.Serve(ctx, plain, secure); err != nil {
 			t.Error(err)
 		}
 	})
-	return testServer{d, plain.Addr().String(), secure.Addr().String()}
+	stop := func() {
+		cancel()
+		serving.Wait()
+	}
+	t.Cleanup(stop)
+	return testServer{d, plain.Addr().String(), secure.Addr().String(), stop}
 }
 
 func listenLoopback(t *testing.T) net.Listener {
@@ -81,7 +93,7 @@ func (d testServer) bound(t *testing.T) *ldap.Conn {
 
 func (d testServer) trust() *tls.Config {
 	roots := x509.NewCertPool()
-	roots.AddCert(d.Certificate())
+	roots.AddCert(d.certificate)
 	return &tls.Config{RootCAs: roots, ServerName: "dc1.corp.example.com"}
 }
 
@@ -201,7 +213,7 @@ func TestRootDSE(t *testing.T) {
 	root := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)").Entries[0]
 	for name, want := range map[string]string{
 		"defaultNamingContext": "DC=corp,DC=example,DC=com", "dnsHostName": "dc1.corp.example.com", "currentTime": "20261122120000.0Z",
-		"highestCommittedUSN":        strconv.FormatInt(int64(d.HighestUSN()), 10),
+		"highestCommittedUSN":        strconv.FormatInt(int64(d.highestUSN()), 10),
 		"rootDomainNamingContext":    "DC=corp,DC=example,DC=com",
 		"configurationNamingContext": "CN=Configuration,DC=corp,DC=example,DC=com",
 		"dsServiceName":              "CN=NTDS Settings,CN=DC1,CN=Servers,CN=Default-First-Site-Name,CN=Sites,CN=Configuration,DC=corp,DC=example,DC=com",
@@ -234,7 +246,7 @@ func TestUnbound(t *testing.T) {
 
 	must(t, conn.Bind(d.BindDN(), testPassword))
 	entry := d.find(t, conn, settings, ldap.ScopeBaseObject, "(objectClass=*)", "invocationId").Entries[0]
-	if id := d.InvocationID(); entry.DN != settings || string(entry.GetRawAttributeValue("invocationId")) != string(id[:]) {
+	if id := d.invocationID; entry.DN != settings || string(entry.GetRawAttributeValue("invocationId")) != string(id[:]) {
 		t.Errorf("NTDS Settings: %v", entry)
 	}
 	checkError(t, conn.Bind(d.BindDN(), "wrong"), 49, "52e")
@@ -499,7 +511,7 @@ func TestClock(t *testing.T) {
 		return d.find(t, conn, dn, 0, "(objectClass=*)", attribute).Entries[0].GetAttributeValue(attribute)
 	}
 	computed := func() string { return read("msDS-User-Account-Control-Computed") }
-	highest := d.HighestUSN()
+	highest := d.highestUSN()
 	for _, step := range []struct {
 		after time.Duration
 		want  string
@@ -525,8 +537,8 @@ func TestClock(t *testing.T) {
 		t.Errorf("password expires at %s in a domain without a maximum age", got)
 	}
 	highest += 2
-	if d.HighestUSN() != highest {
-		t.Errorf("highest USN %d, want %d", d.HighestUSN(), highest)
+	if d.highestUSN() != highest {
+		t.Errorf("highest USN %d, want %d", d.highestUSN(), highest)
 	}
 }
 
@@ -545,15 +557,15 @@ func TestChanges(t *testing.T) {
 		{"modify", func() error { return d.Modify(dn, "TITLE", "Chief") }, "(title=chief)"},
 		{"clear", func() error { return d.Modify(dn, "title") }, "(!(title=*))"},
 		{"disable", func() error { return d.Disable(dn) }, "(userAccountControl:" + ruleBitAnd + ":=2)"},
-		{"enable", func() error { return d.Enable(dn) }, "(!(userAccountControl:" + ruleBitAnd + ":=2))"},
+		{"enable", func() error { return d.Modify(dn, "userAccountControl", "512") }, "(!(userAccountControl:" + ruleBitAnd + ":=2))"},
 		{"password", func() error { return d.SetPassword(dn, "secret") }, "(pwdLastSet=" + formatFileTime(testNow) + ")"},
 		{"rename", func() error { return d.Rename(dn, "Two, the 2nd") }, `(&(cn=Two, the 2nd)(distinguishedName=CN=Two\5c, the 2nd,` + base + "))"},
 		{"move", func() error { return d.Move(`CN=Two\, the 2nd,`+base, "CN=Users,"+d.Base()) }, `(distinguishedName=CN=Two\5c, the 2nd,CN=Users,` + d.Base() + ")"},
 	} {
-		before, highest := usn(), d.HighestUSN()
+		before, highest := usn(), d.highestUSN()
 		must(t, step.change())
-		if after := usn(); after <= before || d.HighestUSN() <= highest || after > d.HighestUSN() {
-			t.Errorf("%s: %d to %d, highest %d to %d", step.name, before, after, highest, d.HighestUSN())
+		if after := usn(); after <= before || d.highestUSN() <= highest || after > d.highestUSN() {
+			t.Errorf("%s: %d to %d, highest %d to %d", step.name, before, after, highest, d.highestUSN())
 		}
 		if found := d.find(t, conn, d.Base(), 2, fmt.Sprintf("(&(uSNChanged>=%d)%s)", highest+1, step.want)).Entries; len(found) != 1 {
 			t.Errorf("%s: %d objects match %s", step.name, len(found), step.want)
@@ -573,8 +585,8 @@ func TestUnchangedUSN(t *testing.T) {
 		name   string
 		change func() error
 	}{
-		{"last logon", func() error { return d.SetLocal(dn, "lastLogon", formatFileTime(testNow)) }},
-		{"bad passwords", func() error { return d.SetLocal(dn, "badPwdCount", "3") }},
+		{"last logon", func() error { return d.Modify(dn, "lastLogon", formatFileTime(testNow)) }},
+		{"bad passwords", func() error { return d.Modify(dn, "badPwdCount", "3") }},
 		{"name of the container", func() error { return d.Rename("OU=Service,"+d.Base(), "Services") }},
 	} {
 		before := d.usn(t, conn, guid)
@@ -606,51 +618,49 @@ func TestRefusedChanges(t *testing.T) {
 	d := newTestServer(t, Options{})
 	dn, base := addUser(t, d, "One"), "OU=Service,"+d.Base()
 	must(t, d.Add(Object{"CN=Team," + base, map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483644"}}}))
-	guid, highest := d.guid(t, d.bound(t), dn), d.HighestUSN()
+	guid, highest := d.guid(t, d.bound(t), dn), d.highestUSN()
 	for name, err := range map[string]error{
-		"existing":                           d.Add(Object{dn, map[string][]string{"objectClass": {"user"}}}),
-		"no container":                       d.Add(Object{"CN=x,OU=nowhere," + d.Base(), map[string][]string{"objectClass": {"user"}}}),
-		"other domain":                       d.Add(Object{"CN=x,DC=other", map[string][]string{"objectClass": {"user"}}}),
-		"unknown class":                      d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"unicorn"}}}),
-		"existing account":                   d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"SVC-QUALYS"}}}),
-		"wrong RDN":                          d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"organizationalUnit"}}}),
-		"system attribute":                   d.Modify(dn, "objectGUID", "x"),
-		"unknown attribute":                  d.Modify(dn, "shoeSize", "43"),
-		"empty value":                        d.Modify(dn, "title", ""),
-		"two values":                         d.Modify(dn, "title", "a", "b"),
-		"not an integer":                     d.Modify(dn, "accountExpires", "soon"),
-		"Modify of a local attribute":        d.Modify(dn, "lastLogon", "0"),
-		"SetLocal of a replicated attribute": d.SetLocal(dn, "title", "x"),
-		"unknown member":                     d.Modify("CN=Team,"+base, "member", "CN=nobody,"+base),
-		"unknown object":                     d.Disable("CN=nobody," + base),
-		"disable a container":                d.Disable(base),
-		"existing name":                      d.Rename(dn, "Team"),
-		"below itself":                       d.Move(base, base),
-		"with children":                      d.Delete(base),
-		"the domain":                         d.Delete(d.Base()),
-		"undelete a live object":             d.Undelete(guid),
-		"password of a container":            d.SetPassword(base, "x"),
+		"existing":                d.Add(Object{dn, map[string][]string{"objectClass": {"user"}}}),
+		"no container":            d.Add(Object{"CN=x,OU=nowhere," + d.Base(), map[string][]string{"objectClass": {"user"}}}),
+		"other domain":            d.Add(Object{"CN=x,DC=other", map[string][]string{"objectClass": {"user"}}}),
+		"unknown class":           d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"unicorn"}}}),
+		"existing account":        d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"user"}, "sAMAccountName": {"SVC-QUALYS"}}}),
+		"wrong RDN":               d.Add(Object{"CN=x," + base, map[string][]string{"objectClass": {"organizationalUnit"}}}),
+		"system attribute":        d.Modify(dn, "objectGUID", "x"),
+		"unknown attribute":       d.Modify(dn, "shoeSize", "43"),
+		"empty value":             d.Modify(dn, "title", ""),
+		"two values":              d.Modify(dn, "title", "a", "b"),
+		"not an integer":          d.Modify(dn, "accountExpires", "soon"),
+		"unknown member":          d.Modify("CN=Team,"+base, "member", "CN=nobody,"+base),
+		"unknown object":          d.Disable("CN=nobody," + base),
+		"disable a container":     d.Disable(base),
+		"existing name":           d.Rename(dn, "Team"),
+		"below itself":            d.Move(base, base),
+		"with children":           d.Delete(base),
+		"the domain":              d.Delete(d.Base()),
+		"undelete a live object":  d.Undelete(guid),
+		"password of a container": d.SetPassword(base, "x"),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if d.HighestUSN() != highest {
-		t.Errorf("highest USN changed from %d to %d", highest, d.HighestUSN())
+	if d.highestUSN() != highest {
+		t.Errorf("highest USN changed from %d to %d", highest, d.highestUSN())
 	}
 }
 
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	d := newTestServer(t, Options{Users: 100})
-	id, highest := d.InvocationID(), d.HighestUSN()
+	id, highest := d.invocationID, d.highestUSN()
 	d.Restore(Restoration{USNRollback: 100, SameInvocation: true})
-	if d.InvocationID() != id || d.HighestUSN() != highest-99 {
-		t.Errorf("snapshot: highest USN %d, before %d", d.HighestUSN(), highest)
+	if d.invocationID != id || d.highestUSN() != highest-99 {
+		t.Errorf("snapshot: highest USN %d, before %d", d.highestUSN(), highest)
 	}
 	d.Restore(Restoration{})
-	if d.InvocationID() == id || d.HighestUSN() != highest-98 {
-		t.Errorf("restore: highest USN %d, before %d", d.HighestUSN(), highest)
+	if d.invocationID == id || d.highestUSN() != highest-98 {
+		t.Errorf("restore: highest USN %d, before %d", d.highestUSN(), highest)
 	}
 }
 
@@ -713,8 +723,8 @@ func TestDeleted(t *testing.T) {
 	}
 }
 
-// TestClose is not parallel, because it checks all goroutines.
-func TestClose(t *testing.T) {
+// TestStop is not parallel, because it checks all goroutines.
+func TestStop(t *testing.T) {
 	d := newTestServer(t, Options{Users: 1000}) // one full page
 	idle := d.bound(t)
 	silent, err := net.Dial("tcp", d.secure) // no TLS handshake
@@ -753,12 +763,12 @@ func TestClose(t *testing.T) {
 	for d.Counters().Entries == 0 {
 		runtime.Gosched() // until the server answers
 	}
-	d.Close() // must not wait for stalled clients
+	d.stop() // must not wait for stalled clients
 	if n := d.Counters().Searches; n == searches {
 		t.Errorf("all %d searches were answered, want a stalled one", n)
 	}
 	if _, err := idle.Search(ldap.NewSearchRequest("", 0, 0, 0, 0, false, "(objectClass=*)", nil, nil)); err == nil {
-		t.Error("search succeeded after Close")
+		t.Error("search succeeded after the end of Serve")
 	}
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
@@ -766,9 +776,6 @@ func TestClose(t *testing.T) {
 		if strings.Contains(string(stacks), running) {
 			t.Errorf("goroutine of %s is running", running)
 		}
-	}
-	if err := d.Serve(t.Context(), listenLoopback(t), nil); !errors.Is(err, ErrClosed) {
-		t.Errorf("Serve after Close: %v", err)
 	}
 }
 
