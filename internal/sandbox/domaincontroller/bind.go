@@ -129,7 +129,7 @@ func isDomain(name string) bool {
 // findBySAMAccountName returns the account or group with a sAMAccountName, or nil.
 func (d *Server) findBySAMAccountName(name string) *object {
 	for _, o := range d.objects {
-		if !o.deleted && o.class.samAccountType != "" && strings.EqualFold(o.attributes.first("sAMAccountName"), name) {
+		if !o.deleted && o.class.SAMAccountType != "" && strings.EqualFold(o.attributes.first("sAMAccountName"), name) {
 			return o
 		}
 	}

@@ -59,15 +59,16 @@ func (d *Server) Object(dn string, names ...string) (Object, error) {
 // all attributes except canonicalName.
 func exportedAttributes(names []string) (attributes []*attributeType) {
 	for _, name := range names {
-		if a := attributesByName[strings.ToLower(name)]; a != nil {
+		if a := attributeByName(name); a != nil {
 			attributes = append(attributes, a)
 		}
 	}
 	if len(names) > 0 {
 		return attributes
 	}
-	for i := range schema {
-		if a := &schema[i]; a.name != "canonicalName" {
+	all := loadSchema().Attributes
+	for i := range all {
+		if a := &all[i]; a.Name != "canonicalName" {
 			attributes = append(attributes, a)
 		}
 	}
@@ -77,8 +78,8 @@ func exportedAttributes(names []string) (attributes []*attributeType) {
 func (d *Server) export(o *object, now time.Time, attributes []*attributeType) Object {
 	exported := Object{DN: o.dn(), Attributes: map[string][]string{}}
 	for _, a := range attributes {
-		if values := slices.Collect(d.values(o, a.name, now)); len(values) > 0 {
-			exported.Attributes[a.name] = values
+		if values := slices.Collect(d.values(o, a.Name, now)); len(values) > 0 {
+			exported.Attributes[a.Name] = values
 		}
 	}
 	return exported
@@ -114,12 +115,12 @@ func (d *Server) newObject(o Object) (*object, error) {
 		return nil, err
 	}
 	names := o.Attributes["objectClass"]
-	if len(names) == 0 || classes[strings.ToLower(names[len(names)-1])] == nil {
+	if len(names) == 0 || classByName(names[len(names)-1]) == nil {
 		return nil, fmt.Errorf("objectClass %q is not supported", names)
 	}
-	added := &object{class: classes[strings.ToLower(names[len(names)-1])], parent: parent, rdn: name}
-	if name.attribute != added.class.rdnAttribute {
-		return nil, fmt.Errorf("the RDN of %s must begin with %s", added.class.name, added.class.rdnAttribute)
+	added := &object{class: classByName(names[len(names)-1]), parent: parent, rdn: name}
+	if name.attribute != added.class.RDNAttribute {
+		return nil, fmt.Errorf("the RDN of %s must begin with %s", added.class.Name, added.class.RDNAttribute)
 	}
 	setDefaults(added)
 	for _, attribute := range slices.Sorted(maps.Keys(o.Attributes)) {
@@ -131,9 +132,9 @@ func (d *Server) newObject(o Object) (*object, error) {
 		}
 	}
 	switch {
-	case added.class.samAccountType != "":
+	case added.class.SAMAccountType != "":
 		d.assignSID(added)
-	case added.class.name == "foreignSecurityPrincipal":
+	case added.class.Name == "foreignSecurityPrincipal":
 		var ok bool
 		if added.sid, ok = parseSID(name.value); !ok {
 			return nil, errors.New("the name of a foreign security principal must be a SID")
@@ -164,12 +165,12 @@ func (d *Server) locateNew(text string) (parent *object, name rdn, err error) {
 
 // setDefaults sets the attributes that an object of its class requires.
 func setDefaults(o *object) {
-	if o.class.samAccountType != "" {
+	if o.class.SAMAccountType != "" {
 		o.set("sAMAccountName", o.rdn.value)
-		o.set("sAMAccountType", o.class.samAccountType)
+		o.set("sAMAccountType", o.class.SAMAccountType)
 	}
 	switch {
-	case o.class.name == "group":
+	case o.class.Name == "group":
 		o.set("groupType", "-2147483646") // global, security
 	case o.is("user"):
 		control, primaryGroup := "512", "513"
@@ -201,7 +202,7 @@ func (d *Server) insert(o *object, created time.Time) {
 	o.attach(o.parent)
 	d.objects = append(d.objects, o)
 	d.byGUID[o.guid] = o
-	if o.class.name == "group" {
+	if o.class.Name == "group" {
 		d.groupsBySID[o.sid] = o
 	}
 	d.recordChange(o)
@@ -219,7 +220,7 @@ func (d *Server) recordChange(o *object) {
 // replicated assigns no update sequence number and keeps whenChanged, like a logon.
 func (d *Server) Modify(dn, attribute string, values ...string) error {
 	change := d.change
-	if a := attributesByName[strings.ToLower(attribute)]; a != nil && a.local {
+	if a := attributeByName(attribute); a != nil && a.Local {
 		change = d.changeLocally
 	}
 	return change("modify", dn, func(o *object) error { return d.setAttribute(o, attribute, values) })
@@ -260,15 +261,15 @@ func (d *Server) liveObject(dn string) (*object, error) {
 }
 
 func (d *Server) setAttribute(o *object, name string, values []string) error {
-	attribute := attributesByName[strings.ToLower(name)]
+	attribute := attributeByName(name)
 	if err := checkAttribute(attribute, values); err != nil {
 		return fmt.Errorf("attribute %s: %w", name, err)
 	}
-	if attribute.name == "member" {
+	if attribute.Name == "member" {
 		return d.setMembersByDN(o, values)
 	}
-	o.set(attribute.name, values...)
-	if attribute.name == "groupType" {
+	o.set(attribute.Name, values...)
+	if attribute.Name == "groupType" {
 		o.set("sAMAccountType", samAccountTypeOf(o.attributes.integer("groupType")))
 	}
 	return nil
@@ -278,16 +279,16 @@ func checkAttribute(attribute *attributeType, values []string) error {
 	switch {
 	case attribute == nil:
 		return errors.New("not in the schema")
-	case attribute.system:
+	case attribute.System:
 		return errors.New("owned by the system")
-	case len(values) > 1 && !attribute.many:
+	case len(values) > 1 && !attribute.Many:
 		return errors.New("single-valued")
 	}
 	for _, value := range values {
 		if value == "" {
 			return errors.New("empty value")
 		}
-		if _, err := strconv.ParseInt(value, 10, 64); attribute.syntax == syntaxInteger && err != nil {
+		if _, err := strconv.ParseInt(value, 10, 64); attribute.Syntax == syntaxInteger && err != nil {
 			return errors.New("not an integer")
 		}
 	}
@@ -474,10 +475,10 @@ func (d *Server) undelete(guid ad.GUID) error {
 	o.attach(parent)
 	o.set("lastKnownParent")
 	switch {
-	case o.class.name == "group":
+	case o.class.Name == "group":
 		o.set("sAMAccountType", samAccountTypeOf(o.attributes.integer("groupType")))
-	case o.class.samAccountType != "":
-		o.set("sAMAccountType", o.class.samAccountType)
+	case o.class.SAMAccountType != "":
+		o.set("sAMAccountType", o.class.SAMAccountType)
 	}
 	d.recordChange(o)
 	return nil

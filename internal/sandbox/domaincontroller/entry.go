@@ -35,7 +35,7 @@ func selectAttributes(names []string) selection {
 			s.all = true
 			continue
 		}
-		attribute := attributesByName[strings.ToLower(name)]
+		attribute := attributeByName(name)
 		if attribute == nil {
 			continue // not an error; "1.1" requests no attribute
 		}
@@ -70,14 +70,15 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 		s.selection = selection{}
 	}
 	for _, attribute := range s.selection.named {
-		if !s.selection.all || attribute.constructed {
+		if !s.selection.all || attribute.Constructed {
 			d.encodeAttribute(e, o, attribute, s)
 		}
 	}
 	if s.selection.all {
-		for i := range schema {
-			if !schema[i].constructed {
-				d.encodeAttribute(e, o, &schema[i], s)
+		all := loadSchema().Attributes
+		for i := range all {
+			if !all[i].Constructed {
+				d.encodeAttribute(e, o, &all[i], s)
 			}
 		}
 	}
@@ -88,18 +89,18 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 // encodeAttribute writes an attribute if it has values. A link attribute with more than
 // maxValRange values is written as a range, after an empty attribute without the option.
 func (d *Server) encodeAttribute(e *encoder, o *object, a *attributeType, s search) {
-	links := o.links(a.name)
+	links := o.links(a.Name)
 	requested, ranged := s.selection.ranges[a]
 	if !ranged && len(links) > maxValRange {
-		encodeValues(e, a.name, slices.Values[[]string](nil), true)
+		encodeValues(e, a.Name, slices.Values[[]string](nil), true)
 		requested = valueRange{0, -1}
 	}
 	if len(links) > maxValRange || ranged && len(links) > 0 {
-		encodeRange(e, links, a.name, requested, s)
+		encodeRange(e, links, a.Name, requested, s)
 		return
 	}
 	start := len(e.out)
-	if !encodeValues(e, a.name, d.searchedValues(o, a, s), s.typesOnly) {
+	if !encodeValues(e, a.Name, d.searchedValues(o, a, s), s.typesOnly) {
 		e.out = e.out[:start]
 	}
 }
@@ -142,13 +143,13 @@ func encodeRange(e *encoder, links []*object, name string, requested valueRange,
 // requests.
 func (d *Server) searchedValues(o *object, a *attributeType, s search) iter.Seq[string] {
 	switch {
-	case s.dnForm == dnPlain || a.syntax != syntaxDN:
-		return d.values(o, a.name, s.now)
-	case a.name == "member" || a.name == "memberOf":
-		return s.dnForm.formatAll(o.links(a.name))
+	case s.dnForm == dnPlain || a.Syntax != syntaxDN:
+		return d.values(o, a.Name, s.now)
+	case a.Name == "member" || a.Name == "memberOf":
+		return s.dnForm.formatAll(o.links(a.Name))
 	}
 	return func(yield func(string) bool) {
-		for value := range d.values(o, a.name, s.now) {
+		for value := range d.values(o, a.Name, s.now) {
 			if target := d.lookup(value); target != nil {
 				value = s.dnForm.format(target)
 			}

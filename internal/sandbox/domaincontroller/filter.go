@@ -122,8 +122,8 @@ func (d *Server) compileSet(coded element, depth int, empty ternary, join func(a
 
 // searchableAttribute returns an attribute, or nil if the schema does not contain it.
 func searchableAttribute(name string) (*attributeType, error) {
-	attribute := attributesByName[strings.ToLower(name)]
-	if attribute != nil && attribute.constructed {
+	attribute := attributeByName(name)
+	if attribute != nil && attribute.Constructed {
 		return nil, errConstructedAttribute
 	}
 	return attribute, nil
@@ -138,7 +138,7 @@ func (d *Server) matchAny(attribute *attributeType, matches func(value string) b
 		return undefinedFilter
 	}
 	return func(o *object) ternary {
-		for value := range d.values(o, attribute.name, time.Time{}) {
+		for value := range d.values(o, attribute.Name, time.Time{}) {
 			if matches(value) {
 				return isTrue
 			}
@@ -152,15 +152,15 @@ func (d *Server) compileEquality(attribute *attributeType, value string) filter 
 	if attribute == nil {
 		return undefinedFilter
 	}
-	switch attribute.name {
+	switch attribute.Name {
 	case "objectClass":
 		return d.matchAny(attribute, func(name string) bool { return strings.EqualFold(name, value) })
 	case "member", "memberOf":
-		return d.compileLink(attribute.name, value, false)
+		return d.compileLink(attribute.Name, value, false)
 	case "objectGUID":
 		return func(o *object) ternary { return ternaryOf(string(o.guid[:]) == value) }
 	}
-	if attribute.syntax == syntaxText {
+	if attribute.Syntax == syntaxText {
 		return d.matchAny(attribute, func(stored string) bool { return strings.EqualFold(stored, value) })
 	}
 	return d.compileOrder(attribute, value, func(order int) bool { return order == 0 })
@@ -176,7 +176,7 @@ func (d *Server) compileOrder(attribute *attributeType, value string, holds func
 	if compare == nil {
 		return undefinedFilter
 	}
-	if attribute.name == "uSNChanged" { // fast path for delta syncs, which evaluate it for every object
+	if attribute.Name == "uSNChanged" { // fast path for delta syncs, which evaluate it for every object
 		want, _ := strconv.ParseInt(value, 10, 64)
 		return func(o *object) ternary { return ternaryOf(holds(cmp.Compare(int64(o.usnChanged), want))) }
 	}
@@ -186,7 +186,7 @@ func (d *Server) compileOrder(attribute *attributeType, value string, holds func
 // comparer returns a function that compares a stored value with the given one. It returns
 // nil if the given value is invalid in the syntax of the attribute.
 func (d *Server) comparer(attribute *attributeType, value string) func(stored string) int {
-	switch attribute.syntax {
+	switch attribute.Syntax {
 	case syntaxInteger:
 		want, err := strconv.ParseInt(value, 10, 64)
 		if err != nil {
@@ -218,7 +218,7 @@ func (d *Server) comparer(attribute *attributeType, value string) func(stored st
 	case syntaxOctets:
 		return func(stored string) int { return strings.Compare(stored, value) }
 	case syntaxClass, syntaxDN:
-		if category, ok := categoryOf(value); ok && attribute.syntax == syntaxClass {
+		if category, ok := categoryOf(value); ok && attribute.Syntax == syntaxClass {
 			value = d.categoryDN(category)
 		} else if value, ok = canonicalDN(value); !ok {
 			return nil
@@ -285,9 +285,9 @@ func (d *Server) compileSubstrings(coded element) (filter, error) {
 	parts := coded.children[1].children
 	fold := bytes.ToLower
 	switch {
-	case attribute == nil, attribute.syntax != syntaxText && attribute.syntax != syntaxOctets && attribute.syntax != syntaxSID:
+	case attribute == nil, attribute.Syntax != syntaxText && attribute.Syntax != syntaxOctets && attribute.Syntax != syntaxSID:
 		return undefinedFilter, nil // integers, times and DNs have no substrings
-	case attribute.syntax != syntaxText:
+	case attribute.Syntax != syntaxText:
 		fold = func(b []byte) []byte { return b }
 	}
 	wanted := make([][]byte, len(parts))
@@ -337,13 +337,13 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 	case "":
 		return d.compileEquality(attribute, value), nil
 	case ruleChain:
-		if attribute.name == "member" || attribute.name == "memberOf" {
-			return d.compileLink(attribute.name, value, true), nil
+		if attribute.Name == "member" || attribute.Name == "memberOf" {
+			return d.compileLink(attribute.Name, value, true), nil
 		}
 	case ruleBitAnd, ruleBitOr:
 		// Stored flags are signed. Clients often send unsigned ones.
 		mask, err := strconv.ParseInt(value, 10, 64)
-		if err == nil && attribute.syntax == syntaxInteger {
+		if err == nil && attribute.Syntax == syntaxInteger {
 			return d.matchAny(attribute, func(stored string) bool {
 				n, _ := strconv.ParseInt(stored, 10, 64)
 				if rule == ruleBitOr {

@@ -66,7 +66,7 @@ func (o *object) isBelow(base *object) bool {
 }
 
 // is reports whether o has a class or a subclass of it.
-func (o *object) is(class string) bool { return slices.Contains(o.class.ancestors, class) }
+func (o *object) is(class string) bool { return slices.Contains(o.class.Ancestors, class) }
 
 func (o *object) attach(parent *object) {
 	o.parent = parent
@@ -87,7 +87,7 @@ func (o *object) set(name string, values ...string) {
 func (d *Server) values(o *object, name string, now time.Time) iter.Seq[string] {
 	switch name {
 	case "objectClass":
-		return slices.Values(o.class.ancestors)
+		return slices.Values(o.class.Ancestors)
 	case "member":
 		return dnPlain.formatAll(o.members)
 	case "memberOf":
@@ -111,7 +111,7 @@ func (d *Server) computedValue(o *object, name string, now time.Time) (value str
 	case "name":
 		return o.rdn.value, true
 	case "cn", "ou", "dc":
-		if strings.EqualFold(name, o.class.rdnAttribute) {
+		if strings.EqualFold(name, o.class.RDNAttribute) {
 			return o.rdn.value, true
 		}
 	case "distinguishedName":
@@ -135,7 +135,7 @@ func (d *Server) computedValue(o *object, name string, now time.Time) (value str
 		return o.sid, true
 	case "objectCategory":
 		if !o.deleted || o == d.deleted { // tombstones have none
-			return d.categoryDN(o.class.category), true
+			return d.categoryDN(o.class.Category), true
 		}
 	case "isDeleted":
 		if o.deleted {

@@ -3,7 +3,6 @@ package domaincontroller
 import (
 	_ "embed"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -48,12 +47,7 @@ func (n *nameList) UnmarshalText(text []byte) error {
 //go:embed sampledata.json
 var sampleDataJSON []byte
 
-var loadSampleData = sync.OnceValue(func() (s sampleData) {
-	if err := json.Unmarshal(sampleDataJSON, &s); err != nil {
-		panic(err) // it is embedded
-	}
-	return s
-})
+var loadSampleData = sync.OnceValue(func() sampleData { return parseEmbedded[sampleData](sampleDataJSON) })
 
 // record is the attributes of a generated object, by name.
 type record map[string]string
@@ -322,7 +316,7 @@ func (g *generator) managedAccount(name string) {
 	b := g.machine(name)
 	b["msDS-ManagedPasswordInterval"] = "30"
 	parent := g.d.root.children[(rdn{"CN", "Managed Service Accounts"}).key()]
-	g.addPrincipal("msds-groupmanagedserviceaccount", parent, name, b, g.now.Add(-g.duration(domainAge)))
+	g.addPrincipal("msDS-GroupManagedServiceAccount", parent, name, b, g.now.Add(-g.duration(domainAge)))
 }
 
 // machine returns the attributes of a machine account.
@@ -345,13 +339,13 @@ func (g *generator) contact(parent *object, n int) {
 	b := record{}
 	b["sn"], b["givenName"], b["displayName"] = family.native, given.native, name
 	b["mail"] = fmt.Sprintf("%s.%s@partner%d.example.net", given.latin, family.latin, n+1)
-	o := &object{class: classes["contact"], parent: parent, rdn: rdn{"CN", name}, attributes: b.attributes()}
+	o := &object{class: classByName("contact"), parent: parent, rdn: rdn{"CN", name}, attributes: b.attributes()}
 	g.d.insert(o, g.now.Add(-g.duration(domainAge)))
 }
 
 // addPrincipal adds a security principal.
 func (g *generator) addPrincipal(className string, parent *object, name string, b record, created time.Time) *object {
-	o := &object{class: classes[className], parent: parent, rdn: rdn{"CN", name}, attributes: b.attributes()}
+	o := &object{class: classByName(className), parent: parent, rdn: rdn{"CN", name}, attributes: b.attributes()}
 	g.d.assignSID(o)
 	g.d.insert(o, created)
 	return o

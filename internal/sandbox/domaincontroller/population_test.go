@@ -24,7 +24,7 @@ func TestPopulation(t *testing.T) {
 		names[strings.ToLower(o.DN)] = true
 		for name, values := range o.Attributes {
 			for _, value := range values {
-				if attribute := attributesByName[strings.ToLower(name)]; attribute.syntax == syntaxText && !utf8.ValidString(value) || value == "" {
+				if attribute := attributeByName(name); attribute.Syntax == syntaxText && !utf8.ValidString(value) || value == "" {
 					t.Errorf("%s: invalid %s %q", o.DN, name, value)
 				}
 			}
@@ -76,7 +76,7 @@ func TestPopulation(t *testing.T) {
 			t.Errorf("no object with: %s", want)
 		}
 	}
-	if users != 44 || groups != 12+len(builtinGroups)+len(domainGroups) {
+	if users != 44 || groups != 12+len(loadSchema().BuiltinGroups)+len(loadSchema().DomainGroups) {
 		t.Errorf("%d users, %d groups", users, groups)
 	}
 }
