@@ -9,7 +9,7 @@ cat "$(go env GOROOT)/LICENSE"
 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/adconnector | sort -u |
 	while read -r module version dir; do
 		printf '\n==== %s %s\n\n' "$module" "$version"
-		cat "$dir"/LICEN[CS]E*
+		cat "$dir"/[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*
 		for notice in "$dir"/NOTICE*; do
 			[ ! -f "$notice" ] || cat "$notice"
 		done

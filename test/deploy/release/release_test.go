@@ -195,7 +195,7 @@ var licenses = []struct {
 // licenseOf returns the SPDX identifier of the license in a directory.
 func licenseOf(t *testing.T, dir string) string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "LICEN[CS]E*"))
+	files, err := filepath.Glob(filepath.Join(dir, "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%s: no license file, error %v", dir, err)
 	}
