@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -134,27 +133,18 @@ func (p *program) runDemo(ctx context.Context, connector *program, o demoOptions
 	}
 	p.connection = connector.connection
 
-	// The sandbox stops last: on its stop, the connector sends its state to the gateway.
-	sandboxCtx, stopSandbox := context.WithCancel(context.WithoutCancel(ctx))
-	connectorCtx, stopConnector := context.WithCancel(ctx)
 	scenarioCtx, stopScenario := context.WithCancelCause(ctx)
-	var sandboxDone, connectorDone sync.WaitGroup
-	sandboxDone.Go(func() {
-		if err := servers.serve(sandboxCtx); err != nil {
+	defer stopScenario(nil)
+	// The sandbox stops last: on its stop, the connector sends its state to the gateway.
+	defer startWorker(context.WithoutCancel(ctx), func(ctx context.Context) {
+		if err := servers.serve(ctx); err != nil {
 			stopScenario(err)
 		}
-	})
-	connectorDone.Go(func() {
-		err := connector.daemon(connectorCtx, c, scenario.observer(connectorCtx))
+	})()
+	defer startWorker(ctx, func(ctx context.Context) {
+		err := connector.daemon(ctx, c, scenario.observer(ctx))
 		stopScenario(cmp.Or(err, errors.New("the connector stopped")))
-	})
-	defer func() {
-		stopConnector()
-		connectorDone.Wait()
-		stopSandbox()
-		sandboxDone.Wait()
-		stopScenario(nil)
-	}()
+	})()
 	if err := scenario.play(scenarioCtx, c.Service.Schedule.Expression); err != nil {
 		return err
 	}

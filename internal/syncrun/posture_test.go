@@ -16,6 +16,7 @@ import (
 	"adconnector/internal/identity"
 	"adconnector/internal/membership"
 	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/state"
 	"adconnector/test/testenv"
 )
@@ -441,7 +442,7 @@ func TestDomainPosture(t *testing.T) {
 	if got := e.postureOf(e.user(0), "passwordPolicy"); got != policy {
 		t.Errorf("policy %q", got)
 	}
-	domain := string(e.gateway.Sandbox().Domains()[0].Asset)
+	domain := string(e.gateway.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset)
 	for _, want := range []string{
 		`"appliesTo":["` + e.SID(e.user(0)) + `"]`,
 		`"partner":"partner.example","direction":"BIDIRECTIONAL","type":"UPLEVEL","attributes":["FOREST_TRANSITIVE"],"sidFiltering":"FOREST"`,
@@ -460,7 +461,7 @@ func TestUnreadablePartOfDomainIsListed(t *testing.T) {
 	e := newPostureEnv(t, domaincontroller.Options{}, 0)
 	e.replaceInRequests("krbtgt", "krbtgX")
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
-	if domain := string(e.gateway.Sandbox().Domains()[0].Asset); !strings.Contains(domain, `"unreadable":["krbtgtPasswordLastChangedAt"]`) {
+	if domain := string(e.gateway.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(domain, `"unreadable":["krbtgtPasswordLastChangedAt"]`) {
 		t.Errorf("%s", domain)
 	}
 }

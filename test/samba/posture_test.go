@@ -417,7 +417,7 @@ func comparePosture(t *testing.T, d *controller, g *testenv.Gateway) {
 		if sid := s.sids[dn]; isGroup(r) && s.isPrivileged(sid) {
 			roles++
 			found := false
-			for _, i := range g.Sandbox().Roles() {
+			for _, i := range g.Sandbox().Identities(gatewayserver.KindRole) {
 				if i.ExternalAssetID == sid+":role" {
 					found = true
 					compareAsset("role "+dn, "roleAssetClass", i, s.role(t, dn, i))
@@ -529,7 +529,7 @@ func TestPosture(t *testing.T) {
 		return o
 	}
 	sync("first", "full")
-	domainAsset := string(g.Sandbox().Domains()[0].Asset)
+	domainAsset := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset)
 	for _, want := range []string{`"id":"` + d.sid(t, baseDN) + `"`, `"threshold":` + strconv.Itoa(lockoutThreshold), `"minimumLength":7`, `"recycleBin":"DISABLED"`,
 		`"machineAccountQuota":10`, `"krbtgtPasswordLastChangedAt":`, `"operatingSystem":"Samba"`, `"unreadable":["fineGrainedPasswordPolicies"]`} {
 		if !strings.Contains(domainAsset, want) {
@@ -567,14 +567,14 @@ func TestPosture(t *testing.T) {
 	connection.Authentication.BindDN, connection.Authentication.Password = d.admin.dn, d.admin.password
 	g.SetConnection(connection)
 	sync("as administrator", "delta")
-	if text := string(g.Sandbox().Domains()[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sid(t, postureDN("expiring"))+`"],"minimumLength":12`) || strings.Contains(text, "unreadable") {
+	if text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sid(t, postureDN("expiring"))+`"],"minimumLength":12`) || strings.Contains(text, "unreadable") {
 		t.Errorf("password policy missing in the domain asset: %s", text)
 	}
 
 	profile.Assets = "IDENTITIES_ONLY"
 	g.SetProfile(profile)
 	run(t, settings, "sync").MustExit(t, 0)
-	for _, i := range slices.Concat(g.Sandbox().Roles(), g.Sandbox().Domains()) {
+	for _, i := range slices.Concat(g.Sandbox().Identities(gatewayserver.KindRole), g.Sandbox().Identities(gatewayserver.KindDomain)) {
 		if !strings.Contains(string(i.Asset), `"status":"DELETED"`) {
 			t.Errorf("not deleted without posture: %s", i.Asset)
 		}

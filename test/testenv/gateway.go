@@ -272,7 +272,7 @@ func (g *Gateway) Arrived(path string) int {
 func (g *Gateway) Held() map[string]string {
 	s := g.Sandbox()
 	assets := map[string]string{}
-	for _, identity := range slices.Concat(s.Users(), s.Groups(), s.Roles(), s.Domains()) {
+	for _, identity := range slices.Concat(s.Users(), s.Groups(), s.Identities(gatewayserver.KindRole), s.Identities(gatewayserver.KindDomain)) {
 		assets[identity.VendorAssetID] = string(identity.Asset)
 	}
 	return assets

@@ -93,10 +93,6 @@ func (d *Server) Add(o Object) error {
 	if names := o.Attributes["sAMAccountName"]; len(names) > 0 && d.findBySAMAccountName(names[0]) != nil {
 		return fmt.Errorf("add %s: sAMAccountName %s exists", o.DN, names[0])
 	}
-	return d.add(o)
-}
-
-func (d *Server) add(o Object) error {
 	added, err := d.newObject(o)
 	if err != nil {
 		return fmt.Errorf("add %s: %w", o.DN, err)
@@ -449,25 +445,18 @@ const tombstoneMark = "\nDEL:"
 func (d *Server) Undelete(guid ad.GUID) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.undelete(guid); err != nil {
-		return fmt.Errorf("undelete %s: %w", guid, err)
-	}
-	return nil
-}
-
-func (d *Server) undelete(guid ad.GUID) error {
 	o := d.byGUID[guid]
 	if o == nil || !o.deleted || o == d.deleted {
-		return errors.New("tombstone does not exist")
+		return fmt.Errorf("undelete %s: tombstone does not exist", guid)
 	}
 	parent, err := d.liveObject(o.attributes.first("lastKnownParent"))
 	if err != nil {
-		return fmt.Errorf("former container: %w", err)
+		return fmt.Errorf("undelete %s: former container: %w", guid, err)
 	}
 	name := o.rdn
 	name.value, _, _ = strings.Cut(name.value, tombstoneMark)
 	if parent.children[name.key()] != nil {
-		return errNameExists
+		return fmt.Errorf("undelete %s: %w", guid, errNameExists)
 	}
 	o.detach()
 	o.deleted = false

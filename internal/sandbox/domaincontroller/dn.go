@@ -15,34 +15,13 @@ type rdn struct {
 // key returns a normalized form for comparisons.
 func (r rdn) key() string { return strings.ToLower(r.attribute + "=" + r.value) }
 
+// lineBreaks escapes line breaks as Active Directory does. RFC 4514 does not require it.
+var lineBreaks = strings.NewReplacer("\n", `\0A`, "\r", `\0D`)
+
 func (r rdn) append(dst []byte) []byte {
 	dst = append(dst, r.attribute...)
 	dst = append(dst, '=')
-	for i := range len(r.value) {
-		switch c := r.value[i]; c {
-		case ',', '+', '"', '\\', '<', '>', ';':
-			dst = append(dst, '\\', c)
-		case '#':
-			if i == 0 {
-				dst = append(dst, '\\')
-			}
-			dst = append(dst, c)
-		case ' ':
-			if i == 0 || i == len(r.value)-1 {
-				dst = append(dst, '\\')
-			}
-			dst = append(dst, c)
-		case '\n':
-			dst = append(dst, `\0A`...)
-		case '\r':
-			dst = append(dst, `\0D`...)
-		case 0:
-			dst = append(dst, `\00`...)
-		default:
-			dst = append(dst, c)
-		}
-	}
-	return dst
+	return append(dst, lineBreaks.Replace(ldap.EscapeDN(r.value))...)
 }
 
 func newRDN(parsed *ldap.RelativeDN) rdn {

@@ -9,12 +9,8 @@ import (
 	"adconnector/internal/ad"
 )
 
-// Flags of userAccountControl.
-const (
-	controlPasswordNeverExpires = 0x10000
-	controlSmartcardRequired    = 0x40000
-	controlMachines             = 0x800 | 0x1000 | 0x2000
-)
+// controlMachines has the flags of userAccountControl that only accounts of machines have.
+const controlMachines = 0x800 | 0x1000 | 0x2000
 
 // computedAccountControl returns msDS-User-Account-Control-Computed (MS-ADTS
 // 3.1.1.4.5.17), or "".
@@ -51,7 +47,7 @@ func (d *Server) passwordExpiresAt(o *object, control ad.AccountControl) int64 {
 		maxAge = -pso.attributes.integer("msDS-MaximumPasswordAge")
 	}
 	switch {
-	case control&(controlPasswordNeverExpires|controlSmartcardRequired|controlMachines) != 0:
+	case control&(ad.AccountPasswordNeverExpires|ad.AccountSmartCardRequired|controlMachines) != 0:
 		return math.MaxInt64
 	case lastSet == 0:
 		return 0

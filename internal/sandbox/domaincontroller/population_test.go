@@ -46,7 +46,7 @@ func TestPopulation(t *testing.T) {
 			seen["disabled"] = seen["disabled"] || control&ad.AccountDisabled != 0
 			seen["locked"] = seen["locked"] || computed&ad.AccountLocked != 0
 			seen["password expired"] = seen["password expired"] || computed&ad.AccountPasswordExpired != 0
-			seen["password never expires"] = seen["password never expires"] || control&controlPasswordNeverExpires != 0
+			seen["password never expires"] = seen["password never expires"] || control&ad.AccountPasswordNeverExpires != 0
 			seen["was locked"] = seen["was locked"] || o.First("lockoutTime") != "" && computed&ad.AccountLocked == 0
 			seen["must change"] = seen["must change"] || o.First("pwdLastSet") == "0"
 			seen["expired"] = seen["expired"] || !expires.IsNone() && expires.Time().Before(testNow)

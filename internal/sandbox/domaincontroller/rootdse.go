@@ -45,16 +45,7 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 		if !s.selection.all && !slices.ContainsFunc(s.selection.names, func(name string) bool { return strings.EqualFold(name, attribute.name) }) {
 			continue
 		}
-		sequence := e.begin(tagSequence)
-		e.octets(tagOctets, attribute.name)
-		set := e.begin(tagSet)
-		for _, value := range attribute.values {
-			if !s.typesOnly {
-				e.octets(tagOctets, value)
-			}
-		}
-		e.end(set)
-		e.end(sequence)
+		encodeValues(e, attribute.name, slices.Values(attribute.values), s.typesOnly)
 	}
 	e.end(list)
 	end()

@@ -137,11 +137,11 @@ func (d *Server) createServiceAccount() error {
 		if newRDN(dn.RDNs[i]).attribute == "CN" {
 			class = "container"
 		}
-		if err := d.add(Object{DN: container, Attributes: map[string][]string{"objectClass": {class}}}); err != nil {
+		if err := d.Add(Object{DN: container, Attributes: map[string][]string{"objectClass": {class}}}); err != nil {
 			return err
 		}
 	}
-	err = d.add(Object{DN: d.options.BindDN, Attributes: map[string][]string{
+	err = d.Add(Object{DN: d.options.BindDN, Attributes: map[string][]string{
 		"objectClass": {"user"}, "description": {"Reads users and groups for the inventory"},
 		"userAccountControl": {"66048"}, // a normal account whose password never expires
 	}})

@@ -2,8 +2,8 @@
 //
 // It checks every request against the OpenAPI document of package gateway and against
 // the rules that a schema cannot express. It answers a violation with 400 and a message
-// that names the violation, and keeps it for Violations. Tokens are signed, expire and
-// can be revoked. An asset request that is sent more than once is stored once. No answer
+// that names the violation, and keeps it for Violations. Tokens expire and can be
+// revoked. An asset request that is sent more than once is stored once. No answer
 // other than a login contains a token or a password.
 //
 // The real gateway may answer differently, because half of the contract is our own
@@ -12,6 +12,7 @@
 package gatewayserver
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
@@ -173,12 +174,6 @@ func (s *Server) Users() []Identity { return s.Identities(KindUser) }
 
 // Groups returns all groups, with deleted ones, sorted by VendorAssetID.
 func (s *Server) Groups() []Identity { return s.Identities(KindGroup) }
-
-// Roles returns all roles, with deleted ones, sorted by VendorAssetID.
-func (s *Server) Roles() []Identity { return s.Identities(KindRole) }
-
-// Domains returns all domains, with deleted ones, sorted by VendorAssetID.
-func (s *Server) Domains() []Identity { return s.Identities(KindDomain) }
 
 // Identities returns all identities of a kind, with deleted ones, sorted by VendorAssetID.
 func (s *Server) Identities(kind string) []Identity {
@@ -391,22 +386,13 @@ func (s *Server) addRequest(record Request) {
 // readBody reads at most one byte more than the maximum. It discards up to 64 MiB of the
 // rest, because a client that is still sending would get a reset instead of 413.
 func readBody(r *http.Request, maximum int64) ([]byte, error) {
-	body := make([]byte, 0, max(512, min(r.ContentLength, maximum)+1))
-	for int64(len(body)) <= maximum {
-		if len(body) == cap(body) {
-			body = slices.Grow(body, len(body))
-		}
-		n, err := r.Body.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		if err == io.EOF {
-			return body, nil
-		}
-		if err != nil {
-			return body, err
-		}
+	var body bytes.Buffer
+	body.Grow(int(max(0, min(r.ContentLength, maximum))) + bytes.MinRead)
+	_, err := body.ReadFrom(io.LimitReader(r.Body, maximum+1))
+	if int64(body.Len()) > maximum {
+		_, _ = io.CopyN(io.Discard, r.Body, 64<<20)
 	}
-	_, _ = io.CopyN(io.Discard, r.Body, 64<<20)
-	return body, nil
+	return body.Bytes(), err
 }
 
 // answer is an HTTP answer. Its body is sent as JSON, except a bareToken.

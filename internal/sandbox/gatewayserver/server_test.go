@@ -174,7 +174,7 @@ func TestAnswers(t *testing.T) {
 		{"connection, body", authorized(g, "GET", connectionPath+"?customerUuid="+customer, "{}"), 400, "body: not allowed"},
 		{"connection, no token", getConnection.with("Authorization", ""), 401, `{"message":"no bearer token"}`},
 		{"connection, other scheme", getConnection.with("Authorization", "Basic YTpi"), 401, `{"message":"no bearer token"}`},
-		{"connection, not a JWT", getConnection.with("Authorization", "Bearer x"), 401, `{"message":"bearer token is not a JWT"}`},
+		{"connection, not a JWT", getConnection.with("Authorization", "Bearer x"), 401, `{"message":"token is revoked or from another gateway"}`},
 		{"connection, foreign token", getConnection.with("Authorization", "Bearer "+newTokens(time.Hour).issue("x")), 401, `{"message":"token is revoked or from another gateway"}`},
 		{"connection, no signature", getConnection.with("Authorization", "Bearer e30.e30."), 401, `{"message":"token is revoked or from another gateway"}`},
 		{"profile", getProfile, 200, `{"profileUuid":"` + profile + `","name":"all","baseContext":"DC=corp","searchScope":"SUBTREE","assets":"IDENTITIES_ONLY"}`},
