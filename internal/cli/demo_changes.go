@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
 )
 
 // change is a change in the directory and its expected effect at the gateway.
@@ -30,11 +31,7 @@ func (s *scenario) changeDirectory() ([]change, error) {
 	if len(users) < changedUsers {
 		return nil, newUsageError(fmt.Errorf("only %d users have names for the table, and the demo changes %d", len(users), changedUsers), "use another --seed or more --users")
 	}
-	inventory, err := s.readInventory()
-	if err != nil {
-		return nil, err
-	}
-
+	inventory := s.readInventory()
 	var changes []change
 	for _, planned := range s.planChanges(users, groups[len(groups)-1]) {
 		planned.time, planned.sentBefore = time.Now(), inventory[planned.guid].Times
@@ -99,20 +96,17 @@ func isPlainAccount(o domaincontroller.Object) bool {
 // printTable prints the effect of each change at the gateway. It returns an error that lists
 // the changes with another effect than expected.
 func (s *scenario) printTable(changes []change) error {
-	inventory, err := s.readInventory()
-	if err != nil {
-		return err
-	}
+	inventory := s.readInventory()
 	var missing []string
 	table := tabwriter.NewWriter(s.stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprint(table, "\nIN THE DIRECTORY\tAT THE GATEWAY\tREQUESTS\tTIME\n")
 	for _, c := range changes {
-		entry, found := inventory[c.guid]
-		got := fmt.Sprint(entry.fields[c.field])
-		requests := entry.Times - c.sentBefore
+		identity, found := inventory[c.guid]
+		got := gatewayserver.Text(identity.Fields()[c.field])
+		requests := identity.Times - c.sentBefore
 		duration := "-"
 		if requests > 0 {
-			duration = entry.ReceivedAt.Sub(c.time).Round(10 * time.Millisecond).String()
+			duration = identity.ReceivedAt.Sub(c.time).Round(10 * time.Millisecond).String()
 		}
 		if !found || c.field != "" && got != c.want || (requests == 0) != (c.field == "") {
 			missing = append(missing, c.text)

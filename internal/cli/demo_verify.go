@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -29,37 +28,13 @@ func guidOf(o domaincontroller.Object) string {
 	return guid.String()
 }
 
-// inventoryEntry is an identity at the gateway.
-type inventoryEntry struct {
-	gatewayserver.Identity
-	name   string
-	fields map[string]any // of its asset class
-}
-
 // readInventory returns the users and the groups at the gateway by GUID.
-func (s *sandboxServers) readInventory() (map[string]inventoryEntry, error) {
-	inventory := map[string]inventoryEntry{}
+func (s *sandboxServers) readInventory() map[string]gatewayserver.Identity {
+	inventory := map[string]gatewayserver.Identity{}
 	for _, identity := range append(s.gateway.Users(), s.gateway.Groups()...) {
-		var item struct {
-			Asset struct {
-				AssetDetail struct {
-					Name            string         `json:"name"`
-					UserAssetClass  map[string]any `json:"userAssetClass"`
-					GroupAssetClass map[string]any `json:"groupAssetClass"`
-				} `json:"assetDetail"`
-			} `json:"asset"`
-		}
-		if err := json.Unmarshal(identity.Asset, &item); err != nil {
-			return nil, fmt.Errorf("decode inventory: %w", err)
-		}
-		detail := item.Asset.AssetDetail
-		fields := detail.UserAssetClass
-		if identity.Kind == gatewayserver.KindGroup {
-			fields = detail.GroupAssetClass
-		}
-		inventory[identity.VendorAssetID] = inventoryEntry{identity, detail.Name, fields}
+		inventory[identity.VendorAssetID] = identity
 	}
-	return inventory, nil
+	return inventory
 }
 
 // comparedFields maps the fields of an asset that the demo compares to their source
@@ -73,10 +48,7 @@ var comparedFields = map[string]map[string]string{
 
 // verify compares all users and groups at the gateway with the directory.
 func (s *sandboxServers) verify() error {
-	inventory, err := s.readInventory()
-	if err != nil {
-		return err
-	}
+	inventory := s.readInventory()
 	users, groups := identities(s.directory.Objects())
 	var differences []string
 	for kind, objects := range map[string][]domaincontroller.Object{gatewayserver.KindUser: users, gatewayserver.KindGroup: groups} {
@@ -85,9 +57,9 @@ func (s *sandboxServers) verify() error {
 			delete(inventory, guidOf(o))
 		}
 	}
-	for _, entry := range inventory { // no longer in the directory
-		if entry.fields["status"] != "DELETED" {
-			differences = append(differences, fmt.Sprintf("%s is not deleted", entry.name))
+	for _, identity := range inventory { // no longer in the directory
+		if fields := identity.Fields(); gatewayserver.Text(fields["status"]) != "DELETED" {
+			differences = append(differences, fmt.Sprintf("%s is not deleted", gatewayserver.Text(fields["name"])))
 		}
 	}
 	if len(differences) > 0 {
@@ -96,22 +68,23 @@ func (s *sandboxServers) verify() error {
 	return nil
 }
 
-// compareIdentity returns the differences between an object and its entry at the gateway,
-// which is the zero value if the gateway has none.
-func compareIdentity(kind string, o domaincontroller.Object, entry inventoryEntry) (differences []string) {
-	if entry.Kind != kind {
+// compareIdentity returns the differences between an object and its identity at the
+// gateway, which is the zero value if the gateway has none.
+func compareIdentity(kind string, o domaincontroller.Object, identity gatewayserver.Identity) (differences []string) {
+	if identity.Kind != kind {
 		return []string{fmt.Sprintf("%s is missing as a %s", o.DN, kind)}
 	}
+	fields := identity.Fields()
 	for field, attribute := range comparedFields[kind] {
-		if got, _ := entry.fields[field].(string); got != o.First(attribute) {
+		if got := gatewayserver.Text(fields[field]); got != o.First(attribute) {
 			differences = append(differences, fmt.Sprintf("%s has the %s %q, not %q", o.DN, field, got, o.First(attribute)))
 		}
 	}
-	status := entry.fields["status"]
+	status := gatewayserver.Text(fields["status"])
 	control, _ := ad.ParseAccountControl([]byte(o.First("userAccountControl")))
 	disabled := control&ad.AccountDisabled != 0
 	if status == "DELETED" || kind == gatewayserver.KindUser && disabled != (status == "DISABLED") {
-		differences = append(differences, fmt.Sprintf("%s has the status %v", o.DN, status))
+		differences = append(differences, fmt.Sprintf("%s has the status %s", o.DN, status))
 	}
 	return differences
 }

@@ -86,39 +86,42 @@ func parseIdentity(asset json.RawMessage) (Identity, error) {
 		return Identity{}, err
 	}
 	switch {
-	case textValue(class["id"]) != header.ExternalAssetID:
+	case Text(class["id"]) != header.ExternalAssetID:
 		return Identity{}, fmt.Errorf("id differs from externalAssetId %s", header.ExternalAssetID)
-	case textValue(class["name"]) != textValue(detail["name"]):
+	case Text(class["name"]) != Text(detail["name"]):
 		return Identity{}, fmt.Errorf("names of %s differ", header.ExternalAssetID)
 	}
 	return Identity{ExternalAssetID: header.ExternalAssetID, VendorAssetID: header.VendorAssetID, Kind: kind, Asset: asset}, nil
 }
 
-// classes maps the classes of assetDetail to kinds.
-var classes = []struct{ class, kind string }{
-	{"userAssetClass", KindUser},
-	{"groupAssetClass", KindGroup},
-	{"roleAssetClass", KindRole},
-	{"domainAssetClass", KindDomain},
-}
+// classSuffix follows the kind in the name of a class, as in userAssetClass.
+const classSuffix = "AssetClass"
 
 // kindOf returns the kind of an assetDetail and the value of its class.
 func kindOf(detail map[string]json.RawMessage) (string, json.RawMessage) {
-	for _, c := range classes {
-		if raw, ok := detail[c.class]; ok {
-			return c.kind, raw
+	for _, kind := range []string{KindUser, KindGroup, KindRole, KindDomain} {
+		if raw, ok := detail[kind+classSuffix]; ok {
+			return kind, raw
 		}
 	}
 	return "", nil
 }
 
-// textValue returns the content of a JSON string, and any other JSON unchanged.
-func textValue(raw json.RawMessage) string {
-	if len(raw) == 0 || raw[0] != '"' {
+// Fields returns the fields of the asset's class.
+func (i Identity) Fields() map[string]json.RawMessage {
+	var item assetItem
+	var fields map[string]json.RawMessage
+	_ = json.Unmarshal(i.Asset, &item) // the server has parsed both before
+	_ = json.Unmarshal(item.Asset.AssetDetail[i.Kind+classSuffix], &fields)
+	return fields
+}
+
+// Text returns the content of a JSON string, and any other JSON unchanged.
+func Text(raw json.RawMessage) string {
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
 		return string(raw)
 	}
-	var text string
-	_ = json.Unmarshal(raw, &text) // it was parsed before
 	return text
 }
 

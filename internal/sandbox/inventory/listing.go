@@ -2,7 +2,6 @@ package inventory
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +13,6 @@ import (
 // kind is one class of assets with the columns of its listing.
 type kind struct {
 	name    string // Identity.Kind
-	class   string // of assetDetail
 	columns []column
 }
 
@@ -34,7 +32,7 @@ const (
 const statusDeleted = "DELETED"
 
 var kinds = []*kind{
-	{gatewayserver.KindUser, "userAssetClass", []column{
+	{gatewayserver.KindUser, []column{
 		{key: "name", title: "Name"},
 		{key: "email", title: "E-mail"},
 		{key: "jobTitle", title: "Job title"},
@@ -43,7 +41,7 @@ var kinds = []*kind{
 		{key: "passwordLastChangedAt", title: "Password set"},
 		{key: receivedAt, title: "Received"},
 	}},
-	{gatewayserver.KindGroup, "groupAssetClass", []column{
+	{gatewayserver.KindGroup, []column{
 		{key: "name", title: "Name"},
 		{key: "description", title: "Description"},
 		{key: "type", title: "Type", values: []string{"SECURITY", "DISTRIBUTION"}},
@@ -51,14 +49,14 @@ var kinds = []*kind{
 		{key: "status", title: "Status", values: []string{statusDeleted}},
 		{key: receivedAt, title: "Received"},
 	}},
-	{gatewayserver.KindRole, "roleAssetClass", []column{
+	{gatewayserver.KindRole, []column{
 		{key: "name", title: "Name"},
 		{key: "role", title: "Role"},
 		{key: "description", title: "Description"},
 		{key: "status", title: "Status", values: []string{statusDeleted}},
 		{key: receivedAt, title: "Received"},
 	}},
-	{gatewayserver.KindDomain, "domainAssetClass", []column{
+	{gatewayserver.KindDomain, []column{
 		{key: "name", title: "Name"},
 		{key: "recycleBin", title: "Recycle Bin"},
 		{key: "krbtgtPasswordLastChangedAt", title: "krbtgt password set"},
@@ -105,44 +103,21 @@ func (i *inventory) rows(k *kind) []*row {
 }
 
 func newRow(k *kind, identity gatewayserver.Identity) *row {
-	fields := classFields(k, identity.Asset)
+	fields := identity.Fields()
 	r := &row{identity: identity, cells: map[string]string{
 		source: identity.Source, receivedAt: timestamp(identity.ReceivedAt), vendorAssetID: identity.VendorAssetID,
 	}}
 	for _, c := range k.columns {
-		if value := fieldText(fields[c.key]); value != "" {
+		if value := gatewayserver.Text(fields[c.key]); value != "" {
 			r.cells[c.key] = value
 		}
 	}
 	texts := []string{identity.ExternalAssetID, identity.VendorAssetID}
 	for _, key := range searched {
-		texts = append(texts, fieldText(fields[key]))
+		texts = append(texts, gatewayserver.Text(fields[key]))
 	}
 	r.text = strings.ToLower(strings.Join(texts, "\n"))
 	return r
-}
-
-// classFields returns the fields of an asset's class. The gateway server has validated
-// the asset.
-func classFields(k *kind, asset json.RawMessage) map[string]json.RawMessage {
-	var item struct {
-		Asset struct {
-			AssetDetail map[string]json.RawMessage `json:"assetDetail"`
-		} `json:"asset"`
-	}
-	var fields map[string]json.RawMessage
-	_ = json.Unmarshal(asset, &item)
-	_ = json.Unmarshal(item.Asset.AssetDetail[k.class], &fields)
-	return fields
-}
-
-// fieldText returns the content of a JSON string, and any other JSON unchanged.
-func fieldText(raw json.RawMessage) string {
-	var text string
-	if json.Unmarshal(raw, &text) != nil {
-		return string(raw)
-	}
-	return text
 }
 
 // find returns the rows that match a query, in its order. Equal rows stay in the order

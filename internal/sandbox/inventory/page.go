@@ -295,7 +295,7 @@ type identityPage struct {
 
 func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind, identity gatewayserver.Identity, asset json.RawMessage) {
 	fields := map[string]string{}
-	for key, raw := range classFields(k, identity.Asset) {
+	for key, raw := range identity.Fields() {
 		flatten(fields, key, raw)
 	}
 	name := fields["name"]
@@ -325,7 +325,7 @@ func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind
 func flatten(fields map[string]string, path string, raw json.RawMessage) {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(raw, &object) != nil || object == nil {
-		fields[path] = fieldText(raw)
+		fields[path] = gatewayserver.Text(raw)
 		return
 	}
 	for key, field := range object {
