@@ -26,7 +26,8 @@ func (p *preflight) proxy(ctx context.Context) Check {
 	conn, err := dialer.DialContext(ctx, "tcp", p.ProxyAddress)
 	if err != nil {
 		p.proxyFailed = true
-		remedy := fmt.Sprintf("open TCP port %s to %s from this host, and check proxy.host and proxy.port", portOf(p.ProxyAddress), hostOf(p.ProxyAddress))
+		host, port, _ := net.SplitHostPort(p.ProxyAddress)
+		remedy := fmt.Sprintf("open TCP port %s to %s from this host, and check proxy.host and proxy.port", port, host)
 		return failed(fault.Operation{Op: "connect to", Object: "proxy " + p.ProxyAddress}.Failed(fault.Transient, err, remedy), "")
 	}
 	conn.Close()
@@ -45,20 +46,10 @@ func (p *preflight) login(ctx context.Context) Check {
 	p.loginFailed = true
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" && p.ProxyAddress == "" {
-		return failedWithRemedy(err, fmt.Sprintf("open TCP port %s to %s from this host, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url",
-			portOf(p.GatewayAddress), hostOf(p.GatewayAddress)))
+		host, port, _ := net.SplitHostPort(p.GatewayAddress)
+		return failedWithRemedy(err, fmt.Sprintf("open TCP port %s to %s from this host, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url", port, host))
 	}
 	return failed(err, "check connector.api.url, and try again")
-}
-
-func hostOf(address string) string {
-	host, _, _ := net.SplitHostPort(address)
-	return host
-}
-
-func portOf(address string) string {
-	_, port, _ := net.SplitHostPort(address)
-	return port
 }
 
 // connectionAndProfile reads the connection and the profile, the profile also after an error of

@@ -16,7 +16,7 @@ const (
 )
 
 // Loop calls Run at every tick of Schedule. All functions are called in the
-// goroutine of Serve. All but Run may be nil.
+// goroutine of Serve.
 type Loop struct {
 	Schedule   *Schedule
 	RunOnStart bool // start one run immediately, before the first tick
@@ -50,7 +50,7 @@ func (l *Loop) Serve(ctx context.Context) {
 	}
 	handledUntil := l.wallClock()
 	if l.RunOnStart {
-		l.scheduled(handledUntil)
+		l.OnScheduled(handledUntil)
 		handledUntil = l.run(ctx, handledUntil)
 	}
 	for ctx.Err() == nil {
@@ -63,7 +63,7 @@ func (l *Loop) Serve(ctx context.Context) {
 			}
 			return
 		}
-		l.scheduled(next)
+		l.OnScheduled(next)
 		if l.wait(ctx, next, handledUntil) {
 			handledUntil = l.run(ctx, next)
 		}
@@ -91,9 +91,7 @@ func (l *Loop) wait(ctx context.Context, next, handledUntil time.Time) bool {
 // sleep calls Heartbeat and waits for d, at most maxSleep. It returns false if ctx
 // is done.
 func (l *Loop) sleep(ctx context.Context, d time.Duration) bool {
-	if l.Heartbeat != nil {
-		l.Heartbeat()
-	}
+	l.Heartbeat()
 	timer := time.NewTimer(min(d, maxSleep))
 	defer timer.Stop()
 	select {
@@ -122,16 +120,10 @@ func (l *Loop) run(ctx context.Context, tick time.Time) time.Time {
 		}
 		missed, last = missed+1, next
 	}
-	if missed > 0 && l.OnMissed != nil {
+	if missed > 0 {
 		l.OnMissed(missed, last)
 	}
 	return end
-}
-
-func (l *Loop) scheduled(next time.Time) {
-	if l.OnScheduled != nil {
-		l.OnScheduled(next)
-	}
 }
 
 // wallClock returns the time without its monotonic reading, which stops during a

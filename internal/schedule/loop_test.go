@@ -41,6 +41,7 @@ func (r *recorder) loop(t *testing.T, expr string) *Loop {
 		},
 		OnScheduled: func(next time.Time) { r.record("next %s", next.Format("15:04:05")) },
 		OnMissed:    func(n int, last time.Time) { r.record("missed %d until %s", n, last.Format("15:04:05")) },
+		Heartbeat:   func() {},
 		Now:         r.now,
 	}
 }
@@ -125,7 +126,7 @@ func TestMissedCountIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{}
 		l := r.loop(t, "* * * * * *")
-		l.OnScheduled, l.Run = nil, func(context.Context, time.Time) {}
+		l.OnScheduled, l.Run = func(time.Time) {}, func(context.Context, time.Time) {}
 		counted := 0
 		l.OnMissed = func(n int, _ time.Time) { counted = n }
 		r.serve(l, func() {

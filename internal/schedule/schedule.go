@@ -123,18 +123,28 @@ func parseDescriptor(text string, zone *time.Location) (cron.Schedule, error) {
 
 // field describes the values of one position of an expression.
 type field struct {
-	name     string
-	min, max int
-	names    string // in ascending order of their numbers, starting at min
+	name      string
+	min, last int
+	names     string // in ascending order of their numbers, starting at min
 }
 
+const dayOfWeek = "day of week"
+
 var fields = []field{
-	{name: "second", max: 59},
-	{name: "minute", max: 59},
-	{name: "hour", max: 23},
-	{name: "day of month", min: 1, max: 31},
-	{name: "month", min: 1, max: 12, names: "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"},
-	{name: "day of week", max: 7, names: "SUN MON TUE WED THU FRI SAT"},
+	{name: "second", last: 59},
+	{name: "minute", last: 59},
+	{name: "hour", last: 23},
+	{name: "day of month", min: 1, last: 31},
+	{name: "month", min: 1, last: 12, names: "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"},
+	{name: dayOfWeek, last: 6, names: "SUN MON TUE WED THU FRI SAT"}, // 7 is Sunday, too
+}
+
+// max returns the largest number that an expression can contain.
+func (f field) max() int {
+	if f.name == dayOfWeek {
+		return 7
+	}
+	return f.last
 }
 
 func parseFields(words []string, zone *time.Location) (cron.Schedule, error) {
@@ -182,35 +192,38 @@ func parseWithLibrary(text string, zone *time.Location) (cron.Schedule, error) {
 	return schedule, nil
 }
 
-// normalize returns one item of a list in a form that robfig/cron accepts. It checks
-// the bounds and replaces names, and 7 for Sunday, with numbers.
+// normalize returns one item of a list in a form that robfig/cron accepts: * and ? with a
+// step, or the listed numbers. It checks the bounds and replaces names, and 7 for Sunday.
 func (f field) normalize(item string) (string, error) {
-	span, step, hasStep := strings.Cut(item, "/")
+	span, stepText, hasStep := strings.Cut(item, "/")
+	step := 1
 	if hasStep {
-		n, err := strconv.ParseUint(step, 10, 16)
+		n, err := strconv.ParseUint(stepText, 10, 16)
 		if err != nil || n == 0 {
 			return "", errStep
 		}
-		step = "/" + strconv.FormatUint(n, 10)
+		step = int(n)
 	}
 	if span == "*" || span == "?" {
-		return span + step, nil
+		return fmt.Sprintf("%s/%d", span, step), nil
 	}
 	lowText, highText, isRange := strings.Cut(span, "-")
 	low, err := f.number(lowText)
 	if err != nil {
 		return "", err
 	}
-	if !isRange {
-		return strconv.Itoa(f.foldSunday(low)) + step, nil
+	high := low
+	switch {
+	case isRange:
+		if high, err = f.number(highText); err != nil {
+			return "", err
+		}
+	case hasStep:
+		high = f.last
 	}
-	high, err := f.number(highText)
-	if err != nil {
-		return "", err
-	}
-	if f.isWeekday() {
+	if f.name == dayOfWeek {
 		// SUN as the end of a range is 7, as in FRI-SUN. 7 as the start is 0, as in 7-3.
-		if high == 0 && low > 0 && strings.EqualFold(highText, "SUN") {
+		if low > 0 && isRange && strings.EqualFold(highText, "SUN") {
 			high = 7
 		}
 		if low == 7 {
@@ -220,34 +233,11 @@ func (f field) normalize(item string) (string, error) {
 	if low > high {
 		return "", errBackward
 	}
-	if f.isWeekday() && high == 7 {
-		return weekdays(low, strings.TrimPrefix(step, "/")), nil
+	var numbers []string
+	for n := low; n <= high; n += step {
+		numbers = append(numbers, strconv.Itoa(n%(f.last+1))) // the week of robfig/cron ends on Saturday
 	}
-	return fmt.Sprintf("%d-%d%s", low, high, step), nil
-}
-
-// weekdays lists the days from low to the Sunday at the end of the week. robfig/cron
-// has no such range, because its week ends on Saturday.
-func weekdays(low int, stepText string) string {
-	step := 1
-	if stepText != "" {
-		step, _ = strconv.Atoi(stepText)
-	}
-	var days []string
-	for day := low; day <= 7; day += step {
-		days = append(days, strconv.Itoa(day%7))
-	}
-	return strings.Join(days, ",")
-}
-
-func (f field) isWeekday() bool { return f.max == 7 }
-
-// foldSunday returns 0 for the weekday 7.
-func (f field) foldSunday(n int) int {
-	if f.isWeekday() {
-		return n % 7
-	}
-	return n
+	return strings.Join(numbers, ","), nil
 }
 
 func (f field) number(text string) (int, error) {
@@ -263,14 +253,14 @@ func (f field) number(text string) (int, error) {
 		}
 		return 0, fmt.Errorf("%w, want %s", errValue, f.choices())
 	}
-	if int(n) < f.min || int(n) > f.max {
+	if int(n) < f.min || int(n) > f.max() {
 		return 0, fmt.Errorf("%w, want %s", errValue, f.choices())
 	}
 	return int(n), nil
 }
 
 func (f field) choices() string {
-	bounds := fmt.Sprintf("%d to %d", f.min, f.max)
+	bounds := fmt.Sprintf("%d to %d", f.min, f.max())
 	if f.names == "" {
 		return bounds
 	}

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 
 	"go.etcd.io/bbolt"
 )
@@ -109,14 +110,9 @@ func compareChecksums(tx *bbolt.Tx, computed map[string]uint64) error {
 // recordChecksum returns the FNV-1a hash of a record. It detects accidental changes, not
 // manipulation.
 func recordChecksum(key, value []byte) uint64 {
-	const prime = 1099511628211
-	sum := uint64(14695981039346656037)
-	for _, b := range key {
-		sum = (sum ^ uint64(b)) * prime
-	}
-	sum = (sum ^ uint64(len(key))) * prime // separates key and value
-	for _, b := range value {
-		sum = (sum ^ uint64(b)) * prime
-	}
-	return sum
+	sum := fnv.New64a()
+	sum.Write(key)
+	sum.Write([]byte{byte(len(key))}) // separates key and value; no key is longer than 255 bytes
+	sum.Write(value)
+	return sum.Sum64()
 }

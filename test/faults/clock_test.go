@@ -34,7 +34,10 @@ func TestClockJumps(t *testing.T) {
 		started := make(chan time.Time, 100)
 		ctx, cancel := context.WithCancel(t.Context())
 		loop := schedule.Loop{
-			Schedule: ticks,
+			Schedule:    ticks,
+			OnScheduled: func(time.Time) {},
+			OnMissed:    func(int, time.Time) {},
+			Heartbeat:   func() {},
 			Now: func() time.Time {
 				mu.Lock()
 				defer mu.Unlock()

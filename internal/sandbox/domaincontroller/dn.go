@@ -53,12 +53,11 @@ func canonicalDN(text string) (string, bool) {
 // locate returns the object with a DN and its nearest existing ancestor, which is the
 // object itself if it exists. Both are nil for a DN outside of the domain.
 func (d *Server) locate(dn *ldap.DN) (found, nearest *object) {
-	suffix := d.root.suffix
-	depth := len(dn.RDNs) - len(suffix)
+	depth := len(dn.RDNs) - len(d.suffix)
 	if depth < 0 {
 		return nil, nil
 	}
-	for i, want := range suffix {
+	for i, want := range d.suffix {
 		if newRDN(dn.RDNs[depth+i]).key() != want.key() {
 			return nil, nil
 		}

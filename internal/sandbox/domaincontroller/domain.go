@@ -65,9 +65,9 @@ func (d *Server) createRoot(created time.Time) {
 	}
 	d.root = &object{class: classByName("domainDNS"), partition: true, sid: d.domainSID, created: created.Unix(), guid: d.newGUID()}
 	for _, part := range dn.RDNs {
-		d.root.suffix = append(d.root.suffix, newRDN(part))
+		d.suffix = append(d.suffix, newRDN(part))
 	}
-	d.root.rdn = d.root.suffix[0]
+	d.root.rdn = d.suffix[0]
 	d.root.set("maxPwdAge", maxPwdAge)
 	d.root.set("minPwdAge", minPwdAge)
 	d.root.set("minPwdLength", "7")

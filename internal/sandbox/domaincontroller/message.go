@@ -41,15 +41,9 @@ func decode(value []byte) (element, error) {
 
 func (e element) text() string { return string(e.content) }
 
+// number returns the value of an integer, or 0 for an integer of more than 64 bits.
 func (e element) number() int64 {
-	var n int64
-	for i, c := range e.content {
-		if i == 0 {
-			n = int64(int8(c))
-			continue
-		}
-		n = n<<8 | int64(c)
-	}
+	n, _ := ber.ParseInt64(e.content)
 	return n
 }
 

@@ -16,10 +16,9 @@ type object struct {
 	guid       ad.GUID
 	sid        string // binary; empty: none
 	class      *class
-	parent     *object
+	parent     *object // nil: the domain
 	rdn        rdn
-	suffix     []rdn // the DN of the domain; empty for other objects
-	partition  bool  // root of a naming context
+	partition  bool // root of a naming context
 	deleted    bool
 	created    int64 // Unix seconds
 	changed    int64 // Unix seconds
@@ -34,22 +33,10 @@ type object struct {
 func (o *object) dn() string { return string(o.appendDN(nil)) }
 
 func (o *object) appendDN(dst []byte) []byte {
-	for ancestor := o; ancestor != nil; ancestor = ancestor.parent {
-		if ancestor != o {
-			dst = append(dst, ',')
-		}
-		if ancestor.suffix == nil {
-			dst = ancestor.rdn.append(dst)
-			continue
-		}
-		for i, part := range ancestor.suffix {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = part.append(dst)
-		}
+	for ancestor := o; ancestor.parent != nil; ancestor = ancestor.parent {
+		dst = append(ancestor.rdn.append(dst), ',')
 	}
-	return dst
+	return append(dst, domainDN...)
 }
 
 // isBelow reports whether o is base or below it in the same naming context.

@@ -46,6 +46,7 @@ type Server struct {
 
 	mu           sync.RWMutex
 	root         *object // the domain
+	suffix       []rdn   // the DN of the domain
 	deleted      *object // its Deleted Objects container
 	settings     *object // NTDS Settings of this domain controller
 	policies     *object // Password Settings Container
@@ -128,7 +129,7 @@ func (d *Server) createServiceAccount() error {
 	if err != nil {
 		return err
 	}
-	for i := len(dn.RDNs) - len(d.root.suffix) - 1; i > 0; i-- {
+	for i := len(dn.RDNs) - len(d.suffix) - 1; i > 0; i-- {
 		container := formatDN(dn.RDNs[i:])
 		if d.lookup(container) != nil {
 			continue
