@@ -153,7 +153,7 @@ func days(d time.Duration) string {
 	return fmt.Sprintf("%d days", n)
 }
 
-// bind binds once, at one server: each refused bind counts towards the account lockout.
+// bind binds once, at one server: each refused bind counts toward the account lockout.
 func (p *preflight) bind(ctx context.Context) Check {
 	usable := false
 	for _, c := range p.probes {

@@ -1,8 +1,8 @@
 // Package cli implements the commands of the program, its exit codes, and its signals, and
 // connects the other packages to each other.
 //
-// An error is logged once, on stderr. Results go to stdout. The first signal stops the
-// program in order within the grace, the second one stops it immediately. What a run does
+// An error is logged once, on stderr. Results go to stdout. The first signal shuts the
+// program down within the grace, the second one stops it immediately. What a run does
 // is not decided here.
 package cli
 
@@ -122,11 +122,11 @@ command it runs as a daemon, like "adconnector run".
 
 Every setting is an environment variable or a line of an env file, see "adconnector
 keys". Env files have the format of docker run --env-file; sample.env shows every
-key. NO_COLOR and TERM=dumb turn off colors, TERM=dumb the progress bar, too.
+key. NO_COLOR turns off colors, TERM=dumb turns off colors and the progress bar.
 
 Logs go to stderr: as JSON or, on a terminal, as text. Results go to stdout.
 
-SIGTERM and SIGINT stop the program in order within service.shutdown-grace. A second
+SIGTERM and SIGINT shut the program down within service.shutdown-grace. A second
 signal stops it immediately. SIGUSR1 makes the log of a daemon or a sync one level
 more verbose, SIGUSR2 one level less.
 

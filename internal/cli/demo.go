@@ -105,7 +105,7 @@ func (p *program) demo(ctx context.Context, o demoOptions) error {
 	return err
 }
 
-// runDemo starts the sandbox and the connector, plays the scenario, and stops both in
+// runDemo starts the sandbox and the connector, runs the scenario, and stops both in
 // reverse order. dir contains the files of the connector.
 func (p *program) runDemo(ctx context.Context, connector *program, o demoOptions, dir string) error {
 	servers, err := openSandbox(o.sandboxOptions)

@@ -67,8 +67,8 @@ func (h *levelHook) Run(e *zerolog.Event, level zerolog.Level, _ string) {
 	}
 }
 
-// followSignals changes the level until stop is called: SIGUSR1 one step towards trace, SIGUSR2
-// one step towards error. The log line about a change is written at any level.
+// followSignals changes the level until stop is called: SIGUSR1 one step toward trace, SIGUSR2
+// one step toward error. The log line about a change is written at any level.
 func (h *levelHook) followSignals(log zerolog.Logger) (stop func()) {
 	log = log.With().Str("component", "log").Logger()
 	return startWorker(context.Background(), func(ctx context.Context) {

@@ -19,7 +19,8 @@ sync where possible; --full forces a full sync. The command locks the state file
 stop the daemon first. --dry-run locks it too, but does not change it.
 
 If a run would delete more objects than sync.max-deletes or sync.max-deletes-percent
-allow, all its deletions are held. Review them with --dry-run. If they are correct,
+allow, or a full sync reads nothing, all its deletions are held. Later deletions are
+held too while some are. Review them with --dry-run. If they are correct,
 --allow-deletes releases them.`,
 		Example: `  # One run, with its result as JSON
   adconnector sync --env-file ad.env --output json

@@ -139,7 +139,7 @@ func init() {
 }
 
 // Connect opens a session with the first available server. A refused bind ends the
-// attempts: it counts towards the account's lockout, and other servers would refuse it too.
+// attempts: it counts toward the account's lockout, and other servers would refuse it too.
 func Connect(ctx context.Context, options Options) (*Session, error) {
 	o := options.withDefaults()
 	var errs []error

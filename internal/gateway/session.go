@@ -114,7 +114,7 @@ func (s *session) finishRefresh(t *token, err error) {
 	s.refresh = nil
 }
 
-// clearRefusal allows another login after a refused one. Each refused login counts towards
+// clearRefusal allows another login after a refused one. Each refused login counts toward
 // the account lockout.
 func (s *session) clearRefusal() {
 	s.mu.Lock()

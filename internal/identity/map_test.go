@@ -59,8 +59,9 @@ func TestGoldensCoverMap(t *testing.T) {
 	}
 }
 
-// TestVersions checks that the version was increased if the rows have changed. Otherwise
-// objects that were sent with the previous rows are not read again.
+// TestVersions checks that the version was increased if the sources or targets of the rows have
+// changed. Otherwise objects that were sent with the previous rows are not read again. It does not
+// detect a changed value function, which requires a new version too.
 func TestVersions(t *testing.T) {
 	t.Parallel()
 	digest := func(tables ...map[Kind][]row) string {
@@ -84,7 +85,7 @@ func TestVersions(t *testing.T) {
 		{"PostureVersion", PostureVersion, digest(posture), "2 875dc205526c6e55"},
 	} {
 		if got := fmt.Sprint(test.version, " ", test.rows); got != test.want {
-			t.Errorf("rows changed since %s %s: increase %s, and expect %q here", test.name, test.want, test.name, got)
+			t.Errorf("the rows or %s changed: %q, want %q; if you increased %s by one since the last release, expect the new value in this test", test.name, got, test.want, test.name)
 		}
 	}
 }

@@ -25,7 +25,7 @@ type Guard struct {
 
 // Evidence is the input of DecideDeletions, collected after everything else was read.
 type Evidence struct {
-	Deleted         []identity.Object // proven, including those held before
+	Deleted         []identity.Object // proven, including those held before; in a delta sync also held ones that it did not see
 	DisabledPosture []identity.Object // sent for security posture, which is now disabled: exempt from the guard
 	Undecided       []identity.Object // held before, and this run has no proof either way
 
@@ -93,8 +93,8 @@ func (g Guard) limitExceeded(e Evidence, deletions int) string {
 	return ""
 }
 
-// allowsRecheck reports whether the guard can allow this number of deletions. Otherwise the
-// objects are not read again.
+// allowsRecheck reports whether so many missing objects are searched once more by their GUIDs:
+// those that one search finds, as many as the guard can allow, or any number with a release.
 func (g Guard) allowsRecheck(deletions int, release bool) bool {
 	return deletions <= max(g.MaxDeletes, guidsPerFilter) || release
 }
@@ -191,7 +191,7 @@ func (r *reader) findTombstones(ctx context.Context, result readResult, tombston
 }
 
 // splitDisabledPosture separates the objects that were sent only for security posture, in a
-// full sync without it. The operator disabled it, so they need neither proof nor guard.
+// full sync without it. The operator disabled it, so no proof is required and the guard does not apply.
 func (r *reader) splitDisabledPosture(deleted []identity.Object) (others, posture []identity.Object, err error) {
 	if r.source.Posture || r.plan.Mode != full {
 		return deleted, nil, nil

@@ -307,7 +307,7 @@ func (r *graphReader) readLargeGroup(ctx context.Context, s *session, info group
 		switch {
 		case errors.Is(err, directory.ErrObjectChanged) && attempt < largeGroupAttempts:
 			continue
-		case err == nil && !found: // deleted meanwhile
+		case err == nil && !found: // deleted in the meantime
 			r.locked(func() { r.graph.Remove(info.guid) })
 		}
 		return err

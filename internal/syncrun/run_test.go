@@ -344,7 +344,7 @@ func TestRefusedLoginFailsRun(t *testing.T) {
 	}
 }
 
-// Each login counts towards the account lockout. Neither the other requests of a run nor
+// Each login counts toward the account lockout. Neither the other requests of a run nor
 // states sent again between runs may cause one.
 func TestRefusedLoginIsTriedOncePerRun(t *testing.T) {
 	t.Parallel()
