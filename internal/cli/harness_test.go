@@ -100,7 +100,7 @@ func (s *fixture) states(n int) []string {
 // connector returns the connector state in the state file.
 func (s *fixture) connector(t *testing.T) state.Connector {
 	t.Helper()
-	store, err := state.OpenReadOnly(s.StateDir)
+	store, err := state.Options{}.OpenReadOnly(s.StateDir)
 	if err != nil {
 		t.Fatal(err)
 	}

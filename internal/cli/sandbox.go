@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -191,16 +192,14 @@ func (s *sandboxServers) serve(ctx context.Context) error {
 		}
 		return nil
 	})
-	both.Go(func() error {
-		<-ctx.Done()
-		shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), 300*time.Millisecond)
-		defer cancel()
-		if err := server.Shutdown(shutdown); err != nil {
-			return server.Close() // drops active connections
-		}
-		return nil
-	})
-	return both.Wait()
+	<-ctx.Done()
+	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), 300*time.Millisecond)
+	defer cancel()
+	err := server.Shutdown(shutdown)
+	if err != nil {
+		err = server.Close() // drops active connections
+	}
+	return cmp.Or(both.Wait(), err)
 }
 
 // writeEnv writes an env file for a connector of the sandbox, with additional lines.

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/rs/zerolog"
 )
 
 // Class is the category of an error.
@@ -138,4 +140,17 @@ func All(err error) []error {
 		all = append(all, All(one)...)
 	}
 	return all
+}
+
+// Fields returns the log fields of err: error and, if not empty, remedy.
+func Fields(err error) zerolog.LogObjectMarshaler { return fields{err} }
+
+type fields struct{ err error }
+
+// MarshalZerologObject adds the fields.
+func (f fields) MarshalZerologObject(event *zerolog.Event) {
+	event.Str("error", f.err.Error())
+	if remedy := Remedy(f.err); remedy != "" {
+		event.Str("remedy", remedy)
+	}
 }

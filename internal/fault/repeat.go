@@ -3,6 +3,8 @@ package fault
 import (
 	"errors"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // RepeatCounter counts consecutive occurrences of the same error. Errors are the same if
@@ -45,4 +47,12 @@ func keyOf(err error) errorKey {
 		return errorKey{ClassOf(err), Operation{Object: err.Error()}}
 	}
 	return errorKey{e.Class, Operation{e.Op, e.Object}}
+}
+
+// MarshalZerologObject adds the fields repeated and failing_since if the error occurred
+// more than once in a row.
+func (r Repetition) MarshalZerologObject(event *zerolog.Event) {
+	if r.Times > 1 {
+		event.Int("repeated", r.Times).Time("failing_since", r.Since)
+	}
 }

@@ -40,9 +40,8 @@ func (s *Store) ChangeTarget(target string) error {
 }
 
 // RateLimit returns the end of the gateway's rate limit, or the zero time.
-func (s *Store) RateLimit() (until time.Time, err error) {
-	err = s.readMeta("read rate limit", keyLimit, &until)
-	return until, err
+func (s *Store) RateLimit() (time.Time, error) {
+	return readMeta[time.Time](s, "read rate limit", keyLimit)
 }
 
 // SetRateLimit records the end of the gateway's rate limit, which a restarted process

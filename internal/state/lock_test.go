@@ -31,7 +31,7 @@ func TestLocked(t *testing.T) {
 		dir := t.TempDir()
 		s := openStore(t, dir)
 		start := time.Now()
-		_, err := Open(dir)
+		_, err := Options{}.Open(dir)
 		faulttest.Check(t, err, fault.Error{Class: fault.Locked, Op: "lock", Object: "state directory " + dir}, ErrLocked, "service.state-dir")
 		if !isHeldByUs(err) {
 			t.Errorf("error without the holder: %v", err)

@@ -258,7 +258,7 @@ func TestCampaignPowerCut(t *testing.T) {
 		rounds = 6
 	}
 	dir := t.TempDir()
-	s := result(Open(dir))(t)
+	s := result(Options{}.Open(dir))(t)
 	defer s.Close()
 	if s.db.NoSync || s.db.NoGrowSync {
 		t.Fatal("syncs are disabled")

@@ -119,7 +119,7 @@ func TestReaderWaitsForWriter(t *testing.T) {
 		dir := t.TempDir()
 		openStore(t, dir)
 		start := time.Now()
-		_, err := OpenReadOnly(dir)
+		_, err := Options{}.OpenReadOnly(dir)
 		faulttest.Check(t, err, fault.Error{Class: fault.Locked, Op: "lock", Object: "state directory " + dir}, ErrLocked, "service.state-dir")
 		if !isHeldByUs(err) {
 			t.Errorf("the holder is not in %v", err)

@@ -56,9 +56,8 @@ func (s *Store) RecordRun(run Run, connector Connector) error {
 }
 
 // LastSuccess returns the start of the last run without an error, or the zero time.
-func (s *Store) LastSuccess() (start time.Time, err error) {
-	err = s.readMeta("read last success", keySuccess, &start)
-	return start, err
+func (s *Store) LastSuccess() (time.Time, error) {
+	return readMeta[time.Time](s, "read last success", keySuccess)
 }
 
 // Runs returns the recorded runs, the latest first.
@@ -76,4 +75,26 @@ func (s *Store) Runs() ([]Run, error) {
 		return nil
 	})
 	return runs, err
+}
+
+// Connector is the connector's state and its cause.
+type Connector struct {
+	State   string    `json:"state"`
+	RunID   string    `json:"run_id,omitempty"`
+	At      time.Time `json:"at"`
+	NextRun time.Time `json:"next_run,omitzero"`
+	Error   string    `json:"error,omitempty"`
+	Remedy  string    `json:"remedy,omitempty"` // of the error
+}
+
+// Connector returns the last recorded state, or the zero value.
+func (s *Store) Connector() (Connector, error) {
+	return readMeta[Connector](s, "read connector state", keyConnector)
+}
+
+// SetConnector records the connector's state.
+func (s *Store) SetConnector(connector Connector) error {
+	return s.update("record connector state", func(c change) error {
+		return c.putJSON(bucketMeta, keyConnector, connector)
+	})
 }

@@ -10,14 +10,17 @@
 package state
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -70,13 +73,48 @@ type Store struct {
 	inFlight map[batchID]struct{} // the content of bucketInFlight
 }
 
+// Options configure how a state file is opened. Only tests use other values than the zero
+// value.
+type Options struct {
+	// LockWait is the maximum time to wait for a lock. 0 means two seconds: a terminating
+	// process may hold the lock for a moment.
+	LockWait time.Duration
+	// NoSync disables syncs to the disk. Committed data then survives the end of the
+	// process, but not a power failure.
+	NoSync bool
+
+	// compactAbove is the minimum size in bytes of a file that is compacted. 0 means 32 MiB.
+	compactAbove int64
+}
+
+const (
+	defaultLockWait     = 2 * time.Second
+	defaultCompactAbove = 32 << 20
+)
+
+func (o Options) lockWait() time.Duration { return cmp.Or(o.LockWait, defaultLockWait) }
+
+func (o Options) bolt() *bbolt.Options {
+	return &bbolt.Options{Timeout: o.lockWait(), NoSync: o.NoSync, NoGrowSync: o.NoSync}
+}
+
+// syncDir syncs a directory unless NoSync is set. Otherwise, a new or renamed file may be
+// missing after a power failure, even if its content was synced.
+func (o Options) syncDir(dir string) error {
+	if o.NoSync {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // Open opens the state file in dir. It creates the directory and the file if they do not
 // exist. A damaged file is set aside and replaced with a new one. The next run then sends
 // all objects again, and objects that only the damaged file contained do not count as
 // deleted.
-func Open(dir string) (*Store, error) { return Options{}.Open(dir) }
-
-// Open is like the function [Open], with options.
 func (o Options) Open(dir string) (*Store, error) {
 	path := filepath.Join(dir, fileName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -142,6 +180,58 @@ func (o Options) open(path string) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// OpenReadOnly opens the state file in dir for reading. It creates, repairs and changes
+// nothing. If the file does not exist, the Store is empty. All writes fail.
+func (o Options) OpenReadOnly(dir string) (*Store, error) {
+	s := &Store{options: o, path: filepath.Join(dir, fileName), inFlight: map[batchID]struct{}{}}
+	switch info, err := os.Stat(s.path); {
+	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
+		return s, nil
+	case err != nil:
+		return nil, readError(s.path, err)
+	}
+	options := o.bolt()
+	options.ReadOnly = true
+	err := catchDamage(func() (err error) {
+		s.db, err = bbolt.Open(s.path, 0, options)
+		return err
+	})
+	if err != nil {
+		return nil, readError(s.path, err)
+	}
+	if err := catchDamage(func() error { return s.db.View(s.load) }); err != nil {
+		_ = catchDamage(s.db.Close) // err is more relevant
+		if !errors.Is(err, ErrDamaged) {
+			return nil, err
+		}
+		return nil, readError(s.path, err)
+	}
+	return s, nil
+}
+
+// readError returns the error of opening a file for reading.
+func readError(path string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return accessError(path, err, "readable")
+	}
+	return openError(path, err)
+}
+
+// IsReadOnly reports whether the file was opened for reading only.
+func (s *Store) IsReadOnly() bool { return s.db == nil || s.db.IsReadOnly() }
+
+// Path returns the path of the state file, which may not exist.
+func (s *Store) Path() string { return s.path }
+
+// FileSize returns the size of the file in bytes, or 0 if it does not exist.
+func (s *Store) FileSize() int64 {
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // Close closes the file. If the file was found damaged, Close sets it aside instead: bbolt
@@ -230,10 +320,11 @@ func (s *Store) update(op string, write func(change) error) error {
 	}))
 }
 
-// readMeta decodes the value of a key of bucketMeta. It does nothing if the key does not
+// readMeta returns the value of a key of bucketMeta, or the zero value if the key does not
 // exist.
-func (s *Store) readMeta(op string, key []byte, target any) error {
-	return s.view(op, func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketMeta), key, target) })
+func readMeta[T any](s *Store, op string, key []byte) (value T, err error) {
+	err = s.view(op, func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketMeta), key, &value) })
+	return value, err
 }
 
 // getJSON decodes the value of a key. It does nothing if the key does not exist.

@@ -33,9 +33,8 @@ func (s *Store) Watermark(invocationID ad.InvocationID) (w Watermark, err error)
 }
 
 // LastFullSync returns the last full sync, or the zero value.
-func (s *Store) LastFullSync() (f FullSync, err error) {
-	err = s.readMeta("read last full sync", keyFullSync, &f)
-	return f, err
+func (s *Store) LastFullSync() (FullSync, error) {
+	return readMeta[FullSync](s, "read last full sync", keyFullSync)
 }
 
 // Progress is the result of a run whose objects are all acknowledged, rejected or held.

@@ -20,7 +20,7 @@ import (
 // deletions, and a rejection with hostile text. It returns the URL.
 func adminPage(t *testing.T) string {
 	t.Helper()
-	store, err := state.Open(t.TempDir())
+	store, err := state.Options{}.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -196,14 +196,12 @@ func (s attributeSet) integer(name string) int64 {
 
 // with returns the set with other values of one attribute. No value removes it.
 func (s attributeSet) with(name string, values ...string) attributeSet {
-	changed := make(attributeSet, 0, len(s)+len(values))
-	rest := s
-	for len(rest) > 0 && rest[0].name < name {
-		changed, rest = append(changed, rest[0]), rest[1:]
-	}
+	start, _ := slices.BinarySearchFunc(s, name, func(a attributeValue, name string) int { return strings.Compare(a.name, name) })
+	changed := slices.Clip(s[:start])
 	for _, value := range values {
 		changed = append(changed, attributeValue{name, value})
 	}
+	rest := s[start:]
 	for len(rest) > 0 && rest[0].name == name {
 		rest = rest[1:]
 	}
