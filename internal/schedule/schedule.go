@@ -68,7 +68,8 @@ func parse(expr string) (cron.Schedule, error) {
 	words := strings.Fields(expr)
 	zone := time.UTC
 	if len(words) > 0 {
-		if name, ok := zoneName(words[0]); ok {
+		name, ok := strings.CutPrefix(strings.TrimPrefix(words[0], "CRON_"), "TZ=")
+		if ok {
 			var err error
 			if zone, err = loadZone(name); err != nil {
 				return nil, err
@@ -83,13 +84,6 @@ func parse(expr string) (cron.Schedule, error) {
 		return parseDescriptor(strings.ToLower(strings.Join(words, " ")), zone)
 	}
 	return parseFields(words, zone)
-}
-
-func zoneName(word string) (string, bool) {
-	if name, ok := strings.CutPrefix(word, "CRON_TZ="); ok {
-		return name, true
-	}
-	return strings.CutPrefix(word, "TZ=")
 }
 
 // loadZone returns a time zone. It rejects the names "" and "Local", which

@@ -92,9 +92,9 @@ func compareChecksums(tx *bbolt.Tx, computed map[string]uint64) error {
 	case checksums == nil:
 		return fmt.Errorf("%s: %w", bucketChecksums, errNoBucket)
 	}
-	for _, name := range append(buckets, graphBuckets...) { // meta is the first
+	for i, name := range append(buckets, graphBuckets...) { // meta is the first
 		sum, found := computed[string(name)]
-		if !found && !isGraphBucket(name) {
+		if !found && i < len(buckets) {
 			return fmt.Errorf("%s: %w", name, errNoBucket)
 		}
 		if sum != storedChecksum(checksums, name) {

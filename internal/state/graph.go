@@ -3,7 +3,6 @@ package state
 import (
 	"encoding/binary"
 	"errors"
-	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -29,10 +28,6 @@ var (
 
 	keyGraph = []byte("graph")
 )
-
-func isGraphBucket(bucket []byte) bool {
-	return slices.ContainsFunc(graphBuckets, func(name []byte) bool { return string(name) == string(bucket) })
-}
 
 // GraphSource is the base DN and the domain controller from which the graph was read.
 type GraphSource struct {

@@ -308,16 +308,15 @@ func noSuchObject(nearest *object) result {
 // findByGUID returns the object with a GUID, which is text or hexadecimal, or nil. It
 // reports false for an invalid GUID.
 func (d *Server) findByGUID(text string) (*object, bool) {
-	if raw, err := hex.DecodeString(text); err == nil && len(raw) == 16 {
-		return d.byGUID[ad.GUID(raw)], true
-	}
 	raw, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
-	if err != nil || len(raw) != 16 || len(text) != 36 {
+	if err != nil || len(raw) != 16 || len(text) != 32 && len(text) != 36 {
 		return nil, false
 	}
-	slices.Reverse(raw[:4]) // the first three fields are little-endian
-	slices.Reverse(raw[4:6])
-	slices.Reverse(raw[6:8])
+	if len(text) == 36 { // the first three fields are little-endian
+		slices.Reverse(raw[:4])
+		slices.Reverse(raw[4:6])
+		slices.Reverse(raw[6:8])
+	}
 	return d.byGUID[ad.GUID(raw)], true
 }
 

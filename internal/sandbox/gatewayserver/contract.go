@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -32,8 +33,8 @@ type contract struct{ operations []*operation }
 type operation struct {
 	id         string
 	method     string
-	segments   []string // of the path; {name} matches any segment
-	bearer     bool     // requires a token
+	path       *regexp.Regexp // with a group for each parameter
+	bearer     bool           // requires a token
 	parameters []parameter
 	mediaType  string // empty: no body
 	body       *jsonschema.Resolved
@@ -82,7 +83,7 @@ func loadContract(document []byte) (*contract, error) {
 	for path, methods := range api.Paths {
 		for method, definition := range methods {
 			op := &operation{
-				id: definition.OperationID, method: strings.ToUpper(method), segments: strings.Split(path, "/"), bearer: len(api.Security) > 0,
+				id: definition.OperationID, method: strings.ToUpper(method), path: pathPattern(path), bearer: len(api.Security) > 0,
 			}
 			if definition.Security != nil {
 				op.bearer = len(*definition.Security) > 0
@@ -136,28 +137,23 @@ func (api *openAPI) resolve(schema *jsonschema.Schema) (*jsonschema.Resolved, er
 
 // find returns the operation of a request and the parameters in its path.
 func (c *contract) find(method, path string) (*operation, map[string]string, error) {
-	segments := strings.Split(path, "/")
 	for _, op := range c.operations {
-		if values, ok := op.match(segments); ok && op.method == method {
-			return op, values, nil
+		match := op.path.FindStringSubmatch(path)
+		if match == nil || op.method != method {
+			continue
 		}
+		values := map[string]string{}
+		for i, name := range op.path.SubexpNames() {
+			values[name] = match[i]
+		}
+		return op, values, nil
 	}
 	return nil, nil, fmt.Errorf("%s %s is not in the contract", method, path)
 }
 
-func (o *operation) match(segments []string) (map[string]string, bool) {
-	if len(segments) != len(o.segments) {
-		return nil, false
-	}
-	values := map[string]string{}
-	for i, want := range o.segments {
-		if name, ok := strings.CutPrefix(want, "{"); ok {
-			values[strings.TrimSuffix(name, "}")] = segments[i]
-		} else if want != segments[i] {
-			return nil, false
-		}
-	}
-	return values, true
+// pathPattern returns the pattern of a path of the document, in which {name} matches any segment.
+func pathPattern(path string) *regexp.Regexp {
+	return regexp.MustCompile("^" + strings.NewReplacer(`\{`, "(?P<", `\}`, ">[^/]*)").Replace(regexp.QuoteMeta(path)) + "$")
 }
 
 // check validates a request. It returns the parsed body and the problems, without values

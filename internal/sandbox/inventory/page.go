@@ -27,7 +27,8 @@ var files embed.FS
 
 // templates are parsed at the first page, because most processes show none.
 var templates = sync.OnceValue(func() *template.Template {
-	return template.Must(template.ParseFS(files, "pages.html"))
+	functions := template.FuncMap{"moment": timeCell, "status": statusCell}
+	return template.Must(template.New("").Funcs(functions).ParseFS(files, "pages.html"))
 })
 
 // frame is what all pages have in common.
@@ -143,8 +144,8 @@ func chip(title, value string) cell {
 	return cell{Title: title, Text: label(value), Tone: cmp.Or(tones[value], "plain")}
 }
 
-func timeCell(title string, t time.Time) cell {
-	return cell{Title: title, Text: t.UTC().Format(time.DateTime), Time: timestamp(t)}
+func timeCell(t time.Time) cell {
+	return cell{Text: t.UTC().Format(time.DateTime), Time: timestamp(t)}
 }
 
 // newCell returns the cell of a value of a column.
@@ -288,7 +289,7 @@ type identityPage struct {
 	frame
 	gatewayserver.Identity
 	Name, Plural, URL string
-	Status, Received  cell
+	Status            cell
 	Fields            []cell
 	JSON              string
 }
@@ -303,7 +304,7 @@ func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind
 		name = "(no name)"
 	}
 	page := identityPage{
-		frame: i.frame(name, r), Identity: identity, Name: name, Plural: k.plural(), URL: k.path(), Received: timeCell("", identity.ReceivedAt),
+		frame: i.frame(name, r), Identity: identity, Name: name, Plural: k.plural(), URL: k.path(),
 	}
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		c := column{title: key}
@@ -350,12 +351,12 @@ func (i *inventory) statesPage(w http.ResponseWriter, r *http.Request, states []
 	page := statesPage{frame: i.frame("Connector states", r), pager: newPager(r, len(states), offset, limit)}
 	for n, state := range slicePart(states, page.offset, page.limit) {
 		at := time.Time(state.At)
-		row := stateRow{ConnectorState: state, At: timeCell("Since", at), Chip: chip("State", state.State), Next: cell{Title: "Next run"}, Lasted: "current"}
+		row := stateRow{ConnectorState: state, At: timeCell(at), Chip: chip("State", state.State), Lasted: "current"}
 		if next := page.offset + n - 1; next >= 0 {
 			row.Lasted = time.Time(states[next].At).Sub(at).String()
 		}
 		if state.NextRunAt != nil {
-			row.Next = timeCell("Next run", time.Time(*state.NextRunAt))
+			row.Next = timeCell(time.Time(*state.NextRunAt))
 		}
 		page.Rows = append(page.Rows, row)
 	}
@@ -367,18 +368,12 @@ type requestsPage struct {
 	pager
 	Violations []string
 	Counts     []countRow
-	Rows       []requestRow
+	Rows       []gatewayserver.Request
 }
 
 type countRow struct {
-	Call   string
-	Status cell
-	Count  int
-}
-
-type requestRow struct {
-	gatewayserver.Request
-	At, Chip cell
+	Call          string
+	Status, Count int
 }
 
 func (i *inventory) requestsPage(w http.ResponseWriter, r *http.Request, requests []gatewayserver.Request, offset, limit int) {
@@ -389,16 +384,14 @@ func (i *inventory) requestsPage(w http.ResponseWriter, r *http.Request, request
 	for _, call := range slices.Sorted(maps.Keys(counts)) {
 		end := strings.LastIndexByte(call, ' ')
 		status, _ := strconv.Atoi(call[end+1:]) // the key ends with the status
-		page.Counts = append(page.Counts, countRow{call[:end], statusCell(status), counts[call]})
+		page.Counts = append(page.Counts, countRow{call[:end], status, counts[call]})
 	}
-	for _, request := range slicePart(requests, page.offset, page.limit) {
-		page.Rows = append(page.Rows, requestRow{request, timeCell("At", request.At), statusCell(request.Status)})
-	}
+	page.Rows = slicePart(requests, page.offset, page.limit)
 	i.render(w, http.StatusOK, "requests", page)
 }
 
 func statusCell(status int) cell {
-	c := cell{Title: "Status", Text: fmt.Sprintf("%d %s", status, http.StatusText(status)), Tone: "good"}
+	c := cell{Text: fmt.Sprintf("%d %s", status, http.StatusText(status)), Tone: "good"}
 	switch {
 	case status == 0:
 		c.Text, c.Tone = "No answer", "bad"
