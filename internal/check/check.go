@@ -122,9 +122,7 @@ type preflight struct {
 // Run runs all checks and calls onCheck after each. After the end of ctx, it skips the
 // remaining checks.
 func Run(ctx context.Context, o Options, onCheck func(Check)) Report {
-	if o.countTimeout == 0 {
-		o.countTimeout = defaultCountTimeout
-	}
+	o.countTimeout = cmp.Or(o.countTimeout, defaultCountTimeout)
 	if o.now == nil {
 		o.now = time.Now
 	}

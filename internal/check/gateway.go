@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,10 +110,7 @@ func (p *preflight) readProfile(ctx context.Context) error {
 
 // describe returns a description of the source.
 func (p *preflight) describe() string {
-	protocol := p.directory.Protocol
-	if protocol == "" {
-		protocol = directory.LDAP
-	}
+	protocol := cmp.Or(p.directory.Protocol, directory.LDAP)
 	assets := "identities only"
 	if p.profile.Posture {
 		assets = "identities with security posture"

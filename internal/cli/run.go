@@ -126,6 +126,7 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, bea
 	defer cancel(nil)
 	var repeats fault.RepeatCounter // of errors to record the state
 	loop := schedule.Loop{
+		Now:        time.Now,
 		Schedule:   c.Service.Schedule,
 		RunOnStart: c.Service.RunOnStart,
 		Heartbeat:  beat,

@@ -31,8 +31,7 @@ type Loop struct {
 	OnMissed func(missed int, last time.Time)
 	// Heartbeat is called at least every 30 s while the loop waits.
 	Heartbeat func()
-
-	// Now returns the wall clock time. If nil, time.Now is used.
+	// Now returns the wall clock time.
 	Now func() time.Time
 }
 
@@ -129,8 +128,5 @@ func (l *Loop) run(ctx context.Context, tick time.Time) time.Time {
 // wallClock returns the time without its monotonic reading, which stops during a
 // suspend and ignores clock steps.
 func (l *Loop) wallClock() time.Time {
-	if l.Now != nil {
-		return l.Now().Round(0).UTC()
-	}
-	return time.Now().Round(0).UTC()
+	return l.Now().Round(0).UTC()
 }

@@ -10,6 +10,7 @@
 package domaincontroller
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -84,9 +85,7 @@ func New(options Options) *Server {
 	if options.Now == nil {
 		options.Now = time.Now
 	}
-	if options.BindDN == "" {
-		options.BindDN = "CN=svc-qualys,OU=Service," + domainDN
-	}
+	options.BindDN = cmp.Or(options.BindDN, "CN=svc-qualys,OU=Service,"+domainDN)
 	d := &Server{
 		options:     options,
 		byGUID:      map[ad.GUID]*object{},

@@ -125,12 +125,8 @@ type Server struct {
 
 // New returns a server without objects.
 func New(options Options) *Server {
-	if options.tokenLifetime == 0 {
-		options.tokenLifetime = 4 * time.Hour
-	}
-	if options.maxBody == 0 {
-		options.maxBody = 10 << 20
-	}
+	options.tokenLifetime = cmp.Or(options.tokenLifetime, 4*time.Hour)
+	options.maxBody = cmp.Or(options.maxBody, 10<<20)
 	contract, err := defaultContract()
 	if err != nil {
 		panic(err) // the document is embedded

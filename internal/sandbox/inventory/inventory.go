@@ -25,6 +25,7 @@
 package inventory
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -153,9 +154,7 @@ func (i *inventory) serveListing(w http.ResponseWriter, r *http.Request, k *kind
 		i.serveError(w, r, http.StatusBadRequest, err.Error())
 		return
 	}
-	if q.sort == "" {
-		q.sort = vendorAssetID
-	}
+	q.sort = cmp.Or(q.sort, vendorAssetID)
 	rows := i.find(k, q)
 	answer := part[document]{Source: i.gateway.LastSource(), Total: len(rows), Items: []document{}}
 	for _, row := range slicePart(rows, q.offset, q.limit) {
