@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,9 +84,12 @@ and removes its files.`,
 // are consequences of the interrupt.
 func (p *program) demo(ctx context.Context, o demoOptions) error {
 	p.enableProgressBar()
+	terminalSettings := slices.DeleteFunc(slices.Clone(p.environ), func(pair string) bool {
+		return !strings.HasPrefix(pair, "TERM=") && !strings.HasPrefix(pair, "NO_COLOR=")
+	})
 	// By default, the log of the connector would hide the output of the demo.
 	connector := &program{
-		environ: p.terminalSettings(), stdout: p.stdout, stderr: p.stderr,
+		environ: terminalSettings, stdout: p.stdout, stderr: p.stderr,
 		logFormat: p.logFormat, logLevel: cmp.Or(p.logLevel, "warn"), levelHook: newLevelHook(), hooks: p.hooks,
 	}
 	defer connector.levelHook.close()
@@ -157,16 +161,6 @@ func (p *program) runDemo(ctx context.Context, connector *program, o demoOptions
 	}
 	<-scenarioCtx.Done()
 	return context.Cause(scenarioCtx)
-}
-
-// terminalSettings returns the environment variables that control colors.
-func (p *program) terminalSettings() (pairs []string) {
-	for _, pair := range p.environ {
-		if strings.HasPrefix(pair, "TERM=") || strings.HasPrefix(pair, "NO_COLOR=") {
-			pairs = append(pairs, pair)
-		}
-	}
-	return pairs
 }
 
 // printLine prints a line on stdout. After the end of ctx it returns the cause instead.
