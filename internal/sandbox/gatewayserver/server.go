@@ -36,8 +36,9 @@ type Options struct {
 	Username, Password     string // for /auth
 	ClientID, ClientSecret string // for /auth/oidc, /auth/oauth and /oauth/token
 
-	Connection *Connection      // nil: 404
-	Profile    *gateway.Profile // nil: 404
+	// They must not be changed after New. nil: 404.
+	Connection *Connection
+	Profile    *gateway.Profile
 
 	WrapToken     bool          // logins return {"access_token":…} instead of the bare JWT
 	tokenLifetime time.Duration // 0: 4 h
@@ -131,8 +132,10 @@ func New(options Options) *Server {
 	if err != nil {
 		panic(err) // the document is embedded
 	}
-	s := &Server{
+	return &Server{
 		options:    options,
+		connection: options.Connection,
+		profile:    options.Profile,
 		contract:   contract,
 		tokens:     newTokens(options.tokenLifetime),
 		identities: map[string]*Identity{},
@@ -143,23 +146,22 @@ func New(options Options) *Server {
 		counts:     map[string]int{},
 		violations: recent[string]{keep: keepViolations},
 	}
-	s.SetConnection(options.Connection)
-	s.SetProfile(options.Profile)
-	return s
 }
 
-// SetConnection replaces the connection. With nil, the server answers 404.
+// SetConnection replaces the connection, which must not be changed afterwards. With nil, the
+// server answers 404.
 func (s *Server) SetConnection(connection *Connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.connection = clone(connection)
+	s.connection = connection
 }
 
-// SetProfile replaces the profile. With nil, the server answers 404.
+// SetProfile replaces the profile, which must not be changed afterwards. With nil, the server
+// answers 404.
 func (s *Server) SetProfile(profile *gateway.Profile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.profile = clone(profile)
+	s.profile = profile
 }
 
 // RevokeTokens revokes all tokens.
@@ -459,12 +461,4 @@ func (r *recent[T]) add(item T) {
 
 func (r *recent[T]) all() []T {
 	return append([]T{}, r.items[max(0, len(r.items)-r.keep):]...)
-}
-
-func clone[T any](p *T) *T {
-	if p == nil {
-		return nil
-	}
-	c := *p
-	return &c
 }
