@@ -11,6 +11,7 @@ const (
 	tagSet              = 0x31
 	tagSearchRequest    = 0x63
 	tagSearchEntry      = 0x64
+	tagSearchDone       = 0x65
 	tagSearchReference  = 0x73
 	tagExtendedResponse = 0x78
 )
@@ -82,6 +83,15 @@ func parseMessageHead(message []byte) (id int64, tag byte, ok bool) {
 		id = id<<8 | int64(c)
 	}
 	return id, rest[0], true
+}
+
+// entryDN returns the DN of a complete SearchResultEntry, or nil if it is malformed.
+func entryDN(message []byte) []byte {
+	body, _, _ := cutElement(message, tagSequence)
+	_, rest, _ := cutElement(body, tagInteger)
+	entry, _, _ := cutElement(rest, tagSearchEntry)
+	dn, _, _ := cutElement(entry, tagOctetString)
+	return dn
 }
 
 // resultCode returns the LDAP result code of a complete message whose operation has the

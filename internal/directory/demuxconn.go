@@ -30,6 +30,7 @@ type demuxConn struct {
 	waitTime     time.Duration // time spent in reads, less the allowance for received bytes
 	forwarded    int           // bytes of this response that went to go-ldap
 	stream       *entryStream  // receives the entries of the active search; nil: no search
+	lastDone     int64         // ID of the last request of a search that ended
 	err          error         // why reading ended
 }
 
@@ -57,7 +58,7 @@ var (
 var noticeOfDisconnection = []byte("1.3.6.1.4.1.1466.20036")
 
 func newDemuxConn(conn net.Conn, timeout time.Duration, onReceive func(bytes int)) *demuxConn {
-	return &demuxConn{Conn: conn, timeout: timeout, onReceive: onReceive, buf: make([]byte, 0, readSize)}
+	return &demuxConn{Conn: conn, timeout: timeout, onReceive: onReceive, buf: make([]byte, 0, readSize), lastDone: noMessage}
 }
 
 // awaitResponse sets whether a response is expected. While none is, the connection may be
@@ -160,6 +161,12 @@ func (w *demuxConn) nextMessage() error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	switch {
+	case tag == tagSearchEntry && id == w.lastDone:
+		return fmt.Errorf("%w: entry after the end of the search", errMalformed)
+	case tag == tagSearchDone && s != nil:
+		s.message, w.lastDone = noMessage, id
+	}
 	if w.forwarded += size; w.forwarded > maxForwarded {
 		return fmt.Errorf("%w: %d bytes besides entries", errTooLarge, w.forwarded)
 	}

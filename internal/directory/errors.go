@@ -30,6 +30,8 @@ var (
 	errNoPagingControl     = errors.New("result without a paging control, may be incomplete")
 	errNoReadAccess        = errors.New("not readable by the account")
 	errNoCertificate       = errors.New("no certificate found")
+	errForeignTarget       = errors.New("SRV record names a host outside of the domain")
+	errNoNewEntries        = errors.New("no new entries")
 	errNoProgress          = errors.New("the server announced more values but sent none")
 )
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -84,7 +85,7 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 	paging := make(chan error, 1)
 	go func() {
 		var err error
-		pages, err = s.requestPages(ctx, q)
+		pages, err = s.requestPages(ctx, q, stream)
 		close(stream.producerDone)
 		paging <- err
 	}()
@@ -111,9 +112,10 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 }
 
 // requestPages requests pages until the server returns an empty cookie.
-func (s *Session) requestPages(ctx context.Context, q Search) (pages int, err error) {
+func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStream) (pages int, err error) {
 	operation := s.operation("search", q.Base)
 	var cookie []byte
+	pagesWithoutNew := 0
 	for {
 		// The control is new for every page: go-ldap would reuse a stale cookie.
 		paging := ldap.NewControlPaging(uint32(s.PageSize))
@@ -150,8 +152,20 @@ func (s *Session) requestPages(ctx context.Context, q Search) (pages int, err er
 			return pages, nil
 		}
 		cookie = response.Cookie
+		if pagesWithoutNew++; stream.takeNew() {
+			pagesWithoutNew = 0
+		}
+		if pagesWithoutNew == maxPagesWithoutNew {
+			return pages, operation.Failed(fault.Incomplete, fmt.Errorf("%w in %d consecutive pages", errNoNewEntries, pagesWithoutNew), serverRemedy)
+		}
 	}
 }
+
+// maxPagesWithoutNew is the number of consecutive pages without a new entry after which a
+// search fails. Some empty pages are legitimate: a domain controller returns them while it
+// evaluates a filter without an index. An equal cookie proves nothing: Samba and
+// 389 Directory Server repeat theirs.
+const maxPagesWithoutNew = 1000
 
 // cookieRejected reports whether the server rejected the cookie of a page after the first
 // one. A server without paged results fails on the first page already.
@@ -167,6 +181,8 @@ type entryStream struct {
 	message int64  // ID of the page's request; guarded by demuxConn.mu
 	size    int    // minimum size of a full chunk
 	chunk   []byte // being filled by the reading goroutine
+	sample  sample // of the entries; used by the reading goroutine
+	hasNew  atomic.Bool
 
 	full         chan []byte
 	free         chan []byte
@@ -181,12 +197,16 @@ const (
 	defaultChunkSize = 64 << 10
 )
 
+// noMessage is not a valid message ID.
+const noMessage = -1
+
 var errConsumerDone = errors.New("search stopped")
 
 func newEntryStream(size int) *entryStream {
 	s := &entryStream{
 		size:    size,
-		message: -1, // not a valid message ID
+		message: noMessage,
+		sample:  newSample(),
 		full:    make(chan []byte, chunks), free: make(chan []byte, chunks),
 		producerDone: make(chan struct{}), consumerDone: make(chan struct{}),
 	}
@@ -196,8 +216,14 @@ func newEntryStream(size int) *entryStream {
 	return s
 }
 
+// takeNew reports whether new entries arrived since the last call.
+func (s *entryStream) takeNew() bool { return s.hasNew.Swap(false) }
+
 // write appends one message to the current chunk.
 func (s *entryStream) write(message []byte) error {
+	if s.sample.add(entryDN(message)) {
+		s.hasNew.Store(true)
+	}
 	if len(s.chunk) == 0 {
 		select {
 		case s.chunk = <-s.free:

@@ -339,8 +339,8 @@ func TestSearchIncompleteOrMalformed(t *testing.T) {
 	}
 }
 
-// TestEntriesAfterResult checks that entries after the end of a search do not block the
-// session.
+// TestEntriesAfterResult checks that entries after the end of a search are not counted and
+// end the session.
 func TestEntriesAfterResult(t *testing.T) {
 	t.Parallel()
 	entry := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 10_000)})
@@ -351,11 +351,79 @@ func TestEntriesAfterResult(t *testing.T) {
 		return false
 	}))
 	session := connect(t, options(server))
-	if _, err := session.Search(t.Context(), userSearch, collect(new(string))); err != nil {
-		t.Fatal(err)
+	var delivered string
+	if _, err := session.Search(t.Context(), userSearch, collect(&delivered)); err != nil || delivered != "" {
+		t.Fatalf("%q, %v", delivered, err)
 	}
-	if _, err := session.Search(t.Context(), userSearch, collect(new(string))); err == nil {
-		t.Error("no error")
+	_, err := session.Search(t.Context(), userSearch, collect(&delivered))
+	if !errors.Is(err, errMalformed) || delivered != "" {
+		t.Errorf("%q, %v", delivered, err)
+	}
+}
+
+// TestPagesWithoutProgress checks that a search ends when the server sends pages without end,
+// and that a search with many empty pages does not.
+func TestPagesWithoutProgress(t *testing.T) {
+	t.Parallel()
+	name := func(n int) string { return fmt.Sprintf("CN=%d", n) }
+	for _, test := range []struct {
+		name    string
+		entries func(page int) []string // DNs
+		end     int                     // number of pages; 0: endless
+		pages   int                     // complete pages when the search fails; 0: it succeeds
+	}{
+		{"empty pages", func(int) []string { return nil }, 0, maxPagesWithoutNew},
+		{"the same page", func(int) []string { return []string{"CN=a", "CN=b"} }, 0, maxPagesWithoutNew + 1},
+		{"alternating pages", func(page int) []string { return []string{name(page % 2)} }, 0, maxPagesWithoutNew + 2},
+		{"a new entry in the last page allowed", func(page int) []string {
+			return map[bool][]string{true: {name(page)}}[page%maxPagesWithoutNew == maxPagesWithoutNew-1]
+		}, 3 * maxPagesWithoutNew, 0},
+		{"one new entry a page", func(page int) []string { return []string{name(page)} }, 2 * maxPagesWithoutNew, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			page := 0
+			server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				for _, dn := range test.entries(page) {
+					p.Send(fakeldap.NewEntry(dn).Message(r.ID))
+				}
+				page++
+				cookie := "same" // Samba repeats its cookie
+				if page == test.end {
+					cookie = ""
+				}
+				return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging(cookie)))
+			}))
+			pages, err := connect(t, options(server)).Search(t.Context(), userSearch, collect(new(string)))
+			switch {
+			case test.pages == 0 && (err != nil || pages != test.end):
+				t.Errorf("%d pages, %v", pages, err)
+			case test.pages > 0 && (!errors.Is(err, errNoNewEntries) || fault.ClassOf(err) != fault.Incomplete || pages != test.pages):
+				t.Errorf("%d pages, %v", pages, err)
+			}
+		})
+	}
+}
+
+// TestSample checks that repeated entries are never new, and that new ones are detected
+// beyond the exact part of the sample.
+func TestSample(t *testing.T) {
+	t.Parallel()
+	s := newSample()
+	const entries = 4 * exactSample
+	isNew := func() (count int) {
+		for n := range entries {
+			if s.add(fmt.Appendf(nil, "CN=user%d,DC=corp", n)) {
+				count++
+			}
+		}
+		return count
+	}
+	if first := isNew(); first < exactSample+2*exactSample/sampleRate || first > exactSample+4*exactSample/sampleRate {
+		t.Errorf("%d of %d entries in the sample", first, entries)
+	}
+	if again := isNew(); again != 0 {
+		t.Errorf("%d repeated entries are new", again)
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 
 // server is the address of one server.
 type server struct {
-	host string
-	port int
+	host   string
+	port   int
+	domain string // the DNS domain whose SRV records name the host; "": the host is configured
 }
 
 func (s server) address() string { return net.JoinHostPort(s.host, strconv.Itoa(s.port)) }
@@ -41,7 +42,7 @@ func (o Options) servers(ctx context.Context) []server {
 	}
 	list := make([]server, 0, len(o.Hosts))
 	for _, host := range o.Hosts {
-		list = append(list, server{host, port})
+		list = append(list, server{host: host, port: port})
 	}
 	return list
 }
@@ -60,7 +61,7 @@ func (o Options) lookupControllers(ctx context.Context, domain string) []server 
 			port = int(record.Port) // for LDAP and StartTLS; withDefaults sets the port of LDAPS
 		}
 		if host := strings.TrimSuffix(record.Target, "."); host != "" { // ".": service not available (RFC 2782)
-			list = append(list, server{host, port})
+			list = append(list, server{host: host, port: port, domain: domain})
 		}
 	}
 	return list

@@ -42,18 +42,18 @@ func TestServers(t *testing.T) {
 		err      error
 		want     []server
 	}{
-		{"domain", LDAP, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
-		{"domain over StartTLS", StartTLS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389}, {"dc2.corp.test", 1389}}},
-		{"domain over LDAPS", LDAPS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 636}, {"dc2.corp.test", 636}}},
-		{"domain and port", LDAP, []string{"corp.test"}, 3268, srv, nil, []server{{"dc1.corp.test", 3268}, {"dc2.corp.test", 3268}}},
-		{"records and an error", LDAP, []string{"corp.test"}, 0, srv[:1], dns, []server{{"dc1.corp.test", 389}}},
-		{"host", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 389}}},
-		{"host over LDAPS", LDAPS, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 636}}},
-		{"service not offered", LDAP, []string{"corp.test"}, 0, srv[2:], nil, []server{{"corp.test", 389}}},
-		{"hosts", LDAP, []string{"corp.test", "b.test"}, 0, srv, nil, []server{{"corp.test", 389}, {"b.test", 389}}},
-		{"name without a domain", LDAP, []string{"dc1"}, 0, srv, nil, []server{{"dc1", 389}}},
-		{"IPv4 address", LDAP, []string{"10.1.2.3"}, 0, srv, nil, []server{{"10.1.2.3", 389}}},
-		{"IPv6 address", LDAPS, []string{"::1"}, 0, srv, nil, []server{{"::1", 636}}},
+		{"domain", LDAP, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389, "corp.test"}, {"dc2.corp.test", 1389, "corp.test"}}},
+		{"domain over StartTLS", StartTLS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389, "corp.test"}, {"dc2.corp.test", 1389, "corp.test"}}},
+		{"domain over LDAPS", LDAPS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 636, "corp.test"}, {"dc2.corp.test", 636, "corp.test"}}},
+		{"domain and port", LDAP, []string{"corp.test"}, 3268, srv, nil, []server{{"dc1.corp.test", 3268, "corp.test"}, {"dc2.corp.test", 3268, "corp.test"}}},
+		{"records and an error", LDAP, []string{"corp.test"}, 0, srv[:1], dns, []server{{"dc1.corp.test", 389, "corp.test"}}},
+		{"host", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 389, ""}}},
+		{"host over LDAPS", LDAPS, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 636, ""}}},
+		{"service not offered", LDAP, []string{"corp.test"}, 0, srv[2:], nil, []server{{"corp.test", 389, ""}}},
+		{"hosts", LDAP, []string{"corp.test", "b.test"}, 0, srv, nil, []server{{"corp.test", 389, ""}, {"b.test", 389, ""}}},
+		{"name without a domain", LDAP, []string{"dc1"}, 0, srv, nil, []server{{"dc1", 389, ""}}},
+		{"IPv4 address", LDAP, []string{"10.1.2.3"}, 0, srv, nil, []server{{"10.1.2.3", 389, ""}}},
+		{"IPv6 address", LDAPS, []string{"::1"}, 0, srv, nil, []server{{"::1", 636, ""}}},
 	} {
 		o := Options{Protocol: test.protocol, Hosts: test.hosts, Port: test.port}
 		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
@@ -63,7 +63,7 @@ func TestServers(t *testing.T) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
 	}
-	if got := (server{"::1", 636}).address(); got != "[::1]:636" {
+	if got := (server{host: "::1", port: 636}).address(); got != "[::1]:636" {
 		t.Errorf("address %s", got)
 	}
 }

@@ -67,9 +67,27 @@ func (o Options) tlsConfig(server server) *tls.Config {
 			if o.onHandshake != nil {
 				o.onHandshake(state)
 			}
-			return verify(state.PeerCertificates, name, o.Certificates)
+			if err := verify(state.PeerCertificates, name, o.Certificates); err != nil {
+				return err
+			}
+			if o.ServerName != "" || isPinned(state.PeerCertificates[0], o.Certificates) {
+				return nil
+			}
+			return verifyTarget(state.PeerCertificates[0], server)
 		},
 	}
+}
+
+// verifyTarget verifies that a host named by an SRV record belongs to the domain. DNS is not
+// authenticated: whoever forges a record has a valid certificate for a host of their own.
+// The host must be below the domain, or its certificate must name the domain too.
+func verifyTarget(leaf *x509.Certificate, server server) error {
+	host, domain := strings.ToLower(server.host), strings.ToLower(strings.TrimSuffix(server.domain, "."))
+	if domain == "" || host == domain || strings.HasSuffix(host, "."+domain) || leaf.VerifyHostname(domain) == nil {
+		return nil
+	}
+	return certificateError(leaf, fmt.Errorf("%w: %s, domain %s", errForeignTarget, server.host, server.domain),
+		"if "+server.host+" is a domain controller of the domain, name it in ldap.host, or in the connection in the console")
 }
 
 // verify verifies the server's certificate chain. A pinned certificate is accepted whatever

@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -169,6 +170,71 @@ func TestTLS(t *testing.T) {
 }
 
 // TestOldTLS checks that TLS 1.0 and 1.1 are refused.
+// TestSRVTargets checks which hosts named by SRV records are trusted.
+func TestSRVTargets(t *testing.T) {
+	t.Parallel()
+	ca := issueCA(t, "Example CA")
+	certificate := func(names ...string) *keyPair {
+		return issue(t, ca, x509.Certificate{Subject: pkix.Name{CommonName: "dc"}, DNSNames: names})
+	}
+	foreign, both := certificate("dc1.attacker.test"), certificate("dc1.partner.test", "corp.test")
+	for _, test := range []struct {
+		name, target string
+		server       *keyPair
+		configure    func(o *Options)
+		cause        error // nil: trusted
+	}{
+		{"below the domain", "dc1.corp.test.", certificate("dc1.corp.test"), nil, nil},
+		{"below the domain, in another case", "DC1.Corp.Test.", certificate("dc1.corp.test"), nil, nil},
+		{"the domain itself", "corp.test.", certificate("corp.test"), nil, nil},
+		{"foreign", "dc1.attacker.test.", foreign, nil, errForeignTarget},
+		{"foreign with the domain as a suffix of a label", "evilcorp.test.", certificate("evilcorp.test"), nil, errForeignTarget},
+		{"foreign, for any name of the domain", "dc1.attacker.test.", certificate("dc1.attacker.test", "*.corp.test"), nil, errForeignTarget},
+		{"foreign, certificate also for the domain", "dc1.partner.test.", both, nil, nil},
+		{"foreign, pinned", "dc1.attacker.test.", foreign, func(o *Options) { o.Certificates = append(o.Certificates, foreign.Certificate) }, nil},
+		{"foreign, configured server name", "dc1.attacker.test.", foreign, func(o *Options) { o.ServerName = "dc1.attacker.test" }, nil},
+		{"foreign, configured host", "", foreign, func(o *Options) { o.Hosts = []string{"dc1.attacker.test", "dc2.attacker.test"} }, nil},
+		{"below the domain, certificate of another host", "dc1.corp.test.", foreign, nil, errNameMismatch},
+	} {
+		for _, protocol := range []Protocol{LDAPS, StartTLS} {
+			t.Run(test.name+" "+string(protocol), func(t *testing.T) {
+				t.Parallel()
+				var server *fakeldap.Listener
+				if protocol == LDAPS {
+					server = fakeldap.Serve(t, test.server.config(), fakeldap.Directory(nil))
+				} else {
+					server = fakeldap.Serve(t, nil, fakeldap.StartTLS(test.server.config(), fakeldap.Directory(nil)))
+				}
+				o := options(server)
+				o.Protocol, o.Certificates, o.Hosts = protocol, []*x509.Certificate{ca.Certificate}, []string{"corp.test"}
+				o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
+					return "", []*net.SRV{{Target: test.target, Port: uint16(server.Port)}}, nil
+				}
+				o.dialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+					return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(server.Host, strconv.Itoa(server.Port)))
+				}
+				if test.configure != nil {
+					test.configure(&o)
+				}
+				session, err := Connect(t.Context(), o)
+				if test.cause != nil {
+					if !errors.Is(err, test.cause) || fault.ClassOf(err) != fault.Refused {
+						t.Errorf("error %v", err)
+					}
+					if server.Binds() != 0 {
+						t.Error("bind to an untrusted server")
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				session.Close()
+			})
+		}
+	}
+}
+
 func TestOldTLS(t *testing.T) {
 	t.Parallel()
 	certificate := issueCA(t, "dc1")
