@@ -12,12 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -72,6 +69,7 @@ type hooks struct {
 func Main(args, environ []string, stdout, stderr io.Writer) int {
 	p := &program{environ: environ, stdout: stdout, stderr: stderr, levelHook: newLevelHook(), aborted: make(chan struct{}, 1)}
 	defer p.levelHook.close()
+	redirectLibraries(p.logger())
 	ctx, stop := onSignal(context.Background(), p.abort)
 	defer stop()
 	exitCode := make(chan int, 1)
@@ -84,33 +82,6 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 			(*cleanup)()
 		}
 		return exitInterrupted
-	}
-}
-
-// onSignal returns a context that ends with the first SIGTERM or SIGINT. A second signal
-// calls abort. Until stop is called, a write to a pipe without a reader returns EPIPE and does
-// not end the process: a daemon continues without its log.
-func onSignal(parent context.Context, abort func()) (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancel(parent)
-	brokenPipe := make(chan os.Signal, 1) // never received: the write returns the error
-	signal.Notify(brokenPipe, syscall.SIGPIPE)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	stopHandler := startWorker(context.WithoutCancel(ctx), func(working context.Context) {
-		for _, handle := range []func(){cancel, abort} {
-			select {
-			case <-signals:
-				handle()
-			case <-working.Done():
-				return
-			}
-		}
-	})
-	return ctx, func() {
-		signal.Stop(signals)
-		signal.Stop(brokenPipe)
-		stopHandler()
-		cancel()
 	}
 }
 
@@ -256,6 +227,7 @@ func (p *program) readConfig(scheduled bool) (*config.Config, []config.Unknown, 
 	}
 	p.logFormat, p.connection = c.Log.Format, c.Gateway.ConnectionUUID
 	p.levelHook.set(c.Log.Level)
+	redirectLibraries(p.logger()) // now in the configured format, with the connection
 	if p.hooks.config != nil {
 		p.hooks.config(c)
 	}

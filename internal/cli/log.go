@@ -1,14 +1,21 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
+	stdlog "log"
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 )
@@ -22,17 +29,72 @@ func newLogger(stderr io.Writer, format string, color bool, hook *levelHook) zer
 	return zerolog.New(zerolog.SyncWriter(timestampWriter{stderr})).Level(zerolog.TraceLevel).Hook(hook)
 }
 
+// redirectLibraries sends what libraries write to the standard logger to the log. net/http writes parts of responses there, which can hold secrets, so
+// the log gets a constant message instead of the text.
+func redirectLibraries(log zerolog.Logger) {
+	writer := &libraryWriter{log: log.With().Str("component", "library").Logger()}
+	stdlog.SetOutput(writer)
+	stdlog.SetFlags(0)
+}
+
+// init drops zerolog's own errors: a log line that cannot be written has no other place.
+func init() { zerolog.ErrorHandler = func(error) {} }
+
+// libraryWriter logs the number of messages of libraries, at most once in libraryInterval.
+type libraryWriter struct {
+	log     zerolog.Logger
+	mu      sync.Mutex
+	last    time.Time
+	dropped int // messages since the last line
+}
+
+const libraryInterval = time.Minute
+
+// Write counts one message.
+func (w *libraryWriter) Write(message []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped++
+	if now := time.Now(); w.last.IsZero() || now.Sub(w.last) >= libraryInterval {
+		w.log.Warn().Int("messages", w.dropped).Msg(MsgLibraryMessage)
+		w.last, w.dropped = now, 0
+	}
+	return len(message), nil
+}
+
 // timestampWriter inserts the time as the first key of each line: RFC 3339, UTC, with
-// milliseconds. zerolog itself appends the time as the last key.
+// milliseconds. zerolog itself appends the time as the last key. It escapes characters that a
+// terminal does not print, such as U+202E, which reverses the text after it: zerolog escapes
+// ASCII control characters only, and texts of servers are in the log.
 type timestampWriter struct{ out io.Writer }
 
 // Write writes one line.
 func (w timestampWriter) Write(line []byte) (int, error) {
 	prefix := time.Now().UTC().AppendFormat([]byte(`{"time":"`), "2006-01-02T15:04:05.000Z")
-	if _, err := w.out.Write(slices.Concat(prefix, []byte(`",`), line[1:])); err != nil {
+	if _, err := w.out.Write(slices.Concat(prefix, []byte(`",`), escapeUnprintable(line[1:]))); err != nil {
 		return 0, err
 	}
 	return len(line), nil
+}
+
+// escapeUnprintable replaces each character that is not printable by its JSON escape. Line ends
+// and valid text stay.
+func escapeUnprintable(line []byte) []byte {
+	isUnprintable := func(r rune) bool { return r != '\n' && r != utf8.RuneError && !unicode.IsPrint(r) }
+	if bytes.IndexFunc(line, isUnprintable) < 0 {
+		return line
+	}
+	var escaped []byte
+	for _, r := range string(line) {
+		if !isUnprintable(r) {
+			escaped = utf8.AppendRune(escaped, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			escaped = fmt.Appendf(escaped, `\u%04x`, unit)
+		}
+	}
+	return escaped
 }
 
 // levelHook is the level of all loggers. Unlike a level of the loggers themselves, it can

@@ -2,15 +2,19 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
+	stdlog "log"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unicode"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
@@ -201,5 +205,60 @@ func TestLevelSignalsEndNoProcess(t *testing.T) {
 	text := out.String()
 	if strings.Contains(text, "hidden") || !strings.Contains(text, "shown") || !strings.Contains(text, "trace visible") || strings.Count(text, MsgLevelChanged) != 14 {
 		t.Errorf("log %s", text)
+	}
+}
+
+// TestLibraryMessages tests that messages of libraries are counted in the log, without their
+// text, and at most once a minute.
+func TestLibraryMessages(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		hook := &levelHook{}
+		w := &libraryWriter{log: newLogger(&out, "json", false, hook)}
+		log := stdlog.New(w, "", 0)
+		lines := func() (counts []string) {
+			for line := range strings.Lines(out.String()) {
+				if !strings.Contains(line, MsgLibraryMessage) || strings.Contains(line, "secret") {
+					t.Errorf("line %s", line)
+				}
+				_, count, _ := strings.Cut(line, `"messages":`)
+				count, _, _ = strings.Cut(count, ",")
+				counts = append(counts, count)
+			}
+			return counts
+		}
+		log.Print("secret 1")
+		log.Print("secret 2\nsecret 3")
+		log.Print("secret 4")
+		time.Sleep(libraryInterval)
+		log.Print("secret 5")
+		if got := lines(); !slices.Equal(got, []string{"1", "3"}) {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
+// TestUnprintableCharacters tests that the log contains no character that a terminal does not
+// print, and that the JSON values are unchanged.
+func TestUnprintableCharacters(t *testing.T) {
+	t.Parallel()
+	const text = "a\u202eb\x1b[2J\x00\u200b\U000e0041\u2028ü日本 \xff"
+	var out bytes.Buffer
+	log := newLogger(&out, "json", false, &levelHook{})
+	log.Info().Str("error", text).Msg("m")
+	line := strings.TrimSuffix(out.String(), "\n")
+	if i := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
+		t.Errorf("unprintable character at %d of %q", i, line)
+	}
+	var fields map[string]string
+	if err := json.Unmarshal([]byte(line), &fields); err != nil || fields["error"] != strings.ToValidUTF8(text, "\ufffd") {
+		t.Errorf("%q, %v", fields["error"], err)
+	}
+	out.Reset()
+	log = newLogger(&out, "console", false, &levelHook{})
+	log.Info().Str("error", text).Msg("m")
+	if strings.ContainsRune(out.String(), 0x202e) || strings.ContainsRune(out.String(), 0x1b) {
+		t.Errorf("%q", out.String())
 	}
 }

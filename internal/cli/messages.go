@@ -7,6 +7,7 @@ const (
 	MsgCommandFailed      = "command failed"
 	MsgGraceExceeded      = "shutdown grace exceeded"
 	MsgLevelChanged       = "log level changed"
+	MsgLibraryMessage     = "message of a library suppressed"
 	MsgRateLimitRestored  = "rate limit of previous process still active"
 	MsgRegistrationFailed = "registration failed"
 	MsgRunsSkipped        = "scheduled runs skipped, previous run still active"

@@ -215,7 +215,34 @@ func (s *sandboxServers) writeEnv(path string, additional ...string) error {
 		"qualys.user.username=" + o.Username,
 		"qualys.user.password=" + o.Password,
 	}, additional...)
-	return os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
+	return replaceFile(path, strings.Join(lines, "\n")+"\n")
+}
+
+var errNotRegular = errors.New("not a regular file")
+
+// replaceFile writes a file that only its owner can read. It replaces an existing regular
+// file, whose mode it does not keep, and refuses symbolic links and devices.
+func replaceFile(path, content string) error {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("write %s: %w", path, errNotRegular)
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".adconnector-*") // mode 0600
+	if err == nil {
+		_, err = temporary.WriteString(content)
+		if err = errors.Join(err, temporary.Close()); err == nil {
+			err = os.Rename(temporary.Name(), path)
+		}
+		if err != nil {
+			_ = os.Remove(temporary.Name())
+		}
+	}
+	if pathError, is := errors.AsType[*os.PathError](err); is {
+		err = pathError.Err // without the temporary name
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }
 
 // connectionTo returns the connection as an administrator would enter it in the console. It

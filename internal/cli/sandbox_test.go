@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -43,6 +44,37 @@ func TestSandbox(t *testing.T) {
 	}
 	c.Signal(t, syscall.SIGTERM)
 	requireExit(t, c, exitDone)
+}
+
+// TestReplaceFile tests that a new file is private, whatever was there, and that links are not
+// followed.
+func TestReplaceFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	existing, target, link := filepath.Join(dir, "existing"), filepath.Join(dir, "target"), filepath.Join(dir, "link")
+	for _, file := range []string{existing, target} {
+		if err := os.WriteFile(file, []byte("old"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{existing: nil, filepath.Join(dir, "new"): nil, link: errNotRegular, dir: errNotRegular, os.DevNull: errNotRegular} {
+		if err := replaceFile(name, "new"); !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if info, err := os.Stat(name); want == nil && (err != nil || info.Mode().Perm() != 0o600) {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	if content, err := os.ReadFile(target); err != nil || string(content) != "old" {
+		t.Errorf("%q, %v", content, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".adconnector-*")); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
 }
 
 // TestBadFlags tests that bad flags of sandbox and demo have one error with a remedy.
