@@ -25,7 +25,7 @@ func newMonitor(c *config.Config, store *state.Store) (*monitor, error) {
 		return nil, err
 	}
 	report := func() (status.Report, error) {
-		report, err := status.Read(store, time.Now())
+		report, err := status.Read(store, c.Run.Target, time.Now())
 		report.From, report.Version, report.Instance = status.FromDaemon, version, instance
 		return report, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/fault"
+	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
@@ -83,13 +84,7 @@ func TestStopDuringRun(t *testing.T) {
 // newRunner returns a runner like that of sync, its configuration, its program, and its log.
 func (s *fixture) newRunner(t *testing.T) (*syncrun.Runner, *config.Config, *program, *testlog.Log) {
 	t.Helper()
-	log := &testlog.Log{}
-	p := &program{environ: s.env.Environ(), stderr: log.Checked(t), levelHook: newLevelHook(), hooks: testHooks}
-	t.Cleanup(p.levelHook.close)
-	c, err := p.load(false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, p, log := s.loadProgram(t)
 	store, err := p.openState(c.Service.StateDir, p.logger())
 	if err != nil {
 		t.Fatal(err)
@@ -100,6 +95,19 @@ func (s *fixture) newRunner(t *testing.T) (*syncrun.Runner, *config.Config, *pro
 		t.Fatal(err)
 	}
 	return r, c, p, log
+}
+
+// loadProgram returns a program with the loaded configuration of the fixture.
+func (s *fixture) loadProgram(t *testing.T) (*config.Config, *program, *testlog.Log) {
+	t.Helper()
+	log := &testlog.Log{}
+	p := &program{environ: s.env.Environ(), stderr: log.Checked(t), levelHook: newLevelHook(), hooks: testHooks}
+	t.Cleanup(p.levelHook.close)
+	c, err := p.load(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, p, log
 }
 
 // TestGraceIsDivided tests that the grace includes time to record the last batch results.
@@ -131,6 +139,22 @@ func TestRateLimitAfterRestart(t *testing.T) {
 	r, _, _, log := s.newRunner(t)
 	if left := time.Until(r.Gateway.LimitedUntil()); left < 30*time.Minute || len(log.With(MsgRateLimitRestored)) != 1 {
 		t.Errorf("remaining time %s, log %v", left, log.Lines())
+	}
+	for name, stored := range map[string]state.RateLimit{
+		"another target":       {Target: "https://other.example.com", NotedAt: time.Now(), Until: time.Now().Add(time.Hour)},
+		"noted ahead of clock": {Target: r.Target, NotedAt: time.Now().AddDate(1, 0, -1), Until: time.Now().AddDate(1, 0, 0)},
+	} {
+		if err := r.Store.SetRateLimit(stored); err != nil {
+			t.Fatal(err)
+		}
+		c, p, log := s.loadProgram(t)
+		again, err := p.runner(c, r.Store, nil, p.logger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if until := again.Gateway.LimitedUntil(); !until.IsZero() || len(log.With(MsgRateLimitRestored)) != 0 {
+			t.Errorf("%s: limited until %s", name, until)
+		}
 	}
 }
 

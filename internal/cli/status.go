@@ -49,7 +49,7 @@ func (p *program) status(ctx context.Context) error {
 		return interruptedFetch(ctx)
 	}
 	if fetchErr != nil {
-		report, err = p.reportFromFile(c.Service.StateDir, instance)
+		report, err = p.reportFromFile(c, instance)
 		if errors.Is(err, state.ErrLocked) {
 			return &fault.Error{Class: fault.Locked, Err: fmt.Errorf("%w; %w", err, fetchErr),
 				Remedy: "run status where the daemon runs, as in docker exec CONTAINER adconnector status; " + fault.Remedy(fetchErr)}
@@ -66,14 +66,14 @@ func (p *program) status(ctx context.Context) error {
 	return report.WriteText(p.stdout, time.Now(), time.Local)
 }
 
-// reportFromFile returns the status report of the state file in dir.
-func (p *program) reportFromFile(dir string, instance status.Instance) (status.Report, error) {
-	store, err := p.hooks.state.OpenReadOnly(dir)
+// reportFromFile returns the status report of the state file of a configuration.
+func (p *program) reportFromFile(c *config.Config, instance status.Instance) (status.Report, error) {
+	store, err := p.hooks.state.OpenReadOnly(c.Service.StateDir)
 	if err != nil {
 		return status.Report{}, err
 	}
 	defer func() { _ = store.Close() }()
-	report, err := status.Read(store, time.Now())
+	report, err := status.Read(store, c.Run.Target, time.Now())
 	report.From, report.Version, report.Instance = status.FromFile, version, instance
 	return report, err
 }

@@ -25,20 +25,20 @@ func (p *program) runner(c *config.Config, store *state.Store, m *monitor, log z
 		options.Observe, o.OnEnd, o.Search.Observe = m.metrics.GatewayRequest, m.observeRun, m.metrics.DirectoryRequest
 		o.Search.Received = func(int) { m.metrics.RecordActivity() }
 	}
-	options.OnLimit = func(until time.Time) error {
+	options.OnLimit = func(limit gateway.Limit) error {
 		if store.IsReadOnly() { // dry run
 			return nil
 		}
-		return store.SetRateLimit(until)
+		return store.SetRateLimit(state.RateLimit{Target: c.Run.Target, NotedAt: limit.NotedAt, Until: limit.Until})
 	}
 	o.Gateway = gateway.New(options)
-	until, err := store.RateLimit()
+	limit, err := store.RateLimit()
 	if err != nil {
 		return nil, err
 	}
-	if until.After(time.Now()) {
-		o.Log.Warn().Time("until", until).Msg(MsgRateLimitRestored)
-		o.Gateway.RestoreLimit(until)
+	if until := limit.End(c.Run.Target, time.Now()); !until.IsZero() {
+		o.Gateway.RestoreLimit(gateway.Limit{NotedAt: limit.NotedAt, Until: until})
+		o.Log.Warn().Time("until", o.Gateway.LimitedUntil()).Msg(MsgRateLimitRestored)
 	}
 	return syncrun.New(o), nil
 }

@@ -50,9 +50,9 @@ type Options struct {
 	Grace          time.Duration // how long a batch in flight may continue after its context ends
 	RetryDelay     time.Duration // before the first retry; 0: 1 s
 	Log            zerolog.Logger
-	// OnLimit is called with the end of a rate limit whenever the gateway sets one, to record
-	// it for RestoreLimit. Calls do not overlap. An error is logged. Nil: no call.
-	OnLimit func(until time.Time) error
+	// OnLimit is called whenever the gateway sets a rate limit, to record it for RestoreLimit.
+	// Calls do not overlap. An error is logged. Nil: no call.
+	OnLimit func(Limit) error
 	// Observe is called after each request, including logins, when its response begins or the
 	// request fails. call is the name of the call in the contract. Nil: no call.
 	Observe func(call string, class fault.Class, duration time.Duration)
@@ -280,10 +280,10 @@ func (c *Client) do(ctx context.Context, call call) (response, error) {
 			return response{}, call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errNewTokenRefused},
 				"check that the account may use this gateway (connector.api.url) and the connector API")
 		case http.StatusTooManyRequests, http.StatusConflict:
-			c.applyLimit(ctx, r, minWait)
+			c.applyLimit(ctx, r)
 		default:
 			if r.header.Get("X-RateLimit-Remaining") == "0" && r.status < 300 {
-				c.applyLimit(ctx, r, 0)
+				c.applyLimit(ctx, r)
 			}
 			if r.status >= 400 {
 				// Errors quote the body, which may echo the request.

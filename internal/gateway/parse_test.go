@@ -175,22 +175,29 @@ func TestWaitDuration(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
-		name, toWait, retryAfter string
-		want                     time.Duration
+		name, toWait, retryAfter, date string
+		want                           time.Duration
 	}{
-		{"none", "", "", time.Minute},
-		{"X-RateLimit-ToWait-Sec", "3600", "7", time.Hour},
-		{"seconds", "", " 7 ", 7 * time.Second},
-		{"date", "", "Sun, 22 Nov 2026 10:05:00 GMT", 5 * time.Minute},
-		{"date in the past", "", "Sun, 22 Nov 2026 09:00:00 GMT", 0},
-		{"date in the far future", "", "Sun, 22 Nov 9999 10:05:00 GMT", maxWait},
-		{"0", "0", "7", 0},
-		{"invalid, and seconds", "soon", "7", 7 * time.Second},
-		{"invalid", "-1", "1.5", time.Minute},
-		{"above the maximum", "2147483647", "", maxWait},
-		{"above the integer range", "99999999999999999999", "", time.Minute},
+		{"none", "", "", "", time.Minute},
+		{"X-RateLimit-ToWait-Sec", "3600", "7", "", time.Hour},
+		{"seconds", "", " 7 ", "", 7 * time.Second},
+		{"seconds with a fraction", "", "1.5", "", 1500 * time.Millisecond},
+		{"fraction of a second", "0.25", "7", "", 250 * time.Millisecond},
+		{"date", "", "Sun, 22 Nov 2026 10:05:00 GMT", "", 5 * time.Minute},
+		{"date, local clock ahead", "", "Sun, 22 Nov 2026 10:05:00 GMT", "Sun, 22 Nov 2026 09:55:00 GMT", 10 * time.Minute},
+		{"date, local clock behind", "", "Sat, 22 Nov 2036 10:05:00 GMT", "Sat, 22 Nov 2036 10:04:50 GMT", 10 * time.Second},
+		{"date, invalid Date", "", "Sun, 22 Nov 2026 10:05:00 GMT", "today", 5 * time.Minute},
+		{"date in the past", "", "Sun, 22 Nov 2026 09:00:00 GMT", "", 0},
+		{"date in the far future", "", "Sun, 22 Nov 9999 10:05:00 GMT", "", maxWait},
+		{"0", "0", "7", "", 0},
+		{"invalid, and seconds", "soon", "7", "", 7 * time.Second},
+		{"invalid", "-1", "1e9", "", time.Minute},
+		{"with a unit", "5m", "2h", "", time.Minute},
+		{"two points", "1.2.3", ".", "", time.Minute},
+		{"above the maximum", "2147483647", "", "", maxWait},
+		{"above the integer range", "99999999999999999999", "", "", time.Minute},
 	} {
-		header := http.Header{"X-Ratelimit-Towait-Sec": {test.toWait}, "Retry-After": {test.retryAfter}}
+		header := http.Header{"X-Ratelimit-Towait-Sec": {test.toWait}, "Retry-After": {test.retryAfter}, "Date": {test.date}}
 		if got := waitDuration(header, now); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
@@ -198,7 +205,7 @@ func TestWaitDuration(t *testing.T) {
 }
 
 func FuzzWaitDuration(f *testing.F) {
-	for _, value := range []string{"", "0", "60", "-1", "1e9", "Sun, 22 Nov 2026 10:05:00 GMT", "Sunday, 22-Nov-26 10:05:00 GMT"} {
+	for _, value := range []string{"", "0", "60", "-1", "1e9", "1.5", "Sun, 22 Nov 2026 10:05:00 GMT", "Sunday, 22-Nov-26 10:05:00 GMT"} {
 		f.Add(value, value, int64(1_800_000_000))
 	}
 	f.Fuzz(func(t *testing.T, toWait, retryAfter string, now int64) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -12,10 +11,16 @@ import (
 	"adconnector/internal/fault"
 )
 
+// Limit is a rate limit of the gateway.
+type Limit struct {
+	NotedAt time.Time // when the gateway set it
+	Until   time.Time
+}
+
 // rateLimit delays all calls except logins until the gateway's rate limit resets.
 type rateLimit struct {
 	mu    sync.Mutex
-	until time.Time
+	limit Limit
 }
 
 const (
@@ -24,6 +29,9 @@ const (
 	minWait = time.Second
 	// maxWait limits the effect of a wrong header. After it, the request is sent again.
 	maxWait = 24 * time.Hour
+	// maxWaitAfterSuccess limits the effect of a wrong header on a successful response. Limits
+	// of calls per hour reset within an hour, and a response with status 429 sets longer ones.
+	maxWaitAfterSuccess = time.Hour
 	// maxSleep limits how late the end of a wait is detected after the machine was suspended.
 	maxSleep = 30 * time.Second
 )
@@ -39,38 +47,42 @@ func (limitPastDeadline) Error() string { return "after the deadline of this cal
 // Is reports whether target is context.DeadlineExceeded.
 func (limitPastDeadline) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// extend extends the limit to a time and returns its end. It never shortens the limit.
-func (l *rateLimit) extend(until time.Time) time.Time {
+// extend replaces the limit if the new one ends later. It returns the end of the limit.
+func (l *rateLimit) extend(limit Limit) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if until.After(l.until) {
-		l.until = until.UTC()
+	if limit.Until.After(l.limit.Until) {
+		l.limit = Limit{limit.NotedAt.UTC(), limit.Until.UTC()}
 	}
-	return l.until
+	return l.limit.Until
 }
 
-func (l *rateLimit) end() time.Time {
+func (l *rateLimit) current() Limit {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.until
+	return l.limit
 }
 
 // LimitedUntil returns the end of the current rate limit in UTC, or the zero time if there is
 // none.
 func (c *Client) LimitedUntil() time.Time {
-	if until := c.limit.end(); remaining(until, time.Now()) > 0 {
+	if until := c.limit.current().Until; remaining(until, time.Now()) > 0 {
 		return until
 	}
 	return time.Time{}
 }
 
-// RestoreLimit delays all calls until a time, or for a day if that is earlier. It is for a
-// rate limit that an earlier process recorded, and does not call OnLimit.
-func (c *Client) RestoreLimit(until time.Time) {
-	if latest := time.Now().Add(maxWait); until.After(latest) {
-		until = latest
+// RestoreLimit delays all calls until the end of a limit that an earlier process recorded for
+// the same gateway, customer and connection. It ignores a limit noted in the future, and ends
+// a limit a day after it was noted at the latest. It does not call OnLimit.
+func (c *Client) RestoreLimit(limit Limit) {
+	if limit.NotedAt.After(time.Now()) {
+		return
 	}
-	c.limit.extend(until)
+	if latest := limit.NotedAt.Add(maxWait); limit.Until.After(latest) {
+		limit.Until = latest
+	}
+	c.limit.extend(limit)
 }
 
 // remaining returns the remaining duration of a limit. The limit ends as soon as either the
@@ -84,7 +96,7 @@ func remaining(until, now time.Time) time.Duration {
 // errLimitPastDeadline at once.
 func (l *rateLimit) wait(ctx context.Context) error {
 	for {
-		until := l.end()
+		until := l.current().Until
 		remaining := remaining(until, time.Now())
 		if remaining <= 0 {
 			return ctx.Err()
@@ -103,12 +115,16 @@ func (l *rateLimit) wait(ctx context.Context) error {
 }
 
 // waitDuration returns how long the gateway requires to wait: X-RateLimit-ToWait-Sec, else
-// Retry-After in seconds or as a date, else a minute. It returns at most maxWait.
+// Retry-After in seconds or as a date, else a minute. It returns at most maxWait. A date is
+// relative to the Date of the response, because the local clock may be wrong.
 func waitDuration(header http.Header, now time.Time) time.Duration {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date
+	}
 	for _, name := range []string{"X-RateLimit-ToWait-Sec", "Retry-After"} {
 		value := strings.TrimSpace(header.Get(name))
-		if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-			return min(time.Duration(seconds)*time.Second, maxWait)
+		if wait, ok := parseSeconds(value); ok {
+			return min(wait, maxWait)
 		}
 		if date, err := http.ParseTime(value); err == nil {
 			return min(max(date.Sub(now), 0), maxWait)
@@ -117,12 +133,26 @@ func waitDuration(header http.Header, now time.Time) time.Duration {
 	return defaultWait
 }
 
-// applyLimit delays all calls for the duration that a response requires, but at least for
-// minimum.
-func (c *Client) applyLimit(ctx context.Context, r response, minimum time.Duration) {
+// parseSeconds parses a number of seconds, with or without a fraction.
+func parseSeconds(text string) (wait time.Duration, ok bool) {
+	if strings.Trim(text, "0123456789.") != "" { // signs and exponents
+		return 0, false
+	}
+	wait, err := time.ParseDuration(text + "s")
+	return wait, err == nil
+}
+
+// applyLimit delays all calls for the duration that a response requires.
+func (c *Client) applyLimit(ctx context.Context, r response) {
 	c.counts.limited.Add(1)
 	now := time.Now()
-	until := c.limit.extend(now.Add(max(waitDuration(r.header, now), minimum)))
+	wait := waitDuration(r.header, now)
+	if r.status < 300 {
+		wait = min(wait, maxWaitAfterSuccess)
+	} else {
+		wait = max(wait, minWait)
+	}
+	until := c.limit.extend(Limit{now, now.Add(wait)})
 	c.recordLimit(ctx) // before the log line, so that a reader of the log finds it recorded
 	log := c.log(ctx)
 	log.Warn().Int("status", r.status).Time("until", until).Msg(MsgRateLimited)
@@ -133,11 +163,11 @@ func (c *Client) recordLimit(ctx context.Context) {
 	if c.options.OnLimit == nil {
 		return
 	}
-	// The end is read under the lock, so that OnLimit never gets an earlier end after a later one.
+	// The limit is read under the lock, so that OnLimit never gets an earlier end after a later one.
 	c.onLimitMu.Lock()
 	defer c.onLimitMu.Unlock()
-	if until := c.LimitedUntil(); !until.IsZero() {
-		if err := c.options.OnLimit(until); err != nil {
+	if limit := c.limit.current(); remaining(limit.Until, time.Now()) > 0 {
+		if err := c.options.OnLimit(limit); err != nil {
 			log := c.log(ctx)
 			log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgLimitNotRecorded)
 		}

@@ -66,6 +66,10 @@ func TestRateLimit(t *testing.T) {
 			limited(409, "Retry-After", time.Now().Add(3*time.Second).UTC().Format(http.TimeFormat))(w, r)
 		}, 3 * time.Second},
 		{"429 with 0", limited(429, "X-RateLimit-ToWait-Sec", "0"), time.Second},
+		{"429 Retry-After with a fraction", limited(429, "Retry-After", "1.5"), 1500 * time.Millisecond},
+		{"429 Retry-After as a date, local clock wrong", limited(429, "Date", "Sun, 22 Nov 2026 10:00:00 GMT", "Retry-After", "Sun, 22 Nov 2026 10:00:04 GMT"), 4 * time.Second},
+		{"429 for more than a day", limited(429, "X-RateLimit-ToWait-Sec", "2147483647"), 24 * time.Hour},
+		{"success, for more than an hour", limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "2147483647"), time.Hour},
 		{"success, none remaining", limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "1"), time.Second},
 		{"success, one remaining", limited(202, "X-RateLimit-Remaining", "1", "X-RateLimit-ToWait-Sec", "60"), 0},
 	} {
@@ -146,11 +150,11 @@ func TestStopDuringRateLimit(t *testing.T) {
 func TestOnLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var recorded []time.Time
+		var recorded []gateway.Limit
 		o := serveInMemory(t, nil, afterLogin(t, limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "3600")))
 		log := &syncBuffer{}
 		o.Log = zerolog.New(log)
-		o.OnLimit = func(until time.Time) error { recorded = append(recorded, until); return nil }
+		o.OnLimit = func(limit gateway.Limit) error { recorded = append(recorded, limit); return nil }
 		client := gateway.New(o)
 		if until := client.LimitedUntil(); !until.IsZero() {
 			t.Errorf("limited until %s", until)
@@ -162,7 +166,7 @@ func TestOnLimit(t *testing.T) {
 		if wait := time.Until(until); wait != time.Hour {
 			t.Errorf("limited for %s", wait)
 		}
-		if len(recorded) != 1 || recorded[0] != until {
+		if len(recorded) != 1 || recorded[0] != (gateway.Limit{NotedAt: until.Add(-time.Hour), Until: until}) {
 			t.Errorf("recorded %v, limited until %s", recorded, until)
 		}
 		line := log.line(t, gateway.MsgRateLimited)
@@ -180,7 +184,7 @@ func TestLimitNotRecorded(t *testing.T) {
 		log := &syncBuffer{}
 		o.Log = zerolog.New(log)
 		failed := fault.Operation{Op: "write", Object: "state file"}.Failed(fault.Transient, errors.New("disk full"), "free some space")
-		o.OnLimit = func(time.Time) error { return failed }
+		o.OnLimit = func(gateway.Limit) error { return failed }
 		client := gateway.New(o)
 		if _, err := send(t.Context(), client); err != nil {
 			t.Fatal(err)
@@ -210,7 +214,7 @@ func TestRunIDInLog(t *testing.T) {
 				}))
 				log := &syncBuffer{}
 				o.Log = zerolog.New(log)
-				o.OnLimit = func(time.Time) error { return errors.New("disk full") }
+				o.OnLimit = func(gateway.Limit) error { return errors.New("disk full") }
 				ctx := t.Context()
 				if id != "" {
 					ctx = gateway.WithRunID(ctx, id)
@@ -238,24 +242,26 @@ func TestRunIDInLog(t *testing.T) {
 func TestOnLimitZeroDuration(t *testing.T) {
 	t.Parallel()
 	o := options(t, serve(t, afterLogin(t, limited(202, "X-RateLimit-Remaining", "0", "X-RateLimit-ToWait-Sec", "0"))).URL)
-	o.OnLimit = func(until time.Time) error { t.Errorf("limited until %s", until); return nil }
+	o.OnLimit = func(limit gateway.Limit) error { t.Errorf("limited until %s", limit.Until); return nil }
 	client := gateway.New(o)
 	if _, err := send(t.Context(), client); err != nil {
 		t.Error(err)
 	}
 }
 
-// A restored limit is effective, reported in UTC, and a day at most.
+// A restored limit is effective, reported in UTC, and ends a day after it was noted at the
+// latest. A limit noted in the future has no effect.
 func TestRestoreLimit(t *testing.T) {
 	t.Parallel()
 	requests := 0
 	server := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests++ }))
 	o := options(t, server.URL)
-	o.OnLimit = func(until time.Time) error { t.Errorf("OnLimit called with %s", until); return nil }
+	o.OnLimit = func(limit gateway.Limit) error { t.Errorf("OnLimit called with %+v", limit); return nil }
 	client := gateway.New(o)
-	until := time.Now().Add(time.Hour).In(time.FixedZone("", 5*3600+1800)).Round(0)
-	for _, t := range []time.Time{{}, until, until.Add(-time.Minute)} {
-		client.RestoreLimit(t)
+	now := time.Now()
+	until := now.Add(time.Hour).In(time.FixedZone("", 5*3600+1800)).Round(0)
+	for _, limit := range []gateway.Limit{{}, {now, until}, {now, until.Add(-time.Minute)}, {now.Add(12 * time.Hour), until.Add(12 * time.Hour)}} {
+		client.RestoreLimit(limit)
 	}
 	if got := client.LimitedUntil(); got != until.UTC() {
 		t.Errorf("limited until %s, want %s", got, until.UTC())
@@ -268,12 +274,12 @@ func TestRestoreLimit(t *testing.T) {
 		t.Errorf("%d requests, %+v", requests, client.Counts())
 	}
 
-	client.RestoreLimit(until.AddDate(1, 0, 0))
-	if wait := time.Until(client.LimitedUntil()); wait > 24*time.Hour {
-		t.Errorf("limited for %s, want a day at most", wait)
+	client.RestoreLimit(gateway.Limit{NotedAt: now.Add(-20 * time.Hour), Until: until.AddDate(1, 0, 0)})
+	if got, want := client.LimitedUntil(), now.Add(4*time.Hour); !got.Equal(want) {
+		t.Errorf("limited until %s, want %s, a day after it was noted", got, want)
 	}
 	expired := gateway.New(o)
-	expired.RestoreLimit(time.Now().Add(-time.Hour))
+	expired.RestoreLimit(gateway.Limit{NotedAt: now.Add(-2 * time.Hour), Until: now.Add(-time.Hour)})
 	if got := expired.LimitedUntil(); !got.IsZero() {
 		t.Errorf("limited until %s", got)
 	}

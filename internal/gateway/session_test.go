@@ -303,7 +303,7 @@ func TestRateLimitWait(t *testing.T) {
 		if got := wait(t.Context()); got != 0 {
 			t.Errorf("waited %s", got)
 		}
-		extend := func(wait time.Duration) time.Time { return limit.extend(time.Now().Add(wait)) }
+		extend := func(wait time.Duration) time.Time { return limit.extend(Limit{time.Now(), time.Now().Add(wait)}) }
 		extend(time.Hour)
 		if until := extend(time.Minute); until.Sub(start) != time.Hour {
 			t.Errorf("until %s", until.Sub(start))

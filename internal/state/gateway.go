@@ -39,15 +39,34 @@ func (s *Store) ChangeTarget(target string) error {
 	return err
 }
 
-// RateLimit returns the end of the gateway's rate limit, or the zero time.
-func (s *Store) RateLimit() (time.Time, error) {
-	return readMeta[time.Time](s, "read rate limit", keyLimit)
+// RateLimit is a rate limit of the gateway, as recorded for a restarted process.
+type RateLimit struct {
+	Target  string    `json:"target"` // to which it applies, as in ChangeTarget
+	NotedAt time.Time `json:"noted_at"`
+	Until   time.Time `json:"until"`
 }
 
-// SetRateLimit records the end of the gateway's rate limit, which a restarted process
-// must respect.
-func (s *Store) SetRateLimit(until time.Time) error {
+// End returns the end of a rate limit that still applies to a target, or else the zero time.
+// A limit noted in the future does not apply: the clock was ahead then, so its end is unknown.
+func (l RateLimit) End(target string, now time.Time) time.Time {
+	if l.Target != target || l.NotedAt.After(now) || !l.Until.After(now) {
+		return time.Time{}
+	}
+	return l.Until
+}
+
+// RateLimit returns the last recorded rate limit, or the zero value. It ignores the limits of
+// version 1.0.0, whose target and time are unknown.
+func (s *Store) RateLimit() (RateLimit, error) {
+	return readMeta[RateLimit](s, "read rate limit", keyLimit)
+}
+
+// SetRateLimit records a rate limit of the gateway.
+func (s *Store) SetRateLimit(limit RateLimit) error {
 	return s.update("record rate limit", func(c change) error {
-		return c.putJSON(bucketMeta, keyLimit, until)
+		if err := c.delete(bucketMeta, keyLimitV1); err != nil {
+			return err
+		}
+		return c.putJSON(bucketMeta, keyLimit, limit)
 	})
 }

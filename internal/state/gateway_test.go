@@ -46,3 +46,48 @@ func TestChangeTarget(t *testing.T) {
 	expect(t, s, all[0])
 	expectAbsent(t, s, all[2])
 }
+
+// TestRateLimitEnd checks that a limit applies to its target, and not before it was noted.
+func TestRateLimitEnd(t *testing.T) {
+	t.Parallel()
+	noted := time.Unix(1_800_000_000, 0)
+	limit := RateLimit{Target: "one", NotedAt: noted, Until: noted.Add(time.Hour)}
+	for _, c := range []struct {
+		name, target string
+		now, want    time.Time
+	}{
+		{"applies", "one", noted.Add(time.Minute), limit.Until},
+		{"just noted", "one", noted, limit.Until},
+		{"another target", "two", noted.Add(time.Minute), time.Time{}},
+		{"noted in the future", "one", noted.Add(-time.Second), time.Time{}},
+		{"ended", "one", limit.Until, time.Time{}},
+	} {
+		if got := limit.End(c.target, c.now); !got.Equal(c.want) {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	if got := (RateLimit{}).End("", noted); !got.IsZero() {
+		t.Errorf("no limit: %s", got)
+	}
+}
+
+// TestRateLimitOfVersion1 checks that a limit without target and time is ignored, and deleted
+// with the next one, so that version 1.0.0 does not restore it after a rollback.
+func TestRateLimitOfVersion1(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	must(t, s.update("", func(c change) error {
+		return c.putJSON(bucketMeta, keyLimitV1, time.Now().Add(24*time.Hour))
+	}))
+	if limit := result(s.RateLimit())(t); limit != (RateLimit{}) {
+		t.Errorf("limit %+v", limit)
+	}
+	want := RateLimit{Target: "one", NotedAt: testStart, Until: testStart.Add(time.Hour)}
+	must(t, s.SetRateLimit(want))
+	s = reopen(t, s, dir)
+	old := result(readMeta[time.Time](s, "", keyLimitV1))(t)
+	if got := result(s.RateLimit())(t); got != want || !old.IsZero() {
+		t.Errorf("limit %+v, old limit %s", got, old)
+	}
+}

@@ -83,7 +83,7 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("held %+v of %d: %v", held, total, err)
 	}
 	for op, write := range map[string]func() error{
-		"record run": func() error { return readOnly.RecordRun(Run{}, Connector{}) }, "record rate limit": func() error { return readOnly.SetRateLimit(time.Now()) },
+		"record run": func() error { return readOnly.RecordRun(Run{}, Connector{}) }, "record rate limit": func() error { return readOnly.SetRateLimit(RateLimit{}) },
 		"change target": func() error { return readOnly.ChangeTarget("x") }, "record held deletions": func() error { return readOnly.SetHeldDeletions(nil, time.Now()) },
 	} {
 		faulttest.Check(t, write(), fault.Error{Class: fault.Transient, Op: op, Object: "state file " + readOnly.Path()}, errReadOnly)

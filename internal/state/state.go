@@ -46,11 +46,13 @@ var (
 	buckets = [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks}
 
 	// Keys of bucketMeta.
-	keyVersion        = []byte("version")
-	keyConnector      = []byte("connector")
-	keyFullSync       = []byte("full pass")
-	keyTarget         = []byte("target")
-	keyLimit          = []byte("rate limit")
+	keyVersion   = []byte("version")
+	keyConnector = []byte("connector")
+	keyFullSync  = []byte("full pass")
+	keyTarget    = []byte("target")
+	keyLimit     = []byte("gateway limit")
+	// keyLimitV1 is the key of version 1.0.0, which cannot start if the value is not a time.
+	keyLimitV1        = []byte("rate limit")
 	keyLastController = []byte("last read") // invocation ID
 	keySuccess        = []byte("last success")
 

@@ -84,8 +84,9 @@ type Rejection struct {
 // maxListed is the maximum number of held deletions, and of rejections, in a report.
 const maxListed = 1000
 
-// Read returns a report of the state file.
-func Read(store *state.Store, now time.Time) (Report, error) {
+// Read returns a report of the state file. It leaves out a rate limit of another upload
+// target than target.
+func Read(store *state.Store, target string, now time.Time) (Report, error) {
 	r := Report{StateBytes: store.FileSize(), HeldDeletions: []Held{}, Rejections: []Rejection{}, Runs: []state.Run{}}
 	connector, err := store.Connector()
 	if err != nil {
@@ -97,8 +98,8 @@ func Read(store *state.Store, now time.Time) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	if limit.After(now) {
-		r.WaitsFor, r.WaitsUntil = rateLimit, limit.UTC()
+	if until := limit.End(target, now); !until.IsZero() {
+		r.WaitsFor, r.WaitsUntil = rateLimit, until.UTC()
 	}
 	full, err := store.LastFullSync()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"testing"
+	"time"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/state"
@@ -24,7 +25,7 @@ func TestErrorAndRemedy(t *testing.T) {
 	if err := store.RecordRun(run, state.Connector{State: "SCHEDULED", RunID: "r", At: noon, Error: run.Error, Remedy: run.Remedy}); err != nil {
 		t.Fatal(err)
 	}
-	report, err := Read(store, noon)
+	report, err := Read(store, "", noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,5 +44,25 @@ func TestErrorAndRemedy(t *testing.T) {
 	want := errorFields{failure.Error(), "check qualys.customerUuid"}
 	if got.errorFields != want || len(got.Runs) != 1 || got.Runs[0] != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestRateLimit checks that a report has the rate limit of its target only.
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
+	store, err := state.Options{NoSync: true}.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	limit := state.RateLimit{Target: "one", NotedAt: noon.Add(-time.Minute), Until: noon.Add(time.Hour)}
+	if err := store.SetRateLimit(limit); err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]time.Time{"one": limit.Until.UTC(), "two": {}} {
+		report, err := Read(store, target, noon)
+		if err != nil || !report.WaitsUntil.Equal(want) || report.WaitsFor == "" != want.IsZero() {
+			t.Errorf("%s: waits for %q until %s, error %v", target, report.WaitsFor, report.WaitsUntil, err)
+		}
 	}
 }

@@ -61,7 +61,7 @@ func adminPage(t *testing.T) string {
 	}
 	healthy := func() error { return nil }
 	server := httptest.NewServer(status.Endpoint{
-		Report: func() (status.Report, error) { return status.Read(store, time.Now()) }, Health: healthy, Readiness: healthy,
+		Report: func() (status.Report, error) { return status.Read(store, "", time.Now()) }, Health: healthy, Readiness: healthy,
 		Metrics: http.NotFoundHandler(),
 	}.Handler("127.0.0.1"))
 	t.Cleanup(server.Close)
