@@ -302,7 +302,7 @@ func TestSecondSignal(t *testing.T) {
 	awaitEvent(t, sent, c.Ended)
 	c.Signal(t, syscall.SIGTERM)
 	c.AwaitMessage(t, MsgStopping)
-	c.Signal(t, syscall.SIGTERM)
+	c.Signal(t, syscall.SIGINT)
 	requireExit(t, c, exitInterrupted)
 }
 
