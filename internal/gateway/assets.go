@@ -1,12 +1,11 @@
 package gateway
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
+	"slices"
 
 	"adconnector/internal/fault"
 )
@@ -41,24 +40,32 @@ const successfullyPublished = "SUCCESSFULLY_PUBLISHED"
 // the same bytes and the same requestID.
 func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (BatchResponse, error) {
 	send := fault.Operation{Op: "send assets to", Object: c.options.URL.Host}
-	body, err := c.envelope(requestID, count, assets)
+	head, err := c.envelopeHead(requestID, count)
 	if err != nil {
 		return BatchResponse{}, send.Failed(fault.Refused, err, "")
 	}
+	call := call{
+		Operation: send, method: http.MethodPost, url: c.endpoint(c.options.Paths.Assets), key: requestID,
+		body: [][]byte{head, assets, []byte(envelopeTail)}, maxResponse: maxAssetsBytes + int64(count)*maxAssetsObjectBytes,
+	}
 	var batch BatchResponse
 	err = c.retry(ctx, send, maxAssetsAttempts, func() error {
-		r, err := c.do(ctx, call{Operation: send, method: http.MethodPost, url: c.endpoint(c.options.Paths.Assets), body: body, key: requestID})
+		r, err := c.do(ctx, call)
 		if err != nil {
 			return err
 		}
-		batch, err = parseBatchResponse(send, r)
+		c.parseMu.Lock()
+		defer c.parseMu.Unlock()
+		batch, err = parseBatchResponse(send, r, count)
 		return err
 	})
 	return batch, err
 }
 
-// envelope returns the body of a request with assets.
-func (c *Client) envelope(requestID string, count int, assets []byte) ([]byte, error) {
+const envelopeTail = `]}`
+
+// envelopeHead returns the body of a request with assets up to the assets.
+func (c *Client) envelopeHead(requestID string, count int) ([]byte, error) {
 	meta, err := json.Marshal(MetaData{
 		RequestID: requestID, AssetCount: count, Source: c.options.Source,
 		ConnectorUUID: c.options.ConnectionUUID, CustomerUUID: c.options.CustomerUUID, ProfileUUID: c.options.ProfileUUID,
@@ -66,14 +73,11 @@ func (c *Client) envelope(requestID string, count int, assets []byte) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("encode metadata: %w", err)
 	}
-	const head, middle, tail = `{"connectorMetaData":`, `,"assetData":[`, `]}`
-	body := make([]byte, 0, len(head)+len(meta)+len(middle)+len(assets)+len(tail))
-	body = append(append(body, head...), meta...)
-	body = append(append(body, middle...), assets...)
-	return append(body, tail...), nil
+	return slices.Concat([]byte(`{"connectorMetaData":`), meta, []byte(`,"assetData":[`)), nil
 }
 
-func parseBatchResponse(o fault.Operation, r response) (BatchResponse, error) {
+// parseBatchResponse returns the outcome of a batch of count assets.
+func parseBatchResponse(o fault.Operation, r response, count int) (BatchResponse, error) {
 	switch r.status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return BatchResponse{Outcome: Rejected, Message: statusText(r.status, r.message())}, nil
@@ -89,7 +93,7 @@ func parseBatchResponse(o fault.Operation, r response) (BatchResponse, error) {
 	if err := json.Unmarshal(r.body, &document); err != nil {
 		return BatchResponse{}, o.Failed(fault.Transient, &responseError{r.status, errNoProof, "not complete JSON"}, interceptedRemedy)
 	}
-	rejected, unattributed := parseRejections(document.AssetsError)
+	rejected, unattributed := parseRejections(document.AssetsError, count)
 	message := oneLine(document.ResponseCode + " " + document.Message)
 	switch {
 	case r.status != http.StatusMultiStatus && document.ResponseCode == "":
@@ -103,107 +107,4 @@ func parseBatchResponse(o fault.Operation, r response) (BatchResponse, error) {
 	default: // 207 without a rejected object
 		return BatchResponse{Outcome: PartlyAccepted, Message: message, Unattributed: true}, nil
 	}
-}
-
-// The names of possible fields of an assetsError, whose schema is not published.
-var (
-	rejectionLists    = []string{"failed", "errors", "rejected"}
-	rejectionIDs      = []string{"externalAssetId", "vendorAssetId", "sourceNativeKey", "id"}
-	rejectionMessages = []string{"message", "errorMessage", "error", "reason", "description"}
-)
-
-// parseRejections parses an assetsError: an object keyed by asset ID, or lists of items with
-// an ID. unattributed is whether it contains anything else.
-func parseRejections(raw json.RawMessage) (byID map[string]string, unattributed bool) {
-	var document any
-	if len(raw) == 0 || json.Unmarshal(raw, &document) != nil {
-		return nil, len(raw) > 0
-	}
-	byID = map[string]string{}
-	switch document := document.(type) {
-	case nil:
-	case map[string]any:
-		for key, value := range document {
-			if !isRejectionList(key) {
-				byID[key] = rejectionReason(value)
-				continue
-			}
-			switch value := value.(type) {
-			case nil:
-			case []any:
-				unattributed = addRejections(byID, value) || unattributed
-			case map[string]any:
-				unattributed = unattributed || len(value) > 0
-			case string:
-				unattributed = unattributed || value != ""
-			default:
-				unattributed = true
-			}
-		}
-	case []any:
-		unattributed = addRejections(byID, document)
-	case string:
-		unattributed = document != ""
-	default:
-		unattributed = true
-	}
-	return byID, unattributed
-}
-
-func isRejectionList(key string) bool {
-	for _, name := range rejectionLists {
-		if strings.EqualFold(key, name) {
-			return true
-		}
-	}
-	return false
-}
-
-// addRejections adds the items that have an ID. It reports whether any item has none.
-func addRejections(byID map[string]string, items []any) (unattributed bool) {
-	for _, item := range items {
-		object, _ := item.(map[string]any)
-		id := firstText(object, rejectionIDs)
-		if id == "" {
-			unattributed = true
-			continue
-		}
-		byID[id] = rejectionReason(item)
-	}
-	return unattributed
-}
-
-const noReason = "no reason given"
-
-// rejectionReason returns the message in a rejection, or else its JSON.
-func rejectionReason(value any) string {
-	switch value := value.(type) {
-	case nil:
-		return noReason
-	case string:
-		return cmp.Or(oneLine(value), noReason)
-	case map[string]any:
-		if text := firstText(value, rejectionMessages); text != "" {
-			return oneLine(text)
-		}
-	case []any:
-		if len(value) > 0 {
-			return rejectionReason(value[0])
-		}
-	}
-	encoded, err := json.Marshal(value)
-	if err != nil {
-		return noReason
-	}
-	return oneLine(string(encoded))
-}
-
-// firstText returns the first non-empty string among the named fields.
-func firstText(object map[string]any, names []string) string {
-	for _, name := range names {
-		if text, ok := object[name].(string); ok && text != "" {
-			return text
-		}
-	}
-	return ""
 }

@@ -57,3 +57,15 @@ type (
 	ResponseError = responseError
 	FieldError    = fieldError
 )
+
+// The causes and limits of large responses.
+var ErrResponseTooLarge = errResponseTooLarge
+
+const (
+	MaxErrorBytes        = maxErrorBytes
+	MaxTokenBytes        = maxTokenBytes
+	MaxDocumentBytes     = maxDocumentBytes
+	MaxStateBytes        = maxStateBytes
+	MaxAssetsBytes       = maxAssetsBytes
+	MaxAssetsObjectBytes = maxAssetsObjectBytes
+)

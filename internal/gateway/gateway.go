@@ -12,14 +12,12 @@
 package gateway
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -93,15 +91,15 @@ const (
 	assetsPath          = "/rest/2.0/am/connector/asset/data/sync"
 	statePath           = "/rest/2.0/am/connector/connection/{connectionUuid}/state"
 	requestTimeout      = 150 * time.Second
-	maxResponseBytes    = 16 << 20
 	maxDocumentAttempts = 3 // of logins and documents, until the next run
 	maxAssetsAttempts   = 6
 	maxStateAttempts    = 2
 	stateTimeout        = 5 * time.Second
 	firstRetryDelay     = time.Second
 	maxRetryDelay       = time.Minute
-	retryMultiplier     = 2.8 // 1 s to 60 s in five retries
-	maxMessageLength    = 300 // characters
+	retryMultiplier     = 2.8     // 1 s to 60 s in five retries
+	maxMessageLength    = 300     // characters
+	maxLineInput        = 8 << 10 // bytes of a message that are considered
 )
 
 // Client is a client of one gateway for one connection. It is safe for concurrent use.
@@ -112,6 +110,7 @@ type Client struct {
 	session   session
 	limit     rateLimit
 	onLimitMu sync.Mutex // held while OnLimit is called
+	parseMu   sync.Mutex // held while a response to a batch is parsed, which takes several times its size
 	counts    counts
 	budget    retryBudget
 }
@@ -201,7 +200,7 @@ func readDocument[Document any](ctx context.Context, c *Client, kind, id, path s
 	query.Set("customerUuid", c.options.CustomerUUID)
 	target.RawQuery = query.Encode()
 	err := c.retry(ctx, operation, maxDocumentAttempts, func() error {
-		r, err := c.do(ctx, call{Operation: operation, method: http.MethodGet, url: target})
+		r, err := c.do(ctx, call{Operation: operation, method: http.MethodGet, url: target, maxResponse: maxDocumentBytes})
 		switch {
 		case err != nil:
 			return err
@@ -234,11 +233,12 @@ func (c *Client) endpoint(path string) *url.URL {
 // call is a call of the gateway's API. It may take several requests.
 type call struct {
 	fault.Operation
-	method string
-	url    *url.URL
-	body   []byte
-	key    string // Idempotency-Key
-	urlKey string // the setting with the URL; "": connector.api.url
+	method      string
+	url         *url.URL
+	body        [][]byte // in parts
+	key         string   // Idempotency-Key
+	urlKey      string   // the setting with the URL; "": connector.api.url
+	maxResponse int64    // maximum size of a successful response in bytes
 }
 
 func (c call) setting() string { return cmp.Or(c.urlKey, "connector.api.url") }
@@ -287,7 +287,7 @@ func (c *Client) do(ctx context.Context, call call) (response, error) {
 			}
 			if r.status >= 400 {
 				// Errors quote the body, which may echo the request.
-				r.body = bytes.ReplaceAll(r.body, []byte(token.text.Reveal()), []byte("[redacted]"))
+				r.body = redact(r.body, token.text)
 			}
 			return r, classify(call, r)
 		}
@@ -323,10 +323,13 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	}
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
-	request, err := http.NewRequestWithContext(requestCtx, call.method, call.url.String(), bytes.NewReader(call.body))
+	request, err := http.NewRequestWithContext(requestCtx, call.method, call.url.String(), nil)
 	if err != nil {
 		return response{}, call.Failed(fault.Refused, err, "check "+call.setting()+" and gateway.path.*")
 	}
+	sent := newRequestBody(call.body...)
+	sent.setTo(request)
+	defer sent.detach() // the caller reuses the buffers
 	request.Header.Set("User-Agent", "adconnector/"+c.options.Version)
 	request.Header.Set("Accept", "application/json, text/plain")
 	if call.method == http.MethodPost || call.method == http.MethodPut {
@@ -343,10 +346,13 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 		return response{}, c.transportError(ctx, call, err)
 	}
 	defer r.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxResponseBytes))
+	body, err := readBody(r, call.maxResponse)
 	log := c.log(ctx)
-	log.Debug().Str("call", strings.TrimSpace(call.Op+" "+call.Object)).Int("status", r.StatusCode).Int("sent_bytes", len(call.body)).
+	log.Debug().Str("call", strings.TrimSpace(call.Op+" "+call.Object)).Int("status", r.StatusCode).Int64("sent_bytes", sent.size()).
 		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgResponse)
+	if errors.Is(err, errResponseTooLarge) {
+		return response{}, call.Failed(fault.Transient, &responseError{Status: r.StatusCode, Reason: err}, interceptedRemedy)
+	}
 	if err != nil && !mayLackBody(r.StatusCode) {
 		return response{}, c.transportError(ctx, call, fmt.Errorf("response incomplete: %w", err))
 	}

@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -31,7 +33,7 @@ func (c *Client) login(ctx context.Context) (*oauth2.Token, error) {
 	switch {
 	case l.Username != "":
 		form := url.Values{"username": {l.Username}, "password": {l.Password.Reveal()}, "token": {"true"}}
-		return c.gatewayLogin(ctx, call{url: c.options.URL.JoinPath("/auth"), body: []byte(form.Encode())}, nil,
+		return c.gatewayLogin(ctx, call{url: c.options.URL.JoinPath("/auth"), body: [][]byte{[]byte(form.Encode())}}, nil,
 			"qualys.user.username and qualys.user.password")
 	case l.TokenURL != nil && !isGatewayLogin(l.TokenURL):
 		return c.clientCredentialsLogin(ctx)
@@ -56,7 +58,7 @@ func isGatewayLogin(target *url.URL) bool {
 // gatewayLogin logs in with the gateway's own protocol. The response is a bare JWT, or JSON
 // that contains one. credentialKeys are the settings with the credentials.
 func (c *Client) gatewayLogin(ctx context.Context, call call, header http.Header, credentialKeys string) (*oauth2.Token, error) {
-	call.Operation, call.method = loginOperation(call.url), http.MethodPost
+	call.Operation, call.method, call.maxResponse = loginOperation(call.url), http.MethodPost, maxTokenBytes
 	setting := call.setting()
 	r, err := c.sendOnce(ctx, call, func(request *http.Request) {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -148,24 +150,34 @@ func oauthErrorCode(code string) string {
 	return code
 }
 
-// oauthClient returns an HTTP client that sets the User-Agent, because the OAuth library does
-// not.
+// oauthClient returns an HTTP client that sets the User-Agent and limits the response, because
+// the OAuth library does neither.
 func (c *Client) oauthClient() *http.Client {
 	client := *c.http
-	client.Transport = userAgent{c.http.Transport, "adconnector/" + c.options.Version}
+	client.Transport = oauthTransport{c.http.Transport, "adconnector/" + c.options.Version}
 	return &client
 }
 
-type userAgent struct {
+type oauthTransport struct {
 	http.RoundTripper
-	name string
+	userAgent string
 }
 
-// RoundTrip sends a request with the User-Agent.
-func (u userAgent) RoundTrip(request *http.Request) (*http.Response, error) {
+// RoundTrip sends a request with the User-Agent, and reads the whole response.
+func (t oauthTransport) RoundTrip(request *http.Request) (*http.Response, error) {
 	request = request.Clone(request.Context())
-	request.Header.Set("User-Agent", u.name)
-	return u.RoundTripper.RoundTrip(request)
+	request.Header.Set("User-Agent", t.userAgent)
+	response, err := t.RoundTripper.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := readBody(response, maxTokenBytes)
+	if err != nil {
+		return nil, err
+	}
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return response, nil
 }
 
 // parseToken returns the token in the body of a response; "" if there is none. The body is a

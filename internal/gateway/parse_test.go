@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"maps"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ var rejectionCases = []struct {
 	{"empty text", `""`, nil, false},
 	{"keyed, string", `{"S-1-5-32-544":"bad\n name","1a2b":"worse"}`, map[string]string{"S-1-5-32-544": "bad name", "1a2b": "worse"}, false},
 	{"keyed, empty string", `{"a":""}`, map[string]string{"a": noReason}, false},
+	{"keyed, blank message", `{"a":{"message":" "}}`, map[string]string{"a": noReason}, false},
 	{"keyed, null", `{"a":null}`, map[string]string{"a": noReason}, false},
 	{"keyed, object", `{"a":{"code":7,"message":"bad"}}`, map[string]string{"a": "bad"}, false},
 	{"keyed, object with other fields", `{"a":{"errorMessage":"b1"},"b":{"error":"b2"},"c":{"reason":"b3"},"d":{"description":"b4"},"e":{"code":7}}`,
@@ -43,6 +45,12 @@ var rejectionCases = []struct {
 	{"number instead of a list", `{"failed":2}`, nil, true},
 	{"bare list", `[{"externalAssetId":"a","message":"m"}]`, map[string]string{"a": "m"}, false},
 	{"bare list of strings", `["bad"]`, nil, true},
+	{"keyed, nested lists", `{"a":[[["bad"],"worse"]],"b":[[]],"c":[null],"d":[true],"e":[{"x":[1]}]}`,
+		map[string]string{"a": "bad", "b": "[]", "c": noReason, "d": "true", "e": `{"x":[1]}`}, false},
+	{"message of a wrong type", `{"a":{"message":{"x":"y"},"reason":"bad"},"b":{"message":null,"code":1}}`, map[string]string{"a": "bad", "b": `{"message":null,"code":1}`}, false},
+	{"list with a list", `[["a"],[{"id":"a"}],{"id":"b","id":"c","message":"m"}]`, map[string]string{"c": "m"}, true},
+	{"large number", `{"a":1e400}`, map[string]string{"a": "1e400"}, false},
+	{"spaces", ` { "a" : { "code" : 7 } } `, map[string]string{"a": `{"code":7}`}, false},
 	{"text", `"bad"`, nil, true},
 	{"number", `1`, nil, true},
 	{"broken", `{"a"`, nil, true},
@@ -52,11 +60,33 @@ func TestParseRejections(t *testing.T) {
 	t.Parallel()
 	for _, test := range rejectionCases {
 		t.Run(test.name, func(t *testing.T) {
-			byID, unattributed := parseRejections(json.RawMessage(test.raw))
+			byID, unattributed := parseRejections(json.RawMessage(test.raw), 10)
 			if !maps.Equal(byID, test.byID) || unattributed != test.unattributed {
 				t.Errorf("got %v %v, want %v %v", byID, unattributed, test.byID, test.unattributed)
 			}
 		})
+	}
+}
+
+// Items beyond the number of objects in the batch are not parsed. They leave rejections without
+// an object.
+func TestParseRejectionsLimit(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, raw    string
+		byID         map[string]string
+		unattributed bool
+	}{
+		{"as many", `{"a":"1","failed":[{"id":"b","message":"2"}]}`, map[string]string{"a": "1", "b": "2"}, false},
+		{"too many keys", `{"a":"1","b":"2","c":"3"}`, map[string]string{"a": "1", "b": "2"}, true},
+		{"too many in lists", `{"failed":[{"id":"a","message":"1"}],"errors":[{"id":"b","message":"2"},{"id":"c"}]}`, map[string]string{"a": "1", "b": "2"}, true},
+		{"too many in a list", `[{"id":"a","message":"1"},{},{}]`, map[string]string{"a": "1"}, true},
+		{"same object twice", `{"a":"1","b":"2","a":"3"}`, map[string]string{"a": "1", "b": "2"}, true},
+	} {
+		byID, unattributed := parseRejections(json.RawMessage(test.raw), 2)
+		if !maps.Equal(byID, test.byID) || unattributed != test.unattributed {
+			t.Errorf("%s: got %v %v, want %v %v", test.name, byID, unattributed, test.byID, test.unattributed)
+		}
 	}
 }
 
@@ -65,7 +95,7 @@ func FuzzParseRejections(f *testing.F) {
 		f.Add([]byte(test.raw))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		byID, unattributed := parseRejections(raw)
+		byID, unattributed := parseRejections(raw, math.MaxInt)
 		// Any content must lead to a rejection or to sending one by one.
 		var document any
 		if err := json.Unmarshal(raw, &document); err == nil {

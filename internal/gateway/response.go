@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/secret"
 )
 
 // The reasons for a failed call.
@@ -95,23 +96,42 @@ func (r response) message() string {
 	}
 	text := string(r.body)
 	var document struct {
-		Message string `json:"message"`
-		Error   any    `json:"error"`
+		Message string          `json:"message"`
+		Error   json.RawMessage `json:"error"`
 	}
 	if json.Unmarshal(r.body, &document) == nil {
 		switch {
 		case document.Message != "":
 			text = document.Message
-		case document.Error != nil:
-			text = fmt.Sprint(document.Error)
+		case len(document.Error) > 0 && string(document.Error) != "null":
+			if json.Unmarshal(document.Error, &text) != nil {
+				text = jsonLine(document.Error)
+			}
 		}
 	}
 	return oneLine(text)
 }
 
+// redact replaces a token in the body of an error. It removes the beginning of a token from the
+// end of a body that readBody cut off.
+func redact(body []byte, token secret.Text) []byte {
+	text := []byte(token.Reveal())
+	redacted := bytes.ReplaceAll(body, text, []byte("[redacted]"))
+	if len(body) < maxErrorBytes {
+		return redacted
+	}
+	for n := min(len(text)-1, len(redacted)); n > 0; n-- {
+		if bytes.HasSuffix(redacted, text[:n]) {
+			return redacted[:len(redacted)-n]
+		}
+	}
+	return redacted
+}
+
 // oneLine returns text for a log line: in one line, without unprintable characters, and
 // truncated to maxMessageLength.
 func oneLine(text string) string {
+	text = text[:min(len(text), maxLineInput)]
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) || unicode.IsSpace(r) {
 			return r

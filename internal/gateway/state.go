@@ -24,7 +24,7 @@ func (c *Client) SetState(ctx context.Context, state ConnectorState) error {
 	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
 	return c.retry(ctx, send, maxStateAttempts, func() error {
-		r, err := c.do(ctx, call{Operation: send, method: http.MethodPut, url: c.endpoint(c.options.Paths.State), body: body})
+		r, err := c.do(ctx, call{Operation: send, method: http.MethodPut, url: c.endpoint(c.options.Paths.State), body: [][]byte{body}, maxResponse: maxStateBytes})
 		switch {
 		case r.status == http.StatusNotFound:
 			return send.Failed(fault.Refused, &responseError{Status: r.status, Reason: ErrStatesUnsupported}, "check qualys.connectionUuid, or ignore this if the gateway has no such API")

@@ -1,0 +1,233 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/secret"
+)
+
+// respondWithSize returns a handler with a JSON document of size bytes, with or without a
+// Content-Length.
+func respondWithSize(status int, document string, size int, hasLength bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if hasLength {
+			w.Header().Set("Content-Length", strconv.Itoa(size))
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, document+strings.Repeat(" ", size-len(document)))
+	}
+}
+
+// Each call accepts a response up to its limit. A larger one is not parsed.
+func TestResponseLimits(t *testing.T) {
+	t.Parallel()
+	const objects = 3
+	bare := func(o *gateway.Options) { o.Login = gateway.Login{Username: username, Password: secret.New(password)} }
+	for _, test := range []struct {
+		name, path, document string
+		limit                int
+		options              func(*gateway.Options)
+		call                 func(context.Context, *gateway.Client) error
+		err                  func(base string) fault.Error
+	}{
+		{"login", "/auth", token, gateway.MaxTokenBytes, bare, func(ctx context.Context, c *gateway.Client) error { return c.Login(ctx) },
+			func(base string) fault.Error { return loginError(base, "/auth", fault.Transient) }},
+		{"login at a token URL", "/oauth/token", `{"access_token":"` + token + `"}`, gateway.MaxTokenBytes,
+			func(o *gateway.Options) {
+				o.Login = gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: o.URL.JoinPath("/oauth/token")}
+			},
+			func(ctx context.Context, c *gateway.Client) error { return c.Login(ctx) },
+			func(base string) fault.Error { return loginError(base, "/oauth/token", fault.Transient) }},
+		{"connection", connectionPath, `{}`, gateway.MaxDocumentBytes, bare, func(ctx context.Context, c *gateway.Client) error { _, err := c.Connection(ctx); return err },
+			func(string) fault.Error { return connectionError(fault.Transient) }},
+		{"profile", profilePath, `{}`, gateway.MaxDocumentBytes, bare, func(ctx context.Context, c *gateway.Client) error { _, err := c.Profile(ctx); return err },
+			func(string) fault.Error { return profileError(fault.Transient) }},
+		{"state", statePath, `{}`, gateway.MaxStateBytes, bare, func(ctx context.Context, c *gateway.Client) error {
+			return c.SetState(ctx, gateway.ConnectorState{State: "PROCESSED"})
+		}, func(string) fault.Error { return stateError("PROCESSED", fault.Transient) }},
+		{"assets", assetsPath, published, gateway.MaxAssetsBytes + objects*gateway.MaxAssetsObjectBytes, bare, func(ctx context.Context, c *gateway.Client) error {
+			_, err := c.Send(ctx, uuid.NewString(), objects, []byte(asset+","+asset+","+asset))
+			return err
+		}, func(base string) fault.Error {
+			return fault.Error{Class: fault.Transient, Op: "send assets to", Object: strings.TrimPrefix(base, "http://")}
+		}},
+	} {
+		for _, hasLength := range []bool{true, false} {
+			for excess := range 2 {
+				t.Run(fmt.Sprintf("%s, length %v, excess %d", test.name, hasLength, excess), func(t *testing.T) {
+					respond := respondWithSize(http.StatusOK, test.document, test.limit+excess, hasLength)
+					server := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if r.URL.Path == test.path {
+							w.Header().Set("Content-Type", "application/json")
+							respond(w, r)
+							return
+						}
+						afterLogin(t, http.NotFound).ServeHTTP(w, r)
+					}))
+					o := options(t, server.URL)
+					test.options(&o)
+					err := test.call(t.Context(), gateway.New(o))
+					if excess == 0 && err != nil {
+						t.Fatal(err)
+					}
+					if excess > 0 {
+						checkError(t, err, test.err(server.URL), gateway.ErrResponseTooLarge, "proxy")
+					}
+				})
+			}
+		}
+	}
+}
+
+// peakHeap returns by how much the heap grows during a function. It collects garbage often, so
+// that the result is close to the memory in use.
+func peakHeap(f func()) uint64 {
+	defer debug.SetGCPercent(debug.SetGCPercent(5))
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	before, peak := m.HeapAlloc, m.HeapAlloc
+	done := make(chan struct{})
+	var sampling sync.WaitGroup
+	sampling.Go(func() {
+		ticker := time.NewTicker(200 * time.Microsecond)
+		defer ticker.Stop()
+		for {
+			runtime.ReadMemStats(&m)
+			peak = max(peak, m.HeapAlloc)
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+	f()
+	close(done)
+	sampling.Wait()
+	return peak - min(before, peak)
+}
+
+// A hostile response does not use more memory than a few times its limit. The test is not
+// parallel, because it measures the heap.
+func TestMemoryOfHostileResponses(t *testing.T) {
+	const size, objects = 16 << 20, 500
+	const limit = gateway.MaxAssetsBytes + objects*gateway.MaxAssetsObjectBytes
+	const success = `{"responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":`
+	fill := func(begin, item, end string, size int) []byte {
+		return []byte(begin + strings.Repeat(item+",", (size-len(begin)-len(end))/(len(item)+1)-1) + item + end)
+	}
+	for _, test := range []struct {
+		name   string
+		status int
+		body   []byte
+		want   gateway.BatchResponse
+		cause  error // nil: want
+	}{
+		{"assetsError of empty objects, 16 MiB", 200, fill(success+`[`, `{}`, `]}`, size), gateway.BatchResponse{}, gateway.ErrResponseTooLarge},
+		{"assetsError of empty objects", 200, fill(success+`[`, `{}`, `]}`, limit), gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Unattributed: true}, nil},
+		{"assetsError of nested lists", 200, fill(success+`{"a":[`, `[[]]`, `]}}`, limit), gateway.BatchResponse{Outcome: gateway.PartlyAccepted}, nil},
+		{"assetsError of one large object", 200, fill(success+`{"a":{"b":[`, `{}`, `]}}}`, limit), gateway.BatchResponse{Outcome: gateway.PartlyAccepted}, nil},
+		{"assetsError of many fields", 200, fill(success+`[{`, `"":0`, `}]}`, limit), gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Unattributed: true}, nil},
+		{"error of empty objects, 16 MiB", 400, fill(`{"error":[`, `{}`, `]}`, size), gateway.BatchResponse{Outcome: gateway.Rejected}, nil},
+		{"error of empty objects", 400, fill(`{"error":[`, `{}`, `]}`, gateway.MaxErrorBytes), gateway.BatchResponse{Outcome: gateway.Rejected}, nil},
+		{"text of an error, 16 MiB", 500, bytes.Repeat([]byte("a "), size/2), gateway.BatchResponse{}, gateway.ErrGatewayFailed},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(test.status)
+				for chunk := test.body; len(chunk) > 0; {
+					n, err := w.Write(chunk[:min(len(chunk), 4096)])
+					if err != nil {
+						return
+					}
+					chunk = chunk[n:]
+				}
+			}))
+			client := gateway.New(options(t, server.URL))
+			if err := client.Login(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			var got gateway.BatchResponse
+			var err error
+			start := time.Now()
+			peak := peakHeap(func() { got, err = client.Send(t.Context(), uuid.NewString(), objects, []byte(asset)) })
+			t.Logf("peak %.1f MiB, %s", float64(peak)/(1<<20), time.Since(start).Round(time.Millisecond))
+			if peak > 20*limit { // with the garbage that arises during a collection
+				t.Errorf("peak of %d bytes", peak)
+			}
+			if !errors.Is(err, test.cause) || got.Outcome != test.want.Outcome || got.Unattributed != test.want.Unattributed {
+				t.Errorf("%+v, %v", got.Outcome, err)
+			}
+		})
+	}
+}
+
+// The request on a connection that the server has closed is sent again on a new one, without
+// an attempt of its own: the transport replays requests with an Idempotency-Key.
+func TestReplayOnClosedConnection(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var bodies [][]byte
+	server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		bodies = append(bodies, append([]byte(r.Header.Get("Idempotency-Key")), body...))
+		n := len(bodies)
+		mu.Unlock()
+		if n == 2 { // on the connection of the first batch
+			panic(http.ErrAbortHandler)
+		}
+		respondWith(http.StatusOK, published)(w, r)
+	}))
+	client := gateway.New(options(t, server.URL))
+	for range 2 {
+		if batch, err := send(t.Context(), client); err != nil || batch.Outcome != gateway.Accepted {
+			t.Fatalf("%+v, %v", batch, err)
+		}
+	}
+	if len(bodies) != 3 || !bytes.Equal(bodies[1], bodies[2]) || client.Counts().Retries != 0 {
+		t.Errorf("%d requests, %d retries\n%s", len(bodies), client.Counts().Retries, bytes.Join(bodies, []byte("\n")))
+	}
+}
+
+// After Send returns, the caller can reuse the buffer of the assets, even if the server responded
+// before it read the request. The race detector finds a later read.
+func TestReuseOfAssetsBuffer(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(testing.TB, http.Handler) *httptest.Server{"HTTP/1.1": serve, "HTTP/2": serveTLS} {
+		t.Run(name, func(t *testing.T) {
+			server := start(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+			}))
+			o := options(t, server.URL)
+			o.RootCAs = rootsOf(server)
+			client := gateway.New(o)
+			assets := bytes.Repeat([]byte("x"), 8<<20)
+			for range 20 {
+				batch, err := client.Send(t.Context(), uuid.NewString(), 1, assets)
+				if err == nil && batch.Outcome != gateway.TooLarge {
+					t.Fatalf("%+v", batch)
+				}
+				clear(assets)
+			}
+		})
+	}
+}
