@@ -292,6 +292,20 @@ func TestStateDirectory(t *testing.T) {
 			},
 			check: stateDirectory, found: []string{"0 objects"},
 		},
+		"state directory shared": {
+			change: func(t *testing.T, e *environment) {
+				must(t, os.MkdirAll(e.options.StateDir, 0o700))
+				must(t, os.Chmod(e.options.StateDir, 0o770|os.ModeSetgid))
+			},
+			want: map[string]Result{stateDirectory: Warn}, check: stateDirectory, found: []string{"0770"}, remedy: []string{"fsGroup"},
+		},
+		"state directory has a link": {
+			change: func(t *testing.T, e *environment) {
+				must(t, os.MkdirAll(e.options.StateDir, 0o700))
+				must(t, os.Symlink("nowhere", filepath.Join(e.options.StateDir, "adconnector.db.lock")))
+			},
+			want: map[string]Result{stateDirectory: Fail}, check: stateDirectory, op: "open", remedy: []string{"adconnector.db.lock", "service.state-dir"}, class: fault.Invalid,
+		},
 		"state file damaged": {
 			change: func(t *testing.T, e *environment) {
 				must(t, os.MkdirAll(e.options.StateDir, 0o700))

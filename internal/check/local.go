@@ -24,10 +24,13 @@ func (p *preflight) stateDirectory(context.Context) Check {
 	}
 	defer func() { _ = store.Close() }()
 	count, err := store.IndexSize()
-	switch {
-	case err != nil:
+	if err != nil {
 		return warnOf(err)
-	case store.FileSize() == 0:
+	}
+	if err := state.SharedAccess(p.StateDir); err != nil {
+		return warnOf(err)
+	}
+	if store.FileSize() == 0 {
 		return ok("%s is writable; the first run creates the state file", p.StateDir)
 	}
 	return ok("%s has %d objects", store.Path(), count)

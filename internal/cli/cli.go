@@ -14,6 +14,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,6 +54,7 @@ type program struct {
 	levelHook      *levelHook
 	output         string
 	resultStarted  bool                   // part of the result may be on stdout
+	warnShared     sync.Once              // for the warning that others can change the state
 	aborted        chan struct{}          // receives a value if Main must not wait for the command
 	cleanup        atomic.Pointer[func()] // what Main calls after an abort; nil: nothing
 	hooks          hooks

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -58,6 +59,12 @@ func TestExitCodes(t *testing.T) {
 		"state of a newer version": {change: func(t *testing.T, s *fixture) {
 			s.env["service.state-dir"] = unpackState(t, "../state/testdata/version-99.db.gz")
 		}, code: exitUsage, message: MsgBadConfiguration, names: []string{"adconnector.db", "99"}},
+		"state file is a link": {change: func(t *testing.T, s *fixture) {
+			s.linkState(t, "adconnector.db")
+		}, code: exitUsage, message: MsgBadConfiguration, names: []string{"adconnector.db", "service.state-dir"}},
+		"link in state directory": {change: func(t *testing.T, s *fixture) {
+			s.linkState(t, "adconnector.db.holder")
+		}, code: exitUsage, message: MsgBadConfiguration, names: []string{"adconnector.db.holder", "service.state-dir"}},
 		"wrong gateway password":   {env: testenv.Settings{"qualys.user.password": wrongPassword}, code: exitRefused, message: runFinished, names: []string{"qualys.user.password"}},
 		"wrong directory password": {env: testenv.Settings{"ldap.password": wrongPassword}, code: exitRefused, message: runFinished, names: []string{"ldap.password"}},
 		"forbidden": {change: func(_ *testing.T, s *fixture) {
@@ -107,6 +114,55 @@ func TestExitCodes(t *testing.T) {
 			}
 			if o.Code == exitUsage && logins+searches.Searches > 0 {
 				t.Errorf("%d logins, directory %+v, want none", logins, searches)
+			}
+		})
+	}
+}
+
+// linkState creates a symbolic link in the state directory. It leads to a file, which must not
+// change until the test ends.
+func (s *fixture) linkState(t *testing.T, name string) {
+	t.Helper()
+	file, link := filepath.Join(t.TempDir(), "file"), filepath.Join(s.StateDir, name)
+	err := os.WriteFile(file, []byte("content"), 0o600)
+	if err = errors.Join(err, os.MkdirAll(s.StateDir, 0o700), os.Symlink(file, link)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if content, err := os.ReadFile(file); err != nil || string(content) != "content" {
+			t.Errorf("the file behind the link contains %q, %v", content, err)
+		}
+	})
+}
+
+// TestSharedStateDirectory tests that a state directory that others can write is used, with
+// one warning.
+func TestSharedStateDirectory(t *testing.T) {
+	t.Parallel()
+	for name, mode := range map[string]os.FileMode{"private": 0o700, "fsGroup": 0o770 | os.ModeSetgid, "sticky": 0o777 | os.ModeSticky} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t)
+			if err := errors.Join(os.MkdirAll(s.StateDir, 0o700), os.Chmod(s.StateDir, mode)); err != nil {
+				t.Fatal(err)
+			}
+			o := s.invoke(t, "sync")
+			var warnings []testlog.Line
+			for _, line := range o.Log {
+				if line.Text("message") == MsgStateDirShared {
+					warnings = append(warnings, line)
+				}
+			}
+			switch {
+			case o.Code != exitDone:
+				t.Errorf("exit code %d", o.Code)
+			case name == "private" && len(warnings) > 0, name != "private" && len(warnings) != 1:
+				t.Errorf("warnings %v", warnings)
+			case len(warnings) == 1:
+				requireMentions(t, warnings[0], s.StateDir, "fsGroup")
+				if warnings[0].Text("level") != "warn" || warnings[0].Text("remedy") == "" {
+					t.Errorf("warning %v", warnings[0])
+				}
 			}
 		})
 	}

@@ -12,6 +12,7 @@ const (
 	MsgRegistrationFailed = "registration failed"
 	MsgRunsSkipped        = "scheduled runs skipped, previous run still active"
 	MsgStarted            = "started"
+	MsgStateDirShared     = "state directory writable by others"
 	MsgStateFileNotClosed = "state file not closed"
 	MsgStateFileSetAside  = "damaged state file set aside, resending everything"
 	MsgStateNotRecorded   = "state not recorded"

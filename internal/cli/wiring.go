@@ -50,13 +50,20 @@ func (p *program) gatewayOptions(c *config.Config, log zerolog.Logger) gateway.O
 	return o
 }
 
-// openState opens the state file. It logs a damaged file that was set aside.
+// openState opens the state file. It logs a damaged file that was set aside, and once per
+// process that other users can change the state.
 func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
 	store, err := p.hooks.state.Open(dir)
-	if err == nil {
-		logSetAside(store, log)
+	if err != nil {
+		return nil, err
 	}
-	return store, err
+	logSetAside(store, log)
+	p.warnShared.Do(func() {
+		if err := state.SharedAccess(dir); err != nil {
+			log.Warn().Str("component", "state").EmbedObject(fault.Fields(err)).Msg(MsgStateDirShared)
+		}
+	})
+	return store, nil
 }
 
 // closeState closes the state file. It logs a damaged file that was set aside on close.

@@ -9,12 +9,13 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-const compactSuffix = ".compact"
+// compactPath returns the path of the file into which compact copies.
+func compactPath(path string) string { return path + ".compact" }
 
 // compact rewrites a large file of which at least half is free, because bbolt never shrinks
 // a file. If the disk has no space for the copy, the file stays as it is.
 func (s *Store) compact() error {
-	info, err := os.Stat(s.path)
+	info, err := os.Lstat(s.path)
 	if err != nil {
 		return s.operationError("compact", err)
 	}
@@ -22,7 +23,7 @@ func (s *Store) compact() error {
 	if info.Size() < cmp.Or(s.options.compactAbove, defaultCompactAbove) || free < info.Size()/2 {
 		return nil
 	}
-	compacted := s.path + compactSuffix
+	compacted := compactPath(s.path)
 	_ = os.Remove(compacted) // of an interrupted attempt
 	err = catchDamage(func() error { return compactInto(compacted, s.db, s.options) })
 	if err != nil {
@@ -46,7 +47,9 @@ func (s *Store) compact() error {
 }
 
 func compactInto(path string, source *bbolt.DB, o Options) error {
-	target, err := bbolt.Open(path, 0o600, o.bolt())
+	options := o.bolt()
+	options.OpenFile = createFile
+	target, err := bbolt.Open(path, 0o600, options)
 	if err != nil {
 		return err
 	}

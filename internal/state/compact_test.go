@@ -43,7 +43,7 @@ func TestCampaignCompact(t *testing.T) {
 	if large < cmp.Or(options.compactAbove, defaultCompactAbove) {
 		t.Fatalf("file size %d is too small for the test", large)
 	}
-	must(t, os.WriteFile(path+compactSuffix, []byte("interrupted"), 0o600))
+	must(t, os.WriteFile(compactPath(path), []byte("interrupted"), 0o600))
 
 	s = result(options.Open(dir))(t)
 	defer s.Close()
@@ -59,7 +59,7 @@ func TestCampaignCompact(t *testing.T) {
 	if next := result(s.OpenJournal(testSource, testStart))(t); next.run <= j.run {
 		t.Errorf("run number %d after %d", next.run, j.run)
 	}
-	if _, err := os.Stat(path + compactSuffix); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(compactPath(path)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the copy was not removed: %v", err)
 	}
 }

@@ -25,7 +25,7 @@ func (d *DamagedFile) Err() error {
 
 // setAside renames a damaged file.
 func setAside(path string, damage error) (*DamagedFile, error) {
-	newPath := path + time.Now().UTC().Format(".damaged-20060102T150405Z")
+	newPath := unusedPath(path + time.Now().UTC().Format(".damaged-20060102T150405Z"))
 	if err := os.Rename(path, newPath); err != nil {
 		return nil, dirError(path, err)
 	}
@@ -35,7 +35,7 @@ func setAside(path string, damage error) (*DamagedFile, error) {
 // verify reads the whole file and returns an error if it is damaged.
 func (s *Store) verify() error {
 	return s.view("verify", func(tx *bbolt.Tx) error {
-		file, err := os.Open(s.path)
+		file, err := openFile(s.path, os.O_RDONLY, 0)
 		if err != nil {
 			return err
 		}

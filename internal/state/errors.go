@@ -74,7 +74,7 @@ func openError(path string, err error) error {
 	open := fault.Operation{Op: "open", Object: "state file " + path}
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		holder, err := os.ReadFile(holderPath(path))
+		holder, err := readSmallFile(holderPath(path), maxHolderSize)
 		if err != nil { // a reader does not write a holder file
 			holder = []byte("another process, perhaps a short sync --dry-run or status")
 		}
@@ -115,6 +115,9 @@ func CheckDir(dir string) error {
 	if err := syscall.Access(file, write); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return dirError(file, &fs.PathError{Op: "write to", Path: file, Err: err})
 	}
+	if err := checkFiles(file); err != nil {
+		return dirError(file, err)
+	}
 	return nil
 }
 
@@ -139,6 +142,12 @@ func accessError(path string, err error, required string) error {
 	switch {
 	case isNoSpace(err):
 		return open.Failed(fault.Transient, err, remedySpace)
+	case isRefusedFile(err):
+		refused := path
+		if pathError, is := errors.AsType[*fs.PathError](err); is {
+			refused = pathError.Path
+		}
+		return open.Failed(fault.Invalid, unusable, "find out who created "+refused+" and remove it; to keep the state elsewhere, set service.state-dir")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		existing := filepath.Dir(path)
 		if denied, is := errors.AsType[*fs.PathError](err); is && !errors.Is(err, syscall.EROFS) {

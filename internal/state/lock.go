@@ -21,13 +21,19 @@ func lockPath(path string) string { return path + ".lock" }
 // holderPath returns the path of the file that describes the holder of the lock.
 func holderPath(path string) string { return path + ".holder" }
 
+// newHolderPath returns the path under which the file of holderPath is written.
+func newHolderPath(path string) string { return holderPath(path) + ".new" }
+
+// maxHolderSize limits how many bytes of the file of holderPath an error text contains.
+const maxHolderSize = 512
+
 // lockRetryInterval is the time between two attempts to lock.
 const lockRetryInterval = 20 * time.Millisecond
 
 // acquireLock locks the lock file and returns it. Closing the file, or the end of the
 // process, releases the lock.
 func acquireLock(path string, wait time.Duration) (*os.File, error) {
-	file, err := os.OpenFile(lockPath(path), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := openFile(lockPath(path), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, dirError(path, err)
 	}
@@ -56,5 +62,5 @@ func (s *Store) writeHolder() {
 		host = "this machine"
 	}
 	text := fmt.Sprintf("process %d on %s since %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
-	_ = os.WriteFile(holderPath(s.path), []byte(text), 0o600) // only improves an error text
+	_ = replaceFile(holderPath(s.path), newHolderPath(s.path), []byte(text)) // only improves an error text
 }

@@ -97,7 +97,7 @@ const (
 func (o Options) lockWait() time.Duration { return cmp.Or(o.LockWait, defaultLockWait) }
 
 func (o Options) bolt() *bbolt.Options {
-	return &bbolt.Options{Timeout: o.lockWait(), NoSync: o.NoSync, NoGrowSync: o.NoSync}
+	return &bbolt.Options{Timeout: o.lockWait(), NoSync: o.NoSync, NoGrowSync: o.NoSync, OpenFile: openFile}
 }
 
 // syncDir syncs a directory unless NoSync is set. Otherwise, a new or renamed file may be
@@ -120,6 +120,9 @@ func (o Options) syncDir(dir string) error {
 func (o Options) Open(dir string) (*Store, error) {
 	path := filepath.Join(dir, fileName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, dirError(path, err)
+	}
+	if err := checkFiles(path); err != nil {
 		return nil, dirError(path, err)
 	}
 	lockFile, err := acquireLock(path, o.lockWait())
@@ -155,7 +158,7 @@ func (o Options) openOrReplace(path string) (*Store, error) {
 
 // open opens and verifies the file.
 func (o Options) open(path string) (*Store, error) {
-	before, err := os.Stat(path)
+	before, err := os.Lstat(path)
 	isNew := err != nil || before.Size() == 0
 	s := &Store{options: o, path: path, inFlight: map[batchID]struct{}{}}
 	err = catchDamage(func() (err error) {
@@ -188,7 +191,11 @@ func (o Options) open(path string) (*Store, error) {
 // nothing. If the file does not exist, the Store is empty. All writes fail.
 func (o Options) OpenReadOnly(dir string) (*Store, error) {
 	s := &Store{options: o, path: filepath.Join(dir, fileName), inFlight: map[batchID]struct{}{}}
-	switch info, err := os.Stat(s.path); {
+	info, err := os.Lstat(s.path)
+	if err == nil {
+		err = checkFile(s.path, info)
+	}
+	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && info.Size() == 0:
 		return s, nil
 	case err != nil:
@@ -196,7 +203,7 @@ func (o Options) OpenReadOnly(dir string) (*Store, error) {
 	}
 	options := o.bolt()
 	options.ReadOnly = true
-	err := catchDamage(func() (err error) {
+	err = catchDamage(func() (err error) {
 		s.db, err = bbolt.Open(s.path, 0, options)
 		return err
 	})
@@ -229,7 +236,7 @@ func (s *Store) Path() string { return s.path }
 
 // FileSize returns the size of the file in bytes, or 0 if it does not exist.
 func (s *Store) FileSize() int64 {
-	info, err := os.Stat(s.path)
+	info, err := os.Lstat(s.path)
 	if err != nil {
 		return 0
 	}
