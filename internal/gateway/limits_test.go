@@ -6,14 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -208,26 +210,76 @@ func TestReplayOnClosedConnection(t *testing.T) {
 	}
 }
 
-// After Send returns, the caller can reuse the buffer of the assets, even if the server responded
-// before it read the request. The race detector finds a later read.
-func TestReuseOfAssetsBuffer(t *testing.T) {
-	t.Parallel()
-	for name, start := range map[string]func(testing.TB, http.Handler) *httptest.Server{"HTTP/1.1": serve, "HTTP/2": serveTLS} {
-		t.Run(name, func(t *testing.T) {
-			server := start(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
-				w.WriteHeader(http.StatusRequestEntityTooLarge)
-			}))
-			o := options(t, server.URL)
-			o.RootCAs = rootsOf(server)
-			client := gateway.New(o)
-			assets := bytes.Repeat([]byte("x"), 8<<20)
-			for range 20 {
-				batch, err := client.Send(t.Context(), uuid.NewString(), 1, assets)
-				if err == nil && batch.Outcome != gateway.TooLarge {
-					t.Fatalf("%+v", batch)
-				}
-				clear(assets)
-			}
-		})
+// stalledConn is a connection whose writes stall once it is armed, except for the first. They
+// succeed when resume is closed, even if the connection is closed by then.
+type stalledConn struct {
+	net.Conn
+	armed  atomic.Bool
+	resume chan struct{}
+
+	mu     sync.Mutex
+	writes int
+	late   []byte // written after resume
+}
+
+func (c *stalledConn) Write(p []byte) (int, error) {
+	if !c.armed.Load() {
+		return c.Conn.Write(p)
 	}
+	c.mu.Lock()
+	c.writes++
+	first := c.writes == 1
+	c.mu.Unlock()
+	if first {
+		return c.Conn.Write(p)
+	}
+	<-c.resume
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = append(c.late, p...)
+	return len(p), nil
+}
+
+// After Send returns, nothing reads the assets, so that the caller can reuse their buffer. The
+// server responds before it has read the request, and the transport still writes it.
+func TestReuseOfAssets(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := serveInMemory(t, nil, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 413 Request Entity Too Large\r\nContent-Length: 2\r\n\r\nno")
+			_, _ = io.Copy(io.Discard, conn) // until the client closes the connection
+			_ = conn.Close()
+		}))
+		dial := o.Dialer()
+		conn := &stalledConn{resume: make(chan struct{})}
+		o.Dial(func(ctx context.Context, network, address string) (_ net.Conn, err error) {
+			conn.Conn, err = dial(ctx, network, address)
+			return conn, err
+		})
+		client := gateway.New(o)
+		if err := client.Login(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		conn.armed.Store(true)
+		assets := bytes.Repeat([]byte("a"), 1<<20)
+		batch, err := client.Send(t.Context(), uuid.NewString(), 1, assets)
+		if err != nil || batch.Outcome != gateway.TooLarge {
+			t.Errorf("%+v, %v", batch, err)
+		}
+		for i := range assets {
+			assets[i] = '#'
+		}
+		close(conn.resume)
+		synctest.Wait()
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		if len(conn.late) == 0 || bytes.Contains(conn.late, []byte("#")) {
+			t.Errorf("%d late bytes, with reused ones: %v", len(conn.late), bytes.Contains(conn.late, []byte("#")))
+		}
+	})
 }
