@@ -91,6 +91,10 @@ func (f Fingerprint) SameButActivity(other Fingerprint) bool {
 	return [8]byte(f[:8]) == [8]byte(other[:8])
 }
 
+// MaxAssetBytes is the maximum size of an asset's JSON. A larger asset is not sent. The largest
+// legitimate asset, a group with 100,000 members, has 5 MB.
+const MaxAssetBytes = 16 << 20
+
 // Asset is one mapped entry.
 type Asset struct {
 	Kind        Kind
@@ -102,6 +106,9 @@ type Asset struct {
 	RecheckAt   time.Time // next time when the status may change without a directory change; zero: never
 	Deleted     bool
 	Unparsed    int // malformed values, which are left out
+	// TooLarge means that the JSON would exceed MaxAssetBytes. JSON is empty then. Fingerprint
+	// changes if the entry does, and is not zero.
+	TooLarge bool
 }
 
 // Object is the stored part of a sent asset. It suffices to detect changes and to build the
