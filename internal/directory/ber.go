@@ -85,6 +85,30 @@ func parseMessageHead(message []byte) (id int64, tag byte, ok bool) {
 	return id, rest[0], true
 }
 
+// parsePartialHead is parseMessageHead for a message of which only the beginning has arrived.
+// known is false while bytes are missing.
+func parsePartialHead(b []byte) (id int64, tag byte, known, ok bool) {
+	headerSize, _, known, ok := parseHeader(b)
+	if !known || !ok {
+		return 0, 0, known, ok
+	}
+	body := b[headerSize:]
+	if len(body) == 0 {
+		return 0, 0, false, true
+	}
+	headerSize, length, known, ok := parseHeader(body)
+	if !ok || body[0] != tagInteger || known && (length == 0 || length > 4) {
+		return 0, 0, false, false
+	}
+	if !known || len(body) <= headerSize+length {
+		return 0, 0, false, true
+	}
+	for _, c := range body[headerSize : headerSize+length] {
+		id = id<<8 | int64(c)
+	}
+	return id, body[headerSize+length], true, true
+}
+
 // entryDN returns the DN of a complete SearchResultEntry, or nil if it is malformed.
 func entryDN(message []byte) []byte {
 	body, _, _ := cutElement(message, tagSequence)

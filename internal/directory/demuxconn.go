@@ -36,6 +36,9 @@ type demuxConn struct {
 
 const (
 	maxEntryMessage = 16 << 20
+	// largeMessage is the size above which a message waits until the consumer has handled
+	// all earlier entries of the search. So a search holds one large message at most.
+	largeMessage = 1 << 20
 	// maxForwarded limits the bytes that go-ldap gets for one request: a result, its
 	// controls, the rootDSE. go-ldap allocates up to 400 bytes for each of them.
 	maxForwarded = 128 << 10
@@ -153,6 +156,10 @@ func (w *demuxConn) nextMessage() error {
 	}
 	s := w.streamFor(id)
 	if s != nil && tag == tagSearchEntry {
+		if size > largeMessage {
+			w.detach(size)
+			return s.pass(message)
+		}
 		w.start += size
 		return s.write(message)
 	}
@@ -186,7 +193,7 @@ func (w *demuxConn) streamFor(id int64) *entryStream {
 
 // readMessage reads until buf holds a whole message, and returns its size.
 func (w *demuxConn) readMessage() (int, error) {
-	for {
+	for checked := false; ; {
 		unused := w.buf[w.start:]
 		size, known, err := messageSize(unused)
 		if err != nil {
@@ -195,7 +202,12 @@ func (w *demuxConn) readMessage() (int, error) {
 		if known && size <= len(unused) {
 			return size, nil
 		}
-		if err := w.fill(); err != nil {
+		if known && size > maxForwarded && !checked {
+			if checked, err = w.checkLarge(unused, size); err != nil {
+				return 0, err
+			}
+		}
+		if err := w.fill(size); err != nil {
 			if errors.Is(err, io.EOF) && len(unused) > 0 {
 				err = io.ErrUnexpectedEOF
 			}
@@ -204,9 +216,29 @@ func (w *demuxConn) readMessage() (int, error) {
 	}
 }
 
-// fill reads once. A full buffer doubles: its size depends on received bytes only, never
-// on an announced length.
-func (w *demuxConn) fill() error {
+// checkLarge checks the beginning of a message that is too large for go-ldap: only an entry
+// of the active search may be as large. If it is large for an entry too, checkLarge waits
+// until the consumer has handled the earlier ones. checked is false if bytes are missing.
+func (w *demuxConn) checkLarge(unused []byte, size int) (checked bool, err error) {
+	id, tag, known, ok := parsePartialHead(unused)
+	switch {
+	case !ok:
+		return false, errMalformed
+	case !known:
+		return false, nil
+	}
+	s := w.streamFor(id)
+	if s == nil || tag != tagSearchEntry {
+		return false, fmt.Errorf("%w: %d bytes announced besides entries", errTooLarge, size)
+	}
+	if size > largeMessage {
+		return true, s.awaitConsumed()
+	}
+	return true, nil
+}
+
+// fill reads once. need is the size of the message at start; 0: unknown.
+func (w *demuxConn) fill(need int) error {
 	w.mu.Lock()
 	w.setDeadline()
 	w.mu.Unlock()
@@ -215,9 +247,7 @@ func (w *demuxConn) fill() error {
 		w.start = 0
 	}
 	if len(w.buf) == cap(w.buf) {
-		grown := make([]byte, len(w.buf), max(readSize, 2*cap(w.buf)))
-		copy(grown, w.buf)
-		w.buf = grown
+		w.buf = append(make([]byte, 0, grownSize(cap(w.buf), need)), w.buf...)
 	}
 	start := time.Now()
 	n, err := w.Conn.Read(w.buf[len(w.buf):cap(w.buf)])
@@ -230,7 +260,7 @@ func (w *demuxConn) fill() error {
 	if start.Before(w.awaitedSince) {
 		start = w.awaitedSince // no response was expected before
 	}
-	w.waitTime = max(0, w.waitTime+time.Since(start)-w.timeout*time.Duration(n)/readSize)
+	w.waitTime = max(0, w.waitTime+time.Since(start)-w.timeout*time.Duration(min(n, maxWaits*readSize))/readSize)
 	switch {
 	case w.awaiting && w.waitTime >= maxWaits*w.timeout:
 		return errTooSlow
@@ -238,4 +268,20 @@ func (w *demuxConn) fill() error {
 		return nil
 	}
 	return err
+}
+
+// grownSize returns the size of a buffer that replaces a full one of the given size. It grows
+// to the announced size of the message when a quarter of that has arrived, and doubles before:
+// its size never depends on an announced length alone.
+func grownSize(full, need int) int {
+	if full < need && need <= 4*full {
+		return need
+	}
+	return max(readSize, 2*full)
+}
+
+// detach hands the memory of the message at start to the caller. The bytes after it stay.
+func (w *demuxConn) detach(size int) {
+	rest := w.buf[w.start+size:]
+	w.buf, w.start = append(make([]byte, 0, max(readSize, len(rest))), rest...), 0
 }

@@ -61,6 +61,12 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 	return &d.entry, nil
 }
 
+// release drops the references to the last message, so that its memory can be reused.
+func (d *decoder) release() {
+	d.entry.DN, d.values = nil, nil
+	clear(d.entry.Values)
+}
+
 func (d *decoder) attribute(n int, attribute []byte) error {
 	name, rest, ok := cutElement(attribute, tagOctetString)
 	set, _, ok2 := cutElement(rest, tagSet)
@@ -72,7 +78,7 @@ func (d *decoder) attribute(n int, attribute []byte) error {
 	if slot == noSlot {
 		return nil
 	}
-	if partial {
+	if partial && !slices.Contains(d.entry.Partial, slot) {
 		d.entry.Partial = append(d.entry.Partial, slot)
 	}
 	first := len(d.values)

@@ -99,6 +99,9 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 		if err != nil {
 			return s.operation("search", q.Base).Failed(fault.Incomplete, err, entryRemedy(err))
 		}
+		if len(message) > largeMessage {
+			defer decoder.release()
+		}
 		return each(entry)
 	})
 	close(stream.consumerDone) // unblocks the reading goroutine if more entries arrive
@@ -233,6 +236,37 @@ func (s *entryStream) write(message []byte) error {
 	}
 	if s.chunk = append(s.chunk, message...); len(s.chunk) >= s.size {
 		s.flush()
+	}
+	return nil
+}
+
+// pass passes one large message to the consumer in a chunk of its own, without a copy.
+func (s *entryStream) pass(message []byte) error {
+	if s.sample.add(entryDN(message)) {
+		s.hasNew.Store(true)
+	}
+	s.flush()
+	select {
+	case <-s.free:
+	case <-s.consumerDone:
+		return errConsumerDone
+	}
+	s.full <- message
+	return nil
+}
+
+// awaitConsumed waits until the consumer has handled all chunks.
+func (s *entryStream) awaitConsumed() error {
+	s.flush()
+	for range chunks {
+		select {
+		case <-s.free:
+		case <-s.consumerDone:
+			return errConsumerDone
+		}
+	}
+	for range chunks {
+		s.free <- nil
 	}
 	return nil
 }

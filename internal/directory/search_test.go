@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -641,6 +642,69 @@ func TestCampaignHugeEntriesInLittleMemory(t *testing.T) {
 	t.Logf("%d entries of 1 MiB in %d KiB of heap", n, peak>>10)
 	if peak > 64<<20 {
 		t.Errorf("%d MiB of heap", peak>>20)
+	}
+}
+
+// TestHugeEntriesInLittleMemory measures the live heap while two concurrent searches handle
+// entries of 16 MB: one entry each, without a copy, and no second entry behind it.
+func TestHugeEntriesInLittleMemory(t *testing.T) {
+	const entries, size, searches = 3, 16_000_000, 2
+	const messageID = 3 // after the bind and the rootDSE
+	message := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", size)}).Message(messageID)
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		if r.ID != messageID {
+			t.Errorf("message ID %d", r.ID)
+		}
+		for range entries {
+			if !p.Write(message) {
+				return false
+			}
+		}
+		return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+	}))
+	var sessions [searches]*Session
+	for n := range sessions {
+		sessions[n] = connect(t, options(server))
+	}
+	live := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := live()
+	var peak uint64
+	var measure sync.Once
+	var both, running sync.WaitGroup
+	both.Add(searches)
+	for _, session := range sessions {
+		running.Go(func() {
+			n := 0
+			_, err := session.Search(t.Context(), userSearch, func(*ad.Entry) error {
+				if n++; n == 2 { // both searches have one entry before and one after this one
+					both.Done()
+					both.Wait()
+					measure.Do(func() { peak = live() })
+				}
+				return nil
+			})
+			if err != nil || n != entries {
+				t.Errorf("%d entries, %v", n, err)
+			}
+			if n < 2 {
+				both.Done()
+			}
+		})
+	}
+	running.Wait()
+	grown := peak - before
+	t.Logf("%d searches of entries of %d bytes: %d MiB of live heap", searches, size, grown>>20)
+	if grown > searches*size*5/4 {
+		t.Errorf("%d MiB of live heap", grown>>20)
+	}
+	runtime.KeepAlive(message)
+	if now := live(); now > before+size/2 {
+		t.Errorf("%d MiB still in use after the searches", (now-before)>>20)
 	}
 }
 

@@ -235,6 +235,13 @@ func (p *Peer) Send(messages ...[]byte) bool {
 	return err == nil
 }
 
+// Write writes bytes without a copy and without regard to Budget. It returns false when no
+// more can be sent.
+func (p *Peer) Write(b []byte) bool {
+	_, err := p.conn.Write(b)
+	return err == nil
+}
+
 // Hang reads without responding until the client closes the connection or the test ends.
 func (p *Peer) Hang() { _, _ = io.Copy(io.Discard, p.in) }
 
