@@ -79,6 +79,7 @@ type Options struct {
 
 	// For tests.
 	chunkSize   int
+	maxValues   int
 	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	lookupSRV   func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
@@ -109,6 +110,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.chunkSize == 0 {
 		o.chunkSize = defaultChunkSize
+	}
+	if o.maxValues == 0 {
+		o.maxValues = defaultMaxValues
 	}
 	if o.dialContext == nil {
 		o.dialContext = (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
@@ -218,7 +222,7 @@ func (s *Session) Reconnect(ctx context.Context) (*Session, error) {
 	second, err := s.options.connect(ctx, s.server)
 	if err == nil && second.RootDSE.DSServiceName != s.RootDSE.DSServiceName {
 		second.Close()
-		return nil, s.options.connectOperation(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", errDifferentController, second.RootDSE.DNSHostName),
+		return nil, s.options.connectOperation(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", errDifferentController, printable(second.RootDSE.DNSHostName)),
 			"set ldap.host, or the host of the connection in the console, to names that each belong to one domain controller")
 	}
 	return second, err
@@ -275,7 +279,8 @@ func (s *Session) bind(ctx context.Context) error {
 	return bindError(bind, err)
 }
 
-// operation returns an operation on an object of the session's server, for errors.
+// operation returns an operation on an object of the session's server, for errors. The server
+// may have named the object.
 func (s *Session) operation(op, object string) fault.Operation {
-	return fault.Operation{Op: op, Object: object + " on " + s.Address}
+	return fault.Operation{Op: op, Object: printable(object) + " on " + s.Address}
 }

@@ -126,7 +126,7 @@ func TestRefusedBind(t *testing.T) {
 		{"confidentiality required", 13, "TLS confidentiality required", "", []string{"LDAPS", "STARTTLS", "ldap.protocol"}},
 		{"invalid bind DN", 34, "invalid DN", "", []string{"ldap.bindDn"}},
 		{"other result code", 53, "unauthenticated bind (DN with no password) disallowed\x00", "unauthenticated bind (DN with no password) disallowed", []string{"ldap.bindDn", "ldap.password"}},
-		{"long text", 53, strings.Repeat("x", 60_000), strings.Repeat("x", 300), []string{"ldap.bindDn"}},
+		{"long text", 53, strings.Repeat("x", 60_000), strings.Repeat("x", 300) + "…", []string{"ldap.bindDn"}},
 		{"no text", 53, "", "", []string{"ldap.bindDn"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

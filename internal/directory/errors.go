@@ -8,7 +8,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"unicode"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -33,6 +32,8 @@ var (
 	errForeignTarget       = errors.New("SRV record names a host outside of the domain")
 	errNoNewEntries        = errors.New("no new entries")
 	errNoProgress          = errors.New("the server announced more values but sent none")
+	errNoNewValues         = errors.New("no new values")
+	errTooManyValues       = errors.New("too many values")
 )
 
 // bindRefused reports whether another server would refuse the bind too.
@@ -177,13 +178,15 @@ func isResult(err error) bool {
 func (s *Session) connectionError(o fault.Operation, err error) error {
 	cause := s.transport.readError()
 	if cause == nil {
-		cause = fmt.Errorf("%w: %v", errMalformed, err) //nolint:errorlint // see above
+		cause = fmt.Errorf("%w: %s", errMalformed, printable(err.Error()))
 	}
 	switch {
 	case errors.Is(cause, errTooLarge):
 		return o.Failed(fault.Incomplete, cause, tooLargeRemedy)
 	case errors.Is(cause, errMalformed):
 		return o.Failed(fault.Incomplete, cause, "check that "+hostSettings+", belong to a directory server, and that ldap.protocol is the protocol of the port")
+	case errors.Is(cause, errNoNewEntries):
+		return o.Failed(fault.Incomplete, cause, serverRemedy)
 	case errors.Is(cause, errTooSlow):
 		return o.Failed(fault.Transient, fmt.Errorf("%w: not complete after %s", cause, maxWaits*s.transport.timeout),
 			"check the server's load and the network, or lower ldap.page-size")
@@ -195,18 +198,12 @@ func (s *Session) connectionError(o fault.Operation, err error) error {
 	}
 }
 
-// printable returns the first 300 bytes of a server's text without control characters.
-// Active Directory ends its texts with a zero byte.
-func printable(text string) string {
-	const maxLength = 300
-	text = strings.ToValidUTF8(text[:min(len(text), maxLength)], "")
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, text))
-}
+// maxText is the maximum number of characters of a server's text in an error.
+const maxText = 300
+
+// printable returns a server's text for an error. Active Directory ends its texts with a zero
+// byte.
+func printable(text string) string { return fault.OneLine(text, maxText) }
 
 // ErrNoSuchObject means that the object does not exist, that the account may not read it, or
 // that its DN is invalid. The remedy depends on the origin of the DN, so the error has none.

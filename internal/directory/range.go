@@ -26,14 +26,15 @@ var ErrObjectChanged = errors.New("object changed during range retrieval")
 // after Search; after ErrObjectChanged it is still usable.
 func (s *Session) ReadValues(ctx context.Context, base string, guid ad.GUID, attribute string, each func(value []byte) error) (found bool, err error) {
 	operation := s.operation("read", attribute+" of "+guid.String())
-	r := rangeReader{each: each}
+	r := rangeReader{each: each, sample: newSample()}
+	rangesWithoutNew := 0
 	for {
 		offset := max(r.read-1, 0)
 		search := Search{
 			Base: base, Scope: Subtree, Filter: FilterByGUID([]ad.GUID{guid}), ExtendedDN: true,
 			Attributes: []string{fmt.Sprintf("%s;range=%d-*", attribute, offset), "uSNChanged"},
 		}
-		r.exists, r.changed, r.more, r.count = false, false, false, 0
+		r.exists, r.changed, r.more, r.count, r.hasNew = false, false, false, 0, false
 		_, err := s.Search(ctx, search, r.readRange)
 		switch {
 		case err != nil:
@@ -47,9 +48,28 @@ func (s *Session) ReadValues(ctx context.Context, base string, guid ad.GUID, att
 		case r.count == 0:
 			return true, operation.Failed(fault.Incomplete, fmt.Errorf("from value %d: %w", offset, errNoProgress), serverRemedy)
 		}
-		r.read += r.count
+		if r.read += r.count; r.read > s.options.maxValues {
+			return true, operation.Failed(fault.Incomplete, fmt.Errorf("%w: more than %d", errTooManyValues, s.options.maxValues), tooLargeRemedy)
+		}
+		if rangesWithoutNew++; r.hasNew {
+			rangesWithoutNew = 0
+		}
+		if rangesWithoutNew == maxRangesWithoutNew {
+			return true, operation.Failed(fault.Incomplete, fmt.Errorf("%w in %d consecutive ranges", errNoNewValues, rangesWithoutNew), serverRemedy)
+		}
 	}
 }
+
+const (
+	// defaultMaxValues limits the values of one attribute: a server could invent values
+	// without end. It is 20 times the largest groups of Microsoft's scalability documents.
+	// The sample of the values takes 20 MB then; what the callback keeps is up to it.
+	defaultMaxValues = 10_000_000
+	// maxRangesWithoutNew is the number of consecutive ranges without a new value after
+	// which reading fails. The values of an attribute are distinct, but a large sample has
+	// only one of sampleRate, and a range may have a single value.
+	maxRangesWithoutNew = 1000
+)
 
 // rangeReader reads the ranges of one attribute and detects changes between them.
 type rangeReader struct {
@@ -58,8 +78,11 @@ type rangeReader struct {
 	usn  string // of the first range
 	last []byte // value of the previous range
 
+	sample sample // of the values
+
 	// State of the current range.
 	exists, changed, more bool
+	hasNew                bool
 	count                 int // new values
 }
 
@@ -76,6 +99,7 @@ func (r *rangeReader) readRange(entry *ad.Entry) error {
 	}
 	r.more, r.count = len(entry.Partial) > 0, len(values)
 	for _, value := range values {
+		r.hasNew = r.sample.add(value) || r.hasNew
 		if err := r.each(value); err != nil {
 			return err
 		}

@@ -111,6 +111,45 @@ func TestReadValuesWithoutProgress(t *testing.T) {
 	wantFailure(t, err, fault.Error{Class: fault.Incomplete, Op: "read", Object: "member of " + ad.GUID{1}.String() + " on " + address(server)}, errNoProgress, faulttest.AnyRemedy)
 }
 
+// TestEndlessValues checks that an attribute without an end fails, whether its values repeat
+// or are new.
+func TestEndlessValues(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		value func(n int) string
+		cause error
+		text  string
+	}{
+		{"the same value", func(int) string { return "v" }, errNoNewValues, strconv.Itoa(maxRangesWithoutNew)},
+		{"few values", func(n int) string { return fmt.Sprint(n % 7) }, errNoNewValues, strconv.Itoa(maxRangesWithoutNew)},
+		{"new values", func(n int) string { return fmt.Sprint(n) }, errTooManyValues, "5000"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				first := 0
+				if _, err := fmt.Sscanf(r.Attributes[0], "member;range=%d-*", &first); err != nil {
+					return false
+				}
+				values := []string{fmt.Sprintf("member;range=%d-%d", first, first+2), test.value(first), test.value(first + 1), test.value(first + 2)}
+				return p.Send(fakeldap.NewEntry("CN=g", values).Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+			}))
+			o := options(server)
+			o.maxValues = 5000
+			read := 0
+			_, err := connect(t, o).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error {
+				read++
+				return nil
+			})
+			wantFailure(t, err, fault.Error{Class: fault.Incomplete, Op: "read", Object: "member of " + ad.GUID{1}.String() + " on " + address(server)}, test.cause, faulttest.AnyRemedy)
+			if !strings.Contains(err.Error(), test.text) || read > o.maxValues+3 {
+				t.Errorf("after %d values: %v", read, err)
+			}
+		})
+	}
+}
+
 func TestSearchExtendedDN(t *testing.T) {
 	t.Parallel()
 	const dn = "<GUID=b0a92323596cd24b9e86eec4d73a8b8d>;<SID=01020000000000052000000020020000>;CN=x,DC=corp"

@@ -88,7 +88,7 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 // InvocationID reads the invocation ID of the domain controller's database. Update
 // sequence numbers are valid only together with it (MS-ADTS 3.1.1.1.9).
 func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
-	remedy := "grant the account Read Property on " + s.RootDSE.DSServiceName
+	remedy := "grant the account Read Property on " + printable(s.RootDSE.DSServiceName)
 	operation := s.operation("read", "invocation ID")
 	values, err := s.read(ctx, operation, s.RootDSE.DSServiceName, []string{"invocationId"})
 	if err != nil {

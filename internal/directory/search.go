@@ -170,6 +170,10 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 // 389 Directory Server repeat theirs.
 const maxPagesWithoutNew = 1000
 
+// maxEntriesWithoutNew is the number of consecutive entries without a new one after which a
+// search fails: a page has no end that a server must respect.
+const maxEntriesWithoutNew = maxPagesWithoutNew * defaultPageSize
+
 // cookieRejected reports whether the server rejected the cookie of a page after the first
 // one. A server without paged results fails on the first page already.
 func cookieRejected(err error) bool {
@@ -186,6 +190,7 @@ type entryStream struct {
 	chunk   []byte // being filled by the reading goroutine
 	sample  sample // of the entries; used by the reading goroutine
 	hasNew  atomic.Bool
+	repeats int // consecutive entries without a new one; used by the reading goroutine
 
 	full         chan []byte
 	free         chan []byte
@@ -219,13 +224,26 @@ func newEntryStream(size int) *entryStream {
 	return s
 }
 
+// observe records an entry, and returns an error if the search makes no progress.
+func (s *entryStream) observe(message []byte) error {
+	if s.sample.add(entryDN(message)) {
+		s.hasNew.Store(true)
+		s.repeats = 0
+		return nil
+	}
+	if s.repeats++; s.repeats >= maxEntriesWithoutNew {
+		return fmt.Errorf("%w in %d consecutive entries", errNoNewEntries, s.repeats)
+	}
+	return nil
+}
+
 // takeNew reports whether new entries arrived since the last call.
 func (s *entryStream) takeNew() bool { return s.hasNew.Swap(false) }
 
 // write appends one message to the current chunk.
 func (s *entryStream) write(message []byte) error {
-	if s.sample.add(entryDN(message)) {
-		s.hasNew.Store(true)
+	if err := s.observe(message); err != nil {
+		return err
 	}
 	if len(s.chunk) == 0 {
 		select {
@@ -242,8 +260,8 @@ func (s *entryStream) write(message []byte) error {
 
 // pass passes one large message to the consumer in a chunk of its own, without a copy.
 func (s *entryStream) pass(message []byte) error {
-	if s.sample.add(entryDN(message)) {
-		s.hasNew.Store(true)
+	if err := s.observe(message); err != nil {
+		return err
 	}
 	s.flush()
 	select {

@@ -3,6 +3,8 @@ package directory
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"runtime"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
@@ -403,6 +406,82 @@ func TestPagesWithoutProgress(t *testing.T) {
 				t.Errorf("%d pages, %v", pages, err)
 			}
 		})
+	}
+}
+
+// TestPageWithoutEnd checks that a page that repeats its entries without end fails.
+func TestPageWithoutEnd(t *testing.T) {
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		entries := bytes.Repeat(fakeldap.NewEntry("CN=a", []string{"cn", "a"}).Message(r.ID), 1000)
+		for p.Write(entries) {
+		}
+		return false
+	}))
+	o := options(server)
+	o.chunkSize = 0
+	n := 0
+	_, err := connect(t, o).Search(t.Context(), userSearch, func(*ad.Entry) error {
+		n++
+		return nil
+	})
+	wantFailure(t, err, searchFault(server, fault.Incomplete), errNoNewEntries, faulttest.AnyRemedy)
+	if n > maxEntriesWithoutNew {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// TestLargeMessageBesidesEntries checks that a large message that is no entry of the search
+// fails before its bytes are read.
+func TestLargeMessageBesidesEntries(t *testing.T) {
+	t.Parallel()
+	for name, message := range map[string]func(id int64) []byte{
+		"result": func(id int64) []byte {
+			return fakeldap.Result(id, ldap.ApplicationSearchResultDone, 0, "", strings.Repeat("x", 1<<20))
+		},
+		"reference": func(id int64) []byte { return fakeldap.Message(id, longReference()) },
+		"entry of a different search": func(id int64) []byte {
+			return fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", 1<<20)}).Message(id + 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				p.Write(message(r.ID)[:100])
+				p.Hang() // the rest never comes
+				return false
+			}))
+			_, err := connect(t, options(server)).Search(t.Context(), userSearch, collect(new(string)))
+			wantFailure(t, err, searchFault(server, fault.Incomplete), errTooLarge, faulttest.AnyRemedy)
+		})
+	}
+}
+
+// longReference encodes a SearchResultReference of 1 MiB.
+func longReference() *ber.Packet {
+	reference := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationSearchResultReference, nil, "")
+	reference.AppendChild(fakeldap.OctetString("ldap://" + strings.Repeat("x", 1<<20)))
+	return reference
+}
+
+// TestUnprintableText checks that a server's text in an error has no character that a
+// terminal obeys.
+func TestUnprintableText(t *testing.T) {
+	t.Parallel()
+	const text = "a\x1b]0;title\x07\u202egnp.exe\u2028\x00"
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		return p.Send(fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, ldap.LDAPResultNoSuchObject, text, text))
+	}))
+	session := connect(t, options(server))
+	for _, q := range []Search{userSearch, {Base: "DC=\u202e\n", Filter: userSearch.Filter}} {
+		_, err := session.Search(t.Context(), q, collect(new(string)))
+		if i := strings.IndexFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 || !errors.Is(err, ErrNoSuchObject) {
+			t.Errorf("unprintable character at %d of %q", i, err)
+		}
+	}
+	certificate := &x509.Certificate{Subject: pkix.Name{CommonName: text}, DNSNames: []string{text}}
+	if names := CertificateNames(certificate); strings.ContainsFunc(names, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		t.Errorf("unprintable character in %q", names)
 	}
 }
 

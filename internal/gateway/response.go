@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
@@ -131,18 +130,7 @@ func redact(body []byte, token secret.Text) []byte {
 // oneLine returns text for a log line: in one line, without unprintable characters, and
 // truncated to maxMessageLength.
 func oneLine(text string) string {
-	text = text[:min(len(text), maxLineInput)]
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) || unicode.IsSpace(r) {
-			return r
-		}
-		return -1
-	}, text)
-	text = strings.Join(strings.Fields(text), " ")
-	if runes := []rune(text); len(runes) > maxMessageLength {
-		text = string(runes[:maxMessageLength]) + "…"
-	}
-	return text
+	return fault.OneLine(text[:min(len(text), maxLineInput)], maxMessageLength)
 }
 
 func replaceUUIDs(path string, o Options) string {

@@ -6,7 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
+
+	"adconnector/internal/fault"
 )
 
 // The lengths of the lists in the text. The JSON document has more.
@@ -138,16 +139,8 @@ func (t table) finish(more int) {
 	}
 }
 
-// OneLine returns text as one line without control characters, which terminals interpret.
-func OneLine(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text)
-	return strings.Join(strings.Fields(text), " ")
-}
+// OneLine returns text as one line without unprintable characters, which terminals may interpret.
+func OneLine(text string) string { return fault.OneLine(text, 0) }
 
 func formatTime(t time.Time, zone *time.Location) string {
 	return t.In(zone).Format("2006-01-02 15:04:05 MST")
