@@ -23,6 +23,7 @@ type Collector struct {
 	parts       map[string]*Part
 	forestLevel string
 	unreadable  []string
+	size        int // bytes of all items
 }
 
 // Part maps the entries of one part. Its search must request Attributes, in that order, with
@@ -31,9 +32,10 @@ type Part struct {
 	Attributes []string
 	Unparsed   int
 
-	mapper *Mapper
-	name   string
-	items  [][]byte
+	collector *Collector
+	mapper    *Mapper
+	name      string
+	items     [][]byte
 }
 
 // NewCollector returns an empty collector.
@@ -44,7 +46,7 @@ func NewCollector() *Collector {
 		for _, row := range parts[name] {
 			m.add(row)
 		}
-		p := &Part{Attributes: m.Attributes, mapper: m, name: name}
+		p := &Part{Attributes: m.Attributes, collector: c, mapper: m, name: name}
 		c.parts[name] = p
 		return p
 	}
@@ -53,14 +55,18 @@ func NewCollector() *Collector {
 	return c
 }
 
+// itemOverhead is the memory of an item besides its JSON.
+const itemOverhead = 32
+
 // Add maps one entry. It reports whether the entry had any of the attributes: an entry
 // without read access has none.
 func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 	src := source{entry: entry, now: now}
 	json, ok := p.mapper.root.append(nil, &src)
 	p.Unparsed += src.unparsed
-	if ok {
+	if ok && p.collector.size <= MaxAssetBytes { // otherwise the domain's asset is too large
 		p.items = append(p.items, json)
+		p.collector.size += len(json) + itemOverhead
 	}
 	return ok
 }
@@ -104,6 +110,7 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 		names = append(names, appendString(nil, []byte(name)))
 	}
 	m.collected[collectedUnreadable] = collection{names, true}
+	m.overflow = c.size > MaxAssetBytes
 	asset, err := m.Map(buf, entry, now)
 	for _, part := range c.parts {
 		asset.Unparsed += part.Unparsed
@@ -123,8 +130,9 @@ func collectedFrom(name string) value {
 		}
 		l := list{dst: dst}
 		for _, item := range part.items {
-			l.next()
-			l.dst = append(l.dst, item...)
+			if l.next() {
+				l.dst = append(l.dst, item...)
+			}
 		}
 		return l.end()
 	}

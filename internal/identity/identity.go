@@ -7,8 +7,10 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"hash"
 	"slices"
@@ -151,6 +153,7 @@ type Mapper struct {
 	partial     bool
 	roleMembers map[membership.Node]membership.RoleMembers
 	collected   map[string]collection
+	overflow    bool // the collected parts exceed MaxAssetBytes
 }
 
 // NewMapper returns a mapper of identities.
@@ -203,7 +206,7 @@ func (m *Mapper) UsePartialGraph(graph *membership.Graph) {
 func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) { return ad.ParseGUID(entry.First(m.guid)) }
 
 // Map maps one entry; now determines the status. The JSON is written to buf. The JSON, SID and
-// name share memory with buf and the entry.
+// name share memory with buf and the entry. The encoder stops when the JSON exceeds MaxAssetBytes.
 func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) {
 	guid, ok := m.GUID(entry)
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
@@ -222,13 +225,23 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	if m.kind == Role {
 		guid = RoleGUID(guid)
 	}
+	asset := Asset{Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name)}
 	json, _ := m.root.append(append(buf[:0], `{"asset":`...), &m.source)
-	json = append(json, '}')
-	return Asset{
-		Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name), JSON: json,
-		Fingerprint: m.fingerprint(json), RecheckAt: m.source.recheckAt, Unparsed: m.source.unparsed,
-	}, nil
+	if json = append(json, '}'); len(json) > MaxAssetBytes || m.overflow {
+		asset.TooLarge = true
+		asset.Name = asset.Name[:min(len(asset.Name), maxRejectedName)]
+		asset.Fingerprint = m.entryFingerprint(entry)
+	} else {
+		asset.JSON, asset.Fingerprint = json, m.fingerprint(json)
+	}
+	asset.RecheckAt, asset.Unparsed = m.source.recheckAt, m.source.unparsed
+	m.source.releaseValues()
+	return asset, nil
 }
+
+// maxRejectedName is the maximum size of the name of an asset that is too large: the name may
+// be the cause.
+const maxRejectedName = 256
 
 // prepare adds the sources of the posture.
 func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {
@@ -257,6 +270,36 @@ func (m *Mapper) fingerprint(json []byte) (f Fingerprint) {
 	}
 	copy(f[8:], m.hash.Sum(m.sum[:0]))
 	return f
+}
+
+// entryFingerprint hashes the values of an entry whose asset is too large to encode, with the
+// activity values in the second half as in fingerprint. The order of an attribute's values
+// does not matter.
+func (m *Mapper) entryFingerprint(entry *ad.Entry) (f Fingerprint) {
+	for part, ofActivity := range []bool{false, true} {
+		m.hash.Reset()
+		for slot, attribute := range m.Attributes {
+			if slices.Contains(activity, attribute) != ofActivity {
+				continue
+			}
+			m.writeNumbers(uint64(slot), uint64(len(entry.Values[slot])))
+			values := append(m.source.values[:0], entry.Values[slot]...)
+			slices.SortFunc(values, bytes.Compare)
+			for _, v := range values {
+				m.writeNumbers(uint64(len(v)))
+				m.hash.Write(v)
+			}
+		}
+		copy(f[8*part:8*part+8], m.hash.Sum(m.sum[:0]))
+	}
+	return f
+}
+
+// writeNumbers adds numbers to the hash.
+func (m *Mapper) writeNumbers(numbers ...uint64) {
+	for _, n := range numbers {
+		m.hash.Write(binary.BigEndian.AppendUint64(m.sum[:0], n))
+	}
 }
 
 // DeletedAsset returns the asset that reports an object's deletion. Its JSON is written to

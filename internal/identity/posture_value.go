@@ -40,8 +40,7 @@ var encryptionFlags = []namedFlag[ad.EncryptionTypes]{
 func appendNames[T ~uint32](dst []byte, flags T, names []namedFlag[T]) []byte {
 	l := list{dst: dst}
 	for _, n := range names {
-		if flags&n.flag != 0 {
-			l.next()
+		if flags&n.flag != 0 && l.next() {
 			l.dst = appendEnum(l.dst, n.name)
 		}
 	}
@@ -65,13 +64,18 @@ type list struct {
 	count int
 }
 
-// next appends the separator before an item. It must be called before each item.
-func (l *list) next() {
+// next appends the separator before an item. It must be called before each item. It returns
+// false if the asset is too large for further items.
+func (l *list) next() bool {
+	if len(l.dst) > MaxAssetBytes {
+		return false
+	}
 	if l.count++; l.count == 1 {
 		l.dst = append(l.dst, '[')
 	} else {
 		l.dst = append(l.dst, ',')
 	}
+	return true
 }
 
 func (l *list) end() []byte {
@@ -100,8 +104,7 @@ func sortedValues(src *source, slot int) [][]byte {
 func texts(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
 	for _, v := range sortedValues(src, slots[0]) {
-		if len(v) > 0 {
-			l.next()
+		if len(v) > 0 && l.next() {
 			l.dst = appendString(l.dst, v)
 		}
 	}
@@ -111,8 +114,7 @@ func texts(dst []byte, src *source, slots []int) []byte {
 func commaSeparated(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
 	for v := range bytes.SplitSeq(src.entry.First(slots[0]), []byte(",")) {
-		if len(v) > 0 {
-			l.next()
+		if len(v) > 0 && l.next() {
 			l.dst = appendString(l.dst, v)
 		}
 	}
@@ -120,8 +122,9 @@ func commaSeparated(dst []byte, src *source, slots []int) []byte {
 }
 
 func (l *list) sid(id ad.SID) {
-	l.next()
-	l.dst = appendQuoted(l.dst, id)
+	if l.next() {
+		l.dst = appendQuoted(l.dst, id)
+	}
 }
 
 func sids(dst []byte, src *source, slots []int) []byte {
@@ -242,8 +245,7 @@ func primaryGroup(dst []byte, src *source, slots []int) []byte {
 }
 
 func (l *list) node(g *membership.Graph, n membership.Node) {
-	if g.HasSID(n) {
-		l.next()
+	if g.HasSID(n) && l.next() {
 		l.dst = append(g.AppendSID(append(l.dst, '"'), n), '"')
 	}
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -37,6 +38,16 @@ func (src *source) recheckBy(t time.Time) {
 	if t.After(src.now) && (src.recheckAt.IsZero() || t.Before(src.recheckAt)) {
 		src.recheckAt = t
 	}
+}
+
+// releaseValues drops the references to the entry's values, which may keep a message of many
+// megabytes in memory.
+func (src *source) releaseValues() {
+	const maxReused = 1 << 10
+	if cap(src.values) > maxReused {
+		src.values = nil
+	}
+	clear(src.values[:cap(src.values)])
 }
 
 // value appends the JSON of a target from the attributes in slots. It appends nothing if the
@@ -182,12 +193,16 @@ func appendEnum(dst []byte, name string) []byte {
 }
 
 // appendString appends v as a JSON string. Like encoding/json, it replaces invalid UTF-8
-// with U+FFFD.
+// with U+FFFD. It stops when dst exceeds MaxAssetBytes: escapes are six times as long as the
+// characters.
 func appendString(dst, v []byte) []byte {
 	const hexDigits = "0123456789abcdef"
+	if len(dst)+len(v) > MaxAssetBytes {
+		return overflow(dst)
+	}
 	dst = append(dst, '"')
 	start := 0 // of the bytes that are not copied yet
-	for i := 0; i < len(v); {
+	for i := 0; i < len(v) && len(dst) <= MaxAssetBytes; {
 		c := v[i]
 		if c >= utf8.RuneSelf {
 			r, size := utf8.DecodeRune(v[i:])
@@ -219,4 +234,13 @@ func appendString(dst, v []byte) []byte {
 	}
 	dst = append(dst, v[start:]...)
 	return append(dst, '"')
+}
+
+// overflow extends dst to more than MaxAssetBytes, which marks an asset as too large. All
+// following values append nothing.
+func overflow(dst []byte) []byte {
+	if missing := MaxAssetBytes + 1 - len(dst); missing > 0 {
+		dst = slices.Grow(dst, missing)[:MaxAssetBytes+1]
+	}
+	return dst
 }

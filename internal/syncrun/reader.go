@@ -156,6 +156,10 @@ func (r *reader) readByGUID(ctx context.Context, guids []ad.GUID, to sink) (resu
 	return result, nil
 }
 
+// maxReusedBuffer is the size up to which the buffer of an asset is used for the next one. The
+// memory of a larger one is released.
+const maxReusedBuffer = 1 << 20
+
 // read reads the objects of a query that match a condition, and adds those that changed.
 func (r *reader) read(ctx context.Context, s *session, q query, condition string, to sink) (searchResult, error) {
 	search := directory.Search{Base: r.source.Base, Scope: r.source.Scope, Filter: q.filter, Attributes: q.mapper.Attributes, ExtendedDN: q.mapper.ExtendedDN}
@@ -175,7 +179,9 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 			c.skipEntry(r.log, q, entry, err)
 			return 0, nil
 		}
-		json = asset.JSON
+		if json = asset.JSON; cap(json) > maxReusedBuffer {
+			json = nil
+		}
 		return c.processAsset(asset, to)
 	}, to.flush, c.reset)
 	switch {
