@@ -9,17 +9,49 @@ import (
 // batch is a batch with its encoded assets.
 type batch struct {
 	state.Batch
-	ends []int  // offset in data after the JSON of each object
-	data []byte // JSON of the assets, separated by commas
+	ends     []int                  // offset in data after the JSON of each object
+	data     []byte                 // JSON of the assets, separated by commas
+	rejected []state.RejectedObject // too large, not sent
 }
 
-func (b *batch) add(asset identity.Asset) {
+// add appends an object and its JSON.
+func (b *batch) add(object identity.Object, json []byte) {
 	if len(b.data) > 0 {
 		b.data = append(b.data, ',')
 	}
-	b.data = append(b.data, asset.JSON...)
+	b.data = append(b.data, json...)
 	b.ends = append(b.ends, len(b.data))
-	b.Objects = append(b.Objects, asset.Object())
+	b.Objects = append(b.Objects, object)
+}
+
+// size is the number of objects.
+func (b *batch) size() int { return len(b.Objects) + len(b.rejected) }
+
+// minBuffer is the size of the first buffer of a batch, except for a larger asset.
+const minBuffer = 64 << 10
+
+// grownCapacity returns the capacity of a buffer for need bytes. A buffer is doubled, but not
+// beyond limit, which is the maximum size of a batch.
+func grownCapacity(capacity, need, limit int) int {
+	if need <= capacity {
+		return capacity
+	}
+	return max(need, min(max(2*capacity, minBuffer), limit))
+}
+
+// grow moves the data to a buffer of a capacity, unless it has that capacity already.
+func (b *batch) grow(capacity int) {
+	if capacity > cap(b.data) {
+		b.data = append(make([]byte, 0, capacity), b.data...)
+	}
+}
+
+// objectOverhead is the approximate memory of an object until it is committed, except for its
+// name: the object, its entries in slices and maps, and the reason of a rejection.
+const objectOverhead = 512
+
+func objectBytes(o identity.Object) int64 {
+	return objectOverhead + int64(len(o.Name)+len(o.SID))
 }
 
 // part returns a batch of the objects from index from up to, but excluding, index to. It

@@ -241,7 +241,8 @@ func TestPartData(t *testing.T) {
 	t.Parallel()
 	b := &batch{}
 	for n := range 9 {
-		b.add(asset(n, n*7))
+		a := asset(n, n*7)
+		b.add(a.Object(), a.JSON)
 	}
 	parts := [][]byte{b.part(0, 4).data, b.part(4, 9).part(0, 2).data, b.part(4, 9).part(2, 5).data}
 	if joined := bytes.Join(parts, []byte(",")); !bytes.Equal(joined, b.data) {

@@ -77,6 +77,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		failAt: -1, cancelAt: -1, commitFailsAt: -1, markFailsAt: -1,
 		results: map[int]int{}, accepted: map[int]int{}, acknowledged: map[int]bool{},
 	}
+	m.options.maxBytes = int64(m.options.BatchBytes + 2*objectOverhead + random.IntN(30_000)) // a leak of bytes blocks the upload
 	for range random.IntN(40) {
 		m.bad[random.IntN(600)] = true
 	}

@@ -2,17 +2,12 @@ package upload
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/google/uuid"
 
-	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/state"
 )
-
-var errNoneAccepted = errors.New("no object accepted")
 
 // sendBatches sends the queued batches and cancels the upload if one of them fails.
 func (p *pool) sendBatches(ctx context.Context, cancel context.CancelCauseFunc) {
@@ -20,11 +15,13 @@ func (p *pool) sendBatches(ctx context.Context, cancel context.CancelCauseFunc) 
 		if ctx.Err() != nil {
 			return
 		}
-		result, err := p.send(ctx, b)
-		select {
-		case p.buffers <- b.data[:0]:
-		default:
+		var result state.BatchResult
+		var err error
+		if len(b.Objects) > 0 {
+			result, err = p.send(ctx, b)
 		}
+		result.Rejected = append(result.Rejected, b.rejected...)
+		p.budget.recycle(b.data, p.options.BatchBytes)
 		if err != nil {
 			cancel(err)
 			if len(result.Acknowledged)+len(result.Rejected) == 0 {
@@ -49,13 +46,15 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 	}
 	if answer.Outcome == gateway.PartlyAccepted && !answer.Unattributed {
 		if result := b.result(answer.Rejected); len(result.Rejected) == len(answer.Rejected) {
-			p.acknowledged.Add(int64(len(result.Acknowledged)))
+			if len(result.Acknowledged) > 0 {
+				p.rejections.accept()
+			}
 			return result, nil
 		}
 	}
 	switch {
 	case answer.Outcome == gateway.Accepted:
-		p.acknowledged.Add(int64(len(b.Objects)))
+		p.rejections.accept()
 		return state.BatchResult{Acknowledged: b.Objects}, nil
 	case len(b.Objects) == 1:
 		return p.rejectSingle(state.RejectedObject{Object: b.Objects[0], Reason: b.reason(answer)})
@@ -63,15 +62,23 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 		return p.sendParts(ctx, b, 1)
 	case answer.Outcome == gateway.TooLarge:
 		p.shrink(len(b.data) / 2)
+	default:
+		if result, ok := p.rejectKnown(b, answer.Message); ok {
+			return result, nil
+		}
 	}
 	return p.sendParts(ctx, b, (len(b.Objects)+1)/2)
 }
 
-// sendParts sends a batch in parts of size objects.
+// sendParts sends a batch in parts of size objects, or one by one after halvingLimit
+// consecutive rejections.
 func (p *pool) sendParts(ctx context.Context, b *batch, size int) (state.BatchResult, error) {
 	var all state.BatchResult
-	for from := 0; from < len(b.Objects); from += size {
-		part, err := p.send(ctx, b.part(from, min(from+size, len(b.Objects))))
+	for from, to := 0, 0; from < len(b.Objects); from = to {
+		if to = min(from+size, len(b.Objects)); p.rejections.current() >= halvingLimit {
+			to = from + 1
+		}
+		part, err := p.send(ctx, b.part(from, to))
 		all.Acknowledged = append(all.Acknowledged, part.Acknowledged...)
 		all.Rejected = append(all.Rejected, part.Rejected...)
 		if err != nil {
@@ -79,17 +86,6 @@ func (p *pool) sendParts(ctx context.Context, b *batch, size int) (state.BatchRe
 		}
 	}
 	return all, nil
-}
-
-// rejectSingle returns the result of an object that was rejected in a call of its own. It
-// returns an error if the gateway never acknowledged an object and rejected too many.
-func (p *pool) rejectSingle(r state.RejectedObject) (state.BatchResult, error) {
-	result := state.BatchResult{Rejected: []state.RejectedObject{r}}
-	if n := p.rejectedSingly.Add(1); p.options.NeverAcknowledged && n >= maxInitialRejections && p.acknowledged.Load() == 0 {
-		return result, uploadOperation.Failed(fault.Refused, fmt.Errorf("%w, %d rejected", errNoneAccepted, n),
-			"check qualys.customerUuid, qualys.profileUuid, gateway.source, and the reasons in adconnector status")
-	}
-	return result, nil
 }
 
 // shrink reduces the maximum size of later batches of this run, in bytes.

@@ -7,13 +7,10 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 
-	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
-	"adconnector/test/faulttest"
 )
 
 func TestIsolateRejectedObjects(t *testing.T) {
@@ -139,51 +136,5 @@ func TestPartlyRole(t *testing.T) {
 		if err != nil || totals != (Totals{Uploaded: 1, Rejected: 1}) || !slices.Equal(recorded.rejected, []int{number(want.Object())}) {
 			t.Errorf("%s: totals %+v, rejected %v, error %v", rejected, totals, recorded.rejected, err)
 		}
-	}
-}
-
-// TestNeverAcknowledged checks that an upload fails if a gateway that never acknowledged an
-// object rejects all of them.
-func TestNeverAcknowledged(t *testing.T) {
-	t.Parallel()
-	const objects = 10_000
-	bad := map[int]bool{}
-	for n := range objects {
-		bad[n] = true
-	}
-	options := defaultOptions
-	options.NeverAcknowledged = true
-	f := &fakeSender{t: t, answer: rejectBatchesWith(bad)}
-	totals, err := Run(t.Context(), f, options, &memoryJournal{}, produce(upTo(objects)...))
-	faulttest.Check(t, err, fault.Error{Class: fault.Refused, Op: "upload"}, errNoneAccepted,
-		"qualys.customerUuid", "qualys.profileUuid", "gateway.source", "adconnector status")
-	if strings.Contains(err.Error(), "400: bad") {
-		t.Errorf("the reason of the gateway is in %v", err)
-	}
-	if len(f.calls) > 4*maxInitialRejections || totals.Rejected < maxInitialRejections {
-		t.Errorf("%d calls before the error, totals %+v", len(f.calls), totals)
-	}
-}
-
-// TestAcknowledgedOnce checks that an upload to a gateway that acknowledged an object before
-// does not fail, even if all other objects are rejected.
-func TestAcknowledgedOnce(t *testing.T) {
-	t.Parallel()
-	const objects = 2 * maxInitialRejections
-	for name, c := range map[string]struct {
-		neverAcknowledged bool
-		accepted          int // the first objects, which the gateway accepts
-	}{"before this run": {false, 0}, "in this run": {true, 1}} {
-		t.Run(name, func(t *testing.T) {
-			bad := map[int]bool{}
-			for n := c.accepted; n < objects; n++ {
-				bad[n] = true
-			}
-			options := Options{Workers: 1, BatchSize: 1, BatchBytes: 1000, NeverAcknowledged: c.neverAcknowledged}
-			totals, err := Run(t.Context(), &fakeSender{t: t, answer: rejectBatchesWith(bad)}, options, &memoryJournal{}, produce(upTo(objects)...))
-			if err != nil || totals != (Totals{Uploaded: c.accepted, Rejected: objects - c.accepted}) {
-				t.Errorf("totals %+v, error %v", totals, err)
-			}
-		})
 	}
 }

@@ -8,12 +8,14 @@
 //   - Results are committed in the order in which the assets were added.
 //   - At most one value of an object is in flight, so that an older value cannot
 //     overwrite a newer one.
-//   - The number of batches in flight bounds the memory.
+//   - The number of batches in flight and their bytes bound the memory.
+//   - An asset above identity.MaxAssetBytes is rejected without a call.
 //
 // It does not retry calls: the gateway client does.
 package upload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -49,8 +51,12 @@ type Options struct {
 	BatchSize  int // maximum number of objects in a batch
 	BatchBytes int // maximum size of the assets of a batch; a larger asset is sent alone
 	// NeverAcknowledged means that the gateway has not acknowledged any object before
-	// this run. If it then rejects every object, Run returns an error.
+	// this run. If it then rejects every object, Run returns an error of class Refused.
 	NeverAcknowledged bool
+	// Rejections are the objects that the gateway rejected in earlier runs.
+	Rejections map[ad.GUID]state.Rejection
+
+	maxBytes int64 // for tests; 0: maxBytes
 }
 
 // Totals counts the assets of a run by their result.
@@ -62,10 +68,9 @@ const (
 	// windowPerWorker is the number of uncommitted batches per worker. Batches are
 	// committed in order, so that a slow one delays those after it.
 	windowPerWorker = 4
-	// maxInitialRejections is the number of rejected objects after which the upload to
-	// a gateway that never acknowledged an object fails. Isolating every object of a
-	// directory would cost two calls per object.
-	maxInitialRejections = 500
+	// maxNameBytes is the maximum size of the name of a rejected asset that is too large. The
+	// name attribute of Active Directory has at most 255 characters.
+	maxNameBytes = 1024
 )
 
 // uploadOperation is the operation of errors that no call or transaction returns.
@@ -88,7 +93,7 @@ func Run(ctx context.Context, sender sender, o Options, journal journal, produce
 		results: make(chan state.BatchResult, windowSize),
 		window:  semaphore.NewWeighted(windowSize), windowSize: windowSize,
 		pending: map[ad.GUID]struct{}{},
-		buffers: make(chan []byte, o.Workers),
+		budget:  newByteBudget(cmp.Or(o.maxBytes, maxBytes)),
 	}
 	p.batchBytes.Store(int64(o.BatchBytes))
 
@@ -135,14 +140,14 @@ type pool struct {
 	results    chan state.BatchResult
 	window     *semaphore.Weighted // uncommitted batches
 	windowSize int64
-	buffers    chan []byte // data buffers of sent batches, for reuse
+	budget     *byteBudget // of the batches until they are committed
 
 	mu      sync.Mutex
 	pending map[ad.GUID]struct{} // objects of uncommitted batches
 
-	acknowledged, rejectedSingly atomic.Int64 // objects; objects rejected in a call of their own
-	totals                       Totals
-	complete                     int // batches whose complete result is committed
+	rejections rejectionCount
+	totals     Totals
+	complete   int // batches whose complete result is committed
 }
 
 // add appends an asset to the current batch, which is dispatched first if it is full.
@@ -157,23 +162,57 @@ func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 			return err
 		}
 	}
-	if b := p.batch; b != nil && (len(b.Objects) >= p.options.BatchSize || int64(len(b.data)+len(asset.JSON)+1) > p.batchBytes.Load()) {
+	tooLarge := asset.TooLarge || len(asset.JSON) > identity.MaxAssetBytes
+	if tooLarge {
+		asset.JSON, asset.Name = nil, asset.Name[:min(len(asset.Name), maxNameBytes)]
+	}
+	if b := p.batch; b != nil && (b.size() >= p.options.BatchSize || int64(len(b.data)+len(asset.JSON)+1) > p.batchBytes.Load()) {
 		if err := p.dispatch(ctx); err != nil {
 			return err
 		}
 	}
-	if p.batch == nil {
-		p.batch = &batch{Batch: state.Batch{Number: p.batches}}
-		p.batches++
-		select {
-		case p.batch.data = <-p.buffers:
-		default:
-		}
+	object := asset.Object()
+	if err := p.reserve(ctx, objectBytes(object), len(asset.JSON)); err != nil {
+		return err
 	}
-	p.batch.add(asset)
+	if tooLarge {
+		p.batch.rejected = append(p.batch.rejected, state.RejectedObject{Object: object, Reason: reasonTooLarge})
+	} else {
+		p.batch.add(object, asset.JSON)
+	}
 	p.mu.Lock()
 	p.pending[asset.GUID] = struct{}{}
 	p.mu.Unlock()
+	return nil
+}
+
+// reserve takes the bytes of an object from the budget, and makes room for its JSON in the
+// current batch, or in a new one if the budget is used up.
+func (p *pool) reserve(ctx context.Context, object int64, json int) error {
+	need := json + 1 // with the comma
+	if b := p.batch; b != nil {
+		capacity := grownCapacity(cap(b.data), len(b.data)+need, p.options.BatchBytes)
+		if p.budget.tryAcquire(object + int64(capacity-cap(b.data))) {
+			b.grow(capacity)
+			return nil
+		}
+		// The bytes of a batch are released only after it is dispatched.
+		if err := p.dispatch(ctx); err != nil {
+			return err
+		}
+	}
+	data := p.budget.reuse()
+	if cap(data) < need {
+		p.budget.release(int64(cap(data)))
+		data = nil
+	}
+	capacity := grownCapacity(cap(data), need, p.options.BatchBytes)
+	if err := p.budget.acquire(ctx, object+int64(capacity-cap(data))); err != nil {
+		return err
+	}
+	p.batch = &batch{Batch: state.Batch{Number: p.batches}, data: data}
+	p.batch.grow(capacity)
+	p.batches++
 	return nil
 }
 
@@ -300,10 +339,12 @@ func (p *pool) commitResults(cancel context.CancelCauseFunc) {
 	commit(ready)
 }
 
-// release counts a committed result and frees its place in the window.
+// release counts a committed result and frees its place in the window and its bytes.
 func (p *pool) release(result state.BatchResult) {
+	bytes := int64(0)
 	p.mu.Lock()
 	for _, object := range result.Acknowledged {
+		bytes += objectBytes(object)
 		delete(p.pending, object.GUID)
 		if object.Deleted {
 			p.totals.Deleted++
@@ -312,6 +353,7 @@ func (p *pool) release(result state.BatchResult) {
 		}
 	}
 	for _, rejected := range result.Rejected {
+		bytes += objectBytes(rejected.Object)
 		delete(p.pending, rejected.Object.GUID)
 	}
 	p.mu.Unlock()
@@ -319,5 +361,6 @@ func (p *pool) release(result state.BatchResult) {
 	if result.Complete {
 		p.complete++
 	}
+	p.budget.release(bytes)
 	p.window.Release(1)
 }

@@ -1,0 +1,93 @@
+package upload
+
+import (
+	"context"
+	"sync"
+)
+
+// maxBytes bounds the bytes of all batches that are filled, in flight or uncommitted, and of
+// the buffers for later batches. The largest asset and a batch of the largest size fit in.
+const maxBytes = 48 << 20
+
+// byteBudget counts bytes against a bound. Only one caller at a time may wait in acquire.
+type byteBudget struct {
+	freed chan struct{} // holds a value if bytes became available since the last wait
+
+	mu    sync.Mutex
+	free  int64
+	spare [][]byte // buffers for reuse, which acquire drops if it needs their bytes
+}
+
+func newByteBudget(size int64) *byteBudget {
+	return &byteBudget{freed: make(chan struct{}, 1), free: size}
+}
+
+// tryAcquire takes n bytes if they are available.
+func (b *byteBudget) tryAcquire(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.free < n && len(b.spare) > 0 {
+		last := len(b.spare) - 1
+		b.free += int64(cap(b.spare[last]))
+		b.spare[last] = nil
+		b.spare = b.spare[:last]
+	}
+	if b.free < n {
+		return false
+	}
+	b.free -= n
+	return true
+}
+
+// acquire takes n bytes, and waits until they are available.
+func (b *byteBudget) acquire(ctx context.Context, n int64) error {
+	for !b.tryAcquire(n) {
+		select {
+		case <-b.freed:
+		case <-ctx.Done():
+			return canceled(ctx)
+		}
+	}
+	return nil
+}
+
+// release returns n bytes.
+func (b *byteBudget) release(n int64) {
+	b.mu.Lock()
+	b.free += n
+	b.mu.Unlock()
+	b.signal()
+}
+
+// recycle keeps a buffer for reuse. Its bytes stay taken until it is dropped. A buffer above
+// limit, of a single large asset, is not kept.
+func (b *byteBudget) recycle(buffer []byte, limit int) {
+	if cap(buffer) == 0 || cap(buffer) > limit {
+		b.release(int64(cap(buffer)))
+		return
+	}
+	b.mu.Lock()
+	b.spare = append(b.spare, buffer[:0])
+	b.mu.Unlock()
+	b.signal()
+}
+
+// reuse returns a buffer, whose bytes are taken already; nil if there is none.
+func (b *byteBudget) reuse() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.spare) == 0 {
+		return nil
+	}
+	last := len(b.spare) - 1
+	buffer := b.spare[last]
+	b.spare = b.spare[:last]
+	return buffer
+}
+
+func (b *byteBudget) signal() {
+	select {
+	case b.freed <- struct{}{}:
+	default:
+	}
+}
