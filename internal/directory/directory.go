@@ -80,6 +80,7 @@ type Options struct {
 	// For tests.
 	chunkSize   int
 	maxValues   int
+	maxEntries  int
 	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	lookupSRV   func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
@@ -110,6 +111,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.chunkSize == 0 {
 		o.chunkSize = defaultChunkSize
+	}
+	if o.maxEntries == 0 {
+		o.maxEntries = defaultMaxEntries
 	}
 	if o.maxValues == 0 {
 		o.maxValues = defaultMaxValues

@@ -33,6 +33,7 @@ var (
 	errNoNewEntries        = errors.New("no new entries")
 	errNoProgress          = errors.New("the server announced more values but sent none")
 	errNoNewValues         = errors.New("no new values")
+	errTooManyEntries      = errors.New("too many entries")
 	errTooManyValues       = errors.New("too many values")
 )
 
@@ -73,6 +74,7 @@ const (
 	portSettings     = "correct ldap.protocol and ldap.port, or the connection in the console (LDAPS usually uses port 636, STARTTLS port 389)"
 	filterSettings   = "correct ldap.user-filter or ldap.group-filter"
 	tooLargeRemedy   = "check the size of the objects below the search base"
+	tooManyRemedy    = "check the server, or narrow profile.baseContext, or the profile in the console"
 	serverRemedy     = "check the server's log"
 )
 

@@ -91,7 +91,11 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 	}()
 	decoder := newDecoder(q.Attributes)
 	decoder.extendedDN = q.ExtendedDN
+	entries := 0
 	err = stream.consume(func(message []byte) error {
+		if entries++; entries > s.options.maxEntries {
+			return s.operation("search", q.Base).Failed(fault.Incomplete, fmt.Errorf("%w: more than %d", errTooManyEntries, s.options.maxEntries), tooManyRemedy)
+		}
 		if err := ctx.Err(); err != nil { // buffered entries are dropped
 			return s.operation("search", q.Base).Failed(fault.Canceled, err, "")
 		}
@@ -120,17 +124,7 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 	var cookie []byte
 	pagesWithoutNew := 0
 	for {
-		// The control is new for every page: go-ldap would reuse a stale cookie.
-		paging := ldap.NewControlPaging(uint32(s.PageSize))
-		paging.SetCookie(cookie)
-		controls := []ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")}
-		if q.ShowDeleted {
-			controls = append(controls, ldap.NewControlString(controlShowDeleted, true, ""))
-		}
-		if q.ExtendedDN {
-			controls = append(controls, ldap.NewControlString(controlExtendedDN, false, hexExtendedDNOption))
-		}
-		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, controls)
+		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, s.pageControls(q, cookie))
 		var result *ldap.SearchResult
 		err := s.call(ctx, "search", operation, func() (err error) {
 			result, err = s.conn.Search(request)
@@ -164,11 +158,31 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 	}
 }
 
+// pageControls returns the controls of the request of one page. They are new for every page:
+// go-ldap would reuse a stale cookie.
+func (s *Session) pageControls(q Search, cookie []byte) []ldap.Control {
+	paging := ldap.NewControlPaging(uint32(s.PageSize))
+	paging.SetCookie(cookie)
+	controls := []ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")}
+	if q.ShowDeleted {
+		controls = append(controls, ldap.NewControlString(controlShowDeleted, true, ""))
+	}
+	if q.ExtendedDN {
+		controls = append(controls, ldap.NewControlString(controlExtendedDN, false, hexExtendedDNOption))
+	}
+	return controls
+}
+
 // maxPagesWithoutNew is the number of consecutive pages without a new entry after which a
 // search fails. Some empty pages are legitimate: a domain controller returns them while it
 // evaluates a filter without an index. An equal cookie proves nothing: Samba and
 // 389 Directory Server repeat theirs.
 const maxPagesWithoutNew = 1000
+
+// defaultMaxEntries is the number of entries after which a search fails: a server could invent
+// entries without end. The sample takes about 20 MB then. The largest known domains have a few
+// million objects.
+const defaultMaxEntries = 10_000_000
 
 // maxEntriesWithoutNew is the number of consecutive entries without a new one after which a
 // search fails: a page has no end that a server must respect.

@@ -431,6 +431,30 @@ func TestPageWithoutEnd(t *testing.T) {
 	}
 }
 
+// TestTooManyEntries checks that a search ends if the server invents entries without end.
+func TestTooManyEntries(t *testing.T) {
+	t.Parallel()
+	sent := 0
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		for range 10 {
+			sent++
+			p.Send(fakeldap.NewEntry(fmt.Sprint("CN=", sent)).Message(r.ID))
+		}
+		return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("next")))
+	}))
+	o := options(server)
+	o.maxEntries = 1234
+	n := 0
+	_, err := connect(t, o).Search(t.Context(), userSearch, func(*ad.Entry) error {
+		n++
+		return nil
+	})
+	wantFailure(t, err, searchFault(server, fault.Incomplete), errTooManyEntries, "profile.baseContext")
+	if n != o.maxEntries || !strings.Contains(err.Error(), "1234") {
+		t.Errorf("%d entries, %v", n, err)
+	}
+}
+
 // TestLargeMessageBesidesEntries checks that a large message that is no entry of the search
 // fails before its bytes are read.
 func TestLargeMessageBesidesEntries(t *testing.T) {

@@ -39,6 +39,8 @@ type Graph struct {
 	authorities []authority
 	byAuthority map[string]uint32 // index in authorities
 
+	authorityBytes int // memory of authorities and byAuthority
+
 	groups  []group
 	members []Node // of all groups, see group.memberStart
 
@@ -96,6 +98,20 @@ func (g *Graph) Len() (groups, memberships int) {
 		}
 	}
 	return groups, len(g.memberOf)
+}
+
+// The memory of the parts of a graph in bytes, after Compute and Fingerprints.
+const (
+	nodeSize      = 72
+	memberSize    = 12
+	groupSize     = 128
+	authoritySize = 128 // and its texts
+)
+
+// Size returns the memory of the graph in bytes, as an estimate. It includes what Compute will
+// add. It is cheap enough to be called after each change.
+func (g *Graph) Size() int {
+	return nodeSize*len(g.guids) + memberSize*len(g.members) + groupSize*len(g.groups) + g.authorityBytes
 }
 
 // nodeFor returns the node of an object, and adds the object if it is new.
@@ -168,6 +184,7 @@ func (g *Graph) setSID(n Node, sid ad.SID) {
 		text := ad.JoinSID(prefix, 0).String()
 		g.authorities = append(g.authorities, authority{string(prefix), text[:len(text)-1]})
 		g.byAuthority[string(prefix)] = number
+		g.authorityBytes += authoritySize + 2*len(prefix) + len(text)
 	}
 	if interned := (internedSID{number, rid}); g.sids[n] != interned {
 		g.sids[n] = interned

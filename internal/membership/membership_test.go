@@ -535,3 +535,56 @@ func BenchmarkMillion(b *testing.B) {
 		})
 	}
 }
+
+// TestSize checks that Size is close to the memory of a graph, and an upper bound of the part
+// that an attacker controls: many SIDs with different authorities.
+func TestSize(t *testing.T) {
+	const accounts, groups, memberships = 100_000, 1000, 500
+	for _, test := range []struct {
+		name string
+		sid  func(n int) ad.SID
+	}{
+		{"one domain", func(n int) ad.SID { return sidOf(1, n) }},
+		{"many domains", func(n int) ad.SID { return sidOf(n, n) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			guid := func(n int) (guid ad.GUID) {
+				binary.BigEndian.PutUint32(guid[4:], uint32(n+1))
+				return guid
+			}
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			g := New()
+			for n := range accounts {
+				g.SetAccount(guid(n), test.sid(n), 513)
+			}
+			for n := range groups {
+				group := g.SetGroup(guid(accounts+n), test.sid(accounts+n), true, 0)
+				for m := range memberships {
+					g.AddMember(group, guid((n*memberships+m)%accounts), nil)
+				}
+			}
+			estimate := g.Size()
+			g.Compute()
+			fingerprints, again := g.Fingerprints(), g.Fingerprints()
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			size := int(after.HeapAlloc - before.HeapAlloc)
+			t.Logf("%d KiB, estimate %d KiB", size>>10, estimate>>10)
+			if size > estimate*5/4 || size < estimate/2 {
+				t.Errorf("%d KiB, estimate %d KiB", size>>10, estimate>>10)
+			}
+			runtime.KeepAlive(g)
+			runtime.KeepAlive(fingerprints)
+			runtime.KeepAlive(again)
+		})
+	}
+}
+
+// sidOf returns a SID of a domain.
+func sidOf(domain, rid int) ad.SID {
+	prefix := []byte{1, 4, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0}
+	prefix = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(prefix, uint32(domain)), 7)
+	return ad.JoinSID(prefix, ad.RID(rid+1))
+}

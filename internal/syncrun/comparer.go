@@ -21,6 +21,7 @@ type comparer struct {
 	snapshot Snapshot
 	plan     Plan
 	store    *state.Store
+	budget   *objectBudget
 	result   searchResult
 
 	// rejected are the fingerprints that the gateway rejected in this run. It is set after a
@@ -30,7 +31,7 @@ type comparer struct {
 
 // skipEntry counts an entry that cannot be mapped. If its GUID is readable, the object counts
 // as existing.
-func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err error) {
+func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err error) error {
 	q.warnOnce.Do(func() {
 		log.Warn().Stringer("kind", q.kind).Str("dn_hash", hashDN(entry.DN)).EmbedObject(fault.Fields(err)).Msg(MsgEntrySkipped)
 	})
@@ -40,6 +41,7 @@ func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err e
 	} else {
 		c.result.withoutGUID++
 	}
+	return c.budget.take()
 }
 
 // processAsset counts an asset, and adds it to the sink if it changed. It returns how long
@@ -49,6 +51,9 @@ func (c *comparer) processAsset(asset identity.Asset, to sink) (waited time.Dura
 	c.options.Progress.addRead(1)
 	c.result.unparsed += asset.Unparsed
 	c.trackSeen(asset.GUID)
+	if err := c.budget.take(); err != nil {
+		return 0, err
+	}
 	changed, err := c.hasChanged(asset)
 	if err != nil || !changed {
 		return 0, err
@@ -81,6 +86,7 @@ func (c *comparer) reset() error {
 		}
 	}
 	c.options.Progress.addRead(-c.result.read)
+	c.budget.giveBack(c.result.read + c.result.skipped)
 	c.result = searchResult{counters: counters{changed: c.result.changed}, recheckTimes: c.result.recheckTimes}
 	return nil
 }

@@ -270,14 +270,15 @@ type tombstoneSearch struct {
 	runInfo
 	session  *session
 	sinceUSN ad.USN
+	budget   *objectBudget
 	warned   *bool // the runner's warnedUnreadable
 
 	searched bool
 	guids    []ad.GUID
 }
 
-func (r *Runner) newTombstoneSearch(info runInfo, s *session, p Plan) *tombstoneSearch {
-	return &tombstoneSearch{runInfo: info, session: s, sinceUSN: p.SinceUSN, warned: &r.warnedUnreadable}
+func (r *Runner) newTombstoneSearch(info runInfo, s *session, p Plan, indexSize int) *tombstoneSearch {
+	return &tombstoneSearch{runInfo: info, session: s, sinceUSN: p.SinceUSN, budget: &objectBudget{limit: r.maxObjects.limit(p, indexSize)}, warned: &r.warnedUnreadable}
 }
 
 // deletedGUIDs returns the deleted objects, as far as the account can read them. It searches
@@ -318,7 +319,7 @@ func (t *tombstoneSearch) search(ctx context.Context) (guids []ad.GUID, err erro
 		if guid, ok := ad.ParseGUID(entry.First(0)); ok {
 			guids = append(guids, guid)
 		}
-		return nil
+		return t.budget.take()
 	})
 	s.lastUsed = time.Now()
 	return guids, err

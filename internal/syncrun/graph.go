@@ -3,6 +3,7 @@ package syncrun
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/membership"
 )
@@ -26,7 +28,7 @@ const (
 // read updates the graph with all memberships, or only with changed ones, and computes the
 // derived data.
 func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
-	r := &graphReader{base: s.base, graph: m.graph}
+	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize}
 	condition := ""
 	if readAll {
 		r.graph.BeginFullRead()
@@ -88,7 +90,8 @@ func (r *graphReader) finishDelta(ctx context.Context, s *session, tombstones *t
 
 // graphReader reads memberships into a graph. Two sessions may use it concurrently.
 type graphReader struct {
-	base string
+	base    string
+	maxSize int // of the graph and the following fields
 
 	mu                  sync.Mutex // guards the following fields
 	graph               *membership.Graph
@@ -99,6 +102,33 @@ type graphReader struct {
 	// of them has a group. Otherwise nil.
 	memberOf     map[ad.GUID][]ad.GUID
 	memberOfSeen bool
+
+	otherSize int // memory of the fields besides the graph
+}
+
+// defaultMaxGraphSize limits the memory of the memberships: a server could invent members
+// without end. It is enough for 1,000,000 objects with 10,000,000 memberships, or for one
+// group with 2,300,000 members.
+const defaultMaxGraphSize = 192 << 20
+
+// guidSize is the memory of a GUID in a list, and listSize that of a small list or group in a
+// list or map.
+const (
+	guidSize = 16
+	listSize = 128
+)
+
+var errTooManyMemberships = errors.New("too many memberships")
+
+// checkSize returns an error if the memberships take too much memory. mu must be held.
+func (r *graphReader) checkSize() error {
+	if r.graph.Size()+r.otherSize <= r.maxSize {
+		return nil
+	}
+	groups, _ := r.graph.Len()
+	return fault.Operation{Op: "read", Object: "memberships of " + r.base}.Failed(fault.Incomplete,
+		fmt.Errorf("%w: more than %d MiB, with %d groups", errTooManyMemberships, r.maxSize>>20, groups),
+		"check the size of the groups in the directory, or select IDENTITIES_ONLY in the profile in the console")
 }
 
 // recordMemberOf records the groups of an object by its memberOf, if the server returned all
@@ -114,6 +144,7 @@ func (r *graphReader) recordMemberOf(object ad.GUID, entry *ad.Entry, slot int) 
 			groups = append(groups, dn.GUID)
 		}
 	}
+	r.otherSize += listSize + guidSize*len(groups)
 	r.memberOf[object] = groups
 	r.memberOfSeen = r.memberOfSeen || len(groups) > 0
 }
@@ -217,6 +248,7 @@ func (r *graphReader) readAccounts(ctx context.Context, s *session, condition st
 			defer r.mu.Unlock()
 			r.graph.SetAccount(guid, sid, primary)
 			r.recordMemberOf(guid, entry, memberOf)
+			return r.checkSize()
 		}
 		return nil
 	})
@@ -247,6 +279,8 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				r.rolesWithoutSID = append(r.rolesWithoutSID, identity.RoleGUID(guid))
+				r.otherSize += guidSize
+				return r.checkSize()
 			}
 			return nil
 		}
@@ -258,13 +292,16 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 		if slices.Contains(entry.Partial, members) {
 			info.sid = slices.Clone(sid)
 			large = append(large, info)
-			return nil
+			r.otherSize += listSize
+			return r.checkSize()
 		}
 		group := r.setGroup(info)
 		for _, value := range entry.Values[members] {
-			r.addMember(group, &dn, value)
+			if err := r.addMember(group, &dn, value); err != nil {
+				return err
+			}
 		}
-		return nil
+		return r.checkSize()
 	})
 	if err != nil {
 		return err
@@ -281,13 +318,14 @@ func (r *graphReader) setGroup(info groupInfo) membership.Node {
 	return r.graph.SetGroup(info.guid, info.sid, info.security, info.role)
 }
 
-func (r *graphReader) addMember(group membership.Node, dn *ad.ExtendedDN, value []byte) {
+func (r *graphReader) addMember(group membership.Node, dn *ad.ExtendedDN, value []byte) error {
 	if !dn.Parse(value) {
 		r.unidentifiedMembers++
-		return
+		return nil
 	}
 	sid, _ := dn.SID()
 	r.graph.AddMember(group, dn.GUID, sid)
+	return r.checkSize()
 }
 
 // largeGroupAttempts limits how often a large group is read again because it changed.
@@ -300,8 +338,9 @@ func (r *graphReader) readLargeGroup(ctx context.Context, s *session, info group
 		var group membership.Node
 		r.locked(func() { group = r.setGroup(info) })
 		found, err := s.ReadValues(ctx, r.base, info.guid, "member", func(value []byte) error {
-			r.locked(func() { r.addMember(group, &dn, value) })
-			return nil
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.addMember(group, &dn, value)
 		})
 		s.lastUsed = time.Now()
 		switch {

@@ -73,12 +73,14 @@ type membershipSync struct {
 	snapshot    Snapshot
 	store       *state.Store
 	maxAffected int
+
+	maxGraphSize int
 }
 
 func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
 		runInfo: info, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
-		store: r.Store, maxAffected: r.maxAffected,
+		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize,
 	}
 }
 

@@ -75,8 +75,7 @@ func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) 
 	err := s.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		asset, err := q.mapper.MapDomain(nil, entry, collector, r.start)
 		if err != nil {
-			c.skipEntry(r.log, q, entry, err)
-			return nil
+			return c.skipEntry(r.log, q, entry, err)
 		}
 		_, err = c.processAsset(asset, to)
 		return err

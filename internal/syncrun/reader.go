@@ -40,6 +40,7 @@ type reader struct {
 	guard    Guard
 	queries  []query         // below the profile's base; the first one finds the most objects
 	posture  *postureQueries // nil: identities only
+	budget   *objectBudget
 }
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
@@ -47,6 +48,7 @@ type reader struct {
 func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships) *reader {
 	root := session.RootDSE
 	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard}
+	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
 		reader.queries = reader.posture.queries
@@ -176,8 +178,7 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
 		asset, err := q.mapper.Map(json, entry, r.start)
 		if err != nil {
-			c.skipEntry(r.log, q, entry, err)
-			return 0, nil
+			return 0, c.skipEntry(r.log, q, entry, err)
 		}
 		if json = asset.JSON; cap(json) > maxReusedBuffer {
 			json = nil
@@ -196,7 +197,7 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 }
 
 func (r *reader) newComparer() *comparer {
-	return &comparer{runInfo: r.runInfo, snapshot: r.snapshot, plan: r.plan, store: r.store}
+	return &comparer{runInfo: r.runInfo, snapshot: r.snapshot, plan: r.plan, store: r.store, budget: r.budget}
 }
 
 // domainBase returns the base DN of the domain, or the source's base on a server that is not

@@ -77,7 +77,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	result.mode = plan.Mode
 	info.stopwatch.endStage("connect")
 
-	tombstones := r.newTombstoneSearch(info, session, plan)
+	tombstones := r.newTombstoneSearch(info, session, plan, snapshot.IndexSize)
 	var current memberships
 	if source.Posture {
 		current, plan, err = r.newMembershipSync(info, source, session, stored, snapshot).run(ctx, plan, tombstones)

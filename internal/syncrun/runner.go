@@ -115,6 +115,8 @@ type Runner struct {
 	idleLimit      time.Duration
 	resendInterval time.Duration
 	maxAffected    int
+	maxGraphSize   int
+	maxObjects     objectLimits
 }
 
 // New returns a runner.
@@ -126,5 +128,7 @@ func New(o Options) *Runner {
 		idleLimit:      defaultIdleLimit,
 		resendInterval: defaultResendInterval,
 		maxAffected:    defaultMaxAffected,
+		maxGraphSize:   defaultMaxGraphSize,
+		maxObjects:     defaultMaxObjects,
 	}
 }

@@ -1,0 +1,108 @@
+package syncrun
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/state"
+	"adconnector/test/fakeldap"
+)
+
+func TestObjectLimit(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		tracked bool
+		index   int
+		want    int
+	}{
+		{"first sync", false, 0, 10_000_000},
+		{"small index", true, 1000, 2_004_000},
+		{"large index", true, 1_000_000, 6_000_000},
+		{"huge index", true, 5_000_000, 10_000_000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := defaultMaxObjects.limit(Plan{TrackSeen: test.tracked}, test.index); got != test.want {
+				t.Errorf("%d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+// wantTooMany runs a sync that must fail with a cause that names a limit.
+func (e *env) wantTooMany(options RunOptions, cause error, limit string) {
+	e.t.Helper()
+	run, err := e.failedRun(options)
+	if !errors.Is(err, cause) || fault.ClassOf(err) != fault.Incomplete || !strings.Contains(err.Error(), limit) || run.Deleted+run.Held > 0 {
+		e.t.Errorf("run: %s, error %v", brief(run), err)
+	}
+}
+
+// TestTooManyObjects checks that a run ends at the limit, without deletions, and that the
+// next run below the limit succeeds.
+func TestTooManyObjects(t *testing.T) {
+	t.Parallel()
+	e := newLDAPEnv(t)
+	e.ldap.Users = fakeldap.Users(300)
+	e.runner.maxObjects.total = 299
+	e.wantTooMany(RunOptions{}, errTooManyObjects, "299")
+	e.runner.maxObjects.total = 300
+	if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil {
+		t.Errorf("run: %s, error %v", brief(run), err)
+	}
+}
+
+// TestTooManyTrackedObjects checks the limit of a run that tracks the objects seen, and that
+// of tombstones.
+func TestTooManyTrackedObjects(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 100)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 100})
+	e.runner.maxObjects.tracked, e.runner.maxObjects.trackedPerIndexed = 0, 1
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
+	e.exceedOverlap()
+	for n := range 101 {
+		e.AddUser(e.user(100 + n))
+	}
+	e.wantTooMany(RunOptions{Full: true}, errTooManyObjects, "100")
+
+	succeed := func() {
+		t.Helper()
+		e.runner.maxObjects = defaultMaxObjects
+		if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil || run.Mode != delta {
+			t.Errorf("run: %s, error %v", brief(run), err)
+		}
+	}
+	succeed()
+	e.exceedOverlap()
+	e.deleteUsers(10)
+	e.runner.maxObjects = objectLimits{total: 1000, tracked: 9}
+	e.wantTooMany(RunOptions{}, errTooManyObjects, "9")
+	succeed()
+}
+
+// TestTooManyMemberships checks that a run ends when the memberships take too much memory,
+// through members in one entry, in ranges, and through groups.
+func TestTooManyMemberships(t *testing.T) {
+	t.Parallel()
+	for name, members := range map[string]int{"in an entry": 1000, "in ranges": 3000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newPostureEnv(t, domaincontroller.Options{}, 0)
+			var outside []string
+			for n := range members {
+				e.AddUser(e.outside(n))
+				outside = append(outside, e.outside(n))
+			}
+			e.addGroup("team", outside...)
+			e.runner.maxGraphSize = 80 * members
+			e.wantTooMany(RunOptions{}, errTooManyMemberships, "MiB")
+			e.runner.maxGraphSize = defaultMaxGraphSize
+			if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil {
+				t.Errorf("run: %s, error %v", brief(run), err)
+			}
+		})
+	}
+}
