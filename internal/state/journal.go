@@ -120,7 +120,8 @@ type BatchResult struct {
 	Rejected     []RejectedObject
 }
 
-// RejectedObject is an object that the gateway rejected, with the gateway's reason.
+// RejectedObject is an object that the gateway rejected, with its reason, or one that is too large
+// to be sent.
 type RejectedObject struct {
 	Object identity.Object
 	Reason string

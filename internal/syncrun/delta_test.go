@@ -207,6 +207,33 @@ func TestRejectedObjectIsRetriedOnceWhenItChanges(t *testing.T) {
 	}
 }
 
+// An object that is too large is rejected without a request, listed, and retried like an object
+// that the gateway rejected.
+func TestTooLargeObjectIsRejected(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.must(e.Modify(e.user(7), "title", strings.Repeat("\x01", 3<<20))) // six bytes each in JSON
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 19, Rejected: 1})
+	before := e.assetRequests()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed}) // unchanged
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Partial, Rejected: 1})
+	e.must(e.Modify(e.user(7), "title", strings.Repeat("\x02", 3<<20)))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Partial, Rejected: 1})
+	rejections, _, err := e.store.Rejections(-1)
+	if err != nil || len(rejections) != 1 || rejections[0].Attempts != 3 || rejections[0].Reason != "larger than 16 MiB, not sent" {
+		t.Errorf("rejections %+v, error %v", rejections, err)
+	}
+	if n := e.assetRequests() - before; n != 0 {
+		t.Errorf("%d requests", n)
+	}
+	e.must(e.Modify(e.user(7), "title", "valid"))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	e.expectConverged()
+	if rejections, _, err := e.store.Rejections(-1); err != nil || len(rejections) != 0 {
+		t.Errorf("rejections %v, error %v", rejections, err)
+	}
+}
+
 // A delta sync reads the rejected object again because it is within the overlap.
 func TestRejectedObjectWithinOverlapIsNotRetried(t *testing.T) {
 	t.Parallel()
