@@ -24,6 +24,7 @@ import (
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/sandbox/inventory"
+	"adconnector/internal/webserver"
 )
 
 // sandboxOptions are the flags of the command sandbox.
@@ -181,7 +182,7 @@ func (s *sandboxServers) close() {
 
 // serve serves both until ctx ends.
 func (s *sandboxServers) serve(ctx context.Context) error {
-	server := &http.Server{Handler: inventory.Handler(s.gateway), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: webserver.CheckHost(webserver.IsLoopback, inventory.Handler(s.gateway)), ReadHeaderTimeout: 10 * time.Second}
 	both, ctx := errgroup.WithContext(ctx)
 	if s.plain != nil || s.secure != nil {
 		both.Go(func() error { return s.directory.Serve(ctx, s.plain, s.secure) })

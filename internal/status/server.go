@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/webserver"
 )
 
 // Endpoint is the content of the admin endpoint.
@@ -30,8 +31,8 @@ type Endpoint struct {
 // web pages that access the loopback of their visitors.
 func (e Endpoint) Handler(host string) http.Handler {
 	mux := http.NewServeMux()
-	slots := make(chan struct{}, maxConcurrent)
-	handle := func(path string, h http.Handler) { mux.Handle("GET "+path, limitConcurrency(slots, h)) }
+	renderer := webserver.NewRenderer()
+	handle := func(path string, h http.Handler) { mux.Handle("GET "+path, renderer.Handler(h)) }
 	handle("/status", http.HandlerFunc(e.showStatus))
 	handle("/{$}", http.HandlerFunc(e.showPage))
 	handle("/style.css", staticFile("text/css; charset=utf-8", pageCSS))
@@ -40,7 +41,7 @@ func (e Endpoint) Handler(host string) http.Handler {
 	// Without a limit: many other requests must not make the process unhealthy.
 	mux.HandleFunc("GET /healthz", probe(e.Health))
 	mux.HandleFunc("GET /readyz", probe(e.Readiness))
-	return withSecurityHeaders(checkHost(host, mux))
+	return withSecurityHeaders(webserver.CheckHost(isOwnHost(host), mux))
 }
 
 // probe returns a handler that responds with 200, or with 503 and the error.
@@ -76,22 +77,6 @@ func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
 	_ = encoder.Encode(report) // an error means that the client disconnected
 }
 
-// maxConcurrent is the maximum number of concurrent requests.
-const maxConcurrent = 16
-
-// limitConcurrency refuses requests while no slot is free.
-func limitConcurrency(slots chan struct{}, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-			next.ServeHTTP(w, r)
-		default:
-			http.Error(w, "too many concurrent requests", http.StatusServiceUnavailable)
-		}
-	})
-}
-
 // withSecurityHeaders sets the headers of all responses.
 func withSecurityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -105,24 +90,13 @@ func withSecurityHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// checkHost refuses requests for names other than those of this host. IP addresses are
-// allowed, because DNS rebinding requires a name.
-func checkHost(host string, next http.Handler) http.Handler {
+// isOwnHost returns a function that reports whether a host is an IP address or a name of this
+// host. listenHost is the name or address that the endpoint listens on.
+func isOwnHost(listenHost string) func(host string) bool {
 	hostname, _ := os.Hostname() // empty after an error
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requested := r.Host
-		if name, _, err := net.SplitHostPort(requested); err == nil {
-			requested = name
-		}
-		requested = strings.Trim(requested, "[]")
-		switch {
-		case net.ParseIP(requested) != nil, strings.EqualFold(requested, "localhost"),
-			requested != "" && strings.EqualFold(requested, host), requested != "" && strings.EqualFold(requested, hostname):
-			next.ServeHTTP(w, r)
-		default:
-			http.Error(w, "unknown host name, use the address of the endpoint", http.StatusMisdirectedRequest)
-		}
-	})
+	return func(host string) bool {
+		return webserver.IsAddress(host) || host != "" && (strings.EqualFold(host, listenHost) || strings.EqualFold(host, hostname))
+	}
 }
 
 // Serve serves at address until ctx ends. If it cannot listen, it logs the error once and
@@ -134,12 +108,7 @@ func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger)
 	}
 	log.Info().Str("address", listener.Addr().String()).Msg(MsgAdminListening)
 	host, _, _ := net.SplitHostPort(address) // valid, because listen succeeded
-	server := &http.Server{
-		Handler: e.Handler(host), MaxHeaderBytes: 8 << 10,
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
-	}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })() // drops active connections
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := webserver.Serve(ctx, listener, e.Handler(host)); err != nil {
 		log.Error().EmbedObject(fault.Fields(err)).Str("address", address).Msg(MsgAdminFailed)
 	}
 }

@@ -94,37 +94,6 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestConcurrencyLimit tests that too many concurrent requests are refused.
-func TestConcurrencyLimit(t *testing.T) {
-	t.Parallel()
-	e := endpoint()
-	received, release := make(chan struct{}), make(chan struct{})
-	e.Report = func() (Report, error) { received <- struct{}{}; <-release; return Report{}, nil }
-	h := e.Handler("")
-	done := make(chan int)
-	for range maxConcurrent {
-		go func() { done <- get(h, "GET", "localhost", "/status").Code }()
-		<-received
-	}
-	if w := get(h, "GET", "localhost", "/metrics"); w.Code != 503 || w.Header().Get("Content-Security-Policy") == "" {
-		t.Errorf("request above the limit: %d, %v", w.Code, w.Header())
-	}
-	for _, path := range []string{"/healthz", "/readyz"} { // without a limit
-		if w := get(h, "GET", "localhost", path); w.Code != 200 {
-			t.Errorf("%s: %d", path, w.Code)
-		}
-	}
-	close(release)
-	for range maxConcurrent {
-		if code := <-done; code != 200 {
-			t.Errorf("got %d", code)
-		}
-	}
-	if w := get(h, "GET", "localhost", "/metrics"); w.Code != 200 {
-		t.Errorf("afterwards: %d", w.Code)
-	}
-}
-
 func TestServeEnds(t *testing.T) {
 	t.Parallel()
 	logged, stop := serve(t, "127.0.0.1:0")
