@@ -23,7 +23,7 @@ func (p *program) runner(c *config.Config, store *state.Store, m *monitor, log z
 	options := p.gatewayOptions(c, log)
 	if m != nil {
 		options.Observe, o.OnEnd, o.Search.Observe = m.metrics.GatewayRequest, m.observeRun, m.metrics.DirectoryRequest
-		o.Search.Received = func(int) { m.metrics.RecordActivity() }
+		o.Search.OnProgress = m.metrics.RecordActivity
 	}
 	options.OnLimit = func(limit gateway.Limit) error {
 		if store.IsReadOnly() { // dry run

@@ -16,8 +16,7 @@ import (
 // It limits the memory that a server's messages can take, and the time to wait for them.
 type demuxConn struct {
 	net.Conn
-	timeout   time.Duration
-	onReceive func(bytes int) // may be nil
+	timeout time.Duration
 
 	// Only the reading goroutine uses these.
 	buf     []byte // received bytes
@@ -60,8 +59,8 @@ var (
 // evaluated (RFC 4511 4.4.1).
 var noticeOfDisconnection = []byte("1.3.6.1.4.1.1466.20036")
 
-func newDemuxConn(conn net.Conn, timeout time.Duration, onReceive func(bytes int)) *demuxConn {
-	return &demuxConn{Conn: conn, timeout: timeout, onReceive: onReceive, buf: make([]byte, 0, readSize), lastDone: noMessage}
+func newDemuxConn(conn net.Conn, timeout time.Duration) *demuxConn {
+	return &demuxConn{Conn: conn, timeout: timeout, buf: make([]byte, 0, readSize), lastDone: noMessage}
 }
 
 // awaitResponse sets whether a response is expected. While none is, the connection may be
@@ -252,9 +251,6 @@ func (w *demuxConn) fill(need int) error {
 	start := time.Now()
 	n, err := w.Conn.Read(w.buf[len(w.buf):cap(w.buf)])
 	w.buf = w.buf[:len(w.buf)+n]
-	if w.onReceive != nil && n > 0 {
-		w.onReceive(n)
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if start.Before(w.awaitedSince) {

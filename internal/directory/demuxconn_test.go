@@ -25,7 +25,7 @@ func (c *scriptedConn) SetDeadline(time.Time) error { return nil }
 // demux reads data to its end as go-ldap would, while another goroutine consumes the
 // entries of message ID 1. It returns the forwarded bytes and the entries.
 func demux(data []byte, readSize int) (w *demuxConn, forwarded, entries []byte, err error) {
-	w = newDemuxConn(&scriptedConn{data: bytes.NewReader(data), readSize: readSize}, time.Minute, nil)
+	w = newDemuxConn(&scriptedConn{data: bytes.NewReader(data), readSize: readSize}, time.Minute)
 	s := newEntryStream(1)
 	w.setStream(s)
 	_, _ = w.Write([]byte("\x30\x05\x02\x01\x01\x63\x00"))

@@ -71,9 +71,11 @@ type Options struct {
 	// "search" (one page). It may be nil.
 	OnRequest func(request string, class fault.Class, duration time.Duration)
 
-	// OnReceive is called with the number of received bytes, while a response is received
-	// too, which can take many minutes. It may be nil.
-	OnReceive func(bytes int)
+	// OnProgress is called for each entry that a search has not returned before, while a
+	// response is received too, and at the end of each complete search. Pages without new
+	// entries and received bytes are no progress, because a server can send them without
+	// end. It may be nil.
+	OnProgress func()
 
 	onHandshake func(tls.ConnectionState) // for Probe: called before the certificate is verified
 
@@ -202,7 +204,7 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := newDemuxConn(conn, o.ResponseTimeout, o.OnReceive)
+	transport := newDemuxConn(conn, o.ResponseTimeout)
 	s := &Session{
 		Address: server.address(), PageSize: o.PageSize,
 		transport: transport, conn: ldap.NewConn(transport, o.Protocol != LDAP), options: o, server: server,

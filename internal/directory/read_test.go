@@ -2,6 +2,7 @@ package directory
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-ldap/ldap/v3"
@@ -46,23 +47,31 @@ func TestUnreadableInvocationID(t *testing.T) {
 	wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: "invocation ID on " + address(server)}, errNoReadAccess, session.RootDSE.DSServiceName)
 }
 
-// TestOnReceive checks that all received bytes are reported.
-func TestOnReceive(t *testing.T) {
+// TestOnProgress checks that new entries and the end of a search are progress, and that pages
+// without new entries are none.
+func TestOnProgress(t *testing.T) {
 	t.Parallel()
-	entry := fakeldap.NewEntry("CN=a", []string{"cn", "a"})
-	want := len(fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", "")) + len(fakeldap.RootDSE(2)) + len(fakeldap.Done(2, 0)) +
-		len(entry.Message(3)) + len(fakeldap.Done(3, 0, fakeldap.Paging("")))
+	const repeated = 20
+	first, second := fakeldap.NewEntry("CN=a", []string{"cn", "a"}), fakeldap.NewEntry("CN=b", []string{"cn", "b"})
+	pages, progress, atRepeat := 0, atomic.Int64{}, int64(0)
 	o := options(fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-		return p.Send(entry.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+		pages++
+		switch {
+		case pages == 1:
+			return p.Send(first.Message(r.ID), second.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("next")))
+		case pages <= repeated:
+			return p.Send(first.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("next")))
+		}
+		atRepeat = progress.Load()
+		return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	})))
-	received := 0
-	o.OnReceive = func(bytes int) { received += bytes }
+	o.OnProgress = func() { progress.Add(1) }
 	session := connect(t, o)
 	if _, err := session.Search(t.Context(), userSearch, func(*ad.Entry) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if received != want {
-		t.Errorf("%d bytes, want %d", received, want)
+	if atRepeat != 2 || progress.Load() != 3 {
+		t.Errorf("progress %d after %d pages, %d at the end, want 2 and 3", atRepeat, repeated, progress.Load())
 	}
 }
 

@@ -78,7 +78,12 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 	if err := CheckFilter(q.Filter); err != nil {
 		return 0, fault.Operation{Object: "search filter " + q.Filter}.Failed(fault.Refused, err, filterSettings)
 	}
+	progress := func() {}
+	if s.options.OnProgress != nil {
+		progress = s.options.OnProgress
+	}
 	stream := newEntryStream(s.options.chunkSize)
+	stream.onNew = progress
 	s.transport.setStream(stream)
 	defer s.transport.setStream(nil)
 
@@ -114,6 +119,9 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 	}
 	if pagingErr := <-paging; err == nil {
 		err = pagingErr
+	}
+	if err == nil {
+		progress()
 	}
 	return pages, err
 }
@@ -204,7 +212,8 @@ type entryStream struct {
 	chunk   []byte // being filled by the reading goroutine
 	sample  sample // of the entries; used by the reading goroutine
 	hasNew  atomic.Bool
-	repeats int // consecutive entries without a new one; used by the reading goroutine
+	onNew   func() // called for each new entry
+	repeats int    // consecutive entries without a new one; used by the reading goroutine
 
 	full         chan []byte
 	free         chan []byte
@@ -229,6 +238,7 @@ func newEntryStream(size int) *entryStream {
 		size:    size,
 		message: noMessage,
 		sample:  newSample(),
+		onNew:   func() {},
 		full:    make(chan []byte, chunks), free: make(chan []byte, chunks),
 		producerDone: make(chan struct{}), consumerDone: make(chan struct{}),
 	}
@@ -242,6 +252,7 @@ func newEntryStream(size int) *entryStream {
 func (s *entryStream) observe(message []byte) error {
 	if s.sample.add(entryDN(message)) {
 		s.hasNew.Store(true)
+		s.onNew()
 		s.repeats = 0
 		return nil
 	}

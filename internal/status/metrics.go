@@ -27,7 +27,7 @@ type Metrics struct {
 	gateway        *prometheus.CounterVec
 	gatewaySeconds *prometheus.HistogramVec
 
-	activity atomic.Uint64 // number of ended requests and received responses
+	activity atomic.Uint64 // number of calls of RecordActivity
 }
 
 // Build identifies the program.
@@ -120,7 +120,9 @@ func (m *Metrics) Objects(kind, outcome string, count int) {
 
 // DirectoryRequest counts a request to the directory.
 func (m *Metrics) DirectoryRequest(request string, class fault.Class, _ time.Duration) {
-	m.RecordActivity()
+	if request != "search" || class != fault.Done { // a page can be empty, forever
+		m.RecordActivity()
+	}
 	m.directory.WithLabelValues(request, string(class)).Inc()
 }
 
@@ -149,7 +151,8 @@ func (m *Metrics) RegisterSchedule(interval func() time.Duration) {
 		func() float64 { return interval().Seconds() }))
 }
 
-// RecordActivity counts a request that ended, or a received response.
+// RecordActivity counts progress: a request whose number is bounded ended, or a directory search
+// returned a new entry or was completed.
 func (m *Metrics) RecordActivity() { m.activity.Add(1) }
 
 // Activity returns the number of calls of RecordActivity.

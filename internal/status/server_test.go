@@ -211,15 +211,24 @@ func checkStuck(t *testing.T, name string, err error, stuck bool) {
 	}
 }
 
-// TestWatchdogSlowResponse tests that a run with a slow response is healthy while bytes are
-// received, and stuck otherwise.
-func TestWatchdogSlowResponse(t *testing.T) {
+// TestWatchdogSlowSearch tests that a long search is healthy while it returns new entries. A
+// search whose pages have no new entries is stuck, and requests that fail are not: a run
+// bounds how many fail.
+func TestWatchdogSlowSearch(t *testing.T) {
 	t.Parallel()
 	const duration, interval = 21 * time.Minute, 2 * time.Minute
 	for name, c := range map[string]struct {
-		receives bool // bytes of the response
-		stuck    bool // before the end of the response
-	}{"bytes received": {true, false}, "no bytes received": {false, true}} {
+		event func(*Metrics)
+		stuck bool // before the end of the search
+	}{
+		"new entries":                {(*Metrics).RecordActivity, false},
+		"nothing":                    {func(*Metrics) {}, true},
+		"pages without new entries":  {func(m *Metrics) { m.DirectoryRequest("search", "done", 0) }, true},
+		"failed searches":            {func(m *Metrics) { m.DirectoryRequest("search", "transient", 0) }, false},
+		"other directory requests":   {func(m *Metrics) { m.DirectoryRequest("read", "done", 0) }, false},
+		"gateway requests":           {func(m *Metrics) { m.GatewayRequest("assets", "done", time.Second) }, false},
+		"gateway requests that fail": {func(m *Metrics) { m.GatewayRequest("assets", "transient", time.Second) }, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := NewMetrics(Build{}, func() (Report, error) { return Report{}, nil })
@@ -228,13 +237,11 @@ func TestWatchdogSlowResponse(t *testing.T) {
 				checkStuck(t, "begin", w.Check(), false)
 				for waited := interval; waited < duration; waited += interval {
 					time.Sleep(interval)
-					if c.receives {
-						m.RecordActivity()
-					}
+					c.event(m)
 					checkStuck(t, waited.String(), w.Check(), c.stuck && waited > stuckAfter)
 				}
-				m.DirectoryRequest("search", "done", 0)
-				checkStuck(t, "response complete", w.Check(), false)
+				m.RecordActivity() // the end of the search
+				checkStuck(t, "search complete", w.Check(), false)
 			})
 		})
 	}

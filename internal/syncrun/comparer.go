@@ -18,6 +18,7 @@ import (
 // use.
 type comparer struct {
 	runInfo
+	kind     identity.Kind
 	snapshot Snapshot
 	plan     Plan
 	store    *state.Store
@@ -48,7 +49,7 @@ func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err e
 // the sink blocked.
 func (c *comparer) processAsset(asset identity.Asset, to sink) (waited time.Duration, err error) {
 	c.result.read++
-	c.options.Progress.addRead(1)
+	c.options.Progress.addRead(c.kind, 1)
 	c.result.unparsed += asset.Unparsed
 	c.trackSeen(asset.GUID)
 	if err := c.budget.take(); err != nil {
@@ -85,7 +86,7 @@ func (c *comparer) reset() error {
 			c.rejected[r.GUID] = r.Value
 		}
 	}
-	c.options.Progress.addRead(-c.result.read)
+	c.options.Progress.addRead(c.kind, -c.result.read)
 	c.budget.giveBack(c.result.read + c.result.skipped)
 	c.result = searchResult{counters: counters{changed: c.result.changed}, recheckTimes: c.result.recheckTimes}
 	return nil

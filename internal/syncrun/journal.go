@@ -27,6 +27,8 @@ func (j *journal) Commit(results []state.BatchResult) error {
 			outcome := "delivered"
 			if object.Deleted {
 				outcome = "deleted"
+			} else {
+				j.progress.addUploaded()
 			}
 			j.outcomes[Outcome{object.Kind, outcome}]++
 		}

@@ -20,6 +20,7 @@ const (
 	MsgPostureDisabled        = "security posture disabled, deleting its objects"
 	MsgRejectionReason        = "rejection reason"
 	MsgRunFinished            = "run finished"
+	MsgRunInProgress          = "run in progress"
 	MsgSearchRestarted        = "directory search lost during gateway backpressure, restarting"
 	MsgSearchStarted          = "directory search started"
 	MsgSecondSessionFailed    = "second directory session failed, reading sequentially"

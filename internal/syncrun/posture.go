@@ -70,7 +70,7 @@ func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) 
 	if err := r.collect(ctx, s, collector, base); err != nil {
 		return searchResult{}, err
 	}
-	c := r.newComparer()
+	c := r.newComparer(q.kind)
 	search := directory.Search{Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true}
 	err := s.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		asset, err := q.mapper.MapDomain(nil, entry, collector, r.start)

@@ -173,7 +173,7 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	}
 	r.log.Debug().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Stringer("scope", search.Scope).Str("filter", search.Filter).Msg(MsgSearchStarted)
 	start := time.Now()
-	c := r.newComparer()
+	c := r.newComparer(q.kind)
 	var json []byte
 	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
 		asset, err := q.mapper.Map(json, entry, r.start)
@@ -196,8 +196,8 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	return c.result, nil
 }
 
-func (r *reader) newComparer() *comparer {
-	return &comparer{runInfo: r.runInfo, snapshot: r.snapshot, plan: r.plan, store: r.store, budget: r.budget}
+func (r *reader) newComparer(kind identity.Kind) *comparer {
+	return &comparer{runInfo: r.runInfo, kind: kind, snapshot: r.snapshot, plan: r.plan, store: r.store, budget: r.budget}
 }
 
 // domainBase returns the base DN of the domain, or the source's base on a server that is not

@@ -30,7 +30,9 @@ func (r *Runner) Run(ctx context.Context, options RunOptions) (state.Run, error)
 	info := r.newRunInfo(options)
 	ctx = gateway.WithRunID(ctx, info.id)
 	started := time.Now()
+	stopLog := r.logProgress(info, started)
 	result, err := r.sync(ctx, info)
+	stopLog()
 	report := newReport(info, result, r.Gateway.Counts(), time.Since(started), err)
 	if !options.DryRun {
 		if recordErr := r.recordEnd(ctx, report.Run); recordErr != nil {
@@ -56,6 +58,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err != nil {
 		return result, err
 	}
+	source.Directory.OnRequest = countPages(source.Directory.OnRequest, info.options.Progress)
 	session, err := connect(ctx, source, r.idleLimit, info.log)
 	if err != nil {
 		return result, err
@@ -75,23 +78,28 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	plan := MakePlan(snapshot)
 	logPlan(info.log, snapshot, plan)
 	result.mode = plan.Mode
+	info.options.Progress.mode.Store(plan.Mode)
 	info.stopwatch.endStage("connect")
 
 	tombstones := r.newTombstoneSearch(info, session, plan, snapshot.IndexSize)
 	var current memberships
 	if source.Posture {
+		info.options.Progress.enter("memberships")
 		current, plan, err = r.newMembershipSync(info, source, session, stored, snapshot).run(ctx, plan, tombstones)
 		result.mode = plan.Mode
+		info.options.Progress.mode.Store(plan.Mode)
 		info.stopwatch.endStage("memberships")
 		if err != nil {
 			return result, err
 		}
 	}
+	info.options.Progress.enter("read")
 	reader := r.newReader(info, source, session, snapshot, plan, current)
 	result, err = r.deliver(ctx, info, reader, tombstones)
 	if err != nil || info.options.DryRun {
 		return result, err
 	}
+	info.options.Progress.enter("record")
 	defer info.stopwatch.endStage("record")
 	return result, r.commit(snapshot, plan, result.read)
 }
@@ -100,6 +108,11 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 func (r *Runner) newRunInfo(options RunOptions) runInfo {
 	r.Gateway.BeginRun()
 	id := uuid.NewString()
+	if options.Progress == nil {
+		options.Progress = &Progress{}
+	}
+	options.Progress.mode.Store(full)
+	options.Progress.enter("connect")
 	return runInfo{
 		id: id, options: options, start: r.now().UTC(), log: r.Log.With().Str("run_id", id).Logger(), countsBefore: r.Gateway.Counts(),
 		stopwatch: &stopwatch{last: time.Now()},
@@ -152,6 +165,8 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		if err != nil {
 			return err
 		}
+		info.options.Progress.enter("settle")
+		defer info.options.Progress.enter("drain")
 		defer info.stopwatch.endStage("settle")
 		read, evidence, err := reader.findDeleted(ctx, result.read, tombstones, to)
 		result.read = read

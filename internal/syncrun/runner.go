@@ -65,8 +65,8 @@ type SearchOptions struct {
 	Certificates []*x509.Certificate // empty: the source's
 	// Observe is called after each directory request; nil: no call.
 	Observe func(request string, class fault.Class, duration time.Duration)
-	// Received is called with the number of bytes received from the directory; nil: no call.
-	Received func(bytes int)
+	// OnProgress is called when a directory search makes progress; nil: no call.
+	OnProgress func()
 }
 
 // RunOptions configure a single run.
@@ -113,6 +113,7 @@ type Runner struct {
 
 	now            func() time.Time
 	idleLimit      time.Duration
+	logInterval    time.Duration
 	resendInterval time.Duration
 	maxAffected    int
 	maxGraphSize   int
@@ -126,6 +127,7 @@ func New(o Options) *Runner {
 		states:         &states{gateway: o.Gateway, store: o.Store, log: o.Log, failures: map[string]*fault.RepeatCounter{}},
 		now:            time.Now,
 		idleLimit:      defaultIdleLimit,
+		logInterval:    defaultLogInterval,
 		resendInterval: defaultResendInterval,
 		maxAffected:    defaultMaxAffected,
 		maxGraphSize:   defaultMaxGraphSize,

@@ -44,7 +44,7 @@ func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error)
 
 // ApplyTo returns the directory options of a source with the search options applied.
 func (s SearchOptions) ApplyTo(o directory.Options) directory.Options {
-	o.PageSize, o.OnRequest, o.OnReceive = s.PageSize, s.Observe, s.Received
+	o.PageSize, o.OnRequest, o.OnProgress = s.PageSize, s.Observe, s.OnProgress
 	if s.ServerName != "" {
 		o.ServerName = s.ServerName
 	}

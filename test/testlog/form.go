@@ -24,7 +24,7 @@ import (
 
 // Keys contains all keys that a log line may have.
 var Keys = strings.Fields(`time level message component connection
-	run_id mode result reason error remedy class repeated failing_since
+	run_id mode phase result reason error remedy class repeated failing_since
 	dc dns_host_name domain_controller base_dn scope filter invocation_id usn since page
 	kind sid guid dn_hash objects skipped unparsed missing values
 	whole memberships affected
