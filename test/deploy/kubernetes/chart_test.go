@@ -49,6 +49,12 @@ func render(t *testing.T, v map[string]any) (*manifest, error) {
 
 func renderAs(t *testing.T, release string, v map[string]any) (*manifest, error) {
 	t.Helper()
+	return renderIn(t, nil, release, v)
+}
+
+// renderIn is like renderAs, for an installation in a cluster; nil: `helm template`.
+func renderIn(t *testing.T, cluster engine.ClientProvider, release string, v map[string]any) (*manifest, error) {
+	t.Helper()
 	chart, err := loader.Load(chartDir)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +64,12 @@ func renderAs(t *testing.T, release string, v map[string]any) (*manifest, error)
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Engine{Strict: true}.Render(chart, renderValues)
+	var files map[string]string
+	if cluster != nil {
+		files, err = engine.RenderWithClientProvider(chart, renderValues, cluster)
+	} else {
+		files, err = engine.Engine{Strict: true}.Render(chart, renderValues)
+	}
 	if err != nil {
 		return nil, err
 	}

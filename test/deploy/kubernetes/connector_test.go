@@ -25,7 +25,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/fake"
 	podsecurity "k8s.io/pod-security-admission/api"
 	podpolicy "k8s.io/pod-security-admission/policy"
 
@@ -320,6 +323,85 @@ func TestAllValues(t *testing.T) {
 	}
 	if _, exists := m.objects["PodDisruptionBudget ad"]; exists {
 		t.Error("disruption budget for a single connector")
+	}
+}
+
+// cluster is a Kubernetes API with some Secrets.
+type cluster struct{ client *fake.FakeDynamicClient }
+
+func newCluster(secrets ...*core.Secret) cluster {
+	scheme := runtime.NewScheme()
+	_ = core.AddToScheme(scheme)
+	var objects []runtime.Object
+	for _, secret := range secrets {
+		objects = append(objects, secret)
+	}
+	return cluster{fake.NewSimpleDynamicClient(scheme, objects...)}
+}
+
+// GetClientFor returns the client of a kind.
+func (c cluster) GetClientFor(_, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
+	return c.client.Resource(core.SchemeGroupVersion.WithResource(strings.ToLower(kind) + "s")), true, nil
+}
+
+// TestSecretChangeMarker checks that the annotation that restarts pods changes with the secrets
+// only, and that it requires a key that is in the Secret only.
+func TestSecretChangeMarker(t *testing.T) {
+	const key = "0123456789abcdefghijklmnopqrstuv"
+	secretYAML := func(changeKey, password string) string {
+		if changeKey != "" {
+			changeKey = "changeKey: " + changeKey + ", "
+		}
+		return "connectors: {corp: {secret: {" + changeKey + "values: {ldap.password: " + password + "}}}}"
+	}
+	marker := func(m *manifest) (marker, stored string) {
+		return get[*apps.StatefulSet](t, m, "StatefulSet ad-corp").Spec.Template.Annotations["checksum/secret"], get[*core.Secret](t, m, "Secret ad-corp").StringData["change-key"]
+	}
+	installed := func(existing, password string) *manifest {
+		t.Helper()
+		c := newCluster()
+		if existing != "" {
+			c = newCluster(&core.Secret{
+				TypeMeta:   meta.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+				ObjectMeta: meta.ObjectMeta{Namespace: "identity", Name: "ad-corp"}, Data: map[string][]byte{"change-key": []byte(existing)},
+			})
+		}
+		m, err := renderIn(t, c, release, values(t, secretYAML("", password)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	template := func(changeKey, password string) *manifest { return mustRender(t, secretYAML(changeKey, password)) }
+
+	first, firstKey := marker(installed("", "first"))
+	second, secondKey := marker(installed("", "first"))
+	if first == second || firstKey == secondKey || len(firstKey) < 32 || len(first) != 64 {
+		t.Errorf("new installations: markers %s, %s, keys %q, %q", first, second, firstKey, secondKey)
+	}
+	if again, stored := marker(installed(firstKey, "first")); again != first || stored != firstKey {
+		t.Errorf("upgrade without change: marker %s, want %s, key %q", again, first, stored)
+	}
+	if changed, stored := marker(installed(firstKey, "second")); changed == first || stored != firstKey {
+		t.Errorf("upgrade with another password: marker %s, key %q", changed, stored)
+	}
+	fixed, stored := marker(template(key, "first"))
+	if again, _ := marker(template(key, "first")); again != fixed || stored != "" {
+		t.Errorf("changeKey: markers %s, %s, stored key %q", fixed, again, stored)
+	}
+	if changed, _ := marker(template(key, "second")); changed == fixed {
+		t.Error("changeKey: the marker does not change with the password")
+	}
+	if other, _ := marker(template(strings.ToUpper(key), "first")); other == fixed {
+		t.Error("changeKey: the marker does not change with the key")
+	}
+	for name, m := range map[string]*manifest{"random": template("", "first"), "changeKey": template(key, "first")} {
+		_, stored := marker(m)
+		for object, text := range m.text {
+			if strings.Contains(text, key) || stored != "" && strings.Contains(text, stored) && object != "Secret ad-corp" {
+				t.Errorf("%s: %s contains the key", name, object)
+			}
+		}
 	}
 }
 

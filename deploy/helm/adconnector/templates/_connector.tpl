@@ -1,6 +1,6 @@
 {{/* The connector's values merged over the defaults. Arguments: root, own (the connector's values). */}}
 {{- define "adconnector.values" -}}
-{{- $empty := dict "secret" (dict "name" "" "keys" list "values" dict) "files" dict -}}
+{{- $empty := dict "secret" (dict "name" "" "keys" list "values" dict "changeKey" "") "files" dict -}}
 {{- mustMergeOverwrite $empty (deepCopy .root.Values.defaults) (deepCopy .own) | toYaml -}}
 {{- end -}}
 
@@ -30,7 +30,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
 {{- end -}}
 
-{{/* The pod of a connector. Arguments: root, name, fullname, values (merged), args, restart. */}}
+{{/*
+The key of the hash that restarts pods after a change of secret.values. Without a key, who
+can read pods could test guesses of the secrets. It is secret.changeKey, else the key in the
+existing Secret, else random. Arguments: root, fullname, values (merged).
+*/}}
+{{- define "adconnector.changeKey" -}}
+{{- $existing := dig "data" "change-key" "" (lookup "v1" "Secret" .root.Release.Namespace .fullname | default dict) | b64dec -}}
+{{- coalesce .values.secret.changeKey $existing (randAlphaNum 43) -}}
+{{- end -}}
+
+{{/* The pod of a connector. Arguments: root, name, fullname, values (merged), changeKey, args, restart. */}}
 {{- define "adconnector.pod" -}}
 {{- $values := .values -}}
 {{- $secret := $values.secret -}}
@@ -43,7 +53,7 @@ metadata:
   {{- if or $secret.values $values.podAnnotations }}
   annotations:
     {{- with $secret.values }}
-    checksum/secret: {{ toJson . | sha256sum }}
+    checksum/secret: {{ printf "%s %s" $.changeKey (toJson .) | sha256sum }}
     {{- end }}
     {{- with $values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
   {{- end }}
