@@ -15,6 +15,7 @@ import (
 	"hash"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/membership"
@@ -125,10 +126,27 @@ type Object struct {
 	Deleted     bool
 }
 
-// Object returns a copy that does not share memory with the asset.
+// maxStoredName is the size in bytes above which names are cut off in the state file, which is
+// mapped into memory. Names in Active Directory have at most 255 characters (MS-ADA3, rangeUpper of
+// name).
+const maxStoredName = 4 * 255
+
+// storedName returns the beginning of a name that is stored.
+func storedName(name []byte) []byte {
+	if len(name) <= maxStoredName {
+		return name
+	}
+	end := maxStoredName
+	for end > maxStoredName-utf8.UTFMax && !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return name[:end]
+}
+
+// Object returns a copy that does not share memory with the asset. A long name is cut off.
 func (a Asset) Object() Object {
 	return Object{
-		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(a.Name),
+		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(storedName(a.Name)),
 		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted,
 	}
 }
@@ -229,7 +247,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	json, _ := m.root.append(append(buf[:0], `{"asset":`...), &m.source)
 	if json = append(json, '}'); len(json) > MaxAssetBytes || m.overflow {
 		asset.TooLarge = true
-		asset.Name = asset.Name[:min(len(asset.Name), maxRejectedName)]
+		asset.Name = storedName(asset.Name) // the name may be the cause
 		asset.Fingerprint = m.entryFingerprint(entry)
 	} else {
 		asset.JSON, asset.Fingerprint = json, m.fingerprint(json)
@@ -238,10 +256,6 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	m.source.releaseValues()
 	return asset, nil
 }
-
-// maxRejectedName is the maximum size of the name of an asset that is too large: the name may
-// be the cause.
-const maxRejectedName = 256
 
 // prepare adds the sources of the posture.
 func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {

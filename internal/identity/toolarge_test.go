@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/membership"
@@ -69,7 +70,7 @@ func TestTooLarge(t *testing.T) {
 				t.Fatal(err)
 			case !asset.TooLarge || len(asset.JSON) > 0:
 				t.Fatalf("TooLarge is %t, %d bytes", asset.TooLarge, len(asset.JSON))
-			case !bytes.Equal(asset.GUID[:], []byte(guidBytes)) || !bytes.Equal(asset.SID, []byte(sidBytes)) || len(asset.Name) > maxRejectedName:
+			case !bytes.Equal(asset.GUID[:], []byte(guidBytes)) || !bytes.Equal(asset.SID, []byte(sidBytes)) || len(asset.Name) > maxStoredName:
 				t.Errorf("identifiers %s %s, name of %d bytes", asset.GUID, asset.SID, len(asset.Name))
 			case asset.Fingerprint == Fingerprint{}:
 				t.Error("no fingerprint")
@@ -114,6 +115,20 @@ func TestLargestAsset(t *testing.T) {
 		asset, err := u.Map(nil, entry(t, u, attributes{"mail": {strings.Repeat("x", padding+extra)}}), now)
 		if err != nil || asset.TooLarge != want || !want && len(asset.JSON) != MaxAssetBytes {
 			t.Errorf("%d bytes, %d more than the limit: too large is %t, %v", len(asset.JSON), extra, asset.TooLarge, err)
+		}
+	}
+}
+
+// TestStoredName checks that a stored name is cut off between characters, and that the longest
+// name of Active Directory is not.
+func TestStoredName(t *testing.T) {
+	longest := strings.Repeat("😀", 255)
+	for name, want := range map[string]string{
+		"Alice": "Alice", longest: longest, longest + "x": longest, "x" + longest: "x" + longest[:4*254],
+		strings.Repeat("\x80", 2000): strings.Repeat("\x80", maxStoredName-utf8.UTFMax),
+	} {
+		if got := (Asset{Name: []byte(name)}).Object().Name; got != want {
+			t.Errorf("%d bytes of %.20q, want %d", len(got), got, len(want))
 		}
 	}
 }
