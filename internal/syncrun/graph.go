@@ -106,10 +106,23 @@ type graphReader struct {
 	otherSize int // memory of the fields besides the graph
 }
 
-// defaultMaxGraphSize limits the memory of the memberships: a server could invent members
-// without end. It is enough for 1,000,000 objects with 10,000,000 memberships, or for one
-// group with 2,300,000 members.
-const defaultMaxGraphSize = 192 << 20
+// maxGraphSize limits the memory of the memberships: a server could invent members without
+// end. The size of the directory is unknown before its first complete sync. total is enough
+// for 1,000,000 objects with 10,000,000 memberships, or for one group with 2,300,000 members.
+// Afterwards the limit is indexed plus perIndexed for each indexed object, at most total.
+type maxGraphSize struct{ total, indexed, perIndexed int }
+
+// defaultMaxGraphSize allows a directory of 1,000 objects to grow by about 1,000,000 members
+// between two runs.
+var defaultMaxGraphSize = maxGraphSize{total: 192 << 20, indexed: 96 << 20, perIndexed: 96}
+
+// limit returns the limit of a run in bytes.
+func (m maxGraphSize) limit(indexSize int) int {
+	if indexSize == 0 {
+		return m.total
+	}
+	return min(m.total, m.indexed+m.perIndexed*indexSize)
+}
 
 // guidSize is the memory of a GUID in a list, and listSize that of a small list or group in a
 // list or map.

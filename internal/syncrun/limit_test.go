@@ -83,6 +83,15 @@ func TestTooManyTrackedObjects(t *testing.T) {
 	succeed()
 }
 
+func TestMaxGraphSize(t *testing.T) {
+	t.Parallel()
+	for indexSize, want := range map[int]int{0: 192 << 20, 1: 96<<20 + 96, 1000: 96<<20 + 96_000, 1_000_000: 96<<20 + 96_000_000, 2_000_000: 192 << 20} {
+		if got := defaultMaxGraphSize.limit(indexSize); got != want {
+			t.Errorf("%d indexed objects: %d bytes, want %d", indexSize, got, want)
+		}
+	}
+}
+
 // TestTooManyMemberships checks that a run ends when the memberships take too much memory,
 // through members in one entry, in ranges, and through groups.
 func TestTooManyMemberships(t *testing.T) {
@@ -97,7 +106,7 @@ func TestTooManyMemberships(t *testing.T) {
 				outside = append(outside, e.outside(n))
 			}
 			e.addGroup("team", outside...)
-			e.runner.maxGraphSize = 80 * members
+			e.runner.maxGraphSize = maxGraphSize{total: 80 * members}
 			e.wantTooMany(RunOptions{}, errTooManyMemberships, "MiB")
 			e.runner.maxGraphSize = defaultMaxGraphSize
 			if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil {

@@ -74,13 +74,13 @@ type membershipSync struct {
 	store       *state.Store
 	maxAffected int
 
-	maxGraphSize int
+	maxGraphSize int // of this run, in bytes
 }
 
 func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
 		runInfo: info, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
-		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize,
+		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize.limit(s.IndexSize),
 	}
 }
 

@@ -116,7 +116,7 @@ type Runner struct {
 	logInterval    time.Duration
 	resendInterval time.Duration
 	maxAffected    int
-	maxGraphSize   int
+	maxGraphSize   maxGraphSize
 	maxObjects     objectLimits
 }
 

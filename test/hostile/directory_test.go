@@ -201,6 +201,7 @@ func endlessAttacks() []attack {
 			return false
 		})},
 		{name: "members without end", posture: true, bound: largeMemoryBound, directory: endlessMembers(100_000, memberDN)},
+		{name: "members without end after a run", posture: true, indexed: true, directory: endlessMembers(100_000, memberDN)},
 	}
 }
 
