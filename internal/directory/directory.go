@@ -72,9 +72,10 @@ type Options struct {
 	OnRequest func(request string, class fault.Class, duration time.Duration)
 
 	// OnProgress is called for each entry that a search has not returned before, while a
-	// response is received too, and at the end of each complete search. Pages without new
-	// entries and received bytes are no progress, because a server can send them without
-	// end. It may be nil.
+	// response is received too, for complete pages, and at the end of each complete search.
+	// After 60 consecutive pages without a new entry, further ones are no progress, and
+	// neither are received bytes: a server can send them without end. OnProgress is called
+	// from several goroutines. It may be nil.
 	OnProgress func()
 
 	onHandshake func(tls.ConnectionState) // for Probe: called before the certificate is verified

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -47,31 +48,42 @@ func TestUnreadableInvocationID(t *testing.T) {
 	wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: "invocation ID on " + address(server)}, errNoReadAccess, session.RootDSE.DSServiceName)
 }
 
-// TestOnProgress checks that new entries and the end of a search are progress, and that pages
-// without new entries are none.
+// TestOnProgress checks that new entries, pages, and the end of a search are progress, and that
+// pages are none after maxProgressPages consecutive ones without a new entry.
 func TestOnProgress(t *testing.T) {
 	t.Parallel()
-	const repeated = 20
-	first, second := fakeldap.NewEntry("CN=a", []string{"cn", "a"}), fakeldap.NewEntry("CN=b", []string{"cn", "b"})
-	pages, progress, atRepeat := 0, atomic.Int64{}, int64(0)
+	const repeated = maxProgressPages + 20 // pages without a new entry
+	first, second, third := fakeldap.NewEntry("CN=a"), fakeldap.NewEntry("CN=b"), fakeldap.NewEntry("CN=c")
+	progress := atomic.Int64{}
+	var before []int64 // progress before each page
 	o := options(fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-		pages++
-		switch {
-		case pages == 1:
-			return p.Send(first.Message(r.ID), second.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("next")))
-		case pages <= repeated:
-			return p.Send(first.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("next")))
+		before = append(before, progress.Load())
+		next := fakeldap.Done(r.ID, 0, fakeldap.Paging("next"))
+		switch len(before) - 1 {
+		case 0:
+			return p.Send(first.Message(r.ID), second.Message(r.ID), next)
+		case repeated + 1:
+			return p.Send(third.Message(r.ID), next)
+		case repeated + 2: // empty
+			return p.Send(next)
+		case repeated + 3:
+			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 		}
-		atRepeat = progress.Load()
-		return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+		return p.Send(first.Message(r.ID), next)
 	})))
 	o.OnProgress = func() { progress.Add(1) }
 	session := connect(t, o)
 	if _, err := session.Search(t.Context(), userSearch, func(*ad.Entry) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if atRepeat != 2 || progress.Load() != 3 {
-		t.Errorf("progress %d after %d pages, %d at the end, want 2 and 3", atRepeat, repeated, progress.Load())
+	want := []int64{0}
+	for page := range repeated + 1 { // the first page has two new entries
+		want = append(want, 3+min(int64(page), maxProgressPages))
+	}
+	last := want[len(want)-1]
+	want = append(want, last+2, last+3) // a new entry and its page, an empty page
+	if !slices.Equal(before, want) || progress.Load() != last+4 {
+		t.Errorf("progress %v and %d at the end, want %v and %d", before, progress.Load(), want, last+4)
 	}
 }
 

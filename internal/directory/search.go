@@ -83,7 +83,7 @@ func (s *Session) Search(ctx context.Context, q Search, each func(*ad.Entry) err
 		progress = s.options.OnProgress
 	}
 	stream := newEntryStream(s.options.chunkSize)
-	stream.onNew = progress
+	stream.onNew, stream.onPage = progress, progress
 	s.transport.setStream(stream)
 	defer s.transport.setStream(nil)
 
@@ -160,6 +160,9 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 		if pagesWithoutNew++; stream.takeNew() {
 			pagesWithoutNew = 0
 		}
+		if pagesWithoutNew <= maxProgressPages {
+			stream.onPage()
+		}
 		if pagesWithoutNew == maxPagesWithoutNew {
 			return pages, operation.Failed(fault.Incomplete, fmt.Errorf("%w in %d consecutive pages", errNoNewEntries, pagesWithoutNew), serverRemedy)
 		}
@@ -187,6 +190,11 @@ func (s *Session) pageControls(q Search, cookie []byte) []ldap.Control {
 // 389 Directory Server repeat theirs.
 const maxPagesWithoutNew = 1000
 
+// maxProgressPages is the number of consecutive pages without a new entry that are progress.
+// A domain controller can evaluate a filter for up to 120 s before it returns an empty page,
+// so a search without entries makes progress for up to two hours.
+const maxProgressPages = 60
+
 // defaultMaxEntries is the number of entries after which a search fails: a server could invent
 // entries without end. The sample takes about 20 MB then. The largest known domains have a few
 // million objects.
@@ -213,6 +221,7 @@ type entryStream struct {
 	sample  sample // of the entries; used by the reading goroutine
 	hasNew  atomic.Bool
 	onNew   func() // called for each new entry
+	onPage  func() // called for each complete page that is progress; used by requestPages
 	repeats int    // consecutive entries without a new one; used by the reading goroutine
 
 	full         chan []byte
@@ -239,6 +248,7 @@ func newEntryStream(size int) *entryStream {
 		message: noMessage,
 		sample:  newSample(),
 		onNew:   func() {},
+		onPage:  func() {},
 		full:    make(chan []byte, chunks), free: make(chan []byte, chunks),
 		producerDone: make(chan struct{}), consumerDone: make(chan struct{}),
 	}

@@ -23,9 +23,10 @@ type Watchdog struct {
 }
 
 // stuckAfter is the time without progress after which a process is unhealthy. Progress is an
-// iteration of the schedule loop, a new entry of a directory search, the end of a search, or
-// the end of another request; the run bounds how many of those fail. Pages without new
-// entries and received bytes are no progress: the other side can send them without end.
+// iteration of the schedule loop, a new entry or a page of a directory search, the end of a
+// search, or the end of another request; the run bounds how many of those fail. Many
+// consecutive pages without a new entry are no progress, and neither are received bytes: the
+// other side can send them without end.
 const stuckAfter = 10 * time.Minute
 
 const remedyStuck = "restart the process, and report the last lines of its log"

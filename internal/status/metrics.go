@@ -120,7 +120,7 @@ func (m *Metrics) Objects(kind, outcome string, count int) {
 
 // DirectoryRequest counts a request to the directory.
 func (m *Metrics) DirectoryRequest(request string, class fault.Class, _ time.Duration) {
-	if request != "search" || class != fault.Done { // a page can be empty, forever
+	if request != "search" || class != fault.Done { // directory.Options.OnProgress bounds pages
 		m.RecordActivity()
 	}
 	m.directory.WithLabelValues(request, string(class)).Inc()
@@ -152,7 +152,7 @@ func (m *Metrics) RegisterSchedule(interval func() time.Duration) {
 }
 
 // RecordActivity counts progress: a request whose number is bounded ended, or a directory search
-// returned a new entry or was completed.
+// made progress as directory.Options.OnProgress defines it.
 func (m *Metrics) RecordActivity() { m.activity.Add(1) }
 
 // Activity returns the number of calls of RecordActivity.

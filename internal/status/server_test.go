@@ -211,9 +211,9 @@ func checkStuck(t *testing.T, name string, err error, stuck bool) {
 	}
 }
 
-// TestWatchdogSlowSearch tests that a long search is healthy while it returns new entries. A
-// search whose pages have no new entries is stuck, and requests that fail are not: a run
-// bounds how many fail.
+// TestWatchdogSlowSearch tests that a long search is healthy while it records progress. Pages
+// alone are none: the search bounds how many without a new entry it records. Requests that
+// fail are progress, because a run bounds how many fail.
 func TestWatchdogSlowSearch(t *testing.T) {
 	t.Parallel()
 	const duration, interval = 21 * time.Minute, 2 * time.Minute
@@ -221,9 +221,9 @@ func TestWatchdogSlowSearch(t *testing.T) {
 		event func(*Metrics)
 		stuck bool // before the end of the search
 	}{
-		"new entries":                {(*Metrics).RecordActivity, false},
+		"progress of the search":     {(*Metrics).RecordActivity, false},
 		"nothing":                    {func(*Metrics) {}, true},
-		"pages without new entries":  {func(m *Metrics) { m.DirectoryRequest("search", "done", 0) }, true},
+		"pages without progress":     {func(m *Metrics) { m.DirectoryRequest("search", "done", 0) }, true},
 		"failed searches":            {func(m *Metrics) { m.DirectoryRequest("search", "transient", 0) }, false},
 		"other directory requests":   {func(m *Metrics) { m.DirectoryRequest("read", "done", 0) }, false},
 		"gateway requests":           {func(m *Metrics) { m.GatewayRequest("assets", "done", time.Second) }, false},
