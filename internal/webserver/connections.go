@@ -14,16 +14,19 @@ import (
 const maxConnections = 64
 
 // The minimum time that a connection is kept when others need its place: enough to send a
-// request, and to respond to it. Both bound how long a new connection waits.
+// request, and to respond to it. Clients that send requests all the time have no connection
+// of that age, so maxAcceptWait bounds how long a new connection waits.
 const (
-	minWaiting = 20 * time.Millisecond // for a request
-	minActive  = 50 * time.Millisecond // with a request
+	minWaiting    = 20 * time.Millisecond // for a request
+	minActive     = 50 * time.Millisecond // with a request
+	maxAcceptWait = 100 * time.Millisecond
 )
 
 // limiter limits the connections of a server. It does not refuse new connections and does
 // not let them wait, as a limit in Accept does: idle connections would then keep probes
-// out. Instead it closes the oldest connection that waits for a request, or else the one
-// with the oldest request.
+// out. Instead it closes the connection that waits longest for a request, or else the one
+// with the oldest request. If both are too new for maxAcceptWait, it closes the connection
+// that was accepted first.
 type limiter struct {
 	net.Listener
 
@@ -36,8 +39,9 @@ type limiter struct {
 
 // connection is the state of an open connection.
 type connection struct {
-	active bool // it has a request
-	since  time.Time
+	accepted time.Time
+	active   bool      // it has a request
+	since    time.Time // when active changed
 }
 
 func newLimiter(listener net.Listener, limit int) *limiter {
@@ -50,8 +54,9 @@ func (l *limiter) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	for {
-		victim, wait := l.victim(time.Now())
+		victim, wait := l.victim(time.Now(), start)
 		if victim == nil && wait == 0 {
 			return accepted, nil
 		}
@@ -68,26 +73,35 @@ func (l *limiter) Accept() (net.Conn, error) {
 	}
 }
 
-// victim removes and returns the connection to close. It returns nil if there is none; wait
-// is then the time until there can be one, or 0 if the limit is not reached.
-func (l *limiter) victim(now time.Time) (victim net.Conn, wait time.Duration) {
+// victim removes and returns the connection to close for one that waits since start. It
+// returns nil if there is none; wait is then the time until there can be one, or 0 if the
+// limit is not reached.
+func (l *limiter) victim(now, start time.Time) (victim net.Conn, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.connections) < l.limit {
 		return nil, 0
 	}
-	var oldest connection
+	var first, idlest net.Conn
+	var firstState, idlestState connection
 	for conn, c := range l.connections {
-		if victim == nil || !c.active && oldest.active || c.active == oldest.active && c.since.Before(oldest.since) {
-			victim, oldest = conn, c
+		if first == nil || c.accepted.Before(firstState.accepted) {
+			first, firstState = conn, c
+		}
+		if idlest == nil || !c.active && idlestState.active || c.active == idlestState.active && c.since.Before(idlestState.since) {
+			idlest, idlestState = conn, c
 		}
 	}
 	minimum := minWaiting
-	if oldest.active {
+	if idlestState.active {
 		minimum = minActive
 	}
-	if wait := minimum - now.Sub(oldest.since); wait > 0 {
-		return nil, wait
+	if wait := minimum - now.Sub(idlestState.since); wait <= 0 {
+		victim = idlest
+	} else if remaining := maxAcceptWait - now.Sub(start); remaining <= 0 {
+		victim = first
+	} else {
+		return nil, min(wait, remaining)
 	}
 	delete(l.connections, victim)
 	return victim, 0
@@ -97,16 +111,17 @@ func (l *limiter) victim(now time.Time) (victim net.Conn, wait time.Duration) {
 func (l *limiter) track(conn net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, known := l.connections[conn]
+	now := time.Now()
+	c, known := l.connections[conn]
 	switch state {
 	case http.StateNew:
-		l.connections[conn] = connection{since: time.Now()}
+		l.connections[conn] = connection{accepted: now, since: now}
 		return
 	case http.StateActive, http.StateIdle:
 		if !known { // being closed
 			return
 		}
-		l.connections[conn] = connection{active: state == http.StateActive, since: time.Now()}
+		l.connections[conn] = connection{accepted: c.accepted, active: state == http.StateActive, since: now}
 	default:
 		delete(l.connections, conn)
 	}

@@ -2,12 +2,14 @@ package webserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -148,7 +150,7 @@ func TestLimiter(t *testing.T) {
 		}
 		expect := func(step string, victim net.Conn, wait time.Duration) {
 			t.Helper()
-			if v, w := l.victim(time.Now()); v != victim || w != wait {
+			if v, w := l.victim(time.Now(), time.Now()); v != victim || w != wait {
 				t.Errorf("%s: victim %v, wait %s, want %v, %s", step, v, w, victim, wait)
 			}
 		}
@@ -175,6 +177,71 @@ func TestLimiter(t *testing.T) {
 		l.track(conns[4], http.StateNew)
 		expect("closed by the server", nil, 0)
 	})
+}
+
+// oneConnection is a listener with one connection.
+type oneConnection struct {
+	net.Listener
+
+	conn net.Conn
+}
+
+func (l oneConnection) Accept() (net.Conn, error) { return l.conn, nil }
+
+// TestBusyConnections checks that a new connection waits for a bounded time while no other one
+// is idle for long, and that it then replaces the one that was accepted first.
+func TestBusyConnections(t *testing.T) {
+	t.Parallel()
+	for name, active := range map[string]bool{"waiting for requests": false, "with requests": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				conns := make([]net.Conn, 4)
+				for n := range conns {
+					conns[n], _ = net.Pipe()
+				}
+				l := newLimiter(oneConnection{conn: conns[3]}, 3)
+				for _, conn := range conns[:3] {
+					l.track(conn, http.StateNew)
+					time.Sleep(time.Millisecond)
+				}
+				done := make(chan struct{})
+				var clients sync.WaitGroup
+				clients.Go(func() {
+					for {
+						for _, conn := range slices.Backward(conns[:3]) {
+							l.track(conn, http.StateIdle)
+							if active {
+								l.track(conn, http.StateActive)
+							}
+							time.Sleep(time.Millisecond)
+						}
+						select {
+						case <-done:
+							return
+						case <-time.After(minWaiting / 2):
+						}
+					}
+				})
+				synctest.Wait()
+				start := time.Now()
+				accepted, err := l.Accept()
+				if err != nil || accepted != conns[3] || time.Since(start) != maxAcceptWait {
+					t.Errorf("connection %v after %s, %v", accepted, time.Since(start), err)
+				}
+				close(done)
+				clients.Wait()
+				for n, conn := range conns[:3] {
+					if _, open := l.connections[conn]; open != (n > 0) {
+						t.Errorf("connection %d open: %t", n, open)
+					}
+				}
+				if err := conns[0].SetDeadline(time.Time{}); !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("connection 0 is not closed: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // TestSlots checks that a request waits for a slot, and is refused after a time.
