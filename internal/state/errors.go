@@ -132,6 +132,14 @@ func nearestExisting(path string) (existing string, info fs.FileInfo, err error)
 	}
 }
 
+// refusedRemedy returns the remedy for a file that checkFile refuses.
+func refusedRemedy(err error, path string) string {
+	if errors.Is(err, errHardLink) { // both names are the same file, which can be the index
+		return fmt.Sprintf("remove the other link of %[1]s, or replace the file by a copy of itself (cp -p %[1]s %[1]s.new && mv %[1]s.new %[1]s); do not remove the state file", path)
+	}
+	return "find out who created " + path + " and remove it; to keep the state elsewhere, set service.state-dir"
+}
+
 // dirError returns the error of a file or directory that cannot be written.
 func dirError(path string, err error) error { return accessError(path, err, "writable") }
 
@@ -147,7 +155,7 @@ func accessError(path string, err error, required string) error {
 		if pathError, is := errors.AsType[*fs.PathError](err); is {
 			refused = pathError.Path
 		}
-		return open.Failed(fault.Invalid, unusable, "find out who created "+refused+" and remove it; to keep the state elsewhere, set service.state-dir")
+		return open.Failed(fault.Invalid, unusable, refusedRemedy(err, refused))
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		existing := filepath.Dir(path)
 		if denied, is := errors.AsType[*fs.PathError](err); is && !errors.Is(err, syscall.EROFS) {

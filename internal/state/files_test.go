@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -30,13 +31,14 @@ func TestForeignFilesAreRefused(t *testing.T) {
 	kinds := map[string]struct {
 		create func(victim, path string) error
 		cause  error
+		remedy string
 	}{
-		"symbolic link":  {os.Symlink, errSymbolicLink},
-		"dangling link":  {func(victim, path string) error { return os.Symlink(victim+".missing", path) }, errSymbolicLink},
-		"hard link":      {os.Link, errHardLink},
-		"named pipe":     {func(_, path string) error { return syscall.Mkfifo(path, 0o600) }, errNotRegular},
-		"directory":      {func(_, path string) error { return os.Mkdir(path, 0o700) }, errNotRegular},
-		"directory link": {func(victim, path string) error { return os.Symlink(filepath.Dir(victim), path) }, errSymbolicLink},
+		"symbolic link":  {os.Symlink, errSymbolicLink, "service.state-dir"},
+		"dangling link":  {func(victim, path string) error { return os.Symlink(victim+".missing", path) }, errSymbolicLink, "service.state-dir"},
+		"hard link":      {os.Link, errHardLink, "cp -p "},
+		"named pipe":     {func(_, path string) error { return syscall.Mkfifo(path, 0o600) }, errNotRegular, "service.state-dir"},
+		"directory":      {func(_, path string) error { return os.Mkdir(path, 0o700) }, errNotRegular, "service.state-dir"},
+		"directory link": {func(victim, path string) error { return os.Symlink(filepath.Dir(victim), path) }, errSymbolicLink, "service.state-dir"},
 	}
 	for kind, c := range kinds {
 		for name := range names("") {
@@ -54,7 +56,7 @@ func TestForeignFilesAreRefused(t *testing.T) {
 					errs = append(errs, readErr)
 				}
 				for _, err := range errs {
-					faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(dir, fileName)}, c.cause, path, "service.state-dir")
+					faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(dir, fileName)}, c.cause, path, c.remedy)
 					if !errors.Is(err, ErrUnusable) {
 						t.Errorf("error %v", err)
 					}
@@ -70,6 +72,25 @@ func TestForeignFilesAreRefused(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRemedyOfHardLink checks that the commands of the remedy keep the content of the state.
+func TestRemedyOfHardLink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, fileName)
+	s := openStore(t, dir)
+	must(t, s.SetConnector(Connector{State: "SCHEDULED"}))
+	must(t, s.Close())
+	must(t, os.Link(path, filepath.Join(t.TempDir(), "link")))
+	_, commands, _ := strings.Cut(fault.Remedy(CheckDir(dir)), "(")
+	commands, _, _ = strings.Cut(commands, ")")
+	if output, err := exec.Command("sh", "-c", commands).CombinedOutput(); err != nil || commands == "" {
+		t.Fatalf("%q: %v %s", commands, err, output)
+	}
+	if connector := result(openStore(t, dir).Connector())(t); connector.State != "SCHEDULED" {
+		t.Errorf("connector %+v", connector)
 	}
 }
 
