@@ -240,6 +240,9 @@ func replaceFile(path, content string) error {
 	if pathError, is := errors.AsType[*os.PathError](err); is {
 		err = pathError.Err // without the temporary name
 	}
+	if linkError, is := errors.AsType[*os.LinkError](err); is {
+		err = linkError.Err
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
