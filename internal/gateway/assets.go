@@ -26,8 +26,8 @@ type BatchResponse struct {
 	Outcome  Outcome
 	Message  string            // of the gateway; "" if accepted
 	Rejected map[string]string // the reasons, by externalAssetId or vendorAssetId; if partly accepted
-	// Unattributed is whether some rejection has no object. Then the rejected objects are only
-	// found by sending one by one.
+	// Unattributed is whether some rejection has no object, or the response is too large. Then
+	// the rejected objects are only found by sending one by one.
 	Unattributed bool
 }
 
@@ -37,7 +37,8 @@ const successfullyPublished = "SUCCESSFULLY_PUBLISHED"
 
 // Send sends one batch: count assets, as JSON objects separated by commas. It returns no error
 // only after it has read a complete response. It retries batches with an unknown outcome, with
-// the same bytes and the same requestID.
+// the same bytes and the same requestID. It does not retry a batch of several assets with a
+// successful response that is too large: it is partly accepted and unattributed.
 func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (BatchResponse, error) {
 	send := fault.Operation{Op: "send assets to", Object: c.options.URL.Host}
 	head, err := c.envelopeHead(requestID, count)
@@ -46,11 +47,16 @@ func (c *Client) Send(ctx context.Context, requestID string, count int, assets [
 	}
 	call := call{
 		Operation: send, method: http.MethodPost, url: c.endpoint(c.options.Paths.Assets), key: requestID,
-		body: [][]byte{head, assets, []byte(envelopeTail)}, maxResponse: maxAssetsBytes + int64(count)*maxAssetsObjectBytes,
+		body: [][]byte{head, assets, []byte(envelopeTail)}, maxResponse: maxAssetsBytes,
 	}
 	var batch BatchResponse
 	err = c.retry(ctx, send, maxAssetsAttempts, func() error {
 		r, err := c.do(ctx, call)
+		if r.tooLarge && count > 1 {
+			// A response to fewer objects is smaller.
+			batch = BatchResponse{Outcome: PartlyAccepted, Message: statusText(r.status, errResponseTooLarge.Error()), Unattributed: true}
+			return nil
+		}
 		if err != nil {
 			return err
 		}

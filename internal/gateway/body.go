@@ -10,12 +10,11 @@ import (
 
 // Limits of responses. A gateway decides how much it sends, so a larger response fails its call.
 const (
-	maxErrorBytes        = 64 << 10 // of any response with a status of 400 or more; the rest is not read
-	maxTokenBytes        = 64 << 10
-	maxDocumentBytes     = 1 << 20
-	maxStateBytes        = 64 << 10
-	maxAssetsBytes       = 64 << 10 // and
-	maxAssetsObjectBytes = 1 << 10  // for each object of the batch
+	maxErrorBytes    = 64 << 10 // of any response with a status of 400 or more; the rest is not read
+	maxTokenBytes    = 64 << 10
+	maxDocumentBytes = 1 << 20
+	maxStateBytes    = 64 << 10
+	maxAssetsBytes   = 4 << 20 // more than 800 bytes for each of 5,000 objects
 )
 
 var errResponseTooLarge = errors.New("response too large")

@@ -62,10 +62,9 @@ type (
 var ErrResponseTooLarge = errResponseTooLarge
 
 const (
-	MaxErrorBytes        = maxErrorBytes
-	MaxTokenBytes        = maxTokenBytes
-	MaxDocumentBytes     = maxDocumentBytes
-	MaxStateBytes        = maxStateBytes
-	MaxAssetsBytes       = maxAssetsBytes
-	MaxAssetsObjectBytes = maxAssetsObjectBytes
+	MaxErrorBytes    = maxErrorBytes
+	MaxTokenBytes    = maxTokenBytes
+	MaxDocumentBytes = maxDocumentBytes
+	MaxStateBytes    = maxStateBytes
+	MaxAssetsBytes   = maxAssetsBytes
 )

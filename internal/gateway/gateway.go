@@ -243,11 +243,14 @@ type call struct {
 
 func (c call) setting() string { return cmp.Or(c.urlKey, "connector.api.url") }
 
-// response is a completely read HTTP response.
+// response is an HTTP response, completely read unless tooLarge is set.
 type response struct {
 	status int
 	header http.Header
 	body   []byte
+	// tooLarge is whether a success is larger than the maximum of its call. It has no body, and
+	// an error is returned with it.
+	tooLarge bool
 }
 
 // do sends a call with a token and within the rate limit. It handles rejected tokens, rate
@@ -268,7 +271,8 @@ func (c *Client) do(ctx context.Context, call call) (response, error) {
 		}
 		r, err := c.sendWithToken(ctx, call, token, exclusive)
 		if err != nil {
-			return response{}, err
+			c.applySuccessLimit(ctx, r)
+			return r, err
 		}
 		switch r.status {
 		case http.StatusUnauthorized:
@@ -282,15 +286,20 @@ func (c *Client) do(ctx context.Context, call call) (response, error) {
 		case http.StatusTooManyRequests, http.StatusConflict:
 			c.applyLimit(ctx, r)
 		default:
-			if r.header.Get("X-RateLimit-Remaining") == "0" && r.status < 300 {
-				c.applyLimit(ctx, r)
-			}
+			c.applySuccessLimit(ctx, r)
 			if r.status >= 400 {
 				// Errors quote the body, which may echo the request.
 				r.body = redact(r.body, token.text)
 			}
 			return r, classify(call, r)
 		}
+	}
+}
+
+// applySuccessLimit applies the rate limit of a successful response that used up the limit.
+func (c *Client) applySuccessLimit(ctx context.Context, r response) {
+	if r.header.Get("X-RateLimit-Remaining") == "0" && r.status < 300 {
+		c.applyLimit(ctx, r)
 	}
 }
 
@@ -351,12 +360,13 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	log.Debug().Str("call", strings.TrimSpace(call.Op+" "+call.Object)).Int("status", r.StatusCode).Int64("sent_bytes", sent.size()).
 		Int("answer_bytes", len(body)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgResponse)
 	if errors.Is(err, errResponseTooLarge) {
-		return response{}, call.Failed(fault.Transient, &responseError{Status: r.StatusCode, Reason: err}, interceptedRemedy)
+		return response{status: r.StatusCode, header: r.Header, tooLarge: true},
+			call.Failed(fault.Transient, &responseError{Status: r.StatusCode, Reason: err}, interceptedRemedy)
 	}
 	if err != nil && !mayLackBody(r.StatusCode) {
 		return response{}, c.transportError(ctx, call, fmt.Errorf("response incomplete: %w", err))
 	}
-	return response{r.StatusCode, r.Header, body}, nil
+	return response{status: r.StatusCode, header: r.Header, body: body}, nil
 }
 
 // mayLackBody reports whether a response with this status is usable without its body. A server

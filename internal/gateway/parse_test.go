@@ -68,8 +68,8 @@ func TestParseRejections(t *testing.T) {
 	}
 }
 
-// Items beyond the number of objects in the batch are not parsed. They leave rejections without
-// an object.
+// IDs beyond the number of objects in the batch are not added. They leave rejections without an
+// object. Several items of one object count once.
 func TestParseRejectionsLimit(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -81,7 +81,10 @@ func TestParseRejectionsLimit(t *testing.T) {
 		{"too many keys", `{"a":"1","b":"2","c":"3"}`, map[string]string{"a": "1", "b": "2"}, true},
 		{"too many in lists", `{"failed":[{"id":"a","message":"1"}],"errors":[{"id":"b","message":"2"},{"id":"c"}]}`, map[string]string{"a": "1", "b": "2"}, true},
 		{"too many in a list", `[{"id":"a","message":"1"},{},{}]`, map[string]string{"a": "1"}, true},
-		{"same object twice", `{"a":"1","b":"2","a":"3"}`, map[string]string{"a": "1", "b": "2"}, true},
+		{"same key twice", `{"a":"1","b":"2","a":"3"}`, map[string]string{"a": "1", "b": "2"}, false},
+		{"three items of one object", `{"failed":[{"id":"a","message":"1"},{"id":"a","message":"2"},{"id":"a","message":"3"}]}`, map[string]string{"a": "1"}, false},
+		{"three items of one object in several lists", `{"a":"1","failed":[{"id":"a","message":"2"}],"errors":[{"id":"a"},{"id":"b","message":"4"}]}`, map[string]string{"a": "1", "b": "4"}, false},
+		{"item without an ID after three of one object", `[{"id":"a","message":"1"},{"id":"a"},{"id":"a"},{}]`, map[string]string{"a": "1"}, true},
 	} {
 		byID, unattributed := parseRejections(json.RawMessage(test.raw), 2)
 		if !maps.Equal(byID, test.byID) || unattributed != test.unattributed {

@@ -21,13 +21,13 @@ const noReason = "no reason given"
 type rejections struct {
 	byID         map[string]string // the reasons
 	unattributed bool              // the document contains anything else
-	left         int               // items that may be added
+	left         int               // IDs and items without an ID that may be added
 }
 
 // parseRejections parses an assetsError: an object keyed by asset ID, or lists of items with
-// an ID. unattributed is whether it contains anything else, or more than limit items. It
-// decodes one item at a time, because a tree of empty objects takes more than fifty times the
-// memory of its text.
+// an ID. unattributed is whether it contains anything else, or more than limit IDs. The reason
+// of an ID is that of its first item. parseRejections decodes one item at a time, because a tree
+// of empty objects takes more than fifty times the memory of its text.
 func parseRejections(raw json.RawMessage, limit int) (byID map[string]string, unattributed bool) {
 	if len(raw) == 0 || !json.Valid(raw) {
 		return nil, len(raw) > 0
@@ -45,7 +45,7 @@ func parseRejections(raw json.RawMessage, limit int) (byID map[string]string, un
 	return r.byID, r.unattributed
 }
 
-// take reports whether another item may be added.
+// take reports whether another ID or item without an ID may be added.
 func (r *rejections) take() bool {
 	if r.left == 0 {
 		r.unattributed = true
@@ -53,6 +53,11 @@ func (r *rejections) take() bool {
 	}
 	r.left--
 	return true
+}
+
+func (r *rejections) contains(id string) bool {
+	_, found := r.byID[id]
+	return found
 }
 
 // addObject adds the members of an object, of which the decoder has read the opening brace.
@@ -74,6 +79,7 @@ func (r *rejections) addObject(decoder *json.Decoder) {
 			default:
 				r.unattributed = r.unattributed || token != nil && token != ""
 			}
+		case r.contains(key):
 		case !r.take():
 			return
 		default:
@@ -86,15 +92,20 @@ func (r *rejections) addObject(decoder *json.Decoder) {
 func (r *rejections) addList(decoder *json.Decoder) {
 	var item json.RawMessage
 	for decoder.More() {
-		if !r.take() || decoder.Decode(&item) != nil {
+		if decoder.Decode(&item) != nil {
 			return
 		}
 		reason, id := parseItem(item)
-		if item[0] != '{' || id == "" {
+		attributed := item[0] == '{' && id != ""
+		switch {
+		case attributed && r.contains(id):
+		case !r.take():
+			return
+		case attributed:
+			r.byID[id] = reason
+		default:
 			r.unattributed = true
-			continue
 		}
-		r.byID[id] = reason
 	}
 }
 
