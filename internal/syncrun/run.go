@@ -185,7 +185,6 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		return result, err
 	}
 	options := r.Upload
-	options.Rejections = reader.snapshot.Rejected
 	if options.NeverAcknowledged, err = r.Store.NeverAcknowledged(); err != nil {
 		return result, err
 	}

@@ -9,11 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
-	"adconnector/internal/identity"
-	"adconnector/internal/state"
 	"adconnector/test/faulttest"
 )
 
@@ -22,34 +19,29 @@ func rejectAll(context.Context, call) (gateway.BatchResponse, error) {
 	return gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: bad"}, nil
 }
 
-// known returns the rejections of objects in an earlier run.
-func known(numbers []int) map[ad.GUID]state.Rejection {
-	rejections := map[ad.GUID]state.Rejection{}
-	for _, n := range numbers {
-		a := asset(n, 0)
-		rejections[a.GUID] = state.Rejection{GUID: a.GUID, Value: a.Fingerprint[:]}
-	}
-	return rejections
-}
-
-// TestEveryObjectRejected checks that an upload fails after a limited number of calls if the
-// gateway accepts nothing, also if it accepted objects before.
+// TestEveryObjectRejected checks that an upload ends after a limited number of calls if the
+// gateway accepts nothing. It fails only if the gateway never accepted an object.
 func TestEveryObjectRejected(t *testing.T) {
 	t.Parallel()
 	const objects = 9990
 	for name, c := range map[string]struct {
 		neverAcknowledged bool
 		accepted          int // the first batches, which the gateway accepts
+		workers           int
 		batchSize         int
-		class             fault.Class
-		remedies          []string
+		fails             bool
 	}{
-		"gateway never accepted an object":       {true, 0, 500, fault.Refused, []string{"qualys.customerUuid", "qualys.profileUuid", "gateway.source", "adconnector status"}},
-		"accepted objects in an earlier run":     {false, 0, 500, fault.Transient, []string{"adconnector status", "platform"}},
-		"accepted objects in this run":           {false, 3, 500, fault.Transient, []string{"adconnector status", "platform"}},
-		"accepted the first objects in this run": {true, 3, 500, fault.Transient, []string{"adconnector status", "platform"}},
-		"batches of one object":                  {false, 0, 1, fault.Transient, []string{"adconnector status", "platform"}},
-		"batches of ten objects":                 {false, 0, 10, fault.Transient, []string{"adconnector status", "platform"}},
+		"gateway never accepted an object":            {true, 0, 10, 500, true},
+		"gateway never accepted, one worker":          {true, 0, 1, 500, true},
+		"accepted objects in an earlier run":          {false, 0, 10, 500, false},
+		"accepted in an earlier run, one worker":      {false, 0, 1, 500, false},
+		"accepted objects in this run":                {false, 3, 10, 500, false},
+		"accepted the first objects in this run":      {true, 3, 10, 500, false},
+		"batches of one object":                       {false, 0, 10, 1, false},
+		"batches of ten objects":                      {false, 0, 10, 10, false},
+		"batches of 5,000 objects":                    {false, 0, 2, 5000, false},
+		"gateway never accepted, batches of ten":      {true, 0, 10, 10, true},
+		"gateway never accepted, batches of one each": {true, 0, 10, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fakeSender{t: t}
@@ -60,21 +52,90 @@ func TestEveryObjectRejected(t *testing.T) {
 				}
 				return rejectAll(ctx, sent)
 			}
-			o := Options{Workers: 10, BatchSize: c.batchSize, BatchBytes: 1 << 20, NeverAcknowledged: c.neverAcknowledged}
+			o := Options{Workers: c.workers, BatchSize: c.batchSize, BatchBytes: 1 << 20, NeverAcknowledged: c.neverAcknowledged}
 			var totals Totals
 			var err error
-			synctest.Test(t, func(t *testing.T) { totals, err = Run(t.Context(), f, o, &memoryJournal{}, produce(upTo(objects)...)) })
-			faulttest.Check(t, err, fault.Error{Class: c.class, Op: "upload"}, errNoneAccepted, c.remedies...)
-			if strings.Contains(err.Error(), "400: bad") {
-				t.Errorf("the reason of the gateway is in %v", err)
-			}
-			if totals.Uploaded != c.accepted*c.batchSize || totals.Rejected < maxConsecutiveRejections || totals.Rejected > maxConsecutiveRejections+o.Workers*halvingLimit {
-				t.Errorf("totals %+v", totals)
-			}
-			// Each worker halves one batch, and all send single objects after that.
+			recorded := &memoryJournal{}
+			synctest.Test(t, func(t *testing.T) { totals, err = Run(t.Context(), f, o, recorded, produce(upTo(objects)...)) })
+			// Each worker halves one batch. All send single objects after that, and then the rests
+			// of the parts.
 			limit := c.accepted + maxConsecutiveRejections + 2*halvingLimit + 2*o.Workers*(bits.Len(uint(c.batchSize))+1)
+			if c.fails {
+				faulttest.Check(t, err, fault.Error{Class: fault.Refused, Op: "upload"}, errNoneAccepted,
+					"qualys.customerUuid", "qualys.profileUuid", "gateway.source", "adconnector status")
+				if strings.Contains(err.Error(), "400: bad") {
+					t.Errorf("the reason of the gateway is in %v", err)
+				}
+				if totals.Uploaded != 0 || totals.Rejected < maxConsecutiveRejections || totals.Rejected > maxConsecutiveRejections+o.Workers*halvingLimit {
+					t.Errorf("totals %+v", totals)
+				}
+			} else {
+				uploaded := c.accepted * c.batchSize
+				if err != nil || totals != (Totals{Uploaded: uploaded, Rejected: objects - uploaded}) || recorded.reasons[objects-1] != "400: bad" {
+					t.Errorf("totals %+v, reason %q, error %v", totals, recorded.reasons[objects-1], err)
+				}
+				limit += (objects + c.batchSize - 1) / c.batchSize
+			}
 			if t.Logf("%d calls, limit %d", len(f.calls), limit); len(f.calls) > limit {
-				t.Errorf("%d calls", len(f.calls))
+				t.Errorf("%d calls, want at most %d", len(f.calls), limit)
+			}
+		})
+	}
+}
+
+// TestRejectionsEnd checks that rejected batches are split again after the gateway accepted an
+// object, which may be in the rest of a batch that was rejected before.
+func TestRejectionsEnd(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]int{"with the rest of a batch": 1200, "with a whole batch": 2000} {
+		t.Run(name, func(t *testing.T) {
+			bad := map[int]bool{4321: true} // isolated later
+			for n := range last {
+				bad[n] = true
+			}
+			f, recorded := &fakeSender{t: t, answer: rejectBatchesWith(bad)}, &memoryJournal{}
+			totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1000, BatchBytes: 1 << 20}, recorded, produce(upTo(5000)...))
+			// Batches from 0 to 1999 are rejected as a whole, including valid objects.
+			if err != nil || totals != (Totals{Uploaded: 2999, Rejected: 2001}) {
+				t.Errorf("totals %+v, error %v", totals, err)
+			}
+			slices.Sort(recorded.rejected)
+			if !slices.Equal(recorded.rejected, append(upTo(2000), 4321)) {
+				t.Errorf("%d objects rejected", len(recorded.rejected))
+			}
+		})
+	}
+	t.Run("within a batch", func(t *testing.T) {
+		bad := map[int]bool{}
+		for n := range 500 {
+			bad[n] = true
+		}
+		f := &fakeSender{t: t, answer: rejectBatchesWith(bad)}
+		totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 1000, BatchBytes: 1 << 20}, &memoryJournal{}, produce(upTo(2000)...))
+		if err != nil || totals != (Totals{Uploaded: 1500, Rejected: 500}) {
+			t.Errorf("totals %+v, error %v", totals, err)
+		}
+	})
+}
+
+// TestRejectionsTooLarge checks that batches that are too large are still split while rejected
+// ones are not, and that partly accepted ones are sent one by one.
+func TestRejectionsTooLarge(t *testing.T) {
+	t.Parallel()
+	for name, outcome := range map[string]gateway.Outcome{"too large": gateway.TooLarge, "partly accepted": gateway.PartlyAccepted} {
+		t.Run(name, func(t *testing.T) {
+			f := &fakeSender{t: t, answer: func(ctx context.Context, c call) (gateway.BatchResponse, error) {
+				if c.numbers[0] >= 1000 {
+					if len(c.numbers) > 1 {
+						return gateway.BatchResponse{Outcome: outcome, Unattributed: true}, nil
+					}
+					return gateway.BatchResponse{}, nil
+				}
+				return rejectAll(ctx, c)
+			}}
+			totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 1 << 20}, &memoryJournal{}, produce(upTo(1500)...))
+			if err != nil || totals != (Totals{Uploaded: 500, Rejected: 1000}) {
+				t.Errorf("totals %+v, error %v", totals, err)
 			}
 		})
 	}
@@ -102,58 +163,5 @@ func TestConsecutiveRejections(t *testing.T) {
 	}
 	if limit := len(bad) * 5 / 4; len(f.calls) > limit {
 		t.Errorf("%d calls, want at most %d", len(f.calls), limit)
-	}
-}
-
-// TestKnownRejections checks that objects that were rejected in an earlier run do not fail the
-// upload, and that batches of such objects are not isolated again if the gateway accepts nothing.
-func TestKnownRejections(t *testing.T) {
-	t.Parallel()
-	const objects = 3000
-	o := Options{Workers: 1, BatchSize: 500, BatchBytes: 1 << 20, Rejections: known(upTo(objects))}
-	t.Run("unchanged", func(t *testing.T) {
-		f, recorded := &fakeSender{t: t, answer: rejectAll}, &memoryJournal{}
-		totals, err := Run(t.Context(), f, o, recorded, produce(upTo(objects)...))
-		if err != nil || totals != (Totals{Rejected: objects}) || recorded.reasons[objects-1] != "400: bad" {
-			t.Errorf("totals %+v, error %v", totals, err)
-		}
-		if limit := maxConsecutiveRejections + 3*halvingLimit + objects/o.BatchSize; len(f.calls) > limit {
-			t.Errorf("%d calls, want at most %d", len(f.calls), limit)
-		}
-	})
-	t.Run("with accepted ones", func(t *testing.T) {
-		bad := map[int]bool{}
-		for n := range objects {
-			bad[n] = n != 1600 // accepted now
-		}
-		f, recorded := &fakeSender{t: t, answer: rejectBatchesWith(bad)}, &memoryJournal{}
-		some := o
-		some.Rejections = known(slices.Delete(upTo(objects), 1600, 1601))
-		totals, err := Run(t.Context(), f, some, recorded, produce(upTo(objects)...))
-		if err != nil || totals != (Totals{Uploaded: 1, Rejected: objects - 1}) {
-			t.Errorf("totals %+v, error %v", totals, err)
-		}
-	})
-	for name, change := range map[string]func(*Options, *identity.Asset){
-		"changed":                          func(_ *Options, a *identity.Asset) { a.Fingerprint[0]++ },
-		"gateway never accepted an object": func(o *Options, _ *identity.Asset) { o.NeverAcknowledged = true },
-	} {
-		t.Run(name, func(t *testing.T) {
-			f, o := &fakeSender{t: t, answer: rejectAll}, o
-			change(&o, &identity.Asset{})
-			_, err := Run(t.Context(), f, o, &memoryJournal{}, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
-				for n := range objects {
-					a := asset(n, 0)
-					change(&o, &a)
-					if err := add(a); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if class := fault.ClassOf(err); class != fault.Transient && class != fault.Refused || len(f.calls) > 2*maxConsecutiveRejections {
-				t.Errorf("%d calls, error %v", len(f.calls), err)
-			}
-		})
 	}
 }

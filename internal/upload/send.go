@@ -38,7 +38,7 @@ func (p *pool) sendBatches(ctx context.Context, cancel context.CancelCauseFunc) 
 // parts before it.
 func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 	if len(b.Objects) > 1 && int64(len(b.data)) > p.batchBytes.Load() { // filled before the limit was reduced
-		return p.sendParts(ctx, b, (len(b.Objects)+1)/2)
+		return p.sendParts(ctx, b, gateway.TooLarge)
 	}
 	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.Objects), b.data)
 	if err != nil {
@@ -58,24 +58,28 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 		return state.BatchResult{Acknowledged: b.Objects}, nil
 	case len(b.Objects) == 1:
 		return p.rejectSingle(state.RejectedObject{Object: b.Objects[0], Reason: b.reason(answer)})
-	case answer.Outcome == gateway.PartlyAccepted: // the rejected objects are unknown
-		return p.sendParts(ctx, b, 1)
 	case answer.Outcome == gateway.TooLarge:
 		p.shrink(len(b.data) / 2)
-	default:
-		if result, ok := p.rejectKnown(b, answer.Message); ok {
-			return result, nil
-		}
+	case answer.Outcome == gateway.Rejected && p.rejectsWhole():
+		return b.rejectAll(answer.Message), nil
 	}
-	return p.sendParts(ctx, b, (len(b.Objects)+1)/2)
+	return p.sendParts(ctx, b, answer.Outcome)
 }
 
-// sendParts sends a batch in parts of size objects, or one by one after halvingLimit
-// consecutive rejections.
-func (p *pool) sendParts(ctx context.Context, b *batch, size int) (state.BatchResult, error) {
+// sendParts sends a batch with an outcome in halves. It sends the objects one by one if the
+// rejected ones are unknown, or after halvingLimit consecutive rejections. While rejected batches
+// are not split, it sends the rest of a rejected batch at once.
+func (p *pool) sendParts(ctx context.Context, b *batch, outcome gateway.Outcome) (state.BatchResult, error) {
 	var all state.BatchResult
 	for from, to := 0, 0; from < len(b.Objects); from = to {
-		if to = min(from+size, len(b.Objects)); p.rejections.current() >= halvingLimit {
+		to = min(from+(len(b.Objects)+1)/2, len(b.Objects))
+		consecutive, _ := p.rejections.current()
+		switch whole := p.rejectsWhole(); {
+		case outcome == gateway.PartlyAccepted:
+			to = from + 1
+		case outcome == gateway.Rejected && whole && from > 0: // a part is smaller than its batch
+			to = len(b.Objects)
+		case consecutive >= halvingLimit && !whole:
 			to = from + 1
 		}
 		part, err := p.send(ctx, b.part(from, to))

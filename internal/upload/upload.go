@@ -53,8 +53,6 @@ type Options struct {
 	// NeverAcknowledged means that the gateway has not acknowledged any object before
 	// this run. If it then rejects every object, Run returns an error of class Refused.
 	NeverAcknowledged bool
-	// Rejections are the objects that the gateway rejected in earlier runs.
-	Rejections map[ad.GUID]state.Rejection
 
 	maxBytes int64 // for tests; 0: maxBytes
 }
