@@ -105,8 +105,9 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 		m.collected[collectedForestLevel] = collection{items: [][]byte{[]byte(c.forestLevel)}}
 	}
 	slices.Sort(c.unreadable)
+	c.unreadable = slices.Compact(c.unreadable)
 	var names [][]byte
-	for _, name := range slices.Compact(c.unreadable) {
+	for _, name := range c.unreadable {
 		names = append(names, appendString(nil, []byte(name)))
 	}
 	m.collected[collectedUnreadable] = collection{names, true}

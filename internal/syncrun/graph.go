@@ -28,7 +28,7 @@ const (
 // read updates the graph with all memberships, or only with changed ones, and computes the
 // derived data.
 func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
-	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize}
+	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize)}
 	condition := ""
 	if readAll {
 		r.graph.BeginFullRead()
@@ -106,22 +106,21 @@ type graphReader struct {
 	otherSize int // memory of the fields besides the graph
 }
 
-// maxGraphSize limits the memory of the memberships: a server could invent members without
-// end. The size of the directory is unknown before its first complete sync. total is enough
-// for 1,000,000 objects with 10,000,000 memberships, or for one group with 2,300,000 members.
-// Afterwards the limit is indexed plus perIndexed for each indexed object, at most total.
-type maxGraphSize struct{ total, indexed, perIndexed int }
+// maxGraphSize limits the memory of the memberships in bytes: a server could invent members
+// without end. first applies to a read without stored memberships, when the size of the
+// domain is unknown. It is enough for 1,000,000 objects with 10,000,000 memberships, or for one
+// group with 2,300,000 members. Later reads may add growth to twice the stored memberships, up
+// to total: during a full read, the stored memberships are in memory too.
+type maxGraphSize struct{ first, growth, total int }
 
-// defaultMaxGraphSize allows a directory of 1,000 objects to grow by about 1,000,000 members
-// between two runs.
-var defaultMaxGraphSize = maxGraphSize{total: 192 << 20, indexed: 96 << 20, perIndexed: 96}
+var defaultMaxGraphSize = maxGraphSize{first: 192 << 20, growth: 96 << 20, total: 384 << 20}
 
-// limit returns the limit of a run in bytes.
-func (m maxGraphSize) limit(indexSize int) int {
-	if indexSize == 0 {
-		return m.total
+// limit returns the limit of a read. stored is the size of the stored memberships, or 0.
+func (m maxGraphSize) limit(stored int) int {
+	if stored == 0 {
+		return m.first
 	}
-	return min(m.total, m.indexed+m.perIndexed*indexSize)
+	return max(stored, min(m.total, m.growth+2*stored))
 }
 
 // guidSize is the memory of a GUID in a list, and listSize that of a small list or group in a

@@ -85,9 +85,29 @@ func TestTooManyTrackedObjects(t *testing.T) {
 
 func TestMaxGraphSize(t *testing.T) {
 	t.Parallel()
-	for indexSize, want := range map[int]int{0: 192 << 20, 1: 96<<20 + 96, 1000: 96<<20 + 96_000, 1_000_000: 96<<20 + 96_000_000, 2_000_000: 192 << 20} {
-		if got := defaultMaxGraphSize.limit(indexSize); got != want {
-			t.Errorf("%d indexed objects: %d bytes, want %d", indexSize, got, want)
+	m := maxGraphSize{first: 200, growth: 100, total: 400}
+	for stored, want := range map[int]int{0: 200, 1: 102, 100: 300, 150: 400, 300: 400, 500: 500} {
+		if got := m.limit(stored); got != want {
+			t.Errorf("%d stored bytes: limit %d, want %d", stored, got, want)
+		}
+	}
+}
+
+// TestMembershipsOfLargerDomain checks that the limit allows the stored memberships to be read
+// again, although most of their objects are outside the base.
+func TestMembershipsOfLargerDomain(t *testing.T) {
+	t.Parallel()
+	e := newPostureEnv(t, domaincontroller.Options{}, 0)
+	var outside []string
+	for n := range 1000 {
+		e.AddUser(e.outside(n))
+		outside = append(outside, e.outside(n))
+	}
+	e.addGroup("team", outside...)
+	e.runner.maxGraphSize.growth = 1 << 10
+	for _, options := range []RunOptions{{}, {}, {Full: true}, {Full: true}} {
+		if run, err := e.runner.Run(t.Context(), options); err != nil {
+			t.Fatalf("run: %s, error %v", brief(run), err)
 		}
 	}
 }
@@ -106,7 +126,7 @@ func TestTooManyMemberships(t *testing.T) {
 				outside = append(outside, e.outside(n))
 			}
 			e.addGroup("team", outside...)
-			e.runner.maxGraphSize = maxGraphSize{total: 80 * members}
+			e.runner.maxGraphSize = maxGraphSize{first: 80 * members}
 			e.wantTooMany(RunOptions{}, errTooManyMemberships, "MiB")
 			e.runner.maxGraphSize = defaultMaxGraphSize
 			if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil {

@@ -34,6 +34,14 @@ type storedMemberships struct {
 	rereadAll  bool
 }
 
+// size returns the memory of the memberships in bytes, or 0 if there are none.
+func (m storedMemberships) size() int {
+	if !m.exist {
+		return 0
+	}
+	return m.graph.Size()
+}
+
 // loadMemberships loads the stored memberships, if the source includes security posture.
 func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m storedMemberships, err error) {
 	if !source.Posture {
@@ -74,13 +82,14 @@ type membershipSync struct {
 	store       *state.Store
 	maxAffected int
 
-	maxGraphSize int // of this run, in bytes
+	maxGraphSize maxGraphSize
+	storedSize   int // of the stored memberships in bytes; 0: none
 }
 
 func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
 		runInfo: info, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
-		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize.limit(s.IndexSize),
+		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize, storedSize: stored.size(),
 	}
 }
 

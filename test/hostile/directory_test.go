@@ -107,6 +107,12 @@ func reference(id int64, size int) []byte {
 // endlessMembers answers the searches of the membership graph with one group whose ranges of
 // members have no end.
 func endlessMembers(perRange int, member func(n int) string) searchAnswer {
+	return groupOf(perRange, 0, member)
+}
+
+// groupOf answers the searches of the membership graph with one group. It has so many ranges
+// of members; 0: without end.
+func groupOf(perRange, ranges int, member func(n int) string) searchAnswer {
 	group := fakeldap.Group(0)
 	return func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		first, ranged := 0, false
@@ -119,7 +125,11 @@ func endlessMembers(perRange int, member func(n int) string) searchAnswer {
 		if !ranged && !strings.Contains(r.Filter, "objectClass=group") || r.Scope == ldap.ScopeBaseObject {
 			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 		}
-		values := []string{fmt.Sprintf("member;range=%d-%d", first, first+perRange-1)}
+		end := strconv.Itoa(first + perRange - 1)
+		if ranges > 0 && first >= (ranges-1)*perRange-1 {
+			end = "*"
+		}
+		values := []string{fmt.Sprintf("member;range=%d-%s", first, end)}
 		for n := range perRange {
 			values = append(values, member(first+n))
 		}
@@ -137,7 +147,7 @@ func memberDN(n int) string {
 }
 
 // directoryAttacks returns the attacks of the directory. scale multiplies the number of large
-// entries.
+// entries: with 10, it is 30 users with 15 MB of control characters.
 func directoryAttacks(scale int) []attack {
 	control := strings.Repeat("\x01", 5_000_000)
 	large := strings.Repeat("x", maxEntry)
@@ -147,15 +157,15 @@ func directoryAttacks(scale int) []attack {
 	}
 	values := append([]string{"mail"}, strings.Split(strings.Repeat("x ", 250_000), " ")...)
 	return []attack{
-		{name: "30 users with 15 MB of control characters", directory: entries(30*scale, func(n int) fakeldap.RawEntry {
+		{name: "users with 15 MB of control characters", directory: entries(3*scale, func(n int) fakeldap.RawEntry {
 			return user(n, []string{"mail", control}, []string{"l", control}, []string{"st", control})
 		})},
-		{name: "30 users with 2.5 MB of control characters", directory: entries(30*scale, func(n int) fakeldap.RawEntry {
+		{name: "users with 2.5 MB of control characters", directory: entries(3*scale, func(n int) fakeldap.RawEntry {
 			return user(n, []string{"mail", control[:2_500_000]})
 		})},
-		{name: "entries of 16 MB", directory: entries(5*scale, func(n int) fakeldap.RawEntry { return user(n, []string{"unknown", large}) })},
-		{name: "users with 15 MB of text", directory: entries(6*scale, func(n int) fakeldap.RawEntry { return user(n, []string{"mail", large[:15_000_000]}) })},
-		{name: "names of 1 MB", directory: entries(50*scale, func(n int) fakeldap.RawEntry {
+		{name: "entries of 16 MB", directory: entries(scale, func(n int) fakeldap.RawEntry { return user(n, []string{"unknown", large}) })},
+		{name: "users with 15 MB of text", directory: entries(scale, func(n int) fakeldap.RawEntry { return user(n, []string{"mail", large[:15_000_000]}) })},
+		{name: "names of 1 MB", directory: entries(5*scale, func(n int) fakeldap.RawEntry {
 			return user(n, []string{"name", strings.Repeat("n", 1<<20)})
 		})},
 		{name: "many attributes", directory: entries(2*scale, func(n int) fakeldap.RawEntry { return user(n, many...) })},
@@ -201,7 +211,7 @@ func endlessAttacks() []attack {
 			return false
 		})},
 		{name: "members without end", posture: true, bound: largeMemoryBound, directory: endlessMembers(100_000, memberDN)},
-		{name: "members without end after a run", posture: true, indexed: true, directory: endlessMembers(100_000, memberDN)},
+		{name: "members without end after a run", posture: true, before: groupOf(1000, 1, memberDN), directory: endlessMembers(100_000, memberDN)},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -20,13 +21,10 @@ import (
 	"adconnector/test/testlog"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the random attacks; 0: a new seed for each run")
+var seedFlag = flag.Uint64("seed", 1, "seed of the random attacks")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if *seedFlag == 0 {
-		*seedFlag = uint64(time.Now().UnixNano()) % 1_000_000
-	}
 	parallelSet := false
 	flag.Visit(func(f *flag.Flag) { parallelSet = parallelSet || f.Name == "test.parallel" })
 	if !parallelSet { // the connector waits more than it computes
@@ -56,8 +54,9 @@ type attack struct {
 	directory func(p *fakeldap.Peer, r fakeldap.Request) bool // answers searches; nil: 1,000 objects
 	gateway   func(x *testenv.Exchange) bool                  // answers calls, unless it returns false
 	posture   bool
-	indexed   bool // after a run with the directory of 1,000 objects
-	bound     int  // 0: memoryBound
+	bound     int // 0: memoryBound
+	// before answers searches in a run before the attack; nil: the attack is in the first run
+	before func(p *fakeldap.Peer, r fakeldap.Request) bool
 }
 
 // result is what a run did.
@@ -79,21 +78,20 @@ func (a attack) run(t *testing.T) result {
 		authentication.Port = port
 		g.SetConnection(&gatewayserver.Connection{ConnectionUUID: testenv.ConnectionUUID, Name: "test", Authentication: authentication})
 	}
-	if a.directory == nil || a.indexed {
+	if a.before != nil {
+		connectTo(fakeldap.Serve(t, nil, fakeldap.Directory(a.before)).Port)
+	} else if a.directory == nil {
 		server := fakeldap.Start(t)
 		server.Users, server.Groups = fakeldap.Users(900), fakeldap.Groups(100)
 		connectTo(server.Port)
 	} else {
 		connectTo(fakeldap.Serve(t, nil, fakeldap.Directory(a.directory)).Port)
 	}
-	setPosture := func(posture bool) {
-		assets := "IDENTITIES_ONLY"
-		if posture {
-			assets = "IDENTITIES_WITH_SECURITY_POSTURE"
-		}
-		g.SetProfile(&gateway.Profile{ProfileUUID: testenv.ProfileUUID, Name: "test", BaseContext: fakeldap.Base, SearchScope: "SUBTREE", Assets: assets})
+	assets := "IDENTITIES_ONLY"
+	if a.posture {
+		assets = "IDENTITIES_WITH_SECURITY_POSTURE"
 	}
-	setPosture(a.posture && !a.indexed)
+	g.SetProfile(&gateway.Profile{ProfileUUID: testenv.ProfileUUID, Name: "test", BaseContext: fakeldap.Base, SearchScope: "SUBTREE", Assets: assets})
 	if a.gateway != nil {
 		g.SetFront(a.gateway)
 	}
@@ -101,9 +99,8 @@ func (a attack) run(t *testing.T) result {
 		"authentication.type": "BASIC", "service.state-dir": filepath.Join(t.TempDir(), "state"), "service.admin.address": "off",
 	})
 	command := program.Command{Args: []string{"sync", "--env-file", program.EnvFile(t, settings)}}
-	if a.indexed {
+	if a.before != nil {
 		program.Start(t, command).MustExit(t, 0)
-		setPosture(a.posture)
 		connectTo(fakeldap.Serve(t, nil, fakeldap.Directory(a.directory)).Port)
 	}
 	started := time.Now()
@@ -189,9 +186,23 @@ func TestNoAttack(t *testing.T) {
 	}
 }
 
+// everyDay returns the attacks that the short form includes, or all.
+func everyDay(attacks []attack) []attack {
+	if !testing.Short() {
+		return attacks
+	}
+	return slices.DeleteFunc(attacks, func(a attack) bool { return !slices.Contains(shortForm, a.name) })
+}
+
+// shortForm lists the attacks that were seen to break the connector, and one of each kind.
+var shortForm = []string{
+	"users with 15 MB of control characters", "the same page without end", "ranges that repeat",
+	"assetsError of objects", "error of objects", "answer sent twice", "body without end",
+}
+
 func TestDirectoryAttacks(t *testing.T) {
 	t.Parallel()
-	for _, a := range directoryAttacks(1) {
+	for _, a := range everyDay(directoryAttacks(1)) {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
 			a.run(t)
@@ -201,7 +212,7 @@ func TestDirectoryAttacks(t *testing.T) {
 
 func TestGatewayAttacks(t *testing.T) {
 	t.Parallel()
-	for _, a := range gatewayAttacks(once) {
+	for _, a := range everyDay(gatewayAttacks(once)) {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
 			a.run(t)
@@ -213,9 +224,9 @@ func TestGatewayAttacks(t *testing.T) {
 // and then random combinations. Its short form runs two random combinations.
 func TestCampaignAttacks(t *testing.T) {
 	t.Parallel()
-	combinations := 40
+	combinations := 10
 	if testing.Short() {
-		combinations = 2
+		combinations = 1
 	} else {
 		for _, a := range append(directoryAttacks(10), gatewayAttacks(always)...) {
 			t.Run("more "+a.name, func(t *testing.T) {
