@@ -27,7 +27,7 @@ type demuxConn struct {
 	awaiting     bool          // a response is expected: silence is an error
 	awaitedSince time.Time     // start of the wait for the response
 	waitTime     time.Duration // time spent in reads, less the allowance for received bytes
-	forwarded    int           // bytes of this response that went to go-ldap
+	others       int           // bytes of this response besides entries
 	stream       *entryStream  // receives the entries of the active search; nil: no search
 	lastDone     int64         // ID of the last request of a search that ended
 	err          error         // why reading ended
@@ -109,7 +109,7 @@ func (w *demuxConn) fail(err error) error {
 // abandoned search are not mixed into the next one.
 func (w *demuxConn) Write(p []byte) (int, error) {
 	w.mu.Lock()
-	w.forwarded = 0
+	w.others = 0
 	if id, tag, ok := parseMessageHead(p); ok && tag == tagSearchRequest && w.stream != nil {
 		w.stream.message = id
 	}
@@ -147,7 +147,9 @@ func (w *demuxConn) nextMessage() error {
 	}
 	if tag == tagSearchReference {
 		w.start += size // the request asks for none, and a referral leaves the scope
-		return nil
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.countOther(size)
 	}
 	if id == 0 && tag == tagExtendedResponse && bytes.Contains(message, noticeOfDisconnection) {
 		code, _ := resultCode(message, tagExtendedResponse)
@@ -173,10 +175,16 @@ func (w *demuxConn) nextMessage() error {
 	case tag == tagSearchDone && s != nil:
 		s.message, w.lastDone = noMessage, id
 	}
-	if w.forwarded += size; w.forwarded > maxForwarded {
-		return fmt.Errorf("%w: %d bytes besides entries", errTooLarge, w.forwarded)
-	}
 	w.forward = size
+	return w.countOther(size)
+}
+
+// countOther counts the bytes of a message that is not an entry, and returns an error if a
+// response has too many. The caller holds mu.
+func (w *demuxConn) countOther(size int) error {
+	if w.others += size; w.others > maxForwarded {
+		return fmt.Errorf("%w: %d bytes besides entries", errTooLarge, w.others)
+	}
 	return nil
 }
 

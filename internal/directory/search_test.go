@@ -131,6 +131,23 @@ func TestSearchSlots(t *testing.T) {
 	}
 }
 
+// TestEndlessReferences checks that a search ends when the server sends references without end.
+func TestEndlessReferences(t *testing.T) {
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		packet := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationSearchResultReference, nil, "")
+		packet.AppendChild(fakeldap.OctetString("ldap://other.test/" + strings.Repeat("x", 1000)))
+		message := fakeldap.Message(r.ID, packet)
+		for p.Send(message) {
+		}
+		return false
+	}))
+	_, err := connect(t, options(server)).Search(t.Context(), userSearch, collect(new(string)))
+	if !errors.Is(err, errTooLarge) || fault.ClassOf(err) != fault.Incomplete {
+		t.Errorf("error %v", err)
+	}
+}
+
 // TestSearchIgnoresOtherMessages checks that references, notifications and messages with other
 // IDs are ignored.
 func TestSearchIgnoresOtherMessages(t *testing.T) {

@@ -100,7 +100,10 @@ func parseBatchResponse(o fault.Operation, r response, count int) (BatchResponse
 		return BatchResponse{}, o.Failed(fault.Transient, &responseError{r.status, errNoProof, "not complete JSON"}, interceptedRemedy)
 	}
 	rejected, unattributed := parseRejections(document.AssetsError, count)
-	message := oneLine(document.ResponseCode + " " + document.Message)
+	for id, reason := range rejected {
+		rejected[id] = redact(reason, r.token)
+	}
+	message := redact(oneLine(document.ResponseCode+" "+document.Message), r.token)
 	switch {
 	case r.status != http.StatusMultiStatus && document.ResponseCode == "":
 		return BatchResponse{}, o.Failed(fault.Transient, &responseError{r.status, errNoProof, "no responseCode"}, interceptedRemedy)

@@ -251,6 +251,7 @@ type response struct {
 	// tooLarge is whether a success is larger than the maximum of its call. It has no body, and
 	// an error is returned with it.
 	tooLarge bool
+	token    secret.Text // of the request, which texts of the response may repeat
 }
 
 // do sends a call with a token and within the rate limit. It handles rejected tokens, rate
@@ -287,10 +288,7 @@ func (c *Client) do(ctx context.Context, call call) (response, error) {
 			c.applyLimit(ctx, r)
 		default:
 			c.applySuccessLimit(ctx, r)
-			if r.status >= 400 {
-				// Errors quote the body, which may echo the request.
-				r.body = redact(r.body, token.text)
-			}
+			r.token = token.text
 			return r, classify(call, r)
 		}
 	}

@@ -47,7 +47,7 @@ var rejectionCases = []struct {
 	{"bare list of strings", `["bad"]`, nil, true},
 	{"keyed, nested lists", `{"a":[[["bad"],"worse"]],"b":[[]],"c":[null],"d":[true],"e":[{"x":[1]}]}`,
 		map[string]string{"a": "bad", "b": "[]", "c": noReason, "d": "true", "e": `{"x":[1]}`}, false},
-	{"message of a wrong type", `{"a":{"message":{"x":"y"},"reason":"bad"},"b":{"message":null,"code":1}}`, map[string]string{"a": "bad", "b": `{"message":null,"code":1}`}, false},
+	{"message of a wrong type", `{"a":{"message":{"x":"y"},"reason":"bad"},"b":{"message":null,"code":1}}`, map[string]string{"a": "bad", "b": `{"code":1,"message":null}`}, false},
 	{"list with a list", `[["a"],[{"id":"a"}],{"id":"b","id":"c","message":"m"}]`, map[string]string{"c": "m"}, true},
 	{"large number", `{"a":1e400}`, map[string]string{"a": "1e400"}, false},
 	{"spaces", ` { "a" : { "code" : 7 } } `, map[string]string{"a": `{"code":7}`}, false},

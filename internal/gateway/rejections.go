@@ -182,13 +182,20 @@ func firstText(fields map[string]string, names []string) string {
 	return ""
 }
 
-// jsonLine returns JSON for a log line.
+// jsonLine returns JSON for a log line, without escapes of printable characters: redact does
+// not find an escaped token. It omits JSON of more than maxErrorBytes, to limit memory.
 func jsonLine(raw []byte) string {
-	var compact bytes.Buffer
-	if json.Compact(&compact, raw) != nil {
+	var value any
+	if len(raw) > maxErrorBytes || json.Unmarshal(raw, &value) != nil {
 		return noReason
 	}
-	return oneLine(compact.String())
+	var plain strings.Builder
+	encoder := json.NewEncoder(&plain)
+	encoder.SetEscapeHTML(false)
+	if encoder.Encode(value) != nil {
+		return noReason
+	}
+	return oneLine(plain.String())
 }
 
 func newDecoder(raw []byte) *json.Decoder {

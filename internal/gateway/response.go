@@ -76,7 +76,7 @@ func (r response) location() string {
 	if end := strings.IndexAny(location, "?#"); end >= 0 {
 		location = location[:end]
 	}
-	return oneLine(location)
+	return redact(oneLine(location), r.token)
 }
 
 // unexpected returns the error of a response that is not in the contract.
@@ -108,23 +108,25 @@ func (r response) message() string {
 			}
 		}
 	}
-	return oneLine(text)
+	return redact(oneLine(text), r.token)
 }
 
-// redact replaces a token in the body of an error. It removes the beginning of a token from the
-// end of a body that readBody cut off.
-func redact(body []byte, token secret.Text) []byte {
-	text := []byte(token.Reveal())
-	redacted := bytes.ReplaceAll(body, text, []byte("[redacted]"))
-	if len(body) < maxErrorBytes {
-		return redacted
+// redact replaces each occurrence of a token in a text, even if the text was truncated within
+// the token. It is for decoded texts: a response can contain the token in JSON escapes.
+func redact(text string, token secret.Text) string {
+	const enough = 8 // characters that identify the beginning of a token at the end of a text
+	value := token.Reveal()
+	if value == "" {
+		return text
 	}
-	for n := min(len(text)-1, len(redacted)); n > 0; n-- {
-		if bytes.HasSuffix(redacted, text[:n]) {
-			return redacted[:len(redacted)-n]
+	text = strings.ReplaceAll(text, value, "[redacted]")
+	truncated := strings.TrimSuffix(text, "…")
+	for n := min(len(value), len(truncated)); n >= enough; n-- {
+		if strings.HasSuffix(truncated, value[:n]) {
+			return truncated[:len(truncated)-n] + "[redacted]"
 		}
 	}
-	return redacted
+	return text
 }
 
 // oneLine returns text for a log line: in one line, without unprintable characters, and

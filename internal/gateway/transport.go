@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 
 	"adconnector/internal/fault"
@@ -90,6 +92,7 @@ func (c *Client) transportError(ctx context.Context, call call, err error) error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
+	err = withoutContent(err)
 	var unknown x509.UnknownAuthorityError
 	var certificate *tls.CertificateVerificationError
 	var notTLS tls.RecordHeaderError
@@ -122,4 +125,36 @@ func (c *Client) transportError(ctx context.Context, call call, err error) error
 	default:
 		return call.Failed(fault.Transient, err, "check the network and any proxy between this machine and the gateway")
 	}
+}
+
+// protocolError is an error of net/http about a response that is not valid HTTP. Its text does
+// not contain the text of the cause, which quotes the response: after a response that was sent
+// twice, this is a token, or a connection with its password.
+type protocolError struct{ cause error }
+
+func (*protocolError) Error() string { return "invalid HTTP response" }
+
+// Unwrap returns the error of net/http.
+func (e *protocolError) Unwrap() error { return e.cause }
+
+// withoutContent returns err if its text is known to contain nothing that the peer sent, or
+// else a protocolError.
+func withoutContent(err error) error {
+	var typed *fault.Error
+	var opaque *protocolError
+	var number syscall.Errno
+	var alert tls.AlertError
+	var notTLS tls.RecordHeaderError
+	var certificate *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var dns *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &typed), errors.As(err, &opaque), errors.As(err, &number), errors.As(err, &alert), errors.As(err, &notTLS),
+		errors.As(err, &certificate), errors.As(err, &unknown), errors.As(err, &dns), errors.As(err, &timeout) && timeout.Timeout(),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, http.ErrSchemeMismatch),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return err
+	}
+	return &protocolError{err}
 }

@@ -348,3 +348,76 @@ func TestResponseTimeout(t *testing.T) {
 		}
 	})
 }
+
+// TestContentOfInvalidResponses checks that no error contains a part of the response. net/http
+// quotes invalid responses in its errors.
+func TestContentOfInvalidResponses(t *testing.T) {
+	t.Parallel()
+	const content = `{"password":"` + bindPassword + `"}`
+	const ok = "HTTP/1.1 200 OK\r\n"
+	for name, response := range map[string]string{
+		"no HTTP":                 content + "\r\n\r\n",
+		"status code":             "HTTP/1.1 " + content + " OK\r\n\r\n",
+		"version":                 "HTTP/" + content + " 200 OK\r\n\r\n",
+		"header without a colon":  ok + strings.ReplaceAll(content, ":", "") + "\r\n\r\n",
+		"Content-Length":          ok + "Content-Length: " + content + "\r\n\r\n",
+		"Transfer-Encoding":       ok + "Transfer-Encoding: " + content + "\r\n\r\n",
+		"chunk size":              ok + "Transfer-Encoding: chunked\r\n\r\n" + content + "\r\n",
+		"trailer":                 ok + "Transfer-Encoding: chunked\r\nTrailer: x\r\n\r\n2\r\n{}\r\n0\r\n" + strings.ReplaceAll(content, ":", "") + "\r\n\r\n",
+		"invalid redirect target": "HTTP/1.1 302 Found\r\nLocation: http://a/%zz" + content + "\r\nContent-Length: 0\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, response)
+			}))
+			o := options(t, server.URL) // checks the log
+			_, err := gateway.New(o).Connection(t.Context())
+			if err == nil {
+				t.Fatal("no error")
+			}
+			noSecrets(t, "the error", err.Error())
+			noSecrets(t, "the remedy", fault.Remedy(err))
+		})
+	}
+}
+
+// TestEchoedToken checks that no error contains the token, in whatever form the response
+// repeats it.
+func TestEchoedToken(t *testing.T) {
+	t.Parallel()
+	var escaped strings.Builder
+	for _, c := range token {
+		fmt.Fprintf(&escaped, `\u%04x`, c)
+	}
+	for name, respond := range map[string]func(w http.ResponseWriter){
+		"message": func(w http.ResponseWriter) { http.Error(w, `{"message":"no `+token+`"}`, http.StatusForbidden) },
+		"escaped": func(w http.ResponseWriter) {
+			http.Error(w, `{"message":"no `+escaped.String()+`"}`, http.StatusForbidden)
+		},
+		"error": func(w http.ResponseWriter) { http.Error(w, `{"error":["`+escaped.String()+`"]}`, http.StatusNotFound) },
+		"redirect": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "https://a.test/"+token+"/b")
+			w.WriteHeader(http.StatusFound)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) { respond(w) }))
+			_, err := gateway.New(options(t, server.URL)).Connection(t.Context())
+			if err == nil {
+				t.Fatal("no error")
+			}
+			noSecrets(t, "the error", err.Error())
+			if strings.Contains(err.Error(), escaped.String()[:60]) {
+				t.Errorf("escaped token in %v", err)
+			}
+		})
+	}
+}

@@ -308,6 +308,11 @@ func TestDomainGolden(t *testing.T) {
 				t.Fatalf("%d unparsed, %v", asset.Unparsed, err)
 			}
 			golden(t, test.name, asset.JSON)
+			// A server can return the domain's entry more than once.
+			again, err := m.MapDomain(nil, entry(t, m, test.attrs), c, now)
+			if err != nil || string(again.JSON) != string(asset.JSON) {
+				t.Errorf("mapped again: %s, %v", again.JSON, err)
+			}
 		})
 	}
 }
