@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -137,6 +138,12 @@ func (*protocolError) Error() string { return "invalid HTTP response" }
 // Unwrap returns the error of net/http.
 func (e *protocolError) Unwrap() error { return e.cause }
 
+// constantErrors are errors of net/http that have no type, and whose text is constant.
+var constantErrors = []string{
+	"http2: client connection lost", // unanswered ping
+	"http: server closed idle connection",
+}
+
 // withoutContent returns err if its text is known to contain nothing that the peer sent, or
 // else a protocolError.
 func withoutContent(err error) error {
@@ -153,7 +160,8 @@ func withoutContent(err error) error {
 	case errors.As(err, &typed), errors.As(err, &opaque), errors.As(err, &number), errors.As(err, &alert), errors.As(err, &notTLS),
 		errors.As(err, &certificate), errors.As(err, &unknown), errors.As(err, &dns), errors.As(err, &timeout) && timeout.Timeout(),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, http.ErrSchemeMismatch),
-		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		slices.Contains(constantErrors, err.Error()):
 		return err
 	}
 	return &protocolError{err}
