@@ -17,7 +17,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -362,7 +361,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 			call.Failed(fault.Transient, &responseError{Status: r.StatusCode, Reason: err}, interceptedRemedy)
 	}
 	if err != nil && !mayLackBody(r.StatusCode) {
-		return response{}, c.transportError(ctx, call, fmt.Errorf("response incomplete: %w", err))
+		return response{}, c.transportError(ctx, call, &incompleteResponse{err})
 	}
 	return response{status: r.StatusCode, header: r.Header, body: body}, nil
 }

@@ -138,6 +138,14 @@ func (*protocolError) Error() string { return "invalid HTTP response" }
 // Unwrap returns the error of net/http.
 func (e *protocolError) Unwrap() error { return e.cause }
 
+// incompleteResponse is the error of a response whose body was not read completely.
+type incompleteResponse struct{ cause error }
+
+func (e *incompleteResponse) Error() string { return "response incomplete: " + e.cause.Error() }
+
+// Unwrap returns the cause.
+func (e *incompleteResponse) Unwrap() error { return e.cause }
+
 // constantErrors are errors of net/http that have no type, and whose text is constant.
 var constantErrors = []string{
 	"http2: client connection lost", // unanswered ping
@@ -147,6 +155,9 @@ var constantErrors = []string{
 // withoutContent returns err if its text is known to contain nothing that the peer sent, or
 // else a protocolError.
 func withoutContent(err error) error {
+	if incomplete, is := errors.AsType[*incompleteResponse](err); is {
+		return &incompleteResponse{withoutContent(incomplete.cause)}
+	}
 	var typed *fault.Error
 	var opaque *protocolError
 	var number syscall.Errno
