@@ -27,7 +27,7 @@ type demuxConn struct {
 	awaiting     bool          // a response is expected: silence is an error
 	awaitedSince time.Time     // start of the wait for the response
 	waitTime     time.Duration // time spent in reads, less the allowance for received bytes
-	others       int           // bytes of this response besides entries
+	others       int           // bytes of the messages of this response that are not entries
 	stream       *entryStream  // receives the entries of the active search; nil: no search
 	lastDone     int64         // ID of the last request of a search that ended
 	err          error         // why reading ended

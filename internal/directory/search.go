@@ -293,7 +293,7 @@ func (s *entryStream) write(message []byte) error {
 	return nil
 }
 
-// pass passes one large message to the consumer in a chunk of its own, without a copy.
+// pass passes one large message to the consumer in a separate chunk, without a copy.
 func (s *entryStream) pass(message []byte) error {
 	if err := s.observe(message); err != nil {
 		return err

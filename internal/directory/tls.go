@@ -79,7 +79,7 @@ func (o Options) tlsConfig(server server) *tls.Config {
 }
 
 // verifyTarget verifies that a host named by an SRV record belongs to the domain. DNS is not
-// authenticated: whoever forges a record has a valid certificate for a host of their own.
+// authenticated: an attacker who forges a record can have a valid certificate for another host.
 // The host must be below the domain, or its certificate must name the domain too.
 func verifyTarget(leaf *x509.Certificate, server server) error {
 	host, domain := strings.ToLower(server.host), strings.ToLower(strings.TrimSuffix(server.domain, "."))

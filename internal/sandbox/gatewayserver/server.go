@@ -312,7 +312,7 @@ func (s *Server) answer(r *http.Request, body []byte, record *Request) answer {
 	case "putState":
 		return s.putState(r, path["connectionUuid"], body)
 	default:
-		return message(http.StatusNotImplemented, op.id+" is not implemented")
+		return message(http.StatusNotImplemented, "the sandbox has no handler for "+op.id)
 	}
 }
 
