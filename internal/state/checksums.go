@@ -38,10 +38,20 @@ func (c change) put(bucket, key, value []byte) error {
 
 func (c change) delete(bucket, key []byte) error {
 	b := c.Bucket(bucket)
-	if before := b.Get(key); before != nil {
-		c.deltas[string(bucket)] -= recordChecksum(key, before)
+	before := b.Get(key)
+	if before == nil {
+		return nil
 	}
+	c.deltas[string(bucket)] -= recordChecksum(key, before)
 	return b.Delete(key)
+}
+
+// write puts a value, or deletes the key if the value is nil.
+func (c change) write(bucket, key, value []byte) error {
+	if value == nil {
+		return c.delete(bucket, key)
+	}
+	return c.put(bucket, key, value)
 }
 
 // empty deletes all records of a bucket.
@@ -92,7 +102,7 @@ func compareChecksums(tx *bbolt.Tx, computed map[string]uint64) error {
 	case checksums == nil:
 		return fmt.Errorf("%s: %w", bucketChecksums, errNoBucket)
 	}
-	for i, name := range append(buckets, graphBuckets...) { // meta is the first
+	for i, name := range append(buckets, optionalBuckets...) { // meta is the first
 		sum, found := computed[string(name)]
 		if !found && i < len(buckets) {
 			return fmt.Errorf("%s: %w", name, errNoBucket)

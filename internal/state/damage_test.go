@@ -45,9 +45,12 @@ func TestDamageWhileOpen(t *testing.T) {
 				})
 			}
 			working.Wait()
-			err := s.SetHeldDeletions([]ad.GUID{guidOf(1)}, time.Now())
-			if !errors.Is(err, ErrDamaged) {
-				t.Fatalf("got %v", err)
+			for _, err := range []error{
+				s.SetHeldDeletions([]ad.GUID{guidOf(1)}, time.Now()), s.SetUndecidedDeletions(undecided("lag", 1, 2), time.Now()),
+			} {
+				if !errors.Is(err, ErrDamaged) {
+					t.Fatalf("got %v", err)
+				}
 			}
 			must(t, s.Close())
 			if s.DamagedFile == nil || !strings.HasPrefix(s.DamagedFile.Path, path+".damaged-") {

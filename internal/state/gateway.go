@@ -19,12 +19,12 @@ func (s *Store) Target() (target string, err error) {
 // new target has received nothing.
 func (s *Store) ChangeTarget(target string) error {
 	err := s.update("change target", func(c change) error {
-		for _, name := range append(graphBuckets, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks) {
+		for _, name := range append(optionalBuckets, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks) {
 			if err := c.empty(name); err != nil {
 				return err
 			}
 		}
-		for _, key := range [][]byte{keyFullSync, keyGraph} {
+		for _, key := range [][]byte{keyFullSync, keyGraph, keyRemedies} {
 			if err := c.delete(bucketMeta, key); err != nil {
 				return err
 			}

@@ -21,6 +21,7 @@ func TestChangeTarget(t *testing.T) {
 	must(t, j.MarkInFlight([]Batch{{0, all[:2]}, {1, all[2:]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 1, Complete: true, Rejected: []RejectedObject{{Object: all[2]}, {Object: all[3]}}}}))
 	must(t, s.SetHeldDeletions(guidsOf(all), time.Unix(1, 0)))
+	must(t, s.SetUndecidedDeletions(undecided("lag", 0, 4), time.Unix(1, 0)))
 	must(t, s.Advance(Progress{FullSync: &FullSync{Scope: "a"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 9}}))
 	must(t, s.RecordRun(Run{ID: "r"}, Connector{State: "SCHEDULED"}))
 	must(t, s.ChangeTarget("two"))
@@ -32,6 +33,9 @@ func TestChangeTarget(t *testing.T) {
 		missing, rejections := result(s.Missing(nil))(t), rejectionsOf(t, s)
 		if n := len(slices.Concat(lists...)) + len(missing) + len(rejections) + result(s.IndexSize())(t); n != 0 {
 			t.Errorf("remaining: %v, %v, %v", lists, missing, rejections)
+		}
+		if undecided := undecidedTexts(t, s); len(undecided) != 0 {
+			t.Errorf("undecided %v", undecided)
 		}
 		mark, sync := result(s.Watermark(ad.InvocationID{1}))(t), result(s.LastFullSync())(t)
 		if mark != (Watermark{}) || sync != (FullSync{}) || result(s.Target())(t) != "two" {

@@ -23,9 +23,6 @@ var (
 	bucketGraphGroups  = []byte("graph groups")  // node → group with its members
 	bucketStale        = []byte("again")         // GUID of a stale object
 
-	// Files that earlier programs wrote without security posture lack these buckets.
-	graphBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale}
-
 	keyGraph = []byte("graph")
 )
 
@@ -109,14 +106,7 @@ func writeGraphRecords(c change, bucket []byte, replace bool, records []membersh
 	}
 	c.Bucket(bucket).FillPercent = 0.9 // node numbers are mostly appended
 	for _, record := range records {
-		key := binary.BigEndian.AppendUint32(nil, record.Node)
-		var err error
-		if record.Value == nil {
-			err = c.delete(bucket, key)
-		} else {
-			err = c.put(bucket, key, record.Value)
-		}
-		if err != nil {
+		if err := c.write(bucket, binary.BigEndian.AppendUint32(nil, record.Node), record.Value); err != nil {
 			return err
 		}
 	}

@@ -110,7 +110,7 @@ func TestGraphOfOlderFile(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	must(t, s.update("delete buckets", func(c change) error {
-		for _, name := range graphBuckets {
+		for _, name := range optionalBuckets {
 			if err := c.DeleteBucket(name); err != nil {
 				return err
 			}

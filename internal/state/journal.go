@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/binary"
+	"errors"
 	"maps"
 	"time"
 
@@ -176,12 +177,10 @@ func (j *Journal) commit(c change, result BatchResult) error {
 	return nil
 }
 
-// clearRejection deletes the rejection and the held deletion of an acknowledged object.
+// clearRejection deletes the rejection and the held or undecided deletion of an acknowledged
+// object.
 func clearRejection(c change, guid ad.GUID) error {
-	if err := c.delete(bucketRejections, guid[:]); err != nil {
-		return err
-	}
-	return c.delete(bucketHeld, guid[:])
+	return errors.Join(c.delete(bucketRejections, guid[:]), c.delete(bucketHeld, guid[:]), c.delete(bucketUndecided, guid[:]))
 }
 
 // InFlightObjects returns the objects of batches in flight.

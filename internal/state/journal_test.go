@@ -169,11 +169,12 @@ func TestAcknowledgedDeletion(t *testing.T) {
 	}
 	must(t, send(s, all))
 	must(t, s.SetHeldDeletions(guidsOf(all), time.Unix(1, 0)))
+	must(t, s.SetUndecidedDeletions(undecided("lag", 0, 3), time.Unix(1, 0)))
 	j := result(s.OpenJournal(testSource, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:2]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[0]}, {Object: all[1]}}}}))
-	if held := heldGUIDs(t, s); len(held) != 3 {
-		t.Errorf("held after a rejection: %v", held)
+	if held, undecided := heldGUIDs(t, s), undecidedTexts(t, s); len(held) != 3 || len(undecided) != 3 {
+		t.Errorf("after a rejection: held %v, undecided %v", held, undecided)
 	}
 
 	deletions := []identity.Object{deleted(all[0]), deleted(all[1])}
@@ -190,6 +191,9 @@ func TestAcknowledgedDeletion(t *testing.T) {
 	due, held, rejections := result(s.DueForRecheck(time.Unix(5000, 0)))(t), heldGUIDs(t, s), rejectionsOf(t, s)
 	if rest := guidsOf(all[2:]); !slices.Equal(due, rest) || !slices.Equal(held, rest) || len(rejections) != 0 {
 		t.Errorf("due %v, held %v, rejections %v", due, held, rejections)
+	}
+	if undecided := undecidedTexts(t, s); !slices.Equal(undecided, []string{"2 lag 1"}) {
+		t.Errorf("undecided %v", undecided)
 	}
 	if n := result(s.IndexSize())(t); n != 1 {
 		t.Errorf("size %d", n)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ type model struct {
 	inFlight   map[ad.GUID]bool
 	rejected   map[ad.GUID]Rejection
 	held       map[ad.GUID]bool
+	undecided  map[ad.GUID]string
 	watermarks map[ad.InvocationID]Watermark
 	fullSync   FullSync
 	target     string
@@ -65,11 +67,12 @@ func (m *model) open() {
 func (m *model) reset() {
 	m.index, m.inFlight, m.rejected = map[ad.GUID]identity.Object{}, map[ad.GUID]bool{}, map[ad.GUID]Rejection{}
 	m.held, m.watermarks, m.fullSync = map[ad.GUID]bool{}, map[ad.InvocationID]Watermark{}, FullSync{}
+	m.undecided = map[ad.GUID]string{}
 }
 
 // step applies one random operation.
 func (m *model) step() {
-	switch m.random.IntN(10) {
+	switch m.random.IntN(11) {
 	case 0:
 		must(m.t, m.store.Close())
 		m.open()
@@ -91,6 +94,8 @@ func (m *model) step() {
 			m.held[guid] = true
 		}
 	case 3:
+		m.setUndecided()
+	case 4:
 		p := Progress{InvocationID: ad.InvocationID{byte(m.random.IntN(2))}}
 		if m.random.IntN(2) == 0 {
 			m.fullSync = FullSync{Scope: fmt.Sprint(m.random.IntN(3)), At: m.randomTime().UTC()}
@@ -101,7 +106,7 @@ func (m *model) step() {
 			m.watermarks[p.InvocationID], p.Watermark = w, &w
 		}
 		must(m.t, m.store.Advance(p))
-	case 4:
+	case 5:
 		if m.random.IntN(4) == 0 {
 			m.target = fmt.Sprint(m.random.IntN(100))
 			must(m.t, m.store.ChangeTarget(m.target))
@@ -109,6 +114,35 @@ func (m *model) step() {
 		}
 	default:
 		m.run()
+	}
+}
+
+// setUndecided replaces the undecided deletions. Those that were undecided keep their time.
+func (m *model) setUndecided() {
+	before, now := m.undecided, m.random.Int64N(10)
+	m.undecided = map[ad.GUID]string{}
+	var set []Undecided
+	for _, guid := range m.randomGUIDs() {
+		d := Undecided{guid, UndecidedReason(fmt.Sprint(m.random.IntN(3))), "remedy"}
+		since := fmt.Sprint(now)
+		if text, found := before[guid]; found {
+			_, since, _ = strings.Cut(text, " ")
+		}
+		set, m.undecided[guid] = append(set, d), fmt.Sprint(d.Reason, " ", since)
+	}
+	must(m.t, m.store.SetUndecidedDeletions(set, time.Unix(now, 0)))
+}
+
+// compareUndecided fails the test unless the undecided deletions agree.
+func (m *model) compareUndecided() {
+	m.t.Helper()
+	deletions, _, err := m.store.UndecidedDeletions(-1)
+	got := map[ad.GUID]string{}
+	for _, d := range deletions {
+		got[d.GUID] = fmt.Sprint(d.Reason, " ", d.Since.Unix())
+	}
+	if err != nil || !maps.Equal(got, m.undecided) {
+		m.t.Fatalf("history %d: undecided: %v, error %v, want %v", m.seed, got, err, m.undecided)
 	}
 }
 
@@ -159,6 +193,7 @@ func (m *model) result(batch Batch, now time.Time) BatchResult {
 			delete(m.index, o.GUID)
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
+			delete(m.undecided, o.GUID)
 		case outcome == 2:
 			r := RejectedObject{Object: o, Reason: fmt.Sprint(m.random.IntN(100))}
 			result.Rejected = append(result.Rejected, r)
@@ -173,6 +208,7 @@ func (m *model) result(batch Batch, now time.Time) BatchResult {
 			m.index[o.GUID] = o
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
+			delete(m.undecided, o.GUID)
 		}
 		delete(m.inFlight, o.GUID)
 	}
@@ -236,6 +272,7 @@ func (m *model) compare() {
 			fatal(fmt.Sprint("lookup ", n), got, want)
 		}
 	}
+	m.compareUndecided()
 	if inFlight := result(s.InFlightObjects())(t); !slices.Equal(inFlight, sortedKeys(m.inFlight)) {
 		fatal("in flight", inFlight, m.inFlight)
 	}

@@ -22,7 +22,7 @@ func content(t testing.TB, s *Store) string {
 	t.Helper()
 	var text bytes.Buffer
 	must(t, s.db.View(func(tx *bbolt.Tx) error {
-		for _, name := range buckets {
+		for _, name := range append(buckets, bucketUndecided) {
 			fmt.Fprintf(&text, "%s:\n", name)
 			err := tx.Bucket(name).ForEach(func(key, value []byte) error {
 				fmt.Fprintf(&text, "%x=%x\n", key, value)
@@ -52,6 +52,7 @@ func stateFile(t *testing.T) (file []byte, records string) {
 	must(t, j.MarkInFlight([]Batch{{0, all[:10]}, {1, all[10:20]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[3], Reason: "bad"}}, Acknowledged: all[4:10]}}))
 	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
+	must(t, s.SetUndecidedDeletions([]Undecided{{guidOf(9), "lag", "wait"}, {guidOf(8), "rights", "grant"}}, time.Unix(1, 0)))
 	must(t, s.RecordRun(Run{ID: "x"}, Connector{State: "SCHEDULED"}))
 	must(t, s.Advance(Progress{FullSync: &FullSync{Scope: "s"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 5, Scope: "s"}}))
 	for range 2 {

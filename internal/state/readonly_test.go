@@ -65,6 +65,7 @@ func TestReadOnly(t *testing.T) {
 	must(t, j.MarkInFlight([]Batch{{0, objects(5, 7, 2)}}))
 	must(t, s.SetConnector(Connector{State: "PROCESSING", RunID: "r"}))
 	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(1), guidOf(2), guidOf(99)}, time.Unix(60, 0)))
+	must(t, s.SetUndecidedDeletions([]Undecided{{guidOf(3), "lag", "wait"}, {guidOf(4), "rights", "grant"}, {guidOf(98), "lag", "wait"}}, time.Unix(60, 0)))
 	must(t, s.Close())
 	before := contents(t, dir)
 
@@ -82,9 +83,15 @@ func TestReadOnly(t *testing.T) {
 	if err != nil || total != 3 || len(held) != 2 || held[0].GUID != guidOf(1) || held[0].SID.String() == "" || held[0].Since.Unix() != 60 {
 		t.Errorf("held %+v of %d: %v", held, total, err)
 	}
+	undecided, total, err := readOnly.UndecidedDeletions(1)
+	if err != nil || total != 3 || len(undecided) != 1 || undecided[0].GUID != guidOf(3) || undecided[0].SID.String() == "" ||
+		undecided[0].Reason != "lag" || undecided[0].Remedy != "wait" || undecided[0].Since.Unix() != 60 {
+		t.Errorf("undecided %+v of %d: %v", undecided, total, err)
+	}
 	for op, write := range map[string]func() error{
 		"record run": func() error { return readOnly.RecordRun(Run{}, Connector{}) }, "record rate limit": func() error { return readOnly.SetRateLimit(RateLimit{}) },
-		"change target": func() error { return readOnly.ChangeTarget("x") }, "record held deletions": func() error { return readOnly.SetHeldDeletions(nil, time.Now()) },
+		"record undecided deletions": func() error { return readOnly.SetUndecidedDeletions(nil, time.Now()) },
+		"change target":              func() error { return readOnly.ChangeTarget("x") }, "record held deletions": func() error { return readOnly.SetHeldDeletions(nil, time.Now()) },
 	} {
 		faulttest.Check(t, write(), fault.Error{Class: fault.Transient, Op: op, Object: "state file " + readOnly.Path()}, errReadOnly)
 	}

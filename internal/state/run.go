@@ -18,16 +18,17 @@ type Run struct {
 	Remedy   string        `json:"remedy,omitempty"` // of the error
 	Class    string        `json:"class,omitempty"`  // of the error
 
-	Users    int `json:"users"`    // read and mapped
-	Groups   int `json:"groups"`   // read and mapped
-	Changed  int `json:"changed"`  // differ from the acknowledged value
-	Uploaded int `json:"uploaded"` // acknowledged, without deletions
-	Deleted  int `json:"deleted"`  // acknowledged deletions
-	Held     int `json:"held"`     // held deletions
-	Rejected int `json:"rejected"`
-	Skipped  int `json:"skipped"`  // entries without an SID or a GUID
-	Requests int `json:"requests"` // to the gateway, including retries
-	Retries  int `json:"retries"`
+	Users     int `json:"users"`     // read and mapped
+	Groups    int `json:"groups"`    // read and mapped
+	Changed   int `json:"changed"`   // differ from the acknowledged value
+	Uploaded  int `json:"uploaded"`  // acknowledged, without deletions
+	Deleted   int `json:"deleted"`   // acknowledged deletions
+	Held      int `json:"held"`      // held deletions
+	Undecided int `json:"undecided"` // undecided deletions
+	Rejected  int `json:"rejected"`
+	Skipped   int `json:"skipped"`  // entries without an SID or a GUID
+	Requests  int `json:"requests"` // to the gateway, including retries
+	Retries   int `json:"retries"`
 }
 
 // RecordRun records a run and the connector's state after it in one transaction. It

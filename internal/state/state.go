@@ -45,6 +45,9 @@ var (
 
 	buckets = [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks}
 
+	// Files that earlier programs wrote may lack these buckets.
+	optionalBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale, bucketUndecided}
+
 	// Keys of bucketMeta.
 	keyVersion   = []byte("version")
 	keyConnector = []byte("connector")
@@ -267,7 +270,7 @@ func (s *Store) Close() (err error) {
 // if its format is older.
 func (s *Store) initialize() error {
 	return s.update("initialize", func(c change) error {
-		for _, name := range graphBuckets {
+		for _, name := range optionalBuckets {
 			if _, err := c.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

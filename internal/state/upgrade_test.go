@@ -163,6 +163,9 @@ func TestSupportedFormats(t *testing.T) {
 			dir := unpack(t, format)
 			readOnly := result(unsynced.OpenReadOnly(dir))(t)
 			expectGoldenState(t, readOnly)
+			if _, total, err := readOnly.UndecidedDeletions(-1); total != 0 || err != nil || len(result(readOnly.UndecidedCounts())(t)) != 0 {
+				t.Errorf("%d undecided, error %v", total, err)
+			}
 			must(t, readOnly.Close())
 
 			s := openStore(t, dir)
@@ -172,12 +175,16 @@ func TestSupportedFormats(t *testing.T) {
 			expectGoldenState(t, s)
 			more := objects(7, 9, 1)
 			must(t, send(s, more))
+			must(t, s.SetUndecidedDeletions(undecided("lag", 1, 2), time.Unix(1, 0)))
 			must(t, s.Close())
 			s = openStore(t, dir)
 			if s.DamagedFile != nil {
 				t.Fatalf("set aside after the upgrade: %v", s.DamagedFile)
 			}
 			expect(t, s, more[1])
+			if got := undecidedTexts(t, s); !slices.Equal(got, []string{"1 lag 1"}) {
+				t.Errorf("undecided %v", got)
+			}
 			expect(t, s, goldenObjects()[2])
 		})
 	}
