@@ -64,6 +64,15 @@ type Options struct {
 	ServerName   string              // expected in the certificate; "": the host
 	PageSize     int                 // 0: 1000, the default limit of Active Directory
 
+	// Preferred is the controller that was read last. A name that stands for several controllers
+	// leads to it as long as it answers. Zero: none.
+	Preferred Controller
+	// Avoided is the controller of a failed run. It is tried last. Zero: none.
+	Avoided Controller
+	// PreferFastest makes another controller replace Preferred if it answers in less than half
+	// of its time. It is for runs that read everything anyway.
+	PreferFastest bool
+
 	ConnectTimeout  time.Duration // for the dial, and again for the TLS handshake; 0: 10 s
 	ResponseTimeout time.Duration // maximum silence while a response is expected; 0: 130 s
 
@@ -132,9 +141,13 @@ func (o Options) withDefaults() Options {
 
 // Session is a bound connection to one server, for use by one goroutine.
 type Session struct {
-	Address  string // host:port
-	RootDSE  RootDSE
-	PageSize int
+	Address    string // host:port
+	Controller Controller
+	// InvocationErr is why the account may not read the invocation ID of a domain controller,
+	// of class fault.Refused. Otherwise it is nil.
+	InvocationErr error
+	RootDSE       RootDSE
+	PageSize      int
 
 	transport *demuxConn
 	conn      *ldap.Conn
@@ -215,7 +228,7 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 		s.Close()
 		return nil, err
 	}
-	if s.RootDSE, err = s.readRootDSE(ctx); err != nil {
+	if err := s.identify(ctx, conn.RemoteAddr()); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -227,9 +240,9 @@ func (o Options) connect(ctx context.Context, server server) (*Session, error) {
 // domain controller.
 func (s *Session) Reconnect(ctx context.Context) (*Session, error) {
 	second, err := s.options.connect(ctx, s.server)
-	if err == nil && second.RootDSE.DSServiceName != s.RootDSE.DSServiceName {
+	if err == nil && !second.Controller.same(s.Controller) {
 		second.Close()
-		return nil, s.options.connectOperation(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", errDifferentController, printable(second.RootDSE.DNSHostName)),
+		return nil, s.options.connectOperation(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", ErrDifferentController, printable(second.RootDSE.DNSHostName)),
 			"set ldap.host, or the host of the connection in the console, to names that each belong to one domain controller")
 	}
 	return second, err

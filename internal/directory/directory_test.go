@@ -63,7 +63,7 @@ func TestConnectReadsRootDSE(t *testing.T) {
 	t.Parallel()
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
 	session := connect(t, options(server))
-	want := RootDSE{"DC=corp,DC=example,DC=com", "dc1.corp.example.com", "CN=NTDS Settings,CN=DC1", 4711, "", ""}
+	want := RootDSE{DefaultNamingContext: "DC=corp,DC=example,DC=com", DNSHostName: "dc1.corp.example.com", DSServiceName: "CN=NTDS Settings,CN=DC1", HighestCommittedUSN: 4711}
 	if session.RootDSE != want || !session.RootDSE.IsDomainController() {
 		t.Errorf("root DSE %+v", session.RootDSE)
 	}
@@ -312,7 +312,10 @@ func TestReconnectToDifferentController(t *testing.T) {
 				p.Send(fakeldap.Result(r.ID, ldap.ApplicationBindResponse, 0, "", ""))
 				continue
 			}
-			root := fakeldap.RootDSE(r.ID)
+			var root []byte
+			if r.Base == "" {
+				root = fakeldap.RootDSE(r.ID)
+			}
 			if moved.Load() {
 				root = bytes.ReplaceAll(root, []byte("CN=DC1"), []byte("CN=DC2"))
 			}
@@ -322,7 +325,7 @@ func TestReconnectToDifferentController(t *testing.T) {
 	session := connect(t, options(server))
 	moved.Store(true)
 	_, err := session.Reconnect(t.Context())
-	wantFailure(t, err, connectFault(server, LDAP, fault.Transient), errDifferentController, "ldap.host")
+	wantFailure(t, err, connectFault(server, LDAP, fault.Transient), ErrDifferentController, "ldap.host")
 }
 
 // TestDialErrors checks that the cause does not repeat the operation and the address, unless
@@ -398,9 +401,10 @@ func TestConnectionClosedAnywhere(t *testing.T) {
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	bound := len(fakeldap.Result(1, ldap.ApplicationBindResponse, 0, "", ""))
-	connected := bound + len(fakeldap.RootDSE(2)) + len(fakeldap.Done(2, 0))
+	identified := bound + len(fakeldap.RootDSE(2)) + len(fakeldap.Done(2, 0))
+	connected := identified + len(fakeldap.Done(3, 0)) // no invocation ID
 	first := fakeldap.NewEntry("CN=a", []string{"cn", "a"})
-	page := len(first.Message(3)) + len(fakeldap.Done(3, 0, ldap.NewControlString("1.2.3", false, ""), fakeldap.Paging("page\x001")))
+	page := len(first.Message(4)) + len(fakeldap.Done(4, 0, ldap.NewControlString("1.2.3", false, ""), fakeldap.Paging("page\x001")))
 	pages := fakeldap.Pages([]fakeldap.RawEntry{first}, []fakeldap.RawEntry{fakeldap.NewEntry("CN=b")})
 	for _, test := range []struct {
 		name      string
@@ -412,9 +416,10 @@ func TestSilentServer(t *testing.T) {
 		{"within the bind's answer", 5, "bind", "CN=reader,DC=corp to 127.0.0.1:389"},
 		{"after the bind", bound, "read", "rootDSE on 127.0.0.1:389"},
 		{"within the rootDSE", bound + 20, "read", "rootDSE on 127.0.0.1:389"},
+		{"after the rootDSE", identified, "read", "invocation ID on 127.0.0.1:389"},
 		{"after connecting", connected, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 		{"within an entry", connected + 10, "search", "OU=People,DC=corp on 127.0.0.1:389"},
-		{"after an entry", connected + len(first.Message(3)), "search", "OU=People,DC=corp on 127.0.0.1:389"},
+		{"after an entry", connected + len(first.Message(4)), "search", "OU=People,DC=corp on 127.0.0.1:389"},
 		{"between pages", connected + page, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 		{"within the second page", connected + page + 3, "search", "OU=People,DC=corp on 127.0.0.1:389"},
 	} {

@@ -16,26 +16,30 @@ import (
 
 // Causes of errors.
 var (
-	errBind                = errors.New("bind refused") // the server's response to the bind
-	errNoAccount           = errors.New("bind DN or password missing")
-	errNoHost              = errors.New("directory host missing")
-	errUnknownValue        = errors.New("unknown value")
-	errMalformed           = errors.New("malformed LDAP message")
-	errNoResponse          = errors.New("no response")
-	errDifferentController = errors.New("connected to a different domain controller")
-	errProtocolMismatch    = errors.New("the port uses a different protocol")
-	errNameMismatch        = errors.New("not valid for")
-	errSearchDropped       = errors.New("paged search dropped by the server")
-	errNoPagingControl     = errors.New("result without a paging control, may be incomplete")
-	errNoReadAccess        = errors.New("not readable by the account")
-	errNoCertificate       = errors.New("no certificate found")
-	errForeignTarget       = errors.New("SRV record names a host outside of the domain")
-	errNoNewEntries        = errors.New("no new entries")
-	errNoProgress          = errors.New("the server announced more values but sent none")
-	errNoNewValues         = errors.New("no new values")
-	errTooManyEntries      = errors.New("too many entries")
-	errTooManyValues       = errors.New("too many values")
+	errBind               = errors.New("bind refused") // the server's response to the bind
+	errNoAccount          = errors.New("bind DN or password missing")
+	errNoHost             = errors.New("directory host missing")
+	errUnknownValue       = errors.New("unknown value")
+	errMalformed          = errors.New("malformed LDAP message")
+	errNoResponse         = errors.New("no response")
+	errProtocolMismatch   = errors.New("the port uses a different protocol")
+	errNameMismatch       = errors.New("not valid for")
+	errSearchDropped      = errors.New("paged search dropped by the server")
+	errNoPagingControl    = errors.New("result without a paging control, may be incomplete")
+	errUnsynchronized     = errors.New("initial replication of the domain controller not complete")
+	errNoDomainController = errors.New("not a domain controller")
+	errNoReadAccess       = errors.New("not readable by the account")
+	errNoCertificate      = errors.New("no certificate found")
+	errForeignTarget      = errors.New("SRV record names a host outside of the domain")
+	errNoNewEntries       = errors.New("no new entries")
+	errNoProgress         = errors.New("the server announced more values but sent none")
+	errNoNewValues        = errors.New("no new values")
+	errTooManyEntries     = errors.New("too many entries")
+	errTooManyValues      = errors.New("too many values")
 )
+
+// ErrDifferentController means that an address leads to another domain controller than before.
+var ErrDifferentController = errors.New("connected to a different domain controller")
 
 // bindRefused reports whether another server would refuse the bind too.
 func bindRefused(err error) bool { return errors.Is(err, errBind) || errors.Is(err, errNoAccount) }

@@ -33,7 +33,7 @@ func TestOnRequest(t *testing.T) {
 	if _, err := session.Search(t.Context(), Search{Base: "DC=corp", Filter: "(a=b)"}, func(*ad.Entry) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	expect("two pages", "connect done", "bind done", "read done", "search done", "search done")
+	expect("two pages", "connect done", "bind done", "read done", "read done", "search done", "search done")
 
 	refusing := fakeldap.Serve(t, nil, fakeldap.RefuseBind(49, "data 52e"))
 	o = options(refusing)

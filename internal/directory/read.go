@@ -2,11 +2,9 @@ package directory
 
 import (
 	"context"
-	"errors"
 
 	"github.com/go-ldap/ldap/v3"
 
-	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 )
 
@@ -52,67 +50,16 @@ func (s *Session) read(ctx context.Context, o fault.Operation, dn string, attrib
 	return values, err
 }
 
-// RootDSE has attributes of a server's rootDSE (MS-ADTS 3.1.1.3.2). Servers that are no
-// domain controllers lack most of them.
-type RootDSE struct {
-	DefaultNamingContext string
-	DNSHostName          string
-	DSServiceName        string
-	HighestCommittedUSN  ad.USN
-	ConfigurationContext string // configurationNamingContext
-	ForestLevel          string // forestFunctionality, a decimal number
-}
-
-// IsDomainController reports whether the server is an Active Directory domain controller,
-// which supports delta syncs by update sequence number.
-func (r RootDSE) IsDomainController() bool {
-	return r.DSServiceName != "" && r.HighestCommittedUSN > 0
-}
-
-// DeletedObjects returns the DN of the container of the naming context's tombstones.
-func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.DefaultNamingContext }
-
-func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
-	values, err := s.Read(ctx, "", "defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName", "highestCommittedUSN")
-	usn, _ := ad.ParseUSN(values.First("highestCommittedUSN"))
-	return RootDSE{
-		DefaultNamingContext: string(values.First("defaultNamingContext")),
-		ConfigurationContext: string(values.First("configurationNamingContext")),
-		ForestLevel:          string(values.First("forestFunctionality")),
-		DNSHostName:          string(values.First("dnsHostName")),
-		DSServiceName:        string(values.First("dsServiceName")),
-		HighestCommittedUSN:  usn,
-	}, err
-}
-
-// InvocationID reads the invocation ID of the domain controller's database. Update
-// sequence numbers are valid only together with it (MS-ADTS 3.1.1.1.9).
-func (s *Session) InvocationID(ctx context.Context) (ad.InvocationID, error) {
-	remedy := "grant the account Read Property on " + printable(s.RootDSE.DSServiceName)
-	operation := s.operation("read", "invocation ID")
-	values, err := s.read(ctx, operation, s.RootDSE.DSServiceName, []string{"invocationId"})
-	if err != nil {
-		err = searchError(operation, err)
-		var failed *fault.Error
-		if errors.As(err, &failed) && errors.Is(err, ErrNoSuchObject) {
-			return ad.InvocationID{}, operation.Failed(failed.Class, failed.Err, remedy)
-		}
-		return ad.InvocationID{}, err
-	}
-	guid, ok := ad.ParseGUID(values.First("invocationId"))
-	if !ok {
-		return ad.InvocationID{}, operation.Failed(fault.Refused, errNoReadAccess, remedy)
-	}
-	return ad.InvocationID(guid), nil
-}
-
 // CanReadDeleted reports whether the account may read tombstones. Without the right, the
-// container is visible without attributes, and a search below it succeeds but finds nothing.
+// container is visible without attributes, or not at all, and a search below it succeeds but
+// finds nothing. Only a refusal by the server means false. Other results, such as busy, are
+// errors: they say nothing about rights.
 func (s *Session) CanReadDeleted(ctx context.Context) (bool, error) {
 	container := s.RootDSE.DeletedObjects()
-	values, err := s.read(ctx, s.operation("read", container), container, []string{"isDeleted"}, ldap.NewControlString(controlShowDeleted, true, ""))
-	if isResult(err) {
-		return false, nil // not even the container is visible
+	operation := s.operation("read", container)
+	values, err := s.read(ctx, operation, container, []string{"isDeleted"}, ldap.NewControlString(controlShowDeleted, true, ""))
+	if isAny(err, ldap.LDAPResultNoSuchObject, ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultUnavailableCriticalExtension) {
+		return false, nil
 	}
-	return len(values) > 0, err
+	return len(values) > 0, searchError(operation, err)
 }

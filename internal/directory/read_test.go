@@ -13,39 +13,15 @@ import (
 	"adconnector/test/fakeldap"
 )
 
-// TestMissingObject checks that Read returns ErrNoSuchObject without a remedy, and InvocationID
-// with one.
+// TestMissingObject checks that Read returns ErrNoSuchObject without a remedy.
 func TestMissingObject(t *testing.T) {
 	t.Parallel()
-	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-		return p.Send(fakeldap.Result(r.ID, ldap.ApplicationSearchResultDone, ldap.LDAPResultNoSuchObject, "CN=Sites", ""))
-	}))
-	session := connect(t, options(server))
-	for _, test := range []struct {
-		name   string
-		object string
-		read   func() error
-		remedy []string
-	}{
-		{"invocation ID", "invocation ID", func() error { _, err := session.InvocationID(t.Context()); return err }, []string{session.RootDSE.DSServiceName}},
-		{"object", "CN=x", func() error { _, err := session.Read(t.Context(), "CN=x", "cn"); return err }, nil},
-	} {
-		err := test.read()
-		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: test.object + " on " + address(server)}, ErrNoSuchObject, test.remedy...)
-		if result := wantResult(t, err, ldap.LDAPResultNoSuchObject); result.matched != "CN=Sites" {
-			t.Errorf("%s: matched DN %q", test.name, result.matched)
-		}
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(refuseSearch(ldap.LDAPResultNoSuchObject)))
+	_, err := connect(t, options(server)).Read(t.Context(), "CN=x", "cn")
+	wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: "CN=x on " + address(server)}, ErrNoSuchObject)
+	if result := wantResult(t, err, ldap.LDAPResultNoSuchObject); result.matched != "CN=Sites" {
+		t.Errorf("matched DN %q", result.matched)
 	}
-}
-
-func TestUnreadableInvocationID(t *testing.T) {
-	t.Parallel()
-	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-		return p.Send(fakeldap.NewEntry(r.Base).Message(r.ID), fakeldap.Done(r.ID, 0))
-	}))
-	session := connect(t, options(server))
-	_, err := session.InvocationID(t.Context())
-	wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "read", Object: "invocation ID on " + address(server)}, errNoReadAccess, session.RootDSE.DSServiceName)
 }
 
 // TestOnProgress checks that new entries, pages, and the end of a search are progress, and that

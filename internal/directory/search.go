@@ -52,7 +52,7 @@ type Search struct {
 	Scope       Scope
 	Filter      string
 	Attributes  []string // the slots of an Entry are in this order
-	ShowDeleted bool     // include tombstones
+	ShowDeleted bool     // include tombstones, and recycled objects if the server offers that
 	// ExtendedDN requests DN values with the GUID and SID of their object (ad.ExtendedDN).
 	// Servers without the control return plain DNs. Entry.DN is always plain.
 	ExtendedDN bool
@@ -63,6 +63,9 @@ const (
 	controlDomainScope = "1.2.840.113556.1.4.1339"
 	// controlShowDeleted includes tombstones (MS-ADTS 3.1.1.3.4.1.14).
 	controlShowDeleted = "1.2.840.113556.1.4.417"
+	// controlShowRecycled includes recycled objects, which the Recycle Bin hides from
+	// controlShowDeleted (MS-ADTS 3.1.1.3.4.1.26).
+	controlShowRecycled = "1.2.840.113556.1.4.2064"
 	// controlExtendedDN requests extended DNs (MS-ADTS 3.1.1.3.4.1.5). Its value
 	// SEQUENCE { INTEGER 0 } selects hexadecimal identifiers.
 	controlExtendedDN   = "1.2.840.113556.1.4.529"
@@ -177,6 +180,9 @@ func (s *Session) pageControls(q Search, cookie []byte) []ldap.Control {
 	controls := []ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")}
 	if q.ShowDeleted {
 		controls = append(controls, ldap.NewControlString(controlShowDeleted, true, ""))
+		if s.RootDSE.ShowRecycled {
+			controls = append(controls, ldap.NewControlString(controlShowRecycled, true, ""))
+		}
 	}
 	if q.ExtendedDN {
 		controls = append(controls, ldap.NewControlString(controlExtendedDN, false, hexExtendedDNOption))

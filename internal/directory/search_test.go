@@ -769,7 +769,7 @@ func TestCampaignHugeEntriesInLittleMemory(t *testing.T) {
 // entries of 16 MB: one entry each, without a copy, and no second entry behind it.
 func TestHugeEntriesInLittleMemory(t *testing.T) {
 	const entries, size, searches = 3, 16_000_000, 2
-	const messageID = 3 // after the bind and the rootDSE
+	const messageID = 4 // after the bind, the rootDSE and the invocation ID
 	message := fakeldap.NewEntry("CN=a", []string{"cn", strings.Repeat("x", size)}).Message(messageID)
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		if r.ID != messageID {

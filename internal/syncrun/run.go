@@ -71,7 +71,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err != nil {
 		return result, err
 	}
-	snapshot, err := r.takeSnapshot(ctx, info, source, session, stored)
+	snapshot, err := r.takeSnapshot(info, source, session, stored)
 	if err != nil {
 		return result, err
 	}

@@ -1,7 +1,6 @@
 package syncrun
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -44,16 +43,14 @@ type Snapshot struct {
 }
 
 // takeSnapshot collects the input of the plan.
-func (r *Runner) takeSnapshot(ctx context.Context, info runInfo, source Source, session *session, stored storedMemberships) (s Snapshot, err error) {
+func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, stored storedMemberships) (s Snapshot, err error) {
 	root := session.RootDSE
 	s = Snapshot{
 		Now: info.start, Full: info.options.Full, ReleaseHeld: info.options.AllowDeletes, FullInterval: r.FullInterval,
 		Posture: source.Posture, Scope: scopeID(r.Search, source, root), HighestUSN: root.HighestCommittedUSN,
 		MembershipsStored: stored.exist, RereadAll: stored.rereadAll,
 	}
-	if s.InvocationID, s.DeltaSupported, err = readInvocationID(ctx, session); err != nil {
-		return s, err
-	}
+	s.InvocationID, s.DeltaSupported = readInvocationID(session)
 	target, err := r.Store.Target()
 	if err != nil {
 		return s, err
@@ -106,19 +103,15 @@ func (r *Runner) addDeltaInput(s *Snapshot) (err error) {
 
 // readInvocationID returns the server's invocation ID. ok is false if the server does not
 // support delta syncs.
-func readInvocationID(ctx context.Context, session *session) (id ad.InvocationID, ok bool, err error) {
+func readInvocationID(session *session) (id ad.InvocationID, ok bool) {
 	if !session.RootDSE.IsDomainController() {
-		return id, false, nil
+		return id, false
 	}
-	id, err = session.InvocationID(ctx)
-	switch {
-	case err == nil:
-		return id, true, nil
-	case ctx.Err() != nil:
-		return id, false, err
+	if err := session.InvocationErr; err != nil {
+		session.log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgInvocationIDUnreadable)
+		return id, false
 	}
-	session.log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgInvocationIDUnreadable)
-	return ad.InvocationID{}, false, nil
+	return session.Controller.InvocationID, true
 }
 
 // scopeID returns an identifier of what is read from a server and how it is mapped.

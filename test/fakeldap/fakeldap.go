@@ -148,6 +148,7 @@ type Request struct {
 	Paged      bool // has a paged results control, which sets PageSize and Cookie
 	PageSize   int64
 	Cookie     []byte
+	Controls   []string // OIDs of all controls
 }
 
 // Operations of a Request.
@@ -204,6 +205,9 @@ func parse(packet *ber.Packet) (r Request, err error) {
 		}
 		if len(packet.Children) > 2 {
 			for _, c := range packet.Children[2].Children {
+				if len(c.Children) > 0 {
+					r.Controls = append(r.Controls, c.Children[0].Data.String())
+				}
 				control, err := ldap.DecodeControl(c)
 				if paging, ok := control.(*ldap.ControlPaging); err == nil && ok {
 					r.Paged, r.Cookie, r.PageSize = true, paging.Cookie, int64(paging.PagingSize)
@@ -251,10 +255,28 @@ func (p *Peer) StartTLS(config *tls.Config) {
 	p.in.Reset(p.conn)
 }
 
-// Directory returns a script that accepts every bind and returns a rootDSE. It calls search for
-// other searches; the function returns false to close the connection.
+// Directory returns a script that accepts every bind and returns a rootDSE, without a readable
+// invocation ID. It calls search for other searches; the function returns false to close the
+// connection.
 func Directory(search func(p *Peer, r Request) bool) func(p *Peer) {
+	return DC1.Script(search)
+}
+
+// Controller is what a domain controller returns about itself.
+type Controller struct {
+	DNSHostName, ServiceName string
+	InvocationID             string     // 16 bytes; "": not readable
+	RootDSE                  [][]string // further attributes, each one a name followed by its values
+	DenyAnonymous            bool       // refuse searches before the bind
+}
+
+// DC1 is the controller of Directory.
+var DC1 = Controller{DNSHostName: "dc1.corp.example.com", ServiceName: "CN=NTDS Settings,CN=DC1"}
+
+// Script returns a script like Directory for this controller.
+func (c Controller) Script(search func(p *Peer, r Request) bool) func(p *Peer) {
 	return func(p *Peer) {
+		bound := false
 		for {
 			r, ok := p.Receive()
 			if !ok {
@@ -262,9 +284,14 @@ func Directory(search func(p *Peer, r Request) bool) func(p *Peer) {
 			}
 			switch {
 			case r.Operation == Bind:
+				bound = true
 				ok = p.Send(Result(r.ID, ldap.ApplicationBindResponse, 0, "", ""))
+			case r.Operation == Search && c.DenyAnonymous && !bound:
+				ok = p.Send(Done(r.ID, ldap.LDAPResultOperationsError))
 			case r.Operation == Search && r.Base == "":
-				ok = p.Send(RootDSE(r.ID), Done(r.ID, 0))
+				ok = p.Send(c.EncodeRootDSE(r.ID), Done(r.ID, 0))
+			case r.ReadsInvocationID():
+				ok = p.Send(c.settings(r.ID), Done(r.ID, 0))
 			case r.Operation == Search && search != nil:
 				ok = search(p, r)
 			default:
@@ -275,6 +302,11 @@ func Directory(search func(p *Peer, r Request) bool) func(p *Peer) {
 			}
 		}
 	}
+}
+
+// ReadsInvocationID reports whether the request reads an invocation ID.
+func (r Request) ReadsInvocationID() bool {
+	return r.Operation == Search && r.Scope == ldap.ScopeBaseObject && len(r.Attributes) == 1 && r.Attributes[0] == "invocationId"
 }
 
 // RefuseBind returns a script that responds to every request with this bind result.

@@ -81,13 +81,24 @@ func (e RawEntry) Message(id int64) []byte {
 }
 
 // RootDSE encodes the rootDSE of a domain controller.
-func RootDSE(id int64) []byte {
-	return NewEntry("",
-		[]string{"dnsHostName", "dc1.corp.example.com"},
-		[]string{"HIGHESTCOMMITTEDUSN", "4711"},
-		[]string{"defaultNamingContext", "DC=corp,DC=example,DC=com"},
-		[]string{"dsServiceName", "CN=NTDS Settings,CN=DC1"},
-	).Message(id)
+func RootDSE(id int64) []byte { return DC1.EncodeRootDSE(id) }
+
+// EncodeRootDSE encodes the rootDSE.
+func (c Controller) EncodeRootDSE(id int64) []byte {
+	return NewEntry("", append([][]string{
+		{"dnsHostName", c.DNSHostName},
+		{"HIGHESTCOMMITTEDUSN", "4711"},
+		{"defaultNamingContext", "DC=corp,DC=example,DC=com"},
+		{"dsServiceName", c.ServiceName},
+	}, c.RootDSE...)...).Message(id)
+}
+
+// settings encodes the object with the invocation ID, or nothing.
+func (c Controller) settings(id int64) []byte {
+	if c.InvocationID == "" {
+		return nil
+	}
+	return NewEntry(c.ServiceName, []string{"invocationId", c.InvocationID}).Message(id)
 }
 
 // Pages returns a search handler that returns these pages, regardless of the requested page

@@ -1,0 +1,215 @@
+package directory
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+)
+
+// Controller identifies a directory server. Servers that are no domain controllers have no
+// ServiceName and no InvocationID.
+type Controller struct {
+	Host         string          `json:"host"`          // name or address that was dialed
+	Address      string          `json:"address"`       // IP:port of the connection
+	DNSHostName  string          `json:"dns_host_name"` // rootDSE attribute
+	ServiceName  string          `json:"service_name"`  // rootDSE attribute dsServiceName
+	InvocationID ad.InvocationID `json:"invocation_id"` // zero: unknown, or not a domain controller
+}
+
+// same reports whether two controllers are the same version of the same database. An unknown
+// invocation ID is not compared.
+func (c Controller) same(other Controller) bool {
+	zero := ad.InvocationID{}
+	if c.InvocationID != zero && other.InvocationID != zero {
+		return c.InvocationID == other.InvocationID
+	}
+	return strings.EqualFold(c.ServiceName, other.ServiceName)
+}
+
+// RootDSE has attributes of a server's rootDSE (MS-ADTS 3.1.1.3.2). Servers that are no
+// domain controllers lack most of them.
+type RootDSE struct {
+	DefaultNamingContext string
+	DNSHostName          string
+	DSServiceName        string
+	HighestCommittedUSN  ad.USN
+	ConfigurationContext string // configurationNamingContext
+	ForestLevel          string // forestFunctionality, a decimal number
+
+	ReadOnly       bool // a read-only domain controller, which lacks some attributes
+	LDS            bool // Active Directory Lightweight Directory Services, which has no domain
+	ShowRecycled   bool // the server offers the show-recycled control
+	Unsynchronized bool // isSynchronized is FALSE: the initial replication is not complete
+}
+
+// Capabilities in the rootDSE (MS-ADTS 3.1.1.3.4.3).
+const (
+	capabilityLDS      = "1.2.840.113556.1.4.1851"
+	capabilityReadOnly = "1.2.840.113556.1.4.1920"
+)
+
+// IsDomainController reports whether the server is an Active Directory domain controller,
+// which supports delta syncs by update sequence number.
+func (r RootDSE) IsDomainController() bool {
+	return r.DSServiceName != "" && r.HighestCommittedUSN > 0
+}
+
+// DeletedObjects returns the DN of the container of the naming context's tombstones.
+func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.DefaultNamingContext }
+
+func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
+	values, err := s.Read(ctx, "", "defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName",
+		"highestCommittedUSN", "isSynchronized", "supportedCapabilities", "supportedControl")
+	usn, _ := ad.ParseUSN(values.First("highestCommittedUSN"))
+	return RootDSE{
+		DefaultNamingContext: string(values.First("defaultNamingContext")),
+		ConfigurationContext: string(values.First("configurationNamingContext")),
+		ForestLevel:          string(values.First("forestFunctionality")),
+		DNSHostName:          string(values.First("dnsHostName")),
+		DSServiceName:        string(values.First("dsServiceName")),
+		HighestCommittedUSN:  usn,
+		ReadOnly:             values.contains("supportedCapabilities", capabilityReadOnly),
+		LDS:                  values.contains("supportedCapabilities", capabilityLDS),
+		ShowRecycled:         values.contains("supportedControl", controlShowRecycled),
+		Unsynchronized:       strings.EqualFold(string(values.First("isSynchronized")), "FALSE"),
+	}, err
+}
+
+// contains reports whether an attribute has a value.
+func (a Attributes) contains(attribute, value string) bool {
+	return slices.ContainsFunc(a[attribute], func(v []byte) bool { return string(v) == value })
+}
+
+// identify reads the rootDSE and the invocation ID. Only a refusal to read the invocation ID
+// is InvocationErr. Any other failure ends the connect: it would make the controller look like
+// another one.
+func (s *Session) identify(ctx context.Context, address net.Addr) (err error) {
+	if s.RootDSE, err = s.readRootDSE(ctx); err != nil {
+		return err
+	}
+	if s.RootDSE.Unsynchronized {
+		return s.options.connectOperation(s.server).Failed(fault.Transient, errUnsynchronized,
+			"wait until its initial replication is complete, or connect to another domain controller")
+	}
+	s.Controller = Controller{Host: s.server.host, Address: address.String(), DNSHostName: s.RootDSE.DNSHostName, ServiceName: s.RootDSE.DSServiceName}
+	if !s.RootDSE.IsDomainController() {
+		return nil
+	}
+	s.Controller.InvocationID, err = s.readInvocationID(ctx)
+	if err != nil && fault.ClassOf(err) == fault.Refused {
+		s.InvocationErr = err
+		return nil
+	}
+	return err
+}
+
+// readInvocationID reads the invocation ID of the domain controller's database. Update
+// sequence numbers are valid only together with it (MS-ADTS 3.1.1.1.9).
+func (s *Session) readInvocationID(ctx context.Context) (ad.InvocationID, error) {
+	remedy := "grant the account Read Property on " + printable(s.RootDSE.DSServiceName)
+	operation := s.operation("read", "invocation ID")
+	values, err := s.read(ctx, operation, s.RootDSE.DSServiceName, []string{"invocationId"})
+	if err != nil {
+		err = searchError(operation, err)
+		var failed *fault.Error
+		if errors.As(err, &failed) && errors.Is(err, ErrNoSuchObject) {
+			return ad.InvocationID{}, operation.Failed(failed.Class, failed.Err, remedy)
+		}
+		return ad.InvocationID{}, err
+	}
+	guid, ok := ad.ParseGUID(values.First("invocationId"))
+	if !ok || guid == (ad.GUID{}) {
+		return ad.InvocationID{}, operation.Failed(fault.Refused, errNoReadAccess, remedy)
+	}
+	return ad.InvocationID(guid), nil
+}
+
+const (
+	// maxControllers limits the controllers of a domain. The largest documented domains have
+	// about 1200.
+	maxControllers = 10_000
+
+	classReadOnly = "nTDSDSARO"
+)
+
+// DomainController is a domain controller as the configuration partition describes it.
+type DomainController struct {
+	Host         string          // DNS name; "": not readable
+	InvocationID ad.InvocationID // zero: not readable
+	ReadOnly     bool
+}
+
+// DomainControllers returns the controllers of the session's domain, from the configuration
+// partition. It fails if the session's own controller is not among them: then the account
+// cannot read the others either, and their absence means nothing.
+func (s *Session) DomainControllers(ctx context.Context) ([]DomainController, error) {
+	sites := "CN=Sites," + s.RootDSE.ConfigurationContext
+	operation := s.operation("read", "domain controllers below "+sites)
+	if !s.RootDSE.IsDomainController() || s.RootDSE.ConfigurationContext == "" {
+		return nil, operation.Failed(fault.Refused, errNoDomainController, "connect to a domain controller")
+	}
+	hosts := map[string]string{}
+	collectHosts := func(entry *ad.Entry) error {
+		hosts[strings.ToLower(string(entry.DN))] = string(entry.First(0))
+		return boundControllers(operation, len(hosts))
+	}
+	if _, err := s.Search(ctx, Search{Base: sites, Scope: Subtree, Filter: "(objectClass=server)", Attributes: []string{"dNSHostName"}}, collectHosts); err != nil {
+		return nil, err
+	}
+	var list []DomainController
+	settings, own := 0, false
+	search := Search{
+		Base: sites, Scope: Subtree, Filter: "(|(objectClass=nTDSDSA)(objectClass=" + classReadOnly + "))",
+		Attributes: []string{"objectClass", "invocationId", "msDS-HasMasterNCs", "hasMasterNCs", "msDS-hasFullReplicaNCs"},
+	}
+	_, err := s.Search(ctx, search, func(entry *ad.Entry) error {
+		settings++
+		if hasNamingContext(entry.Values[2:], s.RootDSE.DefaultNamingContext) {
+			_, parent, _ := strings.Cut(strings.ToLower(string(entry.DN)), ",")
+			id, _ := ad.ParseGUID(entry.First(1))
+			readOnly := slices.ContainsFunc(entry.Values[0], func(class []byte) bool { return strings.EqualFold(string(class), classReadOnly) })
+			list = append(list, DomainController{Host: hosts[parent], InvocationID: ad.InvocationID(id), ReadOnly: readOnly})
+			own = own || strings.EqualFold(string(entry.DN), s.RootDSE.DSServiceName)
+		}
+		return boundControllers(operation, settings)
+	})
+	if err == nil && !own {
+		err = operation.Failed(fault.Refused, errNoReadAccess, "grant the account read access to "+printable(sites))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// hasNamingContext reports whether one of the attributes names the naming context. Full
+// replicas are those of read-only controllers. hasPartialReplicaNCs is not among them: a
+// global catalog has such replicas of other domains.
+func hasNamingContext(attributes [][][]byte, context string) bool {
+	for _, values := range attributes {
+		if slices.ContainsFunc(values, func(dn []byte) bool { return strings.EqualFold(string(dn), context) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func boundControllers(operation fault.Operation, n int) error {
+	if n > maxControllers {
+		return operation.Failed(fault.Incomplete, errTooManyEntries, serverRemedy)
+	}
+	return nil
+}
+
+// isAny reports whether err is a result with one of these codes.
+func isAny(err error, codes ...uint16) bool {
+	var result *ldap.Error
+	return errors.As(err, &result) && slices.Contains(codes, result.ResultCode)
+}
