@@ -1,6 +1,7 @@
 package syncrun
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -472,21 +473,18 @@ func (e *env) expectPosture(dn, key string, want ...string) {
 	}
 }
 
-// newReplica starts a second controller of the same domain, with other USNs and another
-// invocation ID. An object added to both has the same GUID and SID on both. The test
-// replicates changes itself.
+// newReplica starts another controller of the same domain, by default dc2. It has other USNs
+// and another invocation ID. Objects that are added to both in the same order have the same
+// GUIDs and SIDs. The test replicates changes itself.
 func (e *env) newReplica(o domaincontroller.Options) *testenv.Directory {
 	e.t.Helper()
-	o.Now = e.clock.Now
+	o.Now, o.Name = e.clock.Now, cmp.Or(o.Name, "dc2")
 	other := testenv.NewDirectory(e.t, o)
+	e.must(e.AddPeer(other.Server))
+	e.must(other.AddPeer(e.Server))
 	addUnits(other)
-	dummy := "CN=dummy,CN=Users," + e.Base()
-	e.AddUser(dummy)
-	e.Restore(domaincontroller.Restoration{})
-	other.Restore(domaincontroller.Restoration{})
-	other.AddUser(dummy)
-	for range 1000 {
-		other.Must(other.Modify(dummy, "title", "x"))
+	for range 5 {
+		exceedOverlap(other)
 	}
 	return other
 }

@@ -163,7 +163,7 @@ func rootDSE(t *testing.T, c Controller, conn *ldap.Conn) {
 				t.Errorf("%s: no %s in %s", name, value, attribute)
 			}
 		}
-		for _, control := range []string{oidShowDeleted, oidDomainScope} {
+		for _, control := range []string{oidShowDeleted, oidShowRecycled, oidDomainScope} {
 			if !slices.Contains(root.GetAttributeValues("supportedControl"), control) {
 				t.Errorf("%s: no %s in supportedControl", name, control)
 			}
@@ -175,6 +175,20 @@ func rootDSE(t *testing.T, c Controller, conn *ldap.Conn) {
 	settings := read(conn, read(conn, "", "dsServiceName").GetAttributeValue("dsServiceName"), "invocationId", "objectClass", "options")
 	if id := settings.GetRawAttributeValue("invocationId"); len(id) != 16 || !slices.Contains(settings.GetAttributeValues("objectClass"), "nTDSDSA") {
 		t.Errorf("NTDS Settings: %v", settings.Attributes)
+	}
+	// The controllers of the domain.
+	found, err := conn.Search(ldap.NewSearchRequest("CN=Sites,CN=Configuration,"+c.Base, ldap.ScopeWholeSubtree, 0, 0, 0, false,
+		"(&(objectClass=nTDSDSA)(msDS-HasMasterNCs="+c.Base+")(hasMasterNCs="+c.Base+"))", []string{"invocationId", "msDS-HasMasterNCs"}, []ldap.Control{domainScope}))
+	must(t, err)
+	if len(found.Entries) != 1 || found.Entries[0].GetAttributeValue("invocationId") != settings.GetAttributeValue("invocationId") {
+		t.Fatalf("controllers: %v", found.Entries)
+	}
+	if contexts := found.Entries[0].GetEqualFoldAttributeValues("msDS-HasMasterNCs"); !slices.Contains(contexts, "CN=Configuration,"+c.Base) {
+		t.Errorf("msDS-HasMasterNCs: %q", contexts)
+	}
+	_, server, _ := strings.Cut(found.Entries[0].DN, ",")
+	if host := read(conn, server, "dNSHostName").GetAttributeValue("dNSHostName"); !strings.EqualFold(host, "dc1.corp.example.com") {
+		t.Errorf("host of %s: %q", server, host)
 	}
 }
 

@@ -7,16 +7,18 @@ const (
 	one     = ldap.ScopeSingleLevel
 	subtree = ldap.ScopeWholeSubtree
 
-	oidShowDeleted = "1.2.840.113556.1.4.417"
-	oidDomainScope = "1.2.840.113556.1.4.1339"
-	bitAnd         = ":1.2.840.113556.1.4.803:"
-	bitOr          = ":1.2.840.113556.1.4.804:"
-	inChain        = ":1.2.840.113556.1.4.1941:"
+	oidShowDeleted  = "1.2.840.113556.1.4.417"
+	oidShowRecycled = "1.2.840.113556.1.4.2064"
+	oidDomainScope  = "1.2.840.113556.1.4.1339"
+	bitAnd          = ":1.2.840.113556.1.4.803:"
+	bitOr           = ":1.2.840.113556.1.4.804:"
+	inChain         = ":1.2.840.113556.1.4.1941:"
 )
 
 var (
-	showDeleted = ldap.NewControlString(oidShowDeleted, true, "")
-	domainScope = ldap.NewControlString(oidDomainScope, false, "")
+	showDeleted  = ldap.NewControlString(oidShowDeleted, true, "")
+	showRecycled = ldap.NewControlString(oidShowRecycled, true, "")
+	domainScope  = ldap.NewControlString(oidDomainScope, false, "")
 )
 
 func names(all ...string) answer { return answer{names: all} }
@@ -179,6 +181,8 @@ var searches = []searchCase{
 		}}},
 	{name: "deleted/changes", base: "{deleted}", scope: subtree, filter: "(&(isDeleted=TRUE)(uSNChanged>={Team.usn})(sAMAccountName=tablegone))", attributes: []string{"isDeleted"}, controls: []ldap.Control{showDeleted, domainScope},
 		withoutRight: another(names()), want: answer{values: map[string][]string{"isDeleted": {"TRUE"}}}},
+	{name: "deleted/with recycled objects", base: "{deleted}", scope: one, filter: "(&(isDeleted=TRUE)(sAMAccountName=tablegone))", attributes: []string{"isDeleted"},
+		controls: []ldap.Control{showDeleted, showRecycled, domainScope}, withoutRight: another(names()), want: answer{values: map[string][]string{"isDeleted": {"TRUE"}}}},
 	{name: "deleted/not at the former place", scope: subtree, filter: "(sAMAccountName=tablegone)", controls: []ldap.Control{showDeleted}, want: names()},
 }
 

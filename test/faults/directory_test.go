@@ -8,7 +8,6 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
-	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 	"adconnector/test/testenv"
@@ -141,8 +140,11 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	options := environmentOptions{users: 300, groups: 20}
 	e := newEnvironment(t, options)
-	second := testenv.NewDirectory(t, e.directoryOptions(options, e.Password))
-	second.Restore(domaincontroller.Restoration{}) // gives it an invocation ID of its own
+	secondOptions := e.directoryOptions(options, e.Password)
+	secondOptions.Name = "dc2"
+	second := testenv.NewDirectory(t, secondOptions)
+	must(t, e.AddPeer(second.Server))
+	must(t, second.AddPeer(e.Server))
 	secondRelay := newRelayAt(t, fmt.Sprintf("127.0.0.2:%d", e.relay.port), fmt.Sprintf("127.0.0.1:%d", second.Port))
 	store, err := noSync.Open(t.TempDir())
 	must(t, err)

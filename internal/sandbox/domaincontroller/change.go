@@ -1,6 +1,7 @@
 package domaincontroller
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -86,7 +87,8 @@ func (d *Server) export(o *object, now time.Time, attributes []*attributeType) O
 }
 
 // Add creates an object in an existing container. It requires objectClass. Other
-// attributes that accounts and groups require have defaults.
+// attributes that accounts and groups require have defaults. A replica of an object of
+// another controller has that one's objectGUID, objectSid and whenCreated.
 func (d *Server) Add(o Object) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -99,7 +101,11 @@ func (d *Server) Add(o Object) error {
 	}
 	members := added.members
 	added.members = nil
-	d.insert(added, d.options.Now())
+	created := d.options.Now()
+	if added.created != 0 {
+		created = time.Unix(added.created, 0)
+	}
+	d.insert(added, created)
 	setMembers(added, members)
 	return nil
 }
@@ -120,14 +126,18 @@ func (d *Server) newObject(o Object) (*object, error) {
 	}
 	setDefaults(added)
 	for _, attribute := range slices.Sorted(maps.Keys(o.Attributes)) {
-		if attribute == "objectClass" {
+		if attribute == "objectClass" || slices.Contains(replicatedIdentity, attribute) {
 			continue
 		}
 		if err := d.setAttribute(added, attribute, o.Attributes[attribute]); err != nil {
 			return nil, err
 		}
 	}
+	if err := d.setIdentity(added, o); err != nil {
+		return nil, err
+	}
 	switch {
+	case added.sid != "":
 	case added.class.SAMAccountType != "":
 		d.assignSID(added)
 	case added.class.Name == "foreignSecurityPrincipal":
@@ -137,6 +147,37 @@ func (d *Server) newObject(o Object) (*object, error) {
 		}
 	}
 	return added, nil
+}
+
+// replicatedIdentity are the attributes that only a replica of an object is added with.
+var replicatedIdentity = []string{"objectGUID", "objectSid", "whenCreated"}
+
+// setIdentity sets the replicated identity of a new object, as far as it is given.
+func (d *Server) setIdentity(added *object, o Object) error {
+	if raw := o.First("objectGUID"); raw != "" {
+		guid, ok := ad.ParseGUID([]byte(raw))
+		if !ok || d.byGUID[guid] != nil {
+			return fmt.Errorf("objectGUID %x is invalid or exists", raw)
+		}
+		added.guid = guid
+	}
+	if sid := o.First("objectSid"); sid != "" {
+		template := d.accountSID(0)
+		domain := len(template) - 4
+		if len(sid) != len(template) || sid[:domain] != template[:domain] {
+			return fmt.Errorf("objectSid %x is not of this domain", sid)
+		}
+		added.sid = sid
+		d.nextRID = max(d.nextRID, binary.LittleEndian.Uint32([]byte(sid[domain:]))+1)
+	}
+	if created := o.First("whenCreated"); created != "" {
+		at, err := time.Parse(generalizedTime, created)
+		if err != nil {
+			return fmt.Errorf("whenCreated: %w", err)
+		}
+		added.created = at.Unix()
+	}
+	return nil
 }
 
 // locateNew returns the container and the RDN of a new DN.
@@ -193,7 +234,9 @@ func (d *Server) assignSID(o *object) {
 
 // insert adds a complete object to the directory.
 func (d *Server) insert(o *object, created time.Time) {
-	o.guid = d.newGUID()
+	if o.guid == (ad.GUID{}) {
+		o.guid = newGUID(d.random)
+	}
 	o.created = created.Unix()
 	o.attach(o.parent)
 	d.objects = append(d.objects, o)
@@ -471,29 +514,4 @@ func (d *Server) Undelete(guid ad.GUID) error {
 	}
 	d.recordChange(o)
 	return nil
-}
-
-// Restoration describes a restore of the domain controller.
-type Restoration struct {
-	// USNRollback is the decrease of the highest update sequence number. Objects with a
-	// higher number keep their content and get the new highest number.
-	USNRollback ad.USN
-	// SameInvocation keeps the invocation ID. A snapshot of a virtual machine does that, and
-	// a supported restore never.
-	SameInvocation bool
-}
-
-// Restore simulates a restore from a backup.
-func (d *Server) Restore(r Restoration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !r.SameInvocation {
-		d.invocationID = d.newGUID()
-	}
-	d.highest = max(1, d.highest-r.USNRollback)
-	for _, o := range d.objects {
-		o.usnChanged = min(o.usnChanged, d.highest)
-		o.usnCreated = min(o.usnCreated, d.highest)
-	}
-	d.recordChange(d.settings)
 }

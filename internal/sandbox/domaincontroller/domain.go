@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
 )
 
 const domainAge = 9 * 365 * 24 * time.Hour
@@ -48,13 +50,9 @@ func (d *Server) createDomain() {
 	setMembers(child(builtin, "Administrators"), []*object{child(users, "Administrator"), child(users, "Domain Admins")})
 	setMembers(child(builtin, "Users"), []*object{child(users, "Domain Users")})
 
-	controller := d.createWellKnown(controllers, "computer", wellKnownObject{Name: "DC1", Kind: "532480", Description: "Domain controller"}, d.accountSID(1000), created)
-	controller.set("dNSHostName", hostName)
-	controller.set("sAMAccountName", "DC1$")
-	controller.set("operatingSystem", "Windows Server 2022 Standard")
-	controller.set("operatingSystemVersion", "10.0 (20348)")
-	controller.set("primaryGroupID", "516")
 	d.createConfiguration(created)
+	d.identity = d.newIdentity()
+	d.settings = d.createController(controllers, d.identity, created)
 }
 
 // createRoot creates the object of the domain with its password policy.
@@ -63,7 +61,7 @@ func (d *Server) createRoot(created time.Time) {
 	if err != nil {
 		panic(err) // it is a constant
 	}
-	d.root = &object{class: classByName("domainDNS"), partition: true, sid: d.domainSID, created: created.Unix(), guid: d.newGUID()}
+	d.root = &object{class: classByName("domainDNS"), partition: true, sid: d.domainSID, created: created.Unix(), guid: newGUID(d.random)}
 	for _, part := range dn.RDNs {
 		d.suffix = append(d.suffix, newRDN(part))
 	}
@@ -95,10 +93,7 @@ func (d *Server) createConfiguration(created time.Time) {
 	}
 	configuration := create(d.root, "configuration", "Configuration")
 	configuration.partition = true
-	server := create(configuration, "sitesContainer", "Sites", "site", "Default-First-Site-Name", "serversContainer", "Servers", "server", "DC1")
-	server.set("dNSHostName", hostName)
-	d.settings = create(server, "nTDSDSA", "NTDS Settings")
-	d.settings.set("options", "1") // global catalog
+	d.servers = create(configuration, "sitesContainer", "Sites", "site", "Default-First-Site-Name", "serversContainer", "Servers")
 	recycleBin := create(configuration, "container", "Services", "container", "Windows NT", "container", "Directory Service",
 		"container", "Optional Features", "msDS-OptionalFeature", "Recycle Bin Feature")
 	recycleBin.set("msDS-OptionalFeatureGUID", // a constant (MS-ADTS 3.1.1.9.1)
@@ -107,14 +102,19 @@ func (d *Server) createConfiguration(created time.Time) {
 
 // create creates an object without attributes of its own.
 func (d *Server) create(parent *object, className, name string, created time.Time) *object {
-	o := &object{class: classByName(className), parent: parent}
+	return d.createWithGUID(parent, className, name, ad.GUID{}, created)
+}
+
+// createWithGUID is create with a GUID. The zero GUID stands for a new one.
+func (d *Server) createWithGUID(parent *object, className, name string, guid ad.GUID, created time.Time) *object {
+	o := &object{class: classByName(className), parent: parent, guid: guid}
 	o.rdn = rdn{o.class.RDNAttribute, name}
 	d.insert(o, created)
 	return o
 }
 
 func (d *Server) createWellKnown(parent *object, className string, w wellKnownObject, sid string, created time.Time) *object {
-	o := &object{class: classByName(className), parent: parent, sid: sid, rdn: rdn{"CN", w.Name}}
+	o := &object{class: classByName(className), parent: parent, sid: sid, guid: w.guid, rdn: rdn{"CN", w.Name}}
 	setDefaults(o)
 	o.set("description", w.Description)
 	o.set("systemFlags", "-1946157056") // administrators cannot delete, rename or move it

@@ -64,11 +64,12 @@ type control struct {
 
 // Supported controls. The server accepts ManageDsaIT and ignores it.
 const (
-	controlPaging      = "1.2.840.113556.1.4.319"
-	controlShowDeleted = "1.2.840.113556.1.4.417"
-	controlDomainScope = "1.2.840.113556.1.4.1339"
-	controlManageDSAIT = "2.16.840.1.113730.3.4.2"
-	controlExtendedDN  = "1.2.840.113556.1.4.529"
+	controlPaging       = "1.2.840.113556.1.4.319"
+	controlShowDeleted  = "1.2.840.113556.1.4.417"
+	controlShowRecycled = "1.2.840.113556.1.4.2064" // without the Recycle Bin, the same as controlShowDeleted
+	controlDomainScope  = "1.2.840.113556.1.4.1339"
+	controlManageDSAIT  = "2.16.840.1.113730.3.4.2"
+	controlExtendedDN   = "1.2.840.113556.1.4.529"
 )
 
 func readRequest(from io.Reader) (request, error) {

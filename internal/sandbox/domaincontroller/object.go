@@ -128,10 +128,6 @@ func (d *Server) computedValue(o *object, name string, now time.Time) (value str
 		if o.deleted {
 			return "TRUE", true
 		}
-	case "invocationId":
-		if o == d.settings {
-			return string(d.invocationID[:]), true
-		}
 	case "canonicalName":
 		return d.canonicalName(o), true
 	case "msDS-ResultantPSO":
@@ -216,8 +212,10 @@ func fileTime(t time.Time) int64 {
 
 func formatFileTime(t time.Time) string { return strconv.FormatInt(fileTime(t), 10) }
 
+const generalizedTime = "20060102150405.0Z"
+
 func formatGeneralizedTime(unix int64) string {
-	return time.Unix(unix, 0).UTC().Format("20060102150405.0Z")
+	return time.Unix(unix, 0).UTC().Format(generalizedTime)
 }
 
 // newSID returns a binary SID of the NT authority.

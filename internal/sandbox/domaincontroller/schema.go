@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"strings"
 	"sync"
+
+	"adconnector/internal/ad"
 )
 
 // syntax is the syntax of an attribute (MS-ADTS 3.1.1.3.1.1).
@@ -56,6 +58,8 @@ type wellKnownObject struct {
 	RID         uint32
 	Kind        string // groupType, or userAccountControl
 	Description string
+
+	guid ad.GUID // zero: a new one
 }
 
 // schema is the attributes that objects can have, the classes, and the well-known objects.

@@ -70,7 +70,7 @@ func (c *connection) parseSearch(r request) search {
 		base: r.part(partBase).text(), scope: r.part(partScope).number(), typesOnly: r.part(partTypesOnly).flag(), filter: r.part(partFilter),
 		limit: maxPageSize, now: c.server.options.Now(),
 		malformed:   len(r.operation.children) <= partAttributes,
-		showDeleted: r.has(controlShowDeleted), domainScope: r.has(controlDomainScope),
+		showDeleted: r.has(controlShowDeleted) || r.has(controlShowRecycled), domainScope: r.has(controlDomainScope),
 	}
 	names := make([]string, 0, len(r.part(partAttributes).children))
 	for _, name := range r.part(partAttributes).children {
@@ -81,7 +81,7 @@ func (c *connection) parseSearch(r request) search {
 	s.readsDeleted = s.showDeleted && c.account != nil && c.account == c.server.service && c.server.options.ReadsDeleted
 	for _, control := range r.controls {
 		switch control.oid {
-		case controlShowDeleted, controlDomainScope, controlManageDSAIT:
+		case controlShowDeleted, controlShowRecycled, controlDomainScope, controlManageDSAIT:
 		case controlExtendedDN:
 			s.dnForm = parseDNForm(control.value)
 		case controlPaging:

@@ -6,7 +6,8 @@
 // methods of Server do.
 //
 // It implements no more of LDAP than that. It accepts simple binds only, its
-// continuation references lead to no server, and it does not replicate.
+// continuation references lead to no server, and it does not replicate: controllers of one
+// domain know each other by AddPeer, and the caller applies each change to each of them.
 package domaincontroller
 
 import (
@@ -25,6 +26,10 @@ import (
 
 // Options describe the content of the directory and the account that may read it.
 type Options struct {
+	// Name is the host name of the controller in the domain. Controllers of one domain have
+	// equal seeds and different names. They generate equal identifiers, except for
+	// their own objects and invocation IDs. Default: dc1.
+	Name          string
 	Users, Groups int    // generated, besides the built-in ones
 	Seed          uint64 // equal seeds generate equal directories, with times relative to Now
 
@@ -49,6 +54,7 @@ type Server struct {
 	root         *object // the domain
 	suffix       []rdn   // the DN of the domain
 	deleted      *object // its Deleted Objects container
+	servers      *object // container of the objects of the domain controllers
 	settings     *object // NTDS Settings of this domain controller
 	policies     *object // Password Settings Container
 	objects      []*object
@@ -57,10 +63,12 @@ type Server struct {
 	passwords    map[*object]string
 	service      *object // the account of Options.BindDN
 	highest      ad.USN
+	identity     controller
 	invocationID ad.GUID // of the database that assigned the update sequence numbers
 	domainSID    string
 	nextRID      uint32
-	random       *rand.Rand
+	random       *rand.Rand // for what the controllers of the domain have in common
+	ownRandom    *rand.Rand // for what only this one has
 
 	countersMu sync.Mutex
 	counters   Counters
@@ -71,7 +79,7 @@ const (
 	domainName  = "corp.example.com"
 	domainDN    = "DC=corp,DC=example,DC=com"
 	netBIOSName = "CORP"
-	hostName    = "dc1." + domainName
+	defaultName = "dc1"
 )
 
 const (
@@ -85,6 +93,7 @@ func New(options Options) *Server {
 	if options.Now == nil {
 		options.Now = time.Now
 	}
+	options.Name = cmp.Or(options.Name, defaultName)
 	options.BindDN = cmp.Or(options.BindDN, "CN=svc-qualys,OU=Service,"+domainDN)
 	d := &Server{
 		options:     options,
@@ -94,9 +103,10 @@ func New(options Options) *Server {
 		highest:     firstUSN,
 		nextRID:     firstRID,
 		random:      rand.New(rand.NewPCG(options.Seed, 0x6469726563746f72)),
+		ownRandom:   rand.New(rand.NewPCG(options.Seed, hashName(options.Name))),
 	}
-	d.certificate, d.tls = newCertificate(hostName, domainName)
-	d.invocationID = d.newGUID()
+	d.certificate, d.tls = newCertificate(hostName(options.Name), domainName)
+	d.invocationID = newGUID(d.ownRandom)
 	d.domainSID = newSID(21, d.random.Uint32(), d.random.Uint32(), d.random.Uint32())
 	d.createDomain()
 	if err := d.createServiceAccount(); err != nil {
@@ -112,10 +122,10 @@ func (d *Server) Base() string { return d.root.dn() }
 // BindDN returns the DN of the account that can bind.
 func (d *Server) BindDN() string { return d.options.BindDN }
 
-func (d *Server) newGUID() ad.GUID {
+func newGUID(random *rand.Rand) ad.GUID {
 	var guid ad.GUID
 	for i := range guid {
-		guid[i] = byte(d.random.Uint32())
+		guid[i] = byte(random.Uint32())
 	}
 	guid[7] = guid[7]&0x0f | 0x40 // version 4; this field is little-endian
 	guid[8] = guid[8]&0x3f | 0x80

@@ -1,0 +1,113 @@
+package domaincontroller
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"adconnector/internal/ad"
+)
+
+// controller is the identity of a domain controller in the directory. It has three objects:
+// a computer, a server below CN=Sites, and the NTDS Settings below that.
+type controller struct {
+	name                       string
+	computer, server, settings ad.GUID
+	sid                        string // of the computer
+	invocationID               ad.GUID
+}
+
+func hostName(name string) string { return name + "." + domainName }
+
+func hashName(name string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // never fails
+	return h.Sum64()
+}
+
+const firstControllerRID = 1000 // of the computer that becomes the first domain controller
+
+// newIdentity returns the identity of this controller. The RIDs of further controllers are not
+// from the pool of firstRID, so that the controllers assign equal SIDs.
+func (d *Server) newIdentity() controller {
+	c := controller{name: d.options.Name, computer: newGUID(d.ownRandom), server: newGUID(d.ownRandom), settings: newGUID(d.ownRandom), invocationID: d.invocationID}
+	rid := uint32(firstControllerRID)
+	if c.name != defaultName {
+		rid = 1<<30 + d.ownRandom.Uint32N(1<<29)
+	}
+	c.sid = d.accountSID(rid)
+	return c
+}
+
+// createController creates the objects of a domain controller, as far as they do not exist.
+// It returns the NTDS Settings.
+func (d *Server) createController(computers *object, c controller, created time.Time) *object {
+	name := strings.ToUpper(c.name)
+	if computers.children[rdn{"CN", name}.key()] == nil {
+		w := wellKnownObject{Name: name, Kind: "532480", Description: "Domain controller", guid: c.computer}
+		computer := d.createWellKnown(computers, "computer", w, c.sid, created)
+		computer.set("dNSHostName", hostName(c.name))
+		computer.set("sAMAccountName", name+"$")
+		computer.set("operatingSystem", "Windows Server 2022 Standard")
+		computer.set("operatingSystemVersion", "10.0 (20348)")
+		computer.set("primaryGroupID", "516")
+	}
+	server := d.servers.children[rdn{"CN", name}.key()]
+	if server == nil {
+		server = d.createWithGUID(d.servers, "server", name, c.server, created)
+		server.set("dNSHostName", hostName(c.name))
+	}
+	settings := server.children[rdn{"CN", "NTDS Settings"}.key()]
+	if settings == nil {
+		settings = d.createWithGUID(server, "nTDSDSA", "NTDS Settings", c.settings, created)
+	}
+	configuration := "CN=Configuration," + domainDN
+	contexts := []string{domainDN, configuration, "CN=Schema," + configuration}
+	settings.set("msDS-hasMasterNCs", contexts...)
+	settings.set("hasMasterNCs", contexts...)
+	settings.set("invocationId", string(c.invocationID[:]))
+	settings.set("options", "1") // global catalog
+	return settings
+}
+
+// controller returns the present identity of this controller.
+func (d *Server) controller() controller {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	c := d.identity
+	c.invocationID = d.invocationID
+	return c
+}
+
+// AddPeer lists another controller of the domain in this directory. If it is listed, AddPeer
+// updates its invocation ID.
+func (d *Server) AddPeer(other *Server) error {
+	c := other.controller()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if strings.EqualFold(c.name, d.options.Name) {
+		return fmt.Errorf("add controller %s: it has the name of this one", c.name)
+	}
+	computers := d.root.children[rdn{"OU", "Domain Controllers"}.key()]
+	d.recordChange(d.createController(computers, c, d.options.Now().Add(-domainAge)))
+	return nil
+}
+
+// RemovePeer removes the NTDS Settings of another controller, as its demotion does. Its
+// computer and its server object stay.
+func (d *Server) RemovePeer(other *Server) error {
+	c := other.controller()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	settings := d.byGUID[c.settings]
+	if settings == nil || settings == d.settings {
+		return fmt.Errorf("remove controller %s: it is not listed", c.name)
+	}
+	settings.detach()
+	delete(d.byGUID, c.settings)
+	d.objects = slices.DeleteFunc(d.objects, func(o *object) bool { return o == settings })
+	d.highest++
+	return nil
+}
