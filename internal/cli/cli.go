@@ -33,7 +33,7 @@ const (
 	exitUsage       = 2 // bad configuration or bad usage
 	exitRefused     = 3
 	exitLocked      = 4
-	exitHeld        = 5 // delivered everything except deletions, which the guard holds
+	exitHeld        = 5 // delivered everything except deletions, which are held or undecided
 	exitRejected    = 6
 	exitInterrupted = 130
 )

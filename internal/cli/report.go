@@ -68,28 +68,42 @@ func newReport(out io.Writer, asJSON bool) *report {
 
 // plannedAsset is an asset that a dry run would send.
 type plannedAsset struct {
-	Action string `json:"action"` // send, delete, hold
-	Kind   string `json:"kind"`
-	GUID   string `json:"guid"`
-	SID    string `json:"sid"`
-	Name   string `json:"name,omitempty"`
+	Action string                `json:"action"` // send, delete, hold, undecided
+	Kind   string                `json:"kind"`
+	GUID   string                `json:"guid"`
+	SID    string                `json:"sid"`
+	Name   string                `json:"name,omitempty"`
+	Reason state.UndecidedReason `json:"reason,omitempty"` // of an undecided deletion
 }
 
 func (r *report) addAsset(asset identity.Asset, held bool) {
-	o := plannedAsset{"send", asset.Kind.String(), asset.GUID.String(), asset.SID.String(), string(asset.Name)}
+	o := plannedAsset{Action: "send", Kind: asset.Kind.String(), GUID: asset.GUID.String(), SID: asset.SID.String(), Name: string(asset.Name)}
 	switch {
 	case held:
 		o.Action = "hold"
 	case asset.Deleted:
 		o.Action = "delete"
 	}
+	r.add(o)
+}
+
+func (r *report) addUndecided(object identity.Object, reason state.UndecidedReason) {
+	r.add(plannedAsset{"undecided", object.Kind.String(), object.GUID.String(), object.SID.String(), object.Name, reason})
+}
+
+// add writes an asset.
+func (r *report) add(o plannedAsset) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
 		return
 	}
 	if !r.json {
-		_, r.err = fmt.Fprintf(r.out, "%-6s %-5s %s %s %q\n", o.Action, o.Kind, o.GUID, o.SID, o.Name)
+		line := fmt.Sprintf("%-6s %-5s %s %s %q", o.Action, o.Kind, o.GUID, o.SID, o.Name)
+		if o.Reason != "" {
+			line += ": " + string(o.Reason)
+		}
+		_, r.err = fmt.Fprintln(r.out, line)
 		return
 	}
 	encoded, err := json.Marshal(o)
@@ -133,9 +147,13 @@ func (r *report) finish(run state.Run, dryRun bool) error {
 		_, _ = r.out.Write(append(encoded, '\n'))
 		return r.out.Flush() // also returns the error of an earlier write
 	}
-	sent := fmt.Sprintf("%d uploaded, %d deleted, %d deletions held, %d rejected", run.Uploaded, run.Deleted, run.Held, run.Rejected)
+	undecided := ""
+	if run.Undecided > 0 {
+		undecided = fmt.Sprintf(", %d deletions undecided", run.Undecided)
+	}
+	sent := fmt.Sprintf("%d uploaded, %d deleted, %d deletions held%s, %d rejected", run.Uploaded, run.Deleted, run.Held, undecided, run.Rejected)
 	if dryRun {
-		sent = fmt.Sprintf("%d deletions would be held, nothing sent (dry run)", run.Held)
+		sent = fmt.Sprintf("%d deletions would be held%s, nothing sent (dry run)", run.Held, undecided)
 	}
 	if run.Skipped > 0 {
 		sent += fmt.Sprintf(", %d skipped", run.Skipped)

@@ -18,10 +18,10 @@ import (
 func (p *program) statusCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "status",
-		Short: "Show the connector state, the last runs, held deletions, and rejections",
-		Long: `Show the connector state, the last runs, held deletions, and rejections. They come
-from the running daemon (service.admin.address) or, if there is none, from the state
-file.`,
+		Short: "Show the state, the last runs, held and undecided deletions, rejections",
+		Long: `Show the connector state, the last runs, held and undecided deletions, and
+rejections. They come from the running daemon (service.admin.address) or, if there
+is none, from the state file.`,
 		Example: `  # Of the daemon in a container
   docker exec adconnector adconnector status
 

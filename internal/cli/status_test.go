@@ -17,7 +17,7 @@ func TestStatusWithoutStateFile(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	r := decode[status.Report](t, s.invoke(t, "status", "--output", "json"))
-	if r.From != status.FromFile || r.State != "" || r.Runs == nil || r.Rejections == nil || r.HeldDeletions == nil {
+	if r.From != status.FromFile || r.State != "" || r.Runs == nil || r.Rejections == nil || r.HeldDeletions == nil || r.UndecidedDeletions == nil || r.UndecidedReasons == nil {
 		t.Errorf("%+v", r)
 	}
 	if o := s.invoke(t, "status", "--output", "xml"); o.Code != exitUsage {

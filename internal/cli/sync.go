@@ -21,11 +21,15 @@ stop the daemon first. --dry-run locks it too, but does not change it.
 If a run would delete more objects than sync.max-deletes or sync.max-deletes-percent
 allow, or a full sync reads nothing, all its deletions are held. Later deletions are
 held too while some are. Review them with --dry-run. If they are correct,
---allow-deletes releases them.`,
+--allow-deletes releases them.
+
+If nothing proves that a missing object was deleted, its deletion is undecided, and
+the object is not sent as deleted. The log and the command status show the reasons
+and what resolves them.`,
 		Example: `  # One run, with its result as JSON
   adconnector sync --env-file ad.env --output json
 
-  # List what would be sent, deleted and held
+  # List what would be sent, deleted and held, and what is undecided
   adconnector sync --env-file ad.env --dry-run
 
   # Release held deletions after a review
@@ -73,7 +77,7 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	report := newReport(p.stdout, p.output == "json")
 	hideProgress := func() {}
 	if options.DryRun {
-		options.Show = report.addAsset // without a progress bar, which the list would overwrite
+		options.Show, options.ShowUndecided = report.addAsset, report.addUndecided // without a progress bar, which the list would overwrite
 	} else {
 		options.Progress, hideProgress = p.showProgress(0)
 	}
@@ -82,10 +86,16 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	if err := report.finish(run, options.DryRun); err != nil {
 		return err
 	}
+	return runExit(run, err)
+}
+
+// runExit returns the exit code of a run with an error, or nil for code 0. Deletions that need
+// attention take precedence over rejected objects, as in the result of the run.
+func runExit(run state.Run, err error) error {
 	switch {
 	case err != nil:
 		return exit(exitCodeOf(err))
-	case run.Held > 0:
+	case run.Held+run.Undecided > 0:
 		return exit(exitHeld)
 	case run.Rejected > 0:
 		return exit(exitRejected)

@@ -43,7 +43,7 @@ func NewMetrics(build Build, report func() (Report, error)) *Metrics {
 		runs:           counters("runs_total", "Runs that ended.", "mode", "result"),
 		runSeconds:     histograms("run_duration_seconds", "Duration of runs.", durationBuckets, "mode"),
 		stageSeconds:   histograms("run_stage_seconds", "Duration of the stages of runs: connect, memberships, read, settle, drain, record.", durationBuckets, "stage"),
-		objects:        counters("objects_total", "Objects by outcome: read, skipped, changed, delivered, deleted, rejected, held.", "kind", "outcome"),
+		objects:        counters("objects_total", "Objects by outcome: read, skipped, changed, delivered, deleted, rejected, held, undecided.", "kind", "outcome"),
 		directory:      counters("directory_requests_total", "Requests to the directory: connect, bind, read, search (one for each page).", "request", "class"),
 		gateway:        counters("gateway_requests_total", "Requests to the gateway: login, connection, profile, assets, state.", "call", "class"),
 		gatewaySeconds: histograms("gateway_request_duration_seconds", "Time until the first byte of the response.", prometheus.DefBuckets, "call"),
@@ -168,6 +168,7 @@ var (
 	descNextRun     = gauge("next_run_timestamp_seconds", "Time of the next run; absent if none is scheduled.")
 	descLimit       = gauge("gateway_rate_limit_until_timestamp_seconds", "End of the rate limit by the gateway; absent without one.")
 	descHeld        = gauge("held_deletions", "Deletions that the guard holds.")
+	descUndecided   = gauge("undecided_deletions", "Deletions that cannot be decided, by reason; absent without any.", "reason")
 	descRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
 	descRefused     = gauge("last_run_refused", "1 if the last run was refused: credentials, rights, certificates.")
 	descObjects     = gauge("index_objects", "Objects in the index: acknowledged or in flight.")
@@ -204,6 +205,9 @@ func (r reportCollector) Collect(metrics chan<- prometheus.Metric) {
 	addTime(descNextRun, report.NextRun)
 	addTime(descLimit, report.WaitsUntil)
 	add(descHeld, float64(report.Held))
+	for _, u := range report.UndecidedReasons {
+		add(descUndecided, float64(u.Objects), u.Reason)
+	}
 	add(descRejected, float64(report.Rejected))
 	add(descRefused, boolValue(report.refused() != nil))
 	add(descObjects, float64(report.Objects))

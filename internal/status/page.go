@@ -50,6 +50,8 @@ func (r *Report) assess() (severity, headline string) {
 		return "warn", interrupted
 	case r.Held > 0:
 		return "warn", "Held deletions require a decision."
+	case r.Undecided > 0:
+		return "warn", "Some deletions are undecided."
 	case r.Rejected > 0:
 		return "warn", "The gateway rejects some objects."
 	case r.WaitsFor != "":
@@ -63,6 +65,11 @@ func (p page) ShownRuns() []state.Run { return p.Runs[:min(len(p.Runs), pageRuns
 
 // ShownHeld returns the held deletions on the page.
 func (p page) ShownHeld() []Held { return p.HeldDeletions[:min(len(p.HeldDeletions), pageObjects)] }
+
+// ShownUndecided returns the undecided deletions on the page.
+func (p page) ShownUndecided() []Undecided {
+	return p.UndecidedDeletions[:min(len(p.UndecidedDeletions), pageObjects)]
+}
 
 // ShownRejected returns the rejections on the page.
 func (p page) ShownRejected() []Rejection { return p.Rejections[:min(len(p.Rejections), pageObjects)] }

@@ -69,7 +69,8 @@ func TestHeadline(t *testing.T) {
 		{Report{Runs: runs(1)}, "good", "No problems."},
 		{Report{Runs: runs(1), WaitsFor: rateLimit}, "warn", "Waiting for the gateway&#39;s rate limit."},
 		{Report{Runs: runs(1), WaitsFor: rateLimit, Rejected: 1}, "warn", "The gateway rejects some objects."},
-		{Report{Runs: runs(1), Rejected: 1, Held: 2}, "warn", "Held deletions require a decision."},
+		{Report{Runs: runs(1), Rejected: 1, Undecided: 3}, "warn", "Some deletions are undecided."},
+		{Report{Runs: runs(1), Rejected: 1, Undecided: 3, Held: 2}, "warn", "Held deletions require a decision."},
 		{Report{Runs: interrupted, Held: 2, Error: "upload: context canceled"}, "warn", "The last run was interrupted."},
 		{Report{Runs: failed, Held: 2, Error: "bind: <refused>"}, "bad", "The last run failed."},
 	} {
@@ -92,15 +93,16 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestPageEscapes tests that texts from the gateway are escaped.
+// TestPageEscapes tests that texts from the gateway and from the state file are escaped.
 func TestPageEscapes(t *testing.T) {
 	t.Parallel()
 	const hostile = `<script>alert(1)</script>"'&`
 	page := renderPage(t, Report{
 		Error: hostile, Remedy: hostile, Rejected: 1, Rejections: []Rejection{{"user", "S-1", "g", hostile, 1, noon}},
-		Held: 200, HeldDeletions: make([]Held, 200), Runs: []state.Run{{Result: "failed", Error: hostile, Remedy: hostile}},
+		Held: 200, HeldDeletions: make([]Held, 200), Undecided: 1, UndecidedReasons: []UndecidedReason{{Reason: hostile, Remedy: hostile}},
+		UndecidedDeletions: []Undecided{{Reason: hostile}}, Runs: []state.Run{{Result: "failed", Error: hostile, Remedy: hostile}},
 	})
-	if strings.Contains(page, "<script") || strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;") != 5 {
+	if strings.Contains(page, "<script") || strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;") != 8 {
 		t.Error(page)
 	}
 	if !strings.Contains(page, "The first 100;") || !strings.Contains(page, "sync --allow-deletes") {

@@ -3,8 +3,9 @@
 //
 // The status comes from the state file, so it does not change with a restart. It contains no
 // secrets and no attribute values of the directory, except the SIDs of rejected objects and of
-// held deletions, and the gateway's reasons for rejections. Requests change nothing. There is
-// no authentication: the listen address of the endpoint determines who has access.
+// held and undecided deletions, and the gateway's reasons for rejections. Requests change
+// nothing. There is no authentication: the listen address of the endpoint determines who has
+// access.
 package status
 
 import (
@@ -37,11 +38,14 @@ type Report struct {
 	Objects      int       `json:"objects"`     // in the index: acknowledged or in flight
 	StateBytes   int64     `json:"state_bytes"` // size of the state file
 
-	Held          int         `json:"held"` // number of held deletions
-	HeldDeletions []Held      `json:"held_deletions"`
-	Rejected      int         `json:"rejected"`
-	Rejections    []Rejection `json:"rejections"`
-	Runs          []state.Run `json:"runs"` // the latest first
+	Held               int               `json:"held"` // number of held deletions
+	HeldDeletions      []Held            `json:"held_deletions"`
+	Undecided          int               `json:"undecided"` // number of undecided deletions
+	UndecidedReasons   []UndecidedReason `json:"undecided_reasons"`
+	UndecidedDeletions []Undecided       `json:"undecided_deletions"`
+	Rejected           int               `json:"rejected"`
+	Rejections         []Rejection       `json:"rejections"`
+	Runs               []state.Run       `json:"runs"` // the latest first
 }
 
 // errNotRegistered is the error of a connector that is not ready.
@@ -71,6 +75,20 @@ type Held struct {
 	Since time.Time `json:"since"`
 }
 
+// Undecided is an undecided deletion.
+type Undecided struct {
+	Held
+	Reason string `json:"reason"`
+}
+
+// UndecidedReason is a reason why deletions are undecided, and what resolves it.
+type UndecidedReason struct {
+	Reason  string    `json:"reason"`
+	Remedy  string    `json:"remedy,omitempty"`
+	Objects int       `json:"objects"`
+	Since   time.Time `json:"since"` // of the earliest of these deletions
+}
+
 // Rejection is an object that the gateway rejects.
 type Rejection struct {
 	Kind     string    `json:"kind"`
@@ -81,13 +99,17 @@ type Rejection struct {
 	At       time.Time `json:"at"` // of the last attempt
 }
 
-// maxListed is the maximum number of held deletions, and of rejections, in a report.
+// maxListed is the maximum number of held deletions, of undecided deletions, and of rejections
+// in a report.
 const maxListed = 1000
 
 // Read returns a report of the state file. It leaves out a rate limit of another upload
 // target than target.
 func Read(store *state.Store, target string, now time.Time) (Report, error) {
-	r := Report{StateBytes: store.FileSize(), HeldDeletions: []Held{}, Rejections: []Rejection{}, Runs: []state.Run{}}
+	r := Report{
+		StateBytes: store.FileSize(), HeldDeletions: []Held{}, UndecidedReasons: []UndecidedReason{}, UndecidedDeletions: []Undecided{},
+		Rejections: []Rejection{}, Runs: []state.Run{},
+	}
 	connector, err := store.Connector()
 	if err != nil {
 		return r, err
@@ -130,6 +152,9 @@ func (r *Report) readObjects(store *state.Store) error {
 	for _, h := range held {
 		r.HeldDeletions = append(r.HeldDeletions, Held{h.Kind.String(), h.SID.String(), h.GUID.String(), h.Since})
 	}
+	if err := r.readUndecided(store); err != nil {
+		return err
+	}
 	rejections, total, err := store.Rejections(maxListed)
 	if err != nil {
 		return err
@@ -137,6 +162,25 @@ func (r *Report) readObjects(store *state.Store) error {
 	r.Rejected = total
 	for _, j := range rejections {
 		r.Rejections = append(r.Rejections, Rejection{j.Kind.String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
+	}
+	return nil
+}
+
+func (r *Report) readUndecided(store *state.Store) error {
+	counts, err := store.UndecidedCounts()
+	if err != nil {
+		return err
+	}
+	for _, c := range counts {
+		r.UndecidedReasons = append(r.UndecidedReasons, UndecidedReason{string(c.Reason), c.Remedy, c.Objects, c.Since})
+	}
+	undecided, total, err := store.UndecidedDeletions(maxListed)
+	if err != nil {
+		return err
+	}
+	r.Undecided = total
+	for _, u := range undecided {
+		r.UndecidedDeletions = append(r.UndecidedDeletions, Undecided{Held{u.Kind.String(), u.SID.String(), u.GUID.String(), u.Since}, string(u.Reason)})
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ func (r Report) WriteText(out io.Writer, now time.Time, zone *time.Location) err
 	var b strings.Builder
 	r.writeState(&b, now, zone)
 	r.writeHeld(&b, zone)
+	r.writeUndecided(&b, zone)
 	r.writeRejections(&b, zone)
 	r.writeRuns(&b, zone)
 	_, err := io.WriteString(out, b.String())
@@ -69,7 +70,11 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	if !r.LastFullSync.IsZero() {
 		line("last full sync", "%s", absoluteAndRelative(r.LastFullSync, now, zone))
 	}
-	line("objects", "%d in the index, %d deletions held, %d rejected", r.Objects, r.Held, r.Rejected)
+	undecided := ""
+	if r.Undecided > 0 {
+		undecided = fmt.Sprintf(", %d deletions undecided", r.Undecided)
+	}
+	line("objects", "%d in the index, %d deletions held%s, %d rejected", r.Objects, r.Held, undecided, r.Rejected)
 }
 
 func (r Report) writeHeld(b *strings.Builder, zone *time.Location) {
@@ -83,6 +88,26 @@ func (r Report) writeHeld(b *strings.Builder, zone *time.Location) {
 		table.row(h.Kind, h.SID, h.GUID, formatTime(h.Since, zone))
 	}
 	table.finish(r.Held - textObjects)
+}
+
+func (r Report) writeUndecided(b *strings.Builder, zone *time.Location) {
+	if r.Undecided == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%d deletions are undecided: nothing proves that the objects were deleted. They are not sent as\n"+
+		"deleted, and each run examines them again.\n", r.Undecided)
+	for _, u := range r.UndecidedReasons {
+		fmt.Fprintf(b, "\n%s: %d objects, since %s\n", OneLine(u.Reason), u.Objects, formatTime(u.Since, zone))
+		if u.Remedy != "" {
+			fmt.Fprintf(b, "remedy: %s\n", OneLine(u.Remedy))
+		}
+	}
+	b.WriteString("\n")
+	table := newTable(b, "KIND", "SID", "GUID", "UNDECIDED SINCE", "REASON")
+	for _, u := range r.UndecidedDeletions[:min(len(r.UndecidedDeletions), textObjects)] {
+		table.row(u.Kind, u.SID, u.GUID, formatTime(u.Since, zone), u.Reason)
+	}
+	table.finish(r.Undecided - textObjects)
 }
 
 func (r Report) writeRejections(b *strings.Builder, zone *time.Location) {
@@ -103,10 +128,10 @@ func (r Report) writeRuns(b *strings.Builder, zone *time.Location) {
 		return
 	}
 	b.WriteString("\n")
-	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "REJECTED", "REQUESTS", "TIME")
+	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "UNDECIDED", "REJECTED", "REQUESTS", "TIME")
 	for _, run := range r.Runs[:min(len(r.Runs), textRuns)] {
 		table.row(formatTime(run.Start, zone), run.Mode, outcome(run), fmt.Sprint(run.Users+run.Groups), fmt.Sprint(run.Changed), fmt.Sprint(run.Uploaded),
-			fmt.Sprint(run.Deleted), fmt.Sprint(run.Held), fmt.Sprint(run.Rejected), fmt.Sprint(run.Requests), run.Duration.Round(time.Millisecond).String())
+			fmt.Sprint(run.Deleted), fmt.Sprint(run.Held), fmt.Sprint(run.Undecided), fmt.Sprint(run.Rejected), fmt.Sprint(run.Requests), run.Duration.Round(time.Millisecond).String())
 	}
 	table.finish(0)
 }

@@ -220,7 +220,7 @@ func (e *env) run(options RunOptions, want state.Run) state.Run {
 }
 
 func brief(r state.Run) string {
-	return fmt.Sprintf("%s %s: %d uploaded, %d deleted, %d held, %d rejected", r.Mode, r.Result, r.Uploaded, r.Deleted, r.Held, r.Rejected)
+	return fmt.Sprintf("%s %s: %d uploaded, %d deleted, %d held, %d undecided, %d rejected", r.Mode, r.Result, r.Uploaded, r.Deleted, r.Held, r.Undecided, r.Rejected)
 }
 
 // failedRun performs one run that must fail.

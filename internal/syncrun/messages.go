@@ -7,6 +7,8 @@ const (
 	MsgDeletedUnreadable      = "deleted objects unreadable, only full syncs find deletions"
 	MsgDeletionHeld           = "deletion held"
 	MsgDeletionsHeld          = "deletions held"
+	MsgDeletionUndecided      = "deletion undecided"
+	MsgDeletionsUndecided     = "deletions undecided"
 	MsgDeletionsUnproven      = "deletions skipped, entries without objectGUID found"
 	MsgDirectoryRequest       = "directory request completed"
 	MsgDirectoryConnected     = "directory connected"

@@ -25,7 +25,7 @@ type Stage struct {
 // Outcome is a counter's key: a kind of object, and what the run did with such objects.
 type Outcome struct {
 	Kind identity.Kind
-	Name string // read, skipped, changed, delivered, deleted, rejected, held
+	Name string // read, skipped, changed, delivered, deleted, rejected, held, undecided
 }
 
 // stopwatch measures consecutive stages of a run.
@@ -45,9 +45,10 @@ func (s *stopwatch) endStage(name string) {
 func newReport(info runInfo, result runResult, countsAfter gateway.Counts, duration time.Duration, err error) Report {
 	report := Report{
 		Run: state.Run{
-			ID: info.id, Mode: result.mode, Result: Processed, Start: info.start, Duration: duration,
+			ID: info.id, Mode: result.mode, Start: info.start, Duration: duration,
 			Users: result.read.countRead(identity.User, identity.ServiceAccount), Groups: result.read.countRead(identity.Group),
-			Uploaded: result.totals.Uploaded, Deleted: result.totals.Deleted, Rejected: result.totals.Rejected, Held: len(result.held),
+			Uploaded: result.totals.Uploaded, Deleted: result.totals.Deleted, Rejected: result.totals.Rejected,
+			Held: len(result.held), Undecided: len(result.undecided),
 			Requests: int(countsAfter.Requests - info.countsBefore.Requests), Retries: int(countsAfter.Retries - info.countsBefore.Retries),
 		},
 		Stages: info.stopwatch.stages, Objects: map[Outcome]int{},
@@ -65,15 +66,25 @@ func newReport(info runInfo, result runResult, countsAfter gateway.Counts, durat
 	for _, object := range result.held {
 		report.Objects[Outcome{object.Kind, "held"}]++
 	}
-	switch {
-	case err != nil:
+	for _, object := range result.undecided {
+		report.Objects[Outcome{object.Kind, "undecided"}]++
+	}
+	report.Result = resultOf(report.Run)
+	if err != nil {
 		report.setFailed(err)
-	case report.Held > 0:
-		report.Result = Held
-	case report.Rejected > 0:
-		report.Result = Partial
 	}
 	return report
+}
+
+// resultOf returns the result of a run that did not fail. Held takes precedence over Partial.
+func resultOf(run state.Run) string {
+	switch {
+	case run.Held+run.Undecided > 0:
+		return Held
+	case run.Rejected > 0:
+		return Partial
+	}
+	return Processed
 }
 
 // setFailed marks the run as failed.

@@ -38,6 +38,8 @@ type runResult struct {
 	totals   upload.Totals
 	outcomes map[Outcome]int // delivered, deleted, rejected
 	held     []identity.Object
+	// undecided are the objects of which the run cannot tell whether they were deleted.
+	undecided []identity.Object
 }
 
 // addSearch adds the result of one search.

@@ -248,7 +248,7 @@ func (r *Runner) finalState(run state.Run, from state.Connector) state.Connector
 func (r *Runner) logEnd(info runInfo, run state.Run, err error) {
 	event := info.log.Info()
 	switch {
-	case err == nil && run.Held+run.Rejected > 0:
+	case err == nil && run.Held+run.Undecided+run.Rejected > 0:
 		event = info.log.Warn()
 	case err != nil && fault.ClassOf(err) == fault.Canceled:
 		event = info.log.Warn().EmbedObject(fault.Fields(err)).Str("class", run.Class)
@@ -262,7 +262,8 @@ func (r *Runner) logEnd(info runInfo, run state.Run, err error) {
 		event.Bool("dry_run", true)
 	}
 	event.Str("mode", run.Mode).Str("result", run.Result).Int("users", run.Users).Int("groups", run.Groups).
-		Int("changed", run.Changed).Int("uploaded", run.Uploaded).Int("deleted", run.Deleted).Int("held", run.Held).Int("rejected", run.Rejected).
+		Int("changed", run.Changed).Int("uploaded", run.Uploaded).Int("deleted", run.Deleted).Int("held", run.Held).
+		Int("undecided", run.Undecided).Int("rejected", run.Rejected).
 		Int("requests", run.Requests).Int("retries", run.Retries).Int64("duration_ms", run.Duration.Milliseconds()).
 		Int("skipped", run.Skipped).Msg(MsgRunFinished)
 }

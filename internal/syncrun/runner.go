@@ -77,6 +77,9 @@ type RunOptions struct {
 	// Show is called in a dry run with each asset that a real run would send, and with each
 	// deletion that it would hold.
 	Show func(asset identity.Asset, held bool)
+	// ShowUndecided is called in a dry run with each object whose deletion is undecided; nil:
+	// no call.
+	ShowUndecided func(object identity.Object, reason state.UndecidedReason)
 	// Progress is updated during the run; nil: no updates.
 	Progress *Progress
 }
@@ -99,7 +102,7 @@ const (
 const (
 	Processed = "processed" // everything was delivered
 	Partial   = "partial"   // the gateway rejected some objects
-	Held      = "held"      // everything was delivered except deletions that the guard holds
+	Held      = "held"      // everything was delivered except deletions that are held or undecided
 	Failed    = "failed"
 )
 

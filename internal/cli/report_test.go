@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// TestRunExit checks the exit code of a run.
+func TestRunExit(t *testing.T) {
+	t.Parallel()
+	failure := func(class fault.Class) error {
+		return fault.Operation{Op: "read", Object: "base"}.Failed(class, errors.New("cause"), "")
+	}
+	for name, c := range map[string]struct {
+		run  state.Run
+		err  error
+		want error
+	}{
+		"everything delivered":   {state.Run{}, nil, nil},
+		"skipped entries":        {state.Run{Skipped: 1}, nil, nil},
+		"rejected":               {state.Run{Rejected: 1}, nil, exit(exitRejected)},
+		"held":                   {state.Run{Held: 1}, nil, exit(exitHeld)},
+		"undecided":              {state.Run{Undecided: 1}, nil, exit(exitHeld)},
+		"held and rejected":      {state.Run{Held: 1, Rejected: 1}, nil, exit(exitHeld)},
+		"undecided and rejected": {state.Run{Undecided: 1, Rejected: 1}, nil, exit(exitHeld)},
+		"failed":                 {state.Run{Undecided: 1}, failure(fault.Transient), exit(exitFailed)},
+		"refused":                {state.Run{Held: 1, Rejected: 1}, failure(fault.Refused), exit(exitRefused)},
+		"interrupted":            {state.Run{Undecided: 1}, failure(fault.Canceled), exit(exitInterrupted)},
+	} {
+		if got := runExit(c.run, c.err); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// TestReportOfUndecidedDeletions checks the result of a run with undecided deletions, and the
+// list of a dry run.
+func TestReportOfUndecidedDeletions(t *testing.T) {
+	t.Parallel()
+	run := state.Run{Mode: "full", Result: "held", Users: 7, Groups: 2, Changed: 1, Uploaded: 1, Held: 3, Undecided: 2, Rejected: 1, Duration: time.Second}
+	object := identity.Object{GUID: ad.GUID{15: 1}, Kind: identity.User, SID: ad.SID{1, 1, 0, 0, 0, 0, 0, 5, 0, 4, 0, 0}, Name: "user7"}
+	const guid = "00000000-0000-0000-0000-000000000001"
+	for name, c := range map[string]struct {
+		dryRun bool
+		want   string
+	}{
+		"run": {false, "held (full): 7 users and 2 groups read, 1 changed, 1 uploaded, 0 deleted, 3 deletions held, 2 deletions undecided, 1 rejected, in 1s\n"},
+		"dry run": {true, "undecided user  " + guid + ` S-1-5-1024 "user7": sync scope changed` +
+			"\nheld (full): 7 users and 2 groups read, 1 changed, 3 deletions would be held, 2 deletions undecided, nothing sent (dry run), in 1s\n"},
+	} {
+		for _, asJSON := range []bool{false, true} {
+			var out strings.Builder
+			r := newReport(&out, asJSON)
+			if c.dryRun {
+				r.addUndecided(object, "sync scope changed")
+			}
+			if err := r.finish(run, c.dryRun); err != nil {
+				t.Fatal(err)
+			}
+			if !asJSON {
+				if got := out.String(); got != c.want {
+					t.Errorf("%s: %q, want %q", name, got, c.want)
+				}
+				continue
+			}
+			var got struct {
+				Undecided int
+				Planned   []plannedAsset
+			}
+			if err := json.Unmarshal([]byte(out.String()), &got); err != nil {
+				t.Fatal(err)
+			}
+			var planned []plannedAsset
+			if c.dryRun {
+				planned = []plannedAsset{{"undecided", "user", guid, "S-1-5-1024", "user7", "sync scope changed"}}
+			}
+			if got.Undecided != 2 || !reflect.DeepEqual(got.Planned, planned) {
+				t.Errorf("%s: %+v", name, got)
+			}
+		}
+	}
+}
