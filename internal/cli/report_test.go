@@ -36,7 +36,7 @@ func TestRunExit(t *testing.T) {
 		"refused":                {state.Run{Held: 1, Rejected: 1}, failure(fault.Refused), exit(exitRefused)},
 		"interrupted":            {state.Run{Undecided: 1}, failure(fault.Canceled), exit(exitInterrupted)},
 	} {
-		if got := runExit(c.run, c.err); got != c.want {
+		if got := runExit(c.run, c.err); !errors.Is(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 // adminPage serves the admin endpoint for a state file with 220 runs, some of them failed, held
-// deletions, and a rejection with hostile text. It returns the URL.
+// deletions, undecided deletions with two reasons, and a rejection with hostile text. It returns
+// the URL.
 func adminPage(t *testing.T) string {
 	t.Helper()
 	store, err := state.Options{}.Open(t.TempDir())
@@ -46,7 +47,13 @@ func adminPage(t *testing.T) string {
 	check(journal.Commit([]state.BatchResult{{Complete: true, Acknowledged: objects[1:], Rejected: []state.RejectedObject{
 		{Object: objects[0], Reason: `422: <img src=x onerror=alert(1)> is no job title ` + strings.Repeat("W", 200)},
 	}}}))
-	check(store.SetHeldDeletions(held[1:], time.Now().Add(-time.Hour)))
+	check(store.SetHeldDeletions(held[1:20], time.Now().Add(-time.Hour)))
+	var undecided []state.Undecided
+	for _, guid := range held[20:] {
+		undecided = append(undecided, state.Undecided{GUID: guid, Reason: "not shown by this domain controller", Remedy: "wait for the replication. " + strings.Repeat("Remedy ", 30)})
+	}
+	undecided[0].Reason, undecided[0].Remedy = "<img src=x onerror=alert(2)>", "run adconnector sync --full"
+	check(store.SetUndecidedDeletions(undecided, time.Now().Add(-time.Hour)))
 	connector := state.Connector{State: "SCHEDULED", At: time.Now(), NextRun: time.Now().Add(10*time.Minute + 30*time.Second)}
 	for n := range 220 {
 		run := state.Run{ID: fmt.Sprint(n), Mode: "delta", Result: "processed", Start: time.Now().Add(time.Duration(n-220) * 10 * time.Minute), Users: n, Changed: n * n % 777, Duration: time.Second}
@@ -81,7 +88,10 @@ func TestAdminPage(t *testing.T) {
 			if got := b.text("dl > div:nth-child(2) dd"); !strings.HasPrefix(got, "in 10 minutes") && !strings.HasPrefix(got, "in 11 minutes") {
 				t.Errorf("next run %q", got)
 			}
-			for selector, want := range map[string]int{"svg g": 200, "svg rect.failed": 3, "section[aria-labelledby=held] tbody tr": 29, "section[aria-labelledby=rejected] tbody tr": 1, "img": 0} {
+			for selector, want := range map[string]int{
+				"svg g": 200, "svg rect.failed": 3, "section[aria-labelledby=held] tbody tr": 19, "section[aria-labelledby=rejected] tbody tr": 1, "img": 0,
+				"section[aria-labelledby=undecided] tbody tr": 12,
+			} {
 				if got := evaluate[int](b, fmt.Sprintf("document.querySelectorAll(%q).length", selector)); got != want {
 					t.Errorf("%d elements %s, want %d", got, selector, want)
 				}
@@ -89,7 +99,7 @@ func TestAdminPage(t *testing.T) {
 			if bars := evaluate[int](b, `[...document.querySelectorAll("svg rect")].filter(e => e.getBoundingClientRect().height > 1).length`); bars < 200 {
 				t.Errorf("%d visible bars, want at least 200", bars)
 			}
-			if reason := b.text(".reason"); !strings.HasPrefix(reason, "422: <img src=x onerror=alert(1)> is no job title") {
+			if reason := b.text("section[aria-labelledby=rejected] .reason"); !strings.HasPrefix(reason, "422: <img src=x onerror=alert(1)> is no job title") {
 				t.Errorf("reason of the rejection %q", reason)
 			}
 			if overflow := evaluate[int](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); overflow > 0 {
@@ -119,7 +129,7 @@ func TestAdminPageKeyboard(t *testing.T) {
 			t.Errorf("focused without outline: %q", element)
 		}
 	}
-	if regions := evaluate[int](b, `document.querySelectorAll("[tabindex='0']").length`); regions != 4 {
-		t.Errorf("%d scrollable regions in the focus order, want 4", regions)
+	if regions := evaluate[int](b, `document.querySelectorAll("[tabindex='0']").length`); regions != 6 {
+		t.Errorf("%d scrollable regions in the focus order, want 6", regions)
 	}
 }
