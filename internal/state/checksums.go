@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"slices"
 
 	"go.etcd.io/bbolt"
 )
@@ -56,15 +57,20 @@ func (c change) write(bucket, key, value []byte) error {
 
 // empty deletes all records of a bucket.
 func (c change) empty(bucket []byte) error {
+	if err := c.drop(bucket); err != nil {
+		return err
+	}
+	_, err := c.CreateBucket(bucket)
+	return err
+}
+
+// drop deletes a bucket.
+func (c change) drop(bucket []byte) error {
 	if err := c.DeleteBucket(bucket); err != nil {
 		return err
 	}
-	if err := c.Bucket(bucketChecksums).Delete(bucket); err != nil {
-		return err
-	}
 	delete(c.deltas, string(bucket))
-	_, err := c.CreateBucket(bucket)
-	return err
+	return c.Bucket(bucketChecksums).Delete(bucket)
 }
 
 // writeChecksums updates the stored checksums. It must be the last write.
@@ -88,7 +94,7 @@ func storedChecksum(checksums *bbolt.Bucket, name []byte) uint64 {
 }
 
 // compareChecksums compares the checksums that the page walk computed with the stored
-// ones. In a file of another format, it checks the meta bucket only.
+// ones. In a file of a newer format, it checks the meta bucket only.
 func compareChecksums(tx *bbolt.Tx, computed map[string]uint64) error {
 	if len(computed) == 0 {
 		return nil // new file
@@ -102,19 +108,28 @@ func compareChecksums(tx *bbolt.Tx, computed map[string]uint64) error {
 	case checksums == nil:
 		return fmt.Errorf("%s: %w", bucketChecksums, errNoBucket)
 	}
-	for i, name := range append(buckets, optionalBuckets...) { // meta is the first
+	required := requiredBuckets(meta.Get(keyVersion))
+	for i, name := range slices.Concat(required, optionalBuckets) {
 		sum, found := computed[string(name)]
-		if !found && i < len(buckets) {
+		if !found && i < len(required) {
 			return fmt.Errorf("%s: %w", name, errNoBucket)
 		}
 		if sum != storedChecksum(checksums, name) {
 			return fmt.Errorf("%s: %w", name, errChecksum)
 		}
-		if string(meta.Get(keyVersion)) != string(currentVersion) {
-			return nil
-		}
 	}
 	return nil
+}
+
+// requiredBuckets returns the buckets that a file of a format must have.
+func requiredBuckets(stored []byte) [][]byte {
+	switch {
+	case string(stored) == string(currentVersion):
+		return buckets
+	case isSupported(stored):
+		return bucketsV2
+	}
+	return [][]byte{bucketMeta}
 }
 
 // recordChecksum returns the FNV-1a hash of a record. It detects accidental changes, not

@@ -35,7 +35,7 @@ func TestCampaignCompact(t *testing.T) {
 		o.Deleted = n >= kept
 		batch.Objects = append(batch.Objects, o)
 	}
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{batch}))
 	must(t, j.Commit([]BatchResult{{Complete: true, Acknowledged: batch.Objects}}))
 	must(t, s.Close())
@@ -56,7 +56,7 @@ func TestCampaignCompact(t *testing.T) {
 	if size := result(s.IndexSize())(t); size != kept {
 		t.Errorf("%d objects, want %d", size, kept)
 	}
-	if next := result(s.OpenJournal(testSource, testStart))(t); next.run <= j.run {
+	if next := result(s.OpenJournal(testView, testStart))(t); next.run <= j.run {
 		t.Errorf("run number %d after %d", next.run, j.run)
 	}
 	if _, err := os.Stat(compactPath(path)); !errors.Is(err, os.ErrNotExist) {

@@ -19,7 +19,8 @@ func (s *Store) Target() (target string, err error) {
 // new target has received nothing.
 func (s *Store) ChangeTarget(target string) error {
 	err := s.update("change target", func(c change) error {
-		for _, name := range append(optionalBuckets, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks) {
+		for _, name := range append(optionalBuckets, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld,
+			bucketViews, bucketDeleted, bucketControllers, bucketUnseen) {
 			if err := c.empty(name); err != nil {
 				return err
 			}

@@ -17,12 +17,12 @@ func TestChangeTarget(t *testing.T) {
 	all := objects(0, 4, 1)
 	all[0].RecheckAt = time.Unix(100, 0)
 	must(t, send(s, all))
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:2]}, {1, all[2:]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 1, Complete: true, Rejected: []RejectedObject{{Object: all[2]}, {Object: all[3]}}}}))
 	must(t, s.SetHeldDeletions(guidsOf(all), time.Unix(1, 0)))
 	must(t, s.SetUndecidedDeletions(undecided("lag", 0, 4), time.Unix(1, 0)))
-	must(t, s.Advance(Progress{FullSync: &FullSync{Scope: "a"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 9}}))
+	must(t, s.Advance(Progress{View: View{InvocationID: ad.InvocationID{1}, Scope: "a"}, FullSync: true, USN: 9, Unseen: guidsOf(all)}))
 	must(t, s.RecordRun(Run{ID: "r"}, Connector{State: "SCHEDULED"}))
 	must(t, s.ChangeTarget("two"))
 	for range 2 {
@@ -37,9 +37,12 @@ func TestChangeTarget(t *testing.T) {
 		if undecided := undecidedTexts(t, s); len(undecided) != 0 {
 			t.Errorf("undecided %v", undecided)
 		}
-		mark, sync := result(s.Watermark(ad.InvocationID{1}))(t), result(s.LastFullSync())(t)
-		if mark != (Watermark{}) || sync != (FullSync{}) || result(s.Target())(t) != "two" {
-			t.Errorf("watermark %+v, full sync %+v", mark, sync)
+		controller, sync := result(s.Controller(ad.InvocationID{1}))(t), result(s.LastFullSync())(t)
+		if controller != (Controller{}) || sync != (FullSync{}) || result(s.Target())(t) != "two" {
+			t.Errorf("controller %+v, full sync %+v", controller, sync)
+		}
+		if unseen := result(s.Unseen(ad.InvocationID{1}))(t); len(unseen) != 0 {
+			t.Errorf("unseen %v", unseen)
 		}
 		if result(s.Connector())(t).State != "SCHEDULED" || len(result(s.Runs())(t)) != 1 {
 			t.Error("connector state or runs deleted")

@@ -83,7 +83,7 @@ func TestIndexedAndObjectsOfKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	j, err := s.OpenJournal(testSource, testStart)
+	j, err := s.OpenJournal(testView, testStart)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,30 +11,25 @@ import (
 	"adconnector/internal/identity"
 )
 
-// controllerID is the first part of a domain controller's invocation ID. Four bytes
-// distinguish the few domain controllers of a directory.
-type controllerID [4]byte
-
-func controllerIDOf(id ad.InvocationID) controllerID { return controllerID(id[:4]) }
-
-// A record contains kind, fingerprint, batch, recheck time, domain controller, SID length,
+// A record contains kind, fingerprint, batch, recheck time, four unused bytes, SID length,
 // SID and name. The fingerprint is that of the last acknowledged value. If it is zero,
-// or the batch is in flight, the gateway may have any value or none.
+// or the batch is in flight, the gateway may have any value or none. Format 2 had the beginning
+// of an invocation ID in the unused bytes.
 const (
 	fingerprintOffset = 1
 	batchOffset       = fingerprintOffset + len(identity.Fingerprint{})
 	recheckOffset     = batchOffset + 8
-	controllerOffset  = recheckOffset + 8
-	sidOffset         = controllerOffset + len(controllerID{}) // of the length byte
+	unusedOffset      = recheckOffset + 8
+	sidOffset         = unusedOffset + 4 // of the length byte
 )
 
-func encodeRecord(o identity.Object, batch batchID, source controllerID) []byte {
+func encodeRecord(o identity.Object, batch batchID) []byte {
 	b := make([]byte, 0, sidOffset+1+len(o.SID)+len(o.Name))
 	b = append(b, byte(o.Kind))
 	b = append(b, o.Fingerprint[:]...)
 	b = append(b, batch.key()...)
 	b = append(b, recheckKey(o.RecheckAt)...)
-	b = append(b, source[:]...)
+	b = append(b, make([]byte, sidOffset-unusedOffset)...)
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
 	return append(b, o.Name...)
@@ -162,14 +157,6 @@ func (s *Store) ObjectsOfKinds(kinds ...identity.Kind) (found []identity.Object,
 	return found, err
 }
 
-// ReadFromOtherControllers returns the objects whose last value was read from a domain
-// controller other than the given one.
-func (s *Store) ReadFromOtherControllers(id ad.InvocationID) (guids []ad.GUID, err error) {
-	return s.indexedGUIDs(func(record []byte) bool {
-		return controllerID(record[controllerOffset:]) != controllerIDOf(id)
-	})
-}
-
 // indexedGUIDs returns the objects of the index whose record matches.
 func (s *Store) indexedGUIDs(match func(record []byte) bool) (guids []ad.GUID, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
@@ -217,11 +204,11 @@ func (s *Store) DueForRecheck(now time.Time) (guids []ad.GUID, err error) {
 }
 
 // putObject writes the record and the recheck time of an object.
-func putObject(c change, o identity.Object, batch batchID, source controllerID) error {
+func putObject(c change, o identity.Object, batch batchID) error {
 	if err := putRecheck(c, o.GUID, o.RecheckAt); err != nil {
 		return err
 	}
-	return c.put(bucketIndex, o.GUID[:], encodeRecord(o, batch, source))
+	return c.put(bucketIndex, o.GUID[:], encodeRecord(o, batch))
 }
 
 // deleteObject deletes the record and the recheck time of an object.
@@ -246,7 +233,7 @@ func deleteRecheck(c change, guid ad.GUID) error {
 	if !isRecord(record) || recheckTime(record).IsZero() {
 		return nil
 	}
-	return c.delete(bucketRecheck, append(slices.Clone(record[recheckOffset:controllerOffset]), guid[:]...))
+	return c.delete(bucketRecheck, append(slices.Clone(record[recheckOffset:unusedOffset]), guid[:]...))
 }
 
 // SetRecheckTimes changes the recheck times of objects of the index. Other objects are

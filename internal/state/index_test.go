@@ -120,7 +120,7 @@ func TestDueForRecheck(t *testing.T) {
 
 	all[1].RecheckAt = time.Time{} // no recheck time any more
 	all[2].RecheckAt = at(50)
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[1:3]}}))
 	check(300, all[2], all[3], all[0]) // from being marked in flight
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[1:3]}}))
@@ -146,7 +146,7 @@ func TestSetRecheckTimesInFlight(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	o := objects(0, 1, 1)
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{7, o}}))
 	o[0].RecheckAt = time.Unix(1000, 0)
 	must(t, s.SetRecheckTimes(map[ad.GUID]time.Time{o[0].GUID: o[0].RecheckAt}))

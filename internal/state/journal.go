@@ -18,18 +18,21 @@ import (
 // answer arrives. Lookup then returns the zero fingerprint, so that a later run sends the
 // object again or detects its deletion.
 type Journal struct {
-	store  *Store
-	run    uint64
-	source controllerID
-	now    time.Time
+	store *Store
+	run   uint64
+	now   time.Time
 }
 
-// OpenJournal starts the journal of a run that reads from a domain controller.
-func (s *Store) OpenJournal(source ad.InvocationID, now time.Time) (*Journal, error) {
-	j := &Journal{store: s, source: controllerIDOf(source), now: now.UTC()}
+// OpenJournal starts the journal of a run, and records the run's view: everything that is
+// delivered in the run is known to come from it, even if the run fails.
+func (s *Store) OpenJournal(view View, now time.Time) (*Journal, error) {
+	j := &Journal{store: s, now: now.UTC()}
 	var obsolete map[batchID]struct{}
 	err := s.update("open journal", func(c change) (err error) {
 		if j.run, err = c.Bucket(bucketInFlight).NextSequence(); err != nil {
+			return err
+		}
+		if err := putView(c, j.run, view); err != nil {
 			return err
 		}
 		obsolete, err = s.deleteObsoleteBatches(c)
@@ -72,8 +75,13 @@ func (s *Store) deleteObsoleteBatches(c change) (obsolete map[batchID]struct{}, 
 }
 
 // batchID identifies a batch among all runs: the run in the upper 32 bits, the number of
-// the batch in the lower. 0 means no batch.
+// the batch in the lower.
 type batchID uint64
+
+// noBatch is the number of no batch.
+const noBatch = -1
+
+func (id batchID) run() uint64 { return uint64(id >> 32) }
 
 func (id batchID) key() []byte { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
@@ -83,6 +91,9 @@ type Batch struct {
 	Number  int // from 0, in the order of the objects
 	Objects []identity.Object
 }
+
+// Run returns the number of the run. It increases with each run.
+func (j *Journal) Run() uint64 { return j.run }
 
 func (j *Journal) batchID(number int) batchID {
 	return batchID(j.run<<32 | uint64(uint32(number)))
@@ -103,7 +114,7 @@ func (j *Journal) MarkInFlight(batches []Batch) error {
 				return err
 			}
 			for _, object := range batch.Objects {
-				if err := putObject(c, object, id, j.source); err != nil {
+				if err := putObject(c, object, id); err != nil {
 					return err
 				}
 			}
@@ -158,9 +169,11 @@ func (j *Journal) commit(c change, result BatchResult) error {
 		switch {
 		case err != nil:
 		case object.Deleted:
-			err = deleteObject(c, object.GUID)
+			if err = deleteObject(c, object.GUID); err == nil {
+				err = putDeletion(c, object.GUID, j.run, j.now)
+			}
 		case !result.Complete: // the batch stays in flight, so the record must not refer to it
-			err = putObject(c, object, 0, j.source)
+			err = putObject(c, object, j.batchID(noBatch))
 		}
 		if err != nil {
 			return err

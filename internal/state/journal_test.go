@@ -26,7 +26,7 @@ func TestInFlightWithoutResult(t *testing.T) {
 	old, updated := objects(0, 10, 1), objects(0, 10, 2)
 	added := objects(10, 20, 2)
 	must(t, send(s, old))
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, updated[:5]}, {1, added[:5]}}))
 	check := func() {
 		t.Helper()
@@ -46,7 +46,7 @@ func TestInFlightWithoutResult(t *testing.T) {
 	check()
 	s = reopen(t, s, dir)
 	check()
-	j = result(s.OpenJournal(testSource, testStart))(t) // a new run, whose batch 0 is another batch
+	j = result(s.OpenJournal(testView, testStart))(t) // a new run, whose batch 0 is another batch
 	check()
 	must(t, j.MarkInFlight([]Batch{{0, added[5:]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: added[5:]}}))
@@ -71,7 +71,7 @@ func TestObsoleteBatches(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 6, 1)
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:]}}))
 	count := func() (n int) {
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
@@ -84,19 +84,19 @@ func TestObsoleteBatches(t *testing.T) {
 		return n
 	}
 	must(t, send(s, all[:3]))
-	_ = result(s.OpenJournal(testSource, testStart))(t)
+	_ = result(s.OpenJournal(testView, testStart))(t)
 	if n := count(); n != 1 {
 		t.Errorf("%d batches in flight, want the second", n)
 	}
 	s = reopen(t, s, dir)
 	must(t, send(s, all[3:5]))
-	_ = result(s.OpenJournal(testSource, testStart))(t)
+	_ = result(s.OpenJournal(testView, testStart))(t)
 	if n := count(); n != 1 {
 		t.Errorf("%d batches in flight, want one with a remaining object", n)
 	}
 	expectUnknownValue(t, s, all[5])
 	must(t, send(s, all[5:]))
-	_ = result(s.OpenJournal(testSource, testStart))(t)
+	_ = result(s.OpenJournal(testView, testStart))(t)
 	if n := count(); n != 0 {
 		t.Errorf("%d batches in flight", n)
 	}
@@ -111,7 +111,7 @@ func TestCommitOrder(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	all := objects(0, 9, 1)
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:3]}, {1, all[3:6]}}))
 	must(t, j.MarkInFlight([]Batch{{2, all[6:]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 2, Complete: true, Acknowledged: all[6:]}, {Batch: 0, Complete: true, Acknowledged: all[:3]}}))
@@ -135,7 +135,7 @@ func TestIncompleteResult(t *testing.T) {
 	all := objects(0, 6, 1)
 	all[0].RecheckAt, all[3].RecheckAt = time.Unix(1000, 0), time.Unix(2000, 0)
 	must(t, send(s, all[4:5]))
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Acknowledged: append(slices.Clone(all[:2]), deleted(all[4])), Rejected: []RejectedObject{{Object: all[2], Reason: "no"}}}}))
 	for range 2 {
@@ -170,7 +170,7 @@ func TestAcknowledgedDeletion(t *testing.T) {
 	must(t, send(s, all))
 	must(t, s.SetHeldDeletions(guidsOf(all), time.Unix(1, 0)))
 	must(t, s.SetUndecidedDeletions(undecided("lag", 0, 3), time.Unix(1, 0)))
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:2]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[0]}, {Object: all[1]}}}}))
 	if held, undecided := heldGUIDs(t, s), undecidedTexts(t, s); len(held) != 3 || len(undecided) != 3 {
@@ -178,7 +178,7 @@ func TestAcknowledgedDeletion(t *testing.T) {
 	}
 
 	deletions := []identity.Object{deleted(all[0]), deleted(all[1])}
-	j = result(s.OpenJournal(testSource, testStart))(t)
+	j = result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, deletions}}))
 	if found := result(s.Objects(guidsOf(deletions)))(t); len(found) != 2 || found[0].Name != "user0" || !slices.Equal(found[0].SID, deletions[0].SID) {
 		t.Errorf("while the deletion is in flight: %+v", found)
@@ -210,7 +210,7 @@ func TestRejectedObject(t *testing.T) {
 	must(t, send(s, all[:2]))
 	reject := func(reason string, at time.Time) {
 		t.Helper()
-		j := result(s.OpenJournal(testSource, at))(t)
+		j := result(s.OpenJournal(testView, at))(t)
 		must(t, j.MarkInFlight([]Batch{{0, all[1:]}}))
 		must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{all[1], reason}, {all[2], reason}}}}))
 	}
@@ -255,7 +255,7 @@ func TestNeverAcknowledged(t *testing.T) {
 			t.Errorf("never acknowledged: %v", never)
 		}
 	}
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:2]}, {1, all[2:]}}))
 	check(true)
 	must(t, j.Commit([]BatchResult{{Batch: 1, Complete: true, Rejected: []RejectedObject{{Object: all[2]}}}}))
@@ -274,7 +274,7 @@ func TestBatchIDs(t *testing.T) {
 	s := openStore(t, dir)
 	seen := map[batchID]bool{0: true} // no batch
 	for run := range 20 {
-		j := result(s.OpenJournal(testSource, testStart))(t)
+		j := result(s.OpenJournal(testView, testStart))(t)
 		for _, batch := range []int{0, 1, 2, 1 << 20, 1<<32 - 1} {
 			id := j.batchID(batch)
 			if seen[id] {

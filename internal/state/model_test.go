@@ -44,14 +44,15 @@ type model struct {
 	dir    string
 	store  *Store
 
-	index      map[ad.GUID]identity.Object // with a zero fingerprint after a rejection
-	inFlight   map[ad.GUID]bool
-	rejected   map[ad.GUID]Rejection
-	held       map[ad.GUID]bool
-	undecided  map[ad.GUID]string
-	watermarks map[ad.InvocationID]Watermark
-	fullSync   FullSync
-	target     string
+	index       map[ad.GUID]identity.Object // with a zero fingerprint after a rejection
+	inFlight    map[ad.GUID]bool
+	rejected    map[ad.GUID]Rejection
+	held        map[ad.GUID]bool
+	undecided   map[ad.GUID]string
+	controllers map[ad.InvocationID]Controller
+	unseen      map[ad.InvocationID][]ad.GUID
+	fullSync    FullSync
+	target      string
 }
 
 // modelGUIDs is the number of objects. It is small, so that operations often use the same one.
@@ -66,7 +67,8 @@ func (m *model) open() {
 // reset empties the model, as ChangeTarget does with the store.
 func (m *model) reset() {
 	m.index, m.inFlight, m.rejected = map[ad.GUID]identity.Object{}, map[ad.GUID]bool{}, map[ad.GUID]Rejection{}
-	m.held, m.watermarks, m.fullSync = map[ad.GUID]bool{}, map[ad.InvocationID]Watermark{}, FullSync{}
+	m.held, m.controllers, m.fullSync = map[ad.GUID]bool{}, map[ad.InvocationID]Controller{}, FullSync{}
+	m.unseen = map[ad.InvocationID][]ad.GUID{}
 	m.undecided = map[ad.GUID]string{}
 }
 
@@ -96,15 +98,18 @@ func (m *model) step() {
 	case 3:
 		m.setUndecided()
 	case 4:
-		p := Progress{InvocationID: ad.InvocationID{byte(m.random.IntN(2))}}
-		if m.random.IntN(2) == 0 {
-			m.fullSync = FullSync{Scope: fmt.Sprint(m.random.IntN(3)), At: m.randomTime().UTC()}
-			p.FullSync = &m.fullSync
+		id := ad.InvocationID{byte(m.random.IntN(2))}
+		p := Progress{
+			View: View{InvocationID: id, Scope: fmt.Sprint(m.random.IntN(3))}, Run: uint64(m.random.IntN(50)), At: testStart.Add(time.Duration(m.random.IntN(100)) * time.Hour),
+			USN: ad.USN(m.random.IntN(1000)), FullSync: m.random.IntN(2) == 0, Unseen: m.randomGUIDs(),
 		}
-		if m.random.IntN(3) > 0 {
-			w := Watermark{USN: ad.USN(m.random.IntN(1000)), Scope: "s", At: m.randomTime().UTC()}
-			m.watermarks[p.InvocationID], p.Watermark = w, &w
+		controller := m.controllers[id]
+		controller.Watermark = Watermark{USN: p.USN, Scope: p.View.Scope, At: p.At, Run: p.Run}
+		if p.FullSync {
+			m.fullSync = FullSync{Scope: p.View.Scope, At: p.At}
+			controller.LastFull = m.fullSync
 		}
+		m.controllers[id], m.unseen[id] = controller, p.Unseen
 		must(m.t, m.store.Advance(p))
 	case 5:
 		if m.random.IntN(4) == 0 {
@@ -150,7 +155,7 @@ func (m *model) compareUndecided() {
 // complete, incomplete, or missing.
 func (m *model) run() {
 	now := m.randomTime().UTC()
-	j, err := m.store.OpenJournal(testSource, now)
+	j, err := m.store.OpenJournal(testView, now)
 	must(m.t, err)
 	guids := m.randomGUIDs()
 	m.random.Shuffle(len(guids), func(i, j int) { guids[i], guids[j] = guids[j], guids[i] })
@@ -328,8 +333,12 @@ func (m *model) compare() {
 		}
 	}
 	for n := range byte(2) {
-		if got, want := result(s.Watermark(ad.InvocationID{n}))(t), m.watermarks[ad.InvocationID{n}]; got != want {
-			fatal("watermark", got, want)
+		id := ad.InvocationID{n}
+		if got, want := result(s.Controller(id))(t), m.controllers[id]; got != want {
+			fatal("controller", got, want)
+		}
+		if got, want := result(s.Unseen(id))(t), m.unseen[id]; !slices.Equal(got, want) {
+			fatal("unseen", got, want)
 		}
 	}
 	if got := result(s.LastFullSync())(t); got != m.fullSync {

@@ -48,13 +48,13 @@ func stateFile(t *testing.T) (file []byte, records string) {
 		all[i].RecheckAt = time.Unix(int64(2_000_000_000+i), 0)
 	}
 	must(t, send(s, all))
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:10]}, {1, all[10:20]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[3], Reason: "bad"}}, Acknowledged: all[4:10]}}))
 	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
 	must(t, s.SetUndecidedDeletions([]Undecided{{guidOf(9), "lag", "wait"}, {guidOf(8), "rights", "grant"}}, time.Unix(1, 0)))
 	must(t, s.RecordRun(Run{ID: "x"}, Connector{State: "SCHEDULED"}))
-	must(t, s.Advance(Progress{FullSync: &FullSync{Scope: "s"}, InvocationID: ad.InvocationID{1}, Watermark: &Watermark{USN: 5, Scope: "s"}}))
+	must(t, s.Advance(Progress{View: View{InvocationID: ad.InvocationID{1}, Scope: "s"}, FullSync: true, USN: 5, Unseen: guidsOf(all[:2])}))
 	for range 2 {
 		must(t, s.SetConnector(Connector{State: "SCHEDULED"}))
 	}
@@ -274,7 +274,7 @@ func TestCampaignPowerCut(t *testing.T) {
 			func() error { return s.RecordRun(Run{ID: fmt.Sprint(n)}, Connector{RunID: fmt.Sprint(n)}) },
 			func() error { return s.SetConnector(Connector{State: fmt.Sprint(n)}) },
 		}
-		j := result(s.OpenJournal(testSource, testStart))(t)
+		j := result(s.OpenJournal(testView, testStart))(t)
 		steps = append(steps, func() error { return j.MarkInFlight([]Batch{{0, all}}) },
 			func() error { return j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all}}) })
 		before, recordsBefore := read(), content(t, s)
@@ -350,7 +350,7 @@ func TestCampaignSoundFiles(t *testing.T) {
 				if random.IntN(100) == 0 {
 					o.Name = strings.Repeat("y", 20_000) // needs overflow pages
 				}
-				if err := putObject(c, o, 0, controllerID{}); err != nil {
+				if err := putObject(c, o, 0); err != nil {
 					return err
 				}
 			}

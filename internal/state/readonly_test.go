@@ -61,7 +61,7 @@ func TestReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	must(t, send(s, objects(0, 10, 1)))
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	must(t, j.MarkInFlight([]Batch{{0, objects(5, 7, 2)}}))
 	must(t, s.SetConnector(Connector{State: "PROCESSING", RunID: "r"}))
 	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(1), guidOf(2), guidOf(99)}, time.Unix(60, 0)))
@@ -105,7 +105,7 @@ func TestReadOnly(t *testing.T) {
 func TestRejectionsLimit(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())
-	j := result(s.OpenJournal(testSource, testStart))(t)
+	j := result(s.OpenJournal(testView, testStart))(t)
 	all := objects(0, 5, 1)
 	must(t, j.MarkInFlight([]Batch{{0, all}}))
 	batchResult := BatchResult{Batch: 0, Complete: true}

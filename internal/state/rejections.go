@@ -25,7 +25,7 @@ type Rejection struct {
 func (j *Journal) reject(c change, r RejectedObject) error {
 	object := r.Object
 	object.Fingerprint = identity.Fingerprint{}
-	if err := putObject(c, object, 0, j.source); err != nil {
+	if err := putObject(c, object, j.batchID(noBatch)); err != nil {
 		return err
 	}
 	var before Rejection

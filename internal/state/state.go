@@ -29,21 +29,27 @@ import (
 
 const (
 	fileName = "adconnector.db"
-	version  = 2 // of the file format
+	version  = 3 // of the file format
 	maxRuns  = 200
 )
 
 var (
-	bucketMeta       = []byte("meta")
-	bucketRuns       = []byte("runs")       // sequence number → Run
-	bucketIndex      = []byte("index")      // GUID → record of an identity.Object
-	bucketInFlight   = []byte("open")       // batchID of a batch in flight
-	bucketRecheck    = []byte("due")        // recheck time and GUID of an object
-	bucketRejections = []byte("rejections") // GUID → Rejection
-	bucketHeld       = []byte("held")       // GUID of a held deletion → time
-	bucketWatermarks = []byte("watermarks") // invocation ID → Watermark
+	bucketMeta        = []byte("meta")
+	bucketRuns        = []byte("runs")        // sequence number → Run
+	bucketIndex       = []byte("index")       // GUID → record of an identity.Object
+	bucketInFlight    = []byte("open")        // batchID of a batch in flight
+	bucketRecheck     = []byte("due")         // recheck time and GUID of an object
+	bucketRejections  = []byte("rejections")  // GUID → Rejection
+	bucketHeld        = []byte("held")        // GUID of a held deletion → time
+	bucketViews       = []byte("views")       // first run → View
+	bucketDeleted     = []byte("deleted")     // GUID of an object reported as deleted → run, time
+	bucketControllers = []byte("controllers") // invocation ID → Controller
+	bucketUnseen      = []byte("unseen")      // invocation ID → GUIDs of objects that the domain controller has not shown
 
-	buckets = [][]byte{bucketMeta, bucketRuns, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld, bucketWatermarks}
+	buckets = [][]byte{
+		bucketMeta, bucketRuns, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld,
+		bucketViews, bucketDeleted, bucketControllers, bucketUnseen,
+	}
 
 	// Files that earlier programs wrote may lack these buckets.
 	optionalBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale, bucketUndecided}
@@ -55,9 +61,10 @@ var (
 	keyTarget    = []byte("target")
 	keyLimit     = []byte("gateway limit")
 	// keyLimitV1 is the key of version 1.0.0, which cannot start if the value is not a time.
-	keyLimitV1        = []byte("rate limit")
-	keyLastController = []byte("last read") // invocation ID
-	keySuccess        = []byte("last success")
+	keyLimitV1      = []byte("rate limit")
+	keyLastServer   = []byte("last server")   // Server
+	keyFailedServer = []byte("failed server") // Server
+	keySuccess      = []byte("last success")
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )

@@ -22,8 +22,8 @@ import (
 
 // Domain controller and start time of all runs.
 var (
-	testSource = ad.InvocationID{7}
-	testStart  = time.Unix(1_000_000, 0).UTC()
+	testView  = View{InvocationID: ad.InvocationID{7}, Scope: "a scope"}
+	testStart = time.Unix(1_000_000, 0).UTC()
 )
 
 var (
@@ -59,7 +59,7 @@ func objects(from, to int, mark byte) []identity.Object {
 
 // send records one batch as acknowledged, in a run of its own.
 func send(s *Store, batch []identity.Object) error {
-	j, err := s.OpenJournal(testSource, testStart)
+	j, err := s.OpenJournal(testView, testStart)
 	if err != nil {
 		return err
 	}
@@ -166,8 +166,8 @@ func TestNewFile(t *testing.T) {
 	if target, err := s.Target(); err != nil || target != "" {
 		t.Errorf("target %q, error %v", target, err)
 	}
-	if mark, err := s.Watermark(ad.InvocationID{1}); err != nil || mark != (Watermark{}) {
-		t.Errorf("watermark %+v, error %v", mark, err)
+	if controller, err := s.Controller(ad.InvocationID{1}); err != nil || controller != (Controller{}) {
+		t.Errorf("controller %+v, error %v", controller, err)
 	}
 	if sync, err := s.LastFullSync(); err != nil || sync != (FullSync{}) {
 		t.Errorf("full sync %+v, error %v", sync, err)
@@ -264,7 +264,7 @@ func TestUnusable(t *testing.T) {
 	}{
 		"newer format": {func(t *testing.T) string {
 			return file(t, database(t, func(c change) error {
-				return c.put(bucketMeta, keyVersion, []byte{0, 0, 0, 3})
+				return c.put(bucketMeta, keyVersion, []byte{0, 0, 0, version + 1})
 			}))
 		}, "use the version that wrote it, or move the file away"},
 		"format of one byte": {func(t *testing.T) string {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
@@ -49,9 +51,9 @@ func pack(t *testing.T, path, dir string) {
 var (
 	goldenTime       = time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC)
 	goldenConnector  = Connector{State: "SCHEDULED", RunID: "run 2", At: goldenTime, NextRun: goldenTime.Add(10 * time.Minute)}
-	goldenController = ad.InvocationID{0: 0xd0, 15: 0x0d}
-	goldenWatermark  = Watermark{USN: 271828, Scope: "a scope", At: goldenTime}
+	goldenView       = View{InvocationID: ad.InvocationID{0: 0xd0, 15: 0x0d}, Scope: "a scope"}
 	goldenFullSync   = FullSync{Scope: "a scope", At: goldenTime.Add(-time.Hour)}
+	goldenController = Controller{Watermark: Watermark{USN: 271828, Scope: "a scope", At: goldenTime, Run: 1}, LastFull: goldenFullSync}
 	goldenRuns       = []Run{
 		{ID: "run 2", Mode: "delta", Result: "held", Start: goldenTime, Duration: time.Second, Users: 3, Changed: 2, Uploaded: 1, Held: 2, Rejected: 1, Requests: 4, Retries: 1},
 		{ID: "run 1", Mode: "full", Result: "failed", Start: goldenTime.Add(-time.Hour), Duration: time.Minute, Error: "what went wrong", Class: "transient"},
@@ -75,14 +77,15 @@ func writeGoldenState(t *testing.T, dir string) {
 	s := openStore(t, dir)
 	all := goldenObjects()
 	must(t, s.ChangeTarget("a gateway"))
-	j := result(s.OpenJournal(goldenController, goldenTime))(t)
+	j := result(s.OpenJournal(goldenView, goldenTime))(t)
 	must(t, j.MarkInFlight([]Batch{{0, all[:6]}, {1, all[6:]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all[:5], Rejected: []RejectedObject{{all[5], "the gateway's words"}}}}))
 	must(t, s.SetHeldDeletions([]ad.GUID{all[0].GUID, all[1].GUID}, goldenTime))
 	for i := len(goldenRuns) - 1; i >= 0; i-- {
 		must(t, s.RecordRun(goldenRuns[i], Connector{}))
 	}
-	must(t, s.Advance(Progress{FullSync: &goldenFullSync, InvocationID: goldenController, Watermark: &goldenWatermark}))
+	must(t, s.Advance(Progress{View: goldenView, Run: j.Run(), At: goldenFullSync.At, FullSync: true}))
+	must(t, s.Advance(Progress{View: goldenView, Run: j.Run(), At: goldenTime, USN: 271828}))
 	must(t, s.SetRateLimit(goldenLimit))
 	must(t, s.SetConnector(goldenConnector))
 	must(t, s.Close())
@@ -100,12 +103,6 @@ func expectGoldenState(t *testing.T, s *Store) {
 	}
 	if stored := result(s.Objects([]ad.GUID{all[2].GUID}))(t); len(stored) != 1 || !reflect.DeepEqual(stored[0], all[2]) {
 		t.Errorf("object %+v, want %+v", stored, all[2])
-	}
-	if others := result(s.ReadFromOtherControllers(goldenController))(t); len(others) != 0 {
-		t.Errorf("read from other controllers: %v", others)
-	}
-	if others := result(s.ReadFromOtherControllers(testSource))(t); !slices.Equal(others, guidsOf(all)) {
-		t.Errorf("not read from this controller: %v", others)
 	}
 	rejections := rejectionsOf(t, s)
 	if len(rejections) != 1 || rejections[0].GUID != all[5].GUID || rejections[0].Reason != "the gateway's words" ||
@@ -125,14 +122,30 @@ func expectGoldenState(t *testing.T, s *Store) {
 		{"in flight", result(s.InFlightObjects())(t), []ad.GUID{all[6].GUID}},
 		{"runs", result(s.Runs())(t), goldenRuns},
 		{"last success", result(s.LastSuccess())(t), goldenTime},
-		{"watermark", result(s.Watermark(goldenController))(t), goldenWatermark},
 		{"full sync", result(s.LastFullSync())(t), goldenFullSync},
-		{"last controller", result(s.LastController())(t), goldenController},
 		{"target", result(s.Target())(t), "a gateway"},
 		{"connector", result(s.Connector())(t), goldenConnector},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, c.got, c.want)
+		}
+	}
+}
+
+// expectGoldenController checks the progress with domain controllers, which older formats store
+// in another form.
+func expectGoldenController(t *testing.T, s *Store) {
+	t.Helper()
+	all := guidsOf(goldenObjects())
+	if got := result(s.Controller(goldenView.InvocationID))(t); got != goldenController {
+		t.Errorf("controller %+v, want %+v", got, goldenController)
+	}
+	if others := result(s.DeliveredSince(0, goldenView))(t); len(others) != 0 {
+		t.Errorf("delivered under another view: %v", others)
+	}
+	for _, sighting := range result(s.Sightings(goldenView, all))(t) {
+		if !sighting.HereInScope || len(sighting.Elsewhere) != 0 {
+			t.Errorf("sighting %+v", sighting)
 		}
 	}
 }
@@ -150,6 +163,7 @@ func TestGoldenFile(t *testing.T) {
 	}
 	s := openStore(t, dir)
 	expectGoldenState(t, s)
+	expectGoldenController(t, s)
 	if got := result(s.RateLimit())(t); got != goldenLimit {
 		t.Errorf("rate limit %+v", got)
 	}
@@ -173,6 +187,7 @@ func TestSupportedFormats(t *testing.T) {
 				t.Fatalf("set aside: %v", s.DamagedFile)
 			}
 			expectGoldenState(t, s)
+			expectGoldenController(t, s)
 			more := objects(7, 9, 1)
 			must(t, send(s, more))
 			must(t, s.SetUndecidedDeletions(undecided("lag", 1, 2), time.Unix(1, 0)))
@@ -216,5 +231,50 @@ func TestNewerFormat(t *testing.T) {
 	}
 	if !bytes.Equal(before, result(os.ReadFile(path))(t)) {
 		t.Error("the file was changed")
+	}
+}
+
+// TestUpgradeWithOtherController checks that the records of another domain controller than the
+// last one make the next sync a full one, and that the last one counts as not having shown them.
+func TestUpgradeWithOtherController(t *testing.T) {
+	t.Parallel()
+	dir := unpack(t, 2)
+	other := goldenObjects()[3].GUID
+	db := result(bbolt.Open(filepath.Join(dir, fileName), 0o600, nil))(t)
+	must(t, db.Update(func(tx *bbolt.Tx) error {
+		c := change{tx, map[string]uint64{}}
+		record := slices.Clone(c.Bucket(bucketIndex).Get(other[:]))
+		record[unusedOffset] ^= 1
+		if err := c.put(bucketIndex, other[:], record); err != nil {
+			return err
+		}
+		return c.writeChecksums()
+	}))
+	must(t, db.Close())
+	s := openStore(t, dir)
+	got := result(s.Controller(goldenView.InvocationID))(t)
+	if got.Watermark.USN != 0 || got.LastFull != goldenFullSync {
+		t.Errorf("controller %+v", got)
+	}
+	if unseen := result(s.Unseen(goldenView.InvocationID))(t); !slices.Equal(unseen, []ad.GUID{other}) {
+		t.Errorf("unseen %v", unseen)
+	}
+	must(t, s.Close())
+	if damaged := openStore(t, dir).DamagedFile; damaged != nil {
+		t.Errorf("set aside after the upgrade: %v", damaged)
+	}
+}
+
+// TestUpgradeDetectsDamage checks that the records of an older format are verified before they
+// are converted.
+func TestUpgradeDetectsDamage(t *testing.T) {
+	t.Parallel()
+	dir := unpack(t, 2)
+	guid := goldenObjects()[3].GUID
+	db := result(bbolt.Open(filepath.Join(dir, fileName), 0o600, nil))(t)
+	must(t, db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketIndex).Delete(guid[:]) }))
+	must(t, db.Close())
+	if s := openStore(t, dir); s.DamagedFile == nil {
+		t.Error("not detected")
 	}
 }

@@ -29,7 +29,7 @@ func undecidedReport(t *testing.T) Report {
 	for n := range 2 {
 		users = append(users, identity.Object{GUID: ad.GUID{15: byte(n)}, Kind: identity.User, SID: ad.SID{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 4, 0, 0}})
 	}
-	journal, err := store.OpenJournal(ad.InvocationID{}, noon)
+	journal, err := store.OpenJournal(state.View{}, noon)
 	must(err)
 	must(journal.MarkInFlight([]state.Batch{{Objects: users}}))
 	must(journal.Commit([]state.BatchResult{{Complete: true, Acknowledged: users}}))

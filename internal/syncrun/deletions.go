@@ -4,14 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"time"
 
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
+	"adconnector/internal/state"
 )
 
 // Guard limits how many new deletions a run may send. Above a limit, all deletions of the run
@@ -23,59 +25,136 @@ type Guard struct {
 	MaxDeletesPercent int // of the index
 }
 
-// Evidence is the input of DecideDeletions, collected after everything else was read.
-type Evidence struct {
-	Deleted         []identity.Object // proven, including those held before; in a delta sync also held ones that it did not see
-	DisabledPosture []identity.Object // sent for security posture, which is now disabled: exempt from the guard
-	Undecided       []identity.Object // held before, and this run has no proof either way
-
-	Held         []ad.GUID // before this run, sorted
-	IndexSize    int
-	NothingFound bool // by a full sync
-	Release      bool // requested: release held deletions
+// Candidate is an indexed object that the run did not find in scope.
+type Candidate struct {
+	identity.Object
+	state.Sighting
+	Tombstone  bool                  // the server has its tombstone
+	Outside    bool                  // the server has never shown it in scope, but has it outside of the scope
+	HeldBefore bool                  // its deletion was proven, and is held
+	Undecided  state.UndecidedReason // of an earlier run; "": none
 }
 
-// Decision lists the deletions to send and those to hold.
+// Evidence is the input of DecideDeletions, collected after everything else was read.
+type Evidence struct {
+	Candidates      []Candidate
+	DisabledPosture []identity.Object // sent for security posture, which is now disabled: exempt from the guard
+
+	FullSync     bool                  // the run has read all objects
+	Doubt        state.UndecidedReason // why absence proves nothing; "": no doubt
+	IndexSize    int
+	NothingFound bool // by a full sync
+	Release      bool // requested: release held and undecided deletions
+	// Controllers are the domain controllers of the domain, if deletions are to be released; nil: unknown.
+	Controllers []ad.InvocationID
+}
+
+// Decision lists the deletions to send, to hold, and those that the run cannot decide.
 type Decision struct {
 	Send   []identity.Object
 	Held   []identity.Object
 	Reason string // why some are held; "" if none is
 	// KeepHeld are the deletions to record as held: those in Held, and those released by this
 	// run. Released deletions stay held until the gateway acknowledges them.
-	KeepHeld []ad.GUID
+	KeepHeld  []ad.GUID
+	Undecided []undecidedGroup
+	// Released were undecided, and stay recorded as such until the gateway acknowledges them.
+	Released []state.Undecided
 }
 
-// DecideDeletions decides which deletions to send and which to hold.
+// DecideDeletions decides which deletions to send, which to hold, and which are undecided.
 func DecideDeletions(e Evidence, g Guard) Decision {
-	heldBefore, added := splitHeld(e.Deleted, e.Held)
-	d := Decision{Send: e.Deleted, Reason: g.limitExceeded(e, len(added))}
+	var d Decision
+	var heldBefore, released, added []identity.Object
+	undecided := map[state.UndecidedReason][]identity.Object{}
+	for _, c := range e.Candidates {
+		reason := c.doubt(e)
+		switch {
+		case c.HeldBefore:
+			heldBefore = append(heldBefore, c.Object)
+		case c.Tombstone || e.FullSync && reason == "":
+			added = append(added, c.Object)
+		case e.releases(c, reason):
+			released = append(released, c.Object)
+			d.Released = append(d.Released, state.Undecided{GUID: c.GUID, Reason: reason, Remedy: undecidedRemedies[reason]})
+		case reason != "":
+			undecided[reason] = append(undecided[reason], c.Object)
+		}
+	}
+	d.Reason = g.limitExceeded(e, len(added))
 	switch {
 	case e.Release && d.Reason != "": // the added ones were not held when the operator decided
-		d.Send, d.Held = heldBefore, added
+		d.Send, d.Held = slices.Concat(heldBefore, released), added
 	case e.Release:
+		d.Send = slices.Concat(heldBefore, released, added)
 	case len(heldBefore) > 0 || d.Reason != "":
-		d.Send, d.Held = nil, e.Deleted
+		d.Held = slices.Concat(heldBefore, added)
 		d.Reason = cmp.Or(d.Reason, fmt.Sprintf("%d of them were held before", len(heldBefore)))
-	}
-	if len(e.Undecided) > 0 {
-		d.Held = slices.Concat(d.Held, e.Undecided)
-		d.Reason = cmp.Or(d.Reason, fmt.Sprintf("%d of them were held before, and this run cannot prove that they are deleted", len(e.Undecided)))
+	default:
+		d.Send = added
 	}
 	d.Send = slices.Concat(e.DisabledPosture, d.Send)
 	d.KeepHeld = guidsOf(slices.Concat(d.Held, heldBefore))
+	d.Undecided = groupUndecided(undecided)
 	return d
 }
 
-// splitHeld returns the objects whose deletion was held before, and the others.
-func splitHeld(objects []identity.Object, held []ad.GUID) (heldBefore, added []identity.Object) {
-	for _, object := range objects {
-		if _, found := slices.BinarySearchFunc(held, object.GUID, compareGUIDs); found {
-			heldBefore = append(heldBefore, object)
-		} else {
-			added = append(added, object)
-		}
+// doubt returns why the absence of a candidate does not prove its deletion; "" if it does, or
+// if the next full sync decides without further evidence.
+func (c Candidate) doubt(e Evidence) state.UndecidedReason {
+	switch {
+	case e.Doubt != "":
+		return e.Doubt
+	case c.Outside:
+		return UndecidedOutside
+	case !c.Here && c.BeforeRollback:
+		return UndecidedRollback
+	case !c.Here:
+		return UndecidedNotShown
+	case !c.HereInScope:
+		return UndecidedScope
+	case !e.FullSync:
+		return c.Undecided
 	}
-	return heldBefore, added
+	return ""
+}
+
+// releases reports whether an operator's release proves a deletion: the operator has seen that
+// it is undecided, and no other domain controller that has shown the object is left in the
+// domain.
+func (e Evidence) releases(c Candidate, reason state.UndecidedReason) bool {
+	if !e.Release || c.Undecided == "" || len(e.Controllers) == 0 || reason != UndecidedNotShown && reason != UndecidedRollback {
+		return false
+	}
+	return !slices.ContainsFunc(c.Elsewhere, func(id ad.InvocationID) bool { return slices.Contains(e.Controllers, id) })
+}
+
+// undecidedRemedies say what resolves an undecided deletion.
+var undecidedRemedies = map[state.UndecidedReason]string{
+	UndecidedHiddenGUID:   "grant the account Read Property on objectGUID of all users and groups",
+	UndecidedInvocationID: "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
+	UndecidedNotShown: "wait for the replication of the domain controllers, and grant the account read access to Deleted Objects; " +
+		"if the domain controller that has shown the objects was removed, stop the daemon and run adconnector sync --allow-deletes",
+	UndecidedOutside: "wait for the next full sync (sync.full-interval), which decides whether the objects were moved, or the domain controller lags behind another one",
+	UndecidedRollback: "the domain controller was put back to a snapshot: demote and promote it, or set ldap.host to another one; " +
+		"if there is no other one, stop the daemon and run adconnector sync --allow-deletes",
+	UndecidedScope: "wait for the next full sync (sync.full-interval), or stop the daemon and run adconnector sync --full",
+}
+
+// objectsOf returns the objects of all groups.
+func objectsOf(groups []undecidedGroup) (objects []identity.Object) {
+	for _, group := range groups {
+		objects = append(objects, group.Objects...)
+	}
+	return objects
+}
+
+// groupUndecided returns the objects by reason, in the order of the reasons.
+func groupUndecided(byReason map[state.UndecidedReason][]identity.Object) (groups []undecidedGroup) {
+	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
+		groups = append(groups, undecidedGroup{Reason: reason, Remedy: undecidedRemedies[reason], Objects: byReason[reason]})
+	}
+	return groups
 }
 
 // limitExceeded returns which limit a number of deletions exceeds; "" if none.
@@ -93,36 +172,38 @@ func (g Guard) limitExceeded(e Evidence, deletions int) string {
 	return ""
 }
 
-// allowsRecheck reports whether so many missing objects are searched once more by their GUIDs:
-// those that one search finds, as many as the guard can allow, or any number with a release.
-func (g Guard) allowsRecheck(deletions int, release bool) bool {
-	return deletions <= max(g.MaxDeletes, guidsPerFilter) || release
-}
-
 // findDeleted collects the evidence for deletions. It processes objects that turn out to
 // exist like all others, and adds them to the result that it returns.
 func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, Evidence, error) {
-	e := Evidence{Held: r.snapshot.Held, IndexSize: r.snapshot.IndexSize, Release: r.options.AllowDeletes}
+	e := Evidence{FullSync: r.plan.Mode == full, Doubt: r.plan.Doubt, IndexSize: r.snapshot.IndexSize, Release: r.options.AllowDeletes}
+	var objects []identity.Object
+	var deleted []ad.GUID // that have a tombstone
 	var err error
-	if r.plan.Mode == full {
-		result, e.Deleted, err = r.findMissing(ctx, result, to)
+	if e.FullSync {
+		result, objects, err = r.findMissing(ctx, result, to)
 	} else {
-		result, e.Deleted, err = r.findTombstones(ctx, result, tombstones, to)
+		result, objects, deleted, err = r.findChanged(ctx, result, tombstones, to)
 	}
 	if err != nil {
 		return result, e, err
 	}
-	if e.Deleted, e.DisabledPosture, err = r.splitDisabledPosture(e.Deleted); err != nil {
+	e.NothingFound = e.FullSync && result.countRead(r.kinds()...) == 0
+	if result.withoutGUID > 0 && e.FullSync && e.Doubt == "" { // each such entry may be a missing object
+		e.Doubt = UndecidedHiddenGUID
+	}
+	objects, e.DisabledPosture = r.splitDisabledPosture(objects)
+	if e.Candidates, err = r.candidates(objects); err != nil {
 		return result, e, err
 	}
-	decided := guidsOf(slices.Concat(e.Deleted, e.DisabledPosture))
-	slices.SortFunc(decided, compareGUIDs)
-	undecided := slices.DeleteFunc(slices.Clone(r.snapshot.Held), func(guid ad.GUID) bool {
-		_, found := slices.BinarySearchFunc(decided, guid, compareGUIDs)
-		return found
-	})
-	e.Undecided, err = r.store.Objects(result.notSeen(undecided))
-	e.NothingFound = r.plan.Mode == full && result.countRead(r.kinds()...) == 0
+	if err = r.addTombstones(ctx, e, deleted, tombstones); err != nil {
+		return result, e, err
+	}
+	if err = r.addOutside(ctx, e); err != nil {
+		return result, e, err
+	}
+	if e.Release && len(r.snapshot.Undecided) > 0 {
+		e.Controllers, err = r.controllers(ctx)
+	}
 	return result, e, err
 }
 
@@ -136,65 +217,93 @@ func (r *reader) kinds() []identity.Kind {
 }
 
 // findMissing returns the indexed objects that a full sync did not find. A paged search may
-// miss an object that changes during the search, so each missing object is read again.
+// miss an object that changes during the search, so each missing object is read again, unless
+// there are so many that the guard holds them anyway.
 func (r *reader) findMissing(ctx context.Context, result readResult, to sink) (readResult, []identity.Object, error) {
-	if !r.plan.AbsenceProvesDeletion {
+	if !r.plan.TrackSeen {
 		return result, nil, nil
 	}
 	missing, err := r.store.Missing(result.seenGUIDs())
 	if err != nil || len(missing) == 0 {
 		return result, nil, err
 	}
-	if r.guard.allowsRecheck(len(missing), r.options.AllowDeletes) {
-		reread, err := r.readByGUID(ctx, guidsOf(missing), to)
-		result.add(reread)
-		if err != nil {
-			return result, nil, err
-		}
-		if missing, err = r.store.Missing(result.seenGUIDs()); err != nil {
+	reread := guidsOf(missing)
+	if !r.allowsReread(len(reread)) {
+		if reread, err = r.provable(missing); err != nil {
 			return result, nil, err
 		}
 	}
-	if result.withoutGUID > 0 && len(missing) > 0 { // each such entry may be a missing object
-		r.log.Warn().Int("objects", result.withoutGUID).Int("missing", len(missing)).
-			Str("remedy", "grant the account Read Property on objectGUID of these entries").Msg(MsgDeletionsUnproven)
-		return result, nil, nil
+	if r.allowsReread(len(reread)) {
+		found, err := r.readByGUID(ctx, reread, to)
+		result.add(found)
+		if err != nil {
+			return result, nil, err
+		}
+		missing, err = r.store.Missing(result.seenGUIDs())
+		if err != nil {
+			return result, nil, err
+		}
 	}
 	return result, missing, nil
 }
 
-// findTombstones returns the indexed objects that have a tombstone, and the held ones that
-// were not seen again. If more are held than a run may delete, they are not rechecked before
-// the next full sync.
-func (r *reader) findTombstones(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, []identity.Object, error) {
-	held := result.notSeen(r.snapshot.Held)
-	// An object may reappear without a change, for example if it is readable again.
-	if r.guard.allowsRecheck(len(held), r.options.AllowDeletes) {
-		reread, err := r.readByGUID(ctx, held, to)
-		result.add(reread)
-		if err != nil {
-			return result, nil, err
-		}
-	}
-	guids, err := tombstones.deletedGUIDs(ctx)
-	if err != nil {
-		return result, nil, err
-	}
-	deleted := slices.Concat(held, guids)
-	if r.posture != nil {
-		for _, guid := range guids { // some may be groups that were roles
-			deleted = append(deleted, identity.RoleGUID(guid))
-		}
-	}
-	objects, err := r.store.Objects(result.notSeen(deleted))
-	return result, objects, err
+// allowsReread reports whether so many missing objects are searched once more by their GUIDs:
+// as many as such searches find quickly, as many as the guard can allow, or any number with a
+// release.
+func (r *reader) allowsReread(objects int) bool {
+	return objects <= max(r.guard.MaxDeletes, r.maxReread) || r.options.AllowDeletes
 }
 
-// splitDisabledPosture separates the objects that were sent only for security posture, in a
-// full sync without it. The operator disabled it, so no proof is required and the guard does not apply.
-func (r *reader) splitDisabledPosture(deleted []identity.Object) (others, posture []identity.Object, err error) {
-	if r.source.Posture || r.plan.Mode != full {
-		return deleted, nil, nil
+// provable returns the missing objects whose absence proves that they are deleted.
+func (r *reader) provable(missing []identity.Object) (guids []ad.GUID, err error) {
+	candidates, err := r.candidates(missing)
+	for _, c := range candidates {
+		if c.doubt(Evidence{FullSync: true, Doubt: r.plan.Doubt}) == "" {
+			guids = append(guids, c.GUID)
+		}
+	}
+	return guids, err
+}
+
+// findChanged returns the indexed objects that a delta sync knows or supposes to be deleted:
+// those with a new tombstone, those whose deletion was held or undecided, and those that runs
+// under another view delivered but this one did not find. It returns the tombstones, too.
+func (r *reader) findChanged(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, []identity.Object, []ad.GUID, error) {
+	waiting := slices.Concat(r.snapshot.Held, slices.Collect(maps.Keys(r.snapshot.Undecided)))
+	waiting = result.notSeen(waiting)
+	// An object may reappear without a change, for example if it is readable again.
+	if r.allowsReread(len(waiting)) {
+		reread, err := r.readByGUID(ctx, waiting, to)
+		result.add(reread)
+		if err != nil {
+			return result, nil, nil, err
+		}
+	}
+	deleted, err := tombstones.deletedGUIDs(ctx)
+	if err != nil {
+		return result, nil, nil, err
+	}
+	if r.posture != nil {
+		deleted = withRoles(deleted)
+	}
+	objects, err := r.store.Objects(result.notSeen(slices.Concat(waiting, r.snapshot.OtherViews, deleted)))
+	return result, objects, deleted, err
+}
+
+// withRoles adds the roles of groups: some of the objects may be groups that were roles.
+func withRoles(guids []ad.GUID) []ad.GUID {
+	all := slices.Clone(guids)
+	for _, guid := range guids {
+		all = append(all, identity.RoleGUID(guid))
+	}
+	return all
+}
+
+// splitDisabledPosture separates the objects that were sent only for security posture if it is
+// disabled. The operator disabled it, so no proof is required and the guard does not apply.
+func (r *reader) splitDisabledPosture(deleted []identity.Object) (others, posture []identity.Object) {
+	if r.source.Posture {
+		return deleted, nil
 	}
 	for _, object := range deleted {
 		if object.Kind.IsPosture() {
@@ -203,23 +312,117 @@ func (r *reader) splitDisabledPosture(deleted []identity.Object) (others, postur
 			others = append(others, object)
 		}
 	}
-	if !r.plan.AbsenceProvesDeletion { // deleted is empty then
-		posture, err = r.store.ObjectsOfKinds(identity.Role, identity.ServiceAccount, identity.Domain)
-	}
 	if len(posture) > 0 {
 		r.log.Info().Int("objects", len(posture)).Msg(MsgPostureDisabled)
 	}
-	return others, posture, err
+	return others, posture
 }
 
-// applyDeletions records the held deletions and adds the others to the sink.
+// candidates returns the objects with what the state file knows about them.
+func (r *reader) candidates(objects []identity.Object) ([]Candidate, error) {
+	sightings, err := r.store.Sightings(r.snapshot.View, guidsOf(objects))
+	if err != nil {
+		return nil, err
+	}
+	candidates := make([]Candidate, len(objects))
+	for i, object := range objects {
+		_, held := slices.BinarySearchFunc(r.snapshot.Held, object.GUID, compareGUIDs)
+		candidates[i] = Candidate{Object: object, Sighting: sightings[i], HeldBefore: held, Undecided: r.snapshot.Undecided[object.GUID]}
+	}
+	return candidates, nil
+}
+
+// addTombstones marks the candidates that have a tombstone: one of those already found, or of
+// those that it searches for the candidates without other proof.
+func (r *reader) addTombstones(ctx context.Context, e Evidence, deleted []ad.GUID, tombstones *tombstoneSearch) error {
+	found := map[ad.GUID]bool{}
+	for _, guid := range deleted {
+		found[guid] = true
+	}
+	var unproven []ad.GUID
+	for _, c := range e.Candidates {
+		if !c.HeldBefore && !found[c.GUID] && (!e.FullSync || c.doubt(e) != "") {
+			unproven = append(unproven, c.GUID)
+		}
+	}
+	more, err := tombstones.find(ctx, unproven)
+	for _, guid := range withRoles(more) {
+		found[guid] = true
+	}
+	for i := range e.Candidates {
+		e.Candidates[i].Tombstone = found[e.Candidates[i].GUID]
+	}
+	return err
+}
+
+// addOutside marks the candidates that the server has not shown, but has outside of the scope.
+func (r *reader) addOutside(ctx context.Context, e Evidence) error {
+	byGUID := map[ad.GUID]*Candidate{}
+	var guids []ad.GUID
+	for i := range e.Candidates {
+		if c := &e.Candidates[i]; !c.Here && !c.Tombstone {
+			byGUID[c.GUID] = c
+			guids = append(guids, c.GUID)
+		}
+	}
+	if !r.allowsReread(len(guids)) {
+		return nil
+	}
+	search := directory.Search{Base: domainBase(r.session.RootDSE, r.source), Scope: directory.Subtree, Attributes: []string{"objectGUID"}}
+	for chunk := range slices.Chunk(guids, guidsPerFilter) {
+		search.Filter = directory.FilterByGUID(chunk)
+		err := r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
+			guid, _ := ad.ParseGUID(entry.First(0))
+			if c := byGUID[guid]; c != nil {
+				c.Outside = true
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// controllers returns the invocation IDs of the domain's controllers; nil if they are not
+// readable.
+func (r *reader) controllers(ctx context.Context) (ids []ad.InvocationID, err error) {
+	list, err := r.session.DomainControllers(ctx)
+	if fault.ClassOf(err) == fault.Refused {
+		r.log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgControllersUnreadable)
+		return nil, nil
+	}
+	for _, controller := range list {
+		ids = append(ids, controller.InvocationID)
+	}
+	return ids, err
+}
+
+// notShown returns the objects that the server has not shown as of this run, sorted.
+func (r *reader) notShown(e Evidence, result readResult) []ad.GUID {
+	var guids []ad.GUID
+	if !e.FullSync {
+		guids = result.notSeen(r.snapshot.Unseen)
+	}
+	for _, c := range e.Candidates {
+		if !c.Here && !c.Outside {
+			guids = append(guids, c.GUID)
+		}
+	}
+	slices.SortFunc(guids, compareGUIDs)
+	return slices.Compact(guids)
+}
+
+// applyDeletions records the held and the undecided deletions and adds the others to the sink.
 func (r *reader) applyDeletions(d Decision, to sink) error {
 	if len(d.Held) > 0 {
 		logHeld(r.log, d)
 		r.listHeld(d.Held)
 	}
-	if !r.options.DryRun && len(r.snapshot.Held)+len(d.KeepHeld) > 0 {
-		if err := r.store.SetHeldDeletions(d.KeepHeld, r.start); err != nil {
+	logUndecided(r.log, r.options.ShowUndecided, d.Undecided)
+	if !r.options.DryRun {
+		if err := r.recordDeletions(d); err != nil {
 			return err
 		}
 	}
@@ -232,6 +435,15 @@ func (r *reader) applyDeletions(d Decision, to sink) error {
 		}
 	}
 	return nil
+}
+
+func (r *reader) recordDeletions(d Decision) error {
+	if len(r.snapshot.Held)+len(d.KeepHeld) > 0 {
+		if err := r.store.SetHeldDeletions(d.KeepHeld, r.start); err != nil {
+			return err
+		}
+	}
+	return r.store.SetUndecidedDeletions(slices.Concat(undecidedRecords(d.Undecided), d.Released), r.start)
 }
 
 // maxLoggedObjects limits how many held deletions, and how many rejected objects, a run logs.
@@ -262,65 +474,4 @@ func guidsOf(objects []identity.Object) []ad.GUID {
 		guids[i] = object.GUID
 	}
 	return guids
-}
-
-// tombstoneSearch finds the objects deleted since the watermark. It is not safe for
-// concurrent use.
-type tombstoneSearch struct {
-	runInfo
-	session  *session
-	sinceUSN ad.USN
-	budget   *objectBudget
-	warned   *bool // the runner's warnedUnreadable
-
-	searched bool
-	guids    []ad.GUID
-}
-
-func (r *Runner) newTombstoneSearch(info runInfo, s *session, p Plan, indexSize int) *tombstoneSearch {
-	return &tombstoneSearch{runInfo: info, session: s, sinceUSN: p.SinceUSN, budget: &objectBudget{limit: r.maxObjects.limit(p, indexSize)}, warned: &r.warnedUnreadable}
-}
-
-// deletedGUIDs returns the deleted objects, as far as the account can read them. It searches
-// on the first call only, which must follow the reading of what it applies to. Otherwise an
-// object restored in between would count as deleted. The next run finds later deletions.
-func (t *tombstoneSearch) deletedGUIDs(ctx context.Context) ([]ad.GUID, error) {
-	if t.searched {
-		return t.guids, nil
-	}
-	guids, err := t.search(ctx)
-	t.guids, t.searched = guids, err == nil
-	return guids, err
-}
-
-func (t *tombstoneSearch) search(ctx context.Context) (guids []ad.GUID, err error) {
-	s := t.session
-	if err := s.reconnectIfIdle(ctx); err != nil {
-		return nil, err
-	}
-	readable, err := s.CanReadDeleted(ctx)
-	if err != nil {
-		return nil, err
-	}
-	container := s.RootDSE.DeletedObjects()
-	if !readable {
-		if !*t.warned {
-			*t.warned = true
-			t.log.Warn().Str("remedy", fmt.Sprintf(`as a domain administrator run dsacls "%[1]s" /takeOwnership, then dsacls "%[1]s" /g ACCOUNT:LCRP`, container)).
-				Msg(MsgDeletedUnreadable)
-		}
-		return nil, nil
-	}
-	search := directory.Search{
-		Base: container, Scope: directory.OneLevel, ShowDeleted: true, Attributes: []string{"objectGUID"},
-		Filter: "(&(isDeleted=TRUE)" + changedSince(t.sinceUSN) + ")",
-	}
-	_, err = s.Search(ctx, search, func(entry *ad.Entry) error {
-		if guid, ok := ad.ParseGUID(entry.First(0)); ok {
-			guids = append(guids, guid)
-		}
-		return t.budget.take()
-	})
-	s.lastUsed = time.Now()
-	return guids, err
 }

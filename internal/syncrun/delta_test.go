@@ -366,11 +366,10 @@ func TestFailedDeltaSyncIsRepeated(t *testing.T) {
 		e.exceedOverlap() // so that only the old watermark finds the changes
 		return x.Status(http.StatusForbidden, "")
 	}))
-	before, err := e.store.Watermark(e.InvocationID())
-	e.must(err)
+	before := e.controller()
 	e.failedRun(RunOptions{})
-	if after, err := e.store.Watermark(e.InvocationID()); err != nil || after != before {
-		t.Errorf("watermark %+v, error %v, want %+v", after, err, before)
+	if after := e.controller(); after != before {
+		t.Errorf("%+v, want %+v", after, before)
 	}
 	e.gateway.SetFront(nil)
 	e.restart()
@@ -429,9 +428,11 @@ func TestLaggingController(t *testing.T) {
 	e.exceedOverlap()
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
 	e.connectTo(lagging.Port)
-	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Held, Uploaded: 5, Undecided: 1})
+	e.expectUndecided(UndecidedNotShown, 1)
 	e.connectTo(first)
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 5})
+	e.expectUndecided("", 0)
 	e.expectConverged()
 }
 

@@ -223,6 +223,31 @@ func brief(r state.Run) string {
 	return fmt.Sprintf("%s %s: %d uploaded, %d deleted, %d held, %d undecided, %d rejected", r.Mode, r.Result, r.Uploaded, r.Deleted, r.Held, r.Undecided, r.Rejected)
 }
 
+// expectUndecided expects that as many deletions are undecided for one reason, and that each
+// way to read them says so. Without a reason, it expects none.
+func (e *env) expectUndecided(reason state.UndecidedReason, objects int) {
+	e.t.Helper()
+	counts, err := e.store.UndecidedCounts()
+	e.must(err)
+	if reason == "" {
+		if len(counts) != 0 {
+			e.t.Errorf("undecided %+v", counts)
+		}
+		return
+	}
+	if len(counts) != 1 || counts[0].Reason != reason || counts[0].Objects != objects || counts[0].Remedy == "" {
+		e.t.Errorf("undecided %+v, want %d with reason %q", counts, objects, reason)
+	}
+}
+
+// controller returns the recorded progress with the domain controller in use.
+func (e *env) controller() state.Controller {
+	e.t.Helper()
+	controller, err := e.store.Controller(e.InvocationID())
+	e.must(err)
+	return controller
+}
+
 // failedRun performs one run that must fail.
 func (e *env) failedRun(options RunOptions) (state.Run, error) {
 	e.t.Helper()

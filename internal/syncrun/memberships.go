@@ -98,7 +98,7 @@ func (r *Runner) newMembershipSync(info runInfo, source Source, session *session
 func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneSearch) (memberships, Plan, error) {
 	start := time.Now()
 	m := memberships{graph: s.stored.graph, affected: s.stored.affected}
-	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.InvocationID}
+	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.View.InvocationID}
 	readAll := p.Mode == full || s.stored.source != source // another controller may have other groups
 	if err := s.read(ctx, &m, p, readAll, tombstones); err != nil {
 		return m, p, err

@@ -1,15 +1,17 @@
 package syncrun
 
+import "adconnector/internal/state"
+
 // The messages of the log.
 const (
 	MsgBatchesAcknowledged    = "batches acknowledged"
 	MsgConnectorState         = "connector state"
+	MsgControllersUnreadable  = "domain controllers unreadable, undecided deletions not released"
 	MsgDeletedUnreadable      = "deleted objects unreadable, only full syncs find deletions"
 	MsgDeletionHeld           = "deletion held"
 	MsgDeletionsHeld          = "deletions held"
 	MsgDeletionUndecided      = "deletion undecided"
 	MsgDeletionsUndecided     = "deletions undecided"
-	MsgDeletionsUnproven      = "deletions skipped, entries without objectGUID found"
 	MsgDirectoryRequest       = "directory request completed"
 	MsgDirectoryConnected     = "directory connected"
 	MsgDirectoryRead          = "directory read"
@@ -33,6 +35,16 @@ const (
 	MsgTargetChanged          = "delivery target changed, sending everything again"
 )
 
+// The reasons for undecided deletions.
+const (
+	UndecidedHiddenGUID   state.UndecidedReason = "entries without objectGUID"
+	UndecidedInvocationID state.UndecidedReason = "invocation ID unreadable"
+	UndecidedNotShown     state.UndecidedReason = "not shown by this domain controller"
+	UndecidedOutside      state.UndecidedReason = "outside of the scope on this domain controller"
+	UndecidedRollback     state.UndecidedReason = "highestCommittedUSN decreased"
+	UndecidedScope        state.UndecidedReason = "sync scope changed"
+)
+
 // The reasons for a full sync: the field reason of [MsgSyncPlanned].
 const (
 	ReasonAffected         = "too many objects affected by changed memberships"
@@ -41,7 +53,7 @@ const (
 	ReasonMemberships      = "memberships not stored"
 	ReasonNewController    = "domain controller new or restored"
 	ReasonNewTarget        = "nothing delivered to this target yet"
-	ReasonOtherController  = "too many objects sent from another domain controller"
+	ReasonOtherViews       = "too many objects sent under another view"
 	ReasonRelease          = "release of deletions requires proof"
 	ReasonRequested        = "requested"
 	ReasonScope            = "sync scope changed"

@@ -16,10 +16,10 @@ const (
 	// watermarkLife is how long a watermark is valid. Tombstones may expire after 60 days
 	// (MS-ADTS 6.1.1.2.4.1.1).
 	watermarkLife = 30 * 24 * time.Hour
-	// maxFromOtherController is the maximum number of objects that a delta sync reads again
-	// because another domain controller was their last source. That controller may have
-	// lagged behind this one, and this one's watermark is past the changes it lacked.
-	maxFromOtherController = 10_000
+	// maxReread is the maximum number of objects that a run reads again by their GUIDs, for
+	// example because a later run delivered them under another view. For more objects, a full
+	// sync is faster.
+	maxReread = 10_000
 )
 
 // Plan is what a run reads.
@@ -27,27 +27,32 @@ type Plan struct {
 	Mode     string // full, delta
 	Reason   string // of a full sync
 	SinceUSN ad.USN // of a delta sync
-	// AbsenceProvesDeletion is whether an indexed object that a full sync does not find is
-	// deleted. That requires an index that was complete for this scope and controller.
-	AbsenceProvesDeletion bool
+	// Doubt is why the absence of an object proves nothing; "": it does if the server has shown
+	// the object before.
+	Doubt state.UndecidedReason
 	// TrackSeen is whether to keep the GUIDs of the objects read, to find deleted objects.
 	TrackSeen bool
 }
 
 // MakePlan chooses between a full sync and a delta sync.
 func MakePlan(s Snapshot) Plan {
-	p := Plan{
-		Mode:   full,
-		Reason: reasonForFull(s),
-		// A controller may lag behind the one read before it. An object that it does not
-		// have may not be replicated yet.
-		AbsenceProvesDeletion: s.LastFull.Scope == s.Scope && s.SameTarget && s.SameController,
-	}
+	p := Plan{Mode: full, Reason: reasonForFull(s), Doubt: doubt(s)}
 	if p.Reason == "" {
-		p.Mode, p.SinceUSN = delta, max(s.Watermark.USN+1-overlap, 0)
+		p.Mode, p.SinceUSN = delta, max(s.Controller.Watermark.USN+1-overlap, 0)
 	}
-	p.TrackSeen = p.Mode == delta || p.AbsenceProvesDeletion || len(s.Held) > 0
+	p.TrackSeen = p.Mode == delta || s.IndexSize > 0
 	return p
+}
+
+// doubt returns why the absence of objects from the server proves nothing.
+func doubt(s Snapshot) state.UndecidedReason {
+	switch {
+	case s.View.Unknown:
+		return UndecidedInvocationID
+	case s.USNDecreased:
+		return UndecidedRollback
+	}
+	return ""
 }
 
 // withFullSync returns the plan changed from a delta sync to a full sync.
@@ -58,6 +63,7 @@ func (p Plan) withFullSync(reason string) Plan {
 
 // reasonForFull returns why a full sync is required; "" if a delta sync is sufficient.
 func reasonForFull(s Snapshot) string {
+	watermark := s.Controller.Watermark
 	switch {
 	case !s.DeltaSupported:
 		return ReasonDeltaUnsupported
@@ -67,13 +73,13 @@ func reasonForFull(s Snapshot) string {
 		return ReasonRelease
 	case !s.SameTarget:
 		return ReasonNewTarget
-	case s.Watermark.At.IsZero():
+	case watermark.USN == 0:
 		return ReasonNewController
-	case s.Watermark.Scope != s.Scope || s.LastFull.Scope != s.Scope:
+	case watermark.Scope != s.View.Scope || s.LastFull.Scope != s.View.Scope:
 		return ReasonScope
-	case s.Watermark.USN > s.HighestUSN:
+	case s.USNDecreased:
 		return ReasonUSN
-	case s.Now.Sub(s.Watermark.At) > watermarkLife || s.Now.Before(s.Watermark.At):
+	case s.Now.Sub(watermark.At) > watermarkLife || s.Now.Before(watermark.At):
 		return ReasonWatermark
 	case s.Now.Sub(s.LastFull.At) >= s.FullInterval || s.Now.Before(s.LastFull.At):
 		return ReasonFullInterval
@@ -81,21 +87,17 @@ func reasonForFull(s Snapshot) string {
 		return ReasonMemberships
 	case s.Posture && s.RereadAll:
 		return ReasonAffected
-	case len(s.FromOtherController) > maxFromOtherController:
-		return ReasonOtherController
+	case len(s.OtherViews) > maxReread:
+		return ReasonOtherViews
 	}
 	return ""
 }
 
 // progress returns the progress to record after everything was delivered.
 func (p Plan) progress(s Snapshot) state.Progress {
-	progress := state.Progress{ClearStale: s.Posture}
-	if p.Mode == full {
-		progress.FullSync = &state.FullSync{Scope: s.Scope, At: s.Now}
-	}
+	progress := state.Progress{View: s.View, At: s.Now, FullSync: p.Mode == full, ClearStale: s.Posture}
 	if s.DeltaSupported {
-		progress.InvocationID = s.InvocationID
-		progress.Watermark = &state.Watermark{USN: s.HighestUSN, Scope: s.Scope, At: s.Now}
+		progress.USN = s.HighestUSN
 	}
 	return progress
 }
@@ -106,7 +108,7 @@ func logPlan(log zerolog.Logger, s Snapshot, p Plan) {
 		event.Str("reason", p.Reason)
 	}
 	if s.DeltaSupported {
-		event.Stringer("invocation_id", s.InvocationID).Int64("usn", int64(s.HighestUSN))
+		event.Stringer("invocation_id", s.View.InvocationID).Int64("usn", int64(s.HighestUSN))
 	}
 	if p.Mode == delta {
 		event.Int64("since", int64(p.SinceUSN))

@@ -12,7 +12,8 @@ import (
 	"adconnector/internal/state"
 )
 
-// After a change of the scope, absence is proof in the second full sync only.
+// After a change of the scope, absence is proof in the second full sync only. Until then, the
+// deletions are undecided.
 func TestScopeChange(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(e *env){
@@ -33,11 +34,12 @@ func TestScopeChange(t *testing.T) {
 			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 			base := e.base
 			change(e)
-			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Held, Undecided: 15})
 			if reason := e.fullSyncReason(); reason != ReasonScope {
 				t.Errorf("reason %s", reason)
 			}
-			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Held, Undecided: 15})
+			e.expectUndecided(UndecidedScope, 15)
 			e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 15})
 			e.base, e.options.Search.UserFilter = base, ""
 			e.setConsole()
@@ -59,7 +61,9 @@ func TestScopeChangeOnAnotherController(t *testing.T) {
 		t.Helper()
 		e.base = base
 		e.connectTo(port)
-		e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: uploaded})
+		if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil || run.Mode != full || run.Uploaded != uploaded || run.Deleted != 0 {
+			t.Errorf("run: %s, error %v", brief(run), err)
+		}
 	}
 	for _, dn := range []string{"CN=a," + staff, "CN=b,OU=Inner," + staff} {
 		e.AddUser(dn)
@@ -78,45 +82,44 @@ func TestScopeChangeOnAnotherController(t *testing.T) {
 // deltaSnapshot returns a snapshot for which a delta sync is sufficient.
 func deltaSnapshot() Snapshot {
 	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	full := state.FullSync{Scope: "s", At: now.Add(-time.Hour)}
 	return Snapshot{
-		Now: now, FullInterval: 24 * time.Hour, Scope: "s", DeltaSupported: true, InvocationID: ad.InvocationID{1}, HighestUSN: 5000,
-		SameTarget: true, IndexSize: 40, SameController: true,
-		LastFull: state.FullSync{Scope: "s", At: now.Add(-time.Hour)}, Watermark: state.Watermark{USN: 4000, Scope: "s", At: now.Add(-10 * time.Minute)},
+		Now: now, FullInterval: 24 * time.Hour, View: state.View{InvocationID: ad.InvocationID{1}, Scope: "s"}, DeltaSupported: true, HighestUSN: 5000,
+		SameTarget: true, IndexSize: 40, LastFull: full,
+		Controller: state.Controller{Watermark: state.Watermark{USN: 4000, Scope: "s", At: now.Add(-10 * time.Minute), Run: 7}, LastFull: full},
 	}
 }
 
 func TestMakePlan(t *testing.T) {
 	t.Parallel()
+	fullFor := func(reason string) Plan { return Plan{Mode: full, Reason: reason, TrackSeen: true} }
 	cases := map[string]struct {
 		change func(*Snapshot)
 		want   Plan
 	}{
-		"delta":                    {func(*Snapshot) {}, Plan{Mode: delta, SinceUSN: 3801, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"delta near the beginning": {func(s *Snapshot) { s.Watermark.USN = 100 }, Plan{Mode: delta, SinceUSN: 0, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"delta on another server":  {func(s *Snapshot) { s.SameController = false }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
-		"delta with posture":       {func(s *Snapshot) { s.Posture, s.MembershipsStored = true, true }, Plan{Mode: delta, SinceUSN: 3801, AbsenceProvesDeletion: true, TrackSeen: true}},
+		"delta":                    {func(*Snapshot) {}, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
+		"delta near the beginning": {func(s *Snapshot) { s.Controller.Watermark.USN = 100 }, Plan{Mode: delta, SinceUSN: 0, TrackSeen: true}},
+		"delta after another view": {func(s *Snapshot) { s.OtherViews = make([]ad.GUID, maxReread) }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
+		"delta with posture":       {func(s *Snapshot) { s.Posture, s.MembershipsStored = true, true }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
 
-		"requested":        {func(s *Snapshot) { s.Full = true }, Plan{Mode: full, Reason: ReasonRequested, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"release":          {func(s *Snapshot) { s.ReleaseHeld = true }, Plan{Mode: full, Reason: ReasonRelease, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"no invocation ID": {func(s *Snapshot) { s.DeltaSupported = false }, Plan{Mode: full, Reason: ReasonDeltaUnsupported, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"other target":     {func(s *Snapshot) { s.SameTarget = false }, Plan{Mode: full, Reason: ReasonNewTarget}},
-		"first run": {func(s *Snapshot) {
-			s.Watermark, s.LastFull, s.SameController = state.Watermark{}, state.FullSync{}, false
-		}, Plan{Mode: full, Reason: ReasonNewController}},
-		"new server":                  {func(s *Snapshot) { s.Watermark, s.SameController = state.Watermark{}, false }, Plan{Mode: full, Reason: ReasonNewController}},
-		"new server, deletions held":  {func(s *Snapshot) { s.Watermark, s.SameController, s.Held = state.Watermark{}, false, []ad.GUID{{1}} }, Plan{Mode: full, Reason: ReasonNewController, TrackSeen: true}},
-		"scope of the watermark":      {func(s *Snapshot) { s.Watermark.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"scope of the last full sync": {func(s *Snapshot) { s.LastFull.Scope = "t" }, Plan{Mode: full, Reason: ReasonScope}},
-		"USN decreased":               {func(s *Snapshot) { s.HighestUSN = 3999 }, Plan{Mode: full, Reason: ReasonUSN, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"watermark in the future":     {func(s *Snapshot) { s.Watermark.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonWatermark, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"old watermark":               {func(s *Snapshot) { s.Watermark.At = s.Now.Add(-watermarkLife - 1) }, Plan{Mode: full, Reason: ReasonWatermark, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"full sync due":               {func(s *Snapshot) { s.LastFull.At = s.Now.Add(-24 * time.Hour) }, Plan{Mode: full, Reason: ReasonFullInterval, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"full sync in the future":     {func(s *Snapshot) { s.LastFull.At = s.Now.Add(1) }, Plan{Mode: full, Reason: ReasonFullInterval, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"memberships not stored":      {func(s *Snapshot) { s.Posture = true }, Plan{Mode: full, Reason: ReasonMemberships, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"all objects to reread":       {func(s *Snapshot) { s.Posture, s.MembershipsStored, s.RereadAll = true, true, true }, Plan{Mode: full, Reason: ReasonAffected, AbsenceProvesDeletion: true, TrackSeen: true}},
-		"many from other controller": {func(s *Snapshot) {
-			s.SameController, s.FromOtherController = false, make([]ad.GUID, maxFromOtherController+1)
-		}, Plan{Mode: full, Reason: ReasonOtherController}},
+		"requested":                {func(s *Snapshot) { s.Full = true }, fullFor(ReasonRequested)},
+		"release":                  {func(s *Snapshot) { s.ReleaseHeld = true }, fullFor(ReasonRelease)},
+		"not a domain controller":  {func(s *Snapshot) { s.DeltaSupported = false }, fullFor(ReasonDeltaUnsupported)},
+		"no invocation ID":         {func(s *Snapshot) { s.DeltaSupported, s.View.Unknown = false, true }, Plan{Mode: full, Reason: ReasonDeltaUnsupported, Doubt: UndecidedInvocationID, TrackSeen: true}},
+		"other target":             {func(s *Snapshot) { s.SameTarget, s.IndexSize = false, 0 }, Plan{Mode: full, Reason: ReasonNewTarget}},
+		"first run":                {func(s *Snapshot) { s.Controller, s.LastFull, s.IndexSize = state.Controller{}, state.FullSync{}, 0 }, Plan{Mode: full, Reason: ReasonNewController}},
+		"new controller":           {func(s *Snapshot) { s.Controller = state.Controller{} }, fullFor(ReasonNewController)},
+		"scope of the watermark":   {func(s *Snapshot) { s.Controller.Watermark.Scope = "t" }, fullFor(ReasonScope)},
+		"scope of last full sync":  {func(s *Snapshot) { s.LastFull.Scope = "t" }, fullFor(ReasonScope)},
+		"USN decreased":            {func(s *Snapshot) { s.HighestUSN, s.USNDecreased = 3999, true }, Plan{Mode: full, Reason: ReasonUSN, Doubt: UndecidedRollback, TrackSeen: true}},
+		"watermark in the future":  {func(s *Snapshot) { s.Controller.Watermark.At = s.Now.Add(1) }, fullFor(ReasonWatermark)},
+		"old watermark":            {func(s *Snapshot) { s.Controller.Watermark.At = s.Now.Add(-watermarkLife - 1) }, fullFor(ReasonWatermark)},
+		"full sync due":            {func(s *Snapshot) { s.LastFull.At = s.Now.Add(-24 * time.Hour) }, fullFor(ReasonFullInterval)},
+		"full sync in the future":  {func(s *Snapshot) { s.LastFull.At = s.Now.Add(1) }, fullFor(ReasonFullInterval)},
+		"memberships not stored":   {func(s *Snapshot) { s.Posture = true }, fullFor(ReasonMemberships)},
+		"all objects to reread":    {func(s *Snapshot) { s.Posture, s.MembershipsStored, s.RereadAll = true, true, true }, fullFor(ReasonAffected)},
+		"many under another view":  {func(s *Snapshot) { s.OtherViews = make([]ad.GUID, maxReread+1) }, fullFor(ReasonOtherViews)},
+		"requested, USN decreased": {func(s *Snapshot) { s.Full, s.USNDecreased = true, true }, Plan{Mode: full, Reason: ReasonRequested, Doubt: UndecidedRollback, TrackSeen: true}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -195,13 +198,12 @@ func TestNewTargetReceivesAllObjects(t *testing.T) {
 func TestRestoredController(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		restoration   domaincontroller.Restoration
-		reason        string
-		first, second int // deletions in the first and second run; absence is no proof on a new controller
+		restoration domaincontroller.Restoration
+		reason      string
 	}{
-		"from a backup":             {domaincontroller.Restoration{USNRollback: 500}, ReasonNewController, 0, 1},
-		"from a snapshot":           {domaincontroller.Restoration{USNRollback: 500, SameInvocation: true}, ReasonUSN, 1, 0},
-		"new invocation ID, no gap": {domaincontroller.Restoration{}, ReasonNewController, 0, 1},
+		"from a backup":             {domaincontroller.Restoration{USNRollback: 500}, ReasonNewController},
+		"from a snapshot":           {domaincontroller.Restoration{USNRollback: 500, SameInvocation: true}, ReasonUSN},
+		"new invocation ID, no gap": {domaincontroller.Restoration{}, ReasonNewController},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -210,12 +212,12 @@ func TestRestoredController(t *testing.T) {
 			e.Restore(c.restoration)
 			e.must(e.Modify(e.user(1), "title", "x"))
 			e.must(e.Delete(e.user(2)))
-			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1, Deleted: c.first})
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1, Deleted: 1})
 			if reason := e.fullSyncReason(); reason != c.reason {
 				t.Errorf("reason %s, want %s", reason, c.reason)
 			}
 			e.must(e.Modify(e.user(3), "title", "x"))
-			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: c.second})
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 			e.expectConverged()
 		})
 	}
@@ -246,10 +248,9 @@ func TestAgeForcesFullSync(t *testing.T) {
 			e.clock.Advance(-time.Hour) // after the full sync
 		}, ReasonWatermark},
 		"full sync in the future": {func(e *env) {
-			last, err := e.store.LastFullSync()
-			e.must(err)
-			last.At = last.At.Add(time.Hour)
-			e.must(e.store.Advance(state.Progress{FullSync: &last, InvocationID: e.InvocationID()}))
+			e.must(e.store.Advance(state.Progress{
+				View: state.View{Unknown: true, Scope: e.controller().LastFull.Scope}, At: e.clock.Now().Add(time.Hour), FullSync: true,
+			}))
 		}, ReasonFullInterval},
 	}
 	for name, c := range cases {
@@ -278,7 +279,7 @@ func TestUnreadableInvocationIDForcesFullSyncs(t *testing.T) {
 	if lines := e.log.With(MsgInvocationIDUnreadable); len(lines) != 2 {
 		t.Errorf("log %v", lines)
 	}
-	if watermark, err := e.store.Watermark(ad.InvocationID{}); err != nil || watermark != (state.Watermark{}) {
-		t.Errorf("watermark %+v, error %v", watermark, err)
+	if controller, err := e.store.Controller(ad.InvocationID{}); err != nil || controller != (state.Controller{}) {
+		t.Errorf("controller %+v, error %v", controller, err)
 	}
 }

@@ -32,22 +32,23 @@ type query struct {
 // reader reads the directory in one run. Its fields do not change.
 type reader struct {
 	runInfo
-	source   Source
-	session  *session
-	snapshot Snapshot
-	plan     Plan
-	store    *state.Store
-	guard    Guard
-	queries  []query         // below the profile's base; the first one finds the most objects
-	posture  *postureQueries // nil: identities only
-	budget   *objectBudget
+	source    Source
+	session   *session
+	snapshot  Snapshot
+	plan      Plan
+	store     *state.Store
+	guard     Guard
+	maxReread int
+	queries   []query         // below the profile's base; the first one finds the most objects
+	posture   *postureQueries // nil: identities only
+	budget    *objectBudget
 }
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
 // security posture.
 func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships) *reader {
 	root := session.RootDSE
-	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard}
+	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread}
 	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
@@ -63,7 +64,7 @@ func (r *Runner) newReader(info runInfo, source Source, session *session, s Snap
 // readObjects reads the objects of the plan and adds those that changed. On an error it also
 // returns the result of the searches before the error.
 func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
-	if r.plan.Mode == full && r.plan.AbsenceProvesDeletion {
+	if r.plan.Mode == full && r.snapshot.LastFull.Scope == r.snapshot.View.Scope {
 		r.options.Progress.setExpected(r.snapshot.IndexSize)
 	}
 	result, err := r.readScope(ctx, to)
@@ -122,7 +123,7 @@ func changedSince(usn ad.USN) string {
 //   - Their status changes with the time.
 //   - The gateway rejected them, and a retry is due.
 //   - A batch of an earlier run has no recorded response.
-//   - Another domain controller was their last source.
+//   - A later run delivered or deleted them under another view.
 //   - Changed memberships affect them.
 func (r *reader) objectsToReread() ([]ad.GUID, error) {
 	guids, err := r.store.DueForRecheck(r.start)
@@ -134,7 +135,7 @@ func (r *reader) objectsToReread() ([]ad.GUID, error) {
 			guids = append(guids, guid)
 		}
 	}
-	guids = slices.Concat(guids, r.snapshot.Unacknowledged, r.snapshot.FromOtherController)
+	guids = slices.Concat(guids, r.snapshot.Unacknowledged, r.snapshot.OtherViews)
 	if r.posture != nil {
 		guids = append(guids, r.posture.memberships.affected...)
 	}

@@ -40,6 +40,8 @@ type runResult struct {
 	held     []identity.Object
 	// undecided are the objects of which the run cannot tell whether they were deleted.
 	undecided []identity.Object
+	notShown  []ad.GUID // indexed objects that the server has not shown, sorted
+	number    uint64    // of the run in the state file
 }
 
 // addSearch adds the result of one search.

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
@@ -54,16 +55,11 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err := r.enterProcessing(ctx, info); err != nil {
 		return result, err
 	}
-	source, err := r.source(ctx, info.log)
+	source, session, err := r.openDirectory(ctx, info)
 	if err != nil {
 		return result, err
 	}
-	source.Directory.OnRequest = countPages(source.Directory.OnRequest, info.options.Progress)
-	session, err := connect(ctx, source, r.idleLimit, info.log)
-	if err != nil {
-		return result, err
-	}
-	defer func() { session.Close() }() // a reconnect replaces the session inside
+	defer func() { err = errors.Join(err, r.release(session, info, err)) }()
 	if err := r.retarget(info); err != nil {
 		return result, err
 	}
@@ -80,6 +76,9 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	result.mode = plan.Mode
 	info.options.Progress.mode.Store(plan.Mode)
 	info.stopwatch.endStage("connect")
+	if err := r.recordRollback(info, snapshot); err != nil {
+		return result, err
+	}
 
 	tombstones := r.newTombstoneSearch(info, session, plan, snapshot.IndexSize)
 	var current memberships
@@ -101,7 +100,42 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	}
 	info.options.Progress.enter("record")
 	defer info.stopwatch.endStage("record")
-	return result, r.commit(snapshot, plan, result.read)
+	return result, r.commit(snapshot, plan, session, result)
+}
+
+// openDirectory opens the first session of a run.
+func (r *Runner) openDirectory(ctx context.Context, info runInfo) (source Source, s *session, err error) {
+	if source, err = r.source(ctx, info.log); err != nil {
+		return source, nil, err
+	}
+	source.Directory.OnRequest = countPages(source.Directory.OnRequest, info.options.Progress)
+	if err := r.chooseController(&source.Directory, info); err != nil {
+		return source, nil, err
+	}
+	s, err = connect(ctx, source, r.idleLimit, info.log)
+	return source, s, err
+}
+
+// chooseController sets which domain controller to prefer if a name stands for several.
+func (r *Runner) chooseController(o *directory.Options, info runInfo) error {
+	last, failed, err := r.Store.LastServers()
+	if err != nil {
+		return err
+	}
+	lastFull, err := r.Store.LastFullSync()
+	o.Preferred, o.Avoided = directory.Controller(last), directory.Controller(failed)
+	o.PreferFastest = info.options.Full || info.start.Sub(lastFull.At) >= r.FullInterval
+	return err
+}
+
+// release closes the session of a run. If the directory made the run fail, later runs try
+// this server last.
+func (r *Runner) release(s *session, info runInfo, runErr error) error {
+	s.Close()
+	if runErr == nil || info.options.DryRun || !s.failed.Load() {
+		return nil
+	}
+	return r.Store.SetFailedServer(state.Server(s.Controller))
 }
 
 // newRunInfo starts a run.
@@ -155,6 +189,15 @@ func (r *Runner) retarget(info runInfo) error {
 	return r.Store.ChangeTarget(r.Target)
 }
 
+// recordRollback records that the domain controller was put back to an earlier state, before
+// anything is delivered: what it showed before does not count any more.
+func (r *Runner) recordRollback(info runInfo, s Snapshot) error {
+	if !s.USNDecreased || info.options.DryRun {
+		return nil
+	}
+	return r.Store.RecordRollback(s.View.InvocationID)
+}
+
 // deliver reads the objects of the plan, sends those that differ from the index, and sends or
 // holds deletions.
 func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tombstones *tombstoneSearch) (result runResult, err error) {
@@ -174,16 +217,17 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 			return err
 		}
 		decision := DecideDeletions(evidence, r.Guard)
-		result.held = decision.Held
+		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), reader.notShown(evidence, result.read)
 		return reader.applyDeletions(decision, to)
 	}
 	if info.options.DryRun {
 		return result, produce(ctx, sink{add: info.options.show, flush: func() error { return nil }})
 	}
-	stored, err := r.Store.OpenJournal(reader.snapshot.InvocationID, info.start)
+	stored, err := r.Store.OpenJournal(reader.snapshot.View, info.start)
 	if err != nil {
 		return result, err
 	}
+	result.number = stored.Run()
 	options := r.Upload
 	if options.NeverAcknowledged, err = r.Store.NeverAcknowledged(); err != nil {
 		return result, err
@@ -199,11 +243,13 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 
 // commit records the progress of the run. The watermark moves last: a crash before this
 // repeats work and never skips it.
-func (r *Runner) commit(s Snapshot, p Plan, read readResult) error {
-	if err := r.Store.SetRecheckTimes(read.recheckTimes); err != nil {
+func (r *Runner) commit(s Snapshot, p Plan, session *session, result runResult) error {
+	if err := r.Store.SetRecheckTimes(result.read.recheckTimes); err != nil {
 		return err
 	}
-	return r.Store.Advance(p.progress(s))
+	progress := p.progress(s)
+	progress.Run, progress.Unseen, progress.Server = result.number, result.notShown, state.Server(session.Controller)
+	return r.Store.Advance(progress)
 }
 
 // recordEnd records the run and its final state in one transaction, and sends the state to

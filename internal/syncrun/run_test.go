@@ -419,7 +419,7 @@ func TestRefusedSecondSessionReadsSequentially(t *testing.T) {
 func TestUnrecordedBatchIsNotCounted(t *testing.T) {
 	t.Parallel()
 	e := newLDAPEnv(t)
-	stored, err := e.store.OpenJournal(ad.InvocationID{1}, time.Now())
+	stored, err := e.store.OpenJournal(state.View{}, time.Now())
 	e.must(err)
 	object := identity.Object{Kind: identity.User, GUID: ad.GUID{1}}
 	e.must(stored.MarkInFlight([]state.Batch{{Objects: []identity.Object{object}}}))

@@ -119,6 +119,7 @@ type Runner struct {
 	logInterval    time.Duration
 	resendInterval time.Duration
 	maxAffected    int
+	maxReread      int
 	maxGraphSize   maxGraphSize
 	maxObjects     objectLimits
 }
@@ -133,6 +134,7 @@ func New(o Options) *Runner {
 		logInterval:    defaultLogInterval,
 		resendInterval: defaultResendInterval,
 		maxAffected:    defaultMaxAffected,
+		maxReread:      maxReread,
 		maxGraphSize:   defaultMaxGraphSize,
 		maxObjects:     defaultMaxObjects,
 	}

@@ -2,6 +2,7 @@ package syncrun
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -32,6 +33,9 @@ type session struct {
 	lastUsed  time.Time
 	idleLimit time.Duration
 	log       zerolog.Logger
+	// failed is whether the server did not complete a request. Lost searches that are restarted
+	// do not count.
+	failed *atomic.Bool
 }
 
 // reconnectIfIdle replaces the session if it was idle.
@@ -97,6 +101,7 @@ func (s *session) search(ctx context.Context, q directory.Search, each func(*ad.
 		if err := s.reconnect(ctx); err != nil {
 			return pages, err
 		}
+		s.failed.Store(false)
 		if err := restart(); err != nil {
 			return pages, err
 		}
@@ -105,16 +110,25 @@ func (s *session) search(ctx context.Context, q directory.Search, each func(*ad.
 
 // connect opens the first session of a run.
 func connect(ctx context.Context, source Source, idleLimit time.Duration, log zerolog.Logger) (*session, error) {
-	opened, err := directory.Connect(ctx, source.Directory)
+	failed := new(atomic.Bool)
+	options, onRequest := source.Directory, source.Directory.OnRequest
+	options.OnRequest = func(request string, class fault.Class, duration time.Duration) {
+		if class == fault.Transient || class == fault.Incomplete {
+			failed.Store(true)
+		}
+		onRequest(request, class, duration)
+	}
+	opened, err := directory.Connect(ctx, options)
 	if err != nil {
 		return nil, err
 	}
+	failed.Store(false) // of other servers
 	event := log.Info().Str("dc", opened.Address)
 	if name := opened.RootDSE.DNSHostName; name != "" {
 		event.Str("dns_host_name", name)
 	}
 	event.Bool("domain_controller", opened.RootDSE.IsDomainController()).Msg(MsgDirectoryConnected)
-	return &session{opened, time.Now(), idleLimit, log}, nil
+	return &session{opened, time.Now(), idleLimit, log, failed}, nil
 }
 
 // runConcurrently runs two functions concurrently, the second one in a session of its own.
@@ -128,7 +142,7 @@ func (s *session) runConcurrently(ctx context.Context, first, second func(contex
 		}
 		return second(ctx, s)
 	}
-	other := &session{opened, time.Now(), s.idleLimit, s.log}
+	other := &session{opened, time.Now(), s.idleLimit, s.log, s.failed}
 	defer func() { other.Close() }() // a reconnect replaces the session inside
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return first(ctx, s) })

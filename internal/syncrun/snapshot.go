@@ -21,22 +21,27 @@ type Snapshot struct {
 	ReleaseHeld  bool // requested: release held deletions
 	FullInterval time.Duration
 	Posture      bool
-	Scope        string // identifies what is read and how it is mapped
 
-	DeltaSupported bool // the server has an invocation ID
-	InvocationID   ad.InvocationID
+	View state.View // what the run reads
+
+	DeltaSupported bool // the server is a domain controller with a known invocation ID
 	HighestUSN     ad.USN
+	// USNDecreased is whether the domain controller's highestCommittedUSN is lower than in an
+	// earlier run. The controller was put back to a snapshot: it shows old values, and does not
+	// have objects that still exist on others.
+	USNDecreased bool
 
-	SameTarget     bool            // the state file belongs to this target
-	SameController bool            // the last run read this server
-	IndexSize      int             // objects
-	LastFull       state.FullSync  // zero: none
-	Watermark      state.Watermark // of this server; zero: none
+	SameTarget bool             // the state file belongs to this target
+	IndexSize  int              // objects
+	LastFull   state.FullSync   // with any server; zero: none
+	Controller state.Controller // the progress with this server; zero: none
+	Unseen     []ad.GUID        // objects that this server had not shown before, sorted
 
-	FromOtherController []ad.GUID                   // objects last read from another server; empty if SameController
-	Unacknowledged      []ad.GUID                   // objects of batches without a recorded response
-	Rejected            map[ad.GUID]state.Rejection // objects that the gateway rejected
-	Held                []ad.GUID                   // objects whose deletion is held, sorted
+	OtherViews     []ad.GUID                         // objects that later runs delivered or deleted under another view
+	Unacknowledged []ad.GUID                         // objects of batches without a recorded response
+	Rejected       map[ad.GUID]state.Rejection       // objects that the gateway rejected
+	Held           []ad.GUID                         // objects whose deletion is held, sorted
+	Undecided      map[ad.GUID]state.UndecidedReason // objects whose deletion is undecided
 
 	MembershipsStored bool // the state file contains the memberships
 	RereadAll         bool // changed memberships require that all objects are read again
@@ -47,32 +52,28 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 	root := session.RootDSE
 	s = Snapshot{
 		Now: info.start, Full: info.options.Full, ReleaseHeld: info.options.AllowDeletes, FullInterval: r.FullInterval,
-		Posture: source.Posture, Scope: scopeID(r.Search, source, root), HighestUSN: root.HighestCommittedUSN,
+		Posture: source.Posture, HighestUSN: root.HighestCommittedUSN,
+		View:              state.View{InvocationID: session.Controller.InvocationID, Unknown: session.InvocationErr != nil, Scope: scopeID(r.Search, source, root)},
 		MembershipsStored: stored.exist, RereadAll: stored.rereadAll,
 	}
-	s.InvocationID, s.DeltaSupported = readInvocationID(session)
+	s.DeltaSupported = root.IsDomainController() && !s.View.Unknown
+	if s.View.Unknown {
+		info.log.Warn().EmbedObject(fault.Fields(session.InvocationErr)).Msg(MsgInvocationIDUnreadable)
+	}
 	target, err := r.Store.Target()
 	if err != nil {
 		return s, err
 	}
-	s.SameTarget = target == r.Target
-	last, err := r.Store.LastController()
-	if err != nil {
+	if s.SameTarget = target == r.Target; s.SameTarget {
+		if s.IndexSize, err = r.Store.IndexSize(); err != nil {
+			return s, err
+		}
+	}
+	if err := r.addController(&s); err != nil {
 		return s, err
 	}
-	s.SameController = last == s.InvocationID
-	if s.IndexSize, err = r.Store.IndexSize(); err != nil {
+	if err := r.addDeletions(&s); err != nil {
 		return s, err
-	}
-	if s.LastFull, err = r.Store.LastFullSync(); err != nil {
-		return s, err
-	}
-	held, _, err := r.Store.HeldDeletions(-1) // sorted
-	if err != nil {
-		return s, err
-	}
-	for _, deletion := range held {
-		s.Held = append(s.Held, deletion.GUID)
 	}
 	if s.DeltaSupported {
 		err = r.addDeltaInput(&s)
@@ -80,15 +81,47 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 	return s, err
 }
 
-// addDeltaInput adds the input that only delta syncs need.
-func (r *Runner) addDeltaInput(s *Snapshot) (err error) {
-	if s.Watermark, err = r.Store.Watermark(s.InvocationID); err != nil {
+// addController adds the progress with the server.
+func (r *Runner) addController(s *Snapshot) (err error) {
+	if s.LastFull, err = r.Store.LastFullSync(); err != nil || s.View.Unknown {
 		return err
 	}
-	if !s.SameController {
-		if s.FromOtherController, err = r.Store.ReadFromOtherControllers(s.InvocationID); err != nil {
-			return err
-		}
+	if s.Controller, err = r.Store.Controller(s.View.InvocationID); err != nil {
+		return err
+	}
+	s.View.Rollbacks = s.Controller.Rollbacks
+	if s.USNDecreased = s.Controller.Watermark.USN > s.HighestUSN; s.USNDecreased {
+		s.View.Rollbacks++
+		return nil
+	}
+	s.Unseen, err = r.Store.Unseen(s.View.InvocationID)
+	return err
+}
+
+// addDeletions adds the held and the undecided deletions.
+func (r *Runner) addDeletions(s *Snapshot) error {
+	held, _, err := r.Store.HeldDeletions(-1) // sorted
+	if err != nil {
+		return err
+	}
+	for _, deletion := range held {
+		s.Held = append(s.Held, deletion.GUID)
+	}
+	undecided, _, err := r.Store.UndecidedDeletions(-1)
+	if err != nil {
+		return err
+	}
+	s.Undecided = make(map[ad.GUID]state.UndecidedReason, len(undecided))
+	for _, deletion := range undecided {
+		s.Undecided[deletion.GUID] = deletion.Reason
+	}
+	return nil
+}
+
+// addDeltaInput adds the input that only delta syncs need.
+func (r *Runner) addDeltaInput(s *Snapshot) (err error) {
+	if s.OtherViews, err = r.Store.DeliveredSince(s.Controller.Watermark.Run, s.View); err != nil {
+		return err
 	}
 	if s.Unacknowledged, err = r.Store.InFlightObjects(); err != nil {
 		return err
@@ -99,19 +132,6 @@ func (r *Runner) addDeltaInput(s *Snapshot) (err error) {
 		s.Rejected[rejection.GUID] = rejection
 	}
 	return err
-}
-
-// readInvocationID returns the server's invocation ID. ok is false if the server does not
-// support delta syncs.
-func readInvocationID(session *session) (id ad.InvocationID, ok bool) {
-	if !session.RootDSE.IsDomainController() {
-		return id, false
-	}
-	if err := session.InvocationErr; err != nil {
-		session.log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgInvocationIDUnreadable)
-		return id, false
-	}
-	return session.Controller.InvocationID, true
 }
 
 // scopeID returns an identifier of what is read from a server and how it is mapped.

@@ -35,7 +35,7 @@ func adminPage(t *testing.T) string {
 	object := func(n int) identity.Object {
 		return identity.Object{GUID: ad.GUID{15: byte(n)}, Kind: identity.User, SID: ad.SID([]byte{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 4, 0, 0}), Name: "user"}
 	}
-	journal, err := store.OpenJournal(ad.InvocationID{}, time.Now())
+	journal, err := store.OpenJournal(state.View{}, time.Now())
 	check(err)
 	var objects []identity.Object
 	var held []ad.GUID

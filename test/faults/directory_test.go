@@ -15,15 +15,15 @@ import (
 
 // progress is the state that a failed run must not change.
 type progress struct {
-	watermark state.Watermark
-	fullSync  state.FullSync
-	deletions int
+	controller state.Controller
+	fullSync   state.FullSync
+	deletions  int
 }
 
 func (e *environment) progress(t *testing.T, store *state.Store) (p progress) {
 	t.Helper()
 	var err error
-	p.watermark, err = store.Watermark(e.InvocationID())
+	p.controller, err = store.Controller(e.InvocationID())
 	must(t, err)
 	p.fullSync, err = store.LastFullSync()
 	must(t, err)
@@ -112,7 +112,7 @@ func TestDirectoryFaults(t *testing.T) {
 			finished++
 		case class != fault.Transient && class != fault.Incomplete:
 			t.Errorf("%s: error of class %s: %v", f.name, class, err)
-		case before.watermark != after.watermark || before.fullSync != after.fullSync:
+		case before.controller != after.controller || before.fullSync != after.fullSync:
 			t.Errorf("%s: run failed, but %+v became %+v", f.name, before, after)
 		case before.deletions != after.deletions:
 			t.Errorf("%s: run failed, but reported %d deletions", f.name, after.deletions-before.deletions)

@@ -227,7 +227,7 @@ func useStore(store *state.Store) error {
 			return err
 		}
 	}
-	journal, err := store.OpenJournal(ad.InvocationID{1}, time.Now())
+	journal, err := store.OpenJournal(state.View{InvocationID: ad.InvocationID{1}, Scope: "x"}, time.Now())
 	if err != nil {
 		return err
 	}
@@ -243,5 +243,5 @@ func useStore(store *state.Store) error {
 	if err := store.RecordRun(state.Run{ID: "x"}, state.Connector{State: "SCHEDULED"}); err != nil {
 		return err
 	}
-	return store.Advance(state.Progress{FullSync: &state.FullSync{Scope: "x"}})
+	return store.Advance(state.Progress{View: state.View{InvocationID: ad.InvocationID{1}, Scope: "x"}, FullSync: true})
 }
