@@ -25,7 +25,12 @@ held too while some are. Review them with --dry-run. If they are correct,
 
 If nothing proves that a missing object was deleted, its deletion is undecided, and
 the object is not sent as deleted. The log and the command status show the reasons
-and what resolves them.`,
+and what resolves them.
+
+--resend forces a full sync that sends every object again, even if its value is known
+to be delivered. Use it after the whole volume was restored from a copy, or if the
+gateway has lost data. Deletions follow the rules of any full sync, because the list
+of delivered objects is kept. If the run fails, the next run sends the rest.`,
 		Example: `  # One run, with its result as JSON
   adconnector sync --env-file ad.env --output json
 
@@ -34,7 +39,10 @@ and what resolves them.`,
 
   # Release held deletions after a review
   adconnector sync --env-file ad.env --dry-run --allow-deletes
-  adconnector sync --env-file ad.env --allow-deletes`,
+  adconnector sync --env-file ad.env --allow-deletes
+
+  # Send every object again
+  adconnector sync --env-file ad.env --resend`,
 		Annotations: exits("", exitDone, exitFailed, exitUsage, exitRefused, exitLocked, exitHeld, exitRejected, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.withErrorDocument(p.sync(cmd.Context(), options)) },
@@ -43,6 +51,7 @@ and what resolves them.`,
 	flags.BoolVar(&options.Full, "full", false, "force a full sync")
 	flags.BoolVar(&options.DryRun, "dry-run", false, "read, compare, and list what would be sent, but send nothing and record nothing")
 	flags.BoolVar(&options.AllowDeletes, "allow-deletes", false, "release the deletions that the guard holds")
+	flags.BoolVar(&options.Resend, "resend", false, "force a full sync that sends every object again")
 	p.outputFlag(command)
 	return command
 }
@@ -56,7 +65,7 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	log := p.logger()
 	var store *state.Store
 	if options.DryRun {
-		store, err = p.hooks.state.OpenReadOnly(c.Service.StateDir)
+		store, err = p.openStateReadOnly(c.Service.StateDir, log)
 	} else {
 		store, err = p.openState(c.Service.StateDir, log)
 	}

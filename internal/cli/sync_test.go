@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -134,6 +135,88 @@ func TestAllowDeletesReleasesHeldDeletions(t *testing.T) {
 	}
 	if o := s.invoke(t, "sync", "--full"); o.Code != exitDone {
 		t.Errorf("%+v", o)
+	}
+}
+
+// TestResend tests that --resend sends every object again, and that --dry-run shows them.
+func TestResend(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.invoke(t, "sync")
+	if o := s.invoke(t, "sync", "--resend", "--dry-run", "--output", "json"); o.Code != exitDone || len(decode[document](t, o).Planned) != 23 {
+		t.Errorf("%+v", o)
+	}
+	if o := s.invoke(t, "sync"); o.Code != exitDone || !strings.HasPrefix(o.Stdout, "processed (delta)") || !strings.Contains(o.Stdout, " 0 uploaded") {
+		t.Errorf("after the dry run: %+v", o)
+	}
+	s.remove(t, 2)
+	o := s.invoke(t, "sync", "--resend", "--output", "json")
+	if got := decode[document](t, o); o.Code != exitDone || got.Mode != "full" || got.Uploaded != 21 || got.Deleted != 2 {
+		t.Errorf("%+v", o)
+	}
+	if o := s.invoke(t, "sync", "--full"); o.Code != exitDone || !strings.Contains(o.Stdout, " 0 uploaded, 0 deleted") {
+		t.Errorf("afterwards: %+v", o)
+	}
+}
+
+// TestStateFileRestored tests that a state file that was put back from a copy is logged once,
+// and that everything is sent again.
+func TestStateFileRestored(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.invoke(t, "sync")
+	path := filepath.Join(s.StateDir, "adconnector.db")
+	copied, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Must(s.Modify(userDN(3), "title", "Changed"))
+	s.invoke(t, "sync")
+	s.Must(s.Modify(userDN(3), "title"))
+	if err := os.WriteFile(path, copied, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range []struct {
+		args     []string
+		warnings int
+		result   string
+	}{
+		{[]string{"sync", "--dry-run"}, 1, "23 changed"},
+		{[]string{"sync"}, 1, "23 uploaded"},
+		{[]string{"sync"}, 0, " 0 uploaded"},
+		{[]string{"sync", "--full"}, 0, " 0 uploaded"},
+	} {
+		o := s.invoke(t, run.args...)
+		lines := o.With(MsgStateFileRestored)
+		if o.Code != exitDone || len(lines) != run.warnings || !strings.Contains(o.Stdout, run.result) {
+			t.Errorf("%v: %d warnings, %+v", run.args, len(lines), o)
+		}
+		for _, l := range lines {
+			if l.Text("level") != "warn" || l.Text("component") != "state" || l.Text("error") == "" || l.Text("remedy") == "" {
+				t.Errorf("%v", l)
+			}
+		}
+	}
+}
+
+// TestGenerationFileInvalid tests that an invalid generation file is logged and replaced, and
+// that nothing is sent again.
+func TestGenerationFileInvalid(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.invoke(t, "sync")
+	if err := os.WriteFile(filepath.Join(s.StateDir, "adconnector.generation"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, warnings := range []int{1, 0} {
+		o := s.invoke(t, "sync")
+		lines := o.With(MsgGenerationInvalid)
+		if o.Code != exitDone || len(lines) != warnings || !strings.Contains(o.Stdout, " 0 uploaded") {
+			t.Errorf("%d warnings, %+v", len(lines), o)
+		}
+		if warnings > 0 && !strings.Contains(lines[0].Text("remedy"), "--resend") {
+			t.Errorf("%v", lines[0])
+		}
 	}
 }
 

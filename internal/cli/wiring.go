@@ -50,20 +50,42 @@ func (p *program) gatewayOptions(c *config.Config, log zerolog.Logger) gateway.O
 	return o
 }
 
-// openState opens the state file. It logs a damaged file that was set aside, and once per
-// process that other users can change the state.
+// openState opens the state file. It logs a damaged file that was set aside, a file that was
+// restored from a copy, and once per process that other users can change the state.
 func (p *program) openState(dir string, log zerolog.Logger) (*state.Store, error) {
 	store, err := p.hooks.state.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	logSetAside(store, log)
+	logRestored(store, log)
 	p.warnShared.Do(func() {
 		if err := state.SharedAccess(dir); err != nil {
 			log.Warn().Str("component", "state").EmbedObject(fault.Fields(err)).Msg(MsgStateDirShared)
 		}
 	})
 	return store, nil
+}
+
+// openStateReadOnly opens the state file for reading. It logs a file that was restored from a
+// copy.
+func (p *program) openStateReadOnly(dir string, log zerolog.Logger) (*state.Store, error) {
+	store, err := p.hooks.state.OpenReadOnly(dir)
+	if err == nil {
+		logRestored(store, log)
+	}
+	return store, err
+}
+
+// logRestored logs that the file was restored from a copy, or that this cannot be determined.
+func logRestored(store *state.Store, log zerolog.Logger) {
+	log = log.With().Str("component", "state").Logger()
+	if store.Restored != nil {
+		log.Warn().EmbedObject(fault.Fields(store.Restored)).Msg(MsgStateFileRestored)
+	}
+	if store.BadGeneration != nil {
+		log.Warn().EmbedObject(fault.Fields(store.BadGeneration)).Msg(MsgGenerationInvalid)
+	}
 }
 
 // closeState closes the state file. It logs a damaged file that was set aside on close.

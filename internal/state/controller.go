@@ -81,10 +81,7 @@ type Progress struct {
 func (s *Store) Advance(p Progress) error {
 	return s.update("advance watermark", func(c change) error {
 		if p.FullSync {
-			if err := c.putJSON(bucketMeta, keyFullSync, FullSync{Scope: p.View.Scope, At: p.At}); err != nil {
-				return err
-			}
-			if err := pruneDeletions(c, p.At); err != nil {
+			if err := putFullSync(c, p); err != nil {
 				return err
 			}
 		}
@@ -101,6 +98,16 @@ func (s *Store) Advance(p Progress) error {
 		}
 		return putController(c, p)
 	})
+}
+
+func putFullSync(c change, p Progress) error {
+	if err := c.putJSON(bucketMeta, keyFullSync, FullSync{Scope: p.View.Scope, At: p.At}); err != nil {
+		return err
+	}
+	if err := c.delete(bucketMeta, keyResend); err != nil {
+		return err
+	}
+	return pruneDeletions(c, p.At)
 }
 
 func putController(c change, p Progress) error {

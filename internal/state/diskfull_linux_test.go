@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -73,6 +74,29 @@ func TestFullDisk(t *testing.T) {
 	for _, o := range second[:3000] {
 		expect(t, s, o)
 	}
+}
+
+// TestGenerationOnFullDisk checks that a run fails before it marks a batch in flight if the
+// generation file cannot be written, and that nothing is lost.
+func TestGenerationOnFullDisk(t *testing.T) {
+	dir := smallDisk(t)
+	s := openStore(t, dir)
+	batch := objects(0, 10, 1)
+	must(t, send(s, batch))
+	remove := fill(t, dir, 0)
+	err := send(s, objects(0, 10, 2))
+	if expectFull(t, err); !strings.Contains(err.Error(), generationPath(s.Path())) {
+		t.Errorf("another file was not written: %v", err)
+	}
+	must(t, s.Close())
+	s = openStore(t, dir)
+	expectRestored(t, s, false)
+	for _, o := range batch {
+		expect(t, s, o)
+	}
+	remove()
+	must(t, send(s, objects(0, 10, 2)))
+	expect(t, s, objects(0, 10, 2)[0])
 }
 
 func TestOpenOnFullDisk(t *testing.T) {

@@ -52,7 +52,7 @@ func checkFile(path string, info fs.FileInfo) error {
 
 // checkFiles returns an error if a file of the state directory exists and cannot be used.
 func checkFiles(path string) error {
-	for _, name := range []string{path, lockPath(path), holderPath(path), newHolderPath(path), compactPath(path)} {
+	for _, name := range []string{path, lockPath(path), holderPath(path), newHolderPath(path), compactPath(path), generationPath(path), newGenerationPath(path)} {
 		info, err := os.Lstat(name)
 		if err != nil {
 			continue // the operation that needs the file returns the error
@@ -102,9 +102,10 @@ func readSmallFile(path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, limit))
 }
 
-// replaceFile writes a small file. Readers see the old or the new content. The caller holds
-// the lock, so that temporary can be a fixed name.
-func replaceFile(path, temporary string, content []byte) error {
+// replaceFile writes a small file. Readers see the old or the new content. With sync, that also
+// applies after a power failure. The caller holds the lock, so that temporary can be a fixed
+// name.
+func replaceFile(path, temporary string, content []byte, sync bool) error {
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -113,6 +114,9 @@ func replaceFile(path, temporary string, content []byte) error {
 		return err
 	}
 	_, err = file.Write(content)
+	if err == nil && sync {
+		err = file.Sync()
+	}
 	if err = errors.Join(err, file.Close()); err == nil {
 		err = os.Rename(temporary, path)
 	}

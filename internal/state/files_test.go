@@ -20,6 +20,7 @@ func names(dir string) map[string]string {
 	return map[string]string{
 		"state file": path, "lock file": lockPath(path), "holder file": holderPath(path),
 		"new holder file": newHolderPath(path), "compacted file": compactPath(path),
+		"generation file": generationPath(path), "new generation file": newGenerationPath(path),
 	}
 }
 

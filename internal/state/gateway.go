@@ -25,7 +25,7 @@ func (s *Store) ChangeTarget(target string) error {
 				return err
 			}
 		}
-		for _, key := range [][]byte{keyFullSync, keyGraph, keyRemedies} {
+		for _, key := range [][]byte{keyFullSync, keyGraph, keyRemedies, keyKnownFrom, keyResend} {
 			if err := c.delete(bucketMeta, key); err != nil {
 				return err
 			}
@@ -36,6 +36,7 @@ func (s *Store) ChangeTarget(target string) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		clear(s.inFlight)
+		s.knownFrom.Store(0) // run numbers begin again
 	}
 	return err
 }

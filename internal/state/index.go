@@ -102,9 +102,10 @@ func (s *Store) Lookup(guid ad.GUID) (stored IndexRecord, found bool, err error)
 }
 
 // acknowledgedFingerprint returns the fingerprint of the acknowledged value. It is zero if
-// there is none, or if a batch with the object is in flight.
+// there is none, if a batch with the object is in flight, or if it was sent by a run before
+// knownFrom.
 func (s *Store) acknowledgedFingerprint(record []byte) identity.Fingerprint {
-	if s.isInFlight(batchOf(record)) {
+	if batch := batchOf(record); s.isInFlight(batch) || batch.run() < s.knownFrom.Load() {
 		return identity.Fingerprint{}
 	}
 	return identity.Fingerprint(record[fingerprintOffset:])

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -21,6 +22,8 @@ type Journal struct {
 	store *Store
 	run   uint64
 	now   time.Time
+	// advanced is set after the run has advanced the generation.
+	advanced atomic.Bool
 }
 
 // OpenJournal starts the journal of a run, and records the run's view: everything that is
@@ -99,28 +102,48 @@ func (j *Journal) batchID(number int) batchID {
 	return batchID(j.run<<32 | uint64(uint32(number)))
 }
 
-// MarkInFlight records batches that are about to be sent.
+// MarkInFlight records batches that are about to be sent. The first call of a run advances
+// the generation twice.
 func (j *Journal) MarkInFlight(batches []Batch) error {
 	s := j.store
+	first := !j.advanced.Load()
+	if first {
+		if err := s.update("advance generation", s.advanceGeneration); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	for _, batch := range batches { // before the records become visible to readers
 		s.inFlight[j.batchID(batch.Number)] = struct{}{}
 	}
 	s.mu.Unlock()
-	return s.update("mark batches in flight", func(c change) error {
-		for _, batch := range batches {
-			id := j.batchID(batch.Number)
-			if err := c.put(bucketInFlight, id.key(), nil); err != nil {
+	err := s.update("mark batches in flight", func(c change) error {
+		if first {
+			if err := s.advanceGeneration(c); err != nil {
 				return err
 			}
-			for _, object := range batch.Objects {
-				if err := putObject(c, object, id); err != nil {
-					return err
-				}
+		}
+		return j.markInFlight(c, batches)
+	})
+	if err == nil {
+		j.advanced.Store(true)
+	}
+	return err
+}
+
+func (j *Journal) markInFlight(c change, batches []Batch) error {
+	for _, batch := range batches {
+		id := j.batchID(batch.Number)
+		if err := c.put(bucketInFlight, id.key(), nil); err != nil {
+			return err
+		}
+		for _, object := range batch.Objects {
+			if err := putObject(c, object, id); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // BatchResult is the result of a batch in flight. If it is not complete, the result of the
@@ -214,12 +237,13 @@ func (s *Store) isInFlight(id batchID) bool {
 	return inFlight
 }
 
-// NeverAcknowledged reports whether the index contains no acknowledged value.
+// NeverAcknowledged reports whether the index contains no value that was acknowledged,
+// including values of runs before knownFrom.
 func (s *Store) NeverAcknowledged() (never bool, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(bucketIndex).Cursor()
 		for _, record := cursor.First(); record != nil; _, record = cursor.Next() {
-			if isRecord(record) && s.acknowledgedFingerprint(record) != (identity.Fingerprint{}) {
+			if isRecord(record) && !s.isInFlight(batchOf(record)) && identity.Fingerprint(record[fingerprintOffset:]) != (identity.Fingerprint{}) {
 				return nil
 			}
 		}

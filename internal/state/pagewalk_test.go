@@ -275,6 +275,7 @@ func TestCampaignPowerCut(t *testing.T) {
 			func() error { return s.SetConnector(Connector{State: fmt.Sprint(n)}) },
 		}
 		j := result(s.OpenJournal(testView, testStart))(t)
+		must(t, j.MarkInFlight(nil)) // the first call uses two transactions
 		steps = append(steps, func() error { return j.MarkInFlight([]Batch{{0, all}}) },
 			func() error { return j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all}}) })
 		before, recordsBefore := read(), content(t, s)

@@ -7,6 +7,22 @@
 // file of an unknown format is refused and not changed. The file contains no secrets.
 // After a file is lost or set aside, the next run sends all objects again. Deletions that
 // happened in the meantime are not detected.
+//
+// A file that was put back from a copy is detected by a generation, which a second file
+// contains: see type generation. What the gateway received after the copy was made is
+// unknown:
+//   - All fingerprints are unknown until the objects are sent again, and a full sync is due
+//     until one is complete. No watermark is used before. Afterwards, those of other domain
+//     controllers are valid again, because that full sync counts as a delivery under another
+//     view.
+//   - The index, the views, and the progress with each domain controller stay: what was
+//     delivered and shown before the copy is still true, so a missing object can be deleted.
+//   - Rejections and batches in flight stay. Their values were unknown before.
+//   - Held and undecided deletions stay. None is sent without the proof that a run requires.
+//   - Recheck times and memberships stay. The full sync replaces them.
+//
+// Objects that were first sent after the copy was made and that no longer exist stay at the
+// gateway. A copy that replaces both files is not detected: see [Store.ForgetFingerprints].
 package state
 
 import (
@@ -65,6 +81,9 @@ var (
 	keyLastServer   = []byte("last server")   // Server
 	keyFailedServer = []byte("failed server") // Server
 	keySuccess      = []byte("last success")
+	keyGeneration   = []byte("generation")
+	keyKnownFrom    = []byte("known from run") // first run whose fingerprints are known
+	keyResend       = []byte("resend")         // ResendCause
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )
@@ -73,6 +92,12 @@ var (
 type Store struct {
 	// DamagedFile is the damaged file that Open or Close set aside; nil: none.
 	DamagedFile *DamagedFile
+	// Restored is an error if the file was found to be restored from a copy when it was
+	// opened. All objects must then be sent again: see [Store.PendingResend].
+	Restored error
+	// BadGeneration is an error if the generation file has an invalid content. It then counts
+	// as missing.
+	BadGeneration error
 
 	options  Options
 	db       *bbolt.DB // nil: read-only and no file exists
@@ -80,6 +105,8 @@ type Store struct {
 	lockFile *os.File // nil: read-only
 	writeMu  sync.Mutex
 	damage   atomic.Pointer[error] // found after opening
+	// knownFrom is the first run whose fingerprints are known.
+	knownFrom atomic.Uint64
 
 	mu       sync.RWMutex
 	inFlight map[batchID]struct{} // the content of bucketInFlight
@@ -97,6 +124,8 @@ type Options struct {
 
 	// compactAbove is the minimum size in bytes of a file that is compacted. 0 means 32 MiB.
 	compactAbove int64
+	// generationWritten is called between the two writes of an advance; nil: no call.
+	generationWritten func() error
 }
 
 const (
@@ -190,6 +219,9 @@ func (o Options) open(path string) (*Store, error) {
 	if err == nil && isNew {
 		err = s.operationError("sync directory", o.syncDir(filepath.Dir(path)))
 	}
+	if err == nil {
+		err = s.checkGeneration()
+	}
 	if err != nil {
 		_ = catchDamage(s.db.Close) // err is more relevant
 		return nil, err
@@ -220,12 +252,16 @@ func (o Options) OpenReadOnly(dir string) (*Store, error) {
 	if err != nil {
 		return nil, readError(s.path, err)
 	}
-	if err := catchDamage(func() error { return s.db.View(s.load) }); err != nil {
+	err = catchDamage(func() error { return s.db.View(s.load) })
+	if errors.Is(err, ErrDamaged) {
+		err = readError(s.path, err)
+	}
+	if err == nil {
+		err = s.compareReadOnly()
+	}
+	if err != nil {
 		_ = catchDamage(s.db.Close) // err is more relevant
-		if !errors.Is(err, ErrDamaged) {
-			return nil, err
-		}
-		return nil, readError(s.path, err)
+		return nil, err
 	}
 	return s, nil
 }
@@ -305,6 +341,7 @@ func (s *Store) load(tx *bbolt.Tx) error {
 			fmt.Errorf("%w: file format %s, this version supports %d", ErrUnusable, versionText(stored), version),
 			"use the version that wrote it, or move the file away so that the next run sends everything")
 	}
+	s.knownFrom.Store(loadKnownFrom(tx))
 	return tx.Bucket(bucketInFlight).ForEach(func(key, _ []byte) error {
 		s.inFlight[batchID(binary.BigEndian.Uint64(key))] = struct{}{}
 		return nil

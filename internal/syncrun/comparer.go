@@ -94,7 +94,8 @@ func (c *comparer) reset() error {
 
 // hasChanged reports whether an asset differs from the index.
 func (c *comparer) hasChanged(asset identity.Asset) (bool, error) {
-	if !c.snapshot.SameTarget && c.options.DryRun { // the index belongs to another target
+	// Of another target, or the requested resend is not recorded.
+	if c.options.DryRun && (!c.snapshot.SameTarget || c.options.Resend) {
 		return true, nil
 	}
 	if r, ok := c.snapshot.Rejected[asset.GUID]; ok && c.plan.Mode == delta && c.start.Sub(r.At) < retryDelay(r.Attempts) &&

@@ -55,6 +55,8 @@ const (
 	ReasonNewTarget        = "nothing delivered to this target yet"
 	ReasonOtherViews       = "too many objects sent under another view"
 	ReasonRelease          = "release of deletions requires proof"
+	ReasonResend           = "resend of all objects requested"
+	ReasonRestored         = "state file restored from a copy"
 	ReasonRequested        = "requested"
 	ReasonScope            = "sync scope changed"
 	ReasonUSN              = "highestCommittedUSN decreased"

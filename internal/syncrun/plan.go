@@ -65,6 +65,10 @@ func (p Plan) withFullSync(reason string) Plan {
 func reasonForFull(s Snapshot) string {
 	watermark := s.Controller.Watermark
 	switch {
+	case s.Resend == state.ResendRestored:
+		return ReasonRestored
+	case s.Resend != "":
+		return ReasonResend
 	case !s.DeltaSupported:
 		return ReasonDeltaUnsupported
 	case s.Full:

@@ -63,6 +63,9 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err := r.retarget(info); err != nil {
 		return result, err
 	}
+	if err := r.requestResend(info); err != nil {
+		return result, err
+	}
 	stored, err := loadMemberships(r.Store, source, info.log)
 	if err != nil {
 		return result, err

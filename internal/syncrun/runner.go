@@ -74,6 +74,9 @@ type RunOptions struct {
 	Full         bool // force a full sync
 	DryRun       bool // read and compare only; send and record nothing
 	AllowDeletes bool // release the deletions that the guard holds
+	// Resend forces a full sync that sends every object, even if its value is known to be
+	// delivered. If the run fails, later runs send the rest.
+	Resend bool
 	// Show is called in a dry run with each asset that a real run would send, and with each
 	// deletion that it would hold.
 	Show func(asset identity.Asset, held bool)

@@ -17,8 +17,9 @@ import (
 // identity, and the content of the state file.
 type Snapshot struct {
 	Now          time.Time
-	Full         bool // requested
-	ReleaseHeld  bool // requested: release held deletions
+	Full         bool              // requested
+	Resend       state.ResendCause // why every object must be sent again; "": not required
+	ReleaseHeld  bool              // requested: release held deletions
 	FullInterval time.Duration
 	Posture      bool
 
@@ -62,6 +63,9 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 	}
 	target, err := r.Store.Target()
 	if err != nil {
+		return s, err
+	}
+	if s.Resend, err = r.pendingResend(info); err != nil {
 		return s, err
 	}
 	if s.SameTarget = target == r.Target; s.SameTarget {
