@@ -95,6 +95,7 @@ var checks = []struct {
 	{"directory", (*preflight).connect},
 	{"TLS", (*preflight).tls},
 	{"bind", (*preflight).bind},
+	{"domain controller", (*preflight).controller},
 	{"bind account", (*preflight).account},
 	{"base context", (*preflight).baseContext},
 	{"read users", (*preflight).readUsers},

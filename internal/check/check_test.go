@@ -46,6 +46,7 @@ const (
 	connect              = "directory"
 	tlsCheck             = "TLS"
 	bind                 = "bind"
+	domainController     = "domain controller"
 	account              = "bind account"
 	baseContext          = "base context"
 	readUsers            = "read users"
@@ -499,13 +500,61 @@ func TestBind(t *testing.T) {
 	testChecks(t, map[string]checkCase{
 		"wrong password": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Password = secret.New("wrong-password") },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), check: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"ldap.bindDn", "ldap.password"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{bind: Fail}, domainController, counts), check: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"ldap.bindDn", "ldap.password"}, class: fault.Refused,
 		},
 		"disabled account": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Disable(bindDN)) },
-			want:   skippedFrom(map[string]Result{bind: Fail}, account, counts), check: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"enable"}, class: fault.Refused,
+			want:   skippedFrom(map[string]Result{bind: Fail}, domainController, counts), check: bind, op: "bind", found: []string{"49", bindDN}, remedy: []string{"enable"}, class: fault.Refused,
 		},
 	})
+}
+
+func TestGlobalCatalog(t *testing.T) {
+	testChecks(t, map[string]checkCase{
+		"port of the global catalog": {
+			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Port = 3269 },
+			want:   skippedFrom(map[string]Result{connect: Fail}, tlsCheck, counts), check: connect, op: "connect", found: []string{"127.0.0.1:3269", "global catalog"}, remedy: []string{"ldap.port", "389", "636"}, class: fault.Refused,
+		},
+	})
+}
+
+// TestDomainController checks the line of the controller that the session uses.
+func TestDomainController(t *testing.T) {
+	t.Parallel()
+	const lds, readOnly = "1.2.840.113556.1.4.1851", "1.2.840.113556.1.4.1920"
+	const id = "0123456789abcdef"
+	for _, test := range []struct {
+		name         string
+		capabilities string
+		invocationID string
+		hosts        []string
+		result       Result
+		found        []string
+		remedy       []string
+	}{
+		{"one", "", id, []string{"127.0.0.1"}, OK, []string{"dc1.corp.example.com at 127.0.0.1:"}, nil},
+		{"one of several", "", id, []string{"127.0.0.1", "127.0.0.1"}, OK, []string{"dc1.corp.example.com at 127.0.0.1:", "one of 2 servers"}, nil},
+		{"read-only", readOnly, id, []string{"127.0.0.1"}, Warn, []string{"read-only"}, []string{"writable"}},
+		{"LDS", lds, id, []string{"127.0.0.1"}, Warn, []string{"AD LDS"}, []string{"domain controller"}},
+		{"invocation ID not readable", "", "", []string{"127.0.0.1"}, Warn, []string{"invocation ID"}, []string{fakeldap.DC1.ServiceName}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dc := fakeldap.DC1
+			dc.InvocationID = test.invocationID
+			dc.RootDSE = [][]string{{"supportedCapabilities", test.capabilities}}
+			server := fakeldap.Serve(t, nil, dc.Script(nil))
+			e := newEnvironment(t, func(e *environment) {
+				e.options.Source.Directory = directory.Options{Hosts: test.hosts, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)}
+			})
+			got := e.runChecks(t.Context(), t).find(domainController)
+			if got.Result != test.result {
+				t.Errorf("%+v", got)
+			}
+			requireContains(t, got.Found, test.found...)
+			requireContains(t, got.Remedy, test.remedy...)
+		})
+	}
 }
 
 func TestBindAccount(t *testing.T) {

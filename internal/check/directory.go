@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,11 +14,6 @@ import (
 	"adconnector/internal/fault"
 )
 
-// globalCatalog has the ports of the global catalog (MS-ADTS 6.1.1.3).
-var globalCatalog = map[int]bool{3268: true, 3269: true}
-
-var errNoHost = errors.New("no directory host")
-
 // certificateWarning is the remaining validity below which a certificate has a warning.
 const certificateWarning = 30 * 24 * time.Hour
 
@@ -26,12 +22,12 @@ func (p *preflight) connect(ctx context.Context) Check {
 	if p.directory == nil {
 		return skipped("no connection settings")
 	}
-	p.probes = directory.Probe(ctx, *p.directory)
+	var err error
+	if p.probes, err = directory.Probe(ctx, *p.directory); err != nil {
+		return failed(err, "")
+	}
 	for n := range p.probes {
 		p.probes[n].Err = asTransient(ctx, p.probes[n].Err)
-	}
-	if len(p.probes) == 0 {
-		return failed(fault.Operation{}.Failed(fault.Refused, errNoHost, "set "+p.setting("ldap.host", "the connection's host")), "")
 	}
 	var reachable, unreachable []string
 	var firstFailed directory.ProbeResult
@@ -50,9 +46,6 @@ func (p *preflight) connect(ctx context.Context) Check {
 		return Check{Result: Fail, Found: strings.Join(unreachable, "; "), Remedy: p.connectRemedy(firstFailed), err: firstFailed.Err}
 	case len(unreachable) > 0:
 		return warn(fmt.Sprintf("%s reachable, but not: %s", strings.Join(reachable, ", "), strings.Join(unreachable, "; ")), p.connectRemedy(firstFailed))
-	case globalCatalog[p.probes[0].Port]:
-		return warn(reachable[0]+" is a port of the global catalog, which has only some attributes",
-			"set "+p.setting("ldap.port", "the connection's port")+" to 389, or to 636 for LDAPS")
 	}
 	return ok("%s reachable", strings.Join(reachable, ", "))
 }
@@ -168,6 +161,30 @@ func (p *preflight) bind(ctx context.Context) Check {
 	}
 	p.session = session
 	return ok("%s as %s", session.Address, p.directory.BindDN)
+}
+
+// controller describes the domain controller that the session uses.
+func (p *preflight) controller(context.Context) Check {
+	if p.session == nil {
+		return skipped("not bound")
+	}
+	root := p.session.RootDSE
+	found := cmp.Or(root.DNSHostName, "server without a name") + " at " + p.session.Controller.Address
+	if n := len(p.probes); n > 1 {
+		found += fmt.Sprintf(", one of %d servers", n)
+	}
+	const writable = "connect to a writable domain controller"
+	switch err := p.session.InvocationErr; {
+	case root.LDS:
+		return warn(found+" is AD LDS: it has no domain accounts, and attributes of a domain are missing", "connect to a domain controller")
+	case !root.IsDomainController():
+		return ok("%s, not a domain controller", found)
+	case root.ReadOnly:
+		return warn(found+" is read-only: attributes that are not replicated to it are missing", writable)
+	case err != nil:
+		return warn(found+": "+err.Error()+": each run is a full sync, and absent objects are not deleted", fault.Remedy(err))
+	}
+	return ok("%s", found)
 }
 
 // baseContext checks that the base context exists.

@@ -3,7 +3,6 @@ package directory
 import (
 	"context"
 	"errors"
-	"net"
 	"slices"
 	"strings"
 
@@ -24,13 +23,17 @@ type Controller struct {
 }
 
 // same reports whether two controllers are the same version of the same database. An unknown
-// invocation ID is not compared.
+// invocation ID is not compared. Servers that are no domain controllers have only an address.
 func (c Controller) same(other Controller) bool {
 	zero := ad.InvocationID{}
-	if c.InvocationID != zero && other.InvocationID != zero {
+	switch {
+	case c.InvocationID != zero && other.InvocationID != zero:
 		return c.InvocationID == other.InvocationID
+	case c.ServiceName != "" || other.ServiceName != "":
+		return strings.EqualFold(c.ServiceName, other.ServiceName)
+	default:
+		return c.Address == other.Address
 	}
-	return strings.EqualFold(c.ServiceName, other.ServiceName)
 }
 
 // RootDSE has attributes of a server's rootDSE (MS-ADTS 3.1.1.3.2). Servers that are no
@@ -90,15 +93,14 @@ func (a Attributes) contains(attribute, value string) bool {
 // identify reads the rootDSE and the invocation ID. Only a refusal to read the invocation ID
 // is InvocationErr. Any other failure ends the connect: it would make the controller look like
 // another one.
-func (s *Session) identify(ctx context.Context, address net.Addr) (err error) {
+func (s *Session) identify(ctx context.Context) (err error) {
 	if s.RootDSE, err = s.readRootDSE(ctx); err != nil {
 		return err
 	}
-	if s.RootDSE.Unsynchronized {
-		return s.options.connectOperation(s.server).Failed(fault.Transient, errUnsynchronized,
-			"wait until its initial replication is complete, or connect to another domain controller")
+	if err := s.checkSynchronized(); err != nil {
+		return err
 	}
-	s.Controller = Controller{Host: s.server.host, Address: address.String(), DNSHostName: s.RootDSE.DNSHostName, ServiceName: s.RootDSE.DSServiceName}
+	s.setController()
 	if !s.RootDSE.IsDomainController() {
 		return nil
 	}
@@ -108,6 +110,22 @@ func (s *Session) identify(ctx context.Context, address net.Addr) (err error) {
 		return nil
 	}
 	return err
+}
+
+// checkSynchronized returns an error if the controller's initial replication is not complete.
+func (s *Session) checkSynchronized() error {
+	if !s.RootDSE.Unsynchronized {
+		return nil
+	}
+	return s.options.connectOperation(s.server).Failed(fault.Transient, errUnsynchronized,
+		"wait until its initial replication is complete, or connect to another domain controller")
+}
+
+// setController sets the controller as far as the rootDSE identifies it.
+func (s *Session) setController() {
+	s.Controller = Controller{
+		Host: s.server.host, Address: s.transport.RemoteAddr().String(), DNSHostName: s.RootDSE.DNSHostName, ServiceName: s.RootDSE.DSServiceName,
+	}
 }
 
 // readInvocationID reads the invocation ID of the domain controller's database. Update

@@ -16,7 +16,7 @@ import (
 // It limits the memory that a server's messages can take, and the time to wait for them.
 type demuxConn struct {
 	net.Conn
-	timeout time.Duration
+	timeout time.Duration // guarded by mu
 
 	// Only the reading goroutine uses these.
 	buf     []byte // received bytes
@@ -70,6 +70,14 @@ func (w *demuxConn) awaitResponse(awaiting bool) {
 	defer w.mu.Unlock()
 	w.awaiting, w.awaitedSince, w.waitTime = awaiting, time.Now(), 0
 	w.setDeadline()
+}
+
+// setTimeout sets the maximum silence while a response is expected. It must not be called while
+// one is expected.
+func (w *demuxConn) setTimeout(timeout time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timeout = timeout
 }
 
 // setDeadline sets the deadline of reads and writes: TLS writes while it reads.

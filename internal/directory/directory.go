@@ -55,7 +55,8 @@ func normalizeName(name string) string {
 type Options struct {
 	Protocol Protocol // "": LDAP
 	// Hosts are tried in order. A single DNS domain is resolved to its domain controllers
-	// by SRV records.
+	// by SRV records. For a domain, or a host with several addresses, Preferred and then the
+	// fastest server is tried first.
 	Hosts        []string
 	Port         int // 0: the default port of the protocol
 	BindDN       string
@@ -95,6 +96,7 @@ type Options struct {
 	maxEntries  int
 	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
 	lookupSRV   func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
+	lookupHost  func(ctx context.Context, host string) ([]string, error)
 }
 
 const (
@@ -136,6 +138,9 @@ func (o Options) withDefaults() Options {
 	if o.lookupSRV == nil {
 		o.lookupSRV = net.DefaultResolver.LookupSRV
 	}
+	if o.lookupHost == nil {
+		o.lookupHost = net.DefaultResolver.LookupHost
+	}
 	return o
 }
 
@@ -166,19 +171,20 @@ func init() {
 // attempts: it counts toward the account's lockout, and other servers would refuse it too.
 func Connect(ctx context.Context, options Options) (*Session, error) {
 	o := options.withDefaults()
+	names, err := o.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
-	for _, server := range o.servers(ctx) {
-		session, err := o.connect(ctx, server)
-		if err == nil {
+	for _, servers := range names {
+		session, nameErrs := o.connectAny(ctx, servers)
+		if session != nil {
 			return session, nil
 		}
-		errs = append(errs, err)
-		if bindRefused(err) || ctx.Err() != nil {
+		errs = append(errs, nameErrs...)
+		if bindRefused(errs[len(errs)-1]) || ctx.Err() != nil {
 			break
 		}
-	}
-	if len(errs) == 0 {
-		return nil, fault.Operation{Op: "connect"}.Failed(fault.Refused, errNoHost, "set ldap.host, or the host of the connection in the console")
 	}
 	return nil, joinServerErrors(errs)
 }
@@ -211,41 +217,69 @@ func (e serverErrors) Error() string {
 
 func (e serverErrors) Unwrap() []error { return e }
 
+// connect opens a session with one server.
 func (o Options) connect(ctx context.Context, server server) (*Session, error) {
+	s, err := o.open(ctx, server, o.ResponseTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// open connects to a server without a bind. timeout is the maximum silence while a response is
+// expected.
+func (o Options) open(ctx context.Context, server server, timeout time.Duration) (*Session, error) {
 	start := time.Now()
 	conn, err := o.dial(ctx, server)
 	o.observe("connect", start, &err)
 	if err != nil {
 		return nil, err
 	}
-	transport := newDemuxConn(conn, o.ResponseTimeout)
+	transport := newDemuxConn(conn, timeout)
 	s := &Session{
 		Address: server.address(), PageSize: o.PageSize,
 		transport: transport, conn: ldap.NewConn(transport, o.Protocol != LDAP), options: o, server: server,
 	}
 	s.conn.Start()
-	if err := s.bind(ctx); err != nil {
-		s.Close()
-		return nil, err
-	}
-	if err := s.identify(ctx, conn.RemoteAddr()); err != nil {
-		s.Close()
-		return nil, err
-	}
 	return s, nil
 }
 
-// Reconnect opens another session with the same server. The current session stays open, so
-// both can be used concurrently. Reconnect fails if the address now leads to a different
-// domain controller.
-func (s *Session) Reconnect(ctx context.Context) (*Session, error) {
-	second, err := s.options.connect(ctx, s.server)
-	if err == nil && !second.Controller.same(s.Controller) {
-		second.Close()
-		return nil, s.options.connectOperation(s.server).Failed(fault.Transient, fmt.Errorf("%w: %s", ErrDifferentController, printable(second.RootDSE.DNSHostName)),
-			"set ldap.host, or the host of the connection in the console, to names that each belong to one domain controller")
+// authenticate binds and identifies the controller. It closes the session on failure.
+func (s *Session) authenticate(ctx context.Context) error {
+	err := s.bind(ctx)
+	if err == nil {
+		err = s.identify(ctx)
 	}
-	return second, err
+	if err != nil {
+		s.Close()
+	}
+	return err
+}
+
+// Reconnect opens another session with the same controller, at the address of the first one.
+// The current session stays open, so both can be used concurrently. Behind a load balancer,
+// Reconnect dials several times. It fails with ErrDifferentController if the address leads to
+// a different controller.
+func (s *Session) Reconnect(ctx context.Context) (*Session, error) {
+	server := s.pinnedServer()
+	second, err := s.options.connect(ctx, server)
+	if err != nil || second.Controller.same(s.Controller) {
+		return second, err
+	}
+	second.Close()
+	return s.options.redial(ctx, server, s.Controller, maxDials-1)
+}
+
+// pinnedServer returns the server with the address of the session's connection.
+func (s *Session) pinnedServer() server {
+	pinned := s.server
+	if ip, _, err := net.SplitHostPort(s.Controller.Address); err == nil {
+		pinned.ip = ip
+	}
+	return pinned
 }
 
 // Close closes the session. It closes the transport first: go-ldap's Close waits for a

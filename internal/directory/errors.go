@@ -26,6 +26,8 @@ var (
 	errNameMismatch       = errors.New("not valid for")
 	errSearchDropped      = errors.New("paged search dropped by the server")
 	errNoPagingControl    = errors.New("result without a paging control, may be incomplete")
+	errGlobalCatalog      = errors.New("port of the global catalog, which has only some of the attributes")
+	errAvoided            = errors.New("last run on this domain controller failed")
 	errUnsynchronized     = errors.New("initial replication of the domain controller not complete")
 	errNoDomainController = errors.New("not a domain controller")
 	errNoReadAccess       = errors.New("not readable by the account")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"slices"
 	"sync"
 )
 
@@ -11,7 +12,7 @@ import (
 type ProbeResult struct {
 	Host    string
 	Port    int
-	Address string // host:port
+	Address string // host:port, followed by the IP address if the host has several
 
 	Connected   bool              // the TCP connection was opened
 	Certificate *x509.Certificate // the server's certificate; nil: none was received
@@ -21,30 +22,43 @@ type ProbeResult struct {
 }
 
 // Probe connects to all servers of the options concurrently, with the TLS handshake that
-// the protocol requires. It does not bind, so it cannot lock an account.
-func Probe(ctx context.Context, options Options) []ProbeResult {
+// the protocol requires. It does not bind, so it cannot lock an account. A name with several
+// addresses has a result for each.
+func Probe(ctx context.Context, options Options) ([]ProbeResult, error) {
 	o := options.withDefaults()
-	servers := o.servers(ctx)
-	results := make([]ProbeResult, len(servers))
+	names, err := o.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]ProbeResult, len(slices.Concat(names...)))
 	var probes sync.WaitGroup
-	for i, server := range servers {
-		probes.Go(func() { results[i] = o.probe(ctx, server) })
+	next := 0
+	for _, servers := range names {
+		for _, server := range servers {
+			result := &results[next]
+			next++
+			result.Host, result.Port, result.Address = server.host, server.port, server.address()
+			if len(servers) > 1 && server.ip != "" {
+				result.Address += " (" + server.ip + ")"
+			}
+			probes.Go(func() { o.probe(ctx, server, result) })
+		}
 	}
 	probes.Wait()
-	return results
+	return results, nil
 }
 
-func (o Options) probe(ctx context.Context, server server) ProbeResult {
-	result := ProbeResult{Host: server.host, Port: server.port, Address: server.address()}
+// probe completes the result of one server.
+func (o Options) probe(ctx context.Context, server server, result *ProbeResult) {
 	conn, err := o.dialTCP(ctx, server)
 	if err != nil {
 		result.Err = err
-		return result
+		return
 	}
 	result.Connected = true
 	if o.Protocol == LDAP {
 		conn.Close()
-		return result
+		return
 	}
 	o.onHandshake = func(state tls.ConnectionState) {
 		result.Certificate, result.TLSVersion = state.PeerCertificates[0], state.Version
@@ -53,8 +67,7 @@ func (o Options) probe(ctx context.Context, server server) ProbeResult {
 	tlsConn, err := o.secure(ctx, conn, server)
 	if err != nil {
 		result.Err = err
-		return result
+		return
 	}
 	tlsConn.Close()
-	return result
 }

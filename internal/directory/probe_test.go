@@ -40,9 +40,9 @@ func TestProbe(t *testing.T) {
 		if c.configured != nil {
 			o.Certificates = []*x509.Certificate{c.configured}
 		}
-		results := Probe(t.Context(), o)
-		if len(results) != 1 {
-			t.Fatalf("%s: %d results", name, len(results))
+		results, err := Probe(t.Context(), o)
+		if err != nil || len(results) != 1 {
+			t.Fatalf("%s: %d results, %v", name, len(results), err)
 		}
 		got := results[0]
 		hasCertificate := got.Certificate != nil && got.Certificate.Equal(self.Certificate) && got.TLSVersion == tls.VersionTLS13

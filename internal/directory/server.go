@@ -1,12 +1,14 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,39 +18,69 @@ import (
 
 // server is the address of one server.
 type server struct {
-	host   string
-	port   int
-	domain string // the DNS domain whose SRV records name the host; "": the host is configured
+	host     string
+	port     int
+	domain   string // the DNS domain whose SRV records name the host; "": the host is configured
+	priority uint16 // of the SRV record; lower ones are tried first
+	ip       string // address to dial; "": that of the host
 }
 
 func (s server) address() string { return net.JoinHostPort(s.host, strconv.Itoa(s.port)) }
 
+// dialAddress returns the address to dial.
+func (s server) dialAddress() string {
+	return net.JoinHostPort(cmp.Or(s.ip, s.host), strconv.Itoa(s.port))
+}
+
 const (
-	ldapPort         = 389
-	srvLookupTimeout = 5 * time.Second
+	ldapPort      = 389
+	lookupTimeout = 5 * time.Second
 )
 
-// servers resolves Hosts to server addresses. A single name is a DNS domain if it has SRV
-// records _ldap._tcp.dc._msdcs.<domain> (MS-ADTS 6.3.2.3); otherwise it is a host.
-func (o Options) servers(ctx context.Context) []server {
-	port := o.Port
-	if port == 0 {
-		port = ldapPort
+// globalCatalog has the ports of the global catalog (MS-ADTS 6.1.1.3).
+var globalCatalog = map[int]bool{3268: true, 3269: true}
+
+// resolve returns the servers that each name of Hosts stands for. A single name is a DNS domain
+// if it has SRV records _ldap._tcp.dc._msdcs.<domain> (MS-ADTS 6.3.2.3); otherwise it is a host.
+//
+// Ports of the global catalog are refused: attributes that are missing there would be taken for
+// empty ones.
+func (o Options) resolve(ctx context.Context) ([][]server, error) {
+	if len(o.Hosts) == 0 {
+		return nil, fault.Operation{Op: "connect"}.Failed(fault.Refused, errNoHost, "set ldap.host, or the host of the connection in the console")
+	}
+	if err := o.checkPort(server{host: o.Hosts[0], port: o.Port}); err != nil {
+		return nil, err
 	}
 	if len(o.Hosts) == 1 && strings.Contains(o.Hosts[0], ".") && net.ParseIP(o.Hosts[0]) == nil {
 		if controllers := o.lookupControllers(ctx, o.Hosts[0]); len(controllers) > 0 {
-			return controllers
+			for _, controller := range controllers {
+				if err := o.checkPort(controller); err != nil {
+					return nil, err
+				}
+			}
+			return [][]server{controllers}, nil
 		}
 	}
-	list := make([]server, 0, len(o.Hosts))
+	names := make([][]server, 0, len(o.Hosts))
 	for _, host := range o.Hosts {
-		list = append(list, server{host: host, port: port})
+		names = append(names, o.lookupAddresses(ctx, server{host: host, port: cmp.Or(o.Port, ldapPort)}))
 	}
-	return list
+	return names, nil
 }
 
+// checkPort returns an error for a port of the global catalog.
+func (o Options) checkPort(server server) error {
+	if !globalCatalog[server.port] {
+		return nil
+	}
+	return o.connectOperation(server).Failed(fault.Refused, errGlobalCatalog,
+		"set ldap.port, or the port of the connection in the console, to 389, or to 636 for LDAPS")
+}
+
+// lookupControllers returns the hosts that the SRV records of a domain name.
 func (o Options) lookupControllers(ctx context.Context, domain string) []server {
-	ctx, cancel := context.WithTimeout(ctx, srvLookupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	// The records are sorted by priority and shuffled by weight. The error is ignored:
 	// LookupSRV may return valid records with it. Without records the name is dialed as a
@@ -60,8 +92,31 @@ func (o Options) lookupControllers(ctx context.Context, domain string) []server 
 		if port == 0 {
 			port = int(record.Port) // for LDAP and StartTLS; withDefaults sets the port of LDAPS
 		}
-		if host := strings.TrimSuffix(record.Target, "."); host != "" { // ".": service not available (RFC 2782)
-			list = append(list, server{host: host, port: port, domain: domain})
+		host := strings.TrimSuffix(record.Target, ".")
+		controller := server{host: host, port: port, domain: domain, priority: record.Priority}
+		if host != "" && !slices.Contains(list, controller) { // ".": service not available (RFC 2782)
+			list = append(list, controller)
+		}
+	}
+	return list
+}
+
+// lookupAddresses returns the server with each of its addresses. Without addresses the name is
+// dialed, which reports the cause.
+func (o Options) lookupAddresses(ctx context.Context, s server) []server {
+	if net.ParseIP(s.host) != nil {
+		return []server{s}
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	addresses, err := o.lookupHost(ctx, s.host)
+	if err != nil || len(addresses) == 0 {
+		return []server{s}
+	}
+	var list []server
+	for _, ip := range addresses {
+		if s.ip = ip; !slices.Contains(list, s) {
+			list = append(list, s)
 		}
 	}
 	return list
@@ -83,7 +138,7 @@ func (o Options) connectOperation(server server) fault.Operation {
 
 // dialTCP opens a TCP connection.
 func (o Options) dialTCP(ctx context.Context, server server) (net.Conn, error) {
-	conn, err := o.dialContext(ctx, "tcp", server.address())
+	conn, err := o.dialContext(ctx, "tcp", server.dialAddress())
 	if err != nil {
 		return nil, dialError(ctx, o.connectOperation(server), server.address(), err)
 	}

@@ -15,56 +15,111 @@ import (
 	"adconnector/internal/fault"
 )
 
-// records returns a lookup whose SRV records are ports of this machine.
+// records returns a lookup whose SRV records are ports of this machine, in order of priority.
 func records(t *testing.T, ports ...int) func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error) {
 	return func(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
 		if service != "ldap" || proto != "tcp" || name != "dc._msdcs.corp.test" {
 			t.Errorf("lookup of _%s._%s.%s", service, proto, name)
 		}
 		var list []*net.SRV
-		for _, port := range ports {
-			list = append(list, &net.SRV{Target: "127.0.0.1.", Port: uint16(port)})
+		for i, port := range ports {
+			list = append(list, &net.SRV{Target: "127.0.0.1.", Port: uint16(port), Priority: uint16(i)})
 		}
 		return "", list, nil
 	}
 }
 
-func TestServers(t *testing.T) {
+// noLookup is a lookup of addresses that finds none.
+func noLookup(_ context.Context, host string) ([]string, error) {
+	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+}
+
+func TestResolve(t *testing.T) {
 	t.Parallel()
-	srv := []*net.SRV{{Target: "dc1.corp.test.", Port: 389}, {Target: "dc2.corp.test", Port: 1389}, {Target: ".", Port: 389}}
+	srv := []*net.SRV{{Target: "dc1.corp.test.", Port: 389}, {Target: "dc2.corp.test", Port: 1389, Priority: 10}, {Target: ".", Port: 389}}
 	dns := errors.New("no such host")
+	dc1 := server{host: "dc1.corp.test", port: 389, domain: "corp.test"}
+	domain := func(second int) [][]server {
+		return [][]server{{dc1, {host: "dc2.corp.test", port: second, domain: "corp.test", priority: 10}}}
+	}
+	secure := domain(636)
+	secure[0][0].port = 636
+	single := func(host string, port int) [][]server { return [][]server{{{host: host, port: port}}} }
+	addresses := []string{"10.0.0.1", "fd00::1", "10.0.0.1"}
+	expanded := []server{{host: "dc1.corp.test", port: 389, ip: "10.0.0.1"}, {host: "dc1.corp.test", port: 389, ip: "fd00::1"}}
 	for _, test := range []struct {
-		name     string
-		protocol Protocol
-		hosts    []string
-		port     int
-		records  []*net.SRV
-		err      error
-		want     []server
+		name      string
+		protocol  Protocol
+		hosts     []string
+		port      int
+		records   []*net.SRV
+		err       error
+		addresses []string // of every host
+		want      [][]server
 	}{
-		{"domain", LDAP, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389, "corp.test"}, {"dc2.corp.test", 1389, "corp.test"}}},
-		{"domain over StartTLS", StartTLS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 389, "corp.test"}, {"dc2.corp.test", 1389, "corp.test"}}},
-		{"domain over LDAPS", LDAPS, []string{"corp.test"}, 0, srv, nil, []server{{"dc1.corp.test", 636, "corp.test"}, {"dc2.corp.test", 636, "corp.test"}}},
-		{"domain and port", LDAP, []string{"corp.test"}, 3268, srv, nil, []server{{"dc1.corp.test", 3268, "corp.test"}, {"dc2.corp.test", 3268, "corp.test"}}},
-		{"records and an error", LDAP, []string{"corp.test"}, 0, srv[:1], dns, []server{{"dc1.corp.test", 389, "corp.test"}}},
-		{"host", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 389, ""}}},
-		{"host over LDAPS", LDAPS, []string{"dc1.corp.test"}, 0, nil, dns, []server{{"dc1.corp.test", 636, ""}}},
-		{"service not offered", LDAP, []string{"corp.test"}, 0, srv[2:], nil, []server{{"corp.test", 389, ""}}},
-		{"hosts", LDAP, []string{"corp.test", "b.test"}, 0, srv, nil, []server{{"corp.test", 389, ""}, {"b.test", 389, ""}}},
-		{"name without a domain", LDAP, []string{"dc1"}, 0, srv, nil, []server{{"dc1", 389, ""}}},
-		{"IPv4 address", LDAP, []string{"10.1.2.3"}, 0, srv, nil, []server{{"10.1.2.3", 389, ""}}},
-		{"IPv6 address", LDAPS, []string{"::1"}, 0, srv, nil, []server{{"::1", 636, ""}}},
+		{"domain", LDAP, []string{"corp.test"}, 0, srv, nil, addresses, domain(1389)},
+		{"domain over StartTLS", StartTLS, []string{"corp.test"}, 0, srv, nil, addresses, domain(1389)},
+		{"domain over LDAPS", LDAPS, []string{"corp.test"}, 0, srv, nil, addresses, secure},
+		{"domain and port", LDAP, []string{"corp.test"}, 389, srv, nil, addresses, domain(389)},
+		{"records and an error", LDAP, []string{"corp.test"}, 0, srv[:1], dns, addresses, [][]server{{dc1}}},
+		{"repeated record", LDAP, []string{"corp.test"}, 0, slices.Repeat(srv[:1], 2), nil, addresses, [][]server{{dc1}}},
+		{"host", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, addresses[:1], [][]server{expanded[:1]}},
+		{"host with several addresses", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, addresses, [][]server{expanded}},
+		{"host without an address", LDAP, []string{"dc1.corp.test"}, 0, nil, dns, nil, single("dc1.corp.test", 389)},
+		{"host over LDAPS", LDAPS, []string{"dc1.corp.test"}, 0, nil, dns, nil, single("dc1.corp.test", 636)},
+		{"service not offered", LDAP, []string{"corp.test"}, 0, srv[2:], nil, nil, single("corp.test", 389)},
+		{"hosts", LDAP, []string{"dc1.corp.test", "10.1.2.3", "dc1.corp.test"}, 0, srv, nil, addresses, [][]server{expanded, {{host: "10.1.2.3", port: 389}}, expanded}},
+		{"name without a domain", LDAP, []string{"dc1"}, 0, srv, nil, nil, single("dc1", 389)},
+		{"IPv4 address", LDAP, []string{"10.1.2.3"}, 0, srv, nil, addresses, single("10.1.2.3", 389)},
+		{"IPv6 address", LDAPS, []string{"::1"}, 0, srv, nil, addresses, single("::1", 636)},
 	} {
 		o := Options{Protocol: test.protocol, Hosts: test.hosts, Port: test.port}
 		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
 			return "", test.records, test.err
 		}
-		if got := o.withDefaults().servers(t.Context()); !slices.Equal(got, test.want) {
-			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		o.lookupHost = func(context.Context, string) ([]string, error) { return test.addresses, nil }
+		got, err := o.withDefaults().resolve(t.Context())
+		if err != nil || !slices.EqualFunc(got, test.want, slices.Equal[[]server]) {
+			t.Errorf("%s: %v, %v, want %v", test.name, got, err, test.want)
 		}
 	}
-	if got := (server{host: "::1", port: 636}).address(); got != "[::1]:636" {
-		t.Errorf("address %s", got)
+	s := server{host: "dc1", port: 636, ip: "::1"}
+	if s.address() != "dc1:636" || s.dialAddress() != "[::1]:636" {
+		t.Errorf("address %s, dialed %s", s.address(), s.dialAddress())
+	}
+}
+
+// TestGlobalCatalog checks that the ports of the global catalog are refused before any
+// connection, wherever they come from.
+func TestGlobalCatalog(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		protocol Protocol
+		hosts    []string
+		port     int
+		srvPort  uint16
+		object   string
+	}{
+		{"address", LDAP, []string{"127.0.0.1"}, 3268, 0, "127.0.0.1:3268 (LDAP)"},
+		{"LDAPS", LDAPS, []string{"127.0.0.1"}, 3269, 0, "127.0.0.1:3269 (LDAPS)"},
+		{"second host", LDAP, []string{"dc1", "dc2"}, 3268, 0, "dc1:3268 (LDAP)"},
+		{"SRV record", LDAP, []string{"corp.test"}, 0, 3268, "dc2.corp.test:3268 (LDAP)"},
+	} {
+		o := Options{Protocol: test.protocol, Hosts: test.hosts, Port: test.port}
+		o.lookupHost = noLookup
+		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
+			return "", []*net.SRV{{Target: "dc1.corp.test.", Port: 389}, {Target: "dc2.corp.test.", Port: test.srvPort}}, nil
+		}
+		o.dialContext = func(context.Context, string, string) (net.Conn, error) {
+			t.Errorf("%s: dialed", test.name)
+			return nil, net.ErrClosed
+		}
+		_, err := Connect(t.Context(), o)
+		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "connect", Object: test.object}, errGlobalCatalog, "ldap.port", "389", "636")
+		if results, err := Probe(t.Context(), o); results != nil || !errors.Is(err, errGlobalCatalog) {
+			t.Errorf("%s: probe %v, %v", test.name, results, err)
+		}
 	}
 }
 

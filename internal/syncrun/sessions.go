@@ -2,6 +2,7 @@ package syncrun
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -38,12 +39,16 @@ type session struct {
 	failed *atomic.Bool
 }
 
-// reconnectIfIdle replaces the session if it was idle.
+// reconnectIfIdle replaces the session if it was idle. If a load balancer leads to other domain
+// controllers only, the session is used on: most likely it is still open.
 func (s *session) reconnectIfIdle(ctx context.Context) error {
 	if time.Since(s.lastUsed) < s.idleLimit {
 		return nil
 	}
-	return s.reconnect(ctx)
+	if err := s.reconnect(ctx); !errors.Is(err, directory.ErrDifferentController) {
+		return err
+	}
+	return nil
 }
 
 func (s *session) reconnect(ctx context.Context) error {

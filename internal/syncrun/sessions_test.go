@@ -4,11 +4,16 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/secret"
 	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
 	"adconnector/test/testenv"
@@ -135,5 +140,38 @@ func TestIdleSessionIsReplacedBeforeUse(t *testing.T) {
 	// before the search for tombstones.
 	if binds := e.Counters().Binds - before; binds != 5 {
 		t.Errorf("%d binds", binds)
+	}
+}
+
+// TestIdleSessionBehindLoadBalancer checks that an idle session is used on if the address leads
+// to another domain controller by then.
+func TestIdleSessionBehindLoadBalancer(t *testing.T) {
+	t.Parallel()
+	first, second := fakeldap.DC1, fakeldap.DC1
+	first.InvocationID, second.InvocationID = strings.Repeat("a", 16), strings.Repeat("b", 16)
+	var moved atomic.Bool
+	server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+		if moved.Load() {
+			second.Script(nil)(p)
+			return
+		}
+		first.Script(nil)(p)
+	})
+	opened, err := directory.Connect(t.Context(), directory.Options{Hosts: []string{server.Host}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{Session: opened, log: zerolog.Nop()}
+	defer func() { s.Close() }()
+	moved.Store(true)
+	if err := s.reconnectIfIdle(t.Context()); err != nil || s.Session != opened {
+		t.Errorf("error %v, same session %t", err, s.Session == opened)
+	}
+	if _, err := s.Read(t.Context(), "", "dnsHostName"); err != nil {
+		t.Errorf("session unusable: %v", err)
+	}
+	moved.Store(false)
+	if err := s.reconnectIfIdle(t.Context()); err != nil || s.Session == opened {
+		t.Errorf("error %v, same session %t", err, s.Session == opened)
 	}
 }

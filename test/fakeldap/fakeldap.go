@@ -218,6 +218,13 @@ func parse(packet *ber.Packet) (r Request, err error) {
 	return r, nil
 }
 
+// NextIsBind reports whether the next request is a bind, without receiving it.
+func (p *Peer) NextIsBind() bool {
+	const bindTagOffset = 5 // after a short message header
+	head, err := p.in.Peek(bindTagOffset + 1)
+	return err == nil && head[bindTagOffset] == 0x60
+}
+
 // Send sends messages, or any other bytes, up to SendLimit. It returns false if not all bytes
 // were sent.
 func (p *Peer) Send(messages ...[]byte) bool {
@@ -309,13 +316,15 @@ func (r Request) ReadsInvocationID() bool {
 	return r.Operation == Search && r.Scope == ldap.ScopeBaseObject && len(r.Attributes) == 1 && r.Attributes[0] == "invocationId"
 }
 
-// RefuseBind returns a script that responds to every request with this bind result.
+// RefuseBind returns a script that responds to every bind with this result, and to every search
+// with the rootDSE.
 func RefuseBind(code int, text string) func(p *Peer) {
 	return func(p *Peer) {
-		for {
-			r, ok := p.Receive()
-			if !ok || !p.Send(Result(r.ID, ldap.ApplicationBindResponse, code, "", text)) {
-				return
+		for r, ok := p.Receive(); ok; r, ok = p.Receive() {
+			if r.Operation == Search {
+				p.Send(RootDSE(r.ID), Done(r.ID, 0))
+			} else {
+				p.Send(Result(r.ID, ldap.ApplicationBindResponse, code, "", text))
 			}
 		}
 	}

@@ -71,7 +71,7 @@ func TestCheck(t *testing.T) {
 			"gateway login", []string{"qualys.user.username", "qualys.user.password"}},
 		{"unknown host", pune.With(testenv.Settings{"ldap.host": "dc1.invalid"}), 1, map[string]string{"directory": "fail"}, "directory", []string{"ldap.host"}},
 		{"closed port", pune.With(testenv.Settings{"ldap.port": strconv.Itoa(ports.Refusing(t))}), 1, map[string]string{"directory": "fail"}, "directory", []string{"127.0.0.1"}},
-		{"global catalog", pune.With(testenv.Settings{"ldap.port": "3269"}), 0, map[string]string{"directory": "warn"}, "directory", []string{"ldap.port", "389", "636"}},
+		{"global catalog", pune.With(testenv.Settings{"ldap.port": "3269"}), 3, map[string]string{"directory": "fail"}, "directory", []string{"ldap.port", "389", "636"}},
 		{"no certificate", pune.With(testenv.Settings{"ldap.certificate": ""}), 3, map[string]string{"TLS": "fail"}, "TLS", []string{"DC1.", "ldap.certificate"}},
 		{"port of another protocol", pune.With(testenv.Settings{"ldap.port": "389"}), 1, map[string]string{"TLS": "fail"}, "TLS", []string{"port 636"}},
 		{"locked account", pune.With(testenv.Settings{"ldap.bindDn": lockedDN}), 3, map[string]string{"bind": "fail"}, "bind", []string{lockedDN}},
