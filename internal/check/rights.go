@@ -161,7 +161,7 @@ func (p *preflight) readDeleted(ctx context.Context) Check {
 		return failed(asTransient(ctx, err), "try again")
 	case !readable:
 		return warn(container+" is not readable: only full syncs find deletions", fmt.Sprintf(
-			`optional, so that delta syncs find deletions too: as a domain administrator, run dsacls "%s" /takeOwnership, then dsacls "%s" /g "%s:LCRP"`, container, container, p.bound.name))
+			`optional, so that delta syncs find deletions too: as a domain administrator, run dsacls "%s" /takeOwnership, then dsacls "%s" /I:T /g "%s:LCRP"`, container, container, p.bound.name))
 	}
 	return ok("%s is readable: each run finds deletions", container)
 }

@@ -220,7 +220,8 @@ func (s *Sighting) add(shownBy, view View) {
 }
 
 // Sightings returns which domain controllers have shown each of the objects of the index: those
-// that delivered it last or reported it as deleted, and those that found it in a complete run.
+// from which it came into the index, was delivered last or reported as deleted, and those that
+// found it in a complete run.
 func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		evidence, err := readShown(tx)
@@ -267,16 +268,21 @@ func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
 	if !isRecord(record) {
 		return sighting
 	}
-	deliveredBy := batchOf(record).run()
-	source := s.views.of(deliveredBy)
-	if deliveredBy > s.controllers[source.InvocationID].Watermark.Run || source.Rollbacks != s.controllers[source.InvocationID].Rollbacks {
-		sighting.add(source, view)
+	// The runs that brought the object into the index and delivered it last are evidence, unless
+	// a complete run followed, which is better evidence.
+	firstRun := firstRunOf(record)
+	for _, run := range []uint64{firstRun, batchOf(record).run()} {
+		source := s.views.of(run)
+		controller := s.controllers[source.InvocationID]
+		if run > controller.Watermark.Run || source.Rollbacks != controller.Rollbacks {
+			sighting.add(source, view)
+		}
 	}
 	if value := s.deleted.Get(guid[:]); value != nil {
 		sighting.add(s.views.of(binary.BigEndian.Uint64(value)), view)
 	}
 	for id, controller := range s.controllers {
-		if deliveredBy <= controller.Watermark.Run && !containsGUID(controller.unseen, guid) {
+		if !controller.Watermark.At.IsZero() && firstRun <= controller.Watermark.Run && !containsGUID(controller.unseen, guid) {
 			sighting.add(View{InvocationID: id, Rollbacks: controller.Rollbacks, Scope: controller.LastFull.Scope}, view)
 		}
 	}

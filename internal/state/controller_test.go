@@ -159,6 +159,15 @@ func TestSightings(t *testing.T) {
 			must(t, s.Advance(Progress{View: viewA, Run: 0, At: testStart, FullSync: true}))
 			sendAs(t, s, viewB, 0, 1)
 		}, viewA, Sighting{Elsewhere: []ad.InvocationID{b}}},
+		"found in a full sync, delivered by another later": {func(t *testing.T, s *Store) {
+			run := sendAs(t, s, viewA, 0, 1)
+			must(t, s.Advance(Progress{View: viewA, Run: run, At: testStart, FullSync: true}))
+			sendAs(t, s, viewB, 0, 1)
+		}, viewA, Sighting{Here: true, HereInScope: true, Elsewhere: []ad.InvocationID{b}}},
+		"brought into the index, delivered by another later": {func(t *testing.T, s *Store) {
+			sendAs(t, s, viewA, 0, 1)
+			sendAs(t, s, viewB, 0, 1)
+		}, viewA, Sighting{Here: true, HereInScope: true, Elsewhere: []ad.InvocationID{b}}},
 		"delivered, put back": {func(t *testing.T, s *Store) {
 			run := sendAs(t, s, viewA, 0, 1)
 			must(t, s.Advance(Progress{View: viewA, Run: run, At: testStart, FullSync: true}))

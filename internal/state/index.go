@@ -11,25 +11,28 @@ import (
 	"adconnector/internal/identity"
 )
 
-// A record contains kind, fingerprint, batch, recheck time, four unused bytes, SID length,
-// SID and name. The fingerprint is that of the last acknowledged value. If it is zero,
-// or the batch is in flight, the gateway may have any value or none. Format 2 had the beginning
-// of an invocation ID in the unused bytes.
+// A record contains kind, fingerprint, batch, recheck time, first run, SID length, SID and
+// name. The fingerprint is that of the last acknowledged value. If it is zero, or the batch is
+// in flight, the gateway may have any value or none. The first run is the one since which the
+// object has been in the index. A record of format 2 has the beginning of an invocation ID in its
+// place, and lacks kindHasFirstRun. It counts as one from before the first run.
 const (
+	kindHasFirstRun = 0x80 // flag of the kind
+
 	fingerprintOffset = 1
 	batchOffset       = fingerprintOffset + len(identity.Fingerprint{})
 	recheckOffset     = batchOffset + 8
-	unusedOffset      = recheckOffset + 8
-	sidOffset         = unusedOffset + 4 // of the length byte
+	firstRunOffset    = recheckOffset + 8
+	sidOffset         = firstRunOffset + 4 // of the length byte
 )
 
-func encodeRecord(o identity.Object, batch batchID) []byte {
+func encodeRecord(o identity.Object, batch batchID, firstRun uint64) []byte {
 	b := make([]byte, 0, sidOffset+1+len(o.SID)+len(o.Name))
-	b = append(b, byte(o.Kind))
+	b = append(b, byte(o.Kind)|kindHasFirstRun)
 	b = append(b, o.Fingerprint[:]...)
 	b = append(b, batch.key()...)
 	b = append(b, recheckKey(o.RecheckAt)...)
-	b = append(b, make([]byte, sidOffset-unusedOffset)...)
+	b = binary.BigEndian.AppendUint32(b, uint32(firstRun))
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
 	return append(b, o.Name...)
@@ -42,7 +45,7 @@ func decodeRecord(guid, record []byte) (o identity.Object, ok bool) {
 	}
 	sidEnd := sidOffset + 1 + int(record[sidOffset])
 	return identity.Object{
-		GUID: ad.GUID(guid), Kind: identity.Kind(record[0]), Fingerprint: identity.Fingerprint(record[fingerprintOffset:]),
+		GUID: ad.GUID(guid), Kind: identity.Kind(record[0] &^ kindHasFirstRun), Fingerprint: identity.Fingerprint(record[fingerprintOffset:]),
 		RecheckAt: recheckTime(record), SID: ad.SID(slices.Clone(record[sidOffset+1 : sidEnd])), Name: string(record[sidEnd:]),
 	}, true
 }
@@ -52,6 +55,14 @@ func isRecord(record []byte) bool { return len(record) > sidOffset }
 
 func batchOf(record []byte) batchID {
 	return batchID(binary.BigEndian.Uint64(record[batchOffset:]))
+}
+
+// firstRunOf returns the run since which an object has been in the index. 0: before any known run.
+func firstRunOf(record []byte) uint64 {
+	if record[0]&kindHasFirstRun == 0 {
+		return 0
+	}
+	return uint64(binary.BigEndian.Uint32(record[firstRunOffset:]))
 }
 
 func recheckTime(record []byte) time.Time {
@@ -206,10 +217,14 @@ func (s *Store) DueForRecheck(now time.Time) (guids []ad.GUID, err error) {
 
 // putObject writes the record and the recheck time of an object.
 func putObject(c change, o identity.Object, batch batchID) error {
+	firstRun := batch.run()
+	if before := c.Bucket(bucketIndex).Get(o.GUID[:]); isRecord(before) {
+		firstRun = firstRunOf(before)
+	}
 	if err := putRecheck(c, o.GUID, o.RecheckAt); err != nil {
 		return err
 	}
-	return c.put(bucketIndex, o.GUID[:], encodeRecord(o, batch))
+	return c.put(bucketIndex, o.GUID[:], encodeRecord(o, batch, firstRun))
 }
 
 // deleteObject deletes the record and the recheck time of an object.
@@ -234,7 +249,7 @@ func deleteRecheck(c change, guid ad.GUID) error {
 	if !isRecord(record) || recheckTime(record).IsZero() {
 		return nil
 	}
-	return c.delete(bucketRecheck, append(slices.Clone(record[recheckOffset:unusedOffset]), guid[:]...))
+	return c.delete(bucketRecheck, append(slices.Clone(record[recheckOffset:firstRunOffset]), guid[:]...))
 }
 
 // SetRecheckTimes changes the recheck times of objects of the index. Other objects are

@@ -121,7 +121,7 @@ func addControllers(c change) error {
 func recordsOfOthersV2(c change, id ad.InvocationID) (guids []ad.GUID) {
 	cursor := c.Bucket(bucketIndex).Cursor()
 	for key, record := cursor.First(); key != nil; key, record = cursor.Next() {
-		if isRecord(record) && string(record[unusedOffset:sidOffset]) != string(id[:sidOffset-unusedOffset]) {
+		if isRecord(record) && string(record[firstRunOffset:sidOffset]) != string(id[:sidOffset-firstRunOffset]) {
 			guids = append(guids, ad.GUID(key))
 		}
 	}

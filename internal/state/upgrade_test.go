@@ -244,7 +244,7 @@ func TestUpgradeWithOtherController(t *testing.T) {
 	must(t, db.Update(func(tx *bbolt.Tx) error {
 		c := change{tx, map[string]uint64{}}
 		record := slices.Clone(c.Bucket(bucketIndex).Get(other[:]))
-		record[unusedOffset] ^= 1
+		record[firstRunOffset] ^= 1
 		if err := c.put(bucketIndex, other[:], record); err != nil {
 			return err
 		}

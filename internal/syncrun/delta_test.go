@@ -451,3 +451,25 @@ func TestUnreadableTombstonesAreFoundByFullSync(t *testing.T) {
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
 	e.expectConverged()
 }
+
+// A domain controller may hide the uSNChanged of a tombstone that it received by replication. A
+// delta sync finds such tombstones, too.
+func TestTombstonesWithoutReadableUSN(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.connectThroughProxy(func(_ int, request string) (string, bool) {
+		if strings.Contains(request, "CN=Deleted Objects") {
+			request = strings.ReplaceAll(request, "uSNChanged", "employeeID") // which no tombstone has
+		}
+		return request, true
+	})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	for n := range 3 {
+		e.must(e.Delete(e.user(n)))
+		e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	}
+	lines := e.log.With(MsgTombstonesHidden) // once per process
+	if len(lines) != 1 || !strings.Contains(lines[0].Text("remedy"), "/I:T") {
+		t.Errorf("log %v", lines)
+	}
+}

@@ -32,6 +32,7 @@ const (
 	MsgStateSentLate          = "connector state sent late"
 	MsgStatesUnsupported      = "connector states unsupported by gateway"
 	MsgSyncPlanned            = "sync planned"
+	MsgTombstonesHidden       = "tombstones without readable uSNChanged found"
 	MsgTargetChanged          = "delivery target changed, sending everything again"
 )
 

@@ -112,10 +112,9 @@ const (
 // Runner performs runs, one at a time.
 type Runner struct {
 	Options
-	states  *states
-	repeats fault.RepeatCounter // of failed runs
-	// warnedUnreadable is set after the warning that deleted objects are unreadable.
-	warnedUnreadable bool
+	states     *states
+	repeats    fault.RepeatCounter // of failed runs
+	tombstones tombstoneState
 
 	now            func() time.Time
 	idleLimit      time.Duration

@@ -2,8 +2,8 @@ package syncrun
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"adconnector/internal/ad"
@@ -17,7 +17,7 @@ type tombstoneSearch struct {
 	session  *session
 	sinceUSN ad.USN
 	budget   *objectBudget
-	warned   *bool // the runner's warnedUnreadable
+	state    *tombstoneState
 	// maxLookup is up to how many tombstones are searched by their GUIDs. For more, reading all
 	// is faster.
 	maxLookup int
@@ -26,8 +26,18 @@ type tombstoneSearch struct {
 	guids    []ad.GUID
 }
 
+// tombstoneState is what the process knows about the account's rights to tombstones.
+type tombstoneState struct {
+	warned         bool // a warning was logged
+	searchedHidden bool // tombstones without a readable uSNChanged were searched after the last full sync
+	foundHidden    bool // there were some
+}
+
 func (r *Runner) newTombstoneSearch(info runInfo, s *session, p Plan, indexSize int) *tombstoneSearch {
-	return &tombstoneSearch{runInfo: info, session: s, sinceUSN: p.SinceUSN, budget: &objectBudget{limit: r.maxObjects.limit(p, indexSize)}, warned: &r.warnedUnreadable, maxLookup: r.maxReread}
+	if p.Mode == full {
+		r.tombstones.searchedHidden = false
+	}
+	return &tombstoneSearch{runInfo: info, session: s, sinceUSN: p.SinceUSN, budget: &objectBudget{limit: r.maxObjects.limit(p, indexSize)}, state: &r.tombstones, maxLookup: r.maxReread}
 }
 
 // deletedGUIDs returns the objects deleted since the watermark. It searches on the first call
@@ -39,10 +49,39 @@ func (t *tombstoneSearch) deletedGUIDs(ctx context.Context) ([]ad.GUID, error) {
 	}
 	readable, err := t.readable(ctx)
 	if err == nil && readable {
-		t.guids, err = t.search(ctx, changedSince(t.sinceUSN))
+		t.guids, err = t.searchChanged(ctx)
 	}
 	t.searched = err == nil
 	return t.guids, err
+}
+
+// searchChanged returns the tombstones since the watermark, and those whose uSNChanged the
+// account cannot read: it may be below or above the watermark. A tombstone that a domain
+// controller received by replication may lack the rights that one has where the object was
+// deleted. Such tombstones are searched after each full sync, and in every delta sync once one was found: the
+// search reads all tombstones.
+func (t *tombstoneSearch) searchChanged(ctx context.Context) ([]ad.GUID, error) {
+	guids, err := t.search(ctx, changedSince(t.sinceUSN))
+	if err != nil || t.state.searchedHidden && !t.state.foundHidden {
+		return guids, err
+	}
+	hidden, err := t.search(ctx, "(!(uSNChanged=*))")
+	if err != nil {
+		return guids, err
+	}
+	t.state.searchedHidden, t.state.foundHidden = true, len(hidden) > 0
+	if len(hidden) > 0 {
+		t.warnOnce(MsgTombstonesHidden, `as a domain administrator run dsacls "%s" /I:T /g ACCOUNT:LCRP`)
+	}
+	return append(guids, hidden...), nil
+}
+
+// warnOnce logs a warning with a remedy that names the container, once per process.
+func (t *tombstoneSearch) warnOnce(message, remedy string) {
+	if !t.state.warned {
+		t.state.warned = true
+		t.log.Warn().Str("remedy", strings.ReplaceAll(remedy, "%s", t.session.RootDSE.DeletedObjects())).Msg(message)
+	}
 }
 
 // find returns the given objects that have a tombstone, whenever they were deleted. It must
@@ -73,10 +112,8 @@ func (t *tombstoneSearch) readable(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	readable, err := t.session.CanReadDeleted(ctx)
-	if err == nil && !readable && !*t.warned {
-		*t.warned = true
-		t.log.Warn().Str("remedy", fmt.Sprintf(`as a domain administrator run dsacls "%[1]s" /takeOwnership, then dsacls "%[1]s" /g ACCOUNT:LCRP`, t.session.RootDSE.DeletedObjects())).
-			Msg(MsgDeletedUnreadable)
+	if err == nil && !readable {
+		t.warnOnce(MsgDeletedUnreadable, `as a domain administrator run dsacls "%s" /takeOwnership, then dsacls "%s" /I:T /g ACCOUNT:LCRP`)
 	}
 	return readable, err
 }
