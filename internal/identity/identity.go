@@ -107,8 +107,10 @@ type Asset struct {
 	JSON        []byte // {"asset":{…}}
 	Fingerprint Fingerprint
 	RecheckAt   time.Time // next time when the status may change without a directory change; zero: never
+	Created     []byte    // whenCreated as in the entry; nil: unreadable, or not a user, group or service account
 	Deleted     bool
-	Unparsed    int // malformed values, which are left out
+	MovedIn     bool // set by the caller: the object existed before it came into the scope
+	Unparsed    int  // malformed values, which are left out
 	// TooLarge means that the JSON would exceed MaxAssetBytes. JSON is empty then. Fingerprint
 	// changes if the entry does, and is not zero.
 	TooLarge bool
@@ -124,6 +126,7 @@ type Object struct {
 	Fingerprint Fingerprint // zero: unknown, so the next asset is always sent
 	RecheckAt   time.Time
 	Deleted     bool
+	MovedIn     bool // as in Asset; not set in objects that are read from the state file
 }
 
 // maxStoredName is the size in bytes above which names are cut off in the state file, which is
@@ -147,7 +150,7 @@ func storedName(name []byte) []byte {
 func (a Asset) Object() Object {
 	return Object{
 		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(storedName(a.Name)),
-		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted,
+		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted, MovedIn: a.MovedIn,
 	}
 }
 
@@ -163,6 +166,7 @@ type Mapper struct {
 	root            node
 	guid, sid, name int // slots
 	passwordExpires int // slot, for users
+	created         int // slot, for users and groups; -1: none
 	hash            hash.Hash
 	sum             [sha256.Size]byte
 	source          source // of the current entry; a field, so that Map does not allocate
@@ -190,13 +194,16 @@ func NewPostureMapper(kind Kind) *Mapper {
 }
 
 func newMapper(kind Kind, rows []row) *Mapper {
-	m := &Mapper{kind: kind, hash: sha256.New()}
+	m := &Mapper{kind: kind, created: -1, hash: sha256.New()}
 	for _, row := range rows {
 		m.add(row)
 	}
 	m.guid, m.sid, m.name = m.slot("objectGUID"), m.slot("objectSid"), m.slot("name")
 	if kind == User || kind == ServiceAccount {
 		m.passwordExpires = m.slot("msDS-UserPasswordExpiryTimeComputed")
+	}
+	if kind == User || kind == ServiceAccount || kind == Group {
+		m.created = m.slot("whenCreated")
 	}
 	return m
 }
@@ -223,8 +230,8 @@ func (m *Mapper) UsePartialGraph(graph *membership.Graph) {
 // GUID returns an entry's objectGUID. It works for entries that Map rejects, too.
 func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) { return ad.ParseGUID(entry.First(m.guid)) }
 
-// Map maps one entry; now determines the status. The JSON is written to buf. The JSON, SID and
-// name share memory with buf and the entry. The encoder stops when the JSON exceeds MaxAssetBytes.
+// Map maps one entry; now determines the status. The JSON is written to buf. The JSON, SID,
+// name and time of creation share memory with buf and the entry. The encoder stops when the JSON exceeds MaxAssetBytes.
 func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) {
 	guid, ok := m.GUID(entry)
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
@@ -244,6 +251,9 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 		guid = RoleGUID(guid)
 	}
 	asset := Asset{Kind: m.kind, GUID: guid, SID: sid, Name: entry.First(m.name)}
+	if m.created >= 0 {
+		asset.Created = entry.First(m.created) // parsed only for the few objects that are new
+	}
 	json, _ := m.root.append(append(buf[:0], `{"asset":`...), &m.source)
 	if json = append(json, '}'); len(json) > MaxAssetBytes || m.overflow {
 		asset.TooLarge = true

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"sort"
 	"time"
@@ -81,7 +82,7 @@ type Progress struct {
 func (s *Store) Advance(p Progress) error {
 	return s.update("advance watermark", func(c change) error {
 		if p.FullSync {
-			if err := putFullSync(c, p); err != nil {
+			if err := errors.Join(putFullSync(c, p), s.countResends(c, p.Run)); err != nil {
 				return err
 			}
 		}

@@ -215,7 +215,8 @@ func (s *Store) DueForRecheck(now time.Time) (guids []ad.GUID, err error) {
 	return guids, err
 }
 
-// putObject writes the record and the recheck time of an object.
+// putObject writes the record and the recheck time of an object, and that it moved into the
+// scope.
 func putObject(c change, o identity.Object, batch batchID) error {
 	firstRun := batch.run()
 	if before := c.Bucket(bucketIndex).Get(o.GUID[:]); isRecord(before) {
@@ -224,12 +225,21 @@ func putObject(c change, o identity.Object, batch batchID) error {
 	if err := putRecheck(c, o.GUID, o.RecheckAt); err != nil {
 		return err
 	}
+	if o.MovedIn {
+		if err := putMovedIn(c, o.GUID, batch.run()); err != nil {
+			return err
+		}
+	}
 	return c.put(bucketIndex, o.GUID[:], encodeRecord(o, batch, firstRun))
 }
 
-// deleteObject deletes the record and the recheck time of an object.
+// deleteObject deletes the record and the recheck time of an object, and that it moved into the
+// scope.
 func deleteObject(c change, guid ad.GUID) error {
 	if err := deleteRecheck(c, guid); err != nil {
+		return err
+	}
+	if err := c.delete(bucketMovedIn, guid[:]); err != nil {
 		return err
 	}
 	return c.delete(bucketIndex, guid[:])

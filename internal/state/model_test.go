@@ -49,10 +49,19 @@ type model struct {
 	rejected    map[ad.GUID]Rejection
 	held        map[ad.GUID]bool
 	undecided   map[ad.GUID]string
+	sentBy      map[ad.GUID]uint64 // run
+	movedIn     map[ad.GUID]movedIn
+	lastRun     uint64
 	controllers map[ad.InvocationID]Controller
 	unseen      map[ad.InvocationID][]ad.GUID
 	fullSync    FullSync
 	target      string
+}
+
+// movedIn is an object that moved into the scope.
+type movedIn struct {
+	run       uint64 // that sent it last
+	remaining int    // full syncs that send it again
 }
 
 // modelGUIDs is the number of objects. It is small, so that operations often use the same one.
@@ -70,6 +79,7 @@ func (m *model) reset() {
 	m.held, m.controllers, m.fullSync = map[ad.GUID]bool{}, map[ad.InvocationID]Controller{}, FullSync{}
 	m.unseen = map[ad.InvocationID][]ad.GUID{}
 	m.undecided = map[ad.GUID]string{}
+	m.sentBy, m.movedIn, m.lastRun = map[ad.GUID]uint64{}, map[ad.GUID]movedIn{}, 0
 }
 
 // step applies one random operation.
@@ -103,11 +113,15 @@ func (m *model) step() {
 			View: View{InvocationID: id, Scope: fmt.Sprint(m.random.IntN(3))}, Run: uint64(m.random.IntN(50)), At: testStart.Add(time.Duration(m.random.IntN(100)) * time.Hour),
 			USN: ad.USN(m.random.IntN(1000)), FullSync: m.random.IntN(2) == 0, Unseen: m.randomGUIDs(),
 		}
+		if m.random.IntN(2) == 0 {
+			p.Run = m.lastRun
+		}
 		controller := m.controllers[id]
 		controller.Watermark = Watermark{USN: p.USN, Scope: p.View.Scope, At: p.At, Run: p.Run}
 		if p.FullSync {
 			m.fullSync = FullSync{Scope: p.View.Scope, At: p.At}
 			controller.LastFull = m.fullSync
+			m.countResends(p.Run)
 		}
 		m.controllers[id], m.unseen[id] = controller, p.Unseen
 		must(m.t, m.store.Advance(p))
@@ -119,6 +133,18 @@ func (m *model) step() {
 		}
 	default:
 		m.run()
+	}
+}
+
+// countResends counts the objects that a complete full sync has sent again.
+func (m *model) countResends(run uint64) {
+	for guid, object := range m.movedIn {
+		if object.run == run || m.sentBy[guid] != run || m.inFlight[guid] || m.index[guid].Fingerprint == (identity.Fingerprint{}) {
+			continue
+		}
+		if m.movedIn[guid] = (movedIn{run, object.remaining - 1}); object.remaining == 1 {
+			delete(m.movedIn, guid)
+		}
 	}
 }
 
@@ -157,6 +183,7 @@ func (m *model) run() {
 	now := m.randomTime().UTC()
 	j, err := m.store.OpenJournal(testView, now)
 	must(m.t, err)
+	m.lastRun = j.Run()
 	guids := m.randomGUIDs()
 	m.random.Shuffle(len(guids), func(i, j int) { guids[i], guids[j] = guids[j], guids[i] })
 	var batches []Batch
@@ -171,7 +198,10 @@ func (m *model) run() {
 		must(m.t, j.MarkInFlight(some))
 		for _, batch := range some {
 			for _, o := range batch.Objects {
-				m.index[o.GUID], m.inFlight[o.GUID] = o, true
+				m.index[o.GUID], m.inFlight[o.GUID], m.sentBy[o.GUID] = o, true, j.Run()
+				if o.MovedIn {
+					m.movedIn[o.GUID] = movedIn{j.Run(), 2}
+				}
 			}
 		}
 		m.compare()
@@ -196,6 +226,7 @@ func (m *model) result(batch Batch, now time.Time) BatchResult {
 		case outcome == 1:
 			result.Acknowledged = append(result.Acknowledged, deleted(o))
 			delete(m.index, o.GUID)
+			delete(m.movedIn, o.GUID)
 			delete(m.rejected, o.GUID)
 			delete(m.held, o.GUID)
 			delete(m.undecided, o.GUID)
@@ -245,6 +276,7 @@ func (m *model) object(guid ad.GUID) identity.Object {
 	o.SID = bytes.Repeat([]byte{byte(m.random.Uint32())}, m.random.IntN(4)*4+8)
 	o.SID[0], o.SID[1] = 1, byte(len(o.SID)/4-2)
 	o.Fingerprint[m.random.IntN(16)] = byte(1 + m.random.IntN(255))
+	o.MovedIn = m.random.IntN(3) == 0
 	return o
 }
 
@@ -254,7 +286,7 @@ func sortedKeys[V any](of map[ad.GUID]V) []ad.GUID { return slices.SortedFunc(ma
 
 // value returns an object as Objects returns it, whether or not it is in flight.
 func (m *model) value(o identity.Object) identity.Object {
-	o.RecheckAt = RoundRecheck(o.RecheckAt)
+	o.RecheckAt, o.MovedIn = RoundRecheck(o.RecheckAt), false
 	return o
 }
 
@@ -280,6 +312,9 @@ func (m *model) compare() {
 	m.compareUndecided()
 	if inFlight := result(s.InFlightObjects())(t); !slices.Equal(inFlight, sortedKeys(m.inFlight)) {
 		fatal("in flight", inFlight, m.inFlight)
+	}
+	if movedIn := result(s.MovedIn())(t); !slices.Equal(movedIn, sortedKeys(m.movedIn)) {
+		fatal("moved in", movedIn, m.movedIn)
 	}
 	if size := result(s.IndexSize())(t); size != len(m.index) {
 		fatal("size", size, len(m.index))

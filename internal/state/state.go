@@ -68,7 +68,7 @@ var (
 	}
 
 	// Files that earlier programs wrote may lack these buckets.
-	optionalBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale, bucketUndecided}
+	optionalBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale, bucketUndecided, bucketMovedIn}
 
 	// Keys of bucketMeta.
 	keyVersion   = []byte("version")

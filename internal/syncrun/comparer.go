@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,6 +26,9 @@ type comparer struct {
 	budget   *objectBudget
 	result   searchResult
 
+	// sentAgain are the objects that moved into the scope and were sent again. A restart keeps
+	// them.
+	sentAgain map[ad.GUID]struct{}
 	// rejected are the fingerprints that the gateway rejected in this run. It is set after a
 	// restart only.
 	rejected map[ad.GUID][]byte
@@ -55,8 +59,8 @@ func (c *comparer) processAsset(asset identity.Asset, to sink) (waited time.Dura
 	if err := c.budget.take(); err != nil {
 		return 0, err
 	}
-	changed, err := c.hasChanged(asset)
-	if err != nil || !changed {
+	send, err := c.compare(&asset)
+	if err != nil || !send {
 		return 0, err
 	}
 	c.result.changed++
@@ -92,8 +96,9 @@ func (c *comparer) reset() error {
 	return nil
 }
 
-// hasChanged reports whether an asset differs from the index.
-func (c *comparer) hasChanged(asset identity.Asset) (bool, error) {
+// compare reports whether an asset is to be sent: if it differs from the index, or if it moved
+// into the scope and is to be sent again. It sets whether the asset moved in.
+func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
 	// Of another target, or the requested resend is not recorded.
 	if c.options.DryRun && (!c.snapshot.SameTarget || c.options.Resend) {
 		return true, nil
@@ -106,8 +111,14 @@ func (c *comparer) hasChanged(asset identity.Asset) (bool, error) {
 		return false, nil
 	}
 	indexed, found, err := c.store.Lookup(asset.GUID)
-	if err != nil || !found || !c.sameFingerprint(indexed.Fingerprint, asset.Fingerprint) {
-		return true, err
+	switch {
+	case err != nil:
+		return false, err
+	case !found:
+		asset.MovedIn = c.snapshot.movedIn(asset.Created)
+		return true, nil
+	case c.isDueAgain(asset.GUID), !c.sameFingerprint(indexed.Fingerprint, asset.Fingerprint):
+		return true, nil
 	}
 	if due := state.RoundRecheck(asset.RecheckAt); !c.options.DryRun && !due.Equal(indexed.RecheckAt) {
 		if c.result.recheckTimes == nil {
@@ -116,6 +127,25 @@ func (c *comparer) hasChanged(asset identity.Asset) (bool, error) {
 		c.result.recheckTimes[asset.GUID] = due
 	}
 	return false, nil
+}
+
+// isDueAgain reports whether an object moved into the scope and is to be sent again by this full
+// sync. It returns true only once for each object.
+func (c *comparer) isDueAgain(guid ad.GUID) bool {
+	if c.plan.Mode != full || len(c.snapshot.MovedIn) == 0 {
+		return false
+	}
+	if _, found := slices.BinarySearchFunc(c.snapshot.MovedIn, guid, compareGUIDs); !found {
+		return false
+	}
+	if _, found := c.sentAgain[guid]; found {
+		return false
+	}
+	if c.sentAgain == nil {
+		c.sentAgain = map[ad.GUID]struct{}{}
+	}
+	c.sentAgain[guid] = struct{}{}
+	return true
 }
 
 // sameFingerprint compares fingerprints. A delta sync ignores changes of activity alone.

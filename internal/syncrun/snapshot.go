@@ -37,6 +37,7 @@ type Snapshot struct {
 	LastFull   state.FullSync   // with any server; zero: none
 	Controller state.Controller // the progress with this server; zero: none
 	Unseen     []ad.GUID        // objects that this server had not shown before, sorted
+	MovedIn    []ad.GUID        // objects that moved into the scope and are to be sent again, sorted
 
 	OtherViews     []ad.GUID                         // objects that later runs delivered or deleted under another view
 	Unacknowledged []ad.GUID                         // objects of batches without a recorded response
@@ -73,6 +74,9 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 			return s, err
 		}
 	}
+	if s.MovedIn, err = r.Store.MovedIn(); err != nil {
+		return s, err
+	}
 	if err := r.addController(&s); err != nil {
 		return s, err
 	}
@@ -100,6 +104,24 @@ func (r *Runner) addController(s *Snapshot) (err error) {
 	}
 	s.Unseen, err = r.Store.Unseen(s.View.InvocationID)
 	return err
+}
+
+// movedIn reports whether an object that is not in the index existed when this connector last
+// read the scope. It moved into the scope since, or was restored. Another connection that had it
+// in its scope reports it as deleted, at its next full sync at the latest. created is the
+// object's whenCreated.
+//
+// A full sync of another scope proves nothing: the object may have been outside of it.
+func (s Snapshot) movedIn(created []byte) bool {
+	if s.LastFull.Scope != s.View.Scope {
+		return false
+	}
+	lastRead := s.LastFull.At
+	if watermark := s.Controller.Watermark; watermark.Scope == s.View.Scope && watermark.At.After(lastRead) {
+		lastRead = watermark.At
+	}
+	at, ok := ad.ParseGeneralizedTime(created)
+	return ok && at.Before(lastRead)
 }
 
 // addDeletions adds the held and the undecided deletions.
