@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,12 +31,22 @@ type network struct {
 	dials      []string // IP addresses
 	concurrent int      // current dials
 	most       int      // maximum of concurrent
+	open       map[net.Conn]bool
 }
 
 // remoteConn is a connection with an address.
 type remoteConn struct {
 	net.Conn
-	remote net.Addr
+	remote  net.Addr
+	network *network
+}
+
+// Close implements net.Conn.
+func (c remoteConn) Close() error {
+	c.network.mu.Lock()
+	defer c.network.mu.Unlock()
+	delete(c.network.open, c.Conn)
+	return c.Conn.Close()
 }
 
 func (c remoteConn) RemoteAddr() net.Addr { return c.remote }
@@ -70,7 +81,10 @@ func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error)
 		return nil, errors.New("connection refused")
 	}
 	conn, err := servers[turn%len(servers)].Dial(ctx, "tcp", address)
-	return remoteConn{conn, remote}, err
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.open[conn] = true
+	return remoteConn{conn, remote, n}, err
 }
 
 func (n *network) dialsTo(ip string) []string {
@@ -86,7 +100,7 @@ func controllerIP(n int) string { return fmt.Sprintf("10.0.0.%d", n) }
 // domain starts controllers, which are numbered from 1, and returns options for the host name
 // dc.corp.test with their addresses.
 func domain(t testing.TB, scripts ...func(p *fakeldap.Peer)) (*network, []*fakeldap.Listener, Options) {
-	n := &network{servers: map[string][]*fakeldap.Listener{}, delays: map[string]time.Duration{}}
+	n := &network{servers: map[string][]*fakeldap.Listener{}, delays: map[string]time.Duration{}, open: map[net.Conn]bool{}}
 	var listeners []*fakeldap.Listener
 	var addresses []string
 	for i, script := range scripts {
@@ -276,6 +290,11 @@ func TestChoice(t *testing.T) {
 		c.InvocationID = string(id[:])
 		return c.Script(nil)
 	}
+	unsynchronized := func(n int) func(p *fakeldap.Peer) {
+		c := controller(n)
+		c.RootDSE = [][]string{{"isSynchronized", "FALSE"}}
+		return c.Script(nil)
+	}
 	busy := fakeldap.RefuseBind(ldap.LDAPResultBusy, "")
 	for _, test := range []struct {
 		name      string
@@ -291,6 +310,7 @@ func TestChoice(t *testing.T) {
 		{"all refuse the question", []func(*fakeldap.Peer){denying(1), denying(2)}, map[int]time.Duration{1: 300}, nil, 2, []int{0, 1}, 0},
 		{"all close the connection on the question", []func(*fakeldap.Peer){closing(1), closing(2)}, nil, nil, 0, nil, 0},
 		{"fastest is busy", []func(*fakeldap.Peer){busy, healthy(2)[1]}, map[int]time.Duration{2: 100}, nil, 2, []int{1, 1}, 100},
+		{"fastest is not synchronized", []func(*fakeldap.Peer){unsynchronized(1), healthy(2)[1]}, map[int]time.Duration{2: 100}, nil, 2, []int{0, 1}, 100},
 		{"one is frozen", []func(*fakeldap.Peer){frozen, healthy(2)[1]}, map[int]time.Duration{2: 100}, nil, 2, []int{0, 1}, 100},
 		{"IPv6 unreachable", healthy(2), map[int]time.Duration{1: -1}, nil, 2, []int{0, 1}, 0},
 
@@ -320,6 +340,10 @@ func TestChoice(t *testing.T) {
 		{"fastest wanted, preferred is not much slower", healthy(2), map[int]time.Duration{1: 100, 2: 190}, func(o *Options) {
 			o.Preferred, o.PreferFastest = persisted(2), true
 		}, 2, []int{0, 1}, 190},
+		{"fastest wanted, preferred refuses the question", []func(*fakeldap.Peer){healthy(1)[0], denying(2)}, map[int]time.Duration{1: 100, 2: 190}, func(o *Options) {
+			o.Preferred, o.PreferFastest = persisted(2), true
+		}, 2, []int{0, 1}, 190},
+		{"all at once", healthy(9), nil, nil, 0, nil, 0},
 		{"fastest wanted, preferred is much slower", healthy(2), map[int]time.Duration{1: 100, 2: 900}, func(o *Options) {
 			o.Preferred, o.PreferFastest = persisted(2), true
 		}, 1, []int{1, 0}, 200},
@@ -332,6 +356,8 @@ func TestChoice(t *testing.T) {
 
 		{"avoided is the fastest", healthy(2), map[int]time.Duration{2: 100}, func(o *Options) { o.Avoided = persisted(1) }, 2, []int{0, 1}, 100},
 		{"avoided is preferred too", healthy(2), map[int]time.Duration{2: 100}, func(o *Options) { o.Avoided, o.Preferred = persisted(1), persisted(1) }, 2, []int{0, 1}, 100},
+		{"avoided is preferred too, another one is unreachable", healthy(3), map[int]time.Duration{2: 100, 3: -1}, func(o *Options) { o.Avoided, o.Preferred = persisted(1), persisted(1) }, 2, []int{0, 1, 0}, 100},
+		{"avoided refuses the question", []func(*fakeldap.Peer){denying(1), healthy(2)[1]}, map[int]time.Duration{2: 100}, func(o *Options) { o.Avoided = persisted(1) }, 2, []int{0, 1}, 100},
 		{"avoided has another address", healthy(2), map[int]time.Duration{2: 100}, func(o *Options) {
 			o.Avoided = persisted(1)
 			o.Avoided.Address = "10.9.9.9:389"
@@ -381,6 +407,9 @@ func TestChoice(t *testing.T) {
 					t.Fatal(err)
 				}
 				session.Close()
+				if len(n.open) != 0 {
+					t.Errorf("%d open connections", len(n.open))
+				}
 				if want := controller(test.want); test.want != 0 && session.Controller.ServiceName != want.ServiceName {
 					t.Errorf("connected to %+v, want %+v", session.Controller, want)
 				}
@@ -549,6 +578,22 @@ func TestLoadBalancer(t *testing.T) {
 			}
 		})
 	})
+	t.Run("no load balancer", func(t *testing.T) {
+		for name, configure := range map[string]func(o *Options){
+			"preferred had another address": func(o *Options) { o.Preferred = persisted(3) },
+			"preferred is avoided":          func(o *Options) { o.Preferred, o.Avoided = preferred(3), preferred(3) },
+			"none preferred":                func(*Options) {},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				n, listeners, o := balanced(t, 3)
+				configure(&o)
+				connect(t, o)
+				if got := binds(listeners); !slices.Equal(got, []int{1, 0, 0}) || len(n.dials) != 1 {
+					t.Errorf("%s: binds %v, %d dials", name, got, len(n.dials))
+				}
+			})
+		}
+	})
 	t.Run("reconnect", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, listeners, o := balanced(t, 3)
@@ -604,6 +649,83 @@ func TestReconnectToFirstAddress(t *testing.T) {
 			t.Errorf("%s at %+v, dials %v, binds %v", second.Address, second.Controller, n.dials, binds(listeners))
 		}
 	})
+}
+
+// TestReconnectToTarget checks that later sessions use the address of the first one if a host of
+// an SRV record has another address by then.
+func TestReconnectToTarget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n, _, o := domain(t, healthy(2)...)
+		o.Hosts = []string{"corp.test"}
+		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {
+			return "", []*net.SRV{{Target: "dc.corp.test.", Port: 389}}, nil
+		}
+		target := controllerIP(1)
+		o.dialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return n.dial(ctx, network, strings.Replace(address, "dc.corp.test", target, 1))
+		}
+		session := connect(t, o)
+		target = controllerIP(2)
+		second, err := session.Reconnect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		second.Close()
+		if second.Controller != session.Controller {
+			t.Errorf("controller %+v", second.Controller)
+		}
+	})
+}
+
+// TestTimeoutsOfChosenServer checks that the short timeout of the question does not apply to
+// later requests.
+func TestTimeoutsOfChosenServer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slow := controller(1).Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+			<-time.After(defaultResponseTimeout - time.Second)
+			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+		})
+		_, _, o := domain(t, slow, slow)
+		if _, err := connect(t, o).Search(t.Context(), userSearch, collect(new(string))); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestRealAddresses checks the choice over TCP: the servers have one name, and the first one
+// answers nothing.
+func TestRealAddresses(t *testing.T) {
+	t.Parallel()
+	port := 0
+	serve := func(host string, script func(p *fakeldap.Peer)) *fakeldap.Listener {
+		listener := fakeldap.ServeAt(t, net.JoinHostPort(host, strconv.Itoa(port)), script)
+		port = listener.Port
+		return listener
+	}
+	frozen := serve("127.0.0.1", (*fakeldap.Peer).Hang)
+	second, third := serve("127.0.0.2", controller(2).Script(nil)), serve("127.0.0.3", controller(3).Script(nil))
+	o := options(frozen)
+	o.Hosts = []string{"dc.corp.test"}
+	o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) { return "", nil, nil }
+	o.lookupHost = func(context.Context, string) ([]string, error) {
+		return []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"}, nil
+	}
+	first := connect(t, o)
+	if want := net.JoinHostPort("127.0.0."+string(first.Controller.DNSHostName[2]), strconv.Itoa(port)); first.Controller.Address != want {
+		t.Errorf("address %s, want %s", first.Controller.Address, want)
+	}
+	o.Preferred = first.Controller
+	const connects = 20
+	for range connects {
+		if got := connect(t, o).Controller; got != first.Controller {
+			t.Errorf("controller %+v, want %+v", got, first.Controller)
+		}
+	}
+	if frozen.Binds() != 0 || second.Binds()+third.Binds() != connects+1 || second.Binds() != 0 && third.Binds() != 0 {
+		t.Errorf("binds %v", binds([]*fakeldap.Listener{frozen, second, third}))
+	}
 }
 
 // TestNameOfSeveralAddresses checks that the certificate is verified for the name, and not for

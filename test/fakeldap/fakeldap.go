@@ -40,12 +40,23 @@ type Listener struct {
 // the script returns or the test ends.
 func Serve(t testing.TB, config *tls.Config, script func(p *Peer)) *Listener {
 	t.Helper()
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	return serve(t, "127.0.0.1:0", config, script)
+}
+
+// ServeAt is Serve for a host and port of loopback, without TLS.
+func ServeAt(t testing.TB, address string, script func(p *Peer)) *Listener {
+	t.Helper()
+	return serve(t, address, nil, script)
+}
+
+func serve(t testing.TB, address string, config *tls.Config, script func(p *Peer)) *Listener {
+	t.Helper()
+	socket, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := socket.Addr().(*net.TCPAddr)
-	l := newListener(address.IP.String(), address.Port, config, script)
+	bound := socket.Addr().(*net.TCPAddr)
+	l := newListener(bound.IP.String(), bound.Port, config, script)
 	l.running.Go(func() {
 		for {
 			conn, err := socket.Accept()
