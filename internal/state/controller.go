@@ -3,7 +3,9 @@ package state
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"sort"
 	"time"
@@ -218,6 +220,42 @@ func (s *Sighting) add(shownBy, view View) {
 		s.Here = true
 		s.HereInScope = s.HereInScope || shownBy.Scope == view.Scope
 	}
+}
+
+// ControllerSet is a set of domain controllers. The zero value is empty. Equal sets are equal
+// values.
+type ControllerSet string // the bytes of the invocation IDs, sorted
+
+// NewControllerSet returns a set. It ignores duplicates.
+func NewControllerSet(ids ...ad.InvocationID) ControllerSet {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b ad.InvocationID) int { return bytes.Compare(a[:], b[:]) })
+	var set []byte
+	for _, id := range slices.Compact(ids) {
+		set = append(set, id[:]...)
+	}
+	return ControllerSet(set)
+}
+
+// IDs returns the invocation IDs, sorted.
+func (s ControllerSet) IDs() (ids []ad.InvocationID) {
+	for id := range slices.Chunk([]byte(s), len(ad.InvocationID{})) {
+		ids = append(ids, ad.InvocationID(id))
+	}
+	return ids
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s ControllerSet) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, []byte(s)), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *ControllerSet) UnmarshalText(text []byte) error {
+	set, err := hex.AppendDecode(nil, text)
+	if err == nil && len(set)%len(ad.InvocationID{}) != 0 {
+		err = fmt.Errorf("%d bytes are no invocation IDs", len(set))
+	}
+	*s = ControllerSet(set)
+	return err
 }
 
 // Sightings returns which domain controllers have shown each of the objects of the index: those

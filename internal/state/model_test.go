@@ -154,7 +154,7 @@ func (m *model) setUndecided() {
 	m.undecided = map[ad.GUID]string{}
 	var set []Undecided
 	for _, guid := range m.randomGUIDs() {
-		d := Undecided{guid, UndecidedReason(fmt.Sprint(m.random.IntN(3))), "remedy"}
+		d := Undecided{guid, UndecidedReason(fmt.Sprint(m.random.IntN(3))), "remedy", NewControllerSet(ad.InvocationID{byte(m.random.IntN(2))})}
 		since := fmt.Sprint(now)
 		if text, found := before[guid]; found {
 			_, since, _ = strings.Cut(text, " ")

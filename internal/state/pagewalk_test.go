@@ -52,7 +52,7 @@ func stateFile(t *testing.T) (file []byte, records string) {
 	must(t, j.MarkInFlight([]Batch{{0, all[:10]}, {1, all[10:20]}}))
 	must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: all[3], Reason: "bad"}}, Acknowledged: all[4:10]}}))
 	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(7)}, time.Unix(1, 0)))
-	must(t, s.SetUndecidedDeletions([]Undecided{{guidOf(9), "lag", "wait"}, {guidOf(8), "rights", "grant"}}, time.Unix(1, 0)))
+	must(t, s.SetUndecidedDeletions([]Undecided{{GUID: guidOf(9), Reason: "lag", Remedy: "wait"}, {GUID: guidOf(8), Reason: "rights", Remedy: "grant"}}, time.Unix(1, 0)))
 	must(t, s.RecordRun(Run{ID: "x"}, Connector{State: "SCHEDULED"}))
 	must(t, s.Advance(Progress{View: View{InvocationID: ad.InvocationID{1}, Scope: "s"}, FullSync: true, USN: 5, Unseen: guidsOf(all[:2])}))
 	for range 2 {

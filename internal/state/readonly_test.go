@@ -65,7 +65,7 @@ func TestReadOnly(t *testing.T) {
 	must(t, j.MarkInFlight([]Batch{{0, objects(5, 7, 2)}}))
 	must(t, s.SetConnector(Connector{State: "PROCESSING", RunID: "r"}))
 	must(t, s.SetHeldDeletions([]ad.GUID{guidOf(1), guidOf(2), guidOf(99)}, time.Unix(60, 0)))
-	must(t, s.SetUndecidedDeletions([]Undecided{{guidOf(3), "lag", "wait"}, {guidOf(4), "rights", "grant"}, {guidOf(98), "lag", "wait"}}, time.Unix(60, 0)))
+	must(t, s.SetUndecidedDeletions([]Undecided{{GUID: guidOf(3), Reason: "lag", Remedy: "wait"}, {GUID: guidOf(4), Reason: "rights", Remedy: "grant"}, {GUID: guidOf(98), Reason: "lag", Remedy: "wait"}}, time.Unix(60, 0)))
 	must(t, s.Close())
 	before := contents(t, dir)
 

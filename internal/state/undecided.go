@@ -31,14 +31,18 @@ type Undecided struct {
 	GUID   ad.GUID
 	Reason UndecidedReason
 	Remedy string
+	// ShownBy are the domain controllers that have shown the object. They are recorded here,
+	// because the views of runs are not kept.
+	ShownBy ControllerSet
 }
 
 // UndecidedDeletion is an object of the index whose deletion is undecided.
 type UndecidedDeletion struct {
 	identity.Object
-	Reason UndecidedReason
-	Remedy string
-	Since  time.Time
+	Reason  UndecidedReason
+	Remedy  string
+	ShownBy ControllerSet
+	Since   time.Time
 }
 
 // UndecidedCount is the number of undecided deletions with a reason.
@@ -51,8 +55,9 @@ type UndecidedCount struct {
 
 // undecidedRecord is the stored form of an undecided deletion.
 type undecidedRecord struct {
-	Reason UndecidedReason `json:"reason"`
-	Since  time.Time       `json:"since"`
+	Reason  UndecidedReason `json:"reason"`
+	ShownBy ControllerSet   `json:"shown_by,omitempty"`
+	Since   time.Time       `json:"since"`
 }
 
 // forEachUndecided calls f for each undecided deletion, in the order of the GUIDs.
@@ -89,7 +94,7 @@ func (s *Store) UndecidedDeletions(limit int) (deletions []UndecidedDeletion, to
 			}
 			object, _ := decodeRecord(key, index.Get(key))
 			object.GUID = ad.GUID(key)
-			deletions = append(deletions, UndecidedDeletion{object, record.Reason, remedies[record.Reason], record.Since})
+			deletions = append(deletions, UndecidedDeletion{object, record.Reason, remedies[record.Reason], record.ShownBy, record.Since})
 			return nil
 		})
 	})
@@ -195,7 +200,7 @@ func (u *undecidedDiff) compare(key []byte, record undecidedRecord) error {
 	switch {
 	case len(u.rest) == 0 || !bytes.Equal(u.rest[0].GUID[:], key):
 		u.writes = append(u.writes, recordWrite{bucketUndecided, bytes.Clone(key), nil})
-	case u.rest[0].Reason != record.Reason:
+	case u.rest[0].Reason != record.Reason || u.rest[0].ShownBy != record.ShownBy:
 		return u.putNext(record.Since)
 	default:
 		u.rest = u.rest[1:]
@@ -206,7 +211,7 @@ func (u *undecidedDiff) compare(key []byte, record undecidedRecord) error {
 // putNext adds the write of the next deletion.
 func (u *undecidedDiff) putNext(since time.Time) (err error) {
 	next := &u.rest[0]
-	record := undecidedRecord{next.Reason, since}
+	record := undecidedRecord{next.Reason, next.ShownBy, since}
 	value := u.encoded[record]
 	if value == nil {
 		if value, err = json.Marshal(record); err != nil {

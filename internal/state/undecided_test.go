@@ -10,13 +10,14 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 )
 
 // undecided returns the undecided deletions of the objects from up to, but excluding, to.
 func undecided(reason UndecidedReason, from, to int) (deletions []Undecided) {
 	for n := from; n < to; n++ {
-		deletions = append(deletions, Undecided{guidOf(n), reason, "resolve " + string(reason)})
+		deletions = append(deletions, Undecided{GUID: guidOf(n), Reason: reason, Remedy: "resolve " + string(reason)})
 	}
 	return deletions
 }
@@ -55,7 +56,7 @@ func TestSetUndecidedDeletions(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	lag, rights := undecided("lag", 0, 9), undecided("rights", 0, 9)
-	otherRemedy := Undecided{guidOf(2), "lag", "wait"}
+	otherRemedy := Undecided{GUID: guidOf(2), Reason: "lag", Remedy: "wait"}
 	for i, step := range []struct {
 		name    string
 		set     []Undecided
@@ -126,11 +127,42 @@ func TestUndecidedDeletionsObject(t *testing.T) {
 	must(t, s.SetUndecidedDeletions(undecided("lag", 0, 2), time.Unix(1, 0)))
 	got, total, err := s.UndecidedDeletions(-1)
 	want := []UndecidedDeletion{
-		{all[0], "lag", "resolve lag", time.Unix(1, 0).UTC()},
-		{identity.Object{GUID: guidOf(1)}, "lag", "resolve lag", time.Unix(1, 0).UTC()},
+		{Object: all[0], Reason: "lag", Remedy: "resolve lag", Since: time.Unix(1, 0).UTC()},
+		{Object: identity.Object{GUID: guidOf(1)}, Reason: "lag", Remedy: "resolve lag", Since: time.Unix(1, 0).UTC()},
 	}
 	if err != nil || total != 2 || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v of %d, error %v, want %+v", got, total, err, want)
+	}
+}
+
+// TestUndecidedShownBy checks that the controllers that have shown an object are recorded,
+// and that a change of them alone keeps the time.
+func TestUndecidedShownBy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	a, b := ad.InvocationID{0xa}, ad.InvocationID{0xb}
+	for i, ids := range [][]ad.InvocationID{{b}, {b, a, b}, {a, b}, nil} {
+		set := NewControllerSet(ids...)
+		before := transactions(t, s)
+		must(t, s.SetUndecidedDeletions([]Undecided{{GUID: guidOf(1), Reason: "lag", Remedy: "wait", ShownBy: set}}, time.Unix(int64(i), 0)))
+		if written := transactions(t, s) > before; written != (i != 2) {
+			t.Errorf("%v: written %t", ids, written)
+		}
+		s = reopen(t, s, dir)
+		got, _, err := s.UndecidedDeletions(-1)
+		if err != nil || len(got) != 1 || got[0].ShownBy != set || got[0].Since.Unix() != 0 {
+			t.Errorf("%v: %+v, error %v", ids, got, err)
+		}
+	}
+	if got, want := NewControllerSet(b, a, b).IDs(), []ad.InvocationID{a, b}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for _, text := range []string{"0", "00", "xx"} {
+		var set ControllerSet
+		if err := set.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is accepted", text)
+		}
 	}
 }
 

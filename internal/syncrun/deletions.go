@@ -33,6 +33,7 @@ type Candidate struct {
 	Outside    bool                  // the server has never shown it in scope, but has it outside of the scope
 	HeldBefore bool                  // its deletion was proven, and is held
 	Undecided  state.UndecidedReason // of an earlier run; "": none
+	ShownBy    state.ControllerSet   // including the server that is read
 }
 
 // Evidence is the input of DecideDeletions, collected after everything else was read.
@@ -45,7 +46,8 @@ type Evidence struct {
 	IndexSize    int
 	NothingFound bool // by a full sync
 	Release      bool // requested: release held and undecided deletions
-	// Controllers are the domain controllers of the domain, if deletions are to be released; nil: unknown.
+	// Controllers are the domain controllers of the domain, including the server, if deletions
+	// are to be released; nil: unknown.
 	Controllers []ad.InvocationID
 }
 
@@ -58,8 +60,10 @@ type Decision struct {
 	// run. Released deletions stay held until the gateway acknowledges them.
 	KeepHeld  []ad.GUID
 	Undecided []undecidedGroup
-	// Released were undecided, and stay recorded as such until the gateway acknowledges them.
-	Released []state.Undecided
+	// KeepUndecided are the deletions to record as undecided: those in Undecided, and those
+	// released by this run. Released deletions stay undecided until the gateway acknowledges
+	// them.
+	KeepUndecided []state.Undecided
 }
 
 // DecideDeletions decides which deletions to send, which to hold, and which are undecided.
@@ -69,6 +73,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	undecided := map[state.UndecidedReason][]identity.Object{}
 	for _, c := range e.Candidates {
 		reason := c.doubt(e)
+		record := state.Undecided{GUID: c.GUID, Reason: reason, Remedy: undecidedRemedies[reason], ShownBy: c.ShownBy}
 		switch {
 		case c.HeldBefore:
 			heldBefore = append(heldBefore, c.Object)
@@ -76,9 +81,10 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 			added = append(added, c.Object)
 		case e.releases(c, reason):
 			released = append(released, c.Object)
-			d.Released = append(d.Released, state.Undecided{GUID: c.GUID, Reason: reason, Remedy: undecidedRemedies[reason]})
+			d.KeepUndecided = append(d.KeepUndecided, record)
 		case reason != "":
 			undecided[reason] = append(undecided[reason], c.Object)
+			d.KeepUndecided = append(d.KeepUndecided, record)
 		}
 	}
 	d.Reason = g.limitExceeded(e, len(added))
@@ -121,12 +127,19 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 
 // releases reports whether an operator's release proves a deletion: the operator has seen that
 // it is undecided, and no other domain controller that has shown the object is left in the
-// domain.
+// domain. What a domain controller has lost by a rollback was perhaps replicated to any other
+// one, so none may be left.
 func (e Evidence) releases(c Candidate, reason state.UndecidedReason) bool {
-	if !e.Release || c.Undecided == "" || len(e.Controllers) == 0 || reason != UndecidedNotShown && reason != UndecidedRollback {
+	if !e.Release || c.Undecided == "" {
 		return false
 	}
-	return !slices.ContainsFunc(c.Elsewhere, func(id ad.InvocationID) bool { return slices.Contains(e.Controllers, id) })
+	switch reason {
+	case UndecidedNotShown:
+		return len(e.Controllers) > 0 && !slices.ContainsFunc(c.Elsewhere, func(id ad.InvocationID) bool { return slices.Contains(e.Controllers, id) })
+	case UndecidedRollback:
+		return len(e.Controllers) == 1
+	}
+	return false
 }
 
 // undecidedRemedies say what resolves an undecided deletion.
@@ -266,10 +279,11 @@ func (r *reader) provable(missing []identity.Object) (guids []ad.GUID, err error
 }
 
 // findChanged returns the indexed objects that a delta sync knows or supposes to be deleted:
-// those with a new tombstone, those whose deletion was held or undecided, and those that runs
-// under another view delivered but this one did not find. It returns the tombstones, too.
+// those with a new tombstone, those whose deletion was held or undecided, those that the server
+// has never shown, and those that runs under another view delivered but this one did not find.
+// It returns the tombstones, too.
 func (r *reader) findChanged(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, []identity.Object, []ad.GUID, error) {
-	waiting := slices.Concat(r.snapshot.Held, slices.Collect(maps.Keys(r.snapshot.Undecided)))
+	waiting := slices.Concat(r.snapshot.Held, slices.Collect(maps.Keys(r.snapshot.Undecided)), r.snapshot.Unseen)
 	waiting = result.notSeen(waiting)
 	// An object may reappear without a change, for example if it is readable again.
 	if r.allowsReread(len(waiting)) {
@@ -327,9 +341,30 @@ func (r *reader) candidates(objects []identity.Object) ([]Candidate, error) {
 	candidates := make([]Candidate, len(objects))
 	for i, object := range objects {
 		_, held := slices.BinarySearchFunc(r.snapshot.Held, object.GUID, compareGUIDs)
-		candidates[i] = Candidate{Object: object, Sighting: sightings[i], HeldBefore: held, Undecided: r.snapshot.Undecided[object.GUID]}
+		undecided := r.snapshot.Undecided[object.GUID]
+		c := Candidate{Object: object, Sighting: sightings[i], HeldBefore: held, Undecided: undecided.Reason}
+		c.addShownBy(undecided.ShownBy, r.snapshot.View)
+		candidates[i] = c
 	}
 	return candidates, nil
+}
+
+// addShownBy adds the domain controllers that had shown the object when its deletion became
+// undecided.
+func (c *Candidate) addShownBy(before state.ControllerSet, view state.View) {
+	for _, id := range before.IDs() {
+		switch {
+		case id == view.InvocationID:
+			c.BeforeRollback = c.BeforeRollback || !c.Here && view.Rollbacks > 0
+		case !slices.Contains(c.Elsewhere, id):
+			c.Elsewhere = append(c.Elsewhere, id)
+		}
+	}
+	ids := slices.Clone(c.Elsewhere)
+	if c.Here || c.BeforeRollback {
+		ids = append(ids, view.InvocationID)
+	}
+	c.ShownBy = state.NewControllerSet(ids...)
 }
 
 // addTombstones marks the candidates that have a tombstone: one of those already found, or of
@@ -385,7 +420,7 @@ func (r *reader) addOutside(ctx context.Context, e Evidence) error {
 	return nil
 }
 
-// controllers returns the invocation IDs of the domain's controllers; nil if they are not
+// controllers returns the invocation IDs of the domain's controllers; nil if not all are
 // readable.
 func (r *reader) controllers(ctx context.Context) (ids []ad.InvocationID, err error) {
 	list, err := r.session.DomainControllers(ctx)
@@ -394,6 +429,10 @@ func (r *reader) controllers(ctx context.Context) (ids []ad.InvocationID, err er
 		return nil, nil
 	}
 	for _, controller := range list {
+		if controller.InvocationID == (ad.InvocationID{}) { // it may be any of those that have shown an object
+			r.log.Warn().Str("remedy", undecidedRemedies[UndecidedInvocationID]).Msg(MsgControllersUnreadable)
+			return nil, err
+		}
 		ids = append(ids, controller.InvocationID)
 	}
 	return ids, err
@@ -443,7 +482,7 @@ func (r *reader) recordDeletions(d Decision) error {
 			return err
 		}
 	}
-	return r.store.SetUndecidedDeletions(slices.Concat(undecidedRecords(d.Undecided), d.Released), r.start)
+	return r.store.SetUndecidedDeletions(d.KeepUndecided, r.start)
 }
 
 // maxLoggedObjects limits how many held deletions, and how many rejected objects, a run logs.

@@ -260,6 +260,8 @@ func TestProof(t *testing.T) {
 		"release, controller is gone":          {release(controllB), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, deleted},
 		"release, controllers unknown":         {release(), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
 		"release, rollback":                    {release(controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, deleted},
+		"release, rollback, another is left":   {release(controllA, controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
+		"release, rollback, unknown":           {release(), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
 		"release, invocation ID unreadable":    {Evidence{FullSync: true, Release: true, Controllers: []ad.InvocationID{controllB}, Doubt: UndecidedInvocationID}, Candidate{Sighting: shownByA, Undecided: UndecidedInvocationID}, undecided(UndecidedInvocationID)},
 		"release, entries without GUID":        {Evidence{FullSync: true, Release: true, Controllers: []ad.InvocationID{controllB}, Doubt: UndecidedHiddenGUID}, Candidate{Sighting: shownByA, Undecided: UndecidedHiddenGUID}, undecided(UndecidedHiddenGUID)},
 		"no release, controller is gone":       {fullSync, Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},

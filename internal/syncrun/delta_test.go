@@ -457,12 +457,12 @@ func TestUnreadableTombstonesAreFoundByFullSync(t *testing.T) {
 func TestTombstonesWithoutReadableUSN(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
-	e.connectThroughProxy(func(_ int, request string) (string, bool) {
+	e.connectThrough(proxy{request: func(_ int, request string) action {
 		if strings.Contains(request, "CN=Deleted Objects") {
 			request = strings.ReplaceAll(request, "uSNChanged", "employeeID") // which no tombstone has
 		}
-		return request, true
-	})
+		return action{forward: request}
+	}})
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	for n := range 3 {
 		e.must(e.Delete(e.user(n)))

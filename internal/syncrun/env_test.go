@@ -2,11 +2,8 @@ package syncrun
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"regexp"
 	"slices"
@@ -16,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/ad"
@@ -512,68 +508,6 @@ func (e *env) newReplica(o domaincontroller.Options) *testenv.Directory {
 		exceedOverlap(other)
 	}
 	return other
-}
-
-// replaceInRequests makes later runs connect through a proxy that replaces a word in each
-// request with another one of the same length.
-func (e *env) replaceInRequests(word, with string) {
-	e.t.Helper()
-	if len(word) != len(with) {
-		e.t.Fatal("the words differ in length")
-	}
-	e.connectThroughProxy(func(_ int, request string) (string, bool) { return strings.ReplaceAll(request, word, with), true })
-}
-
-// connectThroughProxy makes later runs connect through a proxy. The proxy passes each request
-// of the n-th connection to forward and sends the result. If forward returns false, the
-// proxy closes the connection.
-func (e *env) connectThroughProxy(forward func(n int, request string) (string, bool)) {
-	e.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	e.must(err)
-	server := net.JoinHostPort("127.0.0.1", strconv.Itoa(e.auth.Port))
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for n := 1; ; n++ {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			controller, err := net.Dial("tcp", server)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			stop := func() { client.Close(); controller.Close() }
-			context.AfterFunc(e.t.Context(), stop)
-			serving.Go(func() {
-				defer stop()
-				_, _ = io.Copy(client, controller)
-			})
-			serving.Go(func() {
-				defer stop()
-				for {
-					packet, err := ber.ReadPacket(client)
-					if err != nil {
-						return
-					}
-					request, ok := forward(n, string(packet.Bytes()))
-					if !ok {
-						return
-					}
-					if _, err := io.WriteString(controller, request); err != nil {
-						return
-					}
-				}
-			})
-		}
-	})
-	e.t.Cleanup(func() {
-		listener.Close()
-		serving.Wait()
-	})
-	e.connectTo(testenv.PortOf(listener))
-	e.start()
 }
 
 // logHook is a log that calls do on the first line with a message and a kind.

@@ -408,7 +408,12 @@ func TestRefusedSecondSessionReadsSequentially(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 5)
 	e.addGroup("team")
-	e.connectThroughProxy(func(n int, request string) (string, bool) { return request, n == 1 })
+	e.connectThrough(proxy{request: func(n int, request string) action {
+		if n > 1 {
+			return action{}
+		}
+		return action{forward: request}
+	}})
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 6})
 	if lines := e.log.With(MsgSecondSessionFailed); len(lines) != 1 {
 		t.Errorf("log %v", lines)

@@ -39,11 +39,11 @@ type Snapshot struct {
 	Unseen     []ad.GUID        // objects that this server had not shown before, sorted
 	MovedIn    []ad.GUID        // objects that moved into the scope and are to be sent again, sorted
 
-	OtherViews     []ad.GUID                         // objects that later runs delivered or deleted under another view
-	Unacknowledged []ad.GUID                         // objects of batches without a recorded response
-	Rejected       map[ad.GUID]state.Rejection       // objects that the gateway rejected
-	Held           []ad.GUID                         // objects whose deletion is held, sorted
-	Undecided      map[ad.GUID]state.UndecidedReason // objects whose deletion is undecided
+	OtherViews     []ad.GUID                           // objects that later runs delivered or deleted under another view
+	Unacknowledged []ad.GUID                           // objects of batches without a recorded response
+	Rejected       map[ad.GUID]state.Rejection         // objects that the gateway rejected
+	Held           []ad.GUID                           // objects whose deletion is held, sorted
+	Undecided      map[ad.GUID]state.UndecidedDeletion // objects whose deletion is undecided
 
 	MembershipsStored bool // the state file contains the memberships
 	RereadAll         bool // changed memberships require that all objects are read again
@@ -137,9 +137,9 @@ func (r *Runner) addDeletions(s *Snapshot) error {
 	if err != nil {
 		return err
 	}
-	s.Undecided = make(map[ad.GUID]state.UndecidedReason, len(undecided))
+	s.Undecided = make(map[ad.GUID]state.UndecidedDeletion, len(undecided))
 	for _, deletion := range undecided {
-		s.Undecided[deletion.GUID] = deletion.Reason
+		s.Undecided[deletion.GUID] = deletion
 	}
 	return nil
 }

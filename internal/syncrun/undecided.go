@@ -14,16 +14,6 @@ type undecidedGroup struct {
 	Objects []identity.Object
 }
 
-// undecidedRecords returns the undecided deletions of all groups as they are recorded.
-func undecidedRecords(groups []undecidedGroup) (records []state.Undecided) {
-	for _, group := range groups {
-		for _, object := range group.Objects {
-			records = append(records, state.Undecided{GUID: object.GUID, Reason: group.Reason, Remedy: group.Remedy})
-		}
-	}
-	return records
-}
-
 // logUndecided logs a warning for each group, and its first objects. In a dry run it passes
 // all objects to show instead of logging any.
 func logUndecided(log zerolog.Logger, show func(identity.Object, state.UndecidedReason), groups []undecidedGroup) {

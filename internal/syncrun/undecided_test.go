@@ -76,26 +76,17 @@ func TestShowUndecided(t *testing.T) {
 		shown = append(shown, state.Undecided{GUID: object.GUID, Reason: reason})
 	}
 	logUndecided(zerolog.New(log), show, undecidedGroups())
-	want := undecidedRecords(undecidedGroups())
-	for i := range want {
-		want[i].Remedy = ""
+	var want []state.Undecided
+	for _, group := range undecidedGroups() {
+		for _, object := range group.Objects {
+			want = append(want, state.Undecided{GUID: object.GUID, Reason: group.Reason})
+		}
 	}
 	if !slices.Equal(shown, want) || len(shown) != maxLoggedObjects+10 {
 		t.Errorf("shown %v, want %v", shown, want)
 	}
 	if warnings, logged := log.With(MsgDeletionsUndecided), log.With(MsgDeletionUndecided); len(warnings) != 2 || len(logged) != 0 {
 		t.Errorf("%d warnings, %d objects logged", len(warnings), len(logged))
-	}
-}
-
-// TestUndecidedRecords checks that each object has the reason and the remedy of its group.
-func TestUndecidedRecords(t *testing.T) {
-	t.Parallel()
-	all := undecidedUsers(3)
-	got := undecidedRecords([]undecidedGroup{{"lag", "wait", all[:2]}, {"rights", "grant access", all[2:]}})
-	want := []state.Undecided{{GUID: all[0].GUID, Reason: "lag", Remedy: "wait"}, {GUID: all[1].GUID, Reason: "lag", Remedy: "wait"}, {GUID: all[2].GUID, Reason: "rights", Remedy: "grant access"}}
-	if !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
 	}
 }
 
