@@ -87,6 +87,7 @@ func Load(src Source) (*Config, error) {
 	c.Gateway.Grace = c.Service.ShutdownGrace * 3 / 4
 	c.Run.EndTimeout = min(5*time.Second, c.Service.ShutdownGrace/6)
 	c.Run.Target = strings.Join([]string{c.Gateway.URL.String(), c.Gateway.CustomerUUID, c.Gateway.ConnectionUUID}, " ")
+	c.Run.Profile = c.Gateway.ProfileUUID
 	return c, nil
 }
 

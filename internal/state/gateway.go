@@ -41,6 +41,11 @@ func (s *Store) ChangeTarget(target string) error {
 	return err
 }
 
+// AdoptTarget records another name of the same upload target.
+func (s *Store) AdoptTarget(target string) error {
+	return s.update("record target", func(c change) error { return c.put(bucketMeta, keyTarget, []byte(target)) })
+}
+
 // RateLimit is a rate limit of the gateway, as recorded for a restarted process.
 type RateLimit struct {
 	Target  string    `json:"target"` // to which it applies, as in ChangeTarget

@@ -22,8 +22,12 @@ import (
 // an account that can read only a part of the directory.
 type Guard struct {
 	MaxDeletes        int
-	MaxDeletesPercent int // of the index
+	MaxDeletesPercent int // of the index; up to fewDeletions never exceed it, unless it is 0
 }
+
+// fewDeletions is how many deletions never exceed a percentage, so that a small directory can
+// lose somebody.
+const fewDeletions = 5
 
 // Candidate is an indexed object that the run did not find in scope.
 type Candidate struct {
@@ -179,6 +183,8 @@ func (g Guard) limitExceeded(e Evidence, deletions int) string {
 		return "no objects found in the directory"
 	case deletions > g.MaxDeletes:
 		return fmt.Sprintf("%d deletions exceed sync.max-deletes (%d)", deletions, g.MaxDeletes)
+	case deletions <= fewDeletions && g.MaxDeletesPercent > 0:
+		return ""
 	case deletions*100 > g.MaxDeletesPercent*e.IndexSize:
 		return fmt.Sprintf("%d deletions exceed sync.max-deletes-percent (%d) of the %d indexed objects", deletions, g.MaxDeletesPercent, e.IndexSize)
 	}

@@ -41,22 +41,22 @@ func TestGuard(t *testing.T) {
 	t.Parallel()
 	for option, guard := range map[string]Guard{
 		"sync.max-deletes (4)":          {MaxDeletes: 4, MaxDeletesPercent: 100},
-		"sync.max-deletes-percent (12)": {MaxDeletes: 500, MaxDeletesPercent: 12},
+		"sync.max-deletes-percent (14)": {MaxDeletes: 500, MaxDeletesPercent: 14},
 	} {
 		t.Run(option, func(t *testing.T) {
 			t.Parallel()
 			forEachProof(t, func(t *testing.T, o domaincontroller.Options, options RunOptions, mode string) {
 				e := newGuardEnv(t, o, guard)
-				deleted := e.deleteUsers(5)
-				e.run(options, state.Run{Mode: mode, Result: Held, Held: 5})
+				deleted := e.deleteUsers(6)
+				e.run(options, state.Run{Mode: mode, Result: Held, Held: 6})
 				lines := e.log.With(MsgDeletionsHeld)
-				if len(lines) != 1 || !strings.Contains(lines[0].Text("reason"), option) || lines[0].Number("held") != 5 {
+				if len(lines) != 1 || !strings.Contains(lines[0].Text("reason"), option) || lines[0].Number("held") != 6 {
 					t.Errorf("log %v", lines)
 				}
-				if lines := e.log.With(MsgDeletionHeld); len(lines) != 5 {
+				if lines := e.log.With(MsgDeletionHeld); len(lines) != 6 {
 					t.Errorf("log %v", lines)
 				}
-				if n := e.heldDeletions(); n != 5 || e.status(deleted[0]) != "ACTIVE" {
+				if n := e.heldDeletions(); n != 6 || e.status(deleted[0]) != "ACTIVE" {
 					t.Errorf("%d held, status %v", n, e.status(deleted[0]))
 				}
 			})
@@ -186,6 +186,10 @@ func TestDecideDeletions(t *testing.T) {
 		"just above the percentage":   {Evidence{Candidates: candidates(0, 41, tombstone), IndexSize: 405}, Guard{500, 10}, counts{held: 41, keep: 41}, "sync.max-deletes-percent"},
 		"all objects":                 {Evidence{Candidates: candidates(0, 40, tombstone)}, Guard{500, 100}, counts{send: 40}, ""},
 		"limit 0":                     {Evidence{Candidates: candidates(0, 1, tombstone)}, Guard{0, 100}, counts{held: 1, keep: 1}, "sync.max-deletes"},
+		"few in a small directory":    {Evidence{Candidates: candidates(0, 5, tombstone), IndexSize: 8}, Guard{500, 10}, counts{send: 5}, ""},
+		"six in a small directory":    {Evidence{Candidates: candidates(0, 6, tombstone), IndexSize: 8}, Guard{500, 10}, counts{held: 6, keep: 6}, "sync.max-deletes-percent"},
+		"few above sync.max-deletes":  {Evidence{Candidates: candidates(0, 5, tombstone), IndexSize: 8}, Guard{4, 10}, counts{held: 5, keep: 5}, "sync.max-deletes (4)"},
+		"few, and nothing found":      {Evidence{Candidates: candidates(0, 5, absent), IndexSize: 5, FullSync: true, NothingFound: true}, Guard{500, 10}, counts{held: 5, keep: 5}, "no objects found"},
 		"percentage 0":                {Evidence{Candidates: candidates(0, 1, tombstone)}, Guard{500, 0}, counts{held: 1, keep: 1}, "sync.max-deletes-percent"},
 		"full sync without an object": {Evidence{Candidates: candidates(0, 1, absent), FullSync: true, NothingFound: true}, Guard{500, 100}, counts{held: 1, keep: 1}, "no objects found"},
 		"nothing found, nothing lost": {Evidence{FullSync: true, NothingFound: true}, Guard{500, 100}, counts{}, ""},

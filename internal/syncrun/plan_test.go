@@ -195,6 +195,24 @@ func TestNewTargetReceivesAllObjects(t *testing.T) {
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }
 
+// Another profile is another target. A target that was recorded without a profile, by version
+// 1.0.0, has that of the configuration.
+func TestProfileBelongsToTarget(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20}) // without a profile
+	e.options.Profile = "profile 1"
+	e.start()
+	e.run(RunOptions{DryRun: true}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.options.Profile = "profile 2"
+	e.start()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	if lines := e.log.With(MsgTargetChanged); len(lines) != 1 || lines[0].Text("target") != "target profile 2" {
+		t.Errorf("log %v", lines)
+	}
+}
+
 func TestRestoredController(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

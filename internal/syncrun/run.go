@@ -3,6 +3,7 @@ package syncrun
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -183,14 +184,20 @@ func (r *Runner) enterProcessing(ctx context.Context, info runInfo) error {
 // retarget deletes the records of deliveries to another target. A dry run records nothing.
 func (r *Runner) retarget(info runInfo) error {
 	before, err := r.Store.Target()
-	if err != nil || before == r.Target || info.options.DryRun {
+	target := r.recordedTarget()
+	switch {
+	case err != nil || before == target || info.options.DryRun:
 		return err
+	case before == r.Target: // version 1.0.0 did not record the profile
+		return r.Store.AdoptTarget(target)
+	case before != "":
+		info.log.Warn().Str("before", before).Str("target", target).Msg(MsgTargetChanged)
 	}
-	if before != "" {
-		info.log.Warn().Str("before", before).Str("target", r.Target).Msg(MsgTargetChanged)
-	}
-	return r.Store.ChangeTarget(r.Target)
+	return r.Store.ChangeTarget(target)
 }
+
+// recordedTarget returns the target as the state file records it.
+func (r *Runner) recordedTarget() string { return strings.TrimSuffix(r.Target+" "+r.Profile, " ") }
 
 // recordRollback records that the domain controller was put back to an earlier state, before
 // anything is delivered: what it showed before does not count any more.

@@ -29,8 +29,9 @@ import (
 type Options struct {
 	Gateway *gateway.Client
 	Store   *state.Store
-	// Target names the destination of deliveries. Deliveries to another target do not count.
-	Target string
+	// Target names the destination of deliveries, and Profile is the UUID of their profile.
+	// Deliveries to another target or under another profile do not count.
+	Target, Profile string
 	// Source is the directory to read. If nil, each run gets connection and profile from the
 	// gateway.
 	Source *Source

@@ -69,7 +69,7 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 	if s.Resend, err = r.pendingResend(info); err != nil {
 		return s, err
 	}
-	if s.SameTarget = target == r.Target; s.SameTarget {
+	if s.SameTarget = target == r.recordedTarget() || target == r.Target; s.SameTarget {
 		if s.IndexSize, err = r.Store.IndexSize(); err != nil {
 			return s, err
 		}
