@@ -57,7 +57,7 @@ var keys = []Key{
 
 	{Name: "sync.full-interval", Default: "24h", Doc: "maximum age of the last full sync, 1s to 720h", parse: durationBetween(time.Second, 720*time.Hour)},
 	{Name: "sync.max-deletes", Default: "500", Doc: "number of deletions above which a run holds all of them, 0 to 1000000000", parse: between(0, 1_000_000_000)},
-	{Name: "sync.max-deletes-percent", Default: "10", Doc: "the same as a percentage of the objects in the index, 0 to 100", parse: between(0, 100)},
+	{Name: "sync.max-deletes-percent", Default: "10", Doc: "the same as a percentage of the objects in the index, 0 to 100; up to five deletions never exceed it, unless it is 0", parse: between(0, 100)},
 
 	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a DNS domain; when set, connection and profile come from these keys instead of the gateway", parse: hosts},
 	{Name: "ldap.protocol", Default: "LDAP", Doc: "LDAP, LDAPS or STARTTLS", requiresHost: true, parse: oneOf(directory.LDAP, directory.LDAPS, directory.StartTLS)},
