@@ -62,6 +62,8 @@ type history struct {
 	withPosture  bool                      // posture is switched on and off, and memberships change
 	lastName     int
 	events       []string
+	copies       [][]byte        // of the state file
+	forgotten    map[string]bool // vendorAssetIds at the gateway that no state file contains any more
 
 	changeMu sync.Mutex // serializes changes, which also happen during runs
 }
@@ -104,9 +106,8 @@ func playHistory(t *testing.T, seed uint64, posture bool) {
 			h.clock.Advance(time.Duration(random.IntN(300)) * time.Minute)
 		case n == 10:
 			h.switchController()
-		case n == 11:
-			h.logEvent("restart")
-			h.restart()
+		case n == 11 || n == 13:
+			h.restartWithCopies()
 		case n == 12 && h.withPosture && h.random.IntN(3) == 0:
 			h.switchPosture(!h.posture)
 		default:
@@ -137,6 +138,64 @@ func (h *history) switchController() {
 	case n == 2 && len(h.controllers) == 1: // two controllers must keep the same identifiers
 		h.logEvent("controller restored")
 		h.Restore(domaincontroller.Restoration{USNRollback: ad.USN(h.random.IntN(1000))})
+	}
+}
+
+// restartWithCopies restarts. It may also copy the state file, or put a copy back.
+func (h *history) restartWithCopies() {
+	switch n := h.random.IntN(4); {
+	case n == 0:
+		h.logEvent("restart")
+		h.restart()
+	case n == 1 || len(h.copies) == 0:
+		h.logEvent("copy %d of the state file", len(h.copies))
+		h.copies = append(h.copies, h.copyState())
+	default:
+		n := h.random.IntN(len(h.copies))
+		if h.random.IntN(2) == 0 {
+			h.deliverTemporaryChange()
+		}
+		h.logEvent("copy %d put back", n)
+		h.putBack(h.copies[n])
+		h.forgetAtGateway()
+	}
+}
+
+// deliverTemporaryChange changes an object, performs a run, and changes the object back. Only
+// the gateway then has another value than before.
+func (h *history) deliverTemporaryChange() {
+	for _, o := range h.Objects("objectClass", "title") {
+		if !strings.HasSuffix(o.DN, ","+h.base) || !slices.Contains(o.Attributes["objectClass"], "user") {
+			continue
+		}
+		h.logEvent("temporary title of %s", o.DN)
+		h.setTitle(o.DN, "temporary")
+		_, err := h.runner.Run(h.t.Context(), RunOptions{})
+		h.logEvent("  run: error %v", err)
+		h.setTitle(o.DN, o.Attributes["title"]...)
+		return
+	}
+}
+
+// setTitle sets the title of an object on each controller.
+func (h *history) setTitle(dn string, values ...string) {
+	for _, controller := range h.controllers {
+		if err := controller.Modify(dn, "title", values...); err != nil {
+			h.logEvent("  failed: %v", err)
+		}
+	}
+}
+
+// forgetAtGateway records which objects the gateway has and the state file does not contain.
+func (h *history) forgetAtGateway() {
+	indexed, err := h.store.Missing(nil)
+	h.must(err)
+	h.forgotten = map[string]bool{}
+	for id := range h.gateway.Held() {
+		h.forgotten[id] = true
+	}
+	for _, o := range indexed {
+		delete(h.forgotten, o.GUID.String())
 	}
 }
 
@@ -379,7 +438,9 @@ func (h *history) expectEnd() {
 		if h.posture {
 			want = h.firstSync()
 		}
-		for _, diff := range differences(h.gateway.Held(), want, deletions) {
+		got := h.gateway.Held()
+		maps.DeleteFunc(got, func(id, _ string) bool { return h.forgotten[id] && want[id] == "" })
+		for _, diff := range differences(got, want, deletions) {
 			h.t.Errorf("after %s: %s", when, diff)
 		}
 	}
