@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -45,6 +46,8 @@ type RootDSE struct {
 	HighestCommittedUSN  ad.USN
 	ConfigurationContext string // configurationNamingContext
 	ForestLevel          string // forestFunctionality, a decimal number
+	// CurrentTime is the server's clock when it answered, in whole seconds. Zero: unknown.
+	CurrentTime time.Time
 
 	ReadOnly       bool // a read-only domain controller, which lacks some attributes
 	LDS            bool // Active Directory Lightweight Directory Services, which has no domain
@@ -69,7 +72,7 @@ func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.Defa
 
 func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 	values, err := s.Read(ctx, "", "defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName",
-		"highestCommittedUSN", "isSynchronized", "supportedCapabilities", "supportedControl")
+		"highestCommittedUSN", "currentTime", "isSynchronized", "supportedCapabilities", "supportedControl")
 	usn, _ := ad.ParseUSN(values.First("highestCommittedUSN"))
 	return RootDSE{
 		DefaultNamingContext: string(values.First("defaultNamingContext")),
@@ -78,11 +81,22 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 		DNSHostName:          string(values.First("dnsHostName")),
 		DSServiceName:        string(values.First("dsServiceName")),
 		HighestCommittedUSN:  usn,
+		CurrentTime:          parseClock(values.First("currentTime")),
 		ReadOnly:             values.contains("supportedCapabilities", capabilityReadOnly),
 		LDS:                  values.contains("supportedCapabilities", capabilityLDS),
 		ShowRecycled:         values.contains("supportedControl", controlShowRecycled),
 		Unsynchronized:       strings.EqualFold(string(values.First("isSynchronized")), "FALSE"),
 	}, err
+}
+
+// parseClock parses a server's clock. It returns the zero time for a malformed value, and for
+// one before 1970, which no server that is in use can have.
+func parseClock(value []byte) time.Time {
+	clock, ok := ad.ParseGeneralizedTime(value)
+	if !ok || clock.Unix() <= 0 {
+		return time.Time{}
+	}
+	return clock
 }
 
 // contains reports whether an attribute has a value.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -148,6 +149,28 @@ func TestCapabilities(t *testing.T) {
 		got := RootDSE{ReadOnly: root.ReadOnly, LDS: root.LDS, ShowRecycled: root.ShowRecycled}
 		if got != test.want {
 			t.Errorf("%s: %+v", test.name, got)
+		}
+	}
+}
+
+func TestCurrentTime(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name       string
+		attributes [][]string
+		want       time.Time
+	}{
+		{"missing", nil, time.Time{}},
+		{"whole seconds", [][]string{{"currentTime", "20261122072306.0Z"}}, time.Date(2026, 11, 22, 7, 23, 6, 0, time.UTC)},
+		{"with an offset", [][]string{{"currenttime", "20261122072306+0100"}}, time.Date(2026, 11, 22, 6, 23, 6, 0, time.UTC)},
+		{"not a time", [][]string{{"currentTime", "noon"}}, time.Time{}},
+		{"without a value", [][]string{{"currentTime"}}, time.Time{}},
+		{"before 1970", [][]string{{"currentTime", "16010101000000.0Z"}}, time.Time{}},
+	} {
+		c := controller(1)
+		c.RootDSE = test.attributes
+		if got := connect(t, options(fakeldap.Serve(t, nil, c.Script(nil)))).RootDSE.CurrentTime; !got.Equal(test.want) {
+			t.Errorf("%s: %v", test.name, got)
 		}
 	}
 }

@@ -106,7 +106,7 @@ type Asset struct {
 	Name        []byte
 	JSON        []byte // {"asset":{…}}
 	Fingerprint Fingerprint
-	RecheckAt   time.Time // next time when the status may change without a directory change; zero: never
+	RecheckAt   time.Time // next time, by the server's clock, when the status may change without a directory change; zero: never
 	Created     []byte    // whenCreated as in the entry; nil: unreadable, or not a user, group or service account
 	Deleted     bool
 	MovedIn     bool // set by the caller: the object existed before it came into the scope
@@ -165,7 +165,7 @@ type Mapper struct {
 	kind            Kind
 	root            node
 	guid, sid, name int // slots
-	passwordExpires int // slot, for users
+	recheck         recheckSlots
 	created         int // slot, for users and groups; -1: none
 	hash            hash.Hash
 	sum             [sha256.Size]byte
@@ -200,7 +200,7 @@ func newMapper(kind Kind, rows []row) *Mapper {
 	}
 	m.guid, m.sid, m.name = m.slot("objectGUID"), m.slot("objectSid"), m.slot("name")
 	if kind == User || kind == ServiceAccount {
-		m.passwordExpires = m.slot("msDS-UserPasswordExpiryTimeComputed")
+		m.recheck = recheckSlots{m.slot("msDS-User-Account-Control-Computed"), m.slot("msDS-UserPasswordExpiryTimeComputed"), m.slot("lockoutTime")}
 	}
 	if kind == User || kind == ServiceAccount || kind == Group {
 		m.created = m.slot("whenCreated")
@@ -230,8 +230,9 @@ func (m *Mapper) UsePartialGraph(graph *membership.Graph) {
 // GUID returns an entry's objectGUID. It works for entries that Map rejects, too.
 func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) { return ad.ParseGUID(entry.First(m.guid)) }
 
-// Map maps one entry; now determines the status. The JSON is written to buf. The JSON, SID,
-// name and time of creation share memory with buf and the entry. The encoder stops when the JSON exceeds MaxAssetBytes.
+// Map maps one entry. now is the clock of the server that returned it, and determines the
+// status and RecheckAt. The JSON is written to buf. The JSON, SID, name and time of creation
+// share memory with buf and the entry. The encoder stops when the JSON exceeds MaxAssetBytes.
 func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) {
 	guid, ok := m.GUID(entry)
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
@@ -243,9 +244,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 		m.prepare(guid, sid)
 	}
 	if m.kind == User || m.kind == ServiceAccount {
-		if expires, ok := parseFirst(&m.source, m.passwordExpires, ad.ParseFileTime); ok && !expires.IsNone() {
-			m.source.recheckBy(expires.Time())
-		}
+		m.addRecheck()
 	}
 	if m.kind == Role {
 		guid = RoleGUID(guid)

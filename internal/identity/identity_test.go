@@ -213,7 +213,7 @@ func TestGroupTypes(t *testing.T) {
 // change in the directory.
 func TestRecheckAt(t *testing.T) {
 	t.Parallel()
-	const past, soon, later = "134398000000000000", "134500000000000000", "134600000000000000"
+	const past, justPast, soon, later = "134398000000000000", "134398223990000000", "134500000000000000", "134600000000000000"
 	parse := func(text string) time.Time {
 		parsed, _ := ad.ParseFileTime([]byte(text))
 		return parsed.Time()
@@ -232,7 +232,11 @@ func TestRecheckAt(t *testing.T) {
 		{"password expires", attributes{"msDS-UserPasswordExpiryTimeComputed": {soon}}, parse(soon)},
 		{"both expire", attributes{"accountExpires": {later}, "msDS-UserPasswordExpiryTimeComputed": {soon}}, parse(soon)},
 		{"account expired, password expires", attributes{"accountExpires": {past}, "msDS-UserPasswordExpiryTimeComputed": {later}}, parse(later)},
-		{"locked", attributes{"msDS-User-Account-Control-Computed": {"16"}, "accountExpires": {soon}}, now.Add(lockRecheck)},
+		{"password expired", attributes{"msDS-UserPasswordExpiryTimeComputed": {past}}, time.Time{}},
+		{"password just expired, flag missing", attributes{"msDS-UserPasswordExpiryTimeComputed": {justPast}}, now.Add(recheckDelay)},
+		{"password just expired, flag set", attributes{"msDS-UserPasswordExpiryTimeComputed": {justPast}, "msDS-User-Account-Control-Computed": {"8388608"}}, time.Time{}},
+		{"locked", attributes{"msDS-User-Account-Control-Computed": {"16"}, "accountExpires": {soon}}, now.Add(recheckDelay)},
+		{"locked for long", attributes{"msDS-User-Account-Control-Computed": {"16"}, "lockoutTime": {past}}, now.Add((now.Sub(parse(past)) - maxFlagDelay) / lockShare)},
 	} {
 		for _, m := range []*Mapper{users, accounts} {
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
@@ -310,7 +314,7 @@ func TestFingerprint(t *testing.T) {
 		"objectGUID": strings.Repeat("g", 16), "objectSid": strings.Replace(sidBytes, "\x4f", "\x50", 1),
 	}
 	for _, attribute := range m.Attributes {
-		if attribute == "c" || attribute == "msDS-UserPasswordExpiryTimeComputed" { // not sent
+		if slices.Contains([]string{"c", "msDS-UserPasswordExpiryTimeComputed", "lockoutTime"}, attribute) { // not sent
 			continue
 		}
 		value := changed[attribute]

@@ -162,7 +162,11 @@ func TestPostureOnlyAdds(t *testing.T) {
 	for kind, attrs := range map[Kind]attributes{User: with(alice, exposed), Group: {"name": {"x"}, "groupType": {"8"}}} {
 		m, p := NewMapper(kind), NewPostureMapper(kind)
 		p.UseGraph(people())
-		if len(p.Attributes) < len(m.Attributes) || !slices.Equal(p.Attributes[:len(m.Attributes)-1], m.Attributes[:len(m.Attributes)-1]) {
+		sent := m.Attributes
+		for slices.Contains([]string{"whenCreated", "msDS-UserPasswordExpiryTimeComputed", "lockoutTime"}, sent[len(sent)-1]) {
+			sent = sent[:len(sent)-1]
+		}
+		if len(p.Attributes) < len(sent) || !slices.Equal(p.Attributes[:len(sent)], sent) {
 			t.Errorf("%s: %v", kind, p.Attributes)
 		}
 		plain := attributes{}

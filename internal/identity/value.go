@@ -13,7 +13,7 @@ import (
 // source is the input of one asset's values, with the state of its mapping.
 type source struct {
 	entry     *ad.Entry
-	now       time.Time
+	now       time.Time // the server's clock
 	unparsed  int
 	recheckAt time.Time // next time when the status may change
 	activity  []span    // activity values in the JSON
@@ -102,9 +102,6 @@ func generalizedTime(dst []byte, src *source, slots []int) []byte {
 	return dst
 }
 
-// lockRecheck is the interval at which a locked account is read again.
-const lockRecheck = time.Minute
-
 // userStatus appends the first status that applies. Only the computed attribute is reliable
 // for locked accounts and expired passwords. An account with unreadable flags is active, so
 // that the inventory does not underrate it.
@@ -114,9 +111,6 @@ func userStatus(dst []byte, src *source, slots []int) []byte {
 	computed, _ := parseFirst(src, slots[2], ad.ParseAccountControl)
 	if ok && !expires.IsNone() {
 		src.recheckBy(expires.Time())
-	}
-	if computed&ad.AccountLocked != 0 {
-		src.recheckBy(src.now.Add(lockRecheck)) // the end of a lock is not readable
 	}
 	status := statusActive
 	switch {

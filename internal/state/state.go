@@ -84,6 +84,7 @@ var (
 	keyGeneration   = []byte("generation")
 	keyKnownFrom    = []byte("known from run") // first run whose fingerprints are known
 	keyResend       = []byte("resend")         // ResendCause
+	keyLeadingClock = []byte("leading clock")  // time
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )

@@ -103,10 +103,6 @@ func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
 	if c.options.DryRun && (!c.snapshot.SameTarget || c.options.Resend) {
 		return true, nil
 	}
-	if r, ok := c.snapshot.Rejected[asset.GUID]; ok && c.plan.Mode == delta && c.start.Sub(r.At) < retryDelay(r.Attempts) &&
-		bytes.HasPrefix(r.Value, asset.Fingerprint[:len(asset.Fingerprint)/2]) {
-		return false, nil
-	}
 	if bytes.Equal(c.rejected[asset.GUID], asset.Fingerprint[:]) {
 		return false, nil
 	}
@@ -114,6 +110,7 @@ func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
 	switch {
 	case err != nil:
 		return false, err
+	case c.isRejected(asset):
 	case !found:
 		asset.MovedIn = c.snapshot.movedIn(asset.Created)
 		return true, nil
@@ -146,6 +143,14 @@ func (c *comparer) isDueAgain(guid ad.GUID) bool {
 	}
 	c.sentAgain[guid] = struct{}{}
 	return true
+}
+
+// isRejected reports whether the gateway has rejected this value of an asset and a retry is not
+// due.
+func (c *comparer) isRejected(asset *identity.Asset) bool {
+	r, found := c.snapshot.Rejected[asset.GUID]
+	return found && c.plan.Mode == delta && c.start.Sub(r.At) < retryDelay(r.Attempts) &&
+		bytes.HasPrefix(r.Value, asset.Fingerprint[:len(asset.Fingerprint)/2])
 }
 
 // sameFingerprint compares fingerprints. A delta sync ignores changes of activity alone.

@@ -22,6 +22,7 @@ const (
 	MsgMembershipsUnreadable  = "stored memberships unreadable, reading them again"
 	MsgObjectRejected         = "object rejected"
 	MsgPostureDisabled        = "security posture disabled, deleting its objects"
+	MsgRechecksPostponed      = "rechecks postponed to the next run"
 	MsgRejectionReason        = "rejection reason"
 	MsgRunFinished            = "run finished"
 	MsgRunInProgress          = "run in progress"
@@ -49,6 +50,7 @@ const (
 // The reasons for a full sync: the field reason of [MsgSyncPlanned].
 const (
 	ReasonAffected         = "too many objects affected by changed memberships"
+	ReasonClock            = "directory clock set back"
 	ReasonDeltaUnsupported = "delta sync unsupported by directory server"
 	ReasonFullInterval     = "last full sync too old"
 	ReasonMemberships      = "memberships not stored"

@@ -158,6 +158,8 @@ func TestSnapshotMovedIn(t *testing.T) {
 		"before the last full sync":   {nil, func(s Snapshot) []byte { return whenCreated(s.LastFull.At.Add(-time.Second)) }, true},
 		"before the last run":         {nil, func(s Snapshot) []byte { return whenCreated(s.Controller.Watermark.At.Add(-time.Second)) }, true},
 		"after the last run":          {nil, func(s Snapshot) []byte { return whenCreated(s.Controller.Watermark.At) }, false},
+		"directory ahead":             {func(s *Snapshot) { s.DirectoryNow = s.Now.Add(time.Minute) }, func(s Snapshot) []byte { return whenCreated(s.Controller.Watermark.At.Add(59 * time.Second)) }, true},
+		"directory behind":            {func(s *Snapshot) { s.DirectoryNow = s.Now.Add(-time.Minute) }, func(s Snapshot) []byte { return whenCreated(s.Controller.Watermark.At.Add(-time.Second)) }, true},
 		"unreadable":                  {nil, func(Snapshot) []byte { return nil }, false},
 		"malformed":                   {nil, func(Snapshot) []byte { return []byte("yesterday") }, false},
 		"no full sync":                {func(s *Snapshot) { s.LastFull = state.FullSync{} }, func(Snapshot) []byte { return whenCreated(time.Unix(0, 0)) }, false},

@@ -84,7 +84,7 @@ func deltaSnapshot() Snapshot {
 	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
 	full := state.FullSync{Scope: "s", At: now.Add(-time.Hour)}
 	return Snapshot{
-		Now: now, FullInterval: 24 * time.Hour, View: state.View{InvocationID: ad.InvocationID{1}, Scope: "s"}, DeltaSupported: true, HighestUSN: 5000,
+		Now: now, DirectoryNow: now, FullInterval: 24 * time.Hour, View: state.View{InvocationID: ad.InvocationID{1}, Scope: "s"}, DeltaSupported: true, HighestUSN: 5000,
 		SameTarget: true, IndexSize: 40, LastFull: full,
 		Controller: state.Controller{Watermark: state.Watermark{USN: 4000, Scope: "s", At: now.Add(-10 * time.Minute), Run: 7}, LastFull: full},
 	}
@@ -116,6 +116,8 @@ func TestMakePlan(t *testing.T) {
 		"old watermark":            {func(s *Snapshot) { s.Controller.Watermark.At = s.Now.Add(-watermarkLife - 1) }, fullFor(ReasonWatermark)},
 		"full sync due":            {func(s *Snapshot) { s.LastFull.At = s.Now.Add(-24 * time.Hour) }, fullFor(ReasonFullInterval)},
 		"full sync in the future":  {func(s *Snapshot) { s.LastFull.At = s.Now.Add(1) }, fullFor(ReasonFullInterval)},
+		"clock set back a little":  {func(s *Snapshot) { s.LeadingClock = s.DirectoryNow.Add(maxClockLead) }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
+		"clock set back":           {func(s *Snapshot) { s.LeadingClock = s.DirectoryNow.Add(maxClockLead + 1) }, fullFor(ReasonClock)},
 		"memberships not stored":   {func(s *Snapshot) { s.Posture = true }, fullFor(ReasonMemberships)},
 		"all objects to reread":    {func(s *Snapshot) { s.Posture, s.MembershipsStored, s.RereadAll = true, true, true }, fullFor(ReasonAffected)},
 		"many under another view":  {func(s *Snapshot) { s.OtherViews = make([]ad.GUID, maxReread+1) }, fullFor(ReasonOtherViews)},

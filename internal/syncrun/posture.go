@@ -73,7 +73,7 @@ func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) 
 	c := r.newComparer(q.kind)
 	search := directory.Search{Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true}
 	err := s.searchOnce(ctx, search, func(entry *ad.Entry) error {
-		asset, err := q.mapper.MapDomain(nil, entry, collector, r.start)
+		asset, err := q.mapper.MapDomain(nil, entry, collector, r.snapshot.DirectoryNow)
 		if err != nil {
 			return c.skipEntry(r.log, q, entry, err)
 		}
@@ -148,7 +148,7 @@ func (r *reader) collectPart(ctx context.Context, s *session, part domainPart) (
 	found := 0
 	part.search.Attributes, part.search.ExtendedDN = part.part.Attributes, true
 	err = s.searchOnce(ctx, part.search, func(entry *ad.Entry) error {
-		if part.part.Add(entry, r.start) {
+		if part.part.Add(entry, r.snapshot.DirectoryNow) {
 			found++
 		} else {
 			readable = false // the entry is visible, but none of its attributes is readable

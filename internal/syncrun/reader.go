@@ -72,13 +72,7 @@ func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
 		return result, err
 	}
 	if r.plan.Mode == delta {
-		guids, err := r.objectsToReread()
-		if err != nil {
-			return result, err
-		}
-		reread, err := r.readByGUID(ctx, result.notSeen(guids), to)
-		result.add(reread)
-		if err != nil {
+		if err := r.reread(ctx, &result, to); err != nil {
 			return result, err
 		}
 	}
@@ -119,27 +113,63 @@ func changedSince(usn ad.USN) string {
 	return "(uSNChanged>=" + strconv.FormatInt(int64(usn), 10) + ")"
 }
 
-// objectsToReread returns the objects that a delta sync reads although they did not change:
+// reread reads the objects that a delta sync reads although they did not change:
 //   - Their status changes with the time.
 //   - The gateway rejected them, and a retry is due.
 //   - A batch of an earlier run has no recorded response.
 //   - A later run delivered or deleted them under another view.
 //   - Changed memberships affect them.
-func (r *reader) objectsToReread() ([]ad.GUID, error) {
-	guids, err := r.store.DueForRecheck(r.start)
+func (r *reader) reread(ctx context.Context, result *readResult, to sink) error {
+	due, err := r.dueObjects()
 	if err != nil {
-		return nil, err
+		return err
 	}
+	guids := slices.Concat(due, r.snapshot.Unacknowledged, r.snapshot.OtherViews)
 	for guid, rejection := range r.snapshot.Rejected {
 		if r.start.Sub(rejection.At) >= retryDelay(rejection.Attempts) {
 			guids = append(guids, guid)
 		}
 	}
-	guids = slices.Concat(guids, r.snapshot.Unacknowledged, r.snapshot.OtherViews)
 	if r.posture != nil {
 		guids = append(guids, r.posture.memberships.affected...)
 	}
-	return guids, nil
+	reread, err := r.readByGUID(ctx, result.notSeen(guids), to)
+	result.add(reread)
+	if err != nil {
+		return err
+	}
+	missing, err := r.missingRechecks(result.notSeen(due))
+	result.add(readResult{recheckTimes: missing})
+	return err
+}
+
+// dueObjects returns the objects whose recheck time has come, the earliest first. The rest of
+// too many stays due: objects that are read again get a later time, so that none is left out
+// for good.
+func (r *reader) dueObjects() ([]ad.GUID, error) {
+	due, err := r.store.DueForRecheck(r.snapshot.DirectoryNow)
+	if postponed := len(due) - r.maxReread; postponed > 0 {
+		r.log.Info().Int("objects", postponed).Msg(MsgRechecksPostponed)
+		due = due[:r.maxReread]
+	}
+	return due, err
+}
+
+// missingRechecks ends the rechecks of due objects that the server does not show, an hour after
+// their time: moved objects, for example, stay in the index until a full sync. If such an object
+// appears again, it has changed, or a full sync reads it.
+func (r *reader) missingRechecks(guids []ad.GUID) (map[ad.GUID]time.Time, error) {
+	times := map[ad.GUID]time.Time{}
+	for _, guid := range guids {
+		indexed, found, err := r.store.Lookup(guid)
+		if err != nil {
+			return nil, err
+		}
+		if found && r.snapshot.DirectoryNow.Sub(indexed.RecheckAt) >= maxRecheckDelay {
+			times[guid] = time.Time{}
+		}
+	}
+	return times, nil
 }
 
 // guidsPerFilter limits the number of GUIDs in one search filter.
@@ -177,7 +207,7 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	c := r.newComparer(q.kind)
 	var json []byte
 	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
-		asset, err := q.mapper.Map(json, entry, r.start)
+		asset, err := q.mapper.Map(json, entry, r.snapshot.DirectoryNow)
 		if err != nil {
 			return 0, c.skipEntry(r.log, q, entry, err)
 		}

@@ -80,7 +80,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	result.mode = plan.Mode
 	info.options.Progress.mode.Store(plan.Mode)
 	info.stopwatch.endStage("connect")
-	if err := r.recordRollback(info, snapshot); err != nil {
+	if err := r.recordDoubts(info, snapshot); err != nil {
 		return result, err
 	}
 
@@ -199,13 +199,19 @@ func (r *Runner) retarget(info runInfo) error {
 // recordedTarget returns the target as the state file records it.
 func (r *Runner) recordedTarget() string { return strings.TrimSuffix(r.Target+" "+r.Profile, " ") }
 
-// recordRollback records that the domain controller was put back to an earlier state, before
-// anything is delivered: what it showed before does not count any more.
-func (r *Runner) recordRollback(info runInfo, s Snapshot) error {
-	if !s.USNDecreased || info.options.DryRun {
+// recordDoubts records before anything is delivered that the domain controller was put back to
+// an earlier state, because what it showed before does not count any more, or that its clock may
+// be wrong.
+func (r *Runner) recordDoubts(info runInfo, s Snapshot) error {
+	if info.options.DryRun {
 		return nil
 	}
-	return r.Store.RecordRollback(s.View.InvocationID)
+	if s.USNDecreased {
+		if err := r.Store.RecordRollback(s.View.InvocationID); err != nil {
+			return err
+		}
+	}
+	return r.recordLeadingClock(s)
 }
 
 // deliver reads the objects of the plan, sends those that differ from the index, and sends or
@@ -255,6 +261,9 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 // repeats work and never skips it.
 func (r *Runner) commit(s Snapshot, p Plan, session *session, result runResult) error {
 	if err := r.Store.SetRecheckTimes(result.read.recheckTimes); err != nil {
+		return err
+	}
+	if err := r.forgetLeadingClock(s, p); err != nil {
 		return err
 	}
 	progress := p.progress(s)

@@ -16,7 +16,11 @@ import (
 // Snapshot is the input of the plan: the options of the run, the directory server's
 // identity, and the content of the state file.
 type Snapshot struct {
-	Now          time.Time
+	Now time.Time // of this host: for schedules and for the ages of what is recorded
+	// DirectoryNow is the directory server's clock at the beginning of the run: for everything
+	// that the server computes from its clock, such as an expiry. It is Now if it is unknown.
+	DirectoryNow time.Time
+	LeadingClock time.Time         // see state.Store.LeadingClock
 	Full         bool              // requested
 	Resend       state.ResendCause // why every object must be sent again; "": not required
 	ReleaseHeld  bool              // requested: release held deletions
@@ -53,7 +57,7 @@ type Snapshot struct {
 func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, stored storedMemberships) (s Snapshot, err error) {
 	root := session.RootDSE
 	s = Snapshot{
-		Now: info.start, Full: info.options.Full, ReleaseHeld: info.options.AllowDeletes, FullInterval: r.FullInterval,
+		Now: info.start, DirectoryNow: directoryNow(root, info.start), Full: info.options.Full, ReleaseHeld: info.options.AllowDeletes, FullInterval: r.FullInterval,
 		Posture: source.Posture, HighestUSN: root.HighestCommittedUSN,
 		View:              state.View{InvocationID: session.Controller.InvocationID, Unknown: session.InvocationErr != nil, Scope: scopeID(r.Search, source, root)},
 		MembershipsStored: stored.exist, RereadAll: stored.rereadAll,
@@ -67,6 +71,9 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 		return s, err
 	}
 	if s.Resend, err = r.pendingResend(info); err != nil {
+		return s, err
+	}
+	if s.LeadingClock, err = r.Store.LeadingClock(); err != nil {
 		return s, err
 	}
 	if s.SameTarget = target == r.recordedTarget() || target == r.Target; s.SameTarget {
@@ -119,6 +126,9 @@ func (s Snapshot) movedIn(created []byte) bool {
 	lastRead := s.LastFull.At
 	if watermark := s.Controller.Watermark; watermark.Scope == s.View.Scope && watermark.At.After(lastRead) {
 		lastRead = watermark.At
+	}
+	if ahead := s.DirectoryNow.Sub(s.Now); ahead > 0 { // created is by the directory's clock
+		lastRead = lastRead.Add(ahead)
 	}
 	at, ok := ad.ParseGeneralizedTime(created)
 	return ok && at.Before(lastRead)
