@@ -97,6 +97,7 @@ var checks = []struct {
 	{"bind", (*preflight).bind},
 	{"domain controller", (*preflight).controller},
 	{"bind account", (*preflight).account},
+	{"filters", (*preflight).filters},
 	{"base context", (*preflight).baseContext},
 	{"read users", (*preflight).readUsers},
 	{"read groups", (*preflight).readGroups},

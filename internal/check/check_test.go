@@ -48,6 +48,7 @@ const (
 	bind                 = "bind"
 	domainController     = "domain controller"
 	account              = "bind account"
+	filters              = "filters"
 	baseContext          = "base context"
 	readUsers            = "read users"
 	readGroups           = "read groups"
@@ -514,6 +515,27 @@ func TestGlobalCatalog(t *testing.T) {
 		"port of the global catalog": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Directory.Port = 3269 },
 			want:   skippedFrom(map[string]Result{connect: Fail}, tlsCheck, counts), check: connect, op: "connect", found: []string{"127.0.0.1:3269", "global catalog"}, remedy: []string{"ldap.port", "389", "636"}, class: fault.Refused,
+		},
+	})
+}
+
+func TestFilters(t *testing.T) {
+	testChecks(t, map[string]checkCase{
+		"computed attribute": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Search.UserFilter = "(!(memberOf:1.2.840.113556.1.4.1941:=CN=Domain Guests,CN=Users," + domain + "))"
+			},
+			want: map[string]Result{filters: Warn}, check: filters, found: []string{"ldap.user-filter", "memberOf"}, remedy: []string{"sync.full-interval"},
+		},
+		"both": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Search.UserFilter, e.options.Search.GroupFilter = "(!(LASTLOGON=1))", "(!(memberof=CN=a))"
+			},
+			want: map[string]Result{filters: Warn}, check: filters, found: []string{"ldap.user-filter", "LASTLOGON", "ldap.group-filter", "memberof"}, remedy: []string{"sync.full-interval"},
+		},
+		"stored attribute": {
+			change: func(_ *testing.T, e *environment) { e.options.Search.UserFilter = "(!(title=memberOf))" },
+			check:  filters, found: []string{"each run"},
 		},
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
+	"adconnector/internal/syncrun"
 )
 
 // objectCount is the result of one search for all objects of a kind.
@@ -34,6 +35,25 @@ var requiredAttributes = map[identity.Kind]struct{ attribute, purpose string }{
 
 func (p *preflight) readUsers(ctx context.Context) Check  { return p.checkObjects(ctx, identity.User) }
 func (p *preflight) readGroups(ctx context.Context) Check { return p.checkObjects(ctx, identity.Group) }
+
+// filters checks that delta syncs find the objects that begin or cease to match the configured
+// filters.
+func (p *preflight) filters(context.Context) Check {
+	untracked := p.Search.UntrackedFilters()
+	switch {
+	case p.session == nil:
+		return skipped("not bound")
+	case p.Search.UserFilter == "" && p.Search.GroupFilter == "":
+		return ok("none: all users and groups")
+	case len(untracked) == 0 || !p.session.RootDSE.IsDomainController(): // without delta syncs, each run finds all objects
+		return ok("changes are found by each run")
+	}
+	var found []string
+	for _, filter := range untracked {
+		found = append(found, filter.String())
+	}
+	return warn(strings.Join(found, "; ")+": delta syncs do not find it", syncrun.UntrackedRemedy)
+}
 
 // checkObjects counts the objects of a kind, and reads some of them like a run.
 func (p *preflight) checkObjects(ctx context.Context, kind identity.Kind) Check {

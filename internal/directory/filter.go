@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/ad"
@@ -17,6 +18,54 @@ func CheckFilter(filter string) error {
 		return errors.New(strings.TrimPrefix(syntax.Err.Error(), "ldap: ")) // without go-ldap's error name and number
 	}
 	return err
+}
+
+// Assertion is an attribute that a filter compares.
+type Assertion struct {
+	Attribute string // without options
+	Rule      string // OID of the matching rule; "": the attribute's own
+}
+
+// FilterAssertions returns the attributes that a filter compares, in the order of the filter. It
+// returns an error if the filter has invalid syntax.
+func FilterAssertions(filter string) ([]Assertion, error) {
+	if err := CheckFilter(filter); err != nil {
+		return nil, err
+	}
+	compiled, err := ldap.CompileFilter(filter)
+	if err != nil {
+		return nil, err
+	}
+	return appendAssertions(nil, compiled), nil
+}
+
+// appendAssertions appends the assertions of a filter that go-ldap has compiled (RFC 4511
+// 4.5.1.7).
+func appendAssertions(list []Assertion, filter *ber.Packet) []Assertion {
+	var a Assertion
+	switch filter.Tag {
+	case ldap.FilterAnd, ldap.FilterOr, ldap.FilterNot:
+		for _, child := range filter.Children {
+			list = appendAssertions(list, child)
+		}
+		return list
+	case ldap.FilterPresent:
+		a.Attribute = filter.Data.String()
+	case ldap.FilterExtensibleMatch:
+		for _, child := range filter.Children {
+			switch child.Tag {
+			case ldap.MatchingRuleAssertionMatchingRule:
+				a.Rule = child.Data.String()
+			case ldap.MatchingRuleAssertionType:
+				a.Attribute = child.Data.String()
+			}
+		}
+	default: // a comparison, which begins with the attribute
+		a.Attribute = filter.Children[0].Data.String()
+	}
+	a.Attribute, _, _ = strings.Cut(a.Attribute, ";")
+	a.Attribute = strings.TrimSpace(a.Attribute)
+	return append(list, a)
 }
 
 // FilterByGUID returns a filter for the objects with these GUIDs.
@@ -40,5 +89,5 @@ func FilterByValue(attribute, value string) string {
 // FilterByMember returns a filter for the groups of an object, direct and nested
 // (LDAP_MATCHING_RULE_TRANSITIVE_EVAL, MS-ADTS 3.1.1.3.4.4.3).
 func FilterByMember(dn string) string {
-	return "(member:1.2.840.113556.1.4.1941:=" + ldap.EscapeFilter(dn) + ")"
+	return "(member:" + ad.MatchingRuleInChain + ":=" + ldap.EscapeFilter(dn) + ")"
 }

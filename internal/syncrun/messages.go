@@ -16,6 +16,7 @@ const (
 	MsgDirectoryConnected     = "directory connected"
 	MsgDirectoryRead          = "directory read"
 	MsgEntrySkipped           = "entry skipped"
+	MsgFilterUntracked        = "filter on computed attributes, delta syncs miss changes"
 	MsgInvocationIDUnreadable = "invocation ID unreadable, falling back to full sync"
 	MsgMembersUnidentified    = "group members lack identifiers, memberships omitted"
 	MsgMembershipsRead        = "memberships read"

@@ -244,14 +244,7 @@ func domainBase(root directory.RootDSE, source Source) string {
 // filter narrows the default filter of the kind. On a server that is not a domain controller
 // it replaces the default filter, because the attributes of that one may not exist there.
 func (s SearchOptions) Filter(kind identity.Kind, root directory.RootDSE) string {
-	configured := ""
-	switch kind {
-	case identity.User:
-		configured = s.UserFilter
-	case identity.Group:
-		configured = s.GroupFilter
-	}
-	switch {
+	switch configured := s.configuredFilter(kind); {
 	case configured == "":
 		return identity.Filter[kind]
 	case root.IsDomainController():
@@ -259,4 +252,15 @@ func (s SearchOptions) Filter(kind identity.Kind, root directory.RootDSE) string
 	default:
 		return configured
 	}
+}
+
+// configuredFilter returns the configured filter for the objects of one kind; "": none.
+func (s SearchOptions) configuredFilter(kind identity.Kind) string {
+	switch kind {
+	case identity.User:
+		return s.UserFilter
+	case identity.Group:
+		return s.GroupFilter
+	}
+	return ""
 }

@@ -75,6 +75,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err != nil {
 		return result, err
 	}
+	r.warnUntrackedFilters(info, snapshot)
 	plan := MakePlan(snapshot)
 	logPlan(info.log, snapshot, plan)
 	result.mode = plan.Mode

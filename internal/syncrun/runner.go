@@ -116,6 +116,8 @@ type Runner struct {
 	states     *states
 	repeats    fault.RepeatCounter // of failed runs
 	tombstones tombstoneState
+	// warnedFilters is set after the warning of filters that delta syncs cannot follow.
+	warnedFilters bool
 
 	now            func() time.Time
 	idleLimit      time.Duration
