@@ -59,7 +59,7 @@ var keys = []Key{
 	{Name: "sync.max-deletes", Default: "500", Doc: "number of deletions above which a run holds all of them, 0 to 1000000000", parse: between(0, 1_000_000_000)},
 	{Name: "sync.max-deletes-percent", Default: "10", Doc: "the same as a percentage of the objects in the index, 0 to 100; up to five deletions never exceed it, unless it is 0", parse: between(0, 100)},
 
-	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a DNS domain; when set, connection and profile come from these keys instead of the gateway", parse: hosts},
+	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a name of several: a DNS domain, or a host with several addresses; when set, connection and profile come from these keys instead of the gateway", parse: hosts},
 	{Name: "ldap.protocol", Default: "LDAP", Doc: "LDAP, LDAPS or STARTTLS", requiresHost: true, parse: oneOf(directory.LDAP, directory.LDAPS, directory.StartTLS)},
 	{Name: "ldap.port", Doc: "1 to 65535; when absent 389, for LDAPS 636", requiresHost: true, parse: between(1, 65535)},
 	{Name: "ldap.bindDn", Doc: "required with ldap.host; the account to bind as", requiresHost: true, allowsAngles: true, parse: verbatim},

@@ -54,6 +54,9 @@ func (o Options) connectAny(ctx context.Context, servers []server) (*Session, []
 	for session == nil && len(c.last) > 0 && !c.ended(ctx) {
 		session = c.connectLast(ctx)
 	}
+	if session == nil && len(c.errs) == 0 { // canceled before an attempt
+		c.errs = []error{o.connectOperation(servers[0]).Failed(fault.Canceled, ctx.Err(), "")}
+	}
 	return session, c.errs
 }
 

@@ -518,6 +518,18 @@ func TestManyControllers(t *testing.T) {
 			}
 		})
 	})
+	t.Run("canceled before", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n, _, o := domain(t, healthy(2)...)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, err := Connect(ctx, o)
+			wantFailure(t, err, fault.Error{Class: fault.Canceled, Op: "connect", Object: "dc.corp.test:389 (LDAP)"}, context.Canceled)
+			if len(n.dials) != 0 {
+				t.Errorf("%d dials", len(n.dials))
+			}
+		})
+	})
 	t.Run("cancellation", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n, _, o := domain(t, healthy(count)...)

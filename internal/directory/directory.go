@@ -177,7 +177,7 @@ func Connect(ctx context.Context, options Options) (*Session, error) {
 	}
 	var errs []error
 	for _, servers := range names {
-		session, nameErrs := o.connectAny(ctx, servers)
+		session, nameErrs := o.connectAny(ctx, o.addresses(ctx, servers))
 		if session != nil {
 			return session, nil
 		}

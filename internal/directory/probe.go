@@ -30,6 +30,9 @@ func Probe(ctx context.Context, options Options) ([]ProbeResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, servers := range names {
+		names[i] = o.addresses(ctx, servers)
+	}
 	results := make([]ProbeResult, len(slices.Concat(names...)))
 	var probes sync.WaitGroup
 	next := 0

@@ -1,9 +1,12 @@
 package directory
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"net"
+	"slices"
 	"testing"
 
 	"adconnector/internal/fault"
@@ -56,6 +59,34 @@ func TestProbe(t *testing.T) {
 	for _, server := range []*fakeldap.Listener{plain, ldaps, startTLS} {
 		if n := server.Binds(); n != 0 {
 			t.Errorf("%d binds, want 0", n)
+		}
+	}
+}
+
+// TestProbeOfSeveralAddresses checks that each address of a name has a result, but not a single
+// one of its own.
+func TestProbeOfSeveralAddresses(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		addresses []string
+		want      []string
+	}{
+		{[]string{"127.0.0.1"}, []string{"dc.corp.test:389"}},
+		{[]string{"127.0.0.1", "127.0.0.2"}, []string{"dc.corp.test:389 (127.0.0.1)", "dc.corp.test:389 (127.0.0.2)"}},
+	} {
+		server := fakeldap.Pipe(t, nil, fakeldap.Directory(nil))
+		o := Options{Hosts: []string{"dc.corp.test"}, dialContext: server.Dial}
+		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) { return "", nil, nil }
+		o.lookupHost = func(context.Context, string) ([]string, error) { return test.addresses, nil }
+		results, err := Probe(t.Context(), o)
+		var got []string
+		for _, result := range results {
+			if got = append(got, result.Address); !result.Connected {
+				t.Errorf("%+v", result)
+			}
+		}
+		if err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%v, %v, want %v", got, err, test.want)
 		}
 	}
 }

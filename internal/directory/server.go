@@ -40,8 +40,9 @@ const (
 // globalCatalog has the ports of the global catalog (MS-ADTS 6.1.1.3).
 var globalCatalog = map[int]bool{3268: true, 3269: true}
 
-// resolve returns the servers that each name of Hosts stands for. A single name is a DNS domain
-// if it has SRV records _ldap._tcp.dc._msdcs.<domain> (MS-ADTS 6.3.2.3); otherwise it is a host.
+// resolve returns the servers of each name of Hosts. A single name is a DNS domain if it has SRV
+// records _ldap._tcp.dc._msdcs.<domain> (MS-ADTS 6.3.2.3); otherwise it is a host. addresses
+// returns the addresses of a host.
 //
 // Ports of the global catalog are refused: attributes that are missing there would be taken for
 // empty ones.
@@ -64,7 +65,7 @@ func (o Options) resolve(ctx context.Context) ([][]server, error) {
 	}
 	names := make([][]server, 0, len(o.Hosts))
 	for _, host := range o.Hosts {
-		names = append(names, o.lookupAddresses(ctx, server{host: host, port: cmp.Or(o.Port, ldapPort)}))
+		names = append(names, []server{{host: host, port: cmp.Or(o.Port, ldapPort)}})
 	}
 	return names, nil
 }
@@ -101,17 +102,18 @@ func (o Options) lookupControllers(ctx context.Context, domain string) []server 
 	return list
 }
 
-// lookupAddresses returns the server with each of its addresses. Without addresses the name is
-// dialed, which reports the cause.
-func (o Options) lookupAddresses(ctx context.Context, s server) []server {
-	if net.ParseIP(s.host) != nil {
-		return []server{s}
+// addresses returns a configured host with each of its addresses, and SRV records as they are.
+// Without addresses the host is dialed, which reports the cause.
+func (o Options) addresses(ctx context.Context, servers []server) []server {
+	s := servers[0]
+	if s.domain != "" || net.ParseIP(s.host) != nil {
+		return servers
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	addresses, err := o.lookupHost(ctx, s.host)
 	if err != nil || len(addresses) == 0 {
-		return []server{s}
+		return servers
 	}
 	var list []server
 	for _, ip := range addresses {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"adconnector/internal/fault"
+	"adconnector/test/fakeldap"
 )
 
 // records returns a lookup whose SRV records are ports of this machine, in order of priority.
@@ -78,7 +79,11 @@ func TestResolve(t *testing.T) {
 			return "", test.records, test.err
 		}
 		o.lookupHost = func(context.Context, string) ([]string, error) { return test.addresses, nil }
-		got, err := o.withDefaults().resolve(t.Context())
+		o = o.withDefaults()
+		got, err := o.resolve(t.Context())
+		for i, servers := range got {
+			got[i] = o.addresses(t.Context(), servers)
+		}
 		if err != nil || !slices.EqualFunc(got, test.want, slices.Equal[[]server]) {
 			t.Errorf("%s: %v, %v, want %v", test.name, got, err, test.want)
 		}
@@ -121,6 +126,22 @@ func TestGlobalCatalog(t *testing.T) {
 			t.Errorf("%s: probe %v, %v", test.name, results, err)
 		}
 	}
+}
+
+// TestNamesAreResolvedInTurn checks that the addresses of a host are not looked up while another
+// one is available.
+func TestNamesAreResolvedInTurn(t *testing.T) {
+	t.Parallel()
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))
+	o := options(server)
+	o.Hosts = []string{"dc1", "dc2"}
+	o.lookupHost = func(_ context.Context, host string) ([]string, error) {
+		if host != "dc1" {
+			t.Errorf("lookup of %s", host)
+		}
+		return []string{server.Host}, nil
+	}
+	connect(t, o)
 }
 
 func TestLookupCanceled(t *testing.T) {
