@@ -33,6 +33,7 @@ func TestStatusFromFile(t *testing.T) {
 	if o := s.invoke(t, "sync"); o.Code != exitDone {
 		t.Fatalf("%+v", o)
 	}
+	s.env["sync.max-deletes"] = "2"
 	s.remove(t, 3)
 	s.AddUser(userDN(77))
 	s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {

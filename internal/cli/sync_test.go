@@ -68,10 +68,11 @@ func TestSyncPrintsJSON(t *testing.T) {
 }
 
 // newFixtureWithHeldDeletions returns a fixture with a state file. Three of its 23 objects were
-// deleted since, more than the guard allows (10 %).
+// deleted since, more than the guard allows.
 func newFixtureWithHeldDeletions(t *testing.T) *fixture {
 	t.Helper()
 	s := newFixture(t)
+	s.env["sync.max-deletes"] = "2"
 	if o := s.invoke(t, "sync"); o.Code != exitDone {
 		t.Fatalf("%+v", o)
 	}
@@ -227,14 +228,14 @@ func TestGuardSettings(t *testing.T) {
 		number, percent string
 		code            int
 	}{
-		"below both": {"3", "50", exitDone}, "above the number": {"2", "50", exitHeld}, "above the percentage": {"3", "5", exitHeld}, "no deletions allowed": {"0", "0", exitHeld},
+		"below both": {"6", "50", exitDone}, "above the number": {"5", "50", exitHeld}, "above the percentage": {"6", "5", exitHeld}, "no deletions allowed": {"0", "0", exitHeld},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
 			s.env["sync.max-deletes"], s.env["SYNC_MAX_DELETES_PERCENT"] = c.number, c.percent
 			s.invoke(t, "sync")
-			s.remove(t, 3)
+			s.remove(t, 6)
 			if o := s.invoke(t, "sync"); o.Code != c.code {
 				t.Errorf("%+v", o)
 			}
