@@ -579,6 +579,30 @@ func TestDomainController(t *testing.T) {
 	}
 }
 
+// TestReadOnlyController checks that a read-only domain controller that lacks source attributes
+// is a failure, because a run refuses it.
+func TestReadOnlyController(t *testing.T) {
+	t.Parallel()
+	dc := fakeldap.DC1
+	dc.InvocationID = "0123456789abcdef"
+	dc.RootDSE = [][]string{{"supportedCapabilities", "1.2.840.113556.1.4.1920"}, {"configurationNamingContext", "CN=Configuration," + domain}}
+	server := fakeldap.Serve(t, nil, dc.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		if !strings.Contains(r.Filter, "attributeSchema") {
+			return p.Send(fakeldap.Done(r.ID, 0))
+		}
+		return fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry("CN=Mobile,"+r.Base, []string{"lDAPDisplayName", "mobile"})})(p, r)
+	}))
+	e := newEnvironment(t, func(e *environment) {
+		e.options.Source.Directory = directory.Options{Hosts: []string{"127.0.0.1"}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)}
+	})
+	got := e.runChecks(t.Context(), t).find(domainController)
+	if got.Result != Fail || fault.ClassOf(got.err) != fault.Refused {
+		t.Errorf("%+v", got)
+	}
+	requireContains(t, got.Found, "mobile")
+	requireContains(t, got.Remedy, "writable")
+}
+
 func TestBindAccount(t *testing.T) {
 	admins := "CN=Domain Admins,CN=Users," + domain
 	testChecks(t, map[string]checkCase{

@@ -12,6 +12,7 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
+	"adconnector/internal/syncrun"
 )
 
 // certificateWarning is the remaining validity below which a certificate has a warning.
@@ -164,7 +165,7 @@ func (p *preflight) bind(ctx context.Context) Check {
 }
 
 // controller describes the domain controller that the session uses.
-func (p *preflight) controller(context.Context) Check {
+func (p *preflight) controller(ctx context.Context) Check {
 	if p.session == nil {
 		return skipped("not bound")
 	}
@@ -173,14 +174,16 @@ func (p *preflight) controller(context.Context) Check {
 	if n := len(p.probes); n > 1 {
 		found += fmt.Sprintf(", one of %d servers", n)
 	}
-	const writable = "connect to a writable domain controller"
 	switch err := p.session.InvocationErr; {
 	case root.LDS:
 		return warn(found+" is AD LDS: it has no domain accounts, and attributes of a domain are missing", "connect to a domain controller")
 	case !root.IsDomainController():
 		return ok("%s, not a domain controller", found)
 	case root.ReadOnly:
-		return warn(found+" is read-only: attributes that are not replicated to it are missing", writable)
+		if _, err := syncrun.ReadFiltered(ctx, p.session, p.profile != nil && p.profile.Posture); err != nil {
+			return failed(asTransient(ctx, err), "try again")
+		}
+		return warn(found+" is read-only: the attributes of the filtered attribute set are missing; none of them is sent", syncrun.WritableRemedy)
 	case err != nil:
 		return warn(found+": "+err.Error()+": each run is a full sync, and absent objects are not deleted", fault.Remedy(err))
 	}

@@ -70,6 +70,14 @@ func TestExitCodes(t *testing.T) {
 		"forbidden": {change: func(_ *testing.T, s *fixture) {
 			s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool { return x.Status(http.StatusForbidden, "{}") }))
 		}, code: exitRefused, message: runFinished, names: []string{"403"}},
+		"global catalog": {env: testenv.Settings{"ldap.protocol": "LDAP", "ldap.port": "3268"}, code: exitRefused, message: runFinished,
+			names: []string{"127.0.0.1:3268", "global catalog", "ldap.port", "389", "636"}},
+		"global catalog in the console": {env: consoleSettings, change: func(_ *testing.T, s *fixture) {
+			s.Console("LDAPS", s.Directory.Base())
+			connection := *s.Gateway.Options.Connection
+			connection.Authentication.Port = 3269
+			s.Gateway.SetConnection(&connection)
+		}, code: exitRefused, message: runFinished, names: []string{"127.0.0.1:3269", "global catalog", "389", "636"}},
 		"no console connection": {env: consoleSettings, code: exitRefused, message: runFinished, names: []string{"qualys.connectionUuid"}},
 		"locked":                {change: func(t *testing.T, s *fixture) { s.lockState(t) }, code: exitLocked, message: MsgCommandFailed, names: []string{"service.state-dir"}},
 		"daemon locked": {env: testenv.Settings{"service.cron-expression": yearly}, change: func(t *testing.T, s *fixture) { s.lockState(t) },

@@ -62,9 +62,10 @@ const (
 )
 
 // IsDomainController reports whether the server is an Active Directory domain controller,
-// which supports delta syncs by update sequence number.
+// which supports delta syncs by update sequence number. AD LDS has USNs too, but no domain: its
+// objects lack the attributes that every object of a domain has.
 func (r RootDSE) IsDomainController() bool {
-	return r.DSServiceName != "" && r.HighestCommittedUSN > 0
+	return r.DSServiceName != "" && r.HighestCommittedUSN > 0 && !r.LDS
 }
 
 // DeletedObjects returns the DN of the container of the naming context's tombstones.
@@ -220,6 +221,39 @@ func (s *Session) DomainControllers(ctx context.Context) ([]DomainController, er
 	}
 	return list, nil
 }
+
+// FilteredAttributes returns the attributes that are not replicated to read-only domain
+// controllers, as the schema defines them: those with the flag fRODCFilteredAttribute in their
+// searchFlags (MS-ADTS 2.2.9). On such a controller they are missing, not empty. Without access to
+// the schema, which every account has by default, it returns none.
+func (s *Session) FilteredAttributes(ctx context.Context) (names []string, err error) {
+	if s.RootDSE.ConfigurationContext == "" {
+		return nil, nil
+	}
+	schema := "CN=Schema," + s.RootDSE.ConfigurationContext
+	operation := s.operation("read", "attributes in "+schema)
+	search := Search{
+		Base: schema, Scope: OneLevel, Filter: "(&(objectClass=attributeSchema)(searchFlags:1.2.840.113556.1.4.803:=512))",
+		Attributes: []string{"lDAPDisplayName"},
+	}
+	_, err = s.Search(ctx, search, func(entry *ad.Entry) error {
+		if name := entry.First(0); len(name) > 0 {
+			names = append(names, string(name))
+		}
+		if len(names) > maxFilteredAttributes {
+			return operation.Failed(fault.Incomplete, errTooManyEntries, serverRemedy)
+		}
+		return nil
+	})
+	if fault.ClassOf(err) == fault.Refused {
+		return nil, nil
+	}
+	return names, err
+}
+
+// maxFilteredAttributes limits the attributes that are not replicated to read-only domain
+// controllers. The schema of Windows Server 2016 has 18.
+const maxFilteredAttributes = 10_000
 
 // hasNamingContext reports whether one of the attributes names the naming context. Full
 // replicas are those of read-only controllers. hasPartialReplicaNCs is not among them: a

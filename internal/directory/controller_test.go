@@ -299,3 +299,61 @@ func TestDomainControllers(t *testing.T) {
 		})
 	}
 }
+
+func TestFilteredAttributes(t *testing.T) {
+	t.Parallel()
+	const configuration = "CN=Configuration,DC=example,DC=com"
+	attribute := func(name string) fakeldap.RawEntry {
+		return fakeldap.NewEntry("CN="+name+",CN=Schema,"+configuration, []string{"lDAPDisplayName", name})
+	}
+	for _, test := range []struct {
+		name          string
+		configuration string
+		entries       []fakeldap.RawEntry
+		result        int
+		want          []string
+		class         fault.Class
+	}{
+		{"some", configuration, []fakeldap.RawEntry{attribute("mobile"), fakeldap.NewEntry("CN=unreadable,CN=Schema," + configuration), attribute("title")}, 0, []string{"mobile", "title"}, fault.Done},
+		{"none", configuration, nil, 0, nil, fault.Done},
+		{"no configuration partition", "", nil, ldap.LDAPResultBusy, nil, fault.Done},
+		{"no right", configuration, nil, ldap.LDAPResultInsufficientAccessRights, nil, fault.Done},
+		{"not visible", configuration, nil, ldap.LDAPResultNoSuchObject, nil, fault.Done},
+		{"busy", configuration, nil, ldap.LDAPResultBusy, nil, fault.Transient},
+		{"too many", configuration, slices.Repeat([]fakeldap.RawEntry{attribute("a")}, maxFilteredAttributes+1), 0, nil, fault.Incomplete},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := controller(1)
+			c.RootDSE = [][]string{{"configurationNamingContext", test.configuration}, {"supportedCapabilities", capabilityReadOnly}}
+			session := connect(t, options(fakeldap.Serve(t, nil, c.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				if r.Base != "CN=Schema,"+configuration || !strings.Contains(r.Filter, "1.2.840.113556.1.4.803:=512") {
+					t.Errorf("base %q, filter %q", r.Base, r.Filter)
+				}
+				if test.result != 0 {
+					return p.Send(fakeldap.Done(r.ID, test.result))
+				}
+				return fakeldap.Pages(test.entries)(p, r)
+			}))))
+			if !session.RootDSE.ReadOnly || !session.RootDSE.IsDomainController() {
+				t.Errorf("%+v", session.RootDSE)
+			}
+			got, err := session.FilteredAttributes(t.Context())
+			if fault.ClassOf(err) != test.class || err == nil && !slices.Equal(got, test.want) {
+				t.Errorf("%v, error %v", got, err)
+			}
+		})
+	}
+}
+
+// TestLDSIsNoDomainController checks that AD LDS, which has USNs and an NTDS Settings object, does
+// not count as a domain controller.
+func TestLDSIsNoDomainController(t *testing.T) {
+	t.Parallel()
+	c := controller(1)
+	c.RootDSE = [][]string{{"supportedCapabilities", capabilityLDS}}
+	session := connect(t, options(fakeldap.Serve(t, nil, c.Script(nil))))
+	if !session.RootDSE.LDS || session.RootDSE.IsDomainController() || session.Controller.InvocationID != (ad.InvocationID{}) {
+		t.Errorf("%+v, %+v", session.RootDSE, session.Controller)
+	}
+}

@@ -343,3 +343,18 @@ func (o Object) DeletedAsset(buf []byte) Asset {
 	json = append(json, `"status":"`+statusDeleted+`"}}}}`...)
 	return Asset{Kind: o.Kind, GUID: o.GUID, SID: o.SID, Name: []byte(o.Name), JSON: json, Deleted: true}
 }
+
+// SourceAttributes returns the attributes of the maps of users, groups, service accounts and
+// roles, sorted and without duplicates: those of identities, or with posture also those of
+// security posture.
+func SourceAttributes(withPosture bool) (attributes []string) {
+	newMapper, kinds := NewMapper, []Kind{User, Group}
+	if withPosture {
+		newMapper, kinds = NewPostureMapper, []Kind{User, Group, ServiceAccount, Role}
+	}
+	for _, kind := range kinds {
+		attributes = append(attributes, newMapper(kind).Attributes...)
+	}
+	slices.Sort(attributes)
+	return slices.Compact(attributes)
+}

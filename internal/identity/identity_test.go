@@ -382,3 +382,21 @@ func BenchmarkMap(b *testing.B) {
 		}
 	}
 }
+
+func TestSourceAttributes(t *testing.T) {
+	t.Parallel()
+	identities, posture := SourceAttributes(false), SourceAttributes(true)
+	for _, attribute := range []string{"mobile", "groupType", "msDS-User-Account-Control-Computed"} {
+		if !slices.Contains(identities, attribute) || !slices.Contains(posture, attribute) {
+			t.Errorf("%s missing", attribute)
+		}
+	}
+	for _, attribute := range []string{"managedBy", "sIDHistory", "msDS-GroupMSAMembership"} {
+		if slices.Contains(identities, attribute) || !slices.Contains(posture, attribute) {
+			t.Errorf("%s of posture: %v, %v", attribute, identities, posture)
+		}
+	}
+	if slices.Contains(posture, "trustPartner") || !slices.IsSorted(posture) {
+		t.Errorf("%v", posture)
+	}
+}

@@ -114,7 +114,7 @@ func userStatus(dst []byte, src *source, slots []int) []byte {
 	}
 	status := statusActive
 	switch {
-	case control&ad.AccountDisabled != 0:
+	case (control|computed)&ad.AccountDisabled != 0: // AD LDS has this flag in the computed attribute only
 		status = statusDisabled
 	case ok && !expires.IsNone() && !expires.Time().After(src.now):
 		status = statusExpired

@@ -118,17 +118,20 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 	}
 }
 
-// collect reads the parts of the domain. Parts that the account cannot read are listed in the
-// asset and cause no error.
+// collect reads the parts of the domain. Parts that the account cannot read, or of which the
+// server lacks attributes, are listed in the asset and cause no error.
 func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector, base string) error {
 	c.SetForestLevel(s.RootDSE.ForestLevel)
 	if s.RootDSE.ForestLevel == "" {
 		c.AddUnreadable("forestFunctionalLevel")
 	}
 	for _, part := range domainParts(c, base, s.RootDSE) {
-		readable, err := r.collectPart(ctx, s, part)
-		if err != nil {
-			return err
+		readable := false
+		if !s.lacksAny(part.part.Attributes) {
+			var err error
+			if readable, err = r.collectPart(ctx, s, part); err != nil {
+				return err
+			}
 		}
 		if !readable {
 			c.AddUnreadable(part.name)

@@ -117,7 +117,12 @@ func (r *Runner) openDirectory(ctx context.Context, info runInfo) (source Source
 	if err := r.chooseController(&source.Directory, info); err != nil {
 		return source, nil, err
 	}
-	s, err = connect(ctx, source, r.idleLimit, info.log)
+	if s, err = connect(ctx, source, r.idleLimit, info.log); err != nil {
+		return source, nil, err
+	}
+	if err = r.checkServer(ctx, info, source, s); err != nil {
+		err = errors.Join(err, r.release(s, info, err))
+	}
 	return source, s, err
 }
 

@@ -116,8 +116,9 @@ type Runner struct {
 	states     *states
 	repeats    fault.RepeatCounter // of failed runs
 	tombstones tombstoneState
-	// warnedFilters is set after the warning of filters that delta syncs cannot follow.
-	warnedFilters bool
+	// warnedFilters is set after the warning of filters that delta syncs cannot follow, and
+	// warnedServer after that of a kind of server that lacks attributes.
+	warnedFilters, warnedServer bool
 
 	now            func() time.Time
 	idleLimit      time.Duration

@@ -34,6 +34,8 @@ type session struct {
 	lastUsed  time.Time
 	idleLimit time.Duration
 	log       zerolog.Logger
+	// filtered are the attributes that are not replicated to the server.
+	filtered []string
 	// failed is whether the server did not complete a request. Lost searches that are restarted
 	// do not count.
 	failed *atomic.Bool
@@ -133,7 +135,7 @@ func connect(ctx context.Context, source Source, idleLimit time.Duration, log ze
 		event.Str("dns_host_name", name)
 	}
 	event.Bool("domain_controller", opened.RootDSE.IsDomainController()).Msg(MsgDirectoryConnected)
-	return &session{opened, time.Now(), idleLimit, log, failed}, nil
+	return &session{Session: opened, lastUsed: time.Now(), idleLimit: idleLimit, log: log, failed: failed}, nil
 }
 
 // runConcurrently runs two functions concurrently, the second one in a session of its own.
@@ -147,7 +149,7 @@ func (s *session) runConcurrently(ctx context.Context, first, second func(contex
 		}
 		return second(ctx, s)
 	}
-	other := &session{opened, time.Now(), s.idleLimit, s.log, s.failed}
+	other := &session{Session: opened, lastUsed: time.Now(), idleLimit: s.idleLimit, log: s.log, filtered: s.filtered, failed: s.failed}
 	defer func() { other.Close() }() // a reconnect replaces the session inside
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return first(ctx, s) })

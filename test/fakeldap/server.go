@@ -80,8 +80,10 @@ func (e Entry) selectAttributes(names []string) RawEntry {
 type Server struct {
 	*Listener
 	Users, Groups []Entry
-	PlainLDAP     bool             // not a domain controller
-	BeforeEntry   func(n int) bool // called before the n-th entry of a search; returns false to close the connection
+	PlainLDAP     bool              // not a domain controller
+	RootDSE       map[string]string // further or other attributes of the rootDSE; "": the attribute is missing
+	Filtered      []string          // attributes that the schema excludes from read-only domain controllers
+	BeforeEntry   func(n int) bool  // called before the n-th entry of a search; returns false to close the connection
 
 	mu      sync.Mutex
 	filters []string
@@ -139,6 +141,13 @@ func (s *Server) search(p *Peer, r Request) bool {
 		s.filters = append(s.filters, r.Filter)
 		s.mu.Unlock()
 	}
+	if strings.Contains(r.Filter, "attributeSchema") {
+		var answer []byte
+		for _, name := range s.Filtered {
+			answer = append(answer, NewEntry("CN="+name+","+r.Base, []string{"lDAPDisplayName", name}).Message(r.ID)...)
+		}
+		return p.Send(answer, Done(r.ID, 0, Paging("")))
+	}
 	entries := s.Users
 	if strings.Contains(strings.ToLower(r.Filter), "group") {
 		entries = s.Groups
@@ -160,6 +169,11 @@ func (s *Server) rootDSE() Entry {
 	root := map[string]string{"defaultNamingContext": Base, "dnsHostName": "dc1.corp.example.com"}
 	if !s.PlainLDAP {
 		root["dsServiceName"], root["highestCommittedUSN"] = "CN=NTDS Settings,CN=DC1", "12345"
+	}
+	for name, value := range s.RootDSE {
+		if root[name] = value; value == "" {
+			delete(root, name)
+		}
 	}
 	return Entry{Attributes: root}
 }

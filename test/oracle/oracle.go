@@ -150,7 +150,7 @@ func (e Entry) status(now time.Time) string {
 	stored, computed := e.Flags("userAccountControl"), e.Flags("msDS-User-Account-Control-Computed")
 	expires, hasExpiry := e.FileTime("accountExpires")
 	switch {
-	case stored&0x2 != 0:
+	case (stored|computed)&0x2 != 0:
 		return "DISABLED"
 	case hasExpiry && !expires.After(now):
 		return "EXPIRED"
