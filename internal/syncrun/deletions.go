@@ -117,7 +117,7 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 		return e.Doubt
 	case c.Outside:
 		return UndecidedOutside
-	case !c.Here && c.BeforeRollback:
+	case !c.Here && (c.BeforeRollback || c.Undecided == UndecidedRollback): // the views of earlier runs may be gone
 		return UndecidedRollback
 	case !c.Here:
 		return UndecidedNotShown

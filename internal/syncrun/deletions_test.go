@@ -249,6 +249,7 @@ func TestProof(t *testing.T) {
 		"absent, shown nowhere":                {fullSync, Candidate{}, undecided(UndecidedNotShown)},
 		"absent, outside of the scope here":    {fullSync, Candidate{Sighting: shownByA, Outside: true}, undecided(UndecidedOutside)},
 		"absent, shown before a rollback":      {fullSync, Candidate{Sighting: beforeRollback}, undecided(UndecidedRollback)},
+		"absent, undecided by a rollback":      {fullSync, Candidate{Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
 		"absent, invocation ID unreadable":     {Evidence{FullSync: true, Doubt: UndecidedInvocationID}, absent, undecided(UndecidedInvocationID)},
 		"absent, USN decreased":                {Evidence{FullSync: true, Doubt: UndecidedRollback}, absent, undecided(UndecidedRollback)},
 		"absent, entries without GUID":         {Evidence{FullSync: true, Doubt: UndecidedHiddenGUID}, absent, undecided(UndecidedHiddenGUID)},
