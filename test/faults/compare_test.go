@@ -39,17 +39,15 @@ func expectedAssets(d *domaincontroller.Server, now time.Time) map[string]oracle
 func (e *environment) differences() (found []string) {
 	want := expectedAssets(e.Directory.Server, time.Now())
 	got := map[string]oracle.FlatAsset{}
-	owners := map[string]string{} // vendorAssetId by externalAssetId
 	for _, identity := range slices.Concat(e.Gateway.Users(), e.Gateway.Groups()) {
 		asset, err := oracle.Flatten(identity.Asset)
 		if err != nil {
 			found = append(found, fmt.Sprintf("%s: %v", identity.VendorAssetID, err))
 		}
-		got[identity.VendorAssetID] = asset
-		if other, duplicate := owners[identity.ExternalAssetID]; duplicate {
-			found = append(found, fmt.Sprintf("%s has two assets: %s and %s", identity.ExternalAssetID, other, identity.VendorAssetID))
+		if other := got[identity.VendorAssetID]; other != nil {
+			found = append(found, fmt.Sprintf("%s has two assets: %s and %s", identity.VendorAssetID, other.Text(oracle.ExternalID), identity.ExternalAssetID))
 		}
-		owners[identity.ExternalAssetID] = identity.VendorAssetID
+		got[identity.VendorAssetID] = asset
 	}
 	for guid, wantAsset := range want {
 		gotAsset, ok := got[guid]

@@ -93,7 +93,7 @@ func (f FlatAsset) set(path, text string) {
 
 // Paths of an asset's fields, and prefixes of those of its class.
 const (
-	externalID = "asset.assetHeader.externalAssetId"
+	ExternalID = "asset.assetHeader.externalAssetId"
 	VendorID   = "asset.assetHeader.vendorAssetId"
 	Name       = "asset.assetDetail.name"
 	UserClass  = "asset.assetDetail.userAssetClass."
@@ -110,7 +110,7 @@ func (e Entry) Asset(now time.Time) FlatAsset {
 		e.group(f)
 	}
 	sid := SID(e.First("objectSid"))
-	f.set(externalID, sid)
+	f.set(ExternalID, sid)
 	f.set(VendorID, GUID(e.First("objectGUID")))
 	f.set(Name, e.First("name"))
 	f.set(class+"id", sid)

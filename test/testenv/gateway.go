@@ -268,14 +268,31 @@ func (g *Gateway) Arrived(path string) int {
 	return g.calls[path]
 }
 
-// Held returns all received assets by vendorAssetId.
+// Held returns all received assets by vendorAssetId. Of several with the same one, it returns the
+// last.
 func (g *Gateway) Held() map[string]string {
-	s := g.Sandbox()
 	assets := map[string]string{}
-	for _, identity := range slices.Concat(s.Users(), s.Groups(), s.Identities(gatewayserver.KindRole), s.Identities(gatewayserver.KindDomain)) {
+	for _, identity := range g.identities() {
 		assets[identity.VendorAssetID] = string(identity.Asset)
 	}
 	return assets
+}
+
+// HeldByKey returns all received assets by externalAssetId, which is their key at the gateway.
+func (g *Gateway) HeldByKey() map[string]string {
+	assets := map[string]string{}
+	for _, identity := range g.identities() {
+		assets[identity.ExternalAssetID] = string(identity.Asset)
+	}
+	return assets
+}
+
+// identities returns the received identities of all kinds in the order in which they were received.
+func (g *Gateway) identities() []gatewayserver.Identity {
+	s := g.Sandbox()
+	all := slices.Concat(s.Users(), s.Groups(), s.Identities(gatewayserver.KindRole), s.Identities(gatewayserver.KindDomain))
+	slices.SortStableFunc(all, func(a, b gatewayserver.Identity) int { return a.ReceivedAt.Compare(b.ReceivedAt) })
+	return all
 }
 
 // Users returns all received users.

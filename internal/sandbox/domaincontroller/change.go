@@ -162,13 +162,9 @@ func (d *Server) setIdentity(added *object, o Object) error {
 		added.guid = guid
 	}
 	if sid := o.First("objectSid"); sid != "" {
-		template := d.accountSID(0)
-		domain := len(template) - 4
-		if len(sid) != len(template) || sid[:domain] != template[:domain] {
-			return fmt.Errorf("objectSid %x is not of this domain", sid)
+		if err := d.setSID(added, sid); err != nil {
+			return err
 		}
-		added.sid = sid
-		d.nextRID = max(d.nextRID, binary.LittleEndian.Uint32([]byte(sid[domain:]))+1)
 	}
 	if created := o.First("whenCreated"); created != "" {
 		at, err := time.Parse(generalizedTime, created)
@@ -178,6 +174,33 @@ func (d *Server) setIdentity(added *object, o Object) error {
 		added.created = at.Unix()
 	}
 	return nil
+}
+
+// setSID gives an account or a group a SID of the domain. Later RIDs are higher.
+func (d *Server) setSID(o *object, sid string) error {
+	template := d.accountSID(0)
+	domain := len(template) - 4
+	if len(sid) != len(template) || sid[:domain] != template[:domain] {
+		return fmt.Errorf("objectSid %x is not of this domain", sid)
+	}
+	o.sid = sid
+	d.nextRID = max(d.nextRID, binary.LittleEndian.Uint32([]byte(sid[domain:]))+1)
+	return nil
+}
+
+// SetRID gives an account or a group another SID of the domain, as a move to another domain and
+// back does. Other objects may have the same one.
+func (d *Server) SetRID(dn string, rid uint32) error {
+	return d.change("set RID of", dn, func(o *object) error {
+		if d.isRequired(o) || o.class.SAMAccountType == "" {
+			return errors.New("not an account or group, or required")
+		}
+		if d.groupsBySID[o.sid] == o {
+			delete(d.groupsBySID, o.sid)
+			d.groupsBySID[d.accountSID(rid)] = o
+		}
+		return d.setSID(o, d.accountSID(rid))
+	})
 }
 
 // locateNew returns the container and the RDN of a new DN.

@@ -613,6 +613,24 @@ func TestMovedMember(t *testing.T) {
 	}
 }
 
+func TestSetRID(t *testing.T) {
+	t.Parallel()
+	d := newTestServer(t, Options{})
+	first, second := addUser(t, d, "One"), addUser(t, d, "Two")
+	highest := d.highestUSN()
+	must(t, d.SetRID(first, 5000))
+	must(t, d.SetRID(second, 5000))
+	third := addUser(t, d, "Three")
+	for dn, rid := range map[string]uint32{first: 5000, second: 5000, third: 5001} {
+		if o, err := d.Object(dn, "objectSid"); err != nil || o.First("objectSid") != d.accountSID(rid) {
+			t.Errorf("%s: SID %x, error %v", dn, o.First("objectSid"), err)
+		}
+	}
+	if d.highestUSN() != highest+3 {
+		t.Errorf("highest USN %d, before %d", d.highestUSN(), highest)
+	}
+}
+
 func TestRefusedChanges(t *testing.T) {
 	t.Parallel()
 	d := newTestServer(t, Options{})
@@ -640,6 +658,8 @@ func TestRefusedChanges(t *testing.T) {
 		"the domain":              d.Delete(d.Base()),
 		"undelete a live object":  d.Undelete(guid),
 		"password of a container": d.SetPassword(base, "x"),
+		"RID of a container":      d.SetRID(base, 5000),
+		"RID of the domain":       d.SetRID(d.Base(), 5000),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)

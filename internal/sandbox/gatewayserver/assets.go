@@ -139,14 +139,15 @@ func (s *Server) store(meta gateway.MetaData, body [sha256.Size]byte, identities
 	s.generation++
 	s.source = meta.Source
 	for _, identity := range identities {
-		if previous := s.identities[identity.VendorAssetID]; previous != nil {
+		if previous := s.identities[identity.ExternalAssetID]; previous != nil {
 			identity.Times = previous.Times
 			s.kindCounts[previous.Kind]--
 		}
 		s.kindCounts[identity.Kind]++
 		identity.Times++
 		identity.Source, identity.ReceivedAt = meta.Source, now
-		s.identities[identity.VendorAssetID] = &identity
+		s.identities[identity.ExternalAssetID] = &identity
+		s.externalID[identity.VendorAssetID] = identity.ExternalAssetID
 	}
 	return true
 }

@@ -69,8 +69,8 @@ type Authentication struct {
 
 // Identity is a received object.
 type Identity struct {
-	ExternalAssetID string
-	VendorAssetID   string // lower-case GUID, unique
+	ExternalAssetID string // unique
+	VendorAssetID   string // lower-case GUID
 	Kind            string // KindUser, KindGroup, KindRole or KindDomain
 	Asset           json.RawMessage
 	Source          string // from the last request that contained it
@@ -113,8 +113,9 @@ type Server struct {
 	mu         sync.Mutex
 	connection *Connection
 	profile    *gateway.Profile
-	source     string // of the last asset request
-	identities map[string]*Identity
+	source     string               // of the last asset request
+	identities map[string]*Identity // by ExternalAssetID
+	externalID map[string]string    // of the identity last received with a VendorAssetID
 	kindCounts map[string]int
 	generation uint64                       // of the identities
 	bodies     map[string][sha256.Size]byte // hash of the body by requestId, kept forever
@@ -139,6 +140,7 @@ func New(options Options) *Server {
 		contract:   contract,
 		tokens:     newTokens(options.tokenLifetime),
 		identities: map[string]*Identity{},
+		externalID: map[string]string{},
 		kindCounts: map[string]int{},
 		bodies:     map[string][sha256.Size]byte{},
 		states:     recent[gateway.ConnectorState]{keep: keepStates},
@@ -183,16 +185,20 @@ func (s *Server) Identities(kind string) []Identity {
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(identities, func(a, b Identity) int { return cmp.Compare(a.VendorAssetID, b.VendorAssetID) })
+	slices.SortFunc(identities, func(a, b Identity) int {
+		return cmp.Or(cmp.Compare(a.VendorAssetID, b.VendorAssetID), cmp.Compare(a.ExternalAssetID, b.ExternalAssetID))
+	})
 	return identities
 }
 
-// Identity returns one identity. Its VendorAssetID is matched without regard to case.
+// Identity returns the identity that was last received with a VendorAssetID, which is matched
+// without regard to case.
 func (s *Server) Identity(vendorAssetID string) (Identity, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	identity := s.identities[strings.ToLower(vendorAssetID)]
-	if identity == nil {
+	vendorAssetID = strings.ToLower(vendorAssetID)
+	identity := s.identities[s.externalID[vendorAssetID]]
+	if identity == nil || identity.VendorAssetID != vendorAssetID { // the asset belongs to another object now
 		return Identity{}, false
 	}
 	return *identity, true

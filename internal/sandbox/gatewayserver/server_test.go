@@ -469,14 +469,39 @@ func TestIntercept(t *testing.T) {
 	}
 }
 
+// TestKey checks that the externalAssetId identifies an asset, whatever its vendorAssetId is.
+func TestKey(t *testing.T) {
+	t.Parallel()
+	g := New(testOptions())
+	const guid, otherGUID = "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d", "00000000-6c59-4bd2-9e86-eec4d73a8b8d"
+	send := func(asset string) {
+		t.Helper()
+		if w := assets(g, uuid.NewString(), asset).do(g); w.Code != http.StatusAccepted {
+			t.Fatal(w.Body)
+		}
+	}
+	send(userAsset)
+	send(strings.ReplaceAll(userAsset, "-1103", "-1104")) // the object has another SID now
+	if user, ok := g.Identity(guid); !ok || !strings.HasSuffix(user.ExternalAssetID, "-1104") || len(g.Users()) != 2 {
+		t.Errorf("identity %+v, found %v, %d users", user, ok, len(g.Users()))
+	}
+	send(strings.NewReplacer("-1103", "-1104", guid, otherGUID).Replace(userAsset)) // the SID has another owner now
+	if user, ok := g.Identity(guid); ok || len(g.Users()) != 2 {
+		t.Errorf("identity %+v, found %v, %d users", user, ok, len(g.Users()))
+	}
+	if user, ok := g.Identity(otherGUID); !ok || user.Times != 2 {
+		t.Errorf("identity %+v, found %v", user, ok)
+	}
+}
+
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	g := New(testOptions())
 	var workers sync.WaitGroup
 	for worker := range 8 {
 		workers.Go(func() {
+			item := strings.NewReplacer("2323a9b0", fmt.Sprintf("%08d", worker), "-1103", fmt.Sprintf("-1%d", worker)).Replace(userAsset)
 			for range 20 {
-				item := strings.Replace(userAsset, "2323a9b0", fmt.Sprintf("%08d", worker), 1)
 				c := assets(g, uuid.NewString(), item, groupAsset)
 				c.do(g)
 				c.do(g)
@@ -511,7 +536,7 @@ func BenchmarkAssets(b *testing.B) {
 	g := New(testOptions())
 	items := make([]string, batch)
 	for i := range items {
-		items[i] = strings.Replace(userAsset, "2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d", uuid.NewString(), 1)
+		items[i] = strings.NewReplacer("2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d", uuid.NewString(), "-1103", fmt.Sprintf("-%d", i)).Replace(userAsset)
 	}
 	c := assets(g, request, items...)
 	b.SetBytes(int64(len(c.body)))

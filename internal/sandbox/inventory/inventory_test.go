@@ -393,11 +393,11 @@ func TestSortIsComplete(t *testing.T) {
 func BenchmarkInventoryPage(b *testing.B) {
 	const users, batch = 20_000, 1000
 	s := newSite(b)
-	for range users / batch {
+	for n := range users / batch {
 		items := make([]string, batch)
 		for i := range items {
 			id := uuid.NewString()
-			items[i] = strings.NewReplacer("2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d", id, "Alice Kovács", "Alice "+id[:6]+" Kovács", "alice@", "alice."+id[:6]+"@").Replace(userAsset)
+			items[i] = strings.NewReplacer("2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d", id, "-1103", fmt.Sprintf("-%d-%d", n, i), "Alice Kovács", "Alice "+id[:6]+" Kovács", "alice@", "alice."+id[:6]+"@").Replace(userAsset)
 		}
 		s.send(b, adSource, items...)
 	}
