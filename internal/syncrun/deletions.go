@@ -47,6 +47,7 @@ type Evidence struct {
 
 	FullSync     bool                  // the run has read all objects
 	Doubt        state.UndecidedReason // why absence proves nothing; "": no doubt
+	RolledBack   bool                  // the server was put back to an earlier state, some time ago
 	IndexSize    int
 	NothingFound bool // by a full sync
 	Release      bool // requested: release held and undecided deletions
@@ -117,7 +118,7 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 		return e.Doubt
 	case c.Outside:
 		return UndecidedOutside
-	case !c.Here && (c.BeforeRollback || c.Undecided == UndecidedRollback): // the views of earlier runs may be gone
+	case !c.Here && (c.BeforeRollback || e.RolledBack && c.Undecided == UndecidedRollback): // the views of earlier runs may be gone
 		return UndecidedRollback
 	case !c.Here:
 		return UndecidedNotShown
@@ -194,7 +195,7 @@ func (g Guard) limitExceeded(e Evidence, deletions int) string {
 // findDeleted collects the evidence for deletions. It processes objects that turn out to
 // exist like all others, and adds them to the result that it returns.
 func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, Evidence, error) {
-	e := Evidence{FullSync: r.plan.Mode == full, Doubt: r.plan.Doubt, IndexSize: r.snapshot.IndexSize, Release: r.options.AllowDeletes}
+	e := Evidence{FullSync: r.plan.Mode == full, Doubt: r.plan.Doubt, RolledBack: r.snapshot.View.Rollbacks > 0, IndexSize: r.snapshot.IndexSize, Release: r.options.AllowDeletes}
 	var objects []identity.Object
 	var deleted []ad.GUID // that have a tombstone
 	var err error
