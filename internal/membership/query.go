@@ -110,6 +110,16 @@ func (g *Graph) Nesting(n Node) (Nesting, bool) {
 	return Nesting{gr.depth, gr.inCycle, gr.memberStart == gr.memberEnd && gr.primaryCount == 0}, true
 }
 
+// RoleGroups returns the groups of roles and the security groups in them.
+func (g *Graph) RoleGroups() (nodes []Node) {
+	for i := range g.groups {
+		if g.groups[i].alive && g.groups[i].effectiveRoles != 0 {
+			nodes = append(nodes, g.groups[i].node)
+		}
+	}
+	return nodes
+}
+
 // RoleMembers are the effective members of a role's group: Members are those that are no
 // groups, Groups are the nested groups.
 type RoleMembers struct {

@@ -16,6 +16,7 @@ const (
 	MsgDirectoryConnected     = "directory connected"
 	MsgDirectoryRead          = "directory read"
 	MsgEntrySkipped           = "entry skipped"
+	MsgExpiringGroupsSkipped  = "large role groups, expiries found by full syncs"
 	MsgFilterUntracked        = "filter on computed attributes, delta syncs miss changes"
 	MsgInvocationIDUnreadable = "invocation ID unreadable, falling back to full sync"
 	MsgLDS                    = "directory is AD LDS, domain attributes missing"

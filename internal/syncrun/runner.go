@@ -119,6 +119,8 @@ type Runner struct {
 	// warnedFilters is set after the warning of filters that delta syncs cannot follow, and
 	// warnedServer after that of a kind of server that lacks attributes.
 	warnedFilters, warnedServer bool
+	// loggedExpiring is set after the message that full syncs find the expiries of large groups.
+	loggedExpiring bool
 
 	now            func() time.Time
 	idleLimit      time.Duration
@@ -126,6 +128,7 @@ type Runner struct {
 	resendInterval time.Duration
 	maxAffected    int
 	maxReread      int
+	maxExpiring    int
 	maxGraphSize   maxGraphSize
 	maxObjects     objectLimits
 }
@@ -141,6 +144,7 @@ func New(o Options) *Runner {
 		resendInterval: defaultResendInterval,
 		maxAffected:    defaultMaxAffected,
 		maxReread:      maxReread,
+		maxExpiring:    maxExpiringMembers,
 		maxGraphSize:   defaultMaxGraphSize,
 		maxObjects:     defaultMaxObjects,
 	}

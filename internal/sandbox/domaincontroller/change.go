@@ -35,6 +35,7 @@ func (o Object) First(attribute string) string {
 // these attributes only.
 func (d *Server) Objects(names ...string) []Object {
 	attributes := exportedAttributes(names)
+	d.endMemberships()
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	now := d.options.Now()
@@ -47,6 +48,7 @@ func (d *Server) Objects(names ...string) []Object {
 
 // Object returns an object that is not deleted, with all attributes or with those named.
 func (d *Server) Object(dn string, names ...string) (Object, error) {
+	d.endMemberships()
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	o, err := d.liveObject(dn)
@@ -386,12 +388,12 @@ func samAccountTypeOf(groupType int64) string {
 	}
 }
 
-// setMembers sets both ends of the links.
+// setMembers sets both ends of the links. None is time-bound.
 func setMembers(group *object, members []*object) {
 	for _, member := range group.members {
 		member.memberOf = removeObject(member.memberOf, group)
 	}
-	group.members = nil
+	group.members, group.memberEnds = nil, nil
 	for _, member := range members {
 		if !slices.Contains(member.memberOf, group) {
 			group.members = append(group.members, member)

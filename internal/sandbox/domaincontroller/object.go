@@ -28,6 +28,7 @@ type object struct {
 	children   map[string]*object // by rdn.key
 	members    []*object
 	memberOf   []*object
+	memberEnds map[*object]time.Time // when time-bound memberships end
 }
 
 func (o *object) dn() string { return string(o.appendDN(nil)) }

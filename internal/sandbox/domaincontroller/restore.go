@@ -33,6 +33,7 @@ type Snapshot struct {
 
 // Snapshot returns a copy of the content.
 func (d *Server) Snapshot() *Snapshot {
+	d.endMemberships()
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	s := &Snapshot{
@@ -50,6 +51,7 @@ func (d *Server) Snapshot() *Snapshot {
 func (o *object) clone() object {
 	c := *o
 	c.children, c.members, c.memberOf = maps.Clone(o.children), slices.Clone(o.members), slices.Clone(o.memberOf)
+	c.memberEnds = maps.Clone(o.memberEnds)
 	return c
 }
 

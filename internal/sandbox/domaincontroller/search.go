@@ -137,6 +137,7 @@ var unavailableExtensionResult = errorResult(ldap.LDAPResultUnavailableCriticalE
 // answerSearch writes the entries of one answer. They are a consistent snapshot. The next
 // page is another snapshot.
 func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result, cookie []byte, entries int) {
+	d.endMemberships()
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	switch {

@@ -61,7 +61,8 @@ type Server struct {
 	byGUID       map[ad.GUID]*object
 	groupsBySID  map[string]*object
 	passwords    map[*object]string
-	service      *object // the account of Options.BindDN
+	timeBound    []*object // groups that have had time-bound members
+	service      *object   // the account of Options.BindDN
 	highest      ad.USN
 	identity     controller
 	invocationID ad.GUID // of the database that assigned the update sequence numbers
