@@ -156,6 +156,7 @@ type Request struct {
 	Scope      int64
 	Filter     string
 	Attributes []string
+	SizeLimit  int64
 	Paged      bool // has a paged results control, which sets PageSize and Cookie
 	PageSize   int64
 	Cookie     []byte
@@ -208,6 +209,7 @@ func parse(packet *ber.Packet) (r Request, err error) {
 		}
 		r.Base = fields[0].Data.String()
 		r.Scope, _ = fields[1].Value.(int64)
+		r.SizeLimit, _ = fields[3].Value.(int64)
 		if r.Filter, err = ldap.DecompileFilter(fields[6]); err != nil {
 			return r, err
 		}

@@ -3,6 +3,8 @@ package fakeldap
 import (
 	"encoding/binary"
 	"fmt"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,13 +29,13 @@ type Entry struct {
 // User returns the n-th user.
 func User(n int) Entry {
 	return newEntry(1, n, "user", map[string]string{
-		"mail": fmt.Sprintf("user%d@corp.example.com", n), "userAccountControl": "512", "whenCreated": "20240101000000.0Z",
+		"mail": fmt.Sprintf("user%d@corp.example.com", n), "userAccountControl": "512", "sAMAccountType": "805306368",
 	})
 }
 
 // Group returns the n-th group.
 func Group(n int) Entry {
-	return newEntry(2, n, "group", map[string]string{"groupType": "-2147483646", "description": "a group"})
+	return newEntry(2, n, "group", map[string]string{"groupType": "-2147483646", "sAMAccountType": "268435456", "description": "a group"})
 }
 
 func newEntry(kind byte, n int, name string, attributes map[string]string) Entry {
@@ -44,6 +46,7 @@ func newEntry(kind byte, n int, name string, attributes map[string]string) Entry
 	sid := append([]byte{1, 2, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0}, 0, 0, 0, kind)
 	binary.LittleEndian.PutUint32(sid[12:], uint32(kind)<<24|uint32(n))
 	attributes["name"], attributes["objectGUID"], attributes["objectSid"] = name, string(guid), string(sid)
+	attributes["whenCreated"] = "20240101000000.0Z"
 	return Entry{DN: "CN=" + name + "," + Base, Attributes: attributes}
 }
 
@@ -97,7 +100,8 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// Filters returns the filters of all searches so far, except searches of single objects.
+// Filters returns the filters of all searches so far, except searches of single objects and
+// those with a size limit of one entry.
 func (s *Server) Filters() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,6 +138,8 @@ func (s *Server) search(p *Peer, r Request) bool {
 		return p.Send(s.rootDSE().selectAttributes(r.Attributes).Message(r.ID), Done(r.ID, 0))
 	case r.Scope == ldap.ScopeBaseObject: // no single object except the rootDSE
 		return p.Send(Done(r.ID, 0))
+	case r.SizeLimit == 1:
+		return s.exists(p, r)
 	}
 	start, _ := strconv.Atoi(string(r.Cookie))
 	if start == 0 {
@@ -148,10 +154,7 @@ func (s *Server) search(p *Peer, r Request) bool {
 		}
 		return p.Send(answer, Done(r.ID, 0, Paging("")))
 	}
-	entries := s.Users
-	if strings.Contains(strings.ToLower(r.Filter), "group") {
-		entries = s.Groups
-	}
+	entries := s.entries(r.Filter)
 	sent, end := s.BeforeEntry, min(start+int(r.PageSize), len(entries))
 	for i, e := range entries[start:end] {
 		if sent != nil && !sent(start+i) || !p.Send(e.selectAttributes(r.Attributes).Message(r.ID)) {
@@ -163,6 +166,29 @@ func (s *Server) search(p *Peer, r Request) bool {
 		cookie = strconv.Itoa(end)
 	}
 	return p.Send(Done(r.ID, 0, Paging(cookie)))
+}
+
+// presence matches a condition of a filter that an attribute exists.
+var presence = regexp.MustCompile(`\(([\w-]+)=\*\)`)
+
+// exists answers the question whether an entry has all attributes that the filter names in
+// conditions such as (mail=*).
+func (s *Server) exists(p *Peer, r Request) bool {
+	conditions := presence.FindAllStringSubmatch(r.Filter, -1)
+	for _, e := range s.entries(r.Filter) {
+		if !slices.ContainsFunc(conditions, func(c []string) bool { return e.Attributes[c[1]] == "" }) {
+			return p.Send(NewEntry(e.DN).Message(r.ID), Done(r.ID, ldap.LDAPResultSizeLimitExceeded))
+		}
+	}
+	return p.Send(Done(r.ID, 0))
+}
+
+// entries returns the entries of the kind that a filter searches for.
+func (s *Server) entries(filter string) []Entry {
+	if strings.Contains(strings.ToLower(filter), "group") {
+		return s.Groups
+	}
+	return s.Users
 }
 
 func (s *Server) rootDSE() Entry {

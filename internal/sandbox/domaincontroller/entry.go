@@ -86,9 +86,12 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 	end()
 }
 
-// encodeAttribute writes an attribute if it has values. A link attribute with more than
+// encodeAttribute writes an attribute if it has values and is not hidden. A link attribute with more than
 // maxValRange values is written as a range, after an empty attribute without the option.
 func (d *Server) encodeAttribute(e *encoder, o *object, a *attributeType, s search) {
+	if d.isHidden(o, a) {
+		return
+	}
 	links := o.links(a.Name)
 	requested, ranged := s.selection.ranges[a]
 	if !ranged && len(links) > maxValRange {

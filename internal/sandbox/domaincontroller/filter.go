@@ -71,7 +71,7 @@ func (d *Server) compileFilter(coded element, depth int) (filter, error) {
 		return func(o *object) ternary { return -inner(o) }, nil
 	case tagPrimitive | ldap.FilterPresent:
 		attribute, err := searchableAttribute(coded.text())
-		return d.matchAny(attribute, func(string) bool { return true }), err
+		return d.withoutHidden(attribute, d.matchAny(attribute, func(string) bool { return true })), err
 	case tagContext | ldap.FilterSubstrings:
 		return d.compileSubstrings(coded)
 	case tagContext | ldap.FilterExtensibleMatch:
@@ -93,11 +93,11 @@ func (d *Server) compileComparison(coded element) (filter, error) {
 	value := coded.children[1].text()
 	switch coded.tag {
 	case tagContext | ldap.FilterGreaterOrEqual:
-		return d.compileOrder(attribute, value, func(order int) bool { return order >= 0 }), nil
+		return d.withoutHidden(attribute, d.compileOrder(attribute, value, func(order int) bool { return order >= 0 })), nil
 	case tagContext | ldap.FilterLessOrEqual:
-		return d.compileOrder(attribute, value, func(order int) bool { return order <= 0 }), nil
+		return d.withoutHidden(attribute, d.compileOrder(attribute, value, func(order int) bool { return order <= 0 })), nil
 	default: // Active Directory evaluates approxMatch as equality
-		return d.compileEquality(attribute, value), nil
+		return d.withoutHidden(attribute, d.compileEquality(attribute, value)), nil
 	}
 }
 
@@ -297,7 +297,7 @@ func (d *Server) compileSubstrings(coded element) (filter, error) {
 		}
 		wanted[i] = fold(part.content)
 	}
-	return d.matchAny(attribute, func(value string) bool {
+	return d.withoutHidden(attribute, d.matchAny(attribute, func(value string) bool {
 		rest := fold([]byte(value))
 		for i, part := range parts {
 			var ok bool
@@ -314,7 +314,7 @@ func (d *Server) compileSubstrings(coded element) (filter, error) {
 			}
 		}
 		return true
-	}), nil
+	})), nil
 }
 
 func (d *Server) compileExtensible(coded element) (filter, error) {
@@ -333,12 +333,17 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 	if attribute == nil {
 		return undefinedFilter, err
 	}
+	return d.withoutHidden(attribute, d.compileRule(attribute, rule, value)), nil
+}
+
+// compileRule returns a filter by a matching rule; "": equality.
+func (d *Server) compileRule(attribute *attributeType, rule, value string) filter {
 	switch rule {
 	case "":
-		return d.compileEquality(attribute, value), nil
+		return d.compileEquality(attribute, value)
 	case ruleChain:
 		if attribute.Name == "member" || attribute.Name == "memberOf" {
-			return d.compileLink(attribute.Name, value, true), nil
+			return d.compileLink(attribute.Name, value, true)
 		}
 	case ruleBitAnd, ruleBitOr:
 		// Stored flags are signed. Clients often send unsigned ones.
@@ -350,8 +355,8 @@ func (d *Server) compileExtensible(coded element) (filter, error) {
 					return n&mask != 0
 				}
 				return n&mask == mask
-			}), nil
+			})
 		}
 	}
-	return undefinedFilter, nil
+	return undefinedFilter
 }

@@ -1,0 +1,63 @@
+package domaincontroller
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Hide hides attributes of the object with a DN, and of all objects below it, from LDAP
+// clients: an account without the right to read an attribute finds it neither in an entry nor
+// with a filter (MS-ADTS 3.1.1.3.1.3.1). The entry itself, its DN and the identifiers in an
+// extended DN stay visible. A further call replaces the attributes for this DN. Without
+// attributes, it makes them visible again. Like a change of rights in Active Directory, Hide
+// changes no update sequence number of the objects.
+func (d *Server) Hide(dn string, attributes ...string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	base, err := d.liveObject(dn)
+	if err != nil {
+		return fmt.Errorf("hide attributes of %s: %w", dn, err)
+	}
+	names := make([]string, len(attributes))
+	for i, name := range attributes {
+		attribute := attributeByName(name)
+		if attribute == nil {
+			return fmt.Errorf("hide attributes of %s: no attribute %s", dn, name)
+		}
+		names[i] = attribute.Name
+	}
+	if d.hidden == nil {
+		d.hidden = map[*object][]string{}
+	}
+	if d.hidden[base] = names; len(names) == 0 {
+		delete(d.hidden, base)
+	}
+	return nil
+}
+
+// isHidden reports whether an attribute of an object is hidden from LDAP clients.
+func (d *Server) isHidden(o *object, attribute *attributeType) bool {
+	if len(d.hidden) == 0 {
+		return false
+	}
+	for base, names := range d.hidden {
+		if slices.Contains(names, attribute.Name) && o.isBelow(base) {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutHidden returns a filter on an attribute that is false for objects of which it is
+// hidden, as for objects without the attribute.
+func (d *Server) withoutHidden(attribute *attributeType, matches filter) filter {
+	if attribute == nil || len(d.hidden) == 0 {
+		return matches
+	}
+	return func(o *object) ternary {
+		if d.isHidden(o, attribute) {
+			return isFalse
+		}
+		return matches(o)
+	}
+}
