@@ -35,7 +35,9 @@ type FullSync struct {
 type Controller struct {
 	Watermark Watermark `json:"watermark"`
 	LastFull  FullSync  `json:"full_sync"`
-	Rollbacks int       `json:"rollbacks,omitempty"` // see View
+	// LastFullRun is the run of the last full sync; 0: before any known run.
+	LastFullRun uint64 `json:"full_sync_run,omitempty"`
+	Rollbacks   int    `json:"rollbacks,omitempty"` // see View
 }
 
 // Controller returns the progress with a domain controller, or the zero value.
@@ -110,7 +112,7 @@ func putFullSync(c change, p Progress) error {
 	if err := c.delete(bucketMeta, keyResend); err != nil {
 		return err
 	}
-	return pruneDeletions(c, p.At)
+	return errors.Join(pruneDeletions(c, p.At), pruneRunTimes(c, p.At))
 }
 
 func putController(c change, p Progress) error {
@@ -121,7 +123,7 @@ func putController(c change, p Progress) error {
 	}
 	controller.Watermark = Watermark{USN: p.USN, Scope: p.View.Scope, At: p.At, Run: p.Run}
 	if p.FullSync {
-		controller.LastFull = FullSync{Scope: p.View.Scope, At: p.At}
+		controller.LastFull, controller.LastFullRun = FullSync{Scope: p.View.Scope, At: p.At}, p.Run
 	}
 	if err := c.putJSON(bucketControllers, id[:], controller); err != nil {
 		return err
@@ -205,6 +207,9 @@ type Sighting struct {
 	HereInScope    bool // and it did so in the scope of the view
 	BeforeRollback bool // the domain controller of the view had, before it was put back to an earlier state
 	Elsewhere      []ad.InvocationID
+	// At is the last known time at which another domain controller had the object in scope; zero:
+	// unknown.
+	At time.Time
 }
 
 func (s *Sighting) add(shownBy, view View) {
@@ -278,9 +283,9 @@ func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err
 
 // shown is the part of the state file that says which domain controllers have shown an object.
 type shown struct {
-	index, deleted *bbolt.Bucket
-	views          views
-	controllers    map[ad.InvocationID]shownController
+	index, deleted, times *bbolt.Bucket
+	views                 views
+	controllers           map[ad.InvocationID]shownController
 }
 
 type shownController struct {
@@ -289,7 +294,7 @@ type shownController struct {
 }
 
 func readShown(tx *bbolt.Tx) (s shown, err error) {
-	s = shown{index: tx.Bucket(bucketIndex), deleted: tx.Bucket(bucketDeleted), controllers: map[ad.InvocationID]shownController{}}
+	s = shown{index: tx.Bucket(bucketIndex), deleted: tx.Bucket(bucketDeleted), times: tx.Bucket(bucketRunTimes), controllers: map[ad.InvocationID]shownController{}}
 	if s.views, err = readViews(tx); err != nil {
 		return s, err
 	}
@@ -323,7 +328,13 @@ func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
 	for id, controller := range s.controllers {
 		if !controller.Watermark.At.IsZero() && firstRun <= controller.Watermark.Run && !containsGUID(controller.unseen, guid) {
 			sighting.add(View{InvocationID: id, Rollbacks: controller.Rollbacks, Scope: controller.LastFull.Scope}, view)
+			if id != view.InvocationID && firstRun <= controller.LastFullRun && controller.LastFull.At.After(sighting.At) {
+				sighting.At = controller.LastFull.At
+			}
 		}
+	}
+	if at := runTime(s.times, batchOf(record).run()); at.After(sighting.At) {
+		sighting.At = at
 	}
 	return sighting
 }

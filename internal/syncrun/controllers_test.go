@@ -624,12 +624,34 @@ func TestUnreadableInvocationIDOfTwoControllers(t *testing.T) {
 	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 1}) // the tombstone
 	e.must(a.Move(e.user(11), "OU=Outside,"+a.Base()))
 	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedInvocationID)
-	// With the right, the controller has never shown the user in scope.
+	// With the right, the controller has never shown the user in scope, but the move is later than
+	// the last delivery.
 	e.use(a)
-	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedOutside)
-	e.nextFullSync()
 	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 1})
 	e.expectConverged()
+}
+
+// A user is moved into the scope on one controller. The other one does not know that yet, however
+// many full syncs it takes part in. A user who is moved out of the scope afterwards is deleted by
+// the first full sync.
+func TestMoveIntoScopeNotReplicated(t *testing.T) {
+	t.Parallel()
+	e, a, b := newPairEnv(t, domaincontroller.Options{}, 10)
+	e.must(a.Move(e.user(1), "OU=Outside,"+a.Base()))
+	e.must(b.Move(e.user(1), "OU=Outside,"+b.Base()))
+	e.clock.Advance(time.Minute)
+	e.must(a.Move("CN=user1,OU=Outside,"+a.Base(), e.base))
+	e.use(a)
+	e.runResolved(RunOptions{}, state.Run{Mode: full, Uploaded: 10})
+	e.use(b)
+	for range 3 {
+		e.runUndecided(RunOptions{Full: true}, state.Run{Mode: full, Undecided: 1}, UndecidedOutside)
+		e.nextFullSync()
+	}
+	e.expectStatuses("ACTIVE", e.guids(a, 1, 2)...)
+	e.must(b.Move("CN=user1,OU=Outside,"+b.Base(), e.base)) // replicated
+	e.must(b.Move(e.user(1), "OU=Outside,"+b.Base()))
+	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 1})
 }
 
 // busyOnce makes later runs connect through a proxy. Once armed, it answers the first search

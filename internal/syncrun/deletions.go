@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -33,8 +34,11 @@ const fewDeletions = 5
 type Candidate struct {
 	identity.Object
 	state.Sighting
-	Tombstone  bool                  // the server has its tombstone
-	Outside    bool                  // the server has never shown it in scope, but has it outside of the scope
+	Tombstone bool // the server has its tombstone
+	// Outside is whether the server has never shown the object in scope, but has it outside of
+	// the scope. ChangedAt is when it changed there last, by the server's clock; zero: unknown.
+	Outside    bool
+	ChangedAt  time.Time
 	HeldBefore bool                  // its deletion was proven, and is held
 	Undecided  state.UndecidedReason // of an earlier run; "": none
 	ShownBy    state.ControllerSet   // including the server that is read
@@ -116,6 +120,8 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 	switch {
 	case e.Doubt != "":
 		return e.Doubt
+	case c.movedOut():
+		return ""
 	case c.Outside:
 		return UndecidedOutside
 	case !c.Here && (c.BeforeRollback || e.RolledBack && c.Undecided == UndecidedRollback): // the views of earlier runs may be gone
@@ -130,6 +136,11 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 	return ""
 }
 
+// movedOut reports whether an object that the server has outside of the scope left the scope. It
+// did if it has changed on this server since another one had it in scope. Otherwise, this server
+// may not have received yet that the object was moved into the scope.
+func (c Candidate) movedOut() bool { return c.Outside && !c.At.IsZero() && c.ChangedAt.After(c.At) }
+
 // releases reports whether an operator's release proves a deletion: the operator has seen that
 // it is undecided, and no other domain controller that has shown the object is left in the
 // domain. What a domain controller has lost by a rollback was perhaps replicated to any other
@@ -143,6 +154,8 @@ func (e Evidence) releases(c Candidate, reason state.UndecidedReason) bool {
 		return len(e.Controllers) > 0 && !slices.ContainsFunc(c.Elsewhere, func(id ad.InvocationID) bool { return slices.Contains(e.Controllers, id) })
 	case UndecidedRollback:
 		return len(e.Controllers) == 1
+	case UndecidedOutside: // the operator can see where the object is
+		return true
 	}
 	return false
 }
@@ -153,7 +166,7 @@ var undecidedRemedies = map[state.UndecidedReason]string{
 	UndecidedInvocationID: "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
 	UndecidedNotShown: "wait for the replication of the domain controllers, and grant the account read access to Deleted Objects; " +
 		"if the domain controller that has shown the objects was removed, stop the daemon and run adconnector sync --allow-deletes",
-	UndecidedOutside: "wait for the next full sync (sync.full-interval), which decides whether the objects were moved, or the domain controller lags behind another one",
+	UndecidedOutside: "wait for the replication of the domain controllers; if the objects were moved out of the scope on purpose, stop the daemon and run adconnector sync --allow-deletes",
 	UndecidedRollback: "the domain controller was put back to a snapshot: demote and promote it, or set ldap.host to another one; " +
 		"if there is no other one, stop the daemon and run adconnector sync --allow-deletes",
 	UndecidedScope: "wait for the next full sync (sync.full-interval), or stop the daemon and run adconnector sync --full",
@@ -410,13 +423,14 @@ func (r *reader) addOutside(ctx context.Context, e Evidence) error {
 	if !r.allowsReread(len(guids)) {
 		return nil
 	}
-	search := directory.Search{Base: domainBase(r.session.RootDSE, r.source), Scope: directory.Subtree, Attributes: []string{"objectGUID"}}
+	search := directory.Search{Base: domainBase(r.session.RootDSE, r.source), Scope: directory.Subtree, Attributes: []string{"objectGUID", "whenChanged"}}
 	for chunk := range slices.Chunk(guids, guidsPerFilter) {
 		search.Filter = directory.FilterByGUID(chunk)
 		err := r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
 			guid, _ := ad.ParseGUID(entry.First(0))
 			if c := byGUID[guid]; c != nil {
 				c.Outside = true
+				c.ChangedAt, _ = ad.ParseGeneralizedTime(entry.First(1))
 			}
 			return nil
 		})
@@ -452,7 +466,7 @@ func (r *reader) notShown(e Evidence, result readResult) []ad.GUID {
 		guids = result.notSeen(r.snapshot.Unseen)
 	}
 	for _, c := range e.Candidates {
-		if !c.Here && !c.Outside {
+		if !c.Here && !c.movedOut() {
 			guids = append(guids, c.GUID)
 		}
 	}
