@@ -82,7 +82,7 @@ func (p *preflight) readBindAccount(ctx context.Context) error {
 	if name := string(found.First(attributePrincipal)); name != "" {
 		p.bound.name = name
 	} else if name := string(found.First("sAMAccountName")); name != "" {
-		p.bound.name = name + "@" + dnsNameOf(p.session.RootDSE.DefaultNamingContext) // implicit UPN, which every account has
+		p.bound.name = name + "@" + p.session.RootDSE.DomainName() // implicit UPN, which every account has
 	}
 	p.bound.sid, _ = ad.ParseSID(found.First("objectSid"))
 	p.bound.primary, _ = ad.ParseRID(found.First("primaryGroupID"))
@@ -208,15 +208,4 @@ func (p *preflight) searchGroups(ctx context.Context) ([]ad.SID, error) {
 		return sids, err
 	}
 	return sids, search(directory.FilterByMember(primary), nil)
-}
-
-// dnsNameOf converts DC=corp,DC=example,DC=com to corp.example.com.
-func dnsNameOf(dn string) string {
-	var labels []string
-	for part := range strings.SplitSeq(dn, ",") {
-		if _, label, ok := strings.Cut(strings.TrimSpace(part), "="); ok {
-			labels = append(labels, label)
-		}
-	}
-	return strings.Join(labels, ".")
 }

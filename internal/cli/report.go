@@ -158,6 +158,9 @@ func (r *report) finish(run state.Run, dryRun bool) error {
 	if run.Skipped > 0 {
 		sent += fmt.Sprintf(", %d skipped", run.Skipped)
 	}
+	if run.Unreadable > 0 {
+		sent += fmt.Sprintf(", %d unreadable", run.Unreadable)
+	}
 	fmt.Fprintf(r.out, "%s (%s): %d users and %d groups read, %d changed, %s, in %s\n",
 		run.Result, run.Mode, run.Users, run.Groups, run.Changed, sent, run.Duration.Round(time.Millisecond))
 	return r.out.Flush()

@@ -27,6 +27,9 @@ func TestRunExit(t *testing.T) {
 	}{
 		"everything delivered":   {state.Run{}, nil, nil},
 		"skipped entries":        {state.Run{Skipped: 1}, nil, nil},
+		"unreadable":             {state.Run{Unreadable: 1}, nil, nil},
+		"unreadable, rejected":   {state.Run{Unreadable: 1, Rejected: 1}, nil, exit(exitRejected)},
+		"unreadable, held":       {state.Run{Unreadable: 1, Held: 1}, nil, exit(exitHeld)},
 		"rejected":               {state.Run{Rejected: 1}, nil, exit(exitRejected)},
 		"held":                   {state.Run{Held: 1}, nil, exit(exitHeld)},
 		"undecided":              {state.Run{Undecided: 1}, nil, exit(exitHeld)},

@@ -11,7 +11,6 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"hash"
 	"slices"
 	"time"
@@ -154,17 +153,19 @@ func (a Asset) Object() Object {
 	}
 }
 
-// errNoIdentity is returned for an entry without a readable objectSid or objectGUID.
-var errNoIdentity = errors.New("no identity: objectSid or objectGUID is missing or malformed")
-
 // Mapper maps entries of one kind. The search must request Attributes, in that order, and
 // extended DNs if ExtendedDN is true. A Mapper is for use by one goroutine.
 type Mapper struct {
-	Attributes      []string // the source attributes, without duplicates
-	ExtendedDN      bool     // true with security posture
+	Attributes []string // the source attributes, without duplicates
+	ExtendedDN bool     // true with security posture
+	// DomainController is whether the entries come from a domain controller. There, an attribute
+	// that every object of the kind has is unreadable if it is missing. The caller sets it.
+	DomainController bool
+
 	kind            Kind
 	root            node
 	guid, sid, name int // slots
+	counts          attributeCounts
 	recheck         recheckSlots
 	created         int // slot, for users and groups; -1: none
 	hash            hash.Hash
@@ -199,6 +200,7 @@ func newMapper(kind Kind, rows []row) *Mapper {
 		m.add(row)
 	}
 	m.guid, m.sid, m.name = m.slot("objectGUID"), m.slot("objectSid"), m.slot("name")
+	m.counts = m.newCounts()
 	if kind == User || kind == ServiceAccount {
 		m.recheck = recheckSlots{m.slot("msDS-User-Account-Control-Computed"), m.slot("msDS-UserPasswordExpiryTimeComputed"), m.slot("lockoutTime")}
 	}
@@ -227,17 +229,30 @@ func (m *Mapper) UsePartialGraph(graph *membership.Graph) {
 	m.partial = true
 }
 
-// GUID returns an entry's objectGUID. It works for entries that Map rejects, too.
-func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) { return ad.ParseGUID(entry.First(m.guid)) }
+// GUID returns the GUID of an entry's asset. It works for entries that Map rejects, too.
+func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) {
+	guid, ok := ad.ParseGUID(entry.First(m.guid))
+	if ok && m.kind == Role {
+		guid = RoleGUID(guid)
+	}
+	return guid, ok
+}
 
-// Map maps one entry. now is the clock of the server that returned it, and determines the
+// Map maps one entry. It returns ErrNoIdentity or ErrUnreadable, or an error that is both, if it
+// cannot. now is the clock of the server that returned it, and determines the
 // status and RecheckAt. The JSON is written to buf. The JSON, SID, name and time of creation
 // share memory with buf and the entry. The encoder stops when the JSON exceeds MaxAssetBytes.
 func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) {
-	guid, ok := m.GUID(entry)
+	complete := m.counts.count(entry) || !m.DomainController
+	guid, ok := ad.ParseGUID(entry.First(m.guid))
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
-	if !ok || !ok2 {
-		return Asset{}, errNoIdentity
+	switch {
+	case (!ok || !ok2) && !complete:
+		return Asset{}, errHiddenIdentity
+	case !ok || !ok2:
+		return Asset{}, ErrNoIdentity
+	case !complete:
+		return Asset{}, ErrUnreadable
 	}
 	m.source = source{entry: entry, now: now, activity: m.source.activity[:0], values: m.source.values}
 	if m.ExtendedDN {

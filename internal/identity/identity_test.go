@@ -146,14 +146,19 @@ func TestUserStatus(t *testing.T) {
 		{"stored password flag is ignored", "8389120", "0", "0", "ACTIVE"},
 		{"sign bit", "-2147483136", "0", "0", "ACTIVE"},
 		{"no values", "", "", "", "ACTIVE"},
-		{"out of range", "4294967295", "0", "99999999999", "ACTIVE"},
+		{"malformed flags", "4294967295", past, "16", ""},
+		{"malformed flags of a disabled account", "4294967295", "0", "2", "DISABLED"},
+		{"malformed expiry", "512", "soon", "16", ""},
+		{"malformed expiry of a disabled account", "514", "soon", "0", "DISABLED"},
+		{"malformed computed flags", "512", "0", "99999999999", ""},
+		{"malformed computed flags of an expired account", "512", past, "99999999999", "EXPIRED"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewMapper(User)
 			asset, err := m.Map(nil, entry(t, m, attributes{
 				"userAccountControl": {test.control}, "accountExpires": {test.expires}, "msDS-User-Account-Control-Computed": {test.computed},
 			}), now)
-			if err != nil || !strings.Contains(string(asset.JSON), `"status":"`+test.want+`"`) {
+			if has := strings.Contains(string(asset.JSON), `"status":"`+test.want); err != nil || has != (test.want != "") {
 				t.Errorf("%v %s, want %s", err, asset.JSON, test.want)
 			}
 		})
@@ -282,7 +287,7 @@ func TestNoIdentity(t *testing.T) {
 	} {
 		for _, kind := range []Kind{User, Group} {
 			m := NewMapper(kind)
-			if _, err := m.Map(nil, entry(t, m, test.attrs), now); !errors.Is(err, errNoIdentity) {
+			if _, err := m.Map(nil, entry(t, m, test.attrs), now); !errors.Is(err, ErrNoIdentity) {
 				t.Errorf("%s, %s: %v", kind, test.name, err)
 			}
 		}
@@ -338,14 +343,16 @@ func TestFingerprint(t *testing.T) {
 
 func TestMapAllocatesNothing(t *testing.T) {
 	m := NewMapper(User)
-	e := entry(t, m, alice)
+	m.DomainController = true
 	buf := make([]byte, 0, 4096)
-	if n := testing.AllocsPerRun(100, func() {
-		if _, err := m.Map(buf, e, now); err != nil {
-			t.Fatal(err)
+	for want, e := range map[error]*ad.Entry{nil: entry(t, m, alice), ErrUnreadable: entry(t, m, with(alice, attributes{"userAccountControl": nil}))} {
+		if n := testing.AllocsPerRun(100, func() {
+			if _, err := m.Map(buf, e, now); !errors.Is(err, want) {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%v allocations an entry, want 0", n)
 		}
-	}); n != 0 {
-		t.Errorf("%v allocations an entry, want 0", n)
 	}
 }
 

@@ -80,6 +80,20 @@ type Progress struct {
 	Unseen     []ad.GUID
 	Server     Server // the server that was read
 	ClearStale bool   // the run has read and sent all stale objects
+	// Readable are the counts of a full sync; nil: the recorded ones stay.
+	Readable *ReadableAttributes
+}
+
+// ReadableAttributes are how many objects showed each optional attribute in the last complete full
+// sync.
+type ReadableAttributes struct {
+	Scope   string                    `json:"scope"`
+	Objects map[string]map[string]int `json:"objects"` // by kind and attribute
+}
+
+// ReadableAttributes returns the recorded counts, or the zero value.
+func (s *Store) ReadableAttributes() (ReadableAttributes, error) {
+	return readMeta[ReadableAttributes](s, "read readable attributes", keyReadable)
 }
 
 // Advance records the progress of a run in one transaction.
@@ -111,6 +125,11 @@ func putFullSync(c change, p Progress) error {
 	}
 	if err := c.delete(bucketMeta, keyResend); err != nil {
 		return err
+	}
+	if p.Readable != nil {
+		if err := c.putJSON(bucketMeta, keyReadable, p.Readable); err != nil {
+			return err
+		}
 	}
 	return errors.Join(pruneDeletions(c, p.At), pruneRunTimes(c, p.At))
 }

@@ -241,3 +241,35 @@ func TestLastServers(t *testing.T) {
 	must(t, s.Advance(Progress{View: viewA, At: testStart, Server: one}))
 	check(one, Server{})
 }
+
+// TestReadableAttributes checks that only full syncs record the counts of attributes, and only if
+// they have some.
+func TestReadableAttributes(t *testing.T) {
+	t.Parallel()
+	store := openStore(t, t.TempDir())
+	expect := func(want int) {
+		t.Helper()
+		got, err := store.ReadableAttributes()
+		if err != nil || got.Objects["user"]["mail"] != want || (got.Scope == "scope") != (want > 0) {
+			t.Errorf("recorded %+v, error %v, want %d", got, err, want)
+		}
+	}
+	counts := func(n int) *ReadableAttributes {
+		return &ReadableAttributes{Scope: "scope", Objects: map[string]map[string]int{"user": {"mail": n}}}
+	}
+	expect(0)
+	for _, step := range []struct {
+		progress Progress
+		want     int
+	}{
+		{Progress{FullSync: true, Readable: counts(30)}, 30},
+		{Progress{FullSync: true}, 30},
+		{Progress{Readable: counts(5)}, 30},
+		{Progress{FullSync: true, Readable: counts(2)}, 2},
+	} {
+		if err := store.Advance(step.progress); err != nil {
+			t.Fatal(err)
+		}
+		expect(step.want)
+	}
+}

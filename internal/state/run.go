@@ -26,9 +26,12 @@ type Run struct {
 	Held      int `json:"held"`      // held deletions
 	Undecided int `json:"undecided"` // undecided deletions
 	Rejected  int `json:"rejected"`
-	Skipped   int `json:"skipped"`  // entries without an SID or a GUID
-	Requests  int `json:"requests"` // to the gateway, including retries
-	Retries   int `json:"retries"`
+	Skipped   int `json:"skipped"` // entries without an SID or a GUID
+	// Unreadable objects were not sent: the account may not read an attribute that every such
+	// object has. An entry without an identifier counts here too, if a right is missing.
+	Unreadable int `json:"unreadable"`
+	Requests   int `json:"requests"` // to the gateway, including retries
+	Retries    int `json:"retries"`
 }
 
 // RecordRun records a run and the connector's state after it in one transaction. It

@@ -86,6 +86,7 @@ var (
 	keyKnownFrom    = []byte("known from run") // first run whose fingerprints are known
 	keyResend       = []byte("resend")         // ResendCause
 	keyLeadingClock = []byte("leading clock")  // time
+	keyReadable     = []byte("readable")       // ReadableAttributes
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )

@@ -54,6 +54,8 @@ func (r *Report) assess() (severity, headline string) {
 		return "warn", "Some deletions are undecided."
 	case r.Rejected > 0:
 		return "warn", "The gateway rejects some objects."
+	case r.Runs[0].Unreadable > 0:
+		return "warn", "The account cannot read some objects."
 	case r.WaitsFor != "":
 		return "warn", "Waiting for the gateway's " + r.WaitsFor + "."
 	}

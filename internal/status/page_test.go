@@ -61,11 +61,14 @@ func TestHeadline(t *testing.T) {
 	t.Parallel()
 	failed := append([]state.Run{{Result: "failed", Error: "bind: <refused>"}}, runs(1)...)
 	interrupted := append([]state.Run{{Result: "failed", Class: "canceled", Error: "upload: context canceled"}}, runs(1)...)
+	unreadable := append([]state.Run{{Result: "partial", Unreadable: 7077}}, runs(1)...)
 	for _, c := range []struct {
 		report             Report
 		severity, headline string
 	}{
 		{Report{}, "good", "No run has ended yet."},
+		{Report{Runs: unreadable, WaitsFor: rateLimit}, "warn", "The account cannot read some objects."},
+		{Report{Runs: unreadable, Rejected: 1}, "warn", "The gateway rejects some objects."},
 		{Report{Runs: runs(1)}, "good", "No problems."},
 		{Report{Runs: runs(1), WaitsFor: rateLimit}, "warn", "Waiting for the gateway&#39;s rate limit."},
 		{Report{Runs: runs(1), WaitsFor: rateLimit, Rejected: 1}, "warn", "The gateway rejects some objects."},
@@ -76,6 +79,8 @@ func TestHeadline(t *testing.T) {
 	} {
 		if page := renderPage(t, c.report); !strings.Contains(page, `class="now `+c.severity+`"`) || !strings.Contains(page, ">"+c.headline+"</h2>") {
 			t.Errorf("%+v: no %q", c.report, c.headline)
+		} else if shown := strings.Contains(page, "<td class=\"n\">7\u202f077</td>"); len(c.report.Runs) > 0 && shown != (c.report.Runs[0].Unreadable > 0) {
+			t.Errorf("%+v: unreadable objects shown: %t", c.report, shown)
 		}
 	}
 }

@@ -128,10 +128,10 @@ func (r Report) writeRuns(b *strings.Builder, zone *time.Location) {
 		return
 	}
 	b.WriteString("\n")
-	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "UNDECIDED", "REJECTED", "REQUESTS", "TIME")
+	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "UNDECIDED", "REJECTED", "UNREADABLE", "REQUESTS", "TIME")
 	for _, run := range r.Runs[:min(len(r.Runs), textRuns)] {
 		table.row(formatTime(run.Start, zone), run.Mode, outcome(run), fmt.Sprint(run.Users+run.Groups), fmt.Sprint(run.Changed), fmt.Sprint(run.Uploaded),
-			fmt.Sprint(run.Deleted), fmt.Sprint(run.Held), fmt.Sprint(run.Undecided), fmt.Sprint(run.Rejected), fmt.Sprint(run.Requests), run.Duration.Round(time.Millisecond).String())
+			fmt.Sprint(run.Deleted), fmt.Sprint(run.Held), fmt.Sprint(run.Undecided), fmt.Sprint(run.Rejected), fmt.Sprint(run.Unreadable), fmt.Sprint(run.Requests), run.Duration.Round(time.Millisecond).String())
 	}
 	table.finish(0)
 }

@@ -28,7 +28,7 @@ func TestText(t *testing.T) {
 		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullSync: noon.Add(-5 * time.Hour),
 		Objects: 1234, Held: 25, Rejected: 1,
 		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
-		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1}},
+		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1, Unreadable: 4}},
 	}
 	for range 25 {
 		r.HeldDeletions = append(r.HeldDeletions, Held{"group", "S-1-5-21-2", "h", noon})
@@ -51,7 +51,7 @@ objects         1234 in the index, 25 deletions held, 1 rejected
 		"\n1 objects are rejected by the gateway. They are sent again when they change,\nafter 1, 2, 4, … hours, and in full syncs.",
 		"\n… and 5 more (--output json lists the first 1000)\n",
 		"\nuser  S-1-5-21-1  g     3         2026-11-22 13:00:00 CET  too long\n",
-		"\n2026-11-22 13:00:00 CET  delta  failed  3     0        0         0        0     0          0         0         1.5s\n",
+		"\n2026-11-22 13:00:00 CET  delta  failed  3     0        0         0        0     0          0         4           0         1.5s\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q missing in\n%s", want, got)

@@ -100,8 +100,8 @@ KIND  SID         GUID                                  UNDECIDED SINCE         
 user  S-1-5-1024  00000000-0000-0000-0000-000000000000  2026-11-22 13:00:00 CET  not shown
 user  S-1-5-1025  00000000-0000-0000-0000-000000000001  2026-11-22 12:00:00 CET  sync scope changed
 
-LAST RUNS                MODE  RESULT  READ  CHANGED  UPLOADED  DELETED  HELD  UNDECIDED  REJECTED  REQUESTS  TIME
-2026-11-22 13:00:00 CET  full  held    0     0        0         0        0     2          0         0         0s
+LAST RUNS                MODE  RESULT  READ  CHANGED  UPLOADED  DELETED  HELD  UNDECIDED  REJECTED  UNREADABLE  REQUESTS  TIME
+2026-11-22 13:00:00 CET  full  held    0     0        0         0        0     2          0         0           0         0s
 `
 	if got := text(t, undecidedReport(t)); !strings.HasSuffix(got, want) {
 		t.Errorf("got\n%s", got)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"time"
 
@@ -34,14 +35,25 @@ type comparer struct {
 	rejected map[ad.GUID][]byte
 }
 
-// skipEntry counts an entry that cannot be mapped. If its GUID is readable, the object counts
-// as existing.
+// skipEntry counts an entry that cannot be mapped: as skipped without an identity, and as
+// unreadable if the account lacks a right. If its GUID is readable, the object counts as
+// existing.
 func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err error) error {
-	q.warnOnce.Do(func() {
-		log.Warn().Stringer("kind", q.kind).Str("dn_hash", hashDN(entry.DN)).EmbedObject(fault.Fields(err)).Msg(MsgEntrySkipped)
-	})
-	c.result.skipped++
-	if guid, ok := q.mapper.GUID(entry); ok {
+	c.result.unmapped++
+	guid, hasGUID := q.mapper.GUID(entry)
+	if errors.Is(err, identity.ErrNoIdentity) {
+		q.warnOnce.Do(func() {
+			log.Warn().Stringer("kind", q.kind).Str("dn_hash", hashDN(entry.DN)).EmbedObject(fault.Fields(err)).Msg(MsgEntrySkipped)
+		})
+		c.result.skipped++
+	}
+	if errors.Is(err, identity.ErrUnreadable) {
+		c.result.unreadable++
+		if hasGUID && c.plan.Mode == delta {
+			c.result.unreadableGUIDs = append(c.result.unreadableGUIDs, guid)
+		}
+	}
+	if hasGUID {
 		c.trackSeen(guid)
 	} else {
 		c.result.withoutGUID++
@@ -91,7 +103,7 @@ func (c *comparer) reset() error {
 		}
 	}
 	c.options.Progress.addRead(c.kind, -c.result.read)
-	c.budget.giveBack(c.result.read + c.result.skipped)
+	c.budget.giveBack(c.result.read + c.result.unmapped)
 	c.result = searchResult{counters: counters{changed: c.result.changed}, recheckTimes: c.result.recheckTimes}
 	return nil
 }

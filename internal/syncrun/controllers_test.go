@@ -820,7 +820,7 @@ func TestReconnectLeadsToAnotherController(t *testing.T) {
 					return b.Port
 				},
 				request: func(_ int, request string) action {
-					if c.closed && strings.Contains(request, "805306368") { // the search for users
+					if c.closed && strings.Contains(request, "805306368") && strings.Contains(request, "givenName") { // the search for users
 						return action{}
 					}
 					return action{forward: request}

@@ -492,7 +492,7 @@ func TestEntryWithoutSIDIsNotDeleted(t *testing.T) {
 	e.ldap.Users = fakeldap.Users(20)
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	delete(e.ldap.Users[7].Attributes, "objectSid")
-	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Partial})
 }
 
 // The entry without a GUID may be any of the missing objects.

@@ -24,6 +24,7 @@ const (
 	MsgMembershipsRead        = "memberships read"
 	MsgMembershipsUnreadable  = "stored memberships unreadable, reading them again"
 	MsgObjectRejected         = "object rejected"
+	MsgObjectsUnreadable      = "objects unreadable, values at the gateway kept"
 	MsgPostureDisabled        = "security posture disabled, deleting its objects"
 	MsgRechecksPostponed      = "rechecks postponed to the next run"
 	MsgReadOnlyController     = "read-only domain controller, filtered attributes missing"

@@ -20,6 +20,7 @@ type postureQueries struct {
 func newPostureQueries(search SearchOptions, root directory.RootDSE, m memberships) *postureQueries {
 	newQuery := func(kind identity.Kind, wholeDomain bool) query {
 		mapper := identity.NewPostureMapper(kind)
+		mapper.DomainController = root.IsDomainController()
 		if m.partial {
 			mapper.UsePartialGraph(m.graph)
 		} else {
@@ -80,6 +81,9 @@ func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) 
 		_, err = c.processAsset(asset, to)
 		return err
 	})
+	if q.mapper.DomainController {
+		c.result.missing = q.mapper.Missing()
+	}
 	return c.result, err
 }
 

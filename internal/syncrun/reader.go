@@ -56,7 +56,9 @@ func (r *Runner) newReader(info runInfo, source Source, session *session, s Snap
 		return reader
 	}
 	for _, kind := range []identity.Kind{identity.User, identity.Group} {
-		reader.queries = append(reader.queries, query{kind: kind, filter: r.Search.Filter(kind, root), mapper: identity.NewMapper(kind), warnOnce: new(sync.Once)})
+		mapper := identity.NewMapper(kind)
+		mapper.DomainController = root.IsDomainController()
+		reader.queries = append(reader.queries, query{kind: kind, filter: r.Search.Filter(kind, root), mapper: mapper, warnOnce: new(sync.Once)})
 	}
 	return reader
 }
@@ -138,7 +140,7 @@ func (r *reader) reread(ctx context.Context, result *readResult, to sink) error 
 	if err != nil {
 		return err
 	}
-	missing, err := r.missingRechecks(result.notSeen(due))
+	missing, err := r.missingRechecks(append(result.notSeen(due), result.unreadableOf(due)...))
 	result.add(readResult{recheckTimes: missing})
 	return err
 }
@@ -155,9 +157,9 @@ func (r *reader) dueObjects() ([]ad.GUID, error) {
 	return due, err
 }
 
-// missingRechecks ends the rechecks of due objects that the server does not show, an hour after
-// their time: moved objects, for example, stay in the index until a full sync. If such an object
-// appears again, it has changed, or a full sync reads it.
+// missingRechecks ends the rechecks of due objects that the server does not show, or that are
+// unreadable, an hour after their time: moved objects, for example, stay in the index until a full
+// sync. If such an object appears again, it has changed, or a full sync reads it.
 func (r *reader) missingRechecks(guids []ad.GUID) (map[ad.GUID]time.Time, error) {
 	times := map[ad.GUID]time.Time{}
 	for _, guid := range guids {
@@ -205,6 +207,11 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	r.log.Debug().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Stringer("scope", search.Scope).Str("filter", search.Filter).Msg(MsgSearchStarted)
 	start := time.Now()
 	c := r.newComparer(q.kind)
+	q.mapper.ResetCounts()
+	restart := func() error {
+		q.mapper.ResetCounts()
+		return c.reset()
+	}
 	var json []byte
 	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
 		asset, err := q.mapper.Map(json, entry, r.snapshot.DirectoryNow)
@@ -215,7 +222,13 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 			json = nil
 		}
 		return c.processAsset(asset, to)
-	}, to.flush, c.reset)
+	}, to.flush, restart)
+	if q.mapper.DomainController {
+		c.result.missing = q.mapper.Missing()
+	}
+	if condition == "" {
+		c.result.readable = q.mapper.Readable()
+	}
 	switch {
 	case err != nil && !q.wholeDomain:
 		return c.result, baseContextError(err)
@@ -223,7 +236,7 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 		return c.result, err
 	}
 	r.log.Info().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Int("page", pages).Int("objects", c.result.read).
-		Int("skipped", c.result.skipped).Int("unparsed", c.result.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
+		Int("skipped", c.result.skipped).Int("unreadable", c.result.unreadable).Int("unparsed", c.result.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
 	return c.result, nil
 }
 

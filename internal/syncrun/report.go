@@ -25,7 +25,7 @@ type Stage struct {
 // Outcome is a counter's key: a kind of object, and what the run did with such objects.
 type Outcome struct {
 	Kind identity.Kind
-	Name string // read, skipped, changed, delivered, deleted, rejected, held, undecided
+	Name string // read, skipped, unreadable, changed, delivered, deleted, rejected, held, undecided
 }
 
 // stopwatch measures consecutive stages of a run.
@@ -56,8 +56,10 @@ func newReport(info runInfo, result runResult, countsAfter gateway.Counts, durat
 	for kind, n := range result.read.counters {
 		report.Changed += n.changed
 		report.Skipped += n.skipped
+		report.Unreadable += n.unreadable
 		report.Objects[Outcome{kind, "read"}] = n.read
 		report.Objects[Outcome{kind, "skipped"}] = n.skipped
+		report.Objects[Outcome{kind, "unreadable"}] = n.unreadable
 		report.Objects[Outcome{kind, "changed"}] = n.changed
 	}
 	for outcome, n := range result.outcomes {
@@ -81,7 +83,7 @@ func resultOf(run state.Run) string {
 	switch {
 	case run.Held+run.Undecided > 0:
 		return Held
-	case run.Rejected > 0:
+	case run.Rejected+run.Unreadable > 0:
 		return Partial
 	}
 	return Processed

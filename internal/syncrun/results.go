@@ -2,7 +2,6 @@ package syncrun
 
 import (
 	"bytes"
-	"maps"
 	"slices"
 	"time"
 
@@ -12,15 +11,28 @@ import (
 )
 
 // counters count the objects of one kind.
-type counters struct{ read, changed, skipped int }
+type counters struct {
+	read, changed int
+	skipped       int // entries without an SID or a GUID
+	unreadable    int // objects that were not sent because the account may not read them completely
+}
+
+func (c counters) add(other counters) counters {
+	return counters{c.read + other.read, c.changed + other.changed, c.skipped + other.skipped, c.unreadable + other.unreadable}
+}
 
 // searchResult is the result of one search.
 type searchResult struct {
 	counters
 	unparsed     int
-	withoutGUID  int                   // skipped entries without a readable GUID
+	unmapped     int                   // skipped or unreadable entries
+	withoutGUID  int                   // unmapped entries without a readable GUID
 	seen         []ad.GUID             // read or skipped
 	recheckTimes map[ad.GUID]time.Time // new due times of unchanged objects
+	missing      map[string]int        // unreadable objects by the attribute that is missing
+	readable     map[string]int        // objects by optional attribute, if the search found all objects of the kind
+	// unreadableGUIDs are the unreadable objects of a delta sync.
+	unreadableGUIDs []ad.GUID
 }
 
 // readResult is the combined result of all searches of a run. Its zero value is empty.
@@ -29,6 +41,10 @@ type readResult struct {
 	withoutGUID  int
 	seen         [][]ad.GUID
 	recheckTimes map[ad.GUID]time.Time
+	missing      map[string]int                   // unreadable objects by attribute
+	readable     map[identity.Kind]map[string]int // objects by optional attribute
+	// unreadableGUIDs are the unreadable objects of a delta sync.
+	unreadableGUIDs []ad.GUID
 }
 
 // runResult is the combined result of the steps of a run.
@@ -46,28 +62,42 @@ type runResult struct {
 
 // addSearch adds the result of one search.
 func (r *readResult) addSearch(kind identity.Kind, search searchResult) {
-	r.add(readResult{
+	result := readResult{
 		counters:    map[identity.Kind]counters{kind: search.counters},
 		withoutGUID: search.withoutGUID, seen: [][]ad.GUID{search.seen}, recheckTimes: search.recheckTimes,
-	})
+		missing: search.missing, unreadableGUIDs: search.unreadableGUIDs,
+	}
+	if search.readable != nil {
+		result.readable = map[identity.Kind]map[string]int{kind: search.readable}
+	}
+	r.add(result)
 }
 
 // add adds the results of other searches.
 func (r *readResult) add(other readResult) {
-	if r.counters == nil {
-		r.counters = map[identity.Kind]counters{}
-	}
-	for kind, n := range other.counters {
-		sum := r.counters[kind]
-		r.counters[kind] = counters{sum.read + n.read, sum.changed + n.changed, sum.skipped + n.skipped}
-	}
+	r.counters = merge(r.counters, other.counters, counters.add)
+	r.missing = merge(r.missing, other.missing, func(a, b int) int { return a + b })
 	r.withoutGUID += other.withoutGUID
 	r.seen = append(r.seen, other.seen...)
-	if r.recheckTimes == nil {
-		r.recheckTimes = other.recheckTimes
-	} else {
-		maps.Copy(r.recheckTimes, other.recheckTimes)
+	r.unreadableGUIDs = append(r.unreadableGUIDs, other.unreadableGUIDs...)
+	latest := func(_, b time.Time) time.Time { return b }
+	r.recheckTimes = merge(r.recheckTimes, other.recheckTimes, latest)
+	r.readable = merge(r.readable, other.readable, func(_, b map[string]int) map[string]int { return b })
+}
+
+// merge adds the entries of another map, which it may return. It joins the values of keys that
+// both have.
+func merge[K comparable, V any](m, other map[K]V, join func(a, b V) V) map[K]V {
+	if m == nil {
+		return other
 	}
+	for key, value := range other {
+		if before, found := m[key]; found {
+			value = join(before, value)
+		}
+		m[key] = value
+	}
+	return m
 }
 
 // seenGUIDs returns the objects that were seen, sorted.
@@ -89,6 +119,29 @@ func (r *readResult) notSeen(guids []ad.GUID) []ad.GUID {
 		_, found := slices.BinarySearchFunc(seen, guid, compareGUIDs)
 		return found
 	})
+}
+
+// unreadableOf returns the given objects that a delta sync found unreadable.
+func (r *readResult) unreadableOf(guids []ad.GUID) []ad.GUID {
+	if len(r.unreadableGUIDs) == 0 {
+		return nil
+	}
+	unreadable := make(map[ad.GUID]struct{}, len(r.unreadableGUIDs))
+	for _, guid := range r.unreadableGUIDs {
+		unreadable[guid] = struct{}{}
+	}
+	return slices.DeleteFunc(slices.Clone(guids), func(guid ad.GUID) bool {
+		_, found := unreadable[guid]
+		return !found
+	})
+}
+
+// countUnreadable returns how many objects were not sent because they are unreadable.
+func (r *readResult) countUnreadable() (n int) {
+	for _, c := range r.counters {
+		n += c.unreadable
+	}
+	return n
 }
 
 // countRead returns how many objects of the given kinds were read.

@@ -84,18 +84,20 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err := r.recordDoubts(info, snapshot); err != nil {
 		return result, err
 	}
+	rights := r.newRightsCheck(source, session)
+	if err := rights.checkRequired(ctx); err != nil {
+		return result, err
+	}
 
 	tombstones := r.newTombstoneSearch(info, session, plan, snapshot.IndexSize)
-	var current memberships
-	if source.Posture {
-		info.options.Progress.enter("memberships")
-		current, plan, err = r.newMembershipSync(info, source, session, stored, snapshot).run(ctx, plan, tombstones)
-		result.mode = plan.Mode
-		info.options.Progress.mode.Store(plan.Mode)
-		info.stopwatch.endStage("memberships")
-		if err != nil {
-			return result, err
-		}
+	current, plan, err := r.syncMemberships(ctx, r.newMembershipSync(info, source, session, stored, snapshot), plan, tombstones)
+	result.mode = plan.Mode
+	info.options.Progress.mode.Store(plan.Mode)
+	if err != nil {
+		return result, err
+	}
+	if err := r.checkOptional(ctx, info, rights, snapshot, plan); err != nil {
+		return result, err
 	}
 	info.options.Progress.enter("read")
 	reader := r.newReader(info, source, session, snapshot, plan, current)
@@ -106,6 +108,17 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	info.options.Progress.enter("record")
 	defer info.stopwatch.endStage("record")
 	return result, r.commit(snapshot, plan, session, result)
+}
+
+// syncMemberships updates the memberships if the source includes the security posture. It may
+// return a plan for a full sync.
+func (r *Runner) syncMemberships(ctx context.Context, s *membershipSync, p Plan, tombstones *tombstoneSearch) (memberships, Plan, error) {
+	if !s.snapshot.Posture {
+		return memberships{}, p, nil
+	}
+	s.options.Progress.enter("memberships")
+	defer s.stopwatch.endStage("memberships")
+	return s.run(ctx, p, tombstones)
 }
 
 // openDirectory opens the first session of a run.
@@ -238,6 +251,7 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		if err != nil {
 			return err
 		}
+		reader.warnUnreadable(ctx, result.read)
 		decision := DecideDeletions(evidence, r.Guard)
 		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), reader.notShown(evidence, result.read)
 		return reader.applyDeletions(decision, to)
@@ -274,6 +288,7 @@ func (r *Runner) commit(s Snapshot, p Plan, session *session, result runResult) 
 	}
 	progress := p.progress(s)
 	progress.Run, progress.Unseen, progress.Server = result.number, result.notShown, state.Server(session.Controller)
+	progress.Readable = readableAttributes(s, session, result.read)
 	return r.Store.Advance(progress)
 }
 
@@ -319,7 +334,7 @@ func (r *Runner) finalState(run state.Run, from state.Connector) state.Connector
 func (r *Runner) logEnd(info runInfo, run state.Run, err error) {
 	event := info.log.Info()
 	switch {
-	case err == nil && run.Held+run.Undecided+run.Rejected > 0:
+	case err == nil && run.Held+run.Undecided+run.Rejected+run.Unreadable > 0:
 		event = info.log.Warn()
 	case err != nil && fault.ClassOf(err) == fault.Canceled:
 		event = info.log.Warn().EmbedObject(fault.Fields(err)).Str("class", run.Class)
@@ -336,5 +351,5 @@ func (r *Runner) logEnd(info runInfo, run state.Run, err error) {
 		Int("changed", run.Changed).Int("uploaded", run.Uploaded).Int("deleted", run.Deleted).Int("held", run.Held).
 		Int("undecided", run.Undecided).Int("rejected", run.Rejected).
 		Int("requests", run.Requests).Int("retries", run.Retries).Int64("duration_ms", run.Duration.Milliseconds()).
-		Int("skipped", run.Skipped).Msg(MsgRunFinished)
+		Int("skipped", run.Skipped).Int("unreadable", run.Unreadable).Msg(MsgRunFinished)
 }

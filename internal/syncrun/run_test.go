@@ -240,7 +240,7 @@ func TestEntriesWithoutIdentifiersAreSkipped(t *testing.T) {
 	e.ldap.Users = fakeldap.Users(50)
 	delete(e.ldap.Users[7].Attributes, "objectSid")
 	delete(e.ldap.Users[8].Attributes, "objectGUID")
-	if run := e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 48}); run.Users != 48 {
+	if run := e.run(RunOptions{}, state.Run{Mode: full, Result: Partial, Uploaded: 48}); run.Users != 48 || run.Skipped != 2 || run.Unreadable != 2 {
 		t.Errorf("run %+v", run)
 	}
 	if lines := e.log.With(MsgEntrySkipped); len(lines) != 1 { // the first one only

@@ -105,7 +105,7 @@ const (
 // The results of a run.
 const (
 	Processed = "processed" // everything was delivered
-	Partial   = "partial"   // the gateway rejected some objects
+	Partial   = "partial"   // the gateway rejected some objects, or some are unreadable
 	Held      = "held"      // everything was delivered except deletions that are held or undecided
 	Failed    = "failed"
 )

@@ -90,9 +90,15 @@ func TestShowUndecided(t *testing.T) {
 	}
 }
 
-// TestUndecidedInSummary checks the last line of a run.
+// TestUndecidedInSummary checks the last line of a run with undecided deletions or unreadable
+// objects.
 func TestUndecidedInSummary(t *testing.T) {
 	t.Parallel()
+	log := &testlog.Log{}
+	(&Runner{}).logEnd(runInfo{log: zerolog.New(log)}, state.Run{Unreadable: 2}, nil)
+	if l := log.Lines()[0]; l.Number("unreadable") != 2 || l.Text("level") != "warn" {
+		t.Errorf("%v", l)
+	}
 	for undecided, level := range map[int]string{0: "info", 3: "warn"} {
 		log := &testlog.Log{}
 		(&Runner{}).logEnd(runInfo{log: zerolog.New(log)}, state.Run{Undecided: undecided}, nil)

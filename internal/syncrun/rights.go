@@ -1,0 +1,216 @@
+package syncrun
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"adconnector/internal/directory"
+	"adconnector/internal/fault"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// What an account may not read looks as if it did not exist: in entries, and in filters. Two
+// questions before a run, with a size limit of one entry each, distinguish the two for all
+// objects of a kind. For single objects, see identity.ErrUnreadable. Only domain controllers are
+// asked: on other servers, attributes can be missing for other reasons.
+
+var (
+	errNoneReadable = errors.New("not readable by the account: no object shows them")
+	errLostRight    = errors.New("no object shows them any more, the account has probably lost the right to read them")
+)
+
+// rightsCheck asks which attributes the account may read.
+type rightsCheck struct {
+	source  Source
+	search  SearchOptions
+	session *session
+	// readable are the kinds of which an object shows all attributes that every such object has.
+	readable map[identity.Kind]bool
+}
+
+func (r *Runner) newRightsCheck(source Source, session *session) *rightsCheck {
+	return &rightsCheck{source: source, search: r.Search, session: session, readable: map[identity.Kind]bool{}}
+}
+
+// checkRequired returns an error of class fault.Refused if no user, or no group, shows an
+// attribute that every one has, although there are some.
+func (c *rightsCheck) checkRequired(ctx context.Context) error {
+	if !c.session.RootDSE.IsDomainController() {
+		return nil
+	}
+	var unreadable []string
+	for _, kind := range []identity.Kind{identity.User, identity.Group} {
+		missing, err := c.findUnreadable(ctx, kind)
+		if err != nil {
+			return err
+		}
+		if len(missing) > 0 {
+			unreadable = append(unreadable, ofKind(missing, kind))
+		}
+	}
+	if len(unreadable) == 0 {
+		return nil
+	}
+	return c.refuse(ctx, unreadable, errNoneReadable, "")
+}
+
+// findUnreadable returns the attributes that every object of a kind has and none shows. A kind
+// without objects has none. Most runs need only the first question.
+func (c *rightsCheck) findUnreadable(ctx context.Context, kind identity.Kind) ([]string, error) {
+	required := identity.RequiredAttributes(kind)
+	filter, all := c.search.Filter(kind, c.session.RootDSE), identity.ClassFilter[kind]
+	found, err := c.exists(ctx, filter, required...)
+	c.readable[kind] = found
+	if err == nil && !found && filter != all {
+		// The filter can exclude all objects, also because it names unreadable attributes.
+		found, err = c.exists(ctx, all, required...)
+	}
+	if err != nil || found {
+		return nil, err
+	}
+	if found, err = c.exists(ctx, all); err != nil || !found {
+		return nil, err
+	}
+	var missing []string
+	for _, attribute := range required {
+		found, err := c.exists(ctx, all, attribute)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			missing = append(missing, attribute)
+		}
+	}
+	if len(missing) == 0 { // each object lacks one of them
+		return required, nil
+	}
+	return missing, nil
+}
+
+// minReadable is how many objects must have shown an optional attribute in the last full sync
+// for its absence from all objects to mean that the account has lost a right.
+const minReadable = 20
+
+// checkOptional returns an error of class fault.Refused if no object shows an optional attribute
+// any more that more than minReadable objects showed in the last full sync. A full sync would
+// remove all their values from the gateway. An operator can confirm that they were removed from
+// the directory.
+func (r *Runner) checkOptional(ctx context.Context, info runInfo, c *rightsCheck, s Snapshot, p Plan) error {
+	confirmed := info.options.Full && info.options.AllowDeletes
+	if p.Mode != full || confirmed || !c.session.RootDSE.IsDomainController() {
+		return nil
+	}
+	last, err := r.Store.ReadableAttributes()
+	if err != nil || last.Scope != s.View.Scope {
+		return err
+	}
+	var lost []string
+	for _, kind := range []identity.Kind{identity.User, identity.Group, identity.ServiceAccount} {
+		attributes, err := c.findLost(ctx, kind, last.Objects[kind.String()])
+		if err != nil {
+			return err
+		}
+		if len(attributes) > 0 {
+			lost = append(lost, ofKind(attributes, kind))
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	return c.refuse(ctx, lost, errLostRight,
+		"; if the values were removed from the directory, stop the daemon and run adconnector sync --full --allow-deletes once")
+}
+
+// findLost returns the optional attributes of a kind that more than minReadable objects had and
+// none shows any more, sorted. A kind without objects has none: their deletions are the guard's
+// business.
+func (c *rightsCheck) findLost(ctx context.Context, kind identity.Kind, objects map[string]int) (lost []string, err error) {
+	filter := c.search.Filter(kind, c.session.RootDSE)
+	for _, attribute := range slices.Sorted(maps.Keys(objects)) {
+		if objects[attribute] <= minReadable {
+			continue
+		}
+		if !c.readable[kind] {
+			found, err := c.exists(ctx, filter, identity.RequiredAttributes(kind)...)
+			if err != nil || !found {
+				return nil, err
+			}
+			c.readable[kind] = true
+		}
+		found, err := c.exists(ctx, filter, attribute)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			lost = append(lost, attribute)
+		}
+	}
+	return lost, nil
+}
+
+// exists reports whether an object in the scope matches a filter and shows all of the attributes.
+func (c *rightsCheck) exists(ctx context.Context, filter string, attributes ...string) (bool, error) {
+	var condition strings.Builder
+	for _, attribute := range attributes {
+		condition.WriteString("(" + attribute + "=*)")
+	}
+	found, err := c.session.exists(ctx, directory.Search{Base: c.source.Base, Scope: c.source.Scope, Filter: "(&" + filter + condition.String() + ")"})
+	return found, baseContextError(err)
+}
+
+// refuse returns the error of a run that needs a right.
+func (c *rightsCheck) refuse(ctx context.Context, attributes []string, cause error, alternative string) error {
+	object := strings.Join(attributes, "; ") + " below " + c.source.Base
+	return fault.Operation{Op: "read", Object: object}.Failed(fault.Refused, cause, c.session.grantRemedy(ctx, c.source.Base)+alternative)
+}
+
+// ofKind returns the names of attributes with the kind of their objects.
+func ofKind(attributes []string, kind identity.Kind) string {
+	return strings.Join(attributes, ", ") + " of " + kind.String() + "s"
+}
+
+// grantRemedy returns the remedy for attributes that the account may not read. Below the base,
+// the command grants the account the right to list and read all objects.
+func (s *session) grantRemedy(ctx context.Context, base string) string {
+	return fmt.Sprintf(`grant the account Read Property on these attributes, and remove what denies it: dsacls "%s" /I:T /G "%s:LCRP"`, base, s.AccountName(ctx))
+}
+
+// exists is directory.Session.Exists with a session that was not idle.
+func (s *session) exists(ctx context.Context, q directory.Search) (bool, error) {
+	if err := s.reconnectIfIdle(ctx); err != nil {
+		return false, err
+	}
+	found, err := s.Exists(ctx, q)
+	s.lastUsed = time.Now()
+	return found, err
+}
+
+// warnUnreadable logs once per run how many objects are unreadable, and which attributes are
+// missing.
+func (r *reader) warnUnreadable(ctx context.Context, result readResult) {
+	unreadable := result.countUnreadable()
+	if unreadable == 0 {
+		return
+	}
+	r.log.Warn().Int("unreadable", unreadable).Str("attributes", strings.Join(slices.Sorted(maps.Keys(result.missing)), ", ")).
+		Str("base_dn", r.source.Base).Str("remedy", r.session.grantRemedy(ctx, r.source.Base)).Msg(MsgObjectsUnreadable)
+}
+
+// readableAttributes returns the counts of optional attributes to record after a full sync of a
+// domain controller; nil: the recorded ones stay.
+func readableAttributes(s Snapshot, session *session, result readResult) *state.ReadableAttributes {
+	if len(result.readable) == 0 || !session.RootDSE.IsDomainController() {
+		return nil
+	}
+	readable := &state.ReadableAttributes{Scope: s.View.Scope, Objects: map[string]map[string]int{}}
+	for kind, attributes := range result.readable {
+		readable.Objects[kind.String()] = attributes
+	}
+	return readable
+}
