@@ -198,3 +198,17 @@ func TestMovedInAfterRestart(t *testing.T) {
 		t.Error("due in a delta sync")
 	}
 }
+
+// whenCreated has whole seconds: an object that was created in the second of the last read may have
+// been created after it.
+func TestMovedInWithinASecond(t *testing.T) {
+	t.Parallel()
+	s := deltaSnapshot()
+	s.Controller.Watermark.At = time.Date(2026, 3, 2, 9, 50, 7, 500_000_000, time.UTC)
+	s.DirectoryNow = s.Now
+	for created, want := range map[string]bool{"20260302095006.0Z": true, "20260302095007.0Z": false, "20260302095008.0Z": false} {
+		if got := s.movedIn([]byte(created)); got != want {
+			t.Errorf("%s: %v", created, got)
+		}
+	}
+}

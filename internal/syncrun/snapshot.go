@@ -130,8 +130,8 @@ func (s Snapshot) movedIn(created []byte) bool {
 	if ahead := s.DirectoryNow.Sub(s.Now); ahead > 0 { // created is by the directory's clock
 		lastRead = lastRead.Add(ahead)
 	}
-	at, ok := ad.ParseGeneralizedTime(created)
-	return ok && at.Before(lastRead)
+	at, ok := ad.ParseGeneralizedTime(created) // in whole seconds, rounded down
+	return ok && !at.Add(time.Second).After(lastRead)
 }
 
 // addDeletions adds the held and the undecided deletions.
