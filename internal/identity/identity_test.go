@@ -146,19 +146,14 @@ func TestUserStatus(t *testing.T) {
 		{"stored password flag is ignored", "8389120", "0", "0", "ACTIVE"},
 		{"sign bit", "-2147483136", "0", "0", "ACTIVE"},
 		{"no values", "", "", "", "ACTIVE"},
-		{"malformed flags", "4294967295", past, "16", ""},
-		{"malformed flags of a disabled account", "4294967295", "0", "2", "DISABLED"},
-		{"malformed expiry", "512", "soon", "16", ""},
-		{"malformed expiry of a disabled account", "514", "soon", "0", "DISABLED"},
-		{"malformed computed flags", "512", "0", "99999999999", ""},
-		{"malformed computed flags of an expired account", "512", past, "99999999999", "EXPIRED"},
+		{"out of range", "4294967295", "0", "99999999999", "ACTIVE"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewMapper(User)
 			asset, err := m.Map(nil, entry(t, m, attributes{
 				"userAccountControl": {test.control}, "accountExpires": {test.expires}, "msDS-User-Account-Control-Computed": {test.computed},
 			}), now)
-			if has := strings.Contains(string(asset.JSON), `"status":"`+test.want); err != nil || has != (test.want != "") {
+			if err != nil || !strings.Contains(string(asset.JSON), `"status":"`+test.want+`"`) {
 				t.Errorf("%v %s, want %s", err, asset.JSON, test.want)
 			}
 		})

@@ -40,9 +40,6 @@ func (src *source) recheckBy(t time.Time) {
 	}
 }
 
-// has reports whether the entry has a value in a slot.
-func (src *source) has(slot int) bool { return len(src.entry.First(slot)) > 0 }
-
 // releaseValues drops the references to the entry's values, which may keep a message of many
 // megabytes in memory.
 func (src *source) releaseValues() {
@@ -106,13 +103,14 @@ func generalizedTime(dst []byte, src *source, slots []int) []byte {
 }
 
 // userStatus appends the first status that applies. Only the computed attribute is reliable
-// for locked accounts and expired passwords. It appends nothing if a malformed value decides. An
-// account without userAccountControl is active: only servers that are no domain controllers have
-// such accounts, because Map does not map those of a domain controller.
+// for locked accounts and expired passwords. An account without userAccountControl is active: only
+// servers that are no domain controllers have such accounts, because Map does not map those of a
+// domain controller. The gateway requires a status, so malformed flags, which no domain controller
+// has, cannot leave it out.
 func userStatus(dst []byte, src *source, slots []int) []byte {
-	control, controlOK := parseFirst(src, slots[0], ad.ParseAccountControl)
+	control, _ := parseFirst(src, slots[0], ad.ParseAccountControl)
 	expires, ok := ad.ParseFileTime(src.entry.First(slots[1])) // a malformed value is counted at its own target
-	computed, computedOK := parseFirst(src, slots[2], ad.ParseAccountControl)
+	computed, _ := parseFirst(src, slots[2], ad.ParseAccountControl)
 	if ok && !expires.IsNone() {
 		src.recheckBy(expires.Time())
 	}
@@ -120,12 +118,8 @@ func userStatus(dst []byte, src *source, slots []int) []byte {
 	switch {
 	case (control|computed)&ad.AccountDisabled != 0: // AD LDS has this flag in the computed attribute only
 		status = statusDisabled
-	case !controlOK && src.has(slots[0]):
-		return dst
 	case ok && !expires.IsNone() && !expires.Time().After(src.now):
 		status = statusExpired
-	case !ok && src.has(slots[1]), !computedOK && src.has(slots[2]):
-		return dst
 	case computed&ad.AccountLocked != 0:
 		status = statusLocked
 	case computed&ad.AccountPasswordExpired != 0:
