@@ -5,7 +5,11 @@ package ad
 //
 // An Entry and its values are valid only during the callback that receives it.
 type Entry struct {
-	DN     []byte
+	DN []byte
+	// ExtendedDN is the DN as the server sent it if the request was for extended DNs: an
+	// extended DN, or a plain one from a server without them. Otherwise, it is nil.
+	ExtendedDN []byte
+
 	Values [][][]byte // slot, value
 	// Partial lists the slots with incomplete values. The server returns further values by
 	// range retrieval (MS-ADTS 3.1.1.3.1.3.3).

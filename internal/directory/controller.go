@@ -52,6 +52,7 @@ type RootDSE struct {
 	ReadOnly       bool // a read-only domain controller, which lacks some attributes
 	LDS            bool // Active Directory Lightweight Directory Services, which has no domain
 	ShowRecycled   bool // the server offers the show-recycled control
+	ExtendedDN     bool // the server offers extended DNs
 	Unsynchronized bool // isSynchronized is FALSE: the initial replication is not complete
 }
 
@@ -86,6 +87,7 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 		ReadOnly:             values.contains("supportedCapabilities", capabilityReadOnly),
 		LDS:                  values.contains("supportedCapabilities", capabilityLDS),
 		ShowRecycled:         values.contains("supportedControl", controlShowRecycled),
+		ExtendedDN:           values.contains("supportedControl", controlExtendedDN),
 		Unsynchronized:       strings.EqualFold(string(values.First("isSynchronized")), "FALSE"),
 	}, err
 }

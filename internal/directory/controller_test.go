@@ -142,11 +142,12 @@ func TestCapabilities(t *testing.T) {
 		{"read-only", [][]string{{"supportedCapabilities", "1.2.840.113556.1.4.800", capabilityReadOnly}}, RootDSE{ReadOnly: true}},
 		{"LDS", [][]string{{"SUPPORTEDCAPABILITIES", capabilityLDS}}, RootDSE{LDS: true}},
 		{"recycled objects", [][]string{{"supportedControl", controlShowDeleted, controlShowRecycled}}, RootDSE{ShowRecycled: true}},
+		{"extended DNs", [][]string{{"supportedControl", controlShowDeleted, controlExtendedDN}}, RootDSE{ExtendedDN: true}},
 	} {
 		c := controller(1)
 		c.RootDSE = test.attributes
 		root := connect(t, options(fakeldap.Serve(t, nil, c.Script(nil)))).RootDSE
-		got := RootDSE{ReadOnly: root.ReadOnly, LDS: root.LDS, ShowRecycled: root.ShowRecycled}
+		got := RootDSE{ReadOnly: root.ReadOnly, LDS: root.LDS, ShowRecycled: root.ShowRecycled, ExtendedDN: root.ExtendedDN}
 		if got != test.want {
 			t.Errorf("%s: %+v", test.name, got)
 		}

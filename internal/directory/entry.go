@@ -43,8 +43,9 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 	if !ok || !ok2 || !ok3 || !ok4 || !ok5 {
 		return nil, fmt.Errorf("search result entry: %w", errMalformed)
 	}
-	if d.entry.DN = dn; d.extendedDN {
-		d.entry.DN = ad.PlainDN(dn)
+	d.entry.DN, d.entry.ExtendedDN = dn, nil
+	if d.extendedDN {
+		d.entry.DN, d.entry.ExtendedDN = ad.PlainDN(dn), dn
 	}
 	clear(d.entry.Values)
 	d.entry.Partial = d.entry.Partial[:0]
@@ -63,7 +64,7 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 
 // release drops the references to the last message, so that its memory can be reused.
 func (d *decoder) release() {
-	d.entry.DN, d.values = nil, nil
+	d.entry.DN, d.entry.ExtendedDN, d.values = nil, nil, nil
 	clear(d.entry.Values)
 }
 

@@ -156,12 +156,12 @@ func TestSearchExtendedDN(t *testing.T) {
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry(dn, []string{"cn", dn})})))
 	q := userSearch
 	for _, q.ExtendedDN = range []bool{true, false} {
-		want := dn
+		want, extended := dn, ""
 		if q.ExtendedDN {
-			want = "CN=x,DC=corp"
+			want, extended = "CN=x,DC=corp", dn
 		}
 		if _, err := connect(t, options(server)).Search(t.Context(), q, func(e *ad.Entry) error {
-			if string(e.DN) != want || string(e.First(0)) != dn {
+			if string(e.DN) != want || string(e.ExtendedDN) != extended || string(e.First(0)) != dn {
 				t.Errorf("%s", format(e))
 			}
 			return nil

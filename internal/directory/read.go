@@ -36,18 +36,28 @@ func (s *Session) read(ctx context.Context, o fault.Operation, dn string, attrib
 	values := Attributes{}
 	err := s.call(ctx, "read", o, func() error {
 		result, err := s.conn.Search(ldap.NewSearchRequest(dn, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false,
-			"(objectClass=*)", attributes, controls))
+			anyObject, attributes, controls))
 		if err != nil || len(result.Entries) == 0 {
 			return err
 		}
-		for _, name := range attributes {
-			if found := result.Entries[0].GetEqualFoldRawAttributeValues(name); len(found) > 0 {
-				values[name] = found
-			}
-		}
+		values = attributesOf(result.Entries[0], attributes)
 		return nil
 	})
 	return values, err
+}
+
+// anyObject is a filter that every object matches, also one whose objectClass is unreadable.
+const anyObject = "(objectClass=*)"
+
+// attributesOf returns those of the requested attributes that an entry has.
+func attributesOf(entry *ldap.Entry, requested []string) Attributes {
+	values := Attributes{}
+	for _, name := range requested {
+		if found := entry.GetEqualFoldRawAttributeValues(name); len(found) > 0 {
+			values[name] = found
+		}
+	}
+	return values
 }
 
 // CanReadDeleted reports whether the account may read tombstones. Without the right, the
