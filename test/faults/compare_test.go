@@ -26,7 +26,7 @@ func oracleEntry(o domaincontroller.Object) oracle.Entry {
 func expectedAssets(d *domaincontroller.Server, now time.Time) map[string]oracle.FlatAsset {
 	assets := map[string]oracle.FlatAsset{}
 	for _, o := range d.Objects() {
-		if e := oracleEntry(o); e.Kind() != oracle.Other {
+		if e := oracleEntry(o); e.Kind() != oracle.Other && e.Readable() {
 			asset := e.Asset(now)
 			assets[asset.Text(oracle.VendorID)] = asset
 		}

@@ -2,7 +2,7 @@
 // its specification without the connector's code. Tests compare the assets that the built
 // connector sends with it, so that a wrong reading of the specification is detected.
 //
-// It covers the identities of users and groups, from entries of any LDAP server. It does not
+// It covers the identities of users and groups, from entries of a domain controller. It does not
 // cover the security posture.
 package oracle
 
@@ -100,8 +100,23 @@ const (
 	GroupClass = "asset.assetDetail.groupAssetClass."
 )
 
-// Asset returns the expected asset of a user or group. now determines a user's status.
+// Readable reports whether the account that read a user or group may read all attributes that
+// every one has on a domain controller. Otherwise the connector must not send it: the gateway
+// keeps what it has.
+func (e Entry) Readable() bool {
+	every := []string{"objectSid", "objectGUID", "name", "whenCreated", "groupType"}
+	if e.Kind() == User {
+		every[4] = "userAccountControl"
+	}
+	return !slices.ContainsFunc(every, func(attribute string) bool { return e.First(attribute) == "" })
+}
+
+// Asset returns the expected asset of a user or group, or nil if it is not readable. now
+// determines a user's status.
 func (e Entry) Asset(now time.Time) FlatAsset {
+	if !e.Readable() {
+		return nil
+	}
 	f, class := FlatAsset{}, GroupClass
 	if e.Kind() == User {
 		class = UserClass

@@ -3,6 +3,7 @@ package oracle
 import (
 	"encoding/binary"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,9 +77,35 @@ func TestGroupType(t *testing.T) {
 		"-2147483646": "SECURITY PUBLIC", "-2147483644": "SECURITY PRIVATE", "-2147483640": "SECURITY PUBLIC",
 		"2": "DISTRIBUTION PUBLIC", "4": "DISTRIBUTION PRIVATE", "8": "DISTRIBUTION PUBLIC", "-2147483643": "SECURITY PRIVATE",
 	} {
-		f := Entry{"objectclass": {"group"}, "grouptype": {value}}.Asset(changed)
+		e := alice()
+		e["objectclass"], e["grouptype"] = []string{"group"}, []string{value}
+		delete(e, "useraccountcontrol")
+		f := e.Asset(changed)
 		if got := f.Text(GroupClass+"type") + " " + f.Text(GroupClass+"visibility"); got != want {
 			t.Errorf("groupType %s: got %s, want %s", value, got, want)
+		}
+	}
+}
+
+// TestUnreadable checks that an entry without an attribute that every object of its kind has has
+// no asset, and that other attributes can be missing.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	for kind, every := range map[string][]string{
+		User:  {"objectsid", "objectguid", "name", "whencreated", "useraccountcontrol"},
+		Group: {"objectsid", "objectguid", "name", "whencreated", "grouptype"},
+	} {
+		whole := alice()
+		whole["objectclass"], whole["grouptype"] = []string{"top", kind}, []string{"2"}
+		for attribute := range whole {
+			e := maps.Clone(whole)
+			delete(e, attribute)
+			if attribute == "objectclass" {
+				continue
+			}
+			if has := e.Asset(changed) != nil; has == slices.Contains(every, attribute) {
+				t.Errorf("%s without %s has an asset: %t", kind, attribute, has)
+			}
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (d *controller) snapshot(t *testing.T, s searchScope) snapshot {
 	now := time.Now()
 	convert := func(records []record, kind string, assets map[string]oracle.FlatAsset) {
 		for _, rec := range records {
-			if rec.values.Kind() == kind {
+			if rec.values.Kind() == kind && rec.values.Readable() {
 				assets[oracle.SID(rec.values.First("objectSid"))] = rec.values.Asset(now)
 			}
 		}
