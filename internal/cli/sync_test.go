@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"adconnector/internal/config"
+	"adconnector/internal/state"
+	"adconnector/internal/syncrun"
 	"adconnector/test/testenv"
 )
 
@@ -136,6 +139,38 @@ func TestAllowDeletesReleasesHeldDeletions(t *testing.T) {
 	}
 	if o := s.invoke(t, "sync", "--full"); o.Code != exitDone {
 		t.Errorf("%+v", o)
+	}
+}
+
+// TestUnreadableUsers tests the result of a run in which some users are unreadable, and of one in
+// which all are.
+func TestUnreadableUsers(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	if o := s.invoke(t, "sync"); o.Code != exitDone {
+		t.Fatalf("%+v", o)
+	}
+	before := s.Gateway.Held()
+	s.Must(s.Hide(userDN(3), "userAccountControl"))
+	s.Must(s.Hide(userDN(4), "whenCreated"))
+	if o := s.invoke(t, "sync", "--full"); o.Code != exitDone || !strings.HasPrefix(o.Stdout, "partial (full)") || !strings.Contains(o.Stdout, ", 2 unreadable, in ") {
+		t.Errorf("%+v", o)
+	}
+	o := s.invoke(t, "sync", "--full", "--output", "json")
+	if d := decode[state.Run](t, o); o.Code != exitDone || d.Result != syncrun.Partial || d.Unreadable != 2 || d.Users != 18 {
+		t.Errorf("%+v", d)
+	}
+	s.Must(s.Hide(baseDN, "userAccountControl"))
+	for _, args := range [][]string{{"sync"}, {"sync", "--full", "--allow-deletes"}} {
+		o := s.invoke(t, args...)
+		lines := o.With(runFinished)
+		if o.Code != exitRefused || len(lines) != 1 || !strings.Contains(lines[0].Text("error"), "userAccountControl of users below "+baseDN) ||
+			!strings.Contains(lines[0].Text("remedy"), `dsacls "`+baseDN+`" /I:T /G "svc-qualys@corp.example.com:LCRP"`) {
+			t.Errorf("%v: %+v", args, o)
+		}
+	}
+	if after := s.Gateway.Held(); !maps.Equal(before, after) {
+		t.Error("assets changed")
 	}
 }
 

@@ -135,7 +135,7 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 	var cookie []byte
 	pagesWithoutNew := 0
 	for {
-		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, s.pageControls(q, cookie))
+		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, s.pageControls(q, s.PageSize, cookie))
 		var result *ldap.SearchResult
 		err := s.call(ctx, "search", operation, func() (err error) {
 			result, err = s.conn.Search(request)
@@ -174,15 +174,10 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 
 // pageControls returns the controls of the request of one page. They are new for every page:
 // go-ldap would reuse a stale cookie.
-func (s *Session) pageControls(q Search, cookie []byte) []ldap.Control {
-	paging := ldap.NewControlPaging(uint32(s.PageSize))
+func (s *Session) pageControls(q Search, size int, cookie []byte) []ldap.Control {
+	paging := ldap.NewControlPaging(uint32(size))
 	paging.SetCookie(cookie)
-	return append([]ldap.Control{paging}, s.controls(q)...)
-}
-
-// controls returns the controls of a search, except for paging.
-func (s *Session) controls(q Search) []ldap.Control {
-	controls := []ldap.Control{ldap.NewControlString(controlDomainScope, false, "")}
+	controls := []ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")}
 	if q.ShowDeleted {
 		controls = append(controls, ldap.NewControlString(controlShowDeleted, true, ""))
 		if s.RootDSE.ShowRecycled {
