@@ -177,7 +177,12 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 func (s *Session) pageControls(q Search, size int, cookie []byte) []ldap.Control {
 	paging := ldap.NewControlPaging(uint32(size))
 	paging.SetCookie(cookie)
-	controls := []ldap.Control{paging, ldap.NewControlString(controlDomainScope, false, "")}
+	return append([]ldap.Control{paging}, s.controls(q)...)
+}
+
+// controls returns the controls of a search, except for paging.
+func (s *Session) controls(q Search) []ldap.Control {
+	controls := []ldap.Control{ldap.NewControlString(controlDomainScope, false, "")}
 	if q.ShowDeleted {
 		controls = append(controls, ldap.NewControlString(controlShowDeleted, true, ""))
 		if s.RootDSE.ShowRecycled {
