@@ -69,6 +69,25 @@ func ExternalID(kind Kind, id ad.SID) string {
 	return id.String()
 }
 
+// Key is the key of an asset at the gateway. Two objects have the same Key if they have the same
+// ExternalID.
+type Key struct {
+	Role bool
+	SID  string // binary
+}
+
+// Key returns the key of the object's asset.
+func (o Object) Key() Key { return Key{o.Kind == Role, string(o.SID)} }
+
+// builtinDomain is the beginning of the SIDs of the groups that every domain has, S-1-5-32.
+var builtinDomain = ad.SID{1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0}
+
+// IsBuiltin reports whether every domain has an object with this key: a group such as
+// Administrators (S-1-5-32-544), or its role.
+func (o Object) IsBuiltin() bool {
+	return (o.Kind == Group || o.Kind == Role) && bytes.HasPrefix(o.SID, builtinDomain)
+}
+
 // roleNamespace is the connector's namespace for UUIDs of version 5 (RFC 9562 5.5).
 var roleNamespace = [16]byte{0x6f, 0x1c, 0x2d, 0x5e, 0x0b, 0x7a, 0x4c, 0x3d, 0x9a, 0x44, 0x8e, 0x52, 0x17, 0xc3, 0xd0, 0x96}
 
@@ -108,6 +127,7 @@ type Asset struct {
 	RecheckAt   time.Time // next time, by the server's clock, when the status may change without a directory change; zero: never
 	Created     []byte    // whenCreated as in the entry; nil: unreadable, or not a user, group or service account
 	Deleted     bool
+	FormerSID   bool // of a deletion: the object exists, but has another SID now
 	MovedIn     bool // set by the caller: the object existed before it came into the scope
 	Unparsed    int  // malformed values, which are left out
 	// TooLarge means that the JSON would exceed MaxAssetBytes. JSON is empty then. Fingerprint
@@ -125,7 +145,10 @@ type Object struct {
 	Fingerprint Fingerprint // zero: unknown, so the next asset is always sent
 	RecheckAt   time.Time
 	Deleted     bool
-	MovedIn     bool // as in Asset; not set in objects that are read from the state file
+	// FormerSID means that the object has another SID now. A deletion then concerns only the asset
+	// under the former one. In the index, it means that the gateway has acknowledged that deletion.
+	FormerSID bool
+	MovedIn   bool // as in Asset; not set in objects that are read from the state file
 }
 
 // maxStoredName is the size in bytes above which names are cut off in the state file, which is
@@ -149,7 +172,7 @@ func storedName(name []byte) []byte {
 func (a Asset) Object() Object {
 	return Object{
 		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(storedName(a.Name)),
-		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted, MovedIn: a.MovedIn,
+		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted, FormerSID: a.FormerSID, MovedIn: a.MovedIn,
 	}
 }
 
@@ -356,7 +379,7 @@ func (o Object) DeletedAsset(buf []byte) Asset {
 		json = append(appendString(append(json, `"name":`...), []byte(o.Name)), ',')
 	}
 	json = append(json, `"status":"`+statusDeleted+`"}}}}`...)
-	return Asset{Kind: o.Kind, GUID: o.GUID, SID: o.SID, Name: []byte(o.Name), JSON: json, Deleted: true}
+	return Asset{Kind: o.Kind, GUID: o.GUID, SID: o.SID, Name: []byte(o.Name), JSON: json, Deleted: true, FormerSID: o.FormerSID}
 }
 
 // SourceAttributes returns the attributes of the maps of users, groups, service accounts and

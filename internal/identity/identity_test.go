@@ -402,3 +402,23 @@ func TestSourceAttributes(t *testing.T) {
 		t.Errorf("%v", posture)
 	}
 }
+
+// TestKey checks that objects have the same Key if and only if they have the same ExternalID.
+func TestKey(t *testing.T) {
+	t.Parallel()
+	administrators := ad.SID{1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 32, 2, 0, 0}
+	var all []Object
+	for kind := User; kind <= Domain; kind++ {
+		all = append(all, Object{Kind: kind, SID: ad.SID(sidBytes)}, Object{Kind: kind, SID: administrators, GUID: ad.GUID{1}})
+	}
+	for _, a := range all {
+		for _, b := range all {
+			if (a.Key() == b.Key()) != (ExternalID(a.Kind, a.SID) == ExternalID(b.Kind, b.SID)) {
+				t.Errorf("%s %s and %s %s: keys %v and %v", a.Kind, a.SID, b.Kind, b.SID, a.Key(), b.Key())
+			}
+		}
+		if want := (a.Kind == Group || a.Kind == Role) && a.SID.String() == "S-1-5-32-544"; a.IsBuiltin() != want {
+			t.Errorf("%s %s: builtin %t", a.Kind, a.SID, a.IsBuiltin())
+		}
+	}
+}

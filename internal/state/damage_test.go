@@ -36,7 +36,7 @@ func TestDamageWhileOpen(t *testing.T) {
 					for range 20 {
 						err := s.SetConnector(Connector{})
 						if n%2 == 0 {
-							_, _, err = s.Lookup(guidOf(n))
+							_, _, err = s.Lookup(guidOf(n), nil)
 						}
 						if err != nil && (!errors.Is(err, ErrDamaged) || fault.ClassOf(err) != fault.Transient || fault.Remedy(err) != remedyDamaged) {
 							t.Errorf("got %v", err)

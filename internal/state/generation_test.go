@@ -659,7 +659,7 @@ func (h *generationHistory) run() string {
 func (h *generationHistory) check(seed uint64) {
 	h.t.Helper()
 	for n := range 5 {
-		record, _, err := h.store.Lookup(guidOf(n))
+		record, _, err := h.store.Lookup(guidOf(n), nil)
 		must(h.t, err)
 		if known := record.Fingerprint[0]; known != 0 && known != h.gateway[n] {
 			h.t.Fatalf("history %d: value %d of object %d recorded, the gateway has %d\n%s", seed, known, n, h.gateway[n], strings.Join(h.events, "\n"))

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -16,8 +17,16 @@ import (
 // in flight, the gateway may have any value or none. The first run is the one since which the
 // object has been in the index. A record of format 2 has the beginning of an invocation ID in its
 // place, and lacks kindHasFirstRun. It counts as one from before the first run.
+//
+// The SID is that of the value that was sent last, whether or not it was acknowledged. It is the
+// only one under which the gateway can have a live asset of the object: a value with another SID
+// is sent only after the gateway has acknowledged the deletion under this one, or if another
+// object of the index has this one. If the gateway has acknowledged the deletion under this SID
+// while the object exists under another one, the record has kindFormerSID.
 const (
-	kindHasFirstRun = 0x80 // flag of the kind
+	kindHasFirstRun = 0x80 // flags of the kind
+	kindFormerSID   = 0x40
+	kindFlags       = kindHasFirstRun | kindFormerSID
 
 	fingerprintOffset = 1
 	batchOffset       = fingerprintOffset + len(identity.Fingerprint{})
@@ -28,7 +37,11 @@ const (
 
 func encodeRecord(o identity.Object, batch batchID, firstRun uint64) []byte {
 	b := make([]byte, 0, sidOffset+1+len(o.SID)+len(o.Name))
-	b = append(b, byte(o.Kind)|kindHasFirstRun)
+	kind := byte(o.Kind) | kindHasFirstRun
+	if o.FormerSID && !o.Deleted { // a deletion is not acknowledged yet
+		kind |= kindFormerSID
+	}
+	b = append(b, kind)
 	b = append(b, o.Fingerprint[:]...)
 	b = append(b, batch.key()...)
 	b = append(b, recheckKey(o.RecheckAt)...)
@@ -45,9 +58,19 @@ func decodeRecord(guid, record []byte) (o identity.Object, ok bool) {
 	}
 	sidEnd := sidOffset + 1 + int(record[sidOffset])
 	return identity.Object{
-		GUID: ad.GUID(guid), Kind: identity.Kind(record[0] &^ kindHasFirstRun), Fingerprint: identity.Fingerprint(record[fingerprintOffset:]),
+		GUID: ad.GUID(guid), Kind: kindOf(record), FormerSID: record[0]&kindFormerSID != 0, Fingerprint: identity.Fingerprint(record[fingerprintOffset:]),
 		RecheckAt: recheckTime(record), SID: ad.SID(slices.Clone(record[sidOffset+1 : sidEnd])), Name: string(record[sidEnd:]),
 	}, true
+}
+
+func kindOf(record []byte) identity.Kind { return identity.Kind(record[0] &^ kindFlags) }
+
+// sidOf returns the SID of a record, which shares its memory. It is nil in a damaged record.
+func sidOf(record []byte) ad.SID {
+	if end := sidOffset + 1 + int(record[sidOffset]); end <= len(record) {
+		return ad.SID(record[sidOffset+1 : end])
+	}
+	return nil
 }
 
 // isRecord reports whether a record has all fields of fixed size. A missing record is nil.
@@ -94,18 +117,23 @@ func recheckKey(t time.Time) []byte {
 type IndexRecord struct {
 	Fingerprint identity.Fingerprint // of the acknowledged value; zero: none or unknown
 	RecheckAt   time.Time
+	SIDChanged  bool // the gateway can have an asset of the object under another SID
 }
 
-// Lookup returns the stored state of an object. found is false if it was never sent.
+// Lookup returns the stored state of an object, whose SID is sid; nil: unknown. found is false if
+// it was never sent.
 //
 // Each call uses its own transaction. bbolt cannot remap a growing file during a read
 // transaction. A transaction that stays open while its caller waits would block the
 // commits for which the caller may be waiting.
-func (s *Store) Lookup(guid ad.GUID) (stored IndexRecord, found bool, err error) {
+func (s *Store) Lookup(guid ad.GUID, sid ad.SID) (stored IndexRecord, found bool, err error) {
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		record := tx.Bucket(bucketIndex).Get(guid[:])
 		if found = isRecord(record); found {
-			stored = IndexRecord{s.acknowledgedFingerprint(record), recheckTime(record)}
+			stored = IndexRecord{
+				s.acknowledgedFingerprint(record), recheckTime(record),
+				sid != nil && record[0]&kindFormerSID == 0 && !bytes.Equal(sidOf(record), sid),
+			}
 		}
 		return nil
 	})
@@ -180,6 +208,27 @@ func (s *Store) indexedGUIDs(match func(record []byte) bool) (guids []ad.GUID, e
 		})
 	})
 	return guids, err
+}
+
+// CountOwners increases the count of each key by the number of objects of the index whose asset
+// has it. It ignores other keys, and the objects in except, which must be sorted.
+func (s *Store) CountOwners(counts map[identity.Key]int, except []ad.GUID) error {
+	return s.view("read index", func(tx *bbolt.Tx) error {
+		rest := except
+		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+			for len(rest) > 0 && string(rest[0][:]) < string(key) {
+				rest = rest[1:]
+			}
+			if len(rest) > 0 && string(rest[0][:]) == string(key) || !isRecord(record) || record[0]&kindFormerSID != 0 {
+				return nil
+			}
+			role, sid := kindOf(record) == identity.Role, sidOf(record)
+			if n, found := counts[identity.Key{Role: role, SID: string(sid)}]; found { // does not allocate
+				counts[identity.Key{Role: role, SID: string(sid)}] = n + 1
+			}
+			return nil
+		})
+	})
 }
 
 // Missing returns the objects of the index that are not in seen, which must be sorted.

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -50,7 +51,7 @@ func TestMissing(t *testing.T) {
 
 // same compares the stored fields of two objects.
 func same(a, b identity.Object) bool {
-	return a.GUID == b.GUID && a.Kind == b.Kind && a.Fingerprint == b.Fingerprint && bytes.Equal(a.SID, b.SID) && a.Name == b.Name &&
+	return a.GUID == b.GUID && a.Kind == b.Kind && a.Fingerprint == b.Fingerprint && bytes.Equal(a.SID, b.SID) && a.Name == b.Name && a.FormerSID == b.FormerSID &&
 		RoundRecheck(a.RecheckAt).Equal(RoundRecheck(b.RecheckAt))
 }
 
@@ -153,4 +154,84 @@ func TestSetRecheckTimesInFlight(t *testing.T) {
 	expectUnknownValue(t, s, o[0])
 	s = reopen(t, s, dir)
 	expectUnknownValue(t, s, o[0])
+}
+
+// TestSIDChanged checks which SIDs count as changed: not after the gateway has acknowledged the
+// deletion under the former one.
+func TestSIDChanged(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	o := objects(0, 1, 1)[0]
+	other := bytes.Clone(o.SID)
+	other[len(other)-1]++
+	expectChanged := func(when string, sid ad.SID, want bool) {
+		t.Helper()
+		if record, found, err := s.Lookup(o.GUID, sid); err != nil || !found || record.SIDChanged != want {
+			t.Errorf("%s: %+v, found %t, error %v, want %t", when, record, found, err, want)
+		}
+	}
+	must(t, send(s, []identity.Object{o}))
+	expectChanged("same SID", o.SID, false)
+	expectChanged("no SID", nil, false)
+	expectChanged("other SID", other, true)
+
+	former := deleted(o)
+	former.FormerSID = true
+	j := result(s.OpenJournal(testView, testStart))(t)
+	must(t, j.MarkInFlight([]Batch{{0, []identity.Object{former}}}))
+	expectChanged("deletion in flight", other, true)
+	must(t, j.Commit([]BatchResult{{Complete: true, Rejected: []RejectedObject{{Object: former}}}}))
+	expectChanged("deletion rejected", other, true)
+	must(t, j.MarkInFlight([]Batch{{1, []identity.Object{former}}}))
+	must(t, j.Commit([]BatchResult{{Batch: 1, Complete: true, Acknowledged: []identity.Object{former}}}))
+	expectChanged("deletion acknowledged", other, false)
+	if rejections := rejectionsOf(t, s); len(rejections) > 0 {
+		t.Errorf("rejections %v", rejections)
+	}
+	if record, _, err := s.Lookup(o.GUID, nil); err != nil || record.Fingerprint != (identity.Fingerprint{}) {
+		t.Errorf("record %+v, error %v", record, err)
+	}
+	o.SID = other
+	must(t, send(s, []identity.Object{o}))
+	expectChanged("sent with the other SID", other, false)
+	expectChanged("first SID again", former.SID, true)
+}
+
+// TestCountOwners checks that an object counts once its value may be at the gateway, unless only
+// its deletion is.
+func TestCountOwners(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	all := objects(0, 6, 1)
+	all[1].SID, all[2].SID = all[0].SID, all[0].SID
+	all[3].Kind, all[3].SID = identity.Role, all[0].SID
+	must(t, send(s, all))
+	former := deleted(all[4])
+	former.FormerSID = true
+	must(t, send(s, []identity.Object{former}))
+
+	counts := map[identity.Key]int{all[0].Key(): 0, all[3].Key(): 0, all[4].Key(): 0, {SID: "unknown"}: 7}
+	must(t, s.CountOwners(counts, guidsOf(all[1:2])))
+	want := map[identity.Key]int{all[0].Key(): 2, all[3].Key(): 1, all[4].Key(): 0, {SID: "unknown"}: 7}
+	if !maps.Equal(counts, want) {
+		t.Errorf("%v, want %v", counts, want)
+	}
+}
+
+// BenchmarkCountOwners counts the owners of 1,000 keys among 1,000,000 objects.
+func BenchmarkCountOwners(b *testing.B) {
+	const size, step = 1_000_000, 1000
+	s := openStore(b, b.TempDir())
+	counts := map[identity.Key]int{}
+	for from := 0; from < size; from += 10 * step {
+		some := objects(from, from+10*step, 1)
+		must(b, send(s, some))
+		for n := 0; n < len(some); n += step {
+			counts[some[n].Key()] = 0
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		must(b, s.CountOwners(counts, nil))
+	}
 }

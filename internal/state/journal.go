@@ -191,6 +191,9 @@ func (j *Journal) commit(c change, result BatchResult) error {
 		err := clearRejection(c, object.GUID)
 		switch {
 		case err != nil:
+		case object.Deleted && object.FormerSID: // the object exists
+			object.Deleted = false
+			err = putObject(c, object, j.batchID(noBatch))
 		case object.Deleted:
 			if err = deleteObject(c, object.GUID); err == nil {
 				err = putDeletion(c, object.GUID, j.run, j.now)
@@ -211,6 +214,20 @@ func (j *Journal) commit(c change, result BatchResult) error {
 		return c.delete(bucketInFlight, j.batchID(result.Batch).key())
 	}
 	return nil
+}
+
+// Drop removes objects from the index without a delivery, because their assets at the gateway
+// belong to others. Like reported deletions, they are remembered, so that another domain
+// controller that has such an object is read again.
+func (j *Journal) Drop(guids []ad.GUID) error {
+	return j.store.update("drop objects", func(c change) error {
+		for _, guid := range guids {
+			if err := errors.Join(clearRejection(c, guid), deleteObject(c, guid), putDeletion(c, guid, j.run, j.now)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // clearRejection deletes the rejection and the held or undecided deletion of an acknowledged

@@ -287,3 +287,34 @@ func TestBatchIDs(t *testing.T) {
 		}
 	}
 }
+
+// TestDrop checks that dropped objects leave no state but that they are remembered.
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	all := objects(0, 3, 1)
+	for i := range all {
+		all[i].RecheckAt, all[i].MovedIn = time.Unix(1000, 0), true
+	}
+	must(t, send(s, all))
+	must(t, s.SetHeldDeletions(guidsOf(all[:1]), time.Unix(1, 0)))
+	must(t, s.SetUndecidedDeletions([]Undecided{{GUID: all[1].GUID, Reason: "lag"}}, time.Unix(1, 0)))
+	j, err := s.OpenJournal(View{Scope: "other"}, testStart)
+	must(t, err)
+	must(t, j.Drop(append(guidsOf(all[:2]), guidOf(99))))
+	if got := result(s.Missing(nil))(t); !slices.EqualFunc(got, all[2:], same) {
+		t.Errorf("index %v", got)
+	}
+	if due := result(s.DueForRecheck(time.Unix(2000, 0)))(t); len(due) != 1 {
+		t.Errorf("due for recheck: %v", due)
+	}
+	if movedIn := result(s.MovedIn())(t); len(movedIn) != 1 {
+		t.Errorf("moved in: %v", movedIn)
+	}
+	if len(heldGUIDs(t, s)) > 0 || len(undecidedTexts(t, s)) > 0 {
+		t.Error("held or undecided")
+	}
+	if got := result(s.DeliveredSince(0, testView))(t); !slices.Contains(got, all[0].GUID) || !slices.Contains(got, all[1].GUID) {
+		t.Errorf("delivered under another view: %v", got)
+	}
+}

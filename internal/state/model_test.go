@@ -219,7 +219,7 @@ func (m *model) run() {
 func (m *model) result(batch Batch, now time.Time) BatchResult {
 	result := BatchResult{Batch: batch.Number, Complete: m.random.IntN(3) > 0}
 	for _, o := range batch.Objects {
-		outcome := m.random.IntN(5)
+		outcome := m.random.IntN(6)
 		switch {
 		case outcome == 0 && !result.Complete:
 			continue
@@ -239,6 +239,15 @@ func (m *model) result(batch Batch, now time.Time) BatchResult {
 			}
 			o.Fingerprint = identity.Fingerprint{}
 			m.index[o.GUID] = o
+		case outcome == 3:
+			former := deleted(o)
+			former.FormerSID = true
+			result.Acknowledged = append(result.Acknowledged, former)
+			former.Deleted = false
+			m.index[o.GUID] = former
+			delete(m.rejected, o.GUID)
+			delete(m.held, o.GUID)
+			delete(m.undecided, o.GUID)
 		default:
 			result.Acknowledged = append(result.Acknowledged, o)
 			m.index[o.GUID] = o
@@ -301,11 +310,15 @@ func (m *model) compare() {
 	for n := range modelGUIDs {
 		guid := m.guid(n)
 		o, wantFound := m.index[guid]
-		want := IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt)}
+		sid := o.SID
+		if n%2 == 0 {
+			sid = ad.SID("other")
+		}
+		want := IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt), wantFound && n%2 == 0 && !o.FormerSID}
 		if m.inFlight[guid] {
 			want.Fingerprint = identity.Fingerprint{}
 		}
-		if got, found, err := s.Lookup(guid); err != nil || found != wantFound || got != want {
+		if got, found, err := s.Lookup(guid, sid); err != nil || found != wantFound || got != want {
 			fatal(fmt.Sprint("lookup ", n), got, want)
 		}
 	}

@@ -42,7 +42,7 @@ func TestReadOnlyMissing(t *testing.T) {
 		if !s.IsReadOnly() || result(s.IndexSize())(t) != 0 || len(result(s.Runs())(t)) != 0 || s.FileSize() != 0 {
 			t.Error("the store is not empty")
 		}
-		if _, found, err := s.Lookup(guidOf(1)); found || err != nil {
+		if _, found, err := s.Lookup(guidOf(1), nil); found || err != nil {
 			t.Errorf("lookup: %v, %v", found, err)
 		}
 		err := s.SetConnector(Connector{State: "SCHEDULED"})

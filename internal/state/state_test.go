@@ -99,8 +99,8 @@ func rejectionsOf(t testing.TB, s *Store) []Rejection {
 // expect checks the stored state of an object.
 func expect(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
-	got, found, err := s.Lookup(o.GUID)
-	if want := (IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt)}); err != nil || !found || got != want {
+	got, found, err := s.Lookup(o.GUID, nil)
+	if want := (IndexRecord{Fingerprint: o.Fingerprint, RecheckAt: RoundRecheck(o.RecheckAt)}); err != nil || !found || got != want {
 		t.Fatalf("%s: record %+v, found %v, error %v; want %+v", o.Name, got, found, err, want)
 	}
 }
@@ -115,7 +115,7 @@ func expectUnknownValue(t testing.TB, s *Store, o identity.Object) {
 // expectAbsent checks that the index does not contain the object.
 func expectAbsent(t testing.TB, s *Store, o identity.Object) {
 	t.Helper()
-	if got, found, err := s.Lookup(o.GUID); err != nil || found || got != (IndexRecord{}) {
+	if got, found, err := s.Lookup(o.GUID, nil); err != nil || found || got != (IndexRecord{}) {
 		t.Fatalf("%s: record %+v, found %v, error %v", o.Name, got, found, err)
 	}
 }
@@ -353,7 +353,7 @@ func TestReadersDoNotBlockWriter(t *testing.T) {
 	for range 4 {
 		readers.Go(func() {
 			for n := 0; !stop.Load(); n++ {
-				if _, _, err := s.Lookup(guidOf(n % count)); err != nil {
+				if _, _, err := s.Lookup(guidOf(n%count), nil); err != nil {
 					t.Error(err)
 					return
 				}
@@ -385,7 +385,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
-		if _, found, err := s.Lookup(guidOf(n % count)); !found || err != nil {
+		if _, found, err := s.Lookup(guidOf(n%count), nil); !found || err != nil {
 			b.Fatal(found, err)
 		}
 	}

@@ -118,7 +118,7 @@ func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
 	if bytes.Equal(c.rejected[asset.GUID], asset.Fingerprint[:]) {
 		return false, nil
 	}
-	indexed, found, err := c.store.Lookup(asset.GUID)
+	indexed, found, err := c.store.Lookup(asset.GUID, asset.SID)
 	switch {
 	case err != nil:
 		return false, err

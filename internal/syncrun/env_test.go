@@ -346,7 +346,7 @@ func (e *env) indexed() []string {
 	var ids []string
 	for _, entry := range e.ldap.Users {
 		guid, _ := ad.ParseGUID([]byte(entry.Attributes["objectGUID"]))
-		record, _, err := e.store.Lookup(guid)
+		record, _, err := e.store.Lookup(guid, nil)
 		if err != nil {
 			e.t.Error(err)
 		} else if record.Fingerprint != (identity.Fingerprint{}) {

@@ -163,7 +163,7 @@ func (r *reader) dueObjects() ([]ad.GUID, error) {
 func (r *reader) missingRechecks(guids []ad.GUID) (map[ad.GUID]time.Time, error) {
 	times := map[ad.GUID]time.Time{}
 	for _, guid := range guids {
-		indexed, found, err := r.store.Lookup(guid)
+		indexed, found, err := r.store.Lookup(guid, nil)
 		if err != nil {
 			return nil, err
 		}

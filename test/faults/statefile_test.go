@@ -223,7 +223,7 @@ func useStore(store *state.Store) error {
 		return err
 	}
 	for _, o := range objects {
-		if _, _, err := store.Lookup(o.GUID); err != nil {
+		if _, _, err := store.Lookup(o.GUID, nil); err != nil {
 			return err
 		}
 	}
