@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -873,4 +874,26 @@ func TestReleaseOfUndecidedDeletions(t *testing.T) {
 	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Deleted: 3})
 	e.expectStatuses("DELETED", lost)
 	e.expectConverged()
+}
+
+// A user arrives by replication between the search by GUID in the scope and the one in the whole
+// domain. It is not outside of the scope.
+func TestReplicatedDuringRun(t *testing.T) {
+	t.Parallel()
+	e, a, b := newPairEnv(t, domaincontroller.Options{}, 10)
+	a.AddUser(e.user(10)) // not replicated yet
+	e.use(a)
+	e.runResolved(RunOptions{}, state.Run{Mode: full, Uploaded: 11})
+	e.use(b)
+	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedNotShown)
+	var arrive sync.Once
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if strings.Contains(request, "whenChanged") {
+			arrive.Do(func() { b.AddUser(e.user(10)) })
+		}
+		return action{forward: request}
+	}})
+	e.clock.Advance(time.Minute)
+	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Uploaded: 1})
+	e.expectStatuses("ACTIVE", e.guids(a, 10, 11)...)
 }

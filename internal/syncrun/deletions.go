@@ -234,6 +234,9 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	if err = r.addOutside(ctx, e); err != nil {
 		return result, e, err
 	}
+	if result, err = r.dropArrived(ctx, result, &e, to); err != nil {
+		return result, e, err
+	}
 	if e.Release && len(r.snapshot.Undecided) > 0 {
 		e.Controllers, err = r.controllers(ctx)
 	}
@@ -439,6 +442,28 @@ func (r *reader) addOutside(ctx context.Context, e Evidence) error {
 		}
 	}
 	return nil
+}
+
+// dropArrived reads the candidates outside of the scope once more in the scope, and drops those
+// that it finds: they have arrived by replication or moved into the scope in the meantime.
+func (r *reader) dropArrived(ctx context.Context, result readResult, e *Evidence, to sink) (readResult, error) {
+	var outside []ad.GUID
+	for _, c := range e.Candidates {
+		if c.Outside {
+			outside = append(outside, c.GUID)
+		}
+	}
+	if len(outside) == 0 {
+		return result, nil
+	}
+	arrived, err := r.readByGUID(ctx, outside, to)
+	seen := arrived.seenGUIDs()
+	e.Candidates = slices.DeleteFunc(e.Candidates, func(c Candidate) bool {
+		_, found := slices.BinarySearchFunc(seen, c.GUID, compareGUIDs)
+		return found
+	})
+	result.add(arrived)
+	return result, err
 }
 
 // controllers returns the invocation IDs of the domain's controllers; nil if not all are
