@@ -897,3 +897,30 @@ func TestReplicatedDuringRun(t *testing.T) {
 	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Uploaded: 1})
 	e.expectStatuses("ACTIVE", e.guids(a, 10, 11)...)
 }
+
+// A controller of the domain whose invocation ID is unreadable may be the one that has shown the
+// objects.
+func TestReleaseWithUnreadableController(t *testing.T) {
+	t.Parallel()
+	e, a, b := newPairEnv(t, domaincontroller.Options{}, 10)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
+	e.must(b.Delete(e.user(1)))
+	e.must(b.RemovePeer(a.Server))
+	e.use(b)
+	var hidden atomic.Bool
+	hidden.Store(true)
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if hidden.Load() && strings.Contains(request, "nTDSDSARO") { // the search for the controllers
+			request = strings.ReplaceAll(request, "invocationId", "invocationXX")
+		}
+		return action{forward: request}
+	}})
+	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedNotShown)
+	e.runUndecided(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Undecided: 1}, UndecidedNotShown)
+	if lines := e.log.With(MsgControllersUnreadable); len(lines) != 1 || lines[0].Text("remedy") == "" {
+		t.Errorf("log %v", lines)
+	}
+	hidden.Store(false)
+	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Deleted: 1})
+	e.expectConverged()
+}
