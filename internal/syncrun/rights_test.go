@@ -205,7 +205,8 @@ func TestRequiredRights(t *testing.T) {
 }
 
 // TestOtherServerHasNoRequiredAttributes checks that a server that is no domain controller may
-// lack attributes: its users are active.
+// lack attributes, also those that a domain controller had in the same scope: its users are
+// active.
 func TestOtherServerHasNoRequiredAttributes(t *testing.T) {
 	t.Parallel()
 	e := newLDAPEnv(t)
@@ -222,13 +223,16 @@ func TestOtherServerHasNoRequiredAttributes(t *testing.T) {
 			t.Errorf("asset %s", asset)
 		}
 	}
+	if readable := e.readableAttributes(); readable.Scope != "" {
+		t.Errorf("recorded %+v", readable)
+	}
+	e.ldap.PlainLDAP, e.ldap.Users = false, fakeldap.Users(25)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 25})
+	e.ldap.PlainLDAP = true
 	for _, user := range e.ldap.Users {
 		delete(user.Attributes, "mail")
 	}
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 25})
-	if readable := e.readableAttributes(); readable.Scope != "" {
-		t.Errorf("recorded %+v", readable)
-	}
 }
 
 // TestLostOptionalAttribute checks that a full sync is refused if no user shows an attribute any
@@ -239,11 +243,13 @@ func TestLostOptionalAttribute(t *testing.T) {
 	for n := range minReadable {
 		e.must(e.Modify(e.user(n), "title", "Engineer"))
 	}
+	e.exceedOverlap()
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: minReadable + 1})
 	if got := e.readableAttributes().Objects["user"]; got["mail"] != minReadable+1 || got["title"] != minReadable || got["userAccountControl"] != 0 {
 		t.Errorf("recorded %v", got)
 	}
 	e.hide(e.base, "mail", "pwdLastSet", "title")
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	for _, options := range []RunOptions{{Full: true}, {AllowDeletes: true}, {Full: true, DryRun: true}, {Resend: true}} {
 		e.runRefused(options, "mail, pwdLastSet of users below "+e.base)
 	}
@@ -397,13 +403,13 @@ func TestLostAttributeOfServiceAccounts(t *testing.T) {
 	e.AddUnit("OU=Managed," + e.base)
 	for n := range minReadable + 1 {
 		dn := "CN=gmsa" + strconv.Itoa(n) + ",OU=Managed," + e.base
-		e.must(e.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}, "mail": {"x"}}}))
+		e.must(e.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}, "title": {"x"}}}))
 	}
 	if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil || run.Result != Processed {
 		t.Fatalf("run: %s, error %v", brief(run), err)
 	}
-	e.hide("OU=Managed,"+e.base, "mail")
-	e.runRefused(RunOptions{Full: true}, "mail of service accounts below")
+	e.hide("OU=Managed,"+e.base, "title")
+	e.runRefused(RunOptions{Full: true}, "title of service accounts below")
 	kinds := slices.Sorted(maps.Keys(e.readableAttributes().Objects))
 	if want := []string{"group", "service account", "user"}; !slices.Equal(kinds, want) {
 		t.Errorf("counts of %v", kinds)
