@@ -27,6 +27,10 @@ If nothing proves that a missing object was deleted, its deletion is undecided, 
 the object is not sent as deleted. The log and the command status show the reasons
 and what resolves them.
 
+If no object shows an attribute any more that many had, a full sync is refused,
+because the account has probably lost the right to read it. If the values were
+removed from the directory, confirm that once with --full --allow-deletes.
+
 --resend forces a full sync that sends every object again, even if its value is known
 to be delivered. Use it after the whole volume was restored from a copy, or if the
 gateway has lost data. Deletions follow the rules of any full sync, because the list
