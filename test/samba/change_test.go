@@ -17,7 +17,7 @@ func (d *controller) sambaTool(args ...string) (string, error) {
 // ldapmodify sends LDIF change records to the server as administrator.
 func (d *controller) ldapmodify(t *testing.T, changes string) {
 	t.Helper()
-	if _, err := d.runChange(changes, "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file); err != nil {
+	if _, err := d.runChange(changes, "ldapmodify", "-x", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -88,7 +88,7 @@ func (d *controller) exists(t *testing.T, account string) bool {
 // value returns an attribute of an account, read as administrator.
 func (d *controller) value(t *testing.T, account, attribute string) string {
 	t.Helper()
-	out, err := runTool("", "ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file,
+	out, err := runTool("", "ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file,
 		"-b", baseDN, "(sAMAccountName="+account+")", attribute)
 	if err != nil {
 		t.Fatal(err)

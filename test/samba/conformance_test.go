@@ -17,7 +17,7 @@ import (
 func TestConformance(t *testing.T) {
 	d := sharedController(t)
 	// Other tests verify the server's certificate.
-	admin, err := ldap.DialURL(tlsURL, ldap.DialWithTLSConfig(&tls.Config{InsecureSkipVerify: true}))
+	admin, err := ldap.DialURL(d.url, ldap.DialWithTLSConfig(&tls.Config{InsecureSkipVerify: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestConformance(t *testing.T) {
 	}
 	testlog.AddSecret(conformance.UserPassword)
 	c := conformance.Controller{
-		URL: "ldap://127.0.0.1", Base: baseDN, Account: d.service.dn, Password: d.service.password, Samba: true,
+		URL: "ldap://" + d.host, Base: baseDN, Account: d.service.dn, Password: d.service.password, Samba: true,
 		Add: func(dn string, attributes map[string][]string) error {
 			add := ldap.NewAddRequest(dn, nil)
 			for name, values := range attributes {
@@ -44,7 +44,7 @@ func TestConformance(t *testing.T) {
 	}
 	conformance.Fill(t, c)
 	t.Cleanup(func() {
-		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, "OU=Table,"+baseDN); err != nil {
+		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file, "OU=Table,"+baseDN); err != nil {
 			t.Error(err)
 		}
 	})

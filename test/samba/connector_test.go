@@ -64,7 +64,7 @@ func states(g *testenv.Gateway) []string {
 func (d *controller) console(protocol, base, scope string) (*gatewayserver.Connection, *gateway.Profile) {
 	return &gatewayserver.Connection{
 			ConnectionUUID: testenv.ConnectionUUID, Name: "Domain controller",
-			Authentication: gatewayserver.Authentication{Type: protocol, Host: "127.0.0.1", BindDN: d.service.dn, Password: d.service.password},
+			Authentication: gatewayserver.Authentication{Type: protocol, Host: d.host, BindDN: d.service.dn, Password: d.service.password},
 		}, &gateway.Profile{
 			ProfileUUID: testenv.ProfileUUID, Name: "Everything", BaseContext: base, SearchScope: scope, Assets: "IDENTITIES_ONLY",
 		}
@@ -84,7 +84,7 @@ func newSettings(t *testing.T, g *testenv.Gateway) testenv.Settings {
 func (d *controller) withConnection(s testenv.Settings, protocol string) testenv.Settings {
 	return s.With(testenv.Settings{
 		"ldap.protocol":       protocol,
-		"ldap.host":           "127.0.0.1",
+		"ldap.host":           d.host,
 		"ldap.bindDn":         d.service.dn,
 		"ldap.password":       d.service.password,
 		"profile.baseContext": baseDN,
@@ -97,20 +97,32 @@ func (d *controller) withConnection(s testenv.Settings, protocol string) testenv
 // is searched for secrets.
 func start(t *testing.T, s testenv.Settings, args ...string) *program.Process {
 	t.Helper()
+	return startWith(t, nil, s, args...)
+}
+
+// startWith starts the connector with a command line prefix.
+func startWith(t *testing.T, prefix []string, s testenv.Settings, args ...string) *program.Process {
+	t.Helper()
 	var p *program.Process
 	t.Cleanup(func() { // runs after the process has ended
 		if p != nil {
 			mustHideSecrets(t, p.Stdout(), p.Stderr(), fmt.Sprint(p.Log.Lines()))
 		}
 	})
-	p = program.Start(t, program.Command{Args: append(args, "--env-file", program.EnvFile(t, s))})
+	p = program.Start(t, program.Command{Args: append(args, "--env-file", program.EnvFile(t, s)), Wrapper: prefix})
 	return p
 }
 
 // run runs the connector to its end.
 func run(t *testing.T, s testenv.Settings, args ...string) program.Outcome {
 	t.Helper()
-	o := start(t, s, args...).Wait(t)
+	return runWith(t, nil, s, args...)
+}
+
+// runWith runs the connector with a command line prefix to its end.
+func runWith(t *testing.T, prefix []string, s testenv.Settings, args ...string) program.Outcome {
+	t.Helper()
+	o := startWith(t, prefix, s, args...).Wait(t)
 	for _, line := range o.Log {
 		if line.Text("message") == program.NotJSON {
 			t.Errorf("log line is not JSON: %s", line.Text("text"))

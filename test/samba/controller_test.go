@@ -25,6 +25,9 @@ import (
 )
 
 const (
+	// sharedHost is the address of the controller of sharedController.
+	sharedHost = "127.0.0.1"
+
 	realm  = "CORP.EXAMPLE.COM"
 	baseDN = "DC=corp,DC=example,DC=com"
 
@@ -32,8 +35,6 @@ const (
 	serviceDN      = "CN=svc-qualys,OU=Service," + baseDN
 	serviceAccount = "svc-qualys"
 	adminDN        = "CN=Administrator,CN=Users," + baseDN
-
-	tlsURL = "ldaps://127.0.0.1"
 )
 
 // TestMain only cleans up. The first test that needs the domain controller starts it, so that
@@ -53,8 +54,15 @@ var workDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "
 
 var (
 	startedMu sync.Mutex
-	started   *controller // stopped by cleanUp
+	started   []*controller // stopped by cleanUp
 )
+
+// cleanUpLater lets cleanUp stop a controller, whether or not it starts.
+func cleanUpLater(d *controller) {
+	startedMu.Lock()
+	defer startedMu.Unlock()
+	started = append(started, d)
+}
 
 func cleanUp(failed bool) error {
 	startedMu.Lock()
@@ -64,10 +72,10 @@ func cleanUp(failed bool) error {
 		return err
 	}
 	var errs []error
-	if started != nil {
-		errs = append(errs, started.stop())
+	for _, d := range started {
+		errs = append(errs, d.stop())
 		if failed {
-			errs = append(errs, started.saveLog())
+			errs = append(errs, d.saveLog())
 		}
 	}
 	return errors.Join(append(errs, program.Remove(), os.RemoveAll(dir))...)
@@ -77,7 +85,13 @@ func cleanUp(failed bool) error {
 // use.
 type controller struct {
 	dir      string
-	users    int // in the fixture, without those of the provisioning
+	name     string   // host name without the domain
+	host     string   // IP address
+	url      string   // for the LDAP tools
+	model    string   // Samba's process model
+	prefix   []string // command line prefix of the server; nil: none
+	ports    []string // TCP ports on which the server listens
+	users    int      // in the fixture, without those of the provisioning
 	groups   int
 	admin    credentials
 	service  credentials
@@ -86,7 +100,8 @@ type controller struct {
 	finished chan struct{} // closed after the process has ended
 	log      *os.File
 
-	changes   int // tools that ran and may have changed the directory
+	changes   int         // tools that ran and may have changed the directory
+	peer      *controller // another controller of the domain, which may change the directory too; nil: none
 	snapshots map[searchScope]cachedSnapshot
 }
 
@@ -114,14 +129,17 @@ func provision() (*controller, error) {
 	if err := installSamba(); err != nil {
 		return nil, err
 	}
-	if err := checkPorts(); err != nil {
-		return nil, err
-	}
 	dir, err := workDir()
 	if err != nil {
 		return nil, err
 	}
-	d := &controller{dir: filepath.Join(dir, "dc")}
+	d := &controller{
+		dir: filepath.Join(dir, "dc"), name: "dc1", host: sharedHost, url: "ldaps://" + sharedHost, model: "single",
+		ports: []string{"389", "636", "3268", "3269"},
+	}
+	if err := d.checkPorts(); err != nil {
+		return nil, err
+	}
 	if d.admin, err = newCredentials(dir, adminDN, "administrator.password"); err != nil {
 		return nil, err
 	}
@@ -136,7 +154,7 @@ func provision() (*controller, error) {
 	if _, err := runTool("", "samba-tool", "domain", "provision",
 		"--realm="+realm, "--domain=CORP", "--server-role=dc", "--dns-backend=NONE",
 		"--adminpass="+d.admin.password, "--targetdir="+d.dir,
-		"--host-name=dc1", "--host-ip=127.0.0.1",
+		"--host-name="+d.name, "--host-ip="+d.host,
 		"--option=interfaces=lo", "--option=bind interfaces only=yes"); err != nil {
 		return nil, fmt.Errorf("provision the domain: %w", err)
 	}
@@ -152,9 +170,7 @@ func provision() (*controller, error) {
 	fixtureTook := time.Since(began)
 
 	began = time.Now()
-	startedMu.Lock()
-	started = d
-	startedMu.Unlock()
+	cleanUpLater(d)
 	if err := d.start(); err != nil {
 		return nil, err
 	}
@@ -176,8 +192,11 @@ func newCredentials(dir, dn, name string) (credentials, error) {
 
 // The required Debian packages, and programs and files that show that they are installed.
 var (
-	packages      = []string{"samba", "samba-ad-dc", "samba-ad-provision", "ldb-tools", "python3-samba", "krb5-config", "winbind", "ldap-utils"}
-	requiredFiles = []string{"samba", "samba-tool", "ldbadd", "ldbmodify", "ldapsearch", "ldapmodify", "/usr/share/samba/setup/provision.ldif"}
+	packages      = []string{"samba", "samba-ad-dc", "samba-ad-provision", "ldb-tools", "python3-samba", "krb5-config", "winbind", "ldap-utils", "mount", "util-linux"}
+	requiredFiles = []string{
+		"samba", "samba-tool", "samba_spnupdate", "ldbadd", "ldbmodify", "ldbsearch", "ldapsearch", "ldapmodify", "mount", "unshare",
+		"/usr/share/samba/setup/provision.ldif",
+	}
 )
 
 // installSamba installs Samba if it is missing. An error fails the tests, because a skipped
@@ -189,11 +208,12 @@ func installSamba() error {
 	return debian.Install(requiredFiles, packages...)
 }
 
-func checkPorts() error {
-	for _, port := range []string{"389", "636", "3268", "3269"} {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+// checkPorts returns an error if a port of the controller is in use.
+func (d *controller) checkPorts() error {
+	for _, port := range d.ports {
+		l, err := net.Listen("tcp", net.JoinHostPort(d.host, port))
 		if err != nil {
-			return fmt.Errorf("listen on port %s of 127.0.0.1: %w: stop the process that uses it", port, err)
+			return fmt.Errorf("listen on port %s of %s: %w: stop the process that uses it", port, d.host, err)
 		}
 		if err := l.Close(); err != nil {
 			return err
@@ -246,7 +266,8 @@ func (d *controller) configure(strongAuth string) error {
 
 // start starts Samba and waits until the service account can bind.
 func (d *controller) start() error {
-	cmd := exec.Command("samba", "-s", d.conf(), "--interactive", "-M", "single")
+	words := slices.Concat(d.prefix, []string{"samba", "-s", d.conf(), "--interactive", "-M", d.model})
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Stdout, cmd.Stderr = d.log, d.log
 	cmd.Env = append(os.Environ(), withoutSync)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -268,7 +289,7 @@ func (d *controller) start() error {
 
 	// The first start generates an RSA key, which takes seconds.
 	for idle := time.After(testlog.IdleLimit); ; {
-		if err = d.bind(d.service.dn, d.service.file); err == nil {
+		if err = d.ready(); err == nil {
 			return nil
 		}
 		select {
@@ -279,6 +300,19 @@ func (d *controller) start() error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// ready returns an error until the controller answers on all ports and the service account can
+// bind.
+func (d *controller) ready() error {
+	for _, port := range d.ports {
+		c, err := net.Dial("tcp", net.JoinHostPort(d.host, port))
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+	return d.bind(d.service.dn, d.service.file)
 }
 
 // stop stops Samba and its child processes. It may be called more than once.
@@ -296,7 +330,18 @@ func (d *controller) stop() error {
 	_ = syscall.Kill(group, syscall.SIGKILL)
 	<-d.finished
 	d.process = nil
-	return nil
+	// The last child process may still hold the ports.
+	for idle := time.After(testlog.IdleLimit); ; {
+		err := d.checkPorts()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-idle:
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // restart restarts the server with another setting for simple binds without TLS.
@@ -336,9 +381,9 @@ func (d *controller) saveLog() error {
 	return errors.Join(err, saved.Close())
 }
 
-// bind tries one simple bind over LDAPS, which every configuration allows.
+// bind tries one simple bind with d.url, which every configuration of the server allows.
 func (d *controller) bind(dn, passwordFile string) error {
-	_, err := runTool("", "ldapsearch", "-x", "-LLL", "-H", tlsURL, "-D", dn, "-y", passwordFile,
+	_, err := runTool("", "ldapsearch", "-x", "-LLL", "-H", d.url, "-D", dn, "-y", passwordFile,
 		"-b", "", "-s", "base", "dnsHostName")
 	return err
 }

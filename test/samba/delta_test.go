@@ -27,21 +27,24 @@ const (
 // deletedDN is the container of tombstones.
 const deletedDN = "CN=Deleted Objects," + baseDN
 
+// The entries of the container's descriptor that give the service account read access.
+const (
+	noReadDeleted        = ""
+	readDeleted          = "(A;CI;LCRP;;;ACCOUNT)" // dsacls /I:T /g ACCOUNT:LCRP
+	readDeletedContainer = "(A;;LCRP;;;ACCOUNT)"   // dsacls /g ACCOUNT:LCRP
+)
+
 // grantReadDeleted lets the service account read tombstones until the test ends.
 func (d *controller) grantReadDeleted(t *testing.T) {
 	t.Helper()
-	d.setReadDeleted(t, true)
-	t.Cleanup(func() { d.setReadDeleted(t, false) })
+	d.setReadDeleted(t, readDeleted)
+	t.Cleanup(func() { d.setReadDeleted(t, noReadDeleted) })
 }
 
-// setReadDeleted sets the descriptor of the Deleted Objects container, as dsacls
-// /g ACCOUNT:LCRP does. It grants the service account read access, or revokes it.
-func (d *controller) setReadDeleted(t *testing.T, granted bool) {
+// setReadDeleted sets the descriptor of the Deleted Objects container, as dsacls does.
+func (d *controller) setReadDeleted(t *testing.T, entry string) {
 	t.Helper()
-	descriptor := "O:SYG:SYD:PAI(A;;RPWPCCDCLCRCWOWDSDSW;;;SY)(A;;LCRP;;;BA)"
-	if granted {
-		descriptor += "(A;;LCRP;;;" + d.sid(t, serviceDN) + ")"
-	}
+	descriptor := "O:SYG:SYD:PAI(A;;RPWPCCDCLCRCWOWDSDSW;;;SY)(A;;LCRP;;;BA)" + strings.ReplaceAll(entry, "ACCOUNT", d.sid(t, serviceDN))
 	var l ldif
 	l.replace(deletedDN, "nTSecurityDescriptor", descriptor)
 	if err := d.ldb("ldbmodify", l.String(), "--show-deleted"); err != nil {
@@ -56,7 +59,7 @@ func TestCanReadDeleted(t *testing.T) {
 	mustSee := func(c credentials, want bool) {
 		t.Helper()
 		session, err := directory.Connect(t.Context(), directory.Options{
-			Protocol: directory.LDAP, Hosts: []string{"127.0.0.1"}, BindDN: c.dn, Password: secret.New(c.password),
+			Protocol: directory.LDAP, Hosts: []string{d.host}, BindDN: c.dn, Password: secret.New(c.password),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -70,7 +73,7 @@ func TestCanReadDeleted(t *testing.T) {
 	mustSee(d.admin, true)
 	d.grantReadDeleted(t)
 	mustSee(d.service, true)
-	d.setReadDeleted(t, false)
+	d.setReadDeleted(t, noReadDeleted)
 	mustSee(d.service, false)
 }
 
@@ -87,7 +90,7 @@ func (d *controller) undelete(t *testing.T, guid, name, dn string) {
 	l.line("replace", "distinguishedName")
 	l.line("distinguishedName", dn)
 	l.WriteString("-\n\n")
-	if _, err := d.runChange(l.String(), "ldapmodify", "-x", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file,
+	if _, err := d.runChange(l.String(), "ldapmodify", "-x", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file,
 		"-e", "!"+controlShowDeleted); err != nil {
 		t.Fatal(err)
 	}
@@ -100,13 +103,14 @@ type deltaConnector struct {
 	g        *testenv.Gateway
 	settings testenv.Settings
 	base     string
+	prefix   []string // command line prefix of the connector
 }
 
 func newDeltaConnector(t *testing.T, d *controller, base string) *deltaConnector {
 	t.Helper()
 	connection, profile := d.console("LDAP", base, "SUBTREE")
 	g := newGateway(t, connection, profile)
-	return &deltaConnector{d, g, newSettings(t, g).With(testenv.Settings{"sync.max-deletes-percent": "100"}), base}
+	return &deltaConnector{d: d, g: g, settings: newSettings(t, g).With(testenv.Settings{"sync.max-deletes-percent": "100"}), base: base}
 }
 
 // addDeltaOU adds deltaOU with some users, and outsideOU, until the test ends.
@@ -122,7 +126,7 @@ func (d *controller) addDeltaOU(t *testing.T, users int) {
 	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
 		for _, dn := range []string{deltaOU, outsideOU} {
-			if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, dn); err != nil {
+			if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file, dn); err != nil {
 				t.Error(err)
 			}
 		}
@@ -136,10 +140,10 @@ func deltaName(n int) string { return "Delta " + strconv.Itoa(n) }
 
 func deltaDN(n int) string { return "CN=" + deltaName(n) + "," + deltaOU }
 
-// syncCounts are the expected results of a run.
+// syncCounts are the expected results of a run. A run with undecided deletions exits with 5.
 type syncCounts struct {
-	mode              string
-	uploaded, deleted int
+	mode                         string
+	uploaded, deleted, undecided int
 }
 
 // sync runs one sync. It compares the gateway with the directory, field by field, and the
@@ -149,14 +153,19 @@ func (c *deltaConnector) sync(t *testing.T, step string, want syncCounts, args .
 	t.Helper()
 	_, sentBefore := uploads(c.g)
 	before, cached := c.d.cached(searchScope{base: c.base})
-	o := run(t, c.settings, append([]string{"sync"}, args...)...)
-	o.MustExit(t, 0)
+	o := runWith(t, c.prefix, c.settings, append([]string{"sync"}, args...)...)
+	if want.undecided > 0 {
+		o.MustExit(t, 5)
+	} else {
+		o.MustExit(t, 0)
+	}
 	after := c.d.snapshot(t, searchScope{base: c.base})
 	if !cached {
 		before = after
 	}
+	ignored := c.ignored(want.mode)
 	found := append(
-		differences(t, "user", inDirectory(c.g.Users(), after.users), before.users, after.users),
+		differences(t, "user", inDirectory(c.g.Users(), after.users), before.users, after.users, ignored...),
 		differences(t, "group", inDirectory(c.g.Groups(), after.groups), before.groups, after.groups)...)
 	for _, difference := range found {
 		t.Errorf("%s: %s", step, difference)
@@ -167,6 +176,7 @@ func (c *deltaConnector) sync(t *testing.T, step string, want syncCounts, args .
 	}
 	mustCount(t, summary, "uploaded", want.uploaded)
 	mustCount(t, summary, "deleted", want.deleted)
+	mustCount(t, summary, "undecided", want.undecided)
 	if _, sent := uploads(c.g); sent-sentBefore != want.uploaded+want.deleted {
 		t.Errorf("%s: %d assets sent, want %d", step, sent-sentBefore, want.uploaded+want.deleted)
 	}
@@ -256,6 +266,9 @@ func (c *deltaConnector) testParents(t *testing.T) {
 	c.mustBeDeleted(t, deltaName(3), true)
 	c.d.move(t, outside, "CN=Moved In", deltaOU)
 	c.sync(t, "moved into the scope", syncCounts{mode: "delta", uploaded: 1})
+	for range 2 { // another connection may report the object as deleted in the meantime
+		c.sync(t, "moved into the scope, full sync", syncCounts{mode: "full", uploaded: 1}, "--full")
+	}
 	c.mustBeDeleted(t, "Moved In", false)
 }
 

@@ -6,7 +6,11 @@
 // the same server. Package oracle, a second implementation of the transformation, converts the
 // entries.
 //
-// The tests have the build tag ad. They need Linux, root for ports 389 and 636, and Samba,
-// which they install with apt-get. They fail where they cannot run; they never skip. Run them
-// with `make test-ad`.
+// Other tests use a second domain with two controllers, which replicate with each other. They
+// stop a controller, or its replication, and check that the connector neither loses a change
+// nor sends a deletion without proof.
+//
+// The tests have the build tag ad. They need Linux, root for ports below 1024 and mount
+// namespaces, and Samba, which they install with apt-get. They fail where they cannot run; they
+// never skip. Run them with `make test-ad`.
 package samba

@@ -73,7 +73,7 @@ func (d *controller) addPostureOU(t *testing.T) {
 	add(postureDN("gmsa"), "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "pos-gmsa$", "msDS-ManagedPasswordInterval", "30", "userAccountControl", "4096")
 	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
-		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, postureOU); err != nil {
+		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file, postureOU); err != nil {
 			t.Error(err)
 		}
 	})

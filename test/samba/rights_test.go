@@ -50,7 +50,7 @@ func (d *controller) addRightsOU(t *testing.T) {
 	}
 	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
-		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", tlsURL, "-D", d.admin.dn, "-y", d.admin.file, rightsOU); err != nil {
+		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file, rightsOU); err != nil {
 			t.Error(err)
 		}
 	})
