@@ -4,14 +4,14 @@ import "github.com/go-ldap/ldap/v3"
 
 // InScope reports whether a search with this base and scope can find the entry with a DN. It
 // compares DNs without regard to case, spaces around separators, and the form of escapes. ok is
-// false if one of the DNs is invalid.
+// false if one of the DNs is invalid or empty.
 func InScope(dn, base string, scope Scope) (in, ok bool) {
 	entry, err := ldap.ParseDN(dn)
-	if err != nil {
+	if err != nil || len(entry.RDNs) == 0 {
 		return false, false
 	}
 	top, err := ldap.ParseDN(base)
-	if err != nil {
+	if err != nil || len(top.RDNs) == 0 {
 		return false, false
 	}
 	switch depth := len(entry.RDNs) - len(top.RDNs); {

@@ -31,7 +31,7 @@ func TestInScope(t *testing.T) {
 			}
 		}
 	}
-	for _, test := range [][2]string{{"no DN", base}, {base, "no DN"}} {
+	for _, test := range [][2]string{{"no DN", base}, {base, "no DN"}, {"", base}, {base, ""}} {
 		if in, ok := InScope(test[0], test[1], Subtree); in || ok {
 			t.Errorf("%q in %q: %t %t", test[0], test[1], in, ok)
 		}

@@ -36,11 +36,10 @@ type comparer struct {
 }
 
 // skipEntry counts an entry that cannot be mapped: as skipped without an identity, and as
-// unreadable if the account lacks a right. If its GUID is readable, the object counts as
-// existing.
+// unreadable if the account lacks a right. If its GUID is known, the object counts as existing.
 func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err error) error {
 	c.result.unmapped++
-	guid, hasGUID := q.mapper.GUID(entry)
+	guid, hasGUID := q.guidOf(entry)
 	if errors.Is(err, identity.ErrNoIdentity) {
 		q.warnOnce.Do(func() {
 			log.Warn().Stringer("kind", q.kind).Str("dn_hash", hashDN(entry.DN)).EmbedObject(fault.Fields(err)).Msg(MsgEntrySkipped)

@@ -39,6 +39,7 @@ type Candidate struct {
 	// the scope. ChangedAt is when it changed there last, by the server's clock; zero: unknown.
 	Outside    bool
 	ChangedAt  time.Time
+	Unreadable bool                  // the server has it in scope, but the account cannot read it
 	HeldBefore bool                  // its deletion was proven, and is held
 	Undecided  state.UndecidedReason // of an earlier run; "": none
 	ShownBy    state.ControllerSet   // including the server that is read
@@ -81,6 +82,9 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	var heldBefore, released, added []identity.Object
 	undecided := map[state.UndecidedReason][]identity.Object{}
 	for _, c := range e.Candidates {
+		if c.Unreadable { // it exists
+			continue
+		}
 		reason := c.doubt(e)
 		record := state.Undecided{GUID: c.GUID, Reason: reason, Remedy: undecidedRemedies[reason], ShownBy: c.ShownBy}
 		switch {
@@ -213,6 +217,9 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	var deleted []ad.GUID // that have a tombstone
 	var err error
 	if e.FullSync {
+		if result, err = r.identifyHidden(ctx, result); err != nil {
+			return result, e, err
+		}
 		result, objects, err = r.findMissing(ctx, result, to)
 	} else {
 		result, objects, deleted, err = r.findChanged(ctx, result, tombstones, to)
@@ -221,7 +228,7 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 		return result, e, err
 	}
 	e.NothingFound = e.FullSync && result.countRead(r.kinds()...) == 0
-	if result.withoutGUID > 0 && e.FullSync && e.Doubt == "" { // each such entry may be a missing object
+	if e.FullSync && result.countWithoutGUID() > 0 && e.Doubt == "" { // each such entry may be a missing object
 		e.Doubt = UndecidedHiddenGUID
 	}
 	objects, e.DisabledPosture = r.splitDisabledPosture(objects)
@@ -238,8 +245,11 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 		return result, e, err
 	}
 	if e.Release && len(r.snapshot.Undecided) > 0 {
-		e.Controllers, err = r.controllers(ctx)
+		if e.Controllers, err = r.controllers(ctx); err != nil {
+			return result, e, err
+		}
 	}
+	result, err = r.addUnreadable(ctx, result, e)
 	return result, e, err
 }
 

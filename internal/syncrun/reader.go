@@ -197,13 +197,11 @@ const maxReusedBuffer = 1 << 20
 
 // read reads the objects of a query that match a condition, and adds those that changed.
 func (r *reader) read(ctx context.Context, s *session, q query, condition string, to sink) (searchResult, error) {
-	search := directory.Search{Base: r.source.Base, Scope: r.source.Scope, Filter: q.filter, Attributes: q.mapper.Attributes, ExtendedDN: q.mapper.ExtendedDN}
+	search := directory.Search{Filter: q.filter, Attributes: q.mapper.Attributes, ExtendedDN: q.mapper.ExtendedDN}
 	if condition != "" {
 		search.Filter = "(&" + q.filter + condition + ")"
 	}
-	if q.wholeDomain {
-		search.Base, search.Scope = domainBase(s.RootDSE, r.source), directory.Subtree
-	}
+	search.Base, search.Scope = r.scopeOf(q.wholeDomain)
 	r.log.Debug().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Stringer("scope", search.Scope).Str("filter", search.Filter).Msg(MsgSearchStarted)
 	start := time.Now()
 	c := r.newComparer(q.kind)
@@ -238,6 +236,14 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	r.log.Info().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Int("page", pages).Int("objects", c.result.read).
 		Int("skipped", c.result.skipped).Int("unreadable", c.result.unreadable).Int("unparsed", c.result.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
 	return c.result, nil
+}
+
+// scopeOf returns the base and the scope of searches, either of the profile or of the whole domain.
+func (r *reader) scopeOf(wholeDomain bool) (base string, scope directory.Scope) {
+	if wholeDomain {
+		return domainBase(r.session.RootDSE, r.source), directory.Subtree
+	}
+	return r.source.Base, r.source.Scope
 }
 
 func (r *reader) newComparer(kind identity.Kind) *comparer {

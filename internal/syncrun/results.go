@@ -15,10 +15,13 @@ type counters struct {
 	read, changed int
 	skipped       int // entries without an SID or a GUID
 	unreadable    int // objects that were not sent because the account may not read them completely
+	withoutGUID   int // entries whose GUID is unknown
 }
 
 func (c counters) add(other counters) counters {
-	return counters{c.read + other.read, c.changed + other.changed, c.skipped + other.skipped, c.unreadable + other.unreadable}
+	return counters{
+		c.read + other.read, c.changed + other.changed, c.skipped + other.skipped, c.unreadable + other.unreadable, c.withoutGUID + other.withoutGUID,
+	}
 }
 
 // searchResult is the result of one search.
@@ -26,7 +29,6 @@ type searchResult struct {
 	counters
 	unparsed     int
 	unmapped     int                   // skipped or unreadable entries
-	withoutGUID  int                   // unmapped entries without a readable GUID
 	seen         []ad.GUID             // read or skipped
 	recheckTimes map[ad.GUID]time.Time // new due times of unchanged objects
 	missing      map[string]int        // unreadable objects by the attribute that is missing
@@ -38,7 +40,6 @@ type searchResult struct {
 // readResult is the combined result of all searches of a run. Its zero value is empty.
 type readResult struct {
 	counters     map[identity.Kind]counters
-	withoutGUID  int
 	seen         [][]ad.GUID
 	recheckTimes map[ad.GUID]time.Time
 	missing      map[string]int                   // unreadable objects by attribute
@@ -63,8 +64,8 @@ type runResult struct {
 // addSearch adds the result of one search.
 func (r *readResult) addSearch(kind identity.Kind, search searchResult) {
 	result := readResult{
-		counters:    map[identity.Kind]counters{kind: search.counters},
-		withoutGUID: search.withoutGUID, seen: [][]ad.GUID{search.seen}, recheckTimes: search.recheckTimes,
+		counters: map[identity.Kind]counters{kind: search.counters},
+		seen:     [][]ad.GUID{search.seen}, recheckTimes: search.recheckTimes,
 		missing: search.missing, unreadableGUIDs: search.unreadableGUIDs,
 	}
 	if search.readable != nil {
@@ -77,7 +78,6 @@ func (r *readResult) addSearch(kind identity.Kind, search searchResult) {
 func (r *readResult) add(other readResult) {
 	r.counters = merge(r.counters, other.counters, counters.add)
 	r.missing = merge(r.missing, other.missing, func(a, b int) int { return a + b })
-	r.withoutGUID += other.withoutGUID
 	r.seen = append(r.seen, other.seen...)
 	r.unreadableGUIDs = append(r.unreadableGUIDs, other.unreadableGUIDs...)
 	latest := func(_, b time.Time) time.Time { return b }
@@ -140,6 +140,14 @@ func (r *readResult) unreadableOf(guids []ad.GUID) []ad.GUID {
 func (r *readResult) countUnreadable() (n int) {
 	for _, c := range r.counters {
 		n += c.unreadable
+	}
+	return n
+}
+
+// countWithoutGUID returns how many entries have an unknown GUID.
+func (r *readResult) countWithoutGUID() (n int) {
+	for _, c := range r.counters {
+		n += c.withoutGUID
 	}
 	return n
 }

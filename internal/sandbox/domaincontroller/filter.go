@@ -71,7 +71,11 @@ func (d *Server) compileFilter(coded element, depth int) (filter, error) {
 		return func(o *object) ternary { return -inner(o) }, nil
 	case tagPrimitive | ldap.FilterPresent:
 		attribute, err := searchableAttribute(coded.text())
-		return d.withoutHidden(attribute, d.matchAny(attribute, func(string) bool { return true })), err
+		exists := d.matchAny(attribute, func(string) bool { return true })
+		if attribute != nil && attribute.Name == "objectClass" { // matches every entry, as on domain controllers
+			return exists, err
+		}
+		return d.withoutHidden(attribute, exists), err
 	case tagContext | ldap.FilterSubstrings:
 		return d.compileSubstrings(coded)
 	case tagContext | ldap.FilterExtensibleMatch:

@@ -8,7 +8,7 @@ import (
 // Hide hides attributes of the object with a DN, and of all objects below it, from LDAP
 // clients: an account without the right to read an attribute finds it neither in an entry nor
 // with a filter (MS-ADTS 3.1.1.3.1.3.1). The entry itself, its DN and the identifiers in an
-// extended DN stay visible. A further call replaces the attributes for this DN. Without
+// extended DN stay visible, and the filter (objectClass=*) finds it. A further call replaces the attributes for this DN. Without
 // attributes, it makes them visible again. Like a change of rights in Active Directory, Hide
 // changes no update sequence number of the objects.
 func (d *Server) Hide(dn string, attributes ...string) error {

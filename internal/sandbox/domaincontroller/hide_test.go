@@ -57,6 +57,9 @@ func TestHide(t *testing.T) {
 	if names, _ := search("(objectGUID=*)"); !slices.Equal(names, []string{"outside"}) {
 		t.Errorf("objectGUID is shown by %v", names)
 	}
+	must(t, d.Hide(unit, "objectClass"))
+	expect([]string{"(objectClass=user)", "(objectClass=top)"}, nil, "outside")
+	expect([]string{"(objectClass=*)"}, nil, "inside", "outside")
 	must(t, d.Hide(unit))
 	expect(append(conditions, "(objectGUID=*)"), absent, "inside", "outside")
 	if o, err := d.Object("CN=inside,"+unit, "mail"); err != nil || o.First("mail") == "" || d.highestUSN() != usn {
