@@ -280,6 +280,14 @@ func (d *Server) recordChange(o *object) {
 	o.changed = d.options.Now().Unix()
 }
 
+// SkipUSNs assigns a number of update sequence numbers to changes that clients do not see, such
+// as those of other naming contexts.
+func (d *Server) SkipUSNs(number ad.USN) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.highest += number
+}
+
 // Modify sets an attribute. No value removes it. A change of an attribute that is not
 // replicated assigns no update sequence number and keeps whenChanged, like a logon.
 func (d *Server) Modify(dn, attribute string, values ...string) error {

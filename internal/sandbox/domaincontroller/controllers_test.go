@@ -189,3 +189,21 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("member of %d groups", n)
 	}
 }
+
+// TestSkipUSNs: skipped USNs are assigned to no object.
+func TestSkipUSNs(t *testing.T) {
+	t.Parallel()
+	d := newTestServer(t, Options{})
+	conn := d.bound(t)
+	dn := addUser(t, d, "One")
+	guid := d.guid(t, conn, dn)
+	before := d.usn(t, conn, guid)
+	d.SkipUSNs(100)
+	if d.usn(t, conn, guid) != before || d.highestUSN() != before+100 {
+		t.Errorf("USN %d, highest %d, before %d", d.usn(t, conn, guid), d.highestUSN(), before)
+	}
+	must(t, d.Modify(dn, "title", "x"))
+	if after := d.usn(t, conn, guid); after != before+101 {
+		t.Errorf("USN %d after %d", after, before)
+	}
+}
