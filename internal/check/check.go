@@ -101,6 +101,7 @@ var checks = []struct {
 	{"base context", (*preflight).baseContext},
 	{"read users", (*preflight).readUsers},
 	{"read groups", (*preflight).readGroups},
+	{"unreadable objects", (*preflight).unreadableObjects},
 	{"see deletions", (*preflight).readDeleted},
 	{"page size", (*preflight).pageSize},
 	{"counts", (*preflight).counts},

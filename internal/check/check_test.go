@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
+	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/schedule"
@@ -52,6 +54,7 @@ const (
 	baseContext          = "base context"
 	readUsers            = "read users"
 	readGroups           = "read groups"
+	unreadableObjects    = "unreadable objects"
 	readDeleted          = "see deletions"
 	pageSize             = "page size"
 	counts               = "counts"
@@ -387,7 +390,7 @@ func TestDocuments(t *testing.T) {
 				e.console(nil)
 				e.Gateway.SetProfile(nil)
 			},
-			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
 			check: connectionAndProfile, op: "read profile", remedy: []string{"qualys.profileUuid"}, class: fault.Refused,
 		},
 		"neither connection nor profile in the console": {
@@ -403,7 +406,7 @@ func TestDocuments(t *testing.T) {
 			change: func(_ *testing.T, e *environment) {
 				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
 			},
-			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
 			check: connectionAndProfile, found: []string{`search scope "FOREST"`}, remedy: []string{"SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
 		},
 		"posture": {
@@ -647,7 +650,7 @@ func TestBaseContext(t *testing.T) {
 	testChecks(t, map[string]checkCase{
 		"base context does not exist": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "OU=Nowhere," + domain },
-			want:   map[string]Result{baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			want:   map[string]Result{baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
 			check:  baseContext, op: "read", cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere", domain}, remedy: []string{"profile.baseContext"}, class: fault.Refused,
 		},
 		"base context, gateway refuses the login": {
@@ -655,12 +658,12 @@ func TestBaseContext(t *testing.T) {
 				e.options.Source.Base = "OU=Nowhere," + domain
 				e.client.Login.Password = secret.New("wrong-password")
 			},
-			want:  map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			want:  map[string]Result{gatewayLogin: Fail, baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
 			check: baseContext, cause: directory.ErrNoSuchObject, found: []string{"OU=Nowhere"}, class: fault.Refused,
 		},
 		"base context of another domain": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "DC=elsewhere,DC=example,DC=com" },
-			want:   map[string]Result{baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, counts: skippedCheck},
+			want:   map[string]Result{baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
 			check:  baseContext, op: "read", remedy: []string{"domain controller of that domain"}, class: fault.Refused,
 		},
 		"nothing to read": {
@@ -696,7 +699,7 @@ func TestVisibleObjects(t *testing.T) {
 		},
 		"counting exceeds the timeout": {
 			change: func(_ *testing.T, e *environment) { e.options.countTimeout = time.Nanosecond },
-			want:   map[string]Result{readUsers: Warn, readGroups: Warn, counts: Warn}, check: counts, found: []string{"more than 0 users and more than 0 groups", "1ns"},
+			want:   map[string]Result{readUsers: Warn, readGroups: Warn, unreadableObjects: Warn, counts: Warn}, check: counts, found: []string{"more than 0 users and more than 0 groups", "1ns"},
 		},
 	})
 }
@@ -784,9 +787,17 @@ func TestRights(t *testing.T) {
 		"all without a SID": {func(s *fakeldap.Server) { s.Users = without("objectSid", s.Users) },
 			readUsers, Fail, []string{"25 users"}, []string{`dsacls "` + domain + `" /I:T /G`}, errWithoutID},
 		"no userAccountControl": {func(s *fakeldap.Server) { s.Users = without("userAccountControl", s.Users) },
-			readUsers, Warn, []string{"userAccountControl"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
+			readUsers, Fail, []string{"userAccountControl of all users"}, []string{`dsacls "` + domain + `" /I:T /G`}, errNotShown},
 		"no groupType": {func(s *fakeldap.Server) { s.Groups = without("groupType", s.Groups) },
-			readGroups, Warn, []string{"groupType"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
+			readGroups, Fail, []string{"groupType of all groups"}, []string{`dsacls "` + domain + `" /I:T /G`}, errNotShown},
+		"no readable extended DN": {func(s *fakeldap.Server) { s.Users[3] = withoutID(s.Users[3]) },
+			readUsers, Warn, []string{"not readable: objectSid of 1 of 25 users", "no extended DNs", "undecided"}, nil, nil},
+		"some values missing": {func(s *fakeldap.Server) { without("pwdLastSet", s.Users[:7]) },
+			readUsers, Warn, []string{"not readable: pwdLastSet of 7 of 25 users"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
+		"no user shows a value": {func(s *fakeldap.Server) { without("mail", without("title", s.Users)) },
+			readUsers, Warn, []string{"none of 25 users shows mail, title"}, []string{`dsacls "` + domain + `" /I:T /G`}, nil},
+		"no user of a few shows a value": {func(s *fakeldap.Server) { s.Users = without("mail", s.Users[:minObjects]) },
+			readUsers, OK, []string{"20"}, nil, nil},
 		"connection lost": {func(s *fakeldap.Server) { s.BeforeEntry = func(n int) bool { return n < 5 } },
 			readUsers, Fail, nil, []string{"the server's log"}, nil},
 		"not a domain controller": {func(s *fakeldap.Server) { s.PlainLDAP = true },
@@ -799,6 +810,11 @@ func TestRights(t *testing.T) {
 			t.Parallel()
 			server := fakeldap.Start(t)
 			server.Users, server.Groups = fakeldap.Users(25), fakeldap.Groups(3)
+			for _, user := range server.Users {
+				for _, name := range identity.OptionalAttributes(identity.User) {
+					user.Attributes[name] = cmp.Or(user.Attributes[name], "1")
+				}
+			}
 			c.change(server)
 			e := newEnvironment(t, func(e *environment) {
 				e.options.Source.Directory = directory.Options{Hosts: []string{"127.0.0.1"}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)}

@@ -208,21 +208,9 @@ func (p *preflight) baseContext(ctx context.Context) Check {
 		kind = string(classes[len(classes)-1]) // the most specific class is the last (MS-ADTS 3.1.1.4.5.1)
 	}
 	root := p.session.RootDSE.DefaultNamingContext
-	if root != "" && !isBelow(p.profile.Base, root) {
+	if in, ok := directory.InScope(p.profile.Base, root, directory.Subtree); ok && !in {
 		return warn(fmt.Sprintf("%s (%s) is not in the server's domain %s: only full syncs find deletions", p.profile.Base, kind, root),
 			"connect to a domain controller of that domain")
 	}
 	return ok("%s (%s)", p.profile.Base, kind)
-}
-
-// isBelow reports whether a DN ends in another one, without regard to case and spaces.
-func isBelow(dn, root string) bool {
-	normalize := func(dn string) string {
-		parts := strings.Split(strings.ToLower(dn), ",")
-		for n := range parts {
-			parts[n] = strings.TrimSpace(parts[n])
-		}
-		return "," + strings.Join(parts, ",")
-	}
-	return strings.HasSuffix(normalize(dn), normalize(root))
 }

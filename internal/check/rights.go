@@ -16,22 +16,18 @@ import (
 
 // objectCount is the result of one search for all objects of a kind.
 type objectCount struct {
-	objects   int
-	withoutID int       // without a readable objectSid or objectGUID: a run skips them
-	sample    []ad.GUID // the first ones
-	cut       bool      // the timeout ended the search
-	err       error     // the search failed
+	objects    int
+	withoutID  int            // without a readable objectSid or objectGUID: a run skips them
+	incomplete int            // without an attribute that every object has: a run does not send them
+	missing    map[string]int // objects without each attribute that every object has
+	containers containers     // of objects that lack any of them
+	sample     []ad.GUID      // the first ones
+	cut        bool           // the timeout ended the search
+	err        error          // the search failed
 }
 
 // sampleSize is the number of objects whose attributes are read to check the rights.
 const sampleSize = 20
-
-// requiredAttributes has an attribute that every object of a kind has: if it is missing, the
-// account cannot read it. purpose is the reason to read it.
-var requiredAttributes = map[identity.Kind]struct{ attribute, purpose string }{
-	identity.User:  {"userAccountControl", "whether they are disabled is unknown"},
-	identity.Group: {"groupType", "their type is unknown"},
-}
 
 func (p *preflight) readUsers(ctx context.Context) Check  { return p.checkObjects(ctx, identity.User) }
 func (p *preflight) readGroups(ctx context.Context) Check { return p.checkObjects(ctx, identity.Group) }
@@ -69,6 +65,11 @@ func (p *preflight) checkObjects(ctx context.Context, kind identity.Kind) Check 
 	switch {
 	case c.err != nil:
 		return failed(c.err, p.grant(p.profile.Base))
+	case c.objects == 0 && p.session.RootDSE.IsDomainController():
+		if err := p.checkRequired(ctx, kind); err != nil {
+			return failed(err, p.grant(p.profile.Base))
+		}
+		fallthrough
 	case c.objects == 0:
 		return warn(fmt.Sprintf("no visible %s below %s", plural, p.profile.Base),
 			fmt.Sprintf("check %s and %s; if they are correct, grant the account the right to read: %s",
@@ -76,16 +77,14 @@ func (p *preflight) checkObjects(ctx context.Context, kind identity.Kind) Check 
 	case c.withoutID == c.objects:
 		return failed(p.refused(fmt.Errorf("%d %s are visible, but %w", c.objects, plural, errWithoutID)), "")
 	}
-	mapped, complete, err := p.sample(ctx, kind, c.sample)
-	required := requiredAttributes[kind]
+	mapped, err := p.sample(ctx, kind, c.sample)
 	switch {
 	case err != nil:
 		return failed(asTransient(ctx, err), p.grant(p.profile.Base))
 	case mapped == 0:
 		return failed(p.refused(fmt.Errorf("%w: the first %d %s", errUnreadable, len(c.sample), plural)), "")
-	case complete == 0 && p.session.RootDSE.IsDomainController():
-		return warn(fmt.Sprintf("%s are readable, but their %s is not: %s", plural, required.attribute, required.purpose),
-			"grant the account the right to read all properties: "+p.grant(p.profile.Base))
+	case p.session.RootDSE.IsDomainController():
+		return p.checkAttributes(ctx, kind, c)
 	case c.withoutID > 0:
 		return warn(fmt.Sprintf("%s are readable, but %d of %d have no readable objectSid or objectGUID and will be skipped", plural, c.withoutID, c.objects),
 			"grant the account the right to read them, or exclude them by ldap."+kind.String()+"-filter")
@@ -109,22 +108,26 @@ func (p *preflight) grant(dn string) string {
 	return fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, dn, p.bound.name)
 }
 
-// count counts the objects of a kind until countTimeout. It reads two small attributes.
+// count counts the objects of a kind until countTimeout. It reads the attributes that every object
+// has. They are small.
 func (p *preflight) count(ctx context.Context, kind identity.Kind) *objectCount {
-	c := &objectCount{}
+	c := &objectCount{missing: map[string]int{}}
 	searchCtx, cancel := context.WithTimeout(ctx, p.countTimeout)
 	defer cancel()
+	attributes := commonAttributes(kind)
+	guidSlot, sidSlot := slices.Index(attributes, "objectGUID"), slices.Index(attributes, "objectSid")
 	query := directory.Search{
-		Base: p.profile.Base, Scope: p.profile.Scope, Filter: p.Search.Filter(kind, p.session.RootDSE), Attributes: []string{"objectGUID", "objectSid"},
+		Base: p.profile.Base, Scope: p.profile.Scope, Filter: p.Search.Filter(kind, p.session.RootDSE), Attributes: attributes,
 	}
 	_, err := p.session.Search(searchCtx, query, func(entry *ad.Entry) error {
 		c.objects++
-		guid, hasGUID := ad.ParseGUID(entry.First(0))
-		if _, hasSID := ad.ParseSID(entry.First(1)); !hasSID || !hasGUID {
+		guid, hasGUID := ad.ParseGUID(entry.First(guidSlot))
+		if _, hasSID := ad.ParseSID(entry.First(sidSlot)); !hasSID || !hasGUID {
 			c.withoutID++
 		} else if len(c.sample) < sampleSize {
 			c.sample = append(c.sample, guid)
 		}
+		c.addMissing(kind, entry, attributes)
 		return nil
 	})
 	if err == nil {
@@ -148,23 +151,19 @@ func (p *preflight) reconnect(ctx context.Context) {
 	old.Close()
 }
 
-// sample reads objects with the attributes that a run requests. It returns how many result in
-// an asset, and how many have the required attribute.
-func (p *preflight) sample(ctx context.Context, kind identity.Kind, guids []ad.GUID) (mapped, complete int, err error) {
+// sample reads objects with the attributes that a run requests. It returns how many result in an
+// asset.
+func (p *preflight) sample(ctx context.Context, kind identity.Kind, guids []ad.GUID) (mapped int, err error) {
 	mapper := identity.NewMapper(kind)
-	index := slices.IndexFunc(mapper.Attributes, func(name string) bool { return strings.EqualFold(name, requiredAttributes[kind].attribute) })
 	filter := "(&" + p.Search.Filter(kind, p.session.RootDSE) + directory.FilterByGUID(guids) + ")"
 	query := directory.Search{Base: p.profile.Base, Scope: p.profile.Scope, Filter: filter, Attributes: mapper.Attributes}
 	_, err = p.session.Search(ctx, query, func(entry *ad.Entry) error {
 		if _, err := mapper.Map(nil, entry, p.now()); err == nil {
 			mapped++
 		}
-		if entry.First(index) != nil {
-			complete++
-		}
 		return nil
 	})
-	return mapped, complete, err
+	return mapped, err
 }
 
 func (p *preflight) readDeleted(ctx context.Context) Check {

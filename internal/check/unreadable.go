@@ -1,0 +1,280 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/fault"
+	"adconnector/internal/identity"
+	"adconnector/internal/syncrun"
+)
+
+// On a domain controller, an attribute that every object has is unreadable if it is missing.
+
+// commonAttributes returns the attributes of a kind's map that every object of a domain has. A
+// run requires RequiredAttributes only. It sends a user without the others, but the values are
+// then missing.
+func commonAttributes(kind identity.Kind) []string {
+	if kind == identity.User {
+		return append(identity.RequiredAttributes(kind), "accountExpires", "pwdLastSet")
+	}
+	return identity.RequiredAttributes(kind)
+}
+
+// addMissing counts the attributes that an entry of the search for attributes lacks.
+func (c *objectCount) addMissing(kind identity.Kind, entry *ad.Entry, attributes []string) {
+	required := identity.RequiredAttributes(kind)
+	complete, readable := true, true
+	for slot, name := range attributes {
+		if len(entry.Values[slot]) > 0 {
+			continue
+		}
+		c.missing[name]++
+		complete = false
+		readable = readable && !slices.Contains(required, name)
+	}
+	if !readable {
+		c.incomplete++
+	}
+	if !complete {
+		c.containers.add(string(entry.DN))
+	}
+}
+
+// minObjects is how many objects there must be for an attribute that none of them shows to be
+// reported. In a smaller directory, many attributes have no value.
+const minObjects = 20
+
+// checkAttributes reports which attributes of the objects of a kind are unreadable.
+func (p *preflight) checkAttributes(ctx context.Context, kind identity.Kind, c *objectCount) Check {
+	if c.incomplete == c.objects {
+		if err := p.checkRequired(ctx, kind); err != nil {
+			return failed(err, p.grant(p.profile.Base))
+		}
+	}
+	notShown, err := p.findNotShown(ctx, kind, c)
+	if err != nil {
+		return failed(asTransient(ctx, err), "try again")
+	}
+	plural := kind.String() + "s"
+	var found []string
+	for _, name := range slices.Sorted(maps.Keys(c.missing)) {
+		found = append(found, fmt.Sprintf("%s of %s", name, c.part(c.missing[name], plural)))
+	}
+	if len(found) > 0 {
+		found = []string{"not readable: " + strings.Join(found, ", ")}
+	}
+	if c.incomplete > 0 {
+		found = append(found, fmt.Sprintf("a run neither sends nor deletes %s", c.part(c.incomplete, plural)))
+	}
+	if c.withoutID > 0 {
+		found = append(found, fmt.Sprintf("%s have no readable objectSid or objectGUID%s", c.part(c.withoutID, plural), p.hiddenEffect()))
+	}
+	if len(notShown) > 0 {
+		found = append(found, fmt.Sprintf("none of %s shows %s: no values, or not readable", c.describe(plural), strings.Join(notShown, ", ")))
+	}
+	if len(found) == 0 {
+		return ok("the attributes of %d objects are readable", c.objects)
+	}
+	remedy := p.grantBelow(c.containers)
+	if len(notShown) > 0 {
+		remedy = p.grantRemedy(p.grant(p.profile.Base))
+	}
+	if c.withoutID > 0 {
+		remedy += "; or exclude them by ldap." + kind.String() + "-filter"
+	}
+	return warn(strings.Join(found, "; "), remedy)
+}
+
+// hiddenEffect describes what entries without a readable identifier cause.
+func (p *preflight) hiddenEffect() string {
+	if p.session.RootDSE.ExtendedDN {
+		return ": their extended DNs identify them"
+	}
+	return ", and the server offers no extended DNs: deletions by absence will be undecided"
+}
+
+// part describes how many of the objects are concerned.
+func (c *objectCount) part(n int, plural string) string {
+	if c.cut {
+		return fmt.Sprintf("at least %d of %s", n, c.describe(plural))
+	}
+	return fmt.Sprintf("%d of %s", n, c.describe(plural))
+}
+
+// checkRequired returns the error for which a run is refused: no object of the kind shows an
+// attribute that every one has.
+func (p *preflight) checkRequired(ctx context.Context, kind identity.Kind) error {
+	unreadable, err := syncrun.FindUnreadable(ctx, p.session, *p.profile, p.Search, kind)
+	if err != nil || len(unreadable) == 0 {
+		return asTransient(ctx, err)
+	}
+	return p.refused(fmt.Errorf("%w: %s of all %ss", errNotShown, strings.Join(unreadable, ", "), kind))
+}
+
+var errNotShown = errors.New("a run is refused, because attributes are not readable")
+
+// findNotShown returns the optional attributes of users that no user shows. It asks for each of
+// them with a size limit of one entry, until countTimeout.
+func (p *preflight) findNotShown(ctx context.Context, kind identity.Kind, c *objectCount) (names []string, err error) {
+	if kind != identity.User || c.objects <= minObjects {
+		return nil, nil
+	}
+	searchCtx, cancel := context.WithTimeout(ctx, p.countTimeout)
+	defer cancel()
+	for _, name := range identity.OptionalAttributes(kind) {
+		if slices.Contains(commonAttributes(kind), name) { // counted
+			continue
+		}
+		found, err := p.session.Exists(searchCtx, directory.Search{
+			Base: p.profile.Base, Scope: p.profile.Scope, Filter: "(&" + p.Search.Filter(kind, p.session.RootDSE) + "(" + name + "=*))",
+		})
+		switch {
+		case err != nil && searchCtx.Err() != nil && ctx.Err() == nil: // the rest stays unknown
+			p.reconnect(ctx)
+			return names, p.sessionLost()
+		case err != nil:
+			return names, err
+		case !found:
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// maxUnreadable is after how many objects the search for unreadable objects stops.
+const maxUnreadable = 10_000
+
+var errEnough = errors.New("enough objects found")
+
+// unreadableObjects finds objects of which the account can list the DN only. Every object has the
+// class top, so those that do not show it are unreadable. The other searches of a run do not find
+// them.
+func (p *preflight) unreadableObjects(ctx context.Context) Check {
+	switch {
+	case p.session == nil:
+		return skipped("not bound")
+	case !p.baseFound:
+		return skipped("no base context")
+	case !p.session.RootDSE.IsDomainController():
+		return ok("not checked: the server is not a domain controller")
+	}
+	searchCtx, cancel := context.WithTimeout(ctx, p.countTimeout)
+	defer cancel()
+	var below containers
+	objects := 0
+	query := directory.Search{Base: p.profile.Base, Scope: p.profile.Scope, Filter: "(!(objectClass=top))", Attributes: []string{"1.1"}}
+	_, err := p.session.Search(searchCtx, query, func(entry *ad.Entry) error {
+		if dn := string(entry.DN); !p.isSystem(dn) {
+			below.add(dn)
+			objects++
+		}
+		if objects > maxUnreadable {
+			return errEnough
+		}
+		return nil
+	})
+	atLeast := ""
+	if err != nil {
+		if errors.Is(err, errEnough) || searchCtx.Err() != nil && ctx.Err() == nil {
+			atLeast, err = "at least ", nil
+		}
+		p.reconnect(ctx) // a session cannot be used after an error
+		if err == nil {
+			err = p.sessionLost()
+		}
+	}
+	switch {
+	case err != nil:
+		return failed(asTransient(ctx, err), "try again")
+	case objects == 0 && atLeast != "":
+		return warn(fmt.Sprintf("search for unreadable objects stopped after %s", p.countTimeout), "run the check at a quieter time")
+	case objects == 0:
+		return ok("no objects that can be listed but not read")
+	}
+	return warn(fmt.Sprintf("%s%d objects can be listed but not read: a run does not find the users and groups among them", atLeast, objects), p.grantBelow(below))
+}
+
+// sessionLost returns an error if there is no session after a reconnect.
+func (p *preflight) sessionLost() error {
+	if p.session != nil {
+		return nil
+	}
+	return fault.Operation{Op: "reconnect"}.Failed(fault.Transient, errConnectionLost, "check the server's connection limit and the network")
+}
+
+// systemContainers have no users and groups. A plain user of a new domain cannot read all of the
+// objects in them.
+var systemContainers = []string{"System", "NTDS Quotas", "LostAndFound", "Program Data", "Infrastructure", "Keys", "TPM Devices"}
+
+// isSystem reports whether an object belongs to a system container.
+func (p *preflight) isSystem(dn string) bool {
+	return slices.ContainsFunc(systemContainers, func(name string) bool {
+		in, _ := directory.InScope(dn, "CN="+name+","+p.session.RootDSE.DefaultNamingContext, directory.Subtree)
+		return in
+	})
+}
+
+// containers are the containers of objects.
+type containers struct {
+	dns  []string // without duplicates
+	more bool     // there are others
+}
+
+const (
+	maxContainers   = 100 // collected
+	namedContainers = 3   // in a remedy
+)
+
+// add adds the container of an object.
+func (c *containers) add(dn string) {
+	switch container := directory.ParentDN(dn); {
+	case slices.Contains(c.dns, container):
+	case len(c.dns) == maxContainers:
+		c.more = true
+	default:
+		c.dns = append(c.dns, container)
+	}
+}
+
+// highest returns the containers that are not below another one.
+func (c *containers) highest() (highest []string) {
+	isBelow := func(dn, other string) bool {
+		below, _ := directory.InScope(dn, other, directory.Subtree)
+		return below
+	}
+	for _, dn := range c.dns {
+		if slices.ContainsFunc(highest, func(other string) bool { return isBelow(dn, other) }) {
+			continue
+		}
+		highest = slices.DeleteFunc(highest, func(other string) bool { return isBelow(other, dn) })
+		highest = append(highest, dn)
+	}
+	return highest
+}
+
+// grantBelow returns the remedy for unreadable objects: commands that name their containers.
+func (p *preflight) grantBelow(c containers) string {
+	var commands []string
+	highest := c.highest()
+	for _, dn := range highest[:min(len(highest), namedContainers)] {
+		commands = append(commands, p.grant(dn))
+	}
+	if n := len(highest) - len(commands); n > 0 && !c.more {
+		commands = append(commands, fmt.Sprintf("and %d more containers", n))
+	} else if n > 0 {
+		commands = append(commands, fmt.Sprintf("and at least %d more containers", n))
+	}
+	return p.grantRemedy(strings.Join(commands, "; "))
+}
+
+// grantRemedy returns the remedy for missing rights, with commands that grant them.
+func (p *preflight) grantRemedy(commands string) string {
+	return "grant the account the right to read, and remove what denies it: " + commands
+}

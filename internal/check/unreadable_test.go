@@ -1,0 +1,108 @@
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/sandbox/domaincontroller"
+)
+
+const (
+	hiddenOU = "OU=Hidden," + domain
+	innerOU  = "OU=Inner," + hiddenOU
+)
+
+// hide adds users in two units, one inside of the other, and hides attributes of all of them.
+func hide(t *testing.T, e *environment, attributes ...string) {
+	t.Helper()
+	add := func(dn string, pairs map[string][]string) {
+		t.Helper()
+		must(t, e.Directory.Add(domaincontroller.Object{DN: dn, Attributes: pairs}))
+	}
+	for n, unit := range []string{hiddenOU, innerOU} {
+		add(unit, map[string][]string{"objectClass": {"organizationalUnit"}})
+		for i := range 2 {
+			name := fmt.Sprintf("hidden%d%d", n, i)
+			add("CN="+name+","+unit, map[string][]string{"objectClass": {"user"}, "sAMAccountName": {name}})
+			must(t, e.Directory.Hide("CN="+name+","+unit, attributes...))
+		}
+	}
+}
+
+func command(dn string) string {
+	return `dsacls "` + dn + `" /I:T /G "svc-qualys@corp.example.com:LCRP"`
+}
+
+// TestUnreadable checks that missing rights are named with the commands that grant them.
+func TestUnreadable(t *testing.T) {
+	all := []string{"objectClass", "objectGUID", "objectSid", "name", "whenCreated", "sAMAccountType", "userAccountControl"}
+	below := func(base string, attributes ...string) func(t *testing.T, e *environment) {
+		return func(t *testing.T, e *environment) {
+			e.options.Source.Base = base
+			hide(t, e, attributes...)
+		}
+	}
+	testChecks(t, map[string]checkCase{
+		"some users hide attributes": {
+			change: func(t *testing.T, e *environment) { hide(t, e, "userAccountControl", "whenCreated") },
+			want:   map[string]Result{readUsers: Warn}, check: readUsers,
+			found:  []string{"userAccountControl of 4 of 3", " users, whenCreated of 4 of 3", "neither sends nor deletes 4 of 3"},
+			remedy: []string{command(hiddenOU)},
+		},
+		"some users hide optional attributes": {
+			change: func(t *testing.T, e *environment) { hide(t, e, "pwdLastSet") },
+			want:   map[string]Result{readUsers: Warn}, check: readUsers, found: []string{"pwdLastSet of 4 of 3"}, remedy: []string{command(hiddenOU)},
+		},
+		"all users hide an optional attribute": {
+			change: func(t *testing.T, e *environment) { must(t, e.Directory.Hide(domain, "mail")) },
+			want:   map[string]Result{readUsers: Warn}, check: readUsers, found: []string{"shows mail: no values, or not readable"}, remedy: []string{command(domain)},
+		},
+		"hidden identifiers": {
+			change: func(t *testing.T, e *environment) { hide(t, e, "objectGUID") },
+			want:   map[string]Result{readUsers: Warn}, check: readUsers,
+			found: []string{"objectGUID of 4 of 3", "4 of 3", "no readable objectSid or objectGUID: their extended DNs identify them"}, remedy: []string{command(hiddenOU)},
+		},
+		"all users hide a required attribute": {
+			change: below(hiddenOU, "userAccountControl"), want: map[string]Result{readUsers: Fail, readGroups: Warn}, check: readUsers,
+			found: []string{"userAccountControl of all users"}, remedy: []string{command(hiddenOU)}, class: fault.Refused, cause: errNotShown,
+		},
+		"all users hide the attribute of the filter": {
+			change: below(hiddenOU, "sAMAccountType"), want: map[string]Result{readUsers: Fail, readGroups: Warn, counts: Warn}, check: readUsers,
+			found: []string{"sAMAccountType of all users"}, remedy: []string{command(hiddenOU)}, class: fault.Refused, cause: errNotShown,
+		},
+		"subtree that lists but does not read": {
+			change: func(t *testing.T, e *environment) { hide(t, e, all...) },
+			want:   map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"4 objects"}, remedy: []string{command(hiddenOU)},
+		},
+		"only unreadable objects": {
+			change: below(hiddenOU, all...), want: map[string]Result{readUsers: Warn, readGroups: Warn, unreadableObjects: Warn, counts: Warn}, check: unreadableObjects,
+			found: []string{"4 objects"}, remedy: []string{command(hiddenOU)},
+		},
+		"system objects": {
+			change: func(t *testing.T, e *environment) { must(t, e.Directory.Hide("CN=System,"+domain, all...)) },
+			check:  unreadableObjects, found: []string{"no objects"},
+		},
+	})
+}
+
+// TestContainers checks which containers a remedy names.
+func TestContainers(t *testing.T) {
+	t.Parallel()
+	var c containers
+	for _, dn := range []string{"CN=a,OU=Inner,OU=A", "CN=b,OU=A", "CN=c,OU=a", `CN=d\,x,OU=B`, "CN=e,OU=Below A,OU=A", "CN=f,OU=A"} {
+		c.add(dn)
+	}
+	if got := c.highest(); !slices.Equal(got, []string{"OU=A", "OU=B"}) {
+		t.Errorf("highest %q", got)
+	}
+	p := &preflight{}
+	for n := range maxContainers {
+		c.add(fmt.Sprintf("CN=x,OU=%d", n))
+	}
+	if remedy := p.grantBelow(c); strings.Count(remedy, "dsacls ") != namedContainers || !strings.Contains(remedy, "at least ") || len(c.dns) != maxContainers {
+		t.Errorf("%d containers, remedy %q", len(c.dns), remedy)
+	}
+}
