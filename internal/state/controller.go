@@ -35,9 +35,7 @@ type FullSync struct {
 type Controller struct {
 	Watermark Watermark `json:"watermark"`
 	LastFull  FullSync  `json:"full_sync"`
-	// LastFullRun is the run of the last full sync; 0: before any known run.
-	LastFullRun uint64 `json:"full_sync_run,omitempty"`
-	Rollbacks   int    `json:"rollbacks,omitempty"` // see View
+	Rollbacks int       `json:"rollbacks,omitempty"` // see View
 }
 
 // Controller returns the progress with a domain controller, or the zero value.
@@ -131,7 +129,7 @@ func putFullSync(c change, p Progress) error {
 			return err
 		}
 	}
-	return errors.Join(pruneDeletions(c, p.At), pruneRunTimes(c, p.At))
+	return pruneDeletions(c, p.At)
 }
 
 func putController(c change, p Progress) error {
@@ -142,7 +140,7 @@ func putController(c change, p Progress) error {
 	}
 	controller.Watermark = Watermark{USN: p.USN, Scope: p.View.Scope, At: p.At, Run: p.Run}
 	if p.FullSync {
-		controller.LastFull, controller.LastFullRun = FullSync{Scope: p.View.Scope, At: p.At}, p.Run
+		controller.LastFull = FullSync{Scope: p.View.Scope, At: p.At}
 	}
 	if err := c.putJSON(bucketControllers, id[:], controller); err != nil {
 		return err
@@ -226,9 +224,6 @@ type Sighting struct {
 	HereInScope    bool // and it did so in the scope of the view
 	BeforeRollback bool // the domain controller of the view had, before it was put back to an earlier state
 	Elsewhere      []ad.InvocationID
-	// At is the last known time at which another domain controller had the object in scope; zero:
-	// unknown.
-	At time.Time
 }
 
 func (s *Sighting) add(shownBy, view View) {
@@ -302,9 +297,9 @@ func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err
 
 // shown is the part of the state file that says which domain controllers have shown an object.
 type shown struct {
-	index, deleted, times *bbolt.Bucket
-	views                 views
-	controllers           map[ad.InvocationID]shownController
+	index, deleted *bbolt.Bucket
+	views          views
+	controllers    map[ad.InvocationID]shownController
 }
 
 type shownController struct {
@@ -313,7 +308,7 @@ type shownController struct {
 }
 
 func readShown(tx *bbolt.Tx) (s shown, err error) {
-	s = shown{index: tx.Bucket(bucketIndex), deleted: tx.Bucket(bucketDeleted), times: tx.Bucket(bucketRunTimes), controllers: map[ad.InvocationID]shownController{}}
+	s = shown{index: tx.Bucket(bucketIndex), deleted: tx.Bucket(bucketDeleted), controllers: map[ad.InvocationID]shownController{}}
 	if s.views, err = readViews(tx); err != nil {
 		return s, err
 	}
@@ -347,13 +342,7 @@ func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
 	for id, controller := range s.controllers {
 		if !controller.Watermark.At.IsZero() && firstRun <= controller.Watermark.Run && !containsGUID(controller.unseen, guid) {
 			sighting.add(View{InvocationID: id, Rollbacks: controller.Rollbacks, Scope: controller.LastFull.Scope}, view)
-			if id != view.InvocationID && firstRun <= controller.LastFullRun && controller.LastFull.At.After(sighting.At) {
-				sighting.At = controller.LastFull.At
-			}
 		}
-	}
-	if at := runTime(s.times, batchOf(record).run()); at.After(sighting.At) {
-		sighting.At = at
 	}
 	return sighting
 }

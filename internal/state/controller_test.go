@@ -39,13 +39,13 @@ func TestAdvance(t *testing.T) {
 	}
 	must(t, s.Advance(Progress{View: viewA, Run: 1, At: at(10), USN: 100, FullSync: true}))
 	first := FullSync{Scope: "s", At: at(10)}
-	check(Controller{Watermark: Watermark{100, "s", at(10), 1}, LastFull: first, LastFullRun: 1}, Controller{}, first)
+	check(Controller{Watermark: Watermark{100, "s", at(10), 1}, LastFull: first}, Controller{}, first)
 	must(t, s.Advance(Progress{View: viewA, Run: 2, At: at(20), USN: 200}))
-	a := Controller{Watermark: Watermark{200, "s", at(20), 2}, LastFull: first, LastFullRun: 1}
+	a := Controller{Watermark: Watermark{200, "s", at(20), 2}, LastFull: first}
 	check(a, Controller{}, first)
 	must(t, s.Advance(Progress{View: viewB, Run: 3, At: at(30), USN: 5, FullSync: true, Unseen: []ad.GUID{guidOf(7)}}))
 	second := FullSync{Scope: "s", At: at(30)}
-	b := Controller{Watermark: Watermark{5, "s", at(30), 3}, LastFull: second, LastFullRun: 3}
+	b := Controller{Watermark: Watermark{5, "s", at(30), 3}, LastFull: second}
 	s = reopen(t, s, dir)
 	check(a, b, second)
 	if unseen := result(s.Unseen(viewB.InvocationID))(t); !slices.Equal(unseen, []ad.GUID{guidOf(7)}) {
@@ -193,35 +193,11 @@ func TestSightings(t *testing.T) {
 			s := openStore(t, t.TempDir())
 			c.prepare(t, s)
 			got := result(s.Sightings(c.view, []ad.GUID{guidOf(0)}))(t)
-			got[0].At = time.Time{}
 			if len(got) != 1 || !reflect.DeepEqual(got[0], c.want) {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
 		})
 	}
-}
-
-// TestSightingTime checks the last known time of an object in scope: that of its last delivery, or
-// of a later full sync of another domain controller that found it.
-func TestSightingTime(t *testing.T) {
-	t.Parallel()
-	s := openStore(t, t.TempDir())
-	check := func(name string, view View, want time.Time) {
-		t.Helper()
-		if got := result(s.Sightings(view, []ad.GUID{guidOf(0)}))(t)[0].At; !got.Equal(want) {
-			t.Errorf("%s: %s, want %s", name, got, want)
-		}
-	}
-	run := sendAs(t, s, viewA, 0, 1)
-	check("delivered", viewB, testStart)
-	later := testStart.Add(time.Hour)
-	must(t, s.Advance(Progress{View: viewA, Run: run, At: later, FullSync: true}))
-	check("full sync of another domain controller", viewB, later)
-	check("own full sync", viewA, testStart)
-	last := later.Add(deletionLife + time.Second)
-	must(t, s.Advance(Progress{View: viewB, Run: run + 1, At: last, FullSync: true, Unseen: []ad.GUID{guidOf(0)}}))
-	check("full sync that did not find it", viewA, time.Time{}) // the time of the run is forgotten
-	check("forgotten run", viewB, later)
 }
 
 func TestLastServers(t *testing.T) {

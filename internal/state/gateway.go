@@ -20,7 +20,7 @@ func (s *Store) Target() (target string, err error) {
 func (s *Store) ChangeTarget(target string) error {
 	err := s.update("change target", func(c change) error {
 		for _, name := range append(optionalBuckets, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld,
-			bucketViews, bucketDeleted, bucketRunTimes, bucketControllers, bucketUnseen) {
+			bucketViews, bucketDeleted, bucketControllers, bucketUnseen) {
 			if err := c.empty(name); err != nil {
 				return err
 			}

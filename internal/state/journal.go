@@ -35,7 +35,7 @@ func (s *Store) OpenJournal(view View, now time.Time) (*Journal, error) {
 		if j.run, err = c.Bucket(bucketInFlight).NextSequence(); err != nil {
 			return err
 		}
-		if err := errors.Join(putView(c, j.run, view), putRunTime(c, j.run, now)); err != nil {
+		if err := putView(c, j.run, view); err != nil {
 			return err
 		}
 		obsolete, err = s.deleteObsoleteBatches(c)

@@ -120,7 +120,7 @@ func (m *model) step() {
 		controller.Watermark = Watermark{USN: p.USN, Scope: p.View.Scope, At: p.At, Run: p.Run}
 		if p.FullSync {
 			m.fullSync = FullSync{Scope: p.View.Scope, At: p.At}
-			controller.LastFull, controller.LastFullRun = m.fullSync, p.Run
+			controller.LastFull = m.fullSync
 			m.countResends(p.Run)
 		}
 		m.controllers[id], m.unseen[id] = controller, p.Unseen

@@ -59,13 +59,12 @@ var (
 	bucketHeld        = []byte("held")        // GUID of a held deletion → time
 	bucketViews       = []byte("views")       // first run → View
 	bucketDeleted     = []byte("deleted")     // GUID of an object reported as deleted → run, time
-	bucketRunTimes    = []byte("run times")   // run → time of its beginning
 	bucketControllers = []byte("controllers") // invocation ID → Controller
 	bucketUnseen      = []byte("unseen")      // invocation ID → GUIDs of objects that the domain controller has not shown
 
 	buckets = [][]byte{
 		bucketMeta, bucketRuns, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld,
-		bucketViews, bucketDeleted, bucketRunTimes, bucketControllers, bucketUnseen,
+		bucketViews, bucketDeleted, bucketControllers, bucketUnseen,
 	}
 
 	// Files that earlier programs wrote may lack these buckets.

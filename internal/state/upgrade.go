@@ -79,7 +79,7 @@ func addChecksums(c change) error {
 // that showed the object last. The last domain controller keeps its watermark if all records
 // are from it. Others lose theirs: their next sync is a full one.
 func addControllers(c change) error {
-	for _, name := range [][]byte{bucketViews, bucketDeleted, bucketRunTimes, bucketControllers, bucketUnseen} {
+	for _, name := range [][]byte{bucketViews, bucketDeleted, bucketControllers, bucketUnseen} {
 		if _, err := c.CreateBucketIfNotExists(name); err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"encoding/binary"
 	"sort"
 	"time"
@@ -127,38 +126,10 @@ func putDeletion(c change, guid ad.GUID, run uint64, now time.Time) error {
 
 // pruneDeletions forgets deletions that no watermark can precede.
 func pruneDeletions(c change, now time.Time) error {
-	return pruneOlder(c, bucketDeleted, func(value []byte) bool {
-		return now.Sub(time.Unix(int64(binary.BigEndian.Uint64(value[8:])), 0)) > deletionLife
-	})
-}
-
-// putRunTime records when a run began.
-func putRunTime(c change, run uint64, now time.Time) error {
-	return c.put(bucketRunTimes, binary.BigEndian.AppendUint64(nil, run), binary.BigEndian.AppendUint64(nil, uint64(now.Unix())))
-}
-
-// runTime returns when a run began; zero: unknown.
-func runTime(times *bbolt.Bucket, run uint64) time.Time {
-	value := times.Get(binary.BigEndian.AppendUint64(nil, run))
-	if len(value) != 8 {
-		return time.Time{}
-	}
-	return time.Unix(int64(binary.BigEndian.Uint64(value)), 0).UTC()
-}
-
-// pruneRunTimes forgets the times of old runs.
-func pruneRunTimes(c change, now time.Time) error {
-	return pruneOlder(c, bucketRunTimes, func(value []byte) bool {
-		return now.Sub(time.Unix(int64(binary.BigEndian.Uint64(value)), 0)) > deletionLife
-	})
-}
-
-// pruneOlder deletes the records whose value is too old.
-func pruneOlder(c change, bucket []byte, tooOld func(value []byte) bool) error {
 	var old [][]byte
-	err := c.Bucket(bucket).ForEach(func(key, value []byte) error {
-		if tooOld(value) {
-			old = append(old, bytes.Clone(key))
+	err := c.Bucket(bucketDeleted).ForEach(func(key, value []byte) error {
+		if now.Sub(time.Unix(int64(binary.BigEndian.Uint64(value[8:])), 0)) > deletionLife {
+			old = append(old, append([]byte{}, key...))
 		}
 		return nil
 	})
@@ -166,7 +137,7 @@ func pruneOlder(c change, bucket []byte, tooOld func(value []byte) bool) error {
 		return err
 	}
 	for _, key := range old {
-		if err := c.delete(bucket, key); err != nil {
+		if err := c.delete(bucketDeleted, key); err != nil {
 			return err
 		}
 	}

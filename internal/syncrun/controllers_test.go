@@ -625,33 +625,37 @@ func TestUnreadableInvocationIDOfTwoControllers(t *testing.T) {
 	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 1}) // the tombstone
 	e.must(a.Move(e.user(11), "OU=Outside,"+a.Base()))
 	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedInvocationID)
-	// With the right, the controller has never shown the user in scope, but the move is later than
-	// the last delivery.
+	// With the right, the controller has never shown the user in scope.
 	e.use(a)
-	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 1})
+	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedOutside)
+	e.nextFullSync()
+	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedOutside)
+	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Deleted: 1})
 	e.expectConverged()
 }
 
 // A user is moved into the scope on one controller. The other one does not know that yet, however
-// many full syncs it takes part in. A user who is moved out of the scope afterwards is deleted by
-// the first full sync.
+// many full syncs it takes part in, and whatever else changes there.
 func TestMoveIntoScopeNotReplicated(t *testing.T) {
 	t.Parallel()
 	e, a, b := newPairEnv(t, domaincontroller.Options{}, 10)
 	e.must(a.Move(e.user(1), "OU=Outside,"+a.Base()))
 	e.must(b.Move(e.user(1), "OU=Outside,"+b.Base()))
-	e.clock.Advance(time.Minute)
-	e.must(a.Move("CN=user1,OU=Outside,"+a.Base(), e.base))
+	e.must(a.Move(e.outside(1), e.base))
 	e.use(a)
 	e.runResolved(RunOptions{}, state.Run{Mode: full, Uploaded: 10})
 	e.use(b)
 	for range 3 {
+		e.clock.Advance(time.Minute)
+		e.must(b.Modify(e.outside(1), "title", "changed here"))
 		e.runUndecided(RunOptions{Full: true}, state.Run{Mode: full, Undecided: 1}, UndecidedOutside)
 		e.nextFullSync()
 	}
 	e.expectStatuses("ACTIVE", e.guids(a, 1, 2)...)
-	e.must(b.Move("CN=user1,OU=Outside,"+b.Base(), e.base)) // replicated
+	e.must(b.Move(e.outside(1), e.base)) // replicated
+	e.runResolved(RunOptions{}, state.Run{Mode: full, Uploaded: 1})
 	e.must(b.Move(e.user(1), "OU=Outside,"+b.Base()))
+	e.nextFullSync()
 	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 1})
 }
 
@@ -888,7 +892,7 @@ func TestReplicatedDuringRun(t *testing.T) {
 	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedNotShown)
 	var arrive sync.Once
 	e.connectThrough(proxy{request: func(_ int, request string) action {
-		if strings.Contains(request, "whenChanged") {
+		if strings.Contains(request, "objectGUID") && !strings.Contains(request, "objectClass") && !strings.Contains(request, "sAMAccountType") {
 			arrive.Do(func() { b.AddUser(e.user(10)) })
 		}
 		return action{forward: request}

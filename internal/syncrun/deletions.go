@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -34,11 +33,8 @@ const fewDeletions = 5
 type Candidate struct {
 	identity.Object
 	state.Sighting
-	Tombstone bool // the server has its tombstone
-	// Outside is whether the server has never shown the object in scope, but has it outside of
-	// the scope. ChangedAt is when it changed there last, by the server's clock; zero: unknown.
-	Outside    bool
-	ChangedAt  time.Time
+	Tombstone  bool                  // the server has its tombstone
+	Outside    bool                  // the server has never shown it in scope, but has it outside of the scope
 	Unreadable bool                  // the server has it in scope, but the account cannot read it
 	HeldBefore bool                  // its deletion was proven, and is held
 	Undecided  state.UndecidedReason // of an earlier run; "": none
@@ -124,8 +120,6 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 	switch {
 	case e.Doubt != "":
 		return e.Doubt
-	case c.movedOut():
-		return ""
 	case c.Outside:
 		return UndecidedOutside
 	case !c.Here && (c.BeforeRollback || e.RolledBack && c.Undecided == UndecidedRollback): // the views of earlier runs may be gone
@@ -139,11 +133,6 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 	}
 	return ""
 }
-
-// movedOut reports whether an object that the server has outside of the scope left the scope. It
-// did if it has changed on this server since another one had it in scope. Otherwise, this server
-// may not have received yet that the object was moved into the scope.
-func (c Candidate) movedOut() bool { return c.Outside && !c.At.IsZero() && c.ChangedAt.After(c.At) }
 
 // releases reports whether an operator's release proves a deletion: the operator has seen that
 // it is undecided, and no other domain controller that has shown the object is left in the
@@ -436,14 +425,13 @@ func (r *reader) addOutside(ctx context.Context, e Evidence) error {
 	if !r.allowsReread(len(guids)) {
 		return nil
 	}
-	search := directory.Search{Base: domainBase(r.session.RootDSE, r.source), Scope: directory.Subtree, Attributes: []string{"objectGUID", "whenChanged"}}
+	search := directory.Search{Base: domainBase(r.session.RootDSE, r.source), Scope: directory.Subtree, Attributes: []string{"objectGUID"}}
 	for chunk := range slices.Chunk(guids, guidsPerFilter) {
 		search.Filter = directory.FilterByGUID(chunk)
 		err := r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
 			guid, _ := ad.ParseGUID(entry.First(0))
 			if c := byGUID[guid]; c != nil {
 				c.Outside = true
-				c.ChangedAt, _ = ad.ParseGeneralizedTime(entry.First(1))
 			}
 			return nil
 		})
@@ -501,7 +489,7 @@ func (r *reader) notShown(e Evidence, result readResult) []ad.GUID {
 		guids = result.notSeen(r.snapshot.Unseen)
 	}
 	for _, c := range e.Candidates {
-		if !c.Here && !c.movedOut() {
+		if !c.Here {
 			guids = append(guids, c.GUID)
 		}
 	}

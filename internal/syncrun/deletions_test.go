@@ -164,11 +164,6 @@ var (
 	heldBefore = Candidate{Sighting: shownHere, HeldBefore: true}
 )
 
-// seenAt returns a sighting of another domain controller at a time in seconds.
-func seenAt(seconds int64) state.Sighting {
-	return state.Sighting{Elsewhere: shownByA.Elsewhere, At: time.Unix(seconds, 0)}
-}
-
 func TestDecideDeletions(t *testing.T) {
 	t.Parallel()
 	objects := func(from, to int) (list []identity.Object) {
@@ -252,12 +247,8 @@ func TestProof(t *testing.T) {
 		"absent, shown here in another scope":                   {fullSync, Candidate{Sighting: state.Sighting{Here: true}}, undecided(UndecidedScope)},
 		"absent, shown elsewhere only":                          {fullSync, Candidate{Sighting: shownByA}, undecided(UndecidedNotShown)},
 		"absent, shown nowhere":                                 {fullSync, Candidate{}, undecided(UndecidedNotShown)},
-		"outside of the scope here, not changed since":          {fullSync, Candidate{Sighting: seenAt(10), Outside: true, ChangedAt: time.Unix(10, 0)}, undecided(UndecidedOutside)},
-		"outside of the scope here, changed since":              {fullSync, Candidate{Sighting: seenAt(10), Outside: true, ChangedAt: time.Unix(11, 0)}, deleted},
-		"outside of the scope here, change unreadable":          {fullSync, Candidate{Sighting: seenAt(10), Outside: true}, undecided(UndecidedOutside)},
-		"outside of the scope here, last sighting unknown":      {fullSync, Candidate{Sighting: shownByA, Outside: true, ChangedAt: time.Unix(11, 0)}, undecided(UndecidedOutside)},
-		"outside of the scope here, doubt":                      {Evidence{FullSync: true, Doubt: UndecidedRollback}, Candidate{Sighting: seenAt(10), Outside: true, ChangedAt: time.Unix(11, 0)}, undecided(UndecidedRollback)},
-		"release, outside of the scope here":                    {release(controllB), Candidate{Sighting: seenAt(10), Outside: true, Undecided: UndecidedOutside}, deleted},
+		"release, outside of the scope here":                    {release(controllB), Candidate{Sighting: shownByA, Outside: true, Undecided: UndecidedOutside}, deleted},
+		"absent, outside of the scope here":                     {fullSync, Candidate{Sighting: shownByA, Outside: true}, undecided(UndecidedOutside)},
 		"absent, shown before a rollback":                       {fullSync, Candidate{Sighting: beforeRollback}, undecided(UndecidedRollback)},
 		"absent, undecided by a rollback":                       {Evidence{FullSync: true, RolledBack: true}, Candidate{Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
 		"absent, undecided by a rollback of another controller": {fullSync, Candidate{Undecided: UndecidedRollback}, undecided(UndecidedNotShown)},
