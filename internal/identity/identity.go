@@ -261,6 +261,10 @@ func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) {
 	return guid, ok
 }
 
+// SID returns an entry's objectSid, which shares memory with the entry. It works for entries that
+// Map rejects, too.
+func (m *Mapper) SID(entry *ad.Entry) (ad.SID, bool) { return ad.ParseSID(entry.First(m.sid)) }
+
 // Map maps one entry. It returns ErrNoIdentity or ErrUnreadable, or an error that is both, if it
 // cannot. now is the clock of the server that returned it, and determines the
 // status and RecheckAt. The JSON is written to buf. The JSON, SID, name and time of creation

@@ -33,6 +33,9 @@ type comparer struct {
 	// rejected are the fingerprints that the gateway rejected in this run. It is set after a
 	// restart only.
 	rejected map[ad.GUID][]byte
+	// settled are the objects to send although their SID changed. If it is not nil, others are
+	// ignored: they were read before.
+	settled map[ad.GUID]struct{}
 }
 
 // skipEntry counts an entry that cannot be mapped: as skipped without an identity, and as
@@ -54,6 +57,9 @@ func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err e
 	}
 	if hasGUID {
 		c.trackSeen(guid)
+		if sid, ok := q.mapper.SID(entry); ok {
+			c.addKey(sid, true)
+		}
 	} else {
 		c.result.withoutGUID++
 	}
@@ -64,11 +70,17 @@ func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err e
 // the sink blocked.
 func (c *comparer) processAsset(asset identity.Asset, to sink) (waited time.Duration, err error) {
 	c.result.read++
-	c.options.Progress.addRead(c.kind, 1)
 	c.result.unparsed += asset.Unparsed
-	c.trackSeen(asset.GUID)
-	if err := c.budget.take(); err != nil {
-		return 0, err
+	if c.settled != nil {
+		if _, found := c.settled[asset.GUID]; !found {
+			return 0, nil
+		}
+	} else {
+		c.options.Progress.addRead(c.kind, 1)
+		c.trackSeen(asset.GUID)
+		if err := c.budget.take(); err != nil {
+			return 0, err
+		}
 	}
 	send, err := c.compare(&asset)
 	if err != nil || !send {
@@ -88,6 +100,13 @@ func (c *comparer) trackSeen(guid ad.GUID) {
 	}
 }
 
+// addKey adds the key of an object that exists, if the plan needs this for deletions.
+func (c *comparer) addKey(sid ad.SID, maybeIndexed bool) {
+	if c.plan.TrackSeen {
+		c.result.keys = append(c.result.keys, liveKey{identity.Object{Kind: c.kind, SID: sid}.Key(), maybeIndexed})
+	}
+}
+
 // reset prepares for a restart of the search, after everything added so far was flushed.
 // Changed objects stay counted. Objects that the gateway rejected are not sent again.
 func (c *comparer) reset() error {
@@ -101,17 +120,19 @@ func (c *comparer) reset() error {
 			c.rejected[r.GUID] = r.Value
 		}
 	}
-	c.options.Progress.addRead(c.kind, -c.result.read)
-	c.budget.giveBack(c.result.read + c.result.unmapped)
+	if c.settled == nil {
+		c.options.Progress.addRead(c.kind, -c.result.read)
+		c.budget.giveBack(c.result.read + c.result.unmapped)
+	}
 	c.result = searchResult{counters: counters{changed: c.result.changed}, recheckTimes: c.result.recheckTimes}
 	return nil
 }
 
 // compare reports whether an asset is to be sent: if it differs from the index, or if it moved
-// into the scope and is to be sent again. It sets whether the asset moved in.
+// into the scope and is to be sent again. It sets whether the asset moved in. An object whose SID
+// changed is recorded, and not sent yet.
 func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
-	// Of another target, or the requested resend is not recorded.
-	if c.options.DryRun && (!c.snapshot.SameTarget || c.options.Resend) {
+	if c.options.DryRun && !c.snapshot.SameTarget {
 		return true, nil
 	}
 	if bytes.Equal(c.rejected[asset.GUID], asset.Fingerprint[:]) {
@@ -121,9 +142,17 @@ func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
 	switch {
 	case err != nil:
 		return false, err
-	case c.isRejected(asset):
+	case indexed.SIDChanged && c.settled == nil:
+		c.addChangedSID(asset)
+		return false, nil
+	case c.isRejected(asset.GUID, asset.Fingerprint):
 	case !found:
 		asset.MovedIn = c.snapshot.movedIn(asset.Created)
+		if c.options.DryRun { // the index will not contain it
+			c.addKey(asset.SID, false)
+		}
+		return true, nil
+	case c.options.DryRun && c.options.Resend: // the requested resend is not recorded
 		return true, nil
 	case c.isDueAgain(asset.GUID), !c.sameFingerprint(indexed.Fingerprint, asset.Fingerprint):
 		return true, nil
@@ -156,12 +185,19 @@ func (c *comparer) isDueAgain(guid ad.GUID) bool {
 	return true
 }
 
-// isRejected reports whether the gateway has rejected this value of an asset and a retry is not
-// due.
-func (c *comparer) isRejected(asset *identity.Asset) bool {
-	r, found := c.snapshot.Rejected[asset.GUID]
-	return found && c.plan.Mode == delta && c.start.Sub(r.At) < retryDelay(r.Attempts) &&
-		bytes.HasPrefix(r.Value, asset.Fingerprint[:len(asset.Fingerprint)/2])
+// addChangedSID records an object whose SID differs from that in the index, unless the gateway has
+// rejected the deletion under the former SID and a retry is not due.
+func (c *comparer) addChangedSID(asset *identity.Asset) {
+	c.addKey(asset.SID, false)
+	if !c.isRejected(asset.GUID, identity.Fingerprint{}) { // that of deletions
+		c.result.changedSIDs = append(c.result.changedSIDs, asset.GUID)
+	}
+}
+
+// isRejected reports whether the gateway has rejected a value of an object and a retry is not due.
+func (c *comparer) isRejected(guid ad.GUID, value identity.Fingerprint) bool {
+	r, found := c.snapshot.Rejected[guid]
+	return found && c.plan.Mode == delta && c.start.Sub(r.At) < retryDelay(r.Attempts) && bytes.HasPrefix(r.Value, value[:len(value)/2])
 }
 
 // sameFingerprint compares fingerprints. A delta sync ignores changes of activity alone.

@@ -55,11 +55,17 @@ type Evidence struct {
 	// Controllers are the domain controllers of the domain, including the server, if deletions
 	// are to be released; nil: unknown.
 	Controllers []ad.InvocationID
+
+	// Owners is how many objects that exist have a key, for those of the candidates and the
+	// objects of DisabledPosture and ChangedSIDs.
+	Owners      map[identity.Key]int
+	ChangedSIDs []identity.Object // that exist, with the former SID
 }
 
 // Decision lists the deletions to send, to hold, and those that the run cannot decide.
 type Decision struct {
-	Send   []identity.Object
+	Send   []identity.Object // with those under former SIDs
+	Drop   []Dropped
 	Held   []identity.Object
 	Reason string // why some are held; "" if none is
 	// KeepHeld are the deletions to record as held: those in Held, and those released by this
@@ -79,6 +85,10 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	undecided := map[state.UndecidedReason][]identity.Object{}
 	for _, c := range e.Candidates {
 		if c.Unreadable { // it exists
+			continue
+		}
+		if reason := c.dropReason(e); reason != "" {
+			d.Drop = append(d.Drop, Dropped{c.Object, reason})
 			continue
 		}
 		reason := c.doubt(e)
@@ -108,9 +118,10 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	default:
 		d.Send = added
 	}
-	d.Send = slices.Concat(e.DisabledPosture, d.Send)
 	d.KeepHeld = guidsOf(slices.Concat(d.Held, heldBefore))
 	d.Undecided = groupUndecided(undecided)
+	d.Send = slices.Concat(d.splitDropped(e), e.formerAssets(), d.Send)
+	d.dropShared(e)
 	return d
 }
 
@@ -237,6 +248,9 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 		if e.Controllers, err = r.controllers(ctx); err != nil {
 			return result, e, err
 		}
+	}
+	if err := r.addOwners(&e, result, to); err != nil {
+		return result, e, err
 	}
 	result, err = r.addUnreadable(ctx, result, e)
 	return result, e, err
@@ -497,7 +511,8 @@ func (r *reader) notShown(e Evidence, result readResult) []ad.GUID {
 	return slices.Compact(guids)
 }
 
-// applyDeletions records the held and the undecided deletions and adds the others to the sink.
+// applyDeletions records the held and the undecided deletions, drops those that are not sent, and
+// adds the others to the sink.
 func (r *reader) applyDeletions(d Decision, to sink) error {
 	if len(d.Held) > 0 {
 		logHeld(r.log, d)
@@ -508,6 +523,9 @@ func (r *reader) applyDeletions(d Decision, to sink) error {
 		if err := r.recordDeletions(d); err != nil {
 			return err
 		}
+	}
+	if err := r.dropObjects(d.Drop, to); err != nil {
+		return err
 	}
 	var json []byte
 	for _, object := range d.Send {

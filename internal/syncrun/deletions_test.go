@@ -148,7 +148,7 @@ func TestReleasedDeletionsStayHeldUntilAcknowledged(t *testing.T) {
 func candidates(from, to int, with Candidate) (list []Candidate) {
 	for n := from; n < to; n++ {
 		c := with
-		c.GUID = ad.GUID{byte(n)}
+		c.GUID, c.SID = ad.GUID{byte(n)}, ad.SID{1, 1, 0, 0, 0, 0, 0, 5, byte(n), 0, 0, 0}
 		list = append(list, c)
 	}
 	return list

@@ -16,7 +16,8 @@ import (
 // sink receives the assets to send.
 type sink struct {
 	add   func(identity.Asset) error
-	flush func() error // waits until everything added is recorded
+	flush func() error          // waits until everything added is recorded
+	drop  func([]ad.GUID) error // removes objects from the index without a delivery; nil in a dry run
 }
 
 // query defines how the objects of one kind are searched and mapped.
@@ -42,6 +43,7 @@ type reader struct {
 	queries   []query         // below the profile's base; the first one finds the most objects
 	posture   *postureQueries // nil: identities only
 	budget    *objectBudget
+	settled   map[ad.GUID]struct{} // as in comparer
 }
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
@@ -247,7 +249,7 @@ func (r *reader) scopeOf(wholeDomain bool) (base string, scope directory.Scope) 
 }
 
 func (r *reader) newComparer(kind identity.Kind) *comparer {
-	return &comparer{runInfo: r.runInfo, kind: kind, snapshot: r.snapshot, plan: r.plan, store: r.store, budget: r.budget}
+	return &comparer{runInfo: r.runInfo, kind: kind, snapshot: r.snapshot, plan: r.plan, store: r.store, budget: r.budget, settled: r.settled}
 }
 
 // domainBase returns the base DN of the domain, or the source's base on a server that is not

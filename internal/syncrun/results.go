@@ -35,6 +35,8 @@ type searchResult struct {
 	readable     map[string]int        // objects by optional attribute, if the search found all objects of the kind
 	// unreadableGUIDs are the unreadable objects of a delta sync.
 	unreadableGUIDs []ad.GUID
+	changedSIDs     []ad.GUID // objects whose SID differs from that in the index
+	keys            []liveKey // that the index may lack
 }
 
 // readResult is the combined result of all searches of a run. Its zero value is empty.
@@ -46,6 +48,8 @@ type readResult struct {
 	readable     map[identity.Kind]map[string]int // objects by optional attribute
 	// unreadableGUIDs are the unreadable objects of a delta sync.
 	unreadableGUIDs []ad.GUID
+	changedSIDs     []ad.GUID // objects whose SID differs from that in the index
+	keys            []liveKey // that the index may lack
 }
 
 // runResult is the combined result of the steps of a run.
@@ -66,7 +70,7 @@ func (r *readResult) addSearch(kind identity.Kind, search searchResult) {
 	result := readResult{
 		counters: map[identity.Kind]counters{kind: search.counters},
 		seen:     [][]ad.GUID{search.seen}, recheckTimes: search.recheckTimes,
-		missing: search.missing, unreadableGUIDs: search.unreadableGUIDs,
+		missing: search.missing, unreadableGUIDs: search.unreadableGUIDs, changedSIDs: search.changedSIDs, keys: search.keys,
 	}
 	if search.readable != nil {
 		result.readable = map[identity.Kind]map[string]int{kind: search.readable}
@@ -80,6 +84,8 @@ func (r *readResult) add(other readResult) {
 	r.missing = merge(r.missing, other.missing, func(a, b int) int { return a + b })
 	r.seen = append(r.seen, other.seen...)
 	r.unreadableGUIDs = append(r.unreadableGUIDs, other.unreadableGUIDs...)
+	r.changedSIDs = append(r.changedSIDs, other.changedSIDs...)
+	r.keys = append(r.keys, other.keys...)
 	latest := func(_, b time.Time) time.Time { return b }
 	r.recheckTimes = merge(r.recheckTimes, other.recheckTimes, latest)
 	r.readable = merge(r.readable, other.readable, func(_, b map[string]int) map[string]int { return b })

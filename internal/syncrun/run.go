@@ -254,7 +254,12 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		reader.warnUnreadable(ctx, result.read)
 		decision := DecideDeletions(evidence, r.Guard)
 		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), reader.notShown(evidence, result.read)
-		return reader.applyDeletions(decision, to)
+		if err := reader.applyDeletions(decision, to); err != nil {
+			return err
+		}
+		changed, err := reader.sendChanged(ctx, evidence.ChangedSIDs, decision.Send, to)
+		result.read.add(changed)
+		return err
 	}
 	if info.options.DryRun {
 		return result, produce(ctx, sink{add: info.options.show, flush: func() error { return nil }})
@@ -270,7 +275,7 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 	}
 	journal := &journal{Journal: stored, log: info.log, progress: info.options.Progress, outcomes: map[Outcome]int{}}
 	result.totals, err = upload.Run(ctx, r.Gateway, options, journal, func(ctx context.Context, add func(identity.Asset) error, flush func() error) error {
-		return produce(ctx, sink{add, flush})
+		return produce(ctx, sink{add, flush, stored.Drop})
 	})
 	result.outcomes = journal.outcomes
 	info.stopwatch.endStage("drain")

@@ -408,8 +408,15 @@ func TestCandidatesToLocate(t *testing.T) {
 		if r.IntN(9) == 0 {
 			e.Doubt = UndecidedHiddenGUID
 		}
+		owners := map[identity.Key]int{}
 		for n := range r.IntN(20) {
-			c := Candidate{Object: identity.Object{GUID: ad.GUID{byte(n)}, Kind: identity.User}, Tombstone: maybe(), HeldBefore: r.IntN(6) == 0}
+			c := candidates(n, n+1, Candidate{Object: identity.Object{Kind: identity.User}})[0]
+			c.Tombstone, c.HeldBefore = maybe(), r.IntN(6) == 0
+			if r.IntN(4) == 0 { // several objects have one SID, or another one has it
+				c.SID = ad.SID{1, 1, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0}
+			} else if r.IntN(4) == 0 {
+				owners[c.Key()] = 1
+			}
 			if !maybe() {
 				c.Sighting = shownHere
 			} else if c.Sighting = shownByA; maybe() {
@@ -417,6 +424,7 @@ func TestCandidatesToLocate(t *testing.T) {
 			}
 			e.Candidates = append(e.Candidates, c)
 		}
+		e.Owners = owners
 		located := map[ad.GUID]bool{}
 		unreadable := map[ad.GUID]bool{}
 		for _, i := range candidatesToLocate(e, g) {
@@ -441,6 +449,9 @@ func TestCandidatesToLocate(t *testing.T) {
 		keep := slices.Concat(guidsOf(d.Send), guidsOf(d.Held), guidsOf(objectsOf(d.Undecided)), d.KeepHeld)
 		for _, undecided := range d.KeepUndecided {
 			keep = append(keep, undecided.GUID)
+		}
+		for _, dropped := range d.Drop {
+			keep = append(keep, dropped.GUID)
 		}
 		for _, guid := range keep {
 			if unreadable[guid] {
