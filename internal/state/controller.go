@@ -41,7 +41,10 @@ type Controller struct {
 // Controller returns the progress with a domain controller, or the zero value.
 func (s *Store) Controller(id ad.InvocationID) (c Controller, err error) {
 	err = s.view("read watermark", func(tx *bbolt.Tx) error {
-		return getJSON(tx.Bucket(bucketControllers), id[:], &c)
+		if stored := get(tx, bucketControllers, id[:]); stored != nil {
+			return decodeJSON(stored, &c)
+		}
+		return nil
 	})
 	return c, err
 }
@@ -192,7 +195,7 @@ func forgetControllers(c change, now time.Time) error {
 // run, sorted. They may be in the index because another one has shown them.
 func (s *Store) Unseen(id ad.InvocationID) (guids []ad.GUID, err error) {
 	err = s.view("read unseen objects", func(tx *bbolt.Tx) error {
-		guids = decodeUnseen(tx.Bucket(bucketUnseen).Get(id[:]))
+		guids = decodeUnseen(get(tx, bucketUnseen, id[:]))
 		return nil
 	})
 	return guids, err
@@ -224,11 +227,13 @@ type Sighting struct {
 	HereInScope    bool // and it did so in the scope of the view
 	BeforeRollback bool // the domain controller of the view had, before it was put back to an earlier state
 	Elsewhere      []ad.InvocationID
+	Unknown        bool // so has a domain controller whose invocation ID was unreadable
 }
 
 func (s *Sighting) add(shownBy, view View) {
 	switch {
 	case shownBy.Unknown:
+		s.Unknown = true
 	case shownBy.InvocationID != view.InvocationID:
 		if !slices.Contains(s.Elsewhere, shownBy.InvocationID) {
 			s.Elsewhere = append(s.Elsewhere, shownBy.InvocationID)
@@ -297,9 +302,9 @@ func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err
 
 // shown is the part of the state file that says which domain controllers have shown an object.
 type shown struct {
-	index, deleted *bbolt.Bucket
-	views          views
-	controllers    map[ad.InvocationID]shownController
+	tx          *bbolt.Tx
+	views       views
+	controllers map[ad.InvocationID]shownController
 }
 
 type shownController struct {
@@ -308,12 +313,12 @@ type shownController struct {
 }
 
 func readShown(tx *bbolt.Tx) (s shown, err error) {
-	s = shown{index: tx.Bucket(bucketIndex), deleted: tx.Bucket(bucketDeleted), controllers: map[ad.InvocationID]shownController{}}
+	s = shown{tx: tx, controllers: map[ad.InvocationID]shownController{}}
 	if s.views, err = readViews(tx); err != nil {
 		return s, err
 	}
-	err = tx.Bucket(bucketControllers).ForEach(func(id, value []byte) error {
-		controller := shownController{unseen: tx.Bucket(bucketUnseen).Get(id)}
+	err = forEach(tx, bucketControllers, func(id, value []byte) error {
+		controller := shownController{unseen: get(tx, bucketUnseen, id)}
 		err := decodeJSON(value, &controller.Controller)
 		s.controllers[ad.InvocationID(id)] = controller
 		return err
@@ -322,7 +327,7 @@ func readShown(tx *bbolt.Tx) (s shown, err error) {
 }
 
 func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
-	record := s.index.Get(guid[:])
+	record := get(s.tx, bucketIndex, guid[:])
 	if !isRecord(record) {
 		return sighting
 	}
@@ -330,14 +335,16 @@ func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
 	// a complete run followed, which is better evidence.
 	firstRun := firstRunOf(record)
 	for _, run := range []uint64{firstRun, batchOf(record).run()} {
-		source := s.views.of(run)
+		source, known := s.views.of(run)
 		controller := s.controllers[source.InvocationID]
-		if run > controller.Watermark.Run || source.Rollbacks != controller.Rollbacks {
+		if known && (run > controller.Watermark.Run || source.Rollbacks != controller.Rollbacks) {
 			sighting.add(source, view)
 		}
 	}
-	if value := s.deleted.Get(guid[:]); value != nil {
-		sighting.add(s.views.of(binary.BigEndian.Uint64(value)), view)
+	if value := get(s.tx, bucketDeleted, guid[:]); value != nil {
+		if source, known := s.views.of(binary.BigEndian.Uint64(value)); known {
+			sighting.add(source, view)
+		}
 	}
 	for id, controller := range s.controllers {
 		if !controller.Watermark.At.IsZero() && firstRun <= controller.Watermark.Run && !containsGUID(controller.unseen, guid) {

@@ -146,7 +146,7 @@ func TestSightings(t *testing.T) {
 		"delivered in a failed run":               {func(t *testing.T, s *Store) { sendAs(t, s, viewA, 0, 1) }, viewA, Sighting{Here: true, HereInScope: true}},
 		"delivered in a failed run, by another":   {func(t *testing.T, s *Store) { sendAs(t, s, viewB, 0, 1) }, viewA, Sighting{Elsewhere: []ad.InvocationID{b}}},
 		"delivered in a failed run, other scope":  {func(t *testing.T, s *Store) { sendAs(t, s, View{InvocationID: a, Scope: "t"}, 0, 1) }, viewA, Sighting{Here: true}},
-		"delivered with an unknown invocation ID": {func(t *testing.T, s *Store) { sendAs(t, s, View{Unknown: true, Scope: "s"}, 0, 1) }, viewA, Sighting{}},
+		"delivered with an unknown invocation ID": {func(t *testing.T, s *Store) { sendAs(t, s, View{Unknown: true, Scope: "s"}, 0, 1) }, viewA, Sighting{Unknown: true}},
 		"found in a full sync": {func(t *testing.T, s *Store) {
 			run := sendAs(t, s, viewB, 0, 1)
 			must(t, s.Advance(Progress{View: viewA, Run: run + 1, At: testStart, FullSync: true}))

@@ -35,11 +35,7 @@ func decodeMovedIn(value []byte) (run uint64, remaining byte, err error) {
 // if they are unchanged, sorted. All of them are in the index.
 func (s *Store) MovedIn() (guids []ad.GUID, err error) {
 	err = s.view("read moved objects", func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketMovedIn)
-		if bucket == nil { // a file of an earlier program, opened read-only
-			return nil
-		}
-		return bucket.ForEach(func(key, _ []byte) error {
+		return forEach(tx, bucketMovedIn, func(key, _ []byte) error {
 			guids = append(guids, ad.GUID(key))
 			return nil
 		})

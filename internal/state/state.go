@@ -385,6 +385,23 @@ func readMeta[T any](s *Store, op string, key []byte) (value T, err error) {
 	return value, err
 }
 
+// get returns the value of a key, or nil if it does not exist. A file of an older format that is
+// open for reading lacks buckets.
+func get(tx *bbolt.Tx, bucket, key []byte) []byte {
+	if b := tx.Bucket(bucket); b != nil {
+		return b.Get(key)
+	}
+	return nil
+}
+
+// forEach calls f for each record of a bucket, which may not exist.
+func forEach(tx *bbolt.Tx, bucket []byte, f func(key, value []byte) error) error {
+	if b := tx.Bucket(bucket); b != nil {
+		return b.ForEach(f)
+	}
+	return nil
+}
+
 // getJSON decodes the value of a key. It does nothing if the key does not exist.
 func getJSON(bucket *bbolt.Bucket, key []byte, target any) error {
 	if stored := bucket.Get(key); stored != nil {

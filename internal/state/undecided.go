@@ -62,12 +62,8 @@ type undecidedRecord struct {
 
 // forEachUndecided calls f for each undecided deletion, in the order of the GUIDs.
 func forEachUndecided(tx *bbolt.Tx, f func(key []byte, record undecidedRecord) error) error {
-	bucket := tx.Bucket(bucketUndecided)
-	if bucket == nil { // file of an earlier program, opened read-only
-		return nil
-	}
 	decoded := map[string]undecidedRecord{} // the deletions of a run have few different values
-	return bucket.ForEach(func(key, value []byte) error {
+	return forEach(tx, bucketUndecided, func(key, value []byte) error {
 		if _, found := decoded[string(value)]; !found {
 			var record undecidedRecord
 			if err := decodeJSON(value, &record); err != nil {

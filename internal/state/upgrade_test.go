@@ -150,6 +150,25 @@ func expectGoldenController(t *testing.T, s *Store) {
 	}
 }
 
+// expectNoController checks that a file without the buckets of the current format can be read: it
+// knows no domain controllers.
+func expectNoController(t *testing.T, s *Store) {
+	t.Helper()
+	guids := guidsOf(goldenObjects())
+	if got := result(s.Controller(goldenView.InvocationID))(t); got != (Controller{}) {
+		t.Errorf("controller %+v", got)
+	}
+	lists := [][]ad.GUID{result(s.Unseen(goldenView.InvocationID))(t), result(s.DeliveredSince(0, testView))(t), result(s.MovedIn())(t)}
+	if n := len(slices.Concat(lists...)); n != 0 {
+		t.Errorf("objects %v", lists)
+	}
+	for _, sighting := range result(s.Sightings(goldenView, guids))(t) {
+		if !reflect.DeepEqual(sighting, Sighting{}) {
+			t.Errorf("sighting %+v", sighting)
+		}
+	}
+}
+
 // TestGoldenFile checks writeGoldenState and expectGoldenState against each other.
 func TestGoldenFile(t *testing.T) {
 	t.Parallel()
@@ -177,6 +196,9 @@ func TestSupportedFormats(t *testing.T) {
 			dir := unpack(t, format)
 			readOnly := result(unsynced.OpenReadOnly(dir))(t)
 			expectGoldenState(t, readOnly)
+			if format < version {
+				expectNoController(t, readOnly)
+			}
 			if _, total, err := readOnly.UndecidedDeletions(-1); total != 0 || err != nil || len(result(readOnly.UndecidedCounts())(t)) != 0 {
 				t.Errorf("%d undecided, error %v", total, err)
 			}

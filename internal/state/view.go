@@ -28,13 +28,19 @@ type views []struct {
 	View
 }
 
-// of returns the view of a run, or the zero value for a run of which none is known.
-func (v views) of(run uint64) View {
+// of returns the view of a run. known is false for a run whose view is not recorded any more.
+func (v views) of(run uint64) (view View, known bool) {
 	after := sort.Search(len(v), func(i int) bool { return v[i].first > run })
 	if after == 0 {
-		return View{Unknown: true}
+		return View{}, false
 	}
-	return v[after-1].View
+	return v[after-1].View, true
+}
+
+// isOther reports whether a run had another view than the given one, as far as it is known.
+func (v views) isOther(run uint64, view View) bool {
+	recorded, known := v.of(run)
+	return !known || recorded != view
 }
 
 // changedSince reports whether any run after the given one had another view.
@@ -48,11 +54,7 @@ func (v views) changedSince(run uint64, view View) bool {
 }
 
 func readViews(tx *bbolt.Tx) (v views, err error) {
-	bucket := tx.Bucket(bucketViews)
-	if bucket == nil { // a file of an older format, opened read-only
-		return nil, nil
-	}
-	err = bucket.ForEach(func(key, value []byte) error {
+	err = forEach(tx, bucketViews, func(key, value []byte) error {
 		v = append(v, struct {
 			first uint64
 			View
@@ -94,8 +96,8 @@ func (s *Store) DeliveredSince(run uint64, view View) (guids []ad.GUID, err erro
 		if err != nil || !recorded.changedSince(run, view) {
 			return err
 		}
-		isOther := func(deliveredBy uint64) bool { return deliveredBy > run && recorded.of(deliveredBy) != view }
-		err = tx.Bucket(bucketDeleted).ForEach(func(key, value []byte) error {
+		isOther := func(deliveredBy uint64) bool { return deliveredBy > run && recorded.isOther(deliveredBy, view) }
+		err = forEach(tx, bucketDeleted, func(key, value []byte) error {
 			if isOther(binary.BigEndian.Uint64(value)) {
 				guids = append(guids, ad.GUID(key))
 			}

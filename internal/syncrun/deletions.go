@@ -1,7 +1,6 @@
 package syncrun
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -81,7 +80,7 @@ type Decision struct {
 // DecideDeletions decides which deletions to send, which to hold, and which are undecided.
 func DecideDeletions(e Evidence, g Guard) Decision {
 	var d Decision
-	var heldBefore, released, added []identity.Object
+	var heldBefore, kept, released, added []identity.Object
 	undecided := map[state.UndecidedReason][]identity.Object{}
 	for _, c := range e.Candidates {
 		if c.Unreadable { // it exists
@@ -94,6 +93,8 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 		reason := c.doubt(e)
 		record := state.Undecided{GUID: c.GUID, Reason: reason, Remedy: undecidedRemedies[reason], ShownBy: c.ShownBy}
 		switch {
+		case c.HeldBefore && e.Doubt != "" && !c.Tombstone: // it may be alive again
+			kept = append(kept, c.Object)
 		case c.HeldBefore:
 			heldBefore = append(heldBefore, c.Object)
 		case c.Tombstone || e.FullSync && reason == "":
@@ -109,14 +110,19 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	d.Reason = g.limitExceeded(e, len(added))
 	switch {
 	case e.Release && d.Reason != "": // the added ones were not held when the operator decided
-		d.Send, d.Held = slices.Concat(heldBefore, released), added
+		d.Send, d.Held = slices.Concat(heldBefore, released), slices.Concat(kept, added)
 	case e.Release:
-		d.Send = slices.Concat(heldBefore, released, added)
-	case len(heldBefore) > 0 || d.Reason != "":
-		d.Held = slices.Concat(heldBefore, added)
-		d.Reason = cmp.Or(d.Reason, fmt.Sprintf("%d of them were held before", len(heldBefore)))
+		d.Send, d.Held = slices.Concat(heldBefore, released, added), kept
+	case len(heldBefore)+len(kept) > 0 || d.Reason != "":
+		d.Held = slices.Concat(heldBefore, kept, added)
 	default:
 		d.Send = added
+	}
+	if before := len(heldBefore) + len(kept); len(d.Held) > 0 && d.Reason == "" {
+		d.Reason = fmt.Sprintf("%d of them were held before", before)
+		if e.Release {
+			d.Reason = string(e.Doubt)
+		}
 	}
 	d.KeepHeld = guidsOf(slices.Concat(d.Held, heldBefore))
 	d.Undecided = groupUndecided(undecided)
@@ -155,6 +161,9 @@ func (e Evidence) releases(c Candidate, reason state.UndecidedReason) bool {
 	}
 	switch reason {
 	case UndecidedNotShown:
+		if c.Unknown || len(c.Elsewhere) == 0 { // any of the others may have shown it
+			return len(e.Controllers) == 1
+		}
 		return len(e.Controllers) > 0 && !slices.ContainsFunc(c.Elsewhere, func(id ad.InvocationID) bool { return slices.Contains(e.Controllers, id) })
 	case UndecidedRollback:
 		return len(e.Controllers) == 1
@@ -169,7 +178,7 @@ var undecidedRemedies = map[state.UndecidedReason]string{
 	UndecidedHiddenGUID:   "grant the account Read Property on objectGUID of all users and groups",
 	UndecidedInvocationID: "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
 	UndecidedNotShown: "wait for the replication of the domain controllers, and grant the account read access to Deleted Objects; " +
-		"if the domain controller that has shown the objects was removed, stop the daemon and run adconnector sync --allow-deletes",
+		"if the domain controller that has shown the objects was removed from the domain, stop the daemon and run adconnector sync --allow-deletes",
 	UndecidedOutside: "wait for the replication of the domain controllers; if the objects were moved out of the scope on purpose, stop the daemon and run adconnector sync --allow-deletes",
 	UndecidedRollback: "the domain controller was put back to a snapshot: demote and promote it, or set ldap.host to another one; " +
 		"if there is no other one, stop the daemon and run adconnector sync --allow-deletes",
@@ -412,7 +421,7 @@ func (r *reader) addTombstones(ctx context.Context, e Evidence, deleted []ad.GUI
 	}
 	var unproven []ad.GUID
 	for _, c := range e.Candidates {
-		if !c.HeldBefore && !found[c.GUID] && (!e.FullSync || c.doubt(e) != "") {
+		if (!c.HeldBefore || e.Doubt != "") && !found[c.GUID] && (!e.FullSync || c.doubt(e) != "") {
 			unproven = append(unproven, c.GUID)
 		}
 	}

@@ -158,6 +158,7 @@ var (
 	shownHere  = state.Sighting{Here: true, HereInScope: true}
 	controllA  = ad.InvocationID{0xa}
 	controllB  = ad.InvocationID{0xb}
+	controllC  = ad.InvocationID{0xc}
 	shownByA   = state.Sighting{Elsewhere: []ad.InvocationID{controllA}}
 	absent     = Candidate{Sighting: shownHere}
 	tombstone  = Candidate{Sighting: shownHere, Tombstone: true}
@@ -202,6 +203,7 @@ func TestDecideDeletions(t *testing.T) {
 		"held on another controller, absent here":  {Evidence{Candidates: candidates(0, 2, Candidate{HeldBefore: true}), FullSync: true, Release: true}, Guard{4, 100}, counts{send: 2, keep: 2}, ""},
 		"posture disabled, any guard":              {Evidence{DisabledPosture: objects(0, 30)}, Guard{0, 0}, counts{send: 30}, ""},
 		"posture disabled, others above the limit": {Evidence{Candidates: candidates(30, 31, tombstone), DisabledPosture: objects(0, 30)}, Guard{0, 0}, counts{send: 30, held: 1, keep: 1}, "sync.max-deletes"},
+		"released, but in doubt":                   {Evidence{Candidates: slices.Concat(candidates(0, 2, heldBefore), candidates(2, 3, Candidate{Sighting: shownHere, HeldBefore: true, Tombstone: true})), FullSync: true, Release: true, Doubt: UndecidedHiddenGUID}, Guard{4, 100}, counts{send: 1, held: 2, keep: 3}, "entries without objectGUID"},
 		"undecided, others proven":                 {Evidence{Candidates: slices.Concat(candidates(0, 2, Candidate{}), candidates(2, 5, tombstone))}, Guard{4, 100}, counts{send: 3, undecided: 2}, ""},
 		"undecided do not count for the guard":     {Evidence{Candidates: slices.Concat(candidates(0, 20, Candidate{}), candidates(20, 21, tombstone))}, Guard{1, 100}, counts{send: 1, undecided: 20}, ""},
 	}
@@ -266,6 +268,9 @@ func TestProof(t *testing.T) {
 		"release, controller is left":                           {release(controllA, controllB), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
 		"release, controller is gone":                           {release(controllB), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, deleted},
 		"release, controllers unknown":                          {release(), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"release, controllers that showed it unknown":           {release(controllB, controllA), Candidate{Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"release, one of those that showed it unknown":          {release(controllB, controllC), Candidate{Sighting: state.Sighting{Unknown: true, Elsewhere: shownByA.Elsewhere}, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"release, unknown, only controller of the domain":       {release(controllB), Candidate{Undecided: UndecidedNotShown}, deleted},
 		"release, rollback":                                     {release(controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, deleted},
 		"release, rollback, another is left":                    {release(controllA, controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
 		"release, rollback, unknown":                            {release(), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},

@@ -1,6 +1,10 @@
 package syncrun
 
 import (
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -212,6 +216,29 @@ func TestProfileBelongsToTarget(t *testing.T) {
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
 	if lines := e.log.With(MsgTargetChanged); len(lines) != 1 || lines[0].Text("target") != "target profile 2" {
 		t.Errorf("log %v", lines)
+	}
+}
+
+// A dry run reads a state file of version 1.0.0 without an upgrade.
+func TestDryRunOfOlderStateFile(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 3)
+	packed, err := os.Open("../state/testdata/version-2.db.gz")
+	e.must(err)
+	defer packed.Close()
+	unpacked, err := gzip.NewReader(packed)
+	e.must(err)
+	content, err := io.ReadAll(unpacked)
+	e.must(err)
+	dir := t.TempDir()
+	e.must(os.WriteFile(filepath.Join(dir, "adconnector.db"), content, 0o600))
+	store, err := state.Options{NoSync: true}.OpenReadOnly(dir)
+	e.must(err)
+	t.Cleanup(func() { store.Close() })
+	e.options.Store, e.store = store, store
+	e.start()
+	if run, err := e.runner.Run(t.Context(), RunOptions{DryRun: true}); err != nil || run.Changed != 3 {
+		t.Errorf("%s, error %v", brief(run), err)
 	}
 }
 
