@@ -94,6 +94,18 @@ func (g *Graph) PrivilegedGroups(p Privileges) (direct, nested []Node) {
 	return direct, nested
 }
 
+// HasMembers reports whether any group has members: listed ones, and accounts of which it is the
+// primary group.
+func (g *Graph) HasMembers() (listed, primary bool) {
+	for i := range g.groups {
+		if gr := &g.groups[i]; gr.alive {
+			listed = listed || gr.memberStart < gr.memberEnd
+			primary = primary || gr.primaryCount > 0
+		}
+	}
+	return listed, primary
+}
+
 // Nesting describes the content of a group.
 type Nesting struct {
 	Depth   uint32 // levels of nested groups; a cycle counts as one level

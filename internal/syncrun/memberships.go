@@ -3,11 +3,13 @@ package syncrun
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/membership"
 	"adconnector/internal/state"
@@ -101,6 +103,9 @@ func (r *Runner) newMembershipSync(info runInfo, source Source, session *session
 func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneSearch) (memberships, Plan, error) {
 	start := time.Now()
 	m := memberships{graph: s.stored.graph, affected: s.stored.affected}
+	if err := s.checkReadable(ctx, m.graph); err != nil {
+		return m, p, err
+	}
 	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.View.InvocationID}
 	readAll := p.Mode == full || s.stored.source != source // another controller may have other groups
 	if err := s.read(ctx, &m, p, readAll, tombstones); err != nil {
@@ -137,6 +142,41 @@ func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneS
 	s.log.Info().Str("base_dn", s.base).Bool("whole", readAll).Int("groups", groups).Int("memberships", members).
 		Int("affected", len(m.affected)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgMembershipsRead)
 	return m, p, nil
+}
+
+// checkReadable returns an error of class fault.Refused if no group of the domain shows a member
+// any more, or no account its primary group, although the stored graph has some. All groups that
+// are read would become empty, and all roles with them. An operator can confirm that the
+// memberships were removed. A right that is lost for a part of the groups is not detected.
+func (s *membershipSync) checkReadable(ctx context.Context, stored *membership.Graph) error {
+	if !s.session.RootDSE.IsDomainController() || s.options.Full && s.options.AllowDeletes {
+		return nil
+	}
+	var lost []string
+	listed, primary := stored.HasMembers()
+	for _, question := range []struct {
+		asked        bool
+		filter, name string
+	}{
+		{listed, "(&" + groupFilter + "(member=*))", "member of groups"},
+		{primary, accountFilter, "primaryGroupID of accounts"},
+	} {
+		if !question.asked {
+			continue
+		}
+		found, err := s.session.exists(ctx, directory.Search{Base: s.base, Scope: directory.Subtree, Filter: question.filter})
+		if err != nil {
+			return err
+		}
+		if !found {
+			lost = append(lost, question.name)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	return fault.Operation{Op: "read", Object: strings.Join(lost, "; ") + " below " + s.base}.Failed(fault.Refused, errLostRight,
+		s.session.grantRemedy(ctx, s.base)+"; if the memberships were removed from the directory, stop the daemon and run adconnector sync --full --allow-deletes once")
 }
 
 func (s *membershipSync) switchToFull(p Plan) Plan {

@@ -2,6 +2,7 @@ package syncrun
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -475,5 +476,45 @@ func TestLocatedAttributes(t *testing.T) {
 				t.Errorf("%s: %s is missing", kind, a.Attribute)
 			}
 		}
+	}
+}
+
+// TestUnreadableMemberships checks that no run empties the groups because the account cannot read
+// their members any more, until an operator confirms that the memberships are gone.
+func TestUnreadableMemberships(t *testing.T) {
+	t.Parallel()
+	for attribute, object := range map[string]string{"member": "member of groups", "primaryGroupID": "primaryGroupID of accounts"} {
+		t.Run(attribute, func(t *testing.T) {
+			t.Parallel()
+			e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 3)
+			team := e.addGroup("team", e.user(0), e.user(1))
+			admins := "CN=Domain Admins,CN=Users," + e.Base()
+			e.must(e.Modify(admins, "member", e.user(2)))
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
+			e.exceedOverlap()
+			before := e.gateway.Held()
+			e.hide(e.Base(), attribute)
+			e.must(e.Modify(team, "description", "x"))
+			e.must(e.Modify(admins, "description", "x"))
+			for _, options := range []RunOptions{{}, {Full: true}, {AllowDeletes: true}, {DryRun: true}} {
+				_, err := e.failedRun(options)
+				if fault.ClassOf(err) != fault.Refused || !strings.Contains(err.Error(), object+" below "+e.Base()) || !strings.Contains(fault.Remedy(err), "dsacls ") {
+					t.Errorf("error %v", err)
+				}
+			}
+			if !maps.Equal(before, e.gateway.Held()) {
+				t.Error("the gateway has changed")
+			}
+			e.hide(e.Base())
+			e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
+			e.expectConverged()
+			e.hide(e.Base(), attribute)
+			if _, err := e.runner.Run(t.Context(), RunOptions{Full: true, AllowDeletes: true}); err != nil {
+				t.Errorf("confirmed: %v", err)
+			}
+			if _, err := e.runner.Run(t.Context(), RunOptions{}); err != nil {
+				t.Errorf("after the confirmation: %v", err)
+			}
+		})
 	}
 }
