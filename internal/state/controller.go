@@ -172,6 +172,7 @@ func forgetControllers(c change, now time.Time) error {
 		case at.IsZero(): // put back, and not completely read since
 		case now.Sub(at) > controllerLife:
 			forgotten = append(forgotten, slices.Clone(id))
+		case now.Sub(at) > deletionLife: // its watermark is too old for a delta sync
 		default:
 			oldest = min(oldest, controller.Watermark.Run)
 		}

@@ -103,14 +103,20 @@ func TestPruneViews(t *testing.T) {
 		run := sendAs(t, s, view, n, n+1)
 		must(t, s.Advance(Progress{View: view, Run: run, At: testStart, FullSync: n < 2}))
 	}
-	var recorded views
-	must(t, s.update("", func(c change) (err error) {
-		recorded, err = readViews(c.Tx)
-		return err
-	}))
-	if len(recorded) != 2 || recorded[0].first != 4 { // the oldest watermark is that of run 4
-		t.Errorf("views %+v", recorded)
+	check := func(want int, first uint64) {
+		t.Helper()
+		var recorded views
+		must(t, s.update("", func(c change) (err error) {
+			recorded, err = readViews(c.Tx)
+			return err
+		}))
+		if len(recorded) != want || recorded[0].first != first {
+			t.Errorf("views %+v", recorded)
+		}
 	}
+	check(2, 4) // the oldest watermark is that of run 4
+	must(t, s.Advance(Progress{View: viewA, Run: 6, At: testStart.Add(deletionLife + time.Second)}))
+	check(1, 5) // that watermark is too old
 }
 
 func TestPruneDeletions(t *testing.T) {

@@ -97,6 +97,25 @@ func (s *Store) UndecidedDeletions(limit int) (deletions []UndecidedDeletion, to
 	return deletions, total, err
 }
 
+// UndecidedMark is what a later run needs to know about an undecided deletion.
+type UndecidedMark struct {
+	Reason  UndecidedReason
+	ShownBy ControllerSet
+}
+
+// UndecidedMarks returns all undecided deletions. Unlike UndecidedDeletions, it copies no
+// records.
+func (s *Store) UndecidedMarks() (marks map[ad.GUID]UndecidedMark, err error) {
+	marks = map[ad.GUID]UndecidedMark{}
+	err = s.view("read undecided deletions", func(tx *bbolt.Tx) error {
+		return forEachUndecided(tx, func(key []byte, record undecidedRecord) error {
+			marks[ad.GUID(key)] = UndecidedMark{record.Reason, record.ShownBy}
+			return nil
+		})
+	})
+	return marks, err
+}
+
 // UndecidedCounts returns the number of undecided deletions for each reason, in the order of
 // the reasons. It does not return reasons without deletions.
 func (s *Store) UndecidedCounts() (counts []UndecidedCount, err error) {

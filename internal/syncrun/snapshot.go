@@ -43,11 +43,11 @@ type Snapshot struct {
 	Unseen     []ad.GUID        // objects that this server had not shown before, sorted
 	MovedIn    []ad.GUID        // objects that moved into the scope and are to be sent again, sorted
 
-	OtherViews     []ad.GUID                           // objects that later runs delivered or deleted under another view
-	Unacknowledged []ad.GUID                           // objects of batches without a recorded response
-	Rejected       map[ad.GUID]state.Rejection         // objects that the gateway rejected
-	Held           []ad.GUID                           // objects whose deletion is held, sorted
-	Undecided      map[ad.GUID]state.UndecidedDeletion // objects whose deletion is undecided
+	OtherViews     []ad.GUID                       // objects that later runs delivered or deleted under another view
+	Unacknowledged []ad.GUID                       // objects of batches without a recorded response
+	Rejected       map[ad.GUID]state.Rejection     // objects that the gateway rejected
+	Held           []ad.GUID                       // objects whose deletion is held, sorted
+	Undecided      map[ad.GUID]state.UndecidedMark // objects whose deletion is undecided
 
 	MembershipsStored bool // the state file contains the memberships
 	RereadAll         bool // changed memberships require that all objects are read again
@@ -143,15 +143,8 @@ func (r *Runner) addDeletions(s *Snapshot) error {
 	for _, deletion := range held {
 		s.Held = append(s.Held, deletion.GUID)
 	}
-	undecided, _, err := r.Store.UndecidedDeletions(-1)
-	if err != nil {
-		return err
-	}
-	s.Undecided = make(map[ad.GUID]state.UndecidedDeletion, len(undecided))
-	for _, deletion := range undecided {
-		s.Undecided[deletion.GUID] = deletion
-	}
-	return nil
+	s.Undecided, err = r.Store.UndecidedMarks()
+	return err
 }
 
 // addDeltaInput adds the input that only delta syncs need.
