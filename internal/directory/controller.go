@@ -206,9 +206,15 @@ func (s *Session) DomainControllers(ctx context.Context) ([]DomainController, er
 	}
 	_, err := s.Search(ctx, search, func(entry *ad.Entry) error {
 		settings++
-		if hasNamingContext(entry.Values[2:], s.RootDSE.DefaultNamingContext) {
+		// Without a readable naming context, it may be a controller of the domain. It counts as one
+		// with an unknown invocation ID.
+		unknown := !slices.ContainsFunc(entry.Values[2:], func(values [][]byte) bool { return len(values) > 0 })
+		if unknown || hasNamingContext(entry.Values[2:], s.RootDSE.DefaultNamingContext) {
 			_, parent, _ := strings.Cut(strings.ToLower(string(entry.DN)), ",")
 			id, _ := ad.ParseGUID(entry.First(1))
+			if unknown {
+				id = ad.GUID{}
+			}
 			readOnly := slices.ContainsFunc(entry.Values[0], func(class []byte) bool { return strings.EqualFold(string(class), classReadOnly) })
 			list = append(list, DomainController{Host: hosts[parent], InvocationID: ad.InvocationID(id), ReadOnly: readOnly})
 			own = own || strings.EqualFold(string(entry.DN), s.RootDSE.DSServiceName)

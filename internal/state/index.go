@@ -314,6 +314,9 @@ func deleteRecheck(c change, guid ad.GUID) error {
 // SetRecheckTimes changes the recheck times of objects of the index. Other objects are
 // ignored.
 func (s *Store) SetRecheckTimes(times map[ad.GUID]time.Time) error {
+	if len(times) == 0 {
+		return nil
+	}
 	return s.update("record recheck times", func(c change) error {
 		for guid, recheckAt := range times {
 			record := slices.Clone(c.Bucket(bucketIndex).Get(guid[:]))

@@ -168,7 +168,7 @@ func (e Evidence) releases(c Candidate, reason state.UndecidedReason) bool {
 	case UndecidedRollback:
 		return len(e.Controllers) == 1
 	case UndecidedOutside: // the operator can see where the object is
-		return true
+		return c.Undecided == UndecidedOutside
 	}
 	return false
 }

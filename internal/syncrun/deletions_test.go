@@ -271,6 +271,7 @@ func TestProof(t *testing.T) {
 		"release, controllers that showed it unknown":           {release(controllB, controllA), Candidate{Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
 		"release, one of those that showed it unknown":          {release(controllB, controllC), Candidate{Sighting: state.Sighting{Unknown: true, Elsewhere: shownByA.Elsewhere}, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
 		"release, unknown, only controller of the domain":       {release(controllB), Candidate{Undecided: UndecidedNotShown}, deleted},
+		"release, outside, but shown for another reason":        {release(controllB), Candidate{Sighting: shownByA, Outside: true, Undecided: UndecidedNotShown}, undecided(UndecidedOutside)},
 		"release, rollback":                                     {release(controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, deleted},
 		"release, rollback, another is left":                    {release(controllA, controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
 		"release, rollback, unknown":                            {release(), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},

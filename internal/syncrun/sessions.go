@@ -141,8 +141,10 @@ func connect(ctx context.Context, source Source, idleLimit time.Duration, log ze
 // runConcurrently runs two functions concurrently, the second one in a session of its own.
 // If the server refuses a second session, it runs them sequentially.
 func (s *session) runConcurrently(ctx context.Context, first, second func(context.Context, *session) error) error {
+	failed := s.failed.Load()
 	opened, err := s.Reconnect(ctx)
 	if err != nil {
+		s.failed.Store(failed) // one session suffices
 		s.log.Info().EmbedObject(fault.Fields(err)).Msg(MsgSecondSessionFailed)
 		if err := first(ctx, s); err != nil {
 			return err

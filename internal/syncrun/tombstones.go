@@ -58,8 +58,8 @@ func (t *tombstoneSearch) deletedGUIDs(ctx context.Context) ([]ad.GUID, error) {
 // searchChanged returns the tombstones since the watermark, and those whose uSNChanged the
 // account cannot read: it may be below or above the watermark. A tombstone that a domain
 // controller received by replication may lack the rights that one has where the object was
-// deleted. Such tombstones are searched after each full sync, and in every delta sync once one was found: the
-// search reads all tombstones.
+// deleted. Such tombstones are searched after each full sync, and in every delta sync once one
+// was found: the search reads all tombstones.
 func (t *tombstoneSearch) searchChanged(ctx context.Context) ([]ad.GUID, error) {
 	guids, err := t.search(ctx, changedSince(t.sinceUSN))
 	if err != nil || t.state.searchedHidden && !t.state.foundHidden {
