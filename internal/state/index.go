@@ -231,6 +231,31 @@ func (s *Store) CountOwners(counts map[identity.Key]int, except []ad.GUID) error
 	})
 }
 
+// Owner is an object of the index whose asset has a key.
+type Owner struct {
+	GUID ad.GUID
+	Sent uint64 // increases with each batch; equal for objects of one batch
+}
+
+// Owners returns the objects of the index whose assets have one of the keys.
+func (s *Store) Owners(keys map[identity.Key]struct{}) (owners map[identity.Key][]Owner, err error) {
+	owners = map[identity.Key][]Owner{}
+	err = s.view("read index", func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketIndex).ForEach(func(guid, record []byte) error {
+			if !isRecord(record) || record[0]&kindFormerSID != 0 {
+				return nil
+			}
+			role, sid := kindOf(record) == identity.Role, sidOf(record)
+			if _, found := keys[identity.Key{Role: role, SID: string(sid)}]; found {
+				key := identity.Key{Role: role, SID: string(sid)}
+				owners[key] = append(owners[key], Owner{ad.GUID(guid), uint64(batchOf(record))})
+			}
+			return nil
+		})
+	})
+	return owners, err
+}
+
 // Missing returns the objects of the index that are not in seen, which must be sorted.
 func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
 	err = s.view("compare index", func(tx *bbolt.Tx) error {

@@ -33,8 +33,8 @@ type comparer struct {
 	// rejected are the fingerprints that the gateway rejected in this run. It is set after a
 	// restart only.
 	rejected map[ad.GUID][]byte
-	// settled are the objects to send although their SID changed. If it is not nil, others are
-	// ignored: they were read before.
+	// settled are the objects that are read again, to be sent whether or not they differ. If it is
+	// not nil, others are ignored.
 	settled map[ad.GUID]struct{}
 }
 
@@ -142,7 +142,9 @@ func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
 	switch {
 	case err != nil:
 		return false, err
-	case indexed.SIDChanged && c.settled == nil:
+	case found && c.settled != nil:
+		return true, nil
+	case indexed.SIDChanged:
 		c.addChangedSID(asset)
 		return false, nil
 	case c.isRejected(asset.GUID, asset.Fingerprint):

@@ -127,7 +127,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	d.KeepHeld = guidsOf(slices.Concat(d.Held, heldBefore))
 	d.Undecided = groupUndecided(undecided)
 	d.Send = slices.Concat(d.splitDropped(e), e.formerAssets(), d.Send)
-	d.dropShared(e)
+	d.withholdShared(e)
 	return d
 }
 
@@ -520,8 +520,7 @@ func (r *reader) notShown(e Evidence, result readResult) []ad.GUID {
 	return slices.Compact(guids)
 }
 
-// applyDeletions records the held and the undecided deletions, drops those that are not sent, and
-// adds the others to the sink.
+// applyDeletions records the held and the undecided deletions and adds the others to the sink.
 func (r *reader) applyDeletions(d Decision, to sink) error {
 	if len(d.Held) > 0 {
 		logHeld(r.log, d)
@@ -532,9 +531,6 @@ func (r *reader) applyDeletions(d Decision, to sink) error {
 		if err := r.recordDeletions(d); err != nil {
 			return err
 		}
-	}
-	if err := r.dropObjects(d.Drop, to); err != nil {
-		return err
 	}
 	var json []byte
 	for _, object := range d.Send {

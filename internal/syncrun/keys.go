@@ -2,12 +2,14 @@ package syncrun
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
+	"adconnector/internal/state"
 )
 
 // The key of an asset at the gateway is the SID, and that of an object in the directory and in
@@ -22,6 +24,10 @@ import (
 // deletion under the former SID, the object is read again and sent. If the run ends in between, a
 // later one repeats the rest. If the gateway rejects the deletion, the object waits: the index
 // has only one SID of each object, so that the former one would be forgotten.
+//
+// Objects that share a SID replace each other's values at the gateway. So an object whose SID
+// belonged to another one, too, is sent again if the other one was sent last, and only then the
+// other one is dropped.
 
 // liveKey is the key of an object that was read. Only keys that the index may lack are kept.
 type liveKey struct {
@@ -87,10 +93,10 @@ func (e Evidence) formerAssets() (deletions []identity.Object) {
 	return deletions
 }
 
-// dropShared removes the deletions to send whose SID belongs to a candidate that exists, or perhaps
-// exists: it is unreadable, or its deletion is held or undecided. They have counted for the guard,
-// because it decides which candidates are looked for.
-func (d *Decision) dropShared(e Evidence) {
+// withholdShared removes the deletions to send whose SID belongs to a candidate that exists, or
+// perhaps exists: it is unreadable, or its deletion is held or undecided. They stay in the index.
+// They have counted for the guard, because it decides which candidates are looked for.
+func (d *Decision) withholdShared(e Evidence) {
 	kept := map[identity.Key]bool{}
 	for _, c := range e.Candidates {
 		if c.Unreadable {
@@ -100,13 +106,7 @@ func (d *Decision) dropShared(e Evidence) {
 	for _, o := range slices.Concat(d.Held, objectsOf(d.Undecided)) {
 		kept[o.Key()] = true
 	}
-	d.Send = slices.DeleteFunc(d.Send, func(o identity.Object) bool { // its only owner is this function
-		shared := kept[o.Key()]
-		if shared && !o.FormerSID {
-			d.Drop = append(d.Drop, Dropped{o, DroppedShared})
-		}
-		return shared
-	})
+	d.Send = slices.DeleteFunc(d.Send, func(o identity.Object) bool { return kept[o.Key()] })
 }
 
 // addOwners adds who has the keys of the candidates and the former keys of the objects whose SID
@@ -163,6 +163,25 @@ func logShared(log zerolog.Logger, owners map[identity.Key]int) {
 	}
 }
 
+// settle sends the deletions and the objects whose SID changed or belonged to others. The order
+// ensures that a later run repeats what this one does not complete.
+func (r *reader) settle(ctx context.Context, e Evidence, d Decision, to sink) (sent readResult, err error) {
+	sent, stale, err := r.resendOwners(ctx, e, to)
+	if err != nil {
+		return sent, err
+	}
+	if err := r.applyDeletions(d, to); err != nil {
+		return sent, err
+	}
+	changed, err := r.sendChanged(ctx, e.ChangedSIDs, d.Send, to)
+	sent.add(changed)
+	if err != nil {
+		return sent, err
+	}
+	drop := slices.DeleteFunc(slices.Clone(d.Drop), func(o Dropped) bool { return stale[o.Key()] != nil })
+	return sent, r.dropObjects(drop, to)
+}
+
 // dropObjects removes objects from the index without a delivery.
 func (r *reader) dropObjects(dropped []Dropped, to sink) error {
 	counts := map[string]int{}
@@ -182,6 +201,63 @@ func (r *reader) dropObjects(dropped []Dropped, to sink) error {
 	return to.drop(guids)
 }
 
+// staleOwners returns the objects that exist and whose asset has the value of another one that
+// does not, or has another SID now.
+func staleOwners(owners map[identity.Key][]state.Owner, gone map[ad.GUID]struct{}) (stale map[identity.Key][]ad.GUID) {
+	stale = map[identity.Key][]ad.GUID{}
+	for key, list := range owners {
+		last := uint64(0) // run numbers begin with 1
+		for _, owner := range list {
+			if _, isGone := gone[owner.GUID]; isGone {
+				last = max(last, owner.Sent)
+			}
+		}
+		for _, owner := range list {
+			if _, isGone := gone[owner.GUID]; !isGone && owner.Sent <= last {
+				stale[key] = append(stale[key], owner.GUID)
+			}
+		}
+	}
+	return stale
+}
+
+// resendOwners sends the objects again whose asset has the value of another one with the same SID.
+// It returns the keys of those that could not be sent.
+func (r *reader) resendOwners(ctx context.Context, e Evidence, to sink) (result readResult, stale map[identity.Key][]ad.GUID, err error) {
+	keys := map[identity.Key]struct{}{}
+	for key, n := range e.Owners {
+		if n > 0 {
+			keys[key] = struct{}{}
+		}
+	}
+	if len(keys) == 0 {
+		return result, nil, nil
+	}
+	gone := map[ad.GUID]struct{}{}
+	for _, c := range e.Candidates {
+		gone[c.GUID] = struct{}{}
+	}
+	for _, o := range slices.Concat(e.DisabledPosture, e.ChangedSIDs) {
+		gone[o.GUID] = struct{}{}
+	}
+	owners, err := r.store.Owners(keys)
+	if stale = staleOwners(owners, gone); err != nil || len(stale) == 0 {
+		return result, nil, err
+	}
+	guids := map[ad.GUID]struct{}{}
+	for _, guid := range slices.Concat(slices.Collect(maps.Values(stale))...) {
+		guids[guid] = struct{}{}
+	}
+	if result, err = r.sendAgain(ctx, guids, to); err != nil || r.options.DryRun {
+		return result, nil, err
+	}
+	if err = to.flush(); err != nil {
+		return result, nil, err
+	}
+	owners, err = r.store.Owners(keys)
+	return result, staleOwners(owners, gone), err
+}
+
 // sendChanged sends the objects whose SID changed, except those whose deletion under the former
 // SID is among the given ones and was not acknowledged.
 func (r *reader) sendChanged(ctx context.Context, changed, deletions []identity.Object, to sink) (readResult, error) {
@@ -195,13 +271,14 @@ func (r *reader) sendChanged(ctx context.Context, changed, deletions []identity.
 	if err != nil || len(settled) == 0 {
 		return readResult{}, err
 	}
+	return r.sendAgain(ctx, settled, to)
+}
+
+// sendAgain reads objects once more and sends them.
+func (r *reader) sendAgain(ctx context.Context, settled map[ad.GUID]struct{}, to sink) (readResult, error) {
 	again := *r
 	again.settled = settled
-	guids := make([]ad.GUID, 0, len(settled))
-	for guid := range settled {
-		guids = append(guids, guid)
-	}
-	slices.SortFunc(guids, compareGUIDs)
+	guids := slices.SortedFunc(maps.Keys(settled), compareGUIDs)
 	result, err := again.readByGUID(ctx, guids, to)
 	if err == nil && r.posture != nil {
 		posture, postureErr := again.readPosture(ctx, to)

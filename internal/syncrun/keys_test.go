@@ -433,25 +433,81 @@ func TestSwappedSIDs(t *testing.T) {
 	e.expectQuiet()
 }
 
-// TestSharedSID checks that living objects with the same SID are all sent, and that a scan of the
-// index warns of them.
+// TestSharedSID checks that living objects with the same SID are all sent, that a scan of the index
+// warns of them, and that the asset has the value of one that is left if another one is deleted.
 func TestSharedSID(t *testing.T) {
 	t.Parallel()
-	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 4)
+	e := newSharedEnv(t)
 	sid := e.sid(e.user(0))
-	e.setSID(e.user(1), sid)
-	e.setSID(e.user(2), sid)
-	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4})
 	e.must(e.Delete(e.user(2)))
-	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{DryRun: true}, state.Run{Mode: delta, Result: Processed})
+	e.refusedRun(RunOptions{})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
 	lines := e.log.With(MsgSIDsShared)
-	if len(lines) != 1 || lines[0].Number("objects") != 2 || lines[0].Text("level") != "warn" || lines[0].Text("remedy") == "" {
+	if len(lines) != 3 || lines[0].Number("objects") != 2 || lines[0].Text("level") != "warn" || lines[0].Text("remedy") == "" {
 		t.Errorf("log %v", lines)
 	}
 	e.expectQuiet()
+	e.must(e.Delete(e.user(0)))
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	e.expectAsset(sid, "ACTIVE", "user1")
+	e.expectQuiet()
+	e.must(e.Delete(e.user(1)))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	e.expectAsset(sid, "DELETED", "user1")
+	e.expectQuiet()
 }
 
-// TestUnreadableOwner checks that an unreadable object of the index counts once.
+// newSharedEnv returns an environment after a full sync of four users, three of which have the
+// same SID.
+func newSharedEnv(t *testing.T) *env {
+	t.Helper()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 4)
+	e.setSID(e.user(1), e.sid(e.user(0)))
+	e.setSID(e.user(2), e.sid(e.user(0)))
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4})
+	return e
+}
+
+// TestSharedSIDChanged checks the same if objects get other SIDs, and if the run fails before or
+// after the other objects were sent again.
+func TestSharedSIDChanged(t *testing.T) {
+	t.Parallel()
+	for name, refused := range map[string]string{"no failure": "none", "owner refused": `"user0"`, "changed object refused": `"user2"`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newSharedEnv(t)
+			sid := e.sid(e.user(0))
+			e.setRID(e.user(1), 5001)
+			e.setRID(e.user(2), 5002)
+			if refused != "none" {
+				e.sequence()
+				front := refuseAssetsWith(refused)
+				e.gateway.SetFront(front)
+				e.failedRun(RunOptions{})
+				e.gateway.SetFront(nil)
+				e.restart()
+			}
+			if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil || run.Result != Processed || run.Deleted > 0 {
+				t.Errorf("run: %s, error %v", brief(run), err)
+			}
+			e.expectAsset(sid, "ACTIVE", "user0")
+			e.expectAsset(e.sid(e.user(1)), "ACTIVE", "user1")
+			e.expectAsset(e.sid(e.user(2)), "ACTIVE", "user2")
+			e.expectQuiet()
+		})
+	}
+}
+
+// refuseAssetsWith returns a front that refuses assets requests whose body contains a text.
+func refuseAssetsWith(text string) testenv.Front {
+	return testenv.OnAssets(func(x *testenv.Exchange) bool {
+		return strings.Contains(string(x.Body), text) && x.Status(http.StatusForbidden, "")
+	})
+}
+
+// TestUnreadableOwner checks that an unreadable object of the index counts once, and that the other
+// object stays in the index until the asset has the value of the one that is left.
 func TestUnreadableOwner(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 4)
@@ -462,10 +518,16 @@ func TestUnreadableOwner(t *testing.T) {
 	e.hide(e.user(1), "userAccountControl")
 	e.must(e.Modify(e.user(1), "title", "Chief"))
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Partial})
-	e.expectDropped(DroppedShared, 1)
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Partial})
 	if lines := e.log.With(MsgSIDsShared); len(lines) > 0 {
 		t.Errorf("log %v", lines)
 	}
+	e.must(e.Modify(e.user(1), "title"))
+	e.hide(e.user(1))
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	e.expectAsset(sid, "ACTIVE", "user1")
+	e.expectDropped(DroppedShared, 1)
+	e.expectQuiet()
 }
 
 // TestSIDOfRoleChanged checks the roles, which are read in another way than the groups in scope.
@@ -604,13 +666,13 @@ func TestDecideKeys(t *testing.T) {
 		"SID changed, undecided": {Evidence{ChangedSIDs: changed(at(0, absent)), FullSync: true, Candidates: []Candidate{sameSID(at(1, undecided), at(0, absent))}}, Guard{9, 100}, "undecided 1"},
 		"two with one SID":       {Evidence{Candidates: []Candidate{at(0, tombstone), sameSID(at(1, tombstone), at(0, absent))}}, Guard{9, 100}, "send 0 1"},
 		"proven and undecided with one SID": {
-			Evidence{FullSync: true, Candidates: []Candidate{at(0, tombstone), sameSID(at(1, undecided), at(0, absent))}}, Guard{9, 100}, "undecided 1, drop 0",
+			Evidence{FullSync: true, Candidates: []Candidate{at(0, tombstone), sameSID(at(1, undecided), at(0, absent))}}, Guard{9, 100}, "undecided 1",
 		},
 		"proven and unreadable with one SID": {
-			Evidence{FullSync: true, Candidates: []Candidate{at(0, tombstone), sameSID(at(1, Candidate{Unreadable: true}), at(0, absent))}}, Guard{9, 100}, "drop 0",
+			Evidence{FullSync: true, Candidates: []Candidate{at(0, tombstone), sameSID(at(1, Candidate{Unreadable: true}), at(0, absent))}}, Guard{9, 100}, "",
 		},
 		"released and held with one SID": {
-			Evidence{FullSync: true, Release: true, Candidates: append(candidates(2, 5, absent), at(0, heldBefore), sameSID(at(1, absent), at(0, absent)))}, Guard{1, 100}, "held 2 3 4 1, drop 0",
+			Evidence{FullSync: true, Release: true, Candidates: append(candidates(2, 5, absent), at(0, heldBefore), sameSID(at(1, absent), at(0, absent)))}, Guard{1, 100}, "held 2 3 4 1",
 		},
 		"two held with one SID": {Evidence{Candidates: []Candidate{at(0, heldBefore), sameSID(at(1, heldBefore), at(0, absent))}}, Guard{9, 100}, "held 0 1"},
 	} {

@@ -254,11 +254,8 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		reader.warnUnreadable(ctx, result.read)
 		decision := DecideDeletions(evidence, r.Guard)
 		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), reader.notShown(evidence, result.read)
-		if err := reader.applyDeletions(decision, to); err != nil {
-			return err
-		}
-		changed, err := reader.sendChanged(ctx, evidence.ChangedSIDs, decision.Send, to)
-		result.read.add(changed)
+		sent, err := reader.settle(ctx, evidence, decision, to)
+		result.read.add(sent)
 		return err
 	}
 	if info.options.DryRun {
