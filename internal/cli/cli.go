@@ -136,9 +136,8 @@ more verbose, SIGUSR2 one level less.
 The state file is adconnector.db in service.state-dir (/var/lib/adconnector). It
 records what was delivered and the watermarks. Without it the next run sends
 everything, and deletes no object that only the state file recorded. A damaged state
-file is renamed to adconnector.db.damaged-TIME and can be removed. If an old copy
-replaced the state file, adconnector.generation shows it: the next run sends
-everything. Do not copy or restore adconnector.generation.`,
+file is renamed to adconnector.db.damaged-TIME and can be removed. The file
+adconnector.generation detects a restored copy. Do not copy or restore it.`,
 		Example: `  # Watch a demonstration, without a directory and without a gateway
   adconnector demo
 
