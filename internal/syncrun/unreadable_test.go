@@ -285,8 +285,9 @@ func TestLeftScope(t *testing.T) {
 				e.start()
 				e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4})
 				c.change(e)
-				c.want.Mode = full
-				if run := e.run(RunOptions{Full: true}, c.want); run.Unreadable != c.users {
+				want := c.want
+				want.Mode = full
+				if run := e.run(RunOptions{Full: true}, want); run.Unreadable != c.users {
 					t.Errorf("%d unreadable, want %d", run.Unreadable, c.users)
 				}
 			})
