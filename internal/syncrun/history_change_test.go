@@ -119,7 +119,7 @@ func (h *history) pickChange() pickedChange {
 	}
 	units := []string{h.staff, h.staff, "OU=Inner," + h.staff, "OU=Outside," + h.Base()}
 	unit := units[h.random.IntN(len(units))]
-	n := h.random.IntN(26)
+	n := h.random.IntN(28)
 	if len(live) < 3 || n < 6 {
 		return h.pickAddition(unit)
 	}
@@ -157,12 +157,25 @@ func (h *history) pickChange() pickedChange {
 		return h.pickActivity(o.DN)
 	case n < 22:
 		return changeOf("delete "+o.DN, o.DN, func(d *domaincontroller.Server) error { return d.Delete(o.DN) })
+	case n < 24 && isAccount:
+		return h.pickRID(o)
 	case len(deleted) > 0:
 		o := deleted[h.random.IntN(len(deleted))]
 		guid := ad.GUID([]byte(o.First("objectGUID")))
 		return changeOf("undelete "+o.DN, o.DN, func(d *domaincontroller.Server) error { return d.Undelete(guid) })
 	}
 	return pickedChange{description: "nothing"}
+}
+
+// pickRID returns the change of an account's SID, to one that no object had before.
+func (h *history) pickRID(o domaincontroller.Object) pickedChange {
+	h.lastRID++
+	rid := 700 + h.lastRID // below those that the controller assigns
+	former := ad.SID(o.First("objectSid"))
+	changed := slices.Clone(former)
+	binary.LittleEndian.PutUint32(changed[len(changed)-4:], rid)
+	h.changedSIDs[former.String()], h.changedSIDs[changed.String()] = true, true
+	return changeOf(fmt.Sprintf("set RID of %s to %d", o.DN, rid), o.DN, func(d *domaincontroller.Server) error { return d.SetRID(o.DN, rid) })
 }
 
 // modification returns a change of one attribute.

@@ -17,6 +17,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/testenv"
@@ -60,26 +61,29 @@ func TestCampaignHistories(t *testing.T) {
 // history is an environment with a random sequence of events.
 type history struct {
 	*env
-	random       *rand.Rand
-	origin       *testenv.Directory // where all changes are made; no run reads from it
-	controllers  []*controller
-	read         *controller // by the last run; nil: none
-	current      *controller // of the next run, unless rotating is set
-	balancer     int         // port of the load balancer; 0: none
-	rotating     bool        // the load balancer forwards each connection to the next controller
-	turn         int         // of the load balancer
-	scope        scope
-	staff        string                    // DN of the unit with the accounts
-	objects      []domaincontroller.Object // at the origin
-	readsDeleted bool                      // the account can read tombstones
-	withPosture  bool                      // posture is switched on and off, and memberships change
-	lastName     int
-	events       []string
-	unreadable   bool            // the account may not read the objects in OU=Inner completely
-	release      bool            // the run releases deletions
-	onRequest    func()          // called after each directory request; nil: no call
-	copies       []stateCopy     // of the state file
-	forgotten    map[string]bool // vendorAssetIds at the gateway that no state file contains any more
+	random        *rand.Rand
+	origin        *testenv.Directory // where all changes are made; no run reads from it
+	controllers   []*controller
+	read          *controller // by the last run; nil: none
+	current       *controller // of the next run, unless rotating is set
+	balancer      int         // port of the load balancer; 0: none
+	rotating      bool        // the load balancer forwards each connection to the next controller
+	turn          int         // of the load balancer
+	scope         scope
+	staff         string                    // DN of the unit with the accounts
+	objects       []domaincontroller.Object // at the origin
+	readsDeleted  bool                      // the account can read tombstones
+	withPosture   bool                      // posture is switched on and off, and memberships change
+	lastName      int
+	events        []string
+	unreadable    bool        // the account may not read the objects in OU=Inner completely
+	release       bool        // the run releases deletions
+	onRequest     func()      // called after each directory request; nil: no call
+	copies        []stateCopy // of the state file
+	lastRID       uint32
+	changedSIDs   map[string]bool // that accounts have or had whose SID changed
+	forgottenKeys map[string]bool // externalAssetIds at the gateway that no state file contains any more
+	forgotten     map[string]bool // vendorAssetIds at the gateway that no state file contains any more
 
 	changeMu sync.Mutex // serializes changes, which also happen during runs, and guards the fields below
 	changes  []change
@@ -116,7 +120,7 @@ func newHistory(t *testing.T, seed uint64, posture bool) *history {
 	options := domaincontroller.Options{ReadsDeleted: random.IntN(2) == 0, Seed: seed}
 	h := &history{
 		env: newDomainEnv(t, options, 0), random: random, readsDeleted: options.ReadsDeleted, withPosture: posture,
-		shown: map[sighting]bool{}, changedOutside: map[sighting]bool{}, left: map[string]bool{},
+		shown: map[sighting]bool{}, changedOutside: map[sighting]bool{}, left: map[string]bool{}, changedSIDs: map[string]bool{},
 	}
 	h.staff = h.base
 	h.scope.base = h.base
@@ -296,11 +300,16 @@ func (h *history) forgetAtGateway() {
 	indexed, err := h.store.Missing(nil)
 	h.must(err)
 	h.forgotten = map[string]bool{}
+	h.forgottenKeys = map[string]bool{}
+	for key := range h.gateway.HeldByKey() {
+		h.forgottenKeys[key] = true
+	}
 	for id := range h.gateway.Held() {
 		h.forgotten[id] = true
 	}
 	for _, o := range indexed {
 		delete(h.forgotten, o.GUID.String())
+		delete(h.forgottenKeys, identity.ExternalID(o.Kind, o.SID))
 	}
 }
 
@@ -569,7 +578,9 @@ var assetPattern = regexp.MustCompile(`"vendorAssetId":"([^"]+)".*?"status":"DEL
 
 // expectProof expects that each object that a request reports as deleted was deleted, or has
 // left the scope, on some controller. An object that a controller does not have yet, or has
-// lost in a rollback, was not. Three cases are exempt:
+// lost in a rollback, was not. Four cases are exempt:
+//   - an account whose SID changed, which is deleted under the one that it does not have on the
+//     controller that is read;
 //   - the kinds that only posture has, while it is switched off;
 //   - if an operator releases the deletions while a controller is gone that may have been the
 //     only one to show an object: then the object must not exist on all others;
@@ -594,6 +605,7 @@ func (h *history) expectProof(body []byte) {
 			}
 		}
 		switch {
+		case h.changedSIDs[keyOf(string(asset))]:
 		case h.left[guid]:
 		case ofPosture && !h.scope.posture:
 		case h.release && h.removed && missing > 0:
@@ -670,6 +682,25 @@ func (h *history) compare(when string, want map[string]string, afterDelta, delet
 	for _, diff := range differences(got, want, deletions) {
 		h.t.Errorf("%s: %s", when, diff)
 	}
+	if !deletions {
+		return
+	}
+	keys := map[string]bool{}
+	for _, asset := range want {
+		keys[keyOf(asset)] = true
+	}
+	for key, asset := range h.gateway.HeldByKey() {
+		if !keys[key] && !h.forgottenKeys[key] && !testenv.IsDeleted(asset) {
+			h.t.Errorf("%s: no object has %s: %s", when, key, asset)
+		}
+	}
+}
+
+// keyOf returns the externalAssetId of an asset.
+func keyOf(asset string) string {
+	_, after, _ := strings.Cut(asset, `"externalAssetId":"`)
+	key, _, _ := strings.Cut(after, `"`)
+	return key
 }
 
 // inScope returns the expected assets of a controller.
