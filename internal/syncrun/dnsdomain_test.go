@@ -243,7 +243,7 @@ func TestRotatingName(t *testing.T) {
 // sync again. No object is deleted at the gateway that is alive on every controller.
 func TestCampaignDNSDomain(t *testing.T) {
 	t.Parallel()
-	users, ticks, c := 100_000, 144, counts{modified: 90, added: 4, deleted: 6}
+	users, ticks, c := 20_000, 144, counts{modified: 90, added: 4, deleted: 6}
 	if testing.Short() {
 		users, ticks, c = 300, 12, counts{modified: 8, added: 1, deleted: 1}
 	}

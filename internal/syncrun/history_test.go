@@ -39,8 +39,8 @@ func TestCampaignHistories(t *testing.T) {
 		posture     bool
 		short, long uint64
 	}{
-		{"identities", false, 12, 3000},
-		{"posture", true, 4, 600},
+		{"identities", false, 12, 1500},
+		{"posture", true, 4, 300},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
