@@ -335,7 +335,11 @@ func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
 	// The runs that brought the object into the index and delivered it last are evidence, unless
 	// a complete run followed, which is better evidence.
 	firstRun := firstRunOf(record)
-	for _, run := range []uint64{firstRun, batchOf(record).run()} {
+	runs := []uint64{firstRun}
+	if record[0]&kindDeletion == 0 {
+		runs = append(runs, batchOf(record).run())
+	}
+	for _, run := range runs {
 		source, known := s.views.of(run)
 		controller := s.controllers[source.InvocationID]
 		if known && (run > controller.Watermark.Run || source.Rollbacks != controller.Rollbacks) {

@@ -174,6 +174,21 @@ func TestSightings(t *testing.T) {
 			sendAs(t, s, viewA, 0, 1)
 			sendAs(t, s, viewB, 0, 1)
 		}, viewA, Sighting{Here: true, HereInScope: true, Elsewhere: []ad.InvocationID{b}}},
+		"deletion not acknowledged": {func(t *testing.T, s *Store) {
+			sendAs(t, s, viewA, 0, 1)
+			j := result(s.OpenJournal(viewB, testStart))(t)
+			batch := objects(0, 1, 1)
+			batch[0].Deleted = true
+			must(t, j.MarkInFlight([]Batch{{0, batch}}))
+		}, viewB, Sighting{Elsewhere: []ad.InvocationID{a}}},
+		"deletion rejected": {func(t *testing.T, s *Store) {
+			sendAs(t, s, viewA, 0, 1)
+			j := result(s.OpenJournal(viewB, testStart))(t)
+			batch := objects(0, 1, 1)
+			batch[0].Deleted = true
+			must(t, j.MarkInFlight([]Batch{{0, batch}}))
+			must(t, j.Commit([]BatchResult{{Batch: 0, Complete: true, Rejected: []RejectedObject{{Object: batch[0]}}}}))
+		}, viewB, Sighting{Elsewhere: []ad.InvocationID{a}}},
 		"delivered, put back": {func(t *testing.T, s *Store) {
 			run := sendAs(t, s, viewA, 0, 1)
 			must(t, s.Advance(Progress{View: viewA, Run: run, At: testStart, FullSync: true}))

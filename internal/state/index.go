@@ -23,10 +23,14 @@ import (
 // is sent only after the gateway has acknowledged the deletion under this one, or if another
 // object of the index has this one. If the gateway has acknowledged the deletion under this SID
 // while the object exists under another one, the record has kindFormerSID.
+//
+// A record has kindDeletion if the batch contains a deletion that is not acknowledged. The run of
+// such a batch has not shown the object.
 const (
 	kindHasFirstRun = 0x80 // flags of the kind
 	kindFormerSID   = 0x40
-	kindFlags       = kindHasFirstRun | kindFormerSID
+	kindDeletion    = 0x20
+	kindFlags       = kindHasFirstRun | kindFormerSID | kindDeletion
 
 	fingerprintOffset = 1
 	batchOffset       = fingerprintOffset + len(identity.Fingerprint{})
@@ -40,6 +44,9 @@ func encodeRecord(o identity.Object, batch batchID, firstRun uint64) []byte {
 	kind := byte(o.Kind) | kindHasFirstRun
 	if o.FormerSID && !o.Deleted { // a deletion is not acknowledged yet
 		kind |= kindFormerSID
+	}
+	if o.Deleted {
+		kind |= kindDeletion
 	}
 	b = append(b, kind)
 	b = append(b, o.Fingerprint[:]...)

@@ -928,3 +928,31 @@ func TestReleaseWithUnreadableController(t *testing.T) {
 	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Deleted: 1})
 	e.expectConverged()
 }
+
+// A failed run on the second controller is the only one that has shown a user. It counts although
+// complete runs on the first one follow.
+func TestSightingOfFailedRunIsKept(t *testing.T) {
+	t.Parallel()
+	e, a, b := newPairEnv(t, domaincontroller.Options{}, 10)
+	e.options.Upload.BatchSize, e.options.Upload.Workers = 1, 1
+	e.start()
+	e.use(a)
+	e.runResolved(RunOptions{}, state.Run{Mode: full, Uploaded: 10})
+	b.AddUser(e.user(10)) // not replicated yet
+	b.AddUser(e.user(11))
+	guids := e.guids(b, 10, 11)
+	e.use(b)
+	e.gateway.SetFront(failAfter(1, refuse))
+	e.failedRun(RunOptions{})
+	e.gateway.SetFront(nil)
+	e.expectStatuses("ACTIVE", guids...)
+	e.must(b.Delete(e.user(10)))
+	e.must(b.Delete(e.user(11)))
+	e.use(a)
+	e.runUndecided(RunOptions{Full: true}, state.Run{Mode: full, Undecided: 2}, UndecidedNotShown)
+	e.use(b)
+	e.runUndecided(RunOptions{Full: true}, state.Run{Mode: full, Undecided: 2}, UndecidedScope)
+	e.nextFullSync()
+	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 2})
+	e.expectConverged()
+}

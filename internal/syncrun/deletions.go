@@ -399,8 +399,10 @@ func (r *reader) candidates(objects []identity.Object) ([]Candidate, error) {
 func (c *Candidate) addShownBy(before state.ControllerSet, view state.View) {
 	for _, id := range before.IDs() {
 		switch {
+		case id == view.InvocationID && view.Rollbacks == 0:
+			c.Here = true
 		case id == view.InvocationID:
-			c.BeforeRollback = c.BeforeRollback || !c.Here && view.Rollbacks > 0
+			c.BeforeRollback = c.BeforeRollback || !c.Here
 		case !slices.Contains(c.Elsewhere, id):
 			c.Elsewhere = append(c.Elsewhere, id)
 		}
