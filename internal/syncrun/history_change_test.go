@@ -35,6 +35,7 @@ type objectState struct {
 type pickedChange struct {
 	description string
 	dn          string // of the object
+	object      string // its GUID; "": look dn up
 	apply       func(*domaincontroller.Server) error
 	added       *domaincontroller.Object
 }
@@ -56,8 +57,8 @@ func (h *history) makeChange(picked pickedChange) {
 	if picked.apply == nil {
 		return
 	}
-	made := change{description: picked.description, apply: picked.apply}
-	if picked.added == nil {
+	made := change{description: picked.description, object: picked.object, apply: picked.apply}
+	if picked.added == nil && made.object == "" {
 		made.object = guidOf(h.object(func(o domaincontroller.Object) bool { return o.DN == picked.dn }))
 	}
 	if err := picked.apply(h.origin.Server); err != nil {
@@ -111,6 +112,23 @@ func (h *history) listOrigin() (live, deleted []domaincontroller.Object) {
 	return live, deleted
 }
 
+// deleteForShort deletes an object on all controllers and restores it.
+func (h *history) deleteForShort() {
+	live, _ := h.listOrigin()
+	if len(live) == 0 {
+		return
+	}
+	o := live[h.random.IntN(len(live))]
+	h.makeChange(deletion(o.DN))
+	h.changeMu.Lock()
+	h.logEvent("replicated to all")
+	for _, c := range h.controllers {
+		h.replicate(c, 100)
+	}
+	h.changeMu.Unlock()
+	h.makeChange(restoration(o))
+}
+
 // pickChange returns a random change.
 func (h *history) pickChange() pickedChange {
 	live, deleted := h.listOrigin()
@@ -156,13 +174,11 @@ func (h *history) pickChange() pickedChange {
 	case n < 20 && isAccount:
 		return h.pickActivity(o.DN)
 	case n < 22:
-		return changeOf("delete "+o.DN, o.DN, func(d *domaincontroller.Server) error { return d.Delete(o.DN) })
+		return deletion(o.DN)
 	case n < 24 && isAccount:
 		return h.pickRID(o)
 	case len(deleted) > 0:
-		o := deleted[h.random.IntN(len(deleted))]
-		guid := ad.GUID([]byte(o.First("objectGUID")))
-		return changeOf("undelete "+o.DN, o.DN, func(d *domaincontroller.Server) error { return d.Undelete(guid) })
+		return restoration(deleted[h.random.IntN(len(deleted))])
 	}
 	return pickedChange{description: "nothing"}
 }
@@ -176,6 +192,18 @@ func (h *history) pickRID(o domaincontroller.Object) pickedChange {
 	binary.LittleEndian.PutUint32(changed[len(changed)-4:], rid)
 	h.changedSIDs[former.String()], h.changedSIDs[changed.String()] = true, true
 	return changeOf(fmt.Sprintf("set RID of %s to %d", o.DN, rid), o.DN, func(d *domaincontroller.Server) error { return d.SetRID(o.DN, rid) })
+}
+
+func deletion(dn string) pickedChange {
+	return changeOf("delete "+dn, dn, func(d *domaincontroller.Server) error { return d.Delete(dn) })
+}
+
+// restoration returns the restoration of an object, whatever its DN was.
+func restoration(o domaincontroller.Object) pickedChange {
+	guid := ad.GUID([]byte(o.First("objectGUID")))
+	picked := changeOf("undelete "+o.DN, "", func(d *domaincontroller.Server) error { return d.Undelete(guid) })
+	picked.object = guid.String()
+	return picked
 }
 
 // modification returns a change of one attribute.

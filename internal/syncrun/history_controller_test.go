@@ -66,7 +66,7 @@ func (s scope) has(o objectState) bool {
 
 // addController adds a controller, which has no object that changes yet.
 func (h *history) addController(name string, d *testenv.Directory) {
-	promptness := []int{0, 30, 70, 100}[h.random.IntN(4)]
+	promptness := []int{0, 0, 40, 80, 100}[h.random.IntN(5)]
 	c := &controller{Directory: d, name: name, promptness: promptness, content: content{objects: map[string]objectState{}}}
 	for _, other := range h.controllers {
 		d.Must(d.AddPeer(other.Server))

@@ -177,27 +177,30 @@ func (h *history) startControllers(o domaincontroller.Options, number int) {
 func (h *history) step() {
 	c := h.controllers[h.random.IntN(len(h.controllers))]
 	switch n := h.random.IntN(32); {
-	case n < 7:
+	case n < 6:
 		for range 1 + h.random.IntN(6) {
 			h.change()
 		}
-	case n == 7:
+	case n == 6:
 		h.clock.Advance(time.Duration(h.random.IntN(300)) * time.Minute)
-	case n == 8:
+	case n == 7:
 		h.clock.Advance(time.Duration(1+h.random.IntN(50)) * time.Hour)
-	case n == 9:
+	case n == 8:
 		h.restartWithCopies()
 	case n == 19 && h.random.IntN(2) == 0:
 		h.changeRights()
-	case n == 10 && h.balancer != 0:
+	case n == 23:
+		h.deleteForShort()
+		if c != h.current && h.random.IntN(2) == 0 {
+			h.useForOneRun(c)
+		}
+	case n == 9 && h.balancer != 0:
 		h.logEvent("connections in turn")
 		h.route(h.current, true)
-	case n < 14:
+	case n < 13:
 		h.replicateSome(c)
-	case n == 14:
-		h.takeSnapshot(c)
-	case n == 15 && c.snapshot != nil:
-		h.restoreSnapshot(c, h.random.IntN(3) > 0, h.random.IntN(2) == 0)
+	case n < 16:
+		h.useSnapshot(c)
 	case n == 16 && len(h.controllers) > 1 && h.random.IntN(4) == 0:
 		h.demote(c)
 	case n == 17 && h.random.IntN(2) == 0:
@@ -205,9 +208,9 @@ func (h *history) step() {
 	case n == 18:
 		h.use(c)
 		h.expectValuesNow()
-	case n < 22 && c != h.current:
+	case n < 24 && c != h.current:
 		h.useForOneRun(c)
-	case n == 22:
+	case n == 24:
 		h.scopeForOneRun(h.pickScope())
 	default:
 		if h.random.IntN(3) == 0 && c != h.current {
@@ -316,10 +319,31 @@ func (h *history) forgetAtGateway() {
 // useForOneRun performs one run with another controller and returns to the current one.
 func (h *history) useForOneRun(c *controller) {
 	before := h.current
+	if h.random.IntN(2) == 0 {
+		h.replicateSome(before)
+		h.runWithFailure()
+	}
 	h.use(c)
-	h.runWithFailure()
+	if h.random.IntN(3) == 0 {
+		h.runWithFailure()
+	} else {
+		h.runWith([]string{"canceled", "refused", "crash"}[h.random.IntN(3)], 1+h.random.IntN(3))
+	}
 	h.use(before)
 	h.runAfterReturn()
+}
+
+// useSnapshot takes a snapshot of a controller, or puts it back.
+func (h *history) useSnapshot(c *controller) {
+	if c.snapshot == nil || h.random.IntN(3) == 0 {
+		h.takeSnapshot(c)
+		return
+	}
+	h.restoreSnapshot(c, h.random.IntN(3) > 0, h.random.IntN(2) == 0)
+	if h.random.IntN(2) == 0 {
+		h.use(c)
+		h.runWithFailure()
+	}
 }
 
 // scopeForOneRun performs one run with another scope and returns to the current one.
@@ -333,7 +357,7 @@ func (h *history) scopeForOneRun(s scope) {
 
 // runAfterReturn performs the next run.
 func (h *history) runAfterReturn() {
-	if h.random.IntN(2) == 0 {
+	if h.random.IntN(3) == 0 {
 		h.runWithFailure()
 	} else {
 		h.expectValuesNow()
@@ -391,6 +415,13 @@ func (h *history) logEvent(format string, args ...any) {
 
 // runWithFailure performs a run with a random failure and concurrent changes.
 func (h *history) runWithFailure() {
+	failure := []string{"none", "none", "canceled", "canceled after a delay", "refused", "connection lost after delivery", "500", "crash", "crash after delivery", "crash after a delay",
+		"object rejected by status", "object rejected in a list", "canceled while reading", "crash while reading"}[h.random.IntN(14)]
+	h.runWith(failure, h.random.IntN(4))
+}
+
+// runWith performs a run with a failure at a request and concurrent changes.
+func (h *history) runWith(failure string, failAt int) {
 	ctx, cancel := context.WithCancel(h.t.Context())
 	defer cancel()
 	var options RunOptions
@@ -400,7 +431,7 @@ func (h *history) runWithFailure() {
 	case 1:
 		options.AllowDeletes = true
 	}
-	request, failAt := 0, h.random.IntN(4)
+	request := 0
 	shouldFail := func() bool { // true for one request of the run
 		request++
 		return request == failAt+1
@@ -411,8 +442,6 @@ func (h *history) runWithFailure() {
 	}
 	readAt := -1 // number of the directory request after which the run is canceled
 	rejectedName := fmt.Sprintf(`"n%d"`, 1+h.random.IntN(h.lastName))
-	failure := []string{"none", "none", "canceled", "canceled after a delay", "refused", "connection lost after delivery", "500", "crash", "crash after delivery", "crash after a delay",
-		"object rejected by status", "object rejected in a list", "canceled while reading", "crash while reading"}[h.random.IntN(14)]
 	var mu sync.Mutex // guards the following variables and request
 	crashed := false
 	crash := func() {
@@ -790,7 +819,7 @@ func (h *history) expectEnd() {
 		h.t.Errorf("%d requests after everything was sent", n)
 	}
 	if last.Held > 0 || last.Undecided > 0 && !gap {
-		h.t.Errorf("after full syncs with each controller: %s", brief(last))
+		h.t.Errorf("after full syncs with each controller: %s, undecided %+v", brief(last), undecided)
 	}
 	if left, _, err := h.store.Rejections(-1); err != nil || len(left) > 0 {
 		h.t.Errorf("rejections %v, error %v", left, err)
