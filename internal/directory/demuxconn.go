@@ -191,7 +191,7 @@ func (w *demuxConn) nextMessage() error {
 // response has too many. The caller holds mu.
 func (w *demuxConn) countOther(size int) error {
 	if w.others += size; w.others > maxForwarded {
-		return fmt.Errorf("%w: %d bytes besides entries", errTooLarge, w.others)
+		return fmt.Errorf("%w: %d bytes of other messages than entries", errTooLarge, w.others)
 	}
 	return nil
 }

@@ -63,8 +63,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestProbeOfSeveralAddresses checks that each address of a name has a result, but not a single
-// one of its own.
+// TestProbeOfSeveralAddresses checks that each of several addresses of a name has a result. A
+// single address has none.
 func TestProbeOfSeveralAddresses(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -129,7 +129,7 @@ func (d *dnsDomain) tick(c counts) {
 	}
 }
 
-// apply applies changes to a controller, which also notes failed logons of its own.
+// apply applies changes to a controller, and a failed logon that only this controller counts.
 func (d *dnsDomain) apply(controller *testenv.Directory, changes []func(*testenv.Directory) error) error {
 	for _, change := range changes {
 		if err := change(controller); err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // An entry whose objectGUID is unreadable may be any object of the index, so its presence would
-// make each deletion by absence doubtful. The server sends the identifiers in the entry's own
-// extended DN all the same. They prove that the object exists. The entry itself is not sent.
+// make each deletion by absence doubtful. The extended DN of the entry contains its identifiers
+// nevertheless. They prove that the object exists. The entry itself is not sent.
 
 // guidOf returns the GUID of an entry's asset. It works for entries that cannot be mapped, too. If
 // the attribute is unreadable, the GUID comes from the entry's extended DN.

@@ -147,9 +147,9 @@ func (r *reader) reread(ctx context.Context, result *readResult, to sink) error 
 	return err
 }
 
-// dueObjects returns the objects whose recheck time has come, the earliest first. The rest of
-// too many stays due: objects that are read again get a later time, so that none is left out
-// for good.
+// dueObjects returns the objects whose recheck time has come, the earliest first, up to a limit.
+// The others stay due. Objects that are read get a later recheck time, so that the next runs read
+// the others.
 func (r *reader) dueObjects() ([]ad.GUID, error) {
 	due, err := r.store.DueForRecheck(r.snapshot.DirectoryNow)
 	if postponed := len(due) - r.maxReread; postponed > 0 {

@@ -12,7 +12,7 @@ import (
 )
 
 // Some kinds of servers lack attributes that a writable domain controller has:
-//   - A global catalog, on ports of its own. Package directory refuses them.
+//   - A global catalog. Package directory refuses its ports.
 //   - A read-only domain controller has neither passwords nor the attributes that the schema
 //     excludes (see ReadFiltered). By default, these are keys and passwords of BitLocker, TPM
 //     and credential roaming, of which the maps have none. Constructed attributes, such as

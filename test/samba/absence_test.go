@@ -37,18 +37,10 @@ func absenceDN(n int) string {
 func (d *controller) addAbsenceOU(t *testing.T) {
 	t.Helper()
 	var l ldif
-	add := func(dn string, pairs ...string) {
-		l.line("dn", dn)
-		l.line("changetype", "add")
-		for i := 0; i < len(pairs); i += 2 {
-			l.line(pairs[i], pairs[i+1])
-		}
-		l.WriteByte('\n')
-	}
-	add(absenceOU, "objectClass", "organizationalUnit")
-	add(lockedOU, "objectClass", "organizationalUnit")
+	l.create(absenceOU, "objectClass", "organizationalUnit")
+	l.create(lockedOU, "objectClass", "organizationalUnit")
 	for n := range absenceUsers {
-		add(absenceDN(n), "objectClass", "user", "sAMAccountName", fmt.Sprintf("absence%d", n), "userAccountControl", strconv.Itoa(uacPlain))
+		l.create(absenceDN(n), "objectClass", "user", "sAMAccountName", fmt.Sprintf("absence%d", n), "userAccountControl", strconv.Itoa(uacPlain))
 	}
 	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {

@@ -67,6 +67,11 @@ func (l *ldif) add(dn string, pairs ...string) {
 	l.WriteByte('\n')
 }
 
+// create writes a change record that adds an entry.
+func (l *ldif) create(dn string, pairs ...string) {
+	l.add(dn, append([]string{"changetype", "add"}, pairs...)...)
+}
+
 // replace writes a change record that replaces an attribute, or removes it if there are no
 // values.
 func (l *ldif) replace(dn, attribute string, values ...string) {

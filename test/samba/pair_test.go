@@ -85,8 +85,8 @@ func newPair() (*pair, error) {
 		return nil, err
 	}
 	p := &pair{dir: filepath.Join(work, "pair")}
-	// The controllers find each other by name. Their namespace has a hosts file of its own
-	// and asks no DNS server.
+	// The controllers find each other by name. Their mount namespace has a private hosts file
+	// and uses no DNS server.
 	p.prefix = []string{
 		"unshare", "--mount", "sh", "-c",
 		`for f in hosts resolv.conf nsswitch.conf; do mount --bind "$0/$f" "/etc/$f" || exit 1; done; KRB5_CONFIG="$0/krb5.conf" exec "$@"`, p.dir,

@@ -32,25 +32,17 @@ func postureDN(name string) string { return "CN=" + name + "," + postureOU }
 func (d *controller) addPostureOU(t *testing.T) {
 	t.Helper()
 	var l ldif
-	add := func(dn string, pairs ...string) {
-		l.line("dn", dn)
-		l.line("changetype", "add")
-		for i := 0; i < len(pairs); i += 2 {
-			l.line(pairs[i], pairs[i+1])
-		}
-		l.WriteByte('\n')
-	}
 	user := func(name string, uac int, pairs ...string) {
-		add(postureDN(name), append([]string{"objectClass", "user", "sAMAccountName", "pos-" + name, "userAccountControl", strconv.Itoa(uac)}, pairs...)...)
+		l.create(postureDN(name), append([]string{"objectClass", "user", "sAMAccountName", "pos-" + name, "userAccountControl", strconv.Itoa(uac)}, pairs...)...)
 	}
 	group := func(name string, members ...string) {
 		pairs := []string{"objectClass", "group", "sAMAccountName", "pos-" + name}
 		for _, m := range members {
 			pairs = append(pairs, "member", m)
 		}
-		add(postureDN(name), pairs...)
+		l.create(postureDN(name), pairs...)
 	}
-	add(postureOU, "objectClass", "organizationalUnit")
+	l.create(postureOU, "objectClass", "organizationalUnit")
 	user("service", uacPlain|0x400000, "servicePrincipalName", "http/web.corp.example.com", "servicePrincipalName", "MSSQLSvc/db:1433",
 		"msDS-AllowedToDelegateTo", "cifs/file.corp.example.com", "msDS-SupportedEncryptionTypes", "24", "adminCount", "1",
 		"userWorkstations", "PC1,PC2", "description", "runs the reports")
@@ -70,7 +62,7 @@ func (d *controller) addPostureOU(t *testing.T) {
 		bulk = append(bulk, r.dn)
 	}
 	group("many", bulk...)
-	add(postureDN("gmsa"), "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "pos-gmsa$", "msDS-ManagedPasswordInterval", "30", "userAccountControl", "4096")
+	l.create(postureDN("gmsa"), "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "pos-gmsa$", "msDS-ManagedPasswordInterval", "30", "userAccountControl", "4096")
 	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
 		if _, err := d.runChange("", "ldapdelete", "-x", "-r", "-H", d.url, "-D", d.admin.dn, "-y", d.admin.file, postureOU); err != nil {

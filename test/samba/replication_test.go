@@ -44,8 +44,8 @@ func (c *deltaConnector) at(d *controller, hosts ...string) *deltaConnector {
 }
 
 // ignored returns the paths of the fields that a run in this mode may leave as they are. Each
-// controller of a pair has values of its own for these fields. A delta sync does not send an
-// object for their sake.
+// controller of a pair has different values for these fields. A delta sync does not send an
+// object because of them.
 func (c *deltaConnector) ignored(mode string) []string {
 	if c.d.peer == nil || mode == "full" {
 		return nil

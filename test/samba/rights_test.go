@@ -29,23 +29,15 @@ const (
 func (d *controller) addRightsOU(t *testing.T) {
 	t.Helper()
 	var l ldif
-	add := func(dn string, pairs ...string) {
-		l.line("dn", dn)
-		l.line("changetype", "add")
-		for i := 0; i < len(pairs); i += 2 {
-			l.line(pairs[i], pairs[i+1])
-		}
-		l.WriteByte('\n')
-	}
-	add(rightsOU, "objectClass", "organizationalUnit")
-	add(hiddenOU, "objectClass", "organizationalUnit")
+	l.create(rightsOU, "objectClass", "organizationalUnit")
+	l.create(hiddenOU, "objectClass", "organizationalUnit")
 	for n := range rightsUsers {
 		parent := rightsOU
 		if n < rightsHidden {
 			parent = hiddenOU
 		}
 		account := fmt.Sprintf("rights%d", n)
-		add("CN="+account+","+parent, "objectClass", "user", "sAMAccountName", account, "accountExpires", fileTime(time.Now().AddDate(1, 0, 0)),
+		l.create("CN="+account+","+parent, "objectClass", "user", "sAMAccountName", account, "accountExpires", fileTime(time.Now().AddDate(1, 0, 0)),
 			"userAccountControl", strconv.Itoa(uacPlainDisabled))
 	}
 	d.ldapmodify(t, l.String())
