@@ -17,6 +17,7 @@ type controller struct {
 	computer, server, settings ad.GUID
 	sid                        string // of the computer
 	invocationID               ad.GUID
+	readOnly                   bool
 }
 
 func hostName(name string) string { return name + "." + domainName }
@@ -32,7 +33,10 @@ const firstControllerRID = 1000 // of the computer that becomes the first domain
 // newIdentity returns the identity of this controller. The RIDs of further controllers are not
 // from the pool of firstRID, so that the controllers assign equal SIDs.
 func (d *Server) newIdentity() controller {
-	c := controller{name: d.options.Name, computer: newGUID(d.ownRandom), server: newGUID(d.ownRandom), settings: newGUID(d.ownRandom), invocationID: d.invocationID}
+	c := controller{
+		name: d.options.Name, computer: newGUID(d.ownRandom), server: newGUID(d.ownRandom), settings: newGUID(d.ownRandom),
+		invocationID: d.invocationID, readOnly: d.options.ReadOnly,
+	}
 	rid := uint32(firstControllerRID)
 	if c.name != defaultName {
 		rid = 1<<30 + d.ownRandom.Uint32N(1<<29)
@@ -53,6 +57,10 @@ func (d *Server) createController(computers *object, c controller, created time.
 		computer.set("operatingSystem", "Windows Server 2022 Standard")
 		computer.set("operatingSystemVersion", "10.0 (20348)")
 		computer.set("primaryGroupID", "516")
+		if c.readOnly {
+			computer.set("primaryGroupID", "521")
+			computer.set("userAccountControl", "83890176") // a workstation trust account with a partial secrets account
+		}
 	}
 	server := d.servers.children[rdn{"CN", name}.key()]
 	if server == nil {
@@ -61,15 +69,36 @@ func (d *Server) createController(computers *object, c controller, created time.
 	}
 	settings := server.children[rdn{"CN", "NTDS Settings"}.key()]
 	if settings == nil {
-		settings = d.createWithGUID(server, "nTDSDSA", "NTDS Settings", c.settings, created)
+		settings = d.createWithGUID(server, c.settingsClass(), "NTDS Settings", c.settings, created)
 	}
 	configuration := "CN=Configuration," + domainDN
 	contexts := []string{domainDN, configuration, "CN=Schema," + configuration}
-	settings.set("msDS-hasMasterNCs", contexts...)
-	settings.set("hasMasterNCs", contexts...)
+	if c.readOnly {
+		settings.set("msDS-hasFullReplicaNCs", contexts...)
+	} else {
+		settings.set("msDS-hasMasterNCs", contexts...)
+		settings.set("hasMasterNCs", contexts...)
+	}
 	settings.set("invocationId", string(c.invocationID[:]))
 	settings.set("options", "1") // global catalog
 	return settings
+}
+
+// settingsClass returns the class of the NTDS Settings.
+func (c controller) settingsClass() string {
+	if c.readOnly {
+		return "nTDSDSARO"
+	}
+	return "nTDSDSA"
+}
+
+// SetPDCEmulator makes the controller with a name the PDC emulator of the domain (MS-ADTS
+// 3.1.1.1.11), in this directory. By default, it is the controller with the default name.
+func (d *Server) SetPDCEmulator(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.root.set("fSMORoleOwner", "CN=NTDS Settings,CN="+strings.ToUpper(name)+","+d.servers.dn())
+	d.recordChange(d.root)
 }
 
 // controller returns the present identity of this controller.

@@ -207,3 +207,51 @@ func TestSkipUSNs(t *testing.T) {
 		t.Errorf("USN %d after %d", after, before)
 	}
 }
+
+// TestReadOnlyController: a read-only controller has another class and other attributes, in its
+// own directory and in that of the others.
+func TestReadOnlyController(t *testing.T) {
+	t.Parallel()
+	now := func() time.Time { return testNow }
+	writable, readOnly := newTestServer(t, Options{Now: now}), newTestServer(t, Options{Name: "rodc1", ReadOnly: true, Now: now})
+	must(t, writable.AddPeer(readOnly.Server))
+	must(t, readOnly.AddPeer(writable.Server))
+	for _, d := range []testServer{writable, readOnly} {
+		conn := d.bound(t)
+		found := d.find(t, conn, "CN=Sites,CN=Configuration,"+d.Base(), ldap.ScopeWholeSubtree,
+			"(&(objectClass=nTDSDSARO)(msDS-hasFullReplicaNCs="+d.Base()+")(!(msDS-hasMasterNCs=*)))", "invocationId").Entries
+		if len(found) != 1 || !strings.HasPrefix(found[0].DN, "CN=NTDS Settings,CN=RODC1,") || found[0].GetAttributeValue("invocationId") != string(readOnly.invocationID[:]) {
+			t.Errorf("read-only controllers %v", found)
+		}
+		root := d.find(t, conn, "", ldap.ScopeBaseObject, "(objectClass=*)", "supportedCapabilities").Entries[0]
+		if got, want := slices.Contains(root.GetAttributeValues("supportedCapabilities"), "1.2.840.113556.1.4.1920"), d.Server == readOnly.Server; got != want {
+			t.Errorf("read-only %t, want %t", got, want)
+		}
+	}
+}
+
+// TestPDCEmulator: the head of the domain names the NTDS Settings of the PDC emulator.
+func TestPDCEmulator(t *testing.T) {
+	t.Parallel()
+	first, second := newTwins(t)
+	owner := func(d testServer) string {
+		t.Helper()
+		conn := d.bound(t)
+		head := d.find(t, conn, d.Base(), ldap.ScopeBaseObject, "(objectClass=*)", "fSMORoleOwner").Entries[0]
+		found := d.find(t, conn, head.GetAttributeValue("fSMORoleOwner"), ldap.ScopeBaseObject, "(objectClass=*)", "invocationId").Entries
+		if len(found) != 1 {
+			t.Fatalf("%s does not exist", head.GetAttributeValue("fSMORoleOwner"))
+		}
+		return found[0].GetAttributeValue("invocationId")
+	}
+	for _, d := range []testServer{first, second} {
+		if owner(d) != string(first.invocationID[:]) {
+			t.Error("the first controller is not the PDC emulator")
+		}
+		before := d.highestUSN()
+		d.SetPDCEmulator("dc2")
+		if owner(d) != string(second.invocationID[:]) || d.highestUSN() == before {
+			t.Error("the role was not transferred")
+		}
+	}
+}

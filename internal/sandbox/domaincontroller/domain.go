@@ -1,6 +1,7 @@
 package domaincontroller
 
 import (
+	"strings"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
@@ -53,6 +54,7 @@ func (d *Server) createDomain() {
 	d.createConfiguration(created)
 	d.identity = d.newIdentity()
 	d.settings = d.createController(controllers, d.identity, created)
+	d.root.set("fSMORoleOwner", "CN=NTDS Settings,CN="+strings.ToUpper(defaultName)+","+d.servers.dn())
 }
 
 // createRoot creates the object of the domain with its password policy.

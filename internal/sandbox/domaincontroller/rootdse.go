@@ -10,6 +10,11 @@ import (
 func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 	base := d.root.dn()
 	configuration := "CN=Configuration," + base
+	capabilities := []string{"1.2.840.113556.1.4.800", "1.2.840.113556.1.4.1670", "1.2.840.113556.1.4.1791",
+		"1.2.840.113556.1.4.1935", "1.2.840.113556.1.4.2080", "1.2.840.113556.1.4.2237"}
+	if d.options.ReadOnly {
+		capabilities = append(capabilities, "1.2.840.113556.1.4.1920")
+	}
 	root := []struct {
 		name   string
 		values []string
@@ -24,8 +29,7 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 		{"supportedLDAPVersion", []string{"3", "2"}},
 		{"supportedLDAPPolicies", []string{"MaxPageSize", "MaxResultSetsPerConn", "MaxValRange"}},
 		{"supportedExtension", []string{oidStartTLS}},
-		{"supportedCapabilities", []string{"1.2.840.113556.1.4.800", "1.2.840.113556.1.4.1670", "1.2.840.113556.1.4.1791",
-			"1.2.840.113556.1.4.1935", "1.2.840.113556.1.4.2080", "1.2.840.113556.1.4.2237"}},
+		{"supportedCapabilities", capabilities},
 		{"subschemaSubentry", []string{"CN=Aggregate,CN=Schema," + configuration}},
 		{"serverName", []string{d.settings.parent.dn()}},
 		{"schemaNamingContext", []string{"CN=Schema," + configuration}},

@@ -39,6 +39,9 @@ type Options struct {
 	BindDN, Password string
 	ReadsDeleted     bool // the account may read the Deleted Objects container and its objects
 
+	// ReadOnly makes it a read-only domain controller. It has all attributes nevertheless.
+	ReadOnly bool
+
 	Now func() time.Time // nil: time.Now
 }
 
