@@ -1,7 +1,6 @@
 package domaincontroller
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
@@ -50,9 +49,9 @@ func (c *connection) bind(r request) result {
 	return result{}
 }
 
-// authenticate checks a password. Like a logon, it updates the counters of the account
-// and locks the account after too many wrong passwords.
+// authenticate checks a password. It is a logon, successful or not.
 func (d *Server) authenticate(name, password string) (*object, bindError) {
+	defer d.sendUpdates()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.options.Now()
@@ -64,13 +63,7 @@ func (d *Server) authenticate(name, password string) (*object, bindError) {
 		return nil, bindLocked
 	}
 	if current, ok := d.passwords[account]; !ok || current != password {
-		failures := account.attributes.integer("badPwdCount") + 1
-		account.set("badPwdCount", strconv.FormatInt(failures, 10))
-		account.set("badPasswordTime", formatFileTime(now))
-		if threshold := d.root.attributes.integer("lockoutThreshold"); threshold > 0 && failures >= threshold {
-			account.set("lockoutTime", formatFileTime(now))
-			d.recordChange(account)
-		}
+		d.recordFailure(account, now)
 		return nil, bindInvalidCredentials
 	}
 	control, _ := ad.ParseAccountControl([]byte(account.attributes.first("userAccountControl")))
@@ -86,9 +79,7 @@ func (d *Server) authenticate(name, password string) (*object, bindError) {
 	case passwordExpired:
 		return nil, bindPasswordExpired
 	}
-	account.set("badPwdCount", "0")
-	account.set("lastLogon", formatFileTime(now))
-	account.set("logonCount", strconv.FormatInt(account.attributes.integer("logonCount")+1, 10))
+	d.recordLogon(account, now)
 	return account, bindAccepted
 }
 

@@ -13,7 +13,7 @@ import (
 // controller is the identity of a domain controller in the directory. It has three objects:
 // a computer, a server below CN=Sites, and the NTDS Settings below that.
 type controller struct {
-	name                       string
+	name, host                 string
 	computer, server, settings ad.GUID
 	sid                        string // of the computer
 	invocationID               ad.GUID
@@ -34,7 +34,7 @@ const firstControllerRID = 1000 // of the computer that becomes the first domain
 // from the pool of firstRID, so that the controllers assign equal SIDs.
 func (d *Server) newIdentity() controller {
 	c := controller{
-		name: d.options.Name, computer: newGUID(d.ownRandom), server: newGUID(d.ownRandom), settings: newGUID(d.ownRandom),
+		name: d.options.Name, host: d.options.Host, computer: newGUID(d.ownRandom), server: newGUID(d.ownRandom), settings: newGUID(d.ownRandom),
 		invocationID: d.invocationID, readOnly: d.options.ReadOnly,
 	}
 	rid := uint32(firstControllerRID)
@@ -52,7 +52,7 @@ func (d *Server) createController(computers *object, c controller, created time.
 	if computers.children[rdn{"CN", name}.key()] == nil {
 		w := wellKnownObject{Name: name, Kind: "532480", Description: "Domain controller", guid: c.computer}
 		computer := d.createWellKnown(computers, "computer", w, c.sid, created)
-		computer.set("dNSHostName", hostName(c.name))
+		computer.set("dNSHostName", c.host)
 		computer.set("sAMAccountName", name+"$")
 		computer.set("operatingSystem", "Windows Server 2022 Standard")
 		computer.set("operatingSystemVersion", "10.0 (20348)")
@@ -65,7 +65,7 @@ func (d *Server) createController(computers *object, c controller, created time.
 	server := d.servers.children[rdn{"CN", name}.key()]
 	if server == nil {
 		server = d.createWithGUID(d.servers, "server", name, c.server, created)
-		server.set("dNSHostName", hostName(c.name))
+		server.set("dNSHostName", c.host)
 	}
 	settings := server.children[rdn{"CN", "NTDS Settings"}.key()]
 	if settings == nil {

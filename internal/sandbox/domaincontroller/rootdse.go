@@ -37,7 +37,7 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 		{"isSynchronized", []string{"TRUE"}},
 		{"highestCommittedUSN", []string{strconv.FormatInt(int64(d.highest), 10)}},
 		{"dsServiceName", []string{d.settings.dn()}},
-		{"dnsHostName", []string{hostName(d.options.Name)}},
+		{"dnsHostName", []string{d.options.Host}},
 		{"defaultNamingContext", []string{base}},
 		{"currentTime", []string{formatGeneralizedTime(s.now.Unix())}},
 		{"configurationNamingContext", []string{configuration}},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -47,8 +48,7 @@ func (d *Server) Serve(ctx context.Context, plain, secure net.Listener) error {
 
 // accept accepts connections until ctx is done, or until an error, which it returns.
 func (d *Server) accept(ctx context.Context, group *errgroup.Group, listener net.Listener, secure bool) error {
-	defer listener.Close()
-	defer context.AfterFunc(ctx, func() { listener.Close() })()
+	defer closeWhenDone(ctx, listener)()
 	for {
 		raw, err := listener.Accept()
 		if err != nil && ctx.Err() != nil {
@@ -58,8 +58,7 @@ func (d *Server) accept(ctx context.Context, group *errgroup.Group, listener net
 			return fmt.Errorf("accept on %s: %w", listener.Addr(), err)
 		}
 		group.Go(func() error {
-			defer raw.Close()
-			defer context.AfterFunc(ctx, func() { raw.Close() })()
+			defer closeWhenDone(ctx, raw)()
 			c := &connection{server: d, raw: raw, conn: raw}
 			if secure {
 				c.conn, c.encrypted = tls.Server(raw, d.tls), true
@@ -67,6 +66,23 @@ func (d *Server) accept(ctx context.Context, group *errgroup.Group, listener net
 			c.serve(ctx)
 			return nil
 		})
+	}
+}
+
+// closeWhenDone closes c once ctx is done. The returned function closes it at once. After it has
+// returned, no goroutine of closeWhenDone is running.
+func closeWhenDone(ctx context.Context, c io.Closer) (closeNow func()) {
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.Close()
+		close(closed)
+	})
+	return func() {
+		if stop() {
+			c.Close()
+			return
+		}
+		<-closed
 	}
 }
 

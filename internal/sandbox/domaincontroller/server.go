@@ -6,8 +6,8 @@
 // methods of Server do.
 //
 // It implements no more of LDAP than that. It accepts simple binds only, its
-// continuation references lead to no server, and it does not replicate: controllers of one
-// domain know each other by AddPeer, and the caller applies each change to each of them.
+// continuation references lead to no server. The controllers of a Domain replicate. Others do
+// not: they know each other by AddPeer, and the caller applies each change to each of them.
 package domaincontroller
 
 import (
@@ -39,10 +39,15 @@ type Options struct {
 	BindDN, Password string
 	ReadsDeleted     bool // the account may read the Deleted Objects container and its objects
 
+	// Host is the dNSHostName of the controller in the directory. Without DNS it can be an IP
+	// address. Default: Name in the domain.
+	Host string
 	// ReadOnly makes it a read-only domain controller. It has all attributes nevertheless.
 	ReadOnly bool
 
 	Now func() time.Time // nil: time.Now
+
+	authority *authority // of a Domain; nil: the certificate is self-signed
 }
 
 // Server is a domain controller of one domain. It implements LDAP, LDAPS, StartTLS,
@@ -74,6 +79,8 @@ type Server struct {
 	nextRID      uint32
 	random       *rand.Rand // for what the controllers of the domain have in common
 	ownRandom    *rand.Rand // for what only this one has
+	peers        []*Server  // the other controllers of a Domain
+	outgoing     []update   // to the peers
 
 	countersMu sync.Mutex
 	counters   Counters
@@ -99,6 +106,7 @@ func New(options Options) *Server {
 		options.Now = time.Now
 	}
 	options.Name = cmp.Or(options.Name, defaultName)
+	options.Host = cmp.Or(options.Host, hostName(options.Name))
 	options.BindDN = cmp.Or(options.BindDN, "CN=svc-qualys,OU=Service,"+domainDN)
 	d := &Server{
 		options:     options,
@@ -110,7 +118,7 @@ func New(options Options) *Server {
 		random:      rand.New(rand.NewPCG(options.Seed, 0x6469726563746f72)),
 		ownRandom:   rand.New(rand.NewPCG(options.Seed, hashName(options.Name))),
 	}
-	d.certificate, d.tls = newCertificate(hostName(options.Name), domainName)
+	d.certificate, d.tls = newCertificate(hostName(options.Name), options.Host, domainName, options.authority)
 	d.invocationID = newGUID(d.ownRandom)
 	d.domainSID = newSID(21, d.random.Uint32(), d.random.Uint32(), d.random.Uint32())
 	d.createDomain()
@@ -166,7 +174,8 @@ func (d *Server) createServiceAccount() error {
 	d.service = d.lookup(d.options.BindDN)
 	if d.options.Password != "" {
 		d.passwords[d.service] = d.options.Password
-		d.service.set("pwdLastSet", formatFileTime(d.options.Now().Add(-24*time.Hour)))
+		d.service.set("pwdLastSet", formatFileTime(d.options.Now().Add(-day)))
+		d.service.set("lastLogonTimestamp", formatFileTime(d.options.Now().Add(-day))) // it is in use
 	}
 	return nil
 }

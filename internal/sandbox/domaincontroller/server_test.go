@@ -46,7 +46,12 @@ func newTestServer(t *testing.T, o Options) testServer {
 	if o.Now == nil {
 		o.Now = func() time.Time { return testNow }
 	}
-	d := New(o)
+	return serveTest(t, New(o))
+}
+
+// serveTest serves a controller until the test ends.
+func serveTest(t *testing.T, d *Server) testServer {
+	t.Helper()
 	plain, secure := listenLoopback(t), listenLoopback(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var serving sync.WaitGroup
