@@ -31,6 +31,9 @@ func ParseFileTime(value []byte) (FileTime, bool) {
 // IsNone reports whether t is no time: 0 and the maximum both mean none or never.
 func (t FileTime) IsNone() bool { return t == 0 || t == fileTimeNever }
 
+// After reports whether t is later than other by at least the precision of Time.
+func (t FileTime) After(other FileTime) bool { return t/fileTimePerMS > other/fileTimePerMS }
+
 // Time returns the time in UTC, truncated to milliseconds. The result is invalid if IsNone.
 func (t FileTime) Time() time.Time {
 	return time.UnixMilli(int64(t)/fileTimePerMS + fileTimeEpochMS).UTC()

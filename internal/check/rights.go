@@ -158,7 +158,7 @@ func (p *preflight) sample(ctx context.Context, kind identity.Kind, guids []ad.G
 	filter := "(&" + p.Search.Filter(kind, p.session.RootDSE) + directory.FilterByGUID(guids) + ")"
 	query := directory.Search{Base: p.profile.Base, Scope: p.profile.Scope, Filter: filter, Attributes: mapper.Attributes}
 	_, err = p.session.Search(ctx, query, func(entry *ad.Entry) error {
-		if _, err := mapper.Map(nil, entry, p.now()); err == nil {
+		if _, err := mapper.Map(nil, entry, p.now(), identity.Logons{}); err == nil {
 			mapped++
 		}
 		return nil

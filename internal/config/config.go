@@ -147,6 +147,7 @@ func (l *loader) run() syncrun.Options {
 			MaxDeletesPercent: optional[int](l, "sync.max-deletes-percent"),
 		},
 		FullInterval: optional[time.Duration](l, "sync.full-interval"),
+		LastLogon:    optional[syncrun.LastLogon](l, "sync.last-logon"),
 	}
 }
 

@@ -93,6 +93,7 @@ func TestDefaults(t *testing.T) {
 		Search:       syncrun.SearchOptions{PageSize: 1000},
 		Upload:       upload.Options{Workers: 10, BatchSize: 500, BatchBytes: 1048576},
 		Guard:        syncrun.Guard{MaxDeletes: 500, MaxDeletesPercent: 10},
+		LastLogon:    syncrun.LastLogonReplicated,
 		FullInterval: 24 * time.Hour,
 		EndTimeout:   5 * time.Second,
 	}

@@ -7,6 +7,7 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/schedule"
+	"adconnector/internal/syncrun"
 )
 
 // Key is a setting.
@@ -58,6 +59,7 @@ var keys = []Key{
 	{Name: "sync.full-interval", Default: "24h", Doc: "maximum age of the last full sync, 1s to 720h", parse: durationBetween(time.Second, 720*time.Hour)},
 	{Name: "sync.max-deletes", Default: "500", Doc: "number of deletions above which a run holds all of them, 0 to 1000000000", parse: between(0, 1_000_000_000)},
 	{Name: "sync.max-deletes-percent", Default: "10", Doc: "the same as a percentage of the objects in the index, 0 to 100; up to five deletions never exceed it, unless it is 0", parse: between(0, 100)},
+	{Name: "sync.last-logon", Default: "REPLICATED", Doc: "REPLICATED, or ALL_CONTROLLERS: full syncs also ask the other domain controllers for the last logons", parse: oneOf(syncrun.LastLogonReplicated, syncrun.LastLogonAllControllers)},
 
 	{Name: "ldap.host", Doc: "domain controller, several separated by commas, or a name of several: a DNS domain, or a host with several addresses; when set, connection and profile come from these keys instead of the gateway", parse: hosts},
 	{Name: "ldap.protocol", Default: "LDAP", Doc: "LDAP, LDAPS or STARTTLS", requiresHost: true, parse: oneOf(directory.LDAP, directory.LDAPS, directory.StartTLS)},

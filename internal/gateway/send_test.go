@@ -287,7 +287,7 @@ func TestMappedAssetsConformToContract(t *testing.T) {
 			}
 			entry.Values[slot] = [][]byte{[]byte(value)}
 		}
-		asset, err := m.Map(nil, entry, time.Now())
+		asset, err := m.Map(nil, entry, time.Now(), identity.Logons{})
 		if err != nil || asset.Unparsed > 0 {
 			t.Fatal(asset.Unparsed, err)
 		}

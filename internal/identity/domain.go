@@ -112,7 +112,7 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 	}
 	m.collected[collectedUnreadable] = collection{names, true}
 	m.overflow = c.size > MaxAssetBytes
-	asset, err := m.Map(buf, entry, now)
+	asset, err := m.Map(buf, entry, now, Logons{})
 	for _, part := range c.parts {
 		asset.Unparsed += part.Unparsed
 	}

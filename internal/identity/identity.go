@@ -127,9 +127,12 @@ type Asset struct {
 	RecheckAt   time.Time // next time, by the server's clock, when the status may change without a directory change; zero: never
 	Created     []byte    // whenCreated as in the entry; nil: unreadable, or not a user, group or service account
 	Deleted     bool
-	FormerSID   bool // of a deletion: the object exists, but has another SID now
-	MovedIn     bool // set by the caller: the object existed before it came into the scope
-	Unparsed    int  // malformed values, which are left out
+	FormerSID   bool   // of a deletion: the object exists, but has another SID now
+	MovedIn     bool   // set by the caller: the object existed before it came into the scope
+	Logons      Logons // in the JSON; of users and service accounts
+	// ReplicatedLogon is lastLogonTimestamp, which every domain controller has; 0: none.
+	ReplicatedLogon ad.FileTime
+	Unparsed        int // malformed values, which are left out
 	// TooLarge means that the JSON would exceed MaxAssetBytes. JSON is empty then. Fingerprint
 	// changes if the entry does, and is not zero.
 	TooLarge bool
@@ -149,6 +152,7 @@ type Object struct {
 	// under the former one. In the index, it means that the gateway has acknowledged that deletion.
 	FormerSID bool
 	MovedIn   bool // as in Asset; not set in objects that are read from the state file
+	Logons    Logons
 }
 
 // maxStoredName is the size in bytes above which names are cut off in the state file, which is
@@ -172,7 +176,7 @@ func storedName(name []byte) []byte {
 func (a Asset) Object() Object {
 	return Object{
 		Kind: a.Kind, GUID: a.GUID, SID: slices.Clone(a.SID), Name: string(storedName(a.Name)),
-		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted, FormerSID: a.FormerSID, MovedIn: a.MovedIn,
+		Fingerprint: a.Fingerprint, RecheckAt: a.RecheckAt, Deleted: a.Deleted, FormerSID: a.FormerSID, MovedIn: a.MovedIn, Logons: a.Logons,
 	}
 }
 
@@ -267,9 +271,9 @@ func (m *Mapper) SID(entry *ad.Entry) (ad.SID, bool) { return ad.ParseSID(entry.
 
 // Map maps one entry. It returns ErrNoIdentity or ErrUnreadable, or an error that is both, if it
 // cannot. now is the clock of the server that returned it, and determines the
-// status and RecheckAt. The JSON is written to buf. The JSON, SID, name and time of creation
+// status and RecheckAt. known are the account's logons from other sources. The JSON is written to buf. The JSON, SID, name and time of creation
 // share memory with buf and the entry. The encoder stops when the JSON exceeds MaxAssetBytes.
-func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) {
+func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (Asset, error) {
 	complete := m.counts.count(entry) || !m.DomainController
 	guid, ok := ad.ParseGUID(entry.First(m.guid))
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
@@ -281,7 +285,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 	case !complete:
 		return Asset{}, ErrUnreadable
 	}
-	m.source = source{entry: entry, now: now, activity: m.source.activity[:0], values: m.source.values}
+	m.source = source{entry: entry, now: now, logons: known, activity: m.source.activity[:0], values: m.source.values}
 	if m.ExtendedDN {
 		m.prepare(guid, sid)
 	}
@@ -304,6 +308,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time) (Asset, error) 
 		asset.JSON, asset.Fingerprint = json, m.fingerprint(json)
 	}
 	asset.RecheckAt, asset.Unparsed = m.source.recheckAt, m.source.unparsed
+	asset.Logons, asset.ReplicatedLogon = m.source.logons, m.source.replicatedLogon
 	m.source.releaseValues()
 	return asset, nil
 }
@@ -383,7 +388,7 @@ func (o Object) DeletedAsset(buf []byte) Asset {
 		json = append(appendString(append(json, `"name":`...), []byte(o.Name)), ',')
 	}
 	json = append(json, `"status":"`+statusDeleted+`"}}}}`...)
-	return Asset{Kind: o.Kind, GUID: o.GUID, SID: o.SID, Name: []byte(o.Name), JSON: json, Deleted: true, FormerSID: o.FormerSID}
+	return Asset{Kind: o.Kind, GUID: o.GUID, SID: o.SID, Name: []byte(o.Name), JSON: json, Deleted: true, FormerSID: o.FormerSID, Logons: o.Logons}
 }
 
 // SourceAttributes returns the attributes of the maps of users, groups, service accounts and

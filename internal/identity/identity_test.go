@@ -98,7 +98,7 @@ func TestGolden(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewMapper(test.kind)
-			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +115,7 @@ func TestExample(t *testing.T) {
 	t.Parallel()
 	const want = `{"asset":{"assetHeader":{"externalAssetId":"S-1-5-21-1849089504-284471923-1465691496-1103","vendorAssetId":"2323a9b0-6c59-4bd2-9e86-eec4d73a8b8d"},"assetDetail":{"name":"Alice Kovács","userAssetClass":{"id":"S-1-5-21-1849089504-284471923-1465691496-1103","name":"Alice Kovács","email":"alice@corp.example.com","firstName":"Alice","lastName":"Kovács","displayName":"Alice Kovács","phone":"+1 555 0100","jobTitle":"Engineer","activationDate":"2026-11-22T07:23:06.000Z","passwordLastChangedAt":"2026-11-22T07:33:13.845Z","failedPasswordAttemptCount":0,"currentAddress":{"city":"Pune","country":"India","state":"MH"},"status":"ACTIVE"}}}}`
 	m := NewMapper(User)
-	asset, err := m.Map(nil, entry(t, m, alice), now)
+	asset, err := m.Map(nil, entry(t, m, alice), now, Logons{})
 	if err != nil || string(asset.JSON) != want {
 		t.Errorf("%v\n got %s\nwant %s", err, asset.JSON, want)
 	}
@@ -152,7 +152,7 @@ func TestUserStatus(t *testing.T) {
 			m := NewMapper(User)
 			asset, err := m.Map(nil, entry(t, m, attributes{
 				"userAccountControl": {test.control}, "accountExpires": {test.expires}, "msDS-User-Account-Control-Computed": {test.computed},
-			}), now)
+			}), now, Logons{})
 			if err != nil || !strings.Contains(string(asset.JSON), `"status":"`+test.want+`"`) {
 				t.Errorf("%v %s, want %s", err, asset.JSON, test.want)
 			}
@@ -166,7 +166,7 @@ func TestUserStatus(t *testing.T) {
 			now  time.Time
 			want string
 		}{{expires.Time().Add(-time.Millisecond), "ACTIVE"}, {expires.Time(), "EXPIRED"}} {
-			asset, err := m.Map(nil, e, test.now)
+			asset, err := m.Map(nil, e, test.now, Logons{})
 			if err != nil || !strings.Contains(string(asset.JSON), test.want) {
 				t.Errorf("at %v: %v %s, want %s", test.now, err, asset.JSON, test.want)
 			}
@@ -188,7 +188,7 @@ func TestGroupTypes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewMapper(Group)
-			asset, err := m.Map(nil, entry(t, m, attributes{"groupType": {test.groupType}}), now)
+			asset, err := m.Map(nil, entry(t, m, attributes{"groupType": {test.groupType}}), now, Logons{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -239,7 +239,7 @@ func TestRecheckAt(t *testing.T) {
 		{"locked for long", attributes{"msDS-User-Account-Control-Computed": {"16"}, "lockoutTime": {past}}, now.Add((now.Sub(parse(past)) - maxFlagDelay) / lockShare)},
 	} {
 		for _, m := range []*Mapper{users, accounts} {
-			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil || !asset.RecheckAt.Equal(test.want) {
 				t.Errorf("%s, %s: recheck at %v, want %v (%v)", test.name, m.kind, asset.RecheckAt, test.want, err)
 			}
@@ -282,7 +282,7 @@ func TestNoIdentity(t *testing.T) {
 	} {
 		for _, kind := range []Kind{User, Group} {
 			m := NewMapper(kind)
-			if _, err := m.Map(nil, entry(t, m, test.attrs), now); !errors.Is(err, ErrNoIdentity) {
+			if _, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{}); !errors.Is(err, ErrNoIdentity) {
 				t.Errorf("%s, %s: %v", kind, test.name, err)
 			}
 		}
@@ -295,7 +295,7 @@ func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	m := NewMapper(User)
 	fingerprint := func(attrs attributes) Fingerprint {
-		asset, err := m.Map(nil, entry(t, m, attrs), now)
+		asset, err := m.Map(nil, entry(t, m, attrs), now, Logons{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +310,8 @@ func TestFingerprint(t *testing.T) {
 	}
 	changed := map[string]string{
 		"whenCreated": "20250101000000.0Z", "lastLogon": "134398063938451234", "pwdLastSet": "0", "accountExpires": "134500000000000000",
-		"badPwdCount": "1", "badPasswordTime": "134398063938451234", "userAccountControl": "514", "msDS-User-Account-Control-Computed": "16",
+		"lastLogonTimestamp": "134398063938451234",
+		"badPwdCount":        "1", "badPasswordTime": "134398063938451234", "userAccountControl": "514", "msDS-User-Account-Control-Computed": "16",
 		"objectGUID": strings.Repeat("g", 16), "objectSid": strings.Replace(sidBytes, "\x4f", "\x50", 1),
 	}
 	for _, attribute := range m.Attributes {
@@ -325,8 +326,7 @@ func TestFingerprint(t *testing.T) {
 		if got == base {
 			t.Errorf("a change of %s does not change the fingerprint", attribute)
 		}
-		// Only the attributes that each domain controller updates locally.
-		isActivity := slices.Contains([]string{"lastLogon", "badPwdCount", "badPasswordTime"}, attribute)
+		isActivity := slices.Contains(activity, attribute)
 		if got.SameButActivity(base) != isActivity {
 			t.Errorf("%s: SameButActivity is %t", attribute, !isActivity)
 		}
@@ -342,7 +342,7 @@ func TestMapAllocatesNothing(t *testing.T) {
 	buf := make([]byte, 0, 4096)
 	for want, e := range map[error]*ad.Entry{nil: entry(t, m, alice), ErrUnreadable: entry(t, m, with(alice, attributes{"userAccountControl": nil}))} {
 		if n := testing.AllocsPerRun(100, func() {
-			if _, err := m.Map(buf, e, now); !errors.Is(err, want) {
+			if _, err := m.Map(buf, e, now, Logons{}); !errors.Is(err, want) {
 				t.Fatal(err)
 			}
 		}); n != 0 {
@@ -379,7 +379,7 @@ func BenchmarkMap(b *testing.B) {
 	buf := make([]byte, 0, 4096)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := m.Map(buf, e, now); err != nil {
+		if _, err := m.Map(buf, e, now, Logons{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -81,7 +81,7 @@ func TestVersions(t *testing.T) {
 		rows    string
 		want    string
 	}{
-		{"Version", Version, digest(transformation), "1 f32fa76ccef20e93"},
+		{"Version", Version, digest(transformation), "2 7c51855e42a77d2c"},
 		{"PostureVersion", PostureVersion, digest(posture), "2 875dc205526c6e55"},
 	} {
 		if got := fmt.Sprint(test.version, " ", test.rows); got != test.want {

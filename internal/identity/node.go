@@ -23,12 +23,22 @@ func (m *Mapper) add(r row) {
 			n = n.child(name)
 		}
 	}
-	n.value, n.activity = r.value, slices.Contains(activity, r.source)
+	n.value, n.activity = r.value, r.isActivity()
 	for attribute := range strings.SplitSeq(r.source, ", ") {
 		if attribute != "" && attribute[0] != '(' { // not an attribute of the entry
 			n.slots = append(n.slots, m.slot(attribute))
 		}
 	}
+}
+
+// isActivity reports whether all sources of a row are activity.
+func (r row) isActivity() bool {
+	for attribute := range strings.SplitSeq(r.source, ", ") {
+		if !slices.Contains(activity, attribute) {
+			return false
+		}
+	}
+	return true
 }
 
 // slot returns the index of an attribute in Attributes, and adds it if it is missing.

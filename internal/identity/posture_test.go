@@ -119,7 +119,7 @@ func TestPostureGolden(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewPostureMapper(test.kind)
 			m.UseGraph(people())
-			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,11 +175,11 @@ func TestPostureOnlyAdds(t *testing.T) {
 				plain[name] = values
 			}
 		}
-		identity, err := m.Map(nil, entry(t, m, plain), now)
+		identity, err := m.Map(nil, entry(t, m, plain), now, Logons{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		withPosture, err := p.Map(nil, entry(t, p, attrs), now)
+		withPosture, err := p.Map(nil, entry(t, p, attrs), now, Logons{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestPostureOrder(t *testing.T) {
 	m.UseGraph(people())
 	var before []byte
 	for _, names := range [][]string{{"a", "b", "c"}, {"c", "a", "b"}} {
-		asset, err := m.Map(nil, entry(t, m, with(alice, attributes{"servicePrincipalName": names})), now)
+		asset, err := m.Map(nil, entry(t, m, with(alice, attributes{"servicePrincipalName": names})), now, Logons{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestPostureOrder(t *testing.T) {
 	}
 	e := entry(t, m, with(alice, attributes{"servicePrincipalName": {"a"}}))
 	e.Partial = []int{slices.Index(m.Attributes, "servicePrincipalName")}
-	if asset, err := m.Map(nil, e, now); err != nil || asset.Unparsed != 1 || bytes.Contains(asset.JSON, []byte("servicePrincipalNames")) {
+	if asset, err := m.Map(nil, e, now, Logons{}); err != nil || asset.Unparsed != 1 || bytes.Contains(asset.JSON, []byte("servicePrincipalNames")) {
 		t.Errorf("incomplete list: %s, %v", asset.JSON, err)
 	}
 }
@@ -218,7 +218,7 @@ func TestPostureFingerprint(t *testing.T) {
 	m := NewPostureMapper(User)
 	m.UseGraph(people())
 	fingerprint := func(attrs attributes) Fingerprint {
-		asset, err := m.Map(nil, entry(t, m, attrs), now)
+		asset, err := m.Map(nil, entry(t, m, attrs), now, Logons{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -347,7 +347,7 @@ func TestPartialGraph(t *testing.T) {
 			want     bool
 		}{{m.UsePartialGraph, false}, {m.UseGraph, true}} {
 			use.setGraph(people())
-			asset, err := m.Map(nil, entry(t, m, test.attrs), now)
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -366,7 +366,7 @@ func TestPostureMapAllocatesLittle(t *testing.T) {
 	e := entry(t, m, with(alice, exposed))
 	buf := make([]byte, 0, 4096)
 	if n := testing.AllocsPerRun(100, func() {
-		if _, err := m.Map(buf, e, now); err != nil {
+		if _, err := m.Map(buf, e, now, Logons{}); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 6 { // the SIDs of a descriptor, the names of privileged groups

@@ -46,14 +46,14 @@ func TestMissingAttributeIsUnreadable(t *testing.T) {
 			var unreadable []string
 			for _, attribute := range m.Attributes {
 				m.DomainController = true
-				if _, err := m.Map(nil, entry(t, m, with(completeFor(m), attributes{attribute: nil})), now); err != nil {
+				if _, err := m.Map(nil, entry(t, m, with(completeFor(m), attributes{attribute: nil})), now, Logons{}); err != nil {
 					unreadable = append(unreadable, attribute)
 					isIdentifier := strings.HasPrefix(attribute, "object")
 					if !errors.Is(err, ErrUnreadable) || errors.Is(err, ErrNoIdentity) != isIdentifier {
 						t.Errorf("%s without %s: %v", kind, attribute, err)
 					}
 					m.DomainController = false
-					if _, err := m.Map(nil, entry(t, m, with(completeFor(m), attributes{attribute: nil})), now); (err != nil) != isIdentifier || errors.Is(err, ErrUnreadable) {
+					if _, err := m.Map(nil, entry(t, m, with(completeFor(m), attributes{attribute: nil})), now, Logons{}); (err != nil) != isIdentifier || errors.Is(err, ErrUnreadable) {
 						t.Errorf("%s of another server without %s: %v", kind, attribute, err)
 					}
 				}
@@ -71,7 +71,7 @@ func TestMalformedIdentifierIsReadable(t *testing.T) {
 	t.Parallel()
 	m := NewMapper(User)
 	m.DomainController = true
-	if _, err := m.Map(nil, entry(t, m, with(alice, attributes{"objectSid": {"short"}})), now); !errors.Is(err, ErrNoIdentity) || errors.Is(err, ErrUnreadable) {
+	if _, err := m.Map(nil, entry(t, m, with(alice, attributes{"objectSid": {"short"}})), now, Logons{}); !errors.Is(err, ErrNoIdentity) || errors.Is(err, ErrUnreadable) {
 		t.Errorf("error %v", err)
 	}
 	if missing := m.Missing(); len(missing) != 0 {
@@ -106,7 +106,7 @@ func TestCounts(t *testing.T) {
 		alice, with(alice, attributes{"mail": nil}), with(alice, attributes{"userAccountControl": nil}),
 		with(alice, attributes{"userAccountControl": nil, "objectSid": nil}),
 	} {
-		_, _ = m.Map(nil, entry(t, m, attrs), now)
+		_, _ = m.Map(nil, entry(t, m, attrs), now, Logons{})
 	}
 	want := map[string]int{
 		"mail": 3, "givenName": 4, "sn": 4, "displayName": 4, "mobile": 4, "title": 4, "pwdLastSet": 4, "accountExpires": 4, "l": 4, "co": 4, "c": 4, "st": 4,
@@ -129,7 +129,7 @@ func TestGUIDOfRole(t *testing.T) {
 	m := NewPostureMapper(Role)
 	m.UseGraph(membership.New())
 	e := entry(t, m, attributes{"name": {"Domain Admins"}})
-	asset, err := m.Map(nil, e, now)
+	asset, err := m.Map(nil, e, now, Logons{})
 	if guid, ok := m.GUID(e); err != nil || !ok || guid != asset.GUID {
 		t.Errorf("GUID %v, asset %v, error %v", guid, asset.GUID, err)
 	}

@@ -63,7 +63,7 @@ func TestTooLarge(t *testing.T) {
 			e := entry(t, test.mapper, test.attrs)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			asset, err := test.mapper.Map(nil, e, now)
+			asset, err := test.mapper.Map(nil, e, now, Logons{})
 			runtime.ReadMemStats(&after)
 			switch {
 			case err != nil:
@@ -79,19 +79,19 @@ func TestTooLarge(t *testing.T) {
 			if allocated := after.TotalAlloc - before.TotalAlloc; allocated > limit {
 				t.Errorf("%d MiB allocated", allocated>>20)
 			}
-			if again, _ := test.mapper.Map(nil, entry(t, test.mapper, test.attrs), now); again.Fingerprint != asset.Fingerprint {
+			if again, _ := test.mapper.Map(nil, entry(t, test.mapper, test.attrs), now, Logons{}); again.Fingerprint != asset.Fingerprint {
 				t.Error("equal entries have different fingerprints")
 			}
-			if changed, _ := test.mapper.Map(nil, entry(t, test.mapper, test.change), now); changed.Fingerprint == asset.Fingerprint || !changed.TooLarge {
+			if changed, _ := test.mapper.Map(nil, entry(t, test.mapper, test.change), now, Logons{}); changed.Fingerprint == asset.Fingerprint || !changed.TooLarge {
 				t.Error("a change does not change the fingerprint")
 			}
 			if test.mapper.kind == User {
-				active, _ := test.mapper.Map(nil, entry(t, test.mapper, with(test.attrs, attributes{"lastLogon": {"134398063938451234"}})), now)
+				active, _ := test.mapper.Map(nil, entry(t, test.mapper, with(test.attrs, attributes{"lastLogon": {"134398063938451234"}})), now, Logons{})
 				if active.Fingerprint == asset.Fingerprint || !active.Fingerprint.SameButActivity(asset.Fingerprint) {
 					t.Error("activity is not in the second half of the fingerprint")
 				}
 			}
-			small, err := test.mapper.Map(nil, entry(t, test.mapper, nil), now)
+			small, err := test.mapper.Map(nil, entry(t, test.mapper, nil), now, Logons{})
 			if err != nil || test.mapper.kind == User && (small.TooLarge || len(small.JSON) == 0) {
 				t.Errorf("the next asset is too large, too: %v", err)
 			}
@@ -104,15 +104,15 @@ func TestTooLarge(t *testing.T) {
 func TestLargestAsset(t *testing.T) {
 	m := NewPostureMapper(Group)
 	m.UseGraph(largeGroup(100_000))
-	asset, err := m.Map(nil, entry(t, m, nil), now)
+	asset, err := m.Map(nil, entry(t, m, nil), now, Logons{})
 	if err != nil || asset.TooLarge || bytes.Count(asset.JSON, []byte("S-1-5-21-")) < 100_000 {
 		t.Errorf("%d bytes, too large: %t, %v", len(asset.JSON), asset.TooLarge, err)
 	}
 	u := NewMapper(User)
-	empty, _ := u.Map(nil, entry(t, u, attributes{"mail": {"x"}}), now)
+	empty, _ := u.Map(nil, entry(t, u, attributes{"mail": {"x"}}), now, Logons{})
 	padding := MaxAssetBytes - len(empty.JSON) + 1
 	for extra, want := range map[int]bool{0: false, 1: true} {
-		asset, err := u.Map(nil, entry(t, u, attributes{"mail": {strings.Repeat("x", padding+extra)}}), now)
+		asset, err := u.Map(nil, entry(t, u, attributes{"mail": {strings.Repeat("x", padding+extra)}}), now, Logons{})
 		if err != nil || asset.TooLarge != want || !want && len(asset.JSON) != MaxAssetBytes {
 			t.Errorf("%d bytes, %d more than the limit: too large is %t, %v", len(asset.JSON), extra, asset.TooLarge, err)
 		}

@@ -9,7 +9,7 @@ type row struct {
 }
 
 // Version is the version of the map. A new version causes a full sync that deletes nothing.
-const Version = 1
+const Version = 2
 
 // transformation is the fixed map. The rows of one JSON object must be consecutive.
 var transformation = map[Kind][]row{
@@ -26,11 +26,11 @@ var transformation = map[Kind][]row{
 		{"mobile", "assetDetail.userAssetClass.phone", text},
 		{"title", "assetDetail.userAssetClass.jobTitle", text},
 		{"whenCreated", "assetDetail.userAssetClass.activationDate", generalizedTime},
-		{"lastLogon", "assetDetail.userAssetClass.lastSuccessfulLoginAt", fileTime},
+		{"lastLogon, lastLogonTimestamp", "assetDetail.userAssetClass.lastSuccessfulLoginAt", lastLogon},
 		{"pwdLastSet", "assetDetail.userAssetClass.passwordLastChangedAt", fileTime},
 		{"accountExpires", "assetDetail.userAssetClass.accountExpirationAt", fileTime},
-		{"badPwdCount", "assetDetail.userAssetClass.failedPasswordAttemptCount", number},
-		{"badPasswordTime", "assetDetail.userAssetClass.lastFailedPasswordAttemptAt", fileTime},
+		{"badPwdCount", "assetDetail.userAssetClass.failedPasswordAttemptCount", failedLogons},
+		{"badPasswordTime", "assetDetail.userAssetClass.lastFailedPasswordAttemptAt", lastFailedLogon},
 		{"l", "assetDetail.userAssetClass.currentAddress.city", text},
 		{"co, c", "assetDetail.userAssetClass.currentAddress.country", text},
 		{"streetAddress", "assetDetail.userAssetClass.currentAddress.streetAddress", text},
@@ -53,7 +53,8 @@ var transformation = map[Kind][]row{
 
 // activity lists the sources whose changes are not sent by themselves, only together with
 // another change. Each domain controller updates them locally, without a new update sequence
-// number, except for lastLogonTimestamp, which is replicated every few days.
+// number, except for lastLogonTimestamp, which is replicated every few days. A delta sync sends an
+// account whose lastLogonTimestamp is later than what was sent.
 var activity = []string{"lastLogon", "badPwdCount", "badPasswordTime", "lastLogonTimestamp"}
 
 // Filter has the LDAP filter of each kind. sAMAccountType is indexed; 805306368 excludes

@@ -17,6 +17,9 @@ type source struct {
 	unparsed  int
 	recheckAt time.Time // next time when the status may change
 	activity  []span    // activity values in the JSON
+	// logons are those from other sources, and then also those of the entry.
+	logons          Logons
+	replicatedLogon ad.FileTime
 
 	// For the posture.
 	guid        ad.GUID
@@ -93,6 +96,48 @@ func fileTime(dst []byte, src *source, slots []int) []byte {
 		return dst
 	}
 	return t.Time().AppendFormat(dst, timeFormat)
+}
+
+// lastLogon appends the latest of lastLogon, its replicated copy lastLogonTimestamp, and the logons
+// that other sources show.
+func lastLogon(dst []byte, src *source, slots []int) []byte {
+	own, _ := parseFirst(src, slots[0], ad.ParseFileTime)
+	replicated, _ := parseFirst(src, slots[1], ad.ParseFileTime)
+	if !replicated.IsNone() {
+		src.replicatedLogon = replicated
+	}
+	return appendLatest(dst, &src.logons.Last, own, replicated)
+}
+
+// lastFailedLogon appends the latest of the entry's time and that of other sources.
+func lastFailedLogon(dst []byte, src *source, slots []int) []byte {
+	own, _ := parseFirst(src, slots[0], ad.ParseFileTime)
+	return appendLatest(dst, &src.logons.LastFailed, own)
+}
+
+// appendLatest sets latest to the latest of all times, and appends it.
+func appendLatest(dst []byte, latest *ad.FileTime, times ...ad.FileTime) []byte {
+	for _, t := range times {
+		if !t.IsNone() {
+			*latest = max(*latest, t)
+		}
+	}
+	if latest.IsNone() {
+		return dst
+	}
+	return latest.Time().AppendFormat(dst, timeFormat)
+}
+
+// failedLogons appends the number of failed attempts of the PDC emulator, or else that of the entry.
+func failedLogons(dst []byte, src *source, slots []int) []byte {
+	if !src.logons.HasFailed {
+		n, ok := parseFirst(src, slots[0], parseNumber)
+		if !ok {
+			return dst
+		}
+		src.logons.Failed = uint32(n)
+	}
+	return strconv.AppendUint(dst, uint64(src.logons.Failed), 10)
 }
 
 func generalizedTime(dst []byte, src *source, slots []int) []byte {

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"slices"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 	"adconnector/internal/identity"
 )
 
-// A record contains kind, fingerprint, batch, recheck time, first run, SID length, SID and
-// name. The fingerprint is that of the last acknowledged value. If it is zero, or the batch is
+// A record contains kind, fingerprint, batch, recheck time, first run, SID length, SID, name and,
+// as far as they are known, logons. The fingerprint is that of the last acknowledged value. If it is zero, or the batch is
 // in flight, the gateway may have any value or none. The first run is the one since which the
 // object has been in the index. A record of format 2 has the beginning of an invocation ID in its
 // place, and lacks kindHasFirstRun. It counts as one from before the first run.
@@ -26,11 +27,21 @@ import (
 //
 // A record has kindDeletion if the batch contains a deletion that is not acknowledged. The run of
 // such a batch has not shown the object.
+//
+// The logons are those of the value that was sent last. With kindHasLogon, the record ends with
+// the latest successful logon. With kindHasFailed, the latest failed logon and the number of
+// failed attempts follow, or noFailed.
 const (
 	kindHasFirstRun = 0x80 // flags of the kind
 	kindFormerSID   = 0x40
 	kindDeletion    = 0x20
-	kindFlags       = kindHasFirstRun | kindFormerSID | kindDeletion
+	kindHasLogon    = 0x10
+	kindHasFailed   = 0x08
+	kindFlags       = kindHasFirstRun | kindFormerSID | kindDeletion | kindHasLogon | kindHasFailed
+
+	logonSize  = 8
+	failedSize = 12
+	noFailed   = math.MaxUint32 // the number of failed attempts is not known
 
 	fingerprintOffset = 1
 	batchOffset       = fingerprintOffset + len(identity.Fingerprint{})
@@ -55,7 +66,45 @@ func encodeRecord(o identity.Object, batch batchID, firstRun uint64) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(firstRun))
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
-	return append(b, o.Name...)
+	b = append(b, o.Name...)
+	return appendLogons(b, o.Logons)
+}
+
+// appendLogons ends a record that has none with logons, and sets the flags.
+func appendLogons(record []byte, logons identity.Logons) []byte {
+	record[0] &^= kindHasLogon | kindHasFailed
+	if logons.Last != 0 {
+		record[0] |= kindHasLogon
+		record = binary.BigEndian.AppendUint64(record, uint64(logons.Last))
+	}
+	if logons.LastFailed != 0 || logons.HasFailed {
+		record[0] |= kindHasFailed
+		record = binary.BigEndian.AppendUint64(record, uint64(logons.LastFailed))
+		failed := uint32(noFailed)
+		if logons.HasFailed {
+			failed = min(logons.Failed, noFailed-1)
+		}
+		record = binary.BigEndian.AppendUint32(record, failed)
+	}
+	return record
+}
+
+// cutLogons returns a record without its logons, and the logons. The flags stay.
+func cutLogons(record []byte) (rest []byte, logons identity.Logons) {
+	sidEnd := sidOffset + 1 + int(record[sidOffset])
+	if record[0]&kindHasFailed != 0 && len(record) >= sidEnd+failedSize {
+		failed := record[len(record)-failedSize:]
+		record = record[:len(record)-failedSize]
+		logons.LastFailed = ad.FileTime(binary.BigEndian.Uint64(failed))
+		if n := binary.BigEndian.Uint32(failed[8:]); n != noFailed {
+			logons.Failed, logons.HasFailed = n, true
+		}
+	}
+	if record[0]&kindHasLogon != 0 && len(record) >= sidEnd+logonSize {
+		logons.Last = ad.FileTime(binary.BigEndian.Uint64(record[len(record)-logonSize:]))
+		record = record[:len(record)-logonSize]
+	}
+	return record, logons
 }
 
 // decodeRecord returns a copy, because a record is valid only within its transaction.
@@ -63,9 +112,10 @@ func decodeRecord(guid, record []byte) (o identity.Object, ok bool) {
 	if len(guid) != len(o.GUID) || !isRecord(record) || len(record) < sidOffset+1+int(record[sidOffset]) {
 		return o, false
 	}
+	record, logons := cutLogons(record)
 	sidEnd := sidOffset + 1 + int(record[sidOffset])
 	return identity.Object{
-		GUID: ad.GUID(guid), Kind: kindOf(record), FormerSID: record[0]&kindFormerSID != 0, Fingerprint: identity.Fingerprint(record[fingerprintOffset:]),
+		GUID: ad.GUID(guid), Logons: logons, Kind: kindOf(record), FormerSID: record[0]&kindFormerSID != 0, Fingerprint: identity.Fingerprint(record[fingerprintOffset:]),
 		RecheckAt: recheckTime(record), SID: ad.SID(slices.Clone(record[sidOffset+1 : sidEnd])), Name: string(record[sidEnd:]),
 	}, true
 }
@@ -125,6 +175,9 @@ type IndexRecord struct {
 	Fingerprint identity.Fingerprint // of the acknowledged value; zero: none or unknown
 	RecheckAt   time.Time
 	SIDChanged  bool // the gateway can have an asset of the object under another SID
+	// Logons are those that were sent last under the object's SID, whether or not they were
+	// acknowledged.
+	Logons identity.Logons
 }
 
 // Lookup returns the stored state of an object, whose SID is sid; nil: unknown. found is false if
@@ -137,9 +190,13 @@ func (s *Store) Lookup(guid ad.GUID, sid ad.SID) (stored IndexRecord, found bool
 	err = s.view("read index", func(tx *bbolt.Tx) error {
 		record := tx.Bucket(bucketIndex).Get(guid[:])
 		if found = isRecord(record); found {
+			sameSID := bytes.Equal(sidOf(record), sid)
 			stored = IndexRecord{
-				s.acknowledgedFingerprint(record), recheckTime(record),
-				sid != nil && record[0]&kindFormerSID == 0 && !bytes.Equal(sidOf(record), sid),
+				Fingerprint: s.acknowledgedFingerprint(record), RecheckAt: recheckTime(record),
+				SIDChanged: sid != nil && record[0]&kindFormerSID == 0 && !sameSID,
+			}
+			if sameSID && record[0]&kindFormerSID == 0 {
+				_, stored.Logons = cutLogons(record)
 			}
 		}
 		return nil
@@ -360,6 +417,27 @@ func (s *Store) SetRecheckTimes(times map[ad.GUID]time.Time) error {
 			}
 			copy(record[recheckOffset:], recheckKey(recheckAt))
 			if err := c.put(bucketIndex, guid[:], record); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SetLogons changes the logons of objects of the index, if they were sent and not stored with the
+// object. Other objects are ignored.
+func (s *Store) SetLogons(logons map[ad.GUID]identity.Logons) error {
+	if len(logons) == 0 {
+		return nil
+	}
+	return s.update("record logons", func(c change) error {
+		for guid, sent := range logons {
+			record := c.Bucket(bucketIndex).Get(guid[:])
+			if !isRecord(record) {
+				continue
+			}
+			rest, before := cutLogons(record)
+			if err := c.put(bucketIndex, guid[:], appendLogons(slices.Clone(rest), before.Merge(sent))); err != nil {
 				return err
 			}
 		}

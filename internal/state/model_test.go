@@ -84,10 +84,20 @@ func (m *model) reset() {
 
 // step applies one random operation.
 func (m *model) step() {
-	switch m.random.IntN(11) {
+	switch m.random.IntN(12) {
 	case 0:
 		must(m.t, m.store.Close())
 		m.open()
+	case 11:
+		logons := map[ad.GUID]identity.Logons{}
+		for _, guid := range m.randomGUIDs() {
+			logons[guid] = m.randomLogons()
+			if o, found := m.index[guid]; found {
+				o.Logons = o.Logons.Merge(logons[guid])
+				m.index[guid] = o
+			}
+		}
+		must(m.t, m.store.SetLogons(logons))
 	case 1:
 		times := map[ad.GUID]time.Time{}
 		for _, guid := range m.randomGUIDs() {
@@ -280,12 +290,20 @@ func (m *model) randomTime() time.Time {
 	return time.Unix(1+m.random.Int64N(10), m.random.Int64N(1e9))
 }
 
+func (m *model) randomLogons() (logons identity.Logons) {
+	logons.Last, logons.LastFailed = ad.FileTime(m.random.IntN(3)), ad.FileTime(m.random.IntN(3))
+	if m.random.IntN(2) == 0 {
+		logons.Failed, logons.HasFailed = m.random.Uint32N(3), true
+	}
+	return logons
+}
+
 func (m *model) object(guid ad.GUID) identity.Object {
 	o := identity.Object{GUID: guid, Kind: identity.Kind(m.random.IntN(3)), RecheckAt: m.randomTime(), Name: "name"[:m.random.IntN(5)]}
 	o.SID = bytes.Repeat([]byte{byte(m.random.Uint32())}, m.random.IntN(4)*4+8)
 	o.SID[0], o.SID[1] = 1, byte(len(o.SID)/4-2)
 	o.Fingerprint[m.random.IntN(16)] = byte(1 + m.random.IntN(255))
-	o.MovedIn = m.random.IntN(3) == 0
+	o.MovedIn, o.Logons = m.random.IntN(3) == 0, m.randomLogons()
 	return o
 }
 
@@ -314,7 +332,10 @@ func (m *model) compare() {
 		if n%2 == 0 {
 			sid = ad.SID("other")
 		}
-		want := IndexRecord{o.Fingerprint, RoundRecheck(o.RecheckAt), wantFound && n%2 == 0 && !o.FormerSID}
+		want := IndexRecord{Fingerprint: o.Fingerprint, RecheckAt: RoundRecheck(o.RecheckAt), SIDChanged: wantFound && n%2 == 0 && !o.FormerSID}
+		if n%2 == 1 && !o.FormerSID {
+			want.Logons = o.Logons
+		}
 		if m.inFlight[guid] {
 			want.Fingerprint = identity.Fingerprint{}
 		}

@@ -26,7 +26,10 @@ type comparer struct {
 	store    *state.Store
 	budget   *objectBudget
 	result   searchResult
+	logons   logonSources
 
+	// sentLogons are those that were sent and are not stored yet.
+	sentLogons map[ad.GUID]identity.Logons
 	// sentAgain are the objects that moved into the scope and were sent again. A restart keeps
 	// them.
 	sentAgain map[ad.GUID]struct{}
@@ -66,9 +69,26 @@ func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err e
 	return c.budget.take()
 }
 
+// indexRecord is the stored state of an object; found is false if it was never sent.
+type indexRecord struct {
+	state.IndexRecord
+	found bool
+}
+
+// lookup returns the stored state of an entry's object.
+func (c *comparer) lookup(q query, entry *ad.Entry) (indexed indexRecord, err error) {
+	guid, ok := q.mapper.GUID(entry)
+	sid, ok2 := q.mapper.SID(entry)
+	if !ok || !ok2 || c.options.DryRun && !c.snapshot.SameTarget {
+		return indexed, nil
+	}
+	indexed.IndexRecord, indexed.found, err = c.store.Lookup(guid, sid)
+	return indexed, err
+}
+
 // processAsset counts an asset, and adds it to the sink if it changed. It returns how long
 // the sink blocked.
-func (c *comparer) processAsset(asset identity.Asset, to sink) (waited time.Duration, err error) {
+func (c *comparer) processAsset(asset identity.Asset, indexed indexRecord, to sink) (waited time.Duration, err error) {
 	c.result.read++
 	c.result.unparsed += asset.Unparsed
 	if c.settled != nil {
@@ -82,9 +102,9 @@ func (c *comparer) processAsset(asset identity.Asset, to sink) (waited time.Dura
 			return 0, err
 		}
 	}
-	send, err := c.compare(&asset)
-	if err != nil || !send {
-		return 0, err
+	asset.Logons = c.logons.toStore(asset.Logons)
+	if !c.isToSend(&asset, indexed) {
+		return 0, c.updateRecord(asset, indexed)
 	}
 	c.result.changed++
 	c.options.Progress.addChanged(1)
@@ -128,44 +148,75 @@ func (c *comparer) reset() error {
 	return nil
 }
 
-// compare reports whether an asset is to be sent: if it differs from the index, or if it moved
+// isToSend reports whether an asset is to be sent: if it differs from the index, or if it moved
 // into the scope and is to be sent again. It sets whether the asset moved in. An object whose SID
 // changed is recorded, and not sent yet.
-func (c *comparer) compare(asset *identity.Asset) (send bool, err error) {
-	if c.options.DryRun && !c.snapshot.SameTarget {
-		return true, nil
-	}
-	if bytes.Equal(c.rejected[asset.GUID], asset.Fingerprint[:]) {
-		return false, nil
-	}
-	indexed, found, err := c.store.Lookup(asset.GUID, asset.SID)
+func (c *comparer) isToSend(asset *identity.Asset, indexed indexRecord) bool {
 	switch {
-	case err != nil:
-		return false, err
-	case found && c.settled != nil:
-		return true, nil
+	case c.options.DryRun && !c.snapshot.SameTarget:
+		return true
+	case bytes.Equal(c.rejected[asset.GUID], asset.Fingerprint[:]):
+		return false
+	case indexed.found && c.settled != nil:
+		return true
 	case indexed.SIDChanged:
 		c.addChangedSID(asset)
-		return false, nil
+		return false
 	case c.isRejected(asset.GUID, asset.Fingerprint):
-	case !found:
+		return false
+	case !indexed.found:
 		asset.MovedIn = c.snapshot.movedIn(asset.Created)
 		if c.options.DryRun { // the index will not contain it
 			c.addKey(asset.SID, false)
 		}
-		return true, nil
+		return true
 	case c.options.DryRun && c.options.Resend: // the requested resend is not recorded
-		return true, nil
-	case c.isDueAgain(asset.GUID), !c.sameFingerprint(indexed.Fingerprint, asset.Fingerprint):
-		return true, nil
+		return true
 	}
-	if due := state.RoundRecheck(asset.RecheckAt); !c.options.DryRun && !due.Equal(indexed.RecheckAt) {
+	return c.isDueAgain(asset.GUID) || c.hasChanged(asset, indexed)
+}
+
+// hasChanged compares an asset with what was sent. A delta sync ignores changes of activity alone,
+// except for a later lastLogonTimestamp.
+func (c *comparer) hasChanged(asset *identity.Asset, indexed indexRecord) bool {
+	if c.plan.Mode == delta && indexed.Fingerprint.SameButActivity(asset.Fingerprint) {
+		return asset.ReplicatedLogon.After(indexed.Logons.Last)
+	}
+	return indexed.Fingerprint != asset.Fingerprint
+}
+
+// updateRecord updates the stored state of an object that is not sent.
+func (c *comparer) updateRecord(asset identity.Asset, indexed indexRecord) error {
+	if c.options.DryRun || !indexed.found || indexed.SIDChanged {
+		return nil
+	}
+	if due := state.RoundRecheck(asset.RecheckAt); !due.Equal(indexed.RecheckAt) {
 		if c.result.recheckTimes == nil {
 			c.result.recheckTimes = map[ad.GUID]time.Time{}
 		}
 		c.result.recheckTimes[asset.GUID] = due
 	}
-	return false, nil
+	if indexed.Fingerprint != asset.Fingerprint || asset.Logons == indexed.Logons {
+		return nil
+	}
+	if c.sentLogons == nil {
+		c.sentLogons = map[ad.GUID]identity.Logons{}
+	}
+	if c.sentLogons[asset.GUID] = asset.Logons; len(c.sentLogons) < maxSentLogons {
+		return nil
+	}
+	return c.storeLogons()
+}
+
+// maxSentLogons limits the logons that are kept in memory.
+const maxSentLogons = 4096
+
+// storeLogons stores the logons that were sent before they were stored: by an older version, or
+// before the option sync.last-logon was changed.
+func (c *comparer) storeLogons() error {
+	logons := c.sentLogons
+	c.sentLogons = nil
+	return c.store.SetLogons(logons)
 }
 
 // isDueAgain reports whether an object moved into the scope and is to be sent again by this full
@@ -200,14 +251,6 @@ func (c *comparer) addChangedSID(asset *identity.Asset) {
 func (c *comparer) isRejected(guid ad.GUID, value identity.Fingerprint) bool {
 	r, found := c.snapshot.Rejected[guid]
 	return found && c.plan.Mode == delta && c.start.Sub(r.At) < retryDelay(r.Attempts) && bytes.HasPrefix(r.Value, value[:len(value)/2])
-}
-
-// sameFingerprint compares fingerprints. A delta sync ignores changes of activity alone.
-func (c *comparer) sameFingerprint(indexed, current identity.Fingerprint) bool {
-	if c.plan.Mode == delta {
-		return indexed.SameButActivity(current)
-	}
-	return indexed == current
 }
 
 // hashDN returns a hash that identifies an entry in the log without disclosing its name.

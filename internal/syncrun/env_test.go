@@ -405,7 +405,7 @@ func inScope(d lister, base string, now time.Time) map[string]string {
 				entry.Values[slot] = append(entry.Values[slot], []byte(value))
 			}
 		}
-		if asset, err := mapper.Map(nil, entry, now); err == nil {
+		if asset, err := mapper.Map(nil, entry, now, identity.Logons{}); err == nil {
 			assets[asset.GUID.String()] = string(asset.JSON)
 		}
 	}

@@ -74,11 +74,15 @@ func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) 
 	c := r.newComparer(q.kind)
 	search := directory.Search{Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true}
 	err := s.searchOnce(ctx, search, func(entry *ad.Entry) error {
+		indexed, err := c.lookup(q, entry)
+		if err != nil {
+			return err
+		}
 		asset, err := q.mapper.MapDomain(nil, entry, collector, r.snapshot.DirectoryNow)
 		if err != nil {
 			return c.skipEntry(r.log, q, entry, err)
 		}
-		_, err = c.processAsset(asset, to)
+		_, err = c.processAsset(asset, indexed, to)
 		return err
 	})
 	if q.mapper.DomainController {

@@ -44,13 +44,14 @@ type reader struct {
 	posture   *postureQueries // nil: identities only
 	budget    *objectBudget
 	settled   map[ad.GUID]struct{} // as in comparer
+	logons    logonSources
 }
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
 // security posture.
 func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships) *reader {
 	root := session.RootDSE
-	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread}
+	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, logons: logonSources{mode: r.LastLogon}}
 	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
@@ -214,15 +215,22 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	}
 	var json []byte
 	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
-		asset, err := q.mapper.Map(json, entry, r.snapshot.DirectoryNow)
+		indexed, err := c.lookup(q, entry)
+		if err != nil {
+			return 0, err
+		}
+		asset, err := q.mapper.Map(json, entry, r.snapshot.DirectoryNow, c.logons.known(entry, q.mapper, indexed))
 		if err != nil {
 			return 0, c.skipEntry(r.log, q, entry, err)
 		}
 		if json = asset.JSON; cap(json) > maxReusedBuffer {
 			json = nil
 		}
-		return c.processAsset(asset, to)
+		return c.processAsset(asset, indexed, to)
 	}, to.flush, restart)
+	if err == nil {
+		err = c.storeLogons()
+	}
 	if q.mapper.DomainController {
 		c.result.missing = q.mapper.Missing()
 	}
@@ -249,7 +257,7 @@ func (r *reader) scopeOf(wholeDomain bool) (base string, scope directory.Scope) 
 }
 
 func (r *reader) newComparer(kind identity.Kind) *comparer {
-	return &comparer{runInfo: r.runInfo, kind: kind, snapshot: r.snapshot, plan: r.plan, store: r.store, budget: r.budget, settled: r.settled}
+	return &comparer{runInfo: r.runInfo, kind: kind, snapshot: r.snapshot, plan: r.plan, store: r.store, budget: r.budget, settled: r.settled, logons: r.logons}
 }
 
 // domainBase returns the base DN of the domain, or the source's base on a server that is not

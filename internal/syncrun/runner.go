@@ -40,6 +40,7 @@ type Options struct {
 	Guard  Guard
 	// FullInterval is the age of the last full sync at which the next one is due.
 	FullInterval time.Duration
+	LastLogon    LastLogon
 	// EndTimeout limits how long the end of a run waits for the gateway to accept its state.
 	EndTimeout time.Duration
 	// NextRun returns the time of the next run; nil: no run is scheduled.

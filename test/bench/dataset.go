@@ -127,6 +127,7 @@ func (w *ldif) user(d dataset, n int) {
 	w.text("accountExpires", w.fileTime(8, never))
 	w.text("pwdLastSet", w.fileTime(96, "0"))
 	w.text("lastLogon", w.fileTime(88, "0"))
+	w.text("lastLogonTimestamp", w.fileTime(90, "0"))
 	w.text("badPasswordTime", w.fileTime(40, "0"))
 	w.text("badPwdCount", strconv.Itoa(max(0, w.random.IntN(40)-36)))
 	w.text("logonCount", strconv.Itoa(w.random.IntN(5000)))

@@ -148,11 +148,18 @@ func (e Entry) user(f FlatAsset, now time.Time) {
 		f.set(UserClass+"activationDate", created.Format(timeFormat))
 	}
 	for source, target := range map[string]string{
-		"lastLogon": "lastSuccessfulLoginAt", "pwdLastSet": "passwordLastChangedAt", "accountExpires": "accountExpirationAt",
+		"pwdLastSet": "passwordLastChangedAt", "accountExpires": "accountExpirationAt",
 		"badPasswordTime": "lastFailedPasswordAttemptAt",
 	} {
 		if t, ok := e.FileTime(source); ok {
 			f.set(UserClass+target, t.Format(timeFormat))
+		}
+	}
+	var latest time.Time
+	for _, source := range []string{"lastLogon", "lastLogonTimestamp"} {
+		if t, ok := e.FileTime(source); ok && t.After(latest) {
+			latest = t
+			f.set(UserClass+"lastSuccessfulLoginAt", t.Format(timeFormat))
 		}
 	}
 	if n, err := strconv.Atoi(e.First("badPwdCount")); err == nil {

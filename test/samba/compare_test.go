@@ -36,7 +36,7 @@ type cachedSnapshot struct {
 
 var readAttributes = []string{
 	"objectClass", "objectSid", "objectGUID", "name", "mail", "givenName", "sn", "displayName", "mobile", "title", "whenCreated",
-	"lastLogon", "pwdLastSet", "accountExpires", "badPwdCount", "badPasswordTime", "l", "co", "c", "streetAddress", "st",
+	"lastLogon", "lastLogonTimestamp", "pwdLastSet", "accountExpires", "badPwdCount", "badPasswordTime", "l", "co", "c", "streetAddress", "st",
 	"userAccountControl", "msDS-User-Account-Control-Computed", "description", "groupType",
 }
 

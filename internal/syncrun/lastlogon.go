@@ -1,0 +1,38 @@
+package syncrun
+
+import (
+	"adconnector/internal/ad"
+	"adconnector/internal/identity"
+)
+
+// LastLogon is the source of the logons of accounts. Each domain controller counts them for itself.
+type LastLogon string
+
+// The sources of logons. The zero value is LastLogonReplicated.
+const (
+	// LastLogonReplicated uses what the domain controller that is read shows: its own lastLogon, and
+	// lastLogonTimestamp, which is replicated and up to 14 days behind.
+	LastLogonReplicated LastLogon = "REPLICATED"
+	// LastLogonAllControllers also asks the other domain controllers, in full syncs.
+	LastLogonAllControllers LastLogon = "ALL_CONTROLLERS"
+)
+
+// logonSources are the sources of an account's logons other than its entry.
+type logonSources struct {
+	mode LastLogon
+}
+
+// known returns the logons of an entry's account from other sources: what was sent before.
+func (l logonSources) known(_ *ad.Entry, _ *identity.Mapper, indexed indexRecord) identity.Logons {
+	return l.toStore(indexed.Logons)
+}
+
+// toStore returns the logons that the index stores: with LastLogonReplicated, only the latest
+// successful one, which never goes back. The others are then those of the domain controller that is
+// read.
+func (l logonSources) toStore(logons identity.Logons) identity.Logons {
+	if l.mode == LastLogonAllControllers {
+		return logons
+	}
+	return identity.Logons{Last: logons.Last}
+}
