@@ -18,6 +18,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/internal/schedule"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
@@ -68,7 +69,7 @@ type Options struct {
 	Source                       *syncrun.Source // nil: connection and profile come from the gateway
 	Search                       syncrun.SearchOptions
 	StateDir                     string
-	Next                         func(after time.Time) time.Time // the schedule; nil: none
+	Schedule                     *schedule.Schedule // nil: none
 
 	countTimeout time.Duration    // for each kind; 0: 15 s
 	now          func() time.Time // nil: time.Now

@@ -83,11 +83,9 @@ func newEnvironment(t *testing.T, change func(*environment)) *environment {
 		Users: 30, Groups: 5, BindDN: bindDN, ReadsDeleted: true, Now: func() time.Time { return e.directoryNow() },
 	}})
 	e.client = e.Gateway.ClientOptions(zerolog.Nop())
-	cron, err := schedule.Parse("*/10 * * * *")
-	must(t, err)
 	e.options = Options{
 		Source:   &syncrun.Source{Directory: e.Directory.Options(directory.LDAPS), Base: domain, Scope: directory.Subtree},
-		StateDir: e.Environment.StateDir, Next: cron.Next,
+		StateDir: e.Environment.StateDir, Schedule: mustParse(t, "*/10 * * * *"),
 		stateOptions: state.Options{LockWait: time.Millisecond, NoSync: true},
 	}
 	e.options.Search.PageSize = 1000
@@ -421,7 +419,7 @@ func TestDocuments(t *testing.T) {
 func TestSchedule(t *testing.T) {
 	testChecks(t, map[string]checkCase{
 		"no cron expression": {
-			change: func(_ *testing.T, e *environment) { e.options.Next = nil },
+			change: func(_ *testing.T, e *environment) { e.options.Schedule = nil },
 			want:   map[string]Result{scheduleCheck: Warn}, check: scheduleCheck, remedy: []string{"service.cron-expression"},
 		},
 		"above the rate limit": {
@@ -432,7 +430,37 @@ func TestSchedule(t *testing.T) {
 			change: func(_ *testing.T, e *environment) { e.Gateway.SetFront(rateLimit("300", "3600")) },
 			check:  scheduleCheck, found: []string{"300 requests in 1h0m0s"},
 		},
+		"next runs": {
+			change: func(t *testing.T, e *environment) {
+				e.options.Schedule = mustParse(t, "CRON_TZ=Europe/Berlin 0 6 * * MON")
+				e.options.now = func() time.Time { return time.Date(2026, 11, 27, 13, 0, 0, 0, time.UTC) }
+				e.directoryNow = e.options.now
+			},
+			check: scheduleCheck,
+			found: []string{"next runs: Mon 2026-11-30 06:00:00 CET (in 3 days), Mon 2026-12-07 06:00:00 CET (in 10 days), Mon 2026-12-14"},
+		},
+		"every second of some minutes": {
+			change: func(t *testing.T, e *environment) { e.options.Schedule = mustParse(t, "* 0/10 * * * *") },
+			want:   map[string]Result{scheduleCheck: Warn}, check: scheduleCheck, found: []string{"next runs: ", "every second"}, remedy: []string{"0 0/10 * * * *"},
+		},
+		"weekday of Quartz, and above the rate limit": {
+			change: func(t *testing.T, e *environment) {
+				e.options.Schedule = mustParse(t, "0 * * ? * 2-6")
+				e.options.now = func() time.Time { return time.Date(2026, 11, 27, 13, 0, 0, 0, time.UTC) }
+				e.directoryNow = e.options.now
+				e.Gateway.SetFront(rateLimit("20", "3600"))
+			},
+			want: map[string]Result{scheduleCheck: Warn}, check: scheduleCheck,
+			found: []string{"TUE-SAT", "MON-FRI in Quartz", "20 requests"}, remedy: []string{"0 * * ? * MON-FRI", "fewer runs"},
+		},
 	})
+}
+
+func mustParse(t *testing.T, expr string) *schedule.Schedule {
+	t.Helper()
+	s, err := schedule.Parse(expr)
+	must(t, err)
+	return s
 }
 
 func TestReach(t *testing.T) {

@@ -77,12 +77,9 @@ func (p *program) checkOptions() check.Options {
 		return o
 	}
 	o.Gateway, o.GatewayAddress = gateway.New(p.gatewayOptions(c, p.logger())), addressOf(c.Gateway.URL)
-	o.Source, o.Search, o.StateDir = c.Run.Source, c.Run.Search, c.Service.StateDir
+	o.Source, o.Search, o.StateDir, o.Schedule = c.Run.Source, c.Run.Search, c.Service.StateDir, c.Service.Schedule
 	if proxy := c.Gateway.Proxy; proxy != nil {
 		o.ProxyAddress = net.JoinHostPort(proxy.Host, strconv.Itoa(proxy.Port))
-	}
-	if c.Service.Schedule != nil {
-		o.Next = c.Service.Schedule.Next
 	}
 	return o
 }

@@ -81,7 +81,7 @@ func TestCheckPrintsText(t *testing.T) {
 		t.Error("state directory created")
 	}
 	s.env["service.cron-expression"] = "*/10 * * * *"
-	if o := s.invoke(t, "check"); !strings.Contains(o.Stdout, "ok    schedule                next run at 20") {
+	if o := s.invoke(t, "check"); !strings.Contains(o.Stdout, "ok    schedule                next runs: ") {
 		t.Errorf("stdout %s", o.Stdout)
 	}
 }

@@ -39,6 +39,9 @@ func TestDaemon(t *testing.T) {
 	if states, want := s.states(6), []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED", "SCHEDULED", "PROCESSING"}; !slices.Equal(states, want) {
 		t.Errorf("states %v, want %v", states, want)
 	}
+	if warned := o.With(MsgScheduleUnusual); len(warned) != 1 || warned[0].Text("cron") != "* * * * * *" || warned[0].Text("reason") == "" || warned[0].Text("remedy") == "" {
+		t.Errorf("warnings of a run in each second: %v", warned)
+	}
 	if errs := o.Errors(); len(errs) != 0 || len(o.With(MsgStarted)) != 1 || len(o.With(MsgStopping)) != 1 || o.Log[len(o.Log)-1].Text("message") != MsgStopped {
 		t.Errorf("log %v", o.Log)
 	}

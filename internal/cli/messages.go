@@ -12,6 +12,7 @@ const (
 	MsgRateLimitRestored  = "rate limit of previous process still active"
 	MsgRegistrationFailed = "registration failed"
 	MsgRunsSkipped        = "scheduled runs skipped, previous run still active"
+	MsgScheduleUnusual    = "cron expression probably not as intended"
 	MsgStarted            = "started"
 	MsgStateDirShared     = "state directory writable by others"
 	MsgStateFileNotClosed = "state file not closed"

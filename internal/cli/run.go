@@ -112,6 +112,9 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 
 	log = log.With().Str("component", "daemon").Logger()
 	log.Info().Str("version", version).Str("cron", cron.Expression).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
+	for _, w := range cron.Warnings {
+		log.Warn().Str("cron", cron.Expression).Str("reason", w.Reason).Str("remedy", w.Remedy).Msg(MsgScheduleUnusual)
+	}
 	if !c.Service.RunOnStart { // a run registers itself, and a refused login must not be repeated immediately
 		if err := r.Register(ctx); err != nil && ctx.Err() == nil {
 			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)

@@ -41,6 +41,8 @@ var (
 type Schedule struct {
 	Expression string
 	Ticks      cron.Schedule
+	Zone       *time.Location // of the expression; nil: UTC
+	Warnings   []Warning
 }
 
 // Parse parses a cron expression: 5 fields, 6 fields with seconds first, or a
@@ -48,15 +50,24 @@ type Schedule struct {
 // Sunday in every position of a day of the week. As in every cron, an expression that
 // restricts both the day of the month and the day of the week fires on either.
 //
-// With daylight saving time, a tick in the skipped hour does not fire on that day. A tick
-// in the repeated hour fires twice.
+// With daylight saving time, a tick in the skipped hour fires at the end of that hour, and a
+// tick in the repeated hour fires once. An expression for every hour of the day follows the
+// elapsed time.
 func Parse(expr string) (*Schedule, error) {
 	expr = strings.TrimSpace(expr)
-	next, err := parse(expr)
+	e, err := parse(expr)
 	if err != nil {
 		return nil, fault.Operation{}.Failed(fault.Invalid, fmt.Errorf("%.100q is not a cron expression: %w", expr, err), allowed)
 	}
-	return &Schedule{expr, next}, nil
+	return &Schedule{Expression: expr, Ticks: e.ticks, Zone: e.zone, Warnings: e.warnings()}, nil
+}
+
+// expression is a parsed cron expression.
+type expression struct {
+	prefix string   // the word with the time zone; "": none
+	words  []string // without the prefix
+	zone   *time.Location
+	ticks  cron.Schedule
 }
 
 // Next returns the first tick after the given time, in UTC.
@@ -64,26 +75,26 @@ func (s *Schedule) Next(after time.Time) time.Time {
 	return s.Ticks.Next(after.Round(0).UTC())
 }
 
-func parse(expr string) (cron.Schedule, error) {
-	words := strings.Fields(expr)
-	zone := time.UTC
-	if len(words) > 0 {
-		name, ok := strings.CutPrefix(strings.TrimPrefix(words[0], "CRON_"), "TZ=")
+func parse(expr string) (e expression, err error) {
+	e = expression{words: strings.Fields(expr), zone: time.UTC}
+	if len(e.words) > 0 {
+		name, ok := strings.CutPrefix(strings.TrimPrefix(e.words[0], "CRON_"), "TZ=")
 		if ok {
-			var err error
-			if zone, err = loadZone(name); err != nil {
-				return nil, err
+			if e.zone, err = loadZone(name); err != nil {
+				return e, err
 			}
-			words = words[1:]
+			e.prefix, e.words = e.words[0], e.words[1:]
 		}
 	}
-	if len(words) == 0 {
-		return nil, errEmpty
+	switch {
+	case len(e.words) == 0:
+		return e, errEmpty
+	case strings.HasPrefix(e.words[0], "@"):
+		e.ticks, err = parseDescriptor(strings.ToLower(strings.Join(e.words, " ")), e.zone)
+	default:
+		e.ticks, err = parseFields(e.words, e.zone)
 	}
-	if strings.HasPrefix(words[0], "@") {
-		return parseDescriptor(strings.ToLower(strings.Join(words, " ")), zone)
-	}
-	return parseFields(words, zone)
+	return e, err
 }
 
 // loadZone returns a time zone. It rejects the names "" and "Local", which
@@ -181,7 +192,7 @@ func parseWithLibrary(text string, zone *time.Location) (cron.Schedule, error) {
 		return nil, err
 	}
 	if spec, ok := schedule.(*cron.SpecSchedule); ok {
-		spec.Location = zone
+		return newZonedTicks(spec, zone), nil
 	}
 	return schedule, nil
 }

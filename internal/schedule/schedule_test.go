@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -52,9 +53,19 @@ func TestNext(t *testing.T) {
 
 		// Clocks in New York change on 2026-03-08 from 02:00 to 03:00 and on 2026-11-01
 		// from 02:00 to 01:00.
-		{"tick in the skipped hour is omitted", "CRON_TZ=America/New_York 30 2 * * *", "2026-03-07T00:00:00Z", []string{"2026-03-07T07:30:00Z", "2026-03-09T06:30:00Z"}},
-		{"tick in the repeated hour fires twice", "CRON_TZ=America/New_York 30 1 * * *", "2026-10-31T12:00:00Z", []string{"2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z", "2026-11-02T06:30:00Z"}},
+		{"tick in the skipped hour fires at its end", "CRON_TZ=America/New_York 30 2 * * *", "2026-03-07T00:00:00Z", []string{"2026-03-07T07:30:00Z", "2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"}},
+		{"weekly tick in the skipped hour", "CRON_TZ=America/New_York 30 2 * * SUN", "2026-02-28T00:00:00Z", []string{"2026-03-01T07:30:00Z", "2026-03-08T07:00:00Z", "2026-03-15T06:30:00Z"}},
+		{"several ticks in the skipped hour", "CRON_TZ=America/New_York */20 1-3 * * *", "2026-03-08T06:30:00Z", []string{"2026-03-08T06:40:00Z", "2026-03-08T07:00:00Z", "2026-03-08T07:20:00Z"}},
+		{"tick in the repeated hour fires once", "CRON_TZ=America/New_York 30 1 * * *", "2026-10-31T12:00:00Z", []string{"2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"}},
+		{"several ticks in the repeated hour", "CRON_TZ=America/New_York */30 0-2 * * *", "2026-11-01T05:00:00Z", []string{"2026-11-01T05:30:00Z", "2026-11-01T07:00:00Z", "2026-11-01T07:30:00Z"}},
+		{"after the first pass of the repeated hour", "CRON_TZ=America/New_York 30 1 * * *", "2026-11-01T06:10:00Z", []string{"2026-11-02T06:30:00Z"}},
 		{"every ten minutes across the skipped hour", "CRON_TZ=America/New_York */10 * * * *", "2026-03-08T06:50:00Z", []string{"2026-03-08T07:00:00Z", "2026-03-08T07:10:00Z"}},
+		{"every ten minutes across the repeated hour", "CRON_TZ=America/New_York */10 * * * *", "2026-11-01T05:40:00Z", []string{"2026-11-01T05:50:00Z", "2026-11-01T06:00:00Z", "2026-11-01T06:10:00Z"}},
+		{"hourly across the skipped hour", "CRON_TZ=America/New_York 30 * * * *", "2026-03-08T06:00:00Z", []string{"2026-03-08T06:30:00Z", "2026-03-08T07:30:00Z"}},
+		{"midnight is skipped", "CRON_TZ=Africa/Cairo @daily", "2026-04-22T12:00:00Z", []string{"2026-04-22T22:00:00Z", "2026-04-23T22:00:00Z", "2026-04-24T21:00:00Z"}},
+		{"a change of half an hour, skipped", "CRON_TZ=Australia/Lord_Howe 15 2 * * *", "2026-10-03T00:00:00Z", []string{"2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"}},
+		{"a change of half an hour, repeated", "CRON_TZ=Australia/Lord_Howe 45 1 * * *", "2026-04-04T12:00:00Z", []string{"2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"}},
+		{"every 20 minutes across a change of half an hour", "CRON_TZ=Australia/Lord_Howe */20 * * * *", "2026-04-04T14:35:00Z", []string{"2026-04-04T14:40:00Z", "2026-04-04T15:10:00Z", "2026-04-04T15:30:00Z"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, err := Parse(c.expr)
@@ -70,6 +81,100 @@ func TestNext(t *testing.T) {
 				if !next.Equal(parseTime(t, want)) || next.Location() != time.UTC {
 					t.Fatalf("got %v, want %v", next, want)
 				}
+			}
+		})
+	}
+}
+
+// TestOneTickADay checks that a daily expression fires once for each day on the wall clock, and an
+// hourly one once for each hour that passes, in zones that change the clock in different ways.
+func TestOneTickADay(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ zone, from string }{
+		{"Europe/Berlin", "2026-01-01T00:00:00Z"}, {"America/Sao_Paulo", "2018-01-01T00:00:00Z"}, {"Africa/Cairo", "2026-01-01T00:00:00Z"},
+		{"Australia/Lord_Howe", "2026-01-01T00:00:00Z"}, {"Africa/Casablanca", "2026-01-01T00:00:00Z"}, {"Asia/Kolkata", "2026-01-01T00:00:00Z"},
+	} {
+		t.Run(c.zone, func(t *testing.T) {
+			t.Parallel()
+			zone, err := time.LoadLocation(c.zone)
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := parseTime(t, c.from)
+			for minute := 0; minute < 24*60; minute += 15 {
+				daily, err := Parse(fmt.Sprintf("CRON_TZ=%s %d %d * * *", c.zone, minute%60, minute/60))
+				if err != nil {
+					t.Fatal(err)
+				}
+				tick := daily.Next(start)
+				for range 365 {
+					next := daily.Next(tick)
+					if got, want := next.In(zone).Format(time.DateOnly), wallClock(tick, zone).AddDate(0, 0, 1).Format(time.DateOnly); got != want {
+						t.Fatalf("%s: %v follows %v", daily.Expression, next.In(zone), tick.In(zone))
+					}
+					tick = next
+				}
+			}
+			hourly, err := Parse("CRON_TZ=" + c.zone + " 30 * * * *")
+			if err != nil {
+				t.Fatal(err)
+			}
+			tick := hourly.Next(start)
+			for range 365 * 24 {
+				next := hourly.Next(tick)
+				if distance := next.Sub(tick); distance != time.Hour && (c.zone != "Australia/Lord_Howe" || distance%(30*time.Minute) != 0) {
+					t.Fatalf("%s after %s", distance, tick)
+				}
+				tick = next
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		expr           string
+		reason, remedy string // parts; "": no warning
+	}{
+		{"* 0/10 * * * *", "every second of the minutes 0/10", "write 0 0/10 * * * *"},
+		{"* * * * * *", "fires every second: the first of six fields is the second", "0 * * * * *"},
+		{"*/2 * * * * *", "fires every 2s: the first", "0 * * * * *"},
+		{"CRON_TZ=Europe/Berlin ? 30 6 * * *", "every second of the minutes 30", "CRON_TZ=Europe/Berlin 0 30 6 * * *"},
+		{"0,1 0 6 * * *", "fires every second of the minutes 0", "0 0 6 * * *"},
+		{"@every 1s", "fires every 1s", "@every 10m"},
+		{"*/5 * * * * *", "", ""},
+		{"4/5 * * * * *", "", ""},
+		{"0 0/10 * * * *", "", ""},
+		{"*/10 * * * *", "", ""},
+		{"@every 10m", "", ""},
+		{"0 0 29 2 *", "", ""},
+		{"0 0 6 ? * 2", "2 means TUE, but MON in Quartz", "0 0 6 ? * TUE, or 0 0 6 ? * MON if"},
+		{"0 0 6 ? * 2-6", "2-6 means TUE-SAT, but MON-FRI in Quartz", "0 0 6 ? * MON-FRI if"},
+		{"0 0 6 ? * 1,7", "1,7 means MON,SUN, but SUN,SAT in Quartz", "0 0 6 ? * SUN,SAT if"},
+		{"0 0 6 ? * 1/2", "1/2 means MON/2, but SUN/2 in Quartz", "SUN/2 if"},
+		{"0 6 ? * 7", "7 means SUN, but SAT in Quartz", "0 6 ? * SAT if"},
+		{"CRON_TZ=Asia/Tokyo 0 0 6 ? * 2", "TUE, but MON", "CRON_TZ=Asia/Tokyo 0 0 6 ? * MON if"},
+		{"0 0 6 ? * 1-7", "", ""},
+		{"0 0 6 ? * MON-FRI", "", ""},
+		{"0 0 6 ? * 0", "", ""},
+		{"0 0 12 1 * ?", "", ""},
+		{"0 0 6 * * 2", "", ""},
+		{"0 6 * * 1-5", "", ""},
+	} {
+		t.Run(c.expr, func(t *testing.T) {
+			s, err := Parse(c.expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.reason == "" {
+				if len(s.Warnings) != 0 {
+					t.Errorf("warnings %q", s.Warnings)
+				}
+				return
+			}
+			if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0].Reason, c.reason) || !strings.Contains(s.Warnings[0].Remedy, c.remedy) {
+				t.Fatalf("warnings %q", s.Warnings)
 			}
 		})
 	}
