@@ -109,7 +109,7 @@ func TestEndpoint(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) {
 		_, metrics := get(t, address, "/metrics")
 		for _, want := range []string{
-			`adconnector_runs_total{mode="full",result="processed"} 1`, `adconnector_objects_total{kind="user",outcome="delivered"} 20`,
+			`adconnector_runs_total{mode="full",result="processed"} 1`, `adconnector_objects_total{kind="user",outcome="accepted"} 20`,
 			`adconnector_objects_total{kind="group",outcome="read"} 3`, `adconnector_directory_requests_total{class="done",request="bind"} 2`,
 			`adconnector_gateway_requests_total{call="login",class="done"} 1`, `adconnector_gateway_requests_total{call="assets",class="done"} 1`,
 			`adconnector_connector_state{state="SCHEDULED"} 1`, `adconnector_connector_state{state="PROCESSING"} 0`, "adconnector_index_objects 23",

@@ -33,7 +33,7 @@ const (
 	exitUsage       = 2 // bad configuration or bad usage
 	exitRefused     = 3
 	exitLocked      = 4
-	exitHeld        = 5 // delivered everything except deletions, which are held or undecided
+	exitHeld        = 5 // everything was accepted except deletions, which are held or undecided
 	exitRejected    = 6
 	exitInterrupted = 130
 )
@@ -134,7 +134,7 @@ signal stops it immediately. SIGUSR1 makes the log of a daemon or a sync one lev
 more verbose, SIGUSR2 one level less.
 
 The state file is adconnector.db in service.state-dir (/var/lib/adconnector). It
-records what was delivered and the watermarks. Without it the next run sends
+records what was accepted and the watermarks. Without it the next run sends
 everything, and deletes no object that only the state file recorded. A damaged state
 file is renamed to adconnector.db.damaged-TIME and can be removed. The file
 adconnector.generation detects a restored copy. Do not copy or restore it.`,

@@ -19,7 +19,7 @@ var exitCodes = []struct {
 	{exitUsage, "bad configuration or bad usage, an unusable state directory"},
 	{exitRefused, "refused: wrong credentials, missing rights, an untrusted certificate, a base context that does not exist"},
 	{exitLocked, "another instance holds the state directory"},
-	{exitHeld, "the run delivered everything but deletions, which the guard holds, or which cannot be decided"},
+	{exitHeld, "the gateway accepted everything but deletions, which the guard holds, or which cannot be decided"},
 	{exitRejected, "the run finished, but the gateway rejected some objects"},
 	{exitInterrupted, "interrupted"},
 }

@@ -32,9 +32,9 @@ because the account has probably lost the right to read it. If the values were
 removed from the directory, confirm that once with --full --allow-deletes.
 
 --resend forces a full sync that sends every object again, even if its value is known
-to be delivered. Use it after the whole volume was restored from a copy, or if the
+to be accepted. Use it after the whole volume was restored from a copy, or if the
 gateway has lost data. Deletions follow the rules of any full sync, because the list
-of delivered objects is kept. If the run fails, the next run sends the rest.`,
+of accepted objects is kept. If the run fails, the next run sends the rest.`,
 		Example: `  # One run, with its result as JSON
   adconnector sync --env-file ad.env --output json
 

@@ -21,10 +21,10 @@ func (j *journal) Commit(results []state.BatchResult) error {
 	if err := j.Journal.Commit(results); err != nil {
 		return err
 	}
-	delivered, rejected := 0, 0
+	accepted, rejected := 0, 0
 	for _, result := range results {
 		for _, object := range result.Acknowledged {
-			outcome := "delivered"
+			outcome := "accepted"
 			if object.Deleted {
 				outcome = "deleted"
 			} else {
@@ -36,11 +36,11 @@ func (j *journal) Commit(results []state.BatchResult) error {
 			j.outcomes[Outcome{r.Object.Kind, "rejected"}]++
 			j.logRejection(r)
 		}
-		delivered += len(result.Acknowledged)
+		accepted += len(result.Acknowledged)
 		rejected += len(result.Rejected)
 	}
-	j.progress.addAcknowledged(delivered + rejected)
-	j.log.Info().Int("batch", len(results)).Int("objects", delivered).Int("rejected", rejected).Msg(MsgBatchesAcknowledged)
+	j.progress.addAcknowledged(accepted + rejected)
+	j.log.Info().Int("batch", len(results)).Int("objects", accepted).Int("rejected", rejected).Msg(MsgBatchesAcknowledged)
 	return nil
 }
 

@@ -43,7 +43,7 @@ const (
 	MsgStatesUnsupported      = "connector states unsupported by gateway"
 	MsgSyncPlanned            = "sync planned"
 	MsgTombstonesHidden       = "tombstones without readable uSNChanged found"
-	MsgTargetChanged          = "delivery target changed, sending everything again"
+	MsgTargetChanged          = "upload target changed, sending everything again"
 )
 
 // The reasons for undecided deletions.
@@ -64,7 +64,7 @@ const (
 	ReasonFullInterval     = "last full sync too old"
 	ReasonMemberships      = "memberships not stored"
 	ReasonNewController    = "domain controller new or restored"
-	ReasonNewTarget        = "nothing delivered to this target yet"
+	ReasonNewTarget        = "nothing accepted by this target yet"
 	ReasonOtherViews       = "too many objects sent under another view"
 	ReasonRelease          = "release of deletions requires proof"
 	ReasonResend           = "resend of all objects requested"

@@ -25,7 +25,7 @@ type Stage struct {
 // Outcome is a counter's key: a kind of object, and what the run did with such objects.
 type Outcome struct {
 	Kind identity.Kind
-	Name string // read, skipped, unreadable, changed, delivered, deleted, rejected, held, undecided
+	Name string // read, skipped, unreadable, changed, accepted, deleted, rejected, held, undecided
 }
 
 // stopwatch measures consecutive stages of a run.

@@ -57,7 +57,7 @@ type runResult struct {
 	mode     string
 	read     readResult
 	totals   upload.Totals
-	outcomes map[Outcome]int // delivered, deleted, rejected
+	outcomes map[Outcome]int // accepted, deleted, rejected
 	held     []identity.Object
 	// undecided are the objects of which the run cannot tell whether they were deleted.
 	undecided []identity.Object
