@@ -45,9 +45,9 @@ func (m *monitor) observeRun(run syncrun.Report) {
 
 // endpoint returns the admin endpoint of a runner. The schedule loop must call watchdog.Beat.
 func (m *monitor) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status.Endpoint, watchdog *status.Watchdog) {
-	m.metrics.RegisterGateway(func() (retries, limits int64) {
+	m.metrics.RegisterGateway(func() status.GatewayCounts {
 		counts := r.Gateway.Counts()
-		return counts.Retries, counts.Limited
+		return status.GatewayCounts{Retries: counts.Retries, RateLimits: counts.Limited, Refusals: counts.Refused, Workers: r.Gateway.AllowedWorkers()}
 	})
 	watchdog = &status.Watchdog{Activity: m.metrics.Activity, Waiting: r.Gateway.LimitedUntil}
 	return status.Endpoint{

@@ -17,7 +17,9 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
 	"adconnector/internal/state"
+	"adconnector/internal/status"
 	"adconnector/internal/syncrun"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
@@ -158,6 +160,40 @@ func TestRateLimitAfterRestart(t *testing.T) {
 		if until := again.Gateway.LimitedUntil(); !until.IsZero() || len(log.With(MsgRateLimitRestored)) != 0 {
 			t.Errorf("%s: limited until %s", name, until)
 		}
+	}
+}
+
+// TestConcurrencyLimitAfterRestart tests that a limit on concurrent calls is recorded, shown, and
+// applied by the next process.
+func TestConcurrencyLimitAfterRestart(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["service.cron-expression"], s.env["upload.batch-size"] = yearly, "1"
+	var refused atomic.Bool
+	s.Gateway.SetFront(testenv.OnAssets(func(x *testenv.Exchange) bool {
+		if refused.Swap(true) {
+			return false
+		}
+		x.W.Header().Set("X-Concurrency-Limit-Limit", "2")
+		return x.Status(http.StatusConflict, "{}")
+	}))
+	d := s.serve(t, nil)
+	d.await(t, stateChange("PROCESSED"))
+	d.end(t)
+	if lines := d.With(gateway.MsgWorkersReduced); len(lines) != 1 || lines[0]["workers"] != 2.0 {
+		t.Errorf("log %v", lines)
+	}
+	r, _, _, log := s.newRunner(t)
+	if workers := r.Gateway.AllowedWorkers(); workers != 2 || len(log.With(MsgWorkersRestored)) != 1 {
+		t.Errorf("%d workers, log %v", workers, log.Lines())
+	}
+	report, err := status.Read(r.Store, r.Target, time.Now())
+	if err != nil || report.WorkersAllowed != 2 || !report.WaitsUntil.IsZero() {
+		t.Errorf("report %+v, error %v", report, err)
+	}
+	other, err := status.Read(r.Store, "https://other.example.com", time.Now())
+	if err != nil || other.WorkersAllowed != 0 {
+		t.Errorf("report of another target %+v, error %v", other, err)
 	}
 }
 

@@ -22,4 +22,5 @@ const (
 	MsgStopped            = "stopped"
 	MsgStopping           = "stopping"
 	MsgUnknownKey         = "unknown key ignored"
+	MsgWorkersRestored    = "concurrency limit of previous process restored"
 )

@@ -34,6 +34,7 @@ type sandboxOptions struct {
 	ldap, ldaps, gateway string
 	envOut               string
 	posture              bool
+	maxCalls             int
 
 	intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool // for tests: gatewayserver.Options
 }
@@ -66,6 +67,7 @@ until the sandbox ends.`,
 	}
 	o.flags(command, sandboxOptions{users: 1000, groups: 100, ldap: "127.0.0.1:10389", ldaps: "127.0.0.1:10636", gateway: "127.0.0.1:18080"})
 	command.Flags().BoolVar(&o.posture, "posture", false, "include security posture in the profile")
+	command.Flags().IntVar(&o.maxCalls, "max-calls", 0, "number of concurrent calls that the gateway allows, like 2 for the standard service; 0: no limit")
 	command.Flags().StringVar(&o.envOut, "env-out", "", "write an env file for the connector to `FILE`")
 	return command
 }
@@ -118,8 +120,8 @@ type sandboxServers struct {
 
 // openSandbox opens the ports, which can fail, and then creates the servers.
 func openSandbox(o sandboxOptions) (*sandboxServers, error) {
-	if o.users < 0 || o.groups < 0 {
-		return nil, newUsageError(errors.New("--users and --groups cannot be negative"), "")
+	if o.users < 0 || o.groups < 0 || o.maxCalls < 0 {
+		return nil, newUsageError(errors.New("--users, --groups and --max-calls cannot be negative"), "")
 	}
 	s := &sandboxServers{}
 	for _, flag := range []struct {
@@ -143,7 +145,7 @@ func openSandbox(o sandboxOptions) (*sandboxServers, error) {
 	s.options = gatewayserver.Options{
 		CustomerUUID: uuid.NewString(), ConnectionUUID: uuid.NewString(), ProfileUUID: uuid.NewString(),
 		Username: "sandbox", Password: rand.Text(), ClientID: "sandbox", ClientSecret: rand.Text(),
-		Intercept: o.intercept,
+		MaxCalls: o.maxCalls, Intercept: o.intercept,
 	}
 	s.options.Connection = connectionTo(s.directory, s.plain, s.secure, s.options.ConnectionUUID, password)
 	s.options.Profile = &gateway.Profile{

@@ -31,16 +31,39 @@ func (p *program) runner(c *config.Config, store *state.Store, m *monitor, log z
 		}
 		return store.SetRateLimit(state.RateLimit{Target: c.Run.Target, NotedAt: limit.NotedAt, Until: limit.Until})
 	}
+	options.OnConcurrencyLimit = func(limit gateway.ConcurrencyLimit) error {
+		if store.IsReadOnly() { // dry run
+			return nil
+		}
+		return store.SetConcurrencyLimit(state.ConcurrencyLimit{Target: c.Run.Target, NotedAt: limit.NotedAt, Calls: limit.Calls})
+	}
 	o.Gateway = gateway.New(options)
-	limit, err := store.RateLimit()
-	if err != nil {
+	if err := restoreLimits(o.Gateway, store, c.Run.Target, o.Log); err != nil {
 		return nil, err
 	}
-	if until := limit.End(c.Run.Target, time.Now()); !until.IsZero() {
-		o.Gateway.RestoreLimit(gateway.Limit{NotedAt: limit.NotedAt, Until: until})
-		o.Log.Warn().Time("until", o.Gateway.LimitedUntil()).Msg(MsgRateLimitRestored)
-	}
 	return syncrun.New(o), nil
+}
+
+// restoreLimits applies the limits that an earlier process recorded for an upload target.
+func restoreLimits(client *gateway.Client, store *state.Store, target string, log zerolog.Logger) error {
+	now := time.Now()
+	limit, err := store.RateLimit()
+	if err != nil {
+		return err
+	}
+	if until := limit.End(target, now); !until.IsZero() {
+		client.RestoreLimit(gateway.Limit{NotedAt: limit.NotedAt, Until: until})
+		log.Warn().Time("until", client.LimitedUntil()).Msg(MsgRateLimitRestored)
+	}
+	concurrency, err := store.ConcurrencyLimit()
+	if err != nil {
+		return err
+	}
+	if calls := concurrency.CallsTo(target, now); calls > 0 {
+		client.RestoreConcurrencyLimit(gateway.ConcurrencyLimit{NotedAt: concurrency.NotedAt, Calls: calls})
+		log.Info().Int("workers", client.AllowedWorkers()).Msg(MsgWorkersRestored)
+	}
+	return nil
 }
 
 // gatewayOptions are the options of the gateway's client.

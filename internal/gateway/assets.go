@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"adconnector/internal/fault"
 )
@@ -19,6 +20,7 @@ const (
 	PartlyAccepted                // BatchResponse lists the rejected objects, as far as known
 	Rejected                      // because of its content
 	TooLarge
+	TimedOut // unknown, twice: parts may arrive in time
 )
 
 // BatchResponse is the gateway's response to one batch.
@@ -33,12 +35,17 @@ type BatchResponse struct {
 
 const interceptedRemedy = "check that no proxy responds instead of the gateway"
 
-const successfullyPublished = "SUCCESSFULLY_PUBLISHED"
+// isPublished reports whether a responseCode is SUCCESSFULLY_PUBLISHED, regardless of case,
+// spaces, hyphens and underscores.
+func isPublished(code string) bool {
+	return strings.EqualFold(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(strings.TrimSpace(code)), "successfullyPublished")
+}
 
 // Send sends one batch: count assets, as JSON objects separated by commas. It returns no error
 // only after it has read a complete response. It retries batches with an unknown outcome, with
-// the same bytes and the same requestID. It does not retry a batch of several assets with a
-// successful response that is too large: it is partly accepted and unattributed.
+// the same bytes and the same requestID. It does not retry a batch of several assets after
+// maxTimeouts timeouts, or with a successful response that is too large: that one is partly
+// accepted and unattributed.
 func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (BatchResponse, error) {
 	send := fault.Operation{Op: "send assets to", Object: c.options.URL.Host}
 	head, err := c.envelopeHead(requestID, count)
@@ -50,11 +57,22 @@ func (c *Client) Send(ctx context.Context, requestID string, count int, assets [
 		body: [][]byte{head, assets, []byte(envelopeTail)}, maxResponse: maxAssetsBytes,
 	}
 	var batch BatchResponse
+	timeouts := 0
 	err = c.retry(ctx, send, maxAssetsAttempts, func() error {
 		r, err := c.do(ctx, call)
 		if r.tooLarge && count > 1 {
 			// A response to fewer objects is smaller.
 			batch = BatchResponse{Outcome: PartlyAccepted, Message: statusText(r.status, errResponseTooLarge.Error()), Unattributed: true}
+			return nil
+		}
+		if r.timedOut {
+			timeouts++
+		}
+		// Halving is a retry of the run, so that it ends if the gateway never responds.
+		if timeouts == maxTimeouts && r.timedOut && count > 1 && ctx.Err() == nil && c.budget.take() {
+			batch = BatchResponse{Outcome: TimedOut, Message: err.Error()}
+			log := c.log(ctx)
+			log.Warn().EmbedObject(fault.Fields(err)).Int("objects", count).Int("sent_bytes", len(head)+len(assets)+len(envelopeTail)).Msg(MsgBatchHalved)
 			return nil
 		}
 		if err != nil {
@@ -67,6 +85,9 @@ func (c *Client) Send(ctx context.Context, requestID string, count int, assets [
 	})
 	return batch, err
 }
+
+// maxTimeouts is the number of timeouts after which a batch is too large for the connection.
+const maxTimeouts = 2
 
 const envelopeTail = `]}`
 
@@ -89,29 +110,45 @@ func parseBatchResponse(o fault.Operation, r response, count int) (BatchResponse
 		return BatchResponse{Outcome: Rejected, Message: statusText(r.status, r.message())}, nil
 	case http.StatusRequestEntityTooLarge:
 		return BatchResponse{Outcome: TooLarge, Message: statusText(r.status, r.message())}, nil
-	case http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusMultiStatus:
 	case http.StatusNotFound:
 		return BatchResponse{}, o.Failed(fault.Refused, r.failed(errNotFound), "check qualys.customerUuid, qualys.connectionUuid, qualys.profileUuid and gateway.path.assets")
+	}
+	if r.status/100 != 2 {
+		return BatchResponse{}, r.unexpected(o)
+	}
+	return parseAssetResponse(o, r, count)
+}
+
+// parseAssetResponse returns the outcome of a batch of count assets with a successful response.
+// The proof of success is responseCode, with any status from 200 to 299. A status that the
+// contract does not contain is unexpected without one.
+func parseAssetResponse(o fault.Operation, r response, count int) (BatchResponse, error) {
+	var document AssetResponse
+	missing := ""
+	if json.Unmarshal(r.body, &document) != nil {
+		missing = "not complete JSON"
+	} else if r.status != http.StatusMultiStatus && document.ResponseCode == "" {
+		missing = "no responseCode"
+	}
+	switch {
+	case missing == "":
+	case slices.Contains([]int{http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusMultiStatus}, r.status):
+		return BatchResponse{}, o.Failed(fault.Transient, &responseError{Status: r.status, Reason: errNoProof, Message: missing}, interceptedRemedy)
 	default:
 		return BatchResponse{}, r.unexpected(o)
 	}
-	var document AssetResponse
-	if err := json.Unmarshal(r.body, &document); err != nil {
-		return BatchResponse{}, o.Failed(fault.Transient, &responseError{r.status, errNoProof, "not complete JSON"}, interceptedRemedy)
-	}
+	published := isPublished(document.ResponseCode)
 	rejected, unattributed := parseRejections(document.AssetsError, count)
 	for id, reason := range rejected {
 		rejected[id] = redact(reason, r.token)
 	}
 	message := redact(oneLine(document.ResponseCode+" "+document.Message), r.token)
 	switch {
-	case r.status != http.StatusMultiStatus && document.ResponseCode == "":
-		return BatchResponse{}, o.Failed(fault.Transient, &responseError{r.status, errNoProof, "no responseCode"}, interceptedRemedy)
-	case r.status != http.StatusMultiStatus && document.ResponseCode != successfullyPublished:
+	case r.status != http.StatusMultiStatus && !published:
 		return BatchResponse{Outcome: Rejected, Message: message}, nil
 	case len(rejected) > 0 || unattributed:
 		return BatchResponse{Outcome: PartlyAccepted, Message: message, Rejected: rejected, Unattributed: unattributed}, nil
-	case document.ResponseCode == successfullyPublished:
+	case published:
 		return BatchResponse{Outcome: Accepted}, nil
 	default: // 207 without a rejected object
 		return BatchResponse{Outcome: PartlyAccepted, Message: message, Unattributed: true}, nil

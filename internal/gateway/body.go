@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
 	"sync"
+	"unicode/utf16"
 )
 
 // Limits of responses. A gateway decides how much it sends, so a larger response fails its call.
@@ -36,6 +38,27 @@ func readBody(r *http.Response, limit int64) ([]byte, error) {
 		return nil, errResponseTooLarge
 	}
 	return body[:limit], nil
+}
+
+// withoutByteOrderMark returns a text in UTF-8 without a byte order mark. Text in UTF-16, which
+// the mark identifies, is converted.
+func withoutByteOrderMark(text []byte) []byte {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(text, []byte("\xef\xbb\xbf")):
+		return text[3:]
+	case bytes.HasPrefix(text, []byte("\xff\xfe")):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(text, []byte("\xfe\xff")):
+		order = binary.BigEndian
+	default:
+		return text
+	}
+	units := make([]uint16, len(text)/2-1)
+	for i := range units {
+		units[i] = order.Uint16(text[2+2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
 }
 
 // requestBody is the body of a request in parts, which are sent without joining them. The

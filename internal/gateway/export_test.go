@@ -51,6 +51,8 @@ var (
 	ErrNoToken           = errNoToken
 	ErrNewTokenRefused   = errNewTokenRefused
 	ErrLimitPastDeadline = errLimitPastDeadline
+	ErrTooManyCalls      = errTooManyCalls
+	ErrWaitTooLong       = errWaitTooLong
 )
 
 type (

@@ -5,6 +5,7 @@
 //   - All concurrent calls share one login.
 //   - No redirect is followed.
 //   - A rate limit delays all calls until it resets.
+//   - A concurrency limit reduces the number of concurrent calls for the rest of the run.
 //   - A call with an unknown outcome is retried with the same bytes and the same request ID.
 //   - No error contains a secret or the response to a login.
 //
@@ -50,6 +51,10 @@ type Options struct {
 	// OnLimit is called whenever the gateway sets a rate limit, to record it for RestoreLimit.
 	// Calls do not overlap. An error is logged. Nil: no call.
 	OnLimit func(Limit) error
+	// OnConcurrencyLimit is called when the limit on concurrent calls changes, and about once a
+	// minute while calls are refused, to record it for RestoreConcurrencyLimit. Calls do not
+	// overlap. An error is logged. Nil: no call.
+	OnConcurrencyLimit func(ConcurrencyLimit) error
 	// Observe is called after each request, including logins, when its response begins or the
 	// request fails. call is the name of the call in the contract. Nil: no call.
 	Observe func(call string, class fault.Class, duration time.Duration)
@@ -103,15 +108,16 @@ const (
 
 // Client is a client of one gateway for one connection. It is safe for concurrent use.
 type Client struct {
-	options   Options
-	http      *http.Client
-	hints     *hintRecorder
-	session   session
-	limit     rateLimit
-	onLimitMu sync.Mutex // held while OnLimit is called
-	parseMu   sync.Mutex // held while a response to a batch is parsed, which takes several times its size
-	counts    counts
-	budget    retryBudget
+	options     Options
+	http        *http.Client
+	hints       *hintRecorder
+	session     session
+	limit       rateLimit
+	concurrency *concurrency
+	onLimitMu   sync.Mutex // held while OnLimit or OnConcurrencyLimit is called
+	parseMu     sync.Mutex // held while a response to a batch is parsed, which takes several times its size
+	counts      counts
+	budget      retryBudget
 }
 
 // runIDKey is the context key of a run ID.
@@ -161,7 +167,7 @@ func New(o Options) *Client {
 		// A redirect to another host would disclose credentials.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	c := &Client{options: o, http: client, hints: hints}
+	c := &Client{options: o, http: client, hints: hints, concurrency: newConcurrency(o.Connections)}
 	c.session.login = c.login
 	c.BeginRun()
 	return c
@@ -250,52 +256,85 @@ type response struct {
 	// tooLarge is whether a success is larger than the maximum of its call. It has no body, and
 	// an error is returned with it.
 	tooLarge bool
+	// timedOut is whether the request or its response took too long. An error is returned with it.
+	timedOut bool
 	token    secret.Text // of the request, which texts of the response may repeat
 }
 
-// do sends a call with a token and within the rate limit. It handles rejected tokens, rate
-// limits, missing permissions and unknown outcomes. It returns all other responses.
+// do sends a call with a token and within the limits of the gateway. It handles rejected
+// tokens, these limits, missing permissions and unknown outcomes. It returns all other
+// responses.
 //
 // The gateway may reject a token (401) because it has expired, or because other calls have
 // used up the new one before this call. After two rejections the call gets an exclusive
 // token, so the third 401 is final. No call causes more than two token refreshes.
 func (c *Client) do(ctx context.Context, call call) (response, error) {
 	var rejected *token
-	for rejections := 0; ; {
-		if err := c.limit.wait(ctx); err != nil {
-			return response{}, contextError(call.Operation, err)
-		}
-		token, exclusive, err := c.session.acquire(ctx, rejected, rejections > 1)
+	rejections, refusals := 0, 0
+	for {
+		a, err := c.attempt(ctx, call, rejected, rejections > 1)
 		if err != nil {
-			return response{}, err
+			c.applySuccessLimit(ctx, a.response)
+			return a.response, err
 		}
-		r, err := c.sendWithToken(ctx, call, token, exclusive)
-		if err != nil {
-			c.applySuccessLimit(ctx, r)
-			return r, err
-		}
-		switch r.status {
+		switch a.status {
 		case http.StatusUnauthorized:
-			rejected = token
-			if rejections++; !exclusive {
+			rejected = a.sentWith
+			if rejections++; !a.exclusive {
 				continue
 			}
 			// The error does not contain the text of the response, which may echo the token.
-			return response{}, call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errNewTokenRefused},
+			return response{}, call.Failed(fault.Refused, &responseError{Status: a.status, Reason: errNewTokenRefused},
 				"check that the account may use this gateway (connector.api.url) and the connector API")
 		case http.StatusTooManyRequests, http.StatusConflict:
-			c.applyLimit(ctx, r)
+			number, concurrent := concurrencyRefusal(a.response, time.Now())
+			if !concurrent {
+				refusals = 0
+				c.applyLimit(ctx, a.response)
+				continue
+			}
+			refusals++
+			if err := c.refuseConcurrency(ctx, call, a.response, a.allowed, number, refusals); err != nil {
+				return response{}, err
+			}
 		default:
-			c.applySuccessLimit(ctx, r)
-			r.token = token.text
-			return r, classify(call, r)
+			c.applySuccessLimit(ctx, a.response)
+			return a.response, classify(call, a.response)
 		}
 	}
 }
 
+// attempt is a request and its response.
+type attempt struct {
+	response
+	sentWith  *token
+	exclusive bool // sentWith is not shared
+	allowed   int  // number of concurrent calls that were allowed
+}
+
+// attempt sends a request when the limits of the gateway allow it.
+func (c *Client) attempt(ctx context.Context, call call, rejected *token, mustBeExclusive bool) (a attempt, err error) {
+	if err := c.limit.wait(ctx); err != nil {
+		return a, contextError(call.Operation, err)
+	}
+	if a.allowed, err = c.concurrency.acquire(ctx); err != nil {
+		return a, contextError(call.Operation, err)
+	}
+	defer c.concurrency.release()
+	if err := c.limit.wait(ctx); err != nil { // it may have been set since
+		return a, contextError(call.Operation, err)
+	}
+	if a.sentWith, a.exclusive, err = c.session.acquire(ctx, rejected, mustBeExclusive); err != nil {
+		return a, err
+	}
+	a.response, err = c.sendWithToken(ctx, call, a.sentWith, a.exclusive)
+	a.token = a.sentWith.text
+	return a, err
+}
+
 // applySuccessLimit applies the rate limit of a successful response that used up the limit.
 func (c *Client) applySuccessLimit(ctx context.Context, r response) {
-	if r.header.Get("X-RateLimit-Remaining") == "0" && r.status < 300 {
+	if r.status < 300 && noneRemaining(r.header) {
 		c.applyLimit(ctx, r)
 	}
 }
@@ -349,7 +388,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	start := time.Now()
 	r, err := c.http.Do(request)
 	if err != nil {
-		return response{}, c.transportError(ctx, call, err)
+		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, err)
 	}
 	defer r.Body.Close()
 	body, err := readBody(r, call.maxResponse)
@@ -361,9 +400,9 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 			call.Failed(fault.Transient, &responseError{Status: r.StatusCode, Reason: err}, interceptedRemedy)
 	}
 	if err != nil && !mayLackBody(r.StatusCode) {
-		return response{}, c.transportError(ctx, call, &incompleteResponse{err})
+		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, &incompleteResponse{err})
 	}
-	return response{status: r.StatusCode, header: r.Header, body: body}, nil
+	return response{status: r.StatusCode, header: r.Header, body: withoutByteOrderMark(body), timedOut: r.StatusCode == http.StatusRequestTimeout}, nil
 }
 
 // mayLackBody reports whether a response with this status is usable without its body. A server
@@ -374,6 +413,17 @@ func mayLackBody(status int) bool {
 		return true
 	}
 	return false
+}
+
+// isTimeout reports whether a request failed because it, or its response, took too long. It
+// does not include the time to connect.
+func isTimeout(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") {
+		return false
+	}
+	var timeout net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // contextError returns the error of a call whose context has ended, or will end before the

@@ -139,7 +139,7 @@ func refusedGrant(call call, refused *oauth2.RetrieveError) error {
 			return err
 		}
 	}
-	return call.Failed(fault.Refused, &responseError{status, errLoginRefused, oauthErrorCode(refused.ErrorCode)}, "correct oauth.client.id, oauth.client.secret and oauth.token.url")
+	return call.Failed(fault.Refused, &responseError{Status: status, Reason: errLoginRefused, Message: oauthErrorCode(refused.ErrorCode)}, "correct oauth.client.id, oauth.client.secret and oauth.token.url")
 }
 
 // oauthErrorCode returns an error code of RFC 6749 5.2, and "" for any other text.

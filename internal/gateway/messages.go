@@ -2,8 +2,11 @@ package gateway
 
 // The messages of the log.
 const (
-	MsgLimitNotRecorded = "rate limit not recorded"
+	MsgBatchHalved      = "batch timed out twice, sending smaller batches"
+	MsgLimitNotRecorded = "gateway limit not recorded"
 	MsgRateLimited      = "rate limited by gateway"
 	MsgResponse         = "gateway response received"
 	MsgRetrying         = "gateway request failed, retrying"
+	MsgWorkersRaised    = "concurrency limit of gateway not hit, workers raised"
+	MsgWorkersReduced   = "too many concurrent calls, workers reduced"
 )

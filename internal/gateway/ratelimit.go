@@ -114,23 +114,42 @@ func (l *rateLimit) wait(ctx context.Context) error {
 	}
 }
 
-// waitDuration returns how long the gateway requires to wait: X-RateLimit-ToWait-Sec, else
-// Retry-After in seconds or as a date, else a minute. It returns at most maxWait. A date is
-// relative to the Date of the response, because the local clock may be wrong.
+// waitDuration returns how long the gateway requires to wait: X-RateLimit-ToWait-Sec above 0,
+// else Retry-After, else a minute, unless X-RateLimit-ToWait-Sec is 0. It returns at most maxWait.
 func waitDuration(header http.Header, now time.Time) time.Duration {
-	if date, err := http.ParseTime(header.Get("Date")); err == nil {
-		now = date
-	}
-	for _, name := range []string{"X-RateLimit-ToWait-Sec", "Retry-After"} {
-		value := strings.TrimSpace(header.Get(name))
-		if wait, ok := parseSeconds(value); ok {
-			return min(wait, maxWait)
-		}
-		if date, err := http.ParseTime(value); err == nil {
-			return min(max(date.Sub(now), 0), maxWait)
-		}
+	toWait, hasToWait := longestWait(header, "X-RateLimit-ToWait-Sec", now)
+	retryAfter, hasRetryAfter := longestWait(header, "Retry-After", now)
+	switch {
+	case toWait > 0 || hasToWait && !hasRetryAfter:
+		return min(toWait, maxWait)
+	case hasRetryAfter:
+		return min(retryAfter, maxWait)
 	}
 	return defaultWait
+}
+
+// longestWait returns the longest wait among the values of a header, in seconds or as a date,
+// and whether there is a valid one. A date is relative to the Date of the response, because the
+// local clock may be wrong. Without a Date, a date that is past by the local clock is not valid.
+func longestWait(header http.Header, name string, now time.Time) (wait time.Duration, found bool) {
+	sent, err := http.ParseTime(header.Get("Date"))
+	hasDate := err == nil
+	if !hasDate {
+		sent = now
+	}
+	for _, value := range header.Values(name) {
+		value = strings.TrimSpace(value)
+		seconds, ok := parseSeconds(value)
+		if !ok {
+			date, err := http.ParseTime(value)
+			if ok = err == nil && (hasDate || date.After(now)); !ok {
+				continue
+			}
+			seconds = date.Sub(sent)
+		}
+		wait, found = max(wait, seconds), true
+	}
+	return wait, found
 }
 
 // parseSeconds parses a number of seconds, with or without a fraction.

@@ -40,7 +40,7 @@ func parseRejections(raw json.RawMessage, limit int) (byID map[string]string, un
 	case json.Delim('['):
 		r.addList(decoder)
 	default:
-		r.unattributed = token != nil && token != ""
+		r.unattributed = !namesNothing(token)
 	}
 	return r.byID, r.unattributed
 }
@@ -77,9 +77,9 @@ func (r *rejections) addObject(decoder *json.Decoder) {
 			case json.Delim('{'):
 				r.unattributed = r.unattributed || list.More()
 			default:
-				r.unattributed = r.unattributed || token != nil && token != ""
+				r.unattributed = r.unattributed || !namesNothing(token)
 			}
-		case r.contains(key):
+		case r.contains(key), isZero(value):
 		case !r.take():
 			return
 		default:
@@ -107,6 +107,17 @@ func (r *rejections) addList(decoder *json.Decoder) {
 			r.unattributed = true
 		}
 	}
+}
+
+// namesNothing reports whether a scalar in place of an object or a list names no rejection.
+func namesNothing(token json.Token) bool {
+	return token == nil || token == "" || token == false || token == json.Number("0")
+}
+
+// isZero reports whether the value of a member is a count of 0 or false. Neither is a reason.
+func isZero(value json.RawMessage) bool {
+	text := string(bytes.TrimSpace(value))
+	return text == "0" || text == "false"
 }
 
 func isRejectionList(key string) bool {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
@@ -33,11 +34,17 @@ type responseError struct {
 	Status  int    // HTTP status
 	Reason  error  // the meaning of the status for the call
 	Message string // of the gateway; "" if there is none
+	// RetryAfter is how long the gateway requires to wait before the next attempt; 0: unknown.
+	RetryAfter time.Duration
 }
 
-// Error returns "reason (status: message)".
+// Error returns "reason (status: message)", and RetryAfter.
 func (e *responseError) Error() string {
-	return fmt.Sprintf("%v (%s)", e.Reason, statusText(e.Status, e.Message))
+	text := fmt.Sprintf("%v (%s)", e.Reason, statusText(e.Status, e.Message))
+	if e.RetryAfter > 0 {
+		text += ", Retry-After " + e.RetryAfter.String()
+	}
+	return text
 }
 
 // Unwrap returns the reason.
@@ -62,9 +69,11 @@ func classify(call call, r response) error {
 	case r.status == http.StatusBadRequest && bytes.Contains(r.body, []byte("Error validating customer from token")):
 		return call.Failed(fault.Refused, r.failed(errWrongAPI), "use authentication.type=BASIC")
 	case 300 <= r.status && r.status < 400:
-		return call.Failed(fault.Refused, &responseError{r.status, errRedirected, r.location()}, "correct "+call.setting())
+		return call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errRedirected, Message: r.location()}, "correct "+call.setting())
 	case r.status == http.StatusRequestTimeout || r.status >= 500:
-		return call.Failed(fault.Transient, r.failed(errGatewayFailed), "check whether the platform is up, and any proxy in front of it")
+		wait, _ := longestWait(r.header, "Retry-After", time.Now())
+		failed := &responseError{Status: r.status, Reason: errGatewayFailed, Message: r.message(), RetryAfter: wait}
+		return call.Failed(fault.Transient, failed, "check whether the platform is up, and any proxy in front of it")
 	}
 	return nil
 }
@@ -85,7 +94,9 @@ func (r response) unexpected(o fault.Operation) error {
 }
 
 // failed returns a responseError with the gateway's message.
-func (r response) failed(reason error) error { return &responseError{r.status, reason, r.message()} }
+func (r response) failed(reason error) error {
+	return &responseError{Status: r.status, Reason: reason, Message: r.message()}
+}
 
 // message returns the message of a JSON response, or the beginning of any other text, in one
 // line. It returns "" for a success, whose body may contain a password.

@@ -49,16 +49,19 @@ func (b *retryBudget) take() bool {
 	return true
 }
 
-// BeginRun resets the retry budget, and allows one more login after a refused one.
+// BeginRun resets the retry budget, allows one more login after a refused one, and raises a
+// limit on concurrent calls that the gateway has not enforced for an hour.
 func (c *Client) BeginRun() {
 	c.budget.reset(c.options.Connections)
 	c.session.clearRefusal()
+	c.raiseConcurrency()
 }
 
 // retry calls operation, and calls it again with backoff after each error of class Transient.
 func (c *Client) retry(ctx context.Context, o fault.Operation, maxAttempts uint, operation func() error) error {
 	attempt := 0
 	var last error // backoff.Retry may return the context's error, or a wrapped one
+	delays := &serverBackOff{BackOff: c.options.newBackOff(), left: maxRetryAfter}
 	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
 		attempt++
 		if attempt > 1 {
@@ -68,15 +71,18 @@ func (c *Client) retry(ctx context.Context, o fault.Operation, maxAttempts uint,
 		if last == nil {
 			c.budget.add()
 		} else if fault.ClassOf(last) == fault.Transient && attempt < int(maxAttempts) && !c.budget.take() {
-			last = budgetExhausted(last)
+			last = notRetried(last, errBudgetExhausted)
 			return struct{}{}, backoff.Permanent(last)
 		}
+		if fault.ClassOf(last) == fault.Transient && attempt < int(maxAttempts) && !delays.honor(ctx, last) {
+			last = notRetried(last, errWaitTooLong)
+		}
 		// Do not retry if the deadline is before the rate limit resets.
-		if last != nil && (fault.ClassOf(last) != fault.Transient || errors.Is(last, errLimitPastDeadline)) {
+		if last != nil && (fault.ClassOf(last) != fault.Transient || errors.Is(last, errLimitPastDeadline) || errors.Is(last, errWaitTooLong)) {
 			return struct{}{}, backoff.Permanent(last)
 		}
 		return struct{}{}, last
-	}, backoff.WithBackOff(c.options.newBackOff()), backoff.WithMaxTries(maxAttempts), backoff.WithMaxElapsedTime(0),
+	}, backoff.WithBackOff(delays), backoff.WithMaxTries(maxAttempts), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, wait time.Duration) {
 			log := c.log(ctx)
 			log.Warn().EmbedObject(fault.Fields(err)).Int("attempt", attempt).Int64("wait_ms", wait.Milliseconds()).Msg(MsgRetrying)
@@ -87,36 +93,74 @@ func (c *Client) retry(ctx context.Context, o fault.Operation, maxAttempts uint,
 	return last
 }
 
-// budgetError is the cause of a call that is not retried because the retry budget of the run
-// is exhausted.
-type budgetError struct{ cause error }
+// maxRetryAfter is the longest time that the retries of a call wait because of Retry-After: as
+// long as all retries of a batch can take.
+const maxRetryAfter = (maxAssetsAttempts - 1) * maxRetryDelay
 
-func (e *budgetError) Error() string {
-	return e.cause.Error() + "; not retried: retry budget of the run exhausted"
+// serverBackOff is a BackOff that also waits as long as the gateway requires.
+type serverBackOff struct {
+	backoff.BackOff
+	atLeast time.Duration // the next delay
+	left    time.Duration // of maxRetryAfter
 }
 
-func (e *budgetError) Unwrap() error { return e.cause }
+// honor sets the Retry-After of an error as the minimum of the next delay. It reports false if
+// the call must not be retried, because the wait would exceed maxRetryAfter or the deadline.
+func (b *serverBackOff) honor(ctx context.Context, err error) bool {
+	b.atLeast = 0
+	response, is := errors.AsType[*responseError](err)
+	if !is || response.RetryAfter == 0 {
+		return true
+	}
+	deadline, hasDeadline := ctx.Deadline()
+	if response.RetryAfter > b.left || hasDeadline && time.Until(deadline) < response.RetryAfter {
+		return false
+	}
+	b.atLeast = response.RetryAfter
+	b.left -= b.atLeast
+	return true
+}
 
-// budgetExhausted returns an error of this package with a budgetError as its cause.
-func budgetExhausted(err error) error {
+// NextBackOff returns the next delay.
+func (b *serverBackOff) NextBackOff() time.Duration {
+	return max(b.BackOff.NextBackOff(), b.atLeast)
+}
+
+// Why a call with an error of class Transient is not retried.
+var (
+	errBudgetExhausted = errors.New("retry budget of the run exhausted")
+	errWaitTooLong     = errors.New("Retry-After is too long for this run") //nolint:staticcheck // the name of a header
+)
+
+// notRetriedError is the cause of a call that is not retried for a reason.
+type notRetriedError struct{ cause, reason error }
+
+func (e *notRetriedError) Error() string {
+	return e.cause.Error() + "; not retried: " + e.reason.Error()
+}
+
+func (e *notRetriedError) Unwrap() []error { return []error{e.cause, e.reason} }
+
+// notRetried returns an error of this package with a notRetriedError as its cause.
+func notRetried(err, reason error) error {
 	failed := &fault.Error{Class: fault.ClassOf(err), Err: err}
 	errors.As(err, &failed)
 	return &fault.Error{Class: failed.Class, Op: failed.Op, Object: failed.Object, Remedy: failed.Remedy,
-		Err: &budgetError{failed.Err}}
+		Err: &notRetriedError{failed.Err, reason}}
 }
 
 // counts are the counters of a client.
 type counts struct {
-	requests, retries, limited atomic.Int64
+	requests, retries, limited, refused atomic.Int64
 }
 
-// Counts are the numbers of requests, retries and rate-limited responses of a client. Retries
-// count as requests, too.
+// Counts are the numbers of requests, retries, rate-limited responses, and refusals because of
+// too many concurrent calls of a client. Retries count as requests, too.
 type Counts struct {
-	Requests, Retries, Limited int64
+	Requests, Retries, Limited, Refused int64
 }
 
 // Counts returns the client's counters.
 func (c *Client) Counts() Counts {
-	return Counts{c.counts.requests.Load(), c.counts.retries.Load(), c.counts.limited.Load()}
+	return Counts{c.counts.requests.Load(), c.counts.retries.Load(), c.counts.limited.Load(), c.counts.refused.Load()}
 }

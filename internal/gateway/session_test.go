@@ -357,7 +357,6 @@ func TestRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
 		operation, cause := fault.Operation{Op: "test"}, errors.New("cause")
-		exhausted := new(*budgetError)
 		want := fault.Error{Class: fault.Transient, Op: "test"}
 		c := New(Options{URL: &url.URL{}, Connections: 2})
 		fail := func() error {
@@ -369,7 +368,7 @@ func TestRetryBudget(t *testing.T) {
 			err = c.retry(t.Context(), operation, 6, func() error { return fail() })
 		}
 		faulttest.Check(t, err, want, cause, "repair")
-		if !errors.As(err, exhausted) || calls != 10+retriesPerConnection*2 {
+		if !errors.Is(err, errBudgetExhausted) || calls != 10+retriesPerConnection*2 {
 			t.Errorf("%v after %d calls", err, calls)
 		}
 		for range 3 {
@@ -386,7 +385,7 @@ func TestRetryBudget(t *testing.T) {
 		calls = 0
 		err = c.retry(t.Context(), operation, 6, func() error { return fail() })
 		faulttest.Check(t, err, want, cause, "repair")
-		if calls != 6 || errors.As(err, exhausted) {
+		if calls != 6 || errors.Is(err, errBudgetExhausted) {
 			t.Errorf("%v after %d calls in a new run", err, calls)
 		}
 	})

@@ -77,3 +77,30 @@ func (s *Store) SetRateLimit(limit RateLimit) error {
 		return c.putJSON(bucketMeta, keyLimit, limit)
 	})
 }
+
+// ConcurrencyLimit is a limit of the gateway on concurrent calls, as recorded for a restarted
+// process.
+type ConcurrencyLimit struct {
+	Target  string    `json:"target"`   // to which it applies, as in ChangeTarget
+	NotedAt time.Time `json:"noted_at"` // time of the last refusal, or of the last raise
+	Calls   int       `json:"calls"`    // maximum number of concurrent calls; 0: no limit
+}
+
+// CallsTo returns the maximum number of concurrent calls to a target, or 0 if there is no limit.
+// A limit noted in the future does not apply, as with RateLimit.
+func (l ConcurrencyLimit) CallsTo(target string, now time.Time) int {
+	if l.Target != target || l.NotedAt.After(now) {
+		return 0
+	}
+	return l.Calls
+}
+
+// ConcurrencyLimit returns the last recorded limit on concurrent calls, or the zero value.
+func (s *Store) ConcurrencyLimit() (ConcurrencyLimit, error) {
+	return readMeta[ConcurrencyLimit](s, "read concurrency limit", keyWorkers)
+}
+
+// SetConcurrencyLimit records a limit on concurrent calls.
+func (s *Store) SetConcurrencyLimit(limit ConcurrencyLimit) error {
+	return s.update("record concurrency limit", func(c change) error { return c.putJSON(bucketMeta, keyWorkers, limit) })
+}

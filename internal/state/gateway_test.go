@@ -98,3 +98,31 @@ func TestRateLimitOfVersion1(t *testing.T) {
 		t.Errorf("limit %+v, old limit %s", got, old)
 	}
 }
+
+// TestConcurrencyLimit checks that a limit is kept in the file, and applies to its target, and not
+// before it was noted.
+func TestConcurrencyLimit(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	if got := result(s.ConcurrencyLimit())(t); got != (ConcurrencyLimit{}) || got.CallsTo("", time.Now()) != 0 {
+		t.Errorf("new file: %+v", got)
+	}
+	noted := time.Unix(1_800_000_000, 0).UTC()
+	must(t, s.SetConcurrencyLimit(ConcurrencyLimit{Target: "one", NotedAt: noted, Calls: 2}))
+	limit := result(reopen(t, s, dir).ConcurrencyLimit())(t)
+	for _, c := range []struct {
+		name, target string
+		now          time.Time
+		want         int
+	}{
+		{"applies", "one", noted.Add(time.Hour), 2},
+		{"just noted", "one", noted, 2},
+		{"another target", "two", noted.Add(time.Hour), 0},
+		{"noted in the future", "one", noted.Add(-time.Second), 0},
+	} {
+		if got := limit.CallsTo(c.target, c.now); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}

@@ -76,6 +76,7 @@ var (
 	keyFullSync  = []byte("full pass")
 	keyTarget    = []byte("target")
 	keyLimit     = []byte("gateway limit")
+	keyWorkers   = []byte("gateway concurrency limit") // ConcurrencyLimit
 	// keyLimitV1 is the key of version 1.0.0, which cannot start if the value is not a time.
 	keyLimitV1      = []byte("rate limit")
 	keyLastServer   = []byte("last server")   // Server

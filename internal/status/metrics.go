@@ -43,7 +43,7 @@ func NewMetrics(build Build, report func() (Report, error)) *Metrics {
 		runs:           counters("runs_total", "Runs that ended.", "mode", "result"),
 		runSeconds:     histograms("run_duration_seconds", "Duration of runs.", durationBuckets, "mode"),
 		stageSeconds:   histograms("run_stage_seconds", "Duration of the stages of runs: connect, memberships, read, settle, drain, record.", durationBuckets, "stage"),
-		objects:        counters("objects_total", "Objects by outcome: read, skipped, unreadable, changed, delivered, deleted, rejected, held, undecided.", "kind", "outcome"),
+		objects:        counters("objects_total", "Objects by outcome: read, skipped, unreadable, changed, accepted, deleted, rejected, held, undecided.", "kind", "outcome"),
 		directory:      counters("directory_requests_total", "Requests to the directory: connect, bind, read, search (one for each page).", "request", "class"),
 		gateway:        counters("gateway_requests_total", "Requests to the gateway: login, connection, profile, assets, state.", "call", "class"),
 		gatewaySeconds: histograms("gateway_request_duration_seconds", "Time until the first byte of the response.", prometheus.DefBuckets, "call"),
@@ -133,14 +133,26 @@ func (m *Metrics) GatewayRequest(call string, class fault.Class, duration time.D
 	m.gatewaySeconds.WithLabelValues(call).Observe(duration.Seconds())
 }
 
-// RegisterGateway adds the numbers of retries and of rate limits.
-func (m *Metrics) RegisterGateway(counts func() (retries, limits int64)) {
-	counter := func(name, help string, count func() int64) prometheus.Collector {
-		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, func() float64 { return float64(count()) })
+// GatewayCounts are numbers of the gateway's client.
+type GatewayCounts struct {
+	Retries    int64
+	RateLimits int64
+	Refusals   int64 // of calls, because of too many concurrent ones
+	Workers    int   // that the gateway allows
+}
+
+// RegisterGateway adds the numbers of the gateway's client.
+func (m *Metrics) RegisterGateway(counts func() GatewayCounts) {
+	counter := func(name, help string, count func(GatewayCounts) int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, func() float64 { return float64(count(counts())) })
 	}
 	m.registry.MustRegister(
-		counter("gateway_retries_total", "Repeated requests to the gateway.", func() int64 { retries, _ := counts(); return retries }),
-		counter("gateway_rate_limit_waits_total", "Number of rate limits by the gateway.", func() int64 { _, limits := counts(); return limits }),
+		counter("gateway_retries_total", "Repeated requests to the gateway.", func(c GatewayCounts) int64 { return c.Retries }),
+		counter("gateway_rate_limit_waits_total", "Number of rate limits by the gateway.", func(c GatewayCounts) int64 { return c.RateLimits }),
+		counter("gateway_concurrency_refusals_total", "Requests that the gateway refused because of too many concurrent ones.", func(c GatewayCounts) int64 { return c.Refusals }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "gateway_workers_allowed", Help: "Upload workers allowed: thread-pool.size, or the lower concurrency limit of the gateway.",
+		}, func() float64 { return float64(counts().Workers) }),
 	)
 }
 

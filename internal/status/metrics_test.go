@@ -29,10 +29,10 @@ func newFilledMetrics() *Metrics {
 	})
 	m.Run("delta", "processed", time.Second)
 	m.Stage("read", 100*time.Millisecond)
-	m.Objects("user", "delivered", 7)
+	m.Objects("user", "accepted", 7)
 	m.DirectoryRequest("bind", "refused", 0)
 	m.GatewayRequest("assets", "limited", time.Second)
-	m.RegisterGateway(func() (int64, int64) { return 4, 5 })
+	m.RegisterGateway(func() GatewayCounts { return GatewayCounts{4, 5, 6, 7} })
 	m.RegisterSchedule(func() time.Duration { return 10 * time.Minute })
 	return m
 }
@@ -53,8 +53,8 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, want := range []string{
 		`runs_total{mode="delta",result="processed"} 1`, `run_duration_seconds_count{mode="delta"} 1`, `run_stage_seconds_sum{stage="read"} 0.1`,
-		`objects_total{kind="user",outcome="delivered"} 7`, `directory_requests_total{class="refused",request="bind"} 1`, `gateway_requests_total{call="assets",class="limited"} 1`,
-		"gateway_retries_total 4", "gateway_rate_limit_waits_total 5", "schedule_interval_seconds 600", "held_deletions 3", `undecided_deletions{reason="lag"} 6`, "rejected_objects 2", "index_objects 10",
+		`objects_total{kind="user",outcome="accepted"} 7`, `directory_requests_total{class="refused",request="bind"} 1`, `gateway_requests_total{call="assets",class="limited"} 1`,
+		"gateway_retries_total 4", "gateway_rate_limit_waits_total 5", "gateway_concurrency_refusals_total 6", "gateway_workers_allowed 7", "schedule_interval_seconds 600", "held_deletions 3", `undecided_deletions{reason="lag"} 6`, "rejected_objects 2", "index_objects 10",
 		"state_bytes 4096", "last_run_refused 1", "last_success_timestamp_seconds 1.7953488e+09", "gateway_rate_limit_until_timestamp_seconds 1.7953488e+09",
 		`connector_state{state="SCHEDULED"} 1`, `connector_state{state="PROCESSED"} 0`, `build_info{commit="abc",goversion="go",version="1.0.0"} 1`,
 	} {

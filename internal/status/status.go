@@ -32,6 +32,10 @@ type Report struct {
 	Remedy     string    `json:"remedy,omitempty"`    // of Error
 	WaitsFor   string    `json:"waits_for,omitempty"` // rateLimit or absent
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
+	// WorkersAllowed is the gateway's limit on concurrent calls, if it is lower than the number
+	// of workers; absent without a limit.
+	WorkersAllowed int       `json:"workers_allowed,omitempty"`
+	WorkersNotedAt time.Time `json:"workers_noted_at,omitzero"` // time of the last refusal, or of the last raise
 
 	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last run that did not fail
 	LastFullSync time.Time `json:"last_full_pass,omitzero"`
@@ -103,8 +107,8 @@ type Rejection struct {
 // in a report.
 const maxListed = 1000
 
-// Read returns a report of the state file. It leaves out a rate limit of another upload
-// target than target.
+// Read returns a report of the state file. It leaves out the limits of another upload target
+// than target.
 func Read(store *state.Store, target string, now time.Time) (Report, error) {
 	r := Report{
 		StateBytes: store.FileSize(), HeldDeletions: []Held{}, UndecidedReasons: []UndecidedReason{}, UndecidedDeletions: []Undecided{},
@@ -116,12 +120,8 @@ func Read(store *state.Store, target string, now time.Time) (Report, error) {
 	}
 	r.State, r.Since, r.RunID, r.NextRun = connector.State, connector.At, connector.RunID, connector.NextRun
 	r.Error, r.Remedy = connector.Error, connector.Remedy
-	limit, err := store.RateLimit()
-	if err != nil {
+	if err := r.readLimits(store, target, now); err != nil {
 		return r, err
-	}
-	if until := limit.End(target, now); !until.IsZero() {
-		r.WaitsFor, r.WaitsUntil = rateLimit, until.UTC()
 	}
 	full, err := store.LastFullSync()
 	if err != nil {
@@ -141,6 +141,24 @@ func Read(store *state.Store, target string, now time.Time) (Report, error) {
 	r.Runs = append(r.Runs, runs...)
 	r.LastSuccess, err = store.LastSuccess()
 	return r, err
+}
+
+func (r *Report) readLimits(store *state.Store, target string, now time.Time) error {
+	limit, err := store.RateLimit()
+	if err != nil {
+		return err
+	}
+	if until := limit.End(target, now); !until.IsZero() {
+		r.WaitsFor, r.WaitsUntil = rateLimit, until.UTC()
+	}
+	concurrency, err := store.ConcurrencyLimit()
+	if err != nil {
+		return err
+	}
+	if r.WorkersAllowed = concurrency.CallsTo(target, now); r.WorkersAllowed > 0 {
+		r.WorkersNotedAt = concurrency.NotedAt.UTC()
+	}
+	return nil
 }
 
 func (r *Report) readObjects(store *state.Store) error {

@@ -3,6 +3,7 @@ package status
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,29 @@ func TestRateLimit(t *testing.T) {
 		report, err := Read(store, target, noon)
 		if err != nil || !report.WaitsUntil.Equal(want) || report.WaitsFor == "" != want.IsZero() {
 			t.Errorf("%s: waits for %q until %s, error %v", target, report.WaitsFor, report.WaitsUntil, err)
+		}
+	}
+}
+
+// TestConcurrencyLimit checks that a report has the concurrency limit of its target only.
+func TestConcurrencyLimit(t *testing.T) {
+	t.Parallel()
+	store, err := state.Options{NoSync: true}.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if err := store.SetConcurrencyLimit(state.ConcurrencyLimit{Target: "one", NotedAt: noon.Add(-time.Minute), Calls: 2}); err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]int{"one": 2, "two": 0} {
+		report, err := Read(store, target, noon)
+		if err != nil || report.WorkersAllowed != want || report.WorkersNotedAt.IsZero() != (want == 0) {
+			t.Errorf("%s: %d workers since %s, error %v", target, report.WorkersAllowed, report.WorkersNotedAt, err)
+		}
+		page := renderPage(t, report)
+		if strings.Contains(page, "concurrency limit") != (want > 0) {
+			t.Errorf("%s: page\n%s", target, page)
 		}
 	}
 }

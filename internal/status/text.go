@@ -55,6 +55,9 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	if r.WaitsFor != "" {
 		line("waiting for", "the gateway's %s, until %s", r.WaitsFor, absoluteAndRelative(r.WaitsUntil, now, zone))
 	}
+	if r.WorkersAllowed > 0 {
+		line("workers", "%d, the gateway's concurrency limit, since %s", r.WorkersAllowed, absoluteAndRelative(r.WorkersNotedAt, now, zone))
+	}
 	switch {
 	case r.interrupted():
 		line("last run", interrupted)

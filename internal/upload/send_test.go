@@ -80,6 +80,35 @@ func TestTooLargeReducesBatchBytes(t *testing.T) {
 	}
 }
 
+// TestTimedOutReducesBatchBytes checks that a batch that timed out is sent in parts, and that later
+// batches have the size of the parts that arrived.
+func TestTimedOutReducesBatchBytes(t *testing.T) {
+	t.Parallel()
+	const limit = 3000
+	timeouts := 0
+	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
+		if c.bytes > limit {
+			timeouts++
+			return gateway.BatchResponse{Outcome: gateway.TimedOut, Message: "no response in time"}, nil
+		}
+		return gateway.BatchResponse{}, nil
+	}}
+	totals, err := Run(t.Context(), f, Options{Workers: 1, BatchSize: 500, BatchBytes: 10_000}, &memoryJournal{}, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
+		for n := range 1000 {
+			if err := add(asset(n, 90)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || totals != (Totals{Uploaded: 1000}) {
+		t.Fatalf("totals %+v, error %v", totals, err)
+	}
+	if timeouts != 2 { // 10,000 and 5,000 bytes
+		t.Errorf("%d timeouts", timeouts)
+	}
+}
+
 func TestPartly(t *testing.T) {
 	t.Parallel()
 	guid := func(n int) string { return asset(n, 0).GUID.String() }

@@ -131,7 +131,7 @@ type pool struct {
 	addMu      sync.Mutex   // guards batch and batches; a blocked add blocks the other callers
 	batch      *batch       // the batch to which add appends
 	batches    int          // number of batches
-	batchBytes atomic.Int64 // reduced when the gateway rejects a batch as too large
+	batchBytes atomic.Int64 // reduced when a batch is too large for the gateway or the connection
 
 	filled     chan *batch // to be marked in flight
 	queue      chan *batch // to be sent

@@ -8,7 +8,7 @@
 //
 // The real gateway may answer differently, because half of the contract is our own
 // definition (x-status in the document). The server stores everything in memory and
-// has no rate limit. It does not detect duplicate keys in a JSON object.
+// has no rate limit. It can limit concurrent calls. It does not detect duplicate keys in a JSON object.
 package gatewayserver
 
 import (
@@ -21,6 +21,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -39,6 +40,10 @@ type Options struct {
 	// They must not be changed after New. nil: 404.
 	Connection *Connection
 	Profile    *gateway.Profile
+
+	// MaxCalls is the maximum number of concurrent calls, without logins. The server answers a
+	// further call with 409 and X-Concurrency-Limit-Limit. 0: no limit.
+	MaxCalls int
 
 	WrapToken     bool          // logins return {"access_token":…} instead of the bare JWT
 	tokenLifetime time.Duration // 0: 4 h
@@ -123,6 +128,7 @@ type Server struct {
 	requests   recent[Request]
 	counts     map[string]int
 	violations recent[string]
+	calls      int // concurrent ones, without logins
 }
 
 // New returns a server without objects.
@@ -262,17 +268,42 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		record.Status = recorder.status
 		s.addRequest(record)
 	}()
+	isAllowed, release := s.beginCall(r)
+	defer release()
 	body, err := readBody(r, s.options.maxBody)
 	record.Bytes = len(body)
 	switch {
+	case !isAllowed:
+		w.Header().Set("X-Concurrency-Limit-Limit", strconv.Itoa(s.options.MaxCalls))
+		message(http.StatusConflict, "concurrency limit exceeded").write(recorder)
 	case err != nil:
 		message(http.StatusBadRequest, "incomplete body").write(recorder)
 	case int64(len(body)) > s.options.maxBody:
 		message(http.StatusRequestEntityTooLarge, fmt.Sprintf("body exceeds %d bytes", s.options.maxBody)).write(recorder)
 	case s.options.Intercept != nil && s.options.Intercept(recorder, r, body):
 	default:
-		s.answer(r, body, &record).write(recorder)
+		answer := s.answer(r, body, &record)
+		release() // the client may send the next call as soon as it has the answer
+		answer.write(recorder)
 	}
+}
+
+// beginCall reports whether another concurrent call is allowed. release ends the call.
+func (s *Server) beginCall(r *http.Request) (isAllowed bool, release func()) {
+	if s.options.MaxCalls == 0 || r.Header.Get("Authorization") == "" {
+		return true, func() {}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls >= s.options.MaxCalls {
+		return false, func() {}
+	}
+	s.calls++
+	return true, sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.calls--
+	})
 }
 
 // answer processes a request with its body and returns the answer.

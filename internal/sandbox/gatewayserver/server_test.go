@@ -551,3 +551,37 @@ func BenchmarkAssets(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N*batch)/b.Elapsed().Seconds(), "assets/s")
 }
+
+// TestMaxCalls checks that concurrent calls above the limit are refused, and that logins and later
+// calls are not.
+func TestMaxCalls(t *testing.T) {
+	t.Parallel()
+	o := testOptions()
+	o.MaxCalls = 1
+	entered, leave := make(chan struct{}), make(chan struct{})
+	o.Intercept = func(_ http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.Method == http.MethodPut {
+			close(entered)
+			<-leave
+		}
+		return false
+	}
+	g := New(o)
+	first := make(chan int)
+	go func() { first <- authorized(g, "PUT", statePath, stateBody).do(g).Code }()
+	<-entered
+	get := authorized(g, "GET", connectionPath+"?customerUuid="+customer, "")
+	if w := get.do(g); w.Code != http.StatusConflict || w.Header().Get("X-Concurrency-Limit-Limit") != "1" {
+		t.Errorf("second call: %d %v", w.Code, w.Header())
+	}
+	if w := basic().do(g); w.Code != http.StatusCreated {
+		t.Errorf("login: %d", w.Code)
+	}
+	close(leave)
+	if code := <-first; code != http.StatusOK {
+		t.Errorf("first call: %d", code)
+	}
+	if w := get.do(g); w.Code != http.StatusOK {
+		t.Errorf("later call: %d", w.Code)
+	}
+}
