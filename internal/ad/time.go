@@ -34,6 +34,11 @@ func (t FileTime) IsNone() bool { return t == 0 || t == fileTimeNever }
 // After reports whether t is later than other by at least the precision of Time.
 func (t FileTime) After(other FileTime) bool { return t/fileTimePerMS > other/fileTimePerMS }
 
+// NewFileTime returns the file time of t.
+func NewFileTime(t time.Time) FileTime {
+	return FileTime((t.UnixMilli() - fileTimeEpochMS) * fileTimePerMS)
+}
+
 // Time returns the time in UTC, truncated to milliseconds. The result is invalid if IsNone.
 func (t FileTime) Time() time.Time {
 	return time.UnixMilli(int64(t)/fileTimePerMS + fileTimeEpochMS).UTC()

@@ -177,8 +177,10 @@ const (
 // DomainController is a domain controller as the configuration partition describes it.
 type DomainController struct {
 	Host         string          // DNS name; "": not readable
+	ServiceName  string          // DN of its NTDS Settings
 	InvocationID ad.InvocationID // zero: not readable
 	ReadOnly     bool
+	PDCEmulator  bool // set by FindPDCEmulator
 }
 
 // DomainControllers returns the controllers of the session's domain, from the configuration
@@ -216,7 +218,7 @@ func (s *Session) DomainControllers(ctx context.Context) ([]DomainController, er
 				id = ad.GUID{}
 			}
 			readOnly := slices.ContainsFunc(entry.Values[0], func(class []byte) bool { return strings.EqualFold(string(class), classReadOnly) })
-			list = append(list, DomainController{Host: hosts[parent], InvocationID: ad.InvocationID(id), ReadOnly: readOnly})
+			list = append(list, DomainController{Host: hosts[parent], ServiceName: string(entry.DN), InvocationID: ad.InvocationID(id), ReadOnly: readOnly})
 			own = own || strings.EqualFold(string(entry.DN), s.RootDSE.DSServiceName)
 		}
 		return boundControllers(operation, settings)

@@ -242,9 +242,10 @@ func TestDomainControllers(t *testing.T) {
 	host := func(n int) fakeldap.RawEntry {
 		return fakeldap.NewEntry(fmt.Sprintf("CN=DC%d%s", n, servers), []string{"dNSHostName", fmt.Sprintf("dc%d.corp.test", n)})
 	}
+	service := func(n int) string { return fmt.Sprintf("CN=NTDS Settings,CN=DC%d%s", n, strings.ToUpper(servers)) }
 	settings := func(n int, attributes ...[]string) fakeldap.RawEntry {
 		id := invocationID(byte(n))
-		return fakeldap.NewEntry(fmt.Sprintf("CN=NTDS Settings,CN=DC%d%s", n, strings.ToUpper(servers)), append(attributes, []string{"invocationId", string(id[:])})...)
+		return fakeldap.NewEntry(service(n), append(attributes, []string{"invocationId", string(id[:])})...)
 	}
 	all := []fakeldap.RawEntry{
 		settings(1, []string{"objectClass", "top", "nTDSDSA"}, []string{"msDS-HasMasterNCs", configuration, strings.ToLower(domain)}),
@@ -254,7 +255,8 @@ func TestDomainControllers(t *testing.T) {
 		fakeldap.NewEntry("CN=NTDS Settings,CN=DC5"+servers, []string{"msDS-HasMasterNCs", domain}),                // not readable completely
 	}
 	want := []DomainController{
-		{"dc1.corp.test", invocationID(1), false}, {"dc2.corp.test", invocationID(2), false}, {"dc3.corp.test", invocationID(3), true}, {},
+		{Host: "dc1.corp.test", ServiceName: service(1), InvocationID: invocationID(1)}, {Host: "dc2.corp.test", ServiceName: service(2), InvocationID: invocationID(2)},
+		{Host: "dc3.corp.test", ServiceName: service(3), InvocationID: invocationID(3), ReadOnly: true}, {ServiceName: "CN=NTDS Settings,CN=DC5" + servers},
 	}
 	for _, test := range []struct {
 		name          string

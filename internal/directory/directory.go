@@ -94,7 +94,7 @@ type Options struct {
 	chunkSize   int
 	maxValues   int
 	maxEntries  int
-	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	dialContext func(ctx context.Context, network, address string) (net.Conn, error) // nil: a dialer with ConnectTimeout
 	lookupSRV   func(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 	lookupHost  func(ctx context.Context, host string) ([]string, error)
 }
@@ -131,9 +131,6 @@ func (o Options) withDefaults() Options {
 	}
 	if o.maxValues == 0 {
 		o.maxValues = defaultMaxValues
-	}
-	if o.dialContext == nil {
-		o.dialContext = (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
 	}
 	if o.lookupSRV == nil {
 		o.lookupSRV = net.DefaultResolver.LookupSRV

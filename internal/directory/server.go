@@ -140,11 +140,19 @@ func (o Options) connectOperation(server server) fault.Operation {
 
 // dialTCP opens a TCP connection.
 func (o Options) dialTCP(ctx context.Context, server server) (net.Conn, error) {
-	conn, err := o.dialContext(ctx, "tcp", server.dialAddress())
+	conn, err := o.dialFunc()(ctx, "tcp", server.dialAddress())
 	if err != nil {
 		return nil, dialError(ctx, o.connectOperation(server), server.address(), err)
 	}
 	return conn, nil
+}
+
+// dialFunc returns the function that opens TCP connections.
+func (o Options) dialFunc() func(ctx context.Context, network, address string) (net.Conn, error) {
+	if o.dialContext != nil {
+		return o.dialContext
+	}
+	return (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
 }
 
 // secure starts TLS on a connection within ConnectTimeout. It closes the connection on

@@ -207,7 +207,7 @@ func TestDialOfSilentHost(t *testing.T) {
 		o.ConnectTimeout = time.Hour
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		dial := o.withDefaults().dialContext
+		dial := o.withDefaults().dialFunc()
 		o.dialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			time.AfterFunc(50*time.Millisecond, cancel) // most likely during the dial
 			return dial(ctx, network, address)

@@ -135,8 +135,14 @@ func trustRemedy(err error, hasConfigured bool) string {
 
 // certificateError returns the error of an untrusted certificate.
 func certificateError(leaf *x509.Certificate, cause error, remedy string) error {
-	return fault.Operation{Op: "verify", Object: "server certificate (" + CertificateNames(leaf) + ")"}.Failed(fault.Refused, cause, remedy)
+	return fault.Operation{Op: "verify", Object: "server certificate (" + CertificateNames(leaf) + ")"}.Failed(fault.Refused, certificateCause{cause}, remedy)
 }
+
+// certificateCause is why a certificate is not accepted.
+type certificateCause struct{ error }
+
+// Unwrap returns the cause.
+func (c certificateCause) Unwrap() error { return c.error }
 
 // CertificateNames returns the common name, DNS names and IP addresses of a certificate, as
 // text for people.

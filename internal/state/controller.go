@@ -83,6 +83,8 @@ type Progress struct {
 	ClearStale bool   // the run has read and sent all stale objects
 	// Readable are the counts of a full sync; nil: the recorded ones stay.
 	Readable *ReadableAttributes
+	// Logons is the sweep of a full sync; nil: there was none.
+	Logons *LogonSweep
 }
 
 // ReadableAttributes are how many objects showed each optional attribute in the last complete full
@@ -125,6 +127,9 @@ func putFullSync(c change, p Progress) error {
 		return err
 	}
 	if err := c.delete(bucketMeta, keyResend); err != nil {
+		return err
+	}
+	if err := putLogonSweep(c, p.Logons); err != nil {
 		return err
 	}
 	if p.Readable != nil {

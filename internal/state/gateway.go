@@ -25,7 +25,7 @@ func (s *Store) ChangeTarget(target string) error {
 				return err
 			}
 		}
-		for _, key := range [][]byte{keyFullSync, keyReadable, keyGraph, keyRemedies, keyKnownFrom, keyResend, keyLeadingClock} {
+		for _, key := range [][]byte{keyFullSync, keyReadable, keyGraph, keyRemedies, keyKnownFrom, keyResend, keyLeadingClock, keyLogonSweep} {
 			if err := c.delete(bucketMeta, key); err != nil {
 				return err
 			}

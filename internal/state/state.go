@@ -87,6 +87,7 @@ var (
 	keyResend       = []byte("resend")         // ResendCause
 	keyLeadingClock = []byte("leading clock")  // time
 	keyReadable     = []byte("readable")       // ReadableAttributes
+	keyLogonSweep   = []byte("logon sweep")    // LogonSweep
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )

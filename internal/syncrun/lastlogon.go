@@ -19,20 +19,38 @@ const (
 
 // logonSources are the sources of an account's logons other than its entry.
 type logonSources struct {
-	mode LastLogon
+	mode  LastLogon
+	table *logonTable // of the other domain controllers; nil: none were asked
 }
 
-// known returns the logons of an entry's account from other sources: what was sent before.
-func (l logonSources) known(_ *ad.Entry, _ *identity.Mapper, indexed indexRecord) identity.Logons {
-	return l.toStore(indexed.Logons)
+// known returns the logons of an entry's account from other sources: what was sent before, and what
+// other domain controllers show. If the PDC emulator is read, its entry has the number of failed
+// attempts.
+func (l logonSources) known(entry *ad.Entry, mapper *identity.Mapper, indexed indexRecord) identity.Logons {
+	logons := l.toStore(indexed.Logons)
+	if l.table == nil {
+		return logons
+	}
+	if l.table.ownCounts {
+		logons.Failed, logons.HasFailed = 0, false
+	}
+	if guid, ok := mapper.GUID(entry); ok {
+		if found, ok := l.table.find(guid); ok {
+			logons = logons.Merge(found)
+		}
+	}
+	return logons
 }
 
 // toStore returns the logons that the index stores: with LastLogonReplicated, only the latest
 // successful one, which never goes back. The others are then those of the domain controller that is
 // read.
 func (l logonSources) toStore(logons identity.Logons) identity.Logons {
-	if l.mode == LastLogonAllControllers {
-		return logons
+	if l.mode != LastLogonAllControllers {
+		return identity.Logons{Last: logons.Last}
 	}
-	return identity.Logons{Last: logons.Last}
+	if !logons.HasFailed {
+		logons.Failed = 0
+	}
+	return logons
 }

@@ -87,6 +87,8 @@ func reasonForFull(s Snapshot) string {
 		return ReasonWatermark
 	case s.Now.Sub(s.LastFull.At) >= s.FullInterval || s.Now.Before(s.LastFull.At):
 		return ReasonFullInterval
+	case s.LogonsNotAsked:
+		return ReasonLogons
 	case isClockSetBack(s):
 		return ReasonClock
 	case s.Posture && !s.MembershipsStored:

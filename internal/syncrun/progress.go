@@ -25,7 +25,7 @@ type Progress struct {
 	mode, phase   atomic.Value // string
 }
 
-// enter records the phase of the run: connect, memberships, read, settle, drain, or record.
+// enter records the phase of the run: connect, memberships, logons, read, settle, drain, or record.
 func (p *Progress) enter(phase string) { p.phase.Store(phase) }
 
 func (p *Progress) setExpected(objects int) {

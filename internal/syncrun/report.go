@@ -18,7 +18,7 @@ type Report struct {
 
 // Stage is a part of a run and its duration.
 type Stage struct {
-	Name     string // connect, memberships (with security posture), read, settle, drain, record
+	Name     string // connect, memberships (with security posture), logons (with LastLogonAllControllers), read, settle, drain, record
 	Duration time.Duration
 }
 

@@ -78,8 +78,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	r.warnUntrackedFilters(info, snapshot)
 	plan := MakePlan(snapshot)
 	logPlan(info.log, snapshot, plan)
-	result.mode = plan.Mode
-	info.options.Progress.mode.Store(plan.Mode)
+	result.enterMode(info, plan)
 	info.stopwatch.endStage("connect")
 	if err := r.recordDoubts(info, snapshot); err != nil {
 		return result, err
@@ -91,23 +90,31 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 
 	tombstones := r.newTombstoneSearch(info, session, plan, snapshot.IndexSize)
 	current, plan, err := r.syncMemberships(ctx, r.newMembershipSync(info, source, session, stored, snapshot), plan, tombstones)
-	result.mode = plan.Mode
-	info.options.Progress.mode.Store(plan.Mode)
+	result.enterMode(info, plan)
 	if err != nil {
 		return result, err
 	}
 	if err := r.checkOptional(ctx, info, rights, snapshot, plan); err != nil {
 		return result, err
 	}
-	info.options.Progress.enter("read")
-	reader := r.newReader(info, source, session, snapshot, plan, current)
+	sweep, err := r.sweepLogons(ctx, info, source, session, snapshot, plan)
+	if err != nil {
+		return result, err
+	}
+	reader := r.newReader(info, source, session, snapshot, plan, current, sweep.table)
 	result, err = r.deliver(ctx, info, reader, tombstones)
 	if err != nil || info.options.DryRun {
 		return result, err
 	}
 	info.options.Progress.enter("record")
 	defer info.stopwatch.endStage("record")
-	return result, r.commit(snapshot, plan, session, result)
+	return result, r.commit(snapshot, plan, session, sweep, result)
+}
+
+// enterMode sets the mode of the run.
+func (r *runResult) enterMode(info runInfo, p Plan) {
+	r.mode = p.Mode
+	info.options.Progress.mode.Store(p.Mode)
 }
 
 // syncMemberships updates the memberships if the source includes the security posture. It may
@@ -237,6 +244,7 @@ func (r *Runner) recordDoubts(info runInfo, s Snapshot) error {
 // holds deletions.
 func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tombstones *tombstoneSearch) (result runResult, err error) {
 	result.mode = reader.plan.Mode
+	info.options.Progress.enter("read")
 	produce := func(ctx context.Context, to sink) (err error) {
 		result.read, err = reader.readObjects(ctx, to)
 		info.stopwatch.endStage("read")
@@ -281,7 +289,7 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 
 // commit records the progress of the run. The watermark moves last: a crash before this
 // repeats work and never skips it.
-func (r *Runner) commit(s Snapshot, p Plan, session *session, result runResult) error {
+func (r *Runner) commit(s Snapshot, p Plan, session *session, sweep logonSweep, result runResult) error {
 	if err := r.Store.SetRecheckTimes(result.read.recheckTimes); err != nil {
 		return err
 	}
@@ -290,7 +298,7 @@ func (r *Runner) commit(s Snapshot, p Plan, session *session, result runResult) 
 	}
 	progress := p.progress(s)
 	progress.Run, progress.Unseen, progress.Server = result.number, result.notShown, state.Server(session.Controller)
-	progress.Readable = readableAttributes(s, session, result.read)
+	progress.Readable, progress.Logons = readableAttributes(s, session, result.read), sweep.finish()
 	return r.Store.Advance(progress)
 }
 

@@ -122,6 +122,9 @@ type Runner struct {
 	warnedFilters, warnedServer bool
 	// loggedExpiring is set after the message that full syncs find the expiries of large groups.
 	loggedExpiring bool
+	// logonsLogged has the last logged results of other domain controllers, by host. The key "" has the
+	// error that these are not known.
+	logonsLogged map[string]string
 
 	now            func() time.Time
 	idleLimit      time.Duration
@@ -132,6 +135,8 @@ type Runner struct {
 	maxExpiring    int
 	maxGraphSize   maxGraphSize
 	maxObjects     objectLimits
+	maxSweepTime   time.Duration
+	peerTimeouts   peerTimeouts
 }
 
 // New returns a runner.
@@ -148,5 +153,7 @@ func New(o Options) *Runner {
 		maxExpiring:    maxExpiringMembers,
 		maxGraphSize:   defaultMaxGraphSize,
 		maxObjects:     defaultMaxObjects,
+		maxSweepTime:   maxSweepTime,
+		peerTimeouts:   defaultPeerTimeouts,
 	}
 }

@@ -49,6 +49,8 @@ type Snapshot struct {
 	Held           []ad.GUID                       // objects whose deletion is held, sorted
 	Undecided      map[ad.GUID]state.UndecidedMark // objects whose deletion is undecided
 
+	LogonsNotAsked bool // the other domain controllers are to be asked for logons, and never were
+
 	MembershipsStored bool // the state file contains the memberships
 	RereadAll         bool // changed memberships require that all objects are read again
 }
@@ -83,6 +85,13 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 	}
 	if s.MovedIn, err = r.Store.MovedIn(); err != nil {
 		return s, err
+	}
+	if r.LastLogon == LastLogonAllControllers {
+		sweep, err := r.Store.LogonSweep()
+		if err != nil {
+			return s, err
+		}
+		s.LogonsNotAsked = sweep.At.IsZero()
 	}
 	if err := r.addController(&s); err != nil {
 		return s, err

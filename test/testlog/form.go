@@ -25,7 +25,7 @@ import (
 // Keys contains all keys that a log line may have.
 var Keys = strings.Fields(`time level message component connection
 	run_id mode phase result reason error remedy class repeated failing_since
-	dc dns_host_name domain_controller base_dn scope filter invocation_id usn since page
+	dc dns_host_name domain_controller controllers answered base_dn scope filter invocation_id usn since page
 	kind sid guid dn_hash objects skipped unparsed unreadable attributes missing values
 	whole memberships affected
 	batch attempt workers call status sent_bytes answer_bytes wait_ms until duration_ms

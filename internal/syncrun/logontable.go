@@ -1,0 +1,154 @@
+package syncrun
+
+import (
+	"fmt"
+	"hash/maphash"
+	"sync"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+	"adconnector/internal/identity"
+)
+
+// logonTable has the logons that other domain controllers show, by object: the latest of all of
+// them. It is safe for concurrent use, and takes about 42 bytes an object. The zero value is not
+// valid; a nil table has no logons.
+type logonTable struct {
+	// ownCounts is whether the domain controller that is read is the PDC emulator. Its entries have
+	// the numbers of failed attempts then.
+	ownCounts bool
+
+	limit int // objects
+	seed  maphash.Seed
+
+	mu      sync.Mutex
+	counted bool // the PDC emulator has returned all numbers of failed attempts
+	size    int
+	slots   []uint32 // by hash: 1 + the number of the object's row; 0: free
+	chunks  []*logonChunk
+}
+
+// logonChunk has rows of a logonTable. So the table grows without a copy of the rows.
+type logonChunk struct {
+	guids        [logonRows]ad.GUID
+	last, failed [logonRows]ad.FileTime
+	attempts     [logonRows]uint32
+	read         [logonRows]bool
+}
+
+// logonRows is the number of rows of a chunk, a power of two.
+const logonRows = 1 << 11
+
+func newLogonTable(limit int) *logonTable {
+	return &logonTable{limit: limit, seed: maphash.MakeSeed(), slots: make([]uint32, 2*logonRows)}
+}
+
+// add merges the logons of an object. It returns an error if there are too many objects.
+func (t *logonTable) add(guid ad.GUID, logons identity.Logons) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slot, found := t.slotOf(guid)
+	if !found {
+		if t.size == t.limit {
+			return fault.Operation{Op: "read", Object: "logons"}.Failed(fault.Incomplete, fmt.Errorf("%w: more than %d", errTooManyObjects, t.limit),
+				"check the domain controllers")
+		}
+		slot = t.insert(guid)
+	}
+	chunk, row := t.row(slot)
+	chunk.last[row] = max(chunk.last[row], logons.Last)
+	chunk.failed[row] = max(chunk.failed[row], logons.LastFailed)
+	if logons.HasFailed {
+		chunk.attempts[row] = logons.Failed
+	}
+	return nil
+}
+
+// setCounted records that the PDC emulator has returned all accounts with failed attempts.
+func (t *logonTable) setCounted() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counted = true
+}
+
+// find returns the logons of an object that is read. found is false if there are none.
+func (t *logonTable) find(guid ad.GUID) (logons identity.Logons, found bool) {
+	if t == nil {
+		return logons, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	logons.HasFailed = t.counted
+	slot, found := t.slotOf(guid)
+	if !found {
+		return logons, t.counted
+	}
+	chunk, row := t.row(slot)
+	chunk.read[row] = true
+	logons.Last, logons.LastFailed = chunk.last[row], chunk.failed[row]
+	if t.counted {
+		logons.Failed = chunk.attempts[row]
+	}
+	return logons, true
+}
+
+// len returns the number of objects.
+func (t *logonTable) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.size
+}
+
+// notRead returns objects that were not passed to find, up to a limit. more is true if there are
+// others.
+func (t *logonTable) notRead(limit int) (guids []ad.GUID, more bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n := range t.size {
+		chunk, row := t.chunks[n/logonRows], n%logonRows
+		switch {
+		case chunk.read[row]:
+		case len(guids) == limit:
+			return guids, true
+		default:
+			guids = append(guids, chunk.guids[row])
+		}
+	}
+	return guids, false
+}
+
+// slotOf returns the slot of an object, or the free one to use for it.
+func (t *logonTable) slotOf(guid ad.GUID) (slot int, found bool) {
+	mask := len(t.slots) - 1
+	for slot = int(maphash.Bytes(t.seed, guid[:])) & mask; t.slots[slot] != 0; slot = (slot + 1) & mask {
+		if chunk, row := t.row(slot); chunk.guids[row] == guid {
+			return slot, true
+		}
+	}
+	return slot, false
+}
+
+// row returns the row to which a used slot leads.
+func (t *logonTable) row(slot int) (chunk *logonChunk, row int) {
+	n := int(t.slots[slot]) - 1
+	return t.chunks[n/logonRows], n % logonRows
+}
+
+// insert adds a row for an object that has none, and returns its slot.
+func (t *logonTable) insert(guid ad.GUID) (slot int) {
+	if t.size%logonRows == 0 {
+		t.chunks = append(t.chunks, new(logonChunk))
+	}
+	t.chunks[t.size/logonRows].guids[t.size%logonRows] = guid
+	t.size++
+	if t.size > len(t.slots)/4*3 {
+		t.slots = make([]uint32, 2*len(t.slots))
+		for n := range t.size - 1 {
+			slot, _ := t.slotOf(t.chunks[n/logonRows].guids[n%logonRows])
+			t.slots[slot] = uint32(n + 1)
+		}
+	}
+	slot, _ = t.slotOf(guid)
+	t.slots[slot] = uint32(t.size)
+	return slot
+}
