@@ -21,7 +21,7 @@ func (g *Graph) Fingerprints() []uint64 {
 		}
 		if gr := g.aliveGroup(node); gr != nil {
 			for _, member := range g.members[gr.memberStart:gr.memberEnd] {
-				h += mix(uint64(member), 3)
+				h += mix(mix(uint64(member), 3), g.sidHash(member))
 			}
 			h += mix(uint64(gr.depth)<<2|bit(gr.inCycle)<<1|bit(gr.primaryCount > 0), 4)
 			h += mix(uint64(gr.role)<<1|bit(gr.security), 5)
@@ -35,7 +35,13 @@ func (g *Graph) Fingerprints() []uint64 {
 // membership and primary group.
 func (g *Graph) groupFingerprint(n Node, seed uint64) uint64 {
 	gr := g.aliveGroup(n)
-	return mix(mix(uint64(n), seed), uint64(gr.effectiveRoles)<<1|bit(gr.security))
+	return mix(mix(mix(uint64(n), seed), g.sidHash(n)), uint64(gr.effectiveRoles)<<1|bit(gr.security))
+}
+
+// sidHash returns a hash of a node's SID: queries identify members and groups by it, and an object
+// can have another one later.
+func (g *Graph) sidHash(n Node) uint64 {
+	return mix(uint64(g.sids[n].authority), uint64(g.sids[n].rid))
 }
 
 // Affected returns the objects whose fingerprints have changed since previous, including new

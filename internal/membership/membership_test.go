@@ -331,6 +331,9 @@ func TestCampaignHistories(t *testing.T) {
 						g.AddMember(node, guidOf(member), m.sids[member])
 					}
 				case m.sids[n] != nil:
+					if r.IntN(4) == 0 {
+						m.sids[n] = domainSID(ad.RID(3000 + 100*step + n))
+					}
 					_, rid, _ := m.sids[r.IntN(size)].Split()
 					m.accounts[n] = max(rid, 1)
 					g.SetAccount(guid, m.sids[n], max(rid, 1))
