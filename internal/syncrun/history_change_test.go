@@ -137,7 +137,7 @@ func (h *history) pickChange() pickedChange {
 	}
 	units := []string{h.staff, h.staff, "OU=Inner," + h.staff, "OU=Outside," + h.Base()}
 	unit := units[h.random.IntN(len(units))]
-	n := h.random.IntN(28)
+	n := h.random.IntN(31)
 	if len(live) < 3 || n < 6 {
 		return h.pickAddition(unit)
 	}
@@ -173,6 +173,8 @@ func (h *history) pickChange() pickedChange {
 		return modification(o.DN, "accountExpires", value)
 	case n < 20 && isAccount:
 		return h.pickActivity(o.DN)
+	case n >= 28 && isAccount:
+		return h.pickLogOn(o.DN, guidOf(o))
 	case n < 22:
 		return deletion(o.DN)
 	case n < 24 && isAccount:

@@ -25,7 +25,7 @@ func (e *env) logOn(d *testenv.Directory, n int, attribute string, at time.Time)
 
 func (e *env) expectLastLogon(guid ad.GUID, want time.Time) {
 	e.t.Helper()
-	if got := e.lastLogon(guid); got != want.UTC().Format("2006-01-02T15:04:05.000Z") {
+	if got := e.lastLogon(guid); got != want.UTC().Format(timeFormat) {
 		e.t.Errorf("lastSuccessfulLoginAt %s, want %s", got, want)
 	}
 }
@@ -130,7 +130,7 @@ func TestLogonsOfAllControllersAreStored(t *testing.T) {
 	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
 	e.must(e.Modify(e.user(1), "badPasswordTime"))
 	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
-	if got := e.asset(e.GUID(e.user(1)))["lastFailedPasswordAttemptAt"]; got != at.UTC().Format("2006-01-02T15:04:05.000Z") {
+	if got := e.asset(e.GUID(e.user(1)))["lastFailedPasswordAttemptAt"]; got != at.UTC().Format(timeFormat) {
 		t.Errorf("lastFailedPasswordAttemptAt %v", got)
 	}
 }
