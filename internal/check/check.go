@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/internal/input"
 	"adconnector/internal/schedule"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
@@ -61,9 +63,10 @@ func (r Report) Err() error {
 
 // Options are the options of a run.
 type Options struct {
-	Fault   error    // of the configuration; skips all other checks
-	Advice  []string // one line for each setting without effect
-	Gateway *gateway.Client
+	Fault    error     // of the configuration; skips all other checks
+	Advice   []string  // one line for each setting without effect
+	Mistakes []Mistake // in valid settings
+	Gateway  *gateway.Client
 	// GatewayAddress and ProxyAddress are host:port. Without a proxy, ProxyAddress is empty.
 	GatewayAddress, ProxyAddress string
 	Source                       *syncrun.Source // nil: connection and profile come from the gateway
@@ -186,19 +189,44 @@ func failedWithRemedy(err error, remedy string) Check {
 }
 
 func (p *preflight) configuration(context.Context) Check {
+	mistakes, mistakeRemedies := describeMistakes(p.Mistakes)
 	if p.Fault != nil {
 		p.misconfigured = true
-		return Check{Result: Fail, Found: strings.Join(append([]string{p.Fault.Error()}, p.Advice...), "\n"), err: p.Fault,
-			Remedy: fault.Remedies(p.Fault) + "\nsee adconnector keys for all keys"}
+		return Check{Result: Fail, Found: strings.Join(slices.Concat([]string{p.Fault.Error()}, p.Advice, mistakes), "\n"), err: p.Fault,
+			Remedy: strings.Join(append([]string{fault.Remedies(p.Fault), "see adconnector keys for all keys"}, mistakeRemedies...), "\n")}
 	}
 	origin := "connection and profile come from the gateway"
 	if p.Source != nil {
 		origin = "connection and profile come from the environment (ldap.host)"
 	}
+	var found, remedies []string
 	if len(p.Advice) > 0 {
-		return warn("complete, but these keys have no effect:\n"+strings.Join(p.Advice, "\n"), "correct or remove them; see adconnector keys for all keys")
+		found = append([]string{"complete, but these keys have no effect:"}, p.Advice...)
+		remedies = []string{"correct or remove them; see adconnector keys for all keys"}
+	}
+	if len(mistakes) > 0 {
+		found = append(append(found, "complete, but these values probably contain mistakes:"), mistakes...)
+		remedies = append(remedies, mistakeRemedies...)
+	}
+	if len(found) > 0 {
+		return warn(strings.Join(found, "\n"), strings.Join(remedies, "\n"))
 	}
 	return ok("complete; %s", origin)
+}
+
+// Mistake is a value that probably contains mistakes.
+type Mistake struct {
+	Name   string // of the setting or of the field in the console
+	Errors []error
+}
+
+// describeMistakes returns a line for each value, and a line for each remedy.
+func describeMistakes(values []Mistake) (found, remedies []string) {
+	for _, value := range values {
+		found = append(found, value.Name+": "+input.Join(value.Errors).Error())
+		remedies = append(remedies, value.Name+": "+input.Remedy(value.Errors))
+	}
+	return found, remedies
 }
 
 // setting returns the setting that an operator must change: a key, or its equivalent in the

@@ -25,6 +25,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
+	"adconnector/internal/input"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/schedule"
@@ -270,6 +271,23 @@ func TestConfiguration(t *testing.T) {
 			},
 			want: map[string]Result{configuration: Warn}, check: configuration, found: []string{"ldap.hots"}, remedy: []string{"adconnector keys"},
 		},
+		"mistakes and an unknown key": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Advice = []string{"ldap.hots is unknown, ldap.host is meant"}
+				e.options.Mistakes = []Mistake{{Name: "ldap.password (environment)", Errors: []error{input.EndsWithSpace, input.InQuotes}}}
+			},
+			want: map[string]Result{configuration: Warn}, check: configuration,
+			found:  []string{"no effect:\nldap.hots", "mistakes:\nldap.password (environment): ends with a space, is in quotation marks"},
+			remedy: []string{"adconnector keys", "\nldap.password (environment): remove it"},
+		},
+		"mistake beside a fault": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Fault = fault.Operation{Object: "ldap.port"}.Failed(fault.Invalid, errors.New("x"), "allowed: y")
+				e.options.Mistakes = []Mistake{{Name: "ldap.password (environment)", Errors: []error{input.EndsWithSpace}}}
+			},
+			want: skippedAfter(configuration), check: configuration, class: fault.Invalid,
+			found: []string{"ldap.port: x\nldap.password (environment): ends with a space"}, remedy: []string{"allowed: y\n", "ldap.password (environment): remove it"},
+		},
 	})
 }
 
@@ -406,6 +424,22 @@ func TestDocuments(t *testing.T) {
 			},
 			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
 			check: connectionAndProfile, found: []string{`search scope "FOREST"`}, remedy: []string{"SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
+		},
+		"host with a scheme in the console": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(func(c *gatewayserver.Connection, _ *gateway.Profile) {
+					c.Authentication.Host = "ldap://" + c.Authentication.Host
+				})
+			},
+			want:  skippedFrom(map[string]Result{connectionAndProfile: Fail}, connect, counts),
+			check: connectionAndProfile, found: []string{"connection in the console: host "}, remedy: []string{"without a scheme"}, class: fault.Refused,
+		},
+		"mistakes in the console": {
+			change: func(_ *testing.T, e *environment) {
+				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.BaseContext += " " })
+			},
+			want:  map[string]Result{connectionAndProfile: Warn},
+			check: connectionAndProfile, found: []string{"base context of the profile in the console: ends with a space"}, remedy: []string{"base context", "remove it"},
 		},
 		"posture": {
 			change: func(_ *testing.T, e *environment) {

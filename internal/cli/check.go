@@ -64,14 +64,17 @@ func (p *program) check(ctx context.Context) error {
 // checkOptions returns the options of a check. They include the error of the configuration,
 // which is the result of the first check.
 func (p *program) checkOptions() check.Options {
-	c, unknown, err := p.readConfig(false)
+	c, found, err := p.readConfig(false)
 	o := check.Options{Fault: err}
-	for _, u := range unknown {
+	for _, u := range found.unknown {
 		advice := fmt.Sprintf("%s (%s) is unknown", u.Key, u.Place)
 		if u.Nearest != "" {
 			advice += fmt.Sprintf(", similar to %s", u.Nearest)
 		}
 		o.Advice = append(o.Advice, advice)
+	}
+	for _, m := range found.mistakes {
+		o.Mistakes = append(o.Mistakes, check.Mistake{Name: m.Place, Errors: m.Errors})
 	}
 	if err != nil {
 		return o

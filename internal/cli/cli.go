@@ -23,6 +23,7 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/fault"
+	"adconnector/internal/input"
 	"adconnector/internal/state"
 )
 
@@ -202,31 +203,40 @@ func newUsageError(cause error, remedy string) error {
 	return fault.Operation{}.Failed(fault.Invalid, usageError{cause}, cmp.Or(remedy, "see adconnector --help"))
 }
 
-// load reads the configuration and logs unknown keys. Its error joins all faults of the
-// configuration.
+// load reads the configuration and logs advice. Its error joins all faults of the configuration.
 func (p *program) load(scheduled bool) (*config.Config, error) {
-	c, unknown, err := p.readConfig(scheduled)
+	c, advice, err := p.readConfig(scheduled)
 	log := p.logger().With().Str("component", "cli").Logger()
-	for _, u := range unknown {
+	for _, u := range advice.unknown {
 		event := log.Warn().Str("key", u.Key).Str("place", u.Place)
 		if u.Nearest != "" {
 			event.Str("nearest", u.Nearest)
 		}
 		event.Msg(MsgUnknownKey)
 	}
+	for _, m := range advice.mistakes {
+		log.Warn().Str("key", m.Key).Str("place", m.Place).Str("reason", input.Join(m.Errors).Error()).Str("remedy", input.Remedy(m.Errors)).Msg(MsgMistake)
+	}
 	return c, err
 }
 
-// readConfig reads the configuration and returns unknown keys.
-func (p *program) readConfig(scheduled bool) (*config.Config, []config.Unknown, error) {
-	var unknown []config.Unknown
+// advice is what is probably wrong in a configuration, whether it is valid or not.
+type advice struct {
+	unknown  []config.Unknown
+	mistakes []config.Mistake
+}
+
+// readConfig reads the configuration.
+func (p *program) readConfig(scheduled bool) (*config.Config, advice, error) {
+	var found advice
 	c, err := config.Load(config.Source{
 		EnvFiles: p.envFiles, Environ: p.environ, Scheduled: scheduled,
 		Flags:   map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
-		Unknown: func(u config.Unknown) { unknown = append(unknown, u) },
+		Unknown: func(u config.Unknown) { found.unknown = append(found.unknown, u) },
+		Mistake: func(m config.Mistake) { found.mistakes = append(found.mistakes, m) },
 	})
 	if err != nil {
-		return nil, unknown, err
+		return nil, found, err
 	}
 	p.logFormat, p.connection = c.Log.Format, c.Gateway.ConnectionUUID
 	p.levelHook.set(c.Log.Level)
@@ -234,7 +244,7 @@ func (p *program) readConfig(scheduled bool) (*config.Config, []config.Unknown, 
 	if p.hooks.config != nil {
 		p.hooks.config(c)
 	}
-	return c, unknown, nil
+	return c, found, nil
 }
 
 // logMessage returns the log message for an error that ends a command.

@@ -15,6 +15,7 @@ import (
 
 	"adconnector/internal/check"
 	"adconnector/internal/config"
+	"adconnector/internal/input"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
 )
@@ -252,5 +253,33 @@ func TestUnknownKeys(t *testing.T) {
 				t.Errorf("exit code %d, %+v", o.Code, configuration)
 			}
 		})
+	}
+}
+
+// TestMistakes tests that probable mistakes are reported with their key and without the value, in
+// the log and by check, and that one mistake in a file is one line.
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	environ := s.env.With(testenv.Settings{"gateway.source": "“hush-source”", "proxy.password": "hush-unused\r"}).Environ()
+	o := invoke(t, environ, "sync")
+	if lines := o.With(MsgMistake); o.Code != exitDone || len(lines) != 1 || lines[0].Text("key") != "gateway.source" || lines[0].Text("level") != "warn" ||
+		lines[0].Text("place") != "gateway.source (environment)" || lines[0].Text("reason") != input.InQuotes.Error() || lines[0].Text("remedy") != input.InQuotes.Remedy() ||
+		strings.Contains(o.Stderr, "hush") {
+		t.Errorf("exit code %d, %v", o.Code, lines)
+	}
+	o = invoke(t, environ, "check", "--output", "json")
+	configuration := decode[check.Report](t, o).Checks[0]
+	if configuration.Result != check.Warn || len(o.With(MsgMistake)) != 0 || !containsAll(configuration.Found, "gateway.source", input.InQuotes.Error()) || strings.Contains(o.Stdout, "hush") {
+		t.Errorf("%+v", configuration)
+	}
+
+	file := filepath.Join(t.TempDir(), "a.env")
+	if err := os.WriteFile(file, []byte("\xff\xfel\x00o\x00g\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o = invoke(t, nil, "run", "--env-file", file)
+	if lines := o.With(MsgBadConfiguration); o.Code != exitUsage || len(lines) != 1 || !containsAll(lines[0].Text("error"), file, "UTF-16") || lines[0].Text("remedy") == "" {
+		t.Errorf("exit code %d, %v", o.Code, lines)
 	}
 }

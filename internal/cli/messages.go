@@ -9,6 +9,7 @@ const (
 	MsgGraceExceeded      = "shutdown grace exceeded"
 	MsgLevelChanged       = "log level changed"
 	MsgLibraryMessage     = "message of a library suppressed"
+	MsgMistake            = "value probably contains a mistake"
 	MsgRateLimitRestored  = "rate limit of previous process still active"
 	MsgRegistrationFailed = "registration failed"
 	MsgRunsSkipped        = "scheduled runs skipped, previous run still active"

@@ -55,11 +55,19 @@ type Source struct {
 	Scheduled bool              // the command requires the cron expression
 	Flags     map[string]string // by Key.Name
 	Unknown   func(Unknown)     // called for each unknown key that resembles a key; can be nil
+	Mistake   func(Mistake)     // called for each value with probable mistakes; can be nil
+}
+
+// Mistake is a valid value that probably contains mistakes. It has an effect as it is.
+type Mistake struct {
+	Key    string // Key.Name
+	Place  string // spelling, and environment or file and line
+	Errors []error
 }
 
 // Load reads all settings.
 func Load(src Source) (*Config, error) {
-	l := &loader{spellings: spellings(), onUnknown: src.Unknown}
+	l := &loader{spellings: spellings(), onUnknown: src.Unknown, onMistake: src.Mistake, misread: map[string]bool{}, warned: map[string]bool{}}
 	l.layers = []layer{l.flags(src.Flags), l.environment(src.Environ)}
 	for _, path := range src.EnvFiles { // later files come first
 		l.layers = slices.Insert(l.layers, 2, l.envFile(path, src.Environ))
@@ -164,6 +172,8 @@ func (l *loader) login() gateway.Login {
 		kind, reason = "BASIC", "required because a user name is set"
 	case l.isSet("oauth.client.id"):
 		kind, reason = "OAUTH", "required because a client ID is set"
+	case l.isMisread("qualys.user.username", "qualys.user.password", "oauth.client.id", "oauth.client.secret"):
+		return gateway.Login{}
 	default:
 		l.fault("authentication.type", invalid(errNoLogin, "qualys.user.username with qualys.user.password (BASIC), or oauth.client.id with oauth.client.secret (OAUTH)"))
 		return gateway.Login{}
@@ -174,12 +184,17 @@ func (l *loader) login() gateway.Login {
 			Password: required[secret.Text](l, "qualys.user.password", reason),
 		}
 	}
-	return gateway.Login{
+	login := gateway.Login{
 		ClientID:     required[string](l, "oauth.client.id", reason),
 		ClientSecret: required[secret.Text](l, "oauth.client.secret", reason),
 		TokenURL:     optional[*url.URL](l, "oauth.token.url"),
 		Subscription: optional[string](l, "qualys.OAuthClientLevel") == "SUBSCRIPTION",
 	}
+	for _, key := range login.UnsendableKeys() {
+		s := l.find(key)
+		l.fault(s.place, invalid(withMistakes(errNotInHeader, s.text), "a value of one line"))
+	}
+	return login
 }
 
 // schedule returns nil without a cron expression.
@@ -210,6 +225,9 @@ func (l *loader) proxy() *gateway.Proxy {
 // source returns the connection and the profile, or nil if they come from the gateway.
 func (l *loader) source() *syncrun.Source {
 	if !l.isSet("ldap.host") {
+		if l.isMisread("ldap.host") {
+			return nil
+		}
 		for _, k := range keys {
 			if place := l.firstPlace(k.Name); k.requiresHost && place != "" {
 				l.fault(place, invalid(errRequiresHost, "both or neither"))
@@ -228,6 +246,6 @@ func (l *loader) source() *syncrun.Source {
 		},
 		Base:    required[string](l, "profile.baseContext", reason),
 		Scope:   optional[directory.Scope](l, "profile.searchScope"),
-		Posture: optional[string](l, "profile.assets") == "IDENTITIES_WITH_SECURITY_POSTURE",
+		Posture: optional[bool](l, "profile.assets"),
 	}
 }

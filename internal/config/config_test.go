@@ -16,6 +16,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
+	"adconnector/internal/input"
 	"adconnector/internal/syncrun"
 	"adconnector/internal/upload"
 	"adconnector/test/faulttest"
@@ -306,7 +307,7 @@ func TestFaults(t *testing.T) {
 		{"invalid URL with credentials", with(complete, "connector.api.url=https://me:hush@gateway example.com"), []wantFault{{url, errNotURL, urlForm}}},
 		{"URL with a query", with(complete, "connector.api.url=https://gateway.example.com?token=hush"), []wantFault{{url, errQuery, "scheme, host, port and path"}}},
 		{"URL with an invalid port", with(complete, "connector.api.url=https://gateway.example.com:70000"), []wantFault{{url, errNotAllowed, "a number from 1 to 65535"}}},
-		{"URL in quotes", with(complete, `connector.api.url="https://gateway.example.com"`), []wantFault{{url, errQuotes, urlForm + ", without quotes"}}},
+		{"URL in quotes", with(complete, `connector.api.url="https://gateway.example.com"`), []wantFault{{url, input.InQuotes, urlForm + ", without quotes"}}},
 		{"UUID of the sample", with(complete, "QUALYS_PROFILEUUID=", "qualys.profileUuid=a4ab0242-xxxx-xxxx-xxxx-f62c67a56093"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "00000000-0000-"}}},
 		{"UUID with a placeholder", with(complete, "qualys.profileUuid=<PROFILE_UUID>"), []wantFault{{"qualys.profileUuid (environment)", errPlaceholder, "a UUID"}}},
 		{"password with a placeholder", with(complete, "qualys.user.password=<QUALYS_PASSWORD>"), []wantFault{{"qualys.user.password (environment)", errPlaceholder, "password"}}},
@@ -318,13 +319,13 @@ func TestFaults(t *testing.T) {
 		{"client ID without secret", with(complete, "qualys.user.username=", "qualys.clientId=x"), []wantFault{{"oauth.client.secret", errMissing, "client secret"}}},
 		{"token URL and level", with(complete, append(oauth, "oauth.token.url=http://login.example.com", "qualys.OAuthClientLevel=admin")...), []wantFault{
 			{"oauth.token.url (environment)", errNotEncrypted, urlForm}, {"qualys.OAuthClientLevel (environment)", errNotAllowed, "USER, SUBSCRIPTION"}}},
-		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []wantFault{{"service.cron-expression (environment)", errQuotes, "5 fields (minute"}}},
+		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []wantFault{{"service.cron-expression (environment)", input.InQuotes, "5 fields (minute"}}},
 		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []wantFault{{"proxy.host", errMissing, "a host"}, {"proxy.port", errMissing, "1 to 65535"}}},
 		{"proxy with a URL for a host", with(complete, append(proxySettings, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5")...), []wantFault{
-			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", errHostScheme, aHost + " without a scheme"},
+			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", directory.ErrHostScheme, aHost + " without a scheme"},
 			{"proxy.port (environment)", errNotAllowed, "a number from 1 to 65535"}}},
-		{"proxy with a port in the host", with(with(complete, proxySettings...), "proxy.host=proxy:8080"), []wantFault{{"proxy.host (environment)", errHostPort, "proxy.port"}}},
-		{"proxy with credentials in the host", with(with(complete, proxySettings...), "proxy.host=me:hush@proxy"), []wantFault{{"proxy.host (environment)", errHostPort, "proxy.port"}}},
+		{"proxy with a port in the host", with(with(complete, proxySettings...), "proxy.host=proxy:8080"), []wantFault{{"proxy.host (environment)", directory.ErrHostPort, "proxy.port"}}},
+		{"proxy with credentials in the host", with(with(complete, proxySettings...), "proxy.host=me:hush@proxy"), []wantFault{{"proxy.host (environment)", directory.ErrHostPort, "proxy.port"}}},
 		{"proxy user without password", with(complete, append(proxySettings, "proxy.username=u")...), []wantFault{{"proxy.password", errMissing, "password at the proxy"}}},
 		{"proxy password without user", with(complete, append(proxySettings, "proxy.password=hush")...), []wantFault{{"proxy.username", errMissing, "user name at the proxy"}}},
 		{"proxy neither on nor off", with(complete, "proxy.enabled=maybe"), []wantFault{{"proxy.enabled (environment)", errNotAllowed, "true or false"}}},
@@ -345,15 +346,15 @@ func TestFaults(t *testing.T) {
 			{"ldap.password.file (environment)", errRequiresHost, "both"}, {"profile.assets (environment)", errRequiresHost, "both"}}},
 		{"only ldap.host", with(complete, "ldap.host=dc1"), []wantFault{
 			{"ldap.bindDn", errMissing, "the account"}, {"ldap.password", errMissing, "password of the account"}, {"profile.baseContext", errMissing, "DN"}}},
-		{"host with a port", with(source, "ldap.host=dc1,dc2:389"), []wantFault{{host, errHostPort, "ldap.port"}}},
-		{"IPv6 host with a port", with(source, "ldap.host=[::1]:389"), []wantFault{{host, errHostPort, "ldap.port"}}},
-		{"host with a scheme", with(source, "ldap.host=ldaps://dc1"), []wantFault{{host, errHostScheme, aHost}}},
-		{"empty host", with(source, "ldap.host=dc1,,dc2"), []wantFault{{host, errNotHost, aHost}}},
-		{"hosts separated by spaces", with(source, "ldap.host=dc1 dc2"), []wantFault{{host, errNotHost, aHost}}},
+		{"host with a port", with(source, "ldap.host=dc1,dc2:389"), []wantFault{{host, directory.ErrHostPort, "ldap.port"}}},
+		{"IPv6 host with a port", with(source, "ldap.host=[::1]:389"), []wantFault{{host, directory.ErrHostPort, "ldap.port"}}},
+		{"host with a scheme", with(source, "ldap.host=ldaps://dc1"), []wantFault{{host, directory.ErrHostScheme, aHost}}},
+		{"empty host", with(source, "ldap.host=dc1,,dc2"), []wantFault{{host, directory.ErrNotHost, aHost}}},
+		{"hosts separated by spaces", with(source, "ldap.host=dc1 dc2"), []wantFault{{host, directory.ErrNotHost, aHost}}},
 		{"host with a placeholder", with(source, "ldap.host=<DC>"), []wantFault{{host, errPlaceholder, "domain controller"}}},
 		{"values of the directory", with(source, "ldap.protocol=LDAPI", "ldap.port=65536", "profile.baseContext=corp.example.com", "profile.searchScope=tree", "profile.assets=all"), []wantFault{
 			{"ldap.protocol (environment)", errNotAllowed, "LDAP, LDAPS, STARTTLS"}, {"ldap.port (environment)", errNotAllowed, "a number from 1 to 65535"},
-			{"profile.baseContext (environment)", errNotDN, "DC=corp"}, {"profile.searchScope (environment)", errNotAllowed, "SUBTREE, ONE_LEVEL, BASE"},
+			{"profile.baseContext (environment)", directory.ErrNotDN, "DC=corp"}, {"profile.searchScope (environment)", errNotAllowed, "SUBTREE, ONE_LEVEL, BASE"},
 			{"profile.assets (environment)", errNotAllowed, "IDENTITIES_ONLY, IDENTITIES_WITH_SECURITY_POSTURE"}}},
 		{"filters", with(complete, "ldap.user-filter=a=b", "LDAP_GROUP_FILTER=(a=b"), []wantFault{
 			{"ldap.user-filter (environment)", errNotFilter, "in parentheses"}, {"LDAP_GROUP_FILTER (environment)", errNotFilter, "in parentheses"}}},
@@ -444,7 +445,7 @@ func TestSecretFiles(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := writeFile(t, "secret", c.content)
 			for _, spelling := range []string{"oauth.client.secret.file", "OAUTH_CLIENT_SECRET_FILE", "qualys.clientSecret.file", "QUALYS_CLIENTSECRET_FILE"} {
-				l := requireLoad(t, with(complete, "authentication.type=OAUTH", "qualys.clientId=x", spelling+"="+path)).Gateway.Login
+				l := requireLoad(t, with(complete, "authentication.type=OAUTH", "qualys.clientId=x", "oauth.token.url=https://login.example.com/token", spelling+"="+path)).Gateway.Login
 				if got := l.ClientSecret.Reveal(); got != c.want {
 					t.Errorf("%s: got %q, want %q", spelling, got, c.want)
 				}

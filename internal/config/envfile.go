@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -19,31 +21,126 @@ type envLine struct {
 	key, value string
 }
 
-// badLine is a line that Docker refuses. It does not contain the text, which can be a secret.
+// badLine is a line that Docker refuses, or that is probably a mistake. The error does not contain
+// the text, which can be a secret.
 type badLine struct {
 	number int
+	meant  string // the key that the line probably sets; can be any text or ""
 	err    error
 }
 
 // keyAndValue is the allowed form of a line.
 const keyAndValue = "KEY=VALUE"
 
+// lineError returns the error for a line that is not KEY=VALUE.
+func lineError(cause error) error { return invalid(fmt.Errorf("%w: %w", errLine, cause), keyAndValue) }
+
 // parseEnvFile parses an env file like docker run --env-file (docker/cli, pkg/kvfile), but it
-// continues after a bad line.
-func parseEnvFile(content []byte, environ []string) (lines []envLine, bad []badLine) {
-	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
+// continues after a bad line. colons are lines like KEY:VALUE, which Docker accepts.
+func parseEnvFile(content []byte, environ []string) (lines []envLine, bad, colons []badLine) {
+	content = bytes.TrimPrefix(content, []byte(byteOrderMark))
 	number := 0
 	for raw := range bytes.SplitSeq(content, []byte("\n")) {
 		number++
 		line, err := parseEnvLine(raw, environ)
 		if err != nil {
-			bad = append(bad, badLine{number, err})
-		} else if line.key != "" {
+			bad = append(bad, badLine{number, meantKey(string(raw)), err})
+			continue
+		}
+		if m := colonLine.FindSubmatch(raw); m != nil && line.key != string(bytes.TrimSpace(raw)) {
+			colons = append(colons, badLine{number, string(m[1]), lineError(errColon)})
+		}
+		if line.key != "" {
 			line.number = number
 			lines = append(lines, line)
 		}
 	}
-	return lines, bad
+	return lines, bad, colons
+}
+
+const byteOrderMark = "\xef\xbb\xbf"
+
+var (
+	colonLine   = regexp.MustCompile(`^\s*["']?([A-Za-z0-9._-]+)["']?\s*:`)
+	exportLine  = regexp.MustCompile(`^(?i:export|set|setx|env|declare|local)\s`)
+	exportedKey = regexp.MustCompile(`^\s*(?i:(?:export|set|setx|env|-)\s+)?["']?([A-Za-z0-9._-]+)`)
+)
+
+// meantKey returns the key that a line probably sets, or "".
+func meantKey(line string) string {
+	if m := exportedKey.FindStringSubmatch(line); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// describeKey returns the fault of a line whose key, the text before =, contains white space.
+func describeKey(key string) error {
+	switch {
+	case exportLine.MatchString(key):
+		return lineError(errExport)
+	case !strings.ContainsAny(strings.TrimSpace(key), " \t"):
+		return lineError(errSpace)
+	case colonLine.MatchString(key):
+		return lineError(errColon)
+	}
+	return lineError(errKeySpace)
+}
+
+// checkEncoding returns an error if a file as a whole is not what Docker reads as lines: UTF-16,
+// or lines that end with a carriage return only.
+func (l *loader) checkEncoding(content []byte) error {
+	if isUTF16(content) {
+		return invalid(errUTF16, "UTF-8, in PowerShell: Set-Content -Encoding utf8")
+	}
+	for line := range bytes.SplitSeq(content, []byte("\n")) {
+		_, rest, found := bytes.Cut(line, []byte("\r"))
+		key, _, isSetting := bytes.Cut(bytes.TrimLeft(rest, "\r"), []byte("="))
+		if _, isKey := l.spellings[string(key)]; found && isSetting && isKey {
+			return invalid(errLineEnds, "LF or CRLF")
+		}
+	}
+	return nil
+}
+
+// isUTF16 reports whether text is in UTF-16: it begins with a byte order mark, or about each
+// second byte is 0, as in ASCII text.
+func isUTF16(content []byte) bool {
+	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
+		return true
+	}
+	var zeros [2]int
+	for n, b := range content {
+		if b == 0 {
+			zeros[n%2]++
+		}
+	}
+	return len(content) > 3 && max(zeros[0], zeros[1])*5 > len(content)*2 // 80% of one half
+}
+
+// lineNumbers returns a description of ascending line numbers, such as "lines 1 to 3, 7".
+func lineNumbers(numbers []int) string {
+	var parts []string
+	for i := 0; i < len(numbers); {
+		last := i
+		for last+1 < len(numbers) && numbers[last+1] == numbers[last]+1 {
+			last++
+		}
+		part := strconv.Itoa(numbers[i])
+		if last > i {
+			part += " to " + strconv.Itoa(numbers[last])
+		}
+		parts = append(parts, part)
+		i = last + 1
+	}
+	if len(numbers) == 1 {
+		return "line " + parts[0]
+	}
+	const shown = 8
+	if len(parts) > shown {
+		parts = append(parts[:shown], "and more")
+	}
+	return "lines " + strings.Join(parts, ", ")
 }
 
 // parseEnvLine parses a line. The key is empty if the line sets nothing.
@@ -60,10 +157,10 @@ func parseEnvLine(raw []byte, environ []string) (envLine, error) {
 	}
 	key, value, hasValue := strings.Cut(text, "=")
 	if key == "" {
-		return envLine{}, invalid(fmt.Errorf("%w: missing key", errLine), keyAndValue)
+		return envLine{}, lineError(errNoKey)
 	}
 	if strings.ContainsAny(key, " \t") {
-		return envLine{}, invalid(fmt.Errorf("%w: white space in the key", errLine), keyAndValue)
+		return envLine{}, describeKey(key)
 	}
 	if !hasValue {
 		i := slices.IndexFunc(environ, func(pair string) bool { return strings.HasPrefix(pair, key+"=") })

@@ -56,7 +56,7 @@ func TestEnvFile(t *testing.T) {
 		{"line too long", "a=" + strings.Repeat("x", 65534) + "\nb=c", []envLine{{2, "b", "c"}}, []int{1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, bad := parseEnvFile([]byte(c.content), environ)
+			got, bad, _ := parseEnvFile([]byte(c.content), environ)
 			if !slices.Equal(got, c.want) {
 				t.Errorf("got %.300v, want %.300v", got, c.want)
 			}
@@ -83,7 +83,7 @@ func FuzzEnvFile(f *testing.F) {
 		if len(content) >= bufio.MaxScanTokenSize {
 			return // the scanner fails on long lines, which the table includes
 		}
-		got, bad := parseEnvFile(content, []string{"HOME=/root"})
+		got, bad, _ := parseEnvFile(content, []string{"HOME=/root"})
 		refused := map[int]bool{}
 		for _, b := range bad {
 			refused[b.number] = true

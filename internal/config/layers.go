@@ -12,14 +12,18 @@ import (
 	"strings"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/input"
 )
 
 // loader collects settings and faults.
 type loader struct {
 	spellings map[string]keyReference
-	onUnknown func(Unknown) // can be nil
-	unknown   []Unknown     // reported keys
-	layers    []layer       // in order of precedence
+	onUnknown func(Unknown)   // can be nil
+	unknown   []Unknown       // reported keys
+	onMistake func(Mistake)   // can be nil
+	warned    map[string]bool // keys whose mistakes are reported
+	misread   map[string]bool // keys in lines with a fault; "": a whole file has one
+	layers    []layer         // in order of precedence
 	faults    []error
 }
 
@@ -86,16 +90,51 @@ func (l *loader) envFile(path string, environ []string) layer {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		l.fault("env file "+path, invalid(fmt.Errorf("%w: %w", errUnreadable, unwrapPathError(err)), readableFile))
+	} else if err = l.checkEncoding(content); err != nil {
+		l.fault("env file "+path, err)
+	}
+	if err != nil {
+		l.misread[""] = true
 		return settings
 	}
-	lines, faults := parseEnvFile(content, environ)
-	for _, f := range faults {
-		l.fault(fmt.Sprintf("%s line %d", path, f.number), f.err)
+	lines, bad, colons := parseEnvFile(content, environ)
+	for _, colon := range colons {
+		if _, known := l.spellings[colon.meant]; known {
+			bad = append(bad, colon)
+			lines = slices.DeleteFunc(lines, func(line envLine) bool { return line.number == colon.number })
+		}
 	}
+	slices.SortFunc(bad, func(a, b badLine) int { return cmp.Compare(a.number, b.number) })
+	l.addBadLines(path, bad)
 	for _, line := range lines {
 		l.add(settings, line.key, line.value, fmt.Sprintf("%s line %d", path, line.number), true)
 	}
 	return settings
+}
+
+// addBadLines records one fault for all lines of a file with the same fault. The keys of these
+// lines are not missing.
+func (l *loader) addBadLines(path string, bad []badLine) {
+	var texts []string // in the order of the first lines
+	numbers, errs := map[string][]int{}, map[string]error{}
+	for _, b := range bad {
+		text := b.err.Error()
+		if errs[text] == nil {
+			texts, errs[text] = append(texts, text), b.err
+		}
+		numbers[text] = append(numbers[text], b.number)
+		if key, known := l.spellings[b.meant]; known {
+			l.misread[key.name] = true
+		}
+	}
+	for _, text := range texts {
+		l.fault(path+" "+lineNumbers(numbers[text]), errs[text])
+	}
+}
+
+// isMisread reports whether one of the keys may be in a line or a file that has a fault.
+func (l *loader) isMisread(names ...string) bool {
+	return l.misread[""] || slices.ContainsFunc(names, func(name string) bool { return l.misread[name] })
 }
 
 // checkDuplicates reports keys that occur in one layer with different values, in every layer:
@@ -133,6 +172,9 @@ func (e entry) value() (string, error) {
 	content, err := os.ReadFile(e.text)
 	if err != nil {
 		return "", withPlace(e.place, invalid(fmt.Errorf("the file %w: %w", errUnreadable, unwrapPathError(err)), readableFile))
+	}
+	if isUTF16(content) {
+		return "", withPlace(e.place, invalid(fmt.Errorf("the file %w", errUTF16), "UTF-8, in PowerShell: Set-Content -Encoding utf8"))
 	}
 	if line, cut := strings.CutSuffix(string(content), "\n"); cut {
 		return strings.TrimSuffix(line, "\r"), nil
@@ -192,7 +234,7 @@ type parser[T any] = func(text string) (T, error)
 
 // required returns the value of a key like optional. It records a fault if the key is absent.
 func required[T any](l *loader, name, reason string) T {
-	if s := l.find(name); !s.isSet {
+	if s := l.find(name); !s.isSet && !l.isMisread(name) {
 		documented, allowed := keyByName(name).requirement()
 		l.fault(name, invalid(fmt.Errorf("%w%s, %s", errMissing, s.note, cmp.Or(reason, documented)), allowed))
 	}
@@ -215,13 +257,36 @@ func optional[T any](l *loader, name string) T {
 	}
 	value, err := parse(s.text)
 	if err != nil {
-		if isQuoted(s.text) {
-			err = fault.Operation{}.Failed(fault.Invalid, fmt.Errorf("%w (%w)", err, errQuotes), fault.Remedy(err)+", without quotes")
+		remedy := fault.Remedy(err)
+		if err = withMistakes(err, s.text); errors.Is(err, input.InQuotes) {
+			remedy += ", without quotes"
 		}
-		l.fault(s.place, err)
+		l.fault(s.place, fault.Operation{}.Failed(fault.Invalid, err, remedy))
 		return zero
 	}
+	l.reportMistakes(k, s)
 	return value
+}
+
+// withMistakes returns the fault of a value with the probable mistakes in the value that are not
+// in the fault.
+func withMistakes(err error, text string) error {
+	mistakes := slices.DeleteFunc(input.Mistakes(text), func(m error) bool { return errors.Is(err, m) })
+	if len(mistakes) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", err, input.Join(mistakes))
+}
+
+// reportMistakes reports the probable mistakes in a valid value, once.
+func (l *loader) reportMistakes(k Key, s setting) {
+	if k.mistakes == nil || l.onMistake == nil || !s.isSet || l.warned[k.Name] {
+		return
+	}
+	l.warned[k.Name] = true
+	if found := k.mistakes(s.text); len(found) > 0 {
+		l.onMistake(Mistake{Key: k.Name, Place: s.place, Errors: found})
+	}
 }
 
 var (
@@ -236,8 +301,4 @@ func (k Key) isPlaceholder(text string) bool {
 		return wholePlaceholder.MatchString(text)
 	}
 	return anyPlaceholder.MatchString(text)
-}
-
-func isQuoted(text string) bool {
-	return len(text) > 1 && strings.ContainsRune(`"'`, rune(text[0])) && text[0] == text[len(text)-1]
 }

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/agnivade/levenshtein"
 )
@@ -21,9 +23,12 @@ type Unknown struct {
 // environment also has variables of other programs, such as HTTP_PROXY or LOG_DIR: there, a
 // name must be almost equal to a key.
 func (l *loader) reportUnknown(spelling, text, place string, onlyOurs bool) {
-	isReported := slices.ContainsFunc(l.unknown, func(u Unknown) bool { return u.Key == spelling })
-	if text == "" || l.onUnknown == nil || isReported {
+	if text == "" || l.onUnknown == nil {
 		return
+	}
+	// After any other character, a part of the value can follow.
+	if i := strings.IndexFunc(spelling, isNotInKey); i >= 0 {
+		spelling = spelling[:i]
 	}
 	nearest, distance := l.mostSimilar(spelling)
 	length := len(normalize(nearest))
@@ -35,10 +40,22 @@ func (l *loader) reportUnknown(spelling, text, place string, onlyOurs bool) {
 	if distance*2 > length {
 		nearest = ""
 	}
-	u := Unknown{Key: spelling, Place: place, Nearest: nearest}
+	key := strings.Trim(strconv.QuoteToASCII(spelling), `"`)
+	if slices.ContainsFunc(l.unknown, func(u Unknown) bool { return u.Key == key }) {
+		return
+	}
+	u := Unknown{Key: key, Place: place, Nearest: nearest}
 	l.unknown = append(l.unknown, u)
 	l.onUnknown(u)
 }
+
+// isNotInKey reports whether a character cannot be in a key or in a misspelled one. White space
+// and invisible characters other than ASCII ones can be there by mistake.
+func isNotInKey(r rune) bool {
+	return r < utf8.RuneSelf && !strings.ContainsRune(keyCharacters, r)
+}
+
+const keyCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 // minAbbreviation is the length from which the beginning of a key counts as its abbreviation.
 const minAbbreviation = 6

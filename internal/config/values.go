@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,43 +16,42 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
+	"adconnector/internal/input"
 	"adconnector/internal/secret"
 )
-
-// quote returns a refused value for an error, unless it could contain credentials.
-func quote(text string) string {
-	if strings.Contains(text, "@") {
-		return "the value"
-	}
-	return fmt.Sprintf("%.80q", text)
-}
 
 // The causes of faults. Some follow the refused value.
 var (
 	errMissing      = errors.New("missing")
 	errNoLogin      = errors.New("no credentials")
 	errPlaceholder  = errors.New("placeholder <...> not replaced")
-	errQuotes       = errors.New("the quotes are part of the value")
 	errDuplicate    = errors.New("the same key with different values")
 	errRequiresHost = errors.New("requires ldap.host, without which connection and profile come from the gateway")
 	errUnreadable   = errors.New("cannot be read")
-	errNotAllowed   = errors.New("is not allowed")
+	errNotAllowed   = input.ErrNotAllowed
 	errNotUUID      = errors.New("is not a UUID")
 	errNotURL       = errors.New("not a URL with a host")
 	errCredentials  = errors.New("contains a user name or password, which have separate keys")
 	errQuery        = errors.New("has a query or a fragment")
 	errNotEncrypted = errors.New("http would send credentials in plain text")
 	errScheme       = errors.New("scheme is neither https nor http")
+	errTwoSchemes   = errors.New("has two schemes")
+	errEndpoint     = errors.New("has the path of an endpoint, which is added to the base URL")
+	errNotInHeader  = errors.New("has a line break or a control character, which the login at the gateway cannot send")
+	errColonInName  = errors.New("has a colon, which ends the user name in the proxy's login")
 	errNotPath      = errors.New("is not a path")
-	errNotHost      = errors.New("is not a host")
-	errHostScheme   = errors.New("has a scheme")
-	errHostPort     = errors.New("has a port")
-	errNotDN        = errors.New("is not a DN")
 	errNotFilter    = errors.New("is not an LDAP filter")
 	errNotCert      = errors.New("is not a certificate")
 	errLine         = errors.New("line is not KEY=VALUE")
 	errLineTooLong  = errors.New("line too long")
 	errNotUTF8      = errors.New("line is not valid UTF-8")
+	errNoKey        = errors.New("missing key")
+	errKeySpace     = errors.New("white space in the key")
+	errExport       = errors.New("begins with export or set")
+	errSpace        = errors.New("white space around =")
+	errColon        = errors.New("colon instead of =")
+	errUTF16        = errors.New("is UTF-16 text")
+	errLineEnds     = errors.New("has carriage returns as line ends")
 )
 
 // invalid returns the error for a value that is not allowed. The loader adds the key.
@@ -61,13 +61,48 @@ func invalid(cause error, allowed string) error {
 
 // invalidText returns the error for a value that is not allowed, and quotes the value.
 func invalidText(text string, cause error, allowed string) error {
-	return invalid(fmt.Errorf("%s %w", quote(text), cause), allowed)
+	return invalid(fmt.Errorf("%s %w", input.Quote(text), cause), allowed)
 }
 
 func notAllowed(text, allowed string) error { return invalidText(text, errNotAllowed, allowed) }
 
 // readableFile is the allowed value of a path.
 const readableFile = "the path of a readable file"
+
+// The probable mistakes in values that have an effect as they are.
+var (
+	hasPath      = input.NewMistake("has a path, which precedes the paths of all calls", "remove the path, unless a reverse proxy requires it")
+	namesConsole = input.NewMistake("names a server of the platform that is not its gateway", "use the gateway of the platform, like https://gateway.qg1.apps.qualys.com")
+	isFilePath   = input.NewMistake("is the path of a file", "set the same key with .file at its end to read the value from the file")
+)
+
+var consoleHost = regexp.MustCompile(`(?i)^(qualysguard|qualysapi)\.`)
+
+// urlMistakes returns the probable mistakes in a valid base URL.
+func urlMistakes(text string) (mistakes []error) {
+	u, err := gatewayURL(text)
+	if err != nil {
+		return nil
+	}
+	if u.Path != "" {
+		mistakes = append(mistakes, hasPath)
+	}
+	if consoleHost.MatchString(u.Hostname()) {
+		mistakes = append(mistakes, namesConsole)
+	}
+	return mistakes
+}
+
+// secretMistakes returns the probable mistakes in a secret.
+func secretMistakes(text string) []error {
+	mistakes := input.Mistakes(text)
+	if filepath.IsAbs(text) {
+		if info, err := os.Stat(text); err == nil && !info.IsDir() {
+			mistakes = append(mistakes, isFilePath)
+		}
+	}
+	return mistakes
+}
 
 func verbatim(text string) (string, error) { return text, nil }
 
@@ -116,23 +151,28 @@ func boolean(text string) (bool, error) {
 	return false, notAllowed(text, "true or false")
 }
 
-// oneOf parses a choice. It ignores case, spaces, - and _, in which the console's labels
-// ("Identities Only") and the gateway's values differ.
-func oneOf[T any](choices ...T) parser[T] {
+// oneOf parses a choice of values, whose names are their texts.
+func oneOf[T ~string](values ...T) parser[T] {
+	choices := make([]input.Choice[T], len(values))
+	for n, value := range values {
+		choices[n] = input.Choice[T]{Value: value, Names: []string{string(value)}}
+	}
+	return choiceOf(choices)
+}
+
+func choiceOf[T any](choices []input.Choice[T]) parser[T] {
 	return func(text string) (T, error) {
-		names := make([]string, len(choices))
-		for n, choice := range choices {
-			names[n] = fmt.Sprint(choice)
-			if normalizeChoice(names[n]) == normalizeChoice(text) {
-				return choice, nil
-			}
-		}
-		return *new(T), notAllowed(text, strings.Join(names, ", "))
+		choice, err := input.Choose(choices, text)
+		return choice, invalidInput(err, "")
 	}
 }
 
-func normalizeChoice(text string) string {
-	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(text))
+// invalidInput returns the error of a package that parses entered values; nil for nil.
+func invalidInput(err error, addition string) error {
+	if refused, is := errors.AsType[*input.ValueError](err); is {
+		return invalid(refused, refused.Allowed+addition)
+	}
+	return err
 }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -140,9 +180,18 @@ var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 func uuid(text string) (string, error) {
 	lower := strings.ToLower(strings.TrimSpace(text))
 	if !uuidForm.MatchString(lower) {
-		return "", invalidText(text, errNotUUID, "the form 00000000-0000-0000-0000-000000000000")
+		return "", invalid(fmt.Errorf("%s %w", quoteASCII(text), errNotUUID), "the form 00000000-0000-0000-0000-000000000000")
 	}
 	return lower, nil
+}
+
+// quoteASCII quotes a refused value like input.Quote, and escapes characters that look like ASCII
+// ones, such as dashes.
+func quoteASCII(text string) string {
+	if strings.Contains(text, "@") {
+		return input.Quote(text)
+	}
+	return fmt.Sprintf("%+.80q", text)
 }
 
 // gatewayURL parses a base URL without a query.
@@ -150,13 +199,26 @@ func gatewayURL(text string) (*url.URL, error) {
 	if strings.ContainsAny(text, "?#") {
 		return nil, invalid(errQuery, "scheme, host, port and path")
 	}
-	return httpsURL(strings.TrimRight(strings.TrimSpace(text), "/"))
+	u, err := httpsURL(strings.TrimRight(strings.TrimSpace(text), "/"))
+	if err == nil && endpoint.MatchString(u.Path) {
+		return nil, invalid(errEndpoint, "https://HOST")
+	}
+	return u, err
 }
+
+var (
+	schemes  = regexp.MustCompile(`(?i)^[a-z]+:/*[a-z]+:/`)
+	endpoint = regexp.MustCompile(`^/+(auth|rest)(/|$)`) // of the gateway
+)
 
 // httpsURL parses a URL. Its errors do not quote it, because it could contain credentials.
 func httpsURL(text string) (*url.URL, error) {
 	const allowed = "https://HOST/..., or http:// on loopback"
-	u, err := url.Parse(strings.TrimSpace(text))
+	text = strings.TrimSpace(text)
+	if schemes.MatchString(text) {
+		return nil, invalid(errTwoSchemes, allowed)
+	}
+	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" {
 		return nil, invalid(errNotURL, allowed)
 	}
@@ -170,12 +232,16 @@ func httpsURL(text string) (*url.URL, error) {
 		return nil, invalid(errCredentials, allowed)
 	case u.Fragment != "":
 		return nil, invalid(errQuery, allowed)
-	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
-		return u, nil
-	case u.Scheme == "http":
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, invalid(errScheme, allowed)
+	}
+	if _, err := directory.ParseHost(u.Hostname()); err != nil {
+		return nil, invalid(errNotURL, allowed)
+	}
+	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 		return nil, invalid(errNotEncrypted, allowed)
 	}
-	return nil, invalid(errScheme, allowed)
+	return u, nil
 }
 
 func isLoopback(host string) bool {
@@ -203,40 +269,33 @@ func hosts(text string) ([]string, error) {
 	return all, nil
 }
 
-var hostForm = regexp.MustCompile(`^[\pL\pN._-]+$`)
-
-// hostOf parses the host of <prefix>.host, and removes the brackets of an IPv6 address.
+// hostOf parses the host of <prefix>.host.
 func hostOf(prefix string) parser[string] {
 	return func(text string) (string, error) {
-		host := strings.TrimSpace(text)
-		bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-		if _, err := netip.ParseAddr(bare); err == nil {
-			return bare, nil
+		host, err := directory.ParseHost(text)
+		addition := ""
+		if errors.Is(err, directory.ErrHostPort) {
+			addition = "; set " + prefix + ".port"
 		}
-		const allowed = "a host name or an IP address"
-		switch {
-		case hostForm.MatchString(host):
-			return host, nil
-		case strings.Contains(host, "://"):
-			return "", invalidText(host, errHostScheme, allowed+" without a scheme")
-		case strings.Contains(host, ":"):
-			return "", invalidText(host, errHostPort, allowed+" without a port; set "+prefix+".port")
-		}
-		return "", invalidText(host, errNotHost, allowed)
+		return host, invalidInput(err, addition)
 	}
 }
 
-// distinguishedName checks for the form of a DN. The directory validates it.
 func distinguishedName(text string) (string, error) {
-	if !strings.Contains(text, "=") {
-		return "", invalidText(text, errNotDN, "a DN like DC=corp,DC=example,DC=com")
+	return text, invalidInput(directory.CheckBase(text), "")
+}
+
+// proxyUser parses a user name of the proxy, which cannot contain a colon (RFC 7617 2).
+func proxyUser(text string) (string, error) {
+	if strings.Contains(text, ":") {
+		return "", invalid(errColonInName, "a user name without a colon; its password has its own key, proxy.password")
 	}
 	return text, nil
 }
 
 func filter(text string) (string, error) {
 	if err := directory.CheckFilter(text); err != nil {
-		return "", invalid(fmt.Errorf("%s %w: %w", quote(text), errNotFilter, err), "a filter in parentheses, like (department=Sales)")
+		return "", invalid(fmt.Errorf("%s %w: %w", input.Quote(text), errNotFilter, err), "a filter in parentheses, like (department=Sales)")
 	}
 	return text, nil
 }
@@ -244,11 +303,11 @@ func filter(text string) (string, error) {
 func certificateFile(path string) ([]*x509.Certificate, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, invalid(fmt.Errorf("the file %s %w: %w", quote(path), errUnreadable, unwrapPathError(err)), readableFile)
+		return nil, invalid(fmt.Errorf("the file %s %w: %w", input.Quote(path), errUnreadable, unwrapPathError(err)), readableFile)
 	}
 	certificates, err := directory.ParseCertificates(content)
 	if err != nil {
-		return nil, invalid(fmt.Errorf("the file %s %w: %w", quote(path), errNotCert, err), "X.509 in DER or PEM")
+		return nil, invalid(fmt.Errorf("the file %s %w: %w", input.Quote(path), errNotCert, err), "X.509 in DER or PEM")
 	}
 	return certificates, nil
 }

@@ -14,7 +14,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -23,6 +22,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/input"
 	"adconnector/internal/secret"
 )
 
@@ -36,19 +36,11 @@ const (
 	StartTLS Protocol = "STARTTLS" // TLS before the bind
 )
 
-// ParseProtocol parses the name of a protocol. It ignores case and separators.
-func ParseProtocol(name string) (Protocol, error) {
-	for _, p := range []Protocol{LDAP, LDAPS, StartTLS} {
-		if normalizeName(name) == string(p) {
-			return p, nil
-		}
-	}
-	return "", fault.Operation{Object: fmt.Sprintf("connection type %q", name)}.Failed(fault.Refused, errUnknownValue, "use LDAP, LDAPS or STARTTLS")
-}
-
-// normalizeName returns a name in upper case without separators.
-func normalizeName(name string) string {
-	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(name))
+// Protocols are the names of the protocols.
+var Protocols = []input.Choice[Protocol]{
+	{Value: LDAP, Names: []string{"LDAP"}},
+	{Value: LDAPS, Names: []string{"LDAPS", "LDAP over SSL", "LDAP over TLS"}},
+	{Value: StartTLS, Names: []string{"STARTTLS", "LDAP with StartTLS"}},
 }
 
 // Options configure a session.

@@ -19,44 +19,51 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/input"
 	"adconnector/internal/secret"
 	"adconnector/test/fakeldap"
 	"adconnector/test/faulttest"
 	"adconnector/test/ports"
 )
 
-func TestParseProtocol(t *testing.T) {
+func TestProtocols(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
 		want Protocol
 	}{
 		{"LDAP", LDAP}, {"ldap", LDAP}, {"ldaps", LDAPS}, {"StartTLS", StartTLS}, {"START_TLS", StartTLS}, {"start-tls", StartTLS}, {"Start TLS", StartTLS},
+		{"LDAP over SSL", LDAPS}, {"LDAP with StartTLS", StartTLS}, {"ldaps\r\n", LDAPS},
 	} {
-		if got, err := ParseProtocol(test.name); err != nil || got != test.want {
+		if got, err := input.Choose(Protocols, test.name); err != nil || got != test.want {
 			t.Errorf("%s: %s, %v", test.name, got, err)
 		}
 	}
 	for _, name := range []string{"", "TLS", "LDAPI", "LDAPSS"} {
-		_, err := ParseProtocol(name)
-		wantFailure(t, err, fault.Error{Class: fault.Refused, Object: "connection type " + strconv.Quote(name)}, errUnknownValue, "LDAP, LDAPS or STARTTLS")
+		_, err := input.Choose(Protocols, name)
+		if refused, is := errors.AsType[*input.ValueError](err); !is || refused.Allowed != "LDAP, LDAPS, STARTTLS" {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }
 
-func TestParseScope(t *testing.T) {
+func TestScopes(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
 		want Scope
 	}{
 		{"SUBTREE", Subtree}, {"subtree", Subtree}, {"ONE_LEVEL", OneLevel}, {"OneLevel", OneLevel}, {"one-level", OneLevel}, {"base", Base},
+		{"sub", Subtree}, {"Whole Subtree", Subtree}, {"SUBTREE_SCOPE", Subtree}, {"single level", OneLevel}, {"one", OneLevel}, {"Base Object", Base},
 	} {
-		if got, err := ParseScope(test.name); err != nil || got != test.want {
+		if got, err := input.Choose(Scopes, test.name); err != nil || got != test.want {
 			t.Errorf("%s: %d, %v", test.name, got, err)
 		}
 	}
-	_, err := ParseScope("children")
-	wantFailure(t, err, fault.Error{Class: fault.Refused, Object: `search scope "children"`}, errUnknownValue, "SUBTREE, ONE_LEVEL or BASE")
+	_, err := input.Choose(Scopes, "children")
+	if refused, is := errors.AsType[*input.ValueError](err); !is || refused.Allowed != "SUBTREE, ONE_LEVEL, BASE" {
+		t.Errorf("children: %v", err)
+	}
 }
 
 func TestConnectReadsRootDSE(t *testing.T) {

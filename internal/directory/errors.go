@@ -19,7 +19,6 @@ var (
 	errBind               = errors.New("bind refused") // the server's response to the bind
 	errNoAccount          = errors.New("bind DN or password missing")
 	errNoHost             = errors.New("directory host missing")
-	errUnknownValue       = errors.New("unknown value")
 	errMalformed          = errors.New("malformed LDAP message")
 	errNoResponse         = errors.New("no response")
 	errProtocolMismatch   = errors.New("the port uses a different protocol")

@@ -10,6 +10,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/internal/input"
 )
 
 // Scope is the scope of a search below its base.
@@ -22,17 +23,11 @@ const (
 	Subtree  Scope = ldap.ScopeWholeSubtree
 )
 
-// ParseScope parses the name of a scope. It ignores case and separators.
-func ParseScope(name string) (Scope, error) {
-	switch normalizeName(name) {
-	case "SUBTREE":
-		return Subtree, nil
-	case "ONELEVEL":
-		return OneLevel, nil
-	case "BASE":
-		return Base, nil
-	}
-	return 0, fault.Operation{Object: fmt.Sprintf("search scope %q", name)}.Failed(fault.Refused, errUnknownValue, "use SUBTREE, ONE_LEVEL or BASE")
+// Scopes are the names of the scopes: of the contract, of RFC 4516 and of JNDI.
+var Scopes = []input.Choice[Scope]{
+	{Value: Subtree, Names: []string{"SUBTREE", "SUB", "WHOLE_SUBTREE", "SUBTREE_SCOPE"}},
+	{Value: OneLevel, Names: []string{"ONE_LEVEL", "ONE", "SINGLE_LEVEL", "ONELEVEL_SCOPE"}},
+	{Value: Base, Names: []string{"BASE", "BASE_OBJECT", "OBJECT", "OBJECT_SCOPE"}},
 }
 
 func (s Scope) String() string {

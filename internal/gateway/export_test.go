@@ -46,6 +46,7 @@ var (
 
 	ErrCredentials       = errCredentials
 	ErrLoginNotAllowed   = errLoginNotAllowed
+	ErrNotInHeader       = errNotInHeader
 	ErrLoginRefused      = errLoginRefused
 	ErrTooManyLogins     = errTooManyLogins
 	ErrNoToken           = errNoToken

@@ -25,6 +25,7 @@ var (
 	errTooManyLogins   = errors.New("too many logins")
 	errNoToken         = errors.New("no token in the response")
 	errNewTokenRefused = errors.New("newly issued token refused")
+	errNotInHeader     = errors.New("line break or control character in the credentials")
 )
 
 // login requests a token with the configured type of account.
@@ -45,10 +46,33 @@ func (c *Client) login(ctx context.Context) (*oauth2.Token, error) {
 		case target == nil:
 			target, setting = c.options.URL.JoinPath("/auth/oidc"), ""
 		}
+		call := call{url: target, urlKey: setting}
+		if keys := l.UnsendableKeys(); len(keys) > 0 {
+			return nil, loginOperation(target).Failed(fault.Refused, errNotInHeader, "correct "+strings.Join(keys, " and "))
+		}
 		// The gateway requires this spelling of the header names.
 		header := http.Header{"clientId": {l.ClientID}, "clientSecret": {l.ClientSecret.Reveal()}}
-		return c.gatewayLogin(ctx, call{url: target, urlKey: setting}, header, "oauth.client.id, oauth.client.secret and qualys.OAuthClientLevel")
+		return c.gatewayLogin(ctx, call, header, "oauth.client.id, oauth.client.secret and qualys.OAuthClientLevel")
 	}
+}
+
+// UnsendableKeys returns the settings of the credentials that the gateway's own login for clients
+// cannot send, because a header cannot contain them (RFC 9110 5.5).
+func (l Login) UnsendableKeys() (keys []string) {
+	if l.Username != "" || l.TokenURL != nil && !isGatewayLogin(l.TokenURL) {
+		return nil // sent in the body
+	}
+	if !fitsInHeader(l.ClientID) {
+		keys = append(keys, "oauth.client.id")
+	}
+	if !fitsInHeader(l.ClientSecret.Reveal()) {
+		keys = append(keys, "oauth.client.secret")
+	}
+	return keys
+}
+
+func fitsInHeader(value string) bool {
+	return !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == '\x7f' })
 }
 
 func isGatewayLogin(target *url.URL) bool {

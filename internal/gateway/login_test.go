@@ -125,6 +125,44 @@ func TestLoginWithWrongCredentials(t *testing.T) {
 }
 
 // The response to a login may echo the credentials. Errors must not.
+// TestCredentialsNotInHeader tests that credentials that a header cannot contain are refused
+// without a request, and are sent in the body of an RFC 6749 login.
+func TestCredentialsNotInHeader(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, id, secret string
+		keys             []string
+	}{
+		{"line feed after the secret", clientID, clientSecret + "\n", []string{"oauth.client.secret"}},
+		{"carriage return after the client ID", clientID + "\r", clientSecret, []string{"oauth.client.id"}},
+		{"both", "\x00", "\x7f", []string{"oauth.client.id", "oauth.client.secret"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g, server := startSandbox(t, sandboxOptions())
+			o := options(t, server.URL)
+			o.Login = gateway.Login{ClientID: test.id, ClientSecret: secret.New(test.secret)}
+			err := gateway.New(o).Login(t.Context())
+			checkError(t, err, loginError(server.URL, "/auth/oidc", fault.Refused), gateway.ErrNotInHeader, test.keys...)
+			if n := len(g.Requests()); n > 0 {
+				t.Errorf("%d requests", n)
+			}
+			o.Login.TokenURL = mustURL(server.URL + "/oauth/token")
+			err = gateway.New(o).Login(t.Context())
+			if !errors.Is(err, gateway.ErrLoginRefused) || len(g.Requests()) != 1 {
+				t.Errorf("RFC 6749: %v, %d requests", err, len(g.Requests()))
+			}
+		})
+	}
+	for _, valid := range []string{"a b\tc", "pässwörd", "~!\"#$%&'()*+,-./:;<=>?@[]^_`{|}"} {
+		if keys := (gateway.Login{ClientID: valid, ClientSecret: secret.New(valid)}).UnsendableKeys(); keys != nil {
+			t.Errorf("%q: %v", valid, keys)
+		}
+	}
+	if keys := (gateway.Login{Username: "u", Password: secret.New("p\n")}).UnsendableKeys(); keys != nil {
+		t.Errorf("BASIC: %v", keys)
+	}
+}
+
 func TestLoginResponses(t *testing.T) {
 	t.Parallel()
 	redirectTarget := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

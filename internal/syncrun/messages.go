@@ -28,6 +28,7 @@ const (
 	MsgMembersUnidentified    = "group members lack identifiers, memberships omitted"
 	MsgMembershipsRead        = "memberships read"
 	MsgMembershipsUnreadable  = "stored memberships unreadable, reading them again"
+	MsgMistake                = "value probably contains a mistake"
 	MsgObjectUnreadable       = "object unreadable, not deleted"
 	MsgObjectRejected         = "object rejected"
 	MsgObjectsUnreadable      = "objects unreadable, values at the gateway kept"

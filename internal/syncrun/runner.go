@@ -125,6 +125,8 @@ type Runner struct {
 	// logonsLogged has the last logged results of other domain controllers, by host. The key "" has the
 	// error that these are not known.
 	logonsLogged map[string]string
+	// warnedMistakes is the text of the mistakes in the console's values that the log contains.
+	warnedMistakes string
 
 	now            func() time.Time
 	idleLimit      time.Duration

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
+	"adconnector/internal/input"
 )
 
 // source returns the configured source, or else the gateway's.
@@ -31,6 +33,7 @@ func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error)
 		if source, err = sourceFromGateway(connection, profile); err != nil {
 			return source, err
 		}
+		r.warnMistakes(log, source)
 	}
 	source.Directory = r.Search.ApplyTo(source.Directory)
 	source.Directory.OnRequest = func(request string, class fault.Class, duration time.Duration) {
@@ -68,13 +71,15 @@ func sourceFromGateway(connection gateway.Connection, profile gateway.Profile) (
 // DirectoryOptions returns the directory options that a connection of the gateway defines.
 func DirectoryOptions(connection gateway.Connection) (directory.Options, error) {
 	auth := connection.Authentication
-	protocol, err := directory.ParseProtocol(auth.Type)
+	protocol, err := input.Choose(directory.Protocols, auth.Type)
 	if err != nil {
-		return directory.Options{}, consoleError("connection", err, "")
+		return directory.Options{}, fieldError("connection", "type", err)
 	}
-	o := directory.Options{
-		Protocol: protocol, Hosts: splitHosts(auth.Host), Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password,
+	hosts, err := parseHosts(auth.Host)
+	if err != nil {
+		return directory.Options{}, fieldError("connection", "host", err)
 	}
+	o := directory.Options{Protocol: protocol, Hosts: hosts, Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password}
 	if auth.Certificate != "" {
 		if o.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
 			return directory.Options{}, consoleError("connection", fmt.Errorf("certificate: %w", err), "provide PEM, DER or base64-encoded DER")
@@ -86,16 +91,19 @@ func DirectoryOptions(connection gateway.Connection) (directory.Options, error) 
 // SourceFromProfile returns the source that a profile of the gateway defines, without its
 // directory.
 func SourceFromProfile(profile gateway.Profile) (Source, error) {
-	scope, err := directory.ParseScope(profile.SearchScope)
+	scope, err := input.Choose(directory.Scopes, profile.SearchScope)
 	if err != nil {
-		return Source{}, consoleError("profile", err, "")
+		return Source{}, fieldError("profile", "search scope", err)
 	}
-	posture, err := parsePosture(profile.Assets)
+	posture, err := input.Choose(Assets, profile.Assets)
 	if err != nil {
-		return Source{}, consoleError("profile", err, "")
+		return Source{}, fieldError("profile", "assets", err)
 	}
 	if profile.BaseContext == "" {
 		return Source{}, consoleError("profile", errors.New("the base context is empty"), "enter the DN of the base context")
+	}
+	if err := directory.CheckBase(profile.BaseContext); err != nil {
+		return Source{}, fieldError("profile", "base context", err)
 	}
 	return Source{Base: profile.BaseContext, Scope: scope, Posture: posture}, nil
 }
@@ -103,6 +111,54 @@ func SourceFromProfile(profile gateway.Profile) (Source, error) {
 // consoleError returns the error of a document that was entered in the console.
 func consoleError(document string, cause error, remedy string) error {
 	return fault.Operation{Object: document + " in the console"}.Failed(fault.Refused, cause, remedy)
+}
+
+// fieldError returns the error of a field with a value that is not allowed.
+func fieldError(document, field string, err error) error {
+	remedy := "correct the " + field
+	if refused, is := errors.AsType[*input.ValueError](err); is {
+		allowed := refused.Allowed
+		if last := strings.LastIndex(allowed, ", "); last >= 0 && errors.Is(err, input.ErrNotAllowed) {
+			allowed = allowed[:last] + " or " + allowed[last+2:]
+		}
+		remedy += ": " + allowed
+	}
+	if errors.Is(err, directory.ErrHostPort) {
+		remedy += "; enter the port in its own field"
+	}
+	return consoleError(document, fmt.Errorf("%s %w", field, err), remedy)
+}
+
+// ConsoleMistake is the name of a field and its probable mistakes.
+type ConsoleMistake struct {
+	Field    string
+	Mistakes []error
+}
+
+// ConsoleMistakes returns the probable mistakes in the account of a source from the gateway, and
+// in its base. The values have an effect as they are.
+func ConsoleMistakes(s Source) (all []ConsoleMistake) {
+	for _, field := range []ConsoleMistake{
+		{"bind DN of the connection in the console", directory.AccountMistakes(s.Directory.BindDN)},
+		{"password of the connection in the console", input.Mistakes(s.Directory.Password.Reveal())},
+		{"base context of the profile in the console", directory.BaseMistakes(s.Base)},
+	} {
+		if len(field.Mistakes) > 0 {
+			all = append(all, field)
+		}
+	}
+	return all
+}
+
+// warnMistakes logs the probable mistakes in a source from the gateway, once until they change.
+func (r *Runner) warnMistakes(log zerolog.Logger, source Source) {
+	mistakes := ConsoleMistakes(source)
+	if text := fmt.Sprint(mistakes); text != r.warnedMistakes {
+		r.warnedMistakes = text
+		for _, m := range mistakes {
+			log.Warn().Str("key", m.Field).Str("reason", input.Join(m.Mistakes).Error()).Str("remedy", input.Remedy(m.Mistakes)).Msg(MsgMistake)
+		}
+	}
 }
 
 // baseContextError adds a remedy if the base context does not exist.
@@ -113,19 +169,23 @@ func baseContextError(err error) error {
 	return fault.Operation{Object: "base context"}.Failed(fault.Refused, err, "correct profile.baseContext, or the profile in the console")
 }
 
-// splitHosts splits a list of hosts by the rules of the setting ldap.host.
-func splitHosts(list string) []string {
-	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+// parseHosts parses a list of hosts. Unlike in the setting ldap.host, white space can separate
+// them too.
+func parseHosts(list string) (hosts []string, err error) {
+	for text := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		host, err := directory.ParseHost(text)
+		if err != nil {
+			return nil, err
+		}
+		hosts = append(hosts, host)
+	}
+	return hosts, nil
 }
 
-// parsePosture reports whether a profile's assets include the security posture. It ignores
-// case, spaces, hyphens and underscores.
-func parsePosture(assets string) (bool, error) {
-	switch strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(assets)) {
-	case "IDENTITIESONLY":
-		return false, nil
-	case "IDENTITIESWITHSECURITYPOSTURE", "IDENTITYWITHSECURITYPOSTURE":
-		return true, nil
-	}
-	return false, fault.Operation{Object: "assets"}.Failed(fault.Refused, fmt.Errorf("unknown value %q", assets), "use IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE")
+// Assets are the names of the assets to read: whether they include the security posture. They
+// are those of the contract and of the console.
+var Assets = []input.Choice[bool]{
+	{Value: false, Names: []string{"IDENTITIES_ONLY", "IDENTITY_ONLY"}},
+	{Value: true, Names: []string{"IDENTITIES_WITH_SECURITY_POSTURE", "IDENTITY_WITH_SECURITY_POSTURE",
+		"IDENTITIES_WITH_SECURITY_POSTURES", "IDENTITIES_AND_SECURITY_POSTURE", "IDENTITY_AND_SECURITY_POSTURE"}},
 }
