@@ -12,6 +12,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/handshake"
 )
 
 // Causes of errors.
@@ -186,6 +187,9 @@ func (s *Session) connectionError(o fault.Operation, err error) error {
 	cause := s.transport.readError()
 	if cause == nil {
 		cause = fmt.Errorf("%w: %s", errMalformed, printable(err.Error()))
+	}
+	if explained := handshake.ExplainAlert(cause, false); explained != nil {
+		return refusedHandshake(o, explained)
 	}
 	switch {
 	case errors.Is(cause, errTooLarge):

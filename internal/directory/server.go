@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/handshake"
 )
 
 // server is the address of one server.
@@ -160,10 +161,11 @@ func (o Options) dialFunc() func(ctx context.Context, network, address string) (
 func (o Options) secure(ctx context.Context, conn net.Conn, server server) (net.Conn, error) {
 	handshakeCtx, cancel := context.WithTimeout(ctx, o.ConnectTimeout)
 	defer cancel()
+	handshakeCtx, request := handshake.WithRequest(handshakeCtx)
 	tlsConn, err := o.handshake(handshakeCtx, conn, server)
 	if err != nil {
 		conn.Close()
-		return nil, tlsError(ctx, o.connectOperation(server), err)
+		return nil, tlsError(ctx, o.connectOperation(server), err, request.Received())
 	}
 	return tlsConn, nil
 }

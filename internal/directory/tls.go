@@ -2,7 +2,6 @@ package directory
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -13,6 +12,7 @@ import (
 	"strings"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/handshake"
 )
 
 // ParseCertificates parses the certificates of a .cer file or of a connection: PEM, DER, or
@@ -62,7 +62,8 @@ func (o Options) tlsConfig(server server) *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		// VerifyConnection replaces the standard verification on every handshake, because
 		// that one does not support pinned certificates.
-		InsecureSkipVerify: true,
+		InsecureSkipVerify:   true,
+		GetClientCertificate: handshake.NoClientCertificate,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if o.onHandshake != nil {
 				o.onHandshake(state)
@@ -108,6 +109,9 @@ func verify(chain []*x509.Certificate, name string, configured []*x509.Certifica
 		}
 	}
 	if _, err := leaf.Verify(options); err != nil {
+		if explained := handshake.ExplainVerification(err, chain); explained != nil {
+			return certificateError(leaf, explained, handshakeRemedies[handshake.ErrWeakSignature])
+		}
 		return certificateError(leaf, err, trustRemedy(err, len(configured) > 0))
 	}
 	if err := leaf.VerifyHostname(name); err != nil {
@@ -159,22 +163,4 @@ func CertificateNames(c *x509.Certificate) string {
 		text = "common name " + c.Subject.CommonName + ", " + text
 	}
 	return printable(text)
-}
-
-// tlsError converts the error of a TLS handshake to a *fault.Error.
-func tlsError(ctx context.Context, o fault.Operation, err error) error {
-	var refused *fault.Error
-	var record tls.RecordHeaderError
-	switch {
-	case ctx.Err() != nil:
-		return o.Failed(fault.Canceled, ctx.Err(), "")
-	case errors.As(err, &refused) && refused.Class == fault.Refused: // unwrapped from the handshake's error
-		return o.Failed(fault.Refused, refused, "")
-	case errors.As(err, &record), errors.Is(err, errMalformed):
-		return o.Failed(fault.Refused, errProtocolMismatch, portSettings)
-	case errors.Is(err, context.DeadlineExceeded):
-		return o.Failed(fault.Transient, fmt.Errorf("TLS handshake timed out: %w", err), "check the server's load and the network")
-	default:
-		return o.Failed(fault.Transient, fmt.Errorf("TLS handshake: %w", err), "check that the server has a certificate, and "+portSettings)
-	}
 }

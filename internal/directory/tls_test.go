@@ -169,7 +169,6 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestOldTLS checks that TLS 1.0 and 1.1 are refused.
 // TestSRVTargets checks which hosts named by SRV records are trusted.
 func TestSRVTargets(t *testing.T) {
 	t.Parallel()
@@ -232,19 +231,6 @@ func TestSRVTargets(t *testing.T) {
 				session.Close()
 			})
 		}
-	}
-}
-
-func TestOldTLS(t *testing.T) {
-	t.Parallel()
-	certificate := issueCA(t, "dc1")
-	config := certificate.config()
-	config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-	server := fakeldap.Serve(t, config, fakeldap.Directory(nil))
-	o := options(server)
-	o.Protocol, o.Certificates = LDAPS, []*x509.Certificate{certificate.Certificate}
-	if _, err := Connect(t.Context(), o); err == nil || server.Binds() != 0 {
-		t.Errorf("%d binds, error %v", server.Binds(), err)
 	}
 }
 

@@ -23,6 +23,13 @@ func (o *Options) Dialer() func(ctx context.Context, network, address string) (n
 	return o.dialContext
 }
 
+// ForgetToken makes the next call log in.
+func (c *Client) ForgetToken() {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	c.session.token = nil
+}
+
 // The timeouts of the transport.
 const (
 	HeaderTimeout = headerTimeout
@@ -42,6 +49,9 @@ var (
 	ErrProxyCredentials = errProxyCredentials
 	ErrProxyRefuses     = errProxyRefuses
 	ErrProxyFailed      = errProxyFailed
+	ErrProxyScheme      = errProxyScheme
+	ErrProxyPage        = errProxyPage
+	ErrNetworkLogin     = errNetworkLogin
 	ErrNotTLS           = errNotTLS
 
 	ErrCredentials       = errCredentials
@@ -50,6 +60,7 @@ var (
 	ErrLoginRefused      = errLoginRefused
 	ErrTooManyLogins     = errTooManyLogins
 	ErrNoToken           = errNoToken
+	ErrWebPage           = errWebPage
 	ErrNewTokenRefused   = errNewTokenRefused
 	ErrLimitPastDeadline = errLimitPastDeadline
 	ErrTooManyCalls      = errTooManyCalls

@@ -23,6 +23,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -118,6 +119,8 @@ type Client struct {
 	parseMu     sync.Mutex // held while a response to a batch is parsed, which takes several times its size
 	counts      counts
 	budget      retryBudget
+
+	credentialsInHeader atomic.Bool // whether the token server has refused the client's credentials in the body
 }
 
 // runIDKey is the context key of a run ID.
@@ -368,6 +371,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	}
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 
+	requestCtx, trace := withConnectionTrace(requestCtx)
 	request, err := http.NewRequestWithContext(requestCtx, call.method, call.url.String(), nil)
 	if err != nil {
 		return response{}, call.Failed(fault.Refused, err, "check "+call.setting()+" and gateway.path.*")
@@ -388,7 +392,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	start := time.Now()
 	r, err := c.http.Do(request)
 	if err != nil {
-		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, err)
+		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, trace, err)
 	}
 	defer r.Body.Close()
 	body, err := readBody(r, call.maxResponse)
@@ -400,7 +404,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 			call.Failed(fault.Transient, &responseError{Status: r.StatusCode, Reason: err}, interceptedRemedy)
 	}
 	if err != nil && !mayLackBody(r.StatusCode) {
-		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, &incompleteResponse{err})
+		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, trace, &incompleteResponse{err})
 	}
 	return response{status: r.StatusCode, header: r.Header, body: withoutByteOrderMark(body), timedOut: r.StatusCode == http.StatusRequestTimeout}, nil
 }

@@ -129,6 +129,10 @@ var tokenCases = []struct{ name, body, want string }{
 	{"access_token", `{"access_token":"a.b.c","token":"d.e.f"}`, "a.b.c"},
 	{"token", ` {"token":"d.e.f","expires_in":14400}`, "d.e.f"},
 	{"JSON string", `"a.b.c"`, "a.b.c"},
+	{"access_token null", `{"access_token":null,"token":"d.e.f"}`, "d.e.f"},
+	{"other fields of any type", `{"access_token":"a.b.c","token":{},"expires_in":[]}`, "a.b.c"},
+	{"form", "access_token=a.b%2Bc&token_type=bearer", "a.b+c"},
+	{"form, not first", "token_type=bearer&access_token=a.b.c", "a.b.c"},
 	{"empty", "", ""},
 	{"empty JSON", "{}", ""},
 	{"other JSON", `{"message":"ok"}`, ""},
@@ -149,8 +153,8 @@ func TestParseToken(t *testing.T) {
 	t.Parallel()
 	for _, test := range tokenCases {
 		t.Run(test.name, func(t *testing.T) {
-			if got := parseToken([]byte(test.body)); got != test.want {
-				t.Errorf("got %q, want %q", got, test.want)
+			if got := parseToken([]byte(test.body), time.Now()); got.text != test.want {
+				t.Errorf("got %q, want %q", got.text, test.want)
 			}
 		})
 	}
@@ -163,7 +167,11 @@ func FuzzParseToken(f *testing.F) {
 	now := time.Now()
 	f.Add([]byte(jwt(`{"exp":4102444800}`)))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		token := parseToken(body)
+		issued := parseToken(body, now)
+		token := issued.text
+		if token != "" && !issued.expiry.After(now) {
+			t.Errorf("%q issued as expired", token)
+		}
 		if !tokenExpiry(token, now).After(now) {
 			t.Errorf("%q already expired", token)
 		}

@@ -16,17 +16,14 @@ import (
 
 // The reasons for a failed call.
 var (
-	errNotAllowed       = errors.New("permission denied")
-	errWrongAPI         = errors.New("API not available to this client")
-	errRedirected       = errors.New("redirects are not followed")
-	errGatewayFailed    = errors.New("gateway error")
-	errUnexpected       = errors.New("unexpected response")
-	errNotFound         = errors.New("not found")
-	errNotDocument      = errors.New("response is not the expected JSON document")
-	errNoProof          = errors.New("response does not confirm the batch")
-	errProxyCredentials = errors.New("proxy requires credentials")
-	errProxyRefuses     = errors.New("proxy refused the connection to the gateway")
-	errProxyFailed      = errors.New("proxy failed to connect to the gateway")
+	errNotAllowed    = errors.New("permission denied")
+	errWrongAPI      = errors.New("API not available to this client")
+	errRedirected    = errors.New("redirects are not followed")
+	errGatewayFailed = errors.New("gateway error")
+	errUnexpected    = errors.New("unexpected response")
+	errNotFound      = errors.New("not found")
+	errNotDocument   = errors.New("response is not the expected JSON document")
+	errNoProof       = errors.New("response does not confirm the batch")
 )
 
 // responseError is the error of a response that fails a call.
@@ -65,7 +62,9 @@ func classify(call call, r response) error {
 	case r.status == http.StatusForbidden:
 		return call.Failed(fault.Refused, r.failed(errNotAllowed), "grant the account API access and the module")
 	case r.status == http.StatusProxyAuthRequired:
-		return call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errProxyCredentials}, proxyCredentialsRemedy)
+		return proxyLoginError(call.Operation, "the host of "+call.setting(), r.status, r.header)
+	case r.status == http.StatusNetworkAuthenticationRequired:
+		return call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errNetworkLogin}, networkLoginRemedy)
 	case r.status == http.StatusBadRequest && bytes.Contains(r.body, []byte("Error validating customer from token")):
 		return call.Failed(fault.Refused, r.failed(errWrongAPI), "use authentication.type=BASIC")
 	case 300 <= r.status && r.status < 400:

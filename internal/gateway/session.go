@@ -5,15 +5,13 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/oauth2"
-
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
 )
 
 // session manages the token that all calls share.
 type session struct {
-	login func(context.Context) (*oauth2.Token, error)
+	login func(context.Context) (*issuedToken, error)
 
 	mu      sync.Mutex
 	token   *token   // nil: none
@@ -32,10 +30,7 @@ type refresh struct {
 	err  error
 }
 
-const (
-	defaultTokenLifetime = 4 * time.Hour // if the token does not contain an expiry
-	refreshMargin        = time.Minute   // before the expiry; at most a tenth of the lifetime
-)
+const refreshMargin = time.Minute // before the expiry; at most a tenth of the lifetime
 
 // acquire returns a valid token other than the rejected one. If there is none, one caller
 // logs in while the others wait for the result. They also share an error, so that wrong
@@ -91,8 +86,8 @@ func (s *session) refreshToken(ctx context.Context, exclusive bool) (*token, err
 		s.finishRefresh(nil, err)
 		return nil, err
 	}
-	margin := min(refreshMargin, time.Until(issued.Expiry)/10)
-	t := &token{text: secret.New(issued.AccessToken), expiresAt: issued.Expiry.Add(-margin)}
+	margin := min(refreshMargin, time.Until(issued.expiry)/10)
+	t := &token{text: secret.New(issued.text), expiresAt: issued.expiry.Add(-margin)}
 	if !exclusive {
 		s.finishRefresh(t, nil)
 	}

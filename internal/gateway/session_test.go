@@ -15,8 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/oauth2"
-
 	"adconnector/internal/fault"
 	"adconnector/test/faulttest"
 )
@@ -24,9 +22,9 @@ import (
 // countingSession returns a session whose tokens have a lifetime, and a counter of its logins.
 func countingSession(lifetime time.Duration) (*session, *int) {
 	logins := new(int)
-	return &session{login: func(context.Context) (*oauth2.Token, error) {
+	return &session{login: func(context.Context) (*issuedToken, error) {
 		*logins++
-		return &oauth2.Token{AccessToken: strconv.Itoa(*logins), Expiry: time.Now().Add(lifetime)}, nil
+		return &issuedToken{text: strconv.Itoa(*logins), expiry: time.Now().Add(lifetime)}, nil
 	}}, logins
 }
 
@@ -68,7 +66,7 @@ func TestDeadlineDuringLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := countingSession(time.Hour)
 		login := s.login
-		s.login = func(ctx context.Context) (*oauth2.Token, error) {
+		s.login = func(ctx context.Context) (*issuedToken, error) {
 			s.login = login
 			<-ctx.Done()
 			return nil, contextError(fault.Operation{Op: "log in"}, ctx.Err())
@@ -149,7 +147,7 @@ func TestFailedLoginIsShared(t *testing.T) {
 	for _, class := range []fault.Class{fault.Refused, fault.Transient} {
 		synctest.Test(t, func(t *testing.T) {
 			logins, release := 0, make(chan struct{})
-			s := &session{login: func(context.Context) (*oauth2.Token, error) {
+			s := &session{login: func(context.Context) (*issuedToken, error) {
 				logins++
 				<-release
 				return nil, fault.Operation{Op: "log in"}.Failed(class, errors.New("failed"), "")
@@ -176,19 +174,33 @@ func TestFailedLoginIsShared(t *testing.T) {
 func TestOAuthTokenLifetime(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]time.Duration{
-		`{"access_token":"a","expires_in":100}`: 100 * time.Second,
-		`{"access_token":"a"}`:                  defaultTokenLifetime,
-		`{"access_token":"a","expires_in":-5}`:  defaultTokenLifetime,
+		`{"access_token":"a","expires_in":100}`:                  100 * time.Second,
+		`{"access_token":"a"}`:                                   defaultTokenLifetime,
+		`{"access_token":"a","expires_in":-5}`:                   defaultTokenLifetime,
+		`{"access_token":"a","expires_in":3599.0}`:               3599 * time.Second,
+		`{"access_token":"a","expires_in":3.6e3}`:                time.Hour,
+		`{"access_token":"a","expires_in":"3599"}`:               3599 * time.Second,
+		`{"access_token":"a","expires_in":" 0.5 "}`:              time.Second / 2,
+		`{"access_token":"a","expires_in":""}`:                   defaultTokenLifetime,
+		`{"access_token":"a","expires_in":"soon"}`:               defaultTokenLifetime,
+		`{"access_token":"a","expires_in":"NaN"}`:                defaultTokenLifetime,
+		`{"access_token":"a","expires_in":null}`:                 defaultTokenLifetime,
+		`{"access_token":"a","expires_in":0}`:                    defaultTokenLifetime,
+		`{"access_token":"a","expires_in":{"seconds":1}}`:        defaultTokenLifetime,
+		`{"access_token":"a","expires_in":1e18}`:                 maxTokenLifetime,
+		`{"access_token":"a","expires_in":1e999}`:                maxTokenLifetime,
+		`{"access_token":"a","expires_in":99999999999999999999}`: maxTokenLifetime,
+		`access_token=a&expires_in=100`:                          100 * time.Second,
 		// A synctest bubble starts with the year 2000: {"exp":946685000}.
 		`{"access_token":"a.eyJleHAiOjk0NjY4NTAwMH0.a"}`: 200 * time.Second,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := New(Options{URL: &url.URL{}, Login: Login{ClientID: "x", TokenURL: &url.URL{Scheme: "http", Host: "gateway", Path: "/token"}}})
 			c.http.Transport = roundTripper(func(*http.Request) (*http.Response, error) {
-				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}, nil
+				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, Body: io.NopCloser(strings.NewReader(body))}, nil
 			})
 			token, err := c.login(t.Context())
-			if err != nil || time.Until(token.Expiry) != want {
+			if err != nil || time.Until(token.expiry) != want {
 				t.Errorf("%s: until %+v, %v, want %s", body, token, err, want)
 			}
 		})
@@ -201,10 +213,10 @@ func TestStopDuringLogin(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		logins := 0
-		s := &session{login: func(ctx context.Context) (*oauth2.Token, error) {
+		s := &session{login: func(ctx context.Context) (*issuedToken, error) {
 			logins++
 			if logins > 1 {
-				return &oauth2.Token{AccessToken: "valid", Expiry: time.Now().Add(time.Hour)}, nil
+				return &issuedToken{text: "valid", expiry: time.Now().Add(time.Hour)}, nil
 			}
 			<-ctx.Done()
 			return nil, contextError(fault.Operation{Op: "log in"}, ctx.Err())

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,11 +15,13 @@ import (
 	"time"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/handshake"
 )
 
 const (
-	headerTimeout = 2 * time.Minute  // from the request to the header of its response
-	pingTimeout   = 15 * time.Second // from the last byte over HTTP/2 to a ping, and from the ping to its response
+	headerTimeout    = 2 * time.Minute  // from the request to the header of its response
+	handshakeTimeout = 10 * time.Second // of TLS
+	pingTimeout      = 15 * time.Second // from the last byte over HTTP/2 to a ping, and from the ping to its response
 )
 
 func newTransport(o Options) *http.Transport {
@@ -31,8 +32,8 @@ func newTransport(o Options) *http.Transport {
 	}
 	transport := &http.Transport{
 		DialContext:            dial,
-		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    10 * time.Second,
+		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12, GetClientCertificate: handshake.NoClientCertificate},
+		TLSHandshakeTimeout:    handshakeTimeout,
 		ResponseHeaderTimeout:  headerTimeout,
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
@@ -47,12 +48,15 @@ func newTransport(o Options) *http.Transport {
 		// affects only connections to the proxy: all connections go through it.
 		config := transport.TLSClientConfig.Clone()
 		config.NextProtos = []string{"http/1.1"}
-		transport.DialTLSContext = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext
+		transport.DialTLSContext = dialProxyTLS(dial, config)
 	}
 	if o.Proxy != nil {
 		transport.Proxy = http.ProxyURL(o.Proxy.url())
-		transport.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, _ *http.Request, response *http.Response) error {
-			return proxyError(proxy.Host, response.StatusCode)
+		transport.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, request *http.Request, response *http.Response) error {
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+			return &tunnelError{proxy.Host, request.Host, response.StatusCode, response.Header}
 		}
 	}
 	return transport
@@ -68,61 +72,39 @@ func (p *Proxy) url() *url.URL {
 
 var errNotTLS = errors.New("response is not TLS")
 
-const proxyCredentialsRemedy = "set or correct proxy.username and proxy.password"
-
-// proxyError returns the error of a proxy's response to CONNECT; nil if it succeeded.
-func proxyError(proxy string, status int) error {
-	connect := fault.Operation{Op: "connect through proxy", Object: proxy}
-	failed := func(reason error) error { return &responseError{Status: status, Reason: reason} }
-	switch {
-	case status == http.StatusOK:
-		return nil
-	case status == http.StatusProxyAuthRequired, status == http.StatusUnauthorized: // tinyproxy sends 401 for wrong credentials
-		return connect.Failed(fault.Refused, failed(errProxyCredentials), proxyCredentialsRemedy)
-	case status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests:
-		return connect.Failed(fault.Refused, failed(errProxyRefuses), "allow the host and port of connector.api.url in the proxy")
-	default:
-		return connect.Failed(fault.Transient, failed(errProxyFailed), "check connector.api.url, and the proxy's log")
-	}
-}
-
 // transportError returns the error of a request without a complete response. It drops the
 // text of http.Client, which repeats method and URL.
-func (c *Client) transportError(ctx context.Context, call call, err error) error {
+func (c *Client) transportError(ctx context.Context, call call, trace *connectionTrace, err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
+	if ctx.Err() != nil {
+		return contextError(call.Operation, ctx.Err())
+	}
+	if tunnel, is := errors.AsType[*tunnelError](err); is {
+		failed := tunnel.explain(call.setting())
+		return call.Failed(fault.ClassOf(failed), failed, "")
+	}
+	if failed := c.tlsFailure(call, err, trace); failed != nil {
+		return failed
+	}
 	err = withoutContent(err)
-	var unknown x509.UnknownAuthorityError
-	var certificate *tls.CertificateVerificationError
-	var notTLS tls.RecordHeaderError
 	var dns *net.DNSError
 	var op *net.OpError
-	var typed *fault.Error
-	urlSetting, addressSettings := call.setting(), call.setting()
-	portSettings := "the port in " + urlSetting
+	addressSettings := call.setting()
 	if c.options.Proxy != nil {
 		addressSettings = "proxy.host and proxy.port"
-		portSettings = urlSetting + ", proxy.port and service.http.proxy.scheme"
 	}
 	switch {
-	case ctx.Err() != nil:
-		return contextError(call.Operation, ctx.Err())
-	case errors.As(err, &typed): // from proxyError, with its own remedy
-		return call.Failed(typed.Class, err, "")
-	case errors.As(err, &unknown):
-		return call.Failed(fault.Refused, err, "set gateway.ca-file to the issuer's certificate")
-	case errors.As(err, &certificate):
-		return call.Failed(fault.Refused, err, "check "+urlSetting+", and this machine's clock")
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &notTLS):
-		return call.Failed(fault.Refused, errNotTLS, "check "+portSettings)
 	case errors.As(err, &dns):
 		return call.Failed(fault.Transient, err, "check "+addressSettings+", and this machine's DNS")
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
 		return call.Failed(fault.Transient, err, "check "+addressSettings+", and that firewalls allow connections from this machine")
 	case errors.Is(err, context.DeadlineExceeded):
 		return call.Failed(fault.Transient, fmt.Errorf("no response in time: %w", err), "check whether the platform is up, and the network to it")
+	case trace.certificate.Received(): // with TLS 1.3, the alert that requires it can be lost
+		return call.Failed(fault.Transient, err, "check that the server does not require a client certificate, because the connector has none, and check the network to it")
 	default:
 		return call.Failed(fault.Transient, err, "check the network and any proxy between this machine and the gateway")
 	}
@@ -158,19 +140,14 @@ func withoutContent(err error) error {
 	if incomplete, is := errors.AsType[*incompleteResponse](err); is {
 		return &incompleteResponse{withoutContent(incomplete.cause)}
 	}
-	var typed *fault.Error
 	var opaque *protocolError
 	var number syscall.Errno
-	var alert tls.AlertError
-	var notTLS tls.RecordHeaderError
-	var certificate *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
-	case errors.As(err, &typed), errors.As(err, &opaque), errors.As(err, &number), errors.As(err, &alert), errors.As(err, &notTLS),
-		errors.As(err, &certificate), errors.As(err, &unknown), errors.As(err, &dns), errors.As(err, &timeout) && timeout.Timeout(),
-		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, http.ErrSchemeMismatch),
+	case errors.As(err, &opaque), errors.As(err, &number),
+		errors.As(err, &dns), errors.As(err, &timeout) && timeout.Timeout(), handshake.IsAlert(err),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
 		slices.Contains(constantErrors, err.Error()):
 		return err

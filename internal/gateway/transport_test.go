@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -69,7 +70,7 @@ func TestTLS(t *testing.T) {
 		o := options(t, strings.Replace(server.URL, "127.0.0.1", "localhost", 1))
 		o.RootCAs = rootsOf(server)
 		err := gateway.New(o).Login(t.Context())
-		checkError(t, err, loginError(o.URL.String(), "/auth", fault.Refused), nil, "connector.api.url", "clock")
+		checkError(t, err, loginError(o.URL.String(), "/auth", fault.Refused), nil, "host name in connector.api.url")
 		if wrong, ok := errors.AsType[x509.HostnameError](err); !ok || wrong.Host != "localhost" {
 			t.Errorf("error %v", err)
 		}
@@ -158,12 +159,17 @@ func tunnel(w http.ResponseWriter, target string) {
 		return
 	}
 	_, _ = io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n")
-	go func() {
-		_, _ = io.Copy(server, client)
-		_ = server.Close()
-	}()
-	_, _ = io.Copy(client, server)
+	// Each direction ends on its own, so that what the server has sent last still arrives.
+	var group sync.WaitGroup
+	for from, to := range map[net.Conn]net.Conn{client: server, server: client} {
+		group.Go(func() {
+			_, _ = io.Copy(to, from)
+			_ = to.(interface{ CloseWrite() error }).CloseWrite()
+		})
+	}
+	group.Wait()
 	_ = client.Close()
+	_ = server.Close()
 }
 
 func forward(w http.ResponseWriter, r *http.Request) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -95,6 +96,18 @@ func (s *Server) clientCredentials(id, secret string) answer {
 		"token_type":   "Bearer",
 		"expires_in":   int64(s.tokens.lifetime / time.Second),
 	}}
+}
+
+// basicCredentials returns the client's credentials in an Authorization header, which are
+// form-encoded (RFC 6749 section 2.3.1).
+func basicCredentials(r *http.Request) (id, secret string, inHeader bool) {
+	id, secret, inHeader = r.BasicAuth()
+	id, err := url.QueryUnescape(id)
+	secret, err2 := url.QueryUnescape(secret)
+	if err != nil || err2 != nil {
+		return "", "", inHeader
+	}
+	return id, secret, inHeader
 }
 
 // matches compares credentials in constant time. Empty credentials never match.

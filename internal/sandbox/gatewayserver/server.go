@@ -337,6 +337,9 @@ func (s *Server) answer(r *http.Request, body []byte, record *Request) answer {
 	case "loginClientOfUser", "loginClientOfSubscription":
 		return s.login(r.Header.Get("clientId"), r.Header.Get("clientSecret"), o.ClientID, o.ClientSecret)
 	case "loginClientCredentials":
+		if id, secret, inHeader := basicCredentials(r); inHeader {
+			return s.clientCredentials(id, secret)
+		}
 		return s.clientCredentials(field("client_id"), field("client_secret"))
 	case "getConnection":
 		s.mu.Lock()

@@ -161,6 +161,8 @@ func TestAnswers(t *testing.T) {
 		{"own client, no secret", ownClient("/auth/oidc").with("clientSecret", ""), 400, "header clientSecret: missing"},
 		{"own client, form", login("/auth/oidc", "client_secret=client-s3cret").with("clientId", "client-7").with("clientSecret", "client-s3cret"), 400, "body: validating root: validating /$defs/EmptyForm: maxProperties: object has 1 properties, greater than 0"},
 		{"client credentials", clientCredentials(), 200, anyBody},
+		{"client credentials in the header", login("/oauth/token", "grant_type=client_credentials").with("Authorization", "Basic Y2xpZW50JTJENzpjbGllbnQtczNjcmV0"), 200, anyBody},
+		{"client credentials nowhere", login("/oauth/token", "grant_type=client_credentials"), 401, `{"error":"invalid_client","error_description":"wrong credentials"}`},
 		{"client credentials, wrong secret", clientCredentials().replace("s3cret", "secret"), 401, `{"error":"invalid_client","error_description":"wrong credentials"}`},
 		{"client credentials, other grant", clientCredentials().replace("=client_credentials", "=password"), 400, "body: validating /$defs/ClientCredentials: validating /$defs/ClientCredentials/properties/grant_type: const: password does not equal client_credentials"},
 

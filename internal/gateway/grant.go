@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"adconnector/internal/fault"
+)
+
+// clientCredentialsLogin logs in with the client credentials grant (RFC 6749 4.4). The
+// credentials are in the body. A server that refuses them there gets them once more in a header,
+// because some servers accept only that. The client remembers what was accepted.
+//
+// golang.org/x/oauth2 is not used: it reads JSON in a text/plain response as a form, and refuses
+// an expires_in that is not an integer.
+func (c *Client) clientCredentialsLogin(ctx context.Context) (*issuedToken, error) {
+	inHeader := c.credentialsInHeader.Load()
+	token, err := c.requestGrant(ctx, inHeader)
+	if err == nil || !isClientRefused(err) {
+		return token, err
+	}
+	token, secondErr := c.requestGrant(ctx, !inHeader)
+	switch {
+	case secondErr == nil:
+		c.credentialsInHeader.Store(!inHeader)
+		return token, nil
+	case isClientRefused(secondErr):
+		return nil, err
+	default: // the credentials may have been accepted
+		return nil, secondErr
+	}
+}
+
+// isClientRefused reports whether a token server has refused the client's credentials, or found
+// none in the request.
+func isClientRefused(err error) bool {
+	refused, is := errors.AsType[*responseError](err)
+	if !is || !errors.Is(refused, errLoginRefused) {
+		return false
+	}
+	switch refused.Message {
+	case "invalid_client", "invalid_request":
+		return true
+	case "":
+		return refused.Status == http.StatusUnauthorized || refused.Status == http.StatusBadRequest
+	default:
+		return refused.Status == http.StatusUnauthorized
+	}
+}
+
+// requestGrant sends one request for a token, with the credentials in a header (RFC 6749 2.3.1,
+// client_secret_basic) or in the body (client_secret_post).
+func (c *Client) requestGrant(ctx context.Context, inHeader bool) (*issuedToken, error) {
+	l := c.options.Login
+	form := url.Values{"grant_type": {"client_credentials"}}
+	if !inHeader {
+		form.Set("client_id", l.ClientID)
+		form.Set("client_secret", l.ClientSecret.Reveal())
+	}
+	call := call{Operation: loginOperation(l.TokenURL), method: http.MethodPost, url: l.TokenURL, urlKey: "oauth.token.url",
+		body: [][]byte{[]byte(form.Encode())}, maxResponse: maxTokenBytes}
+	r, err := c.sendOnce(ctx, call, func(request *http.Request) {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if inHeader { // both are form-encoded before they are joined
+			credentials := url.QueryEscape(l.ClientID) + ":" + url.QueryEscape(l.ClientSecret.Reveal())
+			request.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(credentials)))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	token, err := issuedBy(call, r)
+	if r.status/100 != 2 || err != nil && grantCode(r.body, l) != "" {
+		return nil, grantError(call, r, l)
+	}
+	return token, err
+}
+
+// transientGrants are error codes of token servers that may end without intervention. Some
+// servers send them with a status of 400, like other codes.
+var transientGrants = map[string]bool{
+	"temporarily_unavailable": true, "server_error": true, "slow_down": true, "too_many_requests": true, "rate_limit_exceeded": true,
+}
+
+const clientRemedy = "correct oauth.client.id, oauth.client.secret and oauth.token.url"
+
+// grantRemedies are the remedies for error codes (RFC 6749 5.2, RFC 8707 2).
+var grantRemedies = map[string]string{
+	"invalid_client":         clientRemedy,
+	"invalid_request":        "check that oauth.token.url is a token endpoint for client credentials (RFC 6749 4.4)",
+	"invalid_grant":          "check that oauth.token.url is a token endpoint for client credentials (RFC 6749 4.4)",
+	"unauthorized_client":    "allow the client of oauth.client.id the client credentials grant on the token server",
+	"unsupported_grant_type": "enable the client credentials grant on the token server, or correct oauth.token.url",
+	"invalid_scope":          "give the client of oauth.client.id a default scope on the token server: the connector requests none",
+	"invalid_target":         "give the client of oauth.client.id a default resource on the token server: the connector requests none",
+	"access_denied":          "grant the client of oauth.client.id access on the token server",
+}
+
+// grantError returns the error of a refused grant. It contains only the status and the error
+// code, because the body may contain data that must not be logged.
+func grantError(call call, r response, l Login) error {
+	code := grantCode(r.body, l)
+	refused := &responseError{Status: r.status, Reason: errLoginRefused, Message: code}
+	switch {
+	case r.status == http.StatusTooManyRequests:
+		return call.Failed(fault.Transient, &responseError{Status: r.status, Reason: errTooManyLogins, Message: code}, "check what else uses this client ID")
+	case transientGrants[code]:
+		wait, _ := longestWait(r.header, "Retry-After", time.Now())
+		return call.Failed(fault.Transient, &responseError{Status: r.status, Reason: errGatewayFailed, Message: code, RetryAfter: wait}, "check whether the server of "+call.setting()+" is up, and its log")
+	case r.status != http.StatusForbidden:
+		if err := classify(call, response{status: r.status, header: r.header}); err != nil {
+			return err
+		}
+	}
+	if remedy := grantRemedies[code]; remedy != "" {
+		return call.Failed(fault.Refused, refused, remedy)
+	}
+	return call.Failed(fault.Refused, refused, clientRemedy)
+}
+
+// grantCode returns the error code of a token server (RFC 6749 5.2); "" for any other text, which
+// may repeat the credentials.
+func grantCode(body []byte, l Login) string {
+	const maxCode = 40
+	var refused struct {
+		Error string `json:"error"`
+	}
+	code := ""
+	if json.Unmarshal(body, &refused) == nil {
+		code = refused.Error
+	}
+	if code == "" || len(code) > maxCode || strings.Trim(code, "abcdefghijklmnopqrstuvwxyz_") != "" {
+		return ""
+	}
+	for _, credential := range []string{l.ClientID, l.ClientSecret.Reveal(), l.Username, l.Password.Reveal()} {
+		if credential != "" && strings.Contains(code, credential) {
+			return ""
+		}
+	}
+	return code
+}

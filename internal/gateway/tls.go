@@ -1,0 +1,173 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/handshake"
+)
+
+// connectionTrace records the TLS handshakes of one request, because net/http returns their
+// errors without a type that distinguishes them from others.
+type connectionTrace struct {
+	certificate *handshake.Request
+
+	mu        sync.Mutex
+	err       error // of the last handshake; nil: none, or it succeeded
+	connected bool  // to the server, if necessary through the proxy
+}
+
+// withConnectionTrace returns a context for a request, and the trace of its connection.
+func withConnectionTrace(ctx context.Context) (context.Context, *connectionTrace) {
+	ctx, certificate := handshake.WithRequest(ctx)
+	trace := &connectionTrace{certificate: certificate}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{TLSHandshakeDone: trace.done, GotConn: trace.gotConn}), trace
+}
+
+func (t *connectionTrace) gotConn(httptrace.GotConnInfo) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.connected = true
+}
+
+func (t *connectionTrace) done(_ tls.ConnectionState, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = err
+}
+
+// explain returns the *handshake.Error of a failed request; nil if it failed for another reason.
+func (t *connectionTrace) explain(err error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	certificate, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, isProxyHandshake := errors.AsType[*proxyHandshakeError](err)
+	switch {
+	case isCertificate:
+		return handshake.ExplainVerification(err, certificate.UnverifiedCertificates)
+	case isProxyHandshake, t.err != nil && errors.Is(err, t.err):
+		return handshake.Explain(err, t.certificate.Received())
+	default: // with TLS 1.3, the server rejects a missing client certificate after the handshake
+		return handshake.ExplainAlert(err, t.certificate.Received())
+	}
+}
+
+// proxyHandshakeError is the error of a TLS handshake with the proxy.
+type proxyHandshakeError struct{ cause error }
+
+func (e *proxyHandshakeError) Error() string { return e.cause.Error() }
+
+// Unwrap returns the cause.
+func (e *proxyHandshakeError) Unwrap() error { return e.cause }
+
+// dialProxyTLS returns a function that opens TLS connections to the proxy.
+func dialProxyTLS(dial func(context.Context, string, string) (net.Conn, error), config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
+		config := config.Clone()
+		if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		tlsConn := tls.Client(conn, config)
+		if err := tlsConn.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, &proxyHandshakeError{err}
+		}
+		return tlsConn, nil
+	}
+}
+
+// tlsPeer is the other end of a TLS connection.
+type tlsPeer struct{ name, settings string }
+
+// reachedServer reports whether a failed request, or the handshake for it, was with the server,
+// not only with the proxy.
+func (t *connectionTrace) reachedServer() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.connected || t.err != nil
+}
+
+// peerOf returns the peer of a failed request.
+func (c *Client) peerOf(call call, err error, trace *connectionTrace) tlsPeer {
+	op, is := errors.AsType[*net.OpError](err)
+	isProxy := is && op.Op == "proxyconnect"
+	if p := c.options.Proxy; p != nil && p.Scheme == "https" && (call.url.Scheme == "http" || !trace.reachedServer()) {
+		isProxy = true
+	}
+	if isProxy {
+		return tlsPeer{"the proxy", "proxy.host, proxy.port and service.http.proxy.scheme"}
+	}
+	return tlsPeer{"the server of " + call.setting() + " or the firewall that inspects its TLS", call.setting()}
+}
+
+// handshakeRemedy returns the remedy for the reason of a refused handshake.
+func (p tlsPeer) handshakeRemedy(reason error) string {
+	switch {
+	case errors.Is(reason, handshake.ErrVersion):
+		return "check " + p.settings + ", and enable TLS 1.2 or 1.3 on " + p.name
+	case errors.Is(reason, handshake.ErrParameters):
+		return "enable TLS 1.3, or cipher suites of TLS 1.2 with ECDHE, on " + p.name + ", with a certificate that has an RSA key of 2048 bits or an ECDSA key"
+	case errors.Is(reason, handshake.ErrClientCertificate):
+		return "do not require client certificates from this machine on " + p.name + ": the connector has none"
+	case errors.Is(reason, handshake.ErrServerName):
+		return "correct the host name in " + p.settings
+	case errors.Is(reason, handshake.ErrCertificate), errors.Is(reason, handshake.ErrWeakSignature):
+		return "use a certificate with an RSA key of 2048 to 8192 bits or an ECDSA key, signed with SHA-256, on " + p.name
+	default:
+		return "check " + p.settings + ", and the log of " + p.name
+	}
+}
+
+// tlsFailure returns the error of a request that TLS has failed; nil if something else has.
+func (c *Client) tlsFailure(call call, err error, trace *connectionTrace) error {
+	var unknown x509.UnknownAuthorityError
+	var wrongName x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var certificate *tls.CertificateVerificationError
+	var notTLS tls.RecordHeaderError
+	refused := func(cause error, remedy string) error { return call.Failed(fault.Refused, cause, remedy) }
+	peer := c.peerOf(call, err, trace)
+	if errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &notTLS) {
+		return refused(errNotTLS, "check "+c.portSettings(call))
+	}
+	if explained, is := errors.AsType[*handshake.Error](trace.explain(err)); is {
+		return refused(explained, peer.handshakeRemedy(explained.Reason))
+	}
+	switch {
+	case errors.As(err, &unknown):
+		if unknown.Cert != nil {
+			err = fmt.Errorf("certificate issued by %s: %w", oneLine(unknown.Cert.Issuer.String()), err)
+		}
+		return refused(err, "set gateway.ca-file to the issuer's certificate, or exempt this host if a proxy or firewall inspects its TLS")
+	case errors.As(err, &wrongName):
+		return refused(err, "correct the host name in "+peer.settings+", or use a certificate for it on "+peer.name)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return refused(err, "correct this machine's clock, or renew the certificate of "+peer.name)
+	case errors.As(err, &certificate):
+		return refused(err, "check "+peer.settings+", and the certificate of "+peer.name)
+	}
+	return nil
+}
+
+// portSettings returns the settings with the port and the protocol of a connection.
+func (c *Client) portSettings(call call) string {
+	if c.options.Proxy == nil {
+		return "the port in " + call.setting()
+	}
+	return call.setting() + ", proxy.port and service.http.proxy.scheme, and that the proxy sends no web page instead of a tunnel"
+}

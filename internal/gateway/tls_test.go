@@ -1,0 +1,133 @@
+package gateway_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/gateway"
+	"adconnector/internal/handshake"
+)
+
+// lingeringListener accepts connections that are read to their end before they are closed, so that
+// no reset overtakes the last alert.
+type lingeringListener struct{ net.Listener }
+
+func (l lingeringListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return lingeringConn{conn.(*net.TCPConn)}, nil
+}
+
+type lingeringConn struct{ *net.TCPConn }
+
+func (c lingeringConn) Close() error {
+	err := c.CloseWrite()
+	go func() {
+		_, _ = io.Copy(io.Discard, c.TCPConn)
+		_ = c.TCPConn.Close()
+	}()
+	return err
+}
+
+// serveWithTLS starts a TLS server with a configuration of its own.
+func serveWithTLS(t testing.TB, handler http.Handler, configure func(*tls.Config)) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{}
+	configure(server.TLS)
+	server.EnableHTTP2 = true
+	server.Listener = lingeringListener{server.Listener}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server
+}
+
+// TestRefusedHandshakes checks that a server or a proxy whose TLS is not supported is refused,
+// not retried.
+func TestRefusedHandshakes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name      string
+		configure func(*tls.Config)
+		reason    error
+		remedy    string // a part of it
+	}{
+		{"TLS 1.0 and 1.1", func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, handshake.ErrVersion, "enable TLS 1.2"},
+		{"RSA key exchange", func(c *tls.Config) {
+			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
+			c.NextProtos = []string{"http/1.1"}
+		}, handshake.ErrParameters, "ECDHE"},
+		{"client certificate with TLS 1.2", func(c *tls.Config) {
+			c.MaxVersion, c.ClientAuth = tls.VersionTLS12, tls.RequireAnyClientCert
+		}, handshake.ErrClientCertificate, "client certificates"},
+		{"client certificate with TLS 1.3", func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, handshake.ErrClientCertificate, "client certificates"},
+		{"client certificate with TLS 1.3 and HTTP/1.1", func(c *tls.Config) {
+			c.ClientAuth, c.NextProtos = tls.RequireAnyClientCert, []string{"http/1.1"}
+		}, handshake.ErrClientCertificate, "client certificates"},
+		{"name not served", func(c *tls.Config) {
+			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return &tls.Config{}, nil }
+		}, handshake.ErrServerName, "host name in"},
+		{"no application protocol", func(c *tls.Config) { c.NextProtos = []string{"imap"} }, handshake.ErrRefused, "the log of"},
+	} {
+		for _, through := range []string{"", "http", "https"} {
+			name := test.name + ", direct"
+			if through != "" {
+				name = test.name + ", through a proxy with " + through
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				server := serveWithTLS(t, http.NotFoundHandler(), test.configure)
+				o := options(t, server.URL)
+				o.RootCAs = rootsOf(server)
+				if through != "" {
+					start := map[string]func(testing.TB, http.Handler) *httptest.Server{"http": serve, "https": serveTLS}
+					p := &proxy{}
+					proxyServer := start[through](t, p)
+					o.Proxy = proxyAt(t, proxyServer.URL, "", "")
+					o.RootCAs = rootsOf(server, proxyServer)
+					defer func() {
+						if n := p.requests.Load(); n != 1 {
+							t.Errorf("%d connections through the proxy", n)
+						}
+					}()
+				}
+				err := gateway.New(o).Login(t.Context())
+				checkError(t, err, loginError(server.URL, "/auth", fault.Refused), test.reason, test.remedy, "connector.api.url")
+			})
+		}
+		t.Run(test.name+", of the proxy", func(t *testing.T) {
+			t.Parallel()
+			proxyServer := serveWithTLS(t, &proxy{}, test.configure)
+			o := options(t, "https://gateway.test")
+			o.RootCAs = rootsOf(proxyServer)
+			o.Proxy = proxyAt(t, proxyServer.URL, "", "")
+			err := gateway.New(o).Login(t.Context())
+			checkError(t, err, loginError("https://gateway.test", "/auth", fault.Refused), test.reason, "proxy")
+		})
+	}
+}
+
+// TestInspectedTLS checks the error of a certificate that a TLS-inspecting proxy has issued.
+func TestInspectedTLS(t *testing.T) {
+	t.Parallel()
+	server := serveTLS(t, http.NotFoundHandler())
+	o := options(t, server.URL)
+	o.RootCAs = x509.NewCertPool()
+	o.Proxy = proxyAt(t, serve(t, &proxy{}).URL, "", "")
+	err := gateway.New(o).Login(t.Context())
+	checkError(t, err, loginError(server.URL, "/auth", fault.Refused), nil, "gateway.ca-file", "exempt", "inspects")
+	if unknown, is := errors.AsType[x509.UnknownAuthorityError](err); !is || unknown.Cert == nil {
+		t.Errorf("error %v", err)
+	}
+}
