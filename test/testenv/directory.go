@@ -32,11 +32,27 @@ type Directory struct {
 // gets one.
 func NewDirectory(t testing.TB, o domaincontroller.Options) *Directory {
 	t.Helper()
+	return newDirectory(t, o, listenAt(t, "127.0.0.1:0"), listenAt(t, "127.0.0.1:0"))
+}
+
+// NewPeer starts another controller of the directory's domain, with the same ports at another
+// address of loopback, which is its host name in the directory. The two list each other. Changes do
+// not replicate.
+func (d *Directory) NewPeer(address string, o domaincontroller.Options) *Directory {
+	d.t.Helper()
+	o.Host = address
+	peer := newDirectory(d.t, o, listenAt(d.t, net.JoinHostPort(address, strconv.Itoa(d.Port))), listenAt(d.t, net.JoinHostPort(address, strconv.Itoa(d.TLSPort))))
+	d.Must(d.AddPeer(peer.Server))
+	d.Must(peer.AddPeer(d.Server))
+	return peer
+}
+
+func newDirectory(t testing.TB, o domaincontroller.Options, plain, secure net.Listener) *Directory {
+	t.Helper()
 	if o.Password == "" {
 		o.Password = "Bind-Pa55w0rd!"
 	}
 	d := &Directory{Server: domaincontroller.New(o), Password: o.Password, t: t}
-	plain, secure := listen(t), listen(t)
 	d.Port, d.TLSPort = PortOf(plain), PortOf(secure)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = d.Serve(t.Context(), observedListener{plain, d}, secure) })
@@ -44,9 +60,9 @@ func NewDirectory(t testing.TB, o domaincontroller.Options) *Directory {
 	return d
 }
 
-func listen(t testing.TB) net.Listener {
+func listenAt(t testing.TB, address string) net.Listener {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
