@@ -50,6 +50,10 @@ schedule: first a full sync; then some objects change in the directory, and the 
 scheduled run is a delta sync. A table shows each change as the gateway has it.
 Afterwards the demo compares the assets of the gateway with the directory.
 
+With --controllers, the connector reads the first controller of the domain and asks
+the others for logons, and the changes include a logon at the second one. The logons
+at the gateway are compared with those of all controllers.
+
 The demo reads neither the environment nor an env file, connects to no other host,
 and removes its files.`,
 		Example: `  # Demonstrate the connector in a few seconds
@@ -57,6 +61,9 @@ and removes its files.`,
 
   # Keep it running until Ctrl-C, with the inventory on a fixed port
   adconnector demo --keep --gateway 127.0.0.1:18080
+
+  # Show that the connector finds logons at another domain controller
+  adconnector demo --controllers 2
 
   # Use a large directory, and show the log of the connector
   adconnector demo --users 100000 --groups 5000 --log-level info`,
@@ -74,7 +81,7 @@ and removes its files.`,
 			return p.demo(cmd.Context(), o)
 		},
 	}
-	o.flags(command, sandboxOptions{users: 5000, groups: 500, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"})
+	o.flags(command, sandboxOptions{users: 5000, groups: 500, controllers: 1, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"})
 	command.Flags().StringVar(&o.admin, "admin", "127.0.0.1:0", "`ADDRESS` of the connector's admin endpoint, loopback only; port 0: any free port")
 	command.Flags().BoolVar(&o.keep, "keep", false, "keep connector, directory and gateway running until Ctrl-C")
 	return command

@@ -29,7 +29,7 @@ type daemonEvent struct {
 }
 
 func newScenario(p *program, servers *sandboxServers) *scenario {
-	users, groups := identities(servers.directory.Objects())
+	users, groups := identities(servers.directory().Objects())
 	return &scenario{
 		program: p, sandboxServers: servers, events: make(chan daemonEvent, 64), changed: make(chan struct{}),
 		expected: len(users) + len(groups),
@@ -97,8 +97,12 @@ func (s *scenario) awaitRun(ctx context.Context, mode string) (state.Run, error)
 }
 
 func (s *scenario) play(ctx context.Context, cron string) error {
-	users, groups := identities(s.directory.Objects())
-	if err := cmp.Or(s.printLine(ctx, "directory", "%s, %d users and %d groups", s.addresses()[0], len(users), len(groups)),
+	users, groups := identities(s.directory().Objects())
+	others := ""
+	for _, ports := range s.ports[1:] {
+		others += " and " + ports.host()
+	}
+	if err := cmp.Or(s.printLine(ctx, "directory", "%s%s, %d users and %d groups", s.addresses()[0], others, len(users), len(groups)),
 		s.printLine(ctx, "gateway", "%s, empty", s.url()),
 		s.printLine(ctx, "connector", "one run at start, then by the cron expression %s", cron)); err != nil {
 		return err
@@ -113,10 +117,10 @@ func (s *scenario) play(ctx context.Context, cron string) error {
 	if err := s.playDeltaSync(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(s.printTable(changes), s.verify()); err != nil {
+	if err := errors.Join(s.printTable(changes), s.verify("delta")); err != nil {
 		return err
 	}
-	users, groups = identities(s.directory.Objects())
+	users, groups = identities(s.directory().Objects())
 	return s.printLine(ctx, "verified", "%d users and %d groups are the same at the gateway and in the directory", len(users), len(groups))
 }
 
@@ -125,11 +129,34 @@ func (s *scenario) playFullSync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.verify(); err != nil {
+	if err := s.verify("full"); err != nil {
 		return err
 	}
-	return s.printLine(ctx, "full sync", "%d users and %d groups read, %d sent and acknowledged, %d requests, %s",
+	err = s.printLine(ctx, "full sync", "%d users and %d groups read, %d sent and acknowledged, %d requests, %s",
 		run.Users, run.Groups, run.Uploaded, run.Requests, run.Duration.Round(time.Millisecond))
+	if err != nil || len(s.ports) == 1 {
+		return err
+	}
+	return s.printLogons(ctx)
+}
+
+// printLogons prints how many users logged on last at another controller than the first, with an
+// example.
+func (s *scenario) printLogons(ctx context.Context) error {
+	users, _ := identities(s.directory().Objects())
+	all := s.readLogons()
+	elsewhere, example := 0, ""
+	for _, o := range users {
+		known := all[guidOf(o)]
+		if known.controller == 0 {
+			continue
+		}
+		elsewhere++
+		if example == "" && isPlainAccount(o) {
+			example = fmt.Sprintf(", for example %s at %s: %s", o.First("name"), s.ports[known.controller].host(), known.last.text())
+		}
+	}
+	return s.printLine(ctx, "logons", "%d users logged on last at another controller than %s%s", elsewhere, s.ports[0].host(), example)
 }
 
 // playChanges changes the directory and lets the second run start.

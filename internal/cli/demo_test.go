@@ -19,6 +19,7 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/schedule"
+	"adconnector/internal/syncrun"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
@@ -68,6 +69,42 @@ func TestDemo(t *testing.T) {
 	requireNoLeaks()
 }
 
+// TestDemoControllers tests that the demo of two controllers shows a logon at the second one, and
+// fails if the connector asks only one.
+func TestDemoControllers(t *testing.T) {
+	requireAddresses(t)
+	requireNoLeaks := watchLeaks(t)
+	args := []string{"demo", "--controllers", "2", "--users", "300", "--groups", "30", "--seed", "3"}
+	o := invokeWith(t.Context(), t, demoHooks(frequent), nil, args...)
+	if o.Code != exitDone || len(o.Errors()) != 0 {
+		t.Errorf("exit code %d, log %v", o.Code, o.Log)
+	}
+	for _, pattern := range []string{
+		`(?m)^directory   ldaps://127\.0\.0\.1:\d+ and 127\.0\.0\.2, 304 users and 51 groups$`,
+		`(?m)^logons      \d{2,} users logged on last at another controller than 127\.0\.0\.1, for example \S.* at 127\.0\.0\.2: \d{4}-\S+Z$`,
+		`(?m)^delta sync  \d+ objects read, 7 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
+		`(?m)^moved .* to CN=Users +unchanged: nothing to send +0 +-$`,
+		`(?m)^logged on .* at 127\.0\.0\.2 +lastSuccessfulLoginAt "\d{4}-\S+Z" +1 +[\d.]+m?s$`,
+		`(?m)^wrong password of .* at 127\.0\.0\.2 +unchanged: only full syncs send it +0 +-$`,
+		`(?m)^verified    304 users and 52 groups are the same at the gateway and in the directory$`,
+	} {
+		if !regexp.MustCompile(pattern).MatchString(o.Stdout) {
+			t.Errorf("no match for %s in:\n%s", pattern, o.Stdout)
+		}
+	}
+	h := demoHooks(frequent)
+	configure := h.config
+	h.config = func(c *config.Config) {
+		configure(c)
+		c.Run.LastLogon = syncrun.LastLogonReplicated
+	}
+	o = invokeWith(t.Context(), t, h, nil, args...)
+	if o.Code != exitFailed || !mentions(singleError(t, o), errDiffers.Error()) {
+		t.Errorf("exit code %d, log %v", o.Code, o.Log)
+	}
+	requireNoLeaks()
+}
+
 // watchLeaks returns a function that fails the test if there are new goroutines or temporary
 // files. Tests that use it cannot run in parallel.
 func watchLeaks(t *testing.T) (requireNoLeaks func()) {
@@ -97,7 +134,7 @@ func requireEmptyDir(t *testing.T, dir string) {
 
 // smallDemo returns the options of the smallest demo.
 func smallDemo() demoOptions {
-	return demoOptions{admin: "127.0.0.1:0", sandboxOptions: sandboxOptions{users: demoUsers, groups: 1, seed: 1, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"}}
+	return demoOptions{admin: "127.0.0.1:0", sandboxOptions: sandboxOptions{users: demoUsers, groups: 1, controllers: 1, seed: 1, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"}}
 }
 
 // TestDemoVerifiesInventory tests that the demo fails if the gateway acknowledges assets and

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/sandbox/gatewayserver"
 )
@@ -46,14 +48,74 @@ var comparedFields = map[string]map[string]string{
 	gatewayserver.KindGroup: {"name": "name", "displayName": "displayName", "description": "description"},
 }
 
-// verify compares all users and groups at the gateway with the directory.
-func (s *sandboxServers) verify() error {
-	inventory := s.readInventory()
-	users, groups := identities(s.directory.Objects())
+// fileTime is a time as Active Directory stores it. 0: none.
+type fileTime ad.FileTime
+
+// text returns the time as an asset has it.
+func (t fileTime) text() string {
+	if t == 0 {
+		return ""
+	}
+	text, _ := gateway.Timestamp(ad.FileTime(t).Time()).MarshalText() // never fails
+	return string(text)
+}
+
+// logons are the logons of an account over all controllers.
+type logons struct {
+	last, lastFailed fileTime
+	failed           string // number, on the PDC emulator
+	controller       int    // that has the last one
+}
+
+// readLogons returns the logons of all accounts by GUID.
+func (s *sandboxServers) readLogons() map[string]logons {
+	all := map[string]logons{}
+	for n, d := range s.domain.Controllers() {
+		for _, o := range d.Objects("objectGUID", "lastLogon", "badPasswordTime", "badPwdCount") {
+			known := all[guidOf(o)]
+			last, _ := ad.ParseFileTime([]byte(o.First("lastLogon")))
+			failed, _ := ad.ParseFileTime([]byte(o.First("badPasswordTime")))
+			if fileTime(last) > known.last {
+				known.last, known.controller = fileTime(last), n
+			}
+			known.lastFailed = max(known.lastFailed, fileTime(failed))
+			if d.IsPDCEmulator() {
+				known.failed = cmp.Or(o.First("badPwdCount"), "0")
+			}
+			all[guidOf(o)] = known
+		}
+	}
+	return all
+}
+
+// compareLogons returns the differences between the logons of a user on all controllers and its
+// identity at the gateway. Delta syncs do not send failed logons.
+func compareLogons(o domaincontroller.Object, want logons, identity gatewayserver.Identity, mode string) (differences []string) {
+	compared := map[string]string{"lastSuccessfulLoginAt": want.last.text()}
+	if mode == "full" {
+		compared["lastFailedPasswordAttemptAt"], compared["failedPasswordAttemptCount"] = want.lastFailed.text(), want.failed
+	}
+	fields := identity.Fields()
+	for field, value := range compared {
+		if got := gatewayserver.Text(fields[field]); got != value {
+			differences = append(differences, fmt.Sprintf("%s has the %s %q, not %q", o.DN, field, got, value))
+		}
+	}
+	return differences
+}
+
+// verify compares all users and groups at the gateway with the directory after a run of a mode.
+func (s *sandboxServers) verify(mode string) error {
+	inventory, all := s.readInventory(), s.readLogons()
+	users, groups := identities(s.directory().Objects())
 	var differences []string
 	for kind, objects := range map[string][]domaincontroller.Object{gatewayserver.KindUser: users, gatewayserver.KindGroup: groups} {
 		for _, o := range objects {
-			differences = append(differences, compareIdentity(kind, o, inventory[guidOf(o)])...)
+			identity := inventory[guidOf(o)]
+			differences = append(differences, compareIdentity(kind, o, identity)...)
+			if kind == gatewayserver.KindUser && o.DN != s.directory().BindDN() { // whose binds are logons
+				differences = append(differences, compareLogons(o, all[guidOf(o)], identity, mode)...)
+			}
 			delete(inventory, guidOf(o))
 		}
 	}

@@ -24,12 +24,14 @@ import (
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/sandbox/inventory"
+	"adconnector/internal/syncrun"
 	"adconnector/internal/webserver"
 )
 
 // sandboxOptions are the flags of the command sandbox.
 type sandboxOptions struct {
 	users, groups        int
+	controllers          int
 	seed                 uint64
 	ldap, ldaps, gateway string
 	envOut               string
@@ -52,6 +54,11 @@ contract, and lists its assets at /inventory/users and /inventory/groups. With
 --posture its profile includes security posture, and there are also /inventory/roles
 and /inventory/domains.
 
+With --controllers, several domain controllers replicate, but each one counts logons
+for itself. The connector reads the first one. Many users logged on last at another
+one. They listen on the address of the first one and on the following addresses, with
+the same ports. The env file sets sync.last-logon to ALL_CONTROLLERS.
+
 --env-out writes an env file for the connector. Its passwords are generated and valid
 until the sandbox ends.`,
 		Example: `  # In one terminal, with the connector in another one
@@ -60,12 +67,18 @@ until the sandbox ends.`,
 
   # A large, repeatable directory on free ports, while another sandbox runs
   adconnector sandbox --users 100000 --groups 5000 --seed 7 \
-      --ldap 127.0.0.1:0 --ldaps 127.0.0.1:0 --gateway 127.0.0.1:0 --env-out large.env`,
+      --ldap 127.0.0.1:0 --ldaps 127.0.0.1:0 --gateway 127.0.0.1:0 --env-out large.env
+
+  # A domain of two controllers, on 127.0.0.1 and 127.0.0.2. The second sync sends the
+  # logons at the second controller.
+  adconnector sandbox --controllers 2 --env-out sandbox.env
+  SYNC_LAST_LOGON=REPLICATED adconnector sync --env-file sandbox.env
+  adconnector sync --env-file sandbox.env`,
 		Annotations: exits("the directory or the gateway stopped serving", exitDone, exitFailed, exitUsage, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.sandbox(cmd.Context(), o) },
 	}
-	o.flags(command, sandboxOptions{users: 1000, groups: 100, ldap: "127.0.0.1:10389", ldaps: "127.0.0.1:10636", gateway: "127.0.0.1:18080"})
+	o.flags(command, sandboxOptions{users: 1000, groups: 100, controllers: 1, ldap: "127.0.0.1:10389", ldaps: "127.0.0.1:10636", gateway: "127.0.0.1:18080"})
 	command.Flags().BoolVar(&o.posture, "posture", false, "include security posture in the profile")
 	command.Flags().IntVar(&o.maxCalls, "max-calls", 0, "number of concurrent calls that the gateway allows, like 2 for the standard service; 0: no limit")
 	command.Flags().StringVar(&o.envOut, "env-out", "", "write an env file for the connector to `FILE`")
@@ -77,6 +90,7 @@ func (o *sandboxOptions) flags(command *cobra.Command, defaults sandboxOptions) 
 	flags := command.Flags()
 	flags.IntVar(&o.users, "users", defaults.users, "number of users in the directory")
 	flags.IntVar(&o.groups, "groups", defaults.groups, "number of groups in the directory")
+	flags.IntVar(&o.controllers, "controllers", defaults.controllers, fmt.Sprintf("number of domain controllers, 1 to %d", maxControllers))
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the generated objects")
 	flags.StringVar(&o.ldap, "ldap", defaults.ldap, "`ADDRESS` for LDAP and StartTLS, loopback only; port 0: any free port; empty: not served")
 	flags.StringVar(&o.ldaps, "ldaps", defaults.ldaps, "`ADDRESS` for LDAPS, loopback only; port 0: any free port; empty: not served")
@@ -102,7 +116,7 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 	}
 	fmt.Fprintf(&summary, "gateway    %s\ninventory  %s\n", s.url(), s.inventory())
 	for _, address := range s.addresses() {
-		fmt.Fprintf(&summary, "directory  %s as %s\n", address, s.directory.BindDN())
+		fmt.Fprintf(&summary, "directory  %s as %s\n", address, s.directory().BindDN())
 	}
 	if _, err := io.WriteString(p.stdout, summary.String()); err != nil {
 		return err
@@ -112,44 +126,45 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 
 // sandboxServers is a sandbox with open ports.
 type sandboxServers struct {
-	directory          *domaincontroller.Server
-	gateway            *gatewayserver.Server
-	options            gatewayserver.Options
-	web, plain, secure net.Listener // plain and secure can be nil
+	domain  *domaincontroller.Domain
+	gateway *gatewayserver.Server
+	options gatewayserver.Options
+	web     net.Listener
+	ports   []controllerPorts // of the domain's controllers
 }
+
+// directory returns the controller that the connector reads.
+func (s *sandboxServers) directory() *domaincontroller.Server { return s.domain.Controllers()[0] }
 
 // openSandbox opens the ports, which can fail, and then creates the servers.
 func openSandbox(o sandboxOptions) (*sandboxServers, error) {
 	if o.users < 0 || o.groups < 0 || o.maxCalls < 0 {
 		return nil, newUsageError(errors.New("--users, --groups and --max-calls cannot be negative"), "")
 	}
-	s := &sandboxServers{}
-	for _, flag := range []struct {
-		name, address string
-		listener      *net.Listener
-	}{{"--gateway", o.gateway, &s.web}, {"--ldap", o.ldap, &s.plain}, {"--ldaps", o.ldaps, &s.secure}} {
-		if flag.address == "" && flag.listener != &s.web {
-			continue
-		}
-		listener, err := listenLoopback(flag.name, flag.address)
-		if err != nil {
-			s.close()
-			return nil, err
-		}
-		*flag.listener = listener
+	if o.controllers < 1 || o.controllers > maxControllers {
+		return nil, newUsageError(fmt.Errorf("--controllers %d is not allowed", o.controllers), fmt.Sprintf("use 1 to %d", maxControllers))
+	}
+	web, err := listenLoopback("--gateway", o.gateway)
+	if err != nil {
+		return nil, err
+	}
+	s := &sandboxServers{web: web}
+	if s.ports, err = listenControllers(o); err != nil {
+		web.Close()
+		return nil, err
 	}
 	password := rand.Text()
-	s.directory = domaincontroller.New(domaincontroller.Options{
+	s.domain = domaincontroller.NewDomain(domaincontroller.Options{
 		Users: o.users, Groups: o.groups, Seed: o.seed, Password: password, ReadsDeleted: true,
-	})
+	}, s.hosts()...)
 	s.options = gatewayserver.Options{
 		CustomerUUID: uuid.NewString(), ConnectionUUID: uuid.NewString(), ProfileUUID: uuid.NewString(),
 		Username: "sandbox", Password: rand.Text(), ClientID: "sandbox", ClientSecret: rand.Text(),
 		MaxCalls: o.maxCalls, Intercept: o.intercept,
 	}
-	s.options.Connection = connectionTo(s.directory, s.plain, s.secure, s.options.ConnectionUUID, password)
+	s.options.Connection = connectionTo(s.directory(), s.ports[0], s.options.ConnectionUUID, password)
 	s.options.Profile = &gateway.Profile{
-		ProfileUUID: s.options.ProfileUUID, Name: "Sandbox", BaseContext: s.directory.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",
+		ProfileUUID: s.options.ProfileUUID, Name: "Sandbox", BaseContext: s.directory().Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_ONLY",
 	}
 	if o.posture {
 		s.options.Profile.Assets = "IDENTITIES_WITH_SECURITY_POSTURE"
@@ -164,31 +179,40 @@ func (s *sandboxServers) inventory() string { return s.url() + "/inventory/users
 // addresses returns the URLs of the directory.
 func (s *sandboxServers) addresses() []string {
 	var addresses []string
-	if s.plain != nil {
-		addresses = append(addresses, "ldap://"+s.plain.Addr().String())
-	}
-	if s.secure != nil {
-		addresses = append(addresses, "ldaps://"+s.secure.Addr().String())
+	for _, ports := range s.ports {
+		if ports.plain != nil {
+			addresses = append(addresses, "ldap://"+ports.plain.Addr().String())
+		}
+		if ports.secure != nil {
+			addresses = append(addresses, "ldaps://"+ports.secure.Addr().String())
+		}
 	}
 	return addresses
 }
 
-// close closes the ports. serve closes them, too.
-func (s *sandboxServers) close() {
-	for _, listener := range []net.Listener{s.web, s.plain, s.secure} {
-		if listener != nil {
-			listener.Close()
+// hosts returns the host of each controller in the directory. They need no DNS if there are
+// several, because the connector connects to each of them.
+func (s *sandboxServers) hosts() []string {
+	hosts := make([]string, len(s.ports))
+	if len(hosts) > 1 {
+		for n, ports := range s.ports {
+			hosts[n] = ports.host()
 		}
 	}
+	return hosts
+}
+
+// close closes the ports. serve closes them, too.
+func (s *sandboxServers) close() {
+	s.web.Close()
+	closePorts(s.ports)
 }
 
 // serve serves both until ctx ends.
 func (s *sandboxServers) serve(ctx context.Context) error {
 	server := &http.Server{Handler: webserver.CheckHost(webserver.IsLoopback, inventory.Handler(s.gateway)), ReadHeaderTimeout: 10 * time.Second}
 	both, ctx := errgroup.WithContext(ctx)
-	if s.plain != nil || s.secure != nil {
-		both.Go(func() error { return s.directory.Serve(ctx, s.plain, s.secure) })
-	}
+	both.Go(func() error { return s.serveControllers(ctx) })
 	both.Go(func() error {
 		if err := server.Serve(s.web); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serve %s: %w", s.web.Addr(), err)
@@ -218,6 +242,9 @@ func (s *sandboxServers) writeEnv(path string, additional ...string) error {
 		"qualys.user.username=" + o.Username,
 		"qualys.user.password=" + o.Password,
 	}, additional...)
+	if len(s.ports) > 1 {
+		lines = append(lines, "sync.last-logon="+string(syncrun.LastLogonAllControllers))
+	}
 	return replaceFile(path, strings.Join(lines, "\n")+"\n")
 }
 
@@ -251,41 +278,47 @@ func replaceFile(path, content string) error {
 	return nil
 }
 
-// connectionTo returns the connection as an administrator would enter it in the console. It
-// prefers LDAPS. Without a directory it returns nil.
-func connectionTo(directory *domaincontroller.Server, plain, secure net.Listener, id, password string) *gatewayserver.Connection {
-	listener, protocol := secure, "LDAPS"
-	if listener == nil {
-		listener, protocol = plain, "STARTTLS"
-	}
-	if listener == nil {
-		return nil
-	}
-	address := listener.Addr().(*net.TCPAddr)
-	return &gatewayserver.Connection{ConnectionUUID: id, Name: "Sandbox", Authentication: gatewayserver.Authentication{
-		Type: protocol, Host: address.IP.String(), Port: address.Port, BindDN: directory.BindDN(), Password: password,
-		Certificate: string(directory.CertificatePEM()),
-	}}
-}
-
 // listenLoopback listens on an address, which must be a loopback address because the sandbox
 // has no protection.
 func listenLoopback(flag, address string) (net.Listener, error) {
-	host, port, err := net.SplitHostPort(address)
-	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
-		return nil, newUsageError(fmt.Errorf("%s %s is not an address", flag, address), "use host:port")
+	if err := checkLoopback(flag, address); err != nil {
+		return nil, err
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, newUsageError(fmt.Errorf("%s %s: the sandbox listens on loopback only", flag, address), "use an address such as 127.0.0.1:"+port)
-	}
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	listener, err := openPort(address)
 	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, newUsageError(fmt.Errorf("%s %s: the port is in use, perhaps by another sandbox", flag, address), "stop the other process, or choose another port")
-		}
-		return nil, newUsageError(fmt.Errorf("%s %s: %w", flag, address, err), "choose another address")
+		return nil, listenError(flag, address, err)
 	}
 	return listener, nil
+}
+
+// checkLoopback returns an error unless an address is a loopback address with a port.
+func checkLoopback(flag, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		return newUsageError(fmt.Errorf("%s %s is not an address", flag, address), "use host:port")
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return newUsageError(fmt.Errorf("%s %s: the sandbox listens on loopback only", flag, address), "use an address such as 127.0.0.1:"+port)
+	}
+	return nil
+}
+
+func openPort(address string) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+}
+
+// listenError returns the error of openPort for the user.
+func listenError(flag, address string, err error) error {
+	host, port, _ := net.SplitHostPort(address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return newUsageError(fmt.Errorf("%s %s: the port is in use, perhaps by another sandbox", flag, address), "stop the other process, or choose another port")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return newUsageError(fmt.Errorf("%s %s: %w", flag, address, err), "add the address to the loopback interface (macOS: sudo ifconfig lo0 alias "+host+"), or choose another one")
+	case errors.Is(err, errNoNextAddress):
+		return newUsageError(fmt.Errorf("%s %s: %w", flag, address, err), "use an address such as 127.0.0.1:"+port)
+	}
+	return newUsageError(fmt.Errorf("%s %s: %w", flag, address, err), "choose another address")
 }
 
 // freeAddress returns an address on which another listener can be opened.

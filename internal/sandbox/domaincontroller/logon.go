@@ -8,10 +8,10 @@ import (
 	"adconnector/internal/ad"
 )
 
-// lastLogonTimestamp changes if it is older than msDS-LogonTimeSyncInterval, less a random part
-// of five days (MS-ADA1 2.352).
+// LogonSyncInterval is msDS-LogonTimeSyncInterval: the age of lastLogonTimestamp after which each
+// logon changes it. It can change up to logonSyncRandom earlier (MS-ADA1, lastLogonTimestamp).
 const (
-	logonSyncInterval = 14 * day
+	LogonSyncInterval = 14 * day
 	logonSyncRandom   = 5 * day
 )
 
@@ -45,7 +45,7 @@ func (d *Server) recordLogon(account *object, now time.Time) {
 	account.set("badPwdCount", "0")
 	account.set("lastLogon", formatFileTime(now))
 	account.set("logonCount", strconv.FormatInt(account.attributes.integer("logonCount")+1, 10))
-	due := now.Add(time.Duration(d.ownRandom.Int64N(int64(logonSyncRandom))) - logonSyncInterval)
+	due := now.Add(time.Duration(d.ownRandom.Int64N(int64(logonSyncRandom))) - LogonSyncInterval)
 	if account.attributes.integer("lastLogonTimestamp") <= fileTime(due) {
 		d.setReplicated(account, "lastLogonTimestamp", fileTime(now))
 	}
@@ -92,6 +92,13 @@ func (d *Server) queue(u update) {
 	if len(d.peers) > 0 {
 		d.outgoing = append(d.outgoing, u)
 	}
+}
+
+// IsPDCEmulator reports whether this controller is the PDC emulator of the domain.
+func (d *Server) IsPDCEmulator() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.isPDCEmulator()
 }
 
 func (d *Server) isPDCEmulator() bool {

@@ -74,12 +74,12 @@ func (d *Server) accept(ctx context.Context, group *errgroup.Group, listener net
 func closeWhenDone(ctx context.Context, c io.Closer) (closeNow func()) {
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		c.Close()
+		_ = c.Close()
 		close(closed)
 	})
 	return func() {
 		if stop() {
-			c.Close()
+			_ = c.Close()
 			return
 		}
 		<-closed

@@ -301,6 +301,30 @@ func TestObject(t *testing.T) {
 	}
 }
 
+// TestLastSignIn: the listing of users and the page of a user show the last sign-in, and the
+// listing can be sorted by it.
+func TestLastSignIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	signedIn := func(asset, at string) string {
+		return strings.Replace(asset, `"status"`, `"lastSuccessfulLoginAt":"`+at+`","status"`, 1)
+	}
+	s.send(t, adSource, person(1, "Zoë", "", "ACTIVE"), signedIn(person(2, "Anna", "", "ACTIVE"), "2026-11-20T09:30:00.000Z"),
+		signedIn(person(3, "Boris", "", "ACTIVE"), "2026-11-22T07:33:13.845Z"))
+	const want = `<time datetime="2026-11-22T07:33:13.845Z" title="2026-11-22T07:33:13.845Z">2026-11-22 07:33</time>`
+	listing := s.get("/inventory/users?sort=-lastSuccessfulLoginAt").Body.String()
+	boris, anna, zoe := strings.Index(listing, ">Boris<"), strings.Index(listing, ">Anna<"), strings.Index(listing, ">Zoë<")
+	if !strings.Contains(listing, want) || !strings.Contains(listing, "Last sign-in") || boris < 0 || anna < boris || zoe < anna {
+		t.Errorf("listing %s", listing)
+	}
+	for n, text := range map[int]string{1: "", 3: `<p class="received">Last sign-in ` + want} {
+		page := s.get(fmt.Sprintf("/inventory/users/%08x-0000-4000-8000-000000000000", n)).Body.String()
+		if strings.Contains(page, "Last sign-in") != (text != "") || !strings.Contains(page, text) {
+			t.Errorf("page %s", page)
+		}
+	}
+}
+
 func TestFlatten(t *testing.T) {
 	t.Parallel()
 	fields := map[string]string{}

@@ -27,11 +27,12 @@ type column struct {
 	values     []string // that the field can have, for a select box
 }
 
-// Keys besides the fields of the class.
+// Keys besides the fields of the class, and one of the fields.
 const (
 	source        = "source"
 	receivedAt    = "receivedAt"
 	vendorAssetID = "vendorAssetId"
+	lastSignIn    = "lastSuccessfulLoginAt"
 )
 
 const statusDeleted = "DELETED"
@@ -42,7 +43,7 @@ var kinds = []*kind{
 		{key: "email", title: "E-mail"},
 		{key: "jobTitle", title: "Job title"},
 		{key: "status", title: "Status", values: []string{"ACTIVE", "DISABLED", "EXPIRED", "LOCKED", "PASSWORD_EXPIRED", statusDeleted}},
-		{key: "lastSuccessfulLoginAt", title: "Last sign-in"},
+		{key: lastSignIn, title: "Last sign-in"},
 		{key: "passwordLastChangedAt", title: "Password set"},
 		{key: receivedAt, title: "Received"},
 	}},

@@ -290,6 +290,7 @@ type identityPage struct {
 	gatewayserver.Identity
 	Name, Plural, URL string
 	Status            cell
+	LastSignIn        cell // of a user
 	Fields            []cell
 	JSON              string
 }
@@ -312,8 +313,11 @@ func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind
 			c.values = k.columns[n].values
 		}
 		page.Fields = append(page.Fields, newCell(c, fields[key]))
-		if key == "status" {
+		switch key {
+		case "status":
 			page.Status = chip("Status", fields[key])
+		case lastSignIn:
+			page.LastSignIn = newCell(c, fields[key])
 		}
 	}
 	var indented bytes.Buffer
