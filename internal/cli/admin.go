@@ -27,6 +27,7 @@ func newMonitor(c *config.Config, store *state.Store) (*monitor, error) {
 	report := func() (status.Report, error) {
 		report, err := status.Read(store, c.Run.Target, time.Now())
 		report.From, report.Version, report.Instance = status.FromDaemon, version, instance
+		report.BindsPausedUntil, report.RefusedBinds = c.Run.BindPause.Active(time.Now())
 		return report, err
 	}
 	build := status.Build{Version: version, Commit: commit, GoVersion: runtime.Version()}

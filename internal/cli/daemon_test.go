@@ -219,7 +219,7 @@ func TestGatewayDownAtStart(t *testing.T) {
 func TestRepeatedError(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	s.env = s.env.With(testenv.Settings{"service.cron-expression": yearly, "ldap.password": wrongPassword})
+	s.env = s.env.With(testenv.Settings{"service.cron-expression": yearly, "profile.baseContext": "OU=None,DC=corp,DC=example,DC=com"})
 	d := s.serve(t, runFrequently)
 	d.await(t, func(l testlog.Line) bool { return l.Text("message") == runFinished && l.Number("repeated") == 3 })
 	d.end(t)
@@ -227,7 +227,7 @@ func TestRepeatedError(t *testing.T) {
 	first, second := summaries[0], summaries[1]
 	for n, l := range summaries {
 		if l.Text("level") != "error" || l.Text("class") != string(fault.Refused) || l.Text("error") == "" || l.Text("error") != first.Text("error") ||
-			l.Text("remedy") != first.Text("remedy") || !strings.Contains(l.Text("remedy"), "ldap.password") {
+			l.Text("remedy") != first.Text("remedy") || !strings.Contains(l.Text("remedy"), "profile.baseContext") {
 			t.Errorf("%d: %v", n, l)
 		}
 		if n > 0 && (l.Number("repeated") != n+1 || l["failing_since"] == nil || l["failing_since"] != second["failing_since"]) || n == 0 && (l["repeated"] != nil || l["failing_since"] != nil) {
@@ -237,6 +237,38 @@ func TestRepeatedError(t *testing.T) {
 	if now := s.connector(t); now.Error != first.Text("error") || now.Remedy != first.Text("remedy") {
 		t.Errorf("state %+v", now)
 	}
+}
+
+// TestBindPause tests that a daemon does not repeat a refused bind at every tick, and shows that
+// binds are paused.
+func TestBindPause(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env = s.env.With(testenv.Settings{"service.cron-expression": yearly, "service.admin.address": "127.0.0.1:0", "ldap.password": wrongPassword})
+	d := s.serve(t, runFrequently)
+	address := d.await(t, func(l testlog.Line) bool { return l.Text("component") == "status" && l.Text("address") != "" }).Text("address")
+	paused := d.await(t, testlog.Message(syncrun.MsgBindPaused))
+	last := d.await(t, func(l testlog.Line) bool { return l.Text("message") == runFinished && l.Number("repeated") == 3 })
+	if n := s.Counters().FailedBinds; n != 1 {
+		t.Errorf("%d refused binds", n)
+	}
+	if last.Text("class") != string(fault.Refused) || !strings.Contains(last.Text("error"), "wrong password") || !strings.Contains(last.Text("remedy"), "restart") || paused.Text("run_id") == "" {
+		t.Errorf("%v after %v", last, paused)
+	}
+	s.env["service.admin.address"] = address
+	if r := decode[status.Report](t, s.invoke(t, "status", "--output", "json")); r.RefusedBinds != 1 || time.Until(r.BindsPausedUntil) < 10*time.Minute {
+		t.Errorf("paused until %s after %d", r.BindsPausedUntil, r.RefusedBinds)
+	}
+	if o := s.invoke(t, "status"); !strings.Contains(o.Stdout, "\nbinds paused    until 20") || !strings.Contains(o.Stdout, "after a refused bind\n") {
+		t.Errorf("%+v", o)
+	}
+	if _, page := get(t, address, "/"); !strings.Contains(page, "Binds paused") {
+		t.Error("pause missing on the page")
+	}
+	if _, metrics := get(t, address, "/metrics"); !strings.Contains(metrics, "\nadconnector_bind_pause_until_timestamp_seconds 1") {
+		t.Error("pause missing in the metrics")
+	}
+	d.end(t)
 }
 
 // TestStateFileDamaged tests that the daemon sets aside a state file that is damaged while it

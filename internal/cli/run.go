@@ -66,6 +66,7 @@ type daemonObserver struct {
 func (p *program) daemon(ctx context.Context, c *config.Config, observer daemonObserver) error {
 	log := p.logger()
 	defer p.levelHook.followSignals(log)()
+	c.Run.BindPause = &syncrun.BindPause{} // also after a damaged state file
 	for {
 		start := time.Now()
 		err := p.serve(ctx, c, observer, log)

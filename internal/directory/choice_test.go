@@ -468,7 +468,7 @@ func TestRefusedBindOfSeveral(t *testing.T) {
 		refusing := fakeldap.RefuseBind(ldap.LDAPResultInvalidCredentials, "data 52e")
 		_, listeners, o := domain(t, refusing, refusing, refusing)
 		_, err := Connect(t.Context(), o)
-		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "bind", Object: "CN=reader,DC=corp to dc.corp.test:389"}, errBind, "ldap.password")
+		wantFailure(t, err, fault.Error{Class: fault.Refused, Op: "bind", Object: "CN=reader,DC=corp to dc.corp.test:389"}, ErrBindRefused, "ldap.password")
 		if got := binds(listeners); got[0]+got[1]+got[2] != 1 {
 			t.Errorf("binds %v", got)
 		}

@@ -141,7 +141,7 @@ func TestRefusedBind(t *testing.T) {
 			o := options(server)
 			o.Hosts = []string{server.Host, server.Host, server.Host}
 			_, err := Connect(t.Context(), o)
-			wantFailure(t, err, bindFault(server, fault.Refused), errBind, test.remedy...)
+			wantFailure(t, err, bindFault(server, fault.Refused), ErrBindRefused, test.remedy...)
 			if r, known := bindReasons[test.reason]; known {
 				test.reason = r.reason
 			}

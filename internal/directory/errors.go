@@ -17,7 +17,6 @@ import (
 
 // Causes of errors.
 var (
-	errBind               = errors.New("bind refused") // the server's response to the bind
 	errNoAccount          = errors.New("bind DN or password missing")
 	errNoHost             = errors.New("directory host missing")
 	errMalformed          = errors.New("malformed LDAP message")
@@ -40,11 +39,21 @@ var (
 	errTooManyValues      = errors.New("too many values")
 )
 
+// ErrBindRefused means that the server refused a bind. Another bind with the same account counts
+// toward its lockout. ErrInvalidCredentials is the result of a wrong password, and of an account
+// that is locked, disabled or expired.
+var (
+	ErrBindRefused        = errors.New("bind refused")
+	ErrInvalidCredentials = fmt.Errorf("%w: invalid credentials", ErrBindRefused)
+)
+
 // ErrDifferentController means that an address leads to another domain controller than before.
 var ErrDifferentController = errors.New("connected to a different domain controller")
 
 // bindRefused reports whether another server would refuse the bind too.
-func bindRefused(err error) bool { return errors.Is(err, errBind) || errors.Is(err, errNoAccount) }
+func bindRefused(err error) bool {
+	return errors.Is(err, ErrBindRefused) || errors.Is(err, errNoAccount)
+}
 
 // resultError is an LDAP result other than success.
 type resultError struct {
@@ -111,8 +120,12 @@ func bindError(o fault.Operation, err error) error {
 	if !errors.As(err, &result) {
 		return err
 	}
+	kind := ErrBindRefused
+	if result.ResultCode == ldap.LDAPResultInvalidCredentials {
+		kind = ErrInvalidCredentials
+	}
 	refused := func(r refusal) error {
-		return o.Failed(fault.Refused, &resultError{code: result.ResultCode, reason: r.reason, kind: errBind}, r.remedy)
+		return o.Failed(fault.Refused, &resultError{code: result.ResultCode, reason: r.reason, kind: kind}, r.remedy)
 	}
 	switch result.ResultCode {
 	case ldap.LDAPResultStrongAuthRequired, ldap.LDAPResultConfidentialityRequired:

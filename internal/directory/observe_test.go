@@ -39,7 +39,7 @@ func TestOnRequest(t *testing.T) {
 	o = options(refusing)
 	o.OnRequest = observe
 	_, err := Connect(t.Context(), o)
-	wantFailure(t, err, bindFault(refusing, fault.Refused), errBind, "ldap.password")
+	wantFailure(t, err, bindFault(refusing, fault.Refused), ErrBindRefused, "ldap.password")
 	expect("refused bind", "connect done", "bind refused")
 
 	o.Port = ports.Refusing(t)

@@ -179,6 +179,7 @@ var (
 	descLastFull    = gauge("last_full_pass_timestamp_seconds", "Time of the last full sync; absent before that.")
 	descNextRun     = gauge("next_run_timestamp_seconds", "Time of the next run; absent if none is scheduled.")
 	descLimit       = gauge("gateway_rate_limit_until_timestamp_seconds", "End of the rate limit by the gateway; absent without one.")
+	descBindPause   = gauge("bind_pause_until_timestamp_seconds", "End of the pause after refused binds; absent without one.")
 	descHeld        = gauge("held_deletions", "Deletions that the guard holds.")
 	descUndecided   = gauge("undecided_deletions", "Deletions that cannot be decided, by reason; absent without any.", "reason")
 	descRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
@@ -216,6 +217,7 @@ func (r reportCollector) Collect(metrics chan<- prometheus.Metric) {
 	addTime(descLastFull, report.LastFullSync)
 	addTime(descNextRun, report.NextRun)
 	addTime(descLimit, report.WaitsUntil)
+	addTime(descBindPause, report.BindsPausedUntil)
 	add(descHeld, float64(report.Held))
 	for _, u := range report.UndecidedReasons {
 		add(descUndecided, float64(u.Objects), u.Reason)

@@ -76,6 +76,9 @@ func (p page) ShownUndecided() []Undecided {
 // ShownRejected returns the rejections on the page.
 func (p page) ShownRejected() []Rejection { return p.Rejections[:min(len(p.Rejections), pageObjects)] }
 
+// RefusedBindsText describes the refused binds before a pause.
+func (p page) RefusedBindsText() string { return p.refusedBinds() }
+
 // StateKiB returns the size of the state file.
 func (p page) StateKiB() int { return int(p.StateBytes >> 10) }
 

@@ -32,6 +32,9 @@ type Report struct {
 	Remedy     string    `json:"remedy,omitempty"`    // of Error
 	WaitsFor   string    `json:"waits_for,omitempty"` // rateLimit or absent
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
+
+	BindsPausedUntil time.Time `json:"binds_paused_until,omitzero"` // from the daemon only
+	RefusedBinds     int       `json:"refused_binds,omitempty"`     // in a row, while binds are paused
 	// WorkersAllowed is the gateway's limit on concurrent calls, if it is lower than the number
 	// of workers; absent without a limit.
 	WorkersAllowed int       `json:"workers_allowed,omitempty"`

@@ -58,6 +58,9 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	if r.WorkersAllowed > 0 {
 		line("workers", "%d, the gateway's concurrency limit, since %s", r.WorkersAllowed, absoluteAndRelative(r.WorkersNotedAt, now, zone))
 	}
+	if !r.BindsPausedUntil.IsZero() {
+		line("binds paused", "until %s, after %s", absoluteAndRelative(r.BindsPausedUntil, now, zone), r.refusedBinds())
+	}
 	switch {
 	case r.interrupted():
 		line("last run", interrupted)
@@ -78,6 +81,14 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 		undecided = fmt.Sprintf(", %d deletions undecided", r.Undecided)
 	}
 	line("objects", "%d in the index, %d deletions held%s, %d rejected", r.Objects, r.Held, undecided, r.Rejected)
+}
+
+// refusedBinds describes the refused binds before a pause.
+func (r Report) refusedBinds() string {
+	if r.RefusedBinds == 1 {
+		return "a refused bind"
+	}
+	return fmt.Sprintf("%d refused binds in a row", r.RefusedBinds)
 }
 
 func (r Report) writeHeld(b *strings.Builder, zone *time.Location) {

@@ -25,7 +25,7 @@ func TestText(t *testing.T) {
 	r := Report{
 		From: FromDaemon, Instance: Instance{StateDir: "/state"},
 		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J", Remedy: "correct\nldap.password",
-		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), WorkersAllowed: 2, WorkersNotedAt: noon.Add(-time.Minute), LastSuccess: noon.Add(-time.Hour), LastFullSync: noon.Add(-5 * time.Hour),
+		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), WorkersAllowed: 2, WorkersNotedAt: noon.Add(-time.Minute), BindsPausedUntil: noon.Add(29 * time.Minute), RefusedBinds: 2, LastSuccess: noon.Add(-time.Hour), LastFullSync: noon.Add(-5 * time.Hour),
 		Objects: 1234, Held: 25, Rejected: 1,
 		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
 		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1, Unreadable: 4}},
@@ -37,6 +37,7 @@ func TestText(t *testing.T) {
 next run        2026-11-22 13:04:00 CET (in 4 minutes)
 waiting for     the gateway's rate limit, until 2026-11-22 13:50:00 CET (in 50 minutes)
 workers         2, the gateway's concurrency limit, since 2026-11-22 12:59:00 CET (60 seconds ago)
+binds paused    until 2026-11-22 13:29:00 CET (in 29 minutes), after 2 refused binds in a row
 last error      bind: refused [2J
 remedy          correct ldap.password
 last success    2026-11-22 12:00:00 CET (60 minutes ago)

@@ -5,6 +5,8 @@ import "adconnector/internal/state"
 // The messages of the log.
 const (
 	MsgBatchesAcknowledged    = "batches acknowledged"
+	MsgBindPaused             = "bind refused, pausing binds"
+	MsgBindResumed            = "binding again after a pause"
 	MsgConnectorState         = "connector state"
 	MsgControllersUnreadable  = "domain controllers unreadable, undecided deletions not released"
 	MsgDeletedUnreadable      = "deleted objects unreadable, only full syncs find deletions"

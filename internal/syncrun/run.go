@@ -35,6 +35,7 @@ func (r *Runner) Run(ctx context.Context, options RunOptions) (state.Run, error)
 	stopLog := r.logProgress(info, started)
 	result, err := r.sync(ctx, info)
 	stopLog()
+	r.pauseBinds(info, err)
 	report := newReport(info, result, r.Gateway.Counts(), time.Since(started), err)
 	if !options.DryRun {
 		if recordErr := r.recordEnd(ctx, report.Run); recordErr != nil {
@@ -133,6 +134,9 @@ func (r *Runner) openDirectory(ctx context.Context, info runInfo) (source Source
 	if source, err = r.source(ctx, info.log); err != nil {
 		return source, nil, err
 	}
+	if err := r.checkBindPause(info, source); err != nil {
+		return source, nil, err
+	}
 	source.Directory.OnRequest = countPages(source.Directory.OnRequest, info.options.Progress)
 	if err := r.chooseController(&source.Directory, info); err != nil {
 		return source, nil, err
@@ -140,6 +144,7 @@ func (r *Runner) openDirectory(ctx context.Context, info runInfo) (source Source
 	if s, err = connect(ctx, source, r.idleLimit, info.log); err != nil {
 		return source, nil, err
 	}
+	r.BindPause.accept()
 	if err = r.checkServer(ctx, info, source, s); err != nil {
 		err = errors.Join(err, r.release(s, info, err))
 	}

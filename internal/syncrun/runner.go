@@ -12,6 +12,7 @@
 package syncrun
 
 import (
+	"cmp"
 	"crypto/x509"
 	"time"
 
@@ -45,6 +46,8 @@ type Options struct {
 	EndTimeout time.Duration
 	// NextRun returns the time of the next run; nil: no run is scheduled.
 	NextRun func(after time.Time) time.Time
+	// BindPause has the refused binds of the process; nil: none yet.
+	BindPause *BindPause
 	// OnEnd is called after each run that is not a dry run, once it is recorded; nil: no call.
 	OnEnd func(Report)
 	Log   zerolog.Logger
@@ -143,6 +146,7 @@ type Runner struct {
 
 // New returns a runner.
 func New(o Options) *Runner {
+	o.BindPause = cmp.Or(o.BindPause, &BindPause{})
 	return &Runner{
 		Options:        o,
 		states:         &states{gateway: o.Gateway, store: o.Store, log: o.Log, failures: map[string]*fault.RepeatCounter{}},

@@ -143,6 +143,9 @@ func connect(ctx context.Context, source Source, idleLimit time.Duration, log ze
 func (s *session) runConcurrently(ctx context.Context, first, second func(context.Context, *session) error) error {
 	failed := s.failed.Load()
 	opened, err := s.Reconnect(ctx)
+	if errors.Is(err, directory.ErrInvalidCredentials) { // the account has changed since the first session
+		return err
+	}
 	if err != nil {
 		s.failed.Store(failed) // one session suffices
 		s.log.Info().EmbedObject(fault.Fields(err)).Msg(MsgSecondSessionFailed)
