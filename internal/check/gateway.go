@@ -11,6 +11,7 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
+	"adconnector/internal/loopback"
 	"adconnector/internal/syncrun"
 )
 
@@ -24,7 +25,7 @@ func (p *preflight) proxy(ctx context.Context) Check {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", p.ProxyAddress)
+	conn, err := loopback.Dial(dialer.DialContext)(ctx, "tcp", p.ProxyAddress)
 	if err != nil {
 		p.proxyFailed = true
 		host, port, _ := net.SplitHostPort(p.ProxyAddress)

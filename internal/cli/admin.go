@@ -44,8 +44,9 @@ func (m *monitor) observeRun(run syncrun.Report) {
 	}
 }
 
-// endpoint returns the admin endpoint of a runner. The schedule loop must call watchdog.Beat.
-func (m *monitor) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint status.Endpoint, watchdog *status.Watchdog) {
+// endpoint returns the admin endpoint of a runner, which also answers under the names in hosts.
+// The schedule loop must call watchdog.Beat.
+func (m *monitor) endpoint(r *syncrun.Runner, hosts []string, log zerolog.Logger) (endpoint status.Endpoint, watchdog *status.Watchdog) {
 	m.metrics.RegisterGateway(func() status.GatewayCounts {
 		counts := r.Gateway.Counts()
 		return status.GatewayCounts{Retries: counts.Retries, RateLimits: counts.Limited, Refusals: counts.Refused, Workers: r.Gateway.AllowedWorkers()}
@@ -61,6 +62,7 @@ func (m *monitor) endpoint(r *syncrun.Runner, log zerolog.Logger) (endpoint stat
 			}
 			return report.CheckReady(r.Registered())
 		},
+		Hosts:   hosts,
 		Metrics: m.metrics.Handler(log.With().Str("component", "status").Logger()),
 	}, watchdog
 }

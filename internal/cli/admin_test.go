@@ -43,11 +43,11 @@ func get(t *testing.T, address, path string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-// serveEndpoint starts a daemon, waits for its first run, and sets service.admin.address to
-// the address of its endpoint.
-func (s *fixture) serveEndpoint(t *testing.T) *daemon {
+// serveEndpoint starts a daemon whose endpoint listens on an address, waits for its first run,
+// and sets service.admin.address to the address with the port.
+func (s *fixture) serveEndpoint(t *testing.T, address string) *daemon {
 	t.Helper()
-	s.env["service.admin.address"], s.env["service.cron-expression"] = "127.0.0.1:0", yearly
+	s.env["service.admin.address"], s.env["service.cron-expression"] = address, yearly
 	d := s.serve(t, nil)
 	s.env["service.admin.address"] = d.await(t, func(l testlog.Line) bool {
 		return l.Text("component") == "status" && l.Text("address") != ""
@@ -60,7 +60,7 @@ func (s *fixture) serveEndpoint(t *testing.T) *daemon {
 func TestEndpoint(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	d := s.serveEndpoint(t)
+	d := s.serveEndpoint(t, "127.0.0.1:0")
 	d.await(t, func(l testlog.Line) bool { return l.Text("from") == "PROCESSED" && l.Text("to") == "SCHEDULED" })
 	address := s.env["service.admin.address"]
 	statusOf := func(t *testing.T, changes testenv.Settings) status.Report {
@@ -128,13 +128,51 @@ func TestEndpoint(t *testing.T) {
 	d.end(t)
 }
 
+// TestHealthcheckOfWildcard tests that the health check reaches a daemon that listens on all
+// addresses.
+func TestHealthcheckOfWildcard(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["service.admin.allowed-hosts"] = "ad.identity.svc"
+	d := s.serveEndpoint(t, ":0")
+	_, port, err := net.SplitHostPort(s.env["service.admin.address"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{":" + port, "0.0.0.0:" + port, "[::]:" + port, "localhost:" + port} {
+		o := invoke(t, s.env.With(testenv.Settings{"service.admin.address": address}).Environ(), "healthcheck")
+		if o.Code != exitDone {
+			t.Errorf("%s: %+v", address, o)
+		}
+	}
+	for host, want := range map[string]int{"ad.identity.svc:8080": http.StatusOK, "ad.other.svc:8080": http.StatusMisdirectedRequest} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+port+"/metrics", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = host
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("host %s: %s", host, response.Status)
+		}
+	}
+	if refused := d.With(status.MsgHostRefused); len(refused) != 1 || !strings.Contains(refused[0].Text("remedy"), "service.admin.allowed-hosts") {
+		t.Errorf("log %v", refused)
+	}
+	d.end(t)
+}
+
 // TestDaemonWithRefusedLogin tests that the daemon is healthy but not ready, does not repeat
 // the login before the next tick, and logs one error.
 func TestDaemonWithRefusedLogin(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.env["qualys.user.password"] = wrongPassword
-	d := s.serveEndpoint(t)
+	d := s.serveEndpoint(t, "127.0.0.1:0")
 	address := s.env["service.admin.address"]
 	if code, body := get(t, address, "/readyz"); code != 503 || !strings.Contains(body, "not registered yet") {
 		t.Errorf("%d %s", code, body)
@@ -211,6 +249,9 @@ func TestStatusOfOtherServer(t *testing.T) {
 		}, []string{"500", "disk"}, "log"},
 		"HTML": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, []string{errNotConnector.Error()}, "service.admin.address"},
 		"JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }, []string{errNotConnector.Error()}, "service.admin.address"},
+		"unknown host name": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "unknown host name", http.StatusMisdirectedRequest)
+		}, []string{"421", "unknown host name"}, "service.admin.allowed-hosts"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://"+elsewhere, http.StatusFound)
 		}, []string{"302"}, "log"},

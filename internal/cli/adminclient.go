@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/loopback"
 	"adconnector/internal/status"
 )
 
@@ -81,7 +82,7 @@ func (p *program) fetch(ctx context.Context, address, path string) ([]byte, erro
 	}
 	// Without a proxy and without redirects, the request does not leave the host.
 	client := http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true},
+		Transport:     &http.Transport{DisableKeepAlives: true, DialContext: loopback.Dial(new(net.Dialer).DialContext)},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	response, err := client.Do(request)
@@ -98,7 +99,11 @@ func (p *program) fetch(ctx context.Context, address, path string) ([]byte, erro
 	defer response.Body.Close()
 	body, err := readBody(response)
 	if err != nil {
-		return nil, fetchFrom(address).Failed(fault.Transient, describeTimeout(err), remedyStuck)
+		remedy := remedyStuck
+		if response.StatusCode == http.StatusMisdirectedRequest {
+			remedy = "use service.admin.address of the daemon, or add the name to its service.admin.allowed-hosts"
+		}
+		return nil, fetchFrom(address).Failed(fault.Transient, describeTimeout(err), remedy)
 	}
 	return body, nil
 }

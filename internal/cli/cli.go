@@ -56,6 +56,8 @@ type program struct {
 	output         string
 	resultStarted  bool                   // part of the result may be on stdout
 	warnShared     sync.Once              // for the warning that others can change the state
+	isDaemon       atomic.Bool            // the command is run, which ignores SIGHUP
+	hangups        chan struct{}          // receives a value for each SIGHUP of a daemon
 	aborted        chan struct{}          // receives a value if Main must not wait for the command
 	cleanup        atomic.Pointer[func()] // what Main calls after an abort; nil: nothing
 	hooks          hooks
@@ -70,10 +72,10 @@ type hooks struct {
 
 // Main runs the program with its arguments and returns its exit code.
 func Main(args, environ []string, stdout, stderr io.Writer) int {
-	p := &program{environ: environ, stdout: stdout, stderr: stderr, levelHook: newLevelHook(), aborted: make(chan struct{}, 1)}
+	p := &program{environ: environ, stdout: stdout, stderr: stderr, levelHook: newLevelHook(), hangups: make(chan struct{}, 1), aborted: make(chan struct{}, 1)}
 	defer p.levelHook.close()
 	redirectLibraries(p.logger())
-	ctx, stop := onSignal(context.Background(), p.abort)
+	ctx, stop := onSignal(context.Background(), p.ignoreHangup, p.abort)
 	defer stop()
 	exitCode := make(chan int, 1)
 	go func() { exitCode <- p.execute(ctx, args) }()
@@ -130,9 +132,9 @@ key. NO_COLOR turns off colors, TERM=dumb turns off colors and the progress bar.
 
 Logs go to stderr: as JSON or, on a terminal, as text. Results go to stdout.
 
-SIGTERM and SIGINT shut the program down within service.shutdown-grace. A second
-signal stops it immediately. SIGUSR1 makes the log of a daemon or a sync one level
-more verbose, SIGUSR2 one level less.
+SIGTERM and SIGINT shut the program down within service.shutdown-grace, a second one
+at once. SIGUSR1 makes the log of a daemon or a sync one level more verbose, SIGUSR2
+one level less. A daemon ignores SIGHUP: it reloads nothing. Other commands stop.
 
 The state file is adconnector.db in service.state-dir (/var/lib/adconnector). It
 records what was accepted and the watermarks. Without it the next run sends

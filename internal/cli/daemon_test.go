@@ -399,16 +399,56 @@ func TestInterruptedSync(t *testing.T) {
 	}
 }
 
+// TestStopLines tests the order of the lines of a stop during a run: nothing about the end of
+// the run precedes "stopping", and "stopped" is the last line.
+func TestStopLines(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["service.cron-expression"], s.env["service.shutdown-grace"] = yearly, "1s"
+	sent := s.blockAssets(t)
+	d := s.serve(t, nil)
+	awaitEvent(t, sent, d.ended)
+	before := len(d.Lines())
+	d.end(t)
+	lines := d.Lines()
+	if lines[before].Text("message") != MsgStopping || lines[len(lines)-1].Text("message") != MsgStopped || len(lines) < before+3 || lines[0].Text("message") != MsgStarted {
+		t.Errorf("%d lines before the stop: %v", before, lines)
+	}
+}
+
+// TestStopAtStart tests the order of the lines if the stop precedes the start.
+func TestStopAtStart(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["service.cron-expression"] = yearly
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	o := invokeWith(ctx, t, testHooks, s.env.Environ(), "run")
+	var messages []string
+	for _, l := range o.Log {
+		if text := l.Text("message"); text == MsgStarted || text == MsgStopping || text == MsgStopped {
+			messages = append(messages, text)
+		}
+	}
+	if want := []string{MsgStarted, MsgStopping, MsgStopped}; o.Code != exitDone || !slices.Equal(messages, want) || s.Counters().Binds != 0 {
+		t.Errorf("%+v", o)
+	}
+}
+
 // TestGraceEnds sends a signal to its own process and so cannot run in parallel.
 func TestGraceEnds(t *testing.T) {
 	d := &daemon{}
 	aborted := make(chan struct{})
-	ctx, cancel := onSignal(t.Context(), func() {})
+	ctx, cancel := onSignal(t.Context(), func() bool { return false }, func() {})
 	hook := newLevelHook()
 	defer hook.close()
-	stop := enforceGrace(ctx, time.Millisecond, newGraceError(), newLogger(d.Checked(t), "json", false, hook), func() { close(aborted) })
+	working, stop := enforceGrace(ctx, time.Millisecond, newGraceError(), newLogger(d.Checked(t), "json", false, hook), func() { close(aborted) })
 	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
+	}
+	<-working.Done()
+	if len(d.With(MsgStopping)) != 1 {
+		t.Errorf("work canceled before %q: %v", MsgStopping, d.Lines())
 	}
 	<-aborted
 	stop()

@@ -26,6 +26,9 @@ A failed run is logged with its error and remedy, and the next scheduled run tri
 again. An error that occurs in several runs in a row is logged with a count and the
 time of its first occurrence. A scheduled run is skipped while another run is active.
 
+SIGHUP reloads nothing and is ignored: restart the daemon to apply changed settings.
+SIGQUIT writes the stacks of all goroutines to stderr and ends with exit code 2.
+
 The daemon exits by itself only if it cannot start: the configuration is bad, or the
 state directory is unusable or held by another instance. On a stop, the batches in
 flight can be acknowledged within service.shutdown-grace.`,
@@ -46,6 +49,7 @@ flight can be acknowledged within service.shutdown-grace.`,
 
 // run runs the daemon.
 func (p *program) run(ctx context.Context) error {
+	p.isDaemon.Store(true)
 	c, err := p.load(true)
 	if err != nil {
 		return err
@@ -65,7 +69,7 @@ type daemonObserver struct {
 // does not help: bad configuration or an unusable state directory.
 func (p *program) daemon(ctx context.Context, c *config.Config, observer daemonObserver) error {
 	log := p.logger()
-	defer p.levelHook.followSignals(log)()
+	defer p.followSignals(log)()
 	c.Run.BindPause = &syncrun.BindPause{} // also after a damaged state file
 	for {
 		start := time.Now()
@@ -106,22 +110,23 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 		next := cron.Next(time.Now())
 		return max(cron.Next(next).Sub(next), 0) // there can be no second tick
 	})
-	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)()
-	endpoint, watchdog := m.endpoint(r, log)
+	daemonLog := log.With().Str("component", "daemon").Logger()
+	daemonLog.Info().Str("version", version).Str("cron", cron.Expression).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
+	for _, w := range cron.Warnings {
+		daemonLog.Warn().Str("cron", cron.Expression).Str("reason", w.Reason).Str("remedy", w.Remedy).Msg(MsgScheduleUnusual)
+	}
+	ctx, stop := enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)
+	defer stop()
+	endpoint, watchdog := m.endpoint(r, c.Service.AdminHosts, log)
 	defer startEndpoint(ctx, endpoint, c.Service.AdminAddress, log)()
 	defer startWorker(ctx, r.ResendStates)() // until the gateway accepts each connector state
 
-	log = log.With().Str("component", "daemon").Logger()
-	log.Info().Str("version", version).Str("cron", cron.Expression).Str("state_dir", c.Service.StateDir).Msg(MsgStarted)
-	for _, w := range cron.Warnings {
-		log.Warn().Str("cron", cron.Expression).Str("reason", w.Reason).Str("remedy", w.Remedy).Msg(MsgScheduleUnusual)
-	}
 	if !c.Service.RunOnStart { // a run registers itself, and a refused login must not be repeated immediately
 		if err := r.Register(ctx); err != nil && ctx.Err() == nil {
-			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
+			daemonLog.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
-	return serveSchedule(ctx, c, r, watchdog.Beat, observer, log)
+	return serveSchedule(ctx, c, r, watchdog.Beat, observer, daemonLog)
 }
 
 // serveSchedule starts a run at every tick until ctx ends or the state file is damaged.

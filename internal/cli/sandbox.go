@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"adconnector/internal/gateway"
+	"adconnector/internal/loopback"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/sandbox/inventory"
@@ -210,7 +211,7 @@ func (s *sandboxServers) close() {
 
 // serve serves both until ctx ends.
 func (s *sandboxServers) serve(ctx context.Context) error {
-	server := &http.Server{Handler: webserver.CheckHost(webserver.IsLoopback, inventory.Handler(s.gateway)), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: webserver.CheckHost(loopback.Contains, refuseHost, inventory.Handler(s.gateway)), ReadHeaderTimeout: 10 * time.Second}
 	both, ctx := errgroup.WithContext(ctx)
 	both.Go(func() error { return s.serveControllers(ctx) })
 	both.Go(func() error {
@@ -227,6 +228,11 @@ func (s *sandboxServers) serve(ctx context.Context) error {
 		err = server.Close() // drops active connections
 	}
 	return cmp.Or(both.Wait(), err)
+}
+
+// refuseHost responds to a request for a name that is not loopback.
+func refuseHost(w http.ResponseWriter, host string) {
+	webserver.Misdirected(w, fmt.Sprintf("unknown host name %.100q\nremedy: use 127.0.0.1", host))
 }
 
 // writeEnv writes an env file for a connector of the sandbox, with additional lines.
@@ -297,14 +303,14 @@ func checkLoopback(flag, address string) error {
 	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
 		return newUsageError(fmt.Errorf("%s %s is not an address", flag, address), "use host:port")
 	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !loopback.Contains(host) {
 		return newUsageError(fmt.Errorf("%s %s: the sandbox listens on loopback only", flag, address), "use an address such as 127.0.0.1:"+port)
 	}
 	return nil
 }
 
 func openPort(address string) (net.Listener, error) {
-	return new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	return new(net.ListenConfig).Listen(context.Background(), "tcp", loopback.Listen(address))
 }
 
 // listenError returns the error of openPort for the user.

@@ -81,8 +81,9 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	if err != nil {
 		return err
 	}
-	defer p.levelHook.followSignals(log)()
-	defer enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)()
+	defer p.followSignals(log)()
+	ctx, stop := enforceGrace(ctx, c.Service.ShutdownGrace, newGraceError(), log, p.abort)
+	defer stop()
 	if !options.DryRun {
 		defer startWorker(ctx, r.ResendStates)() // until the gateway accepts each connector state
 	}

@@ -145,20 +145,23 @@ func newGraceError() error {
 	return fault.Operation{Op: "stop"}.Failed(fault.Canceled, errGrace, "increase service.shutdown-grace if this happens often")
 }
 
-// enforceGrace logs the end of ctx. It calls abort if stop is not called within grace after
-// that. Everything that was acknowledged by then is recorded.
-func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log zerolog.Logger, abort func()) (stop func()) {
+// enforceGrace returns a context that ends after parent, once the line "stopping" is in the log:
+// lines about the end of the work follow it. It calls abort if stop is not called within grace
+// after that. Everything that was acknowledged by then is recorded.
+func enforceGrace(parent context.Context, grace time.Duration, exceeded error, log zerolog.Logger, abort func()) (ctx context.Context, stop func()) {
 	log = log.With().Str("component", "shutdown").Logger()
-	return startWorker(context.WithoutCancel(ctx), func(working context.Context) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
+	stopWorker := startWorker(context.WithoutCancel(parent), func(working context.Context) {
 		select {
-		case <-ctx.Done():
+		case <-parent.Done():
 		case <-working.Done():
 		}
-		if ctx.Err() == nil {
+		if parent.Err() == nil {
 			return
 		}
 		// Logged even if the work ended first, so that "stopping" always precedes "stopped".
 		log.Info().Stringer("grace", grace).Msg(MsgStopping)
+		cancel(context.Cause(parent))
 		select {
 		case <-time.After(grace):
 			log.Error().EmbedObject(fault.Fields(exceeded)).Stringer("grace", grace).Msg(MsgGraceExceeded)
@@ -166,4 +169,8 @@ func enforceGrace(ctx context.Context, grace time.Duration, exceeded error, log 
 		case <-working.Done():
 		}
 	})
+	return ctx, func() {
+		stopWorker()
+		cancel(nil)
+	}
 }

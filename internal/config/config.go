@@ -38,7 +38,8 @@ type Service struct {
 	StateDir      string
 	RunOnStart    bool
 	ShutdownGrace time.Duration
-	AdminAddress  string // host:port; empty: no admin endpoint
+	AdminAddress  string   // host:port; empty: no admin endpoint
+	AdminHosts    []string // names besides its own under which the endpoint answers
 }
 
 // Log is the configuration of the log.
@@ -82,6 +83,7 @@ func Load(src Source) (*Config, error) {
 			RunOnStart:    optional[bool](l, "service.run-on-start"),
 			ShutdownGrace: optional[time.Duration](l, "service.shutdown-grace"),
 			AdminAddress:  optional[string](l, "service.admin.address"),
+			AdminHosts:    optional[[]string](l, "service.admin.allowed-hosts"),
 		},
 		Log: Log{
 			Level:  optional[string](l, "log.level"),

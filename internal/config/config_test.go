@@ -101,7 +101,7 @@ func TestDefaults(t *testing.T) {
 	if !reflect.DeepEqual(c.Run, want) {
 		t.Errorf("run %+v", c.Run)
 	}
-	if want := (Service{c.Service.Schedule, "/var/lib/adconnector", true, 30 * time.Second, "127.0.0.1:8080"}); c.Service != want || c.Service.Schedule.Expression != "*/10 * * * *" {
+	if want := (Service{c.Service.Schedule, "/var/lib/adconnector", true, 30 * time.Second, "127.0.0.1:8080", nil}); !reflect.DeepEqual(c.Service, want) || c.Service.Schedule.Expression != "*/10 * * * *" {
 		t.Errorf("service %+v", c.Service)
 	}
 	if want := (Log{Level: "info"}); c.Log != want {
@@ -176,6 +176,21 @@ func TestAdminAddress(t *testing.T) {
 	for _, wrong := range []string{"8080", "localhost", "127.0.0.1:65536", "127.0.0.1:http"} {
 		_, err := load(with(complete, "service.admin.address="+wrong))
 		checkFaults(t, err, wantFault{"service.admin.address (environment)", errNotAllowed, "host:port like 127.0.0.1:8080, or empty"})
+	}
+}
+
+// TestAdminHosts tests the names under which the admin endpoint answers.
+func TestAdminHosts(t *testing.T) {
+	t.Parallel()
+	got := requireLoad(t, with(complete, "service.admin.allowed-hosts=connector, ad.identity.svc.,under_score")).Service.AdminHosts
+	if want := []string{"connector", "ad.identity.svc", "under_score"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	for wrong, cause := range map[string]error{
+		"connector:8080": directory.ErrHostPort, "http://connector": directory.ErrHostScheme, "*": directory.ErrNotHost, "a,,b": directory.ErrNotHost, "a;b": directory.ErrSemicolon,
+	} {
+		_, err := load(with(complete, "service.admin.allowed-hosts="+wrong))
+		checkFaults(t, err, wantFault{"service.admin.allowed-hosts (environment)", cause, "separated by commas"})
 	}
 }
 

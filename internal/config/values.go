@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/input"
+	"adconnector/internal/loopback"
 	"adconnector/internal/secret"
 )
 
@@ -141,6 +141,20 @@ func listenAddress(text string) (string, error) {
 	return text, nil
 }
 
+// hostNames parses a list of host names without ports. Names with and without a dot at the end
+// are the same.
+func hostNames(text string) ([]string, error) {
+	var names []string
+	for item := range strings.SplitSeq(text, ",") {
+		name, err := directory.ParseHost(item)
+		if err != nil {
+			return nil, invalidInput(err, "; several separated by commas")
+		}
+		names = append(names, strings.TrimSuffix(name, "."))
+	}
+	return names, nil
+}
+
 func boolean(text string) (bool, error) {
 	switch strings.ToLower(strings.TrimSpace(text)) {
 	case "true", "1", "yes", "on":
@@ -238,15 +252,10 @@ func httpsURL(text string) (*url.URL, error) {
 	if _, err := directory.ParseHost(u.Hostname()); err != nil {
 		return nil, invalid(errNotURL, allowed)
 	}
-	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+	if u.Scheme == "http" && !loopback.Contains(u.Hostname()) {
 		return nil, invalid(errNotEncrypted, allowed)
 	}
 	return u, nil
-}
-
-func isLoopback(host string) bool {
-	address, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && address.Unmap().IsLoopback()
 }
 
 func urlPath(text string) (string, error) {

@@ -15,6 +15,7 @@ import (
 
 	"adconnector/internal/fault"
 	"adconnector/internal/handshake"
+	"adconnector/internal/loopback"
 )
 
 // server is the address of one server.
@@ -153,7 +154,7 @@ func (o Options) dialFunc() func(ctx context.Context, network, address string) (
 	if o.dialContext != nil {
 		return o.dialContext
 	}
-	return (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
+	return loopback.Dial((&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext)
 }
 
 // secure starts TLS on a connection within ConnectTimeout. It closes the connection on

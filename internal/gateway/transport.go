@@ -16,6 +16,7 @@ import (
 
 	"adconnector/internal/fault"
 	"adconnector/internal/handshake"
+	"adconnector/internal/loopback"
 )
 
 const (
@@ -28,7 +29,7 @@ func newTransport(o Options) *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	dial := o.dialContext
 	if dial == nil {
-		dial = dialer.DialContext
+		dial = loopback.Dial(dialer.DialContext)
 	}
 	transport := &http.Transport{
 		DialContext:            dial,

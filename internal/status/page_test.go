@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"adconnector/internal/state"
 )
 
@@ -17,7 +19,7 @@ func renderPage(t *testing.T, r Report) string {
 	t.Helper()
 	e := endpoint()
 	e.Report = func() (Report, error) { return r, nil }
-	w := get(e.Handler(""), "GET", "localhost", "/")
+	w := get(e.Handler("", zerolog.Nop()), "GET", "localhost", "/")
 	if w.Code != 200 || w.Header().Get("Content-Type") != "text/html; charset=utf-8" {
 		t.Fatalf("%d %s", w.Code, w.Header())
 	}
@@ -48,10 +50,10 @@ func TestPage(t *testing.T) {
 			t.Errorf("%q in the page", forbidden)
 		}
 	}
-	if w := get(endpoint().Handler(""), "GET", "localhost", "/style.css"); w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/css") {
+	if w := get(endpoint().Handler("", zerolog.Nop()), "GET", "localhost", "/style.css"); w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), "text/css") {
 		t.Errorf("style: %d", w.Code)
 	}
-	if w := get(endpoint().Handler(""), "GET", "localhost", "/index.php"); w.Code != 404 {
+	if w := get(endpoint().Handler("", zerolog.Nop()), "GET", "localhost", "/index.php"); w.Code != 404 {
 		t.Errorf("unknown page: %d", w.Code)
 	}
 }
@@ -119,7 +121,7 @@ func TestPageWithoutReport(t *testing.T) {
 	t.Parallel()
 	e := endpoint()
 	e.Report = func() (Report, error) { return Report{}, errors.New("no disk") }
-	if w := get(e.Handler(""), "GET", "localhost", "/"); w.Code != 503 {
+	if w := get(e.Handler("", zerolog.Nop()), "GET", "localhost", "/"); w.Code != 503 {
 		t.Errorf("%d", w.Code)
 	}
 }

@@ -8,13 +8,16 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/loopback"
 	"adconnector/internal/webserver"
 )
 
@@ -24,12 +27,13 @@ type Endpoint struct {
 	Health    func() error // an error if the process is stuck
 	Readiness func() error // an error before the registration, or if the last run was refused
 	Metrics   http.Handler
+	Hosts     []string // names besides its own under which it answers
 }
 
 // Handler returns the handler of GET and HEAD requests. host is the name or address that the
-// endpoint listens on. Requests for other names are refused, because they are DNS rebinding:
-// web pages that access the loopback of their visitors.
-func (e Endpoint) Handler(host string) http.Handler {
+// endpoint listens on. Requests for names that are neither its own nor in Hosts are refused,
+// because they can be DNS rebinding: web pages that access the loopback of their visitors.
+func (e Endpoint) Handler(host string, log zerolog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	renderer := webserver.NewRenderer()
 	handle := func(path string, h http.Handler) { mux.Handle("GET "+path, renderer.Handler(h)) }
@@ -41,7 +45,8 @@ func (e Endpoint) Handler(host string) http.Handler {
 	// Without a limit: many other requests must not make the process unhealthy.
 	mux.HandleFunc("GET /healthz", probe(e.Health))
 	mux.HandleFunc("GET /readyz", probe(e.Readiness))
-	return withSecurityHeaders(webserver.CheckHost(isOwnHost(host), mux))
+	refuser := &hostRefuser{log: log, logged: map[string]bool{}}
+	return withSecurityHeaders(webserver.CheckHost(e.allowsHost(host), refuser.refuse, mux))
 }
 
 // probe returns a handler that responds with 200, or with 503 and the error.
@@ -56,13 +61,18 @@ func probe(check func() error) http.HandlerFunc {
 	}
 }
 
-// unavailable responds with 503, the error and, on a separate line, the remedy.
+// unavailable responds with 503 and the error.
 func unavailable(w http.ResponseWriter, err error) {
+	http.Error(w, withRemedy(err), http.StatusServiceUnavailable)
+}
+
+// withRemedy returns the text of an error and, on a separate line, its remedy.
+func withRemedy(err error) string {
 	text := err.Error()
 	if remedy := fault.Remedy(err); remedy != "" {
 		text += "\nremedy: " + remedy
 	}
-	http.Error(w, text, http.StatusServiceUnavailable)
+	return text
 }
 
 func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
@@ -90,13 +100,53 @@ func withSecurityHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// isOwnHost returns a function that reports whether a host is an IP address or a name of this
-// host. listenHost is the name or address that the endpoint listens on.
-func isOwnHost(listenHost string) func(host string) bool {
+// allowsHost returns a function that reports whether a host is an IP address, a name of this
+// host, or an allowed name. listenHost is the name or address that the endpoint listens on.
+func (e Endpoint) allowsHost(listenHost string) func(host string) bool {
 	hostname, _ := os.Hostname() // empty after an error
+	names := append([]string{listenHost, hostname}, e.Hosts...)
 	return func(host string) bool {
-		return webserver.IsAddress(host) || host != "" && (strings.EqualFold(host, listenHost) || strings.EqualFold(host, hostname))
+		return webserver.IsAddress(host) || host != "" && slices.ContainsFunc(names, func(name string) bool {
+			return strings.EqualFold(strings.TrimSuffix(name, "."), host)
+		})
 	}
+}
+
+var errUnknownHost = errors.New("unknown host name")
+
+const remedyUnknownHost = "use an IP address of the endpoint, or add the name to service.admin.allowed-hosts"
+
+// maxLoggedHosts is the number of refused names that a process logs. Clients choose the names.
+const maxLoggedHosts = 10
+
+// hostRefuser refuses requests for unknown names. It logs each name once, because a scraper
+// shows only the status.
+type hostRefuser struct {
+	log zerolog.Logger
+
+	mu     sync.Mutex
+	logged map[string]bool
+}
+
+// refuse responds with 421.
+func (h *hostRefuser) refuse(w http.ResponseWriter, host string) {
+	name := fmt.Sprintf("%.100q", host)
+	err := fault.Operation{Op: "serve request for", Object: name}.Failed(fault.Refused, errUnknownHost, remedyUnknownHost)
+	if h.isNew(name) {
+		h.log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgHostRefused)
+	}
+	webserver.Misdirected(w, withRemedy(err))
+}
+
+// isNew reports whether the refusal of a name is to be logged.
+func (h *hostRefuser) isNew(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.logged[name] || len(h.logged) >= maxLoggedHosts {
+		return false
+	}
+	h.logged[name] = true
+	return true
 }
 
 // Serve serves at address until ctx ends. If it cannot listen, it logs the error once and
@@ -108,7 +158,7 @@ func (e Endpoint) Serve(ctx context.Context, address string, log zerolog.Logger)
 	}
 	log.Info().Str("address", listener.Addr().String()).Msg(MsgAdminListening)
 	host, _, _ := net.SplitHostPort(address) // valid, because listen succeeded
-	if err := webserver.Serve(ctx, listener, e.Handler(host)); err != nil {
+	if err := webserver.Serve(ctx, listener, e.Handler(host, log)); err != nil {
 		log.Error().EmbedObject(fault.Fields(err)).Str("address", address).Msg(MsgAdminFailed)
 	}
 }
@@ -137,7 +187,7 @@ const listenRetry = 30 * time.Second
 func listen(ctx context.Context, address string, log zerolog.Logger) net.Listener {
 	for logged := false; ; logged = true {
 		var config net.ListenConfig
-		listener, err := config.Listen(ctx, "tcp", address)
+		listener, err := config.Listen(ctx, "tcp", loopback.Listen(address))
 		if err == nil {
 			return listener
 		}

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -39,7 +41,7 @@ func get(h http.Handler, method, host, path string) *httptest.ResponseRecorder {
 
 func TestMethods(t *testing.T) {
 	t.Parallel()
-	h := endpoint().Handler("127.0.0.1")
+	h := endpoint().Handler("127.0.0.1", zerolog.Nop())
 	for _, path := range []string{"/healthz", "/readyz", "/status", "/metrics"} {
 		for method, want := range map[string]int{"GET": 200, "HEAD": 200, "POST": 405, "DELETE": 405, "OPTIONS": 405} {
 			w := get(h, method, "127.0.0.1:8080", path)
@@ -65,18 +67,44 @@ func TestHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := endpoint().Handler("connector.corp.example.com")
+	e := endpoint()
+	e.Hosts = []string{"ad.identity.svc", "connector"}
+	h := e.Handler("connector.corp.example.com", zerolog.Nop())
 	for host, want := range map[string]int{
 		"127.0.0.1:8080": 200, "localhost:8080": 200, "LOCALHOST": 200, "[::1]:8080": 200, "[::1]": 200, "10.0.0.7:8080": 200,
-		"connector.corp.example.com:8080": 200, hostname: 200,
-		"evil.example.com": 421, "evil.example.com:8080": 421, "127.0.0.1.example.com": 421, "": 421,
+		"connector.corp.example.com:8080": 200, hostname: 200, "connector": 200, "AD.identity.svc.:8080": 200,
+		"evil.example.com": 421, "evil.example.com:8080": 421, "127.0.0.1.example.com": 421, "identity.svc": 421, "ad.identity.svc.example.com": 421, "": 421,
 	} {
 		if w := get(h, "GET", host, "/status"); w.Code != want {
 			t.Errorf("host %q: %d", host, w.Code)
 		}
 	}
-	if w := get(endpoint().Handler(""), "GET", "", "/status"); w.Code != 421 {
+	if w := get(endpoint().Handler("", zerolog.Nop()), "GET", "", "/status"); w.Code != 421 {
 		t.Errorf("no host name, endpoint on all addresses: %d", w.Code)
+	}
+}
+
+// TestRefusedHost tests that a refusal names the setting, in the response and once per name in
+// the log, whose lines are bounded.
+func TestRefusedHost(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	h := endpoint().Handler("", zerolog.New(&log))
+	for range 2 {
+		w := get(h, "GET", "ad-corp:8080", "/metrics")
+		if want := `serve request for "ad-corp": unknown host name` + "\nremedy: " + remedyUnknownHost + "\n"; w.Code != 421 || w.Body.String() != want {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	}
+	var line logLine
+	if err := json.Unmarshal(log.Bytes(), &line); err != nil || line.Message != MsgHostRefused || line.Remedy != remedyUnknownHost || !strings.Contains(line.Error, `"ad-corp"`) {
+		t.Errorf("%v: %s", err, log.String())
+	}
+	for n := range 2 * maxLoggedHosts {
+		get(h, "GET", fmt.Sprintf("%d%s", n, strings.Repeat("x", 5000)), "/")
+	}
+	if lines := strings.Count(log.String(), "\n"); lines != maxLoggedHosts || log.Len() > maxLoggedHosts*500 {
+		t.Errorf("%d lines, %d bytes", lines, log.Len())
 	}
 }
 
@@ -88,10 +116,20 @@ func TestErrors(t *testing.T) {
 	e.Report = func() (Report, error) { return Report{}, failed }
 	const text = "read runs file: no disk\nremedy: check the disk\n"
 	for path, want := range map[string]string{"/healthz": "stuck since noon\n", "/readyz": text, "/status": text, "/": text} {
-		if w := get(e.Handler(""), "GET", "localhost", path); w.Code != 503 || w.Body.String() != want {
+		if w := get(e.Handler("", zerolog.Nop()), "GET", "localhost", path); w.Code != 503 || w.Body.String() != want {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}
+}
+
+// TestServeLocalhost tests that localhost needs no resolver.
+func TestServeLocalhost(t *testing.T) {
+	t.Parallel()
+	logged, stop := serve(t, "LOCALHOST:0")
+	if host, _, err := net.SplitHostPort(logged.Address); err != nil || host != "127.0.0.1" {
+		t.Errorf("logged %+v", logged)
+	}
+	stop()
 }
 
 func TestServeEnds(t *testing.T) {

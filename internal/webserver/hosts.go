@@ -11,33 +11,34 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"adconnector/internal/loopback"
 )
 
-// CheckHost refuses requests whose Host header is not allowed, with the status 421. It
+// CheckHost passes requests on whose Host header is allowed, and the others to refuse. It
 // prevents DNS rebinding: a web page under a name that resolves to an address of this host
-// can otherwise read the responses. allowed gets the host without its port, which can be
-// empty.
-func CheckHost(allowed func(host string) bool, next http.Handler) http.Handler {
+// can otherwise read the responses. allowed and refuse get the host without its port and
+// without a dot at its end. It can be empty.
+func CheckHost(allowed func(host string) bool, refuse func(w http.ResponseWriter, host string), next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
 		if name, _, err := net.SplitHostPort(host); err == nil {
 			host = name
 		}
-		if !allowed(strings.Trim(host, "[]")) {
-			http.Error(w, "unknown host name, use the address of the endpoint", http.StatusMisdirectedRequest)
+		host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+		if !allowed(host) {
+			refuse(w, host)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// IsLoopback reports whether a host is a loopback address or localhost.
-func IsLoopback(host string) bool {
-	return strings.EqualFold(host, "localhost") || net.ParseIP(host).IsLoopback()
+// Misdirected responds with the status 421 and a text.
+func Misdirected(w http.ResponseWriter, text string) {
+	http.Error(w, text, http.StatusMisdirectedRequest)
 }
 
 // IsAddress reports whether a host is an IP address or localhost. DNS rebinding requires a
 // name.
-func IsAddress(host string) bool {
-	return strings.EqualFold(host, "localhost") || net.ParseIP(host) != nil
-}
+func IsAddress(host string) bool { return loopback.IsName(host) || net.ParseIP(host) != nil }

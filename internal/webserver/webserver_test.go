@@ -15,13 +15,19 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"adconnector/internal/loopback"
 )
 
 func TestCheckHost(t *testing.T) {
 	t.Parallel()
-	h := CheckHost(IsLoopback, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	var refused string
+	h := CheckHost(loopback.Contains, func(w http.ResponseWriter, host string) {
+		refused = host
+		Misdirected(w, "no")
+	}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for host, want := range map[string]int{
-		"127.0.0.1:8080": 200, "127.0.0.2": 200, "localhost:8080": 200, "LOCALHOST": 200, "[::1]:8080": 200, "[::1]": 200,
+		"127.0.0.1:8080": 200, "127.0.0.2": 200, "localhost:8080": 200, "LOCALHOST": 200, "localhost.": 200, "localhost.:8080": 200, "[::1]:8080": 200, "[::1]": 200,
 		"10.0.0.7:8080": 421, "0.0.0.0": 421, "evil.example.com": 421, "127.0.0.1.example.com": 421, "localhost.example.com": 421, "": 421,
 	} {
 		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
@@ -30,6 +36,11 @@ func TestCheckHost(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("host %q: status %d, want %d", host, w.Code, want)
 		}
+	}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Host = "evil.example.com.:8080"
+	if h.ServeHTTP(httptest.NewRecorder(), r); refused != "evil.example.com" {
+		t.Errorf("refused %q", refused)
 	}
 	if !IsAddress("10.0.0.7") || !IsAddress("localhost") || IsAddress("evil.example.com") || IsAddress("") {
 		t.Error("IsAddress")

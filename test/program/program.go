@@ -315,16 +315,22 @@ func (o Outcome) Errors() []string {
 // output for testlog.IdleLimit, Wait fails the test with a dump of its goroutines.
 func (p *Process) Wait(t testing.TB) Outcome {
 	t.Helper()
+	o := p.WaitForDump(t)
+	if strings.Contains(o.Stderr, "goroutine ") || strings.Contains(o.Stderr, "panic:") {
+		t.Errorf("the connector panicked:\n%s", o.Stderr)
+	}
+	return o
+}
+
+// WaitForDump is like Wait, for a process that can end with a dump of its goroutines.
+func (p *Process) WaitForDump(t testing.TB) Outcome {
+	t.Helper()
 	for size := -1; ; {
 		idle := time.NewTimer(testlog.IdleLimit)
 		select {
 		case <-p.Ended:
 			idle.Stop()
-			o := Outcome{Code: p.cmd.ProcessState.ExitCode(), Log: p.Log.Lines(), Stdout: p.Stdout(), Stderr: p.Stderr()}
-			if strings.Contains(o.Stderr, "goroutine ") || strings.Contains(o.Stderr, "panic:") {
-				t.Errorf("the connector panicked:\n%s", o.Stderr)
-			}
-			return o
+			return Outcome{Code: p.cmd.ProcessState.ExitCode(), Log: p.Log.Lines(), Stdout: p.Stdout(), Stderr: p.Stderr()}
 		case <-idle.C:
 		}
 		if newSize := len(p.Stdout()) + len(p.Stderr()); newSize != size {

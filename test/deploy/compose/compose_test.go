@@ -84,6 +84,9 @@ ldap.bindDn=CN="a b",DC=x # $HOME ${HOME} 'c'
 			t.Errorf("%s: %v, want %q", key, got, want)
 		}
 	}
+	if c.Hostname != c.Name {
+		t.Errorf("hostname %q: the admin endpoint does not answer as %s", c.Hostname, c.Name)
+	}
 	if c.Restart != "unless-stopped" {
 		t.Errorf("restart %q", c.Restart)
 	}

@@ -109,12 +109,29 @@ func settings(t *testing.T, name string) map[string][]string {
 	return found
 }
 
-// TestRestartSettings checks that all units have the same settings for restarts.
+// TestRestartSettings checks that all units have the same settings for restarts, and restart
+// after every exit code, with a delay that grows to five minutes.
 func TestRestartSettings(t *testing.T) {
 	reference := settings(t, "adconnector@.service")
+	for key, want := range map[string]string{
+		"Unit.StartLimitIntervalSec": "0", "Service.Restart": "always", "Service.RestartSec": "5s", "Service.RestartMaxDelaySec": "5min",
+	} {
+		if !slices.Equal(reference[key], []string{want}) {
+			t.Errorf("%s=%q, want %s", key, reference[key], want)
+		}
+	}
+	for _, unit := range []string{"adconnector@.service", "adconnector@.container", "adconnector-bare@.service"} {
+		// 2 is the code of a bad configuration, and of a crash of the Go runtime.
+		if values := settings(t, unit)["Service.RestartPreventExitStatus"]; len(values) > 0 {
+			t.Errorf("%s: RestartPreventExitStatus=%q", unit, values)
+		}
+		if slices.ContainsFunc(settings(t, unit)["Service.SuccessExitStatus"], func(v string) bool { return slices.Contains(strings.Fields(v), "2") }) {
+			t.Errorf("%s: exit code 2 counts as success", unit)
+		}
+	}
 	for _, other := range []string{"adconnector@.container", "adconnector-bare@.service"} {
 		got := settings(t, other)
-		for _, key := range []string{"Unit.Wants", "Unit.StartLimitIntervalSec", "Service.Restart", "Service.RestartPreventExitStatus",
+		for _, key := range []string{"Unit.Wants", "Unit.StartLimitIntervalSec", "Service.Restart",
 			"Service.RestartSec", "Service.RestartSteps", "Service.RestartMaxDelaySec", "Install.WantedBy"} {
 			if !slices.Equal(got[key], reference[key]) || len(got[key]) == 0 {
 				t.Errorf("%s: %s=%q, want %q", other, key, got[key], reference[key])
