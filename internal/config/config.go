@@ -90,6 +90,8 @@ func Load(src Source) (*Config, error) {
 			Format: optional[string](l, "log.format"),
 		},
 	}
+	l.checkUUIDs(c.Gateway)
+	l.reportAll()
 	if len(l.faults) > 0 {
 		return nil, errors.Join(l.faults...)
 	}
@@ -118,6 +120,22 @@ func (l *loader) gateway() gateway.Options {
 			Assets:     optional[string](l, "gateway.path.assets"),
 			State:      optional[string](l, "gateway.path.state"),
 		},
+	}
+}
+
+// checkUUIDs adds a mistake if two of the UUIDs are the same.
+func (l *loader) checkUUIDs(o gateway.Options) {
+	seen := map[string]bool{}
+	for _, u := range []struct{ key, value string }{
+		{"qualys.customerUuid", o.CustomerUUID}, {"qualys.connectionUuid", o.ConnectionUUID}, {"qualys.profileUuid", o.ProfileUUID},
+	} {
+		if u.value == "" { // it has a fault
+			continue
+		}
+		if seen[u.value] {
+			l.addMistakes(u.key, l.find(u.key), sameUUID)
+		}
+		seen[u.value] = true
 	}
 }
 
@@ -209,6 +227,9 @@ func (l *loader) schedule(isRequired bool) *schedule.Schedule {
 
 func (l *loader) proxy() *gateway.Proxy {
 	if !optional[bool](l, "proxy.enabled") {
+		if host := l.find("proxy.host"); host.isSet && !l.isSet("proxy.enabled") {
+			l.addMistakes("proxy.host", host, noEffect)
+		}
 		return nil
 	}
 	const reason = "required because proxy.enabled is true"

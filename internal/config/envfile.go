@@ -36,8 +36,9 @@ const keyAndValue = "KEY=VALUE"
 func lineError(cause error) error { return invalid(fmt.Errorf("%w: %w", errLine, cause), keyAndValue) }
 
 // parseEnvFile parses an env file like docker run --env-file (docker/cli, pkg/kvfile), but it
-// continues after a bad line. colons are lines like KEY:VALUE, which Docker accepts.
-func parseEnvFile(content []byte, environ []string) (lines []envLine, bad, colons []badLine) {
+// continues after a bad line. odd are lines that Docker accepts, but that set no key or another
+// one than the one that they resemble, like KEY:VALUE or "KEY"="VALUE".
+func parseEnvFile(content []byte, environ []string) (lines []envLine, bad, odd []badLine) {
 	content = bytes.TrimPrefix(content, []byte(byteOrderMark))
 	number := 0
 	for raw := range bytes.SplitSeq(content, []byte("\n")) {
@@ -47,21 +48,23 @@ func parseEnvFile(content []byte, environ []string) (lines []envLine, bad, colon
 			bad = append(bad, badLine{number, meantKey(string(raw)), err})
 			continue
 		}
-		if m := colonLine.FindSubmatch(raw); m != nil && line.key != string(bytes.TrimSpace(raw)) {
-			colons = append(colons, badLine{number, string(m[1]), lineError(errColon)})
+		isFromEnvironment := line.key == string(bytes.TrimSpace(raw))
+		if m := oddLine.FindStringSubmatch(string(raw)); m != nil && line.key != m[2] && !isFromEnvironment {
+			odd = append(odd, badLine{number, m[2], oddError(m[1] + m[3])})
 		}
 		if line.key != "" {
 			line.number = number
 			lines = append(lines, line)
 		}
 	}
-	return lines, bad, colons
+	return lines, bad, odd
 }
 
 const byteOrderMark = "\xef\xbb\xbf"
 
 var (
-	colonLine   = regexp.MustCompile(`^\s*["']?([A-Za-z0-9._-]+)["']?\s*:`)
+	colonLine   = regexp.MustCompile(`^\s*["']?[A-Za-z0-9._-]+["']?\s*([:：＝])`)
+	oddLine     = regexp.MustCompile(`^([\s"'“”‘’\p{Cf}]*)([A-Za-z0-9._-]+)(["'“”‘’\p{Cf}\p{Zs}]*[:：＝=])`)
 	exportLine  = regexp.MustCompile(`^(?i:export|set|setx|env|declare|local)\s`)
 	exportedKey = regexp.MustCompile(`^\s*(?i:(?:export|set|setx|env|-)\s+)?["']?([A-Za-z0-9._-]+)`)
 )
@@ -74,15 +77,30 @@ func meantKey(line string) string {
 	return ""
 }
 
+// oddError returns the fault of a line with characters around its key that belong neither to the
+// key nor to the form of a line.
+func oddError(around string) error {
+	switch {
+	case strings.ContainsAny(around, ":："):
+		return lineError(errColon)
+	case strings.Contains(around, "＝"):
+		return lineError(errFullWidth)
+	case strings.ContainsAny(around, "\"'“”‘’"):
+		return lineError(errQuotedKey)
+	}
+	return lineError(errInvisible)
+}
+
 // describeKey returns the fault of a line whose key, the text before =, contains white space.
 func describeKey(key string) error {
+	colon := colonLine.FindStringSubmatch(key)
 	switch {
 	case exportLine.MatchString(key):
 		return lineError(errExport)
+	case colon != nil:
+		return oddError(colon[1])
 	case !strings.ContainsAny(strings.TrimSpace(key), " \t"):
 		return lineError(errSpace)
-	case colonLine.MatchString(key):
-		return lineError(errColon)
 	}
 	return lineError(errKeySpace)
 }

@@ -18,9 +18,10 @@ import (
 // loader collects settings and faults.
 type loader struct {
 	spellings map[string]keyReference
-	onUnknown func(Unknown)   // can be nil
-	unknown   []Unknown       // reported keys
-	onMistake func(Mistake)   // can be nil
+	onUnknown func(Unknown) // can be nil
+	unknown   []Unknown     // reported keys
+	onMistake func(Mistake) // can be nil
+	mistakes  []Mistake
 	warned    map[string]bool // keys whose mistakes are reported
 	misread   map[string]bool // keys in lines with a fault; "": a whole file has one
 	layers    []layer         // in order of precedence
@@ -97,17 +98,21 @@ func (l *loader) envFile(path string, environ []string) layer {
 		l.misread[""] = true
 		return settings
 	}
-	lines, bad, colons := parseEnvFile(content, environ)
-	for _, colon := range colons {
-		if _, known := l.spellings[colon.meant]; known {
-			bad = append(bad, colon)
-			lines = slices.DeleteFunc(lines, func(line envLine) bool { return line.number == colon.number })
+	lines, bad, odd := parseEnvFile(content, environ)
+	for _, o := range odd {
+		if _, known := l.spellings[o.meant]; known {
+			bad = append(bad, o)
+			lines = slices.DeleteFunc(lines, func(line envLine) bool { return line.number == o.number })
 		}
 	}
 	slices.SortFunc(bad, func(a, b badLine) int { return cmp.Compare(a.number, b.number) })
 	l.addBadLines(path, bad)
 	for _, line := range lines {
-		l.add(settings, line.key, line.value, fmt.Sprintf("%s line %d", path, line.number), true)
+		place := fmt.Sprintf("%s line %d", path, line.number)
+		if l.addSeveral(line, place) {
+			continue
+		}
+		l.add(settings, line.key, line.value, place, true)
 	}
 	return settings
 }
@@ -130,6 +135,26 @@ func (l *loader) addBadLines(path string, bad []badLine) {
 	for _, text := range texts {
 		l.fault(path+" "+lineNumbers(numbers[text]), errs[text])
 	}
+}
+
+// settingInValue matches a setting after white space.
+var settingInValue = regexp.MustCompile(`\s([A-Za-z0-9._-]+)=`)
+
+// addSeveral records a fault if the value of a line contains other settings, and reports whether
+// it does. Their keys are not missing.
+func (l *loader) addSeveral(line envLine, place string) bool {
+	key, isKey := l.spellings[line.key]
+	found := false
+	for _, m := range settingInValue.FindAllStringSubmatch(line.value, -1) {
+		if other, known := l.spellings[m[1]]; known && isKey {
+			found = true
+			l.misread[key.name], l.misread[other.name] = true, true
+		}
+	}
+	if found {
+		l.fault(line.key+" ("+place+")", invalid(errTwoSettings, "one setting on each line"))
+	}
+	return found
 }
 
 // isMisread reports whether one of the keys may be in a line or a file that has a fault.
@@ -280,12 +305,35 @@ func withMistakes(err error, text string) error {
 
 // reportMistakes reports the probable mistakes in a valid value, once.
 func (l *loader) reportMistakes(k Key, s setting) {
-	if k.mistakes == nil || l.onMistake == nil || !s.isSet || l.warned[k.Name] {
+	if k.mistakes == nil || !s.isSet || l.warned[k.Name] {
 		return
 	}
 	l.warned[k.Name] = true
-	if found := k.mistakes(s.text); len(found) > 0 {
-		l.onMistake(Mistake{Key: k.Name, Place: s.place, Errors: found})
+	l.addMistakes(k.Name, s, k.mistakes(s.text)...)
+}
+
+// addMistakes adds probable mistakes in the value of a key to those of the key.
+func (l *loader) addMistakes(name string, s setting, found ...error) {
+	i := slices.IndexFunc(l.mistakes, func(m Mistake) bool { return m.Key == name })
+	switch {
+	case len(found) == 0:
+	case i >= 0:
+		l.mistakes[i].Errors = append(l.mistakes[i].Errors, found...)
+	default:
+		l.mistakes = append(l.mistakes, Mistake{Key: name, Place: s.place, Errors: found})
+	}
+}
+
+// reportAll reports the probable mistakes in values without a fault.
+func (l *loader) reportAll() {
+	for _, m := range l.mistakes {
+		hasFault := slices.ContainsFunc(l.faults, func(err error) bool {
+			failed, is := errors.AsType[*fault.Error](err)
+			return is && failed.Object == m.Place
+		})
+		if l.onMistake != nil && !hasFault {
+			l.onMistake(m)
+		}
 	}
 }
 

@@ -52,6 +52,10 @@ func TestMistakes(t *testing.T) {
 		{"base of one component", with(source, "profile.baseContext=DC=corp.example.com"), "profile.baseContext", []error{directory.DomainInComponent}},
 		{"URL with a path", with(complete, "connector.api.url=https://gateway.example.com/am"), "connector.api.url", []error{hasPath}},
 		{"URL of the console", with(complete, "connector.api.url=https://qualysguard.qg1.apps.qualys.com"), "connector.api.url", []error{namesConsole}},
+		{"connection UUID in the wrong key", with(complete, "qualys.profileUuid=6ec6ac85-0001-4002-8003-558f378caa2b"), "qualys.profileUuid", []error{sameUUID}},
+		{"proxy neither on nor off", with(complete, "proxy.host=proxy", "proxy.port=3128"), "proxy.host", []error{noEffect}},
+		{"proxy off", with(complete, "proxy.host=proxy", "proxy.enabled=false"), "proxy.host", nil},
+		{"home directory", with(complete, "service.state-dir=~/adconnector"), "service.state-dir", []error{hasTilde}},
 		{"URL with a slash", with(complete, "connector.api.url=https://gateway.example.com/"), "connector.api.url", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -75,7 +79,7 @@ func TestMistakeInFile(t *testing.T) {
 	for content, want := range map[string][]error{
 		"hush\r\n":     nil,
 		"hush\n\n":     {input.EndsWithFeed},
-		"\ufeffhush\n": {input.BeginsInvisibly},
+		"\ufeffhush\n": {input.BeginsWithMark},
 		"h\xfcsh":      {input.NotUTF8},
 	} {
 		got, err := loadMistakes(with(complete, "qualys.user.password=", "qualys.user.password.file="+writeFile(t, "secret", content), "log.level=loud"))
@@ -120,6 +124,9 @@ func TestRefusedMistakes(t *testing.T) {
 		{"base in quotes", with(source, `profile.baseContext="DC=corp"`), []wantFault{{"profile.baseContext (environment)", input.InQuotes, "without quotes"}}},
 		{"base is a domain", with(source, "profile.baseContext=ad.example.org"), []wantFault{{"profile.baseContext (environment)", directory.ErrNotDN, "DC=ad,DC=example,DC=org"}}},
 		{"UUID with dashes", with(complete, "qualys.profileUuid=a4ab0242–0001-4002-8003-f62c67a56093"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "00000000-"}}},
+		{"UUID in braces", with(complete, "qualys.profileUuid={A4AB0242-0001-4002-8003-f62c67a56093}"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "here a4ab0242-0001-4002-8003-f62c67a56093"}}},
+		{"UUID without hyphens", with(complete, "qualys.profileUuid=a4ab0242000140028003f62c67a56093"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "here a4ab0242-0001-4002-8003-f62c67a56093"}}},
+		{"URL without a scheme", with(complete, "connector.api.url=gateway.example.com"), []wantFault{{url, errNoScheme, "https://HOST"}}},
 		{"number with a comment", with(complete, "thread-pool.size=10 # workers"), []wantFault{{"thread-pool.size (environment)", input.HasComment, "1 to 64"}}},
 		{"client secret with a line feed", with(complete, append(oauth, "oauth.client.secret=hush\n")...), []wantFault{{"oauth.client.secret (environment)", input.EndsWithFeed, "one line"}}},
 		{"client ID with CR", with(complete, append(oauth, "oauth.client.id=x\r")...), []wantFault{{"oauth.client.id (environment)", errNotInHeader, "one line"}}},
@@ -213,11 +220,23 @@ func TestWholeFile(t *testing.T) {
 		{"spaces around =", each(" = "), false, errSpace},
 		{"tab before =", each("\t="), false, errSpace},
 		{"list of YAML", lines("", "- "), false, errKeySpace},
+		{"quotes around the key", strings.ReplaceAll(each("\"=\""), "\n", "\"\n\""), false, errQuotedKey},
+		{"quotes around the line", strings.ReplaceAll(each("="), "\n", "'\n'"), false, errQuotedKey},
+		{"no-break space after the key", each("\u00a0="), false, errInvisible},
+		{"byte order mark before the key", "#\n" + lines("", "\ufeff"), false, errInvisible},
+		{"full-width equals sign", each("＝"), false, errFullWidth},
+		{"full-width colon", each("："), false, errColon},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := writeFile(t, "a.env", c.content)
 			_, err := load(nil, path)
 			object := path + " lines 1 to 14"
+			switch {
+			case c.name == "quotes around the line": // except around the first one
+				object = path + " lines 2 to 14"
+			case strings.HasPrefix(c.content, "#"):
+				object = path + " lines 2 to 15"
+			}
 			if c.whole {
 				object = "env file " + path
 			}
@@ -238,6 +257,25 @@ func TestWholeFile(t *testing.T) {
 	}
 }
 
+// TestSeveralSettingsInLine tests that the keys of a line with several settings are not missing.
+func TestSeveralSettingsInLine(t *testing.T) {
+	t.Parallel()
+	path := writeFile(t, "a.env", strings.Join(complete, " ")+"\n")
+	_, err := load(nil, path)
+	checkFaults(t, err, wantFault{"connector.api.url (" + path + " line 1)", errTwoSettings, "each line"})
+	requireLoad(t, complete, writeFile(t, "b.env", "gateway.source=a x=b\nother=a log.level=b\n"))
+}
+
+// TestFaultHidesMistake tests that one mistake in a value is not reported twice.
+func TestFaultHidesMistake(t *testing.T) {
+	t.Parallel()
+	got, err := loadMistakes(with(complete, append(oauth, "oauth.client.secret=hush\n", "oauth.client.id= x")...))
+	checkFaults(t, err, wantFault{"oauth.client.secret (environment)", errNotInHeader, "one line"})
+	if len(got) != 1 || got[0].Key != "oauth.client.id" {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // TestColonInEnvironment tests that a key that the environment has is no mistake.
 func TestColonInEnvironment(t *testing.T) {
 	t.Parallel()
@@ -254,11 +292,10 @@ func TestColonInEnvironment(t *testing.T) {
 func TestUnknownKeyHidesValue(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"qualys.user.pasword:hush=x":    "qualys.user.pasword",
-		"qualys.user.pasword\"hush=x":   "qualys.user.pasword",
-		"qualys.customerUuid\u00a0=x":   `qualys.customerUuid\u00a0`,
-		"#\nqualys.customerUuid\u200b=": "",
-		"#\n\ufeffqualys.profileUuid=x": `\ufeffqualys.profileUuid`,
+		"qualys.user.pasword:hush=x":  "qualys.user.pasword",
+		"qualys.user.pasword\"hush=x": "qualys.user.pasword",
+		"qualys.customer\u00a0Uuid=x": `qualys.customer\u00a0Uuid`,
+		"qualys.customer\u200bUuid=":  "",
 	} {
 		var got []Unknown
 		_, err := Load(Source{Environ: complete, EnvFiles: []string{writeFile(t, "a.env", line)}, Unknown: func(u Unknown) { got = append(got, u) }})

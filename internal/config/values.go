@@ -35,6 +35,7 @@ var (
 	errQuery        = errors.New("has a query or a fragment")
 	errNotEncrypted = errors.New("http would send credentials in plain text")
 	errScheme       = errors.New("scheme is neither https nor http")
+	errNoScheme     = errors.New("no scheme")
 	errTwoSchemes   = errors.New("has two schemes")
 	errEndpoint     = errors.New("has the path of an endpoint, which is added to the base URL")
 	errNotInHeader  = errors.New("has a line break or a control character, which the login at the gateway cannot send")
@@ -49,6 +50,10 @@ var (
 	errKeySpace     = errors.New("white space in the key")
 	errExport       = errors.New("begins with export or set")
 	errSpace        = errors.New("white space around =")
+	errFullWidth    = errors.New("full-width character instead of =")
+	errQuotedKey    = errors.New("quotation mark at the key")
+	errInvisible    = errors.New("invisible character at the key")
+	errTwoSettings  = errors.New("contains another setting")
 	errColon        = errors.New("colon instead of =")
 	errUTF16        = errors.New("is UTF-16 text")
 	errLineEnds     = errors.New("has carriage returns as line ends")
@@ -73,6 +78,9 @@ const readableFile = "the path of a readable file"
 var (
 	hasPath      = input.NewMistake("has a path, which precedes the paths of all calls", "remove the path, unless a reverse proxy requires it")
 	namesConsole = input.NewMistake("names a server of the platform that is not its gateway", "use the gateway of the platform, like https://gateway.qg1.apps.qualys.com")
+	sameUUID     = input.NewMistake("is the UUID of another key too", "copy each UUID from its own page in the console")
+	noEffect     = input.NewMistake("has no effect, because proxy.enabled is not set", "set proxy.enabled to true, or to false")
+	hasTilde     = input.NewMistake("begins with ~, which is not expanded", "enter the absolute path")
 	isFilePath   = input.NewMistake("is the path of a file", "set the same key with .file at its end to read the value from the file")
 )
 
@@ -89,6 +97,15 @@ func urlMistakes(text string) (mistakes []error) {
 	}
 	if consoleHost.MatchString(u.Hostname()) {
 		mistakes = append(mistakes, namesConsole)
+	}
+	return mistakes
+}
+
+// pathMistakes returns the probable mistakes in the path of a directory.
+func pathMistakes(text string) []error {
+	mistakes := input.Mistakes(text)
+	if strings.HasPrefix(text, "~") {
+		mistakes = append(mistakes, hasTilde)
 	}
 	return mistakes
 }
@@ -191,10 +208,17 @@ func invalidInput(err error, addition string) error {
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
+// uuidDigits matches a UUID in another form, such as in braces.
+var uuidDigits = regexp.MustCompile(`^[^0-9a-z]*(?:urn:uuid:)?([0-9a-f]{8})[-‐-―]?([0-9a-f]{4})[-‐-―]?([0-9a-f]{4})[-‐-―]?([0-9a-f]{4})[-‐-―]?([0-9a-f]{12})[^0-9a-z]*$`)
+
 func uuid(text string) (string, error) {
 	lower := strings.ToLower(strings.TrimSpace(text))
 	if !uuidForm.MatchString(lower) {
-		return "", invalid(fmt.Errorf("%s %w", quoteASCII(text), errNotUUID), "the form 00000000-0000-0000-0000-000000000000")
+		allowed := "the form 00000000-0000-0000-0000-000000000000"
+		if m := uuidDigits.FindStringSubmatch(lower); m != nil {
+			allowed += ", here " + strings.Join(m[1:], "-")
+		}
+		return "", invalid(fmt.Errorf("%s %w", quoteASCII(text), errNotUUID), allowed)
 	}
 	return lower, nil
 }
@@ -231,6 +255,9 @@ func httpsURL(text string) (*url.URL, error) {
 	text = strings.TrimSpace(text)
 	if schemes.MatchString(text) {
 		return nil, invalid(errTwoSchemes, allowed)
+	}
+	if _, err := directory.ParseHost(text); err == nil {
+		return nil, invalid(fmt.Errorf("%w: %w", errNotURL, errNoScheme), allowed)
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" {

@@ -16,7 +16,7 @@ var ErrNotDN = errors.New("is not a DN")
 
 // Probable mistakes in the names of the base and of the account.
 var (
-	DomainInComponent = input.NewMistake("has a whole domain name in one DC component", "write each label as its own component, like DC=corp,DC=example,DC=com")
+	DomainInComponent = input.NewMistake("has a DC component that is not a single label", "write each label as its own component, like DC=corp,DC=example,DC=com")
 	CommaNotEscaped   = input.NewMistake("is not a valid DN", `write a comma in a name as \, and enter the DN as the directory shows it`)
 	DoubleBackslash   = input.NewMistake("has two backslashes", `write DOMAIN\user with one backslash`)
 	SlashForBackslash = input.NewMistake("has a slash where DOMAIN\\user has a backslash", `write DOMAIN\user`)
@@ -72,7 +72,7 @@ func parseDN(text string) (dn *ldap.DN, ok bool) {
 // BaseMistakes returns the probable mistakes in a search base that CheckBase accepts.
 func BaseMistakes(base string) []error {
 	mistakes := input.Mistakes(base)
-	if dn, ok := parseDN(base); ok && hasDomainInComponent(dn) {
+	if dn, ok := parseDN(base); ok && len(mistakes) == 0 && hasDomainInComponent(dn) {
 		mistakes = append(mistakes, DomainInComponent)
 	}
 	return mistakes

@@ -56,7 +56,7 @@ func TestCheckBase(t *testing.T) {
 		"DC=corp,example,com":         {ErrNotDN, "DC=corp"},
 		"dn: DC=corp,DC=com":          {ErrNotDN, "DC=corp"},
 		"ＤＣ=corp":                     {input.HasFullWidth, "DC=corp"},
-		"\ufeffDC=corp,DC=com":        {input.BeginsInvisibly, "DC=corp"},
+		"\ufeffDC=corp,DC=com":        {input.BeginsWithMark, "DC=corp"},
 		"DC%3Dcorp":                   {input.PercentEncoded, "DC=corp"},
 		"profile.baseContext=DC=corp": {ErrNotDN, "DC=corp"},
 	} {

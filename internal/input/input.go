@@ -29,6 +29,9 @@ type ValueError struct {
 // Error returns the quoted value, its fault, and its probable mistakes.
 func (e *ValueError) Error() string {
 	text := Quote(e.Text) + " " + e.Err.Error()
+	if errors.Is(e.Err, ErrMissing) {
+		return e.Err.Error()
+	}
 	if mistakes := Mistakes(e.Text); len(mistakes) > 0 {
 		text += " (" + Join(mistakes).Error() + ")"
 	}
@@ -44,8 +47,11 @@ type Choice[T any] struct {
 	Names []string // the documented name first
 }
 
-// ErrNotAllowed is the fault of a value that is not one of the allowed ones.
-var ErrNotAllowed = errors.New("is not allowed")
+// Faults of a choice.
+var (
+	ErrNotAllowed = errors.New("is not allowed")
+	ErrMissing    = errors.New("is missing")
+)
 
 // Choose returns the value of the choice with a name. It ignores case, white space, hyphens,
 // dashes and underscores, in which labels ("Identities Only") and documented names differ.
@@ -59,7 +65,11 @@ func Choose[T any](choices []Choice[T], text string) (T, error) {
 			}
 		}
 	}
-	return *new(T), &ValueError{Text: text, Err: ErrNotAllowed, Allowed: strings.Join(names, ", ")}
+	err := ErrNotAllowed
+	if strings.TrimSpace(text) == "" {
+		err = ErrMissing
+	}
+	return *new(T), &ValueError{Text: text, Err: err, Allowed: strings.Join(names, ", ")}
 }
 
 func normalize(name string) string {

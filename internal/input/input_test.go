@@ -31,7 +31,7 @@ func TestMistakes(t *testing.T) {
 		{"CRLF", "hush\r\n", []error{EndsWithReturn, EndsWithFeed}},
 		{"line feeds", "\nhush\n\n", []error{BeginsWithFeed, EndsWithFeed}},
 		{"quotes before a carriage return", "'hush'\r", []error{EndsWithReturn, InQuotes}},
-		{"byte order mark", "\ufeffhush", []error{BeginsInvisibly}},
+		{"byte order mark", "\ufeffhush", []error{BeginsWithMark}},
 		{"no-break space", "hush\u00a0", []error{EndsInvisibly}},
 		{"zero-width space", "hu\u200bsh", []error{HasInvisible}},
 		{"no-break space inside", "hu\u00a0sh", []error{HasInvisible}},
@@ -95,6 +95,9 @@ func TestChoose(t *testing.T) {
 		if !is || refused.Text != text || refused.Allowed != "ONE_LEVEL, SUBTREE" {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+	if _, err := Choose(choices, " "); !errors.Is(err, ErrMissing) || err.Error() != ErrMissing.Error() {
+		t.Errorf("no value: %v", err)
 	}
 	if _, err := Choose(choices, `"SUBTREE"`); !errors.Is(err, InQuotes) {
 		t.Errorf("quotes not reported: %v", err)

@@ -39,6 +39,7 @@ var (
 	EndsWithReturn   = NewMistake("ends with a carriage return", "save the value with LF line ends, or remove the carriage return")
 	BeginsWithFeed   = NewMistake("begins with a line feed", remove)
 	EndsWithFeed     = NewMistake("ends with a line feed", "remove the line feed (echo adds one, printf does not)")
+	BeginsWithMark   = NewMistake("begins with a byte order mark", "save the value as UTF-8 without a byte order mark")
 	BeginsInvisibly  = NewMistake("begins with an invisible character", typeAgain)
 	EndsInvisibly    = NewMistake("ends with an invisible character", typeAgain)
 	HasControl       = NewMistake("contains a control character or a line break", typeAgain)
@@ -57,6 +58,8 @@ var blanks = map[rune][2]*Mistake{
 	'\t': {BeginsWithTab, EndsWithTab},
 	'\r': {BeginsWithReturn, EndsWithReturn},
 	'\n': {BeginsWithFeed, EndsWithFeed},
+
+	'\ufeff': {BeginsWithMark, EndsInvisibly},
 }
 
 // invisible are the mistakes of all other blank characters, such as no-break spaces.

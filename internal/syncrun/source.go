@@ -75,6 +75,12 @@ func DirectoryOptions(connection gateway.Connection) (directory.Options, error) 
 	if err != nil {
 		return directory.Options{}, fieldError("connection", "type", err)
 	}
+	if auth.BindDN == "" {
+		return directory.Options{}, consoleError("connection", errors.New("the bind DN is empty"), "enter the account to bind as")
+	}
+	if auth.Password.IsZero() {
+		return directory.Options{}, consoleError("connection", errors.New("the password is empty"), "enter the password of the account")
+	}
 	hosts, err := parseHosts(auth.Host)
 	if err != nil {
 		return directory.Options{}, fieldError("connection", "host", err)
@@ -115,18 +121,21 @@ func consoleError(document string, cause error, remedy string) error {
 
 // fieldError returns the error of a field with a value that is not allowed.
 func fieldError(document, field string, err error) error {
-	remedy := "correct the " + field
+	remedy, separator := "correct the "+field, " "
 	if refused, is := errors.AsType[*input.ValueError](err); is {
 		allowed := refused.Allowed
-		if last := strings.LastIndex(allowed, ", "); last >= 0 && errors.Is(err, input.ErrNotAllowed) {
+		if last := strings.LastIndex(allowed, ", "); last >= 0 && (errors.Is(err, input.ErrNotAllowed) || errors.Is(err, input.ErrMissing)) {
 			allowed = allowed[:last] + " or " + allowed[last+2:]
 		}
 		remedy += ": " + allowed
+		if !strings.HasPrefix(input.Quote(refused.Text), `"`) {
+			separator = ": " // the value is not shown
+		}
 	}
 	if errors.Is(err, directory.ErrHostPort) {
 		remedy += "; enter the port in its own field"
 	}
-	return consoleError(document, fmt.Errorf("%s %w", field, err), remedy)
+	return consoleError(document, fmt.Errorf("%s%s%w", field, separator, err), remedy)
 }
 
 // ConsoleMistake is the name of a field and its probable mistakes.
