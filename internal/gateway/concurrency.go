@@ -31,8 +31,8 @@ const (
 	// maxConcurrencyRefusals is the number of consecutive refusals that fail an attempt of a
 	// call. It takes 20 to 40 seconds.
 	maxConcurrencyRefusals = 20
-	// recordInterval is how often an unchanged limit is recorded because of further refusals.
-	recordInterval = time.Minute
+	// noteInterval is how often refusals that do not change the limit are recorded and logged.
+	noteInterval = time.Minute
 )
 
 var errTooManyCalls = errors.New("too many concurrent calls")
@@ -110,11 +110,11 @@ func noneRemaining(header http.Header) bool {
 type concurrency struct {
 	workers int // without a limit
 
-	mu         sync.Mutex
-	limit      ConcurrencyLimit
-	recordedAt time.Time // of the last call of OnConcurrencyLimit
-	inFlight   int
-	released   chan struct{} // closed and replaced whenever a call may begin
+	mu       sync.Mutex
+	limit    ConcurrencyLimit
+	notedAt  time.Time // of the last refusal that was recorded and logged
+	inFlight int
+	released chan struct{} // closed and replaced whenever a call may begin
 }
 
 func newConcurrency(workers int) *concurrency {
@@ -179,20 +179,21 @@ func (c *concurrency) current() ConcurrencyLimit {
 }
 
 // refuse notes a refusal of a call. It returns the number of allowed calls, whether it is lower
-// than before, and whether the limit must be recorded. A limit that allows all workers is none.
-func (c *concurrency) refuse(whenSent, number int, now time.Time) (allowed int, reduced, record bool) {
+// than before, and whether the refusal must be recorded and logged. A limit that allows all
+// workers is none.
+func (c *concurrency) refuse(whenSent, number int, now time.Time) (allowed int, reduced, note bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.allowed()
 	allowed = reducedCalls(before, whenSent, number)
-	if reduced = allowed < before; !reduced && c.limit.Calls == 0 {
-		return allowed, false, false
+	reduced = allowed < before
+	if reduced || c.limit.Calls > 0 {
+		c.limit = ConcurrencyLimit{now.UTC(), allowed}
 	}
-	c.limit = ConcurrencyLimit{now.UTC(), allowed}
-	if record = reduced || now.Sub(c.recordedAt) >= recordInterval; record {
-		c.recordedAt = now
+	if note = reduced || now.Sub(c.notedAt) >= noteInterval; note {
+		c.notedAt = now
 	}
-	return allowed, reduced, record
+	return allowed, reduced, note
 }
 
 // AllowedWorkers returns how many concurrent calls are allowed: Options.Connections, or the
@@ -232,13 +233,15 @@ func (c *Client) refuseConcurrency(ctx context.Context, call call, r response, w
 	if refusals > maxTrustedRefusals {
 		number = 0
 	}
-	allowed, reduced, record := c.concurrency.refuse(whenSent, number, time.Now())
-	if record {
+	allowed, reduced, note := c.concurrency.refuse(whenSent, number, time.Now())
+	if note {
 		c.recordConcurrency(ctx) // before the log line, so that a reader of the log finds it recorded
-	}
-	if reduced {
+		message := MsgCallRefused
+		if reduced {
+			message = MsgWorkersReduced
+		}
 		log := c.log(ctx)
-		log.Warn().Int("status", r.status).Int("workers", allowed).Msg(MsgWorkersReduced)
+		log.Warn().Int("status", r.status).Int("workers", allowed).Msg(message)
 	}
 	if refusals >= maxConcurrencyRefusals {
 		return call.Failed(fault.Transient, r.failed(errTooManyCalls), "check what else uses this subscription's API, or request a higher concurrency limit")

@@ -192,12 +192,20 @@ func TestAlwaysRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		busy := &busyGateway{allowed: 0, headers: []string{"X-Concurrency-Limit-Limit", "50"}}
-		client := gateway.New(serveInMemory(t, nil, afterLogin(t, busy.ServeHTTP)))
+		o := serveInMemory(t, nil, afterLogin(t, busy.ServeHTTP))
+		log := &syncBuffer{}
+		o.Log = zerolog.New(log)
+		client := gateway.New(o)
 		start := time.Now()
 		_, err := send(t.Context(), client)
 		checkError(t, err, sendTestError(fault.Transient), gateway.ErrTooManyCalls, "subscription", "limit")
 		if elapsed := time.Since(start); elapsed < time.Minute || elapsed > 5*time.Minute {
 			t.Errorf("failed after %s", elapsed)
+		}
+		// The first refusal, and one a minute, although the limit does not change any more.
+		lines := slices.DeleteFunc(log.lines(t), func(line map[string]any) bool { return line["message"] != gateway.MsgCallRefused })
+		if len(lines) < 2 || len(lines) > 6 || lines[0]["workers"] != 20.0 {
+			t.Errorf("logged %v", lines)
 		}
 		if client.AllowedWorkers() != 1 {
 			t.Errorf("%d workers with a number that is too high", client.AllowedWorkers())
