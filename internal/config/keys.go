@@ -56,7 +56,7 @@ var keys = []Key{
 	{Name: "proxy.username", Doc: "required with proxy.password; user name at the proxy", allowsAngles: true, parse: proxyUser, mistakes: input.Mistakes},
 	{Name: "proxy.password", Secret: true, Doc: "required with proxy.username; password at the proxy", parse: parseSecret, mistakes: secretMistakes},
 
-	{Name: "thread-pool.size", Aliases: []string{"service.child-thread-pool"}, Default: "10", Doc: "upload workers, 1 to 64", parse: between(1, 64)},
+	{Name: "thread-pool.size", Aliases: []string{"service.child-thread-pool"}, Default: "10", Doc: "upload workers, 1 to 64; fewer while the gateway allows fewer concurrent calls", parse: between(1, 64)},
 	{Name: "upload.batch-size", Default: "500", Doc: "objects in a batch, 1 to 5000", parse: between(1, 5000)},
 	{Name: "upload.batch-bytes", Default: "1048576", Doc: "bytes in a batch, 1024 to 8388608", parse: between(1024, 8388608)},
 

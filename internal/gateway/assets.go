@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -125,9 +126,14 @@ func parseBatchResponse(o fault.Operation, r response, count int) (BatchResponse
 func parseAssetResponse(o fault.Operation, r response, count int) (BatchResponse, error) {
 	var document AssetResponse
 	missing := ""
-	if json.Unmarshal(r.body, &document) != nil {
+	switch err := json.Unmarshal(r.body, &document); {
+	case err != nil && r.header.Get("Content-Encoding") != "": // the transport removes gzip
+		missing = "unsupported Content-Encoding"
+	case err != nil && len(bytes.TrimSpace(r.body)) == 0:
+		missing = "empty response"
+	case err != nil:
 		missing = "not complete JSON"
-	} else if r.status != http.StatusMultiStatus && document.ResponseCode == "" {
+	case r.status != http.StatusMultiStatus && document.ResponseCode == "":
 		missing = "no responseCode"
 	}
 	switch {

@@ -63,6 +63,7 @@ var (
 	ErrWebPage           = errWebPage
 	ErrNewTokenRefused   = errNewTokenRefused
 	ErrLimitPastDeadline = errLimitPastDeadline
+	ErrBudgetExhausted   = errBudgetExhausted
 	ErrTooManyCalls      = errTooManyCalls
 	ErrWaitTooLong       = errWaitTooLong
 )

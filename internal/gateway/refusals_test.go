@@ -371,6 +371,50 @@ func TestTimedOutBatch(t *testing.T) {
 	}
 }
 
+// Halving counts against the retry budget, so that a run ends if the gateway never responds.
+func TestTimedOutBatchesExhaustBudget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := serveInMemory(t, nil, neverRespondToAssets(t))
+		o.Connections = 1
+		client := gateway.New(o)
+		for batches := range 50 {
+			batch, err := client.Send(t.Context(), uuid.NewString(), 2, []byte(asset+","+asset))
+			if err != nil {
+				checkError(t, err, sendTestError(fault.Transient), gateway.ErrBudgetExhausted, faulttest.AnyRemedy)
+				if batches < 9 { // a batch of 500 objects is halved nine times
+					t.Errorf("failed after %d batches", batches)
+				}
+				return
+			}
+			if batch.Outcome != gateway.TimedOut {
+				t.Fatalf("%+v", batch)
+			}
+		}
+		t.Error("budget not exhausted")
+	})
+}
+
+// A response in an encoding that was not requested does not confirm a batch.
+func TestUnsupportedEncoding(t *testing.T) {
+	t.Parallel()
+	server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+		limited(http.StatusOK, "Content-Encoding", "deflate")(w, r)
+	}))
+	o := options(t, server.URL)
+	if batch, err := send(t.Context(), gateway.New(o)); err != nil || batch.Outcome != gateway.Accepted {
+		t.Errorf("JSON despite the header: %+v, %v", batch, err)
+	}
+	server = serve(t, afterLogin(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "deflate")
+		respondWith(http.StatusOK, "\x4b\x4c")(w, nil)
+	}))
+	o = options(t, server.URL)
+	_, err := send(t.Context(), gateway.New(o))
+	checkError(t, err, sendError(o, fault.Transient), gateway.ErrNoProof, "proxy")
+	checkResponseError(t, err, http.StatusOK, "unsupported Content-Encoding")
+}
+
 // neverRespondToAssets returns a gateway that responds to logins only.
 func neverRespondToAssets(t *testing.T) http.Handler {
 	return afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {

@@ -70,7 +70,7 @@ func TestSendResponses(t *testing.T) {
 		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{proxy}},
 		{"captive portal in JSON", 200, `{"login":"please"}`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{proxy}},
 		{"message without code", 200, `{"message":"1 assets published"}`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{proxy}},
-		{"empty", 200, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{proxy}},
+		{"empty", 200, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "empty response", []string{proxy}},
 		{"null", 200, `null`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "no responseCode", []string{proxy}},
 		{"truncated JSON", 202, published[:40], gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{proxy}},
 	} {
