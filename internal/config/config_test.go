@@ -380,7 +380,7 @@ func TestFaults(t *testing.T) {
 		{"page size", with(complete, "ldap.page-size=1e3"), []wantFault{{"ldap.page-size (environment)", errNotAllowed, "a number from 1 to 10000"}}},
 		{"unreadable certificates", with(complete, "ldap.certificate="+nowhere, "GATEWAY_CA_FILE="+os.TempDir()), []wantFault{
 			{"GATEWAY_CA_FILE (environment)", syscall.EISDIR, file}, {"ldap.certificate (environment)", fs.ErrNotExist, file}}},
-		{"empty certificate", with(complete, "ldap.certificate="+empty), []wantFault{{"ldap.certificate (environment)", errNotCert, "DER or PEM"}}},
+		{"empty certificate", with(complete, "ldap.certificate="+empty), []wantFault{{"ldap.certificate (environment)", errCertificateFile, "Base-64"}}},
 		{"unreadable file of a secret", with(complete, "qualys.user.password=", "QUALYS_USER_PASSWORD_FILE="+nowhere+"/hush"), []wantFault{
 			{"QUALYS_USER_PASSWORD_FILE (environment)", fs.ErrNotExist, file}}},
 		{"empty file of a secret", with(complete, "qualys.user.password=", "qualys.user.password.file="+empty), []wantFault{{"qualys.user.password", errMissing, "password at the gateway"}}},

@@ -74,14 +74,14 @@ var keys = []Key{
 	{Name: "profile.searchScope", Default: "SUBTREE", Doc: "SUBTREE, ONE_LEVEL or BASE", requiresHost: true, parse: choiceOf(directory.Scopes)},
 	{Name: "profile.assets", Default: "IDENTITIES_ONLY", Doc: "IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", requiresHost: true, parse: choiceOf(syncrun.Assets)},
 
-	{Name: "ldap.certificate", Doc: "path of the server's or its CA's certificate, a .cer file in DER or PEM", parse: certificateFile},
+	{Name: "ldap.certificate", Doc: "path of the server's or its CA's certificate, a .cer file in DER or PEM", parse: certificateFile, mistakes: certificateMistakes},
 	{Name: "ldap.server-name", Doc: "name expected in the server's certificate; when absent the host", parse: hostOf("ldap")},
 	{Name: "ldap.user-filter", Doc: "additional LDAP filter for users, in parentheses", allowsAngles: true, parse: filter},
 	{Name: "ldap.group-filter", Doc: "additional LDAP filter for groups, in parentheses", allowsAngles: true, parse: filter},
 	{Name: "ldap.page-size", Default: "1000", Doc: "objects in a page of search results, 1 to 10000; domain controllers return 1000 at most", parse: between(1, 10000)},
 
 	{Name: "gateway.source", Default: "Microsoft Active Directory", Doc: "name of the source that the gateway shows", allowsAngles: true, parse: verbatim, mistakes: input.Mistakes},
-	{Name: "gateway.ca-file", Doc: "path of additional trusted certificates, DER or PEM", parse: certificateFile},
+	{Name: "gateway.ca-file", Doc: "path of additional trusted certificates, DER or PEM", parse: certificateFile, mistakes: certificateMistakes},
 	{Name: "gateway.path.connection", Doc: "path of the connection endpoint, starting with /; when absent the gateway's default", parse: urlPath},
 	{Name: "gateway.path.profile", Doc: "path of the profile endpoint, starting with /; when absent the gateway's default", parse: urlPath},
 	{Name: "gateway.path.assets", Doc: "path of the assets endpoint, starting with /; when absent the gateway's default", parse: urlPath},

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -42,7 +41,6 @@ var (
 	errColonInName  = errors.New("has a colon, which ends the user name in the proxy's login")
 	errNotPath      = errors.New("is not a path")
 	errNotFilter    = errors.New("is not an LDAP filter")
-	errNotCert      = errors.New("is not a certificate")
 	errLine         = errors.New("line is not KEY=VALUE")
 	errLineTooLong  = errors.New("line too long")
 	errNotUTF8      = errors.New("line is not valid UTF-8")
@@ -334,16 +332,4 @@ func filter(text string) (string, error) {
 		return "", invalid(fmt.Errorf("%s %w: %w", input.Quote(text), errNotFilter, err), "a filter in parentheses, like (department=Sales)")
 	}
 	return text, nil
-}
-
-func certificateFile(path string) ([]*x509.Certificate, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, invalid(fmt.Errorf("the file %s %w: %w", input.Quote(path), errUnreadable, unwrapPathError(err)), readableFile)
-	}
-	certificates, err := directory.ParseCertificates(content)
-	if err != nil {
-		return nil, invalid(fmt.Errorf("the file %s %w: %w", input.Quote(path), errNotCert, err), "X.509 in DER or PEM")
-	}
-	return certificates, nil
 }

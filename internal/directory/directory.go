@@ -56,6 +56,8 @@ type Options struct {
 	Certificates []*x509.Certificate // trusted issuers, or pinned server certificates; none: the system roots
 	ServerName   string              // expected in the certificate; "": the host
 	PageSize     int                 // 0: 1000, the default limit of Active Directory
+	// CertificateMistakes are those in the text of Certificates, as ParseCertificates returns them.
+	CertificateMistakes []error
 
 	// Preferred is the controller that was read last. A name that stands for several controllers
 	// leads to it as long as it answers. Zero: none.

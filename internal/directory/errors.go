@@ -30,7 +30,6 @@ var (
 	errUnsynchronized     = errors.New("initial replication of the domain controller not complete")
 	errNoDomainController = errors.New("not a domain controller")
 	errNoReadAccess       = errors.New("not readable by the account")
-	errNoCertificate      = errors.New("no certificate found")
 	errForeignTarget      = errors.New("SRV record names a host outside of the domain")
 	errNoNewEntries       = errors.New("no new entries")
 	errNoProgress         = errors.New("the server announced more values but sent none")

@@ -16,8 +16,12 @@ var handshakeRemedies = map[error]string{
 	handshake.ErrParameters: "enable TLS 1.3, or cipher suites of TLS 1.2 with ECDHE, on the domain controller, and give it a certificate with an RSA key of 2048 bits or an ECDSA key",
 	handshake.ErrClientCertificate: "do not require client certificates on the server, or on the load balancer in front of it: " +
 		"the connector has none, it logs in with ldap.bindDn",
-	handshake.ErrServerName:    "set ldap.host, or the host of the connection in the console, to a name that the server has a certificate for",
-	handshake.ErrCertificate:   "give the domain controller a certificate with an RSA key of 2048 to 8192 bits or an ECDSA key of 256 or 384 bits, signed with SHA-256",
+	handshake.ErrServerName:  "set ldap.host, or the host of the connection in the console, to a name that the server has a certificate for",
+	handshake.ErrCertificate: "give the domain controller a certificate with an RSA key of 2048 to 8192 bits or an ECDSA key of 256 or 384 bits, signed with SHA-256",
+	// crypto/tls parses all certificates of the server before any of them is verified, so this
+	// happens even if its own is pinned.
+	handshake.ErrUnreadable: "let the domain controller send only its own certificate, or replace it and its issuers by certificates with RSA keys or " +
+		"keys on the curves P-256, P-384 or P-521 (ldap.certificate has no effect on this); openssl s_client -showcerts lists them",
 	handshake.ErrWeakSignature: "give the domain controller a certificate that is signed with SHA-256, or set ldap.certificate to exactly its certificate",
 	handshake.ErrRefused:       "check that the server and any load balancer in front of it support TLS 1.2 or 1.3, and see the server's log",
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,43 +12,6 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/handshake"
 )
-
-// ParseCertificates parses the certificates of a .cer file or of a connection: PEM, DER, or
-// DER in base64.
-func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // byte order mark, from some editors on Windows
-	var certificates []*x509.Certificate
-	rest := data
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certificates = append(certificates, certificate)
-	}
-	if len(certificates) > 0 {
-		return certificates, nil
-	}
-	der := data
-	if decoded, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(data)), "")); err == nil {
-		der = decoded
-	}
-	certificates, err := x509.ParseCertificates(der)
-	switch {
-	case err != nil && len(der) > 0 && der[0] == tagSequence:
-		return nil, err
-	case err != nil || len(certificates) == 0:
-		return nil, errNoCertificate
-	}
-	return certificates, nil
-}
 
 func (o Options) tlsConfig(server server) *tls.Config {
 	name := o.ServerName

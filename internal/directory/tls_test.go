@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -26,6 +24,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/handshake"
 	"adconnector/test/fakeldap"
 )
 
@@ -404,54 +403,30 @@ func TestSilentHandshake(t *testing.T) {
 	}
 }
 
-func TestParseCertificates(t *testing.T) {
+// TestUnreadableChain checks that a certificate behind the server's own that crypto/tls does not
+// parse is reported as such, even if the server's own is pinned.
+func TestUnreadableChain(t *testing.T) {
 	t.Parallel()
-	a, b := issueCA(t, "A"), issueCA(t, "B")
-	encode := func(kind string, der []byte) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pemA, pemB, pemKey := encode("CERTIFICATE", a.Raw), encode("CERTIFICATE", b.Raw), encode("PRIVATE KEY", key)
-	base64A := base64.StdEncoding.EncodeToString(a.Raw)
-	for _, test := range []struct {
-		name string
-		data string
-		want []*keyPair // nil: an error
-	}{
-		{"PEM", pemA, []*keyPair{a}},
-		{"several PEM", pemA + pemB, []*keyPair{a, b}},
-		{"PEM with surrounding text", "subject=CN = A\r\n" + strings.ReplaceAll(pemA, "\n", "\r\n") + "\r\n# end", []*keyPair{a}},
-		{"PEM with a byte order mark", "\ufeff" + pemA, []*keyPair{a}},
-		{"PEM and a private key", pemKey + pemA, []*keyPair{a}},
-		{"DER", string(a.Raw), []*keyPair{a}},
-		{"several DER", string(a.Raw) + string(b.Raw), []*keyPair{a, b}},
-		{"base64 of DER", base64A, []*keyPair{a}},
-		{"base64 of DER with line breaks", base64A[:64] + "\r\n" + base64A[64:] + "\n", []*keyPair{a}},
-		{"empty", "", nil},
-		{"white space", " \n", nil},
-		{"binary data", "\x00\x01\x02", nil},
-		{"text", "see the file server", nil},
-		{"base64 of text", base64.StdEncoding.EncodeToString([]byte("no certificate")), nil},
-		{"private key", pemKey, nil},
-		{"truncated certificate after a valid one", pemA + encode("CERTIFICATE", b.Raw[:100]), nil},
-		{"truncated DER", string(a.Raw[:len(a.Raw)-1]), nil},
-	} {
-		got, err := ParseCertificates([]byte(test.data))
-		if test.want == nil {
-			if err == nil || len(got) > 0 {
-				t.Errorf("%s: accepted", test.name)
-			} else if errors.Is(err, errNoCertificate) == strings.Contains(test.name, "truncated") {
-				t.Errorf("%s: %v", test.name, err)
-			} else if strings.Contains(err.Error(), base64.StdEncoding.EncodeToString(key)[:16]) {
-				t.Errorf("%s: error contains the key: %v", test.name, err)
-			}
-			continue
-		}
-		if err != nil || !slices.EqualFunc(got, test.want, func(c *x509.Certificate, i *keyPair) bool { return bytes.Equal(c.Raw, i.Raw) }) {
-			t.Errorf("%s: %d certificates, %v", test.name, len(got), err)
+	brainpool, _ := pem.Decode(readTestdata(t, "brainpool.pem"))
+	self := issue(t, nil, x509.Certificate{Subject: pkix.Name{CommonName: "dc1"}})
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, protocol := range []Protocol{LDAPS, StartTLS} {
+			t.Run(fmt.Sprint(tls.VersionName(version), " ", protocol), func(t *testing.T) {
+				t.Parallel()
+				config := self.config(&keyPair{Certificate: &x509.Certificate{Raw: brainpool.Bytes}})
+				config.MaxVersion = version
+				server := fakeldap.Serve(t, config, fakeldap.Directory(nil))
+				if protocol == StartTLS {
+					server = fakeldap.Serve(t, nil, fakeldap.StartTLS(config, fakeldap.Directory(nil)))
+				}
+				o := options(server)
+				o.Protocol, o.Certificates = protocol, []*x509.Certificate{self.Certificate}
+				_, err := Connect(t.Context(), o)
+				wantFailure(t, err, connectFault(server, protocol, fault.Refused), handshake.ErrUnreadable, "P-256", "-showcerts")
+				if !strings.Contains(err.Error(), "elliptic curve") || server.Binds() != 0 {
+					t.Errorf("%d binds, error %v", server.Binds(), err)
+				}
+			})
 		}
 	}
 }

@@ -128,6 +128,8 @@ func (p tlsPeer) handshakeRemedy(reason error) string {
 		return "correct the host name in " + p.settings
 	case errors.Is(reason, handshake.ErrCertificate), errors.Is(reason, handshake.ErrWeakSignature):
 		return "use a certificate with an RSA key of 2048 to 8192 bits or an ECDSA key, signed with SHA-256, on " + p.name
+	case errors.Is(reason, handshake.ErrUnreadable):
+		return "use certificates with RSA keys, or keys on the curves P-256, P-384 or P-521, on " + p.name + ", also for the issuers that it sends"
 	default:
 		return "check " + p.settings + ", and the log of " + p.name
 	}

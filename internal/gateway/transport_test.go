@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
+	"adconnector/internal/handshake"
 	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/internal/secret"
 	"adconnector/test/faulttest"
@@ -74,6 +76,18 @@ func TestTLS(t *testing.T) {
 		if wrong, ok := errors.AsType[x509.HostnameError](err); !ok || wrong.Host != "localhost" {
 			t.Errorf("error %v", err)
 		}
+	})
+	t.Run("certificate that cannot be read", func(t *testing.T) {
+		valid := server.TLS.Certificates[0]
+		damaged := serveAs(t, g, func(damaged *httptest.Server) {
+			damaged.TLS = &tls.Config{Certificates: []tls.Certificate{{
+				Certificate: append(slices.Clone(valid.Certificate), []byte("no certificate")),
+				PrivateKey:  valid.PrivateKey,
+			}}}
+			damaged.StartTLS()
+		})
+		o := options(t, damaged.URL)
+		checkError(t, gateway.New(o).Login(t.Context()), loginError(o.URL.String(), "/auth", fault.Refused), handshake.ErrUnreadable, "P-256")
 	})
 	t.Run("plain HTTP on TLS port", func(t *testing.T) {
 		o := options(t, strings.Replace(plain.URL, "http:", "https:", 1))

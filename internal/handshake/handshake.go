@@ -26,6 +26,7 @@ var (
 	ErrClientCertificate = errors.New("TLS client certificate required")
 	ErrServerName        = errors.New("host name not known to the TLS server")
 	ErrCertificate       = errors.New("server certificate or its key not usable")
+	ErrUnreadable        = errors.New("a certificate that the server sent cannot be read")
 	ErrWeakSignature     = errors.New("certificate signed with an insecure algorithm")
 	ErrRefused           = errors.New("TLS handshake refused")
 )
@@ -166,7 +167,7 @@ var localReasons = []struct {
 	{"tls: certificate used with invalid signature algorithm", ErrParameters},
 	{"tls: server's certificate contains an unsupported type of public key", ErrCertificate},
 	{"tls: server sent certificate containing RSA key larger than", ErrCertificate},
-	{"tls: failed to parse certificate from server", ErrCertificate},
+	{"tls: failed to parse certificate from server", ErrUnreadable},      // its own, or one of its issuers
 	{"tls: invalid signature by the server certificate", ErrCertificate}, // for example, by an RSA key of 512 bits
 }
 

@@ -190,7 +190,7 @@ func TestExplain(t *testing.T) {
 		{"RSA key of 8208 bits", script(helloRSA, certificates(huge), keyExchange(29, 0x0804)), ErrCertificate},
 		{"RSA key of 512 bits", script(helloRSA, certificates(small), keyExchange(29, 0x0804)), ErrCertificate},
 		{"wrong key type", script(helloRSA, certificates(self.Certificate[0]), keyExchange(29, 0x0804)), ErrCertificate},
-		{"malformed certificate", script(hello, certificates([]byte("not a certificate")), keyExchange(29, 0x0403)), ErrCertificate},
+		{"malformed certificate", script(hello, certificates([]byte("not a certificate")), keyExchange(29, 0x0403)), ErrUnreadable},
 		{"invalid message", script(message(2, []byte("x"))), nil},
 		{"compression", script(append(slices.Clone(hello[:len(hello)-1]), 1)), ErrRefused},
 		{"closed", func(net.Conn) {}, nil},

@@ -52,7 +52,7 @@ func (s SearchOptions) ApplyTo(o directory.Options) directory.Options {
 		o.ServerName = s.ServerName
 	}
 	if len(s.Certificates) > 0 {
-		o.Certificates = s.Certificates
+		o.Certificates, o.CertificateMistakes = s.Certificates, nil
 	}
 	return o
 }
@@ -87,8 +87,8 @@ func DirectoryOptions(connection gateway.Connection) (directory.Options, error) 
 	}
 	o := directory.Options{Protocol: protocol, Hosts: hosts, Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password}
 	if auth.Certificate != "" {
-		if o.Certificates, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
-			return directory.Options{}, consoleError("connection", fmt.Errorf("certificate: %w", err), "provide PEM, DER or base64-encoded DER")
+		if o.Certificates, o.CertificateMistakes, err = directory.ParseCertificates([]byte(auth.Certificate)); err != nil {
+			return directory.Options{}, consoleError("connection", fmt.Errorf("certificate: %w", err), "correct the certificate: "+fault.Remedy(err))
 		}
 	}
 	return o, nil
@@ -144,12 +144,13 @@ type ConsoleMistake struct {
 	Mistakes []error
 }
 
-// ConsoleMistakes returns the probable mistakes in the account of a source from the gateway, and
-// in its base. The values have an effect as they are.
+// ConsoleMistakes returns the probable mistakes in the account and the certificate of a source from
+// the gateway, and in its base. The values have an effect as they are.
 func ConsoleMistakes(s Source) (all []ConsoleMistake) {
 	for _, field := range []ConsoleMistake{
 		{"bind DN of the connection in the console", directory.AccountMistakes(s.Directory.BindDN)},
 		{"password of the connection in the console", input.Mistakes(s.Directory.Password.Reveal())},
+		{"certificate of the connection in the console", s.Directory.CertificateMistakes},
 		{"base context of the profile in the console", directory.BaseMistakes(s.Base)},
 	} {
 		if len(field.Mistakes) > 0 {

@@ -1,6 +1,9 @@
 package syncrun
 
 import (
+	"encoding/pem"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +14,10 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/input"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/secret"
 	"adconnector/test/faulttest"
+	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
 
@@ -124,5 +129,41 @@ func TestWarnMistakes(t *testing.T) {
 				t.Errorf("step %d: %v", n, line)
 			}
 		}
+	}
+}
+
+// TestConsoleCertificate tests the certificate of the connection in the console.
+func TestConsoleCertificate(t *testing.T) {
+	t.Parallel()
+	readable := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: testenv.NewDirectory(t, domaincontroller.Options{}).Certificate().Raw})
+	unreadable, err := os.ReadFile("../directory/testdata/certificates/brainpool.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		text, mistake, cause string
+	}{
+		"readable":               {text: string(readable)},
+		"readable and a root":    {text: string(readable) + string(unreadable), mistake: "CN=Brainpool Root"},
+		"unreadable root only":   {text: string(unreadable), cause: "CN=Brainpool Root"},
+		"path instead of a text": {text: "/etc/ssl/ca.pem", cause: directory.ErrCertificatePath.Error()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			connection, profile := consoleDocuments()
+			connection.Authentication.Certificate = c.text
+			source, err := sourceFromGateway(connection, profile)
+			if c.cause != "" {
+				if fault.ClassOf(err) != fault.Refused || !strings.Contains(err.Error(), c.cause) || !strings.Contains(fault.Remedy(err), "certificate") {
+					t.Errorf("error %v, remedy %s", err, fault.Remedy(err))
+				}
+				return
+			}
+			if err != nil || len(source.Directory.Certificates) != 1 {
+				t.Fatalf("%d certificates, error %v", len(source.Directory.Certificates), err)
+			}
+			if found := fmt.Sprint(ConsoleMistakes(source)); strings.Contains(found, "certificate of the connection") != (c.mistake != "") || !strings.Contains(found, c.mistake) {
+				t.Errorf("mistakes %s", found)
+			}
+		})
 	}
 }
