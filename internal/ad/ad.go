@@ -6,6 +6,8 @@
 package ad
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
@@ -108,6 +110,13 @@ func (s SID) Split() (authority []byte, rid RID, ok bool) {
 	}
 	last := s[len(s)-4:]
 	return s[:len(s)-4], RID(binary.LittleEndian.Uint32(last)), true
+}
+
+// Compare orders SIDs by authority and then by RID. This is the order of all lists of SIDs.
+func (s SID) Compare(other SID) int {
+	a, rid, _ := s.Split()
+	b, otherRID, _ := other.Split()
+	return cmp.Or(bytes.Compare(a, b), cmp.Compare(rid, otherRID))
 }
 
 // JoinSID is the inverse of Split.

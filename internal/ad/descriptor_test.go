@@ -1,7 +1,10 @@
 package ad
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,75 +15,18 @@ const (
 	adminsSID = "01020000000000052000000020020000"
 )
 
-// newDescriptor returns a self-relative security descriptor whose DACL has these ACEs.
-func newDescriptor(aces ...[]byte) []byte {
-	d := make([]byte, descriptorHeader)
-	d[0] = descriptorRevision
+// newDescriptor returns a self-relative security descriptor whose DACL has these entries.
+func newDescriptor(entries ...[]byte) []byte {
+	d := newHeader(descriptorHeader)
 	binary.LittleEndian.PutUint16(d[2:], 0x8004) // self-relative, with a DACL
 	binary.LittleEndian.PutUint32(d[daclOffset:], descriptorHeader)
-	acl := []byte{4, 0, 0, 0, byte(len(aces)), 0, 0, 0}
-	for _, ace := range aces {
-		acl = append(acl, ace...)
+	list := []byte{4, 0, 0, 0, 0, 0, 0, 0}
+	for _, entry := range entries {
+		list = append(list, entry...)
 	}
-	binary.LittleEndian.PutUint16(acl[2:], uint16(len(acl)))
-	return append(d, acl...)
-}
-
-func newACE(aceType byte, body ...byte) []byte {
-	ace := append([]byte{aceType, 0, 0, 0, 0xff, 1, 0, 0}, body...)
-	binary.LittleEndian.PutUint16(ace[2:], uint16(len(ace)))
-	return ace
-}
-
-func TestAllowedSIDs(t *testing.T) {
-	t.Parallel()
-	alice, admins := unhex(t, aliceSID), unhex(t, adminsSID)
-	object := func(flags byte, guids int, sid []byte) []byte {
-		return newACE(aceAllowedObject, append(append([]byte{flags, 0, 0, 0}, make([]byte, 16*guids)...), sid...)...)
-	}
-	inheritOnly := newACE(0, alice...)
-	inheritOnly[1] = 0x0a // inherit only, container inherit
-	inherited := newACE(0, admins...)
-	inherited[1] = 0x12
-	callbackObject := object(1, 1, alice)
-	callbackObject[0] = 11
-	absent := newDescriptor(newACE(0, alice...))
-	absent[2] = 0
-	null := newHeader(descriptorHeader)
-	null[2] = 4
-	for _, test := range []struct {
-		name       string
-		descriptor []byte
-		want       string
-	}{
-		{"one ACE", newDescriptor(newACE(0, alice...)), "S-1-5-21-1849089504-284471923-1465691496-1103"},
-		{"duplicates", newDescriptor(newACE(0, admins...), newACE(0, alice...), newACE(0, admins...)), "S-1-5-32-544 S-1-5-21-1849089504-284471923-1465691496-1103"},
-		{"deny ACE", newDescriptor(newACE(1, alice...), newACE(0, admins...)), "S-1-5-32-544"},
-		{"object ACEs", newDescriptor(object(0, 0, admins), object(1, 1, alice), object(3, 2, admins)), "S-1-5-32-544 S-1-5-21-1849089504-284471923-1465691496-1103"},
-		{"data after the SID", newDescriptor(newACE(0, append(slices.Clone(admins), 1, 2, 3, 4)...)), "S-1-5-32-544"},
-		{"unknown ACE type", newDescriptor(newACE(0x11, 1, 2, 3)), ""},
-		{"empty DACL", newDescriptor(), ""},
-		{"no DACL", newHeader(descriptorHeader), "S-1-1-0"},
-		{"null DACL", null, "S-1-1-0"},
-		{"DACL flag not set", absent, "S-1-1-0"},
-		{"inherit-only ACE", newDescriptor(inheritOnly, inherited), "S-1-5-32-544"},
-		{"callback ACEs", newDescriptor(newACE(9, append(slices.Clone(admins), "artx"...)...), callbackObject), "S-1-5-32-544 S-1-5-21-1849089504-284471923-1465691496-1103"},
-	} {
-		sids, ok := AllowedSIDs(test.descriptor)
-		var got []string
-		for _, sid := range sids {
-			got = append(got, sid.String())
-		}
-		if !ok || strings.Join(got, " ") != test.want {
-			t.Errorf("%s: %v %v, want %s", test.name, got, ok, test.want)
-		}
-	}
-	complete := newDescriptor(newACE(0, alice...), object(3, 2, admins))
-	for size := range len(complete) {
-		if sids, ok := AllowedSIDs(complete[:size]); ok {
-			t.Errorf("truncated to %d of %d bytes: %v", size, len(complete), sids)
-		}
-	}
+	binary.LittleEndian.PutUint16(list[2:], uint16(len(list)))
+	binary.LittleEndian.PutUint16(list[4:], uint16(len(entries)))
+	return append(d, list...)
 }
 
 // newHeader returns a descriptor of size zero bytes, except for the revision.
@@ -90,19 +36,193 @@ func newHeader(size int) []byte {
 	return d
 }
 
-func FuzzAllowedSIDs(f *testing.F) {
-	f.Add(newDescriptor(newACE(0, unhex(f, aliceSID)...)))
-	f.Add(newDescriptor(newACE(5, append([]byte{1, 0, 0, 0}, append(make([]byte, 16), unhex(f, adminsSID)...)...)...)))
+// newEntry returns an entry with these rights. The body is what follows them.
+func newEntry(entryType EntryType, flags EntryFlags, mask AccessMask, body ...byte) []byte {
+	entry := binary.LittleEndian.AppendUint32([]byte{byte(entryType), byte(flags), 0, 0}, uint32(mask))
+	entry = append(entry, body...)
+	binary.LittleEndian.PutUint16(entry[2:], uint16(len(entry)))
+	return entry
+}
+
+// Example GUIDs of an object entry.
+var (
+	resetPassword = GUID{1, 2, 3}
+	computerClass = GUID{4, 5, 6}
+)
+
+// newObjectEntry returns an object entry. Zero GUIDs are left out.
+func newObjectEntry(entryType EntryType, mask AccessMask, object, inherited GUID, sid []byte) []byte {
+	body := []byte{0, 0, 0, 0}
+	if object != (GUID{}) {
+		body[0] |= objectTypePresent
+		body = append(body, object[:]...)
+	}
+	if inherited != (GUID{}) {
+		body[0] |= inheritedTypePresent
+		body = append(body, inherited[:]...)
+	}
+	return newEntry(entryType, 0, mask, append(body, sid...)...)
+}
+
+func texts(sids []SID) string {
+	var list []string
+	for _, sid := range sids {
+		list = append(list, sid.String())
+	}
+	return strings.Join(list, " ")
+}
+
+func TestGranted(t *testing.T) {
+	t.Parallel()
+	alice, admins := unhex(t, aliceSID), unhex(t, adminsSID)
+	const control, read, fullControl = RightControlAccess, RightReadProperty, AccessMask(0xf01ff)
+	const aliceText, adminsText = "S-1-5-21-1849089504-284471923-1465691496-1103", "S-1-5-32-544"
+	allow := func(mask AccessMask, sid []byte) []byte { return newEntry(EntryAllow, 0, mask, sid...) }
+	deny := func(mask AccessMask, sid []byte) []byte { return newEntry(EntryDeny, 0, mask, sid...) }
+	null := newHeader(descriptorHeader)
+	null[2] = 4
+	unset := newDescriptor(allow(control, alice))
+	unset[2] = 0
+	for _, test := range []struct {
+		name       string
+		descriptor []byte
+		control    string // who is granted control access
+		read       string // who is granted read property
+	}{
+		{"full control", newDescriptor(allow(fullControl, alice)), aliceText, aliceText},
+		{"only control access", newDescriptor(allow(control, alice)), aliceText, ""},
+		{"only read property", newDescriptor(allow(read, alice)), "", aliceText},
+		{"every right but these", newDescriptor(allow(fullControl&^(control|read), alice)), "", ""},
+		{"generic all", newDescriptor(allow(rightGenericAll, alice)), aliceText, aliceText},
+		{"generic read", newDescriptor(allow(rightGenericRead, alice)), "", aliceText},
+		{"duplicates", newDescriptor(allow(control, admins), allow(control, alice), allow(fullControl, admins)), adminsText + " " + aliceText, adminsText},
+
+		{"denied first", newDescriptor(deny(control, alice), allow(fullControl, alice)), "", aliceText},
+		{"denied last", newDescriptor(allow(fullControl, alice), deny(fullControl, alice)), aliceText, aliceText},
+		{"denied in parts", newDescriptor(allow(read, alice), deny(fullControl, alice), allow(fullControl, alice)), "", aliceText},
+		{"generic all denied", newDescriptor(deny(rightGenericAll, alice), allow(fullControl, alice)), "", ""},
+		{"another principal denied", newDescriptor(deny(fullControl, alice), allow(fullControl, admins)), adminsText, adminsText},
+		{"Everyone denied", newDescriptor(deny(control, Everyone), allow(fullControl, alice), allow(fullControl, Everyone)), "", aliceText + " S-1-1-0"},
+		{"Authenticated Users denied", newDescriptor(deny(control, AuthenticatedUsers), allow(control, alice), allow(control, anonymous), allow(control, Everyone)), "S-1-5-7 S-1-1-0", ""},
+		{"Authenticated Users denied after", newDescriptor(allow(control, alice), deny(control, AuthenticatedUsers), allow(control, admins)), aliceText, ""},
+
+		{"object entry for a right", newDescriptor(newObjectEntry(EntryAllowObject, control, resetPassword, GUID{}, alice)), "", ""},
+		{"object entry for all rights", newDescriptor(newObjectEntry(EntryAllowObject, control, GUID{}, GUID{}, alice)), aliceText, ""},
+		{"object entry with an inherited type", newDescriptor(newObjectEntry(EntryAllowObject, read, GUID{}, computerClass, alice)), "", aliceText},
+		{"object entry denies a right", newDescriptor(newObjectEntry(EntryDenyObject, control, resetPassword, computerClass, alice), allow(control, alice)), aliceText, ""},
+		{"object entry denies all rights", newDescriptor(newObjectEntry(EntryDenyObject, control, GUID{}, GUID{}, alice), allow(control, alice)), "", ""},
+
+		{"inherit-only allow", newDescriptor(newEntry(EntryAllow, EntryInheritOnly|2, control, alice...), newEntry(EntryAllow, 0x12, control, admins...)), adminsText, ""},
+		{"inherit-only deny", newDescriptor(newEntry(EntryDeny, EntryInheritOnly|2, control, alice...), allow(control, alice)), aliceText, ""},
+		{"condition allows", newDescriptor(newEntry(EntryAllowConditional, 0, control, append(slices.Clone(alice), "artx"...)...)), aliceText, ""},
+		{"condition denies", newDescriptor(newEntry(EntryDenyConditional, 0, control, append(slices.Clone(alice), "artx"...)...), allow(control, alice)), aliceText, ""},
+		{"condition of an object entry", newDescriptor(newObjectEntry(EntryAllowConditionalObject, control, GUID{}, GUID{}, alice)), aliceText, ""},
+
+		{"unknown type of entry", newDescriptor(newEntry(0x11, 0, control, alice...), []byte{2, 0, 4, 0}), "", ""},
+		{"empty DACL", newDescriptor(), "", ""},
+		{"no DACL", newHeader(descriptorHeader), "S-1-1-0", "S-1-1-0"},
+		{"null DACL", null, "S-1-1-0", "S-1-1-0"},
+		{"DACL flag not set", unset, "S-1-1-0", "S-1-1-0"},
+	} {
+		var d Descriptor
+		if !d.Parse(test.descriptor) {
+			t.Errorf("%s: malformed", test.name)
+		}
+		if got := texts(d.Granted(control)); got != test.control {
+			t.Errorf("%s: control access granted to %q, want %q", test.name, got, test.control)
+		}
+		if got := texts(d.Granted(read)); got != test.read {
+			t.Errorf("%s: read property granted to %q, want %q", test.name, got, test.read)
+		}
+	}
+}
+
+// TestGrantedToMany checks that many entries take little time, and none is lost.
+func TestGrantedToMany(t *testing.T) {
+	t.Parallel()
+	const count = 3000
+	var entries [][]byte
+	for n := range count {
+		sid := JoinSID([]byte{1, 1, 0, 0, 0, 0, 0, 5}, RID(n%(count/2)))
+		entries = append(entries, newEntry(EntryAllow, 0, RightControlAccess, sid...))
+	}
+	var d Descriptor
+	if !d.Parse(newDescriptor(entries...)) {
+		t.Fatal("malformed")
+	}
+	if granted := d.Granted(RightControlAccess); len(granted) != count/2 {
+		t.Errorf("%d principals, want %d", len(granted), count/2)
+	}
+}
+
+func TestDescriptor(t *testing.T) {
+	alice, admins := unhex(t, aliceSID), unhex(t, adminsSID)
+	complete := newDescriptor(newEntry(EntryAllow, 0, 1, alice...), newObjectEntry(EntryDenyObject, 2, resetPassword, computerClass, admins))
+	end := len(complete)
+	binary.LittleEndian.PutUint32(complete[ownerOffset:], uint32(end))
+	binary.LittleEndian.PutUint32(complete[groupOffset:], uint32(end+len(admins)))
+	complete = append(append(complete, admins...), alice...)
+	var d Descriptor
+	want := []AccessEntry{
+		{Type: EntryAllow, Mask: 1, Trustee: alice},
+		{Type: EntryDenyObject, Mask: 2, ObjectType: resetPassword, InheritedObjectType: computerClass, Trustee: admins},
+	}
+	for range 2 { // a descriptor can be parsed into again
+		if !d.Parse(complete) || !d.HasDACL || d.Owner.String() != "S-1-5-32-544" || !bytes.Equal(d.Group, alice) || !reflect.DeepEqual(d.DACL, want) {
+			t.Errorf("%+v", d)
+		}
+	}
+	if n := testing.AllocsPerRun(10, func() { d.Parse(complete) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	for size := range len(complete) {
+		if d.Parse(complete[:size]) || d.Owner != nil || d.HasDACL || len(d.DACL) > 0 {
+			t.Errorf("truncated to %d of %d bytes: %+v", size, len(complete), d)
+		}
+	}
+	// The last byte of the fixed part, and of each length, must be checked.
+	for _, change := range []struct {
+		name     string
+		position int
+		value    byte
+	}{
+		{"revision", 0, 2}, {"owner beyond the end", ownerOffset + 1, 0xff}, {"list beyond the end", daclOffset + 1, 0xff},
+		{"too small list", descriptorHeader + 2, 7}, {"too many entries", descriptorHeader + 4, 3},
+		{"too small entry", descriptorHeader + aclHeader + 2, 3}, {"entry beyond the list", descriptorHeader + aclHeader + 3, 0xff},
+		{"SID beyond the entry", descriptorHeader + aclHeader + 9, 15}, {"revision of a SID", descriptorHeader + aclHeader + 8, 2},
+	} {
+		damaged := slices.Clone(complete)
+		damaged[change.position] = change.value
+		if d.Parse(damaged) {
+			t.Errorf("%s: %+v", change.name, d)
+		}
+	}
+}
+
+func FuzzDescriptor(f *testing.F) {
+	f.Add(newDescriptor(newEntry(EntryAllow, 0, 0x100, unhex(f, aliceSID)...)))
+	f.Add(newDescriptor(newEntry(EntryDeny, 0, 0x100, Everyone...), newObjectEntry(EntryAllowObject, 0x10, resetPassword, computerClass, unhex(f, adminsSID))))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		sids, ok := AllowedSIDs(raw)
-		if !ok && sids != nil {
-			t.Error("SIDs of a malformed descriptor")
+		var d Descriptor
+		if !d.Parse(raw) {
+			if d.Owner != nil || d.Group != nil || d.HasDACL || len(d.DACL) > 0 {
+				t.Errorf("malformed, but %+v", d)
+			}
+			return
 		}
-		if len(sids) > len(raw)/(aceHeader+aceMask+sidHeader) {
-			t.Errorf("%d SIDs in %d bytes", len(sids), len(raw))
+		if len(d.DACL) > len(raw)/entryHeader {
+			t.Errorf("%d entries in %d bytes", len(d.DACL), len(raw))
 		}
-		for _, sid := range sids {
-			if _, ok := ParseSID(sid); !ok {
+		trustees := []SID{d.Owner, d.Group}
+		for _, entry := range d.DACL {
+			trustees = append(trustees, entry.Trustee)
+		}
+		granted := d.Granted(RightControlAccess)
+		if d.HasDACL && len(granted) > len(d.DACL) {
+			t.Errorf("granted to %d principals by %d entries", len(granted), len(d.DACL))
+		}
+		for _, sid := range append(trustees, granted...) {
+			if _, ok := ParseSID(sid); !ok && sid != nil {
 				t.Errorf("%x is not a SID", []byte(sid))
 			}
 		}
@@ -160,6 +280,19 @@ func FuzzExtendedDN(f *testing.F) {
 			t.Errorf("plain DN %q, want %q", PlainDN(raw), parsed.DN)
 		}
 	})
+}
+
+func TestCompareSIDs(t *testing.T) {
+	t.Parallel()
+	authority, _, _ := SID(unhex(t, aliceSID)).Split()
+	sorted := []SID{{1, 0, 0, 0, 0, 0, 0, 5}, Everyone, AuthenticatedUsers, SID(unhex(t, adminsSID)), JoinSID(authority, 512), JoinSID(authority, 1000), JoinSID(authority, 66000)}
+	for i, a := range sorted {
+		for j, b := range sorted {
+			if got := a.Compare(b); got != cmp.Compare(i, j) {
+				t.Errorf("%s and %s: %d", a, b, got)
+			}
+		}
+	}
 }
 
 func TestSplitSID(t *testing.T) {

@@ -285,7 +285,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 	case !complete:
 		return Asset{}, ErrUnreadable
 	}
-	m.source = source{entry: entry, now: now, logons: known, activity: m.source.activity[:0], values: m.source.values}
+	m.source = source{entry: entry, now: now, logons: known, activity: m.source.activity[:0], values: m.source.values, descriptor: m.source.descriptor}
 	if m.ExtendedDN {
 		m.prepare(guid, sid)
 	}

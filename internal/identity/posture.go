@@ -1,10 +1,20 @@
 package identity
 
+import "adconnector/internal/ad"
+
 // PostureVersion is the version of the posture map, as Version is that of the identities.
-const PostureVersion = 2
+const PostureVersion = 3
 
 // memberships is the source of values that are computed from the membership graph.
 const memberships = "(memberships)"
+
+// The rights that a domain controller checks against the descriptors in attributes: for
+// msDS-AllowedToActOnBehalfOfOtherIdentity when it issues a ticket (MS-SFU), and for
+// msDS-GroupMSAMembership when msDS-ManagedPassword is read (MS-ADTS 3.1.1.4.4).
+const (
+	rightToActOnBehalf  = ad.RightControlAccess
+	rightToReadPassword = ad.RightReadProperty
+)
 
 // Prefixes of targets.
 const (
@@ -23,7 +33,7 @@ var posture = map[Kind][]row{
 		{"adminCount", userPosture + "adminCount", number},
 		{"servicePrincipalName", userPosture + "servicePrincipalNames", texts},
 		{"msDS-AllowedToDelegateTo", userPosture + "allowedToDelegateTo", texts},
-		{"msDS-AllowedToActOnBehalfOfOtherIdentity", userPosture + "allowedToActOnBehalf", allowedSIDs},
+		{"msDS-AllowedToActOnBehalfOfOtherIdentity", userPosture + "allowedToActOnBehalf", grantedTo(rightToActOnBehalf)},
 		{"msDS-SupportedEncryptionTypes", userPosture + "supportedEncryptionTypes", encryptionNames},
 		{"sIDHistory", userPosture + "sidHistory", sids},
 		{"primaryGroupID", userPosture + "primaryGroup", primaryGroup},
@@ -37,7 +47,7 @@ var posture = map[Kind][]row{
 	},
 	ServiceAccount: { // in addition to the rows of User
 		{"", account + "accountType", serviceAccount},
-		{"msDS-GroupMSAMembership", userPosture + "passwordReaders", allowedSIDs},
+		{"msDS-GroupMSAMembership", userPosture + "passwordReaders", grantedTo(rightToReadPassword)},
 		{"msDS-ManagedPasswordInterval", userPosture + "managedPasswordIntervalDays", number},
 	},
 	Group: {

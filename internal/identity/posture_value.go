@@ -146,15 +146,25 @@ func optionalSID(dst []byte, src *source, slots []int) []byte {
 	return dst
 }
 
-// allowedSIDs appends the SIDs with an allow entry in a security descriptor.
-func allowedSIDs(dst []byte, src *source, slots []int) []byte {
-	allowed, _ := parseFirst(src, slots[0], ad.AllowedSIDs)
-	slices.SortFunc(allowed, func(a, b ad.SID) int { return bytes.Compare(a, b) })
-	l := list{dst: dst}
-	for _, id := range allowed {
-		l.sid(id)
+// grantedTo appends the SIDs of the principals that a security descriptor grants a right.
+func grantedTo(right ad.AccessMask) value {
+	return func(dst []byte, src *source, slots []int) []byte {
+		v := src.entry.First(slots[0])
+		if len(v) == 0 {
+			return dst
+		}
+		if !src.descriptor.Parse(v) {
+			src.unparsed++
+			return dst
+		}
+		granted := src.descriptor.Granted(right)
+		slices.SortFunc(granted, ad.SID.Compare)
+		l := list{dst: dst}
+		for _, id := range granted {
+			l.sid(id)
+		}
+		return l.end()
 	}
-	return l.end()
 }
 
 func plainDN(dst []byte, src *source, slots []int) []byte {

@@ -31,6 +31,7 @@ type source struct {
 	roleMembers membership.RoleMembers // for roles
 	collected   map[string]collection  // for the domain
 	values      [][]byte               // reused for sorting
+	descriptor  ad.Descriptor          // reused
 }
 
 // span is a member of the JSON, including the comma before it.
@@ -51,6 +52,11 @@ func (src *source) releaseValues() {
 		src.values = nil
 	}
 	clear(src.values[:cap(src.values)])
+	if cap(src.descriptor.DACL) > maxReused {
+		src.descriptor.DACL = nil
+	}
+	src.descriptor.Parse(nil)
+	clear(src.descriptor.DACL[:cap(src.descriptor.DACL)])
 }
 
 // value appends the JSON of a target from the attributes in slots. It appends nothing if the

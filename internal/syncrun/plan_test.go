@@ -166,7 +166,7 @@ func TestScopeID(t *testing.T) {
 		}
 		seen[scope] = name
 	}
-	for scope, name := range map[string]string{"0df4f6612c0688c9fdbcb7e867ecffb7": "nothing", "d337824a2cceb0cfe53aec6dd5af944c": "posture"} {
+	for scope, name := range map[string]string{"0df4f6612c0688c9fdbcb7e867ecffb7": "nothing", "3f06dc48f5c05695cbc2d57887e62d98": "posture"} {
 		if seen[scope] != name {
 			t.Errorf("the identifier of %q changed; if you increased identity.Version or identity.PostureVersion, replace it in this test. The new identifiers are %v", name, seen)
 		}

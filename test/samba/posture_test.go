@@ -80,8 +80,11 @@ func (d *controller) addPostureOU(t *testing.T) {
 
 	// ldbmodify encodes these security descriptors.
 	var descriptors ldif
-	descriptors.replace(postureDN("service"), "msDS-AllowedToActOnBehalfOfOtherIdentity", "O:BAD:(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("trusted"))+")(D;;CC;;;AU)")
-	descriptors.replace(postureDN("gmsa"), "msDS-GroupMSAMembership", "O:BAD:(A;;RP;;;"+d.sid(t, postureDN("inner"))+")(A;;RP;;;BA)")
+	descriptors.replace(postureDN("service"), "msDS-AllowedToActOnBehalfOfOtherIdentity", "O:BAD:"+
+		"(D;;CR;;;"+d.sid(t, postureDN("weak"))+")(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("weak"))+")"+
+		"(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("trusted"))+")(A;;RP;;;"+d.sid(t, postureDN("protected"))+")"+
+		"(OA;;CR;00299570-246d-11d0-a768-00aa006e0529;;"+d.sid(t, postureDN("primary"))+")(A;OICIIO;CR;;;"+d.sid(t, postureDN("primary"))+")(D;;CC;;;AU)")
+	descriptors.replace(postureDN("gmsa"), "msDS-GroupMSAMembership", "O:BAD:(A;;RP;;;"+d.sid(t, postureDN("inner"))+")(A;;CR;;;"+d.sid(t, postureDN("outer"))+")(A;;RP;;;BA)")
 	if err := d.ldb("ldbmodify", descriptors.String()); err != nil {
 		t.Fatal(err)
 	}
@@ -279,9 +282,8 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 			p[name] = float64(n)
 		}
 	}
-	for name, attribute := range map[string]string{"allowedToActOnBehalf": "msDS-AllowedToActOnBehalfOfOtherIdentity", "passwordReaders": "msDS-GroupMSAMembership"} {
-		put(p, name, allowedSIDs(t, r.values.First(attribute)))
-	}
+	put(p, "allowedToActOnBehalf", allowedSIDs(t, r.values.First("msDS-AllowedToActOnBehalfOfOtherIdentity"), 0x100))
+	put(p, "passwordReaders", allowedSIDs(t, r.values.First("msDS-GroupMSAMembership"), 0x10))
 	groups := append(s.sidsOf(r.values["memberof"]), s.primaryGroup(dn))
 	put(p, "primaryGroup", s.primaryGroup(dn))
 	put(p, "groups", groups)
@@ -303,21 +305,31 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	return p
 }
 
-// allowedSIDs returns the SIDs of the ACCESS_ALLOWED_ACE entries of a self-relative security
-// descriptor (MS-DTYP 2.4.6).
-func allowedSIDs(t *testing.T, descriptor string) (sids []string) {
+// allowedSIDs returns the trustees whose first ACCESS_ALLOWED_ACE or ACCESS_DENIED_ACE with a right
+// is an ACCESS_ALLOWED_ACE, in a self-relative security descriptor (MS-DTYP 2.4.6). Inherit-only
+// entries are ignored.
+func allowedSIDs(t *testing.T, descriptor string, right uint32) (sids []string) {
 	t.Helper()
 	if descriptor == "" {
 		return nil
 	}
+	const allowed, denied, inheritOnly = 0, 1, 8
+	first := map[string]byte{}
 	dacl := descriptor[binary.LittleEndian.Uint32([]byte(descriptor[16:])):]
 	offset := 8
 	for range int(dacl[4]) {
-		size := int(binary.LittleEndian.Uint16([]byte(dacl[offset+2:])))
-		if dacl[offset] == 0 {
-			sids = append(sids, oracle.SID(dacl[offset+8:offset+size]))
+		ace := dacl[offset : offset+int(binary.LittleEndian.Uint16([]byte(dacl[offset+2:])))]
+		offset += len(ace)
+		sid := oracle.SID(ace[8:])
+		_, decided := first[sid]
+		if (ace[0] == allowed || ace[0] == denied) && ace[1]&inheritOnly == 0 && binary.LittleEndian.Uint32([]byte(ace[4:]))&right != 0 && !decided {
+			first[sid] = ace[0]
 		}
-		offset += size
+	}
+	for sid, kind := range first {
+		if kind == allowed {
+			sids = append(sids, sid)
+		}
 	}
 	return sids
 }
