@@ -41,6 +41,7 @@ var posture = map[Kind][]row{
 		{"primaryGroupID, " + memberships, userPosture + "privilegedGroups", completeGraph(privilegedGroups)},
 		{"lastLogonTimestamp", userPosture + "lastLogonTimestamp", fileTime},
 		{"msDS-UserPasswordExpiryTimeComputed", userPosture + "passwordExpiresAt", passwordExpiry},
+		{"msDS-UserPasswordExpiryTimeComputed", userPosture + "passwordExpiry", passwordExpiryCase},
 		{"msDS-ResultantPSO", userPosture + "passwordPolicy", plainDN},
 		{"userWorkstations", userPosture + "logonWorkstations", commaSeparated},
 		{"description", userPosture + "hasDescription", present},

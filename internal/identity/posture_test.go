@@ -88,7 +88,7 @@ var exposed = attributes{
 	"msDS-SupportedEncryptionTypes": {"28"}, "sIDHistory": {string(ofDomainSID(9001)), string(ofDomainSID(9000))},
 	"primaryGroupID": {"513"}, "lastLogonTimestamp": {"134398063938451234"}, "msDS-UserPasswordExpiryTimeComputed": {"134500000000000000"},
 	"msDS-ResultantPSO": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container,CN=System,DC=corp")},
-	"userWorkstations":  {"PC1,PC2"}, "description": {"runs the reports"},
+	"userWorkstations":  {"PC2 , PC1,,PC1 "}, "description": {"runs the reports"},
 }
 
 func TestPostureGolden(t *testing.T) {
@@ -100,8 +100,9 @@ func TestPostureGolden(t *testing.T) {
 		unparsed int
 	}{
 		{"posture-user-every-target", User, with(alice, exposed), 0},
-		{"posture-user-plain", User, with(alice, attributes{"primaryGroupID": {"513"}}), 0},
-		{"posture-user-by-primary-group", User, attributes{"objectGUID": {strings.Repeat("b", 16)}, "objectSid": {string(ofDomainSID(1104))}, "primaryGroupID": {"512"}}, 0},
+		{"posture-user-plain", User, with(alice, attributes{"primaryGroupID": {"513"}, "msDS-UserPasswordExpiryTimeComputed": {"9223372036854775807"}}), 0},
+		{"posture-user-by-primary-group", User, attributes{"objectGUID": {strings.Repeat("b", 16)}, "objectSid": {string(ofDomainSID(1104))}, "primaryGroupID": {"512"},
+			"msDS-UserPasswordExpiryTimeComputed": {"0"}}, 0},
 		{"posture-user-unknown-to-the-graph", User, attributes{"objectGUID": {strings.Repeat("?", 16)}, "primaryGroupID": {"513"}}, 0},
 		{"posture-user-unreadable-values", User, attributes{
 			"adminCount": {"x"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {"x"}, "msDS-SupportedEncryptionTypes": {"x"}, "sIDHistory": {"x"}, "primaryGroupID": {"x"},

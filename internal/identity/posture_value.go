@@ -111,10 +111,18 @@ func texts(dst []byte, src *source, slots []int) []byte {
 	return l.end()
 }
 
+// commaSeparated appends the parts of a value, without spaces around them.
 func commaSeparated(dst []byte, src *source, slots []int) []byte {
-	l := list{dst: dst}
+	src.values = src.values[:0]
 	for v := range bytes.SplitSeq(src.entry.First(slots[0]), []byte(",")) {
-		if len(v) > 0 && l.next() {
+		if v = bytes.TrimSpace(v); len(v) > 0 {
+			src.values = append(src.values, v)
+		}
+	}
+	slices.SortFunc(src.values, bytes.Compare)
+	l := list{dst: dst}
+	for _, v := range slices.CompactFunc(src.values, bytes.Equal) {
+		if l.next() {
 			l.dst = appendString(l.dst, v)
 		}
 	}
@@ -229,6 +237,20 @@ func passwordExpiry(dst []byte, src *source, slots []int) []byte {
 	return t.Time().AppendFormat(dst, timeFormat)
 }
 
+// passwordExpiryCase appends which of the two values that are no time the expiry has (MS-ADTS
+// 3.1.1.4.5.36). A missing value is none of them: the account may not read it.
+func passwordExpiryCase(dst []byte, src *source, slots []int) []byte {
+	t, ok := ad.ParseFileTime(src.entry.First(slots[0]))
+	switch {
+	case !ok || !t.IsNone():
+		return dst
+	case t == 0:
+		return appendEnum(dst, "MUST_CHANGE")
+	default:
+		return appendEnum(dst, "NEVER")
+	}
+}
+
 func serviceAccount(dst []byte, _ *source, _ []int) []byte {
 	return appendEnum(dst, accountTypeService)
 }
@@ -290,6 +312,9 @@ func directGroups(dst []byte, src *source, slots []int) []byte {
 func privilegedGroups(dst []byte, src *source, slots []int) []byte {
 	var groups []membership.Node
 	if src.inGraph {
+		if src.graph.IsDistributionGroup(src.node) {
+			return dst
+		}
 		groups = src.graph.GroupsOf(src.node)
 	}
 	var primary [1]membership.Node

@@ -248,7 +248,7 @@ func (s *componentSearch) leave() {
 	s.stack = s.stack[:start]
 }
 
-// setNesting sets the depth of the groups of one component. A cycle counts as one level.
+// setNesting sets the depth of the groups of one component. A cycle counts as one group.
 func (s *componentSearch) setNesting(groups []uint32) {
 	depth, inCycle := uint32(0), len(groups) > 1
 	for _, i := range groups {
@@ -262,9 +262,6 @@ func (s *componentSearch) setNesting(groups []uint32) {
 				depth = max(depth, nested.depth+1)
 			}
 		}
-	}
-	if inCycle {
-		depth = max(depth, 1)
 	}
 	for _, i := range groups {
 		s.groups[i].depth, s.groups[i].inCycle = depth, inCycle

@@ -125,9 +125,6 @@ func (m *model) inCycle(id int) bool {
 
 func (m *model) depth(id int) int {
 	depth := 0
-	if m.inCycle(id) {
-		depth = 1
-	}
 	below, peers := map[int]bool{}, []int{id}
 	m.below(id, below)
 	for other := range below {
@@ -239,7 +236,8 @@ func (m *model) describeRoles() string {
 				start = append(start, primary)
 			}
 			switch effective := m.above(start)[id]; {
-			case effective && m.groups[n] != nil && n != id:
+			case effective && m.groups[n] != nil && (n == id || !m.groups[n].security):
+			case effective && m.groups[n] != nil:
 				role.groups = append(role.groups, n+1)
 			case effective && m.groups[n] == nil:
 				role.members = append(role.members, n+1)

@@ -1,7 +1,9 @@
 package membership
 
 import (
+	"cmp"
 	"math/bits"
+	"slices"
 	"strconv"
 
 	"adconnector/internal/ad"
@@ -84,14 +86,31 @@ func (g *Graph) Privileges(groupLists ...[]Node) (p Privileges) {
 	return p
 }
 
+// IsDistributionGroup reports whether an object is a group that no access token contains. It has no
+// privileges, and its members have none through it.
+func (g *Graph) IsDistributionGroup(n Node) bool {
+	gr := g.aliveGroup(n)
+	return gr != nil && !gr.security
+}
+
 // IsEmpty reports whether there are no privileges.
 func (p Privileges) IsEmpty() bool { return p.direct|p.nested == 0 }
 
-// PrivilegedGroups returns the groups of privileges, in the order of the roles.
+// PrivilegedGroups returns the groups of privileges, sorted by SID.
 func (g *Graph) PrivilegedGroups(p Privileges) (direct, nested []Node) {
-	p.direct.each(func(r Role) { direct = append(direct, g.roleGroups[r]) })
-	p.nested.each(func(r Role) { nested = append(nested, g.roleGroups[r]) })
-	return direct, nested
+	return g.sortedRoleGroups(p.direct), g.sortedRoleGroups(p.nested)
+}
+
+func (g *Graph) sortedRoleGroups(roles roleSet) (nodes []Node) {
+	roles.each(func(r Role) { nodes = append(nodes, g.roleGroups[r]) })
+	slices.SortFunc(nodes, g.compareSIDs)
+	return nodes
+}
+
+// compareSIDs orders objects by their SIDs, as ad.SID.Compare does.
+func (g *Graph) compareSIDs(a, b Node) int {
+	x, y := g.sids[a], g.sids[b]
+	return cmp.Or(cmp.Compare(g.authorities[x.authority].bytes, g.authorities[y.authority].bytes), cmp.Compare(x.rid, y.rid))
 }
 
 // HasMembers reports whether any group has members: listed ones, and accounts of which it is the
@@ -108,9 +127,11 @@ func (g *Graph) HasMembers() (listed, primary bool) {
 
 // Nesting describes the content of a group.
 type Nesting struct {
-	Depth   uint32 // levels of nested groups; a cycle counts as one level
-	InCycle bool   // the group is a direct or nested member of itself
-	Empty   bool   // no members, and not the primary group of any account
+	// Depth is the number of groups in the longest chain below the group. The groups of a cycle count
+	// as one group, so a cycle without groups below it has depth 0.
+	Depth   uint32
+	InCycle bool // the group is a direct or nested member of itself
+	Empty   bool // no members, and not the primary group of any account
 }
 
 // Nesting returns the nesting of a group. It returns false if the node is no group.
@@ -133,7 +154,7 @@ func (g *Graph) RoleGroups() (nodes []Node) {
 }
 
 // RoleMembers are the effective members of a role's group: Members are those that are no
-// groups, Groups are the nested groups.
+// groups, Groups are the nested security groups.
 type RoleMembers struct {
 	Role    Role
 	Group   Node
@@ -158,14 +179,14 @@ func (g *Graph) RoleMembers() []RoleMembers {
 		if primary, ok := g.primaryGroupOf(n); ok {
 			set |= g.aliveGroup(primary).effectiveRoles
 		}
-		isGroup := g.aliveGroup(n) != nil
+		gr := g.aliveGroup(n)
 		set.each(func(r Role) {
 			role := &list[index[r]]
 			switch {
-			case isGroup && n != role.Group:
-				role.Groups = append(role.Groups, n)
-			case !isGroup:
+			case gr == nil:
 				role.Members = append(role.Members, n)
+			case gr.security && n != role.Group:
+				role.Groups = append(role.Groups, n)
 			}
 		})
 	}

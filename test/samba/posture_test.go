@@ -45,17 +45,20 @@ func (d *controller) addPostureOU(t *testing.T) {
 	l.create(postureOU, "objectClass", "organizationalUnit")
 	user("service", uacPlain|0x400000, "servicePrincipalName", "http/web.corp.example.com", "servicePrincipalName", "MSSQLSvc/db:1433",
 		"msDS-AllowedToDelegateTo", "cifs/file.corp.example.com", "msDS-SupportedEncryptionTypes", "24", "adminCount", "1",
-		"userWorkstations", "PC1,PC2", "description", "runs the reports")
+		"userWorkstations", "PC2, PC1 ", "description", "runs the reports")
 	user("trusted", uacPlain|0x80000|0x1000000)
 	user("weak", uacNormal|uacNoPassword|0x200000|0x80)
 	user("protected", uacNormal|uacNoPassword|uacSmartcard|0x100000)
 	user("primary", uacPlain)
 	user("expiring", uacNormal|uacNoPassword)
+	user("must change", uacNormal|uacNoPassword, "pwdLastSet", "0")
 	group("inner", postureDN("service"), postureDN("trusted"))
 	group("outer", postureDN("inner"), postureDN("weak"))
 	group("empty")
 	group("cycle a", postureDN("protected"))
 	group("cycle b", postureDN("cycle a"), postureDN("empty"))
+	group("self", postureDN("service"))
+	l.create(postureDN("list"), "objectClass", "group", "sAMAccountName", "pos-list", "groupType", "2", "member", postureDN("weak"), "member", postureDN("empty"))
 	group("foreign", "<SID="+foreignSID+">", "CN=S-1-5-11,CN=ForeignSecurityPrincipals,"+baseDN)
 	var bulk []string
 	for _, r := range d.ldapsearch(t, bulkOU, "", "(sAMAccountType=805306368)", "name")[:3100] {
@@ -70,6 +73,7 @@ func (d *controller) addPostureOU(t *testing.T) {
 		}
 	})
 	d.setAttribute(t, postureDN("cycle a"), "member", postureDN("cycle b"), postureDN("protected"))
+	d.setAttribute(t, postureDN("self"), "member", postureDN("self"), postureDN("service"))
 	d.setAttribute(t, postureDN("outer"), "managedBy", postureDN("service"))
 	d.setPassword(t, postureDN("expiring"), "Pw-1expiring.0")
 
@@ -77,6 +81,7 @@ func (d *controller) addPostureOU(t *testing.T) {
 	d.changeMember(t, "CN=Domain Admins,CN=Users,"+baseDN, "add", postureDN("primary"))
 	d.setAttribute(t, postureDN("primary"), "primaryGroupID", "512")
 	d.changeMember(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "add", postureDN("outer"))
+	d.changeMember(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "add", postureDN("list"))
 
 	// ldbmodify encodes these security descriptors.
 	var descriptors ldif
@@ -128,7 +133,7 @@ type domainEntries struct {
 func (d *controller) domainEntries(t *testing.T) *domainEntries {
 	t.Helper()
 	s := &domainEntries{map[string]record{}, map[string]string{}}
-	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "sAMAccountName", "primaryGroupID", "member", "memberOf") {
+	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "sAMAccountName", "groupType", "primaryGroupID", "member", "memberOf") {
 		s.byDN[r.dn] = r
 		s.sids[r.dn] = oracle.SID(r.values.First("objectSid"))
 	}
@@ -192,6 +197,24 @@ func (s *domainEntries) transitiveMembers(dn string) (dns []string) {
 	return dns
 }
 
+// tokenMembers returns the DNs of the direct members of a group, and of those through security
+// groups.
+func (s *domainEntries) tokenMembers(dn string) (dns []string) {
+	seen := map[string]bool{dn: true}
+	next := slices.Clone(s.byDN[dn].values["member"])
+	for len(next) > 0 {
+		member := next[0]
+		if next = next[1:]; !seen[member] {
+			seen[member] = true
+			dns = append(dns, member)
+			if isSecurityGroup(s.byDN[member]) {
+				next = append(next, s.byDN[member].values["member"]...)
+			}
+		}
+	}
+	return dns
+}
+
 // The RIDs of the privileged groups in the domain and in S-1-5-32 (MS-DTYP 2.4.2.4).
 var (
 	domainRoles  = []string{"498", "512", "516", "517", "518", "519", "520", "521", "522", "526", "527"}
@@ -235,21 +258,48 @@ func put(object map[string]any, key string, value any) {
 	object[key] = value
 }
 
-// privileges returns the privileged groups among direct and nested groups.
-func (s *domainEntries) privileges(direct, nested []string) map[string]any {
+// isSecurityGroup reports whether access tokens contain a group.
+func isSecurityGroup(r record) bool {
+	return isGroup(r) && r.values.Flags("groupType")&0x80000000 != 0
+}
+
+// privileges returns the privileged groups among direct groups, and among those that they are in.
+// Distribution groups grant nothing.
+func (s *domainEntries) privileges(groups []string) map[string]any {
+	var direct, nested []string
+	for _, sid := range groups {
+		if !isSecurityGroup(s.byDN[s.dnOf(sid)]) {
+			continue
+		}
+		if s.isPrivileged(sid) {
+			direct = append(direct, sid)
+		}
+		for _, above := range s.tokenGroups(s.dnOf(sid)) {
+			if s.isPrivileged(above) {
+				nested = append(nested, above)
+			}
+		}
+	}
 	p := map[string]any{}
-	put(p, "direct", slices.DeleteFunc(slices.Clone(direct), func(sid string) bool { return !s.isPrivileged(sid) }))
-	put(p, "nested", slices.DeleteFunc(slices.Clone(nested), func(sid string) bool { return !s.isPrivileged(sid) }))
+	put(p, "direct", direct)
+	put(p, "nested", nested)
 	return p
 }
 
-// nestedGroups returns the groups of groups. It contains one of the given groups only if that
-// is a member of another.
-func (s *domainEntries) nestedGroups(groups []string) (nested []string) {
-	for _, sid := range groups {
-		nested = append(nested, s.transitiveGroups(s.dnOf(sid))...)
+// tokenGroups returns the SIDs of the direct and indirect groups of an object that are in its access
+// token: security groups, through security groups.
+func (s *domainEntries) tokenGroups(dn string) (sids []string) {
+	seen := map[string]bool{}
+	next := slices.Clone(s.byDN[dn].values["memberof"])
+	for len(next) > 0 {
+		group := next[0]
+		if next = next[1:]; !seen[group] && isSecurityGroup(s.byDN[group]) {
+			seen[group] = true
+			sids = append(sids, s.sids[group])
+			next = append(next, s.byDN[group].values["memberof"]...)
+		}
 	}
-	return nested
+	return sids
 }
 
 // userPosture returns the expected posture of a user. It implements the transformation a second
@@ -287,7 +337,7 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	groups := append(s.sidsOf(r.values["memberof"]), s.primaryGroup(dn))
 	put(p, "primaryGroup", s.primaryGroup(dn))
 	put(p, "groups", groups)
-	if privileges := s.privileges(groups, s.nestedGroups(groups)); len(privileges) > 0 {
+	if privileges := s.privileges(groups); len(privileges) > 0 {
 		p["privilegedGroups"] = privileges
 	}
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
@@ -295,10 +345,9 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 			p[name] = at.Format("2006-01-02T15:04:05.000Z")
 		}
 	}
+	put(p, "passwordExpiry", map[string]string{"0": "MUST_CHANGE", "9223372036854775807": "NEVER"}[r.values.First("msDS-UserPasswordExpiryTimeComputed")])
 	put(p, "passwordPolicy", r.values.First("msDS-ResultantPSO"))
-	if text := r.values.First("userWorkstations"); text != "" {
-		put(p, "logonWorkstations", strings.Split(text, ","))
-	}
+	put(p, "logonWorkstations", strings.FieldsFunc(r.values.First("userWorkstations"), func(c rune) bool { return c == ' ' || c == ',' }))
 	if r.values.First("description") != "" {
 		p["hasDescription"] = true
 	}
@@ -344,12 +393,11 @@ func (s *domainEntries) groupPosture(dn string) map[string]any {
 		p["membersWithoutSid"] = float64(withoutSID)
 	}
 	put(p, "managedBy", s.sids[r.values.First("managedBy")])
-	groups := s.sidsOf(r.values["memberof"])
-	if privileges := s.privileges(groups, s.nestedGroups(groups)); len(privileges) > 0 {
+	if privileges := s.privileges(s.sidsOf(r.values["memberof"])); len(privileges) > 0 && isSecurityGroup(r) {
 		p["privilegedGroups"] = privileges
 	}
 	p["inCycle"] = slices.Contains(s.transitiveGroups(dn), s.sids[dn])
-	p["nestingDepth"] = float64(s.depth(dn, nil))
+	p["nestingDepth"] = float64(s.depth(dn))
 	p["empty"] = len(members) == 0
 	for account := range s.byDN {
 		if s.primaryGroup(account) == s.sids[dn] {
@@ -359,17 +407,20 @@ func (s *domainEntries) groupPosture(dn string) map[string]any {
 	return p
 }
 
-// depth returns the number of levels of nested groups. A cycle counts as one level. It supports
-// cycles of two groups, whose other nested groups are empty.
-func (s *domainEntries) depth(dn string, path []string) int {
-	depth := 0
-	for _, member := range s.byDN[dn].values["member"] {
-		if isGroup(s.byDN[member]) && !slices.Contains(path, member) && member != dn {
-			if slices.Contains(s.byDN[member].values["member"], dn) { // a cycle
-				depth = max(depth, 1)
-				continue
+// depth returns the number of groups in the longest chain of groups below a group, of which those
+// of a cycle count as one.
+func (s *domainEntries) depth(dn string) int {
+	peers, depth := map[string]bool{dn: true}, 0
+	for _, below := range s.transitiveMembers(dn) {
+		if isGroup(s.byDN[below]) && slices.Contains(s.transitiveMembers(below), dn) {
+			peers[below] = true
+		}
+	}
+	for peer := range peers {
+		for _, member := range s.byDN[peer].values["member"] {
+			if isGroup(s.byDN[member]) && !peers[member] {
+				depth = max(depth, 1+s.depth(member))
 			}
-			depth = max(depth, 1+s.depth(member, append(path, dn)))
 		}
 	}
 	return depth
@@ -459,11 +510,12 @@ func (s *domainEntries) role(t *testing.T, dn string, i gatewayserver.Identity) 
 	p["group"] = s.sids[dn]
 	var members, groups []string
 	groupSIDs := map[string]bool{s.sids[dn]: true}
-	for _, member := range s.transitiveMembers(dn) {
-		if sid := s.sids[member]; isGroup(s.byDN[member]) {
+	for _, member := range s.tokenMembers(dn) {
+		switch sid := s.sids[member]; {
+		case isSecurityGroup(s.byDN[member]):
 			groups = append(groups, sid)
 			groupSIDs[sid] = true
-		} else {
+		case !isGroup(s.byDN[member]):
 			members = append(members, sid)
 		}
 	}
