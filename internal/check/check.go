@@ -71,6 +71,7 @@ type Options struct {
 	GatewayAddress, ProxyAddress string
 	Source                       *syncrun.Source // nil: connection and profile come from the gateway
 	Search                       syncrun.SearchOptions
+	LastLogon                    syncrun.LastLogon
 	StateDir                     string
 	Schedule                     *schedule.Schedule // nil: none
 
@@ -108,6 +109,7 @@ var checks = []struct {
 	{"unreadable objects", (*preflight).unreadableObjects},
 	{"see deletions", (*preflight).readDeleted},
 	{"page size", (*preflight).pageSize},
+	{"last logon", (*preflight).lastLogon},
 	{"counts", (*preflight).counts},
 	{"time skew", (*preflight).timeSkew},
 }

@@ -58,6 +58,7 @@ const (
 	unreadableObjects    = "unreadable objects"
 	readDeleted          = "see deletions"
 	pageSize             = "page size"
+	lastLogon            = "last logon"
 	counts               = "counts"
 	timeSkew             = "time skew"
 )

@@ -74,7 +74,7 @@ func TestCheckPrintsText(t *testing.T) {
 	if at < 0 || !strings.HasPrefix(lines[at+1], strings.Repeat(" ", textColumn)+"-> ") || !strings.Contains(lines[at+1], "ldap.protocol") {
 		t.Errorf("stdout %s", o.Stdout)
 	}
-	if !strings.Contains(o.Stdout, "\n18 ok, 2 warn, 0 fail\n") { // plain LDAP, and no cron expression
+	if !strings.Contains(o.Stdout, "\n19 ok, 2 warn, 0 fail\n") { // plain LDAP, and no cron expression
 		t.Errorf("stdout %s", o.Stdout)
 	}
 	if _, err := os.Stat(s.StateDir); err == nil {

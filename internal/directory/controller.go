@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -182,6 +183,9 @@ type DomainController struct {
 	ReadOnly     bool
 	PDCEmulator  bool // set by FindPDCEmulator
 }
+
+// Name returns the DNS name, or else the DN.
+func (c DomainController) Name() string { return cmp.Or(c.Host, printable(c.ServiceName)) }
 
 // DomainControllers returns the controllers of the session's domain, from the configuration
 // partition. It fails if the session's own controller is not among them: then the account

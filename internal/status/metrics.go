@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/state"
 )
 
 // Metrics has the Prometheus metrics of a process. Metrics that survive a restart come from a
@@ -42,7 +43,7 @@ func NewMetrics(build Build, report func() (Report, error)) *Metrics {
 		registry:       prometheus.NewRegistry(),
 		runs:           counters("runs_total", "Runs that ended.", "mode", "result"),
 		runSeconds:     histograms("run_duration_seconds", "Duration of runs.", durationBuckets, "mode"),
-		stageSeconds:   histograms("run_stage_seconds", "Duration of the stages of runs: connect, memberships, read, settle, drain, record.", durationBuckets, "stage"),
+		stageSeconds:   histograms("run_stage_seconds", "Duration of the stages of runs: connect, memberships, logons, read, settle, drain, record.", durationBuckets, "stage"),
 		objects:        counters("objects_total", "Objects by outcome: read, skipped, unreadable, changed, accepted, deleted, rejected, held, undecided.", "kind", "outcome"),
 		directory:      counters("directory_requests_total", "Requests to the directory: connect, bind, read, search (one for each page).", "request", "class"),
 		gateway:        counters("gateway_requests_total", "Requests to the gateway: login, connection, profile, assets, state.", "call", "class"),
@@ -182,6 +183,7 @@ var (
 	descBindPause   = gauge("bind_pause_until_timestamp_seconds", "End of the pause after refused binds; absent without one.")
 	descHeld        = gauge("held_deletions", "Deletions that the guard holds.")
 	descUndecided   = gauge("undecided_deletions", "Deletions that cannot be decided, by reason; absent without any.", "reason")
+	descLogons      = gauge("logon_controllers", "Other domain controllers that the last full sync asked for logons, by result; absent if it asked none.", "result")
 	descRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
 	descRefused     = gauge("last_run_refused", "1 if the last run was refused: credentials, rights, certificates.")
 	descObjects     = gauge("index_objects", "Objects in the index: acknowledged or in flight.")
@@ -210,8 +212,8 @@ func (r reportCollector) Collect(metrics chan<- prometheus.Metric) {
 			add(desc, float64(t.UnixMilli())/1000)
 		}
 	}
-	for _, state := range []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"} {
-		add(descState, boolValue(report.State == state), state)
+	for _, name := range []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"} {
+		add(descState, boolValue(report.State == name), name)
 	}
 	addTime(descLastSuccess, report.LastSuccess)
 	addTime(descLastFull, report.LastFullSync)
@@ -222,10 +224,28 @@ func (r reportCollector) Collect(metrics chan<- prometheus.Metric) {
 	for _, u := range report.UndecidedReasons {
 		add(descUndecided, float64(u.Objects), u.Reason)
 	}
+	for result, controllers := range report.logonResults() {
+		add(descLogons, float64(controllers), result)
+	}
 	add(descRejected, float64(report.Rejected))
 	add(descRefused, boolValue(report.refused() != nil))
 	add(descObjects, float64(report.Objects))
 	add(descBytes, float64(report.StateBytes))
+}
+
+// logonResults returns the number of domain controllers with each result; nil: none were asked.
+func (r *Report) logonResults() map[string]int {
+	if r.Logons == nil {
+		return nil
+	}
+	results := map[string]int{}
+	for _, result := range state.LogonResults {
+		results[string(result)] = 0
+	}
+	for _, c := range r.Logons.Controllers {
+		results[c.Result]++
+	}
+	return results
 }
 
 func boolValue(value bool) float64 {

@@ -24,7 +24,7 @@ func newFilledMetrics() *Metrics {
 	m := NewMetrics(Build{"1.0.0", "abc", "go"}, func() (Report, error) {
 		return Report{
 			State: "SCHEDULED", NextRun: noon, WaitsFor: rateLimit, WaitsUntil: noon, BindsPausedUntil: noon, LastSuccess: noon, LastFullSync: noon,
-			Held: 3, UndecidedReasons: []UndecidedReason{{Reason: "lag", Objects: 6}}, Rejected: 2, Objects: 10, StateBytes: 4096, Runs: []state.Run{{Class: "refused"}},
+			Held: 3, UndecidedReasons: []UndecidedReason{{Reason: "lag", Objects: 6}}, Rejected: 2, Objects: 10, StateBytes: 4096, Logons: &Logons{}, Runs: []state.Run{{Class: "refused"}},
 		}, nil
 	})
 	m.Run("delta", "processed", time.Second)

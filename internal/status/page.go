@@ -56,6 +56,8 @@ func (r *Report) assess() (severity, headline string) {
 		return "warn", "The gateway rejects some objects."
 	case r.Runs[0].Unreadable > 0:
 		return "warn", "The account cannot read some objects."
+	case r.LogonsMissing():
+		return "warn", "Logons of some domain controllers are missing."
 	case r.WaitsFor != "":
 		return "warn", "Waiting for the gateway's " + r.WaitsFor + "."
 	}
@@ -78,6 +80,11 @@ func (p page) ShownRejected() []Rejection { return p.Rejections[:min(len(p.Rejec
 
 // RefusedBindsText describes the refused binds before a pause.
 func (p page) RefusedBindsText() string { return p.refusedBinds() }
+
+// ShownControllers returns the domain controllers on the page.
+func (p page) ShownControllers() []LogonController {
+	return p.Logons.Controllers[:min(len(p.Logons.Controllers), pageObjects)]
+}
 
 // StateKiB returns the size of the state file.
 func (p page) StateKiB() int { return int(p.StateBytes >> 10) }

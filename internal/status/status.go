@@ -9,7 +9,9 @@
 package status
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"time"
 
 	"adconnector/internal/fault"
@@ -52,7 +54,8 @@ type Report struct {
 	UndecidedDeletions []Undecided       `json:"undecided_deletions"`
 	Rejected           int               `json:"rejected"`
 	Rejections         []Rejection       `json:"rejections"`
-	Runs               []state.Run       `json:"runs"` // the latest first
+	Logons             *Logons           `json:"logons,omitempty"` // nil: no other domain controller is asked
+	Runs               []state.Run       `json:"runs"`             // the latest first
 }
 
 // errNotRegistered is the error of a connector that is not ready.
@@ -106,6 +109,27 @@ type Rejection struct {
 	At       time.Time `json:"at"` // of the last attempt
 }
 
+// Logons is how the other domain controllers answered when a full sync asked them for logons.
+type Logons struct {
+	At          time.Time         `json:"at"` // of the last full sync that asked
+	Answered    int               `json:"answered"`
+	Error       string            `json:"error,omitempty"` // why the domain controllers are not known
+	Remedy      string            `json:"remedy,omitempty"`
+	Controllers []LogonController `json:"controllers"` // those that did not answer first
+}
+
+// LogonController is how one domain controller answered.
+type LogonController struct {
+	Host        string    `json:"host"`
+	Result      string    `json:"result"`
+	ReadOnly    bool      `json:"read_only,omitempty"`
+	PDCEmulator bool      `json:"pdc_emulator,omitempty"`
+	At          time.Time `json:"at,omitzero"`          // of the last attempt
+	AskedUntil  time.Time `json:"asked_until,omitzero"` // until when all its logons are known
+	Error       string    `json:"error,omitempty"`
+	Remedy      string    `json:"remedy,omitempty"`
+}
+
 // maxListed is the maximum number of held deletions, of undecided deletions, and of rejections
 // in a report.
 const maxListed = 1000
@@ -135,6 +159,9 @@ func Read(store *state.Store, target string, now time.Time) (Report, error) {
 		return r, err
 	}
 	if err := r.readObjects(store); err != nil {
+		return r, err
+	}
+	if err := r.readLogons(store); err != nil {
 		return r, err
 	}
 	runs, err := store.Runs()
@@ -185,6 +212,30 @@ func (r *Report) readObjects(store *state.Store) error {
 		r.Rejections = append(r.Rejections, Rejection{j.Kind.String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
 	}
 	return nil
+}
+
+func (r *Report) readLogons(store *state.Store) error {
+	sweep, err := store.LogonSweep()
+	if err != nil || sweep.At.IsZero() {
+		return err
+	}
+	r.Logons = &Logons{At: sweep.At, Error: sweep.Error, Remedy: sweep.Remedy, Controllers: []LogonController{}}
+	slices.SortStableFunc(sweep.Controllers, func(a, b state.LogonController) int {
+		failed := cmp.Compare(boolValue(a.Result == state.LogonsAnswered), boolValue(b.Result == state.LogonsAnswered))
+		return cmp.Or(failed, cmp.Compare(a.Host, b.Host))
+	})
+	for _, c := range sweep.Controllers {
+		if c.Result == state.LogonsAnswered {
+			r.Logons.Answered++
+		}
+		r.Logons.Controllers = append(r.Logons.Controllers, LogonController{c.Host, string(c.Result), c.ReadOnly, c.PDCEmulator, c.At, c.AskedUntil, c.Error, c.Remedy})
+	}
+	return nil
+}
+
+// LogonsMissing reports whether the logons of some domain controllers are missing.
+func (r *Report) LogonsMissing() bool {
+	return r.Logons != nil && (r.Logons.Error != "" || r.Logons.Answered < len(r.Logons.Controllers))
 }
 
 func (r *Report) readUndecided(store *state.Store) error {

@@ -23,6 +23,7 @@ func (r Report) WriteText(out io.Writer, now time.Time, zone *time.Location) err
 	r.writeHeld(&b, zone)
 	r.writeUndecided(&b, zone)
 	r.writeRejections(&b, zone)
+	r.writeLogons(&b, zone)
 	r.writeRuns(&b, zone)
 	_, err := io.WriteString(out, b.String())
 	return err
@@ -80,6 +81,9 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	if r.Undecided > 0 {
 		undecided = fmt.Sprintf(", %d deletions undecided", r.Undecided)
 	}
+	if r.Logons != nil && r.Logons.Error == "" {
+		line("last logons", "%d of %d other domain controllers answered, %s", r.Logons.Answered, len(r.Logons.Controllers), absoluteAndRelative(r.Logons.At, now, zone))
+	}
 	line("objects", "%d in the index, %d deletions held%s, %d rejected", r.Objects, r.Held, undecided, r.Rejected)
 }
 
@@ -135,6 +139,32 @@ func (r Report) writeRejections(b *strings.Builder, zone *time.Location) {
 		table.row(j.Kind, j.SID, j.GUID, fmt.Sprint(j.Attempts), formatTime(j.At, zone), j.Reason)
 	}
 	table.finish(r.Rejected - textObjects)
+}
+
+// writeLogons writes the domain controllers whose logons are missing.
+func (r Report) writeLogons(b *strings.Builder, zone *time.Location) {
+	if !r.LogonsMissing() {
+		return
+	}
+	l := r.Logons
+	if l.Error != "" {
+		fmt.Fprintf(b, "\nThe logons of the other domain controllers are missing: %s\n", OneLine(l.Error))
+		if l.Remedy != "" {
+			fmt.Fprintf(b, "remedy: %s\n", OneLine(l.Remedy))
+		}
+		return
+	}
+	missing := len(l.Controllers) - l.Answered
+	fmt.Fprintf(b, "\nThe logons of %d of %d other domain controllers are missing. The next full sync asks them again.\n", missing, len(l.Controllers))
+	table := newTable(b, "DOMAIN CONTROLLER", "RESULT", "KNOWN UNTIL", "ERROR", "REMEDY")
+	for _, c := range l.Controllers[:min(missing, textObjects)] {
+		until := "never asked"
+		if !c.AskedUntil.IsZero() {
+			until = formatTime(c.AskedUntil, zone)
+		}
+		table.row(c.Host, c.Result, until, c.Error, c.Remedy)
+	}
+	table.finish(missing - textObjects)
 }
 
 func (r Report) writeRuns(b *strings.Builder, zone *time.Location) {

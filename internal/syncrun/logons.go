@@ -189,7 +189,7 @@ func (q *logonQuestions) askAll(ctx context.Context) []state.LogonController {
 	records := make([]state.LogonController, len(q.controllers))
 	for i, c := range q.controllers {
 		records[i] = state.LogonController{
-			Host: cmp.Or(c.Host, c.ServiceName), InvocationID: c.InvocationID, ReadOnly: c.ReadOnly, PDCEmulator: c.PDCEmulator,
+			Host: c.Name(), InvocationID: c.InvocationID, ReadOnly: c.ReadOnly, PDCEmulator: c.PDCEmulator,
 			AskedUntil: q.previous[i].AskedUntil, Scope: q.previous[i].Scope, At: q.previous[i].At,
 		}
 	}
