@@ -30,7 +30,7 @@ type change struct {
 // changeDirectory makes one change of each kind.
 func (s *scenario) changeDirectory() ([]change, error) {
 	const changedUsers = 5
-	users, groups := identities(s.directory().Objects())
+	users, groups := s.identities()
 	users = slices.DeleteFunc(users, func(o domaincontroller.Object) bool { return !isPlainAccount(o) })
 	if len(users) < changedUsers {
 		return nil, newUsageError(fmt.Errorf("only %d users have names for the table, and the demo changes %d", len(users), changedUsers), "use another --seed or more --users")
@@ -55,7 +55,7 @@ func (s *scenario) changeDirectory() ([]change, error) {
 		}
 		changes = append(changes, planned)
 	}
-	for _, o := range s.directory().Objects() {
+	for _, o := range s.directory().Objects("objectGUID") {
 		if i := slices.IndexFunc(changes, func(c change) bool { return c.dn == o.DN }); i >= 0 {
 			changes[i].guid = guidOf(o)
 		}
@@ -120,8 +120,11 @@ func (s *scenario) planLogons(users []domaincontroller.Object) ([]change, error)
 	known, failing := users[i], users[(i+1)%len(users)]
 	return []change{
 		{text: "logged on " + known.First("name") + " at " + host, guid: guidOf(known), field: "lastSuccessfulLoginAt",
-			apply:   func() error { return second.Logon(known.DN) },
-			wantNow: func() string { return s.readLogons()[guidOf(known)].last.text() }},
+			apply: func() error { return second.Logon(known.DN) },
+			wantNow: func() string {
+				o, _ := second.Object(known.DN, "lastLogon") // the logon has succeeded
+				return logonsOf(o).last.text()
+			}},
 		{text: "wrong password of " + failing.First("name") + " at " + host, guid: guidOf(failing), unsent: "only full syncs send it",
 			apply: func() error { return second.FailLogon(failing.DN) }},
 	}, nil

@@ -29,7 +29,7 @@ type daemonEvent struct {
 }
 
 func newScenario(p *program, servers *sandboxServers) *scenario {
-	users, groups := identities(servers.directory().Objects())
+	users, groups := servers.identities()
 	return &scenario{
 		program: p, sandboxServers: servers, events: make(chan daemonEvent, 64), changed: make(chan struct{}),
 		expected: len(users) + len(groups),
@@ -97,7 +97,7 @@ func (s *scenario) awaitRun(ctx context.Context, mode string) (state.Run, error)
 }
 
 func (s *scenario) play(ctx context.Context, cron string) error {
-	users, groups := identities(s.directory().Objects())
+	users, groups := s.identities()
 	others := ""
 	for _, ports := range s.ports[1:] {
 		others += " and " + ports.host()
@@ -120,7 +120,7 @@ func (s *scenario) play(ctx context.Context, cron string) error {
 	if err := errors.Join(s.printTable(changes), s.verify("delta")); err != nil {
 		return err
 	}
-	users, groups = identities(s.directory().Objects())
+	users, groups = s.identities()
 	return s.printLine(ctx, "verified", "%d users and %d groups are the same at the gateway and in the directory", len(users), len(groups))
 }
 
@@ -143,7 +143,7 @@ func (s *scenario) playFullSync(ctx context.Context) error {
 // printLogons prints how many users logged on last at another controller than the first, with an
 // example.
 func (s *scenario) printLogons(ctx context.Context) error {
-	users, _ := identities(s.directory().Objects())
+	users, _ := s.identities()
 	all := s.readLogons()
 	elsewhere, example := 0, ""
 	for _, o := range users {

@@ -11,9 +11,11 @@ import (
 	"adconnector/internal/sandbox/gatewayserver"
 )
 
-// identities returns the users and the groups among a directory's objects.
-func identities(objects []domaincontroller.Object) (users, groups []domaincontroller.Object) {
-	for _, o := range objects {
+// identities returns the users and the groups of the directory, with the attributes that the demo
+// uses. All attributes of a large directory need much memory.
+func (s *sandboxServers) identities() (users, groups []domaincontroller.Object) {
+	for _, o := range s.directory().Objects("objectGUID", "objectClass", "sAMAccountType", "isDeleted", "userAccountControl", "lastLogonTimestamp",
+		"name", "displayName", "description", "mail", "givenName", "sn", "mobile", "title") {
 		switch {
 		case o.First("isDeleted") != "":
 		case o.First("sAMAccountType") == "805306368":
@@ -67,20 +69,26 @@ type logons struct {
 	controller       int    // that has the last one
 }
 
+// logonsOf returns the logons of an account on one controller.
+func logonsOf(o domaincontroller.Object) logons {
+	last, _ := ad.ParseFileTime([]byte(o.First("lastLogon")))
+	failed, _ := ad.ParseFileTime([]byte(o.First("badPasswordTime")))
+	return logons{last: fileTime(last), lastFailed: fileTime(failed), failed: cmp.Or(o.First("badPwdCount"), "0")}
+}
+
 // readLogons returns the logons of all accounts by GUID.
 func (s *sandboxServers) readLogons() map[string]logons {
 	all := map[string]logons{}
 	for n, d := range s.domain.Controllers() {
+		isPDCEmulator := d.IsPDCEmulator()
 		for _, o := range d.Objects("objectGUID", "lastLogon", "badPasswordTime", "badPwdCount") {
-			known := all[guidOf(o)]
-			last, _ := ad.ParseFileTime([]byte(o.First("lastLogon")))
-			failed, _ := ad.ParseFileTime([]byte(o.First("badPasswordTime")))
-			if fileTime(last) > known.last {
-				known.last, known.controller = fileTime(last), n
+			known, found := all[guidOf(o)], logonsOf(o)
+			if found.last > known.last {
+				known.last, known.controller = found.last, n
 			}
-			known.lastFailed = max(known.lastFailed, fileTime(failed))
-			if d.IsPDCEmulator() {
-				known.failed = cmp.Or(o.First("badPwdCount"), "0")
+			known.lastFailed = max(known.lastFailed, found.lastFailed)
+			if isPDCEmulator {
+				known.failed = found.failed
 			}
 			all[guidOf(o)] = known
 		}
@@ -107,7 +115,7 @@ func compareLogons(o domaincontroller.Object, want logons, identity gatewayserve
 // verify compares all users and groups at the gateway with the directory after a run of a mode.
 func (s *sandboxServers) verify(mode string) error {
 	inventory, all := s.readInventory(), s.readLogons()
-	users, groups := identities(s.directory().Objects())
+	users, groups := s.identities()
 	var differences []string
 	for kind, objects := range map[string][]domaincontroller.Object{gatewayserver.KindUser: users, gatewayserver.KindGroup: groups} {
 		for _, o := range objects {
