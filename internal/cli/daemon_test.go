@@ -271,6 +271,67 @@ func TestBindPause(t *testing.T) {
 	d.end(t)
 }
 
+// TestRotatedPasswords tests that a daemon reads the files of secrets again at each run: a right
+// password ends the pause after a refused bind, and an unusable file keeps the last value.
+func TestRotatedPasswords(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	path := func(name string) string { return filepath.Join(filepath.Dir(s.StateDir), name) }
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(path(name)+".new", []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path(name)+".new", path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("gateway", wrongPassword+"\n")
+	write("ldap", wrongPassword+"\n")
+	s.env = s.env.With(testenv.Settings{
+		"service.cron-expression": yearly, "ldap.password": "", "ldap.password.file": path("ldap"),
+		"qualys.user.password": "", "qualys.user.password.file": path("gateway"),
+	})
+	d := s.serve(t, runFrequently)
+	next := 0
+	await := func(match func(testlog.Line) bool) testlog.Line {
+		t.Helper()
+		line, after, ok := d.Await(next, match, d.ended)
+		if !ok {
+			t.Fatalf("no such line: %v", d.Lines())
+		}
+		next = after
+		return line
+	}
+	isFailed := func(text string) func(testlog.Line) bool {
+		return func(l testlog.Line) bool {
+			return l.Text("message") == runFinished && strings.Contains(l.Text("remedy"), text)
+		}
+	}
+	isChanged := func(key string) func(testlog.Line) bool {
+		return func(l testlog.Line) bool { return l.Text("message") == MsgSecretChanged && l.Text("key") == key }
+	}
+	await(isFailed("qualys.user.password"))
+	write("gateway", s.Gateway.Options.Password+"\r\n")
+	await(isChanged("qualys.user.password"))
+	await(isFailed("ldap.password"))
+	write("ldap", s.Password)
+	await(isChanged("ldap.password"))
+	await(testlog.Message(syncrun.MsgBindResumed))
+	await(isRunSummary("processed"))
+	write("ldap", "")
+	kept := await(testlog.Message(MsgSecretKept))
+	await(isRunSummary("processed"))
+	await(isRunSummary("processed"))
+	d.end(t)
+	if lines := d.With(MsgSecretKept); len(lines) != 1 || kept.Text("key") != "ldap.password" || kept.Text("remedy") == "" || !strings.Contains(kept.Text("error"), "empty") {
+		t.Errorf("log %v", lines)
+	}
+	if n := s.Counters().FailedBinds; n != 1 {
+		t.Errorf("%d refused binds", n)
+	}
+}
+
 // TestStateFileDamaged tests that the daemon sets aside a state file that is damaged while it
 // runs, and sends everything again.
 func TestStateFileDamaged(t *testing.T) {

@@ -18,7 +18,8 @@ values, and its default.
 
 Each key is an environment variable or a line of an env file. Write it as listed or
 in the form that shells accept: service.cron-expression is SERVICE_CRON_EXPRESSION.
-The value of a secret can also come from a file: set KEY.file to its path.
+The value of a secret can also come from a file: set KEY.file to its path. A daemon
+reads the file again before each run.
 
 An empty value counts as absent. The same key with different values, in the
 environment or in one file, is an error. An unknown key that is similar to a listed

@@ -16,6 +16,8 @@ const (
 	MsgRunsSkipped        = "scheduled runs skipped, previous run still active"
 	MsgScheduleUnusual    = "cron expression probably not as intended"
 	MsgStackDump          = "signal received, stack dump follows"
+	MsgSecretChanged      = "secret file changed, new value in use"
+	MsgSecretKept         = "secret file unusable, last value kept"
 	MsgStarted            = "started"
 	MsgStateDirShared     = "state directory writable by others"
 	MsgStateFileNotClosed = "state file not closed"

@@ -134,6 +134,7 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, bea
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var repeats fault.RepeatCounter // of errors to record the state
+	secrets := newSecretFiles(c, log)
 	loop := schedule.Loop{
 		Now:        time.Now,
 		Schedule:   c.Service.Schedule,
@@ -144,6 +145,7 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, bea
 			if observer.runStarts != nil {
 				options.Progress = observer.runStarts()
 			}
+			secrets.reread()
 			run, err := r.Run(ctx, options) // logs and records its error
 			if observer.runFinished != nil {
 				observer.runFinished(run, err)

@@ -19,7 +19,6 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
 	"adconnector/internal/schedule"
-	"adconnector/internal/secret"
 	"adconnector/internal/syncrun"
 	"adconnector/internal/upload"
 )
@@ -30,6 +29,7 @@ type Config struct {
 	Run     syncrun.Options // without a Source, connection and profile come from the gateway
 	Service Service
 	Log     Log
+	Secrets []*SecretFile // those that come from files
 }
 
 // Service is the configuration of the process.
@@ -99,7 +99,7 @@ func Load(src Source) (*Config, error) {
 	c.Gateway.Grace = c.Service.ShutdownGrace * 3 / 4
 	c.Run.EndTimeout = min(5*time.Second, c.Service.ShutdownGrace/6)
 	c.Run.Target = strings.Join([]string{c.Gateway.URL.String(), c.Gateway.CustomerUUID, c.Gateway.ConnectionUUID}, " ")
-	c.Run.Profile = c.Gateway.ProfileUUID
+	c.Run.Profile, c.Secrets = c.Gateway.ProfileUUID, l.secrets
 	return c, nil
 }
 
@@ -201,12 +201,12 @@ func (l *loader) login() gateway.Login {
 	if kind == "BASIC" {
 		return gateway.Login{
 			Username: required[string](l, "qualys.user.username", reason),
-			Password: required[secret.Text](l, "qualys.user.password", reason),
+			Password: l.secret("qualys.user.password", reason),
 		}
 	}
 	login := gateway.Login{
 		ClientID:     required[string](l, "oauth.client.id", reason),
-		ClientSecret: required[secret.Text](l, "oauth.client.secret", reason),
+		ClientSecret: l.secret("oauth.client.secret", reason),
 		TokenURL:     optional[*url.URL](l, "oauth.token.url"),
 		Subscription: optional[string](l, "qualys.OAuthClientLevel") == "SUBSCRIPTION",
 	}
@@ -240,7 +240,7 @@ func (l *loader) proxy() *gateway.Proxy {
 	}
 	if l.isSet("proxy.username") || l.isSet("proxy.password") {
 		p.Username = required[string](l, "proxy.username", "required because proxy.password is set")
-		p.Password = required[secret.Text](l, "proxy.password", "required because proxy.username is set")
+		p.Password = l.secret("proxy.password", "required because proxy.username is set")
 	}
 	return p
 }
@@ -265,7 +265,7 @@ func (l *loader) source() *syncrun.Source {
 			Hosts:    optional[[]string](l, "ldap.host"),
 			Port:     optional[int](l, "ldap.port"),
 			BindDN:   required[string](l, "ldap.bindDn", reason),
-			Password: required[secret.Text](l, "ldap.password", reason),
+			Password: l.secret("ldap.password", reason),
 		},
 		Base:    required[string](l, "profile.baseContext", reason),
 		Scope:   optional[directory.Scope](l, "profile.searchScope"),

@@ -21,6 +21,7 @@ type loader struct {
 	onUnknown func(Unknown) // can be nil
 	unknown   []Unknown     // reported keys
 	onMistake func(Mistake) // can be nil
+	secrets   []*SecretFile
 	mistakes  []Mistake
 	warned    map[string]bool // keys whose mistakes are reported
 	misread   map[string]bool // keys in lines with a fault; "": a whole file has one
@@ -220,6 +221,7 @@ type setting struct {
 	text  string // empty: absent, and without a default
 	isSet bool   // false: text is the default
 	note  string // reason for the absence, if it is not obvious
+	from  entry  // the occurrence; zero for the default
 }
 
 // find returns the setting from the first layer that has the key.
@@ -233,7 +235,7 @@ func (l *loader) find(name string) setting {
 				return setting{place: e.place, isSet: true}
 			}
 			if text != "" {
-				return setting{place: e.place, text: text, isSet: true}
+				return setting{place: e.place, text: text, isSet: true, from: e}
 			}
 			note = fmt.Sprintf(" (the file of %s is empty)", e.place)
 		}

@@ -52,7 +52,7 @@ func newTransport(o Options) *http.Transport {
 		transport.DialTLSContext = dialProxyTLS(dial, config)
 	}
 	if o.Proxy != nil {
-		transport.Proxy = http.ProxyURL(o.Proxy.url())
+		transport.Proxy = func(*http.Request) (*url.URL, error) { return o.Proxy.url(), nil } // the password can change
 		transport.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, request *http.Request, response *http.Response) error {
 			if response.StatusCode == http.StatusOK {
 				return nil

@@ -300,6 +300,27 @@ func TestProxyUnreachable(t *testing.T) {
 	checkError(t, gateway.New(o).Login(t.Context()), login, nil, "gateway.ca-file")
 }
 
+// TestChangedProxyPassword checks that a password that changes is used for the next connection.
+func TestChangedProxyPassword(t *testing.T) {
+	t.Parallel()
+	server := serveTLS(t, gatewayserver.New(sandboxOptions()))
+	proxyServer := serve(t, &proxy{password: proxyPassword})
+	o := options(t, server.URL)
+	o.RootCAs = rootsOf(server)
+	o.Proxy = proxyAt(t, proxyServer.URL, proxyUser, "")
+	password := secret.NewVariable("old")
+	o.Proxy.Password = password.Text()
+	client := gateway.New(o)
+	if err := client.Login(t.Context()); !errors.Is(err, gateway.ErrProxyCredentials) {
+		t.Fatalf("error %v", err)
+	}
+	password.Set(proxyPassword)
+	client.BeginRun()
+	if err := client.Login(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // deadConn is a connection that discards all output once it is dead.
 type deadConn struct {
 	net.Conn

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 )
 
 const redacted = "[redacted]"
@@ -15,18 +16,34 @@ const redacted = "[redacted]"
 type Text struct {
 	// A pointer, because fmt prints the fields of an enclosing struct without calling
 	// Format if the verb does not match.
-	value *string
+	value *atomic.Pointer[string]
 }
 
 // New returns value as a secret.
-func New(value string) Text { return Text{&value} }
+func New(value string) Text { return NewVariable(value).Text() }
+
+// Variable is a secret whose value can change. It is safe for concurrent use.
+type Variable struct{ text Text }
+
+// NewVariable returns a variable with a value.
+func NewVariable(value string) *Variable {
+	v := &Variable{Text{new(atomic.Pointer[string])}}
+	v.Set(value)
+	return v
+}
+
+// Text returns the secret. It has the present value whenever it is revealed.
+func (v *Variable) Text() Text { return v.text }
+
+// Set changes the value.
+func (v *Variable) Set(value string) { v.text.value.Store(&value) }
 
 // Reveal returns the value. Only code that sends it should call Reveal.
 func (t Text) Reveal() string {
 	if t.value == nil {
 		return ""
 	}
-	return *t.value
+	return *t.value.Load()
 }
 
 // IsZero reports whether the secret is empty.

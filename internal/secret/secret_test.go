@@ -15,7 +15,9 @@ func TestRedaction(t *testing.T) {
 		Token Text
 		Ptr   *Text
 	}
-	token := New("hunter2")
+	variable := NewVariable("first")
+	token := variable.Text()
+	variable.Set("hunter2")
 	h := holder{"x", token, &token}
 	nested := struct{ Inner *holder }{&h}
 	var logged strings.Builder
@@ -24,12 +26,12 @@ func TestRedaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	printed := []string{logged.String(), string(encoded)}
+	printed := []string{logged.String(), string(encoded), fmt.Sprintf("%v %+v %#v %s", variable, variable, *variable, variable)}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%10s"} {
 		if s := fmt.Sprintf(verb, token); s != "[redacted]" {
 			t.Errorf("%s: %q", verb, s)
 		}
-		printed = append(printed, fmt.Sprintf(verb, &token), fmt.Sprintf(verb, h), fmt.Sprintf(verb, &h), fmt.Sprintf(verb, nested))
+		printed = append(printed, fmt.Sprintf(verb, variable), fmt.Sprintf(verb, struct{ token Text }{token}), fmt.Sprintf(verb, &token), fmt.Sprintf(verb, h), fmt.Sprintf(verb, &h), fmt.Sprintf(verb, nested))
 	}
 	for _, s := range printed {
 		if strings.Contains(s, "hunter2") || strings.Contains(s, fmt.Sprintf("%x", "hunter2")) {
@@ -49,5 +51,19 @@ func TestUnmarshalJSON(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(`{"hunter2":1}`), &token); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestVariable(t *testing.T) {
+	t.Parallel()
+	variable := NewVariable("first")
+	text, constant := variable.Text(), New("first")
+	variable.Set("second")
+	if text.Reveal() != "second" || variable.Text().Reveal() != "second" || constant.Reveal() != "first" {
+		t.Errorf("%q, %q", text.Reveal(), constant.Reveal())
+	}
+	variable.Set("")
+	if !text.IsZero() {
+		t.Error("not empty")
 	}
 }
