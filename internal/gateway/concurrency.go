@@ -243,8 +243,9 @@ func (c *Client) refuseConcurrency(ctx context.Context, call call, r response, w
 		log := c.log(ctx)
 		log.Warn().Int("status", r.status).Int("workers", allowed).Msg(message)
 	}
+	failed := call.Failed(fault.Transient, r.failed(errTooManyCalls), "check what else uses this subscription's API, or request a higher concurrency limit")
 	if refusals >= maxConcurrencyRefusals {
-		return call.Failed(fault.Transient, r.failed(errTooManyCalls), "check what else uses this subscription's API, or request a higher concurrency limit")
+		return failed
 	}
 	timer := time.NewTimer(minConcurrencyWait + rand.N(minConcurrencyWait))
 	defer timer.Stop()
@@ -252,6 +253,9 @@ func (c *Client) refuseConcurrency(ctx context.Context, call call, r response, w
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return failed // says more than the deadline
+		}
 		return contextError(call.Operation, ctx.Err())
 	}
 }

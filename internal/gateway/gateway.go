@@ -259,7 +259,8 @@ type response struct {
 	// tooLarge is whether a success is larger than the maximum of its call. It has no body, and
 	// an error is returned with it.
 	tooLarge bool
-	// timedOut is whether the request or its response took too long. An error is returned with it.
+	// timedOut is whether the time until the response began was too long, so that the request may
+	// be too large for the connection. An error is returned with it.
 	timedOut bool
 	token    secret.Text // of the request, which texts of the response may repeat
 }
@@ -404,7 +405,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 			call.Failed(fault.Transient, &responseError{Status: r.StatusCode, Reason: err}, interceptedRemedy)
 	}
 	if err != nil && !mayLackBody(r.StatusCode) {
-		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, trace, &incompleteResponse{err})
+		return response{}, c.transportError(ctx, call, trace, &incompleteResponse{err})
 	}
 	return response{status: r.StatusCode, header: r.Header, body: withoutByteOrderMark(body), timedOut: r.StatusCode == http.StatusRequestTimeout}, nil
 }
@@ -419,7 +420,7 @@ func mayLackBody(status int) bool {
 	return false
 }
 
-// isTimeout reports whether a request failed because it, or its response, took too long. It
+// isTimeout reports whether a request failed because its response did not begin in time. It
 // does not include the time to connect.
 func isTimeout(err error) bool {
 	var op *net.OpError

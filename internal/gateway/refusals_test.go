@@ -213,6 +213,21 @@ func TestAlwaysRefused(t *testing.T) {
 	})
 }
 
+// A call whose deadline passes while it is refused fails with the refusal.
+func TestRefusedUntilDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		busy := &busyGateway{allowed: 0, headers: []string{"X-Concurrency-Limit-Limit", "2"}}
+		client := gateway.New(serveInMemory(t, nil, afterLogin(t, busy.ServeHTTP)))
+		start := time.Now()
+		err := client.SetState(t.Context(), gateway.ConnectorState{State: "PROCESSED"})
+		checkError(t, err, stateError("PROCESSED", fault.Transient), gateway.ErrTooManyCalls, "subscription")
+		if elapsed := time.Since(start); elapsed != 5*time.Second {
+			t.Errorf("took %s", elapsed)
+		}
+	})
+}
+
 // A recorded limit applies from the start. Each hour without a refusal raises it by one at the
 // start of a run, until all workers are allowed.
 func TestRestoreConcurrencyLimit(t *testing.T) {
@@ -340,7 +355,7 @@ func TestTimedOutBatch(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 				<-r.Context().Done()
 			})
-		}, 2, 2, gateway.TimedOut},
+		}, 2, 6, 0}, // the request was sent in time
 		{"single object", neverRespondToAssets, 1, 6, 0},
 		{"reset", func(t *testing.T) http.Handler {
 			return afterLogin(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
