@@ -78,6 +78,80 @@ func TestConnector(t *testing.T) {
 	}
 }
 
+// TestHealthcheckWithoutHosts checks the health check of a daemon that listens on all addresses.
+// The image has no hosts file, so that nothing resolves localhost.
+func TestHealthcheckWithoutHosts(t *testing.T) {
+	network, settings := newSandbox(t)
+	for _, address := range []string{":8081", "localhost:8082"} {
+		t.Run(address, func(t *testing.T) {
+			volume := newVolume(t)
+			env := settings.With(testenv.Settings{"service.admin.address": address, "service.cron-expression": "0 0 1 1 *"}).Environ()
+			daemon := container{network: network, volume: volume, env: env}.start()
+			daemon.await(&daemon.stderr, `"message":"run finished"`)
+			if code, stdout, stderr := (container{network: network, volume: volume, env: env, args: []string{"healthcheck"}}).run(); code != 0 || stdout != "healthy\n" {
+				t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+// TestSignals checks what each signal does to a daemon that is process 1. The Go runtime treats
+// signals differently there, because the kernel does not end process 1 by a signal.
+func TestSignals(t *testing.T) {
+	network, settings := newSandbox(t)
+	env := settings.With(testenv.Settings{"service.admin.address": "off", "service.cron-expression": "0 0 1 1 *"}).Environ()
+	start := func(t *testing.T) *process {
+		t.Helper()
+		daemon := container{network: network, volume: newVolume(t), env: env}.start()
+		daemon.await(&daemon.stderr, `"message":"run finished"`)
+		return daemon
+	}
+	send := func(t *testing.T, daemon *process, signal syscall.Signal) {
+		t.Helper()
+		if err := daemon.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for signal, want := range map[syscall.Signal]struct {
+		code int
+		log  string
+	}{
+		syscall.SIGTERM: {0, `"message":"stopped"`},
+		syscall.SIGINT:  {0, `"message":"stopped"`},
+		syscall.SIGQUIT: {2, `"message":"signal received, stack dump follows"`},
+		syscall.SIGABRT: {2, `"message":"signal received, stack dump follows"`},
+		syscall.SIGSEGV: {2, "SIGSEGV"}, // a crash, without a line of the log
+	} {
+		t.Run(signal.String(), func(t *testing.T) {
+			daemon := start(t)
+			send(t, daemon, signal)
+			code := daemon.wait()
+			if log, _ := daemon.stderr.read(); code != want.code || !strings.Contains(log, want.log) {
+				t.Errorf("exit code %d: %s", code, log)
+			}
+		})
+	}
+	t.Run("ignored", func(t *testing.T) {
+		daemon := start(t)
+		for signal := syscall.Signal(1); signal <= 64; signal++ {
+			switch signal {
+			case syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGSTOP, // end or stop the process
+				syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGSEGV, syscall.SIGSTKFLT, syscall.SIGSYS, // crashes
+				syscall.SIGUSR1, syscall.SIGUSR2, // change the level of the log
+				32, 33: // of the C library
+				continue
+			}
+			send(t, daemon, signal)
+		}
+		daemon.await(&daemon.stderr, `"message":"hangup ignored, settings are not reloaded"`)
+		send(t, daemon, syscall.SIGTERM)
+		if code := daemon.wait(); code != 0 {
+			log, _ := daemon.stderr.read()
+			t.Errorf("exit code %d: %s", code, log)
+		}
+	})
+}
+
 // TestBadVolumes checks that an unusable volume or secret causes exit code 2 and one error.
 func TestBadVolumes(t *testing.T) {
 	network := newNetwork(t)

@@ -17,6 +17,7 @@ import (
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"golang.org/x/sync/errgroup"
+	"helm.sh/helm/v3/pkg/chartutil"
 	apps "k8s.io/api/apps/v1"
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
@@ -66,10 +67,129 @@ func TestConnectors(t *testing.T) {
 	}
 }
 
+// confusableNames are names that YAML reads as other values unless they are quoted.
+var confusableNames = []string{"no", "on", "off", "y", "n", "yes", "true", "false", "null", "101", "007", "1e3", "0x1f", "0b1", "1-2", "2024-01-01", "12e45"}
+
+// TestConfusableNames checks that each name that the schema and helm allow gives valid objects
+// with that name, for connectors, releases, and everything that the values name.
+func TestConfusableNames(t *testing.T) {
+	type names struct{ release, connector string }
+	cases := []names{{"7ad", "no"}, {"7ad.prod", "101"}, {"a." + strings.Repeat("b", 30), "on"}, {"2024-01", "01"}}
+	for _, name := range confusableNames {
+		cases = append(cases, names{name, "1e3"}, names{"ad.prod", name})
+	}
+	for _, c := range cases {
+		t.Run(c.release+" "+c.connector, func(t *testing.T) {
+			release, name := c.release, c.connector
+			if err := chartutil.ValidateReleaseName(release); err != nil {
+				t.Fatal(err)
+			}
+			v := values(t, fmt.Sprintf(`
+serviceMonitor: {enabled: true, labels: {team: %[1]q}}
+prometheusRule: {enabled: true}
+image: {repository: registry.example.com/x, tag: %[1]q, pullSecrets: [%[1]q]}
+podDisruptionBudget: {maxUnavailable: 1}
+defaults:
+  terminationGracePeriodSeconds: 1000000
+  priorityClassName: %[1]q
+  serviceAccountName: %[1]q
+  podLabels: {team: %[1]q}
+  podAnnotations: {note: %[1]q}
+  nodeSelector: {zone: %[1]q}
+  storage: {className: %[1]q}
+connectors:
+  %[1]q:
+    settings: {ldap.host: %[1]q, qualys.user.username: %[1]q, connector.api.url: "https://a.example.com"}
+    once: [%[1]q]
+    secret: {values: {ldap.password: %[1]q}}
+    files: {ldap.certificate: {configMap: %[1]q, key: %[1]q}, gateway.ca-file: {secret: %[1]q, key: %[1]q}}
+  other: {secret: {name: %[1]q, keys: [ldap.password]}}
+`, name))
+			m, err := renderAs(t, release, v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkConfusable(t, m, release, name)
+		})
+	}
+}
+
+// checkConfusable checks the objects of TestConfusableNames.
+func checkConfusable(t *testing.T, m *manifest, release, name string) {
+	t.Helper()
+	sets := 0
+	for key, o := range m.objects {
+		checkNames(t, key, o)
+		if o.GetLabels()["app.kubernetes.io/instance"] != release {
+			t.Errorf("%s: labels %v", key, o.GetLabels())
+		}
+		set, ok := o.(*apps.StatefulSet)
+		if !ok {
+			continue
+		}
+		sets++
+		service := get[*core.Service](t, m, "Service "+set.Spec.ServiceName)
+		pod := set.Spec.Template
+		if !labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pod.Labels)) || pod.Labels["team"] != name || pod.Annotations["note"] != name {
+			t.Errorf("%s: labels %v, selector %v", key, pod.Labels, service.Spec.Selector)
+		}
+		hosts := strings.Split(environmentOf(pod.Spec.Containers[0])["service.admin.allowed-hosts"], ",")
+		if !slices.Contains(hosts, service.Name+".identity.svc") || !slices.Contains(hosts, set.Name+"-0."+service.Name+".identity.svc.cluster.local") {
+			t.Errorf("%s: allowed hosts %q, service %s", key, hosts, service.Name)
+		}
+		if s := pod.Spec; s.PriorityClassName != name || s.ServiceAccountName != name || s.NodeSelector["zone"] != name || s.ImagePullSecrets[0].Name != name ||
+			s.Containers[0].Image != "registry.example.com/x:"+name || *s.TerminationGracePeriodSeconds != 1_000_000 || *set.Spec.VolumeClaimTemplates[0].Spec.StorageClassName != name {
+			t.Errorf("%s: %+v", key, s)
+		}
+		if c := set.Labels["connector"]; c != name && c != "other" || pod.Labels["connector"] != c || set.Spec.Selector.MatchLabels["connector"] != c || !strings.HasSuffix(set.Name, "-"+c) {
+			t.Errorf("%s: connector %q", key, c)
+		}
+	}
+	if sets != 2 {
+		t.Errorf("%d connectors, want 2", sets)
+	}
+}
+
+// TestServiceNames checks that releases keep the name of their Service if it is valid, and that
+// other releases have different names.
+func TestServiceNames(t *testing.T) {
+	seen := map[string]string{}
+	for _, release := range []string{"ad", "ad-prod", "ad.prod", "7ad", "7ad.prod", "7ad-prod", "ad-7ad", strings.Repeat("7", 50)} {
+		v := map[string]any{"connectors": map[string]any{"a": map[string]any{}}}
+		m, err := renderAs(t, release, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, o := range m.objects {
+			checkNames(t, key, o)
+			service, ok := o.(*core.Service)
+			if !ok {
+				continue
+			}
+			if len(validation.IsDNS1035Label(release)) == 0 && service.Name != release {
+				t.Errorf("%s: service %s", release, service.Name)
+			}
+			if other := seen[service.Name]; other != "" {
+				t.Errorf("%s and %s have the service %s", release, other, service.Name)
+			}
+			seen[service.Name] = release
+		}
+	}
+}
+
 // checkNames validates the name and the labels of an object as the API server does.
 func checkNames(t *testing.T, key string, o object) {
 	t.Helper()
 	errs := validation.IsDNS1123Subdomain(o.GetName())
+	switch o := o.(type) {
+	case *core.Service:
+		errs = append(errs, validation.IsDNS1035Label(o.Name)...)
+	case *apps.StatefulSet: // the name of the pod is its host name
+		errs = append(errs, validation.IsDNS1123Label(o.Name+"-0")...)
+		errs = append(errs, validation.IsValidLabelValue(o.Name+"-0123456789")...)
+	case *batch.Job: // the name is a label of the pod
+		errs = append(errs, validation.IsDNS1123Label(o.Name)...)
+	}
 	for name, value := range o.GetLabels() {
 		errs = append(errs, validation.IsQualifiedName(name)...)
 		errs = append(errs, validation.IsValidLabelValue(value)...)
@@ -248,6 +368,7 @@ connectors:
       profile.baseContext: DC=corp,DC=example,DC=com
       upload.batch-bytes: 2000000
       thread-pool.size: 8
+      service.admin.allowed-hosts: metrics.example.com
     secret:
       values:
         oauth.client.secret: ` + clientSecret + `
@@ -277,7 +398,9 @@ func TestAllValues(t *testing.T) {
 	c := pod.Spec.Containers[0]
 	env := environmentOf(c)
 	for key, want := range map[string]string{
-		"service.admin.address": ":8080", "thread-pool.size": "8", "proxy.port": "3128", "proxy.enabled": "true", "upload.batch-bytes": "2000000",
+		"service.admin.address": ":8080", "service.admin.allowed-hosts": "ad,ad.identity,ad.identity.svc,ad.identity.svc.cluster.local," +
+			"ad-corp-0.ad,ad-corp-0.ad.identity,ad-corp-0.ad.identity.svc,ad-corp-0.ad.identity.svc.cluster.local,metrics.example.com",
+		"thread-pool.size": "8", "proxy.port": "3128", "proxy.enabled": "true", "upload.batch-bytes": "2000000",
 		"service.cron-expression":  "CRON_TZ=Europe/Berlin 0 4 * * *",
 		"oauth.client.secret.file": "/etc/adconnector/secret/oauth.client.secret", "ldap.password.file": "/etc/adconnector/secret/ldap.password",
 		"ldap.certificate": "/etc/adconnector/ldap.certificate/file", "gateway.ca-file": "/etc/adconnector/gateway.ca-file/file",
@@ -554,6 +677,23 @@ func TestInvalidValues(t *testing.T) {
 		"shared volume":                      {"connectors: {a: {storage: {accessModes: [ReadWriteMany]}}}", "accessModes"},
 		"unknown field":                      {"connectors: {a: {replica: 2}}", "replica"},
 		"budget that prevents drains":        {"podDisruptionBudget: {maxUnavailable: 0}", "maxUnavailable"},
+		"number as a text":                   {"connectors: {a: {settings: {qualys.user.username: 007}}}", "qualys.user.username"},
+		"boolean as a text":                  {"connectors: {a: {settings: {gateway.source: no}}}", "gateway.source"},
+		"text as a port":                     {"connectors: {a: {settings: {ldap.port: ldaps}}}", "ldap.port"},
+		"port too high":                      {"connectors: {a: {settings: {ldap.port: 65536}}}", "ldap.port"},
+		"Secret name":                        {"connectors: {a: {secret: {name: My_Secret, keys: [ldap.password]}}}", "secret/name"},
+		"ConfigMap name":                     {"connectors: {a: {files: {ldap.certificate: {configMap: A, key: k}}}}", "files"},
+		"ConfigMap key":                      {"connectors: {a: {files: {ldap.certificate: {configMap: a, key: a/b}}}}", "files"},
+		"ConfigMap key of dots":              {"connectors: {a: {files: {ldap.certificate: {configMap: a, key: ..}}}}", "files"},
+		"label too long":                     {"connectors: {a: {podLabels: {x: " + strings.Repeat("x", 64) + "}}}", "podLabels"},
+		"label key":                          {"connectors: {a: {podLabels: {a b: x}}}", "podLabels"},
+		"label of the chart":                 {"defaults: {podLabels: {connector: x}}", "podLabels"},
+		"annotation of the chart":            {"defaults: {podAnnotations: {checksum/secret: x}}", "checksum/secret"},
+		"service account":                    {"defaults: {serviceAccountName: A}", "serviceAccountName"},
+		"priority class":                     {"defaults: {priorityClassName: A_b}", "priorityClassName"},
+		"storage class":                      {"defaults: {storage: {className: A_b}}", "className"},
+		"pull secret":                        {"image: {pullSecrets: [A]}", "pullSecrets"},
+		"scrape interval":                    {"serviceMonitor: {interval: 1e3}", "interval"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := render(t, values(t, c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -589,7 +729,11 @@ func TestKeys(t *testing.T) {
 			if key == "" {
 				continue
 			}
-			_, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"settings": map[string]any{key: "x"}}}})
+			value := "x"
+			if strings.HasSuffix(key, ".port") {
+				value = "8443"
+			}
+			_, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"settings": map[string]any{key: value}}}})
 			if rejected, want := err != nil, secret || slices.Contains(setByChart, key); rejected != want {
 				t.Errorf("%s: rejected %t, want %t: %v", key, rejected, want, err)
 			}

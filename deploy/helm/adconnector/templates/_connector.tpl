@@ -4,9 +4,48 @@
 {{- mustMergeOverwrite $empty (deepCopy .root.Values.defaults) (deepCopy .own) | toYaml -}}
 {{- end -}}
 
+{{/*
+The release name as a DNS label: dots, which helm allows, become dashes. The hash makes the
+result differ from the name of another release.
+*/}}
+{{- define "adconnector.release" -}}
+{{- if contains "." .Release.Name -}}
+{{- printf "%s-%s" (.Release.Name | replace "." "-") (.Release.Name | sha256sum | trunc 6) -}}
+{{- else -}}
+{{- .Release.Name -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The name of the Service: a DNS label that begins with a letter (RFC 1035). It is the release
+name if possible. helm allows 53 characters, so the result has at most 63, the limit.
+*/}}
+{{- define "adconnector.service" -}}
+{{- if regexMatch "^[a-z]" .Release.Name -}}
+{{- include "adconnector.release" . -}}
+{{- else -}}
+{{- printf "ad-%s-%s" (.Release.Name | replace "." "-") (.Release.Name | sha256sum | trunc 6) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+The names under which scrapes reach a connector. Arguments: root, fullname, values (merged).
+*/}}
+{{- define "adconnector.hosts" -}}
+{{- $service := include "adconnector.service" .root -}}
+{{- $hosts := list -}}
+{{- range $host := list $service (printf "%s-0.%s" .fullname $service) -}}
+{{- $hosts = concat $hosts (list $host (printf "%s.%s" $host $.root.Release.Namespace) (printf "%s.%s.svc" $host $.root.Release.Namespace) (printf "%s.%s.svc.cluster.local" $host $.root.Release.Namespace)) -}}
+{{- end -}}
+{{- with get .values.settings "service.admin.allowed-hosts" -}}
+{{- $hosts = append $hosts . -}}
+{{- end -}}
+{{- join "," $hosts -}}
+{{- end -}}
+
 {{/* The connector's full name. A StatefulSet adds a hash of up to ten characters and a dash for a pod label, which has a limit of 63 characters. */}}
 {{- define "adconnector.fullname" -}}
-{{- $full := printf "%s-%s" .root.Release.Name .name -}}
+{{- $full := printf "%s-%s" (include "adconnector.release" .root) .name -}}
 {{- if gt (len $full) 52 -}}
 {{- fail (printf "connectors.%s: the name %s has %d characters, 52 are allowed: shorten it or the release name" .name $full (len $full)) -}}
 {{- end -}}
@@ -15,14 +54,14 @@
 
 {{- define "adconnector.selector" -}}
 app.kubernetes.io/name: adconnector
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "adconnector.labels" -}}
 {{ include "adconnector.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end -}}
 
 {{/* The text of a setting. YAML numbers are floating-point values, which print as 1e+06. */}}
@@ -48,31 +87,31 @@ existing Secret, else random. Arguments: root, fullname, values (merged).
 metadata:
   labels:
     {{- include "adconnector.selector" .root | nindent 4 }}
-    connector: {{ .name }}
+    connector: {{ .name | quote }}
     {{- with $values.podLabels }}{{ toYaml . | nindent 4 }}{{ end }}
   {{- if or $secret.values $values.podAnnotations }}
   annotations:
     {{- with $secret.values }}
-    checksum/secret: {{ printf "%s %s" $.changeKey (toJson .) | sha256sum }}
+    checksum/secret: {{ printf "%s %s" $.changeKey (toJson .) | sha256sum | quote }}
     {{- end }}
     {{- with $values.podAnnotations }}{{ toYaml . | nindent 4 }}{{ end }}
   {{- end }}
 spec:
-  restartPolicy: {{ .restart }}
+  restartPolicy: {{ .restart | quote }}
   automountServiceAccountToken: false
   # Service links would add environment variables next to the settings.
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds | int64 }}
   {{- with $values.serviceAccountName }}
-  serviceAccountName: {{ . }}
+  serviceAccountName: {{ . | quote }}
   {{- end }}
   {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with .root.Values.image.pullSecrets }}
   imagePullSecrets:
     {{- range . }}
-    - name: {{ . }}
+    - name: {{ . | quote }}
     {{- end }}
   {{- end }}
   securityContext: {{- toYaml $values.podSecurityContext | nindent 4 }}
@@ -80,32 +119,34 @@ spec:
     - name: adconnector
       {{- with .root.Values.image }}
       {{- if .digest }}
-      image: {{ printf "%s@%s" .repository .digest }}
+      image: {{ printf "%s@%s" .repository .digest | quote }}
       {{- else }}
-      image: {{ printf "%s:%s" .repository (.tag | default $.root.Chart.AppVersion) }}
+      image: {{ printf "%s:%s" .repository (.tag | default $.root.Chart.AppVersion) | quote }}
       {{- end }}
-      imagePullPolicy: {{ .pullPolicy }}
+      imagePullPolicy: {{ .pullPolicy | quote }}
       {{- end }}
       args: {{- toYaml .args | nindent 8 }}
       env:
         - name: service.admin.address
-          value: ":{{ .root.Values.port }}"
-        {{- range $key := keys $values.settings | sortAlpha }}
-        - name: {{ $key }}
+          value: ":{{ .root.Values.port | int64 }}"
+        - name: service.admin.allowed-hosts
+          value: {{ include "adconnector.hosts" . | quote }}
+        {{- range $key := keys (omit $values.settings "service.admin.allowed-hosts") | sortAlpha }}
+        - name: {{ $key | quote }}
           value: {{ include "adconnector.text" (get $values.settings $key) | quote }}
         {{- end }}
         {{- range $secretKeys }}
-        - name: {{ . }}.file
-          value: /etc/adconnector/secret/{{ . }}
+        - name: {{ printf "%s.file" . | quote }}
+          value: {{ printf "/etc/adconnector/secret/%s" . | quote }}
         {{- end }}
         {{- range $key := keys $values.files | sortAlpha }}
-        - name: {{ $key }}
-          value: /etc/adconnector/{{ $key }}/file
+        - name: {{ $key | quote }}
+          value: {{ printf "/etc/adconnector/%s/file" $key | quote }}
         {{- end }}
       {{- if eq .restart "Always" }}
       ports:
         - name: admin
-          containerPort: {{ .root.Values.port }}
+          containerPort: {{ .root.Values.port | int64 }}
       # At start, the connector verifies the state file first, which takes time for a large one.
       startupProbe:
         httpGet: {path: /healthz, port: admin}
@@ -139,25 +180,25 @@ spec:
         {{- end }}
         {{- range $i, $key := keys $values.files | sortAlpha }}
         - name: file-{{ $i }}
-          mountPath: /etc/adconnector/{{ $key }}
+          mountPath: {{ printf "/etc/adconnector/%s" $key | quote }}
           readOnly: true
         {{- end }}
   volumes:
     {{- if eq .restart "Never" }}
     - name: state
       persistentVolumeClaim:
-        claimName: state-{{ .fullname }}-0
+        claimName: {{ printf "state-%s-0" .fullname | quote }}
     {{- end }}
     - name: tmp
       emptyDir: {medium: Memory, sizeLimit: 16Mi}
     {{- if $secretKeys }}
     - name: secret
       secret:
-        secretName: {{ $secret.name | default .fullname }}
+        secretName: {{ $secret.name | default .fullname | quote }}
         defaultMode: 0440
         items:
           {{- range $secretKeys }}
-          - {key: {{ . }}, path: {{ . }}}
+          - {key: {{ . | quote }}, path: {{ . | quote }}}
           {{- end }}
     {{- end }}
     {{- range $i, $key := keys $values.files | sortAlpha }}
@@ -165,13 +206,13 @@ spec:
     - name: file-{{ $i }}
       {{- if hasKey $file "configMap" }}
       configMap:
-        name: {{ $file.configMap }}
-        items: [{key: {{ $file.key }}, path: file}]
+        name: {{ $file.configMap | quote }}
+        items: [{key: {{ $file.key | quote }}, path: file}]
       {{- else }}
       secret:
-        secretName: {{ $file.secret }}
+        secretName: {{ $file.secret | quote }}
         defaultMode: 0440
-        items: [{key: {{ $file.key }}, path: file}]
+        items: [{key: {{ $file.key | quote }}, path: file}]
       {{- end }}
     {{- end }}
   {{- range $key := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" }}
