@@ -509,11 +509,24 @@ func (e *env) newReplica(o domaincontroller.Options) *testenv.Directory {
 	other := testenv.NewDirectory(e.t, o)
 	e.must(e.AddPeer(other.Server))
 	e.must(other.AddPeer(e.Server))
-	addUnits(other)
-	for range 5 {
-		exceedOverlap(other)
-	}
+	fillReplica(other)
 	return other
+}
+
+// newPeer is newReplica at another address of loopback, with the same port.
+func (e *env) newPeer(address string, o domaincontroller.Options) *testenv.Directory {
+	e.t.Helper()
+	other := e.NewPeer(address, o)
+	fillReplica(other)
+	return other
+}
+
+// fillReplica adds the units, and makes the USNs differ from those of other controllers.
+func fillReplica(d *testenv.Directory) {
+	addUnits(d)
+	for range 5 {
+		exceedOverlap(d)
+	}
 }
 
 // logHook is a log that calls do on the first line with a message and a kind.

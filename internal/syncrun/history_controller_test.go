@@ -198,6 +198,7 @@ func (h *history) use(c *controller) {
 	h.route(c, false)
 	h.Directory = c.Directory
 	if h.balancer == 0 {
+		h.auth.Host = c.Host
 		h.connectTo(c.Port)
 	}
 }
@@ -251,7 +252,7 @@ func (h *history) startBalancer() {
 			if err != nil {
 				return
 			}
-			server, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(h.nextPort())))
+			server, err := net.Dial("tcp", h.nextAddress())
 			if err != nil {
 				client.Close()
 				continue
@@ -281,13 +282,15 @@ func (h *history) route(c *controller, rotating bool) {
 	h.current, h.rotating = c, rotating
 }
 
-// nextPort returns the port of the controller that the load balancer's next connection leads to.
-func (h *history) nextPort() int {
+// nextAddress returns the address of the controller that the load balancer's next connection leads
+// to.
+func (h *history) nextAddress() string {
 	h.changeMu.Lock()
 	defer h.changeMu.Unlock()
+	c := h.current
 	if h.rotating {
 		h.turn++
-		return h.controllers[h.turn%len(h.controllers)].Port
+		c = h.controllers[h.turn%len(h.controllers)]
 	}
-	return h.current.Port
+	return net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 }

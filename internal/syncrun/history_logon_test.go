@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/state"
 )
 
 // logonHistory has the logons of a history, by the vendorAssetId of the account.
@@ -79,19 +80,41 @@ const timeFormat = "2006-01-02T15:04:05.000Z"
 // sync could read.
 func (h *history) expectReadLogons(when string) {
 	held := h.gateway.Held()
-	for _, o := range h.read.Objects("objectGUID", "lastLogon", "lastLogonTimestamp") {
-		guid, found := ad.ParseGUID([]byte(o.First("objectGUID")))
-		if !found || !h.scope.has(h.read.objects[guid.String()]) {
-			continue
-		}
-		var latest ad.FileTime
-		for _, attribute := range []string{"lastLogon", "lastLogonTimestamp"} {
-			t, _ := ad.ParseFileTime([]byte(o.First(attribute)))
-			latest = max(latest, t)
-		}
-		got := logonPattern.FindStringSubmatch(held[guid.String()])
+	for guid, latest := range h.readableLogons() {
+		got := logonPattern.FindStringSubmatch(held[guid])
 		if latest != 0 && (got == nil || got[1] < latest.Time().Format(timeFormat)) {
-			h.t.Errorf("%s: logon %v at the gateway, %s at %s: %s", when, got, latest.Time().Format(timeFormat), h.read.name, o.DN)
+			h.t.Errorf("%s: logon %v at the gateway, readable was %s: %s", when, got, latest.Time().Format(timeFormat), h.read.objects[guid].dn)
 		}
 	}
+}
+
+// readableLogons returns the latest logons that the last run could read, of accounts in scope, by
+// vendorAssetId.
+func (h *history) readableLogons() map[string]ad.FileTime {
+	sources := []*controller{h.read}
+	sweep, err := h.store.LogonSweep()
+	h.must(err)
+	for _, asked := range sweep.Controllers {
+		for _, c := range h.controllers {
+			if c.InvocationID() == asked.InvocationID && asked.Result == state.LogonsAnswered {
+				sources = append(sources, c)
+			}
+		}
+	}
+	readable := map[string]ad.FileTime{}
+	for _, c := range sources {
+		for _, o := range c.Objects("objectGUID", "lastLogon", "lastLogonTimestamp") {
+			guid := guidOf(o)
+			if !h.scope.has(h.read.objects[guid]) {
+				continue
+			}
+			for _, attribute := range []string{"lastLogon", "lastLogonTimestamp"} {
+				t, _ := ad.ParseFileTime([]byte(o.First(attribute)))
+				if c == h.read || attribute == "lastLogon" {
+					readable[guid] = max(readable[guid], t)
+				}
+			}
+		}
+	}
+	return readable
 }

@@ -118,7 +118,7 @@ func playHistory(t *testing.T, seed uint64, posture bool) {
 
 func newHistory(t *testing.T, seed uint64, posture bool) *history {
 	random := rand.New(rand.NewPCG(seed, 1))
-	options := domaincontroller.Options{ReadsDeleted: random.IntN(2) == 0, Seed: seed}
+	options := domaincontroller.Options{ReadsDeleted: random.IntN(2) == 0, Seed: seed, Host: "127.0.0.1"}
 	h := &history{
 		env: newDomainEnv(t, options, 0), random: random, readsDeleted: options.ReadsDeleted, withPosture: posture,
 		logons: logonHistory{map[string]ad.FileTime{}, map[string]string{}},
@@ -128,6 +128,9 @@ func newHistory(t *testing.T, seed uint64, posture bool) *history {
 	h.scope.base = h.base
 	h.startControllers(options, []int{1, 2, 2, 3}[random.IntN(4)])
 	h.options.FullInterval = []time.Duration{20 * 24 * time.Hour, 20 * 24 * time.Hour, 24 * time.Hour}[random.IntN(3)]
+	if random.IntN(2) == 0 {
+		h.options.LastLogon = LastLogonAllControllers
+	}
 	h.options.Upload.BatchSize = 1 + random.IntN(8)
 	h.options.Upload.Workers = 1 + random.IntN(4)
 	if random.IntN(3) == 0 {
@@ -157,7 +160,8 @@ func (h *history) startControllers(o domaincontroller.Options, number int) {
 	h.addController("dc1", h.Directory)
 	for n := 2; n <= number; n++ {
 		o.Name = fmt.Sprintf("dc%d", n)
-		h.addController(o.Name, h.newReplica(o))
+		o.Now = h.clock.Now
+		h.addController(o.Name, h.newPeer(fmt.Sprintf("127.0.0.%d", n), o))
 	}
 	o.Name, o.Now = "origin", h.clock.Now
 	h.origin = testenv.NewDirectory(h.t, o)

@@ -19,8 +19,9 @@ import (
 // Directory is a sandbox domain controller that listens on loopback.
 type Directory struct {
 	*domaincontroller.Server
-	Port     int // LDAP and STARTTLS
-	TLSPort  int // LDAPS
+	Host     string // address of loopback
+	Port     int    // LDAP and STARTTLS
+	TLSPort  int    // LDAPS
 	Password string
 
 	t        testing.TB
@@ -53,7 +54,7 @@ func newDirectory(t testing.TB, o domaincontroller.Options, plain, secure net.Li
 		o.Password = "Bind-Pa55w0rd!"
 	}
 	d := &Directory{Server: domaincontroller.New(o), Password: o.Password, t: t}
-	d.Port, d.TLSPort = PortOf(plain), PortOf(secure)
+	d.Host, d.Port, d.TLSPort = plain.Addr().(*net.TCPAddr).IP.String(), PortOf(plain), PortOf(secure)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = d.Serve(t.Context(), observedListener{plain, d}, secure) })
 	t.Cleanup(serving.Wait)
