@@ -16,6 +16,7 @@ import (
 	"adconnector/internal/check"
 	"adconnector/internal/config"
 	"adconnector/internal/input"
+	"adconnector/internal/syncrun"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
 )
@@ -280,6 +281,23 @@ func TestMistakes(t *testing.T) {
 	}
 	o = invoke(t, nil, "run", "--env-file", file)
 	if lines := o.With(MsgBadConfiguration); o.Code != exitUsage || len(lines) != 1 || !containsAll(lines[0].Text("error"), file, "UTF-16") || lines[0].Text("remedy") == "" {
+		t.Errorf("exit code %d, %v", o.Code, lines)
+	}
+}
+
+// TestConsoleMistakes tests that a run logs mistakes in the console, and refuses what cannot work.
+func TestConsoleMistakes(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	environ := s.env.With(testenv.Settings{"ldap.host": "", "ldap.port": "", "ldap.protocol": "", "ldap.bindDn": "", "ldap.password": "", "profile.baseContext": ""}).Environ()
+	s.Console("LDAPS", baseDN+" ")
+	o := invoke(t, environ, "sync")
+	if lines := o.With(syncrun.MsgMistake); o.Code != exitDone || len(lines) != 1 || !strings.HasPrefix(lines[0].Text("key"), "base context") {
+		t.Errorf("exit code %d, %v, %s", o.Code, lines, o.Stderr)
+	}
+	s.Console("LDAPS", baseDN+"\n")
+	o = invoke(t, environ, "sync")
+	if lines := o.With(syncrun.MsgRunFinished); o.Code != exitRefused || len(lines) != 1 || !containsAll(lines[0].Text("error"), "base context", input.EndsWithFeed.Error()) {
 		t.Errorf("exit code %d, %v", o.Code, lines)
 	}
 }
