@@ -246,8 +246,13 @@ func TestWholeFile(t *testing.T) {
 			checkFaults(t, err, wantFault{object, c.cause, ""})
 		})
 	}
+	// The settings that require ldap.host are no faults.
+	path := writeFile(t, "host.env", strings.Replace(plain, "ldap.host=", "ldap.host = ", 1))
+	_, err := load(nil, path)
+	checkFaults(t, err, wantFault{path + " line 8", errSpace, "KEY=VALUE"})
+
 	missing := filepath.Join(t.TempDir(), "missing.env")
-	_, err := load(nil, missing)
+	_, err = load(nil, missing)
 	if all := fault.All(err); len(all) != 1 {
 		t.Errorf("missing file: %v", err)
 	}

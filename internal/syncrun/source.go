@@ -76,10 +76,10 @@ func DirectoryOptions(connection gateway.Connection) (directory.Options, error) 
 		return directory.Options{}, fieldError("connection", "type", err)
 	}
 	if auth.BindDN == "" {
-		return directory.Options{}, consoleError("connection", errors.New("the bind DN is empty"), "enter the account to bind as")
+		return directory.Options{}, consoleError("connection", fmt.Errorf("the bind DN %w", errEmpty), "enter the account to bind as")
 	}
 	if auth.Password.IsZero() {
-		return directory.Options{}, consoleError("connection", errors.New("the password is empty"), "enter the password of the account")
+		return directory.Options{}, consoleError("connection", fmt.Errorf("the password %w", errEmpty), "enter the password of the account")
 	}
 	hosts, err := parseHosts(auth.Host)
 	if err != nil {
@@ -106,13 +106,16 @@ func SourceFromProfile(profile gateway.Profile) (Source, error) {
 		return Source{}, fieldError("profile", "assets", err)
 	}
 	if profile.BaseContext == "" {
-		return Source{}, consoleError("profile", errors.New("the base context is empty"), "enter the DN of the base context")
+		return Source{}, consoleError("profile", fmt.Errorf("the base context %w", errEmpty), "enter the DN of the base context")
 	}
 	if err := directory.CheckBase(profile.BaseContext); err != nil {
 		return Source{}, fieldError("profile", "base context", err)
 	}
 	return Source{Base: profile.BaseContext, Scope: scope, Posture: posture}, nil
 }
+
+// errEmpty is the fault of a required field of the console without a value.
+var errEmpty = errors.New("is empty")
 
 // consoleError returns the error of a document that was entered in the console.
 func consoleError(document string, cause error, remedy string) error {

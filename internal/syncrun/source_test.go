@@ -2,6 +2,7 @@ package syncrun
 
 import (
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -69,6 +70,17 @@ func TestConsoleValues(t *testing.T) {
 			_, err := sourceFromGateway(connection, profile)
 			faulttest.Check(t, err, fault.Error{Class: fault.Refused, Object: test.document + " in the console"}, test.cause, "correct the ", test.remedy)
 		})
+	}
+	for name, change := range map[string]func(*gateway.Authentication, *gateway.Profile){
+		"bind DN":      func(a *gateway.Authentication, _ *gateway.Profile) { a.BindDN = "" },
+		"password":     func(a *gateway.Authentication, _ *gateway.Profile) { a.Password = secret.Text{} },
+		"base context": func(_ *gateway.Authentication, p *gateway.Profile) { p.BaseContext = "" },
+	} {
+		connection, profile := consoleDocuments()
+		change(&connection.Authentication, &profile)
+		if _, err := sourceFromGateway(connection, profile); !errors.Is(err, errEmpty) || fault.ClassOf(err) != fault.Refused || !strings.Contains(err.Error(), name) {
+			t.Errorf("empty %s: %v", name, err)
+		}
 	}
 }
 
