@@ -68,6 +68,7 @@ type requestBody struct {
 	parts [][]byte
 
 	mu       sync.Mutex
+	isBegun  bool // a part was read
 	detached bool
 }
 
@@ -98,6 +99,13 @@ func (b *requestBody) reader() io.ReadCloser {
 	return &bodyReader{body: b, parts: io.MultiReader(readers...), left: b.size()}
 }
 
+// begun reports whether a part of the body was read, and so whether there was a connection.
+func (b *requestBody) begun() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.isBegun
+}
+
 // detach ends all reading.
 func (b *requestBody) detach() {
 	b.mu.Lock()
@@ -123,6 +131,7 @@ func (r *bodyReader) Read(p []byte) (n int, err error) {
 	if r.body.detached {
 		return 0, io.ErrClosedPipe
 	}
+	r.body.isBegun = true
 	n, err = r.parts.Read(p)
 	r.left -= int64(n)
 	return n, err

@@ -393,7 +393,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	start := time.Now()
 	r, err := c.http.Do(request)
 	if err != nil {
-		return response{timedOut: isTimeout(err)}, c.transportError(ctx, call, trace, err)
+		return response{timedOut: sent.begun() && isTimeout(err)}, c.transportError(ctx, call, trace, err)
 	}
 	defer r.Body.Close()
 	body, err := readBody(r, call.maxResponse)
@@ -420,13 +420,8 @@ func mayLackBody(status int) bool {
 	return false
 }
 
-// isTimeout reports whether a request failed because its response did not begin in time. It
-// does not include the time to connect.
+// isTimeout reports whether a request failed because its response did not begin in time.
 func isTimeout(err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") {
-		return false
-	}
 	var timeout net.Error
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }

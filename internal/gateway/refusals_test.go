@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -384,6 +387,22 @@ func TestTimedOutBatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A timeout while connecting does not make batches smaller.
+func TestTimeoutToConnect(t *testing.T) {
+	t.Parallel()
+	server := serve(t, afterLogin(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	o := options(t, server.URL)
+	var connected atomic.Bool
+	o.Dial(func(ctx context.Context, network, address string) (net.Conn, error) {
+		if connected.Swap(true) {
+			return nil, os.ErrDeadlineExceeded // like a timeout of the TLS handshake
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	})
+	_, err := gateway.New(o).Send(t.Context(), uuid.NewString(), 2, []byte(asset+","+asset))
+	checkError(t, err, sendError(o, fault.Transient), os.ErrDeadlineExceeded, faulttest.AnyRemedy)
 }
 
 // Halving counts against the retry budget, so that a run ends if the gateway never responds.
