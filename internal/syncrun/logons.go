@@ -124,6 +124,8 @@ type logonQuestions struct {
 	scope  string
 	search directory.Search
 	table  *logonTable
+	pause  *BindPause
+	paused error // why no controller is asked; nil: they are
 }
 
 func (r *Runner) newLogonQuestions(source Source, s *session, snapshot Snapshot, before state.LogonSweep, others []directory.DomainController, table *logonTable) *logonQuestions {
@@ -132,7 +134,9 @@ func (r *Runner) newLogonQuestions(source Source, s *session, snapshot Snapshot,
 		options: directory.PeerOptions{ConnectTimeout: r.peerTimeouts.connect, ResponseTimeout: r.peerTimeouts.response, OnRequest: source.Directory.OnRequest},
 		start:   snapshot.Now, now: snapshot.Now, latest: ad.NewFileTime(snapshot.Now.Add(logonOverlap)),
 		search: directory.Search{Base: source.Base, Scope: source.Scope, Filter: logonFilter(r.Search, source, s.RootDSE)},
+		pause:  &r.peerPause,
 	}
+	_, q.paused = r.peerPause.check(hashAccount(source.Directory), snapshot.Now)
 	if snapshot.DirectoryNow.Before(q.now) {
 		q.now = snapshot.DirectoryNow
 	} else {
@@ -193,7 +197,7 @@ func (q *logonQuestions) askAll(ctx context.Context) []state.LogonController {
 			AskedUntil: q.previous[i].AskedUntil, Scope: q.previous[i].Scope, At: q.previous[i].At,
 		}
 	}
-	asked := &controllerQuestions{session: q.session, options: q.options}
+	asked := &controllerQuestions{session: q.session, options: q.options, refused: q.paused}
 	errs := asked.askAll(ctx, q.controllers, func(ctx context.Context, i int, s *directory.Session) error {
 		if err := q.ask(ctx, s, q.controllers[i], q.previous[i]); err != nil {
 			return err
@@ -201,6 +205,13 @@ func (q *logonQuestions) askAll(ctx context.Context) []state.LogonController {
 		records[i].AskedUntil, records[i].Scope = askedUntil(s, q.now), q.scope
 		return nil
 	})
+	switch {
+	case q.paused != nil:
+	case asked.refused != nil:
+		q.pause.refuse(asked.refused, q.start)
+	case slices.Contains(errs, nil):
+		q.pause.accept()
+	}
 	for i, err := range errs {
 		records[i].Result = LogonResultOf(err)
 		if records[i].Result != state.LogonsNotAsked {

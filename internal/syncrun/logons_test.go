@@ -303,10 +303,17 @@ func TestRefusedBindIsNotRepeated(t *testing.T) {
 	if results[state.LogonsRefused] != 1 || results[state.LogonsNotAsked] != 5 {
 		t.Errorf("results %v", results)
 	}
+	d.fullSync(0) // during the pause
+	for _, c := range d.sweep() {
+		if c.Result != state.LogonsNotAsked || !strings.Contains(c.Remedy, "ends the pause") {
+			t.Errorf("during the pause: %+v", c)
+		}
+	}
 	for _, peer := range d.peers {
 		d.must(peer.SetPassword(peer.BindDN(), peer.Password))
 	}
 	d.logOn(d.peers[5], 1, "lastLogon", d.ago(time.Hour))
+	d.clock.Advance(pauseAfter(1))
 	d.fullSync(1)
 	for host := range d.sweep() {
 		d.expectResult(host, state.LogonsAnswered)

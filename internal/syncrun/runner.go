@@ -120,6 +120,7 @@ type Runner struct {
 	states     *states
 	repeats    fault.RepeatCounter // of failed runs
 	tombstones tombstoneState
+	peerPause  BindPause // of the other domain controllers, which may refuse an account that the first one accepts
 	// warnedFilters is set after the warning of filters that delta syncs cannot follow, and
 	// warnedServer after that of a kind of server that lacks attributes.
 	warnedFilters, warnedServer bool
