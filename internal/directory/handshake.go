@@ -13,7 +13,7 @@ import (
 // handshakeRemedies are the remedies for the reasons of a refused handshake.
 var handshakeRemedies = map[error]string{
 	handshake.ErrVersion:    "enable TLS 1.2 or 1.3 on the domain controller (Windows Server 2012 and later has TLS 1.2)",
-	handshake.ErrParameters: "enable TLS 1.3, or cipher suites of TLS 1.2 with ECDHE, on the domain controller, and give it a certificate with an RSA key of 2048 bits or an ECDSA key",
+	handshake.ErrParameters: "enable TLS 1.3, or cipher suites of TLS 1.2 with ECDHE and AES-GCM, on the domain controller, and give it a certificate with an RSA key of 2048 bits or an ECDSA key",
 	handshake.ErrClientCertificate: "do not require client certificates on the server, or on the load balancer in front of it: " +
 		"the connector has none, it logs in with ldap.bindDn",
 	handshake.ErrServerName:  "set ldap.host, or the host of the connection in the console, to a name that the server has a certificate for",

@@ -70,6 +70,7 @@ var (
 
 type (
 	ResponseError = responseError
+	ProtocolError = protocolError
 	FieldError    = fieldError
 )
 

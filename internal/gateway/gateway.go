@@ -120,7 +120,8 @@ type Client struct {
 	counts      counts
 	budget      retryBudget
 
-	credentialsInHeader atomic.Bool // whether the token server has refused the client's credentials in the body
+	certificateLosses   atomic.Int64 // connections in a row, see certificateLoss
+	credentialsInHeader atomic.Bool  // whether the token server has refused the client's credentials in the body
 }
 
 // runIDKey is the context key of a run ID.
@@ -396,6 +397,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 		return response{timedOut: sent.begun() && isTimeout(err)}, c.transportError(ctx, call, trace, err)
 	}
 	defer r.Body.Close()
+	c.certificateLosses.Store(0)
 	body, err := readBody(r, call.maxResponse)
 	log := c.log(ctx)
 	log.Debug().Str("call", strings.TrimSpace(call.Op+" "+call.Object)).Int("status", r.StatusCode).Int64("sent_bytes", sent.size()).

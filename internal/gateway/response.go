@@ -68,7 +68,8 @@ func classify(call call, r response) error {
 	case r.status == http.StatusBadRequest && bytes.Contains(r.body, []byte("Error validating customer from token")):
 		return call.Failed(fault.Refused, r.failed(errWrongAPI), "use authentication.type=BASIC")
 	case 300 <= r.status && r.status < 400:
-		return call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errRedirected, Message: r.location()}, "correct "+call.setting())
+		return call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errRedirected, Message: r.location()},
+			"correct "+call.setting()+", or exempt this machine if the network redirects it to a login page")
 	case r.status == http.StatusRequestTimeout || r.status >= 500:
 		wait, _ := longestWait(r.header, "Retry-After", time.Now())
 		failed := &responseError{Status: r.status, Reason: errGatewayFailed, Message: r.message(), RetryAfter: wait}

@@ -23,12 +23,17 @@ type connectionTrace struct {
 	mu        sync.Mutex
 	err       error // of the last handshake; nil: none, or it succeeded
 	connected bool  // to the server, if necessary through the proxy
+	page      bool  // the proxy accepted a tunnel, with the header of a web page
 }
+
+// traceKey is the context key of a connectionTrace.
+type traceKey struct{}
 
 // withConnectionTrace returns a context for a request, and the trace of its connection.
 func withConnectionTrace(ctx context.Context) (context.Context, *connectionTrace) {
 	ctx, certificate := handshake.WithRequest(ctx)
 	trace := &connectionTrace{certificate: certificate}
+	ctx = context.WithValue(ctx, traceKey{}, trace)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{TLSHandshakeDone: trace.done, GotConn: trace.gotConn}), trace
 }
 
@@ -42,6 +47,24 @@ func (t *connectionTrace) done(_ tls.ConnectionState, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.err = err
+}
+
+// noteTunnel records a successful response to CONNECT. Login pages of networks have this status,
+// too, and net/http does not read their content.
+func noteTunnel(ctx context.Context, response *http.Response) {
+	if t, is := ctx.Value(traceKey{}).(*connectionTrace); is {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.page = response.Header.Get("Content-Type") != "" || response.ContentLength > 0
+	}
+}
+
+// isPage reports whether the proxy sent a web page instead of a tunnel: the header of one, and no
+// TLS after it.
+func (t *connectionTrace) isPage() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.page && t.err != nil
 }
 
 // explain returns the *handshake.Error of a failed request; nil if it failed for another reason.
@@ -121,7 +144,7 @@ func (p tlsPeer) handshakeRemedy(reason error) string {
 	case errors.Is(reason, handshake.ErrVersion):
 		return "check " + p.settings + ", and enable TLS 1.2 or 1.3 on " + p.name
 	case errors.Is(reason, handshake.ErrParameters):
-		return "enable TLS 1.3, or cipher suites of TLS 1.2 with ECDHE, on " + p.name + ", with a certificate that has an RSA key of 2048 bits or an ECDSA key"
+		return "enable TLS 1.3, or cipher suites of TLS 1.2 with ECDHE and AES-GCM, on " + p.name + ", with a certificate that has an RSA key of 2048 bits or an ECDSA key"
 	case errors.Is(reason, handshake.ErrClientCertificate):
 		return "do not require client certificates from this machine on " + p.name + ": the connector has none"
 	case errors.Is(reason, handshake.ErrServerName):
@@ -144,6 +167,9 @@ func (c *Client) tlsFailure(call call, err error, trace *connectionTrace) error 
 	var notTLS tls.RecordHeaderError
 	refused := func(cause error, remedy string) error { return call.Failed(fault.Refused, cause, remedy) }
 	peer := c.peerOf(call, err, trace)
+	if trace.isPage() {
+		return refused(errProxyPage, "allow the host and port of "+call.setting()+" on the proxy without a login or notice page")
+	}
 	if errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &notTLS) {
 		return refused(errNotTLS, "check "+c.portSettings(call))
 	}
@@ -166,10 +192,25 @@ func (c *Client) tlsFailure(call call, err error, trace *connectionTrace) error 
 	return nil
 }
 
+// maxCertificateLosses is the number of connections in a row that a server may lose after it has
+// requested a client certificate. A login has so many attempts.
+const maxCertificateLosses = maxDocumentAttempts
+
+// certificateLoss returns the error of a connection that was lost after the server has requested
+// a client certificate. With TLS 1.3, the alert that requires it arrives after the handshake, and
+// net/http may return the error of its own writing instead.
+func (c *Client) certificateLoss(call call, err error, trace *connectionTrace) error {
+	remedy := c.peerOf(call, err, trace).handshakeRemedy(handshake.ErrClientCertificate)
+	if c.certificateLosses.Add(1) < maxCertificateLosses {
+		return call.Failed(fault.Transient, err, remedy)
+	}
+	return call.Failed(fault.Refused, &handshake.Error{Reason: handshake.ErrClientCertificate, Cause: err}, remedy)
+}
+
 // portSettings returns the settings with the port and the protocol of a connection.
 func (c *Client) portSettings(call call) string {
 	if c.options.Proxy == nil {
 		return "the port in " + call.setting()
 	}
-	return call.setting() + ", proxy.port and service.http.proxy.scheme, and that the proxy sends no web page instead of a tunnel"
+	return call.setting() + ", proxy.port and service.http.proxy.scheme"
 }

@@ -4,16 +4,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/handshake"
+	"adconnector/internal/sandbox/gatewayserver"
 )
 
 // lingeringListener accepts connections that are read to their end before they are closed, so that
@@ -57,6 +61,7 @@ func serveWithTLS(t testing.TB, handler http.Handler, configure func(*tls.Config
 // not retried.
 func TestRefusedHandshakes(t *testing.T) {
 	t.Parallel()
+	const clientCertificate13 = "client certificate with TLS 1.3" // whose alert may be lost, because it arrives after the handshake
 	for _, test := range []struct {
 		name      string
 		configure func(*tls.Config)
@@ -71,8 +76,8 @@ func TestRefusedHandshakes(t *testing.T) {
 		{"client certificate with TLS 1.2", func(c *tls.Config) {
 			c.MaxVersion, c.ClientAuth = tls.VersionTLS12, tls.RequireAnyClientCert
 		}, handshake.ErrClientCertificate, "client certificates"},
-		{"client certificate with TLS 1.3", func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, handshake.ErrClientCertificate, "client certificates"},
-		{"client certificate with TLS 1.3 and HTTP/1.1", func(c *tls.Config) {
+		{clientCertificate13, func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }, handshake.ErrClientCertificate, "client certificates"},
+		{clientCertificate13 + " and HTTP/1.1", func(c *tls.Config) {
 			c.ClientAuth, c.NextProtos = tls.RequireAnyClientCert, []string{"http/1.1"}
 		}, handshake.ErrClientCertificate, "client certificates"},
 		{"name not served", func(c *tls.Config) {
@@ -96,8 +101,9 @@ func TestRefusedHandshakes(t *testing.T) {
 					proxyServer := start[through](t, p)
 					o.Proxy = proxyAt(t, proxyServer.URL, "", "")
 					o.RootCAs = rootsOf(server, proxyServer)
+					afterHandshake := test.name == clientCertificate13 || test.name == clientCertificate13+" and HTTP/1.1"
 					defer func() {
-						if n := p.requests.Load(); n != 1 {
+						if n := p.requests.Load(); n != 1 && !afterHandshake {
 							t.Errorf("%d connections through the proxy", n)
 						}
 					}()
@@ -130,4 +136,107 @@ func TestInspectedTLS(t *testing.T) {
 	if unknown, is := errors.AsType[x509.UnknownAuthorityError](err); !is || unknown.Cert == nil {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestPageInsteadOfTunnel checks the error of a login page that a network sends with a status of
+// 200 on CONNECT, and that a tunnel with such a header is used.
+func TestPageInsteadOfTunnel(t *testing.T) {
+	t.Parallel()
+	header := "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+	for name, page := range map[string]string{
+		"short": "<html>log in</html>", "long": "<html>" + strings.Repeat(" ", 100<<10), "tunnel": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g, _ := startSandbox(t, sandboxOptions())
+			server := serveTLS(t, g)
+			portal := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				_, _ = fmt.Fprintf(conn, header+"%s", len(page), page)
+				if page != "" {
+					_ = conn.(*net.TCPConn).CloseWrite()
+					_, _ = io.Copy(io.Discard, conn)
+					return
+				}
+				target, err := net.Dial("tcp", r.Host)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer target.Close()
+				go func() { _, _ = io.Copy(target, conn) }()
+				_, _ = io.Copy(conn, target)
+			}))
+			o := options(t, server.URL)
+			o.RootCAs = rootsOf(server)
+			o.Proxy = proxyAt(t, portal.URL, "", "")
+			err := gateway.New(o).Login(t.Context())
+			if page == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			checkError(t, err, loginError(server.URL, "/auth", fault.Refused), gateway.ErrProxyPage, "connector.api.url", "page")
+		})
+	}
+}
+
+// TestTransientAlert checks that an alert that may end without intervention is retried, and named.
+func TestTransientAlert(t *testing.T) {
+	t.Parallel()
+	var handshakes atomic.Int64
+	g := gatewayserver.New(sandboxOptions())
+	server := serveWithTLS(t, g, func(c *tls.Config) {
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			if handshakes.Add(1) <= 2 {
+				return nil, errors.New("overloaded") // internal_error
+			}
+			return nil, nil
+		}
+	})
+	o := options(t, server.URL)
+	o.RootCAs = rootsOf(server)
+	client := gateway.New(o)
+	if err := client.Login(t.Context()); err != nil || client.Counts().Retries != 2 {
+		t.Errorf("%v after %d retries", err, client.Counts().Retries)
+	}
+	handshakes.Store(-10)
+	err := gateway.New(o).Login(t.Context())
+	checkError(t, err, loginError(server.URL, "/auth", fault.Transient), nil, "network")
+	if _, opaque := errors.AsType[*gateway.ProtocolError](err); opaque || !handshake.IsAlert(err) {
+		t.Errorf("error %v does not name the alert", err)
+	}
+}
+
+// TestLostCertificateAlert checks that a client certificate counts as required if the server has
+// requested it and connections are lost, and that a response resets this count.
+func TestLostCertificateAlert(t *testing.T) {
+	t.Parallel()
+	var lost atomic.Int64
+	g := gatewayserver.New(sandboxOptions())
+	server := serveWithTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if lost.Add(-1) >= 0 {
+			panic(http.ErrAbortHandler)
+		}
+		g.ServeHTTP(w, r)
+	}), func(c *tls.Config) { c.ClientAuth, c.NextProtos = tls.RequestClientCert, []string{"http/1.1"} })
+	o := options(t, server.URL)
+	o.RootCAs = rootsOf(server)
+	client := gateway.New(o)
+	for range 3 {
+		lost.Store(2)
+		client.ForgetToken()
+		client.BeginRun()
+		if err := client.Login(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost.Store(3)
+	checkError(t, gateway.New(o).Login(t.Context()), loginError(server.URL, "/auth", fault.Refused), handshake.ErrClientCertificate, "client certificates")
 }

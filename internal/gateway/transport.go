@@ -53,8 +53,9 @@ func newTransport(o Options) *http.Transport {
 	}
 	if o.Proxy != nil {
 		transport.Proxy = func(*http.Request) (*url.URL, error) { return o.Proxy.url(), nil } // the password can change
-		transport.OnProxyConnectResponse = func(_ context.Context, proxy *url.URL, request *http.Request, response *http.Response) error {
+		transport.OnProxyConnectResponse = func(ctx context.Context, proxy *url.URL, request *http.Request, response *http.Response) error {
 			if response.StatusCode == http.StatusOK {
+				noteTunnel(ctx, response)
 				return nil
 			}
 			return &tunnelError{proxy.Host, request.Host, response.StatusCode, response.Header}
@@ -104,8 +105,8 @@ func (c *Client) transportError(ctx context.Context, call call, trace *connectio
 		return call.Failed(fault.Transient, err, "check "+addressSettings+", and that firewalls allow connections from this machine")
 	case errors.Is(err, context.DeadlineExceeded):
 		return call.Failed(fault.Transient, fmt.Errorf("no response in time: %w", err), "check whether the platform is up, and the network to it")
-	case trace.certificate.Received(): // with TLS 1.3, the alert that requires it can be lost
-		return call.Failed(fault.Transient, err, "check that the server does not require a client certificate, because the connector has none, and check the network to it")
+	case trace.certificate.Received():
+		return c.certificateLoss(call, err, trace)
 	default:
 		return call.Failed(fault.Transient, err, "check the network and any proxy between this machine and the gateway")
 	}

@@ -198,7 +198,7 @@ func ExplainVerification(err error, chain []*x509.Certificate) error {
 	for _, c := range chain {
 		selfSigned := bytes.Equal(c.RawIssuer, c.RawSubject)
 		if insecure := x509.InsecureAlgorithmError(c.SignatureAlgorithm); !selfSigned && insecureAlgorithms[c.SignatureAlgorithm] {
-			return &Error{ErrWeakSignature, fmt.Errorf("%w: %w", insecure, err)}
+			return &Error{ErrWeakSignature, insecure}
 		}
 	}
 	return nil
