@@ -49,6 +49,8 @@ type LogonSweep struct {
 	Error       string            `json:"error,omitempty"`
 	Remedy      string            `json:"remedy,omitempty"`
 	Controllers []LogonController `json:"controllers,omitempty"`
+	// PDCEmulator counts the failed attempts at all domain controllers. Zero: unknown.
+	PDCEmulator ad.InvocationID `json:"pdc_emulator,omitzero"`
 	// Pending are objects for which a domain controller returned logons, and which the domain
 	// controller that was read did not show.
 	Pending []ad.GUID `json:"pending,omitempty"`

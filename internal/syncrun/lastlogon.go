@@ -21,18 +21,20 @@ const (
 type logonSources struct {
 	mode  LastLogon
 	table *logonTable // of the other domain controllers; nil: none were asked
+	// isPDC is whether the domain controller that is read is the PDC emulator. Its entries have the
+	// numbers of failed attempts then.
+	isPDC bool
 }
 
 // known returns the logons of an entry's account from other sources: what was sent before, and what
-// other domain controllers show. If the PDC emulator is read, its entry has the number of failed
-// attempts.
+// other domain controllers show.
 func (l logonSources) known(entry *ad.Entry, mapper *identity.Mapper, indexed indexRecord) identity.Logons {
-	logons := l.toStore(indexed.Logons)
+	logons := l.relevant(indexed.Logons)
+	if l.isPDC {
+		logons.Failed, logons.HasFailed = 0, false
+	}
 	if l.table == nil {
 		return logons
-	}
-	if l.table.ownCounts {
-		logons.Failed, logons.HasFailed = 0, false
 	}
 	if guid, ok := mapper.GUID(entry); ok {
 		if found, ok := l.table.find(guid); ok {
@@ -42,15 +44,21 @@ func (l logonSources) known(entry *ad.Entry, mapper *identity.Mapper, indexed in
 	return logons
 }
 
-// toStore returns the logons that the index stores: with LastLogonReplicated, only the latest
-// successful one, which never goes back. The others are then those of the domain controller that is
-// read.
+// toStore returns the logons that the index stores with an asset.
 func (l logonSources) toStore(logons identity.Logons) identity.Logons {
-	if l.mode != LastLogonAllControllers {
-		return identity.Logons{Last: logons.Last}
-	}
+	logons.HasFailed = logons.HasFailed || l.isPDC
 	if !logons.HasFailed {
 		logons.Failed = 0
+	}
+	return l.relevant(logons)
+}
+
+// relevant returns the logons that the next runs use: with LastLogonReplicated, only the latest
+// successful one, which never goes back. The others are then those of the domain controller that is
+// read.
+func (l logonSources) relevant(logons identity.Logons) identity.Logons {
+	if l.mode != LastLogonAllControllers {
+		return identity.Logons{Last: logons.Last}
 	}
 	return logons
 }

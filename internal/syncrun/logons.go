@@ -64,14 +64,27 @@ func (r *Runner) sweepLogons(ctx context.Context, info runInfo, source Source, s
 	}
 	started := time.Now()
 	sweep.table = newLogonTable(r.maxObjects.limit(Plan{TrackSeen: true}, snapshot.IndexSize))
-	sweep.table.ownCounts = isPDC
 	q := r.newLogonQuestions(source, s, snapshot, before, others, sweep.table)
-	sweep.record = &state.LogonSweep{At: info.start, Controllers: q.askAll(ctx)}
+	sweep.record = &state.LogonSweep{At: info.start, PDCEmulator: pdcEmulator(s.Session, others, isPDC), Controllers: q.askAll(ctx)}
 	if err := ctx.Err(); err != nil {
 		return sweep, fault.Operation{Op: "ask domain controllers"}.Failed(fault.Canceled, err, "")
 	}
 	r.logSweep(info, sweep, time.Since(started))
 	return sweep, nil
+}
+
+// pdcEmulator returns the invocation ID of the PDC emulator, or zero if it is not known. isPDC is
+// whether it is the session's controller.
+func pdcEmulator(s *directory.Session, others []directory.DomainController, isPDC bool) ad.InvocationID {
+	if isPDC {
+		return s.Controller.InvocationID
+	}
+	for _, c := range others {
+		if c.PDCEmulator {
+			return c.InvocationID
+		}
+	}
+	return ad.InvocationID{}
 }
 
 // keepSweep returns the sweep before, if the domain controllers are not known. A session that was lost
@@ -91,6 +104,15 @@ func (r *Runner) keepSweep(ctx context.Context, info runInfo, s *session, before
 		}
 	}
 	return logonSweep{record: &before}, nil
+}
+
+// sources returns the sources of logons of a run.
+func (s logonSweep) sources(mode LastLogon, snapshot Snapshot) logonSources {
+	pdc := snapshot.PDCEmulator
+	if s.record != nil {
+		pdc = s.record.PDCEmulator
+	}
+	return logonSources{mode, s.table, pdc != ad.InvocationID{} && pdc == snapshot.View.InvocationID}
 }
 
 // finish returns the record of the sweep for a complete run; nil: there was none.

@@ -650,3 +650,35 @@ func TestOrderControllers(t *testing.T) {
 		t.Errorf("order %v, want %v", hosts, want)
 	}
 }
+
+// A delta sync sends the number of failed attempts that the PDC emulator counts: as it is now if
+// it is read, and otherwise as of the last full sync.
+func TestFailedLogonsInDeltaSync(t *testing.T) {
+	t.Parallel()
+	d := newLogonDomain(t, 20, 1)
+	a, b := d.Directory, d.peers[0]
+	use := func(o *testenv.Directory) {
+		d.auth.Host = o.Host
+		d.connectTo(o.Port)
+	}
+	count := func(o *testenv.Directory, attempts string) { d.must(o.Modify(d.user(3), "badPwdCount", attempts)) }
+	for _, o := range []*testenv.Directory{a, b} {
+		o.SetPDCEmulator("dc1")
+	}
+	count(a, "2")
+	count(b, "7")
+	d.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	d.expectFailed(3, time.Time{}, 2)
+
+	count(a, "3")
+	d.must(a.Modify(d.user(3), "title", "a"))
+	d.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	d.expectFailed(3, time.Time{}, 3)
+
+	use(b)
+	d.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	d.expectFailed(3, time.Time{}, 3)
+	d.must(b.Modify(d.user(3), "title", "b"))
+	d.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
+	d.expectFailed(3, time.Time{}, 3)
+}

@@ -14,10 +14,6 @@ import (
 // them. It is safe for concurrent use, and takes about 42 bytes an object. The zero value is not
 // valid; a nil table has no logons.
 type logonTable struct {
-	// ownCounts is whether the domain controller that is read is the PDC emulator. Its entries have
-	// the numbers of failed attempts then.
-	ownCounts bool
-
 	limit int // objects
 	seed  maphash.Seed
 

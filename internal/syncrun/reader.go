@@ -49,9 +49,9 @@ type reader struct {
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
 // security posture.
-func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships, logons *logonTable) *reader {
+func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships, logons logonSources) *reader {
 	root := session.RootDSE
-	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, logons: logonSources{r.LastLogon, logons}}
+	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, logons: logons}
 	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)

@@ -102,7 +102,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err != nil {
 		return result, err
 	}
-	reader := r.newReader(info, source, session, snapshot, plan, current, sweep.table)
+	reader := r.newReader(info, source, session, snapshot, plan, current, sweep.sources(r.LastLogon, snapshot))
 	result, err = r.deliver(ctx, info, reader, tombstones)
 	if err != nil || info.options.DryRun {
 		return result, err

@@ -91,7 +91,7 @@ func TestFilteredPartOfDomainIsUnreadable(t *testing.T) {
 	for _, filtered := range [][]string{nil, {"TrustAttributes"}} {
 		s := &session{Session: opened, idleLimit: 1 << 40, filtered: filtered}
 		source := Source{Base: e.base, Scope: directory.Subtree, Posture: true}
-		reader := e.runner.newReader(e.runner.newRunInfo(RunOptions{}), source, s, Snapshot{SameTarget: true}, Plan{Mode: full}, memberships{graph: membership.New()}, nil)
+		reader := e.runner.newReader(e.runner.newRunInfo(RunOptions{}), source, s, Snapshot{SameTarget: true}, Plan{Mode: full}, memberships{graph: membership.New()}, logonSources{})
 		var sent struct {
 			Asset struct {
 				AssetDetail struct {

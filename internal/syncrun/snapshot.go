@@ -49,7 +49,8 @@ type Snapshot struct {
 	Held           []ad.GUID                       // objects whose deletion is held, sorted
 	Undecided      map[ad.GUID]state.UndecidedMark // objects whose deletion is undecided
 
-	LogonsNotAsked bool // the other domain controllers are to be asked for logons, and never were
+	PDCEmulator    ad.InvocationID // at the last full sync that asked for logons; zero: unknown
+	LogonsNotAsked bool            // the other domain controllers are to be asked for logons, and never were
 
 	MembershipsStored bool // the state file contains the memberships
 	RereadAll         bool // changed memberships require that all objects are read again
@@ -91,7 +92,7 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 		if err != nil {
 			return s, err
 		}
-		s.LogonsNotAsked = sweep.At.IsZero()
+		s.LogonsNotAsked, s.PDCEmulator = sweep.At.IsZero(), sweep.PDCEmulator
 	}
 	if err := r.addController(&s); err != nil {
 		return s, err
