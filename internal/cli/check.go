@@ -80,7 +80,8 @@ func (p *program) checkOptions() check.Options {
 		return o
 	}
 	o.Gateway, o.GatewayAddress = gateway.New(p.gatewayOptions(c, p.logger())), addressOf(c.Gateway.URL)
-	o.Source, o.Search, o.StateDir, o.Schedule = c.Run.Source, c.Run.Search, c.Service.StateDir, c.Service.Schedule
+	o.Source, o.Search, o.LastLogon = c.Run.Source, c.Run.Search, c.Run.LastLogon
+	o.StateDir, o.Schedule = c.Service.StateDir, c.Service.Schedule
 	if proxy := c.Gateway.Proxy; proxy != nil {
 		o.ProxyAddress = net.JoinHostPort(proxy.Host, strconv.Itoa(proxy.Port))
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"adconnector/internal/check"
+	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/test/ports"
 	"adconnector/test/testenv"
 )
@@ -58,6 +59,19 @@ func TestCheckExitCodes(t *testing.T) {
 				t.Errorf("exit code %d, failed %q, log %v", o.Code, failed, o.Log)
 			}
 		})
+	}
+}
+
+// TestCheckLastLogon checks that the option reaches the check.
+func TestCheckLastLogon(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.NewPeer("127.0.0.2", domaincontroller.Options{Name: "dc2"})
+	for mode, want := range map[string]string{"REPLICATED": "set sync.last-logon", "ALL_CONTROLLERS": "each of the others can be asked\n"} {
+		s.env["sync.last-logon"] = mode
+		if o := s.invoke(t, "check"); !strings.Contains(o.Stdout, want) {
+			t.Errorf("%s: %s", mode, o.Stdout)
+		}
 	}
 }
 
