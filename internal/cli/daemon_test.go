@@ -469,10 +469,18 @@ func TestInterruptedSync(t *testing.T) {
 func TestStopLines(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	s.env["service.cron-expression"], s.env["service.shutdown-grace"] = yearly, "1s"
-	sent := s.blockAssets(t)
+	s.env["service.cron-expression"] = yearly
+	release := make(chan struct{})
+	defer close(release)
+	reading := make(chan struct{}, 1)
+	s.OnAnswer(func(answer []byte) { // a stop ends the run at once while the directory does not answer
+		if strings.Contains(string(answer), userDN(7)) {
+			reading <- struct{}{}
+			<-release
+		}
+	})
 	d := s.serve(t, nil)
-	awaitEvent(t, sent, d.ended)
+	awaitEvent(t, reading, d.ended)
 	before := len(d.Lines())
 	d.end(t)
 	lines := d.Lines()
