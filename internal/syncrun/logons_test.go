@@ -190,6 +190,7 @@ func TestNumberOfFailedAttempts(t *testing.T) {
 	d.expectFailed(1, time.Time{}, 2)
 	d.must(b.SetPassword(b.BindDN(), b.Password))
 	d.must(b.Modify(d.user(1), "badPwdCount"))
+	d.clock.Advance(pauseAfter(1))
 	d.fullSync(1)
 	d.expectFailed(1, time.Time{}, 0)
 	a.SetPDCEmulator("dc1")
