@@ -189,6 +189,7 @@ func TestNumberOfFailedAttempts(t *testing.T) {
 	d.expectResult("127.0.0.2", state.LogonsRefused)
 	d.expectFailed(1, time.Time{}, 2)
 	d.must(b.SetPassword(b.BindDN(), b.Password))
+	d.clock.Advance(pauseAfter(1))
 	d.must(b.Modify(d.user(1), "badPwdCount"))
 	d.clock.Advance(pauseAfter(1))
 	d.fullSync(1)
