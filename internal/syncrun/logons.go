@@ -167,7 +167,7 @@ func (r *Runner) newLogonQuestions(source Source, s *session, snapshot Snapshot,
 	q.controllers, q.previous = orderControllers(others, before.Controllers)
 	q.guids = slices.Concat(before.Pending, snapshot.MovedIn)
 	// What was returned before counts only for the objects that are in the index since.
-	q.all = snapshot.IndexSize == 0 || snapshot.LastFull.Scope != snapshot.View.Scope || len(q.guids) > maxPendingLogons
+	q.all = snapshot.LastFull.Scope != snapshot.View.Scope || len(q.guids) > maxPendingLogons
 	return q
 }
 

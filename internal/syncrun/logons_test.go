@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -83,6 +84,17 @@ func (d *logonDomain) guid(n int) ad.GUID { return d.GUID(d.user(n)) }
 func (d *logonDomain) fullSync(uploaded int) {
 	d.t.Helper()
 	d.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: uploaded})
+}
+
+// hideControllers hides attributes of the domain controllers from the account. Without attributes, it
+// makes them visible again.
+func (d *logonDomain) hideControllers(attributes ...string) {
+	d.t.Helper()
+	for _, o := range d.Objects("invocationId") {
+		if o.First("invocationId") != "" {
+			d.must(d.Hide(o.DN, attributes...))
+		}
+	}
 }
 
 // expectFailed expects the values of failed logons of a user.
@@ -322,6 +334,35 @@ func TestRefusedBindIsNotRepeated(t *testing.T) {
 	}
 }
 
+// Binds are sequential, although the controllers are asked at the same time.
+func TestSequentialBinds(t *testing.T) {
+	t.Parallel()
+	d := newLogonDomain(t, 20, 0)
+	var asking sync.WaitGroup
+	asking.Add(maxAsked)
+	var binds atomic.Int32
+	for range maxAsked {
+		d.addFake(func(c fakeldap.Controller) func(*fakeldap.Peer) {
+			return func(p *fakeldap.Peer) {
+				for r, ok := p.Receive(); ok; r, ok = p.Receive() {
+					if r.Operation == fakeldap.Search {
+						p.Send(c.EncodeRootDSE(r.ID), fakeldap.Done(r.ID, 0))
+						asking.Done()
+						continue
+					}
+					binds.Add(1)
+					asking.Wait() // until all are connected
+					p.Send(fakeldap.Result(r.ID, 1, 49, "", ""))
+				}
+			}
+		})
+	}
+	d.fullSync(20)
+	if n := binds.Load(); n != 1 {
+		t.Errorf("%d binds", n)
+	}
+}
+
 // With a pinned certificate, only its controller can be reached.
 func TestCertificateOfOtherController(t *testing.T) {
 	t.Parallel()
@@ -412,6 +453,17 @@ func TestAllLogonsAskedAgain(t *testing.T) {
 		}, true},
 		"scope changed": {func(d *logonDomain) {
 			d.options.Search.UserFilter = "(mail=*)"
+			d.start()
+		}, true},
+		"another scope in between": {func(d *logonDomain) {
+			d.hideControllers("objectClass") // so that no controller was asked
+			d.options.Search.UserFilter = "(mail=user2@*)"
+			d.start()
+			if _, err := d.runner.Run(d.t.Context(), RunOptions{Full: true}); err != nil {
+				d.t.Error(err)
+			}
+			d.hideControllers()
+			d.options.Search.UserFilter = ""
 			d.start()
 		}, true},
 		"target changed": {func(d *logonDomain) {
@@ -562,11 +614,7 @@ func TestNoOtherControllers(t *testing.T) {
 			t.Parallel()
 			d := newLogonDomain(t, 20, 0)
 			if hide {
-				for _, o := range d.Objects("invocationId") {
-					if o.First("invocationId") != "" {
-						d.must(d.Hide(o.DN, "objectClass"))
-					}
-				}
+				d.hideControllers("objectClass")
 			}
 			d.fullSync(20)
 			d.fullSync(0)
