@@ -85,11 +85,11 @@ func (r reach) names() string {
 // pinnedTo returns why the configuration allows only one domain controller; "": it does not.
 func (p *preflight) pinnedTo() string {
 	if p.directory.ServerName != "" {
-		return fmt.Sprintf("%s names the only certificate that is accepted", p.setting("ldap.server-name", "ldap.server-name"))
+		return "ldap.server-name names the only certificate that is accepted"
 	}
 	for _, probe := range p.probes {
 		if probe.Pinned {
-			return fmt.Sprintf("%s is the certificate of one server: to accept the others, use that of their issuer", p.setting("ldap.certificate", "the connection's certificate"))
+			return fmt.Sprintf("%s is the certificate of one server, and only that one is accepted", p.setting("ldap.certificate", "the connection's certificate"))
 		}
 	}
 	return ""

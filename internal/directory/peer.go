@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -60,6 +61,9 @@ func (s *Session) OpenPeer(ctx context.Context, controller DomainController, o P
 	if a.lost { // perhaps it refuses searches before a bind
 		a.session, a.err = options.open(ctx, address, options.ResponseTimeout)
 	}
+	if failed, ok := errors.AsType[*fault.Error](a.err); ok && CertificateRefused(a.err) {
+		return nil, operation.Failed(failed.Class, failed.Err, options.peerCertificateRemedy(a.err))
+	}
 	if a.err != nil {
 		return nil, a.err
 	}
@@ -69,6 +73,21 @@ func (s *Session) OpenPeer(ctx context.Context, controller DomainController, o P
 		return nil, peer.differentController()
 	}
 	return peer, nil
+}
+
+// peerCertificateRemedy returns the remedy for the certificate of another controller. The settings are
+// correct for the first one.
+func (o Options) peerCertificateRemedy(err error) string {
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	switch {
+	case unknown && len(o.Certificates) > 0:
+		return "set ldap.certificate, or the certificate of the connection in the console, to that of the issuer of all domain controllers"
+	case errors.Is(err, errNameMismatch) && o.ServerName != "":
+		return "remove ldap.server-name, and connect by a name in the certificate"
+	case errors.Is(err, errNameMismatch):
+		return "give the domain controller a certificate for its DNS name"
+	}
+	return fault.Remedy(err)
 }
 
 // Close closes the connection.

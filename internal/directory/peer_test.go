@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/go-ldap/ldap/v3"
@@ -128,14 +129,15 @@ func TestPeerCertificate(t *testing.T) {
 		name, host string
 		server     *keyPair
 		configure  func(o *Options)
-		cause      error // nil: trusted
+		cause      error  // nil: trusted
+		remedy     string // contained in the remedy
 	}{
-		{"below the domain", "dc2.corp.example.com", certificate("dc2.corp.example.com"), nil, nil},
-		{"certificate also for the domain", "dc2.partner.test", certificate("dc2.partner.test", "corp.example.com"), nil, nil},
-		{"foreign", "dc2.attacker.test", certificate("dc2.attacker.test"), nil, errForeignTarget},
-		{"another name", "dc2.corp.example.com", own, nil, errNameMismatch},
-		{"server name of the first one", "dc2.corp.example.com", certificate("dc2.corp.example.com"), func(o *Options) { o.ServerName = "dc1.corp.example.com" }, errNameMismatch},
-		{"first one pinned", "dc2.corp.example.com", certificate("dc2.corp.example.com"), func(o *Options) { o.Certificates = []*x509.Certificate{own.Certificate} }, errUnknownIssuer},
+		{"below the domain", "dc2.corp.example.com", certificate("dc2.corp.example.com"), nil, nil, ""},
+		{"certificate also for the domain", "dc2.partner.test", certificate("dc2.partner.test", "corp.example.com"), nil, nil, ""},
+		{"foreign", "dc2.attacker.test", certificate("dc2.attacker.test"), nil, errForeignTarget, "ldap.host"},
+		{"another name", "dc2.corp.example.com", own, nil, errNameMismatch, "for its DNS name"},
+		{"server name of the first one", "dc2.corp.example.com", certificate("dc2.corp.example.com"), func(o *Options) { o.ServerName = "dc1.corp.example.com" }, errNameMismatch, "remove ldap.server-name"},
+		{"first one pinned", "dc2.corp.example.com", certificate("dc2.corp.example.com"), func(o *Options) { o.Certificates = []*x509.Certificate{own.Certificate} }, errUnknownIssuer, "ldap.certificate"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -159,6 +161,9 @@ func TestPeerCertificate(t *testing.T) {
 			opened, err := connect(t, o).OpenPeer(t.Context(), DomainController{Host: test.host, ServiceName: second.ServiceName}, PeerOptions{})
 			if err == nil {
 				opened.Close()
+			}
+			if remedy := fault.Remedy(err); (test.remedy == "") != (remedy == "") || !strings.Contains(remedy, test.remedy) {
+				t.Errorf("remedy %q", remedy)
 			}
 			if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
 				err = errors.Join(err, errUnknownIssuer)
