@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/hex"
-	"slices"
 	"strconv"
 )
 
@@ -121,5 +120,5 @@ func (s SID) Compare(other SID) int {
 
 // JoinSID is the inverse of Split.
 func JoinSID(authority []byte, rid RID) SID {
-	return binary.LittleEndian.AppendUint32(slices.Clone(authority), uint32(rid))
+	return binary.LittleEndian.AppendUint32(append(make(SID, 0, len(authority)+4), authority...), uint32(rid))
 }

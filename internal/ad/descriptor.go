@@ -251,8 +251,8 @@ func (d *Descriptor) Granted(right AccessMask) []SID {
 	if !d.HasDACL {
 		return []SID{Everyone}
 	}
-	var granted []SID
-	var decided sidSet
+	granted := make([]SID, 0, min(len(d.DACL), maxList))
+	decided := sidSet{list: make([]SID, 0, min(len(d.DACL), maxList)+1)}
 	everyoneDenied, authenticatedDenied := false, false
 	for _, entry := range d.DACL {
 		allows, _, known := entry.Type.split()

@@ -264,6 +264,55 @@ func TestExtendedDN(t *testing.T) {
 	}
 }
 
+func TestRelativeName(t *testing.T) {
+	t.Parallel()
+	for dn, want := range map[string]string{
+		"CN=Alice,OU=x,DC=corp":                "Alice",
+		"CN=Alice":                             "Alice",
+		`CN=Kovács\, Alice,DC=corp`:            "Kovács, Alice",
+		`CN=\ a\+b\\c\ ,DC=corp`:               ` a+b\c `,
+		`CN=Sales\0ACNF:7b0d,CN=Users,DC=corp`: "Sales\nCNF:7b0d",
+		`CN=\C3\A4\"\`:                         "ä\"\\",
+		"CN=a=b,DC=corp":                       "a=b",
+		"OU=a+CN=b,DC=corp":                    "a",
+		"CN=,DC=corp":                          "",
+		"":                                     "",
+		"Alice":                                "",
+	} {
+		if got := string(RelativeName([]byte(dn))); got != want {
+			t.Errorf("%s: %q, want %q", dn, got, want)
+		}
+	}
+}
+
+func FuzzRelativeName(f *testing.F) {
+	f.Add([]byte(`CN=Kovács\, Alice\0A,DC=corp`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if name := RelativeName(raw); len(name) > len(raw) {
+			t.Errorf("%q", name)
+		}
+	})
+}
+
+func TestWellKnownNames(t *testing.T) {
+	t.Parallel()
+	for want, sid := range map[string]SID{
+		"Everyone": Everyone, "Authenticated Users": AuthenticatedUsers, "Anonymous Logon": anonymous,
+		"Interactive":         JoinSID([]byte{1, 1, 0, 0, 0, 0, 0, 5}, 4),
+		"NTLM Authentication": JoinSID([]byte{1, 2, 0, 0, 0, 0, 0, 5, 64, 0, 0, 0}, 10),
+		"Claims Valid":        JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 497),
+	} {
+		if got := sid.WellKnownName(); got != want {
+			t.Errorf("%s: %q, want %q", sid, got, want)
+		}
+	}
+	for _, sid := range []SID{nil, SID(unhex(t, aliceSID)), SID(unhex(t, adminsSID)), {1, 0, 0, 0, 0, 0, 0, 5}} {
+		if got := sid.WellKnownName(); got != "" {
+			t.Errorf("%x: %q", []byte(sid), got)
+		}
+	}
+}
+
 func FuzzExtendedDN(f *testing.F) {
 	f.Add([]byte("<GUID=b0a92323596cd24b9e86eec4d73a8b8d>;<SID=" + adminsSID + ">;CN=x"))
 	f.Fuzz(func(t *testing.T, raw []byte) {

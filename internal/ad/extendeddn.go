@@ -73,3 +73,39 @@ func PlainDN(value []byte) []byte {
 	}
 	return value
 }
+
+// RelativeName returns the value of the first part of a DN (RFC 4514), such as Alice of
+// CN=Alice,DC=corp. It shares memory with dn, unless it has escaped characters.
+func RelativeName(dn []byte) []byte {
+	_, value, found := bytes.Cut(dn, []byte{'='})
+	if !found {
+		return nil
+	}
+	end := bytes.IndexAny(value, `,+\`)
+	switch {
+	case end < 0:
+		return value
+	case value[end] != '\\':
+		return value[:end]
+	}
+	name := append(make([]byte, 0, len(value)), value[:end]...)
+	for rest := value[end:]; len(rest) > 0 && rest[0] != ',' && rest[0] != '+'; {
+		c, size := unescape(rest)
+		name, rest = append(name, c), rest[size:]
+	}
+	return name
+}
+
+// unescape returns the first character of text, which is not empty, and its size in text.
+func unescape(text []byte) (c byte, size int) {
+	if text[0] != '\\' || len(text) == 1 {
+		return text[0], 1
+	}
+	var decoded [1]byte
+	if len(text) > 2 {
+		if _, err := hex.Decode(decoded[:], text[1:3]); err == nil {
+			return decoded[0], 3
+		}
+	}
+	return text[1], 2
+}

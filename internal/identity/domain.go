@@ -18,7 +18,7 @@ type collection struct {
 // the domain's own. It is for use by one goroutine.
 type Collector struct {
 	Policies, Trusts, Controllers *Part // any number of entries
-	Krbtgt, RecycleBin            *Part // one entry
+	Krbtgt, RecycleBin, Names     *Part // one entry
 
 	parts       map[string]*Part
 	forestLevel string
@@ -51,7 +51,7 @@ func NewCollector() *Collector {
 		return p
 	}
 	c.Policies, c.Trusts, c.Controllers = part(collectedPolicies), part(collectedTrusts), part(collectedControllers)
-	c.Krbtgt, c.RecycleBin = part(collectedKrbtgt), part(collectedRecycleBin)
+	c.Krbtgt, c.RecycleBin, c.Names = part(collectedKrbtgt), part(collectedRecycleBin), part(collectedNames)
 	return c
 }
 
@@ -99,7 +99,7 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 	for name, part := range c.parts {
 		// Sorted, because the order of search results may change between searches.
 		slices.SortFunc(part.items, func(a, b []byte) int { return slices.Compare(a, b) })
-		m.collected[name] = collection{part.items, part != c.Krbtgt && part != c.RecycleBin}
+		m.collected[name] = collection{part.items, part != c.Krbtgt && part != c.RecycleBin && part != c.Names}
 	}
 	if c.forestLevel != "" {
 		m.collected[collectedForestLevel] = collection{items: [][]byte{[]byte(c.forestLevel)}}

@@ -113,7 +113,7 @@ func (f Fingerprint) SameButActivity(other Fingerprint) bool {
 }
 
 // MaxAssetBytes is the maximum size of an asset's JSON. A larger asset is not sent. The largest
-// legitimate asset, a group with 100,000 members, has 5 MB.
+// legitimate asset, a group with 100,000 members, has 6 MB.
 const MaxAssetBytes = 16 << 20
 
 // Asset is one mapped entry.

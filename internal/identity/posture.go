@@ -5,6 +5,9 @@ import "adconnector/internal/ad"
 // PostureVersion is the version of the posture map, as Version is that of the identities.
 const PostureVersion = 3
 
+// entryName is the source of values from the DN of the entry.
+const entryName = "(DN)"
+
 // memberships is the source of values that are computed from the membership graph.
 const memberships = "(memberships)"
 
@@ -29,6 +32,9 @@ const (
 // targets for them, so they are defined here.
 var posture = map[Kind][]row{
 	User: {
+		{"sAMAccountName", userPosture + "samAccountName", text},
+		{"userPrincipalName", userPosture + "userPrincipalName", text},
+		{entryName, userPosture + "distinguishedName", entryDN},
 		{"userAccountControl", userPosture + "accountControl", controlNames},
 		{"adminCount", userPosture + "adminCount", number},
 		{"servicePrincipalName", userPosture + "servicePrincipalNames", texts},
@@ -52,8 +58,10 @@ var posture = map[Kind][]row{
 		{"msDS-ManagedPasswordInterval", userPosture + "managedPasswordIntervalDays", number},
 	},
 	Group: {
+		{"sAMAccountName", groupPosture + "samAccountName", text},
+		{entryName, groupPosture + "distinguishedName", entryDN},
 		{"adminCount", groupPosture + "adminCount", number},
-		{"managedBy", groupPosture + "managedBy", principalSID},
+		{"managedBy", groupPosture + "managedBy", managedBy},
 		{memberships, groupPosture + "members", completeGraph(groupMembers)},
 		{memberships, groupPosture + "membersWithoutSid", completeGraph(membersWithoutSID)},
 		{memberships, groupPosture + "memberOf", completeGraph(memberOf)},
@@ -72,7 +80,7 @@ var posture = map[Kind][]row{
 		{memberships, role + "role", roleName},
 		{memberships, role + "privileged", rolePrivileged},
 		{"objectSid", role + "group", sid},
-		{memberships, role + "members", completeGraph(roleMemberSIDs)},
+		{memberships, role + "members", completeGraph(roleMembers)},
 		{memberships, role + "membersWithoutSid", completeGraph(roleMembersWithoutSID)},
 		{memberships, role + "nestedGroups", completeGraph(roleGroups)},
 	},
@@ -82,6 +90,8 @@ var posture = map[Kind][]row{
 		{"name", "assetDetail.name", text},
 		{"objectSid", domain + "id", sid},
 		{"name", domain + "name", text},
+		{collectedNames, domain + "names", collectedFrom(collectedNames)},
+		{entryName, domain + "distinguishedName", entryDN},
 		{"whenCreated", domain + "createdAt", generalizedTime},
 		{"minPwdLength", domain + "passwordPolicy.minimumLength", number},
 		{"pwdHistoryLength", domain + "passwordPolicy.historyLength", number},
@@ -110,7 +120,7 @@ var parts = map[string][]row{
 		{"distinguishedName", "dn", plainDN},
 		{"name", "name", text},
 		{"msDS-PasswordSettingsPrecedence", "precedence", number},
-		{"msDS-PSOAppliesTo", "appliesTo", principalSIDs},
+		{"msDS-PSOAppliesTo", "appliesTo", linkedPrincipals},
 		{"msDS-MinimumPasswordLength", "minimumLength", number},
 		{"msDS-PasswordHistoryLength", "historyLength", number},
 		{"msDS-PasswordComplexityEnabled", "complexity", boolean},
@@ -139,6 +149,10 @@ var parts = map[string][]row{
 		{"primaryGroupID", "readOnly", readOnlyController},
 		{"pwdLastSet", "passwordLastChangedAt", fileTime},
 	},
+	collectedNames: {
+		{"dnsRoot", "dns", text},
+		{"nETBIOSName", "netbios", text},
+	},
 	collectedKrbtgt:     {{"pwdLastSet", "", fileTime}},
 	collectedRecycleBin: {{"msDS-EnabledFeatureBL, msDS-OptionalFeatureGUID", "", enabledFeature}},
 }
@@ -146,6 +160,7 @@ var parts = map[string][]row{
 // Sources of the parts of the domain's asset.
 const (
 	collectedForestLevel = "(forestFunctionality of the rootDSE)"
+	collectedNames       = "(crossRef)"
 	collectedKrbtgt      = "(krbtgt)"
 	collectedRecycleBin  = "(Recycle Bin Feature)"
 	collectedPolicies    = "(Password Settings Container)"

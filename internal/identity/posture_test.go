@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"os"
@@ -24,6 +25,8 @@ func ofDomainSID(rid ad.RID) ad.SID {
 var (
 	administrators = ad.SID("\x01\x02\x00\x00\x00\x00\x00\x05\x20\x00\x00\x00\x20\x02\x00\x00")
 	authenticated  = ad.SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00")
+	// foreignAuthority is S-1-5-21-9-9-9.
+	foreignAuthority = []byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0}
 )
 
 func guidNamed(name byte) (guid ad.GUID) {
@@ -48,6 +51,7 @@ func people() *membership.Graph {
 	all := g.SetGroup(guidNamed('A'), administrators, true, membership.RoleOf(administrators, nil))
 	g.AddMember(all, guidNamed('D'), ofDomainSID(512))
 	g.AddMember(all, guidNamed('f'), authenticated)
+	g.AddMember(all, guidNamed('F'), ad.JoinSID(foreignAuthority, 1000))
 	g.AddMember(all, guidNamed('k'), nil)
 	club := g.SetGroup(guidNamed('C'), ofDomainSID(1201), true, 0)
 	g.AddMember(club, guidNamed('I'), ofDomainSID(1202))
@@ -56,6 +60,17 @@ func people() *membership.Graph {
 	g.AddMember(inner, guidNamed('c'), nil)
 	g.AddMember(inner, alice, ad.SID(sidBytes))
 	g.SetGroup(guidNamed('E'), ofDomainSID(1203), true, 0)
+	for guid, name := range map[ad.GUID]string{
+		alice: "Alice Kovács", guidNamed('b'): "PC-0042", guidNamed('U'): "Domain Users", guidNamed('T'): "Team \"1\"", guidNamed('D'): "Domain Admins",
+		guidNamed('A'): "Administratoren", guidNamed('C'): "Club", guidNamed('I'): "Inner", guidNamed('f'): "S-1-5-11", guidNamed('F'): "S-1-5-21-9-9-9-1000",
+	} {
+		node, _ := g.Find(guid)
+		g.SetName(node, []byte(name))
+	}
+	for guid, kind := range map[ad.GUID]membership.Kind{alice: membership.KindUser, guidNamed('b'): membership.KindComputer} {
+		node, _ := g.Find(guid)
+		g.SetKind(node, kind)
+	}
 	g.Compute()
 	return g
 }
@@ -83,8 +98,8 @@ func descriptor(sids ...ad.SID) string {
 }
 
 var exposed = attributes{
-	"userAccountControl": {"23658144"}, "adminCount": {"1"}, "servicePrincipalName": {"http/web", "MSSQLSvc/db:1433"},
-	"msDS-AllowedToDelegateTo": {"cifs/file"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {descriptor(ofDomainSID(1500), administrators)},
+	"sAMAccountName": {"alice"}, "userPrincipalName": {"alice@corp.example.com"}, "userAccountControl": {"23658144"}, "adminCount": {"1"}, "servicePrincipalName": {"http/web", "MSSQLSvc/db:1433"},
+	"msDS-AllowedToDelegateTo": {"cifs/file"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {descriptor(ofDomainSID(1500), ofDomainSID(1104), administrators, authenticated, ad.Everyone)},
 	"msDS-SupportedEncryptionTypes": {"28"}, "sIDHistory": {string(ofDomainSID(9001)), string(ofDomainSID(9000))},
 	"primaryGroupID": {"513"}, "lastLogonTimestamp": {"134398063938451234"}, "msDS-UserPasswordExpiryTimeComputed": {"134500000000000000"},
 	"msDS-ResultantPSO": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container,CN=System,DC=corp")},
@@ -110,7 +125,7 @@ func TestPostureGolden(t *testing.T) {
 		{"posture-service-account", ServiceAccount, with(alice, attributes{
 			"primaryGroupID": {"515"}, "msDS-GroupMSAMembership": {descriptor(ofDomainSID(1300))}, "msDS-ManagedPasswordInterval": {"30"},
 		}), 0},
-		{"posture-group-in-admins", Group, attributes{"name": {"Team"}, "groupType": {"-2147483646"}, "objectGUID": {strings.Repeat("T", 16)}, "objectSid": {string(ofDomainSID(1200))},
+		{"posture-group-in-admins", Group, attributes{"name": {"Team"}, "sAMAccountName": {"team"}, "groupType": {"-2147483646"}, "objectGUID": {strings.Repeat("T", 16)}, "objectSid": {string(ofDomainSID(1200))},
 			"adminCount": {"1"}, "managedBy": {extended(guidNamed('m'), ofDomainSID(1600), "CN=M,DC=corp")}}, 0},
 		{"posture-group-in-cycle", Group, attributes{"objectGUID": {strings.Repeat("I", 16)}, "objectSid": {string(ofDomainSID(1202))}}, 0},
 		{"posture-group-empty", Group, attributes{"objectGUID": {strings.Repeat("E", 16)}, "objectSid": {string(ofDomainSID(1203))}}, 0},
@@ -286,6 +301,7 @@ func TestDomainGolden(t *testing.T) {
 	}{
 		{"posture-domain", domain, func(c *Collector) {
 			c.SetForestLevel("7")
+			add(c.Names, attributes{"dnsRoot": {"corp.example.com"}, "nETBIOSName": {"CORP"}})
 			add(c.Krbtgt, attributes{"pwdLastSet": {"134398063938451234"}})
 			add(c.RecycleBin, attributes{"msDS-EnabledFeatureBL": {"CN=Partitions"}})
 			add(c.Policies, attributes{"distinguishedName": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container")}, "name": {"Strict"},
@@ -372,5 +388,92 @@ func TestPostureMapAllocatesLittle(t *testing.T) {
 		}
 	}); n > 6 { // the SIDs of a descriptor, the names of privileged groups
 		t.Errorf("%v allocations an entry, want at most 6", n)
+	}
+}
+
+// TestLongMemberLists checks that long lists have fewer names, and that the list with the most
+// members that a former version could send still fits in an asset.
+func TestLongMemberLists(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		members         int
+		user, computer  string // items of the first user and of the last member
+		maxBytesOfAsset int
+	}{
+		{maxNamedUsers, `"name":"a user with a long name 01","kind":"USER"}`, `"name":"PC-0042","kind":"COMPUTER"}`, 2 << 20},
+		{maxNamedUsers + 1, `"}`, `"name":"PC-0042","kind":"COMPUTER"}`, 1 << 20},
+		{maxNamedMembers, `"}`, `"name":"PC-0042","kind":"COMPUTER"}`, 7 << 20},
+		{maxNamedMembers + 1, `"}`, `"}`, 7 << 20},
+		{250_000, `"}`, `"}`, MaxAssetBytes},
+	} {
+		g := membership.New()
+		guid, _ := ad.ParseGUID([]byte(guidBytes))
+		group := g.SetGroup(guid, ad.SID(sidBytes), true, 0)
+		for n := range test.members {
+			var member ad.GUID
+			binary.BigEndian.PutUint32(member[:], uint32(n+1))
+			sid, kind, name := ofDomainSID(ad.RID(2000+n)), membership.KindUser, "a user with a long name 01"
+			if n == test.members-1 {
+				kind, name = membership.KindComputer, "PC-0042"
+			}
+			node := g.AddMember(group, member, sid)
+			g.SetAccount(member, sid, 513)
+			g.SetName(node, []byte(name))
+			g.SetKind(node, kind)
+		}
+		g.Compute()
+		m := NewPostureMapper(Group)
+		m.UseGraph(g)
+		asset, err := m.Map(nil, entry(t, m, nil), now, Logons{})
+		if err != nil || asset.TooLarge || len(asset.JSON) > test.maxBytesOfAsset {
+			t.Errorf("%d members: %d bytes, too large %t, %v", test.members, len(asset.JSON), asset.TooLarge, err)
+			continue
+		}
+		_, list, _ := bytes.Cut(asset.JSON, []byte(`"members":[`))
+		list, _, _ = bytes.Cut(list, []byte{']'})
+		first, _, _ := bytes.Cut(list, []byte("},"))
+		if !bytes.HasSuffix(append(bytes.Clone(first), '}'), []byte(test.user)) || bytes.Contains(first, []byte("name")) != (len(test.user) > 3) {
+			t.Errorf("%d members: first %s}, want %s", test.members, first, test.user)
+		}
+		last := list[bytes.LastIndexByte(list, '{'):]
+		if !bytes.HasSuffix(last, []byte(test.computer)) || bytes.Contains(last, []byte("name")) != (len(test.computer) > 3) {
+			t.Errorf("%d members: last %s, want %s", test.members, last, test.computer)
+		}
+	}
+}
+
+// TestLongPath checks that a path of very many groups is cut off.
+func TestLongPath(t *testing.T) {
+	t.Parallel()
+	const length = maxPath + 5
+	g := membership.New()
+	admins := g.SetGroup(guidNamed('D'), ofDomainSID(512), true, membership.RoleOf(ofDomainSID(512), nil))
+	g.AddMember(admins, benchGUID(length), ofDomainSID(ad.RID(2000+length)))
+	for n := length; n > 0; n-- {
+		group := g.SetGroup(benchGUID(n), ofDomainSID(ad.RID(2000+n)), true, 0)
+		g.AddMember(group, benchGUID(n-1), ofDomainSID(ad.RID(2000+n-1)))
+	}
+	alice, _ := ad.ParseGUID([]byte(guidBytes))
+	first := g.SetGroup(benchGUID(0), ofDomainSID(2000), true, 0)
+	g.AddMember(first, alice, ad.SID(sidBytes))
+	g.Compute()
+	for guid, want := range map[ad.GUID]string{
+		alice:         `"path":[{"sid":"` + ofDomainSID(2000).String() + `"},{"sid":"` + ofDomainSID(2001).String(),
+		benchGUID(5):  `{"sid":"` + ofDomainSID(2000+length).String() + `"}]}]}`,
+		benchGUID(4):  `],"pathOmits":1}]}`,
+		benchGUID(24): `"path":[{"sid":"` + ofDomainSID(2000+length).String() + `"}]}]}`,
+	} {
+		m := NewPostureMapper(User)
+		m.UseGraph(g)
+		asset, err := m.Map(nil, entry(t, m, attributes{"objectGUID": {string(guid[:])}}), now, Logons{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(asset.JSON, []byte(want)) {
+			t.Errorf("%s\nhas no %s", asset.JSON, want)
+		}
+		if items := bytes.Count(asset.JSON, []byte(`{"sid"`)); items > maxPath+2 {
+			t.Errorf("%d items", items)
+		}
 	}
 }

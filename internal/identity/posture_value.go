@@ -2,7 +2,6 @@ package identity
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"strconv"
 
@@ -129,22 +128,65 @@ func commaSeparated(dst []byte, src *source, slots []int) []byte {
 	return l.end()
 }
 
-func (l *list) sid(id ad.SID) {
-	if l.next() {
-		l.dst = appendQuoted(l.dst, id)
+// principal appends an item with a SID, and with the name and kind of the object that has it in the
+// graph.
+func (l *list) principal(src *source, id ad.SID) {
+	if !l.next() {
+		return
 	}
+	l.dst = appendQuoted(append(l.dst, `{"sid":`...), id)
+	if src.graph != nil {
+		if n, found := src.graph.FindSID(id); found {
+			l.dst = appendKind(appendName(l.dst, src.graph, n), src.graph.Kind(n))
+			l.dst = append(l.dst, '}')
+			return
+		}
+	}
+	if name := id.WellKnownName(); name != "" {
+		l.dst = appendKind(append(append(append(l.dst, `,"name":"`...), name...), '"'), membership.KindWellKnown)
+	}
+	l.dst = append(l.dst, '}')
+}
+
+// principals appends an item for each SID, sorted by SID.
+func principals(dst []byte, src *source, ids []ad.SID) []byte {
+	slices.SortFunc(ids, ad.SID.Compare)
+	l := list{dst: dst}
+	for _, id := range ids {
+		l.principal(src, id)
+	}
+	return l.end()
+}
+
+// appendName appends the name of an object as a member of an item, if it is known.
+func appendName(dst []byte, g *membership.Graph, n membership.Node) []byte {
+	const key = `,"name":`
+	var buffer [128]byte
+	name := g.AppendName(buffer[:0], n)
+	if len(name) == 0 {
+		return dst
+	}
+	return appendString(append(dst, key...), name)
+}
+
+// appendKind appends a kind as a member of an item, if it is known.
+func appendKind(dst []byte, kind membership.Kind) []byte {
+	if kind == membership.KindUnknown {
+		return dst
+	}
+	return appendEnum(append(dst, `,"kind":`...), kind.String())
 }
 
 func sids(dst []byte, src *source, slots []int) []byte {
-	l := list{dst: dst}
+	var ids []ad.SID
 	for _, v := range sortedValues(src, slots[0]) {
 		if id, ok := ad.ParseSID(v); ok {
-			l.sid(id)
+			ids = append(ids, id)
 		} else {
 			src.unparsed++
 		}
 	}
-	return l.end()
+	return principals(dst, src, ids)
 }
 
 func optionalSID(dst []byte, src *source, slots []int) []byte {
@@ -165,14 +207,16 @@ func grantedTo(right ad.AccessMask) value {
 			src.unparsed++
 			return dst
 		}
-		granted := src.descriptor.Granted(right)
-		slices.SortFunc(granted, ad.SID.Compare)
-		l := list{dst: dst}
-		for _, id := range granted {
-			l.sid(id)
-		}
-		return l.end()
+		return principals(dst, src, src.descriptor.Granted(right))
 	}
+}
+
+// entryDN appends the DN of the entry, which every account that finds the entry can read.
+func entryDN(dst []byte, src *source, _ []int) []byte {
+	if len(src.entry.DN) > 0 {
+		return appendString(dst, src.entry.DN)
+	}
+	return dst
 }
 
 func plainDN(dst []byte, src *source, slots []int) []byte {
@@ -182,26 +226,54 @@ func plainDN(dst []byte, src *source, slots []int) []byte {
 	return dst
 }
 
-// principalSID appends the SID in an extended DN, if there is one.
-func principalSID(dst []byte, src *source, slots []int) []byte {
+// managedBy appends the principal in an extended DN, if it has a SID.
+func managedBy(dst []byte, src *source, slots []int) []byte {
 	var dn ad.ExtendedDN
 	if !dn.Parse(src.entry.First(slots[0])) {
 		return dst
 	}
-	if id, ok := dn.SID(); ok {
-		dst = appendQuoted(dst, id)
+	if _, ok := dn.SID(); !ok {
+		return dst
+	}
+	dst = appendNamedSID(dst, &dn)
+	if src.graph != nil {
+		if n, found := src.graph.Find(dn.GUID); found {
+			dst = appendKind(dst, src.graph.Kind(n))
+		}
+	}
+	return append(dst, '}')
+}
+
+// appendNamedSID appends the beginning of an item: the SID of an extended DN and the name in it.
+func appendNamedSID(dst []byte, dn *ad.ExtendedDN) []byte {
+	id, _ := dn.SID()
+	dst = appendQuoted(append(dst, `{"sid":`...), id)
+	if name := ad.RelativeName(dn.DN); len(name) > 0 {
+		dst = appendString(append(dst, `,"name":`...), name)
 	}
 	return dst
 }
 
-func principalSIDs(dst []byte, src *source, slots []int) []byte {
-	l := list{dst: dst}
+// linkedPrincipals appends the principals in extended DNs, sorted by SID.
+func linkedPrincipals(dst []byte, src *source, slots []int) []byte {
+	type linked struct {
+		id   ad.SID
+		item []byte
+	}
+	var found []linked
 	var dn ad.ExtendedDN
 	for _, v := range sortedValues(src, slots[0]) {
 		if !dn.Parse(v) {
 			src.unparsed++
 		} else if id, ok := dn.SID(); ok {
-			l.sid(id)
+			found = append(found, linked{slices.Clone(id), append(appendNamedSID(nil, &dn), '}')})
+		}
+	}
+	slices.SortFunc(found, func(a, b linked) int { return a.id.Compare(b.id) })
+	l := list{dst: dst}
+	for _, p := range found {
+		if l.next() {
+			l.dst = append(l.dst, p.item...)
 		}
 	}
 	return l.end()
@@ -262,40 +334,74 @@ func primaryRID(src *source, slot int) (ad.RID, bool) {
 }
 
 func primaryGroup(dst []byte, src *source, slots []int) []byte {
-	_, _, ok := src.sid.Split()
-	rid, ok2 := primaryRID(src, slots[0])
-	if !ok || !ok2 {
+	id, ok := primarySID(src, slots[0])
+	if !ok {
 		if len(src.entry.First(slots[0])) > 0 {
 			src.unparsed++
 		}
 		return dst
 	}
-	const maxSIDSize = 68
-	id := append(make(ad.SID, 0, maxSIDSize), src.sid...)
-	binary.LittleEndian.PutUint32(id[len(id)-4:], uint32(rid))
 	return appendQuoted(dst, id)
 }
 
+// primarySID returns the SID of an account's primary group.
+func primarySID(src *source, slot int) (ad.SID, bool) {
+	authority, _, ok := src.sid.Split()
+	rid, ok2 := primaryRID(src, slot)
+	if !ok || !ok2 {
+		return nil, false
+	}
+	return ad.JoinSID(authority, rid), true
+}
+
+// node appends an item with the SID and the name of an object. It leaves out an object without a SID.
 func (l *list) node(g *membership.Graph, n membership.Node) {
 	if g.HasSID(n) && l.next() {
-		l.dst = append(g.AppendSID(append(l.dst, '"'), n), '"')
+		l.dst = append(appendNode(l.dst, g, n), '}')
 	}
+}
+
+// appendNode appends the beginning of an item: the SID and the name of an object.
+func appendNode(dst []byte, g *membership.Graph, n membership.Node) []byte {
+	dst = append(g.AppendSID(append(dst, `{"sid":"`...), n), '"')
+	return appendName(dst, g, n)
+}
+
+// Limits of what a list of members has besides the SIDs, so that a list of any legitimate size fits
+// in an asset.
+const (
+	maxNamedUsers   = 10_000  // in a longer list, users have no name and kind
+	maxNamedMembers = 100_000 // in a longer list, no member has
+)
+
+// appendMembers appends members with their SIDs, names and kinds. The users in scope have assets of
+// their own, with their names. The other members have none.
+func appendMembers(dst []byte, src *source, nodes []membership.Node) []byte {
+	g := src.graph
+	l := list{dst: dst}
+	for _, n := range nodes {
+		if !g.HasSID(n) || !l.next() {
+			continue
+		}
+		kind := g.Kind(n)
+		if len(nodes) > maxNamedMembers || len(nodes) > maxNamedUsers && kind == membership.KindUser {
+			l.dst = append(g.AppendSID(append(l.dst, `{"sid":"`...), n), `"}`...)
+			continue
+		}
+		l.dst = append(appendKind(appendNode(l.dst, g, n), kind), '}')
+	}
+	return l.end()
 }
 
 // directGroups appends an account's groups: the primary group, which does not list the
 // account as a member, and then the others.
 func directGroups(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
-	before := len(l.dst)
-	primary := membership.Node(0)
-	known := false
-	if rid, ok := primaryRID(src, slots[0]); ok {
-		if l.dst = primaryGroup(append(l.dst, '['), src, slots); len(l.dst) > before+1 {
-			l.count = 1
-		} else {
-			l.dst = l.dst[:before] // the account's SID has no RID
-		}
-		primary, known = src.graph.PrimaryGroup(src.sid, rid)
+	primary, known := src.primaryNode(slots)
+	if known {
+		l.node(src.graph, primary)
+	} else if id, ok := primarySID(src, slots[0]); ok && l.next() {
+		l.dst = append(appendQuoted(append(l.dst, `{"sid":`...), id), '}')
 	}
 	if src.inGraph {
 		for _, n := range src.graph.GroupsOf(src.node) {
@@ -307,8 +413,20 @@ func directGroups(dst []byte, src *source, slots []int) []byte {
 	return l.end()
 }
 
-// privilegedGroups appends the privileged groups of an object: direct and nested ones. Groups
-// have no primary group, so their rows have no slots.
+// primaryNode returns the primary group of an account, if the graph has it. Groups have no primary
+// group, so their rows have no slots.
+func (src *source) primaryNode(slots []int) (membership.Node, bool) {
+	if len(slots) == 0 {
+		return 0, false
+	}
+	rid, ok := primaryRID(src, slots[0])
+	if !ok {
+		return 0, false
+	}
+	return src.graph.PrimaryGroup(src.sid, rid)
+}
+
+// privilegedGroups appends the privileged groups of an object: direct and nested ones.
 func privilegedGroups(dst []byte, src *source, slots []int) []byte {
 	var groups []membership.Node
 	if src.inGraph {
@@ -319,38 +437,54 @@ func privilegedGroups(dst []byte, src *source, slots []int) []byte {
 	}
 	var primary [1]membership.Node
 	count := 0
-	if len(slots) > 0 {
-		if rid, ok := primaryRID(src, slots[0]); ok {
-			if n, known := src.graph.PrimaryGroup(src.sid, rid); known {
-				primary[0], count = n, 1
-			}
-		}
+	if n, known := src.primaryNode(slots); known {
+		primary[0], count = n, 1
 	}
 	p := src.graph.Privileges(groups, primary[:count])
 	if p.IsEmpty() {
 		return dst
 	}
-	direct, nested := src.graph.PrivilegedGroups(p)
-	comma := false
+	direct, nested := src.graph.DirectRoles(p), src.graph.NestedRoles(p)
 	dst = append(dst, '{')
-	for _, part := range []struct {
-		key   string
-		nodes []membership.Node
-	}{{`"direct":`, direct}, {`"nested":`, nested}} {
-		if len(part.nodes) == 0 {
-			continue
+	if len(direct) > 0 {
+		l := list{dst: append(dst, `"direct":`...)}
+		for _, role := range direct {
+			l.node(src.graph, src.graph.RoleGroup(role))
 		}
-		if comma {
+		if dst = l.end(); len(nested) > 0 {
 			dst = append(dst, ',')
 		}
-		comma = true
-		l := list{dst: append(dst, part.key...)}
-		for _, n := range part.nodes {
-			l.node(src.graph, n)
+	}
+	if len(nested) > 0 {
+		l := list{dst: append(dst, `"nested":`...)}
+		for _, role := range nested {
+			l.privilege(src.graph, role, groups, primary[:count])
 		}
 		dst = l.end()
 	}
 	return append(dst, '}')
+}
+
+// maxPath is the number of groups that a path shows. Without a limit, the paths of groups that nest
+// very deep would be large.
+const maxPath = 20
+
+// privilege appends an item with the group of a nested role and the path to it.
+func (l *list) privilege(g *membership.Graph, role membership.Role, groupLists ...[]membership.Node) {
+	if !l.next() {
+		return
+	}
+	var buffer [maxPath]membership.Node
+	path, omitted := g.Path(buffer[:0], role, maxPath, groupLists...)
+	groups := list{dst: append(appendNode(l.dst, g, g.RoleGroup(role)), `,"path":`...)}
+	for _, n := range path {
+		groups.node(g, n)
+	}
+	l.dst = groups.end()
+	if omitted > 0 {
+		l.dst = strconv.AppendInt(append(l.dst, `,"pathOmits":`...), int64(omitted), 10)
+	}
+	l.dst = append(l.dst, '}')
 }
 
 func appendNodes(dst []byte, src *source, nodes []membership.Node) []byte {
@@ -374,7 +508,7 @@ func appendWithoutSID(dst []byte, src *source, nodes []membership.Node) []byte {
 }
 
 func groupMembers(dst []byte, src *source, _ []int) []byte {
-	return appendNodes(dst, src, src.members())
+	return appendMembers(dst, src, src.members())
 }
 
 func membersWithoutSID(dst []byte, src *source, _ []int) []byte {
@@ -440,8 +574,8 @@ func rolePrivileged(dst []byte, src *source, _ []int) []byte {
 	return strconv.AppendBool(dst, src.roleMembers.Role.IsPrivileged())
 }
 
-func roleMemberSIDs(dst []byte, src *source, _ []int) []byte {
-	return appendNodes(dst, src, src.roleMembers.Members)
+func roleMembers(dst []byte, src *source, _ []int) []byte {
+	return appendMembers(dst, src, src.roleMembers.Members)
 }
 
 func roleMembersWithoutSID(dst []byte, src *source, _ []int) []byte {

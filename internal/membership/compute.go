@@ -2,6 +2,8 @@ package membership
 
 import (
 	"cmp"
+	"math"
+	"math/bits"
 	"slices"
 
 	"adconnector/internal/ad"
@@ -12,19 +14,20 @@ func (g *Graph) Compute() {
 	g.sortBySID()
 	g.buildAdjacency()
 	g.propagateRoles()
+	g.computeDistances()
 	g.computeNesting()
 }
 
 // sortBySID sorts all nodes by SID. This is the order of all returned lists.
 func (g *Graph) sortBySID() {
-	ranks := make([]uint32, len(g.authorities))
+	g.ranks = make([]uint32, len(g.authorities))
 	sortedAuthorities := make([]uint32, 0, len(g.authorities))
 	for i := range g.authorities {
 		sortedAuthorities = append(sortedAuthorities, uint32(i))
 	}
 	slices.SortFunc(sortedAuthorities, func(a, b uint32) int { return cmp.Compare(g.authorities[a].bytes, g.authorities[b].bytes) })
 	for rank, i := range sortedAuthorities {
-		ranks[i] = uint32(rank)
+		g.ranks[i] = uint32(rank)
 	}
 	if cap(g.sorted) < len(g.guids) {
 		g.sorted = make([]Node, 0, len(g.guids))
@@ -36,12 +39,25 @@ func (g *Graph) sortBySID() {
 		}
 	}
 	slices.SortFunc(g.sorted, func(a, b Node) int {
-		x, y := g.sids[a], g.sids[b]
-		if c := cmp.Or(cmp.Compare(ranks[x.authority], ranks[y.authority]), cmp.Compare(x.rid, y.rid)); c != 0 {
+		if c := g.compareSIDs(a, b); c != 0 {
 			return c
 		}
 		return cmp.Compare(string(g.guids[a][:]), string(g.guids[b][:]))
 	})
+	g.domainAuthority = 0
+	for _, n := range g.sorted { // accounts are read from one domain only
+		if g.primaryRID[n] != 0 && g.HasSID(n) {
+			g.domainAuthority = g.sids[n].authority
+			break
+		}
+	}
+}
+
+// compareSIDs orders objects by their SIDs, as ad.SID.Compare does.
+func (g *Graph) compareSIDs(a, b Node) int { return g.compareInterned(g.sids[a], g.sids[b]) }
+
+func (g *Graph) compareInterned(x, y internedSID) int {
+	return cmp.Or(cmp.Compare(g.ranks[x.authority], g.ranks[y.authority]), cmp.Compare(x.rid, y.rid))
 }
 
 // buildAdjacency builds memberOf from members, and then members from memberOf. Both are
@@ -151,6 +167,42 @@ func (g *Graph) propagateRole(gr *group) {
 			queue = append(queue, member)
 		}
 	}
+}
+
+// computeDistances computes how many memberships are between each group and the groups of its
+// effective roles, along the shortest path through security groups.
+func (g *Graph) computeDistances() {
+	total := 0
+	for i := range g.groups {
+		g.groups[i].distanceStart = uint32(total)
+		total += bits.OnesCount64(uint64(g.groups[i].effectiveRoles))
+	}
+	const unknown = math.MaxUint32
+	g.distances = slices.Repeat([]uint32{unknown}, total)
+	var queue []*group
+	g.presentRoles.each(func(r Role) {
+		start := g.aliveGroup(g.roleGroups[r])
+		*g.distance(start, r) = 0
+		queue = append(queue[:0], start)
+		for len(queue) > 0 {
+			gr := queue[0]
+			queue = queue[1:]
+			for _, member := range g.Members(gr.node) {
+				nested := g.aliveGroup(member)
+				if nested == nil || !nested.security || *g.distance(nested, r) != unknown {
+					continue
+				}
+				*g.distance(nested, r) = *g.distance(gr, r) + 1
+				queue = append(queue, nested)
+			}
+		}
+	})
+}
+
+// distance returns the distance of a group from the group of one of its effective roles.
+func (g *Graph) distance(gr *group, r Role) *uint32 {
+	before := gr.effectiveRoles & (r.set() - 1)
+	return &g.distances[int(gr.distanceStart)+bits.OnesCount64(uint64(before))]
 }
 
 // aliveGroup returns the group of a node, or nil.

@@ -1,27 +1,87 @@
 package membership
 
 import (
+	"hash/maphash"
 	"math/bits"
+	"slices"
 
 	"adconnector/internal/ad"
 )
 
-// Fingerprints returns, by node, a hash of everything that queries return about it. The hash
-// is comparable within one process only.
+// nameSeed is the seed of the hashes of names.
+var nameSeed = maphash.MakeSeed()
+
+// fingerprinter computes fingerprints.
+type fingerprinter struct {
+	*Graph
+	listed []uint64 // by node: hash of what a list shows of it
+	paths  []uint64 // as Graph.distances: hash of the path to the group of a role, with that group
+	groups []uint64 // by group: hash of what its members show of it
+}
+
+// Fingerprints returns, by node, a hash of everything that queries return about it, with the names
+// and kinds of the objects in the lists. The hash is comparable within one process only.
 func (g *Graph) Fingerprints() []uint64 {
+	f := fingerprinter{g, make([]uint64, len(g.guids)), make([]uint64, len(g.distances)), make([]uint64, len(g.groups))}
+	for n := range g.guids {
+		h := mix(uint64(g.sids[n].authority), uint64(g.sids[n].rid)) // an object can have another SID later
+		f.listed[n] = mix(mix(maphash.Bytes(nameSeed, g.storedName(Node(n))), uint64(g.Kind(Node(n)))), h)
+	}
+	for i := range g.groups {
+		f.addGroup(i)
+	}
+	return f.fingerprints()
+}
+
+// addGroup computes the hash of what the members of a group show of it.
+func (f *fingerprinter) addGroup(i int) {
+	gr := &f.Graph.groups[i]
+	h := mix(f.listed[gr.node], uint64(gr.effectiveRoles)<<1|bit(gr.security))
+	if gr.alive {
+		gr.effectiveRoles.each(func(r Role) { h = mix(h, f.path(gr, r)) })
+	}
+	f.groups[i] = h
+}
+
+// path returns the hash of the path from a group to that of a role.
+func (f *fingerprinter) path(gr *group, r Role) uint64 {
+	index := func(gr *group) int {
+		return int(gr.distanceStart) + bits.OnesCount64(uint64(gr.effectiveRoles&(r.set()-1)))
+	}
+	var chain []*group // not recursive, because directories can nest very deep
+	for ; gr != nil && f.paths[index(gr)] == 0; gr = f.nextGroup(gr, r) {
+		chain = append(chain, gr)
+		if *f.distance(gr, r) == 0 {
+			gr = nil
+			break
+		}
+	}
+	h := uint64(0)
+	if gr != nil {
+		h = f.paths[index(gr)]
+	}
+	for _, gr := range slices.Backward(chain) {
+		h = mix(mix(h, uint64(gr.node)), f.listed[gr.node]) | 1
+		f.paths[index(gr)] = h
+	}
+	return h
+}
+
+func (f *fingerprinter) fingerprints() []uint64 {
+	g := f.Graph
 	fingerprints := make([]uint64, len(g.guids))
 	for n := range g.guids {
 		node := Node(n)
 		h := uint64(0)
 		for _, parent := range g.GroupsOf(node) {
-			h += g.groupFingerprint(parent, 1)
+			h += f.membership(parent, 1)
 		}
 		if primary, ok := g.primaryGroupOf(node); ok {
-			h += g.groupFingerprint(primary, 2)
+			h += f.membership(primary, 2)
 		}
 		if gr := g.aliveGroup(node); gr != nil {
 			for _, member := range g.members[gr.memberStart:gr.memberEnd] {
-				h += mix(mix(uint64(member), 3), g.sidHash(member))
+				h += mix(mix(uint64(member), 3), f.listed[member])
 			}
 			h += mix(uint64(gr.depth)<<2|bit(gr.inCycle)<<1|bit(gr.primaryCount > 0), 4)
 			h += mix(uint64(gr.role)<<1|bit(gr.security), 5)
@@ -31,17 +91,10 @@ func (g *Graph) Fingerprints() []uint64 {
 	return fingerprints
 }
 
-// groupFingerprint returns a hash of a member's relation to a group. seed distinguishes
-// membership and primary group.
-func (g *Graph) groupFingerprint(n Node, seed uint64) uint64 {
-	gr := g.aliveGroup(n)
-	return mix(mix(mix(uint64(n), seed), g.sidHash(n)), uint64(gr.effectiveRoles)<<1|bit(gr.security))
-}
-
-// sidHash returns a hash of a node's SID: queries identify members and groups by it, and an object
-// can have another one later.
-func (g *Graph) sidHash(n Node) uint64 {
-	return mix(uint64(g.sids[n].authority), uint64(g.sids[n].rid))
+// membership returns a hash of a member's relation to a group. seed distinguishes membership and
+// primary group.
+func (f *fingerprinter) membership(n Node, seed uint64) uint64 {
+	return mix(mix(uint64(n), seed), f.groups[f.groupIndex[n]-1])
 }
 
 // Affected returns the objects whose fingerprints have changed since previous, including new

@@ -121,15 +121,16 @@ func TestPrivilegedGroupsAreSorted(t *testing.T) {
 	g.Compute()
 	for n, want := range map[int]string{100: "[0 2 4] []", 101: "[1 3 5] []", 102: "[] [1 3 5]"} {
 		node, _ := g.Find(guidOf(n))
-		direct, nested := g.PrivilegedGroups(g.Privileges(g.GroupsOf(node)))
-		numbers := func(nodes []Node) []int {
+		p := g.Privileges(g.GroupsOf(node))
+		numbers := func(roles []Role) []int {
 			list := []int{}
-			for _, n := range nodes {
-				list = append(list, int(binary.BigEndian.Uint64(g.guids[n][8:]))-1)
+			for _, r := range roles {
+				guid := g.GUID(g.RoleGroup(r))
+				list = append(list, int(binary.BigEndian.Uint64(guid[8:]))-1)
 			}
 			return list
 		}
-		if got := fmt.Sprint(numbers(direct), numbers(nested)); got != want {
+		if got := fmt.Sprint(numbers(g.DirectRoles(p)), numbers(g.NestedRoles(p))); got != want {
 			t.Errorf("object %d: %s, want %s", n, got, want)
 		}
 	}

@@ -2,9 +2,9 @@
 // members, and the primary groups of its accounts, which no group lists as members.
 //
 // The results depend only on the content of the graph, not on the order of the calls that
-// set it. Memory is about 40 bytes an object and 8 bytes a membership. The package does no
-// I/O and reads no clock. All identifiers must be from one domain's directory. It does not
-// evaluate access.
+// set it. Memory is about 45 bytes and the name for an object, and 8 bytes for a membership. The
+// package does no I/O and reads no clock. All identifiers must be from one domain's directory. It
+// does not evaluate access.
 package membership
 
 import (
@@ -32,6 +32,10 @@ type Graph struct {
 	primaryRID []ad.RID // RID of an account's primary group; 0: not an account
 	groupIndex []uint32 // index in groups plus one; 0: not a group
 	removed    []bool   // Compute removes it from all groups
+	kinds      []Kind   // of accounts
+	// nameOffsets are the offsets of the names in names; 0: none. A name follows its length.
+	nameOffsets []uint32
+	names       []byte
 
 	guidTable []uint32 // hash table: nodes by GUID, plus one; 0: empty
 	freeNodes []Node   // numbers that new objects reuse
@@ -46,11 +50,14 @@ type Graph struct {
 
 	// Results of Compute.
 	sorted          []Node   // all nodes, by SID
+	ranks           []uint32 // by authority: its position when sorted
+	domainAuthority uint32   // of the domain's accounts; 0: unknown
 	memberOfOffsets []uint32 // compressed sparse rows: the groups of n are
 	memberOf        []Node   // memberOf[memberOfOffsets[n]:memberOfOffsets[n+1]]
 	bySID           map[internedSID]Node
 	roleGroups      [64 + 1]Node // by role
 	presentRoles    roleSet
+	distances       []uint32 // see group.distanceStart
 
 	restored int               // nodes below this number are in the stored graph
 	changed  map[Node]struct{} // restored nodes whose records have changed
@@ -80,12 +87,15 @@ type group struct {
 	depth          uint32
 	inCycle        bool
 	primaryCount   uint32 // accounts that have it as their primary group
+	// distanceStart is the index in Graph.distances of its distances from the groups of its effective
+	// roles, in the order of the roles.
+	distanceStart uint32
 }
 
 // New returns an empty graph.
 func New() *Graph {
 	return &Graph{
-		byAuthority: map[string]uint32{}, authorities: make([]authority, 1),
+		byAuthority: map[string]uint32{}, authorities: make([]authority, 1), names: make([]byte, 1),
 		guidTable: make([]uint32, 1<<10), changed: map[Node]struct{}{},
 	}
 }
@@ -102,16 +112,17 @@ func (g *Graph) Len() (groups, memberships int) {
 
 // The memory of the parts of a graph in bytes, after Compute and Fingerprints.
 const (
-	nodeSize      = 72
+	nodeSize      = 80
 	memberSize    = 12
-	groupSize     = 128
+	groupSize     = 136
+	distanceSize  = 4   // for each role
 	authoritySize = 128 // and its texts
 )
 
 // Size returns the memory of the graph in bytes, as an estimate. It includes what Compute will
 // add. It is cheap enough to be called after each change.
 func (g *Graph) Size() int {
-	return nodeSize*len(g.guids) + memberSize*len(g.members) + groupSize*len(g.groups) + g.authorityBytes
+	return nodeSize*len(g.guids) + memberSize*len(g.members) + (groupSize+distanceSize*len(roles))*len(g.groups) + g.authorityBytes + len(g.names)*5/4
 }
 
 // nodeFor returns the node of an object, and adds the object if it is new.
@@ -143,6 +154,8 @@ func (g *Graph) addNode() {
 	g.primaryRID = append(g.primaryRID, 0)
 	g.groupIndex = append(g.groupIndex, 0)
 	g.removed = append(g.removed, false)
+	g.kinds = append(g.kinds, KindUnknown)
+	g.nameOffsets = append(g.nameOffsets, 0)
 	if g.seen != nil {
 		g.seen = append(g.seen, false)
 	}
@@ -205,7 +218,7 @@ func (g *Graph) markSeen(n Node) {
 }
 
 // SetAccount adds or updates an account. primaryGroup is the RID of its primary group.
-func (g *Graph) SetAccount(guid ad.GUID, sid ad.SID, primaryGroup ad.RID) {
+func (g *Graph) SetAccount(guid ad.GUID, sid ad.SID, primaryGroup ad.RID) Node {
 	n := g.nodeFor(guid)
 	g.setSID(n, sid)
 	if g.primaryRID[n] != primaryGroup {
@@ -213,6 +226,7 @@ func (g *Graph) SetAccount(guid ad.GUID, sid ad.SID, primaryGroup ad.RID) {
 		g.markChanged(n)
 	}
 	g.markSeen(n)
+	return n
 }
 
 // SetGroup adds a group, or removes all members of an existing one. Its members must be added
@@ -234,12 +248,13 @@ func (g *Graph) SetGroup(guid ad.GUID, sid ad.SID, security bool, role Role) Nod
 
 // AddMember adds a member to the group of the last SetGroup. sid is nil for a member without
 // one.
-func (g *Graph) AddMember(groupNode Node, guid ad.GUID, sid ad.SID) {
+func (g *Graph) AddMember(groupNode Node, guid ad.GUID, sid ad.SID) Node {
 	n := g.nodeFor(guid)
 	g.setSID(n, sid)
 	g.members = append(g.members, n)
 	gr := &g.groups[g.groupIndex[groupNode]-1]
 	gr.memberEnd = uint32(len(g.members))
+	return n
 }
 
 // Remove removes an object, also from the groups that it is a member of. No call may add it
@@ -258,6 +273,7 @@ func (g *Graph) clearPrincipal(n Node) {
 		g.primaryRID[n] = 0
 		g.markChanged(n)
 	}
+	g.SetKind(n, KindUnknown)
 	if i := g.groupIndex[n]; i != 0 {
 		g.groups[i-1].alive = false
 	}

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 
 	"adconnector/internal/ad"
@@ -62,7 +63,9 @@ func TestRoleOf(t *testing.T) {
 type model struct {
 	sids     map[int]ad.SID // nil: none
 	accounts map[int]ad.RID
+	kinds    map[int]Kind // of accounts
 	groups   map[int]*modelGroup
+	names    map[int]string
 }
 
 type modelGroup struct {
@@ -144,6 +147,50 @@ func (m *model) depth(id int) int {
 	return depth
 }
 
+// listed formats what a list shows of an object: its number, name and kind.
+func (m *model) listed(n int) string {
+	kind := m.kinds[n]
+	if m.groups[n] != nil {
+		kind = KindGroup
+	}
+	name := m.names[n]
+	if m.sids[n] == nil {
+		name = ""
+	}
+	return fmt.Sprint(n+1, name, kind)
+}
+
+// path returns the shortest path from an object to the group of a role, without that group: of
+// several, the one with the lowest SIDs.
+func (m *model) path(start []int, role int) []int {
+	lower := func(a, b []int) int {
+		return slices.CompareFunc(a, b, func(x, y int) int { return m.sids[x].Compare(m.sids[y]) })
+	}
+	var paths [][]int
+	for _, id := range start {
+		if m.groups[id].security && id != role {
+			paths = append(paths, []int{id})
+		}
+	}
+	for len(paths) > 0 {
+		var complete, longer [][]int
+		for _, path := range paths {
+			for _, above := range m.groupsOf(path[len(path)-1]) {
+				if above == role {
+					complete = append(complete, path)
+				} else if m.groups[above].security && !slices.Contains(path, above) {
+					longer = append(longer, append(slices.Clone(path), above))
+				}
+			}
+		}
+		if len(complete) > 0 {
+			return slices.MinFunc(complete, lower)
+		}
+		paths = longer
+	}
+	return nil
+}
+
 // describe formats all query results about an object.
 func describe(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	n, ok := g.Find(guid)
@@ -153,7 +200,7 @@ func describe(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	names := func(nodes []Node) (list []string) {
 		for _, n := range nodes {
 			id := g.GUID(n)
-			list = append(list, fmt.Sprint(binary.BigEndian.Uint64(id[8:])))
+			list = append(list, fmt.Sprint(binary.BigEndian.Uint64(id[8:]), string(g.AppendName(nil, n)), g.Kind(n)))
 		}
 		return list
 	}
@@ -164,12 +211,12 @@ func describe(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	}
 	p := g.Privileges(lists...)
 	var directRoles, nestedRoles []string
-	directGroups, nestedGroups := g.PrivilegedGroups(p)
-	for _, n := range directGroups {
-		directRoles = append(directRoles, g.aliveGroup(n).role.String())
+	for _, r := range g.DirectRoles(p) {
+		directRoles = append(directRoles, r.String())
 	}
-	for _, n := range nestedGroups {
-		nestedRoles = append(nestedRoles, g.aliveGroup(n).role.String())
+	for _, r := range g.NestedRoles(p) {
+		path, _ := g.Path(nil, r, 1000, lists...)
+		nestedRoles = append(nestedRoles, fmt.Sprint(r, names(path)))
 	}
 	slices.Sort(directRoles)
 	slices.Sort(nestedRoles)
@@ -188,7 +235,7 @@ func (m *model) describe(n int) string {
 			return cmp.Or(bytes.Compare(x, y), cmp.Compare(ridX, ridY), cmp.Compare(a, b))
 		})
 		for _, id := range ids {
-			list = append(list, fmt.Sprint(id+1))
+			list = append(list, m.listed(id))
 		}
 		return list
 	}
@@ -204,7 +251,11 @@ func (m *model) describe(n int) string {
 		}
 		for above := range m.above([]int{id}) {
 			if g := m.groups[above]; above != id && g.role.IsPrivileged() {
-				nested[g.role.String()] = true
+				var path []string
+				for _, between := range m.path(all, above) {
+					path = append(path, m.listed(between))
+				}
+				nested[fmt.Sprint(g.role, path)] = true
 			}
 		}
 	}
@@ -280,7 +331,7 @@ func TestCampaignHistories(t *testing.T) {
 	}
 	for seed := range histories {
 		r := rand.New(rand.NewPCG(seed, 2))
-		m := &model{sids: map[int]ad.SID{}, accounts: map[int]ad.RID{}, groups: map[int]*modelGroup{}}
+		m := &model{sids: map[int]ad.SID{}, accounts: map[int]ad.RID{}, kinds: map[int]Kind{}, groups: map[int]*modelGroup{}, names: map[int]string{}}
 		size := 3 + r.IntN(14)
 		isGroup := make([]bool, size)
 		wellKnown := []ad.SID{builtinSID(544), domainSID(512), domainSID(525), builtinSID(551)}
@@ -317,6 +368,7 @@ func TestCampaignHistories(t *testing.T) {
 				switch present := r.IntN(5) > 0; {
 				case !present:
 					delete(m.accounts, n)
+					delete(m.kinds, n)
 					delete(m.groups, n)
 					removed = append(removed, n)
 				case isGroup[n]:
@@ -324,9 +376,11 @@ func TestCampaignHistories(t *testing.T) {
 					mg := &modelGroup{security: role != 0 || r.IntN(4) > 0, role: role, members: map[int]bool{}}
 					m.groups[n] = mg
 					node := g.SetGroup(guid, m.sids[n], mg.security, role)
+					m.names[n] = "group" + strconv.Itoa(r.IntN(5))
+					g.SetName(node, []byte(m.names[n]))
 					for _, member := range r.Perm(size)[:r.IntN(min(size, 5))] {
 						mg.members[member] = true
-						g.AddMember(node, guidOf(member), m.sids[member])
+						g.SetName(g.AddMember(node, guidOf(member), m.sids[member]), []byte(m.names[member]))
 					}
 				case m.sids[n] != nil:
 					if r.IntN(4) == 0 {
@@ -334,7 +388,10 @@ func TestCampaignHistories(t *testing.T) {
 					}
 					_, rid, _ := m.sids[r.IntN(size)].Split()
 					m.accounts[n] = max(rid, 1)
-					g.SetAccount(guid, m.sids[n], max(rid, 1))
+					node := g.SetAccount(guid, m.sids[n], max(rid, 1))
+					m.names[n], m.kinds[n] = "account"+strconv.Itoa(r.IntN(5)), KindUser+Kind(r.IntN(3))
+					g.SetName(node, []byte(m.names[n]))
+					g.SetKind(node, m.kinds[n])
 				}
 			}
 			if fullRead {
@@ -477,7 +534,9 @@ func fill(g *Graph, users, groups, groupsPerUser int, seed uint64) {
 		return guid
 	}
 	for n := range users {
-		g.SetAccount(random(n), domainSID(ad.RID(100_000+n)), 513)
+		node := g.SetAccount(random(n), domainSID(ad.RID(100_000+n)), 513)
+		g.SetName(node, fmt.Appendf(nil, "Firstname Lastname %06d", n))
+		g.SetKind(node, KindUser)
 	}
 	members := make([][]uint32, groups)
 	for n := range users {
@@ -489,8 +548,10 @@ func fill(g *Graph, users, groups, groupsPerUser int, seed uint64) {
 	}
 	for i, list := range members {
 		node := g.SetGroup(random(users+i), domainSID(ad.RID(5_000_000+i)), true, 0)
+		g.SetName(node, fmt.Appendf(nil, "Group of department %05d", i))
 		for _, n := range list {
-			g.AddMember(node, random(int(n)), domainSID(ad.RID(100_000+n)))
+			member := g.AddMember(node, random(int(n)), domainSID(ad.RID(100_000+n)))
+			g.SetName(member, fmt.Appendf(nil, "Firstname Lastname %06d", n))
 		}
 	}
 }
@@ -558,7 +619,7 @@ func TestSize(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			g := New()
 			for n := range accounts {
-				g.SetAccount(guid(n), test.sid(n), 513)
+				g.SetName(g.SetAccount(guid(n), test.sid(n), 513), fmt.Appendf(nil, "Firstname Lastname %d", n))
 			}
 			for n := range groups {
 				group := g.SetGroup(guid(accounts+n), test.sid(accounts+n), true, 0)

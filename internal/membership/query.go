@@ -66,7 +66,14 @@ func (g *Graph) PrimaryGroup(account ad.SID, rid ad.RID) (Node, bool) {
 	return n, ok
 }
 
-// Privileges are the roles of an object's privileged groups, direct and nested.
+// IsDistributionGroup reports whether an object is a group that no access token contains. It has no
+// privileges, and its members have none through it.
+func (g *Graph) IsDistributionGroup(n Node) bool {
+	gr := g.aliveGroup(n)
+	return gr != nil && !gr.security
+}
+
+// Privileges are the privileged roles that an object has through its groups.
 type Privileges struct{ direct, nested roleSet }
 
 // Privileges returns the privileges of an object that is a member of these groups.
@@ -86,31 +93,65 @@ func (g *Graph) Privileges(groupLists ...[]Node) (p Privileges) {
 	return p
 }
 
-// IsDistributionGroup reports whether an object is a group that no access token contains. It has no
-// privileges, and its members have none through it.
-func (g *Graph) IsDistributionGroup(n Node) bool {
-	gr := g.aliveGroup(n)
-	return gr != nil && !gr.security
-}
-
 // IsEmpty reports whether there are no privileges.
 func (p Privileges) IsEmpty() bool { return p.direct|p.nested == 0 }
 
-// PrivilegedGroups returns the groups of privileges, sorted by SID.
-func (g *Graph) PrivilegedGroups(p Privileges) (direct, nested []Node) {
-	return g.sortedRoleGroups(p.direct), g.sortedRoleGroups(p.nested)
+// DirectRoles and NestedRoles return the roles of the groups that list the object, and of those that
+// it is in through other groups, sorted by the SIDs of their groups.
+func (g *Graph) DirectRoles(p Privileges) []Role { return g.sortedRoles(p.direct) }
+
+// NestedRoles is described with DirectRoles.
+func (g *Graph) NestedRoles(p Privileges) []Role { return g.sortedRoles(p.nested) }
+
+func (g *Graph) sortedRoles(set roleSet) []Role {
+	roles := make([]Role, 0, bits.OnesCount64(uint64(set)))
+	set.each(func(r Role) { roles = append(roles, r) })
+	slices.SortFunc(roles, func(a, b Role) int { return g.compareSIDs(g.roleGroups[a], g.roleGroups[b]) })
+	return roles
 }
 
-func (g *Graph) sortedRoleGroups(roles roleSet) (nodes []Node) {
-	roles.each(func(r Role) { nodes = append(nodes, g.roleGroups[r]) })
-	slices.SortFunc(nodes, g.compareSIDs)
-	return nodes
+// RoleGroup returns the group of a role that an object of the graph has.
+func (g *Graph) RoleGroup(r Role) Node { return g.roleGroups[r] }
+
+// Path appends the groups between an object that is a member of these groups and the group of one of
+// its nested roles: each is a member of the next one, and the object is a member of the first one. It
+// is the shortest path. Of several, it is the one whose first group has the lowest SID, and so on.
+// Beyond limit groups, it returns only how many it omits.
+func (g *Graph) Path(dst []Node, r Role, limit int, groupLists ...[]Node) (path []Node, omitted int) {
+	var first *group
+	for _, groups := range groupLists {
+		for _, n := range groups {
+			gr := g.aliveGroup(n)
+			if gr == nil || gr.effectiveRoles&r.set() == 0 || *g.distance(gr, r) == 0 {
+				continue
+			}
+			if first == nil || cmp.Or(cmp.Compare(*g.distance(gr, r), *g.distance(first, r)), g.compareSIDs(n, first.node)) < 0 {
+				first = gr
+			}
+		}
+	}
+	if first == nil {
+		return dst, 0
+	}
+	length := int(*g.distance(first, r))
+	shown := min(length, limit)
+	for gr := first; shown > 0; shown-- {
+		dst = append(dst, gr.node)
+		gr = g.nextGroup(gr, r)
+	}
+	return dst, max(0, length-limit)
 }
 
-// compareSIDs orders objects by their SIDs, as ad.SID.Compare does.
-func (g *Graph) compareSIDs(a, b Node) int {
-	x, y := g.sids[a], g.sids[b]
-	return cmp.Or(cmp.Compare(g.authorities[x.authority].bytes, g.authorities[y.authority].bytes), cmp.Compare(x.rid, y.rid))
+// nextGroup returns the group after gr on the shortest path to the group of a role, from which it must
+// have a distance.
+func (g *Graph) nextGroup(gr *group, r Role) *group {
+	for _, n := range g.GroupsOf(gr.node) {
+		above := g.aliveGroup(n)
+		if above.effectiveRoles&r.set() != 0 && *g.distance(above, r)+1 == *g.distance(gr, r) {
+			return above
+		}
+	}
+	return nil // cannot happen: the distance comes from such a group
 }
 
 // HasMembers reports whether any group has members: listed ones, and accounts of which it is the

@@ -19,8 +19,9 @@ type Record struct {
 // ErrInvalidRecord is returned for records that ChangedRecords did not return.
 var ErrInvalidRecord = errors.New("invalid membership record")
 
-// The format of the records. An object is its GUID, the RID of its primary group and its SID.
-// A group is its flags, its role and the nodes of its members.
+// The format of the records. An object is its GUID, the RID of its primary group, its SID, its kind
+// and its name. An object without a SID ends before it. Version 1.0.0 stored no kind and no name. A
+// group is its flags, its role and the nodes of its members.
 const (
 	objectPrimary = len(ad.GUID{})
 	objectSID     = objectPrimary + 4
@@ -53,10 +54,25 @@ func (g *Graph) RestoreObject(number uint32, value []byte) error {
 		g.rehash(2 * len(g.guidTable))
 	}
 	g.primaryRID[n] = ad.RID(binary.LittleEndian.Uint32(value[objectPrimary:]))
-	if sid, ok := ad.ParseSID(value[objectSID:]); ok {
-		g.setSID(n, sid)
-	}
+	g.restorePrincipal(n, value[objectSID:])
 	return nil
+}
+
+// restorePrincipal restores the SID, the kind and the name of an object.
+func (g *Graph) restorePrincipal(n Node, value []byte) {
+	if len(value) < sidHeader {
+		return
+	}
+	size := min(sidHeader+4*int(value[1]), len(value))
+	sid, ok := ad.ParseSID(value[:size])
+	if !ok {
+		return
+	}
+	g.setSID(n, sid)
+	if rest := value[size:]; len(rest) > 0 {
+		g.kinds[n] = min(Kind(rest[0]), lastStoredKind)
+		g.SetName(n, rest[1:])
+	}
 }
 
 // RestoreGroup adds a stored group.
@@ -139,13 +155,12 @@ func (g *Graph) ChangedRecords() (objects, groups []Record) {
 func (g *Graph) isUnreferenced(n Node) bool { return !g.isPrincipal(n) && len(g.GroupsOf(n)) == 0 }
 
 func (g *Graph) encodeObject(n Node) []byte {
-	guid, sid := g.guids[n], g.sids[n]
-	value := make([]byte, 0, objectSID+32)
+	guid, name := g.guids[n], g.storedName(n)
+	value := make([]byte, 0, objectSID+32+len(name))
 	value = append(value, guid[:]...)
 	value = binary.LittleEndian.AppendUint32(value, uint32(g.primaryRID[n]))
-	if sid.authority != 0 {
-		value = append(value, g.authorities[sid.authority].bytes...)
-		value = binary.LittleEndian.AppendUint32(value, uint32(sid.rid))
+	if g.HasSID(n) {
+		value = append(append(g.appendBinarySID(value, n), byte(g.kinds[n])), name...)
 	}
 	return value
 }

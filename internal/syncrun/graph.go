@@ -154,11 +154,11 @@ type graphReader struct {
 // maxGraphSize limits the memory of the memberships in bytes: a server could invent members
 // without end. first applies to a read without stored memberships, when the size of the
 // domain is unknown. It is enough for 1,000,000 objects with 10,000,000 memberships, or for one
-// group with 2,300,000 members. Later reads may add growth to twice the stored memberships, up
+// group with 2,000,000 members. Later reads may add growth to twice the stored memberships, up
 // to total: during a full read, the stored memberships are in memory too.
 type maxGraphSize struct{ first, growth, total int }
 
-var defaultMaxGraphSize = maxGraphSize{first: 192 << 20, growth: 96 << 20, total: 384 << 20}
+var defaultMaxGraphSize = maxGraphSize{first: 240 << 20, growth: 96 << 20, total: 384 << 20}
 
 // limit returns the limit of a read. stored is the size of the stored memberships, or 0.
 func (m maxGraphSize) limit(stored int) int {
@@ -284,8 +284,8 @@ func (r *graphReader) search(ctx context.Context, s *session, filter, condition 
 
 // readAccounts reads the accounts that match a condition, with their primary groups.
 func (r *graphReader) readAccounts(ctx context.Context, s *session, condition string) error {
-	const memberOf = 3
-	attributes := []string{"objectGUID", "objectSid", "primaryGroupID", "memberOf"}
+	const memberOf = 4
+	attributes := []string{"objectGUID", "objectSid", "primaryGroupID", "objectClass", "memberOf"}
 	filter := principalFilter
 	if r.memberOf == nil {
 		filter, attributes = accountFilter, attributes[:memberOf]
@@ -297,7 +297,9 @@ func (r *graphReader) readAccounts(ctx context.Context, s *session, condition st
 		if hasGUID && hasSID {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.graph.SetAccount(guid, sid, primary)
+			account := r.graph.SetAccount(guid, sid, primary)
+			r.graph.SetName(account, ad.RelativeName(entry.DN))
+			r.graph.SetKind(account, membership.AccountKind(entry.Values[3]))
 			r.recordMemberOf(guid, entry, memberOf)
 			return r.checkSize()
 		}
@@ -311,6 +313,7 @@ type groupInfo struct {
 	sid      ad.SID
 	security bool
 	role     membership.Role
+	name     []byte
 }
 
 // readGroups reads the groups that match a condition, with their members.
@@ -336,12 +339,12 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			return nil
 		}
 		groupType, _ := ad.ParseGroupType(entry.First(3))
-		info := groupInfo{guid, sid, groupType&ad.GroupSecurity != 0, membership.RoleOf(sid, entry.First(2))}
+		info := groupInfo{guid, sid, groupType&ad.GroupSecurity != 0, membership.RoleOf(sid, entry.First(2)), ad.RelativeName(entry.DN)}
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.recordMemberOf(guid, entry, memberOf)
 		if slices.Contains(entry.Partial, members) {
-			info.sid = slices.Clone(sid)
+			info.sid, info.name = slices.Clone(sid), slices.Clone(info.name)
 			large = append(large, info)
 			r.otherSize += listSize
 			return r.checkSize()
@@ -366,7 +369,9 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 }
 
 func (r *graphReader) setGroup(info groupInfo) membership.Node {
-	return r.graph.SetGroup(info.guid, info.sid, info.security, info.role)
+	group := r.graph.SetGroup(info.guid, info.sid, info.security, info.role)
+	r.graph.SetName(group, info.name)
+	return group
 }
 
 func (r *graphReader) addMember(group membership.Node, dn *ad.ExtendedDN, value []byte) error {
@@ -375,7 +380,7 @@ func (r *graphReader) addMember(group membership.Node, dn *ad.ExtendedDN, value 
 		return nil
 	}
 	sid, _ := dn.SID()
-	r.graph.AddMember(group, dn.GUID, sid)
+	r.graph.SetName(r.graph.AddMember(group, dn.GUID, sid), ad.RelativeName(dn.DN))
 	return r.checkSize()
 }
 

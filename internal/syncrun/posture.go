@@ -95,6 +95,7 @@ func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) 
 const (
 	systemContainer   = "CN=System,"
 	policiesContainer = "CN=Password Settings Container,CN=System,"
+	partitions        = "CN=Partitions,"
 	recycleBinFeature = "CN=Recycle Bin Feature,CN=Optional Features,CN=Directory Service,CN=Windows NT,CN=Services,"
 )
 
@@ -117,7 +118,9 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 		return directory.Search{Base: container + base, Scope: directory.OneLevel, Filter: filter}
 	}
 	recycleBin := directory.Search{Base: recycleBinFeature + root.ConfigurationContext, Scope: directory.Base, Filter: "(objectClass=*)"}
+	names := directory.Search{Base: partitions + root.ConfigurationContext, Scope: directory.OneLevel, Filter: "(&(objectClass=crossRef)" + directory.FilterByValue("nCName", base) + ")"}
 	return []domainPart{
+		{"names", "", names, c.Names, true},
 		{"krbtgtPasswordLastChangedAt", "", subtree("(&(objectClass=user)(sAMAccountName=krbtgt))"), c.Krbtgt, true},
 		{"recycleBin", "", recycleBin, c.RecycleBin, true},
 		{"fineGrainedPasswordPolicies", policiesContainer + base, below(policiesContainer, "(objectClass=msDS-PasswordSettings)"), c.Policies, false},

@@ -3,6 +3,8 @@
 package samba
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -65,6 +67,8 @@ func (d *controller) addPostureOU(t *testing.T) {
 		bulk = append(bulk, r.dn)
 	}
 	group("many", bulk...)
+	l.create(postureDN("computer"), "objectClass", "computer", "sAMAccountName", "pos-computer$", "userAccountControl", "4096")
+	l.create(postureDN(`Sales\, EMEA`), "objectClass", "group", "sAMAccountName", "pos-sales", "member", postureDN("computer"), "member", postureDN("weak"))
 	l.create(postureDN("gmsa"), "objectClass", "msDS-GroupManagedServiceAccount", "sAMAccountName", "pos-gmsa$", "msDS-ManagedPasswordInterval", "30", "userAccountControl", "4096")
 	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
@@ -81,13 +85,17 @@ func (d *controller) addPostureOU(t *testing.T) {
 	d.changeMember(t, "CN=Domain Admins,CN=Users,"+baseDN, "add", postureDN("primary"))
 	d.setAttribute(t, postureDN("primary"), "primaryGroupID", "512")
 	d.changeMember(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "add", postureDN("outer"))
-	d.changeMember(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "add", postureDN("list"))
+	const authenticated = "CN=S-1-5-11,CN=ForeignSecurityPrincipals," + baseDN
+	for _, member := range []string{postureDN("list"), postureDN("computer"), authenticated} {
+		d.changeMember(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "add", member)
+	}
+	t.Cleanup(func() { d.changeMember(t, "CN=Backup Operators,CN=Builtin,"+baseDN, "delete", authenticated) })
 
 	// ldbmodify encodes these security descriptors.
 	var descriptors ldif
 	descriptors.replace(postureDN("service"), "msDS-AllowedToActOnBehalfOfOtherIdentity", "O:BAD:"+
 		"(D;;CR;;;"+d.sid(t, postureDN("weak"))+")(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("weak"))+")"+
-		"(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("trusted"))+")(A;;RP;;;"+d.sid(t, postureDN("protected"))+")"+
+		"(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("expiring"))+")(A;;RP;;;"+d.sid(t, postureDN("protected"))+")"+
 		"(OA;;CR;00299570-246d-11d0-a768-00aa006e0529;;"+d.sid(t, postureDN("primary"))+")(A;OICIIO;CR;;;"+d.sid(t, postureDN("primary"))+")(D;;CC;;;AU)")
 	descriptors.replace(postureDN("gmsa"), "msDS-GroupMSAMembership", "O:BAD:(A;;RP;;;"+d.sid(t, postureDN("inner"))+")(A;;CR;;;"+d.sid(t, postureDN("outer"))+")(A;;RP;;;BA)")
 	if err := d.ldb("ldbmodify", descriptors.String()); err != nil {
@@ -133,7 +141,7 @@ type domainEntries struct {
 func (d *controller) domainEntries(t *testing.T) *domainEntries {
 	t.Helper()
 	s := &domainEntries{map[string]record{}, map[string]string{}}
-	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "sAMAccountName", "groupType", "primaryGroupID", "member", "memberOf") {
+	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "name", "sAMAccountName", "groupType", "primaryGroupID", "member", "memberOf") {
 		s.byDN[r.dn] = r
 		s.sids[r.dn] = oracle.SID(r.values.First("objectSid"))
 	}
@@ -240,6 +248,66 @@ func (s *domainEntries) sidsOf(dns []string) (sids []string) {
 	return sids
 }
 
+// wellKnown has the names of the well-known principals in a new Samba domain, and of those that the
+// tests add.
+var wellKnown = map[string]string{
+	"S-1-5-4": "Interactive", "S-1-5-9": "Enterprise Domain Controllers", "S-1-5-11": "Authenticated Users", "S-1-5-17": "IUSR", "S-1-1-0": "Everyone",
+}
+
+// principal returns the expected item of a list for a SID.
+func (s *domainEntries) principal(sid string, withKind bool) map[string]any {
+	p := map[string]any{"sid": sid}
+	r := s.byDN[s.dnOf(sid)]
+	hasClass := func(class string) bool { return slices.Contains(r.values["objectclass"], class) }
+	kind, name := "", r.values.First("name")
+	switch {
+	case isGroup(r):
+		kind = "GROUP"
+	case hasClass("msDS-GroupManagedServiceAccount"):
+		kind = "SERVICE_ACCOUNT"
+	case hasClass("computer"):
+		kind = "COMPUTER"
+	case hasClass("user"):
+		kind = "USER"
+	case wellKnown[sid] != "":
+		kind, name = "WELL_KNOWN", wellKnown[sid]
+	case strings.HasPrefix(sid, "S-1-5-21-") && !strings.HasPrefix(sid, s.sids[baseDN]):
+		kind, name = "FOREIGN", ""
+	}
+	put(p, "name", name)
+	if withKind {
+		put(p, "kind", kind)
+	}
+	return p
+}
+
+// principals returns the expected list of SIDs, sorted: by everything before the last number as in
+// binary SIDs, and then by that number.
+func (s *domainEntries) principals(sids []string, withKind bool) (list []any) {
+	sids = slices.Clone(sids)
+	slices.SortFunc(sids, compareSIDs)
+	for _, sid := range slices.Compact(sids) {
+		list = append(list, s.principal(sid, withKind))
+	}
+	return list
+}
+
+func compareSIDs(a, b string) int {
+	split := func(sid string) (binaryPrefix []byte, last uint64) {
+		parts := strings.Split(sid, "-")[2:]
+		binaryPrefix = append(binaryPrefix, byte(len(parts)), parts[0][0])
+		for _, part := range parts[1 : len(parts)-1] {
+			n, _ := strconv.ParseUint(part, 10, 32)
+			binaryPrefix = binary.LittleEndian.AppendUint32(binaryPrefix, uint32(n))
+		}
+		last, _ = strconv.ParseUint(parts[len(parts)-1], 10, 32)
+		return binaryPrefix, last
+	}
+	prefixA, lastA := split(a)
+	prefixB, lastB := split(b)
+	return cmp.Or(bytes.Compare(prefixA, prefixB), cmp.Compare(lastA, lastB))
+}
+
 // put sets a key unless the value is empty. It sorts lists and removes duplicates.
 func put(object map[string]any, key string, value any) {
 	switch v := value.(type) {
@@ -250,6 +318,10 @@ func put(object map[string]any, key string, value any) {
 		v = slices.Clone(v)
 		slices.Sort(v)
 		value = slices.Compact(v)
+	case []any:
+		if len(v) == 0 {
+			return
+		}
 	case string:
 		if v == "" {
 			return
@@ -280,10 +352,47 @@ func (s *domainEntries) privileges(groups []string) map[string]any {
 			}
 		}
 	}
-	p := map[string]any{}
-	put(p, "direct", direct)
-	put(p, "nested", nested)
+	p, paths := map[string]any{}, []any{}
+	slices.SortFunc(nested, compareSIDs)
+	for _, sid := range slices.Compact(nested) {
+		item := s.principal(sid, false)
+		item["path"] = s.path(groups, sid)
+		paths = append(paths, item)
+	}
+	put(p, "direct", s.principals(direct, false))
+	put(p, "nested", paths)
 	return p
+}
+
+// path returns the shortest path from one of the groups to another one through security groups. Of
+// several, it is the one with the lowest SIDs.
+func (s *domainEntries) path(groups []string, target string) (list []any) {
+	var paths [][]string
+	for _, sid := range groups {
+		if sid != target && isSecurityGroup(s.byDN[s.dnOf(sid)]) {
+			paths = append(paths, []string{sid})
+		}
+	}
+	for len(paths) > 0 && list == nil {
+		slices.SortFunc(paths, func(a, b []string) int { return slices.CompareFunc(a, b, compareSIDs) })
+		var longer [][]string
+		for _, path := range paths {
+			above := s.sidsOf(s.byDN[s.dnOf(path[len(path)-1])].values["memberof"])
+			if slices.Contains(above, target) {
+				for _, sid := range path {
+					list = append(list, s.principal(sid, false))
+				}
+				return list
+			}
+			for _, sid := range above {
+				if isSecurityGroup(s.byDN[s.dnOf(sid)]) && !slices.Contains(path, sid) {
+					longer = append(longer, append(slices.Clone(path), sid))
+				}
+			}
+		}
+		paths = longer
+	}
+	return nil
 }
 
 // tokenGroups returns the SIDs of the direct and indirect groups of an object that are in its access
@@ -332,11 +441,16 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 			p[name] = float64(n)
 		}
 	}
-	put(p, "allowedToActOnBehalf", allowedSIDs(t, r.values.First("msDS-AllowedToActOnBehalfOfOtherIdentity"), 0x100))
-	put(p, "passwordReaders", allowedSIDs(t, r.values.First("msDS-GroupMSAMembership"), 0x10))
-	groups := append(s.sidsOf(r.values["memberof"]), s.primaryGroup(dn))
-	put(p, "primaryGroup", s.primaryGroup(dn))
-	put(p, "groups", groups)
+	put(p, "samAccountName", r.values.First("sAMAccountName"))
+	put(p, "userPrincipalName", r.values.First("userPrincipalName"))
+	put(p, "distinguishedName", r.dn)
+	put(p, "allowedToActOnBehalf", s.principals(allowedSIDs(t, r.values.First("msDS-AllowedToActOnBehalfOfOtherIdentity"), 0x100), true))
+	put(p, "passwordReaders", s.principals(allowedSIDs(t, r.values.First("msDS-GroupMSAMembership"), 0x10), true))
+	primary := s.primaryGroup(dn)
+	others := slices.DeleteFunc(s.sidsOf(r.values["memberof"]), func(sid string) bool { return sid == primary })
+	groups := append([]string{primary}, others...)
+	put(p, "primaryGroup", primary)
+	put(p, "groups", append([]any{s.principal(primary, false)}, s.principals(others, false)...))
 	if privileges := s.privileges(groups); len(privileges) > 0 {
 		p["privilegedGroups"] = privileges
 	}
@@ -387,12 +501,16 @@ func allowedSIDs(t *testing.T, descriptor string, right uint32) (sids []string) 
 func (s *domainEntries) groupPosture(dn string) map[string]any {
 	r, p := s.byDN[dn], map[string]any{}
 	members := r.values["member"]
-	put(p, "members", s.sidsOf(members))
-	put(p, "memberOf", s.sidsOf(r.values["memberof"]))
+	put(p, "samAccountName", r.values.First("sAMAccountName"))
+	put(p, "distinguishedName", r.dn)
+	put(p, "members", s.principals(s.sidsOf(members), true))
+	put(p, "memberOf", s.principals(s.sidsOf(r.values["memberof"]), false))
 	if withoutSID := len(members) - len(s.sidsOf(members)); withoutSID > 0 {
 		p["membersWithoutSid"] = float64(withoutSID)
 	}
-	put(p, "managedBy", s.sids[r.values.First("managedBy")])
+	if sid := s.sids[r.values.First("managedBy")]; sid != "" {
+		p["managedBy"] = s.principal(sid, true)
+	}
 	if privileges := s.privileges(s.sidsOf(r.values["memberof"])); len(privileges) > 0 && isSecurityGroup(r) {
 		p["privilegedGroups"] = privileges
 	}
@@ -524,12 +642,13 @@ func (s *domainEntries) role(t *testing.T, dn string, i gatewayserver.Identity) 
 			members = append(members, s.sids[account])
 		}
 	}
-	put(p, "members", members)
-	put(p, "nestedGroups", groups)
+	put(p, "members", s.principals(members, true))
+	put(p, "nestedGroups", s.principals(groups, false))
 	return p
 }
 
-// canonicalJSON encodes a value with sorted lists, because the lists are sets.
+// canonicalJSON encodes a value with sorted lists of strings, because the second reading has them in
+// another order.
 func canonicalJSON(t *testing.T, value any) string {
 	t.Helper()
 	if value == nil {
@@ -547,7 +666,14 @@ func canonicalJSON(t *testing.T, value any) string {
 	sortLists = func(v any) {
 		switch v := v.(type) {
 		case []any:
-			slices.SortFunc(v, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			if len(v) > 0 {
+				if _, isText := v[0].(string); isText {
+					slices.SortFunc(v, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+				}
+			}
+			for _, inner := range v {
+				sortLists(inner)
+			}
 		case map[string]any:
 			for _, inner := range v {
 				sortLists(inner)
@@ -586,7 +712,7 @@ func TestPosture(t *testing.T) {
 	}
 	sync("first", "full")
 	domainAsset := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset)
-	for _, want := range []string{`"id":"` + d.sid(t, baseDN) + `"`, `"threshold":` + strconv.Itoa(lockoutThreshold), `"minimumLength":7`, `"recycleBin":"DISABLED"`,
+	for _, want := range []string{`"id":"` + d.sid(t, baseDN) + `"`, `"names":{"dns":"corp.example.com","netbios":"CORP"}`, `"distinguishedName":"` + baseDN + `"`, `"threshold":` + strconv.Itoa(lockoutThreshold), `"minimumLength":7`, `"recycleBin":"DISABLED"`,
 		`"machineAccountQuota":10`, `"krbtgtPasswordLastChangedAt":`, `"operatingSystem":"Samba"`, `"unreadable":["fineGrainedPasswordPolicies"]`} {
 		if !strings.Contains(domainAsset, want) {
 			t.Errorf("%s missing in the domain asset: %s", want, domainAsset)
@@ -612,6 +738,13 @@ func TestPosture(t *testing.T) {
 	d.changeMember(t, "CN=Administrators,CN=Builtin,"+baseDN, "add", postureDN("cycle a"))
 	sync("cycle becomes privileged", "delta")
 	exceedOverlap()
+	d.move(t, d.move(t, postureDN("cycle a"), "CN=cycle c", postureOU), "CN=cycle a", postureOU)
+	d.move(t, postureDN("outer"), `CN=outer\, renamed`, postureOU)
+	sync("group in a path renamed", "delta")
+	d.move(t, `CN=outer\, renamed,`+postureOU, "CN=outer", postureOU)
+	d.move(t, postureDN("computer"), "CN=computer 2", postureOU)
+	sync("member of a role renamed", "delta")
+	exceedOverlap()
 	d.delete(t, postureDN("trusted")) // changes no group entry
 	sync("member deleted", "delta")
 	exceedOverlap()
@@ -623,7 +756,7 @@ func TestPosture(t *testing.T) {
 	connection.Authentication.BindDN, connection.Authentication.Password = d.admin.dn, d.admin.password
 	g.SetConnection(connection)
 	sync("as administrator", "delta")
-	if text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sid(t, postureDN("expiring"))+`"],"minimumLength":12`) || strings.Contains(text, "unreadable") {
+	if text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":[{"sid":"`+d.sid(t, postureDN("expiring"))+`","name":"expiring"}],"minimumLength":12`) || strings.Contains(text, "unreadable") {
 		t.Errorf("password policy missing in the domain asset: %s", text)
 	}
 

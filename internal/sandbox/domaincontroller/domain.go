@@ -96,6 +96,10 @@ func (d *Server) createConfiguration(created time.Time) {
 	configuration := create(d.root, "configuration", "Configuration")
 	configuration.partition = true
 	d.servers = create(configuration, "sitesContainer", "Sites", "site", "Default-First-Site-Name", "serversContainer", "Servers")
+	reference := create(configuration, "crossRefContainer", "Partitions", "crossRef", netBIOSName)
+	reference.set("nCName", d.root.dn())
+	reference.set("dnsRoot", domainName)
+	reference.set("nETBIOSName", netBIOSName)
 	recycleBin := create(configuration, "container", "Services", "container", "Windows NT", "container", "Directory Service",
 		"container", "Optional Features", "msDS-OptionalFeature", "Recycle Bin Feature")
 	recycleBin.set("msDS-OptionalFeatureGUID", // a constant (MS-ADTS 3.1.1.9.1)

@@ -329,7 +329,13 @@ func TestFlatten(t *testing.T) {
 	t.Parallel()
 	fields := map[string]string{}
 	flatten(fields, "posture", json.RawMessage(`{"risk":{"score":7},"tags":["a"],"none":null}`))
-	if want := map[string]string{"posture.risk.score": "7", "posture.tags": `["a"]`, "posture.none": ""}; !maps.Equal(fields, want) {
+	flatten(fields, "members", json.RawMessage(`[{"sid":"S-1-5-11","name":"Authenticated Users","kind":"WELL_KNOWN"},{"sid":"S-1-5-21-9-9-9-1000"}]`))
+	flatten(fields, "many", json.RawMessage("["+strings.Repeat(`{"sid":"S-1-1-0","name":"x"},`, maxNames+1)+`{"sid":"S-1-1-0"}]`))
+	want := map[string]string{
+		"posture.risk.score": "7", "posture.tags": `["a"]`, "posture.none": "",
+		"members": "Authenticated Users, S-1-5-21-9-9-9-1000", "many": strings.Repeat("x, ", maxNames-1) + "x and 2 more",
+	}
+	if !maps.Equal(fields, want) {
 		t.Errorf("fields %q, want %q", fields, want)
 	}
 }

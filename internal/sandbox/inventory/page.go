@@ -326,8 +326,14 @@ func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind
 	i.render(w, http.StatusOK, "identity", page)
 }
 
-// flatten adds a field to fields. Fields of an object get the path of the object.
+// flatten adds a field to fields. Fields of an object get the path of the object. A list of principals
+// is shown by their names, or by their SIDs without names.
 func flatten(fields map[string]string, path string, raw json.RawMessage) {
+	var principals []principal
+	if json.Unmarshal(raw, &principals) == nil && len(principals) > 0 && principals[0].SID != "" {
+		fields[path] = joinNames(principals)
+		return
+	}
 	var object map[string]json.RawMessage
 	if json.Unmarshal(raw, &object) != nil || object == nil {
 		fields[path] = gatewayserver.Text(raw)
@@ -336,6 +342,24 @@ func flatten(fields map[string]string, path string, raw json.RawMessage) {
 	for key, field := range object {
 		flatten(fields, path+"."+key, field)
 	}
+}
+
+// principal is an item of a list in an asset with security posture.
+type principal struct{ SID, Name string }
+
+// maxNames is the number of principals that a field shows. The JSON of the asset has all.
+const maxNames = 50
+
+func joinNames(principals []principal) string {
+	var names []string
+	for _, p := range principals[:min(len(principals), maxNames)] {
+		names = append(names, cmp.Or(p.Name, p.SID))
+	}
+	text := strings.Join(names, ", ")
+	if more := len(principals) - maxNames; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 type statesPage struct {

@@ -1,0 +1,138 @@
+package membership
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"adconnector/internal/ad"
+)
+
+func TestKinds(t *testing.T) {
+	t.Parallel()
+	foreign := ad.JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0}, 1000)
+	g := New()
+	group := g.SetGroup(guidOf(0), domainSID(2000), true, 0)
+	g.SetName(group, []byte("Team"))
+	for n, member := range []struct {
+		sid  ad.SID
+		name string
+	}{
+		{domainSID(1001), "Alice"}, {domainSID(1002), "PC"}, {domainSID(1003), "gmsa"}, {domainSID(2000), "Team"},
+		{ad.Everyone, "S-1-1-0"}, {foreign, foreign.String()}, {domainSID(1007), "unknown"}, {nil, "contact"}, {ad.JoinSID([]byte{1, 1, 0, 0, 0, 0, 0, 5}, 99), "S-1-5-99"},
+		{ad.JoinSID(foreign[:24], 1001), "Bob"},
+	} {
+		guid := guidOf(n + 1)
+		if n == 3 {
+			guid = guidOf(0)
+		}
+		g.SetName(g.AddMember(group, guid, member.sid), []byte(member.name))
+	}
+	for n, kind := range map[int]Kind{1: KindUser, 2: KindComputer, 3: KindServiceAccount} {
+		g.SetKind(g.SetAccount(guidOf(n), domainSID(ad.RID(1000+n)), 513), kind)
+	}
+	// The first one is the contact: an object without a SID is in no list, so it has no name.
+	const want = ": ; Everyone: WELL_KNOWN; : ; Alice: USER; PC: COMPUTER; gmsa: SERVICE_ACCOUNT; unknown: ; Team: GROUP; : FOREIGN; Bob: FOREIGN"
+	describe := func(g *Graph) string {
+		group, _ := g.Find(guidOf(0))
+		var texts []string
+		for _, n := range g.Members(group) {
+			texts = append(texts, fmt.Sprintf("%s: %s", g.AppendName(nil, n), g.Kind(n)))
+		}
+		return strings.Join(texts, "; ")
+	}
+	g.Compute()
+	if got := describe(g); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	objects, groups := map[uint32][]byte{}, map[uint32][]byte{}
+	store(g, objects, groups)
+	restored := New()
+	restore(t, restored, objects, groups)
+	restored.Compute()
+	if got := describe(restored); got != want {
+		t.Errorf("restored: %s, want %s", got, want)
+	}
+	for n, sid := range map[int]ad.SID{0: domainSID(2000), 1: domainSID(1001), 5: ad.Everyone, 6: foreign} {
+		if node, found := restored.FindSID(sid); !found || restored.GUID(node) != guidOf(n) {
+			t.Errorf("%s: found %t, %s", sid, found, restored.GUID(node))
+		}
+	}
+	for _, sid := range []ad.SID{domainSID(1), builtinSID(544), {1, 0, 0, 0, 0, 0, 0, 5}, nil} {
+		if _, found := restored.FindSID(sid); found {
+			t.Errorf("%s found", sid)
+		}
+	}
+}
+
+func TestAccountKind(t *testing.T) {
+	t.Parallel()
+	for classes, want := range map[string]Kind{
+		"top person organizationalPerson user":               KindUser,
+		"top person organizationalPerson user inetOrgPerson": KindUser,
+		"top person organizationalPerson user computer":      KindComputer,
+		"computer user": KindComputer,
+		"top person organizationalPerson user computer msDS-GroupManagedServiceAccount": KindServiceAccount,
+		"MSDS-MANAGEDSERVICEACCOUNT Computer":                                           KindServiceAccount,
+		"top group":                                                                     KindUnknown,
+		"top foreignSecurityPrincipal":                                                  KindUnknown,
+		"":                                                                              KindUnknown,
+	} {
+		var values [][]byte
+		for class := range strings.FieldsSeq(classes) {
+			values = append(values, []byte(class))
+		}
+		if got := AccountKind(values); got != want {
+			t.Errorf("%s: %s, want %s", classes, got, want)
+		}
+	}
+}
+
+// TestRecordWithoutName checks that a record of version 1.0.0 is read, and is written with the name.
+func TestRecordWithoutName(t *testing.T) {
+	t.Parallel()
+	guid := guidOf(1)
+	old := append(append(guid[:], 1, 2, 0, 0), domainSID(1001)...)
+	g := New()
+	if err := g.RestoreObject(0, old); err != nil {
+		t.Fatal(err)
+	}
+	g.FinishRestore()
+	g.Compute()
+	n, found := g.FindSID(domainSID(1001))
+	if !found || g.Kind(n) != KindUnknown || len(g.AppendName(nil, n)) > 0 {
+		t.Fatalf("found %t, kind %s", found, g.Kind(n))
+	}
+	if objects, _ := g.ChangedRecords(); len(objects) != 0 {
+		t.Errorf("unchanged, but %v", objects)
+	}
+	g.SetName(n, []byte("Alice"))
+	g.SetKind(n, KindUser)
+	objects, _ := g.ChangedRecords()
+	if want := string(old) + "\x01Alice"; len(objects) != 1 || string(objects[0].Value) != want {
+		t.Errorf("%v, want %q", objects, want)
+	}
+}
+
+func TestLongName(t *testing.T) {
+	t.Parallel()
+	g := New()
+	n := g.SetAccount(guidOf(1), domainSID(1001), 513)
+	g.SetName(n, []byte(strings.Repeat("ä", maxName)))
+	if got := string(g.AppendName(nil, n)); got != strings.Repeat("ä", maxName/2) {
+		t.Errorf("%d bytes", len(got))
+	}
+	g.SetName(n, []byte("x"+strings.Repeat("ä", maxName)))
+	if got := string(g.AppendName(nil, n)); got != "x"+strings.Repeat("ä", maxName/2-1) {
+		t.Errorf("%d bytes", len(got))
+	}
+	size := g.Size()
+	g.SetName(n, []byte("x"+strings.Repeat("ä", maxName)))
+	if g.Size() != size {
+		t.Error("the same name takes memory again")
+	}
+	g.SetName(n, nil)
+	if len(g.AppendName(nil, n)) == 0 {
+		t.Error("an empty name removed the name")
+	}
+}

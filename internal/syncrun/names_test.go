@@ -1,0 +1,164 @@
+package syncrun
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"adconnector/internal/identity"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/state"
+)
+
+// describeValue formats a JSON value: principals as name (KIND), and paths with arrows.
+func describeValue(value any) string {
+	switch v := value.(type) {
+	case map[string]any:
+		if v["sid"] == nil {
+			return fmt.Sprint(describeValue(v["direct"]), "; ", describeValue(v["nested"]))
+		}
+		text := fmt.Sprint(v["name"])
+		if v["kind"] != nil {
+			text += fmt.Sprintf(" (%v)", v["kind"])
+		}
+		if path, ok := v["path"].([]any); ok {
+			names := make([]string, len(path))
+			for i := range path {
+				names[i] = describeValue(path[i])
+			}
+			text = strings.Join(append(names, text), " > ")
+		}
+		return text
+	case []any:
+		texts := make([]string, len(v))
+		for i := range v {
+			texts[i] = describeValue(v[i])
+		}
+		return strings.Join(texts, ", ")
+	case nil:
+		return ""
+	}
+	return fmt.Sprint(value)
+}
+
+// expectNames expects a posture value of an object, as describeValue formats it.
+func (e *env) expectNames(dn, key, want string) {
+	e.t.Helper()
+	posture, _ := e.asset(e.GUID(dn))["posture"].(map[string]any)
+	if got := describeValue(posture[key]); got != want {
+		e.t.Errorf("%s of %s: %q, want %q", key, dn, got, want)
+	}
+}
+
+// Members have names and kinds, and a privileged group has the path to it.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	m := newMembershipDomain(t)
+	m.nestInAdmins()
+	computer, service := "CN=PC-0042,CN=Computers,"+m.Base(), m.dn("gmsa")
+	m.must(m.Add(domaincontroller.Object{DN: computer, Attributes: map[string][]string{"objectClass": {"computer"}}}))
+	m.must(m.Add(domaincontroller.Object{DN: service, Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}}}))
+	addForeign(m.Directory)
+	authenticated := "CN=S-1-5-11,CN=ForeignSecurityPrincipals," + m.Base()
+	m.must(m.Add(domaincontroller.Object{DN: authenticated, Attributes: map[string][]string{"objectClass": {"foreignSecurityPrincipal"}}}))
+	odd := m.addGroup(`Sales\, \"EMEA\"`, m.inner)
+	m.set(m.outer, "member", m.inner, computer, service, foreignDN(m.Base()), authenticated, odd)
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10 + postureObjects})
+	m.expectNames(m.outer, "members", `Authenticated Users (WELL_KNOWN), <nil> (FOREIGN), inner (GROUP), PC-0042 (COMPUTER), gmsa (SERVICE_ACCOUNT), Sales, "EMEA" (GROUP)`)
+	m.expectNames(m.outer, "memberOf", "Domain Admins")
+	m.expectNames(m.inner, "memberOf", `outer, Sales, "EMEA"`)
+	m.expectNames(m.outer, "privilegedGroups", "Domain Admins; Domain Admins > Administrators")
+	m.expectNames(m.user(0), "groups", "Domain Users, inner")
+	m.expectNames(m.user(0), "privilegedGroups", "; inner > outer > Domain Admins > Administrators, inner > outer > Domain Admins")
+	m.expectNames(m.user(0), "distinguishedName", m.user(0))
+	m.expectNames(m.user(0), "samAccountName", m.Object(m.user(0)).Attributes["sAMAccountName"][0])
+	role := m.asset(identity.RoleGUID(m.GUID(m.admins)))
+	if got, want := describeValue(role["members"]), "Authenticated Users (WELL_KNOWN), <nil> (FOREIGN), Administrator (USER), user0 (USER), user1 (USER), PC-0042 (COMPUTER), gmsa (SERVICE_ACCOUNT)"; got != want {
+		t.Errorf("members of the role: %q, want %q", got, want)
+	}
+	m.expectConverged()
+}
+
+// A delta sync that finds a renamed object sends the objects that list it or have it in a path, and no
+// others.
+func TestRenamedObjectInDeltaSync(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		rename   func(m *membershipDomain) (dn string)
+		uploaded int
+		expect   func(m *membershipDomain)
+	}{
+		"group in a path": {
+			rename:   func(m *membershipDomain) string { return m.outer },
+			uploaded: 6, // outer, inner, both users, both roles
+			expect: func(m *membershipDomain) {
+				m.expectNames(m.user(0), "privilegedGroups", "; inner > renamed > Domain Admins > Administrators, inner > renamed > Domain Admins")
+				m.expectNames(m.inner, "memberOf", "renamed")
+			},
+		},
+		"privileged group": {
+			rename:   func(m *membershipDomain) string { return m.admins },
+			uploaded: 6, // outer, inner, both users, both roles; the group is out of scope
+			expect: func(m *membershipDomain) {
+				m.expectNames(m.user(0), "privilegedGroups", "; inner > outer > renamed > Administrators, inner > outer > renamed")
+				m.expectNames(m.outer, "memberOf", "renamed")
+			},
+		},
+		"member": {
+			rename:   func(m *membershipDomain) string { return m.user(0) },
+			uploaded: 4, // the user, inner, both roles
+			expect:   func(m *membershipDomain) { m.expectNames(m.inner, "members", "renamed (USER), user1 (USER)") },
+		},
+		"computer out of scope": {
+			rename:   func(m *membershipDomain) string { return "CN=PC-0042,CN=Computers," + m.Base() },
+			uploaded: 1,
+			expect:   func(m *membershipDomain) { m.expectNames(m.dn("club"), "members", "renamed (COMPUTER)") },
+		},
+		"primary group": {
+			rename:   func(m *membershipDomain) string { return "CN=Domain Users,CN=Users," + m.Base() },
+			uploaded: 6, // all users
+			expect:   func(m *membershipDomain) { m.expectNames(m.user(5), "groups", "renamed") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMembershipDomain(t)
+			m.nestInAdmins()
+			m.must(m.Add(domaincontroller.Object{DN: "CN=PC-0042,CN=Computers," + m.Base(), Attributes: map[string][]string{"objectClass": {"computer"}}}))
+			m.addGroup("club", "CN=PC-0042,CN=Computers,"+m.Base())
+			m.exceedOverlap()
+			m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
+			m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+			m.must(m.Rename(c.rename(m), "renamed"))
+			m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: c.uploaded})
+			c.expect(m)
+			m.expectConverged()
+			m.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
+		})
+	}
+}
+
+// A renamed organizational unit changes the DNs of the objects in it, but not the objects. A full sync
+// sends them.
+func TestRenamedUnit(t *testing.T) {
+	t.Parallel()
+	e := newPostureEnv(t, domaincontroller.Options{}, 1)
+	e.base = e.Base()
+	e.start()
+	e.setPosture(true)
+	e.exceedOverlap()
+	first, err := e.runner.Run(t.Context(), RunOptions{})
+	e.must(err)
+	user := e.GUID("CN=user0,OU=Staff," + e.Base())
+	e.must(e.Rename("OU=Staff,"+e.Base(), "People"))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	dn := func() any { return e.asset(user)["posture"].(map[string]any)["distinguishedName"] }
+	if got := dn(); got != "CN=user0,OU=Staff,"+e.Base() {
+		t.Errorf("after the delta sync: %v", got)
+	}
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	if got := dn(); got != "CN=user0,OU=People,"+e.Base() {
+		t.Errorf("after the full sync: %v, first %s", got, brief(first))
+	}
+	e.expectConverged()
+}
