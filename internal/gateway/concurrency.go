@@ -126,7 +126,7 @@ func (c *concurrency) allowed() int {
 	if c.limit.Calls == 0 {
 		return c.workers
 	}
-	return c.limit.Calls
+	return min(c.limit.Calls, c.workers)
 }
 
 // acquire waits until another call is allowed. It returns the number of allowed calls. Without
@@ -205,10 +205,12 @@ func (c *Client) AllowedWorkers() int {
 }
 
 // RestoreConcurrencyLimit applies a limit that an earlier process recorded for the same gateway,
-// customer and connection, raised by one for each hour without a refusal. It ignores a limit
-// noted in the future. It does not call OnConcurrencyLimit.
+// customer and connection. It ignores a limit noted in the future. The next BeginRun raises the
+// limit by one for each hour without a refusal, and records that.
 func (c *Client) RestoreConcurrencyLimit(limit ConcurrencyLimit) {
-	c.concurrency.set(limit.raised(c.concurrency.workers, time.Now()))
+	if !limit.NotedAt.After(time.Now()) {
+		c.concurrency.set(limit)
+	}
 }
 
 // raiseConcurrency raises the limit at the start of a run.

@@ -232,7 +232,8 @@ func TestRefusedUntilDeadline(t *testing.T) {
 }
 
 // A recorded limit applies from the start. Each hour without a refusal raises it by one at the
-// start of a run, until all workers are allowed.
+// start of a run, until all workers are allowed. Each raise is recorded, also that of a limit of an
+// earlier process.
 func TestRestoreConcurrencyLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -271,6 +272,19 @@ func TestRestoreConcurrencyLimit(t *testing.T) {
 		}
 		if !slices.Equal(calls, []int{3, 4, 0}) {
 			t.Errorf("recorded %v", calls)
+		}
+
+		for _, old := range []gateway.ConcurrencyLimit{{NotedAt: now.Add(-2 * time.Hour), Calls: 2}, {NotedAt: now.Add(-time.Minute), Calls: 7}} {
+			recorded = nil
+			client := gateway.New(o)
+			client.RestoreConcurrencyLimit(old)
+			if got, want := client.AllowedWorkers(), min(old.Calls, 5); got != want {
+				t.Errorf("restored %+v: %d workers, want %d", old, got, want)
+			}
+			client.BeginRun()
+			if len(recorded) != 1 || recorded[0].Calls != 0 || client.AllowedWorkers() != 5 {
+				t.Errorf("restored %+v: recorded %v, %d workers", old, recorded, client.AllowedWorkers())
+			}
 		}
 	})
 }
