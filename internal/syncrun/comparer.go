@@ -196,7 +196,8 @@ func (c *comparer) updateRecord(asset identity.Asset, indexed indexRecord) error
 		}
 		c.result.recheckTimes[asset.GUID] = due
 	}
-	if indexed.Fingerprint != asset.Fingerprint || asset.Logons == indexed.Logons {
+	// The index keeps what an earlier run with LastLogonAllControllers stored.
+	if indexed.Fingerprint != asset.Fingerprint || indexed.Logons.Merge(asset.Logons) == indexed.Logons {
 		return nil
 	}
 	if c.sentLogons == nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/testenv"
@@ -132,5 +133,35 @@ func TestLogonsOfAllControllersAreStored(t *testing.T) {
 	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
 	if got := e.asset(e.GUID(e.user(1)))["lastFailedPasswordAttemptAt"]; got != at.UTC().Format(timeFormat) {
 		t.Errorf("lastFailedPasswordAttemptAt %v", got)
+	}
+}
+
+// Logons are stored for an object that is not sent only if the index does not contain them. After a
+// change to LastLogonReplicated, it contains more, and each run would store all of them otherwise.
+func TestLogonsToStore(t *testing.T) {
+	t.Parallel()
+	all := identity.Logons{Last: 5, LastFailed: 3, Failed: 1, HasFailed: true}
+	for name, test := range map[string]struct {
+		indexed, current identity.Logons
+		otherValue, want bool
+	}{
+		"nothing stored":        {current: identity.Logons{Last: 5}, want: true},
+		"the same":              {indexed: all, current: all},
+		"from one controller":   {indexed: all, current: identity.Logons{Last: 5}},
+		"from all controllers":  {indexed: identity.Logons{Last: 5}, current: all, want: true},
+		"another number":        {indexed: all, current: identity.Logons{Last: 5, LastFailed: 3, HasFailed: true}, want: true},
+		"later, without a send": {indexed: all, current: identity.Logons{Last: 6, LastFailed: 3, Failed: 1, HasFailed: true}, otherValue: true},
+	} {
+		c := comparer{}
+		asset := identity.Asset{GUID: ad.GUID{1}, Logons: test.current}
+		if test.otherValue {
+			asset.Fingerprint[0] = 1
+		}
+		if err := c.updateRecord(asset, indexRecord{state.IndexRecord{Logons: test.indexed}, true}); err != nil {
+			t.Fatal(err)
+		}
+		if _, got := c.sentLogons[asset.GUID]; got != test.want {
+			t.Errorf("%s: stored %v", name, got)
+		}
 	}
 }
