@@ -30,7 +30,7 @@ var (
 	errUnsynchronized     = errors.New("initial replication of the domain controller not complete")
 	errNoDomainController = errors.New("not a domain controller")
 	errNoReadAccess       = errors.New("not readable by the account")
-	errForeignTarget      = errors.New("SRV record names a host outside of the domain")
+	errForeignTarget      = errors.New("host is outside of the domain, and its certificate does not name the domain")
 	errNoNewEntries       = errors.New("no new entries")
 	errNoProgress         = errors.New("the server announced more values but sent none")
 	errNoNewValues        = errors.New("no new values")

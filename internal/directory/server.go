@@ -22,7 +22,7 @@ import (
 type server struct {
 	host     string
 	port     int
-	domain   string // the DNS domain whose SRV records name the host; "": the host is configured
+	domain   string // the DNS domain whose SRV records or directory name the host; "": the host is configured
 	priority uint16 // of the SRV record; lower ones are tried first
 	ip       string // address to dial; "": that of the host
 }

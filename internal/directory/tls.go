@@ -40,16 +40,18 @@ func (o Options) tlsConfig(server server) *tls.Config {
 	}
 }
 
-// verifyTarget verifies that a host named by an SRV record belongs to the domain. DNS is not
-// authenticated: an attacker who forges a record can have a valid certificate for another host.
-// The host must be below the domain, or its certificate must name the domain too.
+// verifyTarget verifies that a host named by an SRV record, or by the configuration partition,
+// belongs to the domain. DNS is not authenticated: an attacker who forges a record can have a valid
+// certificate for another host. The host must be below the domain, or its certificate must name the
+// domain too.
 func verifyTarget(leaf *x509.Certificate, server server) error {
 	host, domain := strings.ToLower(server.host), strings.ToLower(strings.TrimSuffix(server.domain, "."))
 	if domain == "" || host == domain || strings.HasSuffix(host, "."+domain) || leaf.VerifyHostname(domain) == nil {
 		return nil
 	}
 	return certificateError(leaf, fmt.Errorf("%w: %s, domain %s", errForeignTarget, server.host, server.domain),
-		"if "+server.host+" is a domain controller of the domain, name it in ldap.host, or in the connection in the console")
+		"if "+server.host+" is a domain controller of the domain, give it a certificate that also names "+server.domain+
+			"; a host that ldap.host, or the connection in the console, names does not need it")
 }
 
 // verify verifies the server's certificate chain. A pinned certificate is accepted whatever
