@@ -18,7 +18,7 @@ const (
 	LogonsCertificate LogonResult = "certificate" // not accepted
 	LogonsSlow        LogonResult = "slow"        // no response in time
 	LogonsIncomplete  LogonResult = "incomplete"
-	LogonsNotAsked    LogonResult = "not_asked" // another one refused the bind, or the time was over
+	LogonsNotAsked    LogonResult = "not_asked" // another one refused the bind, the time was over, or the list was unreadable
 )
 
 // LogonResults has all results.
@@ -45,7 +45,7 @@ type LogonController struct {
 type LogonSweep struct {
 	At time.Time `json:"at"`
 	// Error is why the domain controllers are not known, and Remedy what to do. Controllers are then
-	// those of the sweep before.
+	// those of the sweep before, with the result LogonsNotAsked.
 	Error       string            `json:"error,omitempty"`
 	Remedy      string            `json:"remedy,omitempty"`
 	Controllers []LogonController `json:"controllers,omitempty"`

@@ -87,8 +87,8 @@ func pdcEmulator(s *directory.Session, others []directory.DomainController, isPD
 	return ad.InvocationID{}
 }
 
-// keepSweep returns the sweep before, if the domain controllers are not known. A session that was lost
-// is replaced.
+// keepSweep returns the sweep before, if the domain controllers are not known: none of them was asked.
+// A session that was lost is replaced.
 func (r *Runner) keepSweep(ctx context.Context, info runInfo, s *session, before state.LogonSweep, cause error) (logonSweep, error) {
 	if ctx.Err() != nil {
 		return logonSweep{}, cause
@@ -98,6 +98,10 @@ func (r *Runner) keepSweep(ctx context.Context, info runInfo, s *session, before
 	}
 	r.logonsLogged = map[string]string{"": cause.Error()}
 	before.At, before.Error, before.Remedy = info.start, cause.Error(), fault.Remedy(cause)
+	for i := range before.Controllers {
+		c := &before.Controllers[i]
+		c.Result, c.Error, c.Remedy = state.LogonsNotAsked, before.Error, before.Remedy
+	}
 	if fault.ClassOf(cause) != fault.Refused {
 		if err := s.reconnect(ctx); err != nil {
 			return logonSweep{}, err

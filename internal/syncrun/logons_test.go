@@ -264,7 +264,9 @@ func TestControllerWithoutAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newLogonDomain(t, 20, 0)
-			d.runner.peerTimeouts = peerTimeouts{time.Second, time.Second}
+			if test.want == state.LogonsSlow {
+				d.runner.peerTimeouts = peerTimeouts{time.Second, time.Second}
+			}
 			d.runner.maxObjects.tracked = 1000
 			known := d.ago(time.Hour)
 			d.logOn(d.Directory, 1, "lastLogon", known)
@@ -626,6 +628,21 @@ func TestNoOtherControllers(t *testing.T) {
 				t.Errorf("recorded %+v, log %v", sweep, lines)
 			}
 		})
+	}
+}
+
+// A controller that answered before is not shown as one that answers if the list becomes unreadable.
+// What is known of it stays.
+func TestListOfControllersUnreadable(t *testing.T) {
+	t.Parallel()
+	d := newLogonDomain(t, 20, 1)
+	d.fullSync(20)
+	asked := d.sweep()["127.0.0.2"].AskedUntil
+	d.hideControllers("objectClass")
+	d.fullSync(0)
+	d.expectResult("127.0.0.2", state.LogonsNotAsked)
+	if got := d.sweep()["127.0.0.2"].AskedUntil; asked.IsZero() || !got.Equal(asked) {
+		t.Errorf("asked until %s, want %s", got, asked)
 	}
 }
 
