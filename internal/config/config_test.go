@@ -187,7 +187,7 @@ func TestAdminHosts(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	for wrong, cause := range map[string]error{
-		"connector:8080": directory.ErrHostPort, "http://connector": directory.ErrHostScheme, "*": directory.ErrNotHost, "a,,b": directory.ErrNotHost, "a;b": directory.ErrSemicolon,
+		"connector:8080": input.ErrHostPort, "http://connector": input.ErrHostScheme, "*": input.ErrNotHost, "a,,b": input.ErrNotHost, "a;b": input.ErrSemicolon,
 	} {
 		_, err := load(with(complete, "service.admin.allowed-hosts="+wrong))
 		checkFaults(t, err, wantFault{"service.admin.allowed-hosts (environment)", cause, "separated by commas"})
@@ -337,10 +337,10 @@ func TestFaults(t *testing.T) {
 		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []wantFault{{"service.cron-expression (environment)", input.InQuotes, "5 fields (minute"}}},
 		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []wantFault{{"proxy.host", errMissing, "a host"}, {"proxy.port", errMissing, "1 to 65535"}}},
 		{"proxy with a URL for a host", with(complete, append(proxySettings, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5")...), []wantFault{
-			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", directory.ErrHostScheme, aHost + " without a scheme"},
+			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", input.ErrHostScheme, aHost + " without a scheme"},
 			{"proxy.port (environment)", errNotAllowed, "a number from 1 to 65535"}}},
-		{"proxy with a port in the host", with(with(complete, proxySettings...), "proxy.host=proxy:8080"), []wantFault{{"proxy.host (environment)", directory.ErrHostPort, "proxy.port"}}},
-		{"proxy with credentials in the host", with(with(complete, proxySettings...), "proxy.host=me:hush@proxy"), []wantFault{{"proxy.host (environment)", directory.ErrHostPort, "proxy.port"}}},
+		{"proxy with a port in the host", with(with(complete, proxySettings...), "proxy.host=proxy:8080"), []wantFault{{"proxy.host (environment)", input.ErrHostPort, "proxy.port"}}},
+		{"proxy with credentials in the host", with(with(complete, proxySettings...), "proxy.host=me:hush@proxy"), []wantFault{{"proxy.host (environment)", input.ErrHostPort, "proxy.port"}}},
 		{"proxy user without password", with(complete, append(proxySettings, "proxy.username=u")...), []wantFault{{"proxy.password", errMissing, "password at the proxy"}}},
 		{"proxy password without user", with(complete, append(proxySettings, "proxy.password=hush")...), []wantFault{{"proxy.username", errMissing, "user name at the proxy"}}},
 		{"proxy neither on nor off", with(complete, "proxy.enabled=maybe"), []wantFault{{"proxy.enabled (environment)", errNotAllowed, "true or false"}}},
@@ -361,11 +361,11 @@ func TestFaults(t *testing.T) {
 			{"ldap.password.file (environment)", errRequiresHost, "both"}, {"profile.assets (environment)", errRequiresHost, "both"}}},
 		{"only ldap.host", with(complete, "ldap.host=dc1"), []wantFault{
 			{"ldap.bindDn", errMissing, "the account"}, {"ldap.password", errMissing, "password of the account"}, {"profile.baseContext", errMissing, "DN"}}},
-		{"host with a port", with(source, "ldap.host=dc1,dc2:389"), []wantFault{{host, directory.ErrHostPort, "ldap.port"}}},
-		{"IPv6 host with a port", with(source, "ldap.host=[::1]:389"), []wantFault{{host, directory.ErrHostPort, "ldap.port"}}},
-		{"host with a scheme", with(source, "ldap.host=ldaps://dc1"), []wantFault{{host, directory.ErrHostScheme, aHost}}},
-		{"empty host", with(source, "ldap.host=dc1,,dc2"), []wantFault{{host, directory.ErrNotHost, aHost}}},
-		{"hosts separated by spaces", with(source, "ldap.host=dc1 dc2"), []wantFault{{host, directory.ErrNotHost, aHost}}},
+		{"host with a port", with(source, "ldap.host=dc1,dc2:389"), []wantFault{{host, input.ErrHostPort, "ldap.port"}}},
+		{"IPv6 host with a port", with(source, "ldap.host=[::1]:389"), []wantFault{{host, input.ErrHostPort, "ldap.port"}}},
+		{"host with a scheme", with(source, "ldap.host=ldaps://dc1"), []wantFault{{host, input.ErrHostScheme, aHost}}},
+		{"empty host", with(source, "ldap.host=dc1,,dc2"), []wantFault{{host, input.ErrNotHost, aHost}}},
+		{"hosts separated by spaces", with(source, "ldap.host=dc1 dc2"), []wantFault{{host, input.ErrNotHost, aHost}}},
 		{"host with a placeholder", with(source, "ldap.host=<DC>"), []wantFault{{host, errPlaceholder, "domain controller"}}},
 		{"values of the directory", with(source, "ldap.protocol=LDAPI", "ldap.port=65536", "profile.baseContext=corp.example.com", "profile.searchScope=tree", "profile.assets=all"), []wantFault{
 			{"ldap.protocol (environment)", errNotAllowed, "LDAP, LDAPS, STARTTLS"}, {"ldap.port (environment)", errNotAllowed, "a number from 1 to 65535"},

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/joho/godotenv"
+
+	"adconnector/internal/input"
 )
 
 // envLine is a setting in an env file.
@@ -108,7 +110,7 @@ func describeKey(key string) error {
 // checkEncoding returns an error if a file as a whole is not what Docker reads as lines: UTF-16,
 // or lines that end with a carriage return only.
 func (l *loader) checkEncoding(content []byte) error {
-	if isUTF16(content) {
+	if input.IsUTF16(content) {
 		return invalid(errUTF16, "UTF-8, in PowerShell: Set-Content -Encoding utf8")
 	}
 	for line := range bytes.SplitSeq(content, []byte("\n")) {
@@ -119,21 +121,6 @@ func (l *loader) checkEncoding(content []byte) error {
 		}
 	}
 	return nil
-}
-
-// isUTF16 reports whether text is in UTF-16: it begins with a byte order mark, or about each
-// second byte is 0, as in ASCII text.
-func isUTF16(content []byte) bool {
-	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
-		return true
-	}
-	var zeros [2]int
-	for n, b := range content {
-		if b == 0 {
-			zeros[n%2]++
-		}
-	}
-	return len(content) > 3 && max(zeros[0], zeros[1])*5 > len(content)*2 // 80% of one half
 }
 
 // lineNumbers returns a description of ascending line numbers, such as "lines 1 to 3, 7".

@@ -199,7 +199,7 @@ func (e entry) value() (string, error) {
 	if err != nil {
 		return "", withPlace(e.place, invalid(fmt.Errorf("the file %w: %w", errUnreadable, unwrapPathError(err)), readableFile))
 	}
-	if isUTF16(content) {
+	if input.IsUTF16(content) {
 		return "", withPlace(e.place, invalid(fmt.Errorf("the file %w", errUTF16), "UTF-8, in PowerShell: Set-Content -Encoding utf8"))
 	}
 	if line, cut := strings.CutSuffix(string(content), "\n"); cut {

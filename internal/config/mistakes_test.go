@@ -119,7 +119,7 @@ func TestRefusedMistakes(t *testing.T) {
 		{"URL with a comment", with(complete, "connector.api.url=https://gateway.example.com # of POD 1"), []wantFault{{url, input.HasComment, "scheme"}}},
 		{"two hosts in a URL", with(complete, "connector.api.url=https://a.example.com,b.example.com"), []wantFault{{url, errNotURL, "https://HOST"}}},
 		{"full-width colon", with(complete, "connector.api.url=https：//gateway.example.com"), []wantFault{{url, input.HasFullWidth, "https://HOST"}}},
-		{"hosts with a semicolon", with(source, "ldap.host=dc1;dc2"), []wantFault{{"ldap.host (environment)", directory.ErrSemicolon, "separated by commas"}}},
+		{"hosts with a semicolon", with(source, "ldap.host=dc1;dc2"), []wantFault{{"ldap.host (environment)", input.ErrSemicolon, "separated by commas"}}},
 		{"base with a line feed", with(source, "profile.baseContext=DC=corp\n"), []wantFault{{"profile.baseContext (environment)", input.EndsWithFeed, "DC=corp"}}},
 		{"base in quotes", with(source, `profile.baseContext="DC=corp"`), []wantFault{{"profile.baseContext (environment)", input.InQuotes, "without quotes"}}},
 		{"base is a domain", with(source, "profile.baseContext=ad.example.org"), []wantFault{{"profile.baseContext (environment)", directory.ErrNotDN, "DC=ad,DC=example,DC=org"}}},

@@ -161,7 +161,7 @@ func listenAddress(text string) (string, error) {
 func hostNames(text string) ([]string, error) {
 	var names []string
 	for item := range strings.SplitSeq(text, ",") {
-		name, err := directory.ParseHost(item)
+		name, err := input.ParseHost(item)
 		if err != nil {
 			return nil, invalidInput(err, "; several separated by commas")
 		}
@@ -254,7 +254,7 @@ func httpsURL(text string) (*url.URL, error) {
 	if schemes.MatchString(text) {
 		return nil, invalid(errTwoSchemes, allowed)
 	}
-	if _, err := directory.ParseHost(text); err == nil {
+	if _, err := input.ParseHost(text); err == nil {
 		return nil, invalid(fmt.Errorf("%w: %w", errNotURL, errNoScheme), allowed)
 	}
 	u, err := url.Parse(text)
@@ -274,7 +274,7 @@ func httpsURL(text string) (*url.URL, error) {
 	case u.Scheme != "https" && u.Scheme != "http":
 		return nil, invalid(errScheme, allowed)
 	}
-	if _, err := directory.ParseHost(u.Hostname()); err != nil {
+	if _, err := input.ParseHost(u.Hostname()); err != nil {
 		return nil, invalid(errNotURL, allowed)
 	}
 	if u.Scheme == "http" && !loopback.Contains(u.Hostname()) {
@@ -306,9 +306,9 @@ func hosts(text string) ([]string, error) {
 // hostOf parses the host of <prefix>.host.
 func hostOf(prefix string) parser[string] {
 	return func(text string) (string, error) {
-		host, err := directory.ParseHost(text)
+		host, err := input.ParseHost(text)
 		addition := ""
-		if errors.Is(err, directory.ErrHostPort) {
+		if errors.Is(err, input.ErrHostPort) {
 			addition = "; set " + prefix + ".port"
 		}
 		return host, invalidInput(err, addition)

@@ -64,7 +64,7 @@ var pemForms = map[string]otherForm{
 // that can, such as a root with an unsupported elliptic curve, and private keys. err has a remedy.
 // No text contains anything of data but names of certificates.
 func ParseCertificates(data []byte) (certificates []*x509.Certificate, mistakes []error, err error) {
-	if isUTF16(data) {
+	if input.IsUTF16(data) {
 		return nil, nil, formUTF16.err()
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // byte order mark, from some editors on Windows
@@ -176,16 +176,6 @@ func (l *certificateList) add(der []byte) {
 		return
 	}
 	l.certificates = append(l.certificates, certificate)
-}
-
-// isUTF16 reports whether data is UTF-16 text, with or without a byte order mark.
-func isUTF16(data []byte) bool {
-	head := data[:min(len(data), 64)]
-	if bytes.HasPrefix(head, []byte("\xff\xfe")) || bytes.HasPrefix(head, []byte("\xfe\xff")) {
-		return true
-	}
-	text := bytes.ReplaceAll(head, []byte{0}, nil)
-	return len(head) > 3 && len(text) == (len(head)+1)/2 && bytes.IndexFunc(text, func(r rune) bool { return r < '\t' || r > '~' }) < 0
 }
 
 // isPath reports whether text is most likely the path of a file.

@@ -1,5 +1,5 @@
 // Package input reads values that people enter in a setting or in the console. It parses
-// choices, and finds probable mistakes, such as quotation marks around a value.
+// choices and hosts, and finds probable mistakes, such as quotation marks around a value.
 //
 // No error contains a part of a value that can be a secret.
 package input

@@ -116,3 +116,15 @@ func TestQuote(t *testing.T) {
 		}
 	}
 }
+
+func TestIsUTF16(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"": false, "ab": false, "a\x00": false, "KEY=value\n": false, "\xef\xbb\xbfKEY=value": false, "\x30\x82\x00\x01\x00\x02\x03\x04": false,
+		"\xff\xfe": true, "\xfe\xff\x00K": true, "K\x00E\x00Y\x00=\x00": true, "\x00K\x00E\x00Y\x00=": true, "K\x00E\x00Y\x00=\x00a\x00\xe4\x01": true,
+	} {
+		if got := IsUTF16([]byte(text)); got != want {
+			t.Errorf("%q: %t", text, got)
+		}
+	}
+}

@@ -135,7 +135,7 @@ func fieldError(document, field string, err error) error {
 			separator = ": " // the value is not shown
 		}
 	}
-	if errors.Is(err, directory.ErrHostPort) {
+	if errors.Is(err, input.ErrHostPort) {
 		remedy += "; enter the port in its own field"
 	}
 	return consoleError(document, fmt.Errorf("%s%s%w", field, separator, err), remedy)
@@ -186,7 +186,7 @@ func baseContextError(err error) error {
 // them too.
 func parseHosts(list string) (hosts []string, err error) {
 	for text := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
-		host, err := directory.ParseHost(text)
+		host, err := input.ParseHost(text)
 		if err != nil {
 			return nil, err
 		}

@@ -52,10 +52,10 @@ func TestConsoleValues(t *testing.T) {
 		cause    error
 		remedy   string
 	}{
-		{"host with a scheme", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "ldap://dc1" }, "connection", directory.ErrHostScheme, "without a scheme"},
-		{"host with a port", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "dc1:636" }, "connection", directory.ErrHostPort, "its own field"},
-		{"IPv6 with a port", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "[::1]:389" }, "connection", directory.ErrHostPort, "its own field"},
-		{"hosts with a semicolon", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "a;b" }, "connection", directory.ErrSemicolon, "separated by commas"},
+		{"host with a scheme", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "ldap://dc1" }, "connection", input.ErrHostScheme, "without a scheme"},
+		{"host with a port", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "dc1:636" }, "connection", input.ErrHostPort, "its own field"},
+		{"IPv6 with a port", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "[::1]:389" }, "connection", input.ErrHostPort, "its own field"},
+		{"hosts with a semicolon", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = "a;b" }, "connection", input.ErrSemicolon, "separated by commas"},
 		{"host in quotes", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = `"dc1"` }, "connection", input.InQuotes, "a host name"},
 		{"type", func(a *gateway.Authentication, _ *gateway.Profile) { a.Type = "TLS" }, "connection", input.ErrNotAllowed, "LDAP, LDAPS or STARTTLS"},
 		{"scope", func(_ *gateway.Authentication, p *gateway.Profile) { p.SearchScope = "children" }, "profile", input.ErrNotAllowed, "SUBTREE, ONE_LEVEL or BASE"},

@@ -1,12 +1,10 @@
-package directory
+package input
 
 import (
 	"errors"
 	"net/netip"
 	"regexp"
 	"strings"
-
-	"adconnector/internal/input"
 )
 
 // Faults of a host.
@@ -20,7 +18,7 @@ var (
 var hostForm = regexp.MustCompile(`^[\pL\pN._-]+$`)
 
 // ParseHost parses a host name or an IP address, and removes the brackets of an IPv6 address and
-// white space around it. Its error is an input.ValueError.
+// white space around it. Its error is a ValueError.
 func ParseHost(text string) (string, error) {
 	host := strings.TrimSpace(text)
 	bare := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
@@ -29,7 +27,7 @@ func ParseHost(text string) (string, error) {
 	}
 	const allowed = "a host name or an IP address"
 	refused := func(cause error, allowed string) (string, error) {
-		return "", &input.ValueError{Text: host, Err: cause, Allowed: allowed}
+		return "", &ValueError{Text: host, Err: cause, Allowed: allowed}
 	}
 	switch {
 	case hostForm.MatchString(host):
