@@ -66,6 +66,9 @@ func (p *program) check(ctx context.Context) error {
 func (p *program) checkOptions() check.Options {
 	c, found, err := p.readConfig(false)
 	o := check.Options{Fault: err}
+	if found.isEmpty {
+		o.Advice = append(o.Advice, MsgNoSettings+": "+remedyNoSettings)
+	}
 	for _, u := range found.unknown {
 		advice := fmt.Sprintf("%s (%s) is unknown", u.Key, u.Place)
 		if u.Nearest != "" {

@@ -172,7 +172,7 @@ adconnector.generation detects a restored copy. Do not copy or restore it.`,
 	flags.StringArrayVar(&p.envFiles, "env-file", nil, "read settings from this `FILE`; repeatable, later files override earlier ones, the environment overrides all files")
 	flags.StringVar(&p.logFormat, "log-format", "", "`FORMAT` of the log: json or console (json unless stderr is a terminal)")
 	flags.StringVar(&p.logLevel, "log-level", "", "`LEVEL` of the log: trace, debug, info, warn or error (info)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return newUsageError(err, "") })
+	root.SetFlagErrorFunc(flagError)
 	setUsageTemplate(root)
 	root.AddCommand(p.runCommand(), p.syncCommand(), p.checkCommand(), p.statusCommand(), p.healthcheckCommand(), p.sandboxCommand(), p.demoCommand(), p.versionCommand(), p.keysCommand())
 	addBuiltInCommands(root)
@@ -209,6 +209,9 @@ func newUsageError(cause error, remedy string) error {
 func (p *program) load(scheduled bool) (*config.Config, error) {
 	c, advice, err := p.readConfig(scheduled)
 	log := p.logger().With().Str("component", "cli").Logger()
+	if advice.isEmpty {
+		log.Warn().Str("remedy", remedyNoSettings).Msg(MsgNoSettings)
+	}
 	for _, u := range advice.unknown {
 		event := log.Warn().Str("key", u.Key).Str("place", u.Place)
 		if u.Nearest != "" {
@@ -224,9 +227,14 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 
 // advice is what is probably wrong in a configuration, whether it is valid or not.
 type advice struct {
+	isEmpty  bool // there are no settings at all
 	unknown  []config.Unknown
 	mistakes []config.Mistake
 }
+
+// remedyNoSettings is the remedy if there are no settings at all. Without a command and settings,
+// a container was probably started without its env file.
+const remedyNoSettings = "pass --env-file FILE to this command, or to docker run, with the settings of sample.env"
 
 // readConfig reads the configuration.
 func (p *program) readConfig(scheduled bool) (*config.Config, advice, error) {
@@ -236,6 +244,7 @@ func (p *program) readConfig(scheduled bool) (*config.Config, advice, error) {
 		Flags:   map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
 		Unknown: func(u config.Unknown) { found.unknown = append(found.unknown, u) },
 		Mistake: func(m config.Mistake) { found.mistakes = append(found.mistakes, m) },
+		Empty:   func() { found.isEmpty = true },
 	})
 	if err != nil {
 		return nil, found, err

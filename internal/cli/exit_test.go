@@ -46,6 +46,15 @@ func TestExitCodes(t *testing.T) {
 		"unknown command":         {args: []string{"snyc"}, code: exitUsage, message: MsgBadUsage, names: []string{"snyc", "--help"}},
 		"extra argument":          {args: []string{"sync", "now"}, code: exitUsage, message: MsgBadUsage, names: []string{"now", "--help"}},
 		"unknown flag":            {args: []string{"sync", "--fulll"}, code: exitUsage, message: MsgBadUsage, names: []string{"--fulll", "--help"}},
+		"misspelled flag":         {args: []string{"sync", "--allow-delete"}, code: exitUsage, message: MsgBadUsage, names: []string{"--allow-deletes"}},
+		"other hyphens in a flag": {args: []string{"sync", "--dryrun"}, code: exitUsage, message: MsgBadUsage, names: []string{"--dry-run"}},
+		"flag with one hyphen":    {args: []string{"sync", "-env-file=a.env"}, code: exitUsage, message: MsgBadUsage, names: []string{"-env-file", "use --env-file"}},
+		"flag of another command": {args: []string{"--dry-run"}, code: exitUsage, message: MsgBadUsage, names: []string{"--dry-run", "adconnector sync"}},
+		"flag with a long dash":   {args: []string{"sync", "—full"}, code: exitUsage, message: MsgBadUsage, names: []string{"use two hyphens: --full"}},
+		"flag without its value":  {args: []string{"sync", "--env-file"}, code: exitUsage, message: MsgBadUsage, names: []string{"use --env-file FILE"}},
+		"flag that is no boolean": {args: []string{"sync", "--full=yes"}, code: exitUsage, message: MsgBadUsage, names: []string{`--full "yes" is not allowed`, "--full=false"}},
+		"flag that is no number":  {args: []string{"sandbox", "--users", "many"}, code: exitUsage, message: MsgBadUsage, names: []string{`--users "many" is not allowed`, "number"}},
+		"flag below 0":            {args: []string{"sandbox", "--seed", "-1"}, code: exitUsage, message: MsgBadUsage, names: []string{"--seed", "not below 0"}},
 		"unknown output":          {args: []string{"sync", "--output", "xml"}, code: exitUsage, message: MsgBadUsage, names: []string{"--output", "xml", "json"}},
 		"unknown log level":       {args: []string{"sync", "--log-level", "disabled"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-level", "disabled"}, config.LogLevels...)},
 		"unknown log format":      {args: []string{"sync", "--log-format", "xml"}, code: exitUsage, message: MsgBadUsage, names: append([]string{"--log-format", "xml"}, config.LogFormats...)},
@@ -124,6 +133,23 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("%d logins, directory %+v, want none", logins, searches)
 			}
 		})
+	}
+}
+
+// TestNoSettings tests that the absence of any setting is named in addition to the missing keys.
+func TestNoSettings(t *testing.T) {
+	t.Parallel()
+	o := invoke(t, []string{"HOME=/root"}, "run")
+	lines := o.With(MsgNoSettings)
+	if o.Code != exitUsage || len(lines) != 1 || !mentions(lines[0], "--env-file") || len(o.With(MsgBadConfiguration)) != 6 {
+		t.Errorf("exit code %d, %s", o.Code, o.Stderr)
+	}
+	o = invoke(t, []string{"HOME=/root"}, "check")
+	if o.Code != exitUsage || !containsAll(o.Stdout, MsgNoSettings, "--env-file") || strings.Count(o.Stdout, MsgNoSettings) != 1 {
+		t.Errorf("exit code %d, %s", o.Code, o.Stdout)
+	}
+	if o = invoke(t, []string{"LOG_LEVEL=info"}, "run"); len(o.With(MsgNoSettings)) != 0 {
+		t.Error(o.Stderr)
 	}
 }
 

@@ -86,9 +86,12 @@ func unknownCommand(parent *cobra.Command, name string) error {
 
 // noArgs refuses arguments. Those of a command with subcommands are unknown commands.
 func noArgs(cmd *cobra.Command, args []string) error {
-	switch {
-	case len(args) == 0:
+	if len(args) == 0 {
 		return nil
+	}
+	switch flag := typographicFlag(args[0]); {
+	case flag != "":
+		return newUsageError(fmt.Errorf("%q begins with a typographic dash", args[0]), "use two hyphens: "+flag)
 	case cmd.HasSubCommands():
 		return unknownCommand(cmd, args[0])
 	}

@@ -11,6 +11,7 @@ const (
 	MsgLevelChanged       = "log level changed"
 	MsgLibraryMessage     = "message of a library suppressed"
 	MsgMistake            = "value probably contains a mistake"
+	MsgNoSettings         = "no settings found"
 	MsgRateLimitRestored  = "rate limit of previous process still active"
 	MsgRegistrationFailed = "registration failed"
 	MsgRunsSkipped        = "scheduled runs skipped, previous run still active"

@@ -36,7 +36,7 @@ func readCertificates(path string) (certificates []*x509.Certificate, mistakes [
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, invalid(fmt.Errorf("the file %s %w: %w", input.Quote(path), errUnreadable, unwrapPathError(err)), readableFile)
+		return nil, nil, unreadable("the file "+input.Quote(path), path, err)
 	}
 	certificates, mistakes, err = directory.ParseCertificates(content)
 	if err != nil {

@@ -57,6 +57,7 @@ type Source struct {
 	Flags     map[string]string // by Key.Name
 	Unknown   func(Unknown)     // called for each unknown key that resembles a key; can be nil
 	Mistake   func(Mistake)     // called for each value with probable mistakes; can be nil
+	Empty     func()            // called if neither the environment nor a file has a setting; can be nil
 }
 
 // Mistake is a valid value that probably contains mistakes. It has an effect as it is.
@@ -72,6 +73,9 @@ func Load(src Source) (*Config, error) {
 	l.layers = []layer{l.flags(src.Flags), l.environment(src.Environ)}
 	for _, path := range src.EnvFiles { // later files come first
 		l.layers = slices.Insert(l.layers, 2, l.envFile(path, src.Environ))
+	}
+	if src.Empty != nil && l.isEmpty() {
+		src.Empty()
 	}
 	l.checkDuplicates()
 	c := &Config{

@@ -108,10 +108,13 @@ func describeKey(key string) error {
 }
 
 // checkEncoding returns an error if a file as a whole is not what Docker reads as lines: UTF-16,
-// or lines that end with a carriage return only.
+// another file than a text file, or lines that end with a carriage return only.
 func (l *loader) checkEncoding(content []byte) error {
 	if input.IsUTF16(content) {
 		return invalid(errUTF16, "UTF-8, in PowerShell: Set-Content -Encoding utf8")
+	}
+	if bytes.IndexByte(content, 0) >= 0 {
+		return invalid(errBinary, "a text file with lines KEY=VALUE")
 	}
 	for line := range bytes.SplitSeq(content, []byte("\n")) {
 		_, rest, found := bytes.Cut(line, []byte("\r"))

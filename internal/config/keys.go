@@ -45,7 +45,7 @@ var keys = []Key{
 	{Name: "service.cron-expression", Doc: "required by `run`; 5 fields, or 6 with seconds first, or @hourly and the like; UTC unless it begins with CRON_TZ=", parse: schedule.Parse},
 	{Name: "service.run-on-start", Default: "true", Doc: "true or false: also run once at start", parse: boolean},
 	{Name: "service.shutdown-grace", Default: "30s", Doc: "time for a run to end after a stop, 1s to 1h", parse: durationBetween(time.Second, time.Hour)},
-	{Name: "service.state-dir", Default: "/var/lib/adconnector", Doc: "directory of the state file", parse: verbatim, mistakes: pathMistakes},
+	{Name: "service.state-dir", Default: "/var/lib/adconnector", Doc: "directory of the state file", parse: verbatim, mistakes: dirMistakes},
 	{Name: "service.admin.address", Default: "127.0.0.1:8080", Doc: "host:port of the admin endpoint; empty or off: none", empty: "off", parse: listenAddress},
 	{Name: "service.admin.allowed-hosts", Doc: "names besides its own under which the admin endpoint answers, separated by commas, for scrapes by service name", parse: hostNames},
 

@@ -91,7 +91,7 @@ func (l *loader) envFile(path string, environ []string) layer {
 	settings := layer{}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		l.fault("env file "+path, invalid(fmt.Errorf("%w: %w", errUnreadable, unwrapPathError(err)), readableFile))
+		l.fault(strings.TrimSpace("env file "+path), unreadable("", path, err, listMistakes(path)...))
 	} else if err = l.checkEncoding(content); err != nil {
 		l.fault("env file "+path, err)
 	}
@@ -116,6 +116,14 @@ func (l *loader) envFile(path string, environ []string) layer {
 		l.add(settings, line.key, line.value, place, true)
 	}
 	return settings
+}
+
+// listMistakes returns a mistake if a path could be the paths of several files.
+func listMistakes(path string) []error {
+	if strings.Contains(path, ",") {
+		return []error{isList}
+	}
+	return nil
 }
 
 // addBadLines records one fault for all lines of a file with the same fault. The keys of these
@@ -197,7 +205,7 @@ func (e entry) value() (string, error) {
 	}
 	content, err := os.ReadFile(e.text)
 	if err != nil {
-		return "", withPlace(e.place, invalid(fmt.Errorf("the file %w: %w", errUnreadable, unwrapPathError(err)), readableFile))
+		return "", withPlace(e.place, unreadable("the file", e.text, err))
 	}
 	if input.IsUTF16(content) {
 		return "", withPlace(e.place, invalid(fmt.Errorf("the file %w", errUTF16), "UTF-8, in PowerShell: Set-Content -Encoding utf8"))
@@ -244,6 +252,12 @@ func (l *loader) find(name string) setting {
 }
 
 func (l *loader) isSet(name string) bool { return l.find(name).isSet }
+
+// isEmpty reports whether neither the environment nor a file has a setting, not even one with a
+// fault or an unknown one.
+func (l *loader) isEmpty() bool {
+	return len(l.faults) == 0 && len(l.unknown) == 0 && !slices.ContainsFunc(l.layers[1:], func(settings layer) bool { return len(settings) > 0 })
+}
 
 // firstPlace returns the first place of a key, without opening a secret's file.
 func (l *loader) firstPlace(name string) string {

@@ -56,6 +56,10 @@ func TestMistakes(t *testing.T) {
 		{"proxy neither on nor off", with(complete, "proxy.host=proxy", "proxy.port=3128"), "proxy.host", []error{noEffect}},
 		{"proxy off", with(complete, "proxy.host=proxy", "proxy.enabled=false"), "proxy.host", nil},
 		{"home directory", with(complete, "service.state-dir=~/adconnector"), "service.state-dir", []error{hasTilde}},
+		{"variable in the path of a directory", with(complete, "service.state-dir=$HOME/adconnector"), "service.state-dir", []error{hasVariable}},
+		{"variable of Windows", with(complete, "service.state-dir=%ProgramData%/adconnector"), "service.state-dir", []error{hasVariable}},
+		{"relative path", with(complete, "service.state-dir=state"), "service.state-dir", []error{isRelative}},
+		{"directory with a dollar sign", with(complete, "service.state-dir=/srv/a$b"), "service.state-dir", nil},
 		{"URL with a slash", with(complete, "connector.api.url=https://gateway.example.com/"), "connector.api.url", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -126,6 +130,10 @@ func TestRefusedMistakes(t *testing.T) {
 		{"UUID with dashes", with(complete, "qualys.profileUuid=a4ab0242–0001-4002-8003-f62c67a56093"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "00000000-"}}},
 		{"UUID in braces", with(complete, "qualys.profileUuid={A4AB0242-0001-4002-8003-f62c67a56093}"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "here a4ab0242-0001-4002-8003-f62c67a56093"}}},
 		{"UUID without hyphens", with(complete, "qualys.profileUuid=a4ab0242000140028003f62c67a56093"), []wantFault{{"qualys.profileUuid (environment)", errNotUUID, "here a4ab0242-0001-4002-8003-f62c67a56093"}}},
+		{"UUID of the form", with(complete, "qualys.profileUuid=00000000-0000-0000-0000-000000000000"), []wantFault{{"qualys.profileUuid (environment)", errNilUUID, "in the console"}}},
+		{"certificate in the home directory", with(complete, "ldap.certificate=~/dc.cer"), []wantFault{{"ldap.certificate (environment)", hasTilde, "absolute path"}}},
+		{"certificate below a variable", with(complete, "gateway.ca-file=${CERTS}/ca.pem"), []wantFault{{"gateway.ca-file (environment)", hasVariable, "value of the variable"}}},
+		{"secret's file below a variable", with(complete, "qualys.user.password=", "qualys.user.password.file=$CREDENTIALS_DIRECTORY/hush"), []wantFault{{"qualys.user.password.file (environment)", hasVariable, "value of the variable"}}},
 		{"URL without a scheme", with(complete, "connector.api.url=gateway.example.com"), []wantFault{{url, errNoScheme, "https://HOST"}}},
 		{"number with a comment", with(complete, "thread-pool.size=10 # workers"), []wantFault{{"thread-pool.size (environment)", input.HasComment, "1 to 64"}}},
 		{"client secret with a line feed", with(complete, append(oauth, "oauth.client.secret=hush\n")...), []wantFault{{"oauth.client.secret (environment)", input.EndsWithFeed, "one line"}}},
@@ -211,6 +219,7 @@ func TestWholeFile(t *testing.T) {
 		{"UTF-16 without a mark", inUTF16(plain, false), true, errUTF16},
 		{"big-endian UTF-16", string(bigEndian), true, errUTF16},
 		{"big-endian UTF-16 without a mark", string(bigEndian[2:]), true, errUTF16},
+		{"binary file", "\x7fELF\x02\x01\x01\x00\x03" + plain, true, errBinary},
 		{"CR as line end", strings.ReplaceAll(plain, "\n", "\r"), true, errLineEnds},
 		{"export", lines("", "export "), false, errExport},
 		{"set", lines("", "SET "), false, errExport},
@@ -256,9 +265,42 @@ func TestWholeFile(t *testing.T) {
 	if all := fault.All(err); len(all) != 1 {
 		t.Errorf("missing file: %v", err)
 	}
+	_, err = load(complete, "a.env,b.env")
+	checkFaults(t, err, wantFault{"env file a.env,b.env", isList, "repeat --env-file"})
+	_, err = load(complete, "")
+	checkFaults(t, err, wantFault{"env file", errNoPath, "readable file"})
 	_, err = load(nil, writeFile(t, "one.env", "connector.api.url = https://gateway.example.com\nqualys.profileUuid:hush\n"))
 	if err == nil || len(fault.All(err)) != 6 || strings.Contains(err.Error(), "hush") {
 		t.Errorf("keys of other lines must be missing: %v", err)
+	}
+}
+
+// TestEmpty tests that only the absence of any setting is reported, not a file with faults.
+func TestEmpty(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		environ []string
+		file    string
+		want    bool
+	}{
+		{"nothing", []string{"HOME=/root", "PATH=/bin"}, "", true},
+		{"file without settings", nil, writeFile(t, "a.env", "# a comment\n"), true},
+		{"setting in the environment", []string{"LOG_LEVEL=info"}, "", false},
+		{"setting in a file", nil, writeFile(t, "a.env", "log.level=info\n"), false},
+		{"unknown setting", nil, writeFile(t, "a.env", "ldap.hots=dc1\n"), false},
+		{"line with a fault", nil, writeFile(t, "a.env", "export log.level=info\n"), false},
+		{"missing file", nil, "/nowhere/at/all", false},
+	} {
+		var files []string
+		if c.file != "" {
+			files = []string{c.file}
+		}
+		got := false
+		_, err := Load(Source{Environ: c.environ, EnvFiles: files, Flags: map[string]string{"log.level": "info"}, Unknown: func(Unknown) {}, Empty: func() { got = true }})
+		if err == nil || got != c.want {
+			t.Errorf("%s: %v, want %v (%v)", c.name, got, c.want, err)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,7 @@ var (
 	errUnreadable   = errors.New("cannot be read")
 	errNotAllowed   = input.ErrNotAllowed
 	errNotUUID      = errors.New("is not a UUID")
+	errNilUUID      = errors.New("is an example of the form, not a UUID of the platform")
 	errNotURL       = errors.New("not a URL with a host")
 	errCredentials  = errors.New("contains a user name or password, which have separate keys")
 	errQuery        = errors.New("has a query or a fragment")
@@ -54,6 +56,8 @@ var (
 	errTwoSettings  = errors.New("contains another setting")
 	errColon        = errors.New("colon instead of =")
 	errUTF16        = errors.New("is UTF-16 text")
+	errBinary       = errors.New("is not a text file")
+	errNoPath       = errors.New("the path is empty")
 	errLineEnds     = errors.New("has carriage returns as line ends")
 )
 
@@ -79,6 +83,9 @@ var (
 	sameUUID     = input.NewMistake("is the UUID of another key too", "copy each UUID from its own page in the console")
 	noEffect     = input.NewMistake("has no effect, because proxy.enabled is not set", "set proxy.enabled to true, or to false")
 	hasTilde     = input.NewMistake("begins with ~, which is not expanded", "enter the absolute path")
+	hasVariable  = input.NewMistake("contains a variable, which is not expanded", "enter the value of the variable")
+	isRelative   = input.NewMistake("is a relative path, which depends on the working directory", "enter the absolute path")
+	isList       = input.NewMistake("contains a comma", "repeat --env-file for each of several files")
 	isFilePath   = input.NewMistake("is the path of a file", "set the same key with .file at its end to read the value from the file")
 )
 
@@ -99,13 +106,45 @@ func urlMistakes(text string) (mistakes []error) {
 	return mistakes
 }
 
-// pathMistakes returns the probable mistakes in the path of a directory.
+// variableInPath matches a variable of a shell or of Windows at the beginning of a name in a path.
+var variableInPath = regexp.MustCompile(`(^|[/\\])(\$\{[^{}]*\}|\$[A-Za-z_]\w*|%\w+%)`)
+
+// pathMistakes returns the probable mistakes in a path.
 func pathMistakes(text string) []error {
 	mistakes := input.Mistakes(text)
 	if strings.HasPrefix(text, "~") {
 		mistakes = append(mistakes, hasTilde)
 	}
+	if variableInPath.MatchString(text) && !slices.Contains(mistakes, error(input.Variable)) {
+		mistakes = append(mistakes, hasVariable)
+	}
 	return mistakes
+}
+
+// dirMistakes returns the probable mistakes in the path of a directory.
+func dirMistakes(text string) []error {
+	mistakes := pathMistakes(text)
+	if len(mistakes) == 0 && !filepath.IsAbs(text) {
+		mistakes = append(mistakes, isRelative)
+	}
+	return mistakes
+}
+
+// unreadable returns the error of a file that cannot be read, with the probable mistakes in its
+// path. name is the file in the error. It does not contain the path if that could be a secret.
+func unreadable(name, path string, err error, mistakes ...error) error {
+	if path == "" {
+		return invalid(errNoPath, readableFile)
+	}
+	if name != "" {
+		name += " "
+	}
+	cause, allowed := fmt.Errorf("%s%w: %w", name, errUnreadable, unwrapPathError(err)), readableFile
+	if mistakes = append(pathMistakes(path), mistakes...); len(mistakes) > 0 {
+		cause = fmt.Errorf("%w (the path %w)", cause, input.Join(mistakes))
+		allowed += "; " + input.Remedy(mistakes)
+	}
+	return invalid(cause, allowed)
 }
 
 // secretMistakes returns the probable mistakes in a secret.
@@ -137,10 +176,22 @@ func durationBetween(low, high time.Duration) parser[time.Duration] {
 	return func(text string) (time.Duration, error) {
 		d, err := time.ParseDuration(strings.TrimSpace(text))
 		if err != nil || d < low || d > high {
-			return 0, notAllowed(text, fmt.Sprintf("a duration like 30s or 5m, from %v to %v", low, high))
+			return 0, notAllowed(text, fmt.Sprintf("a duration like 30s, 5m or 24h, from %s to %s", brief(low), brief(high)))
 		}
 		return d, nil
 	}
+}
+
+// brief returns a duration without the units that are 0 at its end.
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // listenAddress parses an address to listen on; "off" means none.
@@ -217,6 +268,9 @@ func uuid(text string) (string, error) {
 			allowed += ", here " + strings.Join(m[1:], "-")
 		}
 		return "", invalid(fmt.Errorf("%s %w", quoteASCII(text), errNotUUID), allowed)
+	}
+	if strings.Trim(lower, "0-") == "" {
+		return "", invalidText(text, errNilUUID, "the UUID in the console")
 	}
 	return lower, nil
 }

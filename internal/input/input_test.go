@@ -49,7 +49,8 @@ func TestMistakes(t *testing.T) {
 		{"command", "$(cat file)", []error{Variable}},
 		{"template", "{{ .Values.password }}", []error{Variable}},
 		{"Windows variable", "%PASSWORD%", []error{Variable}},
-		{"blanks only", " \n", []error{EndsWithSpace, EndsWithFeed}},
+		{"blanks only", " \n", []error{OnlyBlank}},
+		{"invisible only", "\u200b", []error{OnlyBlank}},
 		{"empty", "", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -46,6 +46,7 @@ var (
 	HasInvisible     = NewMistake("contains an invisible character", typeAgain)
 	HasFullWidth     = NewMistake("contains a full-width character", typeAgain)
 	HasReplacement   = NewMistake("contains a replacement character for text in another encoding", "enter the value as UTF-8")
+	OnlyBlank        = NewMistake("consists of white space or invisible characters", "enter the value")
 	NotUTF8          = NewMistake("is not valid UTF-8", "enter the value as UTF-8")
 	HasComment       = NewMistake("contains a # after a space, which does not begin a comment", "put comments on lines of their own, unless the # belongs to the value")
 	PercentEncoded   = NewMistake("contains percent-encoded characters", "enter the characters themselves, unless the value is correct")
@@ -86,10 +87,10 @@ func Mistakes(text string) []error {
 		}
 	}
 	inner := strings.TrimFunc(text, isBlank)
-	begin, end, _ := strings.Cut(text, inner)
-	if inner == "" {
-		begin, end = "", text
+	if inner == "" && text != "" {
+		return []error{OnlyBlank}
 	}
+	begin, end, _ := strings.Cut(text, inner)
 	for side, cut := range []string{begin, end} {
 		for _, r := range cut {
 			mistakes, known := blanks[r]

@@ -30,6 +30,7 @@ var (
 	errInterval    = errors.New("invalid interval, want whole seconds, at least 1s, such as 10m or 1h30m")
 	errDescriptor  = errors.New("unknown descriptor")
 	errFieldCount  = errors.New("wrong number of fields")
+	errYear        = errors.New("a field for the year, as in Quartz, is not supported")
 	errNever       = errors.New("the date does not exist")
 	errStep        = errors.New("invalid step, want a number above 0 after /")
 	errBackward    = errors.New("the range end is before its start")
@@ -153,6 +154,9 @@ func (f field) max() int {
 }
 
 func parseFields(words []string, zone *time.Location) (cron.Schedule, error) {
+	if len(words) == 7 {
+		return nil, fmt.Errorf("%w: %d: %w", errFieldCount, len(words), errYear)
+	}
 	if len(words) != 5 && len(words) != 6 {
 		return nil, fmt.Errorf("%w: %d", errFieldCount, len(words))
 	}

@@ -207,6 +207,8 @@ func TestParseErrors(t *testing.T) {
 		{"two zones", "TZ=UTC TZ=UTC", errFieldCount, ""},
 		{"four fields", "* * * *", errFieldCount, ""},
 		{"seven fields", "0 0 12 * * ? 2026", errFieldCount, ""},
+		{"field for the year", "0 0 12 * * ? 2026", errYear, ""},
+		{"eight fields", "0 0 12 * * ? 2026 *", errFieldCount, ""},
 		{"quoted", `"*/10 * * * *"`, errValue, `minute "\"*/10"`},
 		{"minute 60", "60 * * * *", errValue, `minute "60"`},
 		{"hour 24", "0 24 * * *", errValue, `hour "24"`},
