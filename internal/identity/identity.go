@@ -188,6 +188,9 @@ type Mapper struct {
 	// DomainController is whether the entries come from a domain controller. There, an attribute
 	// that every object of the kind has is unreadable if it is missing. The caller sets it.
 	DomainController bool
+	// LatestLogon is the time after which logons of entries are in the future and count as none; 0:
+	// no limit. The caller sets it. A clock that was ahead would otherwise leave a logon that stays.
+	LatestLogon ad.FileTime
 
 	kind            Kind
 	root            node
@@ -285,7 +288,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 	case !complete:
 		return Asset{}, ErrUnreadable
 	}
-	m.source = source{entry: entry, now: now, logons: known, activity: m.source.activity[:0], values: m.source.values, descriptor: m.source.descriptor}
+	m.source = source{entry: entry, now: now, logons: known, latestLogon: m.LatestLogon, activity: m.source.activity[:0], values: m.source.values, descriptor: m.source.descriptor}
 	if m.ExtendedDN {
 		m.prepare(guid, sid)
 	}

@@ -20,6 +20,7 @@ type source struct {
 	// logons are those from other sources, and then also those of the entry.
 	logons          Logons
 	replicatedLogon ad.FileTime
+	latestLogon     ad.FileTime // as in Mapper
 
 	// For the posture.
 	guid        ad.GUID
@@ -107,26 +108,29 @@ func fileTime(dst []byte, src *source, slots []int) []byte {
 // lastLogon appends the latest of lastLogon, its replicated copy lastLogonTimestamp, and the logons
 // that other sources show.
 func lastLogon(dst []byte, src *source, slots []int) []byte {
-	own, _ := parseFirst(src, slots[0], ad.ParseFileTime)
-	replicated, _ := parseFirst(src, slots[1], ad.ParseFileTime)
-	if !replicated.IsNone() {
-		src.replicatedLogon = replicated
-	}
-	return appendLatest(dst, &src.logons.Last, own, replicated)
+	own := src.logon(slots[0])
+	src.replicatedLogon = src.logon(slots[1])
+	return appendLatest(dst, &src.logons.Last, own, src.replicatedLogon)
 }
 
 // lastFailedLogon appends the latest of the entry's time and that of other sources.
 func lastFailedLogon(dst []byte, src *source, slots []int) []byte {
-	own, _ := parseFirst(src, slots[0], ad.ParseFileTime)
-	return appendLatest(dst, &src.logons.LastFailed, own)
+	return appendLatest(dst, &src.logons.LastFailed, src.logon(slots[0]))
+}
+
+// logon returns the time of a logon in a slot; 0: none.
+func (src *source) logon(slot int) ad.FileTime {
+	t, ok := parseFirst(src, slot, ad.ParseFileTime)
+	if !ok || t.IsNone() || src.latestLogon != 0 && t > src.latestLogon {
+		return 0
+	}
+	return t
 }
 
 // appendLatest sets latest to the latest of all times, and appends it.
 func appendLatest(dst []byte, latest *ad.FileTime, times ...ad.FileTime) []byte {
 	for _, t := range times {
-		if !t.IsNone() {
-			*latest = max(*latest, t)
-		}
+		*latest = max(*latest, t)
 	}
 	if latest.IsNone() {
 		return dst

@@ -103,7 +103,11 @@ func (c *comparer) processAsset(asset identity.Asset, indexed indexRecord, to si
 		}
 	}
 	asset.Logons = c.logons.toStore(asset.Logons)
-	if !c.isToSend(&asset, indexed) {
+	send := c.isToSend(&asset, indexed)
+	if send || indexed.found && !indexed.SIDChanged {
+		c.logons.table.settle(asset.GUID)
+	}
+	if !send {
 		return 0, c.updateRecord(asset, indexed)
 	}
 	c.result.changed++

@@ -60,7 +60,7 @@ func (r *Runner) sweepLogons(ctx context.Context, info runInfo, source Source, s
 	}
 	others, isPDC, err := OtherControllers(ctx, s.Session)
 	if err != nil {
-		return r.keepSweep(ctx, info, s, before, err)
+		return r.keepSweep(ctx, info, s, newLogonDoubt(before, snapshot).record(before), err)
 	}
 	started := time.Now()
 	sweep.table = newLogonTable(r.maxObjects.limit(Plan{TrackSeen: true}, snapshot.IndexSize))
@@ -103,11 +103,42 @@ func (r *Runner) keepSweep(ctx context.Context, info runInfo, s *session, before
 		c.Result, c.Error, c.Remedy = state.LogonsNotAsked, before.Error, before.Remedy
 	}
 	if fault.ClassOf(cause) != fault.Refused {
-		if err := s.reconnect(ctx); err != nil {
+		if err := s.reconnect(ctx); err != nil && !errors.Is(err, directory.ErrDifferentController) {
 			return logonSweep{}, err
 		}
 	}
 	return logonSweep{record: &before}, nil
+}
+
+// logonDoubt are the objects of which logons may be missing that were returned before.
+type logonDoubt struct {
+	all   bool      // any object
+	guids []ad.GUID // these
+}
+
+func newLogonDoubt(before state.LogonSweep, snapshot Snapshot) logonDoubt {
+	d := logonDoubt{guids: slices.Concat(before.Pending, snapshot.MovedIn)}
+	// What was returned before counts only for the objects that are in the index since.
+	d.all = snapshot.LastFull.Scope != snapshot.View.Scope || len(d.guids) > maxPendingLogons
+	return d
+}
+
+// askedUntil returns until when the logons of a domain controller are known that does not answer. If
+// any are in doubt, the next question is for all logons: the record of the doubt ends with the run.
+func (d logonDoubt) askedUntil(previous state.LogonController) time.Time {
+	if d.all || len(d.guids) > 0 {
+		return time.Time{}
+	}
+	return previous.AskedUntil
+}
+
+// record returns a sweep with no answer.
+func (d logonDoubt) record(before state.LogonSweep) state.LogonSweep {
+	before.Controllers = slices.Clone(before.Controllers)
+	for i, c := range before.Controllers {
+		before.Controllers[i].AskedUntil = d.askedUntil(c)
+	}
+	return before
 }
 
 // sources returns the sources of logons of a run.
@@ -119,13 +150,18 @@ func (s logonSweep) sources(mode LastLogon, snapshot Snapshot) logonSources {
 	return logonSources{mode, s.table, pdc != ad.InvocationID{} && pdc == snapshot.View.InvocationID}
 }
 
-// finish returns the record of the sweep for a complete run; nil: there was none.
-func (s logonSweep) finish() *state.LogonSweep {
+// finish returns the record of the sweep for a complete run; nil: there was none. missing are the
+// indexed objects that the run did not find, and that other domain controllers perhaps did not show
+// either.
+func (s logonSweep) finish(missing []ad.GUID) *state.LogonSweep {
 	if s.table == nil {
 		return s.record
 	}
-	var more bool
-	if s.record.Pending, more = s.table.notRead(maxPendingLogons); more {
+	pending, more := s.table.unsettled(maxPendingLogons)
+	pending = append(pending, missing...)
+	slices.SortFunc(pending, compareGUIDs)
+	s.record.Pending = slices.Compact(pending)
+	if more || len(s.record.Pending) > maxPendingLogons {
 		s.record.Pending = nil
 		for i := range s.record.Controllers {
 			s.record.Controllers[i].AskedUntil = time.Time{}
@@ -145,8 +181,7 @@ type logonQuestions struct {
 	start  time.Time   // of the run
 	now    time.Time   // the earlier one of start and the directory's clock
 	latest ad.FileTime // later times are in the future
-	all    bool        // ask for all logons
-	guids  []ad.GUID   // ask for all logons of these too
+	doubt  logonDoubt
 	scope  string
 	search directory.Search
 	table  *logonTable
@@ -158,22 +193,25 @@ func (r *Runner) newLogonQuestions(source Source, s *session, snapshot Snapshot,
 	q := &logonQuestions{
 		session: s.Session, limit: r.maxSweepTime, scope: snapshot.View.Scope, table: table,
 		options: directory.PeerOptions{ConnectTimeout: r.peerTimeouts.connect, ResponseTimeout: r.peerTimeouts.response, OnRequest: source.Directory.OnRequest},
-		start:   snapshot.Now, now: snapshot.Now, latest: ad.NewFileTime(snapshot.Now.Add(logonOverlap)),
+		start:   snapshot.Now, now: snapshot.clock(), latest: snapshot.latestLogon(), doubt: newLogonDoubt(before, snapshot),
 		search: directory.Search{Base: source.Base, Scope: source.Scope, Filter: logonFilter(r.Search, source, s.RootDSE)},
 		pause:  &r.peerPause,
 	}
 	_, q.paused = r.peerPause.check(hashAccount(source.Directory), snapshot.Now)
-	if snapshot.DirectoryNow.Before(q.now) {
-		q.now = snapshot.DirectoryNow
-	} else {
-		q.latest = ad.NewFileTime(snapshot.DirectoryNow.Add(logonOverlap))
-	}
 	q.controllers, q.previous = orderControllers(others, before.Controllers)
-	q.guids = slices.Concat(before.Pending, snapshot.MovedIn)
-	// What was returned before counts only for the objects that are in the index since.
-	q.all = snapshot.LastFull.Scope != snapshot.View.Scope || len(q.guids) > maxPendingLogons
 	return q
 }
+
+// clock returns the earlier one of both clocks.
+func (s Snapshot) clock() time.Time {
+	if s.DirectoryNow.Before(s.Now) {
+		return s.DirectoryNow
+	}
+	return s.Now
+}
+
+// latestLogon returns the time after which a logon is in the future. Clocks differ.
+func (s Snapshot) latestLogon() ad.FileTime { return ad.NewFileTime(s.clock().Add(logonOverlap)) }
 
 // logonFilter returns the filter of all accounts with logons that a run reads.
 func logonFilter(search SearchOptions, source Source, root directory.RootDSE) string {
@@ -220,7 +258,7 @@ func (q *logonQuestions) askAll(ctx context.Context) []state.LogonController {
 	for i, c := range q.controllers {
 		records[i] = state.LogonController{
 			Host: c.Name(), InvocationID: c.InvocationID, ReadOnly: c.ReadOnly, PDCEmulator: c.PDCEmulator,
-			AskedUntil: q.previous[i].AskedUntil, Scope: q.previous[i].Scope, At: q.previous[i].At,
+			AskedUntil: q.doubt.askedUntil(q.previous[i]), Scope: q.previous[i].Scope, At: q.previous[i].At,
 		}
 	}
 	asked := &controllerQuestions{session: q.session, options: q.options, refused: q.paused}
@@ -277,7 +315,7 @@ func logonsSince(previous state.LogonController, scope string, clock time.Time) 
 // ask reads the logons of one domain controller.
 func (q *logonQuestions) ask(ctx context.Context, s *directory.Session, c directory.DomainController, previous state.LogonController) error {
 	since := anyLogon
-	if !q.all {
+	if !q.doubt.all {
 		since = logonsSince(previous, q.scope, s.RootDSE.CurrentTime)
 	}
 	if err := q.read(ctx, s, c, since, ""); err != nil {
@@ -289,7 +327,7 @@ func (q *logonQuestions) ask(ctx context.Context, s *directory.Session, c direct
 	if since == anyLogon {
 		return nil
 	}
-	for chunk := range slices.Chunk(q.guids, guidsPerFilter) {
+	for chunk := range slices.Chunk(q.doubt.guids, guidsPerFilter) {
 		if err := q.read(ctx, s, c, anyLogon, directory.FilterByGUID(chunk)); err != nil {
 			return err
 		}

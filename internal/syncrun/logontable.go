@@ -29,7 +29,7 @@ type logonChunk struct {
 	guids        [logonRows]ad.GUID
 	last, failed [logonRows]ad.FileTime
 	attempts     [logonRows]uint32
-	read         [logonRows]bool
+	settled      [logonRows]bool
 }
 
 // logonRows is the number of rows of a chunk, a power of two.
@@ -67,7 +67,7 @@ func (t *logonTable) setCounted() {
 	t.counted = true
 }
 
-// find returns the logons of an object that is read. found is false if there are none.
+// find returns the logons of an object. found is false if there are none.
 func (t *logonTable) find(guid ad.GUID) (logons identity.Logons, found bool) {
 	if t == nil {
 		return logons, false
@@ -80,12 +80,25 @@ func (t *logonTable) find(guid ad.GUID) (logons identity.Logons, found bool) {
 		return logons, t.counted
 	}
 	chunk, row := t.row(slot)
-	chunk.read[row] = true
 	logons.Last, logons.LastFailed = chunk.last[row], chunk.failed[row]
 	if t.counted {
 		logons.Failed = chunk.attempts[row]
 	}
 	return logons, true
+}
+
+// settle records that the state file has the logons of an object: they were sent, or they do not
+// differ from what was sent.
+func (t *logonTable) settle(guid ad.GUID) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slot, found := t.slotOf(guid); found {
+		chunk, row := t.row(slot)
+		chunk.settled[row] = true
+	}
 }
 
 // len returns the number of objects.
@@ -95,15 +108,14 @@ func (t *logonTable) len() int {
 	return t.size
 }
 
-// notRead returns objects that were not passed to find, up to a limit. more is true if there are
-// others.
-func (t *logonTable) notRead(limit int) (guids []ad.GUID, more bool) {
+// unsettled returns objects that are not settled, up to a limit. more is true if there are others.
+func (t *logonTable) unsettled(limit int) (guids []ad.GUID, more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := range t.size {
 		chunk, row := t.chunks[n/logonRows], n%logonRows
 		switch {
-		case chunk.read[row]:
+		case chunk.settled[row]:
 		case len(guids) == limit:
 			return guids, true
 		default:

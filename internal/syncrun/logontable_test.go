@@ -55,17 +55,22 @@ func TestLogonTable(t *testing.T) {
 			}
 		}
 	}
-	if guids, more := table.notRead(2); len(guids) != 2 || !more {
-		t.Errorf("%d objects not read, more: %t", len(guids), more)
+	if guids, more := table.unsettled(2); len(guids) != 2 || !more {
+		t.Errorf("%d objects not settled, more: %t", len(guids), more)
 	}
-	if guids, more := table.notRead(limit); len(guids) != len(want) || more {
-		t.Errorf("%d objects not read, more: %t", len(guids), more)
+	if guids, more := table.unsettled(limit); len(guids) != len(want) || more {
+		t.Errorf("%d objects not settled, more: %t", len(guids), more)
 	}
 	compare(false)
 	table.setCounted()
 	compare(true)
-	if guids, more := table.notRead(limit); len(guids) != 0 || more {
-		t.Errorf("%d objects not read, more: %t", len(guids), more)
+	for id := range want {
+		table.settle(id)
+	}
+	table.settle(guid(1 << 17)) // no row
+	(*logonTable)(nil).settle(guid(1))
+	if guids, more := table.unsettled(limit); len(guids) != 0 || more {
+		t.Errorf("%d objects not settled, more: %t", len(guids), more)
 	}
 	for n := 0; table.len() < limit; n++ {
 		if err := table.add(guid(1<<16+n), identity.Logons{}); err != nil {

@@ -56,14 +56,23 @@ func (r *Runner) newReader(info runInfo, source Source, session *session, s Snap
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
 		reader.queries = reader.posture.queries
-		return reader
+	} else {
+		reader.queries = identityQueries(r.Search, root)
 	}
+	for _, q := range reader.queries {
+		q.mapper.LatestLogon = s.latestLogon()
+	}
+	return reader
+}
+
+// identityQueries returns the queries of a reader without security posture.
+func identityQueries(search SearchOptions, root directory.RootDSE) (queries []query) {
 	for _, kind := range []identity.Kind{identity.User, identity.Group} {
 		mapper := identity.NewMapper(kind)
 		mapper.DomainController = root.IsDomainController()
-		reader.queries = append(reader.queries, query{kind: kind, filter: r.Search.Filter(kind, root), mapper: mapper, warnOnce: new(sync.Once)})
+		queries = append(queries, query{kind: kind, filter: search.Filter(kind, root), mapper: mapper, warnOnce: new(sync.Once)})
 	}
-	return reader
+	return queries
 }
 
 // readObjects reads the objects of the plan and adds those that changed. On an error it also

@@ -62,6 +62,7 @@ type runResult struct {
 	// undecided are the objects of which the run cannot tell whether they were deleted.
 	undecided []identity.Object
 	notShown  []ad.GUID // indexed objects that the server has not shown, sorted
+	missing   []ad.GUID // indexed objects that the run did not find
 	number    uint64    // of the run in the state file
 }
 

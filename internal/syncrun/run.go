@@ -267,6 +267,9 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		reader.warnUnreadable(ctx, result.read)
 		decision := DecideDeletions(evidence, r.Guard)
 		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), reader.notShown(evidence, result.read)
+		for _, c := range evidence.Candidates {
+			result.missing = append(result.missing, c.GUID)
+		}
 		sent, err := reader.settle(ctx, evidence, decision, to)
 		result.read.add(sent)
 		return err
@@ -301,9 +304,13 @@ func (r *Runner) commit(s Snapshot, p Plan, session *session, sweep logonSweep, 
 	if err := r.forgetLeadingClock(s, p); err != nil {
 		return err
 	}
+	missing, err := r.Store.Indexed(result.missing)
+	if err != nil {
+		return err
+	}
 	progress := p.progress(s)
 	progress.Run, progress.Unseen, progress.Server = result.number, result.notShown, state.Server(session.Controller)
-	progress.Readable, progress.Logons = readableAttributes(s, session, result.read), sweep.finish()
+	progress.Readable, progress.Logons = readableAttributes(s, session, result.read), sweep.finish(missing)
 	return r.Store.Advance(progress)
 }
 
