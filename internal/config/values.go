@@ -278,7 +278,7 @@ func uuid(text string) (string, error) {
 // quoteASCII quotes a refused value like input.Quote, and escapes characters that look like ASCII
 // ones, such as dashes.
 func quoteASCII(text string) string {
-	if strings.Contains(text, "@") {
+	if input.HidesValue(text) {
 		return input.Quote(text)
 	}
 	return fmt.Sprintf("%+.80q", text)

@@ -60,7 +60,7 @@ var pemForms = map[string]otherForm{
 }
 
 // ParseCertificates parses the certificates of a .cer file or of a connection: PEM, DER, or
-// DER in base64. mistakes are of the package input: certificates that cannot be read beside others
+// DER in base64. mistakes are of the package input: certificates that cannot be read, among others
 // that can, such as a root with an unsupported elliptic curve, and private keys. err has a remedy.
 // No text contains anything of data but names of certificates.
 func ParseCertificates(data []byte) (certificates []*x509.Certificate, mistakes []error, err error) {
@@ -93,7 +93,7 @@ type certificateList struct {
 
 var hasKey = input.NewMistake("contains a private key beside the certificate", "remove the private key, and keep it only where it is used")
 
-// mistakes returns what was left out beside certificates.
+// mistakes returns what was left out besides the certificates.
 func (l *certificateList) mistakes() (all []error) {
 	for _, err := range l.unreadable {
 		all = append(all, input.NewMistake("has an entry that is left out: "+err.Error(), "if a server requires it, "+fault.Remedy(err)+"; otherwise remove it"))
@@ -188,7 +188,7 @@ func isPath(text string) bool {
 		slices.ContainsFunc([]string{".cer", ".crt", ".pem", ".der", ".p7b", ".pfx"}, func(end string) bool { return strings.HasSuffix(lower, end) })
 }
 
-// The encoded object identifiers that tell the forms of a DER file apart.
+// The encoded object identifiers that distinguish the forms of a DER file.
 var (
 	oidSignedData   = []byte("\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02")
 	oidData         = []byte("\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01")

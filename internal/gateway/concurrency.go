@@ -256,7 +256,7 @@ func (c *Client) refuseConcurrency(ctx context.Context, call call, r response, w
 		return nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return failed // says more than the deadline
+			return failed // more specific than the deadline
 		}
 		return contextError(call.Operation, ctx.Err())
 	}

@@ -15,7 +15,7 @@ import (
 
 // clientCredentialsLogin logs in with the client credentials grant (RFC 6749 4.4). The
 // credentials are in the body. A server that refuses them there gets them once more in a header,
-// because some servers accept only that. The client remembers what was accepted.
+// because some servers accept only that. Later logins use what was accepted.
 //
 // golang.org/x/oauth2 is not used: it reads JSON in a text/plain response as a form, and refuses
 // an expires_in that is not an integer.

@@ -11,9 +11,12 @@ import (
 	"unicode"
 )
 
+// HidesValue reports whether a refused value could contain credentials, as user:password@host does.
+func HidesValue(text string) bool { return strings.Contains(text, "@") }
+
 // Quote returns a refused value for an error, unless it could contain credentials.
 func Quote(text string) string {
-	if strings.Contains(text, "@") {
+	if HidesValue(text) {
 		return "the value"
 	}
 	return fmt.Sprintf("%.80q", text)

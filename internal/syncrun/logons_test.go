@@ -53,7 +53,7 @@ func (d *logonDomain) addPeer(o domaincontroller.Options, users int) *testenv.Di
 // nextHost returns the address of the next controller.
 func (d *logonDomain) nextHost() string { return "127.0.0." + strconv.Itoa(2+len(d.peers)) }
 
-// addFake lists a controller that is not there, and returns what it says about itself. With a script,
+// addFake lists a controller that is not there, and returns its listener. With a script,
 // it is served.
 func (d *logonDomain) addFake(script func(fakeldap.Controller) func(*fakeldap.Peer)) *fakeldap.Listener {
 	d.t.Helper()
@@ -607,7 +607,7 @@ func TestSwitchToAllControllers(t *testing.T) {
 	}
 }
 
-// A domain of one controller has nobody to ask, and the domain of a controller whose configuration
+// A domain of one controller has no other one, and the domain of a controller whose configuration
 // partition is unreadable is unknown. Neither needs a full sync for it.
 func TestNoOtherControllers(t *testing.T) {
 	t.Parallel()

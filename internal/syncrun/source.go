@@ -131,7 +131,7 @@ func fieldError(document, field string, err error) error {
 			allowed = allowed[:last] + " or " + allowed[last+2:]
 		}
 		remedy += ": " + allowed
-		if !strings.HasPrefix(input.Quote(refused.Text), `"`) {
+		if input.HidesValue(refused.Text) {
 			separator = ": " // the value is not shown
 		}
 	}
