@@ -279,7 +279,7 @@ func TestConfiguration(t *testing.T) {
 			},
 			want: map[string]Result{configuration: Warn}, check: configuration,
 			found:  []string{"no effect:\nldap.hots", "mistakes:\nldap.password (environment): ends with a space, is in quotation marks"},
-			remedy: []string{"adconnector keys", "\nldap.password (environment): remove it"},
+			remedy: []string{"adconnector keys", "\nldap.password (environment): remove the space"},
 		},
 		"mistake beside a fault": {
 			change: func(_ *testing.T, e *environment) {
@@ -287,7 +287,7 @@ func TestConfiguration(t *testing.T) {
 				e.options.Mistakes = []Mistake{{Name: "ldap.password (environment)", Errors: []error{input.EndsWithSpace}}}
 			},
 			want: skippedAfter(configuration), check: configuration, class: fault.Invalid,
-			found: []string{"ldap.port: x\nldap.password (environment): ends with a space"}, remedy: []string{"allowed: y\n", "ldap.password (environment): remove it"},
+			found: []string{"ldap.port: x\nldap.password (environment): ends with a space"}, remedy: []string{"allowed: y\n", "ldap.password (environment): remove the space"},
 		},
 	})
 }
@@ -440,7 +440,7 @@ func TestDocuments(t *testing.T) {
 				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.BaseContext += " " })
 			},
 			want:  map[string]Result{connectionAndProfile: Warn},
-			check: connectionAndProfile, found: []string{"base context of the profile in the console: ends with a space"}, remedy: []string{"base context", "remove it"},
+			check: connectionAndProfile, found: []string{"base context of the profile in the console: ends with a space"}, remedy: []string{"base context", "remove the space"},
 		},
 		"posture": {
 			change: func(_ *testing.T, e *environment) {

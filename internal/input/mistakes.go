@@ -22,7 +22,8 @@ func NewMistake(text, remedy string) *Mistake { return &Mistake{text, remedy} }
 
 const (
 	removeMarks = "remove the quotation marks, unless they belong to the value"
-	remove      = "remove it, unless it belongs to the value"
+	removeSpace = "remove the space, unless it belongs to the value"
+	removeTab   = "remove the tab, unless it belongs to the value"
 	typeAgain   = "type the value instead of copying it, unless it is correct"
 )
 
@@ -31,13 +32,13 @@ var (
 	InQuotes         = NewMistake("is in quotation marks", removeMarks)
 	BeginsWithQuote  = NewMistake("begins with a quotation mark", removeMarks)
 	EndsWithQuote    = NewMistake("ends with a quotation mark", removeMarks)
-	BeginsWithSpace  = NewMistake("begins with a space", remove)
-	EndsWithSpace    = NewMistake("ends with a space", remove)
-	BeginsWithTab    = NewMistake("begins with a tab", remove)
-	EndsWithTab      = NewMistake("ends with a tab", remove)
-	BeginsWithReturn = NewMistake("begins with a carriage return", remove)
+	BeginsWithSpace  = NewMistake("begins with a space", removeSpace)
+	EndsWithSpace    = NewMistake("ends with a space", removeSpace)
+	BeginsWithTab    = NewMistake("begins with a tab", removeTab)
+	EndsWithTab      = NewMistake("ends with a tab", removeTab)
+	BeginsWithReturn = NewMistake("begins with a carriage return", "remove the carriage return, unless it belongs to the value")
 	EndsWithReturn   = NewMistake("ends with a carriage return", "save the value with LF line ends, or remove the carriage return")
-	BeginsWithFeed   = NewMistake("begins with a line feed", remove)
+	BeginsWithFeed   = NewMistake("begins with a line feed", "remove the line feed, unless it belongs to the value")
 	EndsWithFeed     = NewMistake("ends with a line feed", "remove the line feed (echo adds one, printf does not)")
 	BeginsWithMark   = NewMistake("begins with a byte order mark", "save the value as UTF-8 without a byte order mark")
 	BeginsInvisibly  = NewMistake("begins with an invisible character", typeAgain)
