@@ -68,6 +68,7 @@ type hooks struct {
 	config       func(*config.Config) // changes the configuration after it is read
 	state        state.Options        // of every state file
 	fetchTimeout time.Duration        // for a response of the daemon; 0: 5 s
+	demoGrace    time.Duration        // of the demo after an interrupt; 0: demoGrace
 }
 
 // Main runs the program with its arguments and returns its exit code.

@@ -108,7 +108,7 @@ func (p *program) demo(ctx context.Context, o demoOptions) error {
 	cleanup := func() { _ = os.RemoveAll(dir) }
 	p.cleanup.Store(&cleanup)
 	defer p.cleanup.Store(nil)
-	ctx, stop := enforceGrace(ctx, demoGrace, errGrace, connector.logger(), p.abort)
+	ctx, stop := enforceGrace(ctx, cmp.Or(p.hooks.demoGrace, demoGrace), errGrace, connector.logger(), p.abort)
 	defer stop()
 	err = errors.Join(p.runDemo(ctx, connector, o, dir), os.RemoveAll(dir))
 	if ctx.Err() != nil {

@@ -28,6 +28,7 @@ import (
 // demoHooks replace the schedule of the demo by an interval.
 func demoHooks(tick time.Duration) hooks {
 	h := testHooks
+	h.demoGrace = time.Hour // a loaded machine can need more than the default
 	h.config = func(c *config.Config) {
 		c.Service.Schedule = &schedule.Schedule{Expression: "every " + tick.String(), Ticks: every(tick)}
 	}

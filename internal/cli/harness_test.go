@@ -48,7 +48,8 @@ const wrongPassword = "Wr0ng-s3cret!"
 // fixture is the environment of a test: 20 users and 3 groups below baseDN.
 type fixture struct {
 	*testenv.Environment
-	env testenv.Settings
+	env    testenv.Settings
+	locked bool // the state directory is locked until the test ends
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -119,6 +120,7 @@ func (s *fixture) lockState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.locked = true
 	t.Cleanup(func() { store.Close() })
 }
 
@@ -157,13 +159,19 @@ func requireExit(t *testing.T, c *child.Process, code int) child.Outcome {
 	return o
 }
 
-// testHooks are the hooks of commands in the process of the tests.
-var testHooks = hooks{state: state.Options{LockWait: time.Millisecond, NoSync: true}}
+// testHooks are the hooks of commands in the process of the tests. Other tests start processes. Such
+// a process inherits the locks of the state files that are open at that moment, and holds them until
+// it executes its program, which can be long after the command has closed its file. So commands wait.
+var testHooks = hooks{state: state.Options{LockWait: time.Minute, NoSync: true}}
 
 // invoke runs a command with the settings of the fixture.
 func (s *fixture) invoke(t *testing.T, args ...string) child.Outcome {
 	t.Helper()
-	return invoke(t, s.env.Environ(), args...)
+	h := testHooks
+	if s.locked { // waiting is useless
+		h.state.LockWait = time.Millisecond
+	}
+	return invokeWith(t.Context(), t, h, s.env.Environ(), args...)
 }
 
 func invoke(t *testing.T, environ []string, args ...string) child.Outcome {
