@@ -51,6 +51,7 @@ var posture = map[Kind][]row{
 		{"msDS-ResultantPSO", userPosture + "passwordPolicy", plainDN},
 		{"userWorkstations", userPosture + "logonWorkstations", commaSeparated},
 		{"description", userPosture + "hasDescription", present},
+		{memberships, userPosture + "unreadable", completeGraph(uncertainOfUser)},
 	},
 	ServiceAccount: { // in addition to the rows of User
 		{"", account + "accountType", serviceAccount},
@@ -69,6 +70,7 @@ var posture = map[Kind][]row{
 		{memberships, groupPosture + "nestingDepth", completeGraph(nestingDepth)},
 		{memberships, groupPosture + "empty", completeGraph(isEmpty)},
 		{memberships, groupPosture + "inCycle", completeGraph(inCycle)},
+		{memberships, groupPosture + "unreadable", completeGraph(uncertainOfGroup)},
 	},
 	Role: { // from the entry of its well-known group
 		{"objectSid", "assetHeader.externalAssetId", roleID},
@@ -83,6 +85,7 @@ var posture = map[Kind][]row{
 		{memberships, role + "members", completeGraph(roleMembers)},
 		{memberships, role + "membersWithoutSid", completeGraph(roleMembersWithoutSID)},
 		{memberships, role + "nestedGroups", completeGraph(roleGroups)},
+		{memberships, role + "unreadable", completeGraph(uncertainOfRole)},
 	},
 	Domain: {
 		{"objectSid", "assetHeader.externalAssetId", sid},

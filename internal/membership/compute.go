@@ -16,6 +16,7 @@ func (g *Graph) Compute() {
 	g.propagateRoles()
 	g.computeDistances()
 	g.computeNesting()
+	g.propagateUnreadable()
 }
 
 // sortBySID sorts all nodes by SID. This is the order of all returned lists.

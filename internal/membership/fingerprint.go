@@ -37,6 +37,7 @@ func (g *Graph) Fingerprints() []uint64 {
 func (f *fingerprinter) addGroup(i int) {
 	gr := &f.Graph.groups[i]
 	h := mix(f.listed[gr.node], uint64(gr.effectiveRoles)<<1|bit(gr.security))
+	h = mix(h, bit(gr.inUnreadable)<<1|bit(gr.unreadable))
 	if gr.alive {
 		gr.effectiveRoles.each(func(r Role) { h = mix(h, f.path(gr, r)) })
 	}
@@ -85,6 +86,7 @@ func (f *fingerprinter) fingerprints() []uint64 {
 			}
 			h += mix(uint64(gr.depth)<<2|bit(gr.inCycle)<<1|bit(gr.primaryCount > 0), 4)
 			h += mix(uint64(gr.role)<<1|bit(gr.security), 5)
+			h += mix(bit(gr.containsUnreadable)<<1|bit(gr.unreadable), 8)
 		}
 		fingerprints[n] = h
 	}

@@ -135,3 +135,70 @@ func TestPrivilegedGroupsAreSorted(t *testing.T) {
 		}
 	}
 }
+
+// TestUncertain checks which objects depend on a group whose members are unreadable, also in a graph
+// that was restored from its records, and that all of them are affected when the group is readable
+// again.
+func TestUncertain(t *testing.T) {
+	t.Parallel()
+	g := New()
+	add := func(n int, members ...int) Node {
+		node := g.SetGroup(guidOf(n), domainSID(ad.RID(2000+n)), true, RoleOf(builtinSID(ad.RID(500+n)), nil))
+		for _, member := range members {
+			g.AddMember(node, guidOf(member), domainSID(ad.RID(2000+member)))
+		}
+		return node
+	}
+	g.SetAccount(guidOf(6), domainSID(2006), 2003)
+	add(44, 2) // Administrators
+	add(1, 5)
+	hidden := add(2, 3, 4)
+	g.SetMembersUnreadable(hidden)
+	add(3, 5)
+	g.Compute()
+	expect := func(g *Graph, want map[int]Uncertain, role bool) {
+		t.Helper()
+		for n, want := range want {
+			node, _ := g.Find(guidOf(n))
+			if got := g.Uncertain(node); got != want {
+				t.Errorf("%d: %+v, want %+v", n, got, want)
+			}
+		}
+		if roles := g.RoleMembers(); len(roles) != 1 || roles[0].Uncertain != role {
+			t.Errorf("%+v", roles)
+		}
+	}
+	uncertain := map[int]Uncertain{
+		1: {}, 2: {Members: true, Nesting: true}, 3: {Groups: true, Privileges: true}, 4: {Groups: true, Privileges: true},
+		5: {Privileges: true}, 6: {Privileges: true}, 44: {Nesting: true},
+	}
+	expect(g, uncertain, true)
+	if listed, _ := g.HasMembers(); !listed {
+		t.Error("the other groups have members")
+	}
+	restored := New()
+	objects, groups := g.ChangedRecords()
+	for _, r := range objects {
+		if err := restored.RestoreObject(r.Node, r.Value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range groups {
+		if err := restored.RestoreGroup(r.Node, r.Value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restored.FinishRestore()
+	restored.Compute()
+	expect(restored, uncertain, true)
+	before := g.Fingerprints()
+	add(2, 3, 4)
+	g.Compute()
+	expect(g, map[int]Uncertain{1: {}, 2: {}, 3: {}, 4: {}, 5: {}, 6: {}, 44: {}}, false)
+	if affected := g.Affected(before); len(affected) != 6 {
+		t.Errorf("affected %v", affected)
+	}
+	if _, groups := g.ChangedRecords(); len(groups) == 0 {
+		t.Error("no record has changed")
+	}
+}

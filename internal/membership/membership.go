@@ -81,6 +81,7 @@ type group struct {
 	alive                  bool   // false: the group was removed
 	security               bool
 	role                   Role
+	unreadable             bool // the members are not from the group itself
 
 	storedHash     uint64  // recordHash of the stored record; 0: not stored
 	effectiveRoles roleSet // its own role and those of the security groups that it is in
@@ -90,6 +91,8 @@ type group struct {
 	// distanceStart is the index in Graph.distances of its distances from the groups of its effective
 	// roles, in the order of the roles.
 	distanceStart uint32
+
+	containsUnreadable, inUnreadable bool // see propagateUnreadable
 }
 
 // New returns an empty graph.
@@ -239,7 +242,7 @@ func (g *Graph) SetGroup(guid ad.GUID, sid ad.SID, security bool, role Role) Nod
 		g.groupIndex[n] = uint32(len(g.groups))
 	}
 	gr := &g.groups[g.groupIndex[n]-1]
-	gr.alive, gr.security, gr.role = true, security, role
+	gr.alive, gr.security, gr.role, gr.unreadable = true, security, role, false
 	gr.memberStart = uint32(len(g.members))
 	gr.memberEnd = gr.memberStart
 	g.markSeen(n)

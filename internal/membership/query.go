@@ -154,12 +154,12 @@ func (g *Graph) nextGroup(gr *group, r Role) *group {
 	return nil // cannot happen: the distance comes from such a group
 }
 
-// HasMembers reports whether any group has members: listed ones, and accounts of which it is the
-// primary group.
+// HasMembers reports whether any group has members: listed ones that were readable, and accounts of
+// which it is the primary group.
 func (g *Graph) HasMembers() (listed, primary bool) {
 	for i := range g.groups {
 		if gr := &g.groups[i]; gr.alive {
-			listed = listed || gr.memberStart < gr.memberEnd
+			listed = listed || !gr.unreadable && gr.memberStart < gr.memberEnd
 			primary = primary || gr.primaryCount > 0
 		}
 	}
@@ -201,16 +201,18 @@ type RoleMembers struct {
 	Group   Node
 	Members []Node
 	Groups  []Node
+	// Uncertain is whether they depend on a group whose members are unreadable.
+	Uncertain bool
 }
 
 // RoleMembers returns the effective members of all roles that exist in the domain, in the
 // order of the roles.
 func (g *Graph) RoleMembers() []RoleMembers {
 	list := make([]RoleMembers, 0, bits.OnesCount64(uint64(g.presentRoles)))
-	index := map[Role]int{}
+	index, uncertain := map[Role]int{}, g.uncertainRoles()
 	g.presentRoles.each(func(r Role) {
 		index[r] = len(list)
-		list = append(list, RoleMembers{Role: r, Group: g.roleGroups[r]})
+		list = append(list, RoleMembers{Role: r, Group: g.roleGroups[r], Uncertain: uncertain&r.set() != 0})
 	})
 	for _, n := range g.sorted {
 		set := roleSet(0)

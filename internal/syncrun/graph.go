@@ -29,7 +29,8 @@ const (
 // read updates the graph with all memberships, or only with changed ones, and computes the
 // derived data.
 func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
-	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring}
+	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring,
+		asksMembers: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), unreadable: map[ad.GUID]bool{}}
 	condition := ""
 	if readAll {
 		r.graph.BeginFullRead()
@@ -59,6 +60,7 @@ func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readA
 		m.partial = true
 		s.log.Warn().Int("values", r.unidentifiedMembers).Str("remedy", "use a server that supports extended DNs (1.2.840.113556.1.4.529)").Msg(MsgMembersUnidentified)
 	}
+	m.unreadableGroups = len(r.unreadable)
 	m.rolesWithoutSID = append(m.rolesWithoutSID, r.rolesWithoutSID...)
 	m.graph.Compute()
 	return nil
@@ -138,6 +140,12 @@ type graphReader struct {
 	maxExpiring   int // see maxExpiringMembers
 	skippedGroups int // by expiringGroups
 
+	asksMembers  bool             // whether groups without visible members hide some
+	emptySince   ad.USN           // groups that were empty and have not changed since are still empty; 0: unknown
+	asked        int              // groups, see maxAskedGroups
+	unreadable   map[ad.GUID]bool // groups whose members are unreadable
+	contradicted map[ad.GUID]bool // groups to read again, see rereadContradictedGroups
+
 	mu                  sync.Mutex // guards the following fields
 	graph               *membership.Graph
 	unidentifiedMembers int       // member values without identifiers
@@ -211,13 +219,13 @@ func (r *graphReader) recordMemberOf(object ad.GUID, entry *ad.Entry, slot int) 
 // but only the object itself changes (MS-ADTS 3.1.1.5.3.7). If the account cannot read
 // memberOf, all groups seem contradicted, and none is read again.
 func (r *graphReader) rereadContradictedGroups(ctx context.Context, s *session) error {
-	contradicted := map[ad.GUID]bool{}
+	r.contradicted = map[ad.GUID]bool{}
 	for object, memberOf := range r.memberOf {
 		if node, found := r.graph.Find(object); found {
-			r.addContradicted(contradicted, node, memberOf)
+			r.addContradicted(r.contradicted, node, memberOf)
 		}
 	}
-	guids := slices.SortedFunc(maps.Keys(contradicted), compareGUIDs)
+	guids := slices.SortedFunc(maps.Keys(r.contradicted), compareGUIDs)
 	if readable, err := r.canReadMemberOf(ctx, s, guids); err != nil || !readable {
 		return err
 	}
@@ -318,12 +326,13 @@ type groupInfo struct {
 
 // readGroups reads the groups that match a condition, with their members.
 func (r *graphReader) readGroups(ctx context.Context, s *session, condition string) error {
-	const members, memberOf = 4, 5
-	attributes := []string{"objectGUID", "objectSid", "sAMAccountName", "groupType", "member", "memberOf"}
+	const members, usnChanged, memberOf = 4, 5, 6
+	attributes := []string{"objectGUID", "objectSid", "sAMAccountName", "groupType", "member", "uSNChanged", "memberOf"}
 	if r.memberOf == nil {
 		attributes = attributes[:memberOf]
 	}
 	var large []groupInfo // with more members than the server returns at once
+	var unlisted []unlistedGroup
 	var dn ad.ExtendedDN
 	err := r.search(ctx, s, groupFilter, condition, attributes, func(entry *ad.Entry) error {
 		guid, hasGUID := ad.ParseGUID(entry.First(0))
@@ -349,6 +358,10 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			r.otherSize += listSize
 			return r.checkSize()
 		}
+		if len(entry.Values[members]) == 0 && r.isAsked(info, entry.First(usnChanged)) {
+			unlisted = append(unlisted, r.newUnlisted(info, entry.DN))
+			return r.checkSize()
+		}
 		group := r.setGroup(info)
 		for _, value := range entry.Values[members] {
 			if err := r.addMember(group, &dn, value); err != nil {
@@ -360,7 +373,14 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 	if err != nil {
 		return err
 	}
-	for _, info := range large {
+	if err := r.readLargeGroups(ctx, s, large); err != nil {
+		return err
+	}
+	return r.readUnlisted(ctx, s, unlisted)
+}
+
+func (r *graphReader) readLargeGroups(ctx context.Context, s *session, groups []groupInfo) error {
+	for _, info := range groups {
 		if err := r.readLargeGroup(ctx, s, info); err != nil {
 			return err
 		}

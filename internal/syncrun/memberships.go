@@ -71,7 +71,8 @@ type memberships struct {
 	partial  bool      // the server returns members without identifiers
 	affected []ad.GUID // objects to read again
 	// rolesWithoutSID are the roles of groups whose SID is unreadable. They still exist.
-	rolesWithoutSID []ad.GUID
+	rolesWithoutSID  []ad.GUID
+	unreadableGroups int // groups whose members are unreadable, of those that were read
 }
 
 // membershipSync updates the memberships in a run. Its fields do not change.
@@ -177,6 +178,17 @@ func (s *membershipSync) checkReadable(ctx context.Context, stored *membership.G
 	}
 	return fault.Operation{Op: "read", Object: strings.Join(lost, "; ") + " below " + s.base}.Failed(fault.Refused, errLostRight,
 		s.session.grantRemedy(ctx, s.base)+"; if the memberships were removed from the directory, stop the daemon and run adconnector sync --full --allow-deletes once")
+}
+
+// emptySince returns the update sequence number of the last run that read the same groups: those that
+// were empty then, and have not changed since, are empty. 0: unknown, or all groups are to be checked.
+func (s *membershipSync) emptySince() ad.USN {
+	watermark := s.snapshot.Controller.Watermark
+	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.View.InvocationID}
+	if s.options.Full || s.snapshot.USNDecreased || s.stored.source != source || watermark.Scope != s.snapshot.View.Scope {
+		return 0
+	}
+	return max(watermark.USN+1-overlap, 0)
 }
 
 func (s *membershipSync) switchToFull(p Plan) Plan {

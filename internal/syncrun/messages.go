@@ -27,6 +27,7 @@ const (
 	MsgLogonControllers       = "domain controllers unreadable, logons of others missing"
 	MsgLogonsMissing          = "logons of a domain controller missing"
 	MsgLogonsRead             = "logons of other domain controllers read"
+	MsgMembersUnreadable      = "group members unreadable, memberships kept"
 	MsgMembersUnidentified    = "group members lack identifiers, memberships omitted"
 	MsgMembershipsRead        = "memberships read"
 	MsgMembershipsUnreadable  = "stored memberships unreadable, reading them again"

@@ -38,6 +38,7 @@ func newPostureQueries(search SearchOptions, root directory.RootDSE, m membershi
 // change without the role, and there are few of both.
 func (r *reader) readPosture(ctx context.Context, to sink) (result readResult, err error) {
 	result.seen = append(result.seen, r.posture.memberships.rolesWithoutSID)
+	result.add(unreadableMembers(r.posture.memberships.unreadableGroups))
 	search, err := r.readRoles(ctx, to)
 	result.addSearch(identity.Role, search)
 	if err != nil {

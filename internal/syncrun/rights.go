@@ -198,8 +198,12 @@ func (r *reader) warnUnreadable(ctx context.Context, result readResult) {
 	if unreadable == 0 {
 		return
 	}
+	base := r.source.Base
+	if result.missing[attributeMember] > 0 { // groups are read in the whole domain
+		base, _ = r.scopeOf(true)
+	}
 	r.log.Warn().Int("unreadable", unreadable).Str("attributes", strings.Join(slices.Sorted(maps.Keys(result.missing)), ", ")).
-		Str("base_dn", r.source.Base).Str("remedy", r.session.grantRemedy(ctx, r.source.Base)).Msg(MsgObjectsUnreadable)
+		Str("base_dn", base).Str("remedy", r.session.grantRemedy(ctx, base)).Msg(MsgObjectsUnreadable)
 }
 
 // readableAttributes returns the counts of optional attributes to record after a full sync of a

@@ -1,0 +1,51 @@
+package identity
+
+import "adconnector/internal/membership"
+
+// The lists of unreadable values name targets, relative to the object that has the list. A value in
+// the list may be incomplete or out of date, or is missing.
+
+// uncertainTargets are targets that depend on the members of groups, and whether they are uncertain.
+type uncertainTargets []struct {
+	uncertain bool
+	names     []string // sorted
+}
+
+// append appends the names of the uncertain targets.
+func (t uncertainTargets) append(dst []byte) []byte {
+	l := list{dst: dst}
+	for _, part := range t {
+		for _, name := range part.names {
+			if part.uncertain && l.next() {
+				l.dst = appendEnum(l.dst, name)
+			}
+		}
+	}
+	return l.end()
+}
+
+func uncertainOfUser(dst []byte, src *source, _ []int) []byte {
+	if !src.inGraph {
+		return dst
+	}
+	u := src.graph.Uncertain(src.node)
+	if u == (membership.Uncertain{}) {
+		return dst
+	}
+	return uncertainTargets{{u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups"}}}.append(dst)
+}
+
+func uncertainOfGroup(dst []byte, src *source, _ []int) []byte {
+	if !src.inGraph {
+		return dst
+	}
+	u := src.graph.Uncertain(src.node)
+	return uncertainTargets{
+		{u.Members, []string{"empty"}}, {u.Nesting, []string{"inCycle"}}, {u.Groups, []string{"memberOf"}},
+		{u.Members, []string{"members", "membersWithoutSid"}}, {u.Nesting, []string{"nestingDepth"}}, {u.Privileges, []string{"privilegedGroups"}},
+	}.append(dst)
+}
+
+func uncertainOfRole(dst []byte, src *source, _ []int) []byte {
+	return uncertainTargets{{src.roleMembers.Uncertain, []string{"members", "membersWithoutSid", "nestedGroups"}}}.append(dst)
+}

@@ -1,0 +1,50 @@
+package identity
+
+import (
+	"strings"
+	"testing"
+
+	"adconnector/internal/membership"
+)
+
+// hiddenMembers returns the graph of people in which the members of Team are unreadable.
+func hiddenMembers() *membership.Graph {
+	g := people()
+	team := g.SetGroup(guidNamed('T'), ofDomainSID(1200), true, 0)
+	g.SetMembersUnreadable(team)
+	for _, guid := range []byte{'b', 'C'} {
+		g.AddMember(team, guidNamed(guid), nil)
+	}
+	g.Compute()
+	return g
+}
+
+// TestUncertainGolden checks the assets that depend on a group whose members are unreadable: the
+// group, its role, a member, and groups below and above it.
+func TestUncertainGolden(t *testing.T) {
+	t.Parallel()
+	group := func(guid byte, attrs attributes) attributes {
+		return with(attrs, attributes{"objectGUID": {strings.Repeat(string(guid), 16)}})
+	}
+	for name, test := range map[string]struct {
+		kind  Kind
+		attrs attributes
+	}{
+		"posture-user-in-hidden":     {User, group('b', attributes{"objectSid": {string(ofDomainSID(1104))}, "primaryGroupID": {"512"}})},
+		"posture-group-hidden":       {Group, group('T', attributes{"objectSid": {string(ofDomainSID(1200))}})},
+		"posture-group-above-hidden": {Group, group('D', attributes{"objectSid": {string(ofDomainSID(512))}})},
+		"posture-group-in-hidden":    {Group, group('C', attributes{"objectSid": {string(ofDomainSID(1201))}})},
+		"posture-role-above-hidden":  {Role, group('A', attributes{"objectSid": {string(administrators)}, "name": {"x"}})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := NewPostureMapper(test.kind)
+			m.UseGraph(hiddenMembers())
+			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name, asset.JSON)
+		})
+	}
+}

@@ -1,0 +1,79 @@
+package membership
+
+// A group whose members are unreadable has those that the caller has from elsewhere: from the
+// members themselves, or from an earlier reading. What depends on its members may be incomplete or
+// out of date.
+
+// SetMembersUnreadable marks the members of the group of the last SetGroup as unreadable.
+func (g *Graph) SetMembersUnreadable(n Node) { g.aliveGroup(n).unreadable = true }
+
+// MembersUnreadable reports whether an object is a group whose members are unreadable.
+func (g *Graph) MembersUnreadable(n Node) bool {
+	gr := g.aliveGroup(n)
+	return gr != nil && gr.unreadable
+}
+
+// Uncertain are the facts about an object that depend on groups whose members are unreadable.
+type Uncertain struct {
+	Members    bool // it is such a group
+	Nesting    bool // it is such a group, or contains one, also nested
+	Groups     bool // it is a member of such a group
+	Privileges bool // it is a member of such a group, also nested or by its primary group
+}
+
+// Uncertain returns the uncertain facts about an object.
+func (g *Graph) Uncertain(n Node) (u Uncertain) {
+	if gr := g.aliveGroup(n); gr != nil {
+		u.Members, u.Nesting = gr.unreadable, gr.containsUnreadable
+	}
+	for _, parent := range g.GroupsOf(n) {
+		gr := g.aliveGroup(parent)
+		u.Groups = u.Groups || gr.unreadable
+		u.Privileges = u.Privileges || gr.inUnreadable
+	}
+	if primary, ok := g.primaryGroupOf(n); ok {
+		u.Privileges = u.Privileges || g.aliveGroup(primary).inUnreadable
+	}
+	return u
+}
+
+// propagateUnreadable marks the groups that contain groups with unreadable members, and those in
+// them.
+func (g *Graph) propagateUnreadable() {
+	var below, above []Node
+	for i := range g.groups {
+		gr := &g.groups[i]
+		gr.inUnreadable = gr.alive && gr.unreadable
+		gr.containsUnreadable = gr.inUnreadable
+		if gr.inUnreadable {
+			below, above = append(below, gr.node), append(above, gr.node)
+		}
+	}
+	g.spread(below, g.Members, func(gr *group) *bool { return &gr.inUnreadable })
+	g.spread(above, g.GroupsOf, func(gr *group) *bool { return &gr.containsUnreadable })
+}
+
+// spread sets a mark of all groups that are reached from the groups in the queue.
+func (g *Graph) spread(queue []Node, next func(Node) []Node, mark func(*group) *bool) {
+	for len(queue) > 0 {
+		last := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		for _, n := range next(last) {
+			if gr := g.aliveGroup(n); gr != nil && !*mark(gr) {
+				*mark(gr) = true
+				queue = append(queue, n)
+			}
+		}
+	}
+}
+
+// uncertainRoles returns the roles whose members depend on a group whose members are
+// unreadable.
+func (g *Graph) uncertainRoles() (set roleSet) {
+	for i := range g.groups {
+		if gr := &g.groups[i]; gr.alive && gr.unreadable {
+			set |= gr.effectiveRoles
+		}
+	}
+	return set
+}

@@ -1,0 +1,265 @@
+package syncrun
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/state"
+)
+
+// withoutUnreadable returns assets without their lists of unreadable values.
+func (e *env) withoutUnreadable(assets map[string]string) map[string]string {
+	e.t.Helper()
+	stripped := map[string]string{}
+	for guid, text := range assets {
+		var asset any
+		e.must(json.Unmarshal([]byte(text), &asset))
+		var strip func(any)
+		strip = func(v any) {
+			if object, ok := v.(map[string]any); ok {
+				delete(object, "unreadable")
+				for _, inner := range object {
+					strip(inner)
+				}
+			}
+		}
+		strip(asset)
+		encoded, err := json.Marshal(asset)
+		e.must(err)
+		stripped[guid] = string(encoded)
+	}
+	return stripped
+}
+
+// expectAdministratorsView compares the gateway with what an account that may read everything sends
+// at first, except for the marks. It makes hidden attributes visible for that time.
+func (m *membershipDomain) expectAdministratorsView(hidden ...string) {
+	m.t.Helper()
+	for _, dn := range hidden {
+		m.hide(dn)
+	}
+	want := m.withoutUnreadable(m.firstSync())
+	for _, dn := range hidden {
+		m.hide(dn, "member")
+	}
+	for _, diff := range differences(m.withoutUnreadable(m.gateway.Held()), want, false) {
+		m.t.Error(diff)
+	}
+}
+
+// newHiddenMembersDomain returns a domain with user0 and user1 in inner, inner and user2 in outer, and
+// outer in Domain Admins, which is in Administrators. user3 is a direct member of Domain Admins.
+func newHiddenMembersDomain(t *testing.T) *membershipDomain {
+	t.Helper()
+	m := &membershipDomain{env: newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 6)}
+	m.inner = m.addGroup("inner", m.user(0), m.user(1))
+	m.outer = m.addGroup("outer", m.inner, m.user(2))
+	m.admins, m.administrators = "CN=Domain Admins,CN=Users,"+m.Base(), "CN=Administrators,CN=Builtin,"+m.Base()
+	m.set(m.admins, "member", m.user(3), m.outer)
+	m.exceedOverlap()
+	return m
+}
+
+// TestHiddenMembers checks that groups whose members the account may not read keep them, in a first
+// sync and in later ones, and that everything that depends on them is marked.
+func TestHiddenMembers(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		hidden func(m *membershipDomain) []string
+		marks  func(m *membershipDomain) map[string]string // by DN
+	}{
+		"the group of a role": {
+			func(m *membershipDomain) []string { return []string{m.admins} },
+			func(m *membershipDomain) map[string]string {
+				return map[string]string{
+					m.outer: "memberOf privilegedGroups", m.inner: "privilegedGroups",
+					m.user(0): "privilegedGroups", m.user(2): "privilegedGroups", m.user(3): "groups privilegedGroups", m.user(4): "",
+				}
+			},
+		},
+		"a nested group": {
+			func(m *membershipDomain) []string { return []string{m.inner} },
+			func(m *membershipDomain) map[string]string {
+				return map[string]string{
+					m.inner: "empty inCycle members membersWithoutSid nestingDepth", m.outer: "inCycle nestingDepth",
+					m.user(0): "groups privilegedGroups", m.user(2): "", m.user(3): "",
+				}
+			},
+		},
+		"both": {
+			func(m *membershipDomain) []string { return []string{m.admins, m.inner} },
+			func(m *membershipDomain) map[string]string {
+				return map[string]string{m.outer: "inCycle memberOf nestingDepth privilegedGroups", m.user(0): "groups privilegedGroups", m.user(4): ""}
+			},
+		},
+	} {
+		for _, first := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, first sync %t", name, first), func(t *testing.T) {
+				t.Parallel()
+				m := newHiddenMembersDomain(t)
+				hidden := c.hidden(m)
+				if !first {
+					m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+				}
+				for _, dn := range hidden {
+					m.hide(dn, "member")
+				}
+				run := m.expectPartial(RunOptions{Full: true}, full, len(hidden))
+				if first && run.Uploaded != 8+postureObjects || !first && run.Uploaded >= 8+postureObjects {
+					t.Errorf("%d uploaded", run.Uploaded)
+				}
+				for dn, marks := range c.marks(m) {
+					m.expectPosture(dn, "unreadable", strings.Fields(marks)...)
+				}
+				m.expectAdministratorsView(hidden...)
+				if run := m.expectPartial(RunOptions{Full: true}, full, len(hidden)); run.Uploaded > 0 {
+					t.Errorf("%d uploaded again", run.Uploaded)
+				}
+				for _, dn := range hidden {
+					m.hide(dn)
+				}
+				if run, err := m.runner.Run(t.Context(), RunOptions{Full: true}); err != nil || run.Result != Processed {
+					t.Errorf("run: %s, error %v", brief(run), err)
+				}
+				m.expectConverged()
+				if strings.Contains(fmt.Sprint(m.gateway.Held()), "unreadable") {
+					t.Error("an asset lists unreadable values")
+				}
+			})
+		}
+	}
+}
+
+// expectPartial performs one run, which must warn once of groups with unreadable members.
+func (m *membershipDomain) expectPartial(options RunOptions, mode string, groups int) state.Run {
+	m.t.Helper()
+	before := len(m.log.With(MsgObjectsUnreadable))
+	run, err := m.runner.Run(m.t.Context(), options)
+	if err != nil || run.Mode != mode || run.Result != Partial || run.Unreadable != groups || run.Deleted+run.Held+run.Undecided > 0 {
+		m.t.Fatalf("run: %s, %d unreadable, error %v", brief(run), run.Unreadable, err)
+	}
+	lines := m.log.With(MsgObjectsUnreadable)[before:]
+	if len(lines) != 1 || lines[0].Text("attributes") != "member" || !strings.Contains(lines[0].Text("remedy"), `dsacls "`+m.Base()+`"`) {
+		m.t.Errorf("log %v", lines)
+	}
+	return run
+}
+
+// TestHiddenMembersChange checks that delta syncs and full syncs find changes of members that are
+// unreadable by memberOf, and that a former member without any memberOf stays.
+func TestHiddenMembersChange(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{delta, full} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			m := newHiddenMembersDomain(t)
+			m.addGroup("other", m.user(1))
+			m.exceedOverlap()
+			m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
+			m.hide(m.inner, "member")
+			m.expectPartial(RunOptions{Full: true}, full, 1)
+			sync := func() {
+				t.Helper()
+				m.expectPartial(RunOptions{Full: mode == full}, mode, 1)
+			}
+			m.set(m.inner, "member", m.user(0), m.user(1), m.user(4))
+			sync()
+			m.expectAdministratorsView(m.inner)
+			m.exceedOverlap()
+			m.set(m.inner, "member", m.user(0), m.user(4)) // user1 shows that it is in another group
+			sync()
+			m.expectAdministratorsView(m.inner)
+			m.exceedOverlap()
+			m.set(m.inner, "member", m.user(0)) // user4 shows no group
+			sync()
+			m.expectPosture(m.inner, "members", m.SID(m.user(0)), m.SID(m.user(4)))
+			m.expectPosture(m.user(4), "unreadable", "groups", "privilegedGroups")
+			m.exceedOverlap()
+			m.must(m.Delete(m.user(4)))
+			m.runner.Run(t.Context(), RunOptions{Full: mode == full})
+			m.expectPosture(m.inner, "members", m.SID(m.user(0)))
+			m.exceedOverlap()
+			m.set(m.inner, "member")
+			m.run(RunOptions{Full: mode == full}, state.Run{Mode: mode, Result: Processed, Uploaded: 5})
+			m.expectPosture(m.inner, "empty", "true")
+			m.expectPosture(m.inner, "unreadable")
+		})
+	}
+}
+
+// TestHiddenMembersOfEmptyGroup checks that a group that was empty is found when it gets its first
+// member, which is unreadable, and that unchanged empty groups are not asked for again.
+func TestHiddenMembersOfEmptyGroup(t *testing.T) {
+	t.Parallel()
+	for _, options := range []RunOptions{{}, {Full: true}} {
+		m := newHiddenMembersDomain(t)
+		empty := m.addGroup("empty")
+		m.exceedOverlap()
+		m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
+		m.hide(empty, "member")
+		m.exceedOverlap()
+		m.run(options, state.Run{Mode: map[bool]string{true: full, false: delta}[options.Full], Result: Processed})
+		m.set(empty, "member", m.user(5))
+		m.expectPartial(options, map[bool]string{true: full, false: delta}[options.Full], 1)
+		m.expectPosture(empty, "members", m.SID(m.user(5)))
+		m.expectAdministratorsView(empty)
+	}
+}
+
+// TestQuestionsAboutEmptyGroups checks how many requests the check for hidden members costs.
+func TestQuestionsAboutEmptyGroups(t *testing.T) {
+	t.Parallel()
+	m := newHiddenMembersDomain(t)
+	for n := range 2*guidsPerFilter + 1 {
+		m.addGroup(fmt.Sprintf("empty%d", n))
+	}
+	m.exceedOverlap()
+	searches := func(options RunOptions) int {
+		t.Helper()
+		before := m.Counters().Searches
+		if _, err := m.runner.Run(t.Context(), options); err != nil {
+			t.Fatal(err)
+		}
+		return m.Counters().Searches - before
+	}
+	searches(RunOptions{})
+	m.options.FullInterval = 1 // every run is a full sync
+	m.start()
+	unchanged := searches(RunOptions{})
+	if requested := searches(RunOptions{Full: true}); requested != unchanged+3 {
+		t.Errorf("%d searches if all groups are asked for, %d otherwise", requested, unchanged)
+	}
+}
+
+// TestUnlistedGroupsAreRanked checks which groups are asked for if there are too many.
+func TestUnlistedGroupsAreRanked(t *testing.T) {
+	t.Parallel()
+	groups := []unlistedGroup{{dn: "other"}, {groupInfo: groupInfo{role: 1}, dn: "role"}, {hadBefore: true, dn: "before"}}
+	slices.SortFunc(groups, func(a, b unlistedGroup) int { return a.rank() - b.rank() })
+	if got := fmt.Sprint(groups[0].dn, " ", groups[1].dn, " ", groups[2].dn); got != "before role other" {
+		t.Error(got)
+	}
+}
+
+// TestConfirmedButReadable checks that a confirmation that the members of all groups were removed
+// does not remove those that memberOf shows.
+func TestConfirmedButReadable(t *testing.T) {
+	t.Parallel()
+	m := newHiddenMembersDomain(t)
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+	m.hide(m.Base(), "member")
+	if _, err := m.failedRun(RunOptions{}); err == nil {
+		t.Error("not refused")
+	}
+	before := m.withoutUnreadable(m.gateway.Held())
+	m.expectPartial(RunOptions{Full: true, AllowDeletes: true}, full, 5)
+	if !maps.Equal(m.withoutUnreadable(m.gateway.Held()), before) {
+		t.Error("memberships were removed")
+	}
+	m.expectPartial(RunOptions{}, delta, 4)
+}
