@@ -82,6 +82,7 @@ type group struct {
 	security               bool
 	role                   Role
 	unreadable             bool // the members are not from the group itself
+	knownEmpty             bool // there are no members, readable or not
 
 	storedHash     uint64  // recordHash of the stored record; 0: not stored
 	effectiveRoles roleSet // its own role and those of the security groups that it is in
@@ -242,7 +243,7 @@ func (g *Graph) SetGroup(guid ad.GUID, sid ad.SID, security bool, role Role) Nod
 		g.groupIndex[n] = uint32(len(g.groups))
 	}
 	gr := &g.groups[g.groupIndex[n]-1]
-	gr.alive, gr.security, gr.role, gr.unreadable = true, security, role, false
+	gr.alive, gr.security, gr.role, gr.unreadable, gr.knownEmpty = true, security, role, false, false
 	gr.memberStart = uint32(len(g.members))
 	gr.memberEnd = gr.memberStart
 	g.markSeen(n)

@@ -28,7 +28,8 @@ const (
 	groupHeader   = 2
 	flagSecurity  = 1
 
-	flagUnreadable = 2 // version 1.0.0 ignores it
+	flagUnreadable = 2 // version 1.0.0 ignores this one and the next
+	flagKnownEmpty = 4
 )
 
 // RestoreObject adds a stored object. All objects must be restored before the groups.
@@ -85,7 +86,7 @@ func (g *Graph) RestoreGroup(number uint32, value []byte) error {
 	}
 	n := Node(number)
 	g.groups = append(g.groups, group{
-		node: n, alive: true, security: value[0]&flagSecurity != 0, unreadable: value[0]&flagUnreadable != 0, role: Role(value[1]), memberStart: uint32(len(g.members)),
+		node: n, alive: true, security: value[0]&flagSecurity != 0, unreadable: value[0]&flagUnreadable != 0, knownEmpty: value[0]&flagKnownEmpty != 0, role: Role(value[1]), memberStart: uint32(len(g.members)),
 	})
 	g.groupIndex[n] = uint32(len(g.groups))
 	gr := &g.groups[len(g.groups)-1]
@@ -118,7 +119,7 @@ func (g *Graph) exists(number uint32) bool {
 
 // recordHash returns a hash of a group's record. It is never 0.
 func (g *Graph) recordHash(gr *group) uint64 {
-	h := mix(uint64(gr.role)<<2|bit(gr.unreadable)<<1|bit(gr.security), 6)
+	h := mix(uint64(gr.role)<<8|uint64(gr.flags()), 6)
 	for _, member := range g.members[gr.memberStart:gr.memberEnd] {
 		h += mix(uint64(member), 7)
 	}
@@ -169,9 +170,14 @@ func (g *Graph) encodeObject(n Node) []byte {
 
 func (g *Graph) encodeGroup(gr *group) []byte {
 	value := make([]byte, 0, groupHeader+4*int(gr.memberEnd-gr.memberStart))
-	value = append(value, byte(bit(gr.security)*flagSecurity|bit(gr.unreadable)*flagUnreadable), byte(gr.role))
+	value = append(value, gr.flags(), byte(gr.role))
 	for _, member := range g.members[gr.memberStart:gr.memberEnd] {
 		value = binary.LittleEndian.AppendUint32(value, uint32(member))
 	}
 	return value
+}
+
+// flags returns the flags of a group's record.
+func (gr *group) flags() byte {
+	return byte(bit(gr.security)*flagSecurity | bit(gr.unreadable)*flagUnreadable | bit(gr.knownEmpty)*flagKnownEmpty)
 }

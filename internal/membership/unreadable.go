@@ -13,6 +13,38 @@ func (g *Graph) MembersUnreadable(n Node) bool {
 	return gr != nil && gr.unreadable
 }
 
+// SetKnownEmpty records that the group of the last SetGroup has no members, whatever the caller may
+// read.
+func (g *Graph) SetKnownEmpty(n Node) { g.aliveGroup(n).knownEmpty = true }
+
+// KnownEmpty reports whether an object is a group of which SetKnownEmpty was recorded.
+func (g *Graph) KnownEmpty(n Node) bool {
+	gr := g.aliveGroup(n)
+	return gr != nil && gr.knownEmpty
+}
+
+// InRoles returns the direct and nested members of the groups of roles. It does not require Compute.
+func (g *Graph) InRoles() (nodes []Node) {
+	found := make([]bool, len(g.guids))
+	var queue []Node
+	for i := range g.groups {
+		if gr := &g.groups[i]; gr.alive && gr.role != 0 {
+			queue = append(queue, gr.node)
+		}
+	}
+	for len(queue) > 0 {
+		last := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		for _, member := range g.Members(last) {
+			if !found[member] {
+				found[member] = true
+				nodes, queue = append(nodes, member), append(queue, member)
+			}
+		}
+	}
+	return nodes
+}
+
 // Uncertain are the facts about an object that depend on groups whose members are unreadable.
 type Uncertain struct {
 	Members    bool // it is such a group

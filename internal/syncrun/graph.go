@@ -30,7 +30,7 @@ const (
 // derived data.
 func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
 	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring,
-		asksMembers: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), unreadable: map[ad.GUID]bool{}}
+		asksMembers: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), started: time.Now(), unreadable: map[ad.GUID]bool{}}
 	condition := ""
 	if readAll {
 		r.graph.BeginFullRead()
@@ -55,6 +55,10 @@ func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readA
 	if r.skippedGroups > 0 && !*s.loggedExpiring {
 		*s.loggedExpiring = true
 		s.log.Info().Int("groups", r.skippedGroups).Msg(MsgExpiringGroupsSkipped)
+	}
+	if r.unasked > 0 && !*s.loggedUnasked {
+		*s.loggedUnasked = true
+		s.log.Info().Int("groups", r.unasked).Msg(MsgEmptyGroupsUnchecked)
 	}
 	if r.unidentifiedMembers > 0 {
 		m.partial = true
@@ -140,9 +144,12 @@ type graphReader struct {
 	maxExpiring   int // see maxExpiringMembers
 	skippedGroups int // by expiringGroups
 
-	asksMembers  bool             // whether groups without visible members hide some
-	emptySince   ad.USN           // groups that were empty and have not changed since are still empty; 0: unknown
-	asked        int              // groups, see maxAskedGroups
+	asksMembers  bool   // whether groups without visible members hide some
+	emptySince   ad.USN // groups that were empty and have not changed since are still empty; 0: unknown
+	started      time.Time
+	asked        int              // groups without visible members; see mayAsk
+	unasked      int              // others of them
+	questions    time.Duration    // about the asked ones
 	unreadable   map[ad.GUID]bool // groups whose members are unreadable
 	contradicted map[ad.GUID]bool // groups to read again, see rereadContradictedGroups
 

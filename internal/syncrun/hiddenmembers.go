@@ -1,9 +1,9 @@
 package syncrun
 
 import (
-	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
@@ -12,16 +12,27 @@ import (
 )
 
 // A group whose member attribute the account may not read looks like a group without members. The
-// attribute memberOf of its members is a right of its own. So for a group that shows no members, one
+// attribute memberOf of its members is a right of its own. So for a group that shows no members, a
 // question asks whether any object of the domain names it there. If so, the members come from
 // memberOf, and those of the stored graph stay unless they show other groups only.
 
 const attributeMember = "member"
 
-// maxAskedGroups limits the groups of which one reading asks whether they hide their members. A
-// question is about guidsPerFilter of them. A domain controller answers from its table of links;
-// Samba compares all objects.
-const maxAskedGroups = 10_000
+// The limits of the questions whether groups hide their members. A domain controller answers one from
+// its table of links, and another server (Samba) compares all objects. So the first groups are always
+// asked for, and others as long as the questions take a small part of the time. Later runs ask for the
+// rest.
+const (
+	minAskedGroups = 100
+	maxAskedGroups = 10_000
+	askedShare     = 10 // of the time
+)
+
+// mayAsk reports whether a further group may be asked for. questions is the duration of those so far,
+// and reading that of the rest of the reading.
+func mayAsk(asked int, questions, reading time.Duration) bool {
+	return asked < minAskedGroups || asked < maxAskedGroups && questions*askedShare < reading
+}
 
 // maxLocatedMembers limits the former members of a group that are searched one by one.
 const maxLocatedMembers = 100
@@ -33,12 +44,12 @@ type unlistedGroup struct {
 	hadBefore bool // the stored graph has members
 }
 
-// isAsked reports whether a group without visible members may hide some. A group that was empty at
-// the last run, and has not changed since, is empty: a new member changes the group.
+// isAsked reports whether a group without visible members may hide some. A group that was known to be
+// empty, and has not changed since, is empty: a new member changes the group.
 func (r *graphReader) isAsked(info groupInfo, usnChanged []byte) bool {
-	node, stored := r.graph.Find(info.guid)
+	node, found := r.graph.Find(info.guid)
 	changed, ok := ad.ParseUSN(usnChanged)
-	return r.asksMembers && (!stored || !r.graph.HasGroup(info.guid) || len(r.graph.Members(node)) > 0 || !ok || changed >= r.emptySince || r.contradicted[info.guid])
+	return r.asksMembers && (!found || !r.graph.KnownEmpty(node) || !ok || changed >= r.emptySince || r.contradicted[info.guid])
 }
 
 func (r *graphReader) newUnlisted(info groupInfo, dn []byte) unlistedGroup {
@@ -48,59 +59,70 @@ func (r *graphReader) newUnlisted(info groupInfo, dn []byte) unlistedGroup {
 	return unlistedGroup{info, string(dn), found && len(r.graph.Members(node)) > 0}
 }
 
-// readUnlisted adds groups without visible members: with those that name them in memberOf, or
-// without members.
+// readUnlisted adds groups without visible members: with those that name them in memberOf, or without
+// members. It begins with the groups that had members before and those of roles, and goes on with the
+// groups in the latter.
 func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unlistedGroup) error {
-	slices.SortStableFunc(groups, func(a, b unlistedGroup) int { return cmp.Compare(a.rank(), b.rank()) })
-	asked := min(len(groups), maxAskedGroups-r.asked)
-	r.asked += asked
-	named := map[ad.GUID]bool{}
-	for chunk := range slices.Chunk(groups[:asked], guidsPerFilter) {
-		if err := r.addNamed(ctx, s, chunk, named); err != nil {
+	var first, others []unlistedGroup
+	for _, group := range groups {
+		if group.hadBefore || group.role != 0 {
+			first = append(first, group)
+		} else {
+			others = append(others, group)
+		}
+	}
+	for _, group := range first {
+		if err := r.readUnlistedGroup(ctx, s, group); err != nil {
 			return err
 		}
 	}
-	for _, group := range groups {
-		if !named[group.guid] {
-			r.locked(func() { r.setGroup(group.groupInfo) })
-		} else if err := r.readHiddenMembers(ctx, s, group); err != nil {
+	inRoles := map[ad.GUID]bool{}
+	r.locked(func() {
+		for _, node := range r.graph.InRoles() {
+			inRoles[r.graph.GUID(node)] = true
+		}
+	})
+	slices.SortStableFunc(others, func(a, b unlistedGroup) int {
+		switch {
+		case inRoles[a.guid] == inRoles[b.guid]:
+			return 0
+		case inRoles[a.guid]:
+			return -1
+		}
+		return 1
+	})
+	for _, group := range others {
+		if err := r.readUnlistedGroup(ctx, s, group); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// rank orders the groups for the limit: those that lost their members, those of roles, and others.
-func (g unlistedGroup) rank() int {
-	switch {
-	case g.hadBefore:
-		return 0
-	case g.role != 0:
-		return 1
+func (r *graphReader) readUnlistedGroup(ctx context.Context, s *session, group unlistedGroup) error {
+	asks, named := mayAsk(r.asked, r.questions, time.Since(r.started)-r.questions), false
+	if asks {
+		before := time.Now()
+		var err error
+		named, err = s.exists(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: directory.FilterByValue("memberOf", group.dn)})
+		if err != nil {
+			return baseContextError(err)
+		}
+		r.asked++
+		r.questions += time.Since(before)
+	} else {
+		r.unasked++
 	}
-	return 2
-}
-
-// addNamed adds the groups that an object names in memberOf. Usually there is none, which is one
-// question.
-func (r *graphReader) addNamed(ctx context.Context, s *session, groups []unlistedGroup, named map[ad.GUID]bool) error {
-	filter := "(|"
-	for _, group := range groups {
-		filter += directory.FilterByValue("memberOf", group.dn)
+	if named {
+		return r.readHiddenMembers(ctx, s, group)
 	}
-	found, err := s.exists(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: filter + ")"})
-	switch {
-	case err != nil || !found:
-		return baseContextError(err)
-	case len(groups) == 1:
-		named[groups[0].guid] = true
-		return nil
-	}
-	half := len(groups) / 2
-	if err := r.addNamed(ctx, s, groups[:half], named); err != nil {
-		return err
-	}
-	return r.addNamed(ctx, s, groups[half:], named)
+	r.locked(func() {
+		node := r.setGroup(group.groupInfo)
+		if asks {
+			r.graph.SetKnownEmpty(node)
+		}
+	})
+	return nil
 }
 
 // readHiddenMembers adds a group with the members that name it in memberOf, and with the former

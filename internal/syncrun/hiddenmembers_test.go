@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
@@ -215,7 +215,8 @@ func TestHiddenMembersOfEmptyGroup(t *testing.T) {
 func TestQuestionsAboutEmptyGroups(t *testing.T) {
 	t.Parallel()
 	m := newHiddenMembersDomain(t)
-	for n := range 2*guidsPerFilter + 1 {
+	const empty = 50 // below minAskedGroups, so that the duration does not matter
+	for n := range empty {
 		m.addGroup(fmt.Sprintf("empty%d", n))
 	}
 	m.exceedOverlap()
@@ -231,18 +232,29 @@ func TestQuestionsAboutEmptyGroups(t *testing.T) {
 	m.options.FullInterval = 1 // every run is a full sync
 	m.start()
 	unchanged := searches(RunOptions{})
-	if requested := searches(RunOptions{Full: true}); requested != unchanged+3 {
+	if requested := searches(RunOptions{Full: true}); requested < unchanged+empty || requested > unchanged+minAskedGroups {
 		t.Errorf("%d searches if all groups are asked for, %d otherwise", requested, unchanged)
 	}
 }
 
-// TestUnlistedGroupsAreRanked checks which groups are asked for if there are too many.
-func TestUnlistedGroupsAreRanked(t *testing.T) {
+// TestMayAsk checks how many groups a run asks for.
+func TestMayAsk(t *testing.T) {
 	t.Parallel()
-	groups := []unlistedGroup{{dn: "other"}, {groupInfo: groupInfo{role: 1}, dn: "role"}, {hadBefore: true, dn: "before"}}
-	slices.SortFunc(groups, func(a, b unlistedGroup) int { return a.rank() - b.rank() })
-	if got := fmt.Sprint(groups[0].dn, " ", groups[1].dn, " ", groups[2].dn); got != "before role other" {
-		t.Error(got)
+	for name, c := range map[string]struct {
+		asked              int
+		questions, reading time.Duration
+		want               bool
+	}{
+		"the first":                    {0, 0, 0, true},
+		"few, on a slow server":        {minAskedGroups - 1, time.Hour, time.Second, true},
+		"a tenth of the time":          {minAskedGroups, time.Second, 10 * time.Second, false},
+		"less than a tenth":            {minAskedGroups, time.Second, 11 * time.Second, true},
+		"too many, on any server":      {maxAskedGroups, 0, time.Hour, false},
+		"the last one that is allowed": {maxAskedGroups - 1, 0, time.Hour, true},
+	} {
+		if got := mayAsk(c.asked, c.questions, c.reading); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }
 

@@ -89,13 +89,14 @@ type membershipSync struct {
 	storedSize     int // of the stored memberships in bytes; 0: none
 	maxExpiring    int
 	loggedExpiring *bool // the runner's
+	loggedUnasked  *bool // the runner's
 }
 
 func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
 		runInfo: info, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
 		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize, storedSize: stored.size(),
-		maxExpiring: r.maxExpiring, loggedExpiring: &r.loggedExpiring,
+		maxExpiring: r.maxExpiring, loggedExpiring: &r.loggedExpiring, loggedUnasked: &r.loggedUnasked,
 	}
 }
 

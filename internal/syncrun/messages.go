@@ -18,6 +18,7 @@ const (
 	MsgDirectoryRequest       = "directory request completed"
 	MsgDirectoryConnected     = "directory connected"
 	MsgDirectoryRead          = "directory read"
+	MsgEmptyGroupsUnchecked   = "groups without visible members not all checked"
 	MsgEntrySkipped           = "entry skipped"
 	MsgExpiringGroupsSkipped  = "large role groups, expiries found by full syncs"
 	MsgFilterUntracked        = "filter on computed attributes, delta syncs miss changes"

@@ -126,6 +126,7 @@ type Runner struct {
 	warnedFilters, warnedServer bool
 	// loggedExpiring is set after the message that full syncs find the expiries of large groups.
 	loggedExpiring bool
+	loggedUnasked  bool // as loggedExpiring, of groups without visible members
 	// logonsLogged has the last logged results of other domain controllers, by host. The key "" has the
 	// error that these are not known.
 	logonsLogged map[string]string
