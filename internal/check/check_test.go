@@ -599,6 +599,13 @@ func TestFilters(t *testing.T) {
 			},
 			want: map[string]Result{filters: Warn}, check: filters, found: []string{"ldap.user-filter", "LASTLOGON", "ldap.group-filter", "memberof"}, remedy: []string{"sync.full-interval"},
 		},
+		"filter with an unknown attribute": {
+			change: func(_ *testing.T, e *environment) {
+				e.options.Search = syncrun.SearchOptions{UserFilter: "(&(Department=Sales)(!(departmnt=Sales))(2.5.4.4=a))", GroupFilter: "(|(nickname=a)(cn=b))"}
+			},
+			want:  map[string]Result{filters: Warn, readUsers: Warn, readGroups: Warn, counts: Warn},
+			check: filters, found: []string{"ldap.user-filter names departmnt; ldap.group-filter names nickname: "}, remedy: []string{"correct the names"},
+		},
 		"stored attribute": {
 			change: func(_ *testing.T, e *environment) { e.options.Search.UserFilter = "(!(title=memberOf))" },
 			check:  filters, found: []string{"each run"},
@@ -727,7 +734,7 @@ func TestBaseContext(t *testing.T) {
 		"base context of another domain": {
 			change: func(_ *testing.T, e *environment) { e.options.Source.Base = "DC=elsewhere,DC=example,DC=com" },
 			want:   map[string]Result{baseContext: Fail, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
-			check:  baseContext, op: "read", remedy: []string{"domain controller of that domain"}, class: fault.Refused,
+			check:  baseContext, cause: directory.ErrOtherDomain, remedy: []string{"profile.baseContext", domain, "domain controller of its domain"}, class: fault.Refused,
 		},
 		"nothing to read": {
 			change: func(t *testing.T, e *environment) {

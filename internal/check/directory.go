@@ -200,7 +200,12 @@ func (p *preflight) baseContext(ctx context.Context) Check {
 	}
 	found, err := p.session.Read(ctx, p.profile.Base, "objectClass")
 	if err != nil {
-		return failed(asTransient(ctx, err), "correct "+p.setting("profile.baseContext", "the profile's base context"))
+		remedy := "correct " + p.setting("profile.baseContext", "the profile's base context")
+		if errors.Is(err, directory.ErrOtherDomain) {
+			remedy += fmt.Sprintf(" (the domain of this server is %s), or connect to a domain controller of its domain", p.session.RootDSE.DefaultNamingContext)
+			err = fault.Operation{Object: "base context"}.Failed(fault.Refused, err, remedy)
+		}
+		return failed(asTransient(ctx, err), remedy)
 	}
 	p.baseFound = true
 	kind := "object of a class that the account cannot read"

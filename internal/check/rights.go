@@ -32,15 +32,22 @@ const sampleSize = 20
 func (p *preflight) readUsers(ctx context.Context) Check  { return p.checkObjects(ctx, identity.User) }
 func (p *preflight) readGroups(ctx context.Context) Check { return p.checkObjects(ctx, identity.Group) }
 
-// filters checks that delta syncs find the objects that begin or cease to match the configured
-// filters.
-func (p *preflight) filters(context.Context) Check {
+// filters checks that the schema has the attributes of the configured filters, and that delta syncs
+// find the objects that begin or cease to match them.
+func (p *preflight) filters(ctx context.Context) Check {
 	untracked := p.Search.UntrackedFilters()
 	switch {
 	case p.session == nil:
 		return skipped("not bound")
 	case p.Search.UserFilter == "" && p.Search.GroupFilter == "":
 		return ok("none: all users and groups")
+	}
+	unknown, err := p.unknownAttributes(ctx)
+	switch {
+	case err != nil:
+		return failed(asTransient(ctx, err), "")
+	case len(unknown) > 0:
+		return warn(strings.Join(unknown, "; ")+": the schema has no such attribute, so no object matches the comparison", "correct the names of the attributes")
 	case len(untracked) == 0 || !p.session.RootDSE.IsDomainController(): // without delta syncs, each run finds all objects
 		return ok("changes are found by each run")
 	}
@@ -49,6 +56,31 @@ func (p *preflight) filters(context.Context) Check {
 		found = append(found, filter.String())
 	}
 	return warn(strings.Join(found, "; ")+": delta syncs do not find it", syncrun.UntrackedRemedy)
+}
+
+// unknownAttributes returns the attributes of each filter that the schema of the domain does not
+// have.
+func (p *preflight) unknownAttributes(ctx context.Context) (found []string, err error) {
+	if !p.session.RootDSE.IsDomainController() {
+		return nil, nil
+	}
+	for _, filter := range []struct{ setting, text string }{{"ldap.user-filter", p.Search.UserFilter}, {"ldap.group-filter", p.Search.GroupFilter}} {
+		var names []string
+		assertions, _ := directory.FilterAssertions(filter.text)
+		for _, a := range assertions {
+			if a.Attribute != "" && !slices.Contains(names, a.Attribute) {
+				names = append(names, a.Attribute)
+			}
+		}
+		unknown, err := p.session.UnknownAttributes(ctx, names)
+		if err != nil {
+			return nil, err
+		}
+		if len(unknown) > 0 {
+			found = append(found, filter.setting+" names "+strings.Join(unknown, ", "))
+		}
+	}
+	return found, nil
 }
 
 // checkObjects counts the objects of a kind, and reads some of them like a run.

@@ -254,7 +254,9 @@ func TestStatusOfOtherServer(t *testing.T) {
 		}, []string{"421", "unknown host name"}, "service.admin.allowed-hosts"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://"+elsewhere, http.StatusFound)
-		}, []string{"302"}, "log"},
+		}, []string{errNotConnector.Error(), "302"}, remedyOtherProgram},
+		"404":            {http.NotFound, []string{errNotConnector.Error(), "404"}, remedyOtherProgram},
+		"empty response": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadRequest) }, []string{errNotConnector.Error() + ": status 400"}, remedyOtherProgram},
 		"another": {func(w http.ResponseWriter, _ *http.Request) {
 			_ = json.NewEncoder(w).Encode(status.Report{From: status.FromDaemon, Instance: status.Instance{ConnectionUUID: "c", ProfileUUID: testenv.ProfileUUID, StateDir: "/theirs"}})
 		}, []string{errOtherConnector.Error(), "connection is c", testenv.ConnectionUUID, "/theirs"}, "service.admin.address"},

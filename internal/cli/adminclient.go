@@ -28,6 +28,7 @@ var (
 
 const (
 	remedyUniqueAddress = "give each connector on this host its own service.admin.address"
+	remedyOtherProgram  = "another program uses this address: set service.admin.address to the address of the daemon"
 	remedyStuck         = "check the daemon's log, and restart the daemon if it is stuck"
 )
 
@@ -100,8 +101,11 @@ func (p *program) fetch(ctx context.Context, address, path string) ([]byte, erro
 	body, err := readBody(response)
 	if err != nil {
 		remedy := remedyStuck
-		if response.StatusCode == http.StatusMisdirectedRequest {
+		switch {
+		case response.StatusCode == http.StatusMisdirectedRequest:
 			remedy = "use service.admin.address of the daemon, or add the name to its service.admin.allowed-hosts"
+		case response.StatusCode != http.StatusOK && response.StatusCode < 500: // a connector has no such responses
+			err, remedy = fmt.Errorf("%w: %w", errNotConnector, err), remedyOtherProgram
 		}
 		return nil, fetchFrom(address).Failed(fault.Transient, describeTimeout(err), remedy)
 	}
@@ -117,7 +121,10 @@ func readBody(response *http.Response) ([]byte, error) {
 	}
 	if response.StatusCode != http.StatusOK {
 		reason, _, _ := bytes.Cut(body, []byte("\n")) // a remedy can follow
-		return nil, fmt.Errorf("status %d, %.300q", response.StatusCode, bytes.TrimSpace(reason))
+		if reason = bytes.TrimSpace(reason); len(reason) == 0 {
+			return nil, fmt.Errorf("status %d", response.StatusCode)
+		}
+		return nil, fmt.Errorf("status %d, %.300q", response.StatusCode, reason)
 	}
 	return body, nil
 }

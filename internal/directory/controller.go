@@ -269,6 +269,41 @@ func (s *Session) FilteredAttributes(ctx context.Context) (names []string, err e
 // controllers. The schema of Windows Server 2016 has 18.
 const maxFilteredAttributes = 10_000
 
+// UnknownAttributes returns the names that are not attributes of the schema, in their order. Such a
+// name in a filter is no error: no object matches it (MS-ADTS 3.1.1.3.1.3.1). It does not examine
+// OIDs. Without access to the schema, it returns none.
+func (s *Session) UnknownAttributes(ctx context.Context, names []string) (unknown []string, err error) {
+	if s.RootDSE.ConfigurationContext == "" || len(names) == 0 {
+		return nil, nil
+	}
+	const present = "cn" // each schema has it: without it, the account cannot read the schema
+	filter, known := "(|(lDAPDisplayName="+present+")", map[string]bool{}
+	for _, name := range names {
+		filter += "(lDAPDisplayName=" + ldap.EscapeFilter(name) + ")"
+	}
+	search := Search{
+		Base: "CN=Schema," + s.RootDSE.ConfigurationContext, Scope: OneLevel, Filter: "(&(objectClass=attributeSchema)" + filter + "))",
+		Attributes: []string{"lDAPDisplayName"},
+	}
+	_, err = s.Search(ctx, search, func(entry *ad.Entry) error {
+		known[strings.ToLower(string(entry.First(0)))] = true
+		return nil
+	})
+	switch {
+	case fault.ClassOf(err) == fault.Refused:
+		return nil, nil
+	case err != nil || !known[present]:
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[strings.ToLower(name)] || isOID(name) }), nil
+}
+
+// isOID reports whether an attribute in a filter is an OID instead of a name.
+func isOID(attribute string) bool {
+	number := strings.TrimPrefix(strings.ToLower(attribute), "oid.")
+	return number != "" && '0' <= number[0] && number[0] <= '9'
+}
+
 // hasNamingContext reports whether one of the attributes names the naming context. Full
 // replicas are those of read-only controllers. hasPartialReplicaNCs is not among them: a
 // global catalog has such replicas of other domains.

@@ -360,3 +360,45 @@ func TestLDSIsNoDomainController(t *testing.T) {
 		t.Errorf("%+v, %+v", session.RootDSE, session.Controller)
 	}
 }
+
+func TestUnknownAttributes(t *testing.T) {
+	t.Parallel()
+	const configuration = "CN=Configuration,DC=example,DC=com"
+	attribute := func(name string) fakeldap.RawEntry {
+		return fakeldap.NewEntry("CN="+name+",CN=Schema,"+configuration, []string{"lDAPDisplayName", name})
+	}
+	for _, test := range []struct {
+		name          string
+		configuration string
+		entries       []fakeldap.RawEntry
+		result        int
+		want          []string
+		class         fault.Class
+	}{
+		{"one unknown", configuration, []fakeldap.RawEntry{attribute("cn"), attribute("title")}, 0, []string{"mobil"}, fault.Done},
+		{"all known", configuration, []fakeldap.RawEntry{attribute("cn"), attribute("mobil"), attribute("title")}, 0, nil, fault.Done},
+		{"schema not visible", configuration, nil, 0, nil, fault.Done},
+		{"no configuration partition", "", nil, ldap.LDAPResultBusy, nil, fault.Done},
+		{"no right", configuration, nil, ldap.LDAPResultInsufficientAccessRights, nil, fault.Done},
+		{"busy", configuration, nil, ldap.LDAPResultBusy, nil, fault.Transient},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := controller(1)
+			c.RootDSE = [][]string{{"configurationNamingContext", test.configuration}}
+			session := connect(t, options(fakeldap.Serve(t, nil, c.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				if r.Base != "CN=Schema,"+configuration || !strings.Contains(r.Filter, "(lDAPDisplayName=Title)") {
+					t.Errorf("base %q, filter %q", r.Base, r.Filter)
+				}
+				if test.result != 0 {
+					return p.Send(fakeldap.Done(r.ID, test.result))
+				}
+				return fakeldap.Pages(test.entries)(p, r)
+			}))))
+			got, err := session.UnknownAttributes(t.Context(), []string{"Title", "mobil", "2.5.4.4", "OID.2.5.4.4"})
+			if fault.ClassOf(err) != test.class || err == nil && !slices.Equal(got, test.want) {
+				t.Errorf("%v, error %v", got, err)
+			}
+		})
+	}
+}

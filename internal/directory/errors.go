@@ -232,6 +232,10 @@ func printable(text string) string { return fault.OneLine(text, maxText) }
 // that its DN is invalid. The remedy depends on the origin of the DN, so the error has none.
 var ErrNoSuchObject = errors.New("no such object")
 
+// ErrOtherDomain means that the server has no replica of the domain in a DN. That domain need not
+// exist.
+var ErrOtherDomain = errors.New("not in the domain of the server")
+
 // searchError converts an unsuccessful result of a search or a read to a *fault.Error. It
 // returns other errors unchanged.
 func searchError(o fault.Operation, err error) error {
@@ -252,7 +256,8 @@ func searchError(o fault.Operation, err error) error {
 	case ldap.LDAPResultInvalidDNSyntax:
 		return missing("invalid DN")
 	case ldap.LDAPResultReferral:
-		return failed(fault.Refused, "the object belongs to a different domain", "connect to a domain controller of that domain")
+		other := &resultError{code: result.ResultCode, reason: "not in the domain of this server", kind: ErrOtherDomain}
+		return o.Failed(fault.Refused, other, "correct the DN, or connect to a domain controller of its domain")
 	case ldap.LDAPResultInsufficientAccessRights, ldap.LDAPResultInappropriateAuthentication, ldap.LDAPResultAuthorizationDenied:
 		return failed(fault.Refused, text, "grant the account read access")
 	case ldap.LDAPResultFilterError, ldap.ErrorFilterCompile:

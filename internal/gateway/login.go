@@ -97,6 +97,8 @@ func (c *Client) gatewayLogin(ctx context.Context, call call, header http.Header
 		return nil, call.Failed(fault.Refused, failed(errLoginNotAllowed), "grant the account API access")
 	case r.status == http.StatusNotFound:
 		return nil, call.Failed(fault.Refused, failed(errNotFound), "check "+setting+" (use the gateway of the platform, not its console), and "+credentialKeys)
+	case r.status == http.StatusMethodNotAllowed: // the URL leads to another endpoint
+		return nil, call.Failed(fault.Refused, failed(errUnexpected), "check "+setting+" (use the gateway of the platform, not its console)")
 	case r.status == http.StatusTooManyRequests:
 		return nil, call.Failed(fault.Transient, failed(errTooManyLogins), "check what else uses this account")
 	case r.status/100 != 2:

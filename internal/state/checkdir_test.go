@@ -43,6 +43,8 @@ func TestPermissionRemedy(t *testing.T) {
 	t.Parallel()
 	dir := file(t, nil)
 	path := filepath.Join(dir, fileName)
+	visible := filepath.Join(dir, "file") // the system call for a path below it fails, as in a directory without the right to search it
+	must(t, os.WriteFile(visible, nil, 0o600))
 	cases := map[string]struct {
 		denied string
 		errno  syscall.Errno
@@ -50,13 +52,17 @@ func TestPermissionRemedy(t *testing.T) {
 	}{
 		"file":                  {path, syscall.EACCES, path},
 		"missing lock file":     {lockPath(path), syscall.EACCES, dir},
+		"invisible file":        {filepath.Join(visible, "invisible"), syscall.EACCES, visible},
 		"missing directories":   {filepath.Join(dir, "a", "b"), syscall.EACCES, dir},
 		"read-only file system": {path, syscall.EROFS, dir},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			err := dirError(path, &fs.PathError{Op: "open", Path: c.denied, Err: c.errno})
-			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, "make "+c.named+" writable", "service.state-dir")
+			faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, c.named+" writable", "service.state-dir")
+			if readOnly := strings.Contains(fault.Remedy(err), "mount"); readOnly != (c.errno == syscall.EROFS) {
+				t.Errorf("remedy %q", fault.Remedy(err))
+			}
 		})
 	}
 }

@@ -129,5 +129,5 @@ func TestReadOnlyDirectory(t *testing.T) {
 
 func expectReadOnly(t *testing.T, dir string, err error) {
 	t.Helper()
-	faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(dir, fileName)}, ErrUnusable, "writable for user", "service.state-dir")
+	faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(dir, fileName)}, ErrUnusable, "mount the file system of ", " writable", "service.state-dir")
 }

@@ -132,6 +132,17 @@ func nearestExisting(path string) (existing string, info fs.FileInfo, err error)
 	}
 }
 
+// nearestVisible returns path or its nearest parent that this user can see. What is in a directory
+// without the right to search it is not visible.
+func nearestVisible(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}
+
 // refusedRemedy returns the remedy for a file that checkFile refuses.
 func refusedRemedy(err error, path string) string {
 	if errors.Is(err, errHardLink) { // both names are the same file, which can be the index
@@ -156,12 +167,14 @@ func accessError(path string, err error, required string) error {
 			refused = pathError.Path
 		}
 		return open.Failed(fault.Invalid, unusable, refusedRemedy(err, refused))
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+	case errors.Is(err, syscall.EROFS):
+		return open.Failed(fault.Invalid, unusable, fmt.Sprintf("mount the file system of %s writable, or set service.state-dir", nearestVisible(filepath.Dir(path))))
+	case errors.Is(err, fs.ErrPermission):
 		existing := filepath.Dir(path)
-		if denied, is := errors.AsType[*fs.PathError](err); is && !errors.Is(err, syscall.EROFS) {
+		if denied, is := errors.AsType[*fs.PathError](err); is {
 			existing = denied.Path
 		}
-		existing, _, _ = nearestExisting(existing)
+		existing = nearestVisible(existing)
 		return open.Failed(fault.Invalid, unusable, fmt.Sprintf("make %s %s for user %d, or set service.state-dir", existing, required, os.Getuid()))
 	default:
 		return open.Failed(fault.Invalid, unusable, remedyDir)

@@ -79,3 +79,41 @@ func TestUntrackedFilterWithoutDeltaSyncs(t *testing.T) {
 		t.Errorf("log %v", lines)
 	}
 }
+
+// TestNoObjects checks that a full sync without a user is noticed, and which settings it names.
+func TestNoObjects(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		user, group string
+		want        []string // kinds
+	}{
+		"users and no groups":        {},
+		"misspelled attribute":       {user: "(departmnt=Sales)", want: []string{"user ldap.user-filter"}},
+		"no group matches":           {group: "(cn=nobody)", want: []string{"group ldap.group-filter"}},
+		"no user and no group match": {user: "(cn=nobody)", group: "(cn=nobody)", want: []string{"group ldap.group-filter", "user ldap.user-filter"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newDomainEnv(t, domaincontroller.Options{}, 2)
+			e.options.Search.UserFilter, e.options.Search.GroupFilter = c.user, c.group
+			e.start()
+			for _, options := range []RunOptions{{}, {}} { // a delta sync does not repeat it
+				if _, err := e.runner.Run(t.Context(), options); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			for _, line := range e.log.With(MsgNoObjects) {
+				setting := "ldap." + line.Text("kind") + "-filter"
+				got = append(got, line.Text("kind")+" "+setting)
+				if line.Text("level") != "warn" || line.Text("base_dn") == "" || !strings.Contains(line.Text("remedy"), setting) || !strings.Contains(line.Text("remedy"), "profile.searchScope") {
+					t.Errorf("%v", line)
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q\n%v", got, c.want, e.log)
+			}
+		})
+	}
+}

@@ -33,6 +33,7 @@ const (
 	MsgMembershipsRead        = "memberships read"
 	MsgMembershipsUnreadable  = "stored memberships unreadable, reading them again"
 	MsgMistake                = "value probably contains a mistake"
+	MsgNoObjects              = "no objects found in scope"
 	MsgObjectUnreadable       = "object unreadable, not deleted"
 	MsgObjectRejected         = "object rejected"
 	MsgObjectsUnreadable      = "objects unreadable, values at the gateway kept"

@@ -34,6 +34,7 @@ type query struct {
 type reader struct {
 	runInfo
 	source    Source
+	filters   SearchOptions
 	session   *session
 	snapshot  Snapshot
 	plan      Plan
@@ -51,7 +52,7 @@ type reader struct {
 // security posture.
 func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships, logons logonSources) *reader {
 	root := session.RootDSE
-	reader := &reader{runInfo: info, source: source, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, logons: logons}
+	reader := &reader{runInfo: info, source: source, filters: r.Search, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, logons: logons}
 	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
@@ -254,7 +255,25 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	}
 	r.log.Info().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Int("page", pages).Int("objects", c.result.read).
 		Int("skipped", c.result.skipped).Int("unreadable", c.result.unreadable).Int("unparsed", c.result.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
+	if condition == "" && !q.wholeDomain && c.result.read == 0 {
+		r.warnNoObjects(q.kind, search.Base)
+	}
 	return c.result, nil
+}
+
+// warnNoObjects logs that a full sync has found no user, or no group although there is a filter for
+// groups. A base with users only is common.
+func (r *reader) warnNoObjects(kind identity.Kind, base string) {
+	setting := map[identity.Kind]string{identity.User: "ldap.user-filter", identity.Group: "ldap.group-filter"}[kind]
+	filter := r.filters.configuredFilter(kind)
+	if setting == "" || kind == identity.Group && filter == "" {
+		return
+	}
+	remedy := "check profile.baseContext and profile.searchScope, or the profile in the console"
+	if filter != "" {
+		remedy += ", and " + setting
+	}
+	r.log.Warn().Stringer("kind", kind).Str("base_dn", base).Str("remedy", remedy+"; adconnector check examines them").Msg(MsgNoObjects)
 }
 
 // scopeOf returns the base and the scope of searches, either of the profile or of the whole domain.

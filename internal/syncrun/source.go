@@ -174,12 +174,17 @@ func (r *Runner) warnMistakes(log zerolog.Logger, source Source) {
 	}
 }
 
-// baseContextError adds a remedy if the base context does not exist.
+// baseContextError adds a remedy if the base context does not exist, or is in another domain.
 func baseContextError(err error) error {
-	if !errors.Is(err, directory.ErrNoSuchObject) {
-		return err
+	base := fault.Operation{Object: "base context"}
+	const remedy = "correct profile.baseContext, or the profile in the console"
+	switch {
+	case errors.Is(err, directory.ErrNoSuchObject):
+		return base.Failed(fault.Refused, err, remedy)
+	case errors.Is(err, directory.ErrOtherDomain):
+		return base.Failed(fault.Refused, err, remedy+", or connect to a domain controller of its domain")
 	}
-	return fault.Operation{Object: "base context"}.Failed(fault.Refused, err, "correct profile.baseContext, or the profile in the console")
+	return err
 }
 
 // parseHosts parses a list of hosts. Unlike in the setting ldap.host, white space can separate

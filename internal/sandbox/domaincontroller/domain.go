@@ -100,6 +100,11 @@ func (d *Server) createConfiguration(created time.Time) {
 	reference.set("nCName", d.root.dn())
 	reference.set("dnsRoot", domainName)
 	reference.set("nETBIOSName", netBIOSName)
+	schema := create(configuration, "dMD", "Schema")
+	schema.partition = true
+	for _, a := range loadSchema().Attributes {
+		create(schema, "attributeSchema", a.Name).set("lDAPDisplayName", a.Name)
+	}
 	recycleBin := create(configuration, "container", "Services", "container", "Windows NT", "container", "Directory Service",
 		"container", "Optional Features", "msDS-OptionalFeature", "Recycle Bin Feature")
 	recycleBin.set("msDS-OptionalFeatureGUID", // a constant (MS-ADTS 3.1.1.9.1)
