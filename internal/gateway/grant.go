@@ -108,8 +108,8 @@ func grantError(call call, r response, l Login) error {
 	code := grantCode(r.body, l)
 	refused := &responseError{Status: r.status, Reason: errLoginRefused, Message: code}
 	switch {
-	case r.status == http.StatusTooManyRequests:
-		return call.Failed(fault.Transient, &responseError{Status: r.status, Reason: errTooManyLogins, Message: code}, "check what else uses this client ID")
+	case isThrottled(r.status):
+		return throttledLogin(call, r, code, "check what else uses this client ID")
 	case transientGrants[code]:
 		wait, _ := longestWait(r.header, "Retry-After", time.Now())
 		return call.Failed(fault.Transient, &responseError{Status: r.status, Reason: errGatewayFailed, Message: code, RetryAfter: wait}, "check whether the server of "+call.setting()+" is up, and its log")
@@ -121,7 +121,11 @@ func grantError(call call, r response, l Login) error {
 	if remedy := grantRemedies[code]; remedy != "" {
 		return call.Failed(fault.Refused, refused, remedy)
 	}
-	return call.Failed(fault.Refused, refused, clientRemedy)
+	remedy := clientRemedy
+	if r.status == http.StatusForbidden {
+		remedy = r.forbiddenRemedy(clientRemedy)
+	}
+	return call.Failed(fault.Refused, refused, remedy)
 }
 
 // grantCode returns the error code of a token server (RFC 6749 5.2); "" for any other text, which

@@ -89,18 +89,18 @@ func (c *Client) gatewayLogin(ctx context.Context, call call, header http.Header
 	switch {
 	case err != nil:
 		return nil, err
+	case isThrottled(r.status):
+		return nil, throttledLogin(call, r, "", "check what else uses this account")
 	case r.status/100 != 2 && transientGrants[grantCode(r.body, c.options.Login)]:
 		return nil, grantError(call, r, c.options.Login)
 	case r.status == http.StatusUnauthorized:
 		return nil, call.Failed(fault.Refused, failed(errCredentials), "correct "+credentialKeys)
 	case r.status == http.StatusForbidden:
-		return nil, call.Failed(fault.Refused, failed(errLoginNotAllowed), "grant the account API access")
+		return nil, call.Failed(fault.Refused, failed(errLoginNotAllowed), r.forbiddenRemedy("grant the account API access"))
 	case r.status == http.StatusNotFound:
 		return nil, call.Failed(fault.Refused, failed(errNotFound), "check "+setting+" (use the gateway of the platform, not its console), and "+credentialKeys)
 	case r.status == http.StatusMethodNotAllowed: // the URL leads to another endpoint
 		return nil, call.Failed(fault.Refused, failed(errUnexpected), "check "+setting+" (use the gateway of the platform, not its console)")
-	case r.status == http.StatusTooManyRequests:
-		return nil, call.Failed(fault.Transient, failed(errTooManyLogins), "check what else uses this account")
 	case r.status/100 != 2:
 		if err := classify(call, response{status: r.status, header: r.header}); err != nil {
 			return nil, err
@@ -108,6 +108,23 @@ func (c *Client) gatewayLogin(ctx context.Context, call call, header http.Header
 		return nil, call.Failed(fault.Refused, failed(errUnexpected), "check "+setting+", and "+credentialKeys)
 	}
 	return issuedBy(call, r)
+}
+
+// isThrottled reports whether a login was refused because of a limit of the server on its rate, or
+// on concurrent calls.
+func isThrottled(status int) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusConflict
+}
+
+// throttledLogin returns the error of a throttled login, with the wait that the server requires.
+// The limits of other calls do not apply to logins, so the wait does not delay those.
+func throttledLogin(call call, r response, code, remedy string) error {
+	now := time.Now()
+	wait, _ := longestWait(r.header, "X-RateLimit-ToWait-Sec", now)
+	if wait == 0 {
+		wait, _ = longestWait(r.header, "Retry-After", now)
+	}
+	return call.Failed(fault.Transient, &responseError{Status: r.status, Reason: errTooManyLogins, Message: code, RetryAfter: wait}, remedy)
 }
 
 // issuedBy returns the token in a successful response to a login.

@@ -60,7 +60,7 @@ func statusText(status int, message string) string {
 func classify(call call, r response) error {
 	switch {
 	case r.status == http.StatusForbidden:
-		return call.Failed(fault.Refused, r.failed(errNotAllowed), "grant the account API access and the module")
+		return call.Failed(fault.Refused, r.failed(errNotAllowed), r.forbiddenRemedy("grant the account API access and the module"))
 	case r.status == http.StatusProxyAuthRequired:
 		return proxyLoginError(call.Operation, "the host of "+call.setting(), r.status, r.header)
 	case r.status == http.StatusNetworkAuthenticationRequired:
@@ -76,6 +76,15 @@ func classify(call call, r response) error {
 		return call.Failed(fault.Transient, failed, "check whether the platform is up, and any proxy in front of it")
 	}
 	return nil
+}
+
+// forbiddenRemedy returns the remedy for a response with status 403: remedy, if it may be from the
+// gateway. A web page is probably not.
+func (r response) forbiddenRemedy(remedy string) string {
+	if isWebPage(r) {
+		return "exempt this machine in the proxy or web application firewall that sent this page, or, if the gateway did, " + remedy
+	}
+	return remedy
 }
 
 // location returns the target of a redirect without query and fragment, which may contain a

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,6 +83,9 @@ func (c *Client) transportError(ctx context.Context, call call, trace *connectio
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return call.noResponse(ctx.Err())
+	}
 	if ctx.Err() != nil {
 		return contextError(call.Operation, ctx.Err())
 	}
@@ -104,7 +109,7 @@ func (c *Client) transportError(ctx context.Context, call call, trace *connectio
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
 		return call.Failed(fault.Transient, err, "check "+addressSettings+", and that firewalls allow connections from this machine")
 	case errors.Is(err, context.DeadlineExceeded):
-		return call.Failed(fault.Transient, fmt.Errorf("no response in time: %w", err), "check whether the platform is up, and the network to it")
+		return call.noResponse(err)
 	case trace.certificate.Received():
 		return c.certificateLoss(call, err, trace)
 	default:
@@ -112,15 +117,36 @@ func (c *Client) transportError(ctx context.Context, call call, trace *connectio
 	}
 }
 
+// noResponse returns the error of a call without a response in time.
+func (c call) noResponse(err error) error {
+	return c.Failed(fault.Transient, fmt.Errorf("no response in time: %w", err), "check whether the platform is up, and the network to it")
+}
+
 // protocolError is an error of net/http about a response that is not valid HTTP. Its text does
 // not contain the text of the cause, which quotes the response: after a response that was sent
 // twice, this is a token, or a connection with its password.
 type protocolError struct{ cause error }
 
-func (*protocolError) Error() string { return "invalid HTTP response" }
+func (e *protocolError) Error() string {
+	text := e.cause.Error()
+	if match := http2ErrorCode.FindStringSubmatch(text); match != nil {
+		return "HTTP/2 error " + match[1]
+	}
+	if strings.Contains(text, headerSizeError) {
+		return "response header too large"
+	}
+	return "invalid HTTP response"
+}
 
 // Unwrap returns the error of net/http.
 func (e *protocolError) Unwrap() error { return e.cause }
+
+// http2ErrorCode matches the error code (RFC 9113 7) in the errors of net/http for a reset stream and
+// a closed connection. It has no exported types for them.
+var http2ErrorCode = regexp.MustCompile(`^(?:stream error: stream ID \d+; |connection error: |http2: server sent GOAWAY and closed the connection; LastStreamID=\d+, ErrCode=)([A-Z][A-Z0-9_]{1,40})`)
+
+// headerSizeError is a part of the error of net/http for a response header that is too large.
+const headerSizeError = "server response headers exceeded "
 
 // incompleteResponse is the error of a response whose body was not read completely.
 type incompleteResponse struct{ cause error }
