@@ -66,6 +66,7 @@ type Options struct {
 	Fault    error     // of the configuration; skips all other checks
 	Advice   []string  // one line for each setting without effect
 	Mistakes []Mistake // in valid settings
+	Replaced []string  // one line for each setting that replaces a different one of a file
 	Gateway  *gateway.Client
 	// GatewayAddress and ProxyAddress are host:port. Without a proxy, ProxyAddress is empty.
 	GatewayAddress, ProxyAddress string
@@ -211,9 +212,9 @@ func (p *preflight) configuration(context.Context) Check {
 		remedies = append(remedies, mistakeRemedies...)
 	}
 	if len(found) > 0 {
-		return warn(strings.Join(found, "\n"), strings.Join(remedies, "\n"))
+		return warn(strings.Join(append(found, p.Replaced...), "\n"), strings.Join(remedies, "\n"))
 	}
-	return ok("complete; %s", origin)
+	return ok("%s", strings.Join(append([]string{"complete; " + origin}, p.Replaced...), "\n"))
 }
 
 // Mistake is a value that probably contains mistakes.

@@ -79,6 +79,9 @@ func (p *program) checkOptions() check.Options {
 	for _, m := range found.mistakes {
 		o.Mistakes = append(o.Mistakes, check.Mistake{Name: m.Place, Errors: m.Errors})
 	}
+	for _, r := range found.replaced {
+		o.Replaced = append(o.Replaced, fmt.Sprintf("%s replaces %s", r.Place, r.Replaced))
+	}
 	if err != nil {
 		return o
 	}

@@ -231,6 +231,7 @@ type advice struct {
 	isEmpty  bool // there are no settings at all
 	unknown  []config.Unknown
 	mistakes []config.Mistake
+	replaced []config.Override
 }
 
 // remedyNoSettings is the remedy if there are no settings at all. Without a command and settings,
@@ -242,10 +243,11 @@ func (p *program) readConfig(scheduled bool) (*config.Config, advice, error) {
 	var found advice
 	c, err := config.Load(config.Source{
 		EnvFiles: p.envFiles, Environ: p.environ, Scheduled: scheduled,
-		Flags:   map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
-		Unknown: func(u config.Unknown) { found.unknown = append(found.unknown, u) },
-		Mistake: func(m config.Mistake) { found.mistakes = append(found.mistakes, m) },
-		Empty:   func() { found.isEmpty = true },
+		Flags:    map[string]string{"log.format": p.logFormat, "log.level": p.logLevel},
+		Unknown:  func(u config.Unknown) { found.unknown = append(found.unknown, u) },
+		Mistake:  func(m config.Mistake) { found.mistakes = append(found.mistakes, m) },
+		Override: func(o config.Override) { found.replaced = append(found.replaced, o) },
+		Empty:    func() { found.isEmpty = true },
 	})
 	if err != nil {
 		return nil, found, err

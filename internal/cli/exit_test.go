@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"adconnector/internal/check"
 	"adconnector/internal/config"
 	"adconnector/internal/fault"
 	"adconnector/test/ports"
@@ -133,6 +134,22 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("%d logins, directory %+v, want none", logins, searches)
 			}
 		})
+	}
+}
+
+// TestCheckShowsReplacedSettings tests that check shows which place a setting comes from if an env
+// file has another value, and that this is no warning.
+func TestCheckShowsReplacedSettings(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	file := filepath.Join(t.TempDir(), "a.env")
+	if err := os.WriteFile(file, []byte("ldap.password=hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := s.invoke(t, "check", "--env-file", file, "--output", "json")
+	configuration := decode[check.Report](t, o).Checks[0]
+	if o.Code != exitDone || configuration.Result != check.OK || !containsAll(configuration.Found, "(environment) replaces ldap.password ("+file+" line 1)") || strings.Contains(o.Stdout, "hush") {
+		t.Errorf("exit code %d, %+v", o.Code, configuration)
 	}
 }
 

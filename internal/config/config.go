@@ -57,6 +57,7 @@ type Source struct {
 	Flags     map[string]string // by Key.Name
 	Unknown   func(Unknown)     // called for each unknown key that resembles a key; can be nil
 	Mistake   func(Mistake)     // called for each value with probable mistakes; can be nil
+	Override  func(Override)    // called for each setting that replaces a different one; can be nil
 	Empty     func()            // called if neither the environment nor a file has a setting; can be nil
 }
 
@@ -65,6 +66,12 @@ type Mistake struct {
 	Key    string // Key.Name
 	Place  string // spelling, and environment or file and line
 	Errors []error
+}
+
+// Override is a setting that replaces a different one, of a file that has a lower precedence.
+type Override struct {
+	Place    string // spelling, and environment or file and line
+	Replaced string // the same of the other setting
 }
 
 // Load reads all settings.
@@ -78,6 +85,9 @@ func Load(src Source) (*Config, error) {
 		src.Empty()
 	}
 	l.checkDuplicates()
+	if src.Override != nil {
+		l.reportOverrides(src.Override)
+	}
 	c := &Config{
 		Gateway: l.gateway(),
 		Run:     l.run(),

@@ -173,7 +173,7 @@ func TestAdminAddress(t *testing.T) {
 	}
 	_, err := load(with(complete, "service.admin.address=", "SERVICE_ADMIN_ADDRESS=:9090"))
 	checkFaults(t, err, wantFault{"service.admin.address (environment) and SERVICE_ADMIN_ADDRESS (environment)", errDuplicate, "one of them"})
-	for _, wrong := range []string{"8080", "localhost", "127.0.0.1:65536", "127.0.0.1:http"} {
+	for _, wrong := range []string{"8080", "localhost", "127.0.0.1:65536", "127.0.0.1:http", "127.0.0.1.5:8080", "http://localhost:8080"} {
 		_, err := load(with(complete, "service.admin.address="+wrong))
 		checkFaults(t, err, wantFault{"service.admin.address (environment)", errNotAllowed, "host:port like 127.0.0.1:8080, or empty"})
 	}

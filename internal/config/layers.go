@@ -259,6 +259,24 @@ func (l *loader) isEmpty() bool {
 	return len(l.faults) == 0 && len(l.unknown) == 0 && !slices.ContainsFunc(l.layers[1:], func(settings layer) bool { return len(settings) > 0 })
 }
 
+// reportOverrides reports, for each key, the setting in effect if it replaces a different one. Flags
+// replace settings on purpose. It opens no files of secrets.
+func (l *loader) reportOverrides(report func(Override)) {
+	for _, k := range keys {
+		var all []entry // the first one of each layer: others in it are equal
+		for _, settings := range l.layers[1:] {
+			if entries := settings[k.Name]; len(entries) > 0 {
+				all = append(all, entries[0])
+			}
+		}
+		for i, e := range all {
+			if i > 0 && (e.text != all[0].text || e.file != all[0].file) {
+				report(Override{Place: all[0].place, Replaced: e.place})
+			}
+		}
+	}
+}
+
 // firstPlace returns the first place of a key, without opening a secret's file.
 func (l *loader) firstPlace(name string) string {
 	for _, settings := range l.layers {

@@ -124,6 +124,8 @@ func TestRefusedMistakes(t *testing.T) {
 		{"two hosts in a URL", with(complete, "connector.api.url=https://a.example.com,b.example.com"), []wantFault{{url, errNotURL, "https://HOST"}}},
 		{"full-width colon", with(complete, "connector.api.url=https：//gateway.example.com"), []wantFault{{url, input.HasFullWidth, "https://HOST"}}},
 		{"hosts with a semicolon", with(source, "ldap.host=dc1;dc2"), []wantFault{{"ldap.host (environment)", input.ErrSemicolon, "separated by commas"}}},
+		{"IP address with a number above 255", with(source, "ldap.host=dc1,10.0.0.300"), []wantFault{{"ldap.host (environment)", input.ErrNotAddress, "IP address"}}},
+		{"two dots in a URL", with(complete, "connector.api.url=https://gateway..example.com"), []wantFault{{url, errNotURL, "https://HOST"}}},
 		{"base with a line feed", with(source, "profile.baseContext=DC=corp\n"), []wantFault{{"profile.baseContext (environment)", input.EndsWithFeed, "DC=corp"}}},
 		{"base in quotes", with(source, `profile.baseContext="DC=corp"`), []wantFault{{"profile.baseContext (environment)", input.InQuotes, "without quotes"}}},
 		{"base is a domain", with(source, "profile.baseContext=ad.example.org"), []wantFault{{"profile.baseContext (environment)", directory.ErrNotDN, "DC=ad,DC=example,DC=org"}}},
@@ -301,6 +303,26 @@ func TestEmpty(t *testing.T) {
 		if err == nil || got != c.want {
 			t.Errorf("%s: %v, want %v (%v)", c.name, got, c.want, err)
 		}
+	}
+}
+
+// TestOverrides tests that a setting is reported if it replaces another one with a different value.
+func TestOverrides(t *testing.T) {
+	t.Parallel()
+	one := writeFile(t, "one.env", "qualys.user.password=hush\nthread-pool.size=1\nldap.page-size=5\nlog.level=info\n")
+	two := writeFile(t, "two.env", "\nQUALYS_USER_PASSWORD=hush hush\nthread-pool.size=2\nldap.page-size=5\nupload.batch-size=\n")
+	var got []Override
+	_, err := Load(Source{
+		EnvFiles: []string{one, two}, Environ: with(complete, "qualys.user.password=", "THREAD_POOL_SIZE=3"), Flags: map[string]string{"log.level": "debug"},
+		Override: func(o Override) { got = append(got, o) },
+	})
+	want := []Override{
+		{"QUALYS_USER_PASSWORD (" + two + " line 2)", "qualys.user.password (" + one + " line 1)"},
+		{"THREAD_POOL_SIZE (environment)", "thread-pool.size (" + two + " line 3)"},
+		{"THREAD_POOL_SIZE (environment)", "thread-pool.size (" + one + " line 2)"},
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q (%v)", got, want, err)
 	}
 }
 

@@ -200,7 +200,10 @@ func listenAddress(text string) (string, error) {
 	if strings.EqualFold(text, "off") {
 		return "", nil
 	}
-	_, port, err := net.SplitHostPort(text)
+	host, port, err := net.SplitHostPort(text)
+	if host != "" && err == nil {
+		_, err = input.ParseHost(host)
+	}
 	if _, badPort := strconv.ParseUint(port, 10, 16); err != nil || badPort != nil {
 		return "", notAllowed(text, "host:port like 127.0.0.1:8080, or empty for none")
 	}

@@ -5,17 +5,43 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // Faults of a host.
 var (
 	ErrNotHost    = errors.New("is not a host")
+	ErrNotName    = errors.New("has a label that no host name can have")
+	ErrNotAddress = errors.New("is not an IP address")
 	ErrHostScheme = errors.New("has a scheme")
 	ErrHostPort   = errors.New("has a port")
 	ErrSemicolon  = errors.New("has a semicolon")
 )
 
 var hostForm = regexp.MustCompile(`^[\pL\pN._-]+$`)
+
+var numericEnd = regexp.MustCompile(`\.[0-9]+\.?$`)
+
+// checkName returns an error if a name can never be resolved: it has a label that is empty, too
+// long, or begins or ends with a hyphen (RFC 1123 2.1), or it ends like an IPv4 address. The length
+// of a label in other characters than ASCII depends on its encoding.
+func checkName(name string) error {
+	if numericEnd.MatchString(name) {
+		return ErrNotAddress
+	}
+	const maxLabel, maxName = 63, 253
+	name = strings.TrimSuffix(name, ".")
+	for label := range strings.SplitSeq(name, ".") {
+		isASCII := !strings.ContainsFunc(label, func(r rune) bool { return r > unicode.MaxASCII })
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || isASCII && len(label) > maxLabel {
+			return ErrNotName
+		}
+	}
+	if len(name) > maxName {
+		return ErrNotHost
+	}
+	return nil
+}
 
 // ParseHost parses a host name or an IP address, and removes the brackets of an IPv6 address and
 // white space around it. Its error is a ValueError.
@@ -31,6 +57,9 @@ func ParseHost(text string) (string, error) {
 	}
 	switch {
 	case hostForm.MatchString(host):
+		if err := checkName(host); err != nil {
+			return refused(err, allowed)
+		}
 		return host, nil
 	case strings.Contains(host, "://"):
 		return refused(ErrHostScheme, allowed+" without a scheme")
