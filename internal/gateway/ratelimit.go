@@ -21,6 +21,7 @@ type Limit struct {
 type rateLimit struct {
 	mu    sync.Mutex
 	limit Limit
+	noted time.Time // end of the limit that was last recorded and logged
 }
 
 const (
@@ -32,6 +33,9 @@ const (
 	// maxWaitAfterSuccess limits the effect of a wrong header on a successful response. Limits
 	// of calls per hour reset within an hour, and a response with status 429 sets longer ones.
 	maxWaitAfterSuccess = time.Hour
+	// minExtension is how much later a limit must end to be recorded and logged again. Calls that were
+	// in flight together get the same limit.
+	minExtension = time.Second
 	// maxSleep limits how late the end of a wait is detected after the machine was suspended.
 	maxSleep = 30 * time.Second
 )
@@ -55,6 +59,18 @@ func (l *rateLimit) extend(limit Limit) time.Time {
 		l.limit = Limit{limit.NotedAt.UTC(), limit.Until.UTC()}
 	}
 	return l.limit.Until
+}
+
+// mustNote reports whether the limit must be recorded and logged, because it ends later than the
+// last one that was. The limit is then noted.
+func (l *rateLimit) mustNote() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limit.Until.Sub(l.noted) < minExtension {
+		return false
+	}
+	l.noted = l.limit.Until
+	return true
 }
 
 func (l *rateLimit) current() Limit {
@@ -172,6 +188,9 @@ func (c *Client) applyLimit(ctx context.Context, r response) {
 		wait = max(wait, minWait)
 	}
 	until := c.limit.extend(Limit{now, now.Add(wait)})
+	if !c.limit.mustNote() {
+		return
+	}
 	c.recordLimit(ctx) // before the log line, so that a reader of the log finds it recorded
 	log := c.log(ctx)
 	log.Warn().Int("status", r.status).Time("until", until).Msg(MsgRateLimited)

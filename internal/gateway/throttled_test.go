@@ -7,9 +7,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
@@ -65,6 +68,42 @@ func TestThrottledLogin(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestOneLinePerLimit checks that calls that are refused together record and log their rate limit
+// once, and that a later limit is recorded and logged again.
+func TestOneLinePerLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const calls = 20
+		var received atomic.Int64
+		o := serveInMemory(t, nil, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+			n := received.Add(1)
+			if n > 2*calls {
+				respondWith(http.StatusOK, published)(w, r)
+				return
+			}
+			time.Sleep(time.Duration(n%calls) * time.Millisecond) // in the bubble: the calls end one after the other
+			limited(429, "Retry-After", "5")(w, r)
+		}))
+		o.Connections = calls
+		log := &syncBuffer{}
+		o.Log = zerolog.New(log)
+		recorded := 0
+		o.OnLimit = func(gateway.Limit) error { recorded++; return nil }
+		client := gateway.New(o)
+		if err := client.Login(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range concurrently(calls, func() error { _, err := send(t.Context(), client); return err }) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if lines := strings.Count(log.String(), gateway.MsgRateLimited); lines != 2 || recorded != 2 || client.Counts().Limited != 2*calls {
+			t.Errorf("%d lines, %d records, %+v", lines, recorded, client.Counts())
+		}
+	})
 }
 
 // TestForbiddenPage checks the remedy for a web page with status 403, which a firewall sends.
