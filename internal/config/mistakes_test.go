@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -151,6 +152,10 @@ func TestRefusedMistakes(t *testing.T) {
 	_, err := load(with(complete, "qualys.profileUuid=a4ab0242–0001-4002-8003-f62c67a56093"))
 	if !strings.Contains(err.Error(), `\u2013`) {
 		t.Errorf("dash not visible: %v", err)
+	}
+	_, err = load(with(complete, append(oauth, "oauth.client.secret=hush\nhush")...))
+	if n := strings.Count(err.Error(), "line break"); n != 1 || !errors.Is(err, input.HasControl) {
+		t.Errorf("the line break is named %d times: %v", n, err)
 	}
 	// A token server takes the credentials in the body.
 	if _, err := load(with(complete, append(oauth, "oauth.client.secret=hush\n", "oauth.token.url=https://login.example.com/token")...)); err != nil {

@@ -39,7 +39,7 @@ var (
 	errNoScheme     = errors.New("no scheme")
 	errTwoSchemes   = errors.New("has two schemes")
 	errEndpoint     = errors.New("has the path of an endpoint, which is added to the base URL")
-	errNotInHeader  = errors.New("has a line break or a control character, which the login at the gateway cannot send")
+	errNotInHeader  = errors.New("cannot be sent in a header, as the login at the gateway requires")
 	errColonInName  = errors.New("has a colon, which ends the user name in the proxy's login")
 	errNotPath      = errors.New("is not a path")
 	errNotFilter    = errors.New("is not an LDAP filter")
