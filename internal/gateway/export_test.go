@@ -23,6 +23,9 @@ func (o *Options) Dialer() func(ctx context.Context, network, address string) (n
 	return o.dialContext
 }
 
+// HandshakeWithin sets the timeout of TLS handshakes.
+func (o *Options) HandshakeWithin(timeout time.Duration) { o.tlsTimeout = timeout }
+
 // ForgetToken makes the next call log in.
 func (c *Client) ForgetToken() {
 	c.session.mu.Lock()

@@ -63,6 +63,7 @@ type Options struct {
 	// For tests.
 	newBackOff  func() backoff.BackOff // nil: from 1 s to 60 s
 	dialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	tlsTimeout  time.Duration // 0: handshakeTimeout
 }
 
 // Login is an account of the gateway.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync"
+	"time"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/handshake"
@@ -92,13 +93,13 @@ func (e *proxyHandshakeError) Error() string { return e.cause.Error() }
 func (e *proxyHandshakeError) Unwrap() error { return e.cause }
 
 // dialProxyTLS returns a function that opens TLS connections to the proxy.
-func dialProxyTLS(dial func(context.Context, string, string) (net.Conn, error), config *tls.Config) func(context.Context, string, string) (net.Conn, error) {
+func dialProxyTLS(dial func(context.Context, string, string) (net.Conn, error), config *tls.Config, timeout time.Duration) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		config := config.Clone()
 		if config.ServerName, _, err = net.SplitHostPort(address); err != nil {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
@@ -94,6 +96,7 @@ func TestRefusedHandshakes(t *testing.T) {
 				t.Parallel()
 				server := serveWithTLS(t, http.NotFoundHandler(), test.configure)
 				o := options(t, server.URL)
+				o.HandshakeWithin(time.Hour) // many handshakes at once are slow on a loaded machine
 				o.RootCAs = rootsOf(server)
 				if through != "" {
 					start := map[string]func(testing.TB, http.Handler) *httptest.Server{"http": serve, "https": serveTLS}
@@ -116,6 +119,7 @@ func TestRefusedHandshakes(t *testing.T) {
 			t.Parallel()
 			proxyServer := serveWithTLS(t, &proxy{}, test.configure)
 			o := options(t, "https://gateway.test")
+			o.HandshakeWithin(time.Hour)
 			o.RootCAs = rootsOf(proxyServer)
 			o.Proxy = proxyAt(t, proxyServer.URL, "", "")
 			err := gateway.New(o).Login(t.Context())
@@ -239,4 +243,34 @@ func TestLostCertificateAlert(t *testing.T) {
 	}
 	lost.Store(3)
 	checkError(t, gateway.New(o).Login(t.Context()), loginError(server.URL, "/auth", fault.Refused), handshake.ErrClientCertificate, "client certificates")
+}
+
+// TestTimeoutIsNoCertificateAlert checks that a handshake that times out does not count as one
+// whose alert was lost, although the server has requested a client certificate.
+func TestTimeoutIsNoCertificateAlert(t *testing.T) {
+	t.Parallel()
+	certificates := serveTLS(t, http.NotFoundHandler()).TLS.Certificates
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		o := serveInMemory(t, &tls.Config{
+			Certificates: certificates, ClientAuth: tls.RequestClientCert, MaxVersion: tls.VersionTLS12,
+			VerifyConnection: func(tls.ConnectionState) error {
+				<-release
+				return errors.New("too late")
+			},
+		}, http.NotFoundHandler())
+		defer close(release)
+		o.RootCAs = x509.NewCertPool()
+		leaf, err := x509.ParseCertificate(certificates[0].Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.RootCAs.AddCert(leaf)
+		o.URL.Host = "example.com" // a name of the certificate
+		err = gateway.New(o).Login(t.Context())
+		checkError(t, err, loginError("https://example.com", "/auth", fault.Transient), nil, "network")
+		if errors.Is(err, handshake.ErrClientCertificate) {
+			t.Errorf("error %v", err)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -36,7 +37,7 @@ func newTransport(o Options) *http.Transport {
 	transport := &http.Transport{
 		DialContext:            dial,
 		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12, GetClientCertificate: handshake.NoClientCertificate},
-		TLSHandshakeTimeout:    handshakeTimeout,
+		TLSHandshakeTimeout:    cmp.Or(o.tlsTimeout, handshakeTimeout),
 		ResponseHeaderTimeout:  headerTimeout,
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
@@ -51,7 +52,7 @@ func newTransport(o Options) *http.Transport {
 		// affects only connections to the proxy: all connections go through it.
 		config := transport.TLSClientConfig.Clone()
 		config.NextProtos = []string{"http/1.1"}
-		transport.DialTLSContext = dialProxyTLS(dial, config)
+		transport.DialTLSContext = dialProxyTLS(dial, config, transport.TLSHandshakeTimeout)
 	}
 	if o.Proxy != nil {
 		transport.Proxy = func(*http.Request) (*url.URL, error) { return o.Proxy.url(), nil } // the password can change
@@ -110,7 +111,7 @@ func (c *Client) transportError(ctx context.Context, call call, trace *connectio
 		return call.Failed(fault.Transient, err, "check "+addressSettings+", and that firewalls allow connections from this machine")
 	case errors.Is(err, context.DeadlineExceeded):
 		return call.noResponse(err)
-	case trace.certificate.Received():
+	case trace.certificate.Received() && !isTimeout(err): // a slow server is no sign of a lost alert
 		return c.certificateLoss(call, err, trace)
 	default:
 		return call.Failed(fault.Transient, err, "check the network and any proxy between this machine and the gateway")
