@@ -23,7 +23,8 @@ type Collector struct {
 	parts       map[string]*Part
 	forestLevel string
 	unreadable  []string
-	size        int // bytes of all items
+	mentions    []mention
+	size        int // bytes of all items and mentions
 }
 
 // Part maps the entries of one part. Its search must request Attributes, in that order, with
@@ -67,8 +68,18 @@ func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 	if ok && p.collector.size <= MaxAssetBytes { // otherwise the domain's asset is too large
 		p.items = append(p.items, json)
 		p.collector.size += len(json) + itemOverhead
+		p.collector.addMentions(src.mentions)
 	}
 	return ok
+}
+
+// addMentions keeps copies of the mentions, which share memory with an entry.
+func (c *Collector) addMentions(mentions []mention) {
+	for _, m := range mentions {
+		m.sid, m.name = slices.Clone(m.sid), slices.Clone(m.name)
+		c.mentions = append(c.mentions, m)
+		c.size += len(m.sid) + len(m.name) + itemOverhead
+	}
 }
 
 // SetForestLevel sets the forest functional level, forestFunctionality of the rootDSE. It
@@ -111,7 +122,7 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 		names = append(names, appendString(nil, []byte(name)))
 	}
 	m.collected[collectedUnreadable] = collection{names, true}
-	m.overflow = c.size > MaxAssetBytes
+	m.overflow, m.collectedMentions = c.size > MaxAssetBytes, c.mentions
 	asset, err := m.Map(buf, entry, now, Logons{})
 	for _, part := range c.parts {
 		asset.Unparsed += part.Unparsed

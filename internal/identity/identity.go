@@ -113,7 +113,7 @@ func (f Fingerprint) SameButActivity(other Fingerprint) bool {
 }
 
 // MaxAssetBytes is the maximum size of an asset's JSON. A larger asset is not sent. The largest
-// legitimate asset, a group with 100,000 members, has 6 MB.
+// legitimate asset, a group with 100,000 members, has 5 MB.
 const MaxAssetBytes = 16 << 20
 
 // Asset is one mapped entry.
@@ -206,7 +206,9 @@ type Mapper struct {
 	partial     bool
 	roleMembers map[membership.Node]membership.RoleMembers
 	collected   map[string]collection
-	overflow    bool // the collected parts exceed MaxAssetBytes
+	// collectedMentions are the principals that the collected parts mention.
+	collectedMentions []mention
+	overflow          bool // the collected parts exceed MaxAssetBytes
 }
 
 // NewMapper returns a mapper of identities.
@@ -215,9 +217,9 @@ func NewMapper(kind Kind) *Mapper { return newMapper(kind, transformation[kind])
 // NewPostureMapper returns a mapper of identities with security posture. UseGraph or
 // UsePartialGraph must be called before Map, except for the domain.
 func NewPostureMapper(kind Kind) *Mapper {
-	rows := slices.Concat(transformation[kind], posture[kind])
+	rows := slices.Concat(transformation[kind], posture[kind], lastRows[kind])
 	if kind == ServiceAccount {
-		rows = slices.Concat(transformation[User], posture[User], posture[ServiceAccount])
+		rows = slices.Concat(transformation[User], posture[User], posture[ServiceAccount], lastRows[User])
 	}
 	m := newMapper(kind, rows)
 	m.ExtendedDN = true
@@ -288,7 +290,10 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 	case !complete:
 		return Asset{}, ErrUnreadable
 	}
-	m.source = source{entry: entry, now: now, logons: known, latestLogon: m.LatestLogon, activity: m.source.activity[:0], values: m.source.values, descriptor: m.source.descriptor}
+	m.source = source{
+		entry: entry, now: now, logons: known, latestLogon: m.LatestLogon, activity: m.source.activity[:0], values: m.source.values,
+		descriptor: m.source.descriptor, mentions: m.source.mentions[:0], mentionedSIDs: m.source.mentionedSIDs[:0],
+	}
 	if m.ExtendedDN {
 		m.prepare(guid, sid)
 	}
@@ -324,6 +329,9 @@ func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {
 		src.node, src.inGraph = src.graph.Find(guid)
 		src.roleMembers = m.roleMembers[src.node]
 		src.partial = m.partial
+	}
+	for _, named := range m.collectedMentions {
+		src.mention(named.sid, named.name, named.kind)
 	}
 }
 

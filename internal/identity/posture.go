@@ -11,14 +11,6 @@ const entryName = "(DN)"
 // memberships is the source of values that are computed from the membership graph.
 const memberships = "(memberships)"
 
-// The rights that a domain controller checks against the descriptors in attributes: for
-// msDS-AllowedToActOnBehalfOfOtherIdentity when it issues a ticket (MS-SFU), and for
-// msDS-GroupMSAMembership when msDS-ManagedPassword is read (MS-ADTS 3.1.1.4.4).
-const (
-	rightToActOnBehalf  = ad.RightControlAccess
-	rightToReadPassword = ad.RightReadProperty
-)
-
 // Prefixes of targets.
 const (
 	userPosture  = "assetDetail.userAssetClass.posture."
@@ -39,7 +31,7 @@ var posture = map[Kind][]row{
 		{"adminCount", userPosture + "adminCount", number},
 		{"servicePrincipalName", userPosture + "servicePrincipalNames", texts},
 		{"msDS-AllowedToDelegateTo", userPosture + "allowedToDelegateTo", texts},
-		{"msDS-AllowedToActOnBehalfOfOtherIdentity", userPosture + "allowedToActOnBehalf", grantedTo(rightToActOnBehalf)},
+		{"msDS-AllowedToActOnBehalfOfOtherIdentity", userPosture + "allowedToActOnBehalf", grantedTo(ad.RightControlAccess)},
 		{"msDS-SupportedEncryptionTypes", userPosture + "supportedEncryptionTypes", encryptionNames},
 		{"sIDHistory", userPosture + "sidHistory", sids},
 		{"primaryGroupID", userPosture + "primaryGroup", primaryGroup},
@@ -55,7 +47,7 @@ var posture = map[Kind][]row{
 	},
 	ServiceAccount: { // in addition to the rows of User
 		{"", account + "accountType", serviceAccount},
-		{"msDS-GroupMSAMembership", userPosture + "passwordReaders", grantedTo(rightToReadPassword)},
+		{"msDS-GroupMSAMembership", userPosture + "passwordReaders", grantedTo(ad.RightControlAccess)},
 		{"msDS-ManagedPasswordInterval", userPosture + "managedPasswordIntervalDays", number},
 	},
 	Group: {
@@ -117,6 +109,21 @@ var posture = map[Kind][]row{
 	},
 }
 
+// lastRows has the rows that follow all others of an asset, because they name the principals that the
+// others mention.
+var lastRows = map[Kind][]row{
+	User: {
+		{"primaryGroupID, " + memberships, userPosture + "privilegedPaths", completeGraph(privilegedPaths)},
+		{memberships, userPosture + "principals", principals},
+	},
+	Group: {
+		{memberships, groupPosture + "privilegedPaths", completeGraph(privilegedPaths)},
+		{memberships, groupPosture + "principals", principals},
+	},
+	Role:   {{memberships, role + "principals", principals}},
+	Domain: {{memberships, domain + "principals", principals}},
+}
+
 // parts are the maps of the parts of the domain's asset that come from other entries.
 var parts = map[string][]row{
 	collectedPolicies: {
@@ -137,7 +144,7 @@ var parts = map[string][]row{
 	collectedTrusts: {
 		{"trustPartner", "partner", text},
 		{"flatName", "flatName", text},
-		{"securityIdentifier", "sid", optionalSID},
+		{"securityIdentifier, trustPartner", "sid", trustedSID},
 		{"trustDirection", "direction", enumerated(trustDirections)},
 		{"trustType", "type", enumerated(trustTypes)},
 		{"trustAttributes", "attributes", trustAttributes},

@@ -31,9 +31,9 @@ func BenchmarkMillionMemberships(b *testing.B) {
 	for i := range groups {
 		node := g.SetGroup(benchGUID(users+i), groupSID(i), true, 0)
 		g.SetName(node, fmt.Appendf(nil, "Department of topic %05d", i))
-		for n := i; n < users; n += groups {
-			for step := range each {
-				g.AddMember(node, benchGUID((n*each+step)%users), nil)
+		for step := range each { // each user is in ten different groups
+			for n := (i + 997*step) % groups; n < users; n += groups {
+				g.AddMember(node, benchGUID(n), nil)
 			}
 		}
 	}
@@ -46,9 +46,10 @@ func BenchmarkMillionMemberships(b *testing.B) {
 	g.AddMember(admins, benchGUID(users+groups), nil)
 	g.Compute()
 
-	size := 0
+	const maxObjects, maxBytes = 500, 1 << 20 // the defaults of upload.batch-size and upload.batch-bytes
+	var size, calls, objectsInBatch, bytesInBatch int
 	for b.Loop() {
-		size = 0
+		size, calls, objectsInBatch, bytesInBatch = 0, 0, maxObjects, 0
 		for kind, objects := range map[Kind][2]int{User: {0, users}, Group: {users, users + groups}} {
 			m := NewPostureMapper(kind)
 			m.UseGraph(g)
@@ -68,8 +69,13 @@ func BenchmarkMillionMemberships(b *testing.B) {
 					b.Fatal(err)
 				}
 				size += len(asset.JSON)
+				if objectsInBatch == maxObjects || bytesInBatch+len(asset.JSON)+1 > maxBytes {
+					calls, objectsInBatch, bytesInBatch = calls+1, 0, 0
+				}
+				objectsInBatch, bytesInBatch = objectsInBatch+1, bytesInBatch+len(asset.JSON)+1
 			}
 		}
 	}
 	b.ReportMetric(float64(size)/(1<<20), "MiB")
+	b.ReportMetric(float64(calls), "calls")
 }

@@ -386,59 +386,77 @@ func TestPostureMapAllocatesLittle(t *testing.T) {
 		if _, err := m.Map(buf, e, now, Logons{}); err != nil {
 			t.Fatal(err)
 		}
-	}); n > 6 { // the SIDs of a descriptor, the names of privileged groups
-		t.Errorf("%v allocations an entry, want at most 6", n)
+	}); n > 7 { // the SIDs of a descriptor and of sIDHistory, the roles of privileged groups
+		t.Errorf("%v allocations an entry, want at most 7", n)
 	}
 }
 
-// TestLongMemberLists checks that long lists have fewer names, and that the list with the most
-// members that a former version could send still fits in an asset.
-func TestLongMemberLists(t *testing.T) {
+// groupOf returns a graph with one group, Alice's GUID and SID, and its members. The last member is a
+// computer, the others are of the given kind.
+func groupOf(members int, kind membership.Kind, name string, role membership.Role) *membership.Graph {
+	g := membership.New()
+	guid, _ := ad.ParseGUID([]byte(guidBytes))
+	group := g.SetGroup(guid, ad.SID(sidBytes), true, role)
+	for n := range members {
+		var member ad.GUID
+		binary.BigEndian.PutUint32(member[:], uint32(n+1))
+		sid, kind, name := ofDomainSID(ad.RID(2000+n)), kind, name
+		if n == members-1 {
+			kind, name = membership.KindComputer, "PC-0042"
+		}
+		node := g.AddMember(group, member, sid)
+		g.SetAccount(member, sid, 513)
+		g.SetName(node, []byte(name))
+		g.SetKind(node, kind)
+	}
+	g.Compute()
+	return g
+}
+
+// TestLongLists checks that all members are listed by SID, that long lists have fewer names, and that
+// names never make an asset too large.
+func TestLongLists(t *testing.T) {
 	t.Parallel()
+	const computer = `,"name":"PC-0042","kind":"COMPUTER"}]`
+	longName := strings.Repeat("x", 200)
 	for _, test := range []struct {
-		members         int
-		user, computer  string // items of the first user and of the last member
-		maxBytesOfAsset int
+		name     string
+		kind     Kind
+		members  int
+		of       membership.Kind
+		called   string
+		named    int // the number of principals
+		hasLast  bool
+		maxBytes int
 	}{
-		{maxNamedUsers, `"name":"a user with a long name 01","kind":"USER"}`, `"name":"PC-0042","kind":"COMPUTER"}`, 2 << 20},
-		{maxNamedUsers + 1, `"}`, `"name":"PC-0042","kind":"COMPUTER"}`, 1 << 20},
-		{maxNamedMembers, `"}`, `"name":"PC-0042","kind":"COMPUTER"}`, 7 << 20},
-		{maxNamedMembers + 1, `"}`, `"}`, 7 << 20},
-		{250_000, `"}`, `"}`, MaxAssetBytes},
+		{"group of users", Group, 1000, membership.KindUser, "Bob", 1, true, 60_000},
+		{"group of very many users", Group, 250_000, membership.KindUser, longName, 1, true, 12_600_000},
+		{"group of computers", Group, 20_000, membership.KindComputer, "PC-0001", 20_000, true, 3 << 20},
+		{"group of very many computers", Group, 100_000, membership.KindComputer, "PC-0001", maxMentions, false, 10 << 20},
+		{"group of very many computers with long names", Group, 250_000, membership.KindComputer, longName, 10_000, false, MaxAssetBytes},
+		{"role", Role, maxNamedUsers, membership.KindUser, "Bob", maxNamedUsers, true, 2 << 20},
+		{"role of very many users", Role, maxNamedUsers + 1, membership.KindUser, "Bob", 1, true, 600_000},
 	} {
-		g := membership.New()
-		guid, _ := ad.ParseGUID([]byte(guidBytes))
-		group := g.SetGroup(guid, ad.SID(sidBytes), true, 0)
-		for n := range test.members {
-			var member ad.GUID
-			binary.BigEndian.PutUint32(member[:], uint32(n+1))
-			sid, kind, name := ofDomainSID(ad.RID(2000+n)), membership.KindUser, "a user with a long name 01"
-			if n == test.members-1 {
-				kind, name = membership.KindComputer, "PC-0042"
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			m := NewPostureMapper(test.kind)
+			m.UseGraph(groupOf(test.members, test.of, test.called, membership.RoleOf(ofDomainSID(512), nil)))
+			asset, err := m.Map(nil, entry(t, m, nil), now, Logons{})
+			if err != nil || asset.TooLarge || len(asset.JSON) > test.maxBytes {
+				t.Fatalf("%d bytes, too large %t, %v", len(asset.JSON), asset.TooLarge, err)
 			}
-			node := g.AddMember(group, member, sid)
-			g.SetAccount(member, sid, 513)
-			g.SetName(node, []byte(name))
-			g.SetKind(node, kind)
-		}
-		g.Compute()
-		m := NewPostureMapper(Group)
-		m.UseGraph(g)
-		asset, err := m.Map(nil, entry(t, m, nil), now, Logons{})
-		if err != nil || asset.TooLarge || len(asset.JSON) > test.maxBytesOfAsset {
-			t.Errorf("%d members: %d bytes, too large %t, %v", test.members, len(asset.JSON), asset.TooLarge, err)
-			continue
-		}
-		_, list, _ := bytes.Cut(asset.JSON, []byte(`"members":[`))
-		list, _, _ = bytes.Cut(list, []byte{']'})
-		first, _, _ := bytes.Cut(list, []byte("},"))
-		if !bytes.HasSuffix(append(bytes.Clone(first), '}'), []byte(test.user)) || bytes.Contains(first, []byte("name")) != (len(test.user) > 3) {
-			t.Errorf("%d members: first %s}, want %s", test.members, first, test.user)
-		}
-		last := list[bytes.LastIndexByte(list, '{'):]
-		if !bytes.HasSuffix(last, []byte(test.computer)) || bytes.Contains(last, []byte("name")) != (len(test.computer) > 3) {
-			t.Errorf("%d members: last %s, want %s", test.members, last, test.computer)
-		}
+			_, list, _ := bytes.Cut(asset.JSON, []byte(`"members":[`))
+			list, _, _ = bytes.Cut(list, []byte{']'})
+			if got := bytes.Count(list, []byte(",")) + 1; got != test.members || bytes.Contains(list, []byte("{")) {
+				t.Errorf("%d members: %.100s", got, list)
+			}
+			if got := bytes.Count(asset.JSON, []byte(`{"sid":`)); got < test.named || test.hasLast && got > test.named {
+				t.Errorf("%d principals, want %d", got, test.named)
+			}
+			if bytes.Contains(asset.JSON, []byte(computer)) != test.hasLast {
+				t.Errorf("the computer is named: want %t", test.hasLast)
+			}
+		})
 	}
 }
 
@@ -459,9 +477,9 @@ func TestLongPath(t *testing.T) {
 	g.Compute()
 	for guid, want := range map[ad.GUID]string{
 		alice:         `"path":[{"sid":"` + ofDomainSID(2000).String() + `"},{"sid":"` + ofDomainSID(2001).String(),
-		benchGUID(5):  `{"sid":"` + ofDomainSID(2000+length).String() + `"}]}]}`,
-		benchGUID(4):  `],"pathOmits":1}]}`,
-		benchGUID(24): `"path":[{"sid":"` + ofDomainSID(2000+length).String() + `"}]}]}`,
+		benchGUID(5):  `{"sid":"` + ofDomainSID(2000+length).String() + `"}]}]`,
+		benchGUID(4):  `],"pathOmits":1}]`,
+		benchGUID(24): `"path":[{"sid":"` + ofDomainSID(2000+length).String() + `"}]}]`,
 	} {
 		m := NewPostureMapper(User)
 		m.UseGraph(g)
@@ -472,7 +490,7 @@ func TestLongPath(t *testing.T) {
 		if !bytes.Contains(asset.JSON, []byte(want)) {
 			t.Errorf("%s\nhas no %s", asset.JSON, want)
 		}
-		if items := bytes.Count(asset.JSON, []byte(`{"sid"`)); items > maxPath+2 {
+		if items := bytes.Count(asset.JSON, []byte(`{"sid"`)); items > maxPath+3 { // the role in paths and principals, and a group
 			t.Errorf("%d items", items)
 		}
 	}

@@ -128,53 +128,21 @@ func commaSeparated(dst []byte, src *source, slots []int) []byte {
 	return l.end()
 }
 
-// principal appends an item with a SID, and with the name and kind of the object that has it in the
-// graph.
-func (l *list) principal(src *source, id ad.SID) {
-	if !l.next() {
-		return
+func (l *list) sid(id ad.SID) {
+	if l.next() {
+		l.dst = appendQuoted(l.dst, id)
 	}
-	l.dst = appendQuoted(append(l.dst, `{"sid":`...), id)
-	if src.graph != nil {
-		if n, found := src.graph.FindSID(id); found {
-			l.dst = appendKind(appendName(l.dst, src.graph, n), src.graph.Kind(n))
-			l.dst = append(l.dst, '}')
-			return
-		}
-	}
-	if name := id.WellKnownName(); name != "" {
-		l.dst = appendKind(append(append(append(l.dst, `,"name":"`...), name...), '"'), membership.KindWellKnown)
-	}
-	l.dst = append(l.dst, '}')
 }
 
-// principals appends an item for each SID, sorted by SID.
-func principals(dst []byte, src *source, ids []ad.SID) []byte {
+// appendPrincipals appends and mentions SIDs, sorted.
+func appendPrincipals(dst []byte, src *source, ids []ad.SID) []byte {
 	slices.SortFunc(ids, ad.SID.Compare)
 	l := list{dst: dst}
 	for _, id := range ids {
-		l.principal(src, id)
+		l.sid(id)
+		src.mention(id, nil, membership.KindUnknown)
 	}
 	return l.end()
-}
-
-// appendName appends the name of an object as a member of an item, if it is known.
-func appendName(dst []byte, g *membership.Graph, n membership.Node) []byte {
-	const key = `,"name":`
-	var buffer [128]byte
-	name := g.AppendName(buffer[:0], n)
-	if len(name) == 0 {
-		return dst
-	}
-	return appendString(append(dst, key...), name)
-}
-
-// appendKind appends a kind as a member of an item, if it is known.
-func appendKind(dst []byte, kind membership.Kind) []byte {
-	if kind == membership.KindUnknown {
-		return dst
-	}
-	return appendEnum(append(dst, `,"kind":`...), kind.String())
 }
 
 func sids(dst []byte, src *source, slots []int) []byte {
@@ -186,11 +154,20 @@ func sids(dst []byte, src *source, slots []int) []byte {
 			src.unparsed++
 		}
 	}
-	return principals(dst, src, ids)
+	return appendPrincipals(dst, src, ids)
 }
 
 func optionalSID(dst []byte, src *source, slots []int) []byte {
 	if id, ok := parseFirst(src, slots[0], ad.ParseSID); ok {
+		return appendQuoted(dst, id)
+	}
+	return dst
+}
+
+// trustedSID appends the SID of a trusted domain, whose name is in the second slot.
+func trustedSID(dst []byte, src *source, slots []int) []byte {
+	if id, ok := parseFirst(src, slots[0], ad.ParseSID); ok {
+		src.mention(id, src.entry.First(slots[1]), membership.KindDomain)
 		return appendQuoted(dst, id)
 	}
 	return dst
@@ -207,7 +184,7 @@ func grantedTo(right ad.AccessMask) value {
 			src.unparsed++
 			return dst
 		}
-		return principals(dst, src, src.descriptor.Granted(right))
+		return appendPrincipals(dst, src, src.descriptor.Granted(right))
 	}
 }
 
@@ -226,55 +203,48 @@ func plainDN(dst []byte, src *source, slots []int) []byte {
 	return dst
 }
 
-// managedBy appends the principal in an extended DN, if it has a SID.
+// managedBy appends the SID in an extended DN, if there is one. A user is not mentioned, because users
+// are assets of their own.
 func managedBy(dst []byte, src *source, slots []int) []byte {
 	var dn ad.ExtendedDN
 	if !dn.Parse(src.entry.First(slots[0])) {
 		return dst
 	}
-	if _, ok := dn.SID(); !ok {
+	id, ok := dn.SID()
+	if !ok {
 		return dst
 	}
-	dst = appendNamedSID(dst, &dn)
-	if src.graph != nil {
-		if n, found := src.graph.Find(dn.GUID); found {
-			dst = appendKind(dst, src.graph.Kind(n))
-		}
+	if !src.isUser(id) {
+		src.mention(slices.Clone(id), ad.RelativeName(dn.DN), membership.KindUnknown)
 	}
-	return append(dst, '}')
+	return appendQuoted(dst, id)
 }
 
-// appendNamedSID appends the beginning of an item: the SID of an extended DN and the name in it.
-func appendNamedSID(dst []byte, dn *ad.ExtendedDN) []byte {
-	id, _ := dn.SID()
-	dst = appendQuoted(append(dst, `{"sid":`...), id)
-	if name := ad.RelativeName(dn.DN); len(name) > 0 {
-		dst = appendString(append(dst, `,"name":`...), name)
+func (src *source) isUser(id ad.SID) bool {
+	if src.graph == nil {
+		return false
 	}
-	return dst
+	n, found := src.graph.FindSID(id)
+	return found && src.graph.Kind(n) == membership.KindUser
 }
 
-// linkedPrincipals appends the principals in extended DNs, sorted by SID.
+// linkedPrincipals appends the SIDs in extended DNs, sorted.
 func linkedPrincipals(dst []byte, src *source, slots []int) []byte {
-	type linked struct {
-		id   ad.SID
-		item []byte
-	}
-	var found []linked
+	var ids []ad.SID
 	var dn ad.ExtendedDN
 	for _, v := range sortedValues(src, slots[0]) {
 		if !dn.Parse(v) {
 			src.unparsed++
-		} else if id, ok := dn.SID(); ok {
-			found = append(found, linked{slices.Clone(id), append(appendNamedSID(nil, &dn), '}')})
+		} else if shared, ok := dn.SID(); ok {
+			id := slices.Clone(shared)
+			ids = append(ids, id)
+			src.mention(id, ad.RelativeName(dn.DN), membership.KindUnknown)
 		}
 	}
-	slices.SortFunc(found, func(a, b linked) int { return a.id.Compare(b.id) })
+	slices.SortFunc(ids, ad.SID.Compare)
 	l := list{dst: dst}
-	for _, p := range found {
-		if l.next() {
-			l.dst = append(l.dst, p.item...)
-		}
+	for _, id := range ids {
+		l.sid(id)
 	}
 	return l.end()
 }
@@ -341,6 +311,9 @@ func primaryGroup(dst []byte, src *source, slots []int) []byte {
 		}
 		return dst
 	}
+	if n, known := src.primaryNode(slots); known {
+		src.mentionNode(n)
+	}
 	return appendQuoted(dst, id)
 }
 
@@ -354,59 +327,27 @@ func primarySID(src *source, slot int) (ad.SID, bool) {
 	return ad.JoinSID(authority, rid), true
 }
 
-// node appends an item with the SID and the name of an object. It leaves out an object without a SID.
+// node appends the SID of an object. It leaves out an object without a SID.
 func (l *list) node(g *membership.Graph, n membership.Node) {
 	if g.HasSID(n) && l.next() {
-		l.dst = append(appendNode(l.dst, g, n), '}')
+		l.dst = append(g.AppendSID(append(l.dst, '"'), n), '"')
 	}
-}
-
-// appendNode appends the beginning of an item: the SID and the name of an object.
-func appendNode(dst []byte, g *membership.Graph, n membership.Node) []byte {
-	dst = append(g.AppendSID(append(dst, `{"sid":"`...), n), '"')
-	return appendName(dst, g, n)
-}
-
-// Limits of what a list of members has besides the SIDs, so that a list of any legitimate size fits
-// in an asset.
-const (
-	maxNamedUsers   = 10_000  // in a longer list, users have no name and kind
-	maxNamedMembers = 100_000 // in a longer list, no member has
-)
-
-// appendMembers appends members with their SIDs, names and kinds. The users in scope have assets of
-// their own, with their names. The other members have none.
-func appendMembers(dst []byte, src *source, nodes []membership.Node) []byte {
-	g := src.graph
-	l := list{dst: dst}
-	for _, n := range nodes {
-		if !g.HasSID(n) || !l.next() {
-			continue
-		}
-		kind := g.Kind(n)
-		if len(nodes) > maxNamedMembers || len(nodes) > maxNamedUsers && kind == membership.KindUser {
-			l.dst = append(g.AppendSID(append(l.dst, `{"sid":"`...), n), `"}`...)
-			continue
-		}
-		l.dst = append(appendKind(appendNode(l.dst, g, n), kind), '}')
-	}
-	return l.end()
 }
 
 // directGroups appends an account's groups: the primary group, which does not list the
-// account as a member, and then the others.
+// account as a member, and then the others. Its row follows that of primaryGroup, which mentions the
+// primary group.
 func directGroups(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
 	primary, known := src.primaryNode(slots)
-	if known {
-		l.node(src.graph, primary)
-	} else if id, ok := primarySID(src, slots[0]); ok && l.next() {
-		l.dst = append(appendQuoted(append(l.dst, `{"sid":`...), id), '}')
+	if id, ok := primarySID(src, slots[0]); ok {
+		l.sid(id)
 	}
 	if src.inGraph {
 		for _, n := range src.graph.GroupsOf(src.node) {
 			if !known || n != primary {
 				l.node(src.graph, n)
+				src.mentionNode(n)
 			}
 		}
 	}
@@ -426,74 +367,71 @@ func (src *source) primaryNode(slots []int) (membership.Node, bool) {
 	return src.graph.PrimaryGroup(src.sid, rid)
 }
 
-// privilegedGroups appends the privileged groups of an object: direct and nested ones.
-func privilegedGroups(dst []byte, src *source, slots []int) []byte {
-	var groups []membership.Node
+// groups returns the groups of an object that grant it privileges: those that list it, and its primary
+// group. A distribution group has none.
+func (src *source) groups(slots []int) (listed, primary []membership.Node) {
 	if src.inGraph {
 		if src.graph.IsDistributionGroup(src.node) {
-			return dst
+			return nil, nil
 		}
-		groups = src.graph.GroupsOf(src.node)
+		listed = src.graph.GroupsOf(src.node)
 	}
-	var primary [1]membership.Node
-	count := 0
 	if n, known := src.primaryNode(slots); known {
-		primary[0], count = n, 1
+		src.primary[0] = n
+		primary = src.primary[:]
 	}
-	p := src.graph.Privileges(groups, primary[:count])
+	return listed, primary
+}
+
+// privilegedGroups appends the privileged groups of an object: direct and nested ones.
+func privilegedGroups(dst []byte, src *source, slots []int) []byte {
+	p := src.graph.Privileges(src.groups(slots))
 	if p.IsEmpty() {
 		return dst
 	}
 	direct, nested := src.graph.DirectRoles(p), src.graph.NestedRoles(p)
 	dst = append(dst, '{')
 	if len(direct) > 0 {
-		l := list{dst: append(dst, `"direct":`...)}
-		for _, role := range direct {
-			l.node(src.graph, src.graph.RoleGroup(role))
-		}
-		if dst = l.end(); len(nested) > 0 {
-			dst = append(dst, ',')
-		}
+		dst = appendRoleGroups(append(dst, `"direct":`...), src, direct)
+	}
+	if len(direct) > 0 && len(nested) > 0 {
+		dst = append(dst, ',')
 	}
 	if len(nested) > 0 {
-		l := list{dst: append(dst, `"nested":`...)}
-		for _, role := range nested {
-			l.privilege(src.graph, role, groups, primary[:count])
-		}
-		dst = l.end()
+		dst = appendRoleGroups(append(dst, `"nested":`...), src, nested)
 	}
 	return append(dst, '}')
 }
 
-// maxPath is the number of groups that a path shows. Without a limit, the paths of groups that nest
-// very deep would be large.
-const maxPath = 20
-
-// privilege appends an item with the group of a nested role and the path to it.
-func (l *list) privilege(g *membership.Graph, role membership.Role, groupLists ...[]membership.Node) {
-	if !l.next() {
-		return
-	}
-	var buffer [maxPath]membership.Node
-	path, omitted := g.Path(buffer[:0], role, maxPath, groupLists...)
-	groups := list{dst: append(appendNode(l.dst, g, g.RoleGroup(role)), `,"path":`...)}
-	for _, n := range path {
-		groups.node(g, n)
-	}
-	l.dst = groups.end()
-	if omitted > 0 {
-		l.dst = strconv.AppendInt(append(l.dst, `,"pathOmits":`...), int64(omitted), 10)
-	}
-	l.dst = append(l.dst, '}')
-}
-
-func appendNodes(dst []byte, src *source, nodes []membership.Node) []byte {
+// appendRoleGroups appends and mentions the groups of roles.
+func appendRoleGroups(dst []byte, src *source, roles []membership.Role) []byte {
 	l := list{dst: dst}
-	for _, n := range nodes {
+	for _, role := range roles {
+		n := src.graph.RoleGroup(role)
 		l.node(src.graph, n)
+		src.mentionNode(n)
 	}
 	return l.end()
 }
+
+// appendNodes appends and mentions objects.
+func appendNodes(dst []byte, src *source, nodes []membership.Node) []byte {
+	return appendMembers(dst, src, nodes, func(membership.Kind) bool { return true })
+}
+
+// appendMembers appends objects, and mentions those of some kinds.
+func appendMembers(dst []byte, src *source, nodes []membership.Node, mentions func(membership.Kind) bool) []byte {
+	l := list{dst: dst}
+	for _, n := range nodes {
+		l.node(src.graph, n)
+		if mentions(src.graph.Kind(n)) {
+			src.mentionNode(n)
+		}
+	}
+	return l.end()
+}
+
+func isNoUser(kind membership.Kind) bool { return kind != membership.KindUser }
 
 // appendWithoutSID appends the number of members without a SID, such as contacts.
 func appendWithoutSID(dst []byte, src *source, nodes []membership.Node) []byte {
@@ -507,8 +445,9 @@ func appendWithoutSID(dst []byte, src *source, nodes []membership.Node) []byte {
 	return strconv.AppendInt(dst, int64(count), 10)
 }
 
+// groupMembers does not mention users, because they are assets of their own.
 func groupMembers(dst []byte, src *source, _ []int) []byte {
-	return appendMembers(dst, src, src.members())
+	return appendMembers(dst, src, src.members(), isNoUser)
 }
 
 func membersWithoutSID(dst []byte, src *source, _ []int) []byte {
@@ -575,7 +514,10 @@ func rolePrivileged(dst []byte, src *source, _ []int) []byte {
 }
 
 func roleMembers(dst []byte, src *source, _ []int) []byte {
-	return appendMembers(dst, src, src.roleMembers.Members)
+	if members := src.roleMembers.Members; len(members) > maxNamedUsers {
+		return appendMembers(dst, src, members, isNoUser)
+	}
+	return appendNodes(dst, src, src.roleMembers.Members)
 }
 
 func roleMembersWithoutSID(dst []byte, src *source, _ []int) []byte {

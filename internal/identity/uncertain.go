@@ -32,7 +32,7 @@ func uncertainOfUser(dst []byte, src *source, _ []int) []byte {
 	if u == (membership.Uncertain{}) {
 		return dst
 	}
-	return uncertainTargets{{u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups"}}}.append(dst)
+	return uncertainTargets{{u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}}.append(dst)
 }
 
 func uncertainOfGroup(dst []byte, src *source, _ []int) []byte {
@@ -42,7 +42,7 @@ func uncertainOfGroup(dst []byte, src *source, _ []int) []byte {
 	u := src.graph.Uncertain(src.node)
 	return uncertainTargets{
 		{u.Members, []string{"empty"}}, {u.Nesting, []string{"inCycle"}}, {u.Groups, []string{"memberOf"}},
-		{u.Members, []string{"members", "membersWithoutSid"}}, {u.Nesting, []string{"nestingDepth"}}, {u.Privileges, []string{"privilegedGroups"}},
+		{u.Members, []string{"members", "membersWithoutSid"}}, {u.Nesting, []string{"nestingDepth"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}},
 	}.append(dst)
 }
 

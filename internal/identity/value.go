@@ -33,6 +33,10 @@ type source struct {
 	collected   map[string]collection  // for the domain
 	values      [][]byte               // reused for sorting
 	descriptor  ad.Descriptor          // reused
+	primary     [1]membership.Node     // see groups
+
+	mentions      []mention // reused
+	mentionedSIDs []byte    // memory of the SIDs of mentionNode; reused
 }
 
 // span is a member of the JSON, including the comma before it.
@@ -45,10 +49,13 @@ func (src *source) recheckBy(t time.Time) {
 	}
 }
 
+// maxReused is the length above which a slice is not reused for the next entry.
+const maxReused = 1 << 10
+
 // releaseValues drops the references to the entry's values, which may keep a message of many
 // megabytes in memory.
 func (src *source) releaseValues() {
-	const maxReused = 1 << 10
+	src.releaseMentions()
 	if cap(src.values) > maxReused {
 		src.values = nil
 	}

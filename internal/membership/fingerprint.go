@@ -14,18 +14,22 @@ var nameSeed = maphash.MakeSeed()
 // fingerprinter computes fingerprints.
 type fingerprinter struct {
 	*Graph
-	listed []uint64 // by node: hash of what a list shows of it
+	listed []uint64 // by node: hash of what the assets show that mention it
 	paths  []uint64 // as Graph.distances: hash of the path to the group of a role, with that group
 	groups []uint64 // by group: hash of what its members show of it
 }
 
 // Fingerprints returns, by node, a hash of everything that queries return about it, with the names
-// and kinds of the objects in the lists. The hash is comparable within one process only.
+// and kinds of the objects in the lists. Users in lists are not named, because they are assets of their
+// own. The hash is comparable within one process only.
 func (g *Graph) Fingerprints() []uint64 {
 	f := fingerprinter{g, make([]uint64, len(g.guids)), make([]uint64, len(g.distances)), make([]uint64, len(g.groups))}
 	for n := range g.guids {
 		h := mix(uint64(g.sids[n].authority), uint64(g.sids[n].rid)) // an object can have another SID later
-		f.listed[n] = mix(mix(maphash.Bytes(nameSeed, g.storedName(Node(n))), uint64(g.Kind(Node(n)))), h)
+		if kind := g.Kind(Node(n)); kind != KindUser {
+			h = mix(mix(maphash.Bytes(nameSeed, g.storedName(Node(n))), uint64(kind)), h)
+		}
+		f.listed[n] = h
 	}
 	for i := range g.groups {
 		f.addGroup(i)

@@ -147,14 +147,14 @@ func (m *model) depth(id int) int {
 	return depth
 }
 
-// listed formats what a list shows of an object: its number, name and kind.
+// listed formats what the assets show of an object that mention it: its number, name and kind.
 func (m *model) listed(n int) string {
 	kind := m.kinds[n]
 	if m.groups[n] != nil {
 		kind = KindGroup
 	}
 	name := m.names[n]
-	if m.sids[n] == nil {
+	if m.sids[n] == nil || kind == KindUser { // users in lists are not named
 		name = ""
 	}
 	return fmt.Sprint(n+1, name, kind)
@@ -200,7 +200,11 @@ func describe(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	names := func(nodes []Node) (list []string) {
 		for _, n := range nodes {
 			id := g.GUID(n)
-			list = append(list, fmt.Sprint(binary.BigEndian.Uint64(id[8:]), string(g.AppendName(nil, n)), g.Kind(n)))
+			name := ""
+			if g.Kind(n) != KindUser {
+				name = string(g.AppendName(nil, n))
+			}
+			list = append(list, fmt.Sprint(binary.BigEndian.Uint64(id[8:]), name, g.Kind(n)))
 		}
 		return list
 	}

@@ -22,6 +22,7 @@ const (
 	KindGroup
 	KindWellKnown // the same in every domain, such as Authenticated Users
 	KindForeign   // from another domain
+	KindDomain    // a trusted domain, which a graph does not contain
 
 	lastStoredKind = KindServiceAccount
 )
@@ -40,6 +41,8 @@ func (k Kind) String() string {
 		return "WELL_KNOWN"
 	case KindForeign:
 		return "FOREIGN"
+	case KindDomain:
+		return "DOMAIN"
 	default:
 		return ""
 	}
@@ -128,12 +131,13 @@ func (g *Graph) Kind(n Node) Kind {
 // wellKnownName returns the name of a well-known principal, or "".
 func (g *Graph) wellKnownName(n Node) string {
 	var buffer [maxSIDSize]byte
-	return ad.SID(g.appendBinarySID(buffer[:0], n)).WellKnownName()
+	return ad.SID(g.AppendBinarySID(buffer[:0], n)).WellKnownName()
 }
 
 const maxSIDSize = 68
 
-func (g *Graph) appendBinarySID(dst []byte, n Node) []byte {
+// AppendBinarySID appends the SID of an object that has one.
+func (g *Graph) AppendBinarySID(dst []byte, n Node) []byte {
 	sid := g.sids[n]
 	return binary.LittleEndian.AppendUint32(append(dst, g.authorities[sid.authority].bytes...), uint32(sid.rid))
 }

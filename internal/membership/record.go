@@ -163,7 +163,7 @@ func (g *Graph) encodeObject(n Node) []byte {
 	value = append(value, guid[:]...)
 	value = binary.LittleEndian.AppendUint32(value, uint32(g.primaryRID[n]))
 	if g.HasSID(n) {
-		value = append(append(g.appendBinarySID(value, n), byte(g.kinds[n])), name...)
+		value = append(append(g.AppendBinarySID(value, n), byte(g.kinds[n])), name...)
 	}
 	return value
 }

@@ -479,33 +479,14 @@ func (e *env) status(guid ad.GUID) any {
 	return e.asset(guid)["status"]
 }
 
-// postureOf returns a posture value of an object at the gateway, as text. Principals are shown by
-// their SIDs.
+// postureOf returns a posture value of an object at the gateway, as text.
 func (e *env) postureOf(dn, key string) string {
 	e.t.Helper()
 	posture, _ := e.asset(e.GUID(dn))["posture"].(map[string]any)
 	if posture[key] == nil {
 		return ""
 	}
-	return fmt.Sprint(onlySIDs(posture[key]))
-}
-
-// onlySIDs replaces the principals in a JSON value by their SIDs.
-func onlySIDs(value any) any {
-	switch v := value.(type) {
-	case map[string]any:
-		if v["sid"] != nil {
-			return v["sid"]
-		}
-		for key := range v {
-			v[key] = onlySIDs(v[key])
-		}
-	case []any:
-		for i := range v {
-			v[i] = onlySIDs(v[i])
-		}
-	}
-	return value
+	return fmt.Sprint(posture[key])
 }
 
 // expectPosture expects a posture value of an object to consist of the given words.

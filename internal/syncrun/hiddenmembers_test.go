@@ -77,8 +77,8 @@ func TestHiddenMembers(t *testing.T) {
 			func(m *membershipDomain) []string { return []string{m.admins} },
 			func(m *membershipDomain) map[string]string {
 				return map[string]string{
-					m.outer: "memberOf privilegedGroups", m.inner: "privilegedGroups",
-					m.user(0): "privilegedGroups", m.user(2): "privilegedGroups", m.user(3): "groups privilegedGroups", m.user(4): "",
+					m.outer: "memberOf privilegedGroups privilegedPaths", m.inner: "privilegedGroups privilegedPaths",
+					m.user(0): "privilegedGroups privilegedPaths", m.user(2): "privilegedGroups privilegedPaths", m.user(3): "groups privilegedGroups privilegedPaths", m.user(4): "",
 				}
 			},
 		},
@@ -87,14 +87,14 @@ func TestHiddenMembers(t *testing.T) {
 			func(m *membershipDomain) map[string]string {
 				return map[string]string{
 					m.inner: "empty inCycle members membersWithoutSid nestingDepth", m.outer: "inCycle nestingDepth",
-					m.user(0): "groups privilegedGroups", m.user(2): "", m.user(3): "",
+					m.user(0): "groups privilegedGroups privilegedPaths", m.user(2): "", m.user(3): "",
 				}
 			},
 		},
 		"both": {
 			func(m *membershipDomain) []string { return []string{m.admins, m.inner} },
 			func(m *membershipDomain) map[string]string {
-				return map[string]string{m.outer: "inCycle memberOf nestingDepth privilegedGroups", m.user(0): "groups privilegedGroups", m.user(4): ""}
+				return map[string]string{m.outer: "inCycle memberOf nestingDepth privilegedGroups privilegedPaths", m.user(0): "groups privilegedGroups privilegedPaths", m.user(4): ""}
 			},
 		},
 	} {
@@ -178,7 +178,7 @@ func TestHiddenMembersChange(t *testing.T) {
 			m.set(m.inner, "member", m.user(0)) // user4 shows no group
 			sync()
 			m.expectPosture(m.inner, "members", m.SID(m.user(0)), m.SID(m.user(4)))
-			m.expectPosture(m.user(4), "unreadable", "groups", "privilegedGroups")
+			m.expectPosture(m.user(4), "unreadable", "groups", "privilegedGroups", "privilegedPaths")
 			m.exceedOverlap()
 			m.must(m.Delete(m.user(4)))
 			m.runner.Run(t.Context(), RunOptions{Full: mode == full})

@@ -10,47 +10,34 @@ import (
 	"adconnector/internal/state"
 )
 
-// describeValue formats a JSON value: principals as name (KIND), and paths with arrows.
-func describeValue(value any) string {
-	switch v := value.(type) {
-	case map[string]any:
-		if v["sid"] == nil {
-			return fmt.Sprint(describeValue(v["direct"]), "; ", describeValue(v["nested"]))
+// describeNamed formats a list of principals as name (KIND), and paths with arrows.
+func describeNamed(value any) string {
+	list, _ := value.([]any)
+	texts := make([]string, len(list))
+	for i := range list {
+		item := list[i].(map[string]any)
+		texts[i] = fmt.Sprint(item["name"])
+		if item["kind"] != nil {
+			texts[i] += fmt.Sprintf(" (%v)", item["kind"])
 		}
-		text := fmt.Sprint(v["name"])
-		if v["kind"] != nil {
-			text += fmt.Sprintf(" (%v)", v["kind"])
+		if path, ok := item["path"].([]any); ok {
+			texts[i] = strings.ReplaceAll(describeNamed(path), ", ", " > ") + " > " + texts[i]
 		}
-		if path, ok := v["path"].([]any); ok {
-			names := make([]string, len(path))
-			for i := range path {
-				names[i] = describeValue(path[i])
-			}
-			text = strings.Join(append(names, text), " > ")
-		}
-		return text
-	case []any:
-		texts := make([]string, len(v))
-		for i := range v {
-			texts[i] = describeValue(v[i])
-		}
-		return strings.Join(texts, ", ")
-	case nil:
-		return ""
 	}
-	return fmt.Sprint(value)
+	return strings.Join(texts, ", ")
 }
 
-// expectNames expects a posture value of an object, as describeValue formats it.
+// expectNames expects the value of a list of principals or paths of an object, as describeNamed formats it.
 func (e *env) expectNames(dn, key, want string) {
 	e.t.Helper()
 	posture, _ := e.asset(e.GUID(dn))["posture"].(map[string]any)
-	if got := describeValue(posture[key]); got != want {
+	if got := describeNamed(posture[key]); got != want {
 		e.t.Errorf("%s of %s: %q, want %q", key, dn, got, want)
 	}
 }
 
-// Members have names and kinds, and a privileged group has the path to it.
+// Assets name the principals that they mention, except for users in groups, and have the paths to
+// privileged groups.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	m := newMembershipDomain(t)
@@ -64,17 +51,16 @@ func TestNames(t *testing.T) {
 	odd := m.addGroup(`Sales\, \"EMEA\"`, m.inner)
 	m.set(m.outer, "member", m.inner, computer, service, foreignDN(m.Base()), authenticated, odd)
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10 + postureObjects})
-	m.expectNames(m.outer, "members", `Authenticated Users (WELL_KNOWN), <nil> (FOREIGN), inner (GROUP), PC-0042 (COMPUTER), gmsa (SERVICE_ACCOUNT), Sales, "EMEA" (GROUP)`)
-	m.expectNames(m.outer, "memberOf", "Domain Admins")
-	m.expectNames(m.inner, "memberOf", `outer, Sales, "EMEA"`)
-	m.expectNames(m.outer, "privilegedGroups", "Domain Admins; Domain Admins > Administrators")
-	m.expectNames(m.user(0), "groups", "Domain Users, inner")
-	m.expectNames(m.user(0), "privilegedGroups", "; inner > outer > Domain Admins > Administrators, inner > outer > Domain Admins")
-	m.expectNames(m.user(0), "distinguishedName", m.user(0))
-	m.expectNames(m.user(0), "samAccountName", m.Object(m.user(0)).Attributes["sAMAccountName"][0])
+	m.expectNames(m.outer, "principals", `Authenticated Users (WELL_KNOWN), Administrators (GROUP), <nil> (FOREIGN), Domain Admins (GROUP), inner (GROUP), PC-0042 (COMPUTER), gmsa (SERVICE_ACCOUNT), Sales, "EMEA" (GROUP)`)
+	m.expectNames(m.outer, "privilegedPaths", "Domain Admins > Administrators")
+	m.expectNames(m.inner, "principals", `Administrators (GROUP), Domain Admins (GROUP), outer (GROUP), Sales, "EMEA" (GROUP)`)
+	m.expectNames(m.user(0), "principals", "Administrators (GROUP), Domain Admins (GROUP), Domain Users (GROUP), inner (GROUP)")
+	m.expectNames(m.user(0), "privilegedPaths", "inner > outer > Domain Admins > Administrators, inner > outer > Domain Admins")
+	m.expectPosture(m.user(0), "distinguishedName", m.user(0))
+	m.expectPosture(m.user(0), "samAccountName", m.Object(m.user(0)).Attributes["sAMAccountName"][0])
 	role := m.asset(identity.RoleGUID(m.GUID(m.admins)))
-	if got, want := describeValue(role["members"]), "Authenticated Users (WELL_KNOWN), <nil> (FOREIGN), Administrator (USER), user0 (USER), user1 (USER), PC-0042 (COMPUTER), gmsa (SERVICE_ACCOUNT)"; got != want {
-		t.Errorf("members of the role: %q, want %q", got, want)
+	if got, want := describeNamed(role["principals"]), `Authenticated Users (WELL_KNOWN), <nil> (FOREIGN), Administrator (USER), user0 (USER), user1 (USER), inner (GROUP), outer (GROUP), PC-0042 (COMPUTER), gmsa (SERVICE_ACCOUNT), Sales, "EMEA" (GROUP)`; got != want {
+		t.Errorf("principals of the role: %q, want %q", got, want)
 	}
 	m.expectConverged()
 }
@@ -92,32 +78,37 @@ func TestRenamedObjectInDeltaSync(t *testing.T) {
 			rename:   func(m *membershipDomain) string { return m.outer },
 			uploaded: 6, // outer, inner, both users, both roles
 			expect: func(m *membershipDomain) {
-				m.expectNames(m.user(0), "privilegedGroups", "; inner > renamed > Domain Admins > Administrators, inner > renamed > Domain Admins")
-				m.expectNames(m.inner, "memberOf", "renamed")
+				m.expectNames(m.user(0), "privilegedPaths", "inner > renamed > Domain Admins > Administrators, inner > renamed > Domain Admins")
+				m.expectNames(m.inner, "principals", "Administrators (GROUP), Domain Admins (GROUP), renamed (GROUP)")
 			},
 		},
 		"privileged group": {
 			rename:   func(m *membershipDomain) string { return m.admins },
 			uploaded: 6, // outer, inner, both users, both roles; the group is out of scope
 			expect: func(m *membershipDomain) {
-				m.expectNames(m.user(0), "privilegedGroups", "; inner > outer > renamed > Administrators, inner > outer > renamed")
-				m.expectNames(m.outer, "memberOf", "renamed")
+				m.expectNames(m.user(0), "privilegedPaths", "inner > outer > renamed > Administrators, inner > outer > renamed")
+				m.expectNames(m.outer, "principals", "Administrators (GROUP), renamed (GROUP), inner (GROUP)")
 			},
 		},
 		"member": {
 			rename:   func(m *membershipDomain) string { return m.user(0) },
-			uploaded: 4, // the user, inner, both roles
-			expect:   func(m *membershipDomain) { m.expectNames(m.inner, "members", "renamed (USER), user1 (USER)") },
+			uploaded: 3, // the user, both roles; groups do not name users
+			expect: func(m *membershipDomain) {
+				role := m.asset(identity.RoleGUID(m.GUID(m.admins)))
+				if got, want := describeNamed(role["principals"]), "Administrator (USER), renamed (USER), user1 (USER), inner (GROUP), outer (GROUP)"; got != want {
+					t.Errorf("principals of the role: %q, want %q", got, want)
+				}
+			},
 		},
 		"computer out of scope": {
 			rename:   func(m *membershipDomain) string { return "CN=PC-0042,CN=Computers," + m.Base() },
 			uploaded: 1,
-			expect:   func(m *membershipDomain) { m.expectNames(m.dn("club"), "members", "renamed (COMPUTER)") },
+			expect:   func(m *membershipDomain) { m.expectNames(m.dn("club"), "principals", "renamed (COMPUTER)") },
 		},
 		"primary group": {
 			rename:   func(m *membershipDomain) string { return "CN=Domain Users,CN=Users," + m.Base() },
 			uploaded: 6, // all users
-			expect:   func(m *membershipDomain) { m.expectNames(m.user(5), "groups", "renamed") },
+			expect:   func(m *membershipDomain) { m.expectNames(m.user(5), "principals", "renamed (GROUP)") },
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -97,7 +97,7 @@ func (d *controller) addPostureOU(t *testing.T) {
 		"(D;;CR;;;"+d.sid(t, postureDN("weak"))+")(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("weak"))+")"+
 		"(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;"+d.sid(t, postureDN("expiring"))+")(A;;RP;;;"+d.sid(t, postureDN("protected"))+")"+
 		"(OA;;CR;00299570-246d-11d0-a768-00aa006e0529;;"+d.sid(t, postureDN("primary"))+")(A;OICIIO;CR;;;"+d.sid(t, postureDN("primary"))+")(D;;CC;;;AU)")
-	descriptors.replace(postureDN("gmsa"), "msDS-GroupMSAMembership", "O:BAD:(A;;RP;;;"+d.sid(t, postureDN("inner"))+")(A;;CR;;;"+d.sid(t, postureDN("outer"))+")(A;;RP;;;BA)")
+	descriptors.replace(postureDN("gmsa"), "msDS-GroupMSAMembership", "O:BAD:(A;;RP;;;"+d.sid(t, postureDN("outer"))+")(A;;CR;;;"+d.sid(t, postureDN("inner"))+")(A;;CCDCLCSWRPWPDTLOCRSDRCWDWO;;;BA)")
 	if err := d.ldb("ldbmodify", descriptors.String()); err != nil {
 		t.Fatal(err)
 	}
@@ -254,12 +254,11 @@ var wellKnown = map[string]string{
 	"S-1-5-4": "Interactive", "S-1-5-9": "Enterprise Domain Controllers", "S-1-5-11": "Authenticated Users", "S-1-5-17": "IUSR", "S-1-1-0": "Everyone",
 }
 
-// principal returns the expected item of a list for a SID.
-func (s *domainEntries) principal(sid string, withKind bool) map[string]any {
-	p := map[string]any{"sid": sid}
+// name returns the expected name and kind of the principal with a SID.
+func (s *domainEntries) name(sid string) (name, kind string) {
 	r := s.byDN[s.dnOf(sid)]
 	hasClass := func(class string) bool { return slices.Contains(r.values["objectclass"], class) }
-	kind, name := "", r.values.First("name")
+	name = r.values.First("name")
 	switch {
 	case isGroup(r):
 		kind = "GROUP"
@@ -274,24 +273,42 @@ func (s *domainEntries) principal(sid string, withKind bool) map[string]any {
 	case strings.HasPrefix(sid, "S-1-5-21-") && !strings.HasPrefix(sid, s.sids[baseDN]):
 		kind, name = "FOREIGN", ""
 	}
-	put(p, "name", name)
-	if withKind {
-		put(p, "kind", kind)
-	}
-	return p
+	return name, kind
 }
 
-// principals returns the expected list of SIDs, sorted: by everything before the last number as in
-// binary SIDs, and then by that number.
-func (s *domainEntries) principals(sids []string, withKind bool) (list []any) {
+// principals returns the expected list of the principals with these SIDs.
+func (s *domainEntries) principals(sids []string) (list []any) {
 	sids = slices.Clone(sids)
 	slices.SortFunc(sids, compareSIDs)
 	for _, sid := range slices.Compact(sids) {
-		list = append(list, s.principal(sid, withKind))
+		name, kind := s.name(sid)
+		item := map[string]any{"sid": sid}
+		put(item, "name", name)
+		put(item, "kind", kind)
+		if len(item) > 1 {
+			list = append(list, item)
+		}
 	}
 	return list
 }
 
+// noUsers returns the SIDs of those principals that are no users.
+func (s *domainEntries) noUsers(sids []string) []string {
+	return slices.DeleteFunc(slices.Clone(sids), func(sid string) bool {
+		_, kind := s.name(sid)
+		return kind == "USER"
+	})
+}
+
+// step returns the expected item of a path.
+func (s *domainEntries) step(sid string) map[string]any {
+	item := map[string]any{"sid": sid}
+	name, _ := s.name(sid)
+	put(item, "name", name)
+	return item
+}
+
+// compareSIDs compares everything before the last number as in binary SIDs, and then that number.
 func compareSIDs(a, b string) int {
 	split := func(sid string) (binaryPrefix []byte, last uint64) {
 		parts := strings.Split(sid, "-")[2:]
@@ -337,8 +354,7 @@ func isSecurityGroup(r record) bool {
 
 // privileges returns the privileged groups among direct groups, and among those that they are in.
 // Distribution groups grant nothing.
-func (s *domainEntries) privileges(groups []string) map[string]any {
-	var direct, nested []string
+func (s *domainEntries) privileges(groups []string) (direct, nested []string) {
 	for _, sid := range groups {
 		if !isSecurityGroup(s.byDN[s.dnOf(sid)]) {
 			continue
@@ -352,16 +368,27 @@ func (s *domainEntries) privileges(groups []string) map[string]any {
 			}
 		}
 	}
-	p, paths := map[string]any{}, []any{}
 	slices.SortFunc(nested, compareSIDs)
-	for _, sid := range slices.Compact(nested) {
-		item := s.principal(sid, false)
+	return direct, slices.Compact(nested)
+}
+
+// putPrivileges sets what depends on the groups of an account or group, and adds the groups to the
+// mentioned SIDs.
+func (s *domainEntries) putPrivileges(p map[string]any, groups, mentioned []string) (all []string) {
+	direct, nested := s.privileges(groups)
+	privileges, paths := map[string]any{}, []any{}
+	for _, sid := range nested {
+		item := s.step(sid)
 		item["path"] = s.path(groups, sid)
 		paths = append(paths, item)
 	}
-	put(p, "direct", s.principals(direct, false))
-	put(p, "nested", paths)
-	return p
+	put(privileges, "direct", direct)
+	put(privileges, "nested", nested)
+	if len(privileges) > 0 {
+		p["privilegedGroups"] = privileges
+	}
+	put(p, "privilegedPaths", paths)
+	return slices.Concat(mentioned, direct, nested)
 }
 
 // path returns the shortest path from one of the groups to another one through security groups. Of
@@ -380,7 +407,7 @@ func (s *domainEntries) path(groups []string, target string) (list []any) {
 			above := s.sidsOf(s.byDN[s.dnOf(path[len(path)-1])].values["memberof"])
 			if slices.Contains(above, target) {
 				for _, sid := range path {
-					list = append(list, s.principal(sid, false))
+					list = append(list, s.step(sid))
 				}
 				return list
 			}
@@ -444,16 +471,14 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	put(p, "samAccountName", r.values.First("sAMAccountName"))
 	put(p, "userPrincipalName", r.values.First("userPrincipalName"))
 	put(p, "distinguishedName", r.dn)
-	put(p, "allowedToActOnBehalf", s.principals(allowedSIDs(t, r.values.First("msDS-AllowedToActOnBehalfOfOtherIdentity"), 0x100), true))
-	put(p, "passwordReaders", s.principals(allowedSIDs(t, r.values.First("msDS-GroupMSAMembership"), 0x10), true))
-	primary := s.primaryGroup(dn)
-	others := slices.DeleteFunc(s.sidsOf(r.values["memberof"]), func(sid string) bool { return sid == primary })
-	groups := append([]string{primary}, others...)
-	put(p, "primaryGroup", primary)
-	put(p, "groups", append([]any{s.principal(primary, false)}, s.principals(others, false)...))
-	if privileges := s.privileges(groups); len(privileges) > 0 {
-		p["privilegedGroups"] = privileges
-	}
+	allowed := allowedSIDs(t, r.values.First("msDS-AllowedToActOnBehalfOfOtherIdentity"))
+	readers := allowedSIDs(t, r.values.First("msDS-GroupMSAMembership"))
+	put(p, "allowedToActOnBehalf", allowed)
+	put(p, "passwordReaders", readers)
+	groups := append(s.sidsOf(r.values["memberof"]), s.primaryGroup(dn))
+	put(p, "primaryGroup", s.primaryGroup(dn))
+	put(p, "groups", groups)
+	put(p, "principals", s.principals(s.putPrivileges(p, groups, slices.Concat(groups, allowed, readers))))
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
 		if at, ok := r.values.FileTime(attribute); ok {
 			p[name] = at.Format("2006-01-02T15:04:05.000Z")
@@ -468,15 +493,15 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	return p
 }
 
-// allowedSIDs returns the trustees whose first ACCESS_ALLOWED_ACE or ACCESS_DENIED_ACE with a right
-// is an ACCESS_ALLOWED_ACE, in a self-relative security descriptor (MS-DTYP 2.4.6). Inherit-only
+// allowedSIDs returns the trustees whose first ACCESS_ALLOWED_ACE or ACCESS_DENIED_ACE with control
+// access is an ACCESS_ALLOWED_ACE, in a self-relative security descriptor (MS-DTYP 2.4.6). Inherit-only
 // entries are ignored.
-func allowedSIDs(t *testing.T, descriptor string, right uint32) (sids []string) {
+func allowedSIDs(t *testing.T, descriptor string) (sids []string) {
 	t.Helper()
 	if descriptor == "" {
 		return nil
 	}
-	const allowed, denied, inheritOnly = 0, 1, 8
+	const allowed, denied, inheritOnly, controlAccess = 0, 1, 8, 0x100
 	first := map[string]byte{}
 	dacl := descriptor[binary.LittleEndian.Uint32([]byte(descriptor[16:])):]
 	offset := 8
@@ -485,7 +510,7 @@ func allowedSIDs(t *testing.T, descriptor string, right uint32) (sids []string) 
 		offset += len(ace)
 		sid := oracle.SID(ace[8:])
 		_, decided := first[sid]
-		if (ace[0] == allowed || ace[0] == denied) && ace[1]&inheritOnly == 0 && binary.LittleEndian.Uint32([]byte(ace[4:]))&right != 0 && !decided {
+		if (ace[0] == allowed || ace[0] == denied) && ace[1]&inheritOnly == 0 && binary.LittleEndian.Uint32([]byte(ace[4:]))&controlAccess != 0 && !decided {
 			first[sid] = ace[0]
 		}
 	}
@@ -503,17 +528,19 @@ func (s *domainEntries) groupPosture(dn string) map[string]any {
 	members := r.values["member"]
 	put(p, "samAccountName", r.values.First("sAMAccountName"))
 	put(p, "distinguishedName", r.dn)
-	put(p, "members", s.principals(s.sidsOf(members), true))
-	put(p, "memberOf", s.principals(s.sidsOf(r.values["memberof"]), false))
+	memberOf := s.sidsOf(r.values["memberof"])
+	put(p, "members", s.sidsOf(members))
+	put(p, "memberOf", memberOf)
 	if withoutSID := len(members) - len(s.sidsOf(members)); withoutSID > 0 {
 		p["membersWithoutSid"] = float64(withoutSID)
 	}
-	if sid := s.sids[r.values.First("managedBy")]; sid != "" {
-		p["managedBy"] = s.principal(sid, true)
+	managers := s.sidsOf(r.values["managedby"])
+	put(p, "managedBy", strings.Join(managers, ""))
+	mentioned := slices.Concat(memberOf, s.noUsers(s.sidsOf(members)), s.noUsers(managers))
+	if isSecurityGroup(r) {
+		mentioned = s.putPrivileges(p, memberOf, mentioned)
 	}
-	if privileges := s.privileges(s.sidsOf(r.values["memberof"])); len(privileges) > 0 && isSecurityGroup(r) {
-		p["privilegedGroups"] = privileges
-	}
+	put(p, "principals", s.principals(mentioned))
 	p["inCycle"] = slices.Contains(s.transitiveGroups(dn), s.sids[dn])
 	p["nestingDepth"] = float64(s.depth(dn))
 	p["empty"] = len(members) == 0
@@ -642,8 +669,9 @@ func (s *domainEntries) role(t *testing.T, dn string, i gatewayserver.Identity) 
 			members = append(members, s.sids[account])
 		}
 	}
-	put(p, "members", s.principals(members, true))
-	put(p, "nestedGroups", s.principals(groups, false))
+	put(p, "members", members)
+	put(p, "nestedGroups", groups)
+	put(p, "principals", s.principals(slices.Concat(members, groups)))
 	return p
 }
 
@@ -756,7 +784,7 @@ func TestPosture(t *testing.T) {
 	connection.Authentication.BindDN, connection.Authentication.Password = d.admin.dn, d.admin.password
 	g.SetConnection(connection)
 	sync("as administrator", "delta")
-	if text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":[{"sid":"`+d.sid(t, postureDN("expiring"))+`","name":"expiring"}],"minimumLength":12`) || strings.Contains(text, "unreadable") {
+	if text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sid(t, postureDN("expiring"))+`"],"minimumLength":12`) || !strings.Contains(text, `"principals":[{"sid":"`+d.sid(t, postureDN("expiring"))+`","name":"expiring","kind":"USER"}]`) || strings.Contains(text, "unreadable") {
 		t.Errorf("password policy missing in the domain asset: %s", text)
 	}
 

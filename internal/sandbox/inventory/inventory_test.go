@@ -327,16 +327,30 @@ func TestLastSignIn(t *testing.T) {
 
 func TestFlatten(t *testing.T) {
 	t.Parallel()
-	fields := map[string]string{}
-	flatten(fields, "posture", json.RawMessage(`{"risk":{"score":7},"tags":["a"],"none":null}`))
-	flatten(fields, "members", json.RawMessage(`[{"sid":"S-1-5-11","name":"Authenticated Users","kind":"WELL_KNOWN"},{"sid":"S-1-5-21-9-9-9-1000"}]`))
-	flatten(fields, "many", json.RawMessage("["+strings.Repeat(`{"sid":"S-1-1-0","name":"x"},`, maxNames+1)+`{"sid":"S-1-1-0"}]`))
-	want := map[string]string{
-		"posture.risk.score": "7", "posture.tags": `["a"]`, "posture.none": "",
-		"members": "Authenticated Users, S-1-5-21-9-9-9-1000", "many": strings.Repeat("x, ", maxNames-1) + "x and 2 more",
-	}
-	if !maps.Equal(fields, want) {
-		t.Errorf("fields %q, want %q", fields, want)
+	for _, test := range []struct {
+		name, asset string
+		want        map[string]string
+	}{
+		{"values", `{"posture":{"risk":{"score":7},"tags":["a"],"none":null}}`, map[string]string{"posture.risk.score": "7", "posture.tags": `["a"]`, "posture.none": ""}},
+		{"names of a user", `{"posture":{"groups":["S-1-5-32-544","S-1-5-21-9-9-9-1000"],"primaryGroup":"S-1-5-32-544",
+			"privilegedPaths":[{"sid":"S-1-5-32-544","name":"Administrators","path":[{"sid":"S-1-5-21-9-9-9-1000"},{"sid":"S-1-5-21-9-9-9-1001","name":"Team"}]}],
+			"principals":[{"sid":"S-1-5-32-544","name":"Administrators","kind":"GROUP"},{"sid":"S-1-5-21-9-9-9-1000","kind":"FOREIGN"}]}}`, map[string]string{
+			"posture.groups": "Administrators, S-1-5-21-9-9-9-1000", "posture.primaryGroup": "S-1-5-32-544",
+			"posture.privilegedPaths": "S-1-5-21-9-9-9-1000 > Team > Administrators", "posture.principals": "Administrators, S-1-5-21-9-9-9-1000"}},
+		{"names of a role", `{"members":["S-1-5-11"],"principals":[{"sid":"S-1-5-11","name":"Authenticated Users"}]}`, map[string]string{"members": "Authenticated Users", "principals": "Authenticated Users"}},
+		{"many", `{"members":[` + strings.Repeat(`"S-1-1-0",`, maxItems+1) + `"S-1-1-0"]}`, map[string]string{"members": strings.Repeat("S-1-1-0, ", maxItems-1) + "S-1-1-0 and 2 more"}},
+	} {
+		var asset map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(test.asset), &asset); err != nil {
+			t.Fatal(err)
+		}
+		fields := map[string]string{}
+		for key, raw := range asset {
+			flatten(fields, key, raw, principalNames(asset))
+		}
+		if !maps.Equal(fields, test.want) {
+			t.Errorf("%s: fields %q, want %q", test.name, fields, test.want)
+		}
 	}
 }
 

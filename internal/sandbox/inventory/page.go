@@ -296,9 +296,9 @@ type identityPage struct {
 }
 
 func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind, identity gatewayserver.Identity, asset json.RawMessage) {
-	fields := map[string]string{}
+	fields, names := map[string]string{}, principalNames(identity.Fields())
 	for key, raw := range identity.Fields() {
-		flatten(fields, key, raw)
+		flatten(fields, key, raw, names)
 	}
 	name := fields["name"]
 	if !isVisible(name) {
@@ -326,12 +326,17 @@ func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind
 	i.render(w, http.StatusOK, "identity", page)
 }
 
-// flatten adds a field to fields. Fields of an object get the path of the object. A list of principals
-// is shown by their names, or by their SIDs without names.
-func flatten(fields map[string]string, path string, raw json.RawMessage) {
+// flatten adds a field to fields. Fields of an object get the path of the object. Lists of SIDs and of
+// principals are shown by the names, or by the SIDs without names.
+func flatten(fields map[string]string, path string, raw json.RawMessage, names map[string]string) {
+	var sids []string
+	if json.Unmarshal(raw, &sids) == nil && len(sids) > 0 && strings.HasPrefix(sids[0], "S-1-") {
+		fields[path] = joinItems(sids, func(sid string) string { return cmp.Or(names[sid], sid) })
+		return
+	}
 	var principals []principal
 	if json.Unmarshal(raw, &principals) == nil && len(principals) > 0 && principals[0].SID != "" {
-		fields[path] = joinNames(principals)
+		fields[path] = joinItems(principals, principal.text)
 		return
 	}
 	var object map[string]json.RawMessage
@@ -340,26 +345,54 @@ func flatten(fields map[string]string, path string, raw json.RawMessage) {
 		return
 	}
 	for key, field := range object {
-		flatten(fields, path+"."+key, field)
+		flatten(fields, path+"."+key, field, names)
 	}
 }
 
-// principal is an item of a list in an asset with security posture.
-type principal struct{ SID, Name string }
+// principal is an item of principals or privilegedPaths in an asset with security posture.
+type principal struct {
+	SID, Name string
+	Path      []principal
+}
 
-// maxNames is the number of principals that a field shows. The JSON of the asset has all.
-const maxNames = 50
+// text returns the name with the path to it, if there is one.
+func (p principal) text() string {
+	text := ""
+	for _, step := range p.Path {
+		text += step.text() + " > "
+	}
+	return text + cmp.Or(p.Name, p.SID)
+}
 
-func joinNames(principals []principal) string {
-	var names []string
-	for _, p := range principals[:min(len(principals), maxNames)] {
-		names = append(names, cmp.Or(p.Name, p.SID))
+// principalNames returns the names of the principals in an asset by their SIDs.
+func principalNames(fields map[string]json.RawMessage) map[string]string {
+	list := fields["principals"] // of a role or the domain
+	var posture struct{ Principals json.RawMessage }
+	if json.Unmarshal(fields["posture"], &posture) == nil {
+		list = posture.Principals
 	}
-	text := strings.Join(names, ", ")
-	if more := len(principals) - maxNames; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+	var principals []principal
+	_ = json.Unmarshal(list, &principals) // an asset without security posture has none
+	names := map[string]string{}
+	for _, p := range principals {
+		names[p.SID] = p.Name
 	}
-	return text
+	return names
+}
+
+// maxItems is the number of items that the field of a list shows. The JSON of the asset has all.
+const maxItems = 50
+
+func joinItems[T any](items []T, text func(T) string) string {
+	var texts []string
+	for _, item := range items[:min(len(items), maxItems)] {
+		texts = append(texts, text(item))
+	}
+	joined := strings.Join(texts, ", ")
+	if more := len(items) - maxItems; more > 0 {
+		joined += fmt.Sprintf(" and %d more", more)
+	}
+	return joined
 }
 
 type statesPage struct {
