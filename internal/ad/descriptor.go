@@ -10,22 +10,15 @@ type AccessMask uint32
 
 // The rights that the connector evaluates.
 const (
-	RightReadProperty  AccessMask = 0x10
 	RightControlAccess AccessMask = 0x100
 
-	rightGenericRead AccessMask = 0x80000000
-	rightGenericAll  AccessMask = 0x10000000
+	rightGenericAll AccessMask = 0x10000000
 )
 
-// Has reports whether the mask includes a right, by itself or by a generic right. The directory
+// Has reports whether the mask includes a right, by itself or by all generic rights. The directory
 // maps generic rights to specific ones in the descriptors of objects, but not in those that are
 // values of other attributes.
-func (m AccessMask) Has(right AccessMask) bool {
-	if right == RightReadProperty && m&rightGenericRead != 0 {
-		return true
-	}
-	return m&(right|rightGenericAll) != 0
-}
+func (m AccessMask) Has(right AccessMask) bool { return m&(right|rightGenericAll) != 0 }
 
 // EntryType is the type of an access control entry (MS-DTYP 2.4.4.1).
 type EntryType byte

@@ -75,7 +75,7 @@ func texts(sids []SID) string {
 func TestGranted(t *testing.T) {
 	t.Parallel()
 	alice, admins := unhex(t, aliceSID), unhex(t, adminsSID)
-	const control, read, fullControl = RightControlAccess, RightReadProperty, AccessMask(0xf01ff)
+	const control, read, fullControl = RightControlAccess, AccessMask(0x10), AccessMask(0xf01ff)
 	const aliceText, adminsText = "S-1-5-21-1849089504-284471923-1465691496-1103", "S-1-5-32-544"
 	allow := func(mask AccessMask, sid []byte) []byte { return newEntry(EntryAllow, 0, mask, sid...) }
 	deny := func(mask AccessMask, sid []byte) []byte { return newEntry(EntryDeny, 0, mask, sid...) }
@@ -94,7 +94,7 @@ func TestGranted(t *testing.T) {
 		{"only read property", newDescriptor(allow(read, alice)), "", aliceText},
 		{"every right but these", newDescriptor(allow(fullControl&^(control|read), alice)), "", ""},
 		{"generic all", newDescriptor(allow(rightGenericAll, alice)), aliceText, aliceText},
-		{"generic read", newDescriptor(allow(rightGenericRead, alice)), "", aliceText},
+		{"other generic rights", newDescriptor(allow(0xe0000000, alice)), "", ""},
 		{"duplicates", newDescriptor(allow(control, admins), allow(control, alice), allow(fullControl, admins)), adminsText + " " + aliceText, adminsText},
 
 		{"denied first", newDescriptor(deny(control, alice), allow(fullControl, alice)), "", aliceText},

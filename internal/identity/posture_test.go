@@ -108,6 +108,10 @@ var exposed = attributes{
 
 func TestPostureGolden(t *testing.T) {
 	t.Parallel()
+	// Who may only read the attribute of the password does not get it.
+	readable := []byte(descriptor(ofDomainSID(1299), ofDomainSID(1300)))
+	const firstMask, readProperty = 20 + 8 + 4, 0x10
+	binary.LittleEndian.PutUint32(readable[firstMask:], readProperty)
 	for _, test := range []struct {
 		name     string
 		kind     Kind
@@ -123,7 +127,7 @@ func TestPostureGolden(t *testing.T) {
 			"adminCount": {"x"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {"x"}, "msDS-SupportedEncryptionTypes": {"x"}, "sIDHistory": {"x"}, "primaryGroupID": {"x"},
 		}, 5},
 		{"posture-service-account", ServiceAccount, with(alice, attributes{
-			"primaryGroupID": {"515"}, "msDS-GroupMSAMembership": {descriptor(ofDomainSID(1300))}, "msDS-ManagedPasswordInterval": {"30"},
+			"primaryGroupID": {"515"}, "msDS-GroupMSAMembership": {string(readable)}, "msDS-ManagedPasswordInterval": {"30"},
 		}), 0},
 		{"posture-group-in-admins", Group, attributes{"name": {"Team"}, "sAMAccountName": {"team"}, "groupType": {"-2147483646"}, "objectGUID": {strings.Repeat("T", 16)}, "objectSid": {string(ofDomainSID(1200))},
 			"adminCount": {"1"}, "managedBy": {extended(guidNamed('m'), ofDomainSID(1600), "CN=M,DC=corp")}}, 0},
@@ -169,6 +173,28 @@ func golden(t *testing.T, name string, asset []byte) {
 	}
 	if !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("got\n%s\nwant\n%s", got.Bytes(), want)
+	}
+}
+
+// TestManagedByUser checks that the asset of a group does not name users, which have assets of their own.
+func TestManagedByUser(t *testing.T) {
+	t.Parallel()
+	m := NewPostureMapper(Group)
+	m.UseGraph(people())
+	alice, _ := ad.ParseGUID([]byte(guidBytes))
+	for _, test := range []struct {
+		manager ad.GUID
+		sid     ad.SID
+		want    bool
+	}{{alice, ad.SID(sidBytes), false}, {guidNamed('b'), ofDomainSID(1104), true}} {
+		asset, err := m.Map(nil, entry(t, m, attributes{"objectGUID": {strings.Repeat("E", 16)}, "objectSid": {string(ofDomainSID(1203))},
+			"managedBy": {extended(test.manager, test.sid, "CN=x,DC=corp")}}), now, Logons{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(asset.JSON, []byte(`{"sid":"`+test.sid.String()+`"`)) != test.want || !bytes.Contains(asset.JSON, []byte(`"managedBy":"`+test.sid.String()+`"`)) {
+			t.Errorf("named: want %t: %s", test.want, asset.JSON)
+		}
 	}
 }
 
@@ -293,6 +319,11 @@ func TestDomainGolden(t *testing.T) {
 			}
 		}
 		p.Add(e, now)
+		for _, values := range e.Values { // the memory of an entry is reused
+			for _, v := range values {
+				clear(v)
+			}
+		}
 	}
 	for _, test := range []struct {
 		name  string
@@ -386,7 +417,7 @@ func TestPostureMapAllocatesLittle(t *testing.T) {
 		if _, err := m.Map(buf, e, now, Logons{}); err != nil {
 			t.Fatal(err)
 		}
-	}); n > 7 { // the SIDs of a descriptor and of sIDHistory, the roles of privileged groups
+	}); n > 7 { // the SIDs of a descriptor, of sIDHistory and of the primary group, the roles of privileged groups
 		t.Errorf("%v allocations an entry, want at most 7", n)
 	}
 }

@@ -146,8 +146,12 @@ func appendPrincipals(dst []byte, src *source, ids []ad.SID) []byte {
 }
 
 func sids(dst []byte, src *source, slots []int) []byte {
-	var ids []ad.SID
-	for _, v := range sortedValues(src, slots[0]) {
+	values := sortedValues(src, slots[0])
+	if len(values) == 0 {
+		return dst
+	}
+	ids := make([]ad.SID, 0, len(values))
+	for _, v := range values {
 		if id, ok := ad.ParseSID(v); ok {
 			ids = append(ids, id)
 		} else {

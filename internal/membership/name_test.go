@@ -114,6 +114,26 @@ func TestRecordWithoutName(t *testing.T) {
 	}
 }
 
+// TestRenamedMembers checks that a renamed member affects the groups that name it: those of users do
+// not.
+func TestRenamedMembers(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[Kind]int{KindUser: 0, KindComputer: 1, KindServiceAccount: 1, KindUnknown: 1} {
+		g := New()
+		member := g.SetAccount(guidOf(1), domainSID(1001), 513)
+		g.SetKind(member, kind)
+		g.SetName(member, []byte("before"))
+		g.AddMember(g.SetGroup(guidOf(2), domainSID(2000), true, 0), guidOf(1), domainSID(1001))
+		g.Compute()
+		before := g.Fingerprints()
+		g.SetName(member, []byte("after"))
+		g.Compute()
+		if affected := g.Affected(before); len(affected) != want || want == 1 && affected[0] != guidOf(2) {
+			t.Errorf("%s: affected %v, want %d", kind, affected, want)
+		}
+	}
+}
+
 func TestLongName(t *testing.T) {
 	t.Parallel()
 	g := New()

@@ -84,7 +84,7 @@ func randomSDDL(r *rand.Rand, objects bool) string {
 // rights, with Samba's.
 func TestDescriptors(t *testing.T) {
 	t.Parallel()
-	const count = 400
+	const count, readProperty = 400, 0x10
 	r := rand.New(rand.NewPCG(1, 7))
 	var lines []string
 	for n := range count {
@@ -120,7 +120,7 @@ func TestDescriptors(t *testing.T) {
 		if n%2 == 1 {
 			continue
 		}
-		for right, sids := range map[ad.AccessMask][]string{ad.RightControlAccess: want.Control, ad.RightReadProperty: want.Read} {
+		for right, sids := range map[ad.AccessMask][]string{ad.RightControlAccess: want.Control, readProperty: want.Read} {
 			var got []string
 			for _, sid := range d.Granted(right) {
 				got = append(got, sid.String())
