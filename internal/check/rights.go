@@ -146,7 +146,7 @@ func (p *preflight) count(ctx context.Context, kind identity.Kind) *objectCount 
 	c := &objectCount{missing: map[string]int{}}
 	searchCtx, cancel := context.WithTimeout(ctx, p.countTimeout)
 	defer cancel()
-	attributes := commonAttributes(kind)
+	attributes, required := p.commonAttributes(kind), identity.RequiredAttributes(kind, p.profile.Posture)
 	guidSlot, sidSlot := slices.Index(attributes, "objectGUID"), slices.Index(attributes, "objectSid")
 	query := directory.Search{
 		Base: p.profile.Base, Scope: p.profile.Scope, Filter: p.Search.Filter(kind, p.session.RootDSE), Attributes: attributes,
@@ -159,7 +159,7 @@ func (p *preflight) count(ctx context.Context, kind identity.Kind) *objectCount 
 		} else if len(c.sample) < sampleSize {
 			c.sample = append(c.sample, guid)
 		}
-		c.addMissing(kind, entry, attributes)
+		c.addMissing(required, entry, attributes)
 		return nil
 	})
 	if err == nil {

@@ -20,16 +20,16 @@ import (
 // commonAttributes returns the attributes of a kind's map that every object of a domain has. A
 // run requires RequiredAttributes only. It sends a user without the others, but the values are
 // then missing.
-func commonAttributes(kind identity.Kind) []string {
+func (p *preflight) commonAttributes(kind identity.Kind) []string {
 	if kind == identity.User {
-		return append(identity.RequiredAttributes(kind), "accountExpires", "pwdLastSet")
+		return append(identity.RequiredAttributes(kind, p.profile.Posture), "accountExpires", "pwdLastSet")
 	}
-	return identity.RequiredAttributes(kind)
+	return identity.RequiredAttributes(kind, p.profile.Posture)
 }
 
-// addMissing counts the attributes that an entry of the search for attributes lacks.
-func (c *objectCount) addMissing(kind identity.Kind, entry *ad.Entry, attributes []string) {
-	required := identity.RequiredAttributes(kind)
+// addMissing counts the attributes that an entry of the search for attributes lacks. A run does not
+// send an object without those in required.
+func (c *objectCount) addMissing(required []string, entry *ad.Entry, attributes []string) {
 	complete, readable := true, true
 	for slot, name := range attributes {
 		if len(entry.Values[slot]) > 0 {
@@ -129,7 +129,7 @@ func (p *preflight) findNotShown(ctx context.Context, kind identity.Kind, c *obj
 	searchCtx, cancel := context.WithTimeout(ctx, p.countTimeout)
 	defer cancel()
 	for _, name := range identity.OptionalAttributes(kind) {
-		if slices.Contains(commonAttributes(kind), name) { // counted
+		if slices.Contains(p.commonAttributes(kind), name) { // counted
 			continue
 		}
 		found, err := p.session.Exists(searchCtx, directory.Search{

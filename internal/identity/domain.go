@@ -3,6 +3,7 @@ package identity
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"adconnector/internal/ad"
@@ -36,7 +37,31 @@ type Part struct {
 	collector *Collector
 	mapper    *Mapper
 	name      string
+	target    string // in the domain's asset
 	items     [][]byte
+}
+
+// requiredOfParts has the attributes that every entry of a part has, so that a missing one is not
+// readable by the account. An entry of krbtgt or of the recycle bin has no others.
+var requiredOfParts = map[string][]string{
+	collectedTrusts:      {"trustPartner", "trustDirection", "trustType", "trustAttributes"},
+	collectedControllers: {"name", "objectSid", "pwdLastSet"},
+	collectedNames:       {"dnsRoot", "nETBIOSName"},
+	collectedPolicies: {
+		"name", "msDS-PasswordSettingsPrecedence", "msDS-MinimumPasswordLength", "msDS-PasswordHistoryLength", "msDS-PasswordComplexityEnabled",
+		"msDS-PasswordReversibleEncryptionEnabled", "msDS-MinimumPasswordAge", "msDS-MaximumPasswordAge",
+		"msDS-LockoutThreshold", "msDS-LockoutDuration", "msDS-LockoutObservationWindow",
+	},
+}
+
+// targetsOf returns the targets of the rows that have an attribute as a source, without a prefix.
+func targetsOf(rows []row, attribute, prefix string) (targets []string) {
+	for _, row := range rows {
+		if slices.Contains(strings.Split(row.source, ", "), attribute) {
+			targets = append(targets, strings.TrimPrefix(row.target, prefix))
+		}
+	}
+	return targets
 }
 
 // NewCollector returns an empty collector.
@@ -47,7 +72,7 @@ func NewCollector() *Collector {
 		for _, row := range parts[name] {
 			m.add(row)
 		}
-		p := &Part{Attributes: m.Attributes, collector: c, mapper: m, name: name}
+		p := &Part{Attributes: m.Attributes, collector: c, mapper: m, name: name, target: targetsOf(posture[Domain], name, domain)[0]}
 		c.parts[name] = p
 		return p
 	}
@@ -65,6 +90,9 @@ func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 	src := source{entry: entry, now: now}
 	json, ok := p.mapper.root.append(nil, &src)
 	p.Unparsed += src.unparsed
+	if ok {
+		p.addUnreadable(entry)
+	}
 	if ok && p.collector.size <= MaxAssetBytes { // otherwise the domain's asset is too large
 		p.items = append(p.items, json)
 		p.collector.size += len(json) + itemOverhead
@@ -82,6 +110,18 @@ func (c *Collector) addMentions(mentions []mention) {
 	}
 }
 
+// addUnreadable adds the targets of the attributes that an entry must have and lacks.
+func (p *Part) addUnreadable(entry *ad.Entry) {
+	for _, attribute := range requiredOfParts[p.name] {
+		if len(entry.First(slices.Index(p.Attributes, attribute))) > 0 {
+			continue
+		}
+		for _, target := range targetsOf(parts[p.name], attribute, "") {
+			p.collector.AddUnreadable(p.target + "." + target)
+		}
+	}
+}
+
 // SetForestLevel sets the forest functional level, forestFunctionality of the rootDSE. It
 // ignores values other than a number.
 func (c *Collector) SetForestLevel(level string) {
@@ -90,7 +130,8 @@ func (c *Collector) SetForestLevel(level string) {
 	}
 }
 
-// AddUnreadable adds the name of an attribute or part that the account may not read.
+// AddUnreadable adds the target, in the domain's asset, of an attribute or part that the account may
+// not read.
 func (c *Collector) AddUnreadable(name string) { c.unreadable = append(c.unreadable, name) }
 
 // requiredAttributes exist in every domain, so a missing one is not readable by the account.
@@ -102,8 +143,11 @@ var requiredAttributes = []string{
 // MapDomain maps the domain's own entry and the collected parts to the domain's asset.
 func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.Time) (Asset, error) {
 	for _, attribute := range requiredAttributes {
-		if len(entry.First(m.slot(attribute))) == 0 {
-			c.AddUnreadable(attribute)
+		if len(entry.First(m.slot(attribute))) > 0 {
+			continue
+		}
+		for _, target := range targetsOf(posture[Domain], attribute, domain) {
+			c.AddUnreadable(target)
 		}
 	}
 	m.collected = map[string]collection{}

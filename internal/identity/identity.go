@@ -212,7 +212,7 @@ type Mapper struct {
 }
 
 // NewMapper returns a mapper of identities.
-func NewMapper(kind Kind) *Mapper { return newMapper(kind, transformation[kind]) }
+func NewMapper(kind Kind) *Mapper { return newMapper(kind, transformation[kind], false) }
 
 // NewPostureMapper returns a mapper of identities with security posture. UseGraph or
 // UsePartialGraph must be called before Map, except for the domain.
@@ -221,18 +221,18 @@ func NewPostureMapper(kind Kind) *Mapper {
 	if kind == ServiceAccount {
 		rows = slices.Concat(transformation[User], posture[User], posture[ServiceAccount], lastRows[User])
 	}
-	m := newMapper(kind, rows)
+	m := newMapper(kind, rows, true)
 	m.ExtendedDN = true
 	return m
 }
 
-func newMapper(kind Kind, rows []row) *Mapper {
+func newMapper(kind Kind, rows []row, withPosture bool) *Mapper {
 	m := &Mapper{kind: kind, created: -1, hash: sha256.New()}
 	for _, row := range rows {
 		m.add(row)
 	}
 	m.guid, m.sid, m.name = m.slot("objectGUID"), m.slot("objectSid"), m.slot("name")
-	m.counts = m.newCounts()
+	m.counts = m.newCounts(withPosture)
 	if kind == User || kind == ServiceAccount {
 		m.recheck = recheckSlots{m.slot("msDS-User-Account-Control-Computed"), m.slot("msDS-UserPasswordExpiryTimeComputed"), m.slot("lockoutTime")}
 	}

@@ -15,7 +15,7 @@ func TestOptionalAttributes(t *testing.T) {
 			t.Errorf("%s is missing in %v", name, names)
 		}
 	}
-	for _, name := range append(RequiredAttributes(User), "lastLogon", "msDS-User-Account-Control-Computed") {
+	for _, name := range append(RequiredAttributes(User, false), "lastLogon", "msDS-User-Account-Control-Computed") {
 		if slices.Contains(names, name) {
 			t.Errorf("%s is in %v", name, names)
 		}

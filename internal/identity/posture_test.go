@@ -338,16 +338,19 @@ func TestDomainGolden(t *testing.T) {
 			add(c.Policies, attributes{"distinguishedName": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container")}, "name": {"Strict"},
 				"msDS-PasswordSettingsPrecedence": {"10"}, "msDS-PSOAppliesTo": {extended(guidNamed('D'), ofDomainSID(512), "CN=Domain Admins"), extended(guidNamed('n'), nil, "CN=x")},
 				"msDS-MinimumPasswordLength": {"14"}, "msDS-PasswordComplexityEnabled": {"TRUE"}, "msDS-PasswordReversibleEncryptionEnabled": {"FALSE"},
-				"msDS-MaximumPasswordAge": {"-9223372036854775808"}, "msDS-MinimumPasswordAge": {"0"}, "msDS-LockoutThreshold": {"5"}, "msDS-LockoutDuration": {"-18000000000"}})
+				"msDS-MaximumPasswordAge": {"-9223372036854775808"}, "msDS-MinimumPasswordAge": {"0"}, "msDS-LockoutThreshold": {"5"}, "msDS-LockoutDuration": {"-18000000000"},
+				"msDS-PasswordHistoryLength": {"24"}, "msDS-LockoutObservationWindow": {"-18000000000"}})
 			add(c.Trusts, attributes{"trustPartner": {"partner.example"}, "flatName": {"PARTNER"}, "trustDirection": {"3"}, "trustType": {"2"}, "trustAttributes": {"72"},
 				"securityIdentifier": {string(ofDomainSID(0))}})
 			add(c.Trusts, attributes{"trustPartner": {"old.example"}, "trustDirection": {"2"}, "trustType": {"1"}, "trustAttributes": {"260"}})
 			add(c.Trusts, attributes{"trustPartner": {"trusting.example"}, "trustDirection": {"1"}, "trustType": {"2"}, "trustAttributes": {"8"}})
-			add(c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"}})
-			add(c.Controllers, attributes{"name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"}})
+			add(c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"},
+				"objectSid": {string(ofDomainSID(1002))}, "pwdLastSet": {"134398063938451234"}})
+			add(c.Controllers, attributes{"name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"},
+				"objectSid": {string(ofDomainSID(1001))}, "pwdLastSet": {"134398063938451234"}})
 		}},
-		{"posture-domain-unreadable", with(domain, attributes{"minPwdLength": nil, "lockoutThreshold": nil}), func(c *Collector) {
-			c.AddUnreadable("trusts")
+		{"posture-domain-unreadable", with(domain, attributes{"minPwdLength": nil, "pwdProperties": nil, "lockoutThreshold": nil}), func(c *Collector) {
+			add(c.Trusts, attributes{"trustPartner": {"partner.example"}, "trustDirection": {"3"}, "trustType": {"2"}})
 			c.AddUnreadable("fineGrainedPasswordPolicies")
 			add(c.RecycleBin, attributes{"msDS-OptionalFeatureGUID": {"x"}})
 		}},

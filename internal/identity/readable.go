@@ -29,14 +29,21 @@ var required = map[Kind][]string{
 	Domain:         {"objectSid", "objectGUID", "name", "whenCreated"},
 }
 
+// requiredPosture has the attributes that the map of security posture adds to required.
+var requiredPosture = map[Kind][]string{User: {"primaryGroupID"}, ServiceAccount: {"primaryGroupID"}}
+
 // RequiredAttributes returns the attributes that every object of a kind has on a domain
 // controller: those without which Mapper.Map returns ErrUnreadable, and sAMAccountType for
 // users. The map does not contain that one: Filter finds only users that show it.
-func RequiredAttributes(kind Kind) []string {
+func RequiredAttributes(kind Kind, withPosture bool) (attributes []string) {
 	if kind == User {
-		return append([]string{"sAMAccountType"}, required[User]...)
+		attributes = append(attributes, "sAMAccountType")
 	}
-	return required[kind]
+	attributes = append(attributes, required[kind]...)
+	if withPosture {
+		attributes = append(attributes, requiredPosture[kind]...)
+	}
+	return attributes
 }
 
 // ClassFilter has the LDAP filters of users and groups by their object class alone. They also
@@ -55,9 +62,11 @@ type attributeCounts struct {
 
 // newCounts returns the counts of a kind's attributes. The optional ones are those of the map
 // that are replicated and stored, so that they can be searched on any domain controller.
-func (m *Mapper) newCounts() (c attributeCounts) {
-	for _, attribute := range required[m.kind] {
-		c.required = append(c.required, m.slot(attribute))
+func (m *Mapper) newCounts(withPosture bool) (c attributeCounts) {
+	for _, attribute := range RequiredAttributes(m.kind, withPosture) {
+		if attribute != "sAMAccountType" {
+			c.required = append(c.required, m.slot(attribute))
+		}
 	}
 	isRequired := map[int]bool{}
 	for _, slot := range c.required {

@@ -13,6 +13,7 @@ import (
 // complete are the attributes that every object has, for any kind.
 var complete = attributes{
 	"name": {"x"}, "whenCreated": {"20261122072306.0Z"}, "userAccountControl": {"514"}, "groupType": {"-2147483646"}, "mail": {"x@example.com"},
+	"primaryGroupID": {"513"},
 }
 
 // completeFor returns the attributes of complete that the map of a kind has.
@@ -58,6 +59,10 @@ func TestMissingAttributeIsUnreadable(t *testing.T) {
 					}
 				}
 			}
+			want := slices.Clone(want)
+			if m.ExtendedDN && (kind == User || kind == ServiceAccount) {
+				want = slices.Insert(want, 3, "primaryGroupID")
+			}
 			if slices.Sort(unreadable); !slices.Equal(unreadable, want) {
 				t.Errorf("%s: %v, want %v", kind, unreadable, want)
 			}
@@ -85,12 +90,12 @@ func TestRequiredAttributes(t *testing.T) {
 	t.Parallel()
 	for kind := User; kind <= Domain; kind++ {
 		m := NewPostureMapper(kind)
-		for _, attribute := range RequiredAttributes(kind) {
+		for _, attribute := range RequiredAttributes(kind, true) {
 			if !slices.Contains(m.Attributes, attribute) && attribute != "sAMAccountType" {
 				t.Errorf("%s: %s is not in the map", kind, attribute)
 			}
 		}
-		if hasType := slices.Contains(RequiredAttributes(kind), "sAMAccountType"); hasType != strings.Contains(Filter[kind], "sAMAccountType") {
+		if hasType := slices.Contains(RequiredAttributes(kind, true), "sAMAccountType"); hasType != strings.Contains(Filter[kind], "sAMAccountType") {
 			t.Errorf("%s: sAMAccountType is required: %t", kind, hasType)
 		}
 	}

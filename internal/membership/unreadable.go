@@ -1,5 +1,7 @@
 package membership
 
+import "adconnector/internal/ad"
+
 // A group whose members are unreadable has those that the caller has from elsewhere: from the
 // members themselves, or from an earlier reading. What depends on its members may be incomplete or
 // out of date.
@@ -108,4 +110,32 @@ func (g *Graph) uncertainRoles() (set roleSet) {
 		}
 	}
 	return set
+}
+
+// RoleGroupGUIDs returns the GUIDs of the groups of roles.
+func (g *Graph) RoleGroupGUIDs() (guids []ad.GUID) {
+	g.presentRoles.each(func(r Role) { guids = append(guids, g.guids[g.roleGroups[r]]) })
+	return guids
+}
+
+// PrimaryRID returns the RID of an account's primary group, or 0.
+func (g *Graph) PrimaryRID(guid ad.GUID) ad.RID {
+	n, found := g.Find(guid)
+	if !found {
+		return 0
+	}
+	return g.primaryRID[n]
+}
+
+// Keep keeps an account or a group as it is, although the caller cannot read it any more. The members
+// of a group are unreadable.
+func (g *Graph) Keep(guid ad.GUID) {
+	n, found := g.Find(guid)
+	if !found {
+		return
+	}
+	g.markSeen(n)
+	if gr := g.aliveGroup(n); gr != nil {
+		gr.unreadable, gr.knownEmpty = true, false
+	}
 }

@@ -343,10 +343,26 @@ func (r *reader) findChanged(ctx context.Context, result readResult, tombstones 
 		return result, nil, nil, err
 	}
 	if r.posture != nil {
-		deleted = withRoles(deleted)
+		ended, err := r.endedRoles()
+		if err != nil {
+			return result, nil, nil, err
+		}
+		deleted = append(withRoles(deleted), ended...)
 	}
 	objects, err := r.store.Objects(result.notSeen(slices.Concat(waiting, r.snapshot.OtherViews, deleted)))
 	return result, objects, deleted, err
+}
+
+// endedRoles returns the indexed roles among the objects to read again. Only roles whose groups have
+// lost them are among these; see memberships.endedRoles.
+func (r *reader) endedRoles() (roles []ad.GUID, err error) {
+	objects, err := r.store.Objects(r.posture.memberships.affected)
+	for _, object := range objects {
+		if object.Kind == identity.Role {
+			roles = append(roles, object.GUID)
+		}
+	}
+	return roles, err
 }
 
 // withRoles adds the roles of groups: some of the objects may be groups that were roles.

@@ -30,6 +30,7 @@ const (
 // derived data.
 func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
 	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring,
+		source: s.source, checksRights: s.session.RootDSE.IsDomainController(),
 		asksMembers: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), started: time.Now(), unreadable: map[ad.GUID]bool{}}
 	condition := ""
 	if readAll {
@@ -40,7 +41,12 @@ func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readA
 	}
 	err := s.session.runConcurrently(ctx,
 		func(ctx context.Context, s *session) error { return r.readGroups(ctx, s, condition) },
-		func(ctx context.Context, s *session) error { return r.readAccounts(ctx, s, condition) })
+		func(ctx context.Context, s *session) error {
+			if readAll {
+				return r.readAccounts(ctx, s, accountFilter, condition)
+			}
+			return r.readAccounts(ctx, s, principalFilter, condition)
+		})
 	if err != nil {
 		return err
 	}
@@ -78,9 +84,16 @@ func (r *graphReader) dropMissing(ctx context.Context, s *session) error {
 		if err := r.readGroups(ctx, s, condition); err != nil {
 			return err
 		}
-		if err := r.readAccounts(ctx, s, condition); err != nil {
+		filter := accountFilter
+		if r.checksRights { // every account has a primary group: without one, it is unreadable
+			filter = principalFilter
+		}
+		if err := r.readAccounts(ctx, s, filter, condition); err != nil {
 			return err
 		}
+	}
+	if err := r.keepExisting(ctx, s, r.graph.Unseen()); err != nil {
+		return err
 	}
 	r.graph.RemoveUnseen()
 	return nil
@@ -101,7 +114,11 @@ func (r *graphReader) finishDelta(ctx context.Context, s *session, tombstones *t
 	if err := r.rereadContradictedGroups(ctx, s); err != nil {
 		return err
 	}
-	return r.readGroupsByGUID(ctx, s, roleGroups)
+	r.found = map[ad.GUID]bool{}
+	if err := r.readGroupsByGUID(ctx, s, roleGroups); err != nil {
+		return err
+	}
+	return r.removeGone(ctx, s, roleGroups)
 }
 
 // maxExpiringMembers limits the groups that each delta sync reads because their members may
@@ -144,6 +161,8 @@ type graphReader struct {
 	maxExpiring   int // see maxExpiringMembers
 	skippedGroups int // by expiringGroups
 
+	source       Source
+	checksRights bool   // the server is a domain controller: what every object has is unreadable if it is missing
 	asksMembers  bool   // whether groups without visible members hide some
 	emptySince   ad.USN // groups that were empty and have not changed since are still empty; 0: unknown
 	started      time.Time
@@ -151,6 +170,7 @@ type graphReader struct {
 	unasked      int              // others of them
 	questions    time.Duration    // about the asked ones
 	unreadable   map[ad.GUID]bool // groups whose members are unreadable
+	found        map[ad.GUID]bool // groups that were read since it was set; nil: not recorded
 	contradicted map[ad.GUID]bool // groups to read again, see rereadContradictedGroups
 
 	mu                  sync.Mutex // guards the following fields
@@ -297,13 +317,13 @@ func (r *graphReader) search(ctx context.Context, s *session, filter, condition 
 	return baseContextError(s.searchOnce(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: filter, Attributes: attributes, ExtendedDN: true}, each))
 }
 
-// readAccounts reads the accounts that match a condition, with their primary groups.
-func (r *graphReader) readAccounts(ctx context.Context, s *session, condition string) error {
+// readAccounts reads the accounts that match a filter and a condition, with their primary groups. One
+// whose primary group is unreadable keeps it.
+func (r *graphReader) readAccounts(ctx context.Context, s *session, filter, condition string) error {
 	const memberOf = 4
 	attributes := []string{"objectGUID", "objectSid", "primaryGroupID", "objectClass", "memberOf"}
-	filter := principalFilter
 	if r.memberOf == nil {
-		filter, attributes = accountFilter, attributes[:memberOf]
+		attributes = attributes[:memberOf]
 	}
 	return r.search(ctx, s, filter, condition, attributes, func(entry *ad.Entry) error {
 		guid, hasGUID := ad.ParseGUID(entry.First(0))
@@ -312,6 +332,9 @@ func (r *graphReader) readAccounts(ctx context.Context, s *session, condition st
 		if hasGUID && hasSID {
 			r.mu.Lock()
 			defer r.mu.Unlock()
+			if primary == 0 && r.checksRights {
+				primary = r.graph.PrimaryRID(guid)
+			}
 			account := r.graph.SetAccount(guid, sid, primary)
 			r.graph.SetName(account, ad.RelativeName(entry.DN))
 			r.graph.SetKind(account, membership.AccountKind(entry.Values[3]))
@@ -354,6 +377,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			}
 			return nil
 		}
+		r.addFound(guid)
 		groupType, _ := ad.ParseGroupType(entry.First(3))
 		info := groupInfo{guid, sid, groupType&ad.GroupSecurity != 0, membership.RoleOf(sid, entry.First(2)), ad.RelativeName(entry.DN)}
 		r.mu.Lock()
@@ -384,6 +408,12 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 		return err
 	}
 	return r.readUnlisted(ctx, s, unlisted)
+}
+
+func (r *graphReader) addFound(group ad.GUID) {
+	if r.found != nil {
+		r.found[group] = true
+	}
 }
 
 func (r *graphReader) readLargeGroups(ctx context.Context, s *session, groups []groupInfo) error {

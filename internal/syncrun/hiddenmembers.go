@@ -34,8 +34,9 @@ func mayAsk(asked int, questions, reading time.Duration) bool {
 	return asked < minAskedGroups || asked < maxAskedGroups && questions*askedShare < reading
 }
 
-// maxLocatedMembers limits the former members of a group that are searched one by one.
-const maxLocatedMembers = 100
+// maxLocated limits the objects that are searched one by one: the former members of a group, or the
+// accounts and groups that a full sync does not find.
+const maxLocated = 500
 
 // unlistedGroup is a group that shows no members.
 type unlistedGroup struct {
@@ -163,7 +164,7 @@ func (r *graphReader) readHiddenMembers(ctx context.Context, s *session, group u
 			r.graph.AddMember(node, guid, nil)
 		}
 	})
-	r.addUnreadableGroup(s, group)
+	r.addUnreadableGroup(s, group.guid, group.dn)
 	return nil
 }
 
@@ -186,36 +187,85 @@ func (r *graphReader) keptMembers(ctx context.Context, s *session, former []ad.G
 			return nil, err
 		}
 	}
-	former = slices.DeleteFunc(former, func(guid ad.GUID) bool { return shown[guid] })
-	existing, err := s.existing(ctx, former, maxLocatedMembers)
-	return append(kept, existing...), err
-}
-
-// existing returns the objects that exist, as a base search finds them. Beyond the limit, all count as
-// existing.
-func (s *session) existing(ctx context.Context, guids []ad.GUID, limit int) (existing []ad.GUID, err error) {
-	for i, guid := range guids {
-		exists := i >= limit
+	for i, guid := range slices.DeleteFunc(former, func(guid ad.GUID) bool { return shown[guid] }) {
+		exists := i >= maxLocated
 		if !exists {
 			if _, exists, err = s.locate(ctx, directory.BaseOfGUID(guid), "1.1"); err != nil {
 				return nil, err
 			}
 		}
 		if exists {
-			existing = append(existing, guid)
+			kept = append(kept, guid)
 		}
 	}
-	return existing, nil
+	return kept, nil
+}
+
+// keepExisting keeps the accounts and groups of the graph that no search finds but that exist: the
+// account can only list them. Beyond maxLocated, it keeps none.
+func (r *graphReader) keepExisting(ctx context.Context, s *session, unseen []ad.GUID) error {
+	if !r.checksRights {
+		return nil
+	}
+	isGroup := func(guid ad.GUID) bool { return r.graph.HasGroup(guid) }
+	slices.SortStableFunc(unseen, func(a, b ad.GUID) int {
+		switch {
+		case isGroup(a) == isGroup(b):
+			return 0
+		case isGroup(a):
+			return -1
+		}
+		return 1
+	})
+	for _, guid := range unseen[:min(len(unseen), maxLocated)] {
+		if _, err := r.keepIfExists(ctx, s, guid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepIfExists keeps an account or a group of the graph that no search finds, if it exists. A group
+// below the profile's base, or of a role, is counted with its own asset.
+func (r *graphReader) keepIfExists(ctx context.Context, s *session, guid ad.GUID) (exists bool, err error) {
+	l, exists, err := s.locate(ctx, directory.BaseOfGUID(guid), "1.1")
+	if err != nil || !exists {
+		return false, err
+	}
+	r.graph.Keep(guid)
+	inScope, ok := directory.InScope(l.DN, r.source.Base, r.source.Scope)
+	if r.graph.HasGroup(guid) && !slices.Contains(r.graph.RoleGroupGUIDs(), guid) && !(inScope && ok) {
+		r.addUnreadableGroup(s, guid, l.DN)
+	}
+	return true, nil
+}
+
+// removeGone removes the groups of roles, and those in them, that a delta sync did not find and that do
+// not exist any more. Without the right to read Deleted Objects, nothing else shows it.
+func (r *graphReader) removeGone(ctx context.Context, s *session, groups []ad.GUID) error {
+	missing := slices.DeleteFunc(groups, func(guid ad.GUID) bool { return r.found[guid] || !r.graph.HasGroup(guid) })
+	if !r.checksRights {
+		return nil
+	}
+	for _, guid := range missing[:min(len(missing), maxLocated)] {
+		exists, err := r.keepIfExists(ctx, s, guid)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			r.graph.Remove(guid)
+		}
+	}
+	return nil
 }
 
 // addUnreadableGroup records a group whose members are unreadable.
-func (r *graphReader) addUnreadableGroup(s *session, group unlistedGroup) {
-	if r.unreadable[group.guid] {
+func (r *graphReader) addUnreadableGroup(s *session, guid ad.GUID, dn string) {
+	if r.unreadable[guid] {
 		return
 	}
-	r.unreadable[group.guid] = true
-	s.log.Debug().Stringer("sid", group.sid).Stringer("guid", group.guid).Str("dn_hash", hashDN([]byte(group.dn))).
-		Str("base_dn", directory.ParentDN(group.dn)).Msg(MsgMembersUnreadable)
+	r.unreadable[guid] = true
+	s.log.Debug().Stringer("guid", guid).Str("dn_hash", hashDN([]byte(dn))).Str("base_dn", directory.ParentDN(dn)).Msg(MsgMembersUnreadable)
 }
 
 // unreadableMembers returns the result for groups whose members are unreadable.

@@ -56,7 +56,12 @@ func (m *membershipDomain) expectAdministratorsView(hidden ...string) {
 // outer in Domain Admins, which is in Administrators. user3 is a direct member of Domain Admins.
 func newHiddenMembersDomain(t *testing.T) *membershipDomain {
 	t.Helper()
-	m := &membershipDomain{env: newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 6)}
+	return newNestedDomain(t, domaincontroller.Options{ReadsDeleted: true})
+}
+
+func newNestedDomain(t *testing.T, o domaincontroller.Options) *membershipDomain {
+	t.Helper()
+	m := &membershipDomain{env: newPostureEnv(t, o, 6)}
 	m.inner = m.addGroup("inner", m.user(0), m.user(1))
 	m.outer = m.addGroup("outer", m.inner, m.user(2))
 	m.admins, m.administrators = "CN=Domain Admins,CN=Users,"+m.Base(), "CN=Administrators,CN=Builtin,"+m.Base()

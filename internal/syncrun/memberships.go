@@ -3,6 +3,7 @@ package syncrun
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
+	"adconnector/internal/identity"
 	"adconnector/internal/membership"
 	"adconnector/internal/state"
 )
@@ -78,6 +80,7 @@ type memberships struct {
 // membershipSync updates the memberships in a run. Its fields do not change.
 type membershipSync struct {
 	runInfo
+	source      Source
 	base        string // of the domain
 	session     *session
 	stored      storedMemberships
@@ -94,7 +97,7 @@ type membershipSync struct {
 
 func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
-		runInfo: info, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
+		runInfo: info, source: source, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
 		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize, storedSize: stored.size(),
 		maxExpiring: r.maxExpiring, loggedExpiring: &r.loggedExpiring, loggedUnasked: &r.loggedUnasked,
 	}
@@ -109,6 +112,7 @@ func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneS
 		return m, p, err
 	}
 	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.View.InvocationID}
+	roles := m.graph.RoleGroupGUIDs()
 	readAll := p.Mode == full || s.stored.source != source // another controller may have other groups
 	if err := s.read(ctx, &m, p, readAll, tombstones); err != nil {
 		return m, p, err
@@ -130,6 +134,7 @@ func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneS
 	if err != nil {
 		return m, p, err
 	}
+	change.Stale = append(change.Stale, m.endedRoles(roles)...)
 	if change.AllStale && p.Mode == delta {
 		p = s.switchToFull(p)
 	}
@@ -144,6 +149,18 @@ func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneS
 	s.log.Info().Str("base_dn", s.base).Bool("whole", readAll).Int("groups", groups).Int("memberships", members).
 		Int("affected", len(m.affected)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgMembershipsRead)
 	return m, p, nil
+}
+
+// endedRoles returns the roles of groups that exist but have no role any more: DnsAdmins is known by its
+// name, and a distribution group grants nothing.
+func (m *memberships) endedRoles(before []ad.GUID) (roles []ad.GUID) {
+	now := m.graph.RoleGroupGUIDs()
+	for _, guid := range before {
+		if m.graph.HasGroup(guid) && !slices.Contains(now, guid) {
+			roles = append(roles, identity.RoleGUID(guid))
+		}
+	}
+	return roles
 }
 
 // checkReadable returns an error of class fault.Refused if no group of the domain shows a member

@@ -63,7 +63,7 @@ func (c *rightsCheck) checkRequired(ctx context.Context) error {
 // findUnreadable returns the attributes that every object of a kind has and none shows. A kind
 // without objects has none. Most runs need only the first question.
 func (c *rightsCheck) findUnreadable(ctx context.Context, kind identity.Kind) ([]string, error) {
-	required := identity.RequiredAttributes(kind)
+	required := identity.RequiredAttributes(kind, c.source.Posture)
 	filter, all := c.search.Filter(kind, c.session.RootDSE), identity.ClassFilter[kind]
 	found, err := c.exists(ctx, filter, required...)
 	c.readable[kind] = found
@@ -128,22 +128,27 @@ func (r *Runner) checkOptional(ctx context.Context, info runInfo, c *rightsCheck
 }
 
 // findLost returns the optional attributes of a kind that more than minReadable objects had and
-// none shows any more, sorted. A kind without objects has none: their deletions are the guard's
+// none shows any more, sorted. It includes adminCount if fewer had it and no object of the domain shows
+// it. A kind without objects has none: their deletions are the guard's
 // business.
 func (c *rightsCheck) findLost(ctx context.Context, kind identity.Kind, objects map[string]int) (lost []string, err error) {
 	filter := c.search.Filter(kind, c.session.RootDSE)
 	for _, attribute := range slices.Sorted(maps.Keys(objects)) {
-		if objects[attribute] <= minReadable {
+		few := objects[attribute] <= minReadable
+		if few && attribute != attributeAdminCount {
 			continue
 		}
 		if !c.readable[kind] {
-			found, err := c.exists(ctx, filter, identity.RequiredAttributes(kind)...)
+			found, err := c.exists(ctx, filter, identity.RequiredAttributes(kind, c.source.Posture)...)
 			if err != nil || !found {
 				return nil, err
 			}
 			c.readable[kind] = true
 		}
 		found, err := c.exists(ctx, filter, attribute)
+		if err == nil && !found && few {
+			found, err = c.existsInDomain(ctx, attribute)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -152,6 +157,16 @@ func (c *rightsCheck) findLost(ctx context.Context, kind identity.Kind, objects 
 		}
 	}
 	return lost, nil
+}
+
+// attributeAdminCount is an attribute that few objects have, but that some have in every domain: krbtgt
+// and the groups of administrators are protected (MS-ADTS 3.1.1.6.1).
+const attributeAdminCount = "adminCount"
+
+// existsInDomain reports whether any object of the domain shows an attribute.
+func (c *rightsCheck) existsInDomain(ctx context.Context, attribute string) (bool, error) {
+	found, err := c.session.exists(ctx, directory.Search{Base: domainBase(c.session.RootDSE, c.source), Scope: directory.Subtree, Filter: "(" + attribute + "=*)"})
+	return found, baseContextError(err)
 }
 
 // exists reports whether an object in the scope matches a filter and shows all of the attributes.

@@ -39,7 +39,7 @@ func (r *reader) addUnreadable(ctx context.Context, result readResult, e Evidenc
 	}
 	for _, i := range indexes {
 		c := &e.Candidates[i]
-		attributes := locatedAttributes(c.Kind)
+		attributes := locatedAttributes(c.Kind, r.posture != nil)
 		located, found, err := r.session.Locate(ctx, c.searchBase(), attributes...)
 		if err != nil {
 			return result, err
@@ -96,8 +96,8 @@ func (c *Candidate) searchBase() string {
 
 // locatedAttributes returns the attributes that decide whether an object of a kind is found by
 // the searches of a run and mapped. Every object of the kind has them.
-func locatedAttributes(kind identity.Kind) []string {
-	attributes := append([]string{"objectClass"}, identity.RequiredAttributes(kind)...)
+func locatedAttributes(kind identity.Kind, withPosture bool) []string {
+	attributes := append([]string{"objectClass"}, identity.RequiredAttributes(kind, withPosture)...)
 	if kind == identity.Role {
 		attributes = append(attributes, "sAMAccountName", "groupType")
 	}

@@ -235,18 +235,27 @@ func setDefaults(o *object) {
 	case o.class.Name == "group":
 		o.set("groupType", "-2147483646") // global, security
 	case o.is("user"):
-		control, primaryGroup := "512", "513"
+		control := "512"
 		if o.is("computer") {
-			control, primaryGroup = "4096", "515"
+			control = "4096"
 		}
 		o.set("userAccountControl", control)
-		o.set("primaryGroupID", primaryGroup)
+		o.set("primaryGroupID", defaultPrimaryGroup(o))
 		o.set("accountExpires", neverExpires)
 		for _, name := range []string{"pwdLastSet", "codePage", "countryCode", "badPwdCount",
 			"badPasswordTime", "lastLogon", "lastLogoff", "logonCount"} {
 			o.set(name, "0")
 		}
 	}
+}
+
+// defaultPrimaryGroup returns the primary group of a new account, and of a restored one (MS-SAMR
+// 3.1.1.8.1).
+func defaultPrimaryGroup(o *object) string {
+	if o.is("computer") {
+		return "515"
+	}
+	return "513"
 }
 
 const neverExpires = "9223372036854775807" // as a file time
@@ -517,7 +526,7 @@ func (d *Server) Delete(dn string) error {
 const tombstoneMark = "\nDEL:"
 
 // Undelete restores a tombstone to its former container. It does not restore the
-// attributes that Delete removed.
+// attributes that Delete removed, except for sAMAccountType and the default primary group.
 func (d *Server) Undelete(guid ad.GUID) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -544,6 +553,9 @@ func (d *Server) Undelete(guid ad.GUID) error {
 		o.set("sAMAccountType", samAccountTypeOf(o.attributes.integer("groupType")))
 	case o.class.SAMAccountType != "":
 		o.set("sAMAccountType", o.class.SAMAccountType)
+	}
+	if o.is("user") {
+		o.set("primaryGroupID", defaultPrimaryGroup(o))
 	}
 	d.recordChange(o)
 	return nil
