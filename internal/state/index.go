@@ -424,6 +424,18 @@ func (s *Store) SetRecheckTimes(times map[ad.GUID]time.Time) error {
 	})
 }
 
+// AccountsWithFailedLogons returns the objects of the index whose number of failed attempts at the
+// PDC emulator is not 0.
+func (s *Store) AccountsWithFailedLogons() ([]ad.GUID, error) {
+	return s.indexedGUIDs(func(record []byte) bool {
+		if record[0]&kindHasFailed == 0 {
+			return false
+		}
+		_, logons := cutLogons(record)
+		return logons.HasFailed && logons.Failed > 0
+	})
+}
+
 // SetLogons changes the logons of objects of the index, if they were sent and not stored with the
 // object. Other objects are ignored.
 func (s *Store) SetLogons(logons map[ad.GUID]identity.Logons) error {

@@ -37,7 +37,9 @@ type LogonController struct {
 	// AskedUntil is until when all its logons are known, by its own clock; zero: none are. It is
 	// valid only for the scope.
 	AskedUntil time.Time `json:"asked_until,omitzero"`
-	Scope      string    `json:"scope,omitempty"`
+	// Counted is whether the numbers of failed attempts are known too, up to AskedUntil.
+	Counted bool   `json:"counted,omitempty"`
+	Scope   string `json:"scope,omitempty"`
 }
 
 // LogonSweep is the last full sync that asked the other domain controllers for logons. The zero

@@ -37,9 +37,7 @@ func (l logonSources) known(entry *ad.Entry, mapper *identity.Mapper, indexed in
 		return logons
 	}
 	if guid, ok := mapper.GUID(entry); ok {
-		if found, ok := l.table.find(guid); ok {
-			logons = logons.Merge(found)
-		}
+		return l.table.merge(guid, logons)
 	}
 	return logons
 }

@@ -65,6 +65,11 @@ func (r *Runner) sweepLogons(ctx context.Context, info runInfo, source Source, s
 	started := time.Now()
 	sweep.table = newLogonTable(r.maxObjects.limit(Plan{TrackSeen: true}, snapshot.IndexSize))
 	q := r.newLogonQuestions(source, s, snapshot, before, others, sweep.table)
+	if slices.ContainsFunc(q.previous, func(c state.LogonController) bool { return c.Counted }) {
+		if q.failed, err = r.Store.AccountsWithFailedLogons(); err != nil {
+			return sweep, err
+		}
+	}
 	sweep.record = &state.LogonSweep{At: info.start, PDCEmulator: pdcEmulator(s.Session, others, isPDC), Controllers: q.askAll(ctx)}
 	if err := ctx.Err(); err != nil {
 		return sweep, fault.Operation{Op: "ask domain controllers"}.Failed(fault.Canceled, err, "")
@@ -182,6 +187,7 @@ type logonQuestions struct {
 	now    time.Time   // the earlier one of start and the directory's clock
 	latest ad.FileTime // later times are in the future
 	doubt  logonDoubt
+	failed []ad.GUID // with failed attempts, as was sent
 	scope  string
 	search directory.Search
 	table  *logonTable
@@ -258,7 +264,7 @@ func (q *logonQuestions) askAll(ctx context.Context) []state.LogonController {
 	for i, c := range q.controllers {
 		records[i] = state.LogonController{
 			Host: c.Name(), InvocationID: c.InvocationID, ReadOnly: c.ReadOnly, PDCEmulator: c.PDCEmulator,
-			AskedUntil: q.doubt.askedUntil(q.previous[i]), Scope: q.previous[i].Scope, At: q.previous[i].At,
+			AskedUntil: q.doubt.askedUntil(q.previous[i]), Counted: q.previous[i].Counted, Scope: q.previous[i].Scope, At: q.previous[i].At,
 		}
 	}
 	asked := &controllerQuestions{session: q.session, options: q.options, refused: q.paused}
@@ -266,7 +272,7 @@ func (q *logonQuestions) askAll(ctx context.Context) []state.LogonController {
 		if err := q.ask(ctx, s, q.controllers[i], q.previous[i]); err != nil {
 			return err
 		}
-		records[i].AskedUntil, records[i].Scope = askedUntil(s, q.now), q.scope
+		records[i].AskedUntil, records[i].Counted, records[i].Scope = askedUntil(s, q.now), q.controllers[i].PDCEmulator, q.scope
 		return nil
 	})
 	switch {
@@ -318,20 +324,44 @@ func (q *logonQuestions) ask(ctx context.Context, s *directory.Session, c direct
 	if !q.doubt.all {
 		since = logonsSince(previous, q.scope, s.RootDSE.CurrentTime)
 	}
-	if err := q.read(ctx, s, c, since, ""); err != nil {
+	question := logonQuestion{since: since, counts: c.PDCEmulator}
+	if since == anyLogon {
+		question.failed = c.PDCEmulator
+		err := q.read(ctx, s, question)
+		if err == nil && c.PDCEmulator {
+			q.table.setCounts(countsAll)
+		}
 		return err
 	}
-	if c.PDCEmulator {
-		q.table.setCounted()
-	}
-	if since == anyLogon {
-		return nil
+	question.failed = c.PDCEmulator && !previous.Counted
+	if err := q.read(ctx, s, question); err != nil {
+		return err
 	}
 	for chunk := range slices.Chunk(q.doubt.guids, guidsPerFilter) {
-		if err := q.read(ctx, s, c, anyLogon, directory.FilterByGUID(chunk)); err != nil {
+		all := logonQuestion{since: anyLogon, counts: c.PDCEmulator, failed: c.PDCEmulator, condition: directory.FilterByGUID(chunk)}
+		if err := q.read(ctx, s, all); err != nil {
 			return err
 		}
 	}
+	switch {
+	case !c.PDCEmulator:
+		return nil
+	case question.failed:
+		q.table.setCounts(countsAll)
+		return nil
+	}
+	return q.askForResets(ctx, s)
+}
+
+// askForResets asks the PDC emulator which accounts have no failed attempts any more. A new attempt
+// has a time, and the reset of the number has none.
+func (q *logonQuestions) askForResets(ctx context.Context, s *directory.Session) error {
+	for chunk := range slices.Chunk(q.failed, guidsPerFilter) {
+		if err := q.read(ctx, s, logonQuestion{counts: true, condition: directory.FilterByGUID(chunk) + "(!(badPwdCount>=1))"}); err != nil {
+			return err
+		}
+	}
+	q.table.setCounts(countsChanged)
 	return nil
 }
 
@@ -345,27 +375,45 @@ const (
 	slotBadCount
 )
 
-// read adds the accounts to the table that match a condition and have logons since a time. The PDC
-// emulator is also asked for those that have failed attempts.
-func (q *logonQuestions) read(ctx context.Context, s *directory.Session, c directory.DomainController, since ad.FileTime, condition string) error {
-	from := strconv.FormatInt(int64(since), 10)
+// logonQuestion is one search for accounts.
+type logonQuestion struct {
+	since     ad.FileTime // with a logon, or a failed one, since this time; 0: with or without
+	failed    bool        // also those that have failed attempts
+	counts    bool        // read the numbers of failed attempts
+	condition string      // a filter; "": none
+}
+
+// filter returns the filter for accounts that match a filter.
+func (o logonQuestion) filter(accounts string) string {
+	logons := ""
+	if o.since != 0 {
+		from := strconv.FormatInt(int64(o.since), 10)
+		logons = "(lastLogon>=" + from + ")(badPasswordTime>=" + from + ")"
+		if o.failed {
+			logons += "(badPwdCount>=1)"
+		}
+		logons = "(|" + logons + ")"
+	}
+	return "(&" + accounts + o.condition + logons + ")"
+}
+
+// read adds the accounts to the table that a search finds.
+func (q *logonQuestions) read(ctx context.Context, s *directory.Session, o logonQuestion) error {
 	search := q.search
 	search.Attributes = logonAttributes[:slotBadCount]
-	logons := "(lastLogon>=" + from + ")(badPasswordTime>=" + from + ")"
-	if c.PDCEmulator {
+	if o.counts {
 		search.Attributes = logonAttributes
-		logons += "(badPwdCount>=1)"
 	}
-	search.Filter = "(&" + search.Filter + condition + "(|" + logons + "))"
+	search.Filter = o.filter(search.Filter)
 	_, err := s.Search(ctx, search, func(entry *ad.Entry) error {
 		guid, ok := ad.ParseGUID(entry.First(slotLogonGUID))
 		if !ok {
 			return nil
 		}
 		found := identity.Logons{Last: q.time(entry.First(slotLastLogon)), LastFailed: q.time(entry.First(slotBadPassword))}
-		if c.PDCEmulator {
+		if o.counts {
 			attempts, err := strconv.ParseUint(string(entry.First(slotBadCount)), 10, 32)
-			found.Failed, found.HasFailed = uint32(attempts), err == nil
+			found.Failed, found.HasFailed = uint32(attempts), err == nil || len(entry.First(slotBadCount)) == 0
 		}
 		return q.table.add(guid, found)
 	})

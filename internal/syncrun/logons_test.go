@@ -175,7 +175,7 @@ func TestLogonsOfAllControllers(t *testing.T) {
 	if entries := c.Counters().Entries - before; entries != overhead+1 {
 		t.Errorf("%d entries for one logon, %d for none", entries, overhead)
 	}
-	if lines := d.log.With(MsgLogonsRead); len(lines) != 3 || lines[2].Number("controllers") != 2 || lines[2].Number("answered") != 2 || lines[2].Number("objects") != 2 {
+	if lines := d.log.With(MsgLogonsRead); len(lines) != 3 || lines[2].Number("controllers") != 2 || lines[2].Number("answered") != 2 || lines[2].Number("objects") != 1 {
 		t.Errorf("log %v", lines)
 	}
 	if lines := d.log.With(MsgLogonsMissing); len(lines) != 0 {
@@ -748,4 +748,54 @@ func TestFailedLogonsInDeltaSync(t *testing.T) {
 	d.must(b.Modify(d.user(3), "title", "b"))
 	d.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1})
 	d.expectFailed(3, time.Time{}, 3)
+}
+
+// The PDC emulator returns the numbers of failed attempts that changed, and no others. A number
+// changes to 0 without a time.
+func TestChangedNumbersOfFailedAttempts(t *testing.T) {
+	t.Parallel()
+	d := newLogonDomain(t, 20, 1)
+	pdc := d.peers[0]
+	d.SetPDCEmulator("dc2")
+	set := func(n int, count string, at time.Time) {
+		d.must(pdc.Modify(d.user(n), "badPwdCount", count))
+		d.logOn(pdc, n, "badPasswordTime", at)
+	}
+	early := d.ago(10 * 24 * time.Hour)
+	for n := range 10 {
+		set(n, "2", early)
+	}
+	d.fullSync(20)
+	before := pdc.Counters().Entries
+	d.fullSync(0)
+	overhead := pdc.Counters().Entries - before // without changes
+	if overhead > 8 {
+		t.Errorf("%d entries without changes", overhead)
+	}
+	d.clock.Advance(48 * time.Hour)
+	late := d.ago(time.Hour)
+	set(0, "3", late)
+	set(15, "1", late)
+	d.must(pdc.Modify(d.user(1), "badPwdCount", "0"))
+	d.must(pdc.Modify(d.user(2), "badPwdCount"))
+	before = pdc.Counters().Entries
+	d.fullSync(4)
+	if entries := pdc.Counters().Entries - before; entries != overhead+4 {
+		t.Errorf("%d entries for 4 changes, %d without", entries, overhead)
+	}
+	d.expectFailed(0, late, 3)
+	d.expectFailed(1, early, 0)
+	d.expectFailed(2, early, 0)
+	d.expectFailed(3, early, 2)
+	d.expectFailed(15, late, 1)
+	d.fullSync(0)
+
+	// Another controller becomes the PDC emulator: all its numbers are new.
+	third := d.addPeer(domaincontroller.Options{Name: "dc3", Now: d.clock.Now}, 20)
+	d.must(third.Modify(d.user(4), "badPwdCount", "9"))
+	d.fullSync(0)
+	d.SetPDCEmulator("dc3")
+	d.fullSync(9)
+	d.expectFailed(4, early, 9)
+	d.expectFailed(3, early, 0)
 }

@@ -17,18 +17,28 @@ type logonTable struct {
 	limit int // objects
 	seed  maphash.Seed
 
-	mu      sync.Mutex
-	counted bool // the PDC emulator has returned all numbers of failed attempts
-	size    int
-	slots   []uint32 // by hash: 1 + the number of the object's row; 0: free
-	chunks  []*logonChunk
+	mu     sync.Mutex
+	counts failedCounts
+	size   int
+	slots  []uint32 // by hash: 1 + the number of the object's row; 0: free
+	chunks []*logonChunk
 }
+
+// failedCounts says which numbers of failed attempts the PDC emulator has returned.
+type failedCounts int
+
+const (
+	countsUnknown failedCounts = iota // those of some accounts at most
+	countsChanged                     // all that differ from the index
+	countsAll
+)
 
 // logonChunk has rows of a logonTable. So the table grows without a copy of the rows.
 type logonChunk struct {
 	guids        [logonRows]ad.GUID
 	last, failed [logonRows]ad.FileTime
 	attempts     [logonRows]uint32
+	counted      [logonRows]bool // attempts is the number of failed attempts
 	settled      [logonRows]bool
 }
 
@@ -55,36 +65,32 @@ func (t *logonTable) add(guid ad.GUID, logons identity.Logons) error {
 	chunk.last[row] = max(chunk.last[row], logons.Last)
 	chunk.failed[row] = max(chunk.failed[row], logons.LastFailed)
 	if logons.HasFailed {
-		chunk.attempts[row] = logons.Failed
+		chunk.attempts[row], chunk.counted[row] = logons.Failed, true
 	}
 	return nil
 }
 
-// setCounted records that the PDC emulator has returned all accounts with failed attempts.
-func (t *logonTable) setCounted() {
+// setCounts records which numbers of failed attempts are known.
+func (t *logonTable) setCounts(c failedCounts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counted = true
+	t.counts = c
 }
 
-// find returns the logons of an object. found is false if there are none.
-func (t *logonTable) find(guid ad.GUID) (logons identity.Logons, found bool) {
-	if t == nil {
-		return logons, false
-	}
+// merge returns the logons of an object, merged with those that were sent before.
+func (t *logonTable) merge(guid ad.GUID, sent identity.Logons) identity.Logons {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	logons.HasFailed = t.counted
-	slot, found := t.slotOf(guid)
-	if !found {
-		return logons, t.counted
+	var found identity.Logons
+	if slot, ok := t.slotOf(guid); ok {
+		chunk, row := t.row(slot)
+		found = identity.Logons{Last: chunk.last[row], LastFailed: chunk.failed[row], Failed: chunk.attempts[row], HasFailed: chunk.counted[row]}
 	}
-	chunk, row := t.row(slot)
-	logons.Last, logons.LastFailed = chunk.last[row], chunk.failed[row]
-	if t.counted {
-		logons.Failed = chunk.attempts[row]
+	// An account without failed attempts is not returned.
+	if t.counts == countsAll || t.counts == countsChanged && !sent.HasFailed {
+		found.HasFailed = true
 	}
-	return logons, true
+	return sent.Merge(found)
 }
 
 // settle records that the state file has the logons of an object: they were sent, or they do not

@@ -26,9 +26,6 @@ func TestLogonTable(t *testing.T) {
 	guid := func(n int) ad.GUID { return ad.GUID{byte(n), byte(n >> 8), 15: byte(n >> 16)} }
 	const limit = 5 * logonRows
 	table, want := newLogonTable(limit), map[ad.GUID]identity.Logons{}
-	if logons, found := (*logonTable)(nil).find(guid(1)); found || logons != (identity.Logons{}) {
-		t.Errorf("nil table: %+v", logons)
-	}
 	for range 4 * limit {
 		id := guid(random.IntN(limit))
 		logons := identity.Logons{Last: ad.FileTime(random.Uint32()), LastFailed: ad.FileTime(random.Uint32()), Failed: random.Uint32(), HasFailed: random.IntN(2) == 0}
@@ -43,15 +40,18 @@ func TestLogonTable(t *testing.T) {
 	if table.len() != len(want) {
 		t.Errorf("%d objects, want %d", table.len(), len(want))
 	}
-	compare := func(counted bool) {
+	compare := func(c failedCounts) {
+		table.setCounts(c)
 		for n := range limit + 1 {
-			logons, known := want[guid(n)]
-			logons.HasFailed = counted
-			if !counted {
-				logons.Failed = 0
-			}
-			if got, found := table.find(guid(n)); got != logons || found != (known || counted) {
-				t.Fatalf("%d: %+v, %t, want %+v", n, got, found, logons)
+			for _, sent := range []identity.Logons{{}, {Last: 1 << 31, Failed: 7, HasFailed: true}} {
+				logons := sent.Merge(want[guid(n)])
+				if c == countsAll && !want[guid(n)].HasFailed {
+					logons.Failed = 0
+				}
+				logons.HasFailed = logons.HasFailed || c != countsUnknown
+				if got := table.merge(guid(n), sent); got != logons {
+					t.Fatalf("%d: %+v, want %+v", n, got, logons)
+				}
 			}
 		}
 	}
@@ -61,9 +61,9 @@ func TestLogonTable(t *testing.T) {
 	if guids, more := table.unsettled(limit); len(guids) != len(want) || more {
 		t.Errorf("%d objects not settled, more: %t", len(guids), more)
 	}
-	compare(false)
-	table.setCounted()
-	compare(true)
+	for _, c := range []failedCounts{countsUnknown, countsChanged, countsAll} {
+		compare(c)
+	}
 	for id := range want {
 		table.settle(id)
 	}
