@@ -1,9 +1,11 @@
 package syncrun
 
 import (
+	"slices"
 	"testing"
 	"time"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 )
@@ -193,5 +195,20 @@ func TestFutureLogonOfReadController(t *testing.T) {
 				e.expectLastLogon(e.GUID(e.user(1)), at)
 			})
 		}
+	}
+}
+
+// A logon is in the future only if it is so by both clocks: one of them may be behind.
+func TestLatestLogon(t *testing.T) {
+	t.Parallel()
+	now := newClock().Now()
+	for name, directoryNow := range map[string]time.Time{"equal clocks": now, "directory behind": now.AddDate(-1, 0, 0), "host behind": now.AddDate(1, 0, 0)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			latest := Snapshot{Now: now, DirectoryNow: directoryNow}.latestLogon()
+			if want := ad.NewFileTime(slices.MaxFunc([]time.Time{now, directoryNow}, time.Time.Compare).Add(logonOverlap)); latest != want {
+				t.Errorf("%d, want %d", latest, want)
+			}
+		})
 	}
 }

@@ -216,8 +216,14 @@ func (s Snapshot) clock() time.Time {
 	return s.Now
 }
 
-// latestLogon returns the time after which a logon is in the future. Clocks differ.
-func (s Snapshot) latestLogon() ad.FileTime { return ad.NewFileTime(s.clock().Add(logonOverlap)) }
+// latestLogon returns the time after which a logon is in the future, whichever clock is right.
+func (s Snapshot) latestLogon() ad.FileTime {
+	latest := s.Now
+	if s.DirectoryNow.After(latest) {
+		latest = s.DirectoryNow
+	}
+	return ad.NewFileTime(latest.Add(logonOverlap))
+}
 
 // logonFilter returns the filter of all accounts with logons that a run reads.
 func logonFilter(search SearchOptions, source Source, root directory.RootDSE) string {
