@@ -324,7 +324,7 @@ func (r *reader) provable(missing []identity.Object) (guids []ad.GUID, err error
 }
 
 // findChanged returns the indexed objects that a delta sync knows or supposes to be deleted:
-// those with a new tombstone, those whose deletion was held or undecided, those that the server
+// those with a new tombstone, those whose deletion was rejected, held or undecided, those that the server
 // has never shown, and those that runs under another view delivered but this one did not find.
 // It returns the tombstones, too.
 func (r *reader) findChanged(ctx context.Context, result readResult, tombstones *tombstoneSearch, to sink) (readResult, []identity.Object, []ad.GUID, error) {
@@ -342,6 +342,12 @@ func (r *reader) findChanged(ctx context.Context, result readResult, tombstones 
 	if err != nil {
 		return result, nil, nil, err
 	}
+	// The watermark is past the tombstones of deletions that the gateway rejected.
+	rejected, err := tombstones.find(ctx, result.notSeen(r.dueRejections()))
+	if err != nil {
+		return result, nil, nil, err
+	}
+	deleted = slices.Concat(deleted, rejected)
 	if r.posture != nil {
 		ended, err := r.endedRoles()
 		if err != nil {

@@ -195,6 +195,22 @@ func TestRejectedObjectIsRetriedWithGrowingDelay(t *testing.T) {
 	}
 }
 
+// The watermark is past the tombstone when the retry is due.
+func TestRejectedDeletionIsRetried(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	e.must(e.Delete(e.user(7)))
+	e.exceedOverlap()
+	e.gateway.SetFront(rejectAssetsWith(`"DELETED"`))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Partial, Rejected: 1})
+	e.gateway.SetFront(nil)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.clock.Advance(time.Hour)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	e.expectConverged()
+}
+
 func TestRejectedObjectIsRetriedOnceWhenItChanges(t *testing.T) {
 	t.Parallel()
 	e := newRejectedUserEnv(t)

@@ -139,12 +139,7 @@ func (r *reader) reread(ctx context.Context, result *readResult, to sink) error 
 	if err != nil {
 		return err
 	}
-	guids := slices.Concat(due, r.snapshot.Unacknowledged, r.snapshot.OtherViews)
-	for guid, rejection := range r.snapshot.Rejected {
-		if r.start.Sub(rejection.At) >= retryDelay(rejection.Attempts) {
-			guids = append(guids, guid)
-		}
-	}
+	guids := slices.Concat(due, r.snapshot.Unacknowledged, r.snapshot.OtherViews, r.dueRejections())
 	if r.posture != nil {
 		guids = append(guids, r.posture.memberships.affected...)
 	}
@@ -156,6 +151,16 @@ func (r *reader) reread(ctx context.Context, result *readResult, to sink) error 
 	missing, err := r.missingRechecks(append(result.notSeen(due), result.unreadableOf(due)...))
 	result.add(readResult{recheckTimes: missing})
 	return err
+}
+
+// dueRejections returns the rejected objects whose retry is due.
+func (r *reader) dueRejections() (due []ad.GUID) {
+	for guid, rejection := range r.snapshot.Rejected {
+		if r.start.Sub(rejection.At) >= retryDelay(rejection.Attempts) {
+			due = append(due, guid)
+		}
+	}
+	return due
 }
 
 // dueObjects returns the objects whose recheck time has come, the earliest first, up to a limit.
