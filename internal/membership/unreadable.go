@@ -139,3 +139,6 @@ func (g *Graph) Keep(guid ad.GUID) {
 		gr.unreadable, gr.knownEmpty = true, false
 	}
 }
+
+// IsGroup reports whether an object is a group.
+func (g *Graph) IsGroup(n Node) bool { return g.aliveGroup(n) != nil }

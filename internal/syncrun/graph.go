@@ -37,6 +37,7 @@ func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readA
 		r.graph.BeginFullRead()
 	} else {
 		r.memberOf = map[ad.GUID][]ad.GUID{}
+		r.roleGroups = r.graph.RoleGroups()
 		condition = changedSince(p.SinceUSN)
 	}
 	err := s.session.runConcurrently(ctx,
@@ -110,7 +111,7 @@ func (r *graphReader) finishDelta(ctx context.Context, s *session, tombstones *t
 		r.graph.Remove(guid)
 	}
 	r.graph.Compute()
-	roleGroups := r.expiringGroups()
+	roleGroups := r.withFormer(r.expiringGroups())
 	if err := r.rereadContradictedGroups(ctx, s); err != nil {
 		return err
 	}
@@ -166,12 +167,13 @@ type graphReader struct {
 	asksMembers  bool   // whether groups without visible members hide some
 	emptySince   ad.USN // groups that were empty and have not changed since are still empty; 0: unknown
 	started      time.Time
-	asked        int              // groups without visible members; see mayAsk
-	unasked      int              // others of them
-	questions    time.Duration    // about the asked ones
-	unreadable   map[ad.GUID]bool // groups whose members are unreadable
-	found        map[ad.GUID]bool // groups that were read since it was set; nil: not recorded
-	contradicted map[ad.GUID]bool // groups to read again, see rereadContradictedGroups
+	asked        int               // groups without visible members; see mayAsk
+	unasked      int               // others of them
+	questions    time.Duration     // about the asked ones
+	unreadable   map[ad.GUID]bool  // groups whose members are unreadable
+	roleGroups   []membership.Node // before a delta sync: the groups of roles and those in them
+	found        map[ad.GUID]bool  // groups that were read since it was set; nil: not recorded
+	contradicted map[ad.GUID]bool  // groups to read again, see rereadContradictedGroups
 
 	mu                  sync.Mutex // guards the following fields
 	graph               *membership.Graph

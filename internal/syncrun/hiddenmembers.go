@@ -240,6 +240,20 @@ func (r *graphReader) keepIfExists(ctx context.Context, s *session, guid ad.GUID
 	return true, nil
 }
 
+// withFormer returns the groups of roles and those in them, also those that were among these before the
+// run and have left: a group may have been deleted.
+func (r *graphReader) withFormer(groups []ad.GUID) []ad.GUID {
+	isListed := map[membership.Node]bool{}
+	for _, node := range r.graph.RoleGroups() {
+		isListed[node] = true
+	}
+	former := slices.DeleteFunc(r.roleGroups, func(node membership.Node) bool { return isListed[node] || !r.graph.IsGroup(node) })
+	for _, node := range former[:min(len(former), maxLocated)] {
+		groups = append(groups, r.graph.GUID(node))
+	}
+	return groups
+}
+
 // removeGone removes the groups of roles, and those in them, that a delta sync did not find and that do
 // not exist any more. Without the right to read Deleted Objects, nothing else shows it.
 func (r *graphReader) removeGone(ctx context.Context, s *session, groups []ad.GUID) error {

@@ -129,6 +129,13 @@ func TestRoleOfDistributionGroupEnds(t *testing.T) {
 // sync corrects if the account may not read deleted objects: privileges, and the members of roles.
 func TestDeletedGroupsWithoutTombstones(t *testing.T) {
 	t.Parallel()
+	for _, above := range []bool{false, true} { // whether the group above the deleted one changes, too
+		testDeletedGroups(t, above)
+	}
+}
+
+func testDeletedGroups(t *testing.T, above bool) {
+	t.Helper()
 	m := newNestedDomain(t, domaincontroller.Options{})
 	dns, computer := "CN=DnsAdmins,CN=Users,"+m.Base(), "CN=pc,OU=Outside,"+m.Base()
 	m.must(m.Add(domaincontroller.Object{DN: computer, Attributes: map[string][]string{"objectClass": {"computer"}}}))
@@ -137,6 +144,9 @@ func TestDeletedGroupsWithoutTombstones(t *testing.T) {
 	m.exceedOverlap()
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
 	m.must(m.Delete(m.inner))
+	if above {
+		m.set(m.outer, "description", "x")
+	}
 	m.must(m.Delete(dns))
 	m.must(m.Delete(computer))
 	run, err := m.runner.Run(t.Context(), RunOptions{})

@@ -4,6 +4,7 @@ package samba
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -167,4 +168,111 @@ func TestHiddenMembers(t *testing.T) {
 			t.Errorf("unreadable %v", unreadable)
 		}
 	})
+}
+
+const (
+	schemaIDPrimaryGroup = "bf967a00-0de6-11d0-a285-00aa003049e2" // primaryGroupID (MS-ADA3)
+	schemaIDPasswordSet  = "bf967a0a-0de6-11d0-a285-00aa003049e2" // pwdLastSet (MS-ADA3)
+)
+
+// TestHiddenPrimaryGroup denies the account to read the primary group of a user, and an attribute of the
+// domain controller.
+func TestHiddenPrimaryGroup(t *testing.T) {
+	d := sharedController(t)
+	d.addPostureOU(t)
+	connection, profile := d.console("LDAP", postureOU, "SUBTREE")
+	profile.Assets = "Identity with security posture"
+	g := newGateway(t, connection, profile)
+	settings := newSettings(t, g)
+	run(t, settings, "sync").MustExit(t, 0)
+	before, _ := postureAssets(t, g)
+	d.denyUntilEnd(t, postureDN("primary"), schemaIDPrimaryGroup)
+	d.denyUntilEnd(t, "CN=DC1,OU=Domain Controllers,"+baseDN, schemaIDPasswordSet)
+	d.setAttribute(t, postureDN("primary"), "description", "changed")
+	for _, args := range [][]string{{"sync"}, {"sync", "--full"}} {
+		o := run(t, settings, args...)
+		o.MustExit(t, 0)
+		if finished := summary(t, o); finished["result"] != syncrun.Partial {
+			t.Errorf("summary %v", finished)
+		}
+		mustCount(t, summary(t, o), "unreadable", 1)
+		if lines := o.With(syncrun.MsgObjectsUnreadable); len(lines) != 1 || lines[0].Text("attributes") != "primaryGroupID" {
+			t.Errorf("log %v", lines)
+		}
+		if after, _ := postureAssets(t, g); !maps.Equal(after, before) {
+			t.Errorf("%v: assets changed", args)
+		}
+	}
+	text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset)
+	if want := `"unreadable":["domainControllers.passwordLastChangedAt","fineGrainedPasswordPolicies"]`; !strings.Contains(text, want) {
+		t.Errorf("%s missing in the domain asset: %s", want, text)
+	}
+}
+
+// TestStaleRoles checks what a delta sync corrects after DnsAdmins was renamed and a nested group was
+// deleted.
+func TestStaleRoles(t *testing.T) {
+	d := sharedController(t)
+	d.addPostureOU(t)
+	dns := "CN=DnsAdmins,CN=Users," + baseDN
+	var l ldif // the fixture has no DNS server
+	l.create(dns, "objectClass", "group", "sAMAccountName", "DnsAdmins", "groupType", "-2147483644", "member", postureDN("weak"))
+	d.ldapmodify(t, l.String())
+	t.Cleanup(func() { d.delete(t, dns) })
+	connection, profile := d.console("LDAP", postureOU, "SUBTREE")
+	profile.Assets = "Identity with security posture"
+	g := newGateway(t, connection, profile)
+	settings := newSettings(t, g)
+	run(t, settings, "sync").MustExit(t, 0)
+	role := d.sid(t, dns) + ":role"
+	asset := func(id string) string {
+		t.Helper()
+		assets, _ := postureAssets(t, g)
+		return assets[id]
+	}
+	weak, trusted := d.sid(t, postureDN("weak")), d.sid(t, postureDN("trusted"))
+	if !strings.Contains(asset(role), weak) || !strings.Contains(asset(trusted), "S-1-5-32-551") {
+		t.Fatalf("before: role %s, user %s", asset(role), asset(trusted))
+	}
+	d.setAttribute(t, dns, "sAMAccountName", "NameAdmins")
+	d.delete(t, postureDN("inner"))
+	o := run(t, settings, "sync")
+	o.MustExit(t, 0)
+	if finished := summary(t, o); finished["mode"] != "delta" {
+		t.Errorf("summary %v", finished)
+	}
+	if text := asset(role); !strings.Contains(text, `"DELETED"`) {
+		t.Errorf("role %s", text)
+	}
+	privileges := func(sid string) string {
+		t.Helper()
+		var content struct {
+			Asset struct {
+				AssetDetail struct {
+					UserAssetClass struct {
+						Posture struct{ PrivilegedGroups any }
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(asset(sid)), &content); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(content.Asset.AssetDetail.UserAssetClass.Posture.PrivilegedGroups)
+	}
+	if got := privileges(weak); strings.Contains(got, d.sid(t, dns)) || !strings.Contains(got, "S-1-5-32-551") {
+		t.Errorf("privileges %s", got)
+	}
+	if got := privileges(trusted); strings.Contains(got, "S-1-5-32-551") {
+		t.Errorf("privileges %s", got)
+	}
+	backup := asset("S-1-5-32-551:role")
+	if strings.Contains(backup, trusted) || !strings.Contains(backup, weak) {
+		t.Errorf("role %s", backup)
+	}
+	before := [2]string{asset(weak), asset(trusted)}
+	run(t, settings, "sync", "--full").MustExit(t, 0)
+	if after := [2]string{asset(weak), asset(trusted)}; after != before {
+		t.Errorf("full sync: %s, before %s", after, before)
+	}
 }
