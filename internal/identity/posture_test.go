@@ -524,7 +524,7 @@ func TestLongPath(t *testing.T) {
 		if !bytes.Contains(asset.JSON, []byte(want)) {
 			t.Errorf("%s\nhas no %s", asset.JSON, want)
 		}
-		if items := bytes.Count(asset.JSON, []byte(`{"sid"`)); items > maxPath+3 { // the role in paths and principals, and a group
+		if items := bytes.Count(asset.JSON, []byte(`{"sid"`)); items > maxPath+2 { // the role in paths and principals
 			t.Errorf("%d items", items)
 		}
 	}

@@ -339,8 +339,8 @@ func (l *list) node(g *membership.Graph, n membership.Node) {
 }
 
 // directGroups appends an account's groups: the primary group, which does not list the
-// account as a member, and then the others. Its row follows that of primaryGroup, which mentions the
-// primary group.
+// account as a member, and then the others. It does not mention them, because groups are assets of
+// their own, and accounts have many. Other rows mention the primary group and privileged groups.
 func directGroups(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
 	primary, known := src.primaryNode(slots)
@@ -351,7 +351,6 @@ func directGroups(dst []byte, src *source, slots []int) []byte {
 		for _, n := range src.graph.GroupsOf(src.node) {
 			if !known || n != primary {
 				l.node(src.graph, n)
-				src.mentionNode(n)
 			}
 		}
 	}

@@ -14,18 +14,19 @@ var nameSeed = maphash.MakeSeed()
 // fingerprinter computes fingerprints.
 type fingerprinter struct {
 	*Graph
-	listed []uint64 // by node: hash of what the assets show that mention it
+	listed []uint64 // by node: hash of what the assets show that name it
 	paths  []uint64 // as Graph.distances: hash of the path to the group of a role, with that group
-	groups []uint64 // by group: hash of what its members show of it
+	groups []uint64 // by group: hash of what all its members show of it
 }
 
 // Fingerprints returns, by node, a hash of everything that queries return about it, with the names
-// and kinds of the objects in the lists. Users in lists are not named, because they are assets of their
-// own. The hash is comparable within one process only.
+// and kinds of the objects that are named. Lists do not name users, which are assets of their own. Nor
+// do those of accounts name groups, other than the primary group and the groups in paths. The hash is
+// comparable within one process only.
 func (g *Graph) Fingerprints() []uint64 {
 	f := fingerprinter{g, make([]uint64, len(g.guids)), make([]uint64, len(g.distances)), make([]uint64, len(g.groups))}
 	for n := range g.guids {
-		h := mix(uint64(g.sids[n].authority), uint64(g.sids[n].rid)) // an object can have another SID later
+		h := f.sid(Node(n))
 		if kind := g.Kind(Node(n)); kind != KindUser {
 			h = mix(mix(maphash.Bytes(nameSeed, g.storedName(Node(n))), uint64(kind)), h)
 		}
@@ -37,10 +38,15 @@ func (g *Graph) Fingerprints() []uint64 {
 	return f.fingerprints()
 }
 
-// addGroup computes the hash of what the members of a group show of it.
+// sid returns the hash of a SID. An object can have another SID later.
+func (f *fingerprinter) sid(n Node) uint64 {
+	return mix(uint64(f.sids[n].authority), uint64(f.sids[n].rid))
+}
+
+// addGroup computes the hash of what all members of a group show of it. Its name is in the paths only.
 func (f *fingerprinter) addGroup(i int) {
 	gr := &f.Graph.groups[i]
-	h := mix(f.listed[gr.node], uint64(gr.effectiveRoles)<<1|bit(gr.security))
+	h := mix(f.sid(gr.node), uint64(gr.effectiveRoles)<<1|bit(gr.security))
 	h = mix(h, bit(gr.inUnreadable)<<1|bit(gr.unreadable))
 	if gr.alive {
 		gr.effectiveRoles.each(func(r Role) { h = mix(h, f.path(gr, r)) })
@@ -82,11 +88,14 @@ func (f *fingerprinter) fingerprints() []uint64 {
 			h += f.membership(parent, 1)
 		}
 		if primary, ok := g.primaryGroupOf(node); ok {
-			h += f.membership(primary, 2)
+			h += f.membership(primary, 2) + f.named(primary, 6)
 		}
 		if gr := g.aliveGroup(node); gr != nil {
+			for _, parent := range g.GroupsOf(node) {
+				h += f.named(parent, 7)
+			}
 			for _, member := range g.members[gr.memberStart:gr.memberEnd] {
-				h += mix(mix(uint64(member), 3), f.listed[member])
+				h += f.named(member, 3)
 			}
 			h += mix(uint64(gr.depth)<<2|bit(gr.inCycle)<<1|bit(gr.primaryCount > 0), 4)
 			h += mix(uint64(gr.role)<<1|bit(gr.security), 5)
@@ -101,6 +110,11 @@ func (f *fingerprinter) fingerprints() []uint64 {
 // primary group.
 func (f *fingerprinter) membership(n Node, seed uint64) uint64 {
 	return mix(mix(uint64(n), seed), f.groups[f.groupIndex[n]-1])
+}
+
+// named returns a hash of an object that a list names. seed distinguishes the lists.
+func (f *fingerprinter) named(n Node, seed uint64) uint64 {
+	return mix(mix(uint64(n), seed), f.listed[n])
 }
 
 // Affected returns the objects whose fingerprints have changed since previous, including new

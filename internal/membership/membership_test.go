@@ -191,11 +191,15 @@ func (m *model) path(start []int, role int) []int {
 	return nil
 }
 
-// describe formats all query results about an object.
+// noResults is what describe returns for an object without memberships.
+const noResults = "[] [] {[] []}"
+
+// describe formats all query results about an object. Accounts do not name their groups, other than the
+// primary group and those that grant privileges.
 func describe(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 	n, ok := g.Find(guid)
 	if !ok {
-		return "[] {[] []}"
+		return noResults
 	}
 	names := func(nodes []Node) (list []string) {
 		for _, n := range nodes {
@@ -209,49 +213,55 @@ func describe(g *Graph, guid ad.GUID, sid ad.SID, rid ad.RID) string {
 		return list
 	}
 	direct := g.GroupsOf(n)
-	lists := [][]Node{direct}
-	if primary, ok := g.PrimaryGroup(sid, rid); ok && rid != 0 {
-		lists = append(lists, []Node{primary})
+	var primary []Node
+	if group, ok := g.PrimaryGroup(sid, rid); ok && rid != 0 {
+		primary = []Node{group}
 	}
+	lists := [][]Node{direct, primary}
 	p := g.Privileges(lists...)
 	var directRoles, nestedRoles []string
 	for _, r := range g.DirectRoles(p) {
-		directRoles = append(directRoles, r.String())
+		directRoles = append(directRoles, fmt.Sprint(r, names([]Node{g.RoleGroup(r)})))
 	}
 	for _, r := range g.NestedRoles(p) {
 		path, _ := g.Path(nil, r, 1000, lists...)
-		nestedRoles = append(nestedRoles, fmt.Sprint(r, names(path)))
+		nestedRoles = append(nestedRoles, fmt.Sprint(r, names(append(path, g.RoleGroup(r)))))
 	}
 	slices.Sort(directRoles)
 	slices.Sort(nestedRoles)
-	text := fmt.Sprintf("%v {%v %v}", names(direct), directRoles, nestedRoles)
-	if nesting, ok := g.Nesting(n); ok {
+	nesting, isGroup := g.Nesting(n)
+	groups := fmt.Sprint(numbers(g, direct))
+	if isGroup {
+		groups = fmt.Sprint(names(direct))
+	}
+	text := fmt.Sprintf("%s %v {%v %v}", groups, names(primary), directRoles, nestedRoles)
+	if isGroup {
 		text += fmt.Sprintf(" %v %+v", names(g.Members(n)), nesting)
 	}
 	return text
 }
 
 func (m *model) describe(n int) string {
-	ordered := func(ids []int) (list []string) {
+	ordered := func(ids []int, format func(int) string) (list []string) {
 		slices.SortFunc(ids, func(a, b int) int {
 			x, ridX, _ := m.sids[a].Split()
 			y, ridY, _ := m.sids[b].Split()
 			return cmp.Or(bytes.Compare(x, y), cmp.Compare(ridX, ridY), cmp.Compare(a, b))
 		})
 		for _, id := range ids {
-			list = append(list, m.listed(id))
+			list = append(list, format(id))
 		}
 		return list
 	}
 	direct := m.groupsOf(n)
-	all := slices.Clone(direct)
-	if primary, ok := m.primaryOf(n); ok {
-		all = append(all, primary)
+	all, primary := slices.Clone(direct), []string{}
+	if id, ok := m.primaryOf(n); ok {
+		all, primary = append(all, id), []string{m.listed(id)}
 	}
 	roles, nested := map[string]bool{}, map[string]bool{}
 	for _, id := range all {
 		if g := m.groups[id]; g.security && g.role.IsPrivileged() {
-			roles[g.role.String()] = true
+			roles[fmt.Sprint(g.role, []string{m.listed(id)})] = true
 		}
 		for above := range m.above([]int{id}) {
 			if g := m.groups[above]; above != id && g.role.IsPrivileged() {
@@ -259,11 +269,15 @@ func (m *model) describe(n int) string {
 				for _, between := range m.path(all, above) {
 					path = append(path, m.listed(between))
 				}
-				nested[fmt.Sprint(g.role, path)] = true
+				nested[fmt.Sprint(g.role, append(path, m.listed(above)))] = true
 			}
 		}
 	}
-	text := fmt.Sprintf("%v {%v %v}", ordered(direct), slices.Sorted(maps.Keys(roles)), slices.Sorted(maps.Keys(nested)))
+	format := m.listed
+	if m.groups[n] == nil {
+		format = func(id int) string { return strconv.Itoa(id + 1) }
+	}
+	text := fmt.Sprintf("%v %v {%v %v}", ordered(direct, format), primary, slices.Sorted(maps.Keys(roles)), slices.Sorted(maps.Keys(nested)))
 	if g := m.groups[n]; g != nil {
 		empty := len(g.members) == 0
 		for account := range m.accounts {
@@ -271,7 +285,7 @@ func (m *model) describe(n int) string {
 				empty = false
 			}
 		}
-		text += fmt.Sprintf(" %v %+v", ordered(slices.Collect(maps.Keys(g.members))), Nesting{uint32(m.depth(n)), m.inCycle(n), empty})
+		text += fmt.Sprintf(" %v %+v", ordered(slices.Collect(maps.Keys(g.members)), m.listed), Nesting{uint32(m.depth(n)), m.inCycle(n), empty})
 	}
 	return text
 }
@@ -308,18 +322,22 @@ func (m *model) describeRoles() string {
 	return text
 }
 
+// numbers returns the numbers that guidOf made the GUIDs of objects from, plus 1.
+func numbers(g *Graph, nodes []Node) (list []uint64) {
+	for _, n := range nodes {
+		guid := g.GUID(n)
+		list = append(list, binary.BigEndian.Uint64(guid[8:]))
+	}
+	return list
+}
+
 func describeRoles(g *Graph) string {
 	text := ""
-	numbers := func(nodes []Node) (list []int) {
-		for _, n := range nodes {
-			guid := g.GUID(n)
-			list = append(list, int(binary.BigEndian.Uint64(guid[8:])))
-		}
-		slices.Sort(list)
-		return list
-	}
 	for _, role := range g.RoleMembers() {
-		text += fmt.Sprintf("%s %v %v\n", role.Role, numbers(role.Members), numbers(role.Groups))
+		members, groups := numbers(g, role.Members), numbers(g, role.Groups)
+		slices.Sort(members)
+		slices.Sort(groups)
+		text += fmt.Sprintf("%s %v %v\n", role.Role, members, groups)
 	}
 	return text
 }
@@ -415,7 +433,7 @@ func TestCampaignHistories(t *testing.T) {
 				if got != want {
 					t.Fatalf("seed %d, step %d, object %d: %s, want %s", seed, step, n, got, want)
 				}
-				if previous[n] != got && !slices.Contains(affected, guidOf(n)) && got != "[] {[] []}" {
+				if previous[n] != got && !slices.Contains(affected, guidOf(n)) && got != noResults {
 					t.Fatalf("seed %d, step %d: object %d is not affected: %s, was %s", seed, step, n, got, previous[n])
 				}
 				previous[n] = got

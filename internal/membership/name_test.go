@@ -1,7 +1,9 @@
 package membership
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +133,60 @@ func TestRenamedMembers(t *testing.T) {
 		if affected := g.Affected(before); len(affected) != want || want == 1 && affected[0] != guidOf(2) {
 			t.Errorf("%s: affected %v, want %d", kind, affected, want)
 		}
+	}
+}
+
+// TestRenamedGroups checks that a renamed group affects the objects that name it: its own groups and
+// members that are groups, accounts of which it is the primary group, and those with it in a path.
+func TestRenamedGroups(t *testing.T) {
+	t.Parallel()
+	const account, primary, above, other, below, admins = 1, 2, 3, 4, 5, 6
+	members := map[int][]int{other: {account, below}, above: {other}, admins: {above}}
+	for _, test := range []struct {
+		name    string
+		renamed int
+		role    bool // of admins, in which the group above is
+		want    []int
+	}{
+		{"group of an account", other, false, []int{above, below}},
+		{"its group", above, false, []int{other, admins}},
+		{"primary group", primary, false, []int{account}},
+		{"group of an account, in a path", other, true, []int{account, below, above}},
+		{"its group, in a path", above, true, []int{account, below, other, admins}},
+		{"privileged group", admins, true, []int{account, below, other, above}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			g := New()
+			g.SetKind(g.SetAccount(guidOf(account), domainSID(account), primary), KindUser)
+			for n := primary; n <= admins; n++ {
+				var role Role
+				if n == admins && test.role {
+					role = RoleOf(domainSID(512), nil)
+				}
+				group := g.SetGroup(guidOf(n), domainSID(ad.RID(n)), true, role)
+				g.SetName(group, []byte("before"))
+				for _, member := range members[n] {
+					g.AddMember(group, guidOf(member), domainSID(ad.RID(member)))
+				}
+			}
+			g.Compute()
+			before := g.Fingerprints()
+			renamed, _ := g.Find(guidOf(test.renamed))
+			g.SetName(renamed, []byte("after"))
+			g.Compute()
+			var want []ad.GUID
+			for _, n := range test.want {
+				want = append(want, guidOf(n))
+			}
+			got := g.Affected(before)
+			for _, guids := range [][]ad.GUID{got, want} {
+				slices.SortFunc(guids, func(a, b ad.GUID) int { return bytes.Compare(a[:], b[:]) })
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("affected: %v, want %v", got, want)
+			}
+		})
 	}
 }
 

@@ -36,8 +36,8 @@ func (e *env) expectNames(dn, key, want string) {
 	}
 }
 
-// Assets name the principals that they mention, except for users in groups, and have the paths to
-// privileged groups.
+// Assets name the principals that they mention, except for users in groups and most groups of users,
+// and have the paths to privileged groups.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	m := newMembershipDomain(t)
@@ -54,7 +54,7 @@ func TestNames(t *testing.T) {
 	m.expectNames(m.outer, "principals", `Authenticated Users (WELL_KNOWN), Administrators (GROUP), <nil> (FOREIGN), Domain Admins (GROUP), inner (GROUP), PC-0042 (COMPUTER), gmsa (SERVICE_ACCOUNT), Sales, "EMEA" (GROUP)`)
 	m.expectNames(m.outer, "privilegedPaths", "Domain Admins > Administrators")
 	m.expectNames(m.inner, "principals", `Administrators (GROUP), Domain Admins (GROUP), outer (GROUP), Sales, "EMEA" (GROUP)`)
-	m.expectNames(m.user(0), "principals", "Administrators (GROUP), Domain Admins (GROUP), Domain Users (GROUP), inner (GROUP)")
+	m.expectNames(m.user(0), "principals", "Administrators (GROUP), Domain Admins (GROUP), Domain Users (GROUP)")
 	m.expectNames(m.user(0), "privilegedPaths", "inner > outer > Domain Admins > Administrators, inner > outer > Domain Admins")
 	m.expectPosture(m.user(0), "distinguishedName", m.user(0))
 	m.expectPosture(m.user(0), "samAccountName", m.Object(m.user(0)).Attributes["sAMAccountName"][0])
@@ -65,7 +65,7 @@ func TestNames(t *testing.T) {
 	m.expectConverged()
 }
 
-// A delta sync that finds a renamed object sends the objects that list it or have it in a path, and no
+// A delta sync that finds a renamed object sends the objects that name it or have it in a path, and no
 // others.
 func TestRenamedObjectInDeltaSync(t *testing.T) {
 	t.Parallel()
@@ -105,6 +105,14 @@ func TestRenamedObjectInDeltaSync(t *testing.T) {
 			uploaded: 1,
 			expect:   func(m *membershipDomain) { m.expectNames(m.dn("club"), "principals", "renamed (COMPUTER)") },
 		},
+		"group without privileges": {
+			rename:   func(m *membershipDomain) string { return m.dn("club") },
+			uploaded: 1, // the group; its member does not name it
+			expect: func(m *membershipDomain) {
+				m.expectPosture(m.user(5), "groups", m.sid("CN=Domain Users,CN=Users,"+m.Base()).String(), m.sid(m.dn("renamed")).String())
+				m.expectNames(m.user(5), "principals", "Domain Users (GROUP)")
+			},
+		},
 		"primary group": {
 			rename:   func(m *membershipDomain) string { return "CN=Domain Users,CN=Users," + m.Base() },
 			uploaded: 6, // all users
@@ -116,7 +124,7 @@ func TestRenamedObjectInDeltaSync(t *testing.T) {
 			m := newMembershipDomain(t)
 			m.nestInAdmins()
 			m.must(m.Add(domaincontroller.Object{DN: "CN=PC-0042,CN=Computers," + m.Base(), Attributes: map[string][]string{"objectClass": {"computer"}}}))
-			m.addGroup("club", "CN=PC-0042,CN=Computers,"+m.Base())
+			m.addGroup("club", "CN=PC-0042,CN=Computers,"+m.Base(), m.user(5))
 			m.exceedOverlap()
 			m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
 			m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})

@@ -372,8 +372,8 @@ func (s *domainEntries) privileges(groups []string) (direct, nested []string) {
 	return direct, slices.Compact(nested)
 }
 
-// putPrivileges sets what depends on the groups of an account or group, and adds the groups to the
-// mentioned SIDs.
+// putPrivileges sets what depends on the groups of an account or group, and adds the privileged groups
+// to the mentioned SIDs.
 func (s *domainEntries) putPrivileges(p map[string]any, groups, mentioned []string) (all []string) {
 	direct, nested := s.privileges(groups)
 	privileges, paths := map[string]any{}, []any{}
@@ -475,10 +475,11 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	readers := allowedSIDs(t, r.values.First("msDS-GroupMSAMembership"))
 	put(p, "allowedToActOnBehalf", allowed)
 	put(p, "passwordReaders", readers)
-	groups := append(s.sidsOf(r.values["memberof"]), s.primaryGroup(dn))
-	put(p, "primaryGroup", s.primaryGroup(dn))
+	primary := s.primaryGroup(dn)
+	groups := append(s.sidsOf(r.values["memberof"]), primary)
+	put(p, "primaryGroup", primary)
 	put(p, "groups", groups)
-	put(p, "principals", s.principals(s.putPrivileges(p, groups, slices.Concat(groups, allowed, readers))))
+	put(p, "principals", s.principals(s.putPrivileges(p, groups, slices.Concat([]string{primary}, allowed, readers))))
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
 		if at, ok := r.values.FileTime(attribute); ok {
 			p[name] = at.Format("2006-01-02T15:04:05.000Z")
