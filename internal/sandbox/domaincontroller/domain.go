@@ -124,6 +124,14 @@ func (d *Server) createWithGUID(parent *object, className, name string, guid ad.
 	return o
 }
 
+// protectedRIDs has the RIDs of the well-known accounts and groups that are protected, so that
+// they have adminCount (MS-ADTS 3.1.1.6.1.2).
+var protectedRIDs = map[uint32]bool{
+	500: true, 502: true, // Administrator, krbtgt
+	512: true, 516: true, 518: true, 519: true, 521: true, // Domain, Schema and Enterprise Admins, domain controllers
+	544: true, 548: true, 549: true, 550: true, 551: true, 552: true, // Administrators, the operators, Replicator
+}
+
 func (d *Server) createWellKnown(parent *object, className string, w wellKnownObject, sid string, created time.Time) *object {
 	o := &object{class: classByName(className), parent: parent, sid: sid, guid: w.guid, rdn: rdn{"CN", w.Name}}
 	setDefaults(o)
@@ -135,6 +143,9 @@ func (d *Server) createWellKnown(parent *object, className string, w wellKnownOb
 	} else {
 		o.set("userAccountControl", w.Kind)
 		o.set("pwdLastSet", formatFileTime(created))
+	}
+	if protectedRIDs[w.RID] {
+		o.set("adminCount", "1")
 	}
 	d.insert(o, created)
 	return o
