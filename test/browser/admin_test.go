@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp/kb"
+	"github.com/rs/zerolog"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
@@ -70,7 +71,7 @@ func adminPage(t *testing.T) string {
 	server := httptest.NewServer(status.Endpoint{
 		Report: func() (status.Report, error) { return status.Read(store, "", time.Now()) }, Health: healthy, Readiness: healthy,
 		Metrics: http.NotFoundHandler(),
-	}.Handler("127.0.0.1"))
+	}.Handler("127.0.0.1", zerolog.Nop()))
 	t.Cleanup(server.Close)
 	return server.URL
 }
