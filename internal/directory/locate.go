@@ -24,14 +24,18 @@ func BaseOfSID(sid ad.SID) string { return "<SID=" + sid.String() + ">" }
 // Locate finds one object by a base search. Unlike any other search, it also finds an object
 // whose attributes the account cannot read: in a filter, such an attribute does not exist. It
 // does not find an object that the account cannot list. If the server refuses to show an object
-// that it has found, the location is empty. base is a DN, or names the object by an identifier.
+// that it has found, the location is empty. An object of another domain, to which the server refers,
+// is not found. base is a DN, or names the object by an identifier.
 func (s *Session) Locate(ctx context.Context, base string, attributes ...string) (l Location, found bool, err error) {
 	operation := s.operation("read", base)
 	request := ldap.NewSearchRequest(base, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 0, 0, false, anyObject, attributes, s.controls(Search{}))
 	err = s.call(ctx, "read", operation, func() error {
 		result, err := s.conn.Search(request)
-		if isAny(err, ldap.LDAPResultNoSuchObject, ldap.LDAPResultInsufficientAccessRights) {
-			found = !isAny(err, ldap.LDAPResultNoSuchObject)
+		if isAny(err, ldap.LDAPResultNoSuchObject, ldap.LDAPResultReferral) {
+			return nil
+		}
+		if isAny(err, ldap.LDAPResultInsufficientAccessRights) {
+			found = true
 			return nil
 		}
 		if err != nil || len(result.Entries) == 0 {

@@ -170,6 +170,10 @@ func (g *Graph) propagateRole(gr *group) {
 	}
 }
 
+// unknownDistance is the distance of a group from another group than the one of the role: two groups
+// can have the same role for a time, for example after one was renamed.
+const unknownDistance = math.MaxUint32
+
 // computeDistances computes how many memberships are between each group and the groups of its
 // effective roles, along the shortest path through security groups.
 func (g *Graph) computeDistances() {
@@ -178,8 +182,7 @@ func (g *Graph) computeDistances() {
 		g.groups[i].distanceStart = uint32(total)
 		total += bits.OnesCount64(uint64(g.groups[i].effectiveRoles))
 	}
-	const unknown = math.MaxUint32
-	g.distances = slices.Repeat([]uint32{unknown}, total)
+	g.distances = slices.Repeat([]uint32{unknownDistance}, total)
 	var queue []*group
 	g.presentRoles.each(func(r Role) {
 		start := g.aliveGroup(g.roleGroups[r])
@@ -190,7 +193,7 @@ func (g *Graph) computeDistances() {
 			queue = queue[1:]
 			for _, member := range g.Members(gr.node) {
 				nested := g.aliveGroup(member)
-				if nested == nil || !nested.security || *g.distance(nested, r) != unknown {
+				if nested == nil || !nested.security || *g.distance(nested, r) != unknownDistance {
 					continue
 				}
 				*g.distance(nested, r) = *g.distance(gr, r) + 1

@@ -122,7 +122,7 @@ func (g *Graph) Path(dst []Node, r Role, limit int, groupLists ...[]Node) (path 
 	for _, groups := range groupLists {
 		for _, n := range groups {
 			gr := g.aliveGroup(n)
-			if gr == nil || gr.effectiveRoles&r.set() == 0 || *g.distance(gr, r) == 0 {
+			if gr == nil || gr.effectiveRoles&r.set() == 0 || *g.distance(gr, r) == 0 || *g.distance(gr, r) == unknownDistance {
 				continue
 			}
 			if first == nil || cmp.Or(cmp.Compare(*g.distance(gr, r), *g.distance(first, r)), g.compareSIDs(n, first.node)) < 0 {

@@ -30,7 +30,7 @@ const (
 // derived data.
 func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
 	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring,
-		source: s.source, checksRights: s.session.RootDSE.IsDomainController(),
+		source: s.source, limits: s.askedGroups, checksRights: s.session.RootDSE.IsDomainController(),
 		asksMembers: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), started: time.Now(), unreadable: map[ad.GUID]bool{}}
 	condition := ""
 	if readAll {
@@ -167,6 +167,7 @@ type graphReader struct {
 	asksMembers  bool   // whether groups without visible members hide some
 	emptySince   ad.USN // groups that were empty and have not changed since are still empty; 0: unknown
 	started      time.Time
+	limits       askedGroups
 	asked        int               // groups without visible members; see mayAsk
 	unasked      int               // others of them
 	questions    time.Duration     // about the asked ones

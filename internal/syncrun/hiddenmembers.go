@@ -18,20 +18,21 @@ import (
 
 const attributeMember = "member"
 
-// The limits of the questions whether groups hide their members. A domain controller answers one from
-// its table of links, and another server (Samba) compares all objects. So the first groups are always
-// asked for, and others as long as the questions take a small part of the time. Later runs ask for the
-// rest.
-const (
-	minAskedGroups = 100
-	maxAskedGroups = 10_000
-	askedShare     = 10 // of the time
-)
+// askedGroups limits the questions whether groups hide their members. A domain controller answers one
+// from its table of links, and another server (Samba) compares all objects. So the first groups are
+// always asked for, and others as long as the questions take a small part of the time. Later runs ask
+// for the rest.
+type askedGroups struct{ min, max int }
+
+var defaultAskedGroups = askedGroups{min: 100, max: 10_000}
+
+// askedShare is the part of the time that further questions may take.
+const askedShare = 10
 
 // mayAsk reports whether a further group may be asked for. questions is the duration of those so far,
 // and reading that of the rest of the reading.
-func mayAsk(asked int, questions, reading time.Duration) bool {
-	return asked < minAskedGroups || asked < maxAskedGroups && questions*askedShare < reading
+func (l askedGroups) mayAsk(asked int, questions, reading time.Duration) bool {
+	return asked < l.min || asked < l.max && questions*askedShare < reading
 }
 
 // maxLocated limits the objects that are searched one by one: the former members of a group, or the
@@ -43,6 +44,7 @@ type unlistedGroup struct {
 	groupInfo
 	dn        string
 	hadBefore bool // the stored graph has members
+	wasHidden bool // the stored graph has its members as unreadable
 }
 
 // isAsked reports whether a group without visible members may hide some. A group that was known to be
@@ -57,16 +59,17 @@ func (r *graphReader) newUnlisted(info groupInfo, dn []byte) unlistedGroup {
 	info.sid, info.name = slices.Clone(info.sid), slices.Clone(info.name)
 	node, found := r.graph.Find(info.guid)
 	r.otherSize += listSize + len(dn)
-	return unlistedGroup{info, string(dn), found && len(r.graph.Members(node)) > 0}
+	return unlistedGroup{info, string(dn), found && len(r.graph.Members(node)) > 0, found && r.graph.MembersUnreadable(node)}
 }
 
 // readUnlisted adds groups without visible members: with those that name them in memberOf, or without
-// members. It begins with the groups that had members before and those of roles, and goes on with the
-// groups in the latter.
+// members. It begins with the groups of roles and those whose members were readable before, and goes
+// on with the groups in the former. The last ones are those whose members were unreadable before: they
+// keep them without a question.
 func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unlistedGroup) error {
 	var first, others []unlistedGroup
 	for _, group := range groups {
-		if group.hadBefore || group.role != 0 {
+		if group.role != 0 || group.hadBefore && !group.wasHidden {
 			first = append(first, group)
 		} else {
 			others = append(others, group)
@@ -83,15 +86,16 @@ func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unl
 			inRoles[r.graph.GUID(node)] = true
 		}
 	})
-	slices.SortStableFunc(others, func(a, b unlistedGroup) int {
+	rank := func(group unlistedGroup) int {
 		switch {
-		case inRoles[a.guid] == inRoles[b.guid]:
+		case inRoles[group.guid]:
 			return 0
-		case inRoles[a.guid]:
-			return -1
+		case !group.wasHidden:
+			return 1
 		}
-		return 1
-	})
+		return 2
+	}
+	slices.SortStableFunc(others, func(a, b unlistedGroup) int { return rank(a) - rank(b) })
 	for _, group := range others {
 		if err := r.readUnlistedGroup(ctx, s, group); err != nil {
 			return err
@@ -101,29 +105,51 @@ func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unl
 }
 
 func (r *graphReader) readUnlistedGroup(ctx context.Context, s *session, group unlistedGroup) error {
-	asks, named := mayAsk(r.asked, r.questions, time.Since(r.started)-r.questions), false
-	if asks {
-		before := time.Now()
-		var err error
-		named, err = s.exists(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: directory.FilterByValue("memberOf", group.dn)})
-		if err != nil {
-			return baseContextError(err)
-		}
-		r.asked++
-		r.questions += time.Since(before)
-	} else {
+	if !r.limits.mayAsk(r.asked, r.questions, time.Since(r.started)-r.questions) {
 		r.unasked++
+		r.keepAll(s, group)
+		return nil
 	}
+	before := time.Now()
+	named, err := s.exists(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: directory.FilterByValue("memberOf", group.dn)})
+	if err != nil {
+		return baseContextError(err)
+	}
+	r.asked++
+	r.questions += time.Since(before)
 	if named {
 		return r.readHiddenMembers(ctx, s, group)
 	}
+	r.locked(func() { r.graph.SetKnownEmpty(r.setGroup(group.groupInfo)) })
+	return nil
+}
+
+// keepAll adds a group that was not asked for with its former members. It is unknown whether it has
+// lost them, or hides them.
+func (r *graphReader) keepAll(s *session, group unlistedGroup) {
 	r.locked(func() {
+		former := r.formerMembers(group)
 		node := r.setGroup(group.groupInfo)
-		if asks {
-			r.graph.SetKnownEmpty(node)
+		for _, guid := range former {
+			r.graph.AddMember(node, guid, nil)
+		}
+		if group.hadBefore || group.wasHidden {
+			r.graph.SetMembersUnreadable(node)
 		}
 	})
-	return nil
+	if group.hadBefore || group.wasHidden {
+		r.addUnreadableGroup(s, group.guid, group.dn)
+	}
+}
+
+// formerMembers returns the members of a group in the graph. mu must be held.
+func (r *graphReader) formerMembers(group unlistedGroup) (former []ad.GUID) {
+	if n, found := r.graph.Find(group.guid); found {
+		for _, member := range r.graph.Members(n) {
+			former = append(former, r.graph.GUID(member))
+		}
+	}
+	return former
 }
 
 // readHiddenMembers adds a group with the members that name it in memberOf, and with the former
@@ -132,11 +158,7 @@ func (r *graphReader) readHiddenMembers(ctx context.Context, s *session, group u
 	var former []ad.GUID
 	var node membership.Node
 	r.locked(func() {
-		if n, found := r.graph.Find(group.guid); found {
-			for _, member := range r.graph.Members(n) {
-				former = append(former, r.graph.GUID(member))
-			}
-		}
+		former = r.formerMembers(group)
 		r.otherSize += guidSize * len(former)
 		node = r.setGroup(group.groupInfo)
 		r.graph.SetMembersUnreadable(node)
@@ -202,7 +224,7 @@ func (r *graphReader) keptMembers(ctx context.Context, s *session, former []ad.G
 }
 
 // keepExisting keeps the accounts and groups of the graph that no search finds but that exist: the
-// account can only list them. Beyond maxLocated, it keeps none.
+// account can only list them. It keeps no more than maxLocated.
 func (r *graphReader) keepExisting(ctx context.Context, s *session, unseen []ad.GUID) error {
 	if !r.checksRights {
 		return nil

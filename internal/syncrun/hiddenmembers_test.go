@@ -220,7 +220,7 @@ func TestHiddenMembersOfEmptyGroup(t *testing.T) {
 func TestQuestionsAboutEmptyGroups(t *testing.T) {
 	t.Parallel()
 	m := newHiddenMembersDomain(t)
-	const empty = 50 // below minAskedGroups, so that the duration does not matter
+	const empty = 50 // below the minimum, so that the duration does not matter
 	for n := range empty {
 		m.addGroup(fmt.Sprintf("empty%d", n))
 	}
@@ -237,7 +237,7 @@ func TestQuestionsAboutEmptyGroups(t *testing.T) {
 	m.options.FullInterval = 1 // every run is a full sync
 	m.start()
 	unchanged := searches(RunOptions{})
-	if requested := searches(RunOptions{Full: true}); requested < unchanged+empty || requested > unchanged+minAskedGroups {
+	if requested := searches(RunOptions{Full: true}); requested < unchanged+empty || requested > unchanged+defaultAskedGroups.min {
 		t.Errorf("%d searches if all groups are asked for, %d otherwise", requested, unchanged)
 	}
 }
@@ -245,19 +245,20 @@ func TestQuestionsAboutEmptyGroups(t *testing.T) {
 // TestMayAsk checks how many groups a run asks for.
 func TestMayAsk(t *testing.T) {
 	t.Parallel()
+	limits := defaultAskedGroups
 	for name, c := range map[string]struct {
 		asked              int
 		questions, reading time.Duration
 		want               bool
 	}{
 		"the first":                    {0, 0, 0, true},
-		"few, on a slow server":        {minAskedGroups - 1, time.Hour, time.Second, true},
-		"a tenth of the time":          {minAskedGroups, time.Second, 10 * time.Second, false},
-		"less than a tenth":            {minAskedGroups, time.Second, 11 * time.Second, true},
-		"too many, on any server":      {maxAskedGroups, 0, time.Hour, false},
-		"the last one that is allowed": {maxAskedGroups - 1, 0, time.Hour, true},
+		"few, on a slow server":        {limits.min - 1, time.Hour, time.Second, true},
+		"a tenth of the time":          {limits.min, time.Second, 10 * time.Second, false},
+		"less than a tenth":            {limits.min, time.Second, 11 * time.Second, true},
+		"too many, on any server":      {limits.max, 0, time.Hour, false},
+		"the last one that is allowed": {limits.max - 1, 0, time.Hour, true},
 	} {
-		if got := mayAsk(c.asked, c.questions, c.reading); got != c.want {
+		if got := limits.mayAsk(c.asked, c.questions, c.reading); got != c.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}
@@ -279,4 +280,30 @@ func TestConfirmedButReadable(t *testing.T) {
 		t.Error("memberships were removed")
 	}
 	m.expectPartial(RunOptions{}, delta, 4)
+}
+
+// TestUnaskedGroups checks that groups keep their members, marked as unreadable, if the run may not ask
+// whether they hide them, and that the next run that may ask finds out.
+func TestUnaskedGroups(t *testing.T) {
+	t.Parallel()
+	m := newHiddenMembersDomain(t)
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+	before := m.withoutUnreadable(m.gateway.Held())
+	m.hide(m.outer, "member")
+	m.set(m.inner, "member")
+	m.exceedOverlap()
+	m.runner.askedGroups = askedGroups{}
+	for _, options := range []RunOptions{{Full: true}, {Full: true}, {}} {
+		if run, err := m.runner.Run(t.Context(), options); err != nil || run.Result != Partial || run.Unreadable != 2 {
+			t.Errorf("%s, %d unreadable, error %v", brief(run), run.Unreadable, err)
+		}
+		for _, diff := range differences(m.withoutUnreadable(m.gateway.Held()), before, false) {
+			t.Error(diff)
+		}
+	}
+	m.runner.askedGroups = defaultAskedGroups
+	if run, err := m.runner.Run(t.Context(), RunOptions{Full: true}); err != nil || run.Result != Partial || run.Unreadable != 1 {
+		t.Errorf("%s, %d unreadable, error %v", brief(run), run.Unreadable, err)
+	}
+	m.expectAdministratorsView(m.outer)
 }

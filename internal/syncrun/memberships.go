@@ -91,6 +91,7 @@ type membershipSync struct {
 	maxGraphSize   maxGraphSize
 	storedSize     int // of the stored memberships in bytes; 0: none
 	maxExpiring    int
+	askedGroups    askedGroups
 	loggedExpiring *bool // the runner's
 	loggedUnasked  *bool // the runner's
 }
@@ -99,7 +100,7 @@ func (r *Runner) newMembershipSync(info runInfo, source Source, session *session
 	return &membershipSync{
 		runInfo: info, source: source, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
 		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize, storedSize: stored.size(),
-		maxExpiring: r.maxExpiring, loggedExpiring: &r.loggedExpiring, loggedUnasked: &r.loggedUnasked,
+		maxExpiring: r.maxExpiring, askedGroups: r.askedGroups, loggedExpiring: &r.loggedExpiring, loggedUnasked: &r.loggedUnasked,
 	}
 }
 

@@ -147,7 +147,7 @@ func (c *rightsCheck) findLost(ctx context.Context, kind identity.Kind, objects 
 		}
 		found, err := c.exists(ctx, filter, attribute)
 		if err == nil && !found && few {
-			found, err = c.existsInDomain(ctx, attribute)
+			found, err = c.mayBeRemoved(ctx, attribute)
 		}
 		if err != nil {
 			return nil, err
@@ -163,10 +163,18 @@ func (c *rightsCheck) findLost(ctx context.Context, kind identity.Kind, objects 
 // and the groups of administrators are protected (MS-ADTS 3.1.1.6.1).
 const attributeAdminCount = "adminCount"
 
-// existsInDomain reports whether any object of the domain shows an attribute.
-func (c *rightsCheck) existsInDomain(ctx context.Context, attribute string) (bool, error) {
-	found, err := c.session.exists(ctx, directory.Search{Base: domainBase(c.session.RootDSE, c.source), Scope: directory.Subtree, Filter: "(" + attribute + "=*)"})
-	return found, baseContextError(err)
+// mayBeRemoved reports whether objects in scope may have lost an attribute that some objects of every
+// domain have: another object shows it, or the account does not see krbtgt, which has it.
+func (c *rightsCheck) mayBeRemoved(ctx context.Context, attribute string) (bool, error) {
+	existsInDomain := func(filter string) (bool, error) {
+		found, err := c.session.exists(ctx, directory.Search{Base: domainBase(c.session.RootDSE, c.source), Scope: directory.Subtree, Filter: filter})
+		return found, baseContextError(err)
+	}
+	if found, err := existsInDomain("(" + attribute + "=*)"); found || err != nil {
+		return found, err
+	}
+	visible, err := existsInDomain("(sAMAccountName=krbtgt)")
+	return !visible, err
 }
 
 // exists reports whether an object in the scope matches a filter and shows all of the attributes.

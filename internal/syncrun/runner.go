@@ -140,6 +140,7 @@ type Runner struct {
 	maxAffected    int
 	maxReread      int
 	maxExpiring    int
+	askedGroups    askedGroups
 	maxGraphSize   maxGraphSize
 	maxObjects     objectLimits
 	maxSweepTime   time.Duration
@@ -159,6 +160,7 @@ func New(o Options) *Runner {
 		maxAffected:    defaultMaxAffected,
 		maxReread:      maxReread,
 		maxExpiring:    maxExpiringMembers,
+		askedGroups:    defaultAskedGroups,
 		maxGraphSize:   defaultMaxGraphSize,
 		maxObjects:     defaultMaxObjects,
 		maxSweepTime:   maxSweepTime,

@@ -18,7 +18,7 @@ import (
 
 const (
 	gatewayUser     = "qualys_ad1"
-	gatewayPassword = "Gw-$ecret #1 \"quoted\""
+	gatewayPassword = "Gw-$ecret #1 \"quoted\" x"
 )
 
 // mustHideSecrets fails the test if a text contains a secret. The message does not repeat it.
