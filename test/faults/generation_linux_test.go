@@ -78,7 +78,8 @@ func TestKillBetweenWrites(t *testing.T) {
 	dir := e.settings["service.state-dir"]
 	objects := run(t, e.settings, "sync").Summary().Number("uploaded")
 	kills, between := scaled(8, 100), 0
-	for n := range kills {
+	// On a busy machine, most kills arrive after the second write.
+	for n := 0; n < kills || between == 0 && n < 200; n++ {
 		e.modify(3)
 		started := make(chan *program.Process, 1)
 		writes := 0
@@ -110,7 +111,7 @@ func TestKillBetweenWrites(t *testing.T) {
 	if between == 0 {
 		t.Error("no kill between the two writes")
 	}
-	logResult(t, "%d kills, %d between the two writes; nothing sent again", kills, between)
+	logResult(t, "%d between the two writes, of at least %d kills; nothing sent again", between, kills)
 }
 
 // TestKillThenRestoreCopy kills the connector with SIGKILL in its first delivery after a copy
