@@ -39,7 +39,7 @@ type Service struct {
 	RunOnStart    bool
 	ShutdownGrace time.Duration
 	AdminAddress  string   // host:port; empty: no admin endpoint
-	AdminHosts    []string // names besides its own under which the endpoint answers
+	AdminHosts    []string // additional host names that requests to the endpoint may use
 }
 
 // Log is the configuration of the log.

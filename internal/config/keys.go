@@ -47,7 +47,7 @@ var keys = []Key{
 	{Name: "service.shutdown-grace", Default: "30s", Doc: "time for a run to end after a stop, 1s to 1h", parse: durationBetween(time.Second, time.Hour)},
 	{Name: "service.state-dir", Default: "/var/lib/adconnector", Doc: "directory of the state file", parse: verbatim, mistakes: dirMistakes},
 	{Name: "service.admin.address", Default: "127.0.0.1:8080", Doc: "host:port of the admin endpoint; empty or off: none", empty: "off", parse: listenAddress},
-	{Name: "service.admin.allowed-hosts", Doc: "names besides its own under which the admin endpoint answers, separated by commas, for scrapes by service name", parse: hostNames},
+	{Name: "service.admin.allowed-hosts", Doc: "additional host names that requests to the admin endpoint may use, separated by commas, such as the name of a Kubernetes Service in a scrape", parse: hostNames},
 
 	{Name: "proxy.enabled", Aliases: []string{"service.http.proxy.enabled"}, Default: "false", Doc: "true or false: reach the gateway through a proxy; never used for LDAP", parse: boolean},
 	{Name: "proxy.host", Aliases: []string{"service.http.proxy.host"}, Doc: "required with a proxy; a host name or an IP address", parse: hostOf("proxy")},

@@ -93,7 +93,7 @@ type certificateList struct {
 
 var hasKey = input.NewMistake("contains a private key beside the certificate", "remove the private key, and keep it only where it is used")
 
-// mistakes returns what was left out besides the certificates.
+// mistakes returns the parts of the file that were skipped.
 func (l *certificateList) mistakes() (all []error) {
 	for _, err := range l.unreadable {
 		all = append(all, input.NewMistake("has an entry that is left out: "+err.Error(), "if a server requires it, "+fault.Remedy(err)+"; otherwise remove it"))

@@ -199,7 +199,7 @@ const maxCertificateLosses = maxDocumentAttempts
 
 // certificateLoss returns the error of a connection that was lost after the server has requested
 // a client certificate. With TLS 1.3, the alert that requires it arrives after the handshake, and
-// net/http may return the error of its own writing instead.
+// net/http may return the error of its write instead.
 func (c *Client) certificateLoss(call call, err error, trace *connectionTrace) error {
 	remedy := c.peerOf(call, err, trace).handshakeRemedy(handshake.ErrClientCertificate)
 	if c.certificateLosses.Add(1) < maxCertificateLosses {

@@ -45,7 +45,7 @@ func (c lingeringConn) Close() error {
 	return err
 }
 
-// serveWithTLS starts a TLS server with a configuration of its own.
+// serveWithTLS starts a TLS server with a given configuration.
 func serveWithTLS(t testing.TB, handler http.Handler, configure func(*tls.Config)) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)

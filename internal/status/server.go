@@ -27,7 +27,7 @@ type Endpoint struct {
 	Health    func() error // an error if the process is stuck
 	Readiness func() error // an error before the registration, or if the last run was refused
 	Metrics   http.Handler
-	Hosts     []string // names besides its own under which it answers
+	Hosts     []string // additional host names that requests may use
 }
 
 // Handler returns the handler of GET and HEAD requests. host is the name or address that the
