@@ -221,6 +221,14 @@ func (t EntryType) split() (allows, limited, known bool) {
 	return false, false, false
 }
 
+// Weighed returns whether the entry allows or denies. ok is false if the entry has no part in the
+// access check of the object: it has another type than those above, applies to child objects
+// only, or denies under a condition. The condition of an entry that allows is assumed to hold.
+func (e *AccessEntry) Weighed() (allows, ok bool) {
+	allows, _, known := e.Type.split()
+	return allows, known && e.Flags&EntryInheritOnly == 0 && (allows || !e.Type.isConditional())
+}
+
 func (t EntryType) isConditional() bool {
 	return t == EntryAllowConditional || t == EntryDenyConditional || t == EntryAllowConditionalObject || t == EntryDenyConditionalObject
 }
@@ -229,7 +237,7 @@ func (t EntryType) isConditional() bool {
 var (
 	Everyone           = SID("\x01\x01\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00")
 	AuthenticatedUsers = SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00")
-	anonymous          = SID("\x01\x01\x00\x00\x00\x00\x00\x05\x07\x00\x00\x00")
+	AnonymousLogon     = SID("\x01\x01\x00\x00\x00\x00\x00\x05\x07\x00\x00\x00")
 )
 
 // Granted returns the principals that the descriptor grants a right, without duplicates, in the
@@ -248,8 +256,8 @@ func (d *Descriptor) Granted(right AccessMask) []SID {
 	decided := sidSet{list: make([]SID, 0, min(len(d.DACL), maxList)+1)}
 	everyoneDenied, authenticatedDenied := false, false
 	for _, entry := range d.DACL {
-		allows, _, known := entry.Type.split()
-		if !known || entry.Flags&EntryInheritOnly != 0 || entry.ObjectType != (GUID{}) || !entry.Mask.Has(right) || !allows && entry.Type.isConditional() {
+		allows, weighed := entry.Weighed()
+		if !weighed || entry.ObjectType != (GUID{}) || !entry.Mask.Has(right) {
 			continue
 		}
 		if !decided.add(entry.Trustee) {
@@ -259,7 +267,7 @@ func (d *Descriptor) Granted(right AccessMask) []SID {
 		case !allows:
 			everyoneDenied = everyoneDenied || bytes.Equal(entry.Trustee, Everyone)
 			authenticatedDenied = authenticatedDenied || bytes.Equal(entry.Trustee, AuthenticatedUsers)
-		case everyoneDenied, authenticatedDenied && !bytes.Equal(entry.Trustee, Everyone) && !bytes.Equal(entry.Trustee, anonymous):
+		case everyoneDenied, authenticatedDenied && !bytes.Equal(entry.Trustee, Everyone) && !bytes.Equal(entry.Trustee, AnonymousLogon):
 		default:
 			granted = append(granted, entry.Trustee)
 		}

@@ -103,7 +103,7 @@ func TestGranted(t *testing.T) {
 		{"generic all denied", newDescriptor(deny(rightGenericAll, alice), allow(fullControl, alice)), "", ""},
 		{"another principal denied", newDescriptor(deny(fullControl, alice), allow(fullControl, admins)), adminsText, adminsText},
 		{"Everyone denied", newDescriptor(deny(control, Everyone), allow(fullControl, alice), allow(fullControl, Everyone)), "", aliceText + " S-1-1-0"},
-		{"Authenticated Users denied", newDescriptor(deny(control, AuthenticatedUsers), allow(control, alice), allow(control, anonymous), allow(control, Everyone)), "S-1-5-7 S-1-1-0", ""},
+		{"Authenticated Users denied", newDescriptor(deny(control, AuthenticatedUsers), allow(control, alice), allow(control, AnonymousLogon), allow(control, Everyone)), "S-1-5-7 S-1-1-0", ""},
 		{"Authenticated Users denied after", newDescriptor(allow(control, alice), deny(control, AuthenticatedUsers), allow(control, admins)), aliceText, ""},
 
 		{"object entry for a right", newDescriptor(newObjectEntry(EntryAllowObject, control, resetPassword, GUID{}, alice)), "", ""},
@@ -297,7 +297,7 @@ func FuzzRelativeName(f *testing.F) {
 func TestWellKnownNames(t *testing.T) {
 	t.Parallel()
 	for want, sid := range map[string]SID{
-		"Everyone": Everyone, "Authenticated Users": AuthenticatedUsers, "Anonymous Logon": anonymous,
+		"Everyone": Everyone, "Authenticated Users": AuthenticatedUsers, "Anonymous Logon": AnonymousLogon,
 		"Interactive":         JoinSID([]byte{1, 1, 0, 0, 0, 0, 0, 5}, 4),
 		"NTLM Authentication": JoinSID([]byte{1, 2, 0, 0, 0, 0, 0, 5, 64, 0, 0, 0}, 10),
 		"Claims Valid":        JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 497),

@@ -1,0 +1,68 @@
+package access
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"adconnector/internal/ad"
+)
+
+// all is the set of all rights.
+const all rightSet = 1<<numRights - 1
+
+// administrators has the principals that are left out of the lists, by the SID or, for principals
+// of the domain, by the RID. A principal that is left out of some rights only is listed for the
+// others: that it holds them is not the default.
+//
+// Schema Admins, Account Operators, Server Operators, Print Operators and Cert Publishers are not
+// left out, although some have rights by default: their members can use these to control the
+// domain, and most of these groups should have no members.
+var administrators = []struct {
+	sid    ad.SID // nil: rid of the domain
+	rid    ad.RID
+	rights rightSet
+	reason string
+}{
+	{sid: newSID(5, 18), rights: all, reason: "SYSTEM: the domain controller itself"},
+	{sid: newSID(5, 32, 544), rights: all, reason: "Administrators: controls the domain by definition"},
+	{rid: 512, rights: all, reason: "Domain Admins: controls the domain by definition"},
+	{rid: 519, rights: all, reason: "Enterprise Admins: controls the forest by definition"},
+	{sid: newSID(3, 0), rights: all, reason: "CREATOR OWNER: replaced when a child object inherits it, so nobody holds the right here"},
+	{sid: newSID(3, 1), rights: all, reason: "CREATOR GROUP: likewise"},
+	{sid: newSID(5, 10), rights: all, reason: "SELF: the object itself, which has nobody else to control"},
+	{sid: newSID(5, 9), rights: setOf(ReplicationRights), reason: "Enterprise Domain Controllers: replicates the domain"},
+	{rid: 516, rights: setOf(ReplicationRights), reason: "Domain Controllers: replicates the domain"},
+	{rid: 526, rights: setOf(WriteKeyCredential), reason: "Key Admins: exists to write msDS-KeyCredentialLink"},
+	{rid: 527, rights: setOf(WriteKeyCredential), reason: "Enterprise Key Admins: exists to write msDS-KeyCredentialLink"},
+}
+
+// leftOut returns the rights that a principal is left out of.
+func leftOut(sid, domain ad.SID) rightSet {
+	_, rid, _ := sid.Split()
+	inDomain := isOf(sid, domain)
+	for i := range administrators {
+		administrator := &administrators[i]
+		if administrator.sid == nil && inDomain && administrator.rid == rid || administrator.sid != nil && bytes.Equal(administrator.sid, sid) {
+			return administrator.rights
+		}
+	}
+	return 0
+}
+
+// isOf reports whether sid is the SID of the domain and one more sub-authority.
+func isOf(sid, domain ad.SID) bool {
+	const header, count = 8, 1
+	return len(domain) >= header && len(sid) == len(domain)+4 && sid[count] == domain[count]+1 && bytes.Equal(sid[count+1:len(domain)], domain[count+1:])
+}
+
+// ownerRights stands for the owner of the object (MS-DTYP 2.4.2.4).
+var ownerRights = newSID(3, 4)
+
+// newSID returns a SID with an authority below 256.
+func newSID(authority byte, sub ...uint32) ad.SID {
+	sid := ad.SID{1, byte(len(sub)), 0, 0, 0, 0, 0, authority}
+	for _, s := range sub {
+		sid = binary.LittleEndian.AppendUint32(sid, s)
+	}
+	return sid
+}
