@@ -68,8 +68,11 @@ func principals(dst []byte, src *source, _ []int) []byte {
 		name, kind := m.name, m.kind
 		if m.inGraph {
 			name, kind = src.graph.AppendName(buffer[:0], m.node), src.graph.Kind(m.node)
-		} else if wellKnown := m.sid.WellKnownName(); wellKnown != "" {
-			name, kind = append(buffer[:0], wellKnown...), membership.KindWellKnown
+		} else if kind == membership.KindUnknown {
+			if wellKnown := m.sid.WellKnownName(); wellKnown != "" {
+				name = append(buffer[:0], wellKnown...)
+			}
+			kind = src.graph.KindOfSID(m.sid)
 		}
 		if len(name) == 0 && kind == membership.KindUnknown {
 			continue

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/membership"
 )
 
@@ -46,5 +47,30 @@ func TestUncertainGolden(t *testing.T) {
 			}
 			golden(t, name, asset.JSON)
 		})
+	}
+}
+
+// TestKindOfPrincipalOutsideOfGraph checks that a principal of another domain has its kind even if
+// nothing in the graph mentions it.
+func TestKindOfPrincipalOutsideOfGraph(t *testing.T) {
+	t.Parallel()
+	foreign := ad.JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0}, 1234)
+	m := NewPostureMapper(User)
+	m.UseGraph(people())
+	asset, err := m.Map(nil, entry(t, m, attributes{
+		"objectGUID": {strings.Repeat("b", 16)}, "objectSid": {string(ofDomainSID(1104))},
+		"sIDHistory": {string(foreign), string(ofDomainSID(9999)), string(ad.Everyone)},
+	}), now, Logons{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{
+		`{"sid":"S-1-5-21-7-7-7-1234","kind":"FOREIGN"}`:          true,
+		`{"sid":"S-1-1-0","name":"Everyone","kind":"WELL_KNOWN"}`: true,
+		`{"sid":"` + ofDomainSID(9999).String():                   false, // of the domain, and unknown
+	} {
+		if got := strings.Contains(string(asset.JSON), text); got != want {
+			t.Errorf("%s: %t in %s", text, got, asset.JSON)
+		}
 	}
 }

@@ -202,3 +202,33 @@ func TestUncertain(t *testing.T) {
 		t.Error("no record has changed")
 	}
 }
+
+// TestUncertainThroughDistributionGroups checks that privileges do not depend on members of
+// distribution groups, hidden or not, and that nesting does.
+func TestUncertainThroughDistributionGroups(t *testing.T) {
+	t.Parallel()
+	const security, list, inList, user, hiddenList, userOfHiddenList = 1, 2, 3, 4, 5, 6
+	g := New()
+	add := func(n int, isSecurity bool, members ...int) Node {
+		node := g.SetGroup(guidOf(n), domainSID(ad.RID(2000+n)), isSecurity, 0)
+		for _, member := range members {
+			g.AddMember(node, guidOf(member), domainSID(ad.RID(2000+member)))
+		}
+		return node
+	}
+	g.SetMembersUnreadable(add(security, true, list))
+	add(list, false, inList)
+	add(inList, true, user)
+	g.SetMembersUnreadable(add(hiddenList, false, userOfHiddenList))
+	add(7, true, hiddenList)
+	g.Compute()
+	for n, want := range map[int]Uncertain{
+		security: {Members: true, Nesting: true}, list: {Groups: true}, inList: {}, user: {},
+		hiddenList: {Members: true, Nesting: true}, userOfHiddenList: {Groups: true}, 7: {Nesting: true},
+	} {
+		node, _ := g.Find(guidOf(n))
+		if got := g.Uncertain(node); got != want {
+			t.Errorf("%d: %+v, want %+v", n, got, want)
+		}
+	}
+}

@@ -120,9 +120,21 @@ func (g *Graph) Kind(n Node) Kind {
 		return KindGroup
 	case g.kinds[n] != KindUnknown:
 		return g.kinds[n]
-	case g.wellKnownName(n) != "":
+	case !g.HasSID(n):
+		return KindUnknown
+	}
+	var buffer [maxSIDSize]byte
+	return g.KindOfSID(g.AppendBinarySID(buffer[:0], n))
+}
+
+// KindOfSID returns what a SID alone shows of its principal, which need not be in the graph:
+// KindWellKnown, KindForeign or KindUnknown. g may be nil.
+func (g *Graph) KindOfSID(sid ad.SID) Kind {
+	if sid.WellKnownName() != "" {
 		return KindWellKnown
-	case g.domainAuthority != 0 && g.sids[n].authority != g.domainAuthority && isDomain([]byte(g.authorities[g.sids[n].authority].bytes)):
+	}
+	domain, _, ok := sid.Split()
+	if ok && g != nil && g.domainAuthority != 0 && isDomain(domain) && string(domain) != g.authorities[g.domainAuthority].bytes {
 		return KindForeign
 	}
 	return KindUnknown

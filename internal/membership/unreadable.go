@@ -49,10 +49,12 @@ func (g *Graph) InRoles() (nodes []Node) {
 
 // Uncertain are the facts about an object that depend on groups whose members are unreadable.
 type Uncertain struct {
-	Members    bool // it is such a group
-	Nesting    bool // it is such a group, or contains one, also nested
-	Groups     bool // it is a member of such a group
-	Privileges bool // it is a member of such a group, also nested or by its primary group
+	Members bool // it is such a group
+	Nesting bool // it is such a group, or contains one, also nested
+	Groups  bool // it is a member of such a group
+	// Privileges: it is a member of such a security group, also through security groups or by its primary
+	// group. A distribution group has no privileges.
+	Privileges bool
 }
 
 // Uncertain returns the uncertain facts about an object.
@@ -68,32 +70,38 @@ func (g *Graph) Uncertain(n Node) (u Uncertain) {
 	if primary, ok := g.primaryGroupOf(n); ok {
 		u.Privileges = u.Privileges || g.aliveGroup(primary).inUnreadable
 	}
+	u.Privileges = u.Privileges && !g.IsDistributionGroup(n)
 	return u
 }
 
-// propagateUnreadable marks the groups that contain groups with unreadable members, and those in
-// them.
+// propagateUnreadable marks the groups that contain groups with unreadable members, and the security
+// groups in security groups with unreadable members: a distribution group passes on no privileges.
 func (g *Graph) propagateUnreadable() {
 	var below, above []Node
 	for i := range g.groups {
 		gr := &g.groups[i]
-		gr.inUnreadable = gr.alive && gr.unreadable
-		gr.containsUnreadable = gr.inUnreadable
+		gr.containsUnreadable = gr.alive && gr.unreadable
+		gr.inUnreadable = gr.containsUnreadable && gr.security
+		if gr.containsUnreadable {
+			above = append(above, gr.node)
+		}
 		if gr.inUnreadable {
-			below, above = append(below, gr.node), append(above, gr.node)
+			below = append(below, gr.node)
 		}
 	}
-	g.spread(below, g.Members, func(gr *group) *bool { return &gr.inUnreadable })
-	g.spread(above, g.GroupsOf, func(gr *group) *bool { return &gr.containsUnreadable })
+	all, security := func(*group) bool { return true }, func(gr *group) bool { return gr.security }
+	g.markReachable(below, g.Members, security, func(gr *group) *bool { return &gr.inUnreadable })
+	g.markReachable(above, g.GroupsOf, all, func(gr *group) *bool { return &gr.containsUnreadable })
 }
 
-// spread sets a mark of all groups that are reached from the groups in the queue.
-func (g *Graph) spread(queue []Node, next func(Node) []Node, mark func(*group) *bool) {
+// markReachable sets a mark of the groups that are reached from the groups in the queue, through groups
+// that follow selects.
+func (g *Graph) markReachable(queue []Node, next func(Node) []Node, follow func(*group) bool, mark func(*group) *bool) {
 	for len(queue) > 0 {
 		last := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
 		for _, n := range next(last) {
-			if gr := g.aliveGroup(n); gr != nil && !*mark(gr) {
+			if gr := g.aliveGroup(n); gr != nil && follow(gr) && !*mark(gr) {
 				*mark(gr) = true
 				queue = append(queue, n)
 			}
