@@ -74,3 +74,43 @@ func TestExists(t *testing.T) {
 		t.Errorf("invalid filter: %v", err)
 	}
 }
+
+// TestCount checks that the entries of several pages count up to the limit.
+func TestCount(t *testing.T) {
+	t.Parallel()
+	entry := fakeldap.NewEntry("CN=a")
+	for name, c := range map[string]struct {
+		pages []int
+		code  int // of the last one
+		want  int
+		class fault.Class
+	}{
+		"fewer than the limit":            {[]int{2}, ldap.LDAPResultSuccess, 2, fault.Done},
+		"none":                            {[]int{0}, ldap.LDAPResultSuccess, 0, fault.Done},
+		"more than the limit":             {[]int{3}, ldap.LDAPResultSizeLimitExceeded, 3, fault.Done},
+		"page without entries in between": {[]int{1, 0, 1}, ldap.LDAPResultSuccess, 2, fault.Done},
+		"last page not requested":         {[]int{2, 2, 1}, ldap.LDAPResultSuccess, 3, fault.Done},
+		"fewer, but a size limit":         {[]int{1}, ldap.LDAPResultSizeLimitExceeded, 0, fault.Incomplete},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			page := 0
+			server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				if r.SizeLimit != 3 || r.PageSize != 3 {
+					t.Errorf("request %+v", r)
+				}
+				for range c.pages[page] {
+					p.Send(entry.Message(r.ID))
+				}
+				if page++; page < len(c.pages) {
+					return p.Send(fakeldap.Done(r.ID, ldap.LDAPResultSuccess, fakeldap.Paging("next")))
+				}
+				return p.Send(fakeldap.Done(r.ID, c.code))
+			}))
+			n, err := connect(t, options(server)).Count(t.Context(), Search{Base: "DC=corp", Filter: "(mail=*)"}, 3)
+			if n != c.want || fault.ClassOf(err) != c.class {
+				t.Errorf("%d entries, error %v", n, err)
+			}
+		})
+	}
+}

@@ -60,8 +60,10 @@ func (c *rightsCheck) checkRequired(ctx context.Context) error {
 	return c.refuse(ctx, unreadable, errNoneReadable, "")
 }
 
-// findUnreadable returns the attributes that every object of a kind has and none shows. A kind
-// without objects has none. Most runs need only the first question.
+// findUnreadable returns the attributes that every object of a kind has and none in scope shows. A
+// kind without objects has none. A single object in scope does not count as all of its kind, because
+// one unreadable object must not stop a run: then no object of the domain may show them. Most runs
+// need only the first question.
 func (c *rightsCheck) findUnreadable(ctx context.Context, kind identity.Kind) ([]string, error) {
 	required := identity.RequiredAttributes(kind, c.source.Posture)
 	filter, all := c.search.Filter(kind, c.session.RootDSE), identity.ClassFilter[kind]
@@ -74,7 +76,11 @@ func (c *rightsCheck) findUnreadable(ctx context.Context, kind identity.Kind) ([
 	if err != nil || found {
 		return nil, err
 	}
-	if found, err = c.exists(ctx, all); err != nil || !found {
+	objects, err := c.count(ctx, all, minUnreadable)
+	if err == nil && objects > 0 && objects < minUnreadable {
+		found, err = c.existsBelow(ctx, domainBase(c.session.RootDSE, c.source), directory.Subtree, all, required...)
+	}
+	if err != nil || objects == 0 || found {
 		return nil, err
 	}
 	var missing []string
@@ -92,6 +98,10 @@ func (c *rightsCheck) findUnreadable(ctx context.Context, kind identity.Kind) ([
 	}
 	return missing, nil
 }
+
+// minUnreadable is how many objects of a kind in scope must hide an attribute for a refusal, if other
+// objects of the domain show it.
+const minUnreadable = 2
 
 // minReadable is how many objects must have shown an optional attribute in the last full sync
 // for its absence from all objects to mean that the account has lost a right.
@@ -179,12 +189,27 @@ func (c *rightsCheck) mayBeRemoved(ctx context.Context, attribute string) (bool,
 
 // exists reports whether an object in the scope matches a filter and shows all of the attributes.
 func (c *rightsCheck) exists(ctx context.Context, filter string, attributes ...string) (bool, error) {
+	return c.existsBelow(ctx, c.source.Base, c.source.Scope, filter, attributes...)
+}
+
+// existsBelow is exists with another base and scope.
+func (c *rightsCheck) existsBelow(ctx context.Context, base string, scope directory.Scope, filter string, attributes ...string) (bool, error) {
 	var condition strings.Builder
 	for _, attribute := range attributes {
 		condition.WriteString("(" + attribute + "=*)")
 	}
-	found, err := c.session.exists(ctx, directory.Search{Base: c.source.Base, Scope: c.source.Scope, Filter: "(&" + filter + condition.String() + ")"})
+	found, err := c.session.exists(ctx, directory.Search{Base: base, Scope: scope, Filter: "(&" + filter + condition.String() + ")"})
 	return found, baseContextError(err)
+}
+
+// count returns how many objects in the scope match a filter, up to a limit.
+func (c *rightsCheck) count(ctx context.Context, filter string, limit int) (int, error) {
+	if err := c.session.reconnectIfIdle(ctx); err != nil {
+		return 0, err
+	}
+	n, err := c.session.Count(ctx, directory.Search{Base: c.source.Base, Scope: c.source.Scope, Filter: filter}, limit)
+	c.session.lastUsed = time.Now()
+	return n, baseContextError(err)
 }
 
 // refuse returns the error of a run that needs a right.

@@ -175,21 +175,23 @@ func TestRequiredRights(t *testing.T) {
 		"users and groups":      {"", func(e *env) { e.hide(e.base, "groupType", "userAccountControl") }, []string{"userAccountControl of users", "groupType of groups"}, 0},
 		"filter on an unreadable attribute": {"(!(userAccountControl:1.2.840.113556.1.4.803:=2))(userAccountControl=*)",
 			func(e *env) { e.hide(e.base, "userAccountControl") }, []string{"userAccountControl of users"}, 0},
-		"filter that excludes all users": {"(title=Chief)", func(*env) {}, nil, 1},
-		"users elsewhere":                {"", func(e *env) { e.hide("OU=Outside,"+e.Base(), "userAccountControl") }, nil, 4},
+		"filter that excludes all users": {"(title=Chief)", func(*env) {}, nil, 2},
+		"users elsewhere":                {"", func(e *env) { e.hide("OU=Outside,"+e.Base(), "userAccountControl") }, nil, 5},
 		"no users": {"", func(e *env) {
 			e.hide(e.base, "userAccountControl")
 			e.deleteUsers(3)
-		}, nil, 1},
+		}, nil, 2},
 		"no groups": {"", func(e *env) {
 			e.hide(e.base, "groupType")
 			e.must(e.Delete(e.dn("team")))
+			e.must(e.Delete(e.dn("second")))
 		}, nil, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newDomainEnv(t, domaincontroller.Options{}, 3)
 			e.addGroup("team")
+			e.addGroup("second")
 			if c.filter != "" {
 				e.options.Search.UserFilter = "(&" + c.filter + ")"
 				e.start()
@@ -200,6 +202,36 @@ func TestRequiredRights(t *testing.T) {
 				return
 			}
 			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: c.groups})
+		})
+	}
+}
+
+// TestSingleUnreadableObject checks that the only object of a kind in scope does not stop a run by its
+// own denied right, and that a right that no object of the domain shows does.
+func TestSingleUnreadableObject(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		users     int
+		deny      func(e *env) (dn string)
+		attribute string
+	}{
+		"group": {3, func(e *env) string { return e.dn("team") }, "groupType"},
+		"user":  {1, func(e *env) string { return e.user(0) }, "userAccountControl"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, c.users)
+			e.addGroup("team")
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: c.users + 1})
+			before := e.gateway.Held()
+			e.hide(c.deny(e), c.attribute)
+			e.runPartial(RunOptions{Full: true}, state.Run{Mode: full}, 1, c.attribute)
+			if !maps.Equal(before, e.gateway.Held()) {
+				t.Error("the gateway has changed")
+			}
+			e.hide(c.deny(e))
+			e.hide(e.Base(), c.attribute)
+			e.runRefused(RunOptions{Full: true}, c.attribute+" of "+name+"s")
 		})
 	}
 }

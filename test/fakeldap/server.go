@@ -138,8 +138,8 @@ func (s *Server) search(p *Peer, r Request) bool {
 		return p.Send(s.rootDSE().selectAttributes(r.Attributes).Message(r.ID), Done(r.ID, 0))
 	case r.Scope == ldap.ScopeBaseObject: // no single object except the rootDSE
 		return p.Send(Done(r.ID, 0))
-	case r.SizeLimit == 1:
-		return s.exists(p, r)
+	case r.SizeLimit > 0:
+		return s.count(p, r)
 	}
 	start, _ := strconv.Atoi(string(r.Cookie))
 	if start == 0 {
@@ -171,16 +171,21 @@ func (s *Server) search(p *Peer, r Request) bool {
 // presence matches a condition of a filter that an attribute exists.
 var presence = regexp.MustCompile(`\(([\w-]+)=\*\)`)
 
-// exists answers the question whether an entry has all attributes that the filter names in
+// count returns entries, up to the size limit, that have all attributes that the filter names in
 // conditions such as (mail=*).
-func (s *Server) exists(p *Peer, r Request) bool {
+func (s *Server) count(p *Peer, r Request) bool {
+	var answer []byte
+	found := int64(0)
 	conditions := presence.FindAllStringSubmatch(r.Filter, -1)
 	for _, e := range s.entries(r.Filter) {
 		if !slices.ContainsFunc(conditions, func(c []string) bool { return e.Attributes[c[1]] == "" }) {
-			return p.Send(NewEntry(e.DN).Message(r.ID), Done(r.ID, ldap.LDAPResultSizeLimitExceeded))
+			answer = append(answer, NewEntry(e.DN).Message(r.ID)...)
+			if found++; found == r.SizeLimit {
+				return p.Send(answer, Done(r.ID, ldap.LDAPResultSizeLimitExceeded))
+			}
 		}
 	}
-	return p.Send(Done(r.ID, 0))
+	return p.Send(answer, Done(r.ID, 0))
 }
 
 // entries returns the entries of the kind that a filter searches for.
