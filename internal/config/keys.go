@@ -146,9 +146,11 @@ func spellings() map[string]keyReference {
 	return all
 }
 
+var underscores = strings.NewReplacer(".", "_", "-", "_")
+
 // shellSafe returns the form that shells and systemd accept.
 func shellSafe(spelling string) string {
-	return strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(spelling))
+	return strings.ToUpper(underscores.Replace(spelling))
 }
 
 func keyByName(name string) Key {

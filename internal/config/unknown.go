@@ -1,11 +1,11 @@
 package config
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/agnivade/levenshtein"
@@ -30,7 +30,7 @@ func (l *loader) reportUnknown(spelling, text, place string, onlyOurs bool) {
 	if i := strings.IndexFunc(spelling, isNotInKey); i >= 0 {
 		spelling = spelling[:i]
 	}
-	nearest, distance := l.mostSimilar(spelling)
+	nearest, distance := mostSimilar(spelling)
 	length := len(normalize(nearest))
 	isTypo := distance <= 2 && distance*6 <= length
 	hasOurPrefix := strings.HasPrefix(spelling, "QUALYS_") || (onlyOurs || strings.Contains(spelling, ".")) && l.beginsLikeKey(spelling)
@@ -64,31 +64,47 @@ const minAbbreviation = 6
 // Case, dots, dashes and underscores do not count. Keys that begin with the unknown spelling
 // take precedence: proxy.pass is an abbreviation of proxy.password, although proxy.host has a
 // smaller distance. The result has the same form: shell-safe or not.
-func (l *loader) mostSimilar(spelling string) (nearest string, distance int) {
-	unknown := normalize(spelling)
-	distanceTo := func(known string) int { return levenshtein.ComputeDistance(unknown, normalize(known)) }
-	var candidates, abbreviated []string
-	for _, known := range slices.Sorted(maps.Keys(l.spellings)) {
-		if isUpperCase(known) != isUpperCase(spelling) {
+func mostSimilar(spelling string) (nearest string, distance int) {
+	unknown, upperCase := normalize(spelling), isUpperCase(spelling)
+	isAbbreviated := false
+	for _, known := range normalizedSpellings() {
+		if known.upperCase != upperCase {
 			continue
 		}
-		candidates = append(candidates, known)
-		if len(unknown) >= minAbbreviation && strings.HasPrefix(normalize(known), unknown) {
-			abbreviated = append(abbreviated, known)
+		abbreviated := len(unknown) >= minAbbreviation && strings.HasPrefix(known.normalized, unknown)
+		if isAbbreviated && !abbreviated {
+			continue
+		}
+		d := levenshtein.ComputeDistance(unknown, known.normalized)
+		if nearest == "" || d < distance || abbreviated && !isAbbreviated {
+			nearest, distance, isAbbreviated = known.spelling, d, abbreviated
 		}
 	}
-	if len(abbreviated) > 0 {
-		candidates = abbreviated
-	}
-	nearest = slices.MinFunc(candidates, func(a, b string) int { return cmp.Compare(distanceTo(a), distanceTo(b)) })
-	return nearest, distanceTo(nearest)
+	return nearest, distance
 }
+
+// normalizedSpelling is a spelling of a key in the forms in which it is compared.
+type normalizedSpelling struct {
+	spelling, normalized string
+	upperCase            bool
+}
+
+// normalizedSpellings returns all spellings of all keys in order. It is computed only if an
+// unknown setting is compared with them, and once: an environment can have many variables.
+var normalizedSpellings = sync.OnceValue(func() (all []normalizedSpelling) {
+	for _, spelling := range slices.Sorted(maps.Keys(spellings())) {
+		all = append(all, normalizedSpelling{spelling, normalize(spelling), isUpperCase(spelling)})
+	}
+	return all
+})
 
 func isUpperCase(spelling string) bool { return spelling == strings.ToUpper(spelling) }
 
+var separators = strings.NewReplacer(".", "", "-", "", "_", "")
+
 // normalize returns a spelling without case and separators.
 func normalize(spelling string) string {
-	return strings.ToLower(strings.NewReplacer(".", "", "-", "", "_", "").Replace(spelling))
+	return strings.ToLower(separators.Replace(spelling))
 }
 
 // beginsLikeKey reports whether a spelling has the first word of a key, in any case.

@@ -73,3 +73,12 @@ func TestNothingUnknown(t *testing.T) {
 	src := Source{EnvFiles: []string{"../../testdata/documented-sample.env", "../../testdata/documented-table.env", "../../sample.env"}, Unknown: func(u Unknown) { t.Errorf("reported %+v", u) }}
 	_, _ = Load(src)
 }
+
+// An environment can have hundreds of variables of other programs, each of which is compared with
+// every spelling.
+func TestComparingUnknownKeysAllocatesLittle(t *testing.T) {
+	mostSimilar("JAVA_OPTS") // normalizes the spellings
+	if n := testing.AllocsPerRun(10, func() { mostSimilar("JAVA_OPTS") }); n >= float64(len(normalizedSpellings())) {
+		t.Errorf("%v allocations for %d spellings", n, len(normalizedSpellings()))
+	}
+}

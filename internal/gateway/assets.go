@@ -36,10 +36,12 @@ type BatchResponse struct {
 
 const interceptedRemedy = "check that no proxy responds instead of the gateway"
 
+var separators = strings.NewReplacer(" ", "", "-", "", "_", "")
+
 // isPublished reports whether a responseCode is SUCCESSFULLY_PUBLISHED, regardless of case,
 // spaces, hyphens and underscores.
 func isPublished(code string) bool {
-	return strings.EqualFold(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(strings.TrimSpace(code)), "successfullyPublished")
+	return strings.EqualFold(separators.Replace(strings.TrimSpace(code)), "successfullyPublished")
 }
 
 // Send sends one batch: count assets, as JSON objects separated by commas. It returns no error

@@ -149,6 +149,8 @@ func (d *Server) categoryDN(category string) string {
 	return "CN=" + category + ",CN=Schema,CN=Configuration," + d.root.dn()
 }
 
+var canonicalEscapes = strings.NewReplacer("/", `\/`, "\n", `\0A`)
+
 // canonicalName returns the DN as a path: corp.example.com/Berlin/Anna Schmidt.
 func (d *Server) canonicalName(o *object) string {
 	if o == d.root {
@@ -156,7 +158,7 @@ func (d *Server) canonicalName(o *object) string {
 	}
 	path := ""
 	for ancestor := o; ancestor.parent != nil; ancestor = ancestor.parent {
-		path = "/" + strings.NewReplacer("/", `\/`, "\n", `\0A`).Replace(ancestor.rdn.value) + path
+		path = "/" + canonicalEscapes.Replace(ancestor.rdn.value) + path
 	}
 	return domainName + path
 }
