@@ -3,7 +3,6 @@ package state
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -29,6 +28,8 @@ func (c change) put(bucket, key, value []byte) error {
 	b := c.Bucket(bucket)
 	if before := b.Get(key); before != nil {
 		c.deltas[string(bucket)] -= recordChecksum(key, before)
+	} else {
+		c.countRecord(bucket, 1)
 	}
 	if value == nil {
 		value = []byte{} // Get returns nil only for a missing key
@@ -44,6 +45,7 @@ func (c change) delete(bucket, key []byte) error {
 		return nil
 	}
 	c.deltas[string(bucket)] -= recordChecksum(key, before)
+	c.countRecord(bucket, -1)
 	return b.Delete(key)
 }
 
@@ -70,19 +72,30 @@ func (c change) drop(bucket []byte) error {
 		return err
 	}
 	delete(c.deltas, string(bucket))
-	return c.Bucket(bucketChecksums).Delete(bucket)
+	if err := c.Bucket(bucketChecksums).Delete(bucket); err != nil || string(bucket) != string(bucketIndex) {
+		return err
+	}
+	delete(c.deltas, keyIndexCount)
+	return putIndexCount(c, 0)
 }
 
-// writeChecksums updates the stored checksums. It must be the last write.
+// writeChecksums updates the stored checksums and the count of the index. It must be the last
+// write.
 func (c change) writeChecksums() error {
 	checksums := c.Bucket(bucketChecksums)
+	count, counted := storedIndexCount(c.Tx)
+	countDelta := c.deltas[keyIndexCount]
+	delete(c.deltas, keyIndexCount)
 	for bucket, delta := range c.deltas {
 		sum := storedChecksum(checksums, []byte(bucket)) + delta
 		if err := checksums.Put([]byte(bucket), binary.BigEndian.AppendUint64(nil, sum)); err != nil {
 			return err
 		}
 	}
-	return nil
+	if _, changed := c.deltas[string(bucketIndex)]; changed && counted {
+		return putIndexCount(c, count+countDelta)
+	}
+	return ensureIndexCount(c)
 }
 
 // storedChecksum returns the checksum of a bucket; 0 if there is none.
@@ -95,7 +108,8 @@ func storedChecksum(checksums *bbolt.Bucket, name []byte) uint64 {
 
 // compareChecksums compares the checksums that the page walk computed with the stored
 // ones. In a file of a newer format, it checks the meta bucket only.
-func compareChecksums(tx *bbolt.Tx, computed map[string]uint64) error {
+func compareChecksums(tx *bbolt.Tx, w *pageWalk) error {
+	computed := w.checksums
 	if len(computed) == 0 {
 		return nil // new file
 	}
@@ -118,7 +132,7 @@ func compareChecksums(tx *bbolt.Tx, computed map[string]uint64) error {
 			return fmt.Errorf("%s: %w", name, errChecksum)
 		}
 	}
-	return nil
+	return compareIndexCount(tx, w.records[string(bucketIndex)])
 }
 
 // requiredBuckets returns the buckets that a file of a format must have.
@@ -135,9 +149,73 @@ func requiredBuckets(stored []byte) [][]byte {
 // recordChecksum returns the FNV-1a hash of a record. It detects accidental changes, not
 // manipulation.
 func recordChecksum(key, value []byte) uint64 {
-	sum := fnv.New64a()
-	sum.Write(key)
-	sum.Write([]byte{byte(len(key))}) // separates key and value; no key is longer than 255 bytes
-	sum.Write(value)
-	return sum.Sum64()
+	sum := hashBytes(fnvOffset, key)
+	sum = (sum ^ uint64(byte(len(key)))) * fnvPrime // separates key and value; no key is longer than 255 bytes
+	return hashBytes(sum, value)
+}
+
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+// hashBytes adds data to an FNV-1a hash.
+func hashBytes(sum uint64, data []byte) uint64 {
+	for _, b := range data {
+		sum = (sum ^ uint64(b)) * fnvPrime
+	}
+	return sum
+}
+
+// hashLanes is the number of hashes that are computed at the same time. Each byte of a hash
+// depends on the multiplication for the byte before, so that one hash uses a fraction of the
+// processor.
+const hashLanes = 4
+
+// recordSum adds up the checksums of records.
+type recordSum struct {
+	sum, records uint64
+	keys, values [hashLanes][]byte // of the last records, which are not in sum
+	pending      int
+}
+
+// add adds a record. Its key and value must not change until flush is called.
+func (s *recordSum) add(key, value []byte) {
+	s.keys[s.pending], s.values[s.pending] = key, value
+	s.records++
+	if s.pending++; s.pending == hashLanes {
+		sums := [hashLanes]uint64{fnvOffset, fnvOffset, fnvOffset, fnvOffset}
+		hashInLanes(&sums, &s.keys)
+		for lane, key := range s.keys {
+			sums[lane] = (sums[lane] ^ uint64(byte(len(key)))) * fnvPrime // as in recordChecksum
+		}
+		hashInLanes(&sums, &s.values)
+		s.sum += sums[0] + sums[1] + sums[2] + sums[3]
+		s.pending = 0
+	}
+}
+
+// flush completes sum.
+func (s *recordSum) flush() {
+	for i := range s.pending {
+		s.sum += recordChecksum(s.keys[i], s.values[i])
+	}
+	s.pending = 0
+}
+
+// hashInLanes is hashBytes for several hashes.
+func hashInLanes(sums *[hashLanes]uint64, data *[hashLanes][]byte) {
+	n := min(len(data[0]), len(data[1]), len(data[2]), len(data[3]))
+	d0, d1, d2, d3 := data[0][:n], data[1][:n], data[2][:n], data[3][:n]
+	s0, s1, s2, s3 := sums[0], sums[1], sums[2], sums[3]
+	for i := range d0 {
+		s0 = (s0 ^ uint64(d0[i])) * fnvPrime
+		s1 = (s1 ^ uint64(d1[i])) * fnvPrime
+		s2 = (s2 ^ uint64(d2[i])) * fnvPrime
+		s3 = (s3 ^ uint64(d3[i])) * fnvPrime
+	}
+	*sums = [hashLanes]uint64{s0, s1, s2, s3}
+	for lane := range data {
+		sums[lane] = hashBytes(sums[lane], data[lane][n:])
+	}
 }

@@ -89,3 +89,46 @@ func TestInvalidJSON(t *testing.T) {
 		t.Error("the damaged file was not set aside")
 	}
 }
+
+// TestVerify checks that damage of each kind of page of a file that stays open is found after a run,
+// and not looked for in a file that Open has just read.
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	pristine, _ := stateFile(t)
+	for name, offset := range map[string]func(*brokenFile) uint64{
+		"record of the index": func(f *brokenFile) uint64 {
+			key := f.element(f.leaf(), 0)[byteOrder.Uint32(f.element(f.leaf(), 0)[4:]):]
+			return f.leaf()*4096 + 4096 - uint64(len(key))
+		},
+		"record of a small bucket": func(f *brokenFile) uint64 {
+			return f.root*4096 + 4096 - uint64(len(f.bucket(bucketHeld))) + bucketHeaderSize + pageHeaderSize + elementSize
+		},
+		"branch page": func(f *brokenFile) uint64 { return f.index()*4096 + pageHeaderSize + 8 },
+		"root page":   func(f *brokenFile) uint64 { return f.root*4096 + 8 },
+		"freelist":    func(f *brokenFile) uint64 { return f.freelist*4096 + pageHeaderSize },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := file(t, pristine)
+			s := openStore(t, dir)
+			result(s.OpenJournal(testView, testStart))(t)
+			must(t, s.Verify())
+			path := filepath.Join(dir, fileName)
+			content := result(os.ReadFile(path))(t)
+			at := offset(newBrokenFile(t, content))
+			f := result(os.OpenFile(path, os.O_RDWR, 0))(t)
+			defer f.Close()
+			change := []byte{content[at] ^ 0x40}
+			result(f.WriteAt(change, int64(at)))(t)
+			s.verified.Store(true)
+			must(t, s.Verify())
+			s.verified.Store(false)
+			if err := s.Verify(); !errors.Is(err, ErrDamaged) || fault.Remedy(err) != remedyDamaged {
+				t.Errorf("got %v", err)
+			}
+			must(t, s.Close())
+			if s.DamagedFile == nil {
+				t.Error("not set aside")
+			}
+		})
+	}
+}

@@ -217,7 +217,7 @@ func (s *Store) acknowledgedFingerprint(record []byte) identity.Fingerprint {
 // IndexSize returns the number of objects in the index.
 func (s *Store) IndexSize() (size int, err error) {
 	err = s.view("count index", func(tx *bbolt.Tx) error {
-		size = tx.Bucket(bucketIndex).Stats().KeyN
+		size = indexCount(tx)
 		return nil
 	})
 	return size, err

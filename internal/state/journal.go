@@ -29,6 +29,7 @@ type Journal struct {
 // OpenJournal starts the journal of a run, and records the run's view: everything that is
 // delivered in the run is known to come from it, even if the run fails.
 func (s *Store) OpenJournal(view View, now time.Time) (*Journal, error) {
+	s.verified.Store(false)
 	j := &Journal{store: s, now: now.UTC()}
 	var obsolete map[batchID]struct{}
 	err := s.update("open journal", func(c change) (err error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"slices"
 )
 
 // Open walks all pages and checks every bound before bbolt reads more than the meta pages.
@@ -64,15 +65,17 @@ type pageWalk struct {
 	pages     uint64            // number of pages in use or free
 	visited   []bool            // by page ID
 	checksums map[string]uint64 // of the records, by bucket
+	records   map[string]uint64 // their number, by bucket
+	buffers   [][]byte          // for pages; unused
 }
 
 // metaPage is the content of a meta page.
 type metaPage struct{ root, freelist, pages, transaction uint64 }
 
-// verifyPages checks a file of size bytes and returns the checksums of its buckets. Its
-// errors wrap ErrDamaged or are errors of reading the file.
-func verifyPages(file io.ReaderAt, pageSize int, size int64) (map[string]uint64, error) {
-	w := &pageWalk{file: file, pageSize: uint64(pageSize), checksums: map[string]uint64{}}
+// verifyPages checks a file of size bytes. The result has the checksums and the numbers of
+// records of its buckets. Its errors wrap ErrDamaged or are errors of reading the file.
+func verifyPages(file io.ReaderAt, pageSize int, size int64) (*pageWalk, error) {
+	w := &pageWalk{file: file, pageSize: uint64(pageSize), checksums: map[string]uint64{}, records: map[string]uint64{}}
 	meta, err := w.meta()
 	if err != nil {
 		return nil, err
@@ -81,10 +84,10 @@ func verifyPages(file io.ReaderAt, pageSize int, size int64) (map[string]uint64,
 		return nil, fmt.Errorf("%w: %d bytes are missing", errTruncated, meta.pages*w.pageSize-uint64(size))
 	}
 	w.visited = make([]bool, w.pages)
-	if err := w.tree(meta.root, nil, nil, w.bucket); err != nil {
+	if err := w.tree(meta.root, nil, nil, leafElements{element: w.bucket}); err != nil {
 		return nil, err
 	}
-	return w.checksums, w.freelist(meta.freelist)
+	return w, w.freelist(meta.freelist)
 }
 
 // meta returns the valid meta page with the higher transaction ID, which bbolt uses.
@@ -112,12 +115,13 @@ func (w *pageWalk) meta() (newest metaPage, err error) {
 	return newest, nil
 }
 
-// page reads a page, including its overflow pages, and marks them as visited.
+// page reads a page, including its overflow pages, and marks them as visited. The caller can
+// release it.
 func (w *pageWalk) page(id uint64) (page []byte, flags, count uint16, err error) {
 	if id < 2 || id >= w.pages {
 		return nil, 0, 0, fmt.Errorf("page %d: %w", id, errPageID)
 	}
-	page = make([]byte, w.pageSize)
+	page = w.buffer()
 	if _, err := w.file.ReadAt(page, int64(id*w.pageSize)); err != nil {
 		return nil, 0, 0, err
 	}
@@ -132,7 +136,7 @@ func (w *pageWalk) page(id uint64) (page []byte, flags, count uint16, err error)
 		w.visited[n] = true
 	}
 	if overflow > 0 {
-		page = append(page, make([]byte, overflow*w.pageSize)...)
+		page = slices.Grow(page, int(overflow*w.pageSize))[:(overflow+1)*w.pageSize]
 		if _, err := w.file.ReadAt(page[w.pageSize:], int64((id+1)*w.pageSize)); err != nil {
 			return nil, 0, 0, err
 		}
@@ -140,25 +144,43 @@ func (w *pageWalk) page(id uint64) (page []byte, flags, count uint16, err error)
 	return page, byteOrder.Uint16(page[8:]), byteOrder.Uint16(page[10:]), nil
 }
 
-// elementFunc receives the elements of leaf pages.
-type elementFunc func(flags uint32, key, value []byte) error
+// buffer returns a buffer for a page. A walk that allocated each page would produce as much
+// garbage as the file is large.
+func (w *pageWalk) buffer() []byte {
+	if n := len(w.buffers); n > 0 {
+		buffer := w.buffers[n-1]
+		w.buffers = w.buffers[:n-1]
+		return buffer[:w.pageSize]
+	}
+	return make([]byte, w.pageSize)
+}
+
+// release allows the next call of page to overwrite a page.
+func (w *pageWalk) release(page []byte) { w.buffers = append(w.buffers, page) }
+
+// leafElements receives the elements of leaf pages.
+type leafElements struct {
+	element func(flags uint32, key, value []byte) error
+	endPage func() // called before the memory of a page is used again; nil: no call
+}
 
 // tree walks a page and the pages below it. Unless they are nil, first is the first key
 // of the page and end is greater than its last key. The recursion ends because no page
 // is visited twice.
-func (w *pageWalk) tree(id uint64, first, end []byte, element elementFunc) error {
+func (w *pageWalk) tree(id uint64, first, end []byte, leaf leafElements) error {
 	page, flags, count, err := w.page(id)
 	if err != nil {
 		return err
 	}
 	switch flags {
 	case flagLeaf:
-		err = walkLeaf(page, count, first, end, element)
+		err = walkLeaf(page, count, first, end, leaf)
 	case flagBranch:
-		err = w.branch(page, count, first, end, element)
+		err = w.branch(page, count, first, end, leaf)
 	default:
 		err = errPageType
 	}
+	w.release(page)
 	if err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
 	}
@@ -186,7 +208,7 @@ func checkKeyOrder(key, previous, first, end []byte) error {
 	return nil
 }
 
-func walkLeaf(page []byte, count uint16, first, end []byte, element elementFunc) error {
+func walkLeaf(page []byte, count uint16, first, end []byte, leaf leafElements) error {
 	if count == 0 && first != nil {
 		return errEmptyLeaf
 	}
@@ -207,14 +229,17 @@ func walkLeaf(page []byte, count uint16, first, end []byte, element elementFunc)
 			return err
 		}
 		previous = key
-		if err := element(byteOrder.Uint32(e), key, data[keySize:]); err != nil {
+		if err := leaf.element(byteOrder.Uint32(e), key, data[keySize:]); err != nil {
 			return err
 		}
+	}
+	if leaf.endPage != nil {
+		leaf.endPage()
 	}
 	return nil
 }
 
-func (w *pageWalk) branch(page []byte, count uint16, first, end []byte, element elementFunc) error {
+func (w *pageWalk) branch(page []byte, count uint16, first, end []byte, leaf leafElements) error {
 	keys, children := make([][]byte, count), make([]uint64, count)
 	for n := range uint64(count) {
 		position := pageHeaderSize + n*elementSize
@@ -243,38 +268,38 @@ func (w *pageWalk) branch(page []byte, count uint16, first, end []byte, element 
 		if n+1 < len(keys) {
 			childEnd = keys[n+1]
 		}
-		if err := w.tree(child, keys[n], childEnd, element); err != nil {
+		if err := w.tree(child, keys[n], childEnd, leaf); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// bucket is the elementFunc of the root tree. It walks one bucket and computes its
+// bucket receives the elements of the root tree. It walks one bucket and computes its
 // checksum. A small bucket is inline: its only page is part of its value.
 func (w *pageWalk) bucket(flags uint32, name, value []byte) error {
 	if flags != flagBucket || len(value) < bucketHeaderSize {
 		return errNotBucket
 	}
-	sum := uint64(0)
+	var sum recordSum
 	record := func(flags uint32, key, value []byte) error {
 		if flags != 0 {
 			return errNotRecord
 		}
-		sum += recordChecksum(key, value)
+		sum.add(key, value)
 		return nil
 	}
 	root := byteOrder.Uint64(value)
 	var err error
 	switch inline := value[bucketHeaderSize:]; {
 	case root != 0:
-		err = w.tree(root, nil, nil, record)
+		err = w.tree(root, nil, nil, leafElements{record, sum.flush})
 	case len(inline) < pageHeaderSize || byteOrder.Uint64(inline) != 0 || byteOrder.Uint16(inline[8:]) != flagLeaf:
 		err = errNoRoot
 	default:
-		err = walkLeaf(inline, byteOrder.Uint16(inline[10:]), nil, nil, record)
+		err = walkLeaf(inline, byteOrder.Uint16(inline[10:]), nil, nil, leafElements{record, sum.flush})
 	}
-	w.checksums[string(name)] = sum
+	w.checksums[string(name)], w.records[string(name)] = sum.sum, sum.records
 	if err != nil {
 		return fmt.Errorf("%.20q: %w", name, err)
 	}

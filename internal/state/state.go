@@ -8,6 +8,15 @@
 // After a file is lost or set aside, the next run sends all objects again. Deletions that
 // happened in the meantime are not detected.
 //
+// Damage is looked for when it can matter:
+//   - Open reads the whole file: every page, and every record for the checksum of its bucket. So a
+//     delta sync of its own process, and the first run of a daemon, use a file that was just read.
+//   - [Store.Verify] does the same before each further full sync of a process, and before that of a
+//     dry run, because a full sync concludes from what is missing.
+//   - Between these, the structure of a page is checked only as far as bbolt notices damage while it
+//     uses the page. A delta sync of a daemon relies on the last check.
+//   - OpenReadOnly does not look for damage.
+//
 // A file that was put back from a copy is detected by a generation, which a second file
 // contains: see type generation. What the gateway received after the copy was made is
 // unknown:
@@ -111,6 +120,7 @@ type Store struct {
 	damage   atomic.Pointer[error] // found after opening
 	// knownFrom is the first run whose fingerprints are known.
 	knownFrom atomic.Uint64
+	verified  atomic.Bool // no run has used the file since open has verified it
 
 	mu       sync.RWMutex
 	inFlight map[batchID]struct{} // the content of bucketInFlight
@@ -230,6 +240,7 @@ func (o Options) open(path string) (*Store, error) {
 		_ = catchDamage(s.db.Close) // err is more relevant
 		return nil, err
 	}
+	s.verified.Store(true)
 	return s, nil
 }
 

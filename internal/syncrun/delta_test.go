@@ -1,8 +1,11 @@
 package syncrun
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -488,5 +491,36 @@ func TestTombstonesWithoutReadableUSN(t *testing.T) {
 	lines := e.log.With(MsgTombstonesHidden) // once per process
 	if len(lines) != 1 || !strings.Contains(lines[0].Text("remedy"), "/I:T") {
 		t.Errorf("log %v", lines)
+	}
+}
+
+// TestFullSyncVerifiesStateFile damages the state file of a running process: the GUID of a user
+// becomes one that the directory does not have.
+func TestFullSyncVerifiesStateFile(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	content, err := os.ReadFile(e.store.Path())
+	e.must(err)
+	missing, err := e.store.Missing(nil)
+	e.must(err)
+	guid := missing[0].GUID
+	file, err := os.OpenFile(e.store.Path(), os.O_RDWR, 0)
+	e.must(err)
+	defer file.Close()
+	for at := 0; ; at++ { // in used and in free pages
+		next := bytes.Index(content[at:], guid[:])
+		if next < 0 {
+			break
+		}
+		at += next
+		_, err := file.WriteAt([]byte{guid[0] ^ 1}, int64(at))
+		e.must(err)
+	}
+	if _, err := e.failedRun(RunOptions{Full: true}); !errors.Is(err, state.ErrDamaged) {
+		t.Errorf("got %v", err)
+	}
+	if users := e.usersAtGateway(); len(users) != 20 {
+		t.Errorf("%d users at the gateway", len(users))
 	}
 }

@@ -249,6 +249,11 @@ func (r *Runner) recordDoubts(info runInfo, s Snapshot) error {
 // holds deletions.
 func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tombstones *tombstoneSearch) (result runResult, err error) {
 	result.mode = reader.plan.Mode
+	if result.mode == full {
+		if err := r.Store.Verify(); err != nil {
+			return result, err
+		}
+	}
 	info.options.Progress.enter("read")
 	produce := func(ctx context.Context, to sink) (err error) {
 		result.read, err = reader.readObjects(ctx, to)
