@@ -25,6 +25,7 @@ type Collector struct {
 	forestLevel string
 	unreadable  []string
 	mentions    []mention
+	hosts       *ControllerHosts
 	size        int // bytes of all items and mentions
 }
 
@@ -66,7 +67,7 @@ func targetsOf(rows []row, attribute, prefix string) (targets []string) {
 
 // NewCollector returns an empty collector.
 func NewCollector() *Collector {
-	c := &Collector{parts: map[string]*Part{}}
+	c := &Collector{parts: map[string]*Part{}, hosts: &ControllerHosts{names: map[string]struct{}{}, complete: true}}
 	part := func(name string) *Part {
 		m := &Mapper{}
 		for _, row := range parts[name] {
@@ -97,8 +98,22 @@ func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 		p.items = append(p.items, json)
 		p.collector.size += len(json) + itemOverhead
 		p.collector.addMentions(src.mentions)
+		if p.name == collectedControllers {
+			p.collector.hosts.add(p.first(entry, "name"), p.first(entry, "dNSHostName"))
+		}
 	}
 	return ok
+}
+
+// first returns the first value of an attribute.
+func (p *Part) first(entry *ad.Entry, attribute string) []byte {
+	return entry.First(slices.Index(p.Attributes, attribute))
+}
+
+// ControllerHosts returns the host names of the domain controllers that were added. complete is whether
+// these are all of them. It does not share memory with entries.
+func (c *Collector) ControllerHosts(complete bool) *ControllerHosts {
+	return &ControllerHosts{names: c.hosts.names, complete: complete && c.hosts.complete && c.size <= MaxAssetBytes}
 }
 
 // addMentions keeps copies of the mentions, which share memory with an entry.

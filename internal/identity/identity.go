@@ -204,6 +204,7 @@ type Mapper struct {
 
 	graph       *membership.Graph
 	partial     bool
+	controllers *ControllerHosts
 	roleMembers map[membership.Node]membership.RoleMembers
 	collected   map[string]collection
 	// collectedMentions are the principals that the collected parts mention.
@@ -260,6 +261,10 @@ func (m *Mapper) UsePartialGraph(graph *membership.Graph) {
 	m.UseGraph(graph)
 	m.partial = true
 }
+
+// UseControllers sets the host names of the domain controllers; nil: unknown. They are those of users
+// and service accounts to whose services these may delegate.
+func (m *Mapper) UseControllers(hosts *ControllerHosts) { m.controllers = hosts }
 
 // GUID returns the GUID of an entry's asset. It works for entries that Map rejects, too.
 func (m *Mapper) GUID(entry *ad.Entry) (ad.GUID, bool) {
@@ -324,7 +329,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 // prepare adds the sources of the posture.
 func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {
 	src := &m.source
-	src.guid, src.sid, src.collected = guid, sid, m.collected
+	src.kind, src.guid, src.sid, src.collected, src.controllers = m.kind, guid, sid, m.collected, m.controllers
 	if src.graph = m.graph; src.graph != nil {
 		src.node, src.inGraph = src.graph.Find(guid)
 		src.roleMembers = m.roleMembers[src.node]

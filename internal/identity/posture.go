@@ -3,7 +3,7 @@ package identity
 import "adconnector/internal/ad"
 
 // PostureVersion is the version of the posture map, as Version is that of the identities.
-const PostureVersion = 3
+const PostureVersion = 4
 
 // entryName is the source of values from the DN of the entry.
 const entryName = "(DN)"
@@ -43,7 +43,8 @@ var posture = map[Kind][]row{
 		{"msDS-ResultantPSO", userPosture + "passwordPolicy", plainDN},
 		{"userWorkstations", userPosture + "logonWorkstations", commaSeparated},
 		{"description", userPosture + "hasDescription", present},
-		{memberships, userPosture + "unreadable", completeGraph(uncertainOfUser)},
+		{factSources, userPosture + "facts", facts},
+		{memberships, userPosture + "unreadable", uncertainOfUser},
 	},
 	ServiceAccount: { // in addition to the rows of User
 		{"", account + "accountType", serviceAccount},

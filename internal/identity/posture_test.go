@@ -37,7 +37,7 @@ func guidNamed(name byte) (guid ad.GUID) {
 }
 
 // people returns a graph: Alice is in Team, Team in Domain Admins, Domain Admins in
-// Administrators. Club and Inner are members of each other. Inner has a contact, too.
+// Administrators. Nobody is in Protected Users. Club and Inner are members of each other. Inner has a contact, too.
 func people() *membership.Graph {
 	g := membership.New()
 	alice, _ := ad.ParseGUID([]byte(guidBytes))
@@ -60,6 +60,7 @@ func people() *membership.Graph {
 	g.AddMember(inner, guidNamed('c'), nil)
 	g.AddMember(inner, alice, ad.SID(sidBytes))
 	g.SetGroup(guidNamed('E'), ofDomainSID(1203), true, 0)
+	g.SetGroup(guidNamed('R'), ofDomainSID(525), true, membership.RoleOf(ofDomainSID(525), nil))
 	for guid, name := range map[ad.GUID]string{
 		alice: "Alice Kovács", guidNamed('b'): "PC-0042", guidNamed('U'): "Domain Users", guidNamed('T'): "Team \"1\"", guidNamed('D'): "Domain Admins",
 		guidNamed('A'): "Administratoren", guidNamed('C'): "Club", guidNamed('I'): "Inner", guidNamed('f'): "S-1-5-11", guidNamed('F'): "S-1-5-21-9-9-9-1000",
@@ -139,6 +140,7 @@ func TestPostureGolden(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewPostureMapper(test.kind)
 			m.UseGraph(people())
+			m.UseControllers(controllerHosts("DC1", "dc1.corp.example.com"))
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil {
 				t.Fatal(err)
@@ -310,21 +312,7 @@ func TestDomainGolden(t *testing.T) {
 		"lockoutDuration": {"-18000000000"}, "lockOutObservationWindow": {"-18000000000"}, "ms-DS-MachineAccountQuota": {"10"}, "msDS-Behavior-Version": {"7"},
 	}
 	domain["objectSid"][0] = "\x01\x04" + domain["objectSid"][0][2:]
-	add := func(p *Part, attrs attributes) {
-		e := &ad.Entry{Values: make([][][]byte, len(p.Attributes))}
-		for name, values := range attrs {
-			slot := slices.Index(p.Attributes, name)
-			for _, v := range values {
-				e.Values[slot] = append(e.Values[slot], []byte(v))
-			}
-		}
-		p.Add(e, now)
-		for _, values := range e.Values { // the memory of an entry is reused
-			for _, v := range values {
-				clear(v)
-			}
-		}
-	}
+	add := addToPart
 	for _, test := range []struct {
 		name  string
 		attrs attributes

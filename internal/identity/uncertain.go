@@ -24,15 +24,16 @@ func (t uncertainTargets) append(dst []byte) []byte {
 	return l.end()
 }
 
+// uncertainOfUser also lists facts, which may depend on memberships that the graph lacks.
 func uncertainOfUser(dst []byte, src *source, _ []int) []byte {
-	if !src.inGraph {
+	var u membership.Uncertain
+	if src.inGraph && !src.partial {
+		u = src.graph.Uncertain(src.node)
+	}
+	if u == (membership.Uncertain{}) && !src.factsUnknown {
 		return dst
 	}
-	u := src.graph.Uncertain(src.node)
-	if u == (membership.Uncertain{}) {
-		return dst
-	}
-	return uncertainTargets{{u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}}.append(dst)
+	return uncertainTargets{{src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}}.append(dst)
 }
 
 func uncertainOfGroup(dst []byte, src *source, _ []int) []byte {

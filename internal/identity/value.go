@@ -23,6 +23,10 @@ type source struct {
 	latestLogon     ad.FileTime // as in Mapper
 
 	// For the posture.
+	kind         Kind
+	controllers  *ControllerHosts
+	factsUnknown bool // facts may hold that are left out
+
 	guid        ad.GUID
 	sid         ad.SID
 	graph       *membership.Graph

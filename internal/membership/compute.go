@@ -17,6 +17,7 @@ func (g *Graph) Compute() {
 	g.computeDistances()
 	g.computeNesting()
 	g.propagateUnreadable()
+	g.propagateProtection()
 }
 
 // sortBySID sorts all nodes by SID. This is the order of all returned lists.

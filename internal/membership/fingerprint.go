@@ -48,6 +48,7 @@ func (f *fingerprinter) addGroup(i int) {
 	gr := &f.Graph.groups[i]
 	h := mix(f.sid(gr.node), uint64(gr.effectiveRoles)<<1|bit(gr.security))
 	h = mix(h, bit(gr.inUnreadable)<<1|bit(gr.unreadable))
+	h = f.addProtection(h, gr)
 	if gr.alive {
 		gr.effectiveRoles.each(func(r Role) { h = mix(h, f.path(gr, r)) })
 	}

@@ -59,6 +59,9 @@ type Graph struct {
 	presentRoles    roleSet
 	distances       []uint32 // see group.distanceStart
 
+	protectionUncertain bool // a group that protects its members may have others
+	protectedUsersKnown bool // the members of Protected Users are known
+
 	restored int               // nodes below this number are in the stored graph
 	changed  map[Node]struct{} // restored nodes whose records have changed
 	seen     []bool            // by node, during a full read; nil: no full read
@@ -94,6 +97,7 @@ type group struct {
 	distanceStart uint32
 
 	containsUnreadable, inUnreadable bool // see propagateUnreadable
+	protects, protectionUnreadable   bool // see propagateProtection
 }
 
 // New returns an empty graph.

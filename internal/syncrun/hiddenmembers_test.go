@@ -12,7 +12,8 @@ import (
 	"adconnector/internal/state"
 )
 
-// withoutUnreadable returns assets without their lists of unreadable values.
+// withoutUnreadable returns assets without their lists of unreadable values, and without facts, which are
+// left out if they depend on such values.
 func (e *env) withoutUnreadable(assets map[string]string) map[string]string {
 	e.t.Helper()
 	stripped := map[string]string{}
@@ -23,6 +24,7 @@ func (e *env) withoutUnreadable(assets map[string]string) map[string]string {
 		strip = func(v any) {
 			if object, ok := v.(map[string]any); ok {
 				delete(object, "unreadable")
+				delete(object, "facts")
 				for _, inner := range object {
 					strip(inner)
 				}
@@ -83,7 +85,7 @@ func TestHiddenMembers(t *testing.T) {
 			func(m *membershipDomain) map[string]string {
 				return map[string]string{
 					m.outer: "memberOf privilegedGroups privilegedPaths", m.inner: "privilegedGroups privilegedPaths",
-					m.user(0): "privilegedGroups privilegedPaths", m.user(2): "privilegedGroups privilegedPaths", m.user(3): "groups privilegedGroups privilegedPaths", m.user(4): "",
+					m.user(0): "facts privilegedGroups privilegedPaths", m.user(2): "facts privilegedGroups privilegedPaths", m.user(3): "facts groups privilegedGroups privilegedPaths", m.user(4): "",
 				}
 			},
 		},
@@ -92,14 +94,14 @@ func TestHiddenMembers(t *testing.T) {
 			func(m *membershipDomain) map[string]string {
 				return map[string]string{
 					m.inner: "empty inCycle members membersWithoutSid nestingDepth", m.outer: "inCycle nestingDepth",
-					m.user(0): "groups privilegedGroups privilegedPaths", m.user(2): "", m.user(3): "",
+					m.user(0): "facts groups privilegedGroups privilegedPaths", m.user(2): "", m.user(3): "",
 				}
 			},
 		},
 		"both": {
 			func(m *membershipDomain) []string { return []string{m.admins, m.inner} },
 			func(m *membershipDomain) map[string]string {
-				return map[string]string{m.outer: "inCycle memberOf nestingDepth privilegedGroups privilegedPaths", m.user(0): "groups privilegedGroups privilegedPaths", m.user(4): ""}
+				return map[string]string{m.outer: "inCycle memberOf nestingDepth privilegedGroups privilegedPaths", m.user(0): "facts groups privilegedGroups privilegedPaths", m.user(4): ""}
 			},
 		},
 	} {
@@ -183,7 +185,7 @@ func TestHiddenMembersChange(t *testing.T) {
 			m.set(m.inner, "member", m.user(0)) // user4 shows no group
 			sync()
 			m.expectPosture(m.inner, "members", m.SID(m.user(0)), m.SID(m.user(4)))
-			m.expectPosture(m.user(4), "unreadable", "groups", "privilegedGroups", "privilegedPaths")
+			m.expectPosture(m.user(4), "unreadable", "facts", "groups", "privilegedGroups", "privilegedPaths")
 			m.exceedOverlap()
 			m.must(m.Delete(m.user(4)))
 			m.runner.Run(t.Context(), RunOptions{Full: mode == full})

@@ -281,9 +281,9 @@ func (r *reader) sendAgain(ctx context.Context, settled map[ad.GUID]struct{}, to
 	guids := slices.SortedFunc(maps.Keys(settled), compareGUIDs)
 	result, err := again.readByGUID(ctx, guids, to)
 	if err == nil && r.posture != nil {
-		posture, postureErr := again.readPosture(ctx, to)
+		var posture readResult
+		posture, err = again.readPostureAgain(ctx, to)
 		result.add(posture)
-		err = postureErr
 	}
 	sent := readResult{counters: map[identity.Kind]counters{}} // all else was counted before
 	for kind, n := range result.counters {

@@ -166,7 +166,7 @@ func TestScopeID(t *testing.T) {
 		}
 		seen[scope] = name
 	}
-	for scope, name := range map[string]string{"0df4f6612c0688c9fdbcb7e867ecffb7": "nothing", "3f06dc48f5c05695cbc2d57887e62d98": "posture"} {
+	for scope, name := range map[string]string{"0df4f6612c0688c9fdbcb7e867ecffb7": "nothing", "98dbec1cf96eda7a771d6a99faed2968": "posture"} {
 		if seen[scope] != name {
 			t.Errorf("the identifier of %q changed; if you increased identity.Version or identity.PostureVersion, replace it in this test. The new identifiers are %v", name, seen)
 		}

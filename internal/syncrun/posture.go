@@ -34,9 +34,28 @@ func newPostureQueries(search SearchOptions, root directory.RootDSE, m membershi
 	}
 }
 
+// readControllers reads the domain controllers into a collector of the domain's parts. The facts of
+// accounts that may delegate to them depend on their names, so it must be called before the accounts are
+// read.
+func (r *reader) readControllers(ctx context.Context) (*identity.Collector, error) {
+	collector, base := identity.NewCollector(), r.session.RootDSE.DefaultNamingContext
+	if base == "" { // the server has no domain
+		return collector, nil
+	}
+	readable, err := r.collectPart(ctx, r.session, collector, controllersPart(collector, base))
+	if err != nil {
+		return nil, err
+	}
+	hosts := collector.ControllerHosts(readable)
+	for _, q := range r.posture.queries {
+		q.mapper.UseControllers(hosts)
+	}
+	return collector, nil
+}
+
 // readPosture reads the roles and the domain. Every run does so: the members of a role may
-// change without the role, and there are few of both.
-func (r *reader) readPosture(ctx context.Context, to sink) (result readResult, err error) {
+// change without the role, and there are few of both. collector is that of readControllers.
+func (r *reader) readPosture(ctx context.Context, collector *identity.Collector, to sink) (result readResult, err error) {
 	result.seen = append(result.seen, r.posture.memberships.rolesWithoutSID)
 	result.add(unreadableMembers(r.posture.memberships.unreadableGroups))
 	search, err := r.readRoles(ctx, to)
@@ -44,9 +63,18 @@ func (r *reader) readPosture(ctx context.Context, to sink) (result readResult, e
 	if err != nil {
 		return result, err
 	}
-	search, err = r.readDomain(ctx, to)
+	search, err = r.readDomain(ctx, collector, to)
 	result.addSearch(identity.Domain, search)
 	return result, err
+}
+
+// readPostureAgain reads the roles and the domain once more.
+func (r *reader) readPostureAgain(ctx context.Context, to sink) (readResult, error) {
+	collector, err := r.readControllers(ctx)
+	if err != nil {
+		return readResult{}, err
+	}
+	return r.readPosture(ctx, collector, to)
 }
 
 func (r *reader) readRoles(ctx context.Context, to sink) (searchResult, error) {
@@ -62,13 +90,12 @@ func (r *reader) readRoles(ctx context.Context, to sink) (searchResult, error) {
 }
 
 // readDomain reads the domain's entry and the related entries.
-func (r *reader) readDomain(ctx context.Context, to sink) (searchResult, error) {
+func (r *reader) readDomain(ctx context.Context, collector *identity.Collector, to sink) (searchResult, error) {
 	s, q := r.session, r.posture.domain
 	base := s.RootDSE.DefaultNamingContext
 	if base == "" { // the server has no domain
 		return searchResult{}, nil
 	}
-	collector := identity.NewCollector()
 	if err := r.collect(ctx, s, collector, base); err != nil {
 		return searchResult{}, err
 	}
@@ -111,10 +138,16 @@ type domainPart struct {
 	required  bool // every domain has such an entry
 }
 
+func subtreeSearch(base, filter string) directory.Search {
+	return directory.Search{Base: base, Scope: directory.Subtree, Filter: filter}
+}
+
+func controllersPart(c *identity.Collector, base string) domainPart {
+	return domainPart{"domainControllers", "", subtreeSearch(base, "(&(objectClass=computer)(|(primaryGroupID=516)(primaryGroupID=521)))"), c.Controllers, true}
+}
+
+// domainParts returns all parts except for that of controllersPart.
 func domainParts(c *identity.Collector, base string, root directory.RootDSE) []domainPart {
-	subtree := func(filter string) directory.Search {
-		return directory.Search{Base: base, Scope: directory.Subtree, Filter: filter}
-	}
 	below := func(container, filter string) directory.Search {
 		return directory.Search{Base: container + base, Scope: directory.OneLevel, Filter: filter}
 	}
@@ -122,11 +155,10 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 	names := directory.Search{Base: partitions + root.ConfigurationContext, Scope: directory.OneLevel, Filter: "(&(objectClass=crossRef)" + directory.FilterByValue("nCName", base) + ")"}
 	return []domainPart{
 		{"names", "", names, c.Names, true},
-		{"krbtgtPasswordLastChangedAt", "", subtree("(&(objectClass=user)(sAMAccountName=krbtgt))"), c.Krbtgt, true},
+		{"krbtgtPasswordLastChangedAt", "", subtreeSearch(base, "(&(objectClass=user)(sAMAccountName=krbtgt))"), c.Krbtgt, true},
 		{"recycleBin", "", recycleBin, c.RecycleBin, true},
 		{"fineGrainedPasswordPolicies", policiesContainer + base, below(policiesContainer, "(objectClass=msDS-PasswordSettings)"), c.Policies, false},
 		{"trusts", systemContainer + base, below(systemContainer, "(objectClass=trustedDomain)"), c.Trusts, false},
-		{"domainControllers", "", subtree("(&(objectClass=computer)(|(primaryGroupID=516)(primaryGroupID=521)))"), c.Controllers, true},
 	}
 }
 
@@ -138,22 +170,28 @@ func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector,
 		c.AddUnreadable("forestFunctionalLevel")
 	}
 	for _, part := range domainParts(c, base, s.RootDSE) {
-		readable := false
-		if !s.lacksAny(part.part.Attributes) {
-			var err error
-			if readable, err = r.collectPart(ctx, s, part); err != nil {
-				return err
-			}
-		}
-		if !readable {
-			c.AddUnreadable(part.name)
+		if _, err := r.collectPart(ctx, s, c, part); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// collectPart reads a part of the domain and reports whether it is readable.
-func (r *reader) collectPart(ctx context.Context, s *session, part domainPart) (readable bool, err error) {
+// collectPart reads a part of the domain and reports whether it is readable. If it is not, the domain's
+// asset lists it.
+func (r *reader) collectPart(ctx context.Context, s *session, c *identity.Collector, part domainPart) (readable bool, err error) {
+	if !s.lacksAny(part.part.Attributes) {
+		if readable, err = r.readPart(ctx, s, part); err != nil {
+			return false, err
+		}
+	}
+	if !readable {
+		c.AddUnreadable(part.name)
+	}
+	return readable, nil
+}
+
+func (r *reader) readPart(ctx context.Context, s *session, part domainPart) (readable bool, err error) {
 	readable = true
 	if part.container != "" {
 		if readable, err = isReadable(ctx, s, part.container); err != nil {

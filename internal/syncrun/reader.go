@@ -82,6 +82,13 @@ func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
 	if r.plan.Mode == full && r.snapshot.LastFull.Scope == r.snapshot.View.Scope {
 		r.options.Progress.setExpected(r.snapshot.IndexSize)
 	}
+	var controllers *identity.Collector
+	if r.posture != nil {
+		var err error
+		if controllers, err = r.readControllers(ctx); err != nil {
+			return readResult{}, err
+		}
+	}
 	result, err := r.readScope(ctx, to)
 	if err != nil {
 		return result, err
@@ -94,7 +101,7 @@ func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
 	if r.posture == nil {
 		return result, nil
 	}
-	posture, err := r.readPosture(ctx, to)
+	posture, err := r.readPosture(ctx, controllers, to)
 	result.add(posture)
 	return result, err
 }

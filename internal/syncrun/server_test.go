@@ -99,7 +99,7 @@ func TestFilteredPartOfDomainIsUnreadable(t *testing.T) {
 				}
 			}
 		}
-		_, err := reader.readDomain(t.Context(), sink{add: func(asset identity.Asset) error { return json.Unmarshal(asset.JSON, &sent) }})
+		_, err := reader.readDomain(t.Context(), identity.NewCollector(), sink{add: func(asset identity.Asset) error { return json.Unmarshal(asset.JSON, &sent) }})
 		e.must(err)
 		if unreadable := sent.Asset.AssetDetail.DomainAssetClass.Unreadable; slices.Contains(unreadable, "trusts") != (filtered != nil) {
 			t.Errorf("unreadable: %v with filtered attributes %v", unreadable, filtered)

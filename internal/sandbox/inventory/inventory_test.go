@@ -338,6 +338,7 @@ func TestFlatten(t *testing.T) {
 			"posture.groups": "Administrators, S-1-5-21-9-9-9-1000", "posture.primaryGroup": "S-1-5-32-544",
 			"posture.privilegedPaths": "S-1-5-21-9-9-9-1000 > Team > Administrators", "posture.principals": "Administrators, S-1-5-21-9-9-9-1000"}},
 		{"names of a role", `{"members":["S-1-5-11"],"principals":[{"sid":"S-1-5-11","name":"Authenticated Users"}]}`, map[string]string{"members": "Authenticated Users", "principals": "Authenticated Users"}},
+		{"facts", `{"posture":{"facts":[{"fact":"A","attributes":["x"]},{"fact":"B","attributes":["y","z"]}]}}`, map[string]string{"posture.facts": "A, B"}},
 		{"many", `{"members":[` + strings.Repeat(`"S-1-1-0",`, maxItems+1) + `"S-1-1-0"]}`, map[string]string{"members": strings.Repeat("S-1-1-0, ", maxItems-1) + "S-1-1-0 and 2 more"}},
 	} {
 		var asset map[string]json.RawMessage

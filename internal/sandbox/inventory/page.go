@@ -327,7 +327,7 @@ func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind
 }
 
 // flatten adds a field to fields. Fields of an object get the path of the object. Lists of SIDs and of
-// principals are shown by the names, or by the SIDs without names.
+// principals are shown by the names, or by the SIDs without names, and those of facts by their names.
 func flatten(fields map[string]string, path string, raw json.RawMessage, names map[string]string) {
 	var sids []string
 	if json.Unmarshal(raw, &sids) == nil && len(sids) > 0 && strings.HasPrefix(sids[0], "S-1-") {
@@ -337,6 +337,11 @@ func flatten(fields map[string]string, path string, raw json.RawMessage, names m
 	var principals []principal
 	if json.Unmarshal(raw, &principals) == nil && len(principals) > 0 && principals[0].SID != "" {
 		fields[path] = joinItems(principals, principal.text)
+		return
+	}
+	var facts []struct{ Fact string }
+	if json.Unmarshal(raw, &facts) == nil && len(facts) > 0 && facts[0].Fact != "" {
+		fields[path] = joinItems(facts, func(f struct{ Fact string }) string { return f.Fact })
 		return
 	}
 	var object map[string]json.RawMessage
