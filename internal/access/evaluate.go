@@ -20,7 +20,8 @@ import (
 //     it decides which child objects inherit the entry, and an access check ignores it.
 //   - A conditional entry is assumed to apply if it allows, and not to apply if it denies.
 //   - An entry that denies Everyone or Authenticated Users denies also those that are in them.
-//     Other groups that a principal is in are not considered.
+//     Other groups that a principal is in are not considered, except that one of the two rights of
+//     [ReplicationRights] may come from an entry for Everyone or Authenticated Users.
 //   - The owner may write the list, unless there is an entry for OWNER RIGHTS (S-1-3-4). Entries
 //     for OWNER RIGHTS apply to the owner.
 //   - Without a list, Everyone has all rights.
@@ -54,8 +55,8 @@ type principal struct {
 type evaluation struct {
 	principals []principal
 	index      map[string]int // of the principals, from maxList on
-	// What Everyone and Authenticated Users are denied.
-	everyoneDenied, authenticatedDenied grants
+	// What Everyone and Authenticated Users are granted and denied.
+	everyoneGranted, authenticatedGranted, everyoneDenied, authenticatedDenied grants
 }
 
 // maxList is the number of principals up to which a comparison with each is faster than a map.
@@ -145,10 +146,10 @@ func (e *evaluation) deny(sid ad.SID, set grants) {
 	p := e.get(sid)
 	set &^= p.decided
 	p.decided |= set
-	if bytes.Equal(sid, ad.Everyone) {
+	switch {
+	case bytes.Equal(sid, ad.Everyone):
 		e.everyoneDenied |= set
-	}
-	if bytes.Equal(sid, ad.AuthenticatedUsers) {
+	case bytes.Equal(sid, ad.AuthenticatedUsers):
 		e.authenticatedDenied |= set
 	}
 }
@@ -158,10 +159,31 @@ func (e *evaluation) allow(sid ad.SID, set grants) {
 	set &^= p.decided
 	p.decided |= set
 	set &^= e.everyoneDenied
-	if !bytes.Equal(sid, ad.Everyone) && !bytes.Equal(sid, ad.AnonymousLogon) {
+	if isAuthenticated(sid) {
 		set &^= e.authenticatedDenied
 	}
 	p.granted |= set
+	switch {
+	case bytes.Equal(sid, ad.Everyone):
+		e.everyoneGranted |= set
+	case bytes.Equal(sid, ad.AuthenticatedUsers):
+		e.authenticatedGranted |= set
+	}
+}
+
+// isAuthenticated reports whether a principal is in Authenticated Users.
+func isAuthenticated(sid ad.SID) bool {
+	return !bytes.Equal(sid, ad.Everyone) && !bytes.Equal(sid, ad.AnonymousLogon)
+}
+
+// world returns what a principal is granted by Everyone and Authenticated Users. An entry of its
+// own about the same is more specific.
+func (e *evaluation) world(p *principal) grants {
+	set := e.everyoneGranted
+	if isAuthenticated(p.sid) {
+		set |= e.authenticatedGranted
+	}
+	return set &^ p.decided
 }
 
 // list fills the lists of the holders. They share one array.
@@ -169,7 +191,7 @@ func (e *evaluation) list(h *Holders, class Class, domain ad.SID) {
 	holders, total := e.principals[:0], 0
 	var counts [numRights]int
 	for _, p := range e.principals {
-		p.rights = p.granted.rights() & rightsOf[class]
+		p.rights = p.granted.rights(e.world(&p)) & rightsOf[class]
 		if p.rights != 0 {
 			p.rights &^= leftOut(p.sid, domain)
 		}

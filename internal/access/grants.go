@@ -85,8 +85,8 @@ var typedGrants = [...]struct {
 	{grant: getChangesAll, mask: maskControl, object: guid("1131f6ad-9c07-11d1-f79f-00c04fc2dcd2")},      // DS-Replication-Get-Changes-All
 	{grant: getChangesFiltered, mask: maskControl, object: guid("89e95b76-444d-4c62-991a-0facbeda640c")}, // DS-Replication-Get-Changes-In-Filtered-Set
 	{grant: forcePasswordChange, mask: maskControl, object: guid("00299570-246d-11d0-a768-00aa006e0529")},
-	{grant: writeMember, mask: maskWriteProperty, object: memberGUID, set: guid("bc0ac240-79a9-11d0-9020-00c04fc2d4cf")}, // Membership
-	{grant: addSelf, mask: maskSelf, object: memberGUID},                                                                 // Self-Membership has the GUID of member
+	{grant: writeMember, mask: maskWriteProperty, object: memberGUID, set: membershipSet},
+	{grant: addSelf, mask: maskSelf, object: memberGUID, set: membershipSet}, // Self-Membership has the GUID of member
 	{grant: writeKeyCredential, mask: maskWriteProperty, object: guid("5b47d60f-6090-40b2-9f37-2a4de88f3063")},
 	{grant: writeAllowedToAct, mask: maskWriteProperty, object: guid("3f78c3e5-f79a-46bd-a0b8-9d18116ddc79"), set: guid("4c164200-20c0-11d0-a768-00aa006e0529")}, // User-Account-Restrictions
 	{grant: createUser, mask: maskCreateChild, object: userClass},
@@ -97,8 +97,9 @@ var typedGrants = [...]struct {
 	{grant: createDelegated, mask: maskCreateChild, object: delegatedClass},
 }
 
-// The schemaIDGUIDs of an attribute and of classes.
+// The GUIDs of a property set, an attribute and classes.
 var (
+	membershipSet     = guid("bc0ac240-79a9-11d0-9020-00c04fc2d4cf")
 	memberGUID        = guid("bf9679c0-0de6-11d0-a285-00aa003049e2")
 	userClass         = guid("bf967aba-0de6-11d0-a285-00aa003049e2")
 	personClass       = guid("4828cc14-1437-45bc-9b07-ad6f015e5f28") // inetOrgPerson
@@ -138,8 +139,14 @@ func grantsOf(mask ad.AccessMask, object ad.GUID) (set grants) {
 	return set
 }
 
-// rights returns the rights that follow from a set of elementary rights.
-func (g grants) rights() (set rightSet) {
+// rights returns the rights that follow from a set of elementary rights. world are those that
+// everybody has. Replication needs two of them, so one of these can come from world.
+func (g grants) rights(world grants) (set rightSet) {
+	const changes = getChangesAll | getChangesFiltered
+	replication := g & (getChanges | changes)
+	if replication != 0 {
+		replication |= world
+	}
 	for _, c := range [...]struct {
 		right Right
 		held  bool
@@ -147,7 +154,7 @@ func (g grants) rights() (set rightSet) {
 		{CreateChild, g&createAccount != 0},
 		{FullControl, g&grants(maskFull) == grants(maskFull)},
 		{Owner, g&owns != 0},
-		{ReplicationRights, g&getChanges != 0 && g&(getChangesAll|getChangesFiltered) != 0},
+		{ReplicationRights, replication&getChanges != 0 && replication&changes != 0},
 		{ResetPassword, g&forcePasswordChange != 0},
 		{WriteAllowedToAct, g&writeAllowedToAct != 0},
 		{WriteDACL, g&grants(maskWriteDACL) != 0},

@@ -115,7 +115,7 @@ func (s SID) Split() (authority []byte, rid RID, ok bool) {
 func (s SID) Compare(other SID) int {
 	a, rid, _ := s.Split()
 	b, otherRID, _ := other.Split()
-	return cmp.Or(bytes.Compare(a, b), cmp.Compare(rid, otherRID))
+	return cmp.Or(bytes.Compare(a, b), cmp.Compare(rid, otherRID), bytes.Compare(s, other)) // the last without sub-authorities
 }
 
 // JoinSID is the inverse of Split.

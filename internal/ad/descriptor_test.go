@@ -334,7 +334,7 @@ func FuzzExtendedDN(f *testing.F) {
 func TestCompareSIDs(t *testing.T) {
 	t.Parallel()
 	authority, _, _ := SID(unhex(t, aliceSID)).Split()
-	sorted := []SID{{1, 0, 0, 0, 0, 0, 0, 5}, Everyone, AuthenticatedUsers, SID(unhex(t, adminsSID)), JoinSID(authority, 512), JoinSID(authority, 1000), JoinSID(authority, 66000)}
+	sorted := []SID{{1, 0, 0, 0, 0, 0, 0, 3}, {1, 0, 0, 0, 0, 0, 0, 5}, Everyone, AuthenticatedUsers, SID(unhex(t, adminsSID)), JoinSID(authority, 512), JoinSID(authority, 1000), JoinSID(authority, 66000)}
 	for i, a := range sorted {
 		for j, b := range sorted {
 			if got := a.Compare(b); got != cmp.Compare(i, j) {
