@@ -26,22 +26,36 @@ const (
 // denyUntilEnd is deny. It puts the security descriptor back when the test ends, or earlier.
 func (d *controller) denyUntilEnd(t *testing.T, dn, schemaID string) (allow func()) {
 	t.Helper()
-	out, err := d.sambaTool("dsacl", "get", "--objectdn="+dn)
-	_, before, found := strings.Cut(out, "O:")
-	if err != nil || !found {
-		t.Fatal(out, err)
-	}
-	before, _, _ = strings.Cut("O:"+before, "\n")
+	allow = d.keepDescriptor(t, dn)
 	d.deny(t, dn, schemaID)
-	allow = sync.OnceFunc(func() {
+	return allow
+}
+
+// keepDescriptor puts the security descriptor of an object back when the test ends, or earlier.
+func (d *controller) keepDescriptor(t *testing.T, dn string) (restore func()) {
+	t.Helper()
+	before := d.descriptorText(t, dn)
+	restore = sync.OnceFunc(func() {
 		var l ldif
 		l.replace(dn, "nTSecurityDescriptor", before)
 		if err := d.ldb("ldbmodify", l.String()); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(allow)
-	return allow
+	t.Cleanup(restore)
+	return restore
+}
+
+// descriptorText returns the security descriptor of an object in SDDL.
+func (d *controller) descriptorText(t *testing.T, dn string) string {
+	t.Helper()
+	out, err := d.sambaTool("dsacl", "get", "--objectdn="+dn)
+	_, text, found := strings.Cut(out, "O:")
+	if err != nil || !found {
+		t.Fatal(out, err)
+	}
+	text, _, _ = strings.Cut("O:"+text, "\n")
+	return text
 }
 
 // postureAssets returns all assets with security posture at a gateway by their externalAssetId. The
