@@ -30,8 +30,10 @@ const (
 // derived data.
 func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
 	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring,
-		source: s.source, limits: s.askedGroups, checksRights: s.session.RootDSE.IsDomainController(),
-		asksMembers: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), started: time.Now(), unreadable: map[ad.GUID]bool{}}
+		source: s.source, limits: s.emptyChecks, maxLocated: s.maxLocated, checksRights: s.session.RootDSE.IsDomainController(),
+		checksEmpty: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), emptyGroups: s.emptyGroups,
+		highestUSN: s.snapshot.HighestUSN, sameDomain: s.stored.source.Base == s.base, tombstones: tombstones, started: time.Now(), unreadable: map[ad.GUID]bool{}}
+	r.emptyGroups.begin(s.snapshot.View.InvocationID, r.emptySince)
 	condition := ""
 	if readAll {
 		r.graph.BeginFullRead()
@@ -63,9 +65,9 @@ func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readA
 		*s.loggedExpiring = true
 		s.log.Info().Int("groups", r.skippedGroups).Msg(MsgExpiringGroupsSkipped)
 	}
-	if r.unasked > 0 && !*s.loggedUnasked {
-		*s.loggedUnasked = true
-		s.log.Info().Int("groups", r.unasked).Msg(MsgEmptyGroupsUnchecked)
+	if r.unchecked > 0 && !*s.loggedUnchecked {
+		*s.loggedUnchecked = true
+		s.log.Info().Int("groups", r.unchecked).Msg(MsgEmptyGroupsUnchecked)
 	}
 	if r.unidentifiedMembers > 0 {
 		m.partial = true
@@ -111,7 +113,7 @@ func (r *graphReader) finishDelta(ctx context.Context, s *session, tombstones *t
 		r.graph.Remove(guid)
 	}
 	r.graph.Compute()
-	roleGroups := r.withFormer(r.expiringGroups())
+	roleGroups := r.addFormerRoleGroups(r.expiringGroups())
 	if err := r.rereadContradictedGroups(ctx, s); err != nil {
 		return err
 	}
@@ -164,13 +166,19 @@ type graphReader struct {
 
 	source       Source
 	checksRights bool   // the server is a domain controller: what every object has is unreadable if it is missing
-	asksMembers  bool   // whether groups without visible members hide some
+	sameDomain   bool   // the stored memberships are of this domain
+	checksEmpty  bool   // groups without visible members are checked
 	emptySince   ad.USN // groups that were empty and have not changed since are still empty; 0: unknown
+	emptyGroups  *emptyGroups
+	highestUSN   ad.USN // before the read
 	started      time.Time
-	limits       askedGroups
-	asked        int               // groups without visible members; see mayAsk
-	unasked      int               // others of them
-	questions    time.Duration     // about the asked ones
+	limits       emptyChecks
+	checked      int           // groups without visible members; see emptyChecks
+	unchecked    int           // others of them
+	checkTime    time.Duration // of the checked ones
+	maxLocated   int           // see defaultMaxLocated
+	located      int
+	tombstones   *tombstoneSearch  // nil: not available
 	unreadable   map[ad.GUID]bool  // groups whose members are unreadable
 	roleGroups   []membership.Node // before a delta sync: the groups of roles and those in them
 	found        map[ad.GUID]bool  // groups that were read since it was set; nil: not recorded
@@ -191,8 +199,10 @@ type graphReader struct {
 
 // maxGraphSize limits the memory of the memberships in bytes: a server could invent members
 // without end. first applies to a read without stored memberships, when the size of the
-// domain is unknown. It is enough for 1,000,000 objects with 10,000,000 memberships, or for one
-// group with 2,000,000 members. Later reads may add growth to twice the stored memberships, up
+// domain is unknown. By membership.Graph.Size, it is enough for 1,000,000 objects, of them 50,000
+// groups, with 10,000,000 memberships if the names have 28 bytes on average, or for one group with
+// 2,000,000 members whose names have 24 bytes. A longer average name takes 1.25 bytes more for each
+// byte and object. Later reads may add growth to twice the stored memberships, up
 // to total: during a full read, the stored memberships are in memory too.
 type maxGraphSize struct{ first, growth, total int }
 
@@ -392,11 +402,14 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			r.otherSize += listSize
 			return r.checkSize()
 		}
-		if len(entry.Values[members]) == 0 && r.isAsked(info, entry.First(usnChanged)) {
-			unlisted = append(unlisted, r.newUnlisted(info, entry.DN))
+		if len(entry.Values[members]) == 0 && r.mayHideMembers(info, entry.First(usnChanged)) {
+			unlisted = append(unlisted, r.newUnlisted(info, entry.DN, entry.First(usnChanged)))
 			return r.checkSize()
 		}
 		group := r.setGroup(info)
+		if len(entry.Values[members]) == 0 && r.checksEmpty {
+			r.graph.SetKnownEmpty(group) // as before
+		}
 		for _, value := range entry.Values[members] {
 			if err := r.addMember(group, &dn, value); err != nil {
 				return err
@@ -410,6 +423,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 	if err := r.readLargeGroups(ctx, s, large); err != nil {
 		return err
 	}
+	r.locked(func() { r.otherSize -= listSize * len(large) })
 	return r.readUnlisted(ctx, s, unlisted)
 }
 

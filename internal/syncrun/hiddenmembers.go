@@ -1,8 +1,11 @@
 package syncrun
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"adconnector/internal/ad"
@@ -12,60 +15,96 @@ import (
 )
 
 // A group whose member attribute the account may not read looks like a group without members. The
-// attribute memberOf of its members is a right of its own. So for a group that shows no members, a
-// question asks whether any object of the domain names it there. If so, the members come from
-// memberOf, and those of the stored graph stay unless they show other groups only.
+// attribute memberOf of its members is a right of its own. So for groups without visible members, a
+// search checks whether any object of the domain has one of them there. If so, the members come from
+// memberOf, and those of the stored graph stay unless they have other groups only.
 
 const attributeMember = "member"
 
-// askedGroups limits the questions whether groups hide their members. A domain controller answers one
-// from its table of links, and another server (Samba) compares all objects. So the first groups are
-// always asked for, and others as long as the questions take a small part of the time. Later runs ask
-// for the rest.
-type askedGroups struct{ min, max int }
+// emptyChecks limits how many groups a run checks for hidden members. A domain controller answers such
+// a search from its table of links, and another server (Samba) compares all objects. So the first
+// groups are always checked, and others as long as the checks take a small part of the time. Later runs
+// check the rest.
+type emptyChecks struct{ min, max int }
 
-var defaultAskedGroups = askedGroups{min: 100, max: 10_000}
+var defaultEmptyChecks = emptyChecks{min: 100, max: 10_000}
 
-// askedShare is the part of the time that further questions may take.
-const askedShare = 10
+// checkShare is the part of the time that further checks may take.
+const checkShare = 10
 
-// mayAsk reports whether a further group may be asked for. questions is the duration of those so far,
-// and reading that of the rest of the reading.
-func (l askedGroups) mayAsk(asked int, questions, reading time.Duration) bool {
-	return asked < l.min || asked < l.max && questions*askedShare < reading
+// groupsPerCheck is how many groups one search checks. Nearly all groups without visible members are
+// empty, and a server without an index compares all objects once for each search.
+const groupsPerCheck = 50
+
+// remaining returns how many further groups may be checked. checks is the duration of the checks so
+// far, and reading that of the rest of the reading.
+func (l emptyChecks) remaining(checked int, checks, reading time.Duration) int {
+	switch {
+	case checked < l.min:
+		return l.min - checked
+	case checks*checkShare < reading:
+		return max(0, l.max-checked)
+	}
+	return 0
 }
 
-// maxLocated limits the objects that are searched one by one: the former members of a group, or the
-// accounts and groups that a full sync does not find.
-const maxLocated = 500
+// defaultMaxLocated limits the objects that a run searches one by one, because no other search finds
+// them: former members of groups, and accounts and groups of the stored graph. It is one limit for
+// all. Beyond it, an object counts as existing until a later run has searched it.
+const defaultMaxLocated = 500
+
+// emptyGroups are the groups that were found to be empty shortly before the watermark, with their
+// uSNChanged. The overlap of delta syncs includes these groups again. The process keeps them, because
+// they only save searches.
+type emptyGroups struct {
+	invocationID ad.InvocationID
+	usns         map[ad.GUID]ad.USN
+}
+
+// begin drops the groups of another domain controller, all of them if emptySince is 0, and those that
+// changed before emptySince.
+func (e *emptyGroups) begin(id ad.InvocationID, emptySince ad.USN) {
+	if e.invocationID != id || emptySince == 0 {
+		*e = emptyGroups{invocationID: id, usns: map[ad.GUID]ad.USN{}}
+	}
+	maps.DeleteFunc(e.usns, func(_ ad.GUID, usn ad.USN) bool { return usn < emptySince })
+}
 
 // unlistedGroup is a group that shows no members.
 type unlistedGroup struct {
 	groupInfo
-	dn        string
-	hadBefore bool // the stored graph has members
-	wasHidden bool // the stored graph has its members as unreadable
+	dn         string
+	usnChanged ad.USN // 0: unreadable
+	hadBefore  bool   // the stored graph has members
+	wasHidden  bool   // the stored graph has its members as unreadable
 }
 
-// isAsked reports whether a group without visible members may hide some. A group that was known to be
-// empty, and has not changed since, is empty: a new member changes the group.
-func (r *graphReader) isAsked(info groupInfo, usnChanged []byte) bool {
+// mayHideMembers reports whether a group without visible members may hide some. A group that was known
+// to be empty, and has not changed since, is empty: a new member changes the group.
+func (r *graphReader) mayHideMembers(info groupInfo, usnChanged []byte) bool {
 	node, found := r.graph.Find(info.guid)
+	if !r.checksEmpty || r.contradicted[info.guid] || !found || !r.graph.KnownEmpty(node) {
+		return r.checksEmpty
+	}
 	changed, ok := ad.ParseUSN(usnChanged)
-	return r.asksMembers && (!found || !r.graph.KnownEmpty(node) || !ok || changed >= r.emptySince || r.contradicted[info.guid])
+	return !ok || changed >= r.emptySince && r.emptyGroups.usns[info.guid] != changed
 }
 
-func (r *graphReader) newUnlisted(info groupInfo, dn []byte) unlistedGroup {
+func (r *graphReader) newUnlisted(info groupInfo, dn, usnChanged []byte) unlistedGroup {
 	info.sid, info.name = slices.Clone(info.sid), slices.Clone(info.name)
 	node, found := r.graph.Find(info.guid)
-	r.otherSize += listSize + len(dn)
-	return unlistedGroup{info, string(dn), found && len(r.graph.Members(node)) > 0, found && r.graph.MembersUnreadable(node)}
+	changed, _ := ad.ParseUSN(usnChanged)
+	group := unlistedGroup{info, string(dn), changed, found && len(r.graph.Members(node)) > 0, found && r.graph.MembersUnreadable(node)}
+	r.otherSize += group.size()
+	return group
 }
 
-// readUnlisted adds groups without visible members: with those that name them in memberOf, or without
-// members. It begins with the groups of roles and those whose members were readable before, and goes
+func (g unlistedGroup) size() int { return listSize + len(g.dn) }
+
+// readUnlisted adds groups without visible members: with those that have them in memberOf, or without
+// members. It begins with the groups of roles, then those whose members were readable before, and goes
 // on with the groups in the former. The last ones are those whose members were unreadable before: they
-// keep them without a question.
+// keep them without a check.
 func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unlistedGroup) error {
 	var first, others []unlistedGroup
 	for _, group := range groups {
@@ -75,10 +114,9 @@ func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unl
 			others = append(others, group)
 		}
 	}
-	for _, group := range first {
-		if err := r.readUnlistedGroup(ctx, s, group); err != nil {
-			return err
-		}
+	slices.SortStableFunc(first, func(a, b unlistedGroup) int { return compareBools(b.role != 0, a.role != 0) })
+	if err := r.checkGroups(ctx, s, first); err != nil {
+		return err
 	}
 	inRoles := map[ad.GUID]bool{}
 	r.locked(func() {
@@ -86,45 +124,98 @@ func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unl
 			inRoles[r.graph.GUID(node)] = true
 		}
 	})
-	rank := func(group unlistedGroup) int {
-		switch {
-		case inRoles[group.guid]:
-			return 0
-		case !group.wasHidden:
-			return 1
+	slices.SortStableFunc(others, func(a, b unlistedGroup) int {
+		return cmp.Or(compareBools(inRoles[b.guid], inRoles[a.guid]), compareBools(a.wasHidden, b.wasHidden))
+	})
+	err := r.checkGroups(ctx, s, others)
+	r.locked(func() {
+		for _, group := range groups {
+			r.otherSize -= group.size()
 		}
-		return 2
+	})
+	return err
+}
+
+// compareBools orders false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
 	}
-	slices.SortStableFunc(others, func(a, b unlistedGroup) int { return rank(a) - rank(b) })
-	for _, group := range others {
-		if err := r.readUnlistedGroup(ctx, s, group); err != nil {
+	return 1
+}
+
+// checkGroups adds groups without visible members. Those beyond the limit keep their former members.
+func (r *graphReader) checkGroups(ctx context.Context, s *session, groups []unlistedGroup) error {
+	for len(groups) > 0 {
+		n := min(len(groups), groupsPerCheck, r.limits.remaining(r.checked, r.checkTime, time.Since(r.started)-r.checkTime))
+		if n == 0 {
+			for _, group := range groups {
+				r.unchecked++
+				r.keepAll(s, group)
+			}
+			return nil
+		}
+		start := time.Now()
+		hidden, err := r.findHidden(ctx, s, groups[:n], false)
+		if err != nil {
 			return err
 		}
+		r.checked += n
+		r.checkTime += time.Since(start)
+		for _, group := range groups[:n] {
+			if !hidden[group.guid] {
+				r.setEmpty(group)
+			} else if err := r.readHiddenMembers(ctx, s, group); err != nil {
+				return err
+			}
+		}
+		groups = groups[n:]
 	}
 	return nil
 }
 
-func (r *graphReader) readUnlistedGroup(ctx context.Context, s *session, group unlistedGroup) error {
-	if !r.limits.mayAsk(r.asked, r.questions, time.Since(r.started)-r.questions) {
-		r.unasked++
-		r.keepAll(s, group)
-		return nil
+// findHidden returns the groups that an object of the domain has in memberOf. Mostly there are none,
+// and one search shows it. Otherwise it searches for each half of the groups. some is whether it is
+// known that there are some.
+func (r *graphReader) findHidden(ctx context.Context, s *session, groups []unlistedGroup, some bool) (map[ad.GUID]bool, error) {
+	if !some {
+		var filter strings.Builder
+		for _, group := range groups {
+			filter.WriteString(directory.FilterByValue("memberOf", group.dn))
+		}
+		found, err := s.exists(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: "(|" + filter.String() + ")"})
+		if err != nil || !found {
+			return nil, baseContextError(err)
+		}
 	}
-	before := time.Now()
-	named, err := s.exists(ctx, directory.Search{Base: r.base, Scope: directory.Subtree, Filter: directory.FilterByValue("memberOf", group.dn)})
+	if len(groups) == 1 {
+		return map[ad.GUID]bool{groups[0].guid: true}, nil
+	}
+	half := len(groups) / 2
+	hidden, err := r.findHidden(ctx, s, groups[:half], false)
 	if err != nil {
-		return baseContextError(err)
+		return nil, err
 	}
-	r.asked++
-	r.questions += time.Since(before)
-	if named {
-		return r.readHiddenMembers(ctx, s, group)
+	others, err := r.findHidden(ctx, s, groups[half:], len(hidden) == 0)
+	if hidden == nil {
+		return others, err
 	}
-	r.locked(func() { r.graph.SetKnownEmpty(r.setGroup(group.groupInfo)) })
-	return nil
+	maps.Copy(hidden, others)
+	return hidden, err
 }
 
-// keepAll adds a group that was not asked for with its former members. It is unknown whether it has
+// setEmpty adds a group that has no members.
+func (r *graphReader) setEmpty(group unlistedGroup) {
+	r.locked(func() { r.graph.SetKnownEmpty(r.setGroup(group.groupInfo)) })
+	if group.usnChanged > r.highestUSN-overlap {
+		r.emptyGroups.usns[group.guid] = group.usnChanged
+	}
+}
+
+// keepAll adds a group that was not checked, with its former members. It is unknown whether it has
 // lost them, or hides them.
 func (r *graphReader) keepAll(s *session, group unlistedGroup) {
 	r.locked(func() {
@@ -152,7 +243,7 @@ func (r *graphReader) formerMembers(group unlistedGroup) (former []ad.GUID) {
 	return former
 }
 
-// readHiddenMembers adds a group with the members that name it in memberOf, and with the former
+// readHiddenMembers adds a group with the members that have it in memberOf, and with the former
 // ones whose memberOf may be unreadable.
 func (r *graphReader) readHiddenMembers(ctx context.Context, s *session, group unlistedGroup) error {
 	var former []ad.GUID
@@ -163,6 +254,7 @@ func (r *graphReader) readHiddenMembers(ctx context.Context, s *session, group u
 		node = r.setGroup(group.groupInfo)
 		r.graph.SetMembersUnreadable(node)
 	})
+	size := guidSize * len(former)
 	members := map[ad.GUID]bool{}
 	var dn ad.ExtendedDN
 	err := r.search(ctx, s, directory.FilterByValue("memberOf", group.dn), "", []string{"objectGUID"}, func(entry *ad.Entry) error {
@@ -171,8 +263,10 @@ func (r *graphReader) readHiddenMembers(ctx context.Context, s *session, group u
 		err := r.addMember(node, &dn, entry.ExtendedDN)
 		members[dn.GUID] = true
 		r.otherSize += guidSize
+		size += guidSize
 		return err
 	})
+	defer r.locked(func() { r.otherSize -= size })
 	if err != nil {
 		return err
 	}
@@ -190,15 +284,15 @@ func (r *graphReader) readHiddenMembers(ctx context.Context, s *session, group u
 	return nil
 }
 
-// keptMembers returns the former members that exist and show no memberOf at all: it may be
-// unreadable. Those that show other groups are no members any more.
+// keptMembers returns the former members that exist and have no visible memberOf at all: it may be
+// unreadable. Those with other groups are no members any more.
 func (r *graphReader) keptMembers(ctx context.Context, s *session, former []ad.GUID) (kept []ad.GUID, err error) {
 	var dn ad.ExtendedDN
-	shown := map[ad.GUID]bool{}
+	found := map[ad.GUID]bool{}
 	for chunk := range slices.Chunk(former, guidsPerFilter) {
 		err := r.search(ctx, s, directory.FilterByGUID(chunk), "", []string{"memberOf"}, func(entry *ad.Entry) error {
 			if dn.Parse(entry.ExtendedDN) {
-				shown[dn.GUID] = true
+				found[dn.GUID] = true
 				if len(entry.Values[0]) == 0 && len(entry.Partial) == 0 {
 					kept = append(kept, dn.GUID)
 				}
@@ -209,12 +303,13 @@ func (r *graphReader) keptMembers(ctx context.Context, s *session, former []ad.G
 			return nil, err
 		}
 	}
-	for i, guid := range slices.DeleteFunc(former, func(guid ad.GUID) bool { return shown[guid] }) {
-		exists := i >= maxLocated
-		if !exists {
-			if _, exists, err = s.locate(ctx, directory.BaseOfGUID(guid), "1.1"); err != nil {
-				return nil, err
-			}
+	for _, guid := range former {
+		if found[guid] {
+			continue
+		}
+		_, exists, err := r.mayExist(ctx, s, guid)
+		if err != nil {
+			return nil, err
 		}
 		if exists {
 			kept = append(kept, guid)
@@ -224,22 +319,25 @@ func (r *graphReader) keptMembers(ctx context.Context, s *session, former []ad.G
 }
 
 // keepExisting keeps the accounts and groups of the graph that no search finds but that exist: the
-// account can only list them. It keeps no more than maxLocated.
-func (r *graphReader) keepExisting(ctx context.Context, s *session, unseen []ad.GUID) error {
-	if !r.checksRights {
+// account can only list them. Memberships of another domain are not kept.
+func (r *graphReader) keepExisting(ctx context.Context, s *session, unseen []ad.GUID) (err error) {
+	if !r.checksRights || !r.sameDomain {
 		return nil
 	}
-	isGroup := func(guid ad.GUID) bool { return r.graph.HasGroup(guid) }
-	slices.SortStableFunc(unseen, func(a, b ad.GUID) int {
+	if unseen, err = r.withoutTombstones(ctx, unseen); err != nil {
+		return err
+	}
+	rank := func(guid ad.GUID) int {
 		switch {
-		case isGroup(a) == isGroup(b):
+		case r.graph.HasGroup(guid):
 			return 0
-		case isGroup(a):
-			return -1
+		case !slices.Contains(defaultPrimaryGroups, r.graph.PrimaryRID(guid)):
+			return 1
 		}
-		return 1
-	})
-	for _, guid := range unseen[:min(len(unseen), maxLocated)] {
+		return 2
+	}
+	slices.SortStableFunc(unseen, func(a, b ad.GUID) int { return rank(a) - rank(b) })
+	for _, guid := range unseen {
 		if _, err := r.keepIfExists(ctx, s, guid); err != nil {
 			return err
 		}
@@ -247,10 +345,41 @@ func (r *graphReader) keepExisting(ctx context.Context, s *session, unseen []ad.
 	return nil
 }
 
-// keepIfExists keeps an account or a group of the graph that no search finds, if it exists. A group
-// below the profile's base, or of a role, is counted with its own asset.
+// defaultPrimaryGroups are the RIDs of Domain Users, Domain Guests and Domain Computers. Other primary
+// groups can be those of roles.
+var defaultPrimaryGroups = []ad.RID{513, 514, 515}
+
+// withoutTombstones returns objects without those that have a tombstone, if there are more than may be
+// searched one by one.
+func (r *graphReader) withoutTombstones(ctx context.Context, guids []ad.GUID) ([]ad.GUID, error) {
+	if r.tombstones == nil || len(guids) <= r.maxLocated {
+		return guids, nil
+	}
+	deleted, err := r.tombstones.find(ctx, guids[:min(len(guids), r.tombstones.maxLookup)])
+	if err != nil {
+		return nil, err
+	}
+	isDeleted := map[ad.GUID]bool{}
+	for _, guid := range deleted {
+		isDeleted[guid] = true
+	}
+	return slices.DeleteFunc(guids, func(guid ad.GUID) bool { return isDeleted[guid] }), nil
+}
+
+// mayExist reports whether an object exists that no search finds, and where. Beyond the limit it
+// returns true, without a location.
+func (r *graphReader) mayExist(ctx context.Context, s *session, guid ad.GUID) (l directory.Location, exists bool, err error) {
+	if r.located >= r.maxLocated {
+		return l, true, nil
+	}
+	r.located++
+	return s.locate(ctx, directory.BaseOfGUID(guid), "1.1")
+}
+
+// keepIfExists keeps an account or a group of the graph that no search finds, unless it does not exist.
+// A group below the profile's base, or of a role, is counted with its own asset.
 func (r *graphReader) keepIfExists(ctx context.Context, s *session, guid ad.GUID) (exists bool, err error) {
-	l, exists, err := s.locate(ctx, directory.BaseOfGUID(guid), "1.1")
+	l, exists, err := r.mayExist(ctx, s, guid)
 	if err != nil || !exists {
 		return false, err
 	}
@@ -262,15 +391,15 @@ func (r *graphReader) keepIfExists(ctx context.Context, s *session, guid ad.GUID
 	return true, nil
 }
 
-// withFormer returns the groups of roles and those in them, also those that were among these before the
-// run and have left: a group may have been deleted.
-func (r *graphReader) withFormer(groups []ad.GUID) []ad.GUID {
+// addFormerRoleGroups adds the groups that were among those of roles, or in them, before the run and
+// have left: a group may have been deleted.
+func (r *graphReader) addFormerRoleGroups(groups []ad.GUID) []ad.GUID {
 	isListed := map[membership.Node]bool{}
 	for _, node := range r.graph.RoleGroups() {
 		isListed[node] = true
 	}
 	former := slices.DeleteFunc(r.roleGroups, func(node membership.Node) bool { return isListed[node] || !r.graph.IsGroup(node) })
-	for _, node := range former[:min(len(former), maxLocated)] {
+	for _, node := range former[:min(len(former), r.maxLocated)] {
 		groups = append(groups, r.graph.GUID(node))
 	}
 	return groups
@@ -279,11 +408,10 @@ func (r *graphReader) withFormer(groups []ad.GUID) []ad.GUID {
 // removeGone removes the groups of roles, and those in them, that a delta sync did not find and that do
 // not exist any more. Without the right to read Deleted Objects, nothing else shows it.
 func (r *graphReader) removeGone(ctx context.Context, s *session, groups []ad.GUID) error {
-	missing := slices.DeleteFunc(groups, func(guid ad.GUID) bool { return r.found[guid] || !r.graph.HasGroup(guid) })
 	if !r.checksRights {
 		return nil
 	}
-	for _, guid := range missing[:min(len(missing), maxLocated)] {
+	for _, guid := range slices.DeleteFunc(groups, func(guid ad.GUID) bool { return r.found[guid] || !r.graph.HasGroup(guid) }) {
 		exists, err := r.keepIfExists(ctx, s, guid)
 		if err != nil {
 			return err
@@ -295,13 +423,18 @@ func (r *graphReader) removeGone(ctx context.Context, s *session, groups []ad.GU
 	return nil
 }
 
-// addUnreadableGroup records a group whose members are unreadable.
+// addUnreadableGroup records a group whose members are unreadable. dn is empty if it was not located.
 func (r *graphReader) addUnreadableGroup(s *session, guid ad.GUID, dn string) {
 	if r.unreadable[guid] {
 		return
 	}
 	r.unreadable[guid] = true
-	s.log.Debug().Stringer("guid", guid).Str("dn_hash", hashDN([]byte(dn))).Str("base_dn", directory.ParentDN(dn)).Msg(MsgMembersUnreadable)
+	l := s.log.Debug().Stringer("guid", guid)
+	if dn == "" {
+		l.Str("base_dn", r.base).Msg(MsgMembersUnreadable)
+		return
+	}
+	l.Str("dn_hash", hashDN([]byte(dn))).Str("base_dn", directory.ParentDN(dn)).Msg(MsgMembersUnreadable)
 }
 
 // unreadableMembers returns the result for groups whose members are unreadable.

@@ -1,6 +1,7 @@
 package syncrun
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/ad"
+	"adconnector/internal/membership"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 )
@@ -218,50 +221,98 @@ func TestHiddenMembersOfEmptyGroup(t *testing.T) {
 	}
 }
 
-// TestQuestionsAboutEmptyGroups checks how many requests the check for hidden members costs.
-func TestQuestionsAboutEmptyGroups(t *testing.T) {
+// searches performs one run and returns how many searches it takes.
+func (m *membershipDomain) searches(options RunOptions) int {
+	m.t.Helper()
+	before := m.Counters().Searches
+	if _, err := m.runner.Run(m.t.Context(), options); err != nil {
+		m.t.Fatal(err)
+	}
+	return m.Counters().Searches - before
+}
+
+// TestCostOfEmptyGroups checks how many searches the check for hidden members takes.
+func TestCostOfEmptyGroups(t *testing.T) {
 	t.Parallel()
 	m := newHiddenMembersDomain(t)
-	const empty = 50 // below the minimum, so that the duration does not matter
+	const empty = 70 // below the minimum, so that the duration does not matter
 	for n := range empty {
 		m.addGroup(fmt.Sprintf("empty%d", n))
 	}
 	m.exceedOverlap()
-	searches := func(options RunOptions) int {
-		t.Helper()
-		before := m.Counters().Searches
-		if _, err := m.runner.Run(t.Context(), options); err != nil {
-			t.Fatal(err)
-		}
-		return m.Counters().Searches - before
-	}
-	searches(RunOptions{})
+	m.searches(RunOptions{})
 	m.options.FullInterval = 1 // every run is a full sync
 	m.start()
-	unchanged := searches(RunOptions{})
-	if requested := searches(RunOptions{Full: true}); requested < unchanged+empty || requested > unchanged+defaultAskedGroups.min {
-		t.Errorf("%d searches if all groups are asked for, %d otherwise", requested, unchanged)
+	m.clock.Advance(time.Minute)
+	unchanged := m.searches(RunOptions{})
+	// The groups of roles without members are a chunk of their own.
+	if searches := m.searches(RunOptions{Full: true}); searches <= unchanged+1 || searches > unchanged+3 {
+		t.Errorf("%d searches if all groups are checked, %d otherwise", searches, unchanged)
 	}
 }
 
-// TestMayAsk checks how many groups a run asks for.
-func TestMayAsk(t *testing.T) {
+// TestEmptyGroupsWithinOverlap checks that a delta sync does not check an empty group again that it
+// reads again only because of the overlap, but does once the group has changed.
+func TestEmptyGroupsWithinOverlap(t *testing.T) {
 	t.Parallel()
-	limits := defaultAskedGroups
+	m := newHiddenMembersDomain(t)
+	m.searches(RunOptions{})
+	m.searches(RunOptions{})
+	idle := m.searches(RunOptions{})
+	if next := m.searches(RunOptions{}); next != idle { // the empty groups of roles are read again each time
+		t.Errorf("%d searches in the third delta sync, %d in the second", next, idle)
+	}
+	empty := m.addGroup("empty")
+	checked := m.searches(RunOptions{})
+	if again := m.searches(RunOptions{}); again >= checked || again > idle+1 {
+		t.Errorf("%d searches, with a new empty group %d, without one %d", again, checked, idle)
+	}
+	m.hide(empty, "member")
+	m.set(empty, "member", m.user(5))
+	m.expectPartial(RunOptions{}, delta, 1)
+	m.expectPosture(empty, "members", m.SID(m.user(5)))
+	m.set(empty, "member")
+	m.searches(RunOptions{})
+	m.expectPosture(empty, "empty", "true")
+}
+
+// TestHiddenAmongEmptyGroups checks that the groups with hidden members are found among many empty
+// ones, wherever they are.
+func TestHiddenAmongEmptyGroups(t *testing.T) {
+	t.Parallel()
+	m := newHiddenMembersDomain(t)
+	var hidden []string
+	for n := range 60 {
+		dn := m.addGroup(fmt.Sprintf("group%d", n))
+		if n == 0 || n == 13 || n == 14 || n == 59 {
+			m.set(dn, "member", m.user(n%5))
+			m.hide(dn, "member")
+			hidden = append(hidden, dn)
+		}
+	}
+	m.exceedOverlap()
+	m.expectPartial(RunOptions{}, full, len(hidden))
+	m.expectAdministratorsView(hidden...)
+}
+
+// TestEmptyChecks checks how many further groups a run checks.
+func TestEmptyChecks(t *testing.T) {
+	t.Parallel()
+	limits := defaultEmptyChecks
 	for name, c := range map[string]struct {
-		asked              int
-		questions, reading time.Duration
-		want               bool
+		checked         int
+		checks, reading time.Duration
+		want            int
 	}{
-		"the first":                    {0, 0, 0, true},
-		"few, on a slow server":        {limits.min - 1, time.Hour, time.Second, true},
-		"a tenth of the time":          {limits.min, time.Second, 10 * time.Second, false},
-		"less than a tenth":            {limits.min, time.Second, 11 * time.Second, true},
-		"too many, on any server":      {limits.max, 0, time.Hour, false},
-		"the last one that is allowed": {limits.max - 1, 0, time.Hour, true},
+		"the first":                    {0, 0, 0, limits.min},
+		"few, on a slow server":        {limits.min - 1, time.Hour, time.Second, 1},
+		"a tenth of the time":          {limits.min, time.Second, 10 * time.Second, 0},
+		"less than a tenth":            {limits.min, time.Second, 11 * time.Second, limits.max - limits.min},
+		"too many, on any server":      {limits.max, 0, time.Hour, 0},
+		"the last one that is allowed": {limits.max - 1, 0, time.Hour, 1},
 	} {
-		if got := limits.mayAsk(c.asked, c.questions, c.reading); got != c.want {
-			t.Errorf("%s: %t", name, got)
+		if got := limits.remaining(c.checked, c.checks, c.reading); got != c.want {
+			t.Errorf("%s: %d", name, got)
 		}
 	}
 }
@@ -284,9 +335,9 @@ func TestConfirmedButReadable(t *testing.T) {
 	m.expectPartial(RunOptions{}, delta, 4)
 }
 
-// TestUnaskedGroups checks that groups keep their members, marked as unreadable, if the run may not ask
-// whether they hide them, and that the next run that may ask finds out.
-func TestUnaskedGroups(t *testing.T) {
+// TestUncheckedGroups checks that groups keep their members, marked as unreadable, if the run may not check
+// whether they hide them, and that the next run that may do so finds out.
+func TestUncheckedGroups(t *testing.T) {
 	t.Parallel()
 	m := newHiddenMembersDomain(t)
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
@@ -294,7 +345,7 @@ func TestUnaskedGroups(t *testing.T) {
 	m.hide(m.outer, "member")
 	m.set(m.inner, "member")
 	m.exceedOverlap()
-	m.runner.askedGroups = askedGroups{}
+	m.runner.emptyChecks = emptyChecks{}
 	for _, options := range []RunOptions{{Full: true}, {Full: true}, {}} {
 		if run, err := m.runner.Run(t.Context(), options); err != nil || run.Result != Partial || run.Unreadable != 2 {
 			t.Errorf("%s, %d unreadable, error %v", brief(run), run.Unreadable, err)
@@ -303,9 +354,65 @@ func TestUnaskedGroups(t *testing.T) {
 			t.Error(diff)
 		}
 	}
-	m.runner.askedGroups = defaultAskedGroups
+	m.runner.emptyChecks = defaultEmptyChecks
 	if run, err := m.runner.Run(t.Context(), RunOptions{Full: true}); err != nil || run.Result != Partial || run.Unreadable != 1 {
 		t.Errorf("%s, %d unreadable, error %v", brief(run), run.Unreadable, err)
 	}
 	m.expectAdministratorsView(m.outer)
+}
+
+// TestMaxLocated checks that members, accounts and groups that no search finds, and that exceed the
+// limit of single searches, count as existing.
+func TestMaxLocated(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int{0, 1, defaultMaxLocated} {
+		m := newHiddenMembersDomain(t)
+		m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+		before := m.withoutUnreadable(m.gateway.Held())
+		m.runner.maxLocated = limit
+		m.hideAll(m.outer)
+		m.hideAll(m.inner)
+		for range 2 {
+			if run, err := m.runner.Run(t.Context(), RunOptions{Full: true}); err != nil || run.Result != Partial {
+				t.Errorf("limit %d: %s, error %v", limit, brief(run), err)
+			}
+			for _, diff := range differences(m.withoutUnreadable(m.gateway.Held()), before, false) {
+				t.Errorf("limit %d: %s", limit, diff)
+			}
+		}
+	}
+}
+
+// TestDocumentedGraphSize checks what the limit of the first read is documented to be enough for.
+func TestDocumentedGraphSize(t *testing.T) {
+	t.Parallel()
+	const scale = 100 // the graphs have a hundredth of the documented size
+	for name, c := range map[string]struct{ objects, groups, memberships, nameSize int }{
+		"many groups": {10_000, 500, 100_000, 28},
+		"one group":   {20_000, 1, 20_000, 24},
+	} {
+		g := membership.New()
+		guid := func(n int) (guid ad.GUID) {
+			binary.LittleEndian.PutUint64(guid[:], uint64(n+1))
+			return guid
+		}
+		sid := func(n int) ad.SID {
+			return ad.JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0}, ad.RID(n+1000))
+		}
+		objectName := []byte(strings.Repeat("x", c.nameSize))
+		for n := range c.groups {
+			group := g.SetGroup(guid(n), sid(n), true, 0)
+			g.SetName(group, objectName)
+			for i := range c.memberships / c.groups {
+				member := (n + i) % c.objects
+				g.SetName(g.AddMember(group, guid(member), sid(member)), objectName)
+			}
+		}
+		for n := c.groups; n < c.objects; n++ {
+			g.SetName(g.SetAccount(guid(n), sid(n), 513), objectName)
+		}
+		if size := scale * g.Size(); size > defaultMaxGraphSize.first || size < defaultMaxGraphSize.first*9/10 {
+			t.Errorf("%s: %d bytes, limit %d", name, size, defaultMaxGraphSize.first)
+		}
+	}
 }

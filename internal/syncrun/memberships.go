@@ -88,19 +88,22 @@ type membershipSync struct {
 	store       *state.Store
 	maxAffected int
 
-	maxGraphSize   maxGraphSize
-	storedSize     int // of the stored memberships in bytes; 0: none
-	maxExpiring    int
-	askedGroups    askedGroups
-	loggedExpiring *bool // the runner's
-	loggedUnasked  *bool // the runner's
+	maxGraphSize    maxGraphSize
+	storedSize      int // of the stored memberships in bytes; 0: none
+	maxExpiring     int
+	maxLocated      int
+	emptyChecks     emptyChecks
+	emptyGroups     *emptyGroups // the runner's
+	loggedExpiring  *bool        // the runner's
+	loggedUnchecked *bool        // the runner's
 }
 
 func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
 		runInfo: info, source: source, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
 		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize, storedSize: stored.size(),
-		maxExpiring: r.maxExpiring, askedGroups: r.askedGroups, loggedExpiring: &r.loggedExpiring, loggedUnasked: &r.loggedUnasked,
+		maxExpiring: r.maxExpiring, maxLocated: r.maxLocated, emptyChecks: r.emptyChecks, emptyGroups: &r.emptyGroups,
+		loggedExpiring: &r.loggedExpiring, loggedUnchecked: &r.loggedUnchecked,
 	}
 }
 

@@ -125,8 +125,8 @@ type Runner struct {
 	// warnedServer after that of a kind of server that lacks attributes.
 	warnedFilters, warnedServer bool
 	// loggedExpiring is set after the message that full syncs find the expiries of large groups.
-	loggedExpiring bool
-	loggedUnasked  bool // as loggedExpiring, of groups without visible members
+	loggedExpiring  bool
+	loggedUnchecked bool // as loggedExpiring, of groups without visible members
 	// logonsLogged has the last logged results of other domain controllers, by host. The key "" has the
 	// error that these are not known.
 	logonsLogged map[string]string
@@ -140,7 +140,9 @@ type Runner struct {
 	maxAffected    int
 	maxReread      int
 	maxExpiring    int
-	askedGroups    askedGroups
+	emptyChecks    emptyChecks
+	maxLocated     int // see defaultMaxLocated
+	emptyGroups    emptyGroups
 	maxGraphSize   maxGraphSize
 	maxObjects     objectLimits
 	maxSweepTime   time.Duration
@@ -160,7 +162,8 @@ func New(o Options) *Runner {
 		maxAffected:    defaultMaxAffected,
 		maxReread:      maxReread,
 		maxExpiring:    maxExpiringMembers,
-		askedGroups:    defaultAskedGroups,
+		emptyChecks:    defaultEmptyChecks,
+		maxLocated:     defaultMaxLocated,
 		maxGraphSize:   defaultMaxGraphSize,
 		maxObjects:     defaultMaxObjects,
 		maxSweepTime:   maxSweepTime,
