@@ -206,3 +206,21 @@ func FuzzTimes(f *testing.F) {
 		}
 	})
 }
+
+func TestAppendDNSName(t *testing.T) {
+	t.Parallel()
+	for dn, want := range map[string]string{
+		"CN=Alice,OU=Staff,DC=corp,DC=example,DC=com": "corp.example.com",
+		"dc=corp":                  "corp",
+		"DC=odd,CN=Alice,DC=corp":  "corp",
+		"DC=odd,CN=Alice":          "",
+		`CN=Alice\,DC=x,DC=corp`:   "corp",
+		`CN=Alice\\,DC=x,DC=corp`:  "x.corp",
+		"CN=Configuration,DC=corp": "corp",
+		"CN=Alice":                 "", "": "", ",": "", "DC=": "", "DC=,DC=": "",
+	} {
+		if got := string(AppendDNSName(nil, []byte(dn))); got != want {
+			t.Errorf("%q: %q, want %q", dn, got, want)
+		}
+	}
+}

@@ -74,6 +74,41 @@ func PlainDN(value []byte) []byte {
 	return value
 }
 
+// AppendDNSName appends the DNS name of the domain of a DN, from the DC parts at its end:
+// corp.example.com of CN=Alice,DC=corp,DC=example,DC=com. Without such parts, it appends nothing.
+func AppendDNSName(dst, dn []byte) []byte {
+	domain := dn[len(dn):] // its DC parts
+	for rest := dn; len(rest) > 0; {
+		comma := bytes.LastIndexByte(rest, ',')
+		if !hasPrefixDC(rest[comma+1:]) || isEscaped(rest, comma) {
+			break
+		}
+		domain = dn[comma+1:]
+		rest = rest[:max(comma, 0)]
+	}
+	separator := ""
+	for part := range bytes.SplitSeq(domain, []byte{','}) {
+		if hasPrefixDC(part) { // domain can be empty
+			dst = append(append(dst, separator...), part[len("DC="):]...)
+			separator = "."
+		}
+	}
+	return dst
+}
+
+// isEscaped reports whether an odd number of backslashes is before a character.
+func isEscaped(text []byte, index int) bool {
+	start := max(index, 0)
+	for start > 0 && text[start-1] == '\\' {
+		start--
+	}
+	return (index-start)%2 == 1
+}
+
+func hasPrefixDC(part []byte) bool {
+	return len(part) > 3 && part[0]|0x20 == 'd' && part[1]|0x20 == 'c' && part[2] == '='
+}
+
 // RelativeName returns the value of the first part of a DN (RFC 4514), such as Alice of
 // CN=Alice,DC=corp. It shares memory with dn, unless it has escaped characters.
 func RelativeName(dn []byte) []byte {

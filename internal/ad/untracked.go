@@ -32,7 +32,7 @@ msDS-ClaimSharesPossibleValuesWithBL msDS-ComputerAuthNPolicyBL msDS-EnabledFeat
 msDS-ExecuteScriptPassword msDS-GenerationId msDS-HostServiceAccountBL msDS-IsDomainFor
 msDS-IsFullReplicaFor msDS-isGC msDS-IsPartialReplicaFor msDS-IsPrimaryComputerFor msDS-isRODC
 msDS-IsUserCachableAtRodc msDS-KeyCredentialLink-BL msDS-KeyPrincipalBL msDS-KeyVersionNumber
-msDS-KrbTgtLinkBl msDS-LocalEffectiveDeletionTime msDS-LocalEffectiveRecycleTime
+msDS-KrbTgtLinkBl msDS-LocalEffectiveDeletionTime msDS-LocalEffectiveRecycleTime msDS-ManagedAccountPrecededByLinkBL
 msDS-ManagedPassword msDs-masteredBy msDS-MembersForAzRoleBL msDS-MembersOfResourcePropertyListBL
 msds-memberOfTransitive msds-memberTransitive msDS-NC-RO-Replica-Locations-BL msDS-NCReplCursors
 msDS-NCReplInboundNeighbors msDS-NCReplOutboundNeighbors msDS-NcType msDS-NonMembersBL
@@ -40,7 +40,7 @@ msDS-ObjectReferenceBL msDS-OIDToGroupLinkBl msDS-OperationsForAzRoleBL msDS-Ope
 msDS-parentdistname msDS-PrincipalName msDS-PSOApplied msDS-QuotaEffective msDS-QuotaUsed
 msDS-ReplAttributeMetaData msDS-ReplicationEpoch msDS-ReplValueMetaData msDS-ReplValueMetaDataExt
 msDS-ResultantPSO msDS-RetiredReplNCSignatures msDS-RevealedDSAs msDS-RevealedList
-msDS-RevealedListBL msDS-ServiceAuthNPolicyBL msDS-SiteName msDS-TasksForAzRoleBL
+msDS-RevealedListBL msDS-ServiceAuthNPolicyBL msDS-SiteName msDS-SupersededManagedAccountLinkBL msDS-TasksForAzRoleBL
 msDS-TasksForAzTaskBL msDS-TDOEgressBL msDS-TDOIngressBL msds-tokenGroupNames
 msds-tokenGroupNamesGlobalAndUniversal msds-tokenGroupNamesNoGCAcceptable msDS-TopQuotaUsage
 msDS-TransformationRulesCompiled msDS-User-Account-Control-Computed msDS-UserAuthNPolicyBL

@@ -273,8 +273,18 @@ const maxFilteredAttributes = 10_000
 // name in a filter is no error: no object matches it (MS-ADTS 3.1.1.3.1.3.1). It does not examine
 // OIDs. Without access to the schema, it returns none.
 func (s *Session) UnknownAttributes(ctx context.Context, names []string) (unknown []string, err error) {
+	known, readable, err := s.SchemaAttributes(ctx, names)
+	if err != nil || !readable {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[strings.ToLower(name)] || isOID(name) }), nil
+}
+
+// SchemaAttributes returns which of the names, in lower case, are attributes of the schema, and whether
+// the account can read the schema.
+func (s *Session) SchemaAttributes(ctx context.Context, names []string) (known map[string]bool, readable bool, err error) {
 	if s.RootDSE.ConfigurationContext == "" || len(names) == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	const present = "cn" // each schema has it: without it, the account cannot read the schema
 	filter, known := "(|(lDAPDisplayName="+present+")", map[string]bool{}
@@ -289,13 +299,10 @@ func (s *Session) UnknownAttributes(ctx context.Context, names []string) (unknow
 		known[strings.ToLower(string(entry.First(0)))] = true
 		return nil
 	})
-	switch {
-	case fault.ClassOf(err) == fault.Refused:
-		return nil, nil
-	case err != nil || !known[present]:
-		return nil, err
+	if fault.ClassOf(err) == fault.Refused {
+		return nil, false, nil
 	}
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return known[strings.ToLower(name)] || isOID(name) }), nil
+	return known, known[present], err
 }
 
 // isOID reports whether an attribute in a filter is an OID instead of a name.

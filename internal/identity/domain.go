@@ -20,9 +20,11 @@ type collection struct {
 type Collector struct {
 	Policies, Trusts, Controllers *Part // any number of entries
 	Krbtgt, RecycleBin, Names     *Part // one entry
+	EntraSSO, Heuristics          *Part // one entry
 
 	parts       map[string]*Part
 	forestLevel string
+	laps        []byte // JSON; nil: unknown
 	unreadable  []string
 	mentions    []mention
 	hosts       *ControllerHosts
@@ -39,6 +41,7 @@ type Part struct {
 	mapper    *Mapper
 	name      string
 	target    string // in the domain's asset
+	isList    bool
 	items     [][]byte
 }
 
@@ -68,17 +71,18 @@ func targetsOf(rows []row, attribute, prefix string) (targets []string) {
 // NewCollector returns an empty collector.
 func NewCollector() *Collector {
 	c := &Collector{parts: map[string]*Part{}, hosts: &ControllerHosts{names: map[string]struct{}{}, complete: true}}
-	part := func(name string) *Part {
+	part := func(name string, isList bool) *Part {
 		m := &Mapper{}
 		for _, row := range parts[name] {
 			m.add(row)
 		}
-		p := &Part{Attributes: m.Attributes, collector: c, mapper: m, name: name, target: targetsOf(posture[Domain], name, domain)[0]}
+		p := &Part{Attributes: m.Attributes, collector: c, mapper: m, name: name, target: targetsOf(posture[Domain], name, domain)[0], isList: isList}
 		c.parts[name] = p
 		return p
 	}
-	c.Policies, c.Trusts, c.Controllers = part(collectedPolicies), part(collectedTrusts), part(collectedControllers)
-	c.Krbtgt, c.RecycleBin, c.Names = part(collectedKrbtgt), part(collectedRecycleBin), part(collectedNames)
+	c.Policies, c.Trusts, c.Controllers = part(collectedPolicies, true), part(collectedTrusts, true), part(collectedControllers, true)
+	c.Krbtgt, c.RecycleBin, c.Names = part(collectedKrbtgt, false), part(collectedRecycleBin, false), part(collectedNames, false)
+	c.EntraSSO, c.Heuristics = part(collectedEntraSSO, false), part(collectedHeuristics, false)
 	return c
 }
 
@@ -102,7 +106,7 @@ func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 			p.collector.hosts.add(p.first(entry, "name"), p.first(entry, "dNSHostName"))
 		}
 	}
-	return ok
+	return hasAny(entry)
 }
 
 // first returns the first value of an attribute.
@@ -145,6 +149,12 @@ func (c *Collector) SetForestLevel(level string) {
 	}
 }
 
+// SetLAPS sets whether the schema has the attributes of the legacy Microsoft LAPS and of Windows LAPS.
+func (c *Collector) SetLAPS(legacy, windows bool) {
+	c.laps = strconv.AppendBool([]byte(`{"legacy":`), legacy)
+	c.laps = append(strconv.AppendBool(append(c.laps, `,"windows":`...), windows), '}')
+}
+
 // AddUnreadable adds the target, in the domain's asset, of an attribute or part that the account may
 // not read.
 func (c *Collector) AddUnreadable(name string) { c.unreadable = append(c.unreadable, name) }
@@ -157,19 +167,15 @@ var requiredAttributes = []string{
 
 // MapDomain maps the domain's own entry and the collected parts to the domain's asset.
 func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.Time) (Asset, error) {
-	for _, attribute := range requiredAttributes {
-		if len(entry.First(m.slot(attribute))) > 0 {
-			continue
-		}
-		for _, target := range targetsOf(posture[Domain], attribute, domain) {
-			c.AddUnreadable(target)
-		}
-	}
+	m.addUnreadable(entry, c)
 	m.collected = map[string]collection{}
 	for name, part := range c.parts {
 		// Sorted, because the order of search results may change between searches.
 		slices.SortFunc(part.items, func(a, b []byte) int { return slices.Compare(a, b) })
-		m.collected[name] = collection{part.items, part != c.Krbtgt && part != c.RecycleBin && part != c.Names}
+		m.collected[name] = collection{part.items, part.isList}
+	}
+	if c.laps != nil {
+		m.collected[collectedLAPS] = collection{items: [][]byte{c.laps}}
 	}
 	if c.forestLevel != "" {
 		m.collected[collectedForestLevel] = collection{items: [][]byte{[]byte(c.forestLevel)}}
@@ -187,6 +193,23 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 		asset.Unparsed += part.Unparsed
 	}
 	return asset, err
+}
+
+// addUnreadable adds the targets of the domain's own entry and of the graph that are unreadable.
+func (m *Mapper) addUnreadable(entry *ad.Entry, c *Collector) {
+	for _, attribute := range requiredAttributes {
+		if len(entry.First(m.slot(attribute))) > 0 {
+			continue
+		}
+		for _, target := range targetsOf(posture[Domain], attribute, domain) {
+			if target != smartCardPasswordsExpire || len(entry.First(m.slot(attributeExpirePasswords))) == 0 {
+				c.AddUnreadable(target)
+			}
+		}
+	}
+	if m.graph != nil && m.graph.PrivilegedUsersUncertain() {
+		c.AddUnreadable("privilegedUsers")
+	}
 }
 
 // collectedFrom appends the collection with this name.

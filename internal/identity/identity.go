@@ -360,7 +360,7 @@ func (m *Mapper) fingerprint(json []byte) (f Fingerprint) {
 
 // entryFingerprint hashes the values of an entry whose asset is too large to encode, with the
 // activity values in the second half as in fingerprint. The order of an attribute's values
-// does not matter.
+// does not matter. Of secrets, it hashes only the number of values.
 func (m *Mapper) entryFingerprint(entry *ad.Entry) (f Fingerprint) {
 	for part, ofActivity := range []bool{false, true} {
 		m.hash.Reset()
@@ -369,6 +369,9 @@ func (m *Mapper) entryFingerprint(entry *ad.Entry) (f Fingerprint) {
 				continue
 			}
 			m.writeNumbers(uint64(slot), uint64(len(entry.Values[slot])))
+			if slices.Contains(secrets, attribute) {
+				continue
+			}
 			values := append(m.source.values[:0], entry.Values[slot]...)
 			slices.SortFunc(values, bytes.Compare)
 			for _, v := range values {

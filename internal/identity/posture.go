@@ -43,6 +43,13 @@ var posture = map[Kind][]row{
 		{"msDS-ResultantPSO", userPosture + "passwordPolicy", plainDN},
 		{"userWorkstations", userPosture + "logonWorkstations", commaSeparated},
 		{"description", userPosture + "hasDescription", present},
+		{"userPassword, unixUserPassword, msSFU30Password", userPosture + "passwordAttributes", passwordAttributes},
+		{"altSecurityIdentities", userPosture + "alternateIdentities.count", valueCount},
+		{"altSecurityIdentities", userPosture + "alternateIdentities.forms", identityForms(^mappingForm(0))},
+		{"altSecurityIdentities", userPosture + "alternateIdentities.weakForms", identityForms(weakForms)},
+		{"msDS-KeyCredentialLink", userPosture + "keyCredentials", valueCount},
+		{"homeDirectory, profilePath, scriptPath", userPosture + "pathsOutsideDomain", outsidePaths},
+		{"msDS-SupersededManagedAccountLink", userPosture + "supersededBy", linkedPrincipal},
 		{factSources, userPosture + "facts", facts},
 		{memberships, userPosture + "unreadable", uncertainOfUser},
 	},
@@ -50,6 +57,8 @@ var posture = map[Kind][]row{
 		{"", account + "accountType", serviceAccount},
 		{"msDS-GroupMSAMembership", userPosture + "passwordReaders", grantedTo(ad.RightControlAccess)},
 		{"msDS-ManagedPasswordInterval", userPosture + "managedPasswordIntervalDays", number},
+		{"msDS-ManagedAccountPrecededByLink", userPosture + "supersedes", linkedPrincipal},
+		{"msDS-DelegatedMSAState", userPosture + "delegatedState", enumerated(delegatedStates)},
 	},
 	Group: {
 		{"sAMAccountName", groupPosture + "samAccountName", text},
@@ -78,6 +87,7 @@ var posture = map[Kind][]row{
 		{memberships, role + "members", completeGraph(roleMembers)},
 		{memberships, role + "membersWithoutSid", completeGraph(roleMembersWithoutSID)},
 		{memberships, role + "nestedGroups", completeGraph(roleGroups)},
+		{memberships, role + "foreignMembers", completeGraph(foreignMembers)},
 		{memberships, role + "unreadable", completeGraph(uncertainOfRole)},
 	},
 	Domain: {
@@ -106,6 +116,11 @@ var posture = map[Kind][]row{
 		{collectedPolicies, domain + "fineGrainedPasswordPolicies", collectedFrom(collectedPolicies)},
 		{collectedTrusts, domain + "trusts", collectedFrom(collectedTrusts)},
 		{collectedControllers, domain + "domainControllers", collectedFrom(collectedControllers)},
+		{collectedEntraSSO, domain + "entraSsoPasswordLastChangedAt", collectedFrom(collectedEntraSSO)},
+		{attributeExpirePasswords + ", " + alwaysPresent, domain + smartCardPasswordsExpire, expirePasswords},
+		{memberships, domain + "privilegedUsers", completeGraph(privilegedUsers)},
+		{collectedHeuristics, domain + "dsHeuristics", collectedFrom(collectedHeuristics)},
+		{collectedLAPS, domain + "lapsSchema", collectedFrom(collectedLAPS)},
 		{collectedUnreadable, domain + "unreadable", collectedFrom(collectedUnreadable)},
 	},
 }
@@ -166,7 +181,26 @@ var parts = map[string][]row{
 	},
 	collectedKrbtgt:     {{"pwdLastSet", "", fileTime}},
 	collectedRecycleBin: {{"msDS-EnabledFeatureBL, msDS-OptionalFeatureGUID", "", enabledFeature}},
+	collectedEntraSSO:   {{"pwdLastSet", "", fileTime}},
+	collectedHeuristics: {
+		{heuristics, "anonymousAccess", heuristic(heuristicAnonymous, isTwo)},
+		{heuristics, "anonymousNameService", heuristic(heuristicAnonymousNSPI, isSet)},
+		{heuristics, "listObjectMode", heuristic(heuristicListObject, isSet)},
+		{heuristics, "userPasswordIsPassword", heuristic(heuristicUserPassword, isPasswordSupport)},
+		{heuristics, "adminSdHolderExclusions", heuristic(heuristicAdminSDHolder, hexFlags(protectionExclusions))},
+		{heuristics, "uniquenessExclusions", heuristic(heuristicUniqueness, hexFlags(uniquenessExclusions))},
+		{heuristics, "addAuthorization", heuristic(heuristicAddAuthorization, enforcement)},
+		{heuristics, "ownerRightsBlocked", heuristic(heuristicOwnerRights, enforcement)},
+	},
 }
+
+const (
+	heuristics = "dSHeuristics, sPNMappings"
+	// alwaysPresent is an attribute of the domain that every domain has, and no property set contains.
+	alwaysPresent            = "ms-DS-MachineAccountQuota"
+	attributeExpirePasswords = "msDS-ExpirePasswordsOnSmartCardOnlyAccounts"
+	smartCardPasswordsExpire = "smartCardPasswordsExpire"
+)
 
 // Sources of the parts of the domain's asset.
 const (
@@ -177,5 +211,8 @@ const (
 	collectedPolicies    = "(Password Settings Container)"
 	collectedTrusts      = "(trusted domains)"
 	collectedControllers = "(domain controllers)"
+	collectedEntraSSO    = "(AZUREADSSOACC)"
+	collectedHeuristics  = "(Directory Service)"
+	collectedLAPS        = "(schema)"
 	collectedUnreadable  = "(unreadable attributes)"
 )

@@ -105,6 +105,11 @@ var exposed = attributes{
 	"primaryGroupID": {"513"}, "lastLogonTimestamp": {"134398063938451234"}, "msDS-UserPasswordExpiryTimeComputed": {"134500000000000000"},
 	"msDS-ResultantPSO": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container,CN=System,DC=corp")},
 	"userWorkstations":  {"PC2 , PC1,,PC1 "}, "description": {"runs the reports"},
+	"userPassword": {"Pw-1secret"}, "unixUserPassword": {"Pw-2secret"}, "msSFU30Password": {"Pw-3secret"},
+	"altSecurityIdentities":  {"X509:<SKI>d1a0c7f3", "X509:<I>CN=CA<S>CN=alice"},
+	"msDS-KeyCredentialLink": {"B:4:0001:CN=alice,DC=corp", "B:4:0002:CN=alice,DC=corp"},
+	"homeDirectory":          {`\\198.51.100.7\home`}, "profilePath": {`\\[fe80::1]\profiles`}, "scriptPath": {`\\evil.example\netlogon\logon.cmd`},
+	"msDS-SupersededManagedAccountLink": {extended(guidNamed('q'), ofDomainSID(1700), "CN=dmsa,DC=corp")},
 }
 
 func TestPostureGolden(t *testing.T) {
@@ -126,9 +131,11 @@ func TestPostureGolden(t *testing.T) {
 		{"posture-user-unknown-to-the-graph", User, attributes{"objectGUID": {strings.Repeat("?", 16)}, "primaryGroupID": {"513"}}, 0},
 		{"posture-user-unreadable-values", User, attributes{
 			"adminCount": {"x"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {"x"}, "msDS-SupportedEncryptionTypes": {"x"}, "sIDHistory": {"x"}, "primaryGroupID": {"x"},
-		}, 5},
+			"msDS-SupersededManagedAccountLink": {"CN=dmsa,DC=corp"},
+		}, 6},
 		{"posture-service-account", ServiceAccount, with(alice, attributes{
 			"primaryGroupID": {"515"}, "msDS-GroupMSAMembership": {string(readable)}, "msDS-ManagedPasswordInterval": {"30"},
+			"msDS-ManagedAccountPrecededByLink": {extended(guidNamed('r'), ofDomainSID(1701), "CN=old,DC=corp")}, "msDS-DelegatedMSAState": {"2"},
 		}), 0},
 		{"posture-group-in-admins", Group, attributes{"name": {"Team"}, "sAMAccountName": {"team"}, "groupType": {"-2147483646"}, "objectGUID": {strings.Repeat("T", 16)}, "objectSid": {string(ofDomainSID(1200))},
 			"adminCount": {"1"}, "managedBy": {extended(guidNamed('m'), ofDomainSID(1600), "CN=M,DC=corp")}}, 0},
@@ -310,6 +317,7 @@ func TestDomainGolden(t *testing.T) {
 		"name": {"corp"}, "objectSid": {string(ofDomainSID(0))[:24]}, "whenCreated": {"20170101000000.0Z"}, "minPwdLength": {"7"}, "pwdHistoryLength": {"24"},
 		"pwdProperties": {"1"}, "minPwdAge": {"-864000000000"}, "maxPwdAge": {"-36288000000000"}, "lockoutThreshold": {"0"},
 		"lockoutDuration": {"-18000000000"}, "lockOutObservationWindow": {"-18000000000"}, "ms-DS-MachineAccountQuota": {"10"}, "msDS-Behavior-Version": {"7"},
+		"msDS-ExpirePasswordsOnSmartCardOnlyAccounts": {"TRUE"},
 	}
 	domain["objectSid"][0] = "\x01\x04" + domain["objectSid"][0][2:]
 	add := addToPart
@@ -323,6 +331,9 @@ func TestDomainGolden(t *testing.T) {
 			add(c.Names, attributes{"dnsRoot": {"corp.example.com"}, "nETBIOSName": {"CORP"}})
 			add(c.Krbtgt, attributes{"pwdLastSet": {"134398063938451234"}})
 			add(c.RecycleBin, attributes{"msDS-EnabledFeatureBL": {"CN=Partitions"}})
+			add(c.EntraSSO, attributes{"pwdLastSet": {"134398063938451234"}})
+			add(c.Heuristics, attributes{"dSHeuristics": {"00100021100000090002300000012"}})
+			c.SetLAPS(false, true)
 			add(c.Policies, attributes{"distinguishedName": {extended(guidNamed('P'), nil, "CN=Strict,CN=Password Settings Container")}, "name": {"Strict"},
 				"msDS-PasswordSettingsPrecedence": {"10"}, "msDS-PSOAppliesTo": {extended(guidNamed('D'), ofDomainSID(512), "CN=Domain Admins"), extended(guidNamed('n'), nil, "CN=x")},
 				"msDS-MinimumPasswordLength": {"14"}, "msDS-PasswordComplexityEnabled": {"TRUE"}, "msDS-PasswordReversibleEncryptionEnabled": {"FALSE"},
@@ -345,6 +356,7 @@ func TestDomainGolden(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, c := NewPostureMapper(Domain), NewCollector()
+			m.UseGraph(people())
 			test.fill(c)
 			asset, err := m.MapDomain(nil, entry(t, m, test.attrs), c, now)
 			if err != nil || asset.Unparsed != 0 {
@@ -408,8 +420,8 @@ func TestPostureMapAllocatesLittle(t *testing.T) {
 		if _, err := m.Map(buf, e, now, Logons{}); err != nil {
 			t.Fatal(err)
 		}
-	}); n > 7 { // the SIDs of a descriptor, of sIDHistory and of the primary group, the roles of privileged groups
-		t.Errorf("%v allocations an entry, want at most 7", n)
+	}); n > 8 { // the SIDs of a descriptor, of sIDHistory, of a link and of the primary group, the roles of privileged groups
+		t.Errorf("%v allocations an entry, want at most 8", n)
 	}
 }
 

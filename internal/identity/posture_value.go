@@ -527,6 +527,17 @@ func roleMembersWithoutSID(dst []byte, src *source, _ []int) []byte {
 	return appendWithoutSID(dst, src, src.roleMembers.Members)
 }
 
+// foreignMembers appends the members from other domains.
+func foreignMembers(dst []byte, src *source, _ []int) []byte {
+	l := list{dst: dst}
+	for _, n := range src.roleMembers.Members {
+		if src.graph.Kind(n) == membership.KindForeign {
+			l.node(src.graph, n)
+		}
+	}
+	return l.end()
+}
+
 func roleGroups(dst []byte, src *source, _ []int) []byte {
 	return appendNodes(dst, src, src.roleMembers.Groups)
 }

@@ -48,5 +48,5 @@ func uncertainOfGroup(dst []byte, src *source, _ []int) []byte {
 }
 
 func uncertainOfRole(dst []byte, src *source, _ []int) []byte {
-	return uncertainTargets{{src.roleMembers.Uncertain, []string{"members", "membersWithoutSid", "nestedGroups"}}}.append(dst)
+	return uncertainTargets{{src.roleMembers.Uncertain, []string{"foreignMembers", "members", "membersWithoutSid", "nestedGroups"}}}.append(dst)
 }

@@ -672,3 +672,60 @@ func sidOf(domain, rid int) ad.SID {
 	prefix = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(prefix, uint32(domain)), 7)
 	return ad.JoinSID(prefix, ad.RID(rid+1))
 }
+
+// TestRoleNumbers checks that no role has changed its number, which the state file contains.
+func TestRoleNumbers(t *testing.T) {
+	t.Parallel()
+	for number, name := range map[Role]string{1: "ADMINISTRATORS", 2: "DOMAIN_ADMINS", 9: "REPLICATOR", 15: "DOMAIN_CONTROLLERS", 23: "DNS_ADMINS",
+		24: "PROTECTED_USERS", 25: "PRE_WINDOWS_2000_COMPATIBLE_ACCESS", Role(len(roles) + 1): ""} {
+		if number.String() != name {
+			t.Errorf("role %d is %q, want %q", number, number, name)
+		}
+	}
+	if Role(24).IsPrivileged() || Role(25).IsPrivileged() {
+		t.Error("a role that is no privilege counts as one")
+	}
+}
+
+// TestPrivilegedUsers checks which users count as privileged and as protected.
+func TestPrivilegedUsers(t *testing.T) {
+	t.Parallel()
+	g := New()
+	domain := func(rid ad.RID) ad.SID {
+		return ad.JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0}, rid)
+	}
+	guid := func(n byte) ad.GUID { return ad.GUID{n} }
+	user := func(n byte, primary ad.RID) { g.SetKind(g.SetAccount(guid(n), domain(ad.RID(n)), primary), KindUser) }
+	group := func(n byte, rid ad.RID, members ...byte) {
+		node := g.SetGroup(guid(n), domain(rid), true, RoleOf(domain(rid), nil))
+		for _, m := range members {
+			sid := domain(ad.RID(m))
+			g.AddMember(node, guid(m), sid)
+		}
+	}
+	for n := byte(1); n <= 5; n++ {
+		user(n, 513)
+	}
+	user(6, 512) // by the primary group
+	g.SetKind(g.SetAccount(guid(7), domain(7), 515), KindComputer)
+	group(100, 512, 1, 7, 101)  // Domain Admins, with a computer
+	group(101, 101, 2)          // nested
+	group(102, 525, 1, 3, 103)  // Protected Users
+	group(103, 103, 6)          // nested
+	group(104, 104, 4)          // no role
+	group(105, 513, 1, 2, 3, 4) // Domain Users
+	g.Compute()
+	if privileged, protected := g.PrivilegedUsers(); privileged != 3 || protected != 2 || g.PrivilegedUsersUncertain() {
+		t.Errorf("%d privileged users, %d protected", privileged, protected)
+	}
+	g.Keep(guid(104))
+	g.Compute()
+	if g.PrivilegedUsersUncertain() {
+		t.Error("a group without a role makes the number uncertain")
+	}
+	g.Keep(guid(103))
+	g.Compute()
+	if !g.PrivilegedUsersUncertain() {
+		t.Error("a group in Protected Users does not make the number uncertain")
+	}
+}

@@ -215,15 +215,8 @@ func (g *Graph) RoleMembers() []RoleMembers {
 		list = append(list, RoleMembers{Role: r, Group: g.roleGroups[r], Uncertain: uncertain&r.set() != 0})
 	})
 	for _, n := range g.sorted {
-		set := roleSet(0)
-		for _, parent := range g.GroupsOf(n) {
-			set |= g.aliveGroup(parent).effectiveRoles
-		}
-		if primary, ok := g.primaryGroupOf(n); ok {
-			set |= g.aliveGroup(primary).effectiveRoles
-		}
 		gr := g.aliveGroup(n)
-		set.each(func(r Role) {
+		g.effectiveRoles(n).each(func(r Role) {
 			role := &list[index[r]]
 			switch {
 			case gr == nil:
@@ -234,6 +227,36 @@ func (g *Graph) RoleMembers() []RoleMembers {
 		})
 	}
 	return list
+}
+
+// PrivilegedUsers returns how many users have a privileged role, and how many of them are members of
+// Protected Users. Disabled users count.
+func (g *Graph) PrivilegedUsers() (privilegedCount, protectedCount int) {
+	for n, kind := range g.kinds {
+		if kind != KindUser {
+			continue
+		}
+		roles := g.effectiveRoles(Node(n))
+		if roles&privileged == 0 {
+			continue
+		}
+		privilegedCount++
+		if roles&protectedUsers != 0 {
+			protectedCount++
+		}
+	}
+	return privilegedCount, protectedCount
+}
+
+// effectiveRoles returns the roles of an object through the groups that list it and its primary group.
+func (g *Graph) effectiveRoles(n Node) (set roleSet) {
+	for _, parent := range g.GroupsOf(n) {
+		set |= g.aliveGroup(parent).effectiveRoles
+	}
+	if primary, ok := g.primaryGroupOf(n); ok {
+		set |= g.aliveGroup(primary).effectiveRoles
+	}
+	return set
 }
 
 func (g *Graph) primaryGroupOf(n Node) (Node, bool) {

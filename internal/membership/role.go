@@ -14,8 +14,9 @@ type Role byte
 // roleSet is a set of roles.
 type roleSet uint64
 
-// Roles are identified by SID, because group names depend on the domain's language (MS-DTYP
-// 2.4.2.4). Only DnsAdmins has no well-known RID. Its account name is not translated.
+// The graph stores the position of a role, so new ones must be appended. Roles are identified by SID,
+// because group names depend on the domain's language (MS-DTYP 2.4.2.4). Only DnsAdmins has no
+// well-known RID. Its account name is not translated.
 var roles = []struct {
 	name       string
 	builtin    ad.RID // within S-1-5-32
@@ -47,6 +48,8 @@ var roles = []struct {
 	{name: "ENTERPRISE_KEY_ADMINS", domain: 527, privileged: true},
 	{name: "DNS_ADMINS", account: "DnsAdmins", privileged: true},
 	{name: "PROTECTED_USERS", domain: 525}, // restricts its members
+	// It may read all users and groups, except for confidential attributes, and change nothing.
+	{name: "PRE_WINDOWS_2000_COMPATIBLE_ACCESS", builtin: 554},
 }
 
 // privileged is the set of privileged roles.

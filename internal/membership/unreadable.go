@@ -120,6 +120,12 @@ func (g *Graph) uncertainRoles() (set roleSet) {
 	return set
 }
 
+// PrivilegedUsersUncertain reports whether PrivilegedUsers depends on a group whose members are
+// unreadable.
+func (g *Graph) PrivilegedUsersUncertain() bool {
+	return g.uncertainRoles()&(privileged|protectedUsers) != 0
+}
+
 // RoleGroupGUIDs returns the GUIDs of the groups of roles.
 func (g *Graph) RoleGroupGUIDs() (guids []ad.GUID) {
 	g.presentRoles.each(func(r Role) { guids = append(guids, g.guids[g.roleGroups[r]]) })

@@ -47,7 +47,6 @@ func TestNames(t *testing.T) {
 	m.must(m.Add(domaincontroller.Object{DN: service, Attributes: map[string][]string{"objectClass": {"msDS-GroupManagedServiceAccount"}}}))
 	addForeign(m.Directory)
 	authenticated := "CN=S-1-5-11,CN=ForeignSecurityPrincipals," + m.Base()
-	m.must(m.Add(domaincontroller.Object{DN: authenticated, Attributes: map[string][]string{"objectClass": {"foreignSecurityPrincipal"}}}))
 	odd := m.addGroup(`Sales\, \"EMEA\"`, m.inner)
 	m.set(m.outer, "member", m.inner, computer, service, foreignDN(m.Base()), authenticated, odd)
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10 + postureObjects})

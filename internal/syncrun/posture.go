@@ -2,7 +2,9 @@ package syncrun
 
 import (
 	"context"
+	"strings"
 	"sync"
+	"time"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
@@ -124,7 +126,8 @@ const (
 	systemContainer   = "CN=System,"
 	policiesContainer = "CN=Password Settings Container,CN=System,"
 	partitions        = "CN=Partitions,"
-	recycleBinFeature = "CN=Recycle Bin Feature,CN=Optional Features,CN=Directory Service,CN=Windows NT,CN=Services,"
+	directoryService  = "CN=Directory Service,CN=Windows NT,CN=Services,"
+	recycleBinFeature = "CN=Recycle Bin Feature,CN=Optional Features," + directoryService
 )
 
 // domainPart is a part of the domain's asset that comes from entries other than the domain's.
@@ -151,12 +154,16 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 	below := func(container, filter string) directory.Search {
 		return directory.Search{Base: container + base, Scope: directory.OneLevel, Filter: filter}
 	}
-	recycleBin := directory.Search{Base: recycleBinFeature + root.ConfigurationContext, Scope: directory.Base, Filter: "(objectClass=*)"}
+	configured := func(dn string) directory.Search {
+		return directory.Search{Base: dn + root.ConfigurationContext, Scope: directory.Base, Filter: "(objectClass=*)"}
+	}
 	names := directory.Search{Base: partitions + root.ConfigurationContext, Scope: directory.OneLevel, Filter: "(&(objectClass=crossRef)" + directory.FilterByValue("nCName", base) + ")"}
 	return []domainPart{
 		{"names", "", names, c.Names, true},
 		{"krbtgtPasswordLastChangedAt", "", subtreeSearch(base, "(&(objectClass=user)(sAMAccountName=krbtgt))"), c.Krbtgt, true},
-		{"recycleBin", "", recycleBin, c.RecycleBin, true},
+		{"entraSsoPasswordLastChangedAt", "", subtreeSearch(base, "(&(objectClass=computer)(sAMAccountName=AZUREADSSOACC$))"), c.EntraSSO, false},
+		{"recycleBin", "", configured(recycleBinFeature), c.RecycleBin, true},
+		{"dsHeuristics", "", configured(directoryService), c.Heuristics, true},
 		{"fineGrainedPasswordPolicies", policiesContainer + base, below(policiesContainer, "(objectClass=msDS-PasswordSettings)"), c.Policies, false},
 		{"trusts", systemContainer + base, below(systemContainer, "(objectClass=trustedDomain)"), c.Trusts, false},
 	}
@@ -174,6 +181,24 @@ func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector,
 			return err
 		}
 	}
+	return collectLAPS(ctx, s, c)
+}
+
+// collectLAPS reads which versions of LAPS have attributes in the schema.
+func collectLAPS(ctx context.Context, s *session, c *identity.Collector) error {
+	if err := s.reconnectIfIdle(ctx); err != nil {
+		return err
+	}
+	known, readable, err := s.SchemaAttributes(ctx, []string{identity.AttributeLegacyLAPS, identity.AttributeWindowsLAPS})
+	s.lastUsed = time.Now()
+	if err != nil {
+		return err
+	}
+	if !readable {
+		c.AddUnreadable("lapsSchema")
+		return nil
+	}
+	c.SetLAPS(known[strings.ToLower(identity.AttributeLegacyLAPS)], known[strings.ToLower(identity.AttributeWindowsLAPS)])
 	return nil
 }
 

@@ -40,7 +40,7 @@ func newPostureEnv(t *testing.T, o domaincontroller.Options, users int) *env {
 	return e
 }
 
-const postureObjects = 14 // sent by a first sync: roles and the domain
+const postureObjects = 15 // sent by a first sync: roles and the domain
 
 func (e *env) users(n int) []string {
 	dns := make([]string, n)
@@ -99,7 +99,7 @@ func TestChangedMembershipInDeltaSync(t *testing.T) {
 	}{
 		"nested in a privileged group": {
 			change:   (*membershipDomain).nestInAdmins,
-			uploaded: 6, // both roles, both groups, both users
+			uploaded: 7, // both roles, both groups, both users, the domain
 			expect: func(m *membershipDomain) {
 				m.expectPosture(m.user(0), "privilegedGroups", "map", "nested:", m.SID(m.administrators), m.SID(m.admins))
 				role := fmt.Sprint(m.asset(identity.RoleGUID(m.GUID(m.admins)))["members"])
@@ -121,7 +121,7 @@ func TestChangedMembershipInDeltaSync(t *testing.T) {
 		"security group becomes a distribution group": {
 			before:   (*membershipDomain).nestInAdmins,
 			change:   func(m *membershipDomain) { m.set(m.outer, "groupType", "2") },
-			uploaded: 6, // both roles, both groups, both users
+			uploaded: 7, // both roles, both groups, both users, the domain
 			expect:   func(m *membershipDomain) { m.expectPosture(m.user(0), "privilegedGroups") },
 		},
 		"primary group": {
@@ -129,7 +129,7 @@ func TestChangedMembershipInDeltaSync(t *testing.T) {
 				sid := m.SID(m.admins)
 				m.set(m.user(5), "primaryGroupID", sid[strings.LastIndex(sid, "-")+1:])
 			},
-			uploaded: 3, // both roles, the user
+			uploaded: 4, // both roles, the user, the domain
 			expect: func(m *membershipDomain) {
 				m.expectPosture(m.user(5), "privilegedGroups", "map", "direct:", m.SID(m.admins), "nested:", m.SID(m.administrators))
 			},
@@ -328,7 +328,7 @@ func TestTooManyAffectedObjectsCauseFullSync(t *testing.T) {
 	if reason := e.fullSyncReason(); reason != ReasonAffected {
 		t.Errorf("reason %s", reason)
 	}
-	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10}) // users, team, role
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 11}) // users, team, role, domain
 	e.expectConverged()
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }

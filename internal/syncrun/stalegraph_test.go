@@ -54,7 +54,7 @@ func TestHiddenPrimaryGroup(t *testing.T) {
 	m.hide(m.user(4))
 	m.hide(outside)
 	m.set(outside, "primaryGroupID", "513")
-	m.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 3}) // the user, two roles
+	m.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 4}) // the user, two roles, the domain
 	m.expectConverged()
 }
 
@@ -101,13 +101,13 @@ func TestRenamedRoleEnds(t *testing.T) {
 		if failing {
 			m.refusedRun(RunOptions{})
 		}
-		m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
+		m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2, Deleted: 1}) // the user, the domain
 		m.expectPosture(m.user(5), "privilegedGroups")
 		m.expectConverged()
 		m.exceedOverlap()
 		m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 		m.set(dns, "sAMAccountName", "DnsAdmins")
-		m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
+		m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3})
 		m.expectConverged()
 	}
 }
@@ -121,7 +121,7 @@ func TestRoleOfDistributionGroupEnds(t *testing.T) {
 	m.exceedOverlap()
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
 	m.set(dns, "groupType", "2")
-	m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1, Deleted: 1})
+	m.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2, Deleted: 1}) // the user, the domain
 	m.expectConverged()
 }
 

@@ -42,17 +42,17 @@ func TestTimeBoundMembershipEnds(t *testing.T) {
 		uploaded      int
 		lost          []int // the users that lose their privileges
 	}{
-		// The user and both roles. Domain Admins is outside the profile's base.
+		// The user, both roles, and the domain. Domain Admins is outside the profile's base.
 		"member of Domain Admins": {
-			func(m *membershipDomain) string { return m.admins }, func(m *membershipDomain) string { return m.user(0) }, 3, []int{0},
+			func(m *membershipDomain) string { return m.admins }, func(m *membershipDomain) string { return m.user(0) }, 4, []int{0},
 		},
-		// The user, the group, and both roles.
+		// The user, the group, both roles, and the domain.
 		"member of a nested group": {
-			func(m *membershipDomain) string { return m.inner }, func(m *membershipDomain) string { return m.user(1) }, 4, []int{1},
+			func(m *membershipDomain) string { return m.inner }, func(m *membershipDomain) string { return m.user(1) }, 5, []int{1},
 		},
-		// Both groups, both users, and both roles.
+		// Both groups, both users, both roles, and the domain.
 		"group in Domain Admins": {
-			func(m *membershipDomain) string { return m.admins }, func(m *membershipDomain) string { return m.outer }, 6, []int{1, 3},
+			func(m *membershipDomain) string { return m.admins }, func(m *membershipDomain) string { return m.outer }, 7, []int{1, 3},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestTimeBoundMembershipOfLargeGroupEnds(t *testing.T) {
 	e.exceedOverlap()
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: many + postureObjects})
 	e.clock.Advance(time.Minute)
-	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3}) // the user and both roles
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 4}) // the user, both roles, the domain
 	e.expectConverged()
 }
 
@@ -122,6 +122,6 @@ func TestTimeBoundMembershipsAboveLimit(t *testing.T) {
 	if lines := m.log.With(MsgExpiringGroupsSkipped); len(lines) != 1 || lines[0].Number("groups") != 1 {
 		t.Errorf("log %v", lines)
 	}
-	m.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 3}) // user2, large, the role
+	m.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 4}) // user2, large, the role, the domain
 	m.expectConverged()
 }

@@ -310,7 +310,7 @@ func TestUnreadableRole(t *testing.T) {
 		t.Errorf("run: %s, %d unreadable, error %v", brief(run), run.Unreadable, err)
 	}
 	e.must(e.Delete(admins))
-	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1, Deleted: 1}) // the domain, the role
 }
 
 // TestLocateFailsTransiently checks that a busy controller proves neither a deletion nor that an

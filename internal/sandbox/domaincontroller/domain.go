@@ -27,9 +27,10 @@ func (d *Server) createDomain() {
 
 	d.deleted = d.create(d.root, "container", "Deleted Objects", created)
 	d.deleted.deleted = true
-	for _, name := range []string{"Computers", "ForeignSecurityPrincipals", "Managed Service Accounts"} {
+	for _, name := range []string{"Computers", "Managed Service Accounts"} {
 		d.create(d.root, "container", name, created)
 	}
+	foreign := d.create(d.root, "container", "ForeignSecurityPrincipals", created)
 	system := d.create(d.root, "container", "System", created)
 	d.policies = d.create(system, "msDS-PasswordSettingsContainer", "Password Settings Container", created)
 	controllers := d.create(d.root, "organizationalUnit", "Domain Controllers", created)
@@ -50,6 +51,7 @@ func (d *Server) createDomain() {
 	setMembers(child(users, "Domain Admins"), []*object{child(users, "Administrator")})
 	setMembers(child(builtin, "Administrators"), []*object{child(users, "Administrator"), child(users, "Domain Admins")})
 	setMembers(child(builtin, "Users"), []*object{child(users, "Domain Users")})
+	setMembers(child(builtin, "Pre-Windows 2000 Compatible Access"), []*object{d.createForeign(foreign, newSID(11), created)})
 
 	d.createConfiguration(created)
 	d.identity = d.newIdentity()
@@ -105,8 +107,9 @@ func (d *Server) createConfiguration(created time.Time) {
 	for _, a := range loadSchema().Attributes {
 		create(schema, "attributeSchema", a.Name).set("lDAPDisplayName", a.Name)
 	}
-	recycleBin := create(configuration, "container", "Services", "container", "Windows NT", "container", "Directory Service",
-		"container", "Optional Features", "msDS-OptionalFeature", "Recycle Bin Feature")
+	d.configured = create(configuration, "container", "Services", "container", "Windows NT", "container", "Directory Service")
+	d.configured.set("sPNMappings", "host=alerter,appmgmt,cisvc")
+	recycleBin := create(d.configured, "container", "Optional Features", "msDS-OptionalFeature", "Recycle Bin Feature")
 	recycleBin.set("msDS-OptionalFeatureGUID", // a constant (MS-ADTS 3.1.1.9.1)
 		"\xd8\xdc\x6d\x76\xd0\xac\x5e\x44\xf3\xb9\xa7\xf9\xb6\x74\x4f\x2a")
 }
@@ -114,6 +117,13 @@ func (d *Server) createConfiguration(created time.Time) {
 // create creates an object without attributes of its own.
 func (d *Server) create(parent *object, className, name string, created time.Time) *object {
 	return d.createWithGUID(parent, className, name, ad.GUID{}, created)
+}
+
+// createForeign creates the object of a principal from elsewhere, such as Authenticated Users.
+func (d *Server) createForeign(parent *object, sid string, created time.Time) *object {
+	o := &object{class: classByName("foreignSecurityPrincipal"), parent: parent, sid: sid, rdn: rdn{"CN", ad.SID(sid).String()}}
+	d.insert(o, created)
+	return o
 }
 
 // createWithGUID is create with a GUID. The zero GUID stands for a new one.

@@ -99,6 +99,7 @@ func (d *Server) generate() {
 	for _, name := range []string{"gmsa-sql", "gmsa-web"} {
 		g.managedAccount(name)
 	}
+	g.expose()
 }
 
 // unit returns an organizational unit. It can exist as a container of Options.BindDN.

@@ -65,6 +65,7 @@ type Server struct {
 	servers      *object // container of the objects of the domain controllers
 	settings     *object // NTDS Settings of this domain controller
 	policies     *object // Password Settings Container
+	configured   *object // Directory Service, with the settings of the forest
 	objects      []*object
 	byGUID       map[ad.GUID]*object
 	groupsBySID  map[string]*object
