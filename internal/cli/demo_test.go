@@ -49,8 +49,8 @@ func TestDemo(t *testing.T) {
 		t.Errorf("exit code %d, log %v", o.Code, o.Log)
 	}
 	for _, pattern := range []string{
-		`(?m)^directory   ldaps://127\.0\.0\.1:\d+, 304 users and 51 groups$`,
-		`(?m)^full sync   304 users and 51 groups read, 355 sent and acknowledged, \d+ requests, [\d.]+m?s$`,
+		`(?m)^directory   ldaps://127\.0\.0\.1:\d+, 304 users and 52 groups$`,
+		`(?m)^full sync   304 users and 52 groups read, 356 sent and acknowledged, \d+ requests, [\d.]+m?s$`,
 		`(?m)^delta sync  \d+ objects read, 6 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
 		`(?m)^IN THE DIRECTORY +AT THE GATEWAY +REQUESTS +TIME$`,
 		`(?m)^added user Ada Example +status ACTIVE +1 +[\d.]+m?s$`,
@@ -61,7 +61,7 @@ func TestDemo(t *testing.T) {
 		`(?m)^moved .* to CN=Users +unchanged: nothing to send +0 +-$`,
 		`(?m)^described .* +description "New description" +1 +`,
 		`(?m)^deleted .* +status DELETED +1 +`,
-		`(?m)^verified    304 users and 52 groups are the same at the gateway and in the directory$`,
+		`(?m)^verified    304 users and 53 groups are the same at the gateway and in the directory$`,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(o.Stdout) {
 			t.Errorf("no match for %s in:\n%s", pattern, o.Stdout)
@@ -81,13 +81,13 @@ func TestDemoControllers(t *testing.T) {
 		t.Errorf("exit code %d, log %v", o.Code, o.Log)
 	}
 	for _, pattern := range []string{
-		`(?m)^directory   ldaps://127\.0\.0\.1:\d+ and 127\.0\.0\.2, 304 users and 51 groups$`,
+		`(?m)^directory   ldaps://127\.0\.0\.1:\d+ and 127\.0\.0\.2, 304 users and 52 groups$`,
 		`(?m)^logons      \d{2,} users logged on last at another controller than 127\.0\.0\.1, for example \S.* at 127\.0\.0\.2: \d{4}-\S+Z$`,
 		`(?m)^delta sync  \d+ objects read, 7 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
 		`(?m)^moved .* to CN=Users +unchanged: nothing to send +0 +-$`,
 		`(?m)^logged on .* at 127\.0\.0\.2 +lastSuccessfulLoginAt "\d{4}-\S+Z" +1 +[\d.]+m?s$`,
 		`(?m)^wrong password of .* at 127\.0\.0\.2 +unchanged: only full syncs send it +0 +-$`,
-		`(?m)^verified    304 users and 52 groups are the same at the gateway and in the directory$`,
+		`(?m)^verified    304 users and 53 groups are the same at the gateway and in the directory$`,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(o.Stdout) {
 			t.Errorf("no match for %s in:\n%s", pattern, o.Stdout)
