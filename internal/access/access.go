@@ -2,7 +2,8 @@
 // security descriptor.
 //
 // It does no I/O and has no state. It evaluates one descriptor at a time: it does not combine the
-// memberships of a principal, so a list has a group, and not the members of the group.
+// memberships of a principal, so a list has a group, and not the members of the group. The section
+// "Who controls an object" of README.md compares the rights with those of BloodHound and PingCastle.
 package access
 
 import (
@@ -39,26 +40,29 @@ type Right byte
 
 // The rights, in the order of their names.
 const (
-	// CreateChild: create accounts below the object. An account is of the class user,
-	// inetOrgPerson or computer, or a managed service account.
+	// CreateChild: create accounts below the object: of the class user, inetOrgPerson or computer,
+	// or managed service accounts. Akamai BadSuccessor, for all classes of accounts.
 	CreateChild Right = iota
-	// FullControl: all rights, without a limit to properties or classes.
+	// FullControl: all rights over the whole object. BloodHound GenericAll.
 	FullControl
-	// Owner: own the object.
+	// Owner: own the object. BloodHound Owns.
 	Owner
-	// ReplicationRights: read the secrets of the domain by replication.
+	// ReplicationRights: read the secrets of the domain by replication. BloodHound DCSync (with
+	// DS-Replication-Get-Changes-All) and SyncLAPSPassword (with -In-Filtered-Set).
 	ReplicationRights
-	// ResetPassword: set a new password without the old one.
+	// ResetPassword: set a new password without the old one. BloodHound ForceChangePassword.
 	ResetPassword
-	// WriteAllowedToAct: write msDS-AllowedToActOnBehalfOfOtherIdentity.
+	// WriteAllowedToAct: write msDS-AllowedToActOnBehalfOfOtherIdentity. BloodHound
+	// AddAllowedToAct and WriteAccountRestrictions.
 	WriteAllowedToAct
-	// WriteDACL: write the access control list.
+	// WriteDACL: write the access control list. BloodHound WriteDacl.
 	WriteDACL
-	// WriteKeyCredential: write msDS-KeyCredentialLink.
+	// WriteKeyCredential: write msDS-KeyCredentialLink. BloodHound AddKeyCredentialLink.
 	WriteKeyCredential
-	// WriteMembers: write the attribute member, or add oneself to it.
+	// WriteMembers: write the attribute member, or add oneself to it. BloodHound AddMember and
+	// AddSelf.
 	WriteMembers
-	// WriteOwner: become the owner.
+	// WriteOwner: take the ownership. BloodHound WriteOwner.
 	WriteOwner
 	numRights
 )

@@ -125,6 +125,8 @@ func TestEvaluate(t *testing.T) {
 		{"generic write of a user", User, "D:(A;;GW;;;alice)", "writeAllowedToAct: alice, writeKeyCredential: alice"},
 		{"generic write of a group", Group, "D:(A;;GW;;;alice)", "writeMembers: alice"},
 		{"generic read and execute", Group, "D:(A;;GRGX;;;alice)", ""},
+		{"full control with generic read", Group, "D:(A;;CCDCSWWPDTCRSDWDWO;;;alice)(A;;GR;;;alice)", overGroup},
+		{"full control with generic execute", Group, "D:(A;;CCDCSWRPWPDTLOCRSDWDWO;;;alice)(A;;GX;;;alice)", overGroup},
 		{"generic write denied", Group, "D:(D;;GW;;;alice)(A;;WPSW;;;alice)", ""},
 		{"generic all denied", Group, "D:(D;;GA;;;alice)(A;;GA;;;alice)", ""},
 
@@ -219,6 +221,30 @@ func TestEvaluate(t *testing.T) {
 		if got := describeSecond(t, expand(test.sddl), test.class); got != test.want {
 			t.Errorf("%s: second evaluation:\ngot  %s\nwant %s", test.name, got, test.want)
 		}
+	}
+}
+
+func TestEvaluateUnknownDomain(t *testing.T) {
+	t.Parallel()
+	got := describe(Evaluate(parse(t, "O:DAD:(A;;WD;;;EA)(A;;WD;;;BA)"), Group, nil))
+	if got != "owner: domain-512, writeDacl: domain-512 domain-519" {
+		t.Error(got)
+	}
+}
+
+// TestRights checks the names and the order of the rights.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	var names []string
+	var h Holders
+	for right := range h.All() {
+		names = append(names, right.String())
+		for range h.All() {
+			break // an early end of the loop
+		}
+	}
+	if !slices.IsSorted(names) || len(names) != int(numRights) || slices.Contains(names, "") {
+		t.Error(names)
 	}
 }
 

@@ -14,9 +14,10 @@ const all rightSet = 1<<numRights - 1
 // of the domain, by the RID. A principal that is left out of some rights only is listed for the
 // others: that it holds them is not the default.
 //
-// Schema Admins, Account Operators, Server Operators, Print Operators and Cert Publishers are not
-// left out, although some have rights by default: their members can use these to control the
-// domain, and most of these groups should have no members.
+// Schema Admins, Account Operators, Server Operators and Print Operators are not left out, although
+// some have rights by default: BloodHound and PingCastle report them. Nor are the administrators of
+// other domains, not even Enterprise Admins of the forest root for a child domain: the SID of the
+// root is unknown, and Enterprise Admins of another forest must be found.
 var administrators = []struct {
 	sid    ad.SID // nil: rid of the domain
 	rid    ad.RID
@@ -51,8 +52,8 @@ func leftOut(sid, domain ad.SID) rightSet {
 
 // isOf reports whether sid is the SID of the domain and one more sub-authority.
 func isOf(sid, domain ad.SID) bool {
-	const header, count = 8, 1
-	return len(domain) >= header && len(sid) == len(domain)+4 && sid[count] == domain[count]+1 && bytes.Equal(sid[count+1:len(domain)], domain[count+1:])
+	const authority = 2 // its offset, after the revision and the number of sub-authorities
+	return domain != nil && len(sid) == len(domain)+4 && bytes.Equal(sid[authority:len(domain)], domain[authority:])
 }
 
 // ownerRights stands for the owner of the object (MS-DTYP 2.4.2.4).

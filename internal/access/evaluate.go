@@ -8,7 +8,8 @@ import (
 )
 
 // Evaluate returns, for each right that exists for the class of the object, the principals that
-// hold it, without the well-known administrators. domain is the SID of the object's domain.
+// hold it, without the well-known administrators. domain is the SID of the object's domain; if it
+// is nil, the administrators of the domain are not left out.
 //
 // Each list is complete by itself: who has full control is also in the list of each right that
 // this includes. The entries are weighed in the stored order, for each principal and elementary
@@ -17,7 +18,9 @@ import (
 // or of the class of child objects. The rest follows MS-ADTS 5.1.3.3 and MS-DTYP 2.5.3.2:
 //
 //   - Inherit-only entries do not apply to the object. The inherited object type does not matter:
-//     it decides which child objects inherit the entry, and an access check ignores it.
+//     it decides which child objects inherit the entry, and an access check ignores it. The
+//     directory adds the flag to what an object of another class inherits. Without the flag, as in
+//     entries of old setups of Exchange, an entry "for users" applies to the domain itself.
 //   - A conditional entry is assumed to apply if it allows, and not to apply if it denies.
 //   - An entry that denies Everyone or Authenticated Users denies also those that are in them.
 //     Other groups that a principal is in are not considered, except that one of the two rights of
