@@ -14,15 +14,15 @@ var nameSeed = maphash.MakeSeed()
 // fingerprinter computes fingerprints.
 type fingerprinter struct {
 	*Graph
-	listed []uint64 // by node: hash of what the assets show that name it
+	listed []uint64 // by node: hash of its SID, name and kind in the assets of other objects
 	paths  []uint64 // as Graph.distances: hash of the path to the group of a role, with that group
-	groups []uint64 // by group: hash of what all its members show of it
+	groups []uint64 // by group: hash of what is in the assets of all its members
 }
 
 // Fingerprints returns, by node, a hash of everything that queries return about it, with the names
-// and kinds of the objects that are named. Lists do not name users, which are assets of their own. Nor
-// do those of accounts name groups, other than the primary group and the groups in paths. The hash is
-// comparable within one process only.
+// and kinds of the objects in lists. Lists do not contain the names of users, which are assets of their
+// own. Lists of accounts contain the names of the primary group and of the groups in paths only. The hash
+// is comparable within one process only.
 func (g *Graph) Fingerprints() []uint64 {
 	f := fingerprinter{g, make([]uint64, len(g.guids)), make([]uint64, len(g.distances)), make([]uint64, len(g.groups))}
 	for n := range g.guids {
@@ -43,7 +43,8 @@ func (f *fingerprinter) sid(n Node) uint64 {
 	return mix(uint64(f.sids[n].authority), uint64(f.sids[n].rid))
 }
 
-// addGroup computes the hash of what all members of a group show of it. Its name is in the paths only.
+// addGroup computes the hash of what is in the assets of all members of a group. Its name is in the paths
+// only.
 func (f *fingerprinter) addGroup(i int) {
 	gr := &f.Graph.groups[i]
 	h := mix(f.sid(gr.node), uint64(gr.effectiveRoles)<<1|bit(gr.security))
@@ -89,14 +90,14 @@ func (f *fingerprinter) fingerprints() []uint64 {
 			h += f.membership(parent, 1)
 		}
 		if primary, ok := g.primaryGroupOf(node); ok {
-			h += f.membership(primary, 2) + f.named(primary, 6)
+			h += f.membership(primary, 2) + f.reference(primary, 6)
 		}
 		if gr := g.aliveGroup(node); gr != nil {
 			for _, parent := range g.GroupsOf(node) {
-				h += f.named(parent, 7)
+				h += f.reference(parent, 7)
 			}
 			for _, member := range g.members[gr.memberStart:gr.memberEnd] {
-				h += f.named(member, 3)
+				h += f.reference(member, 3)
 			}
 			h += mix(uint64(gr.depth)<<2|bit(gr.inCycle)<<1|bit(gr.primaryCount > 0), 4)
 			h += mix(uint64(gr.role)<<1|bit(gr.security), 5)
@@ -113,8 +114,8 @@ func (f *fingerprinter) membership(n Node, seed uint64) uint64 {
 	return mix(mix(uint64(n), seed), f.groups[f.groupIndex[n]-1])
 }
 
-// named returns a hash of an object that a list names. seed distinguishes the lists.
-func (f *fingerprinter) named(n Node, seed uint64) uint64 {
+// reference returns a hash of an object in a list of another object. seed distinguishes the lists.
+func (f *fingerprinter) reference(n Node, seed uint64) uint64 {
 	return mix(mix(uint64(n), seed), f.listed[n])
 }
 

@@ -406,16 +406,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			unlisted = append(unlisted, r.newUnlisted(info, entry.DN, entry.First(usnChanged)))
 			return r.checkSize()
 		}
-		group := r.setGroup(info)
-		if len(entry.Values[members]) == 0 && r.checksEmpty {
-			r.graph.SetKnownEmpty(group) // as before
-		}
-		for _, value := range entry.Values[members] {
-			if err := r.addMember(group, &dn, value); err != nil {
-				return err
-			}
-		}
-		return r.checkSize()
+		return r.addGroup(info, &dn, entry.Values[members])
 	})
 	if err != nil {
 		return err
@@ -425,6 +416,21 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 	}
 	r.locked(func() { r.otherSize -= listSize * len(large) })
 	return r.readUnlisted(ctx, s, unlisted)
+}
+
+// addGroup adds a group with its visible members. One without members that need not be checked is known
+// to be empty. mu must be held.
+func (r *graphReader) addGroup(info groupInfo, dn *ad.ExtendedDN, members [][]byte) error {
+	group := r.setGroup(info)
+	if len(members) == 0 && r.checksEmpty {
+		r.graph.SetKnownEmpty(group)
+	}
+	for _, value := range members {
+		if err := r.addMember(group, dn, value); err != nil {
+			return err
+		}
+	}
+	return r.checkSize()
 }
 
 func (r *graphReader) addFound(group ad.GUID) {

@@ -16,21 +16,21 @@ import (
 )
 
 // What an account may not read looks as if it did not exist: in entries, and in filters. Two
-// questions before a run, with a size limit of one entry each, distinguish the two for all
+// searches before a run, with a size limit of one entry each, distinguish the two for all
 // objects of a kind. For single objects, see identity.ErrUnreadable. Only domain controllers are
-// asked: on other servers, attributes can be missing for other reasons.
+// checked: on other servers, attributes can be missing for other reasons.
 
 var (
 	errNoneReadable = errors.New("not readable by the account: no object shows them")
 	errLostRight    = errors.New("no object shows them any more, the account has probably lost the right to read them")
 )
 
-// rightsCheck asks which attributes the account may read.
+// rightsCheck finds out which attributes the account may read.
 type rightsCheck struct {
 	source  Source
 	search  SearchOptions
 	session *session
-	// readable are the kinds of which an object shows all attributes that every such object has.
+	// readable are the kinds of which one object has all required attributes readable.
 	readable map[identity.Kind]bool
 }
 
@@ -63,7 +63,7 @@ func (c *rightsCheck) checkRequired(ctx context.Context) error {
 // findUnreadable returns the attributes that every object of a kind has and none in scope shows. A
 // kind without objects has none. A single object in scope does not count as all of its kind, because
 // one unreadable object must not stop a run: then no object of the domain may show them. Most runs
-// need only the first question.
+// need only the first search.
 func (c *rightsCheck) findUnreadable(ctx context.Context, kind identity.Kind) ([]string, error) {
 	required := identity.RequiredAttributes(kind, c.source.Posture)
 	filter, all := c.search.Filter(kind, c.session.RootDSE), identity.ClassFilter[kind]
