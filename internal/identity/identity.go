@@ -136,6 +136,9 @@ type Asset struct {
 	// TooLarge means that the JSON would exceed MaxAssetBytes. JSON is empty then. Fingerprint
 	// changes if the entry does, and is not zero.
 	TooLarge bool
+	// Pending means that the asset mentions an account that a full read of the memberships may
+	// still set. The entry is to be mapped again afterwards.
+	Pending bool
 }
 
 // Object is the stored part of a sent asset. It suffices to detect changes and to build the
@@ -320,7 +323,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 	} else {
 		asset.JSON, asset.Fingerprint = json, m.fingerprint(json)
 	}
-	asset.RecheckAt, asset.Unparsed = m.source.recheckAt, m.source.unparsed
+	asset.RecheckAt, asset.Unparsed, asset.Pending = m.source.recheckAt, m.source.unparsed, m.source.pending
 	asset.Logons, asset.ReplicatedLogon = m.source.logons, m.source.replicatedLogon
 	m.source.releaseValues()
 	return asset, nil

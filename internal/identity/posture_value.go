@@ -225,10 +225,7 @@ func managedBy(dst []byte, src *source, slots []int) []byte {
 }
 
 func (src *source) isUser(id ad.SID) bool {
-	if src.graph == nil {
-		return false
-	}
-	n, found := src.graph.FindSID(id)
+	n, found := src.findSID(id)
 	return found && src.graph.Kind(n) == membership.KindUser
 }
 

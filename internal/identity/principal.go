@@ -31,10 +31,17 @@ func (src *source) mention(id ad.SID, name []byte, kind membership.Kind) {
 		return
 	}
 	m := mention{sid: id, name: name, kind: kind}
-	if src.graph != nil {
-		m.node, m.inGraph = src.graph.FindSID(id)
-	}
+	m.node, m.inGraph = src.findSID(id)
 	src.mentions = append(src.mentions, m)
+}
+
+// findSID returns an object of the graph by its SID.
+func (src *source) findSID(id ad.SID) (membership.Node, bool) {
+	if src.graph == nil {
+		return 0, false
+	}
+	src.pending = src.pending || src.graph.IsPending(id)
+	return src.graph.FindSID(id)
 }
 
 // mentionNode records an object of the graph. It ignores an object without a SID.

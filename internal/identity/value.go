@@ -33,6 +33,7 @@ type source struct {
 	node        membership.Node
 	inGraph     bool
 	partial     bool                   // the graph lacks memberships
+	pending     bool                   // as in Asset
 	roleMembers membership.RoleMembers // for roles
 	collected   map[string]collection  // for the domain
 	values      [][]byte               // reused for sorting

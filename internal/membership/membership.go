@@ -20,7 +20,9 @@ type Node uint32
 // Graph is a graph of group memberships.
 //
 // SetAccount, SetGroup, AddMember and Remove change it; Compute makes the changes visible to
-// the query methods. Queries may run concurrently, but not with changes or Compute.
+// the query methods. Queries may run concurrently, but not with changes or Compute. An account that
+// is set after Compute has the groups that list it, and its primary group. What groups show of it
+// follows with the next Compute.
 //
 // Nodes are found by a hash table of their own, with open addressing. With 1,000,000 objects,
 // it takes 8 MiB and 110 ns a lookup; map[ad.GUID]Node takes 43 MiB and 180 ns, because it
@@ -233,6 +235,9 @@ func (g *Graph) SetAccount(guid ad.GUID, sid ad.SID, primaryGroup ad.RID) Node {
 		g.primaryRID[n] = primaryGroup
 		g.markChanged(n)
 	}
+	if g.domainAuthority == 0 && primaryGroup != 0 {
+		g.domainAuthority = g.sids[n].authority
+	}
 	g.markSeen(n)
 	return n
 }
@@ -300,16 +305,53 @@ func (g *Graph) Unseen() (guids []ad.GUID) {
 	return guids
 }
 
+// UnseenGroups returns the groups of Unseen.
+func (g *Graph) UnseenGroups() (guids []ad.GUID) {
+	for i := range g.groups {
+		if gr := &g.groups[i]; gr.alive && !g.isSeen(gr.node) {
+			guids = append(guids, g.guids[gr.node])
+		}
+	}
+	return guids
+}
+
+// isSeen reports whether an object is as the current full read found it, or no full read is active.
+func (g *Graph) isSeen(n Node) bool { return g.seen == nil || g.seen[n] }
+
+// IsPending reports whether a full read may still set the account with a SID: what the graph has
+// about it may be out of date or incomplete. It reads no account of another domain.
+func (g *Graph) IsPending(sid ad.SID) bool {
+	if g.seen == nil {
+		return false
+	}
+	authority, _, ok := sid.Split()
+	if number, known := g.byAuthority[string(authority)]; !ok || !known || number != g.domainAuthority {
+		return false
+	}
+	n, found := g.FindSID(sid)
+	return !found || !g.seen[n]
+}
+
 func (g *Graph) isPrincipal(n Node) bool {
 	return g.primaryRID[n] != 0 || g.groupIndex[n] != 0 && g.groups[g.groupIndex[n]-1].alive
 }
 
-// RemoveUnseen removes the accounts and groups of Unseen. They stay members of groups that
-// list them.
+// RemoveUnseen removes the accounts and groups of Unseen, and ends the full read. They stay members
+// of groups that list them.
 func (g *Graph) RemoveUnseen() {
 	for n, seen := range g.seen {
 		if !seen {
 			g.clearPrincipal(Node(n))
+		}
+	}
+	g.seen = nil
+}
+
+// RemoveUnseenGroups removes the groups of UnseenGroups.
+func (g *Graph) RemoveUnseenGroups() {
+	for i := range g.groups {
+		if node := g.groups[i].node; g.groups[i].alive && !g.isSeen(node) {
+			g.clearPrincipal(node)
 		}
 	}
 }

@@ -174,7 +174,7 @@ func (g *Graph) AppendName(dst []byte, n Node) []byte {
 func (g *Graph) FindSID(sid ad.SID) (Node, bool) {
 	authority, rid, ok := sid.Split()
 	number, known := g.byAuthority[string(authority)]
-	if !ok || !known {
+	if !ok || !known || int(number) >= len(g.ranks) { // or of an object that was added after Compute
 		return 0, false
 	}
 	wanted := internedSID{number, rid}

@@ -40,6 +40,9 @@ func (g *Graph) AppendSID(dst []byte, n Node) []byte {
 // GroupsOf returns the groups that list an object as a member, sorted by SID. Its primary
 // group is not among them.
 func (g *Graph) GroupsOf(n Node) []Node {
+	if int(n)+1 >= len(g.memberOfOffsets) { // added after Compute
+		return nil
+	}
 	return g.memberOf[g.memberOfOffsets[n]:g.memberOfOffsets[n+1]]
 }
 

@@ -14,10 +14,14 @@ import (
 // objects that a change of a group affects. Package membership defines the format of
 // the records.
 //
-// The graph is updated before the affected objects are sent, in one transaction that
+// A delta sync updates the graph before the affected objects are sent, in one transaction that
 // records them as stale. They stay stale, and are read again, until a run has sent
 // everything. If a run fails, the gateway may have received values of either graph. The
 // next run then also sends objects whose memberships have changed back.
+//
+// A full sync records all objects as stale before it sends the first one, and may update the graph
+// later: if it fails, the next run is a full sync again, which compares every object with what was
+// sent, whatever the graph was.
 var (
 	bucketGraphObjects = []byte("graph objects") // node → object
 	bucketGraphGroups  = []byte("graph groups")  // node → group with its members
@@ -35,7 +39,8 @@ type GraphSource struct {
 // graphState is the stored state of the graph.
 type graphState struct {
 	GraphSource
-	AllStale bool `json:"again_all,omitempty"`
+	AllStale   bool `json:"again_all,omitempty"`
+	Incomplete bool `json:"incomplete,omitempty"` // the graph is missing, or was not written completely
 }
 
 // GraphChange is an update of the stored graph.
@@ -55,7 +60,10 @@ func (s *Store) ReadGraph(object, group func(node uint32, value []byte) error) (
 		if err := getJSON(tx.Bucket(bucketMeta), keyGraph, &graph); err != nil {
 			return err
 		}
-		source, found = graph.GraphSource, tx.Bucket(bucketMeta).Get(keyGraph) != nil
+		source, found = graph.GraphSource, tx.Bucket(bucketMeta).Get(keyGraph) != nil && !graph.Incomplete
+		if !found {
+			return nil
+		}
 		for _, part := range []struct {
 			bucket   []byte
 			callback func(uint32, []byte) error
@@ -76,6 +84,18 @@ func (s *Store) ReadGraph(object, group func(node uint32, value []byte) error) (
 	return source, found, err
 }
 
+// MarkAllStale records that all objects are stale.
+func (s *Store) MarkAllStale() error {
+	return s.update("record stale objects", func(c change) error {
+		var graph graphState
+		if err := getJSON(c.Bucket(bucketMeta), keyGraph, &graph); err != nil || graph.AllStale {
+			return err
+		}
+		graph.AllStale, graph.Incomplete = true, graph.Incomplete || c.Bucket(bucketMeta).Get(keyGraph) == nil
+		return c.putJSON(bucketMeta, keyGraph, graph)
+	})
+}
+
 // UpdateGraph records a change of the graph and the stale objects in one transaction.
 func (s *Store) UpdateGraph(g GraphChange) error {
 	return s.update("record memberships", func(c change) error {
@@ -94,7 +114,7 @@ func (s *Store) UpdateGraph(g GraphChange) error {
 		if err := getJSON(c.Bucket(bucketMeta), keyGraph, &stored); err != nil {
 			return err
 		}
-		return c.putJSON(bucketMeta, keyGraph, graphState{g.Source, stored.AllStale || g.AllStale})
+		return c.putJSON(bucketMeta, keyGraph, graphState{GraphSource: g.Source, AllStale: stored.AllStale || g.AllStale})
 	})
 }
 

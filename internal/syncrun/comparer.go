@@ -87,8 +87,12 @@ func (c *comparer) lookup(q query, entry *ad.Entry) (indexed indexRecord, err er
 }
 
 // processAsset counts an asset, and adds it to the sink if it changed. It returns how long
-// the sink blocked.
+// the sink blocked. A pending asset is only recorded.
 func (c *comparer) processAsset(asset identity.Asset, indexed indexRecord, to sink) (waited time.Duration, err error) {
+	if asset.Pending {
+		c.result.pending = append(c.result.pending, asset.GUID)
+		return 0, nil
+	}
 	c.result.read++
 	c.result.unparsed += asset.Unparsed
 	if c.settled != nil {

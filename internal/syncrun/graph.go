@@ -26,41 +26,73 @@ const (
 	principalFilter = "(objectSid=*)"
 )
 
-// read updates the graph with all memberships, or only with changed ones, and computes the
-// derived data.
-func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readAll bool, tombstones *tombstoneSearch) error {
-	r := &graphReader{base: s.base, graph: m.graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring,
-		source: s.source, limits: s.emptyChecks, maxLocated: s.maxLocated, checksRights: s.session.RootDSE.IsDomainController(),
-		checksEmpty: s.session.RootDSE.IsDomainController() && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), emptyGroups: s.emptyGroups,
+// otherAccountFilter finds the accounts that are no users.
+var otherAccountFilter = "(&" + accountFilter + "(!" + identity.Filter[identity.User] + "))"
+
+// newGraphReader returns a reader that updates the graph of a run.
+func (s *membershipSync) newGraphReader(graph *membership.Graph, tombstones *tombstoneSearch) *graphReader {
+	isController := s.session.RootDSE.IsDomainController()
+	r := &graphReader{base: s.base, graph: graph, maxSize: s.maxGraphSize.limit(s.storedSize), maxExpiring: s.maxExpiring,
+		source: s.source, limits: s.emptyChecks, maxLocated: s.maxLocated, checksRights: isController,
+		checksEmpty: isController && s.session.RootDSE.ExtendedDN, emptySince: s.emptySince(), emptyGroups: s.emptyGroups,
 		highestUSN: s.snapshot.HighestUSN, sameDomain: s.stored.source.Base == s.base, tombstones: tombstones, started: time.Now(), unreadable: map[ad.GUID]bool{}}
 	r.emptyGroups.begin(s.snapshot.View.InvocationID, r.emptySince)
-	condition := ""
-	if readAll {
-		r.graph.BeginFullRead()
-	} else {
-		r.memberOf = map[ad.GUID][]ad.GUID{}
-		r.roleGroups = r.graph.RoleGroups()
-		condition = changedSince(p.SinceUSN)
-	}
-	err := s.session.runConcurrently(ctx,
-		func(ctx context.Context, s *session) error { return r.readGroups(ctx, s, condition) },
-		func(ctx context.Context, s *session) error {
-			if readAll {
-				return r.readAccounts(ctx, s, accountFilter, condition)
-			}
-			return r.readAccounts(ctx, s, principalFilter, condition)
-		})
-	if err != nil {
+	return r
+}
+
+// readWhole updates the graph with all memberships, and computes the derived data.
+func (s *membershipSync) readWhole(ctx context.Context, m *memberships, tombstones *tombstoneSearch) error {
+	r := s.newGraphReader(m.graph, tombstones)
+	r.graph.BeginFullRead()
+	if err := r.readGroupsAndAccounts(ctx, s.session, "", accountFilter); err != nil {
 		return err
 	}
-	if readAll {
-		err = r.dropMissing(ctx, s.session)
-	} else {
-		err = r.finishDelta(ctx, s.session, tombstones)
+	return s.endWhole(ctx, m, r)
+}
+
+// readWithoutUsers updates the graph with all groups and the accounts that are no users, and computes
+// the derived data.
+func (s *membershipSync) readWithoutUsers(ctx context.Context, m *memberships, tombstones *tombstoneSearch) (*graphReader, error) {
+	r := s.newGraphReader(m.graph, tombstones)
+	r.graph.BeginFullRead()
+	if err := r.readGroupsAndAccounts(ctx, s.session, "", otherAccountFilter); err != nil {
+		return r, err
 	}
-	if err != nil {
+	if err := r.dropMissing(ctx, s.session, r.graph.UnseenGroups); err != nil {
+		return r, err
+	}
+	r.graph.RemoveUnseenGroups()
+	s.finish(m, r)
+	return r, nil
+}
+
+// endWhole removes what a read of the whole graph did not find, and computes the derived data.
+func (s *membershipSync) endWhole(ctx context.Context, m *memberships, r *graphReader) error {
+	if err := r.dropMissing(ctx, s.session, r.graph.Unseen); err != nil {
 		return err
 	}
+	r.graph.RemoveUnseen()
+	s.finish(m, r)
+	return nil
+}
+
+// readChanged updates the graph with the changed memberships, and computes the derived data.
+func (s *membershipSync) readChanged(ctx context.Context, m *memberships, p Plan, tombstones *tombstoneSearch) error {
+	r := s.newGraphReader(m.graph, tombstones)
+	r.memberOf = map[ad.GUID][]ad.GUID{}
+	r.roleGroups = r.graph.RoleGroups()
+	if err := r.readGroupsAndAccounts(ctx, s.session, changedSince(p.SinceUSN), principalFilter); err != nil {
+		return err
+	}
+	if err := r.finishDelta(ctx, s.session, tombstones); err != nil {
+		return err
+	}
+	s.finish(m, r)
+	return nil
+}
+
+// finish computes the derived data, and logs what was incomplete.
+func (s *membershipSync) finish(m *memberships, r *graphReader) {
 	if r.skippedGroups > 0 && !*s.loggedExpiring {
 		*s.loggedExpiring = true
 		s.log.Info().Int("groups", r.skippedGroups).Msg(MsgExpiringGroupsSkipped)
@@ -69,20 +101,26 @@ func (s *membershipSync) read(ctx context.Context, m *memberships, p Plan, readA
 		*s.loggedUnchecked = true
 		s.log.Info().Int("groups", r.unchecked).Msg(MsgEmptyGroupsUnchecked)
 	}
-	if r.unidentifiedMembers > 0 {
+	if r.unidentifiedMembers > 0 && !m.partial {
 		m.partial = true
 		s.log.Warn().Int("values", r.unidentifiedMembers).Str("remedy", "use a server that supports extended DNs (1.2.840.113556.1.4.529)").Msg(MsgMembersUnidentified)
 	}
 	m.unreadableGroups = len(r.unreadable)
-	m.rolesWithoutSID = append(m.rolesWithoutSID, r.rolesWithoutSID...)
+	m.rolesWithoutSID = r.rolesWithoutSID
 	m.graph.Compute()
-	return nil
 }
 
-// dropMissing removes the objects that were not found. A paged search may miss an object that
-// changes during the search, so it first reads each of them again.
-func (r *graphReader) dropMissing(ctx context.Context, s *session) error {
-	for chunk := range slices.Chunk(r.graph.Unseen(), guidsPerFilter) {
+// readGroupsAndAccounts reads the groups and the accounts that match a condition, concurrently.
+func (r *graphReader) readGroupsAndAccounts(ctx context.Context, s *session, condition, filter string) error {
+	return s.runConcurrently(ctx,
+		func(ctx context.Context, s *session) error { return r.readGroups(ctx, s, condition) },
+		func(ctx context.Context, s *session) error { return r.readAccounts(ctx, s, filter, condition) })
+}
+
+// dropMissing reads the objects again that were not found, and keeps those that exist. A paged search
+// may miss an object that changes during the search.
+func (r *graphReader) dropMissing(ctx context.Context, s *session, unseen func() []ad.GUID) error {
+	for chunk := range slices.Chunk(unseen(), guidsPerFilter) {
 		condition := directory.FilterByGUID(chunk)
 		if err := r.readGroups(ctx, s, condition); err != nil {
 			return err
@@ -95,11 +133,7 @@ func (r *graphReader) dropMissing(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	if err := r.keepExisting(ctx, s, r.graph.Unseen()); err != nil {
-		return err
-	}
-	r.graph.RemoveUnseen()
-	return nil
+	return r.keepExisting(ctx, s, unseen())
 }
 
 // finishDelta removes deleted objects, whose groups do not change by the deletion. It then
@@ -338,24 +372,36 @@ func (r *graphReader) readAccounts(ctx context.Context, s *session, filter, cond
 	if r.memberOf == nil {
 		attributes = attributes[:memberOf]
 	}
+	slots := accountSlots{0, 1, 2, 3}
 	return r.search(ctx, s, filter, condition, attributes, func(entry *ad.Entry) error {
-		guid, hasGUID := ad.ParseGUID(entry.First(0))
-		sid, hasSID := ad.ParseSID(entry.First(1))
-		primary, _ := ad.ParseRID(entry.First(2)) // 0 if there is none
-		if hasGUID && hasSID {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if primary == 0 && r.checksRights {
-				primary = r.graph.PrimaryRID(guid)
-			}
-			account := r.graph.SetAccount(guid, sid, primary)
-			r.graph.SetName(account, ad.RelativeName(entry.DN))
-			r.graph.SetKind(account, membership.AccountKind(entry.Values[3]))
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if guid, ok := r.addAccount(entry, slots); ok {
 			r.recordMemberOf(guid, entry, memberOf)
-			return r.checkSize()
 		}
-		return nil
+		return r.checkSize()
 	})
+}
+
+// accountSlots are the positions of attributes in the entries of accounts.
+type accountSlots struct{ guid, sid, primaryGroup, objectClass int }
+
+// addAccount adds an account with its primary group, and returns its GUID. One whose primary group is
+// unreadable keeps it. ok is false if the entry lacks an identity. mu must be held.
+func (r *graphReader) addAccount(entry *ad.Entry, slots accountSlots) (guid ad.GUID, ok bool) {
+	guid, hasGUID := ad.ParseGUID(entry.First(slots.guid))
+	sid, hasSID := ad.ParseSID(entry.First(slots.sid))
+	if !hasGUID || !hasSID {
+		return guid, false
+	}
+	primary, _ := ad.ParseRID(entry.First(slots.primaryGroup)) // 0 if there is none
+	if primary == 0 && r.checksRights {
+		primary = r.graph.PrimaryRID(guid)
+	}
+	account := r.graph.SetAccount(guid, sid, primary)
+	r.graph.SetName(account, ad.RelativeName(entry.DN))
+	r.graph.SetKind(account, membership.AccountKind(entry.Values[slots.objectClass]))
+	return guid, true
 }
 
 // groupInfo describes a group without its members.

@@ -35,12 +35,13 @@ import (
 func TestCampaignHistories(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		name        string
-		posture     bool
-		short, long uint64
+		name           string
+		posture, whole bool // whole: the scope is the domain
+		short, long    uint64
 	}{
-		{"identities", false, 12, 1500},
-		{"posture", true, 4, 300},
+		{"identities", false, false, 12, 1500},
+		{"posture", true, false, 4, 300},
+		{"domain", true, true, 4, 300},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -51,7 +52,7 @@ func TestCampaignHistories(t *testing.T) {
 			for seed := uint64(1); seed <= histories; seed++ {
 				t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 					t.Parallel()
-					playHistory(t, seed, c.posture)
+					playHistory(t, seed, c.posture, c.whole)
 				})
 			}
 		})
@@ -71,6 +72,7 @@ type history struct {
 	turn          int         // of the load balancer
 	scope         scope
 	staff         string                    // DN of the unit with the accounts
+	top           string                    // the usual base: staff, or that of the domain
 	objects       []domaincontroller.Object // at the origin
 	readsDeleted  bool                      // the account can read tombstones
 	withPosture   bool                      // posture is switched on and off, and memberships change
@@ -97,8 +99,8 @@ type history struct {
 }
 
 // playHistory plays the history of a seed and checks its end.
-func playHistory(t *testing.T, seed uint64, posture bool) {
-	h := newHistory(t, seed, posture)
+func playHistory(t *testing.T, seed uint64, posture, whole bool) {
+	h := newHistory(t, seed, posture, whole)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("deleted objects readable: %t\n%s", h.readsDeleted, strings.Join(h.events, "\n"))
@@ -116,7 +118,7 @@ func playHistory(t *testing.T, seed uint64, posture bool) {
 	h.expectEnd()
 }
 
-func newHistory(t *testing.T, seed uint64, posture bool) *history {
+func newHistory(t *testing.T, seed uint64, posture, whole bool) *history {
 	random := rand.New(rand.NewPCG(seed, 1))
 	options := domaincontroller.Options{ReadsDeleted: random.IntN(2) == 0, Seed: seed, Host: "127.0.0.1"}
 	h := &history{
@@ -124,7 +126,10 @@ func newHistory(t *testing.T, seed uint64, posture bool) *history {
 		logons: logonHistory{map[string]ad.FileTime{}, map[string]string{}},
 		shown:  map[sighting]bool{}, changedOutside: map[sighting]bool{}, left: map[string]bool{}, changedSIDs: map[string]bool{},
 	}
-	h.staff = h.base
+	h.staff, h.top = h.base, h.base
+	if whole {
+		h.top = h.Base()
+	}
 	h.scope.base = h.base
 	h.startControllers(options, []int{1, 2, 2, 3}[random.IntN(4)])
 	h.options.FullInterval = []time.Duration{20 * 24 * time.Hour, 20 * 24 * time.Hour, 24 * time.Hour}[random.IntN(3)]
@@ -151,7 +156,7 @@ func newHistory(t *testing.T, seed uint64, posture bool) *history {
 		}
 		return deliver()
 	})
-	h.setScope(scope{base: h.staff, posture: posture && random.IntN(4) > 0})
+	h.setScope(scope{base: h.top, posture: posture && random.IntN(4) > 0})
 	return h
 }
 
@@ -389,10 +394,10 @@ func (h *history) pickScope() scope {
 		s.posture = !s.posture
 	case n == 1:
 		s.untitled = !s.untitled
-	case s.base == h.staff:
+	case s.base == h.top:
 		s.base = "OU=Inner," + h.staff
 	default:
-		s.base = h.staff
+		s.base = h.top
 	}
 	return s
 }
@@ -643,8 +648,10 @@ func (h *history) expectProof(body []byte) {
 				missing++
 			}
 		}
+		builtIn := missing == len(h.controllers) && h.top == h.Base()
 		switch {
 		case h.changedSIDs[keyOf(string(asset))]:
+		case builtIn && (h.scope.base != h.top || !h.scope.posture): // left the scope, or is a service account
 		case h.left[guid]:
 		case ofPosture && !h.scope.posture:
 		case h.release && h.removed && missing > 0:

@@ -19,9 +19,12 @@ import (
 
 // Security posture starts with the membership graph of the whole domain, because a group
 // outside the profile's base also grants its members privileges. A full sync reads all
-// memberships, a delta sync those that changed. Objects whose memberships differ between the
-// stored graph and the new one are read again. So a changed group reaches every affected
+// memberships, a delta sync those that changed. A delta sync reads objects again whose memberships
+// differ between the stored graph and the new one. So a changed group reaches every affected
 // object in the run that reads the group.
+//
+// If the profile's scope is the whole domain, a full sync reads users once: their entries update the
+// graph while they are sent. See accountReader.
 
 // defaultMaxAffected is the maximum number of objects to read again individually because of
 // changed memberships. For more objects, a full sync is faster.
@@ -30,7 +33,6 @@ const defaultMaxAffected = 10_000
 // storedMemberships are the memberships of the last run.
 type storedMemberships struct {
 	graph      *membership.Graph
-	digests    []uint64
 	source     state.GraphSource
 	exist      bool // the state file contains readable memberships
 	unreadable bool // the state file contains unreadable memberships
@@ -62,7 +64,6 @@ func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m s
 	}
 	m.graph.FinishRestore()
 	m.graph.Compute()
-	m.digests = m.graph.Fingerprints()
 	m.affected, m.rereadAll, err = store.StaleObjects()
 	return m, err
 }
@@ -71,10 +72,12 @@ func loadMemberships(store *state.Store, source Source, log zerolog.Logger) (m s
 type memberships struct {
 	graph    *membership.Graph
 	partial  bool      // the server returns members without identifiers
-	affected []ad.GUID // objects to read again
+	affected []ad.GUID // objects that a delta sync reads again
 	// rolesWithoutSID are the roles of groups whose SID is unreadable. They still exist.
 	rolesWithoutSID  []ad.GUID
 	unreadableGroups int // groups whose members are unreadable, of those that were read
+	// accounts is set if the users are still to be added to the graph.
+	accounts *accountReader
 }
 
 // membershipSync updates the memberships in a run. Its fields do not change.
@@ -86,6 +89,7 @@ type membershipSync struct {
 	stored      storedMemberships
 	snapshot    Snapshot
 	store       *state.Store
+	userFilter  string // of the search for users
 	maxAffected int
 
 	maxGraphSize    maxGraphSize
@@ -101,58 +105,92 @@ type membershipSync struct {
 func (r *Runner) newMembershipSync(info runInfo, source Source, session *session, stored storedMemberships, s Snapshot) *membershipSync {
 	return &membershipSync{
 		runInfo: info, source: source, base: domainBase(session.RootDSE, source), session: session, stored: stored, snapshot: s,
-		store: r.Store, maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize, storedSize: stored.size(),
+		store: r.Store, userFilter: r.Search.Filter(identity.User, session.RootDSE), maxAffected: r.maxAffected, maxGraphSize: r.maxGraphSize, storedSize: stored.size(),
 		maxExpiring: r.maxExpiring, maxLocated: r.maxLocated, emptyChecks: r.emptyChecks, emptyGroups: &r.emptyGroups,
 		loggedExpiring: &r.loggedExpiring, loggedUnchecked: &r.loggedUnchecked,
 	}
 }
 
-// run reads the memberships, records them, and finds the affected objects. If they are too
-// many, it returns a plan for a full sync instead of a delta sync.
+// run reads the memberships, records them, and finds the affected objects of a delta sync. If they
+// are too many, it returns a plan for a full sync instead.
 func (s *membershipSync) run(ctx context.Context, p Plan, tombstones *tombstoneSearch) (memberships, Plan, error) {
 	start := time.Now()
 	m := memberships{graph: s.stored.graph, affected: s.stored.affected}
 	if err := s.checkReadable(ctx, m.graph); err != nil {
 		return m, p, err
 	}
-	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.View.InvocationID}
-	roles := m.graph.RoleGroupGUIDs()
-	readAll := p.Mode == full || s.stored.source != source // another controller may have other groups
-	if err := s.read(ctx, &m, p, readAll, tombstones); err != nil {
+	if p.Mode == full {
+		m, err := s.readAll(ctx, m, start, tombstones)
 		return m, p, err
 	}
-	if !readAll {
-		tooMany, err := s.tooManyAffected(m)
-		if err != nil {
-			return m, p, err
-		}
-		if tooMany {
-			p = s.switchToFull(p)
-			readAll = true // also finds objects whose deletion was not visible
-			if err := s.read(ctx, &m, p, readAll, nil); err != nil {
-				return m, p, err
-			}
-		}
+	digests, roles := m.graph.Fingerprints(), m.graph.RoleGroupGUIDs()
+	otherSource := s.stored.source != s.graphSource() // another controller may have other groups
+	var err error
+	if otherSource {
+		err = s.readWhole(ctx, &m, tombstones)
+	} else {
+		err = s.readChanged(ctx, &m, p, tombstones)
 	}
-	change, err := s.graphChange(m, source)
 	if err != nil {
 		return m, p, err
 	}
-	change.Stale = append(change.Stale, m.endedRoles(roles)...)
-	if change.AllStale && p.Mode == delta {
-		p = s.switchToFull(p)
+	affected, err := s.store.Indexed(m.graph.Affected(digests))
+	if err != nil {
+		return m, p, err
 	}
-	m.affected = append(m.affected, change.Stale...)
+	tooMany := len(affected)+len(m.affected) > s.maxAffected
+	switch {
+	case tooMany && !otherSource:
+		p = s.switchToFull(p)
+		m, err = s.readAll(ctx, m, start, nil) // also finds objects whose deletion was not visible
+		return m, p, err
+	case tooMany:
+		p = s.switchToFull(p)
+		return m, p, s.record(m, state.GraphChange{AllStale: true}, start, true)
+	}
+	stale := append(affected, m.endedRoles(roles)...)
+	m.affected = append(m.affected, stale...)
+	return m, p, s.record(m, state.GraphChange{Stale: stale}, start, otherSource)
+}
+
+// readAll reads all memberships for a full sync. It leaves the users to the returned accountReader if
+// the full sync reads all of them anyway.
+func (s *membershipSync) readAll(ctx context.Context, m memberships, start time.Time, tombstones *tombstoneSearch) (memberships, error) {
+	if !s.readsUsersOnce() {
+		if err := s.readWhole(ctx, &m, tombstones); err != nil {
+			return m, err
+		}
+		return m, s.record(m, state.GraphChange{AllStale: true}, start, true)
+	}
+	r, err := s.readWithoutUsers(ctx, &m, tombstones)
+	if err == nil && !s.options.DryRun {
+		err = s.store.MarkAllStale()
+	}
+	m.accounts = &accountReader{sync: s, reader: r, start: start}
+	return m, err
+}
+
+// graphSource returns where this run reads the memberships.
+func (s *membershipSync) graphSource() state.GraphSource {
+	return state.GraphSource{Base: s.base, InvocationID: s.snapshot.View.InvocationID}
+}
+
+// record records the memberships and logs them.
+func (s *membershipSync) record(m memberships, change state.GraphChange, start time.Time, whole bool) error {
 	if !s.options.DryRun {
+		change.Source, change.Replace = s.graphSource(), !s.stored.exist
 		change.Objects, change.Groups = m.graph.ChangedRecords()
 		if err := s.store.UpdateGraph(change); err != nil {
-			return m, p, err
+			return err
 		}
 	}
 	groups, members := m.graph.Len()
-	s.log.Info().Str("base_dn", s.base).Bool("whole", readAll).Int("groups", groups).Int("memberships", members).
-		Int("affected", len(m.affected)).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgMembershipsRead)
-	return m, p, nil
+	event := s.log.Info().Str("base_dn", s.base).Bool("whole", whole).Int("groups", groups).Int("memberships", members)
+	if !change.AllStale {
+		event.Int("affected", len(m.affected))
+	}
+	event.Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgMembershipsRead)
+	return nil
 }
 
 // endedRoles returns the roles of groups that exist but have no role any more: DnsAdmins is known by its
@@ -206,8 +244,7 @@ func (s *membershipSync) checkReadable(ctx context.Context, stored *membership.G
 // were empty then, and have not changed since, are empty. 0: unknown, or all groups are to be checked.
 func (s *membershipSync) emptySince() ad.USN {
 	watermark := s.snapshot.Controller.Watermark
-	source := state.GraphSource{Base: s.base, InvocationID: s.snapshot.View.InvocationID}
-	if s.options.Full || s.snapshot.USNDecreased || s.stored.source != source || watermark.Scope != s.snapshot.View.Scope {
+	if s.options.Full || s.snapshot.USNDecreased || s.stored.source != s.graphSource() || watermark.Scope != s.snapshot.View.Scope {
 		return 0
 	}
 	return max(watermark.USN+1-overlap, 0)
@@ -217,26 +254,4 @@ func (s *membershipSync) switchToFull(p Plan) Plan {
 	p = p.withFullSync(ReasonAffected)
 	logPlan(s.log, s.snapshot, p)
 	return p
-}
-
-// tooManyAffected reports whether the changed memberships affect more objects than may be
-// read individually.
-func (s *membershipSync) tooManyAffected(m memberships) (bool, error) {
-	affected, err := s.store.Indexed(m.graph.Affected(s.stored.digests))
-	return len(affected)+len(m.affected) > s.maxAffected, err
-}
-
-// graphChange returns the change of the stored memberships, without its records.
-func (s *membershipSync) graphChange(m memberships, source state.GraphSource) (state.GraphChange, error) {
-	change := state.GraphChange{Source: source, Replace: s.stored.unreadable}
-	affected, err := s.store.Indexed(m.graph.Affected(s.stored.digests))
-	switch {
-	case err != nil:
-		return change, err
-	case !s.stored.exist, len(affected)+len(m.affected) > s.maxAffected:
-		change.AllStale = true // without a stored graph, every object may have been sent with another one
-	default:
-		change.Stale = affected
-	}
-	return change, nil
 }

@@ -23,17 +23,35 @@ func newPostureQueries(search SearchOptions, root directory.RootDSE, m membershi
 	newQuery := func(kind identity.Kind, wholeDomain bool) query {
 		mapper := identity.NewPostureMapper(kind)
 		mapper.DomainController = root.IsDomainController()
-		if m.partial {
-			mapper.UsePartialGraph(m.graph)
-		} else {
-			mapper.UseGraph(m.graph)
-		}
 		return query{kind: kind, filter: search.Filter(kind, root), mapper: mapper, wholeDomain: wholeDomain, warnOnce: new(sync.Once)}
 	}
-	return &postureQueries{
+	p := &postureQueries{
 		queries: []query{newQuery(identity.User, false), newQuery(identity.Group, false), newQuery(identity.ServiceAccount, false)},
-		roles:   newQuery(identity.Role, true), domain: newQuery(identity.Domain, true), memberships: m,
+		roles:   newQuery(identity.Role, true), domain: newQuery(identity.Domain, true),
 	}
+	p.use(m)
+	return p
+}
+
+// use sets the memberships.
+func (p *postureQueries) use(m memberships) {
+	p.memberships = m
+	for _, q := range append(p.queries, p.roles, p.domain) {
+		if m.partial {
+			q.mapper.UsePartialGraph(m.graph)
+		} else {
+			q.mapper.UseGraph(m.graph)
+		}
+	}
+}
+
+// complete completes the memberships after the users were read.
+func (p *postureQueries) complete(ctx context.Context) error {
+	m, err := p.memberships.accounts.finish(ctx, p.memberships)
+	if err == nil {
+		p.use(m)
+	}
+	return err
 }
 
 // readControllers reads the domain controllers into a collector of the domain's parts. The facts of

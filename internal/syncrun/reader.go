@@ -25,12 +25,14 @@ type query struct {
 	kind        identity.Kind
 	filter      string
 	mapper      *identity.Mapper
-	wholeDomain bool // search the whole domain instead of the profile's base
+	wholeDomain bool           // search the whole domain instead of the profile's base
+	accounts    *accountReader // not nil: add the entries to the graph
 
 	warnOnce *sync.Once // logs the first skipped entry of a run
 }
 
-// reader reads the directory in one run. Its fields do not change.
+// reader reads the directory in one run. Its fields do not change, except for the memberships after the
+// users were read.
 type reader struct {
 	runInfo
 	source    Source
@@ -113,6 +115,9 @@ func (r *reader) readScope(ctx context.Context, to sink) (readResult, error) {
 	if r.plan.Mode == delta {
 		condition = changedSince(r.plan.SinceUSN)
 	}
+	if r.posture != nil && r.posture.memberships.accounts != nil {
+		return r.readUsersFirst(ctx, to)
+	}
 	readQueries := func(queries []query, result *readResult) func(context.Context, *session) error {
 		return func(ctx context.Context, s *session) error {
 			for _, q := range queries {
@@ -129,6 +134,36 @@ func (r *reader) readScope(ctx context.Context, to sink) (readResult, error) {
 	err := r.session.runConcurrently(ctx, readQueries(r.queries[:1], &first), readQueries(r.queries[1:], &others))
 	first.add(others)
 	return first, err
+}
+
+// readUsersFirst reads all objects in scope. It completes the memberships after the users, and then
+// reads the pending users and the other objects, which show the memberships of users.
+func (r *reader) readUsersFirst(ctx context.Context, to sink) (result readResult, err error) {
+	users := r.queries[0]
+	users.accounts = r.posture.memberships.accounts
+	search, err := r.read(ctx, r.session, users, "", to)
+	result.addSearch(users.kind, search)
+	if err != nil {
+		return result, err
+	}
+	if err := r.posture.complete(ctx); err != nil {
+		return result, err
+	}
+	for chunk := range slices.Chunk(search.pending, guidsPerFilter) {
+		search, err := r.read(ctx, r.session, r.queries[0], directory.FilterByGUID(chunk), to)
+		result.addSearch(users.kind, search)
+		if err != nil {
+			return result, err
+		}
+	}
+	for _, q := range r.queries[1:] {
+		search, err := r.read(ctx, r.session, q, "", to)
+		result.addSearch(q.kind, search)
+		if err != nil {
+			return result, err
+		}
+	}
+	return result, nil
 }
 
 func changedSince(usn ad.USN) string {
@@ -227,6 +262,8 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 		search.Filter = "(&" + q.filter + condition + ")"
 	}
 	search.Base, search.Scope = r.scopeOf(q.wholeDomain)
+	var slots accountSlots
+	search.Attributes, slots = q.accounts.attributes(q.mapper.Attributes)
 	r.log.Debug().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Stringer("scope", search.Scope).Str("filter", search.Filter).Msg(MsgSearchStarted)
 	start := time.Now()
 	c := r.newComparer(q.kind)
@@ -237,6 +274,9 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	}
 	var json []byte
 	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
+		if err := q.accounts.add(entry, slots); err != nil {
+			return 0, err
+		}
 		indexed, err := c.lookup(q, entry)
 		if err != nil {
 			return 0, err

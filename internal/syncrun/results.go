@@ -37,6 +37,7 @@ type searchResult struct {
 	unreadableGUIDs []ad.GUID
 	changedSIDs     []ad.GUID // objects whose SID differs from that in the index
 	keys            []liveKey // that the index may lack
+	pending         []ad.GUID // objects that are to be read again, see identity.Asset
 }
 
 // readResult is the combined result of all searches of a run. Its zero value is empty.
