@@ -3,11 +3,13 @@
 package samba
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -143,7 +145,8 @@ func (d *controller) addAccessOU(t *testing.T) {
 	l.create(accessChild, "objectClass", "user", "sAMAccountName", "child")
 	l.create(accessGroup, "objectClass", "group", "sAMAccountName", "controlledGroup")
 	for _, name := range []string{"alice", "bob"} {
-		l.create("CN="+name+","+accessOU, "objectClass", "user", "sAMAccountName", "access."+name)
+		l.create("CN="+name+","+accessOU, "objectClass", "user", "sAMAccountName", "access."+name, "userAccountControl", strconv.Itoa(uacNormal),
+			"unicodePwd", unicodePwd(d.service.password))
 	}
 	d.ldapmodify(t, l.String())
 	t.Cleanup(func() {
@@ -239,6 +242,91 @@ func (d *controller) compareAccess(t *testing.T, domain ad.SID) map[string]strin
 		t.Errorf("%d descriptors read of %d", len(found), len(texts))
 	}
 	return found
+}
+
+// TestAccessLive checks that a principal is in the lists of a group exactly if the server lets it
+// change the group. Each group has one descriptor, and alice adds herself or replaces the
+// descriptor. There are no entries for OWNER RIGHTS: Samba 4.17 evaluates them for files only.
+func TestAccessLive(t *testing.T) {
+	d := sharedController(t)
+	d.addAccessOU(t)
+	domain := d.binarySID(t, baseDN)
+	aliceDN := "CN=alice," + accessOU
+	alice := d.sid(t, aliceDN)
+	const (
+		member, membership = "bf9679c0-0de6-11d0-a285-00aa003049e2", "bc0ac240-79a9-11d0-9020-00c04fc2d4cf"
+		users, groups      = "bf967aba-0de6-11d0-a285-00aa003049e2", "bf967a9c-0de6-11d0-a285-00aa003049e2"
+		description        = "bf967950-0de6-11d0-a285-00aa003049e2"
+	)
+	for n, test := range []struct {
+		name    string
+		owner   string
+		entries string
+		right   access.Right
+		holds   bool
+	}{
+		{"no entry", "DA", "", access.WriteMembers, false},
+		{"property", "DA", "(OA;;WP;" + member + ";;ALICE)", access.WriteMembers, true},
+		{"property set", "DA", "(OA;;WP;" + membership + ";;ALICE)", access.WriteMembers, true},
+		{"another property", "DA", "(OA;;WP;" + description + ";;ALICE)", access.WriteMembers, false},
+		{"all properties", "DA", "(A;;WP;;;ALICE)", access.WriteMembers, true},
+		{"generic write", "DA", "(A;;GW;;;ALICE)", access.WriteMembers, true},
+		{"add oneself", "DA", "(OA;;SW;" + member + ";;ALICE)", access.WriteMembers, true},
+		{"property set denied", "DA", "(OD;;WP;" + membership + ";;ALICE)(OA;;WP;" + member + ";;ALICE)", access.WriteMembers, false},
+		{"denied last", "DA", "(OA;;WP;" + member + ";;ALICE)(OD;;WP;" + membership + ";;ALICE)", access.WriteMembers, true},
+		{"denied to all users", "DA", "(D;;WPSW;;;AU)(A;;WPSW;;;ALICE)", access.WriteMembers, false},
+		{"denied to another", "DA", "(D;;WPSW;;;AO)(A;;WPSW;;;ALICE)", access.WriteMembers, true},
+		{"inherit-only", "DA", "(A;CIIO;WPSW;;;ALICE)", access.WriteMembers, false},
+		{"inherited type of another class", "DA", "(OA;CI;WP;;" + users + ";ALICE)", access.WriteMembers, true},
+		{"class of the object", "DA", "(OA;;WP;" + groups + ";;ALICE)", access.WriteMembers, true},
+		{"owner", "ALICE", "", access.WriteMembers, false},
+		{"write the list", "DA", "(A;;WD;;;ALICE)", access.WriteDACL, true},
+		{"list of the owner", "ALICE", "(D;;WD;;;ALICE)", access.WriteDACL, true},
+		{"list with the inherited type of another class", "DA", "(OA;CI;WD;;" + users + ";ALICE)", access.WriteDACL, true},
+		{"list denied to all", "DA", "(D;;WD;;;WD)(A;;GA;;;ALICE)", access.WriteDACL, false},
+	} {
+		dn := fmt.Sprintf("CN=Live %d,%s", n, accessOU)
+		text := strings.ReplaceAll("O:"+test.owner+"G:DAD:P"+test.entries+"(A;;RPLCLORC;;;AU)(A;;GA;;;SY)", "ALICE", alice)
+		var l ldif
+		l.add(dn, "objectClass", "group", "sAMAccountName", fmt.Sprintf("live%d", n), "nTSecurityDescriptor", text)
+		if err := d.ldb("ldbadd", l.String()); err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := sddl.Parse(text, domain.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var descriptor ad.Descriptor
+		descriptor.Parse(parsed.Binary())
+		holders := access.Evaluate(&descriptor, access.Group, domain)
+		listed := slices.ContainsFunc(holders[test.right], func(sid ad.SID) bool { return sid.String() == alice })
+		if allowed := d.tries(t, aliceDN, dn, test.right); listed != test.holds || allowed != test.holds {
+			t.Errorf("%s: listed %v, allowed by the server %v, want %v", test.name, listed, allowed, test.holds)
+		}
+	}
+}
+
+// tries uses a right over a group, and returns whether the server allows it. WriteMembers adds the
+// principal itself; WriteDACL replaces the list.
+func (d *controller) tries(t *testing.T, principal, group string, right access.Right) bool {
+	t.Helper()
+	const modify, onlyDACL = "changetype: modify\n", "control: 1.2.840.113556.1.4.801 true:: MAMCAQQ=\n"
+	change := "dn: " + group + "\n"
+	switch right {
+	case access.WriteMembers:
+		change += modify + "add: member\nmember: " + principal + "\n"
+	case access.WriteDACL:
+		descriptor, err := sddl.Parse("D:P(A;;GA;;;AU)", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		change += onlyDACL + modify + "replace: nTSecurityDescriptor\nnTSecurityDescriptor:: " + base64.StdEncoding.EncodeToString(descriptor.Binary()) + "\n"
+	}
+	_, err := d.runChange(change, "ldapmodify", "-x", "-H", d.url, "-D", principal, "-y", d.service.file)
+	if err != nil && !strings.Contains(err.Error(), "Insufficient access") {
+		t.Fatal(err)
+	}
+	return err == nil
 }
 
 // TestAccessSchema checks the GUIDs of classes, attributes, property sets and extended rights
