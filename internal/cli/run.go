@@ -135,12 +135,17 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, bea
 	defer cancel(nil)
 	var repeats fault.RepeatCounter // of errors to record the state
 	secrets := newSecretFiles(c, log)
+	var memory idleMemory
 	loop := schedule.Loop{
 		Now:        time.Now,
 		Schedule:   c.Service.Schedule,
 		RunOnStart: c.Service.RunOnStart,
-		Heartbeat:  beat,
+		Heartbeat: func() {
+			beat()
+			memory.beat()
+		},
 		Run: func(ctx context.Context, _ time.Time) {
+			memory.run()
 			var options syncrun.RunOptions
 			if observer.runStarts != nil {
 				options.Progress = observer.runStarts()
@@ -158,6 +163,7 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, bea
 			if observer.runScheduled != nil {
 				defer observer.runScheduled(next)
 			}
+			defer func() { memory.wait(time.Until(next)) }() // sending the state uses memory, too
 			err := r.Schedule(ctx, next)
 			if err == nil {
 				repeats.Reset()

@@ -3,6 +3,7 @@ package directory
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -23,11 +24,13 @@ var (
 	NoAccountForm     = input.NewMistake("is neither a DN, nor user@domain, nor DOMAIN\\user", "enter one of these forms, unless the directory accepts this name")
 )
 
-var (
-	attributeType = regexp.MustCompile(`^(?i:oid\.)?([A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)*)$`)
-	domainLabel   = regexp.MustCompile(`^[\pL\pN_-]+$`)
-	domainName    = regexp.MustCompile(`^[\pL\pN_-]+(\.[\pL\pN_-]+)+$`)
-)
+var attributeType = regexp.MustCompile(`^(?i:oid\.)?([A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)*)$`)
+
+// isDomainName reports whether a text has the form of a DNS domain of several labels.
+func isDomainName(text string) bool {
+	labels := strings.Split(text, ".")
+	return len(labels) > 1 && !slices.ContainsFunc(labels, func(label string) bool { return !input.IsLabel(label) })
+}
 
 // CheckBase checks that a search base has the form of a DN, or of an identifier in angle
 // brackets (MS-ADTS 3.1.1.3.1.2.4). The directory validates it. The error is an
@@ -47,7 +50,7 @@ func CheckBase(base string) error {
 // baseOfDomain returns the base of a DNS domain, and an example for any other text.
 func baseOfDomain(text string) string {
 	name := strings.TrimSuffix(strings.TrimSpace(text), ".")
-	if !domainName.MatchString(name) {
+	if !isDomainName(name) {
 		name = "corp.example.com"
 	}
 	return "DC=" + strings.ReplaceAll(name, ".", ",DC=")
@@ -83,7 +86,7 @@ func BaseMistakes(base string) []error {
 func hasDomainInComponent(dn *ldap.DN) bool {
 	for _, rdn := range dn.RDNs {
 		for _, a := range rdn.Attributes {
-			if strings.EqualFold(a.Type, "DC") && !domainLabel.MatchString(strings.TrimSpace(a.Value)) {
+			if strings.EqualFold(a.Type, "DC") && !input.IsLabel(strings.TrimSpace(a.Value)) {
 				return true
 			}
 		}

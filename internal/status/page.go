@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"adconnector/internal/state"
@@ -95,13 +96,16 @@ func (p page) Clock(t time.Time) string { return formatTime(t, time.Local) }
 // Ago formats a time relative to now.
 func (p page) Ago(t time.Time) string { return relativeTime(t.Sub(p.Now)) }
 
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number":   groupDigits,
-	"outcome":  outcome,
-	"duration": func(d time.Duration) string { return d.Round(time.Millisecond).String() },
-	"lower":    strings.ToLower,
-	"rfc":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-}).Parse(pageHTML))
+// pageTemplate is parsed for the first request, because most processes never show the page.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page").Funcs(template.FuncMap{
+		"number":   groupDigits,
+		"outcome":  outcome,
+		"duration": func(d time.Duration) string { return d.Round(time.Millisecond).String() },
+		"lower":    strings.ToLower,
+		"rfc":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	}).Parse(pageHTML))
+})
 
 // groupDigits formats a number with thin spaces between groups of three digits.
 func groupDigits(n int) string {
@@ -120,7 +124,7 @@ func (e Endpoint) showPage(w http.ResponseWriter, _ *http.Request) {
 	}
 	severity, headline := report.assess()
 	var content bytes.Buffer // so that an error does not truncate the page
-	if err := pageTemplate.Execute(&content, page{report, time.Now(), newChart(report.Runs), severity, headline}); err != nil {
+	if err := pageTemplate().Execute(&content, page{report, time.Now(), newChart(report.Runs), severity, headline}); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

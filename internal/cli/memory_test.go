@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"runtime"
+	"testing"
+	"time"
+)
+
+// waste allocates memory and keeps none of it.
+func waste() {
+	for range 64 {
+		garbage = make([]byte, 1<<20)
+		for i := 0; i < len(garbage); i += 4096 {
+			garbage[i] = 1
+		}
+	}
+	garbage = nil
+}
+
+var garbage []byte
+
+// This test is not parallel to others, whose garbage would be collected, too.
+func TestIdleMemory(t *testing.T) {
+	collections := func(do func()) uint32 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		do()
+		runtime.ReadMemStats(&after)
+		return after.NumForcedGC - before.NumForcedGC
+	}
+	var m idleMemory
+	for _, step := range []struct {
+		name string
+		do   func()
+		want bool // gives memory back
+	}{
+		{"beat before the first run", m.beat, false},
+		{"short wait", func() { m.wait(minIdle - time.Nanosecond) }, false},
+		{"growth in a short wait", func() { waste(); m.beat() }, false},
+		{"wait", func() { m.wait(minIdle) }, true},
+		{"growth in a wait", func() { keep := make([]byte, 4*maxIdleGrowth); m.beat(); runtime.KeepAlive(keep) }, true},
+		{"nothing new in a wait", func() { m.heap = heapMemory(); m.beat() }, false},
+		{"growth in a run", func() { m.run(); keep := make([]byte, 4*maxIdleGrowth); m.beat(); runtime.KeepAlive(keep) }, false},
+	} {
+		if n := collections(step.do); n > 0 != step.want {
+			t.Errorf("%s: %d collections", step.name, n)
+		}
+	}
+	waste()
+	before := heapMemory()
+	m.wait(time.Hour)
+	if after := heapMemory(); after >= before {
+		t.Errorf("%d bytes of the heap after %d", after, before)
+	}
+}
