@@ -22,11 +22,16 @@ var bucketChecksums = []byte("sums") // bucket name → checksum
 type change struct {
 	*bbolt.Tx
 	deltas map[string]uint64 // bucket → change of its checksum, modulo 2^64
+	index  *indexWriter
 }
 
 func (c change) put(bucket, key, value []byte) error {
-	b := c.Bucket(bucket)
-	if before := b.Get(key); before != nil {
+	return c.replace(bucket, key, c.Bucket(bucket).Get(key), value)
+}
+
+// replace is put for a key whose value is known; nil: the key does not exist.
+func (c change) replace(bucket, key, before, value []byte) error {
+	if before != nil {
 		c.deltas[string(bucket)] -= recordChecksum(key, before)
 	} else {
 		c.countRecord(bucket, 1)
@@ -35,7 +40,7 @@ func (c change) put(bucket, key, value []byte) error {
 		value = []byte{} // Get returns nil only for a missing key
 	}
 	c.deltas[string(bucket)] += recordChecksum(key, value)
-	return b.Put(key, value)
+	return c.Bucket(bucket).Put(key, value)
 }
 
 func (c change) delete(bucket, key []byte) error {

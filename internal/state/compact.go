@@ -19,7 +19,8 @@ func (s *Store) compact() error {
 	if err != nil {
 		return s.operationError("compact", err)
 	}
-	free := int64(s.db.Stats().FreePageN) * int64(s.db.Info().PageSize)
+	stats := s.db.Stats()
+	free := int64(stats.FreePageN+stats.PendingPageN) * int64(s.db.Info().PageSize)
 	if info.Size() < cmp.Or(s.options.compactAbove, defaultCompactAbove) || free < info.Size()/2 {
 		return nil
 	}

@@ -47,7 +47,7 @@ func TestCampaignCompact(t *testing.T) {
 
 	s = result(options.Open(dir))(t)
 	defer s.Close()
-	if small := result(os.Stat(path))(t).Size(); small > large/10 {
+	if small := result(os.Stat(path))(t).Size(); small > large/5 {
 		t.Errorf("compacted from %d to %d bytes", large, small)
 	}
 	for _, o := range batch.Objects[:kept] {

@@ -99,8 +99,11 @@ func (s *Store) ReadableAttributes() (ReadableAttributes, error) {
 	return readMeta[ReadableAttributes](s, "read readable attributes", keyReadable)
 }
 
-// Advance records the progress of a run in one transaction.
+// Advance merges the journal, then records the progress of a run in one transaction.
 func (s *Store) Advance(p Progress) error {
+	if err := s.merge(); err != nil {
+		return err
+	}
 	return s.update("advance watermark", func(c change) error {
 		if p.FullSync {
 			if err := errors.Join(putFullSync(c, p), s.countResends(c, p.Run)); err != nil {
@@ -292,8 +295,8 @@ func (s *ControllerSet) UnmarshalText(text []byte) error {
 // from which it came into the index, was delivered last or reported as deleted, and those that
 // found it in a complete run.
 func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		evidence, err := readShown(tx)
+	err = s.viewIndex("read index", func(index indexView) error {
+		evidence, err := readShown(index)
 		if err != nil {
 			return err
 		}
@@ -308,7 +311,7 @@ func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err
 
 // shown is the part of the state file that says which domain controllers have shown an object.
 type shown struct {
-	tx          *bbolt.Tx
+	index       indexView
 	views       views
 	controllers map[ad.InvocationID]shownController
 }
@@ -318,13 +321,13 @@ type shownController struct {
 	unseen []byte // sorted GUIDs
 }
 
-func readShown(tx *bbolt.Tx) (s shown, err error) {
-	s = shown{tx: tx, controllers: map[ad.InvocationID]shownController{}}
-	if s.views, err = readViews(tx); err != nil {
+func readShown(index indexView) (s shown, err error) {
+	s = shown{index: index, controllers: map[ad.InvocationID]shownController{}}
+	if s.views, err = readViews(index.Tx); err != nil {
 		return s, err
 	}
-	err = forEach(tx, bucketControllers, func(id, value []byte) error {
-		controller := shownController{unseen: get(tx, bucketUnseen, id)}
+	err = forEach(index.Tx, bucketControllers, func(id, value []byte) error {
+		controller := shownController{unseen: get(index.Tx, bucketUnseen, id)}
 		err := decodeJSON(value, &controller.Controller)
 		s.controllers[ad.InvocationID(id)] = controller
 		return err
@@ -333,7 +336,7 @@ func readShown(tx *bbolt.Tx) (s shown, err error) {
 }
 
 func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
-	record := get(s.tx, bucketIndex, guid[:])
+	record := s.index.get(guid[:])
 	if !isRecord(record) {
 		return sighting
 	}
@@ -351,7 +354,7 @@ func (s shown) sighting(view View, guid ad.GUID) (sighting Sighting) {
 			sighting.add(source, view)
 		}
 	}
-	if value := get(s.tx, bucketDeleted, guid[:]); value != nil {
+	if value := get(s.index.Tx, bucketDeleted, guid[:]); value != nil {
 		if source, known := s.views.of(binary.BigEndian.Uint64(value)); known {
 			sighting.add(source, view)
 		}

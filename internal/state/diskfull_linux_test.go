@@ -131,3 +131,38 @@ func expectReadOnly(t *testing.T, dir string, err error) {
 	t.Helper()
 	faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + filepath.Join(dir, fileName)}, ErrUnusable, "mount the file system of ", " writable", "service.state-dir")
 }
+
+// TestMergeOnFullDisk checks that a merge that fails for lack of space loses nothing: for the open
+// store, after a restart on the full disk, and after space was freed.
+func TestMergeOnFullDisk(t *testing.T) {
+	dir := smallDisk(t)
+	options := unsynced
+	options.mergeRecords = 50
+	steps, merging := 0, false
+	remove := func() {}
+	options.merging = func() error {
+		if steps++; merging && steps == 3 { // in the middle
+			remove = fill(t, dir, 0)
+		}
+		return nil
+	}
+	s := result(options.Open(dir))(t)
+	must(t, send(s, objects(0, 2000, 1)))
+	want := observe(t, s)
+	steps, merging = 0, true
+	expectFull(t, s.merge())
+	if steps < 3 {
+		t.Fatalf("failed in step %d", steps)
+	}
+	expectObserved(t, "full", observe(t, s), want)
+	must(t, s.Close())
+	readOnly := result(unsynced.OpenReadOnly(dir))(t)
+	expectObserved(t, "read-only", observe(t, readOnly), want)
+	must(t, readOnly.Close())
+	remove()
+	s = openStore(t, dir)
+	expectObserved(t, "after space was freed", observe(t, s), want)
+	if n := journalSize(t, s); n != 0 || s.DamagedFile != nil {
+		t.Errorf("%d chunks, damaged %v", n, s.DamagedFile)
+	}
+}

@@ -47,10 +47,11 @@ func isNoSpace(err error) bool {
 
 // operationError returns the error of an operation on the open file.
 func (s *Store) operationError(op string, err error) error {
+	if err == nil || errors.Is(err, ErrUnusable) {
+		return err
+	}
 	operation := fault.Operation{Op: op, Object: "state file " + s.path}
 	switch {
-	case err == nil || errors.Is(err, ErrUnusable):
-		return err
 	case isNoSpace(err):
 		return operation.Failed(fault.Transient, err, remedySpace)
 	case errors.Is(err, ErrDamaged):

@@ -18,7 +18,10 @@ func (s *Store) Target() (target string, err error) {
 // ChangeTarget records a new upload target and deletes all state of the previous one: the
 // new target has received nothing.
 func (s *Store) ChangeTarget(target string) error {
+	s.mergeMu.Lock()
+	defer s.mergeMu.Unlock()
 	err := s.update("change target", func(c change) error {
+		c.index.committed = func(u *unmerged) { *u = newUnmerged() }
 		for _, name := range append(optionalBuckets, bucketIndex, bucketInFlight, bucketRecheck, bucketRejections, bucketHeld,
 			bucketViews, bucketDeleted, bucketControllers, bucketUnseen) {
 			if err := c.empty(name); err != nil {

@@ -133,8 +133,15 @@ func (s *Store) readGenerations() (inState, inFile generation, age fileAge, err 
 	empty := false
 	err = s.view("read generation", func(tx *bbolt.Tx) (err error) {
 		inState, err = storedGeneration(tx)
-		first, _ := tx.Bucket(bucketIndex).Cursor().First()
-		empty = first == nil
+		if err != nil {
+			return err
+		}
+		index, err := newIndexView(tx)
+		if err != nil {
+			return err
+		}
+		hasAny, err := index.any(func([]byte) bool { return true })
+		empty = !hasAny
 		return err
 	})
 	if err != nil {

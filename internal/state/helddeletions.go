@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 )
@@ -19,14 +17,13 @@ type HeldDeletion struct {
 // HeldDeletions returns up to limit held deletions, in the order of their GUIDs, and their
 // total number. A negative limit means no limit.
 func (s *Store) HeldDeletions(limit int) (deletions []HeldDeletion, total int, err error) {
-	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
-		index := tx.Bucket(bucketIndex)
-		return tx.Bucket(bucketHeld).ForEach(func(key, since []byte) (err error) {
+	err = s.viewIndex("read held deletions", func(index indexView) error {
+		return index.Bucket(bucketHeld).ForEach(func(key, since []byte) (err error) {
 			if total++; limit >= 0 && total > limit {
 				return nil
 			}
 			var held HeldDeletion
-			held.Object, _ = decodeRecord(key, index.Get(key))
+			held.Object, _ = decodeRecord(key, index.get(key))
 			held.GUID = ad.GUID(key)
 			held.Since, err = time.Parse(time.RFC3339, string(since))
 			deletions = append(deletions, held)

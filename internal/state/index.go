@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 )
@@ -50,8 +48,8 @@ const (
 	sidOffset         = firstRunOffset + 4 // of the length byte
 )
 
-func encodeRecord(o identity.Object, batch batchID, firstRun uint64) []byte {
-	b := make([]byte, 0, sidOffset+1+len(o.SID)+len(o.Name))
+// appendRecord appends the record of an object to b, which must be empty.
+func appendRecord(b []byte, o identity.Object, batch batchID, firstRun uint64) []byte {
 	kind := byte(o.Kind) | kindHasFirstRun
 	if o.FormerSID && !o.Deleted { // a deletion is not acknowledged yet
 		kind |= kindFormerSID
@@ -61,7 +59,7 @@ func encodeRecord(o identity.Object, batch batchID, firstRun uint64) []byte {
 	}
 	b = append(b, kind)
 	b = append(b, o.Fingerprint[:]...)
-	b = append(b, batch.key()...)
+	b = binary.BigEndian.AppendUint64(b, uint64(batch))
 	b = append(b, recheckKey(o.RecheckAt)...)
 	b = binary.BigEndian.AppendUint32(b, uint32(firstRun))
 	b = append(b, byte(len(o.SID)))
@@ -183,12 +181,9 @@ type IndexRecord struct {
 // Lookup returns the stored state of an object, whose SID is sid; nil: unknown. found is false if
 // it was never sent.
 //
-// Each call uses its own transaction. bbolt cannot remap a growing file during a read
-// transaction. A transaction that stays open while its caller waits would block the
-// commits for which the caller may be waiting.
+// Many calls share a transaction: see lookups.
 func (s *Store) Lookup(guid ad.GUID, sid ad.SID) (stored IndexRecord, found bool, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		record := tx.Bucket(bucketIndex).Get(guid[:])
+	err = s.viewRecord("read index", guid, func(record []byte) {
 		if found = isRecord(record); found {
 			sameSID := bytes.Equal(sidOf(record), sid)
 			stored = IndexRecord{
@@ -199,7 +194,6 @@ func (s *Store) Lookup(guid ad.GUID, sid ad.SID) (stored IndexRecord, found bool
 				_, stored.Logons = cutLogons(record)
 			}
 		}
-		return nil
 	})
 	return stored, found, err
 }
@@ -216,8 +210,8 @@ func (s *Store) acknowledgedFingerprint(record []byte) identity.Fingerprint {
 
 // IndexSize returns the number of objects in the index.
 func (s *Store) IndexSize() (size int, err error) {
-	err = s.view("count index", func(tx *bbolt.Tx) error {
-		size = indexCount(tx)
+	err = s.viewIndex("count index", func(v indexView) error {
+		size = v.size()
 		return nil
 	})
 	return size, err
@@ -225,10 +219,9 @@ func (s *Store) IndexSize() (size int, err error) {
 
 // Objects returns the given objects that are in the index.
 func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		index := tx.Bucket(bucketIndex)
+	err = s.viewIndex("read index", func(index indexView) error {
 		for _, guid := range guids {
-			if object, ok := decodeRecord(guid[:], index.Get(guid[:])); ok {
+			if object, ok := decodeRecord(guid[:], index.get(guid[:])); ok {
 				found = append(found, object)
 			}
 		}
@@ -240,9 +233,8 @@ func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
 // Indexed returns the GUIDs of the given objects that are in the index. Unlike Objects, it
 // copies no records.
 func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		index := tx.Bucket(bucketIndex)
-		indexed = slices.DeleteFunc(slices.Clone(guids), func(guid ad.GUID) bool { return !isRecord(index.Get(guid[:])) })
+	err = s.viewIndex("read index", func(index indexView) error {
+		indexed = slices.DeleteFunc(slices.Clone(guids), func(guid ad.GUID) bool { return !isRecord(index.get(guid[:])) })
 		return nil
 	})
 	return indexed, err
@@ -250,8 +242,8 @@ func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
 
 // ObjectsOfKinds returns the objects of the index that have one of the kinds.
 func (s *Store) ObjectsOfKinds(kinds ...identity.Kind) (found []identity.Object, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+	err = s.viewIndex("read index", func(index indexView) error {
+		return index.forEach(func(key, record []byte) error {
 			if object, ok := decodeRecord(key, record); ok && slices.Contains(kinds, object.Kind) {
 				found = append(found, object)
 			}
@@ -263,8 +255,8 @@ func (s *Store) ObjectsOfKinds(kinds ...identity.Kind) (found []identity.Object,
 
 // indexedGUIDs returns the objects of the index whose record matches.
 func (s *Store) indexedGUIDs(match func(record []byte) bool) (guids []ad.GUID, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+	err = s.viewIndex("read index", func(index indexView) error {
+		return index.forEach(func(key, record []byte) error {
 			if isRecord(record) && match(record) {
 				guids = append(guids, ad.GUID(key))
 			}
@@ -277,9 +269,9 @@ func (s *Store) indexedGUIDs(match func(record []byte) bool) (guids []ad.GUID, e
 // CountOwners increases the count of each key by the number of objects of the index whose asset
 // has it. It ignores other keys, and the objects in except, which must be sorted.
 func (s *Store) CountOwners(counts map[identity.Key]int, except []ad.GUID) error {
-	return s.view("read index", func(tx *bbolt.Tx) error {
+	return s.viewIndex("read index", func(index indexView) error {
 		rest := except
-		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+		return index.forEach(func(key, record []byte) error {
 			for len(rest) > 0 && string(rest[0][:]) < string(key) {
 				rest = rest[1:]
 			}
@@ -304,8 +296,8 @@ type Owner struct {
 // Owners returns the objects of the index whose assets have one of the keys.
 func (s *Store) Owners(keys map[identity.Key]struct{}) (owners map[identity.Key][]Owner, err error) {
 	owners = map[identity.Key][]Owner{}
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketIndex).ForEach(func(guid, record []byte) error {
+	err = s.viewIndex("read index", func(index indexView) error {
+		return index.forEach(func(guid, record []byte) error {
 			if !isRecord(record) || record[0]&kindFormerSID != 0 {
 				return nil
 			}
@@ -322,9 +314,9 @@ func (s *Store) Owners(keys map[identity.Key]struct{}) (owners map[identity.Key]
 
 // Missing returns the objects of the index that are not in seen, which must be sorted.
 func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
-	err = s.view("compare index", func(tx *bbolt.Tx) error {
+	err = s.viewIndex("compare index", func(index indexView) error {
 		rest := seen
-		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+		return index.forEach(func(key, record []byte) error {
 			for len(rest) > 0 && string(rest[0][:]) < string(key) {
 				rest = rest[1:]
 			}
@@ -340,64 +332,65 @@ func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
 	return missing, err
 }
 
-// DueForRecheck returns the objects whose recheck time is not after now: their status has
-// changed without a change in the directory.
+// DueForRecheck returns the objects whose recheck time is not after now, the earliest first: their
+// status has changed without a change in the directory.
 func (s *Store) DueForRecheck(now time.Time) (guids []ad.GUID, err error) {
-	err = s.view("read recheck times", func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(bucketRecheck).Cursor()
-		for key, _ := cursor.First(); key != nil && int64(binary.BigEndian.Uint64(key)) <= now.Unix(); key, _ = cursor.Next() {
-			guids = append(guids, ad.GUID(key[8:]))
+	var due [][]byte // keys of bucketRecheck
+	isDue := func(key []byte) bool { return key != nil && int64(binary.BigEndian.Uint64(key)) <= now.Unix() }
+	err = s.viewIndex("read recheck times", func(index indexView) error {
+		cursor := index.Bucket(bucketRecheck).Cursor()
+		for key, _ := cursor.First(); isDue(key); key, _ = cursor.Next() {
+			if _, found := index.entry(key[8:]); !found {
+				due = append(due, bytes.Clone(key))
+			}
+		}
+		for _, e := range index.entries {
+			record, err := e.record(index.journal)
+			if err != nil {
+				return err
+			}
+			if key := recheckKeyOf(e.guid, record); isDue(key) {
+				due = append(due, key)
+			}
 		}
 		return nil
 	})
+	slices.SortFunc(due, bytes.Compare)
+	for _, key := range due {
+		guids = append(guids, ad.GUID(key[8:]))
+	}
 	return guids, err
 }
 
-// putObject writes the record and the recheck time of an object, and that it moved into the
-// scope.
+// recheckKeyOf returns the key of bucketRecheck for a record, or nil if there is none.
+func recheckKeyOf(guid ad.GUID, record []byte) []byte {
+	if !isRecord(record) || recheckTime(record).IsZero() {
+		return nil
+	}
+	return append(slices.Clone(record[recheckOffset:firstRunOffset]), guid[:]...)
+}
+
+// putObject writes the record of an object, and that it moved into the scope.
 func putObject(c change, o identity.Object, batch batchID) error {
 	firstRun := batch.run()
-	if before := c.Bucket(bucketIndex).Get(o.GUID[:]); isRecord(before) {
+	if before := c.record(o.GUID); isRecord(before) {
 		firstRun = firstRunOf(before)
-	}
-	if err := putRecheck(c, o.GUID, o.RecheckAt); err != nil {
-		return err
 	}
 	if o.MovedIn {
 		if err := putMovedIn(c, o.GUID, batch.run()); err != nil {
 			return err
 		}
 	}
-	return c.put(bucketIndex, o.GUID[:], encodeRecord(o, batch, firstRun))
+	c.index.record = appendRecord(c.index.record[:0], o, batch, firstRun)
+	return c.putRecord(o.GUID, c.index.record)
 }
 
-// deleteObject deletes the record and the recheck time of an object, and that it moved into the
-// scope.
+// deleteObject deletes the record of an object, and that it moved into the scope.
 func deleteObject(c change, guid ad.GUID) error {
-	if err := deleteRecheck(c, guid); err != nil {
+	if err := c.delete(bucketMovedIn, guid[:]); err != nil || c.record(guid) == nil {
 		return err
 	}
-	if err := c.delete(bucketMovedIn, guid[:]); err != nil {
-		return err
-	}
-	return c.delete(bucketIndex, guid[:])
-}
-
-// putRecheck replaces the recheck time of an object. It must precede the write of the
-// record, which contains the previous time.
-func putRecheck(c change, guid ad.GUID, recheckAt time.Time) error {
-	if err := deleteRecheck(c, guid); err != nil || recheckAt.IsZero() {
-		return err
-	}
-	return c.put(bucketRecheck, append(recheckKey(recheckAt), guid[:]...), nil)
-}
-
-func deleteRecheck(c change, guid ad.GUID) error {
-	record := c.Bucket(bucketIndex).Get(guid[:])
-	if !isRecord(record) || recheckTime(record).IsZero() {
-		return nil
-	}
-	return c.delete(bucketRecheck, append(slices.Clone(record[recheckOffset:firstRunOffset]), guid[:]...))
+	return c.putRecord(guid, nil)
 }
 
 // SetRecheckTimes changes the recheck times of objects of the index. Other objects are
@@ -406,17 +399,17 @@ func (s *Store) SetRecheckTimes(times map[ad.GUID]time.Time) error {
 	if len(times) == 0 {
 		return nil
 	}
+	if err := s.mergeIfLarge(); err != nil {
+		return err
+	}
 	return s.update("record recheck times", func(c change) error {
 		for guid, recheckAt := range times {
-			record := slices.Clone(c.Bucket(bucketIndex).Get(guid[:]))
+			record := slices.Clone(c.record(guid))
 			if !isRecord(record) {
 				continue
 			}
-			if err := putRecheck(c, guid, recheckAt); err != nil {
-				return err
-			}
 			copy(record[recheckOffset:], recheckKey(recheckAt))
-			if err := c.put(bucketIndex, guid[:], record); err != nil {
+			if err := c.putRecord(guid, record); err != nil {
 				return err
 			}
 		}
@@ -442,14 +435,17 @@ func (s *Store) SetLogons(logons map[ad.GUID]identity.Logons) error {
 	if len(logons) == 0 {
 		return nil
 	}
+	if err := s.mergeIfLarge(); err != nil {
+		return err
+	}
 	return s.update("record logons", func(c change) error {
 		for guid, sent := range logons {
-			record := c.Bucket(bucketIndex).Get(guid[:])
+			record := c.record(guid)
 			if !isRecord(record) {
 				continue
 			}
 			rest, before := cutLogons(record)
-			if err := c.put(bucketIndex, guid[:], appendLogons(slices.Clone(rest), before.Merge(sent))); err != nil {
+			if err := c.putRecord(guid, appendLogons(slices.Clone(rest), before.Merge(sent))); err != nil {
 				return err
 			}
 		}

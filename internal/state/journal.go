@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 )
@@ -18,6 +16,9 @@ import (
 // gateway's value of its objects is unknown. It stays unknown if the process ends or no
 // answer arrives. Lookup then returns the zero fingerprint, so that a later run sends the
 // object again or detects its deletion.
+//
+// Records of objects are appended to bucketJournal, and merged into the index later: see
+// unmerged.go. The number of a batch in flight is in bucketInFlight until its result is complete.
 type Journal struct {
 	store *Store
 	run   uint64
@@ -30,6 +31,9 @@ type Journal struct {
 // delivered in the run is known to come from it, even if the run fails.
 func (s *Store) OpenJournal(view View, now time.Time) (*Journal, error) {
 	s.verified.Store(false)
+	if err := s.merge(); err != nil { // of a run that failed
+		return nil, err
+	}
 	j := &Journal{store: s, now: now.UTC()}
 	var obsolete map[batchID]struct{}
 	err := s.update("open journal", func(c change) (err error) {
@@ -61,7 +65,11 @@ func (s *Store) deleteObsoleteBatches(c change) (obsolete map[batchID]struct{}, 
 	if len(obsolete) == 0 {
 		return nil, nil
 	}
-	err = c.Bucket(bucketIndex).ForEach(func(_, record []byte) error {
+	index, err := newIndexView(c.Tx)
+	if err != nil {
+		return nil, err
+	}
+	err = index.forEach(func(_, record []byte) error {
 		if isRecord(record) {
 			delete(obsolete, batchOf(record))
 		}
@@ -107,6 +115,9 @@ func (j *Journal) batchID(number int) batchID {
 // the generation twice.
 func (j *Journal) MarkInFlight(batches []Batch) error {
 	s := j.store
+	if err := s.mergeIfLarge(); err != nil {
+		return err
+	}
 	first := !j.advanced.Load()
 	if first {
 		if err := s.update("advance generation", s.advanceGeneration); err != nil {
@@ -234,7 +245,12 @@ func (j *Journal) Drop(guids []ad.GUID) error {
 // clearRejection deletes the rejection and the held or undecided deletion of an acknowledged
 // object.
 func clearRejection(c change, guid ad.GUID) error {
-	return errors.Join(c.delete(bucketRejections, guid[:]), c.delete(bucketHeld, guid[:]), c.delete(bucketUndecided, guid[:]))
+	for _, name := range [][]byte{bucketRejections, bucketHeld, bucketUndecided} {
+		if err := c.delete(name, guid[:]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // InFlightObjects returns the objects of batches in flight.
@@ -258,15 +274,12 @@ func (s *Store) isInFlight(id batchID) bool {
 // NeverAcknowledged reports whether the index contains no value that was acknowledged,
 // including values of runs before knownFrom.
 func (s *Store) NeverAcknowledged() (never bool, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(bucketIndex).Cursor()
-		for _, record := cursor.First(); record != nil; _, record = cursor.Next() {
-			if isRecord(record) && !s.isInFlight(batchOf(record)) && identity.Fingerprint(record[fingerprintOffset:]) != (identity.Fingerprint{}) {
-				return nil
-			}
-		}
-		never = true
-		return nil
+	err = s.viewIndex("read index", func(index indexView) error {
+		acknowledged, err := index.any(func(record []byte) bool {
+			return isRecord(record) && !s.isInFlight(batchOf(record)) && identity.Fingerprint(record[fingerprintOffset:]) != (identity.Fingerprint{})
+		})
+		never = !acknowledged
+		return err
 	})
 	return never, err
 }

@@ -110,7 +110,7 @@ func TestConcurrentOpen(t *testing.T) {
 		},
 		"mostly free": func(t *testing.T, dir string) {
 			s := openStore(t, dir)
-			must(t, send(s, objects(0, 10_000, 1)))
+			must(t, send(s, objects(0, 20_000, 1)))
 			must(t, s.ChangeTarget("another"))
 			must(t, s.Close())
 			if info := result(os.Stat(filepath.Join(dir, fileName)))(t); info.Size() < options.compactAbove {

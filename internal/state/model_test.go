@@ -16,8 +16,9 @@ import (
 	"adconnector/internal/identity"
 )
 
-// TestCampaignModel applies random operations, including restarts, to a store and to a model
-// of it, and compares the two.
+// TestCampaignModel applies random operations, including restarts and merges of the journal, to a
+// store and to a model of it, and compares the two. It also compares the store with a copy of its
+// files, as a kill leaves them.
 func TestCampaignModel(t *testing.T) {
 	t.Parallel()
 	histories := uint64(500)
@@ -68,7 +69,10 @@ type movedIn struct {
 const modelGUIDs = 12
 
 func (m *model) open() {
-	store, err := unsynced.Open(m.dir)
+	options := unsynced
+	options.mergeAbove = int64(1 + m.random.IntN(3000)) // a record has about 70 bytes
+	options.mergeRecords = 1 + m.random.IntN(5)
+	store, err := options.Open(m.dir)
 	must(m.t, err)
 	m.store = store
 }
@@ -84,10 +88,12 @@ func (m *model) reset() {
 
 // step applies one random operation.
 func (m *model) step() {
-	switch m.random.IntN(12) {
+	switch m.random.IntN(13) {
 	case 0:
 		must(m.t, m.store.Close())
 		m.open()
+	case 12:
+		must(m.t, m.store.merge())
 	case 11:
 		logons := map[ad.GUID]identity.Logons{}
 		for _, guid := range m.randomGUIDs() {
@@ -415,5 +421,9 @@ func (m *model) compare() {
 	}
 	if got := result(s.Target())(t); got != m.target {
 		fatal("target", got, m.target)
+	}
+	expectLoaded(t, s)
+	if m.random.IntN(3) == 0 {
+		expectSameAfterKill(t, s)
 	}
 }

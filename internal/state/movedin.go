@@ -54,10 +54,9 @@ func putMovedIn(c change, guid ad.GUID, run uint64) error {
 // value is not acknowledged does not count.
 func (s *Store) countResends(c change, run uint64) error {
 	var writes []recordWrite
-	index := c.Bucket(bucketIndex)
 	err := c.Bucket(bucketMovedIn).ForEach(func(key, value []byte) error {
 		sentBy, remaining, err := decodeMovedIn(value)
-		record := index.Get(key)
+		record := c.record(ad.GUID(key))
 		switch {
 		case err != nil || sentBy == run: // it was new in this run
 			return err

@@ -266,6 +266,11 @@ func TestCampaignPowerCut(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(3, 4))
 	read := func() []byte { return result(os.ReadFile(filepath.Join(dir, fileName)))(t) }
+	merged := func(state []byte) string { // as after Open
+		s := openStore(t, file(t, state))
+		defer s.Close()
+		return content(t, s)
+	}
 	cuts := 0
 	for n := range rounds {
 		all := objects(0, 40*(1+n%3), byte(n))
@@ -277,11 +282,13 @@ func TestCampaignPowerCut(t *testing.T) {
 		j := result(s.OpenJournal(testView, testStart))(t)
 		must(t, j.MarkInFlight(nil)) // the first call uses two transactions
 		steps = append(steps, func() error { return j.MarkInFlight([]Batch{{0, all}}) },
-			func() error { return j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all}}) })
-		before, recordsBefore := read(), content(t, s)
+			func() error { return j.Commit([]BatchResult{{Batch: 0, Complete: true, Acknowledged: all}}) }, s.merge)
+		before := read()
+		recordsBefore := merged(before)
 		for _, step := range steps {
 			must(t, step())
-			after, recordsAfter := read(), content(t, s)
+			after := read()
+			recordsAfter := merged(after)
 			for range 3 {
 				cuts++
 				cut := openStore(t, file(t, cutPower(before, after, random)))
@@ -357,6 +364,8 @@ func TestCampaignSoundFiles(t *testing.T) {
 			}
 			return nil
 		}))
+		must(t, s.verify())
+		must(t, s.merge())
 		must(t, s.verify())
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
 			depth = max(depth, tx.Bucket(bucketIndex).Stats().Depth)

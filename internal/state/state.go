@@ -77,7 +77,7 @@ var (
 	}
 
 	// Files that earlier programs wrote may lack these buckets.
-	optionalBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale, bucketUndecided, bucketMovedIn}
+	optionalBuckets = [][]byte{bucketGraphObjects, bucketGraphGroups, bucketStale, bucketUndecided, bucketMovedIn, bucketJournal}
 
 	// Keys of bucketMeta.
 	keyVersion   = []byte("version")
@@ -117,6 +117,8 @@ type Store struct {
 	path     string
 	lockFile *os.File // nil: read-only
 	writeMu  sync.Mutex
+	mergeMu  sync.Mutex // held during all transactions of a merge
+	lookups  lookups
 	damage   atomic.Pointer[error] // found after opening
 	// knownFrom is the first run whose fingerprints are known.
 	knownFrom atomic.Uint64
@@ -124,6 +126,8 @@ type Store struct {
 
 	mu       sync.RWMutex
 	inFlight map[batchID]struct{} // the content of bucketInFlight
+	// unmerged is changed while writeMu is held, too.
+	unmerged unmerged
 }
 
 // Options configure how a state file is opened. Only tests use other values than the zero
@@ -140,6 +144,13 @@ type Options struct {
 	compactAbove int64
 	// generationWritten is called between the two writes of an advance; nil: no call.
 	generationWritten func() error
+	// mergeAbove is the maximum size of the journal in bytes. 0 means maxJournalBytes.
+	mergeAbove int64
+	// mergeRecords is the maximum number of records in a transaction of a merge. 0 means
+	// maxMergeRecords.
+	mergeRecords int
+	// merging is called before each transaction of a merge; nil: no call.
+	merging func() error
 }
 
 const (
@@ -225,10 +236,15 @@ func (o Options) open(path string) (*Store, error) {
 		return nil, openError(path, err)
 	}
 	if err = s.verify(); err == nil {
-		err = s.compact()
+		err = s.initialize()
 	}
 	if err == nil {
-		err = s.initialize()
+		if err = s.merge(); isNoSpace(err) { // the journal stays
+			err = nil
+		}
+	}
+	if err == nil {
+		err = s.compact()
 	}
 	if err == nil && isNew {
 		err = s.operationError("sync directory", o.syncDir(filepath.Dir(path)))
@@ -317,7 +333,7 @@ func (s *Store) Close() (err error) {
 	damage := s.damage.Load()
 	switch {
 	case damage == nil:
-		return s.operationError("close", s.db.Close())
+		return s.operationError("close", errors.Join(s.lookups.startWriting(), s.db.Close()))
 	case s.lockFile != nil:
 		s.DamagedFile, err = setAside(s.path, *damage)
 	}
@@ -344,6 +360,7 @@ func (s *Store) initialize() error {
 				return err
 			}
 		}
+		s.unmerged = newUnmerged()
 		return c.put(bucketMeta, keyVersion, currentVersion)
 	})
 }
@@ -357,6 +374,9 @@ func (s *Store) load(tx *bbolt.Tx) error {
 			"use the version that wrote it, or move the file away so that the next run sends everything")
 	}
 	s.knownFrom.Store(loadKnownFrom(tx))
+	if err := s.unmerged.load(tx); err != nil {
+		return err
+	}
 	return tx.Bucket(bucketInFlight).ForEach(func(key, _ []byte) error {
 		s.inFlight[batchID(binary.BigEndian.Uint64(key))] = struct{}{}
 		return nil
@@ -380,15 +400,27 @@ func (s *Store) update(op string, write func(change) error) error {
 	// damage instead of waiting for that lock.
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
-	return s.operationError(op, s.access(func() error {
+	defer s.lookups.stopWriting()
+	index := &indexWriter{store: s}
+	err := s.access(func() error {
+		if err := s.lookups.startWriting(); err != nil {
+			return err
+		}
 		return s.db.Update(func(tx *bbolt.Tx) error {
-			c := change{tx, map[string]uint64{}}
+			c := change{tx, map[string]uint64{}, index}
 			if err := write(c); err != nil {
+				return err
+			}
+			if err := c.writeChunk(); err != nil {
 				return err
 			}
 			return c.writeChecksums()
 		})
-	}))
+	})
+	if err == nil {
+		index.apply()
+	}
+	return s.operationError(op, err)
 }
 
 // readMeta returns the value of a key of bucketMeta, or the zero value if the key does not

@@ -78,17 +78,16 @@ func forEachUndecided(tx *bbolt.Tx, f func(key []byte, record undecidedRecord) e
 // UndecidedDeletions returns up to limit undecided deletions, in the order of their GUIDs,
 // and their total number. A negative limit means no limit.
 func (s *Store) UndecidedDeletions(limit int) (deletions []UndecidedDeletion, total int, err error) {
-	err = s.view("read undecided deletions", func(tx *bbolt.Tx) error {
+	err = s.viewIndex("read undecided deletions", func(index indexView) error {
 		var remedies map[UndecidedReason]string
-		if err := getJSON(tx.Bucket(bucketMeta), keyRemedies, &remedies); err != nil {
+		if err := getJSON(index.Bucket(bucketMeta), keyRemedies, &remedies); err != nil {
 			return err
 		}
-		index := tx.Bucket(bucketIndex)
-		return forEachUndecided(tx, func(key []byte, record undecidedRecord) error {
+		return forEachUndecided(index.Tx, func(key []byte, record undecidedRecord) error {
 			if total++; limit >= 0 && total > limit {
 				return nil
 			}
-			object, _ := decodeRecord(key, index.Get(key))
+			object, _ := decodeRecord(key, index.get(key))
 			object.GUID = ad.GUID(key)
 			deletions = append(deletions, UndecidedDeletion{object, record.Reason, remedies[record.Reason], record.ShownBy, record.Since})
 			return nil

@@ -180,7 +180,7 @@ func TestUndecidedWhileCommitting(t *testing.T) {
 		runtime.Gosched()
 	}
 	must(t, s.db.Update(func(tx *bbolt.Tx) error {
-		c := change{tx, map[string]uint64{}}
+		c := change{tx, map[string]uint64{}, nil}
 		guid := guidOf(1)
 		if err := c.delete(bucketUndecided, guid[:]); err != nil {
 			return err

@@ -264,7 +264,7 @@ func TestUpgradeWithOtherController(t *testing.T) {
 	other := goldenObjects()[3].GUID
 	db := result(bbolt.Open(filepath.Join(dir, fileName), 0o600, nil))(t)
 	must(t, db.Update(func(tx *bbolt.Tx) error {
-		c := change{tx, map[string]uint64{}}
+		c := change{tx, map[string]uint64{}, nil}
 		record := slices.Clone(c.Bucket(bucketIndex).Get(other[:]))
 		record[firstRunOffset] ^= 1
 		if err := c.put(bucketIndex, other[:], record); err != nil {

@@ -91,13 +91,13 @@ func pruneViews(c change, run uint64) error {
 // deleted, under another view. These values may differ from those of the view, although
 // nothing changed there.
 func (s *Store) DeliveredSince(run uint64, view View) (guids []ad.GUID, err error) {
-	err = s.view("read index", func(tx *bbolt.Tx) error {
-		recorded, err := readViews(tx)
+	err = s.viewIndex("read index", func(index indexView) error {
+		recorded, err := readViews(index.Tx)
 		if err != nil || !recorded.changedSince(run, view) {
 			return err
 		}
 		isOther := func(deliveredBy uint64) bool { return deliveredBy > run && recorded.isOther(deliveredBy, view) }
-		err = forEach(tx, bucketDeleted, func(key, value []byte) error {
+		err = forEach(index.Tx, bucketDeleted, func(key, value []byte) error {
 			if isOther(binary.BigEndian.Uint64(value)) {
 				guids = append(guids, ad.GUID(key))
 			}
@@ -106,7 +106,7 @@ func (s *Store) DeliveredSince(run uint64, view View) (guids []ad.GUID, err erro
 		if err != nil {
 			return err
 		}
-		return tx.Bucket(bucketIndex).ForEach(func(key, record []byte) error {
+		return index.forEach(func(key, record []byte) error {
 			if isRecord(record) && isOther(batchOf(record).run()) {
 				guids = append(guids, ad.GUID(key))
 			}

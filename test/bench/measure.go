@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -15,7 +16,13 @@ type measurement struct {
 	wall, cpu time.Duration // cpu is the user and system time of the workload's processes
 	rss, anon int64         // peak memory in bytes
 	requests  int           // at the gateway
+	// written are the bytes that the workload's processes caused to be written to disks, and
+	// stateFile is the size of the connector's state file after it.
+	written, stateFile int64
 }
+
+// blockSize is the unit of ru_oublock (getrusage(2)) on Linux, in bytes.
+const blockSize = 512
 
 // sampleInterval is the interval of memory samples. It finds the peak of a process that runs
 // for 100 ms and has no measurable cost.
@@ -52,6 +59,9 @@ func (m *measurement) run(cmd *exec.Cmd) error {
 		return fmt.Errorf("%w: %s", err, tail(stderr.Bytes()))
 	}
 	m.cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	if usage, is := cmd.ProcessState.SysUsage().(*syscall.Rusage); is {
+		m.written += usage.Oublock * blockSize
+	}
 	return nil
 }
 

@@ -28,6 +28,13 @@ func (r result) cpu() time.Duration {
 
 func (r result) requests() int { return median(r, func(m measurement) int { return m.requests }) }
 
+// writeRatio returns the bytes written divided by the size of the state file.
+func (r result) writeRatio() float64 {
+	return float64(r.written()) / float64(median(r, func(m measurement) int64 { return m.stateFile }))
+}
+
+func (r result) written() int64 { return median(r, func(m measurement) int64 { return m.written }) }
+
 // rss and anon return the maximum of all rounds.
 func (r result) rss() int64  { return slices.Max(r.each(func(m measurement) int64 { return m.rss })) }
 func (r result) anon() int64 { return slices.Max(r.each(func(m measurement) int64 { return m.anon })) }
@@ -69,7 +76,7 @@ func find(results []result, users int, workload string) (result, bool) {
 }
 
 func printTable(out io.Writer, results []result, rounds int) {
-	rows := [][]string{{"users", "groups", "workload", "wall", "min–max", "CPU", "peak RSS", "peak anon", "requests", "× ldapsearch"}}
+	rows := [][]string{{"users", "groups", "workload", "wall", "min–max", "CPU", "peak RSS", "peak anon", "written", "requests", "× ldapsearch"}}
 	for i, r := range results {
 		if i > 0 && r.dataset != results[i-1].dataset {
 			rows = append(rows, nil)
@@ -83,7 +90,7 @@ func printTable(out io.Writer, results []result, rounds int) {
 		rows = append(rows, []string{
 			withCommas(r.dataset.users), withCommas(r.dataset.groups), r.workload, seconds(r.wall()),
 			seconds(time.Duration(slices.Min(walls))) + "–" + seconds(time.Duration(slices.Max(walls))),
-			seconds(r.cpu()), mebibytes(r.rss()), mebibytes(r.anon()), requests, ratio(r.wall(), base.wall()),
+			seconds(r.cpu()), mebibytes(r.rss()), mebibytes(r.anon()), mebibytes(r.written()), requests, ratio(r.wall(), base.wall()),
 		})
 	}
 	fmt.Fprintf(out, "\nMedian of %d rounds, maximum for memory. %d CPUs, shared with slapd and the gateway.\nSeconds and MiB of a whole process, from start to end.\n\n", rounds, runtime.NumCPU())

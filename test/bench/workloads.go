@@ -175,6 +175,9 @@ func runUnchanged(ctx context.Context, f *fixture) (measurement, error) {
 	return m, nil
 }
 
+// stateFileName is the name of the connector's state file.
+const stateFileName = "adconnector.db"
+
 // postureState is the state directory of the runs with security posture.
 const postureState = "state-posture"
 
@@ -224,6 +227,9 @@ func (f *fixture) sync(ctx context.Context, stateDir string, want syncResult, fl
 	}
 	if got != want {
 		return m, fmt.Errorf("result %+v, want %+v", got, want)
+	}
+	if info, err := os.Stat(filepath.Join(f.dir, stateDir, stateFileName)); err == nil { // else a dry run
+		m.stateFile = info.Size()
 	}
 	after, err := f.gateway.stats()
 	m.requests = after.Requests - before.Requests
