@@ -54,6 +54,7 @@ type RootDSE struct {
 	LDS            bool // Active Directory Lightweight Directory Services, which has no domain
 	ShowRecycled   bool // the server offers the show-recycled control
 	ExtendedDN     bool // the server offers extended DNs
+	Descriptors    bool // the server offers the security descriptors of objects by their parts
 	Unsynchronized bool // isSynchronized is FALSE: the initial replication is not complete
 }
 
@@ -89,6 +90,7 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 		LDS:                  values.contains("supportedCapabilities", capabilityLDS),
 		ShowRecycled:         values.contains("supportedControl", controlShowRecycled),
 		ExtendedDN:           values.contains("supportedControl", controlExtendedDN),
+		Descriptors:          values.contains("supportedControl", controlSDFlags),
 		Unsynchronized:       strings.EqualFold(string(values.First("isSynchronized")), "FALSE"),
 	}, err
 }

@@ -143,11 +143,12 @@ func TestCapabilities(t *testing.T) {
 		{"LDS", [][]string{{"SUPPORTEDCAPABILITIES", capabilityLDS}}, RootDSE{LDS: true}},
 		{"recycled objects", [][]string{{"supportedControl", controlShowDeleted, controlShowRecycled}}, RootDSE{ShowRecycled: true}},
 		{"extended DNs", [][]string{{"supportedControl", controlShowDeleted, controlExtendedDN}}, RootDSE{ExtendedDN: true}},
+		{"descriptors", [][]string{{"supportedControl", controlShowDeleted, controlSDFlags}}, RootDSE{Descriptors: true}},
 	} {
 		c := controller(1)
 		c.RootDSE = test.attributes
 		root := connect(t, options(fakeldap.Serve(t, nil, c.Script(nil)))).RootDSE
-		got := RootDSE{ReadOnly: root.ReadOnly, LDS: root.LDS, ShowRecycled: root.ShowRecycled, ExtendedDN: root.ExtendedDN}
+		got := RootDSE{ReadOnly: root.ReadOnly, LDS: root.LDS, ShowRecycled: root.ShowRecycled, ExtendedDN: root.ExtendedDN, Descriptors: root.Descriptors}
 		if got != test.want {
 			t.Errorf("%s: %+v", test.name, got)
 		}

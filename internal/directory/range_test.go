@@ -3,6 +3,7 @@ package directory
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -167,6 +168,37 @@ func TestSearchExtendedDN(t *testing.T) {
 			return nil
 		}); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// TestSearchDescriptors checks that the attribute is never requested without the control, and that
+// its slot stays empty then.
+func TestSearchDescriptors(t *testing.T) {
+	t.Parallel()
+	requests := make(chan fakeldap.Request, 1)
+	server := fakeldap.Serve(t, nil, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		requests <- r
+		values := [][]string{{"cn", "x"}}
+		if slices.Contains(r.Attributes, ad.AttributeDescriptor) {
+			values = append(values, []string{ad.AttributeDescriptor, "descriptor"})
+		}
+		return p.Send(fakeldap.NewEntry("CN=x", values...).Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+	}))
+	q := userSearch
+	q.Attributes = []string{ad.AttributeDescriptor, "cn"}
+	for _, q.Descriptors = range []bool{true, false} {
+		if _, err := connect(t, options(server)).Search(t.Context(), q, func(e *ad.Entry) error {
+			if string(e.First(1)) != "x" || (string(e.First(0)) == "descriptor") != q.Descriptors {
+				t.Errorf("%s", format(e))
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		last := <-requests
+		if slices.Contains(last.Controls, controlSDFlags) != q.Descriptors || slices.Contains(last.Attributes, ad.AttributeDescriptor) != q.Descriptors {
+			t.Errorf("requested %v with the controls %v", last.Attributes, last.Controls)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/go-ldap/ldap/v3"
@@ -51,6 +52,10 @@ type Search struct {
 	// ExtendedDN requests DN values with the GUID and SID of their object (ad.ExtendedDN).
 	// Servers without the control return plain DNs. Entry.DN is always plain.
 	ExtendedDN bool
+	// Descriptors requests the security descriptors of objects: the owner and the DACL in
+	// ad.AttributeDescriptor, if that is among Attributes. Otherwise, the attribute is not requested,
+	// and its slot stays empty. It requires RootDSE.Descriptors.
+	Descriptors bool
 }
 
 const (
@@ -65,6 +70,11 @@ const (
 	// SEQUENCE { INTEGER 0 } selects hexadecimal identifiers.
 	controlExtendedDN   = "1.2.840.113556.1.4.529"
 	hexExtendedDNOption = "\x30\x03\x02\x01\x00"
+	// controlSDFlags selects parts of security descriptors (MS-ADTS 3.1.1.3.4.1.11). Its value
+	// SEQUENCE { INTEGER 5 } selects the owner and the DACL. Without it, the server also returns the
+	// SACL, which requires the right to manage the audit log: an account without it gets nothing.
+	controlSDFlags     = "1.2.840.113556.1.4.801"
+	ownerAndDACLOption = "\x30\x03\x02\x01\x05"
 )
 
 // Search reads all entries page by page and passes each to the callback in the calling
@@ -130,7 +140,7 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 	var cookie []byte
 	pagesWithoutNew := 0
 	for {
-		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.Attributes, s.pageControls(q, s.PageSize, cookie))
+		request := ldap.NewSearchRequest(q.Base, int(q.Scope), ldap.NeverDerefAliases, 0, 0, false, q.Filter, q.requested(), s.pageControls(q, s.PageSize, cookie))
 		var result *ldap.SearchResult
 		err := s.call(ctx, "search", operation, func() (err error) {
 			result, err = s.conn.Search(request)
@@ -175,6 +185,14 @@ func (s *Session) pageControls(q Search, size int, cookie []byte) []ldap.Control
 	return append([]ldap.Control{paging}, s.controls(q)...)
 }
 
+// requested returns the attributes to request.
+func (q Search) requested() []string {
+	if q.Descriptors || !slices.Contains(q.Attributes, ad.AttributeDescriptor) {
+		return q.Attributes
+	}
+	return slices.DeleteFunc(slices.Clone(q.Attributes), func(name string) bool { return name == ad.AttributeDescriptor })
+}
+
 // controls returns the controls of a search, except for paging.
 func (s *Session) controls(q Search) []ldap.Control {
 	controls := []ldap.Control{ldap.NewControlString(controlDomainScope, false, "")}
@@ -186,6 +204,9 @@ func (s *Session) controls(q Search) []ldap.Control {
 	}
 	if q.ExtendedDN {
 		controls = append(controls, ldap.NewControlString(controlExtendedDN, false, hexExtendedDNOption))
+	}
+	if q.Descriptors {
+		controls = append(controls, ldap.NewControlString(controlSDFlags, false, ownerAndDACLOption))
 	}
 	return controls
 }

@@ -29,6 +29,11 @@ type Collector struct {
 	mentions    []mention
 	hosts       *ControllerHosts
 	size        int // bytes of all items and mentions
+
+	descriptors bool                // see UseDescriptors
+	domain      ad.SID              // see UseDescriptors
+	controlled  map[string][][]byte // items from security descriptors
+	unparsed    int                 // malformed security descriptors
 }
 
 // Part maps the entries of one part. Its search must request Attributes, in that order, with
@@ -70,7 +75,7 @@ func targetsOf(rows []row, attribute, prefix string) (targets []string) {
 
 // NewCollector returns an empty collector.
 func NewCollector() *Collector {
-	c := &Collector{parts: map[string]*Part{}, hosts: &ControllerHosts{names: map[string]struct{}{}, complete: true}}
+	c := &Collector{parts: map[string]*Part{}, controlled: map[string][][]byte{}, hosts: &ControllerHosts{names: map[string]struct{}{}, complete: true}}
 	part := func(name string, isList bool) *Part {
 		m := &Mapper{}
 		for _, row := range parts[name] {
@@ -92,11 +97,14 @@ const itemOverhead = 32
 // Add maps one entry. It reports whether the entry had any of the attributes: an entry
 // without read access has none.
 func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
-	src := source{entry: entry, now: now}
+	src := source{entry: entry, now: now, descriptors: p.collector.descriptors, domain: p.collector.domain}
 	json, ok := p.mapper.root.append(nil, &src)
 	p.Unparsed += src.unparsed
 	if ok {
 		p.addUnreadable(entry)
+		if slot := slices.Index(p.Attributes, ad.AttributeDescriptor); slot >= 0 && src.hidesDescriptor(slot) {
+			p.collector.AddUnreadable(p.target + ".controlledBy")
+		}
 	}
 	if ok && p.collector.size <= MaxAssetBytes { // otherwise the domain's asset is too large
 		p.items = append(p.items, json)
@@ -168,6 +176,10 @@ var requiredAttributes = []string{
 // MapDomain maps the domain's own entry and the collected parts to the domain's asset.
 func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.Time) (Asset, error) {
 	m.addUnreadable(entry, c)
+	m.UseDescriptors(c.descriptors, c.domain)
+	if src := (source{entry: entry, descriptors: m.descriptors}); src.hidesDescriptor(m.slot(ad.AttributeDescriptor)) {
+		c.AddUnreadable("controlledBy")
+	}
 	m.collected = map[string]collection{}
 	for name, part := range c.parts {
 		// Sorted, because the order of search results may change between searches.
@@ -177,6 +189,7 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 	if c.laps != nil {
 		m.collected[collectedLAPS] = collection{items: [][]byte{c.laps}}
 	}
+	m.addControlled(c)
 	if c.forestLevel != "" {
 		m.collected[collectedForestLevel] = collection{items: [][]byte{[]byte(c.forestLevel)}}
 	}
@@ -189,6 +202,7 @@ func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.T
 	m.collected[collectedUnreadable] = collection{names, true}
 	m.overflow, m.collectedMentions = c.size > MaxAssetBytes, c.mentions
 	asset, err := m.Map(buf, entry, now, Logons{})
+	asset.Unparsed += c.unparsed
 	for _, part := range c.parts {
 		asset.Unparsed += part.Unparsed
 	}

@@ -200,7 +200,11 @@ type Mapper struct {
 	guid, sid, name int // slots
 	counts          attributeCounts
 	recheck         recheckSlots
-	created         int // slot, for users and groups; -1: none
+	created         int    // slot, for users and groups; -1: none
+	adminCount      int    // slot, for users and groups with posture; -1: none
+	primaryGroup    []int  // slot of primaryGroupID, for users with posture
+	descriptors     bool   // see UseDescriptors
+	domain          ad.SID // see UseDescriptors
 	hash            hash.Hash
 	sum             [sha256.Size]byte
 	source          source // of the current entry; a field, so that Map does not allocate
@@ -231,7 +235,7 @@ func NewPostureMapper(kind Kind) *Mapper {
 }
 
 func newMapper(kind Kind, rows []row, withPosture bool) *Mapper {
-	m := &Mapper{kind: kind, created: -1, hash: sha256.New()}
+	m := &Mapper{kind: kind, created: -1, adminCount: -1, hash: sha256.New()}
 	for _, row := range rows {
 		m.add(row)
 	}
@@ -242,6 +246,12 @@ func newMapper(kind Kind, rows []row, withPosture bool) *Mapper {
 	}
 	if kind == User || kind == ServiceAccount || kind == Group {
 		m.created = m.slot("whenCreated")
+	}
+	if withPosture && (kind == User || kind == ServiceAccount || kind == Group) {
+		m.adminCount = m.slot("adminCount")
+	}
+	if withPosture && (kind == User || kind == ServiceAccount) {
+		m.primaryGroup = []int{m.slot("primaryGroupID")}
 	}
 	return m
 }
@@ -301,6 +311,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 	m.source = source{
 		entry: entry, now: now, logons: known, latestLogon: m.LatestLogon, activity: m.source.activity[:0], values: m.source.values,
 		descriptor: m.source.descriptor, mentions: m.source.mentions[:0], mentionedSIDs: m.source.mentionedSIDs[:0],
+		descriptors: m.descriptors, domain: m.domain,
 	}
 	if m.ExtendedDN {
 		m.prepare(guid, sid)

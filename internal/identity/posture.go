@@ -1,6 +1,9 @@
 package identity
 
-import "adconnector/internal/ad"
+import (
+	"adconnector/internal/access"
+	"adconnector/internal/ad"
+)
 
 // PostureVersion is the version of the posture map, as Version is that of the identities.
 const PostureVersion = 4
@@ -51,7 +54,8 @@ var posture = map[Kind][]row{
 		{"homeDirectory, profilePath, scriptPath", userPosture + "pathsOutsideDomain", outsidePaths},
 		{"msDS-SupersededManagedAccountLink", userPosture + "supersededBy", linkedPrincipal},
 		{factSources, userPosture + "facts", facts},
-		{memberships, userPosture + "unreadable", uncertainOfUser},
+		{ad.AttributeDescriptor, userPosture + "controlledBy", controlledBy(access.User)},
+		{ad.AttributeDescriptor + ", " + memberships, userPosture + "unreadable", uncertainOfUser},
 	},
 	ServiceAccount: { // in addition to the rows of User
 		{"", account + "accountType", serviceAccount},
@@ -72,7 +76,8 @@ var posture = map[Kind][]row{
 		{memberships, groupPosture + "nestingDepth", completeGraph(nestingDepth)},
 		{memberships, groupPosture + "empty", completeGraph(isEmpty)},
 		{memberships, groupPosture + "inCycle", completeGraph(inCycle)},
-		{memberships, groupPosture + "unreadable", completeGraph(uncertainOfGroup)},
+		{ad.AttributeDescriptor, groupPosture + "controlledBy", controlledBy(access.Group)},
+		{ad.AttributeDescriptor + ", " + memberships, groupPosture + "unreadable", uncertainOfGroup},
 	},
 	Role: { // from the entry of its well-known group
 		{"objectSid", "assetHeader.externalAssetId", roleID},
@@ -88,7 +93,8 @@ var posture = map[Kind][]row{
 		{memberships, role + "membersWithoutSid", completeGraph(roleMembersWithoutSID)},
 		{memberships, role + "nestedGroups", completeGraph(roleGroups)},
 		{memberships, role + "foreignMembers", completeGraph(foreignMembers)},
-		{memberships, role + "unreadable", completeGraph(uncertainOfRole)},
+		{ad.AttributeDescriptor, role + "controlledBy", controlledBy(access.Group)},
+		{ad.AttributeDescriptor + ", " + memberships, role + "unreadable", uncertainOfRole},
 	},
 	Domain: {
 		{"objectSid", "assetHeader.externalAssetId", sid},
@@ -121,6 +127,10 @@ var posture = map[Kind][]row{
 		{memberships, domain + "privilegedUsers", completeGraph(privilegedUsers)},
 		{collectedHeuristics, domain + "dsHeuristics", collectedFrom(collectedHeuristics)},
 		{collectedLAPS, domain + "lapsSchema", collectedFrom(collectedLAPS)},
+		{ad.AttributeDescriptor, domain + "controlledBy", controlledBy(access.Domain)},
+		{collectedAdminSDHolder, domain + "adminSdHolder.controlledBy", collectedFrom(collectedAdminSDHolder)},
+		{collectedKrbtgtControl, domain + "krbtgt.controlledBy", collectedFrom(collectedKrbtgtControl)},
+		{collectedContainers, domain + "containers", collectedFrom(collectedContainers)},
 		{collectedUnreadable, domain + "unreadable", collectedFrom(collectedUnreadable)},
 	},
 }
@@ -174,6 +184,7 @@ var parts = map[string][]row{
 		{"operatingSystemVersion", "operatingSystemVersion", text},
 		{"primaryGroupID", "readOnly", readOnlyController},
 		{"pwdLastSet", "passwordLastChangedAt", fileTime},
+		{ad.AttributeDescriptor, "controlledBy", controlledBy(access.ServiceAccount)}, // which are computers, too
 	},
 	collectedNames: {
 		{"dnsRoot", "dns", text},
@@ -215,4 +226,9 @@ const (
 	collectedHeuristics  = "(Directory Service)"
 	collectedLAPS        = "(schema)"
 	collectedUnreadable  = "(unreadable attributes)"
+
+	// Security descriptors of other objects than the domain's own.
+	collectedAdminSDHolder = "(nTSecurityDescriptor of AdminSDHolder)"
+	collectedKrbtgtControl = "(nTSecurityDescriptor of krbtgt)"
+	collectedContainers    = "(nTSecurityDescriptor of containers)"
 )

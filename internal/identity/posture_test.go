@@ -98,8 +98,26 @@ func descriptor(sids ...ad.SID) string {
 	return string(append(d, list...))
 }
 
+// domainSID is the SID of Alice's domain.
+var domainSID = func() ad.SID {
+	sid := slices.Clone(ofDomainSID(0))
+	sid[1]--
+	return sid[:len(sid)-4]
+}()
+
+// ownedBy returns a descriptor with an owner.
+func ownedBy(owner ad.SID, descriptor string) string {
+	d := []byte(descriptor)
+	binary.LittleEndian.PutUint32(d[4:], uint32(len(d)))
+	return string(append(d, owner...))
+}
+
+// controlled is the descriptor of an object that administrators and others control.
+var controlled = ownedBy(ofDomainSID(1104), descriptor(administrators, ofDomainSID(512), ofDomainSID(1200), authenticated))
+
 var exposed = attributes{
-	"sAMAccountName": {"alice"}, "userPrincipalName": {"alice@corp.example.com"}, "userAccountControl": {"23658144"}, "adminCount": {"1"}, "servicePrincipalName": {"http/web", "MSSQLSvc/db:1433"},
+	ad.AttributeDescriptor: {controlled},
+	"sAMAccountName":       {"alice"}, "userPrincipalName": {"alice@corp.example.com"}, "userAccountControl": {"23658144"}, "adminCount": {"1"}, "servicePrincipalName": {"http/web", "MSSQLSvc/db:1433"},
 	"msDS-AllowedToDelegateTo": {"cifs/file"}, "msDS-AllowedToActOnBehalfOfOtherIdentity": {descriptor(ofDomainSID(1500), ofDomainSID(1104), administrators, authenticated, ad.Everyone)},
 	"msDS-SupportedEncryptionTypes": {"28"}, "sIDHistory": {string(ofDomainSID(9001)), string(ofDomainSID(9000))},
 	"primaryGroupID": {"513"}, "lastLogonTimestamp": {"134398063938451234"}, "msDS-UserPasswordExpiryTimeComputed": {"134500000000000000"},
@@ -134,20 +152,25 @@ func TestPostureGolden(t *testing.T) {
 			"msDS-SupersededManagedAccountLink": {"CN=dmsa,DC=corp"},
 		}, 6},
 		{"posture-service-account", ServiceAccount, with(alice, attributes{
-			"primaryGroupID": {"515"}, "msDS-GroupMSAMembership": {string(readable)}, "msDS-ManagedPasswordInterval": {"30"},
+			ad.AttributeDescriptor: {controlled}, "primaryGroupID": {"515"}, "msDS-GroupMSAMembership": {string(readable)}, "msDS-ManagedPasswordInterval": {"30"},
 			"msDS-ManagedAccountPrecededByLink": {extended(guidNamed('r'), ofDomainSID(1701), "CN=old,DC=corp")}, "msDS-DelegatedMSAState": {"2"},
 		}), 0},
 		{"posture-group-in-admins", Group, attributes{"name": {"Team"}, "sAMAccountName": {"team"}, "groupType": {"-2147483646"}, "objectGUID": {strings.Repeat("T", 16)}, "objectSid": {string(ofDomainSID(1200))},
-			"adminCount": {"1"}, "managedBy": {extended(guidNamed('m'), ofDomainSID(1600), "CN=M,DC=corp")}}, 0},
+			ad.AttributeDescriptor: {controlled}, "adminCount": {"1"}, "managedBy": {extended(guidNamed('m'), ofDomainSID(1600), "CN=M,DC=corp")}}, 0},
 		{"posture-group-in-cycle", Group, attributes{"objectGUID": {strings.Repeat("I", 16)}, "objectSid": {string(ofDomainSID(1202))}}, 0},
 		{"posture-group-empty", Group, attributes{"objectGUID": {strings.Repeat("E", 16)}, "objectSid": {string(ofDomainSID(1203))}}, 0},
 		{"posture-group-of-primaries", Group, attributes{"objectGUID": {strings.Repeat("U", 16)}, "objectSid": {string(ofDomainSID(513))}}, 0},
-		{"posture-role", Role, attributes{"name": {"Administratoren"}, "objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}, "description": {"all of it"}}, 0},
+		{"posture-role", Role, attributes{"name": {"Administratoren"}, "objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}, "description": {"all of it"},
+			ad.AttributeDescriptor: {controlled}}, 0},
+		{"posture-user-hidden-descriptor", User, with(alice, attributes{"primaryGroupID": {"513"}, ad.AttributeDescriptor: {""}}), 0},
+		{"posture-group-hidden-descriptor", Group, attributes{"objectGUID": {strings.Repeat("E", 16)}, "objectSid": {string(ofDomainSID(1203))}, ad.AttributeDescriptor: {"x"}}, 1},
+		{"posture-role-hidden-descriptor", Role, attributes{"objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}, ad.AttributeDescriptor: {""}}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewPostureMapper(test.kind)
 			m.UseGraph(people())
 			m.UseControllers(controllerHosts("DC1", "dc1.corp.example.com"))
+			m.UseDescriptors(test.attrs[ad.AttributeDescriptor] != nil, domainSID)
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil {
 				t.Fatal(err)
@@ -268,6 +291,7 @@ func TestPostureFingerprint(t *testing.T) {
 	t.Parallel()
 	m := NewPostureMapper(User)
 	m.UseGraph(people())
+	m.UseDescriptors(true, domainSID)
 	fingerprint := func(attrs attributes) Fingerprint {
 		asset, err := m.Map(nil, entry(t, m, attrs), now, Logons{})
 		if err != nil {
@@ -326,8 +350,14 @@ func TestDomainGolden(t *testing.T) {
 		attrs attributes
 		fill  func(*Collector)
 	}{
-		{"posture-domain", domain, func(c *Collector) {
+		{"posture-domain", with(domain, attributes{ad.AttributeDescriptor: {controlled}}), func(c *Collector) {
 			c.SetForestLevel("7")
+			c.UseDescriptors(domainSID)
+			c.AddAdminSDHolder([]byte(controlled))
+			c.AddKrbtgt([]byte(controlled))
+			c.AddContainer("OU=Staff,DC=corp", []byte(controlled))
+			c.AddContainer("CN=Users,DC=corp", []byte(controlled))
+			c.AddContainer("CN=System,DC=corp", []byte(descriptor(administrators)))
 			add(c.Names, attributes{"dnsRoot": {"corp.example.com"}, "nETBIOSName": {"CORP"}})
 			add(c.Krbtgt, attributes{"pwdLastSet": {"134398063938451234"}})
 			add(c.RecycleBin, attributes{"msDS-EnabledFeatureBL": {"CN=Partitions"}})
@@ -343,14 +373,18 @@ func TestDomainGolden(t *testing.T) {
 				"securityIdentifier": {string(ofDomainSID(0))}})
 			add(c.Trusts, attributes{"trustPartner": {"old.example"}, "trustDirection": {"2"}, "trustType": {"1"}, "trustAttributes": {"260"}})
 			add(c.Trusts, attributes{"trustPartner": {"trusting.example"}, "trustDirection": {"1"}, "trustType": {"2"}, "trustAttributes": {"8"}})
-			add(c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"},
+			add(c.Controllers, attributes{"name": {"DC2"}, "operatingSystem": {"Windows Server 2019"}, "primaryGroupID": {"521"}, ad.AttributeDescriptor: {descriptor(administrators)},
 				"objectSid": {string(ofDomainSID(1002))}, "pwdLastSet": {"134398063938451234"}})
-			add(c.Controllers, attributes{"name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"},
+			add(c.Controllers, attributes{ad.AttributeDescriptor: {controlled}, "name": {"DC1"}, "dNSHostName": {"dc1.corp"}, "operatingSystem": {"Windows Server 2022"}, "operatingSystemVersion": {"10.0 (20348)"}, "primaryGroupID": {"516"},
 				"objectSid": {string(ofDomainSID(1001))}, "pwdLastSet": {"134398063938451234"}})
 		}},
 		{"posture-domain-unreadable", with(domain, attributes{"minPwdLength": nil, "pwdProperties": nil, "lockoutThreshold": nil}), func(c *Collector) {
 			add(c.Trusts, attributes{"trustPartner": {"partner.example"}, "trustDirection": {"3"}, "trustType": {"2"}})
 			c.AddUnreadable("fineGrainedPasswordPolicies")
+			c.UseDescriptors(domainSID)
+			c.AddAdminSDHolder(nil)
+			c.AddKrbtgt(nil)
+			c.AddContainer("OU=Staff,DC=corp", nil)
 			add(c.RecycleBin, attributes{"msDS-OptionalFeatureGUID": {"x"}})
 		}},
 	} {

@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"adconnector/internal/ad"
 )
@@ -61,7 +62,8 @@ type attributeCounts struct {
 }
 
 // newCounts returns the counts of a kind's attributes. The optional ones are those of the map
-// that are replicated and stored, so that they can be searched on any domain controller.
+// that are replicated and stored, so that they can be searched on any domain controller. A security
+// descriptor cannot be searched.
 func (m *Mapper) newCounts(withPosture bool) (c attributeCounts) {
 	for _, attribute := range RequiredAttributes(m.kind, withPosture) {
 		if attribute != "sAMAccountType" {
@@ -73,7 +75,7 @@ func (m *Mapper) newCounts(withPosture bool) (c attributeCounts) {
 		isRequired[slot] = true
 	}
 	for slot, attribute := range m.Attributes {
-		if !isRequired[slot] && !ad.IsUntracked(attribute) {
+		if !isRequired[slot] && !ad.IsUntracked(attribute) && attribute != ad.AttributeDescriptor {
 			c.optional = append(c.optional, slot)
 		}
 	}
@@ -81,13 +83,17 @@ func (m *Mapper) newCounts(withPosture bool) (c attributeCounts) {
 	return c
 }
 
-// count counts the attributes of an entry. It reports whether the entry has all required ones.
-func (c *attributeCounts) count(entry *ad.Entry) (complete bool) {
+func (c *attributeCounts) countOptional(entry *ad.Entry) {
 	for i, slot := range c.optional {
 		if len(entry.Values[slot]) > 0 {
 			c.isReadable[i]++
 		}
 	}
+}
+
+// count counts the attributes of an entry. It reports whether the entry has all required ones.
+func (c *attributeCounts) count(entry *ad.Entry) (complete bool) {
+	c.countOptional(entry)
 	complete = true
 	for i, slot := range c.required {
 		if len(entry.Values[slot]) == 0 {
@@ -96,6 +102,24 @@ func (c *attributeCounts) count(entry *ad.Entry) (complete bool) {
 		}
 	}
 	return complete
+}
+
+// CountReadable counts the optional attributes of an entry that is mapped by another search, for
+// Readable.
+func (m *Mapper) CountReadable(entry *ad.Entry) { m.counts.countOptional(entry) }
+
+// Counts are the counts of Readable and Missing.
+type Counts struct{ isMissing, isReadable []int }
+
+// Counts returns a copy of the counts of Readable and Missing.
+func (m *Mapper) Counts() Counts {
+	return Counts{slices.Clone(m.counts.isMissing), slices.Clone(m.counts.isReadable)}
+}
+
+// SetCounts sets the counts of Readable and Missing.
+func (m *Mapper) SetCounts(c Counts) {
+	copy(m.counts.isMissing, c.isMissing)
+	copy(m.counts.isReadable, c.isReadable)
 }
 
 // ResetCounts sets the counts of Readable and Missing to zero.

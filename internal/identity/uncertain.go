@@ -24,29 +24,33 @@ func (t uncertainTargets) append(dst []byte) []byte {
 	return l.end()
 }
 
-// uncertainOfUser also lists facts, which may depend on memberships that the graph lacks.
-func uncertainOfUser(dst []byte, src *source, _ []int) []byte {
-	var u membership.Uncertain
+// uncertainMembers returns the uncertain facts about the object that depend on memberships. They are
+// left out if the graph lacks memberships.
+func (src *source) uncertainMembers() (u membership.Uncertain) {
 	if src.inGraph && !src.partial {
 		u = src.graph.Uncertain(src.node)
 	}
-	if u == (membership.Uncertain{}) && !src.factsUnknown {
-		return dst
-	}
-	return uncertainTargets{{src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}}.append(dst)
+	return u
 }
 
-func uncertainOfGroup(dst []byte, src *source, _ []int) []byte {
-	if !src.inGraph {
+// uncertainOfUser also lists facts, which may depend on memberships that the graph lacks.
+func uncertainOfUser(dst []byte, src *source, slots []int) []byte {
+	hidden, u := src.hidesDescriptor(slots[0]), src.uncertainMembers()
+	if !hidden && !src.factsUnknown && u == (membership.Uncertain{}) {
 		return dst
 	}
-	u := src.graph.Uncertain(src.node)
+	return uncertainTargets{{hidden, []string{"controlledBy"}}, {src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}}.append(dst)
+}
+
+func uncertainOfGroup(dst []byte, src *source, slots []int) []byte {
+	u := src.uncertainMembers()
 	return uncertainTargets{
-		{u.Members, []string{"empty"}}, {u.Nesting, []string{"inCycle"}}, {u.Groups, []string{"memberOf"}},
+		{src.hidesDescriptor(slots[0]), []string{"controlledBy"}}, {u.Members, []string{"empty"}}, {u.Nesting, []string{"inCycle"}}, {u.Groups, []string{"memberOf"}},
 		{u.Members, []string{"members", "membersWithoutSid"}}, {u.Nesting, []string{"nestingDepth"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}},
 	}.append(dst)
 }
 
-func uncertainOfRole(dst []byte, src *source, _ []int) []byte {
-	return uncertainTargets{{src.roleMembers.Uncertain, []string{"foreignMembers", "members", "membersWithoutSid", "nestedGroups"}}}.append(dst)
+func uncertainOfRole(dst []byte, src *source, slots []int) []byte {
+	uncertain := src.roleMembers.Uncertain && !src.partial
+	return uncertainTargets{{src.hidesDescriptor(slots[0]), []string{"controlledBy"}}, {uncertain, []string{"foreignMembers", "members", "membersWithoutSid", "nestedGroups"}}}.append(dst)
 }

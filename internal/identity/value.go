@@ -39,6 +39,8 @@ type source struct {
 	values      [][]byte               // reused for sorting
 	descriptor  ad.Descriptor          // reused
 	primary     [1]membership.Node     // see groups
+	descriptors bool                   // as in Mapper
+	domain      ad.SID                 // as in Mapper
 
 	mentions      []mention // reused
 	mentionedSIDs []byte    // memory of the SIDs of mentionNode; reused

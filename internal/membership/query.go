@@ -76,6 +76,12 @@ func (g *Graph) IsDistributionGroup(n Node) bool {
 	return gr != nil && !gr.security
 }
 
+// HasRole reports whether an object is the group of a role.
+func (g *Graph) HasRole(n Node) bool {
+	gr := g.aliveGroup(n)
+	return gr != nil && gr.role != 0
+}
+
 // Privileges are the privileged roles that an object has through its groups.
 type Privileges struct{ direct, nested roleSet }
 

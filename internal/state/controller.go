@@ -85,6 +85,8 @@ type Progress struct {
 	Readable *ReadableAttributes
 	// Logons is the sweep of a full sync; nil: there was none.
 	Logons *LogonSweep
+	// Containers are those of privileged objects; nil: the recorded ones stay.
+	Containers *Containers
 }
 
 // ReadableAttributes are how many objects showed each optional attribute in the last complete full
@@ -114,6 +116,9 @@ func (s *Store) Advance(p Progress) error {
 			if err := clearStale(c); err != nil {
 				return err
 			}
+		}
+		if err := putContainers(c, p.Containers); err != nil {
+			return err
 		}
 		if err := c.putJSON(bucketMeta, keyLastServer, p.Server); err != nil {
 			return err

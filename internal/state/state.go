@@ -97,6 +97,7 @@ var (
 	keyLeadingClock = []byte("leading clock")  // time
 	keyReadable     = []byte("readable")       // ReadableAttributes
 	keyLogonSweep   = []byte("logon sweep")    // LogonSweep
+	keyContainers   = []byte("containers")     // Containers
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )

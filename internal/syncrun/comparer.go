@@ -39,12 +39,54 @@ type comparer struct {
 	// settled are the objects that are read again, to be sent whether or not they differ. If it is
 	// not nil, others are ignored.
 	settled map[ad.GUID]struct{}
+
+	// postponed are the objects that the search has found and counted, and that are read once more
+	// with their security descriptors.
+	postponed []ad.GUID
+	// counted is whether the objects were counted when they were postponed.
+	counted bool
+	// kept is the result to which a restart of the search returns.
+	kept searchResult
+}
+
+// postpone counts an object that is read once more. It counts as existing, even if it is gone then.
+func (c *comparer) postpone(q query, entry *ad.Entry) error {
+	guid, _ := q.mapper.GUID(entry)
+	if q.accounts != nil { // the descriptor mentions accounts that may not have been read yet
+		c.result.pending = append(c.result.pending, guid)
+		q.mapper.CountReadable(entry)
+		return nil
+	}
+	ignored, err := c.count(guid)
+	if !ignored {
+		c.postponed = append(c.postponed, guid)
+	}
+	return err
+}
+
+// count counts an object that was read. It reports whether the object is not among those to read
+// again.
+func (c *comparer) count(guid ad.GUID) (ignored bool, err error) {
+	c.result.read++
+	if c.settled != nil {
+		_, found := c.settled[guid]
+		return !found, nil
+	}
+	c.options.Progress.addRead(c.kind, 1)
+	c.trackSeen(guid)
+	return false, c.budget.take()
 }
 
 // skipEntry counts an entry that cannot be mapped: as skipped without an identity, and as
 // unreadable if the account lacks a right. If its GUID is known, the object counts as existing.
 func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err error) error {
 	c.result.unmapped++
+	if c.counted {
+		c.result.read--
+		if c.settled == nil {
+			c.options.Progress.addRead(c.kind, -1)
+		}
+	}
 	guid, hasGUID := q.guidOf(entry)
 	if errors.Is(err, identity.ErrNoIdentity) {
 		q.warnOnce.Do(func() {
@@ -59,12 +101,17 @@ func (c *comparer) skipEntry(log zerolog.Logger, q query, entry *ad.Entry, err e
 		}
 	}
 	if hasGUID {
-		c.trackSeen(guid)
+		if !c.counted {
+			c.trackSeen(guid)
+		}
 		if sid, ok := q.mapper.SID(entry); ok {
 			c.addKey(sid, true)
 		}
 	} else {
 		c.result.withoutGUID++
+	}
+	if c.counted {
+		return nil
 	}
 	return c.budget.take()
 }
@@ -93,16 +140,9 @@ func (c *comparer) processAsset(asset identity.Asset, indexed indexRecord, to si
 		c.result.pending = append(c.result.pending, asset.GUID)
 		return 0, nil
 	}
-	c.result.read++
 	c.result.unparsed += asset.Unparsed
-	if c.settled != nil {
-		if _, found := c.settled[asset.GUID]; !found {
-			return 0, nil
-		}
-	} else {
-		c.options.Progress.addRead(c.kind, 1)
-		c.trackSeen(asset.GUID)
-		if err := c.budget.take(); err != nil {
+	if !c.counted {
+		if ignored, err := c.count(asset.GUID); ignored || err != nil {
 			return 0, err
 		}
 	}
@@ -149,10 +189,16 @@ func (c *comparer) reset() error {
 		}
 	}
 	if c.settled == nil {
-		c.options.Progress.addRead(c.kind, -c.result.read)
-		c.budget.giveBack(c.result.read + c.result.unmapped)
+		again := c.result.read - c.kept.read
+		c.options.Progress.addRead(c.kind, -again)
+		c.budget.giveBack(again + c.result.unmapped - c.kept.unmapped)
 	}
-	c.result = searchResult{counters: counters{changed: c.result.changed}, recheckTimes: c.result.recheckTimes}
+	result := c.kept
+	result.changed, result.recheckTimes = c.result.changed, c.result.recheckTimes
+	c.result = result
+	if !c.counted {
+		c.postponed = c.postponed[:0]
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package syncrun
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,6 +55,17 @@ func (p *postureQueries) complete(ctx context.Context) error {
 	return err
 }
 
+// beginPosture reads what the reading of accounts depends on. It returns the collector of the domain's
+// parts.
+func (r *reader) beginPosture(ctx context.Context) (*identity.Collector, error) {
+	if r.descriptors != nil {
+		if err := r.descriptors.begin(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	return r.readControllers(ctx)
+}
+
 // readControllers reads the domain controllers into a collector of the domain's parts. The facts of
 // accounts that may delegate to them depend on their names, so it must be called before the accounts are
 // read.
@@ -61,6 +73,9 @@ func (r *reader) readControllers(ctx context.Context) (*identity.Collector, erro
 	collector, base := identity.NewCollector(), r.session.RootDSE.DefaultNamingContext
 	if base == "" { // the server has no domain
 		return collector, nil
+	}
+	if r.descriptors != nil {
+		collector.UseDescriptors(r.descriptors.domain)
 	}
 	readable, err := r.collectPart(ctx, r.session, collector, controllersPart(collector, base))
 	if err != nil {
@@ -120,7 +135,9 @@ func (r *reader) readDomain(ctx context.Context, collector *identity.Collector, 
 		return searchResult{}, err
 	}
 	c := r.newComparer(q.kind)
-	search := directory.Search{Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true}
+	search := directory.Search{
+		Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true, Descriptors: r.descriptors != nil,
+	}
 	err := s.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		indexed, err := c.lookup(q, entry)
 		if err != nil {
@@ -147,6 +164,8 @@ const (
 	directoryService  = "CN=Directory Service,CN=Windows NT,CN=Services,"
 	recycleBinFeature = "CN=Recycle Bin Feature,CN=Optional Features," + directoryService
 )
+
+const krbtgtFilter = "(&(objectClass=user)(sAMAccountName=krbtgt))"
 
 // domainPart is a part of the domain's asset that comes from entries other than the domain's.
 type domainPart struct {
@@ -178,7 +197,7 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 	names := directory.Search{Base: partitions + root.ConfigurationContext, Scope: directory.OneLevel, Filter: "(&(objectClass=crossRef)" + directory.FilterByValue("nCName", base) + ")"}
 	return []domainPart{
 		{"names", "", names, c.Names, true},
-		{"krbtgtPasswordLastChangedAt", "", subtreeSearch(base, "(&(objectClass=user)(sAMAccountName=krbtgt))"), c.Krbtgt, true},
+		{"krbtgtPasswordLastChangedAt", "", subtreeSearch(base, krbtgtFilter), c.Krbtgt, true},
 		{"entraSsoPasswordLastChangedAt", "", subtreeSearch(base, "(&(objectClass=computer)(sAMAccountName=AZUREADSSOACC$))"), c.EntraSSO, false},
 		{"recycleBin", "", configured(recycleBinFeature), c.RecycleBin, true},
 		{"dsHeuristics", "", configured(directoryService), c.Heuristics, true},
@@ -199,7 +218,10 @@ func (r *reader) collect(ctx context.Context, s *session, c *identity.Collector,
 			return err
 		}
 	}
-	return collectLAPS(ctx, s, c)
+	if err := collectLAPS(ctx, s, c); err != nil || r.descriptors == nil {
+		return err
+	}
+	return r.descriptors.collect(ctx, s, c)
 }
 
 // collectLAPS reads which versions of LAPS have attributes in the schema.
@@ -224,7 +246,7 @@ func collectLAPS(ctx context.Context, s *session, c *identity.Collector) error {
 // asset lists it.
 func (r *reader) collectPart(ctx context.Context, s *session, c *identity.Collector, part domainPart) (readable bool, err error) {
 	if !s.lacksAny(part.part.Attributes) {
-		if readable, err = r.readPart(ctx, s, part); err != nil {
+		if readable, err = r.readPart(ctx, s, c, part); err != nil {
 			return false, err
 		}
 	}
@@ -234,7 +256,7 @@ func (r *reader) collectPart(ctx context.Context, s *session, c *identity.Collec
 	return readable, nil
 }
 
-func (r *reader) readPart(ctx context.Context, s *session, part domainPart) (readable bool, err error) {
+func (r *reader) readPart(ctx context.Context, s *session, c *identity.Collector, part domainPart) (readable bool, err error) {
 	readable = true
 	if part.container != "" {
 		if readable, err = isReadable(ctx, s, part.container); err != nil {
@@ -243,11 +265,15 @@ func (r *reader) readPart(ctx context.Context, s *session, part domainPart) (rea
 	}
 	found := 0
 	part.search.Attributes, part.search.ExtendedDN = part.part.Attributes, true
+	part.search.Descriptors = r.descriptors != nil && slices.Contains(part.part.Attributes, ad.AttributeDescriptor)
 	err = s.searchOnce(ctx, part.search, func(entry *ad.Entry) error {
 		if part.part.Add(entry, r.snapshot.DirectoryNow) {
 			found++
 		} else {
 			readable = false // the entry is visible, but none of its attributes is readable
+		}
+		if part.part == c.Controllers && r.descriptors != nil {
+			r.descriptors.addParents(entry.DN)
 		}
 		return nil
 	})

@@ -467,7 +467,7 @@ func TestUnreadablePartOfDomainIsListed(t *testing.T) {
 	e := newPostureEnv(t, domaincontroller.Options{}, 0)
 	e.replaceInRequests("krbtgt", "krbtgX")
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: postureObjects})
-	if domain := string(e.gateway.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(domain, `"unreadable":["krbtgtPasswordLastChangedAt"]`) {
+	if domain := string(e.gateway.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(domain, `"unreadable":["krbtgt.controlledBy","krbtgtPasswordLastChangedAt"]`) {
 		t.Errorf("%s", domain)
 	}
 }

@@ -35,19 +35,20 @@ type query struct {
 // users were read.
 type reader struct {
 	runInfo
-	source    Source
-	filters   SearchOptions
-	session   *session
-	snapshot  Snapshot
-	plan      Plan
-	store     *state.Store
-	guard     Guard
-	maxReread int
-	queries   []query         // below the profile's base; the first one finds the most objects
-	posture   *postureQueries // nil: identities only
-	budget    *objectBudget
-	settled   map[ad.GUID]struct{} // as in comparer
-	logons    logonSources
+	source      Source
+	filters     SearchOptions
+	session     *session
+	snapshot    Snapshot
+	plan        Plan
+	store       *state.Store
+	guard       Guard
+	maxReread   int
+	queries     []query         // below the profile's base; the first one finds the most objects
+	posture     *postureQueries // nil: identities only
+	budget      *objectBudget
+	settled     map[ad.GUID]struct{} // as in comparer
+	descriptors *descriptorReading   // nil: not read
+	logons      logonSources
 }
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
@@ -59,6 +60,7 @@ func (r *Runner) newReader(info runInfo, source Source, session *session, s Snap
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
 		reader.queries = reader.posture.queries
+		reader.descriptors = newDescriptorReading(root)
 	} else {
 		reader.queries = identityQueries(r.Search, root)
 	}
@@ -87,7 +89,7 @@ func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
 	var controllers *identity.Collector
 	if r.posture != nil {
 		var err error
-		if controllers, err = r.readControllers(ctx); err != nil {
+		if controllers, err = r.beginPosture(ctx); err != nil {
 			return readResult{}, err
 		}
 	}
@@ -176,6 +178,7 @@ func changedSince(usn ad.USN) string {
 //   - A batch of an earlier run has no recorded response.
 //   - A later run delivered or deleted them under another view.
 //   - Changed memberships affect them.
+//   - They are privileged and may inherit another security descriptor.
 func (r *reader) reread(ctx context.Context, result *readResult, to sink) error {
 	due, err := r.dueObjects()
 	if err != nil {
@@ -185,6 +188,11 @@ func (r *reader) reread(ctx context.Context, result *readResult, to sink) error 
 	if r.posture != nil {
 		guids = append(guids, r.posture.memberships.affected...)
 	}
+	inheriting, err := r.inheritingObjects(ctx)
+	if err != nil {
+		return err
+	}
+	guids = append(guids, inheriting...)
 	reread, err := r.readByGUID(ctx, result.notSeen(guids), to)
 	result.add(reread)
 	if err != nil {
@@ -255,13 +263,21 @@ func (r *reader) readByGUID(ctx context.Context, guids []ad.GUID, to sink) (resu
 // memory of a larger one is released.
 const maxReusedBuffer = 1 << 20
 
-// read reads the objects of a query that match a condition, and adds those that changed.
-func (r *reader) read(ctx context.Context, s *session, q query, condition string, to sink) (searchResult, error) {
+// search returns the search for the objects of a query that match a condition. Only the groups of
+// roles, of which there are few, are read with their security descriptors at once.
+func (r *reader) search(q query, condition string) directory.Search {
 	search := directory.Search{Filter: q.filter, Attributes: q.mapper.Attributes, ExtendedDN: q.mapper.ExtendedDN}
 	if condition != "" {
 		search.Filter = "(&" + q.filter + condition + ")"
 	}
 	search.Base, search.Scope = r.scopeOf(q.wholeDomain)
+	search.Descriptors = r.descriptors != nil && q.kind == identity.Role
+	return search
+}
+
+// read reads the objects of a query that match a condition, and adds those that changed.
+func (r *reader) read(ctx context.Context, s *session, q query, condition string, to sink) (searchResult, error) {
+	search := r.search(q, condition)
 	var slots accountSlots
 	search.Attributes, slots = q.accounts.attributes(q.mapper.Attributes)
 	r.log.Debug().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Stringer("scope", search.Scope).Str("filter", search.Filter).Msg(MsgSearchStarted)
@@ -272,24 +288,12 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 		q.mapper.ResetCounts()
 		return c.reset()
 	}
-	var json []byte
-	pages, err := s.search(ctx, search, func(entry *ad.Entry) (time.Duration, error) {
-		if err := q.accounts.add(entry, slots); err != nil {
-			return 0, err
-		}
-		indexed, err := c.lookup(q, entry)
-		if err != nil {
-			return 0, err
-		}
-		asset, err := q.mapper.Map(json, entry, r.snapshot.DirectoryNow, c.logons.known(entry, q.mapper, indexed))
-		if err != nil {
-			return 0, c.skipEntry(r.log, q, entry, err)
-		}
-		if json = asset.JSON; cap(json) > maxReusedBuffer {
-			json = nil
-		}
-		return c.processAsset(asset, indexed, to)
-	}, to.flush, restart)
+	e := &entryReader{reader: r, query: q, comparer: c, to: to, slots: slots}
+	e.useDescriptors(search.Descriptors)
+	pages, err := s.search(ctx, search, e.each, to.flush, restart)
+	if err == nil && len(c.postponed) > 0 {
+		err = e.readPostponed(ctx, s, search)
+	}
 	if err == nil {
 		err = c.storeLogons()
 	}
@@ -311,6 +315,45 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 		r.warnNoObjects(q.kind, search.Base)
 	}
 	return c.result, nil
+}
+
+// entryReader maps the entries of one search and compares them with the index.
+type entryReader struct {
+	*reader
+	query    query
+	comparer *comparer
+	to       sink
+	slots    accountSlots
+	json     []byte // reused
+	// withDescriptors is whether the entries have their security descriptors.
+	withDescriptors bool
+}
+
+// each handles an entry of the search. It returns how long the sink blocked.
+func (e *entryReader) each(entry *ad.Entry) (waited time.Duration, err error) {
+	q, c := e.query, e.comparer
+	if err := q.accounts.add(entry, e.slots); err != nil {
+		return 0, err
+	}
+	switch {
+	case e.descriptors == nil:
+	case e.withDescriptors:
+		e.descriptors.addParents(entry.DN)
+	case q.mapper.IsPrivileged(entry):
+		return 0, c.postpone(q, entry)
+	}
+	indexed, err := c.lookup(q, entry)
+	if err != nil {
+		return 0, err
+	}
+	asset, err := q.mapper.Map(e.json, entry, e.snapshot.DirectoryNow, c.logons.known(entry, q.mapper, indexed))
+	if err != nil {
+		return 0, c.skipEntry(e.log, q, entry, err)
+	}
+	if e.json = asset.JSON; cap(e.json) > maxReusedBuffer {
+		e.json = nil
+	}
+	return c.processAsset(asset, indexed, e.to)
 }
 
 // warnNoObjects logs that a full sync has found no user, or no group although there is a filter for

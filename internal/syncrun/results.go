@@ -7,6 +7,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
+	"adconnector/internal/state"
 	"adconnector/internal/upload"
 )
 
@@ -65,6 +66,8 @@ type runResult struct {
 	notShown  []ad.GUID // indexed objects that the server has not shown, sorted
 	missing   []ad.GUID // indexed objects that the run did not find
 	number    uint64    // of the run in the state file
+	// containers are those of privileged objects; nil: the recorded ones stay.
+	containers *state.Containers
 }
 
 // addSearch adds the result of one search.

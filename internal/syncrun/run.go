@@ -277,6 +277,7 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		}
 		sent, err := reader.settle(ctx, evidence, decision, to)
 		result.read.add(sent)
+		result.containers = reader.descriptors.result(info.start)
 		return err
 	}
 	if info.options.DryRun {
@@ -315,6 +316,7 @@ func (r *Runner) commit(s Snapshot, p Plan, session *session, sweep logonSweep, 
 	}
 	progress := p.progress(s)
 	progress.Run, progress.Unseen, progress.Server = result.number, result.notShown, state.Server(session.Controller)
+	progress.Containers = result.containers
 	progress.Readable, progress.Logons = readableAttributes(s, session, result.read), sweep.finish(missing)
 	return r.Store.Advance(progress)
 }

@@ -59,7 +59,7 @@ func (d *Server) Object(dn string, names ...string) (Object, error) {
 }
 
 // exportedAttributes returns the attributes with these names. Without names, it returns
-// all attributes except canonicalName.
+// all attributes except canonicalName and nTSecurityDescriptor.
 func exportedAttributes(names []string) (attributes []*attributeType) {
 	for _, name := range names {
 		if a := attributeByName(name); a != nil {
@@ -71,7 +71,7 @@ func exportedAttributes(names []string) (attributes []*attributeType) {
 	}
 	all := loadSchema().Attributes
 	for i := range all {
-		if a := &all[i]; a.Name != "canonicalName" {
+		if a := &all[i]; a.Name != "canonicalName" && a.Name != attributeDescriptor {
 			attributes = append(attributes, a)
 		}
 	}

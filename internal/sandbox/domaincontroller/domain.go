@@ -23,6 +23,7 @@ const (
 // createDomain creates the objects of a new domain.
 func (d *Server) createDomain() {
 	created := d.options.Now().Add(-domainAge)
+	d.defaultDescriptor = d.newDefaultDescriptor()
 	d.createRoot(created)
 
 	d.deleted = d.create(d.root, "container", "Deleted Objects", created)
@@ -32,6 +33,7 @@ func (d *Server) createDomain() {
 	}
 	foreign := d.create(d.root, "container", "ForeignSecurityPrincipals", created)
 	system := d.create(d.root, "container", "System", created)
+	d.create(system, "container", "AdminSDHolder", created)
 	d.policies = d.create(system, "msDS-PasswordSettingsContainer", "Password Settings Container", created)
 	controllers := d.create(d.root, "organizationalUnit", "Domain Controllers", created)
 	builtin := d.create(d.root, "builtinDomain", "Builtin", created)

@@ -70,6 +70,7 @@ const (
 	controlDomainScope  = "1.2.840.113556.1.4.1339"
 	controlManageDSAIT  = "2.16.840.1.113730.3.4.2"
 	controlExtendedDN   = "1.2.840.113556.1.4.529"
+	controlSDFlags      = "1.2.840.113556.1.4.801"
 )
 
 func readRequest(from io.Reader) (request, error) {

@@ -131,6 +131,8 @@ func (d *Server) computedValue(o *object, name string, now time.Time) (value str
 		}
 	case "canonicalName":
 		return d.canonicalName(o), true
+	case attributeDescriptor:
+		return d.descriptor(o), true
 	case "msDS-ResultantPSO":
 		if pso := d.resultantPSO(o); pso != nil {
 			return pso.dn(), true

@@ -25,7 +25,7 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 		{"rootDomainNamingContext", []string{base}},
 		{"ldapServiceName", []string{domainName + ":" + d.options.Name + "$@" + strings.ToUpper(domainName)}},
 		{"isGlobalCatalogReady", []string{"TRUE"}},
-		{"supportedControl", []string{controlPaging, controlShowDeleted, controlShowRecycled, controlDomainScope, controlManageDSAIT, controlExtendedDN}},
+		{"supportedControl", []string{controlPaging, controlShowDeleted, controlShowRecycled, controlDomainScope, controlManageDSAIT, controlExtendedDN, controlSDFlags}},
 		{"supportedLDAPVersion", []string{"3", "2"}},
 		{"supportedLDAPPolicies", []string{"MaxPageSize", "MaxResultSetsPerConn", "MaxValRange"}},
 		{"supportedExtension", []string{oidStartTLS}},

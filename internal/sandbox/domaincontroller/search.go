@@ -35,6 +35,7 @@ type search struct {
 	readsDeleted  bool // showDeleted, and the account may read them
 	domainScope   bool
 	dnForm        dnForm
+	descriptors   bool // the client requests security descriptors without the SACL
 	paged         bool
 	pageSize      int
 	cookie        []byte
@@ -84,6 +85,8 @@ func (c *connection) parseSearch(r request) search {
 		case controlShowDeleted, controlShowRecycled, controlDomainScope, controlManageDSAIT:
 		case controlExtendedDN:
 			s.dnForm = parseDNForm(control.value)
+		case controlSDFlags:
+			s.descriptors = readsDescriptors(control.value)
 		case controlPaging:
 			s.parsePaging(control.value)
 		default:

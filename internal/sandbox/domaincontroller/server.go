@@ -58,30 +58,32 @@ type Server struct {
 	certificate *x509.Certificate
 	tls         *tls.Config
 
-	mu           sync.RWMutex
-	root         *object // the domain
-	suffix       []rdn   // the DN of the domain
-	deleted      *object // its Deleted Objects container
-	servers      *object // container of the objects of the domain controllers
-	settings     *object // NTDS Settings of this domain controller
-	policies     *object // Password Settings Container
-	configured   *object // Directory Service, with the settings of the forest
-	objects      []*object
-	byGUID       map[ad.GUID]*object
-	groupsBySID  map[string]*object
-	passwords    map[*object]string
-	hidden       map[*object][]string // attributes that LDAP clients do not see, by base object
-	timeBound    []*object            // groups that have had time-bound members
-	service      *object              // the account of Options.BindDN
-	highest      ad.USN
-	identity     controller
-	invocationID ad.GUID // of the database that assigned the update sequence numbers
-	domainSID    string
-	nextRID      uint32
-	random       *rand.Rand // for what the controllers of the domain have in common
-	ownRandom    *rand.Rand // for what only this one has
-	peers        []*Server  // the other controllers of a Domain
-	outgoing     []update   // to the peers
+	mu         sync.RWMutex
+	root       *object // the domain
+	suffix     []rdn   // the DN of the domain
+	deleted    *object // its Deleted Objects container
+	servers    *object // container of the objects of the domain controllers
+	settings   *object // NTDS Settings of this domain controller
+	policies   *object // Password Settings Container
+	configured *object // Directory Service, with the settings of the forest
+
+	defaultDescriptor string // of objects without another one
+	objects           []*object
+	byGUID            map[ad.GUID]*object
+	groupsBySID       map[string]*object
+	passwords         map[*object]string
+	hidden            map[*object][]string // attributes that LDAP clients do not see, by base object
+	timeBound         []*object            // groups that have had time-bound members
+	service           *object              // the account of Options.BindDN
+	highest           ad.USN
+	identity          controller
+	invocationID      ad.GUID // of the database that assigned the update sequence numbers
+	domainSID         string
+	nextRID           uint32
+	random            *rand.Rand // for what the controllers of the domain have in common
+	ownRandom         *rand.Rand // for what only this one has
+	peers             []*Server  // the other controllers of a Domain
+	outgoing          []update   // to the peers
 
 	countersMu sync.Mutex
 	counters   Counters

@@ -1,0 +1,333 @@
+package syncrun
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/fault"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// Security descriptors are read of privileged objects only. A search for all objects does not
+// request them: it collects the GUIDs of privileged objects, which are then read once more with
+// their descriptors, so that each is sent once.
+//
+// A changed descriptor raises the update sequence number of its object, but not those of the
+// objects that inherit from it (MS-ADTS 6.1.3): the domain controller changes their descriptors
+// without a change of their metadata. So each run reads the containers of privileged objects, up to the
+// domain. If a descriptor of one of them differs from that of the last run, a delta sync reads all
+// privileged objects again.
+
+const (
+	// maxContainers limits the containers of privileged objects, and maxContainerBytes their
+	// descriptors. Those that are nearest to the domain come first. Domains have a few dozen.
+	maxContainers     = 1000
+	maxContainerBytes = 8 << 20
+	// maxParents limits the containers that are remembered.
+	maxParents = 10 * maxContainers
+	// propagationTime is how long after a change of a container delta syncs read all privileged
+	// objects again: a domain controller changes the objects below in the background.
+	propagationTime = time.Hour
+)
+
+// container is a container of privileged objects.
+type container struct {
+	dn         string
+	guid       ad.GUID // zero: unreadable
+	descriptor []byte  // nil: unreadable
+}
+
+// hash returns a hash of the descriptor, or 0 if it is unreadable.
+func (c container) hash() uint64 {
+	if c.descriptor == nil {
+		return 0
+	}
+	sum := sha256.Sum256(c.descriptor)
+	return max(1, binary.BigEndian.Uint64(sum[:8]))
+}
+
+// descriptorReading is what a run reads of security descriptors.
+type descriptorReading struct {
+	base   string // of the domain
+	domain ad.SID // nil: unreadable
+	stored state.Containers
+
+	mu         sync.Mutex        // guards the following fields
+	parents    map[string]string // the containers of privileged objects: lower-case DN → DN
+	containers []container       // those that were read
+	size       int               // of their descriptors
+	incomplete bool              // not all containers were read
+}
+
+// newDescriptorReading returns nil if the server has no security descriptors, or does not offer
+// parts of them.
+func newDescriptorReading(root directory.RootDSE) *descriptorReading {
+	if !root.IsDomainController() || !root.Descriptors || root.DefaultNamingContext == "" {
+		return nil
+	}
+	return &descriptorReading{base: root.DefaultNamingContext, parents: map[string]string{}}
+}
+
+// addParents adds the containers of an object, up to the domain.
+func (d *descriptorReading) addParents(dn []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for parent := directory.ParentDN(string(dn)); parent != ""; parent = directory.ParentDN(parent) {
+		key := strings.ToLower(parent)
+		if _, found := d.parents[key]; found {
+			return
+		}
+		if len(d.parents) == maxParents {
+			d.incomplete = true
+			return
+		}
+		if d.parents[key] = parent; strings.EqualFold(parent, d.base) {
+			return
+		}
+	}
+}
+
+// begin reads what the reading of objects depends on. In a delta sync, it also reads the recorded
+// containers.
+func (d *descriptorReading) begin(ctx context.Context, r *reader) (err error) {
+	if d.stored, err = r.store.Containers(); err != nil {
+		return err
+	}
+	head := directory.Search{Base: d.base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: []string{"objectSid"}}
+	err = r.session.searchOnce(ctx, head, func(entry *ad.Entry) error {
+		if sid, ok := ad.ParseSID(entry.First(0)); ok {
+			d.domain = slices.Clone(sid)
+		}
+		return nil
+	})
+	if err != nil || r.plan.Mode == full {
+		return err
+	}
+	var guids []ad.GUID
+	for _, c := range d.stored.List {
+		guids = append(guids, c.GUID)
+	}
+	for chunk := range slices.Chunk(guids, guidsPerFilter) {
+		if err := d.readContainers(ctx, r.session, directory.Search{Base: d.base, Scope: directory.Subtree, Filter: directory.FilterByGUID(chunk)}); err != nil {
+			return err
+		}
+	}
+	return d.addHidden(ctx, r.session, guids)
+}
+
+// addHidden adds the containers that exist, but that the account cannot read any more.
+func (d *descriptorReading) addHidden(ctx context.Context, s *session, guids []ad.GUID) error {
+	for _, guid := range guids {
+		if slices.ContainsFunc(d.containers, func(c container) bool { return c.guid == guid }) {
+			continue
+		}
+		if err := s.reconnectIfIdle(ctx); err != nil {
+			return err
+		}
+		located, found, err := s.Locate(ctx, directory.BaseOfGUID(guid), "1.1")
+		s.lastUsed = time.Now()
+		if err != nil {
+			return err
+		}
+		if found {
+			d.containers = append(d.containers, container{dn: located.DN, guid: guid})
+		}
+	}
+	return nil
+}
+
+// readContainers adds the containers that a search finds.
+func (d *descriptorReading) readContainers(ctx context.Context, s *session, search directory.Search) error {
+	search.Attributes, search.Descriptors = []string{"objectGUID", ad.AttributeDescriptor}, true
+	return s.searchOnce(ctx, search, func(entry *ad.Entry) error {
+		guid, _ := ad.ParseGUID(entry.First(0))
+		descriptor := slices.Clone(entry.First(1))
+		if len(d.containers) == maxContainers || d.size+len(descriptor) > maxContainerBytes {
+			d.incomplete = true
+			return nil
+		}
+		d.size += len(descriptor)
+		d.containers = append(d.containers, container{string(entry.DN), guid, descriptor})
+		return nil
+	})
+}
+
+// readParents reads the containers of the privileged objects that were read, unless the run has
+// read them.
+func (d *descriptorReading) readParents(ctx context.Context, s *session) error {
+	for _, c := range d.containers {
+		delete(d.parents, strings.ToLower(c.dn))
+	}
+	keys := slices.SortedFunc(maps.Keys(d.parents), func(a, b string) int {
+		return cmp.Or(cmp.Compare(depth(a), depth(b)), cmp.Compare(a, b))
+	})
+	for _, key := range keys {
+		if len(d.containers) == maxContainers {
+			d.incomplete = true
+			break
+		}
+		before := len(d.containers)
+		err := d.readContainers(ctx, s, directory.Search{Base: d.parents[key], Scope: directory.Base, Filter: "(objectClass=*)"})
+		if err != nil && fault.ClassOf(err) != fault.Refused {
+			return err
+		}
+		if len(d.containers) == before { // not visible to the account, or deleted in the meantime
+			d.incomplete = true
+		}
+	}
+	clear(d.parents)
+	return nil
+}
+
+// depth returns the number of containers above an object.
+func depth(dn string) (n int) {
+	for dn = directory.ParentDN(dn); dn != ""; dn = directory.ParentDN(dn) {
+		n++
+	}
+	return n
+}
+
+// inherits reports whether the descriptors of privileged objects may have changed by inheritance.
+func (d *descriptorReading) inherits(now time.Time) bool {
+	return d.changed() || now.Sub(d.stored.InheritedAt).Abs() < propagationTime
+}
+
+// changed reports whether the descriptor of a container differs from that of the last run.
+func (d *descriptorReading) changed() bool {
+	before := map[ad.GUID]uint64{}
+	for _, c := range d.stored.List {
+		before[c.GUID] = c.Descriptor
+	}
+	return slices.ContainsFunc(d.containers, func(c container) bool {
+		hash, found := before[c.guid]
+		return found && hash != c.hash()
+	})
+}
+
+// result returns the containers to record after a run, or nil on a server without security
+// descriptors.
+func (d *descriptorReading) result(now time.Time) *state.Containers {
+	if d == nil {
+		return nil
+	}
+	result := &state.Containers{InheritedAt: d.stored.InheritedAt}
+	if d.changed() {
+		result.InheritedAt = now
+	}
+	for _, c := range d.containers {
+		if c.guid != (ad.GUID{}) {
+			result.List = append(result.List, state.Container{GUID: c.guid, Descriptor: c.hash()})
+		}
+	}
+	slices.SortFunc(result.List, func(a, b state.Container) int { return compareGUIDs(a.GUID, b.GUID) })
+	return result
+}
+
+// collect adds the descriptors of the domain's parts to the collector.
+func (d *descriptorReading) collect(ctx context.Context, s *session, c *identity.Collector) error {
+	for _, part := range []struct {
+		search directory.Search
+		add    func(descriptor []byte)
+	}{
+		{directory.Search{Base: "CN=AdminSDHolder," + systemContainer + d.base, Scope: directory.Base, Filter: "(objectClass=*)"}, c.AddAdminSDHolder},
+		{directory.Search{Base: d.base, Scope: directory.Subtree, Filter: krbtgtFilter}, c.AddKrbtgt},
+	} {
+		var descriptor []byte
+		part.search.Attributes, part.search.Descriptors = []string{ad.AttributeDescriptor}, true
+		err := s.searchOnce(ctx, part.search, func(entry *ad.Entry) error {
+			d.addParents(entry.DN)
+			descriptor = slices.Clone(entry.First(0))
+			return nil
+		})
+		if err != nil && fault.ClassOf(err) != fault.Refused {
+			return err
+		}
+		part.add(descriptor)
+	}
+	if err := d.readParents(ctx, s); err != nil {
+		return err
+	}
+	for _, container := range d.containers {
+		if !strings.EqualFold(container.dn, d.base) { // the domain's own principals are not those of a container
+			c.AddContainer(container.dn, container.descriptor)
+		}
+	}
+	if d.incomplete {
+		c.AddMoreContainers()
+	}
+	return nil
+}
+
+// inheritingObjects returns the privileged objects that a delta sync reads again because what they
+// inherit may have changed: those of the memberships, and those with adminCount in the scope.
+func (r *reader) inheritingObjects(ctx context.Context) (guids []ad.GUID, err error) {
+	if r.descriptors == nil || !r.descriptors.inherits(r.start) {
+		return nil, nil
+	}
+	graph := r.posture.memberships.graph
+	for _, role := range graph.RoleMembers() {
+		guids = append(guids, graph.GUID(role.Group))
+		if !role.Role.IsPrivileged() {
+			continue
+		}
+		for _, node := range slices.Concat(role.Groups, role.Members) {
+			guids = append(guids, graph.GUID(node))
+		}
+	}
+	if guids, err = r.store.Indexed(guids); err != nil {
+		return nil, err
+	}
+	search := directory.Search{Filter: "(adminCount>=1)", Attributes: []string{"objectGUID"}}
+	search.Base, search.Scope = r.scopeOf(false)
+	err = r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
+		if guid, ok := ad.ParseGUID(entry.First(0)); ok && len(guids) < maxInheriting {
+			guids = append(guids, guid)
+		}
+		return nil
+	})
+	if len(guids) >= maxInheriting { // the others are read by the next full sync
+		guids = guids[:maxInheriting]
+	}
+	return guids, baseContextError(err)
+}
+
+// maxInheriting limits the objects that a delta sync reads again because of inheritance.
+const maxInheriting = 10_000
+
+// useDescriptors sets whether the entries of the next search have their security descriptors.
+func (e *entryReader) useDescriptors(use bool) {
+	if e.withDescriptors = use; e.descriptors != nil {
+		e.query.mapper.UseDescriptors(use, e.descriptors.domain)
+	}
+}
+
+// readPostponed reads the objects that the search has postponed once more, with their security
+// descriptors.
+func (e *entryReader) readPostponed(ctx context.Context, s *session, search directory.Search) error {
+	e.useDescriptors(true)
+	search.Descriptors = true
+	e.comparer.counted = true
+	for chunk := range slices.Chunk(e.comparer.postponed, guidsPerFilter) {
+		e.comparer.kept = e.comparer.result
+		counts := e.query.mapper.Counts()
+		restart := func() error {
+			e.query.mapper.SetCounts(counts)
+			return e.comparer.reset()
+		}
+		search.Filter = "(&" + e.query.filter + directory.FilterByGUID(chunk) + ")"
+		if _, err := s.search(ctx, search, e.each, e.to.flush, restart); err != nil {
+			return err
+		}
+	}
+	return nil
+}

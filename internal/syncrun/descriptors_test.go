@@ -1,0 +1,313 @@
+package syncrun
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/identity"
+	"adconnector/internal/sandbox/domaincontroller"
+	"adconnector/internal/sandbox/gatewayserver"
+	"adconnector/internal/state"
+)
+
+const rightFullControl = 0xf01ff
+
+// controlledBy returns a descriptor that grants an account full control. Administrators own the
+// object.
+func (e *env) controlledBy(dn string) string {
+	e.t.Helper()
+	administrators := e.Object("CN=Administrators,CN=Builtin," + e.Base()).Attributes["objectSid"][0]
+	return domaincontroller.Descriptor(administrators, domaincontroller.AccessEntry{Trustee: e.Object(dn).Attributes["objectSid"][0], Mask: rightFullControl})
+}
+
+// setControl makes an account control an object.
+func (e *env) setControl(dn, account string) {
+	e.t.Helper()
+	e.must(e.Modify(dn, ad.AttributeDescriptor, e.controlledBy(account)))
+}
+
+// controls returns who has full control over an object by its asset.
+func (e *env) controls(dn string) string { return e.fullControl(e.posturePart(dn)) }
+
+func (e *env) fullControl(posture map[string]any) string {
+	controlled, _ := posture["controlledBy"].(map[string]any)
+	return fmt.Sprint(controlled["fullControl"])
+}
+
+func (e *env) posturePart(dn string) map[string]any {
+	posture, _ := e.asset(e.GUID(dn))["posture"].(map[string]any)
+	return posture
+}
+
+func (e *env) expectControl(dn, account string) {
+	e.t.Helper()
+	want := fmt.Sprint(any(nil))
+	if account != "" {
+		want = "[" + e.SID(account) + "]"
+	}
+	if got := e.controls(dn); got != want {
+		e.t.Errorf("%s is controlled by %s, want %s", dn, got, want)
+	}
+}
+
+// domain returns the fields of the domain's asset.
+func (e *env) domain() map[string]any {
+	e.t.Helper()
+	var document struct {
+		Asset struct {
+			AssetDetail struct{ DomainAssetClass map[string]any }
+		}
+	}
+	e.must(json.Unmarshal(e.gateway.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset, &document))
+	return document.Asset.AssetDetail.DomainAssetClass
+}
+
+// containers returns the DNs of the containers in the domain's asset.
+func (e *env) containers() (dns []string) {
+	e.t.Helper()
+	list, _ := e.domain()["containers"].([]any)
+	for _, item := range list {
+		dns = append(dns, item.(map[string]any)["distinguishedName"].(string))
+	}
+	return dns
+}
+
+// newControlEnv returns an environment in which user5 controls everything. user0 is privileged by a
+// group, user1 by adminCount, user2 is not.
+func newControlEnv(t *testing.T) *env {
+	t.Helper()
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 6)
+	team := e.addGroup("team", e.user(0))
+	e.must(e.Modify("CN=Backup Operators,CN=Builtin,"+e.Base(), "member", team))
+	e.must(e.Modify(e.user(1), "adminCount", "1"))
+	for _, dn := range []string{e.user(0), e.user(1), e.user(2), team, e.base, e.Base(), "CN=AdminSDHolder,CN=System," + e.Base(), "CN=krbtgt,CN=Users," + e.Base(),
+		"CN=Backup Operators,CN=Builtin," + e.Base(), "OU=Domain Controllers," + e.Base(), "CN=DC1,OU=Domain Controllers," + e.Base(), "OU=Outside," + e.Base()} {
+		e.setControl(dn, e.user(5))
+	}
+	return e
+}
+
+func TestControlOfPrivilegedObjects(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	run := e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	if run.Users != 6 || run.Groups != 1 || run.Changed != 7+postureObjects {
+		t.Errorf("run %+v", run)
+	}
+	e.expectControl(e.user(0), e.user(5))
+	e.expectControl(e.user(1), e.user(5))
+	e.expectControl(e.user(2), "")
+	e.expectControl(e.dn("team"), e.user(5))
+	domain, want := e.domain(), "["+e.SID(e.user(5))+"]"
+	for _, part := range []any{domain, domain["adminSdHolder"], domain["krbtgt"], domain["domainControllers"].([]any)[0], domain["containers"].([]any)[0], e.asset(identity.RoleGUID(e.GUID("CN=Backup Operators,CN=Builtin," + e.Base())))} {
+		if got := e.fullControl(part.(map[string]any)); got != want {
+			t.Errorf("controlled by %s: %v", got, part)
+		}
+	}
+	if got, want := e.containers(), []string{"OU=Domain Controllers," + e.Base(), e.base}; !slices.Equal(got, want) {
+		t.Errorf("containers %v, want %v", got, want)
+	}
+	if principals := fmt.Sprint(e.posturePart(e.user(0))["principals"]); !strings.Contains(principals, "name:user5") {
+		t.Errorf("the principal has no name: %s", principals)
+	}
+	if strings.Contains(fmt.Sprint(e.gateway.Held()), "unreadable") {
+		t.Error("an asset lists unreadable parts")
+	}
+	for _, fullSync := range []bool{false, true} {
+		e.restart()
+		mode := map[bool]string{false: delta, true: full}[fullSync]
+		e.run(RunOptions{Full: fullSync}, state.Run{Mode: mode, Result: Processed})
+	}
+	e.expectConverged()
+}
+
+// TestHiddenDescriptor checks that an unreadable descriptor is not taken for one that grants nothing.
+func TestHiddenDescriptor(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.must(e.Hide(e.Base(), ad.AttributeDescriptor))
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	for _, test := range []struct {
+		part map[string]any
+		want string
+	}{
+		{e.posturePart(e.user(0)), "[controlledBy]"},
+		{e.posturePart(e.user(1)), "[controlledBy]"},
+		{e.posturePart(e.user(2)), "<nil>"},
+		{e.posturePart(e.dn("team")), "[controlledBy]"},
+		{e.asset(identity.RoleGUID(e.GUID("CN=Backup Operators,CN=Builtin," + e.Base()))), "[controlledBy]"},
+		{e.domain(), "[adminSdHolder.controlledBy containers controlledBy domainControllers.controlledBy krbtgt.controlledBy]"},
+	} {
+		if got := fmt.Sprint(test.part["unreadable"]); got != test.want {
+			t.Errorf("unreadable %s, want %s", got, test.want)
+		}
+	}
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.must(e.Hide(e.Base()))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3 + 1 + rolesInSandbox}) // the containers have changed
+	e.expectConverged()
+}
+
+// rolesInSandbox are the roles of the domain.
+const rolesInSandbox = postureObjects - 1
+
+func TestChangedDescriptorInDeltaSync(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	for _, test := range []struct {
+		name     string
+		change   func()
+		uploaded int
+	}{
+		{"of a privileged user", func() { e.setControl(e.user(0), e.user(4)) }, 1},
+		{"of another user", func() { e.setControl(e.user(2), e.user(4)) }, 0},
+		{"of AdminSDHolder", func() { e.setControl("CN=AdminSDHolder,CN=System,"+e.Base(), e.user(4)) }, 1},
+		{"inherited", func() {
+			e.setControl(e.base, e.user(4))
+			e.must(e.SetDescriptor(e.user(1), e.controlledBy(e.user(4))))
+			e.must(e.SetDescriptor(e.dn("team"), e.controlledBy(e.user(4))))
+		}, 2 + 1}, // the domain has the container
+		{"inherited later", func() {
+			e.clock.Advance(propagationTime / 2)
+			e.must(e.SetDescriptor(e.user(1), e.controlledBy(e.user(3))))
+		}, 1},
+		{"inherited too late", func() {
+			e.clock.Advance(propagationTime)
+			e.must(e.SetDescriptor(e.user(1), e.controlledBy(e.user(4))))
+		}, 0},
+	} {
+		test.change()
+		e.restart()
+		e.exceedOverlap()
+		e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: test.uploaded})
+		e.exceedOverlap()
+		if t.Failed() {
+			t.Fatal(test.name)
+		}
+	}
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	e.expectControl(e.user(1), e.user(4))
+	e.expectConverged()
+}
+
+// TestContainersInDeltaSync checks that a delta sync keeps the containers of privileged objects that it
+// does not read, and adds that of an object that becomes privileged.
+func TestContainersInDeltaSync(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.setControl("OU=Inner,"+e.base, e.user(5))
+	inner := "CN=inner,OU=Inner," + e.base
+	e.AddUser(inner)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	before := e.containers()
+	e.must(e.Modify(inner, "adminCount", "1"))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2}) // and the domain
+	want := append([]string{"OU=Inner," + e.base}, before...)
+	slices.Sort(want)
+	if got := e.containers(); !slices.Equal(got, want) {
+		t.Errorf("containers %v, want %v", got, want)
+	}
+	stored, err := e.store.Containers()
+	e.must(err)
+	e.must(e.Modify(inner, "adminCount"))
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 1}) // the domain keeps the container
+	if again, err := e.store.Containers(); err != nil || !slices.Equal(stored.List, again.List) {
+		t.Errorf("containers %v, want %v, error %v", again, stored, err)
+	}
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1}) // the domain
+	e.expectConverged()
+}
+
+// TestPrivilegedUserDeletedBetweenSearches checks that an object that the first search has found and
+// the second one has not counts as existing.
+func TestPrivilegedUserDeletedBetweenSearches(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	var searches atomic.Int32
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if readsUserDescriptors(request) && searches.Add(1) == 1 {
+			if err := e.Delete(e.user(1)); err != nil {
+				t.Error(err)
+			}
+		}
+		return action{forward: request}
+	}})
+	run := e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
+	if run.Users != 6 || searches.Load() == 0 {
+		t.Errorf("run %+v, %d searches", run, searches.Load())
+	}
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	e.expectConverged()
+}
+
+// readsUserDescriptors reports whether a request is a search for users with their descriptors.
+func readsUserDescriptors(request string) bool {
+	return strings.Contains(request, "1.2.840.113556.1.4.801") && strings.Contains(request, "sAMAccountType")
+}
+
+// TestDescriptorSearchRestarts checks the counts after the search for descriptors was lost during
+// backpressure.
+func TestDescriptorSearchRestarts(t *testing.T) {
+	t.Parallel()
+	const users = 30
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, users)
+	for n := range users {
+		e.must(e.Modify(e.user(n), "adminCount", "1"))
+	}
+	e.options.Search.PageSize, e.options.Upload.Workers, e.options.Upload.BatchSize = 10, 1, 1
+	e.idleLimit = time.Nanosecond
+	var searches atomic.Int32
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if readsUserDescriptors(request) && searches.Add(1) == 2 { // its second page
+			return action{}
+		}
+		return action{forward: request}
+	}})
+	e.gateway.SetFront(rejectAssetsWith(`"user3"`))
+	var p Progress
+	run := e.run(RunOptions{Progress: &p}, state.Run{Mode: full, Result: Partial, Uploaded: users - 1 + postureObjects, Rejected: 1})
+	if run.Users != users || run.Changed != users+postureObjects || p.Read.Load() != users+postureObjects {
+		t.Errorf("run %+v, %d read", run, p.Read.Load())
+	}
+	if n := len(e.log.With(MsgSearchRestarted)); n != 1 {
+		t.Errorf("%d restarts", n)
+	}
+	for _, user := range e.gateway.Users() {
+		if user.Times != 1 {
+			t.Errorf("%s was sent %d times", user.ExternalAssetID, user.Times)
+		}
+	}
+}
+
+// TestServerWithoutDescriptors checks that nothing is asked for, and nothing is listed as
+// unreadable, on a server that does not offer the control.
+func TestServerWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if strings.Contains(request, ad.AttributeDescriptor) || strings.Contains(request, "1.2.840.113556.1.4.801") {
+			t.Errorf("request for descriptors: %q", request)
+		}
+		// The rootDSE then has no supported controls but those of the capabilities.
+		return action{forward: strings.ReplaceAll(request, "supportedControl", "supportedControX")}
+	}})
+	if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil || run.Uploaded == 0 {
+		t.Errorf("run %+v, error %v", run, err)
+	}
+	if held := fmt.Sprint(e.gateway.Held()); strings.Contains(held, "controlledBy") {
+		t.Errorf("%s", held)
+	}
+}
