@@ -129,7 +129,6 @@ func (d *controller) loadFixture() error {
 	// Samba's password_hash module refuses to set pwdLastSet in the past.
 	var l ldif
 	l.replace(oldPasswordDN, "pwdLastSet", fileTime(time.Date(2022, 2, 3, 4, 5, 6, 789_000_000, time.UTC)))
-	const bypassPasswordHash = "local_oid:1.3.6.1.4.1.7165.4.3.12:0"
 	if err := d.ldb("ldbmodify", l.String(), "--controls="+bypassPasswordHash); err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ type domainEntries struct {
 func (d *controller) domainEntries(t *testing.T) *domainEntries {
 	t.Helper()
 	s := &domainEntries{map[string]record{}, map[string]string{}}
-	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "name", "sAMAccountName", "groupType", "primaryGroupID", "member", "memberOf") {
+	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "name", "sAMAccountName", "groupType", "primaryGroupID", "member", "memberOf", "dNSHostName") {
 		s.byDN[r.dn] = r
 		s.sids[r.dn] = oracle.SID(r.values.First("objectSid"))
 	}
@@ -480,6 +480,7 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	put(p, "primaryGroup", primary)
 	put(p, "groups", groups)
 	put(p, "principals", s.principals(s.putPrivileges(p, groups, slices.Concat([]string{primary}, allowed, readers))))
+	s.putFacts(p, dn, p["privilegedGroups"] != nil, time.Now())
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
 		if at, ok := r.values.FileTime(attribute); ok {
 			p[name] = at.Format("2006-01-02T15:04:05.000Z")
