@@ -31,21 +31,16 @@ func (g *Graph) sortBySID() {
 	for rank, i := range sortedAuthorities {
 		g.ranks[i] = uint32(rank)
 	}
-	if cap(g.sorted) < len(g.guids) {
-		g.sorted = make([]Node, 0, len(g.guids))
-	}
-	g.sorted = g.sorted[:0]
-	for n := range g.guids {
-		if g.guids[n] != (ad.GUID{}) {
-			g.sorted = append(g.sorted, Node(n))
-		}
-	}
-	slices.SortFunc(g.sorted, func(a, b Node) int {
+	g.listNodes()
+	order := func(a, b Node) int {
 		if c := g.compareSIDs(a, b); c != 0 {
 			return c
 		}
 		return cmp.Compare(string(g.guids[a][:]), string(g.guids[b][:]))
-	})
+	}
+	if !slices.IsSortedFunc(g.sorted, order) {
+		slices.SortFunc(g.sorted, order)
+	}
 	g.domainAuthority = 0
 	for _, n := range g.sorted { // accounts are read from one domain only
 		if g.primaryRID[n] != 0 && g.HasSID(n) {
@@ -53,6 +48,25 @@ func (g *Graph) sortBySID() {
 			break
 		}
 	}
+}
+
+// listNodes lists all nodes: first those that are listed already, in their order, which is that of the
+// SIDs unless something has changed.
+func (g *Graph) listNodes() {
+	nodes := make([]Node, 0, len(g.guids))
+	listed := make([]bool, len(g.guids))
+	for _, n := range g.sorted {
+		if g.guids[n] != (ad.GUID{}) {
+			nodes = append(nodes, n)
+			listed[n] = true
+		}
+	}
+	for n := range g.guids {
+		if g.guids[n] != (ad.GUID{}) && !listed[n] {
+			nodes = append(nodes, Node(n))
+		}
+	}
+	g.sorted = nodes
 }
 
 // compareSIDs orders objects by their SIDs, as ad.SID.Compare does.
