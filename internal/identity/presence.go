@@ -144,25 +144,24 @@ func uncHost(path []byte) []byte {
 	if len(path) < 3 || !isSeparator(path[0]) || !isSeparator(path[1]) {
 		return nil
 	}
-	host, rest := path[2:], []byte(nil)
-	cut := func() {
-		rest = nil
-		if end := bytes.IndexAny(host, `\/`); end >= 0 {
-			host, rest = host[:end], host[end+1:]
-		}
-	}
-	if cut(); string(host) == "?" || string(host) == "." { // \\?\UNC\host\share; other devices have no host
-		if host = rest; len(host) == 0 {
+	host, rest := cutComponent(path[2:])
+	if string(host) == "?" || string(host) == "." { // \\?\UNC\host\share; other devices have no host
+		var device []byte
+		if device, rest = cutComponent(rest); !bytes.EqualFold(device, []byte("UNC")) {
 			return nil
 		}
-		if cut(); !bytes.EqualFold(host, []byte("UNC")) {
-			return nil
-		}
-		host = rest
-		cut()
+		host, _ = cutComponent(rest)
 	}
 	host, _, _ = bytes.Cut(host, []byte{'@'})
 	return bytes.TrimSuffix(host, []byte{'.'})
+}
+
+// cutComponent splits a path after its first component.
+func cutComponent(path []byte) (component, rest []byte) {
+	if end := bytes.IndexAny(path, `\/`); end >= 0 {
+		return path[:end], path[end+1:]
+	}
+	return path, nil
 }
 
 // isOutside reports whether a host is outside of the domain of an entry: an IP address, or a name

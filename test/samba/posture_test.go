@@ -145,6 +145,9 @@ func (d *controller) domainEntries(t *testing.T) *domainEntries {
 		s.byDN[r.dn] = r
 		s.sids[r.dn] = oracle.SID(r.values.First("objectSid"))
 	}
+	for _, r := range d.ldapsearch(t, "CN=WellKnown Security Principals,CN=Configuration,"+baseDN, "one", "(objectSid=*)", "objectSid", "objectClass", "name") {
+		s.byDN[r.dn], s.sids[r.dn] = r, oracle.SID(r.values.First("objectSid"))
+	}
 	// Constructed attributes are slow, so only the compared entries are read with them.
 	for _, r := range d.ldapsearch(t, postureOU, "", "(objectSid=*)", "*", "msDS-ResultantPSO", "msDS-UserPasswordExpiryTimeComputed") {
 		s.byDN[r.dn] = r
@@ -229,6 +232,12 @@ var (
 	builtinRoles = []string{"544", "548", "549", "550", "551", "552", "556", "557", "578", "580", "582"}
 )
 
+// isRole reports whether the SID is that of a privileged group, of Protected Users, or of Pre-Windows
+// 2000 Compatible Access.
+func (s *domainEntries) isRole(sid string) bool {
+	return s.isPrivileged(sid) || sid == s.sids[baseDN]+"-525" || sid == "S-1-5-32-554"
+}
+
 // isPrivileged reports whether the SID is that of a privileged group.
 func (s *domainEntries) isPrivileged(sid string) bool {
 	domain := s.sids[baseDN] + "-"
@@ -251,7 +260,7 @@ func (s *domainEntries) sidsOf(dns []string) (sids []string) {
 // wellKnown has the names of the well-known principals in a new Samba domain, and of those that the
 // tests add.
 var wellKnown = map[string]string{
-	"S-1-5-4": "Interactive", "S-1-5-9": "Enterprise Domain Controllers", "S-1-5-11": "Authenticated Users", "S-1-5-17": "IUSR", "S-1-1-0": "Everyone",
+	"S-1-5-4": "Interactive", "S-1-5-9": "Enterprise Domain Controllers", "S-1-5-11": "Authenticated Users", "S-1-5-17": "IUSR", "S-1-1-0": "Everyone", "S-1-5-7": "Anonymous Logon",
 }
 
 // name returns the expected name and kind of the principal with a SID.
@@ -492,6 +501,7 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	if r.values.First("description") != "" {
 		p["hasDescription"] = true
 	}
+	putPresence(p, r)
 	return p
 }
 
@@ -616,7 +626,7 @@ func comparePosture(t *testing.T, d *controller, g *testenv.Gateway) {
 	}
 	roles := 0
 	for dn, r := range s.byDN {
-		if sid := s.sids[dn]; isGroup(r) && s.isPrivileged(sid) {
+		if sid := s.sids[dn]; isGroup(r) && s.isRole(sid) {
 			roles++
 			found := false
 			for _, i := range g.Sandbox().Identities(gatewayserver.KindRole) {
@@ -630,7 +640,8 @@ func comparePosture(t *testing.T, d *controller, g *testenv.Gateway) {
 			}
 		}
 	}
-	if roles < 12 || compared < 12+roles {
+	compareDomainValues(t, d, g, s)
+	if roles < 14 || compared < 12+roles {
 		t.Errorf("compared %d roles and %d assets, want more", roles, compared)
 	}
 }
@@ -673,6 +684,10 @@ func (s *domainEntries) role(t *testing.T, dn string, i gatewayserver.Identity) 
 	}
 	put(p, "members", members)
 	put(p, "nestedGroups", groups)
+	put(p, "foreignMembers", slices.DeleteFunc(slices.Clone(members), func(sid string) bool {
+		_, kind := s.name(sid)
+		return kind != "FOREIGN"
+	}))
 	put(p, "principals", s.principals(slices.Concat(members, groups)))
 	return p
 }
@@ -763,7 +778,7 @@ func TestPosture(t *testing.T) {
 	exceedOverlap()
 	sync("changes outside of the scope", "delta")
 	d.changeMember(t, postureDN("outer"), "delete", postureDN("inner"))
-	mustCount(t, summary(t, sync("nested group removed", "delta")), "uploaded", 5) // two groups, two users, one role
+	mustCount(t, summary(t, sync("nested group removed", "delta")), "uploaded", 6) // two groups, two users, one role, the domain
 	exceedOverlap()
 	d.changeMember(t, "CN=Administrators,CN=Builtin,"+baseDN, "add", postureDN("cycle a"))
 	sync("cycle becomes privileged", "delta")
