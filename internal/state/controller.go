@@ -300,6 +300,9 @@ func (s *ControllerSet) UnmarshalText(text []byte) error {
 // from which it came into the index, was delivered last or reported as deleted, and those that
 // found it in a complete run.
 func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err error) {
+	if len(guids) == 0 {
+		return nil, nil
+	}
 	err = s.viewIndex("read index", func(index indexView) error {
 		evidence, err := readShown(index)
 		if err != nil {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 )
@@ -17,8 +19,15 @@ type HeldDeletion struct {
 // HeldDeletions returns up to limit held deletions, in the order of their GUIDs, and their
 // total number. A negative limit means no limit.
 func (s *Store) HeldDeletions(limit int) (deletions []HeldDeletion, total int, err error) {
-	err = s.viewIndex("read held deletions", func(index indexView) error {
-		return index.Bucket(bucketHeld).ForEach(func(key, since []byte) (err error) {
+	err = s.view("read held deletions", func(tx *bbolt.Tx) error {
+		if isEmpty(tx.Bucket(bucketHeld)) {
+			return nil
+		}
+		index, err := newIndexView(tx)
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketHeld).ForEach(func(key, since []byte) (err error) {
 			if total++; limit >= 0 && total > limit {
 				return nil
 			}

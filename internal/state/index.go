@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 )
@@ -208,10 +210,14 @@ func (s *Store) acknowledgedFingerprint(record []byte) identity.Fingerprint {
 	return identity.Fingerprint(record[fingerprintOffset:])
 }
 
-// IndexSize returns the number of objects in the index.
+// IndexSize returns the number of objects in the index. While a transaction is committed, those that
+// it adds may be missing.
 func (s *Store) IndexSize() (size int, err error) {
-	err = s.viewIndex("count index", func(v indexView) error {
-		size = v.size()
+	s.mu.RLock()
+	added := s.unmerged.added
+	s.mu.RUnlock()
+	err = s.view("count index", func(tx *bbolt.Tx) error {
+		size = indexCount(tx) + added
 		return nil
 	})
 	return size, err
@@ -219,6 +225,9 @@ func (s *Store) IndexSize() (size int, err error) {
 
 // Objects returns the given objects that are in the index.
 func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
+	if len(guids) == 0 {
+		return nil, nil
+	}
 	err = s.viewIndex("read index", func(index indexView) error {
 		for _, guid := range guids {
 			if object, ok := decodeRecord(guid[:], index.get(guid[:])); ok {
@@ -233,6 +242,9 @@ func (s *Store) Objects(guids []ad.GUID) (found []identity.Object, err error) {
 // Indexed returns the GUIDs of the given objects that are in the index. Unlike Objects, it
 // copies no records.
 func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
+	if len(guids) == 0 {
+		return nil, nil
+	}
 	err = s.viewIndex("read index", func(index indexView) error {
 		indexed = slices.DeleteFunc(slices.Clone(guids), func(guid ad.GUID) bool { return !isRecord(index.get(guid[:])) })
 		return nil
@@ -312,8 +324,19 @@ func (s *Store) Owners(keys map[identity.Key]struct{}) (owners map[identity.Key]
 	return owners, err
 }
 
-// Missing returns the objects of the index that are not in seen, which must be sorted.
+// Missing returns the objects of the index that are not in seen, which must be sorted. It merges the
+// journal first: this is not much slower than to sort the journal for each scan after a full sync.
 func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
+	if !s.IsReadOnly() {
+		if err := s.merge(); err != nil {
+			return nil, err
+		}
+	}
+	return s.missing(seen)
+}
+
+// missing is Missing without a merge.
+func (s *Store) missing(seen []ad.GUID) (missing []identity.Object, err error) {
 	err = s.viewIndex("compare index", func(index indexView) error {
 		rest := seen
 		return index.forEach(func(key, record []byte) error {
@@ -372,8 +395,8 @@ func recheckKeyOf(guid ad.GUID, record []byte) []byte {
 
 // putObject writes the record of an object, and that it moved into the scope.
 func putObject(c change, o identity.Object, batch batchID) error {
-	firstRun := batch.run()
-	if before := c.record(o.GUID); isRecord(before) {
+	firstRun, before := batch.run(), c.record(o.GUID)
+	if isRecord(before) {
 		firstRun = firstRunOf(before)
 	}
 	if o.MovedIn {
@@ -382,15 +405,16 @@ func putObject(c change, o identity.Object, batch batchID) error {
 		}
 	}
 	c.index.record = appendRecord(c.index.record[:0], o, batch, firstRun)
-	return c.putRecord(o.GUID, c.index.record)
+	return c.putRecord(o.GUID, before, c.index.record)
 }
 
 // deleteObject deletes the record of an object, and that it moved into the scope.
 func deleteObject(c change, guid ad.GUID) error {
-	if err := c.delete(bucketMovedIn, guid[:]); err != nil || c.record(guid) == nil {
+	before := c.record(guid)
+	if err := c.delete(bucketMovedIn, guid[:]); err != nil || before == nil {
 		return err
 	}
-	return c.putRecord(guid, nil)
+	return c.putRecord(guid, before, nil)
 }
 
 // SetRecheckTimes changes the recheck times of objects of the index. Other objects are
@@ -409,7 +433,7 @@ func (s *Store) SetRecheckTimes(times map[ad.GUID]time.Time) error {
 				continue
 			}
 			copy(record[recheckOffset:], recheckKey(recheckAt))
-			if err := c.putRecord(guid, record); err != nil {
+			if err := c.putRecord(guid, record, record); err != nil {
 				return err
 			}
 		}
@@ -445,7 +469,7 @@ func (s *Store) SetLogons(logons map[ad.GUID]identity.Logons) error {
 				continue
 			}
 			rest, before := cutLogons(record)
-			if err := c.putRecord(guid, appendLogons(slices.Clone(rest), before.Merge(sent))); err != nil {
+			if err := c.putRecord(guid, record, appendLogons(slices.Clone(rest), before.Merge(sent))); err != nil {
 				return err
 			}
 		}

@@ -199,8 +199,9 @@ func (j *Journal) Commit(results []BatchResult) error {
 }
 
 func (j *Journal) commit(c change, result BatchResult) error {
+	rejections := rejectionBuckets(c)
 	for _, object := range result.Acknowledged {
-		err := clearRejection(c, object.GUID)
+		err := clearRejection(c, object.GUID, rejections)
 		switch {
 		case err != nil:
 		case object.Deleted && object.FormerSID: // the object exists
@@ -233,8 +234,9 @@ func (j *Journal) commit(c change, result BatchResult) error {
 // controller that has such an object is read again.
 func (j *Journal) Drop(guids []ad.GUID) error {
 	return j.store.update("drop objects", func(c change) error {
+		rejections := rejectionBuckets(c)
 		for _, guid := range guids {
-			if err := errors.Join(clearRejection(c, guid), deleteObject(c, guid), putDeletion(c, guid, j.run, j.now)); err != nil {
+			if err := errors.Join(clearRejection(c, guid, rejections), deleteObject(c, guid), putDeletion(c, guid, j.run, j.now)); err != nil {
 				return err
 			}
 		}
@@ -242,10 +244,21 @@ func (j *Journal) Drop(guids []ad.GUID) error {
 	})
 }
 
+// rejectionBuckets returns the buckets from which clearRejection deletes. It omits empty ones: they
+// usually are, and there are many objects.
+func rejectionBuckets(c change) (filled [][]byte) {
+	for _, name := range [][]byte{bucketRejections, bucketHeld, bucketUndecided} {
+		if !isEmpty(c.Bucket(name)) {
+			filled = append(filled, name)
+		}
+	}
+	return filled
+}
+
 // clearRejection deletes the rejection and the held or undecided deletion of an acknowledged
 // object.
-func clearRejection(c change, guid ad.GUID) error {
-	for _, name := range [][]byte{bucketRejections, bucketHeld, bucketUndecided} {
+func clearRejection(c change, guid ad.GUID, buckets [][]byte) error {
+	for _, name := range buckets {
 		if err := c.delete(name, guid[:]); err != nil {
 			return err
 		}

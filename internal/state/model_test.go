@@ -375,7 +375,7 @@ func (m *model) compare() {
 			missing = append(missing, o)
 		}
 	}
-	if got := result(s.Missing(seen))(t); !slices.EqualFunc(got, missing, same) {
+	if got := result(s.missing(seen))(t); !slices.EqualFunc(got, missing, same) {
 		fatal("missing", got, missing)
 	}
 	if got := result(s.Objects(seen))(t); !slices.EqualFunc(got, found, same) {

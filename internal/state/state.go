@@ -448,6 +448,12 @@ func forEach(tx *bbolt.Tx, bucket []byte, f func(key, value []byte) error) error
 	return nil
 }
 
+// isEmpty reports whether a bucket has no records.
+func isEmpty(bucket *bbolt.Bucket) bool {
+	first, _ := bucket.Cursor().First()
+	return first == nil
+}
+
 // getJSON decodes the value of a key. It does nothing if the key does not exist.
 func getJSON(bucket *bbolt.Bucket, key []byte, target any) error {
 	if stored := bucket.Get(key); stored != nil {

@@ -78,12 +78,19 @@ func forEachUndecided(tx *bbolt.Tx, f func(key []byte, record undecidedRecord) e
 // UndecidedDeletions returns up to limit undecided deletions, in the order of their GUIDs,
 // and their total number. A negative limit means no limit.
 func (s *Store) UndecidedDeletions(limit int) (deletions []UndecidedDeletion, total int, err error) {
-	err = s.viewIndex("read undecided deletions", func(index indexView) error {
-		var remedies map[UndecidedReason]string
-		if err := getJSON(index.Bucket(bucketMeta), keyRemedies, &remedies); err != nil {
+	err = s.view("read undecided deletions", func(tx *bbolt.Tx) error {
+		if b := tx.Bucket(bucketUndecided); b == nil || isEmpty(b) {
+			return nil
+		}
+		index, err := newIndexView(tx)
+		if err != nil {
 			return err
 		}
-		return forEachUndecided(index.Tx, func(key []byte, record undecidedRecord) error {
+		var remedies map[UndecidedReason]string
+		if err := getJSON(tx.Bucket(bucketMeta), keyRemedies, &remedies); err != nil {
+			return err
+		}
+		return forEachUndecided(tx, func(key []byte, record undecidedRecord) error {
 			if total++; limit >= 0 && total > limit {
 				return nil
 			}

@@ -110,6 +110,7 @@ func chunkKey(sequence uint64) []byte { return binary.BigEndian.AppendUint64(nil
 type unmerged struct {
 	chunks map[ad.GUID]uint32 // object → sequence number of its last entry
 	bytes  int64              // of all entries
+	added  int                // objects of the index that are not in bucketIndex, minus those only there
 	// noIndex means that bucketIndex is empty.
 	noIndex bool
 }
@@ -119,10 +120,9 @@ func newUnmerged() unmerged { return unmerged{chunks: map[ad.GUID]uint32{}, noIn
 
 // load reads the journal of a file.
 func (u *unmerged) load(tx *bbolt.Tx) error {
-	first, _ := tx.Bucket(bucketIndex).Cursor().First()
 	*u = newUnmerged()
-	u.noIndex = first == nil
-	return forEach(tx, bucketJournal, func(key, chunk []byte) error {
+	u.noIndex = isEmpty(tx.Bucket(bucketIndex))
+	err := forEach(tx, bucketJournal, func(key, chunk []byte) error {
 		u.bytes += int64(len(chunk))
 		for offset := 0; offset < len(chunk); {
 			guid, _, next, err := entryAt(chunk, offset)
@@ -134,6 +134,12 @@ func (u *unmerged) load(tx *bbolt.Tx) error {
 		}
 		return nil
 	})
+	if err != nil || len(u.chunks) == 0 {
+		return err
+	}
+	index, err := newIndexView(tx)
+	u.added = index.added()
+	return err
 }
 
 // indexWriter appends the changes of the index that one transaction makes to the journal.
@@ -170,9 +176,11 @@ func (c change) record(guid ad.GUID) []byte {
 	return c.Bucket(bucketIndex).Get(guid[:])
 }
 
-// putRecord changes the record of an object in the index; nil: the object is no longer in it.
-func (c change) putRecord(guid ad.GUID, record []byte) error {
+// putRecord replaces the record of an object in the index by another one. nil means that the object
+// is not in it.
+func (c change) putRecord(guid ad.GUID, before, record []byte) error {
 	w := c.index
+	w.added.added += countOf(record) - countOf(before)
 	size := maxEntrySize(record)
 	if len(w.chunk)+size > maxChunk {
 		if err := c.writeChunk(); err != nil {
@@ -216,6 +224,7 @@ func (w *indexWriter) apply() {
 		w.committed(u)
 	}
 	u.bytes += w.added.bytes
+	u.added += w.added.added
 	maps.Copy(u.chunks, w.added.chunks)
 }
 
@@ -251,10 +260,17 @@ func readEntries(tx *bbolt.Tx) (entries []unmergedEntry, last uint64, err error)
 	err = each(func(guid []byte, sequence uint64, offset int) {
 		entries = append(entries, unmergedEntry{ad.GUID(guid), uint32(sequence), uint16(offset)})
 	})
-	slices.SortFunc(entries, func(a, b unmergedEntry) int { // the latest entry of an object first
-		return cmp.Or(bytes.Compare(a.guid[:], b.guid[:]), cmp.Compare(b.sequence, a.sequence), cmp.Compare(b.offset, a.offset))
-	})
+	slices.SortFunc(entries, compareEntries)
 	return slices.CompactFunc(entries, func(a, b unmergedEntry) bool { return a.guid == b.guid }), last, err
+}
+
+// compareEntries compares by GUID. The latest entry of an object is the first.
+func compareEntries(a, b unmergedEntry) int {
+	x, y := binary.BigEndian.Uint64(a.guid[:]), binary.BigEndian.Uint64(b.guid[:])
+	if x != y { // faster than the comparison of bytes
+		return cmp.Compare(x, y)
+	}
+	return cmp.Or(bytes.Compare(a.guid[:], b.guid[:]), cmp.Compare(b.sequence, a.sequence), cmp.Compare(b.offset, a.offset))
 }
 
 // record returns the record of an entry; nil: the object is no longer in the index.
@@ -362,19 +378,22 @@ func (v indexView) any(match func(record []byte) bool) (found bool, err error) {
 	return false, err
 }
 
-// size returns the number of records.
-func (v indexView) size() int {
-	size := indexCount(v.Tx)
+// added returns the number of objects of the index that are not in bucketIndex, minus that of those
+// that are only there.
+func (v indexView) added() (added int) {
 	for _, e := range v.entries {
 		record, _ := e.record(v.journal) // readEntries has checked it
-		switch indexed := v.index.Get(e.guid[:]) != nil; {
-		case record == nil && indexed:
-			size--
-		case record != nil && !indexed:
-			size++
-		}
+		added += countOf(record) - countOf(v.index.Get(e.guid[:]))
 	}
-	return size
+	return added
+}
+
+// countOf returns 1 for a record, and 0 for nil.
+func countOf(record []byte) int {
+	if record == nil {
+		return 0
+	}
+	return 1
 }
 
 // mergeIfLarge merges a journal that exceeds its maximum size.
@@ -419,6 +438,7 @@ func (s *Store) merge() error {
 // the journal stay, and replace the records that are merged.
 func (m *merge) apply(u *unmerged) {
 	u.noIndex = false
+	u.added -= m.added
 	if m.done {
 		u.removeUntil(m.last, m.remaining)
 	}
@@ -444,6 +464,7 @@ type merge struct {
 	noIndex   bool            // bucketIndex was empty before the merge
 	done      bool
 	remaining int64 // size of the entries that were appended during the merge
+	added     int   // objects that the last step added to bucketIndex, minus those that it deleted
 
 	maxRecords int
 }
@@ -451,6 +472,7 @@ type merge struct {
 // step merges as many entries as one transaction may. The last step deletes all from the journal.
 func (m *merge) step(c change) error {
 	c.index.committed = m.apply
+	m.added = 0
 	index, journal := c.Bucket(bucketIndex).Cursor(), c.Bucket(bucketJournal).Cursor()
 	if m.noIndex {
 		index.Bucket().FillPercent = 0.9 // keys are appended
@@ -473,6 +495,7 @@ func (m *merge) step(c change) error {
 		if err := mergeRecord(c, e.guid, before, record); err != nil {
 			return err
 		}
+		m.added += countOf(record) - countOf(before)
 	}
 	m.entries, m.done = nil, true
 	return m.deleteEntries(c)

@@ -25,7 +25,7 @@ func observe(t testing.TB, s *Store) string {
 	t.Helper()
 	var text strings.Builder
 	show := func(name string, values ...any) { fmt.Fprintf(&text, "%s: %+v\n", name, values) }
-	all := result(s.Missing(nil))(t)
+	all := result(s.missing(nil))(t)
 	guids := guidsOf(all)
 	keys, counts := map[identity.Key]struct{}{}, map[identity.Key]int{}
 	for _, o := range all {
@@ -44,7 +44,7 @@ func observe(t testing.TB, s *Store) string {
 	undecided, undecidedTotal, err := s.UndecidedDeletions(-1)
 	must(t, err)
 	show("objects", all)
-	show("missing", result(s.Missing(some))(t))
+	show("missing", result(s.missing(some))(t))
 	show("some", result(s.Objects(some))(t), result(s.Indexed(some))(t))
 	show("kinds", result(s.ObjectsOfKinds(identity.User, identity.Role))(t))
 	show("in flight", result(s.InFlightObjects())(t))
@@ -114,7 +114,7 @@ func expectLoaded(t testing.TB, s *Store) {
 	t.Helper()
 	var loaded unmerged
 	must(t, s.db.View(loaded.load))
-	if got := s.unmerged; got.bytes != loaded.bytes || !maps.Equal(got.chunks, loaded.chunks) || got.noIndex && !loaded.noIndex {
+	if got := s.unmerged; got.bytes != loaded.bytes || got.added != loaded.added || !maps.Equal(got.chunks, loaded.chunks) || got.noIndex && !loaded.noIndex {
 		t.Fatalf("%d objects, %d bytes, no index %v; the file has %d, %d, %v", len(got.chunks), got.bytes, got.noIndex, len(loaded.chunks), loaded.bytes, loaded.noIndex)
 	}
 }
@@ -276,6 +276,23 @@ func TestChangesDuringMerge(t *testing.T) {
 	}
 }
 
+// TestMissingMerges checks that the search for missing objects merges the journal, except for a
+// reader.
+func TestMissingMerges(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	writeJournal(t, s)
+	want, dir := result(s.missing(nil))(t), copyState(t, s)
+	if got := result(s.Missing(nil))(t); !slices.EqualFunc(got, want, same) || journalSize(t, s) > 0 {
+		t.Errorf("%d chunks, %d of %d objects", journalSize(t, s), len(got), len(want))
+	}
+	readOnly := result(unsynced.OpenReadOnly(dir))(t)
+	defer readOnly.Close()
+	if got := result(readOnly.Missing(nil))(t); !slices.EqualFunc(got, want, same) {
+		t.Errorf("read-only: %d of %d objects", len(got), len(want))
+	}
+}
+
 // TestMergeWhenLarge checks that marking batches in flight bounds the journal.
 func TestMergeWhenLarge(t *testing.T) {
 	t.Parallel()
@@ -387,7 +404,7 @@ func TestRecordsOfOneTransaction(t *testing.T) {
 	for i, names := range [][]string{{"first", "second"}, {"second", "", "first"}, {long + "third", long + "fourth", "first"}, {"first", ""}, {"second", long + "third"}} {
 		must(t, s.update("write", func(c change) error {
 			for _, name := range names {
-				must(t, c.putRecord(o.GUID, records[name]))
+				must(t, c.putRecord(o.GUID, c.record(o.GUID), records[name]))
 				if got := c.record(o.GUID); !bytes.Equal(got, records[name]) {
 					t.Errorf("%d: record %q, want %q", i, got, records[name])
 				}
