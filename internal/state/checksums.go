@@ -31,27 +31,54 @@ func (c change) put(bucket, key, value []byte) error {
 
 // replace is put for a key whose value is known; nil: the key does not exist.
 func (c change) replace(bucket, key, before, value []byte) error {
-	if before != nil {
-		c.deltas[string(bucket)] -= recordChecksum(key, before)
-	} else {
-		c.countRecord(bucket, 1)
-	}
 	if value == nil {
 		value = []byte{} // Get returns nil only for a missing key
 	}
-	c.deltas[string(bucket)] += recordChecksum(key, value)
-	return c.Bucket(bucket).Put(key, value)
+	w := bucketWriter{change: c, name: bucket, Bucket: c.Bucket(bucket)}
+	defer w.close()
+	return w.write(key, before, value)
 }
 
 func (c change) delete(bucket, key []byte) error {
-	b := c.Bucket(bucket)
-	before := b.Get(key)
-	if before == nil {
-		return nil
+	w := bucketWriter{change: c, name: bucket, Bucket: c.Bucket(bucket)}
+	defer w.close()
+	return w.write(key, w.Get(key), nil)
+}
+
+// bucketWriter writes records of one bucket. close must be called before the end of the transaction.
+type bucketWriter struct {
+	*bbolt.Bucket
+	change change
+	name   []byte
+	sum    uint64 // change of the checksum
+	count  int    // change of the number of records
+}
+
+// write replaces the value of a key. nil means that the key does not exist.
+func (w *bucketWriter) write(key, before, value []byte) error {
+	if before != nil {
+		w.sum -= recordChecksum(key, before)
+		w.count--
 	}
-	c.deltas[string(bucket)] -= recordChecksum(key, before)
-	c.countRecord(bucket, -1)
-	return b.Delete(key)
+	if value != nil {
+		w.sum += recordChecksum(key, value)
+		w.count++
+		return w.Put(key, value)
+	}
+	if before != nil {
+		return w.Delete(key)
+	}
+	return nil
+}
+
+// close records the changes of the checksum and of the number of records.
+func (w *bucketWriter) close() {
+	if w.sum != 0 {
+		w.change.deltas[string(w.name)] += w.sum
+	}
+	if w.count != 0 {
+		w.change.countRecord(w.name, w.count)
+	}
 }
 
 // write puts a value, or deletes the key if the value is nil.

@@ -62,7 +62,7 @@ func appendRecord(b []byte, o identity.Object, batch batchID, firstRun uint64) [
 	b = append(b, kind)
 	b = append(b, o.Fingerprint[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(batch))
-	b = append(b, recheckKey(o.RecheckAt)...)
+	b = appendRecheck(b, o.RecheckAt)
 	b = binary.BigEndian.AppendUint32(b, uint32(firstRun))
 	b = append(b, byte(len(o.SID)))
 	b = append(b, o.SID...)
@@ -163,11 +163,13 @@ func RoundRecheck(t time.Time) time.Time {
 }
 
 // recheckKey returns the encoded recheck time. The order of keys is the order of times.
-func recheckKey(t time.Time) []byte {
+func recheckKey(t time.Time) []byte { return appendRecheck(nil, t) }
+
+func appendRecheck(b []byte, t time.Time) []byte {
 	if t.IsZero() {
-		return make([]byte, 8)
+		return binary.BigEndian.AppendUint64(b, 0)
 	}
-	return binary.BigEndian.AppendUint64(nil, uint64(RoundRecheck(t).Unix()))
+	return binary.BigEndian.AppendUint64(b, uint64(RoundRecheck(t).Unix()))
 }
 
 // IndexRecord is the stored state of an object that was sent.

@@ -35,7 +35,7 @@ func TestIndexCount(t *testing.T) {
 	must(t, s.update("replace and delete", func(c change) error {
 		for n := range 10 {
 			guid := guidOf(n)
-			if err := mergeRecord(c, guid, c.Bucket(bucketIndex).Get(guid[:]), nil); err != nil {
+			if err := c.delete(bucketIndex, guid[:]); err != nil {
 				return err
 			}
 		}
@@ -64,7 +64,7 @@ func TestIndexCount(t *testing.T) {
 // putAll writes the objects from to to-1, as a merge does.
 func putAll(c change, from, to int) error {
 	for _, o := range objects(from, to, 1) {
-		if err := mergeRecord(c, o.GUID, c.Bucket(bucketIndex).Get(o.GUID[:]), appendRecord(nil, o, 0, 0)); err != nil {
+		if err := c.put(bucketIndex, o.GUID[:], appendRecord(nil, o, 0, 0)); err != nil {
 			return err
 		}
 	}

@@ -47,7 +47,7 @@ func (s *Store) viewRecord(op string, guid ad.GUID, read func(record []byte)) er
 	// This must precede the transaction: it then contains all entries that are found here, unless
 	// they are merged.
 	s.mu.RLock()
-	sequence, noIndex := s.unmerged.chunks[guid], s.unmerged.noIndex
+	sequence, noIndex := s.unmerged.find(guid), s.unmerged.noIndex
 	s.mu.RUnlock()
 	if sequence == 0 && noIndex {
 		read(nil)

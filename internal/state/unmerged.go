@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -113,6 +112,39 @@ type unmerged struct {
 	added  int                // objects of the index that are not in bucketIndex, minus those only there
 	// noIndex means that bucketIndex is empty.
 	noIndex bool
+	// filter has a bit for each hash of the objects in chunks; nil: there are none. Most objects that
+	// are looked up are not in the journal, and a map of this size is not in the processor's cache.
+	filter []uint64
+}
+
+const filterBits = 20 // of a hash
+
+// filterBit returns the place of an object in the filter. Most of the bits of a GUID are random.
+func filterBit(guid ad.GUID) (word, bit uint64) {
+	const golden = 0x9e3779b97f4a7c15 // spreads similar GUIDs
+	hash := (binary.NativeEndian.Uint64(guid[:]) ^ binary.NativeEndian.Uint64(guid[8:])) * golden >> (64 - filterBits)
+	return hash / 64, 1 << (hash % 64)
+}
+
+// find returns the sequence number of the last entry of an object; 0: none.
+func (u *unmerged) find(guid ad.GUID) (sequence uint32) {
+	if u.filter == nil {
+		return 0
+	}
+	if word, bit := filterBit(guid); u.filter[word]&bit == 0 {
+		return 0
+	}
+	return u.chunks[guid]
+}
+
+// add adds the last entry of an object.
+func (u *unmerged) add(guid ad.GUID, sequence uint32) {
+	if u.filter == nil {
+		u.filter = make([]uint64, 1<<filterBits/64)
+	}
+	word, bit := filterBit(guid)
+	u.filter[word] |= bit
+	u.chunks[guid] = sequence
 }
 
 // newUnmerged returns the value for a file without an index.
@@ -129,7 +161,7 @@ func (u *unmerged) load(tx *bbolt.Tx) error {
 			if err != nil {
 				return err
 			}
-			u.chunks[ad.GUID(guid)] = uint32(binary.BigEndian.Uint64(key))
+			u.add(ad.GUID(guid), uint32(binary.BigEndian.Uint64(key)))
 			offset = next
 		}
 		return nil
@@ -164,9 +196,9 @@ func (c change) record(guid ad.GUID) []byte {
 	}
 	u := &w.store.unmerged // changes in update only, whose lock is held
 	if !found {
-		sequence, found = u.chunks[guid]
+		sequence = u.find(guid)
 	}
-	if found {
+	if sequence != 0 {
 		record, _ := findEntry(c.Bucket(bucketJournal).Get(chunkKey(uint64(sequence))), guid)
 		return record
 	}
@@ -210,7 +242,7 @@ func (c change) writeChunk() error {
 	}
 	w.added.bytes += int64(len(w.chunk))
 	c.Bucket(bucketJournal).FillPercent = 1 // keys are appended
-	err := c.put(bucketJournal, chunkKey(w.sequence), w.chunk)
+	err := c.replace(bucketJournal, chunkKey(w.sequence), nil, w.chunk)
 	w.chunk, w.sequence = nil, 0 // bbolt uses the memory until the commit
 	return err
 }
@@ -225,7 +257,9 @@ func (w *indexWriter) apply() {
 	}
 	u.bytes += w.added.bytes
 	u.added += w.added.added
-	maps.Copy(u.chunks, w.added.chunks)
+	for guid, sequence := range w.added.chunks {
+		u.add(guid, sequence)
+	}
 }
 
 // unmergedEntry is the last entry of an object in the journal.
@@ -447,7 +481,7 @@ func (m *merge) apply(u *unmerged) {
 // removeUntil removes merged entries. remaining is the size of the others.
 func (u *unmerged) removeUntil(last uint64, remaining int64) {
 	if u.bytes = remaining; remaining == 0 {
-		u.chunks = map[ad.GUID]uint32{} // releases the memory
+		u.chunks, u.filter = map[ad.GUID]uint32{}, nil // releases the memory
 		return
 	}
 	for guid, sequence := range u.chunks {
@@ -473,9 +507,11 @@ type merge struct {
 func (m *merge) step(c change) error {
 	c.index.committed = m.apply
 	m.added = 0
-	index, journal := c.Bucket(bucketIndex).Cursor(), c.Bucket(bucketJournal).Cursor()
+	writer := &bucketWriter{change: c, name: bucketIndex, Bucket: c.Bucket(bucketIndex)}
+	defer writer.close()
+	index, journal := writer.Cursor(), c.Bucket(bucketJournal).Cursor()
 	if m.noIndex {
-		index.Bucket().FillPercent = 0.9 // keys are appended
+		writer.FillPercent = 0.9 // keys are appended
 	}
 	stats := c.Stats()
 	nodes := stats.GetNodeCount()
@@ -492,7 +528,7 @@ func (m *merge) step(c change) error {
 		if !m.noIndex {
 			before = seek(index, e.guid[:])
 		}
-		if err := mergeRecord(c, e.guid, before, record); err != nil {
+		if err := mergeRecord(c, writer, e.guid, before, record); err != nil {
 			return err
 		}
 		m.added += countOf(record) - countOf(before)
@@ -502,7 +538,7 @@ func (m *merge) step(c change) error {
 }
 
 // mergeRecord replaces a record of bucketIndex and its recheck time.
-func mergeRecord(c change, guid ad.GUID, before, record []byte) error {
+func mergeRecord(c change, index *bucketWriter, guid ad.GUID, before, record []byte) error {
 	if bytes.Equal(before, record) {
 		return nil
 	}
@@ -518,10 +554,7 @@ func mergeRecord(c change, guid ad.GUID, before, record []byte) error {
 			}
 		}
 	}
-	if record == nil {
-		return c.delete(bucketIndex, guid[:])
-	}
-	return c.replace(bucketIndex, guid[:], before, record)
+	return index.write(guid[:], before, record)
 }
 
 // deleteEntries deletes the merged entries from the journal. Deleting the bucket is much faster
