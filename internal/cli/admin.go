@@ -27,7 +27,12 @@ func newMonitor(c *config.Config, store *state.Store) (*monitor, error) {
 	report := func() (status.Report, error) {
 		report, err := status.Read(store, c.Run.Target, time.Now())
 		report.From, report.Version, report.Instance = status.FromDaemon, version, instance
-		report.BindsPausedUntil, report.RefusedBinds = c.Run.BindPause.Active(time.Now())
+		if report.BindsPausedUntil, report.RefusedBinds = c.Run.BindPause.Active(time.Now()); report.RefusedBinds > 0 {
+			report.BindRemedy = syncrun.ResumeRemedy
+		}
+		if !report.LastFullSync.IsZero() {
+			report.NextFullSync = report.LastFullSync.Add(c.Run.FullInterval)
+		}
 		return report, err
 	}
 	build := status.Build{Version: version, Commit: commit, GoVersion: runtime.Version()}
@@ -49,7 +54,10 @@ func (m *monitor) observeRun(run syncrun.Report) {
 func (m *monitor) endpoint(r *syncrun.Runner, hosts []string, log zerolog.Logger) (endpoint status.Endpoint, watchdog *status.Watchdog) {
 	m.metrics.RegisterGateway(func() status.GatewayCounts {
 		counts := r.Gateway.Counts()
-		return status.GatewayCounts{Retries: counts.Retries, RateLimits: counts.Limited, Refusals: counts.Refused, Workers: r.Gateway.AllowedWorkers()}
+		used, limit := r.UploadBudget()
+		return status.GatewayCounts{
+			Retries: counts.Retries, RateLimits: counts.Limited, Refusals: counts.Refused, Workers: r.Gateway.AllowedWorkers(), BudgetUsed: used, BudgetLimit: limit,
+		}
 	})
 	watchdog = &status.Watchdog{Activity: m.metrics.Activity, Waiting: r.Gateway.LimitedUntil}
 	return status.Endpoint{

@@ -45,7 +45,7 @@ func TestStatusFromFile(t *testing.T) {
 	o := s.invoke(t, "status")
 	for _, want := range []string{
 		"state           PROCESSED since ", "\ndaemon          ", s.StateDir, "service.admin.address",
-		"3 deletions held, 1 rejected\n", "run adconnector sync --allow-deletes", "1 objects are rejected", "422: no today", "\nLAST RUNS ", "  delta  held  ", "  full   processed  ",
+		"3 deletions held, 1 rejected\n", "run adconnector sync --allow-deletes", "1 object is rejected", "422: no today", "\nLAST RUNS ", "  delta  held  ", "  full   processed  ",
 	} {
 		if !strings.Contains(o.Stdout, want) {
 			t.Errorf("%q missing in:\n%s", want, o.Stdout)

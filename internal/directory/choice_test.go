@@ -475,6 +475,41 @@ func TestRefusedBindOfSeveral(t *testing.T) {
 	})
 }
 
+// TestUnreached checks that a session and an error name the servers that were tried and not reached.
+func TestUnreached(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		gone []int
+		want int
+	}{"all reached": {nil, 0}, "one not reached": {[]int{2}, 1}, "one reached": {[]int{1, 3}, 2}, "none reached": {[]int{1, 2, 3}, 3}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, _, o := domain(t, healthy(3)...)
+				for i := range 3 { // healthy controllers answer after the others have refused the connection
+					n.delays[controllerIP(i+1)] = time.Second
+				}
+				for _, i := range c.gone {
+					n.servers[controllerIP(i)], n.delays[controllerIP(i)] = nil, 0
+				}
+				session, err := Connect(t.Context(), o)
+				var unreached []error
+				if err == nil {
+					unreached = session.Unreached
+					session.Close()
+				} else {
+					unreached = ServerErrors(err)
+				}
+				if len(unreached) != c.want {
+					t.Errorf("unreached %q, want %d", unreached, c.want)
+				}
+				for _, err := range unreached {
+					wantFailure(t, err, fault.Error{Class: fault.Transient, Op: "connect", Object: "dc.corp.test:389 (LDAP)"}, nil, "")
+				}
+			})
+		})
+	}
+}
+
 // TestManyControllers checks that the number of concurrent questions is bounded, that all
 // servers are tried, and that a cancellation ends them.
 func TestManyControllers(t *testing.T) {

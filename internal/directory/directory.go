@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"strings"
 	"time"
@@ -143,7 +144,9 @@ type Session struct {
 	// of class fault.Refused. Otherwise it is nil.
 	InvocationErr error
 	RootDSE       RootDSE
-	PageSize      int
+	// Unreached are the errors of the servers that Connect tried before this one.
+	Unreached []error
+	PageSize  int
 
 	transport *demuxConn
 	conn      *ldap.Conn
@@ -169,10 +172,11 @@ func Connect(ctx context.Context, options Options) (*Session, error) {
 	var errs []error
 	for _, servers := range names {
 		session, nameErrs := o.connectAny(ctx, o.addresses(ctx, servers))
+		errs = append(errs, nameErrs...)
 		if session != nil {
+			session.Unreached = errs
 			return session, nil
 		}
-		errs = append(errs, nameErrs...)
 		if bindRefused(errs[len(errs)-1]) || ctx.Err() != nil {
 			break
 		}
@@ -207,6 +211,15 @@ func (e serverErrors) Error() string {
 }
 
 func (e serverErrors) Unwrap() []error { return e }
+
+// ServerErrors returns the errors of the servers that Connect tried, for the error of Connect. Only the
+// error of several servers has a list of its own.
+func ServerErrors(err error) []error {
+	if list, is := errors.AsType[serverErrors](err); is {
+		return list
+	}
+	return []error{err}
+}
 
 // connect opens a session with one server.
 func (o Options) connect(ctx context.Context, server server) (*Session, error) {

@@ -9,6 +9,9 @@ import (
 	"adconnector/internal/identity"
 )
 
+// RejectedRemedy is what to do about rejected objects.
+const RejectedRemedy = "correct what the reasons in adconnector status name; a changed object is sent again in the next run"
+
 // Rejection is an object whose current value the gateway rejected.
 type Rejection struct {
 	GUID     ad.GUID       `json:"-"`

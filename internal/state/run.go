@@ -17,6 +17,11 @@ type Run struct {
 	Error    string        `json:"error,omitempty"`
 	Remedy   string        `json:"remedy,omitempty"` // of the error
 	Class    string        `json:"class,omitempty"`  // of the error
+	// Controller is the directory server that was read: its DNS name, or the address that was dialed.
+	Controller string `json:"dc,omitempty"`
+	// Unreached are the servers that were tried before it, at most MaxUnreached.
+	Unreached []UnreachedServer `json:"unreached,omitempty"`
+	Stages    []Stage           `json:"stages,omitempty"` // in order
 
 	Users     int `json:"users"`     // read and mapped
 	Groups    int `json:"groups"`    // read and mapped
@@ -30,8 +35,38 @@ type Run struct {
 	// Unreadable objects were not sent: the account may not read an attribute that every such
 	// object has. An entry without an identifier counts here too, if a right is missing.
 	Unreadable int `json:"unreadable"`
-	Requests   int `json:"requests"` // to the gateway, including retries
-	Retries    int `json:"retries"`
+	// MissingRights are the attributes that the unreadable objects lack, and RightsRemedy how to
+	// grant them.
+	MissingRights []string `json:"missing_rights,omitempty"`
+	RightsRemedy  string   `json:"rights_remedy,omitempty"`
+	Requests      int      `json:"requests"` // to the gateway, including retries
+	Retries       int      `json:"retries"`
+}
+
+// Stage is a part of a run.
+type Stage struct {
+	Name       string `json:"stage"` // connect, memberships, logons, read, settle, drain, record
+	DurationMS int64  `json:"duration_ms"`
+}
+
+// UnreachedServer is a directory server with which a run could not open a session.
+type UnreachedServer struct {
+	Server string `json:"server"` // address
+	Error  string `json:"error"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// MaxUnreached is the maximum number of servers in Run.Unreached.
+const MaxUnreached = 10
+
+// Unreadable are the objects that the account cannot read: those of the last full sync, or those of
+// a later delta sync if it found more. A delta sync without them proves nothing, because it reads
+// changed objects only. The zero value means none.
+type Unreadable struct {
+	Objects    int       `json:"objects"`
+	Attributes []string  `json:"attributes"` // that they lack
+	Remedy     string    `json:"remedy"`
+	At         time.Time `json:"at"` // start of that run
 }
 
 // RecordRun records a run and the connector's state after it in one transaction. It
@@ -54,9 +89,35 @@ func (s *Store) RecordRun(run Run, connector Connector) error {
 			if err := c.putJSON(bucketMeta, keySuccess, run.Start); err != nil {
 				return err
 			}
+			if err := c.putUnreadable(run); err != nil {
+				return err
+			}
 		}
 		return c.putJSON(bucketRuns, binary.BigEndian.AppendUint64(nil, number), run)
 	})
+}
+
+// modeFull is the mode of a run that read all objects.
+const modeFull = "full"
+
+// putUnreadable records the unreadable objects of a run that did not fail.
+func (c change) putUnreadable(run Run) error {
+	var recorded Unreadable
+	if err := getJSON(c.Bucket(bucketMeta), keyUnreadable, &recorded); err != nil {
+		return err
+	}
+	if run.Mode != modeFull && run.Unreadable <= recorded.Objects {
+		return nil
+	}
+	if run.Unreadable == 0 {
+		return c.delete(bucketMeta, keyUnreadable)
+	}
+	return c.putJSON(bucketMeta, keyUnreadable, Unreadable{run.Unreadable, run.MissingRights, run.RightsRemedy, run.Start})
+}
+
+// Unreadable returns the objects that the account cannot read, or the zero value.
+func (s *Store) Unreadable() (Unreadable, error) {
+	return readMeta[Unreadable](s, "read unreadable objects", keyUnreadable)
 }
 
 // LastSuccess returns the start of the last run without an error, or the zero time.

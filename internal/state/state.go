@@ -98,6 +98,7 @@ var (
 	keyReadable     = []byte("readable")       // ReadableAttributes
 	keyLogonSweep   = []byte("logon sweep")    // LogonSweep
 	keyContainers   = []byte("containers")     // Containers
+	keyUnreadable   = []byte("unreadable")     // Unreadable
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )

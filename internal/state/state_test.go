@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -207,7 +207,7 @@ func TestRecordRun(t *testing.T) {
 	must(t, s.RecordRun(run, connector))
 	expect := func(step string) {
 		t.Helper()
-		if runs := result(s.Runs())(t); !slices.Equal(runs, []Run{run}) {
+		if runs := result(s.Runs())(t); !reflect.DeepEqual(runs, []Run{run}) {
 			t.Errorf("%s: runs %+v, want %+v", step, runs, run)
 		}
 		if state := result(s.Connector())(t); state != connector {
@@ -229,7 +229,7 @@ func TestRecordRun(t *testing.T) {
 	}
 	run, connector = Run{ID: "second", Result: "processed", Start: start}, next
 	must(t, s.RecordRun(run, connector))
-	if runs := result(s.Runs())(t); len(runs) != 2 || runs[0] != run {
+	if runs := result(s.Runs())(t); len(runs) != 2 || !reflect.DeepEqual(runs[0], run) {
 		t.Errorf("runs %+v", runs)
 	}
 	if at := result(s.LastSuccess())(t); !at.Equal(start) {

@@ -140,6 +140,8 @@ type GatewayCounts struct {
 	RateLimits int64
 	Refusals   int64 // of calls, because of too many concurrent ones
 	Workers    int   // that the gateway allows
+	// BudgetUsed are the bytes of the upload's budget that the current run holds, of BudgetLimit.
+	BudgetUsed, BudgetLimit int64
 }
 
 // RegisterGateway adds the numbers of the gateway's client.
@@ -147,13 +149,16 @@ func (m *Metrics) RegisterGateway(counts func() GatewayCounts) {
 	counter := func(name, help string, count func(GatewayCounts) int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, func() float64 { return float64(count(counts())) })
 	}
+	gauge := func(name, help string, value func(GatewayCounts) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, func() float64 { return value(counts()) })
+	}
 	m.registry.MustRegister(
 		counter("gateway_retries_total", "Repeated requests to the gateway.", func(c GatewayCounts) int64 { return c.Retries }),
 		counter("gateway_rate_limit_waits_total", "Number of rate limits by the gateway.", func(c GatewayCounts) int64 { return c.RateLimits }),
 		counter("gateway_concurrency_refusals_total", "Requests that the gateway refused because of too many concurrent ones.", func(c GatewayCounts) int64 { return c.Refusals }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Namespace: namespace, Name: "gateway_workers_allowed", Help: "Upload workers allowed: thread-pool.size, or the lower concurrency limit of the gateway.",
-		}, func() float64 { return float64(counts().Workers) }),
+		gauge("gateway_workers_allowed", "Upload workers allowed: thread-pool.size, or the lower concurrency limit of the gateway.", func(c GatewayCounts) float64 { return float64(c.Workers) }),
+		gauge("upload_budget_used_bytes", "Memory that the upload of the current run holds; 0 without one.", func(c GatewayCounts) float64 { return float64(c.BudgetUsed) }),
+		gauge("upload_budget_limit_bytes", "Limit of the memory that an upload holds. Reading waits at the limit.", func(c GatewayCounts) float64 { return float64(c.BudgetLimit) }),
 	)
 }
 
@@ -185,6 +190,8 @@ var (
 	descUndecided   = gauge("undecided_deletions", "Deletions that cannot be decided, by reason; absent without any.", "reason")
 	descLogons      = gauge("logon_controllers", "Other domain controllers that the last full sync asked for logons, by result; absent if it asked none.", "result")
 	descRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
+	descUnreadable  = gauge("unreadable_objects", "Objects that the account cannot read completely: in the last full sync, or in a later delta sync if there were more.")
+	descUnreached   = gauge("directory_servers_unreached", "Directory servers that the last run tried and did not reach, at most 10.")
 	descRefused     = gauge("last_run_refused", "1 if the last run was refused: credentials, rights, certificates.")
 	descObjects     = gauge("index_objects", "Objects in the index: acknowledged or in flight.")
 	descBytes       = gauge("state_bytes", "Size of the state file.")
@@ -228,6 +235,8 @@ func (r reportCollector) Collect(metrics chan<- prometheus.Metric) {
 		add(descLogons, float64(controllers), result)
 	}
 	add(descRejected, float64(report.Rejected))
+	add(descUnreadable, float64(report.Unreadable.Objects))
+	add(descUnreached, float64(len(report.Unreached)))
 	add(descRefused, boolValue(report.refused() != nil))
 	add(descObjects, float64(report.Objects))
 	add(descBytes, float64(report.StateBytes))

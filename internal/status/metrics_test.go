@@ -25,6 +25,7 @@ func newFilledMetrics() *Metrics {
 		return Report{
 			State: "SCHEDULED", NextRun: noon, WaitsFor: rateLimit, WaitsUntil: noon, BindsPausedUntil: noon, LastSuccess: noon, LastFullSync: noon,
 			Held: 3, UndecidedReasons: []UndecidedReason{{Reason: "lag", Objects: 6}}, Rejected: 2, Objects: 10, StateBytes: 4096, Logons: &Logons{}, Runs: []state.Run{{Class: "refused"}},
+			Unreadable: state.Unreadable{Objects: 11}, Unreached: make([]state.UnreachedServer, 12),
 		}, nil
 	})
 	m.Run("delta", "processed", time.Second)
@@ -32,7 +33,7 @@ func newFilledMetrics() *Metrics {
 	m.Objects("user", "accepted", 7)
 	m.DirectoryRequest("bind", "refused", 0)
 	m.GatewayRequest("assets", "limited", time.Second)
-	m.RegisterGateway(func() GatewayCounts { return GatewayCounts{4, 5, 6, 7} })
+	m.RegisterGateway(func() GatewayCounts { return GatewayCounts{4, 5, 6, 7, 8, 9} })
 	m.RegisterSchedule(func() time.Duration { return 10 * time.Minute })
 	return m
 }
@@ -54,7 +55,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`runs_total{mode="delta",result="processed"} 1`, `run_duration_seconds_count{mode="delta"} 1`, `run_stage_seconds_sum{stage="read"} 0.1`,
 		`objects_total{kind="user",outcome="accepted"} 7`, `directory_requests_total{class="refused",request="bind"} 1`, `gateway_requests_total{call="assets",class="limited"} 1`,
-		"gateway_retries_total 4", "gateway_rate_limit_waits_total 5", "gateway_concurrency_refusals_total 6", "gateway_workers_allowed 7", "schedule_interval_seconds 600", "held_deletions 3", `undecided_deletions{reason="lag"} 6`, "rejected_objects 2", "index_objects 10",
+		"gateway_retries_total 4", "gateway_rate_limit_waits_total 5", "gateway_concurrency_refusals_total 6", "gateway_workers_allowed 7", "upload_budget_used_bytes 8", "upload_budget_limit_bytes 9", "unreadable_objects 11", "directory_servers_unreached 12", "schedule_interval_seconds 600", "held_deletions 3", `undecided_deletions{reason="lag"} 6`, "rejected_objects 2", "index_objects 10",
 		"state_bytes 4096", "last_run_refused 1", "last_success_timestamp_seconds 1.7953488e+09", "gateway_rate_limit_until_timestamp_seconds 1.7953488e+09", "bind_pause_until_timestamp_seconds 1.7953488e+09",
 		`connector_state{state="SCHEDULED"} 1`, `connector_state{state="PROCESSED"} 0`, `build_info{commit="abc",goversion="go",version="1.0.0"} 1`,
 	} {

@@ -37,15 +37,20 @@ type Report struct {
 
 	BindsPausedUntil time.Time `json:"binds_paused_until,omitzero"` // from the daemon only
 	RefusedBinds     int       `json:"refused_binds,omitempty"`     // in a row, while binds are paused
+	BindRemedy       string    `json:"binds_remedy,omitempty"`      // of the pause
 	// WorkersAllowed is the gateway's limit on concurrent calls, if it is lower than the number
 	// of workers; absent without a limit.
 	WorkersAllowed int       `json:"workers_allowed,omitempty"`
 	WorkersNotedAt time.Time `json:"workers_noted_at,omitzero"` // time of the last refusal, or of the last raise
 
+	Controller string                  `json:"dc,omitempty"`        // directory server that a run read last
+	Unreached  []state.UnreachedServer `json:"unreached,omitempty"` // directory servers that the last run did not reach
+
 	LastSuccess  time.Time `json:"last_success,omitzero"` // start of the last run that did not fail
 	LastFullSync time.Time `json:"last_full_pass,omitzero"`
-	Objects      int       `json:"objects"`     // in the index: acknowledged or in flight
-	StateBytes   int64     `json:"state_bytes"` // size of the state file
+	NextFullSync time.Time `json:"next_full_sync,omitzero"` // time from which on a run is a full sync; from the daemon only
+	Objects      int       `json:"objects"`                 // in the index: acknowledged or in flight
+	StateBytes   int64     `json:"state_bytes"`             // size of the state file
 
 	Held               int               `json:"held"` // number of held deletions
 	HeldDeletions      []Held            `json:"held_deletions"`
@@ -54,6 +59,7 @@ type Report struct {
 	UndecidedDeletions []Undecided       `json:"undecided_deletions"`
 	Rejected           int               `json:"rejected"`
 	Rejections         []Rejection       `json:"rejections"`
+	Unreadable         state.Unreadable  `json:"unreadable,omitzero"`
 	Logons             *Logons           `json:"logons,omitempty"` // nil: no other domain controller is asked
 	Runs               []state.Run       `json:"runs"`             // the latest first
 }
@@ -169,6 +175,10 @@ func Read(store *state.Store, target string, now time.Time) (Report, error) {
 		return r, err
 	}
 	r.Runs = append(r.Runs, runs...)
+	r.readContact()
+	if r.Unreadable, err = store.Unreadable(); err != nil {
+		return r, err
+	}
 	r.LastSuccess, err = store.LastSuccess()
 	return r, err
 }
@@ -189,6 +199,16 @@ func (r *Report) readLimits(store *state.Store, target string, now time.Time) er
 		r.WorkersNotedAt = concurrency.NotedAt.UTC()
 	}
 	return nil
+}
+
+// readContact sets the directory servers from the runs.
+func (r *Report) readContact() {
+	if len(r.Runs) > 0 {
+		r.Unreached = r.Runs[0].Unreached
+	}
+	if read := slices.IndexFunc(r.Runs, func(run state.Run) bool { return run.Controller != "" }); read >= 0 {
+		r.Controller = r.Runs[read].Controller
+	}
 }
 
 func (r *Report) readObjects(store *state.Store) error {

@@ -23,6 +23,7 @@ func (r Report) WriteText(out io.Writer, now time.Time, zone *time.Location) err
 	r.writeHeld(&b, zone)
 	r.writeUndecided(&b, zone)
 	r.writeRejections(&b, zone)
+	r.writeUnreadable(&b, zone)
 	r.writeLogons(&b, zone)
 	r.writeRuns(&b, zone)
 	_, err := io.WriteString(out, b.String())
@@ -30,9 +31,7 @@ func (r Report) WriteText(out io.Writer, now time.Time, zone *time.Location) err
 }
 
 func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Location) {
-	line := func(name, format string, values ...any) {
-		fmt.Fprintf(b, "%-15s %s\n", name, fmt.Sprintf(format, values...))
-	}
+	line := newLine(b)
 	switch {
 	case r.State != "":
 		line("state", "%s since %s", r.State, absoluteAndRelative(r.Since, now, zone))
@@ -71,6 +70,7 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 			line("remedy", "%s", OneLine(r.Remedy))
 		}
 	}
+	r.writeServers(b)
 	if !r.LastSuccess.IsZero() {
 		line("last success", "%s", absoluteAndRelative(r.LastSuccess, now, zone))
 	}
@@ -79,12 +79,30 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	}
 	undecided := ""
 	if r.Undecided > 0 {
-		undecided = fmt.Sprintf(", %d deletions undecided", r.Undecided)
+		undecided = ", " + FormatNumber(r.Undecided) + " deletions undecided"
 	}
 	if r.Logons != nil && r.Logons.Error == "" {
 		line("last logons", "%d of %d other domain controllers answered, %s", r.Logons.Answered, len(r.Logons.Controllers), absoluteAndRelative(r.Logons.At, now, zone))
 	}
-	line("objects", "%d in the index, %d deletions held%s, %d rejected", r.Objects, r.Held, undecided, r.Rejected)
+	line("objects", "%s in the index, %s deletions held%s, %s rejected", FormatNumber(r.Objects), FormatNumber(r.Held), undecided, FormatNumber(r.Rejected))
+}
+
+// newLine returns a function that writes a line with a name.
+func newLine(b *strings.Builder) func(name, format string, values ...any) {
+	return func(name, format string, values ...any) {
+		fmt.Fprintf(b, "%-15s %s\n", name, fmt.Sprintf(format, values...))
+	}
+}
+
+func (r Report) writeServers(b *strings.Builder) {
+	line := newLine(b)
+	if r.Controller != "" {
+		line("directory", "%s", OneLine(r.Controller))
+	}
+	for _, server := range r.Unreached {
+		line("not reached", "%s", OneLine(server.Error))
+		line("remedy", "%s", OneLine(server.Remedy))
+	}
 }
 
 // refusedBinds describes the refused binds before a pause.
@@ -99,8 +117,8 @@ func (r Report) writeHeld(b *strings.Builder, zone *time.Location) {
 	if r.Held == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d deletions are held. Check whether the objects were deleted from the directory on purpose.\n"+
-		"If so, stop the daemon, and run adconnector sync --allow-deletes. If not, restore the objects.\n", r.Held)
+	fmt.Fprintf(b, "\n%s. Check whether the objects were deleted from the directory on purpose.\n"+
+		"If so, stop the daemon, and run adconnector sync --allow-deletes. If not, restore the objects.\n", quantity(r.Held, "deletion is held", "deletions are held"))
 	table := newTable(b, "KIND", "SID", "GUID", "HELD SINCE")
 	for _, h := range r.HeldDeletions[:min(len(r.HeldDeletions), textObjects)] {
 		table.row(h.Kind, h.SID, h.GUID, formatTime(h.Since, zone))
@@ -112,10 +130,10 @@ func (r Report) writeUndecided(b *strings.Builder, zone *time.Location) {
 	if r.Undecided == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d deletions are undecided: nothing proves that the objects were deleted. They are not sent as\n"+
-		"deleted, and each run examines them again.\n", r.Undecided)
+	fmt.Fprintf(b, "\n%s: nothing proves that the objects were deleted. They are not sent as\n"+
+		"deleted, and each run examines them again.\n", quantity(r.Undecided, "deletion is undecided", "deletions are undecided"))
 	for _, u := range r.UndecidedReasons {
-		fmt.Fprintf(b, "\n%s: %d objects, since %s\n", OneLine(u.Reason), u.Objects, formatTime(u.Since, zone))
+		fmt.Fprintf(b, "\n%s: %s, since %s\n", OneLine(u.Reason), quantity(u.Objects, "object", "objects"), formatTime(u.Since, zone))
 		if u.Remedy != "" {
 			fmt.Fprintf(b, "remedy: %s\n", OneLine(u.Remedy))
 		}
@@ -132,8 +150,8 @@ func (r Report) writeRejections(b *strings.Builder, zone *time.Location) {
 	if r.Rejected == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%d objects are rejected by the gateway. They are sent again when they change,\n"+
-		"after 1, 2, 4, … hours, and in full syncs. They do not delay other objects.\n", r.Rejected)
+	fmt.Fprintf(b, "\n%s rejected by the gateway. Each is sent again when it changes,\n"+
+		"after 1, 2, 4, … hours, and in full syncs. It does not delay other objects.\n", quantity(r.Rejected, "object is", "objects are"))
 	table := newTable(b, "KIND", "SID", "GUID", "ATTEMPTS", "LAST ATTEMPT", "REASON")
 	for _, j := range r.Rejections[:min(len(r.Rejections), textObjects)] {
 		table.row(j.Kind, j.SID, j.GUID, fmt.Sprint(j.Attempts), formatTime(j.At, zone), j.Reason)
@@ -174,10 +192,22 @@ func (r Report) writeRuns(b *strings.Builder, zone *time.Location) {
 	b.WriteString("\n")
 	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "UNDECIDED", "REJECTED", "UNREADABLE", "REQUESTS", "TIME")
 	for _, run := range r.Runs[:min(len(r.Runs), textRuns)] {
-		table.row(formatTime(run.Start, zone), run.Mode, outcome(run), fmt.Sprint(run.Users+run.Groups), fmt.Sprint(run.Changed), fmt.Sprint(run.Uploaded),
-			fmt.Sprint(run.Deleted), fmt.Sprint(run.Held), fmt.Sprint(run.Undecided), fmt.Sprint(run.Rejected), fmt.Sprint(run.Unreadable), fmt.Sprint(run.Requests), run.Duration.Round(time.Millisecond).String())
+		row := []string{formatTime(run.Start, zone), run.Mode, outcome(run)}
+		for _, n := range []int{run.Users + run.Groups, run.Changed, run.Uploaded, run.Deleted, run.Held, run.Undecided, run.Rejected, run.Unreadable, run.Requests} {
+			row = append(row, FormatNumber(n))
+		}
+		table.row(append(row, run.Duration.Round(time.Millisecond).String())...)
 	}
 	table.finish(0)
+}
+
+func (r Report) writeUnreadable(b *strings.Builder, zone *time.Location) {
+	u := r.Unreadable
+	if u.Objects == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%s unreadable since %s: %s. Their values at the gateway stay, and the next full\n"+
+		"sync reads them.\nremedy: %s\n", quantity(u.Objects, "object is", "objects are"), formatTime(u.At, zone), OneLine(strings.Join(u.Attributes, ", ")), OneLine(u.Remedy))
 }
 
 // table writes aligned columns.
@@ -204,7 +234,7 @@ func (t table) row(cells ...string) {
 func (t table) finish(more int) {
 	_ = t.columns.Flush() // cannot fail: writes to memory
 	if more > 0 {
-		fmt.Fprintf(t.out, "… and %d more (--output json lists the first %d)\n", more, maxListed)
+		fmt.Fprintf(t.out, "… and %s more (--output json lists the first %s)\n", FormatNumber(more), FormatNumber(maxListed))
 	}
 }
 
@@ -242,9 +272,5 @@ func relativeTime(d time.Duration) string {
 }
 
 func pluralize(d, unit time.Duration, name string) string {
-	n := int(d.Round(unit) / unit)
-	if n == 1 {
-		return "1 " + name
-	}
-	return fmt.Sprintf("%d %ss", n, name)
+	return quantity(int(d.Round(unit)/unit), name, name+"s")
 }

@@ -27,6 +27,8 @@ func TestText(t *testing.T) {
 		State: "SCHEDULED", Since: noon.Add(-5 * time.Second), NextRun: noon.Add(4 * time.Minute), Error: "bind: refused\x1b[2J", Remedy: "correct\nldap.password",
 		WaitsFor: rateLimit, WaitsUntil: noon.Add(50 * time.Minute), WorkersAllowed: 2, WorkersNotedAt: noon.Add(-time.Minute), BindsPausedUntil: noon.Add(29 * time.Minute), RefusedBinds: 2, LastSuccess: noon.Add(-time.Hour), LastFullSync: noon.Add(-5 * time.Hour),
 		Objects: 1234, Held: 25, Rejected: 1,
+		Controller: "dc2.corp.test", Unreached: []state.UnreachedServer{{Server: "dc1:636", Error: "connect dc1:636: connection\nrefused", Remedy: "check ldap.host"}},
+		Unreadable: state.Unreadable{Objects: 4567, Attributes: []string{"member", "objectSid"}, Remedy: "dsacls OU=Staff", At: noon},
 		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
 		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1, Unreadable: 4}},
 	}
@@ -40,9 +42,12 @@ workers         2, the gateway's concurrency limit, since 2026-11-22 12:59:00 CE
 binds paused    until 2026-11-22 13:29:00 CET (in 29 minutes), after 2 refused binds in a row
 last error      bind: refused [2J
 remedy          correct ldap.password
+directory       dc2.corp.test
+not reached     connect dc1:636: connection refused
+remedy          check ldap.host
 last success    2026-11-22 12:00:00 CET (60 minutes ago)
 last full sync  2026-11-22 08:00:00 CET (5 hours ago)
-objects         1234 in the index, 25 deletions held, 1 rejected
+objects         1,234 in the index, 25 deletions held, 1 rejected
 
 25 deletions are held.`
 	got := text(t, r)
@@ -50,8 +55,9 @@ objects         1234 in the index, 25 deletions held, 1 rejected
 		t.Errorf("got\n%s", got)
 	}
 	for _, want := range []string{
-		"\n1 objects are rejected by the gateway. They are sent again when they change,\nafter 1, 2, 4, … hours, and in full syncs.",
-		"\n… and 5 more (--output json lists the first 1000)\n",
+		"\n1 object is rejected by the gateway. Each is sent again when it changes,\nafter 1, 2, 4, … hours, and in full syncs.",
+		"\n4,567 objects are unreadable since 2026-11-22 13:00:00 CET: member, objectSid. Their values at the gateway stay, and the next full\nsync reads them.\nremedy: dsacls OU=Staff\n",
+		"\n… and 5 more (--output json lists the first 1,000)\n",
 		"\nuser  S-1-5-21-1  g     3         2026-11-22 13:00:00 CET  too long\n",
 		"\n2026-11-22 13:00:00 CET  delta  failed  3     0        0         0        0     0          0         4           0         1.5s\n",
 	} {

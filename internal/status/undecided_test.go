@@ -90,10 +90,10 @@ objects         2 in the index, 0 deletions held, 2 deletions undecided, 0 rejec
 2 deletions are undecided: nothing proves that the objects were deleted. They are not sent as
 deleted, and each run examines them again.
 
-not shown: 1 objects, since 2026-11-22 13:00:00 CET
+not shown: 1 object, since 2026-11-22 13:00:00 CET
 remedy: wait
 
-sync scope changed: 1 objects, since 2026-11-22 12:00:00 CET
+sync scope changed: 1 object, since 2026-11-22 12:00:00 CET
 remedy: run adconnector sync --full
 
 KIND  SID         GUID                                  UNDECIDED SINCE          REASON
@@ -107,7 +107,7 @@ LAST RUNS                MODE  RESULT  READ  CHANGED  UPLOADED  DELETED  HELD  U
 		t.Errorf("got\n%s", got)
 	}
 	r := Report{Undecided: textObjects + 5, UndecidedDeletions: make([]Undecided, textObjects+5)}
-	if got := text(t, r); !strings.Contains(got, "\n… and 5 more (--output json lists the first 1000)\n") {
+	if got := text(t, r); !strings.Contains(got, "\n… and 5 more (--output json lists the first 1,000)\n") {
 		t.Errorf("got\n%s", got)
 	}
 }

@@ -581,8 +581,7 @@ const maxLoggedObjects = 20
 
 func logHeld(log zerolog.Logger, d Decision) {
 	log.Warn().Int("held", len(d.Held)).Str("reason", d.Reason).
-		Str("remedy", "review the deletions in the directory (adconnector status, sync --dry-run); to release them, stop the daemon and run adconnector sync --allow-deletes").
-		Msg(MsgDeletionsHeld)
+		Str("remedy", state.HeldRemedy).Msg(MsgDeletionsHeld)
 }
 
 // listHeld shows all held deletions in a dry run, and logs the first ones otherwise.

@@ -49,7 +49,7 @@ func (j *journal) Commit(results []state.BatchResult) error {
 func (j *journal) logRejection(r state.RejectedObject) {
 	if j.rejected++; j.rejected <= maxLoggedObjects {
 		j.log.Warn().Stringer("kind", r.Object.Kind).Stringer("sid", r.Object.SID).Stringer("guid", r.Object.GUID).
-			Str("remedy", "see the reason in adconnector status").Msg(MsgObjectRejected)
+			Str("remedy", state.RejectedRemedy).Msg(MsgObjectRejected)
 	}
 	if r.Reason != "" {
 		j.log.Debug().Stringer("sid", r.Object.SID).Str("reason", r.Reason).Msg(MsgRejectionReason)

@@ -8,6 +8,7 @@ const (
 	MsgBindPaused             = "bind refused, pausing binds"
 	MsgBindResumed            = "binding again after a pause"
 	MsgConnectorState         = "connector state"
+	MsgControllersUnreached   = "directory servers not reached, another one read"
 	MsgControllersUnreadable  = "domain controllers unreadable, undecided deletions not released"
 	MsgDeletedUnreadable      = "deleted objects unreadable, only full syncs find deletions"
 	MsgDeletionHeld           = "deletion held"

@@ -118,11 +118,11 @@ func (b *BindPause) pausedError() error {
 	if failed, is := errors.AsType[*fault.Error](b.refusal); is {
 		o, cause = fault.Operation{Op: failed.Op, Object: failed.Object}, failed.Err
 	}
-	return o.Failed(fault.Refused, &pausedError{b.until, b.refusals, cause}, fault.Remedy(b.refusal)+"; "+resumeRemedy)
+	return o.Failed(fault.Refused, &pausedError{b.until, b.refusals, cause}, fault.Remedy(b.refusal)+"; "+ResumeRemedy)
 }
 
-// resumeRemedy is how to end a pause.
-const resumeRemedy = "another password or connection ends the pause at the next run, and so does a restart"
+// ResumeRemedy is how to end a pause.
+const ResumeRemedy = "another password or connection ends the pause at the next run, and so does a restart"
 
 // pausedError is the cause of a run that failed without a bind.
 type pausedError struct {
@@ -156,6 +156,6 @@ func (r *Runner) pauseBinds(info runInfo, runErr error) {
 	}
 	until, refusals := r.BindPause.refuse(runErr, r.now())
 	if r.NextRun != nil {
-		info.log.Warn().Time("until", until.UTC()).Int("attempt", refusals).Str("remedy", resumeRemedy).Msg(MsgBindPaused)
+		info.log.Warn().Time("until", until.UTC()).Int("attempt", refusals).Str("remedy", ResumeRemedy).Msg(MsgBindPaused)
 	}
 }

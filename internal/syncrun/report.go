@@ -1,6 +1,8 @@
 package syncrun
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"adconnector/internal/fault"
@@ -41,6 +43,22 @@ func (s *stopwatch) endStage(name string) {
 	s.last = now
 }
 
+// endFailed ends the stage that an error ended.
+func (s *stopwatch) endFailed(p *Progress, err error) {
+	phase, _ := p.phase.Load().(string)
+	if err != nil && !slices.ContainsFunc(s.stages, func(stage Stage) bool { return stage.Name == phase }) {
+		s.endStage(phase)
+	}
+}
+
+// recorded returns the stages as the state file records them.
+func (s *stopwatch) recorded() (stages []state.Stage) {
+	for _, stage := range s.stages {
+		stages = append(stages, state.Stage{Name: stage.Name, DurationMS: stage.Duration.Milliseconds()})
+	}
+	return stages
+}
+
 // newReport returns the report of a run.
 func newReport(info runInfo, result runResult, countsAfter gateway.Counts, duration time.Duration, err error) Report {
 	report := Report{
@@ -49,6 +67,8 @@ func newReport(info runInfo, result runResult, countsAfter gateway.Counts, durat
 			Users: result.read.countRead(identity.User, identity.ServiceAccount), Groups: result.read.countRead(identity.Group),
 			Uploaded: result.totals.Uploaded, Deleted: result.totals.Deleted, Rejected: result.totals.Rejected,
 			Held: len(result.held), Undecided: len(result.undecided),
+			Controller: info.contact.controller, Unreached: info.contact.unreached, Stages: info.stopwatch.recorded(),
+			MissingRights: slices.Sorted(maps.Keys(result.read.missing)), RightsRemedy: result.grant,
 			Requests: int(countsAfter.Requests - info.countsBefore.Requests), Retries: int(countsAfter.Retries - info.countsBefore.Retries),
 		},
 		Stages: info.stopwatch.stages, Objects: map[Outcome]int{},

@@ -42,7 +42,7 @@ func TestReportResult(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			read := readResult{counters: map[identity.Kind]counters{identity.User: {unreadable: c.unreadable}}}
 			result := runResult{mode: full, read: read, totals: upload.Totals{Rejected: c.rejected}, held: c.held, undecided: c.undecided}
-			report := newReport(runInfo{stopwatch: &stopwatch{}}, result, gateway.Counts{}, time.Second, c.err)
+			report := newReport(runInfo{stopwatch: &stopwatch{}, contact: &contact{}}, result, gateway.Counts{}, time.Second, c.err)
 			if report.Result != c.want || report.Held != len(c.held) || report.Undecided != len(c.undecided) || report.Rejected != c.rejected ||
 				report.Unreadable != c.unreadable || report.Objects[Outcome{identity.User, "unreadable"}] != c.unreadable {
 				t.Errorf("result %s, want %s: %+v", report.Result, c.want, report.Run)

@@ -240,18 +240,20 @@ func (s *session) exists(ctx context.Context, q directory.Search) (bool, error) 
 }
 
 // warnUnreadable logs once per run how many objects are unreadable, and which attributes are
-// missing.
-func (r *reader) warnUnreadable(ctx context.Context, result readResult) {
+// missing. It returns the remedy.
+func (r *reader) warnUnreadable(ctx context.Context, result readResult) (remedy string) {
 	unreadable := result.countUnreadable()
 	if unreadable == 0 {
-		return
+		return ""
 	}
 	base := r.source.Base
 	if result.missing[attributeMember] > 0 { // groups are read in the whole domain
 		base, _ = r.scopeOf(true)
 	}
+	remedy = r.session.grantRemedy(ctx, base)
 	r.log.Warn().Int("unreadable", unreadable).Str("attributes", strings.Join(slices.Sorted(maps.Keys(result.missing)), ", ")).
-		Str("base_dn", base).Str("remedy", r.session.grantRemedy(ctx, base)).Msg(MsgObjectsUnreadable)
+		Str("base_dn", base).Str("remedy", remedy).Msg(MsgObjectsUnreadable)
+	return remedy
 }
 
 // readableAttributes returns the counts of optional attributes to record after a full sync of a

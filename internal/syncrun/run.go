@@ -25,6 +25,7 @@ type runInfo struct {
 	log          zerolog.Logger
 	countsBefore gateway.Counts
 	stopwatch    *stopwatch
+	contact      *contact
 }
 
 // Run performs one run and returns its record. The error is the run's and is already logged.
@@ -34,6 +35,7 @@ func (r *Runner) Run(ctx context.Context, options RunOptions) (state.Run, error)
 	started := time.Now()
 	stopLog := r.logProgress(info, started)
 	result, err := r.sync(ctx, info)
+	info.stopwatch.endFailed(info.options.Progress, err)
 	stopLog()
 	r.pauseBinds(info, err)
 	report := newReport(info, result, r.Gateway.Counts(), time.Since(started), err)
@@ -142,8 +144,10 @@ func (r *Runner) openDirectory(ctx context.Context, info runInfo) (source Source
 		return source, nil, err
 	}
 	if s, err = connect(ctx, source, r.idleLimit, info.log); err != nil {
+		info.contact.notConnected(err)
 		return source, nil, err
 	}
+	info.contact.connected(s)
 	r.BindPause.accept()
 	if err = r.checkServer(ctx, info, source, s); err != nil {
 		err = errors.Join(err, r.release(s, info, err))
@@ -184,7 +188,7 @@ func (r *Runner) newRunInfo(options RunOptions) runInfo {
 	options.Progress.enter("connect")
 	return runInfo{
 		id: id, options: options, start: r.now().UTC(), log: r.Log.With().Str("run_id", id).Logger(), countsBefore: r.Gateway.Counts(),
-		stopwatch: &stopwatch{last: time.Now()},
+		stopwatch: &stopwatch{last: time.Now()}, contact: &contact{},
 	}
 }
 
@@ -269,7 +273,7 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		if err != nil {
 			return err
 		}
-		reader.warnUnreadable(ctx, result.read)
+		result.grant = reader.warnUnreadable(ctx, result.read)
 		decision := DecideDeletions(evidence, r.Guard)
 		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), reader.notShown(evidence, result.read)
 		for _, c := range evidence.Candidates {

@@ -152,6 +152,7 @@ type Runner struct {
 // New returns a runner.
 func New(o Options) *Runner {
 	o.BindPause = cmp.Or(o.BindPause, &BindPause{})
+	o.Upload.Usage = cmp.Or(o.Upload.Usage, &upload.Usage{})
 	return &Runner{
 		Options:        o,
 		states:         &states{gateway: o.Gateway, store: o.Store, log: o.Log, failures: map[string]*fault.RepeatCounter{}},
@@ -170,3 +171,6 @@ func New(o Options) *Runner {
 		peerTimeouts:   defaultPeerTimeouts,
 	}
 }
+
+// UploadBudget returns the bytes that the upload of the current run holds, and their limit.
+func (r *Runner) UploadBudget() (used, limit int64) { return r.Upload.Usage.Bytes(), upload.MaxBytes }

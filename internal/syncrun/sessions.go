@@ -135,6 +135,9 @@ func connect(ctx context.Context, source Source, idleLimit time.Duration, log ze
 		event.Str("dns_host_name", name)
 	}
 	event.Bool("domain_controller", opened.RootDSE.IsDomainController()).Msg(MsgDirectoryConnected)
+	if n := len(opened.Unreached); n > 0 {
+		log.Warn().EmbedObject(fault.Fields(opened.Unreached[0])).Int("controllers", n).Msg(MsgControllersUnreached)
+	}
 	return &session{Session: opened, lastUsed: time.Now(), idleLimit: idleLimit, log: log, failed: failed}, nil
 }
 

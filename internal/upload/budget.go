@@ -3,11 +3,12 @@ package upload
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
-// maxBytes bounds the bytes of all batches that are filled, in flight or uncommitted, and of
+// MaxBytes bounds the bytes of all batches that are filled, in flight or uncommitted, and of
 // the buffers for later batches. The largest asset and a batch of the largest size fit in.
-const maxBytes = 48 << 20
+const MaxBytes = 48 << 20
 
 // byteBudget counts bytes against a bound. Only one caller at a time may wait in acquire.
 type byteBudget struct {
@@ -16,10 +17,26 @@ type byteBudget struct {
 	mu    sync.Mutex
 	free  int64
 	spare [][]byte // buffers for reuse, which acquire drops if it needs their bytes
+
+	size  int64
+	usage *Usage
 }
 
-func newByteBudget(size int64) *byteBudget {
-	return &byteBudget{freed: make(chan struct{}, 1), free: size}
+func newByteBudget(size int64, usage *Usage) *byteBudget {
+	return &byteBudget{freed: make(chan struct{}, 1), free: size, size: size, usage: usage}
+}
+
+// Usage is how many of MaxBytes an upload holds. It is safe for concurrent use. A nil Usage counts
+// nothing.
+type Usage struct{ bytes atomic.Int64 }
+
+// Bytes returns the bytes that the current upload holds; 0 without one.
+func (u *Usage) Bytes() int64 { return u.bytes.Load() }
+
+func (u *Usage) set(bytes int64) {
+	if u != nil {
+		u.bytes.Store(bytes)
+	}
 }
 
 // tryAcquire takes n bytes if they are available.
@@ -36,6 +53,7 @@ func (b *byteBudget) tryAcquire(n int64) bool {
 		return false
 	}
 	b.free -= n
+	b.usage.set(b.size - b.free)
 	return true
 }
 
@@ -55,6 +73,7 @@ func (b *byteBudget) acquire(ctx context.Context, n int64) error {
 func (b *byteBudget) release(n int64) {
 	b.mu.Lock()
 	b.free += n
+	b.usage.set(b.size - b.free)
 	b.mu.Unlock()
 	b.signal()
 }

@@ -21,7 +21,7 @@ import (
 // TestByteBudget checks that bytes are taken, returned and kept for reuse.
 func TestByteBudget(t *testing.T) {
 	t.Parallel()
-	b := newByteBudget(100)
+	b := newByteBudget(100, nil)
 	if !b.tryAcquire(60) || b.tryAcquire(41) || !b.tryAcquire(40) {
 		t.Errorf("%d bytes left", b.free)
 	}
@@ -49,7 +49,7 @@ func TestByteBudgetWait(t *testing.T) {
 			"recycle": func(b *byteBudget, _ context.CancelFunc) { b.recycle(make([]byte, 0, 100), 100) },
 			"cancel":  func(_ *byteBudget, cancel context.CancelFunc) { cancel() },
 		} {
-			b := newByteBudget(100)
+			b := newByteBudget(100, nil)
 			b.tryAcquire(100)
 			ctx, cancel := context.WithCancel(t.Context())
 			result := make(chan error, 1)
@@ -77,14 +77,16 @@ func TestBytesInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const assetBytes, assets = 1000, 50
-		var inFlight, maxInFlight atomic.Int64
+		var inFlight, maxInFlight, maxUsed atomic.Int64
+		usage := &Usage{}
 		f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 			maxInFlight.Store(max(maxInFlight.Load(), inFlight.Add(int64(c.bytes))))
+			maxUsed.Store(max(maxUsed.Load(), usage.Bytes()))
 			time.Sleep(time.Second) // synctest time
 			inFlight.Add(-int64(c.bytes))
 			return gateway.BatchResponse{}, nil
 		}}
-		o := Options{Workers: 8, BatchSize: 100, BatchBytes: 10 * assetBytes, maxBytes: 20 * assetBytes}
+		o := Options{Workers: 8, BatchSize: 100, BatchBytes: 10 * assetBytes, maxBytes: 20 * assetBytes, Usage: usage}
 		recorded := &memoryJournal{}
 		totals, err := Run(t.Context(), f, o, recorded, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
 			for n := range assets {
@@ -103,6 +105,9 @@ func TestBytesInFlight(t *testing.T) {
 		}
 		if got := maxInFlight.Load(); got > o.maxBytes || got < 12*assetBytes {
 			t.Errorf("%d bytes in flight, want at most %d", got, o.maxBytes)
+		}
+		if got := maxUsed.Load(); got > o.maxBytes || got < maxInFlight.Load() || usage.Bytes() != 0 {
+			t.Errorf("%d bytes used during the run and %d after it, want at most %d and 0", got, usage.Bytes(), o.maxBytes)
 		}
 	})
 }
@@ -226,7 +231,7 @@ func TestMemory(t *testing.T) {
 				t.Errorf("totals %+v, error %v", totals, err)
 			}
 			growth := peak - before
-			if t.Logf("peak %d MiB", growth>>20); growth > maxBytes+identity.MaxAssetBytes { // one buffer is garbage at times
+			if t.Logf("peak %d MiB", growth>>20); growth > MaxBytes+identity.MaxAssetBytes { // one buffer is garbage at times
 				t.Errorf("peak of %d bytes", growth)
 			}
 		})

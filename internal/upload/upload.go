@@ -53,6 +53,8 @@ type Options struct {
 	// NeverAcknowledged means that the gateway has not acknowledged any object before
 	// this run. If it then rejects every object, Run returns an error of class Refused.
 	NeverAcknowledged bool
+	// Usage counts the bytes that Run holds; nil: not counted.
+	Usage *Usage
 
 	maxBytes int64 // for tests; 0: maxBytes
 }
@@ -91,8 +93,9 @@ func Run(ctx context.Context, sender sender, o Options, journal journal, produce
 		results: make(chan state.BatchResult, windowSize),
 		window:  semaphore.NewWeighted(windowSize), windowSize: windowSize,
 		pending: map[ad.GUID]struct{}{},
-		budget:  newByteBudget(cmp.Or(o.maxBytes, maxBytes)),
+		budget:  newByteBudget(cmp.Or(o.maxBytes, MaxBytes), o.Usage),
 	}
+	defer o.Usage.set(0)
 	p.batchBytes.Store(int64(o.BatchBytes))
 
 	var workers, committer sync.WaitGroup

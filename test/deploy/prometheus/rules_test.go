@@ -1,4 +1,5 @@
-// Package prometheus tests the alert rules under deploy/prometheus with promtool.
+// Package prometheus tests the alert rules under deploy/prometheus with promtool, and scrapes a daemon with
+// Prometheus.
 //
 // The tests install the Debian package prometheus with apt-get, as root, and fail without it.
 // Run them with `make test-deploy`.
