@@ -68,7 +68,7 @@ type runResult struct {
 	number    uint64    // of the run in the state file
 	// containers are those of privileged objects; nil: the recorded ones stay.
 	containers *state.Containers
-	grant     string    // remedy for the unreadable objects
+	grant      string // remedy for the unreadable objects
 }
 
 // addSearch adds the result of one search.
