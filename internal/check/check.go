@@ -41,6 +41,8 @@ type Check struct {
 	Result Result `json:"result"`
 	Found  string `json:"found"`
 	Remedy string `json:"remedy"` // empty if none is necessary
+	// Skipped is whether the check depends on a failed one and was not done. Its result is Warn.
+	Skipped bool `json:"skipped,omitempty"`
 
 	err error // of a failure
 }
@@ -66,6 +68,7 @@ type Options struct {
 	Fault    error     // of the configuration; skips all other checks
 	Advice   []string  // one line for each setting without effect
 	Mistakes []Mistake // in valid settings
+	Exposed  []Mistake // files with secrets that other users can read
 	Replaced []string  // one line for each setting that replaces a different one of a file
 	Gateway  *gateway.Client
 	// GatewayAddress and ProxyAddress are host:port. Without a proxy, ProxyAddress is empty.
@@ -179,7 +182,9 @@ func warn(found, remedy string) Check { return Check{Result: Warn, Found: found,
 func warnOf(err error) Check { return warn(err.Error(), fault.Remedy(err)) }
 
 // skipped returns the result of a check that depends on a failed check.
-func skipped(reason string) Check { return Check{Result: Warn, Found: "skipped: " + reason} }
+func skipped(reason string) Check {
+	return Check{Result: Warn, Found: "skipped: " + reason, Skipped: true}
+}
 
 // failed returns a failure. defaultRemedy is used if the error has no remedy.
 func failed(err error, defaultRemedy string) Check {
@@ -193,10 +198,11 @@ func failedWithRemedy(err error, remedy string) Check {
 
 func (p *preflight) configuration(context.Context) Check {
 	mistakes, mistakeRemedies := describeMistakes(p.Mistakes)
+	exposed, exposedRemedies := describeMistakes(p.Exposed)
 	if p.Fault != nil {
 		p.misconfigured = true
-		return Check{Result: Fail, Found: strings.Join(slices.Concat([]string{p.Fault.Error()}, p.Advice, mistakes), "\n"), err: p.Fault,
-			Remedy: strings.Join(append([]string{fault.Remedies(p.Fault), "see adconnector keys for all keys"}, mistakeRemedies...), "\n")}
+		return Check{Result: Fail, Found: strings.Join(slices.Concat([]string{p.Fault.Error()}, p.Advice, mistakes, exposed), "\n"), err: p.Fault,
+			Remedy: strings.Join(slices.Concat([]string{fault.Remedies(p.Fault), "see adconnector keys for all keys"}, mistakeRemedies, exposedRemedies), "\n")}
 	}
 	origin := "connection and profile come from the gateway"
 	if p.Source != nil {
@@ -210,6 +216,10 @@ func (p *preflight) configuration(context.Context) Check {
 	if len(mistakes) > 0 {
 		found = append(append(found, "complete, but these values probably contain mistakes:"), mistakes...)
 		remedies = append(remedies, mistakeRemedies...)
+	}
+	if len(exposed) > 0 {
+		found = append(append(found, "complete, but other users can read these files:"), exposed...)
+		remedies = append(remedies, exposedRemedies...)
 	}
 	if len(found) > 0 {
 		return warn(strings.Join(append(found, p.Replaced...), "\n"), strings.Join(remedies, "\n"))

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"adconnector/internal/check"
+	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 )
 
@@ -24,8 +26,8 @@ schedule, network, TLS, bind, account, base context, the rights to read users,
 groups and deleted objects, page size, counts, and clocks. The result of a check is
 ok, warn or fail. A remedy follows each warn and fail.
 
-The command continues after a failure where possible. A check that depends on a
-failed check is a warning that begins with "skipped". Nothing is changed: the command
+The command continues after a failure where possible. Checks that depend on a failed
+check are skipped: one line lists them. Nothing is changed: the command
 binds once, sends neither assets nor states, and creates no state file. It can run
 while the daemon runs. After a failure it ends with the exit code of a run that has
 the same failure.`,
@@ -67,7 +69,7 @@ func (p *program) checkOptions() check.Options {
 	c, found, err := p.readConfig(false)
 	o := check.Options{Fault: err}
 	if found.isEmpty {
-		o.Advice = append(o.Advice, MsgNoSettings+": "+remedyNoSettings)
+		o.Fault = errors.Join(fault.Operation{}.Failed(fault.Invalid, errors.New(MsgNoSettings), remedyNoSettings), err)
 	}
 	for _, u := range found.unknown {
 		advice := fmt.Sprintf("%s (%s) is unknown", u.Key, u.Place)
@@ -78,6 +80,9 @@ func (p *program) checkOptions() check.Options {
 	}
 	for _, m := range found.mistakes {
 		o.Mistakes = append(o.Mistakes, check.Mistake{Name: m.Place, Errors: m.Errors})
+	}
+	for _, f := range found.exposed {
+		o.Exposed = append(o.Exposed, check.Mistake{Name: f.Place, Errors: []error{f.Mistake}})
 	}
 	for _, r := range found.replaced {
 		o.Replaced = append(o.Replaced, fmt.Sprintf("%s replaces %s", r.Place, r.Replaced))

@@ -100,6 +100,62 @@ func TestCheckPrintsText(t *testing.T) {
 	}
 }
 
+// TestSkippedChecks tests that checks that depend on a failed one take one line, and are counted
+// apart from warnings. The JSON document has each of them.
+func TestSkippedChecks(t *testing.T) {
+	t.Parallel()
+	o := invoke(t, nil, "check")
+	if o.Code != exitUsage || strings.Count(o.Stdout, "skipped: ") != 1 || strings.Count(o.Stdout, "warn  ") != 1 ||
+		!strings.HasPrefix(o.Stdout, "fail  configuration           "+MsgNoSettings+"\n") || !strings.HasSuffix(o.Stdout, "\n0 ok, 0 warn, 1 fail, 20 skipped\n") {
+		t.Errorf("exit code %d: %s", o.Code, o.Stdout)
+	}
+	report := decode[check.Report](t, invoke(t, nil, "check", "--output", "json"))
+	for _, c := range report.Checks {
+		if c.Skipped != (c.Name != "configuration") || c.Skipped && c.Result != check.Warn {
+			t.Errorf("%+v", c)
+		}
+	}
+
+	var out bytes.Buffer
+	list := newChecklist(&out, false, false, false)
+	for _, c := range []check.Check{
+		{Name: "one", Result: check.Warn, Found: "skipped: first", Skipped: true}, {Name: "two", Result: check.OK, Found: "fine"},
+		{Name: "three", Result: check.Warn, Found: "skipped: second", Skipped: true}, {Name: "four", Result: check.Warn, Found: "skipped: third", Skipped: true},
+	} {
+		list.print(c)
+	}
+	if err := list.finish(check.Report{}); err != nil {
+		t.Fatal(err)
+	}
+	want := "warn  one                     skipped: first\nok    two                     fine\nwarn  2 checks                skipped: second (three, four)\n\n0 ok, 0 warn, 0 fail\n"
+	if out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+// TestExposedFiles tests that an env file that others can read is reported by check and in the log.
+func TestExposedFiles(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	file := emptyFile(t)
+	if err := os.WriteFile(file, []byte("ldap.password="+s.env["ldap.password"]+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]int{0o600: 0, 0o644: 1, 0o640: 1} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		o := s.invoke(t, "check", "--env-file", file)
+		if o.Code != exitDone || strings.Count(o.Stdout, "-> env file "+file+": chmod 600 "+file+"\n") != want {
+			t.Errorf("%o: exit code %d, %s", mode, o.Code, o.Stdout)
+		}
+		lines := s.invoke(t, "sync", "--env-file", file).With(MsgFileExposed)
+		if len(lines) != want || want > 0 && (lines[0].Text("remedy") != "chmod 600 "+file || lines[0].Text("level") != "warn") {
+			t.Errorf("%o: %v", mode, lines)
+		}
+	}
+}
+
 // TestChecklistOnTerminal tests the colors and the width of lines. Only a long word can
 // exceed it.
 func TestChecklistOnTerminal(t *testing.T) {

@@ -18,6 +18,8 @@ type checklist struct {
 	json   bool
 	width  int // of the terminal; 0: do not wrap, so that lines can be searched
 	colors bool
+	// skipped are the last checks if they were skipped: one line has all that follow each other.
+	skipped []check.Check
 }
 
 const (
@@ -37,9 +39,37 @@ func newChecklist(out io.Writer, asJSON, terminal, colors bool) *checklist {
 var resultColors = map[check.Result]string{check.OK: "\x1b[32m", check.Warn: "\x1b[33m", check.Fail: "\x1b[1;31m"}
 
 func (l *checklist) print(c check.Check) {
-	if l.json {
+	switch {
+	case l.json:
+		return
+	case c.Skipped:
+		l.skipped = append(l.skipped, c)
 		return
 	}
+	l.printSkipped()
+	l.printLine(c)
+}
+
+// printSkipped prints the skipped checks: a single one as a line of its own, several as one line
+// with the reason of the first one, on which the others depend.
+func (l *checklist) printSkipped() {
+	all := l.skipped
+	l.skipped = nil
+	switch len(all) {
+	case 0:
+		return
+	case 1:
+		l.printLine(all[0])
+		return
+	}
+	names := make([]string, len(all))
+	for n, c := range all {
+		names[n] = c.Name
+	}
+	l.printLine(check.Check{Name: fmt.Sprintf("%d checks", len(all)), Result: check.Warn, Found: all[0].Found + " (" + strings.Join(names, ", ") + ")"})
+}
+
+func (l *checklist) printLine(c check.Check) {
 	result := fmt.Sprintf("%-*s", nameColumn, c.Result)
 	if l.colors {
 		result = resultColors[c.Result] + result + "\x1b[0m"
@@ -87,10 +117,20 @@ func (l *checklist) finish(report check.Report) error {
 	if l.json {
 		return errors.Join(writeJSON(l.out, report), l.out.Flush())
 	}
+	l.printSkipped()
 	count := map[check.Result]int{}
+	skipped := 0
 	for _, c := range report.Checks {
-		count[c.Result]++
+		if c.Skipped {
+			skipped++
+		} else {
+			count[c.Result]++
+		}
 	}
-	fmt.Fprintf(l.out, "\n%d ok, %d warn, %d fail\n", count[check.OK], count[check.Warn], count[check.Fail])
+	summary := fmt.Sprintf("%d ok, %d warn, %d fail", count[check.OK], count[check.Warn], count[check.Fail])
+	if skipped > 0 {
+		summary += fmt.Sprintf(", %d skipped", skipped)
+	}
+	fmt.Fprintf(l.out, "\n%s\n", summary)
 	return l.out.Flush()
 }

@@ -158,7 +158,7 @@ adconnector.generation detects a restored copy. Do not copy or restore it.`,
 
   # Show the status of that daemon
   docker exec adconnector adconnector status`,
-		Annotations:                exits("", exitDone, exitFailed, exitUsage, exitRefused, exitLocked, exitHeld, exitRejected, exitInterrupted),
+		Annotations:                allExits(),
 		Args:                       noArgs,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
@@ -209,6 +209,9 @@ func newUsageError(cause error, remedy string) error {
 // load reads the configuration and logs advice. Its error joins all faults of the configuration.
 func (p *program) load(scheduled bool) (*config.Config, error) {
 	c, advice, err := p.readConfig(scheduled)
+	if advice.isEmpty && p.showsWelcome() {
+		return nil, p.welcome()
+	}
 	log := p.logger().With().Str("component", "cli").Logger()
 	if advice.isEmpty {
 		log.Warn().Str("remedy", remedyNoSettings).Msg(MsgNoSettings)
@@ -219,6 +222,9 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 			event.Str("nearest", u.Nearest)
 		}
 		event.Msg(MsgUnknownKey)
+	}
+	for _, f := range advice.exposed {
+		log.Warn().Str("place", f.Place).Str("reason", f.Mistake.Error()).Str("remedy", f.Mistake.Remedy()).Msg(MsgFileExposed)
 	}
 	for _, m := range advice.mistakes {
 		log.Warn().Str("key", m.Key).Str("place", m.Place).Str("reason", input.Join(m.Errors).Error()).Str("remedy", input.Remedy(m.Errors)).Msg(MsgMistake)
@@ -232,11 +238,12 @@ type advice struct {
 	unknown  []config.Unknown
 	mistakes []config.Mistake
 	replaced []config.Override
+	exposed  []config.ExposedFile
 }
 
 // remedyNoSettings is the remedy if there are no settings at all. Without a command and settings,
 // a container was probably started without its env file.
-const remedyNoSettings = "pass --env-file FILE to this command, or to docker run, with the settings of sample.env"
+const remedyNoSettings = "pass --env-file FILE to this command, or to docker run, with the settings of sample.env; to try the program without settings, run adconnector demo"
 
 // readConfig reads the configuration.
 func (p *program) readConfig(scheduled bool) (*config.Config, advice, error) {
@@ -247,6 +254,7 @@ func (p *program) readConfig(scheduled bool) (*config.Config, advice, error) {
 		Unknown:  func(u config.Unknown) { found.unknown = append(found.unknown, u) },
 		Mistake:  func(m config.Mistake) { found.mistakes = append(found.mistakes, m) },
 		Override: func(o config.Override) { found.replaced = append(found.replaced, o) },
+		Exposed:  func(f config.ExposedFile) { found.exposed = append(found.exposed, f) },
 		Empty:    func() { found.isEmpty = true },
 	})
 	if err != nil {

@@ -23,8 +23,9 @@ empty, a daemon that holds the state file counts as healthy.`,
 		Example: `  # As in the HEALTHCHECK of the image
   adconnector healthcheck
 
-  # In a script
-  adconnector healthcheck --env-file ad.env || systemctl restart adconnector`,
+  # In a script, beside the unit adconnector-bare@NAME
+  adconnector healthcheck --env-file /etc/adconnector/NAME.env ||
+      systemctl restart adconnector-bare@NAME`,
 		Annotations: exits("the daemon is stuck, does not run, or belongs to another connector", exitDone, exitFailed, exitUsage, exitInterrupted),
 		Args:        noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

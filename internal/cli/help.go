@@ -1,31 +1,44 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// exitCodes lists the meaning of each exit code.
+// exitCodes lists the meaning of each exit code. The help of the program has it in full, and that
+// of a command in short, if there is a short form.
 var exitCodes = []struct {
-	code    int
-	meaning string
+	code           int
+	meaning, short string
 }{
-	{exitDone, "done"},
-	{exitFailed, "the run failed and is worth trying again: network, timeout, full disk, 5xx"},
-	{exitUsage, "bad configuration or bad usage, an unusable state directory"},
-	{exitRefused, "refused: wrong credentials, missing rights, an untrusted certificate, a base context that does not exist"},
-	{exitLocked, "another instance holds the state directory"},
-	{exitHeld, "the gateway accepted everything but deletions, which the guard holds, or which cannot be decided"},
-	{exitRejected, "the run finished, but the gateway rejected some objects"},
-	{exitInterrupted, "interrupted"},
+	{exitDone, "done", ""},
+	{exitFailed, "the run failed and is worth trying again: network, timeout, full disk, 5xx", "the run failed and is worth trying again"},
+	{exitUsage, "bad configuration or bad usage, an unusable state directory", ""},
+	{exitRefused, "refused: wrong credentials, missing rights, an untrusted certificate, a base context that does not exist", "refused: credentials, rights, certificate, or base context"},
+	{exitLocked, "another instance holds the state directory", ""},
+	{exitHeld, "the gateway accepted everything but deletions, which the guard holds, or which cannot be decided", "deletions are held or undecided; everything else was accepted"},
+	{exitRejected, "the run finished, but the gateway rejected some objects", "the gateway rejected some objects"},
+	{exitInterrupted, "interrupted", ""},
 }
 
 // helpWidth is the number of columns of a help text. Examples can be wider.
 const helpWidth = 80
+
+// allExits returns the annotation with all exit codes in full, for the help of the program.
+func allExits() map[string]string {
+	var text strings.Builder
+	for _, e := range exitCodes {
+		writeExit(&text, e.code, e.meaning)
+	}
+	return map[string]string{"exit codes": text.String()}
+}
 
 // exits returns the annotation that documents the exit codes of a command in its help.
 // failure is the meaning of exit code 1; empty means a failed run.
@@ -35,21 +48,50 @@ func exits(failure string, codes ...int) map[string]string {
 		if !slices.Contains(codes, e.code) {
 			continue
 		}
-		meaning := e.meaning
+		meaning := cmp.Or(e.short, e.meaning)
 		if e.code == exitFailed && failure != "" {
 			meaning = failure
 		}
-		fmt.Fprintf(&text, "  %-5d%s\n", e.code, strings.Join(wrap(meaning, helpWidth-7), "\n       "))
+		writeExit(&text, e.code, meaning)
 	}
 	return map[string]string{"exit codes": text.String()}
 }
 
-// setUsageTemplate extends cobra's usage text by the exit codes, and wraps long flag texts.
+func writeExit(text *strings.Builder, code int, meaning string) {
+	fmt.Fprintf(text, "  %-5d%s\n", code, strings.Join(wrap(meaning, helpWidth-7), "\n       "))
+}
+
+// refusedFlags is the annotation with the global flags that a command refuses, which its help does
+// not list.
+const refusedFlags = "refused flags"
+
+// refusing adds the annotation refusedFlags, with names separated by spaces.
+func refusing(flags string, annotations map[string]string) map[string]string {
+	annotations[refusedFlags] = flags
+	return annotations
+}
+
+// setUsageTemplate extends cobra's usage text by the exit codes, and wraps long flag texts. The help
+// of a command names the global flags in one line; that of the program describes them.
 func setUsageTemplate(root *cobra.Command) {
+	cobra.AddTemplateFunc("globalFlags", globalFlags)
 	wrapped := fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", wrapped) + `{{with index .Annotations "exit codes"}}
+	template := strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", wrapped)
+	described := regexp.MustCompile(`(?s)Global Flags:\n\{\{.*?\}\}`)
+	root.SetUsageTemplate(described.ReplaceAllLiteralString(template, `{{globalFlags .}}`) + `{{with index .Annotations "exit codes"}}
 Exit codes:
 {{.}}{{end}}`)
+}
+
+// globalFlags returns the line of a command's help that names the global flags.
+func globalFlags(command *cobra.Command) string {
+	var names []string
+	command.InheritedFlags().VisitAll(func(f *pflag.Flag) {
+		if !slices.Contains(strings.Fields(command.Annotations[refusedFlags]), f.Name) {
+			names = append(names, "--"+f.Name)
+		}
+	})
+	return fmt.Sprintf("Global flags: %s (see %s --help)", strings.Join(names, ", "), command.Root().Name())
 }
 
 // addBuiltInCommands adds cobra's help and completion commands. Cobra's own argument checks

@@ -76,6 +76,22 @@ func TestHelpOfEachCommand(t *testing.T) {
 	}
 }
 
+// TestHelpOfGlobalFlags tests that only the help of the program describes the global flags, and that
+// the help of a command names those that it accepts.
+func TestHelpOfGlobalFlags(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"--help":      "      --env-file FILE       read settings",
+		"sync --help": "\nGlobal flags: --env-file, --log-format, --log-level (see adconnector --help)\n",
+		"demo --help": "\nGlobal flags: --log-format, --log-level (see adconnector --help)\n",
+	} {
+		o := invoke(t, nil, strings.Fields(args)...)
+		if !strings.Contains(o.Stdout, want) || strings.Contains(o.Stdout, "read settings") != (args == "--help") {
+			t.Errorf("%s: %s", args, o.Stdout)
+		}
+	}
+}
+
 func TestHelpOfUnknownCommand(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"help", "chek"}, {"chek"}} {

@@ -5,6 +5,7 @@ const (
 	MsgBadConfiguration   = "bad configuration"
 	MsgBadUsage           = "bad usage"
 	MsgCommandFailed      = "command failed"
+	MsgFileExposed        = "file with secrets readable by others"
 	MsgGenerationInvalid  = "generation file invalid, restored copies not detected"
 	MsgGraceExceeded      = "shutdown grace exceeded"
 	MsgHangupIgnored      = "hangup ignored, settings are not reloaded"

@@ -38,9 +38,11 @@ flight can be acknowledged within service.shutdown-grace.`,
   # Every ten minutes, with a log in text form
   SERVICE_CRON_EXPRESSION='*/10 * * * *' adconnector run --env-file ad.env --log-format console
 
-  # Make the log more verbose, and less verbose, without a restart
-  kill -USR1 $(pidof adconnector)
-  kill -USR2 $(pidof adconnector)`,
+  # Make the log more verbose without a restart (USR2: less verbose): in a container,
+  # as a unit without a container, or else the process that holds the state directory
+  docker kill --signal USR1 adconnector
+  systemctl kill --signal USR1 adconnector-bare@NAME
+  kill -USR1 $(cut -d ' ' -f 2 /var/lib/adconnector/adconnector.db.holder)`,
 		Annotations: exits("the disk is too full to open the state file at start", exitDone, exitFailed, exitUsage, exitLocked, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },

@@ -58,7 +58,10 @@ type Source struct {
 	Unknown   func(Unknown)     // called for each unknown key that resembles a key; can be nil
 	Mistake   func(Mistake)     // called for each value with probable mistakes; can be nil
 	Override  func(Override)    // called for each setting that replaces a different one; can be nil
-	Empty     func()            // called if neither the environment nor a file has a setting; can be nil
+	// Exposed is called for each env file with secrets, and for each file of a secret, that other
+	// users can read; can be nil.
+	Exposed func(ExposedFile)
+	Empty   func() // called if neither the environment nor a file has a setting; can be nil
 }
 
 // Mistake is a valid value that probably contains mistakes. It has an effect as it is.
@@ -87,6 +90,9 @@ func Load(src Source) (*Config, error) {
 	l.checkDuplicates()
 	if src.Override != nil {
 		l.reportOverrides(src.Override)
+	}
+	if src.Exposed != nil {
+		l.reportExposed(src.EnvFiles, src.Exposed)
 	}
 	c := &Config{
 		Gateway: l.gateway(),

@@ -22,11 +22,13 @@ type loader struct {
 	unknown   []Unknown     // reported keys
 	onMistake func(Mistake) // can be nil
 	secrets   []*SecretFile
-	mistakes  []Mistake
-	warned    map[string]bool // keys whose mistakes are reported
-	misread   map[string]bool // keys in lines with a fault; "": a whole file has one
-	layers    []layer         // in order of precedence
-	faults    []error
+	// withSecrets are the paths of the env files that contain a secret.
+	withSecrets []string
+	mistakes    []Mistake
+	warned      map[string]bool // keys whose mistakes are reported
+	misread     map[string]bool // keys in lines with a fault; "": a whole file has one
+	layers      []layer         // in order of precedence
+	faults      []error
 }
 
 // layer is the settings of one source by Key.Name.
@@ -114,6 +116,9 @@ func (l *loader) envFile(path string, environ []string) layer {
 			continue
 		}
 		l.add(settings, line.key, line.value, place, true)
+		if key, known := l.spellings[line.key]; known && line.value != "" && !key.file && keyByName(key.name).Secret {
+			l.withSecrets = append(l.withSecrets, path)
+		}
 	}
 	return settings
 }
