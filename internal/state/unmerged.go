@@ -33,15 +33,15 @@ import (
 var bucketJournal = []byte("journal")
 
 const (
-	// maxJournalBytes is the maximum size of the journal. With a lower one, a first sync of a
-	// million objects merges more often, and each merge writes most of the index. With a higher
-	// one, the file is larger after the merge, and unmerged takes more memory.
-	maxJournalBytes = 48 << 20
+	// maxJournalBytes is the maximum size of the journal. With half of it, a first sync of a million
+	// objects merges twice as often, and each merge writes most of the index. With twice of it, the
+	// merges take 40 MB more memory at their peak, because unmerged has an entry for each object.
+	maxJournalBytes = 24 << 20
 	// maxChunk is the maximum size of the entries under one key, in bytes, unless a single entry
 	// is larger. bbolt puts at least two keys into a page, so that half a page leaves least unused.
 	maxChunk = 2000
 	// maxMergeNodes limits the pages that a transaction of a merge changes.
-	maxMergeNodes = 512
+	maxMergeNodes = 256
 	// maxMergeRecords limits its records. The first merge changes no existing pages.
 	maxMergeRecords = 16384
 )
