@@ -91,7 +91,7 @@ func (g *Graph) buildAdjacency() {
 	for n := 1; n < len(g.memberOfOffsets); n++ {
 		g.memberOfOffsets[n] += g.memberOfOffsets[n-1]
 	}
-	g.memberOf = make([]Node, total)
+	g.memberOf = reuse(g.memberOf, int(total))
 	next := slices.Clone(g.memberOfOffsets) // by node: index in memberOf to fill next
 	g.bySID = make(map[internedSID]Node, len(g.groups))
 	for _, n := range g.sorted {
@@ -114,7 +114,7 @@ func (g *Graph) buildAdjacency() {
 		ends[i] = start
 		start += count
 	}
-	g.members = make([]Node, total)
+	g.members = reuse(g.members, int(total)) // memberOf has all of them
 	for _, n := range g.sorted {
 		for _, parent := range g.GroupsOf(n) {
 			i := g.groupIndex[parent] - 1
@@ -122,6 +122,14 @@ func (g *Graph) buildAdjacency() {
 			ends[i]++
 		}
 	}
+}
+
+// reuse returns a list of a length, in the memory of a list that is not used any more if that fits.
+func reuse(list []Node, length int) []Node {
+	if length <= cap(list) && cap(list)-length <= cap(list)/4 {
+		return list[:length]
+	}
+	return make([]Node, length)
 }
 
 // dropRemovedMembers removes the objects of Remove from all groups, and the members of removed

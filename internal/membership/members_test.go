@@ -177,7 +177,7 @@ func TestUncertain(t *testing.T) {
 		t.Error("the other groups have members")
 	}
 	restored := New()
-	objects, groups := g.ChangedRecords()
+	objects, groups := changedRecords(g)
 	for _, r := range objects {
 		if err := restored.RestoreObject(r.Node, r.Value); err != nil {
 			t.Fatal(err)
@@ -198,7 +198,7 @@ func TestUncertain(t *testing.T) {
 	if affected := g.Affected(before); len(affected) != 6 {
 		t.Errorf("affected %v", affected)
 	}
-	if _, groups := g.ChangedRecords(); len(groups) == 0 {
+	if _, groups := changedRecords(g); len(groups) == 0 {
 		t.Error("no record has changed")
 	}
 }

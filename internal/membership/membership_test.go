@@ -462,7 +462,7 @@ func TestUnchangedRead(t *testing.T) {
 		t.Errorf("%d unseen objects, want 0", len(unseen))
 	}
 	g.Compute()
-	changedObjects, changedGroups := g.ChangedRecords()
+	changedObjects, changedGroups := changedRecords(g)
 	if affected := g.Affected(before); len(changedObjects)+len(changedGroups)+len(affected) > 0 {
 		t.Errorf("%d changed objects, %d changed groups, %d affected objects, want 0", len(changedObjects), len(changedGroups), len(affected))
 	}
@@ -470,7 +470,7 @@ func TestUnchangedRead(t *testing.T) {
 
 // store applies the changed records of a graph to the stored ones.
 func store(g *Graph, objects, groups map[uint32][]byte) {
-	changedObjects, changedGroups := g.ChangedRecords()
+	changedObjects, changedGroups := changedRecords(g)
 	for _, change := range []struct {
 		records []Record
 		stored  map[uint32][]byte
@@ -728,4 +728,10 @@ func TestPrivilegedUsers(t *testing.T) {
 	if !g.PrivilegedUsersUncertain() {
 		t.Error("a group in Protected Users does not make the number uncertain")
 	}
+}
+
+// changedRecords returns the records of ChangedRecords as lists.
+func changedRecords(g *Graph) (objects, groups []Record) {
+	o, gr := g.ChangedRecords()
+	return slices.Collect(o), slices.Collect(gr)
 }

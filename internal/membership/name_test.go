@@ -105,12 +105,12 @@ func TestRecordWithoutName(t *testing.T) {
 	if !found || g.Kind(n) != KindUnknown || len(g.AppendName(nil, n)) > 0 {
 		t.Fatalf("found %t, kind %s", found, g.Kind(n))
 	}
-	if objects, _ := g.ChangedRecords(); len(objects) != 0 {
+	if objects, _ := changedRecords(g); len(objects) != 0 {
 		t.Errorf("unchanged, but %v", objects)
 	}
 	g.SetName(n, []byte("Alice"))
 	g.SetKind(n, KindUser)
-	objects, _ := g.ChangedRecords()
+	objects, _ := changedRecords(g)
 	if want := string(old) + "\x01Alice"; len(objects) != 1 || string(objects[0].Value) != want {
 		t.Errorf("%v, want %q", objects, want)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"adconnector/internal/ad"
@@ -127,54 +128,93 @@ func (g *Graph) recordHash(gr *group) uint64 {
 }
 
 // ChangedRecords returns the records that differ from the restored ones. It must be called
-// after Compute.
-func (g *Graph) ChangedRecords() (objects, groups []Record) {
+// after Compute. Values stay valid.
+func (g *Graph) ChangedRecords() (objects, groups iter.Seq[Record]) {
+	return g.changedObjects, g.changedGroups
+}
+
+func (g *Graph) changedObjects(yield func(Record) bool) {
+	var values valueBuffer
 	for n := range g.guids {
 		_, changed := g.changed[Node(n)]
 		stored := n < g.restored
+		record := Record{Node: uint32(n)}
 		switch {
 		case g.guids[n] == (ad.GUID{}):
+			continue
 		case g.isUnreferenced(Node(n)):
-			if stored {
-				objects = append(objects, Record{Node: uint32(n)})
+			if !stored {
+				continue
 			}
 		case !stored || changed:
-			objects = append(objects, Record{uint32(n), g.encodeObject(Node(n))})
+			record.Value = values.add(g.objectSize(Node(n)), func(dst []byte) []byte { return g.appendObject(dst, Node(n)) })
+		default:
+			continue
+		}
+		if !yield(record) {
+			return
 		}
 	}
+}
+
+func (g *Graph) changedGroups(yield func(Record) bool) {
+	var values valueBuffer
 	for i := range g.groups {
 		gr := &g.groups[i]
+		record := Record{Node: uint32(gr.node)}
 		switch {
 		case !gr.alive && gr.storedHash != 0:
-			groups = append(groups, Record{Node: uint32(gr.node)})
 		case gr.alive && g.recordHash(gr) != gr.storedHash:
-			groups = append(groups, Record{uint32(gr.node), g.encodeGroup(gr)})
+			record.Value = values.add(gr.size(), func(dst []byte) []byte { return g.appendGroup(dst, gr) })
+		default:
+			continue
+		}
+		if !yield(record) {
+			return
 		}
 	}
-	return objects, groups
+}
+
+// valueBuffer is the memory of values. Many of them share a block.
+type valueBuffer struct{ block []byte }
+
+const valueBlock = 32 << 10
+
+// add returns the value of at most size bytes that f appends.
+func (b *valueBuffer) add(size int, f func(dst []byte) []byte) []byte {
+	if cap(b.block)-len(b.block) < size {
+		b.block = make([]byte, 0, max(size, valueBlock))
+	}
+	start := len(b.block)
+	b.block = f(b.block)
+	return slices.Clip(b.block[start:])
 }
 
 // isUnreferenced reports whether an object is no account, no group and no member.
 func (g *Graph) isUnreferenced(n Node) bool { return !g.isPrincipal(n) && len(g.GroupsOf(n)) == 0 }
 
-func (g *Graph) encodeObject(n Node) []byte {
-	guid, name := g.guids[n], g.storedName(n)
-	value := make([]byte, 0, objectSID+32+len(name))
-	value = append(value, guid[:]...)
-	value = binary.LittleEndian.AppendUint32(value, uint32(g.primaryRID[n]))
+// objectSize returns the maximum size of an object's record.
+func (g *Graph) objectSize(n Node) int { return objectSID + maxSIDSize + 1 + len(g.storedName(n)) }
+
+func (g *Graph) appendObject(dst []byte, n Node) []byte {
+	guid := g.guids[n]
+	dst = append(dst, guid[:]...)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(g.primaryRID[n]))
 	if g.HasSID(n) {
-		value = append(append(g.AppendBinarySID(value, n), byte(g.kinds[n])), name...)
+		dst = append(append(g.AppendBinarySID(dst, n), byte(g.kinds[n])), g.storedName(n)...)
 	}
-	return value
+	return dst
 }
 
-func (g *Graph) encodeGroup(gr *group) []byte {
-	value := make([]byte, 0, groupHeader+4*int(gr.memberEnd-gr.memberStart))
-	value = append(value, gr.flags(), byte(gr.role))
+// size returns the size of a group's record.
+func (gr *group) size() int { return groupHeader + 4*int(gr.memberEnd-gr.memberStart) }
+
+func (g *Graph) appendGroup(dst []byte, gr *group) []byte {
+	dst = append(dst, gr.flags(), byte(gr.role))
 	for _, member := range g.members[gr.memberStart:gr.memberEnd] {
-		value = binary.LittleEndian.AppendUint32(value, uint32(member))
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(member))
 	}
-	return value
+	return dst
 }
 
 // flags returns the flags of a group's record.

@@ -3,6 +3,8 @@ package state
 import (
 	"encoding/binary"
 	"errors"
+	"iter"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -46,8 +48,8 @@ type graphState struct {
 // GraphChange is an update of the stored graph.
 type GraphChange struct {
 	Source          GraphSource
-	Replace         bool                // delete the stored graph first
-	Objects, Groups []membership.Record // a nil value deletes the record
+	Replace         bool                        // delete the stored graph first
+	Objects, Groups iter.Seq[membership.Record] // a nil value deletes the record; nil: none
 	Stale           []ad.GUID           // objects that become stale
 	AllStale        bool                // all objects become stale
 }
@@ -96,12 +98,18 @@ func (s *Store) MarkAllStale() error {
 	})
 }
 
-// UpdateGraph records a change of the graph and the stale objects in one transaction.
+// UpdateGraph records a change of the graph and the stale objects in one transaction. It replaces a
+// graph in several, because one would take the memory of the graph once more. Until the last one,
+// the graph counts as missing.
 func (s *Store) UpdateGraph(g GraphChange) error {
+	if g.Replace {
+		if err := s.replaceGraph(g); err != nil {
+			return err
+		}
+		g.Objects, g.Groups = nil, nil
+	}
 	return s.update("record memberships", func(c change) error {
-		err := errors.Join(
-			writeGraphRecords(c, bucketGraphObjects, g.Replace, g.Objects),
-			writeGraphRecords(c, bucketGraphGroups, g.Replace, g.Groups))
+		err := errors.Join(writeGraphRecords(c, bucketGraphObjects, g.Objects), writeGraphRecords(c, bucketGraphGroups, g.Groups))
 		if err != nil {
 			return err
 		}
@@ -118,14 +126,68 @@ func (s *Store) UpdateGraph(g GraphChange) error {
 	})
 }
 
-func writeGraphRecords(c change, bucket []byte, replace bool, records []membership.Record) error {
-	if replace {
-		if err := c.empty(bucket); err != nil {
+// graphChunk is the size in bytes of the records that replaceGraph writes in one transaction.
+const graphChunk = 512 << 10
+
+// replaceGraph deletes the stored graph and writes the records of a new one, which is incomplete.
+func (s *Store) replaceGraph(g GraphChange) error {
+	const operation = "record memberships"
+	err := s.update(operation, func(c change) error {
+		var stored graphState
+		if err := getJSON(c.Bucket(bucketMeta), keyGraph, &stored); err != nil {
 			return err
 		}
+		return errors.Join(c.empty(bucketGraphObjects), c.empty(bucketGraphGroups),
+			c.putJSON(bucketMeta, keyGraph, graphState{AllStale: stored.AllStale || g.AllStale, Incomplete: true}))
+	})
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		bucket  []byte
+		records iter.Seq[membership.Record]
+	}{{bucketGraphObjects, g.Objects}, {bucketGraphGroups, g.Groups}} {
+		for chunk := range chunks(part.records, graphChunk) {
+			write := func(c change) error { return writeGraphRecords(c, part.bucket, slices.Values(chunk)) }
+			if err := s.update(operation, write); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// chunks returns the records in chunks of a size in bytes. A chunk is valid until the next one.
+func chunks(records iter.Seq[membership.Record], size int) iter.Seq[[]membership.Record] {
+	return func(yield func([]membership.Record) bool) {
+		if records == nil {
+			return
+		}
+		var chunk []membership.Record
+		bytes := 0
+		for record := range records {
+			chunk = append(chunk, record)
+			if bytes += len(record.Value); bytes < size {
+				continue
+			}
+			if !yield(chunk) {
+				return
+			}
+			clear(chunk)
+			chunk, bytes = chunk[:0], 0
+		}
+		if len(chunk) > 0 {
+			yield(chunk)
+		}
+	}
+}
+
+func writeGraphRecords(c change, bucket []byte, records iter.Seq[membership.Record]) error {
+	if records == nil {
+		return nil
 	}
 	c.Bucket(bucket).FillPercent = 0.9 // node numbers are mostly appended
-	for _, record := range records {
+	for record := range records {
 		if err := c.write(bucket, binary.BigEndian.AppendUint32(nil, record.Node), record.Value); err != nil {
 			return err
 		}

@@ -60,15 +60,15 @@ func TestGraph(t *testing.T) {
 	source := GraphSource{Base: "DC=a", InvocationID: ad.InvocationID{1}}
 	step("false  false")
 	step("true DC=a o1=x o256=y g2=z !7 false", change(GraphChange{Source: source,
-		Objects: []membership.Record{record(256, "y"), record(1, "x")}, Groups: []membership.Record{record(2, "z")}, Stale: []ad.GUID{{7}}}))
+		Objects: slices.Values([]membership.Record{record(256, "y"), record(1, "x")}), Groups: slices.Values([]membership.Record{record(2, "z")}), Stale: []ad.GUID{{7}}}))
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source,
-		Objects: []membership.Record{record(1, ""), record(256, "w")}, Stale: []ad.GUID{{8}}, AllStale: true}))
+		Objects: slices.Values([]membership.Record{record(1, ""), record(256, "w")}), Stale: []ad.GUID{{8}}, AllStale: true}))
 	// Objects stay stale until ClearStale.
 	step("true DC=a o256=w g2=z !7 !8 true", change(GraphChange{Source: source}), func() error { return s.Advance(Progress{}) },
 		s.Close, func() error { s, err = unsynced.Open(dir); return err })
 	t.Cleanup(func() { s.Close() })
 	step("true DC=a o256=w g2=z false", func() error { return s.Advance(Progress{ClearStale: true}) })
-	step("true DC=b o1=n false", change(GraphChange{Source: GraphSource{Base: "DC=b"}, Replace: true, Objects: []membership.Record{record(1, "n")}}))
+	step("true DC=b o1=n false", change(GraphChange{Source: GraphSource{Base: "DC=b"}, Replace: true, Objects: slices.Values([]membership.Record{record(1, "n")})}))
 	bad := errors.New("bad")
 	if _, _, err := s.ReadGraph(func(uint32, []byte) error { return bad }, nil); !errors.Is(err, bad) {
 		t.Errorf("error %v", err)

@@ -540,7 +540,7 @@ func TestUnreadableStoredMemberships(t *testing.T) {
 	e.addGroup("team", e.user(0))
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3 + postureObjects})
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
-	e.must(e.store.UpdateGraph(state.GraphChange{Groups: []membership.Record{{Node: 0, Value: []byte("?")}}}))
+	e.must(e.store.UpdateGraph(state.GraphChange{Groups: slices.Values([]membership.Record{{Node: 0, Value: []byte("?")}})}))
 	e.restart()
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed})
 	if lines := e.log.With(MsgMembershipsUnreadable); len(lines) != 1 {
