@@ -50,8 +50,8 @@ type GraphChange struct {
 	Source          GraphSource
 	Replace         bool                        // delete the stored graph first
 	Objects, Groups iter.Seq[membership.Record] // a nil value deletes the record; nil: none
-	Stale           []ad.GUID           // objects that become stale
-	AllStale        bool                // all objects become stale
+	Stale           []ad.GUID                   // objects that become stale
+	AllStale        bool                        // all objects become stale
 }
 
 // ReadGraph passes the stored graph to the callbacks, objects before groups. A value is

@@ -173,4 +173,6 @@ func New(o Options) *Runner {
 }
 
 // UploadBudget returns the bytes that the upload of the current run holds, and their limit.
-func (r *Runner) UploadBudget() (used, limit int64) { return r.Upload.Usage.Bytes(), upload.MaxBytes }
+func (r *Runner) UploadBudget() (used, limit int64) {
+	return r.Upload.Usage.Bytes(), upload.MaxBytes(r.Upload.BatchBytes)
+}

@@ -12,6 +12,7 @@ type batch struct {
 	ends     []int                  // offset in data after the JSON of each object
 	data     []byte                 // JSON of the assets, separated by commas
 	rejected []state.RejectedObject // too large, not sent
+	bytes    int64                  // taken from the budget
 }
 
 // add appends an object and its JSON.

@@ -37,6 +37,17 @@ func TestByteBudget(t *testing.T) {
 	if b.free != 100 || b.reuse() != nil {
 		t.Errorf("%d bytes left", b.free)
 	}
+	if !b.tryAcquire(1) || b.tryAcquire(101) {
+		t.Error("more than the bound while bytes are taken")
+	}
+	b.release(1)
+	if !b.tryAcquire(150) || b.tryAcquire(1) { // alone
+		t.Errorf("%d bytes left", b.free)
+	}
+	b.release(150)
+	if b.free != 100 {
+		t.Errorf("%d bytes left", b.free)
+	}
 }
 
 // TestByteBudgetWait checks that a waiting caller continues as soon as bytes are returned or a
@@ -53,7 +64,10 @@ func TestByteBudgetWait(t *testing.T) {
 			b.tryAcquire(100)
 			ctx, cancel := context.WithCancel(t.Context())
 			result := make(chan error, 1)
-			go func() { result <- b.acquire(ctx, 80) }()
+			go func() {
+				_, err := b.acquire(ctx, 80, 99) // another caller has a byte
+				result <- err
+			}()
 			synctest.Wait()
 			b.recycle(nil, 100) // without bytes
 			synctest.Wait()
@@ -108,6 +122,33 @@ func TestBytesInFlight(t *testing.T) {
 		}
 		if got := maxUsed.Load(); got > o.maxBytes || got < maxInFlight.Load() || usage.Bytes() != 0 {
 			t.Errorf("%d bytes used during the run and %d after it, want at most %d and 0", got, usage.Bytes(), o.maxBytes)
+		}
+	})
+}
+
+// TestFullBatchesWithinBudget checks that add waits for bytes, instead of sending a batch that is not
+// full.
+func TestFullBatchesWithinBudget(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const assetBytes, assets, batchSize = 1000, 100, 10
+		var calls atomic.Int64
+		f := &fakeSender{t: t, answer: func(context.Context, call) (gateway.BatchResponse, error) {
+			calls.Add(1)
+			time.Sleep(time.Second) // synctest time
+			return gateway.BatchResponse{}, nil
+		}}
+		o := Options{Workers: 4, BatchSize: batchSize, BatchBytes: 1 << 20, maxBytes: 3*minBuffer + 25*objectOverhead}
+		totals, err := Run(t.Context(), f, o, &memoryJournal{}, func(_ context.Context, add func(identity.Asset) error, _ func() error) error {
+			for n := range assets {
+				if err := add(asset(n, assetBytes)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil || totals.Uploaded != assets || calls.Load() != assets/batchSize {
+			t.Errorf("%d calls, totals %+v, error %v", calls.Load(), totals, err)
 		}
 	})
 }
@@ -231,7 +272,7 @@ func TestMemory(t *testing.T) {
 				t.Errorf("totals %+v, error %v", totals, err)
 			}
 			growth := peak - before
-			if t.Logf("peak %d MiB", growth>>20); growth > MaxBytes+identity.MaxAssetBytes { // one buffer is garbage at times
+			if t.Logf("peak %d MiB", growth>>20); growth > max(uint64(MaxBytes(1<<20)), identity.MaxAssetBytes)+identity.MaxAssetBytes { // one buffer is garbage at times
 				t.Errorf("peak of %d bytes", growth)
 			}
 		})

@@ -56,7 +56,7 @@ type Options struct {
 	// Usage counts the bytes that Run holds; nil: not counted.
 	Usage *Usage
 
-	maxBytes int64 // for tests; 0: maxBytes
+	maxBytes int64 // for tests; 0: see minBytes
 }
 
 // Totals counts the assets of a run by their result.
@@ -93,7 +93,7 @@ func Run(ctx context.Context, sender sender, o Options, journal journal, produce
 		results: make(chan state.BatchResult, windowSize),
 		window:  semaphore.NewWeighted(windowSize), windowSize: windowSize,
 		pending: map[ad.GUID]struct{}{},
-		budget:  newByteBudget(cmp.Or(o.maxBytes, MaxBytes), o.Usage),
+		budget:  newByteBudget(cmp.Or(o.maxBytes, MaxBytes(o.BatchBytes)), o.Usage),
 	}
 	defer o.Usage.set(0)
 	p.batchBytes.Store(int64(o.BatchBytes))
@@ -188,12 +188,19 @@ func (p *pool) add(ctx context.Context, asset identity.Asset) error {
 }
 
 // reserve takes the bytes of an object from the budget, and makes room for its JSON in the
-// current batch, or in a new one if the budget is used up.
+// current batch. If the budget is used up, it waits for other batches: a batch that is not full would
+// take another call. Without other batches, it uses a new one.
 func (p *pool) reserve(ctx context.Context, object int64, json int) error {
 	need := json + 1 // with the comma
 	if b := p.batch; b != nil {
 		capacity := grownCapacity(cap(b.data), len(b.data)+need, p.options.BatchBytes)
-		if p.budget.tryAcquire(object + int64(capacity-cap(b.data))) {
+		need := object + int64(capacity-cap(b.data))
+		acquired, err := p.budget.acquire(ctx, need, b.bytes)
+		if err != nil {
+			return err
+		}
+		if acquired {
+			b.bytes += need
 			b.grow(capacity)
 			return nil
 		}
@@ -208,10 +215,10 @@ func (p *pool) reserve(ctx context.Context, object int64, json int) error {
 		data = nil
 	}
 	capacity := grownCapacity(cap(data), need, p.options.BatchBytes)
-	if err := p.budget.acquire(ctx, object+int64(capacity-cap(data))); err != nil {
+	if _, err := p.budget.acquire(ctx, object+int64(capacity-cap(data)), 0); err != nil {
 		return err
 	}
-	p.batch = &batch{Batch: state.Batch{Number: p.batches}, data: data}
+	p.batch = &batch{Batch: state.Batch{Number: p.batches}, data: data, bytes: object + int64(capacity)}
 	p.batch.grow(capacity)
 	p.batches++
 	return nil

@@ -156,7 +156,7 @@ func TestScrape(t *testing.T) {
 	base := startPrometheus(t, target)
 	for expression, want := range map[string]string{
 		"up": "1", "adconnector_unreadable_objects": "2", "adconnector_directory_servers_unreached": "0", "adconnector_held_deletions": "0",
-		"adconnector_gateway_workers_allowed": "10", "adconnector_upload_budget_used_bytes": "0", "adconnector_upload_budget_limit_bytes": "50331648",
+		"adconnector_gateway_workers_allowed": "10", "adconnector_upload_budget_used_bytes": "0", "adconnector_upload_budget_limit_bytes": "8388608",
 	} {
 		if got := query(t, base, expression); got["map[]"] != want {
 			t.Errorf("%s: %v, want %s", expression, got, want)
