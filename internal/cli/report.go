@@ -14,6 +14,7 @@ import (
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/state"
+	"adconnector/internal/status"
 )
 
 // report writes the result of a run as text or as one JSON document. A dry run writes each
@@ -147,6 +148,16 @@ func (r *report) finish(run state.Run, dryRun bool) error {
 		_, _ = r.out.Write(append(encoded, '\n'))
 		return r.out.Flush() // also returns the error of an earlier write
 	}
+	writeRunText(r.out, run, dryRun)
+	return r.out.Flush()
+}
+
+// writeRunText writes what a run has done, or why it failed and what to do.
+func writeRunText(out io.Writer, run state.Run, dryRun bool) {
+	if run.Error != "" {
+		writeFailure(out, run)
+		return
+	}
 	undecided := ""
 	if run.Undecided > 0 {
 		undecided = fmt.Sprintf(", %d deletions undecided", run.Undecided)
@@ -161,7 +172,21 @@ func (r *report) finish(run state.Run, dryRun bool) error {
 	if run.Unreadable > 0 {
 		sent += fmt.Sprintf(", %d unreadable", run.Unreadable)
 	}
-	fmt.Fprintf(r.out, "%s (%s): %d users and %d groups read, %d changed, %s, in %s\n",
+	fmt.Fprintf(out, "%s (%s): %d users and %d groups read, %d changed, %s, in %s\n",
 		run.Result, run.Mode, run.Users, run.Groups, run.Changed, sent, run.Duration.Round(time.Millisecond))
-	return r.out.Flush()
+}
+
+// writeFailure writes the error of a run, its remedy, and what was done before.
+func writeFailure(out io.Writer, run state.Run) {
+	result := run.Result
+	if run.Class == string(fault.Canceled) {
+		result = "interrupted"
+	}
+	fmt.Fprintf(out, "%s: %s\n", result, status.OneLine(run.Error))
+	if run.Remedy != "" {
+		fmt.Fprintf(out, "remedy: %s\n", status.OneLine(run.Remedy))
+	}
+	if run.Uploaded+run.Deleted+run.Rejected > 0 {
+		fmt.Fprintf(out, "done before: %d uploaded, %d deleted, %d rejected; the next run continues\n", run.Uploaded, run.Deleted, run.Rejected)
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"adconnector/internal/config"
 	"adconnector/internal/fault"
+	"adconnector/internal/request"
 	"adconnector/internal/schedule"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
@@ -93,6 +94,9 @@ const minStateFileAge = 100 * time.Millisecond
 
 // serve runs the daemon until ctx ends or the state file is damaged.
 func (p *program) serve(ctx context.Context, c *config.Config, observer daemonObserver, log zerolog.Logger) error {
+	// Commands see the end of the daemon when the state file is already closed.
+	requests, stopRequests := p.acceptRequests(c, log)
+	defer stopRequests()
 	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
@@ -128,16 +132,34 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 			daemonLog.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
-	return serveSchedule(ctx, c, r, watchdog.Beat, observer, daemonLog)
+	return serveSchedule(ctx, c, r, requests, watchdog.Beat, observer, daemonLog)
 }
 
-// serveSchedule starts a run at every tick until ctx ends or the state file is damaged.
-func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, beat func(), observer daemonObserver, log zerolog.Logger) error {
+// serveSchedule starts a run at every tick, and those that commands request, until ctx ends or the
+// state file is damaged. requests can be nil.
+func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, requests *request.Server, beat func(), observer daemonObserver, log zerolog.Logger) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var repeats fault.RepeatCounter // of errors to record the state
 	secrets := newSecretFiles(c, log)
 	var memory idleMemory
+	run := func(ctx context.Context, options syncrun.RunOptions) state.Run {
+		memory.run()
+		if observer.runStarts != nil && options.Progress == nil {
+			options.Progress = observer.runStarts()
+		}
+		secrets.reread()
+		run, err := r.Run(ctx, options) // logs and records its error
+		if observer.runFinished != nil {
+			observer.runFinished(run, err)
+		}
+		if errors.Is(err, state.ErrDamaged) {
+			cancel(err)
+		}
+		return run
+	}
+	waiting, stopWatch := watchRequests(ctx, requests)
+	defer stopWatch()
 	loop := schedule.Loop{
 		Now:        time.Now,
 		Schedule:   c.Service.Schedule,
@@ -146,21 +168,9 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, bea
 			beat()
 			memory.beat()
 		},
-		Run: func(ctx context.Context, _ time.Time) {
-			memory.run()
-			var options syncrun.RunOptions
-			if observer.runStarts != nil {
-				options.Progress = observer.runStarts()
-			}
-			secrets.reread()
-			run, err := r.Run(ctx, options) // logs and records its error
-			if observer.runFinished != nil {
-				observer.runFinished(run, err)
-			}
-			if errors.Is(err, state.ErrDamaged) {
-				cancel(err)
-			}
-		},
+		Run:          func(ctx context.Context, _ time.Time) { run(ctx, syncrun.RunOptions{}) },
+		Requests:     waiting,
+		RunRequested: func(ctx context.Context) bool { return runRequested(ctx, requests, run) },
 		OnScheduled: func(next time.Time) {
 			if observer.runScheduled != nil {
 				defer observer.runScheduled(next)

@@ -2,9 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"adconnector/internal/config"
+	"adconnector/internal/fault"
+	"adconnector/internal/request"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
@@ -15,8 +20,11 @@ func (p *program) syncCommand() *cobra.Command {
 		Use:   "sync",
 		Short: "Start one run now, then exit",
 		Long: `Start one run now, print its result, and exit. Like a run of the daemon it is a delta
-sync where possible; --full forces a full sync. The command locks the state file, so
-stop the daemon first. --dry-run locks it too, but does not change it.
+sync where possible; --full forces a full sync.
+
+If a daemon uses the state directory, it executes the run with its own settings, once
+its current run has ended. The command waits for the run and prints the same result.
+An interrupt withdraws the request; a run that was started continues in the daemon.
 
 If a run would delete more objects than sync.max-deletes or sync.max-deletes-percent
 allow, or a full sync reads nothing, all its deletions are held. Later deletions are
@@ -67,6 +75,43 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	}
 	p.enableProgressBar()
 	log := p.logger()
+	if options.DryRun {
+		return p.syncAlone(ctx, c, options, log)
+	}
+	for {
+		if err := p.syncInDaemon(ctx, c, options, log); !errors.Is(err, request.ErrNotServed) {
+			return err
+		}
+		err := p.syncAlone(ctx, c, options, log)
+		switch {
+		case !errors.Is(err, state.ErrLocked):
+			return err
+		case !request.IsServed(c.Service.StateDir):
+			return &fault.Error{Class: fault.Locked, Err: err, Remedy: remedyLocked}
+		}
+	}
+}
+
+// remedyLocked is the remedy if neither this process nor a daemon can execute the run.
+const remedyLocked = "wait until the other instance ends if it is a command; stop it if it is a daemon of an older version, or one " +
+	"that has logged \"" + MsgRequestsIgnored + "\"; or set another service.state-dir for this connector"
+
+// syncInDaemon executes a run in the daemon of the state directory, and prints its result. It
+// returns request.ErrNotServed if there is no daemon.
+func (p *program) syncInDaemon(ctx context.Context, c *config.Config, options syncrun.RunOptions, log zerolog.Logger) error {
+	run, err := p.runInDaemon(ctx, c, options, log)
+	if run.ID == "" {
+		return err
+	}
+	p.resultStarted = true
+	if err := newReport(p.stdout, p.output == "json").finish(run, false); err != nil {
+		return err
+	}
+	return runExit(run, err)
+}
+
+// syncAlone executes a run in this process, and prints its result.
+func (p *program) syncAlone(ctx context.Context, c *config.Config, options syncrun.RunOptions, log zerolog.Logger) (err error) {
 	var store *state.Store
 	if options.DryRun {
 		store, err = p.openStateReadOnly(c.Service.StateDir, log)

@@ -29,6 +29,11 @@ type Loop struct {
 	// or during a suspend before it, and the last of them. Missed ticks do not start
 	// runs. Counting stops at 10,000.
 	OnMissed func(missed int, last time.Time)
+	// Requests receives a value when a run outside the schedule is requested. Serve then calls
+	// RunRequested, unless it waits for a run; nil: there are no requests.
+	Requests <-chan struct{}
+	// RunRequested executes the requested runs. It returns false if there was none.
+	RunRequested func(ctx context.Context) bool
 	// Heartbeat is called at least every 30 s while the loop waits.
 	Heartbeat func()
 	// Now returns the wall clock time.
@@ -57,61 +62,91 @@ func (l *Loop) Serve(ctx context.Context) {
 			handledUntil = now
 		}
 		next := l.Schedule.Next(handledUntil)
-		if next.IsZero() { // nothing in the next five years
-			for l.sleep(ctx, maxSleep) {
-			}
-			return
+		if !next.IsZero() {
+			l.OnScheduled(next)
 		}
-		l.OnScheduled(next)
-		if l.wait(ctx, next, handledUntil) {
+		switch l.wait(ctx, next, handledUntil) {
+		case tick:
 			handledUntil = l.run(ctx, next)
+		case requested:
+			handledUntil = l.handle(ctx, handledUntil)
 		}
 	}
 }
 
-// wait waits for the next tick and returns true. It returns false if ctx is done,
-// or if the clock steps back so far that the next tick must be determined again.
-func (l *Loop) wait(ctx context.Context, next, handledUntil time.Time) bool {
+// event is why a wait ends.
+type event int
+
+// The events.
+const (
+	none      event = iota // ctx is done, or the next tick must be determined again
+	tick                   // a run is due
+	requested              // requested runs were executed
+)
+
+// wait waits for the next tick or a requested run, which it executes. It returns none if ctx is
+// done, or if the clock steps back so far that the next tick must be determined again. If next
+// is the zero time, there is no tick in the next five years.
+func (l *Loop) wait(ctx context.Context, next, handledUntil time.Time) event {
 	for {
 		now := l.wallClock()
 		if handledUntil.Sub(now) > maxBackstep {
-			return false
+			return none
 		}
-		left := next.Sub(now)
+		left := maxSleep
+		if !next.IsZero() {
+			left = next.Sub(now)
+		}
 		if left <= 0 {
-			return ctx.Err() == nil
+			if ctx.Err() != nil {
+				return none
+			}
+			return tick
 		}
-		if !l.sleep(ctx, left) {
-			return false
+		switch l.sleep(ctx, left) {
+		case none:
+			return none
+		case requested:
+			if l.RunRequested(ctx) {
+				return requested
+			}
 		}
 	}
 }
 
-// sleep calls Heartbeat and waits for d, at most maxSleep. It returns false if ctx
-// is done.
-func (l *Loop) sleep(ctx context.Context, d time.Duration) bool {
+// sleep calls Heartbeat and waits for a request or for d, at most maxSleep. It returns tick after
+// that time, and none if ctx is done.
+func (l *Loop) sleep(ctx context.Context, d time.Duration) event {
 	l.Heartbeat()
 	timer := time.NewTimer(min(d, maxSleep))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return false
+		return none
+	case <-l.Requests:
+		return requested
 	case <-timer.C:
-		return true
+		return tick
 	}
 }
 
 // run executes one run and returns the time up to which ticks are handled.
 func (l *Loop) run(ctx context.Context, tick time.Time) time.Time {
 	l.Run(ctx, tick)
+	return l.handle(ctx, tick)
+}
+
+// handle reports the ticks after a time as missed, because a run was active, and returns the time
+// up to which ticks are handled.
+func (l *Loop) handle(ctx context.Context, after time.Time) time.Time {
 	end := l.wallClock()
-	if end.Before(tick) {
-		return tick
+	if end.Before(after) {
+		return after
 	}
 	if ctx.Err() != nil {
 		return end // no missed ticks are reported at shutdown
 	}
-	missed, last := 0, tick
+	missed, last := 0, after
 	for missed < maxMissed {
 		next := l.Schedule.Next(last)
 		if next.IsZero() || next.After(end) {

@@ -69,6 +69,61 @@ func advance(d time.Duration) {
 	synctest.Wait()
 }
 
+// TestRequestedRun tests that a requested run is executed while the loop waits, that ticks during it
+// are missed, and that a request after the active run is executed then.
+func TestRequestedRun(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		expr string
+		want []string
+	}{
+		"between ticks": {"*/10 * * * *", []string{
+			"00:00:00 next 00:10:00",
+			"00:03:00 requested", "00:04:00 next 00:10:00",
+			"00:08:30 none",
+			"00:09:30 requested", "00:10:30 missed 1 until 00:10:00", "00:10:30 next 00:20:00",
+			"00:20:00 run 00:20:00", "00:21:00 next 00:30:00", "00:21:00 requested", "00:22:00 next 00:30:00"}},
+		"distant tick": {"0 0 29 2 *", []string{
+			"00:00:00 next 00:00:00",
+			"00:03:00 requested", "00:04:00 next 00:00:00", "00:08:30 none",
+			"00:09:30 requested", "00:10:30 next 00:00:00", "00:20:30 requested", "00:21:30 next 00:00:00"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := &recorder{runDuration: time.Minute}
+				requests := make(chan struct{})
+				l := r.loop(t, c.expr)
+				withdrawn := false
+				l.Requests = requests
+				l.RunRequested = func(context.Context) bool {
+					if withdrawn {
+						r.record("none")
+						return false
+					}
+					r.record("requested")
+					time.Sleep(r.runDuration)
+					return true
+				}
+				r.serve(l, func() {
+					advance(3 * time.Minute)
+					requests <- struct{}{}
+					advance(330 * time.Second)
+					withdrawn = true
+					requests <- struct{}{}
+					advance(time.Minute)
+					withdrawn = false
+					requests <- struct{}{}
+					advance(11 * time.Minute) // at 00:20:30
+					requests <- struct{}{}    // once the active run has ended
+					advance(2 * time.Minute)
+				})
+				r.expect(t, c.want...)
+			})
+		})
+	}
+}
+
 func TestRunAtEveryTick(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

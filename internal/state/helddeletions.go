@@ -12,7 +12,7 @@ import (
 
 // HeldRemedy is what to do about held deletions.
 const HeldRemedy = "review the deletions in the directory (adconnector status, sync --dry-run); " +
-	"to release them, stop the daemon and run adconnector sync --allow-deletes"
+	"to release them, run adconnector sync --allow-deletes"
 
 // HeldDeletion is an object of the index whose deletion is held.
 type HeldDeletion struct {

@@ -118,7 +118,7 @@ func (r Report) writeHeld(b *strings.Builder, zone *time.Location) {
 		return
 	}
 	fmt.Fprintf(b, "\n%s. Check whether the objects were deleted from the directory on purpose.\n"+
-		"If so, stop the daemon, and run adconnector sync --allow-deletes. If not, restore the objects.\n", quantity(r.Held, "deletion is held", "deletions are held"))
+		"If so, run adconnector sync --allow-deletes. If not, restore the objects.\n", quantity(r.Held, "deletion is held", "deletions are held"))
 	table := newTable(b, "KIND", "SID", "GUID", "HELD SINCE")
 	for _, h := range r.HeldDeletions[:min(len(r.HeldDeletions), textObjects)] {
 		table.row(h.Kind, h.SID, h.GUID, formatTime(h.Since, zone))

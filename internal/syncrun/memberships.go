@@ -237,7 +237,7 @@ func (s *membershipSync) checkReadable(ctx context.Context, stored *membership.G
 		return nil
 	}
 	return fault.Operation{Op: "read", Object: strings.Join(lost, "; ") + " below " + s.base}.Failed(fault.Refused, errLostRight,
-		s.session.grantRemedy(ctx, s.base)+"; if the memberships were removed from the directory, stop the daemon and run adconnector sync --full --allow-deletes once")
+		s.session.grantRemedy(ctx, s.base)+"; if the memberships were removed from the directory, run adconnector sync --full --allow-deletes once")
 }
 
 // emptySince returns the update sequence number of the last run that read the same groups: those that

@@ -134,7 +134,7 @@ func (r *Runner) checkOptional(ctx context.Context, info runInfo, c *rightsCheck
 		return nil
 	}
 	return c.refuse(ctx, lost, errLostRight,
-		"; if the values were removed from the directory, stop the daemon and run adconnector sync --full --allow-deletes once")
+		"; if the values were removed from the directory, run adconnector sync --full --allow-deletes once")
 }
 
 // findLost returns the optional attributes of a kind that more than minReadable objects had and

@@ -31,7 +31,7 @@ var Keys = strings.Fields(`time level message component connection
 	batch attempt workers call status sent_bytes answer_bytes wait_ms until duration_ms
 	users groups changed uploaded deleted held undecided rejected requests retries dry_run
 	from to next_run missed last cron state_dir address grace version before target
-	key nearest place messages signal`)
+	key nearest place messages signal request`)
 
 var levels = []string{"trace", "debug", "info", "warn", "error"}
 

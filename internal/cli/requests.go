@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/config"
+	"adconnector/internal/fault"
+	"adconnector/internal/request"
+	"adconnector/internal/state"
+	"adconnector/internal/syncrun"
+)
+
+// acceptRequests makes a daemon accept the requests of commands for a run, until stop is called. A
+// daemon that cannot do so logs why and returns nil: its scheduled runs do not depend on it.
+func (p *program) acceptRequests(c *config.Config, log zerolog.Logger) (server *request.Server, stop func()) {
+	log = log.With().Str("component", "request").Logger()
+	server, err := request.Listen(c.Service.StateDir)
+	if err != nil {
+		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgRequestsIgnored)
+		return nil, func() {}
+	}
+	server.Target, server.Profile, server.Log = c.Run.Target, c.Run.Profile, log
+	return server, server.Close
+}
+
+// watchRequests returns a channel that receives a value whenever a request waits, until stop is
+// called. server can be nil.
+func watchRequests(ctx context.Context, server *request.Server) (waiting <-chan struct{}, stop func()) {
+	if server == nil {
+		return nil, func() {}
+	}
+	return server.Watch(ctx)
+}
+
+// progressInterval is the time between two updates of the progress for a command.
+const progressInterval = 500 * time.Millisecond
+
+// runRequested executes the requests that wait, one after the other. It returns false if there is
+// none.
+func runRequested(ctx context.Context, server *request.Server, run func(context.Context, syncrun.RunOptions) state.Run) (found bool) {
+	for ctx.Err() == nil {
+		job, ok := server.Next()
+		if !ok {
+			break
+		}
+		found = true
+		options := syncrun.RunOptions{Full: job.Full, AllowDeletes: job.AllowDeletes, Resend: job.Resend, Progress: &syncrun.Progress{}}
+		stop := func() {}
+		if job.Progress {
+			stop = startWorker(ctx, func(ctx context.Context) { showRequested(ctx, job, options.Progress) })
+		}
+		result := run(ctx, options)
+		stop()
+		job.Answer(request.Answer{Run: &result})
+	}
+	return found
+}
+
+// showRequested passes the progress of a run to the command that requested it, until ctx ends.
+func showRequested(ctx context.Context, job *request.Job, p *syncrun.Progress) {
+	ticker := time.NewTicker(progressInterval)
+	defer ticker.Stop()
+	var shown request.Progress
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := request.Progress{Expected: p.Expected.Load(), Read: p.Read.Load(), Changed: p.Changed.Load(), Acknowledged: p.Acknowledged.Load()}
+		if now != shown {
+			job.Show(now)
+			shown = now
+		}
+	}
+}
+
+// runInDaemon requests a run from the daemon of the state directory, waits for it, and returns its
+// record and its error. The error is request.ErrNotServed if there is no such daemon, or if it has
+// ended before it started the run.
+func (p *program) runInDaemon(ctx context.Context, c *config.Config, options syncrun.RunOptions, log zerolog.Logger) (state.Run, error) {
+	progress, hideProgress := p.showProgress(0)
+	defer hideProgress()
+	pending, err := request.Submit(c.Service.StateDir, request.Request{
+		Version: version, Target: c.Run.Target, Profile: c.Run.Profile, Progress: progress != nil,
+		Options: request.Options{Full: options.Full, AllowDeletes: options.AllowDeletes, Resend: options.Resend},
+	})
+	if err != nil {
+		return state.Run{}, err
+	}
+	defer pending.Close()
+	log = log.With().Str("component", "request").Str("request", pending.ID).Logger()
+	log.Info().Msg(MsgRunRequested)
+	started := false
+	answer, err := pending.Await(ctx, func(now *request.Progress) {
+		if now == nil {
+			return
+		}
+		if !started {
+			started = true
+			log.Info().Msg(MsgRequestStarted)
+		}
+		if progress != nil {
+			progress.Expected.Store(now.Expected)
+			progress.Read.Store(now.Read)
+			progress.Changed.Store(now.Changed)
+			progress.Acknowledged.Store(now.Acknowledged)
+		}
+	})
+	switch {
+	case errors.Is(err, request.ErrNotServed):
+		log.Info().Msg(MsgDaemonEnded)
+		return state.Run{}, err
+	case err != nil:
+		return state.Run{}, err
+	case answer.Run == nil:
+		return state.Run{}, answer.Err()
+	}
+	return *answer.Run, answer.Err()
+}

@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"adconnector/internal/request"
+	"adconnector/internal/state"
+	"adconnector/internal/status"
+	"adconnector/test/testenv"
+	"adconnector/test/testlog"
+)
+
+// serveIdle runs a daemon that has finished its first run and waits.
+func (s *fixture) serveIdle(t *testing.T) *daemon {
+	t.Helper()
+	s.env["service.cron-expression"] = yearly
+	d := s.serve(t, nil)
+	_, n, ok := d.Await(0, testlog.Message(runFinished), d.ended)
+	if ok {
+		_, _, ok = d.Await(n, stateChange("SCHEDULED"), d.ended)
+	}
+	if !ok {
+		t.Fatalf("no first run: %v", d.Lines())
+	}
+	return d
+}
+
+// TestSyncBesideDaemon tests that the daemon executes the runs of sync, and that the result, the
+// exit code and the JSON document are those of a run of sync itself.
+func TestSyncBesideDaemon(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["sync.max-deletes"] = "2"
+	d := s.serveIdle(t)
+	s.remove(t, 3)
+	if o := s.invoke(t, "sync"); o.Code != exitHeld || !strings.HasPrefix(o.Stdout, "held (delta)") || !strings.Contains(o.Stdout, " 0 deleted, 3 deletions held,") ||
+		len(o.With(MsgRunRequested)) != 1 || len(o.With(runFinished)) != 0 {
+		t.Errorf("%+v", o)
+	}
+	o := s.invoke(t, "sync", "--allow-deletes", "--output", "json")
+	run := decode[document](t, o)
+	if o.Code != exitDone || run.Deleted != 3 || run.DurationMS == nil || s.deleted() != 3 {
+		t.Errorf("%+v", o)
+	}
+	if lines := d.With(runFinished); len(lines) != 3 || lines[2].Text("run_id") != run.RunID {
+		t.Errorf("run %s, log %v", run.RunID, lines)
+	}
+	if got := decode[document](t, s.invoke(t, "sync", "--full", "--output", "json")); got.Mode != "full" || got.Uploaded != 0 {
+		t.Errorf("full: %+v", got)
+	}
+	if got := decode[document](t, s.invoke(t, "sync", "--resend", "--output", "json")); got.Mode != "full" || got.Uploaded != 20 {
+		t.Errorf("resend: %+v", got)
+	}
+	d.end(t)
+	if o := s.invoke(t, "sync"); o.Code != exitDone || len(o.With(MsgRunRequested)) != 0 || len(o.With(runFinished)) != 1 {
+		t.Errorf("without the daemon: %+v", o)
+	}
+}
+
+// TestFailedRunBesideDaemon tests the result of a run that fails in the daemon.
+func TestFailedRunBesideDaemon(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.serveIdle(t)
+	s.Must(s.Hide(baseDN, "userAccountControl"))
+	o := s.invoke(t, "sync", "--full")
+	lines := strings.Split(o.Stdout, "\n")
+	if o.Code != exitRefused || len(lines) != 3 || !strings.HasPrefix(lines[0], "failed: ") || !strings.HasPrefix(lines[1], "remedy: ") {
+		t.Errorf("%+v", o)
+	}
+	o = s.invoke(t, "sync", "--full", "--output", "json")
+	if run := decode[document](t, o); o.Code != exitRefused || run.Class != "refused" || run.Remedy == "" || run.Error != strings.TrimPrefix(lines[0], "failed: ") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// TestSyncWithOtherSettings tests that the daemon refuses a request of a command for another
+// profile.
+func TestSyncWithOtherSettings(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	d := s.serveIdle(t)
+	env := s.env.With(testenv.Settings{"qualys.profileUuid": "01234567-0123-4123-8123-0123456789ab"})
+	o := invoke(t, env.Environ(), "sync", "--output", "json")
+	if got := decode[errorDocument](t, o); o.Code != exitUsage || got.ExitCode != exitUsage || got.Remedy == "" || len(d.With(request.MsgRefused)) != 1 || len(d.With(runFinished)) != 1 {
+		t.Errorf("%+v", o)
+	}
+}
+
+// TestDaemonKilledDuringRequest tests that sync fails if the daemon is killed during its run, and
+// executes the next run itself.
+func TestDaemonKilledDuringRequest(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["service.cron-expression"] = yearly
+	d := s.start(t)
+	d.Await(t, 0, testlog.Message(runFinished))
+	s.blockAssets(t)
+	c := s.start(t, "sync", "--resend")
+	c.Await(t, 0, testlog.Message(MsgRequestStarted))
+	d.Kill()
+	if line := singleError(t, requireExit(t, c, exitFailed)); !mentions(line, "daemon ended", "adconnector status") {
+		t.Errorf("%v", line)
+	}
+	s.Gateway.SetFront(nil)
+	if o := s.invoke(t, "sync", "--resend"); o.Code != exitDone || !strings.Contains(o.Stdout, " 23 uploaded") || len(o.With(MsgRunRequested)) != 0 {
+		t.Errorf("afterwards: %+v", o)
+	}
+}
+
+// TestSyncInterrupted tests that an interrupt withdraws a request during another run, and leaves a
+// run that was started to the daemon.
+func TestSyncInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["service.cron-expression"], s.env["service.shutdown-grace"] = yearly, "1s"
+	sent := s.blockAssets(t)
+	d := s.serve(t, nil)
+	awaitEvent(t, sent, d.ended)
+	c := s.start(t, "sync", "--full")
+	c.Await(t, 0, testlog.Message(MsgRunRequested))
+	c.Signal(t, syscall.SIGINT)
+	if line := singleError(t, requireExit(t, c, exitInterrupted)); !mentions(line, request.ErrWithdrawn.Error()) {
+		t.Errorf("%v", line)
+	}
+}
+
+// TestStatusDuringRequest tests that a requested run is recorded like any other one.
+func TestStatusDuringRequest(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	d := s.serveIdle(t)
+	run := decode[state.Run](t, s.invoke(t, "sync", "--output", "json"))
+	d.end(t)
+	report := decode[status.Report](t, s.invoke(t, "status", "--output", "json"))
+	if len(report.Runs) != 2 || report.Runs[0].ID != run.ID {
+		t.Errorf("runs %+v, want %s", report.Runs, run.ID)
+	}
+}

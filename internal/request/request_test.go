@@ -1,0 +1,423 @@
+package request
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/fault"
+	"adconnector/internal/state"
+)
+
+// listen returns a server for a state directory, as a daemon has it.
+func listen(t *testing.T, dir string) *Server {
+	t.Helper()
+	s, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Target, s.Profile = "target", "profile"
+	return s
+}
+
+// submit submits a request, as a command does.
+func submit(t *testing.T, dir string, o Options) *Pending {
+	t.Helper()
+	p, err := Submit(dir, Request{Target: "target", Profile: "profile", Options: o})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// kill releases what the end of a process releases.
+func (p *Pending) kill() { p.file.Close() }
+
+func ignoreProgress(*Progress) {}
+
+// outcome is the result of Await.
+type outcome struct {
+	answer Answer
+	err    error
+}
+
+// await waits for the answer in another goroutine.
+func (p *Pending) await(ctx context.Context, observe func(*Progress)) <-chan outcome {
+	done := make(chan outcome, 1)
+	go func() {
+		answer, err := p.Await(ctx, observe)
+		done <- outcome{answer, err}
+	}()
+	return done
+}
+
+func requireEmpty(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dirPath(dir))
+	if err != nil || len(entries) != 1 || entries[0].Name() != markerName {
+		t.Errorf("files %v, error %v", entries, err)
+	}
+}
+
+// TestRequestIsAnswered tests that the daemon gets the options, and the command the progress and
+// the record of the run. Nothing is left.
+func TestRequestIsAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := listen(t, dir)
+		defer s.Close()
+		waiting, stop := s.Watch(t.Context())
+		defer stop()
+		want := Options{Full: true, AllowDeletes: true, Resend: true}
+		p := submit(t, dir, want)
+		var seen []Progress
+		done := p.await(t.Context(), func(now *Progress) {
+			if now != nil {
+				seen = append(seen, *now)
+			}
+		})
+		<-waiting
+		job, ok := s.Next()
+		if !ok || job.Options != want || job.ID != p.ID {
+			t.Fatalf("job %+v", job)
+		}
+		if again, ok := s.Next(); ok {
+			t.Errorf("taken twice: %+v", again)
+		}
+		progress := Progress{Expected: 4, Read: 3, Changed: 2, Acknowledged: 1}
+		job.Show(progress)
+		time.Sleep(2 * awaitInterval)
+		run := state.Run{ID: "run", Result: "failed", Error: "cause", Remedy: "remedy", Class: string(fault.Refused)}
+		job.Answer(Answer{Run: &run})
+		got := <-done
+		if got.err != nil || got.answer.Run == nil || !reflect.DeepEqual(*got.answer.Run, run) || fault.ClassOf(got.answer.Err()) != fault.Refused ||
+			fault.Remedy(got.answer.Err()) != "remedy" || got.answer.Err().Error() != "cause" {
+			t.Errorf("outcome %+v", got)
+		}
+		if len(seen) == 0 || seen[len(seen)-1] != progress {
+			t.Errorf("progress %+v", seen)
+		}
+		p.Close()
+		requireEmpty(t, dir)
+	})
+}
+
+// TestOldestFirst tests that requests are taken in the order of their times.
+func TestOldestFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := listen(t, dir)
+		defer s.Close()
+		var want, got []string
+		for range 5 {
+			p := submit(t, dir, Options{})
+			defer p.Close()
+			want = append(want, p.ID)
+			time.Sleep(time.Millisecond)
+		}
+		for job, ok := s.Next(); ok; job, ok = s.Next() {
+			got = append(got, job.ID)
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("order %v, want %v", got, want)
+		}
+	})
+}
+
+// TestInterrupt tests that an interrupt withdraws a request, but not a run that was started.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		started bool
+		want    error
+	}{"waiting": {false, ErrWithdrawn}, "started": {true, ErrContinues}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := listen(t, dir)
+			defer s.Close()
+			p := submit(t, dir, Options{})
+			job, ok := (*Job)(nil), false
+			if c.started {
+				if job, ok = s.Next(); !ok {
+					t.Fatal("no request")
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, err := p.Await(ctx, ignoreProgress)
+			if !errors.Is(err, c.want) || fault.ClassOf(err) != fault.Canceled {
+				t.Errorf("error %v, want %v", err, c.want)
+			}
+			p.Close()
+			if _, ok := s.Next(); ok {
+				t.Error("request not withdrawn")
+			}
+			if c.started { // the daemon answers a command that has ended
+				job.Answer(Answer{})
+				s.sweep(time.Now().Add(2 * minOrphanAge))
+			}
+			requireEmpty(t, dir)
+		})
+	}
+}
+
+// TestDaemonEnds tests what a command returns if the daemon ends, and that the next daemon takes
+// only requests that the previous one has not taken.
+func TestDaemonEnds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		started, restarted bool
+		want               error // nil: the request waits
+	}{
+		"waiting":            {false, false, ErrNotServed},
+		"waiting, restarted": {false, true, nil},
+		"started":            {true, false, errLost},
+		"started, restarted": {true, true, errLost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				dir := t.TempDir()
+				s := listen(t, dir)
+				p := submit(t, dir, Options{})
+				if c.started {
+					if _, ok := s.Next(); !ok {
+						t.Fatal("no request")
+					}
+				}
+				s.Close()
+				if c.restarted {
+					s = listen(t, dir)
+					defer s.Close()
+				}
+				done := p.await(t.Context(), ignoreProgress)
+				if c.want == nil {
+					job, ok := s.Next()
+					if !ok {
+						t.Fatal("request not taken by the next daemon")
+					}
+					job.Answer(Answer{Run: &state.Run{ID: "run"}})
+				}
+				if got := <-done; !errors.Is(got.err, c.want) || c.want == nil && got.answer.Run == nil {
+					t.Errorf("outcome %+v, want %v", got, c.want)
+				}
+				p.Close()
+				requireEmpty(t, dir)
+			})
+		})
+	}
+}
+
+// TestCommandEnds tests that the request of a command that has ended is not executed, and that its
+// files are removed after a minute.
+func TestCommandEnds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := listen(t, dir)
+	defer s.Close()
+	taken := submit(t, dir, Options{})
+	job, ok := s.Next()
+	if !ok {
+		t.Fatal("no request")
+	}
+	job.Show(Progress{Read: 1})
+	taken.kill()
+	submit(t, dir, Options{AllowDeletes: true}).kill()
+	alive := submit(t, dir, Options{})
+	if next, ok := s.Next(); !ok || next.ID != alive.ID {
+		t.Errorf("took %+v, want %s", next, alive.ID)
+	}
+	if s.sweep(time.Now()); len(s.names()) != 4 {
+		t.Errorf("files %v", s.names())
+	}
+	s.sweep(time.Now().Add(2 * minOrphanAge))
+	if names := s.names(); len(names) != 1 || names[0] != alive.ID+suffixRunning {
+		t.Errorf("files %v", names)
+	}
+	alive.Close()
+}
+
+// TestRefused tests that the daemon answers requests that it does not execute.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*Request)
+		want   error
+	}{
+		"another target":  {func(r *Request) { r.Target = "other" }, errOther},
+		"another profile": {func(r *Request) { r.Profile = "other" }, errOther},
+		"another format":  {func(r *Request) { r.Format = 2 }, errFormat},
+		"another ID":      {func(r *Request) { r.ID = "01234567-0123-0123-0123-0123456789ab" }, errContent},
+		"too old":         {func(r *Request) { r.Created = r.Created.Add(-maxAge - time.Hour) }, errTooOld},
+		"in the future":   {func(r *Request) { r.Created = r.Created.Add(maxAge + time.Hour) }, errTooOld},
+		"too large":       {func(r *Request) { r.Version = strings.Repeat("v", maxRequestSize) }, errTooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := listen(t, dir)
+			defer s.Close()
+			p := submit(t, dir, Options{})
+			defer p.Close()
+			r := p.Request
+			c.change(&r)
+			content, err := json.Marshal(r)
+			if err == nil {
+				_, err = p.file.WriteAt(content, 0)
+			}
+			if err == nil {
+				err = p.file.Truncate(int64(len(content)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if job, ok := s.Next(); ok {
+				t.Errorf("taken: %+v", job)
+			}
+			answer, err := p.Await(t.Context(), ignoreProgress)
+			if err != nil || answer.Run != nil || answer.Class != fault.Invalid || !strings.Contains(answer.Error, c.want.Error()) || fault.ClassOf(answer.Err()) != fault.Invalid {
+				t.Errorf("answer %+v, error %v", answer, err)
+			}
+		})
+	}
+}
+
+// TestForeignFiles tests that files that no command has written are neither executed nor followed,
+// and are logged once.
+func TestForeignFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := listen(t, dir)
+	defer s.Close()
+	other := submit(t, dir, Options{})
+	if _, ok := s.Next(); !ok {
+		t.Fatal("no request")
+	}
+	defer other.Close()
+	var log bytes.Buffer
+	s.Log = zerolog.New(&log)
+	path := func(n string) string {
+		return filepath.Join(dirPath(dir), strings.ReplaceAll("nnnnnnnn-nnnn-nnnn-nnnn-nnnnnnnnnnnn", "n", n)+suffixRequest)
+	}
+	for _, err := range []error{
+		os.Symlink(filepath.Join(dirPath(dir), other.ID+suffixRunning), path("1")),
+		os.Link(filepath.Join(dirPath(dir), markerName), path("2")),
+		syscall.Mkfifo(path("3"), 0o600),
+		os.WriteFile(path("4"), []byte("{}"), 0o600),
+		os.Chmod(path("4"), 0o644),
+		os.Mkdir(path("5"), 0o700),
+		os.WriteFile(filepath.Join(dirPath(dir), "note.request"), nil, 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if s.sweep(time.Now()) {
+			t.Error("a request waits")
+		}
+		if job, ok := s.Next(); ok {
+			t.Errorf("taken: %+v", job)
+		}
+	}
+	if lines := strings.Count(log.String(), MsgIgnored); lines != 5 || lines != strings.Count(log.String(), "\n") {
+		t.Errorf("log %s", log.String())
+	}
+}
+
+// TestListen tests that the directory is private, and that a foreign one is refused.
+func TestListen(t *testing.T) {
+	t.Parallel()
+	elsewhere := t.TempDir()
+	for name, c := range map[string]struct {
+		prepare func(path string) error
+		want    error
+	}{
+		"new":            {func(string) error { return nil }, nil},
+		"group-writable": {func(path string) error { return errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, 0o2770)) }, nil},
+		"symbolic link":  {func(path string) error { return os.Symlink(elsewhere, path) }, errNotDirectory},
+		"file":           {func(path string) error { return os.WriteFile(path, nil, 0o600) }, errNotDirectory},
+		"foreign marker": {func(path string) error {
+			return errors.Join(os.Mkdir(path, 0o700), os.Symlink(filepath.Join(elsewhere, "x"), filepath.Join(path, markerName)))
+		}, errors.New("path escapes")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "state")
+			if err := errors.Join(os.Mkdir(dir, 0o700), c.prepare(dirPath(dir))); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Listen(dir)
+			if c.want != nil {
+				if fault.Remedy(err) == "" || !strings.Contains(err.Error(), c.want.Error()) {
+					t.Errorf("error %v, want %v", err, c.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if info, err := os.Lstat(dirPath(dir)); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("%v, error %v", info.Mode(), err)
+			}
+			submit(t, dir, Options{}).Close()
+		})
+	}
+}
+
+// TestNotServed tests that no request is written without a daemon, with one that has ended, or in
+// a directory that others can use.
+func TestNotServed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	check := func(name string, served bool) {
+		t.Helper()
+		p, err := Submit(dir, Request{})
+		if errors.Is(err, ErrNotServed) == served || IsServed(dir) != served {
+			t.Errorf("%s: error %v", name, err)
+		}
+		if err == nil {
+			p.Close()
+		}
+	}
+	check("no directory", false)
+	s := listen(t, dir)
+	check("daemon", true)
+	if err := os.Chmod(dirPath(dir), 0o770); err != nil {
+		t.Fatal(err)
+	}
+	check("shared directory", false)
+	if err := os.Chmod(dirPath(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	check("daemon ended", false)
+}
+
+// TestOneDaemon tests that a second daemon does not accept requests.
+func TestOneDaemon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := listen(t, dir)
+		defer s.Close()
+		if _, err := Listen(dir); !errors.Is(err, syscall.EWOULDBLOCK) {
+			t.Errorf("error %v", err)
+		}
+	})
+}

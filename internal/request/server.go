@@ -1,0 +1,273 @@
+package request
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/fault"
+)
+
+// Server receives the requests for a daemon.
+type Server struct {
+	Target, Profile string // what the daemon is configured for
+	Log             zerolog.Logger
+
+	root    *os.Root
+	marker  *os.File
+	ignored map[string]bool // names of files that are logged as ignored
+}
+
+// The time to wait for the lock of the marker, which commands lock for a moment, and the time
+// between two attempts.
+const (
+	markerWait  = 2 * time.Second
+	markerRetry = 20 * time.Millisecond
+)
+
+// Listen makes this process accept requests. It creates the state directory if it does not exist.
+func Listen(stateDir string) (*Server, error) {
+	path := dirPath(stateDir)
+	failed := func(err error) error {
+		return fault.Operation{Op: "accept run requests in", Object: path}.Failed(fault.Invalid, err,
+			"remove "+path+", which the daemon creates again; until then, stop the daemon before adconnector sync")
+	}
+	if err := makeDir(stateDir, path); err != nil {
+		return nil, failed(err)
+	}
+	root, err := openDir(path)
+	if err != nil {
+		return nil, failed(err)
+	}
+	marker, err := lockMarker(root)
+	if err != nil {
+		_ = root.Close() // err is more relevant
+		return nil, failed(err)
+	}
+	s := &Server{Log: zerolog.Nop(), root: root, marker: marker, ignored: map[string]bool{}}
+	s.endInterrupted()
+	return s, nil
+}
+
+// makeDir creates the directory of requests, or makes an existing one private: a volume can be set
+// to give its files to a group at each start.
+func makeDir(stateDir, path string) error {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return &fs.PathError{Op: "open", Path: path, Err: errNotDirectory}
+	case os.Geteuid() == 0 && ownerOf(info) != 0: // for root, the change below always succeeds
+		return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: user %d", errForeignOwner, ownerOf(info))}
+	case info.Mode().Perm() == 0o700:
+		return nil
+	}
+	return os.Chmod(path, 0o700)
+}
+
+// lockMarker locks the marker. If it is locked, another daemon uses the state directory.
+func lockMarker(root *os.Root) (*os.File, error) {
+	file, err := root.OpenFile(markerName, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = file.Chmod(0o600); err == nil { // see makeDir
+		err = checkPrivate(root, file)
+	}
+	for deadline := time.Now().Add(markerWait); err == nil; time.Sleep(markerRetry) {
+		if err = lock(file); err == nil {
+			return file, nil
+		}
+		if time.Now().Before(deadline) {
+			err = nil
+		}
+	}
+	_ = file.Close() // err is more relevant
+	return nil, err
+}
+
+// Close ends the acceptance of requests. Commands with requests notice it.
+func (s *Server) Close() {
+	_ = s.marker.Close()
+	_ = s.root.Close()
+}
+
+// endInterrupted ends the requests whose run an earlier daemon has not finished.
+func (s *Server) endInterrupted() {
+	for _, name := range s.names() {
+		if id, is := strings.CutSuffix(name, suffixRunning); is {
+			_ = s.root.Rename(name, id+suffixDone) // without an answer
+		}
+	}
+}
+
+// Watch sends a value whenever a request waits, until ctx ends and stop is called.
+func (s *Server) Watch(ctx context.Context) (waiting <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	found, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(pollInterval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if !s.sweep(time.Now()) {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case found <- struct{}{}:
+			}
+		}
+	}()
+	return found, func() {
+		cancel()
+		<-ended
+	}
+}
+
+// names returns the names of the files of requests.
+func (s *Server) names() []string {
+	dir, err := s.root.Open(".")
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(maxFiles) // what cannot be read is read later
+	return slices.DeleteFunc(names, func(name string) bool {
+		id, suffix, _ := strings.Cut(name, ".")
+		return !idPattern.MatchString(id) || !slices.Contains(suffixes, "."+suffix)
+	})
+}
+
+// sweep removes the files of commands that have ended, and reports whether a request waits.
+func (s *Server) sweep(now time.Time) (waiting bool) {
+	names := s.names()
+	alive := map[string]bool{}
+	for _, name := range names {
+		id, suffix, _ := strings.Cut(name, ".")
+		if slices.Contains(lockedSuffixes, "."+suffix) && s.isLocked(name) {
+			alive[id] = true
+			waiting = waiting || "."+suffix == suffixRequest
+		}
+	}
+	for _, name := range names {
+		id, _, _ := strings.Cut(name, ".")
+		if alive[id] {
+			continue
+		}
+		if info, err := s.root.Lstat(name); err == nil && now.Sub(info.ModTime()).Abs() > minOrphanAge {
+			_ = s.root.Remove(name) // or the next time
+		}
+	}
+	return waiting
+}
+
+// isLocked reports whether a command has locked a file. It logs a file that was not written by one.
+func (s *Server) isLocked(name string) bool {
+	file, err := openPrivate(s.root, name)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) && !s.ignored[name] && len(s.ignored) < maxFiles {
+			s.ignored[name] = true
+			s.Log.Warn().EmbedObject(fault.Fields(err)).Str("remedy", "find out who created the file and remove it").Msg(MsgIgnored)
+		}
+		return false
+	}
+	defer file.Close()
+	return isLocked(file)
+}
+
+// Job is a request that the daemon has taken.
+type Job struct {
+	Request
+	server *Server
+}
+
+// Next takes the oldest request that waits. ok is false if there is none. It answers requests that
+// it refuses.
+func (s *Server) Next() (job *Job, ok bool) {
+	for {
+		next, err := s.oldest()
+		if next.ID == "" {
+			return nil, false
+		}
+		if s.root.Rename(next.ID+suffixRequest, next.ID+suffixRunning) != nil { // withdrawn
+			return nil, false // so that a file that cannot be renamed does not end in a loop
+		}
+		job = &Job{next, s}
+		log := s.Log.With().Str("request", next.ID).Logger()
+		if err == nil {
+			log.Info().Msg(MsgReceived)
+			return job, true
+		}
+		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgRefused)
+		job.Answer(refusal(err))
+	}
+}
+
+// oldest returns the oldest request of a command that is alive, and why it cannot be executed. The
+// ID is empty if there is none.
+func (s *Server) oldest() (first Request, refused error) {
+	type candidate struct {
+		Request
+		err error
+	}
+	var all []candidate
+	for _, name := range s.names() {
+		id, is := strings.CutSuffix(name, suffixRequest)
+		if !is || !s.isLocked(name) {
+			continue
+		}
+		var r Request
+		err := readFile(s.root, name, maxRequestSize, &r)
+		if err != nil {
+			err = fault.Operation{Op: "read", Object: "run request"}.Failed(fault.Invalid, err, "use the version of the daemon")
+		} else {
+			err = r.check(id, s.Target, s.Profile, time.Now())
+		}
+		r.ID = id
+		all = append(all, candidate{r, err})
+	}
+	if len(all) == 0 {
+		return Request{}, nil
+	}
+	oldest := slices.MinFunc(all, func(a, b candidate) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID))
+	})
+	return oldest.Request, oldest.err
+}
+
+// Show passes the progress of the run to the command.
+func (j *Job) Show(p Progress) {
+	_ = replaceFile(j.server.root, j.ID, suffixProgress, p) // the run does not depend on it
+}
+
+// Answer passes the outcome to the command.
+func (j *Job) Answer(a Answer) {
+	root := j.server.root
+	err := replaceFile(root, j.ID, suffixAnswer, a)
+	err = errors.Join(err, root.Rename(j.ID+suffixRunning, j.ID+suffixDone))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the command has ended and removed its files
+		j.server.Log.Warn().Str("request", j.ID).EmbedObject(fault.Fields(err)).Msg(MsgNotAnswered)
+	}
+}
