@@ -18,6 +18,7 @@ import (
 	"adconnector/internal/sandbox/gatewayserver"
 	"adconnector/test/oracle"
 	"adconnector/test/program"
+	"adconnector/test/sddl"
 	"adconnector/test/testenv"
 )
 
@@ -136,11 +137,13 @@ func (d *controller) sid(t *testing.T, dn string) string {
 type domainEntries struct {
 	byDN map[string]record
 	sids map[string]string // by DN
+	// descriptors are the security descriptors in SDDL, from the database, by DN.
+	descriptors map[string]string
 }
 
 func (d *controller) domainEntries(t *testing.T) *domainEntries {
 	t.Helper()
-	s := &domainEntries{map[string]record{}, map[string]string{}}
+	s := &domainEntries{map[string]record{}, map[string]string{}, d.descriptorTexts(t)}
 	for _, r := range d.ldapsearch(t, "", "", "(objectSid=*)", "objectSid", "objectClass", "name", "sAMAccountName", "groupType", "primaryGroupID", "member", "memberOf", "dNSHostName") {
 		s.byDN[r.dn] = r
 		s.sids[r.dn] = oracle.SID(r.values.First("objectSid"))
@@ -488,7 +491,8 @@ func (s *domainEntries) userPosture(t *testing.T, dn string) map[string]any {
 	groups := append(s.sidsOf(r.values["memberof"]), primary)
 	put(p, "primaryGroup", primary)
 	put(p, "groups", groups)
-	put(p, "principals", s.principals(s.putPrivileges(p, groups, slices.Concat([]string{primary}, allowed, readers))))
+	mentioned := s.putPrivileges(p, groups, slices.Concat([]string{primary}, allowed, readers))
+	put(p, "principals", s.principals(s.putControl(t, p, dn, mentioned)))
 	s.putFacts(p, dn, p["privilegedGroups"] != nil, time.Now())
 	for name, attribute := range map[string]string{"lastLogonTimestamp": "lastLogonTimestamp", "passwordExpiresAt": "msDS-UserPasswordExpiryTimeComputed"} {
 		if at, ok := r.values.FileTime(attribute); ok {
@@ -535,7 +539,8 @@ func allowedSIDs(t *testing.T, descriptor string) (sids []string) {
 }
 
 // groupPosture returns the expected posture of a group.
-func (s *domainEntries) groupPosture(dn string) map[string]any {
+func (s *domainEntries) groupPosture(t *testing.T, dn string) map[string]any {
+	t.Helper()
 	r, p := s.byDN[dn], map[string]any{}
 	members := r.values["member"]
 	put(p, "samAccountName", r.values.First("sAMAccountName"))
@@ -552,7 +557,11 @@ func (s *domainEntries) groupPosture(dn string) map[string]any {
 	if isSecurityGroup(r) {
 		mentioned = s.putPrivileges(p, memberOf, mentioned)
 	}
-	put(p, "principals", s.principals(mentioned))
+	if text := r.values.First("adminCount"); text != "" {
+		n, _ := strconv.Atoi(text)
+		p["adminCount"] = float64(n)
+	}
+	put(p, "principals", s.principals(s.putControl(t, p, dn, mentioned)))
 	p["inCycle"] = slices.Contains(s.transitiveGroups(dn), s.sids[dn])
 	p["nestingDepth"] = float64(s.depth(dn))
 	p["empty"] = len(members) == 0
@@ -621,7 +630,7 @@ func comparePosture(t *testing.T, d *controller, g *testenv.Gateway) {
 	}
 	for _, i := range g.Groups() {
 		if dn := s.dnOf(i.ExternalAssetID); strings.HasSuffix(dn, postureOU) {
-			compareAsset(dn, "groupAssetClass", i, s.groupPosture(dn))
+			compareAsset(dn, "groupAssetClass", i, s.groupPosture(t, dn))
 		}
 	}
 	roles := 0
@@ -688,8 +697,47 @@ func (s *domainEntries) role(t *testing.T, dn string, i gatewayserver.Identity) 
 		_, kind := s.name(sid)
 		return kind != "FOREIGN"
 	}))
-	put(p, "principals", s.principals(slices.Concat(members, groups)))
+	holders, controlling := s.holders(t, dn, "group")
+	put(p, "controlledBy", holders)
+	put(p, "principals", s.principals(slices.Concat(members, groups, controlling)))
 	return p
+}
+
+// putControl puts who controls a privileged account or group, and returns who is mentioned by then.
+func (s *domainEntries) putControl(t *testing.T, p map[string]any, dn string, mentioned []string) []string {
+	t.Helper()
+	if p["privilegedGroups"] == nil && p["adminCount"] == nil {
+		return mentioned
+	}
+	class := "user"
+	switch r := s.byDN[dn]; {
+	case isGroup(r):
+		class = "group"
+	case slices.Contains(r.values["objectclass"], "computer"):
+		class = "serviceAccount"
+	}
+	holders, controlling := s.holders(t, dn, class)
+	put(p, "controlledBy", holders)
+	return append(mentioned, controlling...)
+}
+
+// holders returns who controls an object by the second evaluation of its descriptor, and all of these
+// principals.
+func (s *domainEntries) holders(t *testing.T, dn, class string) (holders any, all []string) {
+	t.Helper()
+	parsed, err := sddl.Parse(s.descriptors[dn], s.sids[baseDN])
+	if err != nil {
+		t.Fatalf("%s: %v", dn, err)
+	}
+	lists := map[string]any{}
+	for right, sids := range parsed.Holders(class, s.sids[baseDN]) {
+		put(lists, right, sids)
+		all = append(all, sids...)
+	}
+	if len(lists) == 0 {
+		return nil, nil
+	}
+	return lists, all
 }
 
 // canonicalJSON encodes a value with sorted lists of strings, because the second reading has them in
