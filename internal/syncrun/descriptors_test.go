@@ -311,3 +311,30 @@ func TestServerWithoutDescriptors(t *testing.T) {
 		t.Errorf("%s", held)
 	}
 }
+
+// TestControlInWholeDomain checks a full sync that reads users once: descriptors mention accounts that
+// it has not read yet.
+func TestControlInWholeDomain(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.base = e.Base()
+	e.setConsole()
+	staff := func(n int) string { return fmt.Sprintf("CN=user%d,OU=Staff,%s", n, e.Base()) }
+	for range 2 {
+		run, err := e.runner.Run(t.Context(), RunOptions{Full: true})
+		if err != nil || run.Result != Processed {
+			t.Fatalf("run %+v, error %v", run, err)
+		}
+		e.expectControl(staff(0), staff(5))
+		e.expectControl(staff(1), staff(5))
+		e.expectControl(staff(2), "")
+		if principals := fmt.Sprint(e.posturePart(staff(0))["principals"]); !strings.Contains(principals, "name:user5") {
+			t.Errorf("the principal has no name: %s", principals)
+		}
+		if last, err := e.store.ReadableAttributes(); err != nil || last.Objects["user"]["adminCount"] != 3 { // Administrator, krbtgt
+			t.Errorf("readable %v, error %v", last.Objects["user"], err)
+		}
+	}
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.expectConverged()
+}

@@ -258,7 +258,7 @@ func (h *history) pickPosture(live []domaincontroller.Object) pickedChange {
 	for i := range privileged {
 		privileged[i] += h.Base()
 	}
-	switch n := h.random.IntN(20); {
+	switch n := h.random.IntN(24); {
 	case n < 11:
 		group := pick(privileged)
 		if len(groups) > 0 && h.random.IntN(3) > 0 {
@@ -294,6 +294,11 @@ func (h *history) pickPosture(live []domaincontroller.Object) pickedChange {
 		return modification(pick(all), "servicePrincipalName", fmt.Sprintf("http/%d", h.random.IntN(9)))
 	case n < 19 && len(groups) > 0:
 		return modification(pick(groups), "managedBy", pick(all))
+	case n < 23:
+		// Containers that always hold privileged objects: a delta sync keeps others.
+		others := []string{h.Base(), "CN=AdminSDHolder,CN=System," + h.Base(), "CN=krbtgt,CN=Users," + h.Base(), "CN=Users," + h.Base()}
+		return modification(pick(slices.Concat(all, privileged, others)), ad.AttributeDescriptor,
+			domaincontroller.Descriptor(string(ad.Everyone), domaincontroller.AccessEntry{Trustee: string(ad.AuthenticatedUsers), Mask: 1 << h.random.IntN(20)}))
 	default:
 		return modification(pick(all), "adminCount", fmt.Sprint(h.random.IntN(2)))
 	}

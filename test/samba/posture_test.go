@@ -849,7 +849,7 @@ func TestPosture(t *testing.T) {
 	connection.Authentication.BindDN, connection.Authentication.Password = d.admin.dn, d.admin.password
 	g.SetConnection(connection)
 	sync("as administrator", "delta")
-	if text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sid(t, postureDN("expiring"))+`"],"minimumLength":12`) || !strings.Contains(text, `"principals":[{"sid":"`+d.sid(t, postureDN("expiring"))+`","name":"expiring","kind":"USER"}]`) || strings.Contains(text, "unreadable") {
+	if text := string(g.Sandbox().Identities(gatewayserver.KindDomain)[0].Asset); !strings.Contains(text, `"name":"Strict","precedence":10,"appliesTo":["`+d.sid(t, postureDN("expiring"))+`"],"minimumLength":12`) || !strings.Contains(text, `{"sid":"`+d.sid(t, postureDN("expiring"))+`","name":"expiring","kind":"USER"}`) || strings.Contains(text, "unreadable") {
 		t.Errorf("password policy missing in the domain asset: %s", text)
 	}
 
