@@ -188,6 +188,34 @@ func TestGoldenFile(t *testing.T) {
 	}
 }
 
+// TestGoldenJournal checks that a file that was written with an unmerged journal is read.
+func TestGoldenJournal(t *testing.T) {
+	t.Parallel()
+	const path = "testdata/journal.db.gz"
+	written := openStore(t, t.TempDir())
+	writeJournal(t, written)
+	if *writeGolden {
+		if _, err := os.Stat(path); err == nil {
+			t.Fatalf("%s exists and must not change", path)
+		}
+		pack(t, path, filepath.Dir(written.Path()))
+	}
+	packed := result(gzip.NewReader(bytes.NewReader(result(os.ReadFile(path))(t))))(t)
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, fileName), result(io.ReadAll(packed))(t), 0o600))
+	readOnly := result(unsynced.OpenReadOnly(dir))(t)
+	if journalSize(t, readOnly) == 0 {
+		t.Error("no journal")
+	}
+	expectObserved(t, "read-only", observe(t, readOnly), observe(t, written))
+	must(t, readOnly.Close())
+	s := openStore(t, dir)
+	expectObserved(t, "opened", observe(t, s), observe(t, written))
+	if n := journalSize(t, s); n != 0 || s.DamagedFile != nil {
+		t.Errorf("%d chunks, damaged %v", n, s.DamagedFile)
+	}
+}
+
 // TestSupportedFormats checks that files of all formats can be read and upgraded.
 func TestSupportedFormats(t *testing.T) {
 	t.Parallel()
