@@ -32,6 +32,8 @@ const (
 	nameUnchanged  = "unchanged full sync"
 	nameCollector  = "go-ldap, map, JSON"
 
+	namePostureSearch    = "ldapsearch, posture"
+	namePostureDryRun    = "read only, posture"
 	namePosture          = "first full sync, posture"
 	namePostureUnchanged = "unchanged full sync, posture"
 )
@@ -46,6 +48,8 @@ func workloads(d dataset) []workload {
 		{nameDryRun, runDryRun},
 		{nameFirst, runFirst},
 		{nameUnchanged, runUnchanged},
+		{namePostureSearch, runPostureSearch},
+		{namePostureDryRun, runPostureDryRun},
 		{namePosture, runPosture},
 		{namePostureUnchanged, runPostureUnchanged},
 	}
@@ -69,7 +73,7 @@ func newFixture(dir, binary string, d dataset, server *slapd) (*fixture, error) 
 
 // reset prepares a round: it starts an empty gateway and removes all state files.
 func (f *fixture) reset(ctx context.Context) (err error) {
-	for _, name := range []string{"state", "state-dry-run", postureState} {
+	for _, name := range []string{"state", "state-dry-run", postureState, postureState + "-dry-run"} {
 		if err := os.RemoveAll(filepath.Join(f.dir, name)); err != nil {
 			return err
 		}
@@ -103,11 +107,28 @@ func (f *fixture) writeSettings() error {
 	return os.WriteFile(f.settingsFile(), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
+// extendedDNs is the control that the connector sends with security posture, with its value.
+const extendedDNs = "1.2.840.113556.1.4.529=::MAMCAQA="
+
 // ldapsearch returns a command with the connector's search request.
 func (f *fixture) ldapsearch(ctx context.Context, kind identity.Kind) *exec.Cmd {
+	return f.ldapsearchFor(ctx, kind, identity.NewMapper(kind).Attributes)
+}
+
+// postureSearch returns a command that reads each object of a kind once, with all that the connector
+// reads of it with security posture, for the memberships too.
+func (f *fixture) postureSearch(ctx context.Context, kind identity.Kind) *exec.Cmd {
+	attributes := append(identity.NewPostureMapper(kind).Attributes, map[identity.Kind][]string{
+		identity.User: {"objectClass"}, identity.Group: {"member", "uSNChanged"},
+	}[kind]...)
+	return f.ldapsearchFor(ctx, kind, attributes, "-E", extendedDNs)
+}
+
+func (f *fixture) ldapsearchFor(ctx context.Context, kind identity.Kind, attributes []string, controls ...string) *exec.Cmd {
 	args := []string{"-H", f.server.url(), "-x", "-D", rootDN, "-y", f.server.passwordFile(), "-LLL",
-		"-E", fmt.Sprintf("pr=%d/noprompt", pageSize), "-b", suffix, "-s", "sub", identity.Filter[kind]}
-	cmd := exec.CommandContext(ctx, "ldapsearch", append(args, identity.NewMapper(kind).Attributes...)...)
+		"-E", fmt.Sprintf("pr=%d/noprompt", pageSize)}
+	args = append(append(args, controls...), "-b", suffix, "-s", "sub", identity.Filter[kind])
+	cmd := exec.CommandContext(ctx, "ldapsearch", append(args, attributes...)...)
 	cmd.Env = append(os.Environ(), "LDAPNOINIT=1") // ignore the machine's ldap.conf
 	return cmd
 }
@@ -178,8 +199,17 @@ func runUnchanged(ctx context.Context, f *fixture) (measurement, error) {
 // stateFileName is the name of the connector's state file.
 const stateFileName = "adconnector.db"
 
-// postureState is the state directory of the runs with security posture.
+// postureState is the state directory of the syncs with security posture, and the beginning of that of
+// the dry runs.
 const postureState = "state-posture"
+
+func runPostureSearch(ctx context.Context, f *fixture) (measurement, error) {
+	return measure(f.postureSearch(ctx, identity.User), f.postureSearch(ctx, identity.Group))
+}
+
+func runPostureDryRun(ctx context.Context, f *fixture) (measurement, error) {
+	return f.sync(ctx, postureState+"-dry-run", syncResult{counts: f.dataset.counts(), Changed: f.dataset.objects()}, "--dry-run")
+}
 
 func runPosture(ctx context.Context, f *fixture) (measurement, error) {
 	all := f.dataset.objects()
@@ -212,7 +242,7 @@ func (f *fixture) sync(ctx context.Context, stateDir string, want syncResult, fl
 	cmd := exec.CommandContext(ctx, f.binary, args...)
 	// The environment overrides the env file, so it has no other settings.
 	cmd.Env = []string{"SERVICE_STATE_DIR=" + filepath.Join(f.dir, stateDir)}
-	if stateDir == postureState {
+	if strings.HasPrefix(stateDir, postureState) {
 		cmd.Env = append(cmd.Env, "PROFILE_ASSETS=IDENTITIES_WITH_SECURITY_POSTURE")
 	}
 	var output bytes.Buffer
