@@ -48,7 +48,7 @@ func runRequested(ctx context.Context, server *request.Server, run func(context.
 			break
 		}
 		found = true
-		options := syncrun.RunOptions{Full: job.Full, AllowDeletes: job.AllowDeletes, Resend: job.Resend, Progress: &syncrun.Progress{}}
+		options := syncrun.RunOptions{Full: job.Full, AllowDeletes: job.AllowDeletes, Resend: job.Resend, Requested: true, Progress: &syncrun.Progress{}}
 		stop := func() {}
 		if job.Progress {
 			stop = startWorker(ctx, func(ctx context.Context) { showRequested(ctx, job, options.Progress) })
@@ -85,18 +85,16 @@ func showRequested(ctx context.Context, job *request.Job, p *syncrun.Progress) {
 func (p *program) runInDaemon(ctx context.Context, c *config.Config, options syncrun.RunOptions, log zerolog.Logger) (state.Run, error) {
 	progress, hideProgress := p.showProgress(0)
 	defer hideProgress()
-	pending, err := request.Submit(c.Service.StateDir, request.Request{
-		Version: version, Target: c.Run.Target, Profile: c.Run.Profile, Progress: progress != nil,
-		Options: request.Options{Full: options.Full, AllowDeletes: options.AllowDeletes, Resend: options.Resend},
-	})
+	pending, log, err := submit(c, request.Request{
+		Progress: progress != nil, Options: request.Options{Full: options.Full, AllowDeletes: options.AllowDeletes, Resend: options.Resend},
+	}, log)
 	if err != nil {
 		return state.Run{}, err
 	}
 	defer pending.Close()
-	log = log.With().Str("component", "request").Str("request", pending.ID).Logger()
 	log.Info().Msg(MsgRunRequested)
 	started := false
-	answer, err := pending.Await(ctx, func(now *request.Progress) {
+	answer, err := await(ctx, pending, log, func(now *request.Progress) {
 		if now == nil {
 			return
 		}
@@ -112,13 +110,44 @@ func (p *program) runInDaemon(ctx context.Context, c *config.Config, options syn
 		}
 	})
 	switch {
-	case errors.Is(err, request.ErrNotServed):
-		log.Info().Msg(MsgDaemonEnded)
-		return state.Run{}, err
 	case err != nil:
 		return state.Run{}, err
 	case answer.Run == nil:
 		return state.Run{}, answer.Err()
 	}
 	return *answer.Run, answer.Err()
+}
+
+// copyFromDaemon requests a copy of the state file from the daemon of the state directory, and
+// returns the directory of the copy, which remove removes. The error is as that of runInDaemon.
+func (p *program) copyFromDaemon(ctx context.Context, c *config.Config, log zerolog.Logger) (dir string, remove func(), err error) {
+	pending, log, err := submit(c, request.Request{Copy: true}, log)
+	if err != nil {
+		return "", nil, err
+	}
+	answer, err := await(ctx, pending, log, func(*request.Progress) {})
+	if err = errors.Join(err, answer.Err()); err != nil {
+		pending.Close()
+		return "", nil, err
+	}
+	return pending.CopyDir(), pending.Close, nil
+}
+
+// submit passes a request to the daemon.
+func submit(c *config.Config, r request.Request, log zerolog.Logger) (*request.Pending, zerolog.Logger, error) {
+	r.Version, r.Target, r.Profile = version, c.Run.Target, c.Run.Profile
+	pending, err := request.Submit(c.Service.StateDir, r)
+	if err != nil {
+		return nil, log, err
+	}
+	return pending, log.With().Str("component", "request").Str("request", pending.ID).Logger(), nil
+}
+
+// await waits for the answer to a request.
+func await(ctx context.Context, pending *request.Pending, log zerolog.Logger, observe func(*request.Progress)) (request.Answer, error) {
+	answer, err := pending.Await(ctx, observe)
+	if errors.Is(err, request.ErrNotServed) {
+		log.Info().Msg(MsgDaemonEnded)
+	}
+	return answer, err
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,6 +59,37 @@ func TestSyncBesideDaemon(t *testing.T) {
 	if o := s.invoke(t, "sync"); o.Code != exitDone || len(o.With(MsgRunRequested)) != 0 || len(o.With(runFinished)) != 1 {
 		t.Errorf("without the daemon: %+v", o)
 	}
+}
+
+// TestDryRunBesideDaemon tests that a dry run lists what the next run of the daemon would send, also
+// during a run, and that no copy of the state file is left.
+func TestDryRunBesideDaemon(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env["service.shutdown-grace"] = "1s"
+	d := s.serveIdle(t)
+	s.remove(t, 2)
+	check := func(files int) {
+		t.Helper()
+		o := s.invoke(t, "sync", "--dry-run", "--output", "json")
+		got := decode[document](t, o)
+		if o.Code != exitDone || !got.DryRun || got.Mode != "delta" || len(got.Planned) != 2 || got.Planned[0].Action != "delete" {
+			t.Errorf("%+v", o)
+		}
+		entries, err := os.ReadDir(filepath.Join(s.StateDir, "requests"))
+		if err != nil || len(entries) != files {
+			t.Errorf("files %v, error %v", entries, err)
+		}
+	}
+	check(1)
+	sent := s.blockAssets(t)
+	c := s.start(t, "sync", "--full") // whose run lasts until the test ends
+	awaitEvent(t, sent, c.Ended)
+	check(2)
+	if lines := d.With(runFinished); len(lines) != 1 || s.deleted() != 0 {
+		t.Errorf("log %v", lines)
+	}
+	c.Kill()
 }
 
 // TestFailedRunBesideDaemon tests the result of a run that fails in the daemon.

@@ -102,6 +102,9 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 		return err
 	}
 	defer closeState(store, log)
+	if requests != nil {
+		requests.CopyState = store.WriteCopy
+	}
 	m, err := newMonitor(c, store)
 	if err != nil {
 		return err

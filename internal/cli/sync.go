@@ -25,6 +25,7 @@ sync where possible; --full forces a full sync.
 If a daemon uses the state directory, it executes the run with its own settings, once
 its current run has ended. The command waits for the run and prints the same result.
 An interrupt withdraws the request; a run that was started continues in the daemon.
+--dry-run reads a copy of the state file of the daemon, which is removed afterwards.
 
 If a run would delete more objects than sync.max-deletes or sync.max-deletes-percent
 allow, or a full sync reads nothing, all its deletions are held. Later deletions are
@@ -75,14 +76,15 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	}
 	p.enableProgressBar()
 	log := p.logger()
+	beside := p.syncInDaemon
 	if options.DryRun {
-		return p.syncAlone(ctx, c, options, log)
+		beside = p.syncCopy
 	}
 	for {
-		if err := p.syncInDaemon(ctx, c, options, log); !errors.Is(err, request.ErrNotServed) {
+		if err := beside(ctx, c, options, log); !errors.Is(err, request.ErrNotServed) {
 			return err
 		}
-		err := p.syncAlone(ctx, c, options, log)
+		err := p.syncAlone(ctx, c, c.Service.StateDir, options, log)
 		switch {
 		case !errors.Is(err, state.ErrLocked):
 			return err
@@ -110,13 +112,25 @@ func (p *program) syncInDaemon(ctx context.Context, c *config.Config, options sy
 	return runExit(run, err)
 }
 
-// syncAlone executes a run in this process, and prints its result.
-func (p *program) syncAlone(ctx context.Context, c *config.Config, options syncrun.RunOptions, log zerolog.Logger) (err error) {
+// syncCopy executes a dry run in this process with a copy of the state file of the daemon, and prints
+// its result. It returns request.ErrNotServed if there is no daemon.
+func (p *program) syncCopy(ctx context.Context, c *config.Config, options syncrun.RunOptions, log zerolog.Logger) error {
+	dir, remove, err := p.copyFromDaemon(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer remove()
+	return p.syncAlone(ctx, c, dir, options, log)
+}
+
+// syncAlone executes a run in this process with the state file in a directory, and prints its
+// result.
+func (p *program) syncAlone(ctx context.Context, c *config.Config, stateDir string, options syncrun.RunOptions, log zerolog.Logger) (err error) {
 	var store *state.Store
 	if options.DryRun {
-		store, err = p.openStateReadOnly(c.Service.StateDir, log)
+		store, err = p.openStateReadOnly(stateDir, log)
 	} else {
-		store, err = p.openState(c.Service.StateDir, log)
+		store, err = p.openState(stateDir, log)
 	}
 	if err != nil {
 		return err

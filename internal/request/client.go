@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -80,10 +81,13 @@ func writeError(stateDir string, err error) error {
 	return write.Failed(fault.Invalid, err, "run the command as the user of the daemon, with the state directory writable")
 }
 
+// CopyDir returns the path of the directory with the copy of the state file.
+func (p *Pending) CopyDir() string { return filepath.Join(p.root.Name(), p.ID+suffixCopy) }
+
 // Close removes the files of the request. A run that was started continues.
 func (p *Pending) Close() {
 	for _, suffix := range suffixes {
-		_ = p.root.Remove(p.ID + suffix) // the daemon removes what is left
+		_ = p.root.RemoveAll(p.ID + suffix) // the daemon removes what is left
 	}
 	_ = p.file.Close()
 	_ = p.root.Close()

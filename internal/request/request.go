@@ -8,6 +8,9 @@
 //	ID.running   renamed by the daemon, which can then no longer be prevented from the run
 //	ID.done      renamed by the daemon after it has written ID.answer
 //
+// A request can also be for a copy of the state file, which the daemon writes to ID.copy. A dry run
+// reads it, because it cannot read the file itself.
+//
 // Both processes can end at any moment. Each shows that it is alive by a lock, which the end of a
 // process releases: the command locks its request, and the daemon locks the file "daemon". Process
 // IDs prove nothing, because the processes can be in different containers.
@@ -38,10 +41,11 @@ const (
 	suffixDone     = ".done"
 	suffixAnswer   = ".answer"
 	suffixProgress = ".progress"
+	suffixCopy     = ".copy" // a directory
 )
 
 // suffixes lists all of them.
-var suffixes = []string{suffixNew, suffixRequest, suffixRunning, suffixDone, suffixAnswer, suffixProgress}
+var suffixes = []string{suffixNew, suffixRequest, suffixRunning, suffixDone, suffixAnswer, suffixProgress, suffixCopy}
 
 // lockedSuffixes are the suffixes of the file that the command locks, in the order of the renames.
 var lockedSuffixes = []string{suffixRequest, suffixRunning, suffixDone}
@@ -75,7 +79,7 @@ type Options struct {
 	Resend       bool `json:"resend,omitempty"`
 }
 
-// Request is a request for one run.
+// Request is a request for one run, or for a copy of the state file.
 type Request struct {
 	ID      string    `json:"id"`
 	Format  int       `json:"format"`
@@ -88,19 +92,20 @@ type Request struct {
 	Profile string `json:"profile"`
 	Options
 	Progress bool `json:"progress,omitempty"` // the command shows the progress
+	Copy     bool `json:"copy,omitempty"`     // copy the state file instead of a run
 }
 
 // Answer is the outcome of a request.
 type Answer struct {
-	// Run is the record of the run, with its error; nil: no run was started.
+	// Run is the record of the run, with its error; nil: no run was started, or a copy was made.
 	Run *state.Run `json:"run,omitempty"`
-	// Error, Remedy and Class are why no run was started.
+	// Error, Remedy and Class are why no run was started, or why no copy was made.
 	Error  string      `json:"error,omitempty"`
 	Remedy string      `json:"remedy,omitempty"`
 	Class  fault.Class `json:"class,omitempty"`
 }
 
-// Err returns the error of the run, or why none was started. It is nil if the run did not fail.
+// Err returns the error of the run, or why there was none. It is nil without an error.
 func (a Answer) Err() error {
 	text, remedy, class := a.Error, a.Remedy, a.Class
 	if a.Run != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -407,6 +408,64 @@ func TestNotServed(t *testing.T) {
 	}
 	s.Close()
 	check("daemon ended", false)
+}
+
+// TestCopy tests that a request for a copy of the state file is executed also during a run, that an
+// error is answered, and that the copy is removed with the request or after its command has ended.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := listen(t, dir)
+		defer s.Close()
+		content, writeErr := "content", error(nil)
+		s.CopyState = func(to io.Writer) error {
+			_, err := io.WriteString(to, content)
+			return errors.Join(err, writeErr)
+		}
+		_, stop := s.Watch(t.Context()) // nothing receives: a run is active
+		defer stop()
+		run := submit(t, dir, Options{})
+		defer run.Close()
+		request := func() (*Pending, Answer) {
+			t.Helper()
+			p, err := Submit(dir, Request{Target: "target", Profile: "profile", Copy: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := p.Await(t.Context(), ignoreProgress)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p, answer
+		}
+		p, answer := request()
+		got, err := os.ReadFile(filepath.Join(p.CopyDir(), state.CopyName))
+		if err != nil || string(got) != content || answer.Err() != nil {
+			t.Errorf("copy %q, answer %+v, error %v", got, answer, err)
+		}
+		p.Close()
+		killed, _ := request()
+		killed.kill()
+		time.Sleep(2*minOrphanAge + pollInterval)
+		for _, p := range []*Pending{p, killed} {
+			if _, err := os.Stat(p.CopyDir()); err == nil {
+				t.Error("copy not removed")
+			}
+		}
+		writeErr = fault.Operation{Op: "copy"}.Failed(fault.Transient, syscall.ENOSPC, "free space")
+		failed, answer := request()
+		defer failed.Close()
+		if fault.ClassOf(answer.Err()) != fault.Transient || fault.Remedy(answer.Err()) != "free space" {
+			t.Errorf("answer %+v", answer)
+		}
+		if _, err := os.Stat(failed.CopyDir()); err == nil {
+			t.Error("incomplete copy not removed")
+		}
+		if job, ok := s.Next(); !ok || job.ID != run.ID {
+			t.Errorf("job %+v, want that of %s", job, run.ID)
+		}
+	})
 }
 
 // TestOneDaemon tests that a second daemon does not accept requests.

@@ -5,24 +5,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/fault"
+	"adconnector/internal/state"
 )
 
 // Server receives the requests for a daemon.
 type Server struct {
 	Target, Profile string // what the daemon is configured for
-	Log             zerolog.Logger
+	// CopyState writes a copy of the state file; nil: requests for a copy are refused.
+	CopyState func(io.Writer) error
+	Log       zerolog.Logger
 
-	root    *os.Root
-	marker  *os.File
+	root   *os.Root
+	marker *os.File
+
+	mu      sync.Mutex
 	ignored map[string]bool // names of files that are logged as ignored
 }
 
@@ -116,7 +123,8 @@ func (s *Server) endInterrupted() {
 	}
 }
 
-// Watch sends a value whenever a request waits, until ctx ends and stop is called.
+// Watch sends a value whenever a request for a run waits, until ctx ends or stop is called. It
+// executes requests for a copy itself, also during a run.
 func (s *Server) Watch(ctx context.Context) (waiting <-chan struct{}, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	found, ended := make(chan struct{}), make(chan struct{})
@@ -124,19 +132,21 @@ func (s *Server) Watch(ctx context.Context) (waiting <-chan struct{}, stop func(
 		defer close(ended)
 		ticker := time.NewTicker(pollInterval)
 		defer ticker.Stop()
+		var receiver chan<- struct{} // nil: no request waits
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case receiver <- struct{}{}:
+				receiver = nil // the receiver executes all
+				continue
 			case <-ticker.C:
 			}
-			if !s.sweep(time.Now()) {
-				continue
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case found <- struct{}{}:
+			if receiver = nil; s.sweep(time.Now()) {
+				s.copyRequested()
+				if first, _ := s.oldest(false); first.ID != "" {
+					receiver = found
+				}
 			}
 		}
 	}()
@@ -144,6 +154,39 @@ func (s *Server) Watch(ctx context.Context) (waiting <-chan struct{}, stop func(
 		cancel()
 		<-ended
 	}
+}
+
+// copyRequested executes the requests for a copy.
+func (s *Server) copyRequested() {
+	for {
+		job, ok := s.next(true)
+		if !ok {
+			return
+		}
+		answer := Answer{}
+		if err := s.writeCopy(job.ID); err != nil {
+			answer = refusal(err)
+		}
+		job.Answer(answer)
+	}
+}
+
+// writeCopy copies the state file for a request.
+func (s *Server) writeCopy(id string) (err error) {
+	if s.CopyState == nil {
+		return fault.Operation{Op: "copy", Object: "state file"}.Failed(fault.Invalid, errFormat, "")
+	}
+	if err := s.root.Mkdir(id+suffixCopy, 0o700); err != nil {
+		return err
+	}
+	file, err := s.root.OpenFile(id+suffixCopy+"/"+state.CopyName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = errors.Join(s.CopyState(file), file.Close())
+	}
+	if err != nil {
+		_ = s.root.RemoveAll(id + suffixCopy)
+	}
+	return err
 }
 
 // names returns the names of the files of requests.
@@ -177,7 +220,7 @@ func (s *Server) sweep(now time.Time) (waiting bool) {
 			continue
 		}
 		if info, err := s.root.Lstat(name); err == nil && now.Sub(info.ModTime()).Abs() > minOrphanAge {
-			_ = s.root.Remove(name) // or the next time
+			_ = s.root.RemoveAll(name) // or the next time
 		}
 	}
 	return waiting
@@ -187,8 +230,7 @@ func (s *Server) sweep(now time.Time) (waiting bool) {
 func (s *Server) isLocked(name string) bool {
 	file, err := openPrivate(s.root, name)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) && !s.ignored[name] && len(s.ignored) < maxFiles {
-			s.ignored[name] = true
+		if !errors.Is(err, fs.ErrNotExist) && s.isNewIgnored(name) {
 			s.Log.Warn().EmbedObject(fault.Fields(err)).Str("remedy", "find out who created the file and remove it").Msg(MsgIgnored)
 		}
 		return false
@@ -197,17 +239,31 @@ func (s *Server) isLocked(name string) bool {
 	return isLocked(file)
 }
 
+// isNewIgnored reports whether the name of an ignored file is to be logged.
+func (s *Server) isNewIgnored(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ignored[name] || len(s.ignored) >= maxFiles {
+		return false
+	}
+	s.ignored[name] = true
+	return true
+}
+
 // Job is a request that the daemon has taken.
 type Job struct {
 	Request
 	server *Server
 }
 
-// Next takes the oldest request that waits. ok is false if there is none. It answers requests that
-// it refuses.
-func (s *Server) Next() (job *Job, ok bool) {
+// Next takes the oldest request for a run. ok is false if none waits. It answers requests that it
+// refuses.
+func (s *Server) Next() (job *Job, ok bool) { return s.next(false) }
+
+// next takes the oldest request for a run or for a copy.
+func (s *Server) next(copies bool) (job *Job, ok bool) {
 	for {
-		next, err := s.oldest()
+		next, err := s.oldest(copies)
 		if next.ID == "" {
 			return nil, false
 		}
@@ -217,7 +273,7 @@ func (s *Server) Next() (job *Job, ok bool) {
 		job = &Job{next, s}
 		log := s.Log.With().Str("request", next.ID).Logger()
 		if err == nil {
-			log.Info().Msg(MsgReceived)
+			log.Info().Msg(receivedMessage(copies))
 			return job, true
 		}
 		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgRefused)
@@ -225,9 +281,17 @@ func (s *Server) Next() (job *Job, ok bool) {
 	}
 }
 
-// oldest returns the oldest request of a command that is alive, and why it cannot be executed. The
-// ID is empty if there is none.
-func (s *Server) oldest() (first Request, refused error) {
+func receivedMessage(copies bool) string {
+	if copies {
+		return MsgCopyReceived
+	}
+	return MsgReceived
+}
+
+// oldest returns the oldest request for a run or a copy of a command that is alive, and why it
+// cannot be executed. The ID is empty if there is none. A request with an invalid content counts as
+// one for a run.
+func (s *Server) oldest(copies bool) (first Request, refused error) {
 	type candidate struct {
 		Request
 		err error
@@ -240,6 +304,9 @@ func (s *Server) oldest() (first Request, refused error) {
 		}
 		var r Request
 		err := readFile(s.root, name, maxRequestSize, &r)
+		if r.Copy != copies {
+			continue
+		}
 		if err != nil {
 			err = fault.Operation{Op: "read", Object: "run request"}.Failed(fault.Invalid, err, "use the version of the daemon")
 		} else {

@@ -139,11 +139,15 @@ func (e *pausedError) Error() string {
 // Unwrap returns the cause.
 func (e *pausedError) Unwrap() error { return e.cause }
 
-// checkBindPause returns an error if binds to a source are paused.
+// checkBindPause returns an error if binds to a source are paused, unless somebody asks for the run: an
+// account can have been unlocked. One more refused bind extends the pause.
 func (r *Runner) checkBindPause(info runInfo, source Source) error {
 	resumed, err := r.BindPause.check(hashAccount(source.Directory), r.now())
 	if resumed != "" {
 		info.log.Info().Str("reason", resumed).Msg(MsgBindResumed)
+	}
+	if info.options.Requested {
+		return nil
 	}
 	return err
 }

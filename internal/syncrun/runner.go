@@ -82,6 +82,8 @@ type RunOptions struct {
 	// Resend forces a full sync that sends every object, even if its value is known to be
 	// delivered. If the run fails, later runs send the rest.
 	Resend bool
+	// Requested means that a person asks for the run. It binds once, even if binds are paused.
+	Requested bool
 	// Show is called in a dry run with each asset that a real run would send, and with each
 	// deletion that it would hold.
 	Show func(asset identity.Asset, held bool)
