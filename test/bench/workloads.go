@@ -107,8 +107,8 @@ func (f *fixture) writeSettings() error {
 	return os.WriteFile(f.settingsFile(), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
-// extendedDNs is the control that the connector sends with security posture, with its value.
-const extendedDNs = "1.2.840.113556.1.4.529=::MAMCAQA="
+// extendedDNControl is the control that the connector sends with security posture, with its value.
+const extendedDNControl = "1.2.840.113556.1.4.529=::MAMCAQA="
 
 // ldapsearch returns a command with the connector's search request.
 func (f *fixture) ldapsearch(ctx context.Context, kind identity.Kind) *exec.Cmd {
@@ -121,7 +121,7 @@ func (f *fixture) postureSearch(ctx context.Context, kind identity.Kind) *exec.C
 	attributes := append(identity.NewPostureMapper(kind).Attributes, map[identity.Kind][]string{
 		identity.User: {"objectClass"}, identity.Group: {"member", "uSNChanged"},
 	}[kind]...)
-	return f.ldapsearchFor(ctx, kind, attributes, "-E", extendedDNs)
+	return f.ldapsearchFor(ctx, kind, attributes, "-E", extendedDNControl)
 }
 
 func (f *fixture) ldapsearchFor(ctx context.Context, kind identity.Kind, attributes []string, controls ...string) *exec.Cmd {
