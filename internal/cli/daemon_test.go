@@ -266,7 +266,7 @@ func TestBindPause(t *testing.T) {
 	if o := s.invoke(t, "status"); !strings.Contains(o.Stdout, "\nbinds paused    until 20") || !strings.Contains(o.Stdout, "after a refused bind\n") {
 		t.Errorf("%+v", o)
 	}
-	if _, page := get(t, address, "/"); !strings.Contains(page, "Binds paused") {
+	if _, page := get(t, address, "/"); !strings.Contains(page, "Binds are paused.") || !strings.Contains(page, "restart") {
 		t.Error("pause missing on the page")
 	}
 	if _, metrics := get(t, address, "/metrics"); !strings.Contains(metrics, "\nadconnector_bind_pause_until_timestamp_seconds 1") {

@@ -10,7 +10,7 @@ import (
 )
 
 // RejectedRemedy is what to do about rejected objects.
-const RejectedRemedy = "correct what the reasons in adconnector status name; a changed object is sent again in the next run"
+const RejectedRemedy = "correct in the directory what the reason of each object names (adconnector status lists them); a changed object is sent again in the next run"
 
 // Rejection is an object whose current value the gateway rejected.
 type Rejection struct {

@@ -7,7 +7,6 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"adconnector/internal/state"
@@ -28,45 +27,66 @@ const (
 	pageObjects = 100
 )
 
-// page is the data of the template.
+// layout is the data of the parts that all pages have.
+type layout struct {
+	Version string
+	Now     time.Time
+}
+
+// Clock formats a time in local time.
+func (l layout) Clock(t time.Time) string { return formatTime(t, time.Local) }
+
+// Ago formats a time relative to now.
+func (l layout) Ago(t time.Time) string { return relativeTime(t.Sub(l.Now)) }
+
+// page is the data of the main page.
 type page struct {
+	layout
 	Report
-	Now      time.Time
-	Chart    chart
+	Charts   []chart
 	Severity string // a class of the style sheet: good, warn or bad
 	Headline string // the most severe problem
+	Problems []problem
 }
 
-// HasError reports whether the page shows an error. An interrupted run has none.
-func (p page) HasError() bool { return p.Error != "" && !p.interrupted() }
-
-// assess returns the severity and the headline of the most severe problem.
-func (r *Report) assess() (severity, headline string) {
-	switch {
-	case len(r.Runs) == 0:
-		return "good", "No run has ended yet."
-	case outcome(r.Runs[0]) == "failed":
-		return "bad", "The last run failed."
-	case r.interrupted():
-		return "warn", interrupted
-	case r.Held > 0:
-		return "warn", "Held deletions require a decision."
-	case r.Undecided > 0:
-		return "warn", "Some deletions are undecided."
-	case r.Rejected > 0:
-		return "warn", "The gateway rejects some objects."
-	case r.Runs[0].Unreadable > 0:
-		return "warn", "The account cannot read some objects."
-	case r.LogonsMissing():
-		return "warn", "Logons of some domain controllers are missing."
-	case r.WaitsFor != "":
-		return "warn", "Waiting for the gateway's " + r.WaitsFor + "."
-	}
-	return "good", "No problems."
+func newPage(report Report, now time.Time) page {
+	l := layout{report.Version, now}
+	p := page{layout: l, Report: report, Problems: report.problems(l.Clock), Charts: []chart{newChart(report.Runs, wide, time.Local), newChart(report.Runs, narrow, time.Local)}}
+	p.Severity, p.Headline = report.verdict(p.Problems)
+	return p
 }
+
+// Version resolves the ambiguity of the embedded structs.
+func (p page) Version() string { return p.layout.Version }
 
 // ShownRuns returns the runs on the page.
 func (p page) ShownRuns() []state.Run { return p.Runs[:min(len(p.Runs), pageRuns)] }
+
+// runError is an error of some of the runs on the page.
+type runError struct {
+	Error, Remedy string
+	Runs          int
+	Latest        state.Run
+}
+
+// Errors returns the errors of the runs on the page, the latest first, each of them once.
+func (p page) Errors() (list []runError) {
+	index := map[[2]string]int{}
+	for _, run := range p.ShownRuns() {
+		if run.Error == "" {
+			continue
+		}
+		key := [2]string{run.Error, run.Remedy}
+		i, found := index[key]
+		if !found {
+			i = len(list)
+			index[key] = i
+			list = append(list, runError{run.Error, run.Remedy, 0, run})
+		}
+		list[i].Runs++
+	}
+	return list
+}
 
 // ShownHeld returns the held deletions on the page.
 func (p page) ShownHeld() []Held { return p.HeldDeletions[:min(len(p.HeldDeletions), pageObjects)] }
@@ -79,9 +99,6 @@ func (p page) ShownUndecided() []Undecided {
 // ShownRejected returns the rejections on the page.
 func (p page) ShownRejected() []Rejection { return p.Rejections[:min(len(p.Rejections), pageObjects)] }
 
-// RefusedBindsText describes the refused binds before a pause.
-func (p page) RefusedBindsText() string { return p.refusedBinds() }
-
 // ShownControllers returns the domain controllers on the page.
 func (p page) ShownControllers() []LogonController {
 	return p.Logons.Controllers[:min(len(p.Logons.Controllers), pageObjects)]
@@ -90,30 +107,42 @@ func (p page) ShownControllers() []LogonController {
 // StateKiB returns the size of the state file.
 func (p page) StateKiB() int { return int(p.StateBytes >> 10) }
 
-// Clock formats a time in local time.
-func (p page) Clock(t time.Time) string { return formatTime(t, time.Local) }
+var pageTemplate = template.Must(template.New("").Funcs(template.FuncMap{
+	"number":   FormatNumber,
+	"quantity": quantity,
+	"outcome":  outcome,
+	"path":     runPath,
+	"duration": formatDuration,
+	"ms":       func(ms int64) string { return formatDuration(time.Duration(ms) * time.Millisecond) },
+	"lower":    strings.ToLower,
+	"rfc":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+	"read":     func(run state.Run) int { return run.Users + run.Groups },
+	"cell":     func(name string, n int) count { return count{name, n} },
+}).Parse(pageHTML))
 
-// Ago formats a time relative to now.
-func (p page) Ago(t time.Time) string { return relativeTime(t.Sub(p.Now)) }
-
-// pageTemplate is parsed for the first request, because most processes never show the page.
-var pageTemplate = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("page").Funcs(template.FuncMap{
-		"number":   groupDigits,
-		"outcome":  outcome,
-		"duration": func(d time.Duration) string { return d.Round(time.Millisecond).String() },
-		"lower":    strings.ToLower,
-		"rfc":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	}).Parse(pageHTML))
-})
-
-// groupDigits formats a number with thin spaces between groups of three digits.
-func groupDigits(n int) string {
-	digits := fmt.Sprint(n)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "\u202f" + digits[i:]
+// formatDuration formats a duration with two units at most, like 1.5 s or 3 min 20 s.
+func formatDuration(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
 	}
-	return digits
+	return fmt.Sprintf("%s h %d min", FormatNumber(int(d.Hours())), int(d.Minutes())%60)
+}
+
+// writePage writes a page.
+func writePage(w http.ResponseWriter, status int, name string, data any) {
+	var content bytes.Buffer // so that an error does not truncate the page
+	if err := pageTemplate.ExecuteTemplate(&content, name, data); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = content.WriteTo(w) // an error means that the client disconnected
 }
 
 func (e Endpoint) showPage(w http.ResponseWriter, _ *http.Request) {
@@ -122,14 +151,7 @@ func (e Endpoint) showPage(w http.ResponseWriter, _ *http.Request) {
 		unavailable(w, err)
 		return
 	}
-	severity, headline := report.assess()
-	var content bytes.Buffer // so that an error does not truncate the page
-	if err := pageTemplate().Execute(&content, page{report, time.Now(), newChart(report.Runs), severity, headline}); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = content.WriteTo(w) // an error means that the client disconnected
+	writePage(w, http.StatusOK, "page", newPage(report, time.Now()))
 }
 
 // staticFile returns a handler for an embedded file.

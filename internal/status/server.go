@@ -39,6 +39,7 @@ func (e Endpoint) Handler(host string, log zerolog.Logger) http.Handler {
 	handle := func(path string, h http.Handler) { mux.Handle("GET "+path, renderer.Handler(h)) }
 	handle("/status", http.HandlerFunc(e.showStatus))
 	handle("/{$}", http.HandlerFunc(e.showPage))
+	handle("/runs/{id}", http.HandlerFunc(e.showRun))
 	handle("/style.css", staticFile("text/css; charset=utf-8", pageCSS))
 	handle("/icon.svg", staticFile("image/svg+xml", iconSVG))
 	handle("/metrics", e.Metrics)

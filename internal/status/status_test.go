@@ -85,7 +85,7 @@ func TestConcurrencyLimit(t *testing.T) {
 			t.Errorf("%s: %d workers since %s, error %v", target, report.WorkersAllowed, report.WorkersNotedAt, err)
 		}
 		page := renderPage(t, report)
-		if strings.Contains(page, "concurrency limit") != (want > 0) {
+		if strings.Contains(page, "It accepts 2 calls at a time") != (want > 0) {
 			t.Errorf("%s: page\n%s", target, page)
 		}
 	}

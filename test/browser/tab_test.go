@@ -388,7 +388,7 @@ func (b *tab) screenshot() []byte {
 	return image
 }
 
-// saveScreenshot writes a screenshot to the directory ADC_SCREENSHOTS, if it is set.
+// saveScreenshot writes a screenshot of the whole page to the directory ADC_SCREENSHOTS, if it is set.
 func (b *tab) saveScreenshot(name string) {
 	b.t.Helper()
 	directory := os.Getenv("ADC_SCREENSHOTS")
@@ -397,7 +397,12 @@ func (b *tab) saveScreenshot(name string) {
 	}
 	err := os.MkdirAll(directory, 0o755)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(directory, name+".png"), b.screenshot(), 0o644)
+		ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+		defer cancel()
+		var image []byte
+		if image, err = chromedp.Run(ctx, chromedp.FullScreenshot(100)); err == nil {
+			err = os.WriteFile(filepath.Join(directory, name+".png"), image, 0o644)
+		}
 	}
 	if err != nil {
 		b.t.Fatal(err)
