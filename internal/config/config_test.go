@@ -92,7 +92,7 @@ func TestDefaults(t *testing.T) {
 		Target:       "https://gateway.example.com 35664649-0001-4002-8003-0e54079e1ee9 6ec6ac85-0001-4002-8003-558f378caa2b",
 		Profile:      "a4ab0242-0001-4002-8003-f62c67a56093",
 		Search:       syncrun.SearchOptions{PageSize: 1000},
-		Upload:       upload.Options{Workers: 10, BatchSize: 500, BatchBytes: 4194304},
+		Upload:       upload.Options{Workers: 10, BatchSize: 500, BatchBytes: 1048576},
 		Guard:        syncrun.Guard{MaxDeletes: 500, MaxDeletesPercent: 10},
 		LastLogon:    syncrun.LastLogonReplicated,
 		FullInterval: 24 * time.Hour,

@@ -58,7 +58,7 @@ var keys = []Key{
 
 	{Name: "thread-pool.size", Aliases: []string{"service.child-thread-pool"}, Default: "10", Doc: "upload workers, 1 to 64; fewer while the gateway allows fewer concurrent calls", parse: between(1, 64)},
 	{Name: "upload.batch-size", Default: "500", Doc: "objects in a batch, 1 to 5000", parse: between(1, 5000)},
-	{Name: "upload.batch-bytes", Default: "4194304", Doc: "bytes in a batch, 1024 to 8388608", parse: between(1024, 8388608)},
+	{Name: "upload.batch-bytes", Default: "1048576", Doc: "bytes in a batch, 1024 to 8388608", parse: between(1024, 8388608)},
 
 	{Name: "sync.full-interval", Default: "24h", Doc: "maximum age of the last full sync, 1s to 720h", parse: durationBetween(time.Second, 720*time.Hour)},
 	{Name: "sync.max-deletes", Default: "500", Doc: "number of deletions above which a run holds all of them, 0 to 1000000000", parse: between(0, 1_000_000_000)},
