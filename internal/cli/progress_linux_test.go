@@ -118,7 +118,7 @@ func TestBarOnTerminal(t *testing.T) {
 				return false
 			}))
 			text := s.runOnTerminal(t, "xterm", args, func(text string) {
-				if !released && strings.Count(text, "23 read, 0 sent") > 1 {
+				if !released && strings.Count(text, "23 read, 0 of 23 sent") > 1 {
 					released = true
 					close(release)
 				}

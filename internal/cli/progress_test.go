@@ -11,22 +11,28 @@ import (
 
 func TestMeasureProgress(t *testing.T) {
 	for name, test := range map[string]struct {
+		phase                            string
 		expected, read, changed, settled int64
 		elapsed                          time.Duration
 		done                             int64
 		text                             string
 	}{
-		"just started":               {0, 10, 10, 0, time.Millisecond, 0, "10 read, 0 sent"},
-		"nothing sent yet":           {100, 10, 10, 0, time.Second, 0, "10 read, 0 sent"},
-		"unchanged objects are done": {100, 40, 10, 0, time.Second, 30, "40 read, 0 sent, 30/s, 3s left"},
-		"sent objects are done":      {100, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 sent, 10/s, 8s left"},
-		"unknown total":              {0, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 sent, 10/s"},
-		"more than expected":         {30, 40, 0, 0, 2 * time.Second, 40, "40 read, 0 sent, 20/s"},
-		"deletions are not read":     {50, 50, 0, 5, time.Second, 50, "50 read, 5 sent, 50/s"},
-		"one hour":                   {36_000, 20_000, 20_000, 10_000, 3600 * time.Second, 10_000, "20000 read, 10000 sent, 3/s, 2h36m0s left"},
+		"connecting":                 {"connect", 100, 0, 0, 0, time.Hour, 0, "connecting"},
+		"waiting for another run":    {phaseWaiting, 0, 0, 0, 0, time.Second, 0, "waiting for the current run of the daemon"},
+		"just started":               {"read", 0, 10, 10, 0, time.Millisecond, 0, "10 read, 0 of 10 sent"},
+		"nothing sent yet":           {"read", 100, 10, 10, 0, time.Second, 0, "10 read, 0 of 10 sent"},
+		"no changes":                 {"read", 100, 40, 0, 0, time.Second, 40, "40 read, no changes yet, 40/s, 2s left"},
+		"unchanged objects are done": {"read", 100, 40, 10, 0, time.Second, 30, "40 read, 0 of 10 sent, 30/s, 3s left"},
+		"sent objects are done":      {"read", 100, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 of 40 sent, 10/s, 8s left"},
+		"unknown total":              {"drain", 0, 40, 40, 20, 2 * time.Second, 20, "40 read, 20 of 40 sent, 10/s"},
+		"more than expected":         {"read", 30, 40, 0, 0, 2 * time.Second, 40, "40 read, no changes yet, 20/s"},
+		"deletions are not read":     {"drain", 50, 50, 0, 5, time.Second, 50, "50 read, 5 of 5 sent, 50/s"},
+		"only deletions":             {"drain", 50, 0, 0, 5, time.Second, 0, "0 read, 5 of 5 sent"},
+		"one hour":                   {"read", 36_000, 20_000, 20_000, 10_000, 3600 * time.Second, 10_000, "20,000 read, 10,000 of 20,000 sent, 3/s, 2h36m0s left"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var p syncrun.Progress
+			p.SetPhase(test.phase)
 			p.Expected.Store(test.expected)
 			p.Read.Store(test.read)
 			p.Changed.Store(test.changed)
@@ -62,7 +68,7 @@ func TestScreen(t *testing.T) {
 				t.Errorf("terminal %q", got)
 			}
 			text := out.String()
-			if bar := strings.Index(text[strings.Index(text, "between"):], "300 read"); bar < 0 || !strings.Contains(text, "2001 read") {
+			if bar := strings.Index(text[strings.Index(text, "between"):], "300 read"); bar < 0 || !strings.Contains(text, "2,001 read") {
 				t.Errorf("bar not drawn again: %q", text)
 			}
 		})

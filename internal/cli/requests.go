@@ -71,13 +71,16 @@ func showRequested(ctx context.Context, job *request.Job, p *syncrun.Progress) {
 			return
 		case <-ticker.C:
 		}
-		now := request.Progress{Expected: p.Expected.Load(), Read: p.Read.Load(), Changed: p.Changed.Load(), Acknowledged: p.Acknowledged.Load()}
+		now := request.Progress{Phase: p.Phase(), Expected: p.Expected.Load(), Read: p.Read.Load(), Changed: p.Changed.Load(), Acknowledged: p.Acknowledged.Load()}
 		if now != shown {
 			job.Show(now)
 			shown = now
 		}
 	}
 }
+
+// phaseWaiting is the phase of a requested run that has not started.
+const phaseWaiting = "waiting"
 
 // runInDaemon requests a run from the daemon of the state directory, waits for it, and returns its
 // record and its error. The error is request.ErrNotServed if there is no such daemon, or if it has
@@ -96,6 +99,7 @@ func (p *program) runInDaemon(ctx context.Context, c *config.Config, options syn
 	started := false
 	answer, err := await(ctx, pending, log, func(now *request.Progress) {
 		if now == nil {
+			progress.SetPhase(phaseWaiting)
 			return
 		}
 		if !started {
@@ -103,6 +107,7 @@ func (p *program) runInDaemon(ctx context.Context, c *config.Config, options syn
 			log.Info().Msg(MsgRequestStarted)
 		}
 		if progress != nil {
+			progress.SetPhase(now.Phase)
 			progress.Expected.Store(now.Expected)
 			progress.Read.Store(now.Read)
 			progress.Changed.Store(now.Changed)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"adconnector/internal/status"
 	"adconnector/internal/syncrun"
 )
 
@@ -45,8 +46,9 @@ func (p *program) isDumbTerminal() bool { return slices.Contains(p.environ, "TER
 type screen struct {
 	out io.Writer
 
-	mu  sync.Mutex
-	bar *progressbar.ProgressBar // nil: no bar is shown
+	mu       sync.Mutex
+	bar      *progressbar.ProgressBar // nil: no bar is shown
+	expected int64                    // number of objects of the bar
 }
 
 // Write writes whole lines above the bar.
@@ -97,11 +99,8 @@ func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop f
 				s.remove()
 				return
 			case now := <-ticker.C:
-				if progress.Read.Load() == 0 {
-					continue // not connected yet
-				}
-				if started.IsZero() {
-					started = now
+				if started.IsZero() && progress.Read.Load() > 0 {
+					started = now // the rate is that of objects
 				}
 				s.show(measureProgress(progress), now.Sub(started))
 			}
@@ -111,22 +110,39 @@ func (p *program) showProgress(expected int) (progress *syncrun.Progress, stop f
 
 // progressSnapshot is the progress of a run at one moment.
 type progressSnapshot struct {
-	expected, read, sent int64
-	done                 int64 // unchanged objects, and objects with a batch result
+	phase                         string
+	expected, read, changed, sent int64
+	done                          int64 // unchanged objects, and objects with a batch result
+}
+
+// phaseTexts describe the phases in which no objects are read.
+var phaseTexts = map[string]string{
+	"": "starting", phaseWaiting: "waiting for the current run of the daemon", "connect": "connecting", "memberships": "reading memberships",
+	"logons": "asking other domain controllers for logons",
 }
 
 func measureProgress(p *syncrun.Progress) progressSnapshot {
 	// The order of the loads matters: done must not be too high.
-	s := progressSnapshot{expected: p.Expected.Load(), sent: p.Acknowledged.Load()}
-	changed := p.Changed.Load()
+	s := progressSnapshot{phase: p.Phase(), expected: p.Expected.Load(), sent: p.Acknowledged.Load()}
+	s.changed = p.Changed.Load()
 	s.read = p.Read.Load()
-	s.done = max(0, s.read-max(0, changed-s.sent))
+	s.done = max(0, s.read-max(0, s.changed-s.sent))
 	return s
 }
 
-// text returns a description with the average rate and the remaining time.
+// text returns a description of the phase or, once objects are read, of what was done, with the average
+// rate and the remaining time.
 func (s progressSnapshot) text(elapsed time.Duration) string {
-	text := fmt.Sprintf("%d read, %d sent", s.read, s.sent)
+	if phase, found := phaseTexts[s.phase]; found && s.read == 0 {
+		return phase
+	}
+	text := status.FormatNumber(int(s.read)) + " read, "
+	switch toSend := max(s.changed, s.sent); {
+	case toSend > 0: // deletions are only among those sent
+		text += status.FormatNumber(int(s.sent)) + " of " + status.FormatNumber(int(toSend)) + " sent"
+	default:
+		text += "no changes yet"
+	}
 	rate := float64(s.done) / elapsed.Seconds()
 	if elapsed < time.Second/2 || rate == 0 {
 		return text
@@ -142,8 +158,12 @@ func (s progressSnapshot) text(elapsed time.Duration) string {
 func (s *screen) show(progress progressSnapshot, elapsed time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.bar != nil && s.expected != progress.expected {
+		_ = s.bar.Clear()
+		s.bar = nil
+	}
 	if s.bar == nil {
-		s.bar = s.newBar(progress.expected)
+		s.bar, s.expected = s.newBar(progress.expected), progress.expected
 	}
 	// The run does not depend on the bar: errors are ignored.
 	if progress.expected > 0 {

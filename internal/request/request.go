@@ -124,10 +124,11 @@ func refusal(err error) Answer {
 
 // Progress is the progress of a requested run, as in syncrun.Progress.
 type Progress struct {
-	Expected     int64 `json:"expected"`
-	Read         int64 `json:"read"`
-	Changed      int64 `json:"changed"`
-	Acknowledged int64 `json:"acknowledged"`
+	Phase        string `json:"phase"`
+	Expected     int64  `json:"expected"`
+	Read         int64  `json:"read"`
+	Changed      int64  `json:"changed"`
+	Acknowledged int64  `json:"acknowledged"`
 }
 
 // The reasons to refuse a request.

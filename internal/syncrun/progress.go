@@ -25,7 +25,21 @@ type Progress struct {
 	mode, phase   atomic.Value // string
 }
 
-// enter records the phase of the run: connect, memberships, logons, read, settle, drain, or record.
+// Phase returns the phase of the run: connect, memberships, logons, read, settle, drain, or record; ""
+// before it.
+func (p *Progress) Phase() string {
+	phase, _ := p.phase.Load().(string)
+	return phase
+}
+
+// SetPhase shows the phase of a run in another process.
+func (p *Progress) SetPhase(phase string) {
+	if p != nil {
+		p.enter(phase)
+	}
+}
+
+// enter records the phase of the run.
 func (p *Progress) enter(phase string) { p.phase.Store(phase) }
 
 func (p *Progress) setExpected(objects int) {
