@@ -9,7 +9,7 @@
 //	         GUID, without regard to case. The term
 //	         inventory.source: ('Microsoft Active Directory') filters by the source.
 //	source   the source that the request named
-//	status, type, visibility
+//	status, type, visibility, privileged
 //	         the value of that column
 //	sort     a column by its field, or vendorAssetId, which is the default of JSON; with
 //	         a minus before it in descending order. Empty values come last.
@@ -18,6 +18,8 @@
 //	         JSON has all. The newest state or request is first on a page and last in JSON.
 //
 // An invalid parameter is answered with 400 and a message that names the allowed values.
+// The page of a group or role with many members has offset and limit for them, too.
+//
 // JSON has the number of matches in total, and with each asset its source, when it was
 // last received (receivedAt), and how often (times).
 //
@@ -40,6 +42,7 @@ import (
 // inventory serves the pages of one gateway server.
 type inventory struct {
 	gateway *gatewayserver.Server
+	now     func() time.Time
 
 	mu       sync.Mutex // guards listings
 	listings map[*kind]listing
@@ -76,7 +79,7 @@ func isInventory(r *http.Request) bool {
 }
 
 func newInventory(server *gatewayserver.Server) *inventory {
-	return &inventory{gateway: server, listings: map[*kind]listing{}}
+	return &inventory{gateway: server, now: time.Now, listings: map[*kind]listing{}}
 }
 
 func (i *inventory) routes() http.Handler {

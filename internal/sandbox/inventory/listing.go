@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -19,12 +20,15 @@ import (
 type kind struct {
 	name    string // Identity.Kind
 	columns []column
+	order   string // default sort of a page; "": by name
 }
 
 // column is a field of the class, or receivedAt. The first column is the name.
 type column struct {
 	key, title string
 	values     []string // that the field can have, for a select box
+	beside     bool     // shown beside the name, not as a column
+	number     bool
 }
 
 // Keys besides the fields of the class, and one of the fields.
@@ -33,13 +37,28 @@ const (
 	receivedAt    = "receivedAt"
 	vendorAssetID = "vendorAssetId"
 	lastSignIn    = "lastSuccessfulLoginAt"
+
+	keyPrivileged = "privileged" // derived from the security posture
+	keyMembers    = "members"    // the number of them
 )
+
+// Values of keyPrivileged. Accounts and groups without a privileged role have none.
+const (
+	valuePrivileged    = "PRIVILEGED"
+	valueNotPrivileged = "NOT_PRIVILEGED"
+)
+
+// roleSuffix distinguishes the externalAssetId of a role from that of its group.
+const roleSuffix = ":role"
+
+var privilegedColumn = column{key: keyPrivileged, title: "Privileged", values: []string{valuePrivileged}, beside: true}
 
 const statusDeleted = "DELETED"
 
 var kinds = []*kind{
-	{gatewayserver.KindUser, []column{
+	{name: gatewayserver.KindUser, columns: []column{
 		{key: "name", title: "Name"},
+		privilegedColumn,
 		{key: "email", title: "E-mail"},
 		{key: "jobTitle", title: "Job title"},
 		{key: "status", title: "Status", values: []string{"ACTIVE", "DISABLED", "EXPIRED", "LOCKED", "PASSWORD_EXPIRED", statusDeleted}},
@@ -47,23 +66,27 @@ var kinds = []*kind{
 		{key: "passwordLastChangedAt", title: "Password set"},
 		{key: receivedAt, title: "Received"},
 	}},
-	{gatewayserver.KindGroup, []column{
+	{name: gatewayserver.KindGroup, columns: []column{
 		{key: "name", title: "Name"},
+		privilegedColumn,
 		{key: "description", title: "Description"},
+		{key: keyMembers, title: "Members", number: true},
 		{key: "type", title: "Type", values: []string{"SECURITY", "DISTRIBUTION"}},
 		{key: "visibility", title: "Visibility", values: []string{"PUBLIC", "PRIVATE"}},
 		{key: "status", title: "Status", values: []string{statusDeleted}},
 		{key: receivedAt, title: "Received"},
 	}},
-	{gatewayserver.KindRole, []column{
+	{name: gatewayserver.KindRole, order: "-" + keyPrivileged, columns: []column{
 		{key: "name", title: "Name"},
-		{key: "role", title: "Role"},
+		{key: keyPrivileged, title: "Privileged", values: []string{valuePrivileged, valueNotPrivileged}},
+		{key: keyMembers, title: "Members", number: true},
 		{key: "description", title: "Description"},
 		{key: "status", title: "Status", values: []string{statusDeleted}},
 		{key: receivedAt, title: "Received"},
 	}},
-	{gatewayserver.KindDomain, []column{
+	{name: gatewayserver.KindDomain, columns: []column{
 		{key: "name", title: "Name"},
+		{key: "functionalLevel", title: "Functional level"},
 		{key: "recycleBin", title: "Recycle Bin"},
 		{key: "krbtgtPasswordLastChangedAt", title: "krbtgt password set"},
 		{key: "status", title: "Status", values: []string{statusDeleted}},
@@ -74,6 +97,10 @@ var kinds = []*kind{
 func (k *kind) plural() string { return k.name + "s" }
 func (k *kind) path() string   { return "/inventory/" + k.plural() }
 
+func kindOf(name string) *kind {
+	return kinds[slices.IndexFunc(kinds, func(k *kind) bool { return k.name == name })]
+}
+
 // searched are the fields that free text is searched in, besides the SID and the GUID.
 var searched = []string{"name", "displayName", "email", "role"}
 
@@ -81,36 +108,78 @@ var searched = []string{"name", "displayName", "email", "role"}
 type listing struct {
 	generation uint64 // of the gateway server
 	rows       []*row
+	byID       map[string]*row // by externalAssetId
 }
 
 // row is an identity with the values of its columns.
 type row struct {
 	identity gatewayserver.Identity
+	url      string            // of its page
 	cells    map[string]string // by key
 	text     string            // that free text is searched in, lower case
 }
 
-// rows returns the identities of a kind by vendorAssetId. Assets are parsed only after
-// the gateway server has received new ones.
-func (i *inventory) rows(k *kind) []*row {
+func (r *row) name() string       { return r.cells["name"] }
+func (r *row) isDeleted() bool    { return r.cells["status"] == statusDeleted }
+func (r *row) isPrivileged() bool { return r.cells[keyPrivileged] == valuePrivileged }
+
+// Kinds of principals in the contract.
+const (
+	kindUser           = "USER"
+	kindServiceAccount = "SERVICE_ACCOUNT"
+	kindGroup          = "GROUP"
+	kindDomain         = "DOMAIN"
+)
+
+// principalKind returns the kind of an object as a principal.
+func (r *row) principalKind() string {
+	switch r.identity.Kind {
+	case gatewayserver.KindUser:
+		if r.cells["accountType"] != "" {
+			return kindServiceAccount
+		}
+		return kindUser
+	case gatewayserver.KindDomain:
+		return kindDomain
+	}
+	return kindGroup // or the role of a group
+}
+
+// listing returns the identities of a kind by vendorAssetId. Assets are parsed only after the gateway
+// server has received new ones.
+func (i *inventory) listing(k *kind) listing {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	generation := i.gateway.Generation()
 	if l, ok := i.listings[k]; ok && l.generation == generation {
-		return l.rows
+		return l
 	}
 	identities := i.gateway.Identities(k.name)
-	rows := make([]*row, len(identities))
+	l := listing{generation, make([]*row, len(identities)), make(map[string]*row, len(identities))}
 	for n, identity := range identities {
-		rows[n] = newRow(k, identity)
+		l.rows[n] = newRow(k, identity)
+		l.byID[identity.ExternalAssetID] = l.rows[n]
 	}
-	i.listings[k] = listing{generation, rows}
-	return rows
+	if k.name == gatewayserver.KindGroup {
+		i.markPrivilegedRoles(l)
+	}
+	i.listings[k] = l
+	return l
+}
+
+// markPrivilegedRoles marks the groups whose own role is privileged.
+func (i *inventory) markPrivilegedRoles(groups listing) {
+	for _, role := range i.gateway.Identities(gatewayserver.KindRole) {
+		group := groups.byID[strings.TrimSuffix(role.ExternalAssetID, roleSuffix)]
+		if group != nil && string(role.Fields()["privileged"]) == "true" {
+			group.cells[keyPrivileged] = valuePrivileged
+		}
+	}
 }
 
 func newRow(k *kind, identity gatewayserver.Identity) *row {
 	fields := identity.Fields()
-	r := &row{identity: identity, cells: map[string]string{
+	r := &row{identity: identity, url: k.path() + "/" + identity.VendorAssetID, cells: map[string]string{
 		source: identity.Source, receivedAt: timestamp(identity.ReceivedAt), vendorAssetID: identity.VendorAssetID,
 	}}
 	for _, c := range k.columns {
@@ -118,12 +187,48 @@ func newRow(k *kind, identity gatewayserver.Identity) *row {
 			r.cells[c.key] = value
 		}
 	}
+	addPosture(r.cells, identity.Kind, fields)
 	texts := []string{identity.ExternalAssetID, identity.VendorAssetID}
 	for _, key := range searched {
 		texts = append(texts, gatewayserver.Text(fields[key]))
 	}
 	r.text = strings.ToLower(strings.Join(texts, "\n"))
 	return r
+}
+
+// addPosture sets the cells that are derived from the security posture.
+func addPosture(cells map[string]string, kind string, fields map[string]json.RawMessage) {
+	switch kind {
+	case gatewayserver.KindRole:
+		switch cells[keyPrivileged] {
+		case "true":
+			cells[keyPrivileged] = valuePrivileged
+		case "false":
+			cells[keyPrivileged] = valueNotPrivileged
+		}
+		if cells["status"] != statusDeleted {
+			cells[keyMembers] = countMembers(fields["members"], fields["membersWithoutSid"])
+		}
+	case gatewayserver.KindDomain:
+		if level, err := strconv.ParseInt(cells["functionalLevel"], 10, 64); err == nil {
+			cells["functionalLevel"] = functionalLevel(level)
+		}
+	default:
+		posture := decode[map[string]json.RawMessage](fields["posture"])
+		if posture["privilegedGroups"] != nil {
+			cells[keyPrivileged] = valuePrivileged
+		}
+		if kind == gatewayserver.KindGroup && posture != nil {
+			cells[keyMembers] = countMembers(posture["members"], posture["membersWithoutSid"])
+		}
+		if accountType := gatewayserver.Text(fields["accountType"]); accountType != "" {
+			cells["accountType"] = accountType
+		}
+	}
+}
+
+func countMembers(members, withoutSID json.RawMessage) string {
+	return strconv.Itoa(len(decode[[]string](members)) + decode[int](withoutSID))
 }
 
 // find returns the rows that match a query, in its order. Equal rows stay in the order
@@ -134,11 +239,22 @@ func (i *inventory) find(k *kind, q query) []*row {
 		row *row
 	}
 	key, descending := strings.CutPrefix(q.sort, "-")
+	isNumber := slices.ContainsFunc(k.columns, func(c column) bool { return c.key == key && c.number })
 	var found []keyedRow
-	for _, r := range i.rows(k) {
-		if q.matches(r) {
-			found = append(found, keyedRow{strings.ToLower(r.cells[key]), r})
+	for _, r := range i.listing(k).rows {
+		if !q.matches(r) {
+			continue
 		}
+		value := strings.ToLower(r.cells[key])
+		if isNumber && value != "" {
+			value = fmt.Sprintf("%020s", value)
+		}
+		found = append(found, keyedRow{value, r})
+	}
+	if q.byName {
+		slices.SortStableFunc(found, func(a, b keyedRow) int {
+			return cmp.Compare(strings.ToLower(a.row.name()), strings.ToLower(b.row.name()))
+		})
 	}
 	slices.SortStableFunc(found, func(a, b keyedRow) int {
 		order := cmp.Compare(a.key, b.key)
@@ -157,7 +273,7 @@ func (i *inventory) find(k *kind, q query) []*row {
 // sources returns the different sources of a kind, sorted.
 func (i *inventory) sources(k *kind) []string {
 	var all []string
-	for _, r := range i.rows(k) {
+	for _, r := range i.listing(k).rows {
 		if !slices.Contains(all, r.identity.Source) {
 			all = append(all, r.identity.Source)
 		}
@@ -177,6 +293,7 @@ type query struct {
 	words         []string          // lower case; all must occur
 	filters       map[string]string // wanted values by key
 	sort          string            // a key, with a minus before it in descending order; "": the default
+	byName        bool              // order of equal rows
 	offset, limit int               // a negative limit is none
 }
 

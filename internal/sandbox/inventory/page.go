@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 	"unicode"
-	"unicode/utf8"
 
 	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox/gatewayserver"
@@ -27,7 +26,7 @@ var files embed.FS
 
 // templates are parsed at the first page, because most processes show none.
 var templates = sync.OnceValue(func() *template.Template {
-	functions := template.FuncMap{"moment": timeCell, "status": statusCell}
+	functions := template.FuncMap{"moment": timeCell, "status": statusCell, "number": number[int]}
 	return template.Must(template.New("").Funcs(functions).ParseFS(files, "pages.html"))
 })
 
@@ -131,17 +130,36 @@ type cell struct {
 	Text  string // empty: no value
 	Time  string // exact, of a time
 	Tone  string // of a chip
+	Note  string // beside the text, such as the kind of a principal or the age of a time
+	URL   string // of the page of the object
+	SID   string // of a principal
+	Code  bool   // an identifier
+	Gone  bool   // the object is deleted
+	Count bool   // a number
+	Steps []cell // groups between, instead of a text
 }
 
 // tones are the colors of the values that are shown as chips.
 var tones = map[string]string{
 	"ACTIVE": "good", "DISABLED": "off", "EXPIRED": "warn", "LOCKED": "bad", "PASSWORD_EXPIRED": "warn", statusDeleted: "gone",
 	"SECURITY": "info", "DISTRIBUTION": "plain", "PUBLIC": "info", "PRIVATE": "plain",
+	valuePrivileged: "bad", valueNotPrivileged: "plain", "SERVICE": "info", "ENABLED": "good",
+	"PASSWORD_NOT_REQUIRED": "bad", "REVERSIBLE_ENCRYPTION": "bad", "NO_PREAUTHENTICATION": "bad", "DES_ONLY": "bad",
+	"TRUSTED_FOR_DELEGATION": "warn", "TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION": "warn", "PASSWORD_NEVER_EXPIRES": "warn",
+	"NOT_DELEGATED": "good", "SMART_CARD_REQUIRED": "good",
 	"REGISTERED": "plain", "SCHEDULED": "info", "PROCESSING": "warn", "PROCESSED": "good",
 }
 
 func chip(title, value string) cell {
 	return cell{Title: title, Text: label(value), Tone: cmp.Or(tones[value], "plain")}
+}
+
+func numberCell(title, value string) cell {
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil {
+		return cell{Title: title, Text: value}
+	}
+	return cell{Title: title, Text: number(n), Count: true}
 }
 
 func timeCell(t time.Time) cell {
@@ -155,11 +173,16 @@ func newCell(c column, value string) cell {
 		return cell{Title: c.title}
 	case c.values != nil:
 		return chip(c.title, value)
+	case c.number:
+		return numberCell(c.title, value)
 	case err == nil:
 		return cell{Title: c.title, Text: t.UTC().Format("2006-01-02 15:04"), Time: value}
 	}
 	return cell{Title: c.title, Text: value}
 }
+
+// Parts returns the parts of the text between which a line can be broken.
+func (c cell) Parts() []string { return breakable(c.Text) }
 
 // maxWord is the length of the longest word that a line is not broken in.
 const maxWord = 44
@@ -167,13 +190,15 @@ const maxWord = 44
 // Class returns the class for the style sheet.
 func (c cell) Class() string {
 	switch {
-	case c.Text == "":
+	case c.Text == "" && c.Steps == nil:
 		return "blank"
 	case c.Time != "":
 		return "moment"
+	case c.Count:
+		return "number"
 	case c.Tone != "":
 		return "state"
-	case slices.ContainsFunc(strings.Fields(c.Text), func(word string) bool { return utf8.RuneCountInString(word) > maxWord }):
+	case hasLongWord(c.Text, maxWord):
 		return "long"
 	}
 	return ""
@@ -184,18 +209,6 @@ func isVisible(text string) bool {
 	return strings.ContainsFunc(text, func(r rune) bool {
 		return unicode.IsGraphic(r) && !unicode.IsSpace(r) && r != '\u2800' && r != '\u3164' // blanks that Unicode does not call spaces
 	})
-}
-
-// label returns a value such as PASSWORD_EXPIRED as text: Password expired.
-func label(value string) string {
-	return capitalize(strings.ToLower(strings.ReplaceAll(value, "_", " ")))
-}
-
-func capitalize(text string) string {
-	if text == "" {
-		return ""
-	}
-	return strings.ToUpper(text[:1]) + text[1:]
 }
 
 type listingPage struct {
@@ -222,12 +235,14 @@ type option struct {
 
 type header struct {
 	Title, URL string
+	Number     bool
 	Sorted     string // the value of aria-sort; empty: not by this column
 }
 
 type listingRow struct {
 	URL     string
 	Deleted bool
+	Chips   []cell // beside the name
 	Cells   []cell
 }
 
@@ -239,7 +254,7 @@ func (i *inventory) listingPage(w http.ResponseWriter, r *http.Request, k *kind,
 	}
 	status := http.StatusOK
 	var rows []*row
-	q.sort = cmp.Or(q.sort, k.columns[0].key)
+	q.sort, q.byName = cmp.Or(q.sort, k.order, k.columns[0].key), true
 	if invalid != nil {
 		status, page.Error = http.StatusBadRequest, capitalize(invalid.Error())
 	} else {
@@ -248,14 +263,22 @@ func (i *inventory) listingPage(w http.ResponseWriter, r *http.Request, k *kind,
 	page.pager = newPager(r, len(rows), q.offset, q.limit)
 	page.JSONURL = link(r, "format", "json", "limit", strconv.Itoa(page.limit), "sort", q.sort)
 	for _, row := range slicePart(rows, page.offset, page.limit) {
-		line := listingRow{URL: k.path() + "/" + row.identity.VendorAssetID, Deleted: row.cells["status"] == statusDeleted}
+		line := listingRow{URL: row.url, Deleted: row.isDeleted()}
 		for _, c := range k.columns {
-			line.Cells = append(line.Cells, newCell(c, row.cells[c.key]))
+			switch value := newCell(c, row.cells[c.key]); {
+			case !c.beside:
+				line.Cells = append(line.Cells, value)
+			case value.Text != "":
+				line.Chips = append(line.Chips, value)
+			}
 		}
 		page.Rows = append(page.Rows, line)
 	}
 	for _, c := range k.columns {
-		h := header{Title: c.title, URL: link(r, "sort", c.key, "offset", "")}
+		if c.beside {
+			continue
+		}
+		h := header{Title: c.title, Number: c.number, URL: link(r, "sort", c.key, "offset", "")}
 		switch q.sort {
 		case c.key:
 			h.Sorted, h.URL = "ascending", link(r, "sort", "-"+c.key, "offset", "")
@@ -285,119 +308,10 @@ func (i *inventory) selectBoxes(k *kind, q query) []selectBox {
 	return boxes
 }
 
-type identityPage struct {
-	frame
-	gatewayserver.Identity
-	Name, Plural, URL string
-	Status            cell
-	LastSignIn        cell // of a user
-	Fields            []cell
-	JSON              string
-}
-
-func (i *inventory) identityPage(w http.ResponseWriter, r *http.Request, k *kind, identity gatewayserver.Identity, asset json.RawMessage) {
-	fields, names := map[string]string{}, principalNames(identity.Fields())
-	for key, raw := range identity.Fields() {
-		flatten(fields, key, raw, names)
-	}
-	name := fields["name"]
-	if !isVisible(name) {
-		name = "(no name)"
-	}
-	page := identityPage{
-		frame: i.frame(name, r), Identity: identity, Name: name, Plural: k.plural(), URL: k.path(),
-	}
-	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		c := column{title: key}
-		if n := slices.IndexFunc(k.columns, func(c column) bool { return c.key == key }); n >= 0 {
-			c.values = k.columns[n].values
-		}
-		page.Fields = append(page.Fields, newCell(c, fields[key]))
-		switch key {
-		case "status":
-			page.Status = chip("Status", fields[key])
-		case lastSignIn:
-			page.LastSignIn = newCell(c, fields[key])
-		}
-	}
+func indent(asset json.RawMessage) string {
 	var indented bytes.Buffer
 	_ = json.Indent(&indented, asset, "", "  ") // it was parsed before
-	page.JSON = indented.String()
-	i.render(w, http.StatusOK, "identity", page)
-}
-
-// flatten adds a field to fields. Fields of an object get the path of the object. Lists of SIDs and of
-// principals are shown by the names, or by the SIDs without names, and those of facts by their names.
-func flatten(fields map[string]string, path string, raw json.RawMessage, names map[string]string) {
-	var sids []string
-	if json.Unmarshal(raw, &sids) == nil && len(sids) > 0 && strings.HasPrefix(sids[0], "S-1-") {
-		fields[path] = joinItems(sids, func(sid string) string { return cmp.Or(names[sid], sid) })
-		return
-	}
-	var principals []principal
-	if json.Unmarshal(raw, &principals) == nil && len(principals) > 0 && principals[0].SID != "" {
-		fields[path] = joinItems(principals, principal.text)
-		return
-	}
-	var facts []struct{ Fact string }
-	if json.Unmarshal(raw, &facts) == nil && len(facts) > 0 && facts[0].Fact != "" {
-		fields[path] = joinItems(facts, func(f struct{ Fact string }) string { return f.Fact })
-		return
-	}
-	var object map[string]json.RawMessage
-	if json.Unmarshal(raw, &object) != nil || object == nil {
-		fields[path] = gatewayserver.Text(raw)
-		return
-	}
-	for key, field := range object {
-		flatten(fields, path+"."+key, field, names)
-	}
-}
-
-// principal is an item of principals or privilegedPaths in an asset with security posture.
-type principal struct {
-	SID, Name string
-	Path      []principal
-}
-
-// text returns the name with the path to it, if there is one.
-func (p principal) text() string {
-	text := ""
-	for _, step := range p.Path {
-		text += step.text() + " > "
-	}
-	return text + cmp.Or(p.Name, p.SID)
-}
-
-// principalNames returns the names of the principals in an asset by their SIDs.
-func principalNames(fields map[string]json.RawMessage) map[string]string {
-	list := fields["principals"] // of a role or the domain
-	var posture struct{ Principals json.RawMessage }
-	if json.Unmarshal(fields["posture"], &posture) == nil {
-		list = posture.Principals
-	}
-	var principals []principal
-	_ = json.Unmarshal(list, &principals) // an asset without security posture has none
-	names := map[string]string{}
-	for _, p := range principals {
-		names[p.SID] = p.Name
-	}
-	return names
-}
-
-// maxItems is the number of items that the field of a list shows. The JSON of the asset has all.
-const maxItems = 50
-
-func joinItems[T any](items []T, text func(T) string) string {
-	var texts []string
-	for _, item := range items[:min(len(items), maxItems)] {
-		texts = append(texts, text(item))
-	}
-	joined := strings.Join(texts, ", ")
-	if more := len(items) - maxItems; more > 0 {
-		joined += fmt.Sprintf(" and %d more", more)
-	}
-	return joined
+	return indented.String()
 }
 
 type statesPage struct {
@@ -419,7 +333,7 @@ func (i *inventory) statesPage(w http.ResponseWriter, r *http.Request, states []
 		at := time.Time(state.At)
 		row := stateRow{ConnectorState: state, At: timeCell(at), Chip: chip("State", state.State), Lasted: "current"}
 		if next := page.offset + n - 1; next >= 0 {
-			row.Lasted = time.Time(states[next].At).Sub(at).String()
+			row.Lasted = lasted(time.Time(states[next].At).Sub(at))
 		}
 		if state.NextRunAt != nil {
 			row.Next = timeCell(time.Time(*state.NextRunAt))
