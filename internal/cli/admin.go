@@ -40,7 +40,7 @@ func newMonitor(c *config.Config, store *state.Store) (*monitor, error) {
 }
 
 func (m *monitor) observeRun(run syncrun.Report) {
-	m.metrics.Run(run.Mode, run.Result, run.Duration)
+	m.metrics.Run(run.Mode, run.Result, run.Duration())
 	for _, stage := range run.Stages {
 		m.metrics.Stage(stage.Name, stage.Duration)
 	}

@@ -133,7 +133,7 @@ func (s *scenario) playFullSync(ctx context.Context) error {
 		return err
 	}
 	err = s.printLine(ctx, "full sync", "%d users and %d groups read, %d sent and acknowledged, %d requests, %s",
-		run.Users, run.Groups, run.Uploaded, run.Requests, run.Duration.Round(time.Millisecond))
+		run.Users, run.Groups, run.Uploaded, run.Requests, run.Duration().Round(time.Millisecond))
 	if err != nil || len(s.ports) == 1 {
 		return err
 	}
@@ -182,5 +182,5 @@ func (s *scenario) playDeltaSync(ctx context.Context) error {
 		return err
 	}
 	return s.printLine(ctx, "delta sync", "%d objects read, %d sent, %d deleted, %d requests, %s",
-		run.Users+run.Groups, run.Uploaded, run.Deleted, run.Requests, run.Duration.Round(time.Millisecond))
+		run.Read(), run.Uploaded, run.Deleted, run.Requests, run.Duration().Round(time.Millisecond))
 }

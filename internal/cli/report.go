@@ -123,8 +123,7 @@ func (r *report) add(o plannedAsset) {
 // runDocument is the JSON document of a run.
 type runDocument struct {
 	state.Run
-	DurationMS int64 `json:"duration_ms"`
-	DryRun     bool  `json:"dry_run"`
+	DryRun bool `json:"dry_run"`
 }
 
 // finish writes the result of the run.
@@ -133,7 +132,7 @@ func (r *report) finish(run state.Run, dryRun bool) error {
 		return r.err
 	}
 	if r.json {
-		encoded, err := json.MarshalIndent(runDocument{run, run.Duration.Milliseconds(), dryRun}, "", "  ")
+		encoded, err := json.MarshalIndent(runDocument{run, dryRun}, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -172,8 +171,8 @@ func writeRunText(out io.Writer, run state.Run, dryRun bool) {
 	if run.Unreadable > 0 {
 		sent += fmt.Sprintf(", %d unreadable", run.Unreadable)
 	}
-	fmt.Fprintf(out, "%s (%s): %d users and %d groups read, %d changed, %s, in %s\n",
-		run.Result, run.Mode, run.Users, run.Groups, run.Changed, sent, run.Duration.Round(time.Millisecond))
+	fmt.Fprintf(out, "%s (%s): %s, %d changed, %s, in %s\n",
+		run.Result, run.Mode, describeRead(run), run.Changed, sent, run.Duration().Round(time.Millisecond))
 }
 
 // writeFailure writes the error of a run, its remedy, and what was done before.

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
@@ -49,7 +48,7 @@ func TestRunExit(t *testing.T) {
 // list of a dry run.
 func TestReportOfUndecidedDeletions(t *testing.T) {
 	t.Parallel()
-	run := state.Run{Mode: "full", Result: "held", Users: 7, Groups: 2, Changed: 1, Uploaded: 1, Held: 3, Undecided: 2, Rejected: 1, Duration: time.Second}
+	run := state.Run{Mode: "full", Result: "held", Users: 7, Groups: 2, Changed: 1, Uploaded: 1, Held: 3, Undecided: 2, Rejected: 1, DurationMS: 1000}
 	object := identity.Object{GUID: ad.GUID{15: 1}, Kind: identity.User, SID: ad.SID{1, 1, 0, 0, 0, 0, 0, 5, 0, 4, 0, 0}, Name: "user7"}
 	const guid = "00000000-0000-0000-0000-000000000001"
 	for name, c := range map[string]struct {

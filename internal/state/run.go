@@ -9,22 +9,31 @@ import (
 
 // Run is the summary of one run.
 type Run struct {
-	ID       string        `json:"run_id"`
-	Mode     string        `json:"mode"`   // full, delta
-	Result   string        `json:"result"` // processed, partial, held, failed
-	Start    time.Time     `json:"start"`
-	Duration time.Duration `json:"duration_ns"`
-	Error    string        `json:"error,omitempty"`
-	Remedy   string        `json:"remedy,omitempty"` // of the error
-	Class    string        `json:"class,omitempty"`  // of the error
+	ID         string    `json:"run_id"`
+	Mode       string    `json:"mode"`   // full, delta
+	Result     string    `json:"result"` // processed, partial, held, failed
+	Start      time.Time `json:"start"`
+	DurationMS int64     `json:"duration_ms"`
+	Error      string    `json:"error,omitempty"`
+	Remedy     string    `json:"remedy,omitempty"` // of the error
+	Class      string    `json:"class,omitempty"`  // of the error
 	// Controller is the directory server that was read: its DNS name, or the address that was dialed.
 	Controller string `json:"dc,omitempty"`
 	// Unreached are the servers that were tried before it, at most MaxUnreached.
 	Unreached []UnreachedServer `json:"unreached,omitempty"`
 	Stages    []Stage           `json:"stages,omitempty"` // in order
 
-	Users     int `json:"users"`     // read and mapped
-	Groups    int `json:"groups"`    // read and mapped
+	// The objects that were read and mapped. A version before 1.1.0 counted service accounts as users,
+	// and neither roles nor the domain.
+	Users           int `json:"users"`
+	Groups          int `json:"groups"`
+	ServiceAccounts int `json:"service_accounts"`
+	Roles           int `json:"roles"`
+	Domains         int `json:"domains"`
+	// Reread objects were read again only because a delta sync begins below the watermark, and had
+	// not changed. They are not among the objects read.
+	Reread int `json:"reread"`
+
 	Changed   int `json:"changed"`   // differ from the acknowledged value
 	Uploaded  int `json:"uploaded"`  // acknowledged, without deletions
 	Deleted   int `json:"deleted"`   // acknowledged deletions
@@ -41,6 +50,18 @@ type Run struct {
 	RightsRemedy  string   `json:"rights_remedy,omitempty"`
 	Requests      int      `json:"requests"` // to the gateway, including retries
 	Retries       int      `json:"retries"`
+}
+
+// Duration returns how long the run took.
+func (r Run) Duration() time.Duration { return time.Duration(r.DurationMS) * time.Millisecond }
+
+// Read returns the number of objects that were read and mapped, without Reread.
+func (r Run) Read() int { return r.Users + r.Groups + r.ServiceAccounts + r.Roles + r.Domains }
+
+// storedRun is a run as the state file has it. Version 1.0.0 reads the same field.
+type storedRun struct {
+	Run
+	DurationNS time.Duration `json:"duration_ns"`
 }
 
 // Stage is a part of a run.
@@ -93,7 +114,7 @@ func (s *Store) RecordRun(run Run, connector Connector) error {
 				return err
 			}
 		}
-		return c.putJSON(bucketRuns, binary.BigEndian.AppendUint64(nil, number), run)
+		return c.putJSON(bucketRuns, binary.BigEndian.AppendUint64(nil, number), storedRun{run, run.Duration()})
 	})
 }
 
@@ -131,11 +152,12 @@ func (s *Store) Runs() ([]Run, error) {
 	err := s.view("read runs", func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(bucketRuns).Cursor()
 		for key, value := cursor.Last(); key != nil; key, value = cursor.Prev() {
-			var run Run
+			var run storedRun
 			if err := decodeJSON(value, &run); err != nil {
 				return err
 			}
-			runs = append(runs, run)
+			run.DurationMS = run.DurationNS.Milliseconds()
+			runs = append(runs, run.Run)
 		}
 		return nil
 	})

@@ -183,14 +183,14 @@ func TestRunsKeepsLast200(t *testing.T) {
 			s.Close()
 			s = openStore(t, dir)
 		}
-		must(t, s.RecordRun(Run{ID: fmt.Sprint(n), Users: n, Duration: time.Second}, Connector{State: "SCHEDULED", RunID: fmt.Sprint(n)}))
+		must(t, s.RecordRun(Run{ID: fmt.Sprint(n), Users: n, DurationMS: 1000}, Connector{State: "SCHEDULED", RunID: fmt.Sprint(n)}))
 	}
 	runs, err := s.Runs()
 	if err != nil || len(runs) != maxRuns {
 		t.Fatalf("%d runs, error %v", len(runs), err)
 	}
 	for i, run := range runs {
-		if want := maxRuns + 49 - i; run.Users != want || run.ID != fmt.Sprint(want) || run.Duration != time.Second {
+		if want := maxRuns + 49 - i; run.Users != want || run.ID != fmt.Sprint(want) || run.Duration() != time.Second {
 			t.Fatalf("run %d is %+v, want %d", i, run, want)
 		}
 	}

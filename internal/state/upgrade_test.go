@@ -55,8 +55,8 @@ var (
 	goldenFullSync   = FullSync{Scope: "a scope", At: goldenTime.Add(-time.Hour)}
 	goldenController = Controller{Watermark: Watermark{USN: 271828, Scope: "a scope", At: goldenTime, Run: 1}, LastFull: goldenFullSync}
 	goldenRuns       = []Run{
-		{ID: "run 2", Mode: "delta", Result: "held", Start: goldenTime, Duration: time.Second, Users: 3, Changed: 2, Uploaded: 1, Held: 2, Rejected: 1, Requests: 4, Retries: 1},
-		{ID: "run 1", Mode: "full", Result: "failed", Start: goldenTime.Add(-time.Hour), Duration: time.Minute, Error: "what went wrong", Class: "transient"},
+		{ID: "run 2", Mode: "delta", Result: "held", Start: goldenTime, DurationMS: 1000, Users: 3, Changed: 2, Uploaded: 1, Held: 2, Rejected: 1, Requests: 4, Retries: 1},
+		{ID: "run 1", Mode: "full", Result: "failed", Start: goldenTime.Add(-time.Hour), DurationMS: 60_000, Error: "what went wrong", Class: "transient"},
 	}
 )
 

@@ -116,7 +116,7 @@ var pageTemplate = template.Must(template.New("").Funcs(template.FuncMap{
 	"ms":       func(ms int64) string { return formatDuration(time.Duration(ms) * time.Millisecond) },
 	"lower":    strings.ToLower,
 	"rfc":      func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-	"read":     func(run state.Run) int { return run.Users + run.Groups },
+	"read":     state.Run.Read,
 	"cell":     func(name string, n int) count { return count{name, n} },
 }).Parse(pageHTML))
 

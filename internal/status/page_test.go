@@ -149,7 +149,7 @@ func TestRunPage(t *testing.T) {
 	t.Parallel()
 	list := runs(4)
 	list[1] = state.Run{
-		ID: "a/b", Mode: "full", Result: "failed", Start: noon, Duration: 200 * time.Second, Error: "read <base>: reset", Remedy: "check the network", Class: "transient",
+		ID: "a/b", Mode: "full", Result: "failed", Start: noon, DurationMS: 200_000, Error: "read <base>: reset", Remedy: "check the network", Class: "transient",
 		Controller: "dc2.corp.test", Unreached: []state.UnreachedServer{{Server: "dc1", Error: "connect dc1: refused", Remedy: "start dc1"}},
 		Stages: []state.Stage{{Name: "connect", DurationMS: 50}, {Name: "read", DurationMS: 100_000}}, Users: 12345, Unreadable: 3, MissingRights: []string{"member"}, RightsRemedy: "run dsacls",
 	}

@@ -49,7 +49,7 @@ func newRunPage(report Report, id string, now time.Time) (runPage, bool) {
 	if i+1 < len(report.Runs) {
 		p.Older = runPath(report.Runs[i+1])
 	}
-	total := max(p.Duration.Milliseconds(), 1)
+	total := max(p.DurationMS, 1)
 	for n, stage := range p.Run.Stages {
 		p.Stages = append(p.Stages, shownStage{
 			stage, stageMeanings[stage.Name], round(min(100*float64(stage.DurationMS)/float64(total), 100)), p.Error != "" && n == len(p.Run.Stages)-1,
@@ -90,7 +90,8 @@ func runProblems(run state.Run) (list []problem) {
 // Counts returns the numbers of the run, in the order of the page.
 func (p runPage) Counts() []count {
 	return []count{
-		{"Users read", p.Users}, {"Groups read", p.Groups}, {"Changed", p.Changed}, {"Uploaded", p.Uploaded}, {"Deleted", p.Deleted},
+		{"Users read", p.Users}, {"Groups read", p.Groups}, {"Service accounts read", p.ServiceAccounts}, {"Roles read", p.Roles},
+		{"Domains read", p.Domains}, {"Unchanged, read again", p.Reread}, {"Changed", p.Changed}, {"Uploaded", p.Uploaded}, {"Deleted", p.Deleted},
 		{"Deletions held", p.Held}, {"Deletions undecided", p.Undecided}, {"Rejected", p.Rejected}, {"Unreadable", p.Unreadable}, {"Skipped, without identifier", p.Skipped},
 		{"Requests to the gateway", p.Requests}, {"Retries", p.Retries},
 	}

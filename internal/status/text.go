@@ -193,10 +193,10 @@ func (r Report) writeRuns(b *strings.Builder, zone *time.Location) {
 	table := newTable(b, "LAST RUNS", "MODE", "RESULT", "READ", "CHANGED", "UPLOADED", "DELETED", "HELD", "UNDECIDED", "REJECTED", "UNREADABLE", "REQUESTS", "TIME")
 	for _, run := range r.Runs[:min(len(r.Runs), textRuns)] {
 		row := []string{formatTime(run.Start, zone), run.Mode, outcome(run)}
-		for _, n := range []int{run.Users + run.Groups, run.Changed, run.Uploaded, run.Deleted, run.Held, run.Undecided, run.Rejected, run.Unreadable, run.Requests} {
+		for _, n := range []int{run.Read(), run.Changed, run.Uploaded, run.Deleted, run.Held, run.Undecided, run.Rejected, run.Unreadable, run.Requests} {
 			row = append(row, FormatNumber(n))
 		}
-		table.row(append(row, run.Duration.Round(time.Millisecond).String())...)
+		table.row(append(row, run.Duration().Round(time.Millisecond).String())...)
 	}
 	table.finish(0)
 }

@@ -30,7 +30,7 @@ func TestText(t *testing.T) {
 		Controller: "dc2.corp.test", Unreached: []state.UnreachedServer{{Server: "dc1:636", Error: "connect dc1:636: connection\nrefused", Remedy: "check ldap.host"}},
 		Unreadable: state.Unreadable{Objects: 4567, Attributes: []string{"member", "objectSid"}, Remedy: "dsacls OU=Staff", At: noon},
 		Rejections: []Rejection{{"user", "S-1-5-21-1", "g", "too\nlong", 3, noon}},
-		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, Duration: 1500 * time.Millisecond, Users: 2, Groups: 1, Unreadable: 4}},
+		Runs:       []state.Run{{Mode: "delta", Result: "failed", Start: noon, DurationMS: 1500, Users: 2, Groups: 1, Unreadable: 4}},
 	}
 	for range 25 {
 		r.HeldDeletions = append(r.HeldDeletions, Held{"group", "S-1-5-21-2", "h", noon})

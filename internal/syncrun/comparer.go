@@ -45,6 +45,10 @@ type comparer struct {
 	postponed []ad.GUID
 	// counted is whether the objects were counted when they were postponed.
 	counted bool
+	// isOverlap is whether the current entry was found only because of the overlap, and overlapped are
+	// the postponed objects of which this is so.
+	isOverlap  bool
+	overlapped map[ad.GUID]struct{}
 	// kept is the result to which a restart of the search returns.
 	kept searchResult
 }
@@ -60,6 +64,9 @@ func (c *comparer) postpone(q query, entry *ad.Entry) error {
 	ignored, err := c.count(guid)
 	if !ignored {
 		c.postponed = append(c.postponed, guid)
+		if c.isOverlap {
+			c.overlapped[guid] = struct{}{}
+		}
 	}
 	return err
 }
@@ -67,11 +74,14 @@ func (c *comparer) postpone(q query, entry *ad.Entry) error {
 // count counts an object that was read. It reports whether the object is not among those to read
 // again.
 func (c *comparer) count(guid ad.GUID) (ignored bool, err error) {
-	c.result.read++
 	if c.settled != nil {
 		_, found := c.settled[guid]
+		if found {
+			c.result.read++
+		}
 		return !found, nil
 	}
+	c.result.read++
 	c.options.Progress.addRead(c.kind, 1)
 	c.trackSeen(guid)
 	return false, c.budget.take()
@@ -152,6 +162,7 @@ func (c *comparer) processAsset(asset identity.Asset, indexed indexRecord, to si
 		c.logons.table.settle(asset.GUID)
 	}
 	if !send {
+		c.countOverlap(asset.GUID)
 		return 0, c.updateRecord(asset, indexed)
 	}
 	c.result.changed++
@@ -159,6 +170,17 @@ func (c *comparer) processAsset(asset identity.Asset, indexed indexRecord, to si
 	start := time.Now()
 	err = to.add(asset)
 	return time.Since(start), err
+}
+
+// countOverlap counts an unchanged object as read again if it was found only because of the overlap.
+func (c *comparer) countOverlap(guid ad.GUID) {
+	_, postponed := c.overlapped[guid]
+	if !c.isOverlap && !postponed {
+		return
+	}
+	c.result.read--
+	c.result.reread++
+	c.options.Progress.addRead(c.kind, -1)
 }
 
 // trackSeen records that an object exists, if the plan needs this to find deletions.
@@ -189,7 +211,8 @@ func (c *comparer) reset() error {
 		}
 	}
 	if c.settled == nil {
-		again := c.result.read - c.kept.read
+		c.options.Progress.addRead(c.kind, c.result.reread-c.kept.reread) // which countOverlap took off
+		again := c.result.read + c.result.reread - c.kept.read - c.kept.reread
 		c.options.Progress.addRead(c.kind, -again)
 		c.budget.giveBack(again + c.result.unmapped - c.kept.unmapped)
 	}

@@ -275,8 +275,8 @@ func TestCampaignDNSDomain(t *testing.T) {
 	perDelta := d.running / time.Duration(ticks-1)
 	failover, next, back := d.failOver(first, c)
 	t.Logf("%d users, %d ticks: one full sync in %s, then %d objects per delta in %s; failover: %s in %s, then %s; back: %s",
-		users, ticks, fullSync.Duration.Round(time.Millisecond), c.modified+c.added+c.deleted, perDelta.Round(time.Millisecond),
-		brief(failover), failover.Duration.Round(time.Millisecond), brief(next), brief(back))
+		users, ticks, fullSync.Duration().Round(time.Millisecond), c.modified+c.added+c.deleted, perDelta.Round(time.Millisecond),
+		brief(failover), failover.Duration().Round(time.Millisecond), brief(next), brief(back))
 }
 
 // failOver stops the controller that was read last, performs two runs without it, and one with

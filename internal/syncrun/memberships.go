@@ -185,7 +185,7 @@ func (s *membershipSync) record(m memberships, change state.GraphChange, start t
 		}
 	}
 	groups, members := m.graph.Len()
-	event := s.log.Info().Str("base_dn", s.base).Bool("whole", whole).Int("groups", groups).Int("memberships", members)
+	event := s.log.WithLevel(levelOf(whole || len(m.affected) > 0)).Str("base_dn", s.base).Bool("whole", whole).Int("groups", groups).Int("memberships", members)
 	if !change.AllStale {
 		event.Int("affected", len(m.affected))
 	}

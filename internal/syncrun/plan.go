@@ -78,7 +78,7 @@ func reasonForFull(s Snapshot) string {
 	case !s.SameTarget:
 		return ReasonNewTarget
 	case watermark.USN == 0:
-		return ReasonNewController
+		return reasonWithoutWatermark(s)
 	case watermark.Scope != s.View.Scope || s.LastFull.Scope != s.View.Scope:
 		return ReasonScope
 	case s.USNDecreased:
@@ -99,6 +99,19 @@ func reasonForFull(s Snapshot) string {
 		return ReasonOtherViews
 	}
 	return ""
+}
+
+// reasonWithoutWatermark returns why the domain controller has no watermark.
+func reasonWithoutWatermark(s Snapshot) string {
+	switch {
+	case s.LastFull.At.IsZero():
+		return ReasonFirst
+	case s.Controller.Rollbacks > 0:
+		return ReasonUSN
+	case s.Reinstalled:
+		return ReasonReinstalled
+	}
+	return ReasonNewController
 }
 
 // progress returns the progress to record after everything was delivered.

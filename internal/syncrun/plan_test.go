@@ -111,7 +111,9 @@ func TestMakePlan(t *testing.T) {
 		"not a domain controller":  {func(s *Snapshot) { s.DeltaSupported = false }, fullFor(ReasonDeltaUnsupported)},
 		"no invocation ID":         {func(s *Snapshot) { s.DeltaSupported, s.View.Unknown = false, true }, Plan{Mode: full, Reason: ReasonDeltaUnsupported, Doubt: UndecidedInvocationID, TrackSeen: true}},
 		"other target":             {func(s *Snapshot) { s.SameTarget, s.IndexSize = false, 0 }, Plan{Mode: full, Reason: ReasonNewTarget}},
-		"first run":                {func(s *Snapshot) { s.Controller, s.LastFull, s.IndexSize = state.Controller{}, state.FullSync{}, 0 }, Plan{Mode: full, Reason: ReasonNewController}},
+		"first run":                {func(s *Snapshot) { s.Controller, s.LastFull, s.IndexSize = state.Controller{}, state.FullSync{}, 0 }, Plan{Mode: full, Reason: ReasonFirst}},
+		"reinstalled controller":   {func(s *Snapshot) { s.Controller, s.Reinstalled = state.Controller{}, true }, fullFor(ReasonReinstalled)},
+		"after a rollback":         {func(s *Snapshot) { s.Controller = state.Controller{Rollbacks: 1} }, fullFor(ReasonUSN)},
 		"new controller":           {func(s *Snapshot) { s.Controller = state.Controller{} }, fullFor(ReasonNewController)},
 		"scope of the watermark":   {func(s *Snapshot) { s.Controller.Watermark.Scope = "t" }, fullFor(ReasonScope)},
 		"scope of last full sync":  {func(s *Snapshot) { s.LastFull.Scope = "t" }, fullFor(ReasonScope)},
@@ -248,9 +250,9 @@ func TestRestoredController(t *testing.T) {
 		restoration domaincontroller.Restoration
 		reason      string
 	}{
-		"from a backup":             {domaincontroller.Restoration{USNRollback: 500}, ReasonNewController},
+		"from a backup":             {domaincontroller.Restoration{USNRollback: 500}, ReasonReinstalled},
 		"from a snapshot":           {domaincontroller.Restoration{USNRollback: 500, SameInvocation: true}, ReasonUSN},
-		"new invocation ID, no gap": {domaincontroller.Restoration{}, ReasonNewController},
+		"new invocation ID, no gap": {domaincontroller.Restoration{}, ReasonReinstalled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

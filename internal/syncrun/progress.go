@@ -19,7 +19,7 @@ type Progress struct {
 	Changed      atomic.Int64 // objects read that are to be sent
 	Acknowledged atomic.Int64 // objects that the gateway accepted or rejected, including deletions
 
-	users, groups atomic.Int64 // objects read; users include service accounts
+	users, groups atomic.Int64 // objects read
 	pages         atomic.Int64 // pages of directory searches
 	uploaded      atomic.Int64 // objects that the gateway accepted, without deletions
 	mode, phase   atomic.Value // string
@@ -56,7 +56,7 @@ func (p *Progress) addRead(kind identity.Kind, objects int) {
 	}
 	p.Read.Add(int64(objects))
 	switch kind {
-	case identity.User, identity.ServiceAccount:
+	case identity.User:
 		p.users.Add(int64(objects))
 	case identity.Group:
 		p.groups.Add(int64(objects))
@@ -110,7 +110,7 @@ func (r *Runner) logProgress(info runInfo, started time.Time) (stop func()) {
 			case <-ticker.C:
 			}
 			p := info.options.Progress
-			info.log.Info().Any("mode", p.mode.Load()).Any("phase", p.phase.Load()).Int64("users", p.users.Load()).Int64("groups", p.groups.Load()).
+			info.log.Info().Any("mode", p.mode.Load()).Any("phase", p.phase.Load()).Int64("users", p.users.Load()).Int64("groups", p.groups.Load()).Int64("objects", p.Read.Load()).
 				Int64("page", p.pages.Load()).Int64("uploaded", p.uploaded.Load()).Int64("requests", r.Gateway.Counts().Requests-info.countsBefore.Requests).
 				Int64("duration_ms", time.Since(started).Milliseconds()).Msg(MsgRunInProgress)
 		}

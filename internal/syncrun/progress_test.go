@@ -52,7 +52,7 @@ func TestLogProgress(t *testing.T) {
 		}
 		for _, l := range lines {
 			if l.Text("level") != "info" || l.Text("run_id") != info.id || l.Text("mode") != delta || l.Text("phase") != "read" ||
-				l.Number("users") != 6 || l.Number("groups") != 2 || l.Number("page") != 1 || l.Number("uploaded") != 1 || l["requests"] == nil {
+				l.Number("users") != 5 || l.Number("objects") != 8 || l.Number("groups") != 2 || l.Number("page") != 1 || l.Number("uploaded") != 1 || l["requests"] == nil {
 				t.Errorf("logged %v", l)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/identity"
@@ -280,15 +282,21 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	search := r.search(q, condition)
 	var slots accountSlots
 	search.Attributes, slots = q.accounts.attributes(q.mapper.Attributes)
+	overlap := overlapTest{slot: -1}
+	if r.plan.Mode == delta && condition == changedSince(r.plan.SinceUSN) {
+		overlap = overlapTest{len(search.Attributes), r.snapshot.Controller.Watermark.USN}
+		search.Attributes = append(slices.Clip(search.Attributes), "uSNChanged")
+	}
 	r.log.Debug().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Stringer("scope", search.Scope).Str("filter", search.Filter).Msg(MsgSearchStarted)
 	start := time.Now()
 	c := r.newComparer(q.kind)
+	c.overlapped = map[ad.GUID]struct{}{}
 	q.mapper.ResetCounts()
 	restart := func() error {
 		q.mapper.ResetCounts()
 		return c.reset()
 	}
-	e := &entryReader{reader: r, query: q, comparer: c, to: to, slots: slots}
+	e := &entryReader{reader: r, query: q, comparer: c, to: to, slots: slots, overlap: overlap}
 	e.useDescriptors(search.Descriptors)
 	pages, err := s.search(ctx, search, e.each, to.flush, restart)
 	if err == nil && len(c.postponed) > 0 {
@@ -309,12 +317,21 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	case err != nil:
 		return c.result, err
 	}
-	r.log.Info().Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Int("page", pages).Int("objects", c.result.read).
-		Int("skipped", c.result.skipped).Int("unreadable", c.result.unreadable).Int("unparsed", c.result.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
+	r.log.WithLevel(levelOf(condition == "" || c.result.hasNews())).Stringer("kind", q.kind).Str("dc", s.Address).Str("base_dn", search.Base).Int("page", pages).
+		Int("objects", c.result.read).Int("reread", c.result.reread).Int("skipped", c.result.skipped).Int("unreadable", c.result.unreadable).Int("unparsed", c.result.unparsed).Int64("duration_ms", time.Since(start).Milliseconds()).Msg(MsgDirectoryRead)
 	if condition == "" && !q.wholeDomain && c.result.read == 0 {
 		r.warnNoObjects(q.kind, search.Base)
 	}
 	return c.result, nil
+}
+
+// levelOf returns the level of a log line about a step of a run: debug if an operator learns nothing
+// from it, as in a run without changes.
+func levelOf(hasNews bool) zerolog.Level {
+	if hasNews {
+		return zerolog.InfoLevel
+	}
+	return zerolog.DebugLevel
 }
 
 // entryReader maps the entries of one search and compares them with the index.
@@ -327,11 +344,29 @@ type entryReader struct {
 	json     []byte // reused
 	// withDescriptors is whether the entries have their security descriptors.
 	withDescriptors bool
+	overlap         overlapTest
+}
+
+// overlapTest finds the entries that a search for changes returns only because of the overlap.
+type overlapTest struct {
+	slot      int // of uSNChanged in the entries; -1: the search is not for changes
+	watermark ad.USN
+}
+
+// matches reports whether an entry has not changed since the watermark. An entry without a readable
+// uSNChanged may have.
+func (t overlapTest) matches(entry *ad.Entry) bool {
+	if t.slot < 0 {
+		return false
+	}
+	usn, err := strconv.ParseInt(string(entry.First(t.slot)), 10, 64)
+	return err == nil && ad.USN(usn) <= t.watermark
 }
 
 // each handles an entry of the search. It returns how long the sink blocked.
 func (e *entryReader) each(entry *ad.Entry) (waited time.Duration, err error) {
 	q, c := e.query, e.comparer
+	c.isOverlap = !c.counted && e.overlap.matches(entry)
 	if err := q.accounts.add(entry, e.slots); err != nil {
 		return 0, err
 	}

@@ -27,7 +27,7 @@ type Stage struct {
 // Outcome is a counter's key: a kind of object, and what the run did with such objects.
 type Outcome struct {
 	Kind identity.Kind
-	Name string // read, skipped, unreadable, changed, accepted, deleted, rejected, held, undecided
+	Name string // read, reread, skipped, unreadable, changed, accepted, deleted, rejected, held, undecided
 }
 
 // stopwatch measures consecutive stages of a run.
@@ -63,8 +63,9 @@ func (s *stopwatch) recorded() (stages []state.Stage) {
 func newReport(info runInfo, result runResult, countsAfter gateway.Counts, duration time.Duration, err error) Report {
 	report := Report{
 		Run: state.Run{
-			ID: info.id, Mode: result.mode, Start: info.start, Duration: duration,
-			Users: result.read.countRead(identity.User, identity.ServiceAccount), Groups: result.read.countRead(identity.Group),
+			ID: info.id, Mode: result.mode, Start: info.start, DurationMS: duration.Milliseconds(),
+			Users: result.read.countRead(identity.User), Groups: result.read.countRead(identity.Group),
+			ServiceAccounts: result.read.countRead(identity.ServiceAccount), Roles: result.read.countRead(identity.Role), Domains: result.read.countRead(identity.Domain),
 			Uploaded: result.totals.Uploaded, Deleted: result.totals.Deleted, Rejected: result.totals.Rejected,
 			Held: len(result.held), Undecided: len(result.undecided),
 			Controller: info.contact.controller, Unreached: info.contact.unreached, Stages: info.stopwatch.recorded(),
@@ -75,9 +76,11 @@ func newReport(info runInfo, result runResult, countsAfter gateway.Counts, durat
 	}
 	for kind, n := range result.read.counters {
 		report.Changed += n.changed
+		report.Reread += n.reread
 		report.Skipped += n.skipped
 		report.Unreadable += n.unreadable
 		report.Objects[Outcome{kind, "read"}] = n.read
+		report.Objects[Outcome{kind, "reread"}] = n.reread
 		report.Objects[Outcome{kind, "skipped"}] = n.skipped
 		report.Objects[Outcome{kind, "unreadable"}] = n.unreadable
 		report.Objects[Outcome{kind, "changed"}] = n.changed

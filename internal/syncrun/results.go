@@ -14,14 +14,17 @@ import (
 // counters count the objects of one kind.
 type counters struct {
 	read, changed int
-	skipped       int // entries without an SID or a GUID
-	unreadable    int // objects that were not sent because the account may not read them completely
-	withoutGUID   int // entries whose GUID is unknown
+	// reread objects were read again only because of the overlap, and had not changed. They are not
+	// among the read ones.
+	reread      int
+	skipped     int // entries without an SID or a GUID
+	unreadable  int // objects that were not sent because the account may not read them completely
+	withoutGUID int // entries whose GUID is unknown
 }
 
 func (c counters) add(other counters) counters {
 	return counters{
-		c.read + other.read, c.changed + other.changed, c.skipped + other.skipped, c.unreadable + other.unreadable, c.withoutGUID + other.withoutGUID,
+		c.read + other.read, c.changed + other.changed, c.reread + other.reread, c.skipped + other.skipped, c.unreadable + other.unreadable, c.withoutGUID + other.withoutGUID,
 	}
 }
 
@@ -40,6 +43,9 @@ type searchResult struct {
 	keys            []liveKey // that the index may lack
 	pending         []ad.GUID // objects that are to be read again, see identity.Asset
 }
+
+// hasNews reports whether the search found changes, or objects that cannot be sent completely.
+func (r *searchResult) hasNews() bool { return r.changed+r.skipped+r.unreadable+r.unparsed > 0 }
 
 // readResult is the combined result of all searches of a run. Its zero value is empty.
 type readResult struct {

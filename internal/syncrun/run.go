@@ -381,8 +381,9 @@ func (r *Runner) logEnd(info runInfo, run state.Run, err error) {
 		event.Bool("dry_run", true)
 	}
 	event.Str("mode", run.Mode).Str("result", run.Result).Int("users", run.Users).Int("groups", run.Groups).
+		Int("service_accounts", run.ServiceAccounts).Int("roles", run.Roles).Int("domains", run.Domains).Int("reread", run.Reread).
 		Int("changed", run.Changed).Int("uploaded", run.Uploaded).Int("deleted", run.Deleted).Int("held", run.Held).
 		Int("undecided", run.Undecided).Int("rejected", run.Rejected).
-		Int("requests", run.Requests).Int("retries", run.Retries).Int64("duration_ms", run.Duration.Milliseconds()).
+		Int("requests", run.Requests).Int("retries", run.Retries).Int64("duration_ms", run.Duration().Milliseconds()).
 		Int("skipped", run.Skipped).Int("unreadable", run.Unreadable).Msg(MsgRunFinished)
 }

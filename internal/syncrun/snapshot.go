@@ -31,6 +31,8 @@ type Snapshot struct {
 
 	DeltaSupported bool // the server is a domain controller with a known invocation ID
 	HighestUSN     ad.USN
+	// Reinstalled is whether the last run read the same domain controller under another invocation ID.
+	Reinstalled bool
 	// USNDecreased is whether the domain controller's highestCommittedUSN is lower than in an
 	// earlier run. The controller was put back to a snapshot: it shows old values, and does not
 	// have objects that still exist on others.
@@ -94,7 +96,7 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 		}
 		s.LogonsNotAsked, s.PDCEmulator = sweep.At.IsZero(), sweep.PDCEmulator
 	}
-	if err := r.addController(&s); err != nil {
+	if err := r.addController(&s, session); err != nil {
 		return s, err
 	}
 	if err := r.addDeletions(&s); err != nil {
@@ -107,12 +109,19 @@ func (r *Runner) takeSnapshot(info runInfo, source Source, session *session, sto
 }
 
 // addController adds the progress with the server.
-func (r *Runner) addController(s *Snapshot) (err error) {
+func (r *Runner) addController(s *Snapshot, session *session) (err error) {
 	if s.LastFull, err = r.Store.LastFullSync(); err != nil || s.View.Unknown {
 		return err
 	}
 	if s.Controller, err = r.Store.Controller(s.View.InvocationID); err != nil {
 		return err
+	}
+	if s.Controller.Watermark.USN == 0 {
+		last, _, err := r.Store.LastServers()
+		if err != nil {
+			return err
+		}
+		s.Reinstalled = last.ServiceName != "" && last.ServiceName == session.Controller.ServiceName && last.InvocationID != s.View.InvocationID
 	}
 	s.View.Rollbacks = s.Controller.Rollbacks
 	if s.USNDecreased = s.Controller.Watermark.USN > s.HighestUSN; s.USNDecreased {

@@ -149,7 +149,7 @@ func (s *states) send(ctx context.Context, to state.Connector) {
 		message.Error = &text
 	}
 	if run := s.lastRun; run != nil && run.ID == to.RunID {
-		message.Summary = &gateway.Summary{Mode: run.Mode, Users: run.Users, Groups: run.Groups, Uploaded: run.Uploaded, Deleted: run.Deleted, Rejected: run.Rejected}
+		message.Summary = &gateway.Summary{Mode: run.Mode, Users: run.Users + run.ServiceAccounts, Groups: run.Groups, Uploaded: run.Uploaded, Deleted: run.Deleted, Rejected: run.Rejected}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -77,14 +77,14 @@ func (a *admin) record(run state.Run) {
 	if run.Result != "failed" {
 		run.Controller = "dc1.corp.example.com"
 	}
-	if run.Duration == 0 {
-		run.Duration = 1234 * time.Millisecond
+	if run.DurationMS == 0 {
+		run.DurationMS = 1234
 	}
 	if run.Stages == nil {
 		run.Stages = []state.Stage{{Name: "connect", DurationMS: 81}, {Name: "memberships", DurationMS: 240}, {Name: "read", DurationMS: 702}, {Name: "settle", DurationMS: 45}, {Name: "drain", DurationMS: 160}, {Name: "record", DurationMS: 6}}
 	}
 	run.Requests = 5
-	connector := state.Connector{State: "SCHEDULED", RunID: run.ID, At: a.last.Add(run.Duration), NextRun: time.Now().Add(10*time.Minute + 30*time.Second), Error: run.Error, Remedy: run.Remedy}
+	connector := state.Connector{State: "SCHEDULED", RunID: run.ID, At: a.last.Add(run.Duration()), NextRun: time.Now().Add(10*time.Minute + 30*time.Second), Error: run.Error, Remedy: run.Remedy}
 	a.must(a.store.RecordRun(run, connector))
 }
 
@@ -92,7 +92,7 @@ func (a *admin) record(run state.Run) {
 // that follow.
 func (a *admin) history(deltas, others int) {
 	a.last = time.Now().Add(-time.Duration(deltas+others+1) * 10 * time.Minute).Add(-4 * time.Minute)
-	a.record(state.Run{Mode: "full", Users: 243_000, Groups: 7_000, Changed: 250_000, Uploaded: 250_000, Duration: 812 * time.Second})
+	a.record(state.Run{Mode: "full", Users: 243_000, Groups: 7_000, Changed: 250_000, Uploaded: 250_000, DurationMS: 812_000})
 	for n := range deltas {
 		changed := n * n % 777
 		if n%3 == 0 {
@@ -143,7 +143,7 @@ var scenarios = []struct {
 		a.history(60, 12)
 		for range 12 {
 			a.record(state.Run{
-				Result: "failed", Class: "refused", Duration: 213 * time.Millisecond, Stages: []state.Stage{{Name: "connect", DurationMS: 212}},
+				Result: "failed", Class: "refused", DurationMS: 213, Stages: []state.Stage{{Name: "connect", DurationMS: 212}},
 				Error:  "bind as CN=svc-adconnector,OU=Service Accounts,DC=corp,DC=example,DC=com to dc1.corp.example.com:636: invalid credentials (data 532, password expired)",
 				Remedy: "set a new password for the account, and set ldap.password, or the password of the connection in the console",
 			})

@@ -29,7 +29,7 @@ var Keys = strings.Fields(`time level message component connection
 	kind sid guid dn_hash objects skipped unparsed unreadable attributes missing values
 	whole memberships affected
 	batch attempt workers call status sent_bytes answer_bytes wait_ms until duration_ms
-	users groups changed uploaded deleted held undecided rejected requests retries dry_run
+	users groups service_accounts roles domains reread changed uploaded deleted held undecided rejected requests retries dry_run
 	from to next_run missed last cron state_dir address grace version before target
 	key nearest place messages signal request`)
 
