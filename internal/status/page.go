@@ -69,14 +69,15 @@ type runError struct {
 	Latest        state.Run
 }
 
-// Errors returns the errors of the runs on the page, the latest first, each of them once.
+// Errors returns the errors of the runs on the page, the latest first, each of them once. The error
+// of the last run is among the problems.
 func (p page) Errors() (list []runError) {
 	index := map[[2]string]int{}
 	for _, run := range p.ShownRuns() {
-		if run.Error == "" {
+		key := [2]string{run.Error, run.Remedy}
+		if run.Error == "" || key == [2]string{p.Runs[0].Error, p.Runs[0].Remedy} {
 			continue
 		}
-		key := [2]string{run.Error, run.Remedy}
 		i, found := index[key]
 		if !found {
 			i = len(list)

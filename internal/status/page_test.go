@@ -129,7 +129,8 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-// TestErrorsOnce tests that the page shows an error that repeats once, with the number of runs.
+// TestErrorsOnce tests that the page shows an error that repeats once, with the number of runs, and
+// that of the last run among the problems only.
 func TestErrorsOnce(t *testing.T) {
 	t.Parallel()
 	list := runs(10)
@@ -142,6 +143,10 @@ func TestErrorsOnce(t *testing.T) {
 		t.Error("an error is not shown once")
 	}
 	expectAll(t, page, `<a href="/runs/run1">`, `<td class="n" data-title="Runs">8</td>`, `<td class="n" data-title="Runs">1</td>`)
+	page = renderPage(t, Report{Runs: list[1:]})
+	if strings.Count(page, "connection refused") != 1 || strings.Count(page, "no route") != 1 || strings.Contains(page, `data-title="Runs">8<`) {
+		t.Error("the error of the last run is not shown once")
+	}
 }
 
 // TestRunPage tests the page of one run.
