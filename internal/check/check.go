@@ -41,6 +41,8 @@ type Check struct {
 	Result Result `json:"result"`
 	Found  string `json:"found"`
 	Remedy string `json:"remedy"` // empty if none is necessary
+	// Class is the class of the error of a failure.
+	Class fault.Class `json:"class,omitempty"`
 	// Skipped is whether the check depends on a failed one and was not done. Its result is Warn.
 	Skipped bool `json:"skipped,omitempty"`
 
@@ -149,6 +151,9 @@ func Run(ctx context.Context, o Options, onCheck func(Check)) Report {
 	for _, check := range checks {
 		c := p.runCheck(ctx, check.run)
 		c.Name = check.name
+		if c.Result == Fail {
+			c.Class = fault.ClassOf(c.err)
+		}
 		report.OK = report.OK && c.Result != Fail
 		report.Checks = append(report.Checks, c)
 		onCheck(c)

@@ -42,9 +42,10 @@ func (p *program) outputFlag(command *cobra.Command) {
 // errorDocument is the JSON document of a command that failed before it had a result. Joined
 // errors have one line each in both texts.
 type errorDocument struct {
-	Error    string `json:"error"`
-	Remedy   string `json:"remedy,omitempty"`
-	ExitCode int    `json:"exit_code"`
+	Error    string      `json:"error"`
+	Remedy   string      `json:"remedy,omitempty"`
+	Class    fault.Class `json:"class"`
+	ExitCode int         `json:"exit_code"`
 }
 
 // withErrorDocument prints the error of a command that failed before it had a result, if the
@@ -53,7 +54,7 @@ func (p *program) withErrorDocument(err error) error {
 	if err == nil || p.resultStarted || p.output != "json" {
 		return err
 	}
-	return errors.Join(err, writeJSON(p.stdout, errorDocument{err.Error(), fault.Remedies(err), exitCodeOf(err)}))
+	return errors.Join(err, writeJSON(p.stdout, errorDocument{err.Error(), fault.Remedies(err), fault.ClassOf(err), exitCodeOf(err)}))
 }
 
 // writeJSON writes an indented JSON document.

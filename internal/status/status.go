@@ -32,6 +32,7 @@ type Report struct {
 	NextRun    time.Time `json:"next_run,omitzero"`
 	Error      string    `json:"error,omitempty"`
 	Remedy     string    `json:"remedy,omitempty"`    // of Error
+	Class      string    `json:"class,omitempty"`     // of Error
 	WaitsFor   string    `json:"waits_for,omitempty"` // rateLimit or absent
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
 
@@ -175,6 +176,9 @@ func Read(store *state.Store, target string, now time.Time) (Report, error) {
 		return r, err
 	}
 	r.Runs = append(r.Runs, runs...)
+	if r.Error != "" && len(runs) > 0 && runs[0].ID == r.RunID {
+		r.Class = runs[0].Class
+	}
 	r.readContact()
 	if r.Unreadable, err = store.Unreadable(); err != nil {
 		return r, err
