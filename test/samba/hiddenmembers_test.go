@@ -90,6 +90,25 @@ func postureAssets(t *testing.T, g *testenv.Gateway) (all map[string]string, unr
 	return all, unreadable
 }
 
+// cutFacts returns an asset without the facts about its account, and the facts.
+func cutFacts(t *testing.T, asset string) (rest string, facts []string) {
+	t.Helper()
+	var content any
+	if err := json.Unmarshal([]byte(asset), &content); err != nil {
+		t.Fatal(err)
+	}
+	object := content.(map[string]any)
+	for _, name := range []string{"asset", "assetDetail", "userAssetClass", "posture"} {
+		object = object[name].(map[string]any)
+	}
+	list, _ := object["facts"].([]any)
+	for _, fact := range list {
+		facts = append(facts, fact.(map[string]any)["fact"].(string))
+	}
+	delete(object, "facts")
+	return canonicalJSON(t, content), facts
+}
+
 // TestHiddenMembers denies the account to read the members of groups, and compares its view with that
 // of an administrator at another gateway.
 func TestHiddenMembers(t *testing.T) {
@@ -132,12 +151,22 @@ func TestHiddenMembers(t *testing.T) {
 			t.Errorf("log %v", lines)
 		}
 		got, unreadable := postureAssets(t, plain)
-		if want := upload(t, admin, asAdmin); !maps.Equal(got, want) {
-			for id := range want {
-				if got[id] != want[id] {
-					t.Errorf("%s: %.600s, the administrator sees %.600s", id, got[id], want[id])
+		want := upload(t, admin, asAdmin)
+		for id := range want {
+			if slices.Contains(unreadable[id], "facts") { // those that depend on the members are left out
+				var facts, all []string
+				got[id], facts = cutFacts(t, got[id])
+				want[id], all = cutFacts(t, want[id])
+				if slices.ContainsFunc(facts, func(fact string) bool { return !slices.Contains(all, fact) }) {
+					t.Errorf("%s: facts %v, the administrator sees %v", id, facts, all)
 				}
 			}
+			if got[id] != want[id] {
+				t.Errorf("%s: %s, the administrator sees %s", id, got[id], want[id])
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%d objects, the administrator sees %d", len(got), len(want))
 		}
 		for _, dn := range hidden {
 			if strings.HasSuffix(dn, postureOU) && !slices.Contains(unreadable[d.sid(t, dn)], "members") {
