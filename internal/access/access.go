@@ -112,6 +112,14 @@ func (r Right) Exists(class Class) bool { return rightsOf[class].has(r) }
 // duplicates. The lists may share memory with each other and with the descriptor.
 type Holders [numRights][]ad.SID
 
+// Domains are the domains whose administrators are left out of the lists.
+type Domains struct {
+	Own ad.SID // that of the object; nil: unknown, its administrators are not left out
+	// ForestRoot is the root of the forest, if that is another domain. nil: unknown, its
+	// administrators are not left out.
+	ForestRoot ad.SID
+}
+
 // All ranges over all rights in the order of their names.
 func (h *Holders) All() iter.Seq2[Right, []ad.SID] {
 	return func(yield func(Right, []ad.SID) bool) {

@@ -215,7 +215,7 @@ func TestEvaluate(t *testing.T) {
 		{"administrators of another domain", Group, "D:(A;;WD;;;S-1-5-21-9-2-3-512)(A;;WD;;;S-1-5-21-9-2-3-519)(A;;WD;;;S-1-5-32-512)", "writeDacl: S-1-5-32-512 S-1-5-21-9-2-3-512 S-1-5-21-9-2-3-519"},
 		{"administrators, denied to all", Group, "D:(D;;WD;;;DA)(A;;WD;;;alice)", "writeDacl: alice"},
 	} {
-		if got := describe(Evaluate(parse(t, expand(test.sddl)), test.class, domain)); got != test.want {
+		if got := describe(Evaluate(parse(t, expand(test.sddl)), test.class, Domains{Own: domain})); got != test.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", test.name, got, test.want)
 		}
 		if got := describeSecond(t, expand(test.sddl), test.class); got != test.want {
@@ -226,9 +226,28 @@ func TestEvaluate(t *testing.T) {
 
 func TestEvaluateUnknownDomain(t *testing.T) {
 	t.Parallel()
-	got := describe(Evaluate(parse(t, "O:DAD:(A;;WD;;;EA)(A;;WD;;;BA)"), Group, nil))
+	got := describe(Evaluate(parse(t, "O:DAD:(A;;WD;;;EA)(A;;WD;;;BA)"), Group, Domains{}))
 	if got != "owner: domain-512, writeDacl: domain-512 domain-519" {
 		t.Error(got)
+	}
+}
+
+func TestEvaluateForestRoot(t *testing.T) {
+	t.Parallel()
+	const root = "S-1-5-21-7-7-7"
+	text := expand(strings.ReplaceAll("D:(A;;WD;;;EA)(A;;WD;;;ROOT-512)(A;;WD;;;ROOT-518)(A;;WD;;;ROOT-519)(OA;;WP;KEY;;ROOT-526)(OA;;WP;KEY;;ROOT-527)(A;;WO;;;ROOT-527)", "ROOT", root))
+	for _, test := range []struct {
+		name    string
+		domains Domains
+		want    string
+	}{
+		{"known", Domains{Own: domain, ForestRoot: parseSID(root)}, "writeDacl: root-512 root-518, writeKeyCredential: root-526, writeOwner: root-527"},
+		{"unknown", Domains{Own: domain}, "writeDacl: root-512 root-518 root-519, writeKeyCredential: root-526 root-527, writeOwner: root-527"},
+		{"only known", Domains{ForestRoot: parseSID(root)}, "writeDacl: domain-519 root-512 root-518, writeKeyCredential: root-526, writeOwner: root-527"},
+	} {
+		if got := strings.ReplaceAll(describe(Evaluate(parse(t, text), User, test.domains)), root, "root"); got != test.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", test.name, got, test.want)
+		}
 	}
 }
 
@@ -318,7 +337,7 @@ func TestEvaluateRandom(t *testing.T) {
 	for range 500 {
 		text := randomSDDL(r)
 		for class := range numClasses {
-			got := describe(Evaluate(parse(t, text), class, domain))
+			got := describe(Evaluate(parse(t, text), class, Domains{Own: domain}))
 			if want := describeSecond(t, text, class); got != want {
 				t.Fatalf("%s of %s:\ngot  %s\nwant %s", classNames[class], text, got, want)
 			}
@@ -349,7 +368,7 @@ func TestEvaluateMany(t *testing.T) {
 	t.Parallel()
 	d := many()
 	d.DACL = append(d.DACL, d.DACL...)
-	h := Evaluate(d, Group, domain)
+	h := Evaluate(d, Group, Domains{Own: domain})
 	if list := h[WriteDACL]; len(list) != 8191 || !slices.IsSortedFunc(list, ad.SID.Compare) || len(h[WriteOwner]) > 0 {
 		t.Errorf("%d principals", len(list))
 	}
@@ -358,7 +377,7 @@ func TestEvaluateMany(t *testing.T) {
 // TestListsDoNotOverlap checks that one list can be extended without a change of the next.
 func TestListsDoNotOverlap(t *testing.T) {
 	t.Parallel()
-	h := Evaluate(parse(t, expand("D:(A;;WD;;;alice)(A;;WO;;;bob)")), Group, domain)
+	h := Evaluate(parse(t, expand("D:(A;;WD;;;alice)(A;;WO;;;bob)")), Group, Domains{Own: domain})
 	_ = append(h[WriteDACL], domain)
 	if got := describe(h); got != "writeDacl: alice, writeOwner: bob" {
 		t.Error(got)
@@ -375,11 +394,11 @@ const protected = "O:DAG:DAD:PAI(A;;LCRPLORC;;;AU)(A;;CCDCLCSWRPWPLOCRSDRCWDWO;;
 func TestEvaluateDefaults(t *testing.T) {
 	d := parse(t, expand(protected))
 	for class := range numClasses {
-		if got := describe(Evaluate(d, class, domain)); got != "" {
+		if got := describe(Evaluate(d, class, Domains{Own: domain})); got != "" {
 			t.Errorf("%s: %s", classNames[class], got)
 		}
 	}
-	if n := testing.AllocsPerRun(100, func() { Evaluate(d, AdminSDHolder, domain) }); n > 1 {
+	if n := testing.AllocsPerRun(100, func() { Evaluate(d, AdminSDHolder, Domains{Own: domain}) }); n > 1 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -390,7 +409,7 @@ func BenchmarkEvaluate(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Evaluate(d, AdminSDHolder, domain)
+				Evaluate(d, AdminSDHolder, Domains{Own: domain})
 			}
 		})
 	}
@@ -412,7 +431,7 @@ func FuzzEvaluate(f *testing.F) {
 			return
 		}
 		for class := range numClasses {
-			h := Evaluate(&d, class, domain)
+			h := Evaluate(&d, class, Domains{Own: domain})
 			for right, sids := range h.All() {
 				checkList(t, right, class, sids)
 			}
@@ -445,7 +464,7 @@ func checkList(t *testing.T, right Right, class Class, sids []ad.SID) {
 		if i > 0 && sids[i-1].Compare(sid) >= 0 {
 			t.Errorf("%s before %s", sids[i-1], sid)
 		}
-		if leftOut(sid, domain).has(right) {
+		if leftOut(sid, Domains{Own: domain}).has(right) {
 			t.Errorf("%s: left out", sid)
 		}
 	}
@@ -458,7 +477,7 @@ func checkDenied(t *testing.T, d ad.Descriptor, class Class, sid ad.SID) {
 		return
 	}
 	d.DACL = slices.Insert(slices.Clone(d.DACL), 0, ad.AccessEntry{Type: ad.EntryDeny, Mask: maskGenericAll, Trustee: sid})
-	h := Evaluate(&d, class, domain)
+	h := Evaluate(&d, class, Domains{Own: domain})
 	isOwner := d.Owner != nil && d.Owner.Compare(sid) == 0
 	for right, sids := range h.All() {
 		if contains(sids, sid) && (!isOwner || right != Owner && right != WriteDACL) {

@@ -16,34 +16,38 @@ const all rightSet = 1<<numRights - 1
 //
 // Schema Admins, Account Operators, Server Operators and Print Operators are not left out, although
 // some have rights by default: BloodHound and PingCastle report them. Nor are the administrators of
-// other domains, not even Enterprise Admins of the forest root for a child domain: the SID of the
-// root is unknown, and Enterprise Admins of another forest must be found.
+// other domains, except for the groups that exist in the root of the forest only: Enterprise Admins
+// of another forest must be found.
 var administrators = []struct {
 	sid    ad.SID // nil: rid of the domain
 	rid    ad.RID
+	forest bool // a group of the forest: rid of the root, too
 	rights rightSet
 	reason string
 }{
 	{sid: newSID(5, 18), rights: all, reason: "SYSTEM: the domain controller itself"},
 	{sid: newSID(5, 32, 544), rights: all, reason: "Administrators: controls the domain by definition"},
 	{rid: 512, rights: all, reason: "Domain Admins: controls the domain by definition"},
-	{rid: 519, rights: all, reason: "Enterprise Admins: controls the forest by definition"},
+	{rid: 519, forest: true, rights: all, reason: "Enterprise Admins: controls the forest by definition"},
 	{sid: newSID(3, 0), rights: all, reason: "CREATOR OWNER: replaced when a child object inherits it, so nobody holds the right here"},
 	{sid: newSID(3, 1), rights: all, reason: "CREATOR GROUP: likewise"},
 	{sid: newSID(5, 10), rights: all, reason: "SELF: the object itself, which has nobody else to control"},
 	{sid: newSID(5, 9), rights: setOf(ReplicationRights), reason: "Enterprise Domain Controllers: replicates the domain"},
 	{rid: 516, rights: setOf(ReplicationRights), reason: "Domain Controllers: replicates the domain"},
 	{rid: 526, rights: setOf(WriteKeyCredential), reason: "Key Admins: exists to write msDS-KeyCredentialLink"},
-	{rid: 527, rights: setOf(WriteKeyCredential), reason: "Enterprise Key Admins: exists to write msDS-KeyCredentialLink"},
+	{rid: 527, forest: true, rights: setOf(WriteKeyCredential), reason: "Enterprise Key Admins: exists to write msDS-KeyCredentialLink"},
 }
 
 // leftOut returns the rights that a principal is left out of.
-func leftOut(sid, domain ad.SID) rightSet {
+func leftOut(sid ad.SID, domains Domains) rightSet {
 	_, rid, _ := sid.Split()
-	inDomain := isOf(sid, domain)
+	inDomain, inRoot := isOf(sid, domains.Own), isOf(sid, domains.ForestRoot)
 	for i := range administrators {
-		administrator := &administrators[i]
-		if administrator.sid == nil && inDomain && administrator.rid == rid || administrator.sid != nil && bytes.Equal(administrator.sid, sid) {
+		if administrator := &administrators[i]; administrator.sid != nil {
+			if bytes.Equal(administrator.sid, sid) {
+				return administrator.rights
+			}
+		} else if administrator.rid == rid && (inDomain || inRoot && administrator.forest) {
 			return administrator.rights
 		}
 	}

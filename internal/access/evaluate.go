@@ -8,8 +8,7 @@ import (
 )
 
 // Evaluate returns, for each right that exists for the class of the object, the principals that
-// hold it, without the well-known administrators. domain is the SID of the object's domain; if it
-// is nil, the administrators of the domain are not left out.
+// hold it, without the well-known administrators of these domains.
 //
 // Each list is complete by itself: who has full control is also in the list of each right that
 // this includes. The entries are weighed in the stored order, for each principal and elementary
@@ -32,7 +31,7 @@ import (
 // [FullControl] needs all rights over the whole object, from one or more entries. Denied deletions
 // do not matter, because the option "Protect object from accidental deletion" denies them to
 // Everyone, and who may write the list can remove that. Denied properties do not matter, either.
-func Evaluate(d *ad.Descriptor, class Class, domain ad.SID) (h Holders) {
+func Evaluate(d *ad.Descriptor, class Class, domains Domains) (h Holders) {
 	var buffer [maxList]principal
 	e := evaluation{principals: buffer[:0]}
 	if d.Owner != nil {
@@ -43,7 +42,7 @@ func Evaluate(d *ad.Descriptor, class Class, domain ad.SID) (h Holders) {
 	} else {
 		e.get(ad.Everyone).granted |= ^owns
 	}
-	e.list(&h, class, domain)
+	e.list(&h, class, domains)
 	return h
 }
 
@@ -190,13 +189,13 @@ func (e *evaluation) world(p *principal) grants {
 }
 
 // list fills the lists of the holders. They share one array.
-func (e *evaluation) list(h *Holders, class Class, domain ad.SID) {
+func (e *evaluation) list(h *Holders, class Class, domains Domains) {
 	holders, total := e.principals[:0], 0
 	var counts [numRights]int
 	for _, p := range e.principals {
 		p.rights = p.granted.rights(e.world(&p)) & rightsOf[class]
 		if p.rights != 0 {
-			p.rights &^= leftOut(p.sid, domain)
+			p.rights &^= leftOut(p.sid, domains)
 		}
 		if p.rights == 0 {
 			continue

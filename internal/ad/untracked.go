@@ -6,6 +6,10 @@ import "strings"
 // 3.1.1.3.4.4.3).
 const MatchingRuleInChain = "1.2.840.113556.1.4.1941"
 
+// MatchingRuleBitAnd is the OID of the matching rule that requires all bits of a number
+// (MS-ADTS 3.1.1.3.4.4.1).
+const MatchingRuleBitAnd = "1.2.840.113556.1.4.803"
+
 // IsUntracked reports whether the values of an attribute can change while the object's
 // uSNChanged does not. It ignores case. The attribute is a back link, is constructed, or is not
 // replicated (MS-ADTS 3.1.1.1.6, 3.1.1.4.5, 3.1.1.1.9).

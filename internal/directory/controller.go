@@ -46,6 +46,7 @@ type RootDSE struct {
 	DSServiceName        string
 	HighestCommittedUSN  ad.USN
 	ConfigurationContext string // configurationNamingContext
+	ForestRoot           string // rootDomainNamingContext
 	ForestLevel          string // forestFunctionality, a decimal number
 	// CurrentTime is the server's clock when it answered, in whole seconds. Zero: unknown.
 	CurrentTime time.Time
@@ -75,12 +76,13 @@ func (r RootDSE) IsDomainController() bool {
 func (r RootDSE) DeletedObjects() string { return "CN=Deleted Objects," + r.DefaultNamingContext }
 
 func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
-	values, err := s.Read(ctx, "", "defaultNamingContext", "configurationNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName",
+	values, err := s.Read(ctx, "", "defaultNamingContext", "configurationNamingContext", "rootDomainNamingContext", "forestFunctionality", "dnsHostName", "dsServiceName",
 		"highestCommittedUSN", "currentTime", "isSynchronized", "supportedCapabilities", "supportedControl")
 	usn, _ := ad.ParseUSN(values.First("highestCommittedUSN"))
 	return RootDSE{
 		DefaultNamingContext: string(values.First("defaultNamingContext")),
 		ConfigurationContext: string(values.First("configurationNamingContext")),
+		ForestRoot:           string(values.First("rootDomainNamingContext")),
 		ForestLevel:          string(values.First("forestFunctionality")),
 		DNSHostName:          string(values.First("dnsHostName")),
 		DSServiceName:        string(values.First("dsServiceName")),

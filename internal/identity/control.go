@@ -13,8 +13,10 @@ import (
 // them out, and the caller reads the entries for which IsPrivileged is true once more with them.
 
 // UseDescriptors sets whether the entries to map are those of privileged objects, from searches
-// that request security descriptors. domain is the SID of the domain; nil: unknown.
-func (m *Mapper) UseDescriptors(use bool, domain ad.SID) { m.descriptors, m.domain = use, domain }
+// that request security descriptors.
+func (m *Mapper) UseDescriptors(use bool, domains access.Domains) {
+	m.descriptors, m.domains = use, domains
+}
 
 // IsPrivileged reports whether an entry is of an object whose security descriptor is to be read: a
 // group with a role, an object with the privileges of a role, krbtgt, or an object that is or was
@@ -54,7 +56,7 @@ func controlledBy(class access.Class) value {
 		if src.kind == ServiceAccount { // which has the rows of users
 			class = access.ServiceAccount
 		}
-		holders := access.Evaluate(&src.descriptor, class, src.domain)
+		holders := access.Evaluate(&src.descriptor, class, src.domains)
 		return appendHolders(dst, src, &holders)
 	}
 }
@@ -104,9 +106,8 @@ func appendHolders(dst []byte, src *source, holders *access.Holders) []byte {
 	return append(dst, '}')
 }
 
-// UseDescriptors sets that the security descriptors of the domain's parts are read. domain is the
-// SID of the domain; nil: unknown.
-func (c *Collector) UseDescriptors(domain ad.SID) { c.descriptors, c.domain = true, domain }
+// UseDescriptors sets that the security descriptors of the domain's parts are read.
+func (c *Collector) UseDescriptors(domains access.Domains) { c.descriptors, c.domains = true, domains }
 
 // AddAdminSDHolder adds the security descriptor of AdminSDHolder; nil: unreadable.
 func (c *Collector) AddAdminSDHolder(descriptor []byte) {
@@ -125,7 +126,7 @@ func (c *Collector) addControlled(name string, class access.Class, descriptor []
 		c.AddUnreadable(targetsOf(posture[Domain], name, domain)[0])
 		return
 	}
-	holders := access.Evaluate(&src.descriptor, class, c.domain)
+	holders := access.Evaluate(&src.descriptor, class, c.domains)
 	c.addItem(name, appendHolders(nil, src, &holders), src)
 }
 
@@ -137,7 +138,7 @@ func (c *Collector) AddContainer(dn string, descriptor []byte) {
 		c.AddUnreadable(targetsOf(posture[Domain], collectedContainers, domain)[0])
 		return
 	}
-	holders := access.Evaluate(&src.descriptor, access.Container, c.domain)
+	holders := access.Evaluate(&src.descriptor, access.Container, c.domains)
 	controlled := appendHolders(nil, src, &holders)
 	if len(controlled) == 0 {
 		return

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"adconnector/internal/access"
 	"adconnector/internal/ad"
 )
 
@@ -31,7 +32,7 @@ type Collector struct {
 	size        int // bytes of all items and mentions
 
 	descriptors bool                // see UseDescriptors
-	domain      ad.SID              // see UseDescriptors
+	domains     access.Domains      // see UseDescriptors
 	controlled  map[string][][]byte // items from security descriptors
 	unparsed    int                 // malformed security descriptors
 }
@@ -97,7 +98,7 @@ const itemOverhead = 32
 // Add maps one entry. It reports whether the entry had any of the attributes: an entry
 // without read access has none.
 func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
-	src := source{entry: entry, now: now, descriptors: p.collector.descriptors, domain: p.collector.domain}
+	src := source{entry: entry, now: now, descriptors: p.collector.descriptors, domains: p.collector.domains}
 	json, ok := p.mapper.root.append(nil, &src)
 	p.Unparsed += src.unparsed
 	if ok {
@@ -176,7 +177,7 @@ var requiredAttributes = []string{
 // MapDomain maps the domain's own entry and the collected parts to the domain's asset.
 func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.Time) (Asset, error) {
 	m.addUnreadable(entry, c)
-	m.UseDescriptors(c.descriptors, c.domain)
+	m.UseDescriptors(c.descriptors, c.domains)
 	if src := (source{entry: entry, descriptors: m.descriptors}); src.hidesDescriptor(m.slot(ad.AttributeDescriptor)) {
 		c.AddUnreadable("controlledBy")
 	}

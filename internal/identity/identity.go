@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"adconnector/internal/access"
 	"adconnector/internal/ad"
 	"adconnector/internal/membership"
 )
@@ -200,11 +201,11 @@ type Mapper struct {
 	guid, sid, name int // slots
 	counts          attributeCounts
 	recheck         recheckSlots
-	created         int    // slot, for users and groups; -1: none
-	adminCount      int    // slot, for users and groups with posture; -1: none
-	primaryGroup    []int  // slot of primaryGroupID, for users with posture
-	descriptors     bool   // see UseDescriptors
-	domain          ad.SID // see UseDescriptors
+	created         int            // slot, for users and groups; -1: none
+	adminCount      int            // slot, for users and groups with posture; -1: none
+	primaryGroup    []int          // slot of primaryGroupID, for users with posture
+	descriptors     bool           // see UseDescriptors
+	domains         access.Domains // see UseDescriptors
 	hash            hash.Hash
 	sum             [sha256.Size]byte
 	source          source // of the current entry; a field, so that Map does not allocate
@@ -311,7 +312,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 	m.source = source{
 		entry: entry, now: now, logons: known, latestLogon: m.LatestLogon, activity: m.source.activity[:0], values: m.source.values,
 		descriptor: m.source.descriptor, mentions: m.source.mentions[:0], mentionedSIDs: m.source.mentionedSIDs[:0],
-		descriptors: m.descriptors, domain: m.domain,
+		descriptors: m.descriptors, domains: m.domains,
 	}
 	if m.ExtendedDN {
 		m.prepare(guid, sid)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"adconnector/internal/access"
 	"adconnector/internal/ad"
 	"adconnector/internal/membership"
 )
@@ -170,7 +171,7 @@ func TestPostureGolden(t *testing.T) {
 			m := NewPostureMapper(test.kind)
 			m.UseGraph(people())
 			m.UseControllers(controllerHosts("DC1", "dc1.corp.example.com"))
-			m.UseDescriptors(test.attrs[ad.AttributeDescriptor] != nil, domainSID)
+			m.UseDescriptors(test.attrs[ad.AttributeDescriptor] != nil, access.Domains{Own: domainSID})
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil {
 				t.Fatal(err)
@@ -291,7 +292,7 @@ func TestPostureFingerprint(t *testing.T) {
 	t.Parallel()
 	m := NewPostureMapper(User)
 	m.UseGraph(people())
-	m.UseDescriptors(true, domainSID)
+	m.UseDescriptors(true, access.Domains{Own: domainSID})
 	fingerprint := func(attrs attributes) Fingerprint {
 		asset, err := m.Map(nil, entry(t, m, attrs), now, Logons{})
 		if err != nil {
@@ -352,7 +353,7 @@ func TestDomainGolden(t *testing.T) {
 	}{
 		{"posture-domain", with(domain, attributes{ad.AttributeDescriptor: {controlled}}), func(c *Collector) {
 			c.SetForestLevel("7")
-			c.UseDescriptors(domainSID)
+			c.UseDescriptors(access.Domains{Own: domainSID})
 			c.AddAdminSDHolder([]byte(controlled))
 			c.AddKrbtgt([]byte(controlled))
 			c.AddContainer("OU=Staff,DC=corp", []byte(controlled))
@@ -381,7 +382,7 @@ func TestDomainGolden(t *testing.T) {
 		{"posture-domain-unreadable", with(domain, attributes{"minPwdLength": nil, "pwdProperties": nil, "lockoutThreshold": nil}), func(c *Collector) {
 			add(c.Trusts, attributes{"trustPartner": {"partner.example"}, "trustDirection": {"3"}, "trustType": {"2"}})
 			c.AddUnreadable("fineGrainedPasswordPolicies")
-			c.UseDescriptors(domainSID)
+			c.UseDescriptors(access.Domains{Own: domainSID})
 			c.AddAdminSDHolder(nil)
 			c.AddKrbtgt(nil)
 			c.AddContainer("OU=Staff,DC=corp", nil)

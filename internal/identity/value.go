@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"adconnector/internal/access"
 	"adconnector/internal/ad"
 	"adconnector/internal/membership"
 )
@@ -40,7 +41,7 @@ type source struct {
 	descriptor  ad.Descriptor          // reused
 	primary     [1]membership.Node     // see groups
 	descriptors bool                   // as in Mapper
-	domain      ad.SID                 // as in Mapper
+	domains     access.Domains         // as in Mapper
 
 	mentions      []mention // reused
 	mentionedSIDs []byte    // memory of the SIDs of mentionNode; reused

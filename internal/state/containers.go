@@ -23,7 +23,13 @@ type Containers struct {
 	// InheritedAt is when a run last found that one of the descriptors differs, so that those of
 	// objects below it may differ, too. It is in whole seconds.
 	InheritedAt time.Time
+	// Incomplete is whether there are other containers, which the account cannot see, or which are
+	// too many.
+	Incomplete bool
 }
+
+// incompleteBit is set in the stored time if the containers are incomplete.
+const incompleteBit = 1 << 63
 
 // containerSize is the size of a stored container.
 const containerSize = len(ad.GUID{}) + 8
@@ -37,9 +43,13 @@ func (s *Store) Containers() (c Containers, err error) {
 	return c, err
 }
 
-// encode returns the time and then the containers.
+// encode returns the time with incompleteBit, and then the containers.
 func (c Containers) encode() []byte {
-	value := binary.BigEndian.AppendUint64(nil, uint64(max(0, c.InheritedAt.Unix()))) // 0: never
+	header := uint64(max(0, c.InheritedAt.Unix())) // 0: never
+	if c.Incomplete {
+		header |= incompleteBit
+	}
+	value := binary.BigEndian.AppendUint64(nil, header)
 	for _, container := range c.List {
 		value = binary.BigEndian.AppendUint64(append(value, container.GUID[:]...), container.Descriptor)
 	}
@@ -50,7 +60,9 @@ func decodeContainers(value []byte) (c Containers) {
 	if len(value) < 8 {
 		return c
 	}
-	if seconds := binary.BigEndian.Uint64(value); seconds > 0 {
+	header := binary.BigEndian.Uint64(value)
+	c.Incomplete = header&incompleteBit != 0
+	if seconds := header &^ incompleteBit; seconds > 0 {
 		c.InheritedAt = time.Unix(int64(seconds), 0).UTC()
 	}
 	for value = value[8:]; len(value) >= containerSize; value = value[containerSize:] {

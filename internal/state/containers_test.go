@@ -13,10 +13,11 @@ func TestContainers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	store := openStore(t, dir)
-	some := Containers{List: []Container{{ad.GUID{1}, 5}, {ad.GUID{2}, 0}}}
-	inherited := Containers{List: []Container{{ad.GUID{2}, 1 << 63}}, InheritedAt: testStart}
+	plain := Containers{List: []Container{{ad.GUID{1}, 5}}, InheritedAt: testStart}
+	some := Containers{List: []Container{{ad.GUID{1}, 5}, {ad.GUID{2}, 0}}, Incomplete: true}
+	inherited := Containers{List: []Container{{ad.GUID{2}, 1 << 63}}, InheritedAt: testStart, Incomplete: true}
 	for i, step := range []struct{ put, want *Containers }{
-		{nil, &Containers{}}, {&some, &some}, {nil, &some}, {&inherited, &inherited}, {&inherited, &inherited}, {&Containers{}, &Containers{}}, {&some, &some},
+		{nil, &Containers{}}, {&some, &some}, {nil, &some}, {&inherited, &inherited}, {&inherited, &inherited}, {&plain, &plain}, {&Containers{}, &Containers{}}, {&some, &some},
 	} {
 		if err := store.Advance(Progress{Containers: step.put}); err != nil {
 			t.Fatal(err)

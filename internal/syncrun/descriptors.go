@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"adconnector/internal/access"
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
@@ -58,9 +59,9 @@ func (c container) hash() uint64 {
 
 // descriptorReading is what a run reads of security descriptors.
 type descriptorReading struct {
-	base   string // of the domain
-	domain ad.SID // nil: unreadable
-	stored state.Containers
+	base    string // of the domain
+	domains access.Domains
+	stored  state.Containers
 
 	mu         sync.Mutex        // guards the following fields
 	parents    map[string]string // the containers of privileged objects: lower-case DN → DN
@@ -103,16 +104,10 @@ func (d *descriptorReading) begin(ctx context.Context, r *reader) (err error) {
 	if d.stored, err = r.store.Containers(); err != nil {
 		return err
 	}
-	head := directory.Search{Base: d.base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: []string{"objectSid"}}
-	err = r.session.searchOnce(ctx, head, func(entry *ad.Entry) error {
-		if sid, ok := ad.ParseSID(entry.First(0)); ok {
-			d.domain = slices.Clone(sid)
-		}
-		return nil
-	})
-	if err != nil || r.plan.Mode == full {
+	if d.domains, err = readDomains(ctx, r.session); err != nil || r.plan.Mode == full {
 		return err
 	}
+	d.incomplete = d.stored.Incomplete // a delta sync does not read the containers of objects that did not change
 	var guids []ad.GUID
 	for _, c := range d.stored.List {
 		guids = append(guids, c.GUID)
@@ -123,6 +118,55 @@ func (d *descriptorReading) begin(ctx context.Context, r *reader) (err error) {
 		}
 	}
 	return d.addHidden(ctx, r.session, guids)
+}
+
+// readDomains reads the SIDs of the domain and of the root of the forest. Those that are unreadable
+// are nil.
+func readDomains(ctx context.Context, s *session) (domains access.Domains, err error) {
+	base, root := s.RootDSE.DefaultNamingContext, s.RootDSE.ForestRoot
+	read := func(search directory.Search, parse func([]byte) (ad.SID, bool)) (sid ad.SID, err error) {
+		err = s.searchOnce(ctx, search, func(entry *ad.Entry) error {
+			if parsed, ok := parse(entry.First(0)); ok {
+				sid = slices.Clone(parsed)
+			}
+			return nil
+		})
+		if fault.ClassOf(err) == fault.Refused {
+			return nil, nil
+		}
+		return sid, err
+	}
+	head := directory.Search{Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: []string{"objectSid"}}
+	if domains.Own, err = read(head, ad.ParseSID); err != nil || root == "" || strings.EqualFold(root, base) {
+		return domains, err
+	}
+	// The cross-reference object of each domain of the forest has a reference to the head of the
+	// domain, with its SID (MS-ADTS 6.1.1.2.1.1).
+	reference := crossReferences(s.RootDSE, root)
+	reference.Attributes, reference.ExtendedDN = []string{"nCName"}, true
+	if domains.ForestRoot, err = read(reference, linkedSID); err != nil || domains.ForestRoot != nil {
+		return domains, err
+	}
+	trust := directory.Search{
+		Base: systemContainer + base, Scope: directory.OneLevel, Attributes: []string{"securityIdentifier"},
+		Filter: "(&(objectClass=trustedDomain)(trustAttributes:" + ad.MatchingRuleBitAnd + ":=" + trustWithinForest + ")" +
+			directory.FilterByValue("trustPartner", string(ad.AppendDNSName(nil, []byte(root)))) + ")",
+	}
+	domains.ForestRoot, err = read(trust, ad.ParseSID)
+	return domains, err
+}
+
+// trustWithinForest is TRUST_ATTRIBUTE_WITHIN_FOREST (MS-ADTS 6.1.6.7.9).
+const trustWithinForest = "32"
+
+// linkedSID returns the SID in an extended DN.
+func linkedSID(value []byte) (ad.SID, bool) {
+	var dn ad.ExtendedDN
+	if !dn.Parse(value) {
+		return nil, false
+	}
+	sid, ok := dn.SID()
+	return slices.Clone(sid), ok
 }
 
 // addHidden adds the containers that exist, but that the account cannot read any more.
@@ -220,7 +264,7 @@ func (d *descriptorReading) result(now time.Time) *state.Containers {
 	if d == nil {
 		return nil
 	}
-	result := &state.Containers{InheritedAt: d.stored.InheritedAt}
+	result := &state.Containers{InheritedAt: d.stored.InheritedAt, Incomplete: d.incomplete}
 	if d.changed() {
 		result.InheritedAt = now
 	}
@@ -274,17 +318,7 @@ func (r *reader) inheritingObjects(ctx context.Context) (guids []ad.GUID, err er
 	if r.descriptors == nil || !r.descriptors.inherits(r.start) {
 		return nil, nil
 	}
-	graph := r.posture.memberships.graph
-	for _, role := range graph.RoleMembers() {
-		guids = append(guids, graph.GUID(role.Group))
-		if !role.Role.IsPrivileged() {
-			continue
-		}
-		for _, node := range slices.Concat(role.Groups, role.Members) {
-			guids = append(guids, graph.GUID(node))
-		}
-	}
-	if guids, err = r.store.Indexed(guids); err != nil {
+	if guids, err = r.store.Indexed(r.privilegedObjects()); err != nil {
 		return nil, err
 	}
 	search := directory.Search{Filter: "(adminCount>=1)", Attributes: []string{"objectGUID"}}
@@ -301,13 +335,57 @@ func (r *reader) inheritingObjects(ctx context.Context) (guids []ad.GUID, err er
 	return guids, baseContextError(err)
 }
 
-// maxInheriting limits the objects that a delta sync reads again because of inheritance.
-const maxInheriting = 10_000
+// maxInheriting limits the objects that a delta sync reads again because of inheritance, and
+// maxPrivileged those whose containers a full sync finds by their memberships.
+const (
+	maxInheriting = 10_000
+	maxPrivileged = 10_000
+)
+
+// privilegedObjects returns the groups with a role, and the objects with a privileged role.
+func (r *reader) privilegedObjects() (guids []ad.GUID) {
+	graph := r.posture.memberships.graph
+	for _, role := range graph.RoleMembers() {
+		guids = append(guids, graph.GUID(role.Group))
+		if !role.Role.IsPrivileged() {
+			continue
+		}
+		for _, node := range slices.Concat(role.Groups, role.Members) {
+			guids = append(guids, graph.GUID(node))
+		}
+	}
+	slices.SortFunc(guids, compareGUIDs)
+	return slices.Compact(guids)
+}
+
+// addPrivilegedParents adds the containers of all objects with a privileged role in a full sync.
+// Those of computers, and of objects outside of the scope, are not read otherwise.
+func (r *reader) addPrivilegedParents(ctx context.Context) error {
+	if r.descriptors == nil || r.plan.Mode != full {
+		return nil
+	}
+	guids := r.privilegedObjects()
+	if len(guids) > maxPrivileged {
+		guids, r.descriptors.incomplete = guids[:maxPrivileged], true
+	}
+	search := directory.Search{Base: r.descriptors.base, Scope: directory.Subtree, Attributes: []string{"objectGUID"}}
+	for chunk := range slices.Chunk(guids, guidsPerFilter) {
+		search.Filter = directory.FilterByGUID(chunk)
+		err := r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
+			r.descriptors.addParents(entry.DN)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // useDescriptors sets whether the entries of the next search have their security descriptors.
 func (e *entryReader) useDescriptors(use bool) {
 	if e.withDescriptors = use; e.descriptors != nil {
-		e.query.mapper.UseDescriptors(use, e.descriptors.domain)
+		e.query.mapper.UseDescriptors(use, e.descriptors.domains)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-ldap/ldap/v3"
+
 	"adconnector/internal/ad"
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
@@ -337,4 +339,101 @@ func TestControlInWholeDomain(t *testing.T) {
 	}
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.expectConverged()
+}
+
+// TestHiddenContainerInDeltaSync checks that delta syncs, which do not read the containers of objects
+// that did not change, keep the list of containers incomplete.
+func TestHiddenContainerInDeltaSync(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	inner := "OU=Inner," + e.base
+	e.AddUser("CN=inner," + inner)
+	e.must(e.Modify("CN=inner,"+inner, "adminCount", "1"))
+	var visible atomic.Bool
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if strings.Contains(request, inner) && !visible.Load() { // as the base of a search
+			return action{result: ldap.LDAPResultNoSuchObject}
+		}
+		return action{forward: request}
+	}})
+	expect := func(want string) {
+		t.Helper()
+		if got := fmt.Sprint(e.domain()["unreadable"]); got != want {
+			t.Errorf("unreadable %s, want %s", got, want)
+		}
+	}
+	e.exceedOverlap() // so that the delta sync does not read the user
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+	expect("[containers]")
+	e.restart()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	expect("[containers]")
+	visible.Store(true)
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	expect("<nil>")
+	e.expectConverged()
+}
+
+// TestContainersOutsideOfScope checks that a full sync finds the containers of computers and of accounts
+// outside of the scope by their memberships.
+func TestContainersOutsideOfScope(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	admin := "CN=admin,OU=Outside," + e.Base()
+	e.AddUser(admin)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	before := e.containers()
+	e.must(e.Modify("CN=Server Operators,CN=Builtin,"+e.Base(), "member", admin))
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 2}) // the role, the domain
+	want := append([]string{"OU=Outside," + e.Base()}, before...)
+	slices.Sort(want)
+	if got := e.containers(); !slices.Equal(got, want) {
+		t.Errorf("containers %v, want %v", got, want)
+	}
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.expectConverged()
+}
+
+// TestAdministratorsOfForestRoot checks that Enterprise Admins of the root domain are left out in
+// another domain of the forest, if the SID of the root is readable.
+func TestAdministratorsOfForestRoot(t *testing.T) {
+	t.Parallel()
+	const (
+		root    = "DC=example,DC=com"
+		domain  = "\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\x07\x00\x00\x00\x07\x00\x00\x00\x07\x00\x00\x00"
+		sid     = "\x01\x04" + domain
+		admins  = "\x01\x05" + domain + "\x07\x02\x00\x00" // 519
+		another = "\x01\x05" + domain + "\x00\x02\x00\x00" // 512
+	)
+	trust := func(attributes string) domaincontroller.Object {
+		return domaincontroller.Object{DN: "CN=example.com,CN=System,DC=corp,DC=example,DC=com", Attributes: map[string][]string{"objectClass": {"trustedDomain"},
+			"trustPartner": {"example.com"}, "trustAttributes": {attributes}, "securityIdentifier": {sid}, "trustDirection": {"3"}, "trustType": {"2"}}}
+	}
+	for _, test := range []struct {
+		name   string
+		object domaincontroller.Object
+		want   string
+	}{
+		// The sandbox returns the reference in the stored form. The proxy makes the filter match.
+		{"cross-reference object", domaincontroller.Object{DN: "CN=EXAMPLE,CN=Partitions,CN=Configuration,DC=corp,DC=example,DC=com", Attributes: map[string][]string{
+			"objectClass": {"crossRef"}, "nCName": {fmt.Sprintf("<GUID=%032x>;<SID=%x>;%s", 1, sid, root)}, "dnsRoot": {root[1:]}}}, "[S-1-5-21-7-7-7-512]"},
+		{"trust within the forest", trust("32"), "[S-1-5-21-7-7-7-512]"},
+		{"trust with another forest", trust("8"), "[S-1-5-21-7-7-7-512 S-1-5-21-7-7-7-519]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			e := newPostureEnv(t, domaincontroller.Options{ForestRoot: root}, 1)
+			e.must(e.Add(test.object))
+			e.connectThrough(proxy{request: func(_ int, request string) action {
+				return action{forward: strings.Replace(request, "\x06nCName\x04\x11"+root, "\x07dnsRoot\x04\x10"+root[1:], 1)}
+			}})
+			e.must(e.Modify(e.user(0), "adminCount", "1"))
+			e.must(e.Modify(e.user(0), ad.AttributeDescriptor, domaincontroller.Descriptor(admins,
+				domaincontroller.AccessEntry{Trustee: admins, Mask: rightFullControl}, domaincontroller.AccessEntry{Trustee: another, Mask: rightFullControl})))
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 1 + postureObjects})
+			if got := e.controls(e.user(0)); got != test.want {
+				t.Errorf("full control %s, want %s", got, test.want)
+			}
+		})
+	}
 }

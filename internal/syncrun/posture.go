@@ -75,7 +75,7 @@ func (r *reader) readControllers(ctx context.Context) (*identity.Collector, erro
 		return collector, nil
 	}
 	if r.descriptors != nil {
-		collector.UseDescriptors(r.descriptors.domain)
+		collector.UseDescriptors(r.descriptors.domains)
 	}
 	readable, err := r.collectPart(ctx, r.session, collector, controllersPart(collector, base))
 	if err != nil {
@@ -131,6 +131,9 @@ func (r *reader) readDomain(ctx context.Context, collector *identity.Collector, 
 	if base == "" { // the server has no domain
 		return searchResult{}, nil
 	}
+	if err := r.addPrivilegedParents(ctx); err != nil {
+		return searchResult{}, err
+	}
 	if err := r.collect(ctx, s, collector, base); err != nil {
 		return searchResult{}, err
 	}
@@ -167,6 +170,11 @@ const (
 
 const krbtgtFilter = "(&(objectClass=user)(sAMAccountName=krbtgt))"
 
+// crossReferences returns the search for the cross-reference object of a naming context.
+func crossReferences(root directory.RootDSE, context string) directory.Search {
+	return directory.Search{Base: partitions + root.ConfigurationContext, Scope: directory.OneLevel, Filter: "(&(objectClass=crossRef)" + directory.FilterByValue("nCName", context) + ")"}
+}
+
 // domainPart is a part of the domain's asset that comes from entries other than the domain's.
 type domainPart struct {
 	name string // in the asset
@@ -194,7 +202,7 @@ func domainParts(c *identity.Collector, base string, root directory.RootDSE) []d
 	configured := func(dn string) directory.Search {
 		return directory.Search{Base: dn + root.ConfigurationContext, Scope: directory.Base, Filter: "(objectClass=*)"}
 	}
-	names := directory.Search{Base: partitions + root.ConfigurationContext, Scope: directory.OneLevel, Filter: "(&(objectClass=crossRef)" + directory.FilterByValue("nCName", base) + ")"}
+	names := crossReferences(root, base)
 	return []domainPart{
 		{"names", "", names, c.Names, true},
 		{"krbtgtPasswordLastChangedAt", "", subtreeSearch(base, krbtgtFilter), c.Krbtgt, true},

@@ -232,7 +232,7 @@ func (d *controller) compareAccess(t *testing.T, domain ad.SID) map[string]strin
 			t.Fatalf("%s: %v", r.dn, err)
 		}
 		class := classOf(r)
-		found[r.dn] = describeHolders(access.Evaluate(&descriptor, class, domain))
+		found[r.dn] = describeHolders(access.Evaluate(&descriptor, class, access.Domains{Own: domain}))
 		if want := describeLists(parsed.Holders(classNames[class], domain.String())); found[r.dn] != want {
 			t.Errorf("%s: %s\ngot\n%swant\n%s", r.dn, texts[r.dn], found[r.dn], want)
 		}
@@ -298,7 +298,7 @@ func TestAccessLive(t *testing.T) {
 		}
 		var descriptor ad.Descriptor
 		descriptor.Parse(parsed.Binary())
-		holders := access.Evaluate(&descriptor, access.Group, domain)
+		holders := access.Evaluate(&descriptor, access.Group, access.Domains{Own: domain})
 		listed := slices.ContainsFunc(holders[test.right], func(sid ad.SID) bool { return sid.String() == alice })
 		if allowed := d.tries(t, aliceDN, dn, test.right); listed != test.holds || allowed != test.holds {
 			t.Errorf("%s: listed %v, allowed by the server %v, want %v", test.name, listed, allowed, test.holds)
@@ -384,7 +384,7 @@ func TestAccessSchema(t *testing.T) {
 		}
 		var descriptor ad.Descriptor
 		descriptor.Parse(parsed.Binary())
-		if got := describeHolders(access.Evaluate(&descriptor, test.class, domain)); got != test.right.String()+": S-1-5-32-548\n" {
+		if got := describeHolders(access.Evaluate(&descriptor, test.class, access.Domains{Own: domain})); got != test.right.String()+": S-1-5-32-548\n" {
 			t.Errorf("%s: got\n%swant %s", test.entries, got, test.right)
 		}
 	}

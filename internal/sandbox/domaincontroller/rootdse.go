@@ -1,6 +1,7 @@
 package domaincontroller
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 		{"domainFunctionality", []string{"7"}},
 		{"forestFunctionality", []string{"7"}},
 		{"domainControllerFunctionality", []string{"7"}},
-		{"rootDomainNamingContext", []string{base}},
+		{"rootDomainNamingContext", []string{cmp.Or(d.options.ForestRoot, base)}},
 		{"ldapServiceName", []string{domainName + ":" + d.options.Name + "$@" + strings.ToUpper(domainName)}},
 		{"isGlobalCatalogReady", []string{"TRUE"}},
 		{"supportedControl", []string{controlPaging, controlShowDeleted, controlShowRecycled, controlDomainScope, controlManageDSAIT, controlExtendedDN, controlSDFlags}},

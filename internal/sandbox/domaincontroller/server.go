@@ -42,6 +42,8 @@ type Options struct {
 	// Host is the dNSHostName of the controller in the directory. Without DNS it can be an IP
 	// address. Default: Name in the domain.
 	Host string
+	// ForestRoot is the DN of the root domain of the forest. Default: the domain itself.
+	ForestRoot string
 	// ReadOnly makes it a read-only domain controller. It has all attributes nevertheless.
 	ReadOnly bool
 
