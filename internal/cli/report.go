@@ -158,22 +158,44 @@ func writeRunText(out io.Writer, run state.Run, dryRun bool) {
 		writeFailure(out, run)
 		return
 	}
+	n := status.FormatNumber
 	undecided := ""
 	if run.Undecided > 0 {
-		undecided = fmt.Sprintf(", %d deletions undecided", run.Undecided)
+		undecided = fmt.Sprintf(", %s deletions undecided", n(run.Undecided))
 	}
-	sent := fmt.Sprintf("%d uploaded, %d deleted, %d deletions held%s, %d rejected", run.Uploaded, run.Deleted, run.Held, undecided, run.Rejected)
+	sent := fmt.Sprintf("%s uploaded, %s deleted, %s deletions held%s, %s rejected", n(run.Uploaded), n(run.Deleted), n(run.Held), undecided, n(run.Rejected))
 	if dryRun {
-		sent = fmt.Sprintf("%d deletions would be held%s, nothing sent (dry run)", run.Held, undecided)
+		sent = fmt.Sprintf("%s deletions would be held%s, nothing sent (dry run)", n(run.Held), undecided)
 	}
 	if run.Skipped > 0 {
-		sent += fmt.Sprintf(", %d skipped", run.Skipped)
+		sent += fmt.Sprintf(", %s skipped", n(run.Skipped))
 	}
 	if run.Unreadable > 0 {
-		sent += fmt.Sprintf(", %d unreadable", run.Unreadable)
+		sent += fmt.Sprintf(", %s unreadable", n(run.Unreadable))
 	}
-	fmt.Fprintf(out, "%s (%s): %s, %d changed, %s, in %s\n",
-		run.Result, run.Mode, describeRead(run), run.Changed, sent, run.Duration().Round(time.Millisecond))
+	fmt.Fprintf(out, "%s (%s): %s, %s changed, %s, in %s\n",
+		run.Result, run.Mode, describeRead(run), n(run.Changed), sent, run.Duration().Round(time.Millisecond))
+	for _, remedy := range runRemedies(run) {
+		fmt.Fprintf(out, "remedy: %s\n", status.OneLine(remedy))
+	}
+}
+
+// runRemedies returns what to do after a run that did not fail. The log of a run that a daemon
+// executed, which has them too, is not on the terminal.
+func runRemedies(run state.Run) (remedies []string) {
+	if run.Held > 0 {
+		remedies = append(remedies, state.HeldRemedy)
+	}
+	if run.Undecided > 0 {
+		remedies = append(remedies, "see adconnector status for the reasons why deletions are undecided, and what resolves them")
+	}
+	if run.Rejected > 0 {
+		remedies = append(remedies, "see adconnector status for the gateway's reasons, and correct the rejected objects in the directory")
+	}
+	if run.RightsRemedy != "" {
+		remedies = append(remedies, run.RightsRemedy)
+	}
+	return remedies
 }
 
 // writeFailure writes the error of a run, its remedy, and what was done before.
@@ -187,6 +209,7 @@ func writeFailure(out io.Writer, run state.Run) {
 		fmt.Fprintf(out, "remedy: %s\n", status.OneLine(run.Remedy))
 	}
 	if run.Uploaded+run.Deleted+run.Rejected > 0 {
-		fmt.Fprintf(out, "done before: %d uploaded, %d deleted, %d rejected; the next run continues\n", run.Uploaded, run.Deleted, run.Rejected)
+		n := status.FormatNumber
+		fmt.Fprintf(out, "done before: %s uploaded, %s deleted, %s rejected; the next run continues\n", n(run.Uploaded), n(run.Deleted), n(run.Rejected))
 	}
 }

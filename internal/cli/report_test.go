@@ -51,13 +51,15 @@ func TestReportOfUndecidedDeletions(t *testing.T) {
 	run := state.Run{Mode: "full", Result: "held", Users: 7, Groups: 2, Changed: 1, Uploaded: 1, Held: 3, Undecided: 2, Rejected: 1, DurationMS: 1000}
 	object := identity.Object{GUID: ad.GUID{15: 1}, Kind: identity.User, SID: ad.SID{1, 1, 0, 0, 0, 0, 0, 5, 0, 4, 0, 0}, Name: "user7"}
 	const guid = "00000000-0000-0000-0000-000000000001"
+	const remedies = "remedy: " + state.HeldRemedy + "\nremedy: see adconnector status for the reasons why deletions are undecided, and what resolves them\n" +
+		"remedy: see adconnector status for the gateway's reasons, and correct the rejected objects in the directory\n"
 	for name, c := range map[string]struct {
 		dryRun bool
 		want   string
 	}{
-		"run": {false, "held (full): 7 users and 2 groups read, 1 changed, 1 uploaded, 0 deleted, 3 deletions held, 2 deletions undecided, 1 rejected, in 1s\n"},
+		"run": {false, "held (full): 7 users and 2 groups read, 1 changed, 1 uploaded, 0 deleted, 3 deletions held, 2 deletions undecided, 1 rejected, in 1s\n" + remedies},
 		"dry run": {true, "undecided user  " + guid + ` S-1-5-1024 "user7": sync scope changed` +
-			"\nheld (full): 7 users and 2 groups read, 1 changed, 3 deletions would be held, 2 deletions undecided, nothing sent (dry run), in 1s\n"},
+			"\nheld (full): 7 users and 2 groups read, 1 changed, 3 deletions would be held, 2 deletions undecided, nothing sent (dry run), in 1s\n" + remedies},
 	} {
 		for _, asJSON := range []bool{false, true} {
 			var out strings.Builder
@@ -87,6 +89,29 @@ func TestReportOfUndecidedDeletions(t *testing.T) {
 			}
 			if got.Undecided != 2 || !reflect.DeepEqual(got.Planned, planned) {
 				t.Errorf("%s: %+v", name, got)
+			}
+		}
+	}
+}
+
+// TestReportOfFailedRun checks that a failed run prints its error, its remedy, and what was done before.
+func TestReportOfFailedRun(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		run  state.Run
+		want string
+	}{
+		"failed":         {state.Run{Error: "bind: wrong\npassword", Remedy: "set ldap.password", Class: "refused"}, "failed: bind: wrong password\nremedy: set ldap.password\n"},
+		"without remedy": {state.Run{Error: "search: reset", Class: "transient"}, "failed: search: reset\n"},
+		"interrupted":    {state.Run{Error: "search: context canceled", Class: "canceled"}, "interrupted: search: context canceled\n"},
+		"partly done": {state.Run{Error: "search: reset", Class: "transient", Uploaded: 500, Deleted: 2, Rejected: 1},
+			"failed: search: reset\ndone before: 500 uploaded, 2 deleted, 1 rejected; the next run continues\n"},
+	} {
+		c.run.Result = "failed"
+		for _, dryRun := range []bool{false, true} {
+			var out strings.Builder
+			if err := newReport(&out, false).finish(c.run, dryRun); err != nil || out.String() != c.want {
+				t.Errorf("%s: %q, want %q, error %v", name, out.String(), c.want, err)
 			}
 		}
 	}

@@ -8,23 +8,20 @@ import (
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/config"
-	"adconnector/internal/fault"
 	"adconnector/internal/request"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
 
-// acceptRequests makes a daemon accept the requests of commands for a run, until stop is called. A
-// daemon that cannot do so logs why and returns nil: its scheduled runs do not depend on it.
-func (p *program) acceptRequests(c *config.Config, log zerolog.Logger) (server *request.Server, stop func()) {
-	log = log.With().Str("component", "request").Logger()
-	server, err := request.Listen(c.Service.StateDir)
+// acceptRequests makes a daemon accept the requests of commands for a run, until stop is called. The
+// server is nil after an error.
+func acceptRequests(c *config.Config, log zerolog.Logger) (server *request.Server, stop func(), err error) {
+	server, err = request.Listen(c.Service.StateDir)
 	if err != nil {
-		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgRequestsIgnored)
-		return nil, func() {}
+		return nil, func() {}, err
 	}
-	server.Target, server.Profile, server.Log = c.Run.Target, c.Run.Profile, log
-	return server, server.Close
+	server.Target, server.Profile, server.Log = c.Run.Target, c.Run.Profile, log.With().Str("component", "request").Logger()
+	return server, server.Close, nil
 }
 
 // watchRequests returns a channel that receives a value whenever a request waits, until stop is

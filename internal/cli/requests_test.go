@@ -122,6 +122,43 @@ func TestSyncWithOtherSettings(t *testing.T) {
 	}
 }
 
+// TestRequestsNotAccepted tests that a daemon that cannot accept requests logs why and runs, and that
+// sync then ends as beside a daemon of an older version.
+func TestRequestsNotAccepted(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	if err := os.MkdirAll(s.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.StateDir, "requests"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := s.serveIdle(t)
+	if lines := d.With(MsgRequestsIgnored); len(lines) != 1 || lines[0].Text("remedy") == "" {
+		t.Errorf("log %v", lines)
+	}
+	s.locked = true
+	if o := s.invoke(t, "sync"); o.Code != exitLocked || !mentions(singleError(t, o), MsgRequestsIgnored, s.StateDir) {
+		t.Errorf("%+v", o)
+	}
+}
+
+// TestSecondDaemon tests that only the first of two daemons accepts requests, and that the second one
+// logs only that the state directory is locked.
+func TestSecondDaemon(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.serveIdle(t)
+	s.locked = true
+	o := s.invoke(t, "run")
+	if singleError(t, o); o.Code != exitLocked || len(o.With(MsgRequestsIgnored)) != 0 {
+		t.Errorf("%+v", o)
+	}
+	if o := s.invoke(t, "sync"); o.Code != exitDone || len(o.With(MsgRunRequested)) != 1 {
+		t.Errorf("%+v", o)
+	}
+}
+
 // TestDaemonKilledDuringRequest tests that sync fails if the daemon is killed during its run, and
 // executes the next run itself.
 func TestDaemonKilledDuringRequest(t *testing.T) {

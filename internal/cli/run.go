@@ -95,14 +95,16 @@ const minStateFileAge = 100 * time.Millisecond
 // serve runs the daemon until ctx ends or the state file is damaged.
 func (p *program) serve(ctx context.Context, c *config.Config, observer daemonObserver, log zerolog.Logger) error {
 	// Commands see the end of the daemon when the state file is already closed.
-	requests, stopRequests := p.acceptRequests(c, log)
+	requests, stopRequests, requestsErr := acceptRequests(c, log)
 	defer stopRequests()
 	store, err := p.openState(c.Service.StateDir, log)
 	if err != nil {
 		return err
 	}
 	defer closeState(store, log)
-	if requests != nil {
+	if requestsErr != nil { // scheduled runs do not depend on requests
+		log.Warn().Str("component", "request").EmbedObject(fault.Fields(requestsErr)).Msg(MsgRequestsIgnored)
+	} else {
 		requests.CopyState = store.WriteCopy
 	}
 	m, err := newMonitor(c, store)

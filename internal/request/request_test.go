@@ -480,3 +480,38 @@ func TestOneDaemon(t *testing.T) {
 		}
 	})
 }
+
+// TestCommandOfRoot tests that the user of the daemon owns the request of a command that root runs, and
+// that a request of a third user is ignored.
+func TestCommandOfRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can run commands for another user")
+	}
+	dir := t.TempDir()
+	s := listen(t, dir)
+	defer s.Close()
+	const user = 12345
+	for _, path := range []string{dirPath(dir), filepath.Join(dirPath(dir), markerName)} {
+		if err := os.Chown(path, user, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := submit(t, dir, Options{})
+	defer p.Close()
+	info, err := os.Lstat(filepath.Join(dirPath(dir), p.ID+suffixRequest))
+	if err != nil || ownerOf(info) != user {
+		t.Errorf("owner of %v, error %v", info, err)
+	}
+	foreign := submit(t, dir, Options{})
+	defer foreign.Close()
+	if err := foreign.file.Chown(user+1, -1); err != nil {
+		t.Fatal(err)
+	}
+	if job, ok := s.Next(); !ok || job.ID != p.ID {
+		t.Errorf("job %+v", job)
+	}
+	if job, ok := s.Next(); ok {
+		t.Errorf("job of a third user: %+v", job)
+	}
+}
