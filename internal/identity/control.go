@@ -131,7 +131,8 @@ func (c *Collector) addControlled(name string, class access.Class, descriptor []
 }
 
 // AddContainer adds a container of privileged objects with its security descriptor; nil:
-// unreadable. A container that no other principal controls than administrators is left out.
+// unreadable. A container that no other principal controls than administrators is left out, and so
+// are those beyond maxContainerBytes: then the list is incomplete.
 func (c *Collector) AddContainer(dn string, descriptor []byte) {
 	src, ok := c.parseDescriptor(descriptor)
 	if !ok {
@@ -143,10 +144,18 @@ func (c *Collector) AddContainer(dn string, descriptor []byte) {
 	if len(controlled) == 0 {
 		return
 	}
+	if c.containerSize += len(controlled) + len(dn) + len(src.mentions)*itemOverhead; c.containerSize > maxContainerBytes {
+		c.AddMoreContainers()
+		return
+	}
 	json := appendString([]byte(`{"distinguishedName":`), []byte(dn))
 	json = append(append(append(json, `,"controlledBy":`...), controlled...), '}')
 	c.addItem(collectedContainers, json, src)
 }
+
+// maxContainerBytes limits the containers in the asset of the domain, so that large descriptors cannot
+// make the asset too large to be sent.
+const maxContainerBytes = MaxAssetBytes / 4
 
 // AddMoreContainers records that not all containers of privileged objects were added.
 func (c *Collector) AddMoreContainers() {

@@ -35,6 +35,8 @@ type Collector struct {
 	domains     access.Domains      // see UseDescriptors
 	controlled  map[string][][]byte // items from security descriptors
 	unparsed    int                 // malformed security descriptors
+
+	containerSize int // bytes of the containers
 }
 
 // Part maps the entries of one part. Its search must request Attributes, in that order, with

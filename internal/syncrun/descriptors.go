@@ -61,6 +61,7 @@ func (c container) hash() uint64 {
 type descriptorReading struct {
 	base    string // of the domain
 	domains access.Domains
+	refused bool // the server refuses searches that request descriptors, although it offers them
 	stored  state.Containers
 
 	mu         sync.Mutex        // guards the following fields
@@ -104,6 +105,9 @@ func (d *descriptorReading) begin(ctx context.Context, r *reader) (err error) {
 	if d.stored, err = r.store.Containers(); err != nil {
 		return err
 	}
+	if err = d.probe(ctx, r.session); err != nil {
+		return err
+	}
 	if d.domains, err = readDomains(ctx, r.session); err != nil || r.plan.Mode == full {
 		return err
 	}
@@ -119,6 +123,20 @@ func (d *descriptorReading) begin(ctx context.Context, r *reader) (err error) {
 	}
 	return d.addHidden(ctx, r.session, guids)
 }
+
+// probe finds out whether the server refuses searches that request descriptors, as a proxy in front of
+// a domain controller does that passes on its rootDSE only. They are then unreadable.
+func (d *descriptorReading) probe(ctx context.Context, s *session) error {
+	head := directory.Search{Base: d.base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: []string{ad.AttributeDescriptor}, Descriptors: true}
+	err := s.searchOnce(ctx, head, func(*ad.Entry) error { return nil })
+	if d.refused = fault.ClassOf(err) == fault.Refused; d.refused {
+		return nil
+	}
+	return err
+}
+
+// requested reports whether searches for privileged objects request their descriptors.
+func (d *descriptorReading) requested() bool { return d != nil && !d.refused }
 
 // readDomains reads the SIDs of the domain and of the root of the forest. Those that are unreadable
 // are nil.
@@ -192,7 +210,7 @@ func (d *descriptorReading) addHidden(ctx context.Context, s *session, guids []a
 
 // readContainers adds the containers that a search finds.
 func (d *descriptorReading) readContainers(ctx context.Context, s *session, search directory.Search) error {
-	search.Attributes, search.Descriptors = []string{"objectGUID", ad.AttributeDescriptor}, true
+	search.Attributes, search.Descriptors = []string{"objectGUID", ad.AttributeDescriptor}, d.requested()
 	return s.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		guid, _ := ad.ParseGUID(entry.First(0))
 		descriptor := slices.Clone(entry.First(1))
@@ -212,9 +230,7 @@ func (d *descriptorReading) readParents(ctx context.Context, s *session) error {
 	for _, c := range d.containers {
 		delete(d.parents, strings.ToLower(c.dn))
 	}
-	keys := slices.SortedFunc(maps.Keys(d.parents), func(a, b string) int {
-		return cmp.Or(cmp.Compare(depth(a), depth(b)), cmp.Compare(a, b))
-	})
+	keys := slices.SortedFunc(maps.Keys(d.parents), compareDepths)
 	for _, key := range keys {
 		if len(d.containers) == maxContainers {
 			d.incomplete = true
@@ -231,6 +247,11 @@ func (d *descriptorReading) readParents(ctx context.Context, s *session) error {
 	}
 	clear(d.parents)
 	return nil
+}
+
+// compareDepths compares two DNs, by the number of containers above them first.
+func compareDepths(a, b string) int {
+	return cmp.Or(cmp.Compare(depth(a), depth(b)), cmp.Compare(a, b))
 }
 
 // depth returns the number of containers above an object.
@@ -287,7 +308,7 @@ func (d *descriptorReading) collect(ctx context.Context, s *session, c *identity
 		{directory.Search{Base: d.base, Scope: directory.Subtree, Filter: krbtgtFilter}, c.AddKrbtgt},
 	} {
 		var descriptor []byte
-		part.search.Attributes, part.search.Descriptors = []string{ad.AttributeDescriptor}, true
+		part.search.Attributes, part.search.Descriptors = []string{ad.AttributeDescriptor, "objectGUID"}, d.requested()
 		err := s.searchOnce(ctx, part.search, func(entry *ad.Entry) error {
 			d.addParents(entry.DN)
 			descriptor = slices.Clone(entry.First(0))
@@ -301,6 +322,8 @@ func (d *descriptorReading) collect(ctx context.Context, s *session, c *identity
 	if err := d.readParents(ctx, s); err != nil {
 		return err
 	}
+	// In one order in full and delta syncs: if there are too many, the same ones are left out.
+	slices.SortFunc(d.containers, func(a, b container) int { return compareDepths(a.dn, b.dn) })
 	for _, container := range d.containers {
 		if !strings.EqualFold(container.dn, d.base) { // the domain's own principals are not those of a container
 			c.AddContainer(container.dn, container.descriptor)
@@ -393,7 +416,7 @@ func (e *entryReader) useDescriptors(use bool) {
 // descriptors.
 func (e *entryReader) readPostponed(ctx context.Context, s *session, search directory.Search) error {
 	e.useDescriptors(true)
-	search.Descriptors = true
+	search.Descriptors = e.descriptors.requested()
 	e.comparer.counted = true
 	for chunk := range slices.Chunk(e.comparer.postponed, guidsPerFilter) {
 		e.comparer.kept = e.comparer.result

@@ -437,3 +437,63 @@ func TestAdministratorsOfForestRoot(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusedDescriptors checks that descriptors are unreadable if the server offers them, but refuses to
+// return them, and that they are requested again by the next run.
+func TestRefusedDescriptors(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	var accepted atomic.Bool
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if strings.Contains(request, "1.2.840.113556.1.4.801") && !accepted.Load() {
+			return action{result: ldap.LDAPResultUnavailableCriticalExtension}
+		}
+		return action{forward: request}
+	}})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	if got, want := fmt.Sprint(e.domain()["unreadable"]), "[adminSdHolder.controlledBy containers controlledBy domainControllers.controlledBy krbtgt.controlledBy]"; got != want {
+		t.Errorf("unreadable %s, want %s", got, want)
+	}
+	for _, dn := range []string{e.user(0), e.user(1), e.dn("team")} {
+		if got := fmt.Sprint(e.posturePart(dn)["unreadable"]); got != "[controlledBy]" {
+			t.Errorf("%s: unreadable %s", dn, got)
+		}
+	}
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	accepted.Store(true)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3 + postureObjects})
+	e.expectControl(e.user(0), e.user(5))
+	e.expectConverged()
+}
+
+// TestLargeContainers checks that containers with large descriptors do not make the domain too large to
+// be sent, and that each run leaves out the same ones.
+func TestLargeContainers(t *testing.T) {
+	t.Parallel()
+	const containers, entries = 30, 1800
+	e := newControlEnv(t)
+	var list []domaincontroller.AccessEntry
+	for i := range entries {
+		sid := fmt.Sprintf("\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\x07\x00\x00\x00\x07\x00\x00\x00\x07\x00\x00\x00%04d", i)
+		list = append(list, domaincontroller.AccessEntry{Trustee: sid, Mask: rightFullControl})
+	}
+	descriptor := domaincontroller.Descriptor("\x01\x01\x00\x00\x00\x00\x00\x05\x12\x00\x00\x00", list...)
+	for n := range containers {
+		unit := fmt.Sprintf("OU=unit%d,%s", n, e.base)
+		e.must(e.Add(domaincontroller.Object{DN: unit, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
+		e.must(e.SetDescriptor(unit, descriptor))
+		e.AddUser("CN=admin," + unit)
+		e.must(e.Modify("CN=admin,"+unit, "adminCount", "1"))
+	}
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: containers + 7 + postureObjects})
+	if listed := len(e.containers()); listed < 5 || listed > containers {
+		t.Errorf("%d containers", listed)
+	}
+	if got := fmt.Sprint(e.domain()["unreadable"]); got != "[containers]" {
+		t.Errorf("unreadable %s", got)
+	}
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
+}

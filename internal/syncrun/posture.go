@@ -139,7 +139,7 @@ func (r *reader) readDomain(ctx context.Context, collector *identity.Collector, 
 	}
 	c := r.newComparer(q.kind)
 	search := directory.Search{
-		Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true, Descriptors: r.descriptors != nil,
+		Base: base, Scope: directory.Base, Filter: "(objectClass=*)", Attributes: q.mapper.Attributes, ExtendedDN: true, Descriptors: r.descriptors.requested(),
 	}
 	err := s.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		indexed, err := c.lookup(q, entry)
@@ -273,7 +273,7 @@ func (r *reader) readPart(ctx context.Context, s *session, c *identity.Collector
 	}
 	found := 0
 	part.search.Attributes, part.search.ExtendedDN = part.part.Attributes, true
-	part.search.Descriptors = r.descriptors != nil && slices.Contains(part.part.Attributes, ad.AttributeDescriptor)
+	part.search.Descriptors = r.descriptors.requested() && slices.Contains(part.part.Attributes, ad.AttributeDescriptor)
 	err = s.searchOnce(ctx, part.search, func(entry *ad.Entry) error {
 		if part.part.Add(entry, r.snapshot.DirectoryNow) {
 			found++

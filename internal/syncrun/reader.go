@@ -273,7 +273,7 @@ func (r *reader) search(q query, condition string) directory.Search {
 		search.Filter = "(&" + q.filter + condition + ")"
 	}
 	search.Base, search.Scope = r.scopeOf(q.wholeDomain)
-	search.Descriptors = r.descriptors != nil && q.kind == identity.Role
+	search.Descriptors = r.descriptors.requested() && q.kind == identity.Role
 	return search
 }
 
@@ -297,7 +297,7 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 		return c.reset()
 	}
 	e := &entryReader{reader: r, query: q, comparer: c, to: to, slots: slots, overlap: overlap}
-	e.useDescriptors(search.Descriptors)
+	e.useDescriptors(e.descriptors != nil && q.kind == identity.Role)
 	pages, err := s.search(ctx, search, e.each, to.flush, restart)
 	if err == nil && len(c.postponed) > 0 {
 		err = e.readPostponed(ctx, s, search)
