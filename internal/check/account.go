@@ -2,36 +2,30 @@ package check
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
+	"adconnector/internal/state"
 )
 
 // bindAccount is the account that binds, read from the directory.
 type bindAccount struct {
-	dn           string // empty: not found
-	name         string // for dsacls: DOMAIN\name, name@domain or the bind DN
-	sid          ad.SID
-	primary      ad.RID // of its primary group
-	expires      time.Time
-	neverExpires bool // its password
-	tokens       []ad.SID
+	dn      string // empty: not found
+	name    string // for dsacls: DOMAIN\name, name@domain or the bind DN
+	sid     ad.SID
+	primary ad.RID    // of its primary group
+	expires time.Time // its password; zero: never
+	tokens  []ad.SID
 }
-
-const passwordWarning = 14 * 24 * time.Hour
 
 // adminGroups maps the RIDs of administrative groups to their names (MS-DTYP 2.4.2.4).
 var adminGroups = map[ad.RID]string{512: "Domain Admins", 518: "Schema Admins", 519: "Enterprise Admins"}
 
 const builtinAdministrators = "S-1-5-32-544"
-
-var errNoAccount = errors.New("account not found in the directory")
 
 func (p *preflight) account(ctx context.Context) Check {
 	if p.session == nil {
@@ -52,29 +46,29 @@ func (p *preflight) account(ctx context.Context) Check {
 		return warn(fmt.Sprintf("%s is a member of %s: its password gives control of the domain", p.bound.name, strings.Join(groups, ", ")),
 			"use a plain domain user, whose rights are sufficient")
 	}
-	switch remaining := p.bound.expires.Sub(p.now()); {
-	case p.bound.neverExpires || p.bound.expires.IsZero():
+	remedy := "set a new password in the directory and in " + p.setting("ldap.password", "the connection") + ", or let it never expire"
+	found := fmt.Sprintf("the password of %s expires in %s, on %s", p.bound.name, days(p.bound.expires.Sub(p.now())), day(p.bound.expires))
+	switch urgency := state.UrgencyOf(p.bound.expires, p.now()); {
+	case p.bound.expires.IsZero():
 		return ok("%s, not an administrator", p.bound.name)
-	case remaining < passwordWarning:
-		return warn(fmt.Sprintf("the password of %s expires in %s, on %s", p.bound.name, days(remaining), day(p.bound.expires)),
-			"set a new password in the directory and in "+p.setting("ldap.password", "the connection")+", or let it never expire")
+	case urgency == state.ExpiryWarning:
+		return warn(found, remedy)
+	case urgency == state.ExpiryNotice:
+		return ok("%s; not an administrator", found)
 	default:
 		return ok("%s, not an administrator; its password expires on %s", p.bound.name, day(p.bound.expires))
 	}
 }
 
-const (
-	attributePrincipal = "msDS-PrincipalName"
-	attributeExpiry    = "msDS-UserPasswordExpiryTimeComputed"
-)
+const attributePrincipal = "msDS-PrincipalName"
 
 // readBindAccount reads the entry of the account that binds.
 func (p *preflight) readBindAccount(ctx context.Context) error {
-	dn, err := p.bindDN(ctx)
+	dn, err := p.session.BindDN(ctx)
 	if err != nil {
 		return err
 	}
-	found, err := p.session.Read(ctx, dn, "objectSid", "primaryGroupID", "userAccountControl", "sAMAccountName", attributePrincipal, attributeExpiry, "pwdLastSet", "tokenGroups")
+	found, err := p.session.Read(ctx, dn, "objectSid", "primaryGroupID", "userAccountControl", "sAMAccountName", attributePrincipal, directory.AttributePasswordExpiry, "pwdLastSet", "tokenGroups")
 	if err != nil {
 		return err
 	}
@@ -91,63 +85,8 @@ func (p *preflight) readBindAccount(ctx context.Context) error {
 			p.bound.tokens = append(p.bound.tokens, sid)
 		}
 	}
-	control, _ := ad.ParseAccountControl(found.First("userAccountControl"))
-	p.bound.neverExpires = control&ad.AccountPasswordNeverExpires != 0
-	if end, ok := ad.ParseFileTime(found.First(attributeExpiry)); ok && !end.IsNone() {
-		p.bound.expires = end.Time()
-	} else if p.bound.expires, err = p.expiryByPolicy(ctx, found.First("pwdLastSet")); err != nil {
-		return err
-	}
-	return nil
-}
-
-// bindDN finds the account by what was bound with: its DN, its user principal name,
-// or DOMAIN\name (MS-ADTS 5.1.1.1.1).
-func (p *preflight) bindDN(ctx context.Context) (string, error) {
-	name := p.directory.BindDN
-	filter := ""
-	_, accountName, hasDomain := strings.Cut(name, `\`)
-	prefix, _, isPrincipal := strings.Cut(name, "@")
-	switch {
-	case strings.Contains(name, "="):
-		return name, nil
-	case hasDomain:
-		filter = directory.FilterByValue("sAMAccountName", accountName)
-	case isPrincipal:
-		filter = "(|" + directory.FilterByValue("userPrincipalName", name) + directory.FilterByValue("sAMAccountName", prefix) + ")"
-	default:
-		return "", errNoAccount
-	}
-	dn := ""
-	query := directory.Search{Base: p.session.RootDSE.DefaultNamingContext, Scope: directory.Subtree, Filter: "(&(objectClass=user)" + filter + ")", Attributes: []string{"objectSid"}}
-	_, err := p.session.Search(ctx, query, func(entry *ad.Entry) error {
-		dn = string(entry.DN)
-		return nil
-	})
-	if err == nil && dn == "" {
-		err = errNoAccount
-	}
-	return dn, err
-}
-
-// expiryByPolicy returns the expiry by the domain's maximum password age, for servers that do
-// not compute the attribute. The zero time means never.
-func (p *preflight) expiryByPolicy(ctx context.Context, lastSet []byte) (time.Time, error) {
-	set, ok := ad.ParseFileTime(lastSet)
-	if !ok || set.IsNone() {
-		return time.Time{}, nil
-	}
-	found, err := p.session.Read(ctx, p.session.RootDSE.DefaultNamingContext, "maxPwdAge")
-	if err != nil {
-		return time.Time{}, err
-	}
-	// In units of 100 ns, negative. 0 and the smallest value mean never (MS-ADA2).
-	age, _ := strconv.ParseInt(string(found.First("maxPwdAge")), 10, 64) // 0 if it is not readable
-	const oneCentury = -100 * 365 * 24 * int64(time.Hour/100)
-	if age >= 0 || age < oneCentury {
-		return time.Time{}, nil
-	}
-	return set.Time().Add(time.Duration(-age) * 100), nil
+	p.bound.expires, err = p.session.PasswordExpiryOf(ctx, found)
+	return err
 }
 
 // findAdminGroups returns the names of the administrative groups of the account: direct

@@ -698,6 +698,13 @@ func TestBindAccount(t *testing.T) {
 			},
 			want: map[string]Result{account: Warn, timeSkew: Warn}, check: account, found: []string{"svc-qualys@corp.example.com", "expires in "}, remedy: []string{"ldap.password"},
 		},
+		"password expires within 30 days": {
+			change: func(t *testing.T, e *environment) {
+				must(t, e.Directory.Modify(bindDN, "userAccountControl", "512"))
+				e.options.now = clockAhead(20 * 24 * time.Hour)
+			},
+			want: map[string]Result{timeSkew: Warn}, check: account, found: []string{"expires in 2", "not an administrator"},
+		},
 		"password expires later": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Modify(bindDN, "userAccountControl", "512")) },
 			check:  account, found: []string{"expires on 20"},

@@ -12,6 +12,7 @@ import (
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/loopback"
+	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
 )
 
@@ -43,7 +44,7 @@ func (p *preflight) login(ctx context.Context) Check {
 	}
 	err := asTransient(ctx, p.Gateway.Login(ctx))
 	if err == nil {
-		return ok("%s accepted the credentials", p.GatewayAddress)
+		return p.loggedIn()
 	}
 	p.loginFailed = true
 	var op *net.OpError
@@ -52,6 +53,21 @@ func (p *preflight) login(ctx context.Context) Check {
 		return failedWithRemedy(err, fmt.Sprintf("open TCP port %s to %s from this host, or set proxy.enabled, proxy.host and proxy.port, and check connector.api.url", port, host))
 	}
 	return failed(err, "check connector.api.url, and try again")
+}
+
+// loggedIn returns the result of a login that the gateway accepted, with the certificate that the
+// gateway, or a proxy in its place, has presented.
+func (p *preflight) loggedIn() Check {
+	found := p.GatewayAddress + " accepted the credentials"
+	leaf := p.Gateway.ServerHints().Certificate
+	if leaf == nil { // http on loopback
+		return ok("%s", found)
+	}
+	found += fmt.Sprintf("; its certificate (%s), issued by %s, ", directory.CertificateNames(leaf), syncrun.IssuerName(leaf))
+	if state.UrgencyOf(leaf.NotAfter, p.now()) == state.NotUrgent {
+		return ok("%sis valid until %s", found, day(leaf.NotAfter))
+	}
+	return warn(fmt.Sprintf("%sexpires in %s, on %s", found, days(leaf.NotAfter.Sub(p.now())), day(leaf.NotAfter)), syncrun.GatewayCertificateRemedy(leaf))
 }
 
 // connectionAndProfile reads the connection and the profile, the profile also after an error of

@@ -83,6 +83,10 @@ type Options struct {
 	// from several goroutines. It may be nil.
 	OnProgress func()
 
+	// OnCertificate is called with the certificate of a server that was verified, for each connection
+	// with TLS. It is called from several goroutines. It may be nil.
+	OnCertificate func(address string, leaf *x509.Certificate, pinned bool)
+
 	onHandshake func(tls.ConnectionState) // for Probe: called before the certificate is verified
 
 	// For tests.

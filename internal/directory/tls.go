@@ -32,10 +32,17 @@ func (o Options) tlsConfig(server server) *tls.Config {
 			if err := verify(state.PeerCertificates, name, o.Certificates); err != nil {
 				return err
 			}
-			if o.ServerName != "" || isPinned(state.PeerCertificates[0], o.Certificates) {
-				return nil
+			leaf := state.PeerCertificates[0]
+			pinned := isPinned(leaf, o.Certificates)
+			if o.ServerName == "" && !pinned {
+				if err := verifyTarget(leaf, server); err != nil {
+					return err
+				}
 			}
-			return verifyTarget(state.PeerCertificates[0], server)
+			if o.OnCertificate != nil {
+				o.OnCertificate(server.address(), leaf, pinned)
+			}
+			return nil
 		},
 	}
 }

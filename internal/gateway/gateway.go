@@ -166,7 +166,7 @@ func New(o Options) *Client {
 			return b
 		}
 	}
-	hints := &hintRecorder{RoundTripper: observe(newTransport(o), o)}
+	hints := &hintRecorder{RoundTripper: observe(newTransport(o), o), host: o.URL.Host}
 	client := &http.Client{
 		Transport: hints,
 		// A redirect to another host would disclose credentials.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/x509"
 	"net/http"
 	"strconv"
 	"sync"
@@ -14,7 +15,14 @@ type ServerHints struct {
 
 	RateLimit  int // requests per RateWindow; 0: unknown
 	RateWindow time.Duration
+
+	// Certificate is that of the server, or of a proxy in its place that inspects TLS; nil: there was
+	// no TLS.
+	Certificate *x509.Certificate
 }
+
+// Host returns the host of the gateway, with the port if it is not the default one.
+func (c *Client) Host() string { return c.options.URL.Host }
 
 // ServerHints returns the hints of the latest responses.
 func (c *Client) ServerHints() ServerHints {
@@ -26,6 +34,7 @@ func (c *Client) ServerHints() ServerHints {
 // hintRecorder is a transport that records the hints of each response.
 type hintRecorder struct {
 	http.RoundTripper
+	host   string // of the gateway; the certificates of other servers are no hint
 	mu     sync.Mutex
 	latest ServerHints
 }
@@ -35,14 +44,18 @@ func (r *hintRecorder) RoundTrip(request *http.Request) (*http.Response, error) 
 	sent := time.Now()
 	response, err := r.RoundTripper.RoundTrip(request)
 	if err == nil {
-		r.record(response.Header, sent, time.Now())
+		r.record(response, sent, time.Now())
 	}
 	return response, err
 }
 
-func (r *hintRecorder) record(header http.Header, sent, received time.Time) {
+func (r *hintRecorder) record(response *http.Response, sent, received time.Time) {
+	header := response.Header
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if response.TLS != nil && len(response.TLS.PeerCertificates) > 0 && response.Request.URL.Host == r.host {
+		r.latest.Certificate = response.TLS.PeerCertificates[0]
+	}
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
 		r.latest.HasDate = true
 		r.latest.ClockAhead = date.Sub(sent.Add(received.Sub(sent) / 2))

@@ -1,12 +1,15 @@
 package gateway_test
 
 import (
+	"crypto/x509"
 	"net/http"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"adconnector/internal/gateway"
+	"adconnector/internal/secret"
 )
 
 func TestServerHints(t *testing.T) {
@@ -43,4 +46,47 @@ func TestServerHints(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCertificateHint tests that the certificate of the gateway is a hint, also after a refusal, and
+// that of another server, from which the token comes, is none.
+func TestCertificateHint(t *testing.T) {
+	t.Parallel()
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+	server := serveTLS(t, refuse)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	for name, c := range map[string]struct {
+		gateway, tokens string
+		want            *x509.Certificate
+	}{
+		"gateway":                   {gateway: server.URL, want: server.Certificate()},
+		"token from another server": {gateway: "https://gateway.example.com", tokens: server.URL + "/token"},
+		"no TLS":                    {gateway: serve(t, refuse).URL},
+	} {
+		options := gateway.Options{URL: mustParseURL(t, c.gateway), RootCAs: roots, Login: gateway.Login{Username: "u", Password: secret.New("p")}}
+		if c.tokens != "" {
+			options.Login = gateway.Login{ClientID: "c", ClientSecret: secret.New("s"), TokenURL: mustParseURL(t, c.tokens)}
+		}
+		client := gateway.New(options)
+		if err := client.Login(t.Context()); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		got := client.ServerHints().Certificate
+		if (got == nil) != (c.want == nil) || got != nil && !got.Equal(c.want) {
+			t.Errorf("%s: certificate %v", name, got)
+		}
+		if want, err := url.Parse(c.gateway); err != nil || client.Host() != want.Host {
+			t.Errorf("%s: host %q", name, client.Host())
+		}
+	}
+}
+
+func mustParseURL(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }

@@ -99,6 +99,7 @@ var (
 	keyLogonSweep   = []byte("logon sweep")    // LogonSweep
 	keyContainers   = []byte("containers")     // Containers
 	keyUnreadable   = []byte("unreadable")     // Unreadable
+	keyExpiries     = []byte("expiries")       // []Expiry
 
 	currentVersion = binary.BigEndian.AppendUint32(nil, version)
 )

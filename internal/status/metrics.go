@@ -192,6 +192,8 @@ var (
 	descRejected    = gauge("rejected_objects", "Objects that the gateway rejects.")
 	descUnreadable  = gauge("unreadable_objects", "Objects that the account cannot read completely: in the last full sync, or in a later delta sync if there were more.")
 	descUnreached   = gauge("directory_servers_unreached", "Directory servers that the last run tried and did not reach, at most 10.")
+	descCertificate = gauge("certificate_expiry_timestamp_seconds", "Expiry of a certificate that the last runs have seen, by peer (directory, gateway) and address; absent without TLS.", "peer", "address")
+	descPassword    = gauge("bind_password_expiry_timestamp_seconds", "Expiry of the password of the bind account; absent if it never expires or is not readable.")
 	descRefused     = gauge("last_run_refused", "1 if the last run was refused: credentials, rights, certificates.")
 	descObjects     = gauge("index_objects", "Objects in the index: acknowledged or in flight.")
 	descBytes       = gauge("state_bytes", "Size of the state file.")
@@ -237,6 +239,16 @@ func (r reportCollector) Collect(metrics chan<- prometheus.Metric) {
 	add(descRejected, float64(report.Rejected))
 	add(descUnreadable, float64(report.Unreadable.Objects))
 	add(descUnreached, float64(len(report.Unreached)))
+	for _, e := range report.Expiries {
+		switch e.Subject {
+		case state.BindPassword:
+			addTime(descPassword, e.Expires)
+		case state.DirectoryCertificate:
+			add(descCertificate, float64(e.Expires.Unix()), "directory", e.Name)
+		case state.GatewayCertificate:
+			add(descCertificate, float64(e.Expires.Unix()), "gateway", e.Name)
+		}
+	}
 	add(descRefused, boolValue(report.refused() != nil))
 	add(descObjects, float64(report.Objects))
 	add(descBytes, float64(report.StateBytes))

@@ -26,6 +26,7 @@ func newFilledMetrics() *Metrics {
 			State: "SCHEDULED", NextRun: noon, WaitsFor: rateLimit, WaitsUntil: noon, BindsPausedUntil: noon, LastSuccess: noon, LastFullSync: noon,
 			Held: 3, UndecidedReasons: []UndecidedReason{{Reason: "lag", Objects: 6}}, Rejected: 2, Objects: 10, StateBytes: 4096, Logons: &Logons{}, Runs: []state.Run{{Class: "refused"}},
 			Unreadable: state.Unreadable{Objects: 11}, Unreached: make([]state.UnreachedServer, 12),
+			Expiries: []Expiry{{Subject: state.DirectoryCertificate, Name: "dc1:636", Expires: noon}, {Subject: state.GatewayCertificate, Name: "gateway", Expires: noon}, {Subject: state.BindPassword, Name: "svc", Expires: noon}},
 		}, nil
 	})
 	m.Run("delta", "processed", time.Second)
@@ -56,6 +57,8 @@ func TestMetrics(t *testing.T) {
 		`runs_total{mode="delta",result="processed"} 1`, `run_duration_seconds_count{mode="delta"} 1`, `run_stage_seconds_sum{stage="read"} 0.1`,
 		`objects_total{kind="user",outcome="accepted"} 7`, `directory_requests_total{class="refused",request="bind"} 1`, `gateway_requests_total{call="assets",class="limited"} 1`,
 		"gateway_retries_total 4", "gateway_rate_limit_waits_total 5", "gateway_concurrency_refusals_total 6", "gateway_workers_allowed 7", "upload_budget_used_bytes 8", "upload_budget_limit_bytes 9", "unreadable_objects 11", "directory_servers_unreached 12", "schedule_interval_seconds 600", "held_deletions 3", `undecided_deletions{reason="lag"} 6`, "rejected_objects 2", "index_objects 10",
+		`certificate_expiry_timestamp_seconds{address="dc1:636",peer="directory"} 1.7953488e+09`, `certificate_expiry_timestamp_seconds{address="gateway",peer="gateway"} 1.7953488e+09`,
+		"bind_password_expiry_timestamp_seconds 1.7953488e+09",
 		"state_bytes 4096", "last_run_refused 1", "last_success_timestamp_seconds 1.7953488e+09", "gateway_rate_limit_until_timestamp_seconds 1.7953488e+09", "bind_pause_until_timestamp_seconds 1.7953488e+09",
 		`connector_state{state="SCHEDULED"} 1`, `connector_state{state="PROCESSED"} 0`, `build_info{commit="abc",goversion="go",version="1.0.0"} 1`,
 	} {

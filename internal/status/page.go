@@ -51,7 +51,7 @@ type page struct {
 
 func newPage(report Report, now time.Time) page {
 	l := layout{report.Version, now}
-	p := page{layout: l, Report: report, Problems: report.problems(l.Clock), Charts: []chart{newChart(report.Runs, wide, time.Local), newChart(report.Runs, narrow, time.Local)}}
+	p := page{layout: l, Report: report, Problems: report.problems(l.Clock, now), Charts: []chart{newChart(report.Runs, wide, time.Local), newChart(report.Runs, narrow, time.Local)}}
 	p.Severity, p.Headline = report.verdict(p.Problems)
 	return p
 }

@@ -18,7 +18,7 @@ type problem struct {
 	List     string // ID of the section of the page that lists the objects; "": none
 }
 
-// The severities. A note requires no action.
+// The severities. A note requires no action now.
 const (
 	severityBad  = "bad"
 	severityWarn = "warn"
@@ -33,8 +33,8 @@ const (
 )
 
 // problems returns what a person should know, the most severe first. The remedies are those of the
-// log. clock formats a time.
-func (r *Report) problems(clock func(time.Time) string) []problem {
+// log. clock formats a time, and now decides what expires soon.
+func (r *Report) problems(clock func(time.Time) string, now time.Time) []problem {
 	var list []problem
 	add := func(found bool, p problem) {
 		if found {
@@ -63,10 +63,17 @@ func (r *Report) problems(clock func(time.Time) string) []problem {
 		list = append(list, unreachedProblem(server))
 	}
 	add(r.LogonsMissing(), r.logonsProblem())
+	urgent := r.urgent(now)
+	for _, e := range urgent {
+		add(state.UrgencyOf(e.Expires, now) == state.ExpiryWarning, expiryProblem(severityWarn, e, clock, now))
+	}
 	add(r.WaitsFor != "", problem{severityWarn, "Waiting for the gateway's " + r.WaitsFor + ".", []string{"It ends at " + clock(r.WaitsUntil) + "."}, remedyWait, ""})
 	add(r.WorkersAllowed > 0, problem{severityNote, "The gateway limits concurrent calls.", []string{
 		"It accepts " + quantity(r.WorkersAllowed, "call", "calls") + " at a time, as of " + clock(r.WorkersNotedAt) + ".",
 	}, remedyWorkers, ""})
+	for _, e := range urgent {
+		add(state.UrgencyOf(e.Expires, now) == state.ExpiryNotice, expiryProblem(severityNote, e, clock, now))
+	}
 	return list
 }
 
@@ -105,6 +112,17 @@ func unreadableProblem(objects int, attributes []string, remedy string) problem 
 	return problem{severityWarn, "The account cannot read some objects.", []string{
 		quantity(objects, "object is", "objects are") + " not sent, and the values at the gateway stay. Unreadable attributes: " + strings.Join(attributes, ", ") + ".",
 	}, remedy, ""}
+}
+
+func expiryProblem(severity string, e Expiry, clock func(time.Time) string, now time.Time) problem {
+	title := map[string]string{
+		state.BindPassword: "The password of the bind account expires soon.", state.DirectoryCertificate: "The certificate of a directory server expires soon.",
+		state.GatewayCertificate: "The certificate of the gateway expires soon.",
+	}[e.Subject]
+	if e.Expires.Before(now) {
+		title = strings.Replace(title, "expires soon", "has expired", 1)
+	}
+	return problem{severity, title, []string{e.describe(clock(e.Expires), now) + "."}, e.Remedy, ""}
 }
 
 func (r *Report) logonsProblem() problem {

@@ -61,6 +61,7 @@ type Report struct {
 	Rejected           int               `json:"rejected"`
 	Rejections         []Rejection       `json:"rejections"`
 	Unreadable         state.Unreadable  `json:"unreadable,omitzero"`
+	Expiries           []Expiry          `json:"expiries"`         // the earliest first
 	Logons             *Logons           `json:"logons,omitempty"` // nil: no other domain controller is asked
 	Runs               []state.Run       `json:"runs"`             // the latest first
 }
@@ -116,6 +117,15 @@ type Rejection struct {
 	At       time.Time `json:"at"` // of the last attempt
 }
 
+// Expiry is when a certificate or a password expires on which the connector depends.
+type Expiry struct {
+	Subject string    `json:"subject"`          // directory certificate, gateway certificate, bind password
+	Name    string    `json:"name"`             // address of the certificate's server, or account of the password
+	Issuer  string    `json:"issuer,omitempty"` // of the certificate
+	Expires time.Time `json:"expires"`
+	Remedy  string    `json:"remedy"`
+}
+
 // Logons is how the other domain controllers answered when a full sync asked them for logons.
 type Logons struct {
 	At          time.Time         `json:"at"` // of the last full sync that asked
@@ -146,7 +156,7 @@ const maxListed = 1000
 func Read(store *state.Store, target string, now time.Time) (Report, error) {
 	r := Report{
 		StateBytes: store.FileSize(), HeldDeletions: []Held{}, UndecidedReasons: []UndecidedReason{}, UndecidedDeletions: []Undecided{},
-		Rejections: []Rejection{}, Runs: []state.Run{},
+		Rejections: []Rejection{}, Expiries: []Expiry{}, Runs: []state.Run{},
 	}
 	connector, err := store.Connector()
 	if err != nil {
@@ -169,6 +179,9 @@ func Read(store *state.Store, target string, now time.Time) (Report, error) {
 		return r, err
 	}
 	if err := r.readLogons(store); err != nil {
+		return r, err
+	}
+	if err := r.readExpiries(store); err != nil {
 		return r, err
 	}
 	runs, err := store.Runs()
@@ -236,6 +249,39 @@ func (r *Report) readObjects(store *state.Store) error {
 		r.Rejections = append(r.Rejections, Rejection{j.Kind.String(), j.SID, j.GUID.String(), j.Reason, j.Attempts, j.At})
 	}
 	return nil
+}
+
+func (r *Report) readExpiries(store *state.Store) error {
+	expiries, err := store.Expiries()
+	for _, e := range expiries {
+		if !e.At.IsZero() {
+			r.Expiries = append(r.Expiries, Expiry{e.Subject, e.Name, e.Issuer, e.At, e.Remedy})
+		}
+	}
+	return err
+}
+
+// describe returns what expires and when, without control characters, which a certificate can contain.
+func (e Expiry) describe(at string, now time.Time) string {
+	text := OneLine(e.Subject + " of " + e.Name)
+	if e.Issuer != "" {
+		text += ", issued by " + OneLine(e.Issuer)
+	}
+	verb := "expires"
+	if e.Expires.Before(now) {
+		verb = "expired"
+	}
+	return text + ", " + verb + " " + relativeTime(e.Expires.Sub(now)) + ", on " + at
+}
+
+// urgent returns the expiries that are urgent, the earliest first.
+func (r *Report) urgent(now time.Time) (urgent []Expiry) {
+	for _, e := range r.Expiries {
+		if state.UrgencyOf(e.Expires, now) != state.NotUrgent {
+			urgent = append(urgent, e)
+		}
+	}
+	return urgent
 }
 
 func (r *Report) readLogons(store *state.Store) error {

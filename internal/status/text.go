@@ -84,6 +84,10 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	if r.Logons != nil && r.Logons.Error == "" {
 		line("last logons", "%d of %d other domain controllers answered, %s", r.Logons.Answered, len(r.Logons.Controllers), absoluteAndRelative(r.Logons.At, now, zone))
 	}
+	for _, e := range r.urgent(now) {
+		line("expires soon", "%s", e.describe(formatTime(e.Expires, zone), now))
+		line("remedy", "%s", OneLine(e.Remedy))
+	}
 	line("objects", "%s in the index, %s deletions held%s, %s rejected", FormatNumber(r.Objects), FormatNumber(r.Held), undecided, FormatNumber(r.Rejected))
 }
 

@@ -25,6 +25,7 @@ type runInfo struct {
 	log          zerolog.Logger
 	countsBefore gateway.Counts
 	stopwatch    *stopwatch
+	certificates *certificates
 	contact      *contact
 }
 
@@ -111,7 +112,7 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	}
 	info.options.Progress.enter("record")
 	defer info.stopwatch.endStage("record")
-	return result, r.commit(snapshot, plan, session, sweep, result)
+	return result, errors.Join(r.noteExpiries(ctx, info, session), r.commit(snapshot, plan, session, sweep, result))
 }
 
 // enterMode sets the mode of the run.
@@ -139,6 +140,7 @@ func (r *Runner) openDirectory(ctx context.Context, info runInfo) (source Source
 	if err := r.checkBindPause(info, source); err != nil {
 		return source, nil, err
 	}
+	info.watchCertificates(&source.Directory)
 	source.Directory.OnRequest = countPages(source.Directory.OnRequest, info.options.Progress)
 	if err := r.chooseController(&source.Directory, info); err != nil {
 		return source, nil, err
@@ -188,7 +190,7 @@ func (r *Runner) newRunInfo(options RunOptions) runInfo {
 	options.Progress.enter("connect")
 	return runInfo{
 		id: id, options: options, start: r.now().UTC(), log: r.Log.With().Str("run_id", id).Logger(), countsBefore: r.Gateway.Counts(),
-		stopwatch: &stopwatch{last: time.Now()}, contact: &contact{},
+		stopwatch: &stopwatch{last: time.Now()}, contact: &contact{}, certificates: &certificates{},
 	}
 }
 

@@ -31,6 +31,7 @@ var Keys = strings.Fields(`time level message component connection
 	batch attempt workers call status sent_bytes answer_bytes wait_ms until duration_ms
 	users groups service_accounts roles domains reread changed uploaded deleted held undecided rejected requests retries dry_run
 	from to next_run missed last cron state_dir address grace version before target
+	peer issuer expires
 	key nearest place messages signal request`)
 
 var levels = []string{"trace", "debug", "info", "warn", "error"}
