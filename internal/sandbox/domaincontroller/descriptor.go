@@ -29,14 +29,19 @@ func (d *Server) descriptor(o *object) string {
 // the object and control it, as do the built-in Administrators and the system, and authenticated
 // users read it.
 func (d *Server) newDefaultDescriptor() string {
-	const fullControl, read = 0xf01ff, 0x20094
-	const ridDomainAdmins, ridAdministrators = 512, 544
-	return Descriptor(d.accountSID(ridDomainAdmins),
-		AccessEntry{Trustee: d.accountSID(ridDomainAdmins), Mask: fullControl},
-		AccessEntry{Trustee: newSID(32, ridAdministrators), Mask: fullControl},
-		AccessEntry{Trustee: newSID(18), Mask: fullControl},
-		AccessEntry{Trustee: newSID(11), Mask: read},
-	)
+	return Descriptor(d.accountSID(ridDomainAdmins), d.defaultEntries()...)
+}
+
+const ridDomainAdmins = 512
+
+func (d *Server) defaultEntries() []AccessEntry {
+	const read, ridAdministrators = 0x20094, 544
+	return []AccessEntry{
+		{Trustee: d.accountSID(ridDomainAdmins), Mask: fullControl},
+		{Trustee: newSID(32, ridAdministrators), Mask: fullControl},
+		{Trustee: newSID(18), Mask: fullControl},
+		{Trustee: newSID(11), Mask: read},
+	}
 }
 
 // AccessEntry is an entry of a security descriptor that allows rights (MS-DTYP 2.4.4.2).

@@ -87,7 +87,11 @@ func (d *Server) generate() {
 		g.user(n)
 	}
 	var created []*object
-	for n := range d.options.Groups {
+	count := d.options.Groups
+	if d.options.hasShowcase() {
+		count -= showcaseGroupCount
+	}
+	for n := range count {
 		created = append(created, g.group(groups, n, created))
 	}
 	for n := range min(200, d.options.Users/10) + 3 {
@@ -100,6 +104,7 @@ func (d *Server) generate() {
 		g.managedAccount(name)
 	}
 	g.expose()
+	g.showcase()
 }
 
 // unit returns an organizational unit. It can exist as a container of Options.BindDN.
