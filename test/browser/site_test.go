@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"adconnector/internal/cli"
+	"adconnector/internal/gateway"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/sandbox/inventory"
 	"adconnector/test/testenv"
@@ -110,6 +111,16 @@ func (s *site) run(t *testing.T) {
 	if code := cli.Main([]string{"sync"}, settings.Environ(), &stdout, &stderr); code != 0 {
 		t.Fatalf("sync: exit code %d: %s%s", code, stderr.String(), stdout.String())
 	}
+}
+
+// openPosture returns a site with security posture and a tab.
+func openPosture(t *testing.T, s screen) (*tab, *site) {
+	t.Helper()
+	requireBrowser(t)
+	site := newSite(t, 230, 60)
+	site.Gateway.SetProfile(&gateway.Profile{ProfileUUID: testenv.ProfileUUID, BaseContext: site.Base(), SearchScope: "SUBTREE", Assets: "IDENTITIES_WITH_SECURITY_POSTURE"})
+	site.populate(t)
+	return open(t, s), site // the tab closes before the site
 }
 
 // openSite returns a populated site and a tab.

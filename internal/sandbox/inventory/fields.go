@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
-	"strings"
 
 	"adconnector/internal/sandbox/gatewayserver"
 )
@@ -86,7 +85,7 @@ var groupFields = []field{
 var roleFields = []field{
 	{path: "role", title: "Role", show: showLabel},
 	{path: "description", title: "Description", show: showText},
-	{path: "group", title: "Group", show: showReference},
+	{path: "group", title: "Group", show: showGroup},
 	{path: "privileged", title: "Privileged", show: showFlag(chip("", valuePrivileged), chip("", valueNotPrivileged))},
 	{path: "status", title: "Status", show: showChip},
 	{path: "membersWithoutSid", title: "Members without a SID", show: showNumber(withoutSID)},
@@ -129,17 +128,16 @@ var lockoutPolicyFields = []field{
 }
 
 var fineGrainedFields = []field{
-	{path: "name", title: "Name", show: showText},
 	{path: "precedence", title: "Precedence", show: showNumber(number)},
 	{path: "appliesTo", title: "Applies to", show: showReferences},
 	{path: "minimumLength", title: "Minimum length", show: showNumber(characters)},
 	{path: "historyLength", title: "History", show: showNumber(passwords)},
-	{path: "complexity", title: "Complexity", show: showYesNo},
+	{path: "complexity", title: "Complexity required", show: showYesNo},
 	{path: "reversibleEncryption", title: "Reversible encryption", show: showRisk},
 	{path: "minimumAgeSeconds", title: "Minimum age", show: showNumber(interval)},
-	{path: "maximumAgeSeconds", title: "Maximum age", show: showNumber(interval), absent: "Never expires"},
+	{path: "maximumAgeSeconds", title: "Maximum age", show: showNumber(interval), absent: "Passwords never expire"},
 	{path: "lockoutThreshold", title: "Lockout threshold", show: showNumber(threshold)},
-	{path: "lockoutDurationSeconds", title: "Lockout duration", show: showNumber(interval), absent: "Until unlocked"},
+	{path: "lockoutDurationSeconds", title: "Lockout duration", show: showNumber(interval), absent: "Until an administrator unlocks the account"},
 	{path: "lockoutObservationWindowSeconds", title: "Counter reset after", show: showNumber(interval)},
 	{path: "dn", title: "Distinguished name", show: showCode},
 }
@@ -259,6 +257,8 @@ func showExpiry(_ *object, raw json.RawMessage) cells {
 	return one(cell{Text: label(text(raw))})
 }
 
+func showGroup(o *object, raw json.RawMessage) cells { return one(withoutNote(o.reference(text(raw)))) }
+
 // showPolicy shows the DN of a fine-grained policy, with a link to the policies of the domain.
 func showPolicy(o *object, raw json.RawMessage) cells {
 	c := cell{Text: text(raw), Code: true}
@@ -308,7 +308,7 @@ func sectionsOf(o *object) []section {
 }
 
 func (o *object) list(id, title string, fields []field) section {
-	return section{ID: id, Title: title, Entries: o.entries(fields)}
+	return section{ID: id, Title: title, Entries: o.entries(o.record, fields)}
 }
 
 // identifiers returns the section of the object's identifiers.
@@ -320,7 +320,7 @@ func (o *object) identifiers() section {
 	if o.identity.Kind == gatewayserver.KindRole {
 		s.Entries[0].Title = "ID"
 	}
-	s.Entries = append(s.Entries, o.entries(identifierFields)...)
+	s.Entries = append(s.Entries, o.entries(o.record, identifierFields)...)
 	return s
 }
 
@@ -421,16 +421,16 @@ func withoutNote(c cell) cell {
 
 // rights are the rights of controlledBy, those that include others first.
 var rights = []struct{ name, title, meaning string }{
-	{"fullControl", "Full control", "Every change"},
-	{"owner", "Owner", "Change the permissions"},
-	{"writeDacl", "Write DACL", "Change the permissions"},
-	{"writeOwner", "Write owner", "Become the owner"},
-	{"replicationRights", "Replication", "Read the secrets of the domain"},
-	{"resetPassword", "Reset password", "Set a new password without the old one"},
-	{"writeMembers", "Write members", "Add members"},
-	{"writeKeyCredential", "Write key credentials", "Sign in as the account with an own key"},
-	{"writeAllowedToAct", "Write allowed to act", "Let other accounts act on behalf of users here"},
-	{"createChild", "Create accounts", "Create accounts below the object"},
+	{"fullControl", "Full control", "do everything"},
+	{"owner", "Owner", "change the permissions"},
+	{"writeDacl", "Write DACL", "change the permissions"},
+	{"writeOwner", "Write owner", "become the owner"},
+	{"replicationRights", "Replication", "read the secrets of the domain"},
+	{"resetPassword", "Reset password", "set a new password without the old one"},
+	{"writeMembers", "Write members", "add members"},
+	{"writeKeyCredential", "Write key credentials", "sign in as the account with an own key"},
+	{"writeAllowedToAct", "Write allowed to act", "let other accounts act on behalf of users here"},
+	{"createChild", "Create accounts", "create accounts below the object"},
 }
 
 // control returns the section of the principals that control the object.
@@ -450,7 +450,7 @@ func (o *object) controlTable(title string, raw json.RawMessage) table {
 	holders := decode[map[string]json.RawMessage](raw)
 	add := func(name, title, meaning string) {
 		if holders[name] != nil {
-			t.Rows = append(t.Rows, titled(t.Columns, []cells{one(cell{Text: title}), one(cell{Text: strings.ToLower(meaning[:min(1, len(meaning))]) + meaning[min(1, len(meaning)):]}), showReferences(o, holders[name])}))
+			t.Rows = append(t.Rows, titled(t.Columns, []cells{one(cell{Text: title}), one(cell{Text: meaning}), showReferences(o, holders[name])}))
 			delete(holders, name)
 		}
 	}
@@ -676,8 +676,20 @@ func (n nesting) through(sid string) cells {
 
 func (o *object) policies() section {
 	const path = "fineGrainedPasswordPolicies"
-	t, items := o.rows(path, fineGrainedFields)
-	return section{ID: "policies", Title: titleWithCount(policiesTitle, len(items))}.with(o, t, path)
+	items := o.items(path)
+	s := section{ID: "policies", Title: titleWithCount(policiesTitle, len(items))}
+	for n, item := range items {
+		if l := (list{text(item.take("name")), o.entries(item, fineGrainedFields)}); n < maxItems {
+			s.Lists = append(s.Lists, l)
+		}
+	}
+	if more := len(items) - maxItems; more > 0 {
+		s.Lists = append(s.Lists, list{Title: number(more) + " more"})
+	}
+	if o.isUnreadable(path) {
+		s.Entries = []entry{{"Policies", one(notReadable())}}
+	}
+	return s
 }
 
 func (o *object) trusts() section {

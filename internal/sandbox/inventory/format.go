@@ -90,7 +90,7 @@ func functionalLevel(n int64) string {
 var labels = map[string]string{
 	"ADMIN_COUNT_WITHOUT_ROLE":          "adminCount without a protected role",
 	"ASREP_ROASTABLE_AND_PRIVILEGED":    "AS-REP roastable and privileged",
-	"PRIVILEGED_NOT_IN_PROTECTED_USERS": "Privileged, but not in Protected Users",
+	"PRIVILEGED_NOT_IN_PROTECTED_USERS": "Not in Protected Users",
 	"PRIVILEGED_WITH_OLD_PASSWORD":      "Privileged with an old password",
 
 	"DES_ONLY":           "DES only",
@@ -157,19 +157,22 @@ func capitalize(text string) string {
 	return string(unicode.ToUpper(r)) + text[size:]
 }
 
-// maxUnbroken is the length of the longest word without places where a line can be broken.
-const maxUnbroken = 24
+// Lengths of the longest words that a line is not broken in.
+const (
+	maxWord       = 44
+	maxIdentifier = 24 // of SIDs, DNs and other identifiers
+)
 
-// breakable splits a text after characters at which a line can be broken if there is no room: those
-// between the parts of an address, a DN or a SID. Texts without long words are not split.
-func breakable(text string) []string {
-	if !hasLongWord(text, maxUnbroken) {
+// breakable splits a text with words longer than the limit after characters at which a line can be broken
+// if there is no room: those between the parts of an address, a DN or a SID.
+func breakable(text string, limit int) []string {
+	if !hasLongWord(text, limit) {
 		return []string{text}
 	}
 	var parts []string
 	start := 0
 	for n, r := range text {
-		if end := n + utf8.RuneLen(r); r < utf8.RuneSelf && strings.ContainsRune("@.,-_/\\=:;", r) && end < len(text) {
+		if end := n + 1; r < utf8.RuneSelf && strings.ContainsRune("@.,-_/\\=:;", r) && end < len(text) {
 			parts = append(parts, text[start:end])
 			start = end
 		}

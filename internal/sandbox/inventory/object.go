@@ -249,9 +249,18 @@ type section struct {
 	ID, Title, Note string
 	Entries         []entry
 	Tables          []table
+	Lists           []list
 }
 
-func (s section) isEmpty() bool { return len(s.Entries) == 0 && len(s.Tables) == 0 && s.Note == "" }
+// list is the entries of an object within the object.
+type list struct {
+	Title   string
+	Entries []entry
+}
+
+func (s section) isEmpty() bool {
+	return len(s.Entries) == 0 && len(s.Tables) == 0 && len(s.Lists) == 0 && s.Note == ""
+}
 
 // notReadable is the cell of a value that the connector's account may not read.
 func notReadable() cell { return cell{Text: "Not readable", Tone: "warn"} }
@@ -268,19 +277,20 @@ type field struct {
 
 // entries returns the entries of the fields that exist, that may not be read, or whose absence has a
 // meaning.
-func (o *object) entries(fields []field) []entry {
+func (o *object) entries(r *record, fields []field) []entry {
 	var entries []entry
 	for _, f := range fields {
-		raw := o.take(f.path)
+		raw := r.take(f.path)
 		e := entry{Title: f.title}
+		missing := o.isUnreadable(r.path + f.path)
 		switch {
 		case raw != nil:
-			if e.cells = f.show(o, raw); o.isUnreadable(f.path) {
+			if e.cells = f.show(o, raw); missing {
 				e.Items = append(e.Items, uncertain())
 			}
-		case o.isUnreadable(f.path):
+		case missing:
 			e.cells = one(notReadable())
-		case f.absent != "" && o.has(parentOf(f.path)):
+		case f.absent != "" && (r != o.record || r.has(parentOf(f.path))):
 			e.cells = one(cell{Text: f.absent, Tone: "none"})
 		default:
 			continue

@@ -276,8 +276,8 @@ func TestFormat(t *testing.T) {
 		{"level 2016", functionalLevel(7), "Windows Server 2016"}, {"level 2000", functionalLevel(0), "Windows 2000"}, {"level 2025", functionalLevel(10), "Windows Server 2025"}, {"future level", functionalLevel(42), "Unknown level 42"},
 		{"label", label("PASSWORD_EXPIRED"), "Password expired"}, {"label of an abbreviation", label("AES256"), "AES-256"}, {"title", titleOf("a.futureField"), "A › future field"},
 		{"capital beyond ASCII", capitalize("émile"), "Émile"}, {"nothing", capitalize(""), ""},
-		{"short word", strings.Join(breakable("a@b"), "|"), "a@b"}, {"address", strings.Join(breakable("wolfeschlegelstein.a@example.com"), "|"), "wolfeschlegelstein.|a@|example.|com"},
-		{"end", strings.Join(breakable(strings.Repeat("x", 30)+"@"), "|"), strings.Repeat("x", 30) + "@"},
+		{"short word", strings.Join(breakable("a@b", 3), "|"), "a@b"}, {"address", strings.Join(breakable("to wolfeschlegelstein.a@example.com", 20), "|"), "to wolfeschlegelstein.|a@|example.|com"},
+		{"end", strings.Join(breakable(strings.Repeat("x", 30)+"@", 20), "|"), strings.Repeat("x", 30) + "@"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s: %q, want %q", test.name, test.got, test.want)

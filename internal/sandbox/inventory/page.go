@@ -182,10 +182,12 @@ func newCell(c column, value string) cell {
 }
 
 // Parts returns the parts of the text between which a line can be broken.
-func (c cell) Parts() []string { return breakable(c.Text) }
-
-// maxWord is the length of the longest word that a line is not broken in.
-const maxWord = 44
+func (c cell) Parts() []string {
+	if c.Code {
+		return breakable(c.Text, maxIdentifier)
+	}
+	return breakable(c.Text, maxWord)
+}
 
 // Class returns the class for the style sheet.
 func (c cell) Class() string {

@@ -1,0 +1,118 @@
+package browser
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// find opens the page of the first object of a listing that a query finds.
+func (b *tab) find(s *site, path string) {
+	b.t.Helper()
+	b.visit(s.url + "/inventory/" + path)
+	b.click(names)
+}
+
+// posturePages are listings whose first object has much to show, by the name of its page.
+var posturePages = map[string]string{
+	"posture-user":    "users?sort=-lastSuccessfulLoginAt&privileged=PRIVILEGED",
+	"posture-group":   "groups?q=Server+administrators",
+	"posture-members": "groups?q=All+employees",
+	"posture-role":    "roles?q=Domain+Admins",
+	"posture-domain":  "domains",
+	"posture-service": "users?q=gmsa-sql",
+}
+
+// badLayouts returns labels that are broken within a word, and texts that are wider than their box.
+const badLayouts = `[...document.querySelectorAll("dt, thead th, .chip, .detail td, .detail th, dd")].filter(e => e.checkVisibility()).flatMap(e => {
+	if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline") return ["too wide: " + e.innerText];
+	if (!e.matches("dt, thead th")) return [];
+	const range = document.createRange();
+	return [...e.childNodes].filter(n => n.nodeType === 3).flatMap(n => [...n.data.matchAll(/\S+/g)].filter(word => {
+		range.setStart(n, word.index);
+		range.setEnd(n, word.index + word[0].length);
+		return new Set([...range.getClientRects()].map(r => Math.round(r.top))).size > 1;
+	}).map(word => "broken: " + word[0]));
+})`
+
+// TestPostureLayout checks the pages of objects with security posture on all screens: no label is broken
+// within a word, nothing is wider than its place, contrasts suffice, and no field is left to other fields.
+func TestPostureLayout(t *testing.T) {
+	phone390 := screen{name: "phone-390", width: 390, height: 760, phone: true}
+	phone390Dark := screen{name: "phone-390-dark", width: 390, height: 760, phone: true, dark: true}
+	for _, s := range []screen{desktop, desktopDark, phone390, phone390Dark} {
+		t.Run(s.name, func(t *testing.T) {
+			b, site := openPosture(t, s)
+			for name, path := range posturePages {
+				b.find(site, path)
+				b.checkWidth()
+				b.checkContrast()
+				if bad := evaluate[[]string](b, badLayouts); len(bad) > 0 {
+					t.Errorf("%s: %q", name, bad)
+				}
+				if other := b.text("#other"); other != "" {
+					t.Errorf("%s has fields without a place", name)
+				}
+				b.saveScreenshot(name + "-" + s.name)
+			}
+			for _, path := range []string{"users?privileged=PRIVILEGED", "groups", "roles", "domains"} {
+				b.visit(site.url + "/inventory/" + path)
+				b.checkWidth()
+				b.checkContrast()
+				b.saveScreenshot("posture-list-" + path[:strings.IndexAny(path+"?", "?")] + "-" + s.name)
+			}
+		})
+	}
+}
+
+// TestPostureLinks follows the links from a role to a member, and from there to the group through which it
+// has the role, with the keyboard only.
+func TestPostureLinks(t *testing.T) {
+	b, s := openPosture(t, desktop)
+	b.find(s, "roles?q=Domain+Admins")
+	b.expect("heading", b.text("h1"), "Domain Admins")
+	b.expect("members", b.text("#members"), "Members (5)")
+	member := `[aria-labelledby=members] tbody tr:has(.path li:nth-child(2)) `
+	name, through := b.text(member+"th a"), b.text(member+".path li:last-child a")
+	b.expect("group between", through, "Server administrators")
+	follow := func(selector string) {
+		t.Helper()
+		b.do("focus "+selector, chromedp.Focus(chromedp.CSS(selector)))
+		if outline := evaluate[string](b, `getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
+			t.Errorf("no focus outline of %s", selector)
+		}
+		b.doAndLoad("press Enter", chromedp.KeyEvent(kb.Enter))
+	}
+	follow(member + "th a")
+	b.expect("heading", b.text("h1"), name)
+	if chips := b.texts(".head .chip"); !slices.Contains(chips, "Privileged") {
+		t.Errorf("chips of a member of the role: %q", chips)
+	}
+	follow(`[aria-labelledby=privileges] .path li:last-child a`)
+	if heading := b.text("h1"); heading != "Server administrators" && heading != "Domain Admins" {
+		t.Errorf("heading %q", heading)
+	}
+	b.find(s, "domains")
+	if body := b.text("main"); !strings.Contains(body, "42 days") || !strings.Contains(body, "Windows Server 2016") || strings.Contains(body, "Seconds") {
+		t.Errorf("page of the domain: %s", body)
+	}
+	b.visit(s.url + "/inventory/users?privileged=PRIVILEGED")
+	if rows, chips := b.texts(names), b.texts("tbody th .chip"); len(rows) < 5 || len(rows) != len(chips) {
+		t.Errorf("%d privileged users, %d marks", len(rows), len(chips))
+	}
+}
+
+// TestPosturePages checks that the members of a large group are on pages.
+func TestPosturePages(t *testing.T) {
+	b, s := openPosture(t, desktop)
+	b.find(s, posturePages["posture-members"])
+	first := b.texts("[aria-labelledby=members] tbody th")
+	b.click("[aria-labelledby=members] a[rel=next]")
+	second := b.texts("[aria-labelledby=members] tbody th")
+	if len(first) != 50 || len(second) == 0 || slices.Equal(first, second) {
+		t.Errorf("%d and %d members on two pages", len(first), len(second))
+	}
+}
