@@ -43,7 +43,8 @@ const badLayouts = `[...document.querySelectorAll("dt, thead th, .chip, .detail 
 func TestPostureLayout(t *testing.T) {
 	phone390 := screen{name: "phone-390", width: 390, height: 760, phone: true}
 	phone390Dark := screen{name: "phone-390-dark", width: 390, height: 760, phone: true, dark: true}
-	for _, s := range []screen{desktop, desktopDark, phone390, phone390Dark} {
+	paper := screen{name: "print", width: 794, height: 1123, print: true}
+	for _, s := range []screen{desktop, desktopDark, phone390, phone390Dark, paper} {
 		t.Run(s.name, func(t *testing.T) {
 			b, site := openPosture(t, s)
 			for name, path := range posturePages {

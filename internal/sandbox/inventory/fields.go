@@ -52,7 +52,7 @@ var signInFields = []field{
 	{path: "passwordLastChangedAt", title: "Password set", show: showMoment},
 	{path: "posture.passwordExpiresAt", title: "Password expires", show: showMoment},
 	{path: "posture.passwordExpiry", title: "Password expires", show: showExpiry},
-	{path: "posture.passwordPolicy", title: "Password policy", show: showPolicy, absent: "Policy of the domain"},
+	{path: "posture.passwordPolicy", title: "Fine-grained password policy", show: showPolicy, absent: "None: the policy of the domain applies"},
 	{path: "accountExpirationAt", title: "Account expires", show: showMoment},
 	{path: "failedPasswordAttemptCount", title: "Failed password attempts", show: showNumber(number)},
 	{path: "lastFailedPasswordAttemptAt", title: "Last failed attempt", show: showMoment},
@@ -247,9 +247,12 @@ func threshold(n int64) string {
 	return count(n, "failed attempt")
 }
 
-func showExpiry(_ *object, raw json.RawMessage) cells {
+func showExpiry(o *object, raw json.RawMessage) cells {
 	switch text(raw) {
 	case "NEVER":
+		if o.has("accountType") { // the domain controller changes it
+			return one(cell{Text: "Never"})
+		}
 		return one(cell{Text: "Never", Tone: "warn"})
 	case "MUST_CHANGE":
 		return one(cell{Text: "Must be changed at the next sign-in", Tone: "info"})
@@ -289,7 +292,7 @@ func sectionsOf(o *object) []section {
 		return []section{
 			o.facts(), o.privileges("posture."), o.control("posture."),
 			o.list("person", "Person", personFields), o.list("account", "Account", accountFields),
-			o.list("sign-in", "Sign-in and password", signInFields), o.list("kerberos", "Kerberos and delegation", kerberosFields),
+			o.signIn(), o.list("kerberos", "Kerberos and delegation", kerberosFields),
 			o.groups(), o.identifiers(),
 		}
 	case gatewayserver.KindGroup:
@@ -309,6 +312,16 @@ func sectionsOf(o *object) []section {
 
 func (o *object) list(id, title string, fields []field) section {
 	return section{ID: id, Title: title, Entries: o.entries(o.record, fields)}
+}
+
+// signIn returns the section of sign-ins and the password. No policy applies to the managed passwords of
+// service accounts.
+func (o *object) signIn() section {
+	fields := signInFields
+	if o.has("accountType") && !o.has("posture.passwordPolicy") {
+		fields = slices.DeleteFunc(slices.Clone(fields), func(f field) bool { return f.path == "posture.passwordPolicy" })
+	}
+	return o.list("sign-in", "Sign-in and password", fields)
 }
 
 // identifiers returns the section of the object's identifiers.

@@ -93,6 +93,7 @@ var labels = map[string]string{
 	"PRIVILEGED_NOT_IN_PROTECTED_USERS": "Not in Protected Users",
 	"PRIVILEGED_WITH_OLD_PASSWORD":      "Privileged with an old password",
 
+	"SERVICE":            "Service account",
 	"DES_ONLY":           "DES only",
 	"DES_CBC_CRC":        "DES-CBC-CRC",
 	"DES_CBC_MD5":        "DES-CBC-MD5",

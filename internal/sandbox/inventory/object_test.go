@@ -264,6 +264,32 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
+// TestEveryUnreadableField checks that no field whose name is in the list of unreadable values is shown as
+// empty or left out.
+func TestEveryUnreadableField(t *testing.T) {
+	t.Parallel()
+	i := newTestInventory()
+	for _, kind := range kinds {
+		for _, f := range allFields(kind.name) {
+			name, isPosture := strings.CutPrefix(f.path, "posture.")
+			class := map[string]any{"unreadable": []string{name}}
+			switch {
+			case isPosture:
+				class = map[string]any{"posture": class}
+			case kind.name == gatewayserver.KindUser || kind.name == gatewayserver.KindGroup:
+				continue // only security posture has the list
+			}
+			page := pageOf(t, i, kind.name, class)
+			if !strings.Contains(page, `<span class="chip warn">Not readable</span>`) && !strings.Contains(page, `<span class="chip warn">May be incomplete</span>`) {
+				t.Errorf("page of a %s does not show that %s may not be read: %s", kind.name, name, page)
+			}
+			if banner := "<dt>Values</dt><dd><bdi>" + html.EscapeString(f.title) + "</bdi></dd>"; !strings.Contains(page, banner) {
+				t.Errorf("page of a %s does not name %s: %s", kind.name, name, page)
+			}
+		}
+	}
+}
+
 // TestFormat checks the texts of numbers, durations, ages and names of fields.
 func TestFormat(t *testing.T) {
 	t.Parallel()
