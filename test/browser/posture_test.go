@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"adconnector/internal/sandbox/domaincontroller"
+
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -115,5 +117,45 @@ func TestPosturePages(t *testing.T) {
 	second := b.texts("[aria-labelledby=members] tbody th")
 	if len(first) != 50 || len(second) == 0 || slices.Equal(first, second) {
 		t.Errorf("%d and %d members on two pages", len(first), len(second))
+	}
+}
+
+// TestPostureHostileTexts looks at a privileged group whose members have names that would be markup, have
+// right-to-left text, or are very long words.
+func TestPostureHostileTexts(t *testing.T) {
+	for _, s := range []screen{{name: "scripts", width: 1280, height: 800, scripts: true}, {name: "phone-390-scripts", width: 390, height: 760, phone: true, scripts: true}} {
+		t.Run(s.name, func(t *testing.T) {
+			b, site := openPosture(t, s)
+			const group = "<b>Group</b> \u202esrebmem Wolfeschlegelsteinhausenbergerdorff"
+			members := make([]string, 0, len(hostileUsers))
+			for _, person := range hostileUsers {
+				members = append(members, "CN="+escapeDN(person.name)+",CN=Users,"+site.Base())
+			}
+			dn := "CN=" + escapeDN(group) + ",CN=Users," + site.Base()
+			site.Must(site.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{"objectClass": {"group"}, "groupType": {"-2147483646"}, "member": members}}))
+			site.Must(site.Modify("CN=Account Operators,CN=Builtin,"+site.Base(), "member", dn))
+			site.run(t)
+			for _, path := range []string{"groups?q=Wolfeschlegel", "roles?q=Account+Operators", "users?q=Wolfeschlegel"} {
+				b.find(site, path)
+				b.checkWidth()
+				if bad := evaluate[[]string](b, badLayouts); len(bad) > 0 {
+					t.Errorf("%s: %q", path, bad)
+				}
+				if n := evaluate[int](b, `document.querySelectorAll("script, img, b:not(.received b), main style, iframe, [onerror]").length`); n != 0 {
+					t.Errorf("%s: a name was rendered as markup", path)
+				}
+				if loose := evaluate[int](b, `[...document.querySelectorAll("main bdi, main code")].filter(e => !getComputedStyle(e).unicodeBidi.startsWith("isolate")).length`); loose > 0 {
+					t.Errorf("%s: %d texts affect the direction of their surroundings", path, loose)
+				}
+			}
+			b.find(site, "groups?q=Wolfeschlegel")
+			listed := b.texts("[aria-labelledby=members] tbody th")
+			for _, person := range hostileUsers {
+				if !slices.Contains(listed, person.name) {
+					t.Errorf("%q is not among the members %q", person.name, listed)
+				}
+			}
+			b.saveScreenshot("posture-hostile-" + s.name)
+		})
 	}
 }

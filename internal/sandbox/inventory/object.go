@@ -66,10 +66,18 @@ func (o *object) newRecord(path string, fields map[string]json.RawMessage) *reco
 func (r *record) add(path string, fields map[string]json.RawMessage) {
 	for key, raw := range fields {
 		r.fields[path+key] = raw
-		if nested := decode[map[string]json.RawMessage](raw); nested != nil {
+		if nested := nestedIn(raw); nested != nil {
 			r.add(path+key+".", nested)
 		}
 	}
+}
+
+// nestedIn returns the fields of a JSON object, or nil.
+func nestedIn(raw json.RawMessage) map[string]json.RawMessage {
+	if len(raw) == 0 || raw[0] != '{' {
+		return nil
+	}
+	return decode[map[string]json.RawMessage](raw)
 }
 
 // take returns a field, or nil, and marks it as shown.
@@ -87,7 +95,7 @@ func (r *record) has(paths ...string) bool {
 func (r *record) rest() []string {
 	var rest []string
 	for _, path := range slices.Sorted(maps.Keys(r.fields)) {
-		if nested := decode[map[string]json.RawMessage](r.fields[path]); !r.isTaken(path) && len(nested) == 0 {
+		if !r.isTaken(path) && len(nestedIn(r.fields[path])) == 0 {
 			rest = append(rest, path)
 		}
 	}
