@@ -122,7 +122,7 @@ func expiryProblem(severity string, e Expiry, clock func(time.Time) string, now 
 	if e.Expires.Before(now) {
 		title = strings.Replace(title, "expires soon", "has expired", 1)
 	}
-	return problem{severity, title, []string{e.describe(clock(e.Expires), now) + "."}, e.Remedy, ""}
+	return problem{severity, title, []string{"It is the " + e.describe(clock(e.Expires), now) + "."}, e.Remedy, ""}
 }
 
 func (r *Report) logonsProblem() problem {

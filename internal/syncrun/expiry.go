@@ -67,8 +67,7 @@ func CertificateRemedy(pinned bool) string {
 // GatewayCertificateRemedy is what to do before the certificate that the gateway, or a proxy in its
 // place, has presented expires.
 func GatewayCertificateRemedy(leaf *x509.Certificate) string {
-	return fmt.Sprintf("the certificate was issued by %s: if that is a proxy that inspects TLS, renew the proxy's certificate, and set gateway.ca-file to its new issuer; "+
-		"otherwise the platform renews it", IssuerName(leaf))
+	return fmt.Sprintf("if the issuer, %s, is a proxy that inspects TLS, renew its certificates, and set gateway.ca-file to the new issuer; otherwise the platform renews the certificate", IssuerName(leaf))
 }
 
 // noteExpiries records and logs what expires soon: certificates and the password of the account. An
