@@ -21,7 +21,7 @@ type Container struct {
 type Containers struct {
 	List []Container
 	// InheritedAt is when a run last found that one of the descriptors differs, so that those of
-	// objects below it may differ, too. It is in whole seconds.
+	// objects below it may differ, too. Zero: those have been read since. It is in whole seconds.
 	InheritedAt time.Time
 	// Incomplete is whether there are other containers, which the account cannot see, or which are
 	// too many.

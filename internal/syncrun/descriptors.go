@@ -36,8 +36,8 @@ const (
 	maxContainerBytes = 8 << 20
 	// maxParents limits the containers that are remembered.
 	maxParents = 10 * maxContainers
-	// propagationTime is how long after a change of a container delta syncs read all privileged
-	// objects again: a domain controller changes the objects below in the background.
+	// propagationTime is how long after a change of a container a delta sync reads all privileged
+	// objects for the last time: a domain controller changes the objects below in the background.
 	propagationTime = time.Hour
 )
 
@@ -263,9 +263,7 @@ func depth(dn string) (n int) {
 }
 
 // inherits reports whether the descriptors of privileged objects may have changed by inheritance.
-func (d *descriptorReading) inherits(now time.Time) bool {
-	return d.changed() || now.Sub(d.stored.InheritedAt).Abs() < propagationTime
-}
+func (d *descriptorReading) inherits() bool { return d.changed() || !d.stored.InheritedAt.IsZero() }
 
 // changed reports whether the descriptor of a container differs from that of the last run.
 func (d *descriptorReading) changed() bool {
@@ -286,8 +284,11 @@ func (d *descriptorReading) result(now time.Time) *state.Containers {
 		return nil
 	}
 	result := &state.Containers{InheritedAt: d.stored.InheritedAt, Incomplete: d.incomplete}
-	if d.changed() {
+	switch {
+	case d.changed():
 		result.InheritedAt = now
+	case now.Sub(d.stored.InheritedAt).Abs() >= propagationTime:
+		result.InheritedAt = time.Time{} // this run has read the objects late enough, however rare runs are
 	}
 	for _, c := range d.containers {
 		if c.guid != (ad.GUID{}) {
@@ -338,7 +339,7 @@ func (d *descriptorReading) collect(ctx context.Context, s *session, c *identity
 // inheritingObjects returns the privileged objects that a delta sync reads again because what they
 // inherit may have changed: those of the memberships, and those with adminCount in the scope.
 func (r *reader) inheritingObjects(ctx context.Context) (guids []ad.GUID, err error) {
-	if r.descriptors == nil || !r.descriptors.inherits(r.start) {
+	if r.descriptors == nil || !r.descriptors.inherits() {
 		return nil, nil
 	}
 	if guids, err = r.store.Indexed(r.privilegedObjects()); err != nil {
