@@ -73,7 +73,15 @@ func (g *Graph) listNodes() {
 func (g *Graph) compareSIDs(a, b Node) int { return g.compareInterned(g.sids[a], g.sids[b]) }
 
 func (g *Graph) compareInterned(x, y internedSID) int {
-	return cmp.Or(cmp.Compare(g.ranks[x.authority], g.ranks[y.authority]), cmp.Compare(x.rid, y.rid))
+	return cmp.Or(cmp.Compare(g.rank(x.authority), g.rank(y.authority)), cmp.Compare(x.rid, y.rid))
+}
+
+// rank returns the position of an authority. One that was added after Compute is the last.
+func (g *Graph) rank(authority uint32) uint32 {
+	if int(authority) >= len(g.ranks) {
+		return math.MaxUint32
+	}
+	return g.ranks[authority]
 }
 
 // buildAdjacency builds memberOf from members, and then members from memberOf. Both are

@@ -212,3 +212,28 @@ func TestLongName(t *testing.T) {
 		t.Error("an empty name removed the name")
 	}
 }
+
+// TestFindSIDAfterCompute checks that objects are found by their SIDs although an account got a SID of an
+// unknown domain after Compute.
+func TestFindSIDAfterCompute(t *testing.T) {
+	t.Parallel()
+	foreign := ad.JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0}, 1000)
+	g := New()
+	for n := range 3 {
+		g.SetAccount(guidOf(n), domainSID(ad.RID(1000+n)), 513)
+	}
+	g.Compute()
+	g.SetAccount(guidOf(2), foreign, 513)
+	if node, found := g.FindSID(domainSID(1001)); !found || g.GUID(node) != guidOf(1) {
+		t.Errorf("found %t", found)
+	}
+	for _, sid := range []ad.SID{domainSID(1002), foreign} {
+		if _, found := g.FindSID(sid); found {
+			t.Errorf("%s: found before Compute", sid)
+		}
+	}
+	g.Compute()
+	if node, found := g.FindSID(foreign); !found || g.GUID(node) != guidOf(2) {
+		t.Errorf("found %t after Compute", found)
+	}
+}
