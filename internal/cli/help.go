@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -71,10 +72,14 @@ func refusing(flags string, annotations map[string]string) map[string]string {
 	return annotations
 }
 
+// addTemplateFuncs adds the functions of templates to cobra, which has one set for all programs of a
+// process.
+var addTemplateFuncs = sync.OnceFunc(func() { cobra.AddTemplateFunc("globalFlags", globalFlags) })
+
 // setUsageTemplate extends cobra's usage text by the exit codes, and wraps long flag texts. The help
 // of a command names the global flags in one line; that of the program describes them.
 func setUsageTemplate(root *cobra.Command) {
-	cobra.AddTemplateFunc("globalFlags", globalFlags)
+	addTemplateFuncs()
 	wrapped := fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)
 	template := strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", wrapped)
 	described := regexp.MustCompile(`(?s)Global Flags:\n\{\{.*?\}\}`)
