@@ -149,7 +149,7 @@ func compareChecksums(tx *bbolt.Tx, w *pageWalk) error {
 	switch {
 	case meta == nil:
 		return fmt.Errorf("%s: %w", bucketMeta, errNoBucket)
-	case checksums == nil && string(meta.Get(keyVersion)) != string(currentVersion):
+	case checksums == nil && !isCurrent(meta.Get(keyVersion)):
 		return nil
 	case checksums == nil:
 		return fmt.Errorf("%s: %w", bucketChecksums, errNoBucket)
@@ -170,7 +170,7 @@ func compareChecksums(tx *bbolt.Tx, w *pageWalk) error {
 // requiredBuckets returns the buckets that a file of a format must have.
 func requiredBuckets(stored []byte) [][]byte {
 	switch {
-	case string(stored) == string(currentVersion):
+	case isCurrent(stored):
 		return buckets
 	case isSupported(stored):
 		return bucketsV2

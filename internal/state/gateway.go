@@ -33,6 +33,9 @@ func (s *Store) ChangeTarget(target string) error {
 				return err
 			}
 		}
+		if err := c.setVersion(currentVersion); err != nil { // there is no journal
+			return err
+		}
 		return c.put(bucketMeta, keyTarget, []byte(target))
 	})
 	if err == nil {

@@ -92,7 +92,20 @@ type Unreadable struct {
 
 // RecordRun records a run and the connector's state after it in one transaction. It
 // deletes the oldest run if there are more than 200.
+//
+// It merges the journal of a failed run, which would take memory until the next one. Without space on the
+// disk, the journal stays.
 func (s *Store) RecordRun(run Run, connector Connector) error {
+	if err := s.recordRun(run, connector); err != nil {
+		return err
+	}
+	if err := s.merge(); !isNoSpace(err) {
+		return err
+	}
+	return nil
+}
+
+func (s *Store) recordRun(run Run, connector Connector) error {
 	return s.update("record run", func(c change) error {
 		if err := c.putJSON(bucketMeta, keyConnector, connector); err != nil {
 			return err

@@ -55,7 +55,11 @@ import (
 const (
 	fileName = "adconnector.db"
 	version  = 3 // of the file format
-	maxRuns  = 200
+	// journalVersion is the format of a file whose journal is not empty. A program that does not know
+	// the journal must refuse it: it would take the index without the journal for what was sent, and
+	// batches in flight of which it finds no record for complete.
+	journalVersion = 4
+	maxRuns        = 200
 )
 
 var (
@@ -101,7 +105,8 @@ var (
 	keyUnreadable   = []byte("unreadable")     // Unreadable
 	keyExpiries     = []byte("expiries")       // []Expiry
 
-	currentVersion = binary.BigEndian.AppendUint32(nil, version)
+	currentVersion  = binary.BigEndian.AppendUint32(nil, version)
+	unmergedVersion = binary.BigEndian.AppendUint32(nil, journalVersion)
 )
 
 // Store is the open state file. It is safe for concurrent use.

@@ -264,7 +264,7 @@ func TestUnusable(t *testing.T) {
 	}{
 		"newer format": {func(t *testing.T) string {
 			return file(t, database(t, func(c change) error {
-				return c.put(bucketMeta, keyVersion, []byte{0, 0, 0, version + 1})
+				return c.put(bucketMeta, keyVersion, []byte{0, 0, 0, journalVersion + 1})
 			}))
 		}, "use the version that wrote it, or move the file away"},
 		"format of one byte": {func(t *testing.T) string {

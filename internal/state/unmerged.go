@@ -241,10 +241,21 @@ func (c change) writeChunk() error {
 		return nil
 	}
 	w.added.bytes += int64(len(w.chunk))
+	if err := c.setVersion(unmergedVersion); err != nil {
+		return err
+	}
 	c.Bucket(bucketJournal).FillPercent = 1 // keys are appended
 	err := c.replace(bucketJournal, chunkKey(w.sequence), nil, w.chunk)
 	w.chunk, w.sequence = nil, 0 // bbolt uses the memory until the commit
 	return err
+}
+
+// setVersion records the format of the file.
+func (c change) setVersion(format []byte) error {
+	if bytes.Equal(c.Bucket(bucketMeta).Get(keyVersion), format) {
+		return nil
+	}
+	return c.put(bucketMeta, keyVersion, format)
 }
 
 // apply makes the changes visible to lookups, after the commit.
@@ -568,8 +579,11 @@ func (m *merge) deleteEntries(c change) error {
 		remaining = append(remaining, recordWrite{bucketJournal, bytes.Clone(key), bytes.Clone(chunk)})
 		m.remaining += int64(len(chunk))
 	}
-	if err := c.empty(bucketJournal); err != nil || len(remaining) == 0 {
+	if err := c.empty(bucketJournal); err != nil {
 		return err
+	}
+	if len(remaining) == 0 {
+		return c.setVersion(currentVersion)
 	}
 	if err := c.Bucket(bucketJournal).SetSequence(sequence); err != nil {
 		return err

@@ -117,6 +117,50 @@ func expectLoaded(t testing.TB, s *Store) {
 	if got := s.unmerged; got.bytes != loaded.bytes || got.added != loaded.added || !maps.Equal(got.chunks, loaded.chunks) || got.noIndex && !loaded.noIndex {
 		t.Fatalf("%d objects, %d bytes, no index %v; the file has %d, %d, %v", len(got.chunks), got.bytes, got.noIndex, len(loaded.chunks), loaded.bytes, loaded.noIndex)
 	}
+	expectFormat(t, s)
+}
+
+// expectFormat checks that a program that does not know the journal refuses the file unless the journal
+// is empty.
+func expectFormat(t testing.TB, s *Store) {
+	t.Helper()
+	want := version
+	if journalSize(t, s) > 0 {
+		want = journalVersion
+	}
+	must(t, s.db.View(func(tx *bbolt.Tx) error {
+		if got := versionText(tx.Bucket(bucketMeta).Get(keyVersion)); got != fmt.Sprint(want) {
+			t.Fatalf("format %s, want %d", got, want)
+		}
+		return nil
+	}))
+}
+
+// TestFormatOfJournal checks the format of the file before, with and after a journal.
+func TestFormatOfJournal(t *testing.T) {
+	t.Parallel()
+	for name, empty := range map[string]func(s *Store) error{
+		"start of a run":      func(s *Store) error { _, err := s.OpenJournal(testView, testStart); return err },
+		"end of a run":        func(s *Store) error { return s.Advance(Progress{View: testView, Run: 3, At: testStart}) },
+		"end of a failed run": func(s *Store) error { return s.RecordRun(Run{Error: "failed"}, Connector{}) },
+		"other target":        func(s *Store) error { return s.ChangeTarget("other") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir())
+			expectFormat(t, s)
+			writeJournal(t, s)
+			if journalSize(t, s) == 0 {
+				t.Fatal("no journal")
+			}
+			expectFormat(t, s)
+			must(t, empty(s))
+			if n := journalSize(t, s); n != 0 {
+				t.Errorf("%d chunks", n)
+			}
+			expectFormat(t, s)
+		})
+	}
 }
 
 // journalSize returns the number of chunks in the journal.

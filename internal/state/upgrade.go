@@ -14,7 +14,12 @@ const oldestVersion = 1
 
 // isSupported reports whether this program can read a file of the stored format.
 func isSupported(stored []byte) bool {
-	return len(stored) == 4 && binary.BigEndian.Uint32(stored) >= oldestVersion && binary.BigEndian.Uint32(stored) <= version
+	return len(stored) == 4 && binary.BigEndian.Uint32(stored) >= oldestVersion && binary.BigEndian.Uint32(stored) <= journalVersion
+}
+
+// isCurrent reports whether a file of the stored format needs no upgrade.
+func isCurrent(stored []byte) bool {
+	return string(stored) == string(currentVersion) || string(stored) == string(unmergedVersion)
 }
 
 // versionText returns a stored format version for an error text.
@@ -47,7 +52,7 @@ func upgrade(c change) error {
 			return err
 		}
 	}
-	if stored == version {
+	if isCurrent(c.Bucket(bucketMeta).Get(keyVersion)) {
 		return nil
 	}
 	return c.put(bucketMeta, keyVersion, currentVersion)
