@@ -385,11 +385,11 @@ type lister interface {
 func inScope(d lister, base string, now time.Time) map[string]string {
 	assets := map[string]string{}
 	mappers := map[identity.Kind]*identity.Mapper{identity.User: identity.NewMapper(identity.User), identity.Group: identity.NewMapper(identity.Group)}
-	read := slices.Concat(mappers[identity.User].Attributes, mappers[identity.Group].Attributes, []string{"sAMAccountType", "objectClass"})
+	read := slices.Concat(mappers[identity.User].Attributes, mappers[identity.Group].Attributes, []string{"sAMAccountType", "objectClass", "isDeleted"})
 	for _, o := range d.Objects(read...) {
 		kind := identity.Kind(0)
 		switch {
-		case !strings.HasSuffix(o.DN, ","+base):
+		case !strings.HasSuffix(o.DN, ","+base), o.First("isDeleted") == "TRUE":
 		case o.First("sAMAccountType") == "805306368":
 			kind = identity.User
 		case slices.Contains(o.Attributes["objectClass"], "group"):

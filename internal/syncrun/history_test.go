@@ -87,6 +87,7 @@ type history struct {
 	forgottenKeys map[string]bool // externalAssetIds at the gateway that no state file contains any more
 	forgotten     map[string]bool // vendorAssetIds at the gateway that no state file contains any more
 	logons        logonHistory
+	builtIn       map[string]bool // objects of every domain, which are never deleted
 
 	changeMu sync.Mutex // serializes changes, which also happen during runs, and guards the fields below
 	changes  []change
@@ -181,6 +182,10 @@ func (h *history) startControllers(o domaincontroller.Options, number int) {
 		h.controllers[0].promptness = 100
 	} else if h.random.IntN(2) == 0 {
 		h.startBalancer()
+	}
+	h.builtIn = map[string]bool{}
+	for _, o := range h.origin.Objects("objectGUID") {
+		h.builtIn[guidOf(o)] = true
 	}
 	h.use(h.controllers[0])
 }
@@ -648,10 +653,9 @@ func (h *history) expectProof(body []byte) {
 				missing++
 			}
 		}
-		builtIn := missing == len(h.controllers) && h.top == h.Base()
 		switch {
 		case h.changedSIDs[keyOf(string(asset))]:
-		case builtIn && (h.scope.base != h.top || !h.scope.posture): // left the scope, or is a service account
+		case h.builtIn[guid] && h.top == h.Base() && (h.scope.base != h.top || !h.scope.posture): // left the scope, or is a service account
 		case h.left[guid]:
 		case ofPosture && !h.scope.posture:
 		case h.release && h.removed && missing > 0:
