@@ -200,18 +200,21 @@ func TestSecretsAreNotSent(t *testing.T) {
 	}
 }
 
+// TestIncompleteCounts checks that a value of which there are too many is not taken for one that is
+// missing.
 func TestIncompleteCounts(t *testing.T) {
 	t.Parallel()
 	m := NewPostureMapper(User)
 	m.UseGraph(people())
-	e := entry(t, m, with(alice, attributes{"msDS-KeyCredentialLink": {"B:2:01:CN=a"}}))
+	e := entry(t, m, with(alice, attributes{"msDS-KeyCredentialLink": {"B:2:01:CN=a"}, "altSecurityIdentities": {"X509:<SKI>d1a0c7f3"}}))
 	for slot, name := range m.Attributes {
-		if name == "msDS-KeyCredentialLink" {
-			e.Partial = []int{slot}
+		if name == "msDS-KeyCredentialLink" || name == "altSecurityIdentities" {
+			e.Partial = append(e.Partial, slot)
 		}
 	}
 	asset, err := m.Map(nil, e, now, Logons{})
-	if err != nil || asset.Unparsed != 1 || bytes.Contains(asset.JSON, []byte("keyCredentials")) {
+	if err != nil || asset.Unparsed != 2 || bytes.Contains(asset.JSON, []byte(`"keyCredentials":`)) || bytes.Contains(asset.JSON, []byte(`"count":`)) ||
+		!bytes.Contains(asset.JSON, []byte(`"unreadable":["alternateIdentities","keyCredentials"]`)) {
 		t.Errorf("%d unparsed, %v: %s", asset.Unparsed, err, asset.JSON)
 	}
 }

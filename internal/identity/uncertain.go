@@ -1,6 +1,10 @@
 package identity
 
-import "adconnector/internal/membership"
+import (
+	"slices"
+
+	"adconnector/internal/membership"
+)
 
 // The lists of unreadable values name targets, relative to the object that has the list. A value in
 // the list may be incomplete or out of date, or is missing.
@@ -33,13 +37,19 @@ func (src *source) uncertainMembers() (u membership.Uncertain) {
 	return u
 }
 
-// uncertainOfUser also lists facts, which may depend on memberships that the graph lacks.
+// uncertainOfUser also lists facts, which may depend on memberships that the graph lacks, and what is
+// derived from values of which the server has returned only some. Otherwise, who can add so many values
+// could hide one. The slots are those of the security descriptor and of these values.
 func uncertainOfUser(dst []byte, src *source, slots []int) []byte {
 	hidden, u := src.hidesDescriptor(slots[0]), src.uncertainMembers()
-	if !hidden && !src.factsUnknown && u == (membership.Uncertain{}) {
+	if !hidden && !src.factsUnknown && u == (membership.Uncertain{}) && len(src.entry.Partial) == 0 {
 		return dst
 	}
-	return uncertainTargets{{hidden, []string{"controlledBy"}}, {src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}}.append(dst)
+	incomplete := func(slot int) bool { return slices.Contains(src.entry.Partial, slot) }
+	return uncertainTargets{
+		{incomplete(slots[1]), []string{"alternateIdentities"}}, {hidden, []string{"controlledBy"}}, {src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}},
+		{incomplete(slots[2]), []string{"keyCredentials"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}},
+	}.append(dst)
 }
 
 func uncertainOfGroup(dst []byte, src *source, slots []int) []byte {
