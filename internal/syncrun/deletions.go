@@ -178,7 +178,8 @@ var undecidedRemedies = map[state.UndecidedReason]string{
 	UndecidedHiddenGUID:   "grant the account Read Property on objectGUID of all users and groups",
 	UndecidedInvocationID: "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
 	UndecidedNotShown: "wait for the replication of the domain controllers, and grant the account read access to Deleted Objects; " +
-		"if the domain controller that has shown the objects was removed from the domain, run adconnector sync --allow-deletes",
+		"if the domain controller that has shown the objects was removed from the domain, and its NTDS Settings object is deleted, " +
+		"run adconnector sync --allow-deletes",
 	UndecidedOutside: "wait for the replication of the domain controllers; if the objects were moved out of the scope on purpose, run adconnector sync --allow-deletes",
 	UndecidedRollback: "the domain controller was put back to a snapshot: demote and promote it, or set ldap.host to another one; " +
 		"if there is no other one, run adconnector sync --allow-deletes",

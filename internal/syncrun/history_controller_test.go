@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"testing"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/sandbox/domaincontroller"
@@ -44,10 +45,11 @@ type content struct {
 	applied []bool // by change
 	waiting []bool // by change: lost with a rollback, and replicated again only by a repair
 	objects map[string]objectState
+	listed  map[*controller]ad.InvocationID // the other controllers of the domain
 }
 
 func (c content) clone() content {
-	return content{slices.Clone(c.applied), slices.Clone(c.waiting), maps.Clone(c.objects)}
+	return content{slices.Clone(c.applied), slices.Clone(c.waiting), maps.Clone(c.objects), maps.Clone(c.listed)}
 }
 
 // scope is what a run reads.
@@ -67,12 +69,30 @@ func (s scope) has(o objectState) bool {
 // addController adds a controller, which has no object that changes yet.
 func (h *history) addController(name string, d *testenv.Directory) {
 	promptness := []int{0, 0, 40, 80, 100}[h.random.IntN(5)]
-	c := &controller{Directory: d, name: name, promptness: promptness, content: content{objects: map[string]objectState{}}}
-	for _, other := range h.controllers {
-		d.Must(d.AddPeer(other.Server))
-		d.Must(other.AddPeer(d.Server))
-	}
+	c := &controller{Directory: d, name: name, promptness: promptness, content: content{
+		objects: map[string]objectState{}, listed: map[*controller]ad.InvocationID{},
+	}}
 	h.controllers = append(h.controllers, c)
+	for _, c := range h.controllers {
+		h.listControllers(c)
+	}
+}
+
+// listControllers makes a controller list the other ones with their invocation IDs, and none that was
+// demoted.
+func (h *history) listControllers(c *controller) {
+	for _, other := range h.controllers {
+		if id := other.InvocationID(); other != c && c.listed[other] != id {
+			c.Must(c.AddPeer(other.Server))
+			c.listed[other] = id
+		}
+	}
+	for other := range c.listed {
+		if !slices.Contains(h.controllers, other) {
+			c.Must(c.RemovePeer(other.Server))
+			delete(c.listed, other)
+		}
+	}
 }
 
 // replicate applies each change that a controller lacks with a probability in percent. The
@@ -131,6 +151,7 @@ func (h *history) repair() {
 	for _, c := range h.controllers {
 		clear(c.waiting)
 		h.replicate(c, 100)
+		h.listControllers(c)
 	}
 }
 
@@ -141,7 +162,8 @@ func (h *history) takeSnapshot(c *controller) {
 }
 
 // restoreSnapshot restores the snapshot of a controller. What came later is lost until it is
-// replicated again, or until a repair.
+// replicated again, or until a repair. Until then, the controller may list others that were demoted,
+// or their former invocation IDs.
 func (h *history) restoreSnapshot(c *controller, sameInvocation, replicatedAgain bool) {
 	h.changeMu.Lock()
 	defer h.changeMu.Unlock()
@@ -174,7 +196,7 @@ func (h *history) replaceInvocation(c *controller) {
 	h.removed = true
 	for _, other := range h.controllers {
 		if other != c {
-			other.Must(other.AddPeer(c.Server))
+			h.listControllers(other)
 		}
 	}
 }
@@ -185,11 +207,80 @@ func (h *history) demote(c *controller) {
 	h.controllers = slices.DeleteFunc(h.controllers, func(other *controller) bool { return other == c })
 	h.removed = true
 	for _, other := range h.controllers {
-		other.Must(other.RemovePeer(c.Server))
+		h.listControllers(other)
 	}
 	if h.current == c {
 		h.use(h.controllers[0])
 	}
+}
+
+// TestHistoryRestoredAfterDemotion: a controller that is restored from a snapshot lists a demoted one
+// until everything is replicated. Then a release deletes what only the demoted one has shown.
+func TestHistoryRestoredAfterDemotion(t *testing.T) {
+	t.Parallel()
+	h := newHistoryOfTwo(t)
+	first, second := h.controllers[0], h.controllers[1]
+	first.promptness, second.promptness = 100, 0
+	h.takeSnapshot(second)
+	h.makeChange(addition(domaincontroller.Object{DN: "CN=lost," + h.staff, Attributes: map[string][]string{
+		"objectClass": {"user"}, "userAccountControl": {"66048"},
+	}}))
+	if run, err := h.run(t.Context(), RunOptions{}); err != nil || run.Uploaded == 0 {
+		t.Fatalf("run: %s, error %v", brief(run), err)
+	}
+	h.makeChange(deletion("CN=lost," + h.staff))
+	h.demote(first)
+	h.restoreSnapshot(second, false, true)
+	if n := len(invocationsOn(second)); n != 2 {
+		t.Errorf("after the restore, the controller lists %d, want 2", n)
+	}
+	h.expectEnd()
+	if n := len(invocationsOn(second)); n != 1 {
+		t.Errorf("after the replication, the controller lists %d, want 1", n)
+	}
+}
+
+// TestHistoryReplacedInvocations: a controller that is restored from a snapshot lists the former
+// invocation ID of another one until everything is replicated.
+func TestHistoryReplacedInvocations(t *testing.T) {
+	t.Parallel()
+	h := newHistoryOfTwo(t)
+	first, second := h.controllers[0], h.controllers[1]
+	h.takeSnapshot(first)
+	h.takeSnapshot(second)
+	h.restoreSnapshot(second, false, true)
+	h.restoreSnapshot(first, false, true)
+	if slices.Contains(invocationsOn(first), second.InvocationID()) {
+		t.Error("the snapshot contains a later invocation ID")
+	}
+	h.repair()
+	want := []ad.InvocationID{first.InvocationID(), second.InvocationID()}
+	for _, c := range h.controllers {
+		if ids := invocationsOn(c); len(ids) != 2 || !slices.Contains(ids, want[0]) || !slices.Contains(ids, want[1]) {
+			t.Errorf("%s lists %v, want %v", c.name, ids, want)
+		}
+	}
+}
+
+// newHistoryOfTwo returns a history with two controllers, without a load balancer, where the account
+// cannot read tombstones.
+func newHistoryOfTwo(t *testing.T) *history {
+	for seed := uint64(1); ; seed++ {
+		h := newHistory(t, seed, false, false)
+		if len(h.controllers) == 2 && h.balancer == 0 && !h.readsDeleted {
+			return h
+		}
+	}
+}
+
+// invocationsOn returns the invocation IDs that a controller lists.
+func invocationsOn(c *controller) (ids []ad.InvocationID) {
+	for _, o := range c.Objects("invocationId") {
+		if id := o.First("invocationId"); id != "" {
+			ids = append(ids, ad.InvocationID([]byte(id)))
+		}
+	}
+	return ids
 }
 
 // use makes later runs read from a controller.
