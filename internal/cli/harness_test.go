@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +34,9 @@ const childKey = "CLI_TEST_CHILD"
 func TestMain(m *testing.M) {
 	if os.Getenv(childKey) != "" {
 		os.Exit(Main(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	}
+	if signal.Ignored(syscall.SIGHUP) { // as under nohup; child processes would ignore it, too
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	os.Exit(m.Run())
 }

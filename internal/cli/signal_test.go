@@ -3,6 +3,7 @@ package cli
 import (
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -93,11 +94,13 @@ func TestHangupOfSync(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newFixture(t)
-			loginReceived, release := make(chan struct{}), make(chan struct{})
+			loginReceived, released := make(chan struct{}), make(chan struct{})
+			release := sync.OnceFunc(func() { close(released) })
+			t.Cleanup(release) // the gateway waits for its requests
 			s.Gateway.SetFront(func(x *testenv.Exchange) bool {
 				if x.R.URL.Path == testenv.LoginPath {
 					close(loginReceived)
-					<-release
+					<-released
 				}
 				return false
 			})
@@ -107,7 +110,7 @@ func TestHangupOfSync(t *testing.T) {
 			if test.code == exitInterrupted {
 				c.AwaitMessage(t, MsgStopping)
 			}
-			close(release)
+			release()
 			if o := requireExit(t, c, test.code); len(o.With(MsgStopping)) != map[int]int{exitInterrupted: 1}[test.code] || len(o.With(runFinished)) != 1 {
 				t.Errorf("log %v", o.Log)
 			}
