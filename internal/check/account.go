@@ -47,7 +47,7 @@ func (p *preflight) account(ctx context.Context) Check {
 			"use a plain domain user, whose rights are sufficient")
 	}
 	remedy := "set a new password in the directory and in " + p.setting("ldap.password", "the connection") + ", or let it never expire"
-	found := fmt.Sprintf("the password of %s expires in %s, on %s", p.bound.name, days(p.bound.expires.Sub(p.now())), day(p.bound.expires))
+	found := fmt.Sprintf("the password of %s expires in %s, on %s", p.bound.name, distance(p.bound.expires.Sub(p.now())), day(p.bound.expires))
 	switch urgency := state.UrgencyOf(p.bound.expires, p.now()); {
 	case p.bound.expires.IsZero():
 		return ok("%s, not an administrator", p.bound.name)

@@ -117,7 +117,7 @@ func (p *preflight) checkExpiry(c directory.ProbeResult) (found, remedy string) 
 		validity = fmt.Sprintf("expired on %s", day(c.Certificate.NotAfter))
 		remedy = renew
 	case remaining < certificateWarning:
-		validity = fmt.Sprintf("expires in %s, on %s", days(remaining), day(c.Certificate.NotAfter))
+		validity = fmt.Sprintf("expires in %s, on %s", distance(remaining), day(c.Certificate.NotAfter))
 		remedy = renew
 	}
 	if remedy != "" && c.Pinned {
@@ -130,22 +130,13 @@ func (p *preflight) checkExpiry(c directory.ProbeResult) (found, remedy string) 
 	for _, issuer := range p.directory.Certificates {
 		remaining := issuer.NotAfter.Sub(p.now())
 		if remaining < certificateWarning && !c.Pinned && c.Certificate.CheckSignatureFrom(issuer) == nil {
-			return fmt.Sprintf("%s; its issuer's certificate expires in %s", found, days(remaining)), "renew the issuer's certificate, and configure the new one"
+			return fmt.Sprintf("%s; its issuer's certificate expires in %s", found, distance(remaining)), "renew the issuer's certificate, and configure the new one"
 		}
 	}
 	return found, ""
 }
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
-
-// days returns the number of whole days as text.
-func days(d time.Duration) string {
-	n := int(d.Hours() / 24)
-	if n == 1 {
-		return "1 day"
-	}
-	return fmt.Sprintf("%d days", n)
-}
 
 // bind binds once, at one server: each refused bind counts toward the account lockout.
 func (p *preflight) bind(ctx context.Context) Check {

@@ -67,7 +67,7 @@ func (p *preflight) loggedIn() Check {
 	if state.UrgencyOf(leaf.NotAfter, p.now()) == state.NotUrgent {
 		return ok("%sis valid until %s", found, day(leaf.NotAfter))
 	}
-	return warn(fmt.Sprintf("%sexpires in %s, on %s", found, days(leaf.NotAfter.Sub(p.now())), day(leaf.NotAfter)), syncrun.GatewayCertificateRemedy(leaf))
+	return warn(fmt.Sprintf("%sexpires in %s, on %s", found, distance(leaf.NotAfter.Sub(p.now())), day(leaf.NotAfter)), syncrun.GatewayCertificateRemedy(leaf))
 }
 
 // connectionAndProfile reads the connection and the profile, the profile also after an error of

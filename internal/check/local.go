@@ -80,7 +80,8 @@ func nextRuns(s *schedule.Schedule, now time.Time) string {
 	return "next runs: " + strings.Join(runs, ", ")
 }
 
-// distance returns a duration as text for people.
+// distance returns a duration as text for people. It rounds like the status, so that both show the
+// same time until something expires.
 func distance(d time.Duration) string {
 	count := func(unit time.Duration, name string) string {
 		n := int(d.Round(unit) / unit)

@@ -27,7 +27,7 @@ groups and deleted objects, page size, counts, and clocks. The result of a check
 ok, warn or fail. A remedy follows each warn and fail.
 
 The command continues after a failure where possible. Checks that depend on a failed
-check are skipped: one line lists them. Nothing is changed: the command
+check are skipped: one line with "skip" lists them. Nothing is changed: the command
 binds once, sends neither assets nor states, and creates no state file. It can run
 while the daemon runs. After a failure it ends with the exit code of a run that has
 the same failure.`,

@@ -105,7 +105,7 @@ func TestCheckPrintsText(t *testing.T) {
 func TestSkippedChecks(t *testing.T) {
 	t.Parallel()
 	o := invoke(t, nil, "check")
-	if o.Code != exitUsage || strings.Count(o.Stdout, "skipped: ") != 1 || strings.Count(o.Stdout, "warn  ") != 1 ||
+	if o.Code != exitUsage || strings.Count(o.Stdout, "skipped: ") != 1 || strings.Count(o.Stdout, "skip  ") != 1 || strings.Contains(o.Stdout, "warn  ") ||
 		!strings.HasPrefix(o.Stdout, "fail  configuration           "+MsgNoSettings+"\n") || !strings.HasSuffix(o.Stdout, "\n0 ok, 0 warn, 1 fail, 20 skipped\n") {
 		t.Errorf("exit code %d: %s", o.Code, o.Stdout)
 	}
@@ -127,7 +127,7 @@ func TestSkippedChecks(t *testing.T) {
 	if err := list.finish(check.Report{}); err != nil {
 		t.Fatal(err)
 	}
-	want := "warn  one                     skipped: first\nok    two                     fine\nwarn  2 checks                skipped: second (three, four)\n\n0 ok, 0 warn, 0 fail\n"
+	want := "skip  one                     skipped: first\nok    two                     fine\nskip  2 checks                skipped: second (three, four)\n\n0 ok, 0 warn, 0 fail\n"
 	if out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}

@@ -66,12 +66,16 @@ func (l *checklist) printSkipped() {
 	for n, c := range all {
 		names[n] = c.Name
 	}
-	l.printLine(check.Check{Name: fmt.Sprintf("%d checks", len(all)), Result: check.Warn, Found: all[0].Found + " (" + strings.Join(names, ", ") + ")"})
+	l.printLine(check.Check{Name: fmt.Sprintf("%d checks", len(all)), Result: check.Warn, Skipped: true, Found: all[0].Found + " (" + strings.Join(names, ", ") + ")"})
 }
 
 func (l *checklist) printLine(c check.Check) {
-	result := fmt.Sprintf("%-*s", nameColumn, c.Result)
-	if l.colors {
+	label := string(c.Result)
+	if c.Skipped { // as in the numbers of the last line: not a warning
+		label = "skip"
+	}
+	result := fmt.Sprintf("%-*s", nameColumn, label)
+	if l.colors && !c.Skipped {
 		result = resultColors[c.Result] + result + "\x1b[0m"
 	}
 	fmt.Fprintf(l.out, "%s%-*s%s\n", result, textColumn-nameColumn, c.Name, l.format(c.Found))

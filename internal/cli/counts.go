@@ -22,7 +22,7 @@ func describeRead(run state.Run) string {
 	last := len(parts) - 1
 	text := strings.Join(parts[:last], ", ") + " and " + parts[last] + " read"
 	if run.Reread > 0 {
-		text += " (" + status.FormatNumber(run.Reread) + " unchanged again)"
+		text += " (" + status.FormatNumber(run.Reread) + " more read again, unchanged)"
 	}
 	return text
 }

@@ -44,7 +44,7 @@ func NewMetrics(build Build, report func() (Report, error)) *Metrics {
 		runs:           counters("runs_total", "Runs that ended.", "mode", "result"),
 		runSeconds:     histograms("run_duration_seconds", "Duration of runs.", durationBuckets, "mode"),
 		stageSeconds:   histograms("run_stage_seconds", "Duration of the stages of runs: connect, memberships, logons, read, settle, drain, record.", durationBuckets, "stage"),
-		objects:        counters("objects_total", "Objects by outcome: read, skipped, unreadable, changed, accepted, deleted, rejected, held, undecided.", "kind", "outcome"),
+		objects:        counters("objects_total", "Objects by outcome: read, reread, skipped, unreadable, changed, accepted, deleted, rejected, held, undecided.", "kind", "outcome"),
 		directory:      counters("directory_requests_total", "Requests to the directory: connect, bind, read, search (one for each page).", "request", "class"),
 		gateway:        counters("gateway_requests_total", "Requests to the gateway: login, connection, profile, assets, state.", "call", "class"),
 		gatewaySeconds: histograms("gateway_request_duration_seconds", "Time until the first byte of the response.", prometheus.DefBuckets, "call"),

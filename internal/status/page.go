@@ -121,16 +121,18 @@ var pageTemplate = template.Must(template.New("").Funcs(template.FuncMap{
 	"cell":     func(name string, n int) count { return count{name, n} },
 }).Parse(pageHTML))
 
-// formatDuration formats a duration with two units at most, like 1.5 s or 3 min 20 s.
+// formatDuration formats a duration rounded to two units at most, like 1.5 s or 3 min 20 s.
 func formatDuration(d time.Duration) string {
 	switch {
-	case d < time.Second:
-		return fmt.Sprintf("%d ms", d.Milliseconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Hour:
+	case d.Round(time.Millisecond) < time.Second:
+		return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
+	case d.Round(time.Second/10) < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Round(time.Second/10).Seconds())
+	case d.Round(time.Second) < time.Hour:
+		d = d.Round(time.Second)
 		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
 	}
+	d = d.Round(time.Minute)
 	return fmt.Sprintf("%s h %d min", FormatNumber(int(d.Hours())), int(d.Minutes())%60)
 }
 

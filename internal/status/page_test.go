@@ -309,6 +309,7 @@ func TestFormatDuration(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
 		0: "0 ms", 999 * time.Millisecond: "999 ms", 1500 * time.Millisecond: "1.5 s", 200 * time.Second: "3 min 20 s", 26*time.Hour + 5*time.Minute: "26 h 5 min",
+		999600 * time.Microsecond: "1.0 s", 59960 * time.Millisecond: "1 min 0 s", 368930 * time.Millisecond: "6 min 9 s", 2*time.Hour - time.Millisecond: "2 h 0 min",
 	} {
 		if got := formatDuration(d); got != want {
 			t.Errorf("%s: %q, want %q", d, got, want)

@@ -331,7 +331,10 @@ func (r *Report) readUndecided(store *state.Store) error {
 // continues.
 func (r *Report) interrupted() bool { return len(r.Runs) > 0 && outcome(r.Runs[0]) == "interrupted" }
 
-const interrupted = "The last run was interrupted."
+const (
+	interrupted = "The last run was interrupted."
+	killed      = "The last run was killed before its end. The next run continues."
+)
 
 // outcome returns the result of a run as shown to users.
 func outcome(run state.Run) string {

@@ -61,15 +61,7 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	if !r.BindsPausedUntil.IsZero() {
 		line("binds paused", "until %s, after %s", absoluteAndRelative(r.BindsPausedUntil, now, zone), r.refusedBinds())
 	}
-	switch {
-	case r.interrupted():
-		line("last run", interrupted)
-	case r.Error != "":
-		line("last error", "%s", OneLine(r.Error))
-		if r.Remedy != "" {
-			line("remedy", "%s", OneLine(r.Remedy))
-		}
-	}
+	r.writeLastRun(b)
 	r.writeServers(b)
 	if !r.LastSuccess.IsZero() {
 		line("last success", "%s", absoluteAndRelative(r.LastSuccess, now, zone))
@@ -95,6 +87,27 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 func newLine(b *strings.Builder) func(name, format string, values ...any) {
 	return func(name, format string, values ...any) {
 		fmt.Fprintf(b, "%-15s %s\n", name, fmt.Sprintf(format, values...))
+	}
+}
+
+// writeLastRun writes how the last run ended, if it was killed, interrupted, or failed. The state
+// does not have the error of the last run any more while the next one is active.
+func (r Report) writeLastRun(b *strings.Builder) {
+	line := newLine(b)
+	err, remedy := r.Error, r.Remedy
+	if err == "" && len(r.Runs) > 0 {
+		err, remedy = r.Runs[0].Error, r.Runs[0].Remedy
+	}
+	switch {
+	case r.From == FromFile && r.State == "PROCESSING": // no other process has the file open
+		line("last run", killed)
+	case r.interrupted():
+		line("last run", interrupted)
+	case err != "":
+		line("last error", "%s", OneLine(err))
+		if remedy != "" {
+			line("remedy", "%s", OneLine(remedy))
+		}
 	}
 }
 

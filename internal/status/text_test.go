@@ -83,6 +83,27 @@ func TestTextFromFile(t *testing.T) {
 	}
 }
 
+// TestTextLastRun tests that the end of the last run is shown while the next one is active, and that a
+// killed run does not look like an active one.
+func TestTextLastRun(t *testing.T) {
+	t.Parallel()
+	failed := []state.Run{{Mode: "full", Result: "failed", Start: noon, Error: "read connection: no response", Remedy: "check the network"}}
+	for name, c := range map[string]struct {
+		report Report
+		want   string
+	}{
+		"active after a failed run": {Report{From: FromDaemon, State: "PROCESSING", Runs: failed}, "\nlast error      read connection: no response\nremedy          check the network\n"},
+		"active after a run":        {Report{From: FromDaemon, State: "PROCESSING", Runs: []state.Run{{Mode: "full", Result: "processed"}}}, ""},
+		"killed":                    {Report{From: FromFile, State: "PROCESSING", Runs: failed}, "\nlast run        The last run was killed before its end. The next run continues.\n"},
+		"ended":                     {Report{From: FromFile, State: "PROCESSED"}, ""},
+	} {
+		got := text(t, c.report)
+		if c.want == "" && strings.Contains(got, "\nlast ") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: got\n%s", name, got)
+		}
+	}
+}
+
 func TestRelativeTime(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

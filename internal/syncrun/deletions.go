@@ -119,7 +119,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 		d.Send = added
 	}
 	if before := len(heldBefore) + len(kept); len(d.Held) > 0 && d.Reason == "" {
-		d.Reason = fmt.Sprintf("%d of them were held before", before)
+		d.Reason = fmt.Sprintf("%d deletions were held before", before)
 		if e.Release {
 			d.Reason = string(e.Doubt)
 		}

@@ -195,8 +195,8 @@ func TestDecideDeletions(t *testing.T) {
 		"full sync without an object": {Evidence{Candidates: candidates(0, 1, absent), FullSync: true, NothingFound: true}, Guard{500, 100}, counts{held: 1, keep: 1}, "no objects found"},
 		"nothing found, nothing lost": {Evidence{FullSync: true, NothingFound: true}, Guard{500, 100}, counts{}, ""},
 
-		"held before, below the limit":             {Evidence{Candidates: candidates(0, 4, heldBefore)}, Guard{4, 100}, counts{held: 4, keep: 4}, "4 of them were held"},
-		"held before, with new ones":               {Evidence{Candidates: slices.Concat(candidates(0, 4, heldBefore), candidates(4, 5, tombstone))}, Guard{4, 100}, counts{held: 5, keep: 5}, "4 of them were held"},
+		"held before, below the limit":             {Evidence{Candidates: candidates(0, 4, heldBefore)}, Guard{4, 100}, counts{held: 4, keep: 4}, "4 deletions were held"},
+		"held before, with new ones":               {Evidence{Candidates: slices.Concat(candidates(0, 4, heldBefore), candidates(4, 5, tombstone))}, Guard{4, 100}, counts{held: 5, keep: 5}, "4 deletions were held"},
 		"released":                                 {Evidence{Candidates: candidates(0, 5, heldBefore), FullSync: true, Release: true}, Guard{4, 100}, counts{send: 5, keep: 5}, ""},
 		"released, new ones in the limit":          {Evidence{Candidates: slices.Concat(candidates(0, 5, heldBefore), candidates(5, 6, absent)), FullSync: true, Release: true}, Guard{4, 100}, counts{send: 6, keep: 5}, ""},
 		"released, new ones above it":              {Evidence{Candidates: slices.Concat(candidates(0, 5, heldBefore), candidates(5, 10, absent)), FullSync: true, Release: true}, Guard{4, 100}, counts{send: 5, held: 5, keep: 10}, "sync.max-deletes"},
