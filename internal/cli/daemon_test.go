@@ -272,7 +272,7 @@ func TestBindPause(t *testing.T) {
 	if _, metrics := get(t, address, "/metrics"); !strings.Contains(metrics, "\nadconnector_bind_pause_until_timestamp_seconds 1") {
 		t.Error("pause missing in the metrics")
 	}
-	if o := s.invoke(t, "sync"); o.Code != exitRefused || strings.Contains(o.Stdout, "no bind until") || s.Counters().FailedBinds != 2 {
+	if o := s.invoke(t, "sync", "--full"); o.Code != exitRefused || strings.Contains(o.Stdout, "no bind until") || s.Counters().FailedBinds != 2 {
 		t.Errorf("requested run: %d refused binds, %+v", s.Counters().FailedBinds, o)
 	}
 	d.end(t)

@@ -37,7 +37,7 @@ func TestSyncBesideDaemon(t *testing.T) {
 	s.env["sync.max-deletes"] = "2"
 	d := s.serveIdle(t)
 	s.remove(t, 3)
-	if o := s.invoke(t, "sync"); o.Code != exitHeld || !strings.HasPrefix(o.Stdout, "held (delta)") || !strings.Contains(o.Stdout, " 0 deleted, 3 deletions held,") ||
+	if o := s.invoke(t, "sync", "--full"); o.Code != exitHeld || !strings.HasPrefix(o.Stdout, "held (full)") || !strings.Contains(o.Stdout, " 0 deleted, 3 deletions held,") ||
 		len(o.With(MsgRunRequested)) != 1 || len(o.With(runFinished)) != 0 {
 		t.Errorf("%+v", o)
 	}
@@ -116,7 +116,7 @@ func TestSyncWithOtherSettings(t *testing.T) {
 	s := newFixture(t)
 	d := s.serveIdle(t)
 	env := s.env.With(testenv.Settings{"qualys.profileUuid": "01234567-0123-4123-8123-0123456789ab"})
-	o := invoke(t, env.Environ(), "sync", "--output", "json")
+	o := invoke(t, env.Environ(), "sync", "--full", "--output", "json")
 	if got := decode[errorDocument](t, o); o.Code != exitUsage || got.ExitCode != exitUsage || got.Remedy == "" || len(d.With(request.MsgRefused)) != 1 || len(d.With(runFinished)) != 1 {
 		t.Errorf("%+v", o)
 	}
@@ -138,13 +138,13 @@ func TestRequestsNotAccepted(t *testing.T) {
 		t.Errorf("log %v", lines)
 	}
 	s.locked = true
-	if o := s.invoke(t, "sync"); o.Code != exitLocked || !mentions(singleError(t, o), MsgRequestsIgnored, s.StateDir) {
+	if o := s.invoke(t, "sync", "--full"); o.Code != exitLocked || !mentions(singleError(t, o), MsgRequestsIgnored, s.StateDir) {
 		t.Errorf("%+v", o)
 	}
 }
 
 // TestSecondDaemon tests that only the first of two daemons accepts requests, and that the second one
-// logs only that the state directory is locked.
+// logs only that the state directory is locked. A sync without options ends like the second one.
 func TestSecondDaemon(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
@@ -154,7 +154,10 @@ func TestSecondDaemon(t *testing.T) {
 	if singleError(t, o); o.Code != exitLocked || len(o.With(MsgRequestsIgnored)) != 0 {
 		t.Errorf("%+v", o)
 	}
-	if o := s.invoke(t, "sync"); o.Code != exitDone || len(o.With(MsgRunRequested)) != 1 {
+	if o := s.invoke(t, "sync", "--full"); o.Code != exitDone || len(o.With(MsgRunRequested)) != 1 {
+		t.Errorf("%+v", o)
+	}
+	if o := s.invoke(t, "sync"); o.Code != exitLocked || !mentions(singleError(t, o), s.StateDir, "--full") || len(o.With(MsgRunRequested)) != 0 {
 		t.Errorf("%+v", o)
 	}
 }
@@ -202,7 +205,7 @@ func TestStatusDuringRequest(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	d := s.serveIdle(t)
-	run := decode[state.Run](t, s.invoke(t, "sync", "--output", "json"))
+	run := decode[state.Run](t, s.invoke(t, "sync", "--full", "--output", "json"))
 	d.end(t)
 	report := decode[status.Report](t, s.invoke(t, "status", "--output", "json"))
 	if len(report.Runs) != 2 || report.Runs[0].ID != run.ID {

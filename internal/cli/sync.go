@@ -22,9 +22,10 @@ func (p *program) syncCommand() *cobra.Command {
 		Long: `Start one run now, print its result, and exit. Like a run of the daemon it is a delta
 sync where possible; --full forces a full sync.
 
-If a daemon uses the state directory, it executes the run with its own settings, once
-its current run has ended. The command waits for the run and prints the same result.
-An interrupt withdraws the request; a run that was started continues in the daemon.
+If a daemon uses the state directory, it executes a run with --full, --allow-deletes,
+or --resend with its own settings, once its current run has ended. The command waits
+for the run and prints the same result. An interrupt withdraws the request; a run
+that was started continues in the daemon. Without these flags, the exit code is 4.
 --dry-run reads a copy of the state file of the daemon, which is removed afterwards.
 
 If a run would delete more objects than sync.max-deletes or sync.max-deletes-percent
@@ -76,12 +77,19 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 	}
 	p.enableProgressBar()
 	log := p.logger()
-	beside := p.syncInDaemon
-	if options.DryRun {
-		beside = p.syncCopy
+	inDaemon := p.syncInDaemon
+	switch {
+	case options.DryRun:
+		inDaemon = p.syncCopy
+	case !options.Full && !options.AllowDeletes && !options.Resend: // a scheduled run of the daemon does the same
+		err := p.syncAlone(ctx, c, c.Service.StateDir, options, log)
+		if errors.Is(err, state.ErrLocked) {
+			return &fault.Error{Class: fault.Locked, Err: err, Remedy: remedyDaemon}
+		}
+		return err
 	}
 	for {
-		if err := beside(ctx, c, options, log); !errors.Is(err, request.ErrNotServed) {
+		if err := inDaemon(ctx, c, options, log); !errors.Is(err, request.ErrNotServed) {
 			return err
 		}
 		err := p.syncAlone(ctx, c, c.Service.StateDir, options, log)
@@ -93,6 +101,10 @@ func (p *program) sync(ctx context.Context, options syncrun.RunOptions) error {
 		}
 	}
 }
+
+// remedyDaemon is the remedy if a run without options is started beside another instance.
+const remedyDaemon = "wait for the next scheduled run of the daemon, or add --full, --allow-deletes or --resend: the daemon executes such a run at once; " +
+	"or set another service.state-dir for this connector"
 
 // remedyLocked is the remedy if neither this process nor a daemon can execute the run.
 const remedyLocked = "wait until the other instance ends if it is a command; stop it if it is a daemon of an older version, or one " +
