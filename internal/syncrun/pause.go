@@ -133,7 +133,11 @@ type pausedError struct {
 
 // Error returns the end of the pause and the cause.
 func (e *pausedError) Error() string {
-	return fmt.Sprintf("no bind until %s, after %d refused in a row: %v", e.until.UTC().Format(time.RFC3339), e.refusals, e.cause)
+	after := "a refused bind"
+	if e.refusals > 1 {
+		after = fmt.Sprintf("%d refused binds in a row", e.refusals)
+	}
+	return fmt.Sprintf("no bind until %s, after %s: %v", e.until.UTC().Format(time.RFC3339), after, e.cause)
 }
 
 // Unwrap returns the cause.

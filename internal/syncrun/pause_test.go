@@ -94,8 +94,9 @@ func TestBindPause(t *testing.T) {
 			if err == nil {
 				return
 			}
+			after := map[int]string{1: ", after a refused bind: ", 2: ", after 2 refused binds in a row: "}[c.refusals]
 			failed, is := errors.AsType[*fault.Error](err)
-			if !is || failed.Class != fault.Refused || failed.Op != "bind" || failed.Object != "CN=svc to dc1:389" || !errors.Is(err, directory.ErrBindRefused) ||
+			if !is || !strings.Contains(err.Error(), after) || failed.Class != fault.Refused || failed.Op != "bind" || failed.Object != "CN=svc to dc1:389" || !errors.Is(err, directory.ErrBindRefused) ||
 				!strings.Contains(err.Error(), until.Format(time.RFC3339)) || !strings.Contains(fault.Remedy(err), "correct it; ") || !strings.Contains(fault.Remedy(err), "restart") {
 				t.Errorf("error %v, remedy %s", err, fault.Remedy(err))
 			}

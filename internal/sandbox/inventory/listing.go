@@ -87,7 +87,7 @@ var kinds = []*kind{
 	{name: gatewayserver.KindDomain, columns: []column{
 		{key: "name", title: "Name"},
 		{key: "functionalLevel", title: "Functional level"},
-		{key: "recycleBin", title: "Recycle Bin"},
+		{key: "recycleBin", title: "Recycle Bin", values: []string{"ENABLED", "DISABLED"}},
 		{key: "krbtgtPasswordLastChangedAt", title: "krbtgt password set"},
 		{key: "status", title: "Status", values: []string{statusDeleted}},
 		{key: receivedAt, title: "Received"},
