@@ -71,6 +71,17 @@ func TestPostureLayout(t *testing.T) {
 	}
 }
 
+// TestListingsFit tests that no column of a listing is cut off on a page of 1,200 pixels.
+func TestListingsFit(t *testing.T) {
+	b, site := openPosture(t, screen{name: "1200", width: 1200, height: 800})
+	for _, path := range []string{"users", "groups", "roles", "domains"} {
+		b.visit(site.url + "/inventory/" + path)
+		if cut := evaluate[bool](b, `[...document.querySelectorAll(".table")].some(e => e.scrollWidth > e.clientWidth)`); cut {
+			t.Errorf("%s: a column is cut off", path)
+		}
+	}
+}
+
 // TestPostureLinks follows the links from a role to a member, and from there to the group through which it
 // has the role, with the keyboard only.
 func TestPostureLinks(t *testing.T) {
