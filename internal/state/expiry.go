@@ -16,7 +16,8 @@ const (
 // Expiry is when a certificate or a password expires on which the connector depends.
 type Expiry struct {
 	Subject string `json:"subject"`
-	// Name is the address of the certificate's server, or the account of the password.
+	// Name is the address of the certificate's server. Of a password, it is a hash of the account's
+	// name, because the connection is not written to disk.
 	Name     string    `json:"name"`
 	Issuer   string    `json:"issuer,omitempty"` // of a certificate
 	At       time.Time `json:"at,omitzero"`      // zero: never, or unknown

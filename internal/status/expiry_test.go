@@ -15,14 +15,14 @@ func TestExpiries(t *testing.T) {
 	const day = 24 * time.Hour
 	r := Report{Runs: runs(1), Expiries: []Expiry{
 		{state.DirectoryCertificate, "dc1:636", "Corp \x1b[2JCA", noon.Add(-day), "renew one"},
-		{state.BindPassword, "svc", "", noon.Add(13 * day), "set a password"},
+		{state.BindPassword, "", "", noon.Add(13 * day), "set a password"},
 		{state.GatewayCertificate, "gateway", "Proxy CA", noon.Add(20 * day), "renew two"},
 		{state.DirectoryCertificate, "dc2:636", "CA", noon.Add(31 * day), "not yet"},
 	}}
 	got := text(t, r)
 	for _, want := range []string{
 		"expires soon    directory certificate of dc1:636, issued by Corp [2JCA, expired 24 hours ago, on 2026-11-21",
-		"\nremedy          renew one\n", "bind password of svc, expires in 13 days, on ", "gateway certificate of gateway, issued by Proxy CA, expires in 20 days, on ", "renew two",
+		"\nremedy          renew one\n", "bind password, expires in 13 days, on ", "gateway certificate of gateway, issued by Proxy CA, expires in 20 days, on ", "renew two",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q missing in\n%s", want, got)

@@ -120,7 +120,7 @@ type Rejection struct {
 // Expiry is when a certificate or a password expires on which the connector depends.
 type Expiry struct {
 	Subject string    `json:"subject"`          // directory certificate, gateway certificate, bind password
-	Name    string    `json:"name"`             // address of the certificate's server, or account of the password
+	Name    string    `json:"name,omitempty"`   // address of the certificate's server
 	Issuer  string    `json:"issuer,omitempty"` // of the certificate
 	Expires time.Time `json:"expires"`
 	Remedy  string    `json:"remedy"`
@@ -254,6 +254,9 @@ func (r *Report) readObjects(store *state.Store) error {
 func (r *Report) readExpiries(store *state.Store) error {
 	expiries, err := store.Expiries()
 	for _, e := range expiries {
+		if e.Subject == state.BindPassword {
+			e.Name = ""
+		}
 		if !e.At.IsZero() {
 			r.Expiries = append(r.Expiries, Expiry{e.Subject, e.Name, e.Issuer, e.At, e.Remedy})
 		}
@@ -263,7 +266,10 @@ func (r *Report) readExpiries(store *state.Store) error {
 
 // describe returns what expires and when, without control characters, which a certificate can contain.
 func (e Expiry) describe(at string, now time.Time) string {
-	text := OneLine(e.Subject + " of " + e.Name)
+	text := e.Subject
+	if e.Name != "" {
+		text += " of " + OneLine(e.Name)
+	}
 	if e.Issuer != "" {
 		text += ", issued by " + OneLine(e.Issuer)
 	}

@@ -331,7 +331,7 @@ func (c *comparer) isRejected(guid ad.GUID, value identity.Fingerprint) bool {
 	return found && c.plan.Mode == delta && c.start.Sub(r.At) < retryDelay(r.Attempts) && bytes.HasPrefix(r.Value, value[:len(value)/2])
 }
 
-// hashDN returns a hash that identifies an entry in the log without disclosing its name.
+// hashDN returns a hash that identifies an entry without disclosing its name.
 func hashDN(dn []byte) string {
 	sum := sha256.Sum256(dn)
 	return hex.EncodeToString(sum[:8])

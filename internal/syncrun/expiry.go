@@ -99,7 +99,7 @@ func (r *Runner) noteExpiries(ctx context.Context, info runInfo, session *sessio
 // readPasswordExpiry reads when the password of the account expires: once a day, and in each run as
 // long as it expires soon. It returns nil if it is not read.
 func (r *Runner) readPasswordExpiry(ctx context.Context, info runInfo, session *session, recorded []state.Expiry) *state.Expiry {
-	account := session.BindName()
+	account := hashDN([]byte(session.BindName()))
 	for _, e := range recorded {
 		if e.Subject == state.BindPassword && e.Name == account && info.start.Sub(e.NotedAt).Abs() < state.ExpiryInterval && state.UrgencyOf(e.At, info.start) == state.NotUrgent {
 			return nil
