@@ -279,6 +279,8 @@ func (c *deltaConnector) testStatuses(t *testing.T) {
 	c.sync(t, "enabled", syncCounts{mode: "delta", uploaded: 1})
 	c.d.setPassword(t, deltaDN(4), "An0ther-"+strconv.Itoa(time.Now().Nanosecond()))
 	c.sync(t, "password changed", syncCounts{mode: "delta", uploaded: 1})
+	c.d.setAttribute(t, deltaDN(6), "accountExpires", fileTime(time.Now().Add(-time.Hour)))
+	c.sync(t, "expired", syncCounts{mode: "delta", uploaded: 1})
 	var expires time.Time
 	for wait := 2 * time.Second; ; wait *= 2 { // until the run ends before the account expires
 		expires = time.Now().Add(wait)
@@ -288,8 +290,6 @@ func (c *deltaConnector) testStatuses(t *testing.T) {
 			break
 		}
 	}
-	c.d.setAttribute(t, deltaDN(6), "accountExpires", fileTime(time.Now().Add(-time.Hour)))
-	c.sync(t, "expired", syncCounts{mode: "delta", uploaded: 1})
 	<-time.After(time.Until(expires.Add(time.Second)))
 	c.sync(t, "expired since the last run", syncCounts{mode: "delta", uploaded: 1})
 }
