@@ -39,9 +39,9 @@ func TestCampaignHistories(t *testing.T) {
 		posture, whole bool // whole: the scope is the domain
 		short, long    uint64
 	}{
-		{"identities", false, false, 12, 1500},
-		{"posture", true, false, 4, 300},
-		{"domain", true, true, 4, 300},
+		{"identities", false, false, 12, 1000},
+		{"posture", true, false, 4, 200},
+		{"domain", true, true, 4, 150},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
