@@ -154,7 +154,7 @@ func (f accountFacts) asrepRoastable() truth {
 	return min(f.privileged, truthOf(f.control&ad.AccountNoPreauthentication != 0))
 }
 
-// kerberoastable leaves out managed service accounts, whose random passwords nobody guesses, and krbtgt.
+// kerberoastable leaves out managed service accounts, whose passwords are long and random, and krbtgt.
 func (f accountFacts) kerberoastable() truth {
 	return min(f.privileged, truthOf(f.kind == User && !f.hasRID(ridKrbtgt) && len(f.entry.First(f.slots[factServices])) > 0))
 }
