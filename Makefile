@@ -1,5 +1,5 @@
 # `make` lists the targets: the text after ## is the help.
-VERSION ?= 1.0.0
+VERSION ?= 1.1.0
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS  = -s -w -X adconnector/internal/cli.version=$(VERSION) -X adconnector/internal/cli.commit=$(COMMIT)
 # renovate: datasource=go depName=github.com/golangci/golangci-lint/v2

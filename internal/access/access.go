@@ -3,7 +3,7 @@
 //
 // It does no I/O and has no state. It evaluates one descriptor at a time: it does not combine the
 // memberships of a principal, so a list has a group, and not the members of the group. The section
-// "Who controls an object" of README.md compares the rights with those of BloodHound and PingCastle.
+// "Who controls an object" of docs/posture.md compares the rights with those of BloodHound and PingCastle.
 package access
 
 import (

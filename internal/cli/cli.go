@@ -155,7 +155,7 @@ adconnector.generation detects a restored copy. Do not copy or restore it.`,
 
   # Run as a daemon in a container
   docker run -d --name adconnector --restart unless-stopped --stop-timeout 40 \
-      --env-file ad.env -v adconnector:/var/lib/adconnector adconnector:1.0.0
+      --env-file ad.env -v adconnector:/var/lib/adconnector adconnector:1.1.0
 
   # Show the status of that daemon
   docker exec adconnector adconnector status`,

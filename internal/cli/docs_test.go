@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// operatorTexts returns what operators copy commands from, by name: README.md, sample.env, the
-// files under deploy, and the help of each command.
+// operatorTexts returns what operators copy commands from, by name: README.md, the pages under docs,
+// sample.env, the files under deploy, and the help of each command.
 func operatorTexts(t *testing.T) map[string]string {
 	t.Helper()
 	const root = "../.."
@@ -24,14 +24,16 @@ func operatorTexts(t *testing.T) map[string]string {
 	}
 	read(filepath.Join(root, "README.md"))
 	read(filepath.Join(root, "sample.env"))
-	err := filepath.WalkDir(filepath.Join(root, "deploy"), func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() && filepath.Ext(path) != ".png" {
-			read(path)
+	for _, dir := range []string{"docs", "deploy"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() && filepath.Ext(path) != ".png" {
+				read(path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for _, c := range commands() {
 		texts["help of "+c.CommandPath()] = c.Long + "\n" + c.Example

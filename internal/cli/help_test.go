@@ -127,10 +127,10 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestREADMEExitCodes compares the table of exit codes in README.md with the help.
-func TestREADMEExitCodes(t *testing.T) {
+// TestDocumentedExitCodes compares the table of exit codes in docs/configuration.md with the help.
+func TestDocumentedExitCodes(t *testing.T) {
 	t.Parallel()
-	content, err := os.ReadFile("../../README.md")
+	content, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestREADMEExitCodes(t *testing.T) {
 		table += fmt.Sprintf("| %d | %s |\n", e.code, e.meaning)
 	}
 	if !strings.Contains(string(content), table+"\n") {
-		t.Errorf("README.md needs this table:\n%s", table)
+		t.Errorf("docs/configuration.md needs this table:\n%s", table)
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 	"adconnector/test/testlog"
 )
 
-// schemaDir has the schemas of the JSON documents, which README.md names.
+// schemaDir has the schemas of the JSON documents, which docs/commands.md names.
 const schemaDir = "../../docs/schema"
 
 // readSchema returns a schema as a JSON value.

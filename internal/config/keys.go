@@ -27,7 +27,7 @@ type Key struct {
 	mistakes func(string) []error // finds probable mistakes in a valid value; nil: none
 }
 
-// keys lists all keys. Tests compare the README's table and sample.env with it.
+// keys lists all keys. Tests compare docs/configuration.md and sample.env with it.
 var keys = []Key{
 	{Name: "connector.api.url", Doc: "required; base URL of the gateway, https, or http on loopback only", parse: gatewayURL, mistakes: urlMistakes},
 	{Name: "qualys.customerUuid", Doc: "required; a UUID", parse: uuid},

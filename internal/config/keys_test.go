@@ -145,7 +145,7 @@ func TestSampleEnv(t *testing.T) {
 
 const tableHead = "| key | also accepted | default | meaning |\n| --- | --- | --- | --- |\n"
 
-// configurationTable is the README's table of keys.
+// configurationTable is the table of keys in docs/configuration.md.
 func configurationTable() string {
 	var table strings.Builder
 	table.WriteString(tableHead)
@@ -166,16 +166,16 @@ func code(texts ...string) string {
 	return "`" + strings.Join(texts, "`, `") + "`"
 }
 
-func TestREADMETable(t *testing.T) {
+func TestDocumentedKeys(t *testing.T) {
 	t.Parallel()
-	content, err := os.ReadFile("../../README.md")
+	content, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	readme := strings.ReplaceAll(string(content), "\r\n", "\n")
+	page := strings.ReplaceAll(string(content), "\r\n", "\n")
 	// With the empty line after the table, additional rows fail the test.
-	if !strings.Contains(readme+"\n", configurationTable()+"\n") {
-		t.Errorf("README.md needs this table, an empty line after it:\n%s", configurationTable())
+	if !strings.Contains(page+"\n", configurationTable()+"\n") {
+		t.Errorf("docs/configuration.md needs this table, an empty line after it:\n%s", configurationTable())
 	}
 }
 

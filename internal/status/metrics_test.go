@@ -108,8 +108,8 @@ func TestFailedScrape(t *testing.T) {
 
 var metricName = regexp.MustCompile(`\b(adconnector_[a-z_]+|process_[a-z_]+)\b`)
 
-// TestDocumentedMetrics tests that alerts, dashboard and README contain only existing metrics,
-// and that the README contains all metrics of the connector.
+// TestDocumentedMetrics tests that alerts, dashboard and docs/operations.md contain only existing metrics,
+// and that docs/operations.md contains all metrics of the connector.
 func TestDocumentedMetrics(t *testing.T) {
 	t.Parallel()
 	_, text := scrape(t, newFilledMetrics())
@@ -124,7 +124,7 @@ func TestDocumentedMetrics(t *testing.T) {
 		}
 	}
 	documented := map[string][]string{}
-	for _, path := range []string{"../../README.md", "../../deploy/prometheus/alerts.yaml", "../../deploy/grafana/dashboard.json"} {
+	for _, path := range []string{"../../docs/operations.md", "../../deploy/prometheus/alerts.yaml", "../../deploy/grafana/dashboard.json"} {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -138,8 +138,8 @@ func TestDocumentedMetrics(t *testing.T) {
 	}
 	for _, name := range existing {
 		isPart := strings.HasSuffix(name, "_bucket") || strings.HasSuffix(name, "_sum") || strings.HasSuffix(name, "_count")
-		if strings.HasPrefix(name, "adconnector_") && !isPart && !slices.Contains(documented["../../README.md"], name) {
-			t.Errorf("%s missing in README.md", name)
+		if strings.HasPrefix(name, "adconnector_") && !isPart && !slices.Contains(documented["../../docs/operations.md"], name) {
+			t.Errorf("%s missing in docs/operations.md", name)
 		}
 	}
 }

@@ -16,18 +16,12 @@ var (
 	testName   = regexp.MustCompile(`\bTest[A-Z]\w+`)
 )
 
-// TestArchitecture checks that the files and tests exist that the README's section
-// "Architecture" names.
+// TestArchitecture checks that the files and tests exist that docs/architecture.md names.
 func TestArchitecture(t *testing.T) {
-	readme, err := os.ReadFile(root + "/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(readme), "\n## Architecture\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	files, tests := sourceFile.FindAllStringSubmatch(section, -1), testName.FindAllString(section, -1)
+	page := read(t, "docs/architecture.md")
+	files, tests := sourceFile.FindAllStringSubmatch(page, -1), testName.FindAllString(page, -1)
 	if len(files) < 10 || len(tests) < 10 {
-		t.Fatalf("%d files and %d tests in the section", len(files), len(tests))
+		t.Fatalf("%d files and %d tests on the page", len(files), len(tests))
 	}
 	for _, file := range files {
 		path := file[1]
@@ -44,6 +38,15 @@ func TestArchitecture(t *testing.T) {
 			t.Errorf("%s does not exist", test)
 		}
 	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.ReplaceAll(string(content), "\r\n", "\n")
 }
 
 // testSources returns the text of all test files of this module.

@@ -305,7 +305,7 @@ func checkPod(t *testing.T, name string, pod core.PodTemplateSpec) core.Containe
 	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() || !c.Resources.Limits.Cpu().IsZero() {
 		t.Errorf("%s: resources %+v", name, c.Resources)
 	}
-	if c.Image != "adconnector:1.0.0" {
+	if c.Image != "adconnector:1.1.0" {
 		t.Errorf("%s: image %s", name, c.Image)
 	}
 	checkMounts(t, name, spec)
@@ -712,18 +712,16 @@ func TestInvalidValues(t *testing.T) {
 	})
 }
 
-// TestKeys checks that the schema accepts the keys of the README's table, except those that the
+// TestKeys checks that the schema accepts the keys of docs/configuration.md, except those that the
 // chart sets.
 func TestKeys(t *testing.T) {
-	readme, err := os.ReadFile("../../../README.md")
+	page, err := os.ReadFile("../../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, _ := strings.Cut(string(readme), "\n## Configuration\n")
-	table, _, _ = strings.Cut(table, "\n## ")
 	setByChart := []string{"ldap.certificate", "gateway.ca-file", "service.state-dir", "service.admin.address"}
 	keys := 0
-	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (?:`(\\S+)`)? .*$").FindAllStringSubmatch(table, -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (?:`(\\S+)`)? .*$").FindAllStringSubmatch(string(page), -1) {
 		secret := strings.Contains(row[0], ".file`")
 		for _, key := range row[1:] {
 			if key == "" {

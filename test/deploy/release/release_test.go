@@ -213,7 +213,7 @@ func licenseOf(t *testing.T, dir string) string {
 	return ""
 }
 
-// TestDependencies checks that the README names each direct dependency with its license, and no
+// TestDependencies checks that docs/architecture.md names each direct dependency with its license, and no
 // other.
 func TestDependencies(t *testing.T) {
 	output(t, "go", "mod", "download")
@@ -231,13 +231,13 @@ func TestDependencies(t *testing.T) {
 			want[module.Path] = licenseOf(t, module.Dir)
 		}
 	}
-	_, table, _ := strings.Cut(read(t, "README.md"), "| dependency | license | purpose |\n")
+	_, table, _ := strings.Cut(read(t, "docs/architecture.md"), "| dependency | license | purpose |\n")
 	got := map[string]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (\\S+) \\| \\S.* \\|$").FindAllStringSubmatch(table, -1) {
 		got[row[1]] = row[2]
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("README:\n%v\ngo.mod:\n%v", got, want)
+		t.Errorf("docs/architecture.md:\n%v\ngo.mod:\n%v", got, want)
 	}
 	// The licenses of the dependencies are compatible with this one.
 	if own := licenseOf(t, repository); own != "Apache-2.0" {
