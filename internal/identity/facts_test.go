@@ -320,7 +320,7 @@ func TestIncompleteDelegation(t *testing.T) {
 	e := entry(t, m, with(alice, active))
 	e.Partial = []int{slices.Index(m.Attributes, "msDS-AllowedToDelegateTo")}
 	asset, err := m.Map(nil, e, now, Logons{})
-	if err != nil || !strings.Contains(string(asset.JSON), `"unreadable":["facts"]`) {
+	if err != nil || !strings.Contains(string(asset.JSON), `"unreadable":["allowedToDelegateTo","facts"]`) {
 		t.Errorf("%s, %v", asset.JSON, err)
 	}
 }

@@ -55,7 +55,7 @@ var posture = map[Kind][]row{
 		{"msDS-SupersededManagedAccountLink", userPosture + "supersededBy", linkedPrincipal},
 		{factSources, userPosture + "facts", facts},
 		{ad.AttributeDescriptor, userPosture + "controlledBy", controlledBy(access.User)},
-		{ad.AttributeDescriptor + ", altSecurityIdentities, msDS-KeyCredentialLink, " + memberships, userPosture + "unreadable", uncertainOfUser},
+		{ad.AttributeDescriptor + ", " + longLists + ", " + memberships, userPosture + "unreadable", uncertainOfUser},
 	},
 	ServiceAccount: { // in addition to the rows of User
 		{"", account + "accountType", serviceAccount},

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -200,22 +201,31 @@ func TestSecretsAreNotSent(t *testing.T) {
 	}
 }
 
-// TestIncompleteCounts checks that a value of which there are too many is not taken for one that is
-// missing.
-func TestIncompleteCounts(t *testing.T) {
+// TestIncompleteLists checks that a list of which the server has returned only a part is not taken for
+// an empty one.
+func TestIncompleteLists(t *testing.T) {
 	t.Parallel()
 	m := NewPostureMapper(User)
 	m.UseGraph(people())
-	e := entry(t, m, with(alice, attributes{"msDS-KeyCredentialLink": {"B:2:01:CN=a"}, "altSecurityIdentities": {"X509:<SKI>d1a0c7f3"}}))
-	for slot, name := range m.Attributes {
-		if name == "msDS-KeyCredentialLink" || name == "altSecurityIdentities" {
-			e.Partial = append(e.Partial, slot)
-		}
+	e := entry(t, m, with(alice, attributes{
+		"altSecurityIdentities": {"X509:<SKI>d1a0c7f3"}, "msDS-AllowedToDelegateTo": {"cifs/dc1"}, "msDS-KeyCredentialLink": {"B:2:01:CN=a"},
+		"servicePrincipalName": {"http/a"}, "sIDHistory": {string(ofDomainSID(9001))},
+	}))
+	for name := range strings.SplitSeq(longLists, ", ") {
+		e.Partial = append(e.Partial, slices.Index(m.Attributes, name))
 	}
 	asset, err := m.Map(nil, e, now, Logons{})
-	if err != nil || asset.Unparsed != 2 || bytes.Contains(asset.JSON, []byte(`"keyCredentials":`)) || bytes.Contains(asset.JSON, []byte(`"count":`)) ||
-		!bytes.Contains(asset.JSON, []byte(`"unreadable":["alternateIdentities","keyCredentials"]`)) {
-		t.Errorf("%d unparsed, %v: %s", asset.Unparsed, err, asset.JSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, absent := range []string{`"keyCredentials":`, `"count":`, `"allowedToDelegateTo":`, `"servicePrincipalNames":`, `"sidHistory":`} {
+		if bytes.Contains(asset.JSON, []byte(absent)) {
+			t.Errorf("%s in %s", absent, asset.JSON)
+		}
+	}
+	const want = `"unreadable":["allowedToDelegateTo","alternateIdentities","facts","keyCredentials","servicePrincipalNames","sidHistory"]`
+	if asset.Unparsed != 5 || !bytes.Contains(asset.JSON, []byte(want)) {
+		t.Errorf("%d unparsed: %s", asset.Unparsed, asset.JSON)
 	}
 }
 

@@ -37,9 +37,13 @@ func (src *source) uncertainMembers() (u membership.Uncertain) {
 	return u
 }
 
+// longLists are attributes of accounts with any number of values, in the order in which uncertainOfUser
+// gets their slots. A server returns at most 1,500 of the values (MS-ADTS 2.2.20).
+const longLists = "altSecurityIdentities, msDS-AllowedToDelegateTo, msDS-KeyCredentialLink, servicePrincipalName, sIDHistory"
+
 // uncertainOfUser also lists facts, which may depend on memberships that the graph lacks, and what is
 // derived from values of which the server has returned only some. Otherwise, who can add so many values
-// could hide one. The slots are those of the security descriptor and of these values.
+// could hide one. The slots are those of the security descriptor and of longLists.
 func uncertainOfUser(dst []byte, src *source, slots []int) []byte {
 	hidden, u := src.hidesDescriptor(slots[0]), src.uncertainMembers()
 	if !hidden && !src.factsUnknown && u == (membership.Uncertain{}) && len(src.entry.Partial) == 0 {
@@ -47,8 +51,9 @@ func uncertainOfUser(dst []byte, src *source, slots []int) []byte {
 	}
 	incomplete := func(slot int) bool { return slices.Contains(src.entry.Partial, slot) }
 	return uncertainTargets{
-		{incomplete(slots[1]), []string{"alternateIdentities"}}, {hidden, []string{"controlledBy"}}, {src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}},
-		{incomplete(slots[2]), []string{"keyCredentials"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}},
+		{incomplete(slots[2]), []string{"allowedToDelegateTo"}}, {incomplete(slots[1]), []string{"alternateIdentities"}}, {hidden, []string{"controlledBy"}},
+		{src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {incomplete(slots[3]), []string{"keyCredentials"}},
+		{u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}, {incomplete(slots[4]), []string{"servicePrincipalNames"}}, {incomplete(slots[5]), []string{"sidHistory"}},
 	}.append(dst)
 }
 
