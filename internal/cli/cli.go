@@ -75,7 +75,7 @@ type hooks struct {
 func Main(args, environ []string, stdout, stderr io.Writer) int {
 	p := &program{environ: environ, stdout: stdout, stderr: stderr, levelHook: newLevelHook(), hangups: make(chan struct{}, 1), aborted: make(chan struct{}, 1)}
 	defer p.levelHook.close()
-	limitGarbage()
+	limitGarbage(environ)
 	redirectLibraries(p.logger())
 	ctx, stop := onSignal(context.Background(), p.ignoreHangup, p.abort)
 	defer stop()

@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,14 +27,14 @@ const (
 // the CPU of a first sync with security posture, and a limit of the memory (GOMEMLIMIT) many times that.
 const gcPercent = 50
 
-// limitGarbage sets gcPercent, unless GOGC is set.
-func limitGarbage() {
-	if before := debug.SetGCPercent(gcPercent); before != defaultGCPercent {
-		debug.SetGCPercent(before)
+// limitGarbage sets gcPercent, unless the environment has GOGC, which the Go runtime has read. The
+// runtime ignores an empty GOGC.
+func limitGarbage(environ []string) {
+	isSet := func(pair string) bool { return strings.HasPrefix(pair, "GOGC=") && pair != "GOGC=" }
+	if !slices.ContainsFunc(environ, isSet) {
+		debug.SetGCPercent(gcPercent)
 	}
 }
-
-const defaultGCPercent = 100
 
 // idleMemory gives the memory of a daemon back while it waits for its next run.
 type idleMemory struct {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 )
@@ -51,5 +52,28 @@ func TestIdleMemory(t *testing.T) {
 	m.wait(time.Hour)
 	if after := heapMemory(); after >= before {
 		t.Errorf("%d bytes of the heap after %d", after, before)
+	}
+}
+
+// This test is not parallel to others, which change the same setting of the process.
+func TestLimitGarbage(t *testing.T) {
+	const before = 123
+	original := debug.SetGCPercent(before)
+	defer debug.SetGCPercent(original)
+	for name, c := range map[string]struct {
+		environ []string
+		want    int
+	}{
+		"not set":            {[]string{"PATH=/bin", "XGOGC=200"}, gcPercent},
+		"empty":              {[]string{"GOGC="}, gcPercent},
+		"set":                {[]string{"GOGC=200"}, before},
+		"set to the default": {[]string{"GOGC=100"}, before},
+		"off":                {[]string{"GOGC=off"}, before},
+	} {
+		debug.SetGCPercent(before)
+		limitGarbage(c.environ)
+		if got := debug.SetGCPercent(before); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
 	}
 }
