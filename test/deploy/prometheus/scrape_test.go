@@ -51,7 +51,8 @@ func startDaemon(t *testing.T) string {
 		e.AddUser(fmt.Sprintf("CN=hidden%d,%s", n, unit))
 	}
 	e.Must(e.Hide(unit, "userAccountControl"))
-	daemon := program.Start(t, program.Command{Path: buildConnector(t), Args: []string{"--env-file", program.EnvFile(t, e.Settings().With(testenv.Settings{
+	e.Console("LDAPS", e.Base()) // so that there is a certificate that can expire
+	daemon := program.Start(t, program.Command{Path: buildConnector(t), Args: []string{"--env-file", program.EnvFile(t, e.Gateway.Settings().With(testenv.Settings{
 		"service.cron-expression": "0 0 1 1 *", "service.run-on-start": "true", "service.admin.address": "127.0.0.1:0",
 	}))}})
 	address := daemon.AwaitMessage(t, status.MsgAdminListening).Text("address")
