@@ -198,7 +198,7 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	case objects == 0:
 		return ok("no objects that can be listed but not read")
 	}
-	return warn(fmt.Sprintf("%s%d objects can be listed but not read: a run does not find the users and groups among them", atLeast, objects), p.grantBelow(below))
+	return warn(fmt.Sprintf("%s%d objects can be listed but not read: a run does not find the users and groups among and below them", atLeast, objects), p.grantBelow(below))
 }
 
 // sessionLost returns an error if there is no session after a reconnect.
@@ -232,15 +232,26 @@ const (
 	namedContainers = 3   // in a remedy
 )
 
-// add adds the container of an object.
+// add adds the container of an object. That of an organizational unit is the unit: if it does not
+// inherit, a right on an object above does not reach it.
 func (c *containers) add(dn string) {
-	switch container := directory.ParentDN(dn); {
+	container := directory.ParentDN(dn)
+	if isUnit(dn) {
+		container = dn
+	}
+	switch {
 	case slices.Contains(c.dns, container):
 	case len(c.dns) == maxContainers:
 		c.more = true
 	default:
 		c.dns = append(c.dns, container)
 	}
+}
+
+// isUnit reports whether a DN is that of an organizational unit, whose class may be unreadable.
+func isUnit(dn string) bool {
+	const prefix = "OU="
+	return len(dn) > len(prefix) && strings.EqualFold(dn[:len(prefix)], prefix)
 }
 
 // highest returns the containers that are not below another one.

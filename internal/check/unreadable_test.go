@@ -77,6 +77,13 @@ func TestUnreadable(t *testing.T) {
 			change: func(t *testing.T, e *environment) { hide(t, e, all...) },
 			want:   map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"4 objects"}, remedy: []string{command(hiddenOU)},
 		},
+		"unit that does not inherit": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e)
+				must(t, e.Directory.Hide(hiddenOU, all...))
+			},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"6 objects"}, remedy: []string{command(hiddenOU)},
+		},
 		"only unreadable objects": {
 			change: below(hiddenOU, all...), want: map[string]Result{readUsers: Warn, readGroups: Warn, unreadableObjects: Warn, counts: Warn}, check: unreadableObjects,
 			found: []string{"4 objects"}, remedy: []string{command(hiddenOU)},
@@ -95,7 +102,9 @@ func TestContainers(t *testing.T) {
 	for _, dn := range []string{"CN=a,OU=Inner,OU=A", "CN=b,OU=A", "CN=c,OU=a", `CN=d\,x,OU=B`, "CN=e,OU=Below A,OU=A", "CN=f,OU=A"} {
 		c.add(dn)
 	}
-	if got := c.highest(); !slices.Equal(got, []string{"OU=A", "OU=B"}) {
+	c.add("OU=C") // also if its container inherits to others
+	c.add("ou=Inner,OU=C")
+	if got := c.highest(); !slices.Equal(got, []string{"OU=A", "OU=B", "OU=C"}) {
 		t.Errorf("highest %q", got)
 	}
 	p := &preflight{}
