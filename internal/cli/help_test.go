@@ -127,22 +127,6 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestDocumentedExitCodes compares the table of exit codes in docs/configuration.md with the help.
-func TestDocumentedExitCodes(t *testing.T) {
-	t.Parallel()
-	content, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := "| exit code | meaning |\n| --- | --- |\n"
-	for _, e := range exitCodes {
-		table += fmt.Sprintf("| %d | %s |\n", e.code, e.meaning)
-	}
-	if !strings.Contains(string(content), table+"\n") {
-		t.Errorf("docs/configuration.md needs this table:\n%s", table)
-	}
-}
-
 func TestCompletionPrintsScripts(t *testing.T) {
 	t.Parallel()
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {

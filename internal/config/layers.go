@@ -299,8 +299,8 @@ type parser[T any] = func(text string) (T, error)
 // required returns the value of a key like optional. It records a fault if the key is absent.
 func required[T any](l *loader, name, reason string) T {
 	if s := l.find(name); !s.isSet && !l.isMisread(name) {
-		documented, allowed := keyByName(name).requirement()
-		l.fault(name, invalid(fmt.Errorf("%w%s, %s", errMissing, s.note, cmp.Or(reason, documented)), allowed))
+		k := keyByName(name)
+		l.fault(name, invalid(fmt.Errorf("%w%s, %s", errMissing, s.note, cmp.Or(reason, k.Required)), k.description()))
 	}
 	return optional[T](l, name)
 }
@@ -315,8 +315,7 @@ func optional[T any](l *loader, name string) T {
 		return zero
 	}
 	if k.isPlaceholder(s.text) {
-		_, allowed := k.requirement()
-		l.fault(s.place, invalid(errPlaceholder, allowed))
+		l.fault(s.place, invalid(errPlaceholder, k.description()))
 		return zero
 	}
 	value, err := parse(s.text)

@@ -712,8 +712,8 @@ func TestInvalidValues(t *testing.T) {
 	})
 }
 
-// TestKeys checks that the schema accepts the keys of docs/configuration.md, except those that the
-// chart sets.
+// TestKeys checks that the schema accepts the keys of docs/configuration.md in every spelling but the
+// shell-safe form, except secrets and the keys that the chart sets.
 func TestKeys(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/configuration.md")
 	if err != nil {
@@ -721,18 +721,17 @@ func TestKeys(t *testing.T) {
 	}
 	setByChart := []string{"ldap.certificate", "gateway.ca-file", "service.state-dir", "service.admin.address"}
 	keys := 0
-	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (?:`(\\S+)`)? .*$").FindAllStringSubmatch(string(page), -1) {
-		secret := strings.Contains(row[0], ".file`")
-		for _, key := range row[1:] {
-			if key == "" {
-				continue
-			}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[a-z]+\\.\\S+`) \\| .* \\| (.*) \\| .* \\|$").FindAllStringSubmatch(string(page), -1) {
+		secret := row[2] == "secret"
+		spellings := strings.Split(strings.Trim(row[1], "`"), "`<br>`")
+		for _, key := range spellings {
 			value := "x"
 			if strings.HasSuffix(key, ".port") {
 				value = "8443"
 			}
 			_, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"settings": map[string]any{key: value}}}})
-			if rejected, want := err != nil, secret || slices.Contains(setByChart, key); rejected != want {
+			isShellSafe := key == strings.ToUpper(key)
+			if rejected, want := err != nil, secret || isShellSafe || slices.Contains(setByChart, key); rejected != want {
 				t.Errorf("%s: rejected %t, want %t: %v", key, rejected, want, err)
 			}
 			keys++
@@ -740,11 +739,11 @@ func TestKeys(t *testing.T) {
 		if !secret {
 			continue
 		}
-		if _, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"secret": map[string]any{"values": map[string]any{row[1]: "x"}}}}}); err != nil {
-			t.Errorf("%s: %v", row[1], err)
+		if _, err := render(t, map[string]any{"connectors": map[string]any{"a": map[string]any{"secret": map[string]any{"values": map[string]any{spellings[0]: "x"}}}}}); err != nil {
+			t.Errorf("%s: %v", spellings[0], err)
 		}
 	}
-	if keys < 50 {
-		t.Errorf("%d keys found in the table, want at least 50", keys)
+	if keys < 100 {
+		t.Errorf("%d keys found in the table, want at least 100", keys)
 	}
 }
