@@ -21,6 +21,7 @@ import (
 	"adconnector/internal/schedule"
 	"adconnector/internal/state"
 	"adconnector/internal/syncrun"
+	"adconnector/test/leaktest"
 	child "adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 	if signal.Ignored(syscall.SIGHUP) { // as under nohup; child processes would ignore it, too
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
-	os.Exit(m.Run())
+	leaktest.Main(m)
 }
 
 // baseDN is the container of the users and groups of a fixture.

@@ -4,36 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"adconnector/internal/fault"
 	"adconnector/internal/secret"
 	"adconnector/test/fakeldap"
 	"adconnector/test/faulttest"
+	"adconnector/test/leaktest"
 )
 
-// TestMain fails if the tests leak goroutines. Find waits one or two seconds; the attempts
-// give a slow machine more time.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for attempt := 1; code == 0; attempt++ {
-		err := goleak.Find()
-		if err == nil {
-			break
-		}
-		if attempt == 50 {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 const testPassword = "correct horse battery"
 

@@ -2,10 +2,10 @@ package syncrun
 
 import (
 	"net"
-	"os"
 	"testing"
 
 	"adconnector/test/fakedns"
+	"adconnector/test/leaktest"
 )
 
 // dns is the DNS server of all tests. Each test has its own domain.
@@ -13,5 +13,5 @@ var dns fakedns.Server
 
 func TestMain(m *testing.M) {
 	net.DefaultResolver = dns.Resolver()
-	os.Exit(m.Run())
+	leaktest.Main(m)
 }

@@ -1,0 +1,9 @@
+package webserver
+
+import (
+	"testing"
+
+	"adconnector/test/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
