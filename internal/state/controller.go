@@ -78,9 +78,11 @@ type Progress struct {
 	USN      ad.USN // up to which all changes are read; 0: the server does not support delta syncs
 	FullSync bool
 	// Unseen are the indexed objects that the domain controller has never shown, sorted.
-	Unseen     []ad.GUID
-	Server     Server // the server that was read
-	ClearStale bool   // the run has read and sent all stale objects
+	Unseen []ad.GUID
+	// RecheckTimes are the new recheck times of objects that were not sent.
+	RecheckTimes map[ad.GUID]time.Time
+	Server       Server // the server that was read
+	ClearStale   bool   // the run has read and sent all stale objects
 	// Readable are the counts of a full sync; nil: the recorded ones stay.
 	Readable *ReadableAttributes
 	// Logons is the sweep of a full sync; nil: there was none.
@@ -101,8 +103,12 @@ func (s *Store) ReadableAttributes() (ReadableAttributes, error) {
 	return readMeta[ReadableAttributes](s, "read readable attributes", keyReadable)
 }
 
-// Advance merges the journal, then records the progress of a run in one transaction.
+// Advance records the progress of a run. The watermark moves last, in one transaction: after the
+// recheck times are recorded and the journal is merged. If one of these fails, it does not move.
 func (s *Store) Advance(p Progress) error {
+	if err := s.SetRecheckTimes(p.RecheckTimes); err != nil {
+		return err
+	}
 	if err := s.merge(); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"reflect"
 	"slices"
 	"testing"
@@ -58,6 +59,52 @@ func TestAdvance(t *testing.T) {
 	must(t, s.Advance(Progress{View: viewB, Run: 5, At: at(30).Add(controllerLife + time.Second), USN: 5, FullSync: true}))
 	if a := result(s.Controller(viewA.InvocationID))(t); a != (Controller{}) {
 		t.Errorf("not forgotten: %+v", a)
+	}
+}
+
+// TestAdvanceMovesWatermarkLast checks that the watermark is not recorded before the recheck times
+// and the merge of the journal, and not if one of these fails.
+func TestAdvanceMovesWatermarkLast(t *testing.T) {
+	t.Parallel()
+	errFull := errors.New("disk full")
+	for name, test := range map[string]struct {
+		options Options
+		failAt  int // transaction of a merge; 0: none
+	}{
+		"complete":                {},
+		"merge fails":             {failAt: 1},
+		"merge fails midway":      {options: Options{mergeRecords: 2}, failAt: 2},
+		"recheck times fail":      {options: Options{mergeAbove: 1}, failAt: 1}, // they merge a large journal first
+		"complete, large journal": {options: Options{mergeAbove: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir())
+			sent := objects(0, 5, 1)
+			must(t, send(s, sent))
+			moved := func() bool { return result(s.Controller(viewA.InvocationID))(t) != (Controller{}) }
+			recheckAt := testStart.Add(time.Hour)
+			merges := 0
+			s.options.mergeAbove, s.options.mergeRecords = test.options.mergeAbove, test.options.mergeRecords
+			s.options.merging = func() error {
+				merges++
+				if moved() {
+					t.Error("the watermark moved before the merge")
+				}
+				if due := result(s.DueForRecheck(recheckAt))(t); len(due) == 0 && test.options.mergeAbove == 0 {
+					t.Error("merge before the recheck times")
+				}
+				if merges == test.failAt {
+					return errFull
+				}
+				return nil
+			}
+			err := s.Advance(Progress{View: viewA, Run: 1, At: testStart, USN: 100, RecheckTimes: map[ad.GUID]time.Time{sent[3].GUID: recheckAt}})
+			succeeds := test.failAt == 0
+			if (err == nil) != succeeds || moved() != succeeds || merges < max(test.failAt, 1) {
+				t.Errorf("watermark moved: %t, %d transactions, error %v", moved(), merges, err)
+			}
+		})
 	}
 }
 

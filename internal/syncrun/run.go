@@ -310,9 +310,6 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 // commit records the progress of the run. The watermark moves last: a crash before this
 // repeats work and never skips it.
 func (r *Runner) commit(s Snapshot, p Plan, session *session, sweep logonSweep, result runResult) error {
-	if err := r.Store.SetRecheckTimes(result.read.recheckTimes); err != nil {
-		return err
-	}
 	if err := r.forgetLeadingClock(s, p); err != nil {
 		return err
 	}
@@ -322,7 +319,7 @@ func (r *Runner) commit(s Snapshot, p Plan, session *session, sweep logonSweep, 
 	}
 	progress := p.progress(s)
 	progress.Run, progress.Unseen, progress.Server = result.number, result.notShown, state.Server(session.Controller)
-	progress.Containers = result.containers
+	progress.RecheckTimes, progress.Containers = result.read.recheckTimes, result.containers
 	progress.Readable, progress.Logons = readableAttributes(s, session, result.read), sweep.finish(missing)
 	return r.Store.Advance(progress)
 }
