@@ -10,8 +10,9 @@ GOLANGCI_LINT = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(
 IMAGE  ?= adconnector:$(VERSION)
 BINARY ?= bin/adconnector
 DIST   ?= dist
+SOAK   ?= 1h
 
-.PHONY: help demo build test test-ad test-faults test-browser screenshot test-image test-deploy bench lint vuln image release
+.PHONY: help demo build test test-ad test-faults soak test-browser screenshot test-image test-deploy bench lint vuln image release
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,9 @@ test-ad: ## test the binary with a Samba domain controller (installs Samba if mi
 test-faults: ## test kills, network faults, full disks, proxies and clock changes, and run all campaigns (installs squid and tinyproxy if missing; root)
 	go test -count=1 -parallel 6 -timeout 10m -v ./test/faults
 	go test -count=1 -timeout 30m -run '^TestCampaign' ./internal/... ./test/...
+
+soak: ## run the daemon every second for an hour, with faults: memory, descriptors, goroutines, state file flat (SOAK=10m)
+	go test -count=1 -timeout 0 -v -run '^TestSoak$$' ./test/faults -soak $(SOAK)
 
 test-browser: ## test the HTML pages in headless Chromium (installed if missing when root and CI=true, else skipped)
 	cd test/browser && go test -count=1 -timeout 9m -v ./...

@@ -31,20 +31,22 @@ type environment struct {
 	*testenv.Environment
 	t        *testing.T
 	random   *mathrand.Rand
-	started  time.Time // the directory's clock stands still at this time
-	relay    *relay    // to the directory
+	clock    *testenv.Clock // of the directory; stands still unless the test advances it
+	relay    *relay         // to the directory
 	monitor  *monitor
 	settings testenv.Settings
+	posture  bool // the profile includes security posture, which package oracle does not cover
 
 	mu     sync.Mutex
-	people []string // distinguished names of the users that the test may change
+	second *testenv.Directory // another controller of the domain, which receives each change; nil: none
+	people []string           // distinguished names of the users that the test may change
 	groups []string
 	serial int // number of the last new object or value
 }
 
 func newEnvironment(t *testing.T, o environmentOptions) *environment {
 	t.Helper()
-	e := &environment{t: t, random: newRandom(t), started: time.Now(), monitor: newMonitor(t)}
+	e := &environment{t: t, random: newRandom(t), clock: testenv.NewClock(time.Now()), monitor: newMonitor(t)}
 	password := testlog.AddSecret("Bind-" + rand.Text())
 	gateway := gatewayserver.Options{
 		Username: "qualys_ad1", Password: "Pw-" + rand.Text() + `"#$ %`, ClientID: "client-7", ClientSecret: "Cs-" + rand.Text(),
@@ -81,7 +83,7 @@ func newEnvironment(t *testing.T, o environmentOptions) *environment {
 func (e *environment) directoryOptions(o environmentOptions, password string) domaincontroller.Options {
 	return domaincontroller.Options{
 		Users: o.users, Groups: o.groups, Seed: *seedFlag, Password: password, ReadsDeleted: true,
-		Now: func() time.Time { return e.started },
+		Now: e.clock.Now,
 	}
 }
 
@@ -117,41 +119,70 @@ func (e *environment) modify(n int) {
 func (e *environment) mutateOnce() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.mutateLocked()
+}
+
+func (e *environment) mutateLocked() error {
 	e.serial++
-	pick := func(from []string) (int, string) {
-		i := e.random.IntN(len(from))
-		return i, from[i]
-	}
 	switch e.random.IntN(12) {
 	case 0:
-		i, dn := pick(e.people)
-		e.monitor.expectDeletion(e.Directory, dn)
-		e.people = append(e.people[:i], e.people[i+1:]...)
-		return e.Delete(dn)
+		return e.deletePerson()
 	case 1:
-		_, sibling := pick(e.people)
-		_, container, _ := strings.Cut(sibling, ",OU=")
-		dn := fmt.Sprintf("CN=Ä new person %d,OU=%s", e.serial, container)
-		e.people = append(e.people, dn)
-		return e.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{
-			"objectClass": {"user"}, "userAccountControl": {"66048"}, "sAMAccountName": {fmt.Sprintf("new%d", e.serial)},
-		}})
+		return e.addPerson()
 	case 2:
-		i, dn := pick(e.people)
+		i, dn := e.pick(e.people)
 		_, container, _ := strings.Cut(dn, ",OU=")
 		name := fmt.Sprintf("Renamed %d", e.serial)
 		e.people[i] = "CN=" + name + ",OU=" + container
-		return e.Rename(dn, name)
+		return e.change(func(d *domaincontroller.Server) error { return d.Rename(dn, name) })
 	case 3:
-		_, dn := pick(e.people)
-		return e.Disable(dn)
+		_, dn := e.pick(e.people)
+		return e.change(func(d *domaincontroller.Server) error { return d.Disable(dn) })
 	case 4:
-		_, dn := pick(e.groups)
-		return e.Modify(dn, "description", version(e.serial))
+		_, dn := e.pick(e.groups)
+		return e.set(dn, "description", version(e.serial))
 	default:
-		_, dn := pick(e.people)
-		return e.Modify(dn, "title", version(e.serial))
+		_, dn := e.pick(e.people)
+		return e.set(dn, "title", version(e.serial))
 	}
+}
+
+// pick returns a random element and its index.
+func (e *environment) pick(from []string) (int, string) {
+	i := e.random.IntN(len(from))
+	return i, from[i]
+}
+
+func (e *environment) deletePerson() error {
+	i, dn := e.pick(e.people)
+	e.monitor.expectDeletion(e.Directory, dn)
+	e.people = append(e.people[:i], e.people[i+1:]...)
+	return e.change(func(d *domaincontroller.Server) error { return d.Delete(dn) })
+}
+
+func (e *environment) addPerson() error {
+	_, sibling := e.pick(e.people)
+	_, container, _ := strings.Cut(sibling, ",OU=")
+	dn := fmt.Sprintf("CN=Ä new person %d,OU=%s", e.serial, container)
+	e.people = append(e.people, dn)
+	return e.change(func(d *domaincontroller.Server) error { // the controllers assign equal GUIDs and SIDs
+		return d.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{
+			"objectClass": {"user"}, "userAccountControl": {"66048"}, "sAMAccountName": {fmt.Sprintf("new%d", e.serial)},
+		}})
+	})
+}
+
+func (e *environment) set(dn, attribute string, values ...string) error {
+	return e.change(func(d *domaincontroller.Server) error { return d.Modify(dn, attribute, values...) })
+}
+
+// change applies a change to each controller.
+func (e *environment) change(apply func(*domaincontroller.Server) error) error {
+	err := apply(e.Server)
+	if err == nil && e.second != nil {
+		err = apply(e.second.Server)
+	}
+	return err
 }
 
 // version returns an attribute value from which the monitor reads a version number.

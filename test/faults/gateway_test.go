@@ -22,9 +22,12 @@ import (
 	"adconnector/test/testlog"
 )
 
-// faultyGateway injects a random fault into each call. Each kind has faultPercent.
+// faultyGateway injects random faults into calls.
 type faultyGateway struct {
 	environment *environment
+	kinds       []string
+	percent     int // of the calls, for each kind
+	maxFaults   int // for one request. The backoff grows with each try: 12 s before the fourth, 34 s before the fifth
 	stall       time.Duration
 
 	mu       sync.Mutex
@@ -35,11 +38,38 @@ type faultyGateway struct {
 	injected map[string]int // by kind of fault
 }
 
-const faultPercent = 5
+// gatewayFaults are the kinds of faults of a gateway without a rate limit.
+var gatewayFaults = []string{"500", "503", "reset before", "reset after", "truncated", "207", "401", "stall"}
 
-// maxFaults returns the limit of faults for one request. The backoff grows with each try:
-// 12 s before the fourth, 34 s before the fifth.
-func maxFaults() int { return scaled(2, 4) }
+func (e *environment) newFaultyGateway(percent int, stall time.Duration, kinds ...string) *faultyGateway {
+	return &faultyGateway{
+		environment: e, kinds: kinds, percent: percent, maxFaults: scaled(2, 4), stall: stall, random: rand.New(rand.NewPCG(*seedFlag, 2)),
+		expired: map[string]bool{}, failures: map[string]int{}, injected: map[string]int{},
+	}
+}
+
+// forgetFailures makes maxFaults apply to later faults only.
+func (g *faultyGateway) forgetFailures() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.failures)
+}
+
+// counts returns the number of calls, and the faults as text.
+func (g *faultyGateway) counts() (calls int, faults string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.calls, formatCounts(g.injected)
+}
+
+// formatCounts returns counts as text, sorted by their keys.
+func formatCounts(counts map[string]int) string {
+	var words []string
+	for _, kind := range slices.Sorted(maps.Keys(counts)) {
+		words = append(words, fmt.Sprint(kind, " ", counts[kind]))
+	}
+	return strings.Join(words, ", ")
+}
 
 // serve may answer a call with a fault. Faults apply to batches and to all other calls,
 // except for those that need assets.
@@ -69,6 +99,9 @@ func (g *faultyGateway) serve(x *testenv.Exchange) bool {
 		return g.rejectFirst(x)
 	case "401":
 		return x.Status(http.StatusUnauthorized, `{"message":"expired"}`)
+	case "429":
+		x.W.Header().Set("Retry-After", "1")
+		return x.Status(http.StatusTooManyRequests, `{"message":"limit exceeded"}`)
 	case "stall":
 		select {
 		case <-time.After(g.stall):
@@ -80,7 +113,6 @@ func (g *faultyGateway) serve(x *testenv.Exchange) bool {
 
 // draw returns the kind of fault for a call, "" for none, and whether its token has expired.
 func (g *faultyGateway) draw(x *testenv.Exchange) (kind string, expired bool) {
-	kinds := []string{"500", "503", "reset before", "reset after", "truncated", "207", "401", "stall"}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.calls++
@@ -89,11 +121,11 @@ func (g *faultyGateway) draw(x *testenv.Exchange) (kind string, expired bool) {
 	if expired {
 		return "", true
 	}
-	if n := g.random.IntN(100) / faultPercent; n < len(kinds) {
-		kind = kinds[n]
+	if n := g.random.IntN(100) / g.percent; n < len(g.kinds) {
+		kind = g.kinds[n]
 	}
 	request := cmp.Or(x.R.Header.Get("Idempotency-Key"), x.R.URL.Path)
-	if g.failures[request] >= maxFaults() {
+	if g.failures[request] >= g.maxFaults {
 		kind = ""
 	}
 	divisible := x.HasAssets() && len(parseItems(x.Body)) >= 2 && !g.environment.monitor.hasAccepted(x.R)
@@ -146,10 +178,7 @@ func TestGatewayFaults(t *testing.T) {
 	e := newEnvironment(t, environmentOptions{users: scaled(300, 10_000), groups: scaled(20, 500)})
 	e.settings = e.settings.With(testenv.Settings{"upload.batch-size": scaled("30", "100"), "ldap.page-size": "500",
 		"sync.max-deletes": "100000", "sync.max-deletes-percent": "100"}) // held deletions would not be released
-	g := &faultyGateway{
-		environment: e, stall: scaled(200*time.Millisecond, 20*time.Second), random: rand.New(rand.NewPCG(*seedFlag, 2)),
-		expired: map[string]bool{}, failures: map[string]int{}, injected: map[string]int{},
-	}
+	g := e.newFaultyGateway(5, scaled(200*time.Millisecond, 20*time.Second), gatewayFaults...)
 	e.Gateway.SetFront(g.serve)
 	mutated := make(chan struct{})
 	p := start(t, command{settings: e.settings, args: []string{"sync"}})
@@ -178,12 +207,9 @@ func TestGatewayFaults(t *testing.T) {
 	}
 	e.mustMatchDirectory(t, "after the faults")
 	accepted, deletions := e.monitor.counts()
-	var kinds []string
-	for _, kind := range slices.Sorted(maps.Keys(g.injected)) {
-		kinds = append(kinds, fmt.Sprint(kind, " ", g.injected[kind]))
-	}
+	calls, faults := g.counts()
 	logResult(t, "%d calls with faults (%s): run %s with %d retries; gateway matches after %d full syncs; %d objects accepted, %d deletions; %s",
-		g.calls, strings.Join(kinds, ", "), summary.Text("result"), summary.Number("retries"), fullSyncs, accepted, deletions, time.Since(began).Round(time.Millisecond))
+		calls, faults, summary.Text("result"), summary.Number("retries"), fullSyncs, accepted, deletions, time.Since(began).Round(time.Millisecond))
 }
 
 // TestStateReportsRefused refuses every report of the connector's state, during and after a

@@ -16,13 +16,16 @@ import (
 )
 
 // residentBytes returns the resident memory of a process, 0 after its end.
-func residentBytes(p *program.Process) (size int64) {
+func residentBytes(p *program.Process) int64 { return memoryBytes(p, "VmRSS:") }
+
+// memoryBytes returns the memory of a process in a line of /proc/[pid]/status, 0 after its end.
+func memoryBytes(p *program.Process, name string) (size int64) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		return 0
 	}
 	for l := range strings.Lines(string(text)) {
-		if kilobytes, ok := strings.CutPrefix(l, "VmRSS:"); ok {
+		if kilobytes, ok := strings.CutPrefix(l, name); ok {
 			size, _ = strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kilobytes), "kB")), 10, 64)
 		}
 	}

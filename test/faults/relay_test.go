@@ -98,6 +98,13 @@ func (r *relay) refuse() {
 	r.rule.refuse = true
 }
 
+// forwardTo changes the target of new connections.
+func (r *relay) forwardTo(target string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target = target
+}
+
 // bytes returns the number of bytes from the server since the rule was set, by connection.
 func (r *relay) bytes() []int {
 	r.mu.Lock()
