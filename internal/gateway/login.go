@@ -94,7 +94,11 @@ func (c *Client) gatewayLogin(ctx context.Context, call call, header http.Header
 	case r.status/100 != 2 && transientGrants[grantCode(r.body, c.options.Login)]:
 		return nil, grantError(call, r, c.options.Login)
 	case r.status == http.StatusUnauthorized:
-		return nil, call.Failed(fault.Refused, failed(errCredentials), "correct "+credentialKeys)
+		remedy := "correct " + credentialKeys
+		if c.options.Login.Username != "" {
+			remedy += "; the user needs API access, and SSO users cannot log in"
+		}
+		return nil, call.Failed(fault.Refused, failed(errCredentials), remedy)
 	case r.status == http.StatusForbidden:
 		return nil, call.Failed(fault.Refused, failed(errLoginNotAllowed), r.forbiddenRemedy("grant the account API access"))
 	case r.status == http.StatusNotFound:

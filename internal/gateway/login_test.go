@@ -232,6 +232,9 @@ func TestLoginResponses(t *testing.T) {
 				case address:
 					names = []string{login.urlKey}
 				}
+				if isBasic := o.Login.Username != ""; test.status == http.StatusUnauthorized && isBasic {
+					names = append(names, "SSO", "API access") // neither can be seen in the response
+				}
 				cause, message := test.cause, test.message
 				if login.standard {
 					cause = test.standard

@@ -24,6 +24,12 @@ type Domain struct {
 // of each generated account is on any of them.
 func NewDomain(options Options, hosts ...string) *Domain {
 	g := &Domain{}
+	clock := options.Now
+	if clock == nil {
+		clock = time.Now
+	}
+	created := clock()
+	options.Now = func() time.Time { return created } // so that replicated times are equal
 	if len(hosts) > 1 {
 		options.authority = newAuthority(domainName)
 	}
@@ -47,6 +53,9 @@ func NewDomain(options Options, hosts ...string) *Domain {
 	}
 	if len(hosts) > 1 {
 		g.spreadLogons(rand.New(rand.NewPCG(options.Seed, 0x6c6f676f6e)))
+	}
+	for _, d := range g.controllers {
+		d.options.Now = clock
 	}
 	return g
 }

@@ -277,3 +277,34 @@ func TestConcurrentLogons(t *testing.T) {
 		t.Errorf("logonCount %s, want %d", o.First("logonCount"), logons)
 	}
 }
+
+// TestReplicatedTimes: the controllers have equal times of what replicates, although the clock goes
+// on between their creation.
+func TestReplicatedTimes(t *testing.T) {
+	t.Parallel()
+	now := testNow
+	g := NewDomain(Options{Users: 200, Groups: 3, Password: testPassword, Now: func() time.Time {
+		now = now.Add(time.Second)
+		return now
+	}}, "127.0.0.1", "127.0.0.2", "127.0.0.3")
+	times := []string{"whenCreated", "pwdLastSet", "accountExpires", "lastLogonTimestamp", "lockoutTime"}
+	first := g.Controllers()[0].Objects(times...)
+	set := map[string]bool{}
+	for _, d := range g.Controllers()[1:] {
+		for i, o := range d.Objects(times...) {
+			for _, name := range times {
+				if got, want := o.First(name), first[i].First(name); o.DN == first[i].DN && got != want {
+					t.Errorf("%s: %s %s, want %s", o.DN, name, got, want)
+				} else if got != "" {
+					set[name] = true
+				}
+			}
+		}
+		if d.options.Now().Equal(d.options.Now()) {
+			t.Error("the clock of a controller stands still")
+		}
+	}
+	if len(set) != len(times) {
+		t.Errorf("only %v are set", set)
+	}
+}
