@@ -12,7 +12,7 @@ import (
 const root = "../.."
 
 var (
-	sourceFile = regexp.MustCompile("`((?:test/)?\\w+/\\w+\\.\\w+)`")
+	sourceFile = regexp.MustCompile("`((?:test/|sandbox/)?\\w+/\\w+\\.\\w+)`")
 	testName   = regexp.MustCompile(`\bTest[A-Z]\w+`)
 )
 
