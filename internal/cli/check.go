@@ -20,17 +20,16 @@ func (p *program) checkCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "check",
 		Short: "Check everything that a run requires, and suggest remedies",
-		Long: `Check everything that a run requires, and print one line for each check:
-configuration, state directory, proxy, gateway login, connection and profile,
-schedule, network, TLS, bind, account, base context, the rights to read users,
-groups and deleted objects, page size, counts, and clocks. The result of a check is
-ok, warn or fail. A remedy follows each warn and fail.
+		Long: `Check everything that a run requires, and print one line for each check: the
+configuration, the gateway, the directory, the rights of the bind account, and the
+clocks. The result of a check is ok, warn or fail. A remedy follows each warn and
+fail.
 
 The command continues after a failure where possible. Checks that depend on a failed
 check are skipped: one line with "skip" lists them. Nothing is changed: the command
-binds once, sends neither assets nor states, and creates no state file. It can run
-while the daemon runs. After a failure it ends with the exit code of a run that has
-the same failure.`,
+binds once at each domain controller, sends neither assets nor states, and creates no
+state file. It can run beside the daemon. After a failure it ends with the exit code
+of a run that has the same failure.`,
 		Example: `  # Before the first run
   adconnector check --env-file ad.env
 
@@ -39,7 +38,7 @@ the same failure.`,
 
   # Print the failures as JSON
   adconnector check --env-file ad.env --output json | jq '.checks[] | select(.result == "fail")'`,
-		Annotations: exits("", exitDone, exitFailed, exitUsage, exitRefused, exitInterrupted),
+		Annotations: exits(nil, exitDone, exitFailed, exitUsage, exitRefused, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.check(cmd.Context()) },
 	}

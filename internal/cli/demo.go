@@ -67,7 +67,7 @@ and removes its files.`,
 
   # Use a large directory, and show the log of the connector
   adconnector demo --users 100000 --groups 5000 --log-level info`,
-		Annotations: refusing("env-file", exits("a run failed, or the gateway and the directory differ", exitDone, exitFailed, exitUsage, exitRefused, exitInterrupted)),
+		Annotations: refusing("env-file", exits(meanings{exitFailed: "a run failed, or the gateway and the directory differ", exitUsage: onlyBadUsage}, exitDone, exitFailed, exitUsage, exitRefused, exitInterrupted)),
 		Args:        noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {

@@ -26,7 +26,7 @@ empty, a daemon that holds the state file counts as healthy.`,
   # In a script, beside the unit adconnector-bare@NAME
   adconnector healthcheck --env-file /etc/adconnector/NAME.env ||
       systemctl restart adconnector-bare@NAME`,
-		Annotations: exits("the daemon is stuck, does not run, or belongs to another connector", exitDone, exitFailed, exitUsage, exitInterrupted),
+		Annotations: exits(meanings{exitFailed: "the daemon is stuck, does not run, or belongs to another connector"}, exitDone, exitFailed, exitUsage, exitInterrupted),
 		Args:        noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.load(false)

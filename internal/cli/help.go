@@ -41,19 +41,21 @@ func allExits() map[string]string {
 	return map[string]string{"exit codes": text.String()}
 }
 
-// exits returns the annotation that documents the exit codes of a command in its help.
-// failure is the meaning of exit code 1; empty means a failed run.
-func exits(failure string, codes ...int) map[string]string {
+// meanings are the meanings of exit codes for one command.
+type meanings map[int]string
+
+// onlyBadUsage is the meaning of exitUsage for a command that reads no settings.
+const onlyBadUsage = "bad usage"
+
+// exits returns the annotation that documents the exit codes of a command in its help. own are the
+// meanings that differ from those of a run.
+func exits(own meanings, codes ...int) map[string]string {
 	var text strings.Builder
 	for _, e := range exitCodes {
 		if !slices.Contains(codes, e.code) {
 			continue
 		}
-		meaning := cmp.Or(e.short, e.meaning)
-		if e.code == exitFailed && failure != "" {
-			meaning = failure
-		}
-		writeExit(&text, e.code, meaning)
+		writeExit(&text, e.code, cmp.Or(own[e.code], e.short, e.meaning))
 	}
 	return map[string]string{"exit codes": text.String()}
 }
@@ -104,7 +106,7 @@ func globalFlags(command *cobra.Command) string {
 func addBuiltInCommands(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	help, _, _ := root.Find([]string{"help"})
-	help.Annotations = exits("", exitDone, exitUsage)
+	help.Annotations = exits(meanings{exitUsage: onlyBadUsage}, exitDone, exitUsage)
 	help.Args = func(_ *cobra.Command, args []string) error {
 		if _, unknown, err := root.Find(args); err != nil || len(unknown) > 0 {
 			return unknownCommand(root, strings.Join(args, " "))
@@ -117,7 +119,7 @@ func addBuiltInCommands(root *cobra.Command) {
 		return newUsageError(errors.New("the name of a shell is missing"), "use completion bash, zsh, fish or powershell")
 	}
 	for _, command := range append(completion.Commands(), completion) {
-		command.Annotations = exits("", exitDone, exitUsage)
+		command.Annotations = exits(meanings{exitUsage: onlyBadUsage}, exitDone, exitUsage)
 		command.Args = noArgs
 	}
 }

@@ -66,7 +66,7 @@ func TestHelpOfEachCommand(t *testing.T) {
 				}
 			}
 			_, codes, found := strings.Cut(o.Stdout, "\nExit codes:\n")
-			if !found || !containsAll(codes, "  0    done\n", "  2    bad configuration or bad usage") {
+			if !found || !containsAll(codes, "  0    done\n", "  2    bad ") {
 				t.Errorf("exit codes %q", codes)
 			}
 			if o.Stdout != invoke(t, nil, append([]string{"help"}, path...)...).Stdout {
@@ -88,6 +88,16 @@ func TestHelpOfGlobalFlags(t *testing.T) {
 		o := invoke(t, nil, strings.Fields(args)...)
 		if !strings.Contains(o.Stdout, want) || strings.Contains(o.Stdout, "read settings") != (args == "--help") {
 			t.Errorf("%s: %s", args, o.Stdout)
+		}
+	}
+}
+
+// TestHelpOfExitCodes tests that only the commands that read settings end with a bad configuration.
+func TestHelpOfExitCodes(t *testing.T) {
+	t.Parallel()
+	for command, want := range map[string]bool{"run": true, "check": true, "status": true, "sandbox": false, "demo": false, "keys": false, "help": false} {
+		if got := strings.Contains(invoke(t, nil, command, "--help").Stdout, "  2    bad configuration"); got != want {
+			t.Errorf("%s: %v, want %v", command, got, want)
 		}
 	}
 }

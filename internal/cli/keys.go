@@ -30,7 +30,7 @@ listed one, has no effect and is logged as a warning.`,
 
   # List the keys of the directory
   adconnector keys | grep -A6 '^ldap'`,
-		Annotations: exits("the output could not be written", exitDone, exitFailed, exitUsage),
+		Annotations: exits(meanings{exitFailed: "the output could not be written", exitUsage: onlyBadUsage}, exitDone, exitFailed, exitUsage),
 		Args:        noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprint(p.stdout, keyTable())

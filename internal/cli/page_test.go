@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 
 	"adconnector/internal/config"
 )
@@ -34,6 +37,35 @@ func TestConfigurationPage(t *testing.T) {
 	}
 	if page != want {
 		t.Errorf("%s does not match the code: run go test ./internal/cli -run %s -update", configurationPage, t.Name())
+	}
+}
+
+// TestCommandsPage tests that docs/commands.md has all commands and flags, and no others.
+func TestCommandsPage(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile("../../docs/commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(content)
+	flags := map[string]bool{"help": true}
+	for _, c := range commands() {
+		if !c.HasParent() || c.Parent().Name() != "completion" {
+			if !strings.Contains(page, c.Name()) {
+				t.Errorf("no command %s on the page", c.Name())
+			}
+			c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+				flags[f.Name] = true
+				if f.Name != "help" && !strings.Contains(page, "--"+f.Name) {
+					t.Errorf("no flag --%s of %s on the page", f.Name, c.Name())
+				}
+			})
+		}
+	}
+	for _, flag := range regexp.MustCompile(`[^-\w]--([a-z][a-z-]*)`).FindAllStringSubmatch(page, -1) {
+		if !flags[flag[1]] {
+			t.Errorf("no command has the flag --%s of the page", flag[1])
+		}
 	}
 }
 

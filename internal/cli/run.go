@@ -44,7 +44,7 @@ flight can be acknowledged within service.shutdown-grace.`,
   docker kill --signal USR1 adconnector
   systemctl kill --signal USR1 adconnector-bare@NAME
   kill -USR1 $(cut -d ' ' -f 2 /var/lib/adconnector/adconnector.db.holder)`,
-		Annotations: exits("the disk is too full to open the state file at start", exitDone, exitFailed, exitUsage, exitLocked, exitInterrupted),
+		Annotations: exits(meanings{exitFailed: "the disk is too full to open the state file at start"}, exitDone, exitFailed, exitUsage, exitLocked, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.run(cmd.Context()) },
 	}

@@ -75,7 +75,7 @@ until the sandbox ends.`,
   adconnector sandbox --controllers 2 --env-out sandbox.env
   SYNC_LAST_LOGON=REPLICATED adconnector sync --env-file sandbox.env
   adconnector sync --env-file sandbox.env`,
-		Annotations: exits("the directory or the gateway stopped serving", exitDone, exitFailed, exitUsage, exitInterrupted),
+		Annotations: exits(meanings{exitFailed: "the directory or the gateway stopped serving", exitUsage: onlyBadUsage}, exitDone, exitFailed, exitUsage, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.sandbox(cmd.Context(), o) },
 	}

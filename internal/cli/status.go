@@ -27,7 +27,7 @@ is none, from the state file.`,
 
   # As JSON
   adconnector status --env-file ad.env --output json`,
-		Annotations: exits("the state file is damaged or cannot be read", exitDone, exitFailed, exitUsage, exitLocked, exitInterrupted),
+		Annotations: exits(meanings{exitFailed: "the state file is damaged or cannot be read"}, exitDone, exitFailed, exitUsage, exitLocked, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.withErrorDocument(p.status(cmd.Context())) },
 	}

@@ -57,7 +57,7 @@ of accepted objects is kept. If the run fails, the next run sends the rest.`,
 
   # Send every object again
   adconnector sync --env-file ad.env --resend`,
-		Annotations: exits("", exitDone, exitFailed, exitUsage, exitRefused, exitLocked, exitHeld, exitRejected, exitInterrupted),
+		Annotations: exits(nil, exitDone, exitFailed, exitUsage, exitRefused, exitLocked, exitHeld, exitRejected, exitInterrupted),
 		Args:        noArgs,
 		RunE:        func(cmd *cobra.Command, _ []string) error { return p.withErrorDocument(p.sync(cmd.Context(), options)) },
 	}

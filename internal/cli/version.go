@@ -19,7 +19,7 @@ func (p *program) versionCommand() *cobra.Command {
 		Short:       "Print the version, the commit, and the Go version",
 		Long:        "Print the version, the commit, and the Go version on one line.",
 		Example:     "  adconnector version",
-		Annotations: exits("the output could not be written", exitDone, exitFailed, exitUsage),
+		Annotations: exits(meanings{exitFailed: "the output could not be written", exitUsage: onlyBadUsage}, exitDone, exitFailed, exitUsage),
 		Args:        noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintf(p.stdout, "adconnector %s, commit %s, %s\n", version, commit, runtime.Version())

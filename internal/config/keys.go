@@ -104,7 +104,7 @@ var sections = []Section{
 		{Name: "profile.assets", Default: "IDENTITIES_ONLY", Meaning: "what is sent", Allowed: "IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE", requiresHost: true, parse: choiceOf(syncrun.Assets)},
 	}},
 	{Title: "Directory", Note: "These keys apply with and without `ldap.host`.", Keys: []Key{
-		{Name: "ldap.certificate", Absent: "the console's, else the system's", Meaning: "certificate of the server or of its CA", Allowed: certificatePath, parse: certificateFile, mistakes: certificateMistakes},
+		{Name: "ldap.certificate", Absent: "the console's, else the system's", Meaning: "certificate of the server, whose name then does not matter, or of its CA", Allowed: certificatePath, parse: certificateFile, mistakes: certificateMistakes},
 		{Name: "ldap.server-name", Absent: "the host", Meaning: "name expected in the server's certificate", Allowed: hostForm, parse: hostOf("ldap")},
 		{Name: "ldap.user-filter", Absent: "all users", Meaning: "additional filter for users", Allowed: filterForm, allowsAngles: true, parse: filter},
 		{Name: "ldap.group-filter", Absent: "all groups", Meaning: "additional filter for groups", Allowed: filterForm, allowsAngles: true, parse: filter},
