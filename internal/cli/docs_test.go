@@ -57,7 +57,8 @@ func makefileImage(t *testing.T) string {
 }
 
 // TestDocumentedContainers tests that each command that starts a container names the image that
-// make image builds and the volume of the state, and that no place names another image.
+// make image builds and the volume of the state, and that no place names another image. A rollback
+// names the previous one by a variable.
 func TestDocumentedContainers(t *testing.T) {
 	t.Parallel()
 	image := makefileImage(t)
@@ -72,6 +73,7 @@ func TestDocumentedContainers(t *testing.T) {
 		}
 		for _, command := range start.FindAllString(regexp.MustCompile(`\\\n#?`).ReplaceAllString(text, " "), -1) {
 			found++
+			command = strings.ReplaceAll(command, "adconnector:$PREVIOUS", image)
 			if !containsAll(command+" ", " "+image+" ", ":/var/lib/adconnector ", " --env-file ") {
 				t.Errorf("%s: no image %s, volume, or env file: %s", name, image, command)
 			}

@@ -26,7 +26,7 @@ import (
 var Keys = strings.Fields(`time level message component connection
 	run_id mode phase result reason error remedy class repeated failing_since
 	dc dns_host_name domain_controller controllers answered base_dn scope filter invocation_id usn since page
-	kind sid guid dn_hash objects skipped unparsed unreadable attributes missing values
+	kind sid guid dn_hash objects skipped unparsed unreadable attributes values
 	whole memberships affected
 	batch attempt workers call status sent_bytes answer_bytes wait_ms until duration_ms
 	users groups service_accounts roles domains reread changed uploaded deleted held undecided rejected requests retries dry_run
