@@ -88,7 +88,7 @@ func TestDocumentedContainers(t *testing.T) {
 // all processes with the name of the program.
 func TestDocumentedUnits(t *testing.T) {
 	t.Parallel()
-	unit := regexp.MustCompile(`systemctl [^\n]*?\b(adconnector[\w-]*)(@?)`)
+	unit := regexp.MustCompile("systemctl [^\\n`]*?\\b(adconnector[\\w-]*)(@?)")
 	found := 0
 	for name, text := range operatorTexts(t) {
 		for _, match := range unit.FindAllStringSubmatch(text, -1) {
