@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"adconnector/internal/directory"
@@ -34,7 +33,7 @@ func readCertificates(path string) (certificates []*x509.Certificate, mistakes [
 	if isPastedContent(path) { // not quoted: it may be a private key
 		return nil, nil, invalid(errPasted, "the path of the file; save the content as a file, with all its lines")
 	}
-	content, err := os.ReadFile(path)
+	content, err := readFile(path, pipeTimeout)
 	if err != nil {
 		return nil, nil, unreadable("the file "+input.Quote(path), path, err)
 	}

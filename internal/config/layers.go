@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ type loader struct {
 	unknown   []Unknown     // reported keys
 	onMistake func(Mistake) // can be nil
 	secrets   []*SecretFile
+	values    map[entry]fileValue // those that were read
 	// withSecrets are the paths of the env files that contain a secret.
 	withSecrets []string
 	mistakes    []Mistake
@@ -91,7 +91,7 @@ func (l *loader) environment(environ []string) layer {
 // envFile reads an env file like Docker in a process with that environment.
 func (l *loader) envFile(path string, environ []string) layer {
 	settings := layer{}
-	content, err := os.ReadFile(path)
+	content, err := readFile(path, pipeTimeout)
 	if err != nil {
 		l.fault(strings.TrimSpace("env file "+path), unreadable("", path, err, listMistakes(path)...))
 	} else if err = l.checkEncoding(content); err != nil {
@@ -187,7 +187,7 @@ func (l *loader) checkDuplicates() {
 			var first entry
 			var value string
 			for _, e := range settings[k.Name] {
-				text, err := e.value()
+				text, err := l.value(e)
 				switch {
 				case err != nil:
 					l.fault("", err)
@@ -208,7 +208,7 @@ func (e entry) value() (string, error) {
 	if !e.file {
 		return e.text, nil
 	}
-	content, err := os.ReadFile(e.text)
+	content, err := readFile(e.text, pipeTimeout)
 	if err != nil {
 		return "", withPlace(e.place, unreadable("the file", e.text, err))
 	}
@@ -219,6 +219,25 @@ func (e entry) value() (string, error) {
 		return strings.TrimSuffix(line, "\r"), nil
 	}
 	return string(content), nil
+}
+
+// fileValue is the result of [entry.value].
+type fileValue struct {
+	text string
+	err  error
+}
+
+// value returns the value of an entry. It reads a file once: the content of a pipe is gone then.
+func (l *loader) value(e entry) (string, error) {
+	read, isRead := l.values[e]
+	if !isRead {
+		read.text, read.err = e.value()
+		if l.values == nil {
+			l.values = map[entry]fileValue{}
+		}
+		l.values[e] = read
+	}
+	return read.text, read.err
 }
 
 func unwrapPathError(err error) error {
@@ -242,7 +261,7 @@ func (l *loader) find(name string) setting {
 	note := ""
 	for _, settings := range l.layers {
 		for _, e := range settings[name] {
-			text, err := e.value()
+			text, err := l.value(e)
 			if err != nil {
 				l.fault("", err)
 				return setting{place: e.place, isSet: true}

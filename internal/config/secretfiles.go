@@ -8,8 +8,8 @@ import (
 
 var errEmptySecret = errors.New("the file is empty")
 
-// SecretFile is a secret that comes from a file. It can be read again, so that a password that is
-// rotated requires no restart.
+// SecretFile is a secret that comes from a regular file. It can be read again, so that a password that
+// is rotated requires no restart.
 type SecretFile struct {
 	Key   string // Key.Name
 	Place string // spelling, and environment or file and line
@@ -18,11 +18,11 @@ type SecretFile struct {
 	variable *secret.Variable
 }
 
-// secret returns a required secret, which can change if it comes from a file.
+// secret returns a required secret, which can change if it comes from a regular file.
 func (l *loader) secret(name, reason string) secret.Text {
 	text := required[secret.Text](l, name, reason)
 	s := l.find(name)
-	if !s.from.file || text.IsZero() {
+	if !s.from.file || text.IsZero() || !isRegular(s.from.text) {
 		return text
 	}
 	f := &SecretFile{Key: name, Place: s.place, from: s.from, variable: secret.NewVariable(text.Reveal())}
