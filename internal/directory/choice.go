@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -139,7 +138,7 @@ func newChoice(o Options, servers []server) *choice {
 
 // leadsTo reports whether a server is most likely a controller that was connected before.
 func (s server) leadsTo(controller Controller) bool {
-	if s.ip != "" || net.ParseIP(s.host) != nil {
+	if s.ip != "" || isAddress(s.host) {
 		return s.dialAddress() == controller.Address
 	}
 	return s.host != "" && (strings.EqualFold(s.host, controller.Host) || strings.EqualFold(s.host, controller.DNSHostName))

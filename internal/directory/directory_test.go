@@ -155,6 +155,40 @@ func TestRefusedBind(t *testing.T) {
 	}
 }
 
+// TestBindNotDecided checks results of a bind that are about the server, not about the account: the
+// next server is tried, and the bind does not count as refused.
+func TestBindNotDecided(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		code int
+		text string
+	}{
+		{"operations error", ldap.LDAPResultOperationsError, "000004DC: LdapErr: DSID-0C0907C2"},
+		{"time limit", ldap.LDAPResultTimeLimitExceeded, ""},
+		{"administrative limit", ldap.LDAPResultAdminLimitExceeded, ""},
+		{"busy", ldap.LDAPResultBusy, ""},
+		{"unavailable", ldap.LDAPResultUnavailable, ""},
+		{"other", ldap.LDAPResultOther, "internal error"},
+		{"no writable domain controller", ldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 51f, v1db1\x00"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := fakeldap.Serve(t, nil, fakeldap.RefuseBind(test.code, test.text))
+			_, err := Connect(t.Context(), options(server))
+			wantFailure(t, err, bindFault(server, fault.Transient), nil, faulttest.AnyRemedy)
+			wantResult(t, err, test.code)
+			if errors.Is(err, ErrBindRefused) {
+				t.Error("bind counts as refused")
+			}
+			o := options(server)
+			o.Hosts = []string{server.Host, server.Host}
+			if _, err = Connect(t.Context(), o); fault.ClassOf(err) != fault.Transient || server.Binds() != 3 {
+				t.Errorf("%d binds, want 1 for each of 3 servers: %v", server.Binds(), err)
+			}
+		})
+	}
+}
+
 func TestBindWithoutCredentials(t *testing.T) {
 	t.Parallel()
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(nil))

@@ -110,10 +110,17 @@ var bindReasons = map[string]refusal{
 	"775": {"the account is locked", "unlock the account, and stop clients that use an old password"},
 }
 
+// uncheckedBinds maps such codes of binds for which the server could not check the password. They
+// do not count toward the account's lockout, and another server may accept the bind.
+var uncheckedBinds = map[string]refusal{
+	"51f": {"no domain controller is available to check the password", "connect the read-only domain controller to a writable one, or name another one in " + hostSettings},
+}
+
 var bindData = regexp.MustCompile(`\bdata ([0-9a-fA-F]+)`)
 
 // bindError converts an unsuccessful result of a bind to a *fault.Error. It returns other
-// errors unchanged.
+// errors unchanged. A result about the server, not about the account, is transient: the next
+// server is tried, and the next run binds again.
 func bindError(o fault.Operation, err error) error {
 	var result *ldap.Error
 	if !errors.As(err, &result) {
@@ -131,17 +138,23 @@ func bindError(o fault.Operation, err error) error {
 		return refused(refusal{"the server requires an encrypted connection for binds",
 			"use LDAPS or STARTTLS: set ldap.protocol, or the connection in the console"})
 	case ldap.LDAPResultInvalidCredentials:
+		code := "52e"
 		if m := bindData.FindStringSubmatch(result.Error()); m != nil {
-			if r, known := bindReasons[strings.ToLower(m[1])]; known {
-				return refused(r)
-			}
-			return refused(refusal{"code " + m[1], "check " + bindSettings})
+			code = strings.ToLower(m[1])
 		}
-		return refused(bindReasons["52e"])
+		if r, unchecked := uncheckedBinds[code]; unchecked {
+			return o.Failed(fault.Transient, &resultError{code: result.ResultCode, reason: r.reason}, r.remedy)
+		}
+		if r, known := bindReasons[code]; known {
+			return refused(r)
+		}
+		return refused(refusal{"code " + code, "check " + bindSettings})
 	case ldap.LDAPResultInvalidDNSyntax, ldap.LDAPResultNoSuchObject:
 		return refused(refusal{"invalid bind DN", "correct ldap.bindDn, or the bind DN of the connection in the console"})
 	case ldap.LDAPResultBusy, ldap.LDAPResultUnavailable:
 		return o.Failed(fault.Transient, &resultError{code: result.ResultCode, reason: "the server currently accepts no binds"}, "check the server's load and its log")
+	case ldap.LDAPResultOperationsError, ldap.LDAPResultTimeLimitExceeded, ldap.LDAPResultAdminLimitExceeded, ldap.LDAPResultOther:
+		return o.Failed(fault.Transient, &resultError{code: result.ResultCode, reason: printable(result.Err.Error())}, "check the server's load and its log")
 	default:
 		return refused(refusal{printable(result.Err.Error()), "check " + bindSettings + ", and the server's log"})
 	}

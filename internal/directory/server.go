@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,12 @@ type server struct {
 	domain   string // the DNS domain whose SRV records or directory name the host; "": the host is configured
 	priority uint16 // of the SRV record; lower ones are tried first
 	ip       string // address to dial; "": that of the host
+}
+
+// isAddress reports whether a host is an IP address, with or without a zone (RFC 4007 11).
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 func (s server) address() string { return net.JoinHostPort(s.host, strconv.Itoa(s.port)) }
@@ -55,7 +62,7 @@ func (o Options) resolve(ctx context.Context) ([][]server, error) {
 	if err := o.checkPort(server{host: o.Hosts[0], port: o.Port}); err != nil {
 		return nil, err
 	}
-	if len(o.Hosts) == 1 && strings.Contains(o.Hosts[0], ".") && net.ParseIP(o.Hosts[0]) == nil {
+	if len(o.Hosts) == 1 && strings.Contains(o.Hosts[0], ".") && !isAddress(o.Hosts[0]) {
 		if controllers := o.lookupControllers(ctx, o.Hosts[0]); len(controllers) > 0 {
 			for _, controller := range controllers {
 				if err := o.checkPort(controller); err != nil {
@@ -108,7 +115,7 @@ func (o Options) lookupControllers(ctx context.Context, domain string) []server 
 // Without addresses the host is dialed, which reports the cause.
 func (o Options) addresses(ctx context.Context, servers []server) []server {
 	s := servers[0]
-	if s.domain != "" || net.ParseIP(s.host) != nil {
+	if s.domain != "" || isAddress(s.host) {
 		return servers
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)

@@ -73,6 +73,7 @@ func TestResolve(t *testing.T) {
 		{"name without a domain", LDAP, []string{"dc1"}, 0, srv, nil, nil, single("dc1", 389)},
 		{"IPv4 address", LDAP, []string{"10.1.2.3"}, 0, srv, nil, addresses, single("10.1.2.3", 389)},
 		{"IPv6 address", LDAPS, []string{"::1"}, 0, srv, nil, addresses, single("::1", 636)},
+		{"IPv6 address with a zone", LDAPS, []string{"fe80::1%eth0.100"}, 0, srv, nil, addresses, single("fe80::1%eth0.100", 636)},
 	} {
 		o := Options{Protocol: test.protocol, Hosts: test.hosts, Port: test.port}
 		o.lookupSRV = func(context.Context, string, string, string) (string, []*net.SRV, error) {

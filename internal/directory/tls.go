@@ -2,6 +2,7 @@ package directory
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,10 +15,7 @@ import (
 )
 
 func (o Options) tlsConfig(server server) *tls.Config {
-	name := o.ServerName
-	if name == "" {
-		name = server.host
-	}
+	name := handshake.ServerName(cmp.Or(o.ServerName, server.host))
 	return &tls.Config{
 		ServerName: name,
 		MinVersion: tls.VersionTLS12,

@@ -168,6 +168,39 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestZone checks that a certificate for a link-local address is valid for it on any interface.
+func TestZone(t *testing.T) {
+	t.Parallel()
+	ca := issueCA(t, "Example CA")
+	byAddress := func(address string) *tls.Config {
+		return issue(t, ca, x509.Certificate{IPAddresses: []net.IP{net.ParseIP(address)}}).config()
+	}
+	for _, test := range []struct {
+		name, certificate string
+		valid             bool
+	}{
+		{"same address", "fe80::1", true},
+		{"another address", "fe80::2", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			server := fakeldap.Serve(t, byAddress(test.certificate), fakeldap.Directory(nil))
+			o := options(server)
+			o.Hosts, o.Protocol, o.Certificates = []string{"fe80::1%eth0"}, LDAPS, []*x509.Certificate{ca.Certificate}
+			o.dialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, address(server))
+			}
+			session, err := Connect(t.Context(), o)
+			if (err == nil) != test.valid || err != nil && !errors.Is(err, errNameMismatch) {
+				t.Errorf("%v", err)
+			}
+			if err == nil {
+				session.Close()
+			}
+		})
+	}
+}
+
 // TestSRVTargets checks which hosts named by SRV records are trusted.
 func TestSRVTargets(t *testing.T) {
 	t.Parallel()

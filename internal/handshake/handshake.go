@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -208,6 +209,15 @@ func ExplainVerification(err error, chain []*x509.Certificate) error {
 var insecureAlgorithms = map[x509.SignatureAlgorithm]bool{
 	x509.MD2WithRSA: true, x509.MD5WithRSA: true, x509.SHA1WithRSA: true, x509.ECDSAWithSHA1: true,
 	x509.DSAWithSHA1: true, x509.DSAWithSHA256: true,
+}
+
+// ServerName returns the name that the certificate of a host must contain. The zone of an IPv6
+// address belongs to this machine (RFC 4007 11.2), so that no certificate contains it.
+func ServerName(host string) string {
+	if address, err := netip.ParseAddr(host); err == nil && address.Zone() != "" {
+		return address.WithZone("").String()
+	}
+	return host
 }
 
 // requestKey is the context key of a Request.

@@ -295,3 +295,14 @@ func TestWeakSignature(t *testing.T) {
 		t.Errorf("%v, explained %v", err, explained)
 	}
 }
+
+func TestServerName(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		"dc1.corp.test": "dc1.corp.test", "10.0.0.5": "10.0.0.5", "fd00::1": "fd00::1", "fe80::1%eth0": "fe80::1", "FE80::1%eth0.100": "fe80::1", "dc1%eth0": "dc1%eth0", "": "",
+	} {
+		if got := ServerName(host); got != want {
+			t.Errorf("%q: %q, want %q", host, got, want)
+		}
+	}
+}
