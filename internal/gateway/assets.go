@@ -21,7 +21,7 @@ const (
 	PartlyAccepted                // BatchResponse lists the rejected objects, as far as known
 	Rejected                      // because of its content
 	TooLarge
-	TimedOut // unknown, twice: parts may arrive in time
+	Unfinished // unknown, twice: parts may arrive
 )
 
 // BatchResponse is the gateway's response to one batch.
@@ -47,7 +47,7 @@ func isPublished(code string) bool {
 // Send sends one batch: count assets, as JSON objects separated by commas. It returns no error
 // only after it has read a complete response. It retries batches with an unknown outcome, with
 // the same bytes and the same requestID. It does not retry a batch of several assets after
-// maxTimeouts timeouts, or with a successful response that is too large: that one is partly
+// maxUnfinished timeouts and lost connections of large requests, or with a successful response that is too large: that one is partly
 // accepted and unattributed.
 func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (BatchResponse, error) {
 	send := fault.Operation{Op: "send assets to", Object: c.options.URL.Host}
@@ -60,7 +60,7 @@ func (c *Client) Send(ctx context.Context, requestID string, count int, assets [
 		body: [][]byte{head, assets, []byte(envelopeTail)}, maxResponse: maxAssetsBytes,
 	}
 	var batch BatchResponse
-	timeouts := 0
+	unfinished := 0
 	err = c.retry(ctx, send, maxAssetsAttempts, func() error {
 		r, err := c.do(ctx, call)
 		if r.tooLarge && count > 1 {
@@ -68,12 +68,12 @@ func (c *Client) Send(ctx context.Context, requestID string, count int, assets [
 			batch = BatchResponse{Outcome: PartlyAccepted, Message: statusText(r.status, errResponseTooLarge.Error()), Unattributed: true}
 			return nil
 		}
-		if r.timedOut {
-			timeouts++
+		if r.mayBeTooLarge {
+			unfinished++
 		}
 		// Halving is a retry of the run, so that it ends if the gateway never responds.
-		if timeouts == maxTimeouts && r.timedOut && count > 1 && ctx.Err() == nil && c.budget.take() {
-			batch = BatchResponse{Outcome: TimedOut, Message: err.Error()}
+		if unfinished == maxUnfinished && r.mayBeTooLarge && count > 1 && ctx.Err() == nil && c.budget.take() {
+			batch = BatchResponse{Outcome: Unfinished, Message: err.Error()}
 			log := c.log(ctx)
 			log.Warn().EmbedObject(fault.Fields(err)).Int("objects", count).Int("sent_bytes", len(head)+len(assets)+len(envelopeTail)).Msg(MsgBatchHalved)
 			return nil
@@ -89,8 +89,9 @@ func (c *Client) Send(ctx context.Context, requestID string, count int, assets [
 	return batch, err
 }
 
-// maxTimeouts is the number of timeouts after which a batch is too large for the connection.
-const maxTimeouts = 2
+// maxUnfinished is the number of timeouts and lost connections after which a batch is too large for
+// the connection or the server.
+const maxUnfinished = 2
 
 const envelopeTail = `]}`
 

@@ -106,6 +106,13 @@ func (b *requestBody) begun() bool {
 	return b.isBegun
 }
 
+// minRefusedSize is the smallest size in bytes of a request for which a lost connection can mean that
+// the request is too large. Whether the server has read all of it is unknown: buffers hold the rest.
+const minRefusedSize = 64 << 10
+
+// isLarge reports whether a body of minRefusedSize or more was sent at least in part.
+func (b *requestBody) isLarge() bool { return b.begun() && b.size() >= minRefusedSize }
+
 // detach ends all reading.
 func (b *requestBody) detach() {
 	b.mu.Lock()

@@ -33,6 +33,9 @@ func (c *Client) ForgetToken() {
 	c.session.token = nil
 }
 
+// MinRefusedSize is the size of a request from which a lost connection can be a refusal of its size.
+const MinRefusedSize = minRefusedSize
+
 // The timeouts of the transport.
 const (
 	HeaderTimeout = headerTimeout

@@ -112,6 +112,7 @@ const (
 type Client struct {
 	options     Options
 	http        *http.Client
+	closeIdle   func() // closes the connections that no request uses
 	hints       *hintRecorder
 	session     session
 	limit       rateLimit
@@ -166,13 +167,14 @@ func New(o Options) *Client {
 			return b
 		}
 	}
-	hints := &hintRecorder{RoundTripper: observe(newTransport(o), o), host: o.URL.Host}
+	transport := newTransport(o)
+	hints := &hintRecorder{RoundTripper: observe(transport, o), host: o.URL.Host}
 	client := &http.Client{
 		Transport: hints,
 		// A redirect to another host would disclose credentials.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	c := &Client{options: o, http: client, hints: hints, concurrency: newConcurrency(o.Connections)}
+	c := &Client{options: o, http: client, closeIdle: transport.CloseIdleConnections, hints: hints, concurrency: newConcurrency(o.Connections)}
 	c.session.login = c.login
 	c.BeginRun()
 	return c
@@ -261,10 +263,11 @@ type response struct {
 	// tooLarge is whether a success is larger than the maximum of its call. It has no body, and
 	// an error is returned with it.
 	tooLarge bool
-	// timedOut is whether the time until the response began was too long, so that the request may
-	// be too large for the connection. An error is returned with it.
-	timedOut bool
-	token    secret.Text // of the request, which texts of the response may repeat
+	// mayBeTooLarge is whether the request may be too large for the connection, because the time
+	// until the response began was too long, or for the server, because the connection of a large
+	// request was lost. An error is returned with it.
+	mayBeTooLarge bool
+	token         secret.Text // of the request, which texts of the response may repeat
 }
 
 // do sends a call with a token and within the limits of the gateway. It handles rejected
@@ -303,6 +306,9 @@ func (c *Client) do(ctx context.Context, call call) (response, error) {
 			if err := c.refuseConcurrency(ctx, call, a.response, a.allowed, number, refusals); err != nil {
 				return response{}, err
 			}
+		case http.StatusMisdirectedRequest:
+			c.closeIdle() // the next attempt needs another connection (RFC 9110 15.5.20)
+			fallthrough
 		default:
 			c.applySuccessLimit(ctx, a.response)
 			return a.response, classify(call, a.response)
@@ -395,7 +401,10 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	start := time.Now()
 	r, err := c.http.Do(request)
 	if err != nil {
-		return response{timedOut: sent.begun() && isTimeout(err)}, c.transportError(ctx, call, trace, err)
+		if sent.isLarge() {
+			trace.large = sent.size()
+		}
+		return response{mayBeTooLarge: sent.isLarge() || sent.begun() && isTimeout(err)}, c.transportError(ctx, call, trace, err)
 	}
 	defer r.Body.Close()
 	c.certificateLosses.Store(0)
@@ -410,7 +419,7 @@ func (c *Client) sendOnce(ctx context.Context, call call, authorize func(*http.R
 	if err != nil && !mayLackBody(r.StatusCode) {
 		return response{}, c.transportError(ctx, call, trace, &incompleteResponse{err})
 	}
-	return response{status: r.StatusCode, header: r.Header, body: withoutByteOrderMark(body), timedOut: r.StatusCode == http.StatusRequestTimeout}, nil
+	return response{status: r.StatusCode, header: r.Header, body: withoutByteOrderMark(body), mayBeTooLarge: r.StatusCode == http.StatusRequestTimeout}, nil
 }
 
 // mayLackBody reports whether a response with this status is usable without its body. A server

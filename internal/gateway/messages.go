@@ -2,7 +2,7 @@ package gateway
 
 // The messages of the log.
 const (
-	MsgBatchHalved      = "batch timed out twice, sending smaller batches"
+	MsgBatchHalved      = "batch not completed twice, sending smaller batches"
 	MsgCallRefused      = "too many concurrent calls, sending again"
 	MsgLimitNotRecorded = "gateway limit not recorded"
 	MsgRateLimited      = "rate limited by gateway"

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -364,8 +365,8 @@ func TestTimedOutBatch(t *testing.T) {
 		requests int
 		want     gateway.Outcome
 	}{
-		{"no response", neverRespondToAssets, 2, 2, gateway.TimedOut},
-		{"408", func(t *testing.T) http.Handler { return afterLogin(t, respondWith(http.StatusRequestTimeout, "")) }, 2, 2, gateway.TimedOut},
+		{"no response", neverRespondToAssets, 2, 2, gateway.Unfinished},
+		{"408", func(t *testing.T) http.Handler { return afterLogin(t, respondWith(http.StatusRequestTimeout, "")) }, 2, 2, gateway.Unfinished},
 		{"endless body", func(t *testing.T) http.Handler {
 			return afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.WriteString(w, published)
@@ -390,6 +391,72 @@ func TestTimedOutBatch(t *testing.T) {
 					assets += "," + asset
 				}
 				batch, err := client.Send(t.Context(), uuid.NewString(), test.count, []byte(assets))
+				if test.want == 0 {
+					checkError(t, err, sendTestError(fault.Transient), nil, faulttest.AnyRemedy)
+				} else if err != nil || batch.Outcome != test.want {
+					t.Errorf("%+v, %v", batch, err)
+				}
+				if requests := client.Counts().Requests - logins; int(requests) != test.requests {
+					t.Errorf("%d requests, want %d", requests, test.requests)
+				}
+			})
+		})
+	}
+}
+
+// A load balancer can assign a connection to the wrong server, which refuses every request on it with
+// 421. The same call then succeeds on another connection.
+func TestMisdirectedConnection(t *testing.T) {
+	t.Parallel()
+	var misdirected sync.Map // address of the client
+	var refused atomic.Int32
+	server := serve(t, afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+		if refused.Load() == 0 {
+			misdirected.Store(r.RemoteAddr, true)
+		}
+		if _, is := misdirected.Load(r.RemoteAddr); is {
+			refused.Add(1)
+			respondWith(http.StatusMisdirectedRequest, "")(w, r)
+			return
+		}
+		respondWith(http.StatusAccepted, published)(w, r)
+	}))
+	batch, err := send(t.Context(), gateway.New(options(t, server.URL)))
+	if n := refused.Load(); err != nil || batch.Outcome != gateway.Accepted || n != 1 {
+		t.Errorf("%+v, %v, refused %d times", batch, err, n)
+	}
+}
+
+// A server can refuse the size of a request by closing the connection, without a response or before
+// the client reads it.
+func TestConnectionOfLargeRequestLost(t *testing.T) {
+	t.Parallel()
+	const envelope = 1000 // at least
+	for _, test := range []struct {
+		name     string
+		size     int
+		read     int64 // by the server
+		count    int
+		requests int
+		want     gateway.Outcome
+	}{
+		{"several objects, partly read", 1 << 20, 1000, 2, 2, gateway.Unfinished},
+		{"several objects, read", 1 << 20, 1 << 30, 2, 2, gateway.Unfinished},
+		{"single object", 1 << 20, 1000, 1, 6, 0},
+		{"smallest size", gateway.MinRefusedSize, 1 << 30, 2, 2, gateway.Unfinished},
+		{"smaller", gateway.MinRefusedSize - envelope, 1 << 30, 2, 6, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := gateway.New(serveInMemory(t, nil, afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {
+					_, _ = io.CopyN(io.Discard, r.Body, test.read)
+					panic(http.ErrAbortHandler)
+				})))
+				if err := client.Login(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				logins := client.Counts().Requests
+				batch, err := client.Send(t.Context(), uuid.NewString(), test.count, bytes.Repeat([]byte(" "), test.size))
 				if test.want == 0 {
 					checkError(t, err, sendTestError(fault.Transient), nil, faulttest.AnyRemedy)
 				} else if err != nil || batch.Outcome != test.want {
@@ -435,7 +502,7 @@ func TestTimedOutBatchesExhaustBudget(t *testing.T) {
 				}
 				return
 			}
-			if batch.Outcome != gateway.TimedOut {
+			if batch.Outcome != gateway.Unfinished {
 				t.Fatalf("%+v", batch)
 			}
 		}

@@ -70,12 +70,23 @@ func classify(call call, r response) error {
 	case 300 <= r.status && r.status < 400:
 		return call.Failed(fault.Refused, &responseError{Status: r.status, Reason: errRedirected, Message: r.location()},
 			"correct "+call.setting()+", or exempt this machine if the network redirects it to a login page")
-	case r.status == http.StatusRequestTimeout || r.status >= 500:
+	case isTransient(r.status):
 		wait, _ := longestWait(r.header, "Retry-After", time.Now())
 		failed := &responseError{Status: r.status, Reason: errGatewayFailed, Message: r.message(), RetryAfter: wait}
 		return call.Failed(fault.Transient, failed, "check whether the platform is up, and any proxy in front of it")
 	}
 	return nil
+}
+
+// isTransient reports whether the same request may succeed later: 5xx and the statuses that RFC 9110
+// 15.5.9 and 15.5.20, and RFC 8470 5.2 allow to send again. Misdirected Request is about the
+// connection, for example to another virtual host behind a load balancer.
+func isTransient(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusMisdirectedRequest, http.StatusTooEarly:
+		return true
+	}
+	return status >= 500
 }
 
 // forbiddenRemedy returns the remedy for a response with status 403: remedy, if it may be from the

@@ -65,6 +65,8 @@ func TestSendResponses(t *testing.T) {
 		{"404", 404, `{"message":"unknown profileUuid"}`, gateway.BatchResponse{}, fault.Refused, gateway.ErrNotFound, "unknown profileUuid", []string{"qualys.customerUuid", "qualys.connectionUuid", "qualys.profileUuid", "gateway.path.assets"}},
 		{"204", 204, ``, gateway.BatchResponse{}, fault.Refused, gateway.ErrUnexpected, "", []string{"connector.api.url", "gateway.path"}},
 		{"408", 408, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
+		{"421", 421, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
+		{"425", 425, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
 		{"500", 500, `oops`, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "oops", []string{"platform"}},
 		{"503", 503, ``, gateway.BatchResponse{}, fault.Transient, gateway.ErrGatewayFailed, "", []string{"platform"}},
 		{"captive portal", 200, `<html>Accept the terms</html>`, gateway.BatchResponse{}, fault.Transient, gateway.ErrNoProof, "not complete JSON", []string{proxy}},

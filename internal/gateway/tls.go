@@ -20,6 +20,7 @@ import (
 // errors without a type that distinguishes them from others.
 type connectionTrace struct {
 	certificate *handshake.Request
+	large       int64 // size of the request in bytes if it was sent in part and isLarge, else 0
 
 	mu        sync.Mutex
 	err       error // of the last handshake; nil: none, or it succeeded
@@ -102,10 +103,12 @@ func dialProxyTLS(dial func(context.Context, string, string) (net.Conn, error), 
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		config := config.Clone()
-		if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
 			conn.Close()
 			return nil, err
 		}
+		config.ServerName = handshake.ServerName(host)
 		tlsConn := tls.Client(conn, config)
 		if err := tlsConn.HandshakeContext(ctx); err != nil {
 			conn.Close()

@@ -113,10 +113,34 @@ func (c *Client) transportError(ctx context.Context, call call, trace *connectio
 		return call.noResponse(err)
 	case trace.certificate.Received() && !isTimeout(err): // a slow server is no sign of a lost alert
 		return c.certificateLoss(call, err, trace)
+	case trace.large > 0:
+		return call.Failed(fault.Transient, &lostRequest{trace.large, err}, "check the network, and which size of requests the gateway and any proxy in front of it accept, or lower upload.batch-bytes")
 	default:
 		return call.Failed(fault.Transient, err, "check the network and any proxy between this machine and the gateway")
 	}
 }
+
+// lostRequest is the error of a large request whose connection was lost. A server that refuses the
+// size of a request may close the connection (RFC 9110 15.5.14), without a response or before the
+// client has read it.
+type lostRequest struct {
+	size  int64 // bytes
+	cause error
+}
+
+// Error omits the addresses, which net.OpError repeats for each layer.
+func (e *lostRequest) Error() string {
+	cause := e.cause
+	if number, is := errors.AsType[syscall.Errno](cause); is {
+		cause = number
+	} else if errors.Is(cause, net.ErrClosed) {
+		cause = net.ErrClosed
+	}
+	return fmt.Sprintf("connection lost during a request of %d bytes: %v", e.size, cause)
+}
+
+// Unwrap returns the cause.
+func (e *lostRequest) Unwrap() error { return e.cause }
 
 // noResponse returns the error of a call without a response in time.
 func (c call) noResponse(err error) error {

@@ -58,7 +58,7 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 		return state.BatchResult{Acknowledged: b.Objects}, nil
 	case len(b.Objects) == 1:
 		return p.rejectSingle(state.RejectedObject{Object: b.Objects[0], Reason: b.reason(answer)})
-	case answer.Outcome == gateway.TooLarge, answer.Outcome == gateway.TimedOut:
+	case answer.Outcome == gateway.TooLarge, answer.Outcome == gateway.Unfinished:
 		p.shrink(len(b.data) / 2)
 	case answer.Outcome == gateway.Rejected && p.rejectsWhole():
 		return b.rejectAll(answer.Message), nil

@@ -80,16 +80,16 @@ func TestTooLargeReducesBatchBytes(t *testing.T) {
 	}
 }
 
-// TestTimedOutReducesBatchBytes checks that a batch that timed out is sent in parts, and that later
+// TestUnfinishedReducesBatchBytes checks that a batch that was not completed is sent in parts, and that later
 // batches have the size of the parts that arrived.
-func TestTimedOutReducesBatchBytes(t *testing.T) {
+func TestUnfinishedReducesBatchBytes(t *testing.T) {
 	t.Parallel()
 	const limit = 3000
 	timeouts := 0
 	f := &fakeSender{t: t, answer: func(_ context.Context, c call) (gateway.BatchResponse, error) {
 		if c.bytes > limit {
 			timeouts++
-			return gateway.BatchResponse{Outcome: gateway.TimedOut, Message: "no response in time"}, nil
+			return gateway.BatchResponse{Outcome: gateway.Unfinished, Message: "no response in time"}, nil
 		}
 		return gateway.BatchResponse{}, nil
 	}}
