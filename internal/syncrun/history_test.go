@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,19 +46,29 @@ func TestCampaignHistories(t *testing.T) {
 		{"domain", true, true, 4, 150},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			histories := c.long
 			if testing.Short() {
 				histories = c.short
 			}
-			for seed := uint64(1); seed <= histories; seed++ {
-				t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-					t.Parallel()
-					playHistory(t, seed, c.posture, c.whole)
-				})
+			playHistories(t, histories, c.posture, c.whole)
+		})
+	}
+}
+
+// playHistories plays the histories of the seeds from 1 concurrently. Their tests are not parallel
+// in the sense of package testing, which keeps a parallel test with all that its cleanup functions
+// refer to until its siblings have ended: a thousand environments.
+func playHistories(t *testing.T, histories uint64, posture, whole bool) {
+	var seeds atomic.Uint64
+	var playing sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		playing.Go(func() {
+			for seed := seeds.Add(1); seed <= histories; seed = seeds.Add(1) {
+				t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { playHistory(t, seed, posture, whole) })
 			}
 		})
 	}
+	playing.Wait()
 }
 
 // history is an environment with a random sequence of events.
