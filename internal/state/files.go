@@ -102,10 +102,10 @@ func readSmallFile(path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, limit))
 }
 
-// replaceFile writes a small file. Readers see the old or the new content. With sync, that also
-// applies after a power failure. The caller holds the lock, so that temporary can be a fixed
-// name.
-func replaceFile(path, temporary string, content []byte, sync bool) error {
+// replaceFile writes a small file. Readers see the old or the new content. With sync, which syncs
+// the new content, that also applies after a power failure; nil: without a sync. The caller holds
+// the lock, so that temporary can be a fixed name.
+func replaceFile(path, temporary string, content []byte, sync func(*os.File) error) error {
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -114,8 +114,8 @@ func replaceFile(path, temporary string, content []byte, sync bool) error {
 		return err
 	}
 	_, err = file.Write(content)
-	if err == nil && sync {
-		err = file.Sync()
+	if err == nil && sync != nil {
+		err = sync(file)
 	}
 	if err = errors.Join(err, file.Close()); err == nil {
 		err = os.Rename(temporary, path)

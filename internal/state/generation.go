@@ -228,7 +228,7 @@ func (s *Store) putGeneration(c change, g generation) error {
 // writeGeneration writes the generation file.
 func (s *Store) writeGeneration(g generation) error {
 	path := generationPath(s.path)
-	err := replaceFile(path, newGenerationPath(s.path), g.encode(), !s.options.NoSync)
+	err := replaceFile(path, newGenerationPath(s.path), g.encode(), s.options.sync)
 	if err == nil {
 		err = s.options.syncDir(filepath.Dir(path))
 	}

@@ -62,5 +62,5 @@ func (s *Store) writeHolder() {
 		host = "this machine"
 	}
 	text := fmt.Sprintf("process %d on %s since %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
-	_ = replaceFile(holderPath(s.path), newHolderPath(s.path), []byte(text), false) // only improves an error text
+	_ = replaceFile(holderPath(s.path), newHolderPath(s.path), []byte(text), nil) // only improves an error text
 }

@@ -159,6 +159,9 @@ type Options struct {
 	mergeRecords int
 	// merging is called before each transaction of a merge; nil: no call.
 	merging func() error
+	// synced is called after the sync of a file or directory, except for those of bbolt; nil: no
+	// call.
+	synced func(path string)
 }
 
 const (
@@ -172,17 +175,26 @@ func (o Options) bolt() *bbolt.Options {
 	return &bbolt.Options{Timeout: o.lockWait(), NoSync: o.NoSync, NoGrowSync: o.NoSync, OpenFile: openFile}
 }
 
-// syncDir syncs a directory unless NoSync is set. Otherwise, a new or renamed file may be
-// missing after a power failure, even if its content was synced.
-func (o Options) syncDir(dir string) error {
+// sync syncs a file or a directory unless NoSync is set.
+func (o Options) sync(file *os.File) error {
 	if o.NoSync {
 		return nil
 	}
+	err := file.Sync()
+	if hook := o.synced; hook != nil && err == nil {
+		hook(file.Name())
+	}
+	return err
+}
+
+// syncDir syncs a directory unless NoSync is set. Otherwise, a new or renamed file may be
+// missing after a power failure, even if its content was synced.
+func (o Options) syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(o.sync(d), d.Close())
 }
 
 // Open opens the state file in dir. It creates the directory and the file if they do not
