@@ -630,6 +630,35 @@ func TestConsumerCanceled(t *testing.T) {
 	}
 }
 
+// TestCanceledAfterLastPage checks that a search is not complete if its context ends before the
+// consumer has handled the last entries, although the server has sent all of them.
+func TestCanceledAfterLastPage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, o := inMemory(t, fakeldap.Directory(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+			for n := range chunks - 1 { // as many as are buffered
+				if !p.Send(fakeldap.NewEntry(fmt.Sprint(n), []string{"cn", "x"}).Message(r.ID)) {
+					return false
+				}
+			}
+			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+		}))
+		ctx, cancel := context.WithCancel(t.Context())
+		entries := 0
+		pages, err := connect(t, o).Search(ctx, userSearch, func(*ad.Entry) error {
+			if entries++; entries == 1 {
+				synctest.Wait() // all is received
+				cancel()
+			}
+			return nil
+		})
+		wantFailure(t, err, searchFault(server, fault.Canceled), context.Canceled)
+		if entries != 1 || pages != 1 {
+			t.Errorf("%d entries, %d pages", entries, pages)
+		}
+	})
+}
+
 // TestSlowConsumer checks that a slow consumer blocks the server and does not cause a timeout.
 func TestSlowConsumer(t *testing.T) {
 	t.Parallel()

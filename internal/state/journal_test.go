@@ -64,6 +64,23 @@ func TestInFlightWithoutResult(t *testing.T) {
 	}
 }
 
+// TestInFlightBeforeVisible checks that a batch is in flight before its records can be read. Otherwise
+// a concurrent lookup would return a value that was not acknowledged.
+func TestInFlightBeforeVisible(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	j := result(s.OpenJournal(testView, testStart))(t)
+	var inFlight []bool
+	s.options.generationWritten = func() error { // in both transactions; the second one writes the records
+		inFlight = append(inFlight, s.isInFlight(j.batchID(7)))
+		return nil
+	}
+	must(t, j.MarkInFlight([]Batch{{7, objects(0, 3, 1)}}))
+	if !slices.Equal(inFlight, []bool{false, true}) {
+		t.Errorf("in flight in the transactions: %v", inFlight)
+	}
+}
+
 // TestObsoleteBatches checks that a batch in flight is deleted once all its objects were sent
 // again.
 func TestObsoleteBatches(t *testing.T) {
