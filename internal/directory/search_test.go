@@ -588,6 +588,27 @@ func TestConsumerStops(t *testing.T) {
 	}
 }
 
+// TestSearchAwaitsRequest checks that a search that its consumer stops does not return before the
+// goroutine that requests its pages has ended.
+func TestSearchAwaitsRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, o := inMemory(t, endlessEntries())
+		ended := false
+		o.OnRequest = func(request string, _ fault.Class, _ time.Duration) {
+			if request == "search" {
+				time.Sleep(time.Second) // fake time
+				ended = true
+			}
+		}
+		errStop := errors.New("stop")
+		_, err := connect(t, o).Search(t.Context(), userSearch, func(*ad.Entry) error { return errStop })
+		if !errors.Is(err, errStop) || !ended {
+			t.Errorf("request ended: %t, error %v", ended, err)
+		}
+	})
+}
+
 // TestWriteAfterConsumerDone checks that the reading goroutine does not block forever after
 // the consumer has stopped.
 func TestWriteAfterConsumerDone(t *testing.T) {
