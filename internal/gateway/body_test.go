@@ -66,3 +66,42 @@ func TestRedact(t *testing.T) {
 		t.Errorf("%q without a token", got)
 	}
 }
+
+// endlessBody is the body of a response without end. It counts the bytes that are read, and fails
+// when there are many more than any limit.
+type endlessBody struct{ read int64 }
+
+var errNotStopped = errors.New("reading has not stopped")
+
+func (b *endlessBody) Read(p []byte) (int, error) {
+	if b.read > 4*maxAssetsBytes {
+		return 0, errNotStopped
+	}
+	b.read += int64(len(p))
+	return len(p), nil
+}
+
+func (b *endlessBody) Close() error { return nil }
+
+// The reading of a body stops at the limit, so that a response takes no more memory.
+func TestReadBodyStopsAtLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 1000
+	for _, test := range []struct {
+		status     int
+		length     int64
+		size, read int64 // maximum of read
+		err        error
+	}{
+		{http.StatusOK, -1, 0, limit + 1, errResponseTooLarge},
+		{http.StatusOK, limit + 1, 0, 0, errResponseTooLarge},
+		{http.StatusBadRequest, -1, maxErrorBytes, maxErrorBytes + 1, nil},
+		{http.StatusInternalServerError, 1 << 40, maxErrorBytes, maxErrorBytes + 1, nil},
+	} {
+		endless := &endlessBody{}
+		body, err := readBody(&http.Response{StatusCode: test.status, ContentLength: test.length, Body: endless}, limit)
+		if !errors.Is(err, test.err) || int64(len(body)) != test.size || endless.read > test.read {
+			t.Errorf("status %d: %d of %d bytes, error %v", test.status, len(body), endless.read, err)
+		}
+	}
+}

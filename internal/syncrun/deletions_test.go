@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
@@ -529,5 +530,29 @@ func TestDryRunShowsHeldDeletions(t *testing.T) {
 	}
 	if n := e.heldDeletions(); n != 0 {
 		t.Errorf("%d recorded as held", n)
+	}
+}
+
+// TestDeletionsNotRecorded checks that no deletion is sent if the held or undecided ones cannot be
+// recorded.
+func TestDeletionsNotRecorded(t *testing.T) {
+	t.Parallel()
+	store, err := state.Options{}.OpenReadOnly(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proven, other := candidates(0, 1, tombstone)[0], candidates(1, 2, absent)[0]
+	for name, d := range map[string]Decision{
+		"held":      {Send: []identity.Object{proven.Object}, KeepHeld: []ad.GUID{other.GUID}},
+		"undecided": {Send: []identity.Object{proven.Object}, KeepUndecided: []state.Undecided{{GUID: other.GUID, Reason: UndecidedNotShown}}},
+	} {
+		r := &reader{store: store}
+		err := r.applyDeletions(d, sink{add: func(identity.Asset) error {
+			t.Errorf("%s: deletion sent", name)
+			return nil
+		}})
+		if fault.ClassOf(err) != fault.Transient {
+			t.Errorf("%s: error %v", name, err)
+		}
 	}
 }
