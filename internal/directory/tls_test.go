@@ -91,6 +91,7 @@ func TestTLS(t *testing.T) {
 	forClients := byAddress
 	forClients.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	selfSigned, otherSelfSigned := issue(t, nil, onlyCommonName), issue(t, nil, onlyCommonName)
+	selfSignedExpired := issue(t, nil, expired)
 	signed := issue(t, ca, byAddress)
 
 	unknown := func(cause error) bool { _, is := errors.AsType[x509.UnknownAuthorityError](cause); return is }
@@ -118,6 +119,7 @@ func TestTLS(t *testing.T) {
 		{"intermediate sent by the server", issue(t, intermediate, byAddress).config(intermediate), []*x509.Certificate{ca.Certificate}, "", "", nil, nil},
 		{"configured intermediate", issue(t, intermediate, byAddress).config(), []*x509.Certificate{intermediate.Certificate}, "", "", nil, nil},
 		{"pinned, common name only", selfSigned.config(), []*x509.Certificate{selfSigned.Certificate}, "", "", nil, nil},
+		{"pinned, expired", selfSignedExpired.config(), []*x509.Certificate{selfSignedExpired.Certificate}, "", "", nil, nil},
 		{"self-signed, unknown", issue(t, nil, byName).config(), nil, "", "common name dc1, for dc1.corp.test", unknown, issuer},
 		{"configured server name", issue(t, ca, byName).config(), []*x509.Certificate{ca.Certificate}, "dc1.corp.test", "", nil, nil},
 		{"configured server name in another case", issue(t, ca, byName).config(), []*x509.Certificate{ca.Certificate}, "DC1.CORP.TEST", "", nil, nil},
