@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -376,6 +377,64 @@ func TestStateFileDamaged(t *testing.T) {
 	d.end(t)
 	if s.deleted() != 0 || len(s.Gateway.Users()) != 20 {
 		t.Errorf("%d deleted of %d", s.deleted(), len(s.Gateway.Users()))
+	}
+}
+
+// TestStateFileRemoved tests that the daemon opens a new state file after its own was removed, and ends
+// if another process has opened one.
+func TestStateFileRemoved(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		other bool
+	}{
+		{"new file", false},
+		{"another process", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newFixture(t)
+			s.env["service.cron-expression"], s.locked = yearly, test.other
+			link := filepath.Join(t.TempDir(), "state") // replaced at once
+			if err := os.Symlink(t.TempDir(), link); err != nil {
+				t.Fatal(err)
+			}
+			s.env["service.state-dir"] = link
+			d := s.serve(t, runFrequently)
+			started, err := time.Parse(time.RFC3339, d.await(t, testlog.Message(MsgStarted)).Text("time"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.await(t, func(l testlog.Line) bool { // a file that is removed too early ends the daemon
+				at, _ := time.Parse(time.RFC3339, l.Text("time"))
+				return l.Text("message") == runFinished && l.Text("mode") == "delta" && at.Sub(started) > 2*minStateFileAge
+			})
+			empty := t.TempDir()
+			if test.other {
+				other, err := state.Options{}.Open(empty)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer other.Close()
+			}
+			if err := errors.Join(os.Symlink(empty, link+".new"), os.Rename(link+".new", link)); err != nil {
+				t.Fatal(err)
+			}
+			_, next, ok := d.Await(0, testlog.Message(MsgStateFileRemoved), d.ended)
+			if !ok {
+				t.Fatalf("not noticed: %v", d.Lines())
+			}
+			if test.other {
+				if <-d.ended; d.code != exitLocked {
+					t.Errorf("exit code %d: %v", d.code, d.Lines())
+				}
+				return
+			}
+			if _, _, ok = d.Await(next, func(l testlog.Line) bool { return isRunSummary("processed")(l) && l.Number("uploaded") == 23 }, d.ended); !ok {
+				t.Fatalf("no run with a new state file: %v", d.Lines())
+			}
+			d.end(t)
+		})
 	}
 }
 

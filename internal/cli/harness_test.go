@@ -170,14 +170,18 @@ func requireExit(t *testing.T, c *child.Process, code int) child.Outcome {
 // it executes its program, which can be long after the command has closed its file. So commands wait.
 var testHooks = hooks{state: state.Options{LockWait: time.Minute, NoSync: true}}
 
-// invoke runs a command with the settings of the fixture.
-func (s *fixture) invoke(t *testing.T, args ...string) child.Outcome {
-	t.Helper()
+func (s *fixture) hooks() hooks {
 	h := testHooks
 	if s.locked { // waiting is useless
 		h.state.LockWait = time.Millisecond
 	}
-	return invokeWith(t.Context(), t, h, s.env.Environ(), args...)
+	return h
+}
+
+// invoke runs a command with the settings of the fixture.
+func (s *fixture) invoke(t *testing.T, args ...string) child.Outcome {
+	t.Helper()
+	return invokeWith(t.Context(), t, s.hooks(), s.env.Environ(), args...)
 }
 
 func invoke(t *testing.T, environ []string, args ...string) child.Outcome {
@@ -216,7 +220,7 @@ func (s *fixture) serve(t *testing.T, configure func(*config.Config)) *daemon {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	d := &daemon{stop: stop, ended: make(chan struct{})}
-	h := testHooks
+	h := s.hooks()
 	h.config = func(c *config.Config) {
 		c.Gateway.RetryDelay = time.Millisecond
 		if configure != nil {

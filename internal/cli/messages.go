@@ -27,6 +27,7 @@ const (
 	MsgStarted            = "started"
 	MsgStateDirShared     = "state directory writable by others"
 	MsgStateFileNotClosed = "state file not closed"
+	MsgStateFileRemoved   = "state file removed, opening it again"
 	MsgStateFileSetAside  = "damaged state file set aside, resending everything"
 	MsgStateFileRestored  = "state file restored from a copy, resending everything"
 	MsgStateNotRecorded   = "state not recorded"

@@ -80,19 +80,24 @@ func (p *program) daemon(ctx context.Context, c *config.Config, observer daemonO
 		if err == nil {
 			log.Info().Str("component", "daemon").Msg(MsgStopped) // the last line
 		}
-		// Opening a damaged state file again sets it aside. If the new file is damaged
-		// immediately, the disk is not reliable.
-		if !errors.Is(err, state.ErrDamaged) || time.Since(start) < minStateFileAge {
+		// Opening a damaged state file again sets it aside, and opening a removed one creates a new
+		// one. If that is damaged or removed immediately, the disk is not reliable.
+		if !mustReopen(err) || time.Since(start) < minStateFileAge {
 			return err
 		}
 		c.Service.RunOnStart = true
 	}
 }
 
-// minStateFileAge is the age at which a damaged state file is replaced.
+// mustReopen reports whether a daemon must open its state file again.
+func mustReopen(err error) bool {
+	return errors.Is(err, state.ErrDamaged) || errors.Is(err, state.ErrRemoved)
+}
+
+// minStateFileAge is the age at which a damaged or removed state file is replaced.
 const minStateFileAge = 100 * time.Millisecond
 
-// serve runs the daemon until ctx ends or the state file is damaged.
+// serve runs the daemon until ctx ends or mustReopen applies.
 func (p *program) serve(ctx context.Context, c *config.Config, observer daemonObserver, log zerolog.Logger) error {
 	// Commands see the end of the daemon when the state file is already closed.
 	requests, stopRequests, requestsErr := acceptRequests(c, log)
@@ -137,12 +142,12 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 			daemonLog.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
-	return serveSchedule(ctx, c, r, requests, watchdog.Beat, observer, daemonLog)
+	return serveSchedule(ctx, c, store, r, requests, watchdog.Beat, observer, daemonLog)
 }
 
-// serveSchedule starts a run at every tick, and those that commands request, until ctx ends or the
-// state file is damaged. requests can be nil.
-func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, requests *request.Server, beat func(), observer daemonObserver, log zerolog.Logger) error {
+// serveSchedule starts a run at every tick, and those that commands request, until ctx ends or
+// mustReopen applies. requests can be nil.
+func serveSchedule(ctx context.Context, c *config.Config, store *state.Store, r *syncrun.Runner, requests *request.Server, beat func(), observer daemonObserver, log zerolog.Logger) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var repeats fault.RepeatCounter // of errors to record the state
@@ -152,6 +157,11 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, req
 		memory.run()
 		if observer.runStarts != nil && options.Progress == nil {
 			options.Progress = observer.runStarts()
+		}
+		if err := store.CheckRemoved(); err != nil { // the next serve starts a run
+			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgStateFileRemoved)
+			cancel(err)
+			return state.Run{Result: syncrun.Failed, Error: err.Error(), Remedy: fault.Remedy(err), Class: string(fault.ClassOf(err))}
 		}
 		secrets.reread()
 		run, err := r.Run(ctx, options) // logs and records its error
@@ -193,7 +203,7 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, req
 		},
 	}
 	loop.Serve(ctx)
-	if err := context.Cause(ctx); errors.Is(err, state.ErrDamaged) {
+	if err := context.Cause(ctx); mustReopen(err) {
 		return err
 	}
 	return nil

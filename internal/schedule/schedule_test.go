@@ -161,6 +161,17 @@ func TestWarnings(t *testing.T) {
 		{"0 0 12 1 * ?", "", ""},
 		{"0 0 6 * * 2", "", ""},
 		{"0 6 * * 1-5", "", ""},
+		{"*/45 * * * *", "fires at minute 0, 45 of each hour, not every 45 minutes", "write @every 45m"},
+		{"*/90 * * * *", "fires at minute 0 of each hour, not every 90 minutes", "write @every 90m"},
+		{"0/59 * * * *", "fires at minute 0, 59 of each hour", "write @every 59m"},
+		{"0 0 */36 * * *", "fires at hour 0 of each day, not every 36 hours", "write @every 36h"},
+		{"0 */9 * * ?", "fires at hour 0, 9, 18 of each day", "write @every 9h"},
+		{"*/25 * * * * *", "fires at second 0, 25, 50 of each minute", "write @every 25s"},
+		{"*/45 3 * * *", "", ""},
+		{"10-50/15 * * * *", "", ""},
+		{"5/45 * * * *", "", ""},
+		{"0 */12 * * *", "", ""},
+		{"0 0 */2 * *", "", ""},
 	} {
 		t.Run(c.expr, func(t *testing.T) {
 			s, err := Parse(c.expr)

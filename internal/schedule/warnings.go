@@ -26,6 +26,9 @@ func (e expression) warnings() (all []Warning) {
 	if w, found := e.warnQuartzWeekday(); found {
 		all = append(all, w)
 	}
+	if w, found := e.warnUnevenStep(); found {
+		all = append(all, w)
+	}
 	return all
 }
 
@@ -81,6 +84,34 @@ func (e expression) warnQuartzWeekday() (w Warning, found bool) {
 		fmt.Sprintf("the day of week %s means %s, but %s in Quartz, where 1 is Sunday", e.words[last], here, quartz),
 		fmt.Sprintf("write the names of the days: %s, or %s if the expression was made for Quartz", e.with(last, here), e.with(last, quartz)),
 	}, true
+}
+
+// largerUnits are the units in which a field begins again, by its name.
+var largerUnits = map[string]string{"second": "minute", "minute": "hour", "hour": "day"}
+
+// warnUnevenStep warns of a step that does not divide the range of its field. The steps begin again
+// with each hour or day, so that */45 is 0 and 45, and */90 is 0.
+func (e expression) warnUnevenStep() (w Warning, found bool) {
+	if len(e.words) < len(fields)-1 {
+		return w, false
+	}
+	for i, f := range fields[len(fields)-len(e.words):] {
+		span, stepText, _ := strings.Cut(e.words[i], "/")
+		step, err := strconv.Atoi(stepText)
+		larger, hasLarger := largerUnits[f.name]
+		if err != nil || !hasLarger || !strings.Contains("*?0", span) || !strings.Contains("*?", e.words[i+1]) || (f.last+1)%step == 0 {
+			continue
+		}
+		values, err := f.normalize("0/" + stepText)
+		if err != nil {
+			continue
+		}
+		return Warning{
+			fmt.Sprintf("fires at %s %s of each %s, not every %d %ss", f.name, strings.ReplaceAll(values, ",", ", "), larger, step, f.name),
+			fmt.Sprintf("for equal intervals, write @every %d%c", step, f.name[0]),
+		}, true
+	}
+	return w, false
 }
 
 // with returns the expression with another word.

@@ -22,6 +22,10 @@ var (
 	// ErrDamaged means that the content of the file is corrupt. Open sets such a file aside.
 	ErrDamaged = errors.New("damaged state file")
 
+	// ErrRemoved means that the open file, or its lock, no longer has its name. Its content ends with
+	// this process, and another process can open a new file at the same time.
+	ErrRemoved = errors.New("removed or replaced while it was open")
+
 	// errReadOnly is the cause of an error of a write to a file that is open for reading.
 	errReadOnly = errors.New("opened read-only")
 )
@@ -32,6 +36,8 @@ const (
 	remedyDamaged = "let the next run set the file aside and send everything again, or restore a copy of the file"
 	remedyDir     = "set service.state-dir to a directory that can be created and written"
 	remedyDisk    = "check the disk of the state file"
+	remedyRemoved = "stop the process before you remove or replace files of the state directory"
+	remedyLocal   = "set service.state-dir to a local file system, or to one that locks files and maps them into memory (not NFS without a lock service, and not a folder that a virtual machine shares with its host)"
 )
 
 // isNoSpace reports whether the cause is lack of space: on the disk, in a quota, or under a
@@ -39,6 +45,17 @@ const (
 func isNoSpace(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
 		if errors.Is(err, errno) || err != nil && strings.HasSuffix(err.Error(), errno.Error()) {
+			return true
+		}
+	}
+	return false
+}
+
+// isUnsupported reports whether a file system lacks what the state file needs: locks, mapping into
+// memory, or syncs to the disk.
+func isUnsupported(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.ENOLCK, syscall.ENOSYS, syscall.EOPNOTSUPP, syscall.ENODEV, syscall.EINVAL} {
+		if errors.Is(err, errno) {
 			return true
 		}
 	}
@@ -56,6 +73,8 @@ func (s *Store) operationError(op string, err error) error {
 		return operation.Failed(fault.Transient, err, remedySpace)
 	case errors.Is(err, ErrDamaged):
 		return operation.Failed(fault.Transient, err, remedyDamaged)
+	case isUnsupported(err):
+		return operation.Failed(fault.Invalid, fmt.Errorf("%w: %w", ErrUnusable, err), remedyLocal)
 	case errors.Is(err, errReadOnly):
 		return operation.Failed(fault.Transient, err, "")
 	default:
@@ -168,6 +187,10 @@ func accessError(path string, err error, required string) error {
 			refused = pathError.Path
 		}
 		return open.Failed(fault.Invalid, unusable, refusedRemedy(err, refused))
+	case errors.Is(err, syscall.EIO):
+		return open.Failed(fault.Transient, err, remedyDisk)
+	case isUnsupported(err):
+		return open.Failed(fault.Invalid, unusable, remedyLocal)
 	case errors.Is(err, syscall.EROFS):
 		return open.Failed(fault.Invalid, unusable, fmt.Sprintf("mount the file system of %s writable, or set service.state-dir", nearestVisible(filepath.Dir(path))))
 	case errors.Is(err, fs.ErrPermission):

@@ -3,11 +3,14 @@ package state
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
 
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"adconnector/internal/fault"
 )
 
 // bbolt locks the file that it opens. That lock is not sufficient when the file is renamed
@@ -53,6 +56,26 @@ func acquireLock(path string, wait time.Duration) (*os.File, error) {
 	}
 	_ = file.Close()
 	return nil, openError(path, err)
+}
+
+// CheckRemoved returns an error of class fault.Transient that is ErrRemoved if the file or its lock no
+// longer has its name. Open then opens a new file, unless another process already has. It returns nil
+// for a file that was opened for reading.
+func (s *Store) CheckRemoved() error {
+	if s.lockFile == nil {
+		return nil
+	}
+	lock, err := s.lockFile.Stat()
+	if err != nil {
+		return s.operationError("check", err)
+	}
+	for path, opened := range map[string]fs.FileInfo{lockPath(s.path): lock, s.path: s.opened} {
+		current, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(current, opened) {
+			return fault.Operation{Op: "check", Object: "state file " + path}.Failed(fault.Transient, ErrRemoved, remedyRemoved)
+		}
+	}
+	return nil
 }
 
 // writeHolder writes the description of the holder for the errors of other processes.

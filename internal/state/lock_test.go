@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,4 +177,56 @@ func TestUnlockAfterClose(t *testing.T) {
 		t.Error(err)
 	}
 	openStore(t, dir)
+}
+
+// TestCheckRemoved checks that the loss of each name is detected, but not what Open and the program
+// itself do with the files.
+func TestCheckRemoved(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		change  func(t *testing.T, path string)
+		removed bool
+	}{
+		{"unchanged", func(*testing.T, string) {}, false},
+		{"state file removed", func(t *testing.T, path string) { must(t, os.Remove(path)) }, true},
+		{"state file replaced", func(t *testing.T, path string) {
+			must(t, os.WriteFile(path+".copy", nil, 0o600))
+			must(t, os.Rename(path+".copy", path))
+		}, true},
+		{"lock removed", func(t *testing.T, path string) { must(t, os.Remove(lockPath(path))) }, true},
+		{"holder removed", func(t *testing.T, path string) { must(t, os.Remove(holderPath(path))) }, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := openStore(t, dir)
+			must(t, s.SetConnector(Connector{State: "SCHEDULED"}))
+			test.change(t, filepath.Join(dir, fileName))
+			if err := s.CheckRemoved(); errors.Is(err, ErrRemoved) != test.removed || !test.removed && err != nil {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	t.Run("read-only", func(t *testing.T) {
+		dir := t.TempDir()
+		must(t, openStore(t, dir).Close())
+		s, err := unsynced.OpenReadOnly(dir)
+		must(t, err)
+		defer s.Close()
+		must(t, os.RemoveAll(dir))
+		must(t, s.CheckRemoved())
+	})
+}
+
+// TestUnsupportedFileSystem checks the errors of system calls that some file systems lack.
+func TestUnsupportedFileSystem(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), fileName)
+	for _, number := range []syscall.Errno{syscall.ENOLCK, syscall.ENOSYS, syscall.EOPNOTSUPP, syscall.ENODEV, syscall.EINVAL} {
+		err := openError(path, os.NewSyscallError("flock", number))
+		faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, "service.state-dir", "local file system")
+	}
+	err := openError(path, syscall.EIO)
+	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "open", Object: "state file " + path}, syscall.EIO, "disk")
 }

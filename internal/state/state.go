@@ -123,7 +123,8 @@ type Store struct {
 	options  Options
 	db       *bbolt.DB // nil: read-only and no file exists
 	path     string
-	lockFile *os.File // nil: read-only
+	lockFile *os.File    // nil: read-only
+	opened   fs.FileInfo // the file of db; nil: read-only
 	writeMu  sync.Mutex
 	mergeMu  sync.Mutex // held during all transactions of a merge
 	lookups  lookups
@@ -217,6 +218,9 @@ func (o Options) Open(dir string) (*Store, error) {
 	if err != nil {
 		_ = lockFile.Close() // err is more relevant
 		return nil, err
+	}
+	if s.opened, err = os.Lstat(path); err != nil {
+		return nil, errors.Join(dirError(path, err), s.db.Close(), lockFile.Close())
 	}
 	s.lockFile = lockFile
 	s.writeHolder()
