@@ -69,10 +69,13 @@ func (s *Store) CheckRemoved() error {
 	if err != nil {
 		return s.operationError("check", err)
 	}
-	for path, opened := range map[string]fs.FileInfo{lockPath(s.path): lock, s.path: s.opened} {
-		current, err := os.Lstat(path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(current, opened) {
-			return fault.Operation{Op: "check", Object: "state file " + path}.Failed(fault.Transient, ErrRemoved, remedyRemoved)
+	for _, file := range []struct {
+		path   string
+		opened fs.FileInfo
+	}{{s.path, s.opened}, {lockPath(s.path), lock}} {
+		current, err := os.Lstat(file.path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(current, file.opened) {
+			return fault.Operation{Op: "check", Object: "state file " + file.path}.Failed(fault.Transient, ErrRemoved, remedyRemoved)
 		}
 	}
 	return nil

@@ -351,8 +351,10 @@ func (s *Store) Close() (err error) {
 		return nil
 	}
 	if s.lockFile != nil {
-		_ = os.Remove(holderPath(s.path)) // the file is informative only
-		defer s.lockFile.Close()          // the lock must be released last
+		if s.CheckRemoved() == nil { // else it can be that of another process
+			_ = os.Remove(holderPath(s.path)) // the file is informative only
+		}
+		defer s.lockFile.Close() // the lock must be released last
 	}
 	damage := s.damage.Load()
 	switch {
