@@ -264,7 +264,7 @@ func (d *controller) configure(strongAuth string) error {
 	return os.WriteFile(d.conf(), out.Bytes(), 0o644)
 }
 
-// start starts Samba and waits until the service account can bind.
+// start starts Samba and waits until it is ready.
 func (d *controller) start() error {
 	words := slices.Concat(d.prefix, []string{"samba", "-s", d.conf(), "--interactive", "-M", d.model})
 	cmd := exec.Command(words[0], words[1:]...)
@@ -302,8 +302,9 @@ func (d *controller) start() error {
 	}
 }
 
-// ready returns an error until the controller answers on all ports and the service account can
-// bind.
+// ready returns an error until the controller answers on all ports, and the service account and the
+// administrator can bind. Their first logons set lastLogonTimestamp, which a later run would send as
+// a change.
 func (d *controller) ready() error {
 	for _, port := range d.ports {
 		c, err := net.Dial("tcp", net.JoinHostPort(d.host, port))
@@ -312,7 +313,10 @@ func (d *controller) ready() error {
 		}
 		c.Close()
 	}
-	return d.bind(d.service.dn, d.service.file)
+	if err := d.bind(d.service.dn, d.service.file); err != nil {
+		return err
+	}
+	return d.bind(d.admin.dn, d.admin.file)
 }
 
 // stop stops Samba and its child processes. It may be called more than once.
