@@ -81,6 +81,12 @@ func (src *source) hidesDescriptor(slot int) bool {
 	return src.descriptors && !src.descriptor.Parse(src.entry.First(slot))
 }
 
+// LacksDescriptor reports whether an entry, from a search that requests security descriptors, has
+// none: the account may not read it. A malformed one counts as unparsed instead.
+func (m *Mapper) LacksDescriptor(entry *ad.Entry) bool {
+	return m.descriptors && len(entry.First(m.slot(ad.AttributeDescriptor))) == 0
+}
+
 // appendHolders appends and mentions the principals of each right that has any.
 func appendHolders(dst []byte, src *source, holders *access.Holders) []byte {
 	start := len(dst)

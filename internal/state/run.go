@@ -41,8 +41,9 @@ type Run struct {
 	Undecided int `json:"undecided"` // undecided deletions
 	Rejected  int `json:"rejected"`
 	Skipped   int `json:"skipped"` // entries without an SID or a GUID
-	// Unreadable objects were not sent: the account may not read an attribute that every such
-	// object has. An entry without an identifier counts here too, if a right is missing.
+	// Unreadable objects lack an attribute that every such object has, because the account may not
+	// read it. They were not sent, or if it is the security descriptor, without what follows from it. An
+	// entry without an identifier counts here too, if a right is missing.
 	Unreadable int `json:"unreadable"`
 	// MissingRights are the attributes that the unreadable objects lack, and RightsRemedy how to
 	// grant them.

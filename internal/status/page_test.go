@@ -91,6 +91,8 @@ func TestProblems(t *testing.T) {
 	paused := Report{Runs: refused, BindsPausedUntil: noon, RefusedBinds: 2, BindRemedy: "change the password"}
 	undecided := Report{Runs: runs(1), Undecided: 1234, UndecidedReasons: []UndecidedReason{{"lag", "wait for it", 1230, noon}, {"scope", "sync it", 4, noon}}}
 	unreadable := Report{Runs: runs(1), Unreadable: state.Unreadable{Objects: 7077, Attributes: []string{"member", "objectSid"}, Remedy: "run dsacls"}}
+	descriptors, both := unreadable, unreadable
+	descriptors.Unreadable.Attributes, both.Unreadable.Attributes = []string{"nTSecurityDescriptor"}, []string{"member", "nTSecurityDescriptor"}
 	for name, c := range map[string]struct {
 		report             Report
 		severity, headline string
@@ -107,7 +109,10 @@ func TestProblems(t *testing.T) {
 		"undecided":       {undecided, "warn", "Some deletions are undecided.", []string{"Some deletions are undecided."}, []string{"1,230 objects are missing, but nothing proves the deletion: lag", "wait for it", "sync it", `href="#undecided"`}},
 		"rejected, waiting": {rejected, "warn", "The gateway rejects some objects.", []string{"Waiting for the gateway&#39;s rate limit."},
 			[]string{state.RejectedRemedy, remedyWait, `href="#rejected"`, "1 object is rejected."}},
-		"unreadable":   {unreadable, "warn", "The account cannot read some objects.", nil, []string{"7,077 objects are not sent", "member, objectSid", "run dsacls", "<dd>7,077</dd>"}},
+		"unreadable":  {unreadable, "warn", "The account cannot read some objects.", nil, []string{"7,077 objects are not sent", "member, objectSid", "run dsacls", "<dd>7,077</dd>"}},
+		"descriptors": {descriptors, "warn", "The account cannot read some objects.", nil, []string{"7,077 objects are sent without controlledBy. Unreadable attributes: nTSecurityDescriptor.", "run dsacls"}},
+		"unreadable, descriptors": {both, "warn", "The account cannot read some objects.", nil,
+			[]string{"7,077 objects are not completely readable. Those that lack only nTSecurityDescriptor are sent without controlledBy. The others are not sent"}},
 		"unreached":    {Report{Runs: read, Unreached: unreached}, "warn", "A directory server was not reached.", nil, []string{"connect dc1:636: refused", "check the firewall"}},
 		"waiting":      {Report{Runs: runs(1), WaitsFor: rateLimit, WaitsUntil: noon}, "warn", "Waiting for the gateway&#39;s rate limit.", nil, []string{remedyWait}},
 		"fewer calls":  {Report{Runs: runs(1), WorkersAllowed: 1}, "good", "No problems.", []string{"The gateway limits concurrent calls."}, []string{remedyWorkers, "It accepts 1 call at a time"}},

@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,9 +110,38 @@ func unreachedProblem(server state.UnreachedServer) problem {
 }
 
 func unreadableProblem(objects int, attributes []string, remedy string) problem {
-	return problem{severityWarn, "The account cannot read some objects.", []string{
-		quantity(objects, "object is", "objects are") + " not sent, and the values at the gateway stay. Unreadable attributes: " + strings.Join(attributes, ", ") + ".",
-	}, remedy, ""}
+	effect := quantity(objects, "object is", "objects are")
+	switch lacksOf(attributes) {
+	case lacksDescriptor:
+		effect += " sent without controlledBy."
+	case lacksBoth:
+		effect += " not completely readable. Those that lack only " + descriptorAttribute + " are sent without controlledBy. The others are not sent, and their values at the gateway stay."
+	case lacksOthers:
+		effect += " not sent, and the values at the gateway stay."
+	}
+	return problem{severityWarn, "The account cannot read some objects.", []string{effect + " Unreadable attributes: " + strings.Join(attributes, ", ") + "."}, remedy, ""}
+}
+
+// descriptorAttribute is the attribute without which an object is sent, but not who controls it.
+const descriptorAttribute = "nTSecurityDescriptor"
+
+// lacks is which attributes unreadable objects lack.
+type lacks int
+
+const (
+	lacksOthers     lacks = iota // the objects are not sent
+	lacksDescriptor              // the objects are sent
+	lacksBoth
+)
+
+func lacksOf(attributes []string) lacks {
+	switch {
+	case !slices.Contains(attributes, descriptorAttribute):
+		return lacksOthers
+	case len(attributes) == 1:
+		return lacksDescriptor
+	}
+	return lacksBoth
 }
 
 func expiryProblem(severity string, e Expiry, clock func(time.Time) string, now time.Time) problem {

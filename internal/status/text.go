@@ -223,8 +223,12 @@ func (r Report) writeUnreadable(b *strings.Builder, zone *time.Location) {
 	if u.Objects == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n%s unreadable since %s: %s. Their values at the gateway stay, and the next full\n"+
-		"sync reads them.\nremedy: %s\n", quantity(u.Objects, "object is", "objects are"), formatTime(u.At, zone), OneLine(strings.Join(u.Attributes, ", ")), OneLine(u.Remedy))
+	effect := map[lacks]string{
+		lacksOthers:     "Their values at the gateway stay, and the next full\nsync reads them.",
+		lacksDescriptor: "They are sent without controlledBy, and the next\nfull sync reads it.",
+		lacksBoth:       "They are sent without controlledBy, or their values\nat the gateway stay. The next full sync reads them.",
+	}[lacksOf(u.Attributes)]
+	fmt.Fprintf(b, "\n%s unreadable since %s: %s. %s\nremedy: %s\n", quantity(u.Objects, "object is", "objects are"), formatTime(u.At, zone), OneLine(strings.Join(u.Attributes, ", ")), effect, OneLine(u.Remedy))
 }
 
 // table writes aligned columns.

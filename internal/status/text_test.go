@@ -70,6 +70,25 @@ objects         1,234 in the index, 25 deletions held, 1 rejected
 	}
 }
 
+// TestTextOfUnreadableObjects tests what is said about objects that are sent without their security
+// descriptors.
+func TestTextOfUnreadableObjects(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		attributes []string
+		want       string
+	}{
+		"others":     {[]string{"member"}, "member. Their values at the gateway stay, and the next full\nsync reads them.\n"},
+		"descriptor": {[]string{"nTSecurityDescriptor"}, "nTSecurityDescriptor. They are sent without controlledBy, and the next\nfull sync reads it.\n"},
+		"both": {[]string{"member", "nTSecurityDescriptor"},
+			"member, nTSecurityDescriptor. They are sent without controlledBy, or their values\nat the gateway stay. The next full sync reads them.\n"},
+	} {
+		if got := text(t, Report{Unreadable: state.Unreadable{Objects: 2, Attributes: c.attributes, At: noon}}); !strings.Contains(got, c.want) {
+			t.Errorf("%s: got\n%s", name, got)
+		}
+	}
+}
+
 // TestTextFromFile tests that a time in the past is not shown as the next run.
 func TestTextFromFile(t *testing.T) {
 	t.Parallel()

@@ -69,6 +69,7 @@ type descriptorReading struct {
 	containers []container       // those that were read
 	size       int               // of their descriptors
 	incomplete bool              // not all containers were read
+	hidden     hiddenDescriptors
 }
 
 // newDescriptorReading returns nil if the server has no security descriptors, or does not offer
@@ -77,7 +78,7 @@ func newDescriptorReading(root directory.RootDSE) *descriptorReading {
 	if !root.IsDomainController() || !root.Descriptors || root.DefaultNamingContext == "" {
 		return nil
 	}
-	return &descriptorReading{base: root.DefaultNamingContext, parents: map[string]string{}}
+	return &descriptorReading{base: root.DefaultNamingContext, parents: map[string]string{}, hidden: newHiddenDescriptors()}
 }
 
 // addParents adds the containers of an object, up to the domain.
@@ -117,7 +118,7 @@ func (d *descriptorReading) begin(ctx context.Context, r *reader) (err error) {
 		guids = append(guids, c.GUID)
 	}
 	for chunk := range slices.Chunk(guids, guidsPerFilter) {
-		if err := d.readContainers(ctx, r.session, directory.Search{Base: d.base, Scope: directory.Subtree, Filter: directory.FilterByGUID(chunk)}); err != nil {
+		if _, err := d.readContainers(ctx, r.session, directory.Search{Base: d.base, Scope: directory.Subtree, Filter: directory.FilterByGUID(chunk)}); err != nil {
 			return err
 		}
 	}
@@ -203,17 +204,22 @@ func (d *descriptorReading) addHidden(ctx context.Context, s *session, guids []a
 		}
 		if found {
 			d.containers = append(d.containers, container{dn: located.DN, guid: guid})
+			d.noteInvisible(s.log, located.DN)
 		}
 	}
 	return nil
 }
 
-// readContainers adds the containers that a search finds.
-func (d *descriptorReading) readContainers(ctx context.Context, s *session, search directory.Search) error {
+// readContainers adds the containers that a search finds. It returns how many there are.
+func (d *descriptorReading) readContainers(ctx context.Context, s *session, search directory.Search) (found int, err error) {
 	search.Attributes, search.Descriptors = []string{"objectGUID", ad.AttributeDescriptor}, d.requested()
-	return s.searchOnce(ctx, search, func(entry *ad.Entry) error {
+	err = s.searchOnce(ctx, search, func(entry *ad.Entry) error {
+		found++
 		guid, _ := ad.ParseGUID(entry.First(0))
 		descriptor := slices.Clone(entry.First(1))
+		if !strings.EqualFold(string(entry.DN), d.base) { // of which readDomain takes note
+			d.note(s.log, identity.Domain, guid, entry.DN, descriptor)
+		}
 		if len(d.containers) == maxContainers || d.size+len(descriptor) > maxContainerBytes {
 			d.incomplete = true
 			return nil
@@ -222,6 +228,7 @@ func (d *descriptorReading) readContainers(ctx context.Context, s *session, sear
 		d.containers = append(d.containers, container{string(entry.DN), guid, descriptor})
 		return nil
 	})
+	return found, err
 }
 
 // readParents reads the containers of the privileged objects that were read, unless the run has
@@ -236,13 +243,13 @@ func (d *descriptorReading) readParents(ctx context.Context, s *session) error {
 			d.incomplete = true
 			break
 		}
-		before := len(d.containers)
-		err := d.readContainers(ctx, s, directory.Search{Base: d.parents[key], Scope: directory.Base, Filter: "(objectClass=*)"})
+		found, err := d.readContainers(ctx, s, directory.Search{Base: d.parents[key], Scope: directory.Base, Filter: "(objectClass=*)"})
 		if err != nil && fault.ClassOf(err) != fault.Refused {
 			return err
 		}
-		if len(d.containers) == before { // not visible to the account, or deleted in the meantime
+		if found == 0 { // not visible to the account, or deleted in the meantime
 			d.incomplete = true
+			d.noteInvisible(s.log, d.parents[key])
 		}
 	}
 	clear(d.parents)
@@ -302,21 +309,29 @@ func (d *descriptorReading) result(now time.Time) *state.Containers {
 // collect adds the descriptors of the domain's parts to the collector.
 func (d *descriptorReading) collect(ctx context.Context, s *session, c *identity.Collector) error {
 	for _, part := range []struct {
+		dn     string // in a new domain
 		search directory.Search
 		add    func(descriptor []byte)
 	}{
-		{directory.Search{Base: "CN=AdminSDHolder," + systemContainer + d.base, Scope: directory.Base, Filter: "(objectClass=*)"}, c.AddAdminSDHolder},
-		{directory.Search{Base: d.base, Scope: directory.Subtree, Filter: krbtgtFilter}, c.AddKrbtgt},
+		{adminSDHolder + d.base, directory.Search{Base: adminSDHolder + d.base, Scope: directory.Base, Filter: "(objectClass=*)"}, c.AddAdminSDHolder},
+		{"CN=krbtgt,CN=Users," + d.base, directory.Search{Base: d.base, Scope: directory.Subtree, Filter: krbtgtFilter}, c.AddKrbtgt},
 	} {
 		var descriptor []byte
+		found := false
 		part.search.Attributes, part.search.Descriptors = []string{ad.AttributeDescriptor, "objectGUID"}, d.requested()
 		err := s.searchOnce(ctx, part.search, func(entry *ad.Entry) error {
+			found = true
 			d.addParents(entry.DN)
 			descriptor = slices.Clone(entry.First(0))
+			guid, _ := ad.ParseGUID(entry.First(1))
+			d.note(s.log, identity.Domain, guid, entry.DN, descriptor)
 			return nil
 		})
 		if err != nil && fault.ClassOf(err) != fault.Refused {
 			return err
+		}
+		if !found { // every domain has one
+			d.noteInvisible(s.log, part.dn)
 		}
 		part.add(descriptor)
 	}

@@ -134,7 +134,11 @@ func TestHiddenDescriptor(t *testing.T) {
 	t.Parallel()
 	e := newControlEnv(t)
 	e.must(e.Hide(e.Base(), ad.AttributeDescriptor))
-	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	e.exceedOverlap() // so that the delta sync does not read the objects
+	// The groups of roles. The domain, AdminSDHolder, krbtgt, and the domain controller. Its unit, and the
+	// units and containers of users, of built-in groups, of AdminSDHolder, and of the scope.
+	const ofDomain = rolesInSandbox + 4 + 5
+	e.runWithoutDescriptors(RunOptions{}, state.Run{Mode: full, Uploaded: 7 + postureObjects}, 3+ofDomain, ":RC")
 	for _, test := range []struct {
 		part map[string]any
 		want string
@@ -150,9 +154,13 @@ func TestHiddenDescriptor(t *testing.T) {
 			t.Errorf("unreadable %s, want %s", got, test.want)
 		}
 	}
-	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.runWithoutDescriptors(RunOptions{}, state.Run{Mode: delta}, ofDomain, ":RC")
+	e.expectStatusUnreadable(3 + ofDomain) // of the full sync
 	e.must(e.Hide(e.Base()))
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3 + 1 + rolesInSandbox}) // the containers have changed
+	e.expectStatusUnreadable(3 + ofDomain)
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
+	e.expectStatusUnreadable(0)
 	e.expectConverged()
 }
 
@@ -364,11 +372,12 @@ func TestHiddenContainerInDeltaSync(t *testing.T) {
 		}
 	}
 	e.exceedOverlap() // so that the delta sync does not read the user
-	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+	e.runWithoutDescriptors(RunOptions{}, state.Run{Mode: full, Uploaded: 8 + postureObjects}, 1, ":LCRPRC")
 	expect("[containers]")
 	e.restart()
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	expect("[containers]")
+	e.expectStatusUnreadable(1)
 	visible.Store(true)
 	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
 	expect("<nil>")
@@ -451,7 +460,9 @@ func TestRefusedDescriptors(t *testing.T) {
 		}
 		return action{forward: request}
 	}})
-	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	e.exceedOverlap() // so that the delta sync does not read the objects
+	const remedy, ofDomain = "without a proxy that refuses the LDAP control 1.2.840.113556.1.4.801", rolesInSandbox + 4 + 5
+	e.runWithoutDescriptors(RunOptions{}, state.Run{Mode: full, Uploaded: 7 + postureObjects}, 3+ofDomain, remedy)
 	if got, want := fmt.Sprint(e.domain()["unreadable"]), "[adminSdHolder.controlledBy containers controlledBy domainControllers.controlledBy krbtgt.controlledBy]"; got != want {
 		t.Errorf("unreadable %s, want %s", got, want)
 	}
@@ -460,8 +471,7 @@ func TestRefusedDescriptors(t *testing.T) {
 			t.Errorf("%s: unreadable %s", dn, got)
 		}
 	}
-	e.exceedOverlap()
-	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.runWithoutDescriptors(RunOptions{}, state.Run{Mode: delta}, ofDomain, remedy)
 	accepted.Store(true)
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 3 + postureObjects})
 	e.expectControl(e.user(0), e.user(5))

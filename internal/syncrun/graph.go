@@ -105,7 +105,7 @@ func (s *membershipSync) finish(m *memberships, r *graphReader) {
 		m.partial = true
 		s.log.Warn().Int("values", r.unidentifiedMembers).Str("remedy", "use a server that supports extended DNs (1.2.840.113556.1.4.529)").Msg(MsgMembersUnidentified)
 	}
-	m.unreadableGroups = len(r.unreadable)
+	m.unreadableGroups = r.unreadable
 	m.rolesWithoutSID = r.rolesWithoutSID
 	m.graph.Compute()
 }

@@ -75,7 +75,7 @@ type memberships struct {
 	affected []ad.GUID // objects that a delta sync reads again
 	// rolesWithoutSID are the roles of groups whose SID is unreadable. They still exist.
 	rolesWithoutSID  []ad.GUID
-	unreadableGroups int // groups whose members are unreadable, of those that were read
+	unreadableGroups map[ad.GUID]bool // groups whose members are unreadable, of those that were read
 	// accounts is set if the users are still to be added to the graph.
 	accounts *accountReader
 }

@@ -17,6 +17,8 @@ const (
 	MsgDeletionsHeld          = "deletions held"
 	MsgDeletionUndecided      = "deletion undecided"
 	MsgDeletionsUndecided     = "deletions undecided"
+	MsgDescriptorUnreadable   = "security descriptor unreadable"
+	MsgDescriptorsUnreadable  = "security descriptors unreadable, control of objects omitted"
 	MsgDirectoryRequest       = "directory request completed"
 	MsgDirectoryConnected     = "directory connected"
 	MsgDirectoryRead          = "directory read"

@@ -92,7 +92,7 @@ func (r *reader) readControllers(ctx context.Context) (*identity.Collector, erro
 // change without the role, and there are few of both. collector is that of readControllers.
 func (r *reader) readPosture(ctx context.Context, collector *identity.Collector, to sink) (result readResult, err error) {
 	result.seen = append(result.seen, r.posture.memberships.rolesWithoutSID)
-	result.add(unreadableMembers(r.posture.memberships.unreadableGroups))
+	result.add(unreadableMembers(len(r.posture.memberships.unreadableGroups)))
 	search, err := r.readRoles(ctx, to)
 	result.addSearch(identity.Role, search)
 	if err != nil {
@@ -150,6 +150,7 @@ func (r *reader) readDomain(ctx context.Context, collector *identity.Collector, 
 		if err != nil {
 			return c.skipEntry(r.log, q, entry, err)
 		}
+		r.noteDescriptor(q, entry)
 		_, err = c.processAsset(asset, indexed, to)
 		return err
 	})
@@ -162,6 +163,7 @@ func (r *reader) readDomain(ctx context.Context, collector *identity.Collector, 
 // The containers of a domain's related entries.
 const (
 	systemContainer   = "CN=System,"
+	adminSDHolder     = "CN=AdminSDHolder,CN=System,"
 	policiesContainer = "CN=Password Settings Container,CN=System,"
 	partitions        = "CN=Partitions,"
 	directoryService  = "CN=Directory Service,CN=Windows NT,CN=Services,"
@@ -282,6 +284,7 @@ func (r *reader) readPart(ctx context.Context, s *session, c *identity.Collector
 		}
 		if part.part == c.Controllers && r.descriptors != nil {
 			r.descriptors.addParents(entry.DN)
+			r.descriptors.note(r.log, identity.Domain, ad.GUID{}, entry.DN, entry.First(slices.Index(part.part.Attributes, ad.AttributeDescriptor)))
 		}
 		return nil
 	})

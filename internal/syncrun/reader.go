@@ -109,6 +109,7 @@ func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
 	}
 	posture, err := r.readPosture(ctx, controllers, to)
 	result.add(posture)
+	result.add(r.descriptors.unreadable(r.posture.memberships.unreadableGroups))
 	return result, err
 }
 
@@ -385,6 +386,7 @@ func (e *entryReader) each(entry *ad.Entry) (waited time.Duration, err error) {
 	if err != nil {
 		return 0, c.skipEntry(e.log, q, entry, err)
 	}
+	e.noteDescriptor(q, entry)
 	if e.json = asset.JSON; cap(e.json) > maxReusedBuffer {
 		e.json = nil
 	}

@@ -18,7 +18,7 @@ type counters struct {
 	// among the read ones.
 	reread      int
 	skipped     int // entries without an SID or a GUID
-	unreadable  int // objects that were not sent because the account may not read them completely
+	unreadable  int // objects that the account may not read completely
 	withoutGUID int // entries whose GUID is unknown
 }
 
@@ -52,8 +52,10 @@ type readResult struct {
 	counters     map[identity.Kind]counters
 	seen         [][]ad.GUID
 	recheckTimes map[ad.GUID]time.Time
-	missing      map[string]int                   // unreadable objects by attribute
-	readable     map[identity.Kind]map[string]int // objects by optional attribute
+	missing      map[string]int // unreadable objects by attribute
+	// withoutDescriptor is how many objects are unreadable only because of their security descriptor.
+	withoutDescriptor int
+	readable          map[identity.Kind]map[string]int // objects by optional attribute
 	// unreadableGUIDs are the unreadable objects of a delta sync.
 	unreadableGUIDs []ad.GUID
 	changedSIDs     []ad.GUID // objects whose SID differs from that in the index
@@ -94,6 +96,7 @@ func (r *readResult) addSearch(kind identity.Kind, search searchResult) {
 func (r *readResult) add(other readResult) {
 	r.counters = merge(r.counters, other.counters, counters.add)
 	r.missing = merge(r.missing, other.missing, func(a, b int) int { return a + b })
+	r.withoutDescriptor += other.withoutDescriptor
 	r.seen = append(r.seen, other.seen...)
 	r.unreadableGUIDs = append(r.unreadableGUIDs, other.unreadableGUIDs...)
 	r.changedSIDs = append(r.changedSIDs, other.changedSIDs...)
@@ -154,7 +157,7 @@ func (r *readResult) unreadableOf(guids []ad.GUID) []ad.GUID {
 	})
 }
 
-// countUnreadable returns how many objects were not sent because they are unreadable.
+// countUnreadable returns how many objects the account may not read completely.
 func (r *readResult) countUnreadable() (n int) {
 	for _, c := range r.counters {
 		n += c.unreadable

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
@@ -240,20 +241,27 @@ func (s *session) exists(ctx context.Context, q directory.Search) (bool, error) 
 }
 
 // warnUnreadable logs once per run how many objects are unreadable, and which attributes are
-// missing. It returns the remedy.
+// missing. Those that lack only their security descriptor are sent, so they have a message of their
+// own. It returns the remedy.
 func (r *reader) warnUnreadable(ctx context.Context, result readResult) (remedy string) {
-	unreadable := result.countUnreadable()
-	if unreadable == 0 {
-		return ""
+	var remedies []string
+	warn := func(unreadable int, attributes []string, base, remedy, message string) {
+		remedies = append(remedies, remedy)
+		r.log.Warn().Int("unreadable", unreadable).Str("attributes", strings.Join(attributes, ", ")).Str("base_dn", base).Str("remedy", remedy).Msg(message)
 	}
 	base := r.source.Base
+	domain, _ := r.scopeOf(true)
 	if result.missing[attributeMember] > 0 { // groups are read in the whole domain
-		base, _ = r.scopeOf(true)
+		base = domain
 	}
-	remedy = r.session.grantRemedy(ctx, base)
-	r.log.Warn().Int("unreadable", unreadable).Str("attributes", strings.Join(slices.Sorted(maps.Keys(result.missing)), ", ")).
-		Str("base_dn", base).Str("remedy", remedy).Msg(MsgObjectsUnreadable)
-	return remedy
+	attributes := slices.DeleteFunc(slices.Sorted(maps.Keys(result.missing)), func(name string) bool { return name == ad.AttributeDescriptor })
+	if unreadable := result.countUnreadable() - result.withoutDescriptor; unreadable > 0 {
+		warn(unreadable, attributes, base, r.session.grantRemedy(ctx, base), MsgObjectsUnreadable)
+	}
+	if unreadable := result.missing[ad.AttributeDescriptor]; unreadable > 0 {
+		warn(unreadable, []string{ad.AttributeDescriptor}, domain, r.descriptors.remedy(r.session.AccountName(ctx)), MsgDescriptorsUnreadable)
+	}
+	return strings.Join(remedies, "; ")
 }
 
 // readableAttributes returns the counts of optional attributes to record after a full sync of a

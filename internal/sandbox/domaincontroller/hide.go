@@ -11,7 +11,20 @@ import (
 // extended DN stay visible, and the filter (objectClass=*) finds it. A further call replaces the attributes for this DN. Without
 // attributes, it makes them visible again. Like a change of rights in Active Directory, Hide
 // changes no update sequence number of the objects.
-func (d *Server) Hide(dn string, attributes ...string) error {
+func (d *Server) Hide(dn string, attributes ...string) error { return d.hide(dn, true, attributes) }
+
+// HideOne is Hide without the objects below the object.
+func (d *Server) HideOne(dn string, attributes ...string) error {
+	return d.hide(dn, false, attributes)
+}
+
+// hiding are the attributes that a call of Hide or HideOne hides.
+type hiding struct {
+	names []string
+	below bool // also of the objects below
+}
+
+func (d *Server) hide(dn string, below bool, attributes []string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	base, err := d.liveObject(dn)
@@ -27,9 +40,9 @@ func (d *Server) Hide(dn string, attributes ...string) error {
 		names[i] = attribute.Name
 	}
 	if d.hidden == nil {
-		d.hidden = map[*object][]string{}
+		d.hidden = map[*object]hiding{}
 	}
-	if d.hidden[base] = names; len(names) == 0 {
+	if d.hidden[base] = (hiding{names, below}); len(names) == 0 {
 		delete(d.hidden, base)
 	}
 	return nil
@@ -40,8 +53,8 @@ func (d *Server) isHidden(o *object, attribute *attributeType) bool {
 	if len(d.hidden) == 0 {
 		return false
 	}
-	for base, names := range d.hidden {
-		if slices.Contains(names, attribute.Name) && o.isBelow(base) {
+	for base, h := range d.hidden {
+		if slices.Contains(h.names, attribute.Name) && (o == base || h.below && o.isBelow(base)) {
 			return true
 		}
 	}

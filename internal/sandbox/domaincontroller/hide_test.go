@@ -52,6 +52,11 @@ func TestHide(t *testing.T) {
 	expect(conditions, absent, "inside", "outside")
 	must(t, d.Hide(unit, "mail", "useraccountcontrol"))
 	expect(conditions, absent, "outside")
+	must(t, d.HideOne(unit, "mail"))
+	expect(conditions, absent, "inside", "outside")
+	must(t, d.HideOne("CN=inside,"+unit, "mail"))
+	expect([]string{"(mail=*)"}, nil, "outside")
+	must(t, d.HideOne("CN=inside,"+unit))
 	must(t, d.Hide(unit, "objectGUID"))
 	expect(conditions, absent, "inside", "outside")
 	if names, _ := search("(objectGUID=*)"); !slices.Equal(names, []string{"outside"}) {

@@ -74,9 +74,9 @@ type Server struct {
 	byGUID            map[ad.GUID]*object
 	groupsBySID       map[string]*object
 	passwords         map[*object]string
-	hidden            map[*object][]string // attributes that LDAP clients do not see, by base object
-	timeBound         []*object            // groups that have had time-bound members
-	service           *object              // the account of Options.BindDN
+	hidden            map[*object]hiding // attributes that LDAP clients do not see, by base object
+	timeBound         []*object          // groups that have had time-bound members
+	service           *object            // the account of Options.BindDN
 	highest           ad.USN
 	identity          controller
 	invocationID      ad.GUID // of the database that assigned the update sequence numbers

@@ -1,0 +1,135 @@
+package syncrun
+
+import (
+	"fmt"
+	"hash/maphash"
+	"strings"
+
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/identity"
+)
+
+// An account without Read Permissions gets an entry without its security descriptor. The object is
+// sent without what follows from the descriptor, and counts as unreadable: once, although a run may read
+// it several times, as a group and as that of a role, or after a restart of a search. krbtgt,
+// AdminSDHolder, the domain controllers, and the containers count as objects of the domain, because they
+// are parts of its asset.
+
+// hiddenDescriptors are the objects whose security descriptor is unreadable.
+type hiddenDescriptors struct {
+	seed    maphash.Seed
+	objects map[uint64]hiddenDescriptor // by a hash of the DN in lower case
+	// invisible is whether there are objects that the account cannot even list.
+	invisible bool
+}
+
+// hiddenDescriptor is an object whose security descriptor is unreadable.
+type hiddenDescriptor struct {
+	kind identity.Kind
+	guid ad.GUID // zero: unknown
+}
+
+func newHiddenDescriptors() hiddenDescriptors {
+	return hiddenDescriptors{seed: maphash.MakeSeed(), objects: map[uint64]hiddenDescriptor{}}
+}
+
+// add adds an object. It reports whether the object is new.
+func (h *hiddenDescriptors) add(dn string, object hiddenDescriptor) bool {
+	key := maphash.String(h.seed, strings.ToLower(dn))
+	if _, found := h.objects[key]; found {
+		return false
+	}
+	h.objects[key] = object
+	return true
+}
+
+// noteDescriptor takes note of an entry of a search for security descriptors that has none.
+func (r *reader) noteDescriptor(q query, entry *ad.Entry) {
+	if r.descriptors == nil || !q.mapper.LacksDescriptor(entry) {
+		return
+	}
+	kind := q.kind
+	if kind == identity.Role { // the descriptor is that of its group
+		kind = identity.Group
+	}
+	guid, _ := q.guidOf(entry)
+	r.descriptors.note(r.log, kind, guid, entry.DN, nil)
+}
+
+// note takes note of an object without a security descriptor.
+func (d *descriptorReading) note(log zerolog.Logger, kind identity.Kind, guid ad.GUID, dn, descriptor []byte) {
+	if len(descriptor) > 0 {
+		return
+	}
+	d.mu.Lock()
+	isNew := d.hidden.add(string(dn), hiddenDescriptor{kind, guid})
+	d.mu.Unlock()
+	if isNew {
+		log.Debug().Stringer("kind", kind).Str("dn_hash", hashDN(dn)).Str("base_dn", directory.ParentDN(string(dn))).Msg(MsgDescriptorUnreadable)
+	}
+}
+
+// noteInvisible takes note of a part of the domain that exists, but that the account cannot list.
+func (d *descriptorReading) noteInvisible(log zerolog.Logger, dn string) {
+	d.hidden.invisible = true
+	d.note(log, identity.Domain, ad.GUID{}, []byte(dn), nil)
+}
+
+// unreadable returns the result for the objects whose security descriptor is unreadable. counted are
+// groups that count as unreadable already.
+func (d *descriptorReading) unreadable(counted map[ad.GUID]bool) readResult {
+	if d == nil || len(d.hidden.objects) == 0 {
+		return readResult{}
+	}
+	result := readResult{counters: map[identity.Kind]counters{}, missing: map[string]int{ad.AttributeDescriptor: len(d.hidden.objects)}}
+	roles := map[ad.GUID]bool{} // a group that was read for its role only
+	for guid := range counted {
+		roles[identity.RoleGUID(guid)] = true
+	}
+	for _, object := range d.hidden.objects {
+		if object.kind == identity.Group && (counted[object.guid] || roles[object.guid]) {
+			continue
+		}
+		result.withoutDescriptor++
+		result.counters[object.kind] = result.counters[object.kind].add(counters{unreadable: 1})
+	}
+	return result
+}
+
+// remedy returns what makes the security descriptors readable.
+func (d *descriptorReading) remedy(account string) string {
+	switch {
+	case d.refused:
+		return "connect to a domain controller without a proxy that refuses the LDAP control " + controlSDFlags
+	case d.hidden.invisible:
+		return ReadPermissionsRemedy(GrantOnProtected(d.base, account, "LCRPRC"), GrantOnDomain(d.base, account, "LCRPRC"))
+	}
+	return ReadPermissionsRemedy(GrantOnProtected(d.base, account, ReadPermissions), GrantOnDomain(d.base, account, ReadPermissions))
+}
+
+// controlSDFlags is LDAP_SERVER_SD_FLAGS_OID (MS-ADTS 3.1.1.3.4.1.11).
+const controlSDFlags = "1.2.840.113556.1.4.801"
+
+// ReadPermissions is the right to read security descriptors, as dsacls names it.
+const ReadPermissions = "RC"
+
+// ReadPermissionsRemedy returns the remedy for unreadable security descriptors, with commands that grant
+// the right.
+func ReadPermissionsRemedy(commands ...string) string {
+	return "grant the account Read Permissions, and remove what denies it: " + strings.Join(commands, "; ")
+}
+
+// GrantOnProtected returns the command that grants an account rights on AdminSDHolder and the objects that
+// it protects. They do not inherit from the domain.
+func GrantOnProtected(domain, account, rights string) string {
+	return fmt.Sprintf(`dsacls "%s%s" /G "%s:%s" (effective within an hour on accounts and groups that it protects)`, adminSDHolder, domain, account, rights)
+}
+
+// GrantOnDomain returns the command that grants an account rights on the domain and the objects that
+// inherit from it.
+func GrantOnDomain(domain, account, rights string) string {
+	return fmt.Sprintf(`dsacls "%s" /I:T /G "%s:%s"`, domain, account, rights)
+}
