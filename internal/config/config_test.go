@@ -373,6 +373,8 @@ func TestFaults(t *testing.T) {
 			{"profile.assets (environment)", errNotAllowed, "IDENTITIES_ONLY, IDENTITIES_WITH_SECURITY_POSTURE"}}},
 		{"filters", with(complete, "ldap.user-filter=a=b", "LDAP_GROUP_FILTER=(a=b"), []wantFault{
 			{"ldap.user-filter (environment)", errNotFilter, "in parentheses"}, {"LDAP_GROUP_FILTER (environment)", errNotFilter, "in parentheses"}}},
+		{"DN in a filter", with(complete, `ldap.user-filter=(memberOf=CN=Smith\, Bob,DC=corp)`, "LDAP_GROUP_FILTER=(memberOf=CN=Bob (EXT),DC=corp)"), []wantFault{
+			{"ldap.user-filter (environment)", directory.FilterBackslash, `\5c`}, {"LDAP_GROUP_FILTER (environment)", directory.FilterParenthesis, `\28`}}},
 		{"full syncs", with(complete, "sync.full-interval=0s"), []wantFault{{"sync.full-interval (environment)", errNotAllowed, "from 1s to 720h"}}},
 		{"full syncs too rare", with(complete, "SYNC_FULL_INTERVAL=721h"), []wantFault{{"SYNC_FULL_INTERVAL (environment)", errNotAllowed, "from 1s to 720h"}}},
 		{"deletions", with(complete, "sync.max-deletes=-1", "sync.max-deletes-percent=101"), []wantFault{

@@ -385,8 +385,14 @@ func proxyUser(text string) (string, error) {
 }
 
 func filter(text string) (string, error) {
-	if err := directory.CheckFilter(text); err != nil {
-		return "", invalid(fmt.Errorf("%s %w: %w", input.Quote(text), errNotFilter, err), "a filter in parentheses, like (department=Sales)")
+	err := directory.CheckFilter(text)
+	if err == nil {
+		return text, nil
 	}
-	return text, nil
+	allowed := "a filter in parentheses, like (department=Sales)"
+	if mistake := directory.FilterMistake(text); mistake != nil { // clearer than the error of a parser
+		err = fmt.Errorf("it %w", mistake)
+		allowed += "; " + mistake.Remedy()
+	}
+	return "", invalid(fmt.Errorf("%s %w: %w", input.Quote(text), errNotFilter, err), allowed)
 }

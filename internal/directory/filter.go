@@ -3,12 +3,14 @@ package directory
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/input"
 )
 
 // CheckFilter returns an error if a filter has invalid syntax (RFC 4515).
@@ -18,6 +20,28 @@ func CheckFilter(filter string) error {
 		return errors.New(strings.TrimPrefix(syntax.Err.Error(), "ldap: ")) // without go-ldap's error name and number
 	}
 	return err
+}
+
+// The probable mistakes in a filter with invalid syntax. A DN in a filter has an escape of its own.
+var (
+	FilterBackslash   = input.NewMistake("has a backslash without two hexadecimal digits", `write a backslash as \5c, for example CN=Smith\5c, Bob for the DN CN=Smith\, Bob`)
+	FilterParenthesis = input.NewMistake("has a parenthesis in a value", `write parentheses in a value as \28 and \29`)
+)
+
+var (
+	hexEscape        = regexp.MustCompile(`\\[0-9A-Fa-f]{2}`)
+	innerParenthesis = regexp.MustCompile(`[^\s()&|!]\s*\(`)
+)
+
+// FilterMistake returns the probable mistake in a filter with invalid syntax; nil without one.
+func FilterMistake(filter string) *input.Mistake {
+	switch {
+	case strings.Contains(hexEscape.ReplaceAllString(filter, ""), `\`):
+		return FilterBackslash
+	case innerParenthesis.MatchString(filter):
+		return FilterParenthesis
+	}
+	return nil
 }
 
 // Assertion is an attribute that a filter compares.

@@ -3,6 +3,8 @@ package directory
 import (
 	"slices"
 	"testing"
+
+	"adconnector/internal/input"
 )
 
 func TestFilterAssertions(t *testing.T) {
@@ -38,6 +40,35 @@ func TestFilterAssertions(t *testing.T) {
 	for _, filter := range []string{"", "memberOf", "(memberOf=a", "(&)x", "(a=b)(c=d)"} {
 		if got, err := FilterAssertions(filter); err == nil {
 			t.Errorf("%s: %v", filter, got)
+		}
+	}
+}
+
+func TestFilterMistake(t *testing.T) {
+	t.Parallel()
+	for filter, want := range map[string]*input.Mistake{
+		`(memberOf=CN=Smith\, Bob,DC=corp)`:            FilterBackslash,
+		`(&(a=b)(memberOf=CN=R\+D,DC=corp))`:           FilterBackslash,
+		`(a=b\2)`:                                      FilterBackslash,
+		`(memberOf=CN=Bob (EXT),DC=corp)`:              FilterParenthesis,
+		`(memberOf=CN=Bob(EXT),DC=corp)`:               FilterParenthesis,
+		`(&(a=b)(memberOf=CN=Bob (EXT),DC=corp)(c=d))`: FilterParenthesis,
+		`memberOf=CN=Bob`:                              nil,
+		`(&(a=b)(!(c=d))`:                              nil,
+		`(&(a=b) (c=d)) (`:                             nil,
+		`(memberOf=CN=Smith\5c, Bob \28EXT\29,DC=corp`: nil,
+		`(a=b`: nil,
+	} {
+		if err := CheckFilter(filter); err == nil {
+			t.Errorf("%s: valid", filter)
+		}
+		if got := FilterMistake(filter); got != want {
+			t.Errorf("%s: %v, want %v", filter, got, want)
+		}
+	}
+	for _, filter := range []string{`(memberOf=CN=Smith\5c, Bob,DC=corp)`, `(memberOf=CN=Bob \28EXT\29,DC=corp)`} { // the remedies
+		if err := CheckFilter(filter); err != nil {
+			t.Errorf("%s: %v", filter, err)
 		}
 	}
 }
