@@ -389,6 +389,7 @@ func TestDialErrors(t *testing.T) {
 		{"unknown host", &net.OpError{Op: "dial", Net: "tcp", Err: unknown}, "dc9:389", unknown, true, []string{"ldap.host", "DNS"}},
 		{"address", &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: refused}, "127.0.0.1:389", syscall.ECONNREFUSED, true, []string{"ldap.host", "ldap.port", "firewalls"}},
 		{"name", &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: refused}, "dc1:389", syscall.ECONNREFUSED, false, []string{"ldap.host", "ldap.port", "firewalls"}},
+		{"too many open files", &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}, "dc1:389", syscall.EMFILE, true, []string{"ulimit -n"}},
 		{"other error", os.ErrDeadlineExceeded, "dc1:389", os.ErrDeadlineExceeded, true, []string{"ldap.host", "ldap.port", "firewalls"}},
 	} {
 		err := dialError(t.Context(), operation, test.address, test.err)

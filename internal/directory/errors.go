@@ -184,6 +184,8 @@ func dialError(ctx context.Context, o fault.Operation, address string, err error
 	switch {
 	case ctx.Err() != nil:
 		return o.Failed(fault.Canceled, ctx.Err(), "")
+	case fault.TooManyFiles(err):
+		return o.Failed(fault.Transient, err, fault.RemedyOpenFiles)
 	case errors.As(err, &dns):
 		return o.Failed(fault.Transient, err, "check ldap.host, or the connection in the console, and this machine's DNS")
 	default:

@@ -306,6 +306,12 @@ func TestSearchIncompleteOrMalformed(t *testing.T) {
 		{"paging control without a cookie", func(id int64) []byte {
 			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x03\x02\x01\x00"))
 		}, errMalformed, protocol},
+		{"paging control without a value", func(id int64) []byte {
+			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, ""))
+		}, errMalformed, protocol},
+		{"paging control with a text as the size", func(id int64) []byte {
+			return fakeldap.Done(id, 0, ldap.NewControlString(ldap.ControlTypePaging, false, "\x30\x05\x04\x01x\x04\x00"))
+		}, errMalformed, protocol},
 		{"empty result", func(id int64) []byte { return wrap(id, []byte("\x65\x00")) }, errMalformed, protocol},
 		{"1 GiB announced", func(int64) []byte { return []byte("\x30\x84\x40\x00\x00\x00\x02") }, errTooLarge, size},
 		{"4 GiB announced", func(int64) []byte { return []byte("\x30\x84\xff\xff\xff\xff\x02") }, errTooLarge, size},

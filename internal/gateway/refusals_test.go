@@ -3,21 +3,25 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
@@ -466,6 +470,58 @@ func TestConnectionOfLargeRequestLost(t *testing.T) {
 					t.Errorf("%d requests, want %d", requests, test.requests)
 				}
 			})
+		})
+	}
+}
+
+// The limit of open files is not a fault of the network or the gateway.
+func TestTooManyOpenFiles(t *testing.T) {
+	t.Parallel()
+	o := options(t, "https://gateway.test")
+	o.Dial(func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+	})
+	err := gateway.New(o).Login(t.Context())
+	checkError(t, err, fault.Error{Class: fault.Transient, Op: "log in at", Object: o.URL.String() + "/auth"}, syscall.EMFILE, "ulimit -n")
+}
+
+// A server may send informational responses before the final one (RFC 9110 15.2), and may announce
+// after any response that it closes the connection: over HTTP/2 by GOAWAY.
+func TestInformationalResponses(t *testing.T) {
+	t.Parallel()
+	handler := func(t *testing.T) http.Handler {
+		return afterLogin(t, func(w http.ResponseWriter, r *http.Request) {
+			for range 3 {
+				w.Header().Set("Link", "</style.css>; rel=preload")
+				w.WriteHeader(http.StatusEarlyHints)
+				w.WriteHeader(http.StatusProcessing)
+			}
+			w.Header().Set("Connection", "close")
+			respondWith(http.StatusAccepted, published)(w, r)
+		})
+	}
+	for name, server := range map[string]*httptest.Server{"HTTP/1.1": serve(t, handler(t)), "HTTP/2": serveTLS(t, handler(t))} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t, server.URL)
+			if server.TLS != nil {
+				o.RootCAs = x509.NewCertPool()
+				o.RootCAs.AddCert(server.Certificate())
+			}
+			client := gateway.New(o)
+			var calls errgroup.Group
+			for range 20 {
+				calls.Go(func() error {
+					batch, err := send(t.Context(), client)
+					if err == nil && batch.Outcome != gateway.Accepted {
+						t.Errorf("%+v", batch)
+					}
+					return err
+				})
+			}
+			if err := calls.Wait(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -105,6 +105,8 @@ func (c *Client) transportError(ctx context.Context, call call, trace *connectio
 		addressSettings = "proxy.host and proxy.port"
 	}
 	switch {
+	case fault.TooManyFiles(err):
+		return call.Failed(fault.Transient, err, fault.RemedyOpenFiles)
 	case errors.As(err, &dns):
 		return call.Failed(fault.Transient, err, "check "+addressSettings+", and this machine's DNS")
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):

@@ -73,6 +73,8 @@ func (s *Store) operationError(op string, err error) error {
 		return operation.Failed(fault.Transient, err, remedySpace)
 	case errors.Is(err, ErrDamaged):
 		return operation.Failed(fault.Transient, err, remedyDamaged)
+	case fault.TooManyFiles(err):
+		return operation.Failed(fault.Transient, err, fault.RemedyOpenFiles)
 	case isUnsupported(err):
 		return operation.Failed(fault.Invalid, fmt.Errorf("%w: %w", ErrUnusable, err), remedyLocal)
 	case errors.Is(err, errReadOnly):
@@ -187,6 +189,8 @@ func accessError(path string, err error, required string) error {
 			refused = pathError.Path
 		}
 		return open.Failed(fault.Invalid, unusable, refusedRemedy(err, refused))
+	case fault.TooManyFiles(err):
+		return open.Failed(fault.Transient, err, fault.RemedyOpenFiles)
 	case errors.Is(err, syscall.EIO):
 		return open.Failed(fault.Transient, err, remedyDisk)
 	case isUnsupported(err):

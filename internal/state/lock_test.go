@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -227,6 +228,8 @@ func TestUnsupportedFileSystem(t *testing.T) {
 		err := openError(path, os.NewSyscallError("flock", number))
 		faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + path}, ErrUnusable, "service.state-dir", "local file system")
 	}
-	err := openError(path, syscall.EIO)
-	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "open", Object: "state file " + path}, syscall.EIO, "disk")
+	for number, remedy := range map[syscall.Errno]string{syscall.EIO: "disk", syscall.EMFILE: "ulimit -n", syscall.ENFILE: "ulimit -n"} {
+		err := openError(path, &fs.PathError{Op: "open", Path: path, Err: number})
+		faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "open", Object: "state file " + path}, number, remedy)
+	}
 }
