@@ -767,7 +767,7 @@ func TestVisibleObjects(t *testing.T) {
 				e.options.Source.Directory.BindDN = "CN=Plain,CN=Users," + domain
 			},
 			want: map[string]Result{readDeleted: Warn}, check: readDeleted, remedy: []string{
-				`dsacls "CN=Deleted Objects,` + domain + `" /takeOwnership`, `dsacls "CN=Deleted Objects,` + domain + `" /I:T /g "plain@corp.example.com:LCRP"`,
+				`dsacls "CN=Deleted Objects,` + domain + `" /takeOwnership`, `dsacls "CN=Deleted Objects,` + domain + `" /I:T /G "plain@corp.example.com:LCRP"`,
 			},
 		},
 		"page size above the limit": {

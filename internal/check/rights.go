@@ -136,9 +136,7 @@ func (p *preflight) refused(cause error) error {
 }
 
 // grant returns the command that grants the account the right to read everything below a DN.
-func (p *preflight) grant(dn string) string {
-	return fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, dn, p.bound.name)
-}
+func (p *preflight) grant(dn string) string { return directory.GrantCommand(dn, p.bound.name) }
 
 // count counts the objects of a kind until countTimeout. It reads the attributes that every object
 // has. They are small.
@@ -211,8 +209,8 @@ func (p *preflight) readDeleted(ctx context.Context) Check {
 	case err != nil:
 		return failed(asTransient(ctx, err), "try again")
 	case !readable:
-		return warn(container+" is not readable: only full syncs find deletions", fmt.Sprintf(
-			`optional, so that delta syncs find deletions too: as a domain administrator, run dsacls "%s" /takeOwnership, then dsacls "%s" /I:T /g "%s:LCRP"`, container, container, p.bound.name))
+		return warn(container+" is not readable: only full syncs find deletions", "optional, so that delta syncs find deletions too: as a domain administrator, run "+
+			directory.TakeOwnershipCommand(container)+", then "+p.grant(container))
 	}
 	return ok("%s is readable: each run finds deletions", container)
 }

@@ -15,6 +15,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -206,10 +207,16 @@ func joinServerErrors(errs []error) error {
 // serverErrors are the errors of several servers. The text is one line.
 type serverErrors []error
 
+// maxServerTexts limits the servers in the text of an error. SRV records can name thousands.
+const maxServerTexts = 20
+
 func (e serverErrors) Error() string {
-	texts := make([]string, len(e))
-	for i, err := range e {
-		texts[i] = err.Error()
+	var texts []string
+	for _, err := range e[:min(len(e), maxServerTexts)] {
+		texts = append(texts, err.Error())
+	}
+	if more := len(e) - len(texts); more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more servers", more))
 	}
 	return strings.Join(texts, "; ")
 }
@@ -310,13 +317,29 @@ func (s *Session) call(ctx context.Context, request string, o fault.Operation, o
 	s.transport.awaitResponse(false)
 	stop()
 	switch {
-	case err == nil || isResult(err):
-		return err
+	case err == nil:
+		return nil
+	case isResult(err):
+		return s.options.withoutPassword(err)
 	case ctx.Err() != nil:
 		return o.Failed(fault.Canceled, ctx.Err(), "")
 	default:
 		return s.connectionError(o, err)
 	}
+}
+
+// withoutPassword returns a result without the password, which a server can repeat in its texts.
+func (o Options) withoutPassword(err error) error {
+	var result *ldap.Error
+	if !errors.As(err, &result) {
+		return err
+	}
+	clean := *result
+	clean.MatchedDN = secret.Redact(result.MatchedDN, o.Password)
+	if result.Err != nil {
+		clean.Err = errors.New(secret.Redact(result.Err.Error(), o.Password))
+	}
+	return &clean
 }
 
 // observe calls OnRequest with the class that *err has after its conversion to *fault.Error.
@@ -333,7 +356,7 @@ func (o Options) observe(request string, start time.Time, err *error) {
 
 func (s *Session) bind(ctx context.Context) error {
 	o := s.options
-	bind := fault.Operation{Op: "bind", Object: strings.TrimSpace(o.BindDN + " to " + s.Address)}
+	bind := fault.Operation{Op: "bind", Object: strings.TrimSpace(printable(o.BindDN) + " to " + s.Address)}
 	if o.BindDN == "" || o.Password.IsZero() {
 		return bind.Failed(fault.Refused, errNoAccount, "set "+bindSettings)
 	}

@@ -132,6 +132,8 @@ func TestRefusedBind(t *testing.T) {
 		{"signing required", 8, "00002028: LdapErr: DSID-0C090259, comment: The server requires binds to turn on integrity checking\x00", "", []string{"LDAPS", "STARTTLS", "ldap.protocol"}},
 		{"confidentiality required", 13, "TLS confidentiality required", "", []string{"LDAPS", "STARTTLS", "ldap.protocol"}},
 		{"invalid bind DN", 34, "invalid DN", "", []string{"ldap.bindDn"}},
+		{"long data code", 49, data(strings.Repeat("5", 60_000)), "52e", []string{"ldap.bindDn"}},
+		{"text with the password", 53, "no " + testPassword + " here", "no [redacted] here", []string{"ldap.bindDn"}},
 		{"other result code", 53, "unauthenticated bind (DN with no password) disallowed\x00", "unauthenticated bind (DN with no password) disallowed", []string{"ldap.bindDn", "ldap.password"}},
 		{"long text", 53, strings.Repeat("x", 60_000), strings.Repeat("x", 300) + "…", []string{"ldap.bindDn"}},
 		{"no text", 53, "", "", []string{"ldap.bindDn"}},

@@ -116,7 +116,7 @@ var uncheckedBinds = map[string]refusal{
 	"51f": {"no domain controller is available to check the password", "connect the read-only domain controller to a writable one, or name another one in " + hostSettings},
 }
 
-var bindData = regexp.MustCompile(`\bdata ([0-9a-fA-F]+)`)
+var bindData = regexp.MustCompile(`\bdata ([0-9a-fA-F]{1,8})\b`)
 
 // bindError converts an unsuccessful result of a bind to a *fault.Error. It returns other
 // errors unchanged. A result about the server, not about the account, is transient: the next

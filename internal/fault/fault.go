@@ -49,9 +49,21 @@ type Error struct {
 func (e *Error) Error() string {
 	subject := strings.TrimSpace(e.Op + " " + e.Object)
 	if subject == "" {
-		return e.Err.Error()
+		return shorten(e.Err.Error())
 	}
-	return subject + ": " + e.Err.Error()
+	return shorten(subject + ": " + e.Err.Error())
+}
+
+// maxTextSize limits the text of an error, and its remedy, in bytes. Logs and the state file keep
+// them, and servers and certificates can have names of any size.
+const maxTextSize = 8 << 10
+
+// shorten returns the beginning of a text that is larger than maxTextSize.
+func shorten(text string) string {
+	if len(text) <= maxTextSize {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxTextSize-len("…")], "") + "…"
 }
 
 // Unwrap returns the cause.
@@ -90,7 +102,7 @@ func Remedy(err error) string {
 		return ""
 	case *Error:
 		if e.Remedy != "" {
-			return e.Remedy
+			return shorten(e.Remedy)
 		}
 		return Remedy(e.Err)
 	case interface{ Unwrap() error }:

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestClassOf(t *testing.T) {
@@ -67,6 +69,27 @@ func TestRemedy(t *testing.T) {
 				t.Errorf("%q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// TestShorten tests that names of any size do not make the text and the remedy of an error larger than
+// what a log and a state file can keep.
+func TestShorten(t *testing.T) {
+	long := strings.Repeat("é", maxTextSize/2+1)
+	for name, err := range map[string]*Error{
+		"object": {Op: "bind", Object: long, Err: errors.New("x"), Remedy: "y"},
+		"cause":  {Op: "bind", Err: errors.New(long), Remedy: long},
+		"only":   {Err: errors.New(long)},
+	} {
+		for _, text := range []string{err.Error(), Remedy(err)} {
+			if len(text) > maxTextSize || !utf8.ValidString(text) || len(text) > 1 && !strings.HasSuffix(text, "é…") {
+				t.Errorf("%s: %d bytes, %q", name, len(text), text[max(0, len(text)-20):])
+			}
+		}
+	}
+	fits := strings.Repeat("x", maxTextSize)
+	if err := (&Error{Err: errors.New(fits), Remedy: fits}); err.Error() != fits || Remedy(err) != fits {
+		t.Error("text of the maximum size is shortened")
 	}
 }
 

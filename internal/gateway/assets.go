@@ -149,9 +149,9 @@ func parseAssetResponse(o fault.Operation, r response, count int) (BatchResponse
 	published := isPublished(document.ResponseCode)
 	rejected, unattributed := parseRejections(document.AssetsError, count)
 	for id, reason := range rejected {
-		rejected[id] = redact(reason, r.token)
+		rejected[id] = r.redact(reason)
 	}
-	message := redact(oneLine(document.ResponseCode+" "+document.Message), r.token)
+	message := r.oneLine(document.ResponseCode + " " + document.Message)
 	switch {
 	case r.status != http.StatusMultiStatus && !published:
 		return BatchResponse{Outcome: Rejected, Message: message}, nil

@@ -121,6 +121,7 @@ type Client struct {
 	parseMu     sync.Mutex // held while a response to a batch is parsed, which takes several times its size
 	counts      counts
 	budget      retryBudget
+	console     *secret.Variable // the password of the last connection
 
 	certificateLosses   atomic.Int64 // connections in a row, see certificateLoss
 	credentialsInHeader atomic.Bool  // whether the token server has refused the client's credentials in the body
@@ -174,7 +175,7 @@ func New(o Options) *Client {
 		// A redirect to another host would disclose credentials.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	c := &Client{options: o, http: client, closeIdle: transport.CloseIdleConnections, hints: hints, concurrency: newConcurrency(o.Connections)}
+	c := &Client{options: o, http: client, closeIdle: transport.CloseIdleConnections, hints: hints, concurrency: newConcurrency(o.Connections), console: secret.NewVariable("")}
 	c.session.login = c.login
 	c.BeginRun()
 	return c
@@ -190,7 +191,20 @@ func (c *Client) Login(ctx context.Context) error {
 
 // Connection reads the connection: address and account of the directory.
 func (c *Client) Connection(ctx context.Context) (Connection, error) {
-	return readDocument[Connection](ctx, c, "connection", c.options.ConnectionUUID, c.options.Paths.Connection)
+	connection, err := readDocument[Connection](ctx, c, "connection", c.options.ConnectionUUID, c.options.Paths.Connection)
+	if err == nil {
+		c.console.Set(connection.Authentication.Password.Reveal())
+	}
+	return connection, err
+}
+
+// secrets returns the secrets that a response to a call with this token may repeat.
+func (c *Client) secrets(token secret.Text) []secret.Text {
+	list := []secret.Text{token, c.options.Login.Password, c.options.Login.ClientSecret, c.console.Text()}
+	if c.options.Proxy != nil {
+		list = append(list, c.options.Proxy.Password)
+	}
+	return list
 }
 
 // Profile reads the profile: the part of the directory to read.
@@ -212,7 +226,7 @@ func readDocument[Document any](ctx context.Context, c *Client, kind, id, path s
 	query.Set("customerUuid", c.options.CustomerUUID)
 	target.RawQuery = query.Encode()
 	err := c.retry(ctx, operation, maxDocumentAttempts, func() error {
-		r, err := c.do(ctx, call{Operation: operation, method: http.MethodGet, url: target, maxResponse: maxDocumentBytes})
+		r, err := c.do(ctx, call{Operation: operation, method: http.MethodGet, url: target, maxResponse: maxDocumentBytes, mayHavePassword: kind == "connection"})
 		switch {
 		case err != nil:
 			return err
@@ -251,6 +265,8 @@ type call struct {
 	key         string   // Idempotency-Key
 	urlKey      string   // the setting with the URL; "": connector.api.url
 	maxResponse int64    // maximum size of a successful response in bytes
+	// mayHavePassword is that of the response.
+	mayHavePassword bool
 }
 
 func (c call) setting() string { return cmp.Or(c.urlKey, "connector.api.url") }
@@ -267,7 +283,12 @@ type response struct {
 	// until the response began was too long, or for the server, because the connection of a large
 	// request was lost. An error is returned with it.
 	mayBeTooLarge bool
-	token         secret.Text // of the request, which texts of the response may repeat
+	// secrets are those that were sent to the gateway or received from it. Texts of the response may
+	// repeat them.
+	secrets []secret.Text
+	// mayHavePassword is whether a text of the response is shown only if it cannot contain the password
+	// of the connection, which is not known yet.
+	mayHavePassword bool
 }
 
 // do sends a call with a token and within the limits of the gateway. It handles rejected
@@ -340,7 +361,7 @@ func (c *Client) attempt(ctx context.Context, call call, rejected *token, mustBe
 		return a, err
 	}
 	a.response, err = c.sendWithToken(ctx, call, a.sentWith, a.exclusive)
-	a.token = a.sentWith.text
+	a.secrets, a.mayHavePassword = c.secrets(a.sentWith.text), call.mayHavePassword
 	return a, err
 }
 

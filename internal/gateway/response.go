@@ -105,7 +105,7 @@ func (r response) location() string {
 	if end := strings.IndexAny(location, "?#"); end >= 0 {
 		location = location[:end]
 	}
-	return redact(oneLine(location), r.token)
+	return r.oneLine(location)
 }
 
 // unexpected returns the error of a response that is not in the contract.
@@ -119,7 +119,9 @@ func (r response) failed(reason error) error {
 }
 
 // message returns the message of a JSON response, or the beginning of any other text, in one
-// line. It returns "" for a success, whose body may contain a password.
+// line. It returns "" for a success, whose body may contain a password, and for a text that names
+// one where a response may contain that of the connection: a server can send the document with an
+// error, or quote it.
 func (r response) message() string {
 	if r.status < 400 {
 		return ""
@@ -131,6 +133,8 @@ func (r response) message() string {
 	}
 	if json.Unmarshal(r.body, &document) == nil {
 		switch {
+		case document.Message == "" && len(document.Error) == 0 && r.mayHavePassword:
+			return "" // escapes can hide names
 		case document.Message != "":
 			text = document.Message
 		case len(document.Error) > 0 && string(document.Error) != "null":
@@ -139,26 +143,18 @@ func (r response) message() string {
 			}
 		}
 	}
-	return redact(oneLine(text), r.token)
+	if r.mayHavePassword && strings.Contains(strings.ToLower(text), "password") {
+		return ""
+	}
+	return r.oneLine(text)
 }
 
-// redact replaces each occurrence of a token in a text, even if the text was truncated within
-// the token. It is for decoded texts: a response can contain the token in JSON escapes.
-func redact(text string, token secret.Text) string {
-	const enough = 8 // characters that identify the beginning of a token at the end of a text
-	value := token.Reveal()
-	if value == "" {
-		return text
-	}
-	text = strings.ReplaceAll(text, value, "[redacted]")
-	truncated := strings.TrimSuffix(text, "…")
-	for n := min(len(value), len(truncated)); n >= enough; n-- {
-		if strings.HasSuffix(truncated, value[:n]) {
-			return truncated[:len(truncated)-n] + "[redacted]"
-		}
-	}
-	return text
-}
+// redact replaces the secrets of the client in a text of the response.
+func (r response) redact(text string) string { return secret.Redact(text, r.secrets...) }
+
+// oneLine returns a text of the response for an error. Secrets are replaced before white space is,
+// which they can contain, and again after the text was truncated.
+func (r response) oneLine(text string) string { return r.redact(oneLine(r.redact(text))) }
 
 // oneLine returns text for a log line: in one line, without unprintable characters, and
 // truncated to maxMessageLength.

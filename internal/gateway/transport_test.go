@@ -447,6 +447,15 @@ func TestEchoedToken(t *testing.T) {
 			w.Header().Set("Location", "https://a.test/"+token+"/b")
 			w.WriteHeader(http.StatusFound)
 		},
+		"login password": func(w http.ResponseWriter) {
+			http.Error(w, `{"message":"no `+password+`"}`, http.StatusForbidden)
+		},
+		"connection": func(w http.ResponseWriter) {
+			http.Error(w, `{"authentication":{"type":"LDAP","pass\u0077ord":"`+bindPassword+`"}}`, http.StatusInternalServerError)
+		},
+		"connection in a message": func(w http.ResponseWriter) {
+			http.Error(w, `{"message":"invalid: {\"passWord\":\"`+bindPassword+`\"}"}`, http.StatusNotFound)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

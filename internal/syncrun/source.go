@@ -81,9 +81,15 @@ func DirectoryOptions(connection gateway.Connection) (directory.Options, error) 
 	if auth.Password.IsZero() {
 		return directory.Options{}, consoleError("connection", fmt.Errorf("the password %w", errEmpty), "enter the password of the account")
 	}
+	if len(auth.BindDN) > maxNameSize {
+		return directory.Options{}, consoleError("connection", fmt.Errorf("the bind DN %w: more than %d bytes", errTooLong, maxNameSize), "correct the bind DN")
+	}
 	hosts, err := parseHosts(auth.Host)
 	if err != nil {
 		return directory.Options{}, fieldError("connection", "host", err)
+	}
+	if len(hosts) > maxHosts {
+		return directory.Options{}, consoleError("connection", fmt.Errorf("the host %w: more than %d hosts", errTooLong, maxHosts), "correct the host: a DNS domain stands for all of its domain controllers")
 	}
 	o := directory.Options{Protocol: protocol, Hosts: hosts, Port: auth.Port, BindDN: auth.BindDN, Password: auth.Password}
 	if auth.Certificate != "" {
@@ -108,14 +114,28 @@ func SourceFromProfile(profile gateway.Profile) (Source, error) {
 	if profile.BaseContext == "" {
 		return Source{}, consoleError("profile", fmt.Errorf("the base context %w", errEmpty), "enter the DN of the base context")
 	}
+	if len(profile.BaseContext) > maxNameSize {
+		return Source{}, consoleError("profile", fmt.Errorf("the base context %w: more than %d bytes", errTooLong, maxNameSize), "correct the base context")
+	}
 	if err := directory.CheckBase(profile.BaseContext); err != nil {
 		return Source{}, fieldError("profile", "base context", err)
 	}
 	return Source{Base: profile.BaseContext, Scope: scope, Posture: posture}, nil
 }
 
-// errEmpty is the fault of a required field of the console without a value.
-var errEmpty = errors.New("is empty")
+// The limits of values from the gateway. Names are in errors and in the state file. The connector
+// connects to each host in each run: without a limit, a gateway could use it to scan a network.
+const (
+	maxNameSize = 4 << 10
+	maxHosts    = 100
+)
+
+var (
+	// errEmpty is the fault of a required field of the console without a value.
+	errEmpty = errors.New("is empty")
+	// errTooLong is the fault of a field of the console with a value above a limit.
+	errTooLong = errors.New("is too long")
+)
 
 // consoleError returns the error of a document that was entered in the console.
 func consoleError(document string, cause error, remedy string) error {

@@ -62,6 +62,9 @@ func TestConsoleValues(t *testing.T) {
 		{"assets", func(_ *gateway.Authentication, p *gateway.Profile) { p.Assets = "all" }, "profile", input.ErrNotAllowed, "IDENTITIES_ONLY or IDENTITIES_WITH_SECURITY_POSTURE"},
 		{"base with a line feed", func(_ *gateway.Authentication, p *gateway.Profile) { p.BaseContext += "\n" }, "profile", input.EndsWithFeed, "a DN like"},
 		{"base in quotes", func(_ *gateway.Authentication, p *gateway.Profile) { p.BaseContext = "“" + p.BaseContext + "”" }, "profile", input.InQuotes, "a DN like"},
+		{"too many hosts", func(a *gateway.Authentication, _ *gateway.Profile) { a.Host = strings.Repeat("a,", maxHosts) + "b" }, "connection", errTooLong, "DNS domain"},
+		{"long bind DN", func(a *gateway.Authentication, _ *gateway.Profile) { a.BindDN += strings.Repeat("a", maxNameSize) }, "connection", errTooLong, "bind DN"},
+		{"long base", func(_ *gateway.Authentication, p *gateway.Profile) { p.BaseContext += strings.Repeat("a", maxNameSize) }, "profile", errTooLong, "base context"},
 		{"base is a domain", func(_ *gateway.Authentication, p *gateway.Profile) { p.BaseContext = "ad.example.org" }, "profile", directory.ErrNotDN, "DC=ad,DC=example,DC=org"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

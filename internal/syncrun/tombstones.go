@@ -3,7 +3,6 @@ package syncrun
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"adconnector/internal/ad"
@@ -71,16 +70,19 @@ func (t *tombstoneSearch) searchChanged(ctx context.Context) ([]ad.GUID, error) 
 	}
 	t.state.searchedHidden, t.state.foundHidden = true, len(hidden) > 0
 	if len(hidden) > 0 {
-		t.warnOnce(MsgTombstonesHidden, `as a domain administrator run dsacls "%s" /I:T /g ACCOUNT:LCRP`)
+		t.warnOnce(MsgTombstonesHidden, "as a domain administrator run "+directory.GrantCommand(t.container(), directory.UnknownAccount))
 	}
 	return append(guids, hidden...), nil
 }
 
-// warnOnce logs a warning with a remedy that names the container, once per process.
+// container returns the DN of the container of tombstones.
+func (t *tombstoneSearch) container() string { return t.session.RootDSE.DeletedObjects() }
+
+// warnOnce logs a warning with a remedy, once per process.
 func (t *tombstoneSearch) warnOnce(message, remedy string) {
 	if !t.state.warned {
 		t.state.warned = true
-		t.log.Warn().Str("remedy", strings.ReplaceAll(remedy, "%s", t.session.RootDSE.DeletedObjects())).Msg(message)
+		t.log.Warn().Str("remedy", remedy).Msg(message)
 	}
 }
 
@@ -113,7 +115,8 @@ func (t *tombstoneSearch) readable(ctx context.Context) (bool, error) {
 	}
 	readable, err := t.session.CanReadDeleted(ctx)
 	if err == nil && !readable {
-		t.warnOnce(MsgDeletedUnreadable, `as a domain administrator run dsacls "%s" /takeOwnership, then dsacls "%s" /I:T /g ACCOUNT:LCRP`)
+		t.warnOnce(MsgDeletedUnreadable, "as a domain administrator run "+directory.TakeOwnershipCommand(t.container())+", then "+
+			directory.GrantCommand(t.container(), directory.UnknownAccount))
 	}
 	return readable, err
 }

@@ -52,7 +52,7 @@ func TestCheck(t *testing.T) {
 	)
 	identities := d.snapshot(t, searchScope{})
 	counts := strconv.Itoa(len(identities.users)) + " users and " + strconv.Itoa(len(identities.groups)) + " groups"
-	dsacls := `dsacls "` + deletedDN + `" /I:T /g "` + serviceAccount + "@corp.example.com" + `:LCRP"`
+	dsacls := `dsacls "` + deletedDN + `" /I:T /G "` + serviceAccount + "@corp.example.com" + `:LCRP"`
 
 	type checkCase struct {
 		name     string
