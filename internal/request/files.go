@@ -72,7 +72,21 @@ func openPrivate(root *os.Root, name string) (*os.File, error) {
 	return file, nil
 }
 
+// checkPrivate returns an error unless only root and the owner of the directory can use a file.
 func checkPrivate(root *os.Root, file *os.File) error {
+	if err := checkOwner(root, file); err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err == nil && info.Mode().Perm()&othersMode != 0 {
+		err = fmt.Errorf("%w: mode %#o", errNotPrivate, info.Mode().Perm())
+	}
+	return err
+}
+
+// checkOwner returns an error unless a file is a regular one with one name that belongs to root or the
+// owner of the directory.
+func checkOwner(root *os.Root, file *os.File) error {
 	dir, err := root.Stat(".")
 	if err != nil {
 		return err
@@ -87,8 +101,6 @@ func checkPrivate(root *os.Root, file *os.File) error {
 		return errNotRegular
 	case owner != 0 && owner != ownerOf(dir):
 		return fmt.Errorf("%w: user %d", errForeignOwner, owner)
-	case info.Mode().Perm()&othersMode != 0:
-		return fmt.Errorf("%w: mode %#o", errNotPrivate, info.Mode().Perm())
 	}
 	return nil
 }

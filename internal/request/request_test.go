@@ -340,6 +340,22 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
+// TestListenKeepsModes tests that a planted link gives no other file the mode of the marker.
+func TestListenKeepsModes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Chmod(victim, 0o644), os.Mkdir(dirPath(dir), 0o700), os.Link(victim, filepath.Join(dirPath(dir), markerName))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(dir); !errors.Is(err, errNotRegular) {
+		t.Errorf("error %v", err)
+	}
+	if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
 // TestListen tests that the directory is private, and that a foreign one is refused.
 func TestListen(t *testing.T) {
 	t.Parallel()
@@ -355,6 +371,9 @@ func TestListen(t *testing.T) {
 		"foreign marker": {func(path string) error {
 			return errors.Join(os.Mkdir(path, 0o700), os.Symlink(filepath.Join(elsewhere, "x"), filepath.Join(path, markerName)))
 		}, errors.New("path escapes")},
+		"marker is a named pipe": {func(path string) error {
+			return errors.Join(os.Mkdir(path, 0o700), syscall.Mkfifo(filepath.Join(path, markerName), 0o600))
+		}, errNotRegular},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

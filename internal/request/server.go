@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -73,28 +74,36 @@ func makeDir(stateDir, path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	info, err := os.Lstat(path)
+	// Others may be able to replace the directory by a link until its mode is changed: the mode is that
+	// of what was opened.
+	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		return &fs.PathError{Op: "open", Path: path, Err: errNotDirectory}
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	info, err := dir.Stat()
 	switch {
 	case err != nil:
 		return err
-	case !info.IsDir():
-		return &fs.PathError{Op: "open", Path: path, Err: errNotDirectory}
 	case os.Geteuid() == 0 && ownerOf(info) != 0: // for root, the change below always succeeds
 		return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: user %d", errForeignOwner, ownerOf(info))}
 	case info.Mode().Perm() == 0o700:
 		return nil
 	}
-	return os.Chmod(path, 0o700)
+	return dir.Chmod(0o700)
 }
 
 // lockMarker locks the marker. If it is locked, another daemon uses the state directory.
 func lockMarker(root *os.Root) (*os.File, error) {
-	file, err := root.OpenFile(markerName, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := root.OpenFile(markerName, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err = file.Chmod(0o600); err == nil { // see makeDir
-		err = checkPrivate(root, file)
+	if err = checkOwner(root, file); err == nil { // before the change, which a planted link must not get
+		err = file.Chmod(0o600) // see makeDir
 	}
 	for deadline := time.Now().Add(markerWait); err == nil; time.Sleep(markerRetry) {
 		if err = lock(file); err == nil {
