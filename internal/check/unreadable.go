@@ -153,9 +153,8 @@ const maxUnreadable = 10_000
 
 var errEnough = errors.New("enough objects found")
 
-// unreadableObjects finds objects of which the account can list the DN only. Every object has the
-// class top, so those that do not show it are unreadable. The other searches of a run do not find
-// them.
+// unreadableObjects finds objects of which the account can list the DN only. The other searches of a
+// run do not find them.
 func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	switch {
 	case p.session == nil:
@@ -169,9 +168,9 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	defer cancel()
 	var below containers
 	objects := 0
-	query := directory.Search{Base: p.profile.Base, Scope: p.profile.Scope, Filter: "(!(objectClass=top))", Attributes: []string{"1.1"}}
+	query := directory.Search{Base: p.profile.Base, Scope: p.profile.Scope, Filter: directory.FilterUnreadable, Attributes: []string{"1.1"}}
 	_, err := p.session.Search(searchCtx, query, func(entry *ad.Entry) error {
-		if dn := string(entry.DN); !p.isSystem(dn) {
+		if dn := string(entry.DN); !p.session.RootDSE.IsSystem(dn) {
 			below.add(dn)
 			objects++
 		}
@@ -198,7 +197,11 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	case objects == 0:
 		return ok("no objects that can be listed but not read")
 	}
-	return warn(fmt.Sprintf("%s%d objects can be listed but not read: a run does not find the users and groups among and below them", atLeast, objects), p.grantBelow(below))
+	found := fmt.Sprintf("%s%d objects can be listed but not read: a run does not find the users and groups among and below them", atLeast, objects)
+	if objects == 1 {
+		found = atLeast + "1 object can be listed but not read: a run does not find it, and the users and groups below it"
+	}
+	return warn(found, p.grantBelow(below))
 }
 
 // sessionLost returns an error if there is no session after a reconnect.
@@ -207,18 +210,6 @@ func (p *preflight) sessionLost() error {
 		return nil
 	}
 	return fault.Operation{Op: "reconnect"}.Failed(fault.Transient, errConnectionLost, "check the server's connection limit and the network")
-}
-
-// systemContainers have no users and groups. A plain user of a new domain cannot read all of the
-// objects in them.
-var systemContainers = []string{"System", "NTDS Quotas", "LostAndFound", "Program Data", "Infrastructure", "Keys", "TPM Devices"}
-
-// isSystem reports whether an object belongs to a system container.
-func (p *preflight) isSystem(dn string) bool {
-	return slices.ContainsFunc(systemContainers, func(name string) bool {
-		in, _ := directory.InScope(dn, "CN="+name+","+p.session.RootDSE.DefaultNamingContext, directory.Subtree)
-		return in
-	})
 }
 
 // containers are the containers of objects.
@@ -236,7 +227,7 @@ const (
 // inherit, a right on an object above does not reach it.
 func (c *containers) add(dn string) {
 	container := directory.ParentDN(dn)
-	if isUnit(dn) {
+	if directory.IsUnit(dn) {
 		container = dn
 	}
 	switch {
@@ -246,12 +237,6 @@ func (c *containers) add(dn string) {
 	default:
 		c.dns = append(c.dns, container)
 	}
-}
-
-// isUnit reports whether a DN is that of an organizational unit, whose class may be unreadable.
-func isUnit(dn string) bool {
-	const prefix = "OU="
-	return len(dn) > len(prefix) && strings.EqualFold(dn[:len(prefix)], prefix)
 }
 
 // highest returns the containers that are not below another one.

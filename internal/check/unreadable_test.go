@@ -84,6 +84,14 @@ func TestUnreadable(t *testing.T) {
 			},
 			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"6 objects"}, remedy: []string{command(hiddenOU)},
 		},
+		"one unreadable object": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e)
+				must(t, e.Directory.Hide("CN=hidden00,"+hiddenOU, all...))
+			},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"1 object can be listed but not read: a run does not find it"},
+			remedy: []string{command(hiddenOU)},
+		},
 		"only unreadable objects": {
 			change: below(hiddenOU, all...), want: map[string]Result{readUsers: Warn, readGroups: Warn, unreadableObjects: Warn, counts: Warn}, check: unreadableObjects,
 			found: []string{"4 objects"}, remedy: []string{command(hiddenOU)},

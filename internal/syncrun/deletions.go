@@ -1,6 +1,7 @@
 package syncrun
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -35,6 +36,8 @@ type Candidate struct {
 	Tombstone  bool                  // the server has its tombstone
 	Outside    bool                  // the server has never shown it in scope, but has it outside of the scope
 	Unreadable bool                  // the server has it in scope, but the account cannot read it
+	Located    bool                  // the server has it outside of the scope, or the filter does not match it
+	Hidden     bool                  // it may be in a container whose contents the account cannot list
 	HeldBefore bool                  // its deletion was proven, and is held
 	Undecided  state.UndecidedReason // of an earlier run; "": none
 	ShownBy    state.ControllerSet   // including the server that is read
@@ -54,6 +57,7 @@ type Evidence struct {
 	// Controllers are the domain controllers of the domain, including the server, if deletions
 	// are to be released; nil: unknown.
 	Controllers []ad.InvocationID
+	Hidden      HiddenContainers
 
 	// Owners is how many objects that exist have a key, for those of the candidates and the
 	// objects of DisabledPosture and ChangedSIDs.
@@ -75,6 +79,8 @@ type Decision struct {
 	// released by this run. Released deletions stay undecided until the gateway acknowledges
 	// them.
 	KeepUndecided []state.Undecided
+	// Containers are the hidden containers to record; nil: the recorded ones stay.
+	Containers *state.HiddenContainers
 }
 
 // DecideDeletions decides which deletions to send, which to hold, and which are undecided.
@@ -82,6 +88,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 	var d Decision
 	var heldBefore, kept, released, added []identity.Object
 	undecided := map[state.UndecidedReason][]identity.Object{}
+	accept := false
 	for _, c := range e.Candidates {
 		if c.Unreadable { // it exists
 			continue
@@ -91,7 +98,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 			continue
 		}
 		reason := c.doubt(e)
-		record := state.Undecided{GUID: c.GUID, Reason: reason, Remedy: undecidedRemedies[reason], ShownBy: c.ShownBy}
+		record := state.Undecided{GUID: c.GUID, Reason: reason, Remedy: e.remedy(reason), ShownBy: c.ShownBy}
 		switch {
 		case c.HeldBefore && e.Doubt != "" && !c.Tombstone: // it may be alive again
 			kept = append(kept, c.Object)
@@ -100,7 +107,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 		case c.Tombstone || e.FullSync && reason == "":
 			added = append(added, c.Object)
 		case e.releases(c, reason):
-			released = append(released, c.Object)
+			released, accept = append(released, c.Object), accept || reason == UndecidedContainers
 			d.KeepUndecided = append(d.KeepUndecided, record)
 		case reason != "":
 			undecided[reason] = append(undecided[reason], c.Object)
@@ -125,7 +132,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 		}
 	}
 	d.KeepHeld = guidsOf(slices.Concat(d.Held, heldBefore))
-	d.Undecided = groupUndecided(undecided)
+	d.Undecided, d.Containers = e.groupUndecided(undecided), e.Hidden.record(accept)
 	d.Send = slices.Concat(d.splitDropped(e), e.formerAssets(), d.Send)
 	d.withholdShared(e)
 	return d
@@ -147,6 +154,8 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 		return UndecidedScope
 	case !e.FullSync:
 		return c.Undecided
+	case c.Hidden:
+		return UndecidedContainers
 	}
 	return ""
 }
@@ -169,12 +178,23 @@ func (e Evidence) releases(c Candidate, reason state.UndecidedReason) bool {
 		return len(e.Controllers) == 1
 	case UndecidedOutside: // the operator can see where the object is
 		return c.Undecided == UndecidedOutside
+	case UndecidedContainers:
+		return c.Undecided == UndecidedContainers
 	}
 	return false
 }
 
+// remedy returns what resolves an undecided deletion.
+func (e Evidence) remedy(reason state.UndecidedReason) string {
+	if reason == UndecidedContainers {
+		return cmp.Or(e.Hidden.Remedy, undecidedRemedies[reason])
+	}
+	return undecidedRemedies[reason]
+}
+
 // undecidedRemedies say what resolves an undecided deletion.
 var undecidedRemedies = map[state.UndecidedReason]string{
+	UndecidedContainers:   remedyContainers + ": adconnector check names them" + remedyContainersHidden,
 	UndecidedHiddenGUID:   "grant the account Read Property on objectGUID of all users and groups",
 	UndecidedInvocationID: "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
 	UndecidedNotShown: "wait for the replication of the domain controllers, and grant the account read access to Deleted Objects; " +
@@ -195,9 +215,9 @@ func objectsOf(groups []undecidedGroup) (objects []identity.Object) {
 }
 
 // groupUndecided returns the objects by reason, in the order of the reasons.
-func groupUndecided(byReason map[state.UndecidedReason][]identity.Object) (groups []undecidedGroup) {
+func (e Evidence) groupUndecided(byReason map[state.UndecidedReason][]identity.Object) (groups []undecidedGroup) {
 	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
-		groups = append(groups, undecidedGroup{Reason: reason, Remedy: undecidedRemedies[reason], Objects: byReason[reason]})
+		groups = append(groups, undecidedGroup{Reason: reason, Remedy: e.remedy(reason), Objects: byReason[reason]})
 	}
 	return groups
 }
@@ -262,7 +282,10 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	if err := r.addOwners(&e, result, to); err != nil {
 		return result, e, err
 	}
-	result, err = r.addUnreadable(ctx, result, e)
+	if result, err = r.addUnreadable(ctx, result, e); err != nil {
+		return result, e, err
+	}
+	err = r.addHidden(ctx, &e, tombstones)
 	return result, e, err
 }
 
@@ -571,6 +594,11 @@ func (r *reader) applyDeletions(d Decision, to sink) error {
 func (r *reader) recordDeletions(d Decision) error {
 	if len(r.snapshot.Held)+len(d.KeepHeld) > 0 {
 		if err := r.store.SetHeldDeletions(d.KeepHeld, r.start); err != nil {
+			return err
+		}
+	}
+	if d.Containers != nil {
+		if err := r.store.SetHiddenContainers(*d.Containers); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,7 @@ const (
 
 // The reasons for undecided deletions.
 const (
+	UndecidedContainers   state.UndecidedReason = "containers unreadable"
 	UndecidedHiddenGUID   state.UndecidedReason = "entries without objectGUID"
 	UndecidedInvocationID state.UndecidedReason = "invocation ID unreadable"
 	UndecidedNotShown     state.UndecidedReason = "not shown by this domain controller"
@@ -77,6 +78,7 @@ const (
 	ReasonClock            = "directory clock set back"
 	ReasonDeltaUnsupported = "delta sync unsupported by directory server"
 	ReasonFullInterval     = "last full sync too old"
+	ReasonInvocationID     = "invocation ID unreadable"
 	ReasonLogons           = "other domain controllers not asked for logons"
 	ReasonMemberships      = "memberships not stored"
 	ReasonFirst            = "no full sync completed yet"

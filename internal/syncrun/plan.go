@@ -69,6 +69,8 @@ func reasonForFull(s Snapshot) string {
 		return ReasonRestored
 	case s.Resend != "":
 		return ReasonResend
+	case s.View.Unknown:
+		return ReasonInvocationID
 	case !s.DeltaSupported:
 		return ReasonDeltaUnsupported
 	case s.Full:

@@ -109,7 +109,7 @@ func TestMakePlan(t *testing.T) {
 		"requested":                {func(s *Snapshot) { s.Full = true }, fullFor(ReasonRequested)},
 		"release":                  {func(s *Snapshot) { s.ReleaseHeld = true }, fullFor(ReasonRelease)},
 		"not a domain controller":  {func(s *Snapshot) { s.DeltaSupported = false }, fullFor(ReasonDeltaUnsupported)},
-		"no invocation ID":         {func(s *Snapshot) { s.DeltaSupported, s.View.Unknown = false, true }, Plan{Mode: full, Reason: ReasonDeltaUnsupported, Doubt: UndecidedInvocationID, TrackSeen: true}},
+		"no invocation ID":         {func(s *Snapshot) { s.DeltaSupported, s.View.Unknown = false, true }, Plan{Mode: full, Reason: ReasonInvocationID, Doubt: UndecidedInvocationID, TrackSeen: true}},
 		"other target":             {func(s *Snapshot) { s.SameTarget, s.IndexSize = false, 0 }, Plan{Mode: full, Reason: ReasonNewTarget}},
 		"first run":                {func(s *Snapshot) { s.Controller, s.LastFull, s.IndexSize = state.Controller{}, state.FullSync{}, 0 }, Plan{Mode: full, Reason: ReasonFirst}},
 		"reinstalled controller":   {func(s *Snapshot) { s.Controller, s.Reinstalled = state.Controller{}, true }, fullFor(ReasonReinstalled)},

@@ -37,27 +37,28 @@ type query struct {
 // users were read.
 type reader struct {
 	runInfo
-	source      Source
-	filters     SearchOptions
-	session     *session
-	snapshot    Snapshot
-	plan        Plan
-	store       *state.Store
-	guard       Guard
-	maxReread   int
-	queries     []query         // below the profile's base; the first one finds the most objects
-	posture     *postureQueries // nil: identities only
-	budget      *objectBudget
-	settled     map[ad.GUID]struct{} // as in comparer
-	descriptors *descriptorReading   // nil: not read
-	logons      logonSources
+	source        Source
+	filters       SearchOptions
+	session       *session
+	snapshot      Snapshot
+	plan          Plan
+	store         *state.Store
+	guard         Guard
+	maxReread     int
+	maxListedOnly int
+	queries       []query         // below the profile's base; the first one finds the most objects
+	posture       *postureQueries // nil: identities only
+	budget        *objectBudget
+	settled       map[ad.GUID]struct{} // as in comparer
+	descriptors   *descriptorReading   // nil: not read
+	logons        logonSources
 }
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
 // security posture.
 func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships, logons logonSources) *reader {
 	root := session.RootDSE
-	reader := &reader{runInfo: info, source: source, filters: r.Search, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, logons: logons}
+	reader := &reader{runInfo: info, source: source, filters: r.Search, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, maxListedOnly: r.maxListedOnly, logons: logons}
 	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)

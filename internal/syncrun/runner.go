@@ -141,6 +141,7 @@ type Runner struct {
 	resendInterval time.Duration
 	maxAffected    int
 	maxReread      int
+	maxListedOnly  int
 	maxExpiring    int
 	emptyChecks    emptyChecks
 	maxLocated     int // see defaultMaxLocated
@@ -164,6 +165,7 @@ func New(o Options) *Runner {
 		resendInterval: defaultResendInterval,
 		maxAffected:    defaultMaxAffected,
 		maxReread:      maxReread,
+		maxListedOnly:  defaultMaxListedOnly,
 		maxExpiring:    maxExpiringMembers,
 		emptyChecks:    defaultEmptyChecks,
 		maxLocated:     defaultMaxLocated,

@@ -15,11 +15,10 @@ import (
 // does not inherit the rights of the account any more, is absent from all searches but exists. A
 // base search for its identifier finds it: the filter of that search compares no such attribute.
 //
-// An object that the account cannot even list is not found by any search. The guard is the only
-// protection of such objects.
+// An object that the account cannot even list is not found by any search: see HiddenContainers.
 
-// addUnreadable marks the candidates that exist in the scope but are unreadable. It returns the
-// result with them counted.
+// addUnreadable marks the candidates that exist: in the scope but unreadable, or elsewhere. It returns
+// the result with the unreadable ones counted.
 func (r *reader) addUnreadable(ctx context.Context, result readResult, e Evidence) (readResult, error) {
 	indexes := candidatesToLocate(e, r.guard)
 	if len(indexes) == 0 || !r.session.RootDSE.IsDomainController() {
@@ -45,10 +44,11 @@ func (r *reader) addUnreadable(ctx context.Context, result readResult, e Evidenc
 			return result, err
 		}
 		missing := missingAttributes(located, attributes)
-		if !found || len(missing) == 0 || !r.inScope(located, c.Kind, base) {
+		c.Unreadable = found && len(missing) > 0 && r.inScope(located, c.Kind, base)
+		if !c.Unreadable {
+			c.Located = found
 			continue
 		}
-		c.Unreadable = true
 		if counted[c.Kind] > 0 && slices.Contains(missing, "objectGUID") {
 			counted[c.Kind]--
 		} else {

@@ -48,6 +48,32 @@ func (d *Server) hide(dn string, below bool, attributes []string) error {
 	return nil
 }
 
+// DenyListing takes from the account the right to list the contents of a container: no search finds
+// the objects directly below it, not even a base search. Objects further below are not affected,
+// because the right to list an object is that on its container (MS-ADTS 5.1.3.3.6). Like a change
+// of rights in Active Directory, it changes no update sequence number. AllowListing gives the right
+// back.
+func (d *Server) DenyListing(dn string) error { return d.setListing(dn, false) }
+
+// AllowListing takes back DenyListing.
+func (d *Server) AllowListing(dn string) error { return d.setListing(dn, true) }
+
+func (d *Server) setListing(dn string, allowed bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	container, err := d.liveObject(dn)
+	if err != nil {
+		return fmt.Errorf("change listing of %s: %w", dn, err)
+	}
+	if d.unlisted == nil {
+		d.unlisted = map[*object]bool{}
+	}
+	if d.unlisted[container] = true; allowed {
+		delete(d.unlisted, container)
+	}
+	return nil
+}
+
 // isHidden reports whether an attribute of an object is hidden from LDAP clients.
 func (d *Server) isHidden(o *object, attribute *attributeType) bool {
 	if len(d.hidden) == 0 {

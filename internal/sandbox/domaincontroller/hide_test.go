@@ -1,6 +1,7 @@
 package domaincontroller
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -72,5 +73,74 @@ func TestHide(t *testing.T) {
 	}
 	if d.Hide(unit, "noSuchAttribute") == nil || d.Hide("OU=Nowhere,"+d.Base(), "mail") == nil {
 		t.Error("no error for an unknown attribute or object")
+	}
+}
+
+// TestDenyListing checks that no search finds the objects directly in a container whose contents the
+// account may not list, that the container and objects further below are found, and that all are
+// found again afterwards.
+func TestDenyListing(t *testing.T) {
+	t.Parallel()
+	d := newTestServer(t, Options{})
+	conn := d.bound(t)
+	unit := "OU=Closed," + d.Base()
+	lower := "OU=Lower," + unit
+	for _, dn := range []string{unit, lower} {
+		must(t, d.Add(Object{DN: dn, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
+	}
+	for _, dn := range []string{"CN=inside," + unit, "CN=below," + lower} {
+		must(t, d.Add(Object{DN: dn, Attributes: map[string][]string{"objectClass": {"user"}}}))
+	}
+	guid := func(dn string) string {
+		o, err := d.Object(dn, "objectGUID")
+		must(t, err)
+		return "<GUID=" + fmt.Sprintf("%x", o.First("objectGUID")) + ">"
+	}
+	inside := guid("CN=inside," + unit)
+	cases := []struct {
+		base   string
+		scope  int
+		denied int // entries; -1: no such object
+		before int
+	}{
+		{d.Base(), ldap.ScopeWholeSubtree, 2, 4},
+		{unit, ldap.ScopeWholeSubtree, 2, 4},
+		{unit, ldap.ScopeSingleLevel, 0, 2},
+		{unit, ldap.ScopeBaseObject, 1, 1},
+		{lower, ldap.ScopeBaseObject, -1, 1},
+		{"CN=inside," + unit, ldap.ScopeBaseObject, -1, 1},
+		{inside, ldap.ScopeBaseObject, -1, 1},
+		{"CN=below," + lower, ldap.ScopeBaseObject, 1, 1},
+	}
+	expect := func(denied bool) {
+		t.Helper()
+		for _, c := range cases {
+			want := c.before
+			if denied {
+				want = c.denied
+			}
+			got := -1
+			result, err := conn.Search(ldap.NewSearchRequest(c.base, c.scope, ldap.NeverDerefAliases, 0, 0, false,
+				"(|(ou=Closed)(ou=Lower)(cn=inside)(cn=below))", []string{"1.1"}, nil))
+			if !ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
+				must(t, err)
+				got = len(result.Entries)
+			}
+			if got != want {
+				t.Errorf("denied %t: %s, scope %d: %d entries, want %d", denied, c.base, c.scope, got, want)
+			}
+		}
+	}
+	usn := d.highestUSN()
+	expect(false)
+	must(t, d.DenyListing(unit))
+	expect(true)
+	must(t, d.AllowListing(unit))
+	expect(false)
+	if d.highestUSN() != usn {
+		t.Errorf("USN %d, was %d", d.highestUSN(), usn)
+	}
+	if d.DenyListing("OU=Nowhere,"+d.Base()) == nil {
+		t.Error("no error for an unknown object")
 	}
 }

@@ -232,7 +232,7 @@ func inScope(o, base *object, scope int64) bool {
 func (d *Server) isVisible(o *object, s search) bool {
 	switch {
 	case !o.deleted:
-		return true
+		return o.parent == nil || !d.unlisted[o.parent]
 	case o == d.deleted:
 		return s.showDeleted
 	default:

@@ -75,6 +75,7 @@ type Server struct {
 	groupsBySID       map[string]*object
 	passwords         map[*object]string
 	hidden            map[*object]hiding // attributes that LDAP clients do not see, by base object
+	unlisted          map[*object]bool   // containers whose contents LDAP clients do not see
 	timeBound         []*object          // groups that have had time-bound members
 	service           *object            // the account of Options.BindDN
 	highest           ad.USN

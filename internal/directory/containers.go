@@ -1,0 +1,55 @@
+package directory
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/go-ldap/ldap/v3"
+)
+
+// FilterUnreadable finds, on a domain controller, the objects of which the account can list the DN
+// only. Every object has the class top, and in a filter, an attribute that the account cannot read
+// does not exist (MS-ADTS 3.1.1.3.1.3.1).
+const FilterUnreadable = "(!(objectClass=top))"
+
+// systemContainers have no users and groups. A plain user of a new domain cannot read all of the
+// objects in them.
+var systemContainers = []string{"System", "NTDS Quotas", "LostAndFound", "Program Data", "Infrastructure", "Keys", "TPM Devices"}
+
+// accountContainers are the containers of a new domain in which accounts are created by default.
+var accountContainers = []string{"Users", "Computers", "Managed Service Accounts"}
+
+// IsSystem reports whether an object belongs to a system container of the domain.
+func (r RootDSE) IsSystem(dn string) bool {
+	return slices.ContainsFunc(systemContainers, func(name string) bool {
+		in, _ := InScope(dn, "CN="+name+","+r.DefaultNamingContext, Subtree)
+		return in
+	})
+}
+
+// IsAccountContainer reports whether an object is a container of users and groups, by its DN. Its
+// class may be unreadable.
+func (r RootDSE) IsAccountContainer(dn string) bool {
+	if IsUnit(dn) {
+		return !r.IsSystem(dn)
+	}
+	return slices.ContainsFunc(accountContainers, func(name string) bool {
+		in, _ := InScope(dn, "CN="+name+","+r.DefaultNamingContext, Base)
+		return in
+	})
+}
+
+// IsUnit reports whether a DN is that of an organizational unit.
+func IsUnit(dn string) bool {
+	const prefix = "OU="
+	return len(dn) > len(prefix) && strings.EqualFold(dn[:len(prefix)], prefix)
+}
+
+// NormalizeDN returns a form of a DN that is the same for all DNs that InScope considers equal. It
+// returns an invalid DN in lower case.
+func NormalizeDN(dn string) string {
+	if parsed, err := ldap.ParseDN(dn); err == nil {
+		dn = parsed.String()
+	}
+	return strings.ToLower(dn)
+}

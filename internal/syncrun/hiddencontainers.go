@@ -1,0 +1,251 @@
+package syncrun
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/directory"
+	"adconnector/internal/fault"
+	"adconnector/internal/identity"
+	"adconnector/internal/state"
+)
+
+// An object in a container whose contents the account may not list is found by no search, not even
+// by a base search for its identifier. So it is absent like a deleted object. The container itself
+// can be listed from its parent, but not be read. While there is such a container, absence proves no
+// deletion, until an operator has accepted that the container is hidden.
+//
+// Not detected are a container that cannot be listed itself, and one that can be read although its
+// contents cannot be listed: it looks like an empty one.
+
+const (
+	// defaultMaxListedOnly is after how many unreadable objects the search for hidden containers stops.
+	defaultMaxListedOnly = 10_000
+	// maxListings is for how many unreadable containers a run tests whether it can list their
+	// contents. The others count as hidden.
+	maxListings = 1_000
+	// containersInRemedy is how many containers a remedy names.
+	containersInRemedy = 3
+)
+
+var errTooManyUnreadable = errors.New("too many unreadable objects")
+
+// HiddenContainers is the result of the search for containers whose contents the account cannot
+// list.
+type HiddenContainers struct {
+	Searched bool
+	// Incomplete is whether there may be others: the search stopped.
+	Incomplete bool
+	Found      []string               // DNs
+	Before     state.HiddenContainers // recorded by earlier runs
+	Remedy     string                 // for the containers that no operator has accepted
+}
+
+// notAccepted returns the containers that no operator has accepted.
+func (h HiddenContainers) notAccepted() []string {
+	return slices.DeleteFunc(slices.Clone(h.Found), func(dn string) bool { return slices.Contains(h.Before.Accepted, hashContainer(dn)) })
+}
+
+// record returns the containers to record; nil: the recorded ones stay. release is whether an
+// operator has released deletions that were undecided because of them. That accepts those that an
+// earlier run has seen: the operator did not know of others. A container that is not hidden any more
+// is not accepted any more.
+func (h HiddenContainers) record(release bool) *state.HiddenContainers {
+	if !h.Searched {
+		return nil
+	}
+	found := make([]string, len(h.Found))
+	for i, dn := range h.Found {
+		found[i] = hashContainer(dn)
+	}
+	accepted, seen := slices.Clone(h.Before.Accepted), found
+	if release {
+		accepted = append(accepted, h.Before.Seen...)
+	}
+	if h.Incomplete {
+		seen = append(seen, h.Before.Seen...)
+	} else {
+		accepted = slices.DeleteFunc(accepted, func(hash string) bool { return !slices.Contains(found, hash) })
+	}
+	return &state.HiddenContainers{Seen: sortedSet(seen), Accepted: sortedSet(accepted)}
+}
+
+func sortedSet(values []string) []string {
+	slices.Sort(values)
+	return slices.Compact(values)
+}
+
+// hashContainer returns the recorded form of a container's DN.
+func hashContainer(dn string) string {
+	sum := sha256.Sum256([]byte(directory.NormalizeDN(dn)))
+	return hex.EncodeToString(sum[:16])
+}
+
+// mayContain reports whether an object of a kind may be in one of the containers, none of which an
+// operator has accepted. base is the canonical DN of the profile's base.
+func (r *reader) mayContain(containers []string, kind identity.Kind, base string) bool {
+	if kind == identity.Role || kind == identity.Domain {
+		return len(containers) > 0
+	}
+	return r.source.Scope == directory.Subtree && slices.ContainsFunc(containers, func(dn string) bool {
+		in, ok := directory.InScope(dn, base, directory.Subtree)
+		return in || !ok
+	})
+}
+
+// addHidden marks the candidates that may be in a hidden container: of those whose absence would
+// prove that they are deleted.
+func (r *reader) addHidden(ctx context.Context, e *Evidence, tombstones *tombstoneSearch) error {
+	absent := e.absent()
+	if !e.FullSync || len(absent) == 0 || !r.session.RootDSE.IsDomainController() {
+		return r.keepHiddenRemedy(e)
+	}
+	if r.allowsReread(len(absent)) { // a tombstone is proof, and the search for it is faster
+		if err := e.addTombstonesOf(ctx, absent, tombstones); err != nil {
+			return err
+		}
+		if absent = e.absent(); len(absent) == 0 {
+			return r.keepHiddenRemedy(e)
+		}
+	}
+	if err := r.searchHiddenContainers(ctx, &e.Hidden); err != nil {
+		return err
+	}
+	base, err := r.canonicalBase(ctx)
+	if err != nil {
+		return err
+	}
+	containers := e.Hidden.notAccepted()
+	for _, i := range absent {
+		c := &e.Candidates[i]
+		c.Hidden = e.Hidden.Incomplete || r.mayContain(containers, c.Kind, base)
+	}
+	if len(containers) > 0 || e.Hidden.Incomplete {
+		e.Hidden.Remedy = hiddenRemedy(containers, e.Hidden.Incomplete, r.source.Base, r.session.AccountName(ctx))
+	}
+	r.session.lastUsed = time.Now()
+	return nil
+}
+
+// absent returns the indexes of the candidates whose absence from all searches would prove that they
+// are deleted.
+func (e Evidence) absent() (indexes []int) {
+	for i, c := range e.Candidates {
+		if !c.Unreadable && !c.Located && !c.Tombstone && !c.HeldBefore && c.dropReason(e) == "" && c.doubt(e) == "" {
+			indexes = append(indexes, i)
+		}
+	}
+	return indexes
+}
+
+// addTombstonesOf marks those of the candidates with these indexes that have a tombstone.
+func (e Evidence) addTombstonesOf(ctx context.Context, indexes []int, tombstones *tombstoneSearch) error {
+	guids := make([]ad.GUID, len(indexes))
+	for n, i := range indexes {
+		guids[n] = e.Candidates[i].GUID
+	}
+	found, err := tombstones.find(ctx, guids)
+	found = withRoles(found)
+	for _, i := range indexes {
+		e.Candidates[i].Tombstone = slices.Contains(found, e.Candidates[i].GUID)
+	}
+	return err
+}
+
+// keepHiddenRemedy adds the recorded remedy to the evidence of a run that does not search for hidden
+// containers.
+func (r *reader) keepHiddenRemedy(e *Evidence) error {
+	if !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Undecided == UndecidedContainers }) {
+		return nil
+	}
+	counts, err := r.store.UndecidedCounts()
+	for _, count := range counts {
+		if count.Reason == UndecidedContainers {
+			e.Hidden.Remedy = count.Remedy
+		}
+	}
+	return err
+}
+
+// searchHiddenContainers searches the scope of the profile, and with security posture the domain,
+// for containers that can be listed but not read, and whose contents cannot be listed.
+func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers) (err error) {
+	h.Searched = true
+	if h.Before, err = r.store.HiddenContainers(); err != nil {
+		return err
+	}
+	search := directory.Search{Filter: directory.FilterUnreadable, Attributes: []string{"1.1"}}
+	search.Base, search.Scope = r.scopeOf(r.posture != nil)
+	if search.Scope != directory.Subtree { // objects in lower containers are out of the scope
+		return nil
+	}
+	var unreadable []string
+	n := 0
+	err = r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
+		if n++; n > r.maxListedOnly {
+			return errTooManyUnreadable
+		}
+		if dn := string(entry.DN); r.session.RootDSE.IsAccountContainer(dn) {
+			unreadable = append(unreadable, dn)
+		}
+		return nil
+	})
+	if errors.Is(err, errTooManyUnreadable) || fault.ClassOf(err) == fault.Incomplete && ctx.Err() == nil {
+		h.Incomplete = true
+		err = r.session.reconnect(ctx)
+	}
+	if err != nil {
+		return baseContextError(err)
+	}
+	h.Found, err = r.notListed(ctx, unreadable)
+	return err
+}
+
+// notListed returns the containers whose contents the account cannot list, as far as the run tests
+// it. An empty container counts as such.
+func (r *reader) notListed(ctx context.Context, containers []string) (hidden []string, err error) {
+	for i, dn := range containers {
+		if i == maxListings {
+			return append(hidden, containers[i:]...), nil
+		}
+		found, err := r.session.exists(ctx, directory.Search{Base: dn, Scope: directory.OneLevel, Filter: "(objectClass=*)"})
+		if err != nil && fault.ClassOf(err) != fault.Refused { // refused: not listed
+			return nil, err
+		}
+		if !found {
+			hidden = append(hidden, dn)
+		}
+	}
+	return hidden, nil
+}
+
+// hiddenRemedy returns the remedy for deletions that are undecided because of hidden containers.
+func hiddenRemedy(containers []string, incomplete bool, base, account string) string {
+	named := containers[:min(len(containers), containersInRemedy)]
+	if len(named) == 0 { // the search stopped before it found any
+		named = []string{base}
+	}
+	commands := make([]string, len(named))
+	for i, dn := range named {
+		commands[i] = fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, dn, account)
+	}
+	switch more := len(containers) - len(named); {
+	case incomplete:
+		commands = append(commands, "and perhaps more containers")
+	case more > 0:
+		commands = append(commands, fmt.Sprintf("and %d more containers", more))
+	}
+	return remedyContainers + ": " + strings.Join(commands, "; ") + remedyContainersHidden
+}
+
+const (
+	remedyContainers       = "grant the account List Contents and Read Property on these containers"
+	remedyContainersHidden = "; if they are hidden on purpose, and the objects were deleted, run adconnector sync --allow-deletes"
+)
