@@ -211,7 +211,7 @@ func (p *preflight) configuration(context.Context) Check {
 	}
 	origin := "connection and profile come from the gateway"
 	if p.Source != nil {
-		origin = "connection and profile come from the environment (ldap.host)"
+		origin = "connection and profile come from the settings (ldap.host)"
 	}
 	var found, remedies []string
 	if len(p.Advice) > 0 {

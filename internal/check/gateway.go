@@ -76,7 +76,7 @@ func (p *preflight) connectionAndProfile(ctx context.Context) Check {
 	if p.Source != nil {
 		options := p.Search.ApplyTo(p.Source.Directory)
 		p.directory, p.profile = &options, p.Source
-		return ok("from the environment: %s", p.describe())
+		return ok("from the settings: %s", p.describe())
 	}
 	if p.loginFailed {
 		return skipped("not logged in to the gateway")

@@ -108,3 +108,23 @@ func TestDocumentedUnits(t *testing.T) {
 		t.Errorf("%d units found", found)
 	}
 }
+
+// TestDocumentedUnitCommands tests that each command that reads the env file of a unit outside of a
+// container sets the state directory: adconnector-bare@.service sets it in its environment, and a
+// command with another one does not find the daemon.
+func TestDocumentedUnitCommands(t *testing.T) {
+	t.Parallel()
+	command := regexp.MustCompile(`(?m)^[#\s]*(.*\badconnector (?:run|sync|check|status|healthcheck)\b.*--env-file /etc/adconnector/NAME\.env.*)$`)
+	found := 0
+	for name, text := range operatorTexts(t) {
+		for _, match := range command.FindAllStringSubmatch(regexp.MustCompile(`\\\n#?`).ReplaceAllString(text, " "), -1) {
+			found++
+			if !strings.HasPrefix(match[1], "SERVICE_STATE_DIR=/var/lib/adconnector/NAME ") {
+				t.Errorf("%s: no state directory: %s", name, match[1])
+			}
+		}
+	}
+	if found < 2 { // the help of healthcheck, and the unit
+		t.Errorf("%d commands found", found)
+	}
+}

@@ -23,8 +23,9 @@ empty, a daemon that holds the state file counts as healthy.`,
 		Example: `  # As in the HEALTHCHECK of the image
   adconnector healthcheck
 
-  # In a script, beside the unit adconnector-bare@NAME
-  adconnector healthcheck --env-file /etc/adconnector/NAME.env ||
+  # In a script, beside the unit adconnector-bare@NAME, which sets the state directory
+  SERVICE_STATE_DIR=/var/lib/adconnector/NAME \
+      adconnector healthcheck --env-file /etc/adconnector/NAME.env ||
       systemctl restart adconnector-bare@NAME`,
 		Annotations: exits(meanings{exitFailed: "the daemon is stuck, does not run, or belongs to another connector"}, exitDone, exitFailed, exitUsage, exitInterrupted),
 		Args:        noArgs,
