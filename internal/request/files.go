@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"adconnector/internal/state"
 )
 
 // The reasons not to use a file or the directory.
@@ -155,17 +157,30 @@ func createPrivate(root *os.Root, name string, locked bool, value any) (file *os
 	return file, adopt(root, file)
 }
 
-// adopt gives a file of root to the owner of the directory, who could not read it otherwise.
+// adopt gives a file that was created in root to the owner of the directory, who could not read it
+// otherwise.
 func adopt(root *os.Root, file *os.File) error {
 	dir, err := root.Stat(".")
 	if err != nil {
 		return err
 	}
-	info, err := file.Stat()
-	if err != nil || ownerOf(info) == ownerOf(dir) || os.Geteuid() != 0 {
-		return err
+	return state.InheritOwner(file, dir)
+}
+
+// makePrivateDir creates a directory that the owner of root can use, and opens it.
+func makePrivateDir(root *os.Root, name string) (*os.Root, error) {
+	if err := root.Mkdir(name, 0o700); err != nil {
+		return nil, err
 	}
-	return file.Chown(ownerOf(dir), -1)
+	dir, err := root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(adopt(root, dir), dir.Close())
+	if err != nil {
+		return nil, err
+	}
+	return root.OpenRoot(name)
 }
 
 // replaceFile writes a file. Readers see the old or the new content.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -532,5 +533,57 @@ func TestCommandOfRoot(t *testing.T) {
 	}
 	if job, ok := s.Next(); ok {
 		t.Errorf("job of a third user: %+v", job)
+	}
+}
+
+// TestDaemonOfRoot tests that the owner of the state directory can use everything that a daemon of
+// root creates there, and that root accepts a directory of requests of this owner only.
+func TestDaemonOfRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can create files for another user")
+	}
+	const user = 12345
+	dir := t.TempDir()
+	chown := func(path string, uid int) {
+		t.Helper()
+		if err := os.Chown(path, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chown(dir, user)
+	synctest.Test(t, func(t *testing.T) {
+		s := listen(t, dir)
+		s.CopyState = func(to io.Writer) error { _, err := io.WriteString(to, "content"); return err }
+		_, stop := s.Watch(t.Context())
+		defer s.Close()
+		defer stop()
+		p, err := Submit(dir, Request{Target: "target", Profile: "profile", Copy: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if answer, err := p.Await(t.Context(), ignoreProgress); err != nil || answer.Err() != nil {
+			t.Fatalf("answer %+v, error %v", answer, err)
+		}
+		files := 0
+		err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, _ error) error {
+			info, err := os.Lstat(path)
+			if err != nil {
+				return err
+			}
+			files++
+			if ownerOf(info) != user {
+				t.Errorf("%s has owner %d", path, ownerOf(info))
+			}
+			return nil
+		})
+		if err != nil || files != 7 { // two directories and that of the copy, the marker, the request, the answer, the copy
+			t.Errorf("%d files, error %v", files, err)
+		}
+	})
+	chown(dirPath(dir), user+1)
+	if _, err := Listen(dir); !errors.Is(err, errForeignOwner) {
+		t.Errorf("directory of a third user: error %v", err)
 	}
 }

@@ -68,11 +68,10 @@ func Listen(stateDir string) (*Server, error) {
 // makeDir creates the directory of requests, or makes an existing one private: a volume can be set
 // to give its files to a group at each start.
 func makeDir(stateDir, path string) error {
-	if err := os.MkdirAll(stateDir, 0o700); err != nil {
-		return err
-	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := state.MakeDir(path); err != nil {
+			return err
+		}
 	}
 	// Others may be able to replace the directory by a link until its mode is changed: the mode is that
 	// of what was opened.
@@ -85,10 +84,14 @@ func makeDir(stateDir, path string) error {
 	}
 	defer dir.Close()
 	info, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	parent, err := os.Stat(stateDir)
 	switch {
 	case err != nil:
 		return err
-	case os.Geteuid() == 0 && ownerOf(info) != 0: // for root, the change below always succeeds
+	case os.Geteuid() == 0 && ownerOf(info) != 0 && ownerOf(info) != ownerOf(parent): // for root, the change below always succeeds
 		return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%w: user %d", errForeignOwner, ownerOf(info))}
 	case info.Mode().Perm() == 0o700:
 		return nil
@@ -96,9 +99,27 @@ func makeDir(stateDir, path string) error {
 	return dir.Chmod(0o700)
 }
 
+// openMarker opens the marker, or creates it.
+func openMarker(root *os.Root) (*os.File, error) {
+	const flags = os.O_RDWR | syscall.O_NOFOLLOW | syscall.O_NONBLOCK // as in openPrivate
+	file, err := root.OpenFile(markerName, flags, 0)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return file, err
+	}
+	file, err = root.OpenFile(markerName, flags|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := adopt(root, file); err != nil {
+		_ = file.Close() // err is more relevant
+		return nil, err
+	}
+	return file, nil
+}
+
 // lockMarker locks the marker. If it is locked, another daemon uses the state directory.
 func lockMarker(root *os.Root) (*os.File, error) {
-	file, err := root.OpenFile(markerName, os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	file, err := openMarker(root)
 	if err != nil {
 		return nil, err
 	}
@@ -185,17 +206,21 @@ func (s *Server) writeCopy(id string) (err error) {
 	if s.CopyState == nil {
 		return fault.Operation{Op: "copy", Object: "state file"}.Failed(fault.Invalid, errFormat, "")
 	}
-	if err := s.root.Mkdir(id+suffixCopy, 0o700); err != nil {
+	defer func() {
+		if err != nil {
+			_ = s.root.RemoveAll(id + suffixCopy)
+		}
+	}()
+	dir, err := makePrivateDir(s.root, id+suffixCopy)
+	if err != nil {
 		return err
 	}
-	file, err := s.root.OpenFile(id+suffixCopy+"/"+state.CopyName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err == nil {
-		err = errors.Join(s.CopyState(file), file.Close())
-	}
+	defer func() { _ = dir.Close() }()
+	file, err := dir.OpenFile(state.CopyName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		_ = s.root.RemoveAll(id + suffixCopy)
+		return err
 	}
-	return err
+	return errors.Join(adopt(dir, file), s.CopyState(file), file.Close())
 }
 
 // names returns the names of the files of requests.

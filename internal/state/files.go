@@ -65,9 +65,30 @@ func checkFiles(path string) error {
 }
 
 // openFile opens a file of the state directory. It does not follow a symbolic link, and
-// returns an error for files that [checkFile] refuses. It has the signature of
-// [bbolt.Options.OpenFile].
+// returns an error for files that [checkFile] refuses. A file that it creates gets the owner of the
+// directory: see [InheritOwner]. It has the signature of [bbolt.Options.OpenFile].
 func openFile(path string, flags int, mode fs.FileMode) (*os.File, error) {
+	if flags&os.O_CREATE == 0 {
+		return openRegular(path, flags, mode)
+	}
+	if flags&os.O_EXCL == 0 { // O_EXCL shows whether this process creates the file
+		file, err := openRegular(path, flags&^os.O_CREATE, mode)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return file, err
+		}
+	}
+	file, err := openRegular(path, flags|os.O_EXCL, mode)
+	switch {
+	case err == nil:
+		inheritOwner(file, path)
+	case errors.Is(err, fs.ErrExist) && flags&os.O_EXCL == 0: // another process was faster
+		return openRegular(path, flags&^os.O_CREATE, mode)
+	}
+	return file, err
+}
+
+// openRegular is openFile without the change of the owner.
+func openRegular(path string, flags int, mode fs.FileMode) (*os.File, error) {
 	// O_NONBLOCK: opening a named pipe must not wait for its other end. Regular files ignore it.
 	file, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, mode)
 	if err != nil {

@@ -204,7 +204,7 @@ func (o Options) syncDir(dir string) error {
 // deleted.
 func (o Options) Open(dir string) (*Store, error) {
 	path := filepath.Join(dir, fileName)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := MakeDir(dir); err != nil {
 		return nil, dirError(path, err)
 	}
 	if err := checkFiles(path); err != nil {
