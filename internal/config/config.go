@@ -64,7 +64,8 @@ type Source struct {
 	Empty   func() // called if neither the environment nor a file has a setting; can be nil
 }
 
-// Mistake is a valid value that probably contains mistakes. It has an effect as it is.
+// Mistake is a valid value that probably contains mistakes. It has an effect as it is, unless the
+// mistake is that the variable is no setting.
 type Mistake struct {
 	Key    string // Key.Name
 	Place  string // spelling, and environment or file and line

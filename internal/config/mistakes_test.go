@@ -105,6 +105,26 @@ func TestNoMistakes(t *testing.T) {
 	}
 }
 
+// TestServiceLinks checks that the variables that Kubernetes adds for services with the names ldap and
+// service-http-proxy are no settings.
+func TestServiceLinks(t *testing.T) {
+	t.Parallel()
+	links := []string{"LDAP_PORT=tcp://10.96.0.10:389", "LDAP_SERVICE_PORT=389", "LDAP_PORT_389_TCP=tcp://10.96.0.10:389", "SERVICE_HTTP_PROXY_PORT=udp://[fd00::1]:3128"}
+	got, err := loadMistakes(with(complete, links...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 || got[0].Key != "ldap.port" || got[0].Place != "LDAP_PORT (environment)" || got[1].Key != "proxy.port" || !slices.Equal(got[0].Errors, []error{isLink}) {
+		t.Errorf("%+v", got)
+	}
+	if c := requireLoad(t, with(with(complete, directorySettings...), links...)); c.Run.Source.Directory.Port != 0 {
+		t.Errorf("port %d", c.Run.Source.Directory.Port)
+	}
+	path := writeFile(t, "a.env", "LDAP_PORT=tcp://10.96.0.10:389\n") // written by somebody
+	_, err = loadMistakes(with(complete, directorySettings...), path)
+	checkFaults(t, err, wantFault{"LDAP_PORT (" + path + " line 1)", errNotAllowed, "a number from 1 to 65535"})
+}
+
 func TestRefusedMistakes(t *testing.T) {
 	t.Parallel()
 	source := with(complete, directorySettings...)
