@@ -97,3 +97,21 @@ func FuzzDemuxConn(f *testing.F) {
 		}
 	})
 }
+
+// TestGrownSize checks that a buffer does not grow to an announced size before a quarter of it has
+// arrived: a server could announce large messages on many connections.
+func TestGrownSize(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ full, need, want int }{
+		{0, 100, readSize},
+		{readSize, 0, 2 * readSize},
+		{readSize, maxEntryMessage, 2 * readSize},
+		{readSize, 4*readSize + 1, 2 * readSize},
+		{readSize, 4 * readSize, 4 * readSize},
+		{8 << 20, maxEntryMessage, maxEntryMessage},
+	} {
+		if size := grownSize(test.full, test.need); size != test.want {
+			t.Errorf("full %d, need %d: %d, want %d", test.full, test.need, size, test.want)
+		}
+	}
+}

@@ -56,6 +56,9 @@ func TestAdvance(t *testing.T) {
 	check(a, b, FullSync{Scope: "s", At: at(40)})
 	must(t, s.RecordRollback(viewB.InvocationID))
 	check(a, Controller{Rollbacks: 1}, FullSync{Scope: "s", At: at(40)})
+	if unseen := result(s.Unseen(viewB.InvocationID))(t); len(unseen) != 0 {
+		t.Errorf("unseen after the rollback: %v", unseen)
+	}
 	must(t, s.Advance(Progress{View: viewB, Run: 5, At: at(30).Add(controllerLife + time.Second), USN: 5, FullSync: true}))
 	if a := result(s.Controller(viewA.InvocationID))(t); a != (Controller{}) {
 		t.Errorf("not forgotten: %+v", a)

@@ -46,11 +46,42 @@ func TestTooManyObjects(t *testing.T) {
 	t.Parallel()
 	e := newLDAPEnv(t)
 	e.ldap.Users = fakeldap.Users(300)
+	for n := range 150 { // entries that are skipped count, too
+		delete(e.ldap.Users[n].Attributes, "objectSid")
+	}
 	e.runner.maxObjects.total = 299
 	e.wantTooMany(RunOptions{}, errTooManyObjects, "299")
 	e.runner.maxObjects.total = 300
 	if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil {
 		t.Errorf("run: %s, error %v", brief(run), err)
+	}
+}
+
+// TestObjectsAfterRestart checks that a restart of a search gives back what the search has taken from
+// the budget, and not more: a server could restart searches without end.
+func TestObjectsAfterRestart(t *testing.T) {
+	t.Parallel()
+	store, err := state.Options{}.OpenReadOnly(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		kept, result searchResult
+		want         int64
+	}{
+		"first search":       {searchResult{}, searchResult{counters: counters{read: 5}, unmapped: 3}, 0},
+		"postponed objects":  {searchResult{counters: counters{read: 5}, unmapped: 3}, searchResult{counters: counters{read: 7}, unmapped: 4}, 8},
+		"within the overlap": {searchResult{counters: counters{read: 5, reread: 2}, unmapped: 3}, searchResult{counters: counters{read: 5, reread: 6}, unmapped: 3}, 10},
+	} {
+		budget := &objectBudget{limit: 100}
+		budget.count.Store(int64(c.result.read + c.result.reread + c.result.unmapped))
+		comparer := &comparer{runInfo: runInfo{options: RunOptions{Progress: &Progress{}}}, store: store, budget: budget, kept: c.kept, result: c.result}
+		if err := comparer.reset(); err != nil {
+			t.Fatal(err)
+		}
+		if n := budget.count.Load(); n != c.want {
+			t.Errorf("%s: %d objects, want %d", name, n, c.want)
+		}
 	}
 }
 
