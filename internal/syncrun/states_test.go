@@ -120,6 +120,21 @@ func TestStatesOfFailedRun(t *testing.T) {
 	}
 }
 
+// The state after a run is sent although the run ended with its context.
+func TestStateOfCanceledRun(t *testing.T) {
+	t.Parallel()
+	e := newLDAPEnv(t)
+	e.ldap.Users = fakeldap.Users(7)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e.ldap.BeforeEntry = func(int) bool { cancel(); return true }
+	run, err := e.runner.Run(ctx, RunOptions{})
+	states := e.gateway.States()
+	if last := states[len(states)-1]; fault.ClassOf(err) != fault.Canceled || last.State != stateScheduled || last.RunID != run.ID || last.Error == nil {
+		t.Errorf("last state %+v, error %v", last, err)
+	}
+}
+
 func TestUnscheduledRunIsScheduledFirst(t *testing.T) {
 	t.Parallel()
 	e := newLDAPEnv(t)

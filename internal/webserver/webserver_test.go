@@ -200,6 +200,81 @@ type oneConnection struct {
 
 func (l oneConnection) Accept() (net.Conn, error) { return l.conn, nil }
 
+// pipeListener is a listener whose connections are pipes.
+type pipeListener struct {
+	net.Listener
+
+	conns chan net.Conn
+}
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	conn, open := <-l.conns
+	if !open {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (l pipeListener) Close() error { return nil }
+
+// TestSlowClients checks that a client is disconnected that does not complete its request, does not
+// read its response, or sends no further request.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	const request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for name, test := range map[string]struct {
+		text string
+		read int // bytes of the response
+		want time.Duration
+	}{
+		"incomplete header":  {request[:20], 0, 13 * time.Second}, // the client does not read the error either
+		"response not read":  {request, 0, 10 * time.Second},
+		"response half read": {request, 1000, 10 * time.Second},
+		"no request":         {"", 0, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := pipeListener{conns: make(chan net.Conn)}
+				ctx, stop := context.WithCancel(t.Context())
+				var serving sync.WaitGroup
+				serving.Go(func() {
+					_ = Serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) }))
+				})
+				client, conn := net.Pipe()
+				closed := make(chan struct{})
+				l.conns <- &noticedConn{conn, sync.OnceFunc(func() { close(closed) })}
+				start := time.Now()
+				if _, err := io.WriteString(client, test.text); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(client, make([]byte, test.read)); err != nil {
+					t.Fatal(err)
+				}
+				<-closed
+				if after := time.Since(start).Round(time.Second); after != test.want {
+					t.Errorf("disconnected after %s, want %s", after, test.want)
+				}
+				stop()
+				close(l.conns)
+				serving.Wait()
+			})
+		})
+	}
+}
+
+// noticedConn is a connection that calls a function when it is closed.
+type noticedConn struct {
+	net.Conn
+
+	onClose func()
+}
+
+func (c *noticedConn) Close() error {
+	c.onClose()
+	return c.Conn.Close()
+}
+
 // TestBusyConnections checks that a new connection waits for a bounded time while no other one
 // is idle for long, and that it then replaces the one that was accepted first.
 func TestBusyConnections(t *testing.T) {
