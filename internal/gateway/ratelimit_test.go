@@ -103,6 +103,37 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// A call that waits for the end of another one, because of a limit on concurrent calls, also waits
+// for the rate limit that the response to the other one sets.
+func TestRateLimitOfWaitingCall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		respond := make(chan struct{})
+		client, requests := newLimitedClient(t, func(w http.ResponseWriter, r *http.Request) {
+			<-respond
+			limited(http.StatusTooManyRequests, "X-RateLimit-ToWait-Sec", "10")(w, r)
+		})
+		client.RestoreConcurrencyLimit(gateway.ConcurrencyLimit{NotedAt: time.Now(), Calls: 1})
+		var calls sync.WaitGroup
+		for range 2 {
+			calls.Go(func() {
+				if _, err := send(t.Context(), client); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		close(respond)
+		calls.Wait()
+		times := requests()
+		for _, received := range times[1:] {
+			if waited := received.Sub(times[0]); len(times) != 3 || waited != 10*time.Second {
+				t.Errorf("%d requests, waited %s", len(times), waited)
+			}
+		}
+	})
+}
+
 // sendTestError returns the error of a batch of a client from serveInMemory.
 func sendTestError(class fault.Class) fault.Error {
 	return fault.Error{Class: class, Op: "send assets to", Object: "gateway.test"}
