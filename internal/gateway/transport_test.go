@@ -21,6 +21,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/handshake"
@@ -467,6 +469,38 @@ func TestEchoedToken(t *testing.T) {
 			noSecrets(t, "the error", err.Error())
 			if strings.Contains(err.Error(), escaped.String()[:60]) {
 				t.Errorf("escaped token in %v", err)
+			}
+		})
+	}
+}
+
+// The texts of the gateway about a batch are stored and shown. They do not contain its token, also if
+// it is escaped or cut off.
+func TestEchoedTokenOfBatch(t *testing.T) {
+	t.Parallel()
+	for name, document := range map[string]string{
+		"reason":          `{"responseCode":"PARTIAL","assetsError":[{"externalAssetId":"S-1-5-21-1","message":"no ` + token + `"}]}`,
+		"reason, cut off": `{"responseCode":"PARTIAL","assetsError":[{"externalAssetId":"S-1-5-21-1","message":"` + strings.Repeat("x", 280) + token + `"}]}`,
+		"message":         `{"responseCode":"FAILED","message":"no ` + token + `"}`,
+		"response code":   `{"responseCode":"FAILED ` + token + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			status := http.StatusOK
+			if strings.HasPrefix(name, "reason") {
+				status = http.StatusMultiStatus
+			}
+			server := serve(t, afterLogin(t, respondWith(status, document)))
+			got, err := gateway.New(options(t, server.URL)).Send(t.Context(), uuid.NewString(), 2, []byte(asset+","+asset))
+			if err != nil || got.Outcome == gateway.Accepted {
+				t.Fatalf("%+v, error %v", got, err)
+			}
+			text := got.Message
+			for _, reason := range got.Rejected {
+				text += " " + reason
+			}
+			if noSecrets(t, "the response", text); !strings.Contains(text, "[redacted]") {
+				t.Errorf("nothing redacted in %q", text)
 			}
 		})
 	}
