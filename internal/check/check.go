@@ -113,6 +113,7 @@ var checks = []struct {
 	{"read users", (*preflight).readUsers},
 	{"read groups", (*preflight).readGroups},
 	{"unreadable objects", (*preflight).unreadableObjects},
+	{"read permissions", (*preflight).readPermissions},
 	{"see deletions", (*preflight).readDeleted},
 	{"page size", (*preflight).pageSize},
 	{"last logon", (*preflight).lastLogon},

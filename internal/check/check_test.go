@@ -56,6 +56,7 @@ const (
 	readUsers            = "read users"
 	readGroups           = "read groups"
 	unreadableObjects    = "unreadable objects"
+	readPermissions      = "read permissions"
 	readDeleted          = "see deletions"
 	pageSize             = "page size"
 	lastLogon            = "last logon"
@@ -407,7 +408,7 @@ func TestDocuments(t *testing.T) {
 				e.console(nil)
 				e.Gateway.SetProfile(nil)
 			},
-			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
+			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, readPermissions: skippedCheck, counts: skippedCheck},
 			check: connectionAndProfile, op: "read profile", remedy: []string{"qualys.profileUuid"}, class: fault.Refused,
 		},
 		"neither connection nor profile in the console": {
@@ -423,7 +424,7 @@ func TestDocuments(t *testing.T) {
 			change: func(_ *testing.T, e *environment) {
 				e.console(func(_ *gatewayserver.Connection, p *gateway.Profile) { p.SearchScope = "FOREST" })
 			},
-			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, counts: skippedCheck},
+			want:  map[string]Result{connectionAndProfile: Fail, baseContext: skippedCheck, readUsers: skippedCheck, readGroups: skippedCheck, unreadableObjects: skippedCheck, readPermissions: skippedCheck, counts: skippedCheck},
 			check: connectionAndProfile, found: []string{`search scope "FOREST"`}, remedy: []string{"SUBTREE, ONE_LEVEL or BASE"}, class: fault.Refused,
 		},
 		"host with a scheme in the console": {

@@ -88,7 +88,7 @@ func TestCheckPrintsText(t *testing.T) {
 	if at < 0 || !strings.HasPrefix(lines[at+1], strings.Repeat(" ", textColumn)+"-> ") || !strings.Contains(lines[at+1], "ldap.protocol") {
 		t.Errorf("stdout %s", o.Stdout)
 	}
-	if !strings.Contains(o.Stdout, "\n19 ok, 2 warn, 0 fail\n") { // plain LDAP, and no cron expression
+	if !strings.Contains(o.Stdout, "\n20 ok, 2 warn, 0 fail\n") { // plain LDAP, and no cron expression
 		t.Errorf("stdout %s", o.Stdout)
 	}
 	if _, err := os.Stat(s.StateDir); err == nil {
@@ -106,7 +106,7 @@ func TestSkippedChecks(t *testing.T) {
 	t.Parallel()
 	o := invoke(t, nil, "check")
 	if o.Code != exitUsage || strings.Count(o.Stdout, "skipped: ") != 1 || strings.Count(o.Stdout, "skip  ") != 1 || strings.Contains(o.Stdout, "warn  ") ||
-		!strings.HasPrefix(o.Stdout, "fail  configuration           "+MsgNoSettings+"\n") || !strings.HasSuffix(o.Stdout, "\n0 ok, 0 warn, 1 fail, 20 skipped\n") {
+		!strings.HasPrefix(o.Stdout, "fail  configuration           "+MsgNoSettings+"\n") || !strings.HasSuffix(o.Stdout, "\n0 ok, 0 warn, 1 fail, 21 skipped\n") {
 		t.Errorf("exit code %d: %s", o.Code, o.Stdout)
 	}
 	report := decode[check.Report](t, invoke(t, nil, "check", "--output", "json"))

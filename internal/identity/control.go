@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"fmt"
 	"slices"
 
 	"adconnector/internal/access"
@@ -43,6 +44,24 @@ func (m *Mapper) IsPrivileged(entry *ad.Entry) bool {
 		return true
 	}
 	return !src.graph.Privileges(src.groups(m.primaryGroup)).IsEmpty()
+}
+
+// RoleFilter returns the filter for the groups of roles in a domain. Without the SID of the domain, it
+// matches the built-in groups, and those with a well-known name.
+func RoleFilter(domain ad.SID) string {
+	sids, accounts := membership.RoleGroups(domain)
+	filter := []byte("(&(objectClass=group)(|")
+	for _, sid := range sids {
+		filter = append(filter, "(objectSid="...)
+		for _, b := range sid {
+			filter = fmt.Appendf(filter, `\%02x`, b)
+		}
+		filter = append(filter, ')')
+	}
+	for _, account := range accounts {
+		filter = fmt.Appendf(filter, "(sAMAccountName=%s)", account)
+	}
+	return string(append(filter, "))"...))
 }
 
 // controlledBy appends the principals that control an object, by right. A descriptor that was not

@@ -673,6 +673,31 @@ func sidOf(domain, rid int) ad.SID {
 	return ad.JoinSID(prefix, ad.RID(rid+1))
 }
 
+// TestRoleGroups checks that each SID and account name is that of a role, and that none is missing.
+func TestRoleGroups(t *testing.T) {
+	t.Parallel()
+	authority, _, _ := domainSID(512).Split()
+	domain := ad.SID(slices.Clone(authority))
+	domain[1]--
+	for _, test := range []struct {
+		name   string
+		domain ad.SID
+		want   int
+	}{{"known domain", domain, len(roles)}, {"unknown domain", nil, 13}} {
+		sids, accounts := RoleGroups(test.domain)
+		found := map[Role]bool{}
+		for _, sid := range sids {
+			found[RoleOf(sid, nil)] = true
+		}
+		for _, account := range accounts {
+			found[RoleOf(domainSID(1101), []byte(account))] = true
+		}
+		if len(found) != test.want || found[0] {
+			t.Errorf("%s: roles %v, want %d", test.name, found, test.want)
+		}
+	}
+}
+
 // TestRoleNumbers checks that no role has changed its number, which the state file contains.
 func TestRoleNumbers(t *testing.T) {
 	t.Parallel()

@@ -103,15 +103,19 @@ func (d *descriptorReading) unreadable(counted map[ad.GUID]bool) readResult {
 func (d *descriptorReading) remedy(account string) string {
 	switch {
 	case d.refused:
-		return "connect to a domain controller without a proxy that refuses the LDAP control " + controlSDFlags
+		return RefusedDescriptorsRemedy
 	case d.hidden.invisible:
 		return ReadPermissionsRemedy(GrantOnProtected(d.base, account, "LCRPRC"), GrantOnDomain(d.base, account, "LCRPRC"))
 	}
 	return ReadPermissionsRemedy(GrantOnProtected(d.base, account, ReadPermissions), GrantOnDomain(d.base, account, ReadPermissions))
 }
 
-// controlSDFlags is LDAP_SERVER_SD_FLAGS_OID (MS-ADTS 3.1.1.3.4.1.11).
-const controlSDFlags = "1.2.840.113556.1.4.801"
+// RefusedDescriptorsRemedy is the remedy for a server that refuses to return security descriptors, although
+// it offers LDAP_SERVER_SD_FLAGS_OID (MS-ADTS 3.1.1.3.4.1.11).
+const RefusedDescriptorsRemedy = "connect to a domain controller without a proxy that refuses the LDAP control 1.2.840.113556.1.4.801"
+
+// AdminSDHolder returns the DN of AdminSDHolder in a domain.
+func AdminSDHolder(domain string) string { return adminSDHolder + domain }
 
 // ReadPermissions is the right to read security descriptors, as dsacls names it.
 const ReadPermissions = "RC"

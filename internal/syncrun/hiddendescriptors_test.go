@@ -104,6 +104,17 @@ func TestUnreadableDescriptorInWholeDomain(t *testing.T) {
 	}
 }
 
+// TestUnreadableDomainAndDescriptor checks that the domain counts once if it is not sent.
+func TestUnreadableDomainAndDescriptor(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.must(e.HideOne(e.Base(), "name", ad.AttributeDescriptor))
+	e.runPartial(RunOptions{}, state.Run{Mode: full, Uploaded: 6 + postureObjects}, 1, "name")
+	if lines := e.log.With(MsgDescriptorsUnreadable); len(lines) != 0 {
+		t.Errorf("log %v", lines)
+	}
+}
+
 // TestUnreadableDescriptorAndMembers checks that an object counts once, and that both messages have what
 // resolves them.
 func TestUnreadableDescriptorAndMembers(t *testing.T) {

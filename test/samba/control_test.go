@@ -10,7 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/sandbox/gatewayserver"
+	"adconnector/internal/syncrun"
 	"adconnector/test/testenv"
 )
 
@@ -109,20 +111,27 @@ func TestControl(t *testing.T) {
 	for _, step := range []struct {
 		name, dn, entries string
 		check             func() bool
+		unreadable        int // security descriptors
 	}{
 		{name: "first", check: func() bool { return !holds(admin(), "resetPassword") && !holds(domain(), "replicationRights") }},
-		{"own descriptor", controlDN("admin"), "(OA;;CR;" + reset + ";;ALICE)", func() bool { return holds(admin(), "resetPassword") }},
+		{"own descriptor", controlDN("admin"), "(OA;;CR;" + reset + ";;ALICE)", func() bool { return holds(admin(), "resetPassword") }, 0},
 		{"inherited", controlOU, "(A;CI;GA;;;ALICE)", func() bool {
 			containers, _ := domain()["containers"].([]any)
 			return holds(admin(), "fullControl") && slices.ContainsFunc(containers, func(c any) bool {
 				return c.(map[string]any)["distinguishedName"] == controlOU && holds(c, "fullControl") && holds(c, "createChild")
 			})
-		}},
-		{"replication", baseDN, "(OA;;CR;1131f6aa-9c07-11d1-f79f-00c04fc2dcd2;;ALICE)(OA;;CR;1131f6ad-9c07-11d1-f79f-00c04fc2dcd2;;ALICE)", func() bool { return holds(domain(), "replicationRights") }},
-		{"AdminSDHolder", adminSDHolder, "(OA;;CR;" + reset + ";;ALICE)", func() bool { return holds(domain()["adminSdHolder"], "resetPassword") }},
+		}, 0},
+		{"replication", baseDN, "(OA;;CR;1131f6aa-9c07-11d1-f79f-00c04fc2dcd2;;ALICE)(OA;;CR;1131f6ad-9c07-11d1-f79f-00c04fc2dcd2;;ALICE)", func() bool { return holds(domain(), "replicationRights") }, 0},
+		{"AdminSDHolder", adminSDHolder, "(OA;;CR;" + reset + ";;ALICE)", func() bool { return holds(domain()["adminSdHolder"], "resetPassword") }, 0},
 		{"unreadable", controlDN("admin"), "(D;;RC;;;SERVICE)", func() bool {
 			return admin()["controlledBy"] == nil && fmt.Sprint(admin()["unreadable"]) == "[controlledBy]"
-		}},
+		}, 1},
+		{"unreadable AdminSDHolder", adminSDHolder, "(D;;RC;;;SERVICE)", func() bool {
+			report, o := check(t, settings)
+			o.MustExit(t, 0)
+			mustWarn(t, report, "read permissions", ad.AttributeDescriptor+" of 1 of ", adminSDHolder, `dsacls "`+adminSDHolder+`" /G "`+serviceAccount+`@corp.example.com:RC"`)
+			return domain()["adminSdHolder"] == nil && strings.Contains(fmt.Sprint(domain()["unreadable"]), "adminSdHolder.controlledBy")
+		}, 2}, // with the user
 	} {
 		before := d.usnOf(t, controlDN("admin"))
 		mode := "full"
@@ -140,8 +149,13 @@ func TestControl(t *testing.T) {
 		}
 		o := run(t, settings, "sync")
 		o.MustExit(t, 0)
-		if got := summary(t, o)["mode"]; got != mode || !step.check() {
+		finished := summary(t, o)
+		if got := finished["mode"]; got != mode || !step.check() {
 			t.Fatalf("%s: mode %v; user %v; domain %v", step.name, got, admin(), domain())
+		}
+		mustCount(t, finished, "unreadable", step.unreadable)
+		if want := map[bool]string{false: syncrun.Processed, true: syncrun.Partial}[step.unreadable > 0]; finished["result"] != want {
+			t.Errorf("%s: %v, want %s", step.name, finished, want)
 		}
 	}
 	for _, i := range g.Users() {
