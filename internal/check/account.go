@@ -128,7 +128,7 @@ func (p *preflight) searchGroups(ctx context.Context) ([]ad.SID, error) {
 		query := directory.Search{Base: p.session.RootDSE.DefaultNamingContext, Scope: directory.Subtree,
 			Filter: "(&(objectClass=group)" + filter + ")", Attributes: []string{"objectSid"}}
 		_, err := p.session.Search(ctx, query, func(entry *ad.Entry) error {
-			if sid, ok := ad.ParseSID(entry.First(0)); ok {
+			if sid, ok := ad.ParseSID(entry.First(0)); ok && adminName(sid) != "" { // others do not matter
 				sids = append(sids, slices.Clone(sid))
 			}
 			if visit != nil {

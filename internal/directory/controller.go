@@ -12,6 +12,7 @@ import (
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/internal/input"
 )
 
 // Controller identifies a directory server. Servers that are no domain controllers have no
@@ -80,12 +81,12 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 		"highestCommittedUSN", "currentTime", "isSynchronized", "supportedCapabilities", "supportedControl")
 	usn, _ := ad.ParseUSN(values.First("highestCommittedUSN"))
 	return RootDSE{
-		DefaultNamingContext: string(values.First("defaultNamingContext")),
-		ConfigurationContext: string(values.First("configurationNamingContext")),
-		ForestRoot:           string(values.First("rootDomainNamingContext")),
-		ForestLevel:          string(values.First("forestFunctionality")),
-		DNSHostName:          string(values.First("dnsHostName")),
-		DSServiceName:        string(values.First("dsServiceName")),
+		DefaultNamingContext: values.name("defaultNamingContext"),
+		ConfigurationContext: values.name("configurationNamingContext"),
+		ForestRoot:           values.name("rootDomainNamingContext"),
+		ForestLevel:          values.name("forestFunctionality"),
+		DNSHostName:          values.name("dnsHostName"),
+		DSServiceName:        values.name("dsServiceName"),
 		HighestCommittedUSN:  usn,
 		CurrentTime:          parseClock(values.First("currentTime")),
 		ReadOnly:             values.contains("supportedCapabilities", capabilityReadOnly),
@@ -96,6 +97,18 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 		Unsynchronized:       strings.EqualFold(string(values.First("isSynchronized")), "FALSE"),
 	}, err
 }
+
+// name returns the first value of an attribute with a name. One that no name has the size of counts as
+// missing: names are in the log and in the record of each run.
+func (a Attributes) name(attribute string) string {
+	if value := a.First(attribute); len(value) <= maxName {
+		return string(value)
+	}
+	return ""
+}
+
+// maxName limits the names in the rootDSE, in bytes.
+const maxName = 2 << 10
 
 // parseClock parses a server's clock. It returns the zero time for a malformed value, and for
 // one before 1970, which no server that is in use can have.
@@ -200,10 +213,13 @@ func (s *Session) DomainControllers(ctx context.Context) ([]DomainController, er
 	if !s.RootDSE.IsDomainController() || s.RootDSE.ConfigurationContext == "" {
 		return nil, operation.Failed(fault.Refused, errNoDomainController, "connect to a domain controller")
 	}
-	hosts := map[string]string{}
+	hosts, servers := map[string]string{}, 0
 	collectHosts := func(entry *ad.Entry) error {
-		hosts[strings.ToLower(string(entry.DN))] = string(entry.First(0))
-		return boundControllers(operation, len(hosts))
+		if host, err := input.ParseHost(string(entry.First(0))); err == nil {
+			hosts[strings.ToLower(string(entry.DN))] = host
+		}
+		servers++
+		return boundControllers(operation, servers)
 	}
 	if _, err := s.Search(ctx, Search{Base: sites, Scope: Subtree, Filter: "(objectClass=server)", Attributes: []string{"dNSHostName"}}, collectHosts); err != nil {
 		return nil, err
@@ -255,7 +271,7 @@ func (s *Session) FilteredAttributes(ctx context.Context) (names []string, err e
 		Attributes: []string{"lDAPDisplayName"},
 	}
 	_, err = s.Search(ctx, search, func(entry *ad.Entry) error {
-		if name := entry.First(0); len(name) > 0 {
+		if name := entry.First(0); len(name) > 0 && len(name) <= maxAttributeName {
 			names = append(names, string(name))
 		}
 		if len(names) > maxFilteredAttributes {
@@ -272,6 +288,9 @@ func (s *Session) FilteredAttributes(ctx context.Context) (names []string, err e
 // maxFilteredAttributes limits the attributes that are not replicated to read-only domain
 // controllers. The schema of Windows Server 2016 has 18.
 const maxFilteredAttributes = 10_000
+
+// maxAttributeName limits the name of an attribute (MS-ADA2, rangeUpper of lDAPDisplayName).
+const maxAttributeName = 256
 
 // UnknownAttributes returns the names that are not attributes of the schema, in their order. Such a
 // name in a filter is no error: no object matches it (MS-ADTS 3.1.1.3.1.3.1). It does not examine
@@ -291,8 +310,9 @@ func (s *Session) SchemaAttributes(ctx context.Context, names []string) (known m
 		return nil, false, nil
 	}
 	const present = "cn" // each schema has it: without it, the account cannot read the schema
-	filter, known := "(|(lDAPDisplayName="+present+")", map[string]bool{}
+	filter, known, requested := "(|(lDAPDisplayName="+present+")", map[string]bool{}, map[string]bool{present: true}
 	for _, name := range names {
+		requested[strings.ToLower(name)] = true
 		filter += "(lDAPDisplayName=" + ldap.EscapeFilter(name) + ")"
 	}
 	search := Search{
@@ -300,7 +320,9 @@ func (s *Session) SchemaAttributes(ctx context.Context, names []string) (known m
 		Attributes: []string{"lDAPDisplayName"},
 	}
 	_, err = s.Search(ctx, search, func(entry *ad.Entry) error {
-		known[strings.ToLower(string(entry.First(0)))] = true
+		if name := strings.ToLower(string(entry.First(0))); requested[name] { // a server can return others without end
+			known[name] = true
+		}
 		return nil
 	})
 	if fault.ClassOf(err) == fault.Refused {

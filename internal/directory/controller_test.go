@@ -255,6 +255,12 @@ func TestDomainControllers(t *testing.T) {
 		settings(4, []string{"msDS-HasMasterNCs", configuration, other}, []string{"hasPartialReplicaNCs", domain}), // global catalog of another domain
 		fakeldap.NewEntry("CN=NTDS Settings,CN=DC5"+servers, []string{"msDS-HasMasterNCs", domain}),                // not readable completely
 	}
+	hosts := []fakeldap.RawEntry{host(1), host(2), host(3), host(4)}
+	// What cannot be the name of a host is not connected to, and takes no memory.
+	var noHosts []fakeldap.RawEntry
+	for n, name := range []string{strings.Repeat("x", 100_000), "dc2.corp.test:389", "a/b"} {
+		noHosts = append(noHosts, fakeldap.NewEntry(fmt.Sprintf("CN=DC%d%s", n+1, servers), []string{"dNSHostName", name}))
+	}
 	want := []DomainController{
 		{Host: "dc1.corp.test", ServiceName: service(1), InvocationID: invocationID(1)}, {Host: "dc2.corp.test", ServiceName: service(2), InvocationID: invocationID(2)},
 		{Host: "dc3.corp.test", ServiceName: service(3), InvocationID: invocationID(3), ReadOnly: true}, {ServiceName: "CN=NTDS Settings,CN=DC5" + servers},
@@ -263,17 +269,19 @@ func TestDomainControllers(t *testing.T) {
 		name          string
 		configuration string
 		settings      []fakeldap.RawEntry
+		hosts         []fakeldap.RawEntry
 		result        int
 		want          []DomainController
 		class         fault.Class
 		cause         error
 	}{
-		{"all", configuration, all, 0, want, "", nil},
-		{"own controller not among them", configuration, all[1:], 0, nil, fault.Refused, errNoReadAccess},
-		{"none", configuration, nil, 0, nil, fault.Refused, errNoReadAccess},
-		{"no configuration partition", "", all, 0, nil, fault.Refused, errNoDomainController},
-		{"busy", configuration, nil, ldap.LDAPResultBusy, nil, fault.Transient, nil},
-		{"too many", configuration, slices.Repeat(all[:1], maxControllers+1), 0, nil, fault.Incomplete, errTooManyEntries},
+		{"all", configuration, all, hosts, 0, want, "", nil},
+		{"no names of hosts", configuration, all[:2], noHosts, 0, []DomainController{{ServiceName: service(1), InvocationID: invocationID(1)}, {ServiceName: service(2), InvocationID: invocationID(2)}}, "", nil},
+		{"own controller not among them", configuration, all[1:], hosts, 0, nil, fault.Refused, errNoReadAccess},
+		{"none", configuration, nil, hosts, 0, nil, fault.Refused, errNoReadAccess},
+		{"no configuration partition", "", all, hosts, 0, nil, fault.Refused, errNoDomainController},
+		{"busy", configuration, nil, hosts, ldap.LDAPResultBusy, nil, fault.Transient, nil},
+		{"too many", configuration, slices.Repeat(all[:1], maxControllers+1), hosts, 0, nil, fault.Incomplete, errTooManyEntries},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -289,7 +297,7 @@ func TestDomainControllers(t *testing.T) {
 				case test.result != 0:
 					return p.Send(fakeldap.Done(r.ID, test.result))
 				case strings.Contains(r.Filter, "server"):
-					return fakeldap.Pages([]fakeldap.RawEntry{host(1), host(2), host(3), host(4)})(p, r)
+					return fakeldap.Pages(test.hosts)(p, r)
 				}
 				return fakeldap.Pages(test.settings)(p, r)
 			}))))

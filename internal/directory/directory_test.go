@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/internal/input"
 	"adconnector/internal/secret"
@@ -76,6 +77,32 @@ func TestConnectReadsRootDSE(t *testing.T) {
 	}
 	if session.Address != net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port)) || session.PageSize != 1000 {
 		t.Errorf("address %s, page size %d", session.Address, session.PageSize)
+	}
+}
+
+// TestLongNamesInRootDSE tests that names count as missing that no server has: they would be in the record
+// of each run.
+func TestLongNamesInRootDSE(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", maxName+1)
+	c := fakeldap.Controller{DNSHostName: long, ServiceName: "CN=NTDS Settings," + long, RootDSE: [][]string{{"configurationNamingContext", long}, {"rootDomainNamingContext", long}, {"forestFunctionality", long}}}
+	session := connect(t, options(fakeldap.Serve(t, nil, c.Script(nil))))
+	want := RootDSE{DefaultNamingContext: "DC=corp,DC=example,DC=com", HighestCommittedUSN: 4711}
+	if session.RootDSE != want || session.Controller.DNSHostName != "" || session.Controller.ServiceName != "" {
+		t.Errorf("root DSE %+v", session.RootDSE)
+	}
+}
+
+// TestLongDN tests that a search with a DN that no object has fails. Callers keep DNs.
+func TestLongDN(t *testing.T) {
+	t.Parallel()
+	for size, class := range map[int]fault.Class{maxDN: fault.Done, maxDN + 1: fault.Incomplete} {
+		dn := "CN=" + strings.Repeat("x", size-len("CN="))
+		session := connect(t, options(fakeldap.Serve(t, nil, fakeldap.Directory(fakeldap.Pages([]fakeldap.RawEntry{fakeldap.NewEntry(dn)})))))
+		_, err := session.Search(t.Context(), Search{Base: "DC=corp", Scope: Subtree, Filter: "(objectClass=*)"}, func(*ad.Entry) error { return nil })
+		if fault.ClassOf(err) != class || errors.Is(err, errLongDN) != (err != nil) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }
 

@@ -21,6 +21,11 @@ type decoder struct {
 // noSlot is the slot of an attribute that was not requested.
 const noSlot = -1
 
+// maxDN limits the DN of an entry, in bytes. Those of Active Directory have at most 255 characters for
+// each container. Callers keep DNs and those of all containers above, which can be as many as a DN has
+// characters.
+const maxDN = 8 << 10
+
 // maxValues limits the values of one entry. Each value takes 24 bytes.
 const maxValues = 1 << 18
 
@@ -46,6 +51,9 @@ func (d *decoder) decode(message []byte) (*ad.Entry, error) {
 	d.entry.DN, d.entry.ExtendedDN = dn, nil
 	if d.extendedDN {
 		d.entry.DN, d.entry.ExtendedDN = ad.PlainDN(dn), dn
+	}
+	if len(d.entry.DN) > maxDN {
+		return nil, fmt.Errorf("entry: %w: %d bytes", errLongDN, len(d.entry.DN))
 	}
 	clear(d.entry.Values)
 	d.entry.Partial = d.entry.Partial[:0]

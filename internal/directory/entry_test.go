@@ -22,7 +22,7 @@ import (
 // random order and case, and others.
 func randomEntry(r *rand.Rand, attributes []string) fakeldap.RawEntry {
 	random := func() string {
-		b := make([]byte, []int{0, 1, 16, 127, 128, 255, 256, 9_000}[r.IntN(8)*r.IntN(8)/7])
+		b := make([]byte, []int{0, 1, 16, 127, 128, 255, 256, 8_000}[r.IntN(8)*r.IntN(8)/7])
 		for i := range b {
 			b[i] = byte(r.Uint32())
 		}

@@ -36,6 +36,7 @@ var (
 	errNoNewValues        = errors.New("no new values")
 	errTooManyEntries     = errors.New("too many entries")
 	errTooManyValues      = errors.New("too many values")
+	errLongDN             = errors.New("DN too long")
 )
 
 // ErrBindRefused means that the server refused a bind. Another bind with the same account counts

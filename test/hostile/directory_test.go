@@ -16,6 +16,9 @@ import (
 	"adconnector/test/fakeldap"
 )
 
+// descriptors are the attributes of the rootDSE of a server that offers extended DNs and descriptors.
+var descriptors = [][]string{{"supportedControl", "1.2.840.113556.1.4.529", "1.2.840.113556.1.4.801"}}
+
 // maxEntry is a little less than the largest message that the connector accepts.
 const maxEntry = 16_000_000
 
@@ -37,11 +40,17 @@ func merge(e fakeldap.Entry, attributes [][]string) fakeldap.RawEntry {
 	return merged
 }
 
+// reads reports whether a search reads objects: others count them, with a limit and without attributes.
+func reads(r fakeldap.Request) bool { return r.SizeLimit == 0 && len(r.Attributes) > 1 }
+
 // onUsers answers the first request of the search for users, and finds nothing else.
 func onUsers(answer searchAnswer) searchAnswer {
 	return func(p *fakeldap.Peer, r fakeldap.Request) bool {
 		if r.Scope == ldap.ScopeBaseObject || !strings.Contains(r.Filter, "sAMAccountType") {
 			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+		}
+		if !reads(r) { // whether there is one
+			return p.Send(user(0).Message(r.ID), fakeldap.Done(r.ID, 0))
 		}
 		return answer(p, r)
 	}
@@ -108,6 +117,15 @@ func reference(id int64, size int) []byte {
 // members have no end.
 func endlessMembers(perRange int, member func(n int) string) searchAnswer {
 	return groupOf(perRange, 0, member)
+}
+
+// privileged answers the searches for users with a privileged one that has this DN.
+func privileged(dn string) searchAnswer {
+	return entries(1, func(n int) fakeldap.RawEntry {
+		entry := user(n, []string{"adminCount", "1"}, []string{"nTSecurityDescriptor", "x"})
+		entry.DN = dn
+		return entry
+	})
 }
 
 // groupOf answers the searches of the membership graph with one group. It has so many ranges
@@ -196,6 +214,12 @@ func directoryAttacks(scale int) []attack {
 		})},
 		{name: "result text of 15 MB", directory: raw(func(id int64) []byte {
 			return fakeldap.Result(id, ldap.ApplicationSearchResultDone, 1, strings.Repeat("x", 15_000_000), "")
+		})},
+		{name: "DN of many levels", posture: true, rootDSE: descriptors, directory: privileged("CN=u," + strings.Repeat("O=,", 3_000_000) + fakeldap.Base)},
+		{name: "DNs of 1 MB", directory: entries(5*scale, func(n int) fakeldap.RawEntry {
+			e := user(n)
+			e.DN = "CN=" + strings.Repeat("x", 1<<20) + "," + fakeldap.Base
+			return e
 		})},
 		{name: "ranges that repeat", posture: true, directory: endlessMembers(2, func(int) string { return memberDN(1) })},
 	}

@@ -184,7 +184,7 @@ func slowAttacks() []attack {
 
 // randomAttack returns a combination of random answers.
 func randomAttack(random *rand.Rand) attack {
-	a := attack{name: "random " + strconv.FormatUint(random.Uint64(), 36), posture: random.IntN(2) == 0, bound: largeMemoryBound}
+	a := attack{name: "random " + strconv.FormatUint(random.Uint64(), 36), random: true, posture: random.IntN(2) == 0, bound: largeMemoryBound}
 	if random.IntN(3) > 0 {
 		a.directory = randomDirectory(random)
 	}

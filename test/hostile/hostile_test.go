@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,8 @@ type attack struct {
 	name      string
 	directory func(p *fakeldap.Peer, r fakeldap.Request) bool // answers searches; nil: 1,000 objects
 	gateway   func(x *testenv.Exchange) bool                  // answers calls, unless it returns false
+	rootDSE   [][]string                                      // further attributes of the rootDSE
+	random    bool                                            // the answers are random, so that a run may end at any of them
 	posture   bool
 	bound     int // 0: memoryBound
 	// before answers searches in a run before the attack; nil: the attack is in the first run
@@ -74,6 +77,7 @@ func (a attack) run(t *testing.T) result {
 	}})
 	testlog.AddCredentials(g.Options.Username, g.Options.Password)
 	authentication := gatewayserver.Authentication{Type: "LDAP", Host: "127.0.0.1", BindDN: fakeldap.BindDN, Password: testlog.AddSecret(fakeldap.Password)}
+	var reached reachedReading
 	connectTo := func(port int) {
 		authentication.Port = port
 		g.SetConnection(&gatewayserver.Connection{ConnectionUUID: testenv.ConnectionUUID, Name: "test", Authentication: authentication})
@@ -85,7 +89,9 @@ func (a attack) run(t *testing.T) result {
 		server.Users, server.Groups = fakeldap.Users(900), fakeldap.Groups(100)
 		connectTo(server.Port)
 	} else {
-		connectTo(fakeldap.Serve(t, nil, fakeldap.Directory(a.directory)).Port)
+		controller := fakeldap.DC1
+		controller.RootDSE = a.rootDSE
+		connectTo(fakeldap.Serve(t, nil, controller.Script(reached.observe(a.directory))).Port)
 	}
 	assets := "IDENTITIES_ONLY"
 	if a.posture {
@@ -101,7 +107,7 @@ func (a attack) run(t *testing.T) result {
 	command := program.Command{Args: []string{"sync", "--env-file", program.EnvFile(t, settings)}}
 	if a.before != nil {
 		program.Start(t, command).MustExit(t, 0)
-		connectTo(fakeldap.Serve(t, nil, fakeldap.Directory(a.directory)).Port)
+		connectTo(fakeldap.Serve(t, nil, fakeldap.Directory(reached.observe(a.directory))).Port)
 	}
 	started := time.Now()
 	p := program.Start(t, command)
@@ -109,7 +115,24 @@ func (a attack) run(t *testing.T) result {
 	r := result{Outcome: p.Wait(t)}
 	r.peak, r.duration = peak(), time.Since(started)
 	a.check(t, r)
+	if a.directory != nil && !a.random && !reached.Load() {
+		t.Error("the attack has not reached the reading of objects")
+	}
 	return r
+}
+
+// reachedReading is whether a directory has received a search that reads objects. Without one, an attack
+// has tested nothing but what comes before.
+type reachedReading struct{ atomic.Bool }
+
+// observe returns answer with an observer.
+func (reached *reachedReading) observe(answer searchAnswer) searchAnswer {
+	return func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		if reads(r) {
+			reached.Store(true)
+		}
+		return answer(p, r)
+	}
 }
 
 // check checks what every run must do.
@@ -196,7 +219,7 @@ func everyDay(attacks []attack) []attack {
 
 // shortForm lists the attacks that were seen to break the connector, and one of each kind.
 var shortForm = []string{
-	"users with 15 MB of control characters", "the same page without end", "ranges that repeat",
+	"users with 15 MB of control characters", "DN of many levels", "the same page without end", "ranges that repeat",
 	"assetsError of objects", "error of objects", "answer sent twice", "body without end",
 }
 
