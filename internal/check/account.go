@@ -36,11 +36,11 @@ func (p *preflight) account(ctx context.Context) Check {
 		return ok("not checked: the server is not a domain controller")
 	}
 	if err := p.readBindAccount(ctx); err != nil {
-		return warn("groups and password expiry are not readable: "+asTransient(ctx, err).Error(), "make sure that the account is a plain domain user")
+		return warn("groups and password expiry are not readable: "+asTransient(ctx, err).Error(), "make sure that the account is a plain user of this domain")
 	}
 	groups, err := p.findAdminGroups(ctx)
 	if err != nil {
-		return warn("groups are not readable: "+asTransient(ctx, err).Error(), "make sure that the account is a plain domain user")
+		return warn("groups are not readable: "+asTransient(ctx, err).Error(), "make sure that the account is a plain user of this domain")
 	}
 	if len(groups) > 0 {
 		return warn(fmt.Sprintf("%s is a member of %s: its password gives control of the domain", p.bound.name, strings.Join(groups, ", ")),

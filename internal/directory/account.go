@@ -6,15 +6,19 @@ import (
 )
 
 // AccountName returns the name of the account that is bound, in a form that administrative tools
-// accept: DOMAIN\name or name@domain. If only the DN of the account is known and its entry is
-// unreadable, AccountName returns the DN.
+// accept: DOMAIN\name or name@domain. If the account was bound by another form of name, and its
+// entry is not found or unreadable, AccountName returns that name.
 func (s *Session) AccountName(ctx context.Context) string {
 	bound := s.options.BindDN
-	if !strings.Contains(bound, "=") {
+	if !strings.Contains(bound, "=") && strings.ContainsAny(bound, `\@`) {
+		return bound
+	}
+	dn, err := s.BindDN(ctx)
+	if err != nil {
 		return bound
 	}
 	const principal, account = "msDS-PrincipalName", "sAMAccountName"
-	values, err := s.Read(ctx, bound, principal, account)
+	values, err := s.Read(ctx, dn, principal, account)
 	switch {
 	case err == nil && len(values.First(principal)) > 0:
 		return string(values.First(principal))

@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,39 +15,106 @@ import (
 // controller computes it (MS-ADTS 3.1.1.4.5.36).
 const AttributePasswordExpiry = "msDS-UserPasswordExpiryTimeComputed"
 
-// ErrNoAccount means that the account of the bind was not found in the directory.
-var ErrNoAccount = errors.New("account not found in the directory")
+var (
+	// ErrNoAccount means that the account of the bind was not found in the directory.
+	ErrNoAccount = errors.New("account not found in the directory")
+	// ErrForeignAccount means that the account of the bind belongs to another domain, or may not read
+	// its own entry.
+	ErrForeignAccount = errors.New("account of another domain, or not readable")
+)
 
 // BindName returns the name that the session was bound with.
 func (s *Session) BindName() string { return s.options.BindDN }
 
-// BindDN finds the DN of the account by what was bound with: its DN, its user principal name, or
-// DOMAIN\name (MS-ADTS 5.1.1.1.1).
+// BindDN finds the DN of the account of the bind, unless that was bound by its DN. A bind accepts
+// many forms of names, which can also be those of other accounts: DOMAIN\name of another domain, or
+// a user principal name whose first part is another account's name (MS-ADTS 5.1.1.1.1). Therefore
+// the SIDs of the session identify the account. If the server does not return them, the name does.
 func (s *Session) BindDN(ctx context.Context) (string, error) {
 	name := s.options.BindDN
-	filter := ""
+	if strings.Contains(name, "=") {
+		return name, nil
+	}
+	if sids := s.tokenSIDs(ctx); len(sids) > 0 {
+		return s.tokenAccount(ctx, sids)
+	}
+	return s.namedAccount(ctx, name)
+}
+
+// attributeTokenGroups is an attribute of the rootDSE: the SIDs of the account of the bind and of its
+// groups (MS-ADTS 3.1.1.3.2).
+const attributeTokenGroups = "tokenGroups"
+
+// tokenSIDs returns the SIDs of domains in the token of the session. It returns none if the server
+// does not return the token. A lost connection causes an error in the search that follows.
+func (s *Session) tokenSIDs(ctx context.Context) (sids []ad.SID) {
+	found, err := s.Read(ctx, "", attributeTokenGroups)
+	if err != nil {
+		return nil
+	}
+	for _, raw := range found[attributeTokenGroups] {
+		if sid, ok := ad.ParseSID(raw); ok && strings.HasPrefix(sid.String(), "S-1-5-21-") {
+			sids = append(sids, sid)
+		}
+	}
+	return sids
+}
+
+// sidsPerFilter is the number of SIDs that one search asks for.
+const sidsPerFilter = 100
+
+// tokenAccount returns the DN of the account of a token. All other SIDs are those of groups. It
+// returns ErrForeignAccount if the account is not in the domain.
+func (s *Session) tokenAccount(ctx context.Context, sids []ad.SID) (dn string, err error) {
+	for chunk := range slices.Chunk(sids, sidsPerFilter) {
+		filter := ""
+		for _, sid := range chunk {
+			filter += FilterByValue("objectSid", string(sid))
+		}
+		_, err = s.searchAccounts(ctx, "(|"+filter+")", func(entry *ad.Entry) { dn = string(entry.DN) })
+		if err != nil || dn != "" {
+			return dn, err
+		}
+	}
+	return "", ErrForeignAccount
+}
+
+// namedAccount returns the DN of the account with a user principal name, or of the form DOMAIN\name.
+func (s *Session) namedAccount(ctx context.Context, name string) (dn string, err error) {
 	_, accountName, hasDomain := strings.Cut(name, `\`)
 	prefix, _, isPrincipal := strings.Cut(name, "@")
+	filter := ""
 	switch {
-	case strings.Contains(name, "="):
-		return name, nil
 	case hasDomain:
 		filter = FilterByValue("sAMAccountName", accountName)
 	case isPrincipal:
-		filter = "(|" + FilterByValue("userPrincipalName", name) + FilterByValue("sAMAccountName", prefix) + ")"
+		filter = "(|" + FilterByValue(attributeUPN, name) + FilterByValue("sAMAccountName", prefix) + ")"
 	default:
 		return "", ErrNoAccount
 	}
-	dn := ""
-	query := Search{Base: s.RootDSE.DefaultNamingContext, Scope: Subtree, Filter: "(&(objectClass=user)" + filter + ")", Attributes: []string{"objectSid"}}
-	_, err := s.Search(ctx, query, func(entry *ad.Entry) error {
-		dn = string(entry.DN)
-		return nil
+	found, err := s.searchAccounts(ctx, filter, func(entry *ad.Entry) {
+		if dn == "" || strings.EqualFold(string(entry.First(0)), name) { // explicit names precede implicit ones
+			dn = string(entry.DN)
+		}
 	})
-	if err == nil && dn == "" {
+	if err == nil && found == 0 {
 		err = ErrNoAccount
 	}
 	return dn, err
+}
+
+const attributeUPN = "userPrincipalName"
+
+// searchAccounts calls visit with the attribute userPrincipalName of each account that matches a
+// filter. It returns the number of accounts.
+func (s *Session) searchAccounts(ctx context.Context, filter string, visit func(*ad.Entry)) (found int, err error) {
+	query := Search{Base: s.RootDSE.DefaultNamingContext, Scope: Subtree, Filter: "(&(objectClass=user)" + filter + ")", Attributes: []string{attributeUPN}}
+	_, err = s.Search(ctx, query, func(entry *ad.Entry) error {
+		found++
+		visit(entry)
+		return nil
+	})
+	return found, err
 }
 
 // PasswordExpiry returns when the password of the account expires. The zero time means never, or

@@ -146,6 +146,9 @@ func TestRefusedBind(t *testing.T) {
 		{"no such account", 49, data("525"), "525", []string{"ldap.bindDn"}},
 		{"wrong password", 49, data("52e"), "52e", []string{"ldap.bindDn", "ldap.password"}},
 		{"wrong password, capitals", 49, data("52E"), "52e", []string{"ldap.bindDn", "ldap.password"}},
+		{"account restriction", 49, data("52f"), "52f", []string{"Protected Users", "authentication policies"}},
+		{"network logon denied", 49, data("569"), "569", []string{"user rights assignment"}},
+		{"selective authentication", 49, data("78f"), "78f", []string{"account of the domain"}},
 		{"logon hours", 49, data("530"), "530", []string{"logon hours"}},
 		{"workstation", 49, data("531"), "531", []string{"logon workstations"}},
 		{"password expired", 49, data("532"), "532", []string{"ldap.password"}},
@@ -200,6 +203,7 @@ func TestBindNotDecided(t *testing.T) {
 		{"unavailable", ldap.LDAPResultUnavailable, ""},
 		{"other", ldap.LDAPResultOther, "internal error"},
 		{"no writable domain controller", ldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 51f, v1db1\x00"},
+		{"broken trust", ldap.LDAPResultInvalidCredentials, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 6fd, v1db1\x00"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := fakeldap.Serve(t, nil, fakeldap.RefuseBind(test.code, test.text))

@@ -101,21 +101,30 @@ type refusal struct{ reason, remedy string }
 var bindReasons = map[string]refusal{
 	"525": {"no such account", "correct ldap.bindDn, or the bind DN of the connection in the console"},
 	"52e": {"wrong password, or no such account", "correct " + bindSettings},
+	"52f": {"an account restriction forbids the logon, such as membership in Protected Users or an authentication policy",
+		"remove the account from Protected Users, and exempt it from authentication policies"},
 	"530": {"logon not permitted at this time", "change the account's logon hours"},
 	"531": {"logon not permitted from this machine", "change the account's logon workstations"},
 	"532": {"the account's password has expired", passwordSettings},
 	"533": {"the account is disabled", "enable the account"},
 	"568": {"the account is a member of too many groups", "remove the account from some groups"},
+	"569": {"the account is denied the right to log on to the domain controller over the network",
+		"change the user rights assignment for network logons in the group policies of the domain controllers"},
 	"701": {"the account has expired", "extend the account's expiry date"},
 	"773": {"the account must change its password", passwordSettings},
 	"775": {"the account is locked", "unlock the account, and stop clients that use an old password"},
+	"78f": {"selective authentication of the trust forbids the logon", "use an account of the domain of this domain controller"},
 }
 
 // uncheckedBinds maps such codes of binds for which the server could not check the password. They
 // do not count toward the account's lockout, and another server may accept the bind.
 var uncheckedBinds = map[string]refusal{
 	"51f": {"no domain controller is available to check the password", "connect the read-only domain controller to a writable one, or name another one in " + hostSettings},
+	"6fc": brokenTrust,
+	"6fd": brokenTrust,
 }
+
+var brokenTrust = refusal{"the trust with the domain of the account does not work", "repair the trust, or use an account of the domain of this domain controller"}
 
 var bindData = regexp.MustCompile(`\bdata ([0-9a-fA-F]{1,8})\b`)
 

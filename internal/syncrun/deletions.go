@@ -198,6 +198,7 @@ var undecidedRemedies = map[state.UndecidedReason]string{
 	UndecidedHiddenGUID:   "grant the account Read Property on objectGUID of all users and groups",
 	UndecidedInvocationID: "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
 	UndecidedNotShown: "wait for the replication of the domain controllers, and grant the account read access to Deleted Objects; " +
+		"if the objects were deleted before the replication, run adconnector sync --full once on the domain controller that has shown them; " +
 		"if the domain controller that has shown the objects was removed from the domain, and its NTDS Settings object is deleted, " +
 		"run adconnector sync --allow-deletes",
 	UndecidedOutside: "wait for the replication of the domain controllers; if the objects were moved out of the scope on purpose, run adconnector sync --allow-deletes",
