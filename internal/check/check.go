@@ -2,8 +2,9 @@
 // remedy for each warning and failure.
 //
 // It changes nothing: it sends neither assets nor states to the gateway, creates no state
-// file, and does not repeat a refused bind. It continues after a failure. A check that depends
-// on a failed check is a warning that begins with "skipped".
+// file, and does not repeat a refused bind. It writes a temporary file to the state directory and
+// removes it. It continues after a failure. A check that depends on a failed check is a warning that
+// begins with "skipped".
 package check
 
 import (

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -245,7 +246,11 @@ func clockAhead(d time.Duration) func() time.Time {
 
 func TestAllChecksOK(t *testing.T) {
 	testChecks(t, map[string]checkCase{
-		"all ok": {},
+		"all ok": {check: configuration, found: []string{"from the settings (ldap.host)"}},
+		"one user and one group": {change: func(_ *testing.T, e *environment) {
+			e.options.Search.UserFilter, e.options.Search.GroupFilter = "(sAMAccountName=Administrator)", "(sAMAccountName=Domain Users)"
+		},
+			check: counts, found: []string{"1 user and 1 group"}},
 		"all ok, from the console": {change: func(_ *testing.T, e *environment) { e.console(nil) },
 			check: connectionAndProfile, found: []string{"gateway", "LDAPS to 127.0.0.1", "SUBTREE of " + domain}},
 		"StartTLS": {change: func(_ *testing.T, e *environment) {
@@ -313,7 +318,38 @@ func TestStateDirectory(t *testing.T) {
 				must(t, err)
 				must(t, store.Close())
 			},
-			check: stateDirectory, found: []string{"0 objects"},
+			check: stateDirectory, found: []string{"adconnector.db has 0 objects"},
+		},
+		"state file too large to be verified": {
+			change: func(t *testing.T, e *environment) {
+				store, err := e.options.stateOptions.Open(e.options.StateDir)
+				must(t, err)
+				must(t, store.Close())
+				e.options.stateOptions.ReadLimit = -1
+			},
+			check: stateDirectory, found: []string{"0 objects; too large"},
+		},
+		"state file with a damaged record": {
+			change: func(t *testing.T, e *environment) {
+				store, err := e.options.stateOptions.Open(e.options.StateDir)
+				must(t, err)
+				must(t, store.Close())
+				content, err := os.ReadFile(store.Path())
+				must(t, err)
+				content = bytes.ReplaceAll(content, []byte("version"), []byte("versioo")) // a key, with a valid page structure
+				must(t, os.WriteFile(store.Path(), content, 0o600))
+			},
+			want: map[string]Result{stateDirectory: Warn}, check: stateDirectory, found: []string{"verify state file ", "damaged: "}, remedy: []string{"set the file aside"},
+		},
+		"state disk full": {
+			change: func(t *testing.T, e *environment) {
+				must(t, os.MkdirAll(e.options.StateDir, 0o700))
+				if err := syscall.Mount("tmpfs", e.options.StateDir, "tmpfs", 0, "size=4k,mode=700"); err != nil {
+					t.Skipf("needs root to mount a small file system: %v", err)
+				}
+				t.Cleanup(func() { must(t, syscall.Unmount(e.options.StateDir, syscall.MNT_DETACH)) })
+			},
+			want: map[string]Result{stateDirectory: Fail}, check: stateDirectory, op: "write to", cause: syscall.ENOSPC, found: []string{"state directory /"}, remedy: []string{"free or add space"}, class: fault.Transient,
 		},
 		"state directory shared": {
 			change: func(t *testing.T, e *environment) {

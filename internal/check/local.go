@@ -16,6 +16,9 @@ func (p *preflight) stateDirectory(context.Context) Check {
 	if err := state.CheckDir(p.StateDir); err != nil {
 		return failed(err, "")
 	}
+	if err := p.stateOptions.CheckSpace(p.StateDir); err != nil {
+		return failed(err, "")
+	}
 	store, err := p.stateOptions.OpenReadOnly(p.StateDir)
 	switch {
 	case errors.Is(err, state.ErrLocked):
@@ -36,7 +39,11 @@ func (p *preflight) stateDirectory(context.Context) Check {
 	if store.FileSize() == 0 {
 		return ok("%s is writable; the first run creates the state file", p.StateDir)
 	}
-	return ok("%s has %d objects", store.Path(), count)
+	found := fmt.Sprintf("%s has %s", store.Path(), quantity(count, "object", "objects"))
+	if !store.IsVerified() {
+		found += "; too large to be verified here, a run verifies it"
+	}
+	return ok("%s", found)
 }
 
 // listedRuns is the number of runs that the check of the schedule lists.
@@ -83,13 +90,7 @@ func nextRuns(s *schedule.Schedule, now time.Time) string {
 // distance returns a duration as text for people. It rounds like the status, so that both show the
 // same time until something expires.
 func distance(d time.Duration) string {
-	count := func(unit time.Duration, name string) string {
-		n := int(d.Round(unit) / unit)
-		if n == 1 {
-			return "1 " + name
-		}
-		return fmt.Sprintf("%d %ss", n, name)
-	}
+	count := func(unit time.Duration, name string) string { return quantity(int(d.Round(unit)/unit), name, name+"s") }
 	switch {
 	case d < 2*time.Minute:
 		return count(time.Second, "second")
@@ -99,6 +100,14 @@ func distance(d time.Duration) string {
 		return count(time.Hour, "hour")
 	}
 	return count(24*time.Hour, "day")
+}
+
+// quantity returns a number with the singular or the plural of what it counts.
+func quantity(n int, singular, plural string) string {
+	if n == 1 {
+		plural = singular
+	}
+	return fmt.Sprintf("%d %s", n, plural)
 }
 
 // compareRateLimit describes the rate limit of the gateway, if there is one. The remedy is empty
@@ -112,7 +121,7 @@ func (p *preflight) compareRateLimit(now time.Time) (found, remedy string) {
 	for tick := p.Schedule.Next(now); !tick.IsZero() && tick.Before(now.Add(hints.RateWindow)) && runs*minRunRequests <= hints.RateLimit; tick = p.Schedule.Next(tick) {
 		runs++
 	}
-	limit := fmt.Sprintf("the gateway allows %d requests in %s", hints.RateLimit, hints.RateWindow)
+	limit := fmt.Sprintf("the gateway allows %s in %s", quantity(hints.RateLimit, "request", "requests"), hints.RateWindow)
 	if runs*minRunRequests > hints.RateLimit {
 		return fmt.Sprintf("%s, of which each run requires at least %d", limit, minRunRequests),
 			"choose a service.cron-expression with fewer runs, or request a higher limit"

@@ -107,21 +107,21 @@ func (p *preflight) checkObjects(ctx context.Context, kind identity.Kind) Check 
 			fmt.Sprintf("check %s and %s; if they are correct, grant the account the right to read: %s",
 				p.setting("profile.baseContext, profile.searchScope", "the profile's base context and scope"), "ldap."+kind.String()+"-filter", p.grant(p.profile.Base)))
 	case c.withoutID == c.objects:
-		return failed(p.refused(fmt.Errorf("%d %s are visible, but %w", c.objects, plural, errWithoutID)), "")
+		return failed(p.refused(fmt.Errorf("%s visible, but %w", quantity(c.objects, kind.String()+" is", plural+" are"), errWithoutID)), "")
 	}
 	mapped, err := p.sample(ctx, kind, c.sample)
 	switch {
 	case err != nil:
 		return failed(asTransient(ctx, err), p.grant(p.profile.Base))
 	case mapped == 0:
-		return failed(p.refused(fmt.Errorf("%w: the first %d %s", errUnreadable, len(c.sample), plural)), "")
+		return failed(p.refused(fmt.Errorf("%w: the first %s", errUnreadable, quantity(len(c.sample), kind.String(), plural))), "")
 	case p.session.RootDSE.IsDomainController():
 		return p.checkAttributes(ctx, kind, c)
 	case c.withoutID > 0:
 		return warn(fmt.Sprintf("%s are readable, but %d of %d have no readable objectSid or objectGUID and will be skipped", plural, c.withoutID, c.objects),
 			"grant the account the right to read them, or exclude them by ldap."+kind.String()+"-filter")
 	}
-	return ok("all attributes of %d objects are readable", mapped)
+	return ok("all attributes of %s are readable", quantity(mapped, "object", "objects"))
 }
 
 var (
@@ -220,7 +220,7 @@ func (p *preflight) counts(context.Context) Check {
 	if users == nil || groups == nil || users.err != nil || groups.err != nil {
 		return skipped("users and groups are not readable")
 	}
-	found := fmt.Sprintf("%s and %s", users.describe("users"), groups.describe("groups"))
+	found := fmt.Sprintf("%s and %s", users.describe(identity.User), groups.describe(identity.Group))
 	if users.cut || groups.cut {
 		found += fmt.Sprintf(": counting stopped after %s", p.countTimeout)
 	}
@@ -230,9 +230,10 @@ func (p *preflight) counts(context.Context) Check {
 	return ok("%s", found)
 }
 
-func (c *objectCount) describe(plural string) string {
+func (c *objectCount) describe(kind identity.Kind) string {
+	text := quantity(c.objects, kind.String(), kind.String()+"s")
 	if c.cut {
-		return fmt.Sprintf("more than %d %s", c.objects, plural)
+		return "more than " + text
 	}
-	return fmt.Sprintf("%d %s", c.objects, plural)
+	return text
 }

@@ -62,25 +62,24 @@ func (p *preflight) checkAttributes(ctx context.Context, kind identity.Kind, c *
 	if err != nil {
 		return failed(asTransient(ctx, err), "try again")
 	}
-	plural := kind.String() + "s"
 	var found []string
 	for _, name := range slices.Sorted(maps.Keys(c.missing)) {
-		found = append(found, fmt.Sprintf("%s of %s", name, c.part(c.missing[name], plural)))
+		found = append(found, fmt.Sprintf("%s of %s", name, c.part(c.missing[name], kind)))
 	}
 	if len(found) > 0 {
 		found = []string{"not readable: " + strings.Join(found, ", ")}
 	}
 	if c.incomplete > 0 {
-		found = append(found, fmt.Sprintf("a run neither sends nor deletes %s", c.part(c.incomplete, plural)))
+		found = append(found, fmt.Sprintf("a run neither sends nor deletes %s", c.part(c.incomplete, kind)))
 	}
 	if c.withoutID > 0 {
-		found = append(found, fmt.Sprintf("%s have no readable objectSid or objectGUID%s", c.part(c.withoutID, plural), p.hiddenEffect()))
+		found = append(found, fmt.Sprintf("%s have no readable objectSid or objectGUID%s", c.part(c.withoutID, kind), p.hiddenEffect()))
 	}
 	if len(notShown) > 0 {
-		found = append(found, fmt.Sprintf("none of %s shows %s: no values, or not readable", c.describe(plural), strings.Join(notShown, ", ")))
+		found = append(found, fmt.Sprintf("none of %s shows %s: no values, or not readable", c.describe(kind), strings.Join(notShown, ", ")))
 	}
 	if len(found) == 0 {
-		return ok("the attributes of %d objects are readable", c.objects)
+		return ok("the attributes of %s are readable", quantity(c.objects, "object", "objects"))
 	}
 	remedy := p.grantBelow(c.containers)
 	if len(notShown) > 0 {
@@ -101,11 +100,11 @@ func (p *preflight) hiddenEffect() string {
 }
 
 // part describes how many of the objects are concerned.
-func (c *objectCount) part(n int, plural string) string {
+func (c *objectCount) part(n int, kind identity.Kind) string {
 	if c.cut {
-		return fmt.Sprintf("at least %d of %s", n, c.describe(plural))
+		return fmt.Sprintf("at least %d of %s", n, c.describe(kind))
 	}
-	return fmt.Sprintf("%d of %s", n, c.describe(plural))
+	return fmt.Sprintf("%d of %s", n, c.describe(kind))
 }
 
 // checkRequired returns the error for which a run is refused: no object of the kind shows an
@@ -197,7 +196,7 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	case objects == 0:
 		return ok("no objects that can be listed but not read")
 	}
-	found := fmt.Sprintf("%s%d objects can be listed but not read: a run does not find the users and groups among and below them", atLeast, objects)
+	found := fmt.Sprintf("%s%s can be listed but not read: a run does not find the users and groups among and below them", atLeast, quantity(objects, "object", "objects"))
 	if objects == 1 {
 		found = atLeast + "1 object can be listed but not read: a run does not find it, and the users and groups below it"
 	}
@@ -263,9 +262,9 @@ func (p *preflight) grantBelow(c containers) string {
 		commands = append(commands, p.grant(dn))
 	}
 	if n := len(highest) - len(commands); n > 0 && !c.more {
-		commands = append(commands, fmt.Sprintf("and %d more containers", n))
+		commands = append(commands, "and "+quantity(n, "more container", "more containers"))
 	} else if n > 0 {
-		commands = append(commands, fmt.Sprintf("and at least %d more containers", n))
+		commands = append(commands, "and at least "+quantity(n, "more container", "more containers"))
 	}
 	return p.grantRemedy(strings.Join(commands, "; "))
 }

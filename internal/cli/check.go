@@ -28,8 +28,9 @@ fail.
 The command continues after a failure where possible. Checks that depend on a failed
 check are skipped: one line with "skip" lists them. Nothing is changed: the command
 binds once at each domain controller, sends neither assets nor states, and creates no
-state file. It can run while the daemon is running. After a failure it ends with the
-exit code of a run that has the same failure.`,
+state file. To find a full disk, it writes a temporary file to the state directory
+and removes it. It can run while the daemon is running. After a failure it ends with
+the exit code of a run that has the same failure.`,
 		Example: `  # Before the first run
   adconnector check --env-file ad.env
 

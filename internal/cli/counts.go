@@ -29,8 +29,5 @@ func describeRead(run state.Run) string {
 
 // count returns a number with the name of what it counts.
 func count(n int, name string) string {
-	if n != 1 {
-		name += "s"
-	}
-	return status.FormatNumber(n) + " " + name
+	return status.Quantity(n, name, name+"s")
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"adconnector/internal/state"
+	"adconnector/internal/status"
 	"adconnector/internal/syncrun"
 )
 
@@ -102,7 +103,7 @@ func (s *scenario) play(ctx context.Context, cron string) error {
 	for _, ports := range s.ports[1:] {
 		others += " and " + ports.host()
 	}
-	if err := cmp.Or(s.printLine(ctx, "directory", "%s%s, %d users and %d groups", s.addresses()[0], others, len(users), len(groups)),
+	if err := cmp.Or(s.printLine(ctx, "directory", "%s%s, %s and %s", s.addresses()[0], others, count(len(users), "user"), count(len(groups), "group")),
 		s.printLine(ctx, "gateway", "%s, empty", s.url()),
 		s.printLine(ctx, "connector", "one run at start, then by the cron expression %s", cron)); err != nil {
 		return err
@@ -121,7 +122,7 @@ func (s *scenario) play(ctx context.Context, cron string) error {
 		return err
 	}
 	users, groups = s.identities()
-	return s.printLine(ctx, "verified", "%d users and %d groups are the same at the gateway and in the directory", len(users), len(groups))
+	return s.printLine(ctx, "verified", "%s and %s are the same at the gateway and in the directory", count(len(users), "user"), count(len(groups), "group"))
 }
 
 func (s *scenario) playFullSync(ctx context.Context) error {
@@ -132,8 +133,8 @@ func (s *scenario) playFullSync(ctx context.Context) error {
 	if err := s.verify("full"); err != nil {
 		return err
 	}
-	err = s.printLine(ctx, "full sync", "%d users and %d groups read, %d sent and acknowledged, %d requests, %s",
-		run.Users, run.Groups, run.Uploaded, run.Requests, run.Duration().Round(time.Millisecond))
+	err = s.printLine(ctx, "full sync", "%s and %s read, %s sent and acknowledged, %s, %s",
+		count(run.Users, "user"), count(run.Groups, "group"), status.FormatNumber(run.Uploaded), count(run.Requests, "request"), run.Duration().Round(time.Millisecond))
 	if err != nil || len(s.ports) == 1 {
 		return err
 	}
@@ -156,7 +157,7 @@ func (s *scenario) printLogons(ctx context.Context) error {
 			example = fmt.Sprintf(", for example %s at %s: %s", o.First("name"), s.ports[known.controller].host(), known.last.text())
 		}
 	}
-	return s.printLine(ctx, "logons", "%d users logged on last at another controller than %s%s", elsewhere, s.ports[0].host(), example)
+	return s.printLine(ctx, "logons", "%s logged on last at another controller than %s%s", count(elsewhere, "user"), s.ports[0].host(), example)
 }
 
 // playChanges changes the directory and lets the second run start.
@@ -181,6 +182,6 @@ func (s *scenario) playDeltaSync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.printLine(ctx, "delta sync", "%d objects read, %d sent, %d deleted, %d requests, %s",
-		run.Read(), run.Uploaded, run.Deleted, run.Requests, run.Duration().Round(time.Millisecond))
+	return s.printLine(ctx, "delta sync", "%s read, %s sent, %s deleted, %s, %s",
+		count(run.Read(), "object"), status.FormatNumber(run.Uploaded), status.FormatNumber(run.Deleted), count(run.Requests, "request"), run.Duration().Round(time.Millisecond))
 }

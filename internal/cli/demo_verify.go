@@ -133,7 +133,7 @@ func (s *sandboxServers) verify(mode string) error {
 		}
 	}
 	if len(differences) > 0 {
-		return fmt.Errorf("%w: %d differences, the first: %s", errDiffers, len(differences), slices.Min(differences))
+		return fmt.Errorf("%w: %s, the first: %s", errDiffers, count(len(differences), "difference"), slices.Min(differences))
 	}
 	return nil
 }

@@ -161,11 +161,11 @@ func writeRunText(out io.Writer, run state.Run, dryRun bool) {
 	n := status.FormatNumber
 	undecided := ""
 	if run.Undecided > 0 {
-		undecided = fmt.Sprintf(", %s deletions undecided", n(run.Undecided))
+		undecided = ", " + count(run.Undecided, "deletion") + " undecided"
 	}
-	sent := fmt.Sprintf("%s uploaded, %s deleted, %s deletions held%s, %s rejected", n(run.Uploaded), n(run.Deleted), n(run.Held), undecided, n(run.Rejected))
+	sent := fmt.Sprintf("%s uploaded, %s deleted, %s held%s, %s rejected", n(run.Uploaded), n(run.Deleted), count(run.Held, "deletion"), undecided, n(run.Rejected))
 	if dryRun {
-		sent = fmt.Sprintf("%s deletions would be held%s, nothing sent (dry run)", n(run.Held), undecided)
+		sent = fmt.Sprintf("%s would be held%s, nothing sent (dry run)", count(run.Held, "deletion"), undecided)
 	}
 	if run.Skipped > 0 {
 		sent += fmt.Sprintf(", %s skipped", n(run.Skipped))

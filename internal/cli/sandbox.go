@@ -61,7 +61,8 @@ one. They listen on the address of the first one and on the following addresses,
 the same ports. The env file sets sync.last-logon to ALL_CONTROLLERS.
 
 --env-out writes an env file for the connector. Its passwords are generated and valid
-until the sandbox ends.`,
+until the sandbox ends. The certificate of the directory is in FILE.pem. To try other
+settings of the directory, remove the leading # from the settings at the end of FILE.`,
 		Example: `  # In one terminal, with the connector in another one
   adconnector sandbox --env-out sandbox.env
   adconnector sync --env-file sandbox.env
@@ -106,11 +107,7 @@ func (p *program) sandbox(ctx context.Context, o sandboxOptions) error {
 	defer s.close()
 	var summary strings.Builder
 	if o.envOut != "" {
-		absolute, err := filepath.Abs(o.envOut)
-		if err == nil {
-			err = s.writeEnv(o.envOut, "service.cron-expression=*/10 * * * *", "service.state-dir="+absolute+".state")
-		}
-		if err != nil {
+		if err := s.writeFiles(o.envOut); err != nil {
 			return newUsageError(fmt.Errorf("--env-out: %w", err), "choose a file that can be written")
 		}
 		fmt.Fprintf(&summary, "settings   %s\n", o.envOut)
@@ -233,6 +230,42 @@ func (s *sandboxServers) serve(ctx context.Context) error {
 // refuseHost responds to a request for a name that is not loopback.
 func refuseHost(w http.ResponseWriter, host string) {
 	webserver.Misdirected(w, fmt.Sprintf("unknown host name %.100q\nremedy: use 127.0.0.1", host))
+}
+
+// writeFiles writes the env file of the command sandbox, and the certificate of the directory beside it.
+func (s *sandboxServers) writeFiles(path string) error {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	lines := []string{"service.cron-expression=*/10 * * * *", "service.state-dir=" + absolute + ".state"}
+	if s.options.Connection != nil {
+		certificate := absolute + ".pem"
+		if err := replaceFile(certificate, s.options.Connection.Authentication.Certificate); err != nil {
+			return err
+		}
+		lines = append(lines, s.directorySettings(certificate)...)
+	}
+	return s.writeEnv(path, lines...)
+}
+
+// directorySettings returns commented settings with the values of the connection and the profile, so
+// that an operator can try others.
+func (s *sandboxServers) directorySettings(certificate string) []string {
+	connection, profile := s.options.Connection.Authentication, s.options.Profile
+	return []string{
+		"# To try other settings of the directory, such as a wrong password or base, remove each",
+		"# leading # below, and change the values. They replace the connection and the profile.",
+		"#ldap.host=" + connection.Host,
+		"#ldap.port=" + strconv.Itoa(connection.Port),
+		"#ldap.protocol=" + connection.Type,
+		"#ldap.certificate=" + certificate,
+		"#ldap.bindDn=" + connection.BindDN,
+		"#ldap.password=" + connection.Password,
+		"#profile.baseContext=" + profile.BaseContext,
+		"#profile.searchScope=" + profile.SearchScope,
+		"#profile.assets=" + profile.Assets,
+	}
 }
 
 // writeEnv writes an env file for a connector of the sandbox, with additional lines.

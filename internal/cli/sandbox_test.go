@@ -57,8 +57,37 @@ func TestSandbox(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, error %v", info.Mode(), err)
 	}
+	requireDirectorySettings(t, file)
 	c.Signal(t, syscall.SIGTERM)
 	requireExit(t, c, exitDone)
+}
+
+// requireDirectorySettings requires that the commented settings of the env file of a sandbox are those
+// of its directory, and that a wrong one has the effect of a wrong one of an operator.
+func requireDirectorySettings(t *testing.T, file string) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := regexp.MustCompile(`(?m)^#((?:ldap|profile)\.)`).ReplaceAllString(string(content), "$1")
+	for name, test := range map[string]struct {
+		old, new string
+		code     int
+		found    string
+	}{
+		"as they are":    {"", "", exitDone, "complete; connection and profile come from the settings (ldap.host)"},
+		"wrong password": {"ldap.password=", "ldap.password=x", exitRefused, "fail  bind "},
+		"wrong base":     {"profile.baseContext=", "profile.baseContext=OU=Wrong,", exitRefused, "fail  base context "},
+	} {
+		changed := filepath.Join(t.TempDir(), "changed.env")
+		if err := os.WriteFile(changed, []byte(strings.Replace(settings, test.old, test.new, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if o := invoke(t, nil, "check", "--env-file", changed); o.Code != test.code || !strings.Contains(o.Stdout, test.found) {
+			t.Errorf("%s: exit code %d: %s", name, o.Code, o.Stdout)
+		}
+	}
 }
 
 // TestReplaceFile tests that a new file is private, whatever was there, and that links are not

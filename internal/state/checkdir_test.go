@@ -13,12 +13,16 @@ import (
 	"adconnector/test/faulttest"
 )
 
-// TestCheckDir checks that CheckDir returns the same errors as Open and creates no file.
+// TestCheckDir checks that CheckDir returns the same errors as Open, and that neither CheckDir nor
+// CheckSpace leaves a file.
 func TestCheckDir(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	must(t, CheckDir(dir))
 	must(t, CheckDir(filepath.Join(dir, "not", "yet")))
+	must(t, os.WriteFile(filepath.Join(dir, checkName), nil, 0o600)) // of a killed process
+	must(t, unsynced.CheckSpace(dir))
+	must(t, unsynced.CheckSpace(filepath.Join(dir, "not", "yet")))
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		t.Errorf("created %v, error %v", entries, err)
 	}
@@ -35,6 +39,8 @@ func TestCheckDir(t *testing.T) {
 	}
 	store := result(unsynced.Open(dir))(t)
 	must(t, CheckDir(dir)) // also while it is open
+	must(t, unsynced.CheckSpace(dir))
+	must(t, store.CheckRemoved())
 	must(t, store.Close())
 }
 
@@ -64,5 +70,17 @@ func TestPermissionRemedy(t *testing.T) {
 				t.Errorf("remedy %q", fault.Remedy(err))
 			}
 		})
+	}
+}
+
+// TestCheckSpaceThroughLink checks that a link with the name of the temporary file is not followed.
+func TestCheckSpaceThroughLink(t *testing.T) {
+	t.Parallel()
+	dir, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	must(t, os.WriteFile(victim, []byte("content"), 0o600))
+	must(t, os.Symlink(victim, filepath.Join(dir, checkName)))
+	must(t, unsynced.CheckSpace(dir))
+	if content := result(os.ReadFile(victim))(t); string(content) != "content" {
+		t.Errorf("%d bytes written through the link", len(content))
 	}
 }

@@ -3,7 +3,9 @@ package state
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -43,11 +45,33 @@ func (s *Store) Verify() error {
 	}
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
-	return s.verify()
+	return s.verify(time.Time{})
 }
 
-// verify reads the whole file and returns an error if it is damaged.
-func (s *Store) verify() error {
+// IsVerified reports whether the whole file was read without damage when it was opened, and no run has
+// used it since.
+func (s *Store) IsVerified() bool { return s.verified.Load() }
+
+// errVerifyLimit is the cause of an error of verify after its deadline.
+var errVerifyLimit = errors.New("too large to be read in time")
+
+// limitedReader returns errVerifyLimit after a deadline; the zero time: none.
+type limitedReader struct {
+	io.ReaderAt
+	deadline time.Time
+}
+
+// ReadAt reads from the file.
+func (r limitedReader) ReadAt(page []byte, offset int64) (int, error) {
+	if !r.deadline.IsZero() && time.Now().After(r.deadline) {
+		return 0, errVerifyLimit
+	}
+	return r.ReaderAt.ReadAt(page, offset)
+}
+
+// verify reads the whole file and returns an error if it is damaged. After the deadline, which can be
+// the zero time, it returns errVerifyLimit.
+func (s *Store) verify(deadline time.Time) error {
 	return s.view("verify", func(tx *bbolt.Tx) error {
 		file, err := openFile(s.path, os.O_RDONLY, 0)
 		if err != nil {
@@ -58,7 +82,7 @@ func (s *Store) verify() error {
 		if err != nil {
 			return err
 		}
-		walk, err := verifyPages(file, s.db.Info().PageSize, info.Size())
+		walk, err := verifyPages(limitedReader{file, deadline}, s.db.Info().PageSize, info.Size())
 		if err != nil {
 			return err
 		}
@@ -66,12 +90,19 @@ func (s *Store) verify() error {
 	})
 }
 
+// errUnreadable replaces the text of the Go runtime for an access beyond a page or the file.
+var errUnreadable = damage("invalid page content")
+
 // catchDamage returns an error if call panics or reads beyond the end of the mapped file.
 // bbolt does both with a damaged file.
 func catchDamage(call func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if panicked := recover(); panicked != nil {
+		switch panicked := recover().(type) {
+		case nil:
+		case runtime.Error:
+			err = errUnreadable
+		default: // bbolt describes what it has found
 			err = fmt.Errorf("%w: %v", ErrDamaged, panicked)
 		}
 	}()

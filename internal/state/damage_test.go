@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -130,5 +131,49 @@ func TestVerify(t *testing.T) {
 				t.Error("not set aside")
 			}
 		})
+	}
+}
+
+// TestReadOnlyDamage checks that OpenReadOnly finds damage that bbolt does not look for, unless the time
+// to read the file is over. The error has no text of the Go runtime.
+func TestReadOnlyDamage(t *testing.T) {
+	t.Parallel()
+	pristine, _ := stateFile(t)
+	content := slices.Clone(pristine)
+	broken := newBrokenFile(t, content)
+	content[broken.leaf()*4096+pageHeaderSize+4] ^= 0x40 // the offset of a key
+	dir := file(t, content)
+	path := filepath.Join(dir, fileName)
+	_, err := unsynced.OpenReadOnly(dir)
+	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "verify", Object: "state file " + path}, ErrDamaged, remedyDamaged)
+	if content := result(os.ReadFile(path))(t); len(content) != len(pristine) {
+		t.Error("the file was changed")
+	}
+	options := unsynced
+	options.ReadLimit = -1
+	for name, c := range map[string]struct {
+		dir      string
+		options  Options
+		verified bool
+	}{"verified": {file(t, pristine), unsynced, true}, "limit exceeded": {file(t, pristine), options, false}, "damaged, limit exceeded": {dir, options, false}} {
+		s := result(c.options.OpenReadOnly(c.dir))(t)
+		if s.IsVerified() != c.verified {
+			t.Errorf("%s: verified %v", name, s.IsVerified())
+		}
+		must(t, s.Close())
+	}
+}
+
+// TestDamageText checks that a panic of the Go runtime does not show in an error, and one of bbolt does.
+func TestDamageText(t *testing.T) {
+	t.Parallel()
+	for want, call := range map[string]func(){
+		"damaged: invalid page content": func() { _ = make([]byte, 1)[len(t.Name()):] },
+		"damaged: page 3 already freed": func() { panic("page 3 already freed") },
+	} {
+		err := catchDamage(func() error { call(); return nil })
+		if !errors.Is(err, ErrDamaged) || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 }

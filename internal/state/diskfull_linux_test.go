@@ -85,8 +85,8 @@ func TestGenerationOnFullDisk(t *testing.T) {
 	must(t, send(s, batch))
 	remove := fill(t, dir, 0)
 	err := send(s, objects(0, 10, 2))
-	if expectFull(t, err); !strings.Contains(err.Error(), generationPath(s.Path())) {
-		t.Errorf("another file was not written: %v", err)
+	if expectFull(t, err); err.Error() != "write generation file "+generationPath(s.Path())+": "+syscall.ENOSPC.Error() {
+		t.Errorf("error %v", err)
 	}
 	must(t, s.Close())
 	s = openStore(t, dir)
@@ -106,10 +106,27 @@ func TestOpenOnFullDisk(t *testing.T) {
 			remove := fill(t, dir, free)
 			_, err := unsynced.Open(dir)
 			expectFull(t, err)
+			err = unsynced.CheckSpace(filepath.Join(dir, "state")) // does not exist
+			if expectFull(t, err); strings.Contains(err.Error(), checkName) {
+				t.Errorf("error %v names the temporary file", err)
+			}
 			remove()
+			if left := result(filepath.Glob(filepath.Join(dir, checkName)))(t); len(left) > 0 {
+				t.Errorf("left %v", left)
+			}
+			must(t, unsynced.CheckSpace(dir))
 			openStore(t, dir)
 		})
 	}
+}
+
+// TestCheckSpace checks that a disk with the space that CheckSpace requires has space for a new state
+// file.
+func TestCheckSpace(t *testing.T) {
+	dir := smallDisk(t)
+	fill(t, dir, checkSize)
+	must(t, unsynced.CheckSpace(dir))
+	openStore(t, dir)
 }
 
 func TestReadOnlyDirectory(t *testing.T) {

@@ -20,7 +20,7 @@ var (
 	// ErrUnusable means that the directory or the file cannot be used without intervention.
 	ErrUnusable = errors.New("unusable state directory")
 	// ErrDamaged means that the content of the file is corrupt. Open sets such a file aside.
-	ErrDamaged = errors.New("damaged state file")
+	ErrDamaged = errors.New("damaged")
 
 	// ErrRemoved means that the open file, or its lock, no longer has its name. Its content ends with
 	// this process, and another process can open a new file at the same time.
@@ -62,9 +62,10 @@ func isUnsupported(err error) bool {
 	return false
 }
 
-// operationError returns the error of an operation on the open file.
+// operationError returns the error of an operation on the open file. An error that names its own
+// operation, such as that of the generation file, stays as it is.
 func (s *Store) operationError(op string, err error) error {
-	if err == nil || errors.Is(err, ErrUnusable) {
+	if failed, is := errors.AsType[*fault.Error](err); err == nil || errors.Is(err, ErrUnusable) || is && failed.Op != "" {
 		return err
 	}
 	operation := fault.Operation{Op: op, Object: "state file " + s.path}
@@ -173,38 +174,67 @@ func refusedRemedy(err error, path string) string {
 	return "find out who created " + path + " and remove it; to keep the state elsewhere, set service.state-dir"
 }
 
+// CheckSpace returns the error with which a run would fail to write a few pages to dir, or nil. It
+// writes and syncs a temporary file in dir, or in its nearest existing parent, and removes it.
+func (o Options) CheckSpace(dir string) error {
+	existing, _, err := nearestExisting(dir)
+	if err != nil {
+		return dirError(filepath.Join(dir, fileName), err)
+	}
+	path := filepath.Join(existing, checkName)
+	if err := o.writeTemporary(path); err != nil {
+		return writeError("write to", "state directory "+existing, path, err)
+	}
+	return nil
+}
+
 // dirError returns the error of a file or directory that cannot be written.
 func dirError(path string, err error) error { return accessError(path, err, "writable") }
 
+// writeError returns the error of writing a file. It has no path, because the operation has it.
+func writeError(op, object, path string, err error) error {
+	if failed, is := errors.AsType[*fs.PathError](err); is && !isRefusedFile(err) {
+		err = failed.Err
+	} else if failed, is := errors.AsType[*os.LinkError](err); is {
+		err = failed.Err
+	}
+	return classify(fault.Operation{Op: op, Object: object}, path, err, "writable")
+}
+
 // accessError returns the error of a file or directory that is not readable or writable.
 func accessError(path string, err error, required string) error {
-	open := fault.Operation{Op: "open", Object: "state file " + path}
+	return classify(fault.Operation{Op: "open", Object: "state file " + path}, path, err, required)
+}
+
+// classify returns the error of an operation on a file that is not readable or writable, with its class
+// and remedy.
+func classify(operation fault.Operation, path string, err error, required string) error {
 	unusable := fmt.Errorf("%w: %w", ErrUnusable, err)
 	switch {
 	case isNoSpace(err):
-		return open.Failed(fault.Transient, err, remedySpace)
+		return operation.Failed(fault.Transient, err, remedySpace)
 	case isRefusedFile(err):
 		refused := path
 		if pathError, is := errors.AsType[*fs.PathError](err); is {
 			refused = pathError.Path
 		}
-		return open.Failed(fault.Invalid, unusable, refusedRemedy(err, refused))
+		return operation.Failed(fault.Invalid, unusable, refusedRemedy(err, refused))
 	case fault.TooManyFiles(err):
-		return open.Failed(fault.Transient, err, fault.RemedyOpenFiles)
+		return operation.Failed(fault.Transient, err, fault.RemedyOpenFiles)
 	case errors.Is(err, syscall.EIO):
-		return open.Failed(fault.Transient, err, remedyDisk)
+		return operation.Failed(fault.Transient, err, remedyDisk)
 	case isUnsupported(err):
-		return open.Failed(fault.Invalid, unusable, remedyLocal)
+		return operation.Failed(fault.Invalid, unusable, remedyLocal)
 	case errors.Is(err, syscall.EROFS):
-		return open.Failed(fault.Invalid, unusable, fmt.Sprintf("mount the file system of %s writable, or set service.state-dir", nearestVisible(filepath.Dir(path))))
+		return operation.Failed(fault.Invalid, unusable, fmt.Sprintf("mount the file system of %s writable, or set service.state-dir", nearestVisible(filepath.Dir(path))))
 	case errors.Is(err, fs.ErrPermission):
 		existing := filepath.Dir(path)
 		if denied, is := errors.AsType[*fs.PathError](err); is {
 			existing = denied.Path
 		}
 		existing = nearestVisible(existing)
-		return open.Failed(fault.Invalid, unusable, fmt.Sprintf("make %s %s for user %d, or set service.state-dir", existing, required, os.Getuid()))
+		return operation.Failed(fault.Invalid, unusable, fmt.Sprintf("make %s %s for user %d, or set service.state-dir", existing, required, os.Getuid()))
 	default:
-		return open.Failed(fault.Invalid, unusable, remedyDir)
+		return operation.Failed(fault.Invalid, unusable, remedyDir)
 	}
 }

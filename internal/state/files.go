@@ -1,6 +1,7 @@
 package state
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -145,6 +146,31 @@ func replaceFile(path, temporary string, content []byte, sync func(*os.File) err
 		_ = os.Remove(temporary)
 	}
 	return err
+}
+
+const (
+	// checkName is the name of the temporary file of CheckSpace.
+	checkName = "adconnector.check"
+	// checkSize is its size in bytes: a new state file and the files beside it need about as much.
+	checkSize = 64 << 10
+)
+
+// writeTemporary writes and syncs a file of checkSize bytes, and removes it.
+func (o Options) writeTemporary(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a killed process
+		return err
+	}
+	file, err := createFile(path, os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	content := make([]byte, checkSize)
+	_, _ = rand.Read(content) // so that it is not compressed; never fails
+	_, err = file.Write(content)
+	if err == nil {
+		err = o.sync(file)
+	}
+	return errors.Join(err, file.Close(), os.Remove(path))
 }
 
 // unusedPath returns path, or path with the first suffix that makes a name that does not

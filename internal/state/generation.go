@@ -152,7 +152,7 @@ func (s *Store) readGenerations() (inState, inFile generation, age fileAge, err 
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return inState, inFile, age, accessError(path, err, "readable")
+		return inState, inFile, age, classify(fault.Operation{Op: "read", Object: "generation file " + path}, path, err, "readable")
 	default:
 		if inFile, err = decodeGeneration(text); err != nil {
 			s.BadGeneration = fault.Operation{Op: "read", Object: path}.Failed(fault.Transient, err, remedyBadGeneration)
@@ -233,7 +233,7 @@ func (s *Store) writeGeneration(g generation) error {
 		err = s.options.syncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		return dirError(path, err)
+		return writeError("write", "generation file "+path, path, err)
 	}
 	return nil
 }

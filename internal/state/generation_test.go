@@ -519,7 +519,7 @@ func TestGenerationFileNotWritten(t *testing.T) {
 	obstacle := filepath.Join(newGenerationPath(f.statePath()), "file")
 	must(t, os.MkdirAll(obstacle, 0o700))
 	err := send(s, objects(0, 10, 2))
-	faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "open", Object: "state file " + f.generationPath()}, ErrUnusable, "service.state-dir")
+	faulttest.Check(t, err, fault.Error{Class: fault.Invalid, Op: "write", Object: "generation file " + f.generationPath()}, ErrUnusable, "service.state-dir")
 	for _, o := range batch {
 		expect(t, s, o)
 	}

@@ -134,7 +134,7 @@ func checkWritable(t *testing.T, s *Store) {
 	for _, o := range objects(0, 300, 3) {
 		expect(t, s, o)
 	}
-	must(t, s.verify())
+	must(t, s.verify(time.Time{}))
 }
 
 // TestPageWalk checks that the page walk detects each kind of damage on its own.
@@ -246,7 +246,7 @@ func TestChecksumsOfOneChange(t *testing.T) {
 			c.delete(bucketHeld, []byte("a")), c.delete(bucketHeld, []byte("a")),
 			c.put(bucketHeld, []byte("b"), nil), c.empty(bucketHeld), c.put(bucketHeld, []byte("c"), nil))
 	}))
-	must(t, s.verify())
+	must(t, s.verify(time.Time{}))
 }
 
 // TestCampaignPowerCut simulates power failures during a transaction. A disk may then have
@@ -364,9 +364,9 @@ func TestCampaignSoundFiles(t *testing.T) {
 			}
 			return nil
 		}))
-		must(t, s.verify())
+		must(t, s.verify(time.Time{}))
 		must(t, s.merge())
-		must(t, s.verify())
+		must(t, s.verify(time.Time{}))
 		must(t, s.db.View(func(tx *bbolt.Tx) error {
 			depth = max(depth, tx.Bucket(bucketIndex).Stats().Depth)
 			return nil

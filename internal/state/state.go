@@ -145,6 +145,9 @@ type Options struct {
 	// LockWait is the maximum time to wait for a lock. 0 means two seconds: a terminating
 	// process may hold the lock for a moment.
 	LockWait time.Duration
+	// ReadLimit is the maximum time that OpenReadOnly verifies the file. 0 means one second: a process
+	// that opens the file for writing waits longer.
+	ReadLimit time.Duration
 	// NoSync disables syncs to the disk. Committed data then survives the end of the
 	// process, but not a power failure.
 	NoSync bool
@@ -167,6 +170,7 @@ type Options struct {
 
 const (
 	defaultLockWait     = 2 * time.Second
+	defaultReadLimit    = time.Second
 	defaultCompactAbove = 32 << 20
 )
 
@@ -259,7 +263,7 @@ func (o Options) open(path string) (*Store, error) {
 		}
 		return nil, openError(path, err)
 	}
-	if err = s.verify(); err == nil {
+	if err = s.verify(time.Time{}); err == nil {
 		err = s.initialize()
 	}
 	if err == nil {
@@ -285,7 +289,8 @@ func (o Options) open(path string) (*Store, error) {
 }
 
 // OpenReadOnly opens the state file in dir for reading. It creates, repairs and changes
-// nothing. If the file does not exist, the Store is empty. All writes fail.
+// nothing. If the file does not exist, the Store is empty. All writes fail. It verifies the file
+// as far as [Options.ReadLimit] allows: see [Store.IsVerified].
 func (o Options) OpenReadOnly(dir string) (*Store, error) {
 	s := &Store{options: o, path: filepath.Join(dir, fileName), inFlight: map[batchID]struct{}{}}
 	info, err := os.Lstat(s.path)
@@ -307,9 +312,13 @@ func (o Options) OpenReadOnly(dir string) (*Store, error) {
 	if err != nil {
 		return nil, readError(s.path, err)
 	}
-	err = catchDamage(func() error { return s.db.View(s.load) })
-	if errors.Is(err, ErrDamaged) {
-		err = readError(s.path, err)
+	// bbolt can read a damaged page in an endless loop, so the pages are verified first.
+	err = s.verify(time.Now().Add(cmp.Or(o.ReadLimit, defaultReadLimit)))
+	s.verified.Store(err == nil)
+	if err == nil || errors.Is(err, errVerifyLimit) {
+		if err = catchDamage(func() error { return s.db.View(s.load) }); errors.Is(err, ErrDamaged) {
+			err = readError(s.path, err)
+		}
 	}
 	if err == nil {
 		err = s.compareReadOnly()

@@ -105,7 +105,7 @@ func expectSameAfterKill(t testing.TB, s *Store) {
 	if n := journalSize(t, opened); n != 0 || len(opened.unmerged.chunks) != 0 || opened.unmerged.bytes != 0 {
 		t.Fatalf("%d chunks, %d objects, %d bytes after Open", n, len(opened.unmerged.chunks), opened.unmerged.bytes)
 	}
-	must(t, opened.verify())
+	must(t, opened.verify(time.Time{}))
 	must(t, opened.Close())
 }
 
@@ -279,7 +279,7 @@ func TestInterruptedMerge(t *testing.T) {
 		if n := journalSize(t, s); n > 0 {
 			t.Errorf("repeated after step %d: %d chunks", steps, n)
 		}
-		must(t, s.verify())
+		must(t, s.verify(time.Time{}))
 		must(t, s.Close())
 	}
 }

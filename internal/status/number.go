@@ -15,8 +15,8 @@ func FormatNumber(n int) string {
 	return digits
 }
 
-// quantity returns a number with the singular or the plural of what it counts.
-func quantity(n int, singular, plural string) string {
+// Quantity returns a number with the singular or the plural of what it counts.
+func Quantity(n int, singular, plural string) string {
 	if n == 1 {
 		return "1 " + singular
 	}

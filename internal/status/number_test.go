@@ -10,7 +10,7 @@ func TestFormatNumber(t *testing.T) {
 		}
 	}
 	for n, want := range map[int]string{0: "0 runs", 1: "1 run", 1000: "1,000 runs"} {
-		if got := quantity(n, "run", "runs"); got != want {
+		if got := Quantity(n, "run", "runs"); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}
 	}

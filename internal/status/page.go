@@ -110,7 +110,7 @@ func (p page) StateKiB() int { return int(p.StateBytes >> 10) }
 
 var pageTemplate = template.Must(template.New("").Funcs(template.FuncMap{
 	"number":   FormatNumber,
-	"quantity": quantity,
+	"quantity": Quantity,
 	"outcome":  outcome,
 	"path":     runPath,
 	"duration": formatDuration,

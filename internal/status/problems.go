@@ -48,16 +48,16 @@ func (r *Report) problems(clock func(time.Time) string, now time.Time) []problem
 	}
 	add(!r.BindsPausedUntil.IsZero(), problem{severityBad, "Binds are paused.", []string{"Until " + clock(r.BindsPausedUntil) + ", after " + r.refusedBinds() + "."}, r.BindRemedy, ""})
 	add(r.Held > 0, problem{severityWarn, "Held deletions require a decision.", []string{
-		quantity(r.Held, "deletion is", "deletions are") + " not sent, because there are more than the guard allows at once. If the objects are restored, their held deletions are removed.",
+		Quantity(r.Held, "deletion is", "deletions are") + " not sent, because there are more than the guard allows at once. If the objects are restored, their held deletions are removed.",
 	}, state.HeldRemedy, "held"})
 	for _, u := range r.UndecidedReasons {
 		list = append(list, problem{severityWarn, "Some deletions are undecided.", []string{
-			quantity(u.Objects, "object is missing", "objects are missing") + ", but nothing proves the deletion: " + u.Reason + ", since " + clock(u.Since) + ".",
+			Quantity(u.Objects, "object is missing", "objects are missing") + ", but nothing proves the deletion: " + u.Reason + ", since " + clock(u.Since) + ".",
 		}, u.Remedy, "undecided"})
 	}
 	add(r.Undecided > 0 && len(r.UndecidedReasons) == 0, problem{severityWarn, "Some deletions are undecided.", nil, "", "undecided"})
 	add(r.Rejected > 0, problem{severityWarn, "The gateway rejects some objects.", []string{
-		quantity(r.Rejected, "object is", "objects are") + " rejected. Other objects are not affected.",
+		Quantity(r.Rejected, "object is", "objects are") + " rejected. Other objects are not affected.",
 	}, state.RejectedRemedy, "rejected"})
 	add(r.Unreadable.Objects > 0, unreadableProblem(r.Unreadable.Objects, r.Unreadable.Attributes, r.Unreadable.Remedy))
 	for _, server := range r.unreachedBesides() {
@@ -70,7 +70,7 @@ func (r *Report) problems(clock func(time.Time) string, now time.Time) []problem
 	}
 	add(r.WaitsFor != "", problem{severityWarn, "Waiting for the gateway's " + r.WaitsFor + ".", []string{"It ends at " + clock(r.WaitsUntil) + "."}, remedyWait, ""})
 	add(r.WorkersAllowed > 0, problem{severityNote, "The gateway limits concurrent calls.", []string{
-		"It accepts " + quantity(r.WorkersAllowed, "call", "calls") + " at a time, as of " + clock(r.WorkersNotedAt) + ".",
+		"It accepts " + Quantity(r.WorkersAllowed, "call", "calls") + " at a time, as of " + clock(r.WorkersNotedAt) + ".",
 	}, remedyWorkers, ""})
 	for _, e := range urgent {
 		add(state.UrgencyOf(e.Expires, now) == state.ExpiryNotice, expiryProblem(severityNote, e, clock, now))
@@ -110,7 +110,7 @@ func unreachedProblem(server state.UnreachedServer) problem {
 }
 
 func unreadableProblem(objects int, attributes []string, remedy string) problem {
-	effect := quantity(objects, "object is", "objects are")
+	effect := Quantity(objects, "object is", "objects are")
 	switch lacksOf(attributes) {
 	case lacksDescriptor:
 		effect += " sent without controlledBy."
@@ -164,7 +164,7 @@ func (r *Report) logonsProblem() problem {
 		p.Details, p.Remedy = []string{"The domain controllers are not known: " + r.Logons.Error + "."}, r.Logons.Remedy
 		return p
 	}
-	p.Details = []string{fmt.Sprintf("%s of %s answered.", FormatNumber(r.Logons.Answered), quantity(len(r.Logons.Controllers), "domain controller", "domain controllers"))}
+	p.Details = []string{fmt.Sprintf("%s of %s answered.", FormatNumber(r.Logons.Answered), Quantity(len(r.Logons.Controllers), "domain controller", "domain controllers"))}
 	return p
 }
 

@@ -68,13 +68,13 @@ func runProblems(run state.Run) (list []problem) {
 		list = append(list, p)
 	}
 	if run.Held > 0 {
-		list = append(list, problem{severityWarn, "Deletions were held.", []string{quantity(run.Held, "deletion", "deletions") + "."}, state.HeldRemedy, ""})
+		list = append(list, problem{severityWarn, "Deletions were held.", []string{Quantity(run.Held, "deletion", "deletions") + "."}, state.HeldRemedy, ""})
 	}
 	if run.Undecided > 0 {
-		list = append(list, problem{severityWarn, "Deletions were undecided.", []string{quantity(run.Undecided, "deletion", "deletions") + "."}, "", ""})
+		list = append(list, problem{severityWarn, "Deletions were undecided.", []string{Quantity(run.Undecided, "deletion", "deletions") + "."}, "", ""})
 	}
 	if run.Rejected > 0 {
-		list = append(list, problem{severityWarn, "The gateway rejected objects.", []string{quantity(run.Rejected, "object", "objects") + "."}, state.RejectedRemedy, ""})
+		list = append(list, problem{severityWarn, "The gateway rejected objects.", []string{Quantity(run.Rejected, "object", "objects") + "."}, state.RejectedRemedy, ""})
 	}
 	if run.Unreadable > 0 {
 		list = append(list, unreadableProblem(run.Unreadable, run.MissingRights, run.RightsRemedy))

@@ -71,16 +71,16 @@ func (r Report) writeState(b *strings.Builder, now time.Time, zone *time.Locatio
 	}
 	undecided := ""
 	if r.Undecided > 0 {
-		undecided = ", " + FormatNumber(r.Undecided) + " deletions undecided"
+		undecided = ", " + Quantity(r.Undecided, "deletion", "deletions") + " undecided"
 	}
 	if r.Logons != nil && r.Logons.Error == "" {
-		line("last logons", "%d of %d other domain controllers answered, %s", r.Logons.Answered, len(r.Logons.Controllers), absoluteAndRelative(r.Logons.At, now, zone))
+		line("last logons", "%d of %s answered, %s", r.Logons.Answered, Quantity(len(r.Logons.Controllers), "other domain controller", "other domain controllers"), absoluteAndRelative(r.Logons.At, now, zone))
 	}
 	for _, e := range r.urgent(now) {
 		line("expires soon", "%s", e.describe(formatTime(e.Expires, zone), now))
 		line("remedy", "%s", OneLine(e.Remedy))
 	}
-	line("objects", "%s in the index, %s deletions held%s, %s rejected", FormatNumber(r.Objects), FormatNumber(r.Held), undecided, FormatNumber(r.Rejected))
+	line("objects", "%s in the index, %s held%s, %s rejected", FormatNumber(r.Objects), Quantity(r.Held, "deletion", "deletions"), undecided, FormatNumber(r.Rejected))
 }
 
 // newLine returns a function that writes a line with a name.
@@ -135,7 +135,7 @@ func (r Report) writeHeld(b *strings.Builder, zone *time.Location) {
 		return
 	}
 	fmt.Fprintf(b, "\n%s. Check whether the objects were deleted from the directory on purpose.\n"+
-		"If so, run adconnector sync --allow-deletes. If not, restore the objects.\n", quantity(r.Held, "deletion is held", "deletions are held"))
+		"If so, run adconnector sync --allow-deletes. If not, restore the objects.\n", Quantity(r.Held, "deletion is held", "deletions are held"))
 	table := newTable(b, "KIND", "SID", "GUID", "HELD SINCE")
 	for _, h := range r.HeldDeletions[:min(len(r.HeldDeletions), textObjects)] {
 		table.row(h.Kind, h.SID, h.GUID, formatTime(h.Since, zone))
@@ -148,9 +148,9 @@ func (r Report) writeUndecided(b *strings.Builder, zone *time.Location) {
 		return
 	}
 	fmt.Fprintf(b, "\n%s: nothing proves that the objects were deleted. They are not sent as\n"+
-		"deleted, and each run examines them again.\n", quantity(r.Undecided, "deletion is undecided", "deletions are undecided"))
+		"deleted, and each run examines them again.\n", Quantity(r.Undecided, "deletion is undecided", "deletions are undecided"))
 	for _, u := range r.UndecidedReasons {
-		fmt.Fprintf(b, "\n%s: %s, since %s\n", OneLine(u.Reason), quantity(u.Objects, "object", "objects"), formatTime(u.Since, zone))
+		fmt.Fprintf(b, "\n%s: %s, since %s\n", OneLine(u.Reason), Quantity(u.Objects, "object", "objects"), formatTime(u.Since, zone))
 		if u.Remedy != "" {
 			fmt.Fprintf(b, "remedy: %s\n", OneLine(u.Remedy))
 		}
@@ -168,7 +168,7 @@ func (r Report) writeRejections(b *strings.Builder, zone *time.Location) {
 		return
 	}
 	fmt.Fprintf(b, "\n%s rejected by the gateway. Each is sent again when it changes,\n"+
-		"after 1, 2, 4, … hours, and in full syncs. It does not delay other objects.\n", quantity(r.Rejected, "object is", "objects are"))
+		"after 1, 2, 4, … hours, and in full syncs. It does not delay other objects.\n", Quantity(r.Rejected, "object is", "objects are"))
 	table := newTable(b, "KIND", "SID", "GUID", "ATTEMPTS", "LAST ATTEMPT", "REASON")
 	for _, j := range r.Rejections[:min(len(r.Rejections), textObjects)] {
 		table.row(j.Kind, j.SID, j.GUID, fmt.Sprint(j.Attempts), formatTime(j.At, zone), j.Reason)
@@ -228,7 +228,7 @@ func (r Report) writeUnreadable(b *strings.Builder, zone *time.Location) {
 		lacksDescriptor: "They are sent without controlledBy, and the next\nfull sync reads it.",
 		lacksBoth:       "They are sent without controlledBy, or their values\nat the gateway stay. The next full sync reads them.",
 	}[lacksOf(u.Attributes)]
-	fmt.Fprintf(b, "\n%s unreadable since %s: %s. %s\nremedy: %s\n", quantity(u.Objects, "object is", "objects are"), formatTime(u.At, zone), OneLine(strings.Join(u.Attributes, ", ")), effect, OneLine(u.Remedy))
+	fmt.Fprintf(b, "\n%s unreadable since %s: %s. %s\nremedy: %s\n", Quantity(u.Objects, "object is", "objects are"), formatTime(u.At, zone), OneLine(strings.Join(u.Attributes, ", ")), effect, OneLine(u.Remedy))
 }
 
 // table writes aligned columns.
@@ -293,5 +293,5 @@ func relativeTime(d time.Duration) string {
 }
 
 func pluralize(d, unit time.Duration, name string) string {
-	return quantity(int(d.Round(unit)/unit), name, name+"s")
+	return Quantity(int(d.Round(unit)/unit), name, name+"s")
 }

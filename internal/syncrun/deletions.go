@@ -126,7 +126,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 		d.Send = added
 	}
 	if before := len(heldBefore) + len(kept); len(d.Held) > 0 && d.Reason == "" {
-		d.Reason = fmt.Sprintf("%d deletions were held before", before)
+		d.Reason = deletionsText(before, "was", "were") + " held before"
 		if e.Release {
 			d.Reason = string(e.Doubt)
 		}
@@ -231,13 +231,21 @@ func (g Guard) limitExceeded(e Evidence, deletions int) string {
 	case e.NothingFound:
 		return "no objects found in the directory"
 	case deletions > g.MaxDeletes:
-		return fmt.Sprintf("%d deletions exceed sync.max-deletes (%d)", deletions, g.MaxDeletes)
+		return fmt.Sprintf("%s sync.max-deletes (%d)", deletionsText(deletions, "exceeds", "exceed"), g.MaxDeletes)
 	case deletions <= fewDeletions && g.MaxDeletesPercent > 0:
 		return ""
 	case deletions*100 > g.MaxDeletesPercent*e.IndexSize:
-		return fmt.Sprintf("%d deletions exceed sync.max-deletes-percent (%d) of the %d indexed objects", deletions, g.MaxDeletesPercent, e.IndexSize)
+		return fmt.Sprintf("%s sync.max-deletes-percent (%d) of the %d indexed objects", deletionsText(deletions, "exceeds", "exceed"), g.MaxDeletesPercent, e.IndexSize)
 	}
 	return ""
+}
+
+// deletionsText returns a number of deletions with the form of the verb.
+func deletionsText(n int, singular, plural string) string {
+	if n == 1 {
+		return "1 deletion " + singular
+	}
+	return fmt.Sprintf("%d deletions %s", n, plural)
 }
 
 // findDeleted collects the evidence for deletions. It processes objects that turn out to
