@@ -42,7 +42,7 @@ func (p *preflight) lastLogon(ctx context.Context) Check {
 	case len(r.failed) == 0:
 		return ok("%s; each of the others can be asked: to send their logons, set sync.last-logon to ALL_CONTROLLERS; with REPLICATED, %s", found, replicatedDelay)
 	}
-	found += fmt.Sprintf("; %d of the %s cannot be asked: %s", len(r.failed), quantity(len(others), "other", "others"), r.names())
+	found += fmt.Sprintf("; %d of the %d others cannot be asked: %s", len(r.failed), len(others), r.names())
 	if pinned := p.pinnedTo(); r.certificate && pinned != "" {
 		found += "; " + pinned
 	}
