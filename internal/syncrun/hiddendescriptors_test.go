@@ -115,6 +115,16 @@ func TestUnreadableDomainAndDescriptor(t *testing.T) {
 	}
 }
 
+// TestRecordedContainerIsHidden checks that a delta sync reports a container that it finds only by its GUID.
+func TestRecordedContainerIsHidden(t *testing.T) {
+	t.Parallel()
+	e := newControlEnv(t)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	e.must(e.HideOne(e.base, "objectGUID", ad.AttributeDescriptor))
+	e.runWithoutDescriptors(RunOptions{}, state.Run{Mode: delta, Uploaded: 1}, 1, ":LCRPRC")
+	e.expectStatusUnreadable(1)
+}
+
 // TestUnreadableDescriptorAndMembers checks that an object counts once, and that both messages have what
 // resolves them.
 func TestUnreadableDescriptorAndMembers(t *testing.T) {
