@@ -73,10 +73,10 @@ func (s *descriptorSample) judge(domain, account string, refused error) Check {
 	}
 	var commands []string
 	if s.protected {
-		commands = append(commands, syncrun.GrantOnProtected(domain, account, syncrun.ReadPermissions))
+		commands = append(commands, directory.GrantProtectedCommand(domain, account, directory.ReadPermissions))
 	}
 	if s.inheriting {
-		commands = append(commands, syncrun.GrantOnDomain(domain, account, syncrun.ReadPermissions))
+		commands = append(commands, directory.GrantCommand(domain, account, directory.ReadPermissions))
 	}
 	return warn(fmt.Sprintf("%s of %d of %d objects is not readable, so that controlledBy will be missing: %s",
 		ad.AttributeDescriptor, len(s.unreadable), len(s.unreadable)+s.readable, s.names()), syncrun.ReadPermissionsRemedy(commands...))
@@ -102,7 +102,7 @@ func (p *preflight) sampleDescriptors(ctx context.Context, domain string) (sampl
 	if err != nil {
 		return sample, err
 	}
-	holder, found := syncrun.AdminSDHolder(domain), false
+	holder, found := directory.AdminSDHolder(domain), false
 	err = search(holder, directory.Base, "(objectClass=*)", func(entry *ad.Entry) {
 		found = true
 		sample.add(holder, entry.First(0), true)

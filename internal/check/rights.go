@@ -136,7 +136,9 @@ func (p *preflight) refused(cause error) error {
 }
 
 // grant returns the command that grants the account the right to read everything below a DN.
-func (p *preflight) grant(dn string) string { return directory.GrantCommand(dn, p.bound.name) }
+func (p *preflight) grant(dn string) string {
+	return directory.GrantCommand(dn, p.bound.name, directory.ReadObject)
+}
 
 // count counts the objects of a kind until countTimeout. It reads the attributes that every object
 // has. They are small.

@@ -39,6 +39,10 @@ func (r RootDSE) IsAccountContainer(dn string) bool {
 	})
 }
 
+// AdminSDHolder returns the DN of AdminSDHolder in a domain. Its security descriptor is copied to the
+// objects that it protects (MS-ADTS 3.1.1.6.1.1).
+func AdminSDHolder(domain string) string { return "CN=AdminSDHolder,CN=System," + domain }
+
 // IsUnit reports whether a DN is that of an organizational unit.
 func IsUnit(dn string) bool {
 	const prefix = "OU="

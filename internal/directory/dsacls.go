@@ -8,8 +8,9 @@ import (
 )
 
 // People copy the commands of a remedy to a shell, often as an administrator of the domain. The names
-// in them come from servers. So a name is in a command only if cmd.exe and PowerShell take it as it is
-// between double quotes, and dsacls as one DN or one account. Otherwise a placeholder is.
+// in them come from servers. So a command contains a name only if cmd.exe and PowerShell do not interpret
+// it between double quotes, and dsacls reads it as one DN or one account. Otherwise the command contains a
+// placeholder. All dsacls commands come from this file.
 
 const (
 	placeholderDN = "DN"
@@ -18,8 +19,8 @@ const (
 )
 
 // quotableMarks are the characters besides letters, digits and marks that have no meaning between
-// double quotes. Those that have one: a percent sign and an exclamation mark (cmd.exe), a dollar sign
-// and a backtick (PowerShell).
+// double quotes. Those with a meaning are a percent sign and an exclamation mark (cmd.exe), a dollar
+// sign and a backtick (PowerShell).
 const quotableMarks = " #&'()*+,-./:;<=>?@[\\]^_{|}~"
 
 // likeQuotes are letters and marks that Windows maps to a quotation mark when it converts a text to a
@@ -29,7 +30,7 @@ const likeQuotes = "\u02ba\u02ee\u030b\u030e"
 // maxArgument limits a name in a command, in bytes. A command of cmd.exe has at most 8,191 characters.
 const maxArgument = 2 << 10
 
-// isQuotable reports whether a shell takes a text as it is between double quotes. The text must begin
+// isQuotable reports whether no shell interprets a text between double quotes. The text must begin
 // with a letter, a digit or an angle bracket: dsacls takes \\server\DN as a DN on another server, to
 // which it would log in.
 func isQuotable(text string) bool {
@@ -43,17 +44,36 @@ func isQuotable(text string) bool {
 	})
 }
 
-// GrantCommand returns the dsacls command that grants an account the right to list and read an object
-// and all below it. A name that a shell could take for something else is replaced by a placeholder,
-// which the text explains.
-func GrantCommand(dn, account string) string {
+// Rights are access rights in the notation of dsacls.
+type Rights string
+
+const (
+	ReadObject      Rights = "LCRP"   // List Contents and Read Property
+	ReadPermissions Rights = "RC"     // the security descriptor
+	ReadAll         Rights = "LCRPRC" // both
+)
+
+// GrantCommand returns the dsacls command that grants an account rights on an object and all below it.
+// A name that a shell could interpret is replaced by a placeholder, which the text explains.
+func GrantCommand(dn, account string, rights Rights) string {
+	return grantCommand(dn, " /I:T", account, rights)
+}
+
+// GrantProtectedCommand returns the dsacls command that grants an account rights on AdminSDHolder of a
+// domain, and with it on the objects that it protects. They inherit nothing from the domain. It replaces
+// names like [GrantCommand].
+func GrantProtectedCommand(domain, account string, rights Rights) string {
+	return grantCommand(AdminSDHolder(domain), "", account, rights) + " (effective within an hour on accounts and groups that it protects)"
+}
+
+func grantCommand(dn, inheritance, account string, rights Rights) string {
 	// A colon separates the account from the rights, and a semicolon the rights from the type.
 	unsafeAccount := !isQuotable(account) || strings.ContainsAny(account, ":;")
 	if unsafeAccount {
 		account = UnknownAccount
 	}
 	shown := shownDN(dn)
-	command := fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, shown, account)
+	command := fmt.Sprintf(`dsacls "%s"%s /G "%s:%s"`, shown, inheritance, account, rights)
 	var notes []string
 	if shown != dn {
 		notes = append(notes, "DN is the object's DN")

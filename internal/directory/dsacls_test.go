@@ -20,7 +20,7 @@ func TestGrantCommand(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			if got := GrantCommand(test.dn, test.account); got != test.want {
+			if got := GrantCommand(test.dn, test.account, ReadObject); got != test.want {
 				t.Errorf("%s\nwant %s", got, test.want)
 			}
 		})
@@ -34,10 +34,10 @@ func TestGrantCommand(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := GrantCommand(odd, account); !strings.HasPrefix(got, `dsacls "DN" /I:T /G "`+account+`:LCRP" (`) {
+			if got := GrantCommand(odd, account, ReadObject); !strings.HasPrefix(got, `dsacls "DN" /I:T /G "`+account+`:LCRP" (`) {
 				t.Errorf("DN: %q", got)
 			}
-			if got := GrantCommand(dn, odd); !strings.HasPrefix(got, `dsacls "`+dn+`" /I:T /G "ACCOUNT:LCRP" (`) {
+			if got := GrantCommand(dn, odd, ReadObject); !strings.HasPrefix(got, `dsacls "`+dn+`" /I:T /G "ACCOUNT:LCRP" (`) {
 				t.Errorf("account: %q", got)
 			}
 			if got := TakeOwnershipCommand(odd); got != `dsacls "DN" /takeOwnership` {
@@ -45,8 +45,14 @@ func TestGrantCommand(t *testing.T) {
 			}
 		})
 	}
+	if got, want := GrantProtectedCommand("DC=corp", account, ReadPermissions), `dsacls "CN=AdminSDHolder,CN=System,DC=corp" /G "`+account+`:RC" (`; !strings.HasPrefix(got, want) {
+		t.Errorf("AdminSDHolder: %q, want %q", got, want)
+	}
+	if got := GrantProtectedCommand(`DC=x" & calc & "`, `"`, ReadAll); !strings.HasPrefix(got, `dsacls "DN" /G "ACCOUNT:LCRPRC" (`) {
+		t.Errorf("AdminSDHolder: %q", got)
+	}
 	for _, odd := range []string{"Everyone:GA;;", "a:b", "a;b"} {
-		if got := GrantCommand(dn, odd); !strings.Contains(got, `"ACCOUNT:LCRP"`) {
+		if got := GrantCommand(dn, odd, ReadObject); !strings.Contains(got, `"ACCOUNT:LCRP"`) {
 			t.Errorf("account %q: %q", odd, got)
 		}
 	}

@@ -313,7 +313,7 @@ func (d *descriptorReading) collect(ctx context.Context, s *session, c *identity
 		search directory.Search
 		add    func(descriptor []byte)
 	}{
-		{adminSDHolder + d.base, directory.Search{Base: adminSDHolder + d.base, Scope: directory.Base, Filter: "(objectClass=*)"}, c.AddAdminSDHolder},
+		{directory.AdminSDHolder(d.base), directory.Search{Base: directory.AdminSDHolder(d.base), Scope: directory.Base, Filter: "(objectClass=*)"}, c.AddAdminSDHolder},
 		{"CN=krbtgt,CN=Users," + d.base, directory.Search{Base: d.base, Scope: directory.Subtree, Filter: krbtgtFilter}, c.AddKrbtgt},
 	} {
 		var descriptor []byte

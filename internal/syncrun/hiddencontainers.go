@@ -234,7 +234,7 @@ func hiddenRemedy(containers []string, incomplete bool, base, account string) st
 	}
 	commands := make([]string, len(named))
 	for i, dn := range named {
-		commands[i] = fmt.Sprintf(`dsacls "%s" /I:T /G "%s:LCRP"`, dn, account)
+		commands[i] = directory.GrantCommand(dn, account, directory.ReadObject)
 	}
 	switch more := len(containers) - len(named); {
 	case incomplete:

@@ -1,7 +1,6 @@
 package syncrun
 
 import (
-	"fmt"
 	"hash/maphash"
 	"strings"
 
@@ -101,39 +100,22 @@ func (d *descriptorReading) unreadable(counted map[ad.GUID]bool) readResult {
 
 // remedy returns what makes the security descriptors readable.
 func (d *descriptorReading) remedy(account string) string {
+	rights := directory.ReadPermissions
 	switch {
 	case d.refused:
 		return RefusedDescriptorsRemedy
 	case d.hidden.invisible:
-		return ReadPermissionsRemedy(GrantOnProtected(d.base, account, "LCRPRC"), GrantOnDomain(d.base, account, "LCRPRC"))
+		rights = directory.ReadAll
 	}
-	return ReadPermissionsRemedy(GrantOnProtected(d.base, account, ReadPermissions), GrantOnDomain(d.base, account, ReadPermissions))
+	return ReadPermissionsRemedy(directory.GrantProtectedCommand(d.base, account, rights), directory.GrantCommand(d.base, account, rights))
 }
 
 // RefusedDescriptorsRemedy is the remedy for a server that refuses to return security descriptors, although
 // it offers LDAP_SERVER_SD_FLAGS_OID (MS-ADTS 3.1.1.3.4.1.11).
 const RefusedDescriptorsRemedy = "connect to a domain controller without a proxy that refuses the LDAP control 1.2.840.113556.1.4.801"
 
-// AdminSDHolder returns the DN of AdminSDHolder in a domain.
-func AdminSDHolder(domain string) string { return adminSDHolder + domain }
-
-// ReadPermissions is the right to read security descriptors, as dsacls names it.
-const ReadPermissions = "RC"
-
 // ReadPermissionsRemedy returns the remedy for unreadable security descriptors, with commands that grant
 // the right.
 func ReadPermissionsRemedy(commands ...string) string {
 	return "grant the account Read Permissions, and remove what denies it: " + strings.Join(commands, "; ")
-}
-
-// GrantOnProtected returns the command that grants an account rights on AdminSDHolder and the objects that
-// it protects. They do not inherit from the domain.
-func GrantOnProtected(domain, account, rights string) string {
-	return fmt.Sprintf(`dsacls "%s%s" /G "%s:%s" (effective within an hour on accounts and groups that it protects)`, adminSDHolder, domain, account, rights)
-}
-
-// GrantOnDomain returns the command that grants an account rights on the domain and the objects that
-// inherit from it.
-func GrantOnDomain(domain, account, rights string) string {
-	return fmt.Sprintf(`dsacls "%s" /I:T /G "%s:%s"`, domain, account, rights)
 }

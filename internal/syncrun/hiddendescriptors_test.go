@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/directory"
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
@@ -63,7 +64,7 @@ func TestUnreadableDescriptorIsReported(t *testing.T) {
 		"group in a role":          {func(e *env) string { return e.dn("team") }, identity.Group},
 		"group of a role":          {func(e *env) string { return "CN=Backup Operators,CN=Builtin," + e.Base() }, identity.Group},
 		"domain":                   {func(e *env) string { return e.Base() }, identity.Domain},
-		"AdminSDHolder":            {func(e *env) string { return adminSDHolder + e.Base() }, identity.Domain},
+		"AdminSDHolder":            {func(e *env) string { return directory.AdminSDHolder(e.Base()) }, identity.Domain},
 		"krbtgt":                   {func(e *env) string { return "CN=krbtgt,CN=Users," + e.Base() }, identity.Domain},
 		"domain controller":        {func(e *env) string { return "CN=DC1,OU=Domain Controllers," + e.Base() }, identity.Domain},
 		"container of the scope":   {func(e *env) string { return e.base }, identity.Domain},
@@ -80,7 +81,7 @@ func TestUnreadableDescriptorIsReported(t *testing.T) {
 				e.run(RunOptions{}, want)
 				return
 			}
-			e.runWithoutDescriptors(RunOptions{}, want, 1, `dsacls "`+adminSDHolder+e.Base()+`" /G "`)
+			e.runWithoutDescriptors(RunOptions{}, want, 1, `dsacls "`+directory.AdminSDHolder(e.Base())+`" /G "`)
 			lines := e.log.With(MsgDescriptorUnreadable)
 			if len(lines) != 1 || lines[0].Text("level") != "debug" || lines[0].Text("kind") != c.kind.String() || lines[0].Text("dn_hash") != hashDN([]byte(c.object(e))) {
 				t.Errorf("log %v", lines)

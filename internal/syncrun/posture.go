@@ -163,7 +163,6 @@ func (r *reader) readDomain(ctx context.Context, collector *identity.Collector, 
 // The containers of a domain's related entries.
 const (
 	systemContainer   = "CN=System,"
-	adminSDHolder     = "CN=AdminSDHolder,CN=System,"
 	policiesContainer = "CN=Password Settings Container,CN=System,"
 	partitions        = "CN=Partitions,"
 	directoryService  = "CN=Directory Service,CN=Windows NT,CN=Services,"

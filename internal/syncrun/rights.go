@@ -226,7 +226,7 @@ func ofKind(attributes []string, kind identity.Kind) string {
 // grantRemedy returns the remedy for attributes that the account may not read. Below the base,
 // the command grants the account the right to list and read all objects.
 func (s *session) grantRemedy(ctx context.Context, base string) string {
-	return "grant the account Read Property on these attributes, and remove what denies it: " + directory.GrantCommand(base, s.AccountName(ctx))
+	return "grant the account Read Property on these attributes, and remove what denies it: " + directory.GrantCommand(base, s.AccountName(ctx), directory.ReadObject)
 }
 
 // exists is directory.Session.Exists with a session that was not idle.

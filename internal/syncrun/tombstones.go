@@ -70,7 +70,7 @@ func (t *tombstoneSearch) searchChanged(ctx context.Context) ([]ad.GUID, error) 
 	}
 	t.state.searchedHidden, t.state.foundHidden = true, len(hidden) > 0
 	if len(hidden) > 0 {
-		t.warnOnce(MsgTombstonesHidden, "as a domain administrator run "+directory.GrantCommand(t.container(), directory.UnknownAccount))
+		t.warnOnce(MsgTombstonesHidden, "as a domain administrator run "+directory.GrantCommand(t.container(), directory.UnknownAccount, directory.ReadObject))
 	}
 	return append(guids, hidden...), nil
 }
@@ -116,7 +116,7 @@ func (t *tombstoneSearch) readable(ctx context.Context) (bool, error) {
 	readable, err := t.session.CanReadDeleted(ctx)
 	if err == nil && !readable {
 		t.warnOnce(MsgDeletedUnreadable, "as a domain administrator run "+directory.TakeOwnershipCommand(t.container())+", then "+
-			directory.GrantCommand(t.container(), directory.UnknownAccount))
+			directory.GrantCommand(t.container(), directory.UnknownAccount, directory.ReadObject))
 	}
 	return readable, err
 }
