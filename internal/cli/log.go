@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"io"
 	stdlog "log"
 	"os"
@@ -13,11 +11,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/rs/zerolog"
+
+	"adconnector/internal/fault"
 )
 
 // newLogger returns the logger of the program. Its level is that of hook. An unknown format
@@ -71,30 +68,10 @@ type timestampWriter struct{ out io.Writer }
 // Write writes one line.
 func (w timestampWriter) Write(line []byte) (int, error) {
 	prefix := time.Now().UTC().AppendFormat([]byte(`{"time":"`), "2006-01-02T15:04:05.000Z")
-	if _, err := w.out.Write(slices.Concat(prefix, []byte(`",`), escapeUnprintable(line[1:]))); err != nil {
+	if _, err := w.out.Write(slices.Concat(prefix, []byte(`",`), fault.EscapeJSON(line[1:]))); err != nil {
 		return 0, err
 	}
 	return len(line), nil
-}
-
-// escapeUnprintable replaces each character that is not printable by its JSON escape. Line ends
-// and valid text stay.
-func escapeUnprintable(line []byte) []byte {
-	isUnprintable := func(r rune) bool { return r != '\n' && r != utf8.RuneError && !unicode.IsPrint(r) }
-	if bytes.IndexFunc(line, isUnprintable) < 0 {
-		return line
-	}
-	var escaped []byte
-	for _, r := range string(line) {
-		if !isUnprintable(r) {
-			escaped = utf8.AppendRune(escaped, r)
-			continue
-		}
-		for _, unit := range utf16.AppendRune(nil, r) {
-			escaped = fmt.Appendf(escaped, `\u%04x`, unit)
-		}
-	}
-	return escaped
 }
 
 // levelHook is the level of all loggers. Unlike a level of the loggers themselves, it can

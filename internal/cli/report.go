@@ -59,9 +59,12 @@ func (p *program) withErrorDocument(err error) error {
 
 // writeJSON writes an indented JSON document.
 func writeJSON(out io.Writer, document any) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(document)
+	encoded, err := json.MarshalIndent(document, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(fault.EscapeJSON(append(encoded, '\n')))
+	return err
 }
 
 func newReport(out io.Writer, asJSON bool) *report {
@@ -118,7 +121,7 @@ func (r *report) add(o plannedAsset) {
 		before = "{\n  \"planned\": [\n    "
 	}
 	r.assets++
-	_, r.err = r.out.WriteString(before + string(encoded))
+	_, r.err = r.out.WriteString(before + string(fault.EscapeJSON(encoded)))
 }
 
 // runDocument is the JSON document of a run.
@@ -137,6 +140,7 @@ func (r *report) finish(run state.Run, dryRun bool) error {
 		if err != nil {
 			return err
 		}
+		encoded = fault.EscapeJSON(encoded)
 		switch {
 		case r.assets > 0:
 			_, _ = r.out.WriteString("\n  ],")

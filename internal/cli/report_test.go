@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode"
 
 	"adconnector/internal/ad"
 	"adconnector/internal/fault"
@@ -40,6 +41,27 @@ func TestRunExit(t *testing.T) {
 	} {
 		if got := runExit(c.run, c.err); !errors.Is(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// TestReportIsPrintable tests that no character in a name or an error, which others write, reaches the
+// terminal as it is.
+func TestReportIsPrintable(t *testing.T) {
+	t.Parallel()
+	const odd = "a\u009b2J\u202eb\x1b[2J"
+	for _, asJSON := range []bool{false, true} {
+		var out strings.Builder
+		r := newReport(&out, asJSON)
+		r.addAsset(identity.Asset{Kind: identity.User, SID: ad.Everyone, Name: []byte(odd)}, false)
+		if err := r.finish(state.Run{Result: "failed", Error: odd, Remedy: odd}, true); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeJSON(&out, errorDocument{Error: odd}); err != nil {
+			t.Fatal(err)
+		}
+		if i := strings.IndexFunc(out.String(), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+			t.Errorf("JSON %t: %q", asJSON, out.String()[i:])
 		}
 	}
 }

@@ -1,8 +1,12 @@
 package fault
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // OneLine returns text from outside in a form that is fit for errors, logs, pages and
@@ -31,4 +35,25 @@ func OneLine(text string, limit int) string {
 		count++
 	}
 	return line.String()
+}
+
+// EscapeJSON replaces each character of a JSON text that is not printable by its escape, also those that
+// encoding/json leaves as they are: a terminal executes U+009B, and reverses the text after U+202E. Line
+// ends and the values stay.
+func EscapeJSON(line []byte) []byte {
+	isUnprintable := func(r rune) bool { return r != '\n' && r != utf8.RuneError && !unicode.IsPrint(r) }
+	if bytes.IndexFunc(line, isUnprintable) < 0 {
+		return line
+	}
+	var escaped []byte
+	for _, r := range string(line) {
+		if !isUnprintable(r) {
+			escaped = utf8.AppendRune(escaped, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			escaped = fmt.Appendf(escaped, `\u%04x`, unit)
+		}
+	}
+	return escaped
 }

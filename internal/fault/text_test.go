@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"unicode"
@@ -48,4 +49,24 @@ func FuzzOneLine(f *testing.F) {
 			t.Errorf("%q becomes %q", line, again)
 		}
 	})
+}
+
+// TestEscapeJSON tests that a JSON text has no character that a terminal executes, and keeps its value.
+func TestEscapeJSON(t *testing.T) {
+	const text = "a\u202eb\x1b[2J\x7f\u009b1m\u200b\U000e0041 ü日本"
+	document, err := json.MarshalIndent(map[string]string{"text": text}, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	escaped := EscapeJSON(document)
+	if i := strings.IndexFunc(string(escaped), func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+		t.Errorf("%q is not printable in %q", escaped[i:], escaped)
+	}
+	var decoded map[string]string
+	if err := json.Unmarshal(escaped, &decoded); err != nil || decoded["text"] != text {
+		t.Errorf("%q, %v", decoded, err)
+	}
+	if !strings.Contains(string(escaped), "ü日本") {
+		t.Errorf("%q", escaped)
+	}
 }

@@ -82,10 +82,13 @@ func (e Endpoint) showStatus(w http.ResponseWriter, _ *http.Request) {
 		unavailable(w, err)
 		return
 	}
+	document, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		unavailable(w, err)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(report) // an error means that the client disconnected
+	_, _ = w.Write(fault.EscapeJSON(append(document, '\n'))) // an error means that the client disconnected
 }
 
 // withSecurityHeaders sets the headers of all responses.

@@ -303,3 +303,15 @@ func TestCheckReady(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestStatusIsPrintable tests that the document has no character that a terminal executes.
+func TestStatusIsPrintable(t *testing.T) {
+	t.Parallel()
+	e := endpoint()
+	e.Report = func() (Report, error) { return Report{Error: "a\u009b2J\u202eb"}, nil }
+	w := get(e.Handler("localhost", zerolog.Nop()), "GET", "localhost", "/status")
+	var report Report
+	if err := json.Unmarshal(w.Body.Bytes(), &report); err != nil || report.Error != "a\u009b2J\u202eb" || strings.ContainsAny(w.Body.String(), "\u009b\u202e") {
+		t.Errorf("%q, %v", w.Body, err)
+	}
+}
