@@ -59,7 +59,10 @@ func newDirectory(t testing.TB, o domaincontroller.Options, plain, secure net.Li
 	d.Host, d.Port, d.TLSPort = plain.Addr().(*net.TCPAddr).IP.String(), PortOf(plain), PortOf(secure)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = d.Serve(t.Context(), observedListener{plain, d}, secure) })
-	t.Cleanup(serving.Wait)
+	t.Cleanup(func() {
+		serving.Wait()
+		d.Server = nil // package testing keeps an ended parallel test until all others have ended
+	})
 	return d
 }
 

@@ -91,6 +91,9 @@ func NewGateway(t testing.TB, o GatewayOptions) *Gateway {
 	t.Cleanup(func() {
 		g.Server.Close()
 		g.CheckContract()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.sandbox = nil // package testing keeps an ended parallel test until all others have ended
 	})
 	var err error
 	if g.URL, err = url.Parse(g.Server.URL); err != nil {
