@@ -83,6 +83,7 @@ type Progress struct {
 	RecheckTimes map[ad.GUID]time.Time
 	Server       Server // the server that was read
 	ClearStale   bool   // the run has read and sent all stale objects
+	DropGraph    bool   // the stored memberships are not needed any more
 	// Readable are the counts of a full sync; nil: the recorded ones stay.
 	Readable *ReadableAttributes
 	// Logons is the sweep of a full sync; nil: there was none.
@@ -120,6 +121,11 @@ func (s *Store) Advance(p Progress) error {
 		}
 		if p.ClearStale {
 			if err := clearStale(c); err != nil {
+				return err
+			}
+		}
+		if p.DropGraph {
+			if err := dropGraph(c); err != nil {
 				return err
 			}
 		}

@@ -126,6 +126,14 @@ func (s *Store) UpdateGraph(g GraphChange) error {
 	})
 }
 
+// dropGraph deletes the stored graph, which has the names of all accounts and groups of the domain.
+func dropGraph(c change) error {
+	if c.Bucket(bucketMeta).Get(keyGraph) == nil {
+		return nil
+	}
+	return errors.Join(c.empty(bucketGraphObjects), c.empty(bucketGraphGroups), c.empty(bucketStale), c.delete(bucketMeta, keyGraph))
+}
+
 // graphChunk is the size in bytes of the records that replaceGraph writes in one transaction.
 const graphChunk = 512 << 10
 

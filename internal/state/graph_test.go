@@ -74,6 +74,10 @@ func TestGraph(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	step("false  false", func() error { return s.ChangeTarget("other") })
+	step("true DC=c o1=n g2=z !7 false", change(GraphChange{Source: GraphSource{Base: "DC=c"},
+		Objects: slices.Values([]membership.Record{record(1, "n")}), Groups: slices.Values([]membership.Record{record(2, "z")}), Stale: []ad.GUID{{7}}}))
+	step("false  false", func() error { return s.Advance(Progress{DropGraph: true}) }, func() error { return s.Advance(Progress{DropGraph: true}) })
+	step("true DC=c o3=m false", change(GraphChange{Source: GraphSource{Base: "DC=c"}, Objects: slices.Values([]membership.Record{record(3, "m")})}))
 }
 
 func TestIndexedAndObjectsOfKinds(t *testing.T) {

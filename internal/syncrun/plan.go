@@ -118,7 +118,7 @@ func reasonWithoutWatermark(s Snapshot) string {
 
 // progress returns the progress to record after everything was delivered.
 func (p Plan) progress(s Snapshot) state.Progress {
-	progress := state.Progress{View: s.View, At: s.Now, FullSync: p.Mode == full, ClearStale: s.Posture}
+	progress := state.Progress{View: s.View, At: s.Now, FullSync: p.Mode == full, ClearStale: s.Posture, DropGraph: p.Mode == full && !s.Posture}
 	if s.DeltaSupported {
 		progress.USN = s.HighestUSN
 	}

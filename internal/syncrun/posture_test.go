@@ -521,6 +521,10 @@ func TestDisabledPostureIsDeleted(t *testing.T) {
 	if lines := e.log.With(MsgPostureDisabled); len(lines) != 2 || lines[1].Number("objects") != 1+postureObjects {
 		t.Errorf("log %v", lines)
 	}
+	// The names and memberships of the whole domain are not kept.
+	if _, found, err := e.store.ReadGraph(nil, nil); found || err != nil {
+		t.Errorf("graph found %t, %v", found, err)
+	}
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
 }
