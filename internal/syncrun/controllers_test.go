@@ -956,3 +956,12 @@ func TestSightingOfFailedRunIsKept(t *testing.T) {
 	e.runResolved(RunOptions{}, state.Run{Mode: full, Deleted: 2})
 	e.expectConverged()
 }
+
+// The groups are read in a second session. An error of that one fails the run, too.
+func TestBusyResultOfGroups(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 10)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
+	armed := e.busyOnce(51, "groupType", "description", "uSNChanged") // not a check of rights
+	e.failBusy(armed, fault.Transient, delta)
+}
