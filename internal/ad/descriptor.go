@@ -3,6 +3,7 @@ package ad
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 )
 
 // AttributeDescriptor is the attribute with the security descriptor of an object.
@@ -14,6 +15,7 @@ type AccessMask uint32
 // The rights that the connector evaluates.
 const (
 	RightControlAccess AccessMask = 0x100
+	RightListContents  AccessMask = 0x4
 
 	rightGenericAll AccessMask = 0x10000000
 )
@@ -242,6 +244,20 @@ var (
 	AuthenticatedUsers = SID("\x01\x01\x00\x00\x00\x00\x00\x05\x0b\x00\x00\x00")
 	AnonymousLogon     = SID("\x01\x01\x00\x00\x00\x00\x00\x05\x07\x00\x00\x00")
 )
+
+// Allows reports whether the descriptor grants a right to an account with these SIDs in its access
+// token (MS-DTYP 2.5.3.2): the first entry that has the right and one of the SIDs decides. Entries for
+// object types do not apply. See [AccessEntry.Weighed] for the others that do not.
+func (d *Descriptor) Allows(token []SID, right AccessMask) bool {
+	for i := range d.DACL {
+		entry := &d.DACL[i]
+		allows, weighed := entry.Weighed()
+		if weighed && entry.ObjectType == (GUID{}) && entry.Mask.Has(right) && slices.ContainsFunc(token, func(sid SID) bool { return bytes.Equal(sid, entry.Trustee) }) {
+			return allows
+		}
+	}
+	return !d.HasDACL
+}
 
 // Granted returns the principals that the descriptor grants a right, without duplicates, in the
 // order of their entries. Without a DACL, that is Everyone.

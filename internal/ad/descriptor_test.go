@@ -138,6 +138,48 @@ func TestGranted(t *testing.T) {
 }
 
 // TestGrantedToMany checks that many entries take little time, and none is lost.
+// TestAllows checks the access of an account that is in a group.
+func TestAllows(t *testing.T) {
+	t.Parallel()
+	alice, admins := unhex(t, aliceSID), unhex(t, adminsSID)
+	token := []SID{alice, Everyone, AuthenticatedUsers}
+	const list, read = RightListContents, AccessMask(0x10)
+	allow := func(mask AccessMask, sid []byte) []byte { return newEntry(EntryAllow, 0, mask, sid...) }
+	deny := func(mask AccessMask, sid []byte) []byte { return newEntry(EntryDeny, 0, mask, sid...) }
+	null := newHeader(descriptorHeader)
+	for name, c := range map[string]struct {
+		descriptor []byte
+		want       bool
+	}{
+		"to the account":                 {newDescriptor(allow(list, alice)), true},
+		"to its group":                   {newDescriptor(allow(list|read, AuthenticatedUsers)), true},
+		"to others":                      {newDescriptor(allow(list, admins)), false},
+		"another right":                  {newDescriptor(allow(read, alice)), false},
+		"all rights":                     {newDescriptor(allow(rightGenericAll, alice)), true},
+		"denied first":                   {newDescriptor(deny(list, Everyone), allow(list, alice)), false},
+		"denied last":                    {newDescriptor(allow(list, alice), deny(list, Everyone)), true},
+		"another right denied":           {newDescriptor(deny(read, alice), allow(list, alice)), true},
+		"denied to others":               {newDescriptor(deny(list, admins), allow(list, alice)), true},
+		"inherit-only":                   {newDescriptor(newEntry(EntryAllow, EntryInheritOnly|2, list, alice...)), false},
+		"for an object type":             {newDescriptor(newObjectEntry(EntryAllowObject, list, computerClass, GUID{}, alice)), false},
+		"object entry without a type":    {newDescriptor(newObjectEntry(EntryAllowObject, list, GUID{}, computerClass, alice)), true},
+		"denied under a condition":       {newDescriptor(newEntry(EntryDenyConditional, 0, list, alice...), allow(list, alice)), true},
+		"allowed under a condition":      {newDescriptor(newEntry(EntryAllowConditional, 0, list, alice...)), true},
+		"empty list":                     {newDescriptor(), false},
+		"no list, which allows everyone": {null, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var d Descriptor
+			if !d.Parse(c.descriptor) {
+				t.Fatal("malformed")
+			}
+			if got := d.Allows(token, list); got != c.want {
+				t.Errorf("%t, want %t", got, c.want)
+			}
+		})
+	}
+}
+
 func TestGrantedToMany(t *testing.T) {
 	t.Parallel()
 	const count = 3000

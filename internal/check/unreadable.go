@@ -178,6 +178,10 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 		}
 		return nil
 	})
+	unlisted := 0
+	if err == nil {
+		unlisted, err = p.addUnlisted(searchCtx, &below)
+	}
 	atLeast := ""
 	if err != nil {
 		if errors.Is(err, errEnough) || searchCtx.Err() != nil && ctx.Err() == nil {
@@ -191,16 +195,52 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	switch {
 	case err != nil:
 		return failed(asTransient(ctx, err), "try again")
-	case objects == 0 && atLeast != "":
+	case objects+unlisted == 0 && atLeast != "":
 		return warn(fmt.Sprintf("search for unreadable objects stopped after %s", p.countTimeout), "run the check at a quieter time")
-	case objects == 0:
+	case objects+unlisted == 0:
 		return ok("no objects that can be listed but not read")
 	}
-	found := fmt.Sprintf("%s%s can be listed but not read: a run does not find the users and groups among and below them", atLeast, quantity(objects, "object", "objects"))
-	if objects == 1 {
-		found = atLeast + "1 object can be listed but not read: a run does not find it, and the users and groups below it"
+	return warn(describeUnreadable(objects, unlisted, atLeast), p.grantBelow(below))
+}
+
+// describeUnreadable describes how many objects can be listed but not read, and how many readable
+// containers cannot be listed.
+func describeUnreadable(objects, unlisted int, atLeast string) string {
+	const notFound = "a run does not find the users and groups in"
+	var found []string
+	switch {
+	case objects == 1:
+		found = append(found, atLeast+"1 object can be listed but not read: a run does not find it, and the users and groups below it")
+	case objects > 1:
+		found = append(found, fmt.Sprintf("%s%s can be listed but not read: a run does not find the users and groups among and below them", atLeast, quantity(objects, "object", "objects")))
 	}
-	return warn(found, p.grantBelow(below))
+	switch {
+	case unlisted == 1:
+		found = append(found, "the contents of 1 container cannot be listed: "+notFound+" it")
+	case unlisted > 1:
+		found = append(found, fmt.Sprintf("the contents of %s cannot be listed: %s them", quantity(unlisted, "container", "containers"), notFound))
+	}
+	return strings.Join(found, "; ")
+}
+
+// addUnlisted adds the containers that can be read, but in which the account sees no object and may list
+// none. It returns their number. An empty container counts, too.
+func (p *preflight) addUnlisted(ctx context.Context, below *containers) (n int, err error) {
+	if p.profile.Scope != directory.Subtree {
+		return 0, nil
+	}
+	dns, err := p.session.UnlistedContainers(ctx, p.profile.Base, p.profile.Scope)
+	for _, dn := range dns {
+		visible, err := p.session.Exists(ctx, directory.Search{Base: dn, Scope: directory.OneLevel, Filter: "(objectClass=*)"})
+		if err != nil && fault.ClassOf(err) != fault.Refused {
+			return n, err
+		}
+		if !visible {
+			below.addContainer(dn)
+			n++
+		}
+	}
+	return n, err
 }
 
 // sessionLost returns an error if there is no session after a reconnect.
@@ -229,6 +269,10 @@ func (c *containers) add(dn string) {
 	if directory.IsUnit(dn) {
 		container = dn
 	}
+	c.addContainer(container)
+}
+
+func (c *containers) addContainer(container string) {
 	switch {
 	case slices.Contains(c.dns, container):
 	case len(c.dns) == maxContainers:

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/sandbox/domaincontroller"
 )
@@ -91,6 +92,34 @@ func TestUnreadable(t *testing.T) {
 			},
 			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"1 object can be listed but not read: a run does not find it"},
 			remedy: []string{command(hiddenOU)},
+		},
+		"readable unit that cannot be listed": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e)
+				must(t, e.Directory.DenyListing(innerOU))
+			},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"the contents of 1 container cannot be listed: a run does not find the users and groups in it"},
+			remedy: []string{command(innerOU)},
+		},
+		"units that cannot be listed, and unreadable objects": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e)
+				must(t, e.Directory.Hide("CN=hidden00,"+hiddenOU, all...))
+				must(t, e.Directory.DenyListing(innerOU))
+				other := "OU=Other," + domain
+				must(t, e.Directory.Add(domaincontroller.Object{DN: other, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
+				must(t, e.Directory.DenyListing(other))
+			},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"1 object can be listed but not read", "; the contents of 2 containers cannot be listed"},
+			remedy: []string{command(hiddenOU), command("OU=Other," + domain)},
+		},
+		"unit that cannot be listed, outside of a search of one level": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e)
+				e.options.Source.Base, e.options.Source.Scope = hiddenOU, directory.OneLevel
+				must(t, e.Directory.DenyListing(innerOU))
+			},
+			want: map[string]Result{readGroups: Warn}, check: unreadableObjects, found: []string{"no objects"},
 		},
 		"only unreadable objects": {
 			change: below(hiddenOU, all...), want: map[string]Result{readUsers: Warn, readGroups: Warn, unreadableObjects: Warn, counts: Warn}, check: unreadableObjects,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 )
 
 // AttributePasswordExpiry is the time at which the password of an account expires, as the domain
@@ -35,8 +36,14 @@ func (s *Session) BindDN(ctx context.Context) (string, error) {
 	if strings.Contains(name, "=") {
 		return name, nil
 	}
-	if sids := s.tokenSIDs(ctx); len(sids) > 0 {
-		return s.tokenAccount(ctx, sids)
+	token, err := s.Token(ctx)
+	if err != nil {
+		return "", err
+	}
+	const ofDomains = "S-1-5-21-"
+	token = slices.DeleteFunc(token, func(sid ad.SID) bool { return !strings.HasPrefix(sid.String(), ofDomains) })
+	if len(token) > 0 {
+		return s.tokenAccount(ctx, token)
 	}
 	return s.namedAccount(ctx, name)
 }
@@ -45,19 +52,19 @@ func (s *Session) BindDN(ctx context.Context) (string, error) {
 // groups (MS-ADTS 3.1.1.3.2).
 const attributeTokenGroups = "tokenGroups"
 
-// tokenSIDs returns the SIDs of domains in the token of the session. It returns none if the server
-// does not return the token. A lost connection causes an error in the search that follows.
-func (s *Session) tokenSIDs(ctx context.Context) (sids []ad.SID) {
+// Token returns the SIDs of the account of the session and of its groups, also of those that every
+// account is in. It returns none if the server does not return them.
+func (s *Session) Token(ctx context.Context) (sids []ad.SID, err error) {
 	found, err := s.Read(ctx, "", attributeTokenGroups)
-	if err != nil {
-		return nil
+	if err != nil && fault.ClassOf(err) != fault.Refused {
+		return nil, err
 	}
 	for _, raw := range found[attributeTokenGroups] {
-		if sid, ok := ad.ParseSID(raw); ok && strings.HasPrefix(sid.String(), "S-1-5-21-") {
+		if sid, ok := ad.ParseSID(raw); ok {
 			sids = append(sids, sid)
 		}
 	}
-	return sids
+	return sids, nil
 }
 
 // sidsPerFilter is the number of SIDs that one search asks for.

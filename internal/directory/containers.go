@@ -1,10 +1,14 @@
 package directory
 
 import (
+	"context"
 	"slices"
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
 )
 
 // FilterUnreadable finds, on a domain controller, the objects of which the account can list the DN
@@ -56,4 +60,37 @@ func NormalizeDN(dn string) string {
 		dn = parsed.String()
 	}
 	return strings.ToLower(dn)
+}
+
+// UnlistedContainers returns the containers of users and groups whose security descriptor does not
+// allow the account to list their contents. It finds those that the account can read, also if their
+// objects are visible because each of them allows it (dSHeuristics, fDoListObject). It finds none if
+// the server returns no descriptors, or not the SIDs of the session.
+func (s *Session) UnlistedContainers(ctx context.Context, base string, scope Scope) (dns []string, err error) {
+	if !s.RootDSE.Descriptors {
+		return nil, nil
+	}
+	token, err := s.Token(ctx)
+	if err != nil || len(token) == 0 {
+		return nil, err
+	}
+	names := ""
+	for _, name := range accountContainers {
+		names += "(cn=" + name + ")"
+	}
+	query := Search{
+		Base: base, Scope: scope, Filter: "(|(objectClass=organizationalUnit)(&(objectClass=container)(|" + names + ")))",
+		Attributes: []string{ad.AttributeDescriptor}, Descriptors: true,
+	}
+	var descriptor ad.Descriptor
+	_, err = s.Search(ctx, query, func(entry *ad.Entry) error {
+		if dn := string(entry.DN); descriptor.Parse(entry.First(0)) && !descriptor.Allows(token, ad.RightListContents) && s.RootDSE.IsAccountContainer(dn) {
+			dns = append(dns, dn)
+		}
+		return nil
+	})
+	if fault.ClassOf(err) == fault.Refused { // a proxy can refuse the control
+		return nil, nil
+	}
+	return dns, err
 }

@@ -22,13 +22,15 @@ import (
 // can be listed from its parent, but not be read. While there is such a container, absence proves no
 // deletion, until an operator has accepted that the container is hidden.
 //
-// Not detected are a container that cannot be listed itself, and one that can be read although its
-// contents cannot be listed: it looks like an empty one.
+// A container that can be read although its contents cannot be listed looks like an empty one. Its
+// security descriptor distinguishes them, if the account can read that.
+//
+// Not detected is a container that cannot be listed itself.
 
 const (
 	// defaultMaxListedOnly is after how many unreadable objects the search for hidden containers stops.
 	defaultMaxListedOnly = 10_000
-	// maxListings is for how many unreadable containers a run tests whether it can list their
+	// maxListings is for how many of these containers a run tests whether it can list their
 	// contents. The others count as hidden.
 	maxListings = 1_000
 	// containersInRemedy is how many containers a remedy names.
@@ -175,7 +177,8 @@ func (r *reader) keepHiddenRemedy(e *Evidence) error {
 }
 
 // searchHiddenContainers searches the scope of the profile, and with security posture the domain,
-// for containers that can be listed but not read, and whose contents cannot be listed.
+// for containers whose contents cannot be listed: those that can be listed but not read, and those whose
+// security descriptor does not allow it.
 func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers) (err error) {
 	h.Searched = true
 	if h.Before, err = r.store.HiddenContainers(); err != nil {
@@ -186,7 +189,7 @@ func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers
 	if search.Scope != directory.Subtree { // objects in lower containers are out of the scope
 		return nil
 	}
-	var unreadable []string
+	var unreadable []string // or unlisted
 	n := 0
 	err = r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		if n++; n > r.maxListedOnly {
@@ -197,6 +200,11 @@ func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers
 		}
 		return nil
 	})
+	if err == nil {
+		var unlisted []string
+		unlisted, err = r.session.UnlistedContainers(ctx, search.Base, search.Scope)
+		unreadable = append(unreadable, unlisted...)
+	}
 	if errors.Is(err, errTooManyUnreadable) || fault.ClassOf(err) == fault.Incomplete && ctx.Err() == nil {
 		h.Incomplete = true
 		err = r.session.reconnect(ctx)

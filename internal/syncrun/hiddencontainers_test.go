@@ -128,17 +128,29 @@ func (e *env) countSearches() *atomic.Int32 {
 	return searches
 }
 
-// TestHiddenUnit closes a unit. Its users must not be reported as deleted, and after it is open
-// again, all are found.
+// TestHiddenUnit closes a unit, which itself can be read or not. Its users must not be reported as
+// deleted, and after it is open again, all are found.
 func TestHiddenUnit(t *testing.T) {
 	t.Parallel()
+	for name, closeUnit := range map[string]func(e *env, dn string){
+		"not readable": (*env).closeUnit,
+		"readable":     func(e *env, dn string) { e.must(e.DenyListing(dn)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testHiddenUnit(t, closeUnit)
+		})
+	}
+}
+
+func testHiddenUnit(t *testing.T, closeUnit func(e *env, dn string)) {
 	e := newDomainEnv(t, domaincontroller.Options{}, 10)
 	inner := "OU=Inner," + e.base
 	e.moveToInner(4)
 	e.AddGroup("CN=team," + inner)
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 11})
 	e.exceedOverlap()
-	e.closeUnit(inner)
+	closeUnit(e, inner)
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 	const remedy = `dsacls "OU=Inner,OU=Staff,`
 	for _, options := range []RunOptions{{Full: true}, {}, {Full: true}} {
@@ -209,7 +221,12 @@ func TestHiddenUnitProvesNothing(t *testing.T) {
 		"nothing is missing":       {change: func(e *env) { e.closeUnit("OU=Inner," + e.base) }, want: state.Run{Result: Processed}},
 		"no unit is closed":        {change: deleteUser, want: deleted, searches: 1},
 		"below the base":           {change: func(e *env) { e.closeUnit("OU=Inner," + e.base); deleteUser(e) }, want: undecided, searches: 1},
-		"readable, but not listed": {change: func(e *env) { e.must(e.DenyListing("OU=Inner," + e.base)); deleteUser(e) }, want: deleted, searches: 1},
+		"readable, but not listed": {change: func(e *env) { e.must(e.DenyListing("OU=Inner," + e.base)); deleteUser(e) }, want: undecided, searches: 1},
+		"readable, but not listed, hidden descriptor": {change: func(e *env) {
+			e.must(e.DenyListing("OU=Inner," + e.base))
+			e.hide("OU=Inner,"+e.base, "nTSecurityDescriptor")
+			deleteUser(e)
+		}, want: deleted, searches: 1},
 		"listed, but not readable": {change: func(e *env) { e.hideAll("OU=Inner," + e.base); deleteUser(e) }, want: deleted, searches: 1},
 		"outside of the base":      {change: func(e *env) { e.closeUnit("OU=Outside," + e.Base()); deleteUser(e) }, want: deleted, searches: 1},
 		"one level":                {scope: "One level", change: func(e *env) { e.closeUnit("OU=Inner," + e.base); deleteUser(e) }, want: deleted},

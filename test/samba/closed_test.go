@@ -139,4 +139,13 @@ func TestClosedUnit(t *testing.T) {
 	sync(0, syncrun.Partial, 0, closedUsers+2)
 	d.setUnitDescriptor(t, granted)
 	sync(0, syncrun.Processed, 0, 2)
+	d.delete(t, closedDN(7))
+	sync(0, syncrun.Processed, 0, 3)                     // searches for containers, and so ends the acceptance
+	d.setUnitDescriptor(t, ownerRights+"(A;;RPRC;;;AU)") // readable, but not listed
+	sync(5, syncrun.Held, closedUsers, 3)
+	report, o := check(t, settings)
+	o.MustExit(t, 0)
+	mustWarn(t, report, "unreadable objects", "the contents of 1 container cannot be listed", `dsacls "`+closedOU+`" /I:T /G "`)
+	d.setUnitDescriptor(t, granted)
+	sync(0, syncrun.Processed, 0, 3)
 }

@@ -17,8 +17,11 @@ func readsDescriptors(value []byte) bool {
 
 // descriptor returns the security descriptor of an object: the one that was set, or the default
 // one. There is no inheritance. The server checks no rights, so the descriptor of an object does
-// not change what is readable: see Hide.
+// not change what is readable: see Hide. But DenyListing changes the descriptor.
 func (d *Server) descriptor(o *object) string {
+	if d.unlisted[o] {
+		return Descriptor(d.accountSID(ridDomainAdmins), d.entriesWith(readOnly&^listContents)...)
+	}
 	for value := range o.attributes.values(attributeDescriptor) {
 		return value
 	}
@@ -32,15 +35,23 @@ func (d *Server) newDefaultDescriptor() string {
 	return Descriptor(d.accountSID(ridDomainAdmins), d.defaultEntries()...)
 }
 
-const ridDomainAdmins = 512
+const (
+	ridDomainAdmins = 512
 
-func (d *Server) defaultEntries() []AccessEntry {
-	const read, ridAdministrators = 0x20094, 544
+	readOnly     = 0x20094 // of authenticated users
+	listContents = 0x4
+)
+
+func (d *Server) defaultEntries() []AccessEntry { return d.entriesWith(readOnly) }
+
+// entriesWith returns the entries of a descriptor with these rights of authenticated users.
+func (d *Server) entriesWith(authenticated uint32) []AccessEntry {
+	const ridAdministrators = 544
 	return []AccessEntry{
 		{Trustee: d.accountSID(ridDomainAdmins), Mask: fullControl},
 		{Trustee: newSID(32, ridAdministrators), Mask: fullControl},
 		{Trustee: newSID(18), Mask: fullControl},
-		{Trustee: newSID(11), Mask: read},
+		{Trustee: newSID(11), Mask: authenticated},
 	}
 }
 

@@ -5,10 +5,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"adconnector/internal/ad"
 )
 
-// encodeRootDSE writes the entry of rootDSE (MS-ADTS 3.1.1.3.2).
-func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
+const attributeTokenGroups = "tokenGroups"
+
+// encodeRootDSE writes the entry of rootDSE (MS-ADTS 3.1.1.3.2). The token of an account has only its
+// own SID, and those that every account has.
+func (d *Server) encodeRootDSE(e *encoder, id int64, account *object, s search) {
 	base := d.root.dn()
 	configuration := "CN=Configuration," + base
 	capabilities := []string{"1.2.840.113556.1.4.800", "1.2.840.113556.1.4.1670", "1.2.840.113556.1.4.1791",
@@ -43,11 +48,18 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, s search) {
 		{"currentTime", []string{formatGeneralizedTime(s.now.Unix())}},
 		{"configurationNamingContext", []string{configuration}},
 	}
+	if account != nil {
+		root = append(root, struct {
+			name   string
+			values []string
+		}{attributeTokenGroups, []string{account.sid, string(ad.Everyone), string(ad.AuthenticatedUsers)}})
+	}
 	end := e.message(id, tagSearchEntry)
 	e.octets(tagOctets, "")
 	list := e.begin(tagSequence)
 	for _, attribute := range root {
-		if !s.selection.all && !slices.ContainsFunc(s.selection.names, func(name string) bool { return strings.EqualFold(name, attribute.name) }) {
+		byName := attribute.name == attributeTokenGroups // returned only if it is requested by name
+		if (byName || !s.selection.all) && !slices.ContainsFunc(s.selection.names, func(name string) bool { return strings.EqualFold(name, attribute.name) }) {
 			continue
 		}
 		encodeValues(e, attribute.name, slices.Values(attribute.values), s.typesOnly)

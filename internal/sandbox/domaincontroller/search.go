@@ -149,7 +149,7 @@ func (d *Server) answerSearch(c *connection, id int64, s search) (outcome result
 	case s.unsupported:
 		return unavailableExtensionResult, nil, 0
 	case s.isRootDSE && (c.account != nil || !s.paged): // a paged search for rootDSE requires a bind
-		d.encodeRootDSE(&c.encoder, id, s)
+		d.encodeRootDSE(&c.encoder, id, c.account, s)
 		return result{}, nil, 1
 	case c.account == nil:
 		return notBoundResult, nil, 0
