@@ -95,7 +95,7 @@ func setOf(rights ...Right) (set rightSet) {
 
 func (s rightSet) has(right Right) bool { return s&(1<<right) != 0 }
 
-// rightsOf has the rights that exist for each class.
+// rightsOf has the rights that exist for each class. [Evaluate] finds no holders of the others.
 var rightsOf = [numClasses]rightSet{
 	Domain:         setOf(CreateChild, FullControl, Owner, ReplicationRights, WriteDACL, WriteOwner),
 	AdminSDHolder:  setOf(FullControl, Owner, ResetPassword, WriteAllowedToAct, WriteDACL, WriteKeyCredential, WriteMembers, WriteOwner),
@@ -104,9 +104,6 @@ var rightsOf = [numClasses]rightSet{
 	ServiceAccount: setOf(FullControl, Owner, ResetPassword, WriteAllowedToAct, WriteDACL, WriteKeyCredential, WriteOwner),
 	Group:          setOf(FullControl, Owner, WriteDACL, WriteMembers, WriteOwner),
 }
-
-// Exists reports whether a right exists for a class. [Evaluate] finds no holders of the others.
-func (r Right) Exists(class Class) bool { return rightsOf[class].has(r) }
 
 // Holders has the principals that hold each right, in the order of [ad.SID.Compare], without
 // duplicates. The lists may share memory with each other and with the descriptor.

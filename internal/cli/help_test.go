@@ -120,14 +120,16 @@ func TestKeys(t *testing.T) {
 	if o.Code != exitDone {
 		t.Errorf("exit code %d", o.Code)
 	}
-	for _, k := range config.Keys() {
-		for _, want := range append([]string{"\n" + k.Name + "\n", k.ShellSafe()}, k.Aliases...) {
-			if !strings.Contains("\n"+o.Stdout, want) {
-				t.Errorf("%s: %q is missing", k.Name, want)
+	for _, section := range config.Sections() {
+		for _, k := range section.Keys {
+			for _, want := range append([]string{"\n" + k.Name + "\n", k.ShellSafe()}, k.Aliases...) {
+				if !strings.Contains("\n"+o.Stdout, want) {
+					t.Errorf("%s: %q is missing", k.Name, want)
+				}
 			}
-		}
-		if k.Secret && !strings.Contains(o.Stdout, k.Name+".file") {
-			t.Errorf("%s.file is missing", k.Name)
+			if k.Secret && !strings.Contains(o.Stdout, k.Name+".file") {
+				t.Errorf("%s.file is missing", k.Name)
+			}
 		}
 	}
 	for line := range strings.Lines(o.Stdout) {

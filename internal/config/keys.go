@@ -166,9 +166,6 @@ var (
 	LogFormats = []string{"json", "console"}
 )
 
-// Keys returns all keys in the order of the documentation.
-func Keys() []Key { return slices.Clone(keys) }
-
 // Sections returns all keys by subject, in the order of the documentation.
 func Sections() []Section { return slices.Clone(sections) }
 

@@ -44,7 +44,7 @@ func TestSpellings(t *testing.T) {
 func TestSpellingsDoNotCollide(t *testing.T) {
 	t.Parallel()
 	want := 0
-	for _, k := range Keys() {
+	for _, k := range keys {
 		spellings := 2 * (1 + len(k.Aliases))
 		if k.Secret {
 			spellings *= 2
@@ -60,7 +60,7 @@ func TestSpellingsDoNotCollide(t *testing.T) {
 // default, what applies without it.
 func TestKeysAreDescribed(t *testing.T) {
 	t.Parallel()
-	for _, k := range Keys() {
+	for _, k := range keys {
 		given := slices.DeleteFunc([]string{k.Required, k.Default, k.Absent}, func(text string) bool { return text == "" })
 		if len(given) != 1 || k.Meaning == "" {
 			t.Errorf("%s: %q, meaning %q", k.Name, given, k.Meaning)
@@ -75,7 +75,7 @@ func TestAllowedValues(t *testing.T) {
 	checked := 0
 	base := with(with(with(complete, directorySettings...), proxySettings...), oauth...)
 	base = with(base, "proxy.username=u", "proxy.password=hush")
-	for _, k := range Keys() {
+	for _, k := range keys {
 		_, err := load(with(base, k.Name+"=?!"))
 		if err == nil {
 			continue // any text will do
@@ -141,7 +141,7 @@ func TestSampleEnv(t *testing.T) {
 		}
 		fmt.Fprintf(&replaced, "%s=%s\n", m[2], value)
 	}
-	for _, k := range Keys() {
+	for _, k := range keys {
 		if !shown[k.Name] {
 			t.Errorf("%s missing", k.Name)
 		}

@@ -84,7 +84,7 @@ func (l *loader) environment(environ []string) layer {
 	for _, pair := range environ {
 		spelling, text, _ := strings.Cut(pair, "=")
 		if key, known := l.spellings[spelling]; known && isServiceLink(spelling, text) {
-			l.mistakes = append(l.mistakes, Mistake{Key: key.name, Place: spelling + " (environment)", Errors: []error{isLink}})
+			l.mistakes = append(l.mistakes, Mistake{Key: key.name, Place: spelling + " (environment)", Errors: []error{linkMistake}})
 			continue
 		}
 		l.add(settings, spelling, text, "environment", false)
@@ -92,16 +92,16 @@ func (l *loader) environment(environ []string) layer {
 	return settings
 }
 
-// isLink is the mistake of a variable of which isServiceLink is true.
-var isLink = input.NewMistake("is the link to another service that Kubernetes or Docker adds, and has no effect",
+// linkMistake is the mistake of a variable for which isServiceLink returns true.
+var linkMistake = input.NewMistake("is the link to another service that Kubernetes or Docker adds, and has no effect",
 	"set enableServiceLinks: false in the pod, or rename the service")
 
 // serviceLink matches the address of a service in the form of Docker's links.
 var serviceLink = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 
-// isServiceLink reports whether a variable is a link to a service: NAME_PORT=tcp://ADDRESS:PORT. For
-// each service of its namespace, a pod has one, so a service with the name ldap gives LDAP_PORT. A
-// port in a setting is a number.
+// isServiceLink reports whether a variable is a link to a service: NAME_PORT=tcp://ADDRESS:PORT. A pod
+// has one for each service of its namespace: a service with the name ldap results in LDAP_PORT. The port
+// in a setting is a number.
 func isServiceLink(spelling, text string) bool {
 	return strings.HasSuffix(spelling, "_PORT") && serviceLink.MatchString(text)
 }

@@ -114,7 +114,7 @@ func TestServiceLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 2 || got[0].Key != "ldap.port" || got[0].Place != "LDAP_PORT (environment)" || got[1].Key != "proxy.port" || !slices.Equal(got[0].Errors, []error{isLink}) {
+	if len(got) != 2 || got[0].Key != "ldap.port" || got[0].Place != "LDAP_PORT (environment)" || got[1].Key != "proxy.port" || !slices.Equal(got[0].Errors, []error{linkMistake}) {
 		t.Errorf("%+v", got)
 	}
 	if c := requireLoad(t, with(with(complete, directorySettings...), links...)); c.Run.Source.Directory.Port != 0 {

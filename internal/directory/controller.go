@@ -98,8 +98,8 @@ func (s *Session) readRootDSE(ctx context.Context) (RootDSE, error) {
 	}, err
 }
 
-// name returns the first value of an attribute with a name. One that no name has the size of counts as
-// missing: names are in the log and in the record of each run.
+// name returns the first value of an attribute that contains a name. It returns "" for a value larger
+// than maxName, because names are in the log and in the record of each run.
 func (a Attributes) name(attribute string) string {
 	if value := a.First(attribute); len(value) <= maxName {
 		return string(value)

@@ -47,6 +47,7 @@ func isQuotable(text string) bool {
 // Rights are access rights in the notation of dsacls.
 type Rights string
 
+// The rights that the remedies grant.
 const (
 	ReadObject      Rights = "LCRP"   // List Contents and Read Property
 	ReadPermissions Rights = "RC"     // the security descriptor

@@ -21,7 +21,7 @@ const (
 	PartlyAccepted                // BatchResponse lists the rejected objects, as far as known
 	Rejected                      // because of its content
 	TooLarge
-	Unfinished // unknown, twice: parts may arrive
+	Unfinished // unknown after maxUnfinished attempts; smaller batches may be accepted
 )
 
 // BatchResponse is the gateway's response to one batch.
@@ -46,9 +46,9 @@ func isPublished(code string) bool {
 
 // Send sends one batch: count assets, as JSON objects separated by commas. It returns no error
 // only after it has read a complete response. It retries batches with an unknown outcome, with
-// the same bytes and the same requestID. It does not retry a batch of several assets after
-// maxUnfinished timeouts and lost connections of large requests, or with a successful response that is too large: that one is partly
-// accepted and unattributed.
+// the same bytes and the same requestID. It does not retry a batch of several assets in two cases:
+// after maxUnfinished timeouts and lost connections of large requests, and if a successful response
+// is too large. Such a batch is partly accepted and unattributed.
 func (c *Client) Send(ctx context.Context, requestID string, count int, assets []byte) (BatchResponse, error) {
 	send := fault.Operation{Op: "send assets to", Object: c.options.URL.Host}
 	head, err := c.envelopeHead(requestID, count)

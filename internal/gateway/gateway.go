@@ -110,18 +110,18 @@ const (
 
 // Client is a client of one gateway for one connection. It is safe for concurrent use.
 type Client struct {
-	options     Options
-	http        *http.Client
-	closeIdle   func() // closes the connections that no request uses
-	hints       *hintRecorder
-	session     session
-	limit       rateLimit
-	concurrency *concurrency
-	onLimitMu   sync.Mutex // held while OnLimit or OnConcurrencyLimit is called
-	parseMu     sync.Mutex // held while a response to a batch is parsed, which takes several times its size
-	counts      counts
-	budget      retryBudget
-	console     *secret.Variable // the password of the last connection
+	options      Options
+	http         *http.Client
+	closeIdle    func() // closes the connections that no request uses
+	hints        *hintRecorder
+	session      session
+	limit        rateLimit
+	concurrency  *concurrency
+	onLimitMu    sync.Mutex // held while OnLimit or OnConcurrencyLimit is called
+	parseMu      sync.Mutex // held while a response to a batch is parsed, which takes several times its size
+	counts       counts
+	budget       retryBudget
+	bindPassword *secret.Variable // the password of the last connection read from the gateway
 
 	certificateLosses   atomic.Int64 // connections in a row, see certificateLoss
 	credentialsInHeader atomic.Bool  // whether the token server has refused the client's credentials in the body
@@ -175,7 +175,7 @@ func New(o Options) *Client {
 		// A redirect to another host would disclose credentials.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	c := &Client{options: o, http: client, closeIdle: transport.CloseIdleConnections, hints: hints, concurrency: newConcurrency(o.Connections), console: secret.NewVariable("")}
+	c := &Client{options: o, http: client, closeIdle: transport.CloseIdleConnections, hints: hints, concurrency: newConcurrency(o.Connections), bindPassword: secret.NewVariable("")}
 	c.session.login = c.login
 	c.BeginRun()
 	return c
@@ -193,14 +193,14 @@ func (c *Client) Login(ctx context.Context) error {
 func (c *Client) Connection(ctx context.Context) (Connection, error) {
 	connection, err := readDocument[Connection](ctx, c, "connection", c.options.ConnectionUUID, c.options.Paths.Connection)
 	if err == nil {
-		c.console.Set(connection.Authentication.Password.Reveal())
+		c.bindPassword.Set(connection.Authentication.Password.Reveal())
 	}
 	return connection, err
 }
 
 // secrets returns the secrets that a response to a call with this token may repeat.
 func (c *Client) secrets(token secret.Text) []secret.Text {
-	list := []secret.Text{token, c.options.Login.Password, c.options.Login.ClientSecret, c.console.Text()}
+	list := []secret.Text{token, c.options.Login.Password, c.options.Login.ClientSecret, c.bindPassword.Text()}
 	if c.options.Proxy != nil {
 		list = append(list, c.options.Proxy.Password)
 	}
@@ -259,14 +259,13 @@ func (c *Client) endpoint(path string) *url.URL {
 // call is a call of the gateway's API. It may take several requests.
 type call struct {
 	fault.Operation
-	method      string
-	url         *url.URL
-	body        [][]byte // in parts
-	key         string   // Idempotency-Key
-	urlKey      string   // the setting with the URL; "": connector.api.url
-	maxResponse int64    // maximum size of a successful response in bytes
-	// mayHavePassword is that of the response.
-	mayHavePassword bool
+	method          string
+	url             *url.URL
+	body            [][]byte // in parts
+	key             string   // Idempotency-Key
+	urlKey          string   // the setting with the URL; "": connector.api.url
+	maxResponse     int64    // maximum size of a successful response in bytes
+	mayHavePassword bool     // as in response
 }
 
 func (c call) setting() string { return cmp.Or(c.urlKey, "connector.api.url") }

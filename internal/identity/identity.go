@@ -310,7 +310,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 		return Asset{}, ErrUnreadable
 	}
 	m.source = source{
-		entry: entry, now: now, logons: known, latestLogon: m.LatestLogon, activity: m.source.activity[:0], values: m.source.values,
+		entry: entry, attributes: m.Attributes, now: now, logons: known, latestLogon: m.LatestLogon, activity: m.source.activity[:0], values: m.source.values,
 		descriptor: m.source.descriptor, mentions: m.source.mentions[:0], mentionedSIDs: m.source.mentionedSIDs[:0],
 		descriptors: m.descriptors, domains: m.domains,
 	}

@@ -37,23 +37,25 @@ func (src *source) uncertainMembers() (u membership.Uncertain) {
 	return u
 }
 
-// longLists are attributes of accounts with any number of values, in the order in which uncertainOfUser
-// gets their slots. A server returns at most 1,500 of the values (MS-ADTS 2.2.20).
+// longLists are attributes of accounts with any number of values. A server can return only a part of
+// the values in one response (MS-ADTS 3.1.1.3.1.3.3).
 const longLists = "altSecurityIdentities, msDS-AllowedToDelegateTo, msDS-KeyCredentialLink, servicePrincipalName, sIDHistory"
 
-// uncertainOfUser also lists facts, which may depend on memberships that the graph lacks, and what is
-// derived from values of which the server has returned only some. Otherwise, who can add so many values
-// could hide one. The slots are those of the security descriptor and of longLists.
+// uncertainOfUser also lists facts, which may depend on memberships that the graph lacks, and the targets
+// of incomplete longLists. Otherwise, an attacker who adds enough values to a list could hide one. The
+// first slot is that of the security descriptor.
 func uncertainOfUser(dst []byte, src *source, slots []int) []byte {
 	hidden, u := src.hidesDescriptor(slots[0]), src.uncertainMembers()
 	if !hidden && !src.factsUnknown && u == (membership.Uncertain{}) && len(src.entry.Partial) == 0 {
 		return dst
 	}
-	incomplete := func(slot int) bool { return slices.Contains(src.entry.Partial, slot) }
+	incomplete := func(attribute string) bool {
+		return slices.ContainsFunc(src.entry.Partial, func(slot int) bool { return src.attributes[slot] == attribute })
+	}
 	return uncertainTargets{
-		{incomplete(slots[2]), []string{"allowedToDelegateTo"}}, {incomplete(slots[1]), []string{"alternateIdentities"}}, {hidden, []string{"controlledBy"}},
-		{src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {incomplete(slots[3]), []string{"keyCredentials"}},
-		{u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}, {incomplete(slots[4]), []string{"servicePrincipalNames"}}, {incomplete(slots[5]), []string{"sidHistory"}},
+		{incomplete("msDS-AllowedToDelegateTo"), []string{"allowedToDelegateTo"}}, {incomplete("altSecurityIdentities"), []string{"alternateIdentities"}}, {hidden, []string{"controlledBy"}},
+		{src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {incomplete("msDS-KeyCredentialLink"), []string{"keyCredentials"}},
+		{u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}, {incomplete("servicePrincipalName"), []string{"servicePrincipalNames"}}, {incomplete("sIDHistory"), []string{"sidHistory"}},
 	}.append(dst)
 }
 

@@ -13,11 +13,12 @@ import (
 
 // source is the input of one asset's values, with the state of its mapping.
 type source struct {
-	entry     *ad.Entry
-	now       time.Time // the server's clock
-	unparsed  int
-	recheckAt time.Time // next time when the status may change
-	activity  []span    // activity values in the JSON
+	entry      *ad.Entry
+	attributes []string  // of the entry, by slot
+	now        time.Time // the server's clock
+	unparsed   int
+	recheckAt  time.Time // next time when the status may change
+	activity   []span    // activity values in the JSON
 	// logons are those from other sources, and then also those of the entry.
 	logons          Logons
 	replicatedLogon ad.FileTime

@@ -10,8 +10,8 @@ import (
 // keyHiddenContainers is the key of bucketMeta for HiddenContainers.
 var keyHiddenContainers = []byte("hidden containers")
 
-// MaxHiddenContainers limits the containers in each list of HiddenContainers.
-const MaxHiddenContainers = 1000
+// maxHiddenContainers limits the containers in each list of HiddenContainers.
+const maxHiddenContainers = 1000
 
 // HiddenContainers are containers whose objects the account cannot list. The lists contain hashes
 // of their DNs, sorted.
@@ -26,9 +26,9 @@ func (s *Store) HiddenContainers() (HiddenContainers, error) {
 }
 
 // SetHiddenContainers replaces the recorded containers. It writes nothing if nothing has changed.
-// Of each list, it keeps the first MaxHiddenContainers.
+// Of each list, it keeps the first maxHiddenContainers.
 func (s *Store) SetHiddenContainers(h HiddenContainers) error {
-	h.Seen, h.Accepted = h.Seen[:min(len(h.Seen), MaxHiddenContainers)], h.Accepted[:min(len(h.Accepted), MaxHiddenContainers)]
+	h.Seen, h.Accepted = h.Seen[:min(len(h.Seen), maxHiddenContainers)], h.Accepted[:min(len(h.Accepted), maxHiddenContainers)]
 	var value []byte // nil deletes the record
 	if len(h.Seen)+len(h.Accepted) > 0 {
 		var err error

@@ -12,7 +12,7 @@ func TestHiddenContainers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	many := make([]string, MaxHiddenContainers+1)
+	many := make([]string, maxHiddenContainers+1)
 	for i := range many {
 		many[i] = fmt.Sprintf("%04d", i)
 	}
@@ -25,7 +25,7 @@ func TestHiddenContainers(t *testing.T) {
 		{"seen", HiddenContainers{Seen: []string{"a", "b"}}, HiddenContainers{Seen: []string{"a", "b"}}, true},
 		{"the same", HiddenContainers{Seen: []string{"a", "b"}}, HiddenContainers{Seen: []string{"a", "b"}}, false},
 		{"accepted", HiddenContainers{Seen: []string{"a", "b"}, Accepted: []string{"a"}}, HiddenContainers{Seen: []string{"a", "b"}, Accepted: []string{"a"}}, true},
-		{"too many", HiddenContainers{many, many}, HiddenContainers{many[:MaxHiddenContainers], many[:MaxHiddenContainers]}, true},
+		{"too many", HiddenContainers{many, many}, HiddenContainers{many[:maxHiddenContainers], many[:maxHiddenContainers]}, true},
 		{"none any more", HiddenContainers{Seen: []string{}}, HiddenContainers{}, true},
 		{"before the change of the target", HiddenContainers{Accepted: []string{"a"}}, HiddenContainers{Accepted: []string{"a"}}, true},
 	} {

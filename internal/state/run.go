@@ -42,8 +42,8 @@ type Run struct {
 	Rejected  int `json:"rejected"`
 	Skipped   int `json:"skipped"` // entries without an SID or a GUID
 	// Unreadable objects lack an attribute that every such object has, because the account may not
-	// read it. They were not sent, or if it is the security descriptor, without what follows from it. An
-	// entry without an identifier counts here too, if a right is missing.
+	// read it. Objects that lack only the security descriptor were sent without controlledBy. The others
+	// were not sent. An entry without an identifier counts here too, if a right is missing.
 	Unreadable int `json:"unreadable"`
 	// MissingRights are the attributes that the unreadable objects lack, and RightsRemedy how to
 	// grant them.

@@ -25,8 +25,8 @@ type Guard struct {
 	MaxDeletesPercent int // of the index; up to fewDeletions never exceed it, unless it is 0
 }
 
-// fewDeletions is how many deletions never exceed a percentage, so that a small directory can
-// lose somebody.
+// fewDeletions is the number of deletions that never exceed MaxDeletesPercent. Otherwise, a single
+// deletion would exceed it in a small directory.
 const fewDeletions = 5
 
 // Candidate is an indexed object that the run did not find in scope.
@@ -294,7 +294,7 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	if result, err = r.addUnreadable(ctx, result, e); err != nil {
 		return result, e, err
 	}
-	err = r.addHidden(ctx, &e, tombstones)
+	err = r.addHiddenContainers(ctx, &e, tombstones)
 	return result, e, err
 }
 

@@ -17,23 +17,23 @@ import (
 	"adconnector/internal/state"
 )
 
-// An object in a container whose contents the account may not list is found by no search, not even
-// by a base search for its identifier. So it is absent like a deleted object. The container itself
-// can be listed from its parent, but not be read. While there is such a container, absence proves no
-// deletion, until an operator has accepted that the container is hidden.
+// No search finds an object in a container whose contents the account may not list, not even a base
+// search for its identifier. So the object is absent like a deleted one. The container itself is in the
+// list of its parent, but cannot be read. While there is such a container, absence proves no deletion,
+// until an operator has accepted that the container is hidden.
 //
 // A container that can be read although its contents cannot be listed looks like an empty one. Its
 // security descriptor distinguishes them, if the account can read that.
 //
-// Not detected is a container that cannot be listed itself.
+// A container that is in no list itself is not detected.
 
 const (
-	// defaultMaxListedOnly is after how many unreadable objects the search for hidden containers stops.
-	defaultMaxListedOnly = 10_000
-	// maxListings is for how many of these containers a run tests whether it can list their
+	// defaultMaxUnreadable limits the unreadable objects that the search for hidden containers reads.
+	defaultMaxUnreadable = 10_000
+	// maxListings limits the containers for which a run tests whether it can list their
 	// contents. The others count as hidden.
 	maxListings = 1_000
-	// containersInRemedy is how many containers a remedy names.
+	// containersInRemedy is the maximum number of containers that a remedy names.
 	containersInRemedy = 3
 )
 
@@ -56,9 +56,9 @@ func (h HiddenContainers) notAccepted() []string {
 }
 
 // record returns the containers to record; nil: the recorded ones stay. release is whether an
-// operator has released deletions that were undecided because of them. That accepts those that an
-// earlier run has seen: the operator did not know of others. A container that is not hidden any more
-// is not accepted any more.
+// operator has released deletions that were undecided because of them. A release accepts the containers
+// that an earlier run has seen, because the operator could not know of others. A container that is no
+// longer hidden is no longer accepted.
 func (h HiddenContainers) record(release bool) *state.HiddenContainers {
 	if !h.Searched {
 		return nil
@@ -102,9 +102,9 @@ func (r *reader) mayContain(containers []string, kind identity.Kind, base string
 	})
 }
 
-// addHidden marks the candidates that may be in a hidden container: of those whose absence would
-// prove that they are deleted.
-func (r *reader) addHidden(ctx context.Context, e *Evidence, tombstones *tombstoneSearch) error {
+// addHiddenContainers searches for hidden containers, and marks the candidates that may be in one of
+// them. It considers only candidates whose absence would otherwise prove that they are deleted.
+func (r *reader) addHiddenContainers(ctx context.Context, e *Evidence, tombstones *tombstoneSearch) error {
 	absent := e.absent()
 	if !e.FullSync || len(absent) == 0 || !r.session.RootDSE.IsDomainController() {
 		return r.keepHiddenRemedy(e)
@@ -192,7 +192,7 @@ func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers
 	var unreadable []string // or unlisted
 	n := 0
 	err = r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
-		if n++; n > r.maxListedOnly {
+		if n++; n > r.maxUnreadable {
 			return errTooManyUnreadable
 		}
 		if dn := string(entry.DN); r.session.RootDSE.IsAccountContainer(dn) {

@@ -291,7 +291,7 @@ func TestHiddenContainersIncomplete(t *testing.T) {
 				e.must(e.Server.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{"objectClass": {"contact"}}}))
 				e.hideAll(dn)
 			}
-			e.runner.maxListedOnly = limit
+			e.runner.maxUnreadable = limit
 		},
 		"limit of the server": func(e *env) {
 			e.connectThrough(proxy{request: func(_ int, request string) action {

@@ -45,7 +45,7 @@ type reader struct {
 	store         *state.Store
 	guard         Guard
 	maxReread     int
-	maxListedOnly int
+	maxUnreadable int
 	queries       []query         // below the profile's base; the first one finds the most objects
 	posture       *postureQueries // nil: identities only
 	budget        *objectBudget
@@ -58,7 +58,7 @@ type reader struct {
 // security posture.
 func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships, logons logonSources) *reader {
 	root := session.RootDSE
-	reader := &reader{runInfo: info, source: source, filters: r.Search, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, maxListedOnly: r.maxListedOnly, logons: logons}
+	reader := &reader{runInfo: info, source: source, filters: r.Search, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, maxUnreadable: r.maxUnreadable, logons: logons}
 	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
 	if source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
@@ -327,8 +327,8 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	return c.result, nil
 }
 
-// levelOf returns the level of a log line about a step of a run: debug if an operator learns nothing
-// from it, as in a run without changes.
+// levelOf returns the level of a log line about a step of a run: debug for a step without news, as in
+// a run without changes.
 func levelOf(hasNews bool) zerolog.Level {
 	if hasNews {
 		return zerolog.InfoLevel

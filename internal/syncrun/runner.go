@@ -141,7 +141,7 @@ type Runner struct {
 	resendInterval time.Duration
 	maxAffected    int
 	maxReread      int
-	maxListedOnly  int
+	maxUnreadable  int
 	maxExpiring    int
 	emptyChecks    emptyChecks
 	maxLocated     int // see defaultMaxLocated
@@ -165,7 +165,7 @@ func New(o Options) *Runner {
 		resendInterval: defaultResendInterval,
 		maxAffected:    defaultMaxAffected,
 		maxReread:      maxReread,
-		maxListedOnly:  defaultMaxListedOnly,
+		maxUnreadable:  defaultMaxUnreadable,
 		maxExpiring:    maxExpiringMembers,
 		emptyChecks:    defaultEmptyChecks,
 		maxLocated:     defaultMaxLocated,

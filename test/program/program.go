@@ -198,9 +198,6 @@ func (p *Process) Stderr() string {
 	return p.logged.String()
 }
 
-// CloseStdout closes the read end of the stdout pipe.
-func (p *Process) CloseStdout() { p.stdout.Close() }
-
 // Signal sends signals in order.
 func (p *Process) Signal(t testing.TB, signals ...os.Signal) {
 	t.Helper()
@@ -357,10 +354,4 @@ func (o Outcome) MustExit(t testing.TB, codes ...int) {
 	if !slices.Contains(codes, o.Code) {
 		t.Fatalf("exit code %d, want %v:\n%s", o.Code, codes, o.Stderr)
 	}
-}
-
-// Run starts a process, waits until it has ended and returns its result.
-func Run(t testing.TB, c Command) Outcome {
-	t.Helper()
-	return Start(t, c).Wait(t)
 }

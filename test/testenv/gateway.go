@@ -253,17 +253,6 @@ func (g *Gateway) SetProfile(p *gateway.Profile) {
 	g.sandbox.SetProfile(p)
 }
 
-// Calls returns the number of requests with a method and path that the gateway answered.
-func (g *Gateway) Calls(method, path string) int {
-	n := 0
-	for _, r := range g.Sandbox().Requests() {
-		if r.Method == method && r.Path == path {
-			n++
-		}
-	}
-	return n
-}
-
 // Arrived returns the number of requests to a path, with those that the front answered.
 func (g *Gateway) Arrived(path string) int {
 	g.mu.Lock()
