@@ -56,10 +56,16 @@ func IsUnit(dn string) bool {
 // NormalizeDN returns a form of a DN that is the same for all DNs that InScope considers equal. It
 // returns an invalid DN in lower case.
 func NormalizeDN(dn string) string {
-	if parsed, err := ldap.ParseDN(dn); err == nil {
-		dn = parsed.String()
+	parsed, err := ldap.ParseDN(dn)
+	if err != nil {
+		return strings.ToLower(dn)
 	}
-	return strings.ToLower(dn)
+	for _, rdn := range parsed.RDNs { // before String, which escapes what is not ASCII
+		for _, a := range rdn.Attributes {
+			a.Type, a.Value = strings.ToLower(a.Type), strings.ToLower(a.Value)
+		}
+	}
+	return parsed.String()
 }
 
 // UnlistedContainers returns the containers of users and groups whose security descriptor does not

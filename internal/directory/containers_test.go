@@ -44,6 +44,11 @@ func TestNormalizeDN(t *testing.T) {
 			t.Errorf("%s is equal", other)
 		}
 	}
+	for _, equal := range []string{"OU=Köln,DC=a", "ou=KÖLN,dc=A", `OU=K\c3\96ln,DC=a`} {
+		if got := NormalizeDN(equal); got != `ou=k\c3\b6ln,dc=a` {
+			t.Errorf("%s: %s", equal, got)
+		}
+	}
 	if got := NormalizeDN("No DN"); got != "no dn" {
 		t.Errorf("%q", got)
 	}

@@ -182,10 +182,15 @@ func (r *Runner) addDeltaInput(s *Snapshot) (err error) {
 	return err
 }
 
-// scopeID returns an identifier of what is read from a server and how it is mapped.
+// scopeID returns an identifier of what is read from a server and how it is mapped. On a domain
+// controller, all forms of a base DN have the same one: names of objects there ignore case.
 func scopeID(search SearchOptions, source Source, root directory.RootDSE) string {
+	base := source.Base
+	if root.IsDomainController() {
+		base = directory.NormalizeDN(base)
+	}
 	parts := []any{
-		identity.Version, source.Base, source.Scope, source.Posture,
+		identity.Version, base, source.Scope, source.Posture,
 		search.Filter(identity.User, root), search.Filter(identity.Group, root), root.DefaultNamingContext,
 	}
 	if source.Posture {
