@@ -68,11 +68,11 @@ func (r Report) Err() error {
 
 // Options are the options of a run.
 type Options struct {
-	Fault    error     // of the configuration; skips all other checks
-	Advice   []string  // one line for each setting without effect
-	Mistakes []Mistake // in valid settings
-	Exposed  []Mistake // files with secrets that other users can read
-	Replaced []string  // one line for each setting that replaces a different one of a file
+	Fault    error           // of the configuration; skips all other checks
+	Advice   []string        // one line for each setting without effect
+	Mistakes []input.Finding // in valid settings
+	Exposed  []input.Finding // files with secrets that other users can read
+	Replaced []string        // one line for each setting that replaces a different one of a file
 	Gateway  *gateway.Client
 	// GatewayAddress and ProxyAddress are host:port. Without a proxy, ProxyAddress is empty.
 	GatewayAddress, ProxyAddress string
@@ -204,8 +204,8 @@ func failedWithRemedy(err error, remedy string) Check {
 }
 
 func (p *preflight) configuration(context.Context) Check {
-	mistakes, mistakeRemedies := describeMistakes(p.Mistakes)
-	exposed, exposedRemedies := describeMistakes(p.Exposed)
+	mistakes, mistakeRemedies := describeFindings(p.Mistakes)
+	exposed, exposedRemedies := describeFindings(p.Exposed)
 	if p.Fault != nil {
 		p.misconfigured = true
 		return Check{Result: Fail, Found: strings.Join(slices.Concat([]string{p.Fault.Error()}, p.Advice, mistakes, exposed), "\n"), err: p.Fault,
@@ -234,17 +234,11 @@ func (p *preflight) configuration(context.Context) Check {
 	return ok("%s", strings.Join(append([]string{"complete; " + origin}, p.Replaced...), "\n"))
 }
 
-// Mistake is a value that probably contains mistakes.
-type Mistake struct {
-	Name   string // of the setting or of the field in the console
-	Errors []error
-}
-
-// describeMistakes returns a line for each value, and a line for each remedy.
-func describeMistakes(values []Mistake) (found, remedies []string) {
+// describeFindings returns a line for each value, and a line for its remedies.
+func describeFindings(values []input.Finding) (found, remedies []string) {
 	for _, value := range values {
-		found = append(found, value.Name+": "+input.Join(value.Errors).Error())
-		remedies = append(remedies, value.Name+": "+input.Remedy(value.Errors))
+		found = append(found, value.Name+": "+value.Reason())
+		remedies = append(remedies, value.Name+": "+value.Remedy())
 	}
 	return found, remedies
 }

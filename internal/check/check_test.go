@@ -281,7 +281,7 @@ func TestConfiguration(t *testing.T) {
 		"mistakes and an unknown key": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Advice = []string{"ldap.hots is unknown, ldap.host is meant"}
-				e.options.Mistakes = []Mistake{{Name: "ldap.password (environment)", Errors: []error{input.EndsWithSpace, input.InQuotes}}}
+				e.options.Mistakes = []input.Finding{{Name: "ldap.password (environment)", Mistakes: []error{input.EndsWithSpace, input.InQuotes}}}
 			},
 			want: map[string]Result{configuration: Warn}, check: configuration,
 			found:  []string{"no effect:\nldap.hots", "mistakes:\nldap.password (environment): ends with a space, is in quotation marks"},
@@ -290,7 +290,7 @@ func TestConfiguration(t *testing.T) {
 		"mistake beside a fault": {
 			change: func(_ *testing.T, e *environment) {
 				e.options.Fault = fault.Operation{Object: "ldap.port"}.Failed(fault.Invalid, errors.New("x"), "allowed: y")
-				e.options.Mistakes = []Mistake{{Name: "ldap.password (environment)", Errors: []error{input.EndsWithSpace}}}
+				e.options.Mistakes = []input.Finding{{Name: "ldap.password (environment)", Mistakes: []error{input.EndsWithSpace}}}
 			},
 			want: skippedAfter(configuration), check: configuration, class: fault.Invalid,
 			found: []string{"ldap.port: x\nldap.password (environment): ends with a space"}, remedy: []string{"allowed: y\n", "ldap.password (environment): remove the space"},

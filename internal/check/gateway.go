@@ -97,11 +97,7 @@ func (p *preflight) connectionAndProfile(ctx context.Context) Check {
 	}
 	source := *p.profile
 	source.Directory = *p.directory
-	var mistakes []Mistake
-	for _, m := range syncrun.ConsoleMistakes(source) {
-		mistakes = append(mistakes, Mistake{Name: m.Field, Errors: m.Mistakes})
-	}
-	if found, remedies := describeMistakes(mistakes); len(found) > 0 {
+	if found, remedies := describeFindings(syncrun.ConsoleMistakes(source)); len(found) > 0 {
 		return warn("from the gateway: "+p.describe()+"\n"+strings.Join(found, "\n"), strings.Join(remedies, "\n"))
 	}
 	return ok("from the gateway: %s", p.describe())

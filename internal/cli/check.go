@@ -78,11 +78,9 @@ func (p *program) checkOptions() check.Options {
 		}
 		o.Advice = append(o.Advice, advice)
 	}
+	o.Exposed = found.exposed
 	for _, m := range found.mistakes {
-		o.Mistakes = append(o.Mistakes, check.Mistake{Name: m.Place, Errors: m.Errors})
-	}
-	for _, f := range found.exposed {
-		o.Exposed = append(o.Exposed, check.Mistake{Name: f.Place, Errors: []error{f.Mistake}})
+		o.Mistakes = append(o.Mistakes, m.Finding)
 	}
 	for _, r := range found.replaced {
 		o.Replaced = append(o.Replaced, fmt.Sprintf("%s replaces %s", r.Place, r.Replaced))

@@ -225,10 +225,10 @@ func (p *program) load(scheduled bool) (*config.Config, error) {
 		event.Msg(MsgUnknownKey)
 	}
 	for _, f := range advice.exposed {
-		log.Warn().Str("place", f.Place).Str("reason", f.Mistake.Error()).Str("remedy", f.Mistake.Remedy()).Msg(MsgFileExposed)
+		log.Warn().Str("place", f.Name).Str("reason", f.Reason()).Str("remedy", f.Remedy()).Msg(MsgFileExposed)
 	}
 	for _, m := range advice.mistakes {
-		log.Warn().Str("key", m.Key).Str("place", m.Place).Str("reason", input.Join(m.Errors).Error()).Str("remedy", input.Remedy(m.Errors)).Msg(MsgMistake)
+		log.Warn().Str("key", m.Key).Str("place", m.Name).Str("reason", m.Reason()).Str("remedy", m.Remedy()).Msg(MsgMistake)
 	}
 	return c, err
 }
@@ -239,7 +239,7 @@ type advice struct {
 	unknown  []config.Unknown
 	mistakes []config.Mistake
 	replaced []config.Override
-	exposed  []config.ExposedFile
+	exposed  []input.Finding
 }
 
 // remedyNoSettings is the remedy if there are no settings at all. Without a command and settings,
@@ -255,7 +255,7 @@ func (p *program) readConfig(scheduled bool) (*config.Config, advice, error) {
 		Unknown:  func(u config.Unknown) { found.unknown = append(found.unknown, u) },
 		Mistake:  func(m config.Mistake) { found.mistakes = append(found.mistakes, m) },
 		Override: func(o config.Override) { found.replaced = append(found.replaced, o) },
-		Exposed:  func(f config.ExposedFile) { found.exposed = append(found.exposed, f) },
+		Exposed:  func(f input.Finding) { found.exposed = append(found.exposed, f) },
 		Empty:    func() { found.isEmpty = true },
 	})
 	if err != nil {

@@ -11,8 +11,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	"adconnector/internal/input"
 )
 
 // selfSigned returns a certificate in DER.
@@ -94,8 +92,8 @@ func TestSkippedCertificate(t *testing.T) {
 		t.Fatalf("mistakes %v, error %v", mistakes, err)
 	}
 	for _, m := range mistakes {
-		if m.Key != "ldap.certificate" && m.Key != "gateway.ca-file" || len(m.Errors) != 1 || !strings.Contains(m.Errors[0].Error(), "CN=Brainpool Root") || !strings.Contains(input.Remedy(m.Errors), "P-256") {
-			t.Errorf("mistake %v, remedy %s", m, input.Remedy(m.Errors))
+		if m.Key != "ldap.certificate" && m.Key != "gateway.ca-file" || len(m.Mistakes) != 1 || !strings.Contains(m.Reason(), "CN=Brainpool Root") || !strings.Contains(m.Remedy(), "P-256") {
+			t.Errorf("mistake %v, remedy %s", m, m.Remedy())
 		}
 	}
 	_, err = load(with(complete, "gateway.ca-file="+writeFile(t, "root.pem", string(unreadable))))

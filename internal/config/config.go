@@ -18,6 +18,7 @@ import (
 
 	"adconnector/internal/directory"
 	"adconnector/internal/gateway"
+	"adconnector/internal/input"
 	"adconnector/internal/schedule"
 	"adconnector/internal/syncrun"
 	"adconnector/internal/upload"
@@ -60,16 +61,15 @@ type Source struct {
 	Override  func(Override)    // called for each setting that replaces a different one; can be nil
 	// Exposed is called for each env file with secrets, and for each file of a secret, that other
 	// users can read; can be nil.
-	Exposed func(ExposedFile)
+	Exposed func(input.Finding)
 	Empty   func() // called if neither the environment nor a file has a setting; can be nil
 }
 
 // Mistake is a valid value that probably contains mistakes. It has an effect as it is, unless the
 // mistake is that the variable is no setting.
 type Mistake struct {
-	Key    string // Key.Name
-	Place  string // spelling, and environment or file and line
-	Errors []error
+	Key           string // Key.Name
+	input.Finding        // its name is the spelling, and the environment or the file and the line
 }
 
 // Override is a setting that replaces a different one, of a file that has a lower precedence.

@@ -10,12 +10,6 @@ import (
 	"adconnector/internal/input"
 )
 
-// ExposedFile is a file with secrets that other users than its owner can read.
-type ExposedFile struct {
-	Place   string // "env file" and its path, or the setting of a secret's file
-	Mistake *input.Mistake
-}
-
 // exposure returns the mistake of a file with secrets by its mode and its owner, or nil. A group
 // can be how a process gets access to a file of another user, as in a pod with an fsGroup, so its
 // right counts only if the process owns the file.
@@ -59,8 +53,8 @@ func exposureOf(path string) *input.Mistake {
 }
 
 // reportExposed reports the env files with secrets, and the files of the secrets in use, that other
-// users can read.
-func (l *loader) reportExposed(envFiles []string, report func(ExposedFile)) {
+// users can read. The name of a finding is "env file" and its path, or the setting of a secret's file.
+func (l *loader) reportExposed(envFiles []string, report func(input.Finding)) {
 	reported := map[string]bool{}
 	add := func(place, path string) {
 		if reported[path] {
@@ -68,7 +62,7 @@ func (l *loader) reportExposed(envFiles []string, report func(ExposedFile)) {
 		}
 		reported[path] = true
 		if mistake := exposureOf(path); mistake != nil {
-			report(ExposedFile{place, mistake})
+			report(input.Finding{Name: place, Mistakes: []error{mistake}})
 		}
 	}
 	for _, path := range envFiles {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"adconnector/internal/input"
 )
 
 func TestExposure(t *testing.T) {
@@ -62,7 +64,7 @@ func TestReportExposed(t *testing.T) {
 		write("empty.env", "proxy.password=\n", 0o644),
 	}
 	var places []string
-	_, err := Load(Source{EnvFiles: append(files, files[1]), Exposed: func(f ExposedFile) { places = append(places, f.Place) }})
+	_, err := Load(Source{EnvFiles: append(files, files[1]), Exposed: func(f input.Finding) { places = append(places, f.Name) }})
 	want := []string{"env file " + files[1], "ldap.password.file (" + files[0] + " line 2)"}
 	if err == nil || strings.Join(places, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got %q, want %q", places, want)

@@ -84,7 +84,7 @@ func (l *loader) environment(environ []string) layer {
 	for _, pair := range environ {
 		spelling, text, _ := strings.Cut(pair, "=")
 		if key, known := l.spellings[spelling]; known && isServiceLink(spelling, text) {
-			l.mistakes = append(l.mistakes, Mistake{Key: key.name, Place: spelling + " (environment)", Errors: []error{linkMistake}})
+			l.mistakes = append(l.mistakes, Mistake{key.name, input.Finding{Name: spelling + " (environment)", Mistakes: []error{linkMistake}}})
 			continue
 		}
 		l.add(settings, spelling, text, "environment", false)
@@ -393,9 +393,9 @@ func (l *loader) addMistakes(name string, s setting, found ...error) {
 	switch {
 	case len(found) == 0:
 	case i >= 0:
-		l.mistakes[i].Errors = append(l.mistakes[i].Errors, found...)
+		l.mistakes[i].Mistakes = append(l.mistakes[i].Mistakes, found...)
 	default:
-		l.mistakes = append(l.mistakes, Mistake{Key: name, Place: s.place, Errors: found})
+		l.mistakes = append(l.mistakes, Mistake{name, input.Finding{Name: s.place, Mistakes: found}})
 	}
 }
 
@@ -404,7 +404,7 @@ func (l *loader) reportAll() {
 	for _, m := range l.mistakes {
 		hasFault := slices.ContainsFunc(l.faults, func(err error) bool {
 			failed, is := errors.AsType[*fault.Error](err)
-			return is && failed.Object == m.Place
+			return is && failed.Object == m.Name
 		})
 		if l.onMistake != nil && !hasFault {
 			l.onMistake(m)

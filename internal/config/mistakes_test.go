@@ -70,7 +70,7 @@ func TestMistakes(t *testing.T) {
 			}
 			switch {
 			case len(c.want) == 0 && len(got) == 0:
-			case len(got) != 1 || got[0].Key != c.key || got[0].Place != c.key+" (environment)" || !slices.Equal(got[0].Errors, c.want):
+			case len(got) != 1 || got[0].Key != c.key || got[0].Name != c.key+" (environment)" || !slices.Equal(got[0].Mistakes, c.want):
 				t.Errorf("got %+v, want %v", got, c.want)
 			}
 		})
@@ -89,7 +89,7 @@ func TestMistakeInFile(t *testing.T) {
 	} {
 		got, err := loadMistakes(with(complete, "qualys.user.password=", "qualys.user.password.file="+writeFile(t, "secret", content), "log.level=loud"))
 		checkFaults(t, err, wantFault{"log.level (environment)", errNotAllowed, "trace"})
-		if len(got) != min(len(want), 1) || len(got) == 1 && (got[0].Place != "qualys.user.password.file (environment)" || !slices.Equal(got[0].Errors, want)) {
+		if len(got) != min(len(want), 1) || len(got) == 1 && (got[0].Name != "qualys.user.password.file (environment)" || !slices.Equal(got[0].Mistakes, want)) {
 			t.Errorf("%q: %+v, want %v", content, got, want)
 		}
 	}
@@ -114,7 +114,7 @@ func TestServiceLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 2 || got[0].Key != "ldap.port" || got[0].Place != "LDAP_PORT (environment)" || got[1].Key != "proxy.port" || !slices.Equal(got[0].Errors, []error{linkMistake}) {
+	if len(got) != 2 || got[0].Key != "ldap.port" || got[0].Name != "LDAP_PORT (environment)" || got[1].Key != "proxy.port" || !slices.Equal(got[0].Mistakes, []error{linkMistake}) {
 		t.Errorf("%+v", got)
 	}
 	if c := requireLoad(t, with(with(complete, directorySettings...), links...)); c.Run.Source.Directory.Port != 0 {

@@ -160,7 +160,7 @@ func TestProtocolErrors(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			server := serveWithTLS(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { test.respond(w) }),
+			server := serveConfiguredTLS(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { test.respond(w) }),
 				func(c *tls.Config) { c.NextProtos = []string{test.protocol} })
 			o := options(t, server.URL)
 			o.RootCAs = rootsOf(server)

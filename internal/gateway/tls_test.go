@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -45,18 +44,16 @@ func (c lingeringConn) Close() error {
 	return err
 }
 
-// serveWithTLS starts a TLS server with a given configuration.
-func serveWithTLS(t testing.TB, handler http.Handler, configure func(*tls.Config)) *httptest.Server {
+// serveConfiguredTLS starts a TLS server with a given configuration. Clients can read its last alert.
+func serveConfiguredTLS(t testing.TB, handler http.Handler, configure func(*tls.Config)) *httptest.Server {
 	t.Helper()
-	server := httptest.NewUnstartedServer(handler)
-	server.Config.ErrorLog = log.New(io.Discard, "", 0)
-	server.TLS = &tls.Config{}
-	configure(server.TLS)
-	server.EnableHTTP2 = true
-	server.Listener = lingeringListener{server.Listener}
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	return server
+	return serveAs(t, handler, func(server *httptest.Server) {
+		server.TLS = &tls.Config{}
+		configure(server.TLS)
+		server.EnableHTTP2 = true
+		server.Listener = lingeringListener{server.Listener}
+		server.StartTLS()
+	})
 }
 
 // TestRefusedHandshakes checks that a server or a proxy whose TLS is not supported is refused,
@@ -94,7 +91,7 @@ func TestRefusedHandshakes(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				server := serveWithTLS(t, http.NotFoundHandler(), test.configure)
+				server := serveConfiguredTLS(t, http.NotFoundHandler(), test.configure)
 				o := options(t, server.URL)
 				o.HandshakeWithin(time.Hour) // many handshakes at once are slow on a loaded machine
 				o.RootCAs = rootsOf(server)
@@ -117,7 +114,7 @@ func TestRefusedHandshakes(t *testing.T) {
 		}
 		t.Run(test.name+", of the proxy", func(t *testing.T) {
 			t.Parallel()
-			proxyServer := serveWithTLS(t, &proxy{}, test.configure)
+			proxyServer := serveConfiguredTLS(t, &proxy{}, test.configure)
 			o := options(t, "https://gateway.test")
 			o.HandshakeWithin(time.Hour)
 			o.RootCAs = rootsOf(proxyServer)
@@ -196,7 +193,7 @@ func TestTransientAlert(t *testing.T) {
 	t.Parallel()
 	var handshakes atomic.Int64
 	g := gatewayserver.New(sandboxOptions())
-	server := serveWithTLS(t, g, func(c *tls.Config) {
+	server := serveConfiguredTLS(t, g, func(c *tls.Config) {
 		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			if handshakes.Add(1) <= 2 {
 				return nil, errors.New("overloaded") // internal_error
@@ -224,7 +221,7 @@ func TestLostCertificateAlert(t *testing.T) {
 	t.Parallel()
 	var lost atomic.Int64
 	g := gatewayserver.New(sandboxOptions())
-	server := serveWithTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := serveConfiguredTLS(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if lost.Add(-1) >= 0 {
 			panic(http.ErrAbortHandler)
 		}

@@ -144,6 +144,18 @@ func (j joined) Error() string {
 // Unwrap returns the mistakes.
 func (j joined) Unwrap() []error { return j }
 
+// Finding is a value or a file with its probable mistakes.
+type Finding struct {
+	Name     string // of the setting with its place, of the file, or of the field in the console
+	Mistakes []error
+}
+
+// Reason returns the descriptions of the mistakes.
+func (f Finding) Reason() string { return Join(f.Mistakes).Error() }
+
+// Remedy returns the distinct remedies of the mistakes.
+func (f Finding) Remedy() string { return Remedy(f.Mistakes) }
+
 // Remedy returns the distinct remedies of mistakes.
 func Remedy(mistakes []error) string {
 	var remedies []string

@@ -161,20 +161,14 @@ func fieldError(document, field string, err error) error {
 	return consoleError(document, fmt.Errorf("%s%s%w", field, separator, err), remedy)
 }
 
-// ConsoleMistake is the name of a field and its probable mistakes.
-type ConsoleMistake struct {
-	Field    string
-	Mistakes []error
-}
-
 // ConsoleMistakes returns the probable mistakes in the account and the certificate of a source from
 // the gateway, and in its base. The values have an effect as they are.
-func ConsoleMistakes(s Source) (all []ConsoleMistake) {
-	for _, field := range []ConsoleMistake{
-		{"bind DN of the connection in the console", directory.AccountMistakes(s.Directory.BindDN)},
-		{"password of the connection in the console", input.Mistakes(s.Directory.Password.Reveal())},
-		{"certificate of the connection in the console", s.Directory.CertificateMistakes},
-		{"base context of the profile in the console", directory.BaseMistakes(s.Base)},
+func ConsoleMistakes(s Source) (all []input.Finding) {
+	for _, field := range []input.Finding{
+		{Name: "bind DN of the connection in the console", Mistakes: directory.AccountMistakes(s.Directory.BindDN)},
+		{Name: "password of the connection in the console", Mistakes: input.Mistakes(s.Directory.Password.Reveal())},
+		{Name: "certificate of the connection in the console", Mistakes: s.Directory.CertificateMistakes},
+		{Name: "base context of the profile in the console", Mistakes: directory.BaseMistakes(s.Base)},
 	} {
 		if len(field.Mistakes) > 0 {
 			all = append(all, field)
@@ -189,7 +183,7 @@ func (r *Runner) warnMistakes(log zerolog.Logger, source Source) {
 	if text := fmt.Sprint(mistakes); text != r.warnedMistakes {
 		r.warnedMistakes = text
 		for _, m := range mistakes {
-			log.Warn().Str("key", m.Field).Str("reason", input.Join(m.Mistakes).Error()).Str("remedy", input.Remedy(m.Mistakes)).Msg(MsgMistake)
+			log.Warn().Str("key", m.Name).Str("reason", m.Reason()).Str("remedy", m.Remedy()).Msg(MsgMistake)
 		}
 	}
 }
