@@ -2,7 +2,7 @@ package cli
 
 import "io"
 
-// welcome is the text for somebody who starts the program on a terminal without any setting.
+// welcome is the text for a person who starts the program on a terminal without any setting.
 const welcome = `adconnector synchronizes users and groups from Active Directory to the Qualys
 gateway. It found no settings, neither in the environment nor in an env file.
 
@@ -21,8 +21,8 @@ Set it up:
 All commands:                             adconnector --help
 `
 
-// showsWelcome reports whether the text welcome takes the place of errors in the log: somebody
-// reads stderr, and neither the log nor the result is JSON.
+// showsWelcome reports whether the text welcome replaces errors in the log: stderr is a terminal, and
+// neither the log nor the result is JSON.
 func (p *program) showsWelcome() bool {
 	return isTerminal(p.stderr) && p.logFormat != "json" && p.output != "json"
 }

@@ -1,5 +1,5 @@
 // Package handshake finds the reason of a failed TLS handshake of a client. It distinguishes
-// failures that last until somebody changes the peer, such as an old TLS version, from those of
+// failures that last until the peer is changed, such as an old TLS version, from those of
 // the network.
 package handshake
 

@@ -247,7 +247,7 @@ func putUnseen(c change, id ad.InvocationID, guids []ad.GUID) error {
 	return c.put(bucketUnseen, id[:], value)
 }
 
-// Sighting says which domain controllers have shown an object.
+// Sighting is which domain controllers have shown an object.
 type Sighting struct {
 	Here           bool // the domain controller of the view has
 	HereInScope    bool // and it did so in the scope of the view
@@ -329,7 +329,7 @@ func (s *Store) Sightings(view View, guids []ad.GUID) (sightings []Sighting, err
 	return sightings, err
 }
 
-// shown is the part of the state file that says which domain controllers have shown an object.
+// shown is the part of the state file with the domain controllers that have shown an object.
 type shown struct {
 	index       indexView
 	views       views

@@ -356,7 +356,7 @@ func (r *reader) provable(missing []identity.Object) (guids []ad.GUID, err error
 	return guids, err
 }
 
-// findChanged returns the indexed objects that a delta sync knows or supposes to be deleted:
+// findChanged returns the indexed objects that are or may be deleted in a delta sync:
 // those with a new tombstone, those whose deletion was rejected, held or undecided, those that the server
 // has never shown, and those that runs under another view delivered but this one did not find.
 // It returns the tombstones, too.
@@ -432,7 +432,7 @@ func (r *reader) splitDisabledPosture(deleted []identity.Object) (others, postur
 	return others, posture
 }
 
-// candidates returns the objects with what the state file knows about them.
+// candidates returns the objects with their records in the state file.
 func (r *reader) candidates(objects []identity.Object) ([]Candidate, error) {
 	sightings, err := r.store.Sightings(r.snapshot.View, guidsOf(objects))
 	if err != nil {

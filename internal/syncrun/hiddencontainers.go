@@ -189,21 +189,21 @@ func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers
 	if search.Scope != directory.Subtree { // objects in lower containers are out of the scope
 		return nil
 	}
-	var unreadable []string // or unlisted
+	var containers []string // that may be hidden
 	n := 0
 	err = r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		if n++; n > r.maxUnreadable {
 			return errTooManyUnreadable
 		}
 		if dn := string(entry.DN); r.session.RootDSE.IsAccountContainer(dn) {
-			unreadable = append(unreadable, dn)
+			containers = append(containers, dn)
 		}
 		return nil
 	})
 	if err == nil {
 		var unlisted []string
 		unlisted, err = r.session.UnlistedContainers(ctx, search.Base, search.Scope)
-		unreadable = append(unreadable, unlisted...)
+		containers = append(containers, unlisted...)
 	}
 	if errors.Is(err, errTooManyUnreadable) || fault.ClassOf(err) == fault.Incomplete && ctx.Err() == nil {
 		h.Incomplete = true
@@ -212,7 +212,7 @@ func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers
 	if err != nil {
 		return baseContextError(err)
 	}
-	h.Found, err = r.notListed(ctx, unreadable)
+	h.Found, err = r.notListed(ctx, containers)
 	return err
 }
 

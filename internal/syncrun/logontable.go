@@ -24,7 +24,7 @@ type logonTable struct {
 	chunks []*logonChunk
 }
 
-// failedCounts says which numbers of failed attempts the PDC emulator has returned.
+// failedCounts is which numbers of failed attempts the PDC emulator has returned.
 type failedCounts int
 
 const (

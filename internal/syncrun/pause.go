@@ -143,7 +143,7 @@ func (e *pausedError) Error() string {
 // Unwrap returns the cause.
 func (e *pausedError) Unwrap() error { return e.cause }
 
-// checkBindPause returns an error if binds to a source are paused, unless somebody asks for the run: an
+// checkBindPause returns an error if binds to a source are paused, unless a person requested the run: an
 // account can have been unlocked. One more refused bind extends the pause.
 func (r *Runner) checkBindPause(info runInfo, source Source) error {
 	resumed, err := r.BindPause.check(hashAccount(source.Directory), r.now())

@@ -25,7 +25,7 @@ type tombstoneSearch struct {
 	guids    []ad.GUID
 }
 
-// tombstoneState is what the process knows about the account's rights to tombstones.
+// tombstoneState is what earlier runs have found about the account's rights to tombstones.
 type tombstoneState struct {
 	warned         bool // a warning was logged
 	searchedHidden bool // tombstones without a readable uSNChanged were searched after the last full sync
