@@ -965,3 +965,21 @@ func TestBusyResultOfGroups(t *testing.T) {
 	armed := e.busyOnce(51, "groupType", "description", "uSNChanged") // not a check of rights
 	e.failBusy(armed, fault.Transient, delta)
 }
+
+// A full sync reads missing objects again. An error of that search fails the run: they may exist.
+func TestBusyResultOfMissingObjects(t *testing.T) {
+	t.Parallel()
+	for result, class := range busyResults {
+		t.Run(fmt.Sprintf("result %d", result), func(t *testing.T) {
+			t.Parallel()
+			e := newDomainEnv(t, domaincontroller.Options{}, 10)
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
+			deleted := e.deleteUsers(1)[0]
+			armed := e.busyOnce(result, string(deleted[:]), "displayName")
+			e.nextFullSync()
+			e.failBusy(armed, class, full)
+			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
+			e.expectConverged()
+		})
+	}
+}

@@ -3,9 +3,11 @@ package syncrun
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -446,4 +448,37 @@ func TestStateFileGrowsDuringRun(t *testing.T) {
 	e.options.Upload = upload.Options{Workers: 1, BatchSize: 50, BatchBytes: 1 << 20}
 	e.start()
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 2500})
+}
+
+// TestRunNotRecorded checks that a run fails if its end cannot be recorded, although its progress is.
+func TestRunNotRecorded(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 3)
+	var reported Report
+	e.options.OnEnd = func(r Report) { reported = r }
+	e.start()
+	var p Progress
+	closeStore := sync.OnceFunc(func() { e.must(e.store.Close()) })
+	e.runner.now = func() time.Time {
+		if p.phase.Load() == "record" { // the run has advanced, and its final state follows
+			closeStore()
+		}
+		return e.clock.Now()
+	}
+	run, err := e.failedRun(RunOptions{Progress: &p})
+	if failed, is := errors.AsType[*fault.Error](err); !is || failed.Op != "record run" {
+		t.Errorf("error %v", err)
+	}
+	if run.Uploaded != 3 || run.Error == "" || run.Class != string(fault.ClassOf(err)) || reported.Error != run.Error || reported.Result != Failed {
+		t.Errorf("run %+v, report %+v", run, reported.Run)
+	}
+	states := e.gateway.States()
+	if last := states[len(states)-1]; last.State != stateScheduled || last.Error == nil {
+		t.Errorf("last state %+v", last)
+	}
+	store, err := state.Options{NoSync: true}.Open(e.stateDir)
+	e.must(err)
+	e.store = store
+	e.start()
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
 }

@@ -1,6 +1,8 @@
 package syncrun
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -144,13 +146,13 @@ func TestIdleSessionIsReplacedBeforeUse(t *testing.T) {
 	}
 }
 
-// TestIdleSessionBehindLoadBalancer checks that an idle session is used on if the address leads
-// to another domain controller by then.
-func TestIdleSessionBehindLoadBalancer(t *testing.T) {
-	t.Parallel()
+// connectMovable connects a session to an address that leads to another domain controller while
+// moved is set.
+func connectMovable(t *testing.T) (s *session, moved *atomic.Bool) {
+	t.Helper()
 	first, second := fakeldap.DC1, fakeldap.DC1
 	first.InvocationID, second.InvocationID = strings.Repeat("a", 16), strings.Repeat("b", 16)
-	var moved atomic.Bool
+	moved = &atomic.Bool{}
 	server := fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
 		if moved.Load() {
 			second.Script(nil)(p)
@@ -162,8 +164,17 @@ func TestIdleSessionBehindLoadBalancer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{Session: opened, log: zerolog.Nop()}
-	defer func() { s.Close() }()
+	s = &session{Session: opened, log: zerolog.Nop(), failed: &atomic.Bool{}}
+	t.Cleanup(func() { s.Close() })
+	return s, moved
+}
+
+// TestIdleSessionBehindLoadBalancer checks that an idle session is used on if the address leads
+// to another domain controller by then.
+func TestIdleSessionBehindLoadBalancer(t *testing.T) {
+	t.Parallel()
+	s, moved := connectMovable(t)
+	opened := s.Session
 	moved.Store(true)
 	if err := s.reconnectIfIdle(t.Context()); err != nil || s.Session != opened {
 		t.Errorf("error %v, same session %t", err, s.Session == opened)
@@ -174,5 +185,84 @@ func TestIdleSessionBehindLoadBalancer(t *testing.T) {
 	moved.Store(false)
 	if err := s.reconnectIfIdle(t.Context()); err != nil || s.Session == opened {
 		t.Errorf("error %v, same session %t", err, s.Session == opened)
+	}
+}
+
+// TestRunSequentially checks that two functions run one after the other in the same session if
+// there is no second one, and that the first error ends them.
+func TestRunSequentially(t *testing.T) {
+	t.Parallel()
+	failed := errors.New("failed")
+	for name, c := range map[string]struct {
+		first, second, want error
+		calls               string
+	}{
+		"no error":        {nil, nil, nil, "first second"},
+		"error of first":  {failed, nil, failed, "first"},
+		"error of second": {nil, failed, failed, "first second"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, moved := connectMovable(t)
+			moved.Store(true) // a second session would be on the other domain controller
+			var calls []string
+			call := func(name string, result error) func(context.Context, *session) error {
+				return func(_ context.Context, in *session) error {
+					if in != s {
+						t.Errorf("%s: in another session", name)
+					}
+					calls = append(calls, name)
+					return result
+				}
+			}
+			err := s.runConcurrently(t.Context(), call("first", c.first), call("second", c.second))
+			if !errors.Is(err, c.want) || strings.Join(calls, " ") != c.calls {
+				t.Errorf("calls %v, error %v", calls, err)
+			}
+			if s.failed.Load() {
+				t.Error("the refused second session counts as a failure of the server")
+			}
+		})
+	}
+}
+
+// TestRunConcurrently checks that an error of one of two functions is returned, and that it cancels
+// the other one, which can use its session until it returns.
+func TestRunConcurrently(t *testing.T) {
+	t.Parallel()
+	s, _ := connectMovable(t)
+	failed := errors.New("failed")
+	started := make(chan struct{}, 1)
+	ended := false
+	succeed := func(context.Context, *session) error { return nil }
+	fail := func(context.Context, *session) error { return failed }
+	failLate := func(context.Context, *session) error {
+		<-started
+		return failed
+	}
+	block := func(ctx context.Context, in *session) error {
+		started <- struct{}{}
+		<-ctx.Done()
+		_, err := in.Read(t.Context(), "", "dnsHostName")
+		ended = err == nil
+		return err
+	}
+	for _, c := range []struct { // each can block if the code fails the cases before it
+		name          string
+		first, second func(context.Context, *session) error
+		want          error
+		blocks        bool
+	}{
+		{"no error", succeed, succeed, nil, false},
+		{"error of first", fail, succeed, failed, false},
+		{"error of second", succeed, fail, failed, false},
+		{"error of first, second canceled", failLate, block, failed, true},
+		{"error of second, first canceled", block, failLate, failed, true},
+	} {
+		ended = false
+		err := s.runConcurrently(t.Context(), c.first, c.second)
+		if !errors.Is(err, c.want) || ended != c.blocks {
+			t.Fatalf("%s: error %v, ended with a usable session %t", c.name, err, ended)
+		}
 	}
 }
