@@ -59,8 +59,8 @@ type InvocationID GUID
 
 func (id InvocationID) String() string { return GUID(id).String() }
 
-// SID is a security identifier in binary form (MS-DTYP 2.4.2.2). It must come from ParseSID or
-// JoinSID.
+// SID is a security identifier in binary form (MS-DTYP 2.4.2.2). It must come from ParseSID,
+// JoinSID or Child.
 type SID []byte
 
 const (
@@ -116,6 +116,13 @@ func (s SID) Compare(other SID) int {
 	a, rid, _ := s.Split()
 	b, otherRID, _ := other.Split()
 	return cmp.Or(bytes.Compare(a, b), cmp.Compare(rid, otherRID), bytes.Compare(s, other)) // the last without sub-authorities
+}
+
+// Child returns the SID of an object of the domain s.
+func (s SID) Child(rid RID) SID {
+	child := JoinSID(s, rid)
+	child[1]++ // the number of sub-authorities
+	return child
 }
 
 // JoinSID is the inverse of Split.

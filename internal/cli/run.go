@@ -142,12 +142,12 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 			daemonLog.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
-	return serveSchedule(ctx, c, store, r, requests, watchdog.Beat, observer, daemonLog)
+	return serveSchedule(ctx, c, r, requests, watchdog.Beat, observer, daemonLog)
 }
 
 // serveSchedule starts a run at every tick, and those that commands request, until ctx ends or
 // mustReopen applies. requests can be nil.
-func serveSchedule(ctx context.Context, c *config.Config, store *state.Store, r *syncrun.Runner, requests *request.Server, beat func(), observer daemonObserver, log zerolog.Logger) error {
+func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, requests *request.Server, beat func(), observer daemonObserver, log zerolog.Logger) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var repeats fault.RepeatCounter // of errors to record the state
@@ -158,7 +158,7 @@ func serveSchedule(ctx context.Context, c *config.Config, store *state.Store, r 
 		if observer.runStarts != nil && options.Progress == nil {
 			options.Progress = observer.runStarts()
 		}
-		if err := store.CheckRemoved(); err != nil { // the next serve starts a run
+		if err := r.Store.CheckRemoved(); err != nil { // the next serve starts a run
 			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgStateFileRemoved)
 			cancel(err)
 			return state.Run{Result: syncrun.Failed, Error: err.Error(), Remedy: fault.Remedy(err), Class: string(fault.ClassOf(err))}

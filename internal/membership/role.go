@@ -3,7 +3,6 @@ package membership
 import (
 	"encoding/binary"
 	"math/bits"
-	"slices"
 	"strings"
 
 	"adconnector/internal/ad"
@@ -84,16 +83,12 @@ func RoleOf(sid ad.SID, account []byte) Role {
 // RoleGroups returns the SIDs of the groups of roles in a domain, and the account names of those without a
 // well-known SID. Without the SID of the domain, only those of the built-in groups are known.
 func RoleGroups(domain ad.SID) (sids []ad.SID, accounts []string) {
-	authority := slices.Clone(domain)
-	if len(authority) > 0 {
-		authority[1]++ // the number of sub-authorities (MS-DTYP 2.4.2.2)
-	}
 	for _, r := range roles {
 		switch {
 		case r.builtin != 0:
-			sids = append(sids, ad.JoinSID(builtinAuthority, r.builtin))
-		case r.domain != 0 && len(authority) > 0:
-			sids = append(sids, ad.JoinSID(authority, r.domain))
+			sids = append(sids, builtinDomain.Child(r.builtin))
+		case r.domain != 0 && len(domain) > 0:
+			sids = append(sids, domain.Child(r.domain))
 		case r.account != "":
 			accounts = append(accounts, r.account)
 		}
@@ -101,8 +96,8 @@ func RoleGroups(domain ad.SID) (sids []ad.SID, accounts []string) {
 	return sids, accounts
 }
 
-// builtinAuthority is the SID of a built-in group without its RID: S-1-5-32.
-var builtinAuthority = []byte{1, 2, 0, 0, 0, 0, 0, ntAuthority, subBuiltin, 0, 0, 0}
+// builtinDomain is the domain of the built-in groups: S-1-5-32.
+var builtinDomain = ad.SID{1, 1, 0, 0, 0, 0, 0, ntAuthority, subBuiltin, 0, 0, 0}
 
 func (r Role) String() string {
 	if r == 0 || int(r) > len(roles) {

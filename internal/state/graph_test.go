@@ -80,7 +80,7 @@ func TestGraph(t *testing.T) {
 	step("true DC=c o3=m false", change(GraphChange{Source: GraphSource{Base: "DC=c"}, Objects: slices.Values([]membership.Record{record(3, "m")})}))
 }
 
-func TestIndexedAndObjectsOfKinds(t *testing.T) {
+func TestIndexed(t *testing.T) {
 	t.Parallel()
 	s, err := unsynced.Open(t.TempDir())
 	if err != nil {
@@ -101,10 +101,6 @@ func TestIndexedAndObjectsOfKinds(t *testing.T) {
 	indexed, err := s.Indexed([]ad.GUID{{9}, {3}, {1}})
 	if err != nil || !slices.Equal(indexed, []ad.GUID{{3}, {1}}) {
 		t.Errorf("%v, %v", indexed, err)
-	}
-	found, err := s.ObjectsOfKinds(2, 4)
-	if err != nil || len(found) != 2 || found[0].Kind != 2 || found[1].Kind != 4 {
-		t.Errorf("%v, %v", found, err)
 	}
 }
 

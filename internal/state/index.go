@@ -254,19 +254,6 @@ func (s *Store) Indexed(guids []ad.GUID) (indexed []ad.GUID, err error) {
 	return indexed, err
 }
 
-// ObjectsOfKinds returns the objects of the index that have one of the kinds.
-func (s *Store) ObjectsOfKinds(kinds ...identity.Kind) (found []identity.Object, err error) {
-	err = s.viewIndex("read index", func(index indexView) error {
-		return index.forEach(func(key, record []byte) error {
-			if object, ok := decodeRecord(key, record); ok && slices.Contains(kinds, object.Kind) {
-				found = append(found, object)
-			}
-			return nil
-		})
-	})
-	return found, err
-}
-
 // indexedGUIDs returns the objects of the index whose record matches.
 func (s *Store) indexedGUIDs(match func(record []byte) bool) (guids []ad.GUID, err error) {
 	err = s.viewIndex("read index", func(index indexView) error {

@@ -46,7 +46,6 @@ func observe(t testing.TB, s *Store) string {
 	show("objects", all)
 	show("missing", result(s.missing(some))(t))
 	show("some", result(s.Objects(some))(t), result(s.Indexed(some))(t))
-	show("kinds", result(s.ObjectsOfKinds(identity.User, identity.Role))(t))
 	show("in flight", result(s.InFlightObjects())(t))
 	show("recheck", result(s.DueForRecheck(time.Unix(1<<40, 0)))(t), result(s.DueForRecheck(time.Unix(5, 0)))(t))
 	show("failed logons", result(s.AccountsWithFailedLogons())(t))
