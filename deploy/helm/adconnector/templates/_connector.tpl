@@ -1,6 +1,6 @@
 {{/* The connector's values merged over the defaults. Arguments: root, own (the connector's values). */}}
 {{- define "adconnector.values" -}}
-{{- $empty := dict "secret" (dict "name" "" "keys" list "values" dict "changeKey" "") "files" dict -}}
+{{- $empty := dict "secret" (dict "name" "" "keys" list "values" dict "changeKey" "") "files" dict "image" dict -}}
 {{- mustMergeOverwrite $empty (deepCopy .root.Values.defaults) (deepCopy .own) | toYaml -}}
 {{- end -}}
 
@@ -70,6 +70,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{/*
+A cron expression whose fields H and H/N are replaced by numbers, so that connectors with the same
+expression run at different times. H is a number of the field's range, and H/N is every N from a
+number below N. The numbers depend on the full name and the field only, so that they never change.
+Arguments: name, fullname, cron.
+*/}}
+{{- define "adconnector.cron" -}}
+{{- $fields := splitList " " .cron -}}
+{{- $times := $fields -}}
+{{- if hasPrefix "CRON_TZ=" .cron -}}{{- $times = rest $fields -}}{{- end -}}
+{{- $result := list -}}
+{{- range $i, $field := $fields -}}
+{{- $number := sub (len $fields) $i | int -}}{{/* from the right: 1 is the day of week */}}
+{{- if regexMatch "^H(/[1-9][0-9]?)?$" $field -}}
+{{- $range := get (dict "6" 60 "5" 60 "4" 24) (toString $number) -}}
+{{- if or (not $range) (lt (len $times) 5) -}}
+{{- fail (printf "connectors.%s: H in service.cron-expression %q is allowed for the second, the minute, and the hour" $.name $.cron) -}}
+{{- end -}}
+{{- $step := trimPrefix "H" $field -}}
+{{- with trimPrefix "/" $step -}}{{- $range = min (int .) $range -}}{{- end -}}
+{{- $hash := printf "%s %d" $.fullname $number | sha256sum | adler32sum | int64 -}}
+{{- $field = printf "%d%s" (mod $hash $range) $step -}}
+{{- end -}}
+{{- $result = append $result $field -}}
+{{- end -}}
+{{- join " " $result -}}
+{{- end -}}
+
+{{/*
 The key of the hash that restarts pods after a change of secret.values. Without a key, who
 can read pods could test guesses of the secrets. It is secret.changeKey, else the key in the
 existing Secret, else random. Arguments: root, fullname, values (merged).
@@ -77,6 +105,20 @@ existing Secret, else random. Arguments: root, fullname, values (merged).
 {{- define "adconnector.changeKey" -}}
 {{- $existing := dig "data" "change-key" "" (lookup "v1" "Secret" .root.Release.Namespace .fullname | default dict) | b64dec -}}
 {{- coalesce .values.secret.changeKey $existing (randAlphaNum 43) -}}
+{{- end -}}
+
+{{/*
+The image of a connector. A tag or a digest of the connector replaces both of all connectors.
+Arguments: root, values (merged).
+*/}}
+{{- define "adconnector.image" -}}
+{{- $image := .root.Values.image -}}
+{{- $version := .values.image | default $image -}}
+{{- with get $version "digest" -}}
+{{- printf "%s@%s" $image.repository . -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (get $version "tag" | default .root.Chart.AppVersion) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The pod of a connector. Arguments: root, name, fullname, values (merged), changeKey, args, restart. */}}
@@ -117,14 +159,8 @@ spec:
   securityContext: {{- toYaml $values.podSecurityContext | nindent 4 }}
   containers:
     - name: adconnector
-      {{- with .root.Values.image }}
-      {{- if .digest }}
-      image: {{ printf "%s@%s" .repository .digest | quote }}
-      {{- else }}
-      image: {{ printf "%s:%s" .repository (.tag | default $.root.Chart.AppVersion) | quote }}
-      {{- end }}
-      imagePullPolicy: {{ .pullPolicy | quote }}
-      {{- end }}
+      image: {{ include "adconnector.image" . | quote }}
+      imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
       args: {{- toYaml .args | nindent 8 }}
       env:
         - name: service.admin.address
@@ -132,8 +168,12 @@ spec:
         - name: service.admin.allowed-hosts
           value: {{ include "adconnector.hosts" . | quote }}
         {{- range $key := keys (omit $values.settings "service.admin.allowed-hosts") | sortAlpha }}
+        {{- $text := include "adconnector.text" (get $values.settings $key) }}
+        {{- if eq $key "service.cron-expression" }}
+        {{- $text = include "adconnector.cron" (dict "name" $.name "fullname" $.fullname "cron" $text) }}
+        {{- end }}
         - name: {{ $key | quote }}
-          value: {{ include "adconnector.text" (get $values.settings $key) | quote }}
+          value: {{ $text | quote }}
         {{- end }}
         {{- range $secretKeys }}
         - name: {{ printf "%s.file" . | quote }}
