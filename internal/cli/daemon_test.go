@@ -279,6 +279,34 @@ func TestBindPause(t *testing.T) {
 	d.end(t)
 }
 
+// TestBindPauseWithNewStateFile tests that the pause after a refused bind continues when the daemon
+// opens a new state file.
+func TestBindPauseWithNewStateFile(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.env = s.env.With(testenv.Settings{"service.cron-expression": yearly, "ldap.password": wrongPassword})
+	d := s.serve(t, runFrequently)
+	d.awaitStateFileAge(t, func(l testlog.Line) bool { return l.Text("message") == runFinished })
+	if err := os.Remove(filepath.Join(s.StateDir, "adconnector.db")); err != nil {
+		t.Fatal(err)
+	}
+	_, next, ok := d.Await(0, testlog.Message(MsgStateFileRemoved), d.ended)
+	if ok {
+		_, next, ok = d.Await(next, testlog.Message(MsgStarted), d.ended)
+	}
+	var run testlog.Line
+	if ok {
+		run, _, ok = d.Await(next, testlog.Message(runFinished), d.ended)
+	}
+	if !ok {
+		t.Fatalf("no run with a new state file: %v", d.Lines())
+	}
+	d.end(t)
+	if n := s.Counters().FailedBinds; n != 1 || !strings.Contains(run.Text("error"), "no bind until") {
+		t.Errorf("%d refused binds, run %v", n, run)
+	}
+}
+
 // TestRotatedPasswords tests that a daemon reads the files of secrets again at each run: a right
 // password ends the pause after a refused bind, and an unusable file keeps the last value.
 func TestRotatedPasswords(t *testing.T) {
@@ -340,6 +368,25 @@ func TestRotatedPasswords(t *testing.T) {
 	}
 }
 
+// awaitStateFileAge waits for a matching log line at which the state file is so old that its loss does
+// not end the daemon.
+func (d *daemon) awaitStateFileAge(t *testing.T, match func(testlog.Line) bool) {
+	t.Helper()
+	started, err := time.Parse(time.RFC3339, d.await(t, testlog.Message(MsgStarted)).Text("time"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.await(t, func(l testlog.Line) bool {
+		at, _ := time.Parse(time.RFC3339, l.Text("time"))
+		return match(l) && at.Sub(started) > 2*minStateFileAge
+	})
+}
+
+// isDeltaEnd matches the summary of a delta sync.
+func isDeltaEnd(l testlog.Line) bool {
+	return l.Text("message") == runFinished && l.Text("mode") == "delta"
+}
+
 // TestStateFileDamaged tests that the daemon sets aside a state file that is damaged while it
 // runs, and sends everything again.
 func TestStateFileDamaged(t *testing.T) {
@@ -347,14 +394,7 @@ func TestStateFileDamaged(t *testing.T) {
 	s := newFixture(t)
 	s.env["service.cron-expression"] = yearly
 	d := s.serve(t, runFrequently)
-	started, err := time.Parse(time.RFC3339, d.await(t, testlog.Message(MsgStarted)).Text("time"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.await(t, func(l testlog.Line) bool { // a file that is damaged too early ends the daemon
-		at, _ := time.Parse(time.RFC3339, l.Text("time"))
-		return l.Text("message") == runFinished && l.Text("mode") == "delta" && at.Sub(started) > 2*minStateFileAge
-	})
+	d.awaitStateFileAge(t, isDeltaEnd)
 	file, err := os.OpenFile(filepath.Join(s.StateDir, "adconnector.db"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -401,14 +441,7 @@ func TestStateFileRemoved(t *testing.T) {
 			}
 			s.env["service.state-dir"] = link
 			d := s.serve(t, runFrequently)
-			started, err := time.Parse(time.RFC3339, d.await(t, testlog.Message(MsgStarted)).Text("time"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			d.await(t, func(l testlog.Line) bool { // a file that is removed too early ends the daemon
-				at, _ := time.Parse(time.RFC3339, l.Text("time"))
-				return l.Text("message") == runFinished && l.Text("mode") == "delta" && at.Sub(started) > 2*minStateFileAge
-			})
+			d.awaitStateFileAge(t, isDeltaEnd)
 			empty := t.TempDir()
 			if test.other {
 				other, err := state.Options{}.Open(empty)
