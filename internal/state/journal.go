@@ -12,7 +12,7 @@ import (
 )
 
 // Journal records the batches of one run. A batch is marked in flight before it is sent,
-// and its result is committed after the gateway's answer. While a batch is in flight, the
+// and its result is committed after the gateway's response. While a batch is in flight, the
 // gateway's value of its objects is unknown. It stays unknown if the process ends or no
 // answer arrives. Lookup then returns the zero fingerprint, so that a later run sends the
 // object again or detects its deletion.

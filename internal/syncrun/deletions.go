@@ -274,7 +274,7 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	if e.Candidates, err = r.candidates(objects); err != nil {
 		return result, e, err
 	}
-	if err = r.addTombstones(ctx, e, deleted, tombstones); err != nil {
+	if err = e.addTombstones(ctx, deleted, tombstones); err != nil {
 		return result, e, err
 	}
 	if err = r.addOutside(ctx, e); err != nil {
@@ -471,25 +471,35 @@ func (c *Candidate) addShownBy(before state.ControllerSet, view state.View) {
 
 // addTombstones marks the candidates that have a tombstone: one of those already found, or of
 // those that it searches for the candidates without other proof.
-func (r *reader) addTombstones(ctx context.Context, e Evidence, deleted []ad.GUID, tombstones *tombstoneSearch) error {
-	found := map[ad.GUID]bool{}
-	for _, guid := range deleted {
-		found[guid] = true
-	}
+func (e Evidence) addTombstones(ctx context.Context, deleted []ad.GUID, tombstones *tombstoneSearch) error {
+	e.markTombstones(deleted)
 	var unproven []ad.GUID
 	for _, c := range e.Candidates {
-		if (!c.HeldBefore || e.Doubt != "") && !found[c.GUID] && (!e.FullSync || c.doubt(e) != "") {
+		if (!c.HeldBefore || e.Doubt != "") && !c.Tombstone && (!e.FullSync || c.doubt(e) != "") {
 			unproven = append(unproven, c.GUID)
 		}
 	}
-	more, err := tombstones.find(ctx, unproven)
-	for _, guid := range withRoles(more) {
-		found[guid] = true
+	return e.searchTombstones(ctx, unproven, tombstones)
+}
+
+// searchTombstones searches the tombstones of these candidates, and marks those that have one.
+func (e Evidence) searchTombstones(ctx context.Context, guids []ad.GUID, tombstones *tombstoneSearch) error {
+	found, err := tombstones.find(ctx, guids)
+	e.markTombstones(withRoles(found))
+	return err
+}
+
+// markTombstones marks the candidates among the deleted objects.
+func (e Evidence) markTombstones(deleted []ad.GUID) {
+	found := make(map[ad.GUID]struct{}, len(deleted))
+	for _, guid := range deleted {
+		found[guid] = struct{}{}
 	}
 	for i := range e.Candidates {
-		e.Candidates[i].Tombstone = found[e.Candidates[i].GUID]
+		if _, isDeleted := found[e.Candidates[i].GUID]; isDeleted {
+			e.Candidates[i].Tombstone = true
+		}
 	}
-	return err
 }
 
 // addOutside marks the candidates that the server has not shown, but has outside of the scope.

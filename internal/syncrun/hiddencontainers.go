@@ -110,7 +110,11 @@ func (r *reader) addHiddenContainers(ctx context.Context, e *Evidence, tombstone
 		return r.keepHiddenRemedy(e)
 	}
 	if r.allowsReread(len(absent)) { // a tombstone is proof, and the search for it is faster
-		if err := e.addTombstonesOf(ctx, absent, tombstones); err != nil {
+		guids := make([]ad.GUID, len(absent))
+		for n, i := range absent {
+			guids[n] = e.Candidates[i].GUID
+		}
+		if err := e.searchTombstones(ctx, guids, tombstones); err != nil {
 			return err
 		}
 		if absent = e.absent(); len(absent) == 0 {
@@ -125,9 +129,15 @@ func (r *reader) addHiddenContainers(ctx context.Context, e *Evidence, tombstone
 		return err
 	}
 	containers := e.Hidden.notAccepted()
+	mayContain := map[identity.Kind]bool{} // it depends on the kind only
 	for _, i := range absent {
 		c := &e.Candidates[i]
-		c.Hidden = e.Hidden.Incomplete || r.mayContain(containers, c.Kind, base)
+		hidden, known := mayContain[c.Kind]
+		if !known {
+			hidden = e.Hidden.Incomplete || r.mayContain(containers, c.Kind, base)
+			mayContain[c.Kind] = hidden
+		}
+		c.Hidden = hidden
 	}
 	if len(containers) > 0 || e.Hidden.Incomplete {
 		e.Hidden.Remedy = hiddenRemedy(containers, e.Hidden.Incomplete, r.source.Base, r.session.AccountName(ctx))
@@ -145,20 +155,6 @@ func (e Evidence) absent() (indexes []int) {
 		}
 	}
 	return indexes
-}
-
-// addTombstonesOf marks those of the candidates with these indexes that have a tombstone.
-func (e Evidence) addTombstonesOf(ctx context.Context, indexes []int, tombstones *tombstoneSearch) error {
-	guids := make([]ad.GUID, len(indexes))
-	for n, i := range indexes {
-		guids[n] = e.Candidates[i].GUID
-	}
-	found, err := tombstones.find(ctx, guids)
-	found = withRoles(found)
-	for _, i := range indexes {
-		e.Candidates[i].Tombstone = slices.Contains(found, e.Candidates[i].GUID)
-	}
-	return err
 }
 
 // keepHiddenRemedy adds the recorded remedy to the evidence of a run that does not search for hidden

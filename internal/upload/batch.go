@@ -88,9 +88,9 @@ func (b *batch) result(rejected map[string]string) state.BatchResult {
 }
 
 // reason returns why the gateway rejected a batch of one object.
-func (b *batch) reason(answer gateway.BatchResponse) string {
-	for _, reason := range answer.Rejected {
+func (b *batch) reason(response gateway.BatchResponse) string {
+	for _, reason := range response.Rejected {
 		return reason
 	}
-	return answer.Message
+	return response.Message
 }

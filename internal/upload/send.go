@@ -40,12 +40,12 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 	if len(b.Objects) > 1 && int64(len(b.data)) > p.batchBytes.Load() { // filled before the limit was reduced
 		return p.sendParts(ctx, b, gateway.TooLarge)
 	}
-	answer, err := p.sender.Send(ctx, uuid.NewString(), len(b.Objects), b.data)
+	response, err := p.sender.Send(ctx, uuid.NewString(), len(b.Objects), b.data)
 	if err != nil {
 		return state.BatchResult{}, err
 	}
-	if answer.Outcome == gateway.PartlyAccepted && !answer.Unattributed {
-		if result := b.result(answer.Rejected); len(result.Rejected) == len(answer.Rejected) {
+	if response.Outcome == gateway.PartlyAccepted && !response.Unattributed {
+		if result := b.result(response.Rejected); len(result.Rejected) == len(response.Rejected) {
 			if len(result.Acknowledged) > 0 {
 				p.rejections.accept()
 			}
@@ -53,17 +53,17 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 		}
 	}
 	switch {
-	case answer.Outcome == gateway.Accepted:
+	case response.Outcome == gateway.Accepted:
 		p.rejections.accept()
 		return state.BatchResult{Acknowledged: b.Objects}, nil
 	case len(b.Objects) == 1:
-		return p.rejectSingle(state.RejectedObject{Object: b.Objects[0], Reason: b.reason(answer)})
-	case answer.Outcome == gateway.TooLarge, answer.Outcome == gateway.Unfinished:
+		return p.rejectSingle(state.RejectedObject{Object: b.Objects[0], Reason: b.reason(response)})
+	case response.Outcome == gateway.TooLarge, response.Outcome == gateway.Unfinished:
 		p.shrink(len(b.data) / 2)
-	case answer.Outcome == gateway.Rejected && p.rejectsWhole():
-		return b.rejectAll(answer.Message), nil
+	case response.Outcome == gateway.Rejected && p.rejectsWhole():
+		return b.rejectAll(response.Message), nil
 	}
-	return p.sendParts(ctx, b, answer.Outcome)
+	return p.sendParts(ctx, b, response.Outcome)
 }
 
 // sendParts sends a batch with an outcome in halves. It sends the objects one by one if the
