@@ -119,20 +119,7 @@ func (s *Store) Advance(p Progress) error {
 				return err
 			}
 		}
-		if p.ClearStale {
-			if err := clearStale(c); err != nil {
-				return err
-			}
-		}
-		if p.DropGraph {
-			if err := dropGraph(c); err != nil {
-				return err
-			}
-		}
-		if err := putContainers(c, p.Containers); err != nil {
-			return err
-		}
-		if err := c.putJSON(bucketMeta, keyLastServer, p.Server); err != nil {
+		if err := errors.Join(putMemberships(c, p), putContainers(c, p.Containers), c.putJSON(bucketMeta, keyLastServer, p.Server)); err != nil {
 			return err
 		}
 		if err := c.delete(bucketMeta, keyFailedServer); err != nil || p.View.Unknown {
@@ -140,6 +127,16 @@ func (s *Store) Advance(p Progress) error {
 		}
 		return putController(c, p)
 	})
+}
+
+func putMemberships(c change, p Progress) error {
+	switch {
+	case p.DropGraph:
+		return dropGraph(c)
+	case p.ClearStale:
+		return clearStale(c)
+	}
+	return nil
 }
 
 func putFullSync(c change, p Progress) error {
