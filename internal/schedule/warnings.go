@@ -96,10 +96,15 @@ func (e expression) warnUnevenStep() (w Warning, found bool) {
 		return w, false
 	}
 	for i, f := range fields[len(fields)-len(e.words):] {
+		larger, beginsAgain := largerUnits[f.name]
+		if !beginsAgain {
+			break // neither does any field after it
+		}
 		span, stepText, _ := strings.Cut(e.words[i], "/")
 		step, err := strconv.Atoi(stepText)
-		larger, hasLarger := largerUnits[f.name]
-		if err != nil || !hasLarger || !strings.Contains("*?0", span) || !strings.Contains("*?", e.words[i+1]) || (f.last+1)%step == 0 {
+		fromFirst := slices.Contains([]string{"*", "?", "0"}, span)
+		inEach := slices.Contains([]string{"*", "?"}, e.words[i+1]) // of the larger unit
+		if err != nil || !fromFirst || !inEach || (f.last+1)%step == 0 {
 			continue
 		}
 		values, err := f.normalize("0/" + stepText)
