@@ -146,6 +146,18 @@ func TestDeliveredSince(t *testing.T) {
 	check("deleted, acknowledged, rejected and in flight", three, viewA, 4, 5, 6, 7)
 }
 
+// TestIsOther checks which runs had another view. A run whose view is not recorded any more can have
+// had any.
+func TestIsOther(t *testing.T) {
+	t.Parallel()
+	recorded := views{{first: 5, View: viewA}, {first: 8, View: viewB}}
+	for run, want := range map[uint64]bool{1: true, 4: true, 5: false, 7: false, 8: true, 100: true} {
+		if got := recorded.isOther(run, viewA); got != want {
+			t.Errorf("run %d: %t, want %t", run, got, want)
+		}
+	}
+}
+
 func TestPruneViews(t *testing.T) {
 	t.Parallel()
 	s := openStore(t, t.TempDir())

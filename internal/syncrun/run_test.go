@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
@@ -481,4 +483,24 @@ func TestRunNotRecorded(t *testing.T) {
 	e.store = store
 	e.start()
 	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+}
+
+// TestProgressNotRecorded checks that each error to record something at the end of a run is returned.
+func TestProgressNotRecorded(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 3)
+	e.must(e.Modify(e.BindDN(), "userAccountControl", "512"))
+	e.must(e.Modify(e.BindDN(), "pwdLastSet", fileTime(e.clock.Now().AddDate(0, 0, -30)))) // of 42 days
+	closeStore := func() { e.must(e.store.Close()) }
+	e.runner.Log = zerolog.New(&logHook{Log: e.log, message: MsgPasswordExpires, do: closeStore}) // before the first record
+	run, err := e.failedRun(RunOptions{})
+	var operations []string
+	for _, single := range fault.All(err) {
+		if failed, is := errors.AsType[*fault.Error](single); is {
+			operations = append(operations, failed.Op)
+		}
+	}
+	if want := []string{"record expiries", "merge journal", "read connector state"}; !slices.Equal(operations, want) || run.Uploaded != 3 {
+		t.Errorf("failed %q, want %q; run %+v", operations, want, run)
+	}
 }
