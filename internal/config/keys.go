@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -137,13 +138,8 @@ func allKeys() (all []Key) {
 	return all
 }
 
-// description returns the meaning and the allowed values, for remedies.
-func (k Key) description() string {
-	if k.Allowed == "" {
-		return k.Meaning
-	}
-	return k.Meaning + ": " + k.Allowed
-}
+// description returns the allowed values and the meaning, for remedies.
+func (k Key) description() string { return cmp.Or(k.Allowed, "any text") + " (" + k.Meaning + ")" }
 
 // ShellSafe returns the form of the key that shells and systemd accept.
 func (k Key) ShellSafe() string { return shellSafe(k.Name) }
