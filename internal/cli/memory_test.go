@@ -20,6 +20,14 @@ func waste() {
 
 var garbage []byte
 
+// growAnd calls a function while the heap is larger by far more than what the tests before this one
+// have left and the runtime frees in the meantime.
+func growAnd(do func()) {
+	keep := make([]byte, 256<<20)
+	do()
+	runtime.KeepAlive(keep)
+}
+
 // This test is not parallel to others, whose garbage would be collected, too.
 func TestIdleMemory(t *testing.T) {
 	collections := func(do func()) uint32 {
@@ -39,9 +47,9 @@ func TestIdleMemory(t *testing.T) {
 		{"short wait", func() { m.wait(minIdle - time.Nanosecond) }, false},
 		{"growth in a short wait", func() { waste(); m.beat() }, false},
 		{"wait", func() { m.wait(minIdle) }, true},
-		{"growth in a wait", func() { keep := make([]byte, 4*maxIdleGrowth); m.beat(); runtime.KeepAlive(keep) }, true},
+		{"growth in a wait", func() { growAnd(m.beat) }, true},
 		{"nothing new in a wait", func() { m.heap = heapMemory(); m.beat() }, false},
-		{"growth in a run", func() { m.run(); keep := make([]byte, 4*maxIdleGrowth); m.beat(); runtime.KeepAlive(keep) }, false},
+		{"growth in a run", func() { m.run(); growAnd(m.beat) }, false},
 	} {
 		if n := collections(step.do); n > 0 != step.want {
 			t.Errorf("%s: %d collections", step.name, n)
