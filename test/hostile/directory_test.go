@@ -143,6 +143,9 @@ func groupOf(perRange, ranges int, member func(n int) string) searchAnswer {
 		if !ranged && !strings.Contains(r.Filter, "objectClass=group") || r.Scope == ldap.ScopeBaseObject {
 			return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 		}
+		if !ranged && !reads(r) { // whether there is one
+			return p.Send(merge(group, nil).Message(r.ID), fakeldap.Done(r.ID, 0))
+		}
 		end := strconv.Itoa(first + perRange - 1)
 		if ranges > 0 && first >= (ranges-1)*perRange-1 {
 			end = "*"
