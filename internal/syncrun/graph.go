@@ -233,14 +233,14 @@ type graphReader struct {
 
 // maxGraphSize limits the memory of the memberships in bytes: a server could invent members
 // without end. first applies to a read without stored memberships, when the size of the
-// domain is unknown. By membership.Graph.Size, it is enough for 1,000,000 objects, of them 50,000
-// groups, with 10,000,000 memberships if the names have 28 bytes on average, or for one group with
-// 2,000,000 members whose names have 24 bytes. A longer average name takes 1.25 bytes more for each
+// domain is unknown. By membership.Graph.Size, it is enough for 1,300,000 objects, of them 65,000
+// groups, with 13,000,000 memberships if the names have 28 bytes on average, or for one group with
+// 2,600,000 members whose names have 24 bytes. A longer average name takes 1.25 bytes more for each
 // byte and object. Later reads may add growth to twice the stored memberships, up
 // to total: during a full read, the stored memberships are in memory too.
 type maxGraphSize struct{ first, growth, total int }
 
-var defaultMaxGraphSize = maxGraphSize{first: 240 << 20, growth: 96 << 20, total: 384 << 20}
+var defaultMaxGraphSize = maxGraphSize{first: 320 << 20, growth: 96 << 20, total: 384 << 20}
 
 // limit returns the limit of a read. stored is the size of the stored memberships, or 0.
 func (m maxGraphSize) limit(stored int) int {
