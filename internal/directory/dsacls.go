@@ -18,7 +18,7 @@ const (
 	UnknownAccount = "ACCOUNT"
 )
 
-// quotableMarks are the characters besides letters, digits and marks that have no meaning between
+// quotableMarks are the characters other than letters, digits and marks that have no meaning between
 // double quotes. Those with a meaning are a percent sign and an exclamation mark (cmd.exe), a dollar
 // sign and a backtick (PowerShell).
 const quotableMarks = " #&'()*+,-./:;<=>?@[\\]^_{|}~"

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestGrantCommand tests that no name from a server has a meaning of its own in the command, neither
+// TestGrantCommand tests that no name from a server is interpreted by a shell in the command, neither
 // for cmd.exe and PowerShell nor for dsacls.
 func TestGrantCommand(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ func CheckFilter(filter string) error {
 	return err
 }
 
-// The probable mistakes in a filter with invalid syntax. A DN in a filter has an escape of its own.
+// The probable mistakes in a filter with invalid syntax. A DN in a filter needs the escapes of filters.
 var (
 	FilterBackslash   = input.NewMistake("has a backslash without two hexadecimal digits", `write a backslash as \5c, for example CN=Smith\5c, Bob for the DN CN=Smith\, Bob`)
 	FilterParenthesis = input.NewMistake("has a parenthesis in a value", `write parentheses in a value as \28 and \29`)
