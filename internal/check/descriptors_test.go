@@ -56,7 +56,7 @@ func TestReadPermissions(t *testing.T) {
 			},
 			want: warns, check: readPermissions, found: []string{"of 16 of 16 objects", "; and 11 more"}, remedy: []string{grant + onProtected + "; " + onDomain},
 		},
-		"hidden SID of the domain": {
+		"unreadable SID of the domain": {
 			change: func(t *testing.T, e *environment) {
 				hiding(operators)(t, e)
 				must(t, e.Directory.HideOne(domain, "objectSid"))

@@ -73,7 +73,7 @@ func (p *preflight) checkAttributes(ctx context.Context, kind identity.Kind, c *
 		found = append(found, fmt.Sprintf("a run neither sends nor deletes %s", c.part(c.incomplete, kind)))
 	}
 	if c.withoutID > 0 {
-		found = append(found, fmt.Sprintf("%s have no readable objectSid or objectGUID%s", c.part(c.withoutID, kind), p.hiddenEffect()))
+		found = append(found, fmt.Sprintf("%s have no readable objectSid or objectGUID%s", c.part(c.withoutID, kind), p.withoutIDEffect()))
 	}
 	if len(notShown) > 0 {
 		found = append(found, fmt.Sprintf("none of %s shows %s: no values, or not readable", c.describe(kind), strings.Join(notShown, ", ")))
@@ -91,8 +91,8 @@ func (p *preflight) checkAttributes(ctx context.Context, kind identity.Kind, c *
 	return warn(strings.Join(found, "; "), remedy)
 }
 
-// hiddenEffect describes what entries without a readable identifier cause.
-func (p *preflight) hiddenEffect() string {
+// withoutIDEffect describes what entries without a readable identifier cause.
+func (p *preflight) withoutIDEffect() string {
 	if p.session.RootDSE.ExtendedDN {
 		return ": their extended DNs identify them"
 	}

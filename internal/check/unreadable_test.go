@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	hiddenOU = "OU=Hidden," + domain
-	innerOU  = "OU=Inner," + hiddenOU
+	closedOU = "OU=Closed," + domain
+	innerOU  = "OU=Inner," + closedOU
 )
 
 // hide adds users in two units, one inside of the other, and hides attributes of all of them.
@@ -23,10 +23,10 @@ func hide(t *testing.T, e *environment, attributes ...string) {
 		t.Helper()
 		must(t, e.Directory.Add(domaincontroller.Object{DN: dn, Attributes: pairs}))
 	}
-	for n, unit := range []string{hiddenOU, innerOU} {
+	for n, unit := range []string{closedOU, innerOU} {
 		add(unit, map[string][]string{"objectClass": {"organizationalUnit"}})
 		for i := range 2 {
-			name := fmt.Sprintf("hidden%d%d", n, i)
+			name := fmt.Sprintf("closed%d%d", n, i)
 			add("CN="+name+","+unit, map[string][]string{"objectClass": {"user"}, "sAMAccountName": {name}})
 			must(t, e.Directory.Hide("CN="+name+","+unit, attributes...))
 		}
@@ -51,47 +51,47 @@ func TestUnreadable(t *testing.T) {
 			change: func(t *testing.T, e *environment) { hide(t, e, "userAccountControl", "whenCreated") },
 			want:   map[string]Result{readUsers: Warn}, check: readUsers,
 			found:  []string{"userAccountControl of 4 of 3", " users, whenCreated of 4 of 3", "neither sends nor deletes 4 of 3"},
-			remedy: []string{command(hiddenOU)},
+			remedy: []string{command(closedOU)},
 		},
-		"some users hide optional attributes": {
+		"some users lack optional attributes": {
 			change: func(t *testing.T, e *environment) { hide(t, e, "pwdLastSet") },
-			want:   map[string]Result{readUsers: Warn}, check: readUsers, found: []string{"pwdLastSet of 4 of 3"}, remedy: []string{command(hiddenOU)},
+			want:   map[string]Result{readUsers: Warn}, check: readUsers, found: []string{"pwdLastSet of 4 of 3"}, remedy: []string{command(closedOU)},
 		},
 		"all users hide an optional attribute": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Hide(domain, "mail")) },
 			want:   map[string]Result{readUsers: Warn}, check: readUsers, found: []string{"shows mail: no values, or not readable"}, remedy: []string{command(domain)},
 		},
-		"hidden identifiers": {
+		"unreadable identifiers": {
 			change: func(t *testing.T, e *environment) { hide(t, e, "objectGUID") },
 			want:   map[string]Result{readUsers: Warn}, check: readUsers,
-			found: []string{"objectGUID of 4 of 3", "4 of 3", "no readable objectSid or objectGUID: their extended DNs identify them"}, remedy: []string{command(hiddenOU)},
+			found: []string{"objectGUID of 4 of 3", "4 of 3", "no readable objectSid or objectGUID: their extended DNs identify them"}, remedy: []string{command(closedOU)},
 		},
 		"all users hide a required attribute": {
-			change: below(hiddenOU, "userAccountControl"), want: map[string]Result{readUsers: Fail, readGroups: Warn}, check: readUsers,
-			found: []string{"userAccountControl of all users"}, remedy: []string{command(hiddenOU)}, class: fault.Refused, cause: errNotShown,
+			change: below(closedOU, "userAccountControl"), want: map[string]Result{readUsers: Fail, readGroups: Warn}, check: readUsers,
+			found: []string{"userAccountControl of all users"}, remedy: []string{command(closedOU)}, class: fault.Refused, cause: errNotShown,
 		},
 		"all users hide the attribute of the filter": {
-			change: below(hiddenOU, "sAMAccountType"), want: map[string]Result{readUsers: Fail, readGroups: Warn, counts: Warn}, check: readUsers,
-			found: []string{"sAMAccountType of all users"}, remedy: []string{command(hiddenOU)}, class: fault.Refused, cause: errNotShown,
+			change: below(closedOU, "sAMAccountType"), want: map[string]Result{readUsers: Fail, readGroups: Warn, counts: Warn}, check: readUsers,
+			found: []string{"sAMAccountType of all users"}, remedy: []string{command(closedOU)}, class: fault.Refused, cause: errNotShown,
 		},
 		"subtree that lists but does not read": {
 			change: func(t *testing.T, e *environment) { hide(t, e, all...) },
-			want:   map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"4 objects"}, remedy: []string{command(hiddenOU)},
+			want:   map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"4 objects"}, remedy: []string{command(closedOU)},
 		},
 		"unit that does not inherit": {
 			change: func(t *testing.T, e *environment) {
 				hide(t, e)
-				must(t, e.Directory.Hide(hiddenOU, all...))
+				must(t, e.Directory.Hide(closedOU, all...))
 			},
-			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"6 objects"}, remedy: []string{command(hiddenOU)},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"6 objects"}, remedy: []string{command(closedOU)},
 		},
 		"one unreadable object": {
 			change: func(t *testing.T, e *environment) {
 				hide(t, e)
-				must(t, e.Directory.Hide("CN=hidden00,"+hiddenOU, all...))
+				must(t, e.Directory.Hide("CN=closed00,"+closedOU, all...))
 			},
 			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"1 object can be listed but not read: a run does not find it"},
-			remedy: []string{command(hiddenOU)},
+			remedy: []string{command(closedOU)},
 		},
 		"readable unit that cannot be listed": {
 			change: func(t *testing.T, e *environment) {
@@ -104,26 +104,26 @@ func TestUnreadable(t *testing.T) {
 		"units that cannot be listed, and unreadable objects": {
 			change: func(t *testing.T, e *environment) {
 				hide(t, e)
-				must(t, e.Directory.Hide("CN=hidden00,"+hiddenOU, all...))
+				must(t, e.Directory.Hide("CN=closed00,"+closedOU, all...))
 				must(t, e.Directory.DenyListing(innerOU))
 				other := "OU=Other," + domain
 				must(t, e.Directory.Add(domaincontroller.Object{DN: other, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
 				must(t, e.Directory.DenyListing(other))
 			},
 			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"1 object can be listed but not read", "; the contents of 2 containers cannot be listed"},
-			remedy: []string{command(hiddenOU), command("OU=Other," + domain)},
+			remedy: []string{command(closedOU), command("OU=Other," + domain)},
 		},
 		"unit that cannot be listed, outside of a search of one level": {
 			change: func(t *testing.T, e *environment) {
 				hide(t, e)
-				e.options.Source.Base, e.options.Source.Scope = hiddenOU, directory.OneLevel
+				e.options.Source.Base, e.options.Source.Scope = closedOU, directory.OneLevel
 				must(t, e.Directory.DenyListing(innerOU))
 			},
 			want: map[string]Result{readGroups: Warn}, check: unreadableObjects, found: []string{"no objects"},
 		},
 		"only unreadable objects": {
-			change: below(hiddenOU, all...), want: map[string]Result{readUsers: Warn, readGroups: Warn, unreadableObjects: Warn, counts: Warn}, check: unreadableObjects,
-			found: []string{"4 objects"}, remedy: []string{command(hiddenOU)},
+			change: below(closedOU, all...), want: map[string]Result{readUsers: Warn, readGroups: Warn, unreadableObjects: Warn, counts: Warn}, check: unreadableObjects,
+			found: []string{"4 objects"}, remedy: []string{command(closedOU)},
 		},
 		"system objects": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Hide("CN=System,"+domain, all...)) },

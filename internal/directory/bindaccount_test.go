@@ -36,19 +36,19 @@ func TestBindDN(t *testing.T) {
 		want   string
 		err    error
 	}{
-		"DN":                               {aliceDN, []string{bob}, aliceDN, nil},
-		"account name":                     {`CORP\alice`, []string{alice, group, everyone}, aliceDN, nil},
-		"account of another domain":        {`OTHER\alice`, []string{sid(9, 1001), group, everyone}, "", ErrForeignAccount},
-		"user principal name":              {bobUPN, []string{bob, group}, bobDN, nil},
-		"canonical name":                   {"corp.example.com/Bob", []string{bob}, bobDN, nil},
-		"account after many groups":        {`CORP\bob`, manyGroups(bob), bobDN, nil},
-		"no token, account name":           {`CORP\alice`, nil, aliceDN, nil},
-		"no token, user principal name":    {bobUPN, nil, bobDN, nil},
-		"no token, implicit name":          {"alice@corp.example.com", nil, aliceDN, nil},
-		"no token, canonical name":         {"corp.example.com/Bob", nil, "", ErrNoAccount},
-		"no token, no such account":        {`CORP\nobody`, nil, "", ErrNoAccount},
-		"token of well-known SIDs only":    {`CORP\alice`, []string{everyone}, aliceDN, nil},
-		"token, but the account is hidden": {`CORP\carol`, []string{sid(1, 1009), group}, "", ErrForeignAccount},
+		"DN":                                   {aliceDN, []string{bob}, aliceDN, nil},
+		"account name":                         {`CORP\alice`, []string{alice, group, everyone}, aliceDN, nil},
+		"account of another domain":            {`OTHER\alice`, []string{sid(9, 1001), group, everyone}, "", ErrForeignAccount},
+		"user principal name":                  {bobUPN, []string{bob, group}, bobDN, nil},
+		"canonical name":                       {"corp.example.com/Bob", []string{bob}, bobDN, nil},
+		"account after many groups":            {`CORP\bob`, manyGroups(bob), bobDN, nil},
+		"no token, account name":               {`CORP\alice`, nil, aliceDN, nil},
+		"no token, user principal name":        {bobUPN, nil, bobDN, nil},
+		"no token, implicit name":              {"alice@corp.example.com", nil, aliceDN, nil},
+		"no token, canonical name":             {"corp.example.com/Bob", nil, "", ErrNoAccount},
+		"no token, no such account":            {`CORP\nobody`, nil, "", ErrNoAccount},
+		"token of well-known SIDs only":        {`CORP\alice`, []string{everyone}, aliceDN, nil},
+		"token, but the account is unreadable": {`CORP\carol`, []string{sid(1, 1009), group}, "", ErrForeignAccount},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

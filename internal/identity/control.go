@@ -65,7 +65,7 @@ func RoleFilter(domain ad.SID) string {
 }
 
 // controlledBy appends the principals that control an object, by right. A descriptor that was not
-// requested, or that is unreadable, has none: see hidesDescriptor.
+// requested, or that is unreadable, has none: see lacksDescriptor.
 func controlledBy(class access.Class) value {
 	return func(dst []byte, src *source, slots []int) []byte {
 		if !src.descriptors || !src.parseDescriptor(slots[0]) {
@@ -94,9 +94,9 @@ func (src *source) parseDescriptor(slot int) bool {
 	return true
 }
 
-// hidesDescriptor reports whether the security descriptor in a slot was requested, but is
+// lacksDescriptor reports whether the security descriptor in a slot was requested, but is
 // unreadable. An account without the right to read it gets an entry without it.
-func (src *source) hidesDescriptor(slot int) bool {
+func (src *source) lacksDescriptor(slot int) bool {
 	return src.descriptors && !src.descriptor.Parse(src.entry.First(slot))
 }
 

@@ -105,7 +105,7 @@ func (p *Part) Add(entry *ad.Entry, now time.Time) bool {
 	p.Unparsed += src.unparsed
 	if ok {
 		p.addUnreadable(entry)
-		if slot := slices.Index(p.Attributes, ad.AttributeDescriptor); slot >= 0 && src.hidesDescriptor(slot) {
+		if slot := slices.Index(p.Attributes, ad.AttributeDescriptor); slot >= 0 && src.lacksDescriptor(slot) {
 			p.collector.AddUnreadable(p.target + ".controlledBy")
 		}
 	}
@@ -180,7 +180,7 @@ var requiredAttributes = []string{
 func (m *Mapper) MapDomain(buf []byte, entry *ad.Entry, c *Collector, now time.Time) (Asset, error) {
 	m.addUnreadable(entry, c)
 	m.UseDescriptors(c.descriptors, c.domains)
-	if src := (source{entry: entry, descriptors: m.descriptors}); src.hidesDescriptor(m.slot(ad.AttributeDescriptor)) {
+	if src := (source{entry: entry, descriptors: m.descriptors}); src.lacksDescriptor(m.slot(ad.AttributeDescriptor)) {
 		c.AddUnreadable("controlledBy")
 	}
 	m.collected = map[string]collection{}

@@ -303,7 +303,7 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 	sid, ok2 := ad.ParseSID(entry.First(m.sid))
 	switch {
 	case (!ok || !ok2) && !complete:
-		return Asset{}, errHiddenIdentity
+		return Asset{}, errUnreadableIdentity
 	case !ok || !ok2:
 		return Asset{}, ErrNoIdentity
 	case !complete:

@@ -163,9 +163,9 @@ func TestPostureGolden(t *testing.T) {
 		{"posture-group-of-primaries", Group, attributes{"objectGUID": {strings.Repeat("U", 16)}, "objectSid": {string(ofDomainSID(513))}}, 0},
 		{"posture-role", Role, attributes{"name": {"Administratoren"}, "objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}, "description": {"all of it"},
 			ad.AttributeDescriptor: {controlled}}, 0},
-		{"posture-user-hidden-descriptor", User, with(alice, attributes{"primaryGroupID": {"513"}, ad.AttributeDescriptor: {""}}), 0},
-		{"posture-group-hidden-descriptor", Group, attributes{"objectGUID": {strings.Repeat("E", 16)}, "objectSid": {string(ofDomainSID(1203))}, ad.AttributeDescriptor: {"x"}}, 1},
-		{"posture-role-hidden-descriptor", Role, attributes{"objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}, ad.AttributeDescriptor: {""}}, 0},
+		{"posture-user-unreadable-descriptor", User, with(alice, attributes{"primaryGroupID": {"513"}, ad.AttributeDescriptor: {""}}), 0},
+		{"posture-group-unreadable-descriptor", Group, attributes{"objectGUID": {strings.Repeat("E", 16)}, "objectSid": {string(ofDomainSID(1203))}, ad.AttributeDescriptor: {"x"}}, 1},
+		{"posture-role-unreadable-descriptor", Role, attributes{"objectGUID": {strings.Repeat("A", 16)}, "objectSid": {string(administrators)}, ad.AttributeDescriptor: {""}}, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewPostureMapper(test.kind)

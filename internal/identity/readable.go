@@ -17,7 +17,7 @@ var (
 	// change, so the object is not sent.
 	ErrUnreadable = errors.New("attributes not readable by the account")
 
-	errHiddenIdentity = fmt.Errorf("%w: %w", ErrNoIdentity, ErrUnreadable)
+	errUnreadableIdentity = fmt.Errorf("%w: %w", ErrNoIdentity, ErrUnreadable)
 )
 
 // required has the attributes that every object of a kind has on a domain controller, as far as

@@ -45,15 +45,15 @@ const longLists = "altSecurityIdentities, msDS-AllowedToDelegateTo, msDS-KeyCred
 // of incomplete longLists. Otherwise, an attacker who adds enough values to a list could hide one. The
 // first slot is that of the security descriptor.
 func uncertainOfUser(dst []byte, src *source, slots []int) []byte {
-	hidden, u := src.hidesDescriptor(slots[0]), src.uncertainMembers()
-	if !hidden && !src.factsUnknown && u == (membership.Uncertain{}) && len(src.entry.Partial) == 0 {
+	unreadable, u := src.lacksDescriptor(slots[0]), src.uncertainMembers()
+	if !unreadable && !src.factsUnknown && u == (membership.Uncertain{}) && len(src.entry.Partial) == 0 {
 		return dst
 	}
 	incomplete := func(attribute string) bool {
 		return slices.ContainsFunc(src.entry.Partial, func(slot int) bool { return src.attributes[slot] == attribute })
 	}
 	return uncertainTargets{
-		{incomplete("msDS-AllowedToDelegateTo"), []string{"allowedToDelegateTo"}}, {incomplete("altSecurityIdentities"), []string{"alternateIdentities"}}, {hidden, []string{"controlledBy"}},
+		{incomplete("msDS-AllowedToDelegateTo"), []string{"allowedToDelegateTo"}}, {incomplete("altSecurityIdentities"), []string{"alternateIdentities"}}, {unreadable, []string{"controlledBy"}},
 		{src.factsUnknown, []string{"facts"}}, {u.Groups, []string{"groups"}}, {incomplete("msDS-KeyCredentialLink"), []string{"keyCredentials"}},
 		{u.Privileges, []string{"privilegedGroups", "privilegedPaths"}}, {incomplete("servicePrincipalName"), []string{"servicePrincipalNames"}}, {incomplete("sIDHistory"), []string{"sidHistory"}},
 	}.append(dst)
@@ -62,12 +62,12 @@ func uncertainOfUser(dst []byte, src *source, slots []int) []byte {
 func uncertainOfGroup(dst []byte, src *source, slots []int) []byte {
 	u := src.uncertainMembers()
 	return uncertainTargets{
-		{src.hidesDescriptor(slots[0]), []string{"controlledBy"}}, {u.Members, []string{"empty"}}, {u.Nesting, []string{"inCycle"}}, {u.Groups, []string{"memberOf"}},
+		{src.lacksDescriptor(slots[0]), []string{"controlledBy"}}, {u.Members, []string{"empty"}}, {u.Nesting, []string{"inCycle"}}, {u.Groups, []string{"memberOf"}},
 		{u.Members, []string{"members", "membersWithoutSid"}}, {u.Nesting, []string{"nestingDepth"}}, {u.Privileges, []string{"privilegedGroups", "privilegedPaths"}},
 	}.append(dst)
 }
 
 func uncertainOfRole(dst []byte, src *source, slots []int) []byte {
 	uncertain := src.roleMembers.Uncertain && !src.partial
-	return uncertainTargets{{src.hidesDescriptor(slots[0]), []string{"controlledBy"}}, {uncertain, []string{"foreignMembers", "members", "membersWithoutSid", "nestedGroups"}}}.append(dst)
+	return uncertainTargets{{src.lacksDescriptor(slots[0]), []string{"controlledBy"}}, {uncertain, []string{"foreignMembers", "members", "membersWithoutSid", "nestedGroups"}}}.append(dst)
 }

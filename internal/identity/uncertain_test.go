@@ -8,8 +8,8 @@ import (
 	"adconnector/internal/membership"
 )
 
-// hiddenMembers returns the graph of people in which the members of Team are unreadable.
-func hiddenMembers() *membership.Graph {
+// unreadableMembers returns the graph of people in which the members of Team are unreadable.
+func unreadableMembers() *membership.Graph {
 	g := people()
 	team := g.SetGroup(guidNamed('T'), ofDomainSID(1200), true, 0)
 	g.SetMembersUnreadable(team)
@@ -31,16 +31,16 @@ func TestUncertainGolden(t *testing.T) {
 		kind  Kind
 		attrs attributes
 	}{
-		"posture-user-in-hidden":     {User, group('b', attributes{"objectSid": {string(ofDomainSID(1104))}, "primaryGroupID": {"512"}})},
-		"posture-group-hidden":       {Group, group('T', attributes{"objectSid": {string(ofDomainSID(1200))}})},
-		"posture-group-above-hidden": {Group, group('D', attributes{"objectSid": {string(ofDomainSID(512))}})},
-		"posture-group-in-hidden":    {Group, group('C', attributes{"objectSid": {string(ofDomainSID(1201))}})},
-		"posture-role-above-hidden":  {Role, group('A', attributes{"objectSid": {string(administrators)}, "name": {"x"}})},
+		"posture-user-in-unreadable":     {User, group('b', attributes{"objectSid": {string(ofDomainSID(1104))}, "primaryGroupID": {"512"}})},
+		"posture-group-unreadable":       {Group, group('T', attributes{"objectSid": {string(ofDomainSID(1200))}})},
+		"posture-group-above-unreadable": {Group, group('D', attributes{"objectSid": {string(ofDomainSID(512))}})},
+		"posture-group-in-unreadable":    {Group, group('C', attributes{"objectSid": {string(ofDomainSID(1201))}})},
+		"posture-role-above-unreadable":  {Role, group('A', attributes{"objectSid": {string(administrators)}, "name": {"x"}})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := NewPostureMapper(test.kind)
-			m.UseGraph(hiddenMembers())
+			m.UseGraph(unreadableMembers())
 			asset, err := m.Map(nil, entry(t, m, test.attrs), now, Logons{})
 			if err != nil {
 				t.Fatal(err)

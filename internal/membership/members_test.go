@@ -152,8 +152,8 @@ func TestUncertain(t *testing.T) {
 	g.SetAccount(guidOf(6), domainSID(2006), 2003)
 	add(44, 2) // Administrators
 	add(1, 5)
-	hidden := add(2, 3, 4)
-	g.SetMembersUnreadable(hidden)
+	unreadable := add(2, 3, 4)
+	g.SetMembersUnreadable(unreadable)
 	add(3, 5)
 	g.Compute()
 	expect := func(g *Graph, want map[int]Uncertain, role bool) {
@@ -204,10 +204,10 @@ func TestUncertain(t *testing.T) {
 }
 
 // TestUncertainThroughDistributionGroups checks that privileges do not depend on members of
-// distribution groups, hidden or not, and that nesting does.
+// distribution groups, with unreadable members or not, and that nesting does.
 func TestUncertainThroughDistributionGroups(t *testing.T) {
 	t.Parallel()
-	const security, list, inList, user, hiddenList, userOfHiddenList = 1, 2, 3, 4, 5, 6
+	const security, list, inList, user, unreadableList, userOfUnreadableList = 1, 2, 3, 4, 5, 6
 	g := New()
 	add := func(n int, isSecurity bool, members ...int) Node {
 		node := g.SetGroup(guidOf(n), domainSID(ad.RID(2000+n)), isSecurity, 0)
@@ -219,12 +219,12 @@ func TestUncertainThroughDistributionGroups(t *testing.T) {
 	g.SetMembersUnreadable(add(security, true, list))
 	add(list, false, inList)
 	add(inList, true, user)
-	g.SetMembersUnreadable(add(hiddenList, false, userOfHiddenList))
-	add(7, true, hiddenList)
+	g.SetMembersUnreadable(add(unreadableList, false, userOfUnreadableList))
+	add(7, true, unreadableList)
 	g.Compute()
 	for n, want := range map[int]Uncertain{
 		security: {Members: true, Nesting: true}, list: {Groups: true}, inList: {}, user: {},
-		hiddenList: {Members: true, Nesting: true}, userOfHiddenList: {Groups: true}, 7: {Nesting: true},
+		unreadableList: {Members: true, Nesting: true}, userOfUnreadableList: {Groups: true}, 7: {Nesting: true},
 	} {
 		node, _ := g.Find(guidOf(n))
 		if got := g.Uncertain(node); got != want {

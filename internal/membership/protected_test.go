@@ -51,13 +51,13 @@ func TestProtection(t *testing.T) {
 		"nested":                          {func(g protectionGraph) { g.set(512, 1200); g.set(525, 1200); g.set(1200, 1) }, "true true", "true true", true},
 		"through a distribution group":    {func(g protectionGraph) { g.set(512, 1200); g.set(525, 1200); g.setGroup(1200, false, 1) }, "true true", "false true", true},
 		"of a role that is not protected": {func(g protectionGraph) { g.set(520, 1) }, "false true", "false true", true},
-		"hidden members": {func(g protectionGraph) { g.SetMembersUnreadable(g.set(512)); g.SetMembersUnreadable(g.set(525)) }, "false false", "false false",
+		"unreadable members": {func(g protectionGraph) { g.SetMembersUnreadable(g.set(512)); g.SetMembersUnreadable(g.set(525)) }, "false false", "false false",
 			false},
-		"member among hidden ones": {func(g protectionGraph) { g.SetMembersUnreadable(g.set(512, 1)); g.SetMembersUnreadable(g.set(525, 1)) }, "true false",
+		"member among unreadable ones": {func(g protectionGraph) { g.SetMembersUnreadable(g.set(512, 1)); g.SetMembersUnreadable(g.set(525, 1)) }, "true false",
 			"true false", true},
-		"one group hides members, the other does not": {func(g protectionGraph) { g.SetMembersUnreadable(g.set(512, 1)); g.set(518, 1) }, "true true", "false true", true},
-		"hidden distribution group":                   {func(g protectionGraph) { g.set(512, 1200); g.SetMembersUnreadable(g.setGroup(1200, false, 1)) }, "true false", "false true", true},
-		"no Protected Users":                          {func(g protectionGraph) { g.Remove(guidOf(525)) }, "false true", "false false", false},
+		"members of one group unreadable":            {func(g protectionGraph) { g.SetMembersUnreadable(g.set(512, 1)); g.set(518, 1) }, "true true", "false true", true},
+		"distribution group with unreadable members": {func(g protectionGraph) { g.set(512, 1200); g.SetMembersUnreadable(g.setGroup(1200, false, 1)) }, "true false", "false true", true},
+		"no Protected Users":                         {func(g protectionGraph) { g.Remove(guidOf(525)) }, "false true", "false false", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newProtectionGraph()
@@ -82,8 +82,8 @@ func TestProtection(t *testing.T) {
 func TestAffectedByProtection(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ before, change func(g protectionGraph) }{
-		"Protected Users hides members": {func(g protectionGraph) { g.set(512, 1) }, func(g protectionGraph) { g.SetMembersUnreadable(g.set(525)) }},
-		"Protected Users appears":       {func(g protectionGraph) { g.set(512, 1); g.Remove(guidOf(525)) }, func(g protectionGraph) { g.set(525) }},
+		"members of Protected Users unreadable": {func(g protectionGraph) { g.set(512, 1) }, func(g protectionGraph) { g.SetMembersUnreadable(g.set(525)) }},
+		"Protected Users appears":               {func(g protectionGraph) { g.set(512, 1); g.Remove(guidOf(525)) }, func(g protectionGraph) { g.set(525) }},
 		"distribution group nested": {func(g protectionGraph) { g.setGroup(1200, false, 1) }, func(g protectionGraph) {
 			g.set(512, 1200)
 		}},

@@ -28,7 +28,7 @@ func (s *Store) ChangeTarget(target string) error {
 				return err
 			}
 		}
-		for _, key := range [][]byte{keyFullSync, keyReadable, keyGraph, keyRemedies, keyKnownFrom, keyResend, keyLeadingClock, keyLogonSweep, keyContainers, keyUnreadable, keyHiddenContainers} {
+		for _, key := range [][]byte{keyFullSync, keyReadable, keyGraph, keyRemedies, keyKnownFrom, keyResend, keyLeadingClock, keyLogonSweep, keyContainers, keyUnreadable, keyUnreadableContainers} {
 			if err := c.delete(bucketMeta, key); err != nil {
 				return err
 			}

@@ -13,10 +13,10 @@ import (
 	"adconnector/test/testenv"
 )
 
-// newWholeDomain returns the domain of newHiddenMembersDomain, of which a full sync reads users once.
+// newWholeDomain returns the domain of newUnreadableMembersDomain, of which a full sync reads users once.
 func newWholeDomain(t *testing.T) *membershipDomain {
 	t.Helper()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	m.readWholeDomain()
 	return m
 }
@@ -57,7 +57,7 @@ func TestUsersAreReadOnce(t *testing.T) {
 			t.Parallel()
 			first, again := map[int]int{}, map[int]int{}
 			for _, more := range []int{0, 50} {
-				m := newHiddenMembersDomain(t)
+				m := newUnreadableMembersDomain(t)
 				for n := range more {
 					m.AddUser(m.user(100 + n))
 				}
@@ -175,9 +175,9 @@ func TestUserThatMentionsAccounts(t *testing.T) {
 	}
 }
 
-// TestHiddenInWholeDomain checks that a user whose primary group is unreadable keeps its roles, and
+// TestUnreadableInWholeDomain checks that a user whose primary group is unreadable keeps its roles, and
 // that a group that can only be listed keeps its members, if a full sync reads users once.
-func TestHiddenInWholeDomain(t *testing.T) {
+func TestUnreadableInWholeDomain(t *testing.T) {
 	t.Parallel()
 	m := newWholeDomain(t)
 	helpers := "CN=helpers,OU=Outside," + m.Base()

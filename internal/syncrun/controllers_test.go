@@ -911,10 +911,10 @@ func TestReleaseWithUnreadableController(t *testing.T) {
 	e.must(b.Delete(e.user(1)))
 	e.must(b.RemovePeer(a.Server))
 	e.use(b)
-	var hidden atomic.Bool
-	hidden.Store(true)
+	var unreadable atomic.Bool
+	unreadable.Store(true)
 	e.connectThrough(proxy{request: func(_ int, request string) action {
-		if hidden.Load() && strings.Contains(request, "nTDSDSARO") { // the search for the controllers
+		if unreadable.Load() && strings.Contains(request, "nTDSDSARO") { // the search for the controllers
 			request = strings.ReplaceAll(request, "invocationId", "invocationXX")
 		}
 		return action{forward: request}
@@ -924,7 +924,7 @@ func TestReleaseWithUnreadableController(t *testing.T) {
 	if lines := e.log.With(MsgControllersUnreadable); len(lines) != 1 || lines[0].Text("remedy") == "" {
 		t.Errorf("log %v", lines)
 	}
-	hidden.Store(false)
+	unreadable.Store(false)
 	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Deleted: 1})
 	e.expectConverged()
 }

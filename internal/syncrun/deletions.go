@@ -33,14 +33,14 @@ const fewDeletions = 5
 type Candidate struct {
 	identity.Object
 	state.Sighting
-	Tombstone  bool                  // the server has its tombstone
-	Outside    bool                  // the server has never shown it in scope, but has it outside of the scope
-	Unreadable bool                  // the server has it in scope, but the account cannot read it
-	Located    bool                  // the server has it outside of the scope, or the filter does not match it
-	Hidden     bool                  // it may be in a container whose contents the account cannot list
-	HeldBefore bool                  // its deletion was proven, and is held
-	Undecided  state.UndecidedReason // of an earlier run; "": none
-	ShownBy    state.ControllerSet   // including the server that is read
+	Tombstone    bool                  // the server has its tombstone
+	Outside      bool                  // the server has never shown it in scope, but has it outside of the scope
+	Unreadable   bool                  // the server has it in scope, but the account cannot read it
+	Located      bool                  // the server has it outside of the scope, or the filter does not match it
+	InUnreadable bool                  // it may be in a container whose contents the account cannot list
+	HeldBefore   bool                  // its deletion was proven, and is held
+	Undecided    state.UndecidedReason // of an earlier run; "": none
+	ShownBy      state.ControllerSet   // including the server that is read
 }
 
 // Evidence is the input of DecideDeletions, collected after everything else was read.
@@ -57,7 +57,7 @@ type Evidence struct {
 	// Controllers are the domain controllers of the domain, including the server, if deletions
 	// are to be released; nil: unknown.
 	Controllers []ad.InvocationID
-	Hidden      HiddenContainers
+	Containers  UnreadableContainers
 
 	// Owners is how many objects that exist have a key, for those of the candidates and the
 	// objects of DisabledPosture and ChangedSIDs.
@@ -79,8 +79,8 @@ type Decision struct {
 	// released by this run. Released deletions stay undecided until the gateway acknowledges
 	// them.
 	KeepUndecided []state.Undecided
-	// Containers are the hidden containers to record; nil: the recorded ones stay.
-	Containers *state.HiddenContainers
+	// Containers are the unreadable containers to record; nil: the recorded ones stay.
+	Containers *state.UnreadableContainers
 }
 
 // DecideDeletions decides which deletions to send, which to hold, and which are undecided.
@@ -132,7 +132,7 @@ func DecideDeletions(e Evidence, g Guard) Decision {
 		}
 	}
 	d.KeepHeld = guidsOf(slices.Concat(d.Held, heldBefore))
-	d.Undecided, d.Containers = e.groupUndecided(undecided), e.Hidden.record(accept)
+	d.Undecided, d.Containers = e.groupUndecided(undecided), e.Containers.record(accept)
 	d.Send = slices.Concat(d.splitDropped(e), e.formerAssets(), d.Send)
 	d.withholdShared(e)
 	return d
@@ -154,7 +154,7 @@ func (c Candidate) doubt(e Evidence) state.UndecidedReason {
 		return UndecidedScope
 	case !e.FullSync:
 		return c.Undecided
-	case c.Hidden:
+	case c.InUnreadable:
 		return UndecidedContainers
 	}
 	return ""
@@ -187,16 +187,16 @@ func (e Evidence) releases(c Candidate, reason state.UndecidedReason) bool {
 // remedy returns what resolves an undecided deletion.
 func (e Evidence) remedy(reason state.UndecidedReason) string {
 	if reason == UndecidedContainers {
-		return cmp.Or(e.Hidden.Remedy, undecidedRemedies[reason])
+		return cmp.Or(e.Containers.Remedy, undecidedRemedies[reason])
 	}
 	return undecidedRemedies[reason]
 }
 
 // undecidedRemedies say what resolves an undecided deletion.
 var undecidedRemedies = map[state.UndecidedReason]string{
-	UndecidedContainers:   remedyContainers + ": adconnector check names them" + remedyContainersHidden,
-	UndecidedHiddenGUID:   "grant the account Read Property on objectGUID of all users and groups",
-	UndecidedInvocationID: "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
+	UndecidedContainers:     remedyContainers + ": adconnector check names them" + remedyAccept,
+	UndecidedUnreadableGUID: "grant the account Read Property on objectGUID of all users and groups",
+	UndecidedInvocationID:   "grant the account Read Property on invocationId of the domain controller's NTDS Settings object",
 	UndecidedNotShown: "wait for the replication of the domain controllers, and grant the account read access to Deleted Objects; " +
 		"if the objects were deleted before the replication, run adconnector sync --full once on the domain controller that has shown them; " +
 		"if the domain controller that has shown the objects was removed from the domain, and its NTDS Settings object is deleted, " +
@@ -256,7 +256,7 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	var deleted []ad.GUID // that have a tombstone
 	var err error
 	if e.FullSync {
-		if result, err = r.identifyHidden(ctx, result); err != nil {
+		if result, err = r.identifyByExtendedDN(ctx, result); err != nil {
 			return result, e, err
 		}
 		result, objects, err = r.findMissing(ctx, result, to)
@@ -268,7 +268,7 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	}
 	e.NothingFound = e.FullSync && result.countRead(r.kinds()...) == 0
 	if e.FullSync && result.countWithoutGUID() > 0 && e.Doubt == "" { // each such entry may be a missing object
-		e.Doubt = UndecidedHiddenGUID
+		e.Doubt = UndecidedUnreadableGUID
 	}
 	objects, e.DisabledPosture = r.splitDisabledPosture(objects)
 	if e.Candidates, err = r.candidates(objects); err != nil {
@@ -294,7 +294,7 @@ func (r *reader) findDeleted(ctx context.Context, result readResult, tombstones 
 	if result, err = r.addUnreadable(ctx, result, e); err != nil {
 		return result, e, err
 	}
-	err = r.addHiddenContainers(ctx, &e, tombstones)
+	err = r.addUnreadableContainers(ctx, &e, tombstones)
 	return result, e, err
 }
 
@@ -617,7 +617,7 @@ func (r *reader) recordDeletions(d Decision) error {
 		}
 	}
 	if d.Containers != nil {
-		if err := r.store.SetHiddenContainers(*d.Containers); err != nil {
+		if err := r.store.SetUnreadableContainers(*d.Containers); err != nil {
 			return err
 		}
 	}

@@ -204,7 +204,7 @@ func TestDecideDeletions(t *testing.T) {
 		"held on another controller, absent here":  {Evidence{Candidates: candidates(0, 2, Candidate{HeldBefore: true}), FullSync: true, Release: true}, Guard{4, 100}, counts{send: 2, keep: 2}, ""},
 		"posture disabled, any guard":              {Evidence{DisabledPosture: objects(0, 30)}, Guard{0, 0}, counts{send: 30}, ""},
 		"posture disabled, others above the limit": {Evidence{Candidates: candidates(30, 31, tombstone), DisabledPosture: objects(0, 30)}, Guard{0, 0}, counts{send: 30, held: 1, keep: 1}, "sync.max-deletes"},
-		"released, but in doubt":                   {Evidence{Candidates: slices.Concat(candidates(0, 2, heldBefore), candidates(2, 3, Candidate{Sighting: shownHere, HeldBefore: true, Tombstone: true})), FullSync: true, Release: true, Doubt: UndecidedHiddenGUID}, Guard{4, 100}, counts{send: 1, held: 2, keep: 3}, "entries without objectGUID"},
+		"released, but in doubt":                   {Evidence{Candidates: slices.Concat(candidates(0, 2, heldBefore), candidates(2, 3, Candidate{Sighting: shownHere, HeldBefore: true, Tombstone: true})), FullSync: true, Release: true, Doubt: UndecidedUnreadableGUID}, Guard{4, 100}, counts{send: 1, held: 2, keep: 3}, "entries without objectGUID"},
 		"undecided, others proven":                 {Evidence{Candidates: slices.Concat(candidates(0, 2, Candidate{}), candidates(2, 5, tombstone))}, Guard{4, 100}, counts{send: 3, undecided: 2}, ""},
 		"undecided do not count for the guard":     {Evidence{Candidates: slices.Concat(candidates(0, 20, Candidate{}), candidates(20, 21, tombstone))}, Guard{1, 100}, counts{send: 1, undecided: 20}, ""},
 	}
@@ -239,8 +239,8 @@ func TestProof(t *testing.T) {
 	release := func(controllers ...ad.InvocationID) Evidence {
 		return Evidence{FullSync: true, Release: true, Controllers: controllers}
 	}
-	hidden := func(before state.UndecidedReason) Candidate {
-		return Candidate{Sighting: shownHere, Hidden: true, Undecided: before}
+	inUnreadable := func(before state.UndecidedReason) Candidate {
+		return Candidate{Sighting: shownHere, InUnreadable: true, Undecided: before}
 	}
 	beforeRollback := state.Sighting{BeforeRollback: true}
 	cases := map[string]struct {
@@ -248,49 +248,49 @@ func TestProof(t *testing.T) {
 		candidate Candidate
 		want      string
 	}{
-		"absent, shown here":                                      {fullSync, absent, deleted},
-		"absent, shown here and elsewhere":                        {fullSync, Candidate{Sighting: state.Sighting{Here: true, HereInScope: true, Elsewhere: shownByA.Elsewhere}}, deleted},
-		"absent, shown here in another scope":                     {fullSync, Candidate{Sighting: state.Sighting{Here: true}}, undecided(UndecidedScope)},
-		"absent, shown elsewhere only":                            {fullSync, Candidate{Sighting: shownByA}, undecided(UndecidedNotShown)},
-		"absent, shown nowhere":                                   {fullSync, Candidate{}, undecided(UndecidedNotShown)},
-		"release, outside of the scope here":                      {release(controllB), Candidate{Sighting: shownByA, Outside: true, Undecided: UndecidedOutside}, deleted},
-		"absent, outside of the scope here":                       {fullSync, Candidate{Sighting: shownByA, Outside: true}, undecided(UndecidedOutside)},
-		"absent, shown before a rollback":                         {fullSync, Candidate{Sighting: beforeRollback}, undecided(UndecidedRollback)},
-		"absent, undecided by a rollback":                         {Evidence{FullSync: true, RolledBack: true}, Candidate{Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
-		"absent, undecided by a rollback of another controller":   {fullSync, Candidate{Undecided: UndecidedRollback}, undecided(UndecidedNotShown)},
-		"absent, invocation ID unreadable":                        {Evidence{FullSync: true, Doubt: UndecidedInvocationID}, absent, undecided(UndecidedInvocationID)},
-		"absent, USN decreased":                                   {Evidence{FullSync: true, Doubt: UndecidedRollback}, absent, undecided(UndecidedRollback)},
-		"absent, entries without GUID":                            {Evidence{FullSync: true, Doubt: UndecidedHiddenGUID}, absent, undecided(UndecidedHiddenGUID)},
-		"tombstone":                                               {Evidence{}, tombstone, deleted},
-		"tombstone, never shown here":                             {Evidence{}, Candidate{Tombstone: true}, deleted},
-		"tombstone, invocation ID unreadable":                     {Evidence{FullSync: true, Doubt: UndecidedInvocationID}, tombstone, deleted},
-		"tombstone, undecided before":                             {fullSync, Candidate{Tombstone: true, Undecided: UndecidedNotShown}, deleted},
-		"delta, shown here, no tombstone":                         {Evidence{}, absent, ignored},
-		"delta, shown here, undecided before":                     {Evidence{}, Candidate{Sighting: shownHere, Undecided: UndecidedHiddenGUID}, undecided(UndecidedHiddenGUID)},
-		"delta, not shown here":                                   {Evidence{}, Candidate{Sighting: shownByA}, undecided(UndecidedNotShown)},
-		"release, not seen by the operator":                       {release(controllB), Candidate{Sighting: shownByA}, undecided(UndecidedNotShown)},
-		"release, controller is left":                             {release(controllA, controllB), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
-		"release, controller is gone":                             {release(controllB), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, deleted},
-		"release, controllers unknown":                            {release(), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
-		"release, controllers that showed it unknown":             {release(controllB, controllA), Candidate{Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
-		"release, one of those that showed it unknown":            {release(controllB, controllC), Candidate{Sighting: state.Sighting{Unknown: true, Elsewhere: shownByA.Elsewhere}, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
-		"release, unknown, only controller of the domain":         {release(controllB), Candidate{Undecided: UndecidedNotShown}, deleted},
-		"release, outside, but shown for another reason":          {release(controllB), Candidate{Sighting: shownByA, Outside: true, Undecided: UndecidedNotShown}, undecided(UndecidedOutside)},
-		"release, rollback":                                       {release(controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, deleted},
-		"release, rollback, another is left":                      {release(controllA, controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
-		"release, rollback, unknown":                              {release(), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
-		"release, invocation ID unreadable":                       {Evidence{FullSync: true, Release: true, Controllers: []ad.InvocationID{controllB}, Doubt: UndecidedInvocationID}, Candidate{Sighting: shownByA, Undecided: UndecidedInvocationID}, undecided(UndecidedInvocationID)},
-		"release, entries without GUID":                           {Evidence{FullSync: true, Release: true, Controllers: []ad.InvocationID{controllB}, Doubt: UndecidedHiddenGUID}, Candidate{Sighting: shownByA, Undecided: UndecidedHiddenGUID}, undecided(UndecidedHiddenGUID)},
-		"absent, may be in a hidden container":                    {fullSync, hidden(""), undecided(UndecidedContainers)},
-		"absent, not in scope, and hidden container":              {fullSync, Candidate{Sighting: state.Sighting{Here: true}, Hidden: true}, undecided(UndecidedScope)},
-		"tombstone, hidden container":                             {fullSync, Candidate{Sighting: shownHere, Tombstone: true, Hidden: true}, deleted},
-		"delta, undecided by a hidden container":                  {Evidence{}, Candidate{Sighting: shownHere, Undecided: UndecidedContainers}, undecided(UndecidedContainers)},
-		"no container hidden any more":                            {fullSync, Candidate{Sighting: shownHere, Undecided: UndecidedContainers}, deleted},
-		"release, hidden container":                               {release(), hidden(UndecidedContainers), deleted},
-		"release, hidden container not seen by the operator":      {release(), hidden(""), undecided(UndecidedContainers)},
-		"release, hidden container, undecided for another reason": {release(), hidden(UndecidedNotShown), undecided(UndecidedContainers)},
-		"no release, controller is gone":                          {fullSync, Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
-		"resolved: shown here in the meantime":                    {fullSync, Candidate{Sighting: shownHere, Undecided: UndecidedNotShown}, deleted},
+		"absent, shown here":                                          {fullSync, absent, deleted},
+		"absent, shown here and elsewhere":                            {fullSync, Candidate{Sighting: state.Sighting{Here: true, HereInScope: true, Elsewhere: shownByA.Elsewhere}}, deleted},
+		"absent, shown here in another scope":                         {fullSync, Candidate{Sighting: state.Sighting{Here: true}}, undecided(UndecidedScope)},
+		"absent, shown elsewhere only":                                {fullSync, Candidate{Sighting: shownByA}, undecided(UndecidedNotShown)},
+		"absent, shown nowhere":                                       {fullSync, Candidate{}, undecided(UndecidedNotShown)},
+		"release, outside of the scope here":                          {release(controllB), Candidate{Sighting: shownByA, Outside: true, Undecided: UndecidedOutside}, deleted},
+		"absent, outside of the scope here":                           {fullSync, Candidate{Sighting: shownByA, Outside: true}, undecided(UndecidedOutside)},
+		"absent, shown before a rollback":                             {fullSync, Candidate{Sighting: beforeRollback}, undecided(UndecidedRollback)},
+		"absent, undecided by a rollback":                             {Evidence{FullSync: true, RolledBack: true}, Candidate{Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
+		"absent, undecided by a rollback of another controller":       {fullSync, Candidate{Undecided: UndecidedRollback}, undecided(UndecidedNotShown)},
+		"absent, invocation ID unreadable":                            {Evidence{FullSync: true, Doubt: UndecidedInvocationID}, absent, undecided(UndecidedInvocationID)},
+		"absent, USN decreased":                                       {Evidence{FullSync: true, Doubt: UndecidedRollback}, absent, undecided(UndecidedRollback)},
+		"absent, entries without GUID":                                {Evidence{FullSync: true, Doubt: UndecidedUnreadableGUID}, absent, undecided(UndecidedUnreadableGUID)},
+		"tombstone":                                                   {Evidence{}, tombstone, deleted},
+		"tombstone, never shown here":                                 {Evidence{}, Candidate{Tombstone: true}, deleted},
+		"tombstone, invocation ID unreadable":                         {Evidence{FullSync: true, Doubt: UndecidedInvocationID}, tombstone, deleted},
+		"tombstone, undecided before":                                 {fullSync, Candidate{Tombstone: true, Undecided: UndecidedNotShown}, deleted},
+		"delta, shown here, no tombstone":                             {Evidence{}, absent, ignored},
+		"delta, shown here, undecided before":                         {Evidence{}, Candidate{Sighting: shownHere, Undecided: UndecidedUnreadableGUID}, undecided(UndecidedUnreadableGUID)},
+		"delta, not shown here":                                       {Evidence{}, Candidate{Sighting: shownByA}, undecided(UndecidedNotShown)},
+		"release, not seen by the operator":                           {release(controllB), Candidate{Sighting: shownByA}, undecided(UndecidedNotShown)},
+		"release, controller is left":                                 {release(controllA, controllB), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"release, controller is gone":                                 {release(controllB), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, deleted},
+		"release, controllers unknown":                                {release(), Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"release, controllers that showed it unknown":                 {release(controllB, controllA), Candidate{Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"release, one of those that showed it unknown":                {release(controllB, controllC), Candidate{Sighting: state.Sighting{Unknown: true, Elsewhere: shownByA.Elsewhere}, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"release, unknown, only controller of the domain":             {release(controllB), Candidate{Undecided: UndecidedNotShown}, deleted},
+		"release, outside, but shown for another reason":              {release(controllB), Candidate{Sighting: shownByA, Outside: true, Undecided: UndecidedNotShown}, undecided(UndecidedOutside)},
+		"release, rollback":                                           {release(controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, deleted},
+		"release, rollback, another is left":                          {release(controllA, controllB), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
+		"release, rollback, unknown":                                  {release(), Candidate{Sighting: beforeRollback, Undecided: UndecidedRollback}, undecided(UndecidedRollback)},
+		"release, invocation ID unreadable":                           {Evidence{FullSync: true, Release: true, Controllers: []ad.InvocationID{controllB}, Doubt: UndecidedInvocationID}, Candidate{Sighting: shownByA, Undecided: UndecidedInvocationID}, undecided(UndecidedInvocationID)},
+		"release, entries without GUID":                               {Evidence{FullSync: true, Release: true, Controllers: []ad.InvocationID{controllB}, Doubt: UndecidedUnreadableGUID}, Candidate{Sighting: shownByA, Undecided: UndecidedUnreadableGUID}, undecided(UndecidedUnreadableGUID)},
+		"absent, may be in a unreadable container":                    {fullSync, inUnreadable(""), undecided(UndecidedContainers)},
+		"absent, not in scope, and unreadable container":              {fullSync, Candidate{Sighting: state.Sighting{Here: true}, InUnreadable: true}, undecided(UndecidedScope)},
+		"tombstone, unreadable container":                             {fullSync, Candidate{Sighting: shownHere, Tombstone: true, InUnreadable: true}, deleted},
+		"delta, undecided by a unreadable container":                  {Evidence{}, Candidate{Sighting: shownHere, Undecided: UndecidedContainers}, undecided(UndecidedContainers)},
+		"no unreadable container any more":                            {fullSync, Candidate{Sighting: shownHere, Undecided: UndecidedContainers}, deleted},
+		"release, unreadable container":                               {release(), inUnreadable(UndecidedContainers), deleted},
+		"release, unreadable container not seen by the operator":      {release(), inUnreadable(""), undecided(UndecidedContainers)},
+		"release, unreadable container, undecided for another reason": {release(), inUnreadable(UndecidedNotShown), undecided(UndecidedContainers)},
+		"no release, controller is gone":                              {fullSync, Candidate{Sighting: shownByA, Undecided: UndecidedNotShown}, undecided(UndecidedNotShown)},
+		"resolved: shown here in the meantime":                        {fullSync, Candidate{Sighting: shownHere, Undecided: UndecidedNotShown}, deleted},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -518,7 +518,7 @@ func TestEntryWithoutGUIDPreventsDeletions(t *testing.T) {
 	delete(users[8].Attributes, "objectGUID")
 	e.ldap.Users = users[:19]
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Held, Undecided: 2})
-	e.expectUndecided(UndecidedHiddenGUID, 2)
+	e.expectUndecided(UndecidedUnreadableGUID, 2)
 	users[8].Attributes["objectGUID"] = guid
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Deleted: 1})
 }

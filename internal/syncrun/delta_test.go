@@ -488,7 +488,7 @@ func TestTombstonesWithoutReadableUSN(t *testing.T) {
 		e.must(e.Delete(e.user(n)))
 		e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
 	}
-	lines := e.log.With(MsgTombstonesHidden) // once per process
+	lines := e.log.With(MsgTombstonesWithoutUSN) // once per process
 	if len(lines) != 1 || !strings.Contains(lines[0].Text("remedy"), "/I:T") {
 		t.Errorf("log %v", lines)
 	}

@@ -69,7 +69,7 @@ type descriptorReading struct {
 	containers []container       // those that were read
 	size       int               // of their descriptors
 	incomplete bool              // not all containers were read
-	hidden     hiddenDescriptors
+	unreadable unreadableDescriptors
 }
 
 // newDescriptorReading returns nil if the server has no security descriptors, or does not offer
@@ -78,7 +78,7 @@ func newDescriptorReading(root directory.RootDSE) *descriptorReading {
 	if !root.IsDomainController() || !root.Descriptors || root.DefaultNamingContext == "" {
 		return nil
 	}
-	return &descriptorReading{base: root.DefaultNamingContext, parents: map[string]string{}, hidden: newHiddenDescriptors()}
+	return &descriptorReading{base: root.DefaultNamingContext, parents: map[string]string{}, unreadable: newUnreadableDescriptors()}
 }
 
 // addParents adds the containers of an object, up to the domain.
@@ -122,7 +122,7 @@ func (d *descriptorReading) begin(ctx context.Context, r *reader) (err error) {
 			return err
 		}
 	}
-	return d.addHidden(ctx, r.session, guids)
+	return d.addUnreadable(ctx, r.session, guids)
 }
 
 // probe finds out whether the server refuses searches that request descriptors, as a proxy in front of
@@ -188,8 +188,8 @@ func linkedSID(value []byte) (ad.SID, bool) {
 	return slices.Clone(sid), ok
 }
 
-// addHidden adds the containers that exist, but that the account cannot read any more.
-func (d *descriptorReading) addHidden(ctx context.Context, s *session, guids []ad.GUID) error {
+// addUnreadable adds the containers that exist, but that the account cannot read any more.
+func (d *descriptorReading) addUnreadable(ctx context.Context, s *session, guids []ad.GUID) error {
 	for _, guid := range guids {
 		if slices.ContainsFunc(d.containers, func(c container) bool { return c.guid == guid }) {
 			continue

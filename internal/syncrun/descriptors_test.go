@@ -129,8 +129,8 @@ func TestControlOfPrivilegedObjects(t *testing.T) {
 	e.expectConverged()
 }
 
-// TestHiddenDescriptor checks that an unreadable descriptor is not taken for one that grants nothing.
-func TestHiddenDescriptor(t *testing.T) {
+// TestUnreadableDescriptor checks that an unreadable descriptor is not taken for one that grants nothing.
+func TestUnreadableDescriptor(t *testing.T) {
 	t.Parallel()
 	e := newControlEnv(t)
 	e.must(e.Hide(e.Base(), ad.AttributeDescriptor))
@@ -350,9 +350,9 @@ func TestControlInWholeDomain(t *testing.T) {
 	e.expectConverged()
 }
 
-// TestHiddenContainerInDeltaSync checks that delta syncs, which do not read the containers of objects
+// TestUnreadableContainerInDeltaSync checks that delta syncs, which do not read the containers of objects
 // that did not change, keep the list of containers incomplete.
-func TestHiddenContainerInDeltaSync(t *testing.T) {
+func TestUnreadableContainerInDeltaSync(t *testing.T) {
 	t.Parallel()
 	e := newControlEnv(t)
 	inner := "OU=Inner," + e.base

@@ -421,7 +421,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 		attributes = attributes[:memberOf]
 	}
 	var large []groupInfo // with more members than the server returns at once
-	var unlisted []unlistedGroup
+	var unlisted []memberlessGroup
 	var dn ad.ExtendedDN
 	err := r.search(ctx, s, groupFilter, condition, attributes, func(entry *ad.Entry) error {
 		guid, hasGUID := ad.ParseGUID(entry.First(0))
@@ -448,8 +448,8 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			r.otherSize += listSize
 			return r.checkSize()
 		}
-		if len(entry.Values[members]) == 0 && r.mayHideMembers(info, entry.First(usnChanged)) {
-			unlisted = append(unlisted, r.newUnlisted(info, entry.DN, entry.First(usnChanged)))
+		if len(entry.Values[members]) == 0 && r.mayHaveMembers(info, entry.First(usnChanged)) {
+			unlisted = append(unlisted, r.newMemberless(info, entry.DN, entry.First(usnChanged)))
 			return r.checkSize()
 		}
 		return r.addGroup(info, &dn, entry.Values[members])
@@ -461,7 +461,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 		return err
 	}
 	r.locked(func() { r.otherSize -= listSize * len(large) })
-	return r.readUnlisted(ctx, s, unlisted)
+	return r.readMemberless(ctx, s, unlisted)
 }
 
 // addGroup adds a group with its visible members. One without members that need not be checked is known

@@ -32,7 +32,7 @@ type controller struct {
 	// connector can detect it: its USN must be lower than seenUSN. If the USNs were assigned
 	// again before, the connector cannot detect it.
 	rolledBack     bool
-	hidden         bool     // a rollback could not be detected, and no full sync was completed since
+	undetected     bool     // a rollback could not be detected, and no full sync was completed since
 	lost           []string // objects that the controller had before the rollback
 	everLost       []string // under its invocation ID
 	everRolledBack bool     // under its invocation ID
@@ -192,7 +192,7 @@ func (h *history) restoreSnapshot(c *controller, sameInvocation, replicatedAgain
 // replaceInvocation records that a controller has a new invocation ID. Its snapshot has the
 // former one.
 func (h *history) replaceInvocation(c *controller) {
-	c.snapshot, c.seenUSN, c.rolledBack, c.hidden, c.lost, c.everLost, c.everRolledBack = nil, 0, false, false, nil, nil, false
+	c.snapshot, c.seenUSN, c.rolledBack, c.undetected, c.lost, c.everLost, c.everRolledBack = nil, 0, false, false, nil, nil, false
 	h.removed = true
 	for _, other := range h.controllers {
 		if other != c {
@@ -307,13 +307,13 @@ func (h *history) isOutside(guid string) bool {
 	return false
 }
 
-// excuseHidden finds the rollbacks that the next run cannot detect, because the lost USNs were
+// excuseUndetected finds the rollbacks that the next run cannot detect, because the lost USNs were
 // assigned again. It may then take the absence of what was lost as deletions.
-func (h *history) excuseHidden() {
+func (h *history) excuseUndetected() {
 	for _, c := range h.controllers {
 		if c.rolledBack && highestUSN(c.Server) >= c.seenUSN {
 			h.logEvent("the rollback of %s cannot be detected", c.name)
-			c.rolledBack, c.hidden = false, true
+			c.rolledBack, c.undetected = false, true
 			for _, guid := range c.lost {
 				h.left[guid] = true
 			}

@@ -256,7 +256,7 @@ func (h *history) changeRights() {
 }
 
 func (h *history) hide(attributes ...string) {
-	h.logEvent("hidden in OU=Inner: %v", attributes)
+	h.logEvent("unreadable in OU=Inner: %v", attributes)
 	h.unreadable = len(attributes) > 0
 	for _, c := range h.controllers {
 		c.reread = true
@@ -597,7 +597,7 @@ func (h *history) runWith(failure string, failAt int) {
 
 // run performs a run, and records which controller it has read.
 func (h *history) run(ctx context.Context, options RunOptions) (state.Run, error) {
-	h.excuseHidden()
+	h.excuseUndetected()
 	planned := len(h.log.With(MsgSyncPlanned))
 	h.changeMu.Lock()
 	h.release = options.AllowDeletes
@@ -612,7 +612,7 @@ func (h *history) run(ctx context.Context, options RunOptions) (state.Run, error
 				h.read, read, reason = c, c.name, line.Text("reason")
 				c.seenUSN, c.rolledBack, c.lost = ad.USN(line.Number("usn")), false, nil
 				if err == nil && run.Mode == full {
-					c.hidden, c.inScope, c.reread = false, true, c.reread && h.unreadable
+					c.undetected, c.inScope, c.reread = false, true, c.reread && h.unreadable
 				}
 			}
 		}
@@ -714,7 +714,7 @@ func (h *history) expectValues(options RunOptions, want map[string]string) state
 		h.expectReadLogons("after a full sync with " + h.read.name)
 	case h.current.reread: // no delta sync finds what can be read again
 		return run
-	case h.current.hidden: // what was changed under USNs that were assigned twice is not read
+	case h.current.undetected: // what was changed under USNs that were assigned twice is not read
 		return run
 	case h.scope.posture && !h.readsDeleted: // a deleted user stays a group member until the next full sync
 		return run

@@ -27,7 +27,7 @@ const (
 	MsgExpiringGroupsSkipped  = "large role groups, expiries found by full syncs"
 	MsgExpiryUnknown          = "password expiry unreadable"
 	MsgFilterUntracked        = "filter on computed attributes, delta syncs miss changes"
-	MsgHiddenIdentified       = "entries without readable objectGUID identified"
+	MsgEntriesIdentified      = "entries without readable objectGUID identified"
 	MsgInvocationIDUnreadable = "invocation ID unreadable, falling back to full sync"
 	MsgLDS                    = "directory is AD LDS, domain attributes missing"
 	MsgLogonControllers       = "domain controllers unreadable, logons of others missing"
@@ -57,19 +57,19 @@ const (
 	MsgStateSentLate          = "connector state sent late"
 	MsgStatesUnsupported      = "connector states unsupported by gateway"
 	MsgSyncPlanned            = "sync planned"
-	MsgTombstonesHidden       = "tombstones without readable uSNChanged found"
+	MsgTombstonesWithoutUSN   = "tombstones without readable uSNChanged found"
 	MsgTargetChanged          = "upload target changed, sending everything again"
 )
 
 // The reasons for undecided deletions.
 const (
-	UndecidedContainers   state.UndecidedReason = "containers unreadable"
-	UndecidedHiddenGUID   state.UndecidedReason = "entries without objectGUID"
-	UndecidedInvocationID state.UndecidedReason = "invocation ID unreadable"
-	UndecidedNotShown     state.UndecidedReason = "not shown by this domain controller"
-	UndecidedOutside      state.UndecidedReason = "outside of the scope on this domain controller"
-	UndecidedRollback     state.UndecidedReason = "highestCommittedUSN decreased"
-	UndecidedScope        state.UndecidedReason = "sync scope changed"
+	UndecidedContainers     state.UndecidedReason = "containers unreadable"
+	UndecidedUnreadableGUID state.UndecidedReason = "entries without objectGUID"
+	UndecidedInvocationID   state.UndecidedReason = "invocation ID unreadable"
+	UndecidedNotShown       state.UndecidedReason = "not shown by this domain controller"
+	UndecidedOutside        state.UndecidedReason = "outside of the scope on this domain controller"
+	UndecidedRollback       state.UndecidedReason = "highestCommittedUSN decreased"
+	UndecidedScope          state.UndecidedReason = "sync scope changed"
 )
 
 // The reasons for a full sync: the field reason of [MsgSyncPlanned].

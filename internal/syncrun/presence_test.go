@@ -147,7 +147,7 @@ func TestUnreadableDomainFacts(t *testing.T) {
 	})
 	t.Run("members of a privileged group", func(t *testing.T) {
 		t.Parallel()
-		m := newHiddenMembersDomain(t)
+		m := newUnreadableMembersDomain(t)
 		m.hide(m.admins, "member")
 		m.expectPartial(RunOptions{}, full, 1)
 		if domain := m.domainAsset(); !strings.Contains(domain, `"unreadable":["privilegedUsers"]`) {

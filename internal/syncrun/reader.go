@@ -110,7 +110,7 @@ func (r *reader) readObjects(ctx context.Context, to sink) (readResult, error) {
 	}
 	posture, err := r.readPosture(ctx, controllers, to)
 	result.add(posture)
-	result.add(r.descriptors.unreadable(r.posture.memberships.unreadableGroups))
+	result.add(r.descriptors.unreadableResult(r.posture.memberships.unreadableGroups))
 	return result, err
 }
 

@@ -108,14 +108,14 @@ func TestSomeUsersUnreadable(t *testing.T) {
 		e.must(e.Disable(e.user(n)))
 		e.must(e.Move(e.user(n), inner))
 	}
-	hidden := func(n int) string { return fmt.Sprintf("CN=user%d,%s", n, inner) }
+	unreadable := func(n int) string { return fmt.Sprintf("CN=user%d,%s", n, inner) }
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 30})
 	before := e.gateway.Held()
 	e.hide(inner, "userAccountControl")
 	e.exceedOverlap()
 	e.runPartial(RunOptions{Full: true}, state.Run{Mode: full}, 5, "userAccountControl")
-	e.must(e.Modify(hidden(0), "userAccountControl", "66048"))
-	e.must(e.Modify(hidden(1), "title", "Chief"))
+	e.must(e.Modify(unreadable(0), "userAccountControl", "66048"))
+	e.must(e.Modify(unreadable(1), "title", "Chief"))
 	e.must(e.Modify(e.user(7), "title", "Chief"))
 	run := e.runPartial(RunOptions{}, state.Run{Mode: delta, Uploaded: 1}, 2, "userAccountControl")
 	if run.Users != 1 || run.Skipped != 0 {
@@ -129,7 +129,7 @@ func TestSomeUsersUnreadable(t *testing.T) {
 	}
 	after := e.gateway.Held()
 	for n := range 5 {
-		if guid := e.GUID(hidden(n)).String(); after[guid] != before[guid] {
+		if guid := e.GUID(unreadable(n)).String(); after[guid] != before[guid] {
 			t.Errorf("gateway: %s, before %s", after[guid], before[guid])
 		}
 	}

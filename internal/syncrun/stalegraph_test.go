@@ -18,11 +18,11 @@ func (m *membershipDomain) membersOfRole(group string) string {
 	return members
 }
 
-// TestHiddenPrimaryGroup checks that an account whose primary group the account of the connector may
+// TestUnreadablePrimaryGroup checks that an account whose primary group the account of the connector may
 // not read keeps its roles: a user in scope, which is not sent, and one outside of it.
-func TestHiddenPrimaryGroup(t *testing.T) {
+func TestUnreadablePrimaryGroup(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	outside := "CN=outside,OU=Outside," + m.Base()
 	m.AddUser(outside)
 	for _, dn := range []string{m.user(4), outside} {
@@ -63,7 +63,7 @@ func TestHiddenPrimaryGroup(t *testing.T) {
 func TestListedGroupKeepsMembers(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{full, delta} {
-		m := newHiddenMembersDomain(t)
+		m := newUnreadableMembersDomain(t)
 		helpers := "CN=helpers,OU=Outside," + m.Base()
 		m.must(m.Add(domaincontroller.Object{DN: helpers, Attributes: map[string][]string{"objectClass": {"group"}, "member": {m.user(5)}}}))
 		m.set(m.administrators, "member", m.admins, helpers)
@@ -92,7 +92,7 @@ func TestListedGroupKeepsMembers(t *testing.T) {
 func TestRenamedRoleEnds(t *testing.T) {
 	t.Parallel()
 	for _, failing := range []bool{false, true} {
-		m := newHiddenMembersDomain(t)
+		m := newUnreadableMembersDomain(t)
 		dns := "CN=DnsAdmins,CN=Users," + m.Base()
 		m.set(dns, "member", m.user(5))
 		m.exceedOverlap()
@@ -115,7 +115,7 @@ func TestRenamedRoleEnds(t *testing.T) {
 // TestRoleOfDistributionGroupEnds checks that the role ends when its group grants nothing any more.
 func TestRoleOfDistributionGroupEnds(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	dns := "CN=DnsAdmins,CN=Users," + m.Base()
 	m.set(dns, "member", m.user(5))
 	m.exceedOverlap()
@@ -176,7 +176,7 @@ func testDeletedGroups(t *testing.T, above bool) {
 // more, although few had it, and not if it was removed from the objects in scope.
 func TestLostAdminCount(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	m.set(m.user(3), "adminCount", "1")
 	m.exceedOverlap()
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})

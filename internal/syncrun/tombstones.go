@@ -27,14 +27,14 @@ type tombstoneSearch struct {
 
 // tombstoneState is what earlier runs have found about the account's rights to tombstones.
 type tombstoneState struct {
-	warned         bool // a warning was logged
-	searchedHidden bool // tombstones without a readable uSNChanged were searched after the last full sync
-	foundHidden    bool // there were some
+	warned             bool // a warning was logged
+	searchedWithoutUSN bool // tombstones without a readable uSNChanged were searched after the last full sync
+	foundWithoutUSN    bool // there were some
 }
 
 func (r *Runner) newTombstoneSearch(info runInfo, s *session, p Plan, indexSize int) *tombstoneSearch {
 	if p.Mode == full {
-		r.tombstones.searchedHidden = false
+		r.tombstones.searchedWithoutUSN = false
 	}
 	return &tombstoneSearch{runInfo: info, session: s, sinceUSN: p.SinceUSN, budget: &objectBudget{limit: r.maxObjects.limit(p, indexSize)}, state: &r.tombstones, maxLookup: r.maxReread}
 }
@@ -61,18 +61,18 @@ func (t *tombstoneSearch) deletedGUIDs(ctx context.Context) ([]ad.GUID, error) {
 // was found: the search reads all tombstones.
 func (t *tombstoneSearch) searchChanged(ctx context.Context) ([]ad.GUID, error) {
 	guids, err := t.search(ctx, changedSince(t.sinceUSN))
-	if err != nil || t.state.searchedHidden && !t.state.foundHidden {
+	if err != nil || t.state.searchedWithoutUSN && !t.state.foundWithoutUSN {
 		return guids, err
 	}
-	hidden, err := t.search(ctx, "(!(uSNChanged=*))")
+	withoutUSN, err := t.search(ctx, "(!(uSNChanged=*))")
 	if err != nil {
 		return guids, err
 	}
-	t.state.searchedHidden, t.state.foundHidden = true, len(hidden) > 0
-	if len(hidden) > 0 {
-		t.warnOnce(MsgTombstonesHidden, "as a domain administrator run "+directory.GrantCommand(t.container(), directory.UnknownAccount, directory.ReadObject))
+	t.state.searchedWithoutUSN, t.state.foundWithoutUSN = true, len(withoutUSN) > 0
+	if len(withoutUSN) > 0 {
+		t.warnOnce(MsgTombstonesWithoutUSN, "as a domain administrator run "+directory.GrantCommand(t.container(), directory.UnknownAccount, directory.ReadObject))
 	}
-	return append(guids, hidden...), nil
+	return append(guids, withoutUSN...), nil
 }
 
 // container returns the DN of the container of tombstones.

@@ -15,7 +15,7 @@ import (
 // does not inherit the rights of the account any more, is absent from all searches but exists. A
 // base search for its identifier finds it: the filter of that search compares no such attribute.
 //
-// An object that the account cannot even list is not found by any search: see HiddenContainers.
+// An object that the account cannot even list is not found by any search: see UnreadableContainers.
 
 // addUnreadable marks the candidates that exist: in the scope but unreadable, or elsewhere. It returns
 // the result with the unreadable ones counted.

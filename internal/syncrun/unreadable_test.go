@@ -408,7 +408,7 @@ func TestCandidatesToLocate(t *testing.T) {
 		g := Guard{MaxDeletes: r.IntN(12), MaxDeletesPercent: []int{0, 10, 100}[r.IntN(3)]}
 		e := Evidence{FullSync: r.IntN(4) > 0, NothingFound: r.IntN(9) == 0, Release: maybe(), IndexSize: 40, Controllers: []ad.InvocationID{controllB}}
 		if r.IntN(9) == 0 {
-			e.Doubt = UndecidedHiddenGUID
+			e.Doubt = UndecidedUnreadableGUID
 		}
 		owners := map[identity.Key]int{}
 		for n := range r.IntN(20) {

@@ -108,7 +108,7 @@ func TestAbsence(t *testing.T) {
 		d.setDescriptor(t, ownerRights+everyRight, locked[1:]...)
 		sync(t, syncrun.Processed, 0, 1)
 	})
-	t.Run("hidden objectGUID", func(t *testing.T) {
+	t.Run("unreadable objectGUID", func(t *testing.T) {
 		d.setDescriptor(t, strings.Replace(ownerRights, "PAI", "PAI(OD;;RP;"+schemaIDGUID+";;"+d.sid(t, serviceDN)+")", 1)+everyRight, 1)
 		d.delete(t, absenceDN(absenceUsers-1))
 		sync(t, syncrun.Partial, 1, 2)

@@ -350,10 +350,10 @@ func TestTombstoneOnOneController(t *testing.T) {
 	}
 }
 
-// TestHiddenTombstone gives the account read access to the container of tombstones alone. Samba
+// TestUnreadableTombstone gives the account read access to the container of tombstones alone. Samba
 // replaces the inherited part of a replicated tombstone's descriptor by that of the container,
 // so the second controller hides uSNChanged. The delta sync must find the deletion.
-func TestHiddenTombstone(t *testing.T) {
+func TestUnreadableTombstone(t *testing.T) {
 	p := sharedPair(t)
 	p.first.setReadDeleted(t, readDeletedContainer)
 	t.Cleanup(func() { p.first.setReadDeleted(t, noReadDeleted) })

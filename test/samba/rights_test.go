@@ -15,14 +15,14 @@ import (
 
 const (
 	rightsOU = "OU=Rights," + baseDN
-	hiddenOU = "OU=Hidden," + rightsOU
+	deniedOU = "OU=Denied," + rightsOU
 
 	preWindows2000  = "CN=Pre-Windows 2000 Compatible Access,CN=Builtin," + baseDN
 	everyAccount    = "CN=S-1-5-11,CN=ForeignSecurityPrincipals," + baseDN // Authenticated Users
 	schemaIDControl = "bf967a68-0de6-11d0-a285-00aa003049e2"               // userAccountControl (MS-ADA3)
 	schemaIDExpires = "bf967915-0de6-11d0-a285-00aa003049e2"               // accountExpires (MS-ADA1)
 	rightsUsers     = 25
-	rightsHidden    = 3 // of them in hiddenOU
+	rightsDenied    = 3 // of them in deniedOU
 )
 
 // addRightsOU adds disabled users with an expiry, until the test ends.
@@ -30,11 +30,11 @@ func (d *controller) addRightsOU(t *testing.T) {
 	t.Helper()
 	var l ldif
 	l.create(rightsOU, "objectClass", "organizationalUnit")
-	l.create(hiddenOU, "objectClass", "organizationalUnit")
+	l.create(deniedOU, "objectClass", "organizationalUnit")
 	for n := range rightsUsers {
 		parent := rightsOU
-		if n < rightsHidden {
-			parent = hiddenOU
+		if n < rightsDenied {
+			parent = deniedOU
 		}
 		account := fmt.Sprintf("rights%d", n)
 		l.create("CN="+account+","+parent, "objectClass", "user", "sAMAccountName", account, "accountExpires", fileTime(time.Now().AddDate(1, 0, 0)),
@@ -94,7 +94,7 @@ func TestRights(t *testing.T) {
 		if finished["result"] != syncrun.Partial || finished.Text("level") != "warn" {
 			t.Errorf("summary %v", finished)
 		}
-		mustCount(t, finished, "unreadable", rightsHidden)
+		mustCount(t, finished, "unreadable", rightsDenied)
 		if lines := o.With(syncrun.MsgObjectsUnreadable); len(lines) != 1 || lines[0].Text("attributes") != "userAccountControl" {
 			t.Errorf("log %v", lines)
 		}
@@ -121,7 +121,7 @@ func TestRights(t *testing.T) {
 		syncAndCompare(t, d, g, settings, scope)
 	})
 	t.Run("some users hide userAccountControl", func(t *testing.T) {
-		d.deny(t, hiddenOU, schemaIDControl)
+		d.deny(t, deniedOU, schemaIDControl)
 		sync(t, 0, 0)
 	})
 	t.Run("no user shows accountExpires any more", func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestRights(t *testing.T) {
 		sync(t, 3, 0)
 		o := run(t, settings, "sync", "--full")
 		mustReport(t, o, "accountExpires of users below "+rightsOU, "--allow-deletes")
-		sync(t, 0, rightsUsers-rightsHidden, "--allow-deletes")
+		sync(t, 0, rightsUsers-rightsDenied, "--allow-deletes")
 	})
 }
 

@@ -45,10 +45,10 @@ func buildConnector(t *testing.T) string {
 func startDaemon(t *testing.T) string {
 	t.Helper()
 	e := testenv.New(t, testenv.Options{Directory: domaincontroller.Options{Users: 20, Groups: 4, Seed: 1}})
-	unit := "OU=Hidden," + e.Base()
+	unit := "OU=Closed," + e.Base()
 	e.AddUnit(unit)
 	for n := range 2 {
-		e.AddUser(fmt.Sprintf("CN=hidden%d,%s", n, unit))
+		e.AddUser(fmt.Sprintf("CN=closed%d,%s", n, unit))
 	}
 	e.Must(e.Hide(unit, "userAccountControl"))
 	e.Console("LDAPS", e.Base()) // so that there is a certificate that can expire

@@ -116,8 +116,8 @@ func TestUnreadableDomainAndDescriptor(t *testing.T) {
 	}
 }
 
-// TestRecordedContainerIsHidden checks that a delta sync reports a container that it finds only by its GUID.
-func TestRecordedContainerIsHidden(t *testing.T) {
+// TestRecordedContainerIsUnreadable checks that a delta sync reports a container that it finds only by its GUID.
+func TestRecordedContainerIsUnreadable(t *testing.T) {
 	t.Parallel()
 	e := newControlEnv(t)
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
@@ -159,13 +159,13 @@ func TestUnreadableDescriptorAndMembers(t *testing.T) {
 	}
 }
 
-// TestHiddenDescriptorsCount checks how unreadable security descriptors count.
-func TestHiddenDescriptorsCount(t *testing.T) {
+// TestUnreadableDescriptorsCount checks how unreadable security descriptors count.
+func TestUnreadableDescriptorsCount(t *testing.T) {
 	t.Parallel()
 	group, other := ad.GUID{1}, ad.GUID{2}
 	type object struct {
-		dn     string
-		hidden hiddenDescriptor
+		dn         string
+		unreadable unreadableDescriptor
 	}
 	for name, c := range map[string]struct {
 		objects []object
@@ -173,20 +173,20 @@ func TestHiddenDescriptorsCount(t *testing.T) {
 		missing int
 		want    map[identity.Kind]int
 	}{
-		"none":                        {nil, map[ad.GUID]bool{group: true}, 0, nil},
-		"once, in any case":           {[]object{{"CN=A", hiddenDescriptor{kind: identity.User}}, {"cn=a", hiddenDescriptor{kind: identity.Domain}}}, nil, 1, map[identity.Kind]int{identity.User: 1}},
-		"by kind":                     {[]object{{"CN=A", hiddenDescriptor{identity.Group, other}}, {"CN=B", hiddenDescriptor{identity.User, ad.GUID{3}}}}, nil, 2, map[identity.Kind]int{identity.Group: 1, identity.User: 1}},
-		"group with hidden members":   {[]object{{"CN=A", hiddenDescriptor{identity.Group, group}}, {"CN=B", hiddenDescriptor{identity.Group, other}}}, map[ad.GUID]bool{group: true}, 2, map[identity.Kind]int{identity.Group: 1}},
-		"read for its role only":      {[]object{{"CN=A", hiddenDescriptor{identity.Group, identity.RoleGUID(group)}}}, map[ad.GUID]bool{group: true}, 1, nil},
-		"containers without identity": {[]object{{"CN=A", hiddenDescriptor{kind: identity.Domain}}, {"CN=B", hiddenDescriptor{kind: identity.Domain}}}, nil, 2, map[identity.Kind]int{identity.Domain: 2}},
+		"none":                          {nil, map[ad.GUID]bool{group: true}, 0, nil},
+		"once, in any case":             {[]object{{"CN=A", unreadableDescriptor{kind: identity.User}}, {"cn=a", unreadableDescriptor{kind: identity.Domain}}}, nil, 1, map[identity.Kind]int{identity.User: 1}},
+		"by kind":                       {[]object{{"CN=A", unreadableDescriptor{identity.Group, other}}, {"CN=B", unreadableDescriptor{identity.User, ad.GUID{3}}}}, nil, 2, map[identity.Kind]int{identity.Group: 1, identity.User: 1}},
+		"group with unreadable members": {[]object{{"CN=A", unreadableDescriptor{identity.Group, group}}, {"CN=B", unreadableDescriptor{identity.Group, other}}}, map[ad.GUID]bool{group: true}, 2, map[identity.Kind]int{identity.Group: 1}},
+		"read for its role only":        {[]object{{"CN=A", unreadableDescriptor{identity.Group, identity.RoleGUID(group)}}}, map[ad.GUID]bool{group: true}, 1, nil},
+		"containers without identity":   {[]object{{"CN=A", unreadableDescriptor{kind: identity.Domain}}, {"CN=B", unreadableDescriptor{kind: identity.Domain}}}, nil, 2, map[identity.Kind]int{identity.Domain: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := &descriptorReading{hidden: newHiddenDescriptors()}
+			d := &descriptorReading{unreadable: newUnreadableDescriptors()}
 			for _, o := range c.objects {
-				d.hidden.add(o.dn, o.hidden)
+				d.unreadable.add(o.dn, o.unreadable)
 			}
-			result, got, total := d.unreadable(c.counted), map[identity.Kind]int{}, 0
+			result, got, total := d.unreadableResult(c.counted), map[identity.Kind]int{}, 0
 			for kind, n := range result.counters {
 				got[kind] = n.unreadable
 				total += n.unreadable

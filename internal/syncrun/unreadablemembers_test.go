@@ -42,14 +42,14 @@ func (e *env) withoutUnreadable(assets map[string]string) map[string]string {
 }
 
 // expectAdministratorsView compares the gateway with what an account that may read everything sends
-// at first, except for the marks. It makes hidden attributes visible for that time.
-func (m *membershipDomain) expectAdministratorsView(hidden ...string) {
+// at first, except for the marks. It makes unreadable attributes readable for that time.
+func (m *membershipDomain) expectAdministratorsView(unreadable ...string) {
 	m.t.Helper()
-	for _, dn := range hidden {
+	for _, dn := range unreadable {
 		m.hide(dn)
 	}
 	want := m.withoutUnreadable(m.firstSync())
-	for _, dn := range hidden {
+	for _, dn := range unreadable {
 		m.hide(dn, "member")
 	}
 	for _, diff := range differences(m.withoutUnreadable(m.gateway.Held()), want, false) {
@@ -57,9 +57,9 @@ func (m *membershipDomain) expectAdministratorsView(hidden ...string) {
 	}
 }
 
-// newHiddenMembersDomain returns a domain with user0 and user1 in inner, inner and user2 in outer, and
+// newUnreadableMembersDomain returns a domain with user0 and user1 in inner, inner and user2 in outer, and
 // outer in Domain Admins, which is in Administrators. user3 is a direct member of Domain Admins.
-func newHiddenMembersDomain(t *testing.T) *membershipDomain {
+func newUnreadableMembersDomain(t *testing.T) *membershipDomain {
 	t.Helper()
 	return newNestedDomain(t, domaincontroller.Options{ReadsDeleted: true})
 }
@@ -75,13 +75,13 @@ func newNestedDomain(t *testing.T, o domaincontroller.Options) *membershipDomain
 	return m
 }
 
-// TestHiddenMembers checks that groups whose members the account may not read keep them, in a first
+// TestUnreadableMembers checks that groups whose members the account may not read keep them, in a first
 // sync and in later ones, and that everything that depends on them is marked.
-func TestHiddenMembers(t *testing.T) {
+func TestUnreadableMembers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		hidden func(m *membershipDomain) []string
-		marks  func(m *membershipDomain) map[string]string // by DN
+		unreadable func(m *membershipDomain) []string
+		marks      func(m *membershipDomain) map[string]string // by DN
 	}{
 		"the group of a role": {
 			func(m *membershipDomain) []string { return []string{m.admins} },
@@ -111,26 +111,26 @@ func TestHiddenMembers(t *testing.T) {
 		for _, first := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, first sync %t", name, first), func(t *testing.T) {
 				t.Parallel()
-				m := newHiddenMembersDomain(t)
-				hidden := c.hidden(m)
+				m := newUnreadableMembersDomain(t)
+				unreadable := c.unreadable(m)
 				if !first {
 					m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
 				}
-				for _, dn := range hidden {
+				for _, dn := range unreadable {
 					m.hide(dn, "member")
 				}
-				run := m.expectPartial(RunOptions{Full: true}, full, len(hidden))
+				run := m.expectPartial(RunOptions{Full: true}, full, len(unreadable))
 				if first && run.Uploaded != 8+postureObjects || !first && run.Uploaded >= 8+postureObjects {
 					t.Errorf("%d uploaded", run.Uploaded)
 				}
 				for dn, marks := range c.marks(m) {
 					m.expectPosture(dn, "unreadable", strings.Fields(marks)...)
 				}
-				m.expectAdministratorsView(hidden...)
-				if run := m.expectPartial(RunOptions{Full: true}, full, len(hidden)); run.Uploaded > 0 {
+				m.expectAdministratorsView(unreadable...)
+				if run := m.expectPartial(RunOptions{Full: true}, full, len(unreadable)); run.Uploaded > 0 {
 					t.Errorf("%d uploaded again", run.Uploaded)
 				}
-				for _, dn := range hidden {
+				for _, dn := range unreadable {
 					m.hide(dn)
 				}
 				if run, err := m.runner.Run(t.Context(), RunOptions{Full: true}); err != nil || run.Result != Processed {
@@ -160,14 +160,14 @@ func (m *membershipDomain) expectPartial(options RunOptions, mode string, groups
 	return run
 }
 
-// TestHiddenMembersChange checks that delta syncs and full syncs find changes of members that are
+// TestUnreadableMembersChange checks that delta syncs and full syncs find changes of members that are
 // unreadable by memberOf, and that a former member without any memberOf stays.
-func TestHiddenMembersChange(t *testing.T) {
+func TestUnreadableMembersChange(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{delta, full} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			m := newHiddenMembersDomain(t)
+			m := newUnreadableMembersDomain(t)
 			m.addGroup("other", m.user(1))
 			m.exceedOverlap()
 			m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
@@ -202,12 +202,12 @@ func TestHiddenMembersChange(t *testing.T) {
 	}
 }
 
-// TestHiddenMembersOfEmptyGroup checks that a group that was empty is found when it gets its first
+// TestUnreadableMembersOfEmptyGroup checks that a group that was empty is found when it gets its first
 // member, which is unreadable, and that unchanged empty groups are not asked for again.
-func TestHiddenMembersOfEmptyGroup(t *testing.T) {
+func TestUnreadableMembersOfEmptyGroup(t *testing.T) {
 	t.Parallel()
 	for _, options := range []RunOptions{{}, {Full: true}} {
-		m := newHiddenMembersDomain(t)
+		m := newUnreadableMembersDomain(t)
 		empty := m.addGroup("empty")
 		m.exceedOverlap()
 		m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
@@ -231,10 +231,10 @@ func (m *membershipDomain) searches(options RunOptions) int {
 	return m.Counters().Searches - before
 }
 
-// TestCostOfEmptyGroups checks how many searches the check for hidden members takes.
+// TestCostOfEmptyGroups checks how many searches the check for unreadable members takes.
 func TestCostOfEmptyGroups(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	const empty = 70 // below the minimum, so that the duration does not matter
 	for n := range empty {
 		m.addGroup(fmt.Sprintf("empty%d", n))
@@ -255,7 +255,7 @@ func TestCostOfEmptyGroups(t *testing.T) {
 // reads again only because of the overlap, but does once the group has changed.
 func TestEmptyGroupsWithinOverlap(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	m.searches(RunOptions{})
 	m.searches(RunOptions{})
 	idle := m.searches(RunOptions{})
@@ -276,23 +276,23 @@ func TestEmptyGroupsWithinOverlap(t *testing.T) {
 	m.expectPosture(empty, "empty", "true")
 }
 
-// TestHiddenAmongEmptyGroups checks that the groups with hidden members are found among many empty
+// TestUnreadableMembersAmongEmptyGroups checks that the groups with unreadable members are found among many empty
 // ones, wherever they are.
-func TestHiddenAmongEmptyGroups(t *testing.T) {
+func TestUnreadableMembersAmongEmptyGroups(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
-	var hidden []string
+	m := newUnreadableMembersDomain(t)
+	var unreadable []string
 	for n := range 60 {
 		dn := m.addGroup(fmt.Sprintf("group%d", n))
 		if n == 0 || n == 13 || n == 14 || n == 59 {
 			m.set(dn, "member", m.user(n%5))
 			m.hide(dn, "member")
-			hidden = append(hidden, dn)
+			unreadable = append(unreadable, dn)
 		}
 	}
 	m.exceedOverlap()
-	m.expectPartial(RunOptions{}, full, len(hidden))
-	m.expectAdministratorsView(hidden...)
+	m.expectPartial(RunOptions{}, full, len(unreadable))
+	m.expectAdministratorsView(unreadable...)
 }
 
 // TestEmptyChecks checks how many further groups a run checks.
@@ -321,7 +321,7 @@ func TestEmptyChecks(t *testing.T) {
 // does not remove those that memberOf shows.
 func TestConfirmedButReadable(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
 	m.hide(m.Base(), "member")
 	if _, err := m.failedRun(RunOptions{}); err == nil {
@@ -339,7 +339,7 @@ func TestConfirmedButReadable(t *testing.T) {
 // whether they hide them, and that the next run that may do so finds out.
 func TestUncheckedGroups(t *testing.T) {
 	t.Parallel()
-	m := newHiddenMembersDomain(t)
+	m := newUnreadableMembersDomain(t)
 	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
 	before := m.withoutUnreadable(m.gateway.Held())
 	m.hide(m.outer, "member")
@@ -366,7 +366,7 @@ func TestUncheckedGroups(t *testing.T) {
 func TestMaxLocated(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{0, 1, defaultMaxLocated} {
-		m := newHiddenMembersDomain(t)
+		m := newUnreadableMembersDomain(t)
 		m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
 		before := m.withoutUnreadable(m.gateway.Held())
 		m.runner.maxLocated = limit

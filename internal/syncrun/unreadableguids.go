@@ -28,33 +28,33 @@ func (q query) guidOf(entry *ad.Entry) (ad.GUID, bool) {
 	return dn.GUID, true
 }
 
-// identifyHidden searches the entries whose GUIDs are unreadable again, if the server offers
+// identifyByExtendedDN searches the entries whose GUIDs are unreadable again, if the server offers
 // extended DNs. It returns the result with their objects as seen.
-func (r *reader) identifyHidden(ctx context.Context, result readResult) (readResult, error) {
+func (r *reader) identifyByExtendedDN(ctx context.Context, result readResult) (readResult, error) {
 	if !r.session.RootDSE.ExtendedDN {
 		return result, nil
 	}
 	for _, q := range r.queries {
-		hidden := result.counters[q.kind].withoutGUID
-		if hidden == 0 {
+		count := result.counters[q.kind].withoutGUID
+		if count == 0 {
 			continue
 		}
-		guids, err := r.searchHidden(ctx, q, hidden)
+		guids, err := r.searchWithoutGUID(ctx, q, count)
 		if err != nil {
 			return result, err
 		}
 		result.add(readResult{
-			counters: map[identity.Kind]counters{q.kind: {withoutGUID: -min(hidden, len(guids))}}, seen: [][]ad.GUID{guids},
+			counters: map[identity.Kind]counters{q.kind: {withoutGUID: -min(count, len(guids))}}, seen: [][]ad.GUID{guids},
 		})
-		r.log.Info().Stringer("kind", q.kind).Int("objects", len(guids)).Msg(MsgHiddenIdentified)
+		r.log.Info().Stringer("kind", q.kind).Int("objects", len(guids)).Msg(MsgEntriesIdentified)
 	}
 	return result, nil
 }
 
-// searchHidden returns the GUIDs of the entries of a query whose objectGUID is unreadable. The
+// searchWithoutGUID returns the GUIDs of the entries of a query whose objectGUID is unreadable. The
 // first search finds few entries. Samba does not evaluate this filter by the rights of the
 // account (seen in 4.17), so a search without it follows if entries are missing.
-func (r *reader) searchHidden(ctx context.Context, q query, hidden int) (guids []ad.GUID, err error) {
+func (r *reader) searchWithoutGUID(ctx context.Context, q query, count int) (guids []ad.GUID, err error) {
 	search := directory.Search{Attributes: []string{"objectGUID"}, ExtendedDN: true}
 	search.Base, search.Scope = r.scopeOf(q.wholeDomain)
 	for _, search.Filter = range []string{"(&" + q.filter + "(|(!(objectGUID=*))(!(objectSid=*))))", q.filter} {
@@ -66,7 +66,7 @@ func (r *reader) searchHidden(ctx context.Context, q query, hidden int) (guids [
 			}
 			return nil
 		})
-		if err != nil || len(guids) >= hidden {
+		if err != nil || len(guids) >= count {
 			return guids, baseContextError(err)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"adconnector/test/testenv"
 )
 
-// The containers that the Samba tests of hidden values change.
+// The containers that the Samba tests of unreadable values change.
 const (
 	schemaAdmins   = "CN=Schema Admins,CN=Users," + baseDN
 	schemaIDMember = "bf9679c0-0de6-11d0-a285-00aa003049e2" // member (MS-ADA2)
@@ -109,9 +109,9 @@ func cutFacts(t *testing.T, asset string) (rest string, facts []string) {
 	return canonicalJSON(t, content), facts
 }
 
-// TestHiddenMembers denies the account to read the members of groups, and compares its view with that
+// TestUnreadableMembers denies the account to read the members of groups, and compares its view with that
 // of an administrator at another gateway.
-func TestHiddenMembers(t *testing.T) {
+func TestUnreadableMembers(t *testing.T) {
 	d := sharedController(t)
 	d.addPostureOU(t)
 	upload := func(t *testing.T, g *testenv.Gateway, settings testenv.Settings, args ...string) map[string]string {
@@ -136,7 +136,7 @@ func TestHiddenMembers(t *testing.T) {
 	if want := upload(t, admin, asAdmin); !maps.Equal(before, want) {
 		t.Fatal("the views differ before")
 	}
-	mustHide := func(t *testing.T, hidden ...string) {
+	mustMatchAdministrator := func(t *testing.T, groups ...string) {
 		t.Helper()
 		began := time.Now()
 		o := run(t, asPlain, "sync", "--full")
@@ -146,7 +146,7 @@ func TestHiddenMembers(t *testing.T) {
 		if finished["result"] != syncrun.Partial || finished.Text("level") != "warn" {
 			t.Errorf("summary %v", finished)
 		}
-		mustCount(t, finished, "unreadable", len(hidden))
+		mustCount(t, finished, "unreadable", len(groups))
 		if lines := o.With(syncrun.MsgObjectsUnreadable); len(lines) != 1 || lines[0].Text("attributes") != "member" || !strings.Contains(lines[0].Text("remedy"), "dsacls") {
 			t.Errorf("log %v", lines)
 		}
@@ -168,7 +168,7 @@ func TestHiddenMembers(t *testing.T) {
 		if len(got) != len(want) {
 			t.Errorf("%d objects, the administrator sees %d", len(got), len(want))
 		}
-		for _, dn := range hidden {
+		for _, dn := range groups {
 			if strings.HasSuffix(dn, postureOU) && !slices.Contains(unreadable[d.sid(t, dn)], "members") {
 				t.Errorf("%s is not marked: %v", dn, unreadable)
 			}
@@ -177,28 +177,28 @@ func TestHiddenMembers(t *testing.T) {
 			t.Log(id, names)
 		}
 	}
-	hidden := []string{"CN=Backup Operators,CN=Builtin," + baseDN, postureDN("inner"), postureDN("many"), schemaAdmins}
+	groups := []string{"CN=Backup Operators,CN=Builtin," + baseDN, postureDN("inner"), postureDN("many"), schemaAdmins}
 	var allow []func()
-	for _, dn := range hidden {
+	for _, dn := range groups {
 		allow = append(allow, d.denyUntilEnd(t, dn, schemaIDMember))
 	}
-	mustHide(t, hidden...)
+	mustMatchAdministrator(t, groups...)
 
-	for i, dn := range hidden {
+	for i, dn := range groups {
 		if strings.HasSuffix(dn, postureOU) { // Samba is slow to answer, so a first sync may ask only for those of roles
 			allow[i]()
 		}
 	}
-	hidden = slices.DeleteFunc(hidden, func(dn string) bool { return strings.HasSuffix(dn, postureOU) })
+	groups = slices.DeleteFunc(groups, func(dn string) bool { return strings.HasSuffix(dn, postureOU) })
 	other, asOther := connect(d.service)
 	t.Run("first sync", func(t *testing.T) {
 		plain, asPlain = other, asOther
-		mustHide(t, hidden...)
+		mustMatchAdministrator(t, groups...)
 	})
 	t.Run("changed", func(t *testing.T) {
 		d.changeMember(t, schemaAdmins, "add", postureDN("weak"))
 		t.Cleanup(func() { d.changeMember(t, schemaAdmins, "delete", postureDN("weak")) })
-		mustHide(t, hidden...)
+		mustMatchAdministrator(t, groups...)
 	})
 	t.Run("readable again", func(t *testing.T) {
 		for _, f := range allow {
@@ -218,9 +218,9 @@ const (
 	schemaIDPasswordSet  = "bf967a0a-0de6-11d0-a285-00aa003049e2" // pwdLastSet (MS-ADA3)
 )
 
-// TestHiddenPrimaryGroup denies the account to read the primary group of a user, and an attribute of the
+// TestUnreadablePrimaryGroup denies the account to read the primary group of a user, and an attribute of the
 // domain controller.
-func TestHiddenPrimaryGroup(t *testing.T) {
+func TestUnreadablePrimaryGroup(t *testing.T) {
 	d := sharedController(t)
 	d.addPostureOU(t)
 	connection, profile := d.console("LDAP", postureOU, "SUBTREE")

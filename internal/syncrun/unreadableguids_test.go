@@ -7,9 +7,9 @@ import (
 	"adconnector/internal/state"
 )
 
-// TestHiddenGUID checks that an entry with an unreadable objectGUID is not deleted and does not
+// TestUnreadableGUID checks that an entry with an unreadable objectGUID is not deleted and does not
 // prevent the deletion of others.
-func TestHiddenGUID(t *testing.T) {
+func TestUnreadableGUID(t *testing.T) {
 	t.Parallel()
 	for name, attributes := range map[string][]string{"objectGUID": {"objectGUID"}, "objectGUID, objectSid": {"objectGUID", "objectSid"}} {
 		t.Run(name, func(t *testing.T) {
@@ -25,7 +25,7 @@ func TestHiddenGUID(t *testing.T) {
 				t.Errorf("%d skipped", run.Skipped)
 			}
 			e.expectUndecided("", 0)
-			lines := e.log.With(MsgHiddenIdentified)
+			lines := e.log.With(MsgEntriesIdentified)
 			if len(lines) != 2 || lines[0].Number("objects") != 1 || lines[1].Number("objects") != 1 {
 				t.Errorf("log %v", lines)
 			}
@@ -38,23 +38,23 @@ func TestHiddenGUID(t *testing.T) {
 	}
 }
 
-// TestHiddenGUIDWithPosture checks that the searches of security posture, which request extended
+// TestUnreadableGUIDWithPosture checks that the searches of security posture, which request extended
 // DNs anyway, need no further one.
-func TestHiddenGUIDWithPosture(t *testing.T) {
+func TestUnreadableGUIDWithPosture(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{}, 10)
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10 + postureObjects})
 	e.hide(e.user(0), "objectGUID")
 	e.must(e.Delete(e.user(1)))
 	e.runPartial(RunOptions{Full: true}, state.Run{Mode: full, Deleted: 1}, 1, "objectGUID")
-	if lines := e.log.With(MsgHiddenIdentified); len(lines) != 0 {
+	if lines := e.log.With(MsgEntriesIdentified); len(lines) != 0 {
 		t.Errorf("log %v", lines)
 	}
 }
 
-// TestHiddenGUIDWithoutExtendedDN checks that deletions by absence are undecided on a server that
+// TestUnreadableGUIDWithoutExtendedDN checks that deletions by absence are undecided on a server that
 // does not offer extended DNs.
-func TestHiddenGUIDWithoutExtendedDN(t *testing.T) {
+func TestUnreadableGUIDWithoutExtendedDN(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{}, 10)
 	e.replaceInRequests("supportedControl", "supportedXontrol")
@@ -63,15 +63,15 @@ func TestHiddenGUIDWithoutExtendedDN(t *testing.T) {
 	e.must(e.Delete(e.user(1)))
 	e.must(e.Delete(e.user(2)))
 	run := e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Undecided: 2})
-	e.expectUndecided(UndecidedHiddenGUID, 2)
+	e.expectUndecided(UndecidedUnreadableGUID, 2)
 	if run.Unreadable != 1 {
 		t.Errorf("%d unreadable", run.Unreadable)
 	}
 }
 
-// TestHiddenGUIDNotInFilters checks that the entries are found on a server that evaluates the
+// TestUnreadableGUIDNotInFilters checks that the entries are found on a server that evaluates the
 // presence of objectGUID without regard to rights, as Samba does.
-func TestHiddenGUIDNotInFilters(t *testing.T) {
+func TestUnreadableGUIDNotInFilters(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{}, 10)
 	const not = "\xa2\x0c\x87\x0a" // (!(ATTRIBUTE=*)), with 10 characters
@@ -80,7 +80,7 @@ func TestHiddenGUIDNotInFilters(t *testing.T) {
 	e.hide(e.user(0), "objectGUID")
 	e.must(e.Delete(e.user(1)))
 	e.runPartial(RunOptions{Full: true}, state.Run{Mode: full, Deleted: 1}, 1, "objectGUID")
-	if lines := e.log.With(MsgHiddenIdentified); len(lines) != 1 || lines[0].Number("objects") != 1 {
+	if lines := e.log.With(MsgEntriesIdentified); len(lines) != 1 || lines[0].Number("objects") != 1 {
 		t.Errorf("log %v", lines)
 	}
 }

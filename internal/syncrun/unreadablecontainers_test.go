@@ -16,8 +16,8 @@ import (
 	"adconnector/internal/state"
 )
 
-// TestHiddenContainersRecord checks which containers are recorded as seen and as accepted.
-func TestHiddenContainersRecord(t *testing.T) {
+// TestUnreadableContainersRecord checks which containers are recorded as seen and as accepted.
+func TestUnreadableContainersRecord(t *testing.T) {
 	t.Parallel()
 	hashes := func(dns ...string) (list []string) {
 		for _, dn := range dns {
@@ -38,18 +38,18 @@ func TestHiddenContainersRecord(t *testing.T) {
 		"found again":                         {searched: true, found: []string{"OU=A"}, seenBefore: hashes("OU=A"), wantSeen: hashes("OU=A"), wantRest: []string{"OU=A"}},
 		"release":                             {searched: true, release: true, found: []string{"OU=A"}, seenBefore: hashes("OU=A"), wantSeen: hashes("OU=A"), wantAccepted: hashes("OU=A"), wantRest: []string{"OU=A"}},
 		"release, not seen by the operator":   {searched: true, release: true, found: []string{"OU=A", "OU=B"}, seenBefore: hashes("OU=A"), wantSeen: hashes("OU=A", "OU=B"), wantAccepted: hashes("OU=A"), wantRest: []string{"OU=A", "OU=B"}},
-		"release, not hidden any more":        {searched: true, release: true, seenBefore: hashes("OU=A")},
+		"release, not unreadable any more":    {searched: true, release: true, seenBefore: hashes("OU=A")},
 		"accepted":                            {searched: true, found: []string{"OU=A"}, acceptedBefore: hashes("OU=A"), wantSeen: hashes("OU=A"), wantAccepted: hashes("OU=A")},
 		"accepted, another form of the DN":    {searched: true, found: []string{"ou=a"}, acceptedBefore: hashes("OU=A"), wantSeen: hashes("OU=A"), wantAccepted: hashes("OU=A")},
-		"accepted, another one is hidden":     {searched: true, found: []string{"OU=A", "OU=B"}, acceptedBefore: hashes("OU=A"), wantSeen: hashes("OU=A", "OU=B"), wantAccepted: hashes("OU=A"), wantRest: []string{"OU=B"}},
-		"accepted, not hidden any more":       {searched: true, found: []string{"OU=B"}, acceptedBefore: hashes("OU=A", "OU=B"), wantSeen: hashes("OU=B"), wantAccepted: hashes("OU=B")},
+		"accepted, another one is unreadable": {searched: true, found: []string{"OU=A", "OU=B"}, acceptedBefore: hashes("OU=A"), wantSeen: hashes("OU=A", "OU=B"), wantAccepted: hashes("OU=A"), wantRest: []string{"OU=B"}},
+		"accepted, not unreadable any more":   {searched: true, found: []string{"OU=B"}, acceptedBefore: hashes("OU=A", "OU=B"), wantSeen: hashes("OU=B"), wantAccepted: hashes("OU=B")},
 		"incomplete, the accepted one stays":  {searched: true, incomplete: true, acceptedBefore: hashes("OU=A"), seenBefore: hashes("OU=A"), wantSeen: hashes("OU=A"), wantAccepted: hashes("OU=A")},
 		"incomplete, release":                 {searched: true, incomplete: true, release: true, found: []string{"OU=B"}, seenBefore: hashes("OU=A"), wantSeen: hashes("OU=A", "OU=B"), wantAccepted: hashes("OU=A"), wantRest: []string{"OU=B"}},
 		"release of what was accepted before": {searched: true, release: true, found: []string{"OU=A"}, seenBefore: hashes("OU=A"), acceptedBefore: hashes("OU=A"), wantSeen: hashes("OU=A"), wantAccepted: hashes("OU=A")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := HiddenContainers{Searched: c.searched, Incomplete: c.incomplete, Found: c.found, Before: state.HiddenContainers{Seen: c.seenBefore, Accepted: c.acceptedBefore}}
+			h := UnreadableContainers{Searched: c.searched, Incomplete: c.incomplete, Found: c.found, Before: state.UnreadableContainers{Seen: c.seenBefore, Accepted: c.acceptedBefore}}
 			if rest := append(none, h.notAccepted()...); !reflect.DeepEqual(rest, c.wantRest) {
 				t.Errorf("not accepted: %v, want %v", rest, c.wantRest)
 			}
@@ -67,8 +67,8 @@ func TestHiddenContainersRecord(t *testing.T) {
 	}
 }
 
-// TestHiddenRemedy checks which containers a remedy names.
-func TestHiddenRemedy(t *testing.T) {
+// TestContainersRemedy checks which containers a remedy names.
+func TestContainersRemedy(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		containers []string
@@ -82,8 +82,8 @@ func TestHiddenRemedy(t *testing.T) {
 		{[]string{`OU=" & calc & "`}, false, `dsacls "DN" /I:T /G "svc:LCRP" (DN is the object's DN, which must be quoted for the shell)`},
 		{nil, true, `dsacls "DC=base" /I:T /G "svc:LCRP"; and perhaps more containers`},
 	} {
-		want := remedyContainers + ": " + c.commands + remedyContainersHidden
-		if got := hiddenRemedy(c.containers, c.incomplete, "DC=base", "svc"); got != want {
+		want := remedyContainers + ": " + c.commands + remedyAccept
+		if got := containersRemedy(c.containers, c.incomplete, "DC=base", "svc"); got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 	}
@@ -128,9 +128,9 @@ func (e *env) countSearches() *atomic.Int32 {
 	return searches
 }
 
-// TestHiddenUnit closes a unit, which itself can be read or not. Its users must not be reported as
+// TestUnreadableUnit closes a unit, which itself can be read or not. Its users must not be reported as
 // deleted, and after it is open again, all are found.
-func TestHiddenUnit(t *testing.T) {
+func TestUnreadableUnit(t *testing.T) {
 	t.Parallel()
 	for name, closeUnit := range map[string]func(e *env, dn string){
 		"not readable": (*env).closeUnit,
@@ -138,12 +138,12 @@ func TestHiddenUnit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testHiddenUnit(t, closeUnit)
+			testUnreadableUnit(t, closeUnit)
 		})
 	}
 }
 
-func testHiddenUnit(t *testing.T, closeUnit func(e *env, dn string)) {
+func testUnreadableUnit(t *testing.T, closeUnit func(e *env, dn string)) {
 	e := newDomainEnv(t, domaincontroller.Options{}, 10)
 	inner := "OU=Inner," + e.base
 	e.moveToInner(4)
@@ -169,9 +169,9 @@ func testHiddenUnit(t *testing.T, closeUnit func(e *env, dn string)) {
 	e.expectConverged()
 }
 
-// TestHiddenUnitAccepted closes units on purpose. A release accepts those that an operator has seen,
+// TestUnreadableUnitAccepted closes units on purpose. A release accepts those that an operator has seen,
 // until they are open again.
-func TestHiddenUnitAccepted(t *testing.T) {
+func TestUnreadableUnitAccepted(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{}, 10)
 	inner, other := "OU=Inner,"+e.base, "OU=Other,"+e.base
@@ -206,8 +206,8 @@ func TestHiddenUnitAccepted(t *testing.T) {
 	e.expectConverged()
 }
 
-// TestHiddenUnitProvesNothing checks in which cases a closed unit makes a deletion undecided.
-func TestHiddenUnitProvesNothing(t *testing.T) {
+// TestUnreadableUnitProvesNothing checks in which cases a closed unit makes a deletion undecided.
+func TestUnreadableUnitProvesNothing(t *testing.T) {
 	t.Parallel()
 	undecided, deleted := state.Run{Result: Held, Undecided: 1}, state.Run{Result: Processed, Deleted: 1}
 	deleteUser := func(e *env) { e.must(e.Delete(e.user(0))) }
@@ -222,7 +222,7 @@ func TestHiddenUnitProvesNothing(t *testing.T) {
 		"no unit is closed":        {change: deleteUser, want: deleted, searches: 1},
 		"below the base":           {change: func(e *env) { e.closeUnit("OU=Inner," + e.base); deleteUser(e) }, want: undecided, searches: 1},
 		"readable, but not listed": {change: func(e *env) { e.must(e.DenyListing("OU=Inner," + e.base)); deleteUser(e) }, want: undecided, searches: 1},
-		"readable, but not listed, hidden descriptor": {change: func(e *env) {
+		"readable, but not listed, unreadable descriptor": {change: func(e *env) {
 			e.must(e.DenyListing("OU=Inner," + e.base))
 			e.hide("OU=Inner,"+e.base, "nTSecurityDescriptor")
 			deleteUser(e)
@@ -258,9 +258,9 @@ func TestHiddenUnitProvesNothing(t *testing.T) {
 	}
 }
 
-// TestHiddenRole checks that a role is undecided if a unit outside of the profile's base is closed,
+// TestRoleInUnreadableContainer checks that a role is undecided if a unit outside of the profile's base is closed,
 // because its group may be there, but not users, which are in the base.
-func TestHiddenRole(t *testing.T) {
+func TestRoleInUnreadableContainer(t *testing.T) {
 	t.Parallel()
 	e := newPostureEnv(t, domaincontroller.Options{}, 3)
 	admins := "CN=DnsAdmins,CN=Users," + e.Base()
@@ -278,10 +278,10 @@ func TestHiddenRole(t *testing.T) {
 	}
 }
 
-// TestHiddenContainersIncomplete checks that absence proves nothing if the search for hidden
+// TestUnreadableContainersIncomplete checks that absence proves nothing if the search for unreadable
 // containers is stopped, or refused by a limit of the server, and that a release ends that only for
 // the deletions that are undecided.
-func TestHiddenContainersIncomplete(t *testing.T) {
+func TestUnreadableContainersIncomplete(t *testing.T) {
 	t.Parallel()
 	const limit = 3
 	for name, arrange := range map[string]func(e *env){
@@ -317,9 +317,9 @@ func TestHiddenContainersIncomplete(t *testing.T) {
 	}
 }
 
-// TestHiddenContainersFail checks that a busy controller proves neither a deletion nor that a
-// container is hidden.
-func TestHiddenContainersFail(t *testing.T) {
+// TestUnreadableContainersFail checks that a busy controller proves neither a deletion nor that a
+// container is unreadable.
+func TestUnreadableContainersFail(t *testing.T) {
 	t.Parallel()
 	e := newDomainEnv(t, domaincontroller.Options{}, 5)
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 5})

@@ -21,7 +21,7 @@ import (
 
 const attributeMember = "member"
 
-// emptyChecks limits how many groups a run checks for hidden members. A domain controller answers such
+// emptyChecks limits how many groups a run checks for unreadable members. A domain controller answers such
 // a search from its table of links, and another server (Samba) compares all objects. So the first
 // groups are always checked, and others as long as the checks take a small part of the time. Later runs
 // check the rest.
@@ -70,18 +70,18 @@ func (e *emptyGroups) begin(id ad.InvocationID, emptySince ad.USN) {
 	maps.DeleteFunc(e.usns, func(_ ad.GUID, usn ad.USN) bool { return usn < emptySince })
 }
 
-// unlistedGroup is a group that shows no members.
-type unlistedGroup struct {
+// memberlessGroup is a group that shows no members.
+type memberlessGroup struct {
 	groupInfo
-	dn         string
-	usnChanged ad.USN // 0: unreadable
-	hadBefore  bool   // the stored graph has members
-	wasHidden  bool   // the stored graph has its members as unreadable
+	dn            string
+	usnChanged    ad.USN // 0: unreadable
+	hadBefore     bool   // the stored graph has members
+	wasUnreadable bool   // the stored graph has its members as unreadable
 }
 
-// mayHideMembers reports whether a group without visible members may hide some. A group that was known
+// mayHaveMembers reports whether a group without visible members may hide some. A group that was known
 // to be empty, and has not changed since, is empty: a new member changes the group.
-func (r *graphReader) mayHideMembers(info groupInfo, usnChanged []byte) bool {
+func (r *graphReader) mayHaveMembers(info groupInfo, usnChanged []byte) bool {
 	node, found := r.graph.Find(info.guid)
 	if !r.checksEmpty || r.contradicted[info.guid] || !found || !r.graph.KnownEmpty(node) {
 		return r.checksEmpty
@@ -90,31 +90,31 @@ func (r *graphReader) mayHideMembers(info groupInfo, usnChanged []byte) bool {
 	return !ok || changed >= r.emptySince && r.emptyGroups.usns[info.guid] != changed
 }
 
-func (r *graphReader) newUnlisted(info groupInfo, dn, usnChanged []byte) unlistedGroup {
+func (r *graphReader) newMemberless(info groupInfo, dn, usnChanged []byte) memberlessGroup {
 	info.sid, info.name = slices.Clone(info.sid), slices.Clone(info.name)
 	node, found := r.graph.Find(info.guid)
 	changed, _ := ad.ParseUSN(usnChanged)
-	group := unlistedGroup{info, string(dn), changed, found && len(r.graph.Members(node)) > 0, found && r.graph.MembersUnreadable(node)}
+	group := memberlessGroup{info, string(dn), changed, found && len(r.graph.Members(node)) > 0, found && r.graph.MembersUnreadable(node)}
 	r.otherSize += group.size()
 	return group
 }
 
-func (g unlistedGroup) size() int { return listSize + len(g.dn) }
+func (g memberlessGroup) size() int { return listSize + len(g.dn) }
 
-// readUnlisted adds groups without visible members: with those that have them in memberOf, or without
+// readMemberless adds groups without visible members: with those that have them in memberOf, or without
 // members. It begins with the groups of roles, then those whose members were readable before, and goes
 // on with the groups in the former. The last ones are those whose members were unreadable before: they
 // keep them without a check.
-func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unlistedGroup) error {
-	var first, others []unlistedGroup
+func (r *graphReader) readMemberless(ctx context.Context, s *session, groups []memberlessGroup) error {
+	var first, others []memberlessGroup
 	for _, group := range groups {
-		if group.role != 0 || group.hadBefore && !group.wasHidden {
+		if group.role != 0 || group.hadBefore && !group.wasUnreadable {
 			first = append(first, group)
 		} else {
 			others = append(others, group)
 		}
 	}
-	slices.SortStableFunc(first, func(a, b unlistedGroup) int { return compareBools(b.role != 0, a.role != 0) })
+	slices.SortStableFunc(first, func(a, b memberlessGroup) int { return compareBools(b.role != 0, a.role != 0) })
 	if err := r.checkGroups(ctx, s, first); err != nil {
 		return err
 	}
@@ -124,8 +124,8 @@ func (r *graphReader) readUnlisted(ctx context.Context, s *session, groups []unl
 			inRoles[r.graph.GUID(node)] = true
 		}
 	})
-	slices.SortStableFunc(others, func(a, b unlistedGroup) int {
-		return cmp.Or(compareBools(inRoles[b.guid], inRoles[a.guid]), compareBools(a.wasHidden, b.wasHidden))
+	slices.SortStableFunc(others, func(a, b memberlessGroup) int {
+		return cmp.Or(compareBools(inRoles[b.guid], inRoles[a.guid]), compareBools(a.wasUnreadable, b.wasUnreadable))
 	})
 	err := r.checkGroups(ctx, s, others)
 	r.locked(func() {
@@ -148,7 +148,7 @@ func compareBools(a, b bool) int {
 }
 
 // checkGroups adds groups without visible members. Those beyond the limit keep their former members.
-func (r *graphReader) checkGroups(ctx context.Context, s *session, groups []unlistedGroup) error {
+func (r *graphReader) checkGroups(ctx context.Context, s *session, groups []memberlessGroup) error {
 	for len(groups) > 0 {
 		n := min(len(groups), groupsPerCheck, r.limits.remaining(r.checked, r.checkTime, time.Since(r.started)-r.checkTime))
 		if n == 0 {
@@ -159,16 +159,16 @@ func (r *graphReader) checkGroups(ctx context.Context, s *session, groups []unli
 			return nil
 		}
 		start := time.Now()
-		hidden, err := r.findHidden(ctx, s, groups[:n], false)
+		withMembers, err := r.findWithMembers(ctx, s, groups[:n], false)
 		if err != nil {
 			return err
 		}
 		r.checked += n
 		r.checkTime += time.Since(start)
 		for _, group := range groups[:n] {
-			if !hidden[group.guid] {
+			if !withMembers[group.guid] {
 				r.setEmpty(group)
-			} else if err := r.readHiddenMembers(ctx, s, group); err != nil {
+			} else if err := r.readFromMemberOf(ctx, s, group); err != nil {
 				return err
 			}
 		}
@@ -177,10 +177,10 @@ func (r *graphReader) checkGroups(ctx context.Context, s *session, groups []unli
 	return nil
 }
 
-// findHidden returns the groups that an object of the domain has in memberOf. Mostly there are none,
+// findWithMembers returns the groups that an object of the domain has in memberOf. Mostly there are none,
 // and one search shows it. Otherwise it searches for each half of the groups. some is whether it is
 // known that there are some.
-func (r *graphReader) findHidden(ctx context.Context, s *session, groups []unlistedGroup, some bool) (map[ad.GUID]bool, error) {
+func (r *graphReader) findWithMembers(ctx context.Context, s *session, groups []memberlessGroup, some bool) (map[ad.GUID]bool, error) {
 	if !some {
 		var filter strings.Builder
 		for _, group := range groups {
@@ -195,20 +195,20 @@ func (r *graphReader) findHidden(ctx context.Context, s *session, groups []unlis
 		return map[ad.GUID]bool{groups[0].guid: true}, nil
 	}
 	half := len(groups) / 2
-	hidden, err := r.findHidden(ctx, s, groups[:half], false)
+	withMembers, err := r.findWithMembers(ctx, s, groups[:half], false)
 	if err != nil {
 		return nil, err
 	}
-	others, err := r.findHidden(ctx, s, groups[half:], len(hidden) == 0)
-	if hidden == nil {
+	others, err := r.findWithMembers(ctx, s, groups[half:], len(withMembers) == 0)
+	if withMembers == nil {
 		return others, err
 	}
-	maps.Copy(hidden, others)
-	return hidden, err
+	maps.Copy(withMembers, others)
+	return withMembers, err
 }
 
 // setEmpty adds a group that has no members.
-func (r *graphReader) setEmpty(group unlistedGroup) {
+func (r *graphReader) setEmpty(group memberlessGroup) {
 	r.locked(func() { r.graph.SetKnownEmpty(r.setGroup(group.groupInfo)) })
 	if group.usnChanged > r.highestUSN-overlap {
 		r.emptyGroups.usns[group.guid] = group.usnChanged
@@ -216,25 +216,25 @@ func (r *graphReader) setEmpty(group unlistedGroup) {
 }
 
 // keepAll adds a group that was not checked, with its former members. It is unknown whether it has
-// lost them, or hides them.
-func (r *graphReader) keepAll(s *session, group unlistedGroup) {
+// lost them, or they are unreadable.
+func (r *graphReader) keepAll(s *session, group memberlessGroup) {
 	r.locked(func() {
 		former := r.formerMembers(group)
 		node := r.setGroup(group.groupInfo)
 		for _, guid := range former {
 			r.graph.AddMember(node, guid, nil)
 		}
-		if group.hadBefore || group.wasHidden {
+		if group.hadBefore || group.wasUnreadable {
 			r.graph.SetMembersUnreadable(node)
 		}
 	})
-	if group.hadBefore || group.wasHidden {
+	if group.hadBefore || group.wasUnreadable {
 		r.addUnreadableGroup(s, group.guid, group.dn)
 	}
 }
 
 // formerMembers returns the members of a group in the graph. mu must be held.
-func (r *graphReader) formerMembers(group unlistedGroup) (former []ad.GUID) {
+func (r *graphReader) formerMembers(group memberlessGroup) (former []ad.GUID) {
 	if n, found := r.graph.Find(group.guid); found {
 		for _, member := range r.graph.Members(n) {
 			former = append(former, r.graph.GUID(member))
@@ -243,9 +243,9 @@ func (r *graphReader) formerMembers(group unlistedGroup) (former []ad.GUID) {
 	return former
 }
 
-// readHiddenMembers adds a group with the members that have it in memberOf, and with the former
+// readFromMemberOf adds a group with the members that have it in memberOf, and with the former
 // ones whose memberOf may be unreadable.
-func (r *graphReader) readHiddenMembers(ctx context.Context, s *session, group unlistedGroup) error {
+func (r *graphReader) readFromMemberOf(ctx context.Context, s *session, group memberlessGroup) error {
 	var former []ad.GUID
 	var node membership.Node
 	r.locked(func() {

@@ -20,7 +20,7 @@ import (
 // No search finds an object in a container whose contents the account may not list, not even a base
 // search for its identifier. So the object is absent like a deleted one. The container itself is in the
 // list of its parent, but cannot be read. While there is such a container, absence proves no deletion,
-// until an operator has accepted that the container is hidden.
+// until an operator has accepted that the container is unreadable.
 //
 // A container that can be read although its contents cannot be listed looks like an empty one. Its
 // security descriptor distinguishes them, if the account can read that.
@@ -28,10 +28,10 @@ import (
 // A container that is in no list itself is not detected.
 
 const (
-	// defaultMaxUnreadable limits the unreadable objects that the search for hidden containers reads.
+	// defaultMaxUnreadable limits the unreadable objects that the search for unreadable containers reads.
 	defaultMaxUnreadable = 10_000
 	// maxListings limits the containers for which a run tests whether it can list their
-	// contents. The others count as hidden.
+	// contents. The others count as unreadable.
 	maxListings = 1_000
 	// containersInRemedy is the maximum number of containers that a remedy names.
 	containersInRemedy = 3
@@ -39,44 +39,44 @@ const (
 
 var errTooManyUnreadable = errors.New("too many unreadable objects")
 
-// HiddenContainers is the result of the search for containers whose contents the account cannot
+// UnreadableContainers is the result of the search for containers whose contents the account cannot
 // list.
-type HiddenContainers struct {
+type UnreadableContainers struct {
 	Searched bool
 	// Incomplete is whether there may be others: the search stopped.
 	Incomplete bool
-	Found      []string               // DNs
-	Before     state.HiddenContainers // recorded by earlier runs
-	Remedy     string                 // for the containers that no operator has accepted
+	Found      []string                   // DNs
+	Before     state.UnreadableContainers // recorded by earlier runs
+	Remedy     string                     // for the containers that no operator has accepted
 }
 
 // notAccepted returns the containers that no operator has accepted.
-func (h HiddenContainers) notAccepted() []string {
-	return slices.DeleteFunc(slices.Clone(h.Found), func(dn string) bool { return slices.Contains(h.Before.Accepted, hashContainer(dn)) })
+func (u UnreadableContainers) notAccepted() []string {
+	return slices.DeleteFunc(slices.Clone(u.Found), func(dn string) bool { return slices.Contains(u.Before.Accepted, hashContainer(dn)) })
 }
 
 // record returns the containers to record; nil: the recorded ones stay. release is whether an
 // operator has released deletions that were undecided because of them. A release accepts the containers
 // that an earlier run has seen, because the operator could not know of others. A container that is no
-// longer hidden is no longer accepted.
-func (h HiddenContainers) record(release bool) *state.HiddenContainers {
-	if !h.Searched {
+// longer unreadable is no longer accepted.
+func (u UnreadableContainers) record(release bool) *state.UnreadableContainers {
+	if !u.Searched {
 		return nil
 	}
-	found := make([]string, len(h.Found))
-	for i, dn := range h.Found {
+	found := make([]string, len(u.Found))
+	for i, dn := range u.Found {
 		found[i] = hashContainer(dn)
 	}
-	accepted, seen := slices.Clone(h.Before.Accepted), found
+	accepted, seen := slices.Clone(u.Before.Accepted), found
 	if release {
-		accepted = append(accepted, h.Before.Seen...)
+		accepted = append(accepted, u.Before.Seen...)
 	}
-	if h.Incomplete {
-		seen = append(seen, h.Before.Seen...)
+	if u.Incomplete {
+		seen = append(seen, u.Before.Seen...)
 	} else {
 		accepted = slices.DeleteFunc(accepted, func(hash string) bool { return !slices.Contains(found, hash) })
 	}
-	return &state.HiddenContainers{Seen: sortedSet(seen), Accepted: sortedSet(accepted)}
+	return &state.UnreadableContainers{Seen: sortedSet(seen), Accepted: sortedSet(accepted)}
 }
 
 func sortedSet(values []string) []string {
@@ -102,12 +102,12 @@ func (r *reader) mayContain(containers []string, kind identity.Kind, base string
 	})
 }
 
-// addHiddenContainers searches for hidden containers, and marks the candidates that may be in one of
+// addUnreadableContainers searches for unreadable containers, and marks the candidates that may be in one of
 // them. It considers only candidates whose absence would otherwise prove that they are deleted.
-func (r *reader) addHiddenContainers(ctx context.Context, e *Evidence, tombstones *tombstoneSearch) error {
+func (r *reader) addUnreadableContainers(ctx context.Context, e *Evidence, tombstones *tombstoneSearch) error {
 	absent := e.absent()
 	if !e.FullSync || len(absent) == 0 || !r.session.RootDSE.IsDomainController() {
-		return r.keepHiddenRemedy(e)
+		return r.keepContainersRemedy(e)
 	}
 	if r.allowsReread(len(absent)) { // a tombstone is proof, and the search for it is faster
 		guids := make([]ad.GUID, len(absent))
@@ -118,29 +118,29 @@ func (r *reader) addHiddenContainers(ctx context.Context, e *Evidence, tombstone
 			return err
 		}
 		if absent = e.absent(); len(absent) == 0 {
-			return r.keepHiddenRemedy(e)
+			return r.keepContainersRemedy(e)
 		}
 	}
-	if err := r.searchHiddenContainers(ctx, &e.Hidden); err != nil {
+	if err := r.findUnreadableContainers(ctx, &e.Containers); err != nil {
 		return err
 	}
 	base, err := r.canonicalBase(ctx)
 	if err != nil {
 		return err
 	}
-	containers := e.Hidden.notAccepted()
+	containers := e.Containers.notAccepted()
 	mayContain := map[identity.Kind]bool{} // it depends on the kind only
 	for _, i := range absent {
 		c := &e.Candidates[i]
-		hidden, known := mayContain[c.Kind]
+		inUnreadable, known := mayContain[c.Kind]
 		if !known {
-			hidden = e.Hidden.Incomplete || r.mayContain(containers, c.Kind, base)
-			mayContain[c.Kind] = hidden
+			inUnreadable = e.Containers.Incomplete || r.mayContain(containers, c.Kind, base)
+			mayContain[c.Kind] = inUnreadable
 		}
-		c.Hidden = hidden
+		c.InUnreadable = inUnreadable
 	}
-	if len(containers) > 0 || e.Hidden.Incomplete {
-		e.Hidden.Remedy = hiddenRemedy(containers, e.Hidden.Incomplete, r.source.Base, r.session.AccountName(ctx))
+	if len(containers) > 0 || e.Containers.Incomplete {
+		e.Containers.Remedy = containersRemedy(containers, e.Containers.Incomplete, r.source.Base, r.session.AccountName(ctx))
 	}
 	r.session.lastUsed = time.Now()
 	return nil
@@ -157,27 +157,27 @@ func (e Evidence) absent() (indexes []int) {
 	return indexes
 }
 
-// keepHiddenRemedy adds the recorded remedy to the evidence of a run that does not search for hidden
+// keepContainersRemedy adds the recorded remedy to the evidence of a run that does not search for unreadable
 // containers.
-func (r *reader) keepHiddenRemedy(e *Evidence) error {
+func (r *reader) keepContainersRemedy(e *Evidence) error {
 	if !slices.ContainsFunc(e.Candidates, func(c Candidate) bool { return c.Undecided == UndecidedContainers }) {
 		return nil
 	}
 	counts, err := r.store.UndecidedCounts()
 	for _, count := range counts {
 		if count.Reason == UndecidedContainers {
-			e.Hidden.Remedy = count.Remedy
+			e.Containers.Remedy = count.Remedy
 		}
 	}
 	return err
 }
 
-// searchHiddenContainers searches the scope of the profile, and with security posture the domain,
+// findUnreadableContainers searches the scope of the profile, and with security posture the domain,
 // for containers whose contents cannot be listed: those that can be listed but not read, and those whose
 // security descriptor does not allow it.
-func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers) (err error) {
-	h.Searched = true
-	if h.Before, err = r.store.HiddenContainers(); err != nil {
+func (r *reader) findUnreadableContainers(ctx context.Context, u *UnreadableContainers) (err error) {
+	u.Searched = true
+	if u.Before, err = r.store.UnreadableContainers(); err != nil {
 		return err
 	}
 	search := directory.Search{Filter: directory.FilterUnreadable, Attributes: []string{"1.1"}}
@@ -185,7 +185,7 @@ func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers
 	if search.Scope != directory.Subtree { // objects in lower containers are out of the scope
 		return nil
 	}
-	var containers []string // that may be hidden
+	var containers []string // that may be unreadable
 	n := 0
 	err = r.session.searchOnce(ctx, search, func(entry *ad.Entry) error {
 		if n++; n > r.maxUnreadable {
@@ -202,36 +202,36 @@ func (r *reader) searchHiddenContainers(ctx context.Context, h *HiddenContainers
 		containers = append(containers, unlisted...)
 	}
 	if errors.Is(err, errTooManyUnreadable) || fault.ClassOf(err) == fault.Incomplete && ctx.Err() == nil {
-		h.Incomplete = true
+		u.Incomplete = true
 		err = r.session.reconnect(ctx)
 	}
 	if err != nil {
 		return baseContextError(err)
 	}
-	h.Found, err = r.notListed(ctx, containers)
+	u.Found, err = r.notListed(ctx, containers)
 	return err
 }
 
 // notListed returns the containers whose contents the account cannot list, as far as the run tests
 // it. An empty container counts as such.
-func (r *reader) notListed(ctx context.Context, containers []string) (hidden []string, err error) {
+func (r *reader) notListed(ctx context.Context, containers []string) (unreadable []string, err error) {
 	for i, dn := range containers {
 		if i == maxListings {
-			return append(hidden, containers[i:]...), nil
+			return append(unreadable, containers[i:]...), nil
 		}
 		found, err := r.session.exists(ctx, directory.Search{Base: dn, Scope: directory.OneLevel, Filter: "(objectClass=*)"})
 		if err != nil && fault.ClassOf(err) != fault.Refused { // refused: not listed
 			return nil, err
 		}
 		if !found {
-			hidden = append(hidden, dn)
+			unreadable = append(unreadable, dn)
 		}
 	}
-	return hidden, nil
+	return unreadable, nil
 }
 
-// hiddenRemedy returns the remedy for deletions that are undecided because of hidden containers.
-func hiddenRemedy(containers []string, incomplete bool, base, account string) string {
+// containersRemedy returns the remedy for deletions that are undecided because of unreadable containers.
+func containersRemedy(containers []string, incomplete bool, base, account string) string {
 	named := containers[:min(len(containers), containersInRemedy)]
 	if len(named) == 0 { // the search stopped before it found any
 		named = []string{base}
@@ -246,10 +246,10 @@ func hiddenRemedy(containers []string, incomplete bool, base, account string) st
 	case more > 0:
 		commands = append(commands, fmt.Sprintf("and %d more containers", more))
 	}
-	return remedyContainers + ": " + strings.Join(commands, "; ") + remedyContainersHidden
+	return remedyContainers + ": " + strings.Join(commands, "; ") + remedyAccept
 }
 
 const (
-	remedyContainers       = "grant the account List Contents and Read Property on these containers"
-	remedyContainersHidden = "; if they are hidden on purpose, and the objects were deleted, run adconnector sync --allow-deletes"
+	remedyContainers = "grant the account List Contents and Read Property on these containers"
+	remedyAccept     = "; if they are unreadable on purpose, and the objects were deleted, run adconnector sync --allow-deletes"
 )

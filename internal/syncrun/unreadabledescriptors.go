@@ -17,31 +17,31 @@ import (
 // AdminSDHolder, the domain controllers, and the containers count as objects of the domain, because they
 // are parts of its asset.
 
-// hiddenDescriptors are the objects whose security descriptor is unreadable.
-type hiddenDescriptors struct {
+// unreadableDescriptors are the objects whose security descriptor is unreadable.
+type unreadableDescriptors struct {
 	seed    maphash.Seed
-	objects map[uint64]hiddenDescriptor // by a hash of the DN in lower case
+	objects map[uint64]unreadableDescriptor // by a hash of the DN in lower case
 	// invisible is whether there are objects that the account cannot even list.
 	invisible bool
 }
 
-// hiddenDescriptor is an object whose security descriptor is unreadable.
-type hiddenDescriptor struct {
+// unreadableDescriptor is an object whose security descriptor is unreadable.
+type unreadableDescriptor struct {
 	kind identity.Kind
 	guid ad.GUID // zero: unknown
 }
 
-func newHiddenDescriptors() hiddenDescriptors {
-	return hiddenDescriptors{seed: maphash.MakeSeed(), objects: map[uint64]hiddenDescriptor{}}
+func newUnreadableDescriptors() unreadableDescriptors {
+	return unreadableDescriptors{seed: maphash.MakeSeed(), objects: map[uint64]unreadableDescriptor{}}
 }
 
 // add adds an object. It reports whether the object is new.
-func (h *hiddenDescriptors) add(dn string, object hiddenDescriptor) bool {
-	key := maphash.String(h.seed, strings.ToLower(dn))
-	if _, found := h.objects[key]; found {
+func (u *unreadableDescriptors) add(dn string, object unreadableDescriptor) bool {
+	key := maphash.String(u.seed, strings.ToLower(dn))
+	if _, found := u.objects[key]; found {
 		return false
 	}
-	h.objects[key] = object
+	u.objects[key] = object
 	return true
 }
 
@@ -64,7 +64,7 @@ func (d *descriptorReading) note(log zerolog.Logger, kind identity.Kind, guid ad
 		return
 	}
 	d.mu.Lock()
-	isNew := d.hidden.add(string(dn), hiddenDescriptor{kind, guid})
+	isNew := d.unreadable.add(string(dn), unreadableDescriptor{kind, guid})
 	d.mu.Unlock()
 	if isNew {
 		log.Debug().Stringer("kind", kind).Str("dn_hash", hashDN(dn)).Str("base_dn", directory.ParentDN(string(dn))).Msg(MsgDescriptorUnreadable)
@@ -73,22 +73,22 @@ func (d *descriptorReading) note(log zerolog.Logger, kind identity.Kind, guid ad
 
 // noteInvisible takes note of a part of the domain that exists, but that the account cannot list.
 func (d *descriptorReading) noteInvisible(log zerolog.Logger, dn string) {
-	d.hidden.invisible = true
+	d.unreadable.invisible = true
 	d.note(log, identity.Domain, ad.GUID{}, []byte(dn), nil)
 }
 
-// unreadable returns the result for the objects whose security descriptor is unreadable. counted are
+// unreadableResult returns the result for the objects whose security descriptor is unreadable. counted are
 // groups that count as unreadable already.
-func (d *descriptorReading) unreadable(counted map[ad.GUID]bool) readResult {
-	if d == nil || len(d.hidden.objects) == 0 {
+func (d *descriptorReading) unreadableResult(counted map[ad.GUID]bool) readResult {
+	if d == nil || len(d.unreadable.objects) == 0 {
 		return readResult{}
 	}
-	result := readResult{counters: map[identity.Kind]counters{}, missing: map[string]int{ad.AttributeDescriptor: len(d.hidden.objects)}}
+	result := readResult{counters: map[identity.Kind]counters{}, missing: map[string]int{ad.AttributeDescriptor: len(d.unreadable.objects)}}
 	roles := map[ad.GUID]bool{} // a group that was read for its role only
 	for guid := range counted {
 		roles[identity.RoleGUID(guid)] = true
 	}
-	for _, object := range d.hidden.objects {
+	for _, object := range d.unreadable.objects {
 		if object.kind == identity.Group && (counted[object.guid] || roles[object.guid]) {
 			continue
 		}
@@ -104,7 +104,7 @@ func (d *descriptorReading) remedy(account string) string {
 	switch {
 	case d.refused:
 		return RefusedDescriptorsRemedy
-	case d.hidden.invisible:
+	case d.unreadable.invisible:
 		rights = directory.ReadAll
 	}
 	return ReadPermissionsRemedy(directory.GrantProtectedCommand(d.base, account, rights), directory.GrantCommand(d.base, account, rights))
