@@ -36,6 +36,11 @@ func (c *Client) ForgetToken() {
 // MinRefusedSize is the size of a request from which a lost connection can be a refusal of its size.
 const MinRefusedSize = minRefusedSize
 
+// IsWait reports whether got is the wait for the end of a rate limit of the duration want.
+func IsWait(got, want time.Duration) bool {
+	return got >= want && got <= want+min(want/spreadShare, maxSpread)
+}
+
 // The timeouts of the transport.
 const (
 	HeaderTimeout = headerTimeout

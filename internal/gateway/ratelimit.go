@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ type Limit struct {
 type rateLimit struct {
 	mu    sync.Mutex
 	limit Limit
+	share float64   // of the spread, from 0 to 1: how long after the limit calls resume
 	noted time.Time // end of the limit that was last recorded and logged
 }
 
@@ -36,6 +38,11 @@ const (
 	// minExtension is how much later a limit must end to be recorded and logged again. Calls that were
 	// in flight together get the same limit.
 	minExtension = time.Second
+	// spreadShare and maxSpread limit the random time between the end of a limit and the first
+	// call: a 60th of the limit, and half a minute. All connectors of a customer get the same
+	// limit, and must not all call at the moment at which it ends.
+	spreadShare = 60
+	maxSpread   = 30 * time.Second
 	// maxSleep limits how late the end of a wait is detected after the machine was suspended.
 	maxSleep = 30 * time.Second
 )
@@ -56,6 +63,9 @@ func (l *rateLimit) extend(limit Limit) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if limit.Until.After(l.limit.Until) {
+		if limit.NotedAt.After(l.limit.Until) { // calls that were in flight together keep one share
+			l.share = rand.Float64()
+		}
 		l.limit = Limit{limit.NotedAt.UTC(), limit.Until.UTC()}
 	}
 	return l.limit.Until
@@ -71,6 +81,14 @@ func (l *rateLimit) mustNote() bool {
 	}
 	l.noted = l.limit.Until
 	return true
+}
+
+// resume returns the time of the first call after the limit.
+func (l *rateLimit) resume() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	spread := min(l.limit.Until.Sub(l.limit.NotedAt)/spreadShare, maxSpread)
+	return l.limit.Until.Add(time.Duration(l.share * float64(spread)))
 }
 
 func (l *rateLimit) current() Limit {
@@ -108,17 +126,17 @@ func remaining(until, now time.Time) time.Duration {
 	return min(until.Sub(now), until.Round(0).Sub(now.Round(0)))
 }
 
-// wait waits for the end of the limit. If that is after the deadline of ctx, it returns
-// errLimitPastDeadline at once.
+// wait waits until calls resume after the limit. If that is after the deadline of ctx, it
+// returns errLimitPastDeadline at once.
 func (l *rateLimit) wait(ctx context.Context) error {
 	for {
-		until := l.current().Until
-		remaining := remaining(until, time.Now())
+		resumeAt := l.resume()
+		remaining := remaining(resumeAt, time.Now())
 		if remaining <= 0 {
 			return ctx.Err()
 		}
-		if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
-			return fmt.Errorf("rate limited until %s, %w", until.Format(time.RFC3339), errLimitPastDeadline)
+		if deadline, ok := ctx.Deadline(); ok && deadline.Before(resumeAt) {
+			return fmt.Errorf("rate limited until %s, %w", l.current().Until.Format(time.RFC3339), errLimitPastDeadline)
 		}
 		timer := time.NewTimer(min(remaining, maxSleep))
 		select {

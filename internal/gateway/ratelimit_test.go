@@ -87,7 +87,7 @@ func TestRateLimit(t *testing.T) {
 				}
 				times := requests()
 				for _, received := range times[1:] {
-					if waited := received.Sub(times[0]); waited != test.want {
+					if waited := received.Sub(times[0]); !gateway.IsWait(waited, test.want) {
 						t.Errorf("waited %s, want %s", waited, test.want)
 					}
 				}
@@ -127,7 +127,7 @@ func TestRateLimitOfWaitingCall(t *testing.T) {
 		calls.Wait()
 		times := requests()
 		for _, received := range times[1:] {
-			if waited := received.Sub(times[0]); len(times) != 3 || waited != 10*time.Second {
+			if waited := received.Sub(times[0]); len(times) != 3 || !gateway.IsWait(waited, 10*time.Second) {
 				t.Errorf("%d requests, waited %s", len(times), waited)
 			}
 		}
@@ -291,7 +291,7 @@ func TestRestoreLimit(t *testing.T) {
 	client := gateway.New(o)
 	now := time.Now()
 	until := now.Add(time.Hour).In(time.FixedZone("", 5*3600+1800)).Round(0)
-	for _, limit := range []gateway.Limit{{}, {now, until}, {now, until.Add(-time.Minute)}, {now.Add(12 * time.Hour), until.Add(12 * time.Hour)}} {
+	for _, limit := range []gateway.Limit{{}, {now, now.Add(-time.Hour)}, {now, until}, {now, until.Add(-time.Minute)}, {now.Add(12 * time.Hour), until.Add(12 * time.Hour)}} {
 		client.RestoreLimit(limit)
 	}
 	if got := client.LimitedUntil(); got != until.UTC() {

@@ -322,22 +322,49 @@ func TestRateLimitWait(t *testing.T) {
 		}
 		// A response during the wait may extend the limit.
 		time.AfterFunc(30*time.Minute, func() { extend(time.Hour) })
-		if got := wait(t.Context()); got != 90*time.Minute {
+		if got := wait(t.Context()); !IsWait(got, 30*time.Minute+time.Hour) {
 			t.Errorf("waited %s", got)
 		}
+		start = time.Now()
 		extend(time.Hour)
 		longCtx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 		defer cancel()
-		if got := wait(longCtx); got != 150*time.Minute {
+		if got := wait(longCtx); !IsWait(got, time.Hour) {
 			t.Errorf("waited %s", got)
 		}
+		start = time.Now()
 		extend(time.Hour)
 		shortCtx, cancel2 := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel2()
-		if err := limit.wait(shortCtx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 150*time.Minute {
+		if err := limit.wait(shortCtx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 0 {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
 	})
+}
+
+// Calls of different connectors resume at different times after the same limit.
+func TestRateLimitSpread(t *testing.T) {
+	t.Parallel()
+	noted := time.Now()
+	for _, test := range []struct{ wait, spread time.Duration }{
+		{time.Second, time.Second / spreadShare},
+		{time.Hour, maxSpread},
+		{24 * time.Hour, maxSpread},
+	} {
+		first, last := test.spread, time.Duration(0)
+		for range 1000 { // connectors
+			var limit rateLimit
+			until := limit.extend(Limit{noted, noted.Add(test.wait)})
+			after := limit.resume().Sub(until)
+			if after < 0 || after > test.spread {
+				t.Fatalf("%s: resumes %s after the limit", test.wait, after)
+			}
+			first, last = min(first, after), max(last, after)
+		}
+		if last-first < test.spread/2 {
+			t.Errorf("%s: 1,000 connectors resume within %s", test.wait, last-first)
+		}
+	}
 }
 
 // The limit ends by the monotonic clock, or by the wall clock if an earlier process recorded it.
