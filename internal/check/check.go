@@ -82,9 +82,10 @@ type Options struct {
 	StateDir                     string
 	Schedule                     *schedule.Schedule // nil: none
 
-	countTimeout time.Duration    // for each kind; 0: 15 s
-	now          func() time.Time // nil: time.Now
-	stateOptions state.Options
+	countTimeout  time.Duration    // for each kind; 0: 15 s
+	maxUnreadable int              // 0: 10,000
+	now           func() time.Time // nil: time.Now
+	stateOptions  state.Options
 }
 
 const (
@@ -139,7 +140,7 @@ type preflight struct {
 // Run runs all checks and calls onCheck after each. After the end of ctx, it skips the
 // remaining checks.
 func Run(ctx context.Context, o Options, onCheck func(Check)) Report {
-	o.countTimeout = cmp.Or(o.countTimeout, defaultCountTimeout)
+	o.countTimeout, o.maxUnreadable = cmp.Or(o.countTimeout, defaultCountTimeout), cmp.Or(o.maxUnreadable, defaultMaxUnreadable)
 	if o.now == nil {
 		o.now = time.Now
 	}

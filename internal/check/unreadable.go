@@ -147,8 +147,9 @@ func (p *preflight) findNotShown(ctx context.Context, kind identity.Kind, c *obj
 	return names, nil
 }
 
-// maxUnreadable is after how many objects the search for unreadable objects stops.
-const maxUnreadable = 10_000
+// defaultMaxUnreadable is after how many objects the search for unreadable objects stops, and how many
+// containers are tested whose security descriptors do not allow to list their contents.
+const defaultMaxUnreadable = 10_000
 
 var errEnough = errors.New("enough objects found")
 
@@ -163,84 +164,95 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	case !p.session.RootDSE.IsDomainController():
 		return ok("not checked: the server is not a domain controller")
 	}
+	f, err := p.searchUnreadable(ctx)
+	switch none := f.objects+f.unlisted == 0; {
+	case err != nil:
+		return failed(asTransient(ctx, err), "try again")
+	case none && f.stopped:
+		return warn(fmt.Sprintf("search for unreadable objects stopped after %s", p.countTimeout), "run the check at a quieter time")
+	case none && f.more:
+		return warn(fmt.Sprintf("the account may not list the contents of more than %d containers, and sees objects in the first ones", p.maxUnreadable), p.grantRemedy(p.grant(p.profile.Base)))
+	case none:
+		return ok("no objects that can be listed but not read")
+	}
+	return warn(f.describe(), p.grantBelow(f.below))
+}
+
+// unreadable is what the search for unreadable objects has found.
+type unreadable struct {
+	objects  int // that can be listed but not read
+	unlisted int // readable containers whose contents cannot be listed; an empty one counts, too
+	below    containers
+	stopped  bool // by a limit or the time: there may be more
+	more     bool // not all containers were tested
+}
+
+// searchUnreadable searches until countTimeout.
+func (p *preflight) searchUnreadable(ctx context.Context) (f unreadable, err error) {
 	searchCtx, cancel := context.WithTimeout(ctx, p.countTimeout)
 	defer cancel()
-	var below containers
-	objects := 0
 	query := directory.Search{Base: p.profile.Base, Scope: p.profile.Scope, Filter: directory.FilterUnreadable, Attributes: []string{"1.1"}}
-	_, err := p.session.Search(searchCtx, query, func(entry *ad.Entry) error {
+	_, err = p.session.Search(searchCtx, query, func(entry *ad.Entry) error {
 		if dn := string(entry.DN); !p.session.RootDSE.IsSystem(dn) {
-			below.add(dn)
-			objects++
+			f.below.add(dn)
+			f.objects++
 		}
-		if objects > maxUnreadable {
+		if f.objects > p.maxUnreadable {
 			return errEnough
 		}
 		return nil
 	})
-	unlisted := 0
+	if err == nil && p.profile.Scope == directory.Subtree {
+		err = p.addUnlisted(searchCtx, &f)
+	}
 	if err == nil {
-		unlisted, err = p.addUnlisted(searchCtx, &below)
+		return f, nil
 	}
-	atLeast := ""
-	if err != nil {
-		if errors.Is(err, errEnough) || searchCtx.Err() != nil && ctx.Err() == nil {
-			atLeast, err = "at least ", nil
-		}
-		p.reconnect(ctx) // a session cannot be used after an error
-		if err == nil {
-			err = p.sessionLost()
-		}
+	f.stopped = errors.Is(err, errEnough) || searchCtx.Err() != nil && ctx.Err() == nil
+	p.reconnect(ctx) // a session cannot be used after an error
+	if f.stopped {
+		return f, p.sessionLost()
 	}
-	switch {
-	case err != nil:
-		return failed(asTransient(ctx, err), "try again")
-	case objects+unlisted == 0 && atLeast != "":
-		return warn(fmt.Sprintf("search for unreadable objects stopped after %s", p.countTimeout), "run the check at a quieter time")
-	case objects+unlisted == 0:
-		return ok("no objects that can be listed but not read")
-	}
-	return warn(describeUnreadable(objects, unlisted, atLeast), p.grantBelow(below))
-}
-
-// describeUnreadable describes how many objects can be listed but not read, and how many readable
-// containers cannot be listed.
-func describeUnreadable(objects, unlisted int, atLeast string) string {
-	const notFound = "a run does not find the users and groups in"
-	var found []string
-	switch {
-	case objects == 1:
-		found = append(found, atLeast+"1 object can be listed but not read: a run does not find it, and the users and groups below it")
-	case objects > 1:
-		found = append(found, fmt.Sprintf("%s%s can be listed but not read: a run does not find the users and groups among and below them", atLeast, quantity(objects, "object", "objects")))
-	}
-	switch {
-	case unlisted == 1:
-		found = append(found, "the contents of 1 container cannot be listed: "+notFound+" it")
-	case unlisted > 1:
-		found = append(found, fmt.Sprintf("the contents of %s cannot be listed: %s them", quantity(unlisted, "container", "containers"), notFound))
-	}
-	return strings.Join(found, "; ")
+	return f, err
 }
 
 // addUnlisted adds the containers that can be read, but in which the account sees no object and may list
-// none. It returns their number. An empty container counts, too.
-func (p *preflight) addUnlisted(ctx context.Context, below *containers) (n int, err error) {
-	if p.profile.Scope != directory.Subtree {
-		return 0, nil
+// none.
+func (p *preflight) addUnlisted(ctx context.Context, f *unreadable) error {
+	dns, more, err := p.session.UnlistedContainers(ctx, p.profile.Base, p.profile.Scope, p.maxUnreadable)
+	if err != nil {
+		return err
 	}
-	dns, err := p.session.UnlistedContainers(ctx, p.profile.Base, p.profile.Scope)
-	for _, dn := range dns {
-		visible, err := p.session.Exists(ctx, directory.Search{Base: dn, Scope: directory.OneLevel, Filter: "(objectClass=*)"})
-		if err != nil && fault.ClassOf(err) != fault.Refused {
-			return n, err
-		}
-		if !visible {
-			below.addContainer(dn)
-			n++
-		}
+	empty, err := p.session.EmptyContainers(ctx, dns)
+	for _, dn := range empty {
+		f.below.addContainer(dn)
 	}
-	return n, err
+	f.unlisted, f.more = len(empty), more
+	return err
+}
+
+// describe describes how many objects can be listed but not read, and how many readable containers
+// cannot be listed.
+func (f unreadable) describe() string {
+	const notFound = "a run does not find the users and groups in"
+	var found []string
+	atLeast := ""
+	if f.stopped || f.more {
+		atLeast = "at least "
+	}
+	switch {
+	case f.objects == 1:
+		found = append(found, atLeast+"1 object can be listed but not read: a run does not find it, and the users and groups below it")
+	case f.objects > 1:
+		found = append(found, fmt.Sprintf("%s%s can be listed but not read: a run does not find the users and groups among and below them", atLeast, quantity(f.objects, "object", "objects")))
+	}
+	switch {
+	case f.unlisted == 1:
+		found = append(found, "the contents of "+atLeast+"1 container cannot be listed: "+notFound+" it")
+	case f.unlisted > 1:
+		found = append(found, fmt.Sprintf("the contents of %s%s cannot be listed: %s them", atLeast, quantity(f.unlisted, "container", "containers"), notFound))
+	}
+	return strings.Join(found, "; ")
 }
 
 // sessionLost returns an error if there is no session after a reconnect.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/sandbox/domaincontroller"
@@ -14,6 +15,9 @@ import (
 const (
 	closedOU = "OU=Closed," + domain
 	innerOU  = "OU=Inner," + closedOU
+	otherOU  = "OU=Other," + domain
+
+	system = "\x01\x01\x00\x00\x00\x00\x00\x05\x12\x00\x00\x00" // S-1-5-18
 )
 
 // hide adds users in two units, one inside of the other, and hides attributes of all of them.
@@ -31,6 +35,14 @@ func hide(t *testing.T, e *environment, attributes ...string) {
 			must(t, e.Directory.Hide("CN="+name+","+unit, attributes...))
 		}
 	}
+}
+
+// denyInnerAndOther takes from the account the right to list two units. otherOU is empty.
+func denyInnerAndOther(t *testing.T, e *environment) {
+	t.Helper()
+	must(t, e.Directory.Add(domaincontroller.Object{DN: otherOU, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
+	must(t, e.Directory.DenyListing(innerOU))
+	must(t, e.Directory.DenyListing(otherOU))
 }
 
 func command(dn string) string {
@@ -105,13 +117,38 @@ func TestUnreadable(t *testing.T) {
 			change: func(t *testing.T, e *environment) {
 				hide(t, e)
 				must(t, e.Directory.Hide("CN=closed00,"+closedOU, all...))
-				must(t, e.Directory.DenyListing(innerOU))
-				other := "OU=Other," + domain
-				must(t, e.Directory.Add(domaincontroller.Object{DN: other, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))
-				must(t, e.Directory.DenyListing(other))
+				denyInnerAndOther(t, e)
 			},
 			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"1 object can be listed but not read", "; the contents of 2 containers cannot be listed"},
-			remedy: []string{command(closedOU), command("OU=Other," + domain)},
+			remedy: []string{command(closedOU), command(otherOU)},
+		},
+		"more objects than the limit": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e, all...)
+				e.options.maxUnreadable = 2
+			},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"at least 3 objects can be listed but not read"},
+			remedy: []string{command(closedOU)},
+		},
+		"more units that cannot be listed than the limit": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e)
+				denyInnerAndOther(t, e)
+				e.options.maxUnreadable = 1
+			},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"the contents of at least 1 container cannot be listed"},
+			remedy: []string{command(innerOU)},
+		},
+		"more units with objects that cannot be listed than the limit": {
+			change: func(t *testing.T, e *environment) {
+				hide(t, e)
+				for _, unit := range []string{closedOU, innerOU} { // their descriptors do not allow it, but each object does
+					must(t, e.Directory.Modify(unit, ad.AttributeDescriptor, domaincontroller.Descriptor(system)))
+				}
+				e.options.maxUnreadable = 1
+			},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"may not list the contents of more than 1 containers"},
+			remedy: []string{command(domain)},
 		},
 		"unit that cannot be listed, outside of a search of one level": {
 			change: func(t *testing.T, e *environment) {

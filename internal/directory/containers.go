@@ -69,16 +69,17 @@ func NormalizeDN(dn string) string {
 }
 
 // UnlistedContainers returns the containers of users and groups whose security descriptor does not
-// allow the account to list their contents. It finds those that the account can read, also if their
-// objects are visible because each of them allows it (dSHeuristics, fDoListObject). It finds none if
-// the server returns no descriptors, or not the SIDs of the session.
-func (s *Session) UnlistedContainers(ctx context.Context, base string, scope Scope) (dns []string, err error) {
+// allow the account to list their contents: at most limit of them, and whether there are more. It
+// finds those that the account can read, also if their objects are visible because each of them allows
+// it (dSHeuristics, fDoListObject). It finds none if the server returns no descriptors, or not the SIDs
+// of the session.
+func (s *Session) UnlistedContainers(ctx context.Context, base string, scope Scope, limit int) (dns []string, more bool, err error) {
 	if !s.RootDSE.Descriptors {
-		return nil, nil
+		return nil, false, nil
 	}
 	token, err := s.Token(ctx)
 	if err != nil || len(token) == 0 {
-		return nil, err
+		return nil, false, err
 	}
 	names := ""
 	for _, name := range accountContainers {
@@ -90,13 +91,33 @@ func (s *Session) UnlistedContainers(ctx context.Context, base string, scope Sco
 	}
 	var descriptor ad.Descriptor
 	_, err = s.Search(ctx, query, func(entry *ad.Entry) error {
-		if dn := string(entry.DN); descriptor.Parse(entry.First(0)) && !descriptor.Allows(token, ad.RightListContents) && s.RootDSE.IsAccountContainer(dn) {
+		dn := string(entry.DN)
+		switch {
+		case !descriptor.Parse(entry.First(0)) || descriptor.Allows(token, ad.RightListContents) || !s.RootDSE.IsAccountContainer(dn):
+		case len(dns) == limit:
+			more = true // the search goes on: a session cannot be used after one that was stopped
+		default:
 			dns = append(dns, dn)
 		}
 		return nil
 	})
 	if fault.ClassOf(err) == fault.Refused { // a proxy can refuse the control
-		return nil, nil
+		return nil, false, nil
 	}
-	return dns, err
+	return dns, more, err
+}
+
+// EmptyContainers returns those of the containers in which the account sees no object: they are empty,
+// or the account may not list their contents. With an error, it returns those found before.
+func (s *Session) EmptyContainers(ctx context.Context, containers []string) (empty []string, err error) {
+	for _, dn := range containers {
+		visible, err := s.Exists(ctx, Search{Base: dn, Scope: OneLevel, Filter: "(objectClass=*)"})
+		if err != nil && fault.ClassOf(err) != fault.Refused { // refused: it may not list them
+			return empty, err
+		}
+		if !visible {
+			empty = append(empty, dn)
+		}
+	}
+	return empty, nil
 }

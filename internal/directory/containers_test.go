@@ -1,6 +1,16 @@
 package directory
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"adconnector/internal/ad"
+	"adconnector/internal/fault"
+	"adconnector/test/fakeldap"
+)
 
 // TestContainers checks which DNs are those of system objects and of containers of accounts.
 func TestContainers(t *testing.T) {
@@ -51,5 +61,62 @@ func TestNormalizeDN(t *testing.T) {
 	}
 	if got := NormalizeDN("No DN"); got != "no dn" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestUnlistedContainers checks which containers do not allow the account to list their contents, that
+// a limit stops no search, and that a container without visible objects counts as empty.
+func TestUnlistedContainers(t *testing.T) {
+	t.Parallel()
+	const (
+		header    = "\x01\x00\x04\x80" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00" + "\x14\x00\x00\x00"
+		everyone  = "\x01\x01\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00"
+		denies    = header + "\x04\x00\x08\x00\x00\x00\x00\x00"
+		allows    = header + "\x04\x00\x1c\x00\x01\x00\x00\x00" + "\x00\x00\x14\x00\x04\x00\x00\x00" + everyone
+		closed    = "OU=Closed,DC=corp"
+		populated = "OU=Populated,DC=corp"
+		refused   = "OU=Refused,DC=corp"
+	)
+	for name, c := range map[string]struct {
+		limit       int
+		code        int // of the search for descriptors
+		want, empty []string
+		more        bool
+	}{
+		"all":                {3, ldap.LDAPResultSuccess, []string{closed, populated, refused}, []string{closed, refused}, false},
+		"more":               {2, ldap.LDAPResultSuccess, []string{closed, populated}, []string{closed}, true},
+		"control is refused": {3, ldap.LDAPResultUnavailableCriticalExtension, nil, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			controller := fakeldap.DC1
+			controller.RootDSE = append(controller.RootDSE, []string{attributeTokenGroups, everyone}, []string{"supportedControl", controlSDFlags})
+			session := connect(t, options(fakeldap.Serve(t, nil, controller.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				switch {
+				case r.Base == populated:
+					p.Send(fakeldap.NewEntry("CN=alice," + populated).Message(r.ID))
+				case r.Base == refused:
+					return p.Send(fakeldap.Done(r.ID, ldap.LDAPResultInsufficientAccessRights))
+				case strings.Contains(r.Filter, "organizationalUnit") && c.code != ldap.LDAPResultSuccess:
+					return p.Send(fakeldap.Done(r.ID, c.code))
+				case strings.Contains(r.Filter, "organizationalUnit"):
+					for _, unit := range [][2]string{{"OU=Open,DC=corp", allows}, {closed, denies}, {"OU=Unreadable,DC=corp", ""}, {"CN=x,DC=corp", denies}, {populated, denies}, {refused, denies}} {
+						p.Send(fakeldap.NewEntry(unit[0], []string{ad.AttributeDescriptor, unit[1]}).Message(r.ID))
+					}
+				}
+				return p.Send(fakeldap.Done(r.ID, ldap.LDAPResultSuccess, fakeldap.Paging("")))
+			}))))
+			got, more, err := session.UnlistedContainers(t.Context(), "DC=corp", Subtree, c.limit)
+			if !slices.Equal(got, c.want) || more != c.more || err != nil {
+				t.Errorf("%q, more %t, error %v; want %q, %t", got, more, err, c.want, c.more)
+			}
+			if empty, err := session.EmptyContainers(t.Context(), got); !slices.Equal(empty, c.empty) || err != nil {
+				t.Errorf("empty: %q, error %v; want %q", empty, err, c.empty)
+			}
+			session.Close()
+			if _, err := session.EmptyContainers(t.Context(), []string{closed}); fault.ClassOf(err) == fault.Done || fault.ClassOf(err) == fault.Refused {
+				t.Errorf("without a connection: %v", err)
+			}
+		})
 	}
 }

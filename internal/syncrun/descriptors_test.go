@@ -20,6 +20,9 @@ import (
 
 const rightFullControl = 0xf01ff
 
+// localSystem is the SID S-1-5-18.
+const localSystem = "\x01\x01\x00\x00\x00\x00\x00\x05\x12\x00\x00\x00"
+
 // controlledBy returns a descriptor that grants an account full control. Administrators own the
 // object.
 func (e *env) controlledBy(dn string) string {
@@ -489,7 +492,7 @@ func TestLargeContainers(t *testing.T) {
 		sid := fmt.Sprintf("\x01\x05\x00\x00\x00\x00\x00\x05\x15\x00\x00\x00\x07\x00\x00\x00\x07\x00\x00\x00\x07\x00\x00\x00%04d", i)
 		list = append(list, domaincontroller.AccessEntry{Trustee: sid, Mask: rightFullControl})
 	}
-	descriptor := domaincontroller.Descriptor("\x01\x01\x00\x00\x00\x00\x00\x05\x12\x00\x00\x00", list...)
+	descriptor := domaincontroller.Descriptor(localSystem, list...)
 	for n := range containers {
 		unit := fmt.Sprintf("OU=unit%d,%s", n, e.base)
 		e.must(e.Add(domaincontroller.Object{DN: unit, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}}}))

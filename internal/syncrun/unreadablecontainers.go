@@ -28,10 +28,12 @@ import (
 // A container that is in no list itself is not detected.
 
 const (
-	// defaultMaxUnreadable limits the unreadable objects that the search for unreadable containers reads.
+	// defaultMaxUnreadable limits the unreadable objects that the search for unreadable containers reads,
+	// and the containers whose security descriptors do not allow to list their contents. If there are
+	// more, absence proves no deletion.
 	defaultMaxUnreadable = 10_000
-	// maxListings limits the containers for which a run tests whether it can list their
-	// contents. The others count as unreadable.
+	// maxListings limits the containers for which a run tests whether it sees an object in them.
+	// The others count as unreadable.
 	maxListings = 1_000
 	// containersInRemedy is the maximum number of containers that a remedy names.
 	containersInRemedy = 3
@@ -198,7 +200,7 @@ func (r *reader) findUnreadableContainers(ctx context.Context, u *UnreadableCont
 	})
 	if err == nil {
 		var unlisted []string
-		unlisted, err = r.session.UnlistedContainers(ctx, search.Base, search.Scope)
+		unlisted, u.Incomplete, err = r.session.UnlistedContainers(ctx, search.Base, search.Scope, r.maxUnreadable)
 		containers = append(containers, unlisted...)
 	}
 	if errors.Is(err, errTooManyUnreadable) || fault.ClassOf(err) == fault.Incomplete && ctx.Err() == nil {
@@ -208,26 +210,10 @@ func (r *reader) findUnreadableContainers(ctx context.Context, u *UnreadableCont
 	if err != nil {
 		return baseContextError(err)
 	}
-	u.Found, err = r.notListed(ctx, containers)
+	tested := containers[:min(len(containers), maxListings)]
+	u.Found, err = r.session.EmptyContainers(ctx, tested)
+	u.Found = append(u.Found, containers[len(tested):]...)
 	return err
-}
-
-// notListed returns the containers whose contents the account cannot list, as far as the run tests
-// it. An empty container counts as such.
-func (r *reader) notListed(ctx context.Context, containers []string) (unreadable []string, err error) {
-	for i, dn := range containers {
-		if i == maxListings {
-			return append(unreadable, containers[i:]...), nil
-		}
-		found, err := r.session.exists(ctx, directory.Search{Base: dn, Scope: directory.OneLevel, Filter: "(objectClass=*)"})
-		if err != nil && fault.ClassOf(err) != fault.Refused { // refused: not listed
-			return nil, err
-		}
-		if !found {
-			unreadable = append(unreadable, dn)
-		}
-	}
-	return unreadable, nil
 }
 
 // containersRemedy returns the remedy for deletions that are undecided because of unreadable containers.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
@@ -290,6 +291,14 @@ func TestUnreadableContainersIncomplete(t *testing.T) {
 				dn := fmt.Sprintf("CN=contact%d,%s", n, e.base)
 				e.must(e.Server.Add(domaincontroller.Object{DN: dn, Attributes: map[string][]string{"objectClass": {"contact"}}}))
 				e.hideAll(dn)
+			}
+			e.runner.maxUnreadable = limit
+		},
+		"too many containers that cannot be listed": func(e *env) { // the objects in them are visible, so they alone cause no doubt
+			for n := range limit + 1 {
+				unit := fmt.Sprintf("OU=Unit%d,%s", n, e.base)
+				e.must(e.Server.Add(domaincontroller.Object{DN: unit, Attributes: map[string][]string{"objectClass": {"organizationalUnit"}, ad.AttributeDescriptor: {domaincontroller.Descriptor(localSystem)}}}))
+				e.must(e.Server.Add(domaincontroller.Object{DN: "CN=contact," + unit, Attributes: map[string][]string{"objectClass": {"contact"}}}))
 			}
 			e.runner.maxUnreadable = limit
 		},
