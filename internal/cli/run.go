@@ -142,64 +142,52 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 			daemonLog.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
 		}
 	}
-	return serveSchedule(ctx, c, r, requests, watchdog.Beat, observer, daemonLog)
+	runs := &scheduledRuns{config: c, runner: r, requests: requests, beat: watchdog.Beat, observer: observer, log: daemonLog, secrets: newSecretFiles(c, daemonLog)}
+	return runs.serve(ctx)
 }
 
-// serveSchedule starts a run at every tick, and those that commands request, until ctx ends or
-// mustReopen applies. requests can be nil.
-func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, requests *request.Server, beat func(), observer daemonObserver, log zerolog.Logger) error {
+// scheduledRuns are the runs of a daemon. They use it from one goroutine.
+type scheduledRuns struct {
+	config   *config.Config
+	runner   *syncrun.Runner
+	requests *request.Server // nil: none are accepted
+	beat     func()          // of the watchdog
+	observer daemonObserver
+	log      zerolog.Logger
+	secrets  *secretFiles
+
+	memory  idleMemory
+	repeats fault.RepeatCounter // of errors to record the state
+}
+
+// serve starts a run at every tick, and those that commands request, until ctx ends or mustReopen
+// applies.
+func (s *scheduledRuns) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var repeats fault.RepeatCounter // of errors to record the state
-	secrets := newSecretFiles(c, log)
-	var memory idleMemory
 	run := func(ctx context.Context, options syncrun.RunOptions) state.Run {
-		memory.run()
-		if observer.runStarts != nil && options.Progress == nil {
-			options.Progress = observer.runStarts()
-		}
-		if err := r.Store.CheckRemoved(); err != nil { // the next serve starts a run
-			log.Error().EmbedObject(fault.Fields(err)).Msg(MsgStateFileRemoved)
-			cancel(err)
-			return state.Run{Result: syncrun.Failed, Error: err.Error(), Remedy: fault.Remedy(err), Class: string(fault.ClassOf(err))}
-		}
-		secrets.reread()
-		run, err := r.Run(ctx, options) // logs and records its error
-		if observer.runFinished != nil {
-			observer.runFinished(run, err)
-		}
-		if errors.Is(err, state.ErrDamaged) {
+		run, err := s.run(ctx, options)
+		if mustReopen(err) {
 			cancel(err)
 		}
 		return run
 	}
-	waiting, stopWatch := watchRequests(ctx, requests)
+	waiting, stopWatch := watchRequests(ctx, s.requests)
 	defer stopWatch()
 	loop := schedule.Loop{
 		Now:        time.Now,
-		Schedule:   c.Service.Schedule,
-		RunOnStart: c.Service.RunOnStart,
+		Schedule:   s.config.Service.Schedule,
+		RunOnStart: s.config.Service.RunOnStart,
 		Heartbeat: func() {
-			beat()
-			memory.beat()
+			s.beat()
+			s.memory.beat()
 		},
 		Run:          func(ctx context.Context, _ time.Time) { run(ctx, syncrun.RunOptions{}) },
 		Requests:     waiting,
-		RunRequested: func(ctx context.Context) bool { return runRequested(ctx, requests, run) },
-		OnScheduled: func(next time.Time) {
-			if observer.runScheduled != nil {
-				defer observer.runScheduled(next)
-			}
-			defer func() { memory.wait(time.Until(next)) }() // sending the state uses memory, too
-			err := r.Schedule(ctx, next)
-			if err == nil {
-				repeats.Reset()
-				return
-			}
-			log.Error().EmbedObject(fault.Fields(err)).EmbedObject(repeats.Count(err, time.Now().UTC())).Msg(MsgStateNotRecorded)
-		},
+		RunRequested: func(ctx context.Context) bool { return runRequested(ctx, s.requests, run) },
+		OnScheduled:  func(next time.Time) { s.scheduled(ctx, next) },
 		OnMissed: func(missed int, last time.Time) {
-			log.Warn().Int("missed", missed).Time("last", last).Msg(MsgRunsSkipped)
+			s.log.Warn().Int("missed", missed).Time("last", last).Msg(MsgRunsSkipped)
 		},
 	}
 	loop.Serve(ctx)
@@ -207,4 +195,36 @@ func serveSchedule(ctx context.Context, c *config.Config, r *syncrun.Runner, req
 		return err
 	}
 	return nil
+}
+
+// run runs once. mustReopen applies to the error if no further run may start.
+func (s *scheduledRuns) run(ctx context.Context, options syncrun.RunOptions) (state.Run, error) {
+	s.memory.run()
+	if s.observer.runStarts != nil && options.Progress == nil {
+		options.Progress = s.observer.runStarts()
+	}
+	if err := s.runner.Store.CheckRemoved(); err != nil { // the next serve starts a run
+		s.log.Error().EmbedObject(fault.Fields(err)).Msg(MsgStateFileRemoved)
+		return state.Run{Result: syncrun.Failed, Error: err.Error(), Remedy: fault.Remedy(err), Class: string(fault.ClassOf(err))}, err
+	}
+	s.secrets.reread()
+	run, err := s.runner.Run(ctx, options) // logs and records its error
+	if s.observer.runFinished != nil {
+		s.observer.runFinished(run, err)
+	}
+	return run, err
+}
+
+// scheduled records when the next run starts.
+func (s *scheduledRuns) scheduled(ctx context.Context, next time.Time) {
+	if s.observer.runScheduled != nil {
+		defer s.observer.runScheduled(next)
+	}
+	defer func() { s.memory.wait(time.Until(next)) }() // sending the state uses memory, too
+	err := s.runner.Schedule(ctx, next)
+	if err == nil {
+		s.repeats.Reset()
+		return
+	}
+	s.log.Error().EmbedObject(fault.Fields(err)).EmbedObject(s.repeats.Count(err, time.Now().UTC())).Msg(MsgStateNotRecorded)
 }

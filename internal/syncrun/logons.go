@@ -45,8 +45,9 @@ type logonSweep struct {
 
 // sweepLogons asks the other domain controllers for logons, if a full sync is to do so. It returns an
 // error only if the run cannot go on.
-func (r *Runner) sweepLogons(ctx context.Context, info runInfo, source Source, s *session, snapshot Snapshot, p Plan) (sweep logonSweep, err error) {
-	if r.LastLogon != LastLogonAllControllers || p.Mode != full {
+func (r *Runner) sweepLogons(ctx context.Context, info runInfo, input reading) (sweep logonSweep, err error) {
+	s, snapshot := input.session, input.snapshot
+	if r.LastLogon != LastLogonAllControllers || input.plan.Mode != full {
 		return sweep, nil
 	}
 	info.options.Progress.enter("logons")
@@ -64,7 +65,7 @@ func (r *Runner) sweepLogons(ctx context.Context, info runInfo, source Source, s
 	}
 	started := time.Now()
 	sweep.table = newLogonTable(r.maxObjects.limit(Plan{TrackSeen: true}, snapshot.IndexSize))
-	q := r.newLogonQuestions(source, s, snapshot, before, others, sweep.table)
+	q := r.newLogonQuestions(input, before, others, sweep.table)
 	if slices.ContainsFunc(q.previous, func(c state.LogonController) bool { return c.Counted }) {
 		if q.failed, err = r.Store.AccountsWithFailedLogons(); err != nil {
 			return sweep, err
@@ -195,7 +196,8 @@ type logonQuestions struct {
 	paused error // why no controller is asked; nil: they are
 }
 
-func (r *Runner) newLogonQuestions(source Source, s *session, snapshot Snapshot, before state.LogonSweep, others []directory.DomainController, table *logonTable) *logonQuestions {
+func (r *Runner) newLogonQuestions(input reading, before state.LogonSweep, others []directory.DomainController, table *logonTable) *logonQuestions {
+	source, s, snapshot := input.source, input.session, input.snapshot
 	q := &logonQuestions{
 		session: s.Session, limit: r.maxSweepTime, scope: snapshot.View.Scope, table: table,
 		options: directory.PeerOptions{ConnectTimeout: r.peerTimeouts.connect, ResponseTimeout: r.peerTimeouts.response, OnRequest: source.Directory.OnRequest},

@@ -33,15 +33,20 @@ type query struct {
 	warnOnce *sync.Once // logs the first skipped entry of a run
 }
 
+// reading is what a run reads, in which session, what it knew before, and the plan that follows.
+type reading struct {
+	source   Source
+	session  *session
+	snapshot Snapshot
+	plan     Plan
+}
+
 // reader reads the directory in one run. Its fields do not change, except for the memberships after the
 // users were read.
 type reader struct {
 	runInfo
-	source        Source
+	reading
 	filters       SearchOptions
-	session       *session
-	snapshot      Snapshot
-	plan          Plan
 	store         *state.Store
 	guard         Guard
 	maxReread     int
@@ -56,11 +61,11 @@ type reader struct {
 
 // newReader returns the reader of a run. It uses the memberships if the source includes the
 // security posture.
-func (r *Runner) newReader(info runInfo, source Source, session *session, s Snapshot, p Plan, m memberships, logons logonSources) *reader {
-	root := session.RootDSE
-	reader := &reader{runInfo: info, source: source, filters: r.Search, session: session, snapshot: s, plan: p, store: r.Store, guard: r.Guard, maxReread: r.maxReread, maxUnreadable: r.maxUnreadable, logons: logons}
-	reader.budget = &objectBudget{limit: r.maxObjects.limit(p, s.IndexSize)}
-	if source.Posture {
+func (r *Runner) newReader(info runInfo, input reading, m memberships, logons logonSources) *reader {
+	root := input.session.RootDSE
+	reader := &reader{runInfo: info, reading: input, filters: r.Search, store: r.Store, guard: r.Guard, maxReread: r.maxReread, maxUnreadable: r.maxUnreadable, logons: logons}
+	reader.budget = &objectBudget{limit: r.maxObjects.limit(input.plan, input.snapshot.IndexSize)}
+	if input.source.Posture {
 		reader.posture = newPostureQueries(r.Search, root, m)
 		reader.queries = reader.posture.queries
 		reader.descriptors = newDescriptorReading(root)
@@ -68,7 +73,7 @@ func (r *Runner) newReader(info runInfo, source Source, session *session, s Snap
 		reader.queries = identityQueries(r.Search, root)
 	}
 	for _, q := range reader.queries {
-		q.mapper.LatestLogon = s.latestLogon()
+		q.mapper.LatestLogon = input.snapshot.latestLogon()
 	}
 	return reader
 }

@@ -101,12 +101,12 @@ func (r *Runner) sync(ctx context.Context, info runInfo) (result runResult, err 
 	if err := r.checkOptional(ctx, info, rights, snapshot, plan); err != nil {
 		return result, err
 	}
-	sweep, err := r.sweepLogons(ctx, info, source, session, snapshot, plan)
+	input := reading{source, session, snapshot, plan}
+	sweep, err := r.sweepLogons(ctx, info, input)
 	if err != nil {
 		return result, err
 	}
-	reader := r.newReader(info, source, session, snapshot, plan, current, sweep.sources(r.LastLogon, snapshot))
-	result, err = r.deliver(ctx, info, reader, tombstones)
+	result, err = r.deliver(ctx, info, r.newReader(info, input, current, sweep.sources(r.LastLogon, snapshot)), tombstones)
 	if err != nil || info.options.DryRun {
 		return result, err
 	}

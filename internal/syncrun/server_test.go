@@ -90,8 +90,8 @@ func TestFilteredPartOfDomainIsUnreadable(t *testing.T) {
 	defer opened.Close()
 	for _, filtered := range [][]string{nil, {"TrustAttributes"}} {
 		s := &session{Session: opened, idleLimit: 1 << 40, filtered: filtered}
-		source := Source{Base: e.base, Scope: directory.Subtree, Posture: true}
-		reader := e.runner.newReader(e.runner.newRunInfo(RunOptions{}), source, s, Snapshot{SameTarget: true}, Plan{Mode: full}, memberships{graph: membership.New()}, logonSources{})
+		input := reading{Source{Base: e.base, Scope: directory.Subtree, Posture: true}, s, Snapshot{SameTarget: true}, Plan{Mode: full}}
+		reader := e.runner.newReader(e.runner.newRunInfo(RunOptions{}), input, memberships{graph: membership.New()}, logonSources{})
 		var sent struct {
 			Asset struct {
 				AssetDetail struct {
