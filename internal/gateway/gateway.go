@@ -376,10 +376,7 @@ func (c *Client) sendWithToken(ctx context.Context, call call, token *token, exc
 	r, err := c.sendOnce(ctx, call, func(request *http.Request) {
 		request.Header.Set("Authorization", "Bearer "+token.text.Reveal())
 	})
-	switch {
-	case exclusive && err == nil && r.status == http.StatusUnauthorized:
-		c.session.release(nil)
-	case exclusive:
+	if exclusive {
 		c.session.release(token)
 	}
 	return r, err

@@ -33,7 +33,7 @@ func (c *Client) login(ctx context.Context) (*issuedToken, error) {
 	case l.TokenURL != nil && !isGatewayLogin(l.TokenURL):
 		return c.clientCredentialsLogin(ctx)
 	default:
-		target, setting := l.TokenURL, "oauth.token.url"
+		target, setting := withoutSlash(l.TokenURL), "oauth.token.url"
 		switch {
 		case target == nil && l.Subscription:
 			target, setting = c.options.URL.JoinPath("/auth/oauth"), ""
@@ -69,8 +69,21 @@ func fitsInHeader(value string) bool {
 	return !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == '\x7f' })
 }
 
+// isGatewayLogin reports whether a URL is one of the gateway's own logins for clients. A slash at its
+// end does not matter.
 func isGatewayLogin(target *url.URL) bool {
-	return strings.HasSuffix(target.Path, "/auth/oidc") || strings.HasSuffix(target.Path, "/auth/oauth")
+	path := withoutSlash(target).Path
+	return strings.HasSuffix(path, "/auth/oidc") || strings.HasSuffix(path, "/auth/oauth")
+}
+
+// withoutSlash returns a URL without slashes at its end; nil for nil.
+func withoutSlash(u *url.URL) *url.URL {
+	if u == nil {
+		return nil
+	}
+	trimmed := *u
+	trimmed.Path, trimmed.RawPath = strings.TrimRight(u.Path, "/"), strings.TrimRight(u.RawPath, "/")
+	return &trimmed
 }
 
 // gatewayLogin logs in with the gateway's own protocol. The response is a bare JWT, or JSON

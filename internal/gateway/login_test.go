@@ -41,6 +41,9 @@ var logins = []struct {
 	{"the gateway's own token URL", "/auth/oauth", func(base string) gateway.Login {
 		return gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(base + "/auth/oauth")}
 	}, []string{"oauth.client.id", "oauth.client.secret"}, "oauth.token.url", false},
+	{"the gateway's own token URL with a slash", "/auth/oidc", func(base string) gateway.Login {
+		return gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(base + "/auth/oidc/")}
+	}, []string{"oauth.client.id", "oauth.client.secret"}, "oauth.token.url", false},
 	{"RFC 6749", "/oauth/token", func(base string) gateway.Login {
 		return gateway.Login{ClientID: clientID, ClientSecret: secret.New(clientSecret), TokenURL: mustURL(base + "/oauth/token")}
 	}, []string{"oauth.client.id", "oauth.client.secret", "oauth.token.url"}, "oauth.token.url", true},
@@ -429,6 +432,24 @@ func TestUnauthorizedEndpoint(t *testing.T) {
 	cancel()
 	if n, l := rejected.Load(), logins.Load(); n > 3*calls || l > 1+2*calls {
 		t.Errorf("%d calls with %d requests and %d logins", calls, n, l)
+	}
+}
+
+// The state after a refused call is sent with the latest token: a run logs in twice, not three times.
+func TestStateAfterRefusedToken(t *testing.T) {
+	t.Parallel()
+	var logins atomic.Int64
+	server := serve(t, tokenLimitedServer(1_000_000, &logins, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	o := options(t, server.URL)
+	client := gateway.New(o)
+	_, err := send(t.Context(), client)
+	checkError(t, err, sendError(o, fault.Refused), gateway.ErrNewTokenRefused, "connector.api.url")
+	if err := client.SetState(t.Context(), gateway.ConnectorState{State: "SCHEDULED"}); err != nil || logins.Load() != 2 {
+		t.Errorf("%v, %d logins, want 2", err, logins.Load())
 	}
 }
 

@@ -94,8 +94,8 @@ func (s *session) refreshToken(ctx context.Context, exclusive bool) (*token, err
 	return t, nil
 }
 
-// release shares an exclusive token with the other callers. With nil, the token was rejected,
-// and the next caller logs in again.
+// release shares an exclusive token with the other callers. A token that one endpoint has rejected is
+// shared too, because others may accept it: the state after a failed run needs no further login.
 func (s *session) release(t *token) { s.finishRefresh(t, nil) }
 
 func (s *session) finishRefresh(t *token, err error) {

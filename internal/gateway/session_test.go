@@ -112,11 +112,11 @@ func TestRejectedToken(t *testing.T) {
 	}
 }
 
-// No other caller gets an exclusive token before its release, or after its rejection.
+// No other caller gets an exclusive token before its release. Then all get it without a login.
 func TestExclusiveToken(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := countingSession(time.Hour)
+		s, logins := countingSession(time.Hour)
 		sharedToken(t, s)
 		exclusiveToken, exclusive, err := s.acquire(t.Context(), s.token, false)
 		if err != nil || !exclusive {
@@ -126,7 +126,7 @@ func TestExclusiveToken(t *testing.T) {
 		var group sync.WaitGroup
 		for range 5 {
 			group.Go(func() {
-				if got := sharedToken(t, s); got == exclusiveToken.text.Reveal() {
+				if got := sharedToken(t, s); got != exclusiveToken.text.Reveal() {
 					t.Errorf("token %s", got)
 				}
 				others.Add(1)
@@ -136,8 +136,11 @@ func TestExclusiveToken(t *testing.T) {
 		if n := others.Load(); n > 0 {
 			t.Errorf("%d callers have a token", n)
 		}
-		s.release(nil)
+		s.release(exclusiveToken)
 		group.Wait()
+		if *logins != 2 {
+			t.Errorf("%d logins, want 2", *logins)
+		}
 	})
 }
 
@@ -274,8 +277,8 @@ func TestThirdTokenIsExclusive(t *testing.T) {
 	if fault.ClassOf(err) != fault.Refused || !slices.Equal(seen, []string{"Bearer 1", "Bearer 2", "Bearer 4"}) || *logins != 4 {
 		t.Errorf("%v after %s, %d logins", err, seen, *logins)
 	}
-	if c.session.token != nil {
-		t.Error("rejected token is still shared")
+	if shared := c.session.token; shared == nil || shared.text.Reveal() != "4" {
+		t.Error("the latest token is not shared")
 	}
 }
 
