@@ -143,18 +143,28 @@ func TestUserStatus(t *testing.T) {
 		{"locked before password expired", "512", "0", "8388624", "LOCKED"},
 		{"password expired", "512", "0", "8388608", "PASSWORD_EXPIRED"},
 		{"stored lock flag is ignored", "528", "0", "0", "ACTIVE"},
+		{"malformed", "?", "0", "0", ""},
+		{"malformed and locked", "?", "0", "16", ""},
+		{"malformed, disabled by computed flags", "?", "0", "2", "DISABLED"},
+		{"malformed computed flags", "512", "0", "?", ""},
+		{"malformed computed flags of a disabled account", "514", "0", "?", "DISABLED"},
+		{"malformed expiry", "512", "soon", "0", "ACTIVE"},
 		{"stored password flag is ignored", "8389120", "0", "0", "ACTIVE"},
 		{"sign bit", "-2147483136", "0", "0", "ACTIVE"},
 		{"no values", "", "", "", "ACTIVE"},
-		{"out of range", "4294967295", "0", "99999999999", "ACTIVE"},
+		{"out of range", "4294967295", "0", "99999999999", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := NewMapper(User)
 			asset, err := m.Map(nil, entry(t, m, attributes{
-				"userAccountControl": {test.control}, "accountExpires": {test.expires}, "msDS-User-Account-Control-Computed": {test.computed},
+				"name": {"Alice"}, "userAccountControl": {test.control}, "accountExpires": {test.expires}, "msDS-User-Account-Control-Computed": {test.computed},
 			}), now, Logons{})
-			if err != nil || !strings.Contains(string(asset.JSON), `"status":"`+test.want+`"`) {
-				t.Errorf("%v %s, want %s", err, asset.JSON, test.want)
+			want := `"status":"` + test.want + `"`
+			if test.want == "" {
+				want = `"name":"Alice"}}}}` // the last field
+			}
+			if err != nil || !strings.Contains(string(asset.JSON), want) {
+				t.Errorf("%v %s, want %s", err, asset.JSON, want)
 			}
 		})
 	}

@@ -176,12 +176,15 @@ func generalizedTime(dst []byte, src *source, slots []int) []byte {
 // userStatus appends the first status that applies. Only the computed attribute is reliable
 // for locked accounts and expired passwords. An account without userAccountControl is active: only
 // servers that are no domain controllers have such accounts, because Map does not map those of a
-// domain controller. The gateway requires a status, so malformed flags, which no domain controller
-// has, cannot leave it out.
+// domain controller. Flags that are malformed leave the status out, unless an earlier one applies: a
+// disabled account would otherwise be sent as active.
 func userStatus(dst []byte, src *source, slots []int) []byte {
+	unparsed := src.unparsed
 	control, _ := parseFirst(src, slots[0], ad.ParseAccountControl)
-	expires, ok := ad.ParseFileTime(src.entry.First(slots[1])) // a malformed value is counted at its own target
+	isControlMalformed := src.unparsed > unparsed
 	computed, _ := parseFirst(src, slots[2], ad.ParseAccountControl)
+	isMalformed := src.unparsed > unparsed
+	expires, ok := ad.ParseFileTime(src.entry.First(slots[1])) // a malformed value is counted at its own target
 	if ok && !expires.IsNone() {
 		src.recheckBy(expires.Time())
 	}
@@ -189,8 +192,12 @@ func userStatus(dst []byte, src *source, slots []int) []byte {
 	switch {
 	case (control|computed)&ad.AccountDisabled != 0: // AD LDS has this flag in the computed attribute only
 		status = statusDisabled
+	case isControlMalformed:
+		return dst
 	case ok && !expires.IsNone() && !expires.Time().After(src.now):
 		status = statusExpired
+	case isMalformed:
+		return dst
 	case computed&ad.AccountLocked != 0:
 		status = statusLocked
 	case computed&ad.AccountPasswordExpired != 0:
