@@ -220,6 +220,8 @@ func (l *loader) login() gateway.Login {
 		return gateway.Login{}
 	}
 	if kind == "BASIC" {
+		validate[*url.URL](l, "oauth.token.url")
+		validate[string](l, "qualys.OAuthClientLevel")
 		return gateway.Login{
 			Username: required[string](l, "qualys.user.username", reason),
 			Password: l.secret("qualys.user.password", reason),
@@ -248,9 +250,15 @@ func (l *loader) schedule(isRequired bool) *schedule.Schedule {
 
 func (l *loader) proxy() *gateway.Proxy {
 	if !optional[bool](l, "proxy.enabled") {
-		if host := l.find("proxy.host"); host.isSet && !l.isSet("proxy.enabled") {
+		if l.isSet("proxy.enabled") { // off on purpose
+			return nil
+		}
+		if host := l.find("proxy.host"); host.isSet {
 			l.addMistakes("proxy.host", host, noEffect)
 		}
+		validate[string](l, "service.http.proxy.scheme")
+		validate[string](l, "proxy.host")
+		validate[int](l, "proxy.port")
 		return nil
 	}
 	const reason = "required because proxy.enabled is true"

@@ -245,6 +245,9 @@ func TestProxy(t *testing.T) {
 	if p := requireLoad(t, with(complete, "proxy.enabled=false", "proxy.host=<PROXY_HOST>", "proxy.port=<PROXY_PORT>")).Gateway.Proxy; p != nil {
 		t.Errorf("disabled proxy: %+v", *p)
 	}
+	if p := requireLoad(t, with(complete, "proxy.port=<PROXY_PORT>", "oauth.token.url=<OAUTH_TOKEN_URL>", "oauth.client.id=<OAUTH_CLIENT_ID>")).Gateway.Proxy; p != nil {
+		t.Errorf("proxy of a sample: %+v", *p)
+	}
 }
 
 func TestAcceptedURLs(t *testing.T) {
@@ -334,9 +337,14 @@ func TestFaults(t *testing.T) {
 		{"client ID without secret", with(complete, "qualys.user.username=", "qualys.clientId=x"), []wantFault{{"oauth.client.secret", errMissing, "client secret"}}},
 		{"token URL and level", with(complete, append(oauth, "oauth.token.url=http://login.example.com", "qualys.OAuthClientLevel=admin")...), []wantFault{
 			{"oauth.token.url (environment)", errNotEncrypted, urlForm}, {"qualys.OAuthClientLevel (environment)", errNotAllowed, "USER, SUBSCRIPTION"}}},
+		{"token URL and level, with BASIC", with(complete, "oauth.token.url=http://login.example.com", "qualys.OAuthClientLevel=admin"), []wantFault{
+			{"oauth.token.url (environment)", errNotEncrypted, urlForm}, {"qualys.OAuthClientLevel (environment)", errNotAllowed, "USER, SUBSCRIPTION"}}},
 		{"cron", with(complete, "SERVICE_CRON_EXPRESSION=", `service.cron-expression="* * * *"`), []wantFault{{"service.cron-expression (environment)", input.InQuotes, "5 fields (minute"}}},
 		{"proxy without host and port", with(complete, "proxy.enabled=yes"), []wantFault{{"proxy.host", errMissing, "a host"}, {"proxy.port", errMissing, "1 to 65535"}}},
 		{"proxy with a URL for a host", with(complete, append(proxySettings, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5")...), []wantFault{
+			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", input.ErrHostScheme, aHost + " without a scheme"},
+			{"proxy.port (environment)", errNotAllowed, "a number from 1 to 65535"}}},
+		{"proxy that is not enabled", with(complete, "proxy.host=http://proxy", "proxy.port=0", "service.http.proxy.scheme=socks5"), []wantFault{
 			{"service.http.proxy.scheme (environment)", errNotAllowed, "http, https"}, {"proxy.host (environment)", input.ErrHostScheme, aHost + " without a scheme"},
 			{"proxy.port (environment)", errNotAllowed, "a number from 1 to 65535"}}},
 		{"proxy with a port in the host", with(with(complete, proxySettings...), "proxy.host=proxy:8080"), []wantFault{{"proxy.host (environment)", input.ErrHostPort, "proxy.port"}}},
