@@ -6,9 +6,6 @@ import (
 	"slices"
 )
 
-// AttributeDescriptor is the attribute with the security descriptor of an object.
-const AttributeDescriptor = "nTSecurityDescriptor"
-
 // AccessMask is a set of access rights (MS-ADTS 5.1.3.2).
 type AccessMask uint32
 

@@ -60,27 +60,23 @@ func (p *preflight) account(ctx context.Context) Check {
 	}
 }
 
-const attributePrincipal = "msDS-PrincipalName"
-
 // readBindAccount reads the entry of the account that binds.
 func (p *preflight) readBindAccount(ctx context.Context) error {
 	dn, err := p.session.BindDN(ctx)
 	if err != nil {
 		return err
 	}
-	found, err := p.session.Read(ctx, dn, "objectSid", "primaryGroupID", "userAccountControl", "sAMAccountName", attributePrincipal, directory.AttributePasswordExpiry, "pwdLastSet", "tokenGroups")
+	found, err := p.session.Read(ctx, dn, "objectSid", "primaryGroupID", "userAccountControl", "sAMAccountName", ad.AttributePrincipal, directory.AttributePasswordExpiry, "pwdLastSet", ad.AttributeTokenGroups)
 	if err != nil {
 		return err
 	}
 	p.bound.dn = dn
-	if name := string(found.First(attributePrincipal)); name != "" {
+	if name := p.session.RootDSE.AccountName(found); name != "" {
 		p.bound.name = name
-	} else if name := string(found.First("sAMAccountName")); name != "" {
-		p.bound.name = name + "@" + p.session.RootDSE.DomainName() // implicit UPN, which every account has
 	}
 	p.bound.sid, _ = ad.ParseSID(found.First("objectSid"))
 	p.bound.primary, _ = ad.ParseRID(found.First("primaryGroupID"))
-	for _, raw := range found["tokenGroups"] {
+	for _, raw := range found[ad.AttributeTokenGroups] {
 		if sid, ok := ad.ParseSID(raw); ok {
 			p.bound.tokens = append(p.bound.tokens, sid)
 		}

@@ -1,8 +1,11 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"strings"
+
+	"adconnector/internal/ad"
 )
 
 // AccountName returns the name of the account that is bound, in a form that administrative tools
@@ -17,15 +20,25 @@ func (s *Session) AccountName(ctx context.Context) string {
 	if err != nil {
 		return bound
 	}
-	const principal, account = "msDS-PrincipalName", "sAMAccountName"
-	values, err := s.Read(ctx, dn, principal, account)
-	switch {
-	case err == nil && len(values.First(principal)) > 0:
-		return string(values.First(principal))
-	case err == nil && len(values.First(account)) > 0: // implicit user principal name, which every account has
-		return string(values.First(account)) + "@" + s.RootDSE.DomainName()
+	values, err := s.Read(ctx, dn, ad.AttributePrincipal, attributeAccount)
+	if err != nil {
+		return bound
 	}
-	return bound
+	return cmp.Or(s.RootDSE.AccountName(values), bound)
+}
+
+const attributeAccount = "sAMAccountName"
+
+// AccountName returns the name of an account of the domain from its attributes, as commands accept it,
+// or "".
+func (r RootDSE) AccountName(values Attributes) string {
+	if name := values.First(ad.AttributePrincipal); len(name) > 0 {
+		return string(name)
+	}
+	if name := values.First(attributeAccount); len(name) > 0 { // implicit user principal name, which every account has
+		return string(name) + "@" + r.DomainName()
+	}
+	return ""
 }
 
 // DomainName returns the DNS name of the default naming context: corp.example.com for

@@ -5,6 +5,7 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"adconnector/internal/ad"
 	"adconnector/test/fakeldap"
 )
 
@@ -30,7 +31,7 @@ func TestAccountName(t *testing.T) {
 			t.Parallel()
 			controller := fakeldap.DC1
 			if c.token != "" {
-				controller.RootDSE = append(controller.RootDSE, []string{attributeTokenGroups, c.token})
+				controller.RootDSE = append(controller.RootDSE, []string{ad.AttributeTokenGroups, c.token})
 			}
 			server := fakeldap.Serve(t, nil, controller.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 				if c.entry == nil {

@@ -48,18 +48,14 @@ func (s *Session) BindDN(ctx context.Context) (string, error) {
 	return s.namedAccount(ctx, name)
 }
 
-// attributeTokenGroups is an attribute of the rootDSE: the SIDs of the account of the bind and of its
-// groups (MS-ADTS 3.1.1.3.2).
-const attributeTokenGroups = "tokenGroups"
-
 // Token returns the SIDs of the account of the session and of its groups, also of those that every
 // account is in. It returns none if the server does not return them.
 func (s *Session) Token(ctx context.Context) (sids []ad.SID, err error) {
-	found, err := s.Read(ctx, "", attributeTokenGroups)
+	found, err := s.Read(ctx, "", ad.AttributeTokenGroups)
 	if err != nil && fault.ClassOf(err) != fault.Refused {
 		return nil, err
 	}
-	for _, raw := range found[attributeTokenGroups] {
+	for _, raw := range found[ad.AttributeTokenGroups] {
 		if sid, ok := ad.ParseSID(raw); ok {
 			sids = append(sids, sid)
 		}

@@ -54,7 +54,7 @@ func TestBindDN(t *testing.T) {
 			t.Parallel()
 			controller := fakeldap.DC1
 			if c.token != nil {
-				controller.RootDSE = append(controller.RootDSE, append([]string{attributeTokenGroups}, c.token...))
+				controller.RootDSE = append(controller.RootDSE, append([]string{ad.AttributeTokenGroups}, c.token...))
 			}
 			server := fakeldap.Serve(t, nil, controller.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 				matches := func(attribute, value string) bool {

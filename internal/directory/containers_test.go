@@ -90,7 +90,7 @@ func TestUnlistedContainers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			controller := fakeldap.DC1
-			controller.RootDSE = append(controller.RootDSE, []string{attributeTokenGroups, everyone}, []string{"supportedControl", controlSDFlags})
+			controller.RootDSE = append(controller.RootDSE, []string{ad.AttributeTokenGroups, everyone}, []string{"supportedControl", controlSDFlags})
 			session := connect(t, options(fakeldap.Serve(t, nil, controller.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
 				switch {
 				case r.Base == populated:

@@ -64,7 +64,7 @@ func reducedCalls(current, whenSent, number int) int {
 // there is no valid number. A rate limit takes precedence, because the headers of the
 // concurrency limit are also sent with other responses.
 func concurrencyRefusal(r response, now time.Time) (number int, isRefusal bool) {
-	if wait, found := longestWait(r.header, "X-RateLimit-ToWait-Sec", now); found && wait > 0 {
+	if wait, found := longestWait(r.header, headerToWait, now); found && wait > 0 {
 		return 0, false
 	}
 	if _, found := longestWait(r.header, "Retry-After", now); found || noneRemaining(r.header) {

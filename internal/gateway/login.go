@@ -137,7 +137,7 @@ func isThrottled(status int) bool {
 // The limits of other calls do not apply to logins, so the wait does not delay those.
 func throttledLogin(call call, r response, code, remedy string) error {
 	now := time.Now()
-	wait, _ := longestWait(r.header, "X-RateLimit-ToWait-Sec", now)
+	wait, _ := longestWait(r.header, headerToWait, now)
 	if wait == 0 {
 		wait, _ = longestWait(r.header, "Retry-After", now)
 	}

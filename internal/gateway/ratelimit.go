@@ -148,10 +148,13 @@ func (l *rateLimit) wait(ctx context.Context) error {
 	}
 }
 
+// headerToWait is the number of seconds after which the gateway accepts a call again.
+const headerToWait = "X-RateLimit-ToWait-Sec"
+
 // waitDuration returns how long the gateway requires to wait: X-RateLimit-ToWait-Sec above 0,
 // else Retry-After, else a minute, unless X-RateLimit-ToWait-Sec is 0. It returns at most maxWait.
 func waitDuration(header http.Header, now time.Time) time.Duration {
-	toWait, hasToWait := longestWait(header, "X-RateLimit-ToWait-Sec", now)
+	toWait, hasToWait := longestWait(header, headerToWait, now)
 	retryAfter, hasRetryAfter := longestWait(header, "Retry-After", now)
 	switch {
 	case toWait > 0 || hasToWait && !hasRetryAfter:

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/fault"
 	"adconnector/internal/state"
 )
@@ -115,15 +116,12 @@ func unreadableProblem(objects int, attributes []string, remedy string) problem 
 	case lacksDescriptor:
 		effect += " sent without controlledBy."
 	case lacksBoth:
-		effect += " not completely readable. Those that lack only " + descriptorAttribute + " are sent without controlledBy. The others are not sent, and their values at the gateway stay."
+		effect += " not completely readable. Those that lack only " + ad.AttributeDescriptor + " are sent without controlledBy. The others are not sent, and their values at the gateway stay."
 	case lacksOthers:
 		effect += " not sent, and the values at the gateway stay."
 	}
 	return problem{severityWarn, "The account cannot read some objects.", []string{effect + " Unreadable attributes: " + strings.Join(attributes, ", ") + "."}, remedy, ""}
 }
-
-// descriptorAttribute is the attribute without which an object is sent, but not who controls it.
-const descriptorAttribute = "nTSecurityDescriptor"
 
 // lacks is which attributes unreadable objects lack.
 type lacks int
@@ -136,7 +134,7 @@ const (
 
 func lacksOf(attributes []string) lacks {
 	switch {
-	case !slices.Contains(attributes, descriptorAttribute):
+	case !slices.Contains(attributes, ad.AttributeDescriptor):
 		return lacksOthers
 	case len(attributes) == 1:
 		return lacksDescriptor

@@ -225,7 +225,7 @@ func TestUnreadableUnitProvesNothing(t *testing.T) {
 		"readable, but not listed": {change: func(e *env) { e.must(e.DenyListing("OU=Inner," + e.base)); deleteUser(e) }, want: undecided, searches: 1},
 		"readable, but not listed, unreadable descriptor": {change: func(e *env) {
 			e.must(e.DenyListing("OU=Inner," + e.base))
-			e.hide("OU=Inner,"+e.base, "nTSecurityDescriptor")
+			e.hide("OU=Inner,"+e.base, ad.AttributeDescriptor)
 			deleteUser(e)
 		}, want: deleted, searches: 1},
 		"listed, but not readable": {change: func(e *env) { e.hideAll("OU=Inner," + e.base); deleteUser(e) }, want: deleted, searches: 1},

@@ -71,7 +71,7 @@ func exportedAttributes(names []string) (attributes []*attributeType) {
 	}
 	all := loadSchema().Attributes
 	for i := range all {
-		if a := &all[i]; a.Name != "canonicalName" && a.Name != attributeDescriptor {
+		if a := &all[i]; a.Name != "canonicalName" && a.Name != ad.AttributeDescriptor {
 			attributes = append(attributes, a)
 		}
 	}

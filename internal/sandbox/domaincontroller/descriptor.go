@@ -2,9 +2,9 @@ package domaincontroller
 
 import (
 	"encoding/binary"
-)
 
-const attributeDescriptor = "nTSecurityDescriptor"
+	"adconnector/internal/ad"
+)
 
 // readsDescriptors reports whether the value of the control LDAP_SERVER_SD_FLAGS_OID (MS-ADTS
 // 3.1.1.3.4.1.11) excludes the SACL. A descriptor with its SACL is returned only to accounts with a
@@ -22,7 +22,7 @@ func (d *Server) descriptor(o *object) string {
 	if d.unlisted[o] {
 		return Descriptor(d.accountSID(ridDomainAdmins), d.entriesWith(readOnly&^listContents)...)
 	}
-	for value := range o.attributes.values(attributeDescriptor) {
+	for value := range o.attributes.values(ad.AttributeDescriptor) {
 		return value
 	}
 	return d.defaultDescriptor
@@ -89,5 +89,5 @@ func Descriptor(owner string, entries ...AccessEntry) string {
 // SetDescriptor sets the security descriptor of an object as inheritance does: without a change of
 // its update sequence number. Modify changes it as an administrator does.
 func (d *Server) SetDescriptor(dn, descriptor string) error {
-	return d.changeLocally("inherit descriptor of", dn, func(o *object) error { return d.setAttribute(o, attributeDescriptor, []string{descriptor}) })
+	return d.changeLocally("inherit descriptor of", dn, func(o *object) error { return d.setAttribute(o, ad.AttributeDescriptor, []string{descriptor}) })
 }

@@ -89,7 +89,7 @@ func (d *Server) encodeEntry(e *encoder, id int64, o *object, s search) {
 // encodeAttribute writes an attribute if it has values and is not hidden. A link attribute with more than
 // maxValRange values is written as a range, after an empty attribute without the option.
 func (d *Server) encodeAttribute(e *encoder, o *object, a *attributeType, s search) {
-	if d.isHidden(o, a) || a.Name == attributeDescriptor && !s.descriptors {
+	if d.isHidden(o, a) || a.Name == ad.AttributeDescriptor && !s.descriptors {
 		return
 	}
 	links := o.links(a.Name)

@@ -131,7 +131,7 @@ func (d *Server) computedValue(o *object, name string, now time.Time) (value str
 		}
 	case "canonicalName":
 		return d.canonicalName(o), true
-	case attributeDescriptor:
+	case ad.AttributeDescriptor:
 		return d.descriptor(o), true
 	case "msDS-ResultantPSO":
 		if pso := d.resultantPSO(o); pso != nil {

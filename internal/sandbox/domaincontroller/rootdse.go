@@ -9,8 +9,6 @@ import (
 	"adconnector/internal/ad"
 )
 
-const attributeTokenGroups = "tokenGroups"
-
 // encodeRootDSE writes the entry of rootDSE (MS-ADTS 3.1.1.3.2). The token of an account has only its
 // own SID, and those that every account has.
 func (d *Server) encodeRootDSE(e *encoder, id int64, account *object, s search) {
@@ -52,13 +50,13 @@ func (d *Server) encodeRootDSE(e *encoder, id int64, account *object, s search) 
 		root = append(root, struct {
 			name   string
 			values []string
-		}{attributeTokenGroups, []string{account.sid, string(ad.Everyone), string(ad.AuthenticatedUsers)}})
+		}{ad.AttributeTokenGroups, []string{account.sid, string(ad.Everyone), string(ad.AuthenticatedUsers)}})
 	}
 	end := e.message(id, tagSearchEntry)
 	e.octets(tagOctets, "")
 	list := e.begin(tagSequence)
 	for _, attribute := range root {
-		byName := attribute.name == attributeTokenGroups // returned only if it is requested by name
+		byName := attribute.name == ad.AttributeTokenGroups // returned only if it is requested by name
 		if (byName || !s.selection.all) && !slices.ContainsFunc(s.selection.names, func(name string) bool { return strings.EqualFold(name, attribute.name) }) {
 			continue
 		}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"adconnector/internal/ad"
 )
 
 // Numbers of objects of a domain that gets a showcase. Smaller domains stay simple for tests. In larger
@@ -158,7 +160,7 @@ const (
 func (g *generator) showcasePermissions(groups showcaseGroups, users []*object) {
 	d := g.d
 	grant := func(o *object, entries ...AccessEntry) {
-		o.set(attributeDescriptor, Descriptor(d.accountSID(ridDomainAdmins), append(d.defaultEntries(), entries...)...))
+		o.set(ad.AttributeDescriptor, Descriptor(d.accountSID(ridDomainAdmins), append(d.defaultEntries(), entries...)...))
 	}
 	replicator := users[9].sid
 	grant(d.root, AccessEntry{replicator, rightControl, binaryGUID(getChanges)}, AccessEntry{replicator, rightControl, binaryGUID(getChangesAll)})
