@@ -52,7 +52,7 @@ func runRequested(ctx context.Context, server *request.Server, run func(context.
 		}
 		result := run(ctx, options)
 		stop()
-		job.Answer(request.Answer{Run: &result})
+		job.Respond(request.Response{Run: &result})
 	}
 	return found
 }
@@ -94,7 +94,7 @@ func (p *program) runInDaemon(ctx context.Context, c *config.Config, options syn
 	defer pending.Close()
 	log.Info().Msg(MsgRunRequested)
 	started := false
-	answer, err := await(ctx, pending, log, func(now *request.Progress) {
+	response, err := await(ctx, pending, log, func(now *request.Progress) {
 		if now == nil {
 			progress.SetPhase(phaseWaiting)
 			return
@@ -114,10 +114,10 @@ func (p *program) runInDaemon(ctx context.Context, c *config.Config, options syn
 	switch {
 	case err != nil:
 		return state.Run{}, err
-	case answer.Run == nil:
-		return state.Run{}, answer.Err()
+	case response.Run == nil:
+		return state.Run{}, response.Err()
 	}
-	return *answer.Run, answer.Err()
+	return *response.Run, response.Err()
 }
 
 // copyFromDaemon requests a copy of the state file from the daemon of the state directory, and
@@ -127,8 +127,8 @@ func (p *program) copyFromDaemon(ctx context.Context, c *config.Config, log zero
 	if err != nil {
 		return "", nil, err
 	}
-	answer, err := await(ctx, pending, log, func(*request.Progress) {})
-	if err = errors.Join(err, answer.Err()); err != nil {
+	response, err := await(ctx, pending, log, func(*request.Progress) {})
+	if err = errors.Join(err, response.Err()); err != nil {
 		pending.Close()
 		return "", nil, err
 	}
@@ -145,11 +145,11 @@ func submit(c *config.Config, r request.Request, log zerolog.Logger) (*request.P
 	return pending, log.With().Str("component", "request").Str("request", pending.ID).Logger(), nil
 }
 
-// await waits for the answer to a request.
-func await(ctx context.Context, pending *request.Pending, log zerolog.Logger, observe func(*request.Progress)) (request.Answer, error) {
-	answer, err := pending.Await(ctx, observe)
+// await waits for the response to a request.
+func await(ctx context.Context, pending *request.Pending, log zerolog.Logger, observe func(*request.Progress)) (request.Response, error) {
+	response, err := pending.Await(ctx, observe)
 	if errors.Is(err, request.ErrNotServed) {
 		log.Info().Msg(MsgDaemonEnded)
 	}
-	return answer, err
+	return response, err
 }

@@ -14,7 +14,7 @@ import (
 	"adconnector/internal/fault"
 )
 
-// The outcomes of a request without an answer.
+// The outcomes of a request without a response.
 var (
 	// ErrNotServed means that no daemon accepts requests, or that it has ended before it started
 	// the run. No run was started, and none will be.
@@ -93,33 +93,33 @@ func (p *Pending) Close() {
 	_ = p.root.Close()
 }
 
-// Await waits for the answer. It calls observe with the progress of the run, once it is started,
+// Await waits for the response. It calls observe with the progress of the run, once it is started,
 // and with nil before. If ctx ends, it withdraws the request and returns ErrWithdrawn or, if the
 // run was started, ErrContinues.
-func (p *Pending) Await(ctx context.Context, observe func(*Progress)) (Answer, error) {
+func (p *Pending) Await(ctx context.Context, observe func(*Progress)) (Response, error) {
 	await := fault.Operation{Op: "await", Object: "requested run"}
 	ticker := time.NewTicker(awaitInterval)
 	defer ticker.Stop()
 	for {
-		// The daemon writes the answer before it renames the request and unlocks its file.
+		// The daemon writes the response before it renames the request and unlocks its file.
 		served, stage := isServed(p.root), p.stage()
-		var answer Answer
-		if readFile(p.root, p.ID+suffixAnswer, maxAnswerSize, &answer) == nil {
-			return answer, nil
+		var response Response
+		if readFile(p.root, p.ID+suffixResponse, maxResponseSize, &response) == nil {
+			return response, nil
 		}
 		switch {
 		case stage == suffixDone || stage == "" || stage == suffixRunning && !served:
-			return answer, await.Failed(fault.Transient, errLost, remedyLost)
+			return response, await.Failed(fault.Transient, errLost, remedyLost)
 		case !served && p.withdraw():
-			return answer, ErrNotServed
+			return response, ErrNotServed
 		}
 		observe(p.progress(stage))
 		select {
 		case <-ctx.Done():
 			if p.withdraw() {
-				return answer, await.Failed(fault.Canceled, ErrWithdrawn, "")
+				return response, await.Failed(fault.Canceled, ErrWithdrawn, "")
 			}
-			return answer, await.Failed(fault.Canceled, ErrContinues, "see adconnector status for its outcome")
+			return response, await.Failed(fault.Canceled, ErrContinues, "see adconnector status for its outcome")
 		case <-ticker.C:
 		}
 	}

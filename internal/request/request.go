@@ -6,7 +6,7 @@
 //
 //	ID.request   written by the command, which can withdraw it by removing the file
 //	ID.running   renamed by the daemon, which can then no longer be prevented from the run
-//	ID.done      renamed by the daemon after it has written ID.answer
+//	ID.done      renamed by the daemon after it has written the response, ID.answer
 //
 // A request can also be for a copy of the state file, which the daemon writes to ID.copy. A dry run
 // reads it, because it cannot read the file itself.
@@ -39,22 +39,22 @@ const (
 	suffixRequest  = ".request"
 	suffixRunning  = ".running"
 	suffixDone     = ".done"
-	suffixAnswer   = ".answer"
+	suffixResponse = ".answer" // the name in every version
 	suffixProgress = ".progress"
 	suffixCopy     = ".copy" // a directory
 )
 
 // suffixes lists all of them.
-var suffixes = []string{suffixNew, suffixRequest, suffixRunning, suffixDone, suffixAnswer, suffixProgress, suffixCopy}
+var suffixes = []string{suffixNew, suffixRequest, suffixRunning, suffixDone, suffixResponse, suffixProgress, suffixCopy}
 
 // lockedSuffixes are the suffixes of the file that the command locks, in the order of the renames.
 var lockedSuffixes = []string{suffixRequest, suffixRunning, suffixDone}
 
 // The maximum sizes of files in bytes, and the maximum number of files that are considered.
 const (
-	maxRequestSize = 4 << 10
-	maxAnswerSize  = 256 << 10
-	maxFiles       = 1000
+	maxRequestSize  = 4 << 10
+	maxResponseSize = 256 << 10
+	maxFiles        = 1000
 )
 
 const (
@@ -65,7 +65,7 @@ const (
 	minOrphanAge = time.Minute
 	// pollInterval is the time between two looks of the daemon for requests.
 	pollInterval = time.Second
-	// awaitInterval is the time between two looks of a command for the answer.
+	// awaitInterval is the time between two looks of a command for the response.
 	awaitInterval = 100 * time.Millisecond
 )
 
@@ -95,8 +95,8 @@ type Request struct {
 	Copy     bool `json:"copy,omitempty"`     // copy the state file instead of a run
 }
 
-// Answer is the outcome of a request.
-type Answer struct {
+// Response is the outcome of a request.
+type Response struct {
 	// Run is the record of the run, with its error; nil: no run was started, or a copy was made.
 	Run *state.Run `json:"run,omitempty"`
 	// Error, Remedy and Class are why no run was started, or why no copy was made.
@@ -106,10 +106,10 @@ type Answer struct {
 }
 
 // Err returns the error of the run, or why there was none. It is nil without an error.
-func (a Answer) Err() error {
-	text, remedy, class := a.Error, a.Remedy, a.Class
-	if a.Run != nil {
-		text, remedy, class = a.Run.Error, a.Run.Remedy, fault.Class(a.Run.Class)
+func (r Response) Err() error {
+	text, remedy, class := r.Error, r.Remedy, r.Class
+	if r.Run != nil {
+		text, remedy, class = r.Run.Error, r.Run.Remedy, fault.Class(r.Run.Class)
 	}
 	if text == "" {
 		return nil
@@ -117,9 +117,9 @@ func (a Answer) Err() error {
 	return fault.Operation{}.Failed(class, errors.New(text), remedy)
 }
 
-// refusal returns the answer to a request for which no run is started.
-func refusal(err error) Answer {
-	return Answer{Error: err.Error(), Remedy: fault.Remedy(err), Class: fault.ClassOf(err)}
+// refusal returns the response to a request for which no run is started.
+func refusal(err error) Response {
+	return Response{Error: err.Error(), Remedy: fault.Remedy(err), Class: fault.ClassOf(err)}
 }
 
 // Progress is the progress of a requested run, as in syncrun.Progress.

@@ -50,16 +50,16 @@ func ignoreProgress(*Progress) {}
 
 // outcome is the result of Await.
 type outcome struct {
-	answer Answer
-	err    error
+	response Response
+	err      error
 }
 
-// await waits for the answer in another goroutine.
+// await waits for the response in another goroutine.
 func (p *Pending) await(ctx context.Context, observe func(*Progress)) <-chan outcome {
 	done := make(chan outcome, 1)
 	go func() {
-		answer, err := p.Await(ctx, observe)
-		done <- outcome{answer, err}
+		response, err := p.Await(ctx, observe)
+		done <- outcome{response, err}
 	}()
 	return done
 }
@@ -72,9 +72,9 @@ func requireEmpty(t *testing.T, dir string) {
 	}
 }
 
-// TestRequestIsAnswered tests that the daemon gets the options, and the command the progress and
+// TestRequestGetsResponse tests that the daemon gets the options, and the command the progress and
 // the record of the run. Nothing is left.
-func TestRequestIsAnswered(t *testing.T) {
+func TestRequestGetsResponse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -102,10 +102,10 @@ func TestRequestIsAnswered(t *testing.T) {
 		job.Show(progress)
 		time.Sleep(2 * awaitInterval)
 		run := state.Run{ID: "run", Result: "failed", Error: "cause", Remedy: "remedy", Class: string(fault.Refused)}
-		job.Answer(Answer{Run: &run})
+		job.Respond(Response{Run: &run})
 		got := <-done
-		if got.err != nil || got.answer.Run == nil || !reflect.DeepEqual(*got.answer.Run, run) || fault.ClassOf(got.answer.Err()) != fault.Refused ||
-			fault.Remedy(got.answer.Err()) != "remedy" || got.answer.Err().Error() != "cause" {
+		if got.err != nil || got.response.Run == nil || !reflect.DeepEqual(*got.response.Run, run) || fault.ClassOf(got.response.Err()) != fault.Refused ||
+			fault.Remedy(got.response.Err()) != "remedy" || got.response.Err().Error() != "cause" {
 			t.Errorf("outcome %+v", got)
 		}
 		if len(seen) == 0 || seen[len(seen)-1] != progress {
@@ -168,8 +168,8 @@ func TestInterrupt(t *testing.T) {
 			if _, ok := s.Next(); ok {
 				t.Error("request not withdrawn")
 			}
-			if c.started { // the daemon answers a command that has ended
-				job.Answer(Answer{})
+			if c.started { // the daemon responds to a command that has ended
+				job.Respond(Response{})
 				s.sweep(time.Now().Add(2 * minOrphanAge))
 			}
 			requireEmpty(t, dir)
@@ -212,9 +212,9 @@ func TestDaemonEnds(t *testing.T) {
 					if !ok {
 						t.Fatal("request not taken by the next daemon")
 					}
-					job.Answer(Answer{Run: &state.Run{ID: "run"}})
+					job.Respond(Response{Run: &state.Run{ID: "run"}})
 				}
-				if got := <-done; !errors.Is(got.err, c.want) || c.want == nil && got.answer.Run == nil {
+				if got := <-done; !errors.Is(got.err, c.want) || c.want == nil && got.response.Run == nil {
 					t.Errorf("outcome %+v, want %v", got, c.want)
 				}
 				p.Close()
@@ -253,7 +253,7 @@ func TestCommandEnds(t *testing.T) {
 	alive.Close()
 }
 
-// TestRefused tests that the daemon answers requests that it does not execute.
+// TestRefused tests that the daemon responds to requests that it does not execute.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -290,9 +290,9 @@ func TestRefused(t *testing.T) {
 			if job, ok := s.Next(); ok {
 				t.Errorf("taken: %+v", job)
 			}
-			answer, err := p.Await(t.Context(), ignoreProgress)
-			if err != nil || answer.Run != nil || answer.Class != fault.Invalid || !strings.Contains(answer.Error, c.want.Error()) || fault.ClassOf(answer.Err()) != fault.Invalid {
-				t.Errorf("answer %+v, error %v", answer, err)
+			response, err := p.Await(t.Context(), ignoreProgress)
+			if err != nil || response.Run != nil || response.Class != fault.Invalid || !strings.Contains(response.Error, c.want.Error()) || fault.ClassOf(response.Err()) != fault.Invalid {
+				t.Errorf("response %+v, error %v", response, err)
 			}
 		})
 	}
@@ -431,7 +431,7 @@ func TestNotServed(t *testing.T) {
 }
 
 // TestCopy tests that a request for a copy of the state file is executed also during a run, that an
-// error is answered, and that the copy is removed with the request or after its command has ended.
+// error gets a response, and that the copy is removed with the request or after its command has ended.
 func TestCopy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -447,22 +447,22 @@ func TestCopy(t *testing.T) {
 		defer stop()
 		run := submit(t, dir, Options{})
 		defer run.Close()
-		request := func() (*Pending, Answer) {
+		request := func() (*Pending, Response) {
 			t.Helper()
 			p, err := Submit(dir, Request{Target: "target", Profile: "profile", Copy: true})
 			if err != nil {
 				t.Fatal(err)
 			}
-			answer, err := p.Await(t.Context(), ignoreProgress)
+			response, err := p.Await(t.Context(), ignoreProgress)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return p, answer
+			return p, response
 		}
-		p, answer := request()
+		p, response := request()
 		got, err := os.ReadFile(filepath.Join(p.CopyDir(), state.CopyName))
-		if err != nil || string(got) != content || answer.Err() != nil {
-			t.Errorf("copy %q, answer %+v, error %v", got, answer, err)
+		if err != nil || string(got) != content || response.Err() != nil {
+			t.Errorf("copy %q, response %+v, error %v", got, response, err)
 		}
 		p.Close()
 		killed, _ := request()
@@ -474,10 +474,10 @@ func TestCopy(t *testing.T) {
 			}
 		}
 		writeErr = fault.Operation{Op: "copy"}.Failed(fault.Transient, syscall.ENOSPC, "free space")
-		failed, answer := request()
+		failed, response := request()
 		defer failed.Close()
-		if fault.ClassOf(answer.Err()) != fault.Transient || fault.Remedy(answer.Err()) != "free space" {
-			t.Errorf("answer %+v", answer)
+		if fault.ClassOf(response.Err()) != fault.Transient || fault.Remedy(response.Err()) != "free space" {
+			t.Errorf("response %+v", response)
 		}
 		if _, err := os.Stat(failed.CopyDir()); err == nil {
 			t.Error("incomplete copy not removed")
@@ -563,8 +563,8 @@ func TestDaemonOfRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		if answer, err := p.Await(t.Context(), ignoreProgress); err != nil || answer.Err() != nil {
-			t.Fatalf("answer %+v, error %v", answer, err)
+		if response, err := p.Await(t.Context(), ignoreProgress); err != nil || response.Err() != nil {
+			t.Fatalf("response %+v, error %v", response, err)
 		}
 		files := 0
 		err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, _ error) error {
@@ -578,7 +578,7 @@ func TestDaemonOfRoot(t *testing.T) {
 			}
 			return nil
 		})
-		if err != nil || files != 7 { // two directories and that of the copy, the marker, the request, the answer, the copy
+		if err != nil || files != 7 { // two directories and that of the copy, the marker, the request, the response, the copy
 			t.Errorf("%d files, error %v", files, err)
 		}
 	})

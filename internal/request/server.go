@@ -148,7 +148,7 @@ func (s *Server) Close() {
 func (s *Server) endInterrupted() {
 	for _, name := range s.names() {
 		if id, is := strings.CutSuffix(name, suffixRunning); is {
-			_ = s.root.Rename(name, id+suffixDone) // without an answer
+			_ = s.root.Rename(name, id+suffixDone) // without a response
 		}
 	}
 }
@@ -193,11 +193,11 @@ func (s *Server) copyRequested() {
 		if !ok {
 			return
 		}
-		answer := Answer{}
+		response := Response{}
 		if err := s.writeCopy(job.ID); err != nil {
-			answer = refusal(err)
+			response = refusal(err)
 		}
-		job.Answer(answer)
+		job.Respond(response)
 	}
 }
 
@@ -290,7 +290,7 @@ type Job struct {
 	server *Server
 }
 
-// Next takes the oldest request for a run. ok is false if none waits. It answers requests that it
+// Next takes the oldest request for a run. ok is false if none waits. It responds to requests that it
 // refuses.
 func (s *Server) Next() (job *Job, ok bool) { return s.next(false) }
 
@@ -311,7 +311,7 @@ func (s *Server) next(copies bool) (job *Job, ok bool) {
 			return job, true
 		}
 		log.Warn().EmbedObject(fault.Fields(err)).Msg(MsgRefused)
-		job.Answer(refusal(err))
+		job.Respond(refusal(err))
 	}
 }
 
@@ -363,12 +363,12 @@ func (j *Job) Show(p Progress) {
 	_ = replaceFile(j.server.root, j.ID, suffixProgress, p) // the run does not depend on it
 }
 
-// Answer passes the outcome to the command.
-func (j *Job) Answer(a Answer) {
+// Respond passes the outcome to the command.
+func (j *Job) Respond(r Response) {
 	root := j.server.root
-	err := replaceFile(root, j.ID, suffixAnswer, a)
+	err := replaceFile(root, j.ID, suffixResponse, r)
 	err = errors.Join(err, root.Rename(j.ID+suffixRunning, j.ID+suffixDone))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the command has ended and removed its files
-		j.server.Log.Warn().Str("request", j.ID).EmbedObject(fault.Fields(err)).Msg(MsgNotAnswered)
+		j.server.Log.Warn().Str("request", j.ID).EmbedObject(fault.Fields(err)).Msg(MsgOutcomeNotWritten)
 	}
 }

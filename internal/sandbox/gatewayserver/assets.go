@@ -28,7 +28,7 @@ type assetItem struct {
 	} `json:"asset"`
 }
 
-func (s *Server) syncAssets(op *operation, r *http.Request, body []byte, record *Request) answer {
+func (s *Server) syncAssets(op *operation, r *http.Request, body []byte, record *Request) response {
 	if _, problems := op.check(r, nil, body); len(problems) > 0 {
 		return s.violation(r, problems...)
 	}
@@ -63,7 +63,7 @@ func (s *Server) syncAssets(op *operation, r *http.Request, body []byte, record 
 	if !s.store(meta, sha256.Sum256(body), identities) {
 		return s.violation(r, fmt.Sprintf("requestId %s was sent before with another body", meta.RequestID))
 	}
-	return answer{http.StatusAccepted, gateway.AssetResponse{
+	return response{http.StatusAccepted, gateway.AssetResponse{
 		Message:      fmt.Sprintf("%d assets published", len(identities)),
 		ResponseCode: "SUCCESSFULLY_PUBLISHED",
 		AssetsError:  json.RawMessage("{}"),

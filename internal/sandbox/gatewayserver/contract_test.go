@@ -146,9 +146,9 @@ func hasParameter(document map[string]any, operation any, name string) bool {
 	return false
 }
 
-// checkAnswer validates an answer against the contract. It ignores a call that is not in
+// checkResponse validates a response against the contract. It ignores a call that is not in
 // the contract.
-func checkAnswer(t *testing.T, c *contract, call call, w *httptest.ResponseRecorder) {
+func checkResponse(t *testing.T, c *contract, call call, w *httptest.ResponseRecorder) {
 	t.Helper()
 	path, _, _ := strings.Cut(call.path, "?")
 	op, _, err := c.find(call.method, path)
@@ -174,7 +174,7 @@ func checkAnswer(t *testing.T, c *contract, call call, w *httptest.ResponseRecor
 	}
 	ref, ok := lookUp(response, "content", mediaType, "schema", "$ref").(string)
 	if !ok {
-		t.Fatalf("answer %d with %s is not in the contract of %s", w.Code, mediaType, op.id)
+		t.Fatalf("response %d with %s is not in the contract of %s", w.Code, mediaType, op.id)
 	}
 	var body any = w.Body.String()
 	if mediaType == mediaJSON {
@@ -183,6 +183,6 @@ func checkAnswer(t *testing.T, c *contract, call call, w *httptest.ResponseRecor
 		}
 	}
 	if err := resolveSchema(t, map[string]any{"$ref": ref}).Validate(body); err != nil {
-		t.Errorf("answer: %v", err)
+		t.Errorf("response: %v", err)
 	}
 }

@@ -74,24 +74,24 @@ func (t *tokens) check(authorization string) error {
 	return nil
 }
 
-// login answers requests to /auth, /auth/oidc and /auth/oauth.
-func (s *Server) login(name, password, wantName, wantPassword string) answer {
+// login responds to requests to /auth, /auth/oidc and /auth/oauth.
+func (s *Server) login(name, password, wantName, wantPassword string) response {
 	if !matches(name, wantName) || !matches(password, wantPassword) {
 		return message(http.StatusUnauthorized, "wrong credentials")
 	}
 	token := s.tokens.issue(name)
 	if s.options.WrapToken {
-		return answer{http.StatusCreated, map[string]string{"access_token": token}}
+		return response{http.StatusCreated, map[string]string{"access_token": token}}
 	}
-	return answer{http.StatusCreated, bareToken(token)}
+	return response{http.StatusCreated, bareToken(token)}
 }
 
-// clientCredentials answers a request for client credentials (RFC 6749 section 4.4).
-func (s *Server) clientCredentials(id, secret string) answer {
+// clientCredentials responds to a request for client credentials (RFC 6749 section 4.4).
+func (s *Server) clientCredentials(id, secret string) response {
 	if !matches(id, s.options.ClientID) || !matches(secret, s.options.ClientSecret) {
-		return answer{http.StatusUnauthorized, map[string]string{"error": "invalid_client", "error_description": "wrong credentials"}}
+		return response{http.StatusUnauthorized, map[string]string{"error": "invalid_client", "error_description": "wrong credentials"}}
 	}
-	return answer{http.StatusOK, map[string]any{
+	return response{http.StatusOK, map[string]any{
 		"access_token": s.tokens.issue(id),
 		"token_type":   "Bearer",
 		"expires_in":   int64(s.tokens.lifetime / time.Second),

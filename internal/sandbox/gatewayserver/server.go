@@ -1,12 +1,12 @@
 // Package gatewayserver is a gateway in the process, for tests, trials and the demo.
 //
 // It checks every request against the OpenAPI document of package gateway and against
-// the rules that a schema cannot express. It answers a violation with 400 and a message
+// the rules that a schema cannot express. It responds to a violation with 400 and a message
 // that names the violation, and keeps it for Violations. Tokens expire and can be
-// revoked. An asset request that is sent more than once is stored once. No answer
-// other than a login contains a token or a password.
+// revoked. An asset request that is sent more than once is stored once. No response
+// except that to a login contains a token or a password.
 //
-// The real gateway may answer differently, because half of the contract is our own
+// The real gateway may respond differently, because half of the contract is our own
 // definition (x-status in the document). The server stores everything in memory and
 // has no rate limit. It can limit concurrent calls. It does not detect duplicate keys in a JSON object.
 package gatewayserver
@@ -41,16 +41,16 @@ type Options struct {
 	Connection *Connection
 	Profile    *gateway.Profile
 
-	// MaxCalls is the maximum number of concurrent calls, without logins. The server answers a
+	// MaxCalls is the maximum number of concurrent calls, without logins. The server responds to a
 	// further call with 409 and X-Concurrency-Limit-Limit. 0: no limit.
 	MaxCalls int
 
 	WrapToken     bool          // logins return {"access_token":…} instead of the bare JWT
 	tokenLifetime time.Duration // 0: 4 h
-	maxBody       int64         // in bytes, 0: 10 MiB; the server answers a larger body with 413
+	maxBody       int64         // in bytes, 0: 10 MiB; the server responds to a larger body with 413
 
 	// Intercept is called for each request before it is processed. It returns true if it has
-	// answered the request. To close the connection, it panics with http.ErrAbortHandler or
+	// responded to the request. To close the connection, it panics with http.ErrAbortHandler or
 	// hijacks the connection through an http.ResponseController.
 	Intercept func(w http.ResponseWriter, r *http.Request, body []byte) bool
 }
@@ -95,7 +95,7 @@ const (
 type Request struct {
 	Method    string    `json:"method"`
 	Path      string    `json:"path"`
-	Status    int       `json:"status"` // 0: no answer
+	Status    int       `json:"status"` // 0: no response
 	RequestID string    `json:"requestId,omitempty"`
 	Assets    int       `json:"assets"` // 0 if the request was refused before they were parsed
 	Bytes     int       `json:"bytes"`  // of the body
@@ -157,7 +157,7 @@ func New(options Options) *Server {
 }
 
 // SetConnection replaces the connection, which must not be changed afterwards. With nil, the
-// server answers 404.
+// server responds with 404.
 func (s *Server) SetConnection(connection *Connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,7 +165,7 @@ func (s *Server) SetConnection(connection *Connection) {
 }
 
 // SetProfile replaces the profile, which must not be changed afterwards. With nil, the server
-// answers 404.
+// responds with 404.
 func (s *Server) SetProfile(profile *gateway.Profile) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,9 +282,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		message(http.StatusRequestEntityTooLarge, fmt.Sprintf("body exceeds %d bytes", s.options.maxBody)).write(recorder)
 	case s.options.Intercept != nil && s.options.Intercept(recorder, r, body):
 	default:
-		answer := s.answer(r, body, &record)
-		release() // the client may send the next call as soon as it has the answer
-		answer.write(recorder)
+		response := s.respond(r, body, &record)
+		release() // the client may send the next call as soon as it has the response
+		response.write(recorder)
 	}
 }
 
@@ -306,8 +306,8 @@ func (s *Server) beginCall(r *http.Request) (isAllowed bool, release func()) {
 	})
 }
 
-// answer processes a request with its body and returns the answer.
-func (s *Server) answer(r *http.Request, body []byte, record *Request) answer {
+// respond processes a request with its body and returns the response.
+func (s *Server) respond(r *http.Request, body []byte, record *Request) response {
 	op, path, err := s.contract.find(r.Method, r.URL.Path)
 	if err != nil {
 		return s.violation(r, err.Error())
@@ -344,11 +344,11 @@ func (s *Server) answer(r *http.Request, body []byte, record *Request) answer {
 	case "getConnection":
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return documentAnswer(s.connection, s.unknown(r.URL.Query().Get("customerUuid"), path["connectionUuid"], o.ProfileUUID))
+		return documentResponse(s.connection, s.unknown(r.URL.Query().Get("customerUuid"), path["connectionUuid"], o.ProfileUUID))
 	case "getProfile":
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return documentAnswer(s.profile, s.unknown(r.URL.Query().Get("customerUuid"), o.ConnectionUUID, path["profileUuid"]))
+		return documentResponse(s.profile, s.unknown(r.URL.Query().Get("customerUuid"), o.ConnectionUUID, path["profileUuid"]))
 	case "putState":
 		return s.putState(r, path["connectionUuid"], body)
 	default:
@@ -356,15 +356,15 @@ func (s *Server) answer(r *http.Request, body []byte, record *Request) answer {
 	}
 }
 
-// documentAnswer returns a document, or 404 if it is nil or an identifier is unknown.
-func documentAnswer[T any](document *T, unknown string) answer {
+// documentResponse returns a document, or 404 if it is nil or an identifier is unknown.
+func documentResponse[T any](document *T, unknown string) response {
 	switch {
 	case unknown != "":
 		return message(http.StatusNotFound, unknown)
 	case document == nil:
 		return message(http.StatusNotFound, "not found")
 	default:
-		return answer{http.StatusOK, *document}
+		return response{http.StatusOK, *document}
 	}
 }
 
@@ -382,7 +382,7 @@ func (s *Server) unknown(customer, connection, profile string) string {
 	}
 }
 
-func (s *Server) putState(r *http.Request, connection string, body []byte) answer {
+func (s *Server) putState(r *http.Request, connection string, body []byte) response {
 	var state gateway.ConnectorState
 	if err := json.Unmarshal(body, &state); err != nil {
 		return s.violation(r, "body: "+err.Error())
@@ -396,8 +396,8 @@ func (s *Server) putState(r *http.Request, connection string, body []byte) answe
 	return message(http.StatusOK, "recorded")
 }
 
-// violation records problems of a request and returns the answer that names them.
-func (s *Server) violation(r *http.Request, problems ...string) answer {
+// violation records problems of a request and returns the response that names them.
+func (s *Server) violation(r *http.Request, problems ...string) response {
 	text := summary(problems)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -433,35 +433,35 @@ func readBody(r *http.Request, maximum int64) ([]byte, error) {
 	return body.Bytes(), err
 }
 
-// answer is an HTTP answer. Its body is sent as JSON, except a bareToken.
-type answer struct {
+// response is the response to a request. Its body is sent as JSON, except a bareToken.
+type response struct {
 	status int
 	body   any
 }
 
 type bareToken string
 
-func message(status int, text string) answer {
-	return answer{status, map[string]string{"message": text}}
+func message(status int, text string) response {
+	return response{status, map[string]string{"message": text}}
 }
 
-func (a answer) write(w http.ResponseWriter) {
+func (r response) write(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
-	if token, ok := a.body.(bareToken); ok {
+	if token, ok := r.body.(bareToken); ok {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.WriteHeader(a.status)
+		w.WriteHeader(r.status)
 		_, _ = io.WriteString(w, string(token))
 		return
 	}
-	if a.status == http.StatusUnauthorized {
+	if r.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	w.Header().Set("Content-Type", mediaJSON)
-	w.WriteHeader(a.status)
-	_ = json.NewEncoder(w).Encode(a.body) // the connection is closed
+	w.WriteHeader(r.status)
+	_ = json.NewEncoder(w).Encode(r.body) // the connection is closed
 }
 
-// statusRecorder records the status of an answer.
+// statusRecorder records the status of a response.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int

@@ -118,7 +118,7 @@ func assets(g *Server, id string, items ...string) call {
 	return authorized(g, "POST", assetsPath, envelope(id, items...)).with("Idempotency-Key", id)
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	t.Parallel()
 	const (
 		published = `{"message":"1 assets published","responseCode":"SUCCESSFULLY_PUBLISHED","assetsError":{}}`
@@ -255,7 +255,7 @@ func TestAnswers(t *testing.T) {
 			if w.Code != test.status {
 				t.Fatalf("status %d, want %d: %s", w.Code, test.status, w.Body)
 			}
-			checkAnswer(t, g.contract, test.call, w)
+			checkResponse(t, g.contract, test.call, w)
 			want := test.want
 			path, _, _ := strings.Cut(test.call.path, "?")
 			if test.status == http.StatusBadRequest {
@@ -271,7 +271,7 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("violations %q", g.Violations()[before:])
 			}
 			if got := strings.TrimSpace(w.Body.String()); want != anyBody && got != want {
-				t.Errorf("answer %s\nwant   %s", got, want)
+				t.Errorf("response %s\nwant     %s", got, want)
 			}
 		})
 	}
@@ -304,13 +304,13 @@ func TestTokens(t *testing.T) {
 			options.WrapToken = wrap
 			g := New(options)
 			for _, c := range []call{basic(), ownClient("/auth/oidc"), ownClient("/auth/oauth"), clientCredentials()} {
-				answer := c.do(g)
-				token := answer.Body.String()
+				response := c.do(g)
+				token := response.Body.String()
 				if wrap || c.path == "/oauth/token" {
 					var wrapped struct {
 						AccessToken string `json:"access_token"`
 					}
-					if err := json.Unmarshal(answer.Body.Bytes(), &wrapped); err != nil {
+					if err := json.Unmarshal(response.Body.Bytes(), &wrapped); err != nil {
 						t.Fatalf("%s: %v", c.path, err)
 					}
 					token = wrapped.AccessToken
@@ -419,14 +419,14 @@ func TestMaxBody(t *testing.T) {
 		server := httptest.NewServer(g)
 		r, _ := http.NewRequest(http.MethodPost, server.URL+assetsPath, strings.NewReader(body))
 		r.Header = assets(g, request, userAsset).header
-		answer, err := server.Client().Do(r)
+		response, err := server.Client().Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = answer.Body.Close()
+		_ = response.Body.Close()
 		server.Close()
-		if answer.StatusCode != status {
-			t.Errorf("maximum %d: status %d, want %d", maxBody, answer.StatusCode, status)
+		if response.StatusCode != status {
+			t.Errorf("maximum %d: status %d, want %d", maxBody, response.StatusCode, status)
 		}
 	}
 }
@@ -456,9 +456,9 @@ func TestIntercept(t *testing.T) {
 		r.Header = c.header
 		r.GetBody = nil // so that the client does not retry
 		status := 0
-		if answer, err := server.Client().Do(r); err == nil {
-			status = answer.StatusCode
-			_ = answer.Body.Close()
+		if response, err := server.Client().Do(r); err == nil {
+			status = response.StatusCode
+			_ = response.Body.Close()
 		}
 		got = append(got, status)
 	}
@@ -467,7 +467,7 @@ func TestIntercept(t *testing.T) {
 		recorded = append(recorded, r.Status)
 	}
 	if want := []int{503, 0, 202}; !slices.Equal(got, want) || !slices.Equal(recorded, want) {
-		t.Errorf("answered %v, recorded %v, want %v", got, recorded, want)
+		t.Errorf("responses %v, recorded %v, want %v", got, recorded, want)
 	}
 }
 

@@ -17,7 +17,7 @@
 //	         a part of the listing. By default a page has 50 rows, at most 1,000, and
 //	         JSON has all. The newest state or request is first on a page and last in JSON.
 //
-// An invalid parameter is answered with 400 and a message that names the allowed values.
+// The response to an invalid parameter is 400 with a message that names the allowed values.
 // The page of a group or role with many members has offset and limit for them, too.
 //
 // JSON has the number of matches in total, and with each asset its source, when it was
@@ -118,7 +118,7 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the connection is closed
 }
 
-// serveError answers a request that cannot be served.
+// serveError responds to a request that cannot be served.
 func (i *inventory) serveError(w http.ResponseWriter, r *http.Request, status int, message string) {
 	if !acceptsHTML(r) {
 		writeJSON(w, status, map[string]string{"message": message})
@@ -159,16 +159,16 @@ func (i *inventory) serveListing(w http.ResponseWriter, r *http.Request, k *kind
 	}
 	q.sort = cmp.Or(q.sort, vendorAssetID)
 	rows := i.find(k, q)
-	answer := part[document]{Source: i.gateway.LastSource(), Total: len(rows), Items: []document{}}
+	response := part[document]{Source: i.gateway.LastSource(), Total: len(rows), Items: []document{}}
 	for _, row := range slicePart(rows, q.offset, q.limit) {
 		d, err := newDocument(row.identity)
 		if err != nil {
 			i.serveError(w, r, http.StatusInternalServerError, err.Error())
 			return
 		}
-		answer.Items = append(answer.Items, d)
+		response.Items = append(response.Items, d)
 	}
-	writeJSON(w, http.StatusOK, answer)
+	writeJSON(w, http.StatusOK, response)
 }
 
 func (i *inventory) serveIdentity(w http.ResponseWriter, r *http.Request, k *kind) {

@@ -126,7 +126,7 @@ func TestQuery(t *testing.T) {
 	for _, test := range []struct {
 		name, query string
 		want        string // names in order
-		message     string // of the 400 answer
+		message     string // of the 400 response
 	}{
 		{name: "no parameters", query: "", want: "Zoë anna Boris Anna"},
 		{name: "sort by name", query: "sort=name", want: "anna Anna Boris Zoë"},
@@ -171,16 +171,16 @@ func TestQuery(t *testing.T) {
 			}
 			path := "/inventory/users?" + parameters.Encode()
 			w := s.get(path, "application/json")
-			var answer listingJSON
-			if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+			var response listingJSON
+			if err := json.Unmarshal(w.Body.Bytes(), &response); err != nil {
 				t.Fatal(err)
 			}
 			var names []string
-			for _, item := range answer.Items {
+			for _, item := range response.Items {
 				names = append(names, item.Asset.AssetDetail.Name)
 			}
-			if got := strings.Join(names, " "); got != test.want || answer.Message != test.message {
-				t.Errorf("names %q, message %q", got, answer.Message)
+			if got := strings.Join(names, " "); got != test.want || response.Message != test.message {
+				t.Errorf("names %q, message %q", got, response.Message)
 			}
 			status := http.StatusOK
 			if test.message != "" {
@@ -201,9 +201,9 @@ func TestListingIsCurrent(t *testing.T) {
 	s := newSite(t)
 	for i, status := range []string{"ACTIVE", "DELETED"} {
 		s.send(t, adSource, person(1, "one", "one@corp.example.com", status), person(2+i, "more", "", "ACTIVE"))
-		var answer listingJSON
+		var response listingJSON
 		w := s.get("/inventory/users?q=one@corp&status="+status, "application/json")
-		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Total != 1 || answer.Items[0].Times != i+1 || answer.Items[0].Source != adSource {
+		if err := json.Unmarshal(w.Body.Bytes(), &response); err != nil || response.Total != 1 || response.Items[0].Times != i+1 || response.Items[0].Source != adSource {
 			t.Errorf("status %s: %s", status, w.Body)
 		}
 		if page := s.get("/inventory/users").Body.String(); !strings.Contains(page, fmt.Sprintf(`<span class="total">%d</span>`, 2+i)) {

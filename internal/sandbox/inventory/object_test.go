@@ -414,9 +414,9 @@ func TestPrivilegedFirst(t *testing.T) {
 	if page := s.get("/inventory/roles").Body.String(); strings.Index(page, ">Admins<") > strings.Index(page, ">AAA Protected<") {
 		t.Error("a privileged role is not the first")
 	}
-	var answer listingJSON
+	var response listingJSON
 	w := s.get("/inventory/users?privileged=PRIVILEGED", "application/json")
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Total != 3 {
+	if err := json.Unmarshal(w.Body.Bytes(), &response); err != nil || response.Total != 3 {
 		t.Errorf("privileged users: %s", w.Body)
 	}
 	if page := s.get("/inventory/groups?sort=-members").Body.String(); !strings.Contains(page, `class="number"><bdi>2</bdi></td>`) {

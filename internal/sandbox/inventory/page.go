@@ -376,7 +376,7 @@ func statusCell(status int) cell {
 	c := cell{Text: fmt.Sprintf("%d %s", status, http.StatusText(status)), Tone: "good"}
 	switch {
 	case status == 0:
-		c.Text, c.Tone = "No answer", "bad"
+		c.Text, c.Tone = "No response", "bad"
 	case status >= 500 || status == http.StatusBadRequest:
 		c.Tone = "bad"
 	case status >= 300:
