@@ -131,6 +131,12 @@ func (s *states) logChange(ctx context.Context, from, to state.Connector) {
 	if !to.NextRun.IsZero() {
 		event.Time("next_run", to.NextRun.UTC())
 	}
+	if to.Error != "" { // the state after a failed run carries its error
+		event.Str("error", to.Error)
+	}
+	if to.Remedy != "" {
+		event.Str("remedy", to.Remedy)
+	}
 	event.Msg(MsgConnectorState)
 }
 

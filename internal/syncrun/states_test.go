@@ -51,6 +51,13 @@ func (e *env) expectStates(want []sentState) {
 		if line.Text("from") != from || line.Text("to") != want[i].state || line.Text("run_id") != want[i].run {
 			e.t.Errorf("line %d: %v", i, line)
 		}
+		failure := line.Text("error")
+		if remedy := line.Text("remedy"); remedy != "" {
+			failure += ": " + remedy
+		}
+		if failure != want[i].failure {
+			e.t.Errorf("line %d: %v, want the error %q", i, line, want[i].failure)
+		}
 		from = want[i].state
 	}
 }
