@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -212,6 +213,38 @@ func TestGatewayDownAtStart(t *testing.T) {
 	d.end(t)
 	if states, want := s.states(4), []string{"REGISTERED", "SCHEDULED", "PROCESSING", "PROCESSED"}; !slices.Equal(states, want) {
 		t.Errorf("states %v, want %v", states, want)
+	}
+}
+
+// TestConsoleCheckedAtStart tests that a daemon without a run at start reads connection and profile, and
+// logs a mistake in them, but waits for its first run.
+func TestConsoleCheckedAtStart(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, scope string // of the profile
+		errors      int
+	}{{"valid", "SUBTREE", 0}, {"unknown scope", "DEEP", 1}} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newFixture(t)
+			s.Console("LDAP", baseDN)
+			s.Gateway.SetProfile(&gateway.Profile{ProfileUUID: testenv.ProfileUUID, BaseContext: baseDN, SearchScope: test.scope, Assets: "IDENTITIES_ONLY"})
+			s.env = s.env.With(consoleSettings).With(testenv.Settings{"service.cron-expression": yearly, "service.run-on-start": "false"})
+			d := s.serve(t, nil)
+			d.await(t, stateChange("SCHEDULED"))
+			d.end(t)
+			if lines := d.With(MsgConsoleUnusable); len(lines) != test.errors || len(lines) > 0 && lines[0].Text("remedy") == "" {
+				t.Errorf("lines %v", lines)
+			}
+			paths := []string{}
+			for _, r := range s.Gateway.Requests() {
+				if r.Method == http.MethodGet {
+					paths = append(paths, path.Base(r.Path))
+				}
+			}
+			if want := []string{testenv.ConnectionUUID, testenv.ProfileUUID}; !slices.Equal(paths, want) {
+				t.Errorf("read %v, want %v", paths, want)
+			}
+		})
 	}
 }
 

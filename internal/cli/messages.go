@@ -5,6 +5,7 @@ const (
 	MsgBadConfiguration   = "bad configuration"
 	MsgBadUsage           = "bad usage"
 	MsgCommandFailed      = "command failed"
+	MsgConsoleUnusable    = "connection or profile unusable"
 	MsgDaemonEnded        = "daemon ended before the requested run"
 	MsgFileExposed        = "file with secrets readable by others"
 	MsgGenerationInvalid  = "generation file invalid, restored copies not detected"

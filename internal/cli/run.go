@@ -138,12 +138,28 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 	defer startWorker(ctx, r.ResendStates)() // until the gateway accepts each connector state
 
 	if !c.Service.RunOnStart { // a run registers itself, and a refused login must not be repeated immediately
-		if err := r.Register(ctx); err != nil && ctx.Err() == nil {
-			daemonLog.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
-		}
+		registerAtStart(ctx, r, daemonLog)
 	}
 	runs := &scheduledRuns{config: c, runner: r, requests: requests, beat: watchdog.Beat, observer: observer, log: daemonLog, secrets: newSecretFiles(c, daemonLog)}
 	return runs.serve(ctx)
+}
+
+// sourceTimeout limits how long the daemon reads the connection and the profile before its first run.
+// A rate limit may last an hour.
+const sourceTimeout = 30 * time.Second
+
+// registerAtStart registers a daemon without a run at start, and checks the connection and the profile,
+// so that a mistake in the console is known before the first run. It logs errors: the runs try again.
+func registerAtStart(ctx context.Context, r *syncrun.Runner, log zerolog.Logger) {
+	message, err := MsgRegistrationFailed, r.Register(ctx)
+	if err == nil {
+		checkCtx, cancel := context.WithTimeout(ctx, sourceTimeout)
+		defer cancel()
+		message, err = MsgConsoleUnusable, r.CheckSource(checkCtx)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Error().EmbedObject(fault.Fields(err)).Msg(message)
+	}
 }
 
 // scheduledRuns are the runs of a daemon. They use it from one goroutine.

@@ -45,6 +45,12 @@ func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error)
 	return source, nil
 }
 
+// CheckSource reads the connection and the profile, as each run does, and returns its error.
+func (r *Runner) CheckSource(ctx context.Context) error {
+	_, err := r.source(ctx, r.Log)
+	return err
+}
+
 // ApplyTo returns the directory options of a source with the search options applied.
 func (s SearchOptions) ApplyTo(o directory.Options) directory.Options {
 	o.PageSize, o.OnRequest, o.OnProgress = s.PageSize, s.Observe, s.OnProgress
