@@ -14,8 +14,8 @@ import (
 // The values read so far are inconsistent. Reading them again may succeed.
 var ErrObjectChanged = errors.New("object changed during range retrieval")
 
-// ReadValues reads all values of an attribute of one object and passes each to the
-// callback; DNs are extended DNs. A domain controller returns about 1500 values a range
+// ReadValues reads all values of an attribute of one object and passes those of each range to
+// the callback; DNs are extended DNs. A domain controller returns about 1500 values a range
 // (MS-ADTS 3.1.1.3.1.3.3).
 //
 // Two checks detect a change between ranges. uSNChanged must stay the same, and each range
@@ -24,7 +24,7 @@ var ErrObjectChanged = errors.New("object changed during range retrieval")
 //
 // found is false if the object does not exist. After an error the session is unusable, as
 // after Search; after ErrObjectChanged it is still usable.
-func (s *Session) ReadValues(ctx context.Context, base string, guid ad.GUID, attribute string, each func(value []byte) error) (found bool, err error) {
+func (s *Session) ReadValues(ctx context.Context, base string, guid ad.GUID, attribute string, each func(values [][]byte) error) (found bool, err error) {
 	operation := s.operation("read", attribute+" of "+guid.String())
 	r := rangeReader{each: each, sample: newSample()}
 	rangesWithoutNew := 0
@@ -73,7 +73,7 @@ const (
 
 // rangeReader reads the ranges of one attribute and detects changes between them.
 type rangeReader struct {
-	each func(value []byte) error
+	each func(values [][]byte) error
 	read int    // values of the previous ranges
 	usn  string // of the first range
 	last []byte // value of the previous range
@@ -100,9 +100,9 @@ func (r *rangeReader) readRange(entry *ad.Entry) error {
 	r.more, r.count = len(entry.Partial) > 0, len(values)
 	for _, value := range values {
 		r.hasNew = r.sample.add(value) || r.hasNew
-		if err := r.each(value); err != nil {
-			return err
-		}
+	}
+	if err := r.each(values); err != nil {
+		return err
 	}
 	if r.count > 0 {
 		r.last = append(r.last[:0], values[r.count-1]...)

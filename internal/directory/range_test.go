@@ -51,8 +51,10 @@ func TestReadValues(t *testing.T) {
 		usn := 1
 		server := fakeldap.Serve(t, nil, fakeldap.Directory(rangeHandler(&values, &usn, func(int) {})))
 		var got []string
-		found, err := connect(t, options(server)).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func(v []byte) error {
-			got = append(got, string(v))
+		found, err := connect(t, options(server)).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func(values [][]byte) error {
+			for _, v := range values {
+				got = append(got, string(v))
+			}
 			return nil
 		})
 		if err != nil || !found || strings.Join(got, " ") != strings.Join(values, " ") {
@@ -71,7 +73,7 @@ func TestReadValuesChanged(t *testing.T) {
 	server := fakeldap.Serve(t, nil, fakeldap.Directory(rangeHandler(&values, &usn, func(first int) { change(first) })))
 	session := connect(t, options(server))
 	read := func() (found bool, err error) {
-		return session.ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
+		return session.ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([][]byte) error { return nil })
 	}
 	for name, apply := range map[string]func(){
 		"uSNChanged increased":                        func() { usn++ },
@@ -108,7 +110,7 @@ func TestReadValuesWithoutProgress(t *testing.T) {
 		requests++
 		return requests < 5 && p.Send(fakeldap.NewEntry("CN=g", []string{"member;range=0-2"}).Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 	}))
-	_, err := connect(t, options(server)).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error { return nil })
+	_, err := connect(t, options(server)).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([][]byte) error { return nil })
 	wantFailure(t, err, fault.Error{Class: fault.Incomplete, Op: "read", Object: "member of " + ad.GUID{1}.String() + " on " + address(server)}, errNoProgress, faulttest.AnyRemedy)
 }
 
@@ -139,8 +141,8 @@ func TestEndlessValues(t *testing.T) {
 			o := options(server)
 			o.maxValues = 5000
 			read := 0
-			_, err := connect(t, o).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func([]byte) error {
-				read++
+			_, err := connect(t, o).ReadValues(t.Context(), "DC=corp", ad.GUID{1}, "member", func(values [][]byte) error {
+				read += len(values)
 				return nil
 			})
 			wantFailure(t, err, fault.Error{Class: fault.Incomplete, Op: "read", Object: "member of " + ad.GUID{1}.String() + " on " + address(server)}, test.cause, faulttest.AnyRemedy)

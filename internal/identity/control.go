@@ -38,12 +38,12 @@ func (m *Mapper) IsPrivileged(entry *ad.Entry) bool {
 		return false
 	}
 	src := &m.source // Map sets all of it
-	src.entry, src.guid, src.sid, src.graph = entry, guid, sid, m.graph
-	src.node, src.inGraph = src.graph.Find(guid)
+	src.entry = entry
+	m.findMemberships(guid, sid)
 	if src.inGraph && src.graph.HasRole(src.node) {
 		return true
 	}
-	return !src.graph.Privileges(src.groups(m.primaryGroup)).IsEmpty()
+	return !src.graph.Privileges(src.groups()).IsEmpty()
 }
 
 // RoleFilter returns the filter for the groups of roles in a domain. Without the SID of the domain, it

@@ -43,8 +43,7 @@ func certainly(b, certain bool) truth {
 
 func (t truth) not() truth { return yes - t }
 
-// factSources are the sources of the row of facts. The constants are the positions in its slots. The
-// primary group is the last one.
+// factSources are the sources of the row of facts. The constants are the positions in its slots.
 const factSources = "userAccountControl, msDS-User-Account-Control-Computed, adminCount, servicePrincipalName, msDS-AllowedToDelegateTo, " +
 	"pwdLastSet, lastLogon, lastLogonTimestamp, whenCreated, primaryGroupID, " + memberships
 
@@ -58,7 +57,6 @@ const (
 	factLogon
 	factReplicatedLogon
 	factCreated
-	factPrimaryGroup
 )
 
 // factRows are the facts, sorted by name.
@@ -119,7 +117,7 @@ func (f accountFacts) isPrivileged() truth {
 	if f.membershipsUncertain() {
 		return unknown
 	}
-	return truthOf(!f.graph.Privileges(f.groups(f.slots[factPrimaryGroup:])).IsEmpty())
+	return truthOf(!f.graph.Privileges(f.groups()).IsEmpty())
 }
 
 // hasRID reports whether the RID of the account is one of these.
@@ -147,7 +145,7 @@ func (f accountFacts) adminCountWithoutRole() truth {
 	if f.partial {
 		return unknown
 	}
-	return certainly(f.graph.IsProtected(f.groups(f.slots[factPrimaryGroup:]))).not()
+	return certainly(f.graph.IsProtected(f.groups())).not()
 }
 
 func (f accountFacts) asrepRoastable() truth {
@@ -167,7 +165,7 @@ func (f accountFacts) notInProtectedUsers() truth {
 	if f.partial {
 		return unknown
 	}
-	return min(f.privileged, certainly(f.graph.InProtectedUsers(f.groups(f.slots[factPrimaryGroup:]))).not())
+	return min(f.privileged, certainly(f.graph.InProtectedUsers(f.groups())).not())
 }
 
 // inactive: the last logon is old. An account that has never logged on counts from its creation. It

@@ -203,7 +203,7 @@ type Mapper struct {
 	recheck         recheckSlots
 	created         int            // slot, for users and groups; -1: none
 	adminCount      int            // slot, for users and groups with posture; -1: none
-	primaryGroup    []int          // slot of primaryGroupID, for users with posture
+	primaryGroup    int            // slot, for users with posture; -1: none
 	descriptors     bool           // see UseDescriptors
 	domains         access.Domains // see UseDescriptors
 	hash            hash.Hash
@@ -236,7 +236,7 @@ func NewPostureMapper(kind Kind) *Mapper {
 }
 
 func newMapper(kind Kind, rows []row, withPosture bool) *Mapper {
-	m := &Mapper{kind: kind, created: -1, adminCount: -1, hash: sha256.New()}
+	m := &Mapper{kind: kind, created: -1, adminCount: -1, primaryGroup: -1, hash: sha256.New()}
 	for _, row := range rows {
 		m.add(row)
 	}
@@ -252,7 +252,7 @@ func newMapper(kind Kind, rows []row, withPosture bool) *Mapper {
 		m.adminCount = m.slot("adminCount")
 	}
 	if withPosture && (kind == User || kind == ServiceAccount) {
-		m.primaryGroup = []int{m.slot("primaryGroupID")}
+		m.primaryGroup = m.slot("primaryGroupID")
 	}
 	return m
 }
@@ -344,14 +344,29 @@ func (m *Mapper) Map(buf []byte, entry *ad.Entry, now time.Time, known Logons) (
 // prepare adds the sources of the posture.
 func (m *Mapper) prepare(guid ad.GUID, sid ad.SID) {
 	src := &m.source
-	src.kind, src.guid, src.sid, src.collected, src.controllers = m.kind, guid, sid, m.collected, m.controllers
-	if src.graph = m.graph; src.graph != nil {
-		src.node, src.inGraph = src.graph.Find(guid)
+	src.kind, src.collected, src.controllers = m.kind, m.collected, m.controllers
+	if m.findMemberships(guid, sid); src.graph != nil {
 		src.roleMembers = m.roleMembers[src.node]
 		src.partial = m.partial
 	}
 	for _, named := range m.collectedMentions {
 		src.mention(named.sid, named.name, named.kind)
+	}
+}
+
+// findMemberships sets the object of the current entry in the graph, and its primary group.
+func (m *Mapper) findMemberships(guid ad.GUID, sid ad.SID) {
+	src := &m.source
+	src.guid, src.sid, src.hasPrimary = guid, sid, false
+	if src.graph = m.graph; src.graph == nil {
+		return
+	}
+	src.node, src.inGraph = src.graph.Find(guid)
+	if m.primaryGroup < 0 {
+		return
+	}
+	if rid, ok := primaryRID(src, m.primaryGroup); ok {
+		src.primary[0], src.hasPrimary = src.graph.PrimaryGroup(sid, rid)
 	}
 }
 

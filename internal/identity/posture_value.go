@@ -305,15 +305,16 @@ func primaryRID(src *source, slot int) (ad.RID, bool) {
 }
 
 func primaryGroup(dst []byte, src *source, slots []int) []byte {
+	if src.hasPrimary {
+		src.mentionNode(src.primary[0])
+		return append(src.graph.AppendSID(append(dst, '"'), src.primary[0]), '"')
+	}
 	id, ok := primarySID(src, slots[0])
 	if !ok {
 		if len(src.entry.First(slots[0])) > 0 {
 			src.unparsed++
 		}
 		return dst
-	}
-	if n, known := src.primaryNode(slots); known {
-		src.mentionNode(n)
 	}
 	return appendQuoted(dst, id)
 }
@@ -340,13 +341,14 @@ func (l *list) node(g *membership.Graph, n membership.Node) {
 // their own, and accounts have many. Other rows mention the primary group and privileged groups.
 func directGroups(dst []byte, src *source, slots []int) []byte {
 	l := list{dst: dst}
-	primary, known := src.primaryNode(slots)
-	if id, ok := primarySID(src, slots[0]); ok {
+	if src.hasPrimary {
+		l.node(src.graph, src.primary[0])
+	} else if id, ok := primarySID(src, slots[0]); ok {
 		l.sid(id)
 	}
 	if src.inGraph {
 		for _, n := range src.graph.GroupsOf(src.node) {
-			if !known || n != primary {
+			if !src.hasPrimary || n != src.primary[0] {
 				l.node(src.graph, n)
 			}
 		}
@@ -354,38 +356,24 @@ func directGroups(dst []byte, src *source, slots []int) []byte {
 	return l.end()
 }
 
-// primaryNode returns the primary group of an account, if the graph has it. Groups have no primary
-// group, so their rows have no slots.
-func (src *source) primaryNode(slots []int) (membership.Node, bool) {
-	if len(slots) == 0 {
-		return 0, false
-	}
-	rid, ok := primaryRID(src, slots[0])
-	if !ok {
-		return 0, false
-	}
-	return src.graph.PrimaryGroup(src.sid, rid)
-}
-
 // groups returns the groups of an object that grant it privileges: those that list it, and its primary
 // group. A distribution group has none.
-func (src *source) groups(slots []int) (listed, primary []membership.Node) {
+func (src *source) groups() (listed, primary []membership.Node) {
 	if src.inGraph {
 		if src.graph.IsDistributionGroup(src.node) {
 			return nil, nil
 		}
 		listed = src.graph.GroupsOf(src.node)
 	}
-	if n, known := src.primaryNode(slots); known {
-		src.primary[0] = n
+	if src.hasPrimary {
 		primary = src.primary[:]
 	}
 	return listed, primary
 }
 
 // privilegedGroups appends the privileged groups of an object: direct and nested ones.
-func privilegedGroups(dst []byte, src *source, slots []int) []byte {
-	p := src.graph.Privileges(src.groups(slots))
+func privilegedGroups(dst []byte, src *source, _ []int) []byte {
+	p := src.graph.Privileges(src.groups())
 	if p.IsEmpty() {
 		return dst
 	}

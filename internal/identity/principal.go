@@ -111,8 +111,8 @@ const maxPath = 20
 
 // privilegedPaths appends the groups of the nested privileged roles of an object, each with the
 // shortest path to it.
-func privilegedPaths(dst []byte, src *source, slots []int) []byte {
-	groups, primary := src.groups(slots)
+func privilegedPaths(dst []byte, src *source, _ []int) []byte {
+	groups, primary := src.groups()
 	p := src.graph.Privileges(groups, primary)
 	l := list{dst: dst}
 	for _, role := range src.graph.NestedRoles(p) {

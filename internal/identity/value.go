@@ -40,9 +40,10 @@ type source struct {
 	collected   map[string]collection  // for the domain
 	values      [][]byte               // reused for sorting
 	descriptor  ad.Descriptor          // reused
-	primary     [1]membership.Node     // see groups
-	descriptors bool                   // as in Mapper
-	domains     access.Domains         // as in Mapper
+	hasPrimary  bool                   // primary is the primary group, which the graph has
+	primary     [1]membership.Node
+	descriptors bool           // as in Mapper
+	domains     access.Domains // as in Mapper
 
 	mentions      []mention // reused
 	mentionedSIDs []byte    // memory of the SIDs of mentionNode; reused

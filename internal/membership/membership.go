@@ -9,6 +9,7 @@ package membership
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"adconnector/internal/ad"
 )
@@ -19,7 +20,7 @@ type Node uint32
 
 // Graph is a graph of group memberships.
 //
-// SetAccount, SetGroup, AddMember and Remove change it; Compute makes the changes visible to
+// SetAccount, SetGroup, AddMember, AddMembers and Remove change it; Compute makes the changes visible to
 // the query methods. Queries may run concurrently, but not with changes or Compute. An account that
 // is set after Compute has the groups that list it, and its primary group. What groups show of it
 // follows with the next Compute.
@@ -171,12 +172,17 @@ func (g *Graph) addNode() {
 	}
 }
 
-// tableIndex returns the index of a GUID in guidTable, or of the slot to insert it. The hash
-// uses all bits, because an attacker can choose GUIDs.
+// firstIndex returns the first index in guidTable at which a GUID can be. The hash uses all bits,
+// because an attacker can choose GUIDs.
+func (g *Graph) firstIndex(guid ad.GUID) uint32 {
+	h := mix(binary.LittleEndian.Uint64(guid[:8]), binary.LittleEndian.Uint64(guid[8:]))
+	return uint32(h) & uint32(len(g.guidTable)-1)
+}
+
+// tableIndex returns the index of a GUID in guidTable, or of the slot to insert it.
 func (g *Graph) tableIndex(guid ad.GUID) (index uint32, found bool) {
 	mask := uint32(len(g.guidTable) - 1)
-	h := mix(binary.LittleEndian.Uint64(guid[:8]), binary.LittleEndian.Uint64(guid[8:]))
-	for index = uint32(h) & mask; g.guidTable[index] != 0; index = (index + 1) & mask {
+	for index = g.firstIndex(guid); g.guidTable[index] != 0; index = (index + 1) & mask {
 		if g.guids[g.guidTable[index]-1] == guid {
 			return index, true
 		}
@@ -243,7 +249,7 @@ func (g *Graph) SetAccount(guid ad.GUID, sid ad.SID, primaryGroup ad.RID) Node {
 }
 
 // SetGroup adds a group, or removes all members of an existing one. Its members must be added
-// with AddMember before the next call of SetGroup.
+// with AddMember or AddMembers before the next call of SetGroup.
 func (g *Graph) SetGroup(guid ad.GUID, sid ad.SID, security bool, role Role) Node {
 	n := g.nodeFor(guid)
 	g.setSID(n, sid)
@@ -268,6 +274,56 @@ func (g *Graph) AddMember(groupNode Node, guid ad.GUID, sid ad.SID) Node {
 	gr := &g.groups[g.groupIndex[groupNode]-1]
 	gr.memberEnd = uint32(len(g.members))
 	return n
+}
+
+// membersAtOnce is the number of members that AddMembers looks up at once.
+const membersAtOnce = 64
+
+// AddMembers adds the members of the group of the last SetGroup that have these extended DNs, with
+// their names, as AddMember and SetName do. It returns how many values have no GUID: those are not
+// added. It looks up many members at once, because most of the time of a lookup are cache misses, and
+// the processor overlaps those of independent lookups.
+func (g *Graph) AddMembers(groupNode Node, values [][]byte) (unidentified int) {
+	var buffer [membersAtOnce]ad.ExtendedDN
+	for chunk := range slices.Chunk(values, membersAtOnce) {
+		members := parseMembers(buffer[:0], chunk)
+		unidentified += len(chunk) - len(members)
+		start := len(g.members)
+		g.appendNodes(members)
+		for i, n := range g.members[start:] {
+			sid, _ := members[i].SID()
+			g.setSID(n, sid)
+			g.SetName(n, ad.RelativeName(members[i].DN))
+		}
+	}
+	g.groups[g.groupIndex[groupNode]-1].memberEnd = uint32(len(g.members))
+	return unidentified
+}
+
+// parseMembers parses the values that have a GUID into the memory of buffer.
+func parseMembers(buffer []ad.ExtendedDN, values [][]byte) []ad.ExtendedDN {
+	for _, value := range values {
+		n := len(buffer)
+		if buffer = buffer[:n+1]; !buffer[n].Parse(value) {
+			buffer = buffer[:n]
+		}
+	}
+	return buffer
+}
+
+// appendNodes appends the nodes of at most membersAtOnce members to members.
+func (g *Graph) appendNodes(members []ad.ExtendedDN) {
+	var candidates [membersAtOnce]uint32 // as in guidTable: most members are at their first index
+	for i := range members {
+		candidates[i] = g.guidTable[g.firstIndex(members[i].GUID)]
+	}
+	for i := range members {
+		if c := candidates[i]; c != 0 && g.guids[c-1] == members[i].GUID {
+			g.members = append(g.members, Node(c-1))
+		} else {
+			g.members = append(g.members, g.nodeFor(members[i].GUID))
+		}
+	}
 }
 
 // Remove removes an object, also from the groups that it is a member of. No call may add it

@@ -74,6 +74,28 @@ type modelGroup struct {
 	members  map[int]bool
 }
 
+// addMembers adds members to the group of the last SetGroup, as values of the directory or one by one.
+func (m *model) addMembers(g *Graph, group Node, members []int, asValues bool) {
+	var values [][]byte
+	for _, n := range members {
+		if asValues {
+			values = append(values, memberValue(guidOf(n), m.sids[n], m.names[n]))
+		} else {
+			g.SetName(g.AddMember(group, guidOf(n), m.sids[n]), []byte(m.names[n]))
+		}
+	}
+	g.AddMembers(group, values)
+}
+
+// memberValue returns a value of member in the form of the extended DN control.
+func memberValue(guid ad.GUID, sid ad.SID, name string) []byte {
+	value := fmt.Appendf(nil, "<GUID=%x>;", guid[:])
+	if sid != nil {
+		value = fmt.Appendf(value, "<SID=%x>;", []byte(sid))
+	}
+	return fmt.Appendf(value, "CN=%s,DC=corp", name)
+}
+
 func (m *model) groupsOf(n int) (list []int) {
 	for id, g := range m.groups {
 		if g.members[n] {
@@ -400,10 +422,11 @@ func TestCampaignHistories(t *testing.T) {
 					node := g.SetGroup(guid, m.sids[n], mg.security, role)
 					m.names[n] = "group" + strconv.Itoa(r.IntN(5))
 					g.SetName(node, []byte(m.names[n]))
-					for _, member := range r.Perm(size)[:r.IntN(min(size, 5))] {
+					members := r.Perm(size)[:r.IntN(size)]
+					for _, member := range members {
 						mg.members[member] = true
-						g.SetName(g.AddMember(node, guidOf(member), m.sids[member]), []byte(m.names[member]))
 					}
+					m.addMembers(g, node, members, r.IntN(2) == 0)
 				case m.sids[n] != nil:
 					if r.IntN(4) == 0 {
 						m.sids[n] = domainSID(ad.RID(3000 + 100*step + n))
@@ -583,6 +606,43 @@ func large(users, groups, groupsPerUser int, seed uint64) *Graph {
 	fill(g, users, groups, groupsPerUser, seed)
 	g.Compute()
 	return g
+}
+
+// TestAddMembers checks that AddMembers adds the same as AddMember and SetName.
+func TestAddMembers(t *testing.T) {
+	t.Parallel()
+	const pool = 3000
+	r := rand.New(rand.NewPCG(1, 1))
+	one, many := New(), New()
+	for group, size := range []int{0, 1, membersAtOnce - 1, membersAtOnce, membersAtOnce + 1, 1000, 1000} {
+		guid := guidOf(pool + group)
+		groupOfOne, groupOfMany := one.SetGroup(guid, nil, true, 0), many.SetGroup(guid, nil, true, 0)
+		var values [][]byte
+		for range size {
+			n := r.IntN(pool) // most are new, and some occur twice
+			sid, name := domainSID(ad.RID(n+1)), fmt.Sprint("member ", n)
+			one.SetName(one.AddMember(groupOfOne, guidOf(n), sid), []byte(name))
+			values = append(values, memberValue(guidOf(n), sid, name))
+		}
+		const plain = 2
+		for range plain {
+			values = slices.Insert(values, r.IntN(len(values)+1), []byte("CN=plain,DC=corp"))
+		}
+		if got := many.AddMembers(groupOfMany, values); got != plain {
+			t.Errorf("%d members: %d unidentified, want %d", size, got, plain)
+		}
+	}
+	one.Compute()
+	many.Compute()
+	describe := func(g *Graph) (text string) {
+		for n := range g.guids {
+			text += fmt.Sprint(g.guids[n], g.sids[n], string(g.storedName(Node(n))), g.Members(Node(n)), "\n")
+		}
+		return text
+	}
+	if got, want := describe(many), describe(one); got != want {
+		t.Error("the graphs differ")
+	}
 }
 
 // TestCampaignMemory checks that 1,000,000 memberships take at most 64 MiB. It is not parallel,

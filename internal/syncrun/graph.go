@@ -422,7 +422,6 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 	}
 	var large []groupInfo // with more members than the server returns at once
 	var unlisted []memberlessGroup
-	var dn ad.ExtendedDN
 	err := r.search(ctx, s, groupFilter, condition, attributes, func(entry *ad.Entry) error {
 		guid, hasGUID := ad.ParseGUID(entry.First(0))
 		sid, hasSID := ad.ParseSID(entry.First(1))
@@ -452,7 +451,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			unlisted = append(unlisted, r.newMemberless(info, entry.DN, entry.First(usnChanged)))
 			return r.checkSize()
 		}
-		return r.addGroup(info, &dn, entry.Values[members])
+		return r.addGroup(info, entry.Values[members])
 	})
 	if err != nil {
 		return err
@@ -466,17 +465,12 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 
 // addGroup adds a group with its visible members. One without members that need not be checked is known
 // to be empty. mu must be held.
-func (r *graphReader) addGroup(info groupInfo, dn *ad.ExtendedDN, members [][]byte) error {
+func (r *graphReader) addGroup(info groupInfo, members [][]byte) error {
 	group := r.setGroup(info)
 	if len(members) == 0 && r.checksEmpty {
 		r.graph.SetKnownEmpty(group)
 	}
-	for _, value := range members {
-		if err := r.addMember(group, dn, value); err != nil {
-			return err
-		}
-	}
-	return r.checkSize()
+	return r.addMembers(group, members)
 }
 
 func (r *graphReader) addFound(group ad.GUID) {
@@ -500,13 +494,17 @@ func (r *graphReader) setGroup(info groupInfo) membership.Node {
 	return group
 }
 
-func (r *graphReader) addMember(group membership.Node, dn *ad.ExtendedDN, value []byte) error {
-	if !dn.Parse(value) {
-		r.unidentifiedMembers++
-		return nil
+// membersPerCheck is the number of members after which addMembers checks the size of the graph.
+const membersPerCheck = 1024
+
+// addMembers adds the values of member to the group of the last setGroup. mu must be held.
+func (r *graphReader) addMembers(group membership.Node, values [][]byte) error {
+	for chunk := range slices.Chunk(values, membersPerCheck) {
+		r.unidentifiedMembers += r.graph.AddMembers(group, chunk)
+		if err := r.checkSize(); err != nil {
+			return err
+		}
 	}
-	sid, _ := dn.SID()
-	r.graph.SetName(r.graph.AddMember(group, dn.GUID, sid), ad.RelativeName(dn.DN))
 	return r.checkSize()
 }
 
@@ -515,14 +513,13 @@ const largeGroupAttempts = 5
 
 // readLargeGroup reads a group whose members come in several ranges.
 func (r *graphReader) readLargeGroup(ctx context.Context, s *session, info groupInfo) error {
-	var dn ad.ExtendedDN
 	for attempt := 1; ; attempt++ {
 		var group membership.Node
 		r.locked(func() { group = r.setGroup(info) })
-		found, err := s.ReadValues(ctx, r.base, info.guid, "member", func(value []byte) error {
+		found, err := s.ReadValues(ctx, r.base, info.guid, "member", func(values [][]byte) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			return r.addMember(group, &dn, value)
+			return r.addMembers(group, values)
 		})
 		s.lastUsed = time.Now()
 		switch {

@@ -260,8 +260,10 @@ func (r *graphReader) readFromMemberOf(ctx context.Context, s *session, group me
 	err := r.search(ctx, s, directory.FilterByValue("memberOf", group.dn), "", []string{"objectGUID"}, func(entry *ad.Entry) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		err := r.addMember(node, &dn, entry.ExtendedDN)
-		members[dn.GUID] = true
+		err := r.addMembers(node, [][]byte{entry.ExtendedDN})
+		if dn.Parse(entry.ExtendedDN) {
+			members[dn.GUID] = true
+		}
 		r.otherSize += guidSize
 		size += guidSize
 		return err
