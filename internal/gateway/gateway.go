@@ -164,7 +164,9 @@ func New(o Options) *Client {
 	if o.newBackOff == nil {
 		o.newBackOff = func() backoff.BackOff {
 			b := backoff.NewExponentialBackOff()
-			b.InitialInterval, b.MaxInterval, b.Multiplier = cmp.Or(o.RetryDelay, firstRetryDelay), maxRetryDelay, retryMultiplier
+			// The first delay is at least the configured one: 1.25 times it, less up to a fifth.
+			b.InitialInterval, b.RandomizationFactor = cmp.Or(o.RetryDelay, firstRetryDelay)*5/4, 0.2
+			b.MaxInterval, b.Multiplier = maxRetryDelay, retryMultiplier
 			return b
 		}
 	}

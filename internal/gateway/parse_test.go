@@ -238,7 +238,8 @@ func TestWaitDuration(t *testing.T) {
 		{"with a unit", "5m", "2h", "", time.Minute},
 		{"two points", "1.2.3", ".", "", time.Minute},
 		{"above the maximum", "2147483647", "", "", maxWait},
-		{"above the integer range", "99999999999999999999", "", "", time.Minute},
+		{"above the range of a duration", "9999999999", "", "", maxWait},
+		{"above the integer range", "", "99999999999999999999", "", maxWait},
 	} {
 		header := http.Header{"X-Ratelimit-Towait-Sec": {test.toWait}, "Retry-After": {test.retryAfter}, "Date": {test.date}}
 		if got := waitDuration(header, now); got != test.want {

@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -189,13 +191,20 @@ func longestWait(header http.Header, name string, now time.Time) (wait time.Dura
 	return wait, found
 }
 
-// parseSeconds parses a number of seconds, with or without a fraction.
+// maxSeconds limits the parsed waits, which are limited further by their use.
+const maxSeconds = 1 << 30
+
+// parseSeconds parses a number of seconds, with or without a fraction. It returns maxSeconds for a
+// larger number.
 func parseSeconds(text string) (wait time.Duration, ok bool) {
 	if strings.Trim(text, "0123456789.") != "" { // signs and exponents
 		return 0, false
 	}
-	wait, err := time.ParseDuration(text + "s")
-	return wait, err == nil
+	seconds, err := strconv.ParseFloat(text, 64) // infinite if out of range
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, false
+	}
+	return time.Duration(min(seconds, maxSeconds) * float64(time.Second)), true
 }
 
 // applyLimit delays all calls for the duration that a response requires.

@@ -121,9 +121,9 @@ func (b *serverBackOff) honor(ctx context.Context, err error) bool {
 	return true
 }
 
-// NextBackOff returns the next delay.
+// NextBackOff returns the next delay: at most maxRetryDelay, unless the gateway requires a longer one.
 func (b *serverBackOff) NextBackOff() time.Duration {
-	return max(b.BackOff.NextBackOff(), b.atLeast)
+	return max(min(b.BackOff.NextBackOff(), maxRetryDelay), b.atLeast)
 }
 
 // Why a call with an error of class Transient is not retried.

@@ -393,6 +393,27 @@ func TestRateLimitClocks(t *testing.T) {
 	}
 }
 
+// The delays before the retries of a batch are from 1 s to 60 s, and grow.
+func TestRetryDelays(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := New(Options{URL: &url.URL{}, Connections: 2})
+		for range 100 {
+			c.BeginRun()
+			var delays []time.Duration
+			last := time.Now()
+			_ = c.retry(t.Context(), fault.Operation{Op: "test"}, maxAssetsAttempts, func() error {
+				delays = append(delays, time.Since(last))
+				last = time.Now()
+				return fault.Operation{Op: "test"}.Failed(fault.Transient, errors.New("cause"), "")
+			})
+			if delays = delays[1:]; len(delays) != maxAssetsAttempts-1 || !slices.IsSorted(delays) || delays[0] < firstRetryDelay || delays[len(delays)-1] > maxRetryDelay {
+				t.Fatalf("delays %v", delays)
+			}
+		}
+	})
+}
+
 // A run in which hardly any call succeeds exhausts its retry budget. The next run has a new one.
 func TestRetryBudget(t *testing.T) {
 	t.Parallel()
