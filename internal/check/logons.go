@@ -38,11 +38,11 @@ func (p *preflight) lastLogon(ctx context.Context) Check {
 	found := fmt.Sprintf("the domain has %d domain controllers", len(others)+1)
 	switch {
 	case len(r.failed) == 0 && all:
-		return ok("%s; each of the others can be asked", found)
+		return ok("%s; %s can be asked", found, partOfOthers(len(others), len(others)))
 	case len(r.failed) == 0:
-		return ok("%s; each of the others can be asked: to send their logons, set sync.last-logon to ALL_CONTROLLERS; with REPLICATED, %s", found, replicatedDelay)
+		return ok("%s; %s can be asked: to send their logons, set sync.last-logon to ALL_CONTROLLERS; with REPLICATED, %s", found, partOfOthers(len(others), len(others)), replicatedDelay)
 	}
-	found += fmt.Sprintf("; %d of the %d others cannot be asked: %s", len(r.failed), len(others), r.names())
+	found += fmt.Sprintf("; %s cannot be asked: %s", partOfOthers(len(r.failed), len(others)), r.names())
 	if pinned := p.pinnedTo(); r.certificate && pinned != "" {
 		found += "; " + pinned
 	}
@@ -50,6 +50,17 @@ func (p *preflight) lastLogon(ctx context.Context) Check {
 		return ok("%s; %s", found, replicatedDelay)
 	}
 	return warn(found+"; their logons are missing, or "+replicatedDelay, fault.Remedy(r.first))
+}
+
+// partOfOthers describes n of the other domain controllers.
+func partOfOthers(n, others int) string {
+	switch {
+	case others == 1:
+		return "the other one"
+	case n == others:
+		return fmt.Sprintf("the other %d", others)
+	}
+	return fmt.Sprintf("%d of the other %d", n, others)
 }
 
 // reach is which domain controllers cannot be asked.

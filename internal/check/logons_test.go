@@ -41,14 +41,14 @@ func TestLastLogon(t *testing.T) {
 		},
 		"all controllers": {
 			change: func(_ *testing.T, e *environment) { e.addPeers(2); e.overLDAP(syncrun.LastLogonAllControllers) },
-			want:   plain, check: lastLogon, found: []string{"has 3 domain controllers; each"},
+			want:   plain, check: lastLogon, found: []string{"has 3 domain controllers; the other 2 can be asked"},
 		},
 		"replicated, one down": {
 			change: func(t *testing.T, e *environment) {
 				e.listDown(t, 1)
 				e.overLDAP(syncrun.LastLogonReplicated)
 			},
-			want: plain, check: lastLogon, found: []string{"has 2 domain controllers; 1 of the 1 others cannot be asked: 127.0.0.9 (unreachable", "up to 14 days"},
+			want: plain, check: lastLogon, found: []string{"has 2 domain controllers; the other one cannot be asked: 127.0.0.9 (unreachable", "up to 14 days"},
 		},
 		"all controllers, many down": {
 			change: func(t *testing.T, e *environment) {
@@ -56,7 +56,7 @@ func TestLastLogon(t *testing.T) {
 				e.listDown(t, maxNamed+2)
 				e.overLDAP(syncrun.LastLogonAllControllers)
 			},
-			want: plainAndMissing, check: lastLogon, found: []string{"7 of the 8 others", ", and 2 more"}, remedy: []string{"firewalls"},
+			want: plainAndMissing, check: lastLogon, found: []string{"; 7 of the other 8 cannot be asked: ", ", and 2 more"}, remedy: []string{"firewalls"},
 		},
 		"refused bind": {
 			change: func(t *testing.T, e *environment) {
@@ -65,7 +65,7 @@ func TestLastLogon(t *testing.T) {
 				}
 				e.overLDAP(syncrun.LastLogonAllControllers)
 			},
-			want: plainAndMissing, check: lastLogon, found: []string{"3 of the 3 others", "(refused: ", "(not_asked: "}, remedy: []string{"ldap.password"},
+			want: plainAndMissing, check: lastLogon, found: []string{"; the other 3 cannot be asked: ", "(refused: ", "(not_asked: "}, remedy: []string{"ldap.password"},
 		},
 		"pinned certificate": {
 			change: func(_ *testing.T, e *environment) {

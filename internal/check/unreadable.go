@@ -171,7 +171,7 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	case none && f.stopped:
 		return warn(fmt.Sprintf("search for unreadable objects stopped after %s", p.countTimeout), "run the check at a quieter time")
 	case none && f.more:
-		return warn(fmt.Sprintf("the account may not list the contents of more than %d containers, and sees objects in the first ones", p.maxUnreadable), p.grantRemedy(p.grant(p.profile.Base)))
+		return warn(fmt.Sprintf("the account may not list the contents of more than %s, and sees objects in the first ones", quantity(p.maxUnreadable, "container", "containers")), p.grantRemedy(p.grant(p.profile.Base)))
 	case none:
 		return ok("no objects that can be listed but not read")
 	}

@@ -147,7 +147,7 @@ func TestUnreadable(t *testing.T) {
 				}
 				e.options.maxUnreadable = 1
 			},
-			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"may not list the contents of more than 1 containers"},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"may not list the contents of more than 1 container,"},
 			remedy: []string{command(domain)},
 		},
 		"unit that cannot be listed, outside of a search of one level": {

@@ -216,7 +216,7 @@ func (e serverErrors) Error() string {
 		texts = append(texts, err.Error())
 	}
 	if more := len(e) - len(texts); more > 0 {
-		texts = append(texts, fmt.Sprintf("and %d more servers", more))
+		texts = append(texts, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(texts, "; ")
 }

@@ -66,7 +66,7 @@ func TestServerErrors(t *testing.T) {
 		list[i] = errNoResponse
 	}
 	text := list.Error()
-	if strings.Count(text, errNoResponse.Error()) != maxServerTexts || !strings.HasSuffix(text, "; and 4980 more servers") {
+	if strings.Count(text, errNoResponse.Error()) != maxServerTexts || !strings.HasSuffix(text, "; and 4980 more") {
 		t.Errorf("%q", text)
 	}
 	if text := list[:2].Error(); text != "no response; no response" {

@@ -148,7 +148,7 @@ func (s *Session) requestPages(ctx context.Context, q Search, stream *entryStrea
 		})
 		if err != nil {
 			if pages > 0 && cookieRejected(err) {
-				return pages, operation.Failed(fault.Transient, fmt.Errorf("%w after %d pages, because of idle time or other searches", errSearchDropped, pages),
+				return pages, operation.Failed(fault.Transient, fmt.Errorf("%w after page %d, because of idle time or other searches", errSearchDropped, pages),
 					"check MaxConnIdleTime and MaxResultSetsPerConn in the server's LDAP policy")
 			}
 			return pages, searchError(operation, err)

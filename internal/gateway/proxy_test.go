@@ -66,8 +66,8 @@ func TestTunnelErrors(t *testing.T) {
 			err := tunnel.explain("the.setting")
 			faulttest.Check(t, err, fault.Error{Class: test.class, Op: "connect through proxy", Object: "proxy.test:8080"}, test.reason, test.remedy...)
 			want := responseError{Status: test.status, Reason: test.reason, Message: test.message}
-			if got := errors.Unwrap(err); got.Error() != want.Error() {
-				t.Errorf("%q, want %q", got, want.Error())
+			if got, is := errors.AsType[*responseError](err); !is || *got != want {
+				t.Errorf("%+v, want %+v", got, want)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -359,6 +360,26 @@ func TestRetryAfterPastDeadline(t *testing.T) {
 	})
 }
 
+// checkLostBatch checks the outcome of a batch that gets no response, and after how many requests. want
+// 0 is an error of class Transient.
+func checkLostBatch(t *testing.T, handler http.Handler, count int, assets []byte, requests int, want gateway.Outcome) {
+	t.Helper()
+	client := gateway.New(serveInMemory(t, nil, handler))
+	if err := client.Login(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	logins := client.Counts().Requests
+	batch, err := client.Send(t.Context(), uuid.NewString(), count, assets)
+	if want == 0 {
+		checkError(t, err, sendTestError(fault.Transient), nil, faulttest.AnyRemedy)
+	} else if err != nil || batch.Outcome != want {
+		t.Errorf("%+v, %v", batch, err)
+	}
+	if sent := client.Counts().Requests - logins; int(sent) != requests {
+		t.Errorf("%d requests, want %d", sent, requests)
+	}
+}
+
 // A batch of several objects is sent in parts after two timeouts. A single object is retried.
 func TestTimedOutBatch(t *testing.T) {
 	t.Parallel()
@@ -385,24 +406,8 @@ func TestTimedOutBatch(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client := gateway.New(serveInMemory(t, nil, test.handler(t)))
-				if err := client.Login(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				logins := client.Counts().Requests
-				assets := asset
-				for i := 1; i < test.count; i++ {
-					assets += "," + asset
-				}
-				batch, err := client.Send(t.Context(), uuid.NewString(), test.count, []byte(assets))
-				if test.want == 0 {
-					checkError(t, err, sendTestError(fault.Transient), nil, faulttest.AnyRemedy)
-				} else if err != nil || batch.Outcome != test.want {
-					t.Errorf("%+v, %v", batch, err)
-				}
-				if requests := client.Counts().Requests - logins; int(requests) != test.requests {
-					t.Errorf("%d requests, want %d", requests, test.requests)
-				}
+				assets := strings.Repeat(","+asset, test.count)[1:]
+				checkLostBatch(t, test.handler(t), test.count, []byte(assets), test.requests, test.want)
 			})
 		})
 	}
@@ -452,23 +457,11 @@ func TestConnectionOfLargeRequestLost(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client := gateway.New(serveInMemory(t, nil, afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {
+				handler := afterLogin(t, func(_ http.ResponseWriter, r *http.Request) {
 					_, _ = io.CopyN(io.Discard, r.Body, test.read)
 					panic(http.ErrAbortHandler)
-				})))
-				if err := client.Login(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				logins := client.Counts().Requests
-				batch, err := client.Send(t.Context(), uuid.NewString(), test.count, bytes.Repeat([]byte(" "), test.size))
-				if test.want == 0 {
-					checkError(t, err, sendTestError(fault.Transient), nil, faulttest.AnyRemedy)
-				} else if err != nil || batch.Outcome != test.want {
-					t.Errorf("%+v, %v", batch, err)
-				}
-				if requests := client.Counts().Requests - logins; int(requests) != test.requests {
-					t.Errorf("%d requests, want %d", requests, test.requests)
-				}
+				})
+				checkLostBatch(t, handler, test.count, bytes.Repeat([]byte(" "), test.size), test.requests, test.want)
 			})
 		})
 	}

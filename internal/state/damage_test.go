@@ -167,13 +167,13 @@ func TestReadOnlyDamage(t *testing.T) {
 // TestDamageText checks that a panic of the Go runtime does not show in an error, and one of bbolt does.
 func TestDamageText(t *testing.T) {
 	t.Parallel()
-	for want, call := range map[string]func(){
-		"damaged: invalid page content": func() { _ = make([]byte, 1)[len(t.Name()):] },
-		"damaged: page 3 already freed": func() { panic("page 3 already freed") },
-	} {
-		err := catchDamage(func() error { call(); return nil })
-		if !errors.Is(err, ErrDamaged) || err.Error() != want {
-			t.Errorf("error %v, want %s", err, want)
-		}
+	err := catchDamage(func() error { _ = make([]byte, 1)[len(t.Name()):]; return nil })
+	if err != errUnreadable { //nolint:errorlint // without the text of the panic
+		t.Errorf("panic of the Go runtime: %v", err)
+	}
+	const found = "page 3 already freed"
+	err = catchDamage(func() error { panic(found) })
+	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), found) {
+		t.Errorf("panic of bbolt: %v", err)
 	}
 }

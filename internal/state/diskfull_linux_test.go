@@ -85,9 +85,7 @@ func TestGenerationOnFullDisk(t *testing.T) {
 	must(t, send(s, batch))
 	remove := fill(t, dir, 0)
 	err := send(s, objects(0, 10, 2))
-	if expectFull(t, err); err.Error() != "write generation file "+generationPath(s.Path())+": "+syscall.ENOSPC.Error() {
-		t.Errorf("error %v", err)
-	}
+	faulttest.Check(t, err, fault.Error{Class: fault.Transient, Op: "write", Object: "generation file " + generationPath(s.Path())}, syscall.ENOSPC, remedySpace)
 	must(t, s.Close())
 	s = openStore(t, dir)
 	expectRestored(t, s, false)

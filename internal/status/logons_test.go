@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,13 +86,18 @@ func TestLogonsText(t *testing.T) {
 	got := text(t, logonReport(t, someMissing()))
 	for _, want := range []string{
 		"\nlast logons     2 of 3 other domain controllers answered, 2026-11-22 13:00:00 CET",
-		"\nThe logons of 1 of 3 other domain controllers are missing. The next full sync asks them again.\n" +
+		"\nThe logons of 1 of 3 other domain controllers are missing. The next full sync asks for them again.\n" +
 			"DOMAIN CONTROLLER  RESULT       KNOWN UNTIL              ERROR           REMEDY\n" +
 			"dc3.corp.test      certificate  2026-11-21 13:00:00 CET  unknown issuer  set it\n\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q missing in\n%s", want, got)
 		}
+	}
+	one := someMissing()
+	one.Controllers = slices.DeleteFunc(one.Controllers, func(c state.LogonController) bool { return c.Result == state.LogonsAnswered })
+	if got := text(t, logonReport(t, one)); !strings.Contains(got, "\nThe logons of the other domain controller are missing. ") {
+		t.Error(got)
 	}
 	got = text(t, logonReport(t, &state.LogonSweep{At: noon, Error: "not readable", Remedy: "grant it"}))
 	if !strings.Contains(got, "\nThe logons of the other domain controllers are missing: not readable\nremedy: grant it\n") {

@@ -190,7 +190,11 @@ func (r Report) writeLogons(b *strings.Builder, zone *time.Location) {
 		return
 	}
 	missing := len(l.Controllers) - l.Answered
-	fmt.Fprintf(b, "\nThe logons of %d of %d other domain controllers are missing. The next full sync asks them again.\n", missing, len(l.Controllers))
+	part := fmt.Sprintf("%d of %d other domain controllers", missing, len(l.Controllers))
+	if len(l.Controllers) == 1 {
+		part = "the other domain controller"
+	}
+	fmt.Fprintf(b, "\nThe logons of %s are missing. The next full sync asks for them again.\n", part)
 	table := newTable(b, "DOMAIN CONTROLLER", "RESULT", "KNOWN UNTIL", "ERROR", "REMEDY")
 	for _, c := range l.Controllers[:min(missing, textObjects)] {
 		until := "never asked"

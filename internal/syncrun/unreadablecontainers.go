@@ -230,7 +230,7 @@ func containersRemedy(containers []string, incomplete bool, base, account string
 	case incomplete:
 		commands = append(commands, "and perhaps more containers")
 	case more > 0:
-		commands = append(commands, fmt.Sprintf("and %d more containers", more))
+		commands = append(commands, fmt.Sprintf("and %d more", more))
 	}
 	return remedyContainers + ": " + strings.Join(commands, "; ") + remedyAccept
 }

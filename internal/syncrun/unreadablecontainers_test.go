@@ -78,7 +78,7 @@ func TestContainersRemedy(t *testing.T) {
 	}{
 		{[]string{"OU=A"}, false, `dsacls "OU=A" /I:T /G "svc:LCRP"`},
 		{[]string{"OU=A", "OU=B", "OU=C", "OU=D", "OU=E"}, false,
-			`dsacls "OU=A" /I:T /G "svc:LCRP"; dsacls "OU=B" /I:T /G "svc:LCRP"; dsacls "OU=C" /I:T /G "svc:LCRP"; and 2 more containers`},
+			`dsacls "OU=A" /I:T /G "svc:LCRP"; dsacls "OU=B" /I:T /G "svc:LCRP"; dsacls "OU=C" /I:T /G "svc:LCRP"; and 2 more`},
 		{[]string{"OU=A"}, true, `dsacls "OU=A" /I:T /G "svc:LCRP"; and perhaps more containers`},
 		{[]string{`OU=" & calc & "`}, false, `dsacls "DN" /I:T /G "svc:LCRP" (DN is the object's DN, which must be quoted for the shell)`},
 		{nil, true, `dsacls "DC=base" /I:T /G "svc:LCRP"; and perhaps more containers`},
