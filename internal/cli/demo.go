@@ -83,12 +83,12 @@ and removes its files.`,
 	}
 	o.flags(command, sandboxOptions{users: 5000, groups: 500, controllers: 1, ldaps: "127.0.0.1:0", gateway: "127.0.0.1:0"})
 	command.Flags().StringVar(&o.admin, "admin", "127.0.0.1:0", "`ADDRESS` of the connector's admin endpoint, loopback only; port 0: any free port")
-	command.Flags().BoolVar(&o.keep, "keep", false, "keep connector, directory and gateway running until Ctrl-C")
+	command.Flags().BoolVar(&o.keep, "keep", false, "keep connector, directory and gateway running until Ctrl-C (exit code 0)")
 	return command
 }
 
-// demo runs the demo. After an interrupt it returns exitInterrupted, because other errors
-// are consequences of the interrupt.
+// demo runs the demo. An interrupt that comes before the end of the demo returns exitInterrupted,
+// because other errors are consequences of it. One that ends what is kept running is no failure.
 func (p *program) demo(ctx context.Context, o demoOptions) error {
 	p.enableProgressBar()
 	terminalSettings := slices.DeleteFunc(slices.Clone(p.environ), func(pair string) bool {
@@ -110,15 +110,15 @@ func (p *program) demo(ctx context.Context, o demoOptions) error {
 	defer p.cleanup.Store(nil)
 	ctx, stop := enforceGrace(ctx, cmp.Or(p.hooks.demoGrace, demoGrace), errGrace, connector.logger(), p.abort)
 	defer stop()
-	err = errors.Join(p.runDemo(ctx, connector, o, dir), os.RemoveAll(dir))
-	if ctx.Err() != nil {
-		return exit(exitInterrupted)
+	if err = p.runDemo(ctx, connector, o, dir); err != nil && ctx.Err() != nil {
+		err = exit(exitInterrupted)
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // runDemo starts the sandbox and the connector, runs the scenario, and stops both in
-// reverse order. dir contains the files of the connector.
+// reverse order. dir contains the files of the connector. It returns nil if the scenario was
+// completed, and what is kept running was stopped by the end of ctx.
 func (p *program) runDemo(ctx context.Context, connector *program, o demoOptions, dir string) error {
 	servers, err := openSandbox(o.sandboxOptions)
 	if err != nil {
@@ -168,6 +168,9 @@ func (p *program) runDemo(ctx context.Context, connector *program, o demoOptions
 		return err
 	}
 	<-scenarioCtx.Done()
+	if ctx.Err() != nil {
+		return nil
+	}
 	return context.Cause(scenarioCtx)
 }
 

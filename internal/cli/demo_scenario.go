@@ -182,6 +182,7 @@ func (s *scenario) playDeltaSync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.printLine(ctx, "delta sync", "%s read, %s sent, %s deleted, %s, %s",
-		count(run.Read(), "object"), status.FormatNumber(run.Uploaded), status.FormatNumber(run.Deleted), count(run.Requests, "request"), run.Duration().Round(time.Millisecond))
+	// Accounts are read again while their status can change with the time: locked ones, for example.
+	return s.printLine(ctx, "delta sync", "%s read, %s changed; %s sent, %s deleted, %s, %s",
+		count(run.Read(), "object"), status.FormatNumber(run.Changed), status.FormatNumber(run.Uploaded), status.FormatNumber(run.Deleted), count(run.Requests, "request"), run.Duration().Round(time.Millisecond))
 }

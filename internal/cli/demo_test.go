@@ -51,7 +51,7 @@ func TestDemo(t *testing.T) {
 	for _, pattern := range []string{
 		`(?m)^directory   ldaps://127\.0\.0\.1:\d+, 304 users and 52 groups$`,
 		`(?m)^full sync   304 users and 52 groups read, 356 sent and acknowledged, \d+ requests, [\d.]+m?s$`,
-		`(?m)^delta sync  \d+ objects read, 6 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
+		`(?m)^delta sync  \d+ objects read, 6 changed; 6 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
 		`(?m)^IN THE DIRECTORY +AT THE GATEWAY +REQUESTS +TIME$`,
 		`(?m)^added user Ada Example +status ACTIVE +1 +[\d.]+m?s$`,
 		`(?m)^added group Newcomers, with Ada +visibility PUBLIC +1 +`,
@@ -83,7 +83,7 @@ func TestDemoControllers(t *testing.T) {
 	for _, pattern := range []string{
 		`(?m)^directory   ldaps://127\.0\.0\.1:\d+ and 127\.0\.0\.2, 304 users and 52 groups$`,
 		`(?m)^logons      \d{2,} users logged on last at another controller than 127\.0\.0\.1, for example \S.* at 127\.0\.0\.2: \d{4}-\S+Z$`,
-		`(?m)^delta sync  \d+ objects read, 7 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
+		`(?m)^delta sync  \d+ objects read, 7 changed; 7 sent, 1 deleted, \d+ requests, [\d.]+m?s$`,
 		`(?m)^moved .* to CN=Users +unchanged: nothing to send +0 +-$`,
 		`(?m)^logged on .* at 127\.0\.0\.2 +lastSuccessfulLoginAt "\d{4}-\S+Z" +1 +[\d.]+m?s$`,
 		`(?m)^wrong password of .* at 127\.0\.0\.2 +unchanged: only full syncs send it +0 +-$`,
@@ -247,14 +247,15 @@ func TestDemoRunWaitsForChanges(t *testing.T) {
 	})
 }
 
-// TestDemoInterrupted tests that an interrupted demo ends before the next tick and cleans up.
+// TestDemoInterrupted tests that an interrupted demo ends before the next tick and cleans up, and that it
+// failed unless it was complete.
 func TestDemoInterrupted(t *testing.T) {
-	interrupted := func(t *testing.T, ctx context.Context, stdout io.Writer, tick time.Duration) {
+	interrupted := func(t *testing.T, ctx context.Context, stdout io.Writer, tick time.Duration, want error) {
 		requireNoLeaks := watchLeaks(t)
 		o := smallDemo()
 		o.keep = true
 		var log testlog.Log
-		if err := (&program{stdout: stdout, stderr: log.Checked(t), hooks: demoHooks(tick)}).demo(ctx, o); !errors.Is(err, exit(exitInterrupted)) {
+		if err := (&program{stdout: stdout, stderr: log.Checked(t), hooks: demoHooks(tick)}).demo(ctx, o); !errors.Is(err, want) {
 			t.Errorf("%v, log %v", err, log.Lines())
 		}
 		requireNoLeaks()
@@ -262,13 +263,17 @@ func TestDemoInterrupted(t *testing.T) {
 	t.Run("before start", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		interrupted(t, ctx, io.Discard, hourly)
+		interrupted(t, ctx, io.Discard, hourly, exit(exitInterrupted))
 	})
 	for name, moment := range demoMoments {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			interrupted(t, ctx, &triggerWriter{text: moment.text, trigger: func() error { cancel(); return nil }}, moment.tick)
+			want := error(exit(exitInterrupted))
+			if moment == demoMoments["while kept"] { // the demo is complete
+				want = nil
+			}
+			interrupted(t, ctx, &triggerWriter{text: moment.text, trigger: func() error { cancel(); return nil }}, moment.tick, want)
 		})
 	}
 }
@@ -318,7 +323,7 @@ func TestDemoKeep(t *testing.T) {
 		}
 	}
 	cancel()
-	if err := <-ended; !errors.Is(err, exit(exitInterrupted)) {
+	if err := <-ended; err != nil {
 		t.Errorf("ended with %v", err)
 	}
 }
