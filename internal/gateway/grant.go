@@ -1,14 +1,18 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
+	"maps"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
 
 	"adconnector/internal/fault"
 )
@@ -16,9 +20,6 @@ import (
 // clientCredentialsLogin logs in with the client credentials grant (RFC 6749 4.4). The
 // credentials are in the body. A server that refuses them there gets them once more in a header,
 // because some servers accept only that. Later logins use what was accepted.
-//
-// golang.org/x/oauth2 is not used: it reads JSON in a text/plain response as a form, and refuses
-// an expires_in that is not an integer.
 func (c *Client) clientCredentialsLogin(ctx context.Context) (*issuedToken, error) {
 	inHeader := c.credentialsInHeader.Load()
 	token, err := c.requestGrant(ctx, inHeader)
@@ -54,32 +55,66 @@ func isClientRefused(err error) bool {
 	}
 }
 
-// requestGrant sends one request for a token, with the credentials in a header (RFC 6749 2.3.1,
-// client_secret_basic) or in the body (client_secret_post).
+// requestGrant sends one request for a token, with the credentials in a header or in the body (RFC
+// 6749 2.3.1, client_secret_basic and client_secret_post).
 func (c *Client) requestGrant(ctx context.Context, inHeader bool) (*issuedToken, error) {
 	l := c.options.Login
-	form := url.Values{"grant_type": {"client_credentials"}}
-	if !inHeader {
-		form.Set("client_id", l.ClientID)
-		form.Set("client_secret", l.ClientSecret.Reveal())
+	call := call{Operation: loginOperation(l.TokenURL), method: http.MethodPost, url: l.TokenURL, urlKey: "oauth.token.url", maxResponse: maxTokenBytes}
+	grant := clientcredentials.Config{
+		ClientID: l.ClientID, ClientSecret: l.ClientSecret.Reveal(), TokenURL: l.TokenURL.String(), AuthStyle: oauth2.AuthStyleInParams,
 	}
-	call := call{Operation: loginOperation(l.TokenURL), method: http.MethodPost, url: l.TokenURL, urlKey: "oauth.token.url",
-		body: [][]byte{[]byte(form.Encode())}, maxResponse: maxTokenBytes}
-	r, err := c.sendOnce(ctx, call, func(request *http.Request) {
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		if inHeader { // both are form-encoded before they are joined
-			credentials := url.QueryEscape(l.ClientID) + ":" + url.QueryEscape(l.ClientSecret.Reveal())
-			request.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(credentials)))
-		}
-	})
+	if inHeader {
+		grant.AuthStyle = oauth2.AuthStyleInHeader
+	}
+	transport := &grantTransport{client: c, call: call}
+	_, err := grant.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport}))
+	if failed, is := errors.AsType[*fault.Error](err); is {
+		return nil, failed
+	}
+	if err != nil { // its text may contain the URL or the response
+		return nil, call.Failed(fault.Transient, errNoToken, "check "+call.setting())
+	}
+	return transport.issued, nil
+}
+
+// grantTransport sends the request of an OAuth library as the client sends each request: with its
+// User-Agent, limits, and log. The library reads JSON in a text/plain response as a form, refuses an
+// expires_in that is not an integer, and has errors with the body of the response. So it gets a response
+// in its form, or the error.
+type grantTransport struct {
+	client *Client
+	call   call
+	issued *issuedToken // after a success
+}
+
+// RoundTrip sends the request of a grant.
+func (t *grantTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	defer request.Body.Close()
+	body, err := io.ReadAll(request.Body)
 	if err != nil {
 		return nil, err
 	}
-	token, err := issuedBy(call, r)
-	if r.status/100 != 2 || err != nil && grantCode(r.body, l) != "" {
-		return nil, grantError(call, r, l)
+	t.call.body = [][]byte{body}
+	r, err := t.client.sendOnce(request.Context(), t.call, func(sent *http.Request) { maps.Copy(sent.Header, request.Header) })
+	if err != nil {
+		return nil, err
 	}
-	return token, err
+	issued, err := issuedBy(t.call, r)
+	switch l := t.client.options.Login; {
+	case r.status/100 != 2 || err != nil && grantCode(r.body, l) != "":
+		return nil, grantError(t.call, r, l)
+	case err != nil:
+		return nil, err
+	}
+	t.issued = issued
+	document, err := json.Marshal(map[string]string{"access_token": issued.text, "token_type": "Bearer"})
+	if err != nil {
+		return nil, err
+	}
+	return &http.Response{
+		StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(bytes.NewReader(document)), Request: request,
+	}, nil
 }
 
 // transientGrants are error codes of token servers that may end without intervention. Some
