@@ -145,21 +145,7 @@ func TestHealthcheckOfWildcard(t *testing.T) {
 			t.Errorf("%s: %+v", address, o)
 		}
 	}
-	for host, want := range map[string]int{"ad.identity.svc:8080": http.StatusOK, "ad.other.svc:8080": http.StatusMisdirectedRequest} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+port+"/metrics", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Host = host
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		if response.StatusCode != want {
-			t.Errorf("host %s: %s", host, response.Status)
-		}
-	}
+	requireOnlyHost(t, "http://127.0.0.1:"+port+"/metrics", "ad.identity.svc:8080", "ad.other.svc:8080")
 	if refused := d.With(status.MsgHostRefused); len(refused) != 1 || !strings.Contains(refused[0].Text("remedy"), "service.admin.allowed-hosts") {
 		t.Errorf("log %v", refused)
 	}
@@ -292,5 +278,25 @@ func TestStatusWithoutResponse(t *testing.T) {
 	o := invokeWith(t.Context(), t, h, s.env.Environ(), "status", "--output", "json")
 	if r := decode[status.Report](t, o); o.Code != exitDone || r.From != status.FromFile || !strings.Contains(r.Daemon, context.DeadlineExceeded.Error()) || r.DaemonRemedy != remedyStuck {
 		t.Errorf("%+v", r)
+	}
+}
+
+// requireOnlyHost requires a server to respond under one name, and not under another one.
+func requireOnlyHost(t *testing.T, url, allowed, other string) {
+	t.Helper()
+	for host, want := range map[string]int{allowed: http.StatusOK, other: http.StatusMisdirectedRequest} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = host
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("host %s: %s", host, response.Status)
+		}
 	}
 }

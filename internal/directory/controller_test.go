@@ -312,12 +312,31 @@ func TestDomainControllers(t *testing.T) {
 	}
 }
 
+// configuration is the DN of the configuration partition of a controller with a schema.
+const configuration = "CN=Configuration,DC=example,DC=com"
+
+// schemaAttribute returns the entry of an attribute in the schema.
+func schemaAttribute(name string) fakeldap.RawEntry {
+	return fakeldap.NewEntry("CN="+name+",CN=Schema,"+configuration, []string{"lDAPDisplayName", name})
+}
+
+// connectToSchema connects to a controller that expects searches of its schema with a part of a filter.
+// It returns a result without entries, or 0 and the entries.
+func connectToSchema(t *testing.T, c fakeldap.Controller, filter string, result int, entries []fakeldap.RawEntry) *Session {
+	t.Helper()
+	return connect(t, options(fakeldap.Serve(t, nil, c.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		if r.Base != "CN=Schema,"+configuration || !strings.Contains(r.Filter, filter) {
+			t.Errorf("base %q, filter %q", r.Base, r.Filter)
+		}
+		if result != 0 {
+			return p.Send(fakeldap.Done(r.ID, result))
+		}
+		return fakeldap.Pages(entries)(p, r)
+	}))))
+}
+
 func TestFilteredAttributes(t *testing.T) {
 	t.Parallel()
-	const configuration = "CN=Configuration,DC=example,DC=com"
-	attribute := func(name string) fakeldap.RawEntry {
-		return fakeldap.NewEntry("CN="+name+",CN=Schema,"+configuration, []string{"lDAPDisplayName", name})
-	}
 	for _, test := range []struct {
 		name          string
 		configuration string
@@ -326,27 +345,19 @@ func TestFilteredAttributes(t *testing.T) {
 		want          []string
 		class         fault.Class
 	}{
-		{"some", configuration, []fakeldap.RawEntry{attribute("mobile"), fakeldap.NewEntry("CN=unreadable,CN=Schema," + configuration), attribute("title")}, 0, []string{"mobile", "title"}, fault.Done},
+		{"some", configuration, []fakeldap.RawEntry{schemaAttribute("mobile"), fakeldap.NewEntry("CN=unreadable,CN=Schema," + configuration), schemaAttribute("title")}, 0, []string{"mobile", "title"}, fault.Done},
 		{"none", configuration, nil, 0, nil, fault.Done},
 		{"no configuration partition", "", nil, ldap.LDAPResultBusy, nil, fault.Done},
 		{"no right", configuration, nil, ldap.LDAPResultInsufficientAccessRights, nil, fault.Done},
 		{"not visible", configuration, nil, ldap.LDAPResultNoSuchObject, nil, fault.Done},
 		{"busy", configuration, nil, ldap.LDAPResultBusy, nil, fault.Transient},
-		{"too many", configuration, slices.Repeat([]fakeldap.RawEntry{attribute("a")}, maxFilteredAttributes+1), 0, nil, fault.Incomplete},
+		{"too many", configuration, slices.Repeat([]fakeldap.RawEntry{schemaAttribute("a")}, maxFilteredAttributes+1), 0, nil, fault.Incomplete},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			c := controller(1)
 			c.RootDSE = [][]string{{"configurationNamingContext", test.configuration}, {"supportedCapabilities", capabilityReadOnly}}
-			session := connect(t, options(fakeldap.Serve(t, nil, c.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-				if r.Base != "CN=Schema,"+configuration || !strings.Contains(r.Filter, "1.2.840.113556.1.4.803:=512") {
-					t.Errorf("base %q, filter %q", r.Base, r.Filter)
-				}
-				if test.result != 0 {
-					return p.Send(fakeldap.Done(r.ID, test.result))
-				}
-				return fakeldap.Pages(test.entries)(p, r)
-			}))))
+			session := connectToSchema(t, c, "1.2.840.113556.1.4.803:=512", test.result, test.entries)
 			if !session.RootDSE.ReadOnly || !session.RootDSE.IsDomainController() {
 				t.Errorf("%+v", session.RootDSE)
 			}
@@ -372,10 +383,6 @@ func TestLDSIsNoDomainController(t *testing.T) {
 
 func TestUnknownAttributes(t *testing.T) {
 	t.Parallel()
-	const configuration = "CN=Configuration,DC=example,DC=com"
-	attribute := func(name string) fakeldap.RawEntry {
-		return fakeldap.NewEntry("CN="+name+",CN=Schema,"+configuration, []string{"lDAPDisplayName", name})
-	}
 	for _, test := range []struct {
 		name          string
 		configuration string
@@ -384,8 +391,8 @@ func TestUnknownAttributes(t *testing.T) {
 		want          []string
 		class         fault.Class
 	}{
-		{"one unknown", configuration, []fakeldap.RawEntry{attribute("cn"), attribute("title")}, 0, []string{"mobil"}, fault.Done},
-		{"all known", configuration, []fakeldap.RawEntry{attribute("cn"), attribute("mobil"), attribute("title")}, 0, nil, fault.Done},
+		{"one unknown", configuration, []fakeldap.RawEntry{schemaAttribute("cn"), schemaAttribute("title")}, 0, []string{"mobil"}, fault.Done},
+		{"all known", configuration, []fakeldap.RawEntry{schemaAttribute("cn"), schemaAttribute("mobil"), schemaAttribute("title")}, 0, nil, fault.Done},
 		{"schema not visible", configuration, nil, 0, nil, fault.Done},
 		{"no configuration partition", "", nil, ldap.LDAPResultBusy, nil, fault.Done},
 		{"no right", configuration, nil, ldap.LDAPResultInsufficientAccessRights, nil, fault.Done},
@@ -395,15 +402,7 @@ func TestUnknownAttributes(t *testing.T) {
 			t.Parallel()
 			c := controller(1)
 			c.RootDSE = [][]string{{"configurationNamingContext", test.configuration}}
-			session := connect(t, options(fakeldap.Serve(t, nil, c.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
-				if r.Base != "CN=Schema,"+configuration || !strings.Contains(r.Filter, "(lDAPDisplayName=Title)") {
-					t.Errorf("base %q, filter %q", r.Base, r.Filter)
-				}
-				if test.result != 0 {
-					return p.Send(fakeldap.Done(r.ID, test.result))
-				}
-				return fakeldap.Pages(test.entries)(p, r)
-			}))))
+			session := connectToSchema(t, c, "(lDAPDisplayName=Title)", test.result, test.entries)
 			got, err := session.UnknownAttributes(t.Context(), []string{"Title", "mobil", "2.5.4.4", "OID.2.5.4.4"})
 			if fault.ClassOf(err) != test.class || err == nil && !slices.Equal(got, test.want) {
 				t.Errorf("%v, error %v", got, err)

@@ -11,6 +11,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -108,30 +109,16 @@ const (
 )
 
 func (o Options) withDefaults() Options {
-	if o.Protocol == "" {
-		o.Protocol = LDAP
-	}
+	o.Protocol = cmp.Or(o.Protocol, LDAP)
 	if o.Port == 0 && o.Protocol == LDAPS {
 		o.Port = 636
 	}
-	if o.PageSize == 0 {
-		o.PageSize = defaultPageSize
-	}
-	if o.ConnectTimeout == 0 {
-		o.ConnectTimeout = defaultConnectTimeout
-	}
-	if o.ResponseTimeout == 0 {
-		o.ResponseTimeout = defaultResponseTimeout
-	}
-	if o.chunkSize == 0 {
-		o.chunkSize = defaultChunkSize
-	}
-	if o.maxEntries == 0 {
-		o.maxEntries = defaultMaxEntries
-	}
-	if o.maxValues == 0 {
-		o.maxValues = defaultMaxValues
-	}
+	o.PageSize = cmp.Or(o.PageSize, defaultPageSize)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, defaultConnectTimeout)
+	o.ResponseTimeout = cmp.Or(o.ResponseTimeout, defaultResponseTimeout)
+	o.chunkSize = cmp.Or(o.chunkSize, defaultChunkSize)
+	o.maxEntries = cmp.Or(o.maxEntries, defaultMaxEntries)
+	o.maxValues = cmp.Or(o.maxValues, defaultMaxValues)
 	if o.lookupSRV == nil {
 		o.lookupSRV = net.DefaultResolver.LookupSRV
 	}

@@ -73,10 +73,5 @@ func (s *Store) countResends(c change, run uint64) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range writes {
-		if err := c.write(w.bucket, w.key, w.value); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.writeAll(writes)
 }

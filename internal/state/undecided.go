@@ -172,17 +172,23 @@ func (s *Store) SetUndecidedDeletions(deletions []Undecided, now time.Time) erro
 		if err != nil {
 			return err
 		}
-		for _, w := range writes {
-			if err := c.write(w.bucket, w.key, w.value); err != nil {
-				return err
-			}
-		}
-		return nil
+		return c.writeAll(writes)
 	})
 }
 
 // recordWrite is a change of a record. A nil value deletes it.
 type recordWrite struct{ bucket, key, value []byte }
+
+// writeAll writes records. Those that an iteration finds are written after it, because a change of a
+// bucket invalidates its cursors.
+func (c change) writeAll(writes []recordWrite) error {
+	for _, w := range writes {
+		if err := c.write(w.bucket, w.key, w.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // undecidedWrites returns the writes that replace the undecided deletions by others, which
 // must be sorted.
