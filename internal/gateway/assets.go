@@ -28,7 +28,7 @@ const (
 type BatchResponse struct {
 	Outcome  Outcome
 	Message  string            // of the gateway; "" if accepted
-	Rejected map[string]string // the reasons, by externalAssetId or vendorAssetId; if partly accepted
+	Rejected map[string]string // the reasons, by externalAssetId or vendorAssetId; if partly accepted or rejected
 	// Unattributed is whether some rejection has no object, or the response is too large. Then
 	// the rejected objects are only found by sending one by one.
 	Unattributed bool
@@ -111,7 +111,10 @@ func (c *Client) envelopeHead(requestID string, count int) ([]byte, error) {
 func parseBatchResponse(o fault.Operation, r response, count int) (BatchResponse, error) {
 	switch r.status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return BatchResponse{Outcome: Rejected, Message: statusText(r.status, r.message())}, nil
+		var document AssetResponse
+		_ = json.Unmarshal(r.body, &document) // without assetsError if it is no such document
+		reasons, _ := r.rejections(document, count)
+		return BatchResponse{Outcome: Rejected, Message: statusText(r.status, r.message()), Rejected: reasons}, nil
 	case http.StatusRequestEntityTooLarge:
 		return BatchResponse{Outcome: TooLarge, Message: statusText(r.status, r.message())}, nil
 	case http.StatusNotFound:
@@ -147,14 +150,11 @@ func parseAssetResponse(o fault.Operation, r response, count int) (BatchResponse
 		return BatchResponse{}, r.unexpected(o)
 	}
 	published := isPublished(document.ResponseCode)
-	rejected, unattributed := parseRejections(document.AssetsError, count)
-	for id, reason := range rejected {
-		rejected[id] = r.redact(reason)
-	}
+	rejected, unattributed := r.rejections(document, count)
 	message := r.oneLine(document.ResponseCode + " " + document.Message)
 	switch {
 	case r.status != http.StatusMultiStatus && !published:
-		return BatchResponse{Outcome: Rejected, Message: message}, nil
+		return BatchResponse{Outcome: Rejected, Message: message, Rejected: rejected}, nil
 	case len(rejected) > 0 || unattributed:
 		return BatchResponse{Outcome: PartlyAccepted, Message: message, Rejected: rejected, Unattributed: unattributed}, nil
 	case published:
@@ -162,4 +162,14 @@ func parseAssetResponse(o fault.Operation, r response, count int) (BatchResponse
 	default: // 207 without a rejected object
 		return BatchResponse{Outcome: PartlyAccepted, Message: message, Unattributed: true}, nil
 	}
+}
+
+// rejections returns the rejections in a response without the secrets of the client, like
+// parseRejections.
+func (r response) rejections(document AssetResponse, count int) (byID map[string]string, unattributed bool) {
+	byID, unattributed = parseRejections(document.AssetsError, count)
+	for id, reason := range byID {
+		byID[id] = r.redact(reason)
+	}
+	return byID, unattributed
 }

@@ -53,9 +53,10 @@ func TestSendResponses(t *testing.T) {
 			gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "SUCCESSFULLY_PUBLISHED", Rejected: map[string]string{}, Unattributed: true}, "", nil, "", nil},
 		{"207, no code and no rejection", 207, `{"message":"some"}`, gateway.BatchResponse{Outcome: gateway.PartlyAccepted, Message: "some", Unattributed: true}, "", nil, "", nil},
 		{"FAILED", 200, `{"message":"no","responseCode":"FAILED","assetsError":{}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "FAILED no"}, "", nil, "", nil},
-		{"FAILED with rejections", 202, `{"responseCode":"FAILED","assetsError":{"` + sid + `":"bad"}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "FAILED"}, "", nil, "", nil},
+		{"FAILED with rejections", 202, `{"responseCode":"FAILED","assetsError":{"` + sid + `":"bad"}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "FAILED", Rejected: map[string]string{sid: "bad"}}, "", nil, "", nil},
 		{"400", 400, `{"message":"bad asset"}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: bad asset"}, "", nil, "", nil},
 		{"400 with another field", 400, `{"errorMessage":"bad asset"}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: `400: {"errorMessage":"bad asset"}`}, "", nil, "", nil},
+		{"400 with rejections", 400, `{"message":"invalid","assetsError":{"` + sid + `":"bad name"}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: invalid", Rejected: map[string]string{sid: "bad name"}}, "", nil, "", nil},
 		{"422", 422, `bad`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "422: bad"}, "", nil, "", nil},
 		{"413", 413, ``, gateway.BatchResponse{Outcome: gateway.TooLarge, Message: "413"}, "", nil, "", nil},
 
