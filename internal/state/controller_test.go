@@ -59,7 +59,10 @@ func TestAdvance(t *testing.T) {
 	if unseen := result(s.Unseen(viewB.InvocationID))(t); len(unseen) != 0 {
 		t.Errorf("unseen after the rollback: %v", unseen)
 	}
-	must(t, s.Advance(Progress{View: viewB, Run: 5, At: at(30).Add(controllerLife + time.Second), USN: 5, FullSync: true}))
+	a = Controller{Watermark: Watermark{300, "s", at(50), 5}, LastFull: first}
+	must(t, s.Advance(Progress{View: viewA, Run: 5, At: at(50), USN: 300})) // does not forget the rollback
+	check(a, Controller{Rollbacks: 1}, FullSync{Scope: "s", At: at(40)})
+	must(t, s.Advance(Progress{View: viewB, Run: 6, At: at(50).Add(controllerLife + time.Second), USN: 5, FullSync: true}))
 	if a := result(s.Controller(viewA.InvocationID))(t); a != (Controller{}) {
 		t.Errorf("not forgotten: %+v", a)
 	}

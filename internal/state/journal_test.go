@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -78,6 +79,31 @@ func TestInFlightBeforeVisible(t *testing.T) {
 	must(t, j.MarkInFlight([]Batch{{7, objects(0, 3, 1)}}))
 	if !slices.Equal(inFlight, []bool{false, true}) {
 		t.Errorf("in flight in the transactions: %v", inFlight)
+	}
+}
+
+// TestAdvanceAfterError checks that the first batches that are marked after an error advance the
+// generation twice, as if there had been no error.
+func TestAdvanceAfterError(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	j := result(s.OpenJournal(testView, testStart))(t)
+	advances, failing := 0, 2
+	s.options.generationWritten = func() error {
+		if advances++; advances == failing {
+			return errCrash
+		}
+		return nil
+	}
+	batches := []Batch{{0, objects(0, 3, 1)}}
+	if err := j.MarkInFlight(batches); !errors.Is(err, errCrash) || advances != 2 {
+		t.Fatalf("%d advances, error %v", advances, err)
+	}
+	for range 2 { // the second time, the generation is advanced already
+		must(t, j.MarkInFlight(batches))
+		if advances != 4 {
+			t.Errorf("%d advances", advances)
+		}
 	}
 }
 

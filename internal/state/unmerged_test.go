@@ -310,12 +310,40 @@ func TestChangesDuringMerge(t *testing.T) {
 			t.Errorf("logons of object %d: %+v", n, found[0].Logons)
 		}
 	}
+	// A later entry of an object that has entries from the time of the merge replaces them.
+	must(t, s.SetLogons(map[ad.GUID]identity.Logons{guidOf(50): {Last: 1000}}))
+	if found := result(s.Objects([]ad.GUID{guidOf(50)}))(t); len(found) != 1 || found[0].Logons.Last != 1000 {
+		t.Errorf("after the merge: %+v", found)
+	}
 	expectSameAfterKill(t, s)
 	want := observe(t, s)
 	must(t, s.merge())
 	expectObserved(t, "after the second merge", observe(t, s), want)
 	if n := journalSize(t, s); n > 0 {
 		t.Errorf("%d chunks after the second merge", n)
+	}
+}
+
+// TestOpenWithoutSpaceForMerge checks that a file whose journal cannot be merged when it is opened keeps
+// the journal, and the format that older programs refuse.
+func TestOpenWithoutSpaceForMerge(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	writeJournal(t, s)
+	want, chunks, dir := observe(t, s), journalSize(t, s), copyState(t, s)
+	options := unsynced
+	options.merging = func() error { return syscall.ENOSPC }
+	s = result(options.Open(dir))(t)
+	defer s.Close()
+	expectObserved(t, "not merged", observe(t, s), want)
+	must(t, s.view("read version", func(tx *bbolt.Tx) error {
+		if version := tx.Bucket(bucketMeta).Get(keyVersion); !bytes.Equal(version, unmergedVersion) {
+			t.Errorf("version %x", version)
+		}
+		return nil
+	}))
+	if n := journalSize(t, s); n != chunks {
+		t.Errorf("%d chunks, want %d", n, chunks)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -312,6 +313,36 @@ func TestUpgradeWithOtherController(t *testing.T) {
 	must(t, s.Close())
 	if damaged := openStore(t, dir).DamagedFile; damaged != nil {
 		t.Errorf("set aside after the upgrade: %v", damaged)
+	}
+}
+
+// TestUpgradeWithOtherScope checks that a watermark of another scope than that of the last full sync is
+// not used: the next sync is a full one. The last domain controller has shown all objects, whichever run
+// delivered them.
+func TestUpgradeWithOtherScope(t *testing.T) {
+	t.Parallel()
+	dir := unpack(t, 2)
+	id := goldenView.InvocationID
+	db := result(bbolt.Open(filepath.Join(dir, fileName), 0o600, nil))(t)
+	must(t, db.Update(func(tx *bbolt.Tx) error {
+		c := change{tx, map[string]uint64{}, nil}
+		watermark := map[string]any{"usn": 271828, "scope": "other", "at": goldenTime}
+		return errors.Join(c.Bucket(bucketInFlight).SetSequence(7), c.putJSON(bucketWatermarksV2, id[:], watermark), c.writeChecksums())
+	}))
+	must(t, db.Close())
+	s := openStore(t, dir)
+	if got := result(s.Controller(id))(t); got.Watermark.USN != 0 || got.LastFull != goldenFullSync {
+		t.Errorf("controller %+v", got)
+	}
+	guids := []ad.GUID{goldenObjects()[0].GUID}
+	if got := result(s.Sightings(goldenView, guids))(t); !got[0].Here || !got[0].HereInScope {
+		t.Errorf("sighting %+v", got)
+	}
+	must(t, s.RecordRollback(id))
+	view := goldenView
+	view.Rollbacks = 1
+	if got := result(s.Sightings(view, guids))(t); got[0].Here || !got[0].BeforeRollback {
+		t.Errorf("sighting after a rollback %+v", got)
 	}
 }
 
