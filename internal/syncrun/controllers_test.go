@@ -929,6 +929,24 @@ func TestReleaseWithUnreadableController(t *testing.T) {
 	e.expectConverged()
 }
 
+// A domain controller whose invocation ID is unreadable may be one that has shown the user: none of the
+// readable ones is.
+func TestReleaseWithOneUnreadableController(t *testing.T) {
+	t.Parallel()
+	e, a, b := newPairEnv(t, domaincontroller.Options{}, 10)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 10})
+	last, _, err := e.store.LastServers()
+	e.must(err)
+	e.must(b.Delete(e.user(1)))
+	e.use(b)
+	e.must(b.HideOne(last.ServiceName, "invocationId"))
+	e.runUndecided(RunOptions{}, state.Run{Mode: full, Undecided: 1}, UndecidedNotShown)
+	e.runUndecided(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Undecided: 1}, UndecidedNotShown)
+	e.must(b.RemovePeer(a.Server))
+	e.runResolved(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Deleted: 1})
+	e.expectConverged()
+}
+
 // A failed run on the second controller is the only one that has shown a user. It counts although
 // complete runs on the first one follow.
 func TestSightingOfFailedRunIsKept(t *testing.T) {

@@ -572,19 +572,16 @@ func (r *reader) controllers(ctx context.Context) (ids []ad.InvocationID, err er
 	return ids, err
 }
 
-// notShown returns the objects that the server has not shown as of this run, sorted.
-func (r *reader) notShown(e Evidence, result readResult) []ad.GUID {
-	var guids []ad.GUID
-	if !e.FullSync {
-		guids = result.notSeen(r.snapshot.Unseen)
-	}
+// notShown returns the objects that the server has not shown as of this run, sorted. Those that it had
+// not shown before are among the candidates, as long as they are in the index.
+func notShown(e Evidence) (guids []ad.GUID) {
 	for _, c := range e.Candidates {
 		if !c.Here {
 			guids = append(guids, c.GUID)
 		}
 	}
 	slices.SortFunc(guids, compareGUIDs)
-	return slices.Compact(guids)
+	return guids
 }
 
 // applyDeletions records the held and the undecided deletions and adds the others to the sink.

@@ -376,6 +376,7 @@ func TestObjectMovedDuringFullSyncIsNotDeleted(t *testing.T) {
 			e := newDomainEnv(t, domaincontroller.Options{}, guidsPerFilter+10)
 			e.options.Guard.MaxDeletes = c.limit
 			e.start()
+			e.runner.maxReread = c.limit // a release is not limited
 			e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: guidsPerFilter + 10})
 			for n := range c.moved {
 				e.moveOut(n)

@@ -277,7 +277,7 @@ func (r *Runner) deliver(ctx context.Context, info runInfo, reader *reader, tomb
 		}
 		result.grant = reader.warnUnreadable(ctx, result.read)
 		decision := DecideDeletions(evidence, r.Guard)
-		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), reader.notShown(evidence, result.read)
+		result.held, result.undecided, result.notShown = decision.Held, objectsOf(decision.Undecided), notShown(evidence)
 		for _, c := range evidence.Candidates {
 			result.missing = append(result.missing, c.GUID)
 		}

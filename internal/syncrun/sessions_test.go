@@ -3,7 +3,9 @@ package syncrun
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/sandbox/domaincontroller"
@@ -118,6 +121,54 @@ func TestSearchWithoutProgressFailsRun(t *testing.T) {
 	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 905 - run.Uploaded})
 }
 
+// TestSearchEndsWithoutProgress checks that a search that is lost during backpressure is restarted only
+// as long as each attempt gets further than all before it.
+func TestSearchEndsWithoutProgress(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		lostAfter []int // pages with one entry, of each attempt
+		restarts  int
+		lost      bool
+	}{
+		"further each time": {[]int{1, 2, 3}, 3, false},
+		"as far":            {[]int{2, 2, 3}, 1, true},
+		"less far":          {[]int{1, 3, 2, 4}, 2, true},
+		"nothing":           {[]int{0, 1}, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			attempt, page, restarts, flushes := 0, 0, 0, 0
+			entry := fakeldap.NewEntry("CN=user,DC=example,DC=com")
+			server := fakeldap.Serve(t, nil, fakeldap.DC1.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				if page++; len(r.Cookie) == 0 {
+					attempt, page = attempt+1, 1
+				}
+				switch {
+				case attempt > len(c.lostAfter):
+					return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+				case page > c.lostAfter[attempt-1]:
+					return false
+				}
+				return p.Send(entry.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("more")))
+			}))
+			s := connectTo(t, time.Hour, server)
+			_, err := s.search(t.Context(), directory.Search{Base: "DC=example,DC=com", Filter: "(objectClass=*)"},
+				func(*ad.Entry) (time.Duration, error) { return s.idleLimit, nil },
+				func() error { flushes++; return nil },
+				func() error { restarts++; return nil })
+			if (err != nil) != c.lost || restarts != c.restarts || flushes != restarts {
+				t.Errorf("%d restarts, %d flushes, error %v", restarts, flushes, err)
+			}
+			if failed := s.failed.Load(); failed != c.lost {
+				t.Errorf("the server has failed: %t", failed)
+			}
+		})
+	}
+}
+
 func TestLostSearchWithoutBackpressureFailsRun(t *testing.T) {
 	t.Parallel()
 	e := newBackpressureEnv(t, 900, 400)
@@ -146,6 +197,24 @@ func TestIdleSessionIsReplacedBeforeUse(t *testing.T) {
 	}
 }
 
+// connectTo connects a session, as a run does.
+func connectTo(t *testing.T, idleLimit time.Duration, servers ...*fakeldap.Listener) *session {
+	t.Helper()
+	o := directory.Options{
+		Port: servers[0].Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password),
+		OnRequest: func(string, fault.Class, time.Duration) {},
+	}
+	for _, server := range servers {
+		o.Hosts = append(o.Hosts, server.Host)
+	}
+	s, err := connect(t.Context(), Source{Directory: o}, idleLimit, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
 // connectMovable connects a session to an address that leads to another domain controller while
 // moved is set.
 func connectMovable(t *testing.T) (s *session, moved *atomic.Bool) {
@@ -160,13 +229,7 @@ func connectMovable(t *testing.T) (s *session, moved *atomic.Bool) {
 		}
 		first.Script(nil)(p)
 	})
-	opened, err := directory.Connect(t.Context(), directory.Options{Hosts: []string{server.Host}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s = &session{Session: opened, log: zerolog.Nop(), failed: &atomic.Bool{}}
-	t.Cleanup(func() { s.Close() })
-	return s, moved
+	return connectTo(t, 0, server), moved
 }
 
 // TestIdleSessionBehindLoadBalancer checks that an idle session is used on if the address leads
@@ -223,6 +286,38 @@ func TestRunSequentially(t *testing.T) {
 				t.Error("the refused second session counts as a failure of the server")
 			}
 		})
+	}
+}
+
+// TestServerWithOneSession checks that a second session that the server does not open is no failure of
+// the server, and that an earlier failure of it is not forgotten.
+func TestServerWithOneSession(t *testing.T) {
+	t.Parallel()
+	for _, failed := range []bool{false, true} {
+		var connections atomic.Int32
+		s := connectTo(t, time.Hour, fakeldap.Serve(t, nil, func(p *fakeldap.Peer) {
+			if connections.Add(1) == 1 { // others are closed
+				fakeldap.DC1.Script(nil)(p)
+			}
+		}))
+		s.failed.Store(failed)
+		calls := 0
+		call := func(context.Context, *session) error { calls++; return nil }
+		if err := s.runConcurrently(t.Context(), call, call); err != nil || calls != 2 || s.failed.Load() != failed {
+			t.Errorf("%d calls, error %v, the server has failed: %t, before: %t", calls, err, s.failed.Load(), failed)
+		}
+	}
+}
+
+// TestUnreachedServerHasNotFailed checks that the failure of another server does not count for the one
+// to which a session was opened.
+func TestUnreachedServerHasNotFailed(t *testing.T) {
+	t.Parallel()
+	second := fakeldap.Serve(t, nil, fakeldap.DC1.Script(nil))
+	first := fakeldap.ServeAt(t, net.JoinHostPort("127.0.0.2", strconv.Itoa(second.Port)), func(*fakeldap.Peer) {}) // closes each connection
+	s := connectTo(t, time.Hour, first, second)
+	if len(s.Unreached) != 1 || s.failed.Load() {
+		t.Errorf("unreached %v, the server has failed: %t", s.Unreached, s.failed.Load())
 	}
 }
 

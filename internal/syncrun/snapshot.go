@@ -126,7 +126,6 @@ func (r *Runner) addController(s *Snapshot, session *session) (err error) {
 	s.View.Rollbacks = s.Controller.Rollbacks
 	if s.USNDecreased = s.Controller.Watermark.USN > s.HighestUSN; s.USNDecreased {
 		s.View.Rollbacks++
-		return nil
 	}
 	s.Unseen, err = r.Store.Unseen(s.View.InvocationID)
 	return err

@@ -3,18 +3,22 @@ package syncrun
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
+	"adconnector/test/fakeldap"
 )
 
 // TestUnreadableContainersRecord checks which containers are recorded as seen and as accepted.
@@ -323,6 +327,36 @@ func TestUnreadableContainersIncomplete(t *testing.T) {
 			e.must(e.Delete(e.user(1)))
 			e.runUndecided(RunOptions{Full: true}, state.Run{Mode: full, Undecided: 1}, UndecidedContainers)
 		})
+	}
+}
+
+// TestMaxListings checks that the containers above the limit of listings count as unreadable.
+func TestMaxListings(t *testing.T) {
+	t.Parallel()
+	containers := make([]string, maxListings+2)
+	unreadable := make([]fakeldap.RawEntry, len(containers))
+	for i := range containers {
+		containers[i] = fmt.Sprintf("OU=unit%d,DC=example,DC=com", i)
+		unreadable[i] = fakeldap.NewEntry(containers[i])
+	}
+	var listings atomic.Int32
+	server := fakeldap.Serve(t, nil, fakeldap.DC1.Script(func(p *fakeldap.Peer, r fakeldap.Request) bool {
+		if r.Filter == directory.FilterUnreadable {
+			return fakeldap.Pages(unreadable)(p, r)
+		}
+		listings.Add(1) // each container shows an object
+		return p.Send(fakeldap.NewEntry("CN=user,"+r.Base).Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
+	}))
+	store, err := state.Options{NoSync: true}.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	r := &reader{store: store, maxUnreadable: len(containers)}
+	r.session, r.source = connectTo(t, time.Hour, server), Source{Base: "DC=example,DC=com", Scope: directory.Subtree}
+	var found UnreadableContainers
+	if err := r.findUnreadableContainers(t.Context(), &found); err != nil || !slices.Equal(found.Found, containers[maxListings:]) || listings.Load() != maxListings {
+		t.Errorf("%d listings, found %v, error %v", listings.Load(), found.Found, err)
 	}
 }
 

@@ -69,6 +69,18 @@ func TestUnreadableGUIDWithoutExtendedDN(t *testing.T) {
 	}
 }
 
+// TestReleaseInDoubt checks that a release sends the held deletions that have a tombstone although
+// absence proves nothing.
+func TestReleaseInDoubt(t *testing.T) {
+	t.Parallel()
+	e := newGuardEnv(t, domaincontroller.Options{ReadsDeleted: true}, Guard{MaxDeletes: 2, MaxDeletesPercent: 100})
+	e.replaceInRequests("supportedControl", "supportedXontrol")
+	e.deleteUsers(3)
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Held, Held: 3})
+	e.hide(e.user(9), "objectGUID")
+	e.runPartial(RunOptions{AllowDeletes: true}, state.Run{Mode: full, Deleted: 3}, 1, "objectGUID")
+}
+
 // TestUnreadableGUIDNotInFilters checks that the entries are found on a server that evaluates the
 // presence of objectGUID without regard to rights, as Samba does.
 func TestUnreadableGUIDNotInFilters(t *testing.T) {
