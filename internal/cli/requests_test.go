@@ -10,6 +10,7 @@ import (
 	"adconnector/internal/request"
 	"adconnector/internal/state"
 	"adconnector/internal/status"
+	child "adconnector/test/program"
 	"adconnector/test/testenv"
 	"adconnector/test/testlog"
 )
@@ -58,6 +59,30 @@ func TestSyncBesideDaemon(t *testing.T) {
 	d.end(t)
 	if o := s.invoke(t, "sync"); o.Code != exitDone || len(o.With(MsgRunRequested)) != 0 || len(o.With(runFinished)) != 1 {
 		t.Errorf("without the daemon: %+v", o)
+	}
+}
+
+// TestConcurrentSyncs tests that the daemon executes a run for each of two commands that request one at
+// once, and that each prints its own.
+func TestConcurrentSyncs(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	d := s.serveIdle(t)
+	commands := []*child.Process{
+		s.start(t, "sync", "--full", "--output", "json"),
+		s.start(t, "sync", "--full", "--output", "json"),
+	}
+	printed := map[string]bool{}
+	for _, c := range commands {
+		run := decode[document](t, requireExit(t, c, exitDone))
+		if run.Mode != "full" || run.Result != "processed" || run.Uploaded != 0 {
+			t.Errorf("%+v", run)
+		}
+		printed[run.RunID] = true
+	}
+	lines := d.With(runFinished)
+	if len(lines) != 3 || len(printed) != 2 || !printed[lines[1].Text("run_id")] || !printed[lines[2].Text("run_id")] {
+		t.Errorf("printed %v, log %v", printed, lines)
 	}
 }
 
