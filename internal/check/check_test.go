@@ -22,6 +22,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/gateway"
@@ -711,6 +712,28 @@ func TestReadOnlyController(t *testing.T) {
 	}
 	requireContains(t, got.Found, "mobile")
 	requireContains(t, got.Remedy, "writable")
+}
+
+// TestSearchGroups checks that of the groups of the account only the administrative ones are kept: a
+// server could return others without end.
+func TestSearchGroups(t *testing.T) {
+	t.Parallel()
+	authority := ad.SID("\x01\x00\x00\x00\x00\x00\x00\x05")
+	domainSID := authority.Child(21).Child(1).Child(2).Child(3)
+	group := func(sid ad.SID) fakeldap.RawEntry {
+		return fakeldap.NewEntry("CN="+sid.String()+","+domain, []string{"objectSid", string(sid)})
+	}
+	server := fakeldap.Serve(t, nil, fakeldap.DC1.Script(fakeldap.Pages([]fakeldap.RawEntry{
+		group(domainSID.Child(1106)), group(domainSID.Child(512)), group(authority.Child(32).Child(545)),
+	})))
+	session, err := directory.Connect(t.Context(), directory.Options{Hosts: []string{server.Host}, Port: server.Port, BindDN: fakeldap.BindDN, Password: secret.New(fakeldap.Password)})
+	must(t, err)
+	defer session.Close()
+	p := &preflight{session: session, bound: bindAccount{dn: fakeldap.BindDN, sid: domainSID.Child(1105)}}
+	sids, err := p.searchGroups(t.Context())
+	if err != nil || len(sids) != 1 || sids[0].String() != "S-1-5-21-1-2-3-512" {
+		t.Errorf("groups %v, error %v", sids, err)
+	}
 }
 
 func TestBindAccount(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -408,5 +409,23 @@ func TestUnknownAttributes(t *testing.T) {
 				t.Errorf("%v, error %v", got, err)
 			}
 		})
+	}
+}
+
+// TestSchemaAttributesOfServer checks that attributes that were not requested are ignored: a server could
+// return them without end.
+func TestSchemaAttributesOfServer(t *testing.T) {
+	t.Parallel()
+	const configuration = "CN=Configuration,DC=example,DC=com"
+	var entries []fakeldap.RawEntry
+	for _, name := range []string{"cn", "other", "Title", "another"} {
+		entries = append(entries, fakeldap.NewEntry("CN="+name+",CN=Schema,"+configuration, []string{"lDAPDisplayName", name}))
+	}
+	c := controller(1)
+	c.RootDSE = [][]string{{"configurationNamingContext", configuration}}
+	session := connect(t, options(fakeldap.Serve(t, nil, c.Script(fakeldap.Pages(entries)))))
+	known, readable, err := session.SchemaAttributes(t.Context(), []string{"title", "mobil"})
+	if want := map[string]bool{"cn": true, "title": true}; err != nil || !readable || !maps.Equal(known, want) {
+		t.Errorf("known %v, readable %t, error %v", known, readable, err)
 	}
 }
