@@ -59,17 +59,17 @@ func TestUnreadable(t *testing.T) {
 		}
 	}
 	testChecks(t, map[string]checkCase{
-		"some users hide attributes": {
+		"attributes of some users unreadable": {
 			change: func(t *testing.T, e *environment) { hide(t, e, "userAccountControl", "whenCreated") },
 			want:   map[string]Result{readUsers: Warn}, check: readUsers,
 			found:  []string{"userAccountControl of 4 of 3", " users, whenCreated of 4 of 3", "neither sends nor deletes 4 of 3"},
 			remedy: []string{command(closedOU)},
 		},
-		"some users lack optional attributes": {
+		"optional attributes of some users unreadable": {
 			change: func(t *testing.T, e *environment) { hide(t, e, "pwdLastSet") },
 			want:   map[string]Result{readUsers: Warn}, check: readUsers, found: []string{"pwdLastSet of 4 of 3"}, remedy: []string{command(closedOU)},
 		},
-		"all users hide an optional attribute": {
+		"optional attribute of all users unreadable": {
 			change: func(t *testing.T, e *environment) { must(t, e.Directory.Hide(domain, "mail")) },
 			want:   map[string]Result{readUsers: Warn}, check: readUsers, found: []string{"shows mail: no values, or not readable"}, remedy: []string{command(domain)},
 		},
@@ -78,11 +78,11 @@ func TestUnreadable(t *testing.T) {
 			want:   map[string]Result{readUsers: Warn}, check: readUsers,
 			found: []string{"objectGUID of 4 of 3", "4 of 3", "no readable objectSid or objectGUID: their extended DNs identify them"}, remedy: []string{command(closedOU)},
 		},
-		"all users hide a required attribute": {
+		"required attribute of all users unreadable": {
 			change: below(closedOU, "userAccountControl"), want: map[string]Result{readUsers: Fail, readGroups: Warn}, check: readUsers,
 			found: []string{"userAccountControl of all users"}, remedy: []string{command(closedOU)}, class: fault.Refused, cause: errNotShown,
 		},
-		"all users hide the attribute of the filter": {
+		"attribute of the filter unreadable": {
 			change: below(closedOU, "sAMAccountType"), want: map[string]Result{readUsers: Fail, readGroups: Warn, counts: Warn}, check: readUsers,
 			found: []string{"sAMAccountType of all users"}, remedy: []string{command(closedOU)}, class: fault.Refused, cause: errNotShown,
 		},

@@ -472,7 +472,7 @@ func TestUnreadableTombstonesAreFoundByFullSync(t *testing.T) {
 	e.expectConverged()
 }
 
-// A domain controller may hide the uSNChanged of a tombstone that it received by replication. A
+// The uSNChanged of a tombstone may be unreadable on a domain controller that received it by replication. A
 // delta sync finds such tombstones, too.
 func TestTombstonesWithoutReadableUSN(t *testing.T) {
 	t.Parallel()

@@ -416,7 +416,7 @@ type groupInfo struct {
 // readGroups reads the groups that match a condition, with their members.
 func (r *graphReader) readGroups(ctx context.Context, s *session, condition string) error {
 	const members, usnChanged, memberOf = 4, 5, 6
-	attributes := []string{"objectGUID", "objectSid", "sAMAccountName", "groupType", "member", "uSNChanged", "memberOf"}
+	attributes := []string{"objectGUID", "objectSid", "sAMAccountName", "groupType", attributeMember, "uSNChanged", "memberOf"}
 	if r.memberOf == nil {
 		attributes = attributes[:memberOf]
 	}
@@ -516,7 +516,7 @@ func (r *graphReader) readLargeGroup(ctx context.Context, s *session, info group
 	for attempt := 1; ; attempt++ {
 		var group membership.Node
 		r.locked(func() { group = r.setGroup(info) })
-		found, err := s.ReadValues(ctx, r.base, info.guid, "member", func(values [][]byte) error {
+		found, err := s.ReadValues(ctx, r.base, info.guid, attributeMember, func(values [][]byte) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			return r.addMembers(group, values)

@@ -99,7 +99,7 @@ func (c *rightsCheck) findUnreadable(ctx context.Context, kind identity.Kind) ([
 	return missing, nil
 }
 
-// minUnreadable is how many objects of a kind in scope must hide an attribute for a refusal, if other
+// minUnreadable is how many objects of a kind in scope must lack an attribute for a refusal, if other
 // objects of the domain show it.
 const minUnreadable = 2
 

@@ -163,16 +163,16 @@ func TestRequiredRights(t *testing.T) {
 		refused []string // none: the run succeeds
 		groups  int      // sent by a run that succeeds
 	}{
-		"users hide whenCreated and name": {"", func(e *env) { e.hide(e.base, "whenCreated", "name") }, []string{"name, whenCreated of users; name, whenCreated of groups"}, 0},
-		"users hide sAMAccountType":       {"", func(e *env) { e.hide(e.base, "sAMAccountType") }, []string{"sAMAccountType of users"}, 0},
-		"users hide identifiers":          {"", func(e *env) { e.hide(e.base, "objectSid", "objectGUID") }, []string{"objectSid, objectGUID of users"}, 0},
+		"whenCreated and name of users": {"", func(e *env) { e.hide(e.base, "whenCreated", "name") }, []string{"name, whenCreated of users; name, whenCreated of groups"}, 0},
+		"sAMAccountType of users":       {"", func(e *env) { e.hide(e.base, "sAMAccountType") }, []string{"sAMAccountType of users"}, 0},
+		"identifiers of users":          {"", func(e *env) { e.hide(e.base, "objectSid", "objectGUID") }, []string{"objectSid, objectGUID of users"}, 0},
 		"each user lacks another attribute": {"", func(e *env) {
 			e.hide(e.user(0), "name")
 			e.hide(e.user(1), "whenCreated")
 			e.hide(e.user(2), "userAccountControl")
 		}, []string{"sAMAccountType, objectSid, objectGUID, name, whenCreated, userAccountControl of users"}, 0},
-		"groups hide groupType": {"", func(e *env) { e.hide(e.base, "groupType") }, []string{"groupType of groups"}, 0},
-		"users and groups":      {"", func(e *env) { e.hide(e.base, "groupType", "userAccountControl") }, []string{"userAccountControl of users", "groupType of groups"}, 0},
+		"groupType of groups": {"", func(e *env) { e.hide(e.base, "groupType") }, []string{"groupType of groups"}, 0},
+		"users and groups":    {"", func(e *env) { e.hide(e.base, "groupType", "userAccountControl") }, []string{"userAccountControl of users", "groupType of groups"}, 0},
 		"filter on an unreadable attribute": {"(!(userAccountControl:1.2.840.113556.1.4.803:=2))(userAccountControl=*)",
 			func(e *env) { e.hide(e.base, "userAccountControl") }, []string{"userAccountControl of users"}, 0},
 		"filter that excludes all users": {"(title=Chief)", func(*env) {}, nil, 2},

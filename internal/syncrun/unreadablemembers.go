@@ -79,7 +79,7 @@ type memberlessGroup struct {
 	wasUnreadable bool   // the stored graph has its members as unreadable
 }
 
-// mayHaveMembers reports whether a group without visible members may hide some. A group that was known
+// mayHaveMembers reports whether a group without visible members may have some. A group that was known
 // to be empty, and has not changed since, is empty: a new member changes the group.
 func (r *graphReader) mayHaveMembers(info groupInfo, usnChanged []byte) bool {
 	node, found := r.graph.Find(info.guid)

@@ -336,7 +336,7 @@ func TestConfirmedButReadable(t *testing.T) {
 }
 
 // TestUncheckedGroups checks that groups keep their members, marked as unreadable, if the run may not check
-// whether they hide them, and that the next run that may do so finds out.
+// whether they have any, and that the next run that may do so finds out.
 func TestUncheckedGroups(t *testing.T) {
 	t.Parallel()
 	m := newUnreadableMembersDomain(t)

@@ -120,7 +120,7 @@ func TestRights(t *testing.T) {
 		restored = true
 		syncAndCompare(t, d, g, settings, scope)
 	})
-	t.Run("some users hide userAccountControl", func(t *testing.T) {
+	t.Run("userAccountControl of some users unreadable", func(t *testing.T) {
 		d.deny(t, deniedOU, schemaIDControl)
 		sync(t, 0, 0)
 	})
