@@ -60,11 +60,14 @@ func TestAdvance(t *testing.T) {
 		t.Errorf("unseen after the rollback: %v", unseen)
 	}
 	a = Controller{Watermark: Watermark{300, "s", at(50), 5}, LastFull: first}
-	must(t, s.Advance(Progress{View: viewA, Run: 5, At: at(50), USN: 300})) // does not forget the rollback
+	must(t, s.Advance(Progress{View: viewA, Run: 5, At: at(50), USN: 300, Unseen: []ad.GUID{guidOf(8)}})) // does not forget the rollback
 	check(a, Controller{Rollbacks: 1}, FullSync{Scope: "s", At: at(40)})
 	must(t, s.Advance(Progress{View: viewB, Run: 6, At: at(50).Add(controllerLife + time.Second), USN: 5, FullSync: true}))
 	if a := result(s.Controller(viewA.InvocationID))(t); a != (Controller{}) {
 		t.Errorf("not forgotten: %+v", a)
+	}
+	if unseen := result(s.Unseen(viewA.InvocationID))(t); len(unseen) != 0 {
+		t.Errorf("unseen objects not forgotten: %v", unseen)
 	}
 }
 

@@ -177,3 +177,32 @@ func TestDamageText(t *testing.T) {
 		t.Errorf("panic of bbolt: %v", err)
 	}
 }
+
+// TestVerifyDuringWrites checks that a file that is written meanwhile does not count as damaged.
+func TestVerifyDuringWrites(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	_ = result(s.OpenJournal(testView, testStart))(t) // so that Verify reads the file
+	var writing sync.WaitGroup
+	done := make(chan struct{})
+	writing.Go(func() {
+		defer close(done)
+		for n := range 300 {
+			if err := s.SetHeldDeletions(guidsOf(objects(0, 1+n%50, 1)), testStart); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for ended := false; !ended && !t.Failed(); {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		if err := s.Verify(); err != nil {
+			t.Errorf("verify: %v", err)
+		}
+	}
+	writing.Wait()
+}

@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"testing"
 
@@ -30,6 +31,37 @@ func graphOf(t *testing.T, s *Store) string {
 		text += fmt.Sprintf("!%d ", guid[0])
 	}
 	return fmt.Sprintf("%t %s %s%t", found, source.Base, text, all)
+}
+
+// TestGraphWhileReplaced checks that a graph counts as missing while it is replaced: a process that is
+// killed then leaves a part of it.
+func TestGraphWhileReplaced(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	found := func() bool {
+		ignore := func(uint32, []byte) error { return nil }
+		_, found, err := s.ReadGraph(ignore, ignore)
+		must(t, err)
+		return found
+	}
+	records := func() iter.Seq[membership.Record] {
+		return func(yield func(membership.Record) bool) {
+			for node := range uint32(3) {
+				if found() {
+					t.Errorf("the graph is not missing before record %d", node)
+				}
+				if !yield(membership.Record{Node: node, Value: make([]byte, graphChunk)}) {
+					return
+				}
+			}
+		}
+	}
+	for range 2 { // a new one, and in place of another one
+		must(t, s.UpdateGraph(GraphChange{Replace: true, Objects: records(), Groups: records()}))
+		if !found() {
+			t.Error("the graph is missing")
+		}
+	}
 }
 
 func TestGraph(t *testing.T) {
