@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -492,6 +493,27 @@ func TestTombstonesWithoutReadableUSN(t *testing.T) {
 	if len(lines) != 1 || !strings.Contains(lines[0].Text("remedy"), "/I:T") {
 		t.Errorf("log %v", lines)
 	}
+}
+
+// TestTombstonesLaterWithoutReadableUSN checks that tombstones whose uSNChanged becomes unreadable are
+// found after the next full sync.
+func TestTombstonesLaterWithoutReadableUSN(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadsDeleted: true}, 20)
+	var unreadable atomic.Bool
+	e.connectThrough(proxy{request: func(_ int, request string) action {
+		if unreadable.Load() && strings.Contains(request, "CN=Deleted Objects") {
+			request = strings.ReplaceAll(request, "uSNChanged", "employeeID") // which no tombstone has
+		}
+		return action{forward: request}
+	}})
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 20})
+	e.must(e.Delete(e.user(0)))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
+	unreadable.Store(true)
+	e.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed})
+	e.must(e.Delete(e.user(1)))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Deleted: 1})
 }
 
 // TestFullSyncVerifiesStateFile damages the state file of a running process: the GUID of a user

@@ -663,6 +663,9 @@ func TestTimeForControllers(t *testing.T) {
 		results := map[state.LogonResult]int{}
 		for _, c := range d.sweep() {
 			results[c.Result]++
+			if asked := c.Result != state.LogonsNotAsked; asked != !c.At.IsZero() { // else its turn would never come
+				t.Errorf("result %s, last asked %s", c.Result, c.At)
+			}
 		}
 		if results[state.LogonsNotAsked] < 1 || results[state.LogonsSlow]+results[state.LogonsNotAsked] != maxAsked+1 {
 			t.Errorf("results %v", results)

@@ -52,6 +52,21 @@ func TestReadOnlyController(t *testing.T) {
 	}
 }
 
+// TestServerFailsBeforeRun checks that a controller whose first response after the bind is a failure is
+// recorded, so that the next run tries it last.
+func TestServerFailsBeforeRun(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{ReadOnly: true}, 3)
+	e.failBusy(e.busyOnce(51, "attributeSchema"), fault.Transient, full)
+	if _, failed, err := e.store.LastServers(); err != nil || failed.InvocationID != e.InvocationID() {
+		t.Errorf("failed server %+v, error %v", failed, err)
+	}
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 3})
+	if _, failed, err := e.store.LastServers(); err != nil || failed != (state.Server{}) {
+		t.Errorf("failed server %+v after a complete run, error %v", failed, err)
+	}
+}
+
 // TestMissingAttributeIsNotEmpty checks that the values of an attribute that a read-only domain
 // controller does not have stay at the gateway.
 func TestMissingAttributeIsNotEmpty(t *testing.T) {

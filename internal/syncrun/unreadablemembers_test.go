@@ -361,6 +361,26 @@ func TestUncheckedGroups(t *testing.T) {
 	m.expectAdministratorsView(m.outer)
 }
 
+// TestEmptyGroupsBegin checks which empty groups of an earlier run are still known to be empty.
+func TestEmptyGroupsBegin(t *testing.T) {
+	t.Parallel()
+	a, b := ad.InvocationID{1}, ad.InvocationID{2}
+	for name, c := range map[string]struct {
+		id    ad.InvocationID
+		since ad.USN
+		want  map[ad.GUID]ad.USN
+	}{
+		"overlap":            {a, 10, map[ad.GUID]ad.USN{{2}: 10}},
+		"all are checked":    {a, 0, map[ad.GUID]ad.USN{}},
+		"another controller": {b, 10, map[ad.GUID]ad.USN{}},
+	} {
+		e := emptyGroups{invocationID: a, usns: map[ad.GUID]ad.USN{{1}: 9, {2}: 10}}
+		if e.begin(c.id, c.since); e.invocationID != c.id || !maps.Equal(e.usns, c.want) {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+}
+
 // TestMaxLocated checks that members, accounts and groups that no search finds, and that exceed the
 // limit of single searches, count as existing.
 func TestMaxLocated(t *testing.T) {
