@@ -109,7 +109,7 @@ func (s *Store) UpdateGraph(g GraphChange) error {
 		g.Objects, g.Groups = nil, nil
 	}
 	return s.update("record memberships", func(c change) error {
-		err := errors.Join(writeGraphRecords(c, bucketGraphObjects, g.Objects), writeGraphRecords(c, bucketGraphGroups, g.Groups))
+		err := errors.Join(writeGraphRecords(c, bucketGraphObjects, g.Objects, false), writeGraphRecords(c, bucketGraphGroups, g.Groups, false))
 		if err != nil {
 			return err
 		}
@@ -156,7 +156,7 @@ func (s *Store) replaceGraph(g GraphChange) error {
 		records iter.Seq[membership.Record]
 	}{{bucketGraphObjects, g.Objects}, {bucketGraphGroups, g.Groups}} {
 		for chunk := range chunks(part.records, graphChunk) {
-			write := func(c change) error { return writeGraphRecords(c, part.bucket, slices.Values(chunk)) }
+			write := func(c change) error { return writeGraphRecords(c, part.bucket, slices.Values(chunk), true) }
 			if err := s.update(operation, write); err != nil {
 				return err
 			}
@@ -190,13 +190,21 @@ func chunks(records iter.Seq[membership.Record], size int) iter.Seq[[]membership
 	}
 }
 
-func writeGraphRecords(c change, bucket []byte, records iter.Seq[membership.Record]) error {
+// writeGraphRecords writes records to a bucket. allNew means that the bucket has none of them.
+func writeGraphRecords(c change, bucket []byte, records iter.Seq[membership.Record], allNew bool) error {
 	if records == nil {
 		return nil
 	}
-	c.Bucket(bucket).FillPercent = 0.9 // node numbers are mostly appended
+	writer := &bucketWriter{change: c, name: bucket, Bucket: c.Bucket(bucket)}
+	defer writer.close()
+	writer.FillPercent = 0.9 // node numbers are mostly appended
 	for record := range records {
-		if err := c.write(bucket, binary.BigEndian.AppendUint32(nil, record.Node), record.Value); err != nil {
+		key := binary.BigEndian.AppendUint32(nil, record.Node)
+		var before []byte
+		if !allNew {
+			before = writer.Get(key)
+		}
+		if err := writer.write(key, before, record.Value); err != nil {
 			return err
 		}
 	}

@@ -313,27 +313,28 @@ func (s *Store) Owners(keys map[identity.Key]struct{}) (owners map[identity.Key]
 	return owners, err
 }
 
-// Missing returns the objects of the index that are not in seen, which must be sorted. It merges the
-// journal first: this is not much slower than to sort the journal for each scan after a full sync.
-func (s *Store) Missing(seen []ad.GUID) (missing []identity.Object, err error) {
+// Missing returns the objects of the index that are in none of the lists of seen, each of which must
+// be sorted. It merges the journal first: this is not much slower than to sort the journal for each
+// scan after a full sync.
+func (s *Store) Missing(seen ...[]ad.GUID) (missing []identity.Object, err error) {
 	if !s.IsReadOnly() {
 		if err := s.merge(); err != nil {
 			return nil, err
 		}
 	}
-	return s.missing(seen)
+	return s.missing(seen...)
 }
 
 // missing is Missing without a merge.
-func (s *Store) missing(seen []ad.GUID) (missing []identity.Object, err error) {
+func (s *Store) missing(seen ...[]ad.GUID) (missing []identity.Object, err error) {
 	err = s.viewIndex("compare index", func(index indexView) error {
-		rest := seen
+		rest := slices.Clone(seen)
 		return index.forEach(func(key, record []byte) error {
-			for len(rest) > 0 && string(rest[0][:]) < string(key) {
-				rest = rest[1:]
-			}
-			if len(rest) > 0 && string(rest[0][:]) == string(key) {
-				return nil
+			for i := range rest {
+				var found bool
+				if rest[i], found = skipBefore(rest[i], key); found {
+					return nil
+				}
 			}
 			if object, ok := decodeRecord(key, record); ok {
 				missing = append(missing, object)
@@ -342,6 +343,14 @@ func (s *Store) missing(seen []ad.GUID) (missing []identity.Object, err error) {
 		})
 	})
 	return missing, err
+}
+
+// skipBefore returns the part of a sorted list that is not before a key, and whether the key is in it.
+func skipBefore(list []ad.GUID, key []byte) (rest []ad.GUID, found bool) {
+	for len(list) > 0 && string(list[0][:]) < string(key) {
+		list = list[1:]
+	}
+	return list, len(list) > 0 && string(list[0][:]) == string(key)
 }
 
 // DueForRecheck returns the objects whose recheck time is not after now, the earliest first: their

@@ -41,9 +41,19 @@ func TestMissing(t *testing.T) {
 		{"all and objects not in the index", append(append([]ad.GUID{guidOf(0)}, guidsOf(all)...), guidOf(99)), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			missing, err := s.Missing(c.seen)
-			if err != nil || !slices.EqualFunc(missing, c.want, same) {
-				t.Errorf("missing %v, error %v", missing, err)
+			even, odd := []ad.GUID{}, []ad.GUID{} // in two lists
+			for i, guid := range c.seen {
+				if i%2 == 0 {
+					even = append(even, guid)
+				} else {
+					odd = append(odd, guid)
+				}
+			}
+			for _, lists := range [][][]ad.GUID{{c.seen}, {even, odd}, {odd, nil, even}} {
+				missing, err := s.Missing(lists...)
+				if err != nil || !slices.EqualFunc(missing, c.want, same) {
+					t.Errorf("%d lists: missing %v, error %v", len(lists), missing, err)
+				}
 			}
 		})
 	}

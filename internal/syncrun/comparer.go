@@ -190,6 +190,15 @@ func (c *comparer) trackSeen(guid ad.GUID) {
 	}
 }
 
+// expectIndexed makes room for the objects of the index in what trackSeen records. A list that grows by
+// appending takes up to twice its memory.
+func (c *comparer) expectIndexed() {
+	if c.plan.TrackSeen {
+		c.kept.seen = make([]ad.GUID, 0, c.snapshot.IndexSize)
+		c.result.seen = c.kept.seen
+	}
+}
+
 // addKey adds the key of an object that exists, if the plan needs this for deletions.
 func (c *comparer) addKey(sid ad.SID, maybeIndexed bool) {
 	if c.plan.TrackSeen {

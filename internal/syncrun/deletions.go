@@ -314,7 +314,7 @@ func (r *reader) findMissing(ctx context.Context, result readResult, to sink) (r
 	if !r.plan.TrackSeen {
 		return result, nil, nil
 	}
-	missing, err := r.store.Missing(result.seenGUIDs())
+	missing, err := r.store.Missing(result.seenGUIDs()...)
 	if err != nil || len(missing) == 0 {
 		return result, nil, err
 	}
@@ -330,7 +330,7 @@ func (r *reader) findMissing(ctx context.Context, result readResult, to sink) (r
 		if err != nil {
 			return result, nil, err
 		}
-		missing, err = r.store.Missing(result.seenGUIDs())
+		missing, err = r.store.Missing(result.seenGUIDs()...)
 		if err != nil {
 			return result, nil, err
 		}
@@ -546,10 +546,7 @@ func (r *reader) dropArrived(ctx context.Context, result readResult, e *Evidence
 	}
 	arrived, err := r.readByGUID(ctx, outside, to)
 	seen := arrived.seenGUIDs()
-	e.Candidates = slices.DeleteFunc(e.Candidates, func(c Candidate) bool {
-		_, found := slices.BinarySearchFunc(seen, c.GUID, compareGUIDs)
-		return found
-	})
+	e.Candidates = slices.DeleteFunc(e.Candidates, func(c Candidate) bool { return seen.contain(c.GUID) })
 	result.add(arrived)
 	return result, err
 }

@@ -298,6 +298,9 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	start := time.Now()
 	c := r.newComparer(q.kind)
 	c.overlapped = map[ad.GUID]struct{}{}
+	if condition == "" && q.kind == r.queries[0].kind {
+		c.expectIndexed()
+	}
 	q.mapper.ResetCounts()
 	restart := func() error {
 		q.mapper.ResetCounts()

@@ -121,11 +121,33 @@ func merge[K comparable, V any](m, other map[K]V, join func(a, b V) V) map[K]V {
 	return m
 }
 
-// seenGUIDs returns the objects that were seen, sorted.
-func (r *readResult) seenGUIDs() []ad.GUID {
-	seen := slices.Concat(r.seen...)
-	slices.SortFunc(seen, compareGUIDs)
-	return seen
+// seenLists are sorted lists of the objects that were seen.
+type seenLists [][]ad.GUID
+
+func (l seenLists) contain(guid ad.GUID) bool {
+	return slices.ContainsFunc(l, func(list []ad.GUID) bool {
+		_, found := slices.BinarySearchFunc(list, guid, compareGUIDs)
+		return found
+	})
+}
+
+// seenGUIDs returns the objects that were seen in at most two lists. It sorts the largest list of r in
+// place: after a full sync, a copy would take the memory of most objects once more.
+func (r *readResult) seenGUIDs() seenLists {
+	largest := -1
+	for i, list := range r.seen {
+		if largest < 0 || len(list) > len(r.seen[largest]) {
+			largest = i
+		}
+	}
+	if largest < 0 {
+		return nil
+	}
+	lists := seenLists{r.seen[largest], slices.Concat(slices.Concat(r.seen[:largest], r.seen[largest+1:])...)}
+	for _, list := range lists {
+		slices.SortFunc(list, compareGUIDs)
+	}
+	return lists
 }
 
 // notSeen returns the given objects that were not seen, sorted and without duplicates.
@@ -136,10 +158,7 @@ func (r *readResult) notSeen(guids []ad.GUID) []ad.GUID {
 	seen := r.seenGUIDs()
 	guids = slices.Clone(guids)
 	slices.SortFunc(guids, compareGUIDs)
-	return slices.DeleteFunc(slices.Compact(guids), func(guid ad.GUID) bool {
-		_, found := slices.BinarySearchFunc(seen, guid, compareGUIDs)
-		return found
-	})
+	return slices.DeleteFunc(slices.Compact(guids), seen.contain)
 }
 
 // unreadableOf returns the given objects that a delta sync found unreadable.
