@@ -5,7 +5,9 @@ import (
 	"testing"
 
 	"adconnector/internal/ad"
-	"adconnector/internal/state"
+	"adconnector/internal/directory"
+	"adconnector/internal/identity"
+	"adconnector/internal/sandbox/domaincontroller"
 )
 
 // TestSeenGUIDs checks the lists of the objects that were seen. The largest list is sorted in place,
@@ -50,29 +52,28 @@ func TestSeenGUIDs(t *testing.T) {
 	}
 }
 
-// TestExpectIndexed checks that the list of the objects that a full sync sees does not grow, also after a
-// restart of the search.
-func TestExpectIndexed(t *testing.T) {
+// TestRoomForSeen checks that the list of the users that a full sync sees has room for the objects of the
+// index, and does not grow: neither in the first search nor after a restart.
+func TestRoomForSeen(t *testing.T) {
 	t.Parallel()
-	const objects = 1000
-	store, err := state.Options{}.OpenReadOnly(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+	const objects = 10
+	e := newDomainEnv(t, domaincontroller.Options{}, objects)
+	opened, err := directory.Connect(t.Context(), e.Directory.Options(directory.LDAP))
+	e.must(err)
+	defer opened.Close()
+	s := &session{Session: opened, idleLimit: 1 << 40}
+	input := reading{Source{Base: e.base, Scope: directory.Subtree}, s, Snapshot{SameTarget: true, IndexSize: objects}, Plan{Mode: full, TrackSeen: true}}
+	reader := e.runner.newReader(e.runner.newRunInfo(RunOptions{}), input, memberships{}, logonSources{})
+	result, err := reader.read(t.Context(), s, reader.queries[0], "", sink{add: func(identity.Asset) error { return nil }})
+	e.must(err)
+	if len(result.seen) != objects || cap(result.seen) != objects {
+		t.Errorf("%d objects in a list for %d, want %d", len(result.seen), cap(result.seen), objects)
 	}
-	c := &comparer{runInfo: runInfo{options: RunOptions{Progress: &Progress{}}}, store: store, budget: &objectBudget{limit: 2 * objects}, plan: Plan{TrackSeen: true}, snapshot: Snapshot{IndexSize: objects}}
+	c := reader.newComparer(identity.User)
 	c.expectIndexed()
-	first := c.result.seen[:1]
-	for range 2 {
-		for n := range objects {
-			if _, err := c.count(ad.GUID{byte(n), byte(n >> 8)}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if len(c.result.seen) != objects || &c.result.seen[0] != &first[0] {
-			t.Errorf("%d objects in a list that has grown", len(c.result.seen))
-		}
-		if err := c.reset(); err != nil {
-			t.Fatal(err)
-		}
+	c.trackSeen(ad.GUID{1})
+	e.must(c.reset())
+	if len(c.result.seen) != 0 || cap(c.result.seen) != objects {
+		t.Errorf("after a restart: %d objects in a list for %d", len(c.result.seen), cap(c.result.seen))
 	}
 }
