@@ -80,9 +80,10 @@ func (w *ldif) fileTime(percent int, defaultValue string) string {
 	return strconv.FormatInt((w.randomTime().Unix()+epoch)*10_000_000+w.random.Int64N(10_000_000), 10)
 }
 
-// randomTime returns a time in the ten years from 2017.
+// randomTime returns a time in the nine years from 2017. An object changes when a logon or an expiry of it
+// ceases to be in the future, which must not happen between two runs.
 func (w *ldif) randomTime() time.Time {
-	return time.Unix(1483228800+w.random.Int64N(10*365*24*3600), 0).UTC()
+	return time.Unix(1483228800+w.random.Int64N(9*365*24*3600), 0).UTC()
 }
 
 func (w *ldif) randomBytes(b []byte) []byte {
