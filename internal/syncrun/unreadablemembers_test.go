@@ -361,6 +361,78 @@ func TestUncheckedGroups(t *testing.T) {
 	m.expectAdministratorsView(m.outer)
 }
 
+// TestUncheckedGroupWithoutMembers checks that a group without known members whose members were unreadable
+// stays marked if it is not checked: it is unknown whether it is empty.
+func TestUncheckedGroupWithoutMembers(t *testing.T) {
+	t.Parallel()
+	m := newUnreadableMembersDomain(t)
+	team := m.addGroup("team")
+	m.exceedOverlap()
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
+	m.hideAll(team) // its members can be any
+	if run, err := m.runner.Run(t.Context(), RunOptions{Full: true}); err != nil || run.Result != Partial || run.Unreadable != 1 {
+		t.Errorf("%s, %d unreadable, error %v", brief(run), run.Unreadable, err)
+	}
+	m.hide(team, "member")
+	m.runner.emptyChecks = emptyChecks{}
+	m.expectPartial(RunOptions{Full: true}, full, 1)
+	m.expectPosture(team, "unreadable", "empty", "inCycle", "members", "membersWithoutSid", "nestingDepth")
+	m.runner.emptyChecks = defaultEmptyChecks
+	m.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
+	m.expectPosture(team, "empty", "true")
+	m.expectPosture(team, "unreadable")
+}
+
+// TestContradictedEmptyGroup checks that a delta sync checks a group again that was known to be empty and
+// has not changed, if memberOf of a changed object has it: memberOf was unreadable before.
+func TestContradictedEmptyGroup(t *testing.T) {
+	t.Parallel()
+	m := newUnreadableMembersDomain(t)
+	team := m.addGroup("team", m.user(4))
+	m.hide(team, "member")
+	m.hide(m.user(4), "memberOf")
+	m.exceedOverlap()
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 9 + postureObjects})
+	m.expectPosture(team, "empty", "true")
+	m.hide(m.user(4))
+	m.set(m.user(4), "title", "Chief")
+	m.expectPartial(RunOptions{}, delta, 1)
+	m.expectPosture(team, "members", m.SID(m.user(4)))
+	m.expectAdministratorsView(team)
+}
+
+// TestGraphOfAnotherDomain checks that no accounts and groups of another domain stay in the graph, even if
+// they are more than may be searched one by one.
+func TestGraphOfAnotherDomain(t *testing.T) {
+	t.Parallel()
+	for _, options := range []RunOptions{{}, {Full: true}} {
+		m := newUnreadableMembersDomain(t)
+		m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+		sid := func(rid ad.RID) ad.SID {
+			return ad.JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0}, rid)
+		}
+		group, account := ad.GUID{1}, ad.GUID{2}
+		other := membership.New()
+		other.AddMember(other.SetGroup(group, sid(1000), true, 0), account, sid(1001))
+		other.SetAccount(account, sid(1001), 513)
+		other.Compute()
+		change := state.GraphChange{Source: state.GraphSource{Base: "DC=other,DC=example,DC=com"}, Replace: true}
+		change.Objects, change.Groups = other.ChangedRecords()
+		m.must(m.store.UpdateGraph(change))
+		m.runner.maxLocated = 0
+		if run, err := m.runner.Run(t.Context(), options); err != nil || run.Result != Processed {
+			t.Errorf("run: %s, error %v", brief(run), err)
+		}
+		stored, err := loadMemberships(m.store, Source{Posture: true}, m.runner.Log)
+		m.must(err)
+		if stored.source.Base != m.Base() || stored.graph.HasGroup(group) || stored.graph.PrimaryRID(account) != 0 {
+			t.Errorf("options %+v: graph of %s, group of the other domain %t, primary group of its account %d", options, stored.source.Base,
+				stored.graph.HasGroup(group), stored.graph.PrimaryRID(account))
+		}
+		m.expectConverged()
+	}
+}
+
 // TestEmptyGroupsBegin checks which empty groups of an earlier run are still known to be empty.
 func TestEmptyGroupsBegin(t *testing.T) {
 	t.Parallel()
