@@ -6,6 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-ldap/ldap/v3"
+	"github.com/rs/zerolog"
+
+	"adconnector/internal/directory"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/testlog"
@@ -104,6 +108,47 @@ func TestPasswordExpiryIsReadOnceADay(t *testing.T) {
 			t.Errorf("%s later: noted at %s, before %s", step.after, now, noted)
 		}
 		noted = now
+	}
+}
+
+// TestUnreadablePasswordExpiry tests that a run tries again what failed in the last one, and that an account
+// that may not read itself is recorded: the search is not repeated for a day.
+func TestUnreadablePasswordExpiry(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 2)
+	e.busyOnce(ldap.LDAPResultBusy, e.BindDN(), directory.AttributePasswordExpiry).Store(true)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 2})
+	if password := e.expiryOf(state.BindPassword); password != nil {
+		t.Errorf("busy: %+v", password)
+	}
+	e.busyOnce(ldap.LDAPResultInsufficientAccessRights, e.BindDN(), directory.AttributePasswordExpiry).Store(true)
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	if password := e.expiryOf(state.BindPassword); password == nil || !password.At.IsZero() || !password.NotedAt.Equal(e.clock.Now()) {
+		t.Errorf("refused: %+v", password)
+	}
+}
+
+// TestLogExpiry tests that an expiry is logged once a day, also after the clock was set back.
+func TestLogExpiry(t *testing.T) {
+	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		logged, expires time.Duration // from now
+		want            bool
+	}{
+		"never logged":     {-1000 * day, day, true},
+		"logged today":     {-time.Hour, day, false},
+		"logged yesterday": {-day, day, true},
+		"clock set back":   {2 * day, day, true},
+		"set back a bit":   {time.Hour, day, false},
+		"not urgent":       {-2 * day, 1000 * day, false},
+	} {
+		var log testlog.Log
+		e := state.Expiry{Subject: state.BindPassword, At: now.Add(c.expires), LoggedAt: now.Add(c.logged)}
+		got := logExpiry(runInfo{start: now, log: zerolog.New(&log)}, &e)
+		if lines := log.With(MsgPasswordExpires); got != c.want || (len(lines) == 1) != c.want || e.LoggedAt.Equal(now) != c.want {
+			t.Errorf("%s: logged %t, at %s, %v", name, got, e.LoggedAt, lines)
+		}
 	}
 }
 

@@ -717,3 +717,41 @@ func describe(d Decision) string {
 	add("drop", dropped)
 	return strings.Join(parts, ", ")
 }
+
+// TestAddOwners checks how many objects that exist have the SID of a candidate: those of the index, and
+// those that a dry run would send. An object whose SID changed is listed once, however often it was read.
+func TestAddOwners(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 2)
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 2})
+	indexed, gone := e.sid(e.user(0)), ad.SID{1, 1, 0, 0, 0, 0, 0, 5, 9, 0, 0, 0}
+	for name, c := range map[string]struct {
+		sid  ad.SID
+		keys []bool // of the objects that were read with this SID: whether the index may have them
+		want int
+	}{
+		"nobody":                  {gone, nil, 0},
+		"read":                    {gone, []bool{true}, 1},
+		"indexed":                 {indexed, nil, 1},
+		"indexed, read":           {indexed, []bool{true}, 1},
+		"indexed, and a new one":  {indexed, []bool{false}, 2},
+		"two new ones":            {gone, []bool{false, false}, 2},
+		"perhaps the same object": {gone, []bool{true, true}, 1},
+	} {
+		object := identity.Object{GUID: ad.GUID{1}, Kind: identity.User, SID: c.sid}
+		evidence := Evidence{Candidates: []Candidate{{Object: object}}}
+		changed := e.GUID(e.user(1))
+		result := readResult{changedSIDs: []ad.GUID{changed, changed}}
+		for _, maybeIndexed := range c.keys {
+			result.keys = append(result.keys, liveKey{object.Key(), maybeIndexed})
+		}
+		r := &reader{store: e.store}
+		e.must(r.addOwners(&evidence, result, sink{flush: func() error { return nil }}))
+		if got := evidence.Owners[object.Key()]; got != c.want {
+			t.Errorf("%s: %d owners, want %d", name, got, c.want)
+		}
+		if len(evidence.ChangedSIDs) != 1 || evidence.ChangedSIDs[0].GUID != changed {
+			t.Errorf("%s: changed SIDs of %v", name, evidence.ChangedSIDs)
+		}
+	}
+}

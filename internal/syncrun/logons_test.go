@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
+	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
@@ -202,13 +204,69 @@ func TestNumberOfFailedAttempts(t *testing.T) {
 	d.expectFailed(1, time.Time{}, 2)
 	d.must(b.SetPassword(b.BindDN(), b.Password))
 	d.clock.Advance(pauseAfter(1))
-	d.must(b.Modify(d.user(1), "badPwdCount"))
 	d.clock.Advance(pauseAfter(1))
+	d.must(b.Modify(d.user(1), "badPwdCount", "-1")) // no number of attempts
+	d.fullSync(0)
+	d.expectFailed(1, time.Time{}, 2)
+	d.must(b.Modify(d.user(1), "badPwdCount"))
 	d.fullSync(1)
 	d.expectFailed(1, time.Time{}, 0)
 	a.SetPDCEmulator("dc1")
 	d.fullSync(1)
 	d.expectFailed(1, time.Time{}, 1)
+}
+
+// TestPendingLogons checks which objects a sweep records to ask for again: each once, and none if they are
+// too many, because the next sweep then asks for all.
+func TestPendingLogons(t *testing.T) {
+	t.Parallel()
+	guid := func(n int) ad.GUID { return ad.GUID{byte(n >> 8), byte(n)} }
+	for name, c := range map[string]struct {
+		unsettled int
+		missing   []ad.GUID
+		want      int // -1: all are asked for
+	}{
+		"unsettled":          {2, nil, 2},
+		"missing":            {0, []ad.GUID{guid(1)}, 1},
+		"both are one":       {2, []ad.GUID{guid(1)}, 2},
+		"limit":              {maxPendingLogons, []ad.GUID{guid(1)}, maxPendingLogons},
+		"too many unsettled": {maxPendingLogons + 1, nil, -1},
+		"too many of both":   {maxPendingLogons, []ad.GUID{guid(maxPendingLogons)}, -1},
+	} {
+		at := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+		sweep := logonSweep{newLogonTable(maxPendingLogons + 1), &state.LogonSweep{Controllers: []state.LogonController{{AskedUntil: at}}}}
+		for n := range c.unsettled {
+			if err := sweep.table.add(guid(n), identity.Logons{Last: 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		record := sweep.finish(c.missing)
+		if all := c.want < 0; len(record.Pending) != max(c.want, 0) || record.Controllers[0].AskedUntil.IsZero() != all {
+			t.Errorf("%s: %d pending, asked until %v", name, len(record.Pending), record.Controllers[0].AskedUntil)
+		}
+	}
+}
+
+// TestAskedUntil checks until when the logons of a domain controller are known.
+func TestAskedUntil(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		clock time.Time
+		id    ad.InvocationID
+		want  time.Time
+	}{
+		"clock behind":     {now.Add(-time.Minute), ad.InvocationID{1}, now.Add(-time.Minute)},
+		"clock ahead":      {now.Add(time.Hour), ad.InvocationID{1}, now},
+		"no clock":         {time.Time{}, ad.InvocationID{1}, time.Time{}},
+		"no invocation ID": {now, ad.InvocationID{}, time.Time{}},
+	} {
+		s := &directory.Session{}
+		s.RootDSE.CurrentTime, s.Controller.InvocationID = c.clock, c.id
+		if got := askedUntil(s, now); !got.Equal(c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
 }
 
 // endless sends accounts without end. Their GUIDs are random.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
@@ -273,6 +274,63 @@ func TestRestoredUserLosesGroups(t *testing.T) {
 			}
 			e.expectConverged()
 		})
+	}
+}
+
+// TestRestoredUserAmongUnreadable checks that a restored user loses the groups whose other members no
+// search finds: they do not show that memberOf is unreadable.
+func TestRestoredUserAmongUnreadable(t *testing.T) {
+	t.Parallel()
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 3)
+	team := e.addGroup("team", e.users(2)...)
+	e.exceedOverlap()
+	e.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 4 + postureObjects})
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed})
+	e.hideAll(e.user(1))
+	e.must(e.Undelete(e.deleteUsers(1)[0]))
+	e.run(RunOptions{}, state.Run{Mode: delta, Result: Processed, Uploaded: 2})
+	e.expectPosture(team, "members", e.SID(e.user(1)))
+}
+
+// TestRecordMemberOf checks that a list of groups of which the server returned only a part is not
+// recorded: the group of a changed object that is missing from it would seem contradicted.
+func TestRecordMemberOf(t *testing.T) {
+	t.Parallel()
+	for _, partial := range []bool{false, true} {
+		r := &graphReader{memberOf: map[ad.GUID][]ad.GUID{}}
+		entry := &ad.Entry{Values: [][][]byte{nil, {[]byte("<GUID=00000000-0000-0000-0000-000000000001>;CN=a")}}}
+		if partial {
+			entry.Partial = []int{1}
+		}
+		if r.recordMemberOf(ad.GUID{1}, entry, 1); len(r.memberOf) == 0 != partial {
+			t.Errorf("partial %t: %v", partial, r.memberOf)
+		}
+	}
+}
+
+// TestReadLargeGroup checks that the memory for a group whose members come in several ranges is given
+// back, and that a group that was deleted in the meantime leaves the graph.
+func TestReadLargeGroup(t *testing.T) {
+	t.Parallel()
+	const many = 1501
+	e := newPostureEnv(t, domaincontroller.Options{}, many)
+	team := e.addGroup("team", e.users(many)...)
+	opened, err := directory.Connect(t.Context(), e.Directory.Options(directory.LDAP))
+	e.must(err)
+	defer opened.Close()
+	s := &session{Session: opened, lastUsed: time.Now(), idleLimit: 1 << 40}
+	graph := membership.New()
+	r := e.runner.newMembershipSync(e.runner.newRunInfo(RunOptions{}), Source{Base: e.base}, s, storedMemberships{graph: graph}, Snapshot{}).newGraphReader(graph, nil)
+	guid := e.GUID(team)
+	e.must(r.readGroups(t.Context(), s, directory.FilterByGUID([]ad.GUID{guid})))
+	node, _ := graph.Find(guid)
+	if members := len(graph.Members(node)); members != many || r.otherSize != 0 {
+		t.Errorf("%d members, %d bytes besides the graph", members, r.otherSize)
+	}
+	info := groupInfo{guid: guid, sid: e.sid(team), security: true}
+	e.must(e.Delete(team))
+	if e.must(r.readLargeGroup(t.Context(), s, info)); graph.HasGroup(guid) {
+		t.Error("the deleted group is in the graph")
 	}
 }
 

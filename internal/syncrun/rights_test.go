@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
@@ -332,6 +333,20 @@ func TestCountsOfOtherScope(t *testing.T) {
 	e.setPosture(true)
 	if run, err := e.runner.Run(t.Context(), RunOptions{}); err != nil || run.Mode != full {
 		t.Errorf("run: %s, error %v", brief(run), err)
+	}
+}
+
+// TestCountsWithoutObjects checks that a full sync that finds no objects keeps the recorded counts, which
+// a later one compares.
+func TestCountsWithoutObjects(t *testing.T) {
+	t.Parallel()
+	s := &session{Session: &directory.Session{RootDSE: directory.RootDSE{DSServiceName: "CN=NTDS Settings", HighestCommittedUSN: 1}}}
+	if got := readableAttributes(Snapshot{}, s, readResult{}); got != nil {
+		t.Errorf("counts %+v", got)
+	}
+	result := readResult{readable: map[identity.Kind]map[string]int{identity.User: {"mail": 2}}}
+	if got := readableAttributes(Snapshot{}, s, result); got == nil || got.Objects["user"]["mail"] != 2 {
+		t.Errorf("counts %+v", got)
 	}
 }
 

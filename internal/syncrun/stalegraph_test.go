@@ -186,3 +186,18 @@ func TestLostAdminCount(t *testing.T) {
 	m.set(m.user(3), "adminCount")
 	m.run(RunOptions{Full: true}, state.Run{Mode: full, Result: Processed, Uploaded: 1})
 }
+
+// TestLostAdminCountWithoutKrbtgt checks that a full sync is not refused if no object shows adminCount any
+// more and the account does not see krbtgt, which has it in every domain.
+func TestLostAdminCountWithoutKrbtgt(t *testing.T) {
+	t.Parallel()
+	m := newUnreadableMembersDomain(t)
+	m.set(m.user(3), "adminCount", "1")
+	m.exceedOverlap()
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+	m.hideAll("CN=krbtgt,CN=Users," + m.Base())
+	m.hide(m.Base(), "adminCount")
+	if run, err := m.runner.Run(t.Context(), RunOptions{Full: true}); err != nil {
+		t.Errorf("run: %s, error %v", brief(run), err)
+	}
+}

@@ -82,6 +82,24 @@ func TestTimeBoundMembershipEnds(t *testing.T) {
 	}
 }
 
+// TestTimeBoundMembershipOfNewRoleGroup checks that the delta sync that finds a group in Domain Admins
+// also finds that a membership of this group has ended before, which changed nothing.
+func TestTimeBoundMembershipOfNewRoleGroup(t *testing.T) {
+	t.Parallel()
+	m := newTimeBoundEnv(t)
+	team := m.addGroup("team", m.user(2), m.user(3))
+	m.must(m.Expire(team, m.user(2), m.clock.Now().Add(time.Minute)))
+	m.exceedOverlap()
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 7 + postureObjects})
+	m.clock.Advance(time.Minute)
+	m.set(m.admins, "member", "CN=Administrator,CN=Users,"+m.Base(), m.user(0), m.outer, team)
+	if run, err := m.runner.Run(t.Context(), RunOptions{}); err != nil || run.Mode != delta || run.Result != Processed {
+		t.Errorf("run: %s, error %v", brief(run), err)
+	}
+	m.expectPosture(m.user(2), "privilegedGroups")
+	m.expectConverged()
+}
+
 // A domain controller returns at most 1,500 members at once.
 func TestTimeBoundMembershipOfLargeGroupEnds(t *testing.T) {
 	t.Parallel()
