@@ -4,8 +4,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"adconnector/internal/ad"
 	"adconnector/internal/fault"
+	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
 	"adconnector/internal/state"
 	"adconnector/test/fakeldap"
@@ -85,6 +88,40 @@ func TestObjectsAfterRestart(t *testing.T) {
 	}
 }
 
+// TestKeptAfterRestart checks what a restart of a search keeps: the new due times of objects that were
+// read, and the postponed objects once they are counted.
+func TestKeptAfterRestart(t *testing.T) {
+	t.Parallel()
+	store, err := state.Options{}.OpenReadOnly(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, counted := range []bool{false, true} {
+		c := &comparer{runInfo: runInfo{options: RunOptions{Progress: &Progress{}}}, store: store, budget: &objectBudget{limit: 1}, counted: counted,
+			postponed: []ad.GUID{{1}}, result: searchResult{recheckTimes: map[ad.GUID]time.Time{{2}: {}}}}
+		if err := c.reset(); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.result.recheckTimes) != 1 || (len(c.postponed) == 1) != counted {
+			t.Errorf("counted %t: due times %v, postponed %v", counted, c.result.recheckTimes, c.postponed)
+		}
+	}
+}
+
+// TestLogonsInMemory checks that the logons to store are written before they are too many.
+func TestLogonsInMemory(t *testing.T) {
+	t.Parallel()
+	e := newLDAPEnv(t)
+	c := &comparer{store: e.store}
+	for n := range maxSentLogons {
+		asset := identity.Asset{GUID: ad.GUID{byte(n), byte(n >> 8)}, Logons: identity.Logons{Last: 1}}
+		e.must(c.updateRecord(asset, indexRecord{found: true}))
+	}
+	if n := len(c.sentLogons); n != 0 {
+		t.Errorf("%d in memory", n)
+	}
+}
+
 // TestTooManyTrackedObjects checks the limit of a run that tracks the objects seen, and that
 // of tombstones.
 func TestTooManyTrackedObjects(t *testing.T) {
@@ -108,6 +145,7 @@ func TestTooManyTrackedObjects(t *testing.T) {
 	}
 	succeed()
 	e.exceedOverlap()
+	succeed() // so that the next delta sync reads no users again
 	e.deleteUsers(10)
 	e.runner.maxObjects = objectLimits{total: 1000, tracked: 9}
 	e.wantTooMany(RunOptions{}, errTooManyObjects, "9")

@@ -102,6 +102,7 @@ func TestMakePlan(t *testing.T) {
 		want   Plan
 	}{
 		"delta":                    {func(*Snapshot) {}, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
+		"delta, empty index":       {func(s *Snapshot) { s.IndexSize = 0 }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
 		"delta near the beginning": {func(s *Snapshot) { s.Controller.Watermark.USN = 100 }, Plan{Mode: delta, SinceUSN: 0, TrackSeen: true}},
 		"delta after another view": {func(s *Snapshot) { s.OtherViews = make([]ad.GUID, maxReread) }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
 		"delta with posture":       {func(s *Snapshot) { s.Posture, s.MembershipsStored = true, true }, Plan{Mode: delta, SinceUSN: 3801, TrackSeen: true}},
@@ -357,5 +358,16 @@ func TestUnreadableInvocationIDForcesFullSyncs(t *testing.T) {
 	}
 	if controller, err := e.store.Controller(ad.InvocationID{}); err != nil || controller != (state.Controller{}) {
 		t.Errorf("controller %+v, error %v", controller, err)
+	}
+}
+
+// TestProgress checks that a server without delta syncs leaves no watermark.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	for _, supported := range []bool{true, false} {
+		p := Plan{Mode: full}.progress(Snapshot{Posture: true, DeltaSupported: supported, HighestUSN: 7})
+		if got := p.USN == 7; got != supported || !p.FullSync || !p.ClearStale || p.DropGraph {
+			t.Errorf("supported %t: %+v", supported, p)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-ldap/ldap/v3"
 	"github.com/rs/zerolog"
 
 	"adconnector/internal/ad"
@@ -129,11 +130,13 @@ func TestSearchEndsWithoutProgress(t *testing.T) {
 		lostAfter []int // pages with one entry, of each attempt
 		restarts  int
 		lost      bool
+		result    int // 0: the connection is closed
 	}{
-		"further each time": {[]int{1, 2, 3}, 3, false},
-		"as far":            {[]int{2, 2, 3}, 1, true},
-		"less far":          {[]int{1, 3, 2, 4}, 2, true},
-		"nothing":           {[]int{0, 1}, 0, true},
+		"further each time": {[]int{1, 2, 3}, 3, false, 0},
+		"as far":            {[]int{2, 2, 3}, 1, true, 0},
+		"less far":          {[]int{1, 3, 2, 4}, 2, true, 0},
+		"nothing":           {[]int{0, 1}, 0, true, 0},
+		"partial result":    {[]int{1, 2}, 2, false, ldap.LDAPResultTimeLimitExceeded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -150,7 +153,7 @@ func TestSearchEndsWithoutProgress(t *testing.T) {
 				case attempt > len(c.lostAfter):
 					return p.Send(fakeldap.Done(r.ID, 0, fakeldap.Paging("")))
 				case page > c.lostAfter[attempt-1]:
-					return false
+					return c.result != 0 && p.Send(fakeldap.Done(r.ID, c.result))
 				}
 				return p.Send(entry.Message(r.ID), fakeldap.Done(r.ID, 0, fakeldap.Paging("more")))
 			}))

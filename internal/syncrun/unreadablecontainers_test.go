@@ -384,3 +384,28 @@ func TestInvocationIDUnreadableReason(t *testing.T) {
 		t.Errorf("reason %q", reason)
 	}
 }
+
+// TestMayContain checks which objects may be in a container that cannot be listed. If its DN is malformed,
+// all objects in the scope may be.
+func TestMayContain(t *testing.T) {
+	t.Parallel()
+	const base = "OU=Staff,DC=corp,DC=example,DC=com"
+	for name, c := range map[string]struct {
+		container string
+		kind      identity.Kind
+		scope     directory.Scope
+		want      bool
+	}{
+		"below the base":       {"OU=Inner," + base, identity.User, directory.Subtree, true},
+		"outside":              {"OU=Outside,DC=corp,DC=example,DC=com", identity.User, directory.Subtree, false},
+		"role, outside":        {"OU=Outside,DC=corp,DC=example,DC=com", identity.Role, directory.Subtree, true},
+		"one level":            {"OU=Inner," + base, identity.User, directory.OneLevel, false},
+		"malformed DN":         {"Inner", identity.User, directory.Subtree, true},
+		"malformed, one level": {"Inner", identity.User, directory.OneLevel, false},
+	} {
+		r := &reader{reading: reading{source: Source{Base: base, Scope: c.scope}}}
+		if got := r.mayContain([]string{c.container}, c.kind, base); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

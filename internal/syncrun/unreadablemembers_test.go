@@ -433,6 +433,44 @@ func TestGraphOfAnotherDomain(t *testing.T) {
 	}
 }
 
+// TestRoleGroupsAreCheckedFirst checks that the groups of roles are checked before others that have lost
+// their visible members, if a run may not check all.
+func TestRoleGroupsAreCheckedFirst(t *testing.T) {
+	t.Parallel()
+	m := newUnreadableMembersDomain(t)
+	m.run(RunOptions{}, state.Run{Mode: full, Result: Processed, Uploaded: 8 + postureObjects})
+	m.set(m.inner, "member")
+	m.exceedOverlap()
+	m.runner.emptyChecks = emptyChecks{min: 1, max: 1}
+	m.expectPartial(RunOptions{Full: true}, full, 1)
+	m.expectPosture(m.inner, "unreadable", "empty", "inCycle", "members", "membersWithoutSid", "nestingDepth")
+}
+
+// TestMayHaveMembers checks which groups without visible members are checked, of those that were known to
+// be empty.
+func TestMayHaveMembers(t *testing.T) {
+	t.Parallel()
+	info := groupInfo{guid: ad.GUID{1}, sid: ad.JoinSID([]byte{1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0}, 1000)}
+	for name, c := range map[string]struct {
+		usnChanged   string
+		contradicted bool
+		want         bool
+	}{
+		"unchanged":                 {"99", false, false},
+		"changed":                   {"100", false, true},
+		"found empty in this state": {"101", false, false},
+		"unreadable uSNChanged":     {"", false, true},
+		"contradicted":              {"99", true, true},
+	} {
+		r := &graphReader{graph: membership.New(), checksEmpty: true, emptySince: 100, emptyGroups: &emptyGroups{usns: map[ad.GUID]ad.USN{info.guid: 101}},
+			contradicted: map[ad.GUID]bool{info.guid: c.contradicted}}
+		r.graph.SetKnownEmpty(r.setGroup(info))
+		if got := r.mayHaveMembers(info, []byte(c.usnChanged)); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // TestEmptyGroupsBegin checks which empty groups of an earlier run are still known to be empty.
 func TestEmptyGroupsBegin(t *testing.T) {
 	t.Parallel()
