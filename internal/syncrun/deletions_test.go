@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"adconnector/internal/ad"
+	"adconnector/internal/directory"
 	"adconnector/internal/fault"
 	"adconnector/internal/identity"
 	"adconnector/internal/sandbox/domaincontroller"
@@ -565,6 +566,29 @@ func TestDeletionsNotRecorded(t *testing.T) {
 		}})
 		if fault.ClassOf(err) != fault.Transient {
 			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// TestSearchTombstones checks that the tombstone of a group proves the deletion of its role, too.
+func TestSearchTombstones(t *testing.T) {
+	t.Parallel()
+	e := newPostureEnv(t, domaincontroller.Options{ReadsDeleted: true}, 1)
+	deleted, alive := e.GUID(e.addGroup("deleted")), e.GUID(e.addGroup("alive"))
+	e.must(e.Delete(e.dn("deleted")))
+	opened, err := directory.Connect(t.Context(), e.Directory.Options(directory.LDAP))
+	e.must(err)
+	defer opened.Close()
+	s := &session{Session: opened, lastUsed: time.Now(), idleLimit: 1 << 40}
+	guids := []ad.GUID{deleted, identity.RoleGUID(deleted), alive, identity.RoleGUID(alive)}
+	var evidence Evidence
+	for _, guid := range guids {
+		evidence.Candidates = append(evidence.Candidates, Candidate{Object: identity.Object{GUID: guid}})
+	}
+	e.must(evidence.searchTombstones(t.Context(), guids, e.runner.newTombstoneSearch(e.runner.newRunInfo(RunOptions{}), s, Plan{Mode: full}, len(guids))))
+	for n, c := range evidence.Candidates {
+		if c.Tombstone != (n < 2) {
+			t.Errorf("candidate %d: tombstone %t", n, c.Tombstone)
 		}
 	}
 }

@@ -200,6 +200,25 @@ func TestIdleSessionIsReplacedBeforeUse(t *testing.T) {
 	}
 }
 
+// TestReconnectClosesSession checks that the session that is replaced is closed: a server limits the
+// number of connections.
+func TestReconnectClosesSession(t *testing.T) {
+	t.Parallel()
+	e := newDomainEnv(t, domaincontroller.Options{}, 1)
+	opened, err := directory.Connect(t.Context(), e.Directory.Options(directory.LDAP))
+	e.must(err)
+	s := &session{Session: opened}
+	e.must(s.reconnect(t.Context()))
+	defer s.Close()
+	search := directory.Search{Base: e.user(0), Filter: "(objectClass=*)"}
+	if found, err := s.Exists(t.Context(), search); err != nil || !found {
+		t.Errorf("found %t, error %v", found, err)
+	}
+	if _, err := opened.Exists(t.Context(), search); err == nil {
+		t.Error("the former session is open")
+	}
+}
+
 // connectTo connects a session, as a run does.
 func connectTo(t *testing.T, idleLimit time.Duration, servers ...*fakeldap.Listener) *session {
 	t.Helper()
