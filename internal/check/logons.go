@@ -40,7 +40,7 @@ func (p *preflight) lastLogon(ctx context.Context) Check {
 	case len(r.failed) == 0 && all:
 		return ok("%s; %s can be asked", found, partOfOthers(len(others), len(others)))
 	case len(r.failed) == 0:
-		return ok("%s; %s can be asked: to send their logons, set sync.last-logon to ALL_CONTROLLERS; with REPLICATED, %s", found, partOfOthers(len(others), len(others)), replicatedDelay)
+		return ok("%s; %s can be asked: to send all logons, set sync.last-logon to ALL_CONTROLLERS; with REPLICATED, %s", found, partOfOthers(len(others), len(others)), replicatedDelay)
 	}
 	found += fmt.Sprintf("; %s cannot be asked: %s", partOfOthers(len(r.failed), len(others)), r.names())
 	if pinned := p.pinnedTo(); r.certificate && pinned != "" {
@@ -49,14 +49,14 @@ func (p *preflight) lastLogon(ctx context.Context) Check {
 	if !all {
 		return ok("%s; %s", found, replicatedDelay)
 	}
-	return warn(found+"; their logons are missing, or "+replicatedDelay, fault.Remedy(r.first))
+	return warn(found+"; logons there are missing, or "+replicatedDelay, fault.Remedy(r.first))
 }
 
 // partOfOthers describes n of the other domain controllers.
 func partOfOthers(n, others int) string {
 	switch {
 	case others == 1:
-		return "the other one"
+		return "the other domain controller"
 	case n == others:
 		return fmt.Sprintf("the other %d", others)
 	}

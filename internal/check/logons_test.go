@@ -48,7 +48,7 @@ func TestLastLogon(t *testing.T) {
 				e.listDown(t, 1)
 				e.overLDAP(syncrun.LastLogonReplicated)
 			},
-			want: plain, check: lastLogon, found: []string{"has 2 domain controllers; the other one cannot be asked: 127.0.0.9 (unreachable", "up to 14 days"},
+			want: plain, check: lastLogon, found: []string{"has 2 domain controllers; the other domain controller cannot be asked: 127.0.0.9 (unreachable", "up to 14 days"},
 		},
 		"all controllers, many down": {
 			change: func(t *testing.T, e *environment) {

@@ -171,7 +171,7 @@ func (p *preflight) unreadableObjects(ctx context.Context) Check {
 	case none && f.stopped:
 		return warn(fmt.Sprintf("search for unreadable objects stopped after %s", p.countTimeout), "run the check at a quieter time")
 	case none && f.more:
-		return warn(fmt.Sprintf("the account may not list the contents of more than %s, and sees objects in the first ones", quantity(p.maxUnreadable, "container", "containers")), p.grantRemedy(p.grant(p.profile.Base)))
+		return warn(fmt.Sprintf("the account has no List Contents on more than %s; the first %d were tested: each has visible objects", quantity(p.maxUnreadable, "container", "containers"), p.maxUnreadable), p.grantRemedy(p.grant(p.profile.Base)))
 	case none:
 		return ok("no objects that can be listed but not read")
 	}
@@ -237,7 +237,7 @@ func (f unreadable) describe() string {
 	const notFound = "a run does not find the users and groups in"
 	var found []string
 	atLeast := ""
-	if f.stopped || f.more {
+	if f.stopped {
 		atLeast = "at least "
 	}
 	switch {
@@ -246,7 +246,12 @@ func (f unreadable) describe() string {
 	case f.objects > 1:
 		found = append(found, fmt.Sprintf("%s%s can be listed but not read: a run does not find the users and groups among and below them", atLeast, quantity(f.objects, "object", "objects")))
 	}
+	if f.more {
+		atLeast = "at least "
+	}
 	switch {
+	case f.unlisted == 0 && f.more:
+		found = append(found, "not all containers without List Contents were tested")
 	case f.unlisted == 1:
 		found = append(found, "the contents of "+atLeast+"1 container cannot be listed: "+notFound+" it")
 	case f.unlisted > 1:

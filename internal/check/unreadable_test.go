@@ -147,7 +147,7 @@ func TestUnreadable(t *testing.T) {
 				}
 				e.options.maxUnreadable = 1
 			},
-			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"may not list the contents of more than 1 container,"},
+			want: map[string]Result{unreadableObjects: Warn}, check: unreadableObjects, found: []string{"has no List Contents on more than 1 container; the first 1 were tested"},
 			remedy: []string{command(domain)},
 		},
 		"unit that cannot be listed, outside of a search of one level": {
@@ -187,5 +187,25 @@ func TestContainers(t *testing.T) {
 	}
 	if remedy := p.grantBelow(c); strings.Count(remedy, "dsacls ") != namedContainers || !strings.Contains(remedy, "at least ") || len(c.dns) != maxContainers {
 		t.Errorf("%d containers, remedy %q", len(c.dns), remedy)
+	}
+}
+
+func TestDescribeUnreadable(t *testing.T) {
+	t.Parallel()
+	const notTested = "not all containers without List Contents were tested"
+	for _, test := range []struct {
+		found unreadable
+		want  []string
+	}{
+		{unreadable{objects: 2}, []string{"2 objects can be listed but not read: a run does not find the users and groups among and below them"}},
+		{unreadable{objects: 2, stopped: true}, []string{"at least 2 objects can be"}},
+		{unreadable{objects: 1, more: true}, []string{"1 object can be", notTested}},
+		{unreadable{unlisted: 1}, []string{"the contents of 1 container cannot be listed"}},
+		{unreadable{unlisted: 3, more: true}, []string{"the contents of at least 3 containers cannot be listed"}},
+	} {
+		got := strings.Split(test.found.describe(), "; ")
+		if !slices.EqualFunc(got, test.want, strings.HasPrefix) {
+			t.Errorf("%+v: %q, want %q", test.found, got, test.want)
+		}
 	}
 }

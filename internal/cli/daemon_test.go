@@ -228,9 +228,21 @@ func TestConsoleCheckedAtStart(t *testing.T) {
 			s := newFixture(t)
 			s.Console("LDAP", baseDN)
 			s.Gateway.SetProfile(&gateway.Profile{ProfileUUID: testenv.ProfileUUID, BaseContext: baseDN, SearchScope: test.scope, Assets: "IDENTITIES_ONLY"})
+			read := make(chan struct{}, 10)
+			s.Gateway.SetFront(func(x *testenv.Exchange) bool {
+				if path.Base(x.R.URL.Path) == testenv.ProfileUUID {
+					defer func() { read <- struct{}{} }()
+				}
+				x.Answer(x.Deliver())
+				return true
+			})
 			s.env = s.env.With(consoleSettings).With(testenv.Settings{"service.cron-expression": yearly, "service.run-on-start": "false"})
 			d := s.serve(t, nil)
 			d.await(t, stateChange("SCHEDULED"))
+			<-read
+			if test.errors > 0 {
+				d.await(t, testlog.Message(MsgConsoleUnusable))
+			}
 			d.end(t)
 			if lines := d.With(MsgConsoleUnusable); len(lines) != test.errors || len(lines) > 0 && lines[0].Text("remedy") == "" {
 				t.Errorf("lines %v", lines)

@@ -88,7 +88,7 @@ and removes its files.`,
 }
 
 // demo runs the demo. An interrupt that comes before the end of the demo returns exitInterrupted,
-// because other errors are consequences of it. One that ends what is kept running is no failure.
+// because other errors are consequences of it. An interrupt after the end returns nil.
 func (p *program) demo(ctx context.Context, o demoOptions) error {
 	p.enableProgressBar()
 	terminalSettings := slices.DeleteFunc(slices.Clone(p.environ), func(pair string) bool {

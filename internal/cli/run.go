@@ -138,31 +138,33 @@ func (p *program) serve(ctx context.Context, c *config.Config, observer daemonOb
 	defer startWorker(ctx, r.ResendStates)() // until the gateway accepts each connector state
 
 	if !c.Service.RunOnStart { // a run registers itself, and a refused login must not be repeated immediately
-		registerAtStart(ctx, r, daemonLog)
+		if registerAtStart(ctx, r, daemonLog) {
+			defer startWorker(ctx, func(ctx context.Context) { checkSource(ctx, r, daemonLog) })()
+		}
 	}
 	runs := &scheduledRuns{config: c, runner: r, requests: requests, beat: watchdog.Beat, observer: observer, log: daemonLog, secrets: newSecretFiles(c, daemonLog)}
 	return runs.serve(ctx)
 }
 
-// sourceTimeout limits how long the daemon reads the connection and the profile before its first run.
-// A rate limit may last an hour.
-const sourceTimeout = 30 * time.Second
-
-// registerAtStart registers a daemon without a run at start, and checks the connection and the profile,
-// so that a mistake in the console is known before the first run. It logs errors: the runs try again.
-func registerAtStart(ctx context.Context, r *syncrun.Runner, log zerolog.Logger) {
-	message, err := MsgRegistrationFailed, r.Register(ctx)
-	if err == nil {
-		checkCtx, cancel := context.WithTimeout(ctx, sourceTimeout)
-		defer cancel()
-		message, err = MsgConsoleUnusable, r.CheckSource(checkCtx)
-	}
+// registerAtStart registers a daemon without a run at start, and reports whether it succeeded. It logs
+// an error: the runs try again.
+func registerAtStart(ctx context.Context, r *syncrun.Runner, log zerolog.Logger) bool {
+	err := r.Register(ctx)
 	if err != nil && ctx.Err() == nil {
-		log.Error().EmbedObject(fault.Fields(err)).Msg(message)
+		log.Error().EmbedObject(fault.Fields(err)).Msg(MsgRegistrationFailed)
+	}
+	return err == nil
+}
+
+// checkSource reads the connection and the profile, so that a mistake in the console is known before
+// the first run. It logs an error: the runs read both again.
+func checkSource(ctx context.Context, r *syncrun.Runner, log zerolog.Logger) {
+	if err := r.CheckSource(ctx); err != nil && ctx.Err() == nil {
+		log.Error().EmbedObject(fault.Fields(err)).Msg(MsgConsoleUnusable)
 	}
 }
 
-// scheduledRuns are the runs of a daemon. They use it from one goroutine.
+// scheduledRuns starts the runs of a daemon. Its methods are called by one goroutine.
 type scheduledRuns struct {
 	config   *config.Config
 	runner   *syncrun.Runner
@@ -219,7 +221,7 @@ func (s *scheduledRuns) run(ctx context.Context, options syncrun.RunOptions) (st
 	if s.observer.runStarts != nil && options.Progress == nil {
 		options.Progress = s.observer.runStarts()
 	}
-	if err := s.runner.Store.CheckRemoved(); err != nil { // the next serve starts a run
+	if err := s.runner.Store.CheckRemoved(); errors.Is(err, state.ErrRemoved) { // the daemon opens another one, then runs
 		s.log.Error().EmbedObject(fault.Fields(err)).Msg(MsgStateFileRemoved)
 		return state.Run{Result: syncrun.Failed, Error: err.Error(), Remedy: fault.Remedy(err), Class: string(fault.ClassOf(err))}, err
 	}

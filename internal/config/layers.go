@@ -368,8 +368,8 @@ func optional[T any](l *loader, name string) T {
 	return value
 }
 
-// validate records the fault of a value that has no effect now, so that it does not come up only when
-// it has one. A placeholder of a sample is no fault: the other settings of its group are absent too.
+// validate records the fault of a value that has no effect, before another setting gives it one. A
+// placeholder of a sample is no fault: the other settings of its group are absent too.
 func validate[T any](l *loader, name string) {
 	if s := l.find(name); s.isSet && !keyByName(name).isPlaceholder(s.text) {
 		optional[T](l, name)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -113,8 +114,7 @@ func parseBatchResponse(o fault.Operation, r response, count int) (BatchResponse
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		var document AssetResponse
 		_ = json.Unmarshal(r.body, &document) // without assetsError if it is no such document
-		reasons, _ := r.rejections(document, count)
-		return BatchResponse{Outcome: Rejected, Message: statusText(r.status, r.message()), Rejected: reasons}, nil
+		return BatchResponse{Outcome: Rejected, Message: statusText(r.status, r.message()), Rejected: r.reasons(document, count)}, nil
 	case http.StatusRequestEntityTooLarge:
 		return BatchResponse{Outcome: TooLarge, Message: statusText(r.status, r.message())}, nil
 	case http.StatusNotFound:
@@ -154,7 +154,7 @@ func parseAssetResponse(o fault.Operation, r response, count int) (BatchResponse
 	message := r.oneLine(document.ResponseCode + " " + document.Message)
 	switch {
 	case r.status != http.StatusMultiStatus && !published:
-		return BatchResponse{Outcome: Rejected, Message: message, Rejected: rejected}, nil
+		return BatchResponse{Outcome: Rejected, Message: message, Rejected: r.reasons(document, count)}, nil
 	case len(rejected) > 0 || unattributed:
 		return BatchResponse{Outcome: PartlyAccepted, Message: message, Rejected: rejected, Unattributed: unattributed}, nil
 	case published:
@@ -172,4 +172,12 @@ func (r response) rejections(document AssetResponse, count int) (byID map[string
 		byID[id] = r.redact(reason)
 	}
 	return byID, unattributed
+}
+
+// reasons returns the reasons in the response to a rejected batch. An object without one has the
+// message of the batch.
+func (r response) reasons(document AssetResponse, count int) map[string]string {
+	byID, _ := r.rejections(document, count)
+	maps.DeleteFunc(byID, func(_, reason string) bool { return reason == noReason })
+	return byID
 }

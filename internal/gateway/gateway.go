@@ -164,9 +164,9 @@ func New(o Options) *Client {
 	if o.newBackOff == nil {
 		o.newBackOff = func() backoff.BackOff {
 			b := backoff.NewExponentialBackOff()
-			// The first delay is at least the configured one: 1.25 times it, less up to a fifth.
+			// The first delay is 1 to 1.5 times the configured one, and none is above maxRetryDelay.
 			b.InitialInterval, b.RandomizationFactor = cmp.Or(o.RetryDelay, firstRetryDelay)*5/4, 0.2
-			b.MaxInterval, b.Multiplier = maxRetryDelay, retryMultiplier
+			b.MaxInterval, b.Multiplier = maxRetryDelay*5/6, retryMultiplier
 			return b
 		}
 	}

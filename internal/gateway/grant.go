@@ -79,8 +79,8 @@ func (c *Client) requestGrant(ctx context.Context, inHeader bool) (*issuedToken,
 
 // grantTransport sends the request of an OAuth library as the client sends each request: with its
 // User-Agent, limits, and log. The library reads JSON in a text/plain response as a form, refuses an
-// expires_in that is not an integer, and has errors with the body of the response. So it gets a response
-// in its form, or the error.
+// expires_in that is not an integer, and has errors with the body of the response. RoundTrip
+// therefore returns a response in the form of RFC 6749, or the error.
 type grantTransport struct {
 	client *Client
 	call   call

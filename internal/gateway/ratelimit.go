@@ -138,7 +138,7 @@ func (l *rateLimit) wait(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if deadline, ok := ctx.Deadline(); ok && deadline.Before(resumeAt) {
-			return fmt.Errorf("rate limited until %s, %w", l.current().Until.Format(time.RFC3339), errLimitPastDeadline)
+			return fmt.Errorf("rate limited until %s, %w", resumeAt.UTC().Format(time.RFC3339), errLimitPastDeadline)
 		}
 		timer := time.NewTimer(min(remaining, maxSleep))
 		select {
@@ -191,7 +191,7 @@ func longestWait(header http.Header, name string, now time.Time) (wait time.Dura
 	return wait, found
 }
 
-// maxSeconds limits the parsed waits, which are limited further by their use.
+// maxSeconds prevents an overflow of time.Duration. The use of a wait limits it further.
 const maxSeconds = 1 << 30
 
 // parseSeconds parses a number of seconds, with or without a fraction. It returns maxSeconds for a

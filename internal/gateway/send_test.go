@@ -57,6 +57,7 @@ func TestSendResponses(t *testing.T) {
 		{"400", 400, `{"message":"bad asset"}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: bad asset"}, "", nil, "", nil},
 		{"400 with another field", 400, `{"errorMessage":"bad asset"}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: `400: {"errorMessage":"bad asset"}`}, "", nil, "", nil},
 		{"400 with rejections", 400, `{"message":"invalid","assetsError":{"` + sid + `":"bad name"}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: invalid", Rejected: map[string]string{sid: "bad name"}}, "", nil, "", nil},
+		{"400 without a reason", 400, `{"message":"invalid","assetsError":{"` + sid + `":null}}`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: invalid", Rejected: map[string]string{}}, "", nil, "", nil},
 		{"422", 422, `bad`, gateway.BatchResponse{Outcome: gateway.Rejected, Message: "422: bad"}, "", nil, "", nil},
 		{"413", 413, ``, gateway.BatchResponse{Outcome: gateway.TooLarge, Message: "413"}, "", nil, "", nil},
 

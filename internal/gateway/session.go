@@ -94,8 +94,8 @@ func (s *session) refreshToken(ctx context.Context, exclusive bool) (*token, err
 	return t, nil
 }
 
-// release shares an exclusive token with the other callers. A token that one endpoint has rejected is
-// shared too, because others may accept it: the state after a failed run needs no further login.
+// release shares an exclusive token with the other callers. A token that an endpoint rejected is shared
+// too, because other endpoints may accept it. The state after a failed run then needs no further login.
 func (s *session) release(t *token) { s.finishRefresh(t, nil) }
 
 func (s *session) finishRefresh(t *token, err error) {

@@ -281,8 +281,8 @@ const membersAtOnce = 64
 
 // AddMembers adds the members of the group of the last SetGroup that have these extended DNs, with
 // their names, as AddMember and SetName do. It returns how many values have no GUID: those are not
-// added. It looks up many members at once, because most of the time of a lookup are cache misses, and
-// the processor overlaps those of independent lookups.
+// added. It looks up many members at once: the time of a lookup is mostly that of cache misses, and the
+// processor overlaps those of independent lookups.
 func (g *Graph) AddMembers(groupNode Node, values [][]byte) (unidentified int) {
 	var buffer [membersAtOnce]ad.ExtendedDN
 	for chunk := range slices.Chunk(values, membersAtOnce) {

@@ -33,7 +33,7 @@ type query struct {
 	warnOnce *sync.Once // logs the first skipped entry of a run
 }
 
-// reading is what a run reads, in which session, what it knew before, and the plan that follows.
+// reading is the input of a run.
 type reading struct {
 	source   Source
 	session  *session
@@ -298,7 +298,7 @@ func (r *reader) read(ctx context.Context, s *session, q query, condition string
 	start := time.Now()
 	c := r.newComparer(q.kind)
 	c.overlapped = map[ad.GUID]struct{}{}
-	if condition == "" && q.kind == r.queries[0].kind {
+	if condition == "" && q.kind == identity.User { // the largest list gets the room
 		c.expectIndexed()
 	}
 	q.mapper.ResetCounts()

@@ -132,7 +132,8 @@ func (l seenLists) contain(guid ad.GUID) bool {
 }
 
 // seenGUIDs returns the objects that were seen in at most two lists. It sorts the largest list of r in
-// place: after a full sync, a copy would take the memory of most objects once more.
+// place: after a full sync, a copy would take the memory of most objects once more. It must not be
+// called while searches add to r.
 func (r *readResult) seenGUIDs() seenLists {
 	largest := -1
 	for i, list := range r.seen {

@@ -18,21 +18,11 @@ import (
 
 // source returns the configured source, or else the gateway's.
 func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error) {
-	var source Source
-	if r.Source != nil {
-		source = *r.Source
-	} else {
-		connection, err := r.Gateway.Connection(ctx)
-		if err != nil {
-			return source, err
-		}
-		profile, err := r.Gateway.Profile(ctx)
-		if err != nil {
-			return source, err
-		}
-		if source, err = sourceFromGateway(connection, profile); err != nil {
-			return source, err
-		}
+	source, err := r.readSource(ctx)
+	if err != nil {
+		return source, err
+	}
+	if r.Source == nil {
 		r.warnMistakes(log, source)
 	}
 	source.Directory = r.Search.ApplyTo(source.Directory)
@@ -45,9 +35,26 @@ func (r *Runner) source(ctx context.Context, log zerolog.Logger) (Source, error)
 	return source, nil
 }
 
-// CheckSource reads the connection and the profile, as each run does, and returns its error.
+// readSource returns the configured source, or that of the gateway.
+func (r *Runner) readSource(ctx context.Context) (Source, error) {
+	if r.Source != nil {
+		return *r.Source, nil
+	}
+	connection, err := r.Gateway.Connection(ctx)
+	if err != nil {
+		return Source{}, err
+	}
+	profile, err := r.Gateway.Profile(ctx)
+	if err != nil {
+		return Source{}, err
+	}
+	return sourceFromGateway(connection, profile)
+}
+
+// CheckSource reads the connection and the profile, as each run does, and returns the error of a run.
+// It may be called during runs.
 func (r *Runner) CheckSource(ctx context.Context) error {
-	_, err := r.source(ctx, r.Log)
+	_, err := r.readSource(ctx)
 	return err
 }
 

@@ -212,6 +212,7 @@ func (r *reader) findUnreadableContainers(ctx context.Context, u *UnreadableCont
 	}
 	tested := containers[:min(len(containers), maxListings)]
 	u.Found, err = r.session.EmptyContainers(ctx, tested)
+	r.session.lastUsed = time.Now()
 	u.Found = append(u.Found, containers[len(tested):]...)
 	return err
 }

@@ -74,11 +74,7 @@ func (b *batch) part(from, to int) *batch {
 func (b *batch) result(rejected map[string]string) state.BatchResult {
 	var r state.BatchResult
 	for _, object := range b.Objects {
-		reason, found := rejected[identity.ExternalID(object.Kind, object.SID)]
-		if !found {
-			reason, found = rejected[object.GUID.String()]
-		}
-		if found {
+		if reason, found := reasonOf(object, rejected); found {
 			r.Rejected = append(r.Rejected, state.RejectedObject{Object: object, Reason: reason})
 		} else {
 			r.Acknowledged = append(r.Acknowledged, object)
@@ -87,10 +83,33 @@ func (b *batch) result(rejected map[string]string) state.BatchResult {
 	return r
 }
 
-// reason returns why the gateway rejected a batch of one object.
-func (b *batch) reason(response gateway.BatchResponse) string {
-	for _, reason := range response.Rejected {
-		return reason
+// reasonOf returns why the gateway rejected an object.
+func reasonOf(object identity.Object, rejected map[string]string) (reason string, found bool) {
+	if reason, found = rejected[identity.ExternalID(object.Kind, object.SID)]; !found {
+		reason, found = rejected[object.GUID.String()]
 	}
-	return response.Message
+	return reason, found
+}
+
+// rejectAll returns the result of a batch that the gateway rejected and that is not split.
+func (b *batch) rejectAll(response gateway.BatchResponse) (result state.BatchResult) {
+	for _, object := range b.Objects {
+		reason, found := reasonOf(object, response.Rejected)
+		if !found {
+			reason = response.Message
+		}
+		result.Rejected = append(result.Rejected, state.RejectedObject{Object: object, Reason: reason})
+	}
+	return result
+}
+
+// reason returns why the gateway rejected a batch of one object. If it accepted a part, that is none,
+// so any reason in the response is that of the object.
+func (b *batch) reason(response gateway.BatchResponse) string {
+	if response.Outcome == gateway.PartlyAccepted {
+		for _, reason := range response.Rejected {
+			return reason
+		}
+	}
+	return b.rejectAll(response).Rejected[0].Reason
 }

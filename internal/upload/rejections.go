@@ -72,11 +72,3 @@ func (p *pool) rejectsWhole() bool {
 	n, acknowledged := p.rejections.current()
 	return n >= maxConsecutiveRejections && (acknowledged || !p.options.NeverAcknowledged)
 }
-
-// rejectAll returns the result of a rejected batch that is not split.
-func (b *batch) rejectAll(reason string) (result state.BatchResult) {
-	for _, object := range b.Objects {
-		result.Rejected = append(result.Rejected, state.RejectedObject{Object: object, Reason: reason})
-	}
-	return result
-}

@@ -61,7 +61,7 @@ func (p *pool) send(ctx context.Context, b *batch) (state.BatchResult, error) {
 	case response.Outcome == gateway.TooLarge, response.Outcome == gateway.Unfinished:
 		p.shrink(len(b.data) / 2)
 	case response.Outcome == gateway.Rejected && p.rejectsWhole():
-		return b.rejectAll(response.Message), nil
+		return b.rejectAll(response), nil
 	}
 	return p.sendParts(ctx, b, response.Outcome)
 }

@@ -167,3 +167,46 @@ func TestPartlyRole(t *testing.T) {
 		}
 	}
 }
+
+// TestReasonOfRejectedObject checks that an object in a rejected batch of one has its own reason, and
+// otherwise the message of the batch.
+func TestReasonOfRejectedObject(t *testing.T) {
+	t.Parallel()
+	second := asset(2, 1)
+	for name, c := range map[string]struct {
+		rejected map[string]string
+		want     string
+	}{
+		"by SID":            {map[string]string{second.SID.String(): "bad name"}, "bad name"},
+		"by GUID":           {map[string]string{second.GUID.String(): "bad name"}, "bad name"},
+		"no reasons":        {nil, "400: invalid"},
+		"of something else": {map[string]string{"code": "E12"}, "400: invalid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fakeSender{t: t, answer: func(_ context.Context, sent call) (gateway.BatchResponse, error) {
+				if !slices.Contains(sent.numbers, 2) {
+					return gateway.BatchResponse{}, nil
+				}
+				return gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: invalid", Rejected: c.rejected}, nil
+			}}
+			recorded := &memoryJournal{}
+			totals, err := Run(t.Context(), f, defaultOptions, recorded, produce(upTo(8)...))
+			if err != nil || totals != (Totals{Uploaded: 7, Rejected: 1}) || recorded.reasons[2] != c.want {
+				t.Errorf("totals %+v, rejected %v, error %v", totals, recorded.reasons, err)
+			}
+		})
+	}
+}
+
+// TestReasonsOfUnsplitBatch checks that each object of a rejected batch that is not split has its own
+// reason, if the response has one.
+func TestReasonsOfUnsplitBatch(t *testing.T) {
+	t.Parallel()
+	first, second := asset(1, 1), asset(2, 1)
+	b := &batch{}
+	b.Objects = []identity.Object{{Kind: first.Kind, GUID: first.GUID, SID: first.SID}, {Kind: second.Kind, GUID: second.GUID, SID: second.SID}}
+	got := b.rejectAll(gateway.BatchResponse{Outcome: gateway.Rejected, Message: "400: invalid", Rejected: map[string]string{second.SID.String(): "bad name"}})
+	if len(got.Rejected) != 2 || got.Rejected[0].Reason != "400: invalid" || got.Rejected[1].Reason != "bad name" {
+		t.Errorf("%+v", got.Rejected)
+	}
+}

@@ -80,8 +80,8 @@ func (w *ldif) fileTime(percent int, defaultValue string) string {
 	return strconv.FormatInt((w.randomTime().Unix()+epoch)*10_000_000+w.random.Int64N(10_000_000), 10)
 }
 
-// randomTime returns a time in the nine years from 2017. An object changes when a logon or an expiry of it
-// ceases to be in the future, which must not happen between two runs.
+// randomTime returns a time in the nine years from 2017. All are in the past: an object
+// whose logon or expiry passes between two runs changes.
 func (w *ldif) randomTime() time.Time {
 	return time.Unix(1483228800+w.random.Int64N(9*365*24*3600), 0).UTC()
 }
