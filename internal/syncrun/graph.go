@@ -421,7 +421,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 		attributes = attributes[:memberOf]
 	}
 	var large []groupInfo // with more members than the server returns at once
-	var unlisted []memberlessGroup
+	var memberless []memberlessGroup
 	err := r.search(ctx, s, groupFilter, condition, attributes, func(entry *ad.Entry) error {
 		guid, hasGUID := ad.ParseGUID(entry.First(0))
 		sid, hasSID := ad.ParseSID(entry.First(1))
@@ -448,7 +448,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 			return r.checkSize()
 		}
 		if len(entry.Values[members]) == 0 && r.mayHaveMembers(info, entry.First(usnChanged)) {
-			unlisted = append(unlisted, r.newMemberless(info, entry.DN, entry.First(usnChanged)))
+			memberless = append(memberless, r.newMemberless(info, entry.DN, entry.First(usnChanged)))
 			return r.checkSize()
 		}
 		return r.addGroup(info, entry.Values[members])
@@ -460,7 +460,7 @@ func (r *graphReader) readGroups(ctx context.Context, s *session, condition stri
 		return err
 	}
 	r.locked(func() { r.otherSize -= listSize * len(large) })
-	return r.readMemberless(ctx, s, unlisted)
+	return r.readMemberless(ctx, s, memberless)
 }
 
 // addGroup adds a group with its visible members. One without members that need not be checked is known
